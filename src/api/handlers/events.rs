@@ -1,0 +1,160 @@
+//! Writes of one record and of many. Streams are in `stream`.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::stream;
+use crate::{
+    api::{
+        body,
+        error::Problem,
+        extract::{self, Encoding, Intake, Params, Table},
+        state::AppState,
+    },
+    contracts::{
+        event::Event,
+        name::{PartitionNumber, TableName},
+        sequence::Offset,
+        storage::{Append, Appended},
+    },
+    metrics,
+};
+
+/// Parameters of a write.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WriteParams {
+    expected_offset: Option<String>,
+    durability: Option<String>,
+}
+
+/// What a write asks for beyond its events.
+#[derive(Debug, Clone, Copy)]
+pub struct WriteOptions {
+    expected_offset: Option<Offset>,
+    /// Whether the answer waits until the events are in S3.
+    pub until_cold: bool,
+}
+
+impl WriteParams {
+    fn check(&self, state: &AppState) -> Result<WriteOptions, Problem> {
+        let expected_offset = self.expected_offset.as_deref().map(|text| extract::number("expected_offset", text)).transpose()?;
+        let until_cold = match self.durability.as_deref() {
+            None => false,
+            Some("cold") if state.flush.is_some() => true,
+            Some("cold") => return Err(Problem::out_of_range("no_cold_tier", "durability=cold needs a bucket, and s3.bucket is not set")),
+            Some(other) => {
+                return Err(Problem::bad_request("bad_query", format!("durability={other:?} is not known: leave it out, or ask for cold")));
+            }
+        };
+        Ok(WriteOptions { expected_offset, until_cold })
+    }
+}
+
+/// `POST /tables/{table}`.
+pub async fn write(
+    State(state): State<AppState>,
+    Table(table): Table,
+    Params(params): Params<WriteParams>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let options = params.check(&state)?;
+    let encoding = extract::encoding(&headers)?;
+    if encoding == Encoding::Ndjson {
+        if options.expected_offset.is_some() {
+            return Err(Problem::bad_request("bad_query", "expected_offset goes with single and bulk writes, not with streams"));
+        }
+        return stream::write(&state, table, options, body).await;
+    }
+    let (body, _reserved) = body::receive(&headers, body, &state.limits, &state.inflight).await?;
+    let intake = Intake { limits: &state.limits, now_ms: state.clock.now_ms() };
+    let event = match encoding {
+        Encoding::Protobuf => intake.protobuf_event(body, extract::partition_header(&headers)?)?,
+        _ => intake.json_record(&body)?,
+    };
+    let appended = append(&state, &table, vec![event], options).await?;
+    let Some(Appended { partition, offset, duplicate }) = appended.first().copied() else {
+        unreachable!("one event, one answer");
+    };
+    let mut answer = json!({"offset": offset, "partition": partition, "table": table.as_str()});
+    if duplicate {
+        answer["duplicate"] = json!(true);
+    }
+    let status = if duplicate { StatusCode::OK } else { written(&state, options) };
+    Ok((status, Json(answer)).into_response())
+}
+
+/// `POST /tables/{table}/bulk`.
+pub async fn write_bulk(
+    State(state): State<AppState>,
+    Table(table): Table,
+    Params(params): Params<WriteParams>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let options = params.check(&state)?;
+    let encoding = extract::encoding(&headers)?;
+    if encoding == Encoding::Ndjson {
+        return Err(extract::unsupported(
+            "a bulk write is application/json or application/x-protobuf; POST /tables/{table} takes application/x-ndjson",
+        ));
+    }
+    let (body, _reserved) = body::receive(&headers, body, &state.limits, &state.inflight).await?;
+    let intake = Intake { limits: &state.limits, now_ms: state.clock.now_ms() };
+    let events = match encoding {
+        Encoding::Protobuf => intake.protobuf_bulk(body, extract::partition_header(&headers)?)?,
+        _ => intake.json_bulk(&body)?,
+    };
+    let appended = append(&state, &table, events, options).await?;
+    let duplicates = appended.iter().filter(|one| one.duplicate).count();
+    let offsets: Vec<Offset> = appended.iter().map(|one| one.offset).collect();
+    let status = if duplicates == appended.len() { StatusCode::OK } else { written(&state, options) };
+    Ok((status, Json(json!({"offsets": offsets, "count": offsets.len(), "duplicates": duplicates}))).into_response())
+}
+
+/// The status of a write that stored something: 202 while only the operating system has it.
+pub fn written(state: &AppState, options: WriteOptions) -> StatusCode {
+    if state.is_synced || options.until_cold { StatusCode::CREATED } else { StatusCode::ACCEPTED }
+}
+
+/// Appends, counts, and waits for cold if that was asked for.
+pub async fn append(
+    state: &AppState,
+    table: &TableName,
+    events: Vec<(PartitionNumber, Event)>,
+    options: WriteOptions,
+) -> Result<Vec<Appended>, Problem> {
+    let started = Instant::now();
+    if let (Some(_), [(first, _), rest @ ..]) = (options.expected_offset, events.as_slice())
+        && rest.iter().any(|(partition, _)| partition != first)
+    {
+        return Err(Problem::bad_request("bad_query", "expected_offset goes with a write to one partition"));
+    }
+    let bytes: usize = events.iter().map(|(_, event)| event.size()).sum();
+    let append = Append { table: table.clone(), events, expected_offset: options.expected_offset };
+    let appended = state.hot.append(append).await?;
+    let duplicates = appended.iter().filter(|one| one.duplicate).count() as u64;
+    let stored = appended.len() as u64 - duplicates;
+    state.stats.wrote(stored, bytes as u64, started.elapsed());
+    metrics::appended(stored, duplicates);
+    if options.until_cold {
+        wait_until_cold(state, table).await?;
+    }
+    Ok(appended)
+}
+
+/// Flushes the table; the events are durable in hot already.
+async fn wait_until_cold(state: &AppState, table: &TableName) -> Result<(), Problem> {
+    let Some(flush) = &state.flush else { return Ok(()) };
+    // Written, but not where the client wants it: to retry with the same key is right, and finds the first write.
+    flush.flush_now(Some(table.clone())).await.map(drop).map_err(|error| Problem::from(error).unknown_outcome())
+}

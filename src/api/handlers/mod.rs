@@ -1,0 +1,8 @@
+//! One handler a route, by what the routes are about.
+
+pub mod consumers;
+pub mod events;
+pub mod ops;
+pub mod read;
+pub mod stream;
+pub mod tables;

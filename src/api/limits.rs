@@ -1,0 +1,61 @@
+//! What one request may ask for.
+
+use serde::{Deserialize, Serialize};
+
+/// The `limits` settings: `ZOMBI_LIMITS_*`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Partitions of a table: a partition's number is below this.
+    pub partitions_per_table: u32,
+    /// Tables.
+    pub tables: usize,
+    /// Bytes of a record: payload, idempotency key and headers.
+    pub record_bytes: usize,
+    /// Bytes of an idempotency key.
+    pub idempotency_key_bytes: usize,
+    /// Bytes of a body that is not streamed.
+    pub body_bytes: usize,
+    /// Records of a bulk write.
+    pub bulk_records: usize,
+    /// Records of a page.
+    pub page_records: usize,
+    /// Event bytes of a page.
+    pub page_bytes: usize,
+    /// Bytes that all bodies being received may take together.
+    pub inflight_bytes: usize,
+    /// Writes that may wait for the writer.
+    pub write_queue: usize,
+    /// Open client connections.
+    pub connections: usize,
+    /// Bytes of a request's head.
+    pub header_bytes: usize,
+    /// Seconds in which a request's head must be there.
+    pub header_timeout_secs: u64,
+    /// Seconds without a byte of the body after which it is given up.
+    pub body_idle_secs: u64,
+    /// Seconds a client may take nothing of its answer.
+    pub write_stall_secs: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            partitions_per_table: 1024,
+            tables: 10_000,
+            record_bytes: 1 << 20,
+            idempotency_key_bytes: 1024,
+            body_bytes: 8 << 20,
+            bulk_records: 10_000,
+            page_records: 10_000,
+            page_bytes: 8 << 20,
+            inflight_bytes: 128 << 20,
+            write_queue: 16_384,
+            connections: 16_384,
+            header_bytes: 64 << 10,
+            header_timeout_secs: 10,
+            body_idle_secs: 30,
+            write_stall_secs: 30,
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What handlers work with: the contracts, the limits, and where the process is in its life.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU8, Ordering},
+};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::{limits::Limits, stats::Stats};
+use crate::{
+    contracts::{clock::Clock, consumers::ConsumerStorage, flusher::Flush, storage::HotStorage},
+    reader::TieredReader,
+};
+
+/// Where the process is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Phase {
+    /// The volume is being opened and compared with the bucket.
+    Starting = 0,
+    /// Requests are served.
+    Ready = 1,
+    /// Told to stop: requests are still served, but none should come.
+    Draining = 2,
+}
+
+/// The phase, shared by all who report it.
+#[derive(Debug, Default)]
+pub struct Lifecycle(AtomicU8);
+
+impl Lifecycle {
+    /// Enters a phase; phases only go forward.
+    pub fn enter(&self, phase: Phase) {
+        self.0.fetch_max(phase as u8, Ordering::SeqCst);
+    }
+
+    /// The phase now.
+    pub fn phase(&self) -> Phase {
+        match self.0.load(Ordering::SeqCst) {
+            0 => Phase::Starting,
+            1 => Phase::Ready,
+            _ => Phase::Draining,
+        }
+    }
+}
+
+/// What probes, metrics and the admin port need; there from the first moment.
+#[derive(Clone)]
+pub struct OpsState {
+    /// Where the process is in its life.
+    pub lifecycle: Arc<Lifecycle>,
+    /// Renders the metrics.
+    pub prometheus: PrometheusHandle,
+    /// Flushes on request, once the store is open; empty for good without a bucket.
+    pub flush: Arc<OnceLock<Arc<dyn Flush>>>,
+    /// The hot tier, once it is open.
+    pub hot: Arc<OnceLock<Arc<dyn HotStorage>>>,
+}
+
+/// What the main port's handlers work with.
+#[derive(Clone)]
+pub struct AppState {
+    /// Appends and watermarks.
+    pub hot: Arc<dyn HotStorage>,
+    /// Consumer offsets.
+    pub consumers: Arc<dyn ConsumerStorage>,
+    /// Reads over both tiers.
+    pub reader: TieredReader,
+    /// Moves events to cold, if there is a bucket.
+    pub flush: Option<Arc<dyn Flush>>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// What one request may ask for.
+    pub limits: Arc<Limits>,
+    /// Whether an answer means synced (201) or only written (202).
+    pub is_synced: bool,
+    /// What `/stats` shows.
+    pub stats: Arc<Stats>,
+    /// The memory that bodies being received may take, in bytes.
+    pub inflight: Arc<Semaphore>,
+    /// Ends long answers at shutdown.
+    pub stopping: CancellationToken,
+    /// Shared with the admin port.
+    pub ops: OpsState,
+}

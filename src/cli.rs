@@ -1,0 +1,140 @@
+//! The commands and their exit codes.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    config::{BadConfig, Config},
+    contracts::error::StorageError,
+    server::{self, ServerError},
+    telemetry,
+};
+
+/// Exit codes, beside 0.
+mod exit {
+    /// The server could not start, or failed.
+    pub(super) const FAILED: u8 = 1;
+    /// The command line or a setting is wrong.
+    pub(super) const USAGE: u8 = 2;
+    /// A write to the volume failed; the next start reads what is really there.
+    pub(super) const WRITE_FAILED: u8 = 3;
+    /// Another writer has taken over the bucket.
+    pub(super) const FENCED: u8 = 4;
+}
+
+/// An event store for Kubernetes: RocksDB hot, S3 cold, one ordered read over both.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Settings: defaults < --config file < ZOMBI_* environment < flags. `zombi config print` shows them all.")]
+struct Cli {
+    #[command(flatten)]
+    settings: SettingFlags,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Args)]
+struct SettingFlags {
+    /// A YAML file with settings [env: ZOMBI_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where RocksDB lives: the setting data_dir
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// The main port: the setting port
+    #[arg(long, global = true)]
+    port: Option<String>,
+    /// Any setting, e.g. --set flush.interval_secs=10
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server (the default)
+    Serve,
+    /// Look at the settings
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print the settings in force as YAML
+    Print,
+    /// Say whether the settings can be used
+    Check,
+}
+
+/// Runs the command line.
+#[allow(clippy::print_stdout, clippy::print_stderr)] // commands speak to a person
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let config = match load(&cli.settings) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("zombi: {error}");
+            return ExitCode::from(exit::USAGE);
+        }
+    };
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve(config),
+        Command::Config { command: ConfigCommand::Check } => {
+            println!("the settings can be used");
+            ExitCode::SUCCESS
+        }
+        Command::Config { command: ConfigCommand::Print } => match config.to_yaml() {
+            Ok(yaml) => {
+                print!("{yaml}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("zombi: {error}");
+                ExitCode::from(exit::FAILED)
+            }
+        },
+    }
+}
+
+fn load(flags: &SettingFlags) -> Result<Config, BadConfig> {
+    let mut values = Vec::new();
+    for (key, value) in [("data_dir", &flags.data_dir), ("port", &flags.port)] {
+        values.extend(value.clone().map(|value| (key.to_owned(), value)));
+    }
+    for pair in &flags.set {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        values.push((key.to_owned(), value.to_owned()));
+    }
+    Config::load(flags.config.clone(), std::env::vars(), values)
+}
+
+#[allow(clippy::print_stderr)] // before the log stands
+fn serve(config: Config) -> ExitCode {
+    if let Err(error) = telemetry::start(&config.log) {
+        eprintln!("zombi: log.level {:?}: {error}", config.log.level);
+        return ExitCode::from(exit::USAGE);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start");
+            return ExitCode::from(exit::FAILED);
+        }
+    };
+    let ended = runtime.block_on(server::run(config));
+    // A task that hangs must not hold up the end.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "exiting");
+            ExitCode::from(match error {
+                ServerError::Storage(StorageError::OutcomeUnknown { .. }) => exit::WRITE_FAILED,
+                ServerError::Storage(StorageError::Fenced(_)) => exit::FENCED,
+                _ => exit::FAILED,
+            })
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What can go wrong below the API, by what a caller can do about it. Every error keeps its cause.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use super::{
+    name::{GroupName, Partition, TableName},
+    sequence::Offset,
+};
+
+/// The cause of an error, shared so that every waiter of a group can have it.
+pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
+
+/// Where an event lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// RocksDB.
+    Hot,
+    /// S3.
+    Cold,
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Tier::Hot => "hot",
+            Tier::Cold => "cold",
+        })
+    }
+}
+
+/// Why a write is turned away for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overload {
+    /// More requests wait for the writer than `limits.write_queue`.
+    QueueFull,
+    /// Hot holds `hot.max_bytes` of events that are not yet cold.
+    HotFull,
+    /// Less disk is free than the reserve.
+    DiskFull,
+    /// In-flight request bodies use `limits.inflight_bytes`.
+    Memory,
+}
+
+impl fmt::Display for Overload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Overload::QueueFull => "too many writes are waiting",
+            Overload::HotFull => "the hot tier is full of events that are not yet in S3",
+            Overload::DiskFull => "the volume is nearly full",
+            Overload::Memory => "in-flight request bodies use all the memory they may",
+        })
+    }
+}
+
+/// A failure of a tier, or a request that the stored state does not allow.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StorageError {
+    /// The tier cannot be reached now; the same call may work later. Nothing was changed, or changing it again does no harm.
+    #[error("the {tier} tier cannot be reached: {source}")]
+    Unavailable {
+        /// Which tier.
+        tier: Tier,
+        /// What the tier's client said.
+        source: Cause,
+    },
+    /// Stored bytes are not what was stored.
+    #[error("{object} is damaged: {source}")]
+    Corrupt {
+        /// The key or object.
+        object: String,
+        /// What does not fit.
+        source: Cause,
+    },
+    /// Turned away before anything was written; try again after the delay.
+    #[error("{reason}")]
+    Overloaded {
+        /// What is used up.
+        reason: Overload,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The write may or may not be durable; this process acks nothing more and exits.
+    #[error("the write's outcome is unknown: {source}")]
+    OutcomeUnknown {
+        /// What the engine said.
+        source: Cause,
+    },
+    /// The writer has stopped; nothing was written.
+    #[error("the store is closing")]
+    Closed,
+    /// Another writer has taken over the bucket; this one acks nothing more.
+    #[error("another writer has taken over the bucket: {0}")]
+    Fenced(String),
+    /// Optimistic concurrency: the partition has moved on.
+    #[error("{partition}: expected offset {expected}, but the next offset is {next}")]
+    OffsetMismatch {
+        /// The partition.
+        partition: Partition,
+        /// What the caller expected.
+        expected: Offset,
+        /// What it is.
+        next: Offset,
+    },
+    /// No such table.
+    #[error("table {0} does not exist")]
+    UnknownTable(TableName),
+    /// No such consumer group.
+    #[error("consumer group {0} does not exist")]
+    UnknownGroup(GroupName),
+    /// A new table or partition would pass a limit.
+    #[error("{what} would pass the limit of {limit}")]
+    TooMany {
+        /// What there would be too many of.
+        what: &'static str,
+        /// The setting's value.
+        limit: usize,
+    },
+    /// A read or commit beyond the end of the partition.
+    #[error("{partition}: offset {offset} is beyond the next offset {next}")]
+    BeyondEnd {
+        /// The partition.
+        partition: Partition,
+        /// What was asked for.
+        offset: Offset,
+        /// The first offset not yet given.
+        next: Offset,
+    },
+    /// A read below the first event that is kept.
+    #[error("{partition}: offset {offset} is no longer kept, the earliest is {earliest}")]
+    Expired {
+        /// The partition.
+        partition: Partition,
+        /// What was asked for.
+        offset: Offset,
+        /// The first offset that can be read.
+        earliest: Offset,
+    },
+    /// A consumer offset would step back.
+    #[error("{partition}: the committed offset is {committed}, {offset} would step back")]
+    CommitBackwards {
+        /// The partition.
+        partition: Partition,
+        /// What was asked for.
+        offset: Offset,
+        /// What is committed.
+        committed: Offset,
+    },
+}
+
+impl StorageError {
+    /// A tier that cannot be reached, with its cause.
+    pub fn unavailable(tier: Tier, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Unavailable { tier, source: Arc::new(source) }
+    }
+
+    /// Damaged bytes, with what does not fit.
+    pub fn corrupt(object: impl fmt::Display, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Corrupt { object: object.to_string(), source: Arc::from(source.into()) }
+    }
+
+    /// A write of unknown outcome, with its cause.
+    pub fn outcome_unknown(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::OutcomeUnknown { source: Arc::new(source) }
+    }
+
+    /// Whether the same call may succeed later without anyone's help.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Overloaded { .. })
+    }
+}

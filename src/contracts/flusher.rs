@@ -1,0 +1,35 @@
+//! What flushing on request promises.
+
+use async_trait::async_trait;
+
+use super::{
+    error::StorageError,
+    name::{Partition, TableName},
+    sequence::OffsetRange,
+};
+
+/// What a flush moved to cold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FlushReport {
+    /// The ranges that are now cold, in the order of their segments.
+    pub segments: Vec<(Partition, OffsetRange)>,
+    /// Bytes of the segments' objects.
+    pub bytes: u64,
+}
+
+impl FlushReport {
+    /// The number of events in its segments.
+    pub fn events(&self) -> u64 {
+        self.segments.iter().map(|(_, range)| range.len()).sum()
+    }
+}
+
+/// Moves events to cold on request.
+#[async_trait]
+pub trait Flush: Send + Sync {
+    /// Flushes what was appended before the call, of one table or of all; answers once it is cold.
+    ///
+    /// # Errors
+    /// The first error that kept a partition from being flushed; the others were flushed all the same. `Closed` without a cold tier.
+    async fn flush_now(&self, table: Option<TableName>) -> Result<FlushReport, StorageError>;
+}

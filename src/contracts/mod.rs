@@ -1,0 +1,14 @@
+//! What the parts of Zombi promise each other: the words, their ranges and the traits at the seams.
+//!
+//! Imports nothing of ours, so any part may be replaced without touching another.
+
+pub mod clock;
+pub mod cold_storage;
+pub mod consumers;
+pub mod error;
+pub mod event;
+pub mod flusher;
+pub mod name;
+pub mod payload;
+pub mod sequence;
+pub mod storage;

@@ -1,0 +1,223 @@
+//! A payload and its two JSON shapes. What comes out is what went in.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+/// Containers inside containers that a JSON payload may nest.
+pub const MAX_JSON_DEPTH: usize = 128;
+
+/// How a JSON reader is shown the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PayloadKind {
+    /// UTF-8 text, shown as a JSON string.
+    Text,
+    /// The text of one JSON value, shown as that value.
+    Json,
+    /// Any bytes, shown in base64.
+    Bytes,
+}
+
+/// The bytes of an event and how they are shown. By construction `Text` and `Json` are UTF-8 and `Json` is one JSON value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payload {
+    kind: PayloadKind,
+    bytes: Bytes,
+}
+
+/// Why bytes cannot be a payload of the kind asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum BadPayload {
+    /// Neither or both of the fields were given.
+    #[error("give exactly one of `payload` and `payload_base64`")]
+    NotExactlyOne,
+    /// The base64 text does not decode.
+    #[error("`payload_base64` is not base64: {0}")]
+    Base64(#[from] base64::DecodeError),
+    /// The string or value is not JSON, or not UTF-8.
+    #[error("`payload` is not valid JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The bytes are said to be text and are not UTF-8.
+    #[error("the payload is not UTF-8: {0}")]
+    Utf8(#[from] std::str::Utf8Error),
+    /// More containers inside containers than [`MAX_JSON_DEPTH`].
+    #[error("`payload` nests deeper than {MAX_JSON_DEPTH}")]
+    TooDeep,
+}
+
+impl Payload {
+    /// UTF-8 text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { kind: PayloadKind::Text, bytes: Bytes::from(text.into()) }
+    }
+
+    /// Bytes of unknown kind: text if they are UTF-8.
+    pub fn guess(bytes: Bytes) -> Self {
+        let kind = if std::str::from_utf8(&bytes).is_ok() { PayloadKind::Text } else { PayloadKind::Bytes };
+        Self { kind, bytes }
+    }
+
+    /// Bytes that their sender says are of `kind`.
+    ///
+    /// # Errors
+    /// [`BadPayload`] if they are not.
+    pub fn new(kind: PayloadKind, bytes: Bytes) -> Result<Self, BadPayload> {
+        match kind {
+            PayloadKind::Bytes => {}
+            PayloadKind::Text => {
+                std::str::from_utf8(&bytes)?;
+            }
+            PayloadKind::Json => {
+                let value: &RawValue = serde_json::from_slice(&bytes)?;
+                if depth(value.get()) > MAX_JSON_DEPTH {
+                    return Err(BadPayload::TooDeep);
+                }
+            }
+        }
+        Ok(Self { kind, bytes })
+    }
+
+    /// Bytes that were checked when they were stored, and whose checksum has been verified since.
+    ///
+    /// # Errors
+    /// [`BadPayload`] if text is not UTF-8: a reader is never handed an invalid string.
+    pub fn stored(kind: PayloadKind, bytes: Bytes) -> Result<Self, BadPayload> {
+        if kind != PayloadKind::Bytes {
+            std::str::from_utf8(&bytes)?;
+        }
+        Ok(Self { kind, bytes })
+    }
+
+    /// Reads the JSON fields `payload` and `payload_base64`.
+    ///
+    /// # Errors
+    /// [`BadPayload`] unless exactly one is there and it decodes.
+    pub fn from_json(payload: Option<&RawValue>, base64: Option<&str>) -> Result<Self, BadPayload> {
+        match (payload, base64) {
+            (Some(value), None) if value.get().starts_with('"') => {
+                let text: String = serde_json::from_str(value.get())?;
+                Ok(Self::text(text))
+            }
+            (Some(value), None) => {
+                if depth(value.get()) > MAX_JSON_DEPTH {
+                    return Err(BadPayload::TooDeep);
+                }
+                let bytes = Bytes::copy_from_slice(value.get().as_bytes());
+                Ok(Self { kind: PayloadKind::Json, bytes })
+            }
+            (None, Some(text)) => Ok(Self { kind: PayloadKind::Bytes, bytes: STANDARD.decode(text)?.into() }),
+            _ => Err(BadPayload::NotExactlyOne),
+        }
+    }
+
+    /// Appends the field that shows it, `"payload":...` or `"payload_base64":"..."`, on one line.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        match self.kind {
+            PayloadKind::Text => match std::str::from_utf8(&self.bytes) {
+                Ok(text) => {
+                    out.extend_from_slice(b"\"payload\":");
+                    write_json_string(out, text);
+                }
+                Err(_) => unreachable!("text was checked when the payload was made"),
+            },
+            PayloadKind::Json => {
+                out.extend_from_slice(b"\"payload\":");
+                let start = out.len();
+                out.extend_from_slice(&self.bytes);
+                // Between tokens a line break means what a space means; inside strings JSON allows none.
+                for byte in &mut out[start..] {
+                    if matches!(byte, b'\n' | b'\r') {
+                        *byte = b' ';
+                    }
+                }
+            }
+            PayloadKind::Bytes => self.write_base64(out),
+        }
+    }
+
+    /// Appends `"payload_base64":"..."`, whatever the kind.
+    pub fn write_base64(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"\"payload_base64\":\"");
+        out.extend_from_slice(STANDARD.encode(&self.bytes).as_bytes());
+        out.push(b'"');
+    }
+
+    /// Whether reading back what [`Payload::write_json`] writes gives the same payload. JSON text that spans lines or has
+    /// space around it is shown as its value, but not byte for byte; and a JSON value that is a string reads back as text.
+    pub fn reads_back(&self) -> bool {
+        let edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_whitespace() || *byte == b'"');
+        self.kind != PayloadKind::Json
+            || !(edge(self.bytes.first()) || edge(self.bytes.last()) || self.bytes.iter().any(|byte| matches!(byte, b'\n' | b'\r')))
+    }
+
+    /// How it is shown.
+    pub fn kind(&self) -> PayloadKind {
+        self.kind
+    }
+
+    /// The bytes as they were sent.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+/// Appends `text` as a JSON string.
+pub fn write_json_string(out: &mut Vec<u8>, text: &str) {
+    if serde_json::to_writer(&mut *out, text).is_err() {
+        unreachable!("a string written to memory cannot fail");
+    }
+}
+
+/// How deep the containers of valid JSON nest.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0usize, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(text: &str) -> Box<RawValue> {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn json_keeps_its_bytes_and_shows_on_one_line() {
+        let payload = Payload::from_json(Some(&raw("{\"a\" :\n 1.0}")), None).unwrap();
+        assert_eq!(payload.bytes().as_ref(), b"{\"a\" :\n 1.0}");
+        assert!(!payload.reads_back());
+        let mut out = Vec::new();
+        payload.write_json(&mut out);
+        assert_eq!(out, b"\"payload\":{\"a\" :  1.0}");
+    }
+
+    #[test]
+    fn exactly_one_field() {
+        assert!(matches!(Payload::from_json(None, None), Err(BadPayload::NotExactlyOne)));
+        assert!(matches!(Payload::from_json(Some(&raw("1")), Some("AA==")), Err(BadPayload::NotExactlyOne)));
+        assert!(matches!(Payload::from_json(None, Some("?")), Err(BadPayload::Base64(_))));
+    }
+
+    #[test]
+    fn depth_counts_containers_outside_strings() {
+        assert_eq!(depth("1"), 0);
+        assert_eq!(depth(r#"[{"[[[":"\"[["}]"#), 2);
+        let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert!(Payload::from_json(Some(&raw(&nested(128))), None).is_ok());
+        assert!(matches!(Payload::from_json(Some(&raw(&nested(129))), None), Err(BadPayload::TooDeep)));
+    }
+}

@@ -1,0 +1,185 @@
+//! What the hot tier promises: durable appends with dense offsets, ordered reads, and the marks of the flush.
+//!
+//! Batch first, and atomic per partition only, so that a replicated log can stand behind the same trait.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::{
+    clock::TimestampMs,
+    error::StorageError,
+    event::{Event, Record},
+    name::{Partition, PartitionNumber, TableName},
+    sequence::{Offset, OffsetRange, Watermarks},
+};
+
+/// Events to append to one table, all or nothing.
+#[derive(Debug)]
+pub struct Append {
+    /// The table; made if it does not exist.
+    pub table: TableName,
+    /// The events in the order in which each partition will hold them.
+    pub events: Vec<(PartitionNumber, Event)>,
+    /// Append only if this is the next offset of every partition named.
+    pub expected_offset: Option<Offset>,
+}
+
+/// Where one event of an [`Append`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Its partition.
+    pub partition: PartitionNumber,
+    /// Its offset: the first write's, for a duplicate.
+    pub offset: Offset,
+    /// Whether its idempotency key was seen before, so that nothing was written.
+    pub duplicate: bool,
+}
+
+/// How much one call reads at most.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadLimit {
+    /// Records, at least 1.
+    pub records: usize,
+    /// Event bytes; the first record is read whatever its size.
+    pub bytes: usize,
+}
+
+/// Which timestamps a read wants: `since <= timestamp < until`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TimeFilter {
+    /// The first wanted, if there is a bound.
+    pub since: Option<TimestampMs>,
+    /// The first no longer wanted, if there is a bound.
+    pub until: Option<TimestampMs>,
+}
+
+impl TimeFilter {
+    /// Whether an event with this timestamp is wanted.
+    pub fn wants(&self, timestamp_ms: TimestampMs) -> bool {
+        self.wants_any(timestamp_ms, timestamp_ms)
+    }
+
+    /// Whether a block with timestamps from `min_ms` to `max_ms` inclusive may hold a wanted event.
+    pub fn wants_any(&self, min_ms: TimestampMs, max_ms: TimestampMs) -> bool {
+        self.since.is_none_or(|since| max_ms >= since) && self.until.is_none_or(|until| min_ms < until)
+    }
+}
+
+/// A run of one partition's events as one tier has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The wanted records, in offset order.
+    pub records: Vec<Record>,
+    /// The first offset that was not looked at: go on from here.
+    pub next: Offset,
+}
+
+/// One partition of a hot read, all from one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HotPage {
+    /// The partition's places at that moment.
+    pub marks: Watermarks,
+    /// What hot has from the position asked for; empty if that is below `marks.low`.
+    pub page: Page,
+    /// Stored bytes of all events that were looked at.
+    pub stored_bytes: u64,
+}
+
+/// A partition's sizes and places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionStatus {
+    /// Its number.
+    pub number: PartitionNumber,
+    /// Its places.
+    pub marks: Watermarks,
+    /// Stored bytes of the events in hot.
+    pub hot_bytes: u64,
+    /// Stored bytes of the events that are in hot alone.
+    pub unflushed_bytes: u64,
+    /// How long its oldest unflushed event has waited, or since the start if that was later.
+    pub unflushed_for: Option<Duration>,
+    /// The segment being written, if one is.
+    pub intent: Option<FlushIntent>,
+}
+
+/// A table and its partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableStatus {
+    /// Its name.
+    pub name: TableName,
+    /// Its partitions in order of their numbers.
+    pub partitions: Vec<PartitionStatus>,
+}
+
+/// A segment's bounds and encoding, fixed before its first byte leaves: a retry writes the same bytes under the same key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlushIntent {
+    /// The events in it.
+    pub range: OffsetRange,
+    /// The epoch in its name.
+    pub epoch: u64,
+    /// Whether its frames are compressed.
+    pub zstd: bool,
+    /// Stored bytes of its events.
+    pub bytes: u64,
+}
+
+/// Which flushed events hot keeps for fast reads: those younger and smaller than both bounds.
+#[derive(Debug, Clone, Copy)]
+pub struct HotRetention {
+    /// Evict what was flushed up to this.
+    pub flushed_upto: TimestampMs,
+    /// Evict the oldest until the flushed events take at most this many bytes.
+    pub max_bytes: u64,
+}
+
+/// The hot tier.
+#[async_trait]
+pub trait HotStorage: Send + Sync {
+    /// Appends events and answers where each one is, once they are durable.
+    ///
+    /// # Errors
+    /// `Overloaded`, `Closed`, `OffsetMismatch` and `TooMany` write nothing; after `OutcomeUnknown` the events are there once or not at all.
+    async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError>;
+
+    /// Reads each partition from an offset, all from one snapshot.
+    ///
+    /// # Errors
+    /// `UnknownTable`, `Corrupt`, or `Unavailable`.
+    async fn read(
+        &self,
+        table: &TableName,
+        from: Vec<(PartitionNumber, Offset)>,
+        filter: TimeFilter,
+        limit: ReadLimit,
+    ) -> Result<Vec<HotPage>, StorageError>;
+
+    /// One table as of now.
+    fn table(&self, name: &TableName) -> Option<TableStatus>;
+
+    /// All tables in order of their names.
+    fn tables(&self) -> Vec<TableStatus>;
+
+    /// Changes its value whenever an append has become readable.
+    fn appends(&self) -> watch::Receiver<u64>;
+
+    /// Makes the bounds of coming segments durable.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` or `Closed`.
+    async fn record_intents(&self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError>;
+
+    /// Notes that a committed manifest names these segments.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` or `Closed`.
+    async fn mark_flushed(&self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError>;
+
+    /// Drops flushed events that `retention` does not keep; answers how many.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` or `Closed`.
+    async fn evict(&self, retention: HotRetention) -> Result<u64, StorageError>;
+}

@@ -1,0 +1,17 @@
+//! Zombi: an event store for Kubernetes. RocksDB hot, S3 cold, one ordered read over both.
+//!
+//! Read `ARCHITECTURE.md` first: the map, the three paths and what must hold.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod contracts;
+pub mod flusher;
+pub mod metrics;
+pub mod net;
+pub mod proto;
+pub mod reader;
+pub mod server;
+pub mod shutdown;
+pub mod storage;
+pub mod telemetry;

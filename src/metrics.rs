@@ -1,0 +1,127 @@
+//! Every metric: its name, help, unit and buckets. Others call the functions here and never name a metric.
+
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+const APPEND_GROUP_REQUESTS: &str = "zombi_append_group_requests";
+const APPEND_GROUP_BYTES: &str = "zombi_append_group_bytes";
+const APPEND_GROUP_SECONDS: &str = "zombi_append_group_duration_seconds";
+const APPENDED: &str = "zombi_events_appended_total";
+const DUPLICATES: &str = "zombi_events_duplicate_total";
+const READ: &str = "zombi_events_read_total";
+const HTTP_REQUESTS: &str = "zombi_http_requests_total";
+const HTTP_SECONDS: &str = "zombi_http_request_duration_seconds";
+const S3_REQUESTS: &str = "zombi_s3_requests_total";
+const FLUSHED_EVENTS: &str = "zombi_flush_events_total";
+const FLUSHED_SEGMENTS: &str = "zombi_flush_segments_total";
+const FLUSHED_BYTES: &str = "zombi_flush_bytes_total";
+const FLUSH_FAILURES: &str = "zombi_flush_failures_total";
+const EVICTED: &str = "zombi_hot_evicted_events_total";
+const HOT_BYTES: &str = "zombi_hot_bytes";
+const UNFLUSHED_BYTES: &str = "zombi_unflushed_bytes";
+const UNFLUSHED_EVENTS: &str = "zombi_unflushed_events";
+const BUILD_INFO: &str = "zombi_build_info";
+
+/// Sub-millisecond to a minute: an append is one sync, a cold read a few requests.
+const SECONDS: [f64; 16] = [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+const COUNTS: [f64; 13] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
+const BYTES: [f64; 8] = [256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 16_777_216.0];
+
+/// Installs the recorder of this process and describes every metric.
+///
+/// # Errors
+/// If another recorder stands already.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Full(APPEND_GROUP_REQUESTS.to_owned()), &COUNTS)?
+        .set_buckets_for_metric(Matcher::Full(APPEND_GROUP_BYTES.to_owned()), &BYTES)?
+        .install_recorder()?;
+    describe();
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(handle)
+}
+
+fn describe() {
+    describe_histogram!(APPEND_GROUP_REQUESTS, "Requests that shared one write and one sync.");
+    describe_histogram!(APPEND_GROUP_BYTES, Unit::Bytes, "Stored event bytes of one write.");
+    describe_histogram!(APPEND_GROUP_SECONDS, Unit::Seconds, "Time from taking a group to its answer, the sync included.");
+    describe_counter!(APPENDED, "Events made durable.");
+    describe_counter!(DUPLICATES, "Events not stored because their idempotency key was known.");
+    describe_counter!(READ, "Records returned by reads.");
+    describe_counter!(HTTP_REQUESTS, "HTTP requests by route, method and status.");
+    describe_histogram!(HTTP_SECONDS, Unit::Seconds, "Time to the head of the answer, by route.");
+    describe_counter!(S3_REQUESTS, "S3 requests by operation and outcome.");
+    describe_counter!(FLUSHED_EVENTS, "Events moved to S3.");
+    describe_counter!(FLUSHED_SEGMENTS, "Segments that a manifest names.");
+    describe_counter!(FLUSHED_BYTES, Unit::Bytes, "Bytes of those segments' objects.");
+    describe_counter!(FLUSH_FAILURES, "Flush rounds in which something failed; it is tried again.");
+    describe_counter!(EVICTED, "Events dropped from RocksDB because S3 has them.");
+    describe_gauge!(HOT_BYTES, Unit::Bytes, "Stored bytes of the events in RocksDB.");
+    describe_gauge!(UNFLUSHED_BYTES, Unit::Bytes, "Stored bytes of the events that are in RocksDB alone.");
+    describe_gauge!(UNFLUSHED_EVENTS, "Events that are in RocksDB alone.");
+    describe_gauge!(BUILD_INFO, "The program's version.");
+    metrics_process::Collector::default().describe();
+}
+
+/// Brings the process metrics up to date; call it before rendering.
+pub fn collect_process() {
+    metrics_process::Collector::default().collect();
+}
+
+/// Counts one group of the writer.
+pub fn append_group(requests: usize, bytes: usize, took: Duration) {
+    histogram!(APPEND_GROUP_REQUESTS).record(requests as f64);
+    histogram!(APPEND_GROUP_BYTES).record(bytes as f64);
+    histogram!(APPEND_GROUP_SECONDS).record(took);
+}
+
+/// Counts events of one append.
+pub fn appended(stored: u64, duplicates: u64) {
+    counter!(APPENDED).increment(stored);
+    counter!(DUPLICATES).increment(duplicates);
+}
+
+/// Counts records of one read.
+pub fn read(records: u64) {
+    counter!(READ).increment(records);
+}
+
+/// Counts one HTTP request; `route` is the route's pattern, never a path.
+pub fn http_request(route: &str, method: &str, status: u16, took: Duration) {
+    let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
+    counter!(HTTP_REQUESTS, &labels).increment(1);
+    histogram!(HTTP_SECONDS, "route" => route.to_owned()).record(took);
+}
+
+/// Counts one S3 request.
+pub fn s3_request(operation: &'static str, succeeded: bool) {
+    let outcome = if succeeded { "ok" } else { "error" };
+    counter!(S3_REQUESTS, "operation" => operation, "outcome" => outcome).increment(1);
+}
+
+/// Counts segments that became cold.
+pub fn flushed(segments: u64, events: u64, bytes: u64) {
+    counter!(FLUSHED_SEGMENTS).increment(segments);
+    counter!(FLUSHED_EVENTS).increment(events);
+    counter!(FLUSHED_BYTES).increment(bytes);
+}
+
+/// Counts a flush round in which something failed.
+pub fn flush_failed() {
+    counter!(FLUSH_FAILURES).increment(1);
+}
+
+/// Counts evicted events.
+pub fn evicted(events: u64) {
+    counter!(EVICTED).increment(events);
+}
+
+/// Shows what hot holds.
+pub fn hot(bytes: u64, unflushed_bytes: u64, unflushed_events: u64) {
+    gauge!(HOT_BYTES).set(bytes as f64);
+    gauge!(UNFLUSHED_BYTES).set(unflushed_bytes as f64);
+    gauge!(UNFLUSHED_EVENTS).set(unflushed_events as f64);
+}

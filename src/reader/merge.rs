@@ -1,0 +1,131 @@
+//! Merges partitions by timestamp, ties by partition; inside a partition always by offset.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, VecDeque},
+};
+
+use super::{Positions, ReadQuery, TieredReader};
+use crate::contracts::{
+    clock::TimestampMs,
+    error::{StorageError, Tier},
+    event::Record,
+    name::{Partition, PartitionNumber},
+    sequence::{Offset, OffsetRange},
+    storage::ReadLimit,
+};
+
+/// The least that is fetched of one of many partitions.
+const MIN_CHUNK: ReadLimit = ReadLimit { records: 16, bytes: 64 << 10 };
+
+/// What is left of one partition.
+#[derive(Debug, Default)]
+struct Partial {
+    /// Fetched, not yet given.
+    fetched: VecDeque<Record>,
+    /// The first offset not yet looked at.
+    next: Offset,
+    /// Where to stop, if the read stops at what was there when it began.
+    end: Option<Offset>,
+}
+
+/// A merge in progress.
+pub struct Merge {
+    reader: TieredReader,
+    query: ReadQuery,
+    chunk: ReadLimit,
+    partials: BTreeMap<PartitionNumber, Partial>,
+    /// The first fetched record of each partition that has one.
+    heads: BinaryHeap<Reverse<(TimestampMs, PartitionNumber)>>,
+    /// Partitions with nothing fetched that may have more.
+    empty: Vec<PartitionNumber>,
+}
+
+impl Merge {
+    pub(super) fn new(reader: TieredReader, query: ReadQuery, starts: Positions, budget: ReadLimit) -> Self {
+        let share = starts.len().max(1);
+        let chunk = ReadLimit {
+            records: (budget.records / share + 1).max(MIN_CHUNK.records).min(budget.records),
+            bytes: (budget.bytes / share).max(MIN_CHUNK.bytes),
+        };
+        let empty = starts.keys().copied().collect();
+        let partial = |(number, next)| (number, Partial { next, ..Partial::default() });
+        let partials = starts.into_iter().map(partial).collect();
+        Self { reader, query, chunk, partials, heads: BinaryHeap::new(), empty }
+    }
+
+    /// Stops each partition at `ends`.
+    pub(super) fn stop_at(&mut self, ends: &Positions) {
+        for (number, partial) in &mut self.partials {
+            partial.end = Some(ends.get(number).copied().unwrap_or(0).max(partial.next));
+        }
+    }
+
+    /// The next record; `None` if there is none now.
+    ///
+    /// # Errors
+    /// Those of the tiers; the merge must not be used after one.
+    pub async fn peek(&mut self) -> Result<Option<&Record>, StorageError> {
+        while !self.empty.is_empty() {
+            self.fetch().await?;
+        }
+        let Some(Reverse((_, number))) = self.heads.peek() else { return Ok(None) };
+        Ok(self.partials.get(number).and_then(|partial| partial.fetched.front()))
+    }
+
+    /// Takes what [`Merge::peek`] has shown.
+    pub fn pop(&mut self) -> Option<Record> {
+        let Reverse((_, number)) = self.heads.pop()?;
+        let partial = self.partials.get_mut(&number)?;
+        let record = partial.fetched.pop_front();
+        match partial.fetched.front() {
+            Some(head) => self.heads.push(Reverse((head.event.timestamp_ms, number))),
+            None => self.empty.push(number),
+        }
+        record
+    }
+
+    /// For each partition the first offset that has not been given.
+    pub fn positions(&self) -> Positions {
+        let position = |partial: &Partial| partial.fetched.front().map_or(partial.next, |head| head.offset);
+        let mut positions = self.query.from.clone();
+        positions.extend(self.partials.iter().map(|(&number, partial)| (number, position(partial))));
+        positions
+    }
+
+    /// One look at every partition that has nothing fetched.
+    async fn fetch(&mut self) -> Result<(), StorageError> {
+        let wanted: Vec<_> = self.empty.drain(..).collect();
+        let from = wanted.iter().map(|number| (*number, self.partials.get(number).map_or(0, |partial| partial.next))).collect();
+        let pages = self.reader.hot.read(&self.query.table, from, self.query.filter, self.chunk).await?;
+        for (number, hot) in wanted.into_iter().zip(pages) {
+            let Some(partial) = self.partials.get_mut(&number) else { continue };
+            let page = if partial.next < hot.marks.low {
+                let missing = OffsetRange::new(partial.next, hot.marks.low);
+                let partition = Partition::new(self.query.table.clone(), number);
+                let Some(cold) = &self.reader.cold else {
+                    let why = std::io::Error::other(format!("{partition} {missing} is in S3, and no bucket is configured"));
+                    return Err(StorageError::unavailable(Tier::Cold, why));
+                };
+                cold.read(&partition, missing, self.query.filter, self.chunk).await?
+            } else {
+                hot.page
+            };
+            let end = partial.end.unwrap_or(hot.marks.next);
+            assert!(
+                page.next > partial.next || partial.next >= end,
+                "{}/{number}: a read at {} went nowhere",
+                self.query.table,
+                partial.next
+            );
+            partial.next = page.next.min(end);
+            partial.fetched.extend(page.records.into_iter().take_while(|record| record.offset < end));
+            match partial.fetched.front() {
+                Some(head) => self.heads.push(Reverse((head.event.timestamp_ms, number))),
+                None if partial.next < end => self.empty.push(number),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,139 @@
+//! One ordered read over both tiers.
+//!
+//! For each partition hot is asked first; what hot no longer has is read from cold. An event leaves hot only after cold has
+//! it, so this order misses nothing and needs neither lock nor dedup. A cold failure is an error, never a short page.
+
+pub mod cursor;
+mod merge;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+pub use self::merge::Merge;
+use crate::contracts::{
+    cold_storage::ColdStorage,
+    error::StorageError,
+    event::Record,
+    name::{Partition, PartitionNumber, TableName},
+    sequence::Offset,
+    storage::{HotStorage, ReadLimit, TableStatus, TimeFilter},
+};
+
+/// For each partition the next offset to read; a partition that is not here is read from its beginning.
+pub type Positions = BTreeMap<PartitionNumber, Offset>;
+
+/// What to read.
+#[derive(Debug, Clone)]
+pub struct ReadQuery {
+    /// The table.
+    pub table: TableName,
+    /// One partition only.
+    pub partition: Option<PartitionNumber>,
+    /// Which timestamps.
+    pub filter: TimeFilter,
+    /// Where to begin.
+    pub from: Positions,
+}
+
+/// Records in order, and where to go on.
+#[derive(Debug)]
+pub struct TablePage {
+    /// The records.
+    pub records: Vec<Record>,
+    /// Where the next page begins.
+    pub next: Positions,
+    /// Whether another page could be read now.
+    pub has_more: bool,
+}
+
+/// Reads tables over both tiers.
+#[derive(Clone)]
+pub struct TieredReader {
+    hot: Arc<dyn HotStorage>,
+    cold: Option<Arc<dyn ColdStorage>>,
+}
+
+impl TieredReader {
+    /// A reader over hot, and cold if there is one.
+    pub fn new(hot: Arc<dyn HotStorage>, cold: Option<Arc<dyn ColdStorage>>) -> Self {
+        Self { hot, cold }
+    }
+
+    /// Reads one page.
+    ///
+    /// # Errors
+    /// `UnknownTable`, `Expired`, `BeyondEnd`, or those of the tiers.
+    pub async fn page(&self, query: ReadQuery, limit: ReadLimit) -> Result<TablePage, StorageError> {
+        let mut merge = self.merge(query, limit)?;
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        while records.len() < limit.records {
+            let Some(record) = merge.peek().await? else { break };
+            bytes += record.event.size();
+            if bytes > limit.bytes && !records.is_empty() {
+                break;
+            }
+            records.extend(merge.pop());
+        }
+        let has_more = merge.peek().await?.is_some();
+        Ok(TablePage { records, next: merge.positions(), has_more })
+    }
+
+    /// Reads records one after another, in bounded memory; `chunk` is about what one look fetches.
+    ///
+    /// # Errors
+    /// `UnknownTable`, `Expired` or `BeyondEnd`.
+    pub fn merge(&self, query: ReadQuery, chunk: ReadLimit) -> Result<Merge, StorageError> {
+        let Some(table) = self.hot.table(&query.table) else {
+            return Err(StorageError::UnknownTable(query.table));
+        };
+        let starts = self.starts(&table, &query)?;
+        Ok(Merge::new(self.clone(), query, starts, chunk))
+    }
+
+    /// Like [`TieredReader::merge`], but ends with what is there now, even if more is written meanwhile.
+    ///
+    /// # Errors
+    /// `UnknownTable`, `Expired` or `BeyondEnd`.
+    pub fn rest(&self, query: ReadQuery, chunk: ReadLimit) -> Result<Merge, StorageError> {
+        let table = self.hot.table(&query.table);
+        let ends = table.iter().flat_map(|table| table.partitions.iter().map(|status| (status.number, status.marks.next)));
+        let ends = ends.collect();
+        let mut merge = self.merge(query, chunk)?;
+        merge.stop_at(&ends);
+        Ok(merge)
+    }
+
+    /// The first offset of a partition that can be read.
+    pub fn earliest(&self, partition: &Partition, low: Offset) -> Offset {
+        let cold = self.cold.as_ref().and_then(|cold| cold.extent(partition));
+        cold.map_or(low, |extent| extent.range.start.min(low))
+    }
+
+    /// Bytes of a partition's objects in cold.
+    pub fn cold_bytes(&self, partition: &Partition) -> u64 {
+        self.cold.as_ref().and_then(|cold| cold.extent(partition)).map_or(0, |extent| extent.bytes)
+    }
+
+    fn starts(&self, table: &TableStatus, query: &ReadQuery) -> Result<Positions, StorageError> {
+        let mut numbers: Vec<_> = table.partitions.iter().map(|status| (status.number, status.marks)).collect();
+        if let Some(wanted) = query.partition {
+            numbers.retain(|(number, _)| *number == wanted);
+            if numbers.is_empty() {
+                numbers.push((wanted, Default::default())); // not written yet: empty, and can be waited for
+            }
+        }
+        let mut starts = Positions::new();
+        for (number, marks) in numbers {
+            let partition = Partition::new(table.name.clone(), number);
+            let earliest = self.earliest(&partition, marks.low);
+            let offset = query.from.get(&number).copied().unwrap_or(earliest);
+            if offset < earliest {
+                return Err(StorageError::Expired { partition, offset, earliest });
+            }
+            if offset > marks.next {
+                return Err(StorageError::BeyondEnd { partition, offset, next: marks.next });
+            }
+            starts.insert(number, offset);
+        }
+        Ok(starts)
+    }
+}

@@ -1,0 +1,332 @@
+//! Opens RocksDB and reads from it. Writes nothing after opening: see `writer`.
+
+use std::{path::PathBuf, sync::Arc};
+
+use ::rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, IteratorMode, Options,
+    ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions,
+};
+use uuid::Uuid;
+
+use super::{
+    catalog::{Catalog, Tables},
+    codec, idempotency,
+    keys::{self, PartitionKey, cf, meta},
+    sequence::PartitionState,
+};
+use crate::contracts::{
+    clock::Clock,
+    error::{StorageError, Tier},
+    event::Record,
+    name::TableName,
+    sequence::Offset,
+    storage::{HotPage, Page, ReadLimit, TimeFilter},
+};
+
+/// How many events one call looks at when a filter wants few of them.
+const MAX_SCAN: u64 = 100_000;
+
+/// What opening needs to know.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// The directory of the database.
+    pub path: PathBuf,
+    /// How long idempotency keys are remembered.
+    pub idempotency_window_ms: i64,
+    /// Bytes of the block cache.
+    pub cache_bytes: usize,
+    /// Bytes of one write buffer.
+    pub write_buffer_bytes: usize,
+}
+
+/// The open database.
+pub struct Db {
+    db: DB,
+    store_id: Uuid,
+}
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Db").field("path", &self.db.path()).field("store_id", &self.store_id).finish()
+    }
+}
+
+impl Db {
+    /// Opens the volume, or makes it if the directory holds none, and reads its tables.
+    ///
+    /// # Errors
+    /// `Unavailable` if RocksDB cannot open it, `Corrupt` if what is there does not fit.
+    pub fn open(options: &OpenOptions, clock: Arc<dyn Clock>) -> Result<(Arc<Self>, Arc<Catalog>), StorageError> {
+        let cache = Cache::new_lru_cache(options.cache_bytes);
+        let descriptors = cf::ALL.map(|name| ColumnFamilyDescriptor::new(name, family_options(name, options, &cache, &clock)));
+        let db = DB::open_cf_descriptors(&database_options(options), &options.path, descriptors).map_err(unavailable)?;
+        let db = Arc::new(Self { store_id: identify(&db)?, db });
+        let tables = db.load()?;
+        Ok((db, Arc::new(Catalog::new(tables))))
+    }
+
+    /// The volume's identity.
+    pub fn store_id(&self) -> Uuid {
+        self.store_id
+    }
+
+    /// Writes a batch in one step; with `sync` it is on disk when this returns.
+    ///
+    /// # Errors
+    /// What RocksDB said. The batch may be there or not, and this handle must not be written again.
+    pub(super) fn write(&self, batch: WriteBatch, sync: bool) -> Result<(), ::rocksdb::Error> {
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        self.db.write_opt(batch, &options)
+    }
+
+    /// One value.
+    ///
+    /// # Errors
+    /// `Unavailable` with what RocksDB said.
+    pub(super) fn get(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        self.db.get_cf(self.family(family), key).map_err(unavailable)
+    }
+
+    /// Many values of one family, in the order of the keys.
+    ///
+    /// # Errors
+    /// `Unavailable` with what RocksDB said.
+    pub(super) fn get_many(&self, family: &str, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
+        self.db
+            .batched_multi_get_cf(self.family(family), keys, false)
+            .into_iter()
+            .map(|value| value.map(|value| value.map(|bytes| bytes.to_vec())).map_err(unavailable))
+            .collect()
+    }
+
+    /// The pairs whose keys begin with `prefix`, from `start` on, in order.
+    pub(super) fn scan(&self, family: &str, prefix: &[u8], start: &[u8]) -> impl Iterator<Item = Result<Pair, StorageError>> + use<'_> {
+        let mut options = ReadOptions::default();
+        options.set_verify_checksums(true);
+        if let Some(end) = keys::after_prefix(prefix) {
+            options.set_iterate_upper_bound(end);
+        }
+        let from = IteratorMode::From(start, ::rocksdb::Direction::Forward);
+        self.db.iterator_cf_opt(self.family(family), options, from).map(|pair| pair.map_err(unavailable))
+    }
+
+    /// A column family; all are opened together.
+    pub(super) fn family(&self, name: &str) -> &ColumnFamily {
+        let Some(family) = self.db.cf_handle(name) else {
+            unreachable!("column family {name} is opened with the database");
+        };
+        family
+    }
+
+    /// Deletes files that hold nothing but events in `[from, to)`, at once. A hint: what it leaves goes by compaction.
+    pub(super) fn delete_files(&self, from: &[u8], to: &[u8]) {
+        if let Err(error) = self.db.delete_file_in_range_cf(self.family(cf::EVENTS), from, to) {
+            tracing::warn!(%error, "evicted files stay until compaction");
+        }
+    }
+
+    /// Writes out what is in memory, so that the next start need not replay the log.
+    ///
+    /// # Errors
+    /// `Unavailable` with what RocksDB said; nothing is lost, the log has it.
+    pub fn close(&self) -> Result<(), StorageError> {
+        for name in cf::ALL {
+            self.db.flush_cf(self.family(name)).map_err(unavailable)?;
+        }
+        self.db.cancel_all_background_work(true);
+        Ok(())
+    }
+
+    /// Reads partitions of one table, all from one snapshot: first where their events are, then those that hot has.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Unavailable`.
+    pub fn read(
+        &self,
+        table: &TableName,
+        from: &[(PartitionKey, Offset)],
+        filter: TimeFilter,
+        limit: ReadLimit,
+    ) -> Result<Vec<HotPage>, StorageError> {
+        let snapshot = self.db.snapshot();
+        from.iter()
+            .map(|&(key, offset)| {
+                let state = match snapshot.get_cf(self.family(cf::PARTITIONS), keys::partition(key)).map_err(unavailable)? {
+                    Some(bytes) => PartitionState::decode(&bytes)?,
+                    None => PartitionState::default(),
+                };
+                let marks = state.marks;
+                let mut hot = HotPage { marks, page: Page { records: Vec::new(), next: offset }, stored_bytes: 0 };
+                if marks.low <= offset && offset < marks.next {
+                    self.scan_events(&snapshot, table, key, filter, limit, &mut hot)?;
+                }
+                Ok(hot)
+            })
+            .collect()
+    }
+
+    /// Fills a page from its `next` on.
+    fn scan_events(
+        &self,
+        snapshot: &SnapshotWithThreadMode<'_, DB>,
+        table: &TableName,
+        key: PartitionKey,
+        filter: TimeFilter,
+        limit: ReadLimit,
+        hot: &mut HotPage,
+    ) -> Result<(), StorageError> {
+        let (page, end) = (&mut hot.page, hot.marks.next);
+        let scan_end = end.min(page.next + MAX_SCAN);
+        let mut options = ReadOptions::default();
+        options.set_verify_checksums(true);
+        options.set_iterate_range(keys::event(key, page.next).to_vec()..keys::event(key, end).to_vec());
+        let mut bytes = 0;
+        let mut events = snapshot.raw_iterator_cf_opt(self.family(cf::EVENTS), options);
+        events.seek_to_first();
+        while page.next < scan_end && page.records.len() < limit.records {
+            let damaged = |why| StorageError::corrupt(format!("{table}/{} in RocksDB", key.partition), why);
+            let Some((stored_key, value)) = events.item() else {
+                events.status().map_err(unavailable)?;
+                return Err(damaged(format!("offset {} is missing before {end}", page.next)));
+            };
+            if stored_key != keys::event(key, page.next) {
+                let found = keys::decode_event(stored_key);
+                return Err(damaged(format!("offset {} is missing, {found:?} follows", page.next)));
+            }
+            let event = codec::decode(value)?;
+            if filter.wants(event.timestamp_ms) {
+                bytes += event.size();
+                if bytes > limit.bytes && !page.records.is_empty() {
+                    break;
+                }
+                page.records.push(Record { partition: key.partition, offset: page.next, event });
+            }
+            hot.stored_bytes += value.len() as u64;
+            page.next += 1;
+            events.next();
+        }
+        Ok(())
+    }
+
+    /// The greatest sequence of a flushed run.
+    pub(super) fn last_flushed_run(&self) -> Result<Option<u64>, StorageError> {
+        let mut runs = self.db.iterator_cf(self.family(cf::FLUSHED_RUNS), IteratorMode::End);
+        let Some((key, _)) = runs.next().transpose().map_err(unavailable)? else { return Ok(None) };
+        let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {key:?}"));
+        keys::decode_flushed_run(&key).map(|(sequence, ..)| Some(sequence)).ok_or_else(damaged)
+    }
+
+    /// The committed offset under a key of the `consumers` column family.
+    pub(super) fn consumer_offset(&self, key: &[u8]) -> Result<Option<Offset>, StorageError> {
+        let Some(value) = self.get(cf::CONSUMERS, key)? else { return Ok(None) };
+        let damaged = || StorageError::corrupt("a consumer offset in RocksDB", format!("value {value:?}"));
+        keys::decode_u64(&value).map(Some).ok_or_else(damaged)
+    }
+
+    fn load(&self) -> Result<Tables, StorageError> {
+        let mut tables = Tables::default();
+        for pair in self.scan(cf::TABLES, &[], &[]) {
+            let (name, id) = pair?;
+            let table = std::str::from_utf8(&name).ok().and_then(|name| TableName::parse(name).ok());
+            let (Some(table), Some(id)) = (table, keys::decode_u32(&id)) else {
+                return Err(StorageError::corrupt("the list of tables in RocksDB", format!("entry {name:?}")));
+            };
+            tables.add_table(table, id);
+        }
+        for pair in self.scan(cf::PARTITIONS, &[], &[]) {
+            let (key, state) = pair?;
+            let known = keys::decode_partition(&key).filter(|key| tables.name(key.table).is_some());
+            let Some(key) = known else {
+                return Err(StorageError::corrupt("the list of partitions in RocksDB", format!("key {key:?}")));
+            };
+            tables.set_state(key, PartitionState::decode(&state)?);
+        }
+        Ok(tables)
+    }
+}
+
+/// A key and its value.
+pub(super) type Pair = (Box<[u8]>, Box<[u8]>);
+
+/// What RocksDB said, as an error of the hot tier.
+pub(super) fn unavailable(error: ::rocksdb::Error) -> StorageError {
+    if error.kind() == ::rocksdb::ErrorKind::Corruption {
+        StorageError::corrupt("RocksDB", error)
+    } else {
+        StorageError::unavailable(Tier::Hot, error)
+    }
+}
+
+/// Reads the volume's identity, or gives it one if it is new.
+fn identify(db: &DB) -> Result<Uuid, StorageError> {
+    let Some(family) = db.cf_handle(cf::META) else {
+        unreachable!("column family {} is opened with the database", cf::META);
+    };
+    let damaged = |why: String| StorageError::corrupt("the volume's identity", why);
+    let get = |key| db.get_cf(family, key).map_err(unavailable);
+    match (get(meta::FORMAT)?, get(meta::STORE_ID)?) {
+        (Some(format), Some(id)) => {
+            let format = keys::decode_u32(&format).ok_or_else(|| damaged("the format is not a number".to_owned()))?;
+            if format != keys::FORMAT {
+                return Err(damaged(format!("format {format} is unknown, this program writes {}", keys::FORMAT)));
+            }
+            Uuid::from_slice(&id).map_err(|error| damaged(error.to_string()))
+        }
+        (None, None) => {
+            let id = Uuid::new_v4();
+            let mut batch = WriteBatch::default();
+            batch.put_cf(family, meta::FORMAT, keys::FORMAT.to_be_bytes());
+            batch.put_cf(family, meta::STORE_ID, id.as_bytes());
+            let mut options = WriteOptions::default();
+            options.set_sync(true);
+            db.write_opt(batch, &options).map_err(unavailable)?;
+            Ok(id)
+        }
+        _ => Err(damaged("format and store id must be there together".to_owned())),
+    }
+}
+
+fn database_options(options: &OpenOptions) -> Options {
+    let mut database = Options::default();
+    database.create_if_missing(true);
+    database.create_missing_column_families(true);
+    // A torn last record is the end of the log; anything else is damage and stops the start.
+    database.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    database.set_track_and_verify_wals_in_manifest(true);
+    database.set_paranoid_checks(true);
+    database.set_manual_wal_flush(false);
+    database.set_max_total_wal_size(4 * options.write_buffer_bytes as u64);
+    database.set_max_background_jobs(4);
+    database.set_bytes_per_sync(1 << 20);
+    database.set_keep_log_file_num(4);
+    database.set_max_log_file_size(16 << 20);
+    database
+}
+
+fn family_options(name: &str, options: &OpenOptions, cache: &Cache, clock: &Arc<dyn Clock>) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    blocks.set_format_version(5);
+    let mut family = Options::default();
+    family.set_compression_type(DBCompressionType::Lz4);
+    match name {
+        cf::EVENTS => {
+            blocks.set_block_size(32 << 10);
+            family.set_write_buffer_size(options.write_buffer_bytes);
+        }
+        cf::IDEMPOTENCY => {
+            // Nearly every key is new: the filter answers without reading a block.
+            blocks.set_bloom_filter(10.0, false);
+            family.set_write_buffer_size(options.write_buffer_bytes);
+            let filter = idempotency::expiry_filter(options.idempotency_window_ms, Arc::clone(clock));
+            family.set_compaction_filter("expired_idempotency_keys", filter);
+            family.set_periodic_compaction_seconds(24 * 60 * 60);
+        }
+        _ => family.set_write_buffer_size(4 << 20),
+    }
+    family.set_block_based_table_factory(&blocks);
+    family
+}

@@ -1,0 +1,222 @@
+//! Objects over aws-sdk-s3: get, ranged get, put, create-only put, list, delete. Knows nothing of what they hold.
+
+use std::{ops::Range, time::Duration};
+
+use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_s3::{
+    Client,
+    config::{RequestChecksumCalculation, ResponseChecksumValidation},
+    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
+    primitives::ByteStream,
+};
+use bytes::Bytes;
+
+use crate::{
+    contracts::error::{StorageError, Tier},
+    metrics,
+};
+
+/// Where the bucket is.
+#[derive(Debug, Clone)]
+pub struct S3Options {
+    /// The bucket.
+    pub bucket: String,
+    /// The server, if it is not AWS; then paths name the bucket.
+    pub endpoint: Option<String>,
+    /// The region.
+    pub region: String,
+    /// What every key begins with: empty, or ending with `/`.
+    pub prefix: String,
+    /// Whether a missing bucket is made.
+    pub create_bucket: bool,
+    /// How long one attempt of a request may take.
+    pub attempt_timeout: Duration,
+    /// How often a request is tried.
+    pub attempts: u32,
+}
+
+/// The objects below one prefix of one bucket.
+#[derive(Debug, Clone)]
+pub struct Objects {
+    client: Client,
+    bucket: String,
+    prefix: String,
+}
+
+/// What became of a create-only put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// The object is the one that was sent.
+    Yes,
+    /// An object stood there already; it may be an earlier attempt of this very put.
+    Exists,
+}
+
+/// A request that did not succeed.
+#[derive(Debug, thiserror::Error)]
+#[error("S3 {operation} of {bucket}/{key}: {message}")]
+struct Failed {
+    operation: &'static str,
+    bucket: String,
+    key: String,
+    message: String,
+    #[source]
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl Objects {
+    /// A client for the bucket. Credentials come from the usual AWS chain. Sends nothing yet.
+    pub async fn connect(options: &S3Options) -> Self {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(Duration::from_secs(5).min(options.attempt_timeout))
+            .operation_attempt_timeout(options.attempt_timeout)
+            .build();
+        let shared = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new(options.region.clone()))
+            .retry_config(RetryConfig::standard().with_max_attempts(options.attempts))
+            .timeout_config(timeouts)
+            .load()
+            .await;
+        let mut config = aws_sdk_s3::config::Builder::from(&shared)
+            // Segments and manifests carry checksums of their own; many servers reject the optional ones.
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+        if let Some(endpoint) = &options.endpoint {
+            config = config.endpoint_url(endpoint).force_path_style(true);
+        }
+        Self { client: Client::from_conf(config.build()), bucket: options.bucket.clone(), prefix: options.prefix.clone() }
+    }
+
+    /// Makes the bucket unless it is there.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn create_bucket(&self) -> Result<(), StorageError> {
+        let made = self.client.create_bucket().bucket(&self.bucket).send().await;
+        match made {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(error.code(), Some("BucketAlreadyOwnedByYou" | "BucketAlreadyExists")) => Ok(()),
+            Err(error) => Err(self.failed("create bucket", "", error)),
+        }
+    }
+
+    /// Puts an object, over another if one is there.
+    ///
+    /// # Errors
+    /// `Unavailable`: it may be there all the same.
+    pub async fn put(&self, key: &str, body: Bytes) -> Result<(), StorageError> {
+        let request = self.client.put_object().bucket(&self.bucket).key(self.full(key)).body(ByteStream::from(body));
+        let answer = request.send().await;
+        metrics::s3_request("put", answer.is_ok());
+        answer.map(drop).map_err(|error| self.failed("put", key, error))
+    }
+
+    /// Puts an object unless one is there.
+    ///
+    /// # Errors
+    /// `Unavailable`: it may have been created all the same.
+    pub async fn create(&self, key: &str, body: Bytes) -> Result<Created, StorageError> {
+        let request = self.client.put_object().bucket(&self.bucket).key(self.full(key)).if_none_match("*").body(ByteStream::from(body));
+        let answer = request.send().await;
+        metrics::s3_request("create", answer.is_ok());
+        match answer {
+            Ok(_) => Ok(Created::Yes),
+            Err(error) if error.code() == Some("PreconditionFailed") || status(&error) == Some(412) => Ok(Created::Exists),
+            Err(error) => Err(self.failed("create", key, error)),
+        }
+    }
+
+    /// A whole object; `None` if there is none.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn get(&self, key: &str) -> Result<Option<Bytes>, StorageError> {
+        self.get_bytes(key, None).await
+    }
+
+    /// A part of an object, whole or an error.
+    ///
+    /// # Errors
+    /// `Unavailable`; `Corrupt` if the object is gone or shorter.
+    pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StorageError> {
+        let wanted = range.end - range.start;
+        let header = format!("bytes={}-{}", range.start, range.end - 1);
+        let Some(body) = self.get_bytes(key, Some(header)).await? else {
+            return Err(StorageError::corrupt(self.full(key), "the object is gone, and a manifest names it"));
+        };
+        if body.len() as u64 != wanted {
+            let why = format!("{} bytes came for {wanted} at {}", body.len(), range.start);
+            return Err(StorageError::corrupt(self.full(key), why));
+        }
+        Ok(body)
+    }
+
+    async fn get_bytes(&self, key: &str, range: Option<String>) -> Result<Option<Bytes>, StorageError> {
+        let request = self.client.get_object().bucket(&self.bucket).key(self.full(key)).set_range(range);
+        let answer = match request.send().await {
+            Err(error) if error.code() == Some("NoSuchKey") => {
+                metrics::s3_request("get", true);
+                return Ok(None);
+            }
+            answer => answer,
+        };
+        metrics::s3_request("get", answer.is_ok());
+        let body = answer.map_err(|error| self.failed("get", key, error))?.body;
+        let bytes = body.collect().await.map_err(|source| {
+            let message = "the answer broke off".to_owned();
+            self.unavailable("get", key, message, source.into())
+        })?;
+        Ok(Some(bytes.into_bytes()))
+    }
+
+    /// The keys that begin with `below`, after `start_after`, in order.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn list(&self, below: &str, start_after: Option<&str>) -> Result<Vec<String>, StorageError> {
+        let request = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .prefix(self.full(below))
+            .set_start_after(start_after.map(|key| self.full(key)));
+        let mut pages = request.into_paginator().send();
+        let mut keys = Vec::new();
+        while let Some(page) = pages.next().await {
+            metrics::s3_request("list", page.is_ok());
+            let page = page.map_err(|error| self.failed("list", below, error))?;
+            keys.extend(page.contents().iter().filter_map(|object| Some(object.key()?.strip_prefix(&self.prefix)?.to_owned())));
+        }
+        Ok(keys)
+    }
+
+    fn full(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    fn failed<E>(&self, operation: &'static str, key: &str, error: SdkError<E>) -> StorageError
+    where
+        E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        let message = match error.code() {
+            Some(code) => format!("{code}: {}", error.message().unwrap_or("no message")),
+            None => DisplayErrorContext(&error).to_string(),
+        };
+        self.unavailable(operation, key, message, error.into())
+    }
+
+    fn unavailable(
+        &self,
+        operation: &'static str,
+        key: &str,
+        message: String,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    ) -> StorageError {
+        let (bucket, key) = (self.bucket.clone(), self.full(key));
+        StorageError::unavailable(Tier::Cold, Failed { operation, bucket, key, message, source })
+    }
+}
+
+fn status<E>(error: &SdkError<E>) -> Option<u16> {
+    error.raw_response().map(|response| response.status().as_u16())
+}

@@ -1,0 +1,339 @@
+//! The segment format: JSON lines, one event a line, in independent zstd frames of about 256 KiB before compression.
+//!
+//! `zstd -d`, DuckDB and Spark read the whole object; Zombi reads single frames by the index in the manifest. A line:
+//!
+//! ```json
+//! {"offset":0,"timestamp_ms":1704067200000,"appended_ms":1704067200123,"payload":"text or any JSON value","idempotency_key":"k","headers":{"a":"b"}}
+//! ```
+//!
+//! Bytes that are not text stand in `payload_base64`; so does JSON text that a line would not keep byte for byte, with
+//! `"payload_kind":"json"` beside it. The same records always give the same bytes.
+
+use std::{collections::BTreeMap, io::Write};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use crate::contracts::{
+    cold_storage::{Frame, Segment, SegmentBuilder, SegmentMeta},
+    error::StorageError,
+    event::{Event, Record},
+    name::{Partition, PartitionNumber},
+    payload::{Payload, PayloadKind},
+    sequence::{Offset, OffsetRange},
+};
+
+/// Bytes of lines after which a frame ends.
+const FRAME_BYTES: usize = 256 << 10;
+/// The default of the zstd command: a good ratio at a speed far above one disk's.
+const ZSTD_LEVEL: i32 = 3;
+/// A frame decodes to at most its target and one record of the largest kind, escaped.
+const MAX_FRAME_BYTES: usize = FRAME_BYTES + (64 << 20);
+
+/// The key of a segment's object below the prefix.
+pub fn key(partition: &Partition, meta: &SegmentMeta) -> String {
+    let extension = if meta.zstd { "jsonl.zst" } else { "jsonl" };
+    format!(
+        "segments/{}/{:05}/{:020}-{:020}-{:08}.{extension}",
+        partition.table, partition.number, meta.range.start, meta.range.end, meta.epoch
+    )
+}
+
+/// Encodes one segment.
+pub struct Encoder {
+    partition: Partition,
+    epoch: u64,
+    zstd: bool,
+    range: OffsetRange,
+    raw_bytes: u64,
+    lines: Vec<u8>,
+    frame: Option<Frame>,
+    frames: Vec<Frame>,
+    body: Vec<u8>,
+    failure: Option<std::io::Error>,
+}
+
+impl Encoder {
+    /// An empty segment of `partition` at `start`.
+    pub fn new(partition: &Partition, start: Offset, epoch: u64, zstd: bool) -> Self {
+        Self {
+            partition: partition.clone(),
+            epoch,
+            zstd,
+            range: OffsetRange::new(start, start),
+            raw_bytes: 0,
+            lines: Vec::with_capacity(FRAME_BYTES + (16 << 10)),
+            frame: None,
+            frames: Vec::new(),
+            body: Vec::new(),
+            failure: None,
+        }
+    }
+
+    fn end_frame(&mut self) {
+        let Some(mut frame) = self.frame.take() else { return };
+        let start = self.body.len();
+        frame.position = start as u64;
+        if self.zstd {
+            if let Err(error) = compress(&self.lines, &mut self.body) {
+                self.failure.get_or_insert(error);
+            }
+        } else {
+            self.body.extend_from_slice(&self.lines);
+        }
+        frame.crc32c = crc32c::crc32c(&self.body[start..]);
+        self.frames.push(frame);
+        self.lines.clear();
+    }
+}
+
+impl SegmentBuilder for Encoder {
+    fn push(&mut self, record: &Record) {
+        assert!(record.offset == self.range.end, "{}: offset {} follows {}", self.partition, record.offset, self.range);
+        self.range.end += 1;
+        let time = record.event.timestamp_ms;
+        let frame = self.frame.get_or_insert(Frame { first_offset: record.offset, position: 0, min_ms: time, max_ms: time, crc32c: 0 });
+        frame.min_ms = frame.min_ms.min(time);
+        frame.max_ms = frame.max_ms.max(time);
+        let before = self.lines.len();
+        write_line(&mut self.lines, record);
+        self.raw_bytes += (self.lines.len() - before) as u64;
+        if self.lines.len() >= FRAME_BYTES {
+            self.end_frame();
+        }
+    }
+
+    fn raw_bytes(&self) -> u64 {
+        self.raw_bytes
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<Segment, StorageError> {
+        self.end_frame();
+        let range = self.range;
+        if let Some(error) = self.failure {
+            return Err(StorageError::corrupt(format!("the new segment {} {range}", self.partition), error));
+        }
+        assert!(!range.is_empty(), "{}: a segment holds at least one event", self.partition);
+        let meta = SegmentMeta {
+            range,
+            epoch: self.epoch,
+            zstd: self.zstd,
+            bytes: self.body.len() as u64,
+            sha256: hex(&Sha256::digest(&self.body)),
+            frames: self.frames,
+        };
+        Ok(Segment { partition: self.partition, meta, body: self.body.into() })
+    }
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn compress(lines: &[u8], out: &mut Vec<u8>) -> std::io::Result<()> {
+    let mut encoder = zstd::stream::Encoder::new(out, ZSTD_LEVEL)?;
+    encoder.include_checksum(true)?;
+    encoder.set_pledged_src_size(Some(lines.len() as u64))?;
+    encoder.write_all(lines)?;
+    encoder.finish().map(drop)
+}
+
+fn write_line(out: &mut Vec<u8>, record: &Record) {
+    let event = &record.event;
+    let numbers = (record.offset, event.timestamp_ms, event.appended_ms);
+    // Writing to memory cannot fail.
+    let _ = write!(out, "{{\"offset\":{},\"timestamp_ms\":{},\"appended_ms\":{},", numbers.0, numbers.1, numbers.2);
+    if event.payload.reads_back() {
+        event.payload.write_json(out);
+    } else {
+        out.extend_from_slice(b"\"payload_kind\":\"json\",");
+        event.payload.write_base64(out);
+    }
+    event.write_json_attributes(out);
+    out.extend_from_slice(b"}\n");
+}
+
+#[derive(Deserialize)]
+struct Line<'a> {
+    offset: Offset,
+    timestamp_ms: i64,
+    appended_ms: i64,
+    #[serde(borrow, default, deserialize_with = "present")]
+    payload: Option<&'a RawValue>,
+    #[serde(default)]
+    payload_base64: Option<String>,
+    #[serde(default)]
+    payload_kind: Option<String>,
+    #[serde(default)]
+    idempotency_key: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+}
+
+/// A field that is there, even if it is `null`.
+fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// Reads one frame's stored bytes, which must match its checksum and hold just the offsets in `range`.
+///
+/// # Errors
+/// `Corrupt`, naming `object`.
+pub fn decode_frame(
+    object: &str,
+    partition: PartitionNumber,
+    zstd: bool,
+    frame: &Frame,
+    range: OffsetRange,
+    stored: &Bytes,
+) -> Result<Vec<Record>, StorageError> {
+    let actual = crc32c::crc32c(stored);
+    if actual != frame.crc32c {
+        let why = format!("the frame at byte {} has checksum {actual:08x}, the manifest says {:08x}", frame.position, frame.crc32c);
+        return Err(StorageError::corrupt(object, why));
+    }
+    let lines = if zstd { decompress(stored).map_err(|error| StorageError::corrupt(object, error))? } else { stored.to_vec() };
+    let mut records = Vec::with_capacity(usize::try_from(range.len()).unwrap_or(0).min(lines.len()));
+    for line in lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+        let record = decode_line(partition, line).map_err(|error| StorageError::corrupt(object, error))?;
+        if record.offset != range.start + records.len() as u64 {
+            let why = format!("offset {} stands where {} should", record.offset, range.start + records.len() as u64);
+            return Err(StorageError::corrupt(object, why));
+        }
+        records.push(record);
+    }
+    if records.len() as u64 != range.len() {
+        let why = format!("the frame at byte {} holds {} events, the manifest says {}", frame.position, records.len(), range.len());
+        return Err(StorageError::corrupt(object, why));
+    }
+    Ok(records)
+}
+
+fn decompress(stored: &[u8]) -> std::io::Result<Vec<u8>> {
+    let size = zstd::zstd_safe::get_frame_content_size(stored).ok().flatten().unwrap_or(MAX_FRAME_BYTES as u64);
+    let size = usize::try_from(size).unwrap_or(usize::MAX).min(MAX_FRAME_BYTES);
+    zstd::bulk::decompress(stored, size)
+}
+
+fn decode_line(partition: PartitionNumber, line: &[u8]) -> Result<Record, Box<dyn std::error::Error + Send + Sync>> {
+    let line: Line<'_> = serde_json::from_slice(line)?;
+    let payload = match (line.payload_base64, line.payload_kind.as_deref()) {
+        (Some(text), Some("json")) => Payload::stored(PayloadKind::Json, STANDARD.decode(text)?.into())?,
+        (base64, None) => Payload::from_json(line.payload, base64.as_deref())?,
+        (_, Some(kind)) => return Err(format!("payload kind {kind:?} is unknown").into()),
+    };
+    Ok(Record {
+        partition,
+        offset: line.offset,
+        event: Event {
+            payload,
+            timestamp_ms: line.timestamp_ms,
+            appended_ms: line.appended_ms,
+            idempotency_key: line.idempotency_key,
+            headers: line.headers,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::contracts::name::TableName;
+
+    fn payload() -> impl Strategy<Value = Payload> {
+        let json = prop_oneof![
+            Just("null"),
+            Just("\"text\""),
+            Just(" {\"a\":\n[1, 2.50]}"),
+            Just("[1,\"\\u00e9\\n\"]"),
+            Just("1e400"),
+            Just("true "),
+        ];
+        prop_oneof![
+            any::<String>().prop_map(Payload::text),
+            any::<Vec<u8>>().prop_map(|bytes| Payload::new(PayloadKind::Bytes, bytes.into()).unwrap()),
+            json.prop_map(|text| Payload::new(PayloadKind::Json, Bytes::from_static(text.as_bytes())).unwrap()),
+        ]
+    }
+
+    fn records() -> impl Strategy<Value = Vec<Record>> {
+        let event = (payload(), any::<i64>(), any::<i64>(), any::<Option<String>>(), any::<BTreeMap<String, String>>());
+        prop::collection::vec(event, 1..20).prop_map(|events| {
+            let record = |(offset, (payload, timestamp_ms, appended_ms, idempotency_key, headers))| Record {
+                partition: 3,
+                offset,
+                event: Event { payload, timestamp_ms, appended_ms, idempotency_key, headers },
+            };
+            (40..).zip(events).map(record).collect()
+        })
+    }
+
+    fn encode(records: &[Record], zstd: bool) -> Segment {
+        let partition = Partition::new(TableName::parse("t").unwrap(), 3);
+        let mut encoder = Box::new(Encoder::new(&partition, records[0].offset, 1, zstd));
+        records.iter().for_each(|record| encoder.push(record));
+        encoder.finish().unwrap()
+    }
+
+    fn decode(segment: &Segment) -> Result<Vec<Record>, StorageError> {
+        let meta = &segment.meta;
+        let mut records = Vec::new();
+        for (place, frame) in meta.frames.iter().enumerate() {
+            let (range, bytes) = meta.frame_extent(place);
+            let stored = segment.body.slice(usize::try_from(bytes.start).unwrap()..usize::try_from(bytes.end).unwrap());
+            records.extend(decode_frame("o", 3, meta.zstd, frame, range, &stored)?);
+        }
+        Ok(records)
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_in_comes_out_and_always_as_the_same_bytes(records in records(), zstd: bool) {
+            let segment = encode(&records, zstd);
+            prop_assert_eq!(&encode(&records, zstd).body, &segment.body);
+            prop_assert_eq!(decode(&segment).unwrap(), records);
+        }
+
+        #[test]
+        fn every_flipped_bit_is_noticed(records in records(), zstd: bool, at: prop::sample::Index, bit in 0u8..8) {
+            let mut segment = encode(&records, zstd);
+            let mut body = segment.body.to_vec();
+            let at = at.index(body.len());
+            body[at] ^= 1 << bit;
+            segment.body = body.into();
+            prop_assert!(decode(&segment).is_err());
+        }
+    }
+
+    #[test]
+    fn frames_are_independent_and_the_whole_is_json_lines() {
+        let event = |n: u64| Record {
+            partition: 3,
+            offset: n,
+            event: Event {
+                payload: Payload::text("x".repeat(1000)),
+                timestamp_ms: 1000 - n as i64,
+                appended_ms: 0,
+                idempotency_key: None,
+                headers: BTreeMap::new(),
+            },
+        };
+        let records: Vec<_> = (0..1000).map(event).collect();
+        let segment = encode(&records, true);
+        let frames = &segment.meta.frames;
+        assert_eq!(frames.len(), 5);
+        let first_times = (1000 - (frames[1].first_offset as i64 - 1), 1000);
+        assert_eq!((frames[0].min_ms, frames[0].max_ms), first_times);
+        let whole = zstd::decode_all(segment.body.as_ref()).unwrap();
+        let lines: Vec<serde_json::Value> = serde_json::Deserializer::from_slice(&whole).into_iter().map(Result::unwrap).collect();
+        assert_eq!(lines.len(), 1000);
+        assert_eq!(lines[7]["offset"], 7);
+        assert_eq!(decode(&segment).unwrap(), records);
+    }
+}

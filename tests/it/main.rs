@@ -1,0 +1,11 @@
+//! Tests from outside: the real binary, real HTTP, a real S3 protocol.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::disallowed_methods)]
+
+mod support;
+
+mod consumers;
+mod read;
+mod seed;
+mod shutdown;
+mod tiers;
+mod write;

@@ -1,0 +1,65 @@
+//! SIGTERM: drained, flushed, exit 0.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use futures_util::future::join;
+use reqwest::StatusCode;
+use serde_json::json;
+
+use crate::support::{Sent, TestServer, server::eventually};
+
+#[tokio::test]
+async fn sigterm_flushes_everything_and_exits_zero() {
+    let mut z = TestServer::start_tiered(&[]).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 3, 1000).await;
+    assert_eq!(z.terminate().await, Some(0));
+    assert_eq!(z.objects("segments/").len(), 3);
+    z.run().await;
+    assert_eq!(Sent::from_records(&z.read_all("t", "limit=1000").await), sent);
+}
+
+#[tokio::test]
+async fn what_cannot_be_flushed_stays_on_the_volume() {
+    let mut z = TestServer::start_tiered(&[("shutdown.flush_secs", "1"), ("s3.attempts", "1")]).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 1, 10).await;
+    z.store().is_down.store(true, SeqCst);
+    assert_eq!(z.terminate().await, Some(0));
+    z.store().is_down.store(false, SeqCst);
+    z.run().await;
+    assert_eq!(Sent::from_records(&z.read_all("t", "").await), sent);
+    z.flush_and_evict().await;
+    assert_eq!(z.partition("t", 0).await["flushed"], 10);
+}
+
+#[tokio::test]
+async fn it_is_unready_but_serves_during_the_delay_and_ends_long_polls() {
+    let mut z = TestServer::start_with(&[("shutdown.delay_secs", "3")]).await;
+    z.post("/tables/t", &json!({"payload": 1})).await;
+    let (_, page) = z.get("/tables/t").await;
+    let poll = z.request(reqwest::Method::GET, &format!("/tables/t?wait=60s&cursor={}", page["next_cursor"].as_str().unwrap()));
+    let poll = tokio::spawn(poll.send());
+    let (client, ready, write) = (z.client.clone(), z.admin_url("/readyz"), z.url("/tables/t"));
+    assert_eq!(client.get(&ready).send().await.unwrap().status(), StatusCode::OK);
+    let observe = async {
+        eventually("unready", || async { client.get(&ready).send().await.unwrap().status() == StatusCode::SERVICE_UNAVAILABLE }).await;
+        client.post(&write).json(&json!({"payload": 2})).send().await.unwrap().status()
+    };
+    let (code, write) = join(z.terminate(), observe).await;
+    assert_eq!((code, write), (Some(0), StatusCode::CREATED));
+    assert!(poll.await.unwrap().unwrap().status().is_success());
+    z.run().await;
+    assert_eq!(z.read_all("t", "").await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_client_that_holds_its_connection_does_not_hold_the_process() {
+    let mut z = TestServer::start_with(&[("shutdown.drain_secs", "1")]).await;
+    let stuck = futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
+    let request = z.request(reqwest::Method::POST, "/tables/t").header("content-type", "application/x-ndjson");
+    let request = tokio::spawn(request.body(reqwest::Body::wrap_stream(stuck)).send());
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert_eq!(z.terminate().await, Some(0));
+    assert!(request.await.unwrap().is_err());
+}

@@ -1,0 +1,46 @@
+//! Events to send, and how to compare them with what comes back.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::TestServer;
+
+/// Payloads by partition, in the order of their offsets.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Sent(pub BTreeMap<u64, Vec<String>>);
+
+impl Sent {
+    /// What records say, after checking that the offsets of each partition are dense.
+    pub fn from_records(records: &[Value]) -> Self {
+        let mut sent = Self::default();
+        for record in records {
+            let payloads = sent.0.entry(record["partition"].as_u64().unwrap()).or_default();
+            assert_eq!(record["offset"], payloads.len(), "offsets are dense and in order: {record}");
+            payloads.push(record["payload"].as_str().unwrap().to_owned());
+        }
+        sent
+    }
+
+    /// Sends `count` more events to `table` over `partitions` as one bulk write.
+    pub async fn append(&mut self, server: &TestServer, table: &str, partitions: u64, count: usize) {
+        let total: usize = self.0.values().map(Vec::len).sum();
+        let record = |n: usize| {
+            let (partition, payload) = (n as u64 % partitions, format!("event {n}"));
+            (
+                partition,
+                payload.clone(),
+                json!({"payload": payload, "partition": partition, "timestamp_ms": 1_700_000_000_000_i64 + n as i64}),
+            )
+        };
+        let records: Vec<_> = (total..total + count).map(record).collect();
+        let body = json!({"records": records.iter().map(|(_, _, record)| record).collect::<Vec<_>>()});
+        let (status, answer) = server.post(&format!("/tables/{table}/bulk"), &body).await;
+        assert_eq!(status, 201, "{answer}");
+        for ((partition, payload, _), offset) in records.into_iter().zip(answer["offsets"].as_array().unwrap()) {
+            let payloads = self.0.entry(partition).or_default();
+            assert_eq!(*offset, payloads.len());
+            payloads.push(payload);
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! An S3 server of our own: a map and a mutex, so that a conditional put is atomic by construction. Knows what Zombi uses.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use s3s::{
+    Body, S3, S3Request, S3Response, S3Result,
+    auth::SimpleAuth,
+    dto::{
+        CreateBucketInput, CreateBucketOutput, DeleteObjectInput, DeleteObjectOutput, GetObjectInput, GetObjectOutput, HeadBucketInput,
+        HeadBucketOutput, ListObjectsV2Input, ListObjectsV2Output, Object, PutObjectInput, PutObjectOutput, StreamingBlob,
+    },
+    s3_error,
+    service::S3ServiceBuilder,
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+/// The one key pair that it accepts.
+pub const ACCESS_KEY: &str = "zombi";
+pub const SECRET_KEY: &str = "zombi-secret";
+
+/// What the server holds, shared with the test.
+#[derive(Debug, Default)]
+pub struct Store {
+    buckets: Mutex<BTreeMap<String, BTreeMap<String, Bytes>>>,
+    /// Every request is answered 503 while set.
+    pub is_down: AtomicBool,
+    /// Keys that one LIST page holds; 0 means 1000.
+    pub list_page: AtomicUsize,
+    /// Objects are written below it too, so that a person can look at them.
+    pub mirror: Option<PathBuf>,
+}
+
+impl Store {
+    /// The keys of a bucket that begin with `prefix`.
+    pub fn keys(&self, bucket: &str, prefix: &str) -> Vec<String> {
+        let buckets = self.buckets.lock().unwrap();
+        let objects = buckets.get(bucket);
+        objects.into_iter().flat_map(|objects| objects.keys()).filter(|key| key.starts_with(prefix)).cloned().collect()
+    }
+
+    /// An object.
+    pub fn get(&self, bucket: &str, key: &str) -> Option<Bytes> {
+        self.buckets.lock().unwrap().get(bucket)?.get(key).cloned()
+    }
+
+    /// Damages an object; the same call again makes it good.
+    pub fn flip_bit(&self, bucket: &str, key: &str, at: usize) {
+        let mut buckets = self.buckets.lock().unwrap();
+        let object = buckets.get_mut(bucket).unwrap().get_mut(key).unwrap();
+        let mut bytes = object.to_vec();
+        bytes[at] ^= 1;
+        *object = bytes.into();
+    }
+
+    fn check(&self) -> S3Result<()> {
+        if self.is_down.load(SeqCst) { Err(s3_error!(SlowDown, "down on request")) } else { Ok(()) }
+    }
+
+    fn with<T>(&self, bucket: &str, act: impl FnOnce(&mut BTreeMap<String, Bytes>) -> S3Result<T>) -> S3Result<T> {
+        self.check()?;
+        let mut buckets = self.buckets.lock().unwrap();
+        act(buckets.get_mut(bucket).ok_or_else(|| s3_error!(NoSuchBucket))?)
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Service(Arc<Store>);
+
+#[async_trait::async_trait]
+impl S3 for Service {
+    async fn create_bucket(&self, request: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {
+        self.0.check()?;
+        let mut buckets = self.0.buckets.lock().unwrap();
+        if buckets.contains_key(&request.input.bucket) {
+            return Err(s3_error!(BucketAlreadyOwnedByYou));
+        }
+        buckets.insert(request.input.bucket, BTreeMap::new());
+        Ok(S3Response::new(CreateBucketOutput::default()))
+    }
+
+    async fn head_bucket(&self, request: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
+        self.0.with(&request.input.bucket, |_| Ok(S3Response::new(HeadBucketOutput::default())))
+    }
+
+    async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+        let PutObjectInput { bucket, key, body, if_none_match, .. } = request.input;
+        let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
+        let pieces = body.try_fold(BytesMut::new(), |mut all, piece| async move {
+            all.extend_from_slice(&piece);
+            Ok(all)
+        });
+        let bytes = pieces.await.map_err(|_| s3_error!(IncompleteBody))?.freeze();
+        self.0.with(&bucket, |objects| {
+            if if_none_match.is_some() && objects.contains_key(&key) {
+                return Err(s3_error!(PreconditionFailed));
+            }
+            if let Some(mirror) = &self.0.mirror {
+                let path = mirror.join(&bucket).join(&key);
+                let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, &bytes));
+                written.map_err(|error| s3_error!(error, InternalError))?;
+            }
+            objects.insert(key, bytes);
+            Ok(S3Response::new(PutObjectOutput::default()))
+        })
+    }
+
+    async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+        let GetObjectInput { bucket, key, range, .. } = request.input;
+        let whole = self.0.with(&bucket, |objects| objects.get(&key).cloned().ok_or_else(|| s3_error!(NoSuchKey)))?;
+        let (part, content_range) = match range {
+            None => (whole, None),
+            Some(range) => {
+                let part = range.check(whole.len() as u64)?;
+                let said = format!("bytes {}-{}/{}", part.start, part.end - 1, whole.len());
+                (whole.slice(part.start as usize..part.end as usize), Some(said))
+            }
+        };
+        Ok(S3Response::new(GetObjectOutput {
+            content_length: Some(part.len() as i64),
+            content_range,
+            body: Some(StreamingBlob::from(Body::from(part))),
+            ..GetObjectOutput::default()
+        }))
+    }
+
+    async fn list_objects_v2(&self, request: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
+        let input = request.input;
+        let prefix = input.prefix.unwrap_or_default();
+        let after = input.continuation_token.max(input.start_after).unwrap_or_default();
+        let page = match self.0.list_page.load(SeqCst) {
+            0 => 1000,
+            page => page,
+        };
+        self.0.with(&input.bucket, |objects| {
+            let mut found = objects.iter().filter(|(key, _)| key.starts_with(&prefix) && **key > after);
+            let contents: Vec<Object> = found
+                .by_ref()
+                .take(page)
+                .map(|(key, bytes)| Object { key: Some(key.clone()), size: Some(bytes.len() as i64), ..Object::default() })
+                .collect();
+            let more = found.next().is_some();
+            let next_continuation_token = if more { contents.last().and_then(|last| last.key.clone()) } else { None };
+            Ok(S3Response::new(ListObjectsV2Output {
+                is_truncated: Some(more),
+                key_count: Some(contents.len() as i32),
+                next_continuation_token,
+                contents: Some(contents),
+                ..ListObjectsV2Output::default()
+            }))
+        })
+    }
+
+    async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
+        self.0.with(&request.input.bucket, |objects| {
+            objects.remove(&request.input.key);
+            Ok(S3Response::new(DeleteObjectOutput::default()))
+        })
+    }
+}
+
+/// A running server; ends when dropped.
+#[derive(Debug)]
+pub struct S3Server {
+    pub store: Arc<Store>,
+    pub address: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+impl S3Server {
+    /// Serves on `address`; port 0 takes a free one.
+    pub async fn start(address: SocketAddr, store: Store) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let store = Arc::new(store);
+        let mut builder = S3ServiceBuilder::new(Service(Arc::clone(&store)));
+        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let service = builder.build();
+        let accepting = tokio::spawn(async move {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else { continue };
+                let service = service.clone();
+                tokio::spawn(async move {
+                    let connection = auto::Builder::new(TokioExecutor::new());
+                    drop(connection.serve_connection(TokioIo::new(stream), service).await);
+                });
+            }
+        });
+        Ok(Self { store, address, accepting })
+    }
+
+    /// What clients are configured with.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}

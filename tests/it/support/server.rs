@@ -1,0 +1,253 @@
+//! The real binary on a volume of its own, and a client for it.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::Stdio,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+
+use super::s3::{ACCESS_KEY, S3Server, SECRET_KEY, Store};
+
+/// No test waits longer for anything; a machine ten times slower than ours passes too.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+const BUCKET: &str = "events";
+
+/// Zombi, its volume, and its bucket if it has one.
+pub struct TestServer {
+    pub volume: Arc<TempDir>,
+    pub s3: Option<S3Server>,
+    pub client: Client,
+    settings: Vec<(String, String)>,
+    running: Option<Running>,
+}
+
+struct Running {
+    child: Child,
+    main: SocketAddr,
+    admin: SocketAddr,
+    log: mpsc::Receiver<String>,
+}
+
+impl TestServer {
+    /// Hot only.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Hot only, with settings.
+    pub async fn start_with(settings: &[(&str, &str)]) -> Self {
+        let mut server = Self::new(None, settings);
+        server.run().await;
+        server
+    }
+
+    /// With a bucket. Flushes on request only, and keeps nothing flushed in hot, unless the settings say otherwise.
+    pub async fn start_tiered(settings: &[(&str, &str)]) -> Self {
+        let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), Store::default()).await.unwrap();
+        let mut all = vec![("flush.interval_secs", "3600"), ("hot.retention_secs", "0")];
+        all.extend_from_slice(settings);
+        let mut server = Self::new(Some(s3), &all);
+        server.run().await;
+        server
+    }
+
+    fn new(s3: Option<S3Server>, settings: &[(&str, &str)]) -> Self {
+        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let client = Client::builder().pool_idle_timeout(Duration::from_secs(5)).timeout(PATIENCE).build().unwrap();
+        Self { volume: Arc::new(TempDir::new().unwrap()), s3, client, settings, running: None }
+    }
+
+    /// Starts the process and waits until it is ready.
+    pub async fn run(&mut self) {
+        if let Err(log) = self.try_run().await {
+            panic!("zombi did not become ready:\n{log}");
+        }
+    }
+
+    /// Starts the process; its log if it ends before it is ready.
+    pub async fn try_run(&mut self) -> Result<(), String> {
+        assert!(self.running.is_none(), "it runs already");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_zombi"));
+        for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("ZOMBI_")) {
+            command.env_remove(key);
+        }
+        command.args(["--set", "host=127.0.0.1", "--set", "port=0", "--set", "admin_port=0"]);
+        command.arg("--data-dir").arg(self.volume.path().join("db"));
+        if let Some(s3) = &self.s3 {
+            command.arg("--set").arg(format!("s3.endpoint={}", s3.endpoint()));
+            command.args(["--set", &format!("s3.bucket={BUCKET}"), "--set", "s3.create_bucket=true"]);
+            command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+        }
+        for (key, value) in &self.settings {
+            command.arg("--set").arg(format!("{key}={value}"));
+        }
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (sender, log) = mpsc::channel(100_000);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                eprintln!("  zombi| {line}");
+                drop(sender.try_send(line));
+            }
+        });
+        let mut running = Running { child, main: ([0, 0, 0, 0], 0).into(), admin: ([0, 0, 0, 0], 0).into(), log };
+        let mut seen = String::new();
+        loop {
+            let Ok(line) = timeout(PATIENCE, running.log.recv()).await else { return Err(seen + "(it hangs)") };
+            let Some(line) = line else { return Err(seen) };
+            let address = line.split("address=").nth(1).and_then(|text| text.trim().parse().ok());
+            match address {
+                Some(address) if line.contains("the main port") => running.main = address,
+                Some(address) if line.contains("the admin port") => running.admin = address,
+                _ => {}
+            }
+            seen = seen + &line + "\n";
+            if line.ends_with(" ready") {
+                self.running = Some(running);
+                return Ok(());
+            }
+        }
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().expect("the process runs")
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.running().child.id().expect("the process runs")
+    }
+
+    /// Ends the process as kill -9 does.
+    pub async fn kill(&mut self) {
+        let mut running = self.running.take().expect("the process runs");
+        running.child.kill().await.unwrap();
+    }
+
+    /// Sends SIGTERM and waits; the exit code.
+    pub async fn terminate(&mut self) -> Option<i32> {
+        let status = Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status().await.unwrap();
+        assert!(status.success());
+        self.wait().await
+    }
+
+    /// Waits for the process to end; the exit code.
+    pub async fn wait(&mut self) -> Option<i32> {
+        let mut running = self.running.take().expect("the process runs");
+        timeout(PATIENCE, running.child.wait()).await.expect("it ends in time").unwrap().code()
+    }
+
+    /// kill -9 and a new start on the same volume.
+    pub async fn crash(&mut self) {
+        self.kill().await;
+        self.run().await;
+    }
+
+    /// A URL on the main port.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.running().main)
+    }
+
+    /// A URL on the admin port.
+    pub fn admin_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.running().admin)
+    }
+
+    /// A request on the main port.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, self.url(path))
+    }
+
+    /// GET: status and JSON.
+    pub async fn get(&self, path: &str) -> (StatusCode, Value) {
+        answer(self.request(Method::GET, path).send().await.unwrap()).await
+    }
+
+    /// POST of JSON: status and JSON.
+    pub async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        answer(self.request(Method::POST, path).json(body).send().await.unwrap()).await
+    }
+
+    /// POST of any bytes: status and JSON.
+    pub async fn post_bytes(&self, path: &str, content_type: &str, body: impl Into<reqwest::Body>) -> (StatusCode, Value) {
+        let request = self.request(Method::POST, path).header("content-type", content_type).body(body);
+        answer(request.send().await.unwrap()).await
+    }
+
+    /// Moves everything to cold and out of hot.
+    pub async fn flush_and_evict(&self) -> Value {
+        let (status, report) = self.post("/flush", &json!(null)).await;
+        assert_eq!(status, StatusCode::OK, "{report}");
+        report
+    }
+
+    /// All records of a table, page by page.
+    pub async fn read_all(&self, table: &str, parameters: &str) -> Vec<Value> {
+        let mut records = Vec::new();
+        let mut path = format!("/tables/{table}?{parameters}");
+        loop {
+            let (status, mut page) = self.get(&path).await;
+            assert_eq!(status, StatusCode::OK, "{page}");
+            let Value::Array(found) = page["records"].take() else { panic!("no records in {page}") };
+            assert_eq!(page["count"], found.len());
+            records.extend(found);
+            if page["has_more"] == false {
+                return records;
+            }
+            let limit = parameters.split('&').find(|one| one.starts_with("limit=")).unwrap_or("");
+            path = format!("/tables/{table}?cursor={}&{limit}", page["next_cursor"].as_str().unwrap());
+        }
+    }
+
+    /// One partition of a table as `GET /tables` shows it.
+    pub async fn partition(&self, table: &str, number: u64) -> Value {
+        let (_, body) = self.get(&format!("/tables/{table}/partitions")).await;
+        body["partitions"].as_array().unwrap().iter().find(|one| one["partition"] == number).cloned().unwrap_or(Value::Null)
+    }
+
+    /// What S3 holds.
+    pub fn store(&self) -> &Store {
+        &self.s3.as_ref().expect("it has a bucket").store
+    }
+
+    /// The objects whose keys begin with `prefix`.
+    pub fn objects(&self, prefix: &str) -> Vec<(String, bytes::Bytes)> {
+        let store = self.store();
+        store.keys(BUCKET, prefix).into_iter().map(|key| (key.clone(), store.get(BUCKET, &key).unwrap())).collect()
+    }
+
+    /// Where the volume's files are.
+    pub fn data_dir(&self) -> std::path::PathBuf {
+        Path::new(self.volume.path()).join("db")
+    }
+}
+
+/// Status and JSON of an answer; an empty body is null.
+pub async fn answer(response: Response) -> (StatusCode, Value) {
+    let status = response.status();
+    let text = response.text().await.unwrap();
+    let value = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) };
+    (status, value)
+}
+
+/// Waits until `holds`, looking often.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let until = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < until, "in vain: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,179 @@
+//! Both tiers together: flush, evict, crash, failures of S3.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::support::{Sent, TestServer, server::eventually};
+
+#[tokio::test]
+async fn evicted_events_are_read_from_cold() {
+    let z = TestServer::start_tiered(&[]).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 3, 1000).await;
+    let report = z.flush_and_evict().await;
+    assert_eq!((&report["events"], report["segments"].as_array().unwrap().len()), (&json!(1000), 3));
+    for partition in 0..3 {
+        let status = z.partition("t", partition).await;
+        assert_eq!((&status["low"], &status["flushed"], &status["hot_bytes"]), (&status["next"], &status["next"], &json!(0)));
+    }
+    assert_eq!(Sent::from_records(&z.read_all("t", "limit=77").await), sent);
+}
+
+#[tokio::test]
+async fn segments_are_json_lines_that_anyone_can_read() {
+    let z = TestServer::start_tiered(&[]).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 1, 5000).await;
+    z.flush_and_evict().await;
+    let objects = z.objects("segments/");
+    assert_eq!(objects.len(), 1);
+    assert_eq!(objects[0].0, "segments/t/00000/00000000000000000000-00000000000000005000-00000001.jsonl.zst");
+    let text = zstd::decode_all(objects[0].1.as_ref()).unwrap();
+    let lines: Vec<Value> =
+        text.split(|&b| b == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).unwrap()).collect();
+    let payloads: Vec<_> = lines.iter().map(|line| line["payload"].as_str().unwrap()).collect();
+    assert_eq!(payloads, sent.0[&0]);
+    assert_eq!(lines[4999]["offset"], 4999);
+}
+
+#[tokio::test]
+async fn plain_segments_work_too() {
+    let z = TestServer::start_tiered(&[("segment.compression", "none")]).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 1, 5000).await;
+    z.flush_and_evict().await;
+    let objects = z.objects("segments/");
+    assert!(objects[0].0.ends_with(".jsonl") && objects[0].1.starts_with(b"{\"offset\":0,"));
+    assert_eq!(Sent::from_records(&z.read_all("t", "limit=1000").await), sent);
+}
+
+#[tokio::test]
+async fn the_flusher_finds_tables_by_itself_and_an_idle_one_writes_nothing() {
+    let z = TestServer::start_tiered(&[("flush.interval_secs", "0")]).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "one", 2, 10).await;
+    sent = Sent::default();
+    sent.append(&z, "two", 1, 10).await;
+    eventually("everything is cold", || async {
+        let (_, stats) = z.get("/stats").await;
+        stats["flush"]["unflushed_events"] == 0
+    })
+    .await;
+    eventually("everything is evicted", || async { z.partition("two", 0).await["low"] == 10 }).await;
+    assert_eq!(Sent::from_records(&z.read_all("two", "").await), sent);
+    let before = z.objects("").len();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(z.objects("").len(), before);
+}
+
+#[tokio::test]
+async fn a_large_partition_becomes_several_segments_in_one_flush() {
+    let z = TestServer::start_tiered(&[("flush.segment_bytes", "100000")]).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 1, 10_000).await;
+    z.flush_and_evict().await;
+    assert!(z.objects("segments/").len() > 3);
+    assert_eq!(z.partition("t", 0).await["flushed"], 10_000);
+    assert_eq!(Sent::from_records(&z.read_all("t", "limit=10000").await), sent);
+}
+
+#[tokio::test]
+async fn one_manifest_names_the_segments_of_many_partitions() {
+    let z = TestServer::start_tiered(&[]).await;
+    let before = z.objects("manifests/").len();
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 100, 1000).await;
+    z.flush_and_evict().await;
+    assert_eq!(z.objects("segments/").len(), 100);
+    assert_eq!(z.objects("manifests/").len(), before + 1);
+}
+
+#[tokio::test]
+async fn a_cold_failure_is_an_error_and_never_a_short_page() {
+    let z = TestServer::start_tiered(&[("s3.attempts", "1"), ("cold.cache_bytes", "0")]).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 2, 100).await;
+    z.flush_and_evict().await;
+    sent.append(&z, "t", 2, 100).await;
+    z.store().is_down.store(true, SeqCst);
+    let (status, problem) = z.get("/tables/t").await;
+    assert_eq!((status, &problem["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("cold_unavailable")));
+    let (status, problem) = z.post("/flush", &json!(null)).await;
+    assert_eq!((status, &problem["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("cold_unavailable")));
+    // Hot goes on: writes, and reads of what is hot.
+    sent.append(&z, "t", 2, 100).await;
+    assert_eq!(z.get("/tables/t?partition=0&offset=50").await.0, StatusCode::OK);
+    assert_eq!(z.get("/readyz").await.0, StatusCode::OK);
+    z.store().is_down.store(false, SeqCst);
+    assert_eq!(Sent::from_records(&z.read_all("t", "").await), sent);
+    z.flush_and_evict().await;
+    assert_eq!(Sent::from_records(&z.read_all("t", "").await), sent);
+}
+
+#[tokio::test]
+async fn a_damaged_segment_is_an_error_that_names_it() {
+    let z = TestServer::start_tiered(&[("cold.cache_bytes", "0")]).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 1, 100).await;
+    z.flush_and_evict().await;
+    let key = z.objects("segments/")[0].0.clone();
+    z.store().flip_bit("events", &key, 100);
+    let (status, problem) = z.get("/tables/t").await;
+    assert_eq!((status, &problem["code"]), (StatusCode::INTERNAL_SERVER_ERROR, &json!("corrupt")));
+    assert!(problem["detail"].as_str().unwrap().contains(&key), "{problem}");
+    z.store().flip_bit("events", &key, 100);
+    assert_eq!(Sent::from_records(&z.read_all("t", "").await), sent);
+}
+
+#[tokio::test]
+async fn kills_at_any_moment_lose_and_double_nothing() {
+    let mut z = TestServer::start_tiered(&[("flush.interval_secs", "0"), ("flush.segment_bytes", "20000")]).await;
+    let mut sent = Sent::default();
+    for round in 0..8 {
+        for _ in 0..(round % 4 + 1) {
+            sent.append(&z, "t", 3, 300).await;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(round * 37)).await;
+        z.crash().await;
+        assert_eq!(Sent::from_records(&z.read_all("t", "limit=1000").await), sent, "round {round}");
+    }
+    z.flush_and_evict().await;
+    assert_eq!(Sent::from_records(&z.read_all("t", "limit=10000").await), sent);
+}
+
+#[tokio::test]
+async fn the_chain_is_opened_over_many_pages_and_past_a_checkpoint() {
+    let mut z = TestServer::start_tiered(&[]).await;
+    let mut sent = Sent::default();
+    for _ in 0..105 {
+        sent.append(&z, "t", 1, 2).await;
+        z.flush_and_evict().await;
+    }
+    z.store().list_page.store(7, SeqCst);
+    z.crash().await;
+    assert!(z.objects("manifests/").len() > 100);
+    assert_eq!(Sent::from_records(&z.read_all("t", "").await), sent);
+}
+
+#[tokio::test]
+async fn a_volume_without_the_buckets_history_does_not_start_over_it() {
+    let mut z = TestServer::start_tiered(&[]).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 1, 10).await;
+    assert_eq!(z.terminate().await, Some(0));
+    let objects = z.objects("");
+    std::fs::remove_dir_all(z.data_dir()).unwrap();
+    let log = z.try_run().await.unwrap_err();
+    assert!(log.contains("volume"), "{log}");
+    assert_eq!(z.objects(""), objects);
+}
+
+#[tokio::test]
+async fn a_write_may_wait_until_it_is_cold() {
+    let z = TestServer::start_tiered(&[]).await;
+    let (status, _) = z.post("/tables/t?durability=cold", &json!({"payload": 1})).await;
+    assert_eq!(status, StatusCode::CREATED);
+    assert_eq!(z.partition("t", 0).await["flushed"], 1);
+}
