@@ -2,11 +2,12 @@
 //!
 //! Holds everything in memory and writes it below DIR too, to look at. Not for data that anyone needs.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 #[allow(dead_code)]
 #[path = "it/support/s3.rs"]
 mod s3;
 
-#[allow(clippy::print_stdout)]
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
     let mut arguments = std::env::args().skip(1);

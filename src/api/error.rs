@@ -32,7 +32,10 @@ pub enum Outcome {
 
 /// An error answer. The middleware [`finish`] adds the request's id and renders it.
 #[derive(Debug, Clone)]
-pub struct Problem {
+pub struct Problem(Box<Fields>);
+
+#[derive(Debug, Clone)]
+struct Fields {
     status: StatusCode,
     code: &'static str,
     detail: String,
@@ -45,7 +48,7 @@ impl Problem {
     /// A problem with its code, one of those in `docs/errors.md`, and what happened in this request.
     pub fn new(status: StatusCode, code: &'static str, detail: impl ToString) -> Self {
         let detail = detail.to_string();
-        Self { status, code, detail, outcome: None, retry_after: None, extra: Map::new() }
+        Self(Box::new(Fields { status, code, detail, outcome: None, retry_after: None, extra: Map::new() }))
     }
 
     /// 400: the request is not of the form it should have.
@@ -65,49 +68,45 @@ impl Problem {
 
     /// Adds a field.
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.extra.insert(name.to_owned(), value.into());
+        self.0.extra.insert(name.to_owned(), value.into());
         self
     }
 
     /// Says when to try again.
     pub fn retry_after(mut self, delay: Duration) -> Self {
-        self.retry_after = Some(delay);
+        self.0.retry_after = Some(delay);
         self
     }
 
     /// Says that the write may be there.
     pub fn unknown_outcome(mut self) -> Self {
-        self.outcome = Some(Outcome::Unknown);
+        self.0.outcome = Some(Outcome::Unknown);
         self
     }
 
-    /// The HTTP status.
-    pub fn status(&self) -> StatusCode {
-        self.status
-    }
-
     fn render(self, request_id: &str, is_write: bool) -> Response {
-        let title = self.status.canonical_reason().unwrap_or("Error");
+        let problem = *self.0;
+        let title = problem.status.canonical_reason().unwrap_or("Error");
         let mut body = json!({
-            "type": format!("{TYPE}{}", self.code),
+            "type": format!("{TYPE}{}", problem.code),
             "title": title,
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-            "code": self.code,
+            "status": problem.status.as_u16(),
+            "detail": problem.detail,
+            "code": problem.code,
             "request_id": request_id,
         });
         if is_write {
             // A server error that says nothing of the outcome, a panic say, has left it open.
-            let open = if self.status.is_server_error() { Outcome::Unknown } else { Outcome::NotWritten };
-            body["outcome"] = json!(self.outcome.unwrap_or(open));
+            let open = if problem.status.is_server_error() { Outcome::Unknown } else { Outcome::NotWritten };
+            body["outcome"] = json!(problem.outcome.unwrap_or(open));
         }
         if let Value::Object(fields) = &mut body {
-            fields.extend(self.extra);
+            fields.extend(problem.extra);
         }
-        let mut response = (self.status, Json(body)).into_response();
+        let mut response = (problem.status, Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(delay) = self.retry_after {
+        if let Some(delay) = problem.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(delay.as_secs().max(1)));
         }
         response
@@ -116,7 +115,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = self.status.into_response();
+        let mut response = self.0.status.into_response();
         response.extensions_mut().insert(self);
         response
     }
@@ -167,7 +166,7 @@ impl From<StorageError> for Problem {
                 Self::new(StatusCode::CONFLICT, "commit_backwards", &error).with("offset", *offset).with("committed", *committed)
             }
         };
-        problem.outcome = Some(if matches!(error, StorageError::OutcomeUnknown { .. }) { Outcome::Unknown } else { Outcome::NotWritten });
+        problem.0.outcome = Some(if matches!(error, StorageError::OutcomeUnknown { .. }) { Outcome::Unknown } else { Outcome::NotWritten });
         problem
     }
 }

@@ -53,7 +53,7 @@ impl Default for Limits {
             write_queue: 16_384,
             connections: 16_384,
             header_bytes: 64 << 10,
-            header_timeout_secs: 10,
+            header_timeout_secs: 30,
             body_idle_secs: 30,
             write_stall_secs: 30,
         }

@@ -60,7 +60,7 @@ impl Tables {
     }
 
     /// How many tables there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.by_name.len()
     }
 

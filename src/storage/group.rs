@@ -370,7 +370,7 @@ impl<'a> Group<'a> {
         let tables = self.volume.catalog.read();
         match tables.get(name) {
             Some(table) => Ok(Some(table.id)),
-            None if tables.len() + self.change.tables.len() >= self.volume.options.max_tables => {
+            None if tables.count() + self.change.tables.len() >= self.volume.options.max_tables => {
                 Err(StorageError::TooMany { what: "tables", limit: self.volume.options.max_tables })
             }
             None => Ok(None),

@@ -4,6 +4,7 @@
 mod support;
 
 mod consumers;
+mod docs;
 mod read;
 mod seed;
 mod shutdown;
