@@ -310,7 +310,17 @@ impl Config {
         require(self.limits.connections >= 1, "limits.connections must be at least 1");
         require(self.limits.header_bytes >= 8192, "limits.header_bytes must be at least 8192");
         require(self.limits.record_bytes <= self.limits.body_bytes, "limits.record_bytes must not be over limits.body_bytes");
-        require(self.limits.body_bytes <= self.limits.inflight_bytes, "limits.body_bytes must not be over limits.inflight_bytes");
+        require(self.limits.body_bytes <= self.limits.decoded_body_bytes, "limits.body_bytes must not be over limits.decoded_body_bytes");
+        require(
+            self.limits.decoded_body_bytes <= self.limits.inflight_bytes,
+            "limits.decoded_body_bytes must not be over limits.inflight_bytes",
+        );
+        require(self.limits.concurrent_reads >= 1, "limits.concurrent_reads must be at least 1");
+        require(
+            self.limits.page_bytes + self.limits.record_bytes <= self.limits.response_bytes / 4,
+            "limits.response_bytes must be at least four times limits.page_bytes and limits.record_bytes together",
+        );
+        require(self.limits.disk_reserve_percent < 100, "limits.disk_reserve_percent must be below 100");
         require(
             self.limits.inflight_bytes <= tokio::sync::Semaphore::MAX_PERMITS.min(u32::MAX as usize),
             "limits.inflight_bytes must be below 4 GiB",

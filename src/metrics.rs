@@ -11,8 +11,10 @@ const APPEND_GROUP_SECONDS: &str = "zombi_append_group_duration_seconds";
 const APPENDED: &str = "zombi_events_appended_total";
 const DUPLICATES: &str = "zombi_events_duplicate_total";
 const READ: &str = "zombi_events_read_total";
+const SCANNED: &str = "zombi_hot_scanned_events_total";
 const HTTP_REQUESTS: &str = "zombi_http_requests_total";
 const HTTP_SECONDS: &str = "zombi_http_request_duration_seconds";
+const CONNECTIONS: &str = "zombi_http_connections";
 const S3_REQUESTS: &str = "zombi_s3_requests_total";
 const FLUSHED_EVENTS: &str = "zombi_flush_events_total";
 const FLUSHED_SEGMENTS: &str = "zombi_flush_segments_total";
@@ -51,8 +53,10 @@ fn describe() {
     describe_counter!(APPENDED, "Events made durable.");
     describe_counter!(DUPLICATES, "Events not stored because their idempotency key was known.");
     describe_counter!(READ, "Records returned by reads.");
+    describe_counter!(SCANNED, "Events that reads looked at in RocksDB, wanted by their filter or not.");
     describe_counter!(HTTP_REQUESTS, "HTTP requests by route, method and status.");
     describe_histogram!(HTTP_SECONDS, Unit::Seconds, "Time to the head of the answer, by route.");
+    describe_gauge!(CONNECTIONS, "Open client connections.");
     describe_counter!(S3_REQUESTS, "S3 requests by operation and outcome.");
     describe_counter!(FLUSHED_EVENTS, "Events moved to S3.");
     describe_counter!(FLUSHED_SEGMENTS, "Segments that a manifest names.");
@@ -89,11 +93,26 @@ pub fn read(records: u64) {
     counter!(READ).increment(records);
 }
 
+/// Counts events that a read looked at in hot.
+pub fn scanned(events: u64) {
+    counter!(SCANNED).increment(events);
+}
+
 /// Counts one HTTP request; `route` is the route's pattern, never a path.
 pub fn http_request(route: &str, method: &str, status: u16, took: Duration) {
     let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
     counter!(HTTP_REQUESTS, &labels).increment(1);
     histogram!(HTTP_SECONDS, "route" => route.to_owned()).record(took);
+}
+
+/// Counts an open connection.
+pub fn connection_opened() {
+    gauge!(CONNECTIONS).increment(1.0);
+}
+
+/// Counts it no more.
+pub fn connection_closed() {
+    gauge!(CONNECTIONS).decrement(1.0);
 }
 
 /// Counts one S3 request.

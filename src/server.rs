@@ -13,7 +13,7 @@ use tokio::{
     task::{self, JoinHandle},
     time::{Instant, sleep, timeout, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -38,6 +38,7 @@ use crate::{
     shutdown::Signals,
     storage::{
         cold::S3Cold,
+        disk::{Disk, Reserve},
         hot::RocksHot,
         reconcile,
         rocksdb::{Db, OpenOptions},
@@ -77,6 +78,7 @@ struct Running {
     flusher: Option<JoinHandle<Result<(), StorageError>>>,
     flush: Option<Arc<FlushHandle>>,
     stop_flusher: CancellationToken,
+    _disk: AbortOnDropHandle<()>,
 }
 
 /// Runs Zombi until a signal ends it.
@@ -123,7 +125,7 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
 async fn bind(config: &Config, port: u16, name: &str) -> Result<TcpListener, ServerError> {
     let address = SocketAddr::new(config.host, port);
     let failed = |source| ServerError::Io { what: format!("cannot listen on {address}, the {name} port"), source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listener = net::listen(address).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     info!(address = %bound, "listening on the {name} port");
     Ok(listener)
@@ -143,7 +145,10 @@ async fn open(config: &Config, ops: OpsState, stopping: CancellationToken) -> Re
         hot_max_bytes: config.hot.max_bytes,
         max_tables: config.limits.tables,
     };
-    let (hot, writer) = RocksHot::new(Arc::clone(&db), catalog, Arc::clone(&clock), config.limits.write_queue, options)?;
+    let reserve = Reserve { bytes: config.limits.disk_reserve_bytes, percent: config.limits.disk_reserve_percent };
+    let disk = Disk::new(&config.data_dir, reserve);
+    let disk = Arc::new(disk.map_err(|source| ServerError::Io { what: "asking the volume for its free space".to_owned(), source })?);
+    let (hot, writer) = RocksHot::new(Arc::clone(&db), catalog, Arc::clone(&disk), Arc::clone(&clock), config.limits.write_queue, options)?;
     let writer = task::spawn_blocking(move || writer.run());
     let consumers: Arc<dyn ConsumerStorage> = hot.clone();
     let hot: Arc<dyn HotStorage> = hot;
@@ -170,10 +175,13 @@ async fn open(config: &Config, ops: OpsState, stopping: CancellationToken) -> Re
         is_synced: config.durability == Durability::Fsync,
         stats: Arc::new(Stats::default()),
         inflight: Arc::new(Semaphore::new(config.limits.inflight_bytes)),
+        reads: Arc::new(Semaphore::new(config.limits.concurrent_reads)),
+        responses: Arc::new(Semaphore::new(config.limits.response_bytes)),
         stopping,
         ops,
     };
-    Ok((state, Running { db, writer, flusher, flush, stop_flusher }))
+    let disk = AbortOnDropHandle::new(task::spawn(async move { disk.watch().await }));
+    Ok((state, Running { db, writer, flusher, flush, stop_flusher, _disk: disk }))
 }
 
 async fn open_volume(

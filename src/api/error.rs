@@ -12,13 +12,14 @@ use axum::{
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::code::Code;
 use crate::contracts::error::{Overload, StorageError, Tier};
 
 /// The header that names a request in answers and logs.
 pub const REQUEST_ID: &str = "x-request-id";
 
 /// What a problem's `type` begins with; its code follows.
-const TYPE: &str = "urn:zombi:problem:";
+const TYPE: &str = "/docs/errors#";
 
 /// What a write's client knows after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -36,8 +37,7 @@ pub struct Problem(Box<Fields>);
 
 #[derive(Debug, Clone)]
 struct Fields {
-    status: StatusCode,
-    code: &'static str,
+    code: Code,
     detail: String,
     outcome: Option<Outcome>,
     retry_after: Option<Duration>,
@@ -45,25 +45,9 @@ struct Fields {
 }
 
 impl Problem {
-    /// A problem with its code, one of those in `docs/errors.md`, and what happened in this request.
-    pub fn new(status: StatusCode, code: &'static str, detail: impl ToString) -> Self {
-        let detail = detail.to_string();
-        Self(Box::new(Fields { status, code, detail, outcome: None, retry_after: None, extra: Map::new() }))
-    }
-
-    /// 400: the request is not of the form it should have.
-    pub fn bad_request(code: &'static str, detail: impl ToString) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, code, detail)
-    }
-
-    /// 422: well formed, but out of range.
-    pub fn out_of_range(code: &'static str, detail: impl ToString) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
-    }
-
-    /// 413: larger than a limit.
-    pub fn too_large(code: &'static str, detail: impl ToString) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, code, detail)
+    /// A problem with its code and what happened in this request.
+    pub fn new(code: Code, detail: impl ToString) -> Self {
+        Self(Box::new(Fields { code, detail: detail.to_string(), outcome: None, retry_after: None, extra: Map::new() }))
     }
 
     /// Adds a field.
@@ -86,24 +70,24 @@ impl Problem {
 
     fn render(self, request_id: &str, is_write: bool) -> Response {
         let problem = *self.0;
-        let title = problem.status.canonical_reason().unwrap_or("Error");
+        let (code, status) = (problem.code.name(), problem.code.status());
         let mut body = json!({
-            "type": format!("{TYPE}{}", problem.code),
-            "title": title,
-            "status": problem.status.as_u16(),
+            "type": format!("{TYPE}{code}"),
+            "title": status.canonical_reason().unwrap_or("Error"),
+            "status": status.as_u16(),
             "detail": problem.detail,
-            "code": problem.code,
+            "code": code,
             "request_id": request_id,
         });
         if is_write {
             // A server error that says nothing of the outcome, a panic say, has left it open.
-            let open = if problem.status.is_server_error() { Outcome::Unknown } else { Outcome::NotWritten };
+            let open = if status.is_server_error() { Outcome::Unknown } else { Outcome::NotWritten };
             body["outcome"] = json!(problem.outcome.unwrap_or(open));
         }
         if let Value::Object(fields) = &mut body {
             fields.extend(problem.extra);
         }
-        let mut response = (problem.status, Json(body)).into_response();
+        let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(delay) = problem.retry_after {
@@ -115,7 +99,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = self.0.status.into_response();
+        let mut response = self.0.code.status().into_response();
         response.extensions_mut().insert(self);
         response
     }
@@ -123,17 +107,16 @@ impl IntoResponse for Problem {
 
 impl From<StorageError> for Problem {
     fn from(error: StorageError) -> Self {
-        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
         let mut problem = match &error {
             StorageError::Unavailable { tier: Tier::Cold, .. } => {
-                Self::new(unavailable, "cold_unavailable", &error).retry_after(Duration::from_secs(1))
+                Self::new(Code::ColdUnavailable, &error).retry_after(Duration::from_secs(1))
             }
             StorageError::Unavailable { tier: Tier::Hot, .. } => {
-                Self::new(unavailable, "hot_unavailable", &error).retry_after(Duration::from_secs(1))
+                Self::new(Code::HotUnavailable, &error).retry_after(Duration::from_secs(1))
             }
-            StorageError::Corrupt { .. } => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "corrupt", &error),
+            StorageError::Corrupt { .. } => Self::new(Code::Corrupt, &error),
             StorageError::Overloaded { reason, retry_after } => {
-                let problem = Self::new(unavailable, "overloaded", &error).retry_after(*retry_after);
+                let problem = Self::new(Code::Overloaded, &error).retry_after(*retry_after);
                 let reason = match reason {
                     Overload::QueueFull => "queue_full",
                     Overload::HotFull => "hot_full",
@@ -142,28 +125,24 @@ impl From<StorageError> for Problem {
                 };
                 problem.with("reason", reason)
             }
-            StorageError::OutcomeUnknown { .. } => Self::new(unavailable, "write_failed", &error),
-            StorageError::Closed => Self::new(unavailable, "closing", &error).retry_after(Duration::from_secs(1)),
-            StorageError::Fenced(_) => Self::new(unavailable, "fenced", &error),
-            StorageError::OffsetMismatch { partition, expected, next } => Self::new(StatusCode::CONFLICT, "offset_mismatch", &error)
-                .with("partition", partition.number)
-                .with("expected", *expected)
-                .with("next", *next),
-            StorageError::UnknownTable(_) => Self::new(StatusCode::NOT_FOUND, "unknown_table", &error),
-            StorageError::UnknownGroup(_) => Self::new(StatusCode::NOT_FOUND, "unknown_group", &error),
-            StorageError::TooMany { limit, .. } => Self::out_of_range("too_many_tables", &error).with("limit", *limit),
-            StorageError::BeyondEnd { partition, offset, next } => {
-                Self::new(StatusCode::RANGE_NOT_SATISFIABLE, "offset_beyond_end", &error)
-                    .with("partition", partition.number)
-                    .with("offset", *offset)
-                    .with("next", *next)
+            StorageError::OutcomeUnknown { .. } => Self::new(Code::WriteFailed, &error),
+            StorageError::Closed => Self::new(Code::Closing, &error).retry_after(Duration::from_secs(1)),
+            StorageError::Fenced(_) => Self::new(Code::Fenced, &error),
+            StorageError::OffsetMismatch { partition, expected, next } => {
+                Self::new(Code::OffsetMismatch, &error).with("partition", partition.number).with("expected", *expected).with("next", *next)
             }
-            StorageError::Expired { partition, offset, earliest } => Self::new(StatusCode::GONE, "offset_expired", &error)
+            StorageError::UnknownTable(_) => Self::new(Code::UnknownTable, &error),
+            StorageError::UnknownGroup(_) => Self::new(Code::UnknownGroup, &error),
+            StorageError::TooMany { limit, .. } => Self::new(Code::TooManyTables, &error).with("limit", *limit),
+            StorageError::BeyondEnd { partition, offset, next } => {
+                Self::new(Code::OffsetBeyondEnd, &error).with("partition", partition.number).with("offset", *offset).with("next", *next)
+            }
+            StorageError::Expired { partition, offset, earliest } => Self::new(Code::OffsetExpired, &error)
                 .with("partition", partition.number)
                 .with("offset", *offset)
                 .with("earliest", *earliest),
             StorageError::CommitBackwards { offset, committed, .. } => {
-                Self::new(StatusCode::CONFLICT, "commit_backwards", &error).with("offset", *offset).with("committed", *committed)
+                Self::new(Code::CommitBackwards, &error).with("offset", *offset).with("committed", *committed)
             }
         };
         problem.0.outcome = Some(if matches!(error, StorageError::OutcomeUnknown { .. }) { Outcome::Unknown } else { Outcome::NotWritten });
@@ -177,7 +156,8 @@ pub struct Shaped;
 
 /// Middleware: gives every request an id, and every error answer, whoever made it, the shape of a problem.
 pub async fn finish(request: Request, next: Next) -> Response {
-    let is_write = request.method() == Method::POST && request.uri().path().starts_with("/tables/");
+    let is_write =
+        request.method() == Method::POST && request.uri().path().starts_with("/tables/") && !request.uri().path().ends_with("/flush");
     let id = request_id(request.headers());
     let mut response = next.run(request).await;
     let status = response.status();
@@ -206,14 +186,14 @@ fn request_id(headers: &HeaderMap) -> String {
 
 /// The problem for an error that the framework or a layer made.
 fn from_status(status: StatusCode) -> Problem {
-    let (code, detail) = match status {
-        StatusCode::NOT_FOUND => ("unknown_route", "there is nothing at this path"),
-        StatusCode::METHOD_NOT_ALLOWED => ("method_not_allowed", "this path does not know the method; see the Allow header"),
-        StatusCode::PAYLOAD_TOO_LARGE => ("body_too_large", "the body is over limits.body_bytes"),
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => ("unsupported_media_type", "the content type or encoding is not supported"),
-        StatusCode::REQUEST_TIMEOUT => ("timeout", "the request took too long"),
-        status if status.is_server_error() => ("internal", "the server failed; its log has the request id"),
-        _ => ("bad_request", "the request cannot be understood"),
-    };
-    Problem::new(status, code, detail)
+    match status {
+        StatusCode::NOT_FOUND => Problem::new(Code::UnknownRoute, "there is nothing at this path"),
+        StatusCode::METHOD_NOT_ALLOWED => Problem::new(Code::MethodNotAllowed, "this path does not know the method; see the Allow header"),
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::BodyTooLarge, "the body is over limits.body_bytes"),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            Problem::new(Code::UnsupportedMediaType, "the content encoding is not supported: send gzip, zstd or none")
+        }
+        status if status.is_server_error() => Problem::new(Code::Internal, "the server failed; its log has the request id"),
+        _ => Problem::new(Code::BadRequest, "the request cannot be understood"),
+    }
 }

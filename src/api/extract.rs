@@ -11,7 +11,7 @@ use prost::Message;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use super::{error::Problem, limits::Limits};
+use super::{code::Code, error::Problem, limits::Limits};
 use crate::{
     contracts::{
         clock::{MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS, TimestampMs},
@@ -42,7 +42,7 @@ pub struct NoParams {}
 
 async fn path_text<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {
     let Path(text) =
-        Path::<String>::from_request_parts(parts, state).await.map_err(|error| Problem::bad_request("bad_path", error.body_text()))?;
+        Path::<String>::from_request_parts(parts, state).await.map_err(|error| Problem::new(Code::BadPath, error.body_text()))?;
     Ok(text)
 }
 
@@ -59,7 +59,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Group {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let text = path_text(parts, state).await?;
-        GroupName::parse(&text).map(Self).map_err(|error| Problem::bad_request("bad_group_name", error))
+        GroupName::parse(&text).map(Self).map_err(|error| Problem::new(Code::BadGroupName, error))
     }
 }
 
@@ -68,7 +68,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Query(params) =
-            Query::<T>::from_request_parts(parts, state).await.map_err(|error| Problem::bad_request("bad_query", error.body_text()))?;
+            Query::<T>::from_request_parts(parts, state).await.map_err(|error| Problem::new(Code::BadQuery, error.body_text()))?;
         Ok(Self(params))
     }
 }
@@ -78,7 +78,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
 /// # Errors
 /// 400 with the rule.
 pub fn table_name(text: &str) -> Result<TableName, Problem> {
-    TableName::parse(text).map_err(|error| Problem::bad_request("bad_table_name", error))
+    TableName::parse(text).map_err(|error| Problem::new(Code::BadTableName, error))
 }
 
 /// The encodings of a write's body.
@@ -112,7 +112,7 @@ pub fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
 
 /// 415 with what would be supported.
 pub fn unsupported(detail: impl ToString) -> Problem {
-    Problem::new(axum::http::StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+    Problem::new(Code::UnsupportedMediaType, detail)
 }
 
 /// The partition of a protobuf write.
@@ -123,7 +123,7 @@ pub fn partition_header(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let Some(value) = headers.get(PARTITION_HEADER) else { return Ok(None) };
     let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     let number = digits.and_then(|text| text.parse().ok());
-    number.map(Some).ok_or_else(|| Problem::bad_request("bad_partition", format!("X-Partition {value:?} is not a number")))
+    number.map(Some).ok_or_else(|| Problem::new(Code::BadPartition, format!("X-Partition {value:?} is not a number")))
 }
 
 /// A number in a query parameter.
@@ -133,7 +133,7 @@ pub fn partition_header(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
 pub fn number(name: &str, text: &str) -> Result<u64, Problem> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = digits.then(|| text.parse().ok()).flatten();
-    number.ok_or_else(|| Problem::bad_request("bad_query", format!("{name}={text:?} is not a whole number from 0 to {}", u64::MAX)))
+    number.ok_or_else(|| Problem::new(Code::BadQuery, format!("{name}={text:?} is not a whole number from 0 to {}", u64::MAX)))
 }
 
 /// The bounds `since` and `until`: milliseconds, or RFC 3339.
@@ -151,7 +151,7 @@ fn instant(name: &str, text: &str) -> Result<TimestampMs, Problem> {
     }
     let time: Result<jiff::Timestamp, _> = text.parse();
     time.map(|time| time.as_millisecond())
-        .map_err(|error| Problem::bad_request("bad_query", format!("{name}={text:?} is neither milliseconds nor RFC 3339: {error}")))
+        .map_err(|error| Problem::new(Code::BadQuery, format!("{name}={text:?} is neither milliseconds nor RFC 3339: {error}")))
 }
 
 /// Turns records from outside into events, or says what is wrong with them.
@@ -198,7 +198,7 @@ fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<
 /// # Errors
 /// 400 with the place and the reason.
 pub fn json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| Problem::bad_request("bad_json", error))
+    serde_json::from_slice(body).map_err(|error| Problem::new(Code::BadJson, error))
 }
 
 impl Intake<'_> {
@@ -246,11 +246,12 @@ impl Intake<'_> {
     ) -> Result<Vec<(PartitionNumber, Event)>, Problem> {
         let limit = self.limits.bulk_records;
         if count > limit {
-            return Err(Problem::too_large("too_many_records", format!("{count} records are over limits.bulk_records of {limit}"))
-                .with("index", limit));
+            return Err(
+                Problem::new(Code::TooManyRecords, format!("{count} records are over limits.bulk_records of {limit}")).with("index", limit)
+            );
         }
         if count == 0 {
-            return Err(Problem::bad_request("no_records", "`records` is empty"));
+            return Err(Problem::new(Code::NoRecords, "`records` is empty"));
         }
         records.enumerate().map(|(index, record)| record.map_err(|problem| problem.with("index", index))).collect()
     }
@@ -280,17 +281,17 @@ impl Intake<'_> {
             None => self.now_ms,
             Some(given) => i64::try_from(given).ok().filter(|ms| (MIN_TIMESTAMP_MS..=MAX_TIMESTAMP_MS).contains(ms)).ok_or_else(|| {
                 let detail = format!("timestamp_ms {given} is outside the years 1 to 9999, {MIN_TIMESTAMP_MS} to {MAX_TIMESTAMP_MS}");
-                Problem::out_of_range("timestamp_out_of_range", detail)
+                Problem::new(Code::TimestampOutOfRange, detail)
             })?,
         };
         let key_limit = self.limits.idempotency_key_bytes;
         if idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > key_limit) {
-            return Err(Problem::out_of_range("idempotency_key_out_of_range", format!("idempotency_key must have 1 to {key_limit} bytes")));
+            return Err(Problem::new(Code::IdempotencyKeyOutOfRange, format!("idempotency_key must have 1 to {key_limit} bytes")));
         }
         let event = Event { payload, timestamp_ms, appended_ms: self.now_ms, idempotency_key, headers };
         let (size, limit) = (event.size(), self.limits.record_bytes);
         if size > limit {
-            return Err(Problem::too_large("record_too_large", format!("the record has {size} bytes, limits.record_bytes is {limit}")));
+            return Err(Problem::new(Code::RecordTooLarge, format!("the record has {size} bytes, limits.record_bytes is {limit}")));
         }
         Ok((partition, event))
     }
@@ -303,15 +304,13 @@ impl Intake<'_> {
 pub fn partition_number(number: i128, limits: &Limits) -> Result<PartitionNumber, Problem> {
     let limit = limits.partitions_per_table;
     let known = PartitionNumber::try_from(number).ok().filter(|number| *number < limit);
-    known.ok_or_else(|| {
-        Problem::out_of_range("partition_out_of_range", format!("partition {number} is not from 0 to {}", limit.saturating_sub(1)))
-    })
+    known.ok_or_else(|| Problem::new(Code::PartitionOutOfRange, format!("partition {number} is not from 0 to {}", limit.saturating_sub(1))))
 }
 
 fn protobuf<M: Message + Default>(body: Bytes) -> Result<M, Problem> {
-    M::decode(body).map_err(|error| Problem::bad_request("bad_protobuf", error))
+    M::decode(body).map_err(|error| Problem::new(Code::BadProtobuf, error))
 }
 
 fn bad_payload(error: BadPayload) -> Problem {
-    Problem::bad_request("bad_payload", error)
+    Problem::new(Code::BadPayload, error)
 }

@@ -14,8 +14,10 @@ pub struct Limits {
     pub record_bytes: usize,
     /// Bytes of an idempotency key.
     pub idempotency_key_bytes: usize,
-    /// Bytes of a body that is not streamed.
+    /// Bytes of a body that is not streamed, as it is sent.
     pub body_bytes: usize,
+    /// Bytes of such a body after decompression.
+    pub decoded_body_bytes: usize,
     /// Records of a bulk write.
     pub bulk_records: usize,
     /// Records of a page.
@@ -24,6 +26,10 @@ pub struct Limits {
     pub page_bytes: usize,
     /// Bytes that all bodies being received may take together.
     pub inflight_bytes: usize,
+    /// Pages that are being read at once; more wait.
+    pub concurrent_reads: usize,
+    /// Bytes that all answers being sent may take together.
+    pub response_bytes: usize,
     /// Writes that may wait for the writer.
     pub write_queue: usize,
     /// Open client connections.
@@ -36,6 +42,10 @@ pub struct Limits {
     pub body_idle_secs: u64,
     /// Seconds a client may take nothing of its answer.
     pub write_stall_secs: u64,
+    /// Bytes of the volume that must stay free.
+    pub disk_reserve_bytes: u64,
+    /// Hundredths of the volume that must stay free; the larger of the two counts.
+    pub disk_reserve_percent: u64,
 }
 
 impl Default for Limits {
@@ -46,16 +56,21 @@ impl Default for Limits {
             record_bytes: 1 << 20,
             idempotency_key_bytes: 1024,
             body_bytes: 8 << 20,
+            decoded_body_bytes: 16 << 20,
             bulk_records: 10_000,
             page_records: 10_000,
             page_bytes: 8 << 20,
             inflight_bytes: 128 << 20,
+            concurrent_reads: 16,
+            response_bytes: 128 << 20,
             write_queue: 16_384,
             connections: 16_384,
             header_bytes: 64 << 10,
             header_timeout_secs: 30,
             body_idle_secs: 30,
             write_stall_secs: 30,
+            disk_reserve_bytes: 512 << 20,
+            disk_reserve_percent: 5,
         }
     }
 }

@@ -1,11 +1,13 @@
 //! HTTP: the whole route table. Turns requests into calls of the contracts, and their answers into bytes.
 
 pub mod body;
+pub mod code;
 pub mod encode;
 pub mod error;
 pub mod extract;
 pub mod handlers;
 pub mod limits;
+pub mod memory;
 pub mod state;
 pub mod stats;
 
@@ -20,12 +22,13 @@ use axum::{
     routing::{get, post},
 };
 use tokio::time::Instant;
-use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::{catch_panic::CatchPanicLayer, decompression::RequestDecompressionLayer};
 use tracing::error;
 
 use self::{
+    code::Code,
     error::Problem,
-    handlers::{consumers, events, ops, read, tables},
+    handlers::{consumers, docs, events, ops, read, tables},
     state::{AppState, OpsState},
     stats::Stats,
 };
@@ -33,7 +36,7 @@ use crate::metrics;
 
 /// The routes of the main port.
 pub fn router(state: AppState) -> Router {
-    let (ops, stats) = (state.ops.clone(), Arc::clone(&state.stats));
+    let (ops, stats, limits) = (state.ops.clone(), Arc::clone(&state.stats), Arc::clone(&state.limits));
     let data = Router::new()
         .route("/tables", get(tables::list))
         .route("/tables/{table}", post(events::write).get(read::read))
@@ -44,9 +47,12 @@ pub fn router(state: AppState) -> Router {
         .route("/consumers/{group}", get(consumers::offsets).delete(consumers::delete))
         .route("/consumers/{group}/commit", post(consumers::commit))
         .route("/consumers/{group}/offset", get(consumers::offset))
+        .route("/docs/errors", get(docs::errors))
         .route("/stats", get(ops::stats))
         .route("/flush", post(ops::flush))
         .with_state(state);
+    let decompress = RequestDecompressionLayer::new();
+    let data = data.layer(decompress).layer(middleware::from_fn_with_state(limits, body::mark_compressed));
     layers(data.merge(probes(ops)), Some(stats))
 }
 
@@ -72,6 +78,7 @@ fn layers(router: Router, stats: Option<Arc<Stats>>) -> Router {
         .fallback(|| async { StatusCode::NOT_FOUND })
         .layer(DefaultBodyLimit::disable()) // `body` has limits of its own, for streams too
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(body::discard_refused))
         .layer(middleware::from_fn(error::finish))
         .layer(middleware::from_fn_with_state(stats, count))
 }
@@ -79,7 +86,7 @@ fn layers(router: Router, stats: Option<Arc<Stats>>) -> Router {
 fn panicked(cause: Box<dyn Any + Send>) -> Response {
     let text = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
     error!(panic = text.unwrap_or("not a text"), "a request panicked");
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server failed; its log says why").into_response()
+    Problem::new(Code::Internal, "the server failed; its log says why").into_response()
 }
 
 /// The methods that are counted by name.
@@ -98,4 +105,31 @@ async fn count(State(stats): State<Option<Arc<Stats>>>, request: Request, next: 
         stats.failed();
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use http_body_util::BodyExt;
+    use serde_json::Value;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem_too_and_leaves_a_writes_outcome_open() {
+        async fn broken() {
+            panic!("on purpose")
+        }
+        let router = layers(Router::new().route("/tables/{table}", post(broken)), None);
+        let request = Request::post("/tables/t").header("x-request-id", "mine").body(Body::empty()).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let problem: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            (&problem["code"], &problem["outcome"], &problem["request_id"]),
+            (&"internal".into(), &"unknown".into(), &"mine".into())
+        );
+    }
 }

@@ -81,6 +81,10 @@ pub struct AppState {
     pub stats: Arc<Stats>,
     /// The memory that bodies being received may take, in bytes.
     pub inflight: Arc<Semaphore>,
+    /// Turns to read a page.
+    pub reads: Arc<Semaphore>,
+    /// The memory that answers being sent may take, in bytes.
+    pub responses: Arc<Semaphore>,
     /// Ends long answers at shutdown.
     pub stopping: CancellationToken,
     /// Shared with the admin port.

@@ -4,7 +4,7 @@
 
 mod guard;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper_util::{
@@ -13,15 +13,15 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use self::guard::Guard;
-use crate::api::limits::Limits;
+use crate::{api::limits::Limits, metrics};
 
 /// What connections may take.
 #[derive(Debug, Clone)]
@@ -47,6 +47,20 @@ impl From<&Limits> for NetOptions {
     }
 }
 
+/// Connections that the operating system holds until they are accepted.
+const BACKLOG: u32 = 4096;
+
+/// Binds a listener.
+///
+/// # Errors
+/// What the operating system said.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Accepts until `stop`; then lets open requests end for at most `drain`, and drops the rest.
 pub async fn serve(listener: TcpListener, router: Router, options: NetOptions, stop: CancellationToken, drain: Duration) {
     let slots = Arc::new(Semaphore::new(options.connections));
@@ -62,12 +76,13 @@ pub async fn serve(listener: TcpListener, router: Router, options: NetOptions, s
             stream = accept(&listener) => stream,
         };
         let (router, options, stop, give_up) = (router.clone(), options.clone(), stop.clone(), give_up.clone());
+        let open = OpenConnection::new(slot);
         connections.spawn(async move {
-            let _slot = slot;
             tokio::select! {
                 () = give_up.cancelled() => {}
                 () = connection(stream, router, &options, stop) => {}
             }
+            drop(open);
         });
     }
     drop(listener);
@@ -76,6 +91,24 @@ pub async fn serve(listener: TcpListener, router: Router, options: NetOptions, s
         warn!(connections = connections.len(), "some requests did not end in time, dropping them");
         give_up.cancel();
         connections.wait().await;
+    }
+}
+
+/// Counts a connection while it is open.
+struct OpenConnection {
+    _slot: Result<OwnedSemaphorePermit, AcquireError>,
+}
+
+impl OpenConnection {
+    fn new(slot: Result<OwnedSemaphorePermit, AcquireError>) -> Self {
+        metrics::connection_opened();
+        Self { _slot: slot }
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        metrics::connection_closed();
     }
 }
 

@@ -65,6 +65,48 @@ impl S3Cold {
         self.state.read().partitions.iter().map(|(partition, cold)| (partition.clone(), cold.end)).collect()
     }
 
+    /// Reads on in the segment that holds `page.next`, at least past one frame.
+    async fn read_segment(
+        &self,
+        partition: &Partition,
+        end: Offset,
+        filter: TimeFilter,
+        limit: ReadLimit,
+        page: &mut Page,
+    ) -> Result<(), StorageError> {
+        let meta = self.state.read().partitions.get(partition).and_then(|cold| cold.segment_at(page.next).cloned());
+        let Some(meta) = meta else {
+            let why = format!("no segment holds offset {}", page.next);
+            return Err(StorageError::corrupt(format!("the manifest chain for {partition}"), why));
+        };
+        let end = end.min(meta.range.end);
+        let mut first = meta.frames.partition_point(|frame| frame.first_offset <= page.next) - 1;
+        // What the filter cannot want is passed over by the index alone.
+        while page.next < end && !filter.wants_any(meta.frames[first].min_ms, meta.frames[first].max_ms) {
+            page.next = meta.frame_extent(first).0.end.min(end);
+            first += 1;
+        }
+        if page.next == end {
+            return Ok(());
+        }
+        let frames = self.frames(partition, &meta, first, end, filter, limit).await?;
+        let (mut bytes, start) = (0, page.next);
+        for record in frames.iter().flat_map(|frame| frame.iter()).skip_while(|record| record.offset < start) {
+            if record.offset >= end || page.records.len() >= limit.records {
+                break;
+            }
+            if filter.wants(record.event.timestamp_ms) {
+                bytes += record.event.size();
+                if bytes > limit.bytes && !page.records.is_empty() {
+                    break;
+                }
+                page.records.push(record.clone());
+            }
+            page.next = record.offset + 1;
+        }
+        Ok(())
+    }
+
     /// The frame at `first` and as many of its neighbours before `end` as one read wants, decoded.
     async fn frames(
         &self,
@@ -147,38 +189,9 @@ impl ColdStorage for S3Cold {
     }
 
     async fn read(&self, partition: &Partition, range: OffsetRange, filter: TimeFilter, limit: ReadLimit) -> Result<Page, StorageError> {
-        let meta = self.state.read().partitions.get(partition).and_then(|cold| cold.segment_at(range.start).cloned());
-        let Some(meta) = meta else {
-            return Err(StorageError::corrupt(
-                format!("the manifest chain for {partition}"),
-                format!("no segment holds offset {}", range.start),
-            ));
-        };
-        let end = range.end.min(meta.range.end);
         let mut page = Page { records: Vec::new(), next: range.start };
-        let mut first = meta.frames.partition_point(|frame| frame.first_offset <= range.start) - 1;
-        // What the filter cannot want is passed over by the index alone.
-        while page.next < end && !filter.wants_any(meta.frames[first].min_ms, meta.frames[first].max_ms) {
-            page.next = meta.frame_extent(first).0.end.min(end);
-            first += 1;
-        }
-        if page.next >= end {
-            return Ok(page);
-        }
-        let frames = self.frames(partition, &meta, first, end, filter, limit).await?;
-        let (mut bytes, start) = (0, page.next);
-        for record in frames.iter().flat_map(|frame| frame.iter()).skip_while(|record| record.offset < start) {
-            if record.offset >= end || page.records.len() >= limit.records {
-                break;
-            }
-            if filter.wants(record.event.timestamp_ms) {
-                bytes += record.event.size();
-                if bytes > limit.bytes && !page.records.is_empty() {
-                    break;
-                }
-                page.records.push(record.clone());
-            }
-            page.next = record.offset + 1;
+        while page.records.is_empty() && page.next < range.end {
+            self.read_segment(partition, range.end, filter, limit, &mut page).await?;
         }
         Ok(page)
     }

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::{
     catalog::Tables,
     idempotency::FirstWrite,
-    keys::{self, PartitionKey, TableId, cf},
+    keys::{self, BLOCK, PartitionKey, TableId, cf},
     sequence::PartitionState,
     writer::{EncodedEvent, Request, Volume},
 };
@@ -202,11 +202,14 @@ impl<'a> Group<'a> {
         }
         let bytes = event.value.len() as u64;
         let now = self.started;
-        let offset = self.state(key).give(bytes, now);
+        let (offset, full_block) = self.state(key).give(bytes, event.timestamp_ms, now);
         self.hot_bytes += bytes;
         self.appended = true;
         let db = &self.volume.db;
         self.batch.put_cf(db.family(cf::EVENTS), keys::event(key, offset), event.value);
+        if let Some(span) = full_block {
+            self.batch.put_cf(db.family(cf::TIME_BLOCKS), keys::time_block(key, offset / BLOCK), span.encode());
+        }
         if let Some(idempotency_key) = idempotency_key {
             let first = FirstWrite { offset, appended_ms: self.now_ms };
             self.batch.put_cf(db.family(cf::IDEMPOTENCY), &idempotency_key, first.encode());
@@ -304,6 +307,8 @@ impl<'a> Group<'a> {
         for (key, range) in emptied {
             let (from, to) = (keys::event(key, range.start), keys::event(key, range.end));
             self.batch.delete_range_cf(db.family(cf::EVENTS), from, to);
+            let (first, last) = (keys::time_block(key, range.start / BLOCK), keys::time_block(key, range.end / BLOCK));
+            self.batch.delete_range_cf(db.family(cf::TIME_BLOCKS), first, last);
             self.evicted.push((from.to_vec(), to.to_vec()));
         }
         Ok(events)

@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     catalog::Catalog,
     codec, consumers,
+    disk::Disk,
     keys::PartitionKey,
     rocksdb::Db,
     writer::{EncodedEvent, Request, Writer, WriterOptions},
@@ -35,6 +36,7 @@ use crate::contracts::{
 pub struct RocksHot {
     db: Arc<Db>,
     catalog: Arc<Catalog>,
+    disk: Arc<Disk>,
     writer: mpsc::Sender<Request>,
     appends: watch::Receiver<u64>,
     commits: AtomicU64,
@@ -48,6 +50,7 @@ impl RocksHot {
     pub fn new(
         db: Arc<Db>,
         catalog: Arc<Catalog>,
+        disk: Arc<Disk>,
         clock: Arc<dyn Clock>,
         queue_len: usize,
         options: WriterOptions,
@@ -55,7 +58,7 @@ impl RocksHot {
         let (requests, receiver) = mpsc::channel(queue_len);
         let (sender, appends) = watch::channel(0);
         let writer = Writer::new(Arc::clone(&db), Arc::clone(&catalog), clock, options, receiver, sender)?;
-        Ok((Arc::new(Self { db, catalog, writer: requests, appends, commits: AtomicU64::new(0) }), writer))
+        Ok((Arc::new(Self { db, catalog, disk, writer: requests, appends, commits: AtomicU64::new(0) }), writer))
     }
 
     /// Sends a request that must wait its turn.
@@ -80,11 +83,15 @@ type Reply<T> = oneshot::Sender<Result<T, StorageError>>;
 #[async_trait]
 impl HotStorage for RocksHot {
     async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError> {
+        if self.disk.is_full() {
+            return Err(StorageError::Overloaded { reason: Overload::DiskFull, retry_after: Duration::from_secs(5) });
+        }
         let Append { table, events, expected_offset } = append;
         let events = events
             .into_iter()
             .map(|(partition, event)| EncodedEvent {
                 partition,
+                timestamp_ms: event.timestamp_ms,
                 idempotency_key: event.idempotency_key.clone(),
                 value: codec::encode(event),
             })

@@ -6,6 +6,7 @@
 //! | `tables` | table name | table id u32 |
 //! | `partitions` | table id u32, partition u32 | `stored.v1.PartitionState` |
 //! | `events` | table id u32, partition u32, offset u64 | version, CRC32C, `stored.v1.Event` |
+//! | `time_blocks` | table id u32, partition u32, offset / 1024 u64 | `stored.v1.TimeSpan` |
 //! | `idempotency` | table id u32, partition u32, key bytes | offset u64, appended_ms i64 |
 //! | `flushed_runs` | sequence u64, table id u32, partition u32, end u64 | `stored.v1.FlushedRun` |
 //! | `consumers` | group, 0, table id u32, partition u32 | offset u64 |
@@ -39,6 +40,8 @@ pub mod cf {
     pub const PARTITIONS: &str = "partitions";
     /// The events.
     pub const EVENTS: &str = "events";
+    /// The times of full blocks of events.
+    pub const TIME_BLOCKS: &str = "time_blocks";
     /// Idempotency keys within their window.
     pub const IDEMPOTENCY: &str = "idempotency";
     /// What eviction drops next, oldest first.
@@ -47,7 +50,7 @@ pub mod cf {
     pub const CONSUMERS: &str = "consumers";
 
     /// All of them.
-    pub const ALL: [&str; 7] = [META, TABLES, PARTITIONS, EVENTS, IDEMPOTENCY, FLUSHED_RUNS, CONSUMERS];
+    pub const ALL: [&str; 8] = [META, TABLES, PARTITIONS, EVENTS, TIME_BLOCKS, IDEMPOTENCY, FLUSHED_RUNS, CONSUMERS];
 }
 
 /// Keys of the `meta` column family.
@@ -63,6 +66,9 @@ pub mod meta {
 /// The version of the layout in this file.
 pub const FORMAT: u32 = 1;
 
+/// Offsets of one block of the time index.
+pub const BLOCK: u64 = 1024;
+
 /// Key of a partition's state, and the prefix of its events and idempotency keys.
 pub fn partition(key: PartitionKey) -> [u8; 8] {
     let mut bytes = [0; 8];
@@ -77,6 +83,11 @@ pub fn event(key: PartitionKey, offset: Offset) -> [u8; 16] {
     bytes[..8].copy_from_slice(&partition(key));
     bytes[8..].copy_from_slice(&offset.to_be_bytes());
     bytes
+}
+
+/// Key of a block of the time index.
+pub fn time_block(key: PartitionKey, block: u64) -> [u8; 16] {
+    event(key, block)
 }
 
 /// Key of an idempotency key.

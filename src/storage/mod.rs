@@ -5,6 +5,7 @@ pub mod chain;
 pub mod codec;
 pub mod cold;
 pub mod consumers;
+pub mod disk;
 mod group;
 pub mod hot;
 pub mod idempotency;

@@ -11,16 +11,19 @@ use uuid::Uuid;
 use super::{
     catalog::{Catalog, Tables},
     codec, idempotency,
-    keys::{self, PartitionKey, cf, meta},
-    sequence::PartitionState,
+    keys::{self, BLOCK, PartitionKey, cf, meta},
+    sequence::{PartitionState, TimeSpan},
 };
-use crate::contracts::{
-    clock::Clock,
-    error::{StorageError, Tier},
-    event::Record,
-    name::TableName,
-    sequence::Offset,
-    storage::{HotPage, Page, ReadLimit, TimeFilter},
+use crate::{
+    contracts::{
+        clock::Clock,
+        error::{StorageError, Tier},
+        event::Record,
+        name::TableName,
+        sequence::Offset,
+        storage::{HotPage, Page, ReadLimit, TimeFilter},
+    },
+    metrics,
 };
 
 /// How many events one call looks at when a filter wants few of them.
@@ -177,11 +180,12 @@ impl Db {
         hot: &mut HotPage,
     ) -> Result<(), StorageError> {
         let (page, end) = (&mut hot.page, hot.marks.next);
+        page.next = self.skip_blocks(snapshot, key, filter, page.next, end)?;
         let scan_end = end.min(page.next + MAX_SCAN);
         let mut options = ReadOptions::default();
         options.set_verify_checksums(true);
         options.set_iterate_range(keys::event(key, page.next).to_vec()..keys::event(key, end).to_vec());
-        let mut bytes = 0;
+        let (mut bytes, mut scanned) = (0, 0);
         let mut events = snapshot.raw_iterator_cf_opt(self.family(cf::EVENTS), options);
         events.seek_to_first();
         while page.next < scan_end && page.records.len() < limit.records {
@@ -195,6 +199,7 @@ impl Db {
                 return Err(damaged(format!("offset {} is missing, {found:?} follows", page.next)));
             }
             let event = codec::decode(value)?;
+            scanned += 1;
             if filter.wants(event.timestamp_ms) {
                 bytes += event.size();
                 if bytes > limit.bytes && !page.records.is_empty() {
@@ -204,9 +209,45 @@ impl Db {
             }
             hot.stored_bytes += value.len() as u64;
             page.next += 1;
+            if page.next.is_multiple_of(BLOCK) {
+                let wanted = self.skip_blocks(snapshot, key, filter, page.next, end)?;
+                if wanted != page.next {
+                    page.next = wanted;
+                    events.seek(keys::event(key, wanted));
+                    continue;
+                }
+            }
             events.next();
         }
+        metrics::scanned(scanned);
         Ok(())
+    }
+
+    /// The first offset from `next` on whose block may hold a wanted event. Only full blocks have times to go by.
+    fn skip_blocks(
+        &self,
+        snapshot: &SnapshotWithThreadMode<'_, DB>,
+        key: PartitionKey,
+        filter: TimeFilter,
+        mut next: Offset,
+        end: Offset,
+    ) -> Result<Offset, StorageError> {
+        if filter == TimeFilter::default() {
+            return Ok(next);
+        }
+        loop {
+            let block = next / BLOCK;
+            let block_end = (block + 1) * BLOCK;
+            if block_end > end {
+                return Ok(next);
+            }
+            let stored = snapshot.get_cf(self.family(cf::TIME_BLOCKS), keys::time_block(key, block)).map_err(unavailable)?;
+            let Some(span) = stored.as_deref().map(TimeSpan::decode).transpose()? else { return Ok(next) };
+            if filter.wants_any(span.min_ms, span.max_ms) {
+                return Ok(next);
+            }
+            next = block_end;
+        }
     }
 
     /// The greatest sequence of a flushed run.

@@ -4,8 +4,10 @@ use std::time::Instant;
 
 use prost::Message;
 
+use super::keys::BLOCK;
 use crate::{
     contracts::{
+        clock::TimestampMs,
         error::StorageError,
         name::PartitionNumber,
         sequence::{Offset, OffsetRange, Watermarks},
@@ -13,6 +15,43 @@ use crate::{
     },
     proto::stored,
 };
+
+/// The times of some events, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeSpan {
+    /// The earliest.
+    pub min_ms: TimestampMs,
+    /// The latest.
+    pub max_ms: TimestampMs,
+}
+
+impl TimeSpan {
+    /// The stored form.
+    pub fn encode(self) -> Vec<u8> {
+        stored::TimeSpan::from(self).encode_to_vec()
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// `Corrupt` if the bytes are not it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
+        let stored = stored::TimeSpan::decode(bytes).map_err(|error| StorageError::corrupt("a time block in RocksDB", error))?;
+        Ok(stored.into())
+    }
+}
+
+impl From<TimeSpan> for stored::TimeSpan {
+    fn from(span: TimeSpan) -> Self {
+        Self { min_ms: span.min_ms, max_ms: span.max_ms }
+    }
+}
+
+impl From<stored::TimeSpan> for TimeSpan {
+    fn from(stored: stored::TimeSpan) -> Self {
+        Self { min_ms: stored.min_ms, max_ms: stored.max_ms }
+    }
+}
 
 /// A partition's watermarks, sizes and the segment being written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,19 +64,26 @@ pub struct PartitionState {
     pub unflushed_bytes: u64,
     /// The segment being written.
     pub intent: Option<FlushIntent>,
+    /// The times of the events since the last full block of offsets.
+    pub open_block: Option<TimeSpan>,
     /// When the oldest unflushed event came, or the start of the process if that was later. Not stored.
     pub unflushed_since: Option<Instant>,
 }
 
 impl PartitionState {
-    /// Gives the next offset to an event of `bytes` stored bytes.
-    pub fn give(&mut self, bytes: u64, now: Instant) -> Offset {
+    /// Gives the next offset to an event of `bytes` stored bytes; with the last offset of a block come the block's times.
+    pub fn give(&mut self, bytes: u64, timestamp_ms: TimestampMs, now: Instant) -> (Offset, Option<TimeSpan>) {
         let offset = self.marks.next;
+        let span = self.open_block.get_or_insert(TimeSpan { min_ms: timestamp_ms, max_ms: timestamp_ms });
+        span.min_ms = span.min_ms.min(timestamp_ms);
+        span.max_ms = span.max_ms.max(timestamp_ms);
+        let is_last = (offset + 1).is_multiple_of(BLOCK);
+        let full_block = if is_last { self.open_block.take() } else { None };
         self.marks.next += 1;
         self.hot_bytes += bytes;
         self.unflushed_bytes += bytes;
         self.unflushed_since.get_or_insert(now);
-        offset
+        (offset, full_block)
     }
 
     /// Fixes the bounds of the next segment.
@@ -102,6 +148,7 @@ impl PartitionState {
                 zstd: intent.zstd,
                 bytes: intent.bytes,
             }),
+            open_block: self.open_block.map(stored::TimeSpan::from),
         }
         .encode_to_vec()
     }
@@ -132,6 +179,7 @@ impl PartitionState {
             hot_bytes: stored.hot_bytes,
             unflushed_bytes: stored.unflushed_bytes,
             intent,
+            open_block: stored.open_block.map(TimeSpan::from),
             unflushed_since: (!marks.unflushed().is_empty()).then(Instant::now),
         })
     }
@@ -149,12 +197,21 @@ mod tests {
     fn offsets_are_dense_and_survive_a_round_trip() {
         let mut state = PartitionState::default();
         let now = Instant::now();
-        assert_eq!((0..5).map(|_| state.give(10, now)).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+        assert_eq!((0..5).map(|_| state.give(10, 0, now).0).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
         state.plan(intent(0, 3, 30));
         let mut again = PartitionState::decode(&state.encode()).unwrap();
         again.unflushed_since = state.unflushed_since;
         assert_eq!(again, state);
-        assert_eq!(again.give(10, now), 5);
+        assert_eq!(again.give(10, 0, now).0, 5);
+    }
+
+    #[test]
+    fn the_last_offset_of_a_block_brings_its_times() {
+        let mut state = PartitionState::default();
+        let now = Instant::now();
+        let blocks: Vec<_> = (0..2 * BLOCK).filter_map(|n| state.give(1, 5 - n as i64, now).1).collect();
+        let span = |first: i64| TimeSpan { min_ms: first - 1023, max_ms: first };
+        assert_eq!(blocks, [span(5), span(5 - 1024)]);
     }
 
     #[test]
@@ -162,7 +219,7 @@ mod tests {
         let mut state = PartitionState::default();
         let now = Instant::now();
         for _ in 0..5 {
-            state.give(10, now);
+            state.give(10, 0, now);
         }
         state.mark_flushed(intent(0, 3, 30), now);
         assert_eq!((state.marks.flushed, state.unflushed_bytes), (3, 20));
@@ -178,7 +235,7 @@ mod tests {
     #[should_panic(expected = "passes flushed")]
     fn what_is_not_cold_is_never_evicted() {
         let mut state = PartitionState::default();
-        state.give(10, Instant::now());
+        state.give(10, 0, Instant::now());
         state.evict(1, 10);
     }
 

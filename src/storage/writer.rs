@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{catalog::Catalog, group::Group, rocksdb::Db};
 use crate::{
     contracts::{
-        clock::Clock,
+        clock::{Clock, TimestampMs},
         consumers::Commit,
         error::StorageError,
         name::{GroupName, Partition, PartitionNumber, TableName},
@@ -44,6 +44,8 @@ pub struct WriterOptions {
 pub struct EncodedEvent {
     /// Its partition.
     pub partition: PartitionNumber,
+    /// Its timestamp.
+    pub timestamp_ms: TimestampMs,
     /// Its idempotency key.
     pub idempotency_key: Option<String>,
     /// The stored form.

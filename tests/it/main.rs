@@ -5,6 +5,7 @@ mod support;
 
 mod consumers;
 mod docs;
+mod limits;
 mod read;
 mod seed;
 mod shutdown;

@@ -164,3 +164,68 @@ async fn a_long_poll_wakes_on_the_first_new_event() {
     let ((_, page), _) = join(z.get(&path), write).await;
     assert_eq!((&page["count"], &page["records"][0]["offset"]), (&json!(1), &json!(1)));
 }
+
+#[tokio::test]
+async fn server_sent_events_go_on_after_a_break_and_end_at_shutdown() {
+    let mut z = TestServer::start().await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 2, 10).await;
+    let request = |z: &TestServer| z.request(Method::GET, "/tables/t").header("accept", "text/event-stream");
+    let first = request(&z).send().await.unwrap();
+    assert_eq!(first.headers()["content-type"], "text/event-stream");
+    let (mut found, last) = take_events(first, 7).await;
+
+    let resumed = request(&z).header("last-event-id", last).send().await.unwrap();
+    let reading = tokio::spawn(take_events(resumed, 8));
+    sent.append(&z, "t", 2, 5).await;
+    found.extend(reading.await.unwrap().0);
+    assert_eq!(Sent::from_records(&found), sent);
+
+    let open = request(&z).send().await.unwrap();
+    let reading = tokio::spawn(open.text());
+    assert_eq!(z.terminate().await, Some(0));
+    assert_eq!(reading.await.unwrap().unwrap().matches("data:").count(), 15);
+}
+
+/// The next `count` events, and the id of the last.
+async fn take_events(mut response: reqwest::Response, count: usize) -> (Vec<Value>, String) {
+    let (mut text, mut records, mut id) = (String::new(), Vec::new(), String::new());
+    while records.len() < count {
+        text += std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap();
+        while let Some((event, rest)) = text.split_once("\n\n") {
+            let line = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim_start().to_owned());
+            if let (Some(data), true) = (line("data:"), records.len() < count) {
+                records.push(serde_json::from_str(&data).unwrap());
+                id = line("id:").unwrap();
+            }
+            text = rest.to_owned();
+        }
+    }
+    (records, id)
+}
+
+#[tokio::test]
+async fn has_more_is_exact() {
+    let z = TestServer::start_tiered(&[]).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 2, 10).await;
+    for _ in 0..2 {
+        for (query, has_more) in
+            [("limit=10", false), ("limit=9", true), ("limit=5&until=1700000000005", false), ("limit=4&until=1700000000005", true)]
+        {
+            let (_, page) = z.get(&format!("/tables/t?{query}")).await;
+            assert_eq!(page["has_more"], has_more, "{query}");
+        }
+        z.flush_and_evict().await;
+    }
+}
+
+#[tokio::test]
+async fn every_type_of_problem_points_to_its_explanation() {
+    let z = TestServer::start().await;
+    let (_, problem) = z.get("/tables/nope").await;
+    let (page, fragment) = problem["type"].as_str().unwrap().split_once('#').unwrap();
+    let html = z.request(Method::GET, page).send().await.unwrap().text().await.unwrap();
+    assert!(html.contains(&format!("id=\"{fragment}\"")), "{html}");
+    assert!(!html.contains("http://") && !html.contains("https://"), "the page loads nothing from elsewhere");
+}

@@ -2,9 +2,8 @@
 
 use axum::{
     Json,
-    body::Body,
     extract::State,
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -12,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::{
     api::{
-        body,
+        body::Incoming,
+        code::Code,
         error::Problem,
         extract::{self, Encoding, Group, NoParams, Params},
         state::AppState,
@@ -61,13 +61,12 @@ pub async fn commit(
     State(state): State<AppState>,
     Group(group): Group,
     Params(NoParams {}): Params<NoParams>,
-    headers: HeaderMap,
-    body: Body,
+    incoming: Incoming,
 ) -> Result<Response, Problem> {
-    if extract::encoding(&headers)? != Encoding::Json {
+    if extract::encoding(&incoming.headers)? != Encoding::Json {
         return Err(extract::unsupported("a commit is application/json"));
     }
-    let (body, _reserved) = body::receive(&headers, body, &state.limits, &state.inflight).await?;
+    let (body, _reserved) = incoming.receive(&state.limits, &state.inflight).await?;
     let request: CommitRequest = extract::json(&body)?;
     let force = request.force;
     let commits = match request {
@@ -75,11 +74,11 @@ pub async fn commit(
             vec![OneCommit { table, partition: partition.unwrap_or(0), offset }]
         }
         CommitRequest { table: None, partition: None, offset: None, commits: Some(commits), .. } if !commits.is_empty() => commits,
-        _ => return Err(Problem::bad_request("bad_json", "give either table, partition and offset, or commits")),
+        _ => return Err(Problem::new(Code::BadJson, "give either table, partition and offset, or commits")),
     };
     let limit = state.limits.bulk_records;
     if commits.len() > limit {
-        return Err(Problem::too_large("too_many_records", format!("{} commits are over limits.bulk_records of {limit}", commits.len())));
+        return Err(Problem::new(Code::TooManyRecords, format!("{} commits are over limits.bulk_records of {limit}", commits.len())));
     }
     let mut offsets = Vec::with_capacity(commits.len());
     for one in commits {
@@ -89,7 +88,7 @@ pub async fn commit(
     let answer: Vec<Value> = offsets.iter().map(|(partition, offset)| entry(partition, *offset)).collect();
     state.consumers.commit(Commit { group: group.clone(), offsets, force }).await.map_err(|error| match error {
         // A commit is a statement about the table, not a read of it.
-        StorageError::BeyondEnd { next, .. } => Problem::out_of_range("commit_beyond_end", &error).with("next", next),
+        StorageError::BeyondEnd { next, .. } => Problem::new(Code::CommitBeyondEnd, &error).with("next", next),
         error => error.into(),
     })?;
     Ok(Json(json!({"group": group.as_str(), "commits": answer})).into_response())

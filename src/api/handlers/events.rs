@@ -2,9 +2,8 @@
 
 use axum::{
     Json,
-    body::Body,
     extract::State,
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -14,7 +13,8 @@ use tokio::time::Instant;
 use super::stream;
 use crate::{
     api::{
-        body,
+        body::Incoming,
+        code::Code,
         error::Problem,
         extract::{self, Encoding, Intake, Params, Table},
         state::AppState,
@@ -50,9 +50,9 @@ impl WriteParams {
         let until_cold = match self.durability.as_deref() {
             None => false,
             Some("cold") if state.flush.is_some() => true,
-            Some("cold") => return Err(Problem::out_of_range("no_cold_tier", "durability=cold needs a bucket, and s3.bucket is not set")),
+            Some("cold") => return Err(Problem::new(Code::NoColdTier, "durability=cold needs a bucket, and s3.bucket is not set")),
             Some(other) => {
-                return Err(Problem::bad_request("bad_query", format!("durability={other:?} is not known: leave it out, or ask for cold")));
+                return Err(Problem::new(Code::BadQuery, format!("durability={other:?} is not known: leave it out, or ask for cold")));
             }
         };
         Ok(WriteOptions { expected_offset, until_cold })
@@ -64,21 +64,21 @@ pub async fn write(
     State(state): State<AppState>,
     Table(table): Table,
     Params(params): Params<WriteParams>,
-    headers: HeaderMap,
-    body: Body,
+    incoming: Incoming,
 ) -> Result<Response, Problem> {
     let options = params.check(&state)?;
-    let encoding = extract::encoding(&headers)?;
+    let encoding = extract::encoding(&incoming.headers)?;
     if encoding == Encoding::Ndjson {
         if options.expected_offset.is_some() {
-            return Err(Problem::bad_request("bad_query", "expected_offset goes with single and bulk writes, not with streams"));
+            return Err(Problem::new(Code::BadQuery, "expected_offset goes with single and bulk writes, not with streams"));
         }
-        return stream::write(&state, table, options, body).await;
+        return stream::write(&state, table, options, incoming).await;
     }
-    let (body, _reserved) = body::receive(&headers, body, &state.limits, &state.inflight).await?;
+    let partition = extract::partition_header(&incoming.headers)?;
+    let (body, _reserved) = incoming.receive(&state.limits, &state.inflight).await?;
     let intake = Intake { limits: &state.limits, now_ms: state.clock.now_ms() };
     let event = match encoding {
-        Encoding::Protobuf => intake.protobuf_event(body, extract::partition_header(&headers)?)?,
+        Encoding::Protobuf => intake.protobuf_event(body, partition)?,
         _ => intake.json_record(&body)?,
     };
     let appended = append(&state, &table, vec![event], options).await?;
@@ -98,20 +98,20 @@ pub async fn write_bulk(
     State(state): State<AppState>,
     Table(table): Table,
     Params(params): Params<WriteParams>,
-    headers: HeaderMap,
-    body: Body,
+    incoming: Incoming,
 ) -> Result<Response, Problem> {
     let options = params.check(&state)?;
-    let encoding = extract::encoding(&headers)?;
+    let encoding = extract::encoding(&incoming.headers)?;
     if encoding == Encoding::Ndjson {
         return Err(extract::unsupported(
             "a bulk write is application/json or application/x-protobuf; POST /tables/{table} takes application/x-ndjson",
         ));
     }
-    let (body, _reserved) = body::receive(&headers, body, &state.limits, &state.inflight).await?;
+    let partition = extract::partition_header(&incoming.headers)?;
+    let (body, _reserved) = incoming.receive(&state.limits, &state.inflight).await?;
     let intake = Intake { limits: &state.limits, now_ms: state.clock.now_ms() };
     let events = match encoding {
-        Encoding::Protobuf => intake.protobuf_bulk(body, extract::partition_header(&headers)?)?,
+        Encoding::Protobuf => intake.protobuf_bulk(body, partition)?,
         _ => intake.json_bulk(&body)?,
     };
     let appended = append(&state, &table, events, options).await?;
@@ -137,7 +137,7 @@ pub async fn append(
     if let (Some(_), [(first, _), rest @ ..]) = (options.expected_offset, events.as_slice())
         && rest.iter().any(|(partition, _)| partition != first)
     {
-        return Err(Problem::bad_request("bad_query", "expected_offset goes with a write to one partition"));
+        return Err(Problem::new(Code::BadQuery, "expected_offset goes with a write to one partition"));
     }
     let bytes: usize = events.iter().map(|(_, event)| event.size()).sum();
     let append = Append { table: table.clone(), events, expected_offset: options.expected_offset };

@@ -1,8 +1,10 @@
 //! One handler a route, by what the routes are about.
 
 pub mod consumers;
+pub mod docs;
 pub mod events;
 pub mod ops;
 pub mod read;
 pub mod stream;
 pub mod tables;
+pub mod tail;

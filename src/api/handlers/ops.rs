@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::tables;
 use crate::{
     api::{
+        code::Code,
         error::Problem,
         extract::{NoParams, Params, Table},
         state::{AppState, OpsState, Phase},
@@ -110,11 +111,7 @@ pub async fn flush_admin(State(ops): State<OpsState>, Params(NoParams {}): Param
 
 async fn flush_now(flush: Option<&dyn Flush>, table: Option<TableName>) -> Result<Json<Value>, Problem> {
     let Some(flush) = flush else {
-        return Err(Problem::new(
-            StatusCode::CONFLICT,
-            "no_cold_tier",
-            "there is nowhere to flush to: s3.bucket is not set, or the store is not open yet",
-        ));
+        return Err(Problem::new(Code::NoColdTier, "there is nowhere to flush to: s3.bucket is not set, or the store is not open yet"));
     };
     let report = flush.flush_now(table).await?;
     Ok(Json(show(&report)))

@@ -11,13 +11,19 @@ use axum::{
 use bytes::Bytes;
 use futures_util::Stream;
 use serde::Deserialize;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::SemaphorePermit,
+    time::{Instant, timeout_at},
+};
 
+use super::tail::{self, EVENT_STREAM};
 use crate::{
     api::{
+        code::Code,
         encode::{self, NDJSON, PROTOBUF},
         error::Problem,
         extract::{self, Params, Table},
+        memory::Reserved,
         state::AppState,
     },
     contracts::{error::StorageError, name::TableName, storage::ReadLimit},
@@ -53,6 +59,7 @@ enum Shape {
     Json,
     Protobuf,
     Ndjson,
+    Events,
 }
 
 /// `GET /tables/{table}`.
@@ -65,26 +72,30 @@ pub async fn read(
     let shape = shape(&headers);
     let limit = params.limit(&state)?;
     let wait = params.wait()?;
+    if shape == Shape::Events
+        && let Some(query) = tail::resumed(&table, &headers)?
+    {
+        return tail::tail(&state, query, limit).await;
+    }
     let query = params.query(&state, table)?;
-    if shape == Shape::Ndjson {
-        return stream(&state, query, limit).await;
+    match shape {
+        Shape::Ndjson => return stream(&state, query, limit).await,
+        Shape::Events => return tail::tail(&state, query, limit).await,
+        Shape::Json | Shape::Protobuf => {}
     }
     let started = Instant::now();
     let limit = ReadLimit { records: limit.unwrap_or(DEFAULT_LIMIT), bytes: state.limits.page_bytes };
-    let page = page(&state, &query, limit, wait).await?;
+    let (page, _turn) = page(&state, &query, limit, wait).await?;
     let (records, bytes) = (page.records.len() as u64, page.records.iter().map(|record| record.event.size() as u64).sum());
     state.stats.read(records, bytes, started.elapsed());
     metrics::read(records);
     let next_cursor = cursor::encode(&query, &page.next);
-    Ok(match shape {
-        Shape::Protobuf => {
-            ([(header::CONTENT_TYPE, PROTOBUF)], encode::protobuf_page(page.records, page.has_more, next_cursor)).into_response()
-        }
-        _ => {
-            let body = encode::json_page(&page.records, page.has_more, &next_cursor);
-            ([(header::CONTENT_TYPE, "application/json")], body).into_response()
-        }
-    })
+    let (media_type, body) = match shape {
+        Shape::Protobuf => (PROTOBUF, encode::protobuf_page(page.records, page.has_more, next_cursor)),
+        _ => ("application/json", encode::json_page(&page.records, page.has_more, &next_cursor)),
+    };
+    let reserved = Reserved::take(&state.responses, body.len())?;
+    Ok(([(header::CONTENT_TYPE, media_type)], reserved.body(body)).into_response())
 }
 
 impl ReadParams {
@@ -92,7 +103,7 @@ impl ReadParams {
         let Some(text) = &self.limit else { return Ok(None) };
         let max = state.limits.page_records;
         let limit = usize::try_from(extract::number("limit", text)?).ok().filter(|limit| (1..=max).contains(limit));
-        limit.map(Some).ok_or_else(|| Problem::bad_request("bad_limit", format!("limit={text} is not from 1 to {max}")))
+        limit.map(Some).ok_or_else(|| Problem::new(Code::BadLimit, format!("limit={text} is not from 1 to {max}")))
     }
 
     /// `30s`, `500ms`, or whole seconds.
@@ -103,11 +114,7 @@ impl ReadParams {
             None => (text.strip_suffix('s').unwrap_or(text), 1000),
         };
         let wait = Duration::from_millis(extract::number("wait", digits)?.saturating_mul(unit_ms));
-        if wait <= MAX_WAIT {
-            Ok(wait)
-        } else {
-            Err(Problem::bad_request("bad_query", format!("wait={text} is over {} s", MAX_WAIT.as_secs())))
-        }
+        if wait <= MAX_WAIT { Ok(wait) } else { Err(Problem::new(Code::BadQuery, format!("wait={text} is over {} s", MAX_WAIT.as_secs()))) }
     }
 
     fn query(&self, state: &AppState, table: TableName) -> Result<ReadQuery, Problem> {
@@ -115,9 +122,9 @@ impl ReadParams {
             let alone = self.since.is_none() && self.until.is_none() && self.partition.is_none() && self.offset.is_none();
             if !alone {
                 let detail = "a cursor carries the filters of its read: it goes with limit and wait only";
-                return Err(Problem::bad_request("bad_query", detail));
+                return Err(Problem::new(Code::BadQuery, detail));
             }
-            return cursor::decode(&table, text).map_err(|error| Problem::bad_request("bad_cursor", error));
+            return cursor::decode(&table, text).map_err(|error| Problem::new(Code::BadCursor, error));
         }
         let filter = extract::time_filter(self.since.as_deref(), self.until.as_deref())?;
         let partition = match &self.partition {
@@ -130,29 +137,36 @@ impl ReadParams {
             (Some(partition), Some(text)) => {
                 from.insert(partition, extract::number("offset", text)?);
             }
-            (None, Some(_)) => return Err(Problem::bad_request("bad_query", "offset goes with partition")),
+            (None, Some(_)) => return Err(Problem::new(Code::BadQuery, "offset goes with partition")),
         }
         Ok(ReadQuery { table, partition, filter, from })
     }
 }
 
-/// One page; if there is nothing, waits for the first new event.
-async fn page(state: &AppState, query: &ReadQuery, limit: ReadLimit, wait: Duration) -> Result<TablePage, StorageError> {
+/// One page, and the turn to read it; if there is nothing, waits for the first new event.
+async fn page<'a>(
+    state: &'a AppState,
+    query: &ReadQuery,
+    limit: ReadLimit,
+    wait: Duration,
+) -> Result<(TablePage, Option<SemaphorePermit<'a>>), StorageError> {
     let until = Instant::now() + wait;
     let mut appends = state.hot.appends();
     let mut query = query.clone();
     loop {
         appends.mark_unchanged();
+        let turn = state.reads.acquire().await.ok();
         let page = state.reader.page(query.clone(), limit).await?;
         if !page.records.is_empty() || Instant::now() >= until {
-            return Ok(page);
+            return Ok((page, turn));
         }
+        drop(turn);
         // What was looked at need not be looked at again.
         query.from.clone_from(&page.next);
         tokio::select! {
-            () = state.stopping.cancelled() => return Ok(page),
+            () = state.stopping.cancelled() => return Ok((page, None)),
             woken = timeout_at(until, appends.changed()) => if !matches!(woken, Ok(Ok(()))) {
-                return Ok(page);
+                return Ok((page, None));
             },
         }
     }
@@ -161,14 +175,16 @@ async fn page(state: &AppState, query: &ReadQuery, limit: ReadLimit, wait: Durat
 /// The whole rest as it is now, a record a line.
 async fn stream(state: &AppState, query: ReadQuery, limit: Option<usize>) -> Result<Response, Problem> {
     let chunk = ReadLimit { records: STREAM_RECORDS, bytes: STREAM_BYTES };
+    let reserved = Reserved::take(&state.responses, 2 * STREAM_BYTES)?;
     let mut merge = state.reader.rest(query, chunk)?;
     merge.peek().await?; // an error now is a status, later it can only break the answer off
-    let body = Body::from_stream(lines(state.clone(), merge, limit.unwrap_or(usize::MAX)));
+    let body = Body::from_stream(lines(state.clone(), merge, limit.unwrap_or(usize::MAX), reserved));
     Ok((StatusCode::OK, [(header::CONTENT_TYPE, NDJSON)], body).into_response())
 }
 
-fn lines(state: AppState, mut merge: Merge, limit: usize) -> impl Stream<Item = Result<Bytes, StorageError>> {
+fn lines(state: AppState, mut merge: Merge, limit: usize, reserved: Reserved) -> impl Stream<Item = Result<Bytes, StorageError>> {
     async_stream::try_stream! {
+        let _reserved = reserved; // until the last byte is sent
         let (mut out, mut left) = (Vec::with_capacity(STREAM_PIECE + 4096), limit);
         let (mut records, mut bytes, started) = (0, 0, Instant::now());
         while left > 0 && merge.peek().await?.is_some() {
@@ -195,6 +211,8 @@ fn shape(headers: &HeaderMap) -> Shape {
     let wants = |media: &str| accept.split(',').any(|one| one.split(';').next().is_some_and(|one| one.trim().eq_ignore_ascii_case(media)));
     if wants(NDJSON) {
         Shape::Ndjson
+    } else if wants(EVENT_STREAM) {
+        Shape::Events
     } else if wants(PROTOBUF) || wants("application/protobuf") {
         Shape::Protobuf
     } else {

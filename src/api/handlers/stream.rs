@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use axum::{
     Json,
-    body::Body,
     response::{IntoResponse, Response},
 };
 use bytes::{Buf, Bytes, BytesMut};
@@ -18,9 +17,11 @@ use serde_json::json;
 use super::events::{self, WriteOptions};
 use crate::{
     api::{
-        body::{Pieces, Reserved},
+        body::{Incoming, Pieces},
+        code::Code,
         error::Problem,
         extract::Intake,
+        memory::Reserved,
         state::AppState,
     },
     contracts::{
@@ -71,19 +72,16 @@ struct Lines<'a> {
 type UnderWay<'a> = (u64, BoxFuture<'a, Result<Vec<Appended>, Problem>>);
 
 /// `POST /tables/{table}` with NDJSON.
-pub async fn write(state: &AppState, table: TableName, options: WriteOptions, body: Body) -> Result<Response, Problem> {
+pub async fn write(state: &AppState, table: TableName, options: WriteOptions, incoming: Incoming) -> Result<Response, Problem> {
     let mut lines = Lines { state, rest: BytesMut::new(), searched: 0, read: 0, good: 0, events: Vec::new(), bytes: 0 };
     let mut progress = Progress::default();
-    let mut pieces = Pieces::new(body, &state.limits);
+    let mut pieces = incoming.pieces(&state.limits);
     match run(&table, options, &mut pieces, &mut lines, &mut progress).await {
         Ok(()) => {
             let answer = json!({"count": progress.count, "duplicates": progress.duplicates, "partitions": progress.partitions});
             Ok((events::written(state, options), Json(answer)).into_response())
         }
-        Err((line, problem)) => {
-            pieces.discard().await;
-            Err(problem.with("line", line).with("committed", progress.committed))
-        }
+        Err((line, problem)) => Err(problem.with("line", line).with("committed", progress.committed)),
     }
 }
 
@@ -176,7 +174,7 @@ impl Lines<'_> {
         let limit = self.state.limits.body_bytes;
         if self.rest.len() > limit {
             self.read += 1;
-            return Err(Problem::too_large("record_too_large", format!("the line is over limits.body_bytes of {limit}")));
+            return Err(Problem::new(Code::RecordTooLarge, format!("the line is over limits.body_bytes of {limit}")));
         }
         Ok(())
     }

@@ -85,6 +85,8 @@ impl TestServer {
             command.env_remove(key);
         }
         command.args(["--set", "host=127.0.0.1", "--set", "port=0", "--set", "admin_port=0"]);
+        // The machine's disk may be nearly full, and that is not what most tests are about.
+        command.args(["--set", "limits.disk_reserve_bytes=0", "--set", "limits.disk_reserve_percent=0"]);
         command.arg("--data-dir").arg(self.volume.path().join("db"));
         if let Some(s3) = &self.s3 {
             command.arg("--set").arg(format!("s3.endpoint={}", s3.endpoint()));
@@ -120,6 +122,11 @@ impl TestServer {
                 return Ok(());
             }
         }
+    }
+
+    /// Changes a setting for the next start.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.settings.push((key.to_owned(), value.to_owned()));
     }
 
     fn running(&self) -> &Running {

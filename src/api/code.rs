@@ -1,0 +1,197 @@
+//! Every error code: its status, what causes it and what to do. `docs/errors.md` and `/docs/errors` are made from this table.
+
+use axum::http::StatusCode;
+
+macro_rules! codes {
+    ($($variant:ident $name:literal $status:ident $cause:literal $cure:literal)*) => {
+        /// What went wrong, for programs.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Code {
+            $(#[doc = $cause] $variant,)*
+        }
+
+        impl Code {
+            /// All of them, in the order of the document.
+            pub const ALL: &[Code] = &[$(Code::$variant),*];
+
+            /// The `code` of the problem.
+            pub fn name(self) -> &'static str {
+                match self { $(Code::$variant => $name),* }
+            }
+
+            /// The HTTP status.
+            pub fn status(self) -> StatusCode {
+                match self { $(Code::$variant => StatusCode::$status),* }
+            }
+
+            /// What causes it.
+            pub fn cause(self) -> &'static str {
+                match self { $(Code::$variant => $cause),* }
+            }
+
+            /// What to do.
+            pub fn cure(self) -> &'static str {
+                match self { $(Code::$variant => $cure),* }
+            }
+        }
+    };
+}
+
+codes! {
+    BadRequest "bad_request" BAD_REQUEST
+        "The request cannot be understood as HTTP for this path."
+        "Compare it with `/openapi.json`."
+    BadPath "bad_path" BAD_REQUEST
+        "A part of the path is not UTF-8 after URL decoding."
+        "Send UTF-8, percent-encoded."
+    BadTableName "bad_table_name" BAD_REQUEST
+        "A table's name breaks the rule `^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`."
+        "Choose another name."
+    BadGroupName "bad_group_name" BAD_REQUEST
+        "A consumer group's name breaks the rule `^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`."
+        "Choose another name."
+    BadQuery "bad_query" BAD_REQUEST
+        "A query parameter is unknown, given twice, not of its form, or goes with another only."
+        "`detail` names the parameter; the parameters are in `/openapi.json`."
+    BadLimit "bad_limit" BAD_REQUEST
+        "`limit` is 0 or above `limits.page_records`."
+        "Ask for fewer and follow `next_cursor`."
+    BadCursor "bad_cursor" BAD_REQUEST
+        "The cursor is not one that a read of this table has given: cut, changed, or another table's."
+        "Send `next_cursor` as it was; if it is lost, start again or from an offset."
+    BadPartition "bad_partition" BAD_REQUEST
+        "The header `X-Partition` is not a whole number."
+        "Send digits only."
+    BadJson "bad_json" BAD_REQUEST
+        "The body, or a line of it, is not JSON of the right form: a syntax error, an unknown or missing field, something behind its end."
+        "`detail` has the place; in a stream `line` has the line."
+    BadProtobuf "bad_protobuf" BAD_REQUEST
+        "The body is not the protobuf message that the path takes."
+        "Use the messages of `proto/zombi/v1/event.proto`."
+    BadPayload "bad_payload" BAD_REQUEST
+        "A record has neither or both of `payload` and `payload_base64`, its base64 does not decode, its text is not UTF-8, or its JSON nests deeper than 128."
+        "Give exactly one, of the right form."
+    NoRecords "no_records" BAD_REQUEST
+        "A bulk write has no records."
+        "Send at least one."
+    BodyBroken "body_broken" BAD_REQUEST
+        "The body ended before its end, or its compression does not decode."
+        "Send it again, with idempotency keys if it was a stream."
+    PartitionOutOfRange "partition_out_of_range" UNPROCESSABLE_ENTITY
+        "A partition's number is not from 0 to `limits.partitions_per_table` - 1."
+        "Use fewer partitions, or raise the limit."
+    TimestampOutOfRange "timestamp_out_of_range" UNPROCESSABLE_ENTITY
+        "`timestamp_ms` is outside the years 1 to 9999."
+        "Send milliseconds since 1970, or leave it out for the server's clock."
+    IdempotencyKeyOutOfRange "idempotency_key_out_of_range" UNPROCESSABLE_ENTITY
+        "`idempotency_key` is empty or longer than `limits.idempotency_key_bytes`."
+        "Leave it out, or send a shorter one, a hash say."
+    CommitBeyondEnd "commit_beyond_end" UNPROCESSABLE_ENTITY
+        "A consumer offset is beyond the partition's `next`."
+        "Commit the offset behind the last event that was read, at most `next`."
+    NoColdTier "no_cold_tier" UNPROCESSABLE_ENTITY
+        "What was asked for needs S3, and `s3.bucket` is not set, or the store is not open yet."
+        "Configure a bucket, or do not ask for it."
+    TooManyTables "too_many_tables" UNPROCESSABLE_ENTITY
+        "The write would make more tables than `limits.tables`."
+        "Use partitions or headers instead of tables, or raise the limit."
+    UnknownRoute "unknown_route" NOT_FOUND
+        "There is nothing at this path."
+        "The paths are in `/openapi.json`."
+    UnknownTable "unknown_table" NOT_FOUND
+        "No event was ever written to a table of this name."
+        "Check the name; a table is made by its first write."
+    UnknownGroup "unknown_group" NOT_FOUND
+        "The consumer group has committed nothing."
+        "Check the name; a group is made by its first commit."
+    MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED
+        "The path does not know the method."
+        "The header `Allow` has those it knows."
+    Timeout "timeout" REQUEST_TIMEOUT
+        "Nothing of the body came for `limits.body_idle_secs`."
+        "Send it without pauses; in a stream `committed` lines are durable."
+    OffsetMismatch "offset_mismatch" CONFLICT
+        "`expected_offset` is not the partition's next offset, which is in `next`: somebody else has written."
+        "Read what was written, decide again, and send the new `next`."
+    CommitBackwards "commit_backwards" CONFLICT
+        "A consumer offset would step back from `committed`."
+        "Usually a slower member of the group: ignore it. To rewind, commit with `\"force\": true`."
+    OffsetExpired "offset_expired" GONE
+        "The offset was dropped by retention; the first that is kept is `earliest`."
+        "Go on from `earliest`; what was before it is gone."
+    BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE
+        "The body is over `limits.body_bytes`, or `limits.decoded_body_bytes` after decompression."
+        "Split it, or stream it as `application/x-ndjson`."
+    RecordTooLarge "record_too_large" PAYLOAD_TOO_LARGE
+        "A record is over `limits.record_bytes`; `index` or `line` says which."
+        "Store large things elsewhere and send where they are, or raise the limit."
+    TooManyRecords "too_many_records" PAYLOAD_TOO_LARGE
+        "A bulk write has more records than `limits.bulk_records`; `index` is the first that is too many."
+        "Split it, or stream it as `application/x-ndjson`."
+    UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE
+        "The content type is not `application/json`, `application/x-protobuf` or `application/x-ndjson`, or the content encoding is not gzip or zstd."
+        "Send one of these. Note that curl's `-d` alone says it sends a form: use `--json`."
+    OffsetBeyondEnd "offset_beyond_end" RANGE_NOT_SATISFIABLE
+        "A read starts beyond the partition's `next`."
+        "Start at `next` or before. If the offset was real once, the partition has lost events: see `lost`."
+    Internal "internal" INTERNAL_SERVER_ERROR
+        "A bug: the request ended in a panic, which the server's log has once."
+        "Report it with the log line. A write may be there: send it again with the same idempotency key."
+    Corrupt "corrupt" INTERNAL_SERVER_ERROR
+        "Stored bytes are not what was stored; `detail` names the object. Wrong bytes are never served."
+        "For a segment: restore the object from a version of the bucket. For RocksDB: replace the volume; what is in S3 comes back."
+    Overloaded "overloaded" SERVICE_UNAVAILABLE
+        "A resource is used up; `reason` says which: `queue_full`, `hot_full`, `disk_full`, `memory`. Nothing was written."
+        "Try again after `Retry-After`. If it lasts: `hot_full` means that S3 does not take the events, `disk_full` that the volume is too small."
+    ColdUnavailable "cold_unavailable" SERVICE_UNAVAILABLE
+        "S3 does not answer, and the read needs events that only S3 has. Never a short page instead."
+        "Try again after `Retry-After`; look at the bucket, the network and the credentials. Writes go on."
+    HotUnavailable "hot_unavailable" SERVICE_UNAVAILABLE
+        "RocksDB could not be read."
+        "Try again; look at the server's log and the volume."
+    WriteFailed "write_failed" SERVICE_UNAVAILABLE
+        "RocksDB or its sync failed: the write is there once or not at all. The process exits and finds out by starting again."
+        "Send it again with the same idempotency key once the server is back."
+    Closing "closing" SERVICE_UNAVAILABLE
+        "The server is stopping. Nothing was written."
+        "Try again after `Retry-After`."
+    Fenced "fenced" SERVICE_UNAVAILABLE
+        "Another Zombi has taken over the bucket; this one acks nothing more and exits."
+        "Give each Zombi a bucket or a prefix of its own."
+}
+
+/// The document of all codes, as Markdown.
+pub fn document() -> String {
+    let mut text = String::from(
+        "# Errors\n\n\
+         Every error is `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)): `type`, `title`, `status`, `detail` for people, `code` for\n\
+         programs, and `request_id`, which the log has too. On writes `outcome` says what to do: `not_written`, send it again or not, as you\n\
+         like; `unknown`, send it again with the same idempotency key.\n\n\
+         This page is made from the code's table; a server serves it at `/docs/errors`.\n",
+    );
+    for code in Code::ALL {
+        let (name, status) = (code.name(), code.status());
+        text += &format!("\n## {name}\n\n`{status}`. {} {}\n", code.cause(), code.cure());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_document_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/errors.md");
+        if option_env!("UPDATE_DOCS").is_some() {
+            std::fs::write(path, document()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), document(), "run UPDATE_DOCS=1 cargo test --lib");
+    }
+
+    #[test]
+    fn names_are_apart() {
+        let names: std::collections::BTreeSet<_> = Code::ALL.iter().map(|code| code.name()).collect();
+        assert_eq!(names.len(), Code::ALL.len());
+    }
+}

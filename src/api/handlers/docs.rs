@@ -1,0 +1,50 @@
+//! Pages for people. They load nothing from elsewhere.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use crate::api::{
+    code::Code,
+    error::Problem,
+    extract::{NoParams, Params},
+};
+
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}\
+    h2{font:600 1.1rem ui-monospace,monospace;margin:2rem 0 0}code{font-family:ui-monospace,monospace}p{margin:.3rem 0}";
+
+/// `GET /docs/errors`: what every problem's `type` points to.
+pub async fn errors(Params(NoParams {}): Params<NoParams>) -> Result<Markup, Problem> {
+    Ok(html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width";
+                title { "Zombi: errors" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                h1 { "Errors" }
+                p {
+                    "Every error has a " code { "code" } ", a " code { "detail" } " and the " code { "request_id" } " that the log has too. On writes "
+                    code { "outcome" } " says whether to send it again: " code { "not_written" } ", or " code { "unknown" }
+                    ": send it again with the same idempotency key."
+                }
+                @for code in Code::ALL {
+                    h2 id=(code.name()) { (code.name()) }
+                    p { (code.status().to_string()) }
+                    p { (marked(code.cause())) }
+                    p { (marked(code.cure())) }
+                }
+            }
+        }
+    })
+}
+
+/// Text whose parts between backquotes are code.
+fn marked(text: &str) -> Markup {
+    html! {
+        @for (place, part) in text.split('`').enumerate() {
+            @if place % 2 == 1 { code { (part) } } @else { (part) }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Watches the volume's free space, so that writes are turned away before the disk is full: RocksDB needs room to flush
+//! and compact, and a write that fails halfway ends the process.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+/// How often the disk is asked.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// How much must stay free: the larger of the two.
+#[derive(Debug, Clone, Copy)]
+pub struct Reserve {
+    /// In bytes.
+    pub bytes: u64,
+    /// In hundredths of the file system.
+    pub percent: u64,
+}
+
+/// Knows whether the reserve is used up.
+#[derive(Debug)]
+pub struct Disk {
+    path: PathBuf,
+    reserve: Reserve,
+    is_full: AtomicBool,
+}
+
+impl Disk {
+    /// Asks the disk for the first time.
+    ///
+    /// # Errors
+    /// What the operating system said.
+    pub fn new(path: &Path, reserve: Reserve) -> io::Result<Self> {
+        let disk = Self { path: path.to_owned(), reserve, is_full: AtomicBool::new(false) };
+        disk.look()?;
+        Ok(disk)
+    }
+
+    /// Whether less is free than the reserve.
+    pub fn is_full(&self) -> bool {
+        self.is_full.load(Relaxed)
+    }
+
+    /// Keeps looking; end it by dropping the future.
+    pub async fn watch(&self) {
+        loop {
+            sleep(EVERY).await;
+            if let Err(error) = self.look() {
+                warn!(%error, path = %self.path.display(), "cannot tell how much of the disk is free");
+            }
+        }
+    }
+
+    fn look(&self) -> io::Result<()> {
+        let disk = rustix::fs::statvfs(&self.path)?;
+        let (free, total) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
+        let is_full = is_below(free, total, self.reserve);
+        if self.is_full.swap(is_full, Relaxed) != is_full {
+            if is_full {
+                warn!(free_bytes = free, "the volume is nearly full: writes are turned away");
+            } else {
+                info!(free_bytes = free, "the volume has room again");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_below(free: u64, total: u64, reserve: Reserve) -> bool {
+    free < reserve.bytes.max(total / 100 * reserve.percent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_larger_reserve_counts() {
+        let reserve = Reserve { bytes: 512, percent: 5 };
+        assert!(is_below(511, 1000, reserve));
+        assert!(!is_below(512, 1000, reserve));
+        assert!(is_below(999, 20_000, reserve));
+        assert!(!is_below(1000, 20_000, reserve));
+        assert!(!is_below(0, 20_000, Reserve { bytes: 0, percent: 0 }));
+    }
+}
