@@ -65,6 +65,11 @@ struct Failed {
 }
 
 impl Objects {
+    /// The objects below `prefix` of `bucket`, over a client.
+    pub fn new(client: Client, bucket: String, prefix: String) -> Self {
+        Self { client, bucket, prefix }
+    }
+
     /// A client for the bucket. Credentials come from the usual AWS chain. Sends nothing yet.
     pub async fn connect(options: &S3Options) -> Self {
         let timeouts = TimeoutConfig::builder()
@@ -84,7 +89,7 @@ impl Objects {
         if let Some(endpoint) = &options.endpoint {
             config = config.endpoint_url(endpoint).force_path_style(true);
         }
-        Self { client: Client::from_conf(config.build()), bucket: options.bucket.clone(), prefix: options.prefix.clone() }
+        Self::new(Client::from_conf(config.build()), options.bucket.clone(), options.prefix.clone())
     }
 
     /// Makes the bucket unless it is there.

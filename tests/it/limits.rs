@@ -145,7 +145,9 @@ async fn a_client_that_takes_nothing_of_its_answer_is_given_up() {
     }
     let mut socket = connect(&z).await;
     socket.write_all(b"GET /tables/t HTTP/1.1\r\nhost: z\r\naccept: application/x-ndjson\r\n\r\n").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(3500)).await;
+    // Two connections: this one, and the one that asks.
+    eventually("taken up", || async { metric(&z, "zombi_http_connections").await >= 2.0 }).await;
+    eventually("given up", || async { metric(&z, "zombi_http_connections").await < 2.0 }).await;
     let mut taken = 0;
     let mut buffer = vec![0; 1 << 20];
     while let Ok(read @ 1..) = socket.read(&mut buffer).await {

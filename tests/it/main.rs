@@ -6,6 +6,7 @@ mod support;
 mod consumers;
 mod docs;
 mod limits;
+mod objects;
 mod read;
 mod seed;
 mod shutdown;

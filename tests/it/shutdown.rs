@@ -35,7 +35,7 @@ async fn what_cannot_be_flushed_stays_on_the_volume() {
 
 #[tokio::test]
 async fn it_is_unready_but_serves_during_the_delay_and_ends_long_polls() {
-    let mut z = TestServer::start_with(&[("shutdown.delay_secs", "3")]).await;
+    let mut z = TestServer::start_with(&[("shutdown.delay_secs", "8")]).await;
     z.post("/tables/t", &json!({"payload": 1})).await;
     let (_, page) = z.get("/tables/t").await;
     let poll = z.request(reqwest::Method::GET, &format!("/tables/t?wait=60s&cursor={}", page["next_cursor"].as_str().unwrap()));

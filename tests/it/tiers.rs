@@ -177,3 +177,36 @@ async fn a_write_may_wait_until_it_is_cold() {
     assert_eq!(status, StatusCode::CREATED);
     assert_eq!(z.partition("t", 0).await["flushed"], 1);
 }
+
+#[tokio::test]
+async fn hot_keeps_flushed_events_as_long_and_as_many_as_retention_says() {
+    let mut z = TestServer::start_tiered(&[("hot.retention_secs", "3600"), ("s3.attempts", "1")]).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 1, 100).await;
+    z.flush_and_evict().await;
+    let kept = z.partition("t", 0).await;
+    assert_eq!((&kept["low"], &kept["flushed"]), (&json!(0), &json!(100)));
+    z.store().is_down.store(true, SeqCst);
+    assert_eq!(Sent::from_records(&z.read_all("t", "").await), sent);
+    z.store().is_down.store(false, SeqCst);
+
+    z.set("hot.retention_bytes", &(kept["hot_bytes"].as_u64().unwrap() * 3 / 2).to_string());
+    z.crash().await;
+    sent.append(&z, "t", 1, 100).await;
+    z.flush_and_evict().await;
+    let kept = z.partition("t", 0).await;
+    assert_eq!((&kept["low"], &kept["flushed"]), (&json!(100), &json!(200)));
+    assert_eq!(Sent::from_records(&z.read_all("t", "").await), sent);
+}
+
+#[tokio::test]
+async fn consumer_offsets_are_in_the_manifests() {
+    let z = TestServer::start_tiered(&[]).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 2, 10).await;
+    z.post("/consumers/g/commit", &json!({"table": "t", "partition": 1, "offset": 3})).await;
+    z.flush_and_evict().await;
+    let manifests = z.objects("manifests/").into_iter().map(|(_, bytes)| serde_json::from_slice::<Value>(&bytes).unwrap());
+    let last = manifests.rev().find(|manifest| !manifest["consumers"].is_null()).unwrap();
+    assert_eq!(last["consumers"], json!([{"group": "g", "table": "t", "partition": 1, "offset": 3}]));
+}
