@@ -8,6 +8,7 @@ pub mod extract;
 pub mod handlers;
 pub mod limits;
 pub mod memory;
+pub mod schema;
 pub mod state;
 pub mod stats;
 
@@ -24,6 +25,9 @@ use axum::{
 use tokio::time::Instant;
 use tower_http::{catch_panic::CatchPanicLayer, decompression::RequestDecompressionLayer};
 use tracing::error;
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_swagger_ui::SwaggerUi;
 
 use self::{
     code::Code,
@@ -34,42 +38,68 @@ use self::{
 };
 use crate::metrics;
 
+/// Who we are, in `/openapi.json`.
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Zombi",
+    description = "An event store for Kubernetes: RocksDB hot, S3 cold, one ordered read over both. Every error is explained at `/docs/errors`."
+))]
+struct Description;
+
+/// The routes of the main port and their description.
+fn described() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(events::write, read::read))
+        .routes(routes!(events::write_bulk))
+        .routes(routes!(tables::list))
+        .routes(routes!(tables::partitions))
+        .routes(routes!(consumers::groups))
+        .routes(routes!(consumers::offsets, consumers::delete))
+        .routes(routes!(consumers::commit))
+        .routes(routes!(consumers::offset))
+        .routes(routes!(ops::stats))
+        .routes(routes!(ops::flush))
+        .routes(routes!(ops::flush_table))
+}
+
+/// What `/openapi.json` says.
+pub fn description() -> utoipa::openapi::OpenApi {
+    let (_, mut description) = described().split_for_parts();
+    let (_, probes) = probes().split_for_parts();
+    description.merge(probes);
+    description
+}
+
 /// The routes of the main port.
 pub fn router(state: AppState) -> Router {
     let (ops, stats, limits) = (state.ops.clone(), Arc::clone(&state.stats), Arc::clone(&state.limits));
-    let data = Router::new()
-        .route("/tables", get(tables::list))
-        .route("/tables/{table}", post(events::write).get(read::read))
-        .route("/tables/{table}/bulk", post(events::write_bulk))
-        .route("/tables/{table}/flush", post(ops::flush_table))
-        .route("/tables/{table}/partitions", get(tables::partitions))
-        .route("/consumers", get(consumers::groups))
-        .route("/consumers/{group}", get(consumers::offsets).delete(consumers::delete))
-        .route("/consumers/{group}/commit", post(consumers::commit))
-        .route("/consumers/{group}/offset", get(consumers::offset))
+    let (data, _) = described().split_for_parts();
+    let (probes, _) = probes().split_for_parts();
+    let pages = SwaggerUi::new("/docs").url("/openapi.json", description());
+    let data = data
+        .with_state(state)
+        .layer(RequestDecompressionLayer::new())
+        .layer(middleware::from_fn_with_state(limits, body::mark_compressed))
+        .merge(probes.with_state(ops))
         .route("/docs/errors", get(docs::errors))
-        .route("/stats", get(ops::stats))
-        .route("/flush", post(ops::flush))
-        .with_state(state);
-    let decompress = RequestDecompressionLayer::new();
-    let data = data.layer(decompress).layer(middleware::from_fn_with_state(limits, body::mark_compressed));
-    layers(data.merge(probes(ops)), Some(stats))
+        .merge(pages);
+    layers(data, Some(stats))
 }
 
 /// The routes of the admin port: served from before the store opens.
 pub fn admin_router(ops: OpsState) -> Router {
-    layers(probes(ops.clone()).merge(Router::new().route("/flush", post(ops::flush_admin)).with_state(ops)), None)
+    let (probes, _) = probes().split_for_parts();
+    layers(probes.route("/flush", post(ops::flush_admin)).with_state(ops), None)
 }
 
-fn probes(ops: OpsState) -> Router {
-    Router::new()
-        .route("/livez", get(ops::livez))
+fn probes() -> OpenApiRouter<OpsState> {
+    OpenApiRouter::new()
+        .routes(routes!(ops::livez))
+        .routes(routes!(ops::readyz))
+        .routes(routes!(ops::startupz))
+        .routes(routes!(ops::metrics))
         .route("/health", get(ops::livez))
         .route("/healthz", get(ops::livez))
-        .route("/readyz", get(ops::readyz))
-        .route("/startupz", get(ops::startupz))
-        .route("/metrics", get(ops::metrics))
-        .with_state(ops)
 }
 
 /// What every route gets: panics become answers, errors become problems, requests are counted.
@@ -115,6 +145,16 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+
+    #[test]
+    fn the_committed_description_is_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
+        let text = description().to_pretty_json().unwrap() + "\n";
+        if option_env!("UPDATE_DOCS").is_some() {
+            std::fs::write(path, &text).unwrap();
+        }
+        assert!(std::fs::read_to_string(path).unwrap() == text, "run UPDATE_DOCS=1 cargo test --lib");
+    }
 
     #[tokio::test]
     async fn a_panic_is_a_problem_too_and_leaves_a_writes_outcome_open() {

@@ -229,3 +229,13 @@ async fn every_type_of_problem_points_to_its_explanation() {
     assert!(html.contains(&format!("id=\"{fragment}\"")), "{html}");
     assert!(!html.contains("http://") && !html.contains("https://"), "the page loads nothing from elsewhere");
 }
+
+#[tokio::test]
+async fn the_api_describes_itself() {
+    let z = TestServer::start().await;
+    let (status, description) = z.get("/openapi.json").await;
+    assert_eq!((status, &description["openapi"]), (StatusCode::OK, &json!("3.1.0")));
+    assert!(description["paths"]["/tables/{table}"]["post"].is_object());
+    let page = z.request(Method::GET, "/docs/").send().await.unwrap().text().await.unwrap();
+    assert!(page.contains("swagger") && !page.contains("https://"), "{page}");
+}

@@ -7,7 +7,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use crate::{
     api::{
@@ -15,6 +14,7 @@ use crate::{
         code::Code,
         error::Problem,
         extract::{self, Encoding, Group, NoParams, Params},
+        schema::{CommitToWrite, CommitWritten, Committed, GroupShown, GroupsShown, OffsetShown, OffsetWithLag, ProblemShown},
         state::AppState,
     },
     contracts::{
@@ -56,7 +56,18 @@ pub struct OffsetParams {
     partition: Option<String>,
 }
 
-/// `POST /consumers/{group}/commit`.
+/// Commit offsets: for each partition the next one to read. Durable before the answer.
+#[utoipa::path(
+    post,
+    path = "/consumers/{group}/commit",
+    tag = "consumers",
+    params(("group" = String, Path, description = "The consumer group", example = "billing")),
+    request_body(content = CommitToWrite),
+    responses(
+        (status = 200, description = "Committed", body = CommitWritten),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
 pub async fn commit(
     State(state): State<AppState>,
     Group(group): Group,
@@ -85,21 +96,38 @@ pub async fn commit(
         let partition = Partition::new(extract::table_name(&one.table)?, extract::partition_number(one.partition, &state.limits)?);
         offsets.push((partition, one.offset));
     }
-    let answer: Vec<Value> = offsets.iter().map(|(partition, offset)| entry(partition, *offset)).collect();
+    let committed = |(partition, offset): &(Partition, Offset)| Committed {
+        table: partition.table.to_string(),
+        partition: partition.number,
+        offset: *offset,
+    };
+    let commits = offsets.iter().map(committed).collect();
     state.consumers.commit(Commit { group: group.clone(), offsets, force }).await.map_err(|error| match error {
         // A commit is a statement about the table, not a read of it.
         StorageError::BeyondEnd { next, .. } => Problem::new(Code::CommitBeyondEnd, &error).with("next", next),
         error => error.into(),
     })?;
-    Ok(Json(json!({"group": group.as_str(), "commits": answer})).into_response())
+    Ok(Json(CommitWritten { group: group.to_string(), commits }).into_response())
 }
 
-/// `GET /consumers/{group}/offset`.
+/// Look up how far a group is in one partition.
+#[utoipa::path(
+    get,
+    path = "/consumers/{group}/offset",
+    tag = "consumers",
+    params(("group" = String, Path, description = "The consumer group", example = "billing"),
+        ("table" = String, Query, description = "The table; `topic` is accepted too"),
+        ("partition" = Option<u64>, Query, description = "0 if left out", maximum = 1023)),
+    responses(
+        (status = 200, description = "Its offset and lag", body = OffsetShown),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
 pub async fn offset(
     State(state): State<AppState>,
     Group(group): Group,
     Params(params): Params<OffsetParams>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<OffsetShown>, Problem> {
     let table = extract::table_name(&params.table)?;
     let number = params.partition.as_deref().map_or(Ok(0), |text| extract::number("partition", text))?;
     let partition = Partition::new(table, extract::partition_number(number.into(), &state.limits)?);
@@ -108,41 +136,71 @@ pub async fn offset(
     }
     let offsets = state.consumers.offsets(&group).await?;
     let offset = offsets.iter().find(|(other, _)| *other == partition).map(|(_, offset)| *offset);
-    Ok(Json(json!({
-        "group": group.as_str(),
-        "table": partition.table.as_str(),
-        "partition": partition.number,
-        "offset": offset,
-        "lag": lag(&state, &partition, offset),
-    })))
+    Ok(Json(OffsetShown {
+        group: group.to_string(),
+        lag: lag(&state, &partition, offset),
+        table: partition.table.to_string(),
+        partition: partition.number,
+        offset,
+    }))
 }
 
-/// `GET /consumers/{group}`.
+/// Look up how far a group is everywhere.
+#[utoipa::path(
+    get,
+    path = "/consumers/{group}",
+    tag = "consumers",
+    params(("group" = String, Path, description = "The consumer group", example = "billing")),
+    responses(
+        (status = 200, description = "All its offsets and lag", body = GroupShown),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
 pub async fn offsets(
     State(state): State<AppState>,
     Group(group): Group,
     Params(NoParams {}): Params<NoParams>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<GroupShown>, Problem> {
     let offsets = state.consumers.offsets(&group).await?;
     if offsets.is_empty() {
         return Err(StorageError::UnknownGroup(group).into());
     }
-    let show = |(partition, offset): &(Partition, Offset)| {
-        let mut shown = entry(partition, *offset);
-        shown["lag"] = json!(lag(&state, partition, Some(*offset)));
-        shown
+    let show = |(partition, offset): &(Partition, Offset)| OffsetWithLag {
+        table: partition.table.to_string(),
+        partition: partition.number,
+        offset: *offset,
+        lag: lag(&state, partition, Some(*offset)),
     };
-    let offsets: Vec<Value> = offsets.iter().map(show).collect();
-    Ok(Json(json!({"group": group.as_str(), "offsets": offsets})))
+    let offsets = offsets.iter().map(show).collect();
+    Ok(Json(GroupShown { group: group.to_string(), offsets }))
 }
 
-/// `GET /consumers`.
-pub async fn groups(State(state): State<AppState>, Params(NoParams {}): Params<NoParams>) -> Result<Json<Value>, Problem> {
+/// List the consumer groups.
+#[utoipa::path(
+    get,
+    path = "/consumers",
+    tag = "consumers",
+    responses(
+        (status = 200, description = "All groups", body = GroupsShown),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
+pub async fn groups(State(state): State<AppState>, Params(NoParams {}): Params<NoParams>) -> Result<Json<GroupsShown>, Problem> {
     let groups = state.consumers.groups().await?;
-    Ok(Json(json!({"groups": groups.iter().map(GroupName::as_str).collect::<Vec<_>>()})))
+    Ok(Json(GroupsShown { groups: groups.iter().map(GroupName::to_string).collect() }))
 }
 
-/// `DELETE /consumers/{group}`.
+/// Forget a consumer group.
+#[utoipa::path(
+    delete,
+    path = "/consumers/{group}",
+    tag = "consumers",
+    params(("group" = String, Path, description = "The consumer group", example = "billing")),
+    responses(
+        (status = 204, description = "Forgotten"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
 pub async fn delete(
     State(state): State<AppState>,
     Group(group): Group,
@@ -150,10 +208,6 @@ pub async fn delete(
 ) -> Result<StatusCode, Problem> {
     state.consumers.delete(group).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn entry(partition: &Partition, offset: Offset) -> Value {
-    json!({"table": partition.table.as_str(), "partition": partition.number, "offset": offset})
 }
 
 /// How many events are left to read; without a commit, all that can be read.

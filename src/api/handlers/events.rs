@@ -7,7 +7,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
-use serde_json::json;
 use tokio::time::Instant;
 
 use super::stream;
@@ -17,6 +16,7 @@ use crate::{
         code::Code,
         error::Problem,
         extract::{self, Encoding, Intake, Params, Table},
+        schema::{BulkToWrite, BulkWritten, ProblemShown, RecordToWrite, Written},
         state::AppState,
     },
     contracts::{
@@ -59,7 +59,30 @@ impl WriteParams {
     }
 }
 
-/// `POST /tables/{table}`.
+/// Write a record, or a stream of them.
+///
+/// The answer means that the records are on disk. A stream is committed in groups as it arrives; a bad line ends it, and
+/// the problem says its `line` and how many lines are `committed`.
+#[utoipa::path(
+    post,
+    path = "/tables/{table}",
+    tag = "events",
+    params(("table" = String, Path, description = "The table", example = "events"),
+        ("X-Partition" = Option<u64>, Header, description = "The partition, for protobuf"),
+        ("expected_offset" = Option<u64>, Query, description = "Write only if this is the next offset of the one partition written to"),
+        ("durability" = Option<String>, Query, description = "`cold`: answer when the events are in S3")),
+    request_body(content(
+        (RecordToWrite = "application/json"),
+        (Vec<u8> = "application/x-protobuf"),
+        (String = "application/x-ndjson"),
+    )),
+    responses(
+        (status = 201, description = "On disk", body = Written),
+        (status = 200, description = "Known already: nothing is written", body = Written),
+        (status = 202, description = "With `durability = os`: the operating system has it", body = Written),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
 pub async fn write(
     State(state): State<AppState>,
     Table(table): Table,
@@ -85,15 +108,31 @@ pub async fn write(
     let Some(Appended { partition, offset, duplicate }) = appended.first().copied() else {
         unreachable!("one event, one answer");
     };
-    let mut answer = json!({"offset": offset, "partition": partition, "table": table.as_str()});
-    if duplicate {
-        answer["duplicate"] = json!(true);
-    }
+    let answer = Written { offset, partition, table: table.to_string(), duplicate };
     let status = if duplicate { StatusCode::OK } else { written(&state, options) };
     Ok((status, Json(answer)).into_response())
 }
 
-/// `POST /tables/{table}/bulk`.
+/// Write up to 10,000 records, all or nothing.
+#[utoipa::path(
+    post,
+    path = "/tables/{table}/bulk",
+    tag = "events",
+    params(("table" = String, Path, description = "The table", example = "events"),
+        ("X-Partition" = Option<u64>, Header, description = "The partition of protobuf records that name none"),
+        ("expected_offset" = Option<u64>, Query, description = "Write only if this is the next offset of the one partition written to"),
+        ("durability" = Option<String>, Query, description = "`cold`: answer when the events are in S3")),
+    request_body(content(
+        (BulkToWrite = "application/json"),
+        (Vec<u8> = "application/x-protobuf"),
+    )),
+    responses(
+        (status = 201, description = "On disk", body = BulkWritten),
+        (status = 200, description = "All known already: nothing is written", body = BulkWritten),
+        (status = 202, description = "With `durability = os`: the operating system has them", body = BulkWritten),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
 pub async fn write_bulk(
     State(state): State<AppState>,
     Table(table): Table,
@@ -118,7 +157,7 @@ pub async fn write_bulk(
     let duplicates = appended.iter().filter(|one| one.duplicate).count();
     let offsets: Vec<Offset> = appended.iter().map(|one| one.offset).collect();
     let status = if duplicates == appended.len() { StatusCode::OK } else { written(&state, options) };
-    Ok((status, Json(json!({"offsets": offsets, "count": offsets.len(), "duplicates": duplicates}))).into_response())
+    Ok((status, Json(BulkWritten { count: offsets.len(), offsets, duplicates })).into_response())
 }
 
 /// The status of a write that stored something: 202 while only the operating system has it.

@@ -1,5 +1,7 @@
 //! For those who run Zombi: probes, metrics, `/stats`, flush now.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     extract::State,
@@ -14,29 +16,61 @@ use crate::{
         code::Code,
         error::Problem,
         extract::{NoParams, Params, Table},
+        schema::{Check, Flushed, Probe, ProblemShown, SegmentFlushed},
         state::{AppState, OpsState, Phase},
     },
     contracts::{
         error::StorageError,
         flusher::{Flush, FlushReport},
-        name::TableName,
+        name::{Partition, TableName},
+        sequence::OffsetRange,
         storage::TableStatus,
     },
     metrics,
 };
 
-/// `GET /livez`: the process makes progress. Never about S3, disk or load.
+/// Tell whether the process makes progress. Never about S3, disk or load.
+#[utoipa::path(
+    get,
+    path = "/livez",
+    tag = "operations",
+    responses(
+        (status = 200, description = "Yes", body = Probe),
+        (status = 503, description = "No", body = Probe),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
 pub async fn livez(Params(NoParams {}): Params<NoParams>) -> Response {
     probe(true, "process", "answers")
 }
 
-/// `GET /readyz`: recovered, and not draining. Never about S3.
+/// Tell whether requests should come: recovered, and not draining. Never about S3.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "operations",
+    responses(
+        (status = 200, description = "Yes", body = Probe),
+        (status = 503, description = "No", body = Probe),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
 pub async fn readyz(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Response {
     let phase = ops.lifecycle.phase();
     probe(phase == Phase::Ready, "lifecycle", phase_name(phase))
 }
 
-/// `GET /startupz`: recovered.
+/// Tell whether recovery has ended.
+#[utoipa::path(
+    get,
+    path = "/startupz",
+    tag = "operations",
+    responses(
+        (status = 200, description = "Yes", body = Probe),
+        (status = 503, description = "No", body = Probe),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
 pub async fn startupz(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Response {
     let phase = ops.lifecycle.phase();
     probe(phase >= Phase::Ready, "recovery", phase_name(phase))
@@ -50,17 +84,26 @@ fn phase_name(phase: Phase) -> &'static str {
     }
 }
 
-fn probe(passes: bool, check: &str, detail: &str) -> Response {
-    let (status, word) = if passes { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "unavailable") };
-    let body = json!({"status": word, "checks": [{"name": check, "status": word, "detail": detail}]});
-    let mut response = (status, Json(body)).into_response();
+fn probe(passes: bool, name: &'static str, detail: &'static str) -> Response {
+    let (code, status) = if passes { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "unavailable") };
+    let body = Probe { status, checks: vec![Check { name, status, detail }] };
+    let mut response = (code, Json(body)).into_response();
     if !passes {
         response.extensions_mut().insert(crate::api::error::Shaped); // a probe's 503 is an answer, not an error
     }
     response
 }
 
-/// `GET /metrics`.
+/// Show the metrics, for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operations",
+    responses(
+        (status = 200, description = "Prometheus text", body = String, content_type = "text/plain"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
 pub async fn metrics(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Response {
     metrics::collect_process();
     if let Some(hot) = ops.hot.get() {
@@ -75,7 +118,16 @@ pub async fn metrics(State(ops): State<OpsState>, Params(NoParams {}): Params<No
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], ops.prometheus.render()).into_response()
 }
 
-/// `GET /stats`.
+/// Show counts, rates and latencies since the start.
+#[utoipa::path(
+    get,
+    path = "/stats",
+    tag = "operations",
+    responses(
+        (status = 200, description = "The counts", body = Object),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
 pub async fn stats(State(state): State<AppState>, Params(NoParams {}): Params<NoParams>) -> Json<Value> {
     let tables = state.hot.tables();
     let unflushed = |table: &TableStatus| table.partitions.iter().map(|status| status.marks.unflushed().len()).sum::<u64>();
@@ -83,21 +135,40 @@ pub async fn stats(State(state): State<AppState>, Params(NoParams {}): Params<No
         "enabled": state.flush.is_some(),
         "unflushed_events": tables.iter().map(unflushed).sum::<u64>(),
     });
-    let shown = tables.iter().map(|table| (table.name.to_string(), tables::show(&state, table)));
-    Json(state.stats.show(flush, Value::Object(shown.collect())))
+    let shown: BTreeMap<_, _> = tables.iter().map(|table| (table.name.to_string(), tables::show(&state, table))).collect();
+    Json(state.stats.show(flush, json!(shown)))
 }
 
-/// `POST /flush`.
-pub async fn flush(State(state): State<AppState>, Params(NoParams {}): Params<NoParams>) -> Result<Json<Value>, Problem> {
+/// Move everything to S3 now; answers when it is there.
+#[utoipa::path(
+    post,
+    path = "/flush",
+    tag = "operations",
+    responses(
+        (status = 200, description = "What was moved", body = Flushed),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
+pub async fn flush(State(state): State<AppState>, Params(NoParams {}): Params<NoParams>) -> Result<Json<Flushed>, Problem> {
     flush_now(state.flush.as_deref(), None).await
 }
 
-/// `POST /tables/{table}/flush`.
+/// Move one table to S3 now; answers when it is there.
+#[utoipa::path(
+    post,
+    path = "/tables/{table}/flush",
+    tag = "operations",
+    params(("table" = String, Path, description = "The table", example = "events")),
+    responses(
+        (status = 200, description = "What was moved", body = Flushed),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
 pub async fn flush_table(
     State(state): State<AppState>,
     Table(table): Table,
     Params(NoParams {}): Params<NoParams>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Flushed>, Problem> {
     if state.hot.table(&table).is_none() {
         return Err(StorageError::UnknownTable(table).into());
     }
@@ -105,23 +176,24 @@ pub async fn flush_table(
 }
 
 /// `POST /flush` on the admin port.
-pub async fn flush_admin(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Result<Json<Value>, Problem> {
+pub async fn flush_admin(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Result<Json<Flushed>, Problem> {
     flush_now(ops.flush.get().map(AsRef::as_ref), None).await
 }
 
-async fn flush_now(flush: Option<&dyn Flush>, table: Option<TableName>) -> Result<Json<Value>, Problem> {
+async fn flush_now(flush: Option<&dyn Flush>, table: Option<TableName>) -> Result<Json<Flushed>, Problem> {
     let Some(flush) = flush else {
         return Err(Problem::new(Code::NoColdTier, "there is nowhere to flush to: s3.bucket is not set, or the store is not open yet"));
     };
     let report = flush.flush_now(table).await?;
-    Ok(Json(show(&report)))
+    Ok(Json(show(report)))
 }
 
-fn show(report: &FlushReport) -> Value {
-    let segments: Vec<Value> = report
-        .segments
-        .iter()
-        .map(|(partition, range)| json!({"table": partition.table.as_str(), "partition": partition.number, "start": range.start, "end": range.end}))
-        .collect();
-    json!({"events": report.events(), "bytes": report.bytes, "segments": segments})
+fn show(report: FlushReport) -> Flushed {
+    let segment = |(partition, range): (Partition, OffsetRange)| SegmentFlushed {
+        table: partition.table.to_string(),
+        partition: partition.number,
+        start: range.start,
+        end: range.end,
+    };
+    Flushed { events: report.events(), bytes: report.bytes, segments: report.segments.into_iter().map(segment).collect() }
 }

@@ -24,6 +24,7 @@ use crate::{
         error::Problem,
         extract::{self, Params, Table},
         memory::Reserved,
+        schema::{PageRead, ProblemShown},
         state::AppState,
     },
     contracts::{error::StorageError, name::TableName, storage::ReadLimit},
@@ -62,7 +63,38 @@ enum Shape {
     Events,
 }
 
-/// `GET /tables/{table}`.
+/// Read a table, hot and cold, as one list.
+///
+/// Partitions are merged by timestamp, ties by partition and offset; inside a partition always by offset. Following
+/// cursors gives every event exactly once. NDJSON is the whole rest, a record a line; `text/event-stream` goes on with
+/// every new event, and its ids are cursors.
+#[utoipa::path(
+    get,
+    path = "/tables/{table}",
+    tag = "events",
+    params(("table" = String, Path, description = "The table", example = "events"),
+        ("limit" = Option<u64>, Query, description = "Records of a page, 1 to 10,000; 100 if left out", minimum = 1, maximum = 10_000),
+        ("since" = Option<String>, Query, description = "Only events from then on: milliseconds, or RFC 3339"),
+        ("until" = Option<String>, Query, description = "Only events before then: milliseconds, or RFC 3339"),
+        ("partition" = Option<u64>, Query, description = "One partition only", maximum = 1023),
+        ("offset" = Option<u64>, Query, description = "Goes with `partition`: from this offset on"),
+        ("cursor" = Option<String>, Query, description = "Goes on where an earlier page ended, with its filters; alone beside `limit` and `wait`"),
+        ("wait" = Option<String>, Query, description = "Wait so long for the first new event if there is none: `30s`, `500ms`; at most 60 s"),
+        ("Last-Event-ID" = Option<String>, Header, description = "Resumes server-sent events")),
+    responses(
+        (
+            status = 200,
+            description = "A page, or the whole rest",
+            content(
+                (PageRead = "application/json"),
+                (Vec<u8> = "application/x-protobuf"),
+                (String = "application/x-ndjson"),
+                (String = "text/event-stream"),
+            )
+        ),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
 pub async fn read(
     State(state): State<AppState>,
     Table(table): Table,

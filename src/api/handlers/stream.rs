@@ -11,8 +11,6 @@ use axum::{
 };
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{FutureExt, future::BoxFuture};
-use serde::Serialize;
-use serde_json::json;
 
 use super::events::{self, WriteOptions};
 use crate::{
@@ -22,12 +20,12 @@ use crate::{
         error::Problem,
         extract::Intake,
         memory::Reserved,
+        schema::{Span, StreamWritten},
         state::AppState,
     },
     contracts::{
         event::Event,
         name::{PartitionNumber, TableName},
-        sequence::Offset,
         storage::Appended,
     },
 };
@@ -35,13 +33,6 @@ use crate::{
 /// So many records or bytes are read ahead of the group that is being committed.
 const GROUP_RECORDS: usize = 4096;
 const GROUP_BYTES: usize = 2 << 20;
-
-/// Where the records of one partition went.
-#[derive(Debug, Serialize)]
-struct Span {
-    first: Offset,
-    last: Offset,
-}
 
 /// What has become of the stream so far.
 #[derive(Debug, Default)]
@@ -78,7 +69,8 @@ pub async fn write(state: &AppState, table: TableName, options: WriteOptions, in
     let mut pieces = incoming.pieces(&state.limits);
     match run(&table, options, &mut pieces, &mut lines, &mut progress).await {
         Ok(()) => {
-            let answer = json!({"count": progress.count, "duplicates": progress.duplicates, "partitions": progress.partitions});
+            let Progress { count, duplicates, partitions, .. } = progress;
+            let answer = StreamWritten { count, duplicates, partitions };
             Ok((events::written(state, options), Json(answer)).into_response())
         }
         Err((line, problem)) => Err(problem.with("line", line).with("committed", progress.committed)),

@@ -1,12 +1,12 @@
 //! Which tables there are, and where their partitions stand.
 
 use axum::{Json, extract::State};
-use serde_json::{Value, json};
 
 use crate::{
     api::{
         error::Problem,
         extract::{NoParams, Params, Table},
+        schema::{PartitionShown, ProblemShown, TableShown, TablesShown},
         state::AppState,
     },
     contracts::{
@@ -16,43 +16,60 @@ use crate::{
     },
 };
 
-/// `GET /tables`.
-pub async fn list(State(state): State<AppState>, Params(NoParams {}): Params<NoParams>) -> Json<Value> {
-    let tables: Vec<Value> = state.hot.tables().iter().map(|table| show(&state, table)).collect();
-    Json(json!({"tables": tables}))
+/// List the tables.
+#[utoipa::path(
+    get,
+    path = "/tables",
+    tag = "tables",
+    responses(
+        (status = 200, description = "All tables", body = TablesShown),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
+pub async fn list(State(state): State<AppState>, Params(NoParams {}): Params<NoParams>) -> Json<TablesShown> {
+    Json(TablesShown { tables: state.hot.tables().iter().map(|table| show(&state, table)).collect() })
 }
 
-/// `GET /tables/{table}/partitions`.
+/// Show a table's partitions and where they stand.
+#[utoipa::path(
+    get,
+    path = "/tables/{table}/partitions",
+    tag = "tables",
+    params(("table" = String, Path, description = "The table", example = "events")),
+    responses(
+        (status = 200, description = "The table", body = TableShown),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
 pub async fn partitions(
     State(state): State<AppState>,
     Table(name): Table,
     Params(NoParams {}): Params<NoParams>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<TableShown>, Problem> {
     let table = state.hot.table(&name).ok_or(StorageError::UnknownTable(name))?;
     Ok(Json(show(&state, &table)))
 }
 
 /// A table, its partitions and its sizes in both tiers.
-pub fn show(state: &AppState, table: &TableStatus) -> Value {
-    let partitions: Vec<Value> = table.partitions.iter().map(|status| partition(state, table, status)).collect();
-    let sum = |field: &str| partitions.iter().filter_map(|partition| partition[field].as_u64()).sum::<u64>();
-    json!({
-        "table": table.name.as_str(),
-        "hot_bytes": sum("hot_bytes"),
-        "cold_bytes": sum("cold_bytes"),
-        "partitions": partitions,
-    })
+pub fn show(state: &AppState, table: &TableStatus) -> TableShown {
+    let partitions: Vec<_> = table.partitions.iter().map(|status| partition(state, table, status)).collect();
+    TableShown {
+        table: table.name.to_string(),
+        hot_bytes: partitions.iter().map(|partition| partition.hot_bytes).sum(),
+        cold_bytes: partitions.iter().map(|partition| partition.cold_bytes).sum(),
+        partitions,
+    }
 }
 
-fn partition(state: &AppState, table: &TableStatus, status: &PartitionStatus) -> Value {
+fn partition(state: &AppState, table: &TableStatus, status: &PartitionStatus) -> PartitionShown {
     let partition = Partition::new(table.name.clone(), status.number);
-    json!({
-        "partition": status.number,
-        "earliest": state.reader.earliest(&partition, status.marks.low),
-        "low": status.marks.low,
-        "flushed": status.marks.flushed,
-        "next": status.marks.next,
-        "hot_bytes": status.hot_bytes,
-        "cold_bytes": state.reader.cold_bytes(&partition),
-    })
+    PartitionShown {
+        partition: status.number,
+        earliest: state.reader.earliest(&partition, status.marks.low),
+        low: status.marks.low,
+        flushed: status.marks.flushed,
+        next: status.marks.next,
+        hot_bytes: status.hot_bytes,
+        cold_bytes: state.reader.cold_bytes(&partition),
+    }
 }
