@@ -296,6 +296,10 @@ async fn stop(
     {
         warn!("the flusher did not stop in time");
     }
+    if running.writer.is_finished() {
+        // Only a failed write ends it while the tier is there: whoever waits for the exit code must hear of it.
+        return Err(ended_early("writer", running.writer.await));
+    }
     let db = Arc::clone(&running.db);
     drop(running);
     let closed = task::spawn_blocking(move || db.close()).await;

@@ -101,9 +101,11 @@ pub async fn write(
     let (body, _reserved) = incoming.receive(&state.limits, &state.inflight).await?;
     let intake = Intake { limits: &state.limits, now_ms: state.clock.now_ms() };
     let event = match encoding {
-        Encoding::Protobuf => intake.protobuf_event(body, partition)?,
-        _ => intake.json_record(&body)?,
+        Encoding::Protobuf => intake.protobuf_event(body, partition),
+        _ => intake.json_record(&body),
     };
+    // The only record is the one that is wrong.
+    let event = event.map_err(|problem| problem.with("index", 0))?;
     let appended = append(&state, &table, vec![event], options).await?;
     let Some(Appended { partition, offset, duplicate }) = appended.first().copied() else {
         unreachable!("one event, one answer");
