@@ -63,7 +63,7 @@ impl Incoming {
     /// 413 over `limits.body_bytes`, 503 without memory, 408 or 400 if it does not arrive.
     pub async fn receive(self, limits: &Limits, budget: &Arc<Semaphore>) -> Result<(Bytes, Reserved), Problem> {
         let limit = if self.is_compressed { limits.decoded_body_bytes } else { limits.body_bytes };
-        let said = self.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let said = content_length(&self.headers);
         self.pieces(limits).collect(said, limit, budget).await
     }
 }
@@ -121,7 +121,7 @@ pub async fn discard_refused(request: Request, next: Next) -> Response {
 pub async fn mark_compressed(State(limits): State<Arc<Limits>>, mut request: Request, next: Next) -> Response {
     let headers = request.headers();
     if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        let said = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        let said = content_length(headers);
         let is_stream = matches!(extract::encoding(headers), Ok(Encoding::Ndjson));
         if !is_stream && said.is_some_and(|said| said > limits.body_bytes) {
             return too_large(limits.body_bytes).into_response();
@@ -129,6 +129,11 @@ pub async fn mark_compressed(State(limits): State<Arc<Limits>>, mut request: Req
         request.extensions_mut().insert(Compressed);
     }
     next.run(request).await
+}
+
+/// How long the body is, if its head says so.
+fn content_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn too_large(limit: usize) -> Problem {

@@ -17,7 +17,7 @@ use crate::{
         clock::{MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS, TimestampMs},
         event::Event,
         name::{GroupName, PartitionNumber, TableName},
-        payload::{BadPayload, Payload, PayloadKind},
+        payload::{self, BadPayload, Payload, PayloadKind},
         storage::TimeFilter,
     },
     proto::v1,
@@ -167,7 +167,7 @@ pub struct Intake<'a> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct JsonRecord<'a> {
-    #[serde(borrow, default, deserialize_with = "present")]
+    #[serde(borrow, default, deserialize_with = "payload::present")]
     payload: Option<&'a RawValue>,
     #[serde(default)]
     payload_base64: Option<String>,
@@ -186,11 +186,6 @@ struct JsonRecord<'a> {
 struct JsonBulk<'a> {
     #[serde(borrow)]
     records: Vec<&'a RawValue>,
-}
-
-/// A field that is there, even if it is `null`.
-fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// JSON from outside as a value.

@@ -2,6 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// Containers inside containers that a JSON payload may nest.
@@ -159,6 +160,14 @@ impl Payload {
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
+}
+
+/// Deserializes the field `payload`: one that is there is `Some`, even if it is `null`, which is a payload too.
+///
+/// # Errors
+/// The deserializer's.
+pub fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// Appends `text` as a JSON string.

@@ -22,7 +22,7 @@ use crate::contracts::{
     error::StorageError,
     event::{Event, Record},
     name::{Partition, PartitionNumber},
-    payload::{Payload, PayloadKind},
+    payload::{self, Payload, PayloadKind},
     sequence::{Offset, OffsetRange},
 };
 
@@ -162,7 +162,7 @@ struct Line<'a> {
     offset: Offset,
     timestamp_ms: i64,
     appended_ms: i64,
-    #[serde(borrow, default, deserialize_with = "present")]
+    #[serde(borrow, default, deserialize_with = "payload::present")]
     payload: Option<&'a RawValue>,
     #[serde(default)]
     payload_base64: Option<String>,
@@ -172,11 +172,6 @@ struct Line<'a> {
     idempotency_key: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
-}
-
-/// A field that is there, even if it is `null`.
-fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// Reads one frame's stored bytes, which must match its checksum and hold just the offsets in `range`.
