@@ -4,7 +4,7 @@ CARGO := cargo
 # Where cargo puts its binaries, wherever that was configured.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug
 
-.PHONY: help run test demo demo-kills release check setup
+.PHONY: help run test demo demo-kills contract release check setup
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -22,6 +22,10 @@ demo: setup ## Carry a data set through every tier and compare; DEMO_DATA=FILE f
 demo-kills: setup ## The same, killed -9 ten times on the way in
 	$(CARGO) build --locked --bins --examples
 	python3 tests/demo.py $(TARGET)/zombi $(TARGET)/examples/s3 --kills 10 $(if $(DEMO_DATA),--data $(DEMO_DATA))
+
+contract: setup ## Hold the server to its own OpenAPI description, with schemathesis
+	$(CARGO) build --locked --bins --examples
+	$$(.ci/python) tests/contract.py $(TARGET)/zombi $(TARGET)/examples/s3
 
 release: setup ## Build the binary that is shipped
 	$(CARGO) build --locked --release

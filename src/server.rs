@@ -106,7 +106,9 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
 
     // Before RocksDB opens, so that a long recovery can be watched.
     let admin = bind(&config, config.admin_port, "admin").await?;
-    let admin = task::spawn(net::serve(admin, api::admin_router(ops.clone()), net.clone(), stop_admin.clone(), Duration::from_secs(1)));
+    let admin_routes = api::admin_router(ops.clone(), config.limits.header_bytes);
+    let admin = net::serve(admin, admin_routes, net.clone(), stop_admin.clone(), Duration::from_secs(1));
+    let admin = task::spawn(admin);
 
     let (state, running) = open(&config, ops.clone(), stop_serving.clone()).await?;
     let main = bind(&config, config.port, "main").await?;

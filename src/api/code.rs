@@ -128,6 +128,9 @@ codes! {
     TooManyRecords "too_many_records" PAYLOAD_TOO_LARGE
         "A bulk write has more records than `limits.bulk_records`; `index` is the first that is too many."
         "Split it, or stream it as `application/x-ndjson`."
+    HeadTooLarge "head_too_large" REQUEST_HEADER_FIELDS_TOO_LARGE
+        "The request's path and headers are together over `limits.header_bytes`."
+        "Send fewer or shorter headers; event headers go into the record."
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE
         "The content type is not `application/json`, `application/x-protobuf` or `application/x-ndjson`, or the content encoding is not gzip or zstd."
         "Send one of these. Note that curl's `-d` alone says it sends a form: use `--json`."

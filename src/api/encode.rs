@@ -1,7 +1,8 @@
 //! Records become bytes: JSON, a JSON line each, or protobuf.
 
-use std::io::Write;
+use std::{io::Write, iter};
 
+use bytes::Bytes;
 use prost::Message;
 
 use crate::{
@@ -40,11 +41,22 @@ pub fn json_page(records: &[Record], has_more: bool, next_cursor: &str) -> Vec<u
     out
 }
 
-/// A page as one protobuf message.
-pub fn protobuf_page(records: Vec<Record>, has_more: bool, next_cursor: String) -> Vec<u8> {
+/// A page as one protobuf message, in pieces of about `piece` bytes: a message may be written field by field.
+pub fn protobuf_page(records: Vec<Record>, has_more: bool, next_cursor: String, piece: usize) -> impl Iterator<Item = Bytes> + Send {
     let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
-    let records = records.into_iter().map(protobuf_record).collect();
-    v1::ReadResponse { records, count, has_more, next_cursor }.encode_to_vec()
+    let mut records = records.into_iter().peekable();
+    let mut rest = Some(v1::ReadResponse { records: Vec::new(), count, has_more, next_cursor });
+    iter::from_fn(move || {
+        let mut out = Vec::with_capacity(piece);
+        while let Some(record) = records.next_if(|_| out.len() < piece) {
+            let one = v1::ReadResponse { records: vec![protobuf_record(record)], ..Default::default() };
+            out.extend_from_slice(&one.encode_to_vec());
+        }
+        if records.peek().is_none() {
+            out.extend_from_slice(&rest.take()?.encode_to_vec());
+        }
+        Some(Bytes::from(out))
+    })
 }
 
 fn protobuf_record(record: Record) -> v1::Record {
@@ -62,5 +74,38 @@ fn protobuf_record(record: Record) -> v1::Record {
         idempotency_key: event.idempotency_key,
         headers: event.headers,
         payload_kind: kind.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::contracts::{event::Event, payload::Payload};
+
+    proptest! {
+        #[test]
+        fn the_pieces_of_a_protobuf_page_are_one_message(payloads: Vec<String>, has_more: bool, piece in 1usize..200) {
+            let record = |(offset, text): (u64, &String)| Record {
+                partition: 2,
+                offset,
+                event: Event {
+                    payload: Payload::text(text.clone()),
+                    timestamp_ms: 7,
+                    appended_ms: 0,
+                    idempotency_key: Some("k".to_owned()),
+                    headers: [("a".to_owned(), "b".to_owned())].into(),
+                },
+            };
+            let records: Vec<_> = (0..).zip(&payloads).map(record).collect();
+            let pieces: Vec<_> = protobuf_page(records, has_more, "c".to_owned(), piece).collect();
+            let longest = payloads.iter().map(String::len).max().unwrap_or(0);
+            prop_assert!(pieces.iter().all(|bytes| bytes.len() < piece + longest + 100));
+            let page = v1::ReadResponse::decode(pieces.concat().as_slice()).unwrap();
+            let found: Vec<_> = page.records.iter().map(|record| record.payload.to_vec()).collect();
+            prop_assert_eq!(found, payloads.iter().map(|text| text.as_bytes().to_vec()).collect::<Vec<_>>());
+            prop_assert_eq!((page.count as usize, page.has_more, page.next_cursor.as_str()), (payloads.len(), has_more, "c"));
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use axum::body::{Body, Bytes, HttpBody};
+use futures_util::{Stream, StreamExt};
 use http_body_util::Full;
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -49,6 +50,16 @@ impl Reserved {
         }
         self.bytes = bytes;
         Ok(())
+    }
+
+    /// A body of pieces that keeps the share until the last is sent.
+    pub fn stream<E>(self, pieces: impl Stream<Item = Result<Bytes, E>> + Send + 'static) -> Body
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        Body::from_stream(pieces.inspect(move |_| {
+            let _reserved = &self;
+        }))
     }
 
     /// A body that keeps the share until it is sent.

@@ -73,6 +73,7 @@ pub fn description() -> utoipa::openapi::OpenApi {
 /// The routes of the main port.
 pub fn router(state: AppState) -> Router {
     let (ops, stats, limits) = (state.ops.clone(), Arc::clone(&state.stats), Arc::clone(&state.limits));
+    let head_bytes = limits.header_bytes;
     let (data, _) = described().split_for_parts();
     let (probes, _) = probes().split_for_parts();
     let pages = SwaggerUi::new("/docs").url("/openapi.json", description());
@@ -83,13 +84,13 @@ pub fn router(state: AppState) -> Router {
         .merge(probes.with_state(ops))
         .route("/docs/errors", get(docs::errors))
         .merge(pages);
-    layers(data, Some(stats))
+    layers(data, head_bytes, Some(stats))
 }
 
 /// The routes of the admin port: served from before the store opens.
-pub fn admin_router(ops: OpsState) -> Router {
+pub fn admin_router(ops: OpsState, head_bytes: usize) -> Router {
     let (probes, _) = probes().split_for_parts();
-    layers(probes.route("/flush", post(ops::flush_admin)).with_state(ops), None)
+    layers(probes.route("/flush", post(ops::flush_admin)).with_state(ops), head_bytes, None)
 }
 
 fn probes() -> OpenApiRouter<OpsState> {
@@ -103,14 +104,26 @@ fn probes() -> OpenApiRouter<OpsState> {
 }
 
 /// What every route gets: panics become answers, errors become problems, requests are counted.
-fn layers(router: Router, stats: Option<Arc<Stats>>) -> Router {
+fn layers(router: Router, head_bytes: usize, stats: Option<Arc<Stats>>) -> Router {
     router
         .fallback(|| async { StatusCode::NOT_FOUND })
         .layer(DefaultBodyLimit::disable()) // `body` has limits of its own, for streams too
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(head_bytes, bound_head))
         .layer(middleware::from_fn(body::discard_refused))
         .layer(middleware::from_fn(error::finish))
         .layer(middleware::from_fn_with_state(stats, count))
+}
+
+/// Refuses a request whose path and headers are over the limit.
+async fn bound_head(State(most): State<usize>, request: Request, next: Next) -> Response {
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    let bytes = path + request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum::<usize>();
+    if bytes > most {
+        return Problem::new(Code::HeadTooLarge, format!("path and headers have {bytes} bytes, limits.header_bytes is {most}"))
+            .into_response();
+    }
+    next.run(request).await
 }
 
 fn panicked(cause: Box<dyn Any + Send>) -> Response {
@@ -161,7 +174,7 @@ mod tests {
         async fn broken() {
             panic!("on purpose")
         }
-        let router = layers(Router::new().route("/tables/{table}", post(broken)), None);
+        let router = layers(Router::new().route("/tables/{table}", post(broken)), 8192, None);
         let request = Request::post("/tables/t").header("x-request-id", "mine").body(Body::empty()).unwrap();
         let response = router.oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);

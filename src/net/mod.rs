@@ -136,12 +136,14 @@ async fn connection(stream: TcpStream, router: Router, options: &NetOptions, sto
     }
     let io = TokioIo::new(Guard::new(stream, options.header_timeout, options.write_stall));
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_buf_size(options.header_bytes.max(8192));
+    // The router refuses a head over the limit with a problem; what is far over it never gets there.
+    let head_bytes = options.header_bytes.saturating_mul(2);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_buf_size(head_bytes.max(8192));
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(Some(options.header_timeout))
-        .max_header_list_size(u32::try_from(options.header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(Some(256));
     let service = TowerToHyperService::new(router);
     let served = builder.serve_connection(io, service);

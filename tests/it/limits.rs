@@ -181,3 +181,48 @@ async fn time_bounds_do_not_scan_the_table() {
     let scanned = metric(&z, "zombi_hot_scanned_events_total").await - before;
     assert!(scanned < 5000.0, "{scanned} events were looked at for ten");
 }
+
+#[tokio::test]
+async fn connections_over_the_limit_wait_until_one_ends() {
+    let z = TestServer::start_with(&[("limits.connections", "2"), ("limits.header_timeout_secs", "60")]).await;
+    let request = b"GET /livez HTTP/1.1\r\nhost: z\r\n\r\n";
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut socket = connect(&z).await;
+        socket.write_all(request).await.unwrap();
+        let mut first = [0; 12];
+        socket.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+        open.push(socket);
+    }
+    let mut waiting = connect(&z).await;
+    waiting.write_all(request).await.unwrap();
+    let mut first = [0; 12];
+    let early = tokio::time::timeout(Duration::from_millis(300), waiting.read_exact(&mut first)).await;
+    assert!(early.is_err(), "a third connection was served beside two");
+    drop(open.pop());
+    waiting.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+}
+
+#[tokio::test]
+async fn a_head_over_the_limit_is_a_problem() {
+    let z = TestServer::start_with(&[("limits.header_bytes", "8192")]).await;
+    for bytes in [9_000, 14_000] {
+        let request = z.request(Method::POST, "/tables/t").header("x-large", "x".repeat(bytes)).json(&json!({"payload": 1}));
+        let (status, problem) = answer(request.send().await.unwrap()).await;
+        assert_eq!(
+            (status.as_u16(), &problem["code"], &problem["outcome"]),
+            (431, &json!("head_too_large"), &json!("not_written")),
+            "{problem}"
+        );
+    }
+    // What is far over it is refused before it is a request; the connection ends.
+    let mut socket = connect(&z).await;
+    let head = format!("GET /livez HTTP/1.1\r\nhost: z\r\nx-large: {}", "x".repeat(100_000));
+    drop(socket.write_all(head.as_bytes()).await);
+    let mut text = Vec::new();
+    drop(socket.read_to_end(&mut text).await);
+    assert!(text.is_empty() || text.starts_with(b"HTTP/1.1 431"), "{:?}", String::from_utf8_lossy(&text));
+    assert_eq!(z.post("/tables/t", &json!({"payload": 1})).await.0, StatusCode::CREATED);
+}

@@ -98,10 +98,17 @@ async fn a_page_ends_at_eight_mebibytes() {
 }
 
 #[tokio::test]
-async fn wrong_reads_are_refused() {
-    let z = TestServer::start().await;
+async fn wrong_reads_are_refused_hot_and_cold() {
+    let z = TestServer::start_tiered(&[]).await;
     z.post("/tables/t", &json!({"payload": 1})).await;
     z.post("/tables/u", &json!({"payload": 1})).await;
+    refuse_wrong_reads(&z).await;
+    z.flush_and_evict().await;
+    assert_eq!(z.partition("t", 0).await["low"], 1);
+    refuse_wrong_reads(&z).await;
+}
+
+async fn refuse_wrong_reads(z: &TestServer) {
     let (_, page) = z.get("/tables/u").await;
     let of_another_table = format!("cursor={}", page["next_cursor"].as_str().unwrap());
     let cases = [
@@ -115,6 +122,10 @@ async fn wrong_reads_are_refused() {
         ("wait=61s", 400, "bad_query"),
         ("colour=red", 400, "bad_query"),
         ("cursor=AQABAAHabHYk&since=1", 400, "bad_query"),
+        ("limit=1&limit=2", 400, "bad_query"),
+        ("partition=0&offset=2", 416, "offset_beyond_end"),
+        ("partition=0&offset=-1", 400, "bad_query"),
+        ("partition=5&offset=1", 416, "offset_beyond_end"),
         ("cursor=AAAA", 400, "bad_cursor"),
         (&of_another_table, 400, "bad_cursor"),
     ];
@@ -124,9 +135,20 @@ async fn wrong_reads_are_refused() {
     }
     let (status, problem) = z.get("/tables/nope").await;
     assert_eq!((status, &problem["code"]), (StatusCode::NOT_FOUND, &json!("unknown_table")));
-    let (status, problem) = answer_of(&z, Method::PUT, "/tables/t").await;
+    let (status, problem) = answer_of(z, Method::PUT, "/tables/t").await;
     assert_eq!((status, &problem["code"]), (StatusCode::METHOD_NOT_ALLOWED, &json!("method_not_allowed")));
     assert_eq!(z.get("/nope").await.1["code"], "unknown_route");
+    let wrong_commits = [
+        (json!({"table": "t", "partition": 0, "offset": 2}), 422, "commit_beyond_end"),
+        (json!({"table": "a b", "partition": 0, "offset": 0}), 400, "bad_table_name"),
+        (json!({"table": "nope", "partition": 0, "offset": 0}), 404, "unknown_table"),
+        (json!({"table": "t", "partition": 0, "offset": 0, "x": 1}), 400, "bad_json"),
+    ];
+    for (body, status, code) in wrong_commits {
+        let (found, problem) = z.post("/consumers/g/commit", &body).await;
+        assert_eq!((found.as_u16(), &problem["code"]), (status, &json!(code)), "{body}");
+    }
+    assert_eq!(z.get("/consumers/a%20b").await.1["code"], "bad_group_name");
 }
 
 async fn answer_of(z: &TestServer, method: Method, path: &str) -> (StatusCode, Value) {

@@ -51,7 +51,7 @@ async fn json_text_is_kept_byte_for_byte() {
 
 #[tokio::test]
 async fn protobuf_goes_in_and_out() {
-    let z = TestServer::start().await;
+    let z = TestServer::start_tiered(&[]).await;
     let event = |payload: &'static [u8], key: Option<&str>| zombi::proto::v1::Event {
         payload: payload.into(),
         timestamp_ms: Some(5),
@@ -67,15 +67,19 @@ async fn protobuf_goes_in_and_out() {
     let (status, body) = answer(request.body(bulk.encode_to_vec()).send().await.unwrap()).await;
     assert_eq!((status, body), (StatusCode::CREATED, json!({"offsets": [1, 2], "count": 2, "duplicates": 0})));
 
-    let (_, page) = z.get("/tables/t?partition=7&offset=0").await;
-    assert_eq!(
-        page["records"][0],
-        json!({"payload": "text", "timestamp_ms": 5, "partition": 7, "offset": 0, "idempotency_key": "k", "headers": {"h": "v"}})
-    );
-    assert_eq!(page["records"][1]["payload_base64"], "/wA=");
-    let request = z.request(Method::GET, "/tables/t").header("accept", PROTOBUF);
-    let page = zombi::proto::v1::ReadResponse::decode(request.send().await.unwrap().bytes().await.unwrap()).unwrap();
-    assert_eq!((page.count, page.has_more, page.records[1].payload.as_ref()), (3, false, [255u8, 0].as_slice()));
+    for low in [0, 3] {
+        assert_eq!(z.partition("t", 7).await["low"], low);
+        let (_, page) = z.get("/tables/t?partition=7&offset=0").await;
+        assert_eq!(
+            page["records"][0],
+            json!({"payload": "text", "timestamp_ms": 5, "partition": 7, "offset": 0, "idempotency_key": "k", "headers": {"h": "v"}})
+        );
+        assert_eq!(page["records"][1]["payload_base64"], "/wA=");
+        let request = z.request(Method::GET, "/tables/t").header("accept", PROTOBUF);
+        let page = zombi::proto::v1::ReadResponse::decode(request.send().await.unwrap().bytes().await.unwrap()).unwrap();
+        assert_eq!((page.count, page.has_more, page.records[1].payload.as_ref()), (3, false, [255u8, 0].as_slice()));
+        z.flush_and_evict().await;
+    }
 
     for bad in ["x", "-1", "1.0", "", "+1"] {
         let request = z.request(Method::POST, "/tables/t").header("content-type", PROTOBUF).header("x-partition", bad);

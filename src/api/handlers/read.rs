@@ -1,15 +1,14 @@
 //! Reads of a table: pages, and the whole rest as a stream.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
-    body::Body,
     extract::State,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt, stream};
 use serde::Deserialize;
 use tokio::{
     sync::SemaphorePermit,
@@ -111,23 +110,29 @@ pub async fn read(
     }
     let query = params.query(&state, table)?;
     match shape {
-        Shape::Ndjson => return stream(&state, query, limit).await,
+        Shape::Ndjson => return rest(&state, query, limit).await,
         Shape::Events => return tail::tail(&state, query, limit).await,
         Shape::Json | Shape::Protobuf => {}
     }
     let started = Instant::now();
     let limit = ReadLimit { records: limit.unwrap_or(DEFAULT_LIMIT), bytes: state.limits.page_bytes };
     let (page, _turn) = page(&state, &query, limit, wait).await?;
-    let (records, bytes) = (page.records.len() as u64, page.records.iter().map(|record| record.event.size() as u64).sum());
+    let (records, bytes): (u64, u64) = (page.records.len() as u64, page.records.iter().map(|record| record.event.size() as u64).sum());
     state.stats.read(records, bytes, started.elapsed());
     metrics::read(records);
     let next_cursor = cursor::encode(&query, &page.next);
     let (media_type, body) = match shape {
-        Shape::Protobuf => (PROTOBUF, encode::protobuf_page(page.records, page.has_more, next_cursor)),
-        _ => ("application/json", encode::json_page(&page.records, page.has_more, &next_cursor)),
+        Shape::Protobuf => {
+            let reserved = Reserved::take(&state.responses, usize::try_from(bytes).unwrap_or(usize::MAX) + 2 * STREAM_PIECE)?;
+            let pieces = encode::protobuf_page(page.records, page.has_more, next_cursor, STREAM_PIECE);
+            (PROTOBUF, reserved.stream(stream::iter(pieces).map(Ok::<_, Infallible>)))
+        }
+        _ => {
+            let body = encode::json_page(&page.records, page.has_more, &next_cursor);
+            ("application/json", Reserved::take(&state.responses, body.len())?.body(body))
+        }
     };
-    let reserved = Reserved::take(&state.responses, body.len())?;
-    Ok(([(header::CONTENT_TYPE, media_type)], reserved.body(body)).into_response())
+    Ok(([(header::CONTENT_TYPE, media_type)], body).into_response())
 }
 
 impl ReadParams {
@@ -205,18 +210,17 @@ async fn page<'a>(
 }
 
 /// The whole rest as it is now, a record a line.
-async fn stream(state: &AppState, query: ReadQuery, limit: Option<usize>) -> Result<Response, Problem> {
+async fn rest(state: &AppState, query: ReadQuery, limit: Option<usize>) -> Result<Response, Problem> {
     let chunk = ReadLimit { records: STREAM_RECORDS, bytes: STREAM_BYTES };
     let reserved = Reserved::take(&state.responses, 2 * STREAM_BYTES)?;
     let mut merge = state.reader.rest(query, chunk)?;
     merge.peek().await?; // an error now is a status, later it can only break the answer off
-    let body = Body::from_stream(lines(state.clone(), merge, limit.unwrap_or(usize::MAX), reserved));
+    let body = reserved.stream(lines(state.clone(), merge, limit.unwrap_or(usize::MAX)));
     Ok((StatusCode::OK, [(header::CONTENT_TYPE, NDJSON)], body).into_response())
 }
 
-fn lines(state: AppState, mut merge: Merge, limit: usize, reserved: Reserved) -> impl Stream<Item = Result<Bytes, StorageError>> {
+fn lines(state: AppState, mut merge: Merge, limit: usize) -> impl Stream<Item = Result<Bytes, StorageError>> {
     async_stream::try_stream! {
-        let _reserved = reserved; // until the last byte is sent
         let (mut out, mut left) = (Vec::with_capacity(STREAM_PIECE + 4096), limit);
         let (mut records, mut bytes, started) = (0, 0, Instant::now());
         while left > 0 && merge.peek().await?.is_some() {
