@@ -1,12 +1,17 @@
 //! The commands and their exit codes.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, BufWriter, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
     config::{BadConfig, Config},
     contracts::error::StorageError,
+    inspect::{self, InspectError},
     server::{self, ServerError},
     telemetry,
 };
@@ -53,10 +58,46 @@ struct SettingFlags {
 enum Command {
     /// Run the server (the default)
     Serve,
+    /// Look at the segments in the bucket
+    Segments {
+        #[command(subcommand)]
+        command: SegmentsCommand,
+    },
+    /// Look at the manifests in the bucket
+    Manifest {
+        #[command(subcommand)]
+        command: ManifestCommand,
+    },
     /// Look at the settings
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum SegmentsCommand {
+    /// List those that exist
+    List {
+        /// Of this table only
+        #[arg(long)]
+        table: Option<String>,
+    },
+    /// Audit the bucket: every object, checksum and offset; fails if anything is wrong
+    Verify,
+    /// Print the events of one, a JSON line each
+    Cat {
+        /// Its key as `list` shows it
+        key: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ManifestCommand {
+    /// Print one as JSON
+    Show {
+        /// Its number; the last if left out
+        number: Option<u64>,
     },
 }
 
@@ -81,6 +122,14 @@ pub fn run() -> ExitCode {
     };
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(config),
+        Command::Segments { command } => look(async |out: &mut dyn Write| match command {
+            SegmentsCommand::List { table } => inspect::list(&config, table.as_deref(), out).await,
+            SegmentsCommand::Verify => inspect::verify(&config, out).await,
+            SegmentsCommand::Cat { key } => inspect::cat(&config, &key, out).await,
+        }),
+        Command::Manifest { command: ManifestCommand::Show { number } } => {
+            look(async |out: &mut dyn Write| inspect::show(&config, number, out).await)
+        }
         Command::Config { command: ConfigCommand::Check } => {
             println!("the settings can be used");
             ExitCode::SUCCESS
@@ -95,6 +144,27 @@ pub fn run() -> ExitCode {
                 ExitCode::from(exit::FAILED)
             }
         },
+    }
+}
+
+/// Runs a command that looks at the bucket.
+#[allow(clippy::print_stderr)] // commands speak to a person
+fn look(command: impl AsyncFnOnce(&mut dyn Write) -> Result<(), InspectError>) -> ExitCode {
+    let looked = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(async {
+            let mut out = BufWriter::new(io::stdout().lock());
+            command(&mut out).await?;
+            Ok(out.flush()?)
+        }),
+        Err(error) => Err(error.into()),
+    };
+    match looked {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(InspectError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS, // `| head`
+        Err(error) => {
+            eprintln!("zombi: {error}");
+            ExitCode::from(exit::FAILED)
+        }
     }
 }
 

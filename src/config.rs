@@ -74,6 +74,8 @@ pub struct Config {
     pub hot: Hot,
     /// What is kept of S3 in memory.
     pub cold: Cold,
+    /// Merging of small segments.
+    pub compaction: Compaction,
     /// Idempotency keys.
     pub idempotency: Idempotency,
     /// What one request may ask for.
@@ -106,6 +108,8 @@ pub struct S3 {
     pub prefix: String,
     /// Whether a missing bucket is made.
     pub create_bucket: bool,
+    /// Whether a store is taken that cannot keep two writers apart.
+    pub unfenced: bool,
     /// Seconds that one attempt of a request may take.
     pub attempt_timeout_secs: u64,
     /// How often a request is tried.
@@ -122,6 +126,8 @@ pub struct Flush {
     pub segment_bytes: u64,
     /// Segments written at once.
     pub parallel: usize,
+    /// Memory that they may take together, in bytes.
+    pub memory_bytes: usize,
 }
 
 /// Segments.
@@ -154,6 +160,20 @@ pub struct Hot {
 pub struct Cold {
     /// Bytes of decoded frames.
     pub cache_bytes: u64,
+}
+
+/// Merging of small segments, and what goes with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compaction {
+    /// Seconds between two looks at segments and retention.
+    pub interval_secs: u64,
+    /// Neighbours of a size that are worth a merge.
+    pub min_segments: usize,
+    /// Bytes of a merged object at most.
+    pub max_bytes: u64,
+    /// Seconds for which replaced objects stay.
+    pub grace_secs: u64,
 }
 
 /// Idempotency keys.
@@ -191,10 +211,11 @@ impl Default for Config {
                 region: "us-east-1".to_owned(),
                 prefix: String::new(),
                 create_bucket: false,
+                unfenced: false,
                 attempt_timeout_secs: 30,
                 attempts: 3,
             },
-            flush: Flush { interval_secs: 5, segment_bytes: 64 << 20, parallel: 4 },
+            flush: Flush { interval_secs: 5, segment_bytes: 64 << 20, parallel: 4, memory_bytes: 256 << 20 },
             segment: Segment { compression: Compression::Zstd },
             hot: Hot {
                 retention_secs: 3600,
@@ -204,6 +225,7 @@ impl Default for Config {
                 write_buffer_bytes: 32 << 20,
             },
             cold: Cold { cache_bytes: 64 << 20 },
+            compaction: Compaction { interval_secs: 30, min_segments: 10, max_bytes: 64 << 20, grace_secs: 600 },
             idempotency: Idempotency { window_secs: 7 * 24 * 60 * 60 },
             limits: Limits::default(),
             shutdown: Shutdown { delay_secs: 0, drain_secs: 15, flush_secs: 60 },
@@ -304,6 +326,8 @@ impl Config {
         };
         require(self.flush.segment_bytes >= 1, "flush.segment_bytes must be at least 1");
         require(self.flush.parallel >= 1, "flush.parallel must be at least 1");
+        require((1..=u32::MAX as usize).contains(&self.flush.memory_bytes), "flush.memory_bytes must be at least 1 and below 4 GiB");
+        require(self.compaction.min_segments >= 2, "compaction.min_segments must be at least 2");
         require(self.limits.page_records >= 1, "limits.page_records must be at least 1");
         require(self.limits.partitions_per_table >= 1, "limits.partitions_per_table must be at least 1");
         require(self.limits.write_queue >= 1, "limits.write_queue must be at least 1");

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod contracts;
 pub mod flusher;
+pub mod inspect;
 pub mod metrics;
 pub mod net;
 pub mod proto;

@@ -22,6 +22,8 @@ const FLUSHED_BYTES: &str = "zombi_flush_bytes_total";
 const FLUSH_FAILURES: &str = "zombi_flush_failures_total";
 const EVICTED: &str = "zombi_hot_evicted_events_total";
 const HOT_BYTES: &str = "zombi_hot_bytes";
+const COMPACTED_SEGMENTS: &str = "zombi_compacted_segments_total";
+const COMPACTED_BYTES: &str = "zombi_compacted_bytes_total";
 const UNFLUSHED_BYTES: &str = "zombi_unflushed_bytes";
 const UNFLUSHED_EVENTS: &str = "zombi_unflushed_events";
 const BUILD_INFO: &str = "zombi_build_info";
@@ -62,6 +64,8 @@ fn describe() {
     describe_counter!(FLUSHED_SEGMENTS, "Segments that a manifest names.");
     describe_counter!(FLUSHED_BYTES, Unit::Bytes, "Bytes of those segments' objects.");
     describe_counter!(FLUSH_FAILURES, "Flush rounds in which something failed; it is tried again.");
+    describe_counter!(COMPACTED_SEGMENTS, "Segments that were merged into larger ones.");
+    describe_counter!(COMPACTED_BYTES, Unit::Bytes, "Bytes of the merged objects.");
     describe_counter!(EVICTED, "Events dropped from RocksDB because S3 has them.");
     describe_gauge!(HOT_BYTES, Unit::Bytes, "Stored bytes of the events in RocksDB.");
     describe_gauge!(UNFLUSHED_BYTES, Unit::Bytes, "Stored bytes of the events that are in RocksDB alone.");
@@ -126,6 +130,12 @@ pub fn flushed(segments: u64, events: u64, bytes: u64) {
     counter!(FLUSHED_SEGMENTS).increment(segments);
     counter!(FLUSHED_EVENTS).increment(events);
     counter!(FLUSHED_BYTES).increment(bytes);
+}
+
+/// Counts segments that were merged into one.
+pub fn compacted(segments: u64, bytes: u64) {
+    counter!(COMPACTED_SEGMENTS).increment(segments);
+    counter!(COMPACTED_BYTES).increment(bytes);
 }
 
 /// Counts a flush round in which something failed.

@@ -22,7 +22,7 @@ use crate::{
         state::{AppState, Lifecycle, OpsState, Phase},
         stats::Stats,
     },
-    config::{Compression, Config, Durability},
+    config::{self, Compression, Config, Durability},
     contracts::{
         clock::{Clock, SystemClock},
         cold_storage::ColdStorage,
@@ -38,15 +38,22 @@ use crate::{
     shutdown::Signals,
     storage::{
         cold::S3Cold,
+        compact::CompactOptions,
         disk::{Disk, Reserve},
+        fence::Fence,
         hot::RocksHot,
-        reconcile,
+        probe,
+        recovery::{Recovery, Relation},
+        reserve::Reserver,
         rocksdb::{Db, OpenOptions},
         s3::{Objects, S3Options},
+        upkeep::{Upkeep, UpkeepOptions},
         writer::WriterOptions,
     },
 };
 
+/// The longest wait before the bucket is tried again.
+const OPEN_RETRY: Duration = Duration::from_secs(5);
 /// How long the writer gets to answer what is in its queue after everyone else has stopped.
 const WRITER_END: Duration = Duration::from_secs(10);
 /// The wait before the last flush is tried again.
@@ -75,9 +82,12 @@ pub enum ServerError {
 struct Running {
     db: Arc<Db>,
     writer: JoinHandle<Result<(), StorageError>>,
+    hot: Arc<dyn HotStorage>,
+    cold: Option<Arc<dyn ColdStorage>>,
     flusher: Option<JoinHandle<Result<(), StorageError>>>,
     flush: Option<Arc<FlushHandle>>,
     stop_flusher: CancellationToken,
+    upkeep: JoinHandle<()>,
     _disk: AbortOnDropHandle<()>,
 }
 
@@ -110,7 +120,14 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     let admin = net::serve(admin, admin_routes, net.clone(), stop_admin.clone(), Duration::from_secs(1));
     let admin = task::spawn(admin);
 
-    let (state, running) = open(&config, ops.clone(), stop_serving.clone()).await?;
+    let (state, running) = tokio::select! {
+        biased;
+        signal = signals.next() => {
+            info!(signal, "stopping before the store was open");
+            return Ok(());
+        }
+        opened = open(&config, ops.clone(), stop_serving.clone()) => opened?,
+    };
     let main = bind(&config, config.port, "main").await?;
     let drain = Duration::from_secs(config.shutdown.drain_secs);
     let serving = task::spawn(net::serve(main, api::router(state), net, stop_serving.clone(), drain));
@@ -150,26 +167,53 @@ async fn open(config: &Config, ops: OpsState, stopping: CancellationToken) -> Re
     let reserve = Reserve { bytes: config.limits.disk_reserve_bytes, percent: config.limits.disk_reserve_percent };
     let disk = Disk::new(&config.data_dir, reserve);
     let disk = Arc::new(disk.map_err(|source| ServerError::Io { what: "asking the volume for its free space".to_owned(), source })?);
-    let (hot, writer) = RocksHot::new(Arc::clone(&db), catalog, Arc::clone(&disk), Arc::clone(&clock), config.limits.write_queue, options)?;
+    let fence = Arc::new(Fence::default());
+    let (rocks, writer) = RocksHot::new(
+        Arc::clone(&db),
+        catalog,
+        Arc::clone(&disk),
+        Arc::clone(&clock),
+        Arc::clone(&fence),
+        config.limits.write_queue,
+        options,
+    )?;
     let writer = task::spawn_blocking(move || writer.run());
-    let consumers: Arc<dyn ConsumerStorage> = hot.clone();
-    let hot: Arc<dyn HotStorage> = hot;
+    let consumers: Arc<dyn ConsumerStorage> = rocks.clone();
+    let hot: Arc<dyn HotStorage> = rocks.clone();
 
-    let cold = open_bucket(config, &db, hot.as_ref(), &clock).await?;
     let stop_flusher = CancellationToken::new();
-    let (mut flusher, mut flush) = (None, None);
-    if let Some(cold) = &cold {
-        let tiers = Tiers { hot: Arc::clone(&hot), consumers: Arc::clone(&consumers), cold: Arc::clone(cold), clock: Arc::clone(&clock) };
+    let (mut flusher, mut flush, mut cold, mut bucket) = (None, None, None, None);
+    if let Some(s3) = connect(config).await {
+        let (reserver, reserving) = Reserver::new(Arc::clone(&s3));
+        rocks.reserve_with(reserver);
+        task::spawn(reserving);
+        let recovery = Recovery {
+            cold: Arc::clone(&s3),
+            journal: Arc::new(rocks.journal()?),
+            hot: rocks,
+            store_id: db.store_id(),
+            fence,
+            idempotency_window_ms: window_ms,
+            clock: Arc::clone(&clock),
+        };
+        let tier: Arc<dyn ColdStorage> = s3.clone();
+        let tiers = Tiers { hot: Arc::clone(&hot), consumers: Arc::clone(&consumers), cold: Arc::clone(&tier), clock: Arc::clone(&clock) };
         let (runner, handle) = Flusher::new(tiers, flush_options(config));
-        flusher = Some(task::spawn(runner.run(stop_flusher.clone())));
         let handle = Arc::new(handle);
+        flusher = Some(open_bucket(config, recovery, runner, &handle, stop_flusher.clone()).await?);
         drop(ops.flush.set(Arc::clone(&handle) as Arc<dyn Flush>));
         flush = Some(handle);
+        cold = Some(tier);
+        bucket = Some(s3);
+    } else {
+        warn!("s3.bucket is not set: events stay on this volume only");
     }
+    let upkeep = Upkeep { hot: Arc::clone(&hot), cold: bucket, clock: Arc::clone(&clock), options: upkeep_options(config) };
+    let upkeep = task::spawn(upkeep.run(stop_flusher.clone()));
     drop(ops.hot.set(Arc::clone(&hot)));
     let state = AppState {
-        reader: TieredReader::new(Arc::clone(&hot), cold),
-        hot,
+        reader: TieredReader::new(Arc::clone(&hot), cold.clone()),
+        hot: Arc::clone(&hot),
         consumers,
         flush: flush.clone().map(|handle| handle as Arc<dyn Flush>),
         clock,
@@ -183,7 +227,7 @@ async fn open(config: &Config, ops: OpsState, stopping: CancellationToken) -> Re
         ops,
     };
     let disk = AbortOnDropHandle::new(task::spawn(async move { disk.watch().await }));
-    Ok((state, Running { db, writer, flusher, flush, stop_flusher, _disk: disk }))
+    Ok((state, Running { db, writer, hot, cold, flusher, flush, stop_flusher, upkeep, _disk: disk }))
 }
 
 async fn open_volume(
@@ -202,42 +246,124 @@ async fn open_volume(
     Ok(opened?)
 }
 
-/// Takes over the bucket's manifest chain, if there is a bucket, and marks what a crash has left unmarked.
-async fn open_bucket(
-    config: &Config,
-    db: &Db,
-    hot: &dyn HotStorage,
-    clock: &Arc<dyn Clock>,
-) -> Result<Option<Arc<dyn ColdStorage>>, ServerError> {
-    let Some(bucket) = config.s3.bucket.clone() else {
-        warn!("s3.bucket is not set: events stay on this volume only");
-        return Ok(None);
-    };
+/// The cold tier, not yet open, if there is to be one.
+async fn connect(config: &Config) -> Option<Arc<S3Cold>> {
+    let options = s3_options(config)?;
+    Some(Arc::new(S3Cold::new(Objects::connect(&options).await, config.cold.cache_bytes)))
+}
+
+/// Where the bucket is, if there is one.
+pub fn s3_options(config: &Config) -> Option<S3Options> {
+    let bucket = config.s3.bucket.clone()?;
     let prefix = match config.s3.prefix.trim_end_matches('/') {
         "" => String::new(),
         prefix => format!("{prefix}/"),
     };
-    let options = S3Options {
+    Some(S3Options {
         bucket,
         endpoint: config.s3.endpoint.clone(),
         region: config.s3.region.clone(),
         prefix,
-        create_bucket: config.s3.create_bucket,
         attempt_timeout: Duration::from_secs(config.s3.attempt_timeout_secs),
         attempts: config.s3.attempts,
+    })
+}
+
+/// Opens the bucket and brings it together with the volume; then the flusher runs. If S3 does not answer and the volume can
+/// serve by itself, that goes on behind; a volume that must recover from S3 waits for it.
+async fn open_bucket(
+    config: &Config,
+    recovery: Recovery,
+    flusher: Flusher,
+    flush: &Arc<FlushHandle>,
+    stop: CancellationToken,
+) -> Result<JoinHandle<Result<(), StorageError>>, ServerError> {
+    let options = config.s3.clone();
+    let mut wait = Duration::from_millis(200);
+    let relation = loop {
+        match open_once(&options, &recovery, false).await {
+            Ok(relation) => break relation,
+            Err(error) if error.is_retryable() && recovery.may_serve_alone().await => {
+                warn!(%error, "S3 does not answer: serving what is on the volume, and trying on");
+                return Ok(task::spawn(async move {
+                    open_later(&options, &recovery, &stop).await?;
+                    drop(recovery);
+                    flusher.run(stop).await
+                }));
+            }
+            Err(error) if error.is_retryable() => {
+                warn!(%error, "S3 does not answer, and there is nothing on the volume yet: waiting for it")
+            }
+            Err(error) => return Err(error.into()),
+        }
+        sleep(wait).await;
+        wait = OPEN_RETRY.min(wait * 2);
     };
-    let objects = Objects::connect(&options).await;
+    let flusher = task::spawn(flusher.run(stop));
+    if relation == Relation::Behind {
+        while let Err(error) = finish(&recovery, flush.as_ref()).await {
+            if !error.is_retryable() {
+                return Err(error.into());
+            }
+            warn!(%error, "recovery could not be ended, will retry");
+            sleep(OPEN_RETRY).await;
+        }
+    }
+    reserve_all(&recovery).await;
+    Ok(flusher)
+}
+
+/// What is hot becomes cold, so that recovery can go on behind it.
+async fn finish(recovery: &Recovery, flush: &dyn Flush) -> Result<(), StorageError> {
+    flush.flush_now(None).await?;
+    recovery.finish().await
+}
+
+async fn open_later(options: &config::S3, recovery: &Recovery, stop: &CancellationToken) -> Result<(), StorageError> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Err(StorageError::Closed),
+            () = sleep(OPEN_RETRY) => {}
+        }
+        match open_once(options, recovery, true).await {
+            Ok(_) => break,
+            Err(error) if error.is_retryable() => warn!(%error, "S3 does not answer, trying on"),
+            Err(error) => return Err(error),
+        }
+    }
+    reserve_all(recovery).await;
+    Ok(())
+}
+
+async fn open_once(options: &config::S3, recovery: &Recovery, is_serving: bool) -> Result<Relation, StorageError> {
+    let objects = recovery.cold.objects();
     if options.create_bucket {
         objects.create_bucket().await?;
     }
-    let cold = S3Cold::open(objects, db.store_id(), Arc::clone(clock), config.cold.cache_bytes).await?;
-    let unmarked = reconcile::unmarked(&cold.ends(), &hot.tables())?;
-    if !unmarked.is_empty() {
-        info!(segments = unmarked.len(), "marking segments that were committed before the last end");
-        hot.mark_flushed(unmarked).await?;
+    if options.unfenced {
+        warn!("s3.unfenced is set: nothing keeps a second Zombi from writing here");
+    } else {
+        probe::probe(objects).await?;
     }
-    info!(bucket = %options.bucket, prefix = %options.prefix, epoch = cold.epoch(), "bucket opened");
-    Ok(Some(Arc::new(cold)))
+    let relation = recovery.open(is_serving).await?;
+    info!(bucket = options.bucket, prefix = options.prefix, epoch = recovery.cold.epoch()?, ?relation, "bucket opened");
+    Ok(relation)
+}
+
+/// So that the first writes need not wait for it.
+async fn reserve_all(recovery: &Recovery) {
+    if let Err(error) = recovery.reserve().await {
+        warn!(%error, "no offsets could be reserved in S3; writes go on without");
+    }
+}
+
+fn upkeep_options(config: &Config) -> UpkeepOptions {
+    let compaction = &config.compaction;
+    UpkeepOptions {
+        interval: Duration::from_secs(compaction.interval_secs),
+        compact: CompactOptions { min_segments: compaction.min_segments, max_bytes: compaction.max_bytes },
+        grace: Duration::from_secs(compaction.grace_secs),
+    }
 }
 
 fn flush_options(config: &Config) -> FlushOptions {
@@ -245,6 +371,7 @@ fn flush_options(config: &Config) -> FlushOptions {
         interval: Duration::from_secs(config.flush.interval_secs),
         segment: SegmentOptions { bytes: config.flush.segment_bytes, zstd: config.segment.compression == Compression::Zstd },
         parallel: config.flush.parallel,
+        memory_bytes: config.flush.memory_bytes,
         retention: Duration::from_secs(config.hot.retention_secs),
         retention_bytes: config.hot.retention_bytes,
     }
@@ -290,9 +417,17 @@ async fn stop(
     drop(serving.await);
     if let Some(flush) = running.flush.take() {
         let until = Instant::now() + Duration::from_secs(config.shutdown.flush_secs);
-        last_flush(flush.as_ref(), until).await;
+        if last_flush(flush.as_ref(), until).await
+            && let Some(cold) = running.cold.take()
+            && let Err(error) = cold.release(running.hot.all_tables()).await
+        {
+            warn!(%error, "reserved offsets could not be given back: a new volume would leave a gap");
+        }
     }
     running.stop_flusher.cancel();
+    if timeout(WRITER_END, &mut running.upkeep).await.is_err() {
+        warn!("upkeep did not stop in time");
+    }
     if let Some(flusher) = running.flusher.take()
         && timeout(WRITER_END, flusher).await.is_err()
     {
@@ -314,20 +449,20 @@ async fn stop(
     Ok(())
 }
 
-/// Flushes everything, again and again until it works or the time is up.
-async fn last_flush(flush: &dyn Flush, until: Instant) {
+/// Flushes everything, again and again until it works or the time is up; answers whether it worked.
+async fn last_flush(flush: &dyn Flush, until: Instant) -> bool {
     loop {
         let error = match timeout_at(until, flush.flush_now(None)).await {
             Ok(Ok(report)) => {
                 info!(events = report.events(), segments = report.segments.len(), "flushed");
-                return;
+                return true;
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "out of time".to_owned(),
         };
         if Instant::now() + FLUSH_RETRY >= until {
             warn!(error, "not everything could be flushed; it is safe on the volume, and flushed at the next start");
-            return;
+            return false;
         }
         warn!(error, "the last flush failed, will retry");
         sleep(FLUSH_RETRY).await;

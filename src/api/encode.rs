@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::{
-    contracts::{event::Record, payload::PayloadKind},
+    contracts::{event::Record, name::PartitionNumber, payload::PayloadKind, sequence::OffsetRange},
     proto::v1,
 };
 
@@ -26,8 +26,20 @@ pub fn record(out: &mut Vec<u8>, record: &Record) {
     out.push(b'}');
 }
 
+/// What a page says behind its records.
+#[derive(Debug, Clone)]
+pub struct PageEnd {
+    /// Whether another page could be read now.
+    pub has_more: bool,
+    /// Where the next page begins.
+    pub next_cursor: String,
+    /// What the page passed over because it was lost with a volume.
+    pub lost: Vec<(PartitionNumber, OffsetRange)>,
+}
+
 /// A page as one JSON object.
-pub fn json_page(records: &[Record], has_more: bool, next_cursor: &str) -> Vec<u8> {
+pub fn json_page(records: &[Record], end: &PageEnd) -> Vec<u8> {
+    let PageEnd { has_more, next_cursor, lost } = end;
     let mut out = Vec::with_capacity(256 + records.iter().map(|record| record.event.size() + 128).sum::<usize>());
     out.extend_from_slice(b"{\"records\":[");
     for (place, one) in records.iter().enumerate() {
@@ -37,15 +49,23 @@ pub fn json_page(records: &[Record], has_more: bool, next_cursor: &str) -> Vec<u
         record(&mut out, one);
     }
     // The cursor is base64: nothing in it needs escaping.
-    let _ = write!(out, "],\"count\":{},\"has_more\":{has_more},\"next_cursor\":\"{next_cursor}\"}}", records.len());
+    let _ = write!(out, "],\"count\":{},\"has_more\":{has_more},\"next_cursor\":\"{next_cursor}\"", records.len());
+    for (place, (partition, range)) in lost.iter().enumerate() {
+        let before = if place == 0 { ",\"lost\":[" } else { "," };
+        let _ = write!(out, "{before}{{\"partition\":{partition},\"start\":{},\"end\":{}}}", range.start, range.end);
+    }
+    out.extend_from_slice(if lost.is_empty() { b"}" } else { b"]}" });
     out
 }
 
 /// A page as one protobuf message, in pieces of about `piece` bytes: a message may be written field by field.
-pub fn protobuf_page(records: Vec<Record>, has_more: bool, next_cursor: String, piece: usize) -> impl Iterator<Item = Bytes> + Send {
+pub fn protobuf_page(records: Vec<Record>, end: PageEnd, piece: usize) -> impl Iterator<Item = Bytes> + Send {
     let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
     let mut records = records.into_iter().peekable();
-    let mut rest = Some(v1::ReadResponse { records: Vec::new(), count, has_more, next_cursor });
+    let lost = |(partition, range): (u32, OffsetRange)| v1::PartitionRange { partition, start: range.start, end: range.end };
+    let lost = end.lost.into_iter().map(lost).collect();
+    let rest = v1::ReadResponse { records: Vec::new(), count, has_more: end.has_more, next_cursor: end.next_cursor, lost };
+    let mut rest = Some(rest);
     iter::from_fn(move || {
         let mut out = Vec::with_capacity(piece);
         while let Some(record) = records.next_if(|_| out.len() < piece) {
@@ -99,7 +119,7 @@ mod tests {
                 },
             };
             let records: Vec<_> = (0..).zip(&payloads).map(record).collect();
-            let pieces: Vec<_> = protobuf_page(records, has_more, "c".to_owned(), piece).collect();
+            let pieces: Vec<_> = protobuf_page(records, PageEnd { has_more, next_cursor: "c".to_owned(), lost: vec![] }, piece).collect();
             let longest = payloads.iter().map(String::len).max().unwrap_or(0);
             prop_assert!(pieces.iter().all(|bytes| bytes.len() < piece + longest + 100));
             let page = v1::ReadResponse::decode(pieces.concat().as_slice()).unwrap();

@@ -127,6 +127,7 @@ impl From<StorageError> for Problem {
             }
             StorageError::OutcomeUnknown { .. } => Self::new(Code::WriteFailed, &error),
             StorageError::Closed => Self::new(Code::Closing, &error).retry_after(Duration::from_secs(1)),
+            StorageError::Refused(_) => Self::new(Code::Closing, &error).retry_after(Duration::from_secs(1)),
             StorageError::Fenced(_) => Self::new(Code::Fenced, &error),
             StorageError::OffsetMismatch { partition, expected, next } => {
                 Self::new(Code::OffsetMismatch, &error).with("partition", partition.number).with("expected", *expected).with("next", *next)

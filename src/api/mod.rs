@@ -49,10 +49,11 @@ struct Description;
 /// The routes of the main port and their description.
 fn described() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(Description::openapi())
-        .routes(routes!(events::write, read::read))
+        .routes(routes!(events::write, read::read, tables::delete))
         .routes(routes!(events::write_bulk))
         .routes(routes!(tables::list))
         .routes(routes!(tables::partitions))
+        .routes(routes!(tables::config, tables::configure))
         .routes(routes!(consumers::groups))
         .routes(routes!(consumers::offsets, consumers::delete))
         .routes(routes!(consumers::commit))

@@ -4,9 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
+
+use crate::contracts::{sequence::OffsetRange, storage::TableSettings};
 
 /// A record to write. Exactly one of `payload` and `payload_base64`.
 #[derive(Debug, ToSchema)]
@@ -113,6 +115,61 @@ pub struct PageRead {
     has_more: bool,
     /// Where the next page begins; at the end it resumes the tail.
     next_cursor: String,
+    /// Offsets that the page passed over because they were lost with a volume; left out if there are none.
+    lost: Option<Vec<PartitionRange>>,
+}
+
+/// Offsets of one partition, `start` included, `end` not.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PartitionRange {
+    /// The partition.
+    partition: u32,
+    /// The first offset.
+    start: u64,
+    /// The first offset after it.
+    end: u64,
+}
+
+/// Offsets, `start` included, `end` not.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub struct Range {
+    /// The first offset.
+    pub start: u64,
+    /// The first offset after it.
+    pub end: u64,
+}
+
+impl From<OffsetRange> for Range {
+    fn from(range: OffsetRange) -> Self {
+        Self { start: range.start, end: range.end }
+    }
+}
+
+/// How long and how much of a table is kept. Whole segments go, so it is at least as much.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"retention_secs": 604800, "retention_bytes": 10737418240_u64}))]
+pub struct TableConfig {
+    /// Seconds after its append for which an event is kept; for ever if left out.
+    #[serde(default)]
+    #[schema(minimum = 0)]
+    pub retention_secs: Option<u64>,
+    /// Bytes of the table that are kept, as they are stored; all if left out.
+    #[serde(default)]
+    #[schema(minimum = 0)]
+    pub retention_bytes: Option<u64>,
+}
+
+impl From<TableConfig> for TableSettings {
+    fn from(config: TableConfig) -> Self {
+        Self { retention_secs: config.retention_secs, retention_bytes: config.retention_bytes }
+    }
+}
+
+impl From<TableSettings> for TableConfig {
+    fn from(settings: TableSettings) -> Self {
+        Self { retention_secs: settings.retention_secs, retention_bytes: settings.retention_bytes }
+    }
 }
 
 /// A partition and where it stands.
@@ -132,6 +189,8 @@ pub struct PartitionShown {
     pub hot_bytes: u64,
     /// Bytes of its segments in S3.
     pub cold_bytes: u64,
+    /// Offsets that were lost with a volume.
+    pub lost: Vec<Range>,
 }
 
 /// A table and its partitions.
@@ -145,6 +204,8 @@ pub struct TableShown {
     pub cold_bytes: u64,
     /// In order of their numbers.
     pub partitions: Vec<PartitionShown>,
+    /// What was set for it.
+    pub config: TableConfig,
 }
 
 /// All tables.

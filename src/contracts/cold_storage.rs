@@ -11,7 +11,7 @@ use super::{
     event::Record,
     name::{GroupName, Partition},
     sequence::{Offset, OffsetRange},
-    storage::{Page, ReadLimit, TimeFilter},
+    storage::{Page, ReadLimit, TableStatus, TimeFilter},
 };
 
 /// Where one independent frame of a segment is, so that a reader fetches it alone.
@@ -42,6 +42,10 @@ pub struct SegmentMeta {
     pub bytes: u64,
     /// SHA-256 of the object, in hex.
     pub sha256: String,
+    /// When its last event was appended.
+    pub appended_ms: TimestampMs,
+    /// How many of its events have an idempotency key.
+    pub keys: u64,
     /// Its frames, in order.
     pub frames: Vec<Frame>,
 }
@@ -89,9 +93,9 @@ pub trait SegmentBuilder: Send {
 pub struct ColdCommit {
     /// Segments that have been put.
     pub segments: Vec<(Partition, SegmentMeta)>,
-    /// The first offset not yet given, of every partition that the hot tier knows.
-    pub next: Vec<(Partition, Offset)>,
-    /// Committed consumer offsets.
+    /// All tables of the hot tier, those deleted too.
+    pub tables: Vec<TableStatus>,
+    /// All committed consumer offsets.
     pub consumers: Vec<(GroupName, Vec<(Partition, Offset)>)>,
 }
 
@@ -110,12 +114,18 @@ pub struct ColdExtent {
 #[async_trait]
 pub trait ColdStorage: Send + Sync {
     /// The epoch this writer opened the chain with.
-    fn epoch(&self) -> u64;
+    ///
+    /// # Errors
+    /// `Unavailable` while the bucket has not been opened.
+    fn epoch(&self) -> Result<u64, StorageError>;
 
-    /// What committed segments hold of a partition; `None` if nothing.
+    /// What committed segments hold of a partition; `None` if nothing, or while the bucket has not been opened.
     fn extent(&self, partition: &Partition) -> Option<ColdExtent>;
 
-    /// Reads from `range.start`, within `range`, at least one frame.
+    /// The offsets of a partition that were lost with a volume; none while the bucket has not been opened.
+    fn lost(&self, partition: &Partition) -> Vec<OffsetRange>;
+
+    /// Reads from `range.start`, within `range`, at least one frame; passes over what was lost.
     ///
     /// # Errors
     /// `Unavailable`, or `Corrupt` if an object is not what its manifest says.
@@ -135,4 +145,17 @@ pub trait ColdStorage: Send + Sync {
     /// # Errors
     /// `Unavailable`: it may have been applied, and the next commit settles that. `Fenced`: another writer has the chain.
     async fn commit(&self, commit: ColdCommit) -> Result<(), StorageError>;
+
+    /// Looks whether another writer has taken over, as one that commits nothing would not notice otherwise.
+    ///
+    /// # Errors
+    /// `Fenced` if so; `Unavailable`.
+    async fn watch(&self) -> Result<(), StorageError>;
+
+    /// Notes at the end, when nothing is written any more, that no offset beyond `next` was given: a new volume then goes on
+    /// without a gap.
+    ///
+    /// # Errors
+    /// Those of a commit.
+    async fn release(&self, tables: Vec<TableStatus>) -> Result<(), StorageError>;
 }

@@ -34,9 +34,6 @@ pub trait ConsumerStorage: Send + Sync {
     /// `Corrupt` or `Unavailable`.
     async fn offsets(&self, group: &GroupName) -> Result<Vec<(Partition, Offset)>, StorageError>;
 
-    /// How many commits there were since the start: tells whether a checkpoint has something new.
-    fn commits(&self) -> u64;
-
     /// The groups that have committed offsets.
     ///
     /// # Errors

@@ -88,6 +88,9 @@ pub enum StorageError {
     /// The writer has stopped; nothing was written.
     #[error("the store is closing")]
     Closed,
+    /// Volume and bucket do not belong together, or the bucket cannot be trusted: an operator must decide. Nothing was changed.
+    #[error("{0}")]
+    Refused(String),
     /// Another writer has taken over the bucket; this one acks nothing more.
     #[error("another writer has taken over the bucket: {0}")]
     Fenced(String),

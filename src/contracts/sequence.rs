@@ -34,6 +34,12 @@ impl OffsetRange {
         self.start == self.end
     }
 
+    /// The offsets that are in both; empty if there are none.
+    pub fn overlap(&self, other: Self) -> Self {
+        let start = self.start.max(other.start);
+        Self { start, end: self.end.min(other.end).max(start) }
+    }
+
     /// Whether `offset` is in it.
     pub fn contains(&self, offset: Offset) -> bool {
         (self.start..self.end).contains(&offset)
@@ -46,9 +52,11 @@ impl fmt::Display for OffsetRange {
     }
 }
 
-/// A partition's places, as of one moment: `low <= flushed <= next`.
+/// A partition's places, as of one moment: `start <= low <= flushed <= next`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Watermarks {
+    /// The first offset that retention keeps.
+    pub start: Offset,
     /// The first offset that is still hot.
     pub low: Offset,
     /// The first offset that is not yet cold.
@@ -73,6 +81,7 @@ impl Watermarks {
     /// # Panics
     /// If it does not hold: a bug or a broken volume, and going on would lose events.
     pub fn check(&self, partition: &impl fmt::Display) {
+        assert!(self.start <= self.low, "{partition}: start {} passes low {}", self.start, self.low);
         assert!(self.low <= self.flushed, "{partition}: low {} passes flushed {}", self.low, self.flushed);
         assert!(self.flushed <= self.next, "{partition}: flushed {} passes next {}", self.flushed, self.next);
     }

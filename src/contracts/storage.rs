@@ -104,11 +104,24 @@ pub struct PartitionStatus {
     pub intent: Option<FlushIntent>,
 }
 
+/// What may be set for a table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TableSettings {
+    /// Seconds after its append for which an event is kept at least; for ever if there is no bound.
+    pub retention_secs: Option<u64>,
+    /// Bytes of the table that are kept at least, as they are stored; all if there is no bound.
+    pub retention_bytes: Option<u64>,
+}
+
 /// A table and its partitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableStatus {
     /// Its name.
     pub name: TableName,
+    /// What was set for it.
+    pub settings: TableSettings,
+    /// Whether it was deleted and not written since; then nobody sees it but those who clean up.
+    pub is_deleted: bool,
     /// Its partitions in order of their numbers.
     pub partitions: Vec<PartitionStatus>,
 }
@@ -135,6 +148,17 @@ pub struct HotRetention {
     pub max_bytes: u64,
 }
 
+/// Where a partition is to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trim {
+    /// The partition.
+    pub partition: Partition,
+    /// The first offset that is kept.
+    pub start: Offset,
+    /// Stored bytes of the events below it that are in hot alone.
+    pub unflushed_bytes: u64,
+}
+
 /// The hot tier.
 #[async_trait]
 pub trait HotStorage: Send + Sync {
@@ -156,14 +180,21 @@ pub trait HotStorage: Send + Sync {
         limit: ReadLimit,
     ) -> Result<Vec<HotPage>, StorageError>;
 
-    /// One table as of now.
+    /// One table as of now; `None` if it was never written, or deleted and not written since.
     fn table(&self, name: &TableName) -> Option<TableStatus>;
 
     /// All tables in order of their names.
     fn tables(&self) -> Vec<TableStatus>;
 
+    /// All tables, those deleted too.
+    fn all_tables(&self) -> Vec<TableStatus>;
+
     /// Changes its value whenever an append has become readable.
     fn appends(&self) -> watch::Receiver<u64>;
+
+    /// Changes its value whenever something has changed that manifests carry beside segments: consumer offsets, starts of
+    /// partitions, settings and ends of tables.
+    fn changes(&self) -> u64;
 
     /// Makes the bounds of coming segments durable.
     ///
@@ -182,4 +213,29 @@ pub trait HotStorage: Send + Sync {
     /// # Errors
     /// `OutcomeUnknown` or `Closed`.
     async fn evict(&self, retention: HotRetention) -> Result<u64, StorageError>;
+
+    /// Moves the starts of partitions: what is below is gone for readers, and leaves hot.
+    ///
+    /// # Errors
+    /// `UnknownTable`, `OutcomeUnknown` or `Closed`.
+    async fn trim(&self, trims: Vec<Trim>) -> Result<(), StorageError>;
+
+    /// Where a partition would start if it kept about as much as `keep` says, by what hot alone holds of it.
+    ///
+    /// # Errors
+    /// `UnknownTable`, `Corrupt` or `Unavailable`.
+    async fn expired(&self, table: &TableName, appended_before: TimestampMs, excess_bytes: u64) -> Result<Vec<Trim>, StorageError>;
+
+    /// Sets what may be set for a table.
+    ///
+    /// # Errors
+    /// `UnknownTable`, `OutcomeUnknown` or `Closed`.
+    async fn configure_table(&self, table: TableName, settings: TableSettings) -> Result<(), StorageError>;
+
+    /// Deletes a table: its events, keys, settings and consumer offsets. Its partitions' next offsets are remembered, so that
+    /// no offset means two events if the table is written again.
+    ///
+    /// # Errors
+    /// `UnknownTable`, `OutcomeUnknown` or `Closed`.
+    async fn delete_table(&self, table: TableName) -> Result<(), StorageError>;
 }

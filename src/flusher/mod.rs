@@ -1,35 +1,41 @@
-//! Moves events from hot to cold, by the clock, on request and at shutdown, all by the same round.
+//! Moves events from hot to cold, by the clock, on request and at shutdown, all by the same steps.
 //!
-//! A round: the segments that are due are put, several at a time; one manifest names them all; then they are marked
+//! Segments that are due are written, several at a time; one manifest names all that are ready; then they are marked
 //! flushed; then what retention does not keep is evicted. After a crash between any two of these steps every event can
-//! still be read, and the next round goes on from the durable state.
+//! still be read, and the next start goes on from the durable state. A segment that takes long holds up nothing else.
 
+mod ask;
 pub mod partition;
 pub mod plan;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use async_trait::async_trait;
-use futures_util::{StreamExt, stream};
 use tokio::{
-    sync::{mpsc, oneshot},
-    time::{Instant, MissedTickBehavior, interval},
+    sync::{Semaphore, mpsc},
+    task::{JoinError, JoinSet},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
+pub use self::ask::FlushHandle;
 use self::{
+    ask::{Ask, FlushRequest},
     partition::{SegmentOptions, Written},
-    plan::Scope,
+    plan::{FlushTask, Situation, When},
 };
 use crate::{
     contracts::{
         clock::Clock,
         cold_storage::{ColdCommit, ColdStorage},
         consumers::ConsumerStorage,
-        error::StorageError,
-        flusher::{Flush, FlushReport},
-        name::{Partition, TableName},
+        error::{StorageError, Tier},
+        name::Partition,
+        sequence::Offset,
         storage::{HotRetention, HotStorage},
     },
     metrics,
@@ -37,8 +43,14 @@ use crate::{
 
 /// How often the flusher looks for what is due.
 const TICK: Duration = Duration::from_millis(200);
-/// Requests that may wait for the flusher.
-const QUEUE_LEN: usize = 64;
+/// How often it looks whether another writer has taken over, while it has nothing to write.
+const WATCH: Duration = Duration::from_secs(2);
+/// How long a segment that is ready waits for the next one to share its manifest.
+const GATHER: Duration = Duration::from_millis(100);
+/// Segments in the making, and named by one manifest, at most.
+const MAX_SEGMENTS: usize = 256;
+/// The wait before changes without segments are tried again.
+const RETRY_CHANGES: Duration = Duration::from_secs(2);
 /// The longest wait before a failed partition is tried again.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
@@ -51,6 +63,8 @@ pub struct FlushOptions {
     pub segment: SegmentOptions,
     /// Segments written at once.
     pub parallel: usize,
+    /// Memory that the segments being written may take together, in bytes; one that is larger is written alone.
+    pub memory_bytes: usize,
     /// How long hot keeps flushed events.
     pub retention: Duration,
     /// Bytes of flushed events that hot keeps.
@@ -70,51 +84,52 @@ pub struct Tiers {
     pub clock: Arc<dyn Clock>,
 }
 
-struct FlushRequest {
-    scope: Scope,
-    reply: oneshot::Sender<Result<FlushReport, StorageError>>,
-}
-
-/// Asks the flusher from elsewhere.
-pub struct FlushHandle {
-    hot: Arc<dyn HotStorage>,
-    requests: mpsc::Sender<FlushRequest>,
-}
-
-#[async_trait]
-impl Flush for FlushHandle {
-    async fn flush_now(&self, table: Option<TableName>) -> Result<FlushReport, StorageError> {
-        let tables = match table {
-            None => self.hot.tables(),
-            Some(name) => vec![self.hot.table(&name).ok_or(StorageError::UnknownTable(name))?],
-        };
-        let (reply, answer) = oneshot::channel();
-        let request = FlushRequest { scope: Scope::everything(&tables), reply };
-        self.requests.send(request).await.map_err(|_| StorageError::Closed)?;
-        answer.await.map_err(|_| StorageError::Closed)?
-    }
-}
+type Outcome = (Partition, Result<Written, StorageError>);
 
 /// The flusher.
 pub struct Flusher {
     tiers: Tiers,
     options: FlushOptions,
     requests: mpsc::Receiver<FlushRequest>,
+    /// Those who wait for a flush.
+    asks: Vec<Ask>,
+    /// Segments in the making, at most one of a partition.
+    writing: JoinSet<Outcome>,
+    busy: HashSet<Partition>,
+    /// Turns to write, and the memory to do it in.
+    turns: Arc<Semaphore>,
+    memory: Arc<Semaphore>,
     /// Partitions that failed: how often in a row, and when they are tried again.
     troubled: HashMap<Partition, (u32, Instant)>,
-    /// The consumer commits that the last manifest carries.
-    checkpointed_commits: Option<u64>,
+    /// The changes that the last manifest carries.
+    committed_changes: Option<u64>,
+    /// When changes that no manifest could take are tried again.
+    retry_changes: Instant,
+    watched: Instant,
 }
 
 impl Flusher {
     /// A flusher and the handle to ask it.
     pub fn new(tiers: Tiers, options: FlushOptions) -> (Self, FlushHandle) {
-        let (sender, requests) = mpsc::channel(QUEUE_LEN);
-        let handle = FlushHandle { hot: Arc::clone(&tiers.hot), requests: sender };
-        (Self { tiers, options, requests, troubled: HashMap::new(), checkpointed_commits: None }, handle)
+        let (handle, requests) = FlushHandle::new(&tiers);
+        let flusher = Self {
+            asks: Vec::new(),
+            writing: JoinSet::new(),
+            busy: HashSet::new(),
+            turns: Arc::new(Semaphore::new(options.parallel)),
+            memory: Arc::new(Semaphore::new(options.memory_bytes)),
+            troubled: HashMap::new(),
+            committed_changes: None,
+            retry_changes: Instant::now(),
+            watched: Instant::now(),
+            tiers,
+            options,
+            requests,
+        };
+        (flusher, handle)
     }
 
-    /// Flushes until it is told to stop; a round that has begun is ended first.
+    /// Flushes until it is told to stop.
     ///
     /// # Errors
     /// `Fenced` if another writer has the bucket: the process must stop acking and exit.
@@ -122,116 +137,104 @@ impl Flusher {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let done = tokio::select! {
+            let mut ready = Vec::new();
+            tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                Some(request) = self.requests.recv() => {
-                    let report = self.flush(&request.scope).await;
-                    let done = report.as_ref().map(drop).map_err(Clone::clone);
-                    drop(request.reply.send(report));
-                    done
-                }
-                _ = tick.tick() => self.flush_due().await,
-            };
-            match done {
+                Some(request) = self.requests.recv() => self.asks.push(Ask::new(request)),
+                Some(outcome) = self.writing.join_next() => ready = self.gather(outcome).await,
+                _ = tick.tick() => {}
+            }
+            match self.step(ready).await {
                 Err(fenced @ StorageError::Fenced(_)) => return Err(fenced),
-                Err(error) => {
-                    metrics::flush_failed();
-                    warn!(%error, "flush failed, will retry");
-                }
+                Err(error) => warn!(%error, "flush failed, will retry"),
                 Ok(()) => {}
             }
         }
     }
 
-    async fn flush_due(&mut self) -> Result<(), StorageError> {
-        let scope = Scope::Due { interval: self.options.interval, segment_bytes: self.options.segment.bytes };
-        self.flush(&scope).await.map(drop)
-    }
-
-    /// Rounds until nothing of the scope is left, or something fails; then evicts.
-    async fn flush(&mut self, scope: &Scope) -> Result<FlushReport, StorageError> {
-        let mut report = FlushReport::default();
-        let flushed = loop {
-            match self.round(scope, &mut report).await {
-                Ok(true) => {}
-                Ok(false) => break Ok(()),
-                Err(error) => break Err(error),
+    /// Commits what is ready, answers who has waited for it, and begins what is due.
+    async fn step(&mut self, ready: Vec<Outcome>) -> Result<(), StorageError> {
+        let committed = self.commit(ready).await;
+        let done = match &committed {
+            Ok(()) => self.evict().await,
+            Err(error) => {
+                metrics::flush_failed();
+                self.asks.iter_mut().for_each(|ask| ask.fail(error));
+                Ok(())
             }
         };
-        self.evict().await?;
-        flushed.map(|()| report)
+        self.answer();
+        self.begin();
+        self.watch().await?;
+        committed.and(done)
     }
 
-    /// One manifest's worth of segments; answers whether there may be more.
-    async fn round(&mut self, scope: &Scope, report: &mut FlushReport) -> Result<bool, StorageError> {
-        let tables = self.tiers.hot.tables();
-        let now = Instant::now();
-        let tasks = plan::due(&tables, scope, |partition| self.troubled.get(partition).is_some_and(|(_, until)| *until > now));
-        let commits = self.tiers.consumers.commits();
-        if tasks.is_empty() && self.checkpointed_commits == Some(commits) {
-            return Ok(false);
+    /// Takes what else is ready, or soon will be.
+    async fn gather(&mut self, first: Result<Outcome, JoinError>) -> Vec<Outcome> {
+        let mut ready = Vec::from_iter(self.joined(first));
+        while ready.len() < MAX_SEGMENTS
+            && let Ok(Some(next)) = timeout(GATHER, self.writing.join_next()).await
+        {
+            ready.extend(self.joined(next));
         }
-        let found_some = !tasks.is_empty();
-        let (written, failed) = self.write(tasks).await;
-        // Cold, then mark, then evict: after a crash between any two, every acked event can still be read.
-        if let Err(error) = self.commit(&written).await {
-            written.iter().for_each(|segment| self.back_off(segment.partition.clone()));
-            return Err(error);
-        }
-        self.checkpointed_commits = Some(commits);
-        let segments = written.iter().map(|segment| (segment.partition.clone(), segment.intent)).collect();
-        self.tiers.hot.mark_flushed(segments).await?;
-        for segment in written {
-            metrics::flushed(1, segment.meta.range.len(), segment.meta.bytes);
-            debug!(partition = %segment.partition, range = %segment.meta.range, bytes = segment.meta.bytes, "segment flushed");
-            self.troubled.remove(&segment.partition);
-            report.bytes += segment.meta.bytes;
-            report.segments.push((segment.partition, segment.meta.range));
-        }
-        failed.map_or(Ok(found_some), Err)
+        ready
     }
 
-    /// Puts the segments, several at a time; one that fails does not keep the others.
-    async fn write(&mut self, tasks: Vec<plan::FlushTask>) -> (Vec<Written>, Option<StorageError>) {
-        let (tiers, options) = (self.tiers.clone(), self.options.segment);
-        let results: Vec<_> = stream::iter(tasks)
-            .map(|task| {
-                let tiers = tiers.clone();
-                async move {
-                    let partition = task.partition.clone();
-                    let written = partition::write(tiers.hot.as_ref(), tiers.cold.as_ref(), options, task).await;
-                    (partition, written)
-                }
-            })
-            .buffer_unordered(self.options.parallel)
-            .collect()
-            .await;
-        let (mut written, mut failed) = (Vec::new(), None);
-        for (partition, result) in results {
-            match result {
+    fn joined(&mut self, outcome: Result<Outcome, JoinError>) -> Option<Outcome> {
+        match outcome {
+            Ok(outcome) => {
+                self.busy.remove(&outcome.0);
+                Some(outcome)
+            }
+            Err(panicked) => {
+                // Which partition it was is not known: let all be tried again.
+                error!(error = %panicked, "writing a segment panicked");
+                self.busy.clear();
+                None
+            }
+        }
+    }
+
+    /// One manifest for the segments that are ready.
+    async fn commit(&mut self, ready: Vec<Outcome>) -> Result<(), StorageError> {
+        let mut written = Vec::new();
+        let mut failed = None;
+        for (partition, outcome) in ready {
+            match outcome {
                 Ok(segment) => written.push(segment),
                 Err(error) => {
+                    self.asks.iter_mut().for_each(|ask| ask.fail_partition(&partition, &error));
                     self.back_off(partition);
                     failed.get_or_insert(error);
                 }
             }
         }
-        // The order of the manifest does not depend on who was faster.
-        written.sort_by(|a, b| a.partition.cmp(&b.partition));
-        (written, failed)
+        // The manifest does not depend on who was faster.
+        written.sort_by(|a: &Written, b| a.partition.cmp(&b.partition));
+        let changes = self.tiers.hot.changes();
+        let has_changes = self.committed_changes != Some(changes) && (!self.asks.is_empty() || Instant::now() >= self.retry_changes);
+        if !written.is_empty() || has_changes {
+            // Cold, then mark, then evict: after a crash between any two, every acked event can still be read.
+            if let Err(error) = self.commit_manifest(&written).await {
+                written.into_iter().for_each(|segment| self.back_off(segment.partition));
+                self.retry_changes = Instant::now() + RETRY_CHANGES;
+                return Err(error);
+            }
+            self.committed_changes = Some(changes);
+            self.watched = Instant::now();
+            self.mark(written).await?;
+        }
+        failed.map_or(Ok(()), |error| {
+            metrics::flush_failed();
+            warn!(%error, "a segment could not be written, will retry");
+            Ok(())
+        })
     }
 
-    async fn commit(&self, written: &[Written]) -> Result<(), StorageError> {
-        let mut commit = ColdCommit::default();
-        for segment in written {
-            commit.segments.push((segment.partition.clone(), segment.meta.clone()));
-        }
-        for table in self.tiers.hot.tables() {
-            for status in table.partitions {
-                commit.next.push((Partition::new(table.name.clone(), status.number), status.marks.next));
-            }
-        }
+    async fn commit_manifest(&self, written: &[Written]) -> Result<(), StorageError> {
+        let segments = written.iter().map(|segment| (segment.partition.clone(), segment.meta.clone())).collect();
+        let mut commit = ColdCommit { segments, tables: self.tiers.hot.all_tables(), consumers: Vec::new() };
         for group in self.tiers.consumers.groups().await? {
             let offsets = self.tiers.consumers.offsets(&group).await?;
             commit.consumers.push((group, offsets));
@@ -239,10 +242,96 @@ impl Flusher {
         self.tiers.cold.commit(commit).await
     }
 
+    async fn mark(&mut self, written: Vec<Written>) -> Result<(), StorageError> {
+        let segments: Vec<_> = written.iter().map(|segment| (segment.partition.clone(), segment.intent)).collect();
+        if !segments.is_empty() {
+            self.tiers.hot.mark_flushed(segments).await?;
+        }
+        for segment in written {
+            metrics::flushed(1, segment.meta.range.len(), segment.meta.bytes);
+            debug!(partition = %segment.partition, range = %segment.meta.range, bytes = segment.meta.bytes, "segment flushed");
+            self.troubled.remove(&segment.partition);
+            self.asks.iter_mut().for_each(|ask| ask.report(&segment));
+        }
+        Ok(())
+    }
+
+    /// Answers those who have what they waited for.
+    fn answer(&mut self) {
+        if self.asks.is_empty() {
+            return;
+        }
+        let flushed: BTreeMap<Partition, Offset> = self.flushed();
+        for ask in &mut self.asks {
+            ask.settle(&flushed);
+        }
+        for ask in self.asks.extract_if(.., |ask| ask.is_done()) {
+            ask.answer();
+        }
+    }
+
+    fn flushed(&self) -> BTreeMap<Partition, Offset> {
+        let tables = self.tiers.hot.all_tables();
+        let each = |table: crate::contracts::storage::TableStatus| {
+            let name = table.name;
+            table.partitions.into_iter().map(move |status| (Partition::new(name.clone(), status.number), status.marks.flushed))
+        };
+        tables.into_iter().flat_map(each).collect()
+    }
+
+    /// Begins to write the segments that are due.
+    fn begin(&mut self) {
+        let now = Instant::now();
+        let situation = |partition: &Partition| Situation {
+            is_busy: self.busy.contains(partition),
+            is_waiting: self.troubled.get(partition).is_some_and(|(_, until)| *until > now),
+            asked_upto: self.asks.iter().filter_map(|ask| ask.end(partition)).max().unwrap_or(0),
+        };
+        let when = When { interval: self.options.interval, segment_bytes: self.options.segment.bytes };
+        let room = MAX_SEGMENTS.saturating_sub(self.writing.len());
+        for task in plan::due(&self.tiers.hot.tables(), when, room, situation) {
+            self.busy.insert(task.partition.clone());
+            self.writing.spawn(self.write(task));
+        }
+    }
+
+    fn write(&self, task: FlushTask) -> impl Future<Output = Outcome> + Send + use<> {
+        let (tiers, options) = (self.tiers.clone(), self.options.segment);
+        let (turns, memory) = (Arc::clone(&self.turns), Arc::clone(&self.memory));
+        let most = self.options.memory_bytes;
+        async move {
+            let partition = task.partition.clone();
+            let bytes = task.bytes.min(options.bytes).saturating_mul(2); // the object, and what is read for it
+            let permits = usize::try_from(bytes).unwrap_or(most).min(most);
+            let (Ok(_turn), Ok(_memory)) = (turns.acquire().await, memory.acquire_many(u32::try_from(permits).unwrap_or(u32::MAX)).await)
+            else {
+                return (partition, Err(StorageError::Closed));
+            };
+            let written = partition::write(tiers.hot.as_ref(), tiers.cold.as_ref(), options, task).await;
+            (partition, written)
+        }
+    }
+
     fn back_off(&mut self, partition: Partition) {
         let (failures, until) = self.troubled.entry(partition).or_insert((0, Instant::now()));
         *failures = failures.saturating_add(1);
         *until = Instant::now() + MAX_BACKOFF.min(TICK * 2u32.saturating_pow((*failures).min(10)));
+    }
+
+    /// An idle writer would not notice another by itself.
+    async fn watch(&mut self) -> Result<(), StorageError> {
+        if self.watched.elapsed() < WATCH {
+            return Ok(());
+        }
+        self.watched = Instant::now();
+        match self.tiers.cold.watch().await {
+            Err(fenced @ StorageError::Fenced(_)) => Err(fenced),
+            Err(error @ StorageError::Unavailable { tier: Tier::Cold, .. }) => {
+                debug!(%error, "cannot see whether another writer has taken over");
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     async fn evict(&self) -> Result<(), StorageError> {

@@ -47,8 +47,11 @@ pub async fn write(
     options: SegmentOptions,
     task: FlushTask,
 ) -> Result<Written, StorageError> {
-    let FlushTask { partition, range, intent } = task;
-    let (epoch, zstd) = intent.map_or((cold.epoch(), options.zstd), |intent| (intent.epoch, intent.zstd));
+    let FlushTask { partition, range, intent, .. } = task;
+    let (epoch, zstd) = match intent {
+        Some(intent) => (intent.epoch, intent.zstd),
+        None => (cold.epoch()?, options.zstd),
+    };
     let end = intent.map_or(range.end, |intent| intent.range.end);
     let mut builder = cold.segment(&partition, range.start, epoch, zstd);
     let (mut next, mut bytes) = (range.start, 0);

@@ -5,11 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::contracts::{
     name::Partition,
     sequence::{Offset, OffsetRange},
-    storage::{FlushIntent, TableStatus},
+    storage::{FlushIntent, PartitionStatus, TableStatus},
 };
-
-/// Segments that one manifest names at most; a round with more is followed by another at once.
-pub const MAX_SEGMENTS: usize = 256;
 
 /// One segment to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,64 +17,67 @@ pub struct FlushTask {
     pub range: OffsetRange,
     /// Bounds that an earlier attempt has fixed.
     pub intent: Option<FlushIntent>,
+    /// Stored bytes of these events.
+    pub bytes: u64,
 }
 
-/// Which partitions a round takes.
-#[derive(Debug, Clone)]
-pub enum Scope {
-    /// Those that have waited long enough or are large enough.
-    Due {
-        /// How long an event waits at most.
-        interval: Duration,
-        /// Unflushed bytes that do not wait.
-        segment_bytes: u64,
-    },
-    /// Those not yet flushed up to an offset.
-    UpTo(BTreeMap<Partition, Offset>),
+/// When a partition is due by itself.
+#[derive(Debug, Clone, Copy)]
+pub struct When {
+    /// How long an event waits at most.
+    pub interval: Duration,
+    /// Unflushed bytes that do not wait.
+    pub segment_bytes: u64,
 }
 
-impl Scope {
-    /// Everything that `tables` hold by now.
-    pub fn everything(tables: &[TableStatus]) -> Self {
-        let partitions = tables
-            .iter()
-            .flat_map(|table| table.partitions.iter().map(|status| (Partition::new(table.name.clone(), status.number), status.marks.next)));
-        Self::UpTo(partitions.collect())
-    }
+/// What is known of a partition beside its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Situation {
+    /// A segment of it is being written.
+    pub is_busy: bool,
+    /// It failed, and is to be left alone for a while.
+    pub is_waiting: bool,
+    /// Somebody waits for it to be flushed up to here.
+    pub asked_upto: Offset,
 }
 
-/// The segments to write now, the longest waiting first.
-pub fn due(tables: &[TableStatus], scope: &Scope, is_waiting: impl Fn(&Partition) -> bool) -> Vec<FlushTask> {
+/// The segments to write now, at most `room` of them, the longest waiting first.
+pub fn due(tables: &[TableStatus], when: When, room: usize, situation: impl Fn(&Partition) -> Situation) -> Vec<FlushTask> {
     let mut tasks = Vec::new();
     for table in tables {
         for status in table.partitions.iter().filter(|status| !status.marks.unflushed().is_empty()) {
             let partition = Partition::new(table.name.clone(), status.number);
-            let wanted = match scope {
-                Scope::Due { interval, segment_bytes } => {
-                    let waited = status.unflushed_for.is_some_and(|waited| waited >= *interval);
-                    (waited || status.unflushed_bytes >= *segment_bytes || status.intent.is_some()) && !is_waiting(&partition)
-                }
-                Scope::UpTo(ends) => ends.get(&partition).is_some_and(|end| status.marks.flushed < *end),
-            };
-            if wanted {
-                let task = FlushTask { partition, range: status.marks.unflushed(), intent: status.intent };
+            let Situation { is_busy, is_waiting, asked_upto } = situation(&partition);
+            let waited = status.unflushed_for.is_some_and(|waited| waited >= when.interval);
+            let is_due = waited || status.unflushed_bytes >= when.segment_bytes || status.intent.is_some();
+            if !is_busy && (asked_upto > status.marks.flushed || (is_due && !is_waiting)) {
+                let task = FlushTask { partition, range: status.marks.unflushed(), intent: status.intent, bytes: status.unflushed_bytes };
                 tasks.push((status.unflushed_for, task));
             }
         }
     }
     tasks.sort_by_key(|(waited, _)| std::cmp::Reverse(*waited));
-    tasks.into_iter().take(MAX_SEGMENTS).map(|(_, task)| task).collect()
+    tasks.into_iter().take(room).map(|(_, task)| task).collect()
+}
+
+/// What `tables` hold by now.
+pub fn ends(tables: &[TableStatus]) -> BTreeMap<Partition, Offset> {
+    let each = |table: &TableStatus| {
+        let end = |status: &PartitionStatus| (Partition::new(table.name.clone(), status.number), status.marks.next);
+        table.partitions.iter().map(end).collect::<Vec<_>>()
+    };
+    tables.iter().flat_map(each).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contracts::{name::TableName, sequence::Watermarks, storage::PartitionStatus};
+    use crate::contracts::{name::TableName, sequence::Watermarks, storage::TableSettings};
 
     fn status(number: u32, flushed: Offset, next: Offset, bytes: u64, waited_secs: u64) -> PartitionStatus {
         PartitionStatus {
             number,
-            marks: Watermarks { low: 0, flushed, next },
+            marks: Watermarks { start: 0, low: 0, flushed, next },
             hot_bytes: bytes,
             unflushed_bytes: bytes,
             unflushed_for: (next > flushed).then(|| Duration::from_secs(waited_secs)),
@@ -86,10 +86,11 @@ mod tests {
     }
 
     fn table(partitions: Vec<PartitionStatus>) -> Vec<TableStatus> {
-        vec![TableStatus { name: TableName::parse("t").unwrap(), partitions }]
+        let name = TableName::parse("t").unwrap();
+        vec![TableStatus { name, settings: TableSettings::default(), is_deleted: false, partitions }]
     }
 
-    const DUE: Scope = Scope::Due { interval: Duration::from_secs(5), segment_bytes: 100 };
+    const DUE: When = When { interval: Duration::from_secs(5), segment_bytes: 100 };
 
     fn numbers(tasks: &[FlushTask]) -> Vec<u32> {
         tasks.iter().map(|task| task.partition.number).collect()
@@ -104,29 +105,29 @@ mod tests {
             status(3, 9, 9, 0, 0),
             status(4, 3, 9, 10, 7),
         ]);
-        let tasks = due(&tables, &DUE, |_| false);
+        let tasks = due(&tables, DUE, 9, |_| Situation::default());
         assert_eq!(numbers(&tasks), [4, 1, 2]);
         assert_eq!(tasks[0].range, OffsetRange::new(3, 9));
+        assert_eq!(numbers(&due(&tables, DUE, 2, |_| Situation::default())), [4, 1]);
     }
 
     #[test]
     fn a_partition_in_trouble_does_not_hold_up_others() {
-        let tables = table(vec![status(0, 0, 9, 10, 5), status(1, 0, 9, 10, 5)]);
-        assert_eq!(numbers(&due(&tables, &DUE, |partition| partition.number == 0)), [1]);
+        let tables = table(vec![status(0, 0, 9, 10, 5), status(1, 0, 9, 10, 5), status(2, 0, 9, 10, 5)]);
+        let situation =
+            |partition: &Partition| Situation { is_waiting: partition.number == 0, is_busy: partition.number == 2, asked_upto: 0 };
+        assert_eq!(numbers(&due(&tables, DUE, 9, situation)), [1]);
     }
 
     #[test]
-    fn a_flush_on_request_takes_what_was_there() {
-        let before = table(vec![status(0, 0, 9, 10, 0), status(1, 4, 4, 0, 0)]);
-        let scope = Scope::everything(&before);
-        let later = table(vec![status(0, 9, 12, 10, 0), status(1, 4, 6, 10, 0), status(2, 0, 1, 1, 0)]);
-        assert_eq!(numbers(&due(&before, &scope, |_| true)), [0]);
-        assert!(due(&later, &scope, |_| false).is_empty());
-    }
-
-    #[test]
-    fn one_round_is_bounded() {
-        let tables = table((0..1000).map(|number| status(number, 0, 1, 1, 9)).collect());
-        assert_eq!(due(&tables, &DUE, |_| false).len(), MAX_SEGMENTS);
+    fn who_asks_gets_what_was_there_then() {
+        let tables = table(vec![status(0, 0, 9, 10, 0), status(1, 4, 6, 10, 0), status(2, 0, 9, 10, 0)]);
+        assert_eq!(ends(&tables).values().copied().collect::<Vec<_>>(), [9, 6, 9]);
+        let situation = |partition: &Partition| Situation {
+            asked_upto: if partition.number == 1 { 4 } else { 9 },
+            is_waiting: true,
+            is_busy: partition.number == 2,
+        };
+        assert_eq!(numbers(&due(&tables, DUE, 9, situation)), [0]);
     }
 }

@@ -34,6 +34,7 @@ pub struct Merge {
     reader: TieredReader,
     query: ReadQuery,
     chunk: ReadLimit,
+    starts: Positions,
     partials: BTreeMap<PartitionNumber, Partial>,
     /// The first fetched record of each partition that has one.
     heads: BinaryHeap<Reverse<(TimestampMs, PartitionNumber)>>,
@@ -50,8 +51,8 @@ impl Merge {
         };
         let empty = starts.keys().copied().collect();
         let partial = |(number, next)| (number, Partial { next, ..Partial::default() });
-        let partials = starts.into_iter().map(partial).collect();
-        Self { reader, query, chunk, partials, heads: BinaryHeap::new(), empty }
+        let partials = starts.iter().map(|(&number, &next)| (number, next)).map(partial).collect();
+        Self { reader, query, chunk, starts, partials, heads: BinaryHeap::new(), empty }
     }
 
     /// Stops each partition at `ends`.
@@ -91,6 +92,17 @@ impl Merge {
         let mut positions = self.query.from.clone();
         positions.extend(self.partials.iter().map(|(&number, partial)| (number, position(partial))));
         positions
+    }
+
+    /// What was passed over because it was lost with a volume.
+    pub fn lost(&self) -> Vec<(PartitionNumber, OffsetRange)> {
+        let passed = self.positions();
+        let each = |(&number, &start): (&PartitionNumber, &Offset)| {
+            let partition = Partition::new(self.query.table.clone(), number);
+            let end = passed.get(&number).copied().unwrap_or(start).max(start);
+            self.reader.lost(&partition, OffsetRange::new(start, end)).into_iter().map(move |lost| (number, lost))
+        };
+        self.starts.iter().flat_map(each).collect()
     }
 
     /// One look at every partition that has nothing fetched.

@@ -14,7 +14,7 @@ use crate::contracts::{
     error::StorageError,
     event::Record,
     name::{Partition, PartitionNumber, TableName},
-    sequence::Offset,
+    sequence::{Offset, OffsetRange},
     storage::{HotStorage, ReadLimit, TableStatus, TimeFilter},
 };
 
@@ -43,6 +43,8 @@ pub struct TablePage {
     pub next: Positions,
     /// Whether another page could be read now.
     pub has_more: bool,
+    /// What the page passed over because it was lost with a volume.
+    pub lost: Vec<(PartitionNumber, OffsetRange)>,
 }
 
 /// Reads tables over both tiers.
@@ -74,7 +76,7 @@ impl TieredReader {
             records.extend(merge.pop());
         }
         let has_more = merge.peek().await?.is_some();
-        Ok(TablePage { records, next: merge.positions(), has_more })
+        Ok(TablePage { records, next: merge.positions(), has_more, lost: merge.lost() })
     }
 
     /// Reads records one after another, in bounded memory; `chunk` is about what one look fetches.
@@ -102,10 +104,10 @@ impl TieredReader {
         Ok(merge)
     }
 
-    /// The first offset of a partition that can be read.
-    pub fn earliest(&self, partition: &Partition, low: Offset) -> Offset {
-        let cold = self.cold.as_ref().and_then(|cold| cold.extent(partition));
-        cold.map_or(low, |extent| extent.range.start.min(low))
+    /// The offsets in `range` that were lost with a volume.
+    pub fn lost(&self, partition: &Partition, range: OffsetRange) -> Vec<OffsetRange> {
+        let lost = self.cold.as_ref().map(|cold| cold.lost(partition)).unwrap_or_default();
+        lost.into_iter().map(|lost| lost.overlap(range)).filter(|lost| !lost.is_empty()).collect()
     }
 
     /// Bytes of a partition's objects in cold.
@@ -123,9 +125,9 @@ impl TieredReader {
         }
         let mut starts = Positions::new();
         for (number, marks) in numbers {
-            let partition = Partition::new(table.name.clone(), number);
-            let earliest = self.earliest(&partition, marks.low);
+            let earliest = marks.start;
             let offset = query.from.get(&number).copied().unwrap_or(earliest);
+            let partition = Partition::new(table.name.clone(), number);
             if offset < earliest {
                 return Err(StorageError::Expired { partition, offset, earliest });
             }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use parking_lot::{RwLock, RwLockReadGuard};
+use prost::Message;
 
 use super::{
     keys::{PartitionKey, TableId},
@@ -10,22 +11,62 @@ use super::{
 };
 use crate::contracts::{
     name::{PartitionNumber, TableName},
-    storage::TableStatus,
+    storage::{TableSettings, TableStatus},
 };
+use crate::proto::stored;
+
+/// What is stored of a table beside its partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableHead {
+    /// Its number in keys.
+    pub id: TableId,
+    /// What was set for it.
+    pub settings: TableSettings,
+    /// Whether it was deleted and not written since.
+    pub is_deleted: bool,
+}
+
+impl TableHead {
+    /// The stored form.
+    pub fn encode(self) -> Vec<u8> {
+        let TableSettings { retention_secs, retention_bytes } = self.settings;
+        stored::Table { id: self.id, deleted: self.is_deleted, retention_secs, retention_bytes }.encode_to_vec()
+    }
+
+    /// Reads the stored form.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let stored::Table { id, deleted, retention_secs, retention_bytes } = stored::Table::decode(bytes).ok()?;
+        Some(Self { id, settings: TableSettings { retention_secs, retention_bytes }, is_deleted: deleted })
+    }
+}
 
 /// One table.
 #[derive(Debug, Clone)]
 pub struct Table {
     /// Its number in keys.
     pub id: TableId,
+    /// What was set for it.
+    pub settings: TableSettings,
+    /// Whether it was deleted and not written since.
+    pub is_deleted: bool,
     /// Its partitions.
     pub partitions: BTreeMap<PartitionNumber, PartitionState>,
 }
 
 impl Table {
+    /// What is stored of it beside its partitions.
+    pub fn head(&self) -> TableHead {
+        TableHead { id: self.id, settings: self.settings, is_deleted: self.is_deleted }
+    }
+
     /// What others may know of it.
     pub fn status(&self, name: &TableName) -> TableStatus {
-        TableStatus { name: name.clone(), partitions: self.partitions.iter().map(|(&number, state)| state.status(number)).collect() }
+        TableStatus {
+            name: name.clone(),
+            settings: self.settings,
+            is_deleted: self.is_deleted,
+            partitions: self.partitions.iter().map(|(&number, state)| state.status(number)).collect(),
+        }
     }
 }
 
@@ -59,9 +100,9 @@ impl Tables {
         self.by_name.iter()
     }
 
-    /// How many tables there are.
+    /// How many tables there are; those deleted do not count.
     pub fn count(&self) -> usize {
-        self.by_name.len()
+        self.by_name.values().filter(|table| !table.is_deleted).count()
     }
 
     /// Stored bytes of all events in hot.
@@ -79,10 +120,11 @@ impl Tables {
         self.names.keys().max().map_or(0, |id| id + 1)
     }
 
-    /// Adds a table without partitions.
-    pub fn add_table(&mut self, name: TableName, id: TableId) {
-        self.names.insert(id, name.clone());
-        self.by_name.insert(name, Table { id, partitions: BTreeMap::new() });
+    /// Adds a table without partitions, or changes what is known of one.
+    pub fn set_table(&mut self, name: TableName, head: TableHead) {
+        self.names.insert(head.id, name.clone());
+        let partitions = self.by_name.remove(&name).map(|table| table.partitions).unwrap_or_default();
+        self.by_name.insert(name, Table { id: head.id, settings: head.settings, is_deleted: head.is_deleted, partitions });
     }
 
     /// Replaces a partition's state; the table must be there.

@@ -3,6 +3,9 @@
 //! Every link is created once, with `If-None-Match: *`. Whoever creates the next number has the chain; a writer that finds
 //! other bytes under a number it wanted has been overtaken. A put whose answer was lost is settled by putting the very
 //! same bytes again, and reading them back if something stands there.
+//!
+//! Old links are deleted, but never the first of an epoch. So a writer that slept through any number of them still finds
+//! another's link under the number it wants next: the one that overtook it.
 
 use std::sync::Arc;
 
@@ -12,32 +15,40 @@ use parking_lot::RwLock;
 use uuid::Uuid;
 
 use super::{
-    manifest::{self, CHECKPOINT_EVERY, ColdState, ConsumerEntry, Manifest, PartitionEntry, SegmentEntry, VERSION},
+    fence::Fence,
+    journal::Journal,
+    manifest::{self, CHECKPOINT_EVERY, Changes, Manifest, VERSION},
     s3::{Created, Objects},
+    state::ColdState,
 };
 use crate::contracts::{clock::Clock, error::StorageError};
 
-/// How often opening starts anew because another writer was faster.
-const OPEN_ATTEMPTS: usize = 10;
 /// Manifests read at once when the chain is opened.
 const PARALLEL_GETS: usize = 16;
+/// Links before the last checkpoint that are kept, for those who are reading the chain.
+const KEPT: u64 = CHECKPOINT_EVERY;
 
-/// What a new link says.
+/// The chain as it was found.
 #[derive(Debug, Default)]
-pub struct Draft {
-    /// Segments that exist from now on.
-    pub added: Vec<SegmentEntry>,
-    /// Partitions that changed.
-    pub partitions: Vec<PartitionEntry>,
-    /// All consumer offsets, if one changed.
-    pub consumers: Option<Vec<ConsumerEntry>>,
+pub struct Found {
+    /// What it says.
+    pub state: ColdState,
+    /// Its last link.
+    pub last: Option<Manifest>,
+    /// The numbers of all links that are there.
+    pub numbers: Vec<u64>,
 }
+
+/// A link and its bytes.
+type Link = (Arc<Manifest>, Bytes);
 
 /// The chain, opened for writing.
 #[derive(Debug)]
 pub struct Chain {
     objects: Objects,
     clock: Arc<dyn Clock>,
+    journal: Arc<Journal>,
+    fence: Arc<Fence>,
     state: Arc<RwLock<ColdState>>,
     store_id: Uuid,
     nonce: Uuid,
@@ -46,8 +57,9 @@ pub struct Chain {
     last: u64,
     checkpoint: u64,
     /// A link whose put has not been answered.
-    unsettled: Option<(Manifest, Bytes)>,
-    fenced: Option<String>,
+    unsettled: Option<Link>,
+    /// Links that nobody needs any more.
+    outdated: Vec<u64>,
 }
 
 impl std::fmt::Debug for dyn Clock {
@@ -57,38 +69,45 @@ impl std::fmt::Debug for dyn Clock {
 }
 
 impl Chain {
-    /// Reads the chain and takes it over with the next epoch.
+    /// Takes over the chain that was found, with the next epoch.
     ///
     /// # Errors
-    /// `Unavailable`; `Corrupt` if the chain does not fit; `Fenced` if its events come from another volume.
-    pub async fn open(objects: Objects, store_id: Uuid, clock: Arc<dyn Clock>) -> Result<Self, StorageError> {
-        for _ in 0..OPEN_ATTEMPTS {
-            let (state, last) = load(&objects).await?;
-            if let Some(last) = last.as_ref().filter(|last| last.store_id != store_id) {
-                let why = format!("its events come from volume {}, this is volume {store_id}", last.store_id);
-                return Err(StorageError::Fenced(why));
-            }
-            let mut chain = Self {
-                objects: objects.clone(),
-                clock: Arc::clone(&clock),
-                state: Arc::new(RwLock::new(state)),
-                store_id,
-                nonce: Uuid::new_v4(),
-                epoch: last.as_ref().map_or(1, |last| last.epoch + 1),
-                last: 0,
-                checkpoint: 0,
-                unsettled: None,
-                fenced: None,
-            };
-            let number = last.as_ref().map_or(0, |last| last.number + 1);
-            chain.checkpoint = last.map_or(0, |last| last.checkpoint);
-            let link = chain.link(number, Draft::default());
-            match chain.put(link).await {
-                Err(StorageError::Fenced(_)) => {} // the old writer was still at work: read what it added
-                opened => return opened.map(|()| chain),
-            }
+    /// `Fenced` if another writer has added to it meanwhile: read it anew. `Unavailable`: likewise.
+    pub async fn take_over(
+        objects: Objects,
+        found: Found,
+        store_id: Uuid,
+        journal: Arc<Journal>,
+        fence: Arc<Fence>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StorageError> {
+        let Found { state, last, numbers } = found;
+        let kept_from = last.as_ref().map_or(0, |last| last.checkpoint.saturating_sub(KEPT));
+        let outdated = numbers.into_iter().filter(|number| *number < kept_from && !state.openings.contains(number)).collect();
+        let mut chain = Self {
+            objects,
+            clock,
+            journal,
+            fence: Arc::default(),
+            state: Arc::new(RwLock::new(state)),
+            store_id,
+            nonce: Uuid::new_v4(),
+            epoch: last.as_ref().map_or(1, |last| last.epoch + 1),
+            last: 0,
+            checkpoint: last.as_ref().map_or(0, |last| last.checkpoint),
+            unsettled: None,
+            outdated,
+        };
+        let number = last.map_or(0, |last| last.number + 1);
+        let mut opening = chain.link(number, Changes::default());
+        opening.opens = true;
+        chain.put(encode(opening)).await?;
+        // Had we slept since the chain was read, its next number might have been deleted again since: then there are later ones.
+        let later = chain.objects.list(manifest::PREFIX, Some(&manifest::key(number))).await?;
+        match later.first() {
+            None => Ok(Self { fence, ..chain }),
+            Some(key) => Err(StorageError::Fenced(format!("{key} was there before manifest {number}"))),
         }
-        Err(StorageError::Fenced(format!("{OPEN_ATTEMPTS} times another writer was faster")))
     }
 
     /// The writer's epoch.
@@ -101,39 +120,56 @@ impl Chain {
         Arc::clone(&self.state)
     }
 
-    /// Appends a link; segments that the chain names already are left out, and an empty link is not written.
+    /// Appends a link with what `draft` makes of the state; nothing is written if that is nothing.
     ///
     /// # Errors
     /// `Unavailable`: the link may be there, and the next call settles that first. `Fenced`: from now on always.
-    pub async fn append(&mut self, mut draft: Draft) -> Result<(), StorageError> {
-        if let Some(why) = &self.fenced {
-            return Err(StorageError::Fenced(why.clone()));
-        }
-        if let Some(unsettled) = self.unsettled.take() {
-            self.put(unsettled).await?;
-        }
-        {
-            let state = self.state.read();
-            let known = |entry: &SegmentEntry| {
-                state.partitions.iter().any(|(partition, cold)| {
-                    partition.table.as_str() == entry.table
-                        && partition.number == entry.partition
-                        && cold.segments.last().is_some_and(|last| last.range.end >= entry.end)
-                })
-            };
-            draft.added.retain(|entry| !known(entry));
-            draft.consumers = draft.consumers.filter(|consumers| *consumers != state.consumers);
-        }
-        if draft.added.is_empty() && draft.partitions.is_empty() && draft.consumers.is_none() {
+    pub async fn append(&mut self, draft: impl FnOnce(&ColdState) -> Changes) -> Result<(), StorageError> {
+        self.settle().await?;
+        let changes = draft(&self.state.read());
+        if changes.is_empty() {
             return Ok(());
         }
-        let link = self.link(self.last + 1, draft);
-        self.put(link).await
+        let link = self.link(self.last + 1, changes);
+        self.put(encode(link)).await
     }
 
-    fn link(&self, number: u64, draft: Draft) -> (Manifest, Bytes) {
+    /// Looks whether another writer has taken over.
+    ///
+    /// # Errors
+    /// `Fenced` if so; `Unavailable`.
+    pub async fn watch(&mut self) -> Result<(), StorageError> {
+        self.settle().await?;
+        let next = manifest::key(self.last + 1);
+        match self.objects.get(&next).await? {
+            None => Ok(()),
+            Some(_) => Err(self.overtaken(&next)),
+        }
+    }
+
+    /// Hands out the links that nobody needs any more, to be deleted.
+    pub fn outdated(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.outdated)
+    }
+
+    /// Finds out what became of a put that was not answered.
+    async fn settle(&mut self) -> Result<(), StorageError> {
+        self.fence.check()?;
+        match self.unsettled.clone() {
+            Some(unsettled) => self.put(unsettled).await,
+            None => Ok(()),
+        }
+    }
+
+    fn overtaken(&self, key: &str) -> StorageError {
+        let why = format!("{key} was written by another");
+        self.fence.close(&why);
+        StorageError::Fenced(why)
+    }
+
+    fn link(&self, number: u64, changes: Changes) -> Manifest {
         let is_checkpoint = number.is_multiple_of(CHECKPOINT_EVERY);
-        let manifest = Manifest {
+        Manifest {
             version: VERSION,
             number,
             epoch: self.epoch,
@@ -141,67 +177,68 @@ impl Chain {
             store_id: self.store_id,
             written_ms: self.clock.now_ms(),
             checkpoint: if is_checkpoint { number } else { self.checkpoint },
-            added: draft.added,
-            partitions: draft.partitions,
-            consumers: draft.consumers,
+            opens: false,
+            changes,
             state: is_checkpoint.then(|| self.state.read().checkpoint()),
-        };
-        let bytes = match serde_json::to_vec(&manifest) {
-            Ok(bytes) => Bytes::from(bytes),
-            Err(error) => unreachable!("a manifest has only string keys: {error}"),
-        };
-        (manifest, bytes)
+        }
     }
 
-    async fn put(&mut self, (manifest, bytes): (Manifest, Bytes)) -> Result<(), StorageError> {
+    async fn put(&mut self, link: Link) -> Result<(), StorageError> {
+        let (manifest, bytes) = &link;
         let key = manifest::key(manifest.number);
-        let created = match self.objects.create(&key, bytes.clone()).await {
-            Ok(Created::Yes) => Ok(true),
-            Ok(Created::Exists) => self.objects.get(&key).await.map(|found| found.is_some_and(|found| found == bytes)),
-            Err(error) => Err(error),
+        // The volume knows of the link before it can exist: a copy of the volume from before is told by that.
+        self.journal.intend(self.nonce, manifest.number).await?;
+        self.unsettled = Some(link.clone()); // until its fate is known, also if this is dropped half way
+        let is_ours = match self.objects.create(&key, bytes.clone()).await? {
+            Created::Yes => true,
+            Created::Exists => self.objects.get(&key).await?.is_some_and(|found| found == *bytes),
         };
-        match created {
-            Err(error) => {
-                self.unsettled = Some((manifest, bytes));
-                Err(error)
-            }
-            Ok(false) => {
-                let why = format!("{key} was written by another");
-                self.fenced = Some(why.clone());
-                Err(StorageError::Fenced(why))
-            }
-            Ok(true) => {
-                self.state.write().apply(&manifest, false)?;
-                self.last = manifest.number;
-                self.checkpoint = manifest.checkpoint;
-                Ok(())
-            }
+        if !is_ours {
+            return Err(self.overtaken(&key));
         }
+        self.state.write().apply(manifest, false)?;
+        self.unsettled = None;
+        self.last = manifest.number;
+        if manifest.state.is_some() {
+            let old = self.checkpoint.saturating_sub(KEPT)..manifest.number.saturating_sub(KEPT);
+            let state = self.state.read();
+            self.outdated.extend(old.filter(|number| !state.openings.contains(number)));
+        }
+        self.checkpoint = manifest.checkpoint;
+        Ok(())
+    }
+}
+
+fn encode(manifest: Manifest) -> Link {
+    match serde_json::to_vec(&manifest) {
+        Ok(bytes) => (Arc::new(manifest), Bytes::from(bytes)),
+        Err(error) => unreachable!("a manifest has only string keys: {error}"),
     }
 }
 
 /// Reads the chain: the last checkpoint and what follows it.
-async fn load(objects: &Objects) -> Result<(ColdState, Option<Manifest>), StorageError> {
-    let numbers = objects.list(manifest::PREFIX, None).await?;
-    let Some(last) = numbers.iter().filter_map(|key| manifest::number(key)).max() else {
-        return Ok((ColdState::default(), None));
-    };
+///
+/// # Errors
+/// `Unavailable`; `Corrupt` if a link is missing, damaged, or does not fit.
+pub async fn load(objects: &Objects) -> Result<Found, StorageError> {
+    let keys = objects.list(manifest::PREFIX, None).await?;
+    let numbers: Vec<u64> = keys.iter().filter_map(|key| manifest::number(key)).collect();
+    let Some(&last) = numbers.iter().max() else { return Ok(Found::default()) };
     let last = read(objects, last).await?;
     let mut state = ColdState::default();
     let mut links = stream::iter(last.checkpoint..=last.number).map(|number| read(objects, number)).buffered(PARALLEL_GETS);
     while let Some(link) = links.try_next().await? {
         state.apply(&link, link.number == last.checkpoint)?;
     }
-    Ok((state, Some(last)))
+    Ok(Found { state, last: Some(last), numbers })
 }
 
-async fn read(objects: &Objects, number: u64) -> Result<Manifest, StorageError> {
+/// Reads one link.
+///
+/// # Errors
+/// `Unavailable`; `Corrupt` if it is missing or damaged.
+pub async fn read(objects: &Objects, number: u64) -> Result<Manifest, StorageError> {
     let key = manifest::key(number);
     let bytes = objects.get(&key).await?.ok_or_else(|| StorageError::corrupt(&key, "the chain needs it, and it is not there"))?;
-    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| StorageError::corrupt(&key, error))?;
-    if manifest.number == number && manifest.checkpoint <= number {
-        Ok(manifest)
-    } else {
-        Err(StorageError::corrupt(&key, format!("it says it is number {}, checkpoint {}", manifest.number, manifest.checkpoint)))
-    }
+    manifest::decode(number, &bytes)
 }

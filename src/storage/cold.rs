@@ -1,39 +1,47 @@
 //! The cold tier behind its contract: segments and the manifest chain over S3, and a bounded cache of decoded frames.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use tokio::{sync::Mutex, task};
-use uuid::Uuid;
 
 use super::{
-    chain::{Chain, Draft},
-    manifest::{self, ColdState, ConsumerEntry, RESERVED_OFFSETS, SegmentEntry},
+    chain::Chain,
+    draft,
+    manifest::Changes,
     s3::Objects,
     segment,
+    state::{ColdState, Place},
 };
 use crate::contracts::{
-    clock::Clock,
     cold_storage::{ColdCommit, ColdExtent, ColdStorage, Segment, SegmentBuilder, SegmentMeta},
     error::{StorageError, Tier},
     event::Record,
     name::Partition,
-    sequence::{Offset, OffsetRange},
-    storage::{Page, ReadLimit, TimeFilter},
+    sequence::{Offset, OffsetRange, Watermarks},
+    storage::{Page, ReadLimit, TableStatus, TimeFilter},
 };
 
 /// Stored bytes that one ranged GET fetches at most, beyond its first frame.
 const MAX_GET_BYTES: u64 = 1 << 20;
 
-/// The cold tier.
+/// The cold tier. Its chain may be opened later than the process: until then nothing can be read or written.
 pub struct S3Cold {
     objects: Objects,
+    opened: OnceLock<Opened>,
+    frames: moka::sync::Cache<FrameKey, Arc<[Record]>>,
+}
+
+/// The chain, once it is open.
+struct Opened {
     epoch: u64,
     state: Arc<RwLock<ColdState>>,
     chain: Mutex<Chain>,
-    frames: moka::sync::Cache<FrameKey, Arc<[Record]>>,
 }
 
 /// A segment's key and the place of a frame in it.
@@ -41,44 +49,103 @@ type FrameKey = (Arc<str>, usize);
 
 impl std::fmt::Debug for S3Cold {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("S3Cold").field("objects", &self.objects).field("epoch", &self.epoch).finish_non_exhaustive()
+        f.debug_struct("S3Cold").field("objects", &self.objects).finish_non_exhaustive()
     }
 }
 
+/// The bucket has not answered since the process started.
+#[derive(Debug, thiserror::Error)]
+#[error("the bucket has not been opened yet")]
+struct NotOpened;
+
 impl S3Cold {
-    /// Takes over the manifest chain below the prefix; `cache_bytes` bounds the decoded frames kept for reads.
-    ///
-    /// # Errors
-    /// `Unavailable`, `Corrupt`, or `Fenced` if the events there come from another volume.
-    pub async fn open(objects: Objects, store_id: Uuid, clock: Arc<dyn Clock>, cache_bytes: u64) -> Result<Self, StorageError> {
-        let chain = Chain::open(objects.clone(), store_id, clock).await?;
+    /// The cold tier below a prefix, not yet open; `cache_bytes` bounds the decoded frames kept for reads.
+    pub fn new(objects: Objects, cache_bytes: u64) -> Self {
         let weigh = |_: &FrameKey, records: &Arc<[Record]>| {
             let bytes: usize = records.iter().map(|record| record.event.size() + size_of::<Record>()).sum();
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
         let frames = moka::sync::Cache::builder().max_capacity(cache_bytes).weigher(weigh).build();
-        Ok(Self { objects, epoch: chain.epoch(), state: chain.state(), chain: Mutex::new(chain), frames })
+        Self { objects, opened: OnceLock::new(), frames }
     }
 
-    /// What the chain says of every partition.
-    pub fn ends(&self) -> Vec<(Partition, Offset)> {
-        self.state.read().partitions.iter().map(|(partition, cold)| (partition.clone(), cold.end)).collect()
+    /// The objects that it works on.
+    pub fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    /// Goes to work with a chain that was taken over.
+    pub fn start(&self, chain: Chain) {
+        let opened = Opened { epoch: chain.epoch(), state: chain.state(), chain: Mutex::new(chain) };
+        assert!(self.opened.set(opened).is_ok(), "a chain is taken over once");
+    }
+
+    /// Whether the chain is open.
+    pub fn is_open(&self) -> bool {
+        self.opened.get().is_some()
+    }
+
+    /// Looks at the state of the chain.
+    ///
+    /// # Errors
+    /// `Unavailable` while it is not open.
+    pub fn with_state<T>(&self, look: impl FnOnce(&ColdState) -> T) -> Result<T, StorageError> {
+        Ok(look(&self.opened()?.state.read()))
+    }
+
+    /// Appends what `draft` makes of the state to the chain.
+    ///
+    /// # Errors
+    /// Those of a commit.
+    pub async fn change(&self, draft: impl FnOnce(&ColdState) -> Changes + Send) -> Result<(), StorageError> {
+        self.opened()?.chain.lock().await.append(draft).await
+    }
+
+    /// No offset of the partition from here on may be given before more are reserved; 0 while the bucket is not open.
+    pub fn reserved_upto(&self, partition: &Partition) -> Offset {
+        let reserved = |state: &ColdState| state.partitions.get(partition).map_or(0, |cold| cold.reserved_upto);
+        self.with_state(reserved).unwrap_or(0)
+    }
+
+    /// Reserves offsets beyond what each partition has given.
+    ///
+    /// # Errors
+    /// Those of a commit.
+    pub async fn reserve(&self, partitions: &BTreeMap<Partition, Watermarks>) -> Result<(), StorageError> {
+        self.change(|state| draft::reserve(state, partitions)).await
+    }
+
+    /// Hands out the numbers of manifests that nobody needs any more.
+    ///
+    /// # Errors
+    /// `Unavailable` while the chain is not open.
+    pub async fn outdated(&self) -> Result<Vec<u64>, StorageError> {
+        Ok(self.opened()?.chain.lock().await.outdated())
+    }
+
+    fn opened(&self) -> Result<&Opened, StorageError> {
+        self.opened.get().ok_or_else(|| StorageError::unavailable(Tier::Cold, NotOpened))
+    }
+
+    /// What stands at an offset now.
+    fn place(&self, partition: &Partition, offset: Offset) -> Result<Place, StorageError> {
+        let found = self.with_state(|state| state.partitions.get(partition).and_then(|cold| cold.at(offset)))?;
+        found.ok_or_else(|| {
+            let why = format!("no segment holds offset {offset}");
+            StorageError::corrupt(format!("the manifest chain for {partition}"), why)
+        })
     }
 
     /// Reads on in the segment that holds `page.next`, at least past one frame.
     async fn read_segment(
         &self,
         partition: &Partition,
+        meta: Arc<SegmentMeta>,
         end: Offset,
         filter: TimeFilter,
         limit: ReadLimit,
         page: &mut Page,
     ) -> Result<(), StorageError> {
-        let meta = self.state.read().partitions.get(partition).and_then(|cold| cold.segment_at(page.next).cloned());
-        let Some(meta) = meta else {
-            let why = format!("no segment holds offset {}", page.next);
-            return Err(StorageError::corrupt(format!("the manifest chain for {partition}"), why));
-        };
         let end = end.min(meta.range.end);
         let mut first = meta.frames.partition_point(|frame| frame.first_offset <= page.next) - 1;
         // What the filter cannot want is passed over by the index alone.
@@ -180,18 +247,35 @@ fn decode(
 
 #[async_trait]
 impl ColdStorage for S3Cold {
-    fn epoch(&self) -> u64 {
-        self.epoch
+    fn epoch(&self) -> Result<u64, StorageError> {
+        Ok(self.opened()?.epoch)
     }
 
     fn extent(&self, partition: &Partition) -> Option<ColdExtent> {
-        self.state.read().partitions.get(partition)?.extent()
+        self.with_state(|state| state.partitions.get(partition)?.extent()).ok().flatten()
+    }
+
+    fn lost(&self, partition: &Partition) -> Vec<OffsetRange> {
+        let lost = |state: &ColdState| state.partitions.get(partition).map(|cold| cold.lost.clone());
+        self.with_state(lost).ok().flatten().unwrap_or_default()
     }
 
     async fn read(&self, partition: &Partition, range: OffsetRange, filter: TimeFilter, limit: ReadLimit) -> Result<Page, StorageError> {
         let mut page = Page { records: Vec::new(), next: range.start };
         while page.records.is_empty() && page.next < range.end {
-            self.read_segment(partition, range.end, filter, limit, &mut page).await?;
+            match self.place(partition, page.next)? {
+                Place::Lost(lost) => page.next = lost.end.min(range.end),
+                Place::Segment(meta) => {
+                    let read = self.read_segment(partition, Arc::clone(&meta), range.end, filter, limit, &mut page).await;
+                    if let Err(error) = read {
+                        // A segment that was merged away meanwhile is read where it is now.
+                        match self.place(partition, page.next)? {
+                            Place::Segment(now) if Arc::ptr_eq(&now, &meta) => return Err(error),
+                            _ => {}
+                        }
+                    }
+                }
+            }
         }
         Ok(page)
     }
@@ -205,26 +289,14 @@ impl ColdStorage for S3Cold {
     }
 
     async fn commit(&self, commit: ColdCommit) -> Result<(), StorageError> {
-        let added: Vec<_> = commit.segments.iter().map(|(partition, meta)| SegmentEntry::new(partition, meta)).collect();
-        let ends = commit.segments.iter().map(|(partition, meta)| (partition, meta.range.end));
-        let partitions = ends.map(|(partition, end)| {
-            let next = commit.next.iter().find(|(other, _)| other == partition).map_or(end, |(_, next)| *next);
-            manifest::entry(partition, end, next.max(end) + RESERVED_OFFSETS)
-        });
-        let mut consumers: Vec<ConsumerEntry> = commit
-            .consumers
-            .into_iter()
-            .flat_map(|(group, offsets)| {
-                offsets.into_iter().map(move |(partition, offset)| ConsumerEntry {
-                    group: group.to_string(),
-                    table: partition.table.to_string(),
-                    partition: partition.number,
-                    offset,
-                })
-            })
-            .collect();
-        consumers.sort();
-        let draft = Draft { partitions: partitions.collect(), added, consumers: Some(consumers) };
-        self.chain.lock().await.append(draft).await
+        self.change(|state| draft::commit(state, commit)).await
+    }
+
+    async fn watch(&self) -> Result<(), StorageError> {
+        self.opened()?.chain.lock().await.watch().await
+    }
+
+    async fn release(&self, tables: Vec<TableStatus>) -> Result<(), StorageError> {
+        self.change(|state| draft::release(state, &tables)).await
     }
 }

@@ -1,8 +1,9 @@
 //! The hot tier behind its contract: sends what changes to the writer, reads on threads that may block.
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -18,17 +19,24 @@ use super::{
     catalog::Catalog,
     codec, consumers,
     disk::Disk,
+    fence::Fence,
+    group::Recovered,
+    idempotency::FirstWrite,
+    journal::Journal,
     keys::PartitionKey,
+    reserve::Reserver,
+    retention,
     rocksdb::Db,
     writer::{EncodedEvent, Request, Writer, WriterOptions},
 };
 use crate::contracts::{
-    clock::Clock,
+    clock::{Clock, TimestampMs},
     consumers::{Commit, ConsumerStorage},
     error::{Overload, StorageError, Tier},
+    event::Event,
     name::{GroupName, Partition, PartitionNumber, TableName},
     sequence::Offset,
-    storage::{Append, Appended, FlushIntent, HotPage, HotRetention, HotStorage, ReadLimit, TableStatus, TimeFilter},
+    storage::{Append, Appended, FlushIntent, HotPage, HotRetention, HotStorage, ReadLimit, TableSettings, TableStatus, TimeFilter, Trim},
 };
 
 /// The hot tier.
@@ -39,7 +47,8 @@ pub struct RocksHot {
     disk: Arc<Disk>,
     writer: mpsc::Sender<Request>,
     appends: watch::Receiver<u64>,
-    commits: AtomicU64,
+    changes: AtomicU64,
+    reserver: OnceLock<Reserver>,
 }
 
 impl RocksHot {
@@ -52,13 +61,59 @@ impl RocksHot {
         catalog: Arc<Catalog>,
         disk: Arc<Disk>,
         clock: Arc<dyn Clock>,
+        fence: Arc<Fence>,
         queue_len: usize,
         options: WriterOptions,
     ) -> Result<(Arc<Self>, Writer), StorageError> {
         let (requests, receiver) = mpsc::channel(queue_len);
         let (sender, appends) = watch::channel(0);
-        let writer = Writer::new(Arc::clone(&db), Arc::clone(&catalog), clock, options, receiver, sender)?;
-        Ok((Arc::new(Self { db, catalog, disk, writer: requests, appends, commits: AtomicU64::new(0) }), writer))
+        let writer = Writer::new(Arc::clone(&db), Arc::clone(&catalog), clock, options, fence, receiver, sender)?;
+        let (changes, reserver) = (AtomicU64::new(0), OnceLock::new());
+        Ok((Arc::new(Self { db, catalog, disk, writer: requests, appends, changes, reserver }), writer))
+    }
+
+    /// The record of the manifest chain on this volume.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Unavailable` if it cannot be read.
+    pub fn journal(&self) -> Result<Journal, StorageError> {
+        Journal::open(&self.db, self.writer.clone())
+    }
+
+    /// From now on offsets are reserved before they are given.
+    pub fn reserve_with(&self, reserver: Reserver) {
+        assert!(self.reserver.set(reserver).is_ok(), "there is one bucket");
+    }
+
+    /// Takes over what recovery has found.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` or `Closed`.
+    pub async fn recover(&self, recovered: Recovered) -> Result<(), StorageError> {
+        self.ask(|reply| Request::Recover { recovered, reply }).await
+    }
+
+    /// Takes over idempotency keys that recovery has found; the partitions are there already.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` or `Closed`.
+    pub async fn recover_keys(&self, keys: Vec<(Partition, String, FirstWrite)>) -> Result<(), StorageError> {
+        self.ask(|reply| Request::RecoverKeys { keys, reply }).await
+    }
+
+    /// Sees to it that the offsets of an append are reserved.
+    async fn reserve(&self, table: &TableName, events: &[(PartitionNumber, Event)]) {
+        let Some(reserver) = self.reserver.get() else { return };
+        let mut next = BTreeMap::new();
+        {
+            let tables = self.catalog.read();
+            let known = tables.get(table).map(|table| &table.partitions);
+            for (number, _) in events {
+                let marks = || known.and_then(|known| known.get(number)).map(|state| state.marks).unwrap_or_default();
+                next.entry(Partition::new(table.clone(), *number)).or_insert_with(marks).next += 1;
+            }
+        }
+        reserver.reserve(next).await;
     }
 
     /// Sends a request that must wait its turn.
@@ -66,6 +121,13 @@ impl RocksHot {
         let (reply, answer) = oneshot::channel();
         self.writer.send(request(reply)).await.map_err(|_| StorageError::Closed)?;
         answer.await.map_err(|_| StorageError::Closed)?
+    }
+
+    /// Sends a request for something that manifests carry.
+    async fn change(&self, request: impl FnOnce(Reply<()>) -> Request) -> Result<(), StorageError> {
+        self.ask(request).await?;
+        self.changes.fetch_add(1, Ordering::Release);
+        Ok(())
     }
 
     /// Reads on a thread that may block.
@@ -87,11 +149,13 @@ impl HotStorage for RocksHot {
             return Err(StorageError::Overloaded { reason: Overload::DiskFull, retry_after: Duration::from_secs(5) });
         }
         let Append { table, events, expected_offset } = append;
+        self.reserve(&table, &events).await;
         let events = events
             .into_iter()
             .map(|(partition, event)| EncodedEvent {
                 partition,
                 timestamp_ms: event.timestamp_ms,
+                appended_ms: event.appended_ms,
                 idempotency_key: event.idempotency_key.clone(),
                 value: codec::encode(event),
             })
@@ -116,7 +180,7 @@ impl HotStorage for RocksHot {
     ) -> Result<Vec<HotPage>, StorageError> {
         let table = table.clone();
         self.blocking(move |db, catalog| {
-            let Some(id) = catalog.read().get(&table).map(|table| table.id) else {
+            let Some(id) = catalog.read().get(&table).filter(|table| !table.is_deleted).map(|table| table.id) else {
                 return Err(StorageError::UnknownTable(table));
             };
             let from: Vec<_> = from.into_iter().map(|(partition, offset)| (PartitionKey { table: id, partition }, offset)).collect();
@@ -126,15 +190,23 @@ impl HotStorage for RocksHot {
     }
 
     fn table(&self, name: &TableName) -> Option<TableStatus> {
-        self.catalog.read().get(name).map(|table| table.status(name))
+        self.catalog.read().get(name).filter(|table| !table.is_deleted).map(|table| table.status(name))
     }
 
     fn tables(&self) -> Vec<TableStatus> {
+        self.catalog.read().iter().filter(|(_, table)| !table.is_deleted).map(|(name, table)| table.status(name)).collect()
+    }
+
+    fn all_tables(&self) -> Vec<TableStatus> {
         self.catalog.read().iter().map(|(name, table)| table.status(name)).collect()
     }
 
     fn appends(&self) -> watch::Receiver<u64> {
         self.appends.clone()
+    }
+
+    fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     async fn record_intents(&self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
@@ -148,18 +220,29 @@ impl HotStorage for RocksHot {
     async fn evict(&self, retention: HotRetention) -> Result<u64, StorageError> {
         self.ask(|reply| Request::Evict { retention, reply }).await
     }
+
+    async fn trim(&self, trims: Vec<Trim>) -> Result<(), StorageError> {
+        self.change(|reply| Request::Trim { trims, reply }).await
+    }
+
+    async fn expired(&self, table: &TableName, appended_before: TimestampMs, excess_bytes: u64) -> Result<Vec<Trim>, StorageError> {
+        let table = table.clone();
+        self.blocking(move |db, catalog| retention::expired(db, catalog, &table, appended_before, excess_bytes)).await
+    }
+
+    async fn configure_table(&self, table: TableName, settings: TableSettings) -> Result<(), StorageError> {
+        self.change(|reply| Request::ConfigureTable { table, settings, reply }).await
+    }
+
+    async fn delete_table(&self, table: TableName) -> Result<(), StorageError> {
+        self.change(|reply| Request::DeleteTable { table, reply }).await
+    }
 }
 
 #[async_trait]
 impl ConsumerStorage for RocksHot {
     async fn commit(&self, commit: Commit) -> Result<(), StorageError> {
-        self.ask(|reply| Request::Commit { commit, reply }).await?;
-        self.commits.fetch_add(1, Ordering::Release);
-        Ok(())
-    }
-
-    fn commits(&self) -> u64 {
-        self.commits.load(Ordering::Acquire)
+        self.change(|reply| Request::Commit { commit, reply }).await
     }
 
     async fn offsets(&self, group: &GroupName) -> Result<Vec<(Partition, Offset)>, StorageError> {
@@ -172,19 +255,17 @@ impl ConsumerStorage for RocksHot {
     }
 
     async fn delete(&self, group: GroupName) -> Result<(), StorageError> {
-        self.ask(|reply| Request::DeleteGroup { group, reply }).await?;
-        self.commits.fetch_add(1, Ordering::Release);
-        Ok(())
+        self.change(|reply| Request::DeleteGroup { group, reply }).await
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, thread};
+    use std::thread;
 
     use super::*;
     use crate::{
-        contracts::{clock::SystemClock, event::Event, payload::Payload, sequence::OffsetRange, sequence::Watermarks},
+        contracts::{clock::SystemClock, payload::Payload, sequence::OffsetRange, sequence::Watermarks},
         storage::{disk::Reserve, rocksdb::OpenOptions},
     };
 
@@ -206,7 +287,7 @@ mod tests {
             let (db, catalog) = Db::open(&options, Arc::clone(&clock)).unwrap();
             let disk = Arc::new(Disk::new(directory.path(), Reserve { bytes: 0, percent: 0 }).unwrap());
             let options = WriterOptions { sync: true, idempotency_window_ms: 1000, hot_max_bytes: 1 << 30, max_tables: 2 };
-            let (hot, writer) = RocksHot::new(db, catalog, disk, clock, 16, options).unwrap();
+            let (hot, writer) = RocksHot::new(db, catalog, disk, clock, Arc::default(), 16, options).unwrap();
             Self { hot, writer: thread::spawn(move || writer.run()) }
         }
 
@@ -268,7 +349,7 @@ mod tests {
         opened.hot.mark_flushed(segment).await.unwrap();
         assert_eq!(opened.hot.evict(everything).await.unwrap(), 2);
         let page = opened.read(0).await;
-        assert_eq!((page.marks, page.page.records.len()), (Watermarks { low: 2, flushed: 2, next: 3 }, 0));
+        assert_eq!((page.marks, page.page.records.len()), (Watermarks { start: 0, low: 2, flushed: 2, next: 3 }, 0));
         assert_eq!(payloads(&opened.read(2).await), [b"c"]);
         opened.close();
     }

@@ -3,10 +3,10 @@
 //! | column family | key | value |
 //! |---|---|---|
 //! | `meta` | a name | see [`meta`] |
-//! | `tables` | table name | table id u32 |
+//! | `tables` | table name | `stored.v1.Table` |
 //! | `partitions` | table id u32, partition u32 | `stored.v1.PartitionState` |
 //! | `events` | table id u32, partition u32, offset u64 | version, CRC32C, `stored.v1.Event` |
-//! | `time_blocks` | table id u32, partition u32, offset / 1024 u64 | `stored.v1.TimeSpan` |
+//! | `time_blocks` | table id u32, partition u32, offset / 1024 u64 | `stored.v1.Block` |
 //! | `idempotency` | table id u32, partition u32, key bytes | offset u64, appended_ms i64 |
 //! | `flushed_runs` | sequence u64, table id u32, partition u32, end u64 | `stored.v1.FlushedRun` |
 //! | `consumers` | group, 0, table id u32, partition u32 | offset u64 |
@@ -59,7 +59,7 @@ pub mod meta {
     pub const FORMAT: &[u8] = b"format";
     /// The volume's identity, 16 random bytes.
     pub const STORE_ID: &[u8] = b"store_id";
-    /// The manifest being written or last known written: JSON.
+    /// Which manifests the volume may have written, as `journal` has it: JSON.
     pub const CHAIN: &[u8] = b"chain";
 }
 

@@ -1,15 +1,14 @@
-//! The manifest: one immutable JSON object that says what changed in the cold tier, and the state that a chain of them makes.
+//! The manifest: one immutable JSON object that says what changed in the cold tier. Pure: `state` adds them up, `chain`
+//! gets them to S3.
 //!
-//! Pure: see `chain` for how manifests get to S3. A segment exists when a manifest names it.
-
-use std::{collections::BTreeMap, sync::Arc};
+//! A segment exists when a manifest names it, until a manifest removes it.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::contracts::{
     clock::TimestampMs,
-    cold_storage::{ColdExtent, Frame, SegmentMeta},
+    cold_storage::{Frame, SegmentMeta},
     error::StorageError,
     name::{Partition, PartitionNumber, TableName},
     sequence::{Offset, OffsetRange},
@@ -22,13 +21,13 @@ pub const CHECKPOINT_EVERY: u64 = 100;
 /// Offsets reserved beyond `next`: a writer that finds an empty volume starts after them.
 pub const RESERVED_OFFSETS: u64 = 1 << 28;
 
+/// What the keys of manifests begin with.
+pub const PREFIX: &str = "manifests/";
+
 /// The key of manifest `number` below the prefix.
 pub fn key(number: u64) -> String {
     format!("{PREFIX}{number:020}.json")
 }
-
-/// What the keys of manifests begin with.
-pub const PREFIX: &str = "manifests/";
 
 /// The number in a manifest's key.
 pub fn number(key: &str) -> Option<u64> {
@@ -46,35 +45,74 @@ pub struct Manifest {
     pub epoch: u64,
     /// The writer's mark, drawn anew at each opening.
     pub nonce: Uuid,
-    /// The volume the events come from.
+    /// The store that the events belong to; a volume that recovers from the bucket takes it over.
     pub store_id: Uuid,
     /// When it was written, by the writer's clock; for people.
     pub written_ms: TimestampMs,
     /// The last manifest up to this one that holds the whole state.
     pub checkpoint: u64,
+    /// Whether it is the first of its epoch.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub opens: bool,
+    /// What changed.
+    #[serde(flatten)]
+    pub changes: Changes,
+    /// The whole state before this manifest's own changes, in a checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Checkpoint>,
+}
+
+/// What one manifest changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// Segments that exist no longer: merged into larger ones, or expired. Their objects stay for a while.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<SegmentRef>,
     /// Segments that exist from now on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub added: Vec<SegmentEntry>,
-    /// The partitions that changed.
+    /// Offsets that were given, or may have been, and whose events are lost with a volume.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<LostEntry>,
+    /// The partitions that changed, as they are after the changes above.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub partitions: Vec<PartitionEntry>,
+    /// Objects of removed segments that have been deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deleted: Vec<String>,
+    /// All tables with settings of their own, if one changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<Vec<TableEntry>>,
     /// All committed consumer offsets, if one changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumers: Option<Vec<ConsumerEntry>>,
-    /// The whole state before this manifest's own changes, in a checkpoint.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<CheckpointState>,
+}
+
+impl Changes {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The state in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckpointState {
+pub struct Checkpoint {
     /// Every segment.
     pub segments: Vec<SegmentEntry>,
+    /// Every lost range that has not expired.
+    pub lost: Vec<LostEntry>,
     /// Every partition.
     pub partitions: Vec<PartitionEntry>,
+    /// Keys of removed segments whose objects may still be there.
+    pub retired: Vec<String>,
+    /// Every table with settings of its own.
+    pub tables: Vec<TableEntry>,
     /// Every committed consumer offset.
     pub consumers: Vec<ConsumerEntry>,
+    /// The numbers of the manifests that began an epoch: they are kept for ever, so that a writer that was overtaken long
+    /// ago finds another's manifest under the number it wants.
+    pub openings: Vec<u64>,
 }
 
 /// A segment.
@@ -96,8 +134,38 @@ pub struct SegmentEntry {
     pub bytes: u64,
     /// SHA-256 of the object.
     pub sha256: String,
+    /// When its last event was appended, by the server's clock.
+    pub appended_ms: TimestampMs,
+    /// How many of its events have an idempotency key.
+    pub keys: u64,
     /// Its frames: first offset, byte position, min and max timestamp, CRC32C.
     pub frames: Vec<(Offset, u64, TimestampMs, TimestampMs, u32)>,
+}
+
+/// The name of a segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentRef {
+    /// Its table.
+    pub table: String,
+    /// Its partition.
+    pub partition: PartitionNumber,
+    /// Its first offset.
+    pub start: Offset,
+    /// The first offset after it.
+    pub end: Offset,
+}
+
+/// A lost range.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostEntry {
+    /// The table.
+    pub table: String,
+    /// The partition.
+    pub partition: PartitionNumber,
+    /// The first offset lost.
+    pub start: Offset,
+    /// The first offset after it.
+    pub end: Offset,
 }
 
 /// How far a partition is.
@@ -107,10 +175,28 @@ pub struct PartitionEntry {
     pub table: String,
     /// Its number.
     pub partition: PartitionNumber,
-    /// The first offset that no segment holds.
+    /// The first offset that retention keeps.
+    pub start: Offset,
+    /// The first offset that no segment and no lost range holds.
     pub end: Offset,
     /// No offset from here on has been given to an event.
     pub reserved_upto: Offset,
+}
+
+/// A table's settings.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TableEntry {
+    /// Its name.
+    pub table: String,
+    /// Whether it was deleted; its offsets are remembered, in case it is written again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
+    /// Seconds for which events are kept, if there is a bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_secs: Option<u64>,
+    /// Bytes of events that are kept, if there is a bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_bytes: Option<u64>,
 }
 
 /// A committed consumer offset.
@@ -138,12 +224,18 @@ impl SegmentEntry {
             zstd: meta.zstd,
             bytes: meta.bytes,
             sha256: meta.sha256.clone(),
+            appended_ms: meta.appended_ms,
+            keys: meta.keys,
             frames: meta.frames.iter().map(|f| (f.first_offset, f.position, f.min_ms, f.max_ms, f.crc32c)).collect(),
         }
     }
 
-    fn decode(&self) -> Result<(Partition, SegmentMeta), String> {
-        let partition = decode_partition(&self.table, self.partition)?;
+    /// The segment, if the entry makes sense.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn decode(&self) -> Result<(Partition, SegmentMeta), String> {
+        let partition = partition(&self.table, self.partition)?;
         if self.start >= self.end {
             return Err(format!("segment of {partition} from {} to {} is empty", self.start, self.end));
         }
@@ -155,182 +247,68 @@ impl SegmentEntry {
         if !(ordered && first && last) {
             return Err(format!("the frames of {partition} from {} to {} are out of order", self.start, self.end));
         }
-        let range = OffsetRange::new(self.start, self.end);
-        let meta = SegmentMeta { range, epoch: self.epoch, zstd: self.zstd, bytes: self.bytes, sha256: self.sha256.clone(), frames };
+        let meta = SegmentMeta {
+            range: OffsetRange::new(self.start, self.end),
+            epoch: self.epoch,
+            zstd: self.zstd,
+            bytes: self.bytes,
+            sha256: self.sha256.clone(),
+            appended_ms: self.appended_ms,
+            keys: self.keys,
+            frames,
+        };
         Ok((partition, meta))
     }
 }
 
-fn decode_partition(table: &str, number: PartitionNumber) -> Result<Partition, String> {
+impl SegmentRef {
+    /// The name of a segment.
+    pub fn new(partition: &Partition, range: OffsetRange) -> Self {
+        Self { table: partition.table.to_string(), partition: partition.number, start: range.start, end: range.end }
+    }
+}
+
+impl LostEntry {
+    /// The entry of a lost range.
+    pub fn new(partition: &Partition, range: OffsetRange) -> Self {
+        Self { table: partition.table.to_string(), partition: partition.number, start: range.start, end: range.end }
+    }
+}
+
+/// The partition that an entry names.
+///
+/// # Errors
+/// What is wrong with the table's name.
+pub fn partition(table: &str, number: PartitionNumber) -> Result<Partition, String> {
     let table = TableName::parse(table).map_err(|error| error.to_string())?;
     Ok(Partition::new(table, number))
 }
 
-/// One partition as the chain has it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ColdPartition {
-    /// Its segments, in order.
-    pub segments: Vec<Arc<SegmentMeta>>,
-    /// The first offset that no segment holds.
-    pub end: Offset,
-    /// No offset from here on has been given to an event.
-    pub reserved_upto: Offset,
-}
-
-impl ColdPartition {
-    /// What its segments hold.
-    pub fn extent(&self) -> Option<ColdExtent> {
-        let first = self.segments.first()?;
-        Some(ColdExtent {
-            range: OffsetRange::new(first.range.start, self.end),
-            segments: self.segments.len() as u64,
-            bytes: self.segments.iter().map(|segment| segment.bytes).sum(),
-        })
+/// Reads manifest `number`.
+///
+/// # Errors
+/// `Corrupt` if the bytes are not it.
+pub fn decode(number: u64, bytes: &[u8]) -> Result<Manifest, StorageError> {
+    let key = key(number);
+    let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| StorageError::corrupt(&key, error))?;
+    if manifest.version != VERSION {
+        let why = format!("version {} is unknown, this program knows {VERSION}", manifest.version);
+        return Err(StorageError::corrupt(&key, why));
     }
-
-    /// The segment that holds `offset`.
-    pub fn segment_at(&self, offset: Offset) -> Option<&Arc<SegmentMeta>> {
-        let after = self.segments.partition_point(|segment| segment.range.end <= offset);
-        self.segments.get(after).filter(|segment| segment.range.contains(offset))
+    if manifest.number != number || manifest.checkpoint > number {
+        let why = format!("it says it is number {}, checkpoint {}", manifest.number, manifest.checkpoint);
+        return Err(StorageError::corrupt(&key, why));
     }
-}
-
-/// What all manifests up to one say together.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ColdState {
-    /// The partitions.
-    pub partitions: BTreeMap<Partition, ColdPartition>,
-    /// The committed consumer offsets.
-    pub consumers: Vec<ConsumerEntry>,
-}
-
-impl ColdState {
-    /// Adds what a manifest says; `from_checkpoint` takes its whole state first.
-    ///
-    /// # Errors
-    /// `Corrupt` if it does not fit what is there; then the state must not be used.
-    pub fn apply(&mut self, manifest: &Manifest, from_checkpoint: bool) -> Result<(), StorageError> {
-        self.try_apply(manifest, from_checkpoint).map_err(|why| StorageError::corrupt(key(manifest.number), why))
-    }
-
-    fn try_apply(&mut self, manifest: &Manifest, from_checkpoint: bool) -> Result<(), String> {
-        if manifest.version != VERSION {
-            return Err(format!("version {} is unknown, this program knows {VERSION}", manifest.version));
-        }
-        if from_checkpoint {
-            let state = manifest.state.as_ref().ok_or("it should hold a checkpoint")?;
-            *self = Self { partitions: BTreeMap::new(), consumers: state.consumers.clone() };
-            self.take(&state.segments, &state.partitions)?;
-        }
-        self.take(&manifest.added, &manifest.partitions)?;
-        if let Some(consumers) = &manifest.consumers {
-            self.consumers.clone_from(consumers);
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, segments: &[SegmentEntry], partitions: &[PartitionEntry]) -> Result<(), String> {
-        for entry in segments {
-            let (partition, meta) = entry.decode()?;
-            let cold = self.partitions.entry(partition.clone()).or_default();
-            if !cold.segments.is_empty() && cold.end != meta.range.start {
-                return Err(format!("segment {} of {partition} does not follow {}", meta.range, cold.end));
-            }
-            cold.end = meta.range.end;
-            cold.reserved_upto = cold.reserved_upto.max(cold.end);
-            cold.segments.push(Arc::new(meta));
-        }
-        for entry in partitions {
-            let partition = decode_partition(&entry.table, entry.partition)?;
-            let cold = self.partitions.entry(partition.clone()).or_default();
-            if !cold.segments.is_empty() && cold.end != entry.end {
-                return Err(format!("{partition} ends at {}, its segments at {}", entry.end, cold.end));
-            }
-            cold.end = entry.end;
-            cold.reserved_upto = cold.reserved_upto.max(entry.reserved_upto);
-        }
-        Ok(())
-    }
-
-    /// The whole state, for a checkpoint.
-    pub fn checkpoint(&self) -> CheckpointState {
-        let segments =
-            self.partitions.iter().flat_map(|(partition, cold)| cold.segments.iter().map(move |meta| SegmentEntry::new(partition, meta)));
-        CheckpointState {
-            segments: segments.collect(),
-            partitions: self.partitions.iter().map(|(partition, cold)| entry(partition, cold.end, cold.reserved_upto)).collect(),
-            consumers: self.consumers.clone(),
-        }
-    }
-}
-
-/// The entry of a partition.
-pub fn entry(partition: &Partition, end: Offset, reserved_upto: Offset) -> PartitionEntry {
-    PartitionEntry { table: partition.table.to_string(), partition: partition.number, end, reserved_upto }
+    Ok(manifest)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn manifest(number: u64, added: Vec<SegmentEntry>, state: Option<CheckpointState>) -> Manifest {
-        Manifest {
-            version: VERSION,
-            number,
-            epoch: 1,
-            nonce: Uuid::nil(),
-            store_id: Uuid::nil(),
-            written_ms: 0,
-            checkpoint: 0,
-            added,
-            partitions: vec![],
-            consumers: None,
-            state,
-        }
-    }
-
-    fn segment(start: Offset, end: Offset) -> SegmentEntry {
-        SegmentEntry {
-            table: "t".to_owned(),
-            partition: 0,
-            start,
-            end,
-            epoch: 1,
-            zstd: true,
-            bytes: 10,
-            sha256: String::new(),
-            frames: vec![(start, 0, 0, 0, 0)],
-        }
-    }
-
     #[test]
     fn keys_order_as_their_numbers() {
         assert!(key(9) < key(10));
         assert_eq!(number(&key(u64::MAX)), Some(u64::MAX));
-    }
-
-    #[test]
-    fn a_checkpoint_says_what_the_chain_says() {
-        let mut chain = ColdState::default();
-        chain.apply(&manifest(0, vec![segment(0, 5)], None), false).unwrap();
-        let checkpoint = manifest(1, vec![segment(5, 9)], Some(chain.checkpoint()));
-        chain.apply(&checkpoint, false).unwrap();
-        let mut opened = ColdState::default();
-        opened.apply(&checkpoint, true).unwrap();
-        assert_eq!(opened, chain);
-        let partition = Partition::new(TableName::parse("t").unwrap(), 0);
-        let cold = &chain.partitions[&partition];
-        assert_eq!(cold.segment_at(4).unwrap().range, OffsetRange::new(0, 5));
-        assert_eq!(cold.segment_at(5).unwrap().range, OffsetRange::new(5, 9));
-        assert!(cold.segment_at(9).is_none());
-    }
-
-    #[test]
-    fn overlaps_and_holes_are_damage() {
-        for start in [3, 7] {
-            let mut chain = ColdState::default();
-            chain.apply(&manifest(0, vec![segment(0, 5)], None), false).unwrap();
-            assert!(chain.apply(&manifest(1, vec![segment(start, 9)], None), false).is_err(), "{start}");
-        }
     }
 }

@@ -9,10 +9,10 @@ use ::rocksdb::{
 use uuid::Uuid;
 
 use super::{
-    catalog::{Catalog, Tables},
+    catalog::{Catalog, TableHead, Tables},
     codec, idempotency,
     keys::{self, BLOCK, PartitionKey, cf, meta},
-    sequence::{PartitionState, TimeSpan},
+    sequence::{Block, PartitionState},
 };
 use crate::{
     contracts::{
@@ -242,7 +242,7 @@ impl Db {
                 return Ok(next);
             }
             let stored = snapshot.get_cf(self.family(cf::TIME_BLOCKS), keys::time_block(key, block)).map_err(unavailable)?;
-            let Some(span) = stored.as_deref().map(TimeSpan::decode).transpose()? else { return Ok(next) };
+            let Some(span) = stored.as_deref().map(Block::decode).transpose()? else { return Ok(next) };
             if filter.wants_any(span.min_ms, span.max_ms) {
                 return Ok(next);
             }
@@ -268,12 +268,12 @@ impl Db {
     fn load(&self) -> Result<Tables, StorageError> {
         let mut tables = Tables::default();
         for pair in self.scan(cf::TABLES, &[], &[]) {
-            let (name, id) = pair?;
+            let (name, head) = pair?;
             let table = std::str::from_utf8(&name).ok().and_then(|name| TableName::parse(name).ok());
-            let (Some(table), Some(id)) = (table, keys::decode_u32(&id)) else {
+            let (Some(table), Some(head)) = (table, TableHead::decode(&head)) else {
                 return Err(StorageError::corrupt("the list of tables in RocksDB", format!("entry {name:?}")));
             };
-            tables.add_table(table, id);
+            tables.set_table(table, head);
         }
         for pair in self.scan(cf::PARTITIONS, &[], &[]) {
             let (key, state) = pair?;

@@ -8,6 +8,7 @@ use aws_sdk_s3::{
     config::{RequestChecksumCalculation, ResponseChecksumValidation},
     error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
     primitives::ByteStream,
+    types::CreateBucketConfiguration,
 };
 use bytes::Bytes;
 
@@ -27,8 +28,6 @@ pub struct S3Options {
     pub region: String,
     /// What every key begins with: empty, or ending with `/`.
     pub prefix: String,
-    /// Whether a missing bucket is made.
-    pub create_bucket: bool,
     /// How long one attempt of a request may take.
     pub attempt_timeout: Duration,
     /// How often a request is tried.
@@ -41,6 +40,7 @@ pub struct Objects {
     client: Client,
     bucket: String,
     prefix: String,
+    region: String,
 }
 
 /// What became of a create-only put.
@@ -67,7 +67,8 @@ struct Failed {
 impl Objects {
     /// The objects below `prefix` of `bucket`, over a client.
     pub fn new(client: Client, bucket: String, prefix: String) -> Self {
-        Self { client, bucket, prefix }
+        let region = client.config().region().map(ToString::to_string).unwrap_or_default();
+        Self { client, bucket, prefix, region }
     }
 
     /// A client for the bucket. Credentials come from the usual AWS chain. Sends nothing yet.
@@ -97,7 +98,10 @@ impl Objects {
     /// # Errors
     /// `Unavailable`.
     pub async fn create_bucket(&self) -> Result<(), StorageError> {
-        let made = self.client.create_bucket().bucket(&self.bucket).send().await;
+        // Outside its first region AWS wants to be told where.
+        let constraint = (!self.region.is_empty() && self.region != "us-east-1")
+            .then(|| CreateBucketConfiguration::builder().location_constraint(self.region.as_str().into()).build());
+        let made = self.client.create_bucket().bucket(&self.bucket).set_create_bucket_configuration(constraint).send().await;
         match made {
             Ok(_) => Ok(()),
             Err(error) if matches!(error.code(), Some("BucketAlreadyOwnedByYou" | "BucketAlreadyExists")) => Ok(()),
@@ -193,6 +197,16 @@ impl Objects {
             keys.extend(page.contents().iter().filter_map(|object| Some(object.key()?.strip_prefix(&self.prefix)?.to_owned())));
         }
         Ok(keys)
+    }
+
+    /// Deletes an object; it does no harm if there is none.
+    ///
+    /// # Errors
+    /// `Unavailable`: it may be gone all the same.
+    pub async fn delete(&self, key: &str) -> Result<(), StorageError> {
+        let answer = self.client.delete_object().bucket(&self.bucket).key(self.full(key)).send().await;
+        metrics::s3_request("delete", answer.is_ok());
+        answer.map(drop).map_err(|error| self.failed("delete", key, error))
     }
 
     fn full(&self, key: &str) -> String {

@@ -49,6 +49,8 @@ pub struct Encoder {
     zstd: bool,
     range: OffsetRange,
     raw_bytes: u64,
+    appended_ms: i64,
+    keys: u64,
     lines: Vec<u8>,
     frame: Option<Frame>,
     frames: Vec<Frame>,
@@ -65,6 +67,8 @@ impl Encoder {
             zstd,
             range: OffsetRange::new(start, start),
             raw_bytes: 0,
+            appended_ms: i64::MIN,
+            keys: 0,
             lines: Vec::with_capacity(FRAME_BYTES + (16 << 10)),
             frame: None,
             frames: Vec::new(),
@@ -98,6 +102,8 @@ impl SegmentBuilder for Encoder {
         let frame = self.frame.get_or_insert(Frame { first_offset: record.offset, position: 0, min_ms: time, max_ms: time, crc32c: 0 });
         frame.min_ms = frame.min_ms.min(time);
         frame.max_ms = frame.max_ms.max(time);
+        self.appended_ms = self.appended_ms.max(record.event.appended_ms);
+        self.keys += u64::from(record.event.idempotency_key.is_some());
         let before = self.lines.len();
         write_line(&mut self.lines, record);
         self.raw_bytes += (self.lines.len() - before) as u64;
@@ -123,6 +129,8 @@ impl SegmentBuilder for Encoder {
             zstd: self.zstd,
             bytes: self.body.len() as u64,
             sha256: hex(&Sha256::digest(&self.body)),
+            appended_ms: self.appended_ms,
+            keys: self.keys,
             frames: self.frames,
         };
         Ok(Segment { partition: self.partition, meta, body: self.body.into() })
@@ -208,6 +216,25 @@ pub fn decode_frame(
     Ok(records)
 }
 
+/// Reads a whole object, which must be the one that the manifest names.
+///
+/// # Errors
+/// `Corrupt`, naming `object`.
+pub fn decode(object: &str, partition: PartitionNumber, meta: &SegmentMeta, stored: &Bytes) -> Result<Vec<Record>, StorageError> {
+    if stored.len() as u64 != meta.bytes || hex(&Sha256::digest(stored)) != meta.sha256 {
+        let why = format!("its {} bytes are not the {} whose SHA-256 the manifest has", stored.len(), meta.bytes);
+        return Err(StorageError::corrupt(object, why));
+    }
+    let mut records = Vec::with_capacity(usize::try_from(meta.range.len()).unwrap_or(0).min(stored.len()));
+    for (place, frame) in meta.frames.iter().enumerate() {
+        let (range, bytes) = meta.frame_extent(place);
+        let end = usize::try_from(bytes.end).unwrap_or(usize::MAX).min(stored.len());
+        let start = usize::try_from(bytes.start).unwrap_or(usize::MAX).min(end);
+        records.extend(decode_frame(object, partition, meta.zstd, frame, range, &stored.slice(start..end))?);
+    }
+    Ok(records)
+}
+
 fn decompress(stored: &[u8]) -> std::io::Result<Vec<u8>> {
     let size = zstd::zstd_safe::get_frame_content_size(stored).ok().flatten().unwrap_or(MAX_FRAME_BYTES as u64);
     let size = usize::try_from(size).unwrap_or(usize::MAX).min(MAX_FRAME_BYTES);
@@ -277,14 +304,13 @@ mod tests {
     }
 
     fn decode(segment: &Segment) -> Result<Vec<Record>, StorageError> {
-        let meta = &segment.meta;
-        let mut records = Vec::new();
-        for (place, frame) in meta.frames.iter().enumerate() {
-            let (range, bytes) = meta.frame_extent(place);
-            let stored = segment.body.slice(usize::try_from(bytes.start).unwrap()..usize::try_from(bytes.end).unwrap());
-            records.extend(decode_frame("o", 3, meta.zstd, frame, range, &stored)?);
-        }
-        Ok(records)
+        super::decode("o", 3, &segment.meta, &segment.body)
+    }
+
+    /// Frame by frame, without the checksum of the whole.
+    fn decode_frames(segment: &Segment) -> Result<Vec<Record>, StorageError> {
+        let sha256 = hex(&Sha256::digest(&segment.body));
+        super::decode("o", 3, &SegmentMeta { sha256, ..segment.meta.clone() }, &segment.body)
     }
 
     proptest! {
@@ -303,6 +329,7 @@ mod tests {
             body[at] ^= 1 << bit;
             segment.body = body.into();
             prop_assert!(decode(&segment).is_err());
+            prop_assert!(decode_frames(&segment).is_err());
         }
     }
 

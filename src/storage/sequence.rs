@@ -16,19 +16,37 @@ use crate::{
     proto::stored,
 };
 
-/// The times of some events, both ends included.
+/// What is known of some events that follow one another, a full block mostly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TimeSpan {
-    /// The earliest.
+pub struct Block {
+    /// The earliest timestamp.
     pub min_ms: TimestampMs,
-    /// The latest.
+    /// The latest timestamp.
     pub max_ms: TimestampMs,
+    /// When the last was appended.
+    pub appended_ms: TimestampMs,
+    /// Their stored bytes.
+    pub bytes: u64,
 }
 
-impl TimeSpan {
+impl Block {
+    /// A block of one event.
+    pub fn of(timestamp_ms: TimestampMs, appended_ms: TimestampMs, bytes: u64) -> Self {
+        Self { min_ms: timestamp_ms, max_ms: timestamp_ms, appended_ms, bytes }
+    }
+
+    fn and(self, next: Self) -> Self {
+        Self {
+            min_ms: self.min_ms.min(next.min_ms),
+            max_ms: self.max_ms.max(next.max_ms),
+            appended_ms: self.appended_ms.max(next.appended_ms),
+            bytes: self.bytes + next.bytes,
+        }
+    }
+
     /// The stored form.
     pub fn encode(self) -> Vec<u8> {
-        stored::TimeSpan::from(self).encode_to_vec()
+        stored::Block::from(self).encode_to_vec()
     }
 
     /// Reads the stored form.
@@ -36,20 +54,20 @@ impl TimeSpan {
     /// # Errors
     /// `Corrupt` if the bytes are not it.
     pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
-        let stored = stored::TimeSpan::decode(bytes).map_err(|error| StorageError::corrupt("a time block in RocksDB", error))?;
+        let stored = stored::Block::decode(bytes).map_err(|error| StorageError::corrupt("a time block in RocksDB", error))?;
         Ok(stored.into())
     }
 }
 
-impl From<TimeSpan> for stored::TimeSpan {
-    fn from(span: TimeSpan) -> Self {
-        Self { min_ms: span.min_ms, max_ms: span.max_ms }
+impl From<Block> for stored::Block {
+    fn from(block: Block) -> Self {
+        Self { min_ms: block.min_ms, max_ms: block.max_ms, appended_ms: block.appended_ms, bytes: block.bytes }
     }
 }
 
-impl From<stored::TimeSpan> for TimeSpan {
-    fn from(stored: stored::TimeSpan) -> Self {
-        Self { min_ms: stored.min_ms, max_ms: stored.max_ms }
+impl From<stored::Block> for Block {
+    fn from(stored: stored::Block) -> Self {
+        Self { min_ms: stored.min_ms, max_ms: stored.max_ms, appended_ms: stored.appended_ms, bytes: stored.bytes }
     }
 }
 
@@ -64,26 +82,24 @@ pub struct PartitionState {
     pub unflushed_bytes: u64,
     /// The segment being written.
     pub intent: Option<FlushIntent>,
-    /// The times of the events since the last full block of offsets.
-    pub open_block: Option<TimeSpan>,
+    /// The events since the last full block of offsets.
+    pub open_block: Option<Block>,
     /// When the oldest unflushed event came, or the start of the process if that was later. Not stored.
     pub unflushed_since: Option<Instant>,
 }
 
 impl PartitionState {
-    /// Gives the next offset to an event of `bytes` stored bytes; with the last offset of a block come the block's times.
-    pub fn give(&mut self, bytes: u64, timestamp_ms: TimestampMs, now: Instant) -> (Offset, Option<TimeSpan>) {
+    /// Gives the next offset to an event, described as a block of its own; the last offset of a block brings the whole block.
+    pub fn give(&mut self, event: Block, now: Instant) -> (Offset, Option<Block>) {
         let offset = self.marks.next;
-        let span = self.open_block.get_or_insert(TimeSpan { min_ms: timestamp_ms, max_ms: timestamp_ms });
-        span.min_ms = span.min_ms.min(timestamp_ms);
-        span.max_ms = span.max_ms.max(timestamp_ms);
+        let block = self.open_block.map_or(event, |block| block.and(event));
         let is_last = (offset + 1).is_multiple_of(BLOCK);
-        let full_block = if is_last { self.open_block.take() } else { None };
+        self.open_block = (!is_last).then_some(block);
         self.marks.next += 1;
-        self.hot_bytes += bytes;
-        self.unflushed_bytes += bytes;
+        self.hot_bytes += event.bytes;
+        self.unflushed_bytes += event.bytes;
         self.unflushed_since.get_or_insert(now);
-        (offset, full_block)
+        (offset, is_last.then_some(block))
     }
 
     /// Fixes the bounds of the next segment.
@@ -109,16 +125,52 @@ impl PartitionState {
         self.unflushed_since = (!self.marks.unflushed().is_empty()).then_some(now);
     }
 
-    /// Drops the events below `end` from hot, `bytes` stored bytes of them; answers which.
+    /// Drops the events below `end` from hot, `bytes` stored bytes of them, unless they have gone already; answers which.
     ///
     /// # Panics
     /// If one of them is not cold yet.
     pub fn evict(&mut self, end: Offset, bytes: u64) -> OffsetRange {
         assert!(end <= self.marks.flushed, "evicting to {end} passes flushed {}", self.marks.flushed);
+        if end <= self.marks.low {
+            return OffsetRange::new(end, end);
+        }
         let evicted = OffsetRange::new(self.marks.low.min(end), end);
         self.marks.low = self.marks.low.max(end);
         self.hot_bytes = self.hot_bytes.saturating_sub(bytes);
         evicted
+    }
+
+    /// Moves the start: what is below it is gone from both tiers; answers which events leave hot. `bytes` of them were not
+    /// cold.
+    ///
+    /// # Panics
+    /// If it passes `next`.
+    pub fn trim(&mut self, start: Offset, bytes: u64) -> OffsetRange {
+        assert!(start <= self.marks.next, "start {start} passes next {}", self.marks.next);
+        let start = start.max(self.marks.start);
+        let gone = OffsetRange::new(self.marks.low.min(start), start);
+        let marks = self.marks;
+        self.marks = Watermarks { start, low: marks.low.max(start), flushed: marks.flushed.max(start), next: marks.next };
+        self.hot_bytes = self.hot_bytes.saturating_sub(bytes);
+        self.unflushed_bytes = self.unflushed_bytes.saturating_sub(bytes);
+        if self.marks.flushed != marks.flushed {
+            self.intent = None;
+        }
+        if self.marks.unflushed().is_empty() {
+            (self.unflushed_bytes, self.unflushed_since) = (0, None);
+        }
+        if self.marks.hot().is_empty() {
+            (self.hot_bytes, self.open_block) = (0, None);
+        }
+        gone
+    }
+
+    /// Takes over watermarks that recovery has found; `bytes` are the stored bytes of what stays in hot, all of it unflushed.
+    pub fn recover(&mut self, marks: Watermarks, bytes: u64) {
+        marks.check(&"a recovered partition");
+        let open_block = self.open_block.filter(|_| marks.next == self.marks.next);
+        let unflushed_since = self.unflushed_since.filter(|_| !marks.unflushed().is_empty());
+        *self = Self { marks, hot_bytes: bytes, unflushed_bytes: bytes, intent: None, open_block, unflushed_since };
     }
 
     /// What others may know of it.
@@ -136,6 +188,7 @@ impl PartitionState {
     /// The stored form.
     pub fn encode(&self) -> Vec<u8> {
         stored::PartitionState {
+            start: self.marks.start,
             low: self.marks.low,
             flushed: self.marks.flushed,
             next: self.marks.next,
@@ -148,7 +201,7 @@ impl PartitionState {
                 zstd: intent.zstd,
                 bytes: intent.bytes,
             }),
-            open_block: self.open_block.map(stored::TimeSpan::from),
+            open_block: self.open_block.map(stored::Block::from),
         }
         .encode_to_vec()
     }
@@ -160,8 +213,8 @@ impl PartitionState {
     pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
         let damaged = |why: String| StorageError::corrupt("a partition state in RocksDB", why);
         let stored = stored::PartitionState::decode(bytes).map_err(|error| damaged(error.to_string()))?;
-        let marks = Watermarks { low: stored.low, flushed: stored.flushed, next: stored.next };
-        if !(marks.low <= marks.flushed && marks.flushed <= marks.next) {
+        let marks = Watermarks { start: stored.start, low: stored.low, flushed: stored.flushed, next: stored.next };
+        if !(marks.start <= marks.low && marks.low <= marks.flushed && marks.flushed <= marks.next) {
             return Err(damaged(format!("watermarks are out of order: {marks:?}")));
         }
         let intent = match stored.intent {
@@ -179,7 +232,7 @@ impl PartitionState {
             hot_bytes: stored.hot_bytes,
             unflushed_bytes: stored.unflushed_bytes,
             intent,
-            open_block: stored.open_block.map(TimeSpan::from),
+            open_block: stored.open_block.map(Block::from),
             unflushed_since: (!marks.unflushed().is_empty()).then(Instant::now),
         })
     }
@@ -193,24 +246,28 @@ mod tests {
         FlushIntent { range: OffsetRange::new(start, end), epoch: 1, zstd: true, bytes }
     }
 
+    fn event(bytes: u64, timestamp_ms: TimestampMs) -> Block {
+        Block::of(timestamp_ms, 7, bytes)
+    }
+
     #[test]
     fn offsets_are_dense_and_survive_a_round_trip() {
         let mut state = PartitionState::default();
         let now = Instant::now();
-        assert_eq!((0..5).map(|_| state.give(10, 0, now).0).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+        assert_eq!((0..5).map(|_| state.give(event(10, 0), now).0).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
         state.plan(intent(0, 3, 30));
         let mut again = PartitionState::decode(&state.encode()).unwrap();
         again.unflushed_since = state.unflushed_since;
         assert_eq!(again, state);
-        assert_eq!(again.give(10, 0, now).0, 5);
+        assert_eq!(again.give(event(10, 0), now).0, 5);
     }
 
     #[test]
     fn the_last_offset_of_a_block_brings_its_times() {
         let mut state = PartitionState::default();
         let now = Instant::now();
-        let blocks: Vec<_> = (0..2 * BLOCK).filter_map(|n| state.give(1, 5 - n as i64, now).1).collect();
-        let span = |first: i64| TimeSpan { min_ms: first - 1023, max_ms: first };
+        let blocks: Vec<_> = (0..2 * BLOCK).filter_map(|n| state.give(event(1, 5 - n as i64), now).1).collect();
+        let span = |first: i64| Block { min_ms: first - 1023, max_ms: first, appended_ms: 7, bytes: 1024 };
         assert_eq!(blocks, [span(5), span(5 - 1024)]);
     }
 
@@ -219,7 +276,7 @@ mod tests {
         let mut state = PartitionState::default();
         let now = Instant::now();
         for _ in 0..5 {
-            state.give(10, 0, now);
+            state.give(event(10, 0), now);
         }
         state.mark_flushed(intent(0, 3, 30), now);
         assert_eq!((state.marks.flushed, state.unflushed_bytes), (3, 20));
@@ -232,10 +289,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_trimmed_leaves_both_tiers() {
+        let mut state = PartitionState::default();
+        let now = Instant::now();
+        for _ in 0..5 {
+            state.give(event(10, 0), now);
+        }
+        state.plan(intent(0, 3, 30));
+        assert_eq!(state.trim(2, 20), OffsetRange::new(0, 2));
+        assert_eq!((state.marks, state.hot_bytes, state.intent), (Watermarks { start: 2, low: 2, flushed: 2, next: 5 }, 30, None));
+        assert!(state.trim(1, 0).is_empty());
+        assert_eq!(state.trim(5, 30), OffsetRange::new(2, 5));
+        assert_eq!((state.hot_bytes, state.unflushed_bytes, state.unflushed_since), (0, 0, None));
+    }
+
+    #[test]
     #[should_panic(expected = "passes flushed")]
     fn what_is_not_cold_is_never_evicted() {
         let mut state = PartitionState::default();
-        state.give(10, 0, Instant::now());
+        state.give(event(10, 0), Instant::now());
         state.evict(1, 10);
     }
 

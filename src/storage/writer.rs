@@ -9,7 +9,13 @@ use std::{sync::Arc, time::Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{catalog::Catalog, group::Group, rocksdb::Db};
+use super::{
+    catalog::Catalog,
+    fence::Fence,
+    group::{Group, Recovered},
+    idempotency::FirstWrite,
+    rocksdb::Db,
+};
 use crate::{
     contracts::{
         clock::{Clock, TimestampMs},
@@ -17,7 +23,7 @@ use crate::{
         error::StorageError,
         name::{GroupName, Partition, PartitionNumber, TableName},
         sequence::Offset,
-        storage::{Appended, FlushIntent, HotRetention},
+        storage::{Appended, FlushIntent, HotRetention, TableSettings, Trim},
     },
     metrics,
 };
@@ -46,6 +52,8 @@ pub struct EncodedEvent {
     pub partition: PartitionNumber,
     /// Its timestamp.
     pub timestamp_ms: TimestampMs,
+    /// When it was taken.
+    pub appended_ms: TimestampMs,
     /// Its idempotency key.
     pub idempotency_key: Option<String>,
     /// The stored form.
@@ -87,6 +95,50 @@ pub enum Request {
         /// How many events went.
         reply: oneshot::Sender<Result<u64, StorageError>>,
     },
+    /// Move the starts of partitions.
+    Trim {
+        /// Where they are to start.
+        trims: Vec<Trim>,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Set what may be set for a table.
+    ConfigureTable {
+        /// The table.
+        table: TableName,
+        /// The settings, all of them.
+        settings: TableSettings,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Delete a table.
+    DeleteTable {
+        /// The table.
+        table: TableName,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Keep facts about the volume.
+    Remember {
+        /// Keys of the `meta` column family and their values.
+        pairs: Vec<(&'static [u8], Vec<u8>)>,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Take over what recovery has found in S3.
+    Recover {
+        /// What was found.
+        recovered: Recovered,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Take over idempotency keys that recovery has found in S3.
+    RecoverKeys {
+        /// The keys and their first writes.
+        keys: Vec<(Partition, String, FirstWrite)>,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
     /// Commit consumer offsets.
     Commit {
         /// The offsets.
@@ -125,6 +177,7 @@ pub struct Writer {
     volume: Volume,
     /// Orders the flushed runs: the first number not yet used.
     next_run: u64,
+    fence: Arc<Fence>,
     requests: mpsc::Receiver<Request>,
     appends: watch::Sender<u64>,
 }
@@ -139,11 +192,12 @@ impl Writer {
         catalog: Arc<Catalog>,
         clock: Arc<dyn Clock>,
         options: WriterOptions,
+        fence: Arc<Fence>,
         requests: mpsc::Receiver<Request>,
         appends: watch::Sender<u64>,
     ) -> Result<Self, StorageError> {
         let next_run = db.last_flushed_run()?.map_or(0, |run| run + 1);
-        Ok(Self { volume: Volume { db, catalog, clock, options }, next_run, requests, appends })
+        Ok(Self { volume: Volume { db, catalog, clock, options }, next_run, fence, requests, appends })
     }
 
     /// Serves requests until every sender is gone.
@@ -164,6 +218,10 @@ impl Writer {
                 requests += 1;
             }
             let staged = group.finish();
+            if let Err(fenced) = self.fence.check() {
+                staged.acks.into_iter().for_each(|ack| ack.send(Err(fenced.clone())));
+                continue;
+            }
             if staged.batch.is_empty() {
                 staged.acks.into_iter().for_each(|ack| ack.send(Ok(())));
                 continue;

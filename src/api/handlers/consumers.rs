@@ -21,7 +21,7 @@ use crate::{
         consumers::Commit,
         error::StorageError,
         name::{GroupName, Partition},
-        sequence::Offset,
+        sequence::{Offset, OffsetRange},
     },
 };
 
@@ -215,6 +215,6 @@ fn lag(state: &AppState, partition: &Partition, offset: Option<Offset>) -> u64 {
     let table = state.hot.table(&partition.table);
     let status = table.as_ref().and_then(|table| table.partitions.iter().find(|status| status.number == partition.number));
     let marks = status.map(|status| status.marks).unwrap_or_default();
-    let from = offset.unwrap_or_else(|| state.reader.earliest(partition, marks.low));
-    marks.next.saturating_sub(from)
+    let left = OffsetRange::new(offset.unwrap_or(marks.start).clamp(marks.start, marks.next), marks.next);
+    left.len() - state.reader.lost(partition, left).iter().map(OffsetRange::len).sum::<u64>()
 }

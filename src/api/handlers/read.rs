@@ -19,7 +19,7 @@ use super::tail::{self, EVENT_STREAM};
 use crate::{
     api::{
         code::Code,
-        encode::{self, NDJSON, PROTOBUF},
+        encode::{self, NDJSON, PROTOBUF, PageEnd},
         error::Problem,
         extract::{self, Params, Table},
         memory::Reserved,
@@ -120,15 +120,15 @@ pub async fn read(
     let (records, bytes): (u64, u64) = (page.records.len() as u64, page.records.iter().map(|record| record.event.size() as u64).sum());
     state.stats.read(records, bytes, started.elapsed());
     metrics::read(records);
-    let next_cursor = cursor::encode(&query, &page.next);
+    let end = PageEnd { has_more: page.has_more, next_cursor: cursor::encode(&query, &page.next), lost: page.lost };
     let (media_type, body) = match shape {
         Shape::Protobuf => {
             let reserved = Reserved::take(&state.responses, usize::try_from(bytes).unwrap_or(usize::MAX) + 2 * STREAM_PIECE)?;
-            let pieces = encode::protobuf_page(page.records, page.has_more, next_cursor, STREAM_PIECE);
+            let pieces = encode::protobuf_page(page.records, end, STREAM_PIECE);
             (PROTOBUF, reserved.stream(stream::iter(pieces).map(Ok::<_, Infallible>)))
         }
         _ => {
-            let body = encode::json_page(&page.records, page.has_more, &next_cursor);
+            let body = encode::json_page(&page.records, &end);
             ("application/json", Reserved::take(&state.responses, body.len())?.body(body))
         }
     };

@@ -1,35 +1,36 @@
 //! One group of the writer: stages requests over the published state, without changing it, into one batch.
+//!
+//! Here are the group itself and appends; what else the writer does has a file for each of its callers.
+
+mod consumers;
+mod flush;
+mod recovery;
+mod tables;
+
+pub use self::recovery::{Recovered, RecoveredPartition};
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
-use prost::Message;
 use rocksdb::WriteBatch;
 use tokio::sync::oneshot;
 
 use super::{
-    catalog::Tables,
+    catalog::{Table, TableHead, Tables},
     idempotency::FirstWrite,
     keys::{self, BLOCK, PartitionKey, TableId, cf},
-    sequence::PartitionState,
+    sequence::{Block, PartitionState},
     writer::{EncodedEvent, Request, Volume},
 };
-use crate::{
-    contracts::{
-        clock::TimestampMs,
-        consumers::Commit,
-        error::{Overload, StorageError},
-        name::{GroupName, Partition, TableName},
-        sequence::{Offset, OffsetRange},
-        storage::{Appended, FlushIntent, HotRetention},
-    },
-    proto::stored,
+use crate::contracts::{
+    clock::TimestampMs,
+    error::{Overload, StorageError},
+    name::{Partition, TableName},
+    sequence::Offset,
+    storage::{Appended, TableSettings},
 };
-
-/// Runs that one eviction takes at most; the flusher asks again while some went.
-const MAX_EVICTED_RUNS: usize = 1024;
 
 /// An answer that waits for the group's write.
 pub(super) enum Ack {
@@ -52,14 +53,14 @@ impl Ack {
 /// What the group changes in the catalog.
 #[derive(Debug, Default)]
 pub(super) struct Change {
-    tables: BTreeMap<TableName, TableId>,
+    tables: BTreeMap<TableName, TableHead>,
     states: BTreeMap<PartitionKey, PartitionState>,
 }
 
 impl Change {
     pub(super) fn apply(self, tables: &mut Tables) {
-        for (name, id) in self.tables {
-            tables.add_table(name, id);
+        for (name, head) in self.tables {
+            tables.set_table(name, head);
         }
         for (key, state) in self.states {
             tables.set_state(key, state);
@@ -88,6 +89,8 @@ pub(super) struct Group<'a> {
     change: Change,
     hot_bytes: u64,
     first_writes: HashMap<Vec<u8>, FirstWrite>,
+    /// Tables deleted by this group, whose stored keys count no more.
+    forgotten: HashSet<TableId>,
     consumers: HashMap<Vec<u8>, Option<Offset>>,
     acks: Vec<Ack>,
     appended: bool,
@@ -105,6 +108,7 @@ impl<'a> Group<'a> {
             change: Change::default(),
             hot_bytes: volume.catalog.read().hot_bytes(),
             first_writes: HashMap::new(),
+            forgotten: HashSet::new(),
             consumers: HashMap::new(),
             acks: Vec::new(),
             appended: false,
@@ -120,6 +124,10 @@ impl<'a> Group<'a> {
                 Ok(appended) => self.acks.push(Ack::Appended(reply, appended)),
                 Err(error) => drop(reply.send(Err(error))),
             },
+            Request::Evict { retention, reply } => match self.evict(retention) {
+                Ok(events) => self.acks.push(Ack::Evicted(reply, events)),
+                Err(error) => drop(reply.send(Err(error))),
+            },
             Request::RecordIntents { intents, reply } => {
                 let staged = self.record_intents(intents);
                 self.acknowledge(staged, reply);
@@ -128,16 +136,36 @@ impl<'a> Group<'a> {
                 let staged = self.mark_flushed(segments);
                 self.acknowledge(staged, reply);
             }
-            Request::Evict { retention, reply } => match self.evict(retention) {
-                Ok(events) => self.acks.push(Ack::Evicted(reply, events)),
-                Err(error) => drop(reply.send(Err(error))),
-            },
+            Request::Trim { trims, reply } => {
+                let staged = self.trim(trims);
+                self.acknowledge(staged, reply);
+            }
             Request::Commit { commit, reply } => {
                 let staged = self.commit(&commit);
                 self.acknowledge(staged, reply);
             }
             Request::DeleteGroup { group, reply } => {
                 let staged = self.delete_group(&group);
+                self.acknowledge(staged, reply);
+            }
+            Request::ConfigureTable { table, settings, reply } => {
+                let staged = self.configure_table(&table, settings);
+                self.acknowledge(staged, reply);
+            }
+            Request::DeleteTable { table, reply } => {
+                let staged = self.delete_table(&table);
+                self.acknowledge(staged, reply);
+            }
+            Request::Remember { pairs, reply } => {
+                self.remember(pairs);
+                self.acks.push(Ack::Done(reply));
+            }
+            Request::Recover { recovered, reply } => {
+                let staged = self.recover(recovered);
+                self.acknowledge(staged, reply);
+            }
+            Request::RecoverKeys { keys, reply } => {
+                let staged = self.recover_keys(keys);
                 self.acknowledge(staged, reply);
             }
         }
@@ -189,6 +217,7 @@ impl<'a> Group<'a> {
             Some(id) => id,
             None => self.add_table(&table),
         };
+        self.revive(&table);
         Ok(events.into_iter().zip(known).map(|(event, known)| self.append_one(id, event, known)).collect())
     }
 
@@ -202,13 +231,13 @@ impl<'a> Group<'a> {
         }
         let bytes = event.value.len() as u64;
         let now = self.started;
-        let (offset, full_block) = self.state(key).give(bytes, event.timestamp_ms, now);
+        let (offset, full_block) = self.state(key).give(Block::of(event.timestamp_ms, event.appended_ms, bytes), now);
         self.hot_bytes += bytes;
         self.appended = true;
         let db = &self.volume.db;
         self.batch.put_cf(db.family(cf::EVENTS), keys::event(key, offset), event.value);
-        if let Some(span) = full_block {
-            self.batch.put_cf(db.family(cf::TIME_BLOCKS), keys::time_block(key, offset / BLOCK), span.encode());
+        if let Some(block) = full_block {
+            self.batch.put_cf(db.family(cf::TIME_BLOCKS), keys::time_block(key, offset / BLOCK), block.encode());
         }
         if let Some(idempotency_key) = idempotency_key {
             let first = FirstWrite { offset, appended_ms: self.now_ms };
@@ -229,7 +258,10 @@ impl<'a> Group<'a> {
                 Some((place, keys::idempotency(key, event.idempotency_key.as_ref()?)))
             })
             .unzip();
-        let stored = self.volume.db.get_many(cf::IDEMPOTENCY, &wanted)?;
+        let stored = match self.forgotten.contains(&table) {
+            true => vec![None; wanted.len()],
+            false => self.volume.db.get_many(cf::IDEMPOTENCY, &wanted)?,
+        };
         for ((place, key), value) in places.into_iter().zip(&wanted).zip(stored) {
             let first = match value {
                 None => self.first_writes.get(key).copied(),
@@ -264,130 +296,42 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    fn mark_flushed(&mut self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
-        let now = self.started;
-        for (partition, segment) in segments {
-            let key = self.existing(&partition)?;
-            self.state(key).mark_flushed(segment, now);
-            let run = stored::FlushedRun { bytes: segment.bytes, flushed_ms: self.now_ms };
-            let run_key = keys::flushed_run(self.next_run, key, segment.range.end);
-            self.batch.put_cf(self.volume.db.family(cf::FLUSHED_RUNS), run_key, run.encode_to_vec());
-            self.next_run += 1;
-        }
-        Ok(())
-    }
-
-    fn record_intents(&mut self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
-        for (partition, intent) in intents {
-            let key = self.existing(&partition)?;
-            self.state(key).plan(intent);
-        }
-        Ok(())
-    }
-
-    fn evict(&mut self, retention: HotRetention) -> Result<u64, StorageError> {
-        let db = &self.volume.db;
-        let mut flushed_bytes = self.volume.catalog.read().flushed_bytes();
-        let mut events = 0;
-        let mut emptied: BTreeMap<PartitionKey, OffsetRange> = BTreeMap::new();
-        for pair in db.scan(cf::FLUSHED_RUNS, &[], &[]).take(MAX_EVICTED_RUNS) {
-            let (run_key, value) = pair?;
-            let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {run_key:?}"));
-            let (_, key, end) = keys::decode_flushed_run(&run_key).ok_or_else(damaged)?;
-            let run = stored::FlushedRun::decode(value.as_ref()).map_err(|_| damaged())?;
-            if run.flushed_ms > retention.flushed_upto && flushed_bytes <= retention.max_bytes {
-                break;
-            }
-            let range = self.state(key).evict(end, run.bytes);
-            self.batch.delete_cf(db.family(cf::FLUSHED_RUNS), &run_key);
-            flushed_bytes = flushed_bytes.saturating_sub(run.bytes);
-            events += range.len();
-            emptied.entry(key).and_modify(|whole| whole.end = whole.end.max(range.end)).or_insert(range);
-        }
-        for (key, range) in emptied {
-            let (from, to) = (keys::event(key, range.start), keys::event(key, range.end));
-            self.batch.delete_range_cf(db.family(cf::EVENTS), from, to);
-            let (first, last) = (keys::time_block(key, range.start / BLOCK), keys::time_block(key, range.end / BLOCK));
-            self.batch.delete_range_cf(db.family(cf::TIME_BLOCKS), first, last);
-            self.evicted.push((from.to_vec(), to.to_vec()));
-        }
-        Ok(events)
-    }
-
-    fn commit(&mut self, commit: &Commit) -> Result<(), StorageError> {
-        let mut puts = Vec::with_capacity(commit.offsets.len());
-        for (partition, offset) in &commit.offsets {
-            let key = self.existing(partition)?;
-            let (offset, next) = (*offset, self.peek(key).marks.next);
-            if offset > next {
-                return Err(StorageError::BeyondEnd { partition: partition.clone(), offset, next });
-            }
-            let stored_key = keys::consumer(&commit.group, key);
-            let committed = match self.consumers.get(&stored_key) {
-                Some(&staged) => staged,
-                None => self.volume.db.consumer_offset(&stored_key)?,
-            };
-            if let Some(committed) = committed.filter(|&committed| offset < committed && !commit.force) {
-                return Err(StorageError::CommitBackwards { partition: partition.clone(), offset, committed });
-            }
-            puts.push((stored_key, offset));
-        }
-        for (key, offset) in puts {
-            self.batch.put_cf(self.volume.db.family(cf::CONSUMERS), &key, offset.to_be_bytes());
-            self.consumers.insert(key, Some(offset));
-        }
-        Ok(())
-    }
-
-    fn delete_group(&mut self, group: &GroupName) -> Result<(), StorageError> {
-        let db = &self.volume.db;
-        let prefix = keys::consumer_prefix(group);
-        let mut members = Vec::new();
-        for pair in db.scan(cf::CONSUMERS, &prefix, &prefix) {
-            members.push(pair?.0.to_vec());
-        }
-        members
-            .extend(self.consumers.iter().filter(|(key, offset)| offset.is_some() && key.starts_with(&prefix)).map(|(key, _)| key.clone()));
-        members.retain(|key| self.consumers.get(key) != Some(&None));
-        if members.is_empty() {
-            return Err(StorageError::UnknownGroup(group.clone()));
-        }
-        for key in members {
-            self.batch.delete_cf(db.family(cf::CONSUMERS), &key);
-            self.consumers.insert(key, None);
-        }
-        Ok(())
-    }
-
     /// The key of a partition whose table exists.
     fn existing(&self, partition: &Partition) -> Result<PartitionKey, StorageError> {
-        match self.table_id(&partition.table) {
-            Ok(Some(table)) => Ok(PartitionKey { table, partition: partition.number }),
-            _ => Err(StorageError::UnknownTable(partition.table.clone())),
+        match self.head(&partition.table) {
+            Some(head) => Ok(PartitionKey { table: head.id, partition: partition.number }),
+            None => Err(StorageError::UnknownTable(partition.table.clone())),
         }
+    }
+
+    /// What is known of a table, by this group or before.
+    fn head(&self, name: &TableName) -> Option<TableHead> {
+        let staged = self.change.tables.get(name).copied();
+        staged.or_else(|| self.volume.catalog.read().get(name).map(Table::head))
     }
 
     /// A table's id; `None` if the table is new and may be made.
     fn table_id(&self, name: &TableName) -> Result<Option<TableId>, StorageError> {
-        if let Some(&id) = self.change.tables.get(name) {
-            return Ok(Some(id));
+        let head = self.head(name);
+        let is_new = head.is_none_or(|head| head.is_deleted);
+        let count = || self.volume.catalog.read().count() + self.change.tables.len();
+        if is_new && count() >= self.volume.options.max_tables {
+            return Err(StorageError::TooMany { what: "tables", limit: self.volume.options.max_tables });
         }
-        let tables = self.volume.catalog.read();
-        match tables.get(name) {
-            Some(table) => Ok(Some(table.id)),
-            None if tables.count() + self.change.tables.len() >= self.volume.options.max_tables => {
-                Err(StorageError::TooMany { what: "tables", limit: self.volume.options.max_tables })
-            }
-            None => Ok(None),
-        }
+        Ok(head.map(|head| head.id))
     }
 
     fn add_table(&mut self, name: &TableName) -> TableId {
-        let staged = self.change.tables.values().max().map(|id| id + 1);
-        let id = staged.unwrap_or_else(|| self.volume.catalog.read().next_id());
-        self.batch.put_cf(self.volume.db.family(cf::TABLES), name.as_str(), id.to_be_bytes());
-        self.change.tables.insert(name.clone(), id);
+        let staged = self.change.tables.values().map(|head| head.id).max();
+        let next = self.volume.catalog.read().next_id();
+        let id = staged.map_or(next, |id| next.max(id + 1));
+        self.put_table(name, TableHead { id, settings: TableSettings::default(), is_deleted: false });
         id
+    }
+
+    fn put_table(&mut self, name: &TableName, head: TableHead) {
+        self.batch.put_cf(self.volume.db.family(cf::TABLES), name.as_str(), head.encode());
+        self.change.tables.insert(name.clone(), head);
     }
 
     /// A partition's state as this group has it.

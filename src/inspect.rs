@@ -1,0 +1,106 @@
+//! What a person on call needs to see of a bucket: `zombi segments` and `zombi manifest`. Reads only; a server may be at work.
+
+use std::io::{self, Write};
+
+use crate::{
+    config::Config,
+    contracts::error::StorageError,
+    server,
+    storage::{
+        audit::{self, Audit},
+        chain,
+        manifest::Manifest,
+        s3::Objects,
+        segment,
+    },
+};
+
+/// Why there is nothing to see.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// No bucket is configured.
+    #[error("s3.bucket is not set: there is no cold tier to look at")]
+    NoBucket,
+    /// There is no such thing.
+    #[error("there is no {0}")]
+    NotFound(String),
+    /// The audit has found something.
+    #[error("{0} findings")]
+    Findings(usize),
+    /// The bucket cannot be read, or what is there is damaged.
+    #[error("{0}")]
+    Storage(#[from] StorageError),
+    /// What was found cannot be shown.
+    #[error("cannot print: {0}")]
+    Print(#[from] io::Error),
+}
+
+/// Lists the segments that exist, of one table or of all: key, events, bytes.
+///
+/// # Errors
+/// [`InspectError`].
+pub async fn list(config: &Config, table: Option<&str>, out: &mut dyn Write) -> Result<(), InspectError> {
+    let found = chain::load(&objects(config).await?).await?;
+    for (partition, cold) in &found.state.partitions {
+        if table.is_some_and(|table| table != partition.table.as_str()) {
+            continue;
+        }
+        for meta in &cold.segments {
+            writeln!(out, "{}\t{} events\t{} bytes", segment::key(partition, meta), meta.range.len(), meta.bytes)?;
+        }
+        for lost in &cold.lost {
+            writeln!(out, "lost with a volume: {partition} {lost}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Audits the bucket and says what was found.
+///
+/// # Errors
+/// [`InspectError::Findings`] if something is wrong.
+pub async fn verify(config: &Config, out: &mut dyn Write) -> Result<(), InspectError> {
+    let Audit { findings, segments, events, bytes, lost_offsets, unnamed } = audit::audit(&objects(config).await?).await?;
+    for finding in &findings {
+        writeln!(out, "WRONG {finding}")?;
+    }
+    for key in &unnamed {
+        writeln!(out, "named by no manifest: {key}")?;
+    }
+    writeln!(out, "{segments} segments with {events} events in {bytes} bytes are right; {lost_offsets} offsets are declared lost")?;
+    if findings.is_empty() { Ok(()) } else { Err(InspectError::Findings(findings.len())) }
+}
+
+/// Prints a segment's events, a JSON line each.
+///
+/// # Errors
+/// [`InspectError`].
+pub async fn cat(config: &Config, key: &str, out: &mut dyn Write) -> Result<(), InspectError> {
+    let bytes = objects(config).await?.get(key).await?.ok_or_else(|| InspectError::NotFound(format!("object {key}")))?;
+    if key.ends_with(".zst") {
+        zstd::stream::copy_decode(bytes.as_ref(), out)?;
+    } else {
+        out.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
+/// Prints one manifest, the last if none is named, as JSON.
+///
+/// # Errors
+/// [`InspectError`].
+pub async fn show(config: &Config, number: Option<u64>, out: &mut dyn Write) -> Result<(), InspectError> {
+    let objects = objects(config).await?;
+    let manifest: Manifest = match number {
+        Some(number) => chain::read(&objects, number).await?,
+        None => chain::load(&objects).await?.last.ok_or_else(|| InspectError::NotFound("manifest below this prefix".to_owned()))?,
+    };
+    serde_json::to_writer_pretty(&mut *out, &manifest).map_err(io::Error::from)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+async fn objects(config: &Config) -> Result<Objects, InspectError> {
+    let options = server::s3_options(config).ok_or(InspectError::NoBucket)?;
+    Ok(Objects::connect(&options).await)
+}

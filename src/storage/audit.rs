@@ -1,0 +1,118 @@
+//! Audits a bucket: does it hold what its manifests say, and do they make sense? Changes nothing.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures_util::{StreamExt, stream};
+use tokio::task;
+
+use super::{
+    chain::{self, Found},
+    manifest,
+    s3::Objects,
+    segment,
+    state::ColdState,
+};
+use crate::contracts::{
+    cold_storage::SegmentMeta,
+    error::{StorageError, Tier},
+    name::Partition,
+};
+
+/// Segments read at once.
+const PARALLEL_SEGMENTS: usize = 4;
+
+/// What an audit has found.
+#[derive(Debug, Default)]
+pub struct Audit {
+    /// What is wrong, each in a sentence.
+    pub findings: Vec<String>,
+    /// Segments that were read and are right.
+    pub segments: u64,
+    /// Events in them.
+    pub events: u64,
+    /// Bytes of their objects.
+    pub bytes: u64,
+    /// Offsets that are declared lost.
+    pub lost_offsets: u64,
+    /// Objects that no manifest names: being written, left over from a crash, or about to be deleted. Nothing is wrong with that.
+    pub unnamed: Vec<String>,
+}
+
+/// Audits the bucket below a prefix.
+///
+/// # Errors
+/// `Unavailable` if the bucket cannot be read; what is wrong with it is a finding.
+pub async fn audit(objects: &Objects) -> Result<Audit, StorageError> {
+    let mut audit = Audit::default();
+    let found = match chain::load(objects).await {
+        Err(StorageError::Corrupt { object, source }) => {
+            audit.findings.push(format!("{object}: {source}"));
+            return Ok(audit);
+        }
+        found => found?,
+    };
+    audit_chain(objects, &found, &mut audit).await?;
+    let mut segments = Vec::new();
+    for (partition, cold) in &found.state.partitions {
+        audit.lost_offsets += cold.lost.iter().map(crate::contracts::sequence::OffsetRange::len).sum::<u64>();
+        segments.extend(cold.segments.iter().map(|meta| (partition.clone(), Arc::clone(meta))));
+    }
+    let named: BTreeSet<String> = segments.iter().map(|(partition, meta)| segment::key(partition, meta)).collect();
+    let keys = objects.list("segments/", None).await?;
+    audit.unnamed = keys.into_iter().filter(|key| !named.contains(key)).collect();
+    let checks = stream::iter(segments).map(|(partition, meta)| async move {
+        let checked = audit_segment(objects, &partition, &meta).await;
+        (meta, checked)
+    });
+    let mut checks = checks.buffer_unordered(PARALLEL_SEGMENTS);
+    while let Some((meta, checked)) = checks.next().await {
+        match checked {
+            Ok(()) => {
+                audit.segments += 1;
+                audit.events += meta.range.len();
+                audit.bytes += meta.bytes;
+            }
+            Err(StorageError::Corrupt { object, source }) => audit.findings.push(format!("{object}: {source}")),
+            Err(error) => return Err(error),
+        }
+    }
+    audit.findings.sort();
+    Ok(audit)
+}
+
+/// Reads the chain once more from the checkpoint before the last, if that is there: the last checkpoint must say the same.
+async fn audit_chain(objects: &Objects, found: &Found, audit: &mut Audit) -> Result<(), StorageError> {
+    let Some(last) = &found.last else { return Ok(()) };
+    let earlier = last.checkpoint.checked_sub(manifest::CHECKPOINT_EVERY);
+    let Some(first) = earlier.filter(|first| found.numbers.contains(first)) else { return Ok(()) };
+    let (mut state, mut epoch) = (ColdState::default(), 0);
+    for number in first..=last.number {
+        let link = match chain::read(objects, number).await {
+            Err(StorageError::Corrupt { object, source }) => {
+                audit.findings.push(format!("{object}: {source}"));
+                return Ok(());
+            }
+            link => link?,
+        };
+        if link.epoch < epoch || (link.epoch == epoch) == link.opens {
+            audit.findings.push(format!("{}: epoch {} follows {epoch}", manifest::key(number), link.epoch));
+        }
+        epoch = link.epoch;
+        if let Err(error) = state.apply(&link, number == first) {
+            audit.findings.push(error.to_string());
+            return Ok(());
+        }
+    }
+    if state != found.state {
+        audit.findings.push(format!("{}: it does not say what the manifests before it say", manifest::key(last.checkpoint)));
+    }
+    Ok(())
+}
+
+async fn audit_segment(objects: &Objects, partition: &Partition, meta: &Arc<SegmentMeta>) -> Result<(), StorageError> {
+    let key = segment::key(partition, meta);
+    let bytes = objects.get(&key).await?.ok_or_else(|| StorageError::corrupt(&key, "a manifest names it, and it is not there"))?;
+    let (meta, number) = (Arc::clone(meta), partition.number);
+    let decoded = task::spawn_blocking(move || segment::decode(&key, number, &meta, &bytes).map(drop)).await;
+    decoded.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
+}

@@ -1,0 +1,117 @@
+//! What the flusher and retention ask of the writer: bounds of segments, watermarks, eviction, starts.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+
+use super::Group;
+use crate::{
+    contracts::{
+        error::StorageError,
+        name::Partition,
+        sequence::{Offset, OffsetRange},
+        storage::{FlushIntent, HotRetention, Trim},
+    },
+    proto::stored,
+    storage::keys::{self, BLOCK, PartitionKey, cf},
+};
+
+/// Runs that one eviction takes at most; the flusher asks again while some went.
+const MAX_EVICTED_RUNS: usize = 1024;
+
+impl Group<'_> {
+    pub(super) fn mark_flushed(&mut self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
+        let now = self.started;
+        for (partition, segment) in segments {
+            let key = self.existing(&partition)?;
+            if segment.range.end <= self.peek(key).marks.start {
+                continue; // trimmed meanwhile: the segment expires where it is
+            }
+            self.state(key).mark_flushed(segment, now);
+            let run = stored::FlushedRun { bytes: segment.bytes, flushed_ms: self.now_ms };
+            let run_key = keys::flushed_run(self.next_run, key, segment.range.end);
+            self.batch.put_cf(self.volume.db.family(cf::FLUSHED_RUNS), run_key, run.encode_to_vec());
+            self.next_run += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn record_intents(&mut self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
+        for (partition, intent) in intents {
+            let key = self.existing(&partition)?;
+            let earliest = self.peek(key).marks.start;
+            if intent.range.start < earliest {
+                return Err(StorageError::Expired { partition, offset: intent.range.start, earliest });
+            }
+            self.state(key).plan(intent);
+        }
+        Ok(())
+    }
+
+    pub(super) fn evict(&mut self, retention: HotRetention) -> Result<u64, StorageError> {
+        let db = &self.volume.db;
+        let mut flushed_bytes = self.volume.catalog.read().flushed_bytes();
+        let mut events = 0;
+        let mut emptied: BTreeMap<PartitionKey, OffsetRange> = BTreeMap::new();
+        for pair in db.scan(cf::FLUSHED_RUNS, &[], &[]).take(MAX_EVICTED_RUNS) {
+            let (run_key, value) = pair?;
+            let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {run_key:?}"));
+            let (_, key, end) = keys::decode_flushed_run(&run_key).ok_or_else(damaged)?;
+            let run = stored::FlushedRun::decode(value.as_ref()).map_err(|_| damaged())?;
+            if run.flushed_ms > retention.flushed_upto && flushed_bytes <= retention.max_bytes {
+                break;
+            }
+            let range = self.state(key).evict(end, run.bytes);
+            self.batch.delete_cf(db.family(cf::FLUSHED_RUNS), &run_key);
+            flushed_bytes = flushed_bytes.saturating_sub(run.bytes);
+            events += range.len();
+            emptied.entry(key).and_modify(|whole| whole.end = whole.end.max(range.end)).or_insert(range);
+        }
+        for (key, range) in emptied {
+            self.delete_events(key, range);
+        }
+        Ok(events)
+    }
+
+    /// Moves starts; what is below leaves hot, with its place in the order of eviction.
+    pub(super) fn trim(&mut self, trims: Vec<Trim>) -> Result<(), StorageError> {
+        for Trim { partition, start, unflushed_bytes } in trims {
+            let key = self.existing(&partition)?;
+            let flushed_bytes = self.forget_runs(key, start)?;
+            let gone = self.state(key).trim(start, unflushed_bytes);
+            let state = self.state(key);
+            state.hot_bytes = state.hot_bytes.saturating_sub(flushed_bytes);
+            self.delete_events(key, gone);
+        }
+        Ok(())
+    }
+
+    /// Forgets the flushed runs of a partition up to `end`; answers their bytes.
+    pub(super) fn forget_runs(&mut self, wanted: PartitionKey, end: Offset) -> Result<u64, StorageError> {
+        let db = &self.volume.db;
+        let mut bytes = 0;
+        for pair in db.scan(cf::FLUSHED_RUNS, &[], &[]) {
+            let (run_key, value) = pair?;
+            let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {run_key:?}"));
+            let (_, key, run_end) = keys::decode_flushed_run(&run_key).ok_or_else(damaged)?;
+            if key == wanted && run_end <= end {
+                bytes += stored::FlushedRun::decode(value.as_ref()).map_err(|_| damaged())?.bytes;
+                self.batch.delete_cf(db.family(cf::FLUSHED_RUNS), &run_key);
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Deletes events that have left hot, and their place in the time index.
+    pub(super) fn delete_events(&mut self, key: PartitionKey, range: OffsetRange) {
+        if range.is_empty() {
+            return;
+        }
+        let db = &self.volume.db;
+        let (from, to) = (keys::event(key, range.start), keys::event(key, range.end));
+        self.batch.delete_range_cf(db.family(cf::EVENTS), from, to);
+        let (first, last) = (keys::time_block(key, range.start / BLOCK), keys::time_block(key, range.end / BLOCK));
+        self.batch.delete_range_cf(db.family(cf::TIME_BLOCKS), first, last);
+        self.evicted.push((from.to_vec(), to.to_vec()));
+    }
+}

@@ -1,0 +1,144 @@
+//! What the volume remembers of the manifest chain: which links it may have written. Durable before a link can exist, so
+//! that at the next start a last link that is not in here tells that another volume, or a later copy of this one, wrote it.
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use uuid::Uuid;
+
+use super::{
+    keys::{cf, meta},
+    rocksdb::Db,
+    writer::Request,
+};
+use crate::contracts::error::StorageError;
+
+/// Openings that are remembered. More than that many in a row would have to fail without an answer to be forgotten.
+const REMEMBERED: usize = 16;
+
+/// What the volume remembers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The marks of its last openings, the newest last.
+    nonces: Vec<Uuid>,
+    /// No link of its own has a greater number.
+    number: u64,
+    /// Whether a recovery from S3 has begun and not ended.
+    catching_up: bool,
+}
+
+impl Record {
+    /// Whether this volume has written the link, or has seen to it before it wrote.
+    pub fn knows(&self, nonce: Uuid, number: u64) -> bool {
+        self.nonces.contains(&nonce) && number <= self.number
+    }
+
+    /// Whether the volume was never used with a bucket.
+    pub fn is_empty(&self) -> bool {
+        self.nonces.is_empty()
+    }
+
+    /// Whether a recovery from S3 has begun and not ended.
+    pub fn is_catching_up(&self) -> bool {
+        self.catching_up
+    }
+}
+
+/// Keeps the record, by way of the volume's writer.
+#[derive(Debug)]
+pub struct Journal {
+    writer: mpsc::Sender<Request>,
+    record: Mutex<Record>,
+}
+
+impl Journal {
+    /// The journal of an open volume.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Unavailable` if it cannot be read.
+    pub fn open(db: &Db, writer: mpsc::Sender<Request>) -> Result<Self, StorageError> {
+        let record = match db.get(cf::META, meta::CHAIN)? {
+            None => Record::default(),
+            Some(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|error| StorageError::corrupt("the volume's record of the chain", error))?
+            }
+        };
+        Ok(Self { writer, record: Mutex::new(record) })
+    }
+
+    /// The record now.
+    pub async fn record(&self) -> Record {
+        self.record.lock().await.clone()
+    }
+
+    /// Notes that link `number` may be written with this mark.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` or `Closed`.
+    pub async fn intend(&self, nonce: Uuid, number: u64) -> Result<(), StorageError> {
+        let mut record = self.record.lock().await;
+        if record.knows(nonce, number) {
+            return Ok(());
+        }
+        let mut next = record.clone();
+        if !next.nonces.contains(&nonce) {
+            next.nonces.push(nonce);
+            let old = next.nonces.len().saturating_sub(REMEMBERED);
+            next.nonces.drain(..old);
+        }
+        next.number = next.number.max(number);
+        self.write(&next, None).await?;
+        *record = next;
+        Ok(())
+    }
+
+    /// Notes that a recovery begins, by which the volume takes over the store of that id.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` or `Closed`.
+    pub async fn begin_catching_up(&self, store_id: Uuid) -> Result<(), StorageError> {
+        self.set_catching_up(true, Some(store_id)).await
+    }
+
+    /// Notes that the recovery has ended.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` or `Closed`.
+    pub async fn caught_up(&self) -> Result<(), StorageError> {
+        self.set_catching_up(false, None).await
+    }
+
+    async fn set_catching_up(&self, catching_up: bool, store_id: Option<Uuid>) -> Result<(), StorageError> {
+        let mut record = self.record.lock().await;
+        let next = Record { catching_up, ..record.clone() };
+        self.write(&next, store_id).await?;
+        *record = next;
+        Ok(())
+    }
+
+    async fn write(&self, record: &Record, store_id: Option<Uuid>) -> Result<(), StorageError> {
+        let bytes = match serde_json::to_vec(record) {
+            Ok(bytes) => bytes,
+            Err(error) => unreachable!("a record has only string keys: {error}"),
+        };
+        let mut pairs = vec![(meta::CHAIN, bytes)];
+        pairs.extend(store_id.map(|id| (meta::STORE_ID, id.as_bytes().to_vec())));
+        let (reply, answer) = oneshot::channel();
+        self.writer.send(Request::Remember { pairs, reply }).await.map_err(|_| StorageError::Closed)?;
+        answer.await.map_err(|_| StorageError::Closed)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_links_and_other_writers_are_not_known() {
+        let (ours, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let record = Record { nonces: vec![ours], number: 7, catching_up: false };
+        assert!(record.knows(ours, 7) && record.knows(ours, 3));
+        assert!(!record.knows(ours, 8), "a link after a copy was made");
+        assert!(!record.knows(other, 3));
+        assert!(Record::default().is_empty());
+    }
+}

@@ -1,0 +1,46 @@
+//! Finds out at the start whether the store keeps its word: of many that create one object, exactly one may win, and LIST
+//! shows what was put. The fence between two writers stands on that.
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use uuid::Uuid;
+
+use super::s3::{Created, Objects};
+use crate::contracts::error::StorageError;
+
+/// How many try to create the same object at once.
+const CREATORS: usize = 8;
+
+/// Probes the store, with an object of its own that is deleted afterwards.
+///
+/// # Errors
+/// `Refused` with what the store does wrong; `Unavailable`.
+pub async fn probe(objects: &Objects) -> Result<(), StorageError> {
+    let key = format!("probe/{}", Uuid::new_v4());
+    let result = create_and_list(objects, &key).await;
+    let deleted = objects.delete(&key).await;
+    result?;
+    deleted
+}
+
+async fn create_and_list(objects: &Objects, key: &str) -> Result<(), StorageError> {
+    let racing = (0..CREATORS).map(|creator| objects.create(key, Bytes::from(format!("creator {creator}"))));
+    let winners = try_join_all(racing).await?.into_iter().filter(|created| *created == Created::Yes).count();
+    if winners != 1 {
+        return Err(refused(format!("{CREATORS} created one object with If-None-Match: *, and {winners} were told that they had")));
+    }
+    if objects.create(key, Bytes::from_static(b"late")).await? == Created::Yes {
+        return Err(refused("an object that was there was created again".to_owned()));
+    }
+    if objects.list(key, None).await? != [key] {
+        return Err(refused("LIST does not show an object that was just put".to_owned()));
+    }
+    Ok(())
+}
+
+fn refused(found: String) -> StorageError {
+    StorageError::Refused(format!(
+        "the S3 store cannot keep two writers apart: {found}. Use one that honours conditional writes (AWS, MinIO, Ceph, R2). If you \
+         make sure by other means that never more than one Zombi uses this bucket and prefix, set s3.unfenced = true"
+    ))
+}

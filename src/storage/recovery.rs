@@ -1,0 +1,386 @@
+//! What local and S3 state mean together at the start, and how they become one.
+//!
+//! | volume | bucket | |
+//! |---|---|---|
+//! | any | empty | the bucket begins with what the volume has |
+//! | wrote the last manifest | in step | segments that a crash left unmarked are marked |
+//! | empty | has events | recovered from S3: tables, ends, keys inside the window, consumer offsets |
+//! | an older copy | has gone on since | what S3 has more is taken over, what both have is compared |
+//! | of another store | has events | refused; nothing is served, nothing is changed |
+//!
+//! After a recovery every partition goes on behind the last offset that may have been given (`reserved_upto`), and what
+//! is between is declared lost. A recovery may be killed anywhere and goes on at the next start: it is noted on the volume
+//! before the chain is taken over, and its end is noted last.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::{
+    chain::{self, Chain},
+    cold::S3Cold,
+    crash, draft,
+    fence::Fence,
+    group::{Recovered, RecoveredPartition},
+    hot::RocksHot,
+    idempotency::FirstWrite,
+    journal::{Journal, Record},
+    manifest::Manifest,
+    state::ColdPartition,
+};
+use crate::contracts::{
+    clock::Clock,
+    cold_storage::ColdStorage,
+    consumers::ConsumerStorage,
+    error::StorageError,
+    name::{GroupName, Partition, TableName},
+    sequence::{Offset, OffsetRange, Watermarks},
+    storage::{FlushIntent, HotStorage, PartitionStatus, ReadLimit, TableSettings, TimeFilter, Trim},
+};
+
+/// How often the chain is read anew because another writer was faster.
+const ATTEMPTS: usize = 10;
+/// Segments read at once for their idempotency keys.
+const PARALLEL_SEGMENTS: usize = 4;
+/// What is read of a segment at once.
+const CHUNK: ReadLimit = ReadLimit { records: 10_000, bytes: 8 << 20 };
+
+/// How the volume stands to the bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relation {
+    /// The volume wrote the last manifest, or there is none.
+    InStep,
+    /// The volume is empty, or older than the chain: it must catch up.
+    Behind,
+}
+
+/// What recovery works on.
+#[derive(Debug)]
+pub struct Recovery {
+    /// The bucket, not yet open.
+    pub cold: Arc<S3Cold>,
+    /// The volume.
+    pub hot: Arc<RocksHot>,
+    /// What the volume remembers of the chain.
+    pub journal: Arc<Journal>,
+    /// The volume's identity.
+    pub store_id: Uuid,
+    /// Closed when another writer takes over.
+    pub fence: Arc<Fence>,
+    /// How long idempotency keys are remembered.
+    pub idempotency_window_ms: i64,
+    /// Tells which keys are inside the window.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Recovery {
+    /// Whether the volume alone may serve while the bucket does not answer.
+    pub async fn may_serve_alone(&self) -> bool {
+        let record = self.journal.record().await;
+        !record.is_catching_up() && (!record.is_empty() || !self.hot.all_tables().is_empty())
+    }
+
+    /// Takes over the chain and brings volume and bucket together. `Behind` must be ended with [`Recovery::finish`] once all
+    /// that is hot is cold; `is_serving` refuses it, as nobody must see the volume then.
+    ///
+    /// # Errors
+    /// `Refused` if they do not belong together; `Unavailable`: try again; `Corrupt`; `Fenced` if other writers keep coming.
+    pub async fn open(&self, is_serving: bool) -> Result<Relation, StorageError> {
+        let mut own_id = self.store_id;
+        for _ in 0..ATTEMPTS {
+            let found = chain::load(self.cold.objects()).await?;
+            let record = self.journal.record().await;
+            let (store_id, relation) = match &found.last {
+                None => (own_id, Relation::InStep),
+                Some(last) => (last.store_id, relation(own_id, &record, self.hot.all_tables().is_empty(), last)?),
+            };
+            if is_serving && relation == Relation::Behind {
+                return Err(StorageError::Refused(
+                    "the bucket has gone on without this volume: the next start recovers from it".to_owned(),
+                ));
+            }
+            let steps = self.steps(&found.state.partitions, relation)?;
+            self.compare_before_taking_over(&steps)?;
+            if relation == Relation::Behind && !record.is_catching_up() {
+                info!(store = %store_id, "the volume is behind the bucket: recovering from S3");
+                self.journal.begin_catching_up(store_id).await?;
+                own_id = store_id;
+                crash::point("recovery-begun");
+            }
+            let objects = self.cold.objects().clone();
+            match Chain::take_over(objects, found, store_id, Arc::clone(&self.journal), Arc::clone(&self.fence), Arc::clone(&self.clock))
+                .await
+            {
+                Err(StorageError::Fenced(_)) => {} // another writer was still at work: read what it added
+                Err(error) => return Err(error),
+                Ok(chain) => {
+                    crash::point("recovery-taken-over");
+                    self.cold.start(chain);
+                    self.apply(steps, relation).await?;
+                    return Ok(relation);
+                }
+            }
+        }
+        Err(StorageError::Fenced(format!("{ATTEMPTS} times another writer was faster")))
+    }
+
+    /// Ends a recovery: every partition goes on behind the last offset that may have been given.
+    ///
+    /// # Errors
+    /// Those of the tiers; it goes on at the next start.
+    pub async fn finish(&self) -> Result<(), StorageError> {
+        let known = draft::marks(&self.hot.all_tables());
+        self.cold.change(|state| draft::lose(state, &known)).await?;
+        crash::point("recovery-lost-declared");
+        let ends = self.cold.with_state(|state| {
+            state.partitions.iter().map(|(partition, cold)| (partition.clone(), cold.start, cold.end)).collect::<Vec<_>>()
+        })?;
+        let moved = ends.into_iter().filter(|(partition, _, end)| known.get(partition).is_none_or(|marks| marks.next < *end));
+        let partitions: Vec<_> = moved.map(|(partition, start, end)| empty_at(partition, start, end)).collect();
+        for one in &partitions {
+            let next = known.get(&one.partition).map_or(0, |marks| marks.next);
+            warn!(partition = %one.partition, start = next, end = one.marks.next, "these offsets may have been given, and are lost with the volume");
+        }
+        self.hot.recover(Recovered { partitions, ..Recovered::default() }).await?;
+        crash::point("recovery-moved-on");
+        self.journal.caught_up().await?;
+        info!("recovered from S3");
+        Ok(())
+    }
+
+    /// Reserves offsets for all partitions that there are.
+    ///
+    /// # Errors
+    /// Those of a commit.
+    pub async fn reserve(&self) -> Result<(), StorageError> {
+        self.cold.reserve(&draft::marks(&self.hot.all_tables())).await
+    }
+
+    /// What is to be done with each partition that the chain knows.
+    fn steps(&self, cold: &BTreeMap<Partition, ColdPartition>, relation: Relation) -> Result<Vec<(Partition, Step)>, StorageError> {
+        let mut hot = BTreeMap::new();
+        for table in self.hot.all_tables() {
+            for status in table.partitions {
+                hot.insert(Partition::new(table.name.clone(), status.number), status);
+            }
+        }
+        let unknown = ColdPartition::default();
+        for (partition, status) in &hot {
+            let end = cold.get(partition).unwrap_or(&unknown).end;
+            if end < status.marks.flushed && status.marks.flushed > status.marks.start {
+                let flushed = status.marks.flushed;
+                return Err(StorageError::Refused(format!(
+                    "the volume says that S3 has {partition} up to {flushed}, its manifests say up to {end}: this is not the volume's bucket \
+                     and prefix, or manifests were deleted. Nothing was changed"
+                )));
+            }
+        }
+        cold.iter().map(|(partition, cold)| Ok((partition.clone(), step(partition, hot.get(partition), cold, relation)?))).collect()
+    }
+
+    /// Refuses what could not be brought together, while nothing has been changed.
+    fn compare_before_taking_over(&self, steps: &[(Partition, Step)]) -> Result<(), StorageError> {
+        for (partition, step) in steps {
+            if let Step::Compare { lost: Some(lost), .. } = step {
+                return Err(diverged(partition, *lost, "S3 declares these offsets lost, and the volume has events there"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply(&self, steps: Vec<(Partition, Step)>, relation: Relation) -> Result<(), StorageError> {
+        let mut unmarked = Vec::new();
+        let mut recovered = Recovered::default();
+        for (partition, step) in steps {
+            match step {
+                Step::InStep => {}
+                Step::Mark(intent) => unmarked.push((partition, intent)),
+                Step::Replace { start, end } => recovered.partitions.push(empty_at(partition, start, end)),
+                Step::Compare { both, start, flushed, next, .. } => {
+                    self.compare(&partition, both).await?;
+                    if next <= flushed {
+                        recovered.partitions.push(empty_at(partition, start, flushed));
+                    } else {
+                        let hot_bytes = self.stored_bytes(&partition, OffsetRange::new(flushed, next)).await?;
+                        let marks = Watermarks { start, low: flushed, flushed, next };
+                        recovered.partitions.push(RecoveredPartition { partition, marks, hot_bytes });
+                    }
+                }
+            }
+        }
+        if !unmarked.is_empty() {
+            info!(segments = unmarked.len(), "marking segments that were committed before the last end");
+            self.hot.mark_flushed(unmarked).await?;
+        }
+        if relation == Relation::Behind {
+            self.recover_tables(&mut recovered).await?;
+            let (tables, partitions) = (recovered.tables.len(), recovered.partitions.len());
+            self.hot.recover(recovered).await?;
+            crash::point("recovery-partitions");
+            let keys = self.recover_keys().await?;
+            info!(tables, partitions, keys, "taken over from S3");
+        }
+        self.trim().await
+    }
+
+    /// Trims what has expired in S3 and is still on the volume.
+    async fn trim(&self) -> Result<(), StorageError> {
+        let known = draft::marks(&self.hot.all_tables());
+        let starts = self
+            .cold
+            .with_state(|state| state.partitions.iter().map(|(partition, cold)| (partition.clone(), cold.start)).collect::<Vec<_>>())?;
+        let behind = starts.into_iter().filter(|(partition, start)| known.get(partition).is_some_and(|marks| marks.start < *start));
+        let trims: Vec<_> = behind.map(|(partition, start)| Trim { partition, start, unflushed_bytes: 0 }).collect();
+        if trims.is_empty() { Ok(()) } else { self.hot.trim(trims).await }
+    }
+
+    async fn recover_tables(&self, recovered: &mut Recovered) -> Result<(), StorageError> {
+        let (tables, consumers) = self.cold.with_state(|state| (state.tables.clone(), state.consumers.clone()))?;
+        let damaged = |why: String| StorageError::corrupt("the manifest chain", why);
+        for entry in tables {
+            let name = TableName::parse(&entry.table).map_err(|error| damaged(error.to_string()))?;
+            let settings = TableSettings { retention_secs: entry.retention_secs, retention_bytes: entry.retention_bytes };
+            recovered.tables.push((name, settings, entry.deleted));
+        }
+        let mut offsets: BTreeMap<(GroupName, Partition), Offset> = BTreeMap::new();
+        for entry in consumers {
+            let group = GroupName::parse(&entry.group).map_err(|error| damaged(error.to_string()))?;
+            let table = TableName::parse(&entry.table).map_err(|error| damaged(error.to_string()))?;
+            offsets.insert((group, Partition::new(table, entry.partition)), entry.offset);
+        }
+        // An older copy may have commits that no manifest has.
+        for group in self.hot.groups().await? {
+            for (partition, offset) in self.hot.offsets(&group).await? {
+                let known = offsets.entry((group.clone(), partition)).or_default();
+                *known = offset.max(*known);
+            }
+        }
+        recovered.consumers = Some(offsets.into_iter().map(|((group, partition), offset)| (group, partition, offset)).collect());
+        Ok(())
+    }
+
+    /// Reads the idempotency keys inside the window from the segments; answers how many.
+    async fn recover_keys(&self) -> Result<u64, StorageError> {
+        let oldest = self.clock.now_ms().saturating_sub(self.idempotency_window_ms);
+        let segments = self.cold.with_state(|state| {
+            let each = |(partition, cold): (&Partition, &ColdPartition)| {
+                let wanted = cold.segments.iter().filter(|segment| segment.keys > 0 && segment.appended_ms > oldest);
+                wanted.map(|segment| (partition.clone(), segment.range)).collect::<Vec<_>>()
+            };
+            state.partitions.iter().flat_map(each).collect::<Vec<_>>()
+        })?;
+        let count = segments.len();
+        info!(segments = count, "reading idempotency keys from S3");
+        let keys =
+            stream::iter(segments).map(|(partition, range)| self.recover_keys_of(partition, range)).buffer_unordered(PARALLEL_SEGMENTS);
+        keys.try_fold(0, async |sum, keys| Ok(sum + keys)).await
+    }
+
+    async fn recover_keys_of(&self, partition: Partition, range: OffsetRange) -> Result<u64, StorageError> {
+        let (mut next, mut count) = (range.start, 0);
+        while next < range.end {
+            let page = self.cold.read(&partition, OffsetRange::new(next, range.end), TimeFilter::default(), CHUNK).await?;
+            let key = |record: crate::contracts::event::Record| {
+                let first = FirstWrite { offset: record.offset, appended_ms: record.event.appended_ms };
+                Some((partition.clone(), record.event.idempotency_key?, first))
+            };
+            let keys: Vec<_> = page.records.into_iter().filter_map(key).collect();
+            count += keys.len() as u64;
+            self.hot.recover_keys(keys).await?;
+            next = page.next;
+        }
+        Ok(count)
+    }
+
+    /// Compares what both tiers have.
+    async fn compare(&self, partition: &Partition, both: OffsetRange) -> Result<(), StorageError> {
+        let mut next = both.start;
+        while next < both.end {
+            let cold = self.cold.read(partition, OffsetRange::new(next, both.end), TimeFilter::default(), CHUNK).await?;
+            let limit = ReadLimit { records: cold.records.len(), bytes: usize::MAX };
+            let hot = self.hot.read(&partition.table, vec![(partition.number, next)], TimeFilter::default(), limit).await?;
+            if hot.into_iter().next().is_none_or(|hot| hot.page.records != cold.records) {
+                return Err(diverged(partition, both, "S3 has other events there than the volume"));
+            }
+            next = cold.next;
+        }
+        Ok(())
+    }
+
+    async fn stored_bytes(&self, partition: &Partition, range: OffsetRange) -> Result<u64, StorageError> {
+        let (mut next, mut bytes) = (range.start, 0);
+        while next < range.end {
+            let pages = self.hot.read(&partition.table, vec![(partition.number, next)], TimeFilter::default(), CHUNK).await?;
+            let Some(hot) = pages.into_iter().next() else { break };
+            (next, bytes) = (hot.page.next, bytes + hot.stored_bytes);
+        }
+        Ok(bytes)
+    }
+}
+
+/// What is to be done with a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Step {
+    /// Nothing.
+    InStep,
+    /// The process ended between manifest and mark.
+    Mark(FlushIntent),
+    /// The volume has nothing that S3 has not.
+    Replace { start: Offset, end: Offset },
+    /// Both have `both`, which must be the same; S3 goes to `flushed`, the volume to `next`.
+    Compare { both: OffsetRange, start: Offset, flushed: Offset, next: Offset, lost: Option<OffsetRange> },
+}
+
+/// How the volume stands to a bucket that has events.
+fn relation(store_id: Uuid, record: &Record, is_empty: bool, last: &Manifest) -> Result<Relation, StorageError> {
+    if is_empty && record.is_empty() {
+        return Ok(Relation::Behind);
+    }
+    if last.store_id != store_id {
+        return Err(StorageError::Refused(format!(
+            "the volume holds store {store_id}, the bucket holds store {}: they do not belong together. Nothing was changed. Give each \
+             Zombi a bucket or prefix of its own, or start with an empty volume to go on with what the bucket has",
+            last.store_id
+        )));
+    }
+    let is_in_step = record.knows(last.nonce, last.number) && !record.is_catching_up();
+    Ok(if is_in_step { Relation::InStep } else { Relation::Behind })
+}
+
+fn step(partition: &Partition, status: Option<&PartitionStatus>, cold: &ColdPartition, relation: Relation) -> Result<Step, StorageError> {
+    let marks = status.map(|status| status.marks).unwrap_or_default();
+    if cold.end <= marks.flushed {
+        return Ok(Step::InStep);
+    }
+    if let Some(intent) = status.and_then(|status| status.intent).filter(|intent| intent.range.end == cold.end) {
+        return Ok(Step::Mark(intent));
+    }
+    if relation == Relation::InStep {
+        return Err(StorageError::Refused(format!(
+            "S3 has {partition} up to {}, the volume knows of {} only, though it wrote the last manifest: the volume is damaged. Start with \
+             an empty volume to recover from S3",
+            cold.end, marks.flushed
+        )));
+    }
+    let start = marks.start.max(cold.start);
+    let both = OffsetRange::new(marks.flushed, marks.next.min(cold.end));
+    if both.is_empty() {
+        return Ok(Step::Replace { start, end: cold.end });
+    }
+    let lost = cold.lost.iter().map(|lost| lost.overlap(both)).find(|lost| !lost.is_empty());
+    Ok(Step::Compare { both, start, flushed: cold.end, next: marks.next, lost })
+}
+
+/// A partition with nothing in hot.
+fn empty_at(partition: Partition, start: Offset, end: Offset) -> RecoveredPartition {
+    RecoveredPartition { partition, marks: Watermarks { start, low: end, flushed: end, next: end }, hot_bytes: 0 }
+}
+
+fn diverged(partition: &Partition, range: OffsetRange, why: &str) -> StorageError {
+    StorageError::Refused(format!(
+        "{partition} {range}: {why}. The volume is an older copy that was written again after another had gone on; its events there are \
+         not served and not deleted. Start with an empty volume to go on with what the bucket has"
+    ))
+}
