@@ -13,7 +13,7 @@ run: setup ## Start Zombi on :8080, with RocksDB in ./data and no bucket
 	$(CARGO) run --locked
 
 test: setup ## Run all tests
-	$(CARGO) test --locked
+	$(CARGO) test --locked --features failpoints
 
 demo: setup ## Carry a data set through every tier and compare; DEMO_DATA=FILE for your own NDJSON
 	$(CARGO) build --locked --bins --examples

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     config::{BadConfig, Config},
     contracts::error::StorageError,
+    crash,
     inspect::{self, InspectError},
     server::{self, ServerError},
     telemetry,
@@ -182,6 +183,7 @@ fn load(flags: &SettingFlags) -> Result<Config, BadConfig> {
 
 #[allow(clippy::print_stderr)] // before the log stands
 fn serve(config: Config) -> ExitCode {
+    crash::arm();
     if let Err(error) = telemetry::start(&config.log) {
         eprintln!("zombi: log.level {:?}: {error}", config.log.level);
         return ExitCode::from(exit::USAGE);

@@ -6,6 +6,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod contracts;
+pub mod crash;
 pub mod flusher;
 pub mod inspect;
 pub mod metrics;

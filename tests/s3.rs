@@ -5,6 +5,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[allow(dead_code)]
+#[path = "it/support/faults.rs"]
+mod faults;
+#[allow(dead_code)]
 #[path = "it/support/s3.rs"]
 mod s3;
 

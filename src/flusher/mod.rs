@@ -38,7 +38,7 @@ use crate::{
         sequence::Offset,
         storage::{HotRetention, HotStorage},
     },
-    metrics,
+    crash, metrics,
 };
 
 /// How often the flusher looks for what is due.
@@ -221,6 +221,7 @@ impl Flusher {
                 self.retry_changes = Instant::now() + RETRY_CHANGES;
                 return Err(error);
             }
+            crash::point("flush-committed");
             self.committed_changes = Some(changes);
             self.watched = Instant::now();
             self.mark(written).await?;
@@ -246,6 +247,7 @@ impl Flusher {
         let segments: Vec<_> = written.iter().map(|segment| (segment.partition.clone(), segment.intent)).collect();
         if !segments.is_empty() {
             self.tiers.hot.mark_flushed(segments).await?;
+            crash::point("flush-marked");
         }
         for segment in written {
             metrics::flushed(1, segment.meta.range.len(), segment.meta.bytes);
@@ -343,6 +345,7 @@ impl Flusher {
             if events == 0 {
                 return Ok(());
             }
+            crash::point("flush-evicted");
             metrics::evicted(events);
             info!(events, "evicted from hot");
         }

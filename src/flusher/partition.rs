@@ -3,12 +3,15 @@
 use tokio::task;
 
 use super::plan::FlushTask;
-use crate::contracts::{
-    cold_storage::{ColdStorage, SegmentMeta},
-    error::{StorageError, Tier},
-    name::Partition,
-    sequence::OffsetRange,
-    storage::{FlushIntent, HotStorage, ReadLimit, TimeFilter},
+use crate::{
+    contracts::{
+        cold_storage::{ColdStorage, SegmentMeta},
+        error::{StorageError, Tier},
+        name::Partition,
+        sequence::OffsetRange,
+        storage::{FlushIntent, HotStorage, ReadLimit, TimeFilter},
+    },
+    crash,
 };
 
 /// What is read from hot at once.
@@ -78,7 +81,9 @@ pub async fn write(
         // Durable before the first byte leaves: from here on this segment has one name and one content.
         None => hot.record_intents(vec![(partition.clone(), planned)]).await?,
     }
+    crash::point("flush-intended");
     cold.put(&segment).await?;
+    crash::point("flush-put");
     Ok(Written { partition, intent: planned, meta: segment.meta })
 }
 

@@ -18,6 +18,8 @@ use crate::contracts::{
     name::Partition,
 };
 
+/// How often it begins anew while a writer is at work.
+const ATTEMPTS: usize = 10;
 /// Segments read at once.
 const PARALLEL_SEGMENTS: usize = 4;
 
@@ -38,11 +40,27 @@ pub struct Audit {
     pub unnamed: Vec<String>,
 }
 
-/// Audits the bucket below a prefix.
+/// Audits the bucket below a prefix. A writer may be at work: what it has replaced meanwhile is looked at anew.
 ///
 /// # Errors
 /// `Unavailable` if the bucket cannot be read; what is wrong with it is a finding.
 pub async fn audit(objects: &Objects) -> Result<Audit, StorageError> {
+    let mut attempts = 0;
+    loop {
+        let before = last_key(objects).await?;
+        let audit = audit_once(objects).await?;
+        attempts += 1;
+        if audit.findings.is_empty() || attempts == ATTEMPTS || last_key(objects).await? == before {
+            return Ok(audit);
+        }
+    }
+}
+
+async fn last_key(objects: &Objects) -> Result<Option<String>, StorageError> {
+    Ok(objects.list(manifest::PREFIX, None).await?.pop())
+}
+
+async fn audit_once(objects: &Objects) -> Result<Audit, StorageError> {
     let mut audit = Audit::default();
     let found = match chain::load(objects).await {
         Err(StorageError::Corrupt { object, source }) => {
@@ -85,7 +103,7 @@ async fn audit_chain(objects: &Objects, found: &Found, audit: &mut Audit) -> Res
     let Some(last) = &found.last else { return Ok(()) };
     let earlier = last.checkpoint.checked_sub(manifest::CHECKPOINT_EVERY);
     let Some(first) = earlier.filter(|first| found.numbers.contains(first)) else { return Ok(()) };
-    let (mut state, mut epoch) = (ColdState::default(), 0);
+    let (mut state, mut epoch) = (ColdState::default(), None);
     for number in first..=last.number {
         let link = match chain::read(objects, number).await {
             Err(StorageError::Corrupt { object, source }) => {
@@ -94,10 +112,11 @@ async fn audit_chain(objects: &Objects, found: &Found, audit: &mut Audit) -> Res
             }
             link => link?,
         };
-        if link.epoch < epoch || (link.epoch == epoch) == link.opens {
-            audit.findings.push(format!("{}: epoch {} follows {epoch}", manifest::key(number), link.epoch));
+        if let Some(before) = epoch.replace(link.epoch)
+            && (link.epoch < before || (link.epoch == before) == link.opens)
+        {
+            audit.findings.push(format!("{}: epoch {} follows {before}", manifest::key(number), link.epoch));
         }
-        epoch = link.epoch;
         if let Err(error) = state.apply(&link, number == first) {
             audit.findings.push(error.to_string());
             return Ok(());

@@ -21,7 +21,10 @@ use super::{
     s3::{Created, Objects},
     state::ColdState,
 };
-use crate::contracts::{clock::Clock, error::StorageError};
+use crate::{
+    contracts::{clock::Clock, error::StorageError},
+    crash,
+};
 
 /// Manifests read at once when the chain is opened.
 const PARALLEL_GETS: usize = 16;
@@ -188,6 +191,7 @@ impl Chain {
         let key = manifest::key(manifest.number);
         // The volume knows of the link before it can exist: a copy of the volume from before is told by that.
         self.journal.intend(self.nonce, manifest.number).await?;
+        crash::point("manifest-intended");
         self.unsettled = Some(link.clone()); // until its fate is known, also if this is dropped half way
         let is_ours = match self.objects.create(&key, bytes.clone()).await? {
             Created::Yes => true,
@@ -210,10 +214,8 @@ impl Chain {
 }
 
 fn encode(manifest: Manifest) -> Link {
-    match serde_json::to_vec(&manifest) {
-        Ok(bytes) => (Arc::new(manifest), Bytes::from(bytes)),
-        Err(error) => unreachable!("a manifest has only string keys: {error}"),
-    }
+    let bytes = Bytes::from(manifest::encode(&manifest));
+    (Arc::new(manifest), bytes)
 }
 
 /// Reads the chain: the last checkpoint and what follows it.

@@ -284,31 +284,89 @@ pub fn partition(table: &str, number: PartitionNumber) -> Result<Partition, Stri
     Ok(Partition::new(table, number))
 }
 
+/// What the checksum looks like, behind everything else: `,"crc32c":"0123abcd"}`.
+const CHECKSUM: (&str, &str) = (",\"crc32c\":\"", "\"}");
+const CHECKSUM_LEN: usize = CHECKSUM.0.len() + 8 + CHECKSUM.1.len();
+
+/// A manifest's bytes: JSON, whose last field is the CRC32C of the JSON without that field.
+pub fn encode(manifest: &Manifest) -> Vec<u8> {
+    let mut bytes = match serde_json::to_vec(manifest) {
+        Ok(bytes) => bytes,
+        Err(error) => unreachable!("a manifest has only string keys: {error}"),
+    };
+    let checksum = crc32c::crc32c(&bytes);
+    bytes.pop(); // the closing brace
+    bytes.extend_from_slice(format!("{}{checksum:08x}{}", CHECKSUM.0, CHECKSUM.1).as_bytes());
+    bytes
+}
+
 /// Reads manifest `number`.
 ///
 /// # Errors
 /// `Corrupt` if the bytes are not it.
 pub fn decode(number: u64, bytes: &[u8]) -> Result<Manifest, StorageError> {
     let key = key(number);
-    let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| StorageError::corrupt(&key, error))?;
+    let damaged = |why: String| StorageError::corrupt(&key, why);
+    let end = bytes.len().checked_sub(CHECKSUM_LEN).ok_or_else(|| damaged(format!("{} bytes are too few", bytes.len())))?;
+    let (body, checksum) = bytes.split_at(end);
+    let body = [body, b"}"].concat();
+    if checksum != format!("{}{:08x}{}", CHECKSUM.0, crc32c::crc32c(&body), CHECKSUM.1).as_bytes() {
+        return Err(damaged("its checksum does not fit".to_owned()));
+    }
+    let manifest: Manifest = serde_json::from_slice(&body).map_err(|error| damaged(error.to_string()))?;
     if manifest.version != VERSION {
-        let why = format!("version {} is unknown, this program knows {VERSION}", manifest.version);
-        return Err(StorageError::corrupt(&key, why));
+        return Err(damaged(format!("version {} is unknown, this program knows {VERSION}", manifest.version)));
     }
     if manifest.number != number || manifest.checkpoint > number {
-        let why = format!("it says it is number {}, checkpoint {}", manifest.number, manifest.checkpoint);
-        return Err(StorageError::corrupt(&key, why));
+        return Err(damaged(format!("it says it is number {}, checkpoint {}", manifest.number, manifest.checkpoint)));
     }
     Ok(manifest)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn keys_order_as_their_numbers() {
         assert!(key(9) < key(10));
         assert_eq!(number(&key(u64::MAX)), Some(u64::MAX));
+    }
+
+    fn manifest() -> Manifest {
+        Manifest {
+            version: VERSION,
+            number: 7,
+            epoch: 1,
+            nonce: Uuid::from_u128(3),
+            store_id: Uuid::from_u128(4),
+            written_ms: 5,
+            checkpoint: 0,
+            opens: false,
+            changes: Changes { deleted: vec!["a".to_owned()], ..Changes::default() },
+            state: None,
+        }
+    }
+
+    #[test]
+    fn a_manifest_is_json_and_comes_back() {
+        let bytes = encode(&manifest());
+        let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!((&json["number"], json["crc32c"].as_str().unwrap().len()), (&7.into(), 8));
+        assert_eq!(decode(7, &bytes).unwrap(), manifest());
+        assert!(decode(8, &bytes).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_flipped_bit_and_every_cut_is_noticed(at: prop::sample::Index, bit in 0u8..8) {
+            let mut bytes = encode(&manifest());
+            let at = at.index(bytes.len());
+            prop_assert!(decode(7, &bytes[..at]).is_err());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(decode(7, &bytes).is_err());
+        }
     }
 }

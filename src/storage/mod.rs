@@ -7,7 +7,6 @@ pub mod codec;
 pub mod cold;
 pub mod compact;
 pub mod consumers;
-pub mod crash;
 pub mod disk;
 pub mod draft;
 pub mod fence;

@@ -6,27 +6,40 @@ use futures_util::future::try_join_all;
 use uuid::Uuid;
 
 use super::s3::{Created, Objects};
-use crate::contracts::error::StorageError;
+use crate::contracts::error::{StorageError, Tier};
 
 /// How many try to create the same object at once.
 const CREATORS: usize = 8;
+
+/// How often it is tried again when answers were lost.
+const ATTEMPTS: usize = 5;
 
 /// Probes the store, with an object of its own that is deleted afterwards.
 ///
 /// # Errors
 /// `Refused` with what the store does wrong; `Unavailable`.
 pub async fn probe(objects: &Objects) -> Result<(), StorageError> {
-    let key = format!("probe/{}", Uuid::new_v4());
-    let result = create_and_list(objects, &key).await;
-    let deleted = objects.delete(&key).await;
-    result?;
-    deleted
+    for _ in 0..ATTEMPTS {
+        let key = format!("probe/{}", Uuid::new_v4());
+        let result = create_and_list(objects, &key).await;
+        let deleted = objects.delete(&key).await;
+        if result? {
+            return deleted;
+        }
+    }
+    Err(StorageError::unavailable(Tier::Cold, NoAnswer))
 }
 
-async fn create_and_list(objects: &Objects, key: &str) -> Result<(), StorageError> {
+/// The store answered, but the winner's answer was lost every time.
+#[derive(Debug, thiserror::Error)]
+#[error("of {CREATORS} that created one object none was told that it had, {ATTEMPTS} times")]
+struct NoAnswer;
+
+/// Whether the store keeps its word; `false` if it cannot be told, because the winner's answer was lost.
+async fn create_and_list(objects: &Objects, key: &str) -> Result<bool, StorageError> {
     let racing = (0..CREATORS).map(|creator| objects.create(key, Bytes::from(format!("creator {creator}"))));
     let winners = try_join_all(racing).await?.into_iter().filter(|created| *created == Created::Yes).count();
-    if winners != 1 {
+    if winners > 1 {
         return Err(refused(format!("{CREATORS} created one object with If-None-Match: *, and {winners} were told that they had")));
     }
     if objects.create(key, Bytes::from_static(b"late")).await? == Created::Yes {
@@ -35,7 +48,7 @@ async fn create_and_list(objects: &Objects, key: &str) -> Result<(), StorageErro
     if objects.list(key, None).await? != [key] {
         return Err(refused("LIST does not show an object that was just put".to_owned()));
     }
-    Ok(())
+    Ok(winners == 1)
 }
 
 fn refused(found: String) -> StorageError {

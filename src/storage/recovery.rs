@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::{
     chain::{self, Chain},
     cold::S3Cold,
-    crash, draft,
+    draft,
     fence::Fence,
     group::{Recovered, RecoveredPartition},
     hot::RocksHot,
@@ -30,14 +30,17 @@ use super::{
     manifest::Manifest,
     state::ColdPartition,
 };
-use crate::contracts::{
-    clock::Clock,
-    cold_storage::ColdStorage,
-    consumers::ConsumerStorage,
-    error::StorageError,
-    name::{GroupName, Partition, TableName},
-    sequence::{Offset, OffsetRange, Watermarks},
-    storage::{FlushIntent, HotStorage, PartitionStatus, ReadLimit, TableSettings, TimeFilter, Trim},
+use crate::{
+    contracts::{
+        clock::Clock,
+        cold_storage::ColdStorage,
+        consumers::ConsumerStorage,
+        error::StorageError,
+        name::{GroupName, Partition, TableName},
+        sequence::{Offset, OffsetRange, Watermarks},
+        storage::{FlushIntent, HotStorage, PartitionStatus, ReadLimit, TableSettings, TimeFilter, Trim},
+    },
+    crash,
 };
 
 /// How often the chain is read anew because another writer was faster.
@@ -195,7 +198,7 @@ impl Recovery {
         let mut recovered = Recovered::default();
         for (partition, step) in steps {
             match step {
-                Step::InStep => {}
+                Step::Leave => {}
                 Step::Mark(intent) => unmarked.push((partition, intent)),
                 Step::Replace { start, end } => recovered.partitions.push(empty_at(partition, start, end)),
                 Step::Compare { both, start, flushed, next, .. } => {
@@ -324,7 +327,7 @@ impl Recovery {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
     /// Nothing.
-    InStep,
+    Leave,
     /// The process ended between manifest and mark.
     Mark(FlushIntent),
     /// The volume has nothing that S3 has not.
@@ -352,7 +355,7 @@ fn relation(store_id: Uuid, record: &Record, is_empty: bool, last: &Manifest) ->
 fn step(partition: &Partition, status: Option<&PartitionStatus>, cold: &ColdPartition, relation: Relation) -> Result<Step, StorageError> {
     let marks = status.map(|status| status.marks).unwrap_or_default();
     if cold.end <= marks.flushed {
-        return Ok(Step::InStep);
+        return Ok(Step::Leave);
     }
     if let Some(intent) = status.and_then(|status| status.intent).filter(|intent| intent.range.end == cold.end) {
         return Ok(Step::Mark(intent));

@@ -11,6 +11,7 @@ use aws_sdk_s3::{
     types::CreateBucketConfiguration,
 };
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use crate::{
     contracts::error::{StorageError, Tier},
@@ -41,6 +42,7 @@ pub struct Objects {
     bucket: String,
     prefix: String,
     region: String,
+    body_timeout: Duration,
 }
 
 /// What became of a create-only put.
@@ -68,7 +70,7 @@ impl Objects {
     /// The objects below `prefix` of `bucket`, over a client.
     pub fn new(client: Client, bucket: String, prefix: String) -> Self {
         let region = client.config().region().map(ToString::to_string).unwrap_or_default();
-        Self { client, bucket, prefix, region }
+        Self { client, bucket, prefix, region, body_timeout: Duration::from_secs(30) }
     }
 
     /// A client for the bucket. Credentials come from the usual AWS chain. Sends nothing yet.
@@ -90,7 +92,8 @@ impl Objects {
         if let Some(endpoint) = &options.endpoint {
             config = config.endpoint_url(endpoint).force_path_style(true);
         }
-        Self::new(Client::from_conf(config.build()), options.bucket.clone(), options.prefix.clone())
+        let objects = Self::new(Client::from_conf(config.build()), options.bucket.clone(), options.prefix.clone());
+        Self { body_timeout: options.attempt_timeout, ..objects }
     }
 
     /// Makes the bucket unless it is there.
@@ -171,10 +174,12 @@ impl Objects {
         };
         metrics::s3_request("get", answer.is_ok());
         let body = answer.map_err(|error| self.failed("get", key, error))?.body;
-        let bytes = body.collect().await.map_err(|source| {
-            let message = "the answer broke off".to_owned();
-            self.unavailable("get", key, message, source.into())
-        })?;
+        // The client's own timeout ends with the answer's head.
+        let bytes = match timeout(self.body_timeout, body.collect()).await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(source)) => return Err(self.unavailable("get", key, "the answer broke off".to_owned(), source.into())),
+            Err(source) => return Err(self.unavailable("get", key, "the answer came too slowly".to_owned(), source.into())),
+        };
         Ok(Some(bytes.into_bytes()))
     }
 

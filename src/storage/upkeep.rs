@@ -16,7 +16,6 @@ use tracing::{debug, info, warn};
 use super::{
     cold::S3Cold,
     compact::{self, CompactOptions},
-    crash,
     manifest::{self, Changes, SegmentEntry, SegmentRef},
     retention,
     segment::{self, Encoder},
@@ -30,7 +29,7 @@ use crate::{
         name::Partition,
         storage::{HotStorage, TableStatus},
     },
-    metrics,
+    crash, metrics,
 };
 
 /// Objects deleted at once.

@@ -5,9 +5,11 @@ mod support;
 
 mod consumers;
 mod docs;
+mod faults;
 mod limits;
 mod objects;
 mod read;
+mod recovery;
 mod seed;
 mod shutdown;
 mod tiers;

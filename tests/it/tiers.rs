@@ -82,9 +82,9 @@ async fn a_large_partition_becomes_several_segments_in_one_flush() {
 #[tokio::test]
 async fn one_manifest_names_the_segments_of_many_partitions() {
     let z = TestServer::start_tiered(&[]).await;
-    let before = z.objects("manifests/").len();
     let mut sent = Sent::default();
     sent.append(&z, "t", 100, 1000).await;
+    let before = z.objects("manifests/").len();
     z.flush_and_evict().await;
     assert_eq!(z.objects("segments/").len(), 100);
     assert_eq!(z.objects("manifests/").len(), before + 1);
@@ -155,19 +155,6 @@ async fn the_chain_is_opened_over_many_pages_and_past_a_checkpoint() {
     z.crash().await;
     assert!(z.objects("manifests/").len() > 100);
     assert_eq!(Sent::from_records(&z.read_all("t", "").await), sent);
-}
-
-#[tokio::test]
-async fn a_volume_without_the_buckets_history_does_not_start_over_it() {
-    let mut z = TestServer::start_tiered(&[]).await;
-    let mut sent = Sent::default();
-    sent.append(&z, "t", 1, 10).await;
-    assert_eq!(z.terminate().await, Some(0));
-    let objects = z.objects("");
-    std::fs::remove_dir_all(z.data_dir()).unwrap();
-    let log = z.try_run().await.unwrap_err();
-    assert!(log.contains("volume"), "{log}");
-    assert_eq!(z.objects(""), objects);
 }
 
 #[tokio::test]

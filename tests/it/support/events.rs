@@ -22,6 +22,34 @@ impl Sent {
         sent
     }
 
+    /// Sends `count` more events, each by itself, to a server that may end at any moment. What is not answered may be there or
+    /// not; see [`Sent::resolve`].
+    pub async fn try_append(&mut self, server: &TestServer, table: &str, partitions: u64, count: usize) {
+        let total: usize = self.0.values().map(Vec::len).sum();
+        for n in total..total + count {
+            let (partition, payload) = (n as u64 % partitions, format!("event {n}"));
+            let record = json!({"payload": payload, "partition": partition, "timestamp_ms": 1_700_000_000_000_i64 + n as i64});
+            let sent = server.request(reqwest::Method::POST, &format!("/tables/{table}")).json(&record).send().await;
+            let Ok(answer) = sent else { return };
+            let Ok(answer) = answer.json::<Value>().await else { return };
+            let payloads = self.0.entry(partition).or_default();
+            assert_eq!(answer["offset"], payloads.len(), "{answer}");
+            payloads.push(payload);
+        }
+    }
+
+    /// Reads everything: what was answered must be there, once and in order; behind it at most what was not answered, which
+    /// is there from now on.
+    pub async fn resolve(&mut self, server: &TestServer, table: &str) {
+        let found = Self::from_records(&server.read_all(table, "limit=10000").await);
+        for (partition, payloads) in &self.0 {
+            let found = found.0.get(partition).map(Vec::as_slice).unwrap_or_default();
+            assert!(found.starts_with(payloads), "partition {partition} has lost something");
+            assert!(found.len() <= payloads.len() + 1, "partition {partition} has more than was sent");
+        }
+        *self = found;
+    }
+
     /// Sends `count` more events to `table` over `partitions` as one bulk write.
     pub async fn append(&mut self, server: &TestServer, table: &str, partitions: u64, count: usize) {
         let total: usize = self.0.values().map(Vec::len).sum();

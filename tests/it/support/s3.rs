@@ -13,6 +13,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
+use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
@@ -29,6 +30,8 @@ use s3s::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 
+use super::faults::{self, Faults};
+
 /// The one key pair that it accepts.
 pub const ACCESS_KEY: &str = "zombi";
 pub const SECRET_KEY: &str = "zombi-secret";
@@ -39,6 +42,10 @@ pub struct Store {
     buckets: Mutex<BTreeMap<String, BTreeMap<String, Bytes>>>,
     /// Every request is answered 503 while set.
     pub is_down: AtomicBool,
+    /// What happens to requests on their way here.
+    pub faults: Faults,
+    /// `If-None-Match` is ignored while set.
+    pub is_unconditional: AtomicBool,
     /// Keys that one LIST page holds; 0 means 1000.
     pub list_page: AtomicUsize,
     /// Objects are written below it too, so that a person can look at them.
@@ -56,6 +63,11 @@ impl Store {
     /// An object.
     pub fn get(&self, bucket: &str, key: &str) -> Option<Bytes> {
         self.buckets.lock().unwrap().get(bucket)?.get(key).cloned()
+    }
+
+    /// Deletes an object.
+    pub fn delete(&self, bucket: &str, key: &str) {
+        self.buckets.lock().unwrap().get_mut(bucket).unwrap().remove(key).unwrap();
     }
 
     /// Damages an object; the same call again makes it good.
@@ -106,7 +118,7 @@ impl S3 for Service {
         });
         let bytes = pieces.await.map_err(|_| s3_error!(IncompleteBody))?.freeze();
         self.0.with(&bucket, |objects| {
-            if if_none_match.is_some() && objects.contains_key(&key) {
+            if if_none_match.is_some() && !self.0.is_unconditional.load(SeqCst) && objects.contains_key(&key) {
                 return Err(s3_error!(PreconditionFailed));
             }
             if let Some(mirror) = &self.0.mirror {
@@ -190,13 +202,15 @@ impl S3Server {
         let mut builder = S3ServiceBuilder::new(Service(Arc::clone(&store)));
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         let service = builder.build();
+        let served = Arc::clone(&store);
         let accepting = tokio::spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
-                let service = service.clone();
+                let (service, store) = (service.clone(), Arc::clone(&served));
                 tokio::spawn(async move {
                     let connection = auto::Builder::new(TokioExecutor::new());
-                    drop(connection.serve_connection(TokioIo::new(stream), service).await);
+                    let serve = service_fn(move |request| faults::serve(Arc::clone(&store), service.clone(), request));
+                    drop(connection.serve_connection(TokioIo::new(stream), serve).await);
                 });
             }
         });

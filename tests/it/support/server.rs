@@ -28,7 +28,7 @@ const BUCKET: &str = "events";
 /// Zombi, its volume, and its bucket if it has one.
 pub struct TestServer {
     pub volume: Arc<TempDir>,
-    pub s3: Option<S3Server>,
+    pub s3: Option<Arc<S3Server>>,
     pub client: Client,
     settings: Vec<(String, String)>,
     running: Option<Running>,
@@ -39,6 +39,8 @@ struct Running {
     main: SocketAddr,
     admin: SocketAddr,
     log: mpsc::Receiver<String>,
+    /// What it has logged until it was ready.
+    seen: String,
 }
 
 impl TestServer {
@@ -56,15 +58,26 @@ impl TestServer {
 
     /// With a bucket. Flushes on request only, and keeps nothing flushed in hot, unless the settings say otherwise.
     pub async fn start_tiered(settings: &[(&str, &str)]) -> Self {
-        let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), Store::default()).await.unwrap();
-        let mut all = vec![("flush.interval_secs", "3600"), ("hot.retention_secs", "0")];
-        all.extend_from_slice(settings);
-        let mut server = Self::new(Some(s3), &all);
+        let mut server = Self::tiered(settings).await;
         server.run().await;
         server
     }
 
-    fn new(s3: Option<S3Server>, settings: &[(&str, &str)]) -> Self {
+    /// The same, not started yet.
+    pub async fn tiered(settings: &[(&str, &str)]) -> Self {
+        let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), Store::default()).await.unwrap();
+        let mut all = vec![("flush.interval_secs", "3600"), ("hot.retention_secs", "0"), ("s3.attempt_timeout_secs", "10")];
+        all.extend_from_slice(settings);
+        Self::new(Some(Arc::new(s3)), &all)
+    }
+
+    /// Another one with the same bucket and settings and an empty volume, not started yet.
+    pub fn beside(&self) -> Self {
+        let settings: Vec<_> = self.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        Self::new(self.s3.clone(), &settings)
+    }
+
+    fn new(s3: Option<Arc<S3Server>>, settings: &[(&str, &str)]) -> Self {
         let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let client = Client::builder().pool_idle_timeout(Duration::from_secs(5)).timeout(PATIENCE).build().unwrap();
         Self { volume: Arc::new(TempDir::new().unwrap()), s3, client, settings, running: None }
@@ -79,7 +92,72 @@ impl TestServer {
 
     /// Starts the process; its log if it ends before it is ready.
     pub async fn try_run(&mut self) -> Result<(), String> {
+        self.try_run_with("").await
+    }
+
+    /// The same, with fail points: `name=return` ends the process there, as kill -9 would.
+    pub async fn try_run_with(&mut self, failpoints: &str) -> Result<(), String> {
         assert!(self.running.is_none(), "it runs already");
+        let mut command = self.command();
+        command.env("FAILPOINTS", failpoints);
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (sender, log) = mpsc::channel(100_000);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                eprintln!("  zombi| {line}");
+                drop(sender.try_send(line));
+            }
+        });
+        let mut running = Running { child, main: ([0, 0, 0, 0], 0).into(), admin: ([0, 0, 0, 0], 0).into(), log, seen: String::new() };
+        let mut seen = String::new();
+        loop {
+            let Ok(line) = timeout(PATIENCE, running.log.recv()).await else { return Err(seen + "(it hangs)") };
+            let Some(line) = line else { return Err(seen) };
+            let address = line.split("address=").nth(1).and_then(|text| text.trim().parse().ok());
+            match address {
+                Some(address) if line.contains("the main port") => running.main = address,
+                Some(address) if line.contains("the admin port") => running.admin = address,
+                _ => {}
+            }
+            seen = seen + &line + "\n";
+            if line.ends_with(" ready") {
+                running.seen = seen;
+                self.running = Some(running);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Starts the process and waits until it is ready; what it has logged.
+    pub async fn try_run_log(&mut self) -> String {
+        match self.try_run().await {
+            Ok(()) => self.running.as_ref().map(|running| running.seen.clone()).unwrap_or_default(),
+            Err(log) => panic!("zombi did not become ready:\n{log}"),
+        }
+    }
+
+    /// Starts the process and kills it after a while, ready or not.
+    pub async fn run_for(&mut self, time: Duration) {
+        let mut child = self.command().stderr(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+        sleep(time).await;
+        child.kill().await.unwrap();
+    }
+
+    /// Runs a command that looks at the bucket: whether it succeeded, and what it printed.
+    pub async fn look(&self, arguments: &[&str]) -> (bool, String) {
+        let output = self.command().args(arguments).output().await.unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), text)
+    }
+
+    /// Audits the bucket.
+    pub async fn audit(&self) {
+        let (is_right, text) = self.look(&["segments", "verify"]).await;
+        assert!(is_right, "{text}");
+    }
+
+    fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_zombi"));
         for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("ZOMBI_")) {
             command.env_remove(key);
@@ -96,32 +174,7 @@ impl TestServer {
         for (key, value) in &self.settings {
             command.arg("--set").arg(format!("{key}={value}"));
         }
-        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (sender, log) = mpsc::channel(100_000);
-        tokio::spawn(async move {
-            while let Ok(Some(line)) = lines.next_line().await {
-                eprintln!("  zombi| {line}");
-                drop(sender.try_send(line));
-            }
-        });
-        let mut running = Running { child, main: ([0, 0, 0, 0], 0).into(), admin: ([0, 0, 0, 0], 0).into(), log };
-        let mut seen = String::new();
-        loop {
-            let Ok(line) = timeout(PATIENCE, running.log.recv()).await else { return Err(seen + "(it hangs)") };
-            let Some(line) = line else { return Err(seen) };
-            let address = line.split("address=").nth(1).and_then(|text| text.trim().parse().ok());
-            match address {
-                Some(address) if line.contains("the main port") => running.main = address,
-                Some(address) if line.contains("the admin port") => running.admin = address,
-                _ => {}
-            }
-            seen = seen + &line + "\n";
-            if line.ends_with(" ready") {
-                self.running = Some(running);
-                return Ok(());
-            }
-        }
+        command
     }
 
     /// Changes a setting for the next start.
@@ -186,6 +239,16 @@ impl TestServer {
     /// POST of JSON: status and JSON.
     pub async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
         answer(self.request(Method::POST, path).json(body).send().await.unwrap()).await
+    }
+
+    /// PUT of JSON: status and JSON.
+    pub async fn put(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        answer(self.request(Method::PUT, path).json(body).send().await.unwrap()).await
+    }
+
+    /// DELETE: status and JSON.
+    pub async fn delete(&self, path: &str) -> (StatusCode, Value) {
+        answer(self.request(Method::DELETE, path).send().await.unwrap()).await
     }
 
     /// POST of any bytes: status and JSON.

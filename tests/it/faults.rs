@@ -1,0 +1,312 @@
+//! Faults of S3 against every operation, kills between every two durable steps, and two writers of one bucket.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::{process::Command, time::sleep};
+
+use crate::support::{
+    Sent, TestServer,
+    faults::{Fault, Operation},
+    server::eventually,
+};
+
+/// S3 requests that fail fast, so that a fault that hangs does not take long.
+const IMPATIENT: [(&str, &str); 4] =
+    [("s3.attempts", "2"), ("s3.attempt_timeout_secs", "1"), ("cold.cache_bytes", "0"), ("compaction.grace_secs", "0")];
+
+/// Reads whatever the faults; what comes is right, or an error.
+async fn read_is_right_or_an_error(z: &TestServer, sent: &Sent, fault: &str) {
+    let (status, body) = z.get("/tables/t?limit=10000").await;
+    if status == StatusCode::OK {
+        let Value::Array(records) = &body["records"] else { panic!("no records in {body}") };
+        assert_eq!(Sent::from_records(records), *sent, "{fault}");
+    } else {
+        assert!(["cold_unavailable", "corrupt"].contains(&body["code"].as_str().unwrap()), "{fault}: {body}");
+    }
+}
+
+async fn with_faults(operation: Operation) {
+    let mut settings = IMPATIENT.to_vec();
+    if operation == Operation::Delete {
+        settings.extend([("compaction.interval_secs", "0"), ("compaction.min_segments", "2")]);
+    }
+    let mut z = TestServer::start_tiered(&settings).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 2, 40).await;
+    z.flush_and_evict().await;
+    for fault in Fault::ALL {
+        let said = format!("{fault:?} of {operation:?}");
+        // More often than the client tries, so that it is not it alone that copes.
+        z.store().faults.add(operation, fault, 3);
+        sent.append(&z, "t", 2, 40).await;
+        let (status, body) = z.post("/flush", &json!(null)).await;
+        assert!(status == StatusCode::OK || body["code"] == "cold_unavailable", "{said}: {status} {body}");
+        read_is_right_or_an_error(&z, &sent, &said).await;
+        if operation == Operation::Delete {
+            eventually(&format!("replaced segments are deleted: {said}"), || async { z.store().faults.left() == 0 }).await;
+        }
+        if operation == Operation::List || operation == Operation::ManifestGet {
+            // These are made at the start. A wrong answer may end it, and the next start goes on.
+            z.kill().await;
+            while z.try_run().await.is_err() {}
+            read_is_right_or_an_error(&z, &sent, &said).await;
+        }
+        assert!(z.store().faults.left() < 3, "{said}: nothing has suffered");
+        z.store().faults.clear();
+        eventually("everything is cold", || async { z.post("/flush", &json!(null)).await.0 == StatusCode::OK }).await;
+        assert_eq!(Sent::from_records(&z.read_all("t", "limit=10000").await), sent, "{said}");
+    }
+    // A late put may still come; then everything is as it should be, and stays so over a start.
+    sleep(Duration::from_millis(400)).await;
+    z.audit().await;
+    z.crash().await;
+    assert_eq!(Sent::from_records(&z.read_all("t", "limit=10000").await), sent);
+    assert_eq!(z.terminate().await, Some(0));
+}
+
+macro_rules! every_fault {
+    ($($name:ident $operation:ident),*) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                with_faults(Operation::$operation).await;
+            }
+        )*
+    };
+}
+
+every_fault! {
+    every_fault_of_a_segment_put SegmentPut,
+    every_fault_of_a_manifest_put ManifestPut,
+    every_fault_of_a_manifest_get ManifestGet,
+    every_fault_of_a_segment_get SegmentGet,
+    every_fault_of_a_list List,
+    every_fault_of_a_delete Delete
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_manifest_is_no_takeover() {
+    let z = TestServer::start_tiered(&IMPATIENT).await;
+    let mut sent = Sent::default();
+    for fault in [Fault::AnswerLost, Fault::ResetAnswer, Fault::AppliedLate, Fault::Hang] {
+        sent.append(&z, "t", 1, 10).await;
+        z.store().faults.add(Operation::ManifestPut, fault, 1);
+        eventually("everything is cold", || async { z.post("/flush", &json!(null)).await.0 == StatusCode::OK }).await;
+        assert_eq!(z.store().faults.left(), 0);
+    }
+    assert_eq!(Sent::from_records(&z.read_all("t", "").await), sent);
+    z.audit().await;
+}
+
+#[tokio::test]
+async fn a_slow_segment_does_not_hold_up_other_tables() {
+    let z = TestServer::start_tiered(&[("s3.attempt_timeout_secs", "60"), ("flush.interval_secs", "0")]).await;
+    z.store().faults.add(Operation::SegmentPut, Fault::Hang, 1);
+    let mut slow = Sent::default();
+    slow.append(&z, "slow", 1, 10).await;
+    eventually("the slow one is being put", || async { z.store().faults.left() == 0 }).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 1, 10).await;
+    eventually("the other is cold", || async { z.partition("t", 0).await["flushed"] == 10 }).await;
+    assert_eq!(z.partition("slow", 0).await["flushed"], 0);
+}
+
+#[tokio::test]
+async fn a_kill_between_any_two_steps_of_a_flush_loses_and_doubles_nothing() {
+    let mut z = TestServer::tiered(&[("flush.interval_secs", "0"), ("flush.segment_bytes", "5000")]).await;
+    let mut sent = Sent::default();
+    z.run().await;
+    for point in ["flush-intended", "flush-put", "manifest-intended", "flush-committed", "flush-marked", "flush-evicted"] {
+        z.kill().await;
+        // Where opening passes the point too, the flush is the second to come.
+        let skipped = if point == "manifest-intended" { "2*off->return" } else { "return" };
+        if z.try_run_with(&format!("{point}={skipped}")).await.is_ok() {
+            sent.try_append(&z, "t", 3, 300).await;
+            z.wait().await;
+        }
+        z.run().await;
+        sent.resolve(&z, "t").await;
+        z.audit().await;
+    }
+    z.flush_and_evict().await;
+    sent.resolve(&z, "t").await;
+    z.audit().await;
+}
+
+#[tokio::test]
+async fn small_segments_become_large_ones_and_kills_do_no_harm() {
+    let mut z =
+        TestServer::start_tiered(&[("compaction.interval_secs", "0"), ("compaction.min_segments", "4"), ("compaction.grace_secs", "0")])
+            .await;
+    let mut sent = Sent::default();
+    for point in ["compact-put", "compact-committed", "retired-deleted"] {
+        z.kill().await;
+        if z.try_run_with(&format!("{point}=return")).await.is_ok() {
+            for _ in 0..8 {
+                sent.try_append(&z, "t", 2, 30).await;
+                drop(z.request(reqwest::Method::POST, "/flush").send().await);
+            }
+            z.wait().await;
+        }
+        z.run().await;
+        sent.resolve(&z, "t").await;
+        z.audit().await;
+    }
+    for _ in 0..30 {
+        sent.append(&z, "t", 2, 30).await;
+        z.flush_and_evict().await;
+        assert_eq!(Sent::from_records(&z.read_all("t", "limit=1000").await), sent);
+    }
+    eventually("few segments are left", || async { z.objects("segments/").len() < 14 }).await;
+    assert_eq!(Sent::from_records(&z.read_all("t", "limit=1000").await), sent);
+    z.audit().await;
+    let (_, list) = z.look(&["segments", "list", "--table", "t"]).await;
+    let key = list.lines().next().unwrap().split('\t').next().unwrap();
+    let (is_right, lines) = z.look(&["segments", "cat", key]).await;
+    assert!(is_right && lines.starts_with("{\"offset\":0,"), "{lines:.200}");
+    let (is_right, manifest) = z.look(&["manifest", "show"]).await;
+    assert!(is_right && manifest.contains("\"store_id\""), "{manifest}");
+}
+
+#[tokio::test]
+async fn an_audit_finds_what_is_wrong() {
+    let z = TestServer::start_tiered(&[]).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 1, 100).await;
+    z.flush_and_evict().await;
+    let key = z.objects("segments/")[0].0.clone();
+    z.audit().await;
+    z.store().flip_bit("events", &key, 50);
+    let (is_right, text) = z.look(&["segments", "verify"]).await;
+    assert!(!is_right && text.contains(&key), "{text}");
+    z.store().delete("events", &key);
+    let (is_right, text) = z.look(&["segments", "verify"]).await;
+    assert!(!is_right && text.contains("it is not there"), "{text}");
+    let manifest = z.objects("manifests/").last().unwrap().0.clone();
+    z.store().flip_bit("events", &manifest, 50);
+    let (is_right, text) = z.look(&["segments", "verify"]).await;
+    assert!(!is_right && text.contains(&manifest), "{text}");
+}
+
+#[tokio::test]
+async fn the_second_writer_takes_over_and_an_idle_first_one_notices() {
+    let mut first = TestServer::start_tiered(&[]).await;
+    let mut sent = Sent::default();
+    sent.append(&first, "t", 2, 100).await;
+    first.flush_and_evict().await;
+    let mut second = first.beside();
+    second.run().await;
+    assert_eq!(first.wait().await, Some(4), "fenced");
+    assert_eq!(Sent::from_records(&second.read_all("t", "").await), sent);
+    let (status, body) = second.post("/tables/t", &json!({"payload": "second"})).await;
+    assert_eq!(status, StatusCode::CREATED);
+    assert!(body["offset"].as_u64().unwrap() >= 1 << 28, "behind all that the first may have given");
+    second.flush_and_evict().await;
+    second.audit().await;
+    // The first one's volume is an older copy now: what it has that S3 has too is taken as it is.
+    second.kill().await;
+    first.run().await;
+    assert_eq!(first.read_all("t", "").await.len(), 101);
+}
+
+#[tokio::test]
+async fn a_writer_that_slept_through_a_takeover_acks_nothing_more_once_it_knows() {
+    let mut first = TestServer::start_tiered(&[("compaction.interval_secs", "0")]).await;
+    let mut sent = Sent::default();
+    sent.append(&first, "t", 1, 10).await;
+    first.flush_and_evict().await;
+    signal(&first, "-STOP").await;
+    let mut second = first.beside();
+    second.run().await;
+    // So many manifests that those around the takeover are gone.
+    for _ in 0..320 {
+        second.post("/tables/t", &json!({"payload": "second"})).await;
+        second.flush_and_evict().await;
+    }
+    eventually("old manifests are deleted", || async { second.objects("manifests/").len() < 260 }).await;
+    let state = second.read_all("t", "limit=1000").await;
+    signal(&first, "-CONT").await;
+    let (status, problem) = first.post("/tables/t?durability=cold", &json!({"payload": "first"})).await;
+    assert_ne!(status, StatusCode::CREATED, "{problem}");
+    assert_eq!(first.wait().await, Some(4), "fenced");
+    assert_eq!(second.read_all("t", "limit=1000").await, state);
+    second.flush_and_evict().await;
+    second.audit().await;
+}
+
+async fn signal(z: &TestServer, signal: &str) {
+    assert!(Command::new("kill").arg(signal).arg(z.pid().to_string()).status().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn retention_drops_what_is_old_or_too_much_in_both_tiers() {
+    let z = TestServer::start_tiered(&[("compaction.interval_secs", "0"), ("compaction.grace_secs", "0"), ("hot.retention_secs", "3600")])
+        .await;
+    let mut sent = Sent::default();
+    for _ in 0..3 {
+        sent.append(&z, "t", 1, 100).await;
+        z.flush_and_evict().await;
+    }
+    let bytes = z.partition("t", 0).await["cold_bytes"].as_u64().unwrap();
+    let (status, _) = z.put("/tables/t/config", &json!({"retention_bytes": bytes / 4})).await;
+    assert_eq!(status, StatusCode::OK);
+    eventually("one segment of three is left", || async {
+        z.objects("segments/").len() == 1 || z.partition("t", 0).await["earliest"] == 200
+    })
+    .await;
+    let (status, problem) = z.get("/tables/t?partition=0&offset=0").await;
+    assert_eq!((status, &problem["code"], &problem["earliest"]), (StatusCode::GONE, &json!("offset_expired"), &json!(200)));
+    assert_eq!(z.read_all("t", "").await[0]["offset"], 200);
+    eventually("the objects are gone", || async { z.objects("segments/").len() == 1 }).await;
+    z.audit().await;
+    z.put("/tables/t/config", &json!({"retention_secs": 0})).await;
+    eventually("everything has expired", || async { z.partition("t", 0).await["earliest"] == 300 }).await;
+    assert_eq!(z.post("/tables/t", &json!({"payload": 1})).await.1["offset"], 300);
+    eventually("no object is left", || async { z.objects("segments/").is_empty() }).await;
+    z.audit().await;
+}
+
+#[tokio::test]
+async fn retention_works_without_a_bucket_too() {
+    let z = TestServer::start_with(&[("compaction.interval_secs", "0")]).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 1, 5000).await;
+    let (status, _) = z.put("/tables/t/config", &json!({"retention_secs": 0})).await;
+    assert_eq!(status, StatusCode::OK);
+    eventually("full blocks have expired", || async { z.partition("t", 0).await["earliest"] == 4096 }).await;
+    assert_eq!(z.read_all("t", "limit=1000").await.len(), 904);
+    assert!(z.partition("t", 0).await["hot_bytes"].as_u64().unwrap() < 100_000);
+}
+
+#[tokio::test]
+async fn a_deleted_table_is_gone_from_both_tiers_and_its_offsets_go_on() {
+    let mut z = TestServer::start_tiered(&[("compaction.interval_secs", "0"), ("compaction.grace_secs", "0")]).await;
+    let keyed = json!({"payload": 1, "idempotency_key": "k"});
+    z.post("/tables/t", &keyed).await;
+    z.flush_and_evict().await;
+    z.post("/tables/t", &json!({"payload": 2})).await;
+    z.post("/consumers/g/commit", &json!({"table": "t", "partition": 0, "offset": 1})).await;
+    let (status, _) = z.delete("/tables/t").await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    assert_eq!(z.get("/tables/t").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(z.get("/tables").await.1, json!({"tables": []}));
+    assert_eq!(z.delete("/tables/t").await.0, StatusCode::NOT_FOUND);
+    eventually("its objects are gone", || async { z.objects("segments/").is_empty() }).await;
+    z.crash().await;
+    assert_eq!(z.get("/tables/t").await.0, StatusCode::NOT_FOUND);
+    // Written again it is a new table, but no offset means two events.
+    let (status, body) = z.post("/tables/t", &keyed).await;
+    assert_eq!((status, &body["offset"]), (StatusCode::CREATED, &json!(2)));
+    assert_eq!(z.read_all("t", "").await.len(), 1);
+    assert_eq!(z.get("/tables/t?partition=0&offset=0").await.0, StatusCode::GONE);
+    assert_eq!(z.get("/consumers/g/offset?table=t&partition=0").await.1["offset"], json!(null));
+    z.flush_and_evict().await;
+    z.kill().await;
+    std::fs::remove_dir_all(z.data_dir()).unwrap();
+    z.run().await;
+    assert_eq!(z.read_all("t", "").await.len(), 1);
+    assert_eq!(z.partition("t", 0).await["earliest"], 2);
+    z.audit().await;
+}
