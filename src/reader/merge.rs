@@ -5,16 +5,21 @@ use std::{
     collections::{BTreeMap, BinaryHeap, VecDeque},
 };
 
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio_util::task::AbortOnDropHandle;
+
 use super::{Positions, ReadQuery, TieredReader};
 use crate::contracts::{
     clock::TimestampMs,
     error::{StorageError, Tier},
     event::Record,
     name::{Partition, PartitionNumber},
-    sequence::{Offset, OffsetRange},
-    storage::ReadLimit,
+    sequence::{Offset, OffsetRange, Watermarks},
+    storage::{Page, ReadLimit},
 };
 
+/// Partitions read from cold at once.
+const PARALLEL_READS: usize = 8;
 /// The least that is fetched of one of many partitions.
 const MIN_CHUNK: ReadLimit = ReadLimit { records: 16, bytes: 64 << 10 };
 
@@ -27,7 +32,12 @@ struct Partial {
     next: Offset,
     /// Where to stop, if the read stops at what was there when it began.
     end: Option<Offset>,
+    /// What comes next in cold, being fetched.
+    ahead: Option<Ahead>,
 }
+
+/// A page of cold events on its way, from `next` of its partition on.
+type Ahead = AbortOnDropHandle<Result<Page, StorageError>>;
 
 /// A merge in progress.
 pub struct Merge {
@@ -40,6 +50,7 @@ pub struct Merge {
     heads: BinaryHeap<Reverse<(TimestampMs, PartitionNumber)>>,
     /// Partitions with nothing fetched that may have more.
     empty: Vec<PartitionNumber>,
+    fetches_ahead: bool,
 }
 
 impl Merge {
@@ -52,7 +63,7 @@ impl Merge {
         let empty = starts.keys().copied().collect();
         let partial = |(number, next)| (number, Partial { next, ..Partial::default() });
         let partials = starts.iter().map(|(&number, &next)| (number, next)).map(partial).collect();
-        Self { reader, query, chunk, starts, partials, heads: BinaryHeap::new(), empty }
+        Self { reader, query, chunk, starts, partials, heads: BinaryHeap::new(), empty, fetches_ahead: false }
     }
 
     /// Stops each partition at `ends`.
@@ -60,6 +71,11 @@ impl Merge {
         for (number, partial) in &mut self.partials {
             partial.end = Some(ends.get(number).copied().unwrap_or(0).max(partial.next));
         }
+    }
+
+    /// From now on what comes next in cold is fetched while what is there is being taken.
+    pub(super) fn fetch_ahead(&mut self) {
+        self.fetches_ahead = true;
     }
 
     /// The next record; `None` if there is none now.
@@ -110,33 +126,46 @@ impl Merge {
         let wanted: Vec<_> = self.empty.drain(..).collect();
         let from = wanted.iter().map(|number| (*number, self.partials.get(number).map_or(0, |partial| partial.next))).collect();
         let pages = self.reader.hot.read(&self.query.table, from, self.query.filter, self.chunk).await?;
+        let mut found = Vec::with_capacity(wanted.len());
+        let mut cold = Vec::new();
         for (number, hot) in wanted.into_iter().zip(pages) {
             let Some(partial) = self.partials.get_mut(&number) else { continue };
-            let page = if partial.next < hot.marks.low {
+            if partial.next < hot.marks.low {
                 let missing = OffsetRange::new(partial.next, hot.marks.low);
-                let partition = Partition::new(self.query.table.clone(), number);
-                let Some(cold) = &self.reader.cold else {
-                    let why = std::io::Error::other(format!("{partition} {missing} is in S3, and no bucket is configured"));
-                    return Err(StorageError::unavailable(Tier::Cold, why));
+                let page = match partial.ahead.take() {
+                    Some(ahead) => ahead,
+                    None => self.reader.read_cold(&self.query, number, missing, self.chunk)?,
                 };
-                cold.read(&partition, missing, self.query.filter, self.chunk).await?
+                cold.push(async move {
+                    Ok::<_, StorageError>((number, hot.marks, page.await.map_err(|error| StorageError::unavailable(Tier::Cold, error))??))
+                });
             } else {
-                hot.page
-            };
-            let end = partial.end.unwrap_or(hot.marks.next);
-            assert!(
-                page.next > partial.next || partial.next >= end,
-                "{}/{number}: a read at {} went nowhere",
-                self.query.table,
-                partial.next
-            );
-            partial.next = page.next.min(end);
-            partial.fetched.extend(page.records.into_iter().take_while(|record| record.offset < end));
-            match partial.fetched.front() {
-                Some(head) => self.heads.push(Reverse((head.event.timestamp_ms, number))),
-                None if partial.next < end => self.empty.push(number),
-                None => {}
+                found.push((number, hot.marks, hot.page));
             }
+        }
+        let cold: Vec<_> = stream::iter(cold).buffer_unordered(PARALLEL_READS).try_collect().await?;
+        found.extend(cold);
+        for (number, marks, page) in found {
+            self.take(number, marks, page)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what a look has found.
+    fn take(&mut self, number: PartitionNumber, marks: Watermarks, page: Page) -> Result<(), StorageError> {
+        let Some(partial) = self.partials.get_mut(&number) else { return Ok(()) };
+        let end = partial.end.unwrap_or(marks.next);
+        assert!(page.next > partial.next || partial.next >= end, "{}/{number}: a read at {} went nowhere", self.query.table, partial.next);
+        partial.next = page.next.min(end);
+        partial.fetched.extend(page.records.into_iter().take_while(|record| record.offset < end));
+        match partial.fetched.front() {
+            Some(head) => self.heads.push(Reverse((head.event.timestamp_ms, number))),
+            None if partial.next < end => self.empty.push(number),
+            None => {}
+        }
+        let more = partial.next..marks.low.min(end);
+        if self.fetches_ahead && !more.is_empty() {
+            partial.ahead = Some(self.reader.read_cold(&self.query, number, OffsetRange::new(more.start, more.end), self.chunk)?);
         }
         Ok(())
     }

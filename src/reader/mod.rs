@@ -8,14 +8,17 @@ mod merge;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use tokio::task;
+use tokio_util::task::AbortOnDropHandle;
+
 pub use self::merge::Merge;
 use crate::contracts::{
     cold_storage::ColdStorage,
-    error::StorageError,
+    error::{StorageError, Tier},
     event::Record,
     name::{Partition, PartitionNumber, TableName},
     sequence::{Offset, OffsetRange},
-    storage::{HotStorage, ReadLimit, TableStatus, TimeFilter},
+    storage::{HotStorage, Page, ReadLimit, TableStatus, TimeFilter},
 };
 
 /// For each partition the next offset to read; a partition that is not here is read from its beginning.
@@ -91,7 +94,7 @@ impl TieredReader {
         Ok(Merge::new(self.clone(), query, starts, chunk))
     }
 
-    /// Like [`TieredReader::merge`], but ends with what is there now, even if more is written meanwhile.
+    /// Like [`TieredReader::merge`], but ends with what is there now, even if more is written meanwhile, and fetches ahead.
     ///
     /// # Errors
     /// `UnknownTable`, `Expired` or `BeyondEnd`.
@@ -101,6 +104,7 @@ impl TieredReader {
         let ends = ends.collect();
         let mut merge = self.merge(query, chunk)?;
         merge.stop_at(&ends);
+        merge.fetch_ahead();
         Ok(merge)
     }
 
@@ -113,6 +117,23 @@ impl TieredReader {
     /// Bytes of a partition's objects in cold.
     pub fn cold_bytes(&self, partition: &Partition) -> u64 {
         self.cold.as_ref().and_then(|cold| cold.extent(partition)).map_or(0, |extent| extent.bytes)
+    }
+
+    /// Begins to read from cold.
+    fn read_cold(
+        &self,
+        query: &ReadQuery,
+        number: PartitionNumber,
+        missing: OffsetRange,
+        limit: ReadLimit,
+    ) -> Result<AbortOnDropHandle<Result<Page, StorageError>>, StorageError> {
+        let partition = Partition::new(query.table.clone(), number);
+        let Some(cold) = self.cold.clone() else {
+            let why = std::io::Error::other(format!("{partition} {missing} is in S3, and no bucket is configured"));
+            return Err(StorageError::unavailable(Tier::Cold, why));
+        };
+        let filter = query.filter;
+        Ok(AbortOnDropHandle::new(task::spawn(async move { cold.read(&partition, missing, filter, limit).await })))
     }
 
     fn starts(&self, table: &TableStatus, query: &ReadQuery) -> Result<Positions, StorageError> {

@@ -2,11 +2,13 @@
 
 use std::{
     collections::BTreeMap,
+    ops::RangeInclusive,
     sync::{Arc, OnceLock},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::RwLock;
 use tokio::{sync::Mutex, task};
 
@@ -22,13 +24,16 @@ use crate::contracts::{
     cold_storage::{ColdCommit, ColdExtent, ColdStorage, Segment, SegmentBuilder, SegmentMeta},
     error::{StorageError, Tier},
     event::Record,
-    name::Partition,
+    name::{Partition, PartitionNumber},
     sequence::{Offset, OffsetRange, Watermarks},
     storage::{Page, ReadLimit, TableStatus, TimeFilter},
 };
 
-/// Stored bytes that one ranged GET fetches at most, beyond its first frame.
-const MAX_GET_BYTES: u64 = 1 << 20;
+/// Frames that one ranged GET fetches at most; a read that wants more makes several at once.
+const GET_FRAMES: usize = 4;
+const PARALLEL_GETS: usize = 4;
+/// About the bytes of events in a frame.
+const FRAME_BYTES: usize = segment::FRAME_BYTES;
 
 /// The cold tier. Its chain may be opened later than the process: until then nothing can be read or written.
 pub struct S3Cold {
@@ -196,30 +201,44 @@ impl S3Cold {
             return Ok(found);
         }
         let last = last_frame(meta, first, end, filter, limit);
-        let (_, mut bytes) = meta.frame_extent(first);
-        bytes.end = meta.frame_extent(last).1.end;
-        let stored = self.objects.get_range(&object, bytes).await?;
-        let (meta, number) = (Arc::clone(meta), partition.number);
-        let name = Arc::clone(&object);
-        let decoded = task::spawn_blocking(move || decode(&name, number, &meta, first..=last, &stored))
+        let parts = (first..=last).step_by(GET_FRAMES).map(|from| from..=last.min(from + GET_FRAMES - 1));
+        let gets = stream::iter(parts).map(|places| self.get_frames(&object, partition.number, meta, places));
+        let parts: Vec<_> = gets.buffered(PARALLEL_GETS).try_collect().await?;
+        Ok(parts.into_iter().flatten().collect())
+    }
+
+    /// Fetches and decodes neighbouring frames by one ranged GET.
+    async fn get_frames(
+        &self,
+        object: &Arc<str>,
+        number: PartitionNumber,
+        meta: &Arc<SegmentMeta>,
+        places: RangeInclusive<usize>,
+    ) -> Result<Vec<Arc<[Record]>>, StorageError> {
+        let (_, mut bytes) = meta.frame_extent(*places.start());
+        bytes.end = meta.frame_extent(*places.end()).1.end;
+        let stored = self.objects.get_range(object, bytes).await?;
+        let (meta, name, wanted) = (Arc::clone(meta), Arc::clone(object), places.clone());
+        let decoded = task::spawn_blocking(move || decode(&name, number, &meta, wanted, &stored))
             .await
             .map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
-        for (place, records) in (first..).zip(&decoded) {
-            self.frames.insert((Arc::clone(&object), place), Arc::clone(records));
+        for (place, records) in places.zip(&decoded) {
+            self.frames.insert((Arc::clone(object), place), Arc::clone(records));
         }
         Ok(decoded)
     }
 }
 
-/// The last frame worth fetching together with `first`: enough records, wanted by the filter, not too many bytes.
+/// The last frame worth fetching together with `first`: enough records and bytes for the limit, wanted by the filter.
 fn last_frame(meta: &SegmentMeta, first: usize, end: Offset, filter: TimeFilter, limit: ReadLimit) -> usize {
-    let (first_range, first_bytes) = meta.frame_extent(first);
+    let (first_range, _) = meta.frame_extent(first);
+    let most = first.saturating_add(limit.bytes / FRAME_BYTES + 2).min(meta.frames.len());
     let mut last = first;
-    for place in first + 1..meta.frames.len() {
-        let (range, bytes) = meta.frame_extent(place);
+    for place in first + 1..most {
+        let (range, _) = meta.frame_extent(place);
         let frame = &meta.frames[place];
         let enough = range.start - first_range.start >= limit.records as u64 + first_range.len();
-        if range.start >= end || enough || !filter.wants_any(frame.min_ms, frame.max_ms) || bytes.end - first_bytes.end > MAX_GET_BYTES {
+        if range.start >= end || enough || !filter.wants_any(frame.min_ms, frame.max_ms) {
             break;
         }
         last = place;
@@ -231,7 +250,7 @@ fn decode(
     object: &str,
     number: u32,
     meta: &SegmentMeta,
-    places: std::ops::RangeInclusive<usize>,
+    places: RangeInclusive<usize>,
     stored: &Bytes,
 ) -> Result<Vec<Arc<[Record]>>, StorageError> {
     let base = meta.frames[*places.start()].position;

@@ -27,7 +27,7 @@ use crate::contracts::{
 };
 
 /// Bytes of lines after which a frame ends.
-const FRAME_BYTES: usize = 256 << 10;
+pub const FRAME_BYTES: usize = 256 << 10;
 /// The default of the zstd command: a good ratio at a speed far above one disk's.
 const ZSTD_LEVEL: i32 = 3;
 /// A frame decodes to at most its target and one record of the largest kind, escaped.

@@ -91,6 +91,33 @@ async fn one_manifest_names_the_segments_of_many_partitions() {
 }
 
 #[tokio::test]
+async fn a_thousand_records_anywhere_cost_two_gets_and_a_mebibyte() {
+    let z =
+        TestServer::start_tiered(&[("flush.segment_bytes", "4000000"), ("cold.cache_bytes", "0"), ("compaction.interval_secs", "3600")])
+            .await;
+    let record = |n: usize| json!({"payload": format!("{n:0>200}"), "timestamp_ms": n});
+    for bulk in 0..6 {
+        let records: Vec<_> = (bulk * 10_000..(bulk + 1) * 10_000).map(record).collect();
+        assert_eq!(z.post("/tables/t/bulk", &json!({"records": records})).await.0, StatusCode::CREATED);
+    }
+    z.flush_and_evict().await;
+    assert!(z.objects("segments/").len() > 3);
+    let counts = || (z.store().gets.load(SeqCst), z.store().got_bytes.load(SeqCst));
+    for offset in (0..59_000).step_by(4_567) {
+        let (gets, bytes) = counts();
+        let (_, page) = z.get(&format!("/tables/t?partition=0&offset={offset}&limit=1000")).await;
+        assert_eq!((&page["count"], &page["records"][999]["offset"]), (&json!(1000), &json!(offset + 999)));
+        let (gets, bytes) = (counts().0 - gets, counts().1 - bytes);
+        assert!(gets <= 2 && bytes <= 1 << 20, "{gets} GETs and {bytes} bytes at {offset}");
+    }
+    // Time bounds prune by the index: ten events of sixty thousand.
+    let (_, before) = counts();
+    let records = z.read_all("t", "since=30005&until=30015").await;
+    assert_eq!(records.len(), 10);
+    assert!(counts().1 - before < 1 << 20);
+}
+
+#[tokio::test]
 async fn a_cold_failure_is_an_error_and_never_a_short_page() {
     let z = TestServer::start_tiered(&[("s3.attempts", "1"), ("cold.cache_bytes", "0")]).await;
     let mut sent = Sent::default();

@@ -36,8 +36,8 @@ const DEFAULT_LIMIT: usize = 100;
 /// The longest wait of a long poll.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 /// What a stream reads and sends at once.
-const STREAM_RECORDS: usize = 2000;
-const STREAM_BYTES: usize = 1 << 20;
+const STREAM_RECORDS: usize = 10_000;
+const STREAM_BYTES: usize = 2 << 20;
 const STREAM_PIECE: usize = 64 << 10;
 
 /// Parameters of a read.
@@ -212,7 +212,8 @@ async fn page<'a>(
 /// The whole rest as it is now, a record a line.
 async fn rest(state: &AppState, query: ReadQuery, limit: Option<usize>) -> Result<Response, Problem> {
     let chunk = ReadLimit { records: STREAM_RECORDS, bytes: STREAM_BYTES };
-    let reserved = Reserved::take(&state.responses, 2 * STREAM_BYTES)?;
+    // What is being sent, what comes next, and what is fetched ahead.
+    let reserved = Reserved::take(&state.responses, 3 * STREAM_BYTES)?;
     let mut merge = state.reader.rest(query, chunk)?;
     merge.peek().await?; // an error now is a status, later it can only break the answer off
     let body = reserved.stream(lines(state.clone(), merge, limit.unwrap_or(usize::MAX)));

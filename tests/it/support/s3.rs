@@ -44,6 +44,9 @@ pub struct Store {
     pub is_down: AtomicBool,
     /// What happens to requests on their way here.
     pub faults: Faults,
+    /// How many GETs there were, and the bytes of their answers.
+    pub gets: AtomicUsize,
+    pub got_bytes: AtomicUsize,
     /// `If-None-Match` is ignored while set.
     pub is_unconditional: AtomicBool,
     /// Keys that one LIST page holds; 0 means 1000.
@@ -142,6 +145,8 @@ impl S3 for Service {
                 (whole.slice(part.start as usize..part.end as usize), Some(said))
             }
         };
+        self.0.gets.fetch_add(1, SeqCst);
+        self.0.got_bytes.fetch_add(part.len(), SeqCst);
         Ok(S3Response::new(GetObjectOutput {
             content_length: Some(part.len() as i64),
             content_range,
