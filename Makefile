@@ -1,10 +1,12 @@
 # `make run` and `make test` work on a fresh machine: they install what is missing first.
 
 CARGO := cargo
+# What tests and demos are built with: places to crash at, see src/crash.rs. One set of features, so that nothing is built twice.
+TESTED := --features failpoints
 # Where cargo puts its binaries, wherever that was configured.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug
 
-.PHONY: help run test demo demo-kills contract release check setup
+.PHONY: help run test demo demo-kills contract stores release check setup
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -13,19 +15,23 @@ run: setup ## Start Zombi on :8080, with RocksDB in ./data and no bucket
 	$(CARGO) run --locked
 
 test: setup ## Run all tests
-	$(CARGO) test --locked --features failpoints
+	$(CARGO) test --locked $(TESTED)
 
 demo: setup ## Carry a data set through every tier and compare; DEMO_DATA=FILE for your own NDJSON
-	$(CARGO) build --locked --bins --examples
+	$(CARGO) build --locked $(TESTED) --bins --examples
 	python3 tests/demo.py $(TARGET)/zombi $(TARGET)/examples/s3 $(if $(DEMO_DATA),--data $(DEMO_DATA))
 
 demo-kills: setup ## The same, killed -9 ten times on the way in
-	$(CARGO) build --locked --bins --examples
+	$(CARGO) build --locked $(TESTED) --bins --examples
 	python3 tests/demo.py $(TARGET)/zombi $(TARGET)/examples/s3 --kills 10 $(if $(DEMO_DATA),--data $(DEMO_DATA))
 
 contract: setup ## Hold the server to its own OpenAPI description, with schemathesis
-	$(CARGO) build --locked --bins --examples
+	$(CARGO) build --locked $(TESTED) --bins --examples
 	$$(.ci/python) tests/contract.py $(TARGET)/zombi $(TARGET)/examples/s3
+
+stores: setup ## Try the S3 servers that others have written
+	$(CARGO) build --locked $(TESTED) --bins --examples
+	$$(.ci/python) tests/stores.py $(TARGET)/zombi
 
 release: setup ## Build the binary that is shipped
 	$(CARGO) build --locked --release

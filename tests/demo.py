@@ -137,24 +137,24 @@ def digest(records):
 class Zombi:
     """The real binary on a volume of its own."""
 
-    def __init__(self, binary, volume, endpoint):
+    def __init__(self, binary, volume, endpoint, more=None, wait=True):
         self.volume, self.peak, self.lock = volume, 0, threading.Lock()
         settings = {
             "host": "127.0.0.1", "port": "0", "admin_port": "0", "data_dir": volume,
             "s3.bucket": "demo", "s3.endpoint": endpoint, "s3.create_bucket": "true", "hot.retention_secs": "0",
             "limits.disk_reserve_bytes": "0", "limits.disk_reserve_percent": "0",
-        }
+        } | (more or {})
         self.command = [binary] + [word for pair in settings.items() for word in ("--set", "=".join(pair))]
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("ZOMBI_")}
         self.environment |= {"AWS_ACCESS_KEY_ID": "zombi", "AWS_SECRET_ACCESS_KEY": "zombi-secret"}
         self.process = None
-        self.start()
+        self.start(wait)
 
-    def start(self):
+    def start(self, wait=True):
         log = open(self.volume + ".log", "ab")
         begin = log.tell()
         self.process = subprocess.Popen(self.command, stderr=log, stdin=subprocess.DEVNULL, env=self.environment)
-        until = time.monotonic() + 300
+        until = time.monotonic() + (300 if wait else 0)
         while time.monotonic() < until:
             with open(self.volume + ".log", errors="replace") as lines:
                 lines.seek(begin)
@@ -164,7 +164,7 @@ class Zombi:
                 return
             check(self.process.poll() is None, f"zombi starts:\n{text}")
             time.sleep(0.02)
-        check(False, "zombi becomes ready")
+        check(not wait, "zombi becomes ready")
 
     def kill(self):
         with self.lock:
