@@ -119,3 +119,92 @@ fn consumers(commit: ColdCommit) -> Vec<ConsumerEntry> {
     consumers.sort();
     consumers
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        contracts::{name::TableName, sequence::Offset, storage::PartitionStatus},
+        storage::{manifest::Manifest, manifest::VERSION, segment::Encoder},
+    };
+
+    fn partition() -> Partition {
+        Partition::new(TableName::parse("t").unwrap(), 0)
+    }
+
+    fn marks_of(start: Offset, flushed: Offset, next: Offset) -> Watermarks {
+        Watermarks { start, low: start.max(flushed), flushed: start.max(flushed), next }
+    }
+
+    fn tables(marks: Watermarks) -> Vec<TableStatus> {
+        let status = PartitionStatus { number: 0, marks, hot_bytes: 0, unflushed_bytes: 0, unflushed_for: None, intent: None };
+        vec![TableStatus { name: partition().table, settings: TableSettings::default(), is_deleted: false, partitions: vec![status] }]
+    }
+
+    /// A segment of events without content.
+    fn segment(start: Offset, end: Offset) -> (Partition, crate::contracts::cold_storage::SegmentMeta) {
+        use crate::contracts::{cold_storage::SegmentBuilder, event::Event, event::Record, payload::Payload};
+        let mut encoder = Box::new(Encoder::new(&partition(), start, 1, true));
+        for offset in start..end {
+            let event =
+                Event { payload: Payload::text("x"), timestamp_ms: 0, appended_ms: 0, idempotency_key: None, headers: BTreeMap::new() };
+            encoder.push(&Record { partition: 0, offset, event });
+        }
+        (partition(), encoder.finish().unwrap().meta)
+    }
+
+    /// The chain, as long as every draft fits.
+    struct Links(ColdState, u64);
+
+    impl Links {
+        fn append(&mut self, changes: Changes) -> &ColdPartition {
+            let manifest = Manifest {
+                version: VERSION,
+                number: self.1,
+                epoch: 1,
+                nonce: uuid::Uuid::nil(),
+                store_id: uuid::Uuid::nil(),
+                written_ms: 0,
+                checkpoint: 0,
+                opens: false,
+                changes,
+                state: None,
+            };
+            self.1 += 1;
+            self.0.apply(&manifest, false).unwrap();
+            &self.0.partitions[&partition()]
+        }
+    }
+
+    #[test]
+    fn every_draft_fits_the_chain_and_repeating_it_changes_nothing() {
+        let mut links = Links(ColdState::default(), 0);
+        let known = |marks| BTreeMap::from([(partition(), marks)]);
+        let first = reserve(&links.0, &known(marks_of(0, 0, 0)));
+        assert_eq!(links.append(first).reserved_upto, RESERVED_OFFSETS);
+        assert!(reserve(&links.0, &known(marks_of(0, 0, 5))).is_empty());
+
+        let flushed = |marks| ColdCommit { segments: vec![segment(0, 5)], tables: tables(marks), consumers: vec![] };
+        let draft = commit(&links.0, flushed(marks_of(0, 0, 7)));
+        let cold = links.append(draft);
+        assert_eq!((cold.end, cold.reserved_upto), (5, 7 + RESERVED_OFFSETS));
+        assert!(commit(&links.0, flushed(marks_of(0, 5, 7))).added.is_empty(), "the answer was lost, the manifest was not");
+
+        let trimmed = ColdCommit { tables: tables(marks_of(5, 5, 7)), ..ColdCommit::default() };
+        let draft = commit(&links.0, trimmed.clone());
+        assert_eq!((draft.removed.len(), links.append(draft).start), (1, 5));
+        assert!(commit(&links.0, trimmed).is_empty());
+
+        assert!(release(&links.0, &tables(marks_of(5, 5, 7))).is_empty(), "something is not cold yet");
+        let draft = lose(&links.0, &known(marks_of(5, 5, 5)));
+        let cold = links.append(draft);
+        assert_eq!((cold.lost.as_slice(), cold.end), ([OffsetRange::new(5, 7 + RESERVED_OFFSETS)].as_slice(), 7 + RESERVED_OFFSETS));
+        assert!(lose(&links.0, &known(marks_of(5, 5, 5))).is_empty(), "declared once");
+
+        let next = 7 + RESERVED_OFFSETS;
+        let again = reserve(&links.0, &known(marks_of(5, next, next)));
+        assert_eq!(links.append(again).reserved_upto, next + RESERVED_OFFSETS);
+        let draft = release(&links.0, &tables(marks_of(5, next, next)));
+        assert_eq!(links.append(draft).reserved_upto, next);
+    }
+}
