@@ -101,6 +101,6 @@ pub async fn show(config: &Config, number: Option<u64>, out: &mut dyn Write) -> 
 }
 
 async fn objects(config: &Config) -> Result<Objects, InspectError> {
-    let options = server::s3_options(config).ok_or(InspectError::NoBucket)?;
+    let options = server::options::s3(config).ok_or(InspectError::NoBucket)?;
     Ok(Objects::connect(&options).await)
 }

@@ -1,10 +1,6 @@
 //! The cold tier behind its contract: segments and the manifest chain over S3, and a bounded cache of decoded frames.
 
-use std::{
-    collections::BTreeMap,
-    ops::RangeInclusive,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -38,7 +34,7 @@ const FRAME_BYTES: usize = segment::FRAME_BYTES;
 /// The cold tier. Its chain may be opened later than the process: until then nothing can be read or written.
 pub struct S3Cold {
     objects: Objects,
-    opened: OnceLock<Opened>,
+    opened: RwLock<Option<Arc<Opened>>>,
     frames: moka::sync::Cache<FrameKey, Arc<[Record]>>,
 }
 
@@ -71,7 +67,7 @@ impl S3Cold {
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
         let frames = moka::sync::Cache::builder().max_capacity(cache_bytes).weigher(weigh).build();
-        Self { objects, opened: OnceLock::new(), frames }
+        Self { objects, opened: RwLock::new(None), frames }
     }
 
     /// The objects that it works on.
@@ -79,15 +75,15 @@ impl S3Cold {
         &self.objects
     }
 
-    /// Goes to work with a chain that was taken over.
+    /// Goes to work with a chain that was taken over; with a new one if opening was tried again.
     pub fn start(&self, chain: Chain) {
         let opened = Opened { epoch: chain.epoch(), state: chain.state(), chain: Mutex::new(chain) };
-        assert!(self.opened.set(opened).is_ok(), "a chain is taken over once");
+        *self.opened.write() = Some(Arc::new(opened));
     }
 
     /// Whether the chain is open.
     pub fn is_open(&self) -> bool {
-        self.opened.get().is_some()
+        self.opened.read().is_some()
     }
 
     /// Looks at the state of the chain.
@@ -128,8 +124,8 @@ impl S3Cold {
         Ok(self.opened()?.chain.lock().await.outdated())
     }
 
-    fn opened(&self) -> Result<&Opened, StorageError> {
-        self.opened.get().ok_or_else(|| StorageError::unavailable(Tier::Cold, NotOpened))
+    fn opened(&self) -> Result<Arc<Opened>, StorageError> {
+        self.opened.read().clone().ok_or_else(|| StorageError::unavailable(Tier::Cold, NotOpened))
     }
 
     /// What stands at an offset now.

@@ -104,15 +104,20 @@ impl RocksHot {
     /// Sees to it that the offsets of an append are reserved.
     async fn reserve(&self, table: &TableName, events: &[(PartitionNumber, Event)]) {
         let Some(reserver) = self.reserver.get() else { return };
-        let mut next = BTreeMap::new();
-        {
+        let mut counts: BTreeMap<PartitionNumber, u64> = BTreeMap::new();
+        for (number, _) in events {
+            *counts.entry(*number).or_default() += 1;
+        }
+        let next = {
             let tables = self.catalog.read();
             let known = tables.get(table).map(|table| &table.partitions);
-            for (number, _) in events {
-                let marks = || known.and_then(|known| known.get(number)).map(|state| state.marks).unwrap_or_default();
-                next.entry(Partition::new(table.clone(), *number)).or_insert_with(marks).next += 1;
-            }
-        }
+            let after = |(number, count): (PartitionNumber, u64)| {
+                let mut marks = known.and_then(|known| known.get(&number)).map(|state| state.marks).unwrap_or_default();
+                marks.next += count;
+                (Partition::new(table.clone(), number), marks)
+            };
+            counts.into_iter().map(after).collect()
+        };
         reserver.reserve(next).await;
     }
 

@@ -64,7 +64,7 @@ pub mod meta {
 }
 
 /// The version of the layout in this file.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Offsets of one block of the time index.
 pub const BLOCK: u64 = 1024;

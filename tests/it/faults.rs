@@ -86,6 +86,49 @@ every_fault! {
     every_fault_of_a_delete Delete
 }
 
+async fn recovery_with_faults(operation: Operation) {
+    let mut z = TestServer::start_tiered(&[("s3.attempts", "1"), ("s3.attempt_timeout_secs", "1")]).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 2, 40).await;
+    let keyed = json!({"payload": "x", "idempotency_key": "k"});
+    z.post("/tables/keyed", &keyed).await;
+    z.flush_and_evict().await;
+    for fault in Fault::ALL {
+        let said = format!("{fault:?} of {operation:?}");
+        z.kill().await;
+        std::fs::remove_dir_all(z.data_dir()).unwrap();
+        z.store().faults.add(operation, fault, 2);
+        // What is damaged on its way may end the start, and the next one goes on; what does not answer is waited for.
+        while z.try_run().await.is_err() {}
+        assert_eq!(Sent::from_records(&z.read_all("t", "").await), sent, "{said}");
+        let (_, body) = z.post("/tables/keyed", &keyed).await;
+        assert_eq!((&body["offset"], &body["duplicate"]), (&json!(0), &json!(true)), "{said}");
+        assert!(z.store().faults.left() < 2, "{said}: nothing has suffered");
+        z.store().faults.clear();
+    }
+    z.flush_and_evict().await;
+    sleep(Duration::from_millis(400)).await;
+    z.audit().await;
+}
+
+macro_rules! recovery_with_every_fault {
+    ($($name:ident $operation:ident),*) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                recovery_with_faults(Operation::$operation).await;
+            }
+        )*
+    };
+}
+
+recovery_with_every_fault! {
+    recovery_with_every_fault_of_a_list List,
+    recovery_with_every_fault_of_a_manifest_get ManifestGet,
+    recovery_with_every_fault_of_a_manifest_put ManifestPut,
+    recovery_with_every_fault_of_a_segment_get SegmentGet
+}
+
 #[tokio::test]
 async fn a_lost_answer_to_a_manifest_is_no_takeover() {
     let z = TestServer::start_tiered(&IMPATIENT).await;

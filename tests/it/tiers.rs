@@ -168,6 +168,7 @@ async fn kills_at_any_moment_lose_and_double_nothing() {
     }
     z.flush_and_evict().await;
     assert_eq!(Sent::from_records(&z.read_all("t", "limit=10000").await), sent);
+    z.audit().await;
 }
 
 #[tokio::test]
@@ -181,6 +182,7 @@ async fn the_chain_is_opened_over_many_pages_and_past_a_checkpoint() {
     z.store().list_page.store(7, SeqCst);
     z.crash().await;
     assert!(z.objects("manifests/").len() > 100);
+    z.audit().await;
     assert_eq!(Sent::from_records(&z.read_all("t", "").await), sent);
 }
 
@@ -211,6 +213,52 @@ async fn hot_keeps_flushed_events_as_long_and_as_many_as_retention_says() {
     let kept = z.partition("t", 0).await;
     assert_eq!((&kept["low"], &kept["flushed"]), (&json!(100), &json!(200)));
     assert_eq!(Sent::from_records(&z.read_all("t", "").await), sent);
+}
+
+#[tokio::test]
+async fn the_hot_bound_turns_writes_away_while_s3_is_down_and_takes_them_again_after() {
+    let z = TestServer::start_tiered(&[("hot.max_bytes", "100000"), ("s3.attempts", "1"), ("flush.interval_secs", "0")]).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 1, 10).await;
+    z.store().is_down.store(true, SeqCst);
+    let large = json!({"payload": "x".repeat(10_000)});
+    let mut written = 0;
+    let problem = loop {
+        let (status, body) = z.post("/tables/large", &large).await;
+        match status {
+            StatusCode::CREATED => written += 1,
+            _ => break body,
+        }
+        assert!(written < 50);
+    };
+    assert_eq!((&problem["code"], &problem["reason"]), (&json!("overloaded"), &json!("hot_full")));
+    z.store().is_down.store(false, SeqCst);
+    eventually("written again", || async { z.post("/tables/large", &large).await.0 == StatusCode::CREATED }).await;
+    assert_eq!(z.read_all("large", "").await.len(), written + 1);
+    z.audit().await;
+}
+
+#[tokio::test]
+async fn the_disk_follows_what_is_evicted() {
+    let z = TestServer::start_tiered(&[("hot.write_buffer_bytes", "1000000")]).await;
+    let payload = |seed: u64| {
+        use rand::{RngExt, SeedableRng};
+        let mut rng = rand::rngs::SmallRng::seed_from_u64(seed);
+        (0..900_000).map(|_| char::from(rng.random_range(b'!'..b'~'))).filter(|c| *c != '\\' && *c != '"').collect::<String>()
+    };
+    for n in 0..40 {
+        assert_eq!(z.post("/tables/t", &json!({"payload": payload(n)})).await.0, StatusCode::CREATED);
+    }
+    let full = size(&z.data_dir());
+    assert!(full > 30_000_000, "{full} bytes");
+    z.flush_and_evict().await;
+    eventually("the disk has room again", || async { size(&z.data_dir()) < full / 2 }).await;
+    assert_eq!(z.partition("t", 0).await["hot_bytes"], 0);
+}
+
+fn size(directory: &std::path::Path) -> u64 {
+    let files = std::fs::read_dir(directory).unwrap().filter_map(Result::ok).filter_map(|entry| entry.metadata().ok());
+    files.map(|file| file.len()).sum()
 }
 
 #[tokio::test]

@@ -1,0 +1,245 @@
+//! Where settings come from: defaults < YAML file < environment < flags. An unknown key or a bad value names itself and its
+//! source. The only file that reads YAML and the environment.
+
+use std::path::PathBuf;
+
+use figment::{
+    Figment, Metadata, Profile, Provider,
+    providers::{Format, Serialized, Yaml},
+    value::{Dict, Map, Value},
+};
+
+use super::Config;
+
+/// What all environment names begin with.
+const ENV_PREFIX: &str = "ZOMBI_";
+/// The environment name of the file's path, which is not a setting.
+const ENV_CONFIG: &str = "ZOMBI_CONFIG";
+
+/// Settings that cannot be used; the text names each and where it comes from.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadConfig(String);
+
+impl BadConfig {
+    pub(super) fn new(text: String) -> Self {
+        Self(text)
+    }
+}
+
+/// One setting.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    /// Its key, parts joined by dots.
+    pub key: String,
+    /// Its environment name.
+    pub env: String,
+    /// Its default.
+    pub default: serde_json::Value,
+}
+
+impl Config {
+    /// Every setting in the order of the keys.
+    pub fn settings() -> Vec<Setting> {
+        let mut settings = Vec::new();
+        let defaults = serde_json::to_value(Self::default()).unwrap_or_default();
+        flatten("", &defaults, &mut settings);
+        settings
+    }
+
+    /// Reads all sources; `flags` are keys and values from the command line.
+    ///
+    /// # Errors
+    /// [`BadConfig`] naming every wrong setting and its source.
+    pub fn load(
+        file: Option<PathBuf>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: Vec<(String, String)>,
+    ) -> Result<Self, BadConfig> {
+        let settings = Self::settings();
+        let mut variables: Vec<_> = environment.into_iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
+        variables.sort();
+        let named_file = variables.iter().position(|(name, _)| name == ENV_CONFIG).map(|at| PathBuf::from(variables.remove(at).1));
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        if let Some(path) = file.or(named_file) {
+            let text = std::fs::read_to_string(&path).map_err(|error| BadConfig(format!("config file {}: {error}", path.display())))?;
+            // An empty file is no mapping, and means the defaults.
+            if text.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')) {
+                figment = figment.merge(Yaml::file_exact(path));
+            }
+        }
+        let mut values = Vec::new();
+        for (name, value) in variables {
+            let Some(setting) = settings.iter().find(|setting| setting.env == name) else {
+                return Err(BadConfig(format!("environment variable {name} is not a setting{}", service_link_hint(&name, &value))));
+            };
+            if value.starts_with("tcp://") {
+                return Err(BadConfig(format!(
+                    "environment variable {name}={value} is not a setting's value{}",
+                    service_link_hint(&name, &value)
+                )));
+            }
+            values.push((setting.clone(), value));
+        }
+        figment = figment.merge(Texts { source: "environment", values });
+        let mut values = Vec::new();
+        for (key, value) in flags {
+            let Some(setting) = settings.iter().find(|setting| setting.key == key) else {
+                return Err(BadConfig(format!("flag --set {key}: there is no such setting")));
+            };
+            values.push((setting.clone(), value));
+        }
+        figment = figment.merge(Texts { source: "flags", values });
+        let config: Self = figment.extract().map_err(|errors| {
+            let lines: Vec<String> = errors.into_iter().map(|error| error.to_string()).collect();
+            BadConfig(lines.join("\n"))
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The settings as YAML.
+    ///
+    /// # Errors
+    /// [`BadConfig`] if a value has no YAML form.
+    pub fn to_yaml(&self) -> Result<String, BadConfig> {
+        serde_yaml::to_string(self).map_err(|error| BadConfig(error.to_string()))
+    }
+}
+
+fn service_link_hint(name: &str, value: &str) -> &'static str {
+    let linked = value.starts_with("tcp://") || name.starts_with("ZOMBI_PORT_") || name.starts_with("ZOMBI_SERVICE_");
+    if linked {
+        ": Kubernetes sets it for a Service called zombi; set enableServiceLinks: false in the pod's spec"
+    } else {
+        "; `zombi config print` shows those there are"
+    }
+}
+
+fn flatten(prefix: &str, value: &serde_json::Value, settings: &mut Vec<Setting>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, value) in fields {
+                let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                flatten(&key, value, settings);
+            }
+        }
+        default => settings.push(Setting {
+            key: prefix.to_owned(),
+            env: format!("{ENV_PREFIX}{}", prefix.replace('.', "_").to_uppercase()),
+            default: default.clone(),
+        }),
+    }
+}
+
+/// Settings that come as text: numbers and booleans where the default is one.
+struct Texts {
+    source: &'static str,
+    values: Vec<(Setting, String)>,
+}
+
+impl Provider for Texts {
+    fn metadata(&self) -> Metadata {
+        let is_environment = self.source == "environment";
+        Metadata::named(self.source).interpolater(move |_: &Profile, keys: &[&str]| {
+            let key = keys.join(".");
+            if is_environment { format!("{ENV_PREFIX}{}", key.replace('.', "_").to_uppercase()) } else { key }
+        })
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let mut dict = Dict::new();
+        for (setting, text) in &self.values {
+            let typed = match &setting.default {
+                serde_json::Value::Number(_) => text.parse::<u64>().map(Value::from).ok(),
+                serde_json::Value::Bool(_) => text.parse::<bool>().map(Value::from).ok(),
+                _ => None,
+            };
+            let value = typed.unwrap_or_else(|| Value::from(text.clone()));
+            insert(&mut dict, &setting.key, value);
+        }
+        Ok(Map::from([(Profile::default(), dict)]))
+    }
+}
+
+fn insert(dict: &mut Dict, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => drop(dict.insert(key.to_owned(), value)),
+        Some((first, rest)) => {
+            let inner = dict.entry(first.to_owned()).or_insert_with(|| Value::from(Dict::new()));
+            if let Value::Dict(_, inner) = inner {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn file(text: &str) -> (tempfile::TempDir, Option<PathBuf>) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("zombi.yaml");
+        std::fs::write(&path, text).unwrap();
+        (dir, Some(path))
+    }
+
+    fn error(file: Option<PathBuf>, pairs: &[(&str, &str)], flags: &[(&str, &str)]) -> String {
+        Config::load(file, env(pairs), env(flags)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn later_sources_win() {
+        let (_dir, path) = file("port: 1\nadmin_port: 2\nflush:\n  interval_secs: 3\n");
+        let config =
+            Config::load(path, env(&[("ZOMBI_ADMIN_PORT", "4"), ("ZOMBI_FLUSH_INTERVAL_SECS", "5")]), env(&[("flush.interval_secs", "6")]))
+                .unwrap();
+        assert_eq!((config.port, config.admin_port, config.flush.interval_secs, config.hot.retention_secs), (1, 4, 6, 3600));
+    }
+
+    #[test]
+    fn numbers_stay_text_where_text_is_wanted() {
+        let config = Config::load(None, env(&[("ZOMBI_S3_BUCKET", "0123"), ("ZOMBI_S3_PREFIX", "1")]), vec![]).unwrap();
+        assert_eq!((config.s3.bucket.as_deref(), config.s3.prefix.as_str()), (Some("0123"), "1"));
+    }
+
+    #[test]
+    fn wrong_settings_name_themselves_and_their_source() {
+        let text = error(None, &[("ZOMBI_FLUSH_INTERVAL_SECS", "6O")], &[]);
+        assert!(text.contains("6O") && text.contains("ZOMBI_FLUSH_INTERVAL_SECS"), "{text}");
+        let text = error(None, &[("ZOMBI_FLUSH_INTERVALL", "6")], &[]);
+        assert!(text.contains("ZOMBI_FLUSH_INTERVALL"), "{text}");
+        let (_dir, path) = file("flush:\n  intervall: 3\n");
+        let text = error(path, &[], &[]);
+        assert!(text.contains("intervall") && text.contains("zombi.yaml"), "{text}");
+        let text = error(None, &[], &[("flush.intervall", "3")]);
+        assert!(text.contains("flush.intervall"), "{text}");
+        let text = error(Some("/nowhere/zombi.yaml".into()), &[], &[]);
+        assert!(text.contains("/nowhere/zombi.yaml"), "{text}");
+    }
+
+    #[test]
+    fn service_links_are_refused_by_name() {
+        for (name, value) in [("ZOMBI_PORT", "tcp://10.0.0.1:8080"), ("ZOMBI_SERVICE_HOST", "10.0.0.1")] {
+            let text = error(None, &[(name, value)], &[]);
+            assert!(text.contains(name) && text.contains("enableServiceLinks"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_empty_file_means_the_defaults() {
+        let (_dir, path) = file("# nothing\n");
+        assert_eq!(Config::load(path, vec![], vec![]).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read() {
+        let (_dir, path) = file(&Config::default().to_yaml().unwrap());
+        assert_eq!(Config::load(path, vec![], vec![]).unwrap(), Config::default());
+    }
+}
