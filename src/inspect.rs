@@ -6,7 +6,7 @@ use crate::{
     config::Config,
     contracts::error::StorageError,
     server,
-    storage::{
+    storage::cold::{
         audit::{self, Audit},
         chain,
         manifest::Manifest,

@@ -15,7 +15,7 @@ use crate::{
     contracts::{cold_storage::ColdStorage, error::StorageError, flusher::Flush},
     flusher::{FlushHandle, Flusher},
     storage::{
-        probe,
+        cold::probe,
         recovery::{Recovery, Relation},
     },
 };

@@ -41,7 +41,11 @@ use crate::{
     reader::TieredReader,
     shutdown::Signals,
     storage::{
-        cold::S3Cold, disk::Disk, fence::Fence, hot::RocksHot, recovery::Recovery, reserve::Reserver, rocksdb::Db, s3::Objects,
+        cold::{S3Cold, s3::Objects},
+        fence::Fence,
+        hot::{RocksHot, disk::Disk, rocksdb::Db},
+        recovery::Recovery,
+        reserve::Reserver,
         upkeep::Upkeep,
     },
 };
@@ -209,7 +213,7 @@ async fn open(config: &Config, ops: OpsState, stopping: CancellationToken) -> Re
     Ok((state, Running { db, writer, hot, cold, flusher, flush, stop_flusher, upkeep, _disk: disk }))
 }
 
-async fn open_volume(config: &Config, clock: Arc<dyn Clock>) -> Result<(Arc<Db>, Arc<crate::storage::catalog::Catalog>), ServerError> {
+async fn open_volume(config: &Config, clock: Arc<dyn Clock>) -> Result<(Arc<Db>, Arc<crate::storage::hot::catalog::Catalog>), ServerError> {
     let options = options::volume(config);
     let opened = task::spawn_blocking(move || Db::open(&options, clock)).await;
     let opened = opened.map_err(|source| ServerError::Io { what: "opening the volume".to_owned(), source: source.into() })?;

@@ -5,7 +5,11 @@ use std::{path::Path, time::Duration};
 use crate::{
     config::{Compression, Config, Durability},
     flusher::{FlushOptions, partition::SegmentOptions},
-    storage::{compact::CompactOptions, disk::Reserve, rocksdb::OpenOptions, s3::S3Options, upkeep::UpkeepOptions, writer::WriterOptions},
+    storage::{
+        cold::{compact::CompactOptions, s3::S3Options},
+        hot::{disk::Reserve, request::WriterOptions, rocksdb::OpenOptions},
+        upkeep::UpkeepOptions,
+    },
 };
 
 pub(super) fn window_ms(config: &Config) -> i64 {

@@ -1,29 +1,9 @@
 //! The tiers: RocksDB hot, S3 cold. Only `server` and `config` name what is in here; all others see the contracts.
 
-pub mod audit;
-pub mod catalog;
-pub mod chain;
-pub mod codec;
 pub mod cold;
-pub mod compact;
-pub mod consumers;
-pub mod disk;
-pub mod draft;
 pub mod fence;
-pub mod group;
 pub mod hot;
-pub mod idempotency;
-pub mod journal;
-pub mod keys;
-pub mod manifest;
-pub mod probe;
 pub mod recovery;
 pub mod reserve;
 pub mod retention;
-pub mod rocksdb;
-pub mod s3;
-pub mod segment;
-pub mod sequence;
-pub mod state;
 pub mod upkeep;
-pub mod writer;

@@ -4,11 +4,13 @@
 //! the table is larger than its bound without them. An event is kept at least as long as the bound says.
 
 use super::{
-    catalog::Catalog,
-    keys::{self, BLOCK, PartitionKey, cf},
-    rocksdb::Db,
-    sequence::Block,
-    state::ColdState,
+    cold::state::ColdState,
+    hot::{
+        catalog::Catalog,
+        keys::{self, BLOCK, PartitionKey, cf},
+        rocksdb::Db,
+        sequence::Block,
+    },
 };
 use crate::contracts::{
     clock::TimestampMs,

@@ -14,12 +14,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    cold::S3Cold,
-    compact::{self, CompactOptions},
-    manifest::{self, Changes, SegmentEntry, SegmentRef},
+    cold::{
+        S3Cold,
+        compact::{self, CompactOptions},
+        manifest::{self, Changes, SegmentEntry, SegmentRef},
+        segment::{self, Encoder},
+        state::ColdState,
+    },
     retention,
-    segment::{self, Encoder},
-    state::ColdState,
 };
 use crate::{
     contracts::{

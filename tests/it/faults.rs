@@ -144,6 +144,30 @@ async fn a_lost_answer_to_a_manifest_is_no_takeover() {
 }
 
 #[tokio::test]
+async fn a_retry_writes_the_same_bytes_under_the_same_key() {
+    let mut z = TestServer::start_tiered(&IMPATIENT).await;
+    let mut sent = Sent::default();
+    for crash in [false, true] {
+        sent.append(&z, "t", 1, 10).await;
+        z.store().faults.add(Operation::ManifestPut, Fault::Status(500), 100);
+        let (status, _) = z.post("/flush", &json!(null)).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        let put = z.objects("segments/");
+        sent.append(&z, "t", 1, 10).await;
+        z.store().faults.clear();
+        if crash {
+            z.crash().await;
+        }
+        eventually("everything is cold", || async { z.post("/flush", &json!(null)).await.0 == StatusCode::OK }).await;
+        let objects = z.objects("segments/");
+        assert!(put.iter().all(|object| objects.contains(object)), "{:?}", objects.iter().map(|(key, _)| key).collect::<Vec<_>>());
+        let (is_right, text) = z.look(&["segments", "verify"]).await;
+        assert!(is_right && !text.contains("named by no manifest"), "{text}");
+        assert_eq!(Sent::from_records(&z.read_all("t", "").await), sent);
+    }
+}
+
+#[tokio::test]
 async fn a_slow_segment_does_not_hold_up_other_tables() {
     let z = TestServer::start_tiered(&[("s3.attempt_timeout_secs", "60"), ("flush.interval_secs", "0")]).await;
     z.store().faults.add(Operation::SegmentPut, Fault::Hang, 1);

@@ -9,7 +9,7 @@ use aws_sdk_s3::{
 use bytes::Bytes;
 use zombi::{
     contracts::error::StorageError,
-    storage::s3::{Created, Objects},
+    storage::cold::s3::{Created, Objects},
 };
 
 use crate::support::s3::{ACCESS_KEY, S3Server, SECRET_KEY, Store};

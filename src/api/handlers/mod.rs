@@ -1,5 +1,6 @@
 //! One handler a route, by what the routes are about.
 
+pub mod append;
 pub mod consumers;
 pub mod docs;
 pub mod events;

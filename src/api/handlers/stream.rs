@@ -12,7 +12,7 @@ use axum::{
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{FutureExt, future::BoxFuture};
 
-use super::events::{self, WriteOptions};
+use super::append::{WriteOptions, append, written};
 use crate::{
     api::{
         body::{Incoming, Pieces},
@@ -71,7 +71,7 @@ pub async fn write(state: &AppState, table: TableName, options: WriteOptions, in
         Ok(()) => {
             let Progress { count, duplicates, partitions, .. } = progress;
             let answer = StreamWritten { count, duplicates, partitions };
-            Ok((events::written(state, options), Json(answer)).into_response())
+            Ok((written(state, options), Json(answer)).into_response())
         }
         Err((line, problem)) => Err(problem.with("line", line).with("committed", progress.committed)),
     }
@@ -93,7 +93,7 @@ async fn run(
     loop {
         if under_way.is_none() && !lines.events.is_empty() {
             let group = lines.take();
-            under_way = Some((lines.good, async move { events::append(state, table, group, options).await }.boxed()));
+            under_way = Some((lines.good, async move { append(state, table, group, options).await }.boxed()));
         }
         if under_way.is_none()
             && let Some(ended) = ended

@@ -18,18 +18,6 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::{
-    chain::{self, Chain},
-    cold::S3Cold,
-    draft,
-    fence::Fence,
-    group::{Recovered, RecoveredPartition},
-    hot::RocksHot,
-    idempotency::FirstWrite,
-    journal::{Journal, Record},
-    manifest::Manifest,
-    state::ColdPartition,
-};
 use crate::{
     contracts::{
         clock::Clock,
@@ -41,6 +29,22 @@ use crate::{
         storage::{FlushIntent, HotStorage, PartitionStatus, ReadLimit, TableSettings, TimeFilter, Trim},
     },
     crash,
+    storage::{
+        cold::{
+            S3Cold,
+            chain::{self, Chain},
+            draft,
+            manifest::Manifest,
+            state::ColdPartition,
+        },
+        fence::Fence,
+        hot::{
+            RocksHot,
+            idempotency::FirstWrite,
+            journal::{Journal, Record},
+            request::{Recovered, RecoveredPartition},
+        },
+    },
 };
 
 /// How often the chain is read anew because another writer was faster.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::{
     contracts::cold_storage::SegmentMeta,
-    storage::manifest::{Changes, VERSION},
+    storage::cold::manifest::{Changes, VERSION},
 };
 
 const OURS: Uuid = Uuid::from_u128(1);

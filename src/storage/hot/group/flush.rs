@@ -13,7 +13,7 @@ use crate::{
         storage::{FlushIntent, HotRetention, Trim},
     },
     proto::stored,
-    storage::keys::{self, BLOCK, PartitionKey, cf},
+    storage::hot::keys::{self, BLOCK, PartitionKey, cf},
 };
 
 /// Runs that one eviction takes at most; the flusher asks again while some went.

@@ -1,5 +1,15 @@
 //! The cold tier behind its contract: segments and the manifest chain over S3, and a bounded cache of decoded frames.
 
+pub mod audit;
+pub mod chain;
+pub mod compact;
+pub mod draft;
+pub mod manifest;
+pub mod probe;
+pub mod s3;
+pub mod segment;
+pub mod state;
+
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
 
 use async_trait::async_trait;
@@ -8,12 +18,10 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::RwLock;
 use tokio::{sync::Mutex, task};
 
-use super::{
+use self::{
     chain::Chain,
-    draft,
     manifest::Changes,
     s3::Objects,
-    segment,
     state::{ColdState, Place},
 };
 use crate::contracts::{

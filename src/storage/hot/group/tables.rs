@@ -3,7 +3,7 @@
 use super::Group;
 use crate::{
     contracts::{error::StorageError, name::TableName, storage::TableSettings},
-    storage::{
+    storage::hot::{
         catalog::{Table, TableHead},
         keys::{self, PartitionKey, TableId, cf},
     },

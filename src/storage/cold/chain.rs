@@ -15,8 +15,6 @@ use parking_lot::RwLock;
 use uuid::Uuid;
 
 use super::{
-    fence::Fence,
-    journal::Journal,
     manifest::{self, CHECKPOINT_EVERY, Changes, Manifest, VERSION},
     s3::{Created, Objects},
     state::ColdState,
@@ -24,6 +22,7 @@ use super::{
 use crate::{
     contracts::{clock::Clock, error::StorageError},
     crash,
+    storage::{fence::Fence, hot::journal::Journal},
 };
 
 /// Manifests read at once when the chain is opened.

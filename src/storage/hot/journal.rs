@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::{
     keys::{cf, meta},
+    request::Request,
     rocksdb::Db,
-    writer::Request,
 };
 use crate::contracts::error::StorageError;
 

@@ -3,7 +3,7 @@
 use super::Group;
 use crate::{
     contracts::{consumers::Commit, error::StorageError, name::GroupName},
-    storage::keys::{self, cf},
+    storage::hot::keys::{self, cf},
 };
 
 impl Group<'_> {

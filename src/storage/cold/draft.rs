@@ -125,7 +125,10 @@ mod tests {
     use super::*;
     use crate::{
         contracts::{name::TableName, sequence::Offset, storage::PartitionStatus},
-        storage::{manifest::Manifest, manifest::VERSION, segment::Encoder},
+        storage::cold::{
+            manifest::{Manifest, VERSION},
+            segment::Encoder,
+        },
     };
 
     fn partition() -> Partition {

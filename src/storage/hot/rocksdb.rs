@@ -104,7 +104,12 @@ impl Db {
     }
 
     /// The pairs whose keys begin with `prefix`, from `start` on, in order.
-    pub(super) fn scan(&self, family: &str, prefix: &[u8], start: &[u8]) -> impl Iterator<Item = Result<Pair, StorageError>> + use<'_> {
+    pub(in crate::storage) fn scan(
+        &self,
+        family: &str,
+        prefix: &[u8],
+        start: &[u8],
+    ) -> impl Iterator<Item = Result<Pair, StorageError>> + use<'_> {
         let mut options = ReadOptions::default();
         options.set_verify_checksums(true);
         if let Some(end) = keys::after_prefix(prefix) {
@@ -288,7 +293,7 @@ impl Db {
 }
 
 /// A key and its value.
-pub(super) type Pair = (Box<[u8]>, Box<[u8]>);
+pub(in crate::storage) type Pair = (Box<[u8]>, Box<[u8]>);
 
 /// What RocksDB said, as an error of the hot tier.
 pub(super) fn unavailable(error: ::rocksdb::Error) -> StorageError {

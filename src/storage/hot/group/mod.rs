@@ -7,8 +7,6 @@ mod flush;
 mod recovery;
 mod tables;
 
-pub use self::recovery::{Recovered, RecoveredPartition};
-
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, Instant},
@@ -17,19 +15,21 @@ use std::{
 use rocksdb::WriteBatch;
 use tokio::sync::oneshot;
 
-use super::{
-    catalog::{Table, TableHead, Tables},
-    idempotency::FirstWrite,
-    keys::{self, BLOCK, PartitionKey, TableId, cf},
-    sequence::{Block, PartitionState},
-    writer::{EncodedEvent, Request, Volume},
-};
-use crate::contracts::{
-    clock::TimestampMs,
-    error::{Overload, StorageError},
-    name::{Partition, TableName},
-    sequence::Offset,
-    storage::{Appended, TableSettings},
+use crate::{
+    contracts::{
+        clock::TimestampMs,
+        error::{Overload, StorageError},
+        name::{Partition, TableName},
+        sequence::Offset,
+        storage::{Appended, TableSettings},
+    },
+    storage::hot::{
+        catalog::{Table, TableHead, Tables},
+        idempotency::FirstWrite,
+        keys::{self, BLOCK, PartitionKey, TableId, cf},
+        request::{EncodedEvent, Request, Volume},
+        sequence::{Block, PartitionState},
+    },
 };
 
 /// An answer that waits for the group's write.

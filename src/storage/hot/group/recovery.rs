@@ -4,38 +4,16 @@ use super::Group;
 use crate::{
     contracts::{
         error::StorageError,
-        name::{GroupName, Partition, TableName},
-        sequence::{Offset, OffsetRange, Watermarks},
-        storage::TableSettings,
+        name::{Partition, TableName},
+        sequence::{Offset, OffsetRange},
     },
-    storage::{
+    storage::hot::{
         catalog::TableHead,
         idempotency::FirstWrite,
         keys::{self, PartitionKey, cf},
+        request::{Recovered, RecoveredPartition},
     },
 };
-
-/// A partition as recovery wants it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecoveredPartition {
-    /// The partition.
-    pub partition: Partition,
-    /// Its places; what is hot already and stays hot is unflushed.
-    pub marks: Watermarks,
-    /// Stored bytes of what stays hot.
-    pub hot_bytes: u64,
-}
-
-/// What recovery has found in S3.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Recovered {
-    /// Tables, their settings, and whether they were deleted.
-    pub tables: Vec<(TableName, TableSettings, bool)>,
-    /// Partitions; their tables may be new.
-    pub partitions: Vec<RecoveredPartition>,
-    /// All consumer offsets, instead of those on the volume.
-    pub consumers: Option<Vec<(GroupName, Partition, Offset)>>,
-}
 
 impl Group<'_> {
     pub(super) fn remember(&mut self, pairs: Vec<(&'static [u8], Vec<u8>)>) {

@@ -1,5 +1,18 @@
 //! The hot tier behind its contract: sends what changes to the writer, reads on threads that may block.
 
+pub mod catalog;
+pub mod codec;
+pub mod consumers;
+pub mod disk;
+pub mod group;
+pub mod idempotency;
+pub mod journal;
+pub mod keys;
+pub mod request;
+pub mod rocksdb;
+pub mod sequence;
+pub mod writer;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -15,28 +28,29 @@ use tokio::{
     task,
 };
 
-use super::{
+use self::{
     catalog::Catalog,
-    codec, consumers,
     disk::Disk,
-    fence::Fence,
-    group::Recovered,
     idempotency::FirstWrite,
     journal::Journal,
     keys::PartitionKey,
-    reserve::Reserver,
-    retention,
+    request::{EncodedEvent, Recovered, Request, WriterOptions},
     rocksdb::Db,
-    writer::{EncodedEvent, Request, Writer, WriterOptions},
+    writer::Writer,
 };
-use crate::contracts::{
-    clock::{Clock, TimestampMs},
-    consumers::{Commit, ConsumerStorage},
-    error::{Overload, StorageError, Tier},
-    event::Event,
-    name::{GroupName, Partition, PartitionNumber, TableName},
-    sequence::Offset,
-    storage::{Append, Appended, FlushIntent, HotPage, HotRetention, HotStorage, ReadLimit, TableSettings, TableStatus, TimeFilter, Trim},
+use crate::{
+    contracts::{
+        clock::{Clock, TimestampMs},
+        consumers::{Commit, ConsumerStorage},
+        error::{Overload, StorageError, Tier},
+        event::Event,
+        name::{GroupName, Partition, PartitionNumber, TableName},
+        sequence::Offset,
+        storage::{
+            Append, Appended, FlushIntent, HotPage, HotRetention, HotStorage, ReadLimit, TableSettings, TableStatus, TimeFilter, Trim,
+        },
+    },
+    storage::{fence::Fence, reserve::Reserver, retention},
 };
 
 /// The hot tier.
@@ -270,8 +284,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        contracts::{clock::SystemClock, payload::Payload, sequence::OffsetRange, sequence::Watermarks},
-        storage::{disk::Reserve, rocksdb::OpenOptions},
+        contracts::{
+            clock::SystemClock,
+            payload::Payload,
+            sequence::{OffsetRange, Watermarks},
+        },
+        storage::hot::{disk::Reserve, rocksdb::OpenOptions},
     };
 
     /// The tier on a volume, and the writer's thread.

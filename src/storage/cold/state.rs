@@ -225,7 +225,7 @@ mod tests {
     use super::*;
     use crate::{
         contracts::name::TableName,
-        storage::manifest::{SegmentRef, VERSION},
+        storage::cold::manifest::{SegmentRef, VERSION},
     };
 
     fn manifest(number: u64, changes: Changes, state: Option<Checkpoint>) -> Manifest {

@@ -9,11 +9,13 @@ use super::{
     keys::{PartitionKey, TableId},
     sequence::PartitionState,
 };
-use crate::contracts::{
-    name::{PartitionNumber, TableName},
-    storage::{TableSettings, TableStatus},
+use crate::{
+    contracts::{
+        name::{PartitionNumber, TableName},
+        storage::{TableSettings, TableStatus},
+    },
+    proto::stored,
 };
-use crate::proto::stored;
 
 /// What is stored of a table beside its partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,178 @@
+//! What the writer is asked to do.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::{catalog::Catalog, idempotency::FirstWrite, rocksdb::Db};
+use crate::contracts::{
+    clock::{Clock, TimestampMs},
+    consumers::Commit,
+    error::StorageError,
+    name::{GroupName, Partition, PartitionNumber, TableName},
+    sequence::{Offset, Watermarks},
+    storage::{Appended, FlushIntent, HotRetention, TableSettings, Trim},
+};
+
+/// What the writer needs to know.
+#[derive(Debug, Clone)]
+pub struct WriterOptions {
+    /// Whether an answer waits for the sync of the log.
+    pub sync: bool,
+    /// How long idempotency keys are remembered.
+    pub idempotency_window_ms: i64,
+    /// Stored bytes that hot holds at most.
+    pub hot_max_bytes: u64,
+    /// Tables there may be.
+    pub max_tables: usize,
+}
+
+/// An event whose stored form is ready.
+#[derive(Debug)]
+pub struct EncodedEvent {
+    /// Its partition.
+    pub partition: PartitionNumber,
+    /// Its timestamp.
+    pub timestamp_ms: TimestampMs,
+    /// When it was taken.
+    pub appended_ms: TimestampMs,
+    /// Its idempotency key.
+    pub idempotency_key: Option<String>,
+    /// The stored form.
+    pub value: Vec<u8>,
+}
+
+/// What the writer is asked to do; each is done whole or not at all.
+#[derive(Debug)]
+pub enum Request {
+    /// Append events to a table.
+    Append {
+        /// The table.
+        table: TableName,
+        /// The events, in order.
+        events: Vec<EncodedEvent>,
+        /// What `next` must be.
+        expected_offset: Option<Offset>,
+        /// Where each event is.
+        reply: oneshot::Sender<Result<Vec<Appended>, StorageError>>,
+    },
+    /// Fix the bounds of coming segments.
+    RecordIntents {
+        /// The segments.
+        intents: Vec<(Partition, FlushIntent)>,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Note that segments are cold.
+    MarkFlushed {
+        /// The segments.
+        segments: Vec<(Partition, FlushIntent)>,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Drop flushed events.
+    Evict {
+        /// What to keep.
+        retention: HotRetention,
+        /// How many events went.
+        reply: oneshot::Sender<Result<u64, StorageError>>,
+    },
+    /// Move the starts of partitions.
+    Trim {
+        /// Where they are to start.
+        trims: Vec<Trim>,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Set what may be set for a table.
+    ConfigureTable {
+        /// The table.
+        table: TableName,
+        /// The settings, all of them.
+        settings: TableSettings,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Delete a table.
+    DeleteTable {
+        /// The table.
+        table: TableName,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Keep facts about the volume.
+    Remember {
+        /// Keys of the `meta` column family and their values.
+        pairs: Vec<(&'static [u8], Vec<u8>)>,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Take over what recovery has found in S3.
+    Recover {
+        /// What was found.
+        recovered: Recovered,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Take over idempotency keys that recovery has found in S3.
+    RecoverKeys {
+        /// The keys and their first writes.
+        keys: Vec<(Partition, String, FirstWrite)>,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Commit consumer offsets.
+    Commit {
+        /// The offsets.
+        commit: Commit,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Forget a consumer group.
+    DeleteGroup {
+        /// The group.
+        group: GroupName,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+}
+
+impl Request {
+    /// The stored bytes of the events that it appends.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Request::Append { events, .. } => events.iter().map(|event| event.value.len()).sum(),
+            _ => 0,
+        }
+    }
+}
+
+/// A partition as recovery wants it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredPartition {
+    /// The partition.
+    pub partition: Partition,
+    /// Its places; what is hot already and stays hot is unflushed.
+    pub marks: Watermarks,
+    /// Stored bytes of what stays hot.
+    pub hot_bytes: u64,
+}
+
+/// What recovery has found in S3.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Tables, their settings, and whether they were deleted.
+    pub tables: Vec<(TableName, TableSettings, bool)>,
+    /// Partitions; their tables may be new.
+    pub partitions: Vec<RecoveredPartition>,
+    /// All consumer offsets, instead of those on the volume.
+    pub consumers: Option<Vec<(GroupName, Partition, Offset)>>,
+}
+
+/// What a group is staged over.
+pub(super) struct Volume {
+    pub(super) db: Arc<Db>,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) options: WriterOptions,
+}
