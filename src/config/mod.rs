@@ -30,6 +30,16 @@ pub enum LogFormat {
     Json,
 }
 
+/// When requests to S3 carry checksums beyond those that Zombi's own objects have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Checksums {
+    /// Where the operation wants one; every server takes that.
+    WhenRequired,
+    /// Wherever there may be one, as the SDK would by itself.
+    WhenSupported,
+}
+
 /// How segments are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -102,6 +112,8 @@ pub struct S3 {
     pub create_bucket: bool,
     /// Whether a store is taken that cannot keep two writers apart.
     pub unfenced: bool,
+    /// When requests carry checksums.
+    pub checksums: Checksums,
     /// Seconds that one attempt of a request may take.
     pub attempt_timeout_secs: u64,
     /// How often a request is tried.
@@ -204,6 +216,7 @@ impl Default for Config {
                 prefix: String::new(),
                 create_bucket: false,
                 unfenced: false,
+                checksums: Checksums::WhenRequired,
                 attempt_timeout_secs: 30,
                 attempts: 3,
             },

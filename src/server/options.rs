@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use crate::{
-    config::{Compression, Config, Durability},
+    config::{Checksums, Compression, Config, Durability},
     flusher::{FlushOptions, partition::SegmentOptions},
     storage::{
         cold::{compact::CompactOptions, s3::S3Options},
@@ -52,6 +52,7 @@ pub fn s3(config: &Config) -> Option<S3Options> {
         prefix,
         attempt_timeout: Duration::from_secs(config.s3.attempt_timeout_secs),
         attempts: config.s3.attempts,
+        with_checksums: config.s3.checksums == Checksums::WhenSupported,
     })
 }
 

@@ -50,6 +50,16 @@ async fn plain_segments_work_too() {
 }
 
 #[tokio::test]
+async fn the_sdks_checksums_may_be_had_too() {
+    let z = TestServer::start_tiered(&[("s3.checksums", "when_supported"), ("cold.cache_bytes", "0")]).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 2, 1000).await;
+    z.flush_and_evict().await;
+    assert_eq!(Sent::from_records(&z.read_all("t", "limit=77").await), sent);
+    z.audit().await;
+}
+
+#[tokio::test]
 async fn the_flusher_finds_tables_by_itself_and_an_idle_one_writes_nothing() {
     let z = TestServer::start_tiered(&[("flush.interval_secs", "0")]).await;
     let mut sent = Sent::default();

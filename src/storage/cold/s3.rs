@@ -33,6 +33,8 @@ pub struct S3Options {
     pub attempt_timeout: Duration,
     /// How often a request is tried.
     pub attempts: u32,
+    /// Whether requests carry checksums of the SDK's wherever there may be one.
+    pub with_checksums: bool,
 }
 
 /// The objects below one prefix of one bucket.
@@ -85,10 +87,13 @@ impl Objects {
             .timeout_config(timeouts)
             .load()
             .await;
-        let mut config = aws_sdk_s3::config::Builder::from(&shared)
-            // Segments and manifests carry checksums of their own; many servers reject the optional ones.
-            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-            .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+        // Segments and manifests carry checksums of their own, and many servers reject the optional ones.
+        let (calculate, validate) = match options.with_checksums {
+            true => (RequestChecksumCalculation::WhenSupported, ResponseChecksumValidation::WhenSupported),
+            false => (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired),
+        };
+        let mut config =
+            aws_sdk_s3::config::Builder::from(&shared).request_checksum_calculation(calculate).response_checksum_validation(validate);
         if let Some(endpoint) = &options.endpoint {
             config = config.endpoint_url(endpoint).force_path_style(true);
         }
