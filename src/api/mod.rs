@@ -49,11 +49,11 @@ struct Description;
 /// The routes of the main port and their description.
 fn described() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(Description::openapi())
-        .routes(routes!(events::write, read::read, tables::delete))
+        .routes(routes!(events::write, read::read, tables::delete_table))
         .routes(routes!(events::write_bulk))
         .routes(routes!(tables::list))
         .routes(routes!(tables::partitions))
-        .routes(routes!(tables::config, tables::configure))
+        .routes(routes!(tables::table_config, tables::configure_table))
         .routes(routes!(consumers::groups))
         .routes(routes!(consumers::offsets, consumers::delete))
         .routes(routes!(consumers::commit))
@@ -168,6 +168,17 @@ mod tests {
             std::fs::write(path, &text).unwrap();
         }
         assert!(std::fs::read_to_string(path).unwrap() == text, "run UPDATE_DOCS=1 cargo test --lib");
+    }
+
+    #[test]
+    fn operations_have_names_of_their_own() {
+        let description = serde_json::to_value(description()).unwrap();
+        let operations = description["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values());
+        let mut names: Vec<_> = operations.filter_map(|operation| operation["operationId"].as_str()).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "{names:?}");
     }
 
     #[tokio::test]

@@ -75,7 +75,7 @@ pub fn show(state: &AppState, table: &TableStatus) -> TableShown {
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
-pub async fn config(
+pub async fn table_config(
     State(state): State<AppState>,
     Table(name): Table,
     Params(NoParams {}): Params<NoParams>,
@@ -96,7 +96,7 @@ pub async fn config(
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
-pub async fn configure(
+pub async fn configure_table(
     State(state): State<AppState>,
     Table(name): Table,
     Params(NoParams {}): Params<NoParams>,
@@ -123,7 +123,7 @@ pub async fn configure(
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
-pub async fn delete(
+pub async fn delete_table(
     State(state): State<AppState>,
     Table(name): Table,
     Params(NoParams {}): Params<NoParams>,
