@@ -4,6 +4,7 @@
 mod support;
 
 mod consumers;
+mod deploy;
 mod docs;
 mod faults;
 mod limits;
