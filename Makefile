@@ -6,7 +6,7 @@ TESTED := --features failpoints
 # Where cargo puts its binaries, wherever that was configured.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug
 
-.PHONY: help run test demo demo-kills contract stores release check setup
+.PHONY: help run test demo demo-kills contract stores deploy-check release check setup
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -32,6 +32,9 @@ contract: setup ## Hold the server to its own OpenAPI description, with schemath
 stores: setup ## Try the S3 servers that others have written
 	$(CARGO) build --locked $(TESTED) --bins --examples
 	$$(.ci/python) tests/stores.py $(TARGET)/zombi
+
+deploy-check: setup ## Check manifests, Dockerfile and Tiltfile with others' tools
+	$$(.ci/python) tests/deploy.py
 
 release: setup ## Build the binary that is shipped
 	$(CARGO) build --locked --release

@@ -1,0 +1,35 @@
+# syntax=docker/dockerfile:1
+# The build: docker build -t zombi:dev .
+ARG RUST=docker.io/library/rust:1.95-slim-bookworm
+ARG RUNTIME=gcr.io/distroless/cc-debian12:nonroot
+
+FROM ${RUST} AS builder
+# RocksDB is C++, and its binding is made with libclang. Versions follow the base image, which is pinned.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends g++ libclang-dev make && rm -rf /var/lib/apt/lists/*
+WORKDIR /build
+# First the dependencies alone, RocksDB among them: this layer stays until Cargo.lock changes.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir -p src tests/it && echo 'fn main() {}' > src/main.rs && touch src/lib.rs tests/s3.rs tests/it/main.rs \
+    && cargo build --release --locked --bin zombi
+COPY build.rs ./
+COPY proto proto
+COPY src src
+COPY docs docs
+RUN touch src/main.rs src/lib.rs && cargo build --release --locked --bin zombi && install -D target/release/zombi /out/zombi
+
+FROM ${RUNTIME}
+ARG VERSION=dev
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="zombi" \
+      org.opencontainers.image.description="An event store for Kubernetes: RocksDB hot, S3 cold, one ordered read over both" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=builder /out/zombi /usr/local/bin/zombi
+USER 65532:65532
+ENV ZOMBI_DATA_DIR=/var/lib/zombi
+VOLUME /var/lib/zombi
+EXPOSE 8080 9090
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/usr/local/bin/zombi"]
