@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    config::{BadConfig, Config},
+    config::{self, BadConfig, Config},
     contracts::error::StorageError,
     crash,
     inspect::{self, InspectError},
@@ -184,10 +184,14 @@ fn load(flags: &SettingFlags) -> Result<Config, BadConfig> {
 #[allow(clippy::print_stderr)] // before the log stands
 fn serve(config: Config) -> ExitCode {
     crash::arm();
-    if let Err(error) = telemetry::start(&config.log) {
-        eprintln!("zombi: log.level {:?}: {error}", config.log.level);
-        return ExitCode::from(exit::USAGE);
-    }
+    let wants_traces = config::wants_traces(std::env::vars());
+    let telemetry = match telemetry::start(&config.log, wants_traces) {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            eprintln!("zombi: {error}");
+            return ExitCode::from(exit::USAGE);
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -195,7 +199,7 @@ fn serve(config: Config) -> ExitCode {
             return ExitCode::from(exit::FAILED);
         }
     };
-    let ended = runtime.block_on(server::run(config));
+    let ended = runtime.block_on(server::run(config, telemetry, wants_traces));
     // A task that hangs must not hold up the end.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     match ended {

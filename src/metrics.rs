@@ -16,6 +16,14 @@ const HTTP_REQUESTS: &str = "zombi_http_requests_total";
 const HTTP_SECONDS: &str = "zombi_http_request_duration_seconds";
 const CONNECTIONS: &str = "zombi_http_connections";
 const S3_REQUESTS: &str = "zombi_s3_requests_total";
+const S3_SECONDS: &str = "zombi_s3_request_duration_seconds";
+const APPEND_QUEUE: &str = "zombi_append_queue_requests";
+const FLUSH_SECONDS: &str = "zombi_flush_segment_duration_seconds";
+const FLUSHED_AT: &str = "zombi_flush_last_success_timestamp_seconds";
+const UNFLUSHED_AGE: &str = "zombi_unflushed_age_seconds";
+const LOST_OFFSETS: &str = "zombi_lost_offsets";
+const TABLES: &str = "zombi_tables";
+const CONSUMER_LAG: &str = "zombi_consumer_lag_events";
 const FLUSHED_EVENTS: &str = "zombi_flush_events_total";
 const FLUSHED_SEGMENTS: &str = "zombi_flush_segments_total";
 const FLUSHED_BYTES: &str = "zombi_flush_bytes_total";
@@ -27,6 +35,15 @@ const COMPACTED_BYTES: &str = "zombi_compacted_bytes_total";
 const UNFLUSHED_BYTES: &str = "zombi_unflushed_bytes";
 const UNFLUSHED_EVENTS: &str = "zombi_unflushed_events";
 const BUILD_INFO: &str = "zombi_build_info";
+
+/// RocksDB's own numbers and what they mean.
+const ENGINE: [(&str, &str); 5] = [
+    ("zombi_rocksdb_write_stopped", "1 while RocksDB takes no writes, because compaction is behind."),
+    ("zombi_rocksdb_delayed_write_bytes_per_second", "The rate to which RocksDB slows writes down; 0 while it does not."),
+    ("zombi_rocksdb_pending_compaction_bytes", "Bytes that compaction must still rewrite."),
+    ("zombi_rocksdb_memtable_bytes", "Bytes of RocksDB's write buffers."),
+    ("zombi_rocksdb_sst_bytes", "Bytes of RocksDB's table files."),
+];
 
 /// Sub-millisecond to a minute: an append is one sync, a cold read a few requests.
 const SECONDS: [f64; 16] = [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
@@ -60,6 +77,17 @@ fn describe() {
     describe_histogram!(HTTP_SECONDS, Unit::Seconds, "Time to the head of the answer, by route.");
     describe_gauge!(CONNECTIONS, "Open client connections.");
     describe_counter!(S3_REQUESTS, "S3 requests by operation and outcome.");
+    describe_histogram!(S3_SECONDS, Unit::Seconds, "Time of S3 requests to the head of the answer, by operation, retries included.");
+    describe_gauge!(APPEND_QUEUE, "Requests that wait for the writer.");
+    describe_histogram!(FLUSH_SECONDS, Unit::Seconds, "Time to read, encode and put one segment.");
+    describe_gauge!(FLUSHED_AT, Unit::Seconds, "When a manifest was last committed, as seconds since 1970; 0 before the first.");
+    describe_gauge!(UNFLUSHED_AGE, Unit::Seconds, "How long the oldest event that is in RocksDB alone has waited.");
+    describe_gauge!(LOST_OFFSETS, "Offsets that are declared lost with a volume.");
+    describe_gauge!(TABLES, "Tables.");
+    describe_gauge!(CONSUMER_LAG, "Events that a consumer group has not read of a table; the largest ones, no more than 200.");
+    for (name, help) in ENGINE {
+        describe_gauge!(name, help);
+    }
     describe_counter!(FLUSHED_EVENTS, "Events moved to S3.");
     describe_counter!(FLUSHED_SEGMENTS, "Segments that a manifest names.");
     describe_counter!(FLUSHED_BYTES, Unit::Bytes, "Bytes of those segments' objects.");
@@ -119,10 +147,11 @@ pub fn connection_closed() {
     gauge!(CONNECTIONS).decrement(1.0);
 }
 
-/// Counts one S3 request.
-pub fn s3_request(operation: &'static str, succeeded: bool) {
+/// Counts one S3 request, its retries included.
+pub fn s3_request(operation: &'static str, succeeded: bool, took: Duration) {
     let outcome = if succeeded { "ok" } else { "error" };
     counter!(S3_REQUESTS, "operation" => operation, "outcome" => outcome).increment(1);
+    histogram!(S3_SECONDS, "operation" => operation).record(took);
 }
 
 /// Counts segments that became cold.
@@ -143,14 +172,61 @@ pub fn flush_failed() {
     counter!(FLUSH_FAILURES).increment(1);
 }
 
+/// Shows how many requests wait for the writer.
+pub fn append_queue(requests: usize) {
+    gauge!(APPEND_QUEUE).set(requests as f64);
+}
+
+/// Counts the time of one segment.
+pub fn segment_written(took: Duration) {
+    histogram!(FLUSH_SECONDS).record(took);
+}
+
+/// Shows when a manifest was committed.
+pub fn manifest_committed(now_ms: i64) {
+    gauge!(FLUSHED_AT).set(now_ms as f64 / 1000.0);
+}
+
+/// Shows RocksDB's own numbers, in the order of [`ENGINE`].
+pub fn engine(values: &[u64]) {
+    for ((name, _), value) in ENGINE.into_iter().zip(values) {
+        gauge!(name).set(*value as f64);
+    }
+}
+
+/// Shows a consumer group's lag in one table.
+pub fn consumer_lag(group: &str, table: &str, events: u64) {
+    gauge!(CONSUMER_LAG, "group" => group.to_owned(), "table" => table.to_owned()).set(events as f64);
+}
+
 /// Counts evicted events.
 pub fn evicted(events: u64) {
     counter!(EVICTED).increment(events);
 }
 
-/// Shows what hot holds.
-pub fn hot(bytes: u64, unflushed_bytes: u64, unflushed_events: u64) {
-    gauge!(HOT_BYTES).set(bytes as f64);
-    gauge!(UNFLUSHED_BYTES).set(unflushed_bytes as f64);
-    gauge!(UNFLUSHED_EVENTS).set(unflushed_events as f64);
+/// What the store holds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Held {
+    /// Tables.
+    pub tables: u64,
+    /// Stored bytes of the events in hot.
+    pub bytes: u64,
+    /// Stored bytes of those that are in hot alone.
+    pub unflushed_bytes: u64,
+    /// How many are in hot alone.
+    pub unflushed_events: u64,
+    /// How long the oldest of them has waited.
+    pub unflushed_for: Duration,
+    /// Offsets declared lost.
+    pub lost: u64,
+}
+
+/// Shows what the store holds.
+pub fn held(held: Held) {
+    gauge!(TABLES).set(held.tables as f64);
+    gauge!(HOT_BYTES).set(held.bytes as f64);
+    gauge!(UNFLUSHED_BYTES).set(held.unflushed_bytes as f64);
+    gauge!(UNFLUSHED_EVENTS).set(held.unflushed_events as f64);
+    gauge!(UNFLUSHED_AGE).set(held.unflushed_for.as_secs_f64());
+    gauge!(LOST_OFFSETS).set(held.lost as f64);
 }

@@ -65,6 +65,9 @@ codes! {
     BadJson "bad_json" BAD_REQUEST
         "The body, or a line of it, is not JSON of the right form: a syntax error, an unknown or missing field, something behind its end."
         "`detail` has the place; in a stream `line` has the line."
+    BadLogLevel "bad_log_level" BAD_REQUEST
+        "The level is neither one of `error`, `warn`, `info`, `debug`, `trace`, `off`, nor a list of filters."
+        "Send a level, or filters such as `zombi=debug,info`."
     BadProtobuf "bad_protobuf" BAD_REQUEST
         "The body is not the protobuf message that the path takes."
         "Use the messages of `proto/zombi/v1/event.proto`."

@@ -11,7 +11,7 @@ use prost::Message;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use super::{code::Code, error::Problem, limits::Limits};
+use super::{code::Code, error::Problem, limits::Limits, trace::TRACEPARENT};
 use crate::{
     contracts::{
         clock::{MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS, TimestampMs},
@@ -161,6 +161,8 @@ pub struct Intake<'a> {
     pub limits: &'a Limits,
     /// The server's clock.
     pub now_ms: TimestampMs,
+    /// The trace that the request belongs to: events keep it, so that a consumer can continue it.
+    pub traceparent: Option<&'a str>,
 }
 
 /// A record as JSON sends it.
@@ -283,10 +285,13 @@ impl Intake<'_> {
         if idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > key_limit) {
             return Err(Problem::new(Code::IdempotencyKeyOutOfRange, format!("idempotency_key must have 1 to {key_limit} bytes")));
         }
-        let event = Event { payload, timestamp_ms, appended_ms: self.now_ms, idempotency_key, headers };
+        let mut event = Event { payload, timestamp_ms, appended_ms: self.now_ms, idempotency_key, headers };
         let (size, limit) = (event.size(), self.limits.record_bytes);
         if size > limit {
             return Err(Problem::new(Code::RecordTooLarge, format!("the record has {size} bytes, limits.record_bytes is {limit}")));
+        }
+        if let Some(traceparent) = self.traceparent {
+            event.headers.entry(TRACEPARENT.to_owned()).or_insert_with(|| traceparent.to_owned());
         }
         Ok((partition, event))
     }

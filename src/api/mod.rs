@@ -8,9 +8,11 @@ pub mod extract;
 pub mod handlers;
 pub mod limits;
 pub mod memory;
+pub mod observe;
 pub mod schema;
 pub mod state;
 pub mod stats;
+pub mod trace;
 
 use std::{any::Any, sync::Arc};
 
@@ -74,7 +76,7 @@ pub fn description() -> utoipa::openapi::OpenApi {
 /// The routes of the main port.
 pub fn router(state: AppState) -> Router {
     let (ops, stats, limits) = (state.ops.clone(), Arc::clone(&state.stats), Arc::clone(&state.limits));
-    let head_bytes = limits.header_bytes;
+    let (head_bytes, exports) = (limits.header_bytes, state.exports_traces);
     let (data, _) = described().split_for_parts();
     let (probes, _) = probes().split_for_parts();
     let pages = SwaggerUi::new("/docs").url("/openapi.json", description());
@@ -85,13 +87,14 @@ pub fn router(state: AppState) -> Router {
         .merge(probes.with_state(ops))
         .route("/docs/errors", get(docs::errors))
         .merge(pages);
-    layers(data, head_bytes, Some(stats))
+    layers(data, head_bytes, exports, Some(stats))
 }
 
 /// The routes of the admin port: served from before the store opens.
 pub fn admin_router(ops: OpsState, head_bytes: usize) -> Router {
     let (probes, _) = probes().split_for_parts();
-    layers(probes.route("/flush", post(ops::flush_admin)).with_state(ops), head_bytes, None)
+    let admin = probes.route("/flush", post(ops::flush_admin)).route("/log/level", get(ops::log_level).put(ops::set_log_level));
+    layers(admin.with_state(ops), head_bytes, false, None)
 }
 
 fn probes() -> OpenApiRouter<OpsState> {
@@ -105,13 +108,14 @@ fn probes() -> OpenApiRouter<OpsState> {
 }
 
 /// What every route gets: panics become answers, errors become problems, requests are counted.
-fn layers(router: Router, head_bytes: usize, stats: Option<Arc<Stats>>) -> Router {
+fn layers(router: Router, head_bytes: usize, exports_traces: bool, stats: Option<Arc<Stats>>) -> Router {
     router
         .fallback(|| async { StatusCode::NOT_FOUND })
         .layer(DefaultBodyLimit::disable()) // `body` has limits of its own, for streams too
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(head_bytes, bound_head))
         .layer(middleware::from_fn(body::discard_refused))
+        .layer(middleware::from_fn_with_state(exports_traces, trace::trace))
         .layer(middleware::from_fn(error::finish))
         .layer(middleware::from_fn_with_state(stats, count))
 }
@@ -186,7 +190,7 @@ mod tests {
         async fn broken() {
             panic!("on purpose")
         }
-        let router = layers(Router::new().route("/tables/{table}", post(broken)), 8192, None);
+        let router = layers(Router::new().route("/tables/{table}", post(broken)), 8192, false, None);
         let request = Request::post("/tables/t").header("x-request-id", "mine").body(Body::empty()).unwrap();
         let response = router.oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);

@@ -6,12 +6,13 @@ use std::sync::{
 };
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{limits::Limits, stats::Stats};
+use super::{limits::Limits, observe::Observed, stats::Stats};
 use crate::{
-    contracts::{clock::Clock, consumers::ConsumerStorage, flusher::Flush, storage::HotStorage},
+    contracts::{clock::Clock, consumers::ConsumerStorage, flusher::Flush, heartbeat::Heartbeat, storage::HotStorage},
     reader::TieredReader,
 };
 
@@ -27,19 +28,57 @@ pub enum Phase {
     Draining = 2,
 }
 
-/// The phase, shared by all who report it.
+/// The phase, shared by all who report it, and what is being done before the store is open.
 #[derive(Debug, Default)]
-pub struct Lifecycle(AtomicU8);
+pub struct Lifecycle {
+    phase: AtomicU8,
+    note: Mutex<&'static str>,
+}
+
+/// What is logged: a level, or filters by target.
+pub trait LogLevel: Send + Sync {
+    /// The level now.
+    fn get(&self) -> String;
+
+    /// Another level, from now on.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn set(&self, level: &str) -> Result<(), String>;
+}
+
+/// Signs of life of what liveness is about.
+#[derive(Debug, Clone, Default)]
+pub struct Heartbeats {
+    /// Of the volume's writer.
+    pub writer: Arc<Heartbeat>,
+    /// Of the flusher.
+    pub flusher: Arc<Heartbeat>,
+}
 
 impl Lifecycle {
     /// Enters a phase; phases only go forward.
     pub fn enter(&self, phase: Phase) {
-        self.0.fetch_max(phase as u8, Ordering::SeqCst);
+        self.phase.fetch_max(phase as u8, Ordering::SeqCst);
+    }
+
+    /// Says what is being done, for whoever watches a long start.
+    pub fn note(&self, what: &'static str) {
+        *self.note.lock() = what;
+    }
+
+    /// The phase in words, or what is being done.
+    pub fn says(&self) -> &'static str {
+        match self.phase() {
+            Phase::Starting => *self.note.lock(),
+            Phase::Ready => "ready",
+            Phase::Draining => "draining",
+        }
     }
 
     /// The phase now.
     pub fn phase(&self) -> Phase {
-        match self.0.load(Ordering::SeqCst) {
+        match self.phase.load(Ordering::SeqCst) {
             0 => Phase::Starting,
             1 => Phase::Ready,
             _ => Phase::Draining,
@@ -56,8 +95,12 @@ pub struct OpsState {
     pub prometheus: PrometheusHandle,
     /// Flushes on request, once the store is open; empty for good without a bucket.
     pub flush: Arc<OnceLock<Arc<dyn Flush>>>,
-    /// The hot tier, once it is open.
-    pub hot: Arc<OnceLock<Arc<dyn HotStorage>>>,
+    /// The store, once it is open.
+    pub store: Arc<OnceLock<Observed>>,
+    /// What liveness is about.
+    pub heartbeats: Heartbeats,
+    /// Changes what is logged.
+    pub log_level: Arc<dyn LogLevel>,
 }
 
 /// What the main port's handlers work with.
@@ -75,6 +118,8 @@ pub struct AppState {
     pub clock: Arc<dyn Clock>,
     /// What one request may ask for.
     pub limits: Arc<Limits>,
+    /// Whether traces go to a collector.
+    pub exports_traces: bool,
     /// Whether an answer means synced (201) or only written (202).
     pub is_synced: bool,
     /// What `/stats` shows.

@@ -7,7 +7,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::sources::{BadConfig, Setting};
+pub use self::sources::{BadConfig, Setting, wants_traces};
 use crate::api::limits::Limits;
 
 /// When a write is answered.

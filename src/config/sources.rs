@@ -107,6 +107,20 @@ impl Config {
     }
 }
 
+/// Whether the standard `OTEL_*` names ask for traces: a collector is named, and nothing says no.
+pub fn wants_traces(environment: impl IntoIterator<Item = (String, String)>) -> bool {
+    let (mut is_named, mut is_refused) = (false, false);
+    for (name, value) in environment {
+        match name.as_str() {
+            "OTEL_EXPORTER_OTLP_ENDPOINT" | "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" => is_named |= !value.is_empty(),
+            "OTEL_SDK_DISABLED" => is_refused |= value.eq_ignore_ascii_case("true"),
+            "OTEL_TRACES_EXPORTER" => is_refused |= value == "none",
+            _ => {}
+        }
+    }
+    is_named && !is_refused
+}
+
 fn service_link_hint(name: &str, value: &str) -> &'static str {
     let linked = value.starts_with("tcp://") || name.starts_with("ZOMBI_PORT_") || name.starts_with("ZOMBI_SERVICE_");
     if linked {
@@ -229,6 +243,15 @@ mod tests {
             let text = error(None, &[(name, value)], &[]);
             assert!(text.contains(name) && text.contains("enableServiceLinks"), "{text}");
         }
+    }
+
+    #[test]
+    fn traces_are_wanted_where_a_collector_is_named() {
+        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
+        assert!(wants_traces(env(&[endpoint])));
+        assert!(!wants_traces(env(&[])));
+        assert!(!wants_traces(env(&[endpoint, ("OTEL_SDK_DISABLED", "true")])));
+        assert!(!wants_traces(env(&[endpoint, ("OTEL_TRACES_EXPORTER", "none")])));
     }
 
     #[test]

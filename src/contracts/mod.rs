@@ -8,6 +8,7 @@ pub mod consumers;
 pub mod error;
 pub mod event;
 pub mod flusher;
+pub mod heartbeat;
 pub mod name;
 pub mod payload;
 pub mod sequence;

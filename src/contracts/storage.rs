@@ -192,6 +192,9 @@ pub trait HotStorage: Send + Sync {
     /// Changes its value whenever an append has become readable.
     fn appends(&self) -> watch::Receiver<u64>;
 
+    /// The engine's own numbers, for metrics; what they are is the engine's to say. Empty if it has none.
+    fn engine_numbers(&self) -> Vec<u64>;
+
     /// Changes its value whenever something has changed that manifests carry beside segments: consumer offsets, starts of
     /// partitions, settings and ends of tables.
     fn changes(&self) -> u64;

@@ -34,6 +34,7 @@ use crate::{
         cold_storage::{ColdCommit, ColdStorage},
         consumers::ConsumerStorage,
         error::{StorageError, Tier},
+        heartbeat::Heartbeat,
         name::Partition,
         sequence::Offset,
         storage::{HotRetention, HotStorage},
@@ -82,6 +83,8 @@ pub struct Tiers {
     pub cold: Arc<dyn ColdStorage>,
     /// Tells when retention ends.
     pub clock: Arc<dyn Clock>,
+    /// Its sign of life.
+    pub heartbeat: Arc<Heartbeat>,
 }
 
 type Outcome = (Partition, Result<Written, StorageError>);
@@ -164,8 +167,10 @@ impl Flusher {
                 Ok(())
             }
         };
+        self.tiers.heartbeat.works();
         self.answer();
         self.begin();
+        self.tiers.heartbeat.waits();
         self.watch().await?;
         committed.and(done)
     }
@@ -221,6 +226,7 @@ impl Flusher {
                 self.retry_changes = Instant::now() + RETRY_CHANGES;
                 return Err(error);
             }
+            metrics::manifest_committed(self.tiers.clock.now_ms());
             crash::point("flush-committed");
             self.committed_changes = Some(changes);
             self.watched = Instant::now();
@@ -309,7 +315,9 @@ impl Flusher {
             else {
                 return (partition, Err(StorageError::Closed));
             };
+            let started = Instant::now();
             let written = partition::write(tiers.hot.as_ref(), tiers.cold.as_ref(), options, task).await;
+            metrics::segment_written(started.elapsed());
             (partition, written)
         }
     }

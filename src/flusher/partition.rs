@@ -44,6 +44,7 @@ pub struct Written {
 ///
 /// # Errors
 /// Those of the tiers; the task can be tried again, and then writes the same bytes under the same key.
+#[tracing::instrument(name = "flush_segment", level = "debug", skip_all, fields(partition = %task.partition))]
 pub async fn write(
     hot: &dyn HotStorage,
     cold: &dyn ColdStorage,

@@ -23,7 +23,8 @@ use tracing::{info, warn};
 use crate::{
     api::{
         self,
-        state::{AppState, Lifecycle, OpsState, Phase},
+        observe::Observed,
+        state::{AppState, Heartbeats, Lifecycle, OpsState, Phase},
         stats::Stats,
     },
     config::{Config, Durability},
@@ -48,6 +49,7 @@ use crate::{
         reserve::Reserver,
         upkeep::Upkeep,
     },
+    telemetry::Telemetry,
 };
 
 /// Why the server ended before it was told to.
@@ -86,7 +88,7 @@ struct Running {
 ///
 /// # Errors
 /// [`ServerError`] if it cannot start, or must stop because the disk failed or another writer took over.
-pub async fn run(config: Config) -> Result<(), ServerError> {
+pub async fn run(config: Config, telemetry: Telemetry, exports_traces: bool) -> Result<(), ServerError> {
     let mut signals = Signals::listen().map_err(|source| ServerError::Io { what: "cannot listen for signals".to_owned(), source })?;
     let prometheus = metrics::install()?;
     let stop_serving = CancellationToken::new();
@@ -95,7 +97,9 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
         lifecycle: Arc::new(Lifecycle::default()),
         prometheus: prometheus.clone(),
         flush: Arc::new(OnceLock::new()),
-        hot: Arc::new(OnceLock::new()),
+        store: Arc::new(OnceLock::new()),
+        heartbeats: Heartbeats::default(),
+        log_level: telemetry.level.clone(),
     };
     let net = NetOptions::from(&config.limits);
     let upkeep = task::spawn(async move {
@@ -117,7 +121,7 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
             info!(signal, "stopping before the store was open");
             return Ok(());
         }
-        opened = open(&config, ops.clone(), stop_serving.clone()) => opened?,
+        opened = open(&config, ops.clone(), stop_serving.clone(), exports_traces) => opened?,
     };
     let main = bind(&config, config.port, "main").await?;
     let drain = Duration::from_secs(config.shutdown.drain_secs);
@@ -129,6 +133,7 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     stop_admin.cancel();
     drop(admin.await);
     upkeep.abort();
+    telemetry.stop().await;
     result
 }
 
@@ -142,9 +147,15 @@ async fn bind(config: &Config, port: u16, name: &str) -> Result<TcpListener, Ser
 }
 
 /// Opens the volume and the bucket, compares them, and starts the writer and the flusher.
-async fn open(config: &Config, ops: OpsState, stopping: CancellationToken) -> Result<(AppState, Running), ServerError> {
+async fn open(
+    config: &Config,
+    ops: OpsState,
+    stopping: CancellationToken,
+    exports_traces: bool,
+) -> Result<(AppState, Running), ServerError> {
     let clock = SystemClock::shared();
     let opened = Instant::now();
+    ops.lifecycle.note("opening the volume");
     let (db, catalog) = open_volume(config, Arc::clone(&clock)).await?;
     info!(path = %config.data_dir.display(), volume = %db.store_id(), took_ms = opened.elapsed().as_millis() as u64, "volume opened");
 
@@ -157,7 +168,7 @@ async fn open(config: &Config, ops: OpsState, stopping: CancellationToken) -> Re
         Arc::clone(&disk),
         Arc::clone(&clock),
         Arc::clone(&fence),
-        config.limits.write_queue,
+        Arc::clone(&ops.heartbeats.writer),
         options::writer(config),
     )?;
     let writer = task::spawn_blocking(move || writer.run());
@@ -167,6 +178,7 @@ async fn open(config: &Config, ops: OpsState, stopping: CancellationToken) -> Re
     let stop_flusher = CancellationToken::new();
     let (mut flusher, mut flush, mut cold, mut s3_cold) = (None, None, None, None);
     if let Some(s3) = connect(config).await {
+        ops.lifecycle.note("opening the bucket, and recovering from it if need be");
         let (reserver, reserving) = Reserver::new(Arc::clone(&s3));
         rocks.reserve_with(reserver);
         task::spawn(reserving);
@@ -180,7 +192,13 @@ async fn open(config: &Config, ops: OpsState, stopping: CancellationToken) -> Re
             clock: Arc::clone(&clock),
         };
         let tier: Arc<dyn ColdStorage> = s3.clone();
-        let tiers = Tiers { hot: Arc::clone(&hot), consumers: Arc::clone(&consumers), cold: Arc::clone(&tier), clock: Arc::clone(&clock) };
+        let tiers = Tiers {
+            hot: Arc::clone(&hot),
+            consumers: Arc::clone(&consumers),
+            cold: Arc::clone(&tier),
+            clock: Arc::clone(&clock),
+            heartbeat: Arc::clone(&ops.heartbeats.flusher),
+        };
         let (runner, handle) = Flusher::new(tiers, options::flush(config));
         let handle = Arc::new(handle);
         flusher = Some(bucket::open(config.s3.clone(), recovery, runner, &handle, stop_flusher.clone()).await?);
@@ -193,14 +211,17 @@ async fn open(config: &Config, ops: OpsState, stopping: CancellationToken) -> Re
     }
     let upkeep = Upkeep { hot: Arc::clone(&hot), cold: s3_cold, clock: Arc::clone(&clock), options: options::upkeep(config) };
     let upkeep = task::spawn(upkeep.run(stop_flusher.clone()));
-    drop(ops.hot.set(Arc::clone(&hot)));
+    let reader = TieredReader::new(Arc::clone(&hot), cold.clone());
+    let observed = Observed { hot: Arc::clone(&hot), consumers: Arc::clone(&consumers), reader: reader.clone() };
+    drop(ops.store.set(observed));
     let state = AppState {
-        reader: TieredReader::new(Arc::clone(&hot), cold.clone()),
+        reader,
         hot: Arc::clone(&hot),
         consumers,
         flush: flush.clone().map(|handle| handle as Arc<dyn Flush>),
         clock,
         limits: Arc::new(config.limits.clone()),
+        exports_traces,
         is_synced: config.durability == Durability::Fsync,
         stats: Arc::new(Stats::default()),
         inflight: Arc::new(Semaphore::new(config.limits.inflight_bytes)),

@@ -31,6 +31,7 @@ pub(super) fn writer(config: &Config) -> WriterOptions {
         idempotency_window_ms: window_ms(config),
         hot_max_bytes: config.hot.max_bytes,
         max_tables: config.limits.tables,
+        queue_len: config.limits.write_queue,
     }
 }
 

@@ -17,7 +17,7 @@ use tower::ServiceExt;
 use zombi::{
     api::{
         self,
-        state::{Lifecycle, OpsState, Phase},
+        state::{Heartbeats, Lifecycle, LogLevel, OpsState, Phase},
     },
     config::Config,
 };
@@ -97,11 +97,25 @@ fn each(check: impl Fn(&str, Deployed)) {
     }
 }
 
+/// Logs that no probe touches.
+struct Unchanging;
+
+impl LogLevel for Unchanging {
+    fn get(&self) -> String {
+        "info".to_owned()
+    }
+
+    fn set(&self, _: &str) -> Result<(), String> {
+        Ok(())
+    }
+}
+
 async fn status(phase: Phase, action: &HTTPGetAction) -> u16 {
     let lifecycle = Arc::new(Lifecycle::default());
     lifecycle.enter(phase);
     let prometheus = PrometheusBuilder::new().build_recorder().handle();
-    let ops = OpsState { lifecycle, prometheus, flush: Arc::default(), hot: Arc::default() };
+    let (flush, store, heartbeats) = (Arc::default(), Arc::default(), Heartbeats::default());
+    let ops = OpsState { lifecycle, prometheus, flush, store, heartbeats, log_level: Arc::new(Unchanging) };
     let request = Request::get(action.path.as_deref().unwrap()).body(Body::empty()).unwrap();
     api::admin_router(ops, 65_536).oneshot(request).await.unwrap().status().as_u16()
 }

@@ -13,5 +13,6 @@ mod read;
 mod recovery;
 mod seed;
 mod shutdown;
+mod telemetry;
 mod tiers;
 mod write;

@@ -12,6 +12,7 @@ use crate::{
         extract::{self, Encoding, Intake, Params, Table},
         schema::{BulkToWrite, BulkWritten, ProblemShown, RecordToWrite, Written},
         state::AppState,
+        trace,
     },
     contracts::{sequence::Offset, storage::Appended},
 };
@@ -61,8 +62,9 @@ pub async fn write(
         return stream::write(&state, table, options, incoming).await;
     }
     let partition = extract::partition_header(&incoming.headers)?;
+    let traceparent = trace::traceparent(&incoming.headers);
     let (body, _reserved) = incoming.receive(&state.limits, &state.inflight).await?;
-    let intake = Intake { limits: &state.limits, now_ms: state.clock.now_ms() };
+    let intake = Intake { limits: &state.limits, now_ms: state.clock.now_ms(), traceparent: traceparent.as_deref() };
     let event = match encoding {
         Encoding::Protobuf => intake.protobuf_event(body, partition),
         _ => intake.json_record(&body),
@@ -112,8 +114,9 @@ pub async fn write_bulk(
         ));
     }
     let partition = extract::partition_header(&incoming.headers)?;
+    let traceparent = trace::traceparent(&incoming.headers);
     let (body, _reserved) = incoming.receive(&state.limits, &state.inflight).await?;
-    let intake = Intake { limits: &state.limits, now_ms: state.clock.now_ms() };
+    let intake = Intake { limits: &state.limits, now_ms: state.clock.now_ms(), traceparent: traceparent.as_deref() };
     let events = match encoding {
         Encoding::Protobuf => intake.protobuf_bulk(body, partition)?,
         _ => intake.json_bulk(&body)?,

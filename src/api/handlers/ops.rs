@@ -4,24 +4,28 @@ use std::collections::BTreeMap;
 
 use axum::{
     Json,
+    body::Bytes,
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
+use tracing::info;
 
 use super::tables;
 use crate::{
     api::{
         code::Code,
         error::Problem,
-        extract::{NoParams, Params, Table},
+        extract::{self, NoParams, Params, Table},
         schema::{Check, Flushed, Probe, ProblemShown, SegmentFlushed},
         state::{AppState, OpsState, Phase},
     },
     contracts::{
         error::StorageError,
         flusher::{Flush, FlushReport},
+        heartbeat::Heartbeat,
         name::{Partition, TableName},
         sequence::OffsetRange,
         storage::TableStatus,
@@ -40,8 +44,12 @@ use crate::{
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
-pub async fn livez(Params(NoParams {}): Params<NoParams>) -> Response {
-    probe(true, "process", "answers")
+pub async fn livez(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Response {
+    let check = |name, heartbeat: &Heartbeat| {
+        let detail = if heartbeat.is_alive() { "makes progress" } else { "has worked on the same thing for a minute" };
+        (name, heartbeat.is_alive(), detail)
+    };
+    probe(&[check("writer", &ops.heartbeats.writer), check("flusher", &ops.heartbeats.flusher)])
 }
 
 /// Tell whether requests should come: recovered, and not draining. Never about S3.
@@ -56,8 +64,7 @@ pub async fn livez(Params(NoParams {}): Params<NoParams>) -> Response {
     )
 )]
 pub async fn readyz(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Response {
-    let phase = ops.lifecycle.phase();
-    probe(phase == Phase::Ready, "lifecycle", phase_name(phase))
+    probe(&[("lifecycle", ops.lifecycle.phase() == Phase::Ready, ops.lifecycle.says())])
 }
 
 /// Tell whether recovery has ended.
@@ -72,22 +79,16 @@ pub async fn readyz(State(ops): State<OpsState>, Params(NoParams {}): Params<NoP
     )
 )]
 pub async fn startupz(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Response {
-    let phase = ops.lifecycle.phase();
-    probe(phase >= Phase::Ready, "recovery", phase_name(phase))
+    probe(&[("recovery", ops.lifecycle.phase() >= Phase::Ready, ops.lifecycle.says())])
 }
 
-fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Starting => "starting",
-        Phase::Ready => "ready",
-        Phase::Draining => "draining",
-    }
-}
-
-fn probe(passes: bool, name: &'static str, detail: &'static str) -> Response {
-    let (code, status) = if passes { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "unavailable") };
-    let body = Probe { status, checks: vec![Check { name, status, detail }] };
-    let mut response = (code, Json(body)).into_response();
+/// Answers a probe: what was looked at, whether it is as it should be, and more for people.
+fn probe(checks: &[(&'static str, bool, &'static str)]) -> Response {
+    let word = |passes: bool| if passes { "ok" } else { "unavailable" };
+    let passes = checks.iter().all(|(_, passes, _)| *passes);
+    let checks = checks.iter().map(|&(name, passes, detail)| Check { name, status: word(passes), detail }).collect();
+    let code = if passes { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut response = (code, Json(Probe { status: word(passes), checks })).into_response();
     if !passes {
         response.extensions_mut().insert(crate::api::error::Shaped); // a probe's 503 is an answer, not an error
     }
@@ -106,14 +107,8 @@ fn probe(passes: bool, name: &'static str, detail: &'static str) -> Response {
 )]
 pub async fn metrics(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Response {
     metrics::collect_process();
-    if let Some(hot) = ops.hot.get() {
-        let (mut bytes, mut unflushed_bytes, mut unflushed_events) = (0, 0, 0);
-        for status in hot.tables().iter().flat_map(|table| &table.partitions) {
-            bytes += status.hot_bytes;
-            unflushed_bytes += status.unflushed_bytes;
-            unflushed_events += status.marks.unflushed().len();
-        }
-        metrics::hot(bytes, unflushed_bytes, unflushed_events);
+    if let Some(store) = ops.store.get() {
+        store.show().await;
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], ops.prometheus.render()).into_response()
 }
@@ -178,6 +173,29 @@ pub async fn flush_table(
 /// `POST /flush` on the admin port.
 pub async fn flush_admin(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Result<Json<Flushed>, Problem> {
     flush_now(ops.flush.get().map(AsRef::as_ref), None).await
+}
+
+/// `GET /log/level` on the admin port.
+pub async fn log_level(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Json<Value> {
+    Json(json!({"level": ops.log_level.get()}))
+}
+
+/// `PUT /log/level` on the admin port: `{"level": "debug"}`, or filters such as `zombi=debug,info`.
+pub async fn set_log_level(
+    State(ops): State<OpsState>,
+    Params(NoParams {}): Params<NoParams>,
+    body: Bytes,
+) -> Result<Json<Value>, Problem> {
+    let LevelToSet { level } = extract::json(&body)?;
+    ops.log_level.set(&level).map_err(|error| Problem::new(Code::BadLogLevel, error))?;
+    info!(level, "log level changed");
+    Ok(Json(json!({"level": level})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LevelToSet {
+    level: String,
 }
 
 async fn flush_now(flush: Option<&dyn Flush>, table: Option<TableName>) -> Result<Json<Flushed>, Problem> {

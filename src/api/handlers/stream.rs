@@ -22,6 +22,7 @@ use crate::{
         memory::Reserved,
         schema::{Span, StreamWritten},
         state::AppState,
+        trace,
     },
     contracts::{
         event::Event,
@@ -48,6 +49,7 @@ struct Progress {
 /// Lines that were read and are not being committed yet.
 struct Lines<'a> {
     state: &'a AppState,
+    traceparent: Option<String>,
     /// What was read of a line whose end has not come.
     rest: BytesMut,
     /// How much of `rest` is known to hold no line's end.
@@ -64,7 +66,8 @@ type UnderWay<'a> = (u64, BoxFuture<'a, Result<Vec<Appended>, Problem>>);
 
 /// `POST /tables/{table}` with NDJSON.
 pub async fn write(state: &AppState, table: TableName, options: WriteOptions, incoming: Incoming) -> Result<Response, Problem> {
-    let mut lines = Lines { state, rest: BytesMut::new(), searched: 0, read: 0, good: 0, events: Vec::new(), bytes: 0 };
+    let traceparent = trace::traceparent(&incoming.headers);
+    let mut lines = Lines { state, traceparent, rest: BytesMut::new(), searched: 0, read: 0, good: 0, events: Vec::new(), bytes: 0 };
     let mut progress = Progress::default();
     let mut pieces = incoming.pieces(&state.limits);
     match run(&table, options, &mut pieces, &mut lines, &mut progress).await {
@@ -180,7 +183,7 @@ impl Lines<'_> {
     fn take_line(&mut self, line: &[u8]) -> Result<(), Problem> {
         self.read += 1;
         if !line.iter().all(u8::is_ascii_whitespace) {
-            let intake = Intake { limits: &self.state.limits, now_ms: self.state.clock.now_ms() };
+            let intake = Intake { limits: &self.state.limits, now_ms: self.state.clock.now_ms(), traceparent: self.traceparent.as_deref() };
             let (partition, event) = intake.json_record(line)?;
             self.bytes += event.size();
             self.events.push((partition, event));

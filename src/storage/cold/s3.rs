@@ -11,7 +11,7 @@ use aws_sdk_s3::{
     types::CreateBucketConfiguration,
 };
 use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     contracts::error::{StorageError, Tier},
@@ -121,10 +121,12 @@ impl Objects {
     ///
     /// # Errors
     /// `Unavailable`: it may be there all the same.
+    #[tracing::instrument(name = "s3_put", level = "debug", skip_all, fields(key))]
     pub async fn put(&self, key: &str, body: Bytes) -> Result<(), StorageError> {
         let request = self.client.put_object().bucket(&self.bucket).key(self.full(key)).body(ByteStream::from(body));
+        let started = Instant::now();
         let answer = request.send().await;
-        metrics::s3_request("put", answer.is_ok());
+        metrics::s3_request("put", answer.is_ok(), started.elapsed());
         answer.map(drop).map_err(|error| self.failed("put", key, error))
     }
 
@@ -132,13 +134,16 @@ impl Objects {
     ///
     /// # Errors
     /// `Unavailable`: it may have been created all the same.
+    #[tracing::instrument(name = "s3_create", level = "debug", skip_all, fields(key))]
     pub async fn create(&self, key: &str, body: Bytes) -> Result<Created, StorageError> {
         let request = self.client.put_object().bucket(&self.bucket).key(self.full(key)).if_none_match("*").body(ByteStream::from(body));
+        let started = Instant::now();
         let answer = request.send().await;
-        metrics::s3_request("create", answer.is_ok());
+        let is_settled = answer.is_ok() || answer.as_ref().is_err_and(is_there);
+        metrics::s3_request("create", is_settled, started.elapsed());
         match answer {
             Ok(_) => Ok(Created::Yes),
-            Err(error) if error.code() == Some("PreconditionFailed") || status(&error) == Some(412) => Ok(Created::Exists),
+            Err(error) if is_there(&error) => Ok(Created::Exists),
             Err(error) => Err(self.failed("create", key, error)),
         }
     }
@@ -168,16 +173,18 @@ impl Objects {
         Ok(body)
     }
 
+    #[tracing::instrument(name = "s3_get", level = "debug", skip_all, fields(key))]
     async fn get_bytes(&self, key: &str, range: Option<String>) -> Result<Option<Bytes>, StorageError> {
         let request = self.client.get_object().bucket(&self.bucket).key(self.full(key)).set_range(range);
+        let started = Instant::now();
         let answer = match request.send().await {
             Err(error) if error.code() == Some("NoSuchKey") => {
-                metrics::s3_request("get", true);
+                metrics::s3_request("get", true, started.elapsed());
                 return Ok(None);
             }
             answer => answer,
         };
-        metrics::s3_request("get", answer.is_ok());
+        metrics::s3_request("get", answer.is_ok(), started.elapsed());
         let body = answer.map_err(|error| self.failed("get", key, error))?.body;
         // The client's own timeout ends with the answer's head.
         let bytes = match timeout(self.body_timeout, body.collect()).await {
@@ -192,6 +199,7 @@ impl Objects {
     ///
     /// # Errors
     /// `Unavailable`.
+    #[tracing::instrument(name = "s3_list", level = "debug", skip_all, fields(below))]
     pub async fn list(&self, below: &str, start_after: Option<&str>) -> Result<Vec<String>, StorageError> {
         let request = self
             .client
@@ -201,9 +209,11 @@ impl Objects {
             .set_start_after(start_after.map(|key| self.full(key)));
         let mut pages = request.into_paginator().send();
         let mut keys = Vec::new();
+        let mut started = Instant::now();
         while let Some(page) = pages.next().await {
-            metrics::s3_request("list", page.is_ok());
+            metrics::s3_request("list", page.is_ok(), started.elapsed());
             let page = page.map_err(|error| self.failed("list", below, error))?;
+            started = Instant::now();
             keys.extend(page.contents().iter().filter_map(|object| Some(object.key()?.strip_prefix(&self.prefix)?.to_owned())));
         }
         Ok(keys)
@@ -213,9 +223,11 @@ impl Objects {
     ///
     /// # Errors
     /// `Unavailable`: it may be gone all the same.
+    #[tracing::instrument(name = "s3_delete", level = "debug", skip_all, fields(key))]
     pub async fn delete(&self, key: &str) -> Result<(), StorageError> {
+        let started = Instant::now();
         let answer = self.client.delete_object().bucket(&self.bucket).key(self.full(key)).send().await;
-        metrics::s3_request("delete", answer.is_ok());
+        metrics::s3_request("delete", answer.is_ok(), started.elapsed());
         answer.map(drop).map_err(|error| self.failed("delete", key, error))
     }
 
@@ -246,6 +258,11 @@ impl Objects {
     }
 }
 
-fn status<E>(error: &SdkError<E>) -> Option<u16> {
-    error.raw_response().map(|response| response.status().as_u16())
+/// Whether a create-only put was refused because an object stands there.
+fn is_there<E>(error: &SdkError<E>) -> bool
+where
+    E: ProvideErrorMetadata,
+{
+    let status = error.raw_response().map(|response| response.status().as_u16());
+    error.code() == Some("PreconditionFailed") || status == Some(412)
 }

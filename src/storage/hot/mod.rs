@@ -44,6 +44,7 @@ use crate::{
         consumers::{Commit, ConsumerStorage},
         error::{Overload, StorageError, Tier},
         event::Event,
+        heartbeat::Heartbeat,
         name::{GroupName, Partition, PartitionNumber, TableName},
         sequence::Offset,
         storage::{
@@ -76,12 +77,12 @@ impl RocksHot {
         disk: Arc<Disk>,
         clock: Arc<dyn Clock>,
         fence: Arc<Fence>,
-        queue_len: usize,
+        heartbeat: Arc<Heartbeat>,
         options: WriterOptions,
     ) -> Result<(Arc<Self>, Writer), StorageError> {
-        let (requests, receiver) = mpsc::channel(queue_len);
+        let (requests, receiver) = mpsc::channel(options.queue_len);
         let (sender, appends) = watch::channel(0);
-        let writer = Writer::new(Arc::clone(&db), Arc::clone(&catalog), clock, options, fence, receiver, sender)?;
+        let writer = Writer::new(Arc::clone(&db), Arc::clone(&catalog), clock, options, (fence, heartbeat), receiver, sender)?;
         let (changes, reserver) = (AtomicU64::new(0), OnceLock::new());
         Ok((Arc::new(Self { db, catalog, disk, writer: requests, appends, changes, reserver }), writer))
     }
@@ -163,6 +164,7 @@ type Reply<T> = oneshot::Sender<Result<T, StorageError>>;
 
 #[async_trait]
 impl HotStorage for RocksHot {
+    #[tracing::instrument(level = "debug", skip_all, fields(table = %append.table, events = append.events.len() as i64))]
     async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError> {
         if self.disk.is_full() {
             return Err(StorageError::Overloaded { reason: Overload::DiskFull, retry_after: Duration::from_secs(5) });
@@ -222,6 +224,10 @@ impl HotStorage for RocksHot {
 
     fn appends(&self) -> watch::Receiver<u64> {
         self.appends.clone()
+    }
+
+    fn engine_numbers(&self) -> Vec<u64> {
+        self.db.numbers()
     }
 
     fn changes(&self) -> u64 {
@@ -309,8 +315,8 @@ mod tests {
             let clock = SystemClock::shared();
             let (db, catalog) = Db::open(&options, Arc::clone(&clock)).unwrap();
             let disk = Arc::new(Disk::new(directory.path(), Reserve { bytes: 0, percent: 0 }).unwrap());
-            let options = WriterOptions { sync: true, idempotency_window_ms: 1000, hot_max_bytes: 1 << 30, max_tables: 2 };
-            let (hot, writer) = RocksHot::new(db, catalog, disk, clock, Arc::default(), 16, options).unwrap();
+            let options = WriterOptions { sync: true, idempotency_window_ms: 1000, hot_max_bytes: 1 << 30, max_tables: 2, queue_len: 16 };
+            let (hot, writer) = RocksHot::new(db, catalog, disk, clock, Arc::default(), Arc::default(), options).unwrap();
             Self { hot, writer: thread::spawn(move || writer.run()) }
         }
 

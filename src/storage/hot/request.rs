@@ -25,6 +25,8 @@ pub struct WriterOptions {
     pub hot_max_bytes: u64,
     /// Tables there may be.
     pub max_tables: usize,
+    /// Requests that may wait.
+    pub queue_len: usize,
 }
 
 /// An event whose stored form is ready.

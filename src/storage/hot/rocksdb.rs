@@ -134,6 +134,16 @@ impl Db {
         }
     }
 
+    /// RocksDB's own numbers, in the order in which `metrics` shows them; 0 for what it does not know.
+    pub fn numbers(&self) -> Vec<u64> {
+        let of_database = ["rocksdb.is-write-stopped", "rocksdb.actual-delayed-write-rate"];
+        let of_families = ["rocksdb.estimate-pending-compaction-bytes", "rocksdb.cur-size-all-mem-tables", "rocksdb.total-sst-files-size"];
+        let whole = of_database.into_iter().map(|name| self.db.property_int_value(name).ok().flatten().unwrap_or(0));
+        let family = |family: &str, name: &str| self.db.property_int_value_cf(self.family(family), name).ok().flatten().unwrap_or(0);
+        let summed = of_families.into_iter().map(|name| cf::ALL.into_iter().map(|one| family(one, name)).sum());
+        whole.chain(summed).collect()
+    }
+
     /// Writes out what is in memory, so that the next start need not replay the log.
     ///
     /// # Errors

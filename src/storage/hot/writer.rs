@@ -16,7 +16,7 @@ use super::{
     rocksdb::Db,
 };
 use crate::{
-    contracts::{clock::Clock, error::StorageError},
+    contracts::{clock::Clock, error::StorageError, heartbeat::Heartbeat},
     metrics,
     storage::fence::Fence,
 };
@@ -31,6 +31,7 @@ pub struct Writer {
     /// Orders the flushed runs: the first number not yet used.
     next_run: u64,
     fence: Arc<Fence>,
+    heartbeat: Arc<Heartbeat>,
     requests: mpsc::Receiver<Request>,
     appends: watch::Sender<u64>,
 }
@@ -45,12 +46,12 @@ impl Writer {
         catalog: Arc<Catalog>,
         clock: Arc<dyn Clock>,
         options: WriterOptions,
-        fence: Arc<Fence>,
+        (fence, heartbeat): (Arc<Fence>, Arc<Heartbeat>),
         requests: mpsc::Receiver<Request>,
         appends: watch::Sender<u64>,
     ) -> Result<Self, StorageError> {
         let next_run = db.last_flushed_run()?.map_or(0, |run| run + 1);
-        Ok(Self { volume: Volume { db, catalog, clock, options }, next_run, fence, requests, appends })
+        Ok(Self { volume: Volume { db, catalog, clock, options }, next_run, fence, heartbeat, requests, appends })
     }
 
     /// Serves requests until every sender is gone.
@@ -58,7 +59,10 @@ impl Writer {
     /// # Errors
     /// `OutcomeUnknown` after a failed write: the process must exit.
     pub fn run(mut self) -> Result<(), StorageError> {
-        while let Some(first) = self.requests.blocking_recv() {
+        loop {
+            self.heartbeat.waits();
+            let Some(first) = self.requests.blocking_recv() else { return Ok(()) };
+            self.heartbeat.works();
             let started = Instant::now();
             let mut bytes = first.bytes();
             let mut group = Group::new(&self.volume, self.next_run, started);
@@ -79,6 +83,7 @@ impl Writer {
                 staged.acks.into_iter().for_each(|ack| ack.send(Ok(())));
                 continue;
             }
+            self.heartbeat.waits(); // for the disk
             if let Err(source) = self.volume.db.write(staged.batch, self.volume.options.sync) {
                 let failed = StorageError::outcome_unknown(source);
                 staged.acks.into_iter().for_each(|ack| ack.send(Err(failed.clone())));
@@ -95,7 +100,7 @@ impl Writer {
                 self.volume.db.delete_files(&from, &to);
             }
             metrics::append_group(requests, bytes, started.elapsed());
+            metrics::append_queue(self.requests.len());
         }
-        Ok(())
     }
 }

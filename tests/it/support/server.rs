@@ -31,6 +31,8 @@ pub struct TestServer {
     pub s3: Option<Arc<S3Server>>,
     pub client: Client,
     settings: Vec<(String, String)>,
+    /// More of the process's environment.
+    pub environment: Vec<(String, String)>,
     running: Option<Running>,
 }
 
@@ -80,7 +82,7 @@ impl TestServer {
     fn new(s3: Option<Arc<S3Server>>, settings: &[(&str, &str)]) -> Self {
         let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let client = Client::builder().pool_idle_timeout(Duration::from_secs(5)).timeout(PATIENCE).build().unwrap();
-        Self { volume: Arc::new(TempDir::new().unwrap()), s3, client, settings, running: None }
+        Self { volume: Arc::new(TempDir::new().unwrap()), s3, client, settings, environment: Vec::new(), running: None }
     }
 
     /// Starts the process and waits until it is ready.
@@ -171,6 +173,7 @@ impl TestServer {
             command.args(["--set", &format!("s3.bucket={BUCKET}"), "--set", "s3.create_bucket=true"]);
             command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         for (key, value) in &self.settings {
             command.arg("--set").arg(format!("{key}={value}"));
         }

@@ -1,0 +1,79 @@
+//! What is looked up when metrics are asked for, as it is nobody's to count: sizes, ages, lags.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use crate::{
+    contracts::{
+        consumers::ConsumerStorage,
+        name::{GroupName, Partition, TableName},
+        sequence::{Offset, OffsetRange},
+        storage::{HotStorage, TableStatus},
+    },
+    metrics::{self, Held},
+    reader::TieredReader,
+};
+
+/// Consumer lags that are shown at most, the largest ones: names of groups are the clients' to choose.
+const MAX_LAGS: usize = 200;
+
+/// The open store.
+pub struct Observed {
+    /// Tables and sizes.
+    pub hot: Arc<dyn HotStorage>,
+    /// Committed offsets.
+    pub consumers: Arc<dyn ConsumerStorage>,
+    /// Lost ranges.
+    pub reader: TieredReader,
+}
+
+impl Observed {
+    /// Brings the metrics up to date.
+    pub async fn show(&self) {
+        let tables = self.hot.tables();
+        metrics::held(self.held(&tables));
+        metrics::engine(&self.hot.engine_numbers());
+        for ((group, table), lag) in self.lags(&tables).await {
+            metrics::consumer_lag(group.as_str(), table.as_str(), lag);
+        }
+    }
+
+    fn held(&self, tables: &[TableStatus]) -> Held {
+        let mut held = Held { tables: tables.len() as u64, ..Held::default() };
+        for table in tables {
+            for status in &table.partitions {
+                let partition = Partition::new(table.name.clone(), status.number);
+                held.bytes += status.hot_bytes;
+                held.unflushed_bytes += status.unflushed_bytes;
+                held.unflushed_events += status.marks.unflushed().len();
+                held.unflushed_for = held.unflushed_for.max(status.unflushed_for.unwrap_or(Duration::ZERO));
+                let kept = OffsetRange::new(status.marks.start, status.marks.next);
+                held.lost += self.reader.lost(&partition, kept).iter().map(OffsetRange::len).sum::<u64>();
+            }
+        }
+        held
+    }
+
+    /// By group and table, the largest first; none if they cannot be read.
+    async fn lags(&self, tables: &[TableStatus]) -> Vec<((GroupName, TableName), u64)> {
+        let each = |table: &TableStatus| {
+            let next = |status: &crate::contracts::storage::PartitionStatus| {
+                (Partition::new(table.name.clone(), status.number), status.marks.next)
+            };
+            table.partitions.iter().map(next).collect::<Vec<_>>()
+        };
+        let ends: BTreeMap<Partition, Offset> = tables.iter().flat_map(each).collect();
+        let mut lags: BTreeMap<(GroupName, TableName), u64> = BTreeMap::new();
+        for group in self.consumers.groups().await.unwrap_or_default() {
+            for (partition, offset) in self.consumers.offsets(&group).await.unwrap_or_default() {
+                let end = ends.get(&partition).copied().unwrap_or(offset).max(offset);
+                let left = OffsetRange::new(offset, end);
+                let lost: u64 = self.reader.lost(&partition, left).iter().map(OffsetRange::len).sum();
+                *lags.entry((group.clone(), partition.table)).or_default() += left.len() - lost;
+            }
+        }
+        let mut lags: Vec<_> = lags.into_iter().collect();
+        lags.sort_by_key(|(_, lag)| std::cmp::Reverse(*lag));
+        lags.truncate(MAX_LAGS);
+        lags
+    }
+}

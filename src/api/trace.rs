@@ -1,0 +1,51 @@
+//! W3C trace context: a request's span continues the client's trace, and its `traceparent` is stored with what it writes.
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::HeaderMap,
+    middleware::Next,
+    response::Response,
+};
+use opentelemetry::{propagation::TextMapPropagator, trace::TraceContextExt};
+use opentelemetry_http::HeaderExtractor;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tracing::{Instrument, field, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+/// The header, and the name under which it is stored with an event.
+pub const TRACEPARENT: &str = "traceparent";
+
+/// The request's `traceparent`, if it is one.
+pub fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(TRACEPARENT)?.to_str().ok()?;
+    let context = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
+    context.span().span_context().is_valid().then(|| text.to_owned())
+}
+
+/// Middleware: a span for every request that belongs to a trace, or for all if traces are exported.
+pub async fn trace(State(exports): State<bool>, request: Request, next: Next) -> Response {
+    if !exports && !request.headers().contains_key(TRACEPARENT) {
+        return next.run(request).await;
+    }
+    let parent = TraceContextPropagator::new().extract(&HeaderExtractor(request.headers()));
+    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
+    let span = info_span!(
+        "request",
+        otel.name = format!("{} {route}", request.method()),
+        otel.kind = "server",
+        http.request.method = %request.method(),
+        http.route = route,
+        http.response.status_code = field::Empty,
+        trace_id = field::Empty,
+    );
+    let mut trace_id = parent.span().span_context().trace_id();
+    if exports {
+        // It fails only where no layer exports, and then there is nothing to continue.
+        let _ = span.set_parent(parent);
+        trace_id = span.context().span().span_context().trace_id();
+    }
+    span.record("trace_id", field::display(trace_id));
+    let response = next.run(request).instrument(span.clone()).await;
+    span.record("http.response.status_code", i64::from(response.status().as_u16()));
+    response
+}

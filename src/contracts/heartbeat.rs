@@ -1,0 +1,65 @@
+//! Whether a part makes progress: it says when it works and when it waits. Waiting, for requests, for the disk or for S3, is
+//! nobody's fault that a restart would mend; working on one thing for ever is.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+/// Longer than any single piece of work takes.
+const STUCK: Duration = Duration::from_secs(60);
+
+/// One part's sign of life.
+#[derive(Debug)]
+pub struct Heartbeat {
+    started: Instant,
+    /// Milliseconds from `started` to when it began to work, and 1; 0 while it waits.
+    working_since: AtomicU64,
+}
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self { started: Instant::now(), working_since: AtomicU64::new(0) }
+    }
+}
+
+impl Heartbeat {
+    /// It has something to do, from now on.
+    pub fn works(&self) {
+        self.working_since.store(self.now_ms() + 1, Relaxed);
+    }
+
+    /// It waits for something.
+    pub fn waits(&self) {
+        self.working_since.store(0, Relaxed);
+    }
+
+    /// Whether it waits, or has not worked on the same thing for too long.
+    pub fn is_alive(&self) -> bool {
+        match self.working_since.load(Relaxed) {
+            0 => true,
+            since => self.now_ms().saturating_sub(since - 1) < u64::try_from(STUCK.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_is_no_fault_and_working_for_ever_is() {
+        let heartbeat = Heartbeat { started: Instant::now() - Duration::from_secs(100), working_since: AtomicU64::new(0) };
+        assert!(heartbeat.is_alive());
+        heartbeat.works();
+        assert!(heartbeat.is_alive());
+        heartbeat.working_since.store(1, Relaxed);
+        assert!(!heartbeat.is_alive());
+        heartbeat.waits();
+        assert!(heartbeat.is_alive());
+    }
+}
