@@ -61,6 +61,25 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Full(APPEND_GROUP_BYTES.to_owned()), &BYTES)?
         .install_recorder()?;
     describe();
+    // There from the first scrape, so that a rate sees the first increment.
+    for name in [
+        APPENDED,
+        DUPLICATES,
+        READ,
+        SCANNED,
+        FLUSHED_EVENTS,
+        FLUSHED_SEGMENTS,
+        FLUSHED_BYTES,
+        FLUSH_FAILURES,
+        COMPACTED_SEGMENTS,
+        COMPACTED_BYTES,
+        EVICTED,
+    ] {
+        counter!(name).increment(0);
+    }
+    gauge!(CONNECTIONS).set(0.0);
+    gauge!(FLUSHED_AT).set(0.0);
+    gauge!(APPEND_QUEUE).set(0.0);
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
 }

@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""Holds metrics, alerts and dashboards to the tools that read them.
+
+    tests/observe.py ZOMBI S3
+
+`promtool` checks the metrics of a Zombi under load, and the alerts with their unit tests; Prometheus scrapes it, and every
+expression of a dashboard or an alert is evaluated: all must parse, and those of the dashboards return something. ZOMBI and S3
+are the two binaries (`make observe` builds and passes them). Needs Prometheus and promtool (Debian: prometheus), and the
+packages of tests/requirements.txt in the Python that runs it.
+"""
+
+import glob
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import yaml
+
+from demo import S3, Zombi, check, say
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+OPERATOR = os.path.join(ROOT, "deploy", "components", "prometheus-operator")
+DASHBOARDS = os.path.join(ROOT, "deploy", "components", "grafana-dashboards", "*.json")
+
+
+def main():
+    check(shutil.which("promtool") and shutil.which("prometheus"), "Prometheus is installed (Debian: prometheus)")
+    alerts()
+    with tempfile.TemporaryDirectory(prefix="zombi-observe-") as directory:
+        s3 = S3(sys.argv[2], os.path.join(directory, "bucket"))
+        zombi = Zombi(sys.argv[1], os.path.join(directory, "volume"), s3.endpoint, {"flush.interval_secs": "1"})
+        try:
+            load(zombi)
+            metrics(zombi)
+            expressions(zombi, directory)
+        finally:
+            zombi.kill()
+            s3.stop()
+
+
+def load(zombi):
+    """Something of everything that is counted."""
+    zombi.post_stream(f'{{"payload": {n}, "partition": {n % 3}, "idempotency_key": "{n}"}}\n'.encode() for n in range(2000))
+    zombi.post_stream(f'{{"payload": {n}, "partition": {n % 3}, "idempotency_key": "{n}"}}\n'.encode() for n in range(10))
+    zombi.request("POST", "/flush")
+    list(zombi.pages())
+    zombi.request("GET", "/tables/nope")
+    body = json.dumps({"table": "flights", "partition": 0, "offset": 5})
+    connection = zombi.connect()
+    connection.request("POST", "/consumers/billing/commit", body=body, headers={"Content-Type": "application/json"})
+    connection.getresponse().read()
+
+
+def metrics(zombi):
+    text = urllib.request.urlopen(f"http://127.0.0.1:{zombi.port}/metrics").read()
+    found = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True)
+    check(found.returncode == 0, f"promtool finds nothing in the metrics: {found.stdout.decode()}{found.stderr.decode()}")
+    say(f"metrics    {len(re.findall(rb'^# TYPE zombi_', text, re.M))} of Zombi's own; promtool finds nothing")
+
+
+def rules():
+    """The groups of the PrometheusRule, as Prometheus itself reads them."""
+    with open(os.path.join(OPERATOR, "prometheus-rule.yaml")) as file:
+        return yaml.safe_load(file)["spec"]
+
+
+def alerts():
+    with tempfile.TemporaryDirectory() as directory:
+        with open(os.path.join(directory, "rules.yaml"), "w") as file:
+            json.dump(rules(), file)
+        tests = shutil.copy(os.path.join(OPERATOR, "rules_test.yaml"), directory)
+        for command in (["check", "rules", file.name], ["test", "rules", tests]):
+            found = subprocess.run(["promtool", *command], capture_output=True, text=True)
+            check(found.returncode == 0, f"promtool {' '.join(command[:2])}: {found.stdout}{found.stderr}")
+        with open(tests) as file:
+            tested = set(re.findall(r"alertname: (\w+)", file.read()))
+    found = [rule for group in rules()["groups"] for rule in group["rules"]]
+    check(1 <= len(found) <= 10, f"at most ten alerts: {len(found)}")
+    for rule in found:
+        book = rule["annotations"]["runbook_url"].rsplit("/", 1)[1]
+        check(os.path.exists(os.path.join(ROOT, "docs", "runbooks", book)), f"the runbook {book} is there")
+        check(rule["alert"] in tested, f"{rule['alert']} has a unit test")
+    say(f"alerts     {len(found)}, each with a runbook and a unit test; promtool passes them")
+
+
+def expressions(zombi, directory):
+    with Prometheus(zombi.port, directory) as prometheus:
+        prometheus.wait_until("up == 1")
+        # Rates need two scrapes of something that moves.
+        until = time.monotonic() + 8
+        while time.monotonic() < until:
+            load(zombi)
+            time.sleep(0.2)
+        for title, expression in dashboard_expressions():
+            prometheus.wait_until(expression, f"the dashboard's {title!r} shows something: {expression}")
+        for expression in alert_expressions():
+            prometheus.query(expression)
+        say(f"prometheus {len(dashboard_expressions())} dashboard and {len(alert_expressions())} alert expressions evaluated")
+
+
+def dashboard_expressions():
+    found = []
+    for path in glob.glob(DASHBOARDS):
+        with open(path) as file:
+            for panel in json.load(file)["panels"]:
+                found += [(panel["title"], target["expr"]) for target in panel.get("targets", [])]
+    check(found, "there are dashboards")
+    fill = {"$__rate_interval": "5s", "$__range": "5s", "$namespace": ".*", "$pod": ".*", "$job": ".*"}
+    for name, value in fill.items():
+        found = [(title, expression.replace(name, value)) for title, expression in found]
+    return found
+
+
+def alert_expressions():
+    return [rule["expr"] for group in rules()["groups"] for rule in group["rules"]]
+
+
+class Prometheus:
+    """A Prometheus that scrapes one Zombi every second."""
+
+    def __init__(self, target, directory):
+        self.target, self.directory = target, directory
+
+    def __enter__(self):
+        config = os.path.join(self.directory, "prometheus.yml")
+        with open(config, "w") as file:
+            json.dump({"global": {"scrape_interval": "1s"},
+                       "scrape_configs": [{"job_name": "zombi", "static_configs": [{"targets": [f"127.0.0.1:{self.target}"]}]}]}, file)
+        for _ in range(10):
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                self.port = free.getsockname()[1]
+            command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={self.directory}/tsdb",
+                       f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=error"]
+            self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            if self.is_ready():
+                return self
+            self.__exit__()
+        check(False, "Prometheus starts")
+
+    def is_ready(self):
+        until = time.monotonic() + 120
+        while time.monotonic() < until and self.process.poll() is None:
+            try:
+                return urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/ready", timeout=10).status == 200
+            except OSError:
+                time.sleep(0.2)
+        return False
+
+    def query(self, expression):
+        url = f"http://127.0.0.1:{self.port}/api/v1/query?" + urllib.parse.urlencode({"query": expression})
+        try:
+            return json.load(urllib.request.urlopen(url, timeout=60))["data"]["result"]
+        except urllib.error.HTTPError as error:
+            return check(False, f"{expression} can be evaluated: {error.read().decode()}")
+
+    def wait_until(self, expression, what=None):
+        until = time.monotonic() + 120
+        while not self.query(expression):
+            check(time.monotonic() < until, what or f"{expression} holds")
+            time.sleep(0.5)
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+
+if __name__ == "__main__":
+    main()
