@@ -206,7 +206,7 @@ pub fn manifest_committed(now_ms: i64) {
     gauge!(FLUSHED_AT).set(now_ms as f64 / 1000.0);
 }
 
-/// Shows RocksDB's own numbers, in the order of [`ENGINE`].
+/// Shows RocksDB's own numbers: writes stopped, delayed write rate, pending compaction, memtables, table files.
 pub fn engine(values: &[u64]) {
     for ((name, _), value) in ENGINE.into_iter().zip(values) {
         gauge!(name).set(*value as f64);

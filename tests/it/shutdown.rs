@@ -1,12 +1,17 @@
 //! SIGTERM: drained, flushed, exit 0.
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use futures_util::future::join;
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::json;
+use tokio::{process::Command, time::sleep};
 
-use crate::support::{Sent, TestServer, server::eventually};
+use crate::support::{
+    Sent, TestServer,
+    faults::{Fault, Operation},
+    server::eventually,
+};
 
 #[tokio::test]
 async fn sigterm_flushes_everything_and_exits_zero() {
@@ -62,4 +67,36 @@ async fn a_client_that_holds_its_connection_does_not_hold_the_process() {
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     assert_eq!(z.terminate().await, Some(0));
     assert!(request.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn twenty_sigterms_under_load_end_in_time_and_lose_nothing() {
+    let impatient = [("s3.attempts", "1"), ("s3.attempt_timeout_secs", "1"), ("shutdown.flush_secs", "2"), ("shutdown.drain_secs", "2")];
+    let mut z = TestServer::start_tiered(&impatient).await;
+    z.set("flush.interval_secs", "0");
+    let mut sent = Sent::default();
+    for round in 0..20_u64 {
+        match round % 3 {
+            1 => z.store().is_down.store(true, SeqCst),
+            2 => z.store().faults.add(Operation::SegmentPut, Fault::Hang, 3),
+            _ => {}
+        }
+        // A client that holds its connection and takes its time.
+        let held = z.request(Method::GET, "/tables/t").header("accept", "text/event-stream").send().await.unwrap();
+        let stop = async {
+            sleep(Duration::from_millis(50 + round * 10)).await;
+            let pid = z.pid().to_string();
+            assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+        };
+        join(sent.try_append(&z, "t", 3, 100_000), stop).await;
+        assert_eq!(z.wait().await, Some(0), "round {round}");
+        drop(held);
+        z.store().is_down.store(false, SeqCst);
+        z.store().faults.clear();
+        z.run().await;
+        sent.resolve(&z, "t").await;
+    }
+    z.flush_and_evict().await;
+    sent.resolve(&z, "t").await;
+    z.audit().await;
 }

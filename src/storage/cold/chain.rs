@@ -132,6 +132,7 @@ impl Chain {
         if changes.is_empty() {
             return Ok(());
         }
+        self.state.read().check(&changes)?;
         let link = self.link(self.last + 1, changes);
         self.put(encode(link)).await
     }

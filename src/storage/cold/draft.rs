@@ -18,7 +18,9 @@ pub fn commit(state: &ColdState, commit: ColdCommit) -> Changes {
     let mut changes = Changes::default();
     let mut next: BTreeMap<Partition, ColdPartition> = BTreeMap::new();
     let marks = marks(&commit.tables);
-    for (partition, meta) in &commit.segments {
+    // What was dropped while its segment was being written never comes to exist.
+    let is_kept = |partition: &Partition, range: OffsetRange| marks.get(partition).is_none_or(|marks| marks.start < range.end);
+    for (partition, meta) in commit.segments.iter().filter(|(partition, meta)| is_kept(partition, meta.range)) {
         let cold = next.entry(partition.clone()).or_insert_with(|| known(state, partition));
         // The answer to an earlier manifest with this segment may have been lost.
         if cold.end < meta.range.end {
@@ -197,6 +199,9 @@ mod tests {
         let draft = commit(&links.0, trimmed.clone());
         assert_eq!((draft.removed.len(), links.append(draft).start), (1, 5));
         assert!(commit(&links.0, trimmed).is_empty());
+
+        let dropped = ColdCommit { segments: vec![segment(5, 7)], tables: tables(marks_of(9, 9, 9)), consumers: vec![] };
+        assert!(commit(&links.0, dropped).added.is_empty(), "deleted while it was being written");
 
         assert!(release(&links.0, &tables(marks_of(5, 5, 7))).is_empty(), "something is not cold yet");
         let draft = lose(&links.0, &known(marks_of(5, 5, 5)));

@@ -124,6 +124,29 @@ impl ColdState {
         self.try_apply(manifest, from_checkpoint).map_err(|why| StorageError::corrupt(manifest::key(manifest.number), why))
     }
 
+    /// Whether changes would fit what is there; asked before they are written, as a link that does not fit cannot be taken back.
+    ///
+    /// # Errors
+    /// `Corrupt` with what does not fit.
+    pub fn check(&self, changes: &Changes) -> Result<(), StorageError> {
+        self.try_check(changes).map_err(|why| StorageError::corrupt("the next manifest", why))
+    }
+
+    fn try_check(&self, changes: &Changes) -> Result<(), String> {
+        let removed = changes.removed.iter().map(|entry| (&entry.table, entry.partition));
+        let added = changes.added.iter().map(|entry| (&entry.table, entry.partition));
+        let lost = changes.lost.iter().map(|entry| (&entry.table, entry.partition));
+        let partitions = changes.partitions.iter().map(|entry| (&entry.table, entry.partition));
+        let mut touched = Self::default();
+        for (table, number) in removed.chain(added).chain(lost).chain(partitions) {
+            let partition = manifest::partition(table, number)?;
+            if let Some(cold) = self.partitions.get(&partition) {
+                touched.partitions.entry(partition).or_insert_with(|| cold.clone());
+            }
+        }
+        touched.change(changes)
+    }
+
     fn try_apply(&mut self, manifest: &Manifest, from_checkpoint: bool) -> Result<(), String> {
         if from_checkpoint {
             *self = Self::from_checkpoint(manifest.state.clone().ok_or("it should hold a checkpoint")?)?;
@@ -311,6 +334,8 @@ mod tests {
         let after_all_expired = Changes { removed: removed(&[(0, 5)]), partitions: vec![entry(5, 5)], ..Changes::default() };
         assert!(chain(vec![added(&[(0, 5)]), after_all_expired.clone(), added(&[(6, 7)])]).is_err());
         assert!(chain(vec![added(&[(0, 5)]), after_all_expired, added(&[(5, 7)])]).is_ok());
+        let fits = chain(vec![added(&[(0, 5)])]).unwrap();
+        assert!(fits.check(&added(&[(5, 9)])).is_ok() && fits.check(&added(&[(6, 9)])).is_err());
         let unknown = Changes { removed: removed(&[(0, 4)]), ..Changes::default() };
         assert!(chain(vec![added(&[(0, 5)]), unknown]).is_err());
     }

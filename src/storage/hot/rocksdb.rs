@@ -134,7 +134,7 @@ impl Db {
         }
     }
 
-    /// RocksDB's own numbers, in the order in which `metrics` shows them; 0 for what it does not know.
+    /// RocksDB's own numbers, in the order in which `metrics::engine` takes them; 0 for what it does not know.
     pub fn numbers(&self) -> Vec<u64> {
         let of_database = ["rocksdb.is-write-stopped", "rocksdb.actual-delayed-write-rate"];
         let of_families = ["rocksdb.estimate-pending-compaction-bytes", "rocksdb.cur-size-all-mem-tables", "rocksdb.total-sst-files-size"];

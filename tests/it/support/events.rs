@@ -33,7 +33,8 @@ impl Sent {
             let Ok(answer) = sent else { return };
             let Ok(answer) = answer.json::<Value>().await else { return };
             let payloads = self.0.entry(partition).or_default();
-            assert_eq!(answer["offset"], payloads.len(), "{answer}");
+            let Some(offset) = answer["offset"].as_u64() else { return };
+            assert_eq!(offset, payloads.len() as u64, "{answer}");
             payloads.push(payload);
         }
     }
