@@ -75,27 +75,30 @@ impl Group<'_> {
 
     /// Moves starts; what is below leaves hot, with its place in the order of eviction.
     pub(super) fn trim(&mut self, trims: Vec<Trim>) -> Result<(), StorageError> {
-        for Trim { partition, start, unflushed_bytes } in trims {
-            let key = self.existing(&partition)?;
-            let flushed_bytes = self.forget_runs(key, start)?;
+        let mut known = Vec::with_capacity(trims.len());
+        for trim in trims {
+            known.push((self.existing(&trim.partition)?, trim.start, trim.unflushed_bytes));
+        }
+        let flushed_bytes = self.forget_runs(&known.iter().map(|(key, start, _)| (*key, *start)).collect())?;
+        for (key, start, unflushed_bytes) in known {
             let gone = self.state(key).trim(start, unflushed_bytes);
             let state = self.state(key);
-            state.hot_bytes = state.hot_bytes.saturating_sub(flushed_bytes);
+            state.hot_bytes = state.hot_bytes.saturating_sub(flushed_bytes.get(&key).copied().unwrap_or(0));
             self.delete_events(key, gone);
         }
         Ok(())
     }
 
-    /// Forgets the flushed runs of a partition up to `end`; answers their bytes.
-    pub(super) fn forget_runs(&mut self, wanted: PartitionKey, end: Offset) -> Result<u64, StorageError> {
+    /// Forgets the flushed runs of partitions up to an end each; answers their bytes. One look at all runs.
+    pub(super) fn forget_runs(&mut self, ends: &BTreeMap<PartitionKey, Offset>) -> Result<BTreeMap<PartitionKey, u64>, StorageError> {
         let db = &self.volume.db;
-        let mut bytes = 0;
+        let mut bytes = BTreeMap::new();
         for pair in db.scan(cf::FLUSHED_RUNS, &[], &[]) {
             let (run_key, value) = pair?;
             let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {run_key:?}"));
             let (_, key, run_end) = keys::decode_flushed_run(&run_key).ok_or_else(damaged)?;
-            if key == wanted && run_end <= end {
-                bytes += stored::FlushedRun::decode(value.as_ref()).map_err(|_| damaged())?.bytes;
+            if ends.get(&key).is_some_and(|end| run_end <= *end) {
+                *bytes.entry(key).or_default() += stored::FlushedRun::decode(value.as_ref()).map_err(|_| damaged())?.bytes;
                 self.batch.delete_cf(db.family(cf::FLUSHED_RUNS), &run_key);
             }
         }

@@ -27,10 +27,13 @@ impl Group<'_> {
             let id = self.recovered_table(&name);
             self.put_table(&name, TableHead { id, settings, is_deleted });
         }
-        for RecoveredPartition { partition, marks, hot_bytes } in recovered.partitions {
-            let table = self.recovered_table(&partition.table);
-            let key = PartitionKey { table, partition: partition.number };
-            self.forget_runs(key, Offset::MAX)?;
+        let mut partitions = Vec::with_capacity(recovered.partitions.len());
+        for one in recovered.partitions {
+            let table = self.recovered_table(&one.partition.table);
+            partitions.push((PartitionKey { table, partition: one.partition.number }, one));
+        }
+        self.forget_runs(&partitions.iter().map(|(key, _)| (*key, Offset::MAX)).collect())?;
+        for (key, RecoveredPartition { partition, marks, hot_bytes }) in partitions {
             let was = self.peek(key).marks;
             assert!(was.next <= marks.next, "{partition}: recovery would give offsets again: {was:?} to {marks:?}");
             self.delete_events(key, OffsetRange::new(was.low, marks.low.clamp(was.low, was.next)));

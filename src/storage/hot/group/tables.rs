@@ -1,8 +1,10 @@
 //! What is done to whole tables: their settings, and their end.
 
+use std::collections::BTreeMap;
+
 use super::Group;
 use crate::{
-    contracts::{error::StorageError, name::TableName, storage::TableSettings},
+    contracts::{error::StorageError, name::TableName, sequence::Offset, storage::TableSettings},
     storage::hot::{
         catalog::{Table, TableHead},
         keys::{self, PartitionKey, TableId, cf},
@@ -23,9 +25,9 @@ impl Group<'_> {
         let stored: Vec<PartitionKey> =
             self.volume.catalog.read().get(name).map(|table| partition_keys(head.id, table)).unwrap_or_default();
         let staged: Vec<PartitionKey> = self.change.states.keys().copied().filter(|key| key.table == head.id).collect();
-        for key in stored.into_iter().chain(staged) {
-            let next = self.peek(key).marks.next;
-            self.forget_runs(key, next)?;
+        let ends: BTreeMap<PartitionKey, Offset> = stored.into_iter().chain(staged).map(|key| (key, self.peek(key).marks.next)).collect();
+        self.forget_runs(&ends)?;
+        for (key, next) in ends {
             let gone = self.state(key).trim(next, 0);
             self.delete_events(key, gone);
         }
