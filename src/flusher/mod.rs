@@ -16,7 +16,7 @@ use std::{
 
 use tokio::{
     sync::{Semaphore, mpsc},
-    task::{JoinError, JoinSet},
+    task::{self, JoinError, JoinSet},
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -98,7 +98,7 @@ pub struct Flusher {
     asks: Vec<Ask>,
     /// Segments in the making, at most one of a partition.
     writing: JoinSet<Outcome>,
-    busy: HashSet<Partition>,
+    busy: HashMap<task::Id, Partition>,
     /// Turns to write, and the memory to do it in.
     turns: Arc<Semaphore>,
     memory: Arc<Semaphore>,
@@ -118,7 +118,7 @@ impl Flusher {
         let flusher = Self {
             asks: Vec::new(),
             writing: JoinSet::new(),
-            busy: HashSet::new(),
+            busy: HashMap::new(),
             turns: Arc::new(Semaphore::new(options.parallel)),
             memory: Arc::new(Semaphore::new(options.memory_bytes)),
             troubled: HashMap::new(),
@@ -145,7 +145,7 @@ impl Flusher {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 Some(request) = self.requests.recv() => self.asks.push(Ask::new(request)),
-                Some(outcome) = self.writing.join_next() => ready = self.gather(outcome).await,
+                Some(outcome) = self.writing.join_next_with_id() => ready = self.gather(outcome).await,
                 _ = tick.tick() => {}
             }
             match self.step(ready).await {
@@ -176,27 +176,26 @@ impl Flusher {
     }
 
     /// Takes what else is ready, or soon will be.
-    async fn gather(&mut self, first: Result<Outcome, JoinError>) -> Vec<Outcome> {
+    async fn gather(&mut self, first: Result<(task::Id, Outcome), JoinError>) -> Vec<Outcome> {
         let mut ready = Vec::from_iter(self.joined(first));
         while ready.len() < MAX_SEGMENTS
-            && let Ok(Some(next)) = timeout(GATHER, self.writing.join_next()).await
+            && let Ok(Some(next)) = timeout(GATHER, self.writing.join_next_with_id()).await
         {
             ready.extend(self.joined(next));
         }
         ready
     }
 
-    fn joined(&mut self, outcome: Result<Outcome, JoinError>) -> Option<Outcome> {
+    fn joined(&mut self, outcome: Result<(task::Id, Outcome), JoinError>) -> Option<Outcome> {
         match outcome {
-            Ok(outcome) => {
-                self.busy.remove(&outcome.0);
+            Ok((id, outcome)) => {
+                self.busy.remove(&id);
                 Some(outcome)
             }
             Err(panicked) => {
-                // Which partition it was is not known: let all be tried again.
                 error!(error = %panicked, "writing a segment panicked");
-                self.busy.clear();
-                None
+                let partition = self.busy.remove(&panicked.id())?;
+                Some((partition, Err(StorageError::unavailable(Tier::Cold, panicked))))
             }
         }
     }
@@ -290,16 +289,18 @@ impl Flusher {
     /// Begins to write the segments that are due.
     fn begin(&mut self) {
         let now = Instant::now();
+        let busy: HashSet<&Partition> = self.busy.values().collect();
         let situation = |partition: &Partition| Situation {
-            is_busy: self.busy.contains(partition),
+            is_busy: busy.contains(partition),
             is_waiting: self.troubled.get(partition).is_some_and(|(_, until)| *until > now),
             asked_upto: self.asks.iter().filter_map(|ask| ask.end(partition)).max().unwrap_or(0),
         };
         let when = When { interval: self.options.interval, segment_bytes: self.options.segment.bytes };
         let room = MAX_SEGMENTS.saturating_sub(self.writing.len());
         for task in plan::due(&self.tiers.hot.tables(), when, room, situation) {
-            self.busy.insert(task.partition.clone());
-            self.writing.spawn(self.write(task));
+            let partition = task.partition.clone();
+            let writing = self.writing.spawn(self.write(task));
+            self.busy.insert(writing.id(), partition);
         }
     }
 

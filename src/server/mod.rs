@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{
     net::TcpListener,
     sync::Semaphore,
@@ -186,7 +187,7 @@ async fn open(
             cold: Arc::clone(&s3),
             journal: Arc::new(rocks.journal()?),
             hot: rocks,
-            store_id: db.store_id(),
+            store_id: Mutex::new(db.store_id()),
             fence,
             idempotency_window_ms: options::window_ms(config),
             clock: Arc::clone(&clock),

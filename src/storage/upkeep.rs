@@ -3,7 +3,11 @@
 //! Every step can be left off anywhere and taken up again. A merged segment is put, then one manifest names it instead of
 //! those it replaces; a reader goes by either. Replaced objects are deleted after a grace, for readers who are at it.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{StreamExt, stream};
 use tokio::{
@@ -85,9 +89,18 @@ impl Upkeep {
     async fn once(&self, seen: &mut HashMap<String, Instant>) -> Result<(), StorageError> {
         self.expire().await?;
         let Some(cold) = self.cold.as_deref().filter(|cold| cold.is_open()) else { return Ok(()) };
-        while self.merge_one(cold).await? {}
+        // What is damaged keeps its own partition from being merged, and nothing from being deleted.
+        let mut damaged = BTreeSet::new();
+        let merged = loop {
+            match self.merge_one(cold, &mut damaged).await {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
         self.delete_retired(cold, seen).await?;
-        delete_manifests(cold).await
+        delete_manifests(cold).await?;
+        merged
     }
 
     /// Moves the starts of tables with a retention. The flusher's next manifest drops their segments.
@@ -115,13 +128,21 @@ impl Upkeep {
     }
 
     /// Merges one run of small segments; answers whether there was one.
-    async fn merge_one(&self, cold: &S3Cold) -> Result<bool, StorageError> {
+    async fn merge_one(&self, cold: &S3Cold, damaged: &mut BTreeSet<Partition>) -> Result<bool, StorageError> {
         let options = self.options.compact;
         let next = |state: &ColdState| {
-            state.partitions.iter().find_map(|(partition, found)| Some((partition.clone(), compact::next_run(found, options)?)))
+            let mut whole = state.partitions.iter().filter(|(partition, _)| !damaged.contains(partition));
+            whole.find_map(|(partition, found)| Some((partition.clone(), compact::next_run(found, options)?)))
         };
         let Some((partition, run)) = cold.with_state(next)? else { return Ok(false) };
-        let merged = merge(cold, &partition, &run).await?;
+        let merged = match merge(cold, &partition, &run).await {
+            Err(error @ StorageError::Corrupt { .. }) => {
+                warn!(%error, %partition, "segments cannot be merged");
+                damaged.insert(partition);
+                return Ok(true);
+            }
+            merged => merged?,
+        };
         cold.put(&merged).await?;
         crash::point("compact-put");
         cold.change(|state| replace(state, &partition, &run, &merged.meta)).await?;

@@ -129,11 +129,13 @@ async fn an_older_copy_of_the_volume_is_noticed_and_catches_up() {
     }
     z.flush_and_evict().await;
     append(&z, "t", "c").await; // unflushed in the copy, flushed by the original
+    z.put("/tables/t/config", &json!({"retention_secs": 3600})).await;
     z.kill().await;
     let copied = tempfile::tempdir().unwrap();
     copy(&z.data_dir(), copied.path());
     z.run().await;
     append(&z, "t", "d").await;
+    z.put("/tables/t/config", &json!({})).await;
     z.post("/consumers/g/commit", &json!({"table": "t", "partition": 0, "offset": 4})).await;
     z.flush_and_evict().await;
     assert_eq!(append(&z, "t", "seen, and lost with the original").await, 4);
@@ -144,6 +146,7 @@ async fn an_older_copy_of_the_volume_is_noticed_and_catches_up() {
     assert_eq!(payloads(&z.read_all("t", "").await), ["a", "b", "c", "d"]);
     assert!(append(&z, "t", "e").await >= RESERVED);
     assert_eq!(z.get("/consumers/g/offset?table=t&partition=0").await.1["offset"], 4);
+    assert_eq!(z.get("/tables/t/config").await.1["retention_secs"], json!(null), "what the copy remembers counts no more");
     z.flush_and_evict().await;
     z.crash().await;
     assert_eq!(payloads(&z.read_all("t", "").await), ["a", "b", "c", "d", "e"]);

@@ -123,6 +123,20 @@ impl PartitionState {
         self.unflushed_bytes = self.unflushed_bytes.saturating_sub(segment.bytes);
         self.intent = None;
         self.unflushed_since = (!self.marks.unflushed().is_empty()).then_some(now);
+        self.settle();
+    }
+
+    /// What the watermarks say of sizes holds, whatever was counted.
+    fn settle(&mut self) {
+        if self.marks.unflushed().is_empty() {
+            (self.unflushed_bytes, self.unflushed_since) = (0, None);
+        }
+        if self.marks.low == self.marks.flushed {
+            self.hot_bytes = self.unflushed_bytes;
+        }
+        if self.marks.hot().is_empty() {
+            self.open_block = None;
+        }
     }
 
     /// Drops the events below `end` from hot, `bytes` stored bytes of them, unless they have gone already; answers which.
@@ -137,6 +151,7 @@ impl PartitionState {
         let evicted = OffsetRange::new(self.marks.low.min(end), end);
         self.marks.low = self.marks.low.max(end);
         self.hot_bytes = self.hot_bytes.saturating_sub(bytes);
+        self.settle();
         evicted
     }
 
@@ -151,17 +166,14 @@ impl PartitionState {
         let gone = OffsetRange::new(self.marks.low.min(start), start);
         let marks = self.marks;
         self.marks = Watermarks { start, low: marks.low.max(start), flushed: marks.flushed.max(start), next: marks.next };
-        self.hot_bytes = self.hot_bytes.saturating_sub(bytes);
-        self.unflushed_bytes = self.unflushed_bytes.saturating_sub(bytes);
+        // A segment that is cold and was not marked yet.
+        let unmarked = self.intent.filter(|intent| intent.range.end <= start).map_or(0, |intent| intent.bytes);
+        self.hot_bytes = self.hot_bytes.saturating_sub(bytes.max(unmarked));
+        self.unflushed_bytes = self.unflushed_bytes.saturating_sub(bytes.max(unmarked));
         if self.marks.flushed != marks.flushed {
             self.intent = None;
         }
-        if self.marks.unflushed().is_empty() {
-            (self.unflushed_bytes, self.unflushed_since) = (0, None);
-        }
-        if self.marks.hot().is_empty() {
-            (self.hot_bytes, self.open_block) = (0, None);
-        }
+        self.settle();
         gone
     }
 
@@ -301,6 +313,23 @@ mod tests {
         assert!(state.trim(1, 0).is_empty());
         assert_eq!(state.trim(5, 30), OffsetRange::new(2, 5));
         assert_eq!((state.hot_bytes, state.unflushed_bytes, state.unflushed_since), (0, 0, None));
+    }
+
+    #[test]
+    fn a_segment_that_expires_before_it_is_marked_leaves_no_bytes_behind() {
+        let mut state = PartitionState::default();
+        let now = Instant::now();
+        for _ in 0..5 {
+            state.give(event(10, 0), now);
+        }
+        state.plan(intent(0, 3, 30));
+        assert_eq!(state.trim(3, 0), OffsetRange::new(0, 3));
+        assert_eq!((state.hot_bytes, state.unflushed_bytes, state.intent), (20, 20, None));
+        state.plan(intent(3, 5, 20));
+        state.mark_flushed(intent(3, 5, 20), now);
+        assert_eq!((state.hot_bytes, state.unflushed_bytes), (20, 0));
+        state.evict(5, 20);
+        assert_eq!(state.hot_bytes, 0);
     }
 
     #[test]

@@ -12,9 +12,13 @@
 //! is between is declared lost. A recovery may be killed anywhere and goes on at the next start: it is noted on the volume
 //! before the chain is taken over, and its end is noted last.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -72,8 +76,8 @@ pub struct Recovery {
     pub hot: Arc<RocksHot>,
     /// What the volume remembers of the chain.
     pub journal: Arc<Journal>,
-    /// The volume's identity.
-    pub store_id: Uuid,
+    /// The volume's identity; a recovery gives it another.
+    pub store_id: Mutex<Uuid>,
     /// Closed when another writer takes over.
     pub fence: Arc<Fence>,
     /// How long idempotency keys are remembered.
@@ -95,13 +99,12 @@ impl Recovery {
     /// # Errors
     /// `Refused` if they do not belong together; `Unavailable`: try again; `Corrupt`; `Fenced` if other writers keep coming.
     pub async fn open(&self, is_serving: bool) -> Result<Relation, StorageError> {
-        let mut own_id = self.store_id;
         for _ in 0..ATTEMPTS {
             let found = chain::load(self.cold.objects()).await?;
             let record = self.journal.record().await;
             let (store_id, relation) = match &found.last {
-                None => (own_id, Relation::InStep),
-                Some(last) => (last.store_id, relation(own_id, &record, self.hot.all_tables().is_empty(), last)?),
+                None => (*self.store_id.lock(), Relation::InStep),
+                Some(last) => (last.store_id, relation(*self.store_id.lock(), &record, self.hot.all_tables().is_empty(), last)?),
             };
             if is_serving && relation == Relation::Behind {
                 return Err(StorageError::Refused(
@@ -113,7 +116,7 @@ impl Recovery {
             if relation == Relation::Behind && !record.is_catching_up() {
                 info!(store = %store_id, "the volume is behind the bucket: recovering from S3");
                 self.journal.begin_catching_up(store_id).await?;
-                own_id = store_id;
+                *self.store_id.lock() = store_id;
                 crash::point("recovery-begun");
             }
             let objects = self.cold.objects().clone();
@@ -246,6 +249,10 @@ impl Recovery {
     async fn recover_tables(&self, recovered: &mut Recovered) -> Result<(), StorageError> {
         let (tables, consumers) = self.cold.with_state(|state| (state.tables.clone(), state.consumers.clone()))?;
         let damaged = |why: String| StorageError::corrupt("the manifest chain", why);
+        // The chain lists what is unusual only: what the copy remembers of a table counts no more.
+        let mut names: BTreeSet<TableName> = self.hot.all_tables().into_iter().map(|table| table.name).collect();
+        self.cold.with_state(|state| names.extend(state.partitions.keys().map(|partition| partition.table.clone())))?;
+        recovered.tables.extend(names.into_iter().map(|name| (name, TableSettings::default(), false)));
         for entry in tables {
             let name = TableName::parse(&entry.table).map_err(|error| damaged(error.to_string()))?;
             let settings = TableSettings { retention_secs: entry.retention_secs, retention_bytes: entry.retention_bytes };
@@ -289,9 +296,12 @@ impl Recovery {
         let (mut next, mut count) = (range.start, 0);
         while next < range.end {
             let page = self.cold.read(&partition, OffsetRange::new(next, range.end), TimeFilter::default(), CHUNK).await?;
+            let now_ms = self.clock.now_ms();
             let key = |record: crate::contracts::event::Record| {
                 let first = FirstWrite { offset: record.offset, appended_ms: record.event.appended_ms };
-                Some((partition.clone(), record.event.idempotency_key?, first))
+                // A key that was used again after its window has its later use in force.
+                let is_known = first.is_within(self.idempotency_window_ms, now_ms);
+                record.event.idempotency_key.filter(|_| is_known).map(|text| (partition.clone(), text, first))
             };
             let keys: Vec<_> = page.records.into_iter().filter_map(key).collect();
             count += keys.len() as u64;
@@ -372,7 +382,9 @@ fn step(partition: &Partition, status: Option<&PartitionStatus>, cold: &ColdPart
         )));
     }
     let start = marks.start.max(cold.start);
-    let both = OffsetRange::new(marks.flushed, marks.next.min(cold.end));
+    // What has expired in S3 meanwhile cannot be compared, and nobody will miss it.
+    let first = marks.flushed.max(cold.start).min(marks.next);
+    let both = OffsetRange::new(first, marks.next.min(cold.end).max(first));
     if both.is_empty() {
         return Ok(Step::Replace { start, end: cold.end });
     }

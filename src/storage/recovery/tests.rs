@@ -82,6 +82,8 @@ fn a_partition_is_marked_replaced_or_compared() {
     let both = OffsetRange::new(5, 9);
     let compare = |lost| Step::Compare { both, start: 0, flushed: 9, next: 12, lost };
     assert_eq!(of(Some(volume(5, 12, None)), &flushed, behind).unwrap(), compare(None));
+    let expired = ColdPartition { start: 50, ..cold(&[(50, 60)], &[]) };
+    assert_eq!(of(Some(volume(5, 12, None)), &expired, behind).unwrap(), Step::Replace { start: 50, end: 60 }, "gone in S3 meanwhile");
     let lost = cold(&[(0, 5)], &[(5, 9)]);
     assert_eq!(of(Some(volume(5, 12, None)), &lost, behind).unwrap(), compare(Some(both)), "declared lost, and there again");
 }

@@ -24,8 +24,8 @@ impl Group<'_> {
         let now = self.started;
         for (partition, segment) in segments {
             let key = self.existing(&partition)?;
-            if segment.range.end <= self.peek(key).marks.start {
-                continue; // trimmed meanwhile: the segment expires where it is
+            if segment.range.end <= self.peek(key).marks.flushed {
+                continue; // marked already, or trimmed meanwhile: then the segment expires where it is
             }
             self.state(key).mark_flushed(segment, now);
             let run = stored::FlushedRun { bytes: segment.bytes, flushed_ms: self.now_ms };
@@ -115,6 +115,7 @@ impl Group<'_> {
         self.batch.delete_range_cf(db.family(cf::EVENTS), from, to);
         let (first, last) = (keys::time_block(key, range.start / BLOCK), keys::time_block(key, range.end / BLOCK));
         self.batch.delete_range_cf(db.family(cf::TIME_BLOCKS), first, last);
-        self.evicted.push((from.to_vec(), to.to_vec()));
+        // Files go up to and with the second key: the last event that has left, not the first that stays.
+        self.evicted.push((from.to_vec(), keys::event(key, range.end - 1).to_vec()));
     }
 }

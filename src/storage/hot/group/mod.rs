@@ -75,7 +75,7 @@ pub(super) struct Staged {
     pub(super) acks: Vec<Ack>,
     /// Whether readers have something new.
     pub(super) appended: bool,
-    /// The event keys `[from, to)` that eviction has emptied.
+    /// The event keys `[first, last]` that eviction has emptied.
     pub(super) evicted: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) next_run: u64,
 }
