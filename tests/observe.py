@@ -114,7 +114,7 @@ def dashboard_expressions():
             for panel in json.load(file)["panels"]:
                 found += [(panel["title"], target["expr"]) for target in panel.get("targets", [])]
     check(found, "there are dashboards")
-    fill = {"$__rate_interval": "5s", "$__range": "5s", "$namespace": ".*", "$pod": ".*", "$job": ".*"}
+    fill = {"$__rate_interval": "30s", "$__range": "30s", "$namespace": ".*", "$pod": ".*", "$job": ".*"}
     for name, value in fill.items():
         found = [(title, expression.replace(name, value)) for title, expression in found]
     return found

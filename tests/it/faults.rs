@@ -192,7 +192,9 @@ async fn a_kill_between_any_two_steps_of_a_flush_loses_and_doubles_nothing() {
         // Where opening passes the point too, the flush is the second to come.
         let skipped = if point == "manifest-intended" { "2*off->return" } else { "return" };
         if z.try_run_with(&format!("{point}={skipped}")).await.is_ok() {
-            sent.try_append(&z, "t", 3, 300).await;
+            while !z.has_ended() {
+                sent.try_append(&z, "t", 3, 100).await;
+            }
             z.wait().await;
         }
         z.run().await;

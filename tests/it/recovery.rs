@@ -264,7 +264,9 @@ async fn without_s3_and_without_events_it_waits_and_is_not_ready() {
     z.store().is_down.store(true, SeqCst);
     let store = z.s3.clone().unwrap();
     let back = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        while store.store.refused.load(SeqCst) < 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         store.store.is_down.store(false, SeqCst);
     });
     let log = z.try_run_log().await;

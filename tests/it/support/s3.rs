@@ -42,6 +42,8 @@ pub struct Store {
     buckets: Mutex<BTreeMap<String, BTreeMap<String, Bytes>>>,
     /// Every request is answered 503 while set.
     pub is_down: AtomicBool,
+    /// Requests that came while it was down.
+    pub refused: AtomicUsize,
     /// What happens to requests on their way here.
     pub faults: Faults,
     /// How many GETs there were, and the bytes of their answers.
@@ -83,7 +85,11 @@ impl Store {
     }
 
     fn check(&self) -> S3Result<()> {
-        if self.is_down.load(SeqCst) { Err(s3_error!(SlowDown, "down on request")) } else { Ok(()) }
+        if !self.is_down.load(SeqCst) {
+            return Ok(());
+        }
+        self.refused.fetch_add(1, SeqCst);
+        Err(s3_error!(SlowDown, "down on request"))
     }
 
     fn with<T>(&self, bucket: &str, act: impl FnOnce(&mut BTreeMap<String, Bytes>) -> S3Result<T>) -> S3Result<T> {

@@ -207,6 +207,12 @@ impl TestServer {
         self.wait().await
     }
 
+    /// Whether the process has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        let running = self.running.as_mut().expect("the process was started");
+        running.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for the process to end; the exit code.
     pub async fn wait(&mut self) -> Option<i32> {
         let mut running = self.running.take().expect("the process runs");
