@@ -184,8 +184,7 @@ fn load(flags: &SettingFlags) -> Result<Config, BadConfig> {
 #[allow(clippy::print_stderr)] // before the log stands
 fn serve(config: Config) -> ExitCode {
     crash::arm();
-    let wants_traces = config::wants_traces(std::env::vars());
-    let telemetry = match telemetry::start(&config.log, wants_traces) {
+    let telemetry = match telemetry::start(&config.log, config::wants_traces(std::env::vars())) {
         Ok(telemetry) => telemetry,
         Err(error) => {
             eprintln!("zombi: {error}");
@@ -199,7 +198,7 @@ fn serve(config: Config) -> ExitCode {
             return ExitCode::from(exit::FAILED);
         }
     };
-    let ended = runtime.block_on(server::run(config, telemetry, wants_traces));
+    let ended = runtime.block_on(server::run(config, telemetry));
     // A task that hangs must not hold up the end.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     match ended {

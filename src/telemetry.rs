@@ -82,6 +82,11 @@ pub fn start(log: &Log, wants_traces: bool) -> Result<Telemetry, TelemetryError>
 }
 
 impl Telemetry {
+    /// Whether traces go to a collector.
+    pub fn exports_traces(&self) -> bool {
+        self.traces.is_some()
+    }
+
     /// Sends what has not been sent yet.
     pub async fn stop(self) {
         let Some(traces) = self.traces else { return };

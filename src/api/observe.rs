@@ -39,36 +39,28 @@ impl Observed {
 
     fn held(&self, tables: &[TableStatus]) -> Held {
         let mut held = Held { tables: tables.len() as u64, ..Held::default() };
-        for table in tables {
-            for status in &table.partitions {
-                let partition = Partition::new(table.name.clone(), status.number);
-                held.bytes += status.hot_bytes;
-                held.unflushed_bytes += status.unflushed_bytes;
-                held.unflushed_events += status.marks.unflushed().len();
-                held.unflushed_for = held.unflushed_for.max(status.unflushed_for.unwrap_or(Duration::ZERO));
-                let kept = OffsetRange::new(status.marks.start, status.marks.next);
-                held.lost += self.reader.lost(&partition, kept).iter().map(OffsetRange::len).sum::<u64>();
-            }
+        for (partition, status) in tables.iter().flat_map(TableStatus::named_partitions) {
+            held.bytes += status.hot_bytes;
+            held.unflushed_bytes += status.unflushed_bytes;
+            held.unflushed_events += status.marks.unflushed().len();
+            held.unflushed_for = held.unflushed_for.max(status.unflushed_for.unwrap_or(Duration::ZERO));
+            let kept = OffsetRange::new(status.marks.start, status.marks.next);
+            held.lost += kept.len() - self.reader.events_in(&partition, kept);
         }
         held
     }
 
     /// By group and table, the largest first; none if they cannot be read.
     async fn lags(&self, tables: &[TableStatus]) -> Vec<((GroupName, TableName), u64)> {
-        let each = |table: &TableStatus| {
-            let next = |status: &crate::contracts::storage::PartitionStatus| {
-                (Partition::new(table.name.clone(), status.number), status.marks.next)
-            };
-            table.partitions.iter().map(next).collect::<Vec<_>>()
-        };
-        let ends: BTreeMap<Partition, Offset> = tables.iter().flat_map(each).collect();
+        let ends: BTreeMap<Partition, Offset> =
+            tables.iter().flat_map(TableStatus::named_partitions).map(|(partition, status)| (partition, status.marks.next)).collect();
         let mut lags: BTreeMap<(GroupName, TableName), u64> = BTreeMap::new();
         for group in self.consumers.groups().await.unwrap_or_default() {
             for (partition, offset) in self.consumers.offsets(&group).await.unwrap_or_default() {
                 let end = ends.get(&partition).copied().unwrap_or(offset).max(offset);
                 let left = OffsetRange::new(offset, end);
-                let lost: u64 = self.reader.lost(&partition, left).iter().map(OffsetRange::len).sum();
-                *lags.entry((group.clone(), partition.table)).or_default() += left.len() - lost;
+                let lag = self.reader.events_in(&partition, left);
+                *lags.entry((group.clone(), partition.table)).or_default() += lag;
             }
         }
         let mut lags: Vec<_> = lags.into_iter().collect();

@@ -126,6 +126,13 @@ pub struct TableStatus {
     pub partitions: Vec<PartitionStatus>,
 }
 
+impl TableStatus {
+    /// Its partitions with their whole names.
+    pub fn named_partitions(&self) -> impl Iterator<Item = (Partition, &PartitionStatus)> {
+        self.partitions.iter().map(|status| (Partition::new(self.name.clone(), status.number), status))
+    }
+}
+
 /// A segment's bounds and encoding, fixed before its first byte leaves: a retry writes the same bytes under the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlushIntent {

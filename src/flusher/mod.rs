@@ -37,7 +37,7 @@ use crate::{
         heartbeat::Heartbeat,
         name::Partition,
         sequence::Offset,
-        storage::{HotRetention, HotStorage},
+        storage::{HotRetention, HotStorage, TableStatus},
     },
     crash, metrics,
 };
@@ -279,11 +279,7 @@ impl Flusher {
 
     fn flushed(&self) -> BTreeMap<Partition, Offset> {
         let tables = self.tiers.hot.all_tables();
-        let each = |table: crate::contracts::storage::TableStatus| {
-            let name = table.name;
-            table.partitions.into_iter().map(move |status| (Partition::new(name.clone(), status.number), status.marks.flushed))
-        };
-        tables.into_iter().flat_map(each).collect()
+        tables.iter().flat_map(TableStatus::named_partitions).map(|(partition, status)| (partition, status.marks.flushed)).collect()
     }
 
     /// Begins to write the segments that are due.

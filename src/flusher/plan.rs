@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::contracts::{
     name::Partition,
     sequence::{Offset, OffsetRange},
-    storage::{FlushIntent, PartitionStatus, TableStatus},
+    storage::{FlushIntent, TableStatus},
 };
 
 /// One segment to write.
@@ -45,8 +45,7 @@ pub struct Situation {
 pub fn due(tables: &[TableStatus], when: When, room: usize, situation: impl Fn(&Partition) -> Situation) -> Vec<FlushTask> {
     let mut tasks = Vec::new();
     for table in tables {
-        for status in table.partitions.iter().filter(|status| !status.marks.unflushed().is_empty()) {
-            let partition = Partition::new(table.name.clone(), status.number);
+        for (partition, status) in table.named_partitions().filter(|(_, status)| !status.marks.unflushed().is_empty()) {
             let Situation { is_busy, is_waiting, asked_upto } = situation(&partition);
             let waited = status.unflushed_for.is_some_and(|waited| waited >= when.interval);
             let is_due = waited || status.unflushed_bytes >= when.segment_bytes || status.intent.is_some();
@@ -62,17 +61,17 @@ pub fn due(tables: &[TableStatus], when: When, room: usize, situation: impl Fn(&
 
 /// What `tables` hold by now.
 pub fn ends(tables: &[TableStatus]) -> BTreeMap<Partition, Offset> {
-    let each = |table: &TableStatus| {
-        let end = |status: &PartitionStatus| (Partition::new(table.name.clone(), status.number), status.marks.next);
-        table.partitions.iter().map(end).collect::<Vec<_>>()
-    };
-    tables.iter().flat_map(each).collect()
+    tables.iter().flat_map(TableStatus::named_partitions).map(|(partition, status)| (partition, status.marks.next)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contracts::{name::TableName, sequence::Watermarks, storage::TableSettings};
+    use crate::contracts::{
+        name::TableName,
+        sequence::Watermarks,
+        storage::{PartitionStatus, TableSettings},
+    };
 
     fn status(number: u32, flushed: Offset, next: Offset, bytes: u64, waited_secs: u64) -> PartitionStatus {
         PartitionStatus {

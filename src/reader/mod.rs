@@ -114,6 +114,11 @@ impl TieredReader {
         lost.into_iter().map(|lost| lost.overlap(range)).filter(|lost| !lost.is_empty()).collect()
     }
 
+    /// How many events `range` holds: all of it but what was lost with a volume.
+    pub fn events_in(&self, partition: &Partition, range: OffsetRange) -> u64 {
+        range.len() - self.lost(partition, range).iter().map(OffsetRange::len).sum::<u64>()
+    }
+
     /// Bytes of a partition's objects in cold.
     pub fn cold_bytes(&self, partition: &Partition) -> u64 {
         self.cold.as_ref().and_then(|cold| cold.extent(partition)).map_or(0, |extent| extent.bytes)

@@ -89,7 +89,7 @@ struct Running {
 ///
 /// # Errors
 /// [`ServerError`] if it cannot start, or must stop because the disk failed or another writer took over.
-pub async fn run(config: Config, telemetry: Telemetry, exports_traces: bool) -> Result<(), ServerError> {
+pub async fn run(config: Config, telemetry: Telemetry) -> Result<(), ServerError> {
     let mut signals = Signals::listen().map_err(|source| ServerError::Io { what: "cannot listen for signals".to_owned(), source })?;
     let prometheus = metrics::install()?;
     let stop_serving = CancellationToken::new();
@@ -122,7 +122,7 @@ pub async fn run(config: Config, telemetry: Telemetry, exports_traces: bool) -> 
             info!(signal, "stopping before the store was open");
             return Ok(());
         }
-        opened = open(&config, ops.clone(), stop_serving.clone(), exports_traces) => opened?,
+        opened = open(&config, ops.clone(), stop_serving.clone(), telemetry.exports_traces()) => opened?,
     };
     let main = bind(&config, config.port, "main").await?;
     let drain = Duration::from_secs(config.shutdown.drain_secs);

@@ -31,7 +31,7 @@ struct Piece {
 
 /// Where the partitions of a table with a bucket are to start; only segments go.
 pub fn expired_segments(state: &ColdState, table: &TableStatus, appended_before: TimestampMs, max_bytes: Option<u64>) -> Vec<Trim> {
-    let partitions: Vec<_> = table.partitions.iter().map(|status| (Partition::new(table.name.clone(), status.number), status)).collect();
+    let partitions: Vec<_> = table.named_partitions().collect();
     let mut pieces = Vec::new();
     for (place, (partition, status)) in partitions.iter().enumerate() {
         let segments = state.partitions.get(partition).into_iter().flat_map(|cold| &cold.segments);

@@ -216,5 +216,5 @@ fn lag(state: &AppState, partition: &Partition, offset: Option<Offset>) -> u64 {
     let status = table.as_ref().and_then(|table| table.partitions.iter().find(|status| status.number == partition.number));
     let marks = status.map(|status| status.marks).unwrap_or_default();
     let left = OffsetRange::new(offset.unwrap_or(marks.start).clamp(marks.start, marks.next), marks.next);
-    left.len() - state.reader.lost(partition, left).iter().map(OffsetRange::len).sum::<u64>()
+    state.reader.events_in(partition, left)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    manifest::{Changes, ConsumerEntry, LostEntry, RESERVED_OFFSETS, SegmentEntry, SegmentRef, TableEntry},
+    manifest::{Changes, ConsumerEntry, LostEntry, PartitionEntry, RESERVED_OFFSETS, SegmentEntry, SegmentRef, TableEntry},
     state::{ColdPartition, ColdState},
 };
 use crate::contracts::{
@@ -16,31 +16,33 @@ use crate::contracts::{
 /// Names new segments, removes those below the partitions' starts, and carries what else has changed.
 pub fn commit(state: &ColdState, commit: ColdCommit) -> Changes {
     let mut changes = Changes::default();
-    let mut next: BTreeMap<Partition, ColdPartition> = BTreeMap::new();
+    let mut next: BTreeMap<Partition, PartitionEntry> = BTreeMap::new();
     let marks = marks(&commit.tables);
     // What was dropped while its segment was being written never comes to exist.
     let is_kept = |partition: &Partition, range: OffsetRange| marks.get(partition).is_none_or(|marks| marks.start < range.end);
     for (partition, meta) in commit.segments.iter().filter(|(partition, meta)| is_kept(partition, meta.range)) {
-        let cold = next.entry(partition.clone()).or_insert_with(|| known(state, partition));
+        let entry = next.entry(partition.clone()).or_insert_with(|| known(state, partition));
         // The answer to an earlier manifest with this segment may have been lost.
-        if cold.end < meta.range.end {
-            cold.end = meta.range.end;
+        if entry.end < meta.range.end {
+            entry.end = meta.range.end;
             changes.added.push(SegmentEntry::new(partition, meta));
         }
     }
     for (partition, marks) in &marks {
-        if marks.start > state.partitions.get(partition).map_or(0, |cold| cold.start) {
-            let cold = next.entry(partition.clone()).or_insert_with(|| known(state, partition));
-            let expired = cold.segments.iter().filter(|segment| segment.range.end <= marks.start);
+        let cold = state.partitions.get(partition);
+        if marks.start > cold.map_or(0, |cold| cold.start) {
+            let segments = cold.into_iter().flat_map(|cold| &cold.segments);
+            let expired = segments.filter(|segment| segment.range.end <= marks.start);
             changes.removed.extend(expired.map(|segment| SegmentRef::new(partition, segment.range)));
-            cold.start = marks.start;
-            cold.end = cold.end.max(marks.start);
+            let entry = next.entry(partition.clone()).or_insert_with(|| known(state, partition));
+            entry.start = marks.start;
+            entry.end = entry.end.max(marks.start);
         }
     }
-    for (partition, cold) in &mut next {
-        let given = marks.get(partition).map_or(0, |marks| marks.next).max(cold.end);
-        cold.reserved_upto = cold.reserved_upto.max(given + RESERVED_OFFSETS);
-        changes.partitions.push(cold.entry(partition));
+    for (partition, mut entry) in next {
+        let given = marks.get(&partition).map_or(0, |marks| marks.next).max(entry.end);
+        entry.reserved_upto = entry.reserved_upto.max(given + RESERVED_OFFSETS);
+        changes.partitions.push(entry);
     }
     let tables: Vec<TableEntry> = commit.tables.iter().filter_map(table).collect();
     changes.tables = Some(tables).filter(|tables| *tables != state.tables);
@@ -52,12 +54,13 @@ pub fn commit(state: &ColdState, commit: ColdCommit) -> Changes {
 pub fn reserve(state: &ColdState, partitions: &BTreeMap<Partition, Watermarks>) -> Changes {
     let mut changes = Changes::default();
     for (partition, marks) in partitions {
-        let mut cold = known(state, partition);
-        cold.start = cold.start.max(marks.start);
-        cold.end = cold.end.max(cold.start);
-        if cold.reserved_upto < marks.next.max(cold.end) + RESERVED_OFFSETS / 2 {
-            cold.reserved_upto = marks.next.max(cold.end) + RESERVED_OFFSETS;
-            changes.partitions.push(cold.entry(partition));
+        let mut entry = known(state, partition);
+        entry.start = entry.start.max(marks.start);
+        entry.end = entry.end.max(entry.start);
+        let given = marks.next.max(entry.end);
+        if entry.reserved_upto < given + RESERVED_OFFSETS / 2 {
+            entry.reserved_upto = given + RESERVED_OFFSETS;
+            changes.partitions.push(entry);
         }
     }
     changes
@@ -69,7 +72,7 @@ pub fn release(state: &ColdState, tables: &[TableStatus]) -> Changes {
     for (partition, marks) in marks(tables) {
         let Some(cold) = state.partitions.get(&partition).filter(|cold| cold.end == marks.next) else { continue };
         if cold.reserved_upto > cold.end {
-            changes.partitions.push(ColdPartition { reserved_upto: cold.end, ..known(state, &partition) }.entry(&partition));
+            changes.partitions.push(PartitionEntry { reserved_upto: cold.end, ..cold.entry(&partition) });
         }
     }
     changes
@@ -82,8 +85,7 @@ pub fn lose(state: &ColdState, partitions: &BTreeMap<Partition, Watermarks>) -> 
         let end = partitions.get(partition).map_or(cold.end, |marks| marks.next.max(cold.end));
         if end < cold.reserved_upto {
             changes.lost.push(LostEntry::new(partition, OffsetRange::new(end, cold.reserved_upto)));
-            let end = cold.reserved_upto;
-            changes.partitions.push(ColdPartition { end, ..known(state, partition) }.entry(partition));
+            changes.partitions.push(PartitionEntry { end: cold.reserved_upto, ..cold.entry(partition) });
         }
     }
     changes
@@ -91,16 +93,12 @@ pub fn lose(state: &ColdState, partitions: &BTreeMap<Partition, Watermarks>) -> 
 
 /// Where the partitions of `tables` stand.
 pub fn marks(tables: &[TableStatus]) -> BTreeMap<Partition, Watermarks> {
-    let each = |table: &TableStatus| {
-        let partition =
-            |status: &crate::contracts::storage::PartitionStatus| (Partition::new(table.name.clone(), status.number), status.marks);
-        table.partitions.iter().map(partition).collect::<Vec<_>>()
-    };
-    tables.iter().flat_map(each).collect()
+    tables.iter().flat_map(TableStatus::named_partitions).map(|(partition, status)| (partition, status.marks)).collect()
 }
 
-fn known(state: &ColdState, partition: &Partition) -> ColdPartition {
-    state.partitions.get(partition).cloned().unwrap_or_default()
+/// The entry of a partition as the chain has it.
+fn known(state: &ColdState, partition: &Partition) -> PartitionEntry {
+    state.partitions.get(partition).unwrap_or(&ColdPartition::default()).entry(partition)
 }
 
 /// What a manifest has to say of a table; nothing of most.

@@ -30,7 +30,7 @@ use crate::{
         error::StorageError,
         name::{GroupName, Partition, TableName},
         sequence::{Offset, OffsetRange, Watermarks},
-        storage::{FlushIntent, HotStorage, PartitionStatus, ReadLimit, TableSettings, TimeFilter, Trim},
+        storage::{FlushIntent, HotStorage, PartitionStatus, ReadLimit, TableSettings, TableStatus, TimeFilter, Trim},
     },
     crash,
     storage::{
@@ -170,12 +170,8 @@ impl Recovery {
 
     /// What is to be done with each partition that the chain knows.
     fn steps(&self, cold: &BTreeMap<Partition, ColdPartition>, relation: Relation) -> Result<Vec<(Partition, Step)>, StorageError> {
-        let mut hot = BTreeMap::new();
-        for table in self.hot.all_tables() {
-            for status in table.partitions {
-                hot.insert(Partition::new(table.name.clone(), status.number), status);
-            }
-        }
+        let tables = self.hot.all_tables();
+        let hot: BTreeMap<Partition, &PartitionStatus> = tables.iter().flat_map(TableStatus::named_partitions).collect();
         let unknown = ColdPartition::default();
         for (partition, status) in &hot {
             let end = cold.get(partition).unwrap_or(&unknown).end;
@@ -187,7 +183,9 @@ impl Recovery {
                 )));
             }
         }
-        cold.iter().map(|(partition, cold)| Ok((partition.clone(), step(partition, hot.get(partition), cold, relation)?))).collect()
+        cold.iter()
+            .map(|(partition, cold)| Ok((partition.clone(), step(partition, hot.get(partition).copied(), cold, relation)?)))
+            .collect()
     }
 
     /// Refuses what could not be brought together, while nothing has been changed.
