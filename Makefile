@@ -6,7 +6,7 @@ TESTED := --features failpoints
 # Where cargo puts its binaries, wherever that was configured.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug
 
-.PHONY: help run test demo demo-kills contract stores deploy-check observe release check setup
+.PHONY: help run test demo demo-kills contract stores deploy-check image-check observe release check setup
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -35,6 +35,10 @@ stores: setup ## Try the S3 servers that others have written
 
 deploy-check: setup ## Check manifests, Dockerfile and Tiltfile with others' tools
 	$$(.ci/python) tests/deploy.py
+
+image-check: setup ## Build the image's last stage and run it with podman; skipped where that cannot be
+	$(CARGO) build --locked $(TESTED) --bins --examples
+	$$(.ci/python) tests/image.py $(TARGET)/zombi $(TARGET)/examples/s3
 
 observe: setup ## Check metrics, alerts and dashboards with Prometheus
 	$(CARGO) build --locked $(TESTED) --bins --examples

@@ -103,7 +103,6 @@ fn describe() {
     describe_gauge!(UNFLUSHED_AGE, Unit::Seconds, "How long the oldest event that is in RocksDB alone has waited.");
     describe_gauge!(LOST_OFFSETS, "Offsets that are declared lost with a volume.");
     describe_gauge!(TABLES, "Tables.");
-    describe_gauge!(CONSUMER_LAG, "Events that a consumer group has not read of a table; the largest ones, no more than 200.");
     for (name, help) in ENGINE {
         describe_gauge!(name, help);
     }
@@ -213,9 +212,17 @@ pub fn engine(values: &[u64]) {
     }
 }
 
-/// Shows a consumer group's lag in one table.
-pub fn consumer_lag(group: &str, table: &str, events: u64) {
-    gauge!(CONSUMER_LAG, "group" => group.to_owned(), "table" => table.to_owned()).set(events as f64);
+/// Renders lags of consumer groups: group, table, events. Groups come and go, and a recorder forgets nothing: they get a new one
+/// each time.
+pub fn consumer_lags<'a>(lags: impl Iterator<Item = (&'a str, &'a str, u64)>) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    metrics::with_local_recorder(&recorder, || {
+        describe_gauge!(CONSUMER_LAG, "Events that a consumer group has not read of a table; the largest ones, no more than 200.");
+        for (group, table, events) in lags {
+            gauge!(CONSUMER_LAG, "group" => group.to_owned(), "table" => table.to_owned()).set(events as f64);
+        }
+    });
+    recorder.handle().render()
 }
 
 /// Counts evicted events.

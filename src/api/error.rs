@@ -5,12 +5,13 @@ use std::time::Duration;
 use axum::{
     Json,
     extract::Request,
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use tracing::{debug, error};
 
 use super::code::Code;
 use crate::contracts::error::{Overload, StorageError, Tier};
@@ -160,14 +161,18 @@ pub async fn finish(request: Request, next: Next) -> Response {
     let is_write =
         request.method() == Method::POST && request.uri().path().starts_with("/tables/") && !request.uri().path().ends_with("/flush");
     let id = request_id(request.headers());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     let mut response = next.run(request).await;
     let status = response.status();
     let problem = response.extensions_mut().remove::<Problem>();
     if let Some(problem) = problem {
+        log(&problem, &id, &method, &uri);
         response = problem.render(&id, is_write);
     } else if (status.is_client_error() || status.is_server_error()) && response.extensions().get::<Shaped>().is_none() {
         let allow = response.headers().get(header::ALLOW).cloned();
-        response = from_status(status).render(&id, is_write);
+        let problem = from_status(status);
+        log(&problem, &id, &method, &uri);
+        response = problem.render(&id, is_write);
         if let Some(allow) = allow {
             response.headers_mut().insert(header::ALLOW, allow);
         }
@@ -176,6 +181,16 @@ pub async fn finish(request: Request, next: Next) -> Response {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+/// Failures of ours are errors. The rest is the client's, or many at once while something is full or away, which is said elsewhere.
+fn log(problem: &Problem, request_id: &str, method: &Method, uri: &Uri) {
+    let (code, path, detail) = (problem.0.code.name(), uri.path(), &problem.0.detail);
+    if problem.0.code.status() == StatusCode::INTERNAL_SERVER_ERROR {
+        error!(request_id, code, %method, path, detail, "a request failed");
+    } else {
+        debug!(request_id, code, %method, path, detail, "a request was refused");
+    }
 }
 
 /// The client's id for the request, if it is a short visible one, else a new one.

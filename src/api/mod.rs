@@ -115,8 +115,8 @@ fn layers(router: Router, head_bytes: usize, exports_traces: bool, stats: Option
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(head_bytes, bound_head))
         .layer(middleware::from_fn(body::discard_refused))
-        .layer(middleware::from_fn_with_state(exports_traces, trace::trace))
         .layer(middleware::from_fn(error::finish))
+        .layer(middleware::from_fn_with_state(exports_traces, trace::trace))
         .layer(middleware::from_fn_with_state(stats, count))
 }
 

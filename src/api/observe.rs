@@ -27,14 +27,13 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Brings the metrics up to date.
-    pub async fn show(&self) {
+    /// Brings the metrics up to date; answers those that are made anew each time.
+    pub async fn show(&self) -> String {
         let tables = self.hot.tables();
         metrics::held(self.held(&tables));
         metrics::engine(&self.hot.engine_numbers());
-        for ((group, table), lag) in self.lags(&tables).await {
-            metrics::consumer_lag(group.as_str(), table.as_str(), lag);
-        }
+        let lags = self.lags(&tables).await;
+        metrics::consumer_lags(lags.iter().map(|((group, table), lag)| (group.as_str(), table.as_str(), *lag)))
     }
 
     fn held(&self, tables: &[TableStatus]) -> Held {

@@ -346,7 +346,7 @@ pub struct Check {
     /// `ok` or `unavailable`.
     pub status: &'static str,
     /// More, for people.
-    pub detail: &'static str,
+    pub detail: String,
 }
 
 /// An error (RFC 9457); some codes have more fields.

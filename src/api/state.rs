@@ -6,13 +6,12 @@ use std::sync::{
 };
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{limits::Limits, observe::Observed, stats::Stats};
 use crate::{
-    contracts::{clock::Clock, consumers::ConsumerStorage, flusher::Flush, heartbeat::Heartbeat, storage::HotStorage},
+    contracts::{clock::Clock, consumers::ConsumerStorage, flusher::Flush, heartbeat::Heartbeat, progress::Progress, storage::HotStorage},
     reader::TieredReader,
 };
 
@@ -28,11 +27,12 @@ pub enum Phase {
     Draining = 2,
 }
 
-/// The phase, shared by all who report it, and what is being done before the store is open.
+/// The phase, shared by all who report it.
 #[derive(Debug, Default)]
 pub struct Lifecycle {
     phase: AtomicU8,
-    note: Mutex<&'static str>,
+    /// What is being done before the store is open.
+    pub progress: Arc<Progress>,
 }
 
 /// What is logged: a level, or filters by target.
@@ -62,17 +62,12 @@ impl Lifecycle {
         self.phase.fetch_max(phase as u8, Ordering::SeqCst);
     }
 
-    /// Says what is being done, for whoever watches a long start.
-    pub fn note(&self, what: &'static str) {
-        *self.note.lock() = what;
-    }
-
     /// The phase in words, or what is being done.
-    pub fn says(&self) -> &'static str {
+    pub fn says(&self) -> String {
         match self.phase() {
-            Phase::Starting => *self.note.lock(),
-            Phase::Ready => "ready",
-            Phase::Draining => "draining",
+            Phase::Starting => self.progress.to_string(),
+            Phase::Ready => "ready".to_owned(),
+            Phase::Draining => "draining".to_owned(),
         }
     }
 

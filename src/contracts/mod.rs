@@ -11,5 +11,6 @@ pub mod flusher;
 pub mod heartbeat;
 pub mod name;
 pub mod payload;
+pub mod progress;
 pub mod sequence;
 pub mod storage;

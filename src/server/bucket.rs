@@ -68,6 +68,7 @@ pub(super) async fn open(
 
 /// What is hot becomes cold, so that recovery can go on behind it.
 async fn finish(recovery: &Recovery, flush: &dyn Flush) -> Result<(), StorageError> {
+    recovery.progress.begin("flushing what only the volume has");
     flush.flush_now(None).await?;
     recovery.finish().await
 }

@@ -156,7 +156,7 @@ async fn open(
 ) -> Result<(AppState, Running), ServerError> {
     let clock = SystemClock::shared();
     let opened = Instant::now();
-    ops.lifecycle.note("opening the volume");
+    ops.lifecycle.progress.begin("opening the volume");
     let (db, catalog) = open_volume(config, Arc::clone(&clock)).await?;
     info!(path = %config.data_dir.display(), volume = %db.store_id(), took_ms = opened.elapsed().as_millis() as u64, "volume opened");
 
@@ -179,7 +179,7 @@ async fn open(
     let stop_flusher = CancellationToken::new();
     let (mut flusher, mut flush, mut cold, mut s3_cold) = (None, None, None, None);
     if let Some(s3) = connect(config).await {
-        ops.lifecycle.note("opening the bucket, and recovering from it if need be");
+        ops.lifecycle.progress.begin("reading the manifests in S3");
         let (reserver, reserving) = Reserver::new(Arc::clone(&s3));
         rocks.reserve_with(reserver);
         task::spawn(reserving);
@@ -190,6 +190,7 @@ async fn open(
             store_id: Mutex::new(db.store_id()),
             fence,
             idempotency_window_ms: options::window_ms(config),
+            progress: Arc::clone(&ops.lifecycle.progress),
             clock: Arc::clone(&clock),
         };
         let tier: Arc<dyn ColdStorage> = s3.clone();

@@ -70,21 +70,22 @@ async fn a_client_that_holds_its_connection_does_not_hold_the_process() {
 }
 
 #[tokio::test]
-async fn twenty_sigterms_under_load_end_in_time_and_lose_nothing() {
+async fn sixty_sigterms_under_load_end_in_time_and_lose_nothing() {
     let impatient = [("s3.attempts", "1"), ("s3.attempt_timeout_secs", "1"), ("shutdown.flush_secs", "2"), ("shutdown.drain_secs", "2")];
     let mut z = TestServer::start_tiered(&impatient).await;
     z.set("flush.interval_secs", "0");
     let mut sent = Sent::default();
-    for round in 0..20_u64 {
-        match round % 3 {
+    for round in 0..60_u64 {
+        match round % 4 {
             1 => z.store().is_down.store(true, SeqCst),
             2 => z.store().faults.add(Operation::SegmentPut, Fault::Hang, 3),
+            3 => z.store().faults.add(Operation::ManifestPut, Fault::Slow, 100),
             _ => {}
         }
         // A client that holds its connection and takes its time.
         let held = z.request(Method::GET, "/tables/t").header("accept", "text/event-stream").send().await.unwrap();
         let stop = async {
-            sleep(Duration::from_millis(50 + round * 10)).await;
+            sleep(Duration::from_millis(50 + round * 5)).await;
             let pid = z.pid().to_string();
             assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
         };

@@ -5,7 +5,11 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::mpsc};
 
-use crate::support::{TestServer, server::answer};
+use crate::support::{
+    TestServer,
+    faults::{Fault, Operation},
+    server::{answer, eventually},
+};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
@@ -69,4 +73,53 @@ async fn the_level_of_the_logs_can_be_changed_while_it_runs() {
     assert_eq!(answer(z.client.get(&url).send().await.unwrap()).await.1["level"], "zombi=debug,info");
     let (status, problem) = answer(z.client.put(&url).json(&json!({"level": "zombi=loud"})).send().await.unwrap()).await;
     assert_eq!((status, &problem["code"]), (StatusCode::BAD_REQUEST, &json!("bad_log_level")));
+}
+
+#[tokio::test]
+async fn json_log_lines_of_a_request_have_its_id_and_its_trace() {
+    let mut z = TestServer::start_with(&[("log.format", "json"), ("log.level", "zombi=debug")]).await;
+    let request = z.request(Method::GET, "/tables/t?limit=x").header("x-request-id", "mine");
+    let request = request.header("traceparent", format!("00-{TRACE}-b7ad6b7169203331-01"));
+    assert_eq!(request.send().await.unwrap().status(), StatusCode::BAD_REQUEST);
+    let line: Value = serde_json::from_str(&z.log_line("a request was refused").await).unwrap();
+    let found = [&line["level"], &line["request_id"], &line["code"], &line["path"], &line["span"]["trace_id"]];
+    assert_eq!(found, ["DEBUG", "mine", "bad_query", "/tables/t", TRACE], "{line}");
+}
+
+#[tokio::test]
+async fn lags_of_groups_that_are_gone_are_shown_no_more() {
+    let z = TestServer::start().await;
+    z.post("/tables/t", &json!({"payload": 1})).await;
+    let (commit, metrics) = (z.url("/consumers/g/commit"), z.url("/metrics"));
+    let offsets = json!({"table": "t", "partition": 0, "offset": 0});
+    let (status, body) = answer(z.client.post(&commit).json(&offsets).send().await.unwrap()).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let lag = r#"zombi_consumer_lag_events{group="g",table="t"} 1"#;
+    let shown = || async { z.client.get(&metrics).send().await.unwrap().text().await.unwrap() };
+    assert!(shown().await.contains(lag));
+    assert!(z.client.delete(z.url("/consumers/g")).send().await.unwrap().status().is_success());
+    assert!(!shown().await.contains("zombi_consumer_lag_events{"));
+}
+
+#[tokio::test]
+async fn a_long_recovery_says_how_far_it_is() {
+    let first = TestServer::start_tiered(&[("s3.attempt_timeout_secs", "2")]).await;
+    for partition in 0..3 {
+        first.post("/tables/t", &json!({"payload": 1, "partition": partition, "idempotency_key": "k"})).await;
+    }
+    first.flush_and_evict().await;
+    let mut second = first.beside();
+    drop(first);
+    second.store().faults.add(Operation::SegmentGet, Fault::Hang, 1000);
+    second.begin("").await.unwrap();
+    let (client, startup) = (second.client.clone(), second.admin_url("/startupz"));
+    eventually("recovery is at the keys", || async {
+        let (status, body) = answer(client.get(&startup).send().await.unwrap()).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        body["checks"][0]["detail"] == "reading idempotency keys from segments in S3: 0 of 3"
+    })
+    .await;
+    second.store().faults.clear();
+    second.until_ready().await.unwrap();
+    assert_eq!(second.read_all("t", "").await.len(), 3);
 }

@@ -47,9 +47,9 @@ use crate::{
 pub async fn livez(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Response {
     let check = |name, heartbeat: &Heartbeat| {
         let detail = if heartbeat.is_alive() { "makes progress" } else { "has worked on the same thing for a minute" };
-        (name, heartbeat.is_alive(), detail)
+        (name, heartbeat.is_alive(), detail.to_owned())
     };
-    probe(&[check("writer", &ops.heartbeats.writer), check("flusher", &ops.heartbeats.flusher)])
+    probe([check("writer", &ops.heartbeats.writer), check("flusher", &ops.heartbeats.flusher)])
 }
 
 /// Tell whether requests should come: recovered, and not draining. Never about S3.
@@ -64,7 +64,7 @@ pub async fn livez(State(ops): State<OpsState>, Params(NoParams {}): Params<NoPa
     )
 )]
 pub async fn readyz(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Response {
-    probe(&[("lifecycle", ops.lifecycle.phase() == Phase::Ready, ops.lifecycle.says())])
+    probe([("lifecycle", ops.lifecycle.phase() == Phase::Ready, ops.lifecycle.says())])
 }
 
 /// Tell whether recovery has ended.
@@ -79,14 +79,14 @@ pub async fn readyz(State(ops): State<OpsState>, Params(NoParams {}): Params<NoP
     )
 )]
 pub async fn startupz(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Response {
-    probe(&[("recovery", ops.lifecycle.phase() >= Phase::Ready, ops.lifecycle.says())])
+    probe([("recovery", ops.lifecycle.phase() >= Phase::Ready, ops.lifecycle.says())])
 }
 
 /// Answers a probe: what was looked at, whether it is as it should be, and more for people.
-fn probe(checks: &[(&'static str, bool, &'static str)]) -> Response {
+fn probe<const N: usize>(checks: [(&'static str, bool, String); N]) -> Response {
     let word = |passes: bool| if passes { "ok" } else { "unavailable" };
     let passes = checks.iter().all(|(_, passes, _)| *passes);
-    let checks = checks.iter().map(|&(name, passes, detail)| Check { name, status: word(passes), detail }).collect();
+    let checks = checks.into_iter().map(|(name, passes, detail)| Check { name, status: word(passes), detail }).collect();
     let code = if passes { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut response = (code, Json(Probe { status: word(passes), checks })).into_response();
     if !passes {
@@ -107,10 +107,11 @@ fn probe(checks: &[(&'static str, bool, &'static str)]) -> Response {
 )]
 pub async fn metrics(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Response {
     metrics::collect_process();
-    if let Some(store) = ops.store.get() {
-        store.show().await;
-    }
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], ops.prometheus.render()).into_response()
+    let lags = match ops.store.get() {
+        Some(store) => store.show().await,
+        None => String::new(),
+    };
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], ops.prometheus.render() + &lags).into_response()
 }
 
 /// Show counts, rates and latencies since the start.

@@ -29,6 +29,7 @@ use crate::{
         consumers::ConsumerStorage,
         error::StorageError,
         name::{GroupName, Partition, TableName},
+        progress::Progress,
         sequence::{Offset, OffsetRange, Watermarks},
         storage::{FlushIntent, HotStorage, PartitionStatus, ReadLimit, TableSettings, TableStatus, TimeFilter, Trim},
     },
@@ -80,6 +81,8 @@ pub struct Recovery {
     pub store_id: Mutex<Uuid>,
     /// Closed when another writer takes over.
     pub fence: Arc<Fence>,
+    /// Told how far it has come.
+    pub progress: Arc<Progress>,
     /// How long idempotency keys are remembered.
     pub idempotency_window_ms: i64,
     /// Tells which keys are inside the window.
@@ -201,7 +204,9 @@ impl Recovery {
     async fn apply(&self, steps: Vec<(Partition, Step)>, relation: Relation) -> Result<(), StorageError> {
         let mut unmarked = Vec::new();
         let mut recovered = Recovered::default();
+        self.progress.begin_counted("comparing partitions on the volume and in S3", steps.len());
         for (partition, step) in steps {
+            self.progress.advance();
             match step {
                 Step::Leave => {}
                 Step::Mark(intent) => unmarked.push((partition, intent)),
@@ -285,9 +290,10 @@ impl Recovery {
         })?;
         let count = segments.len();
         info!(segments = count, "reading idempotency keys from S3");
+        self.progress.begin_counted("reading idempotency keys from segments in S3", count);
         let keys =
             stream::iter(segments).map(|(partition, range)| self.recover_keys_of(partition, range)).buffer_unordered(PARALLEL_SEGMENTS);
-        keys.try_fold(0, async |sum, keys| Ok(sum + keys)).await
+        keys.inspect_ok(|_| self.progress.advance()).try_fold(0, async |sum, keys| Ok(sum + keys)).await
     }
 
     async fn recover_keys_of(&self, partition: Partition, range: OffsetRange) -> Result<u64, StorageError> {

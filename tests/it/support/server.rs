@@ -45,6 +45,27 @@ struct Running {
     seen: String,
 }
 
+impl Running {
+    /// Reads the log, of either format, up to a message; the whole of it if it ends before.
+    async fn read_until(&mut self, message: &str) -> Result<(), String> {
+        loop {
+            let Ok(line) = timeout(PATIENCE, self.log.recv()).await else { return Err(format!("{}(it hangs)", self.seen)) };
+            let Some(line) = line else { return Err(self.seen.clone()) };
+            self.seen = format!("{}{line}\n", self.seen);
+            let json: Value = serde_json::from_str(&line).unwrap_or_default();
+            let address = json["address"].as_str().or_else(|| line.split("address=").nth(1).map(str::trim));
+            match address.and_then(|text| text.parse().ok()) {
+                Some(address) if line.contains("the main port") => self.main = address,
+                Some(address) if line.contains("the admin port") => self.admin = address,
+                _ => {}
+            }
+            if line.ends_with(&format!(" {message}")) || line.contains(&format!(" {message} ")) || json["message"] == message {
+                return Ok(());
+            }
+        }
+    }
+}
+
 impl TestServer {
     /// Hot only.
     pub async fn start() -> Self {
@@ -99,6 +120,12 @@ impl TestServer {
 
     /// The same, with fail points: `name=return` ends the process there, as kill -9 would.
     pub async fn try_run_with(&mut self, failpoints: &str) -> Result<(), String> {
+        self.begin(failpoints).await?;
+        self.until_ready().await
+    }
+
+    /// Starts the process and waits until its admin port is there.
+    pub async fn begin(&mut self, failpoints: &str) -> Result<(), String> {
         assert!(self.running.is_none(), "it runs already");
         let mut command = self.command();
         command.env("FAILPOINTS", failpoints);
@@ -111,24 +138,19 @@ impl TestServer {
                 drop(sender.try_send(line));
             }
         });
-        let mut running = Running { child, main: ([0, 0, 0, 0], 0).into(), admin: ([0, 0, 0, 0], 0).into(), log, seen: String::new() };
-        let mut seen = String::new();
-        loop {
-            let Ok(line) = timeout(PATIENCE, running.log.recv()).await else { return Err(seen + "(it hangs)") };
-            let Some(line) = line else { return Err(seen) };
-            let address = line.split("address=").nth(1).and_then(|text| text.trim().parse().ok());
-            match address {
-                Some(address) if line.contains("the main port") => running.main = address,
-                Some(address) if line.contains("the admin port") => running.admin = address,
-                _ => {}
-            }
-            seen = seen + &line + "\n";
-            if line.ends_with(" ready") {
-                running.seen = seen;
-                self.running = Some(running);
-                return Ok(());
-            }
-        }
+        let nowhere = ([0, 0, 0, 0], 0).into();
+        let mut running = Running { child, main: nowhere, admin: nowhere, log, seen: String::new() };
+        running.read_until("listening on the admin port").await?;
+        self.running = Some(running);
+        Ok(())
+    }
+
+    /// Waits until the process that was started is ready; its log if it ends before.
+    pub async fn until_ready(&mut self) -> Result<(), String> {
+        let mut running = self.running.take().unwrap();
+        running.read_until("ready").await?;
+        self.running = Some(running);
+        Ok(())
     }
 
     /// Starts the process and waits until it is ready; what it has logged.
@@ -198,6 +220,17 @@ impl TestServer {
     pub async fn kill(&mut self) {
         let mut running = self.running.take().expect("the process runs");
         running.child.kill().await.unwrap();
+    }
+
+    /// Reads the log on up to a line that holds the text; panics if it never comes.
+    pub async fn log_line(&mut self, text: &str) -> String {
+        let log = &mut self.running.as_mut().expect("the process runs").log;
+        loop {
+            let line = timeout(PATIENCE, log.recv()).await.expect("it is logged in time").expect("the process runs");
+            if line.contains(text) {
+                return line;
+            }
+        }
     }
 
     /// Sends SIGTERM and waits; the exit code.

@@ -1,0 +1,55 @@
+//! How far a long piece of work has come, for people who wait for it.
+
+use std::fmt;
+
+use parking_lot::Mutex;
+
+/// What is being done, told by who does it and shown by who is asked.
+#[derive(Debug, Default)]
+pub struct Progress(Mutex<Step>);
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Step {
+    what: &'static str,
+    done: usize,
+    of: usize,
+}
+
+impl Progress {
+    /// The next step begins, nobody knows how long it takes.
+    pub fn begin(&self, what: &'static str) {
+        self.begin_counted(what, 0);
+    }
+
+    /// The next step begins, and has so many parts.
+    pub fn begin_counted(&self, what: &'static str, of: usize) {
+        *self.0.lock() = Step { what, done: 0, of };
+    }
+
+    /// One more part is done.
+    pub fn advance(&self) {
+        self.0.lock().done += 1;
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Step { what, done, of } = *self.0.lock();
+        if of == 0 { out.write_str(what) } else { write!(out, "{what}: {done} of {of}") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_counted_where_there_are_some() {
+        let progress = Progress::default();
+        progress.begin("looking");
+        assert_eq!(progress.to_string(), "looking");
+        progress.begin_counted("reading", 3);
+        progress.advance();
+        assert_eq!(progress.to_string(), "reading: 1 of 3");
+    }
+}
