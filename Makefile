@@ -2,7 +2,7 @@
 
 CARGO := cargo
 # What tests and demos are built with: places to crash at, see src/crash.rs. One set of features, so that nothing is built twice.
-TESTED := --features failpoints
+TESTED := --features failpoints,bench
 # Where cargo puts its binaries, wherever that was configured.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug
 

@@ -1,5 +1,7 @@
 //! HTTP: the whole route table. Turns requests into calls of the contracts, and their answers into bytes.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 pub mod body;
 pub mod code;
 pub mod encode;
@@ -78,6 +80,8 @@ pub fn router(state: AppState) -> Router {
     let (ops, stats, limits) = (state.ops.clone(), Arc::clone(&state.stats), Arc::clone(&state.limits));
     let (head_bytes, exports) = (limits.header_bytes, state.exports_traces);
     let (data, _) = described().split_for_parts();
+    #[cfg(feature = "bench")]
+    let data = data.merge(bench::routes(&state));
     let (probes, _) = probes().split_for_parts();
     let pages = SwaggerUi::new("/docs").url("/openapi.json", description());
     let data = data

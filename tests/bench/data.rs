@@ -1,0 +1,40 @@
+//! The events that are sent: about 300 bytes of JSON each, the same at every run.
+
+/// A payload: a JSON object of about 230 bytes.
+pub fn payload(number: usize) -> String {
+    format!(
+        "{{\"order\":\"o-{number:08}\",\"customer\":\"c-{:06}\",\"status\":\"{}\",\"total_cents\":{},\"currency\":\"EUR\",\"items\":[{{\"sku\":\"A-{:05}\",\"count\":{}}},{{\"sku\":\"B-{:05}\",\"count\":{}}}],\"warehouse\":\"{}\",\"note\":\"leave it at the door {}\"}}",
+        number * 7919 % 1_000_003,
+        ["created", "paid", "packed", "shipped"][number % 4],
+        number * 31 % 100_000,
+        number * 17 % 99_991,
+        number % 5 + 1,
+        number * 13 % 99_989,
+        number % 3 + 1,
+        ["north", "south", "east", "west"][number / 4 % 4],
+        number * 104_729 % 9973,
+    )
+}
+
+/// When an event happened: a second after the one before.
+pub fn timestamp_ms(number: usize) -> i64 {
+    1_700_000_000_000 + number as i64 * 1000
+}
+
+/// A record as JSON, one line without its end.
+pub fn json_record(number: usize, partitions: usize, key: Option<&str>) -> String {
+    let key = key.map(|key| format!(",\"idempotency_key\":\"{key}\"")).unwrap_or_default();
+    format!("{{\"payload\":{},\"partition\":{},\"timestamp_ms\":{}{key}}}", payload(number), number % partitions, timestamp_ms(number))
+}
+
+/// A record as protobuf: the message `zombi.v1.Event`.
+pub fn protobuf_record(number: usize, partitions: usize, key: Option<&str>) -> zombi::proto::v1::Event {
+    zombi::proto::v1::Event {
+        payload: payload(number).into_bytes().into(),
+        partition: Some((number % partitions) as u32),
+        timestamp_ms: Some(timestamp_ms(number)),
+        idempotency_key: key.map(str::to_owned),
+        payload_kind: zombi::proto::v1::PayloadKind::Text.into(),
+        ..Default::default()
+    }
+}

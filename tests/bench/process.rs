@@ -1,0 +1,178 @@
+//! The server and the S3 server as processes of their own.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    Options,
+    client::{Connection, request},
+};
+
+/// What the S3 server takes.
+pub const ACCESS_KEY: &str = "zombi";
+pub const SECRET_KEY: &str = "zombi-secret";
+
+/// A running server on a volume of its own.
+pub struct Zombi {
+    child: Child,
+    pub address: SocketAddr,
+    volume: TempDir,
+    binary: PathBuf,
+    settings: Vec<String>,
+    s3: Option<S3>,
+    /// How long the last start took until it was ready.
+    pub ready_in: Duration,
+}
+
+/// A running S3 server that keeps its objects in memory.
+struct S3 {
+    child: Child,
+    endpoint: String,
+}
+
+impl Zombi {
+    /// Without a bucket.
+    pub fn start(options: &Options, settings: &[&str]) -> Self {
+        Self::new(options, settings, None)
+    }
+
+    /// With a bucket of its own.
+    pub fn tiered(options: &Options, settings: &[&str]) -> Self {
+        let mut child = Command::new(options.s3()).arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().expect("the S3 server starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self::new(options, settings, Some(S3 { child, endpoint: line.trim().to_owned() }))
+    }
+
+    fn new(options: &Options, settings: &[&str], s3: Option<S3>) -> Self {
+        let volume = TempDir::new_in(&options.dir).unwrap();
+        let mut all = vec!["host=127.0.0.1", "port=0", "admin_port=0", "limits.disk_reserve_bytes=0", "limits.disk_reserve_percent=0"];
+        all.extend_from_slice(settings);
+        let mut all: Vec<String> = all.into_iter().map(str::to_owned).collect();
+        if let Some(s3) = &s3 {
+            all.extend(["s3.bucket=bench".to_owned(), "s3.create_bucket=true".to_owned(), format!("s3.endpoint={}", s3.endpoint)]);
+        }
+        let (binary, settings) = (options.zombi(), all);
+        let (child, address, ready_in) = spawn(&binary, &volume, &settings);
+        Self { child, address, volume, binary, settings, s3, ready_in }
+    }
+
+    /// Ends it without warning and starts it again.
+    pub fn restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        (self.child, self.address, self.ready_in) = spawn(&self.binary, &self.volume, &self.settings);
+    }
+
+    pub async fn connect(&self) -> Connection {
+        Connection::open(self.address).await
+    }
+
+    /// Asks for something and expects 200 to 299; the answer as JSON.
+    pub async fn ask(&self, method: &str, path: &str) -> Value {
+        let answer = self.connect().await.exchange(&request(method, path, "application/json", b"")).await;
+        assert!(matches!(answer.status, 200..300), "{method} {path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+        serde_json::from_slice(&answer.body).unwrap_or_default()
+    }
+
+    /// Fills a table by one stream.
+    pub async fn fill(&self, table: &str, lines: &[u8]) {
+        let bytes = request("POST", &format!("/tables/{table}"), "application/x-ndjson", lines);
+        let answer = self.connect().await.exchange(&bytes).await;
+        assert!(matches!(answer.status, 200..300), "{} {}", answer.status, String::from_utf8_lossy(&answer.body));
+    }
+
+    /// A counter, summed over its labels that hold `label`.
+    pub async fn metric(&self, name: &str, label: &str) -> f64 {
+        let answer = self.connect().await.exchange(&request("GET", "/metrics", "text/plain", b"")).await;
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let lines = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// A figure in kB of `/proc/<pid>/status`, in MiB.
+    pub fn memory_mib(&self, name: &str) -> f64 {
+        proc_numbers(self.child.id()).get(name).copied().unwrap_or(0.0) / 1024.0
+    }
+
+    /// Bytes that the process has caused to be written to the disk.
+    pub fn written_bytes(&self) -> f64 {
+        let text = fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok()).unwrap()
+    }
+
+    /// Seconds of processor time so far.
+    pub fn processor_secs(&self) -> f64 {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = text.rsplit(')').next().unwrap().split_whitespace().collect();
+        (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+    }
+
+    /// Bytes on the volume.
+    pub fn volume_bytes(&self) -> f64 {
+        fs::read_dir(self.volume.path().join("db")).unwrap().filter_map(|entry| entry.ok()?.metadata().ok()).map(|data| data.len() as f64).sum()
+    }
+
+    pub fn endpoint(&self) -> &str {
+        &self.s3.as_ref().expect("it has a bucket").endpoint
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Zombi {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if let Some(s3) = &mut self.s3 {
+            drop(s3.child.kill());
+            drop(s3.child.wait());
+        }
+    }
+}
+
+fn spawn(binary: &PathBuf, volume: &TempDir, settings: &[String]) -> (Child, SocketAddr, Duration) {
+    let started = Instant::now();
+    let mut command = Command::new(binary);
+    command.args(settings.iter().flat_map(|setting| ["--set", setting])).arg("--data-dir").arg(volume.path().join("db"));
+    command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let (mut address, mut seen) = (None, String::new());
+    loop {
+        let Some(Ok(line)) = lines.next() else { panic!("zombi does not start:\n{seen}") };
+        if line.contains("the main port") {
+            address = line.split("address=").nth(1).and_then(|text| text.trim().parse().ok());
+        }
+        let is_ready = line.ends_with(" ready");
+        seen = seen + &line + "\n";
+        if is_ready {
+            break;
+        }
+    }
+    let ready_in = started.elapsed();
+    // What it says must be read, or it would wait.
+    std::thread::spawn(move || lines.for_each(|line| eprintln!("  zombi| {}", line.unwrap_or_default())));
+    (child, address.expect("it has said where it listens"), ready_in)
+}
+
+fn proc_numbers(pid: u32) -> BTreeMap<String, f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pair = |line: &str| {
+        let (name, rest) = line.split_once(':')?;
+        Some((name.to_owned(), rest.split_whitespace().next()?.parse().ok()?))
+    };
+    text.lines().filter_map(pair).collect()
+}

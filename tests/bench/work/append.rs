@@ -1,0 +1,82 @@
+//! Single durable writes against the route that parses and answers without storing; latency while the flusher runs.
+
+use std::net::SocketAddr;
+
+use prost::Message;
+
+use super::in_turn;
+use crate::{
+    Options,
+    client::{Load, load, request},
+    data,
+    process::Zombi,
+    report::{Goal, Report},
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Json,
+    Protobuf,
+    Keyed,
+}
+
+async fn singles(options: &Options, address: SocketAddr, path: &str, form: Form, connections: usize, salt: usize) -> Load {
+    let (path, prefix) = (path.to_owned(), format!("{salt}-"));
+    // What is sent costs the same processors as what is measured: made before, but for the keys.
+    let ready: Vec<Vec<u8>> = (0..1024)
+        .map(|number| match form {
+            Form::Protobuf => request("POST", &path, "application/x-protobuf", &data::protobuf_record(number, 4, None).encode_to_vec()),
+            _ => request("POST", &path, "application/json", data::json_record(number, 4, None).as_bytes()),
+        })
+        .collect();
+    load(address, connections, options.turn(), None, move |number| match form {
+        Form::Keyed => {
+            let body = data::json_record(number, 4, Some(&format!("{prefix}{number:012}")));
+            request("POST", &path, "application/json", body.as_bytes())
+        }
+        _ => ready[number % ready.len()].clone(),
+    })
+    .await
+}
+
+pub async fn run(options: &Options, report: &mut Report) {
+    let rows = [
+        ("append JSON", Form::Json, [0.65, 0.85]),
+        ("append protobuf", Form::Protobuf, [0.60, 0.80]),
+        ("append JSON with a key each", Form::Keyed, [0.60, 0.80]),
+    ];
+    for (name, form, goals) in rows {
+        for (connections, goal) in [64, 256].into_iter().zip(goals) {
+            let name = format!("{name}, {connections} connections");
+            if !report.wants(&name) {
+                continue;
+            }
+            let zombi = Zombi::start(options, &[]);
+            let address = zombi.address;
+            singles(options, address, "/tables/t", form, connections, 999).await;
+            let rounds = in_turn(
+                options.rounds(),
+                async |round| singles(options, address, "/tables/t", form, connections, round).await.rate(),
+                async |round| singles(options, address, "/bench/tables/t", form, connections, round).await.rate(),
+            );
+            report.ratio(&name, "requests/s", Goal::AtLeast(goal), rounds.await);
+        }
+    }
+    latency(options, report).await;
+}
+
+async fn latency(options: &Options, report: &mut Report) {
+    let name = "p99 at half load, the flusher at work or not";
+    if !report.wants(name) {
+        return;
+    }
+    let flushing = Zombi::tiered(options, &["flush.interval_secs=0", "flush.segment_bytes=4194304", "hot.retention_secs=0"]);
+    let resting = Zombi::tiered(options, &["flush.interval_secs=3600"]);
+    let half = singles(options, resting.address, "/tables/t", Form::Json, 64, 0).await.rate() / 2.0;
+    let paced = async |address| {
+        let ready: Vec<_> = (0..1024).map(|number| request("POST", "/tables/t", "application/json", data::json_record(number, 4, None).as_bytes())).collect();
+        load(address, 64, options.turn() * 2, Some(half), move |number| ready[number % ready.len()].clone()).await.p99()
+    };
+    let rounds = in_turn(options.rounds(), async |_| paced(flushing.address).await, async |_| paced(resting.address).await).await;
+    report.ratio(name, "us", Goal::AtMost(2.0), rounds);
+}

@@ -1,0 +1,157 @@
+//! Flushing and cold reads against the same work by hand: encode, zstd, PUT; GET, zstd.
+
+use aws_sdk_s3::{
+    Client, Config,
+    config::{BehaviorVersion, Credentials, Region},
+};
+use bytes::Bytes;
+use zombi::{
+    contracts::{
+        cold_storage::SegmentBuilder,
+        event::{Event, Record},
+        name::{Partition, TableName},
+        payload::{Payload, PayloadKind},
+    },
+    storage::cold::{s3::Objects, segment::Encoder},
+};
+
+use super::{in_turn, rate, timed};
+use crate::{
+    Options,
+    client::{get, load, request},
+    data,
+    process::{ACCESS_KEY, SECRET_KEY, Zombi},
+    report::{Goal, Report},
+};
+
+const RANDOM_READS: usize = 200;
+const RANDOM_RECORDS: usize = 1000;
+
+pub async fn run(options: &Options, report: &mut Report) {
+    flush(options, report).await;
+    let names = ["cold read, stream", "cold read, GETs for 1,000 at random", "cold read, MiB for 1,000 at random"];
+    if !names.iter().any(|name| report.wants(name)) {
+        return;
+    }
+    let count = options.events(400_000);
+    let zombi = Zombi::tiered(options, &["flush.interval_secs=3600", "hot.retention_secs=0", "cold.cache_bytes=0", "flush.segment_bytes=33554432"]);
+    zombi.fill("t", lines(count).as_bytes()).await;
+    zombi.ask("POST", "/flush").await;
+    let objects = objects(&zombi).await;
+    let mut connection = zombi.connect().await;
+    let rounds = in_turn(
+        options.rounds(),
+        async |_| {
+            let (_, took) = timed(connection.drain(&get("/tables/t", "application/x-ndjson"))).await;
+            rate(count, took)
+        },
+        async |_| {
+            let ((), took) = timed(get_and_decode(&objects)).await;
+            rate(count, took)
+        },
+    );
+    report.ratio(names[0], "events/s", Goal::AtLeast(0.5), rounds.await);
+
+    let requests = zombi.metric("zombi_s3_requests_total", "get").await;
+    let received = received_bytes(&zombi);
+    let per_partition = count / 4;
+    for number in 0..RANDOM_READS {
+        let offset = number * 7919 % (per_partition - RANDOM_RECORDS);
+        let path = format!("/tables/t?partition={}&offset={offset}&limit={RANDOM_RECORDS}", number % 4);
+        assert_eq!(connection.drain(&get(&path, "application/json")).await.status, 200);
+    }
+    let requests = zombi.metric("zombi_s3_requests_total", "get").await - requests;
+    report.figure(names[1], "GETs", Goal::AtMost(2.0), requests / RANDOM_READS as f64);
+    report.figure(names[2], "MiB", Goal::AtMost(1.0), (received_bytes(&zombi) - received) / RANDOM_READS as f64 / f64::from(1 << 20));
+}
+
+/// Bytes that the process has read, from files and sockets alike.
+fn received_bytes(zombi: &Zombi) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/io", zombi.pid())).unwrap();
+    text.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok()).unwrap()
+}
+
+fn lines(count: usize) -> String {
+    (0..count).map(|number| data::json_record(number, 4, None) + "\n").collect()
+}
+
+async fn objects(zombi: &Zombi) -> Objects {
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "bench"))
+        .endpoint_url(zombi.endpoint())
+        .force_path_style(true);
+    Objects::new(Client::from_conf(config.build()), "bench".to_owned(), String::new())
+}
+
+async fn get_and_decode(objects: &Objects) {
+    for key in objects.list("segments/", None).await.unwrap() {
+        let stored = objects.get(&key).await.unwrap().unwrap();
+        let lines = tokio::task::spawn_blocking(move || zstd::decode_all(stored.as_ref()).unwrap()).await.unwrap();
+        assert!(!lines.is_empty());
+    }
+}
+
+async fn flush(options: &Options, report: &mut Report) {
+    let (name, writers) = ("flush", "writers while the flusher works");
+    if !report.wants(name) && !report.wants(writers) {
+        return;
+    }
+    let settings = ["flush.interval_secs=3600", "hot.retention_secs=0", "flush.segment_bytes=33554432"];
+    let count = options.events(300_000);
+    let text = lines(count);
+    let events: Vec<(u32, Event)> = (0..count).map(event).collect();
+    if report.wants(name) {
+        let zombi = Zombi::tiered(options, &settings);
+        let objects = objects(&zombi).await;
+        let rounds = in_turn(
+            options.rounds(),
+            async |_| {
+                zombi.fill("t", text.as_bytes()).await;
+                let (_, took) = timed(zombi.ask("POST", "/flush")).await;
+                rate(count, took)
+            },
+            async |round| {
+                let ((), took) = timed(encode_and_put(&objects, &events, round)).await;
+                rate(count, took)
+            },
+        );
+        report.ratio(name, "events/s", Goal::AtLeast(0.6), rounds.await);
+    }
+    if report.wants(writers) {
+        let flushing = Zombi::tiered(options, &["flush.interval_secs=0", "flush.segment_bytes=8388608", "hot.retention_secs=0"]);
+        let resting = Zombi::tiered(options, &settings);
+        let write = async |zombi: &Zombi| {
+            let ready: Vec<_> = (0..1024).map(|number| request("POST", "/tables/t", "application/json", data::json_record(number, 4, None).as_bytes())).collect();
+            load(zombi.address, 64, options.turn() * 2, None, move |number| ready[number % ready.len()].clone()).await.rate()
+        };
+        let rounds = in_turn(options.rounds(), async |_| write(&flushing).await, async |_| write(&resting).await).await;
+        report.ratio(writers, "requests/s", Goal::AtLeast(0.8), rounds);
+    }
+}
+
+fn event(number: usize) -> (u32, Event) {
+    let payload = Payload::new(PayloadKind::Json, Bytes::from(data::payload(number))).unwrap();
+    let (timestamp_ms, headers) = (data::timestamp_ms(number), Default::default());
+    (number as u32 % 4, Event { payload, timestamp_ms, appended_ms: timestamp_ms, idempotency_key: None, headers })
+}
+
+/// What a flush cannot do without, for four partitions at once.
+async fn encode_and_put(objects: &Objects, events: &[(u32, Event)], round: usize) {
+    let segments = (0..4_u32).map(|number| {
+        let mine: Vec<Event> = events.iter().filter(|(partition, _)| *partition == number).map(|(_, event)| event.clone()).collect();
+        tokio::task::spawn_blocking(move || {
+            let partition = Partition::new(TableName::parse("t").unwrap(), number);
+            let mut encoder = Box::new(Encoder::new(&partition, 0, 1, true));
+            for (offset, event) in (0..).zip(mine) {
+                encoder.push(&Record { partition: number, offset, event });
+            }
+            encoder.finish().unwrap().body
+        })
+    });
+    let segments: Vec<_> = segments.collect();
+    for (number, segment) in segments.into_iter().enumerate() {
+        objects.put(&format!("raw/{round}-{number}"), segment.await.unwrap()).await.unwrap();
+    }
+}

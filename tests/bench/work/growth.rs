@@ -1,0 +1,44 @@
+//! Whether it stays as fast as it grows: the rates of later events against those of the first million; memory and start.
+
+use super::{rate, timed};
+use crate::{
+    Options,
+    client::get,
+    data,
+    process::Zombi,
+    report::{Goal, Report},
+};
+
+const MILLION: usize = 1_000_000;
+
+pub async fn run(options: &Options, report: &mut Report) {
+    let name = "growth";
+    if !report.wants(name) || (options.glance && report.wants("everything else")) {
+        return;
+    }
+    let steps: &[usize] = if options.full { &[1, 10, 50] } else { &[1, 3] };
+    let part = options.events(MILLION);
+    let mut zombi = Zombi::tiered(options, &["hot.retention_secs=60", "hot.max_bytes=107374182400"]);
+    let (mut written, mut first) = (0, None);
+    for &step in steps {
+        let mut append = 0.0;
+        while written < step {
+            let lines: String = (0..part).map(|number| data::json_record(written * part + number, 4, None) + "\n").collect();
+            let ((), took) = timed(zombi.fill("t", lines.as_bytes())).await;
+            (append, written) = (rate(part, took), written + 1);
+        }
+        let mut connection = zombi.connect().await;
+        // What was written last, whichever tier has it by now.
+        let path = format!("/tables/t?partition=0&offset={}", written * part / 4 - part / 4);
+        let (_, took) = timed(connection.drain(&get(&path, "application/x-ndjson"))).await;
+        let read = rate(part / 4, took);
+        let (append_first, read_first) = *first.get_or_insert((append, read));
+        let millions = written * part / 1000;
+        report.ratio(&format!("growth, append rate at {millions} thousand"), "events/s", Goal::AtLeast(0.9), vec![(append, append_first)]);
+        report.ratio(&format!("growth, read rate at {millions} thousand"), "events/s", Goal::AtLeast(0.9), vec![(read, read_first)]);
+        report.figure(&format!("growth, peak memory at {millions} thousand"), "MiB", Goal::AtMost(512.0), zombi.memory_mib("VmHWM"));
+        zombi.restart();
+        report.figure(&format!("growth, ready after kill -9 at {millions} thousand"), "s", Goal::AtMost(2.0), zombi.ready_in.as_secs_f64());
+    }
+    zombi.ask("POST", "/flush").await;
+}
