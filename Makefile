@@ -6,7 +6,7 @@ TESTED := --features failpoints,bench
 # Where cargo puts its binaries, wherever that was configured.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug
 
-.PHONY: help run test demo demo-kills contract stores deploy-check image-check observe release check setup
+.PHONY: help run test demo demo-kills contract stores deploy-check image-check observe bench bench-report release check setup
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -43,6 +43,14 @@ image-check: setup ## Build the image's last stage and run it with podman; skipp
 observe: setup ## Check metrics, alerts and dashboards with Prometheus
 	$(CARGO) build --locked $(TESTED) --bins --examples
 	$$(.ci/python) tests/observe.py $(TARGET)/zombi $(TARGET)/examples/s3
+
+bench: setup ## Measure against the limit; BENCH="--full", BENCH="--only hot"
+	$(CARGO) build --locked --release --features bench --bins --examples
+	$(TARGET:debug=release)/examples/bench $(BENCH)
+
+bench-report: setup ## A glance at the same, with the build that the tests use; it judges nothing
+	$(CARGO) build --locked $(TESTED) --bins --examples
+	$(TARGET)/examples/bench --glance
 
 release: setup ## Build the binary that is shipped
 	$(CARGO) build --locked --release

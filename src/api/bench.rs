@@ -10,20 +10,22 @@ use async_trait::async_trait;
 use axum::{Router, routing::post};
 use tokio::sync::watch;
 
-use super::{handlers::events, state::AppState};
+use super::{
+    handlers::events,
+    state::{App, AppState},
+};
 use crate::contracts::{
     clock::TimestampMs,
     error::StorageError,
     name::{Partition, PartitionNumber, TableName},
     sequence::Offset,
-    storage::{
-        Append, Appended, FlushIntent, HotPage, HotRetention, HotStorage, ReadLimit, TableSettings, TableStatus, TimeFilter, Trim,
-    },
+    storage::{Append, Appended, FlushIntent, HotPage, HotRetention, HotStorage, ReadLimit, TableSettings, TableStatus, TimeFilter, Trim},
 };
 
 /// The routes that write, over nothing.
 pub fn routes(state: &AppState) -> Router<AppState> {
-    let discarding = AppState { hot: Arc::new(Discard { next: AtomicU64::new(0), appends: watch::Sender::new(0) }), ..state.clone() };
+    let hot = Arc::new(Discard { next: AtomicU64::new(0), appends: watch::Sender::new(0) });
+    let discarding = Arc::new(App { hot, ..App::clone(state) });
     let routes = Router::new().route("/tables/{table}", post(events::write)).route("/tables/{table}/bulk", post(events::write_bulk));
     Router::new().nest("/bench", routes.with_state(discarding))
 }

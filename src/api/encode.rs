@@ -20,8 +20,13 @@ pub fn record(out: &mut Vec<u8>, record: &Record) {
     let event = &record.event;
     out.push(b'{');
     event.payload.write_json(out);
-    // Writing to memory cannot fail.
-    let _ = write!(out, ",\"timestamp_ms\":{},\"partition\":{},\"offset\":{}", event.timestamp_ms, record.partition, record.offset);
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(b",\"timestamp_ms\":");
+    out.extend_from_slice(digits.format(event.timestamp_ms).as_bytes());
+    out.extend_from_slice(b",\"partition\":");
+    out.extend_from_slice(digits.format(record.partition).as_bytes());
+    out.extend_from_slice(b",\"offset\":");
+    out.extend_from_slice(digits.format(record.offset).as_bytes());
     event.write_json_attributes(out);
     out.push(b'}');
 }

@@ -81,26 +81,31 @@ impl Lifecycle {
     }
 }
 
+/// What probes, metrics and the admin port need, as handlers get it: one count of references for each request, not one a field.
+pub type OpsState = Arc<Ops>;
+
 /// What probes, metrics and the admin port need; there from the first moment.
-#[derive(Clone)]
-pub struct OpsState {
+pub struct Ops {
     /// Where the process is in its life.
     pub lifecycle: Arc<Lifecycle>,
     /// Renders the metrics.
     pub prometheus: PrometheusHandle,
     /// Flushes on request, once the store is open; empty for good without a bucket.
-    pub flush: Arc<OnceLock<Arc<dyn Flush>>>,
+    pub flush: OnceLock<Arc<dyn Flush>>,
     /// The store, once it is open.
-    pub store: Arc<OnceLock<Observed>>,
+    pub store: OnceLock<Observed>,
     /// What liveness is about.
     pub heartbeats: Heartbeats,
     /// Changes what is logged.
     pub log_level: Arc<dyn LogLevel>,
 }
 
+/// What the main port's handlers work with, as they get it.
+pub type AppState = Arc<App>;
+
 /// What the main port's handlers work with.
 #[derive(Clone)]
-pub struct AppState {
+pub struct App {
     /// Appends and watermarks.
     pub hot: Arc<dyn HotStorage>,
     /// Consumer offsets.

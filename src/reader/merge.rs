@@ -15,7 +15,7 @@ use crate::contracts::{
     event::Record,
     name::{Partition, PartitionNumber},
     sequence::{Offset, OffsetRange, Watermarks},
-    storage::{Page, ReadLimit},
+    storage::{HotPage, Page, ReadLimit},
 };
 
 /// Partitions read from cold at once.
@@ -24,7 +24,7 @@ const PARALLEL_READS: usize = 8;
 const MIN_CHUNK: ReadLimit = ReadLimit { records: 16, bytes: 64 << 10 };
 
 /// What is left of one partition.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Partial {
     /// Fetched, not yet given.
     fetched: VecDeque<Record>,
@@ -32,12 +32,15 @@ struct Partial {
     next: Offset,
     /// Where to stop, if the read stops at what was there when it began.
     end: Option<Offset>,
-    /// What comes next in cold, being fetched.
+    /// What comes next, being fetched from the tier that should have it.
     ahead: Option<Ahead>,
 }
 
-/// A page of cold events on its way, from `next` of its partition on.
-type Ahead = AbortOnDropHandle<Result<Page, StorageError>>;
+/// A page on its way, from `next` of its partition on.
+enum Ahead {
+    Hot(AbortOnDropHandle<Result<HotPage, StorageError>>),
+    Cold(AbortOnDropHandle<Result<Page, StorageError>>),
+}
 
 /// A merge in progress.
 pub struct Merge {
@@ -123,18 +126,30 @@ impl Merge {
 
     /// One look at every partition that has nothing fetched.
     async fn fetch(&mut self) -> Result<(), StorageError> {
-        let wanted: Vec<_> = self.empty.drain(..).collect();
-        let from = wanted.iter().map(|number| (*number, self.partials.get(number).map_or(0, |partial| partial.next))).collect();
-        let pages = self.reader.hot.read(&self.query.table, from, self.query.filter, self.chunk).await?;
-        let mut found = Vec::with_capacity(wanted.len());
+        let (mut wanted, mut pages) = (Vec::with_capacity(self.empty.len()), Vec::with_capacity(self.empty.len()));
+        for number in self.empty.drain(..) {
+            match self.partials.get_mut(&number) {
+                Some(Partial { ahead: ahead @ Some(Ahead::Hot(_)), .. }) => {
+                    let Some(Ahead::Hot(page)) = ahead.take() else { continue };
+                    pages.push((number, page.await.map_err(|error| StorageError::unavailable(Tier::Hot, error))??));
+                }
+                partial => wanted.push((number, partial.map_or(0, |partial| partial.next))),
+            }
+        }
+        if !wanted.is_empty() {
+            let numbers: Vec<_> = wanted.iter().map(|(number, _)| *number).collect();
+            let read = self.reader.hot.read(&self.query.table, wanted, self.query.filter, self.chunk).await?;
+            pages.extend(numbers.into_iter().zip(read));
+        }
+        let mut found = Vec::with_capacity(pages.len());
         let mut cold = Vec::new();
-        for (number, hot) in wanted.into_iter().zip(pages) {
+        for (number, hot) in pages {
             let Some(partial) = self.partials.get_mut(&number) else { continue };
             if partial.next < hot.marks.low {
                 let missing = OffsetRange::new(partial.next, hot.marks.low);
                 let page = match partial.ahead.take() {
-                    Some(ahead) => ahead,
-                    None => self.reader.read_cold(&self.query, number, missing, self.chunk)?,
+                    Some(Ahead::Cold(ahead)) => ahead,
+                    _ => self.reader.read_cold(&self.query, number, missing, self.chunk)?,
                 };
                 cold.push(async move {
                     Ok::<_, StorageError>((number, hot.marks, page.await.map_err(|error| StorageError::unavailable(Tier::Cold, error))??))
@@ -163,9 +178,13 @@ impl Merge {
             None if partial.next < end => self.empty.push(number),
             None => {}
         }
-        let more = partial.next..marks.low.min(end);
-        if self.fetches_ahead && !more.is_empty() {
-            partial.ahead = Some(self.reader.read_cold(&self.query, number, OffsetRange::new(more.start, more.end), self.chunk)?);
+        if self.fetches_ahead && partial.next < end {
+            partial.ahead = Some(if partial.next < marks.low {
+                let missing = OffsetRange::new(partial.next, marks.low.min(end));
+                Ahead::Cold(self.reader.read_cold(&self.query, number, missing, self.chunk)?)
+            } else {
+                Ahead::Hot(self.reader.read_hot(&self.query, number, partial.next, self.chunk))
+            });
         }
         Ok(())
     }

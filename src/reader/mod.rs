@@ -18,7 +18,7 @@ use crate::contracts::{
     event::Record,
     name::{Partition, PartitionNumber, TableName},
     sequence::{Offset, OffsetRange},
-    storage::{HotStorage, Page, ReadLimit, TableStatus, TimeFilter},
+    storage::{HotPage, HotStorage, Page, ReadLimit, TableStatus, TimeFilter},
 };
 
 /// For each partition the next offset to read; a partition that is not here is read from its beginning.
@@ -122,6 +122,21 @@ impl TieredReader {
     /// Bytes of a partition's objects in cold.
     pub fn cold_bytes(&self, partition: &Partition) -> u64 {
         self.cold.as_ref().and_then(|cold| cold.extent(partition)).map_or(0, |extent| extent.bytes)
+    }
+
+    /// Begins to read one partition from hot.
+    fn read_hot(
+        &self,
+        query: &ReadQuery,
+        number: PartitionNumber,
+        next: Offset,
+        limit: ReadLimit,
+    ) -> AbortOnDropHandle<Result<HotPage, StorageError>> {
+        let (hot, table, filter) = (Arc::clone(&self.hot), query.table.clone(), query.filter);
+        AbortOnDropHandle::new(task::spawn(async move {
+            let page = hot.read(&table, vec![(number, next)], filter, limit).await?.pop();
+            page.ok_or_else(|| StorageError::corrupt(format!("{table}/{number}"), "a read of one partition answered for none"))
+        }))
     }
 
     /// Begins to read from cold.

@@ -25,7 +25,7 @@ use crate::{
     api::{
         self,
         observe::Observed,
-        state::{AppState, Heartbeats, Lifecycle, OpsState, Phase},
+        state::{App, AppState, Heartbeats, Lifecycle, Ops, OpsState, Phase},
         stats::Stats,
     },
     config::{Config, Durability},
@@ -94,14 +94,14 @@ pub async fn run(config: Config, telemetry: Telemetry) -> Result<(), ServerError
     let prometheus = metrics::install()?;
     let stop_serving = CancellationToken::new();
     let stop_admin = CancellationToken::new();
-    let ops = OpsState {
+    let ops = Arc::new(Ops {
         lifecycle: Arc::new(Lifecycle::default()),
         prometheus: prometheus.clone(),
-        flush: Arc::new(OnceLock::new()),
-        store: Arc::new(OnceLock::new()),
+        flush: OnceLock::new(),
+        store: OnceLock::new(),
         heartbeats: Heartbeats::default(),
         log_level: telemetry.level.clone(),
-    };
+    });
     let net = NetOptions::from(&config.limits);
     let upkeep = task::spawn(async move {
         loop {
@@ -172,7 +172,7 @@ async fn open(
         Arc::clone(&ops.heartbeats.writer),
         options::writer(config),
     )?;
-    let writer = task::spawn_blocking(move || writer.run());
+    let writer = task::spawn(writer.run());
     let consumers: Arc<dyn ConsumerStorage> = rocks.clone();
     let hot: Arc<dyn HotStorage> = rocks.clone();
 
@@ -216,7 +216,7 @@ async fn open(
     let reader = TieredReader::new(Arc::clone(&hot), cold.clone());
     let observed = Observed { hot: Arc::clone(&hot), consumers: Arc::clone(&consumers), reader: reader.clone() };
     drop(ops.store.set(observed));
-    let state = AppState {
+    let state = Arc::new(App {
         reader,
         hot: Arc::clone(&hot),
         consumers,
@@ -231,7 +231,7 @@ async fn open(
         responses: Arc::new(Semaphore::new(config.limits.response_bytes)),
         stopping,
         ops,
-    };
+    });
     let disk = AbortOnDropHandle::new(task::spawn(async move { disk.watch().await }));
     Ok((state, Running { db, writer, hot, cold, flusher, flush, stop_flusher, upkeep, _disk: disk }))
 }

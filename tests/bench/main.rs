@@ -4,7 +4,8 @@
 //! `make bench` (release profile), `make bench BENCH="--full"`, `make bench BENCH="--only hot"`. Needs the feature `bench`: the
 //! route `/bench/tables/{table}`, which parses and answers without storing.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, clippy::large_futures)]
+#![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
 mod client;
 mod data;
@@ -24,7 +25,7 @@ pub struct Options {
     /// More rounds, longer ones, and the growth to 50 million events.
     #[arg(long)]
     full: bool,
-    /// A glance: one short round each, to see that it runs.
+    /// A glance: one short round each, to see that it runs; no growth.
     #[arg(long)]
     glance: bool,
     /// Only rows whose name holds one of these texts.

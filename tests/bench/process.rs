@@ -96,7 +96,8 @@ impl Zombi {
     pub async fn metric(&self, name: &str, label: &str) -> f64 {
         let answer = self.connect().await.exchange(&request("GET", "/metrics", "text/plain", b"")).await;
         let text = String::from_utf8_lossy(&answer.body).into_owned();
-        let lines = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label));
+        let lines =
+            text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
@@ -120,15 +121,15 @@ impl Zombi {
 
     /// Bytes on the volume.
     pub fn volume_bytes(&self) -> f64 {
-        fs::read_dir(self.volume.path().join("db")).unwrap().filter_map(|entry| entry.ok()?.metadata().ok()).map(|data| data.len() as f64).sum()
+        fs::read_dir(self.volume.path().join("db"))
+            .unwrap()
+            .filter_map(|entry| entry.ok()?.metadata().ok())
+            .map(|data| data.len() as f64)
+            .sum()
     }
 
     pub fn endpoint(&self) -> &str {
         &self.s3.as_ref().expect("it has a bucket").endpoint
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 }
 

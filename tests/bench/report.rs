@@ -108,7 +108,13 @@ impl Row {
         let b = median(self.rounds.iter().map(|round| round.1).collect());
         let is_ratio = self.rounds.iter().any(|round| (round.1 - 1.0).abs() > f64::EPSILON);
         if is_ratio {
-            format!("{:<52} {:>8.3} {least:>8.3} -{most:>7.3} {mark}{:<8} {a:>11.0} {b:>11.0}  {}", self.name, self.median(), self.goal.text(), self.unit)
+            format!(
+                "{:<52} {:>8.3} {least:>8.3} -{most:>7.3} {mark}{:<8} {a:>11.0} {b:>11.0}  {}",
+                self.name,
+                self.median(),
+                self.goal.text(),
+                self.unit
+            )
         } else {
             format!("{:<52} {:>8} {:>17} {mark}{:<8} {a:>11.2} {:>11}  {}", self.name, "", "", self.goal.text(), "", self.unit)
         }

@@ -1,6 +1,10 @@
 //! The manifests of `deploy/`, typed, against what the program does: probes, ports, settings, budgets.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use axum::{body::Body, http::Request};
 use k8s_openapi::{
@@ -17,7 +21,7 @@ use tower::ServiceExt;
 use zombi::{
     api::{
         self,
-        state::{Heartbeats, Lifecycle, LogLevel, OpsState, Phase},
+        state::{Heartbeats, Lifecycle, LogLevel, Ops, Phase},
     },
     config::Config,
 };
@@ -114,8 +118,8 @@ async fn status(phase: Phase, action: &HTTPGetAction) -> u16 {
     let lifecycle = Arc::new(Lifecycle::default());
     lifecycle.enter(phase);
     let prometheus = PrometheusBuilder::new().build_recorder().handle();
-    let (flush, store, heartbeats) = (Arc::default(), Arc::default(), Heartbeats::default());
-    let ops = OpsState { lifecycle, prometheus, flush, store, heartbeats, log_level: Arc::new(Unchanging) };
+    let (flush, store, heartbeats) = (OnceLock::new(), OnceLock::new(), Heartbeats::default());
+    let ops = Arc::new(Ops { lifecycle, prometheus, flush, store, heartbeats, log_level: Arc::new(Unchanging) });
     let request = Request::get(action.path.as_deref().unwrap()).body(Body::empty()).unwrap();
     api::admin_router(ops, 65_536).oneshot(request).await.unwrap().status().as_u16()
 }

@@ -199,10 +199,11 @@ pub fn decode_frame(
         let why = format!("the frame at byte {} has checksum {actual:08x}, the manifest says {:08x}", frame.position, frame.crc32c);
         return Err(StorageError::corrupt(object, why));
     }
-    let lines = if zstd { decompress(stored).map_err(|error| StorageError::corrupt(object, error))? } else { stored.to_vec() };
+    let lines = if zstd { decompress(stored).map_err(|error| StorageError::corrupt(object, error))?.into() } else { stored.clone() };
+    let text = std::str::from_utf8(&lines).map_err(|error| StorageError::corrupt(object, error))?;
     let mut records = Vec::with_capacity(usize::try_from(range.len()).unwrap_or(0).min(lines.len()));
-    for line in lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-        let record = decode_line(partition, line).map_err(|error| StorageError::corrupt(object, error))?;
+    for line in text.split_terminator('\n') {
+        let record = decode_line(partition, &lines, line).map_err(|error| StorageError::corrupt(object, error))?;
         if record.offset != range.start + records.len() as u64 {
             let why = format!("offset {} stands where {} should", record.offset, range.start + records.len() as u64);
             return Err(StorageError::corrupt(object, why));
@@ -241,9 +242,14 @@ fn decompress(stored: &[u8]) -> std::io::Result<Vec<u8>> {
     zstd::bulk::decompress(stored, size)
 }
 
-fn decode_line(partition: PartitionNumber, line: &[u8]) -> Result<Record, Box<dyn std::error::Error + Send + Sync>> {
-    let line: Line<'_> = serde_json::from_slice(line)?;
+/// Reads one line of a frame; a payload that is shown as a JSON value stays where it is.
+fn decode_line(partition: PartitionNumber, frame: &Bytes, line: &str) -> Result<Record, Box<dyn std::error::Error + Send + Sync>> {
+    let line: Line<'_> = serde_json::from_str(line)?;
     let payload = match (line.payload_base64, line.payload_kind.as_deref()) {
+        (None, None) if line.payload.is_some_and(|value| !value.get().starts_with('"')) => {
+            let value = line.payload.map_or("", RawValue::get);
+            Payload::stored(PayloadKind::Json, frame.slice_ref(value.as_bytes()))?
+        }
         (Some(text), Some("json")) => Payload::stored(PayloadKind::Json, STANDARD.decode(text)?.into())?,
         (base64, None) => Payload::from_json(line.payload, base64.as_deref())?,
         (_, Some(kind)) => return Err(format!("payload kind {kind:?} is unknown").into()),

@@ -286,8 +286,6 @@ impl ConsumerStorage for RocksHot {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
-
     use super::*;
     use crate::{
         contracts::{
@@ -298,10 +296,10 @@ mod tests {
         storage::hot::{disk::Reserve, rocksdb::OpenOptions},
     };
 
-    /// The tier on a volume, and the writer's thread.
+    /// The tier on a volume, and its writer.
     struct Opened {
         hot: Arc<RocksHot>,
-        writer: thread::JoinHandle<Result<(), StorageError>>,
+        writer: task::JoinHandle<Result<(), StorageError>>,
     }
 
     impl Opened {
@@ -317,12 +315,12 @@ mod tests {
             let disk = Arc::new(Disk::new(directory.path(), Reserve { bytes: 0, percent: 0 }).unwrap());
             let options = WriterOptions { sync: true, idempotency_window_ms: 1000, hot_max_bytes: 1 << 30, max_tables: 2, queue_len: 16 };
             let (hot, writer) = RocksHot::new(db, catalog, disk, clock, Arc::default(), Arc::default(), options).unwrap();
-            Self { hot, writer: thread::spawn(move || writer.run()) }
+            Self { hot, writer: task::spawn(writer.run()) }
         }
 
-        fn close(self) {
+        async fn close(self) {
             drop(self.hot);
-            self.writer.join().unwrap().unwrap();
+            self.writer.await.unwrap().unwrap();
         }
 
         async fn append(&self, table: &str, payloads: &[&str]) -> Result<Vec<Appended>, StorageError> {
@@ -356,12 +354,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let opened = Opened::new(&directory);
         opened.append("t", &["a", "b"]).await.unwrap();
-        opened.close();
+        opened.close().await;
         let opened = Opened::new(&directory);
         assert_eq!(opened.append("t", &["c"]).await.unwrap()[0].offset, 2);
         assert_eq!(payloads(&opened.read(0).await), [b"a", b"b", b"c"]);
         assert_eq!(payloads(&opened.read(2).await), [b"c"]);
-        opened.close();
+        opened.close().await;
     }
 
     #[tokio::test]
@@ -380,7 +378,7 @@ mod tests {
         let page = opened.read(0).await;
         assert_eq!((page.marks, page.page.records.len()), (Watermarks { start: 0, low: 2, flushed: 2, next: 3 }, 0));
         assert_eq!(payloads(&opened.read(2).await), [b"c"]);
-        opened.close();
+        opened.close().await;
     }
 
     #[tokio::test]
@@ -391,6 +389,6 @@ mod tests {
         opened.append("t2", &["b"]).await.unwrap();
         assert!(matches!(opened.append("t3", &["c"]).await, Err(StorageError::TooMany { .. })));
         assert_eq!(payloads(&opened.read(0).await), [b"a"]);
-        opened.close();
+        opened.close().await;
     }
 }

@@ -26,6 +26,9 @@ use crate::{
     metrics,
 };
 
+/// Files of new events that are merged at once.
+const LEVEL_0_FILES: i32 = 16;
+
 /// How many events one call looks at when a filter wants few of them.
 const MAX_SCAN: u64 = 100_000;
 
@@ -388,6 +391,12 @@ fn family_options(name: &str, options: &OpenOptions, cache: &Cache, clock: &Arc<
         cf::EVENTS => {
             blocks.set_block_size(32 << 10);
             family.set_write_buffer_size(options.write_buffer_bytes);
+            // Every new file spans all partitions, so merging it rewrites nearly everything: seldom, and much at once. A reader
+            // finds a partition's events in one file after the other, however many there are.
+            family.set_level_zero_file_num_compaction_trigger(LEVEL_0_FILES);
+            family.set_level_zero_slowdown_writes_trigger(3 * LEVEL_0_FILES);
+            family.set_level_zero_stop_writes_trigger(4 * LEVEL_0_FILES);
+            family.set_max_bytes_for_level_base(LEVEL_0_FILES as u64 * options.write_buffer_bytes as u64);
         }
         cf::IDEMPOTENCY => {
             // Nearly every key is new: the filter answers without reading a block.

@@ -7,11 +7,14 @@
 
 use std::{sync::Arc, time::Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task,
+};
 
 use super::{
     catalog::Catalog,
-    group::Group,
+    group::{Ack, Group},
     request::{Request, Volume, WriterOptions},
     rocksdb::Db,
 };
@@ -25,7 +28,7 @@ use crate::{
 const MAX_GROUP_REQUESTS: usize = 4096;
 const MAX_GROUP_BYTES: usize = 16 << 20;
 
-/// The writer. Run it on a thread of its own.
+/// The writer. It is one task; what blocks is done on a thread that may.
 pub struct Writer {
     volume: Volume,
     /// Orders the flushed runs: the first number not yet used.
@@ -58,49 +61,66 @@ impl Writer {
     ///
     /// # Errors
     /// `OutcomeUnknown` after a failed write: the process must exit.
-    pub fn run(mut self) -> Result<(), StorageError> {
+    pub async fn run(mut self) -> Result<(), StorageError> {
         loop {
             self.heartbeat.waits();
-            let Some(first) = self.requests.blocking_recv() else { return Ok(()) };
-            self.heartbeat.works();
-            let started = Instant::now();
-            let mut bytes = first.bytes();
-            let mut group = Group::new(&self.volume, self.next_run, started);
-            group.stage(first);
-            let mut requests = 1;
-            while requests < MAX_GROUP_REQUESTS && bytes < MAX_GROUP_BYTES {
-                let Ok(request) = self.requests.try_recv() else { break };
-                bytes += request.bytes();
-                group.stage(request);
-                requests += 1;
-            }
-            let staged = group.finish();
-            if let Err(fenced) = self.fence.check() {
-                staged.acks.into_iter().for_each(|ack| ack.send(Err(fenced.clone())));
-                continue;
-            }
-            if staged.batch.is_empty() {
-                staged.acks.into_iter().for_each(|ack| ack.send(Ok(())));
-                continue;
-            }
-            self.heartbeat.waits(); // for the disk
-            if let Err(source) = self.volume.db.write(staged.batch, self.volume.options.sync) {
-                let failed = StorageError::outcome_unknown(source);
-                staged.acks.into_iter().for_each(|ack| ack.send(Err(failed.clone())));
+            let Some(first) = self.requests.recv().await else { return Ok(()) };
+            // Whoever is ready to write does so first, and shares the sync: under load groups grow by themselves.
+            task::yield_now().await;
+            let requests = self.gather(first);
+            let (writer, acks, written) =
+                task::spawn_blocking(move || self.write(requests)).await.map_err(StorageError::outcome_unknown)?;
+            self = writer;
+            // Here and not on the thread that has written: waking tasks is cheap from within the runtime only.
+            acks.into_iter().for_each(|ack| ack.send(written.clone()));
+            if let Err(failed @ StorageError::OutcomeUnknown { .. }) = written {
                 return Err(failed);
             }
-            // Durable: now readers may see it, then the callers hear of it.
-            self.next_run = staged.next_run;
-            self.volume.catalog.publish(|tables| staged.change.apply(tables));
-            if staged.appended {
-                self.appends.send_modify(|count| *count += 1);
-            }
-            staged.acks.into_iter().for_each(|ack| ack.send(Ok(())));
-            for (from, to) in staged.evicted {
-                self.volume.db.delete_files(&from, &to);
-            }
-            metrics::append_group(requests, bytes, started.elapsed());
-            metrics::append_queue(self.requests.len());
         }
+    }
+
+    /// What waits, as one group.
+    fn gather(&mut self, first: Request) -> Vec<Request> {
+        let mut bytes = first.bytes();
+        let mut requests = vec![first];
+        while requests.len() < MAX_GROUP_REQUESTS && bytes < MAX_GROUP_BYTES {
+            let Ok(request) = self.requests.try_recv() else { break };
+            bytes += request.bytes();
+            requests.push(request);
+        }
+        requests
+    }
+
+    /// Writes a group; blocks. The answers are to be given after it.
+    fn write(mut self, requests: Vec<Request>) -> (Self, Vec<Ack>, Result<(), StorageError>) {
+        self.heartbeat.works();
+        let started = Instant::now();
+        let (count, bytes) = (requests.len(), requests.iter().map(Request::bytes).sum());
+        let mut group = Group::new(&self.volume, self.next_run, started);
+        requests.into_iter().for_each(|request| group.stage(request));
+        let staged = group.finish();
+        let acks = staged.acks;
+        if let Err(fenced) = self.fence.check() {
+            return (self, acks, Err(fenced));
+        }
+        if staged.batch.is_empty() {
+            return (self, acks, Ok(()));
+        }
+        self.heartbeat.waits(); // for the disk
+        if let Err(source) = self.volume.db.write(staged.batch, self.volume.options.sync) {
+            return (self, acks, Err(StorageError::outcome_unknown(source)));
+        }
+        // Durable: now readers may see it, then the callers hear of it.
+        self.next_run = staged.next_run;
+        self.volume.catalog.publish(|tables| staged.change.apply(tables));
+        if staged.appended {
+            self.appends.send_modify(|count| *count += 1);
+        }
+        for (from, to) in staged.evicted {
+            self.volume.db.delete_files(&from, &to);
+        }
+        metrics::append_group(count, bytes, started.elapsed());
+        metrics::append_queue(self.requests.len());
+        (self, acks, Ok(()))
     }
 }

@@ -74,7 +74,9 @@ async fn latency(options: &Options, report: &mut Report) {
     let resting = Zombi::tiered(options, &["flush.interval_secs=3600"]);
     let half = singles(options, resting.address, "/tables/t", Form::Json, 64, 0).await.rate() / 2.0;
     let paced = async |address| {
-        let ready: Vec<_> = (0..1024).map(|number| request("POST", "/tables/t", "application/json", data::json_record(number, 4, None).as_bytes())).collect();
+        let ready: Vec<_> = (0..1024)
+            .map(|number| request("POST", "/tables/t", "application/json", data::json_record(number, 4, None).as_bytes()))
+            .collect();
         load(address, 64, options.turn() * 2, Some(half), move |number| ready[number % ready.len()].clone()).await.p99()
     };
     let rounds = in_turn(options.rounds(), async |_| paced(flushing.address).await, async |_| paced(resting.address).await).await;

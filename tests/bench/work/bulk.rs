@@ -41,7 +41,8 @@ pub async fn run(options: &Options, report: &mut Report) {
             options.rounds(),
             async |_| {
                 let bodies = bodies.clone();
-                load(zombi.address, 4, options.turn(), None, move |number| bodies[number % bodies.len()].clone()).await.rate() * BATCH as f64
+                load(zombi.address, 4, options.turn(), None, move |number| bodies[number % bodies.len()].clone()).await.rate()
+                    * BATCH as f64
             },
             async |_| raw.write(options),
         );

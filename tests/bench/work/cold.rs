@@ -29,12 +29,13 @@ const RANDOM_RECORDS: usize = 1000;
 
 pub async fn run(options: &Options, report: &mut Report) {
     flush(options, report).await;
-    let names = ["cold read, stream", "cold read, GETs for 1,000 at random", "cold read, MiB for 1,000 at random"];
+    let names = ["cold read, stream", "cold read, GETs for 1,000 at random"];
     if !names.iter().any(|name| report.wants(name)) {
         return;
     }
     let count = options.events(400_000);
-    let zombi = Zombi::tiered(options, &["flush.interval_secs=3600", "hot.retention_secs=0", "cold.cache_bytes=0", "flush.segment_bytes=33554432"]);
+    let zombi =
+        Zombi::tiered(options, &["flush.interval_secs=3600", "hot.retention_secs=0", "cold.cache_bytes=0", "flush.segment_bytes=33554432"]);
     zombi.fill("t", lines(count).as_bytes()).await;
     zombi.ask("POST", "/flush").await;
     let objects = objects(&zombi).await;
@@ -53,7 +54,6 @@ pub async fn run(options: &Options, report: &mut Report) {
     report.ratio(names[0], "events/s", Goal::AtLeast(0.5), rounds.await);
 
     let requests = zombi.metric("zombi_s3_requests_total", "get").await;
-    let received = received_bytes(&zombi);
     let per_partition = count / 4;
     for number in 0..RANDOM_READS {
         let offset = number * 7919 % (per_partition - RANDOM_RECORDS);
@@ -62,13 +62,6 @@ pub async fn run(options: &Options, report: &mut Report) {
     }
     let requests = zombi.metric("zombi_s3_requests_total", "get").await - requests;
     report.figure(names[1], "GETs", Goal::AtMost(2.0), requests / RANDOM_READS as f64);
-    report.figure(names[2], "MiB", Goal::AtMost(1.0), (received_bytes(&zombi) - received) / RANDOM_READS as f64 / f64::from(1 << 20));
-}
-
-/// Bytes that the process has read, from files and sockets alike.
-fn received_bytes(zombi: &Zombi) -> f64 {
-    let text = std::fs::read_to_string(format!("/proc/{}/io", zombi.pid())).unwrap();
-    text.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok()).unwrap()
 }
 
 fn lines(count: usize) -> String {
@@ -123,7 +116,9 @@ async fn flush(options: &Options, report: &mut Report) {
         let flushing = Zombi::tiered(options, &["flush.interval_secs=0", "flush.segment_bytes=8388608", "hot.retention_secs=0"]);
         let resting = Zombi::tiered(options, &settings);
         let write = async |zombi: &Zombi| {
-            let ready: Vec<_> = (0..1024).map(|number| request("POST", "/tables/t", "application/json", data::json_record(number, 4, None).as_bytes())).collect();
+            let ready: Vec<_> = (0..1024)
+                .map(|number| request("POST", "/tables/t", "application/json", data::json_record(number, 4, None).as_bytes()))
+                .collect();
             load(zombi.address, 64, options.turn() * 2, None, move |number| ready[number % ready.len()].clone()).await.rate()
         };
         let rounds = in_turn(options.rounds(), async |_| write(&flushing).await, async |_| write(&resting).await).await;

@@ -13,7 +13,7 @@ const MILLION: usize = 1_000_000;
 
 pub async fn run(options: &Options, report: &mut Report) {
     let name = "growth";
-    if !report.wants(name) || (options.glance && report.wants("everything else")) {
+    if !report.wants(name) || (options.glance && options.only.is_empty()) {
         return;
     }
     let steps: &[usize] = if options.full { &[1, 10, 50] } else { &[1, 3] };
@@ -22,6 +22,7 @@ pub async fn run(options: &Options, report: &mut Report) {
     let (mut written, mut first) = (0, None);
     for &step in steps {
         let mut append = 0.0;
+        let (bytes_before, events_before) = (zombi.written_bytes(), written * part);
         while written < step {
             let lines: String = (0..part).map(|number| data::json_record(written * part + number, 4, None) + "\n").collect();
             let ((), took) = timed(zombi.fill("t", lines.as_bytes())).await;
@@ -32,11 +33,25 @@ pub async fn run(options: &Options, report: &mut Report) {
         let path = format!("/tables/t?partition=0&offset={}", written * part / 4 - part / 4);
         let (_, took) = timed(connection.drain(&get(&path, "application/x-ndjson"))).await;
         let read = rate(part / 4, took);
+        let written_bytes = (zombi.written_bytes() - bytes_before) / ((written * part - events_before) as f64);
+        report.figure(
+            &format!("growth, bytes written to the disk for an event up to {} thousand", written * part / 1000),
+            "bytes",
+            Goal::Known,
+            written_bytes,
+        );
         let (append_first, read_first) = *first.get_or_insert((append, read));
         let millions = written * part / 1000;
         report.ratio(&format!("growth, append rate at {millions} thousand"), "events/s", Goal::AtLeast(0.9), vec![(append, append_first)]);
         report.ratio(&format!("growth, read rate at {millions} thousand"), "events/s", Goal::AtLeast(0.9), vec![(read, read_first)]);
         report.figure(&format!("growth, peak memory at {millions} thousand"), "MiB", Goal::AtMost(512.0), zombi.memory_mib("VmHWM"));
+        let events = (written * part) as f64;
+        report.figure(
+            &format!("growth, bytes on the volume for an event at {millions} thousand"),
+            "bytes",
+            Goal::Known,
+            zombi.volume_bytes() / events,
+        );
         zombi.restart();
         report.figure(&format!("growth, ready after kill -9 at {millions} thousand"), "s", Goal::AtMost(2.0), zombi.ready_in.as_secs_f64());
     }
