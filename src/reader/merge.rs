@@ -128,12 +128,15 @@ impl Merge {
     async fn fetch(&mut self) -> Result<(), StorageError> {
         let (mut wanted, mut pages) = (Vec::with_capacity(self.empty.len()), Vec::with_capacity(self.empty.len()));
         for number in self.empty.drain(..) {
-            match self.partials.get_mut(&number) {
-                Some(Partial { ahead: ahead @ Some(Ahead::Hot(_)), .. }) => {
-                    let Some(Ahead::Hot(page)) = ahead.take() else { continue };
+            let Some(partial) = self.partials.get_mut(&number) else { continue };
+            match partial.ahead.take() {
+                Some(Ahead::Hot(page)) => {
                     pages.push((number, page.await.map_err(|error| StorageError::unavailable(Tier::Hot, error))??));
                 }
-                partial => wanted.push((number, partial.map_or(0, |partial| partial.next))),
+                cold => {
+                    partial.ahead = cold;
+                    wanted.push((number, partial.next));
+                }
             }
         }
         if !wanted.is_empty() {

@@ -67,9 +67,9 @@ impl Writer {
             let Some(first) = self.requests.recv().await else { return Ok(()) };
             // Whoever is ready to write does so first, and shares the sync: under load groups grow by themselves.
             task::yield_now().await;
-            let requests = self.gather(first);
+            let (requests, bytes) = self.gather(first);
             let (writer, acks, written) =
-                task::spawn_blocking(move || self.write(requests)).await.map_err(StorageError::outcome_unknown)?;
+                task::spawn_blocking(move || self.write(requests, bytes)).await.map_err(StorageError::outcome_unknown)?;
             self = writer;
             // Here and not on the thread that has written: waking tasks is cheap from within the runtime only.
             acks.into_iter().for_each(|ack| ack.send(written.clone()));
@@ -79,8 +79,8 @@ impl Writer {
         }
     }
 
-    /// What waits, as one group.
-    fn gather(&mut self, first: Request) -> Vec<Request> {
+    /// What waits, as one group, and its bytes.
+    fn gather(&mut self, first: Request) -> (Vec<Request>, usize) {
         let mut bytes = first.bytes();
         let mut requests = vec![first];
         while requests.len() < MAX_GROUP_REQUESTS && bytes < MAX_GROUP_BYTES {
@@ -88,14 +88,14 @@ impl Writer {
             bytes += request.bytes();
             requests.push(request);
         }
-        requests
+        (requests, bytes)
     }
 
     /// Writes a group; blocks. The answers are to be given after it.
-    fn write(mut self, requests: Vec<Request>) -> (Self, Vec<Ack>, Result<(), StorageError>) {
+    fn write(mut self, requests: Vec<Request>, bytes: usize) -> (Self, Vec<Ack>, Result<(), StorageError>) {
         self.heartbeat.works();
         let started = Instant::now();
-        let (count, bytes) = (requests.len(), requests.iter().map(Request::bytes).sum());
+        let count = requests.len();
         let mut group = Group::new(&self.volume, self.next_run, started);
         requests.into_iter().for_each(|request| group.stage(request));
         let staged = group.finish();
