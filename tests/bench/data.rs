@@ -1,5 +1,7 @@
 //! The events that are sent: about 300 bytes of JSON each, the same at every run.
 
+use std::ops::Range;
+
 /// A payload: a JSON object of about 230 bytes.
 pub fn payload(number: usize) -> String {
     format!(
@@ -27,13 +29,17 @@ pub fn json_record(number: usize, partitions: usize, key: Option<&str>) -> Strin
     format!("{{\"payload\":{},\"partition\":{},\"timestamp_ms\":{}{key}}}", payload(number), number % partitions, timestamp_ms(number))
 }
 
+/// Records as NDJSON, in 4 partitions.
+pub fn lines(numbers: Range<usize>) -> String {
+    numbers.map(|number| json_record(number, 4, None) + "\n").collect()
+}
+
 /// A record as protobuf: the message `zombi.v1.Event`.
-pub fn protobuf_record(number: usize, partitions: usize, key: Option<&str>) -> zombi::proto::v1::Event {
+pub fn protobuf_record(number: usize, partitions: usize) -> zombi::proto::v1::Event {
     zombi::proto::v1::Event {
         payload: payload(number).into_bytes().into(),
         partition: Some((number % partitions) as u32),
         timestamp_ms: Some(timestamp_ms(number)),
-        idempotency_key: key.map(str::to_owned),
         payload_kind: zombi::proto::v1::PayloadKind::Text.into(),
         ..Default::default()
     }

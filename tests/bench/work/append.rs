@@ -1,6 +1,6 @@
 //! Single durable writes against the route that parses and answers without storing; latency while the flusher runs.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use prost::Message;
 
@@ -25,7 +25,7 @@ async fn singles(options: &Options, address: SocketAddr, path: &str, form: Form,
     // What is sent costs the same processors as what is measured: made before, but for the keys.
     let ready: Vec<Vec<u8>> = (0..1024)
         .map(|number| match form {
-            Form::Protobuf => request("POST", &path, "application/x-protobuf", &data::protobuf_record(number, 4, None).encode_to_vec()),
+            Form::Protobuf => request("POST", &path, "application/x-protobuf", &data::protobuf_record(number, 4).encode_to_vec()),
             _ => request("POST", &path, "application/json", data::json_record(number, 4, None).as_bytes()),
         })
         .collect();
@@ -65,6 +65,13 @@ pub async fn run(options: &Options, report: &mut Report) {
     latency(options, report).await;
 }
 
+/// JSON records one by one over 64 connections, at a rate if there is one.
+pub async fn json_singles(address: SocketAddr, time: Duration, rate: Option<f64>) -> Load {
+    let ready: Vec<_> =
+        (0..1024).map(|number| request("POST", "/tables/t", "application/json", data::json_record(number, 4, None).as_bytes())).collect();
+    load(address, 64, time, rate, move |number| ready[number % ready.len()].clone()).await
+}
+
 async fn latency(options: &Options, report: &mut Report) {
     let name = "p99 at half load, the flusher at work or not";
     if !report.wants(name) {
@@ -72,13 +79,8 @@ async fn latency(options: &Options, report: &mut Report) {
     }
     let flushing = Zombi::tiered(options, &["flush.interval_secs=0", "flush.segment_bytes=4194304", "hot.retention_secs=0"]);
     let resting = Zombi::tiered(options, &["flush.interval_secs=3600"]);
-    let half = singles(options, resting.address, "/tables/t", Form::Json, 64, 0).await.rate() / 2.0;
-    let paced = async |address| {
-        let ready: Vec<_> = (0..1024)
-            .map(|number| request("POST", "/tables/t", "application/json", data::json_record(number, 4, None).as_bytes()))
-            .collect();
-        load(address, 64, options.turn() * 2, Some(half), move |number| ready[number % ready.len()].clone()).await.p99()
-    };
+    let half = json_singles(resting.address, options.turn(), None).await.rate() / 2.0;
+    let paced = async |address| json_singles(address, options.turn() * 2, Some(half)).await.p99();
     let rounds = in_turn(options.rounds(), async |_| paced(flushing.address).await, async |_| paced(resting.address).await).await;
     report.ratio(name, "us", Goal::AtMost(2.0), rounds);
 }

@@ -27,7 +27,7 @@ pub async fn run(options: &Options, report: &mut Report) {
         .collect();
     let protobuf: Vec<_> = (0..32)
         .map(|batch| {
-            let records = (0..BATCH).map(|number| data::protobuf_record(batch * BATCH + number, 4, None)).collect();
+            let records = (0..BATCH).map(|number| data::protobuf_record(batch * BATCH + number, 4)).collect();
             request("POST", "/tables/t/bulk", "application/x-protobuf", &zombi::proto::v1::BulkWriteRequest { records }.encode_to_vec())
         })
         .collect();
@@ -57,7 +57,7 @@ async fn stream(options: &Options, report: &mut Report) {
         return;
     }
     let count = options.events(200_000);
-    let lines: String = (0..count).map(|number| data::json_record(number, 4, None) + "\n").collect();
+    let lines = data::lines(0..count);
     let zombi = Zombi::start(options, &[]);
     let raw = Raw::new(options);
     let rounds = in_turn(

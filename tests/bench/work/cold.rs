@@ -1,5 +1,7 @@
 //! Flushing and cold reads against the same work by hand: encode, zstd, PUT; GET, zstd.
 
+use std::sync::Arc;
+
 use aws_sdk_s3::{
     Client, Config,
     config::{BehaviorVersion, Credentials, Region},
@@ -15,10 +17,10 @@ use zombi::{
     storage::cold::{s3::Objects, segment::Encoder},
 };
 
-use super::{in_turn, rate, timed};
+use super::{append::json_singles, in_turn, rate, timed};
 use crate::{
     Options,
-    client::{get, load, request},
+    client::get,
     data,
     process::{ACCESS_KEY, SECRET_KEY, Zombi},
     report::{Goal, Report},
@@ -36,7 +38,7 @@ pub async fn run(options: &Options, report: &mut Report) {
     let count = options.events(400_000);
     let zombi =
         Zombi::tiered(options, &["flush.interval_secs=3600", "hot.retention_secs=0", "cold.cache_bytes=0", "flush.segment_bytes=33554432"]);
-    zombi.fill("t", lines(count).as_bytes()).await;
+    zombi.fill("t", data::lines(0..count).as_bytes()).await;
     zombi.ask("POST", "/flush").await;
     let objects = objects(&zombi).await;
     let mut connection = zombi.connect().await;
@@ -64,10 +66,6 @@ pub async fn run(options: &Options, report: &mut Report) {
     report.figure(names[1], "GETs", Goal::AtMost(2.0), requests / RANDOM_READS as f64);
 }
 
-fn lines(count: usize) -> String {
-    (0..count).map(|number| data::json_record(number, 4, None) + "\n").collect()
-}
-
 async fn objects(zombi: &Zombi) -> Objects {
     let config = Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -93,8 +91,8 @@ async fn flush(options: &Options, report: &mut Report) {
     }
     let settings = ["flush.interval_secs=3600", "hot.retention_secs=0", "flush.segment_bytes=33554432"];
     let count = options.events(300_000);
-    let text = lines(count);
-    let events: Vec<(u32, Event)> = (0..count).map(event).collect();
+    let text = data::lines(0..count);
+    let partitions: Vec<Arc<[Record]>> = (0..4).map(|first| (first..count).step_by(4).map(record).collect()).collect();
     if report.wants(name) {
         let zombi = Zombi::tiered(options, &settings);
         let objects = objects(&zombi).await;
@@ -106,7 +104,7 @@ async fn flush(options: &Options, report: &mut Report) {
                 rate(count, took)
             },
             async |round| {
-                let ((), took) = timed(encode_and_put(&objects, &events, round)).await;
+                let ((), took) = timed(encode_and_put(&objects, &partitions, round)).await;
                 rate(count, took)
             },
         );
@@ -115,33 +113,27 @@ async fn flush(options: &Options, report: &mut Report) {
     if report.wants(writers) {
         let flushing = Zombi::tiered(options, &["flush.interval_secs=0", "flush.segment_bytes=8388608", "hot.retention_secs=0"]);
         let resting = Zombi::tiered(options, &settings);
-        let write = async |zombi: &Zombi| {
-            let ready: Vec<_> = (0..1024)
-                .map(|number| request("POST", "/tables/t", "application/json", data::json_record(number, 4, None).as_bytes()))
-                .collect();
-            load(zombi.address, 64, options.turn() * 2, None, move |number| ready[number % ready.len()].clone()).await.rate()
-        };
+        let write = async |zombi: &Zombi| json_singles(zombi.address, options.turn() * 2, None).await.rate();
         let rounds = in_turn(options.rounds(), async |_| write(&flushing).await, async |_| write(&resting).await).await;
         report.ratio(writers, "requests/s", Goal::AtLeast(0.8), rounds);
     }
 }
 
-fn event(number: usize) -> (u32, Event) {
+fn record(number: usize) -> Record {
     let payload = Payload::new(PayloadKind::Json, Bytes::from(data::payload(number))).unwrap();
     let (timestamp_ms, headers) = (data::timestamp_ms(number), Default::default());
-    (number as u32 % 4, Event { payload, timestamp_ms, appended_ms: timestamp_ms, idempotency_key: None, headers })
+    let event = Event { payload, timestamp_ms, appended_ms: timestamp_ms, idempotency_key: None, headers };
+    Record { partition: number as u32 % 4, offset: number as u64 / 4, event }
 }
 
 /// What a flush cannot do without, for four partitions at once.
-async fn encode_and_put(objects: &Objects, events: &[(u32, Event)], round: usize) {
-    let segments = (0..4_u32).map(|number| {
-        let mine: Vec<Event> = events.iter().filter(|(partition, _)| *partition == number).map(|(_, event)| event.clone()).collect();
+async fn encode_and_put(objects: &Objects, partitions: &[Arc<[Record]>], round: usize) {
+    let segments = partitions.iter().map(|records| {
+        let records = Arc::clone(records);
         tokio::task::spawn_blocking(move || {
-            let partition = Partition::new(TableName::parse("t").unwrap(), number);
+            let partition = Partition::new(TableName::parse("t").unwrap(), records[0].partition);
             let mut encoder = Box::new(Encoder::new(&partition, 0, 1, true));
-            for (offset, event) in (0..).zip(mine) {
-                encoder.push(&Record { partition: number, offset, event });
-            }
+            records.iter().for_each(|record| encoder.push(record));
             encoder.finish().unwrap().body
         })
     });

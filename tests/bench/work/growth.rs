@@ -24,7 +24,7 @@ pub async fn run(options: &Options, report: &mut Report) {
         let mut append = 0.0;
         let (bytes_before, events_before) = (zombi.written_bytes(), written * part);
         while written < step {
-            let lines: String = (0..part).map(|number| data::json_record(written * part + number, 4, None) + "\n").collect();
+            let lines = data::lines(written * part..(written + 1) * part);
             let ((), took) = timed(zombi.fill("t", lines.as_bytes())).await;
             (append, written) = (rate(part, took), written + 1);
         }

@@ -19,7 +19,7 @@ pub async fn run(options: &Options, report: &mut Report) {
         return;
     }
     let count = options.events(500_000);
-    let lines: String = (0..count).map(|number| data::json_record(number, 4, None) + "\n").collect();
+    let lines = data::lines(0..count);
     let zombi = Zombi::start(options, &[]);
     zombi.fill("t", lines.as_bytes()).await;
     let raw = Raw::new(options);
