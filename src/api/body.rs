@@ -10,16 +10,18 @@ use std::{
 
 use axum::{
     body::{Body, BodyDataStream, HttpBody},
-    extract::{FromRequest, Request, State},
-    http::{HeaderMap, header},
+    extract::FromRequest,
+    http::{HeaderMap, Request, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::{sync::Semaphore, time::timeout};
+use tower::{ServiceExt, service_fn};
+use tower_http::decompression::{DecompressionBody, RequestDecompression};
 
 use super::{
     code::Code,
@@ -44,7 +46,7 @@ pub struct Incoming {
 impl<S: Send + Sync> FromRequest<S> for Incoming {
     type Rejection = Infallible;
 
-    async fn from_request(request: Request, _state: &S) -> Result<Self, Infallible> {
+    async fn from_request(request: Request<Body>, _state: &S) -> Result<Self, Infallible> {
         let (parts, body) = request.into_parts();
         let is_compressed = parts.extensions.get::<Compressed>().is_some();
         Ok(Self { headers: parts.headers, body, is_compressed })
@@ -93,14 +95,14 @@ impl HttpBody for Shared {
     }
 }
 
-/// Middleware outside of all that reads bodies: after an error, reads what is left of the body, within bounds.
-pub async fn discard_refused(request: Request, next: Next) -> Response {
+/// Outside of all that reads bodies: after an error, reads what is left of the body, within bounds.
+pub async fn discard_refused(request: Request<Body>, handle: impl AsyncFnOnce(Request<Body>) -> Response) -> Response {
     let (parts, body) = request.into_parts();
     if body.is_end_stream() {
-        return next.run(Request::from_parts(parts, body)).await;
+        return handle(Request::from_parts(parts, body)).await;
     }
     let body = Arc::new(Mutex::new(body));
-    let response = next.run(Request::from_parts(parts, Body::new(Shared(Arc::clone(&body))))).await;
+    let response = handle(Request::from_parts(parts, Body::new(Shared(Arc::clone(&body))))).await;
     if response.status().is_client_error() || response.status().is_server_error() {
         let mut rest = Body::new(Shared(body)).into_data_stream();
         let mut left = DISCARDED_BYTES;
@@ -117,18 +119,21 @@ pub async fn discard_refused(request: Request, next: Next) -> Response {
     response
 }
 
-/// Middleware before decompression: marks compressed bodies, and bounds what is sent of them.
-pub async fn mark_compressed(State(limits): State<Arc<Limits>>, mut request: Request, next: Next) -> Response {
+/// Decompresses a body, bounds what is sent of it, and marks it.
+pub async fn decompressed(limits: &Limits, mut request: Request<Body>, next: Next) -> Response {
     let headers = request.headers();
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        let said = content_length(headers);
-        let is_stream = matches!(extract::encoding(headers), Ok(Encoding::Ndjson));
-        if !is_stream && said.is_some_and(|said| said > limits.body_bytes) {
-            return too_large(limits.body_bytes).into_response();
-        }
-        request.extensions_mut().insert(Compressed);
+    if headers.get(header::CONTENT_ENCODING).is_none_or(|encoding| encoding == "identity") {
+        return next.run(request).await;
     }
-    next.run(request).await
+    let said = content_length(headers);
+    let is_stream = matches!(extract::encoding(headers), Ok(Encoding::Ndjson));
+    if !is_stream && said.is_some_and(|said| said > limits.body_bytes) {
+        return too_large(limits.body_bytes).into_response();
+    }
+    request.extensions_mut().insert(Compressed);
+    let rest = service_fn(|request: Request<DecompressionBody<Body>>| next.clone().run(request.map(Body::new)).map(Ok::<_, Infallible>));
+    let Ok(response) = RequestDecompression::new(rest).oneshot(request).await;
+    response.map(Body::new)
 }
 
 /// How long the body is, if its head says so.

@@ -6,7 +6,6 @@ use axum::{
     Json,
     extract::Request,
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -32,7 +31,7 @@ pub enum Outcome {
     Unknown,
 }
 
-/// An error answer. The middleware [`finish`] adds the request's id and renders it.
+/// An error answer. [`finish`] adds the request's id and renders it.
 #[derive(Debug, Clone)]
 pub struct Problem(Box<Fields>);
 
@@ -156,13 +155,13 @@ impl From<StorageError> for Problem {
 #[derive(Debug, Clone, Copy)]
 pub struct Shaped;
 
-/// Middleware: gives every request an id, and every error answer, whoever made it, the shape of a problem.
-pub async fn finish(request: Request, next: Next) -> Response {
+/// Gives every request an id, and every error answer, whoever made it, the shape of a problem.
+pub async fn finish(request: Request, handle: impl AsyncFnOnce(Request) -> Response) -> Response {
     let is_write =
         request.method() == Method::POST && request.uri().path().starts_with("/tables/") && !request.uri().path().ends_with("/flush");
     let id = request_id(request.headers());
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let mut response = next.run(request).await;
+    let mut response = handle(request).await;
     let status = response.status();
     let problem = response.extensions_mut().remove::<Problem>();
     if let Some(problem) = problem {

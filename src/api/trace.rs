@@ -1,9 +1,8 @@
 //! W3C trace context: a request's span continues the client's trace, and its `traceparent` is stored with what it writes.
 
 use axum::{
-    extract::{MatchedPath, Request, State},
+    extract::{MatchedPath, Request},
     http::HeaderMap,
-    middleware::Next,
     response::Response,
 };
 use opentelemetry::{propagation::TextMapPropagator, trace::TraceContextExt};
@@ -22,10 +21,10 @@ pub fn traceparent(headers: &HeaderMap) -> Option<String> {
     context.span().span_context().is_valid().then(|| text.to_owned())
 }
 
-/// Middleware: a span for every request that belongs to a trace, or for all if traces are exported.
-pub async fn trace(State(exports): State<bool>, request: Request, next: Next) -> Response {
+/// A span for every request that belongs to a trace, or for all if traces are exported.
+pub async fn trace(exports: bool, request: Request, handle: impl AsyncFnOnce(Request) -> Response) -> Response {
     if !exports && !request.headers().contains_key(TRACEPARENT) {
-        return next.run(request).await;
+        return handle(request).await;
     }
     let parent = TraceContextPropagator::new().extract(&HeaderExtractor(request.headers()));
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
@@ -45,7 +44,7 @@ pub async fn trace(State(exports): State<bool>, request: Request, next: Next) ->
         trace_id = span.context().span().span_context().trace_id();
     }
     span.record("trace_id", field::display(trace_id));
-    let response = next.run(request).instrument(span.clone()).await;
+    let response = handle(request).instrument(span.clone()).await;
     span.record("http.response.status_code", i64::from(response.status().as_u16()));
     response
 }

@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 pub use self::ask::FlushHandle;
 use self::{
@@ -46,6 +46,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(200);
 /// How often it looks whether another writer has taken over, while it has nothing to write.
 const WATCH: Duration = Duration::from_secs(2);
+/// How often it drops what retention does not keep, while nobody waits for a flush: each time is a write of its own.
+const EVICT: Duration = Duration::from_secs(1);
 /// How long a segment that is ready waits for the next one to share its manifest.
 const GATHER: Duration = Duration::from_millis(100);
 /// Segments in the making, and named by one manifest, at most.
@@ -109,6 +111,7 @@ pub struct Flusher {
     /// When changes that no manifest could take are tried again.
     retry_changes: Instant,
     watched: Instant,
+    evicted: Instant,
 }
 
 impl Flusher {
@@ -125,6 +128,7 @@ impl Flusher {
             committed_changes: None,
             retry_changes: Instant::now(),
             watched: Instant::now(),
+            evicted: Instant::now(),
             tiers,
             options,
             requests,
@@ -341,7 +345,11 @@ impl Flusher {
         }
     }
 
-    async fn evict(&self) -> Result<(), StorageError> {
+    async fn evict(&mut self) -> Result<(), StorageError> {
+        if self.asks.is_empty() && self.evicted.elapsed() < EVICT {
+            return Ok(());
+        }
+        self.evicted = Instant::now();
         let retention_ms = i64::try_from(self.options.retention.as_millis()).unwrap_or(i64::MAX);
         loop {
             let flushed_upto = self.tiers.clock.now_ms().saturating_sub(retention_ms);
@@ -352,7 +360,7 @@ impl Flusher {
             }
             crash::point("flush-evicted");
             metrics::evicted(events);
-            info!(events, "evicted from hot");
+            debug!(events, "evicted from hot");
         }
     }
 }

@@ -112,7 +112,7 @@ pub async fn run(config: Config, telemetry: Telemetry) -> Result<(), ServerError
 
     // Before RocksDB opens, so that a long recovery can be watched.
     let admin = bind(&config, config.admin_port, "admin").await?;
-    let admin_routes = api::admin_router(ops.clone(), config.limits.header_bytes);
+    let admin_routes = api::admin_router(ops.clone(), Arc::new(config.limits.clone()));
     let admin = net::serve(admin, admin_routes, net.clone(), stop_admin.clone(), Duration::from_secs(1));
     let admin = task::spawn(admin);
 
