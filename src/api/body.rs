@@ -95,16 +95,23 @@ impl HttpBody for Shared {
     }
 }
 
-/// Outside of all that reads bodies: after an error, reads what is left of the body, within bounds.
-pub async fn discard_refused(request: Request<Body>, handle: impl AsyncFnOnce(Request<Body>) -> Response) -> Response {
-    let (parts, body) = request.into_parts();
-    if body.is_end_stream() {
-        return handle(Request::from_parts(parts, body)).await;
+/// What a handler leaves of a body.
+pub struct Rest(Arc<Mutex<Body>>);
+
+/// Keeps a hold on a request's body, if it has one.
+pub fn keep_rest(request: Request<Body>) -> (Request<Body>, Option<Rest>) {
+    if request.body().is_end_stream() {
+        return (request, None);
     }
+    let (parts, body) = request.into_parts();
     let body = Arc::new(Mutex::new(body));
-    let response = handle(Request::from_parts(parts, Body::new(Shared(Arc::clone(&body))))).await;
-    if response.status().is_client_error() || response.status().is_server_error() {
-        let mut rest = Body::new(Shared(body)).into_data_stream();
+    (Request::from_parts(parts, Body::new(Shared(Arc::clone(&body)))), Some(Rest(body)))
+}
+
+impl Rest {
+    /// Reads it and throws it away, within bounds.
+    pub async fn discard(self) {
+        let mut rest = Body::new(Shared(self.0)).into_data_stream();
         let mut left = DISCARDED_BYTES;
         let read = async {
             while let Some(Ok(piece)) = rest.next().await {
@@ -116,7 +123,6 @@ pub async fn discard_refused(request: Request<Body>, handle: impl AsyncFnOnce(Re
         };
         drop(timeout(DISCARD_TIME, read).await); // out of time: the connection is closed with something left
     }
-    response
 }
 
 /// Decompresses a body, bounds what is sent of it, and marks it.
@@ -132,7 +138,7 @@ pub async fn decompressed(limits: &Limits, mut request: Request<Body>, next: Nex
     }
     request.extensions_mut().insert(Compressed);
     let rest = service_fn(|request: Request<DecompressionBody<Body>>| next.clone().run(request.map(Body::new)).map(Ok::<_, Infallible>));
-    let Ok(response) = RequestDecompression::new(rest).oneshot(request).await;
+    let Ok(response) = Box::pin(RequestDecompression::new(rest).oneshot(request)).await;
     response.map(Body::new)
 }
 

@@ -31,7 +31,7 @@ pub enum Outcome {
     Unknown,
 }
 
-/// An error answer. [`finish`] adds the request's id and renders it.
+/// An error answer. [`Call::answer`] adds the request's id and renders it.
 #[derive(Debug, Clone)]
 pub struct Problem(Box<Fields>);
 
@@ -155,40 +155,57 @@ impl From<StorageError> for Problem {
 #[derive(Debug, Clone, Copy)]
 pub struct Shaped;
 
-/// Gives every request an id, and every error answer, whoever made it, the shape of a problem.
-pub async fn finish(request: Request, handle: impl AsyncFnOnce(Request) -> Response) -> Response {
-    let is_write =
-        request.method() == Method::POST && request.uri().path().starts_with("/tables/") && !request.uri().path().ends_with("/flush");
-    let id = request_id(request.headers());
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    let mut response = handle(request).await;
-    let status = response.status();
-    let problem = response.extensions_mut().remove::<Problem>();
-    if let Some(problem) = problem {
-        log(&problem, &id, &method, &uri);
-        response = problem.render(&id, is_write);
-    } else if (status.is_client_error() || status.is_server_error()) && response.extensions().get::<Shaped>().is_none() {
-        let allow = response.headers().get(header::ALLOW).cloned();
-        let problem = from_status(status);
-        log(&problem, &id, &method, &uri);
-        response = problem.render(&id, is_write);
-        if let Some(allow) = allow {
-            response.headers_mut().insert(header::ALLOW, allow);
-        }
-    }
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
-    response
+/// What is kept of a request for its answer.
+pub struct Call {
+    /// Its method.
+    pub method: Method,
+    uri: Uri,
+    id: String,
+    is_write: bool,
 }
 
-/// Failures of ours are errors. The rest is the client's, or many at once while something is full or away, which is said elsewhere.
-fn log(problem: &Problem, request_id: &str, method: &Method, uri: &Uri) {
-    let (code, path, detail) = (problem.0.code.name(), uri.path(), &problem.0.detail);
-    if problem.0.code.status() == StatusCode::INTERNAL_SERVER_ERROR {
-        error!(request_id, code, %method, path, detail, "a request failed");
-    } else {
-        debug!(request_id, code, %method, path, detail, "a request was refused");
+impl Call {
+    /// Gives a request an id, if it brings none.
+    pub fn of(request: &Request) -> Self {
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let is_write = method == Method::POST && uri.path().starts_with("/tables/") && !uri.path().ends_with("/flush");
+        Self { id: request_id(request.headers()), method, uri, is_write }
+    }
+
+    /// Names the request in its answer; gives an error, whoever made it, the shape of a problem.
+    pub fn answer(&self, mut response: Response) -> Response {
+        let status = response.status();
+        let problem = response.extensions_mut().remove::<Problem>();
+        if let Some(problem) = problem {
+            response = self.render(problem);
+        } else if (status.is_client_error() || status.is_server_error()) && response.extensions().get::<Shaped>().is_none() {
+            let allow = response.headers().get(header::ALLOW).cloned();
+            response = self.render(from_status(status));
+            if let Some(allow) = allow {
+                response.headers_mut().insert(header::ALLOW, allow);
+            }
+        }
+        if let Ok(id) = HeaderValue::from_str(&self.id) {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        response
+    }
+
+    fn render(&self, problem: Problem) -> Response {
+        self.log(&problem);
+        problem.render(&self.id, self.is_write)
+    }
+
+    /// Failures of ours are errors. The rest is the client's, or many at once while something is full or away, which is said
+    /// elsewhere.
+    fn log(&self, problem: &Problem) {
+        let (code, path, detail) = (problem.0.code.name(), self.uri.path(), &problem.0.detail);
+        let (request_id, method) = (&self.id, &self.method);
+        if problem.0.code.status() == StatusCode::INTERNAL_SERVER_ERROR {
+            error!(request_id, code, %method, path, detail, "a request failed");
+        } else {
+            debug!(request_id, code, %method, path, detail, "a request was refused");
+        }
     }
 }
 

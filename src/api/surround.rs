@@ -1,5 +1,5 @@
-//! What surrounds every request, as one layer. Each layer of axum clones all that is below it and boxes a future, which
-//! hundreds of requests that wait for a sync then hold; functions that take the rest as a closure cost neither.
+//! What surrounds every request, as one layer with one wait in it. Each layer of axum clones all that is below it and boxes a
+//! future, and hundreds of requests that wait for a sync hold them all: what they hold is what appends cost.
 
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
 
@@ -11,9 +11,16 @@ use axum::{
 };
 use futures_util::FutureExt;
 use tokio::time::Instant;
-use tracing::error;
+use tracing::{Instrument, error};
 
-use super::{body, code::Code, error, error::Problem, limits::Limits, stats::Stats, trace};
+use super::{
+    body,
+    code::Code,
+    error::{Call, Problem},
+    limits::Limits,
+    stats::Stats,
+    trace,
+};
 use crate::metrics;
 
 /// What it needs to know.
@@ -26,17 +33,32 @@ pub struct Surroundings {
     pub stats: Option<Arc<Stats>>,
 }
 
-/// The layer. From the outside in: counts, traces, gives ids and renders errors, reads the rest of refused bodies, bounds
-/// heads, catches panics, decompresses.
+/// The layer: counts, traces, bounds the head, decompresses, catches panics, reads the rest of a refused body, renders errors.
 pub async fn surround(State(around): State<Arc<Surroundings>>, request: Request, next: Next) -> Response {
-    let handle = async |request: Request| match bound_head(&request, around.limits.header_bytes) {
-        Ok(()) => AssertUnwindSafe(body::decompressed(&around.limits, request, next)).catch_unwind().await.unwrap_or_else(panicked),
+    let started = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let span = trace::span(around.exports_traces, &request);
+    let call = Call::of(&request);
+    let (request, rest) = body::keep_rest(request);
+    let response = match bound_head(&request, around.limits.header_bytes) {
+        Ok(()) => {
+            let handled = AssertUnwindSafe(body::decompressed(&around.limits, request, next)).catch_unwind();
+            handled.instrument(span.clone()).await.unwrap_or_else(panicked)
+        }
         Err(problem) => problem.into_response(),
     };
-    let handle = async |request| body::discard_refused(request, handle).await;
-    let handle = async |request| error::finish(request, handle).await;
-    let handle = async |request| trace::trace(around.exports_traces, request, handle).await;
-    count(around.stats.as_deref(), request, handle).await
+    let is_refused = response.status().is_client_error() || response.status().is_server_error();
+    if let Some(rest) = rest.filter(|_| is_refused) {
+        Box::pin(rest.discard()).await;
+    }
+    let response = span.in_scope(|| call.answer(response));
+    trace::record(&span, response.status());
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    metrics::http_request(route, counted(&call.method), response.status().as_u16(), started.elapsed());
+    if let Some(stats) = around.stats.as_deref().filter(|_| is_refused) {
+        stats.failed();
+    }
+    response
 }
 
 /// Refuses a request whose path and headers are over the limit.
@@ -58,18 +80,7 @@ fn panicked(cause: Box<dyn Any + Send>) -> Response {
 /// The methods that are counted by name.
 const STANDARD: [Method; 7] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS, Method::PATCH];
 
-async fn count(stats: Option<&Stats>, request: Request, handle: impl AsyncFnOnce(Request) -> Response) -> Response {
-    let started = Instant::now();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let method = request.method().clone();
-    let response = handle(request).await;
-    // Methods of the client's own making must not make labels.
-    let method = if STANDARD.contains(&method) { method.as_str() } else { "other" };
-    let status = response.status();
-    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    metrics::http_request(route, method, status.as_u16(), started.elapsed());
-    if let Some(stats) = stats.filter(|_| status.is_client_error() || status.is_server_error()) {
-        stats.failed();
-    }
-    response
+/// Methods of the client's own making must not make labels.
+fn counted(method: &Method) -> &str {
+    if STANDARD.contains(method) { method.as_str() } else { "other" }
 }

@@ -2,13 +2,12 @@
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::HeaderMap,
-    response::Response,
+    http::{HeaderMap, StatusCode},
 };
 use opentelemetry::{propagation::TextMapPropagator, trace::TraceContextExt};
 use opentelemetry_http::HeaderExtractor;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use tracing::{Instrument, field, info_span};
+use tracing::{Span, field, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// The header, and the name under which it is stored with an event.
@@ -22,9 +21,9 @@ pub fn traceparent(headers: &HeaderMap) -> Option<String> {
 }
 
 /// A span for every request that belongs to a trace, or for all if traces are exported.
-pub async fn trace(exports: bool, request: Request, handle: impl AsyncFnOnce(Request) -> Response) -> Response {
+pub fn span(exports: bool, request: &Request) -> Span {
     if !exports && !request.headers().contains_key(TRACEPARENT) {
-        return handle(request).await;
+        return Span::none();
     }
     let parent = TraceContextPropagator::new().extract(&HeaderExtractor(request.headers()));
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
@@ -44,7 +43,10 @@ pub async fn trace(exports: bool, request: Request, handle: impl AsyncFnOnce(Req
         trace_id = span.context().span().span_context().trace_id();
     }
     span.record("trace_id", field::display(trace_id));
-    let response = handle(request).instrument(span.clone()).await;
-    span.record("http.response.status_code", i64::from(response.status().as_u16()));
-    response
+    span
+}
+
+/// Notes the answer's status in a request's span.
+pub fn record(span: &Span, status: StatusCode) {
+    span.record("http.response.status_code", i64::from(status.as_u16()));
 }

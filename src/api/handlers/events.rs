@@ -59,7 +59,7 @@ pub async fn write(
         if options.expected_offset.is_some() {
             return Err(Problem::new(Code::BadQuery, "expected_offset goes with single and bulk writes, not with streams"));
         }
-        return stream::write(&state, table, options, incoming).await;
+        return Box::pin(stream::write(&state, table, options, incoming)).await; // boxed, or every single write has room for it
     }
     let partition = extract::partition_header(&incoming.headers)?;
     let traceparent = trace::traceparent(&incoming.headers);
