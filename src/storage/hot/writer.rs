@@ -30,13 +30,8 @@ const MAX_GROUP_BYTES: usize = 16 << 20;
 
 /// The writer. It is one task; what blocks is done on a thread that may.
 pub struct Writer {
-    volume: Volume,
-    /// Orders the flushed runs: the first number not yet used.
-    next_run: u64,
-    fence: Arc<Fence>,
-    heartbeat: Arc<Heartbeat>,
     requests: mpsc::Receiver<Request>,
-    appends: watch::Sender<u64>,
+    pen: Pen,
 }
 
 impl Writer {
@@ -54,45 +49,85 @@ impl Writer {
         appends: watch::Sender<u64>,
     ) -> Result<Self, StorageError> {
         let next_run = db.last_flushed_run()?.map_or(0, |run| run + 1);
-        Ok(Self { volume: Volume { db, catalog, clock, options }, next_run, fence, heartbeat, requests, appends })
+        let volume = Volume { db, catalog, clock, options };
+        Ok(Self { requests, pen: Pen { volume, next_run, fence, heartbeat, appends } })
     }
 
     /// Serves requests until every sender is gone.
     ///
     /// # Errors
     /// `OutcomeUnknown` after a failed write: the process must exit.
-    pub async fn run(mut self) -> Result<(), StorageError> {
+    pub async fn run(self) -> Result<(), StorageError> {
+        let Self { mut requests, mut pen } = self;
+        let mut answers = Answers::default();
         loop {
-            self.heartbeat.waits();
-            let Some(first) = self.requests.recv().await else { return Ok(()) };
-            // Whoever is ready to write does so first, and shares the sync: under load groups grow by themselves.
-            task::yield_now().await;
-            let (requests, bytes) = self.gather(first);
-            let (writer, acks, written) =
-                task::spawn_blocking(move || self.write(requests, bytes)).await.map_err(StorageError::outcome_unknown)?;
-            self = writer;
-            // Here and not on the thread that has written: waking tasks is cheap from within the runtime only.
-            acks.into_iter().for_each(|ack| ack.send(written.clone()));
-            if let Err(failed @ StorageError::OutcomeUnknown { .. }) = written {
+            let mut group = Vec::new();
+            // If as many wait as were just written, they go at once, and the answers are given while they are on their way.
+            // Fewer would waste a sync: the answers come first, and who is ready to write by then shares the next one.
+            if requests.len() < answers.acks.len().max(1) {
+                answers.send();
+                pen.heartbeat.waits();
+                let Some(first) = requests.recv().await else { return Ok(()) };
+                group.push(first);
+                task::yield_now().await;
+            }
+            let bytes = gather(&mut requests, &mut group);
+            metrics::append_queue(requests.len());
+            let writing = task::spawn_blocking(move || pen.write(group, bytes));
+            // Here and not on the thread that writes: waking tasks is cheap from within the runtime only.
+            answers.send();
+            (pen, answers) = writing.await.map_err(StorageError::outcome_unknown)?;
+            if let Err(failed @ StorageError::OutcomeUnknown { .. }) = answers.written.clone() {
+                answers.send();
                 return Err(failed);
             }
         }
     }
+}
 
-    /// What waits, as one group, and its bytes.
-    fn gather(&mut self, first: Request) -> (Vec<Request>, usize) {
-        let mut bytes = first.bytes();
-        let mut requests = vec![first];
-        while requests.len() < MAX_GROUP_REQUESTS && bytes < MAX_GROUP_BYTES {
-            let Ok(request) = self.requests.try_recv() else { break };
-            bytes += request.bytes();
-            requests.push(request);
-        }
-        (requests, bytes)
+/// Adds to a group what waits; answers the group's bytes.
+fn gather(requests: &mut mpsc::Receiver<Request>, group: &mut Vec<Request>) -> usize {
+    let mut bytes = group.iter().map(Request::bytes).sum();
+    while group.len() < MAX_GROUP_REQUESTS && bytes < MAX_GROUP_BYTES {
+        let Ok(request) = requests.try_recv() else { break };
+        bytes += request.bytes();
+        group.push(request);
     }
+    bytes
+}
 
-    /// Writes a group; blocks. The answers are to be given after it.
-    fn write(mut self, requests: Vec<Request>, bytes: usize) -> (Self, Vec<Ack>, Result<(), StorageError>) {
+/// The answers of a group that was written, or was not.
+struct Answers {
+    acks: Vec<Ack>,
+    written: Result<(), StorageError>,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self { acks: Vec::new(), written: Ok(()) }
+    }
+}
+
+impl Answers {
+    /// Gives them, once.
+    fn send(&mut self) {
+        self.acks.drain(..).for_each(|ack| ack.send(self.written.clone()));
+    }
+}
+
+/// What writes groups, one after the other.
+struct Pen {
+    volume: Volume,
+    /// Orders the flushed runs: the first number not yet used.
+    next_run: u64,
+    fence: Arc<Fence>,
+    heartbeat: Arc<Heartbeat>,
+    appends: watch::Sender<u64>,
+}
+
+impl Pen {
+    /// Writes a group; blocks.
+    fn write(mut self, requests: Vec<Request>, bytes: usize) -> (Self, Answers) {
         self.heartbeat.works();
         let started = Instant::now();
         let count = requests.len();
@@ -101,14 +136,14 @@ impl Writer {
         let staged = group.finish();
         let acks = staged.acks;
         if let Err(fenced) = self.fence.check() {
-            return (self, acks, Err(fenced));
+            return (self, Answers { acks, written: Err(fenced) });
         }
         if staged.batch.is_empty() {
-            return (self, acks, Ok(()));
+            return (self, Answers { acks, written: Ok(()) });
         }
         self.heartbeat.waits(); // for the disk
         if let Err(source) = self.volume.db.write(staged.batch, self.volume.options.sync) {
-            return (self, acks, Err(StorageError::outcome_unknown(source)));
+            return (self, Answers { acks, written: Err(StorageError::outcome_unknown(source)) });
         }
         // Durable: now readers may see it, then the callers hear of it.
         self.next_run = staged.next_run;
@@ -120,7 +155,6 @@ impl Writer {
             self.volume.db.delete_files(&from, &to);
         }
         metrics::append_group(count, bytes, started.elapsed());
-        metrics::append_queue(self.requests.len());
-        (self, acks, Ok(()))
+        (self, Answers { acks, written: Ok(()) })
     }
 }
