@@ -92,7 +92,7 @@ fn protobuf_record(record: Record) -> v1::Record {
         PayloadKind::Bytes => v1::PayloadKind::Bytes,
     };
     v1::Record {
-        payload: event.payload.bytes().clone(),
+        payload: event.payload.into_bytes(),
         timestamp_ms: event.timestamp_ms,
         partition: record.partition,
         offset: record.offset,

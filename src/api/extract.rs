@@ -8,7 +8,10 @@ use axum::{
 };
 use bytes::Bytes;
 use prost::Message;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error},
+};
 use serde_json::value::RawValue;
 
 use super::{code::Code, error::Problem, limits::Limits, trace::TRACEPARENT};
@@ -173,14 +176,22 @@ struct JsonRecord<'a> {
     payload: Option<&'a RawValue>,
     #[serde(default)]
     payload_base64: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     partition: Option<i128>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     timestamp_ms: Option<i128>,
     #[serde(default)]
     idempotency_key: Option<String>,
     #[serde(default)]
     headers: Option<BTreeMap<String, String>>,
+}
+
+/// A whole number of any size, so that one out of range is said to be just that; serde's own allocates.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i128>, D::Error> {
+    match <&RawValue>::deserialize(deserializer)?.get() {
+        "null" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| D::Error::custom(format_args!("{text} is not a whole number"))),
+    }
 }
 
 #[derive(Deserialize)]

@@ -126,10 +126,8 @@ impl Payload {
                 let start = out.len();
                 out.extend_from_slice(&self.bytes);
                 // Between tokens a line break means what a space means; inside strings JSON allows none.
-                for byte in &mut out[start..] {
-                    if matches!(byte, b'\n' | b'\r') {
-                        *byte = b' ';
-                    }
+                for place in memchr::memchr2_iter(b'\n', b'\r', &self.bytes) {
+                    out[start + place] = b' ';
                 }
             }
             PayloadKind::Bytes => self.write_base64(out),
@@ -148,7 +146,7 @@ impl Payload {
     pub fn reads_back(&self) -> bool {
         let edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_whitespace() || *byte == b'"');
         self.kind != PayloadKind::Json
-            || !(edge(self.bytes.first()) || edge(self.bytes.last()) || self.bytes.iter().any(|byte| matches!(byte, b'\n' | b'\r')))
+            || !(edge(self.bytes.first()) || edge(self.bytes.last()) || memchr::memchr2(b'\n', b'\r', &self.bytes).is_some())
     }
 
     /// How it is shown.
@@ -159,6 +157,11 @@ impl Payload {
     /// The bytes as they were sent.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// The bytes alone.
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
     }
 }
 

@@ -4,6 +4,7 @@
 mod support;
 
 mod consumers;
+mod costs;
 mod deploy;
 mod docs;
 mod faults;

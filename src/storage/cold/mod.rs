@@ -4,6 +4,7 @@ pub mod audit;
 pub mod chain;
 pub mod compact;
 pub mod draft;
+pub mod line;
 pub mod manifest;
 pub mod probe;
 pub mod s3;

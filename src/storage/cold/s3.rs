@@ -175,16 +175,17 @@ impl Objects {
 
     #[tracing::instrument(name = "s3_get", level = "debug", skip_all, fields(key))]
     async fn get_bytes(&self, key: &str, range: Option<String>) -> Result<Option<Bytes>, StorageError> {
+        let operation = if range.is_some() { "get_range" } else { "get" };
         let request = self.client.get_object().bucket(&self.bucket).key(self.full(key)).set_range(range);
         let started = Instant::now();
         let answer = match request.send().await {
             Err(error) if error.code() == Some("NoSuchKey") => {
-                metrics::s3_request("get", true, started.elapsed());
+                metrics::s3_request(operation, true, started.elapsed());
                 return Ok(None);
             }
             answer => answer,
         };
-        metrics::s3_request("get", answer.is_ok(), started.elapsed());
+        metrics::s3_request(operation, answer.is_ok(), started.elapsed());
         let body = answer.map_err(|error| self.failed("get", key, error))?.body;
         // The client's own timeout ends with the answer's head.
         let bytes = match timeout(self.body_timeout, body.collect()).await {

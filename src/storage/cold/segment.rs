@@ -1,28 +1,21 @@
 //! The segment format: JSON lines, one event a line, in independent zstd frames of about 256 KiB before compression.
 //!
-//! `zstd -d`, DuckDB and Spark read the whole object; Zombi reads single frames by the index in the manifest. A line:
-//!
-//! ```json
-//! {"offset":0,"timestamp_ms":1704067200000,"appended_ms":1704067200123,"payload":"text or any JSON value","idempotency_key":"k","headers":{"a":"b"}}
-//! ```
-//!
-//! Bytes that are not text stand in `payload_base64`; so does JSON text that a line would not keep byte for byte, with
-//! `"payload_kind":"json"` beside it. The same records always give the same bytes.
+//! `zstd -d`, DuckDB and Spark read the whole object; Zombi reads single frames by the index in the manifest. See `line` for
+//! the lines. The same records always give the same bytes.
 
-use std::{collections::BTreeMap, io::Write};
-
-use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+use zstd::{
+    bulk::{Compressor, Decompressor},
+    zstd_safe::CParameter,
+};
 
+use super::line;
 use crate::contracts::{
     cold_storage::{Frame, Segment, SegmentBuilder, SegmentMeta},
     error::StorageError,
-    event::{Event, Record},
+    event::Record,
     name::{Partition, PartitionNumber},
-    payload::{self, Payload, PayloadKind},
     sequence::{Offset, OffsetRange},
 };
 
@@ -47,6 +40,8 @@ pub struct Encoder {
     partition: Partition,
     epoch: u64,
     zstd: bool,
+    /// `None` for frames that are not compressed.
+    compressor: Option<Compressor<'static>>,
     range: OffsetRange,
     raw_bytes: u64,
     appended_ms: i64,
@@ -61,10 +56,15 @@ pub struct Encoder {
 impl Encoder {
     /// An empty segment of `partition` at `start`.
     pub fn new(partition: &Partition, start: Offset, epoch: u64, zstd: bool) -> Self {
+        let (compressor, failure) = match zstd.then(compressor).transpose() {
+            Ok(compressor) => (compressor, None),
+            Err(error) => (None, Some(error)),
+        };
         Self {
             partition: partition.clone(),
             epoch,
             zstd,
+            compressor,
             range: OffsetRange::new(start, start),
             raw_bytes: 0,
             appended_ms: i64::MIN,
@@ -73,7 +73,7 @@ impl Encoder {
             frame: None,
             frames: Vec::new(),
             body: Vec::new(),
-            failure: None,
+            failure,
         }
     }
 
@@ -81,12 +81,10 @@ impl Encoder {
         let Some(mut frame) = self.frame.take() else { return };
         let start = self.body.len();
         frame.position = start as u64;
-        if self.zstd {
-            if let Err(error) = compress(&self.lines, &mut self.body) {
-                self.failure.get_or_insert(error);
-            }
-        } else {
-            self.body.extend_from_slice(&self.lines);
+        match self.compressor.as_mut().map(|compressor| compressor.compress(&self.lines)) {
+            None => self.body.extend_from_slice(&self.lines),
+            Some(Ok(frame)) => self.body.extend_from_slice(&frame),
+            Some(Err(error)) => _ = self.failure.get_or_insert(error),
         }
         frame.crc32c = crc32c::crc32c(&self.body[start..]);
         self.frames.push(frame);
@@ -105,7 +103,7 @@ impl SegmentBuilder for Encoder {
         self.appended_ms = self.appended_ms.max(record.event.appended_ms);
         self.keys += u64::from(record.event.idempotency_key.is_some());
         let before = self.lines.len();
-        write_line(&mut self.lines, record);
+        line::write(&mut self.lines, record);
         self.raw_bytes += (self.lines.len() - before) as u64;
         if self.lines.len() >= FRAME_BYTES {
             self.end_frame();
@@ -142,44 +140,10 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn compress(lines: &[u8], out: &mut Vec<u8>) -> std::io::Result<()> {
-    let mut encoder = zstd::stream::Encoder::new(out, ZSTD_LEVEL)?;
-    encoder.include_checksum(true)?;
-    encoder.set_pledged_src_size(Some(lines.len() as u64))?;
-    encoder.write_all(lines)?;
-    encoder.finish().map(drop)
-}
-
-fn write_line(out: &mut Vec<u8>, record: &Record) {
-    let event = &record.event;
-    let numbers = (record.offset, event.timestamp_ms, event.appended_ms);
-    // Writing to memory cannot fail.
-    let _ = write!(out, "{{\"offset\":{},\"timestamp_ms\":{},\"appended_ms\":{},", numbers.0, numbers.1, numbers.2);
-    if event.payload.reads_back() {
-        event.payload.write_json(out);
-    } else {
-        out.extend_from_slice(b"\"payload_kind\":\"json\",");
-        event.payload.write_base64(out);
-    }
-    event.write_json_attributes(out);
-    out.extend_from_slice(b"}\n");
-}
-
-#[derive(Deserialize)]
-struct Line<'a> {
-    offset: Offset,
-    timestamp_ms: i64,
-    appended_ms: i64,
-    #[serde(borrow, default, deserialize_with = "payload::present")]
-    payload: Option<&'a RawValue>,
-    #[serde(default)]
-    payload_base64: Option<String>,
-    #[serde(default)]
-    payload_kind: Option<String>,
-    #[serde(default)]
-    idempotency_key: Option<String>,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
+fn compressor() -> std::io::Result<Compressor<'static>> {
+    let mut compressor = Compressor::new(ZSTD_LEVEL)?;
+    compressor.set_parameter(CParameter::ChecksumFlag(true))?;
+    Ok(compressor)
 }
 
 /// Reads one frame's stored bytes, which must match its checksum and hold just the offsets in `range`.
@@ -203,7 +167,7 @@ pub fn decode_frame(
     let text = std::str::from_utf8(&lines).map_err(|error| StorageError::corrupt(object, error))?;
     let mut records = Vec::with_capacity(usize::try_from(range.len()).unwrap_or(0).min(lines.len()));
     for line in text.split_terminator('\n') {
-        let record = decode_line(partition, &lines, line).map_err(|error| StorageError::corrupt(object, error))?;
+        let record = line::read(partition, &lines, line).map_err(|error| StorageError::corrupt(object, error))?;
         if record.offset != range.start + records.len() as u64 {
             let why = format!("offset {} stands where {} should", record.offset, range.start + records.len() as u64);
             return Err(StorageError::corrupt(object, why));
@@ -239,40 +203,22 @@ pub fn decode(object: &str, partition: PartitionNumber, meta: &SegmentMeta, stor
 fn decompress(stored: &[u8]) -> std::io::Result<Vec<u8>> {
     let size = zstd::zstd_safe::get_frame_content_size(stored).ok().flatten().unwrap_or(MAX_FRAME_BYTES as u64);
     let size = usize::try_from(size).unwrap_or(usize::MAX).min(MAX_FRAME_BYTES);
-    zstd::bulk::decompress(stored, size)
-}
-
-/// Reads one line of a frame; a payload that is shown as a JSON value stays where it is.
-fn decode_line(partition: PartitionNumber, frame: &Bytes, line: &str) -> Result<Record, Box<dyn std::error::Error + Send + Sync>> {
-    let line: Line<'_> = serde_json::from_str(line)?;
-    let payload = match (line.payload_base64, line.payload_kind.as_deref()) {
-        (None, None) if line.payload.is_some_and(|value| !value.get().starts_with('"')) => {
-            let value = line.payload.map_or("", RawValue::get);
-            Payload::stored(PayloadKind::Json, frame.slice_ref(value.as_bytes()))?
-        }
-        (Some(text), Some("json")) => Payload::stored(PayloadKind::Json, STANDARD.decode(text)?.into())?,
-        (base64, None) => Payload::from_json(line.payload, base64.as_deref())?,
-        (_, Some(kind)) => return Err(format!("payload kind {kind:?} is unknown").into()),
-    };
-    Ok(Record {
-        partition,
-        offset: line.offset,
-        event: Event {
-            payload,
-            timestamp_ms: line.timestamp_ms,
-            appended_ms: line.appended_ms,
-            idempotency_key: line.idempotency_key,
-            headers: line.headers,
-        },
-    })
+    Decompressor::new()?.decompress(stored, size)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::contracts::name::TableName;
+    use crate::contracts::{
+        event::Event,
+        name::TableName,
+        payload::{Payload, PayloadKind},
+    };
 
     fn payload() -> impl Strategy<Value = Payload> {
         let json = prop_oneof![

@@ -1,6 +1,5 @@
 //! Events to versioned, checksummed bytes and back: `1 | CRC32C of the rest, little endian | stored.v1.Event`.
 
-use bytes::Bytes;
 use prost::Message;
 
 use crate::{
@@ -20,8 +19,8 @@ const HEADER: usize = 5;
 /// The stored form of an event.
 pub fn encode(event: Event) -> Vec<u8> {
     let message = stored::Event {
-        payload: event.payload.bytes().clone(),
         payload_kind: encode_kind(event.payload.kind()),
+        payload: event.payload.into_bytes(),
         timestamp_ms: event.timestamp_ms,
         appended_ms: event.appended_ms,
         idempotency_key: event.idempotency_key,
@@ -40,8 +39,7 @@ pub fn encode(event: Event) -> Vec<u8> {
 /// # Errors
 /// `Corrupt` if version or checksum do not fit.
 pub fn decode(stored_bytes: &[u8]) -> Result<Event, StorageError> {
-    let message = stored::Event::decode(Bytes::copy_from_slice(verify(stored_bytes)?))
-        .map_err(|error| StorageError::corrupt("an event in RocksDB", error))?;
+    let message = stored::Event::decode(verify(stored_bytes)?).map_err(|error| StorageError::corrupt("an event in RocksDB", error))?;
     let kind = decode_kind(message.payload_kind)
         .ok_or_else(|| StorageError::corrupt("an event in RocksDB", format!("payload kind {}", message.payload_kind)))?;
     let payload = Payload::stored(kind, message.payload).map_err(|error| StorageError::corrupt("an event in RocksDB", error))?;

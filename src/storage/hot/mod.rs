@@ -304,6 +304,11 @@ mod tests {
 
     impl Opened {
         fn new(directory: &tempfile::TempDir) -> Self {
+            let (hot, writer) = Self::tier(directory);
+            Self { hot, writer: task::spawn(writer.run()) }
+        }
+
+        fn tier(directory: &tempfile::TempDir) -> (Arc<RocksHot>, Writer) {
             let options = OpenOptions {
                 path: directory.path().join("db"),
                 idempotency_window_ms: 1000,
@@ -314,8 +319,7 @@ mod tests {
             let (db, catalog) = Db::open(&options, Arc::clone(&clock)).unwrap();
             let disk = Arc::new(Disk::new(directory.path(), Reserve { bytes: 0, percent: 0 }).unwrap());
             let options = WriterOptions { sync: true, idempotency_window_ms: 1000, hot_max_bytes: 1 << 30, max_tables: 2, queue_len: 16 };
-            let (hot, writer) = RocksHot::new(db, catalog, disk, clock, Arc::default(), Arc::default(), options).unwrap();
-            Self { hot, writer: task::spawn(writer.run()) }
+            RocksHot::new(db, catalog, disk, clock, Arc::default(), Arc::default(), options).unwrap()
         }
 
         async fn close(self) {
@@ -360,6 +364,24 @@ mod tests {
         assert_eq!(payloads(&opened.read(0).await), [b"a", b"b", b"c"]);
         assert_eq!(payloads(&opened.read(2).await), [b"c"]);
         opened.close().await;
+    }
+
+    #[tokio::test]
+    async fn writes_that_wait_together_share_one_sync() {
+        let directory = tempfile::tempdir().unwrap();
+        let (hot, writer) = Opened::tier(&directory);
+        let opened = Opened { writer: task::spawn(async { Ok(()) }), hot };
+        let appends: Vec<_> = (0..16).map(|_| opened.append("t", &["a"])).collect();
+        // The writer begins when all of them wait.
+        let (appended, groups) = tokio::join!(futures_util::future::join_all(appends), async {
+            let before = *opened.hot.appends().borrow();
+            let writing = task::spawn(writer.run());
+            (before, writing)
+        });
+        assert!(appended.iter().all(Result::is_ok));
+        assert_eq!((groups.0, *opened.hot.appends().borrow()), (0, 1));
+        opened.close().await;
+        groups.1.await.unwrap().unwrap();
     }
 
     #[tokio::test]

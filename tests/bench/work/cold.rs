@@ -55,14 +55,14 @@ pub async fn run(options: &Options, report: &mut Report) {
     );
     report.ratio(names[0], "events/s", Goal::AtLeast(0.5), rounds.await);
 
-    let requests = zombi.metric("zombi_s3_requests_total", "get").await;
+    let requests = zombi.metric("zombi_s3_requests_total", "get_range").await;
     let per_partition = count / 4;
     for number in 0..RANDOM_READS {
         let offset = number * 7919 % (per_partition - RANDOM_RECORDS);
         let path = format!("/tables/t?partition={}&offset={offset}&limit={RANDOM_RECORDS}", number % 4);
         assert_eq!(connection.drain(&get(&path, "application/json")).await.status, 200);
     }
-    let requests = zombi.metric("zombi_s3_requests_total", "get").await - requests;
+    let requests = zombi.metric("zombi_s3_requests_total", "get_range").await - requests;
     report.figure(names[1], "GETs", Goal::AtMost(2.0), requests / RANDOM_READS as f64);
 }
 

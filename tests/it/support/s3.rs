@@ -49,6 +49,9 @@ pub struct Store {
     /// How many GETs there were, and the bytes of their answers.
     pub gets: AtomicUsize,
     pub got_bytes: AtomicUsize,
+    /// How many PUTs and LISTs there were.
+    pub puts: AtomicUsize,
+    pub lists: AtomicUsize,
     /// `If-None-Match` is ignored while set.
     pub is_unconditional: AtomicBool,
     /// Keys that one LIST page holds; 0 means 1000.
@@ -119,6 +122,7 @@ impl S3 for Service {
     }
 
     async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+        self.0.puts.fetch_add(1, SeqCst);
         let PutObjectInput { bucket, key, body, if_none_match, .. } = request.input;
         let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
         let pieces = body.try_fold(BytesMut::new(), |mut all, piece| async move {
@@ -162,6 +166,7 @@ impl S3 for Service {
     }
 
     async fn list_objects_v2(&self, request: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
+        self.0.lists.fetch_add(1, SeqCst);
         let input = request.input;
         let prefix = input.prefix.unwrap_or_default();
         let after = input.continuation_token.max(input.start_after).unwrap_or_default();

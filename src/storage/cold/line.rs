@@ -1,0 +1,161 @@
+//! One line of a segment: an event as JSON.
+//!
+//! ```json
+//! {"offset":0,"timestamp_ms":1704067200000,"appended_ms":1704067200123,"idempotency_key":"k","headers":{"a":"b"},"payload":"text or any JSON value"}
+//! ```
+//!
+//! Bytes that are not text stand in `payload_base64`; so does JSON text that a line would not keep byte for byte, with
+//! `"payload_kind":"json"` beside it. Fields always come in this order, so that most lines can be read without a parser:
+//! the payload is what is left before the last brace.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::contracts::{
+    event::{Event, Record},
+    name::PartitionNumber,
+    payload::{self, Payload, PayloadKind},
+    sequence::Offset,
+};
+
+/// Why a line cannot be read.
+type Reason = Box<dyn std::error::Error + Send + Sync>;
+
+/// Appends an event as a line.
+pub fn write(out: &mut Vec<u8>, record: &Record) {
+    let event = &record.event;
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(b"{\"offset\":");
+    out.extend_from_slice(digits.format(record.offset).as_bytes());
+    out.extend_from_slice(b",\"timestamp_ms\":");
+    out.extend_from_slice(digits.format(event.timestamp_ms).as_bytes());
+    out.extend_from_slice(b",\"appended_ms\":");
+    out.extend_from_slice(digits.format(event.appended_ms).as_bytes());
+    event.write_json_attributes(out);
+    if event.payload.reads_back() {
+        out.push(b',');
+        event.payload.write_json(out);
+    } else {
+        out.extend_from_slice(b",\"payload_kind\":\"json\",");
+        event.payload.write_base64(out);
+    }
+    out.extend_from_slice(b"}\n");
+}
+
+/// Reads a line of a frame whose checksum has been verified; a payload that is shown as a JSON value stays where it is.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read(partition: PartitionNumber, frame: &Bytes, line: &str) -> Result<Record, Reason> {
+    match split(line) {
+        Some(line) => line.into_record(partition, frame),
+        None => serde_json::from_str::<Line<'_>>(line)?.into_record(partition, frame),
+    }
+}
+
+#[derive(Deserialize)]
+struct Line<'a> {
+    offset: Offset,
+    timestamp_ms: i64,
+    appended_ms: i64,
+    #[serde(default)]
+    idempotency_key: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    payload: Option<&'a str>,
+    #[serde(borrow, default)]
+    payload_base64: Option<Cow<'a, str>>,
+    #[serde(default)]
+    payload_kind: Option<String>,
+}
+
+/// The text of a field's value.
+fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'a str>, D::Error> {
+    Ok(payload::present(deserializer)?.map(RawValue::get))
+}
+
+/// Takes a line apart that has no headers and an ordinary payload; `None` for others.
+fn split(line: &str) -> Option<Line<'_>> {
+    let (offset, rest) = number(line.strip_prefix("{\"offset\":")?)?;
+    let (timestamp_ms, rest) = number(rest.strip_prefix(",\"timestamp_ms\":")?)?;
+    let (appended_ms, mut rest) = number(rest.strip_prefix(",\"appended_ms\":")?)?;
+    let mut idempotency_key = None;
+    if let Some(after) = rest.strip_prefix(",\"idempotency_key\":\"") {
+        let (key, after) = after.split_once('"')?;
+        if key.contains('\\') {
+            return None;
+        }
+        (idempotency_key, rest) = (Some(key.to_owned()), after);
+    }
+    let payload = Some(rest.strip_prefix(",\"payload\":")?.strip_suffix('}')?);
+    let headers = BTreeMap::new();
+    Some(Line { offset, timestamp_ms, appended_ms, idempotency_key, headers, payload, payload_base64: None, payload_kind: None })
+}
+
+/// The number at the front, and what follows it.
+fn number<T: std::str::FromStr>(text: &str) -> Option<(T, &str)> {
+    let (digits, _) = text.split_once(',')?;
+    Some((digits.parse().ok()?, &text[digits.len()..]))
+}
+
+impl Line<'_> {
+    fn into_record(self, partition: PartitionNumber, frame: &Bytes) -> Result<Record, Reason> {
+        let payload = match (self.payload, self.payload_base64, self.payload_kind.as_deref()) {
+            (Some(value), None, None) if value.starts_with('"') => match value.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+                Some(text) if !text.contains('\\') => Payload::stored(PayloadKind::Text, frame.slice_ref(text.as_bytes()))?,
+                _ => Payload::text(serde_json::from_str::<String>(value)?),
+            },
+            (Some(value), None, None) => Payload::stored(PayloadKind::Json, frame.slice_ref(value.as_bytes()))?,
+            (None, Some(text), Some("json")) => Payload::stored(PayloadKind::Json, STANDARD.decode(&*text)?.into())?,
+            (None, Some(text), None) => Payload::stored(PayloadKind::Bytes, STANDARD.decode(&*text)?.into())?,
+            (_, _, kind) => return Err(format!("payload, payload_base64 and payload kind {kind:?} do not go together").into()),
+        };
+        let Line { offset, timestamp_ms, appended_ms, idempotency_key, headers, .. } = self;
+        Ok(Record { partition, offset, event: Event { payload, timestamp_ms, appended_ms, idempotency_key, headers } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split_and_parsed(event: Event) -> (bool, Record) {
+        let record = Record { partition: 1, offset: 7, event };
+        let mut out = Vec::new();
+        write(&mut out, &record);
+        let frame = Bytes::from(out);
+        let line = std::str::from_utf8(&frame[..frame.len() - 1]).unwrap();
+        let parsed = serde_json::from_str::<Line<'_>>(line).unwrap().into_record(1, &frame).unwrap();
+        assert_eq!((&parsed, &read(1, &frame, line).unwrap()), (&record, &record), "{line}");
+        (split(line).is_some(), record)
+    }
+
+    #[test]
+    fn ordinary_lines_are_read_without_a_parser_and_all_as_a_parser_reads_them() {
+        let payloads = [
+            (Payload::text("plain"), true),
+            (Payload::text("a \"quoted\" line\n"), true),
+            (Payload::text(""), true),
+            (Payload::new(PayloadKind::Json, Bytes::from_static(b"{\"a\":[1,\"}\"]}")).unwrap(), true),
+            (Payload::new(PayloadKind::Json, Bytes::from_static(b"null")).unwrap(), true),
+            (Payload::new(PayloadKind::Json, Bytes::from_static(b" 1 ")).unwrap(), false),
+            (Payload::new(PayloadKind::Bytes, Bytes::from_static(&[255])).unwrap(), false),
+        ];
+        for (payload, is_ordinary) in payloads {
+            for (key, is_plain) in [(None, true), (Some("k,\u{e9}"), true), (Some("a\"b\\"), false)] {
+                for (header, has_none) in [(None, true), (Some(("h".to_owned(), "\",\"payload\":1}".to_owned())), false)] {
+                    let idempotency_key = key.map(str::to_owned);
+                    let headers = header.into_iter().collect();
+                    let event = Event { payload: payload.clone(), timestamp_ms: -5, appended_ms: 3, idempotency_key, headers };
+                    let (is_split, _) = split_and_parsed(event);
+                    assert_eq!(is_split, is_ordinary && is_plain && has_none);
+                }
+            }
+        }
+    }
+}
