@@ -195,7 +195,7 @@ async fn merge(cold: &S3Cold, partition: &Partition, run: &[Arc<SegmentMeta>]) -
         let bytes = bytes.ok_or_else(|| StorageError::corrupt(&key, "the object is gone, and a manifest names it"))?;
         let (meta, number) = (Arc::clone(meta), partition.number);
         builder = task::spawn_blocking(move || {
-            segment::decode(&key, number, &meta, &bytes)?.iter().for_each(|record| builder.push(record));
+            segment::decode(&key, number, &meta, &bytes, |record| builder.push(&record))?;
             Ok::<_, StorageError>(builder)
         })
         .await

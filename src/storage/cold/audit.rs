@@ -132,6 +132,6 @@ async fn audit_segment(objects: &Objects, partition: &Partition, meta: &Arc<Segm
     let key = segment::key(partition, meta);
     let bytes = objects.get(&key).await?.ok_or_else(|| StorageError::corrupt(&key, "a manifest names it, and it is not there"))?;
     let (meta, number) = (Arc::clone(meta), partition.number);
-    let decoded = task::spawn_blocking(move || segment::decode(&key, number, &meta, &bytes).map(drop)).await;
+    let decoded = task::spawn_blocking(move || segment::decode(&key, number, &meta, &bytes, drop)).await;
     decoded.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
 }

@@ -181,23 +181,29 @@ pub fn decode_frame(
     Ok(records)
 }
 
-/// Reads a whole object, which must be the one that the manifest names.
+/// Reads a whole object, which must be the one that the manifest names, and hands its records over in order, a frame at a time:
+/// never are all of them in memory.
 ///
 /// # Errors
 /// `Corrupt`, naming `object`.
-pub fn decode(object: &str, partition: PartitionNumber, meta: &SegmentMeta, stored: &Bytes) -> Result<Vec<Record>, StorageError> {
+pub fn decode(
+    object: &str,
+    partition: PartitionNumber,
+    meta: &SegmentMeta,
+    stored: &Bytes,
+    mut take: impl FnMut(Record),
+) -> Result<(), StorageError> {
     if stored.len() as u64 != meta.bytes || hex(&Sha256::digest(stored)) != meta.sha256 {
         let why = format!("its {} bytes are not the {} whose SHA-256 the manifest has", stored.len(), meta.bytes);
         return Err(StorageError::corrupt(object, why));
     }
-    let mut records = Vec::with_capacity(usize::try_from(meta.range.len()).unwrap_or(0).min(stored.len()));
     for (place, frame) in meta.frames.iter().enumerate() {
         let (range, bytes) = meta.frame_extent(place);
         let end = usize::try_from(bytes.end).unwrap_or(usize::MAX).min(stored.len());
         let start = usize::try_from(bytes.start).unwrap_or(usize::MAX).min(end);
-        records.extend(decode_frame(object, partition, meta.zstd, frame, range, &stored.slice(start..end))?);
+        decode_frame(object, partition, meta.zstd, frame, range, &stored.slice(start..end))?.into_iter().for_each(&mut take);
     }
-    Ok(records)
+    Ok(())
 }
 
 fn decompress(stored: &[u8]) -> std::io::Result<Vec<u8>> {
@@ -256,13 +262,14 @@ mod tests {
     }
 
     fn decode(segment: &Segment) -> Result<Vec<Record>, StorageError> {
-        super::decode("o", 3, &segment.meta, &segment.body)
+        let mut records = Vec::new();
+        super::decode("o", 3, &segment.meta, &segment.body, |record| records.push(record)).map(|()| records)
     }
 
     /// Frame by frame, without the checksum of the whole.
     fn decode_frames(segment: &Segment) -> Result<Vec<Record>, StorageError> {
         let sha256 = hex(&Sha256::digest(&segment.body));
-        super::decode("o", 3, &SegmentMeta { sha256, ..segment.meta.clone() }, &segment.body)
+        decode(&Segment { meta: SegmentMeta { sha256, ..segment.meta.clone() }, ..segment.clone() })
     }
 
     proptest! {
