@@ -29,6 +29,8 @@ LABEL org.opencontainers.image.title="zombi" \
 COPY --from=builder /out/zombi /usr/local/bin/zombi
 USER 65532:65532
 ENV ZOMBI_DATA_DIR=/var/lib/zombi
+# Both allocators, RocksDB's and Zombi's own, keep less of what was freed: a third less at the peak, and no slower. See docs/performance.md.
+ENV MALLOC_ARENA_MAX=1 MIMALLOC_PURGE_DELAY=100
 VOLUME /var/lib/zombi
 EXPOSE 8080 9090
 STOPSIGNAL SIGTERM

@@ -6,7 +6,7 @@ TESTED := --features failpoints,bench
 # Where cargo puts its binaries, wherever that was configured.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug
 
-.PHONY: help run test demo demo-kills contract stores deploy-check image-check observe bench bench-report release check setup
+.PHONY: help run test demo demo-kills contract stores deploy-check image-check observe bench bench-report torture release check setup
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -51,6 +51,9 @@ bench: setup ## Measure against the limit; BENCH="--full", BENCH="--only hot"
 bench-report: setup ## A glance at the same, with the build that the tests use; it judges nothing
 	$(CARGO) build --locked $(TESTED) --bins --examples
 	$(TARGET)/examples/bench --glance
+
+torture: setup ## Kill it again and again; TORTURE="--seconds 600 --seed 7 --only kills"
+	$(CARGO) test --locked $(TESTED) --test torture -- $(TORTURE)
 
 release: setup ## Build the binary that is shipped
 	$(CARGO) build --locked --release

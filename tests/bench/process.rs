@@ -149,6 +149,7 @@ fn spawn(binary: &PathBuf, volume: &TempDir, settings: &[String]) -> (Child, Soc
     let mut command = Command::new(binary);
     command.args(settings.iter().flat_map(|setting| ["--set", setting])).arg("--data-dir").arg(volume.path().join("db"));
     command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+    command.env("MALLOC_ARENA_MAX", "1").env("MIMALLOC_PURGE_DELAY", "100"); // as the image does
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let (mut address, mut seen) = (None, String::new());

@@ -2,7 +2,11 @@
 
 pub mod events;
 pub mod faults;
+#[allow(dead_code)] // the torture harness uses all of it
+pub mod history;
 pub mod s3;
 pub mod server;
 
-pub use self::{events::Sent, server::TestServer};
+#[allow(unused_imports)]
+pub use self::events::Sent;
+pub use self::server::TestServer;

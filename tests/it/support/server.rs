@@ -222,6 +222,14 @@ impl TestServer {
         running.child.kill().await.unwrap();
     }
 
+    /// Sees to it that the process has ended, by itself or not.
+    #[allow(dead_code)] // the torture harness does
+    pub async fn end(&mut self) {
+        let mut running = self.running.take().expect("the process was started");
+        drop(running.child.kill().await);
+        drop(running.child.wait().await);
+    }
+
     /// Reads the log on up to a line that holds the text; panics if it never comes.
     pub async fn log_line(&mut self, text: &str) -> String {
         let log = &mut self.running.as_mut().expect("the process runs").log;

@@ -1,0 +1,65 @@
+//! kill -9 at any moment, under mixed load, and while it recovers.
+
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::time::sleep;
+
+use crate::{
+    BUSY, Budget,
+    load::Load,
+    support::{TestServer, history::Counts},
+};
+
+/// Kills a server again and again, and compares in the end.
+pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut z = TestServer::start_tiered(&BUSY).await;
+    let load = Load::new();
+    load.start(seed, 8);
+    let (mut kills, mut in_recovery) = (0, 0);
+    while budget.allows(kills + in_recovery) {
+        load.point_at(Some(z.url("")));
+        sleep(Duration::from_millis(rng.random_range(20..400))).await;
+        z.kill().await;
+        kills += 1;
+        load.point_at(None);
+        // It may be killed while it starts, too, several times in a row.
+        while rng.random_bool(0.3) {
+            z.run_for(Duration::from_millis(rng.random_range(0..500))).await;
+            in_recovery += 1;
+        }
+        z.run().await;
+    }
+    load.point_at(Some(z.url("")));
+    let counts = finish(&mut z, &load).await?;
+    Ok(format!("{kills} kills under load and {in_recovery} while starting: {counts}"))
+}
+
+/// Ends the load, moves everything to cold, and holds what is there against the history.
+pub async fn finish(z: &mut TestServer, load: &Load) -> Result<String, String> {
+    load.stop().await;
+    let hot = load.read_everything(&z.url("")).await;
+    z.flush_and_evict().await;
+    let cold = load.read_everything(&z.url("")).await;
+    z.audit().await;
+    if hot != cold {
+        return Err("what was read before everything was flushed is not what was read after".to_owned());
+    }
+    z.crash().await;
+    let again = load.read_everything(&z.url("")).await;
+    if again != cold {
+        return Err("a start changed what is read".to_owned());
+    }
+    let sent = load.sent();
+    let (counts, problems) = std::mem::take(&mut *load.history.lock()).check(&cold);
+    if !problems.is_empty() {
+        let shown: Vec<_> = problems.iter().take(20).map(ToString::to_string).collect();
+        return Err(format!("{} problems in {sent} events:\n{}", problems.len(), shown.join("\n")));
+    }
+    let Counts { acked, refused, unknown, unknown_and_there, seen } = counts;
+    if acked == 0 || seen == 0 {
+        return Err("nothing was written, or nothing read: this run proves nothing".to_owned());
+    }
+    Ok(format!("{sent} events, {acked} acked, {refused} refused, {unknown} unknown ({unknown_and_there} of them there), {seen} read"))
+}
