@@ -19,6 +19,7 @@ pub(super) fn window_ms(config: &Config) -> i64 {
 pub(super) fn volume(config: &Config) -> OpenOptions {
     OpenOptions {
         path: Path::to_owned(&config.data_dir),
+        is_synced: config.durability == Durability::Fsync,
         idempotency_window_ms: window_ms(config),
         cache_bytes: config.hot.cache_bytes,
         write_buffer_bytes: config.hot.write_buffer_bytes,

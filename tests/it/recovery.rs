@@ -338,3 +338,27 @@ async fn twenty_kills_in_the_first_half_second() {
     z.flush_and_evict().await;
     z.audit().await;
 }
+
+#[tokio::test]
+async fn a_log_that_is_damaged_in_its_middle_is_refused_and_not_cut_short() {
+    let mut z = TestServer::start().await;
+    let mut sent = Sent::default();
+    for _ in 0..20 {
+        sent.append(&z, "t", 2, 50).await;
+    }
+    z.kill().await;
+    let log = std::fs::read_dir(z.data_dir()).unwrap().map(|entry| entry.unwrap().path());
+    let log = log.filter(|path| path.extension().is_some_and(|extension| extension == "log")).max().unwrap();
+    let flip = || {
+        let mut bytes = std::fs::read(&log).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&log, bytes).unwrap();
+    };
+    flip();
+    let said = z.try_run().await.unwrap_err();
+    assert!(said.contains("is damaged, and a whole record follows at byte"), "{said}");
+    flip();
+    z.run().await;
+    assert_eq!(Sent::from_records(&z.read_all("t", "limit=1000").await), sent);
+}

@@ -11,6 +11,7 @@ pub mod keys;
 pub mod request;
 pub mod rocksdb;
 pub mod sequence;
+pub mod wal;
 pub mod writer;
 
 use std::{
@@ -311,6 +312,7 @@ mod tests {
         fn tier(directory: &tempfile::TempDir) -> (Arc<RocksHot>, Writer) {
             let options = OpenOptions {
                 path: directory.path().join("db"),
+                is_synced: true,
                 idempotency_window_ms: 1000,
                 cache_bytes: 1 << 20,
                 write_buffer_bytes: 1 << 20,

@@ -13,6 +13,7 @@ use super::{
     codec, idempotency,
     keys::{self, BLOCK, PartitionKey, cf, meta},
     sequence::{Block, PartitionState},
+    wal,
 };
 use crate::{
     contracts::{
@@ -37,6 +38,8 @@ const MAX_SCAN: u64 = 100_000;
 pub struct OpenOptions {
     /// The directory of the database.
     pub path: PathBuf,
+    /// Whether every group was synced before the next one was written: then damage in the middle of the log can be told.
+    pub is_synced: bool,
     /// How long idempotency keys are remembered.
     pub idempotency_window_ms: i64,
     /// Bytes of the block cache.
@@ -63,6 +66,9 @@ impl Db {
     /// # Errors
     /// `Unavailable` if RocksDB cannot open it, `Corrupt` if what is there does not fit.
     pub fn open(options: &OpenOptions, clock: Arc<dyn Clock>) -> Result<(Arc<Self>, Arc<Catalog>), StorageError> {
+        if options.is_synced {
+            wal::check(&options.path)?;
+        }
         let cache = Cache::new_lru_cache(options.cache_bytes);
         let descriptors = cf::ALL.map(|name| ColumnFamilyDescriptor::new(name, family_options(name, options, &cache, &clock)));
         let db = DB::open_cf_descriptors(&database_options(options), &options.path, descriptors).map_err(unavailable)?;
@@ -366,7 +372,7 @@ fn database_options(options: &OpenOptions) -> Options {
     let mut database = Options::default();
     database.create_if_missing(true);
     database.create_missing_column_families(true);
-    // The log ends at the first record that is not whole: after a power cut that is the last one, which nobody was answered.
+    // The log ends at the first record that is not whole: after a power cut that is the last one, which nobody was answered; see `wal`.
     database.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     database.set_track_and_verify_wals_in_manifest(true);
     database.set_paranoid_checks(true);

@@ -1,0 +1,188 @@
+//! Looks for damage in RocksDB's write-ahead log before RocksDB replays it.
+//!
+//! Replay ends at the first record that is not whole: after a power cut that is the last one, which nobody was answered. Damage
+//! in the middle looks the same to it, and everything behind would silently be gone. But a group is only written after the one before
+//! has been synced: if a whole record begins behind one that is not, then that one was whole too, once.
+//!
+//! What cannot be told from a power cut is damage to the very last group, and a log that was cut off from outside.
+//!
+//! The format: blocks of 32 KiB; records of `CRC32C of type and data, masked (4) | length (2) | type (1) | data`, little endian, in pieces
+//! that fit into blocks; what is left of a block and is shorter than a header is zero.
+//! <https://github.com/facebook/rocksdb/wiki/Write-Ahead-Log-File-Format>
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use crate::contracts::error::{StorageError, Tier};
+
+const BLOCK: usize = 32 << 10;
+const HEADER: usize = 7;
+/// The types of pieces with which a record of writes begins.
+const FULL: u8 = 1;
+const FIRST: u8 = 2;
+
+/// Checks all logs of a database that is not open.
+///
+/// # Errors
+/// `Corrupt` if one is damaged in its middle, `Unavailable` if one cannot be read.
+pub fn check(database: &Path) -> Result<(), StorageError> {
+    for path in logs(database).map_err(|error| StorageError::unavailable(Tier::Hot, error))? {
+        let damage = File::open(&path).and_then(find_damage).map_err(|error| StorageError::unavailable(Tier::Hot, error))?;
+        if let Some((damaged, whole)) = damage {
+            let why = format!("what stands at byte {damaged} is damaged, and a whole record follows at byte {whole}");
+            return Err(StorageError::corrupt(path.display(), why));
+        }
+    }
+    Ok(())
+}
+
+fn logs(database: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut logs = Vec::new();
+    let entries = match database.read_dir() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(logs),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        // RocksDB's messages are in LOG, without an extension.
+        if path.extension().is_some_and(|extension| extension == "log") {
+            logs.push(path);
+        }
+    }
+    logs.sort();
+    Ok(logs)
+}
+
+/// The first byte that belongs to no whole record, and the first whole record that begins behind it.
+fn find_damage(mut log: impl Read) -> io::Result<Option<(u64, u64)>> {
+    let mut block = Vec::with_capacity(BLOCK);
+    let (mut start, mut damaged) = (0, None);
+    loop {
+        block.clear();
+        log.by_ref().take(BLOCK as u64).read_to_end(&mut block)?;
+        let mut at = 0;
+        while block.len() - at >= HEADER {
+            match (piece(&block[at..]), damaged) {
+                (Some((FULL | FIRST, _)), Some(damaged)) => return Ok(Some((damaged, start + at as u64))),
+                (Some((_, length)), _) => at += length,
+                // Its length may be what is damaged: the next one may begin anywhere.
+                (None, _) => {
+                    damaged.get_or_insert(start + at as u64);
+                    at += 1;
+                }
+            }
+        }
+        if block.len() < BLOCK {
+            return Ok(None);
+        }
+        start += BLOCK as u64;
+    }
+}
+
+/// The type and the length of the piece at the front, if it is whole.
+fn piece(block: &[u8]) -> Option<(u8, usize)> {
+    let (&[c0, c1, c2, c3, l0, l1, kind], rest) = block.split_first_chunk::<HEADER>()?;
+    let length = usize::from(u16::from_le_bytes([l0, l1]));
+    if kind == 0 || length > rest.len() {
+        return None;
+    }
+    let checksum = crc32c::crc32c(&block[HEADER - 1..HEADER + length]);
+    (mask(checksum) == u32::from_le_bytes([c0, c1, c2, c3])).then_some((kind, HEADER + length))
+}
+
+/// As RocksDB stores checksums of data that may hold checksums itself.
+fn mask(checksum: u32) -> u32 {
+    checksum.rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+    use rocksdb::{DB, DBRecoveryMode, IteratorMode, Options, WriteOptions};
+
+    use super::*;
+
+    fn open(path: &Path) -> DB {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+        DB::open(&options, path).unwrap()
+    }
+
+    /// What a killed process leaves: a log of `count` synced writes of all sizes, and the ends of the writes in it.
+    fn killed(path: &Path, count: u32) -> (PathBuf, Vec<u64>) {
+        let running = tempfile::tempdir().unwrap();
+        let db = open(running.path());
+        let mut synced = WriteOptions::default();
+        synced.set_sync(true);
+        let mut ends = Vec::new();
+        for number in 0..count {
+            let value: Vec<u8> = (0..number * 7919 % 50_000).map(|place| (place * 31 + number) as u8).collect();
+            db.put_opt(number.to_be_bytes(), value, &synced).unwrap();
+            ends.push(logs(running.path()).unwrap()[0].metadata().unwrap().len());
+        }
+        for entry in running.path().read_dir().unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), path.join(entry.file_name())).unwrap();
+        }
+        (logs(path).unwrap().remove(0), ends)
+    }
+
+    #[test]
+    fn a_flipped_bit_is_noticed_or_nothing_but_the_last_write_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let count = 20;
+        let (log, ends) = killed(directory.path(), count);
+        let whole = std::fs::read(&log).unwrap();
+        check(directory.path()).unwrap();
+        let mut rng = StdRng::seed_from_u64(1);
+        let last = ends[ends.len() - 2];
+        for _ in 0..2000 {
+            let mut bytes = whole.clone();
+            let at = rng.random_range(0..bytes.len());
+            bytes[at] ^= 1 << rng.random_range(0..8);
+            let damage = find_damage(bytes.as_slice()).unwrap();
+            assert!(damage.is_some() || at as u64 >= last || is_padding(&whole, at), "a flip at {at} of {} is not noticed", whole.len());
+        }
+    }
+
+    /// Whether nothing reads the byte: it fills the end of a block.
+    fn is_padding(log: &[u8], at: usize) -> bool {
+        let (mut place, end) = (at / BLOCK * BLOCK, (at / BLOCK + 1) * BLOCK);
+        while let Some((_, length)) = piece(&log[place..end.min(log.len())]) {
+            place += length;
+        }
+        at >= place
+    }
+
+    #[test]
+    fn a_log_that_ends_early_is_what_a_power_cut_leaves() {
+        let directory = tempfile::tempdir().unwrap();
+        let (log, ends) = killed(directory.path(), 20);
+        let whole = std::fs::read(&log).unwrap();
+        for cut in (0..whole.len()).step_by(997) {
+            assert_eq!(find_damage(&whole[..cut]).unwrap(), None, "cut at {cut}");
+            // The file may be as long as it was, with nothing in it.
+            let mut zeroed = whole[..cut].to_vec();
+            zeroed.resize(whole.len(), 0);
+            assert_eq!(find_damage(zeroed.as_slice()).unwrap(), None, "zeroed from {cut}");
+        }
+        std::fs::write(&log, &whole[..ends[10] as usize + 3]).unwrap();
+        check(directory.path()).unwrap();
+        assert_eq!(open(directory.path()).iterator(IteratorMode::Start).count(), 11);
+    }
+
+    #[test]
+    fn without_the_check_events_would_silently_be_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (log, ends) = killed(directory.path(), 20);
+        let mut bytes = std::fs::read(&log).unwrap();
+        bytes[ends[10] as usize + 20] ^= 1;
+        std::fs::write(&log, bytes).unwrap();
+        assert!(matches!(check(directory.path()), Err(StorageError::Corrupt { .. })));
+        assert_eq!(open(directory.path()).iterator(IteratorMode::Start).count(), 11);
+    }
+}
