@@ -295,7 +295,8 @@ impl Flusher {
             is_waiting: self.troubled.get(partition).is_some_and(|(_, until)| *until > now),
             asked_upto: self.asks.iter().filter_map(|ask| ask.end(partition)).max().unwrap_or(0),
         };
-        let when = When { interval: self.options.interval, segment_bytes: self.options.segment.bytes };
+        // Never sooner than a tick: without an interval every step would begin segments of a few events each.
+        let when = When { interval: self.options.interval.max(TICK), segment_bytes: self.options.segment.bytes };
         let room = MAX_SEGMENTS.saturating_sub(self.writing.len());
         for task in plan::due(&self.tiers.hot.tables(), when, room, situation) {
             let partition = task.partition.clone();
