@@ -76,7 +76,8 @@ const DISCARDED_BYTES: usize = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// A body that is read by one at a time: the handler, and after it whoever throws the rest away.
-struct Shared(Arc<Mutex<Body>>);
+#[derive(Clone)]
+pub struct Shared(Arc<Mutex<Body>>);
 
 impl HttpBody for Shared {
     type Data = Bytes;
@@ -95,23 +96,20 @@ impl HttpBody for Shared {
     }
 }
 
-/// What a handler leaves of a body.
-pub struct Rest(Arc<Mutex<Body>>);
-
-/// Keeps a hold on a request's body, if it has one.
-pub fn keep_rest(request: Request<Body>) -> (Request<Body>, Option<Rest>) {
+/// Shares a request's body, if it has one.
+pub fn share(request: Request<Body>) -> (Request<Body>, Option<Shared>) {
     if request.body().is_end_stream() {
         return (request, None);
     }
     let (parts, body) = request.into_parts();
-    let body = Arc::new(Mutex::new(body));
-    (Request::from_parts(parts, Body::new(Shared(Arc::clone(&body)))), Some(Rest(body)))
+    let body = Shared(Arc::new(Mutex::new(body)));
+    (Request::from_parts(parts, Body::new(body.clone())), Some(body))
 }
 
-impl Rest {
-    /// Reads it and throws it away, within bounds.
+impl Shared {
+    /// Reads what is left of it and throws that away, within bounds.
     pub async fn discard(self) {
-        let mut rest = Body::new(Shared(self.0)).into_data_stream();
+        let mut rest = Body::new(self).into_data_stream();
         let mut left = DISCARDED_BYTES;
         let read = async {
             while let Some(Ok(piece)) = rest.next().await {

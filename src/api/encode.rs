@@ -6,7 +6,12 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::{
-    contracts::{event::Record, name::PartitionNumber, payload::PayloadKind, sequence::OffsetRange},
+    contracts::{
+        event::Record,
+        name::PartitionNumber,
+        payload::{PayloadKind, write_json_number},
+        sequence::OffsetRange,
+    },
     proto::v1,
 };
 
@@ -20,13 +25,9 @@ pub fn record(out: &mut Vec<u8>, record: &Record) {
     let event = &record.event;
     out.push(b'{');
     event.payload.write_json(out);
-    let mut digits = itoa::Buffer::new();
-    out.extend_from_slice(b",\"timestamp_ms\":");
-    out.extend_from_slice(digits.format(event.timestamp_ms).as_bytes());
-    out.extend_from_slice(b",\"partition\":");
-    out.extend_from_slice(digits.format(record.partition).as_bytes());
-    out.extend_from_slice(b",\"offset\":");
-    out.extend_from_slice(digits.format(record.offset).as_bytes());
+    write_json_number(out, ",\"timestamp_ms\":", event.timestamp_ms);
+    write_json_number(out, ",\"partition\":", record.partition);
+    write_json_number(out, ",\"offset\":", record.offset);
     event.write_json_attributes(out);
     out.push(b'}');
 }

@@ -39,7 +39,7 @@ pub async fn surround(State(around): State<Arc<Surroundings>>, request: Request,
     let route = request.extensions().get::<MatchedPath>().cloned();
     let span = trace::span(around.exports_traces, &request);
     let call = Call::of(&request);
-    let (request, rest) = body::keep_rest(request);
+    let (request, body) = body::share(request);
     let response = match bound_head(&request, around.limits.header_bytes) {
         Ok(()) => {
             let handled = AssertUnwindSafe(body::decompressed(&around.limits, request, next)).catch_unwind();
@@ -48,8 +48,8 @@ pub async fn surround(State(around): State<Arc<Surroundings>>, request: Request,
         Err(problem) => problem.into_response(),
     };
     let is_refused = response.status().is_client_error() || response.status().is_server_error();
-    if let Some(rest) = rest.filter(|_| is_refused) {
-        Box::pin(rest.discard()).await;
+    if let Some(body) = body.filter(|_| is_refused) {
+        Box::pin(body.discard()).await;
     }
     let response = span.in_scope(|| call.answer(response));
     trace::record(&span, response.status());

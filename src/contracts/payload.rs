@@ -180,6 +180,12 @@ pub fn write_json_string(out: &mut Vec<u8>, text: &str) {
     }
 }
 
+/// Appends a number, and before it what stands before it.
+pub fn write_json_number(out: &mut Vec<u8>, before: &str, number: impl itoa::Integer) {
+    out.extend_from_slice(before.as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
 /// How deep the containers of valid JSON nest.
 fn depth(json: &str) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0usize, false, false);

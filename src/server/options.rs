@@ -7,7 +7,7 @@ use crate::{
     flusher::{FlushOptions, partition::SegmentOptions},
     storage::{
         cold::{compact::CompactOptions, s3::S3Options},
-        hot::{disk::Reserve, request::WriterOptions, rocksdb::OpenOptions},
+        hot::{disk::Reserve, options::OpenOptions, request::WriterOptions},
         upkeep::UpkeepOptions,
     },
 };

@@ -1,7 +1,6 @@
 //! The server and the S3 server as processes of their own.
 
 use std::{
-    collections::BTreeMap,
     fs,
     io::{BufRead, BufReader},
     net::SocketAddr,
@@ -103,13 +102,19 @@ impl Zombi {
 
     /// A figure in kB of `/proc/<pid>/status`, in MiB.
     pub fn memory_mib(&self, name: &str) -> f64 {
-        proc_numbers(self.child.id()).get(name).copied().unwrap_or(0.0) / 1024.0
+        self.proc_number("status", name) / 1024.0
     }
 
     /// Bytes that the process has caused to be written to the disk.
     pub fn written_bytes(&self) -> f64 {
-        let text = fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap();
-        text.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok()).unwrap()
+        self.proc_number("io", "write_bytes")
+    }
+
+    /// The number behind `name:` in a file of `/proc/<pid>`.
+    fn proc_number(&self, file: &str, name: &str) -> f64 {
+        let text = fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap();
+        let number = |line: &str| line.strip_prefix(name)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok();
+        text.lines().find_map(number).unwrap()
     }
 
     /// Seconds of processor time so far.
@@ -168,13 +173,4 @@ fn spawn(binary: &PathBuf, volume: &TempDir, settings: &[String]) -> (Child, Soc
     // What it says must be read, or it would wait.
     std::thread::spawn(move || lines.for_each(|line| eprintln!("  zombi| {}", line.unwrap_or_default())));
     (child, address.expect("it has said where it listens"), ready_in)
-}
-
-fn proc_numbers(pid: u32) -> BTreeMap<String, f64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let pair = |line: &str| {
-        let (name, rest) = line.split_once(':')?;
-        Some((name.to_owned(), rest.split_whitespace().next()?.parse().ok()?))
-    };
-    text.lines().filter_map(pair).collect()
 }

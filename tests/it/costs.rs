@@ -42,12 +42,6 @@ async fn bulks(z: &TestServer, bulks: Range<usize>) -> usize {
     sent
 }
 
-async fn metric(z: &TestServer, name: &str) -> f64 {
-    let text = z.client.get(z.admin_url("/metrics")).send().await.unwrap().text().await.unwrap();
-    let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
-    line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
-}
-
 #[tokio::test]
 async fn a_thousand_events_sent_together_are_one_group_written_once() {
     let z = TestServer::start().await;
@@ -57,9 +51,9 @@ async fn a_thousand_events_sent_together_are_one_group_written_once() {
         io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse::<usize>().unwrap()
     };
     bulks(&z, 0..1).await;
-    let (before, groups) = (written(), metric(&z, "zombi_append_group_requests_count").await);
+    let (before, groups) = (written(), z.metric("zombi_append_group_requests_count").await);
     let sent = bulks(&z, 1..11).await;
-    assert_eq!(metric(&z, "zombi_append_group_requests_count").await - groups, 10.0, "a group, and so a sync, for each bulk");
+    assert_eq!(z.metric("zombi_append_group_requests_count").await - groups, 10.0, "a group, and so a sync, for each bulk");
     let written = written() - before;
     assert!(written < sent * 3 / 2, "{written} bytes were written for {sent} bytes of events");
 }

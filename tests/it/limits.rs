@@ -20,12 +20,6 @@ async fn connect(z: &TestServer) -> TcpStream {
     TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap()
 }
 
-async fn metric(z: &TestServer, name: &str) -> f64 {
-    let text = z.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
-    let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
-    line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
-}
-
 fn zstd_of(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 3).unwrap()
 }
@@ -61,7 +55,7 @@ async fn compressed_bodies_are_taken_and_bounded_after_decompression() {
         let (status, problem) = post_encoded(&z, "/tables/t", encoding, "application/x-ndjson", bomb).await;
         assert_eq!((status, &problem["code"]), (StatusCode::PAYLOAD_TOO_LARGE, &json!("record_too_large")), "{encoding}");
     }
-    assert!(metric(&z, "process_max_resident_memory_bytes").await < 512e6 || metric(&z, "process_resident_memory_bytes").await < 512e6);
+    assert!(z.metric("process_max_resident_memory_bytes").await < 512e6 || z.metric("process_resident_memory_bytes").await < 512e6);
     let (status, problem) = post_encoded(&z, "/tables/t", "gzip", "application/json", b"no gzip".to_vec()).await;
     assert_eq!((status, &problem["code"]), (StatusCode::BAD_REQUEST, &json!("body_broken")));
     let (status, problem) = post_encoded(&z, "/tables/t", "br", "application/json", b"{}".to_vec()).await;
@@ -123,7 +117,7 @@ async fn idle_slow_header_sockets_do_not_disturb_others_and_are_closed() {
     }
     assert_eq!(sockets.len(), 1000);
     // As the server sees it: a socket that the system never handed over needs no closing.
-    eventually("the slow are closed", || async { metric(&z, "zombi_http_connections").await < 100.0 }).await;
+    eventually("the slow are closed", || async { z.metric("zombi_http_connections").await < 100.0 }).await;
 }
 
 #[tokio::test]
@@ -146,8 +140,8 @@ async fn a_client_that_takes_nothing_of_its_answer_is_given_up() {
     let mut socket = connect(&z).await;
     socket.write_all(b"GET /tables/t HTTP/1.1\r\nhost: z\r\naccept: application/x-ndjson\r\n\r\n").await.unwrap();
     // Two connections: this one, and the one that asks.
-    eventually("taken up", || async { metric(&z, "zombi_http_connections").await >= 2.0 }).await;
-    eventually("given up", || async { metric(&z, "zombi_http_connections").await < 2.0 }).await;
+    eventually("taken up", || async { z.metric("zombi_http_connections").await >= 2.0 }).await;
+    eventually("given up", || async { z.metric("zombi_http_connections").await < 2.0 }).await;
     let mut taken = 0;
     let mut buffer = vec![0; 1 << 20];
     while let Ok(read @ 1..) = socket.read(&mut buffer).await {
@@ -174,11 +168,11 @@ async fn time_bounds_do_not_scan_the_table() {
         let records: Vec<_> = (0..5000).map(record).collect();
         assert_eq!(z.post("/tables/t/bulk", &json!({"records": records})).await.0, StatusCode::CREATED);
     }
-    let before = metric(&z, "zombi_hot_scanned_events_total").await;
+    let before = z.metric("zombi_hot_scanned_events_total").await;
     let records = z.read_all("t", "since=33000&until=33010&limit=100").await;
     let times: Vec<_> = records.iter().map(|record| record["timestamp_ms"].as_i64().unwrap()).collect();
     assert_eq!(times, (33_000..33_010).collect::<Vec<_>>());
-    let scanned = metric(&z, "zombi_hot_scanned_events_total").await - before;
+    let scanned = z.metric("zombi_hot_scanned_events_total").await - before;
     assert!(scanned < 5000.0, "{scanned} events were looked at for ten");
 }
 

@@ -20,8 +20,8 @@ use crate::support::{
     server::PATIENCE,
 };
 
-pub const TABLE: &str = "t";
-pub const PARTITIONS: u64 = 4;
+const TABLE: &str = "t";
+const PARTITIONS: u64 = 4;
 /// Consumers of the table's partitions, one a partition.
 const GROUP: &str = "g";
 
@@ -91,7 +91,6 @@ impl Load {
         while let Some(ended) = clients.join_next().await {
             ended.unwrap();
         }
-        self.stopping.send_replace(false);
     }
 
     /// How many events were sent.
@@ -187,13 +186,15 @@ impl Load {
         }
         let outcome = body["outcome"].as_str().unwrap_or_else(|| panic!("a refused write says no outcome: {status} {body}"));
         if status == 503 {
+            // A write that was turned away is tried again with its key, and counts as unknown until then.
             sleep(Duration::from_millis(20)).await;
+            return false;
         }
-        if outcome == "not_written" && status != 503 {
+        let is_refused = outcome == "not_written";
+        if is_refused {
             ids.iter().for_each(|id| self.history.lock().refused(*id));
         }
-        // A write that was turned away is tried again with its key, and counts as unknown until then.
-        outcome == "not_written" && status != 503
+        is_refused
     }
 
     /// Reads a partition from its beginning on, for as long as there are servers.

@@ -5,10 +5,7 @@
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use zstd::{
-    bulk::{Compressor, Decompressor},
-    zstd_safe::CParameter,
-};
+use zstd::{bulk::Compressor, zstd_safe::CParameter};
 
 use super::line;
 use crate::contracts::{
@@ -39,7 +36,6 @@ pub fn key(partition: &Partition, meta: &SegmentMeta) -> String {
 pub struct Encoder {
     partition: Partition,
     epoch: u64,
-    zstd: bool,
     /// `None` for frames that are not compressed.
     compressor: Option<Compressor<'static>>,
     range: OffsetRange,
@@ -63,7 +59,6 @@ impl Encoder {
         Self {
             partition: partition.clone(),
             epoch,
-            zstd,
             compressor,
             range: OffsetRange::new(start, start),
             raw_bytes: 0,
@@ -124,7 +119,7 @@ impl SegmentBuilder for Encoder {
         let meta = SegmentMeta {
             range,
             epoch: self.epoch,
-            zstd: self.zstd,
+            zstd: self.compressor.is_some(),
             bytes: self.body.len() as u64,
             sha256: hex(&Sha256::digest(&self.body)),
             appended_ms: self.appended_ms,
@@ -209,7 +204,7 @@ pub fn decode(
 fn decompress(stored: &[u8]) -> std::io::Result<Vec<u8>> {
     let size = zstd::zstd_safe::get_frame_content_size(stored).ok().flatten().unwrap_or(MAX_FRAME_BYTES as u64);
     let size = usize::try_from(size).unwrap_or(usize::MAX).min(MAX_FRAME_BYTES);
-    Decompressor::new()?.decompress(stored, size)
+    zstd::bulk::decompress(stored, size)
 }
 
 #[cfg(test)]

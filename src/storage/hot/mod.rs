@@ -8,6 +8,7 @@ pub mod group;
 pub mod idempotency;
 pub mod journal;
 pub mod keys;
+pub mod options;
 pub mod request;
 pub mod rocksdb;
 pub mod sequence;
@@ -287,6 +288,8 @@ impl ConsumerStorage for RocksHot {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::join_all;
+
     use super::*;
     use crate::{
         contracts::{
@@ -294,7 +297,7 @@ mod tests {
             payload::Payload,
             sequence::{OffsetRange, Watermarks},
         },
-        storage::hot::{disk::Reserve, rocksdb::OpenOptions},
+        storage::hot::{disk::Reserve, options::OpenOptions},
     };
 
     /// The tier on a volume, and its writer.
@@ -305,11 +308,6 @@ mod tests {
 
     impl Opened {
         fn new(directory: &tempfile::TempDir) -> Self {
-            let (hot, writer) = Self::tier(directory);
-            Self { hot, writer: task::spawn(writer.run()) }
-        }
-
-        fn tier(directory: &tempfile::TempDir) -> (Arc<RocksHot>, Writer) {
             let options = OpenOptions {
                 path: directory.path().join("db"),
                 is_synced: true,
@@ -321,7 +319,8 @@ mod tests {
             let (db, catalog) = Db::open(&options, Arc::clone(&clock)).unwrap();
             let disk = Arc::new(Disk::new(directory.path(), Reserve { bytes: 0, percent: 0 }).unwrap());
             let options = WriterOptions { sync: true, idempotency_window_ms: 1000, hot_max_bytes: 1 << 30, max_tables: 2, queue_len: 16 };
-            RocksHot::new(db, catalog, disk, clock, Arc::default(), Arc::default(), options).unwrap()
+            let (hot, writer) = RocksHot::new(db, catalog, disk, clock, Arc::default(), Arc::default(), options).unwrap();
+            Self { hot, writer: task::spawn(writer.run()) }
         }
 
         async fn close(self) {
@@ -371,19 +370,13 @@ mod tests {
     #[tokio::test]
     async fn writes_that_wait_together_share_one_sync() {
         let directory = tempfile::tempdir().unwrap();
-        let (hot, writer) = Opened::tier(&directory);
-        let opened = Opened { writer: task::spawn(async { Ok(()) }), hot };
-        let appends: Vec<_> = (0..16).map(|_| opened.append("t", &["a"])).collect();
-        // The writer begins when all of them wait.
-        let (appended, groups) = tokio::join!(futures_util::future::join_all(appends), async {
-            let before = *opened.hot.appends().borrow();
-            let writing = task::spawn(writer.run());
-            (before, writing)
-        });
+        let opened = Opened::new(&directory);
+        assert_eq!(*opened.hot.appends().borrow(), 0);
+        // There is one thread: the writer first looks when all of them wait.
+        let appended = join_all((0..16).map(|_| opened.append("t", &["a"]))).await;
         assert!(appended.iter().all(Result::is_ok));
-        assert_eq!((groups.0, *opened.hot.appends().borrow()), (0, 1));
+        assert_eq!(*opened.hot.appends().borrow(), 1);
         opened.close().await;
-        groups.1.await.unwrap().unwrap();
     }
 
     #[tokio::test]

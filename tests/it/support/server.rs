@@ -332,6 +332,13 @@ impl TestServer {
         }
     }
 
+    /// A metric without labels; 0 if it is not there yet.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+        let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
+        line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    }
+
     /// One partition of a table as `GET /tables` shows it.
     pub async fn partition(&self, table: &str, number: u64) -> Value {
         let (_, body) = self.get(&format!("/tables/{table}/partitions")).await;
