@@ -61,6 +61,8 @@ pub mod meta {
     pub const STORE_ID: &[u8] = b"store_id";
     /// Which manifests the volume may have written, as `journal` has it: JSON.
     pub const CHAIN: &[u8] = b"chain";
+    /// The number of the last group that was written, u64; every group has it: see `synced`.
+    pub const GROUP: &[u8] = b"group";
 }
 
 /// The version of the layout in this file.

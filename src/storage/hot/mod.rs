@@ -12,6 +12,7 @@ pub mod options;
 pub mod request;
 pub mod rocksdb;
 pub mod sequence;
+pub mod synced;
 pub mod wal;
 pub mod writer;
 

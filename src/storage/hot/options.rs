@@ -28,7 +28,6 @@ pub struct OpenOptions {
 /// How the database is opened.
 pub(super) fn database(options: &OpenOptions) -> Options {
     let mut database = Options::default();
-    database.create_if_missing(true);
     database.create_missing_column_families(true);
     // The log ends at the first record that is not whole: after a power cut that is the last one, which nobody was answered; see `wal`.
     database.set_wal_recovery_mode(DBRecoveryMode::PointInTime);

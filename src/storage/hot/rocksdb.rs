@@ -13,6 +13,7 @@ use super::{
     keys::{self, BLOCK, PartitionKey, cf, meta},
     options::{self, OpenOptions},
     sequence::{Block, PartitionState},
+    synced::{self, Synced},
     wal,
 };
 use crate::{
@@ -34,6 +35,7 @@ const MAX_SCAN: u64 = 100_000;
 pub struct Db {
     db: DB,
     store_id: Uuid,
+    synced: Synced,
 }
 
 impl std::fmt::Debug for Db {
@@ -48,13 +50,21 @@ impl Db {
     /// # Errors
     /// `Unavailable` if RocksDB cannot open it, `Corrupt` if what is there does not fit.
     pub fn open(options: &OpenOptions, clock: Arc<dyn Clock>) -> Result<(Arc<Self>, Arc<Catalog>), StorageError> {
+        let noted = Synced::read(&options.path)?;
         if options.is_synced {
             wal::check(&options.path)?;
         }
         let cache = Cache::new_lru_cache(options.cache_bytes);
         let descriptors = cf::ALL.map(|name| ColumnFamilyDescriptor::new(name, options::family(name, options, &cache, &clock)));
-        let db = DB::open_cf_descriptors(&options::database(options), &options.path, descriptors).map_err(unavailable)?;
-        let db = Arc::new(Self { store_id: identify(&db)?, db });
+        let mut database = options::database(options);
+        database.create_if_missing(noted.is_none());
+        let db = DB::open_cf_descriptors(&database, &options.path, descriptors).map_err(unavailable)?;
+        let last_group = last_group(&db)?;
+        synced::check(&options.path, noted.unwrap_or(0), last_group)?;
+        let store_id = identify(&db)?;
+        // What is replayed is written out and synced before the database is open.
+        let synced = Synced::open(&options.path, last_group)?;
+        let db = Arc::new(Self { db, store_id, synced });
         let tables = db.load()?;
         Ok((db, Arc::new(Catalog::new(tables))))
     }
@@ -64,14 +74,27 @@ impl Db {
         self.store_id
     }
 
-    /// Writes a batch in one step; with `sync` it is on disk when this returns.
+    /// Writes a group in one step, under the next number; with `sync` it is on disk when this returns.
     ///
     /// # Errors
-    /// What RocksDB said. The batch may be there or not, and this handle must not be written again.
-    pub(super) fn write(&self, batch: WriteBatch, sync: bool) -> Result<(), ::rocksdb::Error> {
+    /// `OutcomeUnknown`: the batch may be there or not, and this handle must not be written again.
+    pub(super) fn write(&self, mut batch: WriteBatch, group: u64, sync: bool) -> Result<(), StorageError> {
+        batch.put_cf(self.family(cf::META), meta::GROUP, group.to_be_bytes());
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        self.db.write_opt(batch, &options)
+        self.db.write_opt(batch, &options).map_err(StorageError::outcome_unknown)?;
+        if sync {
+            self.synced.set(group).map_err(StorageError::outcome_unknown)?;
+        }
+        Ok(())
+    }
+
+    /// The number of the last group that was written; 0 if there is none.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Unavailable`.
+    pub(super) fn last_group(&self) -> Result<u64, StorageError> {
+        last_group(&self.db)
     }
 
     /// One value.
@@ -318,6 +341,18 @@ pub(super) fn unavailable(error: ::rocksdb::Error) -> StorageError {
         StorageError::corrupt("RocksDB", error)
     } else {
         StorageError::unavailable(Tier::Hot, error)
+    }
+}
+
+fn last_group(db: &DB) -> Result<u64, StorageError> {
+    let Some(family) = db.cf_handle(cf::META) else { return Ok(0) };
+    match db.get_cf(family, meta::GROUP).map_err(unavailable)? {
+        None => Ok(0),
+        Some(bytes) => {
+            let number =
+                bytes.as_slice().try_into().map_err(|_| StorageError::corrupt("the last group in RocksDB", format!("{bytes:?}")))?;
+            Ok(u64::from_be_bytes(number))
+        }
     }
 }
 

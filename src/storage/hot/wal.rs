@@ -4,7 +4,7 @@
 //! in the middle looks the same to it, and everything behind would silently be gone. But a group is only written after the one before
 //! has been synced: if a whole record begins behind one that is not, then that one was whole too, once.
 //!
-//! What cannot be told from a power cut is damage to the very last group, and a log that was cut off from outside.
+//! Damage to the very last group, and a log that was cut off, look like a power cut in here: see `synced`.
 //!
 //! The format: blocks of 32 KiB; records of `CRC32C of type and data, masked (4) | length (2) | type (1) | data`, little endian, in pieces
 //! that fit into blocks; what is left of a block and is shorter than a header is zero.

@@ -48,9 +48,9 @@ impl Writer {
         requests: mpsc::Receiver<Request>,
         appends: watch::Sender<u64>,
     ) -> Result<Self, StorageError> {
-        let next_run = db.last_flushed_run()?.map_or(0, |run| run + 1);
+        let (next_run, next_group) = (db.last_flushed_run()?.map_or(0, |run| run + 1), db.last_group()? + 1);
         let volume = Volume { db, catalog, clock, options };
-        Ok(Self { requests, pen: Pen { volume, next_run, fence, heartbeat, appends } })
+        Ok(Self { requests, pen: Pen { volume, next_run, next_group, fence, heartbeat, appends } })
     }
 
     /// Serves requests until every sender is gone.
@@ -120,6 +120,8 @@ struct Pen {
     volume: Volume,
     /// Orders the flushed runs: the first number not yet used.
     next_run: u64,
+    /// The number of the next group.
+    next_group: u64,
     fence: Arc<Fence>,
     heartbeat: Arc<Heartbeat>,
     appends: watch::Sender<u64>,
@@ -142,11 +144,12 @@ impl Pen {
             return (self, Answers { acks, written: Ok(()) });
         }
         self.heartbeat.waits(); // for the disk
-        if let Err(source) = self.volume.db.write(staged.batch, self.volume.options.sync) {
-            return (self, Answers { acks, written: Err(StorageError::outcome_unknown(source)) });
+        if let Err(failed) = self.volume.db.write(staged.batch, self.next_group, self.volume.options.sync) {
+            return (self, Answers { acks, written: Err(failed) });
         }
         // Durable: now readers may see it, then the callers hear of it.
         self.next_run = staged.next_run;
+        self.next_group += 1;
         self.volume.catalog.publish(|tables| staged.change.apply(tables));
         if staged.appended {
             self.appends.send_modify(|count| *count += 1);

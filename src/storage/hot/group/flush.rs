@@ -114,7 +114,9 @@ impl Group<'_> {
         let (from, to) = (keys::event(key, range.start), keys::event(key, range.end));
         self.batch.delete_range_cf(db.family(cf::EVENTS), from, to);
         let (first, last) = (keys::time_block(key, range.start / BLOCK), keys::time_block(key, range.end / BLOCK));
-        self.batch.delete_range_cf(db.family(cf::TIME_BLOCKS), first, last);
+        if first != last {
+            self.batch.delete_range_cf(db.family(cf::TIME_BLOCKS), first, last);
+        }
         // Files go up to and with the second key: the last event that has left, not the first that stays.
         self.evicted.push((from.to_vec(), keys::event(key, range.end - 1).to_vec()));
     }

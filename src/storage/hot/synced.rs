@@ -1,0 +1,129 @@
+//! How far the volume has been synced, noted beside RocksDB: what the next start must find again, at the least.
+//!
+//! RocksDB's replay takes the first record that is not whole for the end of its log, for that is what a power cut leaves. So it
+//! would take a log whose end was cut off or damaged for a shorter one, and a directory without its file `CURRENT` for an empty one.
+//! So groups are numbered, and the number of the last one is noted after its sync. The note is not synced itself: a power cut may
+//! leave an older one, which asks for less.
+//!
+//! The file holds the number and its CRC32C, little endian.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, ErrorKind::NotFound, Read},
+    os::unix::fs::FileExt,
+    path::Path,
+};
+
+use crate::contracts::error::{StorageError, Tier};
+
+/// Its name in the data directory; RocksDB does not mind files that it does not know.
+const NAME: &str = "SYNCED";
+const LENGTH: usize = 12;
+
+/// The note.
+#[derive(Debug)]
+pub struct Synced(File);
+
+impl Synced {
+    /// What the note of a volume says; `None` if there is none yet.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is damaged, `Unavailable` if it cannot be read.
+    pub fn read(database: &Path) -> Result<Option<u64>, StorageError> {
+        let path = database.join(NAME);
+        let mut bytes = Vec::new();
+        match File::open(&path).and_then(|file| file.take(LENGTH as u64 + 1).read_to_end(&mut bytes)) {
+            Err(error) if error.kind() == NotFound => return Ok(None),
+            Err(error) => return Err(StorageError::unavailable(Tier::Hot, error)),
+            Ok(_) => {}
+        }
+        let group = decode(&bytes).ok_or_else(|| StorageError::corrupt(path.display(), "it is not what was written"))?;
+        Ok(Some(group))
+    }
+
+    /// Opens the note of a volume that has been opened; makes it, durably, if there is none, with the last group that is there.
+    ///
+    /// # Errors
+    /// `Unavailable` if it cannot be written.
+    pub fn open(database: &Path, group: u64) -> Result<Self, StorageError> {
+        let open = || -> io::Result<File> {
+            let file = OpenOptions::new().create(true).truncate(false).write(true).open(database.join(NAME))?;
+            // From here on its block is there, and is only written over.
+            file.write_all_at(&encode(group), 0)?;
+            file.sync_all()?;
+            File::open(database)?.sync_all()?;
+            Ok(file)
+        };
+        open().map(Self).map_err(|error| StorageError::unavailable(Tier::Hot, error))
+    }
+
+    /// Notes that all groups up to this have been synced.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn set(&self, group: u64) -> io::Result<()> {
+        self.0.write_all_at(&encode(group), 0)
+    }
+}
+
+/// Checks that a volume holds what its note says.
+///
+/// # Errors
+/// `Corrupt` if it does not.
+pub fn check(database: &Path, noted: u64, found: u64) -> Result<(), StorageError> {
+    if found >= noted {
+        return Ok(());
+    }
+    let why = format!(
+        "its log ends at group {found}, and {noted} was synced: the end of the log is gone. To go on without it, delete the file {NAME}"
+    );
+    Err(StorageError::corrupt(database.display(), why))
+}
+
+fn encode(group: u64) -> [u8; LENGTH] {
+    let mut bytes = [0; LENGTH];
+    let (number, checksum) = bytes.split_at_mut(8);
+    number.copy_from_slice(&group.to_le_bytes());
+    checksum.copy_from_slice(&crc32c::crc32c(number).to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<u64> {
+    let number = u64::from_le_bytes(*bytes.first_chunk()?);
+    (bytes == encode(number)).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_read_as_it_was_written_or_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(Synced::read(directory.path()).unwrap(), None);
+        let synced = Synced::open(directory.path(), 7).unwrap();
+        assert_eq!(Synced::read(directory.path()).unwrap(), Some(7));
+        synced.set(u64::MAX).unwrap();
+        assert_eq!(Synced::read(directory.path()).unwrap(), Some(u64::MAX));
+        let path = directory.path().join(NAME);
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..LENGTH * 8 {
+            let mut bytes = whole.clone();
+            bytes[at / 8] ^= 1 << (at % 8);
+            std::fs::write(&path, bytes).unwrap();
+            assert!(matches!(Synced::read(directory.path()), Err(StorageError::Corrupt { .. })));
+        }
+        for length in [0, 1, LENGTH - 1] {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            assert!(matches!(Synced::read(directory.path()), Err(StorageError::Corrupt { .. })));
+        }
+    }
+
+    #[test]
+    fn a_volume_must_hold_what_was_synced() {
+        let path = Path::new("db");
+        assert!(check(path, 5, 5).is_ok() && check(path, 5, 6).is_ok());
+        let said = check(path, 5, 4).unwrap_err().to_string();
+        assert!(said.contains("group 4, and 5 was synced"), "{said}");
+    }
+}
