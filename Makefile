@@ -52,7 +52,7 @@ bench-report: setup ## A glance at the same, with the build that the tests use; 
 	$(CARGO) build --locked $(TESTED) --bins --examples
 	$(TARGET)/examples/bench --glance
 
-torture: setup ## Kill it again and again; TORTURE="--seconds 600 --seed 7 --only kills"
+torture: setup ## Break everything around it; TORTURE="--seconds 600 --seed 7 --only kills"
 	$(CARGO) test --locked $(TESTED) --test torture -- $(TORTURE)
 
 release: setup ## Build the binary that is shipped

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use crate::{
     BUSY, Budget,
-    load::Load,
+    load::{Load, Style},
     support::{TestServer, history::Counts},
 };
 
@@ -16,7 +16,7 @@ pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut z = TestServer::start_tiered(&BUSY).await;
     let load = Load::new();
-    load.start(seed, 8);
+    load.start(Style::Mixed, seed, 8);
     let (mut kills, mut in_recovery) = (0, 0);
     while budget.allows(kills + in_recovery) {
         load.point_at(Some(z.url("")));

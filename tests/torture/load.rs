@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -20,8 +20,8 @@ use crate::support::{
     server::PATIENCE,
 };
 
-const TABLE: &str = "t";
-const PARTITIONS: u64 = 4;
+pub const TABLE: &str = "t";
+pub const PARTITIONS: u64 = 4;
 /// Consumers of the table's partitions, one a partition.
 const GROUP: &str = "g";
 
@@ -35,8 +35,19 @@ pub struct Load {
     bulks: AtomicU64,
     /// Odd while the disk is being lost. An answer counts only if this was even all the time from its request on.
     losses: AtomicU64,
+    /// Set once a server has said that it does not know what has become of a write: then it may ack nothing more.
+    has_failed: AtomicBool,
     stopping: watch::Sender<bool>,
     clients: Mutex<JoinSet<()>>,
+}
+
+/// What the clients do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Write one by one, with keys and in bulk, read, follow and commit.
+    Mixed,
+    /// Write one by one and with keys, and wait until it is cold: what is acked survives the volume too.
+    Cold,
 }
 
 /// A status and a body, or nothing: then nobody knows what has become of the request.
@@ -51,16 +62,20 @@ impl Load {
             ids: AtomicU64::new(0),
             bulks: AtomicU64::new(0),
             losses: AtomicU64::new(0),
+            has_failed: AtomicBool::new(false),
             stopping: watch::Sender::new(false),
             clients: Mutex::default(),
         })
     }
 
     /// Starts the clients; they wait for a server.
-    pub fn start(self: &Arc<Self>, seed: u64, writers: u64) {
+    pub fn start(self: &Arc<Self>, style: Style, seed: u64, writers: u64) {
         let mut clients = self.clients.lock();
         for number in 0..writers {
-            clients.spawn(Arc::clone(self).write(StdRng::seed_from_u64(seed.wrapping_add(number))));
+            clients.spawn(Arc::clone(self).write(style, StdRng::seed_from_u64(seed.wrapping_add(number))));
+        }
+        if style == Style::Cold {
+            return; // what was seen or committed may go with a volume
         }
         for partition in 0..PARTITIONS {
             clients.spawn(Arc::clone(self).follow(partition));
@@ -70,6 +85,7 @@ impl Load {
 
     /// Tells the clients where the server is.
     pub fn point_at(&self, url: Option<String>) {
+        self.has_failed.store(false, SeqCst);
         self.server.send_replace(url);
     }
 
@@ -124,11 +140,15 @@ impl Load {
         (losses.is_multiple_of(2) && self.losses.load(SeqCst) == losses).then_some((status, body))
     }
 
-    async fn write(self: Arc<Self>, mut rng: StdRng) {
+    async fn write(self: Arc<Self>, style: Style, mut rng: StdRng) {
+        let (choices, path) = match style {
+            Style::Mixed => (10, format!("/tables/{TABLE}")),
+            Style::Cold => (8, format!("/tables/{TABLE}?durability=cold")),
+        };
         while let Some(url) = self.server().await {
-            match rng.random_range(0..10) {
-                0..5 => self.write_one(&url, rng.random_range(0..PARTITIONS)).await,
-                5..8 => self.write_with_key(rng.random_range(0..PARTITIONS)).await,
+            match rng.random_range(0..choices) {
+                0..5 => self.write_one(&format!("{url}{path}"), rng.random_range(0..PARTITIONS)).await,
+                5..8 => self.write_with_key(&path, rng.random_range(0..PARTITIONS)).await,
                 _ => {
                     let partitions: Vec<u64> = (0..rng.random_range(2..50)).map(|_| rng.random_range(0..PARTITIONS)).collect();
                     self.write_bulk(&url, &partitions).await;
@@ -144,16 +164,16 @@ impl Load {
     async fn write_one(&self, url: &str, partition: u64) {
         let id = self.next_id();
         self.history.lock().begins(id, partition, None);
-        let answer = self.post(&format!("{url}/tables/{TABLE}"), &record(id, partition, false)).await;
+        let answer = self.write_to(url, &record(id, partition, false)).await;
         self.settle(&[id], answer).await;
     }
 
     /// The same write with the same key until somebody says what has become of it.
-    async fn write_with_key(&self, partition: u64) {
+    async fn write_with_key(&self, path: &str, partition: u64) {
         let id = self.next_id();
         while let Some(url) = self.server().await {
             self.history.lock().begins(id, partition, None);
-            let answer = self.post(&format!("{url}/tables/{TABLE}"), &record(id, partition, true)).await;
+            let answer = self.write_to(&format!("{url}{path}"), &record(id, partition, true)).await;
             if self.settle(&[id], answer).await {
                 return;
             }
@@ -166,8 +186,19 @@ impl Load {
             self.history.lock().begins(*id, *partition, Some(bulk));
         }
         let records: Vec<_> = ids.iter().zip(partitions).map(|(id, partition)| record(*id, *partition, false)).collect();
-        let answer = self.post(&format!("{url}/tables/{TABLE}/bulk"), &json!({"records": records})).await;
+        let answer = self.write_to(&format!("{url}/tables/{TABLE}/bulk"), &json!({"records": records})).await;
         self.settle(&ids, answer).await;
+    }
+
+    /// Writes; a server that has once not known what has become of a write must not ack another.
+    async fn write_to(&self, url: &str, body: &Value) -> Answer {
+        let has_failed = self.has_failed.load(SeqCst);
+        let (status, body) = self.post(url, body).await?;
+        assert!(!has_failed || status >= 500, "acked after a write of unknown outcome: {body}");
+        if status == 503 && body["outcome"] == "unknown" && body["code"] != "cold_unavailable" {
+            self.has_failed.store(true, SeqCst);
+        }
+        Some((status, body))
     }
 
     /// Notes an answer; whether it says what has become of the write.

@@ -2,12 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
+mod clocks;
+mod damage;
+mod disk;
 mod kills;
 mod load;
+mod outage;
 mod power;
+mod space;
 #[allow(dead_code)]
 #[path = "../it/support/mod.rs"]
 mod support;
+mod syncs;
+mod takeovers;
 
 use std::{
     process::ExitCode,
@@ -39,6 +46,9 @@ const BUSY: [(&str, &str); 5] = [
     ("compaction.grace_secs", "0"),
 ];
 
+/// What the process ends with after a write of unknown outcome.
+const WRITE_FAILED: i32 = 3;
+
 /// How much a scenario may do.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
@@ -53,30 +63,52 @@ impl Budget {
     }
 }
 
+/// Runs the scenarios one after the other.
+struct Runner {
+    options: Options,
+    seed: u64,
+    failed: bool,
+}
+
+impl Runner {
+    /// Runs a scenario, if it is wanted, with so many rounds or so much time.
+    async fn run<F: Future<Output = Result<String, String>>>(
+        &mut self,
+        name: &str,
+        rounds: usize,
+        scenario: impl FnOnce(u64, Budget) -> F,
+    ) {
+        if self.options.only.as_deref().is_some_and(|only| !name.contains(only)) {
+            return;
+        }
+        let began = Instant::now();
+        let budget = Budget { rounds, until: self.options.seconds.map(|seconds| began + Duration::from_secs(seconds)) };
+        let outcome = Box::pin(scenario(self.seed, budget)).await;
+        let took = began.elapsed().as_secs();
+        self.failed |= outcome.is_err();
+        match outcome {
+            Ok(text) => println!("{name}, {took} s: {text}"),
+            Err(text) => println!("{name}, {took} s: FAILED: {text}"),
+        }
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::parse();
-    let seed = options.seed.unwrap_or_else(rand::random);
+    let (seed, seconds) = (options.seed.unwrap_or_else(rand::random), options.seconds);
     println!("seed {seed}");
-    let wants = |name: &str| options.only.as_deref().is_none_or(|only| name.contains(only));
-    let budget = |rounds| Budget { rounds, until: options.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds)) };
-    let mut failed = false;
-    if wants("kills") {
-        failed |= !report("kills", kills::run(seed, budget(100)).await);
-    }
-    for kind in ["ext4", "xfs"] {
-        let name = format!("power cuts on {kind}");
-        if wants(&name) {
-            failed |= !report(&name, power::run_on(kind, seed, budget(40)).await);
-        }
-    }
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-}
-
-fn report(name: &str, outcome: Result<String, String>) -> bool {
-    match &outcome {
-        Ok(text) => println!("{name}: {text}"),
-        Err(text) => println!("{name}: FAILED: {text}"),
-    }
-    outcome.is_ok()
+    let mut runner = Runner { options, seed, failed: false };
+    runner.run("kills", 100, kills::run).await;
+    runner.run("power cuts on ext4", 40, |seed, budget| power::run_on("ext4", seed, budget)).await;
+    runner.run("power cuts on xfs", 20, |seed, budget| power::run_on("xfs", seed, budget)).await;
+    runner.run("failed syncs", 20, syncs::run).await;
+    runner.run("full disks", 6, space::run).await;
+    runner.run("takeovers", 20, takeovers::run).await;
+    runner.run("jumps of the clock", 40, clocks::run).await;
+    runner.run("damage to the volume", 500, damage::volume).await;
+    runner.run("damage to segments", 400, damage::segments).await;
+    runner.run("damage to manifests", 100, damage::manifests).await;
+    runner.run("an outage of S3", 1, |seed, _| outage::run(seed, seconds)).await;
+    if runner.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -31,7 +31,7 @@ const PARALLEL_GETS: usize = 16;
 const KEPT: u64 = CHECKPOINT_EVERY;
 
 /// The chain as it was found.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Found {
     /// What it says.
     pub state: ColdState,
@@ -74,7 +74,7 @@ impl Chain {
     /// Takes over the chain that was found, with the next epoch.
     ///
     /// # Errors
-    /// `Fenced` if another writer has added to it meanwhile: read it anew. `Unavailable`: likewise.
+    /// `Fenced` if another writer has added to it meanwhile: follow it. `Unavailable`: read it anew.
     pub async fn take_over(
         objects: Objects,
         found: Found,
@@ -233,6 +233,25 @@ pub async fn load(objects: &Objects) -> Result<Found, StorageError> {
         state.apply(&link, link.number == last.checkpoint)?;
     }
     Ok(Found { state, last: Some(last), numbers })
+}
+
+/// Reads what another writer has added meanwhile: one link, where it is known what comes next, so that a writer at work can be
+/// overtaken between two of its links.
+///
+/// # Errors
+/// Those of reading the chain.
+pub async fn follow(objects: &Objects, mut found: Found) -> Result<Found, StorageError> {
+    let Some(last) = &found.last else { return load(objects).await };
+    let key = manifest::key(last.number + 1);
+    let Some(bytes) = objects.get(&key).await? else { return load(objects).await };
+    let link = manifest::decode(last.number + 1, &bytes)?;
+    if link.opens {
+        return load(objects).await; // by a third writer, or by us and too late
+    }
+    found.state.apply(&link, false)?;
+    found.numbers.push(link.number);
+    found.last = Some(link);
+    Ok(found)
 }
 
 /// Reads one link.

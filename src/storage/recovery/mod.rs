@@ -52,8 +52,8 @@ use crate::{
     },
 };
 
-/// How often the chain is read anew because another writer was faster.
-const ATTEMPTS: usize = 10;
+/// How often the chain is followed because another writer was faster.
+const ATTEMPTS: usize = 100;
 /// Segments read at once for their idempotency keys.
 const PARALLEL_SEGMENTS: usize = 4;
 /// What is read of a segment at once.
@@ -102,8 +102,8 @@ impl Recovery {
     /// # Errors
     /// `Refused` if they do not belong together; `Unavailable`: try again; `Corrupt`; `Fenced` if other writers keep coming.
     pub async fn open(&self, is_serving: bool) -> Result<Relation, StorageError> {
+        let mut found = chain::load(self.cold.objects()).await?;
         for _ in 0..ATTEMPTS {
-            let found = chain::load(self.cold.objects()).await?;
             let record = self.journal.record().await;
             let (store_id, relation) = match &found.last {
                 None => (*self.store_id.lock(), Relation::InStep),
@@ -123,10 +123,10 @@ impl Recovery {
                 crash::point("recovery-begun");
             }
             let objects = self.cold.objects().clone();
-            match Chain::take_over(objects, found, store_id, Arc::clone(&self.journal), Arc::clone(&self.fence), Arc::clone(&self.clock))
-                .await
-            {
-                Err(StorageError::Fenced(_)) => {} // another writer was still at work: read what it added
+            let (journal, fence, clock) = (Arc::clone(&self.journal), Arc::clone(&self.fence), Arc::clone(&self.clock));
+            match Chain::take_over(objects, found.clone(), store_id, journal, fence, clock).await {
+                // Another writer was still at work: read what it added.
+                Err(StorageError::Fenced(_)) => found = chain::follow(self.cold.objects(), found).await?,
                 Err(error) => return Err(error),
                 Ok(chain) => {
                     crash::point("recovery-taken-over");

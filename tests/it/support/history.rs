@@ -107,6 +107,8 @@ pub struct History {
     seen: HashSet<Id>,
     acked_end: HashMap<Partition, Offset>,
     committed: HashMap<Partition, Committed>,
+    /// What was declared lost with a volume: start and end.
+    lost: BTreeMap<(Partition, Offset), Offset>,
     reads: usize,
     problems: Vec<Problem>,
 }
@@ -149,6 +151,9 @@ impl History {
         self.reads += records.len();
         let mut next = from;
         for &(offset, id) in records {
+            while let Some(end) = self.lost.get(&(partition, next)).filter(|_| offset != next) {
+                next = *end;
+            }
             if offset != next {
                 self.problems.push(Problem::Gap(partition, next, offset));
             }
@@ -159,6 +164,11 @@ impl History {
         if let Some(acked) = acked_before.filter(|acked| *acked > next) {
             self.problems.push(Problem::Stale(partition, next, acked - 1));
         }
+    }
+
+    /// The server says that these offsets were lost with a volume.
+    pub fn declared_lost(&mut self, partition: Partition, start: Offset, end: Offset) {
+        self.lost.insert((partition, start), end);
     }
 
     /// A consumer is about to commit an offset, greater than those before.

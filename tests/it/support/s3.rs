@@ -78,13 +78,16 @@ impl Store {
         self.buckets.lock().unwrap().get_mut(bucket).unwrap().remove(key).unwrap();
     }
 
+    /// Puts other bytes under a key.
+    pub fn replace(&self, bucket: &str, key: &str, bytes: Bytes) {
+        self.buckets.lock().unwrap().get_mut(bucket).unwrap().insert(key.to_owned(), bytes);
+    }
+
     /// Damages an object; the same call again makes it good.
     pub fn flip_bit(&self, bucket: &str, key: &str, at: usize) {
-        let mut buckets = self.buckets.lock().unwrap();
-        let object = buckets.get_mut(bucket).unwrap().get_mut(key).unwrap();
-        let mut bytes = object.to_vec();
+        let mut bytes = self.get(bucket, key).unwrap().to_vec();
         bytes[at] ^= 1;
-        *object = bytes.into();
+        self.replace(bucket, key, bytes.into());
     }
 
     fn check(&self) -> S3Result<()> {

@@ -23,7 +23,8 @@ use super::s3::{ACCESS_KEY, S3Server, SECRET_KEY, Store};
 /// No test waits longer for anything; a machine ten times slower than ours passes too.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-const BUCKET: &str = "events";
+/// The bucket of every server that has one.
+pub const BUCKET: &str = "events";
 
 /// Zombi, its volume, and its bucket if it has one.
 pub struct TestServer {
@@ -33,6 +34,8 @@ pub struct TestServer {
     settings: Vec<(String, String)>,
     /// More of the process's environment.
     pub environment: Vec<(String, String)>,
+    /// A command that becomes the process, with the process's own command behind it.
+    pub wrapper: Vec<String>,
     running: Option<Running>,
 }
 
@@ -103,7 +106,15 @@ impl TestServer {
     fn new(s3: Option<Arc<S3Server>>, settings: &[(&str, &str)]) -> Self {
         let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let client = Client::builder().pool_idle_timeout(Duration::from_secs(5)).timeout(PATIENCE).build().unwrap();
-        Self { volume: Arc::new(TempDir::new().unwrap()), s3, client, settings, environment: Vec::new(), running: None }
+        Self {
+            volume: Arc::new(TempDir::new().unwrap()),
+            s3,
+            client,
+            settings,
+            environment: Vec::new(),
+            wrapper: Vec::new(),
+            running: None,
+        }
     }
 
     /// Starts the process and waits until it is ready.
@@ -182,7 +193,9 @@ impl TestServer {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_zombi"));
+        let words: Vec<&str> = self.wrapper.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_zombi")]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
         for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("ZOMBI_")) {
             command.env_remove(key);
         }
@@ -243,9 +256,14 @@ impl TestServer {
 
     /// Sends SIGTERM and waits; the exit code.
     pub async fn terminate(&mut self) -> Option<i32> {
-        let status = Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status().await.unwrap();
-        assert!(status.success());
+        self.signal("TERM").await;
         self.wait().await
+    }
+
+    /// Sends it a signal.
+    pub async fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().await.unwrap();
+        assert!(status.success());
     }
 
     /// Whether the process has ended by itself.

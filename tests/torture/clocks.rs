@@ -1,0 +1,63 @@
+//! The clock jumps by a year, forward and back, and the process stands still now and then: nothing but ages may depend on it.
+
+use std::{path::PathBuf, time::Duration};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use tokio::time::sleep;
+
+use crate::{
+    BUSY, Budget,
+    kills::finish,
+    load::{Load, Style},
+    support::TestServer,
+};
+
+/// Debian's place for it.
+fn faketime() -> Option<PathBuf> {
+    let directories = std::fs::read_dir("/usr/lib").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    directories.map(|directory| directory.join("faketime/libfaketimeMT.so.1")).find(|library| library.exists())
+}
+
+/// Turns the clock again and again, with a kill now and then, and compares in the end.
+pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {
+    let Some(library) = faketime() else { return Ok("skipped: there is no libfaketime".to_owned()) };
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut z = TestServer::tiered(&BUSY).await;
+    // Ages go by the clock, keys' too: for the history they must not end.
+    z.set("idempotency.window_secs", "1000000000");
+    let clock = z.volume.path().join("clock");
+    let turn = |to: &str| std::fs::write(&clock, to).unwrap();
+    turn("+0");
+    z.environment = [
+        ("LD_PRELOAD", library.display().to_string()),
+        ("FAKETIME_TIMESTAMP_FILE", clock.display().to_string()),
+        ("FAKETIME_NO_CACHE", "1".to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec();
+    let load = Load::new();
+    load.start(Style::Mixed, seed, 8);
+    z.run().await;
+    let (mut jumps, mut pauses) = (0, 0);
+    while budget.allows(jumps) {
+        load.point_at(Some(z.url("")));
+        turn(["+365d", "-365d", "+0", "+1d", "-1h"].choose(&mut rng).unwrap());
+        jumps += 1;
+        sleep(Duration::from_millis(rng.random_range(50..500))).await;
+        if rng.random_bool(0.3) {
+            z.signal("STOP").await;
+            sleep(Duration::from_millis(rng.random_range(0..1000))).await;
+            z.signal("CONT").await;
+            pauses += 1;
+        }
+        if rng.random_bool(0.3) {
+            load.point_at(None);
+            z.crash().await;
+        }
+    }
+    load.point_at(Some(z.url("")));
+    let counts = finish(&mut z, &load).await?;
+    z.kill().await;
+    Ok(format!("{jumps} jumps of the clock and {pauses} pauses: {counts}"))
+}

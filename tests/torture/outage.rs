@@ -1,0 +1,130 @@
+//! S3 is away while everybody writes at full rate, and memory is short: writes are turned away once hot holds what it may, nothing is
+//! killed for its memory, and all is in S3 soon after S3 is back.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::{
+    kills::finish,
+    load::{Load, PARTITIONS, Style, TABLE},
+    support::{
+        TestServer,
+        server::{answer, eventually},
+    },
+};
+
+const MEMORY_BYTES: u64 = 512 << 20;
+
+/// A group of processes whose memory is bounded; gone when dropped.
+struct Group {
+    directory: PathBuf,
+    is_v1: bool,
+}
+
+impl Group {
+    fn make() -> Result<Self, String> {
+        let root = Path::new("/sys/fs/cgroup");
+        let is_v1 = root.join("memory").is_dir();
+        let parent = if is_v1 { root.join("memory") } else { root.to_owned() };
+        let group = Self { directory: parent.join(format!("zombi-{}", std::process::id())), is_v1 };
+        std::fs::create_dir(&group.directory).map_err(|error| format!("{}: {error}", group.directory.display()))?;
+        let limit = if is_v1 { "memory.limit_in_bytes" } else { "memory.max" };
+        std::fs::write(group.directory.join(limit), MEMORY_BYTES.to_string()).map_err(|error| format!("{limit}: {error}"))?;
+        Ok(group)
+    }
+
+    /// What puts a command into it.
+    fn wrapper(&self) -> Vec<String> {
+        let join = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.directory.display());
+        ["sh", "-c", &join, "sh"].map(str::to_owned).to_vec()
+    }
+
+    fn number(&self, file: &str) -> u64 {
+        let text = std::fs::read_to_string(self.directory.join(file)).unwrap_or_default();
+        text.split_whitespace().last().and_then(|number| number.parse().ok()).unwrap_or(0)
+    }
+
+    /// The most that it has taken, page cache included.
+    fn peak_bytes(&self) -> u64 {
+        self.number(if self.is_v1 { "memory.max_usage_in_bytes" } else { "memory.peak" })
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir(&self.directory));
+    }
+}
+
+/// One outage, until hot is full and for a while more, and compares in the end.
+pub async fn run(seed: u64, seconds: Option<u64>) -> Result<String, String> {
+    let group = match Group::make() {
+        Ok(group) => group,
+        Err(why) => return Ok(format!("skipped: {why}")),
+    };
+    // In a short run there must be little room, or it would never be full.
+    let room: u64 = if seconds.is_some() { 512 << 20 } else { 8 << 20 };
+    let mut z = TestServer::tiered(&[("flush.interval_secs", "1"), ("hot.max_bytes", &room.to_string())]).await;
+    z.wrapper = group.wrapper();
+    z.run().await;
+    let load = Load::new();
+    load.start(Style::Mixed, seed, 16);
+    load.point_at(Some(z.url("")));
+    sleep(Duration::from_secs(1)).await;
+    z.store().is_down.store(true, SeqCst);
+    let began = Instant::now();
+    eventually_full(&z, seconds).await;
+    let full_after = began.elapsed();
+    if let Some(seconds) = seconds {
+        sleep(Duration::from_secs(seconds).saturating_sub(began.elapsed())).await;
+    }
+    let away = began.elapsed();
+    z.store().is_down.store(false, SeqCst);
+    let back = Instant::now();
+    eventually("writes are taken again", || async { z.post("/tables/probe", &json!({"payload": 1})).await.0 == StatusCode::CREATED }).await;
+    load.stop().await;
+    eventually("everything is in S3", || all_is_cold(&z)).await;
+    let cold_after = back.elapsed();
+    if seconds.is_some() && cold_after > Duration::from_secs(60) {
+        return Err(format!("everything was in S3 only {cold_after:.1?} after the outage"));
+    }
+    let counts = finish(&mut z, &load).await?;
+    z.kill().await;
+    let peak = group.peak_bytes() >> 20;
+    Ok(format!(
+        "away for {away:.1?}, full after {full_after:.1?}, all in S3 {cold_after:.1?} after it, at most {peak} MiB with page cache: {counts}"
+    ))
+}
+
+/// Waits until a write is turned away as it should be.
+async fn eventually_full(z: &TestServer, seconds: Option<u64>) {
+    let until = Instant::now() + Duration::from_secs(seconds.unwrap_or(600));
+    while Instant::now() < until {
+        let response = z.request(Method::POST, "/tables/probe").json(&json!({"payload": 1})).send().await.unwrap();
+        if response.status() != StatusCode::CREATED {
+            assert!(response.headers().contains_key("retry-after"));
+            let (status, problem) = answer(response).await;
+            let expected = (StatusCode::SERVICE_UNAVAILABLE, &json!("hot_full"), &json!("not_written"));
+            assert_eq!((status, &problem["reason"], &problem["outcome"]), expected, "{problem}");
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    panic!("hot was never full");
+}
+
+async fn all_is_cold(z: &TestServer) -> bool {
+    let mut is_cold = true;
+    for number in 0..PARTITIONS {
+        let partition: Value = z.partition(TABLE, number).await;
+        is_cold &= partition["flushed"] == partition["next"];
+    }
+    is_cold
+}

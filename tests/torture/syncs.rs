@@ -1,0 +1,41 @@
+//! Syncs that fail: the disk says EIO now and then. The process must ack nothing more and end; the next one finds what is really there.
+
+use crate::{
+    BUSY, Budget, WRITE_FAILED,
+    disk::run as run_program,
+    kills::finish,
+    load::{Load, Style},
+    support::TestServer,
+};
+
+/// Lets syncs fail until so many processes have ended of it, and compares in the end.
+pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {
+    if let Err(why) = run_program("fiu-run", &["-x", "true"]).await {
+        return Ok(format!("skipped: {why}"));
+    }
+    let mut z = TestServer::tiered(&BUSY).await;
+    let load = Load::new();
+    load.start(Style::Mixed, seed, 8);
+    let (mut failures, mut while_starting) = (0, 0);
+    let faults = ["fiu-run", "-x", "-c", "enable_random name=posix/io/sync/fdatasync,probability=0.01"];
+    z.wrapper = faults.map(str::to_owned).to_vec();
+    while budget.allows(failures) {
+        if z.try_run().await.is_err() {
+            while_starting += 1;
+            continue;
+        }
+        load.point_at(Some(z.url("")));
+        let code = z.wait().await;
+        load.point_at(None);
+        if code != Some(WRITE_FAILED) {
+            return Err(format!("after a failed sync it ended with {code:?}"));
+        }
+        failures += 1;
+    }
+    z.wrapper.clear();
+    z.run().await;
+    load.point_at(Some(z.url("")));
+    let counts = finish(&mut z, &load).await?;
+    z.kill().await;
+    Ok(format!("{failures} failed syncs under load and {while_starting} while starting: {counts}"))
+}
