@@ -11,6 +11,7 @@ pub mod flusher;
 pub mod inspect;
 pub mod metrics;
 pub mod net;
+pub mod offload;
 pub mod proto;
 pub mod reader;
 pub mod server;

@@ -1,7 +1,5 @@
 //! Writes one segment: read hot, encode, fix its bounds, put it. The manifest comes after: see the round in `flusher`.
 
-use tokio::task;
-
 use super::plan::FlushTask;
 use crate::{
     contracts::{
@@ -12,6 +10,7 @@ use crate::{
         storage::{FlushIntent, HotStorage, ReadLimit, TimeFilter},
     },
     crash,
+    offload::offload,
 };
 
 /// What is read from hot at once.
@@ -68,14 +67,14 @@ pub async fn write(
             return Err(StorageError::corrupt("the hot tier", why));
         };
         (next, bytes) = (chunk.page.next, bytes + chunk.stored_bytes);
-        builder = task::spawn_blocking(move || {
+        builder = offload(move || {
             chunk.page.records.iter().for_each(|record| builder.push(record));
             builder
         })
         .await
         .map_err(|error| StorageError::unavailable(Tier::Cold, error))?;
     }
-    let segment = task::spawn_blocking(|| builder.finish()).await.map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
+    let segment = offload(|| builder.finish()).await.map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
     let planned = FlushIntent { range: OffsetRange::new(range.start, next), epoch, zstd, bytes };
     match intent {
         Some(intent) => assert!(intent == planned, "{partition}: a retry planned {planned:?}, before it was {intent:?}"),

@@ -10,10 +10,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use tokio::{
-    task,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -36,6 +33,7 @@ use crate::{
         storage::{HotStorage, TableStatus},
     },
     crash, metrics,
+    offload::offload,
 };
 
 /// Objects deleted at once.
@@ -194,14 +192,14 @@ async fn merge(cold: &S3Cold, partition: &Partition, run: &[Arc<SegmentMeta>]) -
         let bytes = cold.objects().get(&key).await?;
         let bytes = bytes.ok_or_else(|| StorageError::corrupt(&key, "the object is gone, and a manifest names it"))?;
         let (meta, number) = (Arc::clone(meta), partition.number);
-        builder = task::spawn_blocking(move || {
+        builder = offload(move || {
             segment::decode(&key, number, &meta, &bytes, |record| builder.push(&record))?;
             Ok::<_, StorageError>(builder)
         })
         .await
         .map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
     }
-    task::spawn_blocking(|| builder.finish()).await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
+    offload(|| builder.finish()).await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
 }
 
 /// One segment instead of a run, unless a part of the run has expired meanwhile.

@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use futures_util::{StreamExt, stream};
-use tokio::task;
 
 use super::{
     chain::{self, Found},
@@ -12,10 +11,13 @@ use super::{
     segment,
     state::ColdState,
 };
-use crate::contracts::{
-    cold_storage::SegmentMeta,
-    error::{StorageError, Tier},
-    name::Partition,
+use crate::{
+    contracts::{
+        cold_storage::SegmentMeta,
+        error::{StorageError, Tier},
+        name::Partition,
+    },
+    offload::offload,
 };
 
 /// How often it begins anew while a writer is at work.
@@ -132,6 +134,6 @@ async fn audit_segment(objects: &Objects, partition: &Partition, meta: &Arc<Segm
     let key = segment::key(partition, meta);
     let bytes = objects.get(&key).await?.ok_or_else(|| StorageError::corrupt(&key, "a manifest names it, and it is not there"))?;
     let (meta, number) = (Arc::clone(meta), partition.number);
-    let decoded = task::spawn_blocking(move || segment::decode(&key, number, &meta, &bytes, drop)).await;
+    let decoded = offload(move || segment::decode(&key, number, &meta, &bytes, drop)).await;
     decoded.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
 }

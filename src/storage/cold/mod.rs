@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::RwLock;
-use tokio::{sync::Mutex, task};
+use tokio::sync::Mutex;
 
 use self::{
     chain::Chain,
@@ -25,13 +25,16 @@ use self::{
     s3::Objects,
     state::{ColdState, Place},
 };
-use crate::contracts::{
-    cold_storage::{ColdCommit, ColdExtent, ColdStorage, Segment, SegmentBuilder, SegmentMeta},
-    error::{StorageError, Tier},
-    event::Record,
-    name::{Partition, PartitionNumber},
-    sequence::{Offset, OffsetRange, Watermarks},
-    storage::{Page, ReadLimit, TableStatus, TimeFilter},
+use crate::{
+    contracts::{
+        cold_storage::{ColdCommit, ColdExtent, ColdStorage, Segment, SegmentBuilder, SegmentMeta},
+        error::{StorageError, Tier},
+        event::Record,
+        name::{Partition, PartitionNumber},
+        sequence::{Offset, OffsetRange, Watermarks},
+        storage::{Page, ReadLimit, TableStatus, TimeFilter},
+    },
+    offload::offload,
 };
 
 /// Frames that one ranged GET fetches at most; a read that wants more makes several at once.
@@ -44,7 +47,8 @@ const FRAME_BYTES: usize = segment::FRAME_BYTES;
 pub struct S3Cold {
     objects: Objects,
     opened: RwLock<Option<Arc<Opened>>>,
-    frames: moka::sync::Cache<FrameKey, Arc<[Record]>>,
+    /// Decoded frames, if any are to be kept.
+    frames: Option<moka::sync::Cache<FrameKey, Arc<[Record]>>>,
 }
 
 /// The chain, once it is open.
@@ -75,7 +79,7 @@ impl S3Cold {
             let bytes: usize = records.iter().map(|record| record.event.size() + size_of::<Record>()).sum();
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
-        let frames = moka::sync::Cache::builder().max_capacity(cache_bytes).weigher(weigh).build();
+        let frames = (cache_bytes > 0).then(|| moka::sync::Cache::builder().max_capacity(cache_bytes).weigher(weigh).build());
         Self { objects, opened: RwLock::new(None), frames }
     }
 
@@ -196,7 +200,8 @@ impl S3Cold {
     ) -> Result<Vec<Arc<[Record]>>, StorageError> {
         let object: Arc<str> = segment::key(partition, meta).into();
         let mut found = Vec::new();
-        while let Some(records) = self.frames.get(&(Arc::clone(&object), first + found.len())) {
+        let cached = |place: usize| self.frames.as_ref()?.get(&(Arc::clone(&object), place));
+        while let Some(records) = cached(first + found.len()) {
             found.push(records);
             if first + found.len() == meta.frames.len() || found.len() * found[0].len() >= limit.records {
                 break;
@@ -224,11 +229,11 @@ impl S3Cold {
         bytes.end = meta.frame_extent(*places.end()).1.end;
         let stored = self.objects.get_range(object, bytes).await?;
         let (meta, name, wanted) = (Arc::clone(meta), Arc::clone(object), places.clone());
-        let decoded = task::spawn_blocking(move || decode(&name, number, &meta, wanted, &stored))
+        let decoded = offload(move || decode(&name, number, &meta, wanted, &stored))
             .await
             .map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
-        for (place, records) in places.zip(&decoded) {
-            self.frames.insert((Arc::clone(object), place), Arc::clone(records));
+        if let Some(cache) = &self.frames {
+            places.zip(&decoded).for_each(|(place, records)| cache.insert((Arc::clone(object), place), Arc::clone(records)));
         }
         Ok(decoded)
     }

@@ -5,11 +5,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use uuid::Uuid;
 
-use super::{
-    keys::{cf, meta},
-    request::Request,
-    rocksdb::Db,
-};
+use super::{keys::meta, request::Request};
 use crate::contracts::error::StorageError;
 
 /// Openings that are remembered. More than that many in a row would have to fail without an answer to be forgotten.
@@ -51,12 +47,12 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// The journal of an open volume.
+    /// The journal as it is stored on the volume, and the volume's writer.
     ///
     /// # Errors
-    /// `Corrupt` or `Unavailable` if it cannot be read.
-    pub fn open(db: &Db, writer: mpsc::Sender<Request>) -> Result<Self, StorageError> {
-        let record = match db.get(cf::META, meta::CHAIN)? {
+    /// `Corrupt` if it is not one.
+    pub fn new(stored: Option<Vec<u8>>, writer: mpsc::Sender<Request>) -> Result<Self, StorageError> {
+        let record = match stored {
             None => Record::default(),
             Some(bytes) => {
                 serde_json::from_slice(&bytes).map_err(|error| StorageError::corrupt("the volume's record of the chain", error))?

@@ -34,10 +34,9 @@ use tokio::{
 use self::{
     catalog::Catalog,
     disk::Disk,
-    idempotency::FirstWrite,
     journal::Journal,
-    keys::PartitionKey,
-    request::{EncodedEvent, Recovered, Request, WriterOptions},
+    keys::{PartitionKey, cf, meta},
+    request::{EncodedEvent, Request, WriterOptions},
     rocksdb::Db,
     writer::Writer,
 };
@@ -95,28 +94,12 @@ impl RocksHot {
     /// # Errors
     /// `Corrupt` or `Unavailable` if it cannot be read.
     pub fn journal(&self) -> Result<Journal, StorageError> {
-        Journal::open(&self.db, self.writer.clone())
+        Journal::new(self.db.get(cf::META, meta::CHAIN)?, self.writer.clone())
     }
 
     /// From now on offsets are reserved before they are given.
     pub fn reserve_with(&self, reserver: Reserver) {
         assert!(self.reserver.set(reserver).is_ok(), "there is one bucket");
-    }
-
-    /// Takes over what recovery has found.
-    ///
-    /// # Errors
-    /// `OutcomeUnknown` or `Closed`.
-    pub async fn recover(&self, recovered: Recovered) -> Result<(), StorageError> {
-        self.ask(|reply| Request::Recover { recovered, reply }).await
-    }
-
-    /// Takes over idempotency keys that recovery has found; the partitions are there already.
-    ///
-    /// # Errors
-    /// `OutcomeUnknown` or `Closed`.
-    pub async fn recover_keys(&self, keys: Vec<(Partition, String, FirstWrite)>) -> Result<(), StorageError> {
-        self.ask(|reply| Request::RecoverKeys { keys, reply }).await
     }
 
     /// Sees to it that the offsets of an append are reserved.
@@ -140,7 +123,7 @@ impl RocksHot {
     }
 
     /// Sends a request that must wait its turn.
-    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StorageError> {
+    pub(in crate::storage) async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StorageError> {
         let (reply, answer) = oneshot::channel();
         self.writer.send(request(reply)).await.map_err(|_| StorageError::Closed)?;
         answer.await.map_err(|_| StorageError::Closed)?

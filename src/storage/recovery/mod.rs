@@ -17,6 +17,7 @@ use std::{
     sync::Arc,
 };
 
+use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tracing::{info, warn};
@@ -47,7 +48,7 @@ use crate::{
             RocksHot,
             idempotency::FirstWrite,
             journal::{Journal, Record},
-            request::{Recovered, RecoveredPartition},
+            request::{Recovered, RecoveredPartition, Request},
         },
     },
 };
@@ -68,13 +69,39 @@ pub enum Relation {
     Behind,
 }
 
+/// A volume that can take over what recovery has found.
+#[async_trait]
+pub trait Recoverable: HotStorage + ConsumerStorage {
+    /// Takes over tables, partitions and consumer offsets.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` or `Closed`.
+    async fn recover(&self, recovered: Recovered) -> Result<(), StorageError>;
+
+    /// Takes over idempotency keys; their partitions are there already.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` or `Closed`.
+    async fn recover_keys(&self, keys: Vec<(Partition, String, FirstWrite)>) -> Result<(), StorageError>;
+}
+
+#[async_trait]
+impl Recoverable for RocksHot {
+    async fn recover(&self, recovered: Recovered) -> Result<(), StorageError> {
+        self.ask(|reply| Request::Recover { recovered, reply }).await
+    }
+
+    async fn recover_keys(&self, keys: Vec<(Partition, String, FirstWrite)>) -> Result<(), StorageError> {
+        self.ask(|reply| Request::RecoverKeys { keys, reply }).await
+    }
+}
+
 /// What recovery works on.
-#[derive(Debug)]
 pub struct Recovery {
     /// The bucket, not yet open.
     pub cold: Arc<S3Cold>,
     /// The volume.
-    pub hot: Arc<RocksHot>,
+    pub hot: Arc<dyn Recoverable>,
     /// What the volume remembers of the chain.
     pub journal: Arc<Journal>,
     /// The volume's identity; a recovery gives it another.
