@@ -1,0 +1,236 @@
+//! What every hot tier must do, whatever it is made of.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use zombi::{
+    contracts::{
+        consumers::Commit,
+        error::StorageError,
+        event::Event,
+        name::{GroupName, Partition, PartitionNumber, TableName},
+        payload::Payload,
+        sequence::{Offset, OffsetRange, Watermarks},
+        storage::{Append, Appended, FlushIntent, HotPage, HotRetention, ReadLimit, TableSettings, TimeFilter, Trim},
+    },
+    storage::recovery::Recoverable,
+};
+
+use crate::{
+    run,
+    store::{Ground, Hot, SimClock},
+};
+
+/// A tier that is opened and crashed as the test wants.
+struct Tier {
+    ground: Ground,
+    clock: Arc<SimClock>,
+    open: Option<Hot>,
+}
+
+const ALL: ReadLimit = ReadLimit { records: 1000, bytes: 1 << 20 };
+const NOW: HotRetention = HotRetention { flushed_upto: i64::MAX, max_bytes: 0 };
+
+impl Tier {
+    fn new(ground: Ground) -> Self {
+        let clock = SimClock::new();
+        let open = Some(Hot::open(&ground, &clock, None).unwrap());
+        Self { ground, clock, open }
+    }
+
+    fn hot(&self) -> &dyn Recoverable {
+        self.open.as_ref().unwrap().tier.as_ref()
+    }
+
+    async fn crash(&mut self) {
+        self.open.take().unwrap().crash().await;
+        self.open = Some(Hot::open(&self.ground, &self.clock, None).unwrap());
+    }
+
+    async fn try_append(
+        &self,
+        events: &[(PartitionNumber, Option<&str>)],
+        expected: Option<Offset>,
+    ) -> Result<Vec<Appended>, StorageError> {
+        let events = events.iter().enumerate().map(|(n, (partition, key))| (*partition, event(n as i64, *key))).collect();
+        self.hot().append(Append { table: table(), events, expected_offset: expected }).await
+    }
+
+    async fn append(&self, partition: PartitionNumber, count: usize) {
+        self.try_append(&vec![(partition, None); count], None).await.unwrap();
+    }
+
+    async fn read(&self, partition: PartitionNumber, from: Offset, filter: TimeFilter, limit: ReadLimit) -> HotPage {
+        self.hot().read(&table(), vec![(partition, from)], filter, limit).await.unwrap().remove(0)
+    }
+
+    async fn flush(&self, partition: PartitionNumber, end: Offset) {
+        let start = self.marks(partition).flushed;
+        let stored_bytes =
+            self.read(partition, start, TimeFilter::default(), ReadLimit { records: (end - start) as usize, ..ALL }).await.stored_bytes;
+        let intent = FlushIntent { range: OffsetRange::new(start, end), epoch: 1, zstd: true, bytes: stored_bytes };
+        let segment = vec![(Partition::new(table(), partition), intent)];
+        self.hot().record_intents(segment.clone()).await.unwrap();
+        assert_eq!(self.hot().table(&table()).unwrap().partitions[0].intent, Some(intent));
+        self.hot().mark_flushed(segment.clone()).await.unwrap();
+        self.hot().mark_flushed(segment).await.unwrap(); // does no harm
+    }
+
+    fn marks(&self, partition: PartitionNumber) -> Watermarks {
+        let table = self.hot().table(&table()).unwrap();
+        table.partitions.iter().find(|one| one.number == partition).map(|one| one.marks).unwrap_or_default()
+    }
+
+    async fn commit(&self, partition: PartitionNumber, offset: Offset, force: bool) -> Result<(), StorageError> {
+        let offsets = vec![(Partition::new(table(), partition), offset)];
+        self.hot().commit(Commit { group: group(), offsets, force }).await
+    }
+}
+
+fn table() -> TableName {
+    TableName::parse("t").unwrap()
+}
+
+fn group() -> GroupName {
+    GroupName::parse("g").unwrap()
+}
+
+fn event(timestamp_ms: i64, key: Option<&str>) -> Event {
+    let idempotency_key = key.map(str::to_owned);
+    Event { payload: Payload::text("x"), timestamp_ms, appended_ms: timestamp_ms, idempotency_key, headers: BTreeMap::new() }
+}
+
+fn places(appended: &[Appended]) -> Vec<(Offset, bool)> {
+    appended.iter().map(|one| (one.offset, one.duplicate)).collect()
+}
+
+fn offsets(page: &HotPage) -> Vec<Offset> {
+    page.page.records.iter().map(|record| record.offset).collect()
+}
+
+async fn offsets_are_dense_and_keys_are_written_once(mut z: Tier) {
+    let sent = [(0, None), (1, None), (0, Some("a")), (0, Some("a")), (1, Some("a"))];
+    assert_eq!(places(&z.try_append(&sent, None).await.unwrap()), [(0, false), (0, false), (1, false), (1, true), (1, false)]);
+    z.crash().await;
+    assert_eq!(places(&z.try_append(&[(0, Some("a")), (0, None)], None).await.unwrap()), [(1, true), (2, false)]);
+    assert_eq!(offsets(&z.read(0, 0, TimeFilter::default(), ALL).await), [0, 1, 2]);
+}
+
+async fn what_is_refused_leaves_nothing(mut z: Tier) {
+    z.append(0, 3).await;
+    let refused = z.try_append(&[(0, Some("b")), (1, None)], Some(3)).await;
+    assert!(matches!(refused, Err(StorageError::OffsetMismatch { expected: 3, next: 0, .. })), "{refused:?}");
+    assert_eq!((z.marks(0).next, z.marks(1).next), (3, 0));
+    assert_eq!(places(&z.try_append(&[(0, Some("b"))], Some(3)).await.unwrap()), [(3, false)], "its key was not taken");
+    // The retry of a write that succeeded must not fail.
+    assert_eq!(places(&z.try_append(&[(0, Some("b"))], Some(3)).await.unwrap()), [(3, true)]);
+    z.crash().await;
+    assert_eq!(z.marks(0).next, 4);
+}
+
+async fn a_page_ends_at_its_limits(z: Tier) {
+    z.append(0, 10).await;
+    let page = z.read(0, 2, TimeFilter::default(), ReadLimit { records: 3, ..ALL }).await;
+    assert_eq!((offsets(&page), page.page.next), (vec![2, 3, 4], 5));
+    let page = z.read(0, 0, TimeFilter::default(), ReadLimit { bytes: 1, ..ALL }).await;
+    assert_eq!((offsets(&page), page.page.next), (vec![0], 1), "the first whatever its size");
+    let page = z.read(0, 0, TimeFilter { since: Some(4), until: Some(6) }, ALL).await;
+    assert_eq!((offsets(&page), page.page.next), (vec![4, 5], 10));
+    assert!(offsets(&z.read(0, 10, TimeFilter::default(), ALL).await).is_empty());
+    let unknown = z.hot().read(&TableName::parse("other").unwrap(), vec![(0, 0)], TimeFilter::default(), ALL).await;
+    assert!(matches!(unknown, Err(StorageError::UnknownTable(_))));
+}
+
+async fn only_what_is_flushed_leaves(mut z: Tier) {
+    z.append(0, 5).await;
+    assert_eq!(z.hot().evict(NOW).await.unwrap(), 0);
+    z.flush(0, 2).await;
+    z.crash().await;
+    assert_eq!(z.hot().evict(HotRetention { flushed_upto: 0, max_bytes: u64::MAX }).await.unwrap(), 0, "kept for fast reads");
+    assert_eq!(z.hot().evict(NOW).await.unwrap(), 2);
+    assert_eq!(z.hot().evict(NOW).await.unwrap(), 0);
+    z.crash().await;
+    assert_eq!(z.marks(0), Watermarks { start: 0, low: 2, flushed: 2, next: 5 });
+    assert!(offsets(&z.read(0, 1, TimeFilter::default(), ALL).await).is_empty());
+    assert_eq!(offsets(&z.read(0, 2, TimeFilter::default(), ALL).await), [2, 3, 4]);
+    assert!(z.hot().table(&table()).unwrap().partitions[0].unflushed_bytes > 0);
+}
+
+async fn a_start_moves_forward_only(mut z: Tier) {
+    z.append(0, 6).await;
+    z.flush(0, 4).await;
+    let trim = |start| vec![Trim { partition: Partition::new(table(), 0), start, unflushed_bytes: 0 }];
+    z.hot().trim(trim(3)).await.unwrap();
+    z.hot().trim(trim(1)).await.unwrap();
+    z.crash().await;
+    assert_eq!(z.marks(0), Watermarks { start: 3, low: 3, flushed: 4, next: 6 });
+    z.hot().trim(trim(5)).await.unwrap();
+    assert_eq!(z.marks(0), Watermarks { start: 5, low: 5, flushed: 5, next: 6 });
+    assert_eq!(z.hot().evict(NOW).await.unwrap(), 0);
+    assert_eq!(offsets(&z.read(0, 5, TimeFilter::default(), ALL).await), [5]);
+    let unknown = vec![Trim { partition: Partition::new(TableName::parse("other").unwrap(), 0), start: 0, unflushed_bytes: 0 }];
+    assert!(matches!(z.hot().trim(unknown).await, Err(StorageError::UnknownTable(_))));
+}
+
+async fn a_deleted_table_goes_on_with_its_offsets(mut z: Tier) {
+    z.try_append(&[(0, Some("a")), (0, None)], None).await.unwrap();
+    z.hot().configure_table(table(), TableSettings { retention_secs: Some(7), retention_bytes: None }).await.unwrap();
+    z.commit(0, 1, false).await.unwrap();
+    let changes = z.hot().changes();
+    z.hot().delete_table(table()).await.unwrap();
+    assert_ne!(z.hot().changes(), changes);
+    assert!(z.hot().table(&table()).is_none() && z.hot().tables().is_empty());
+    assert!(z.hot().all_tables()[0].is_deleted);
+    assert!(matches!(z.hot().delete_table(table()).await, Err(StorageError::UnknownTable(_))));
+    z.crash().await;
+    assert!(z.hot().groups().await.unwrap().is_empty());
+    assert_eq!(places(&z.try_append(&[(0, Some("a"))], None).await.unwrap()), [(2, false)]);
+    assert_eq!(z.marks(0), Watermarks { start: 2, low: 2, flushed: 2, next: 3 });
+    assert_eq!(z.hot().table(&table()).unwrap().settings, TableSettings::default());
+}
+
+async fn commits_are_all_or_nothing(mut z: Tier) {
+    z.append(0, 3).await;
+    z.append(1, 1).await;
+    assert!(matches!(z.commit(0, 4, false).await, Err(StorageError::BeyondEnd { next: 3, .. })));
+    z.commit(0, 2, false).await.unwrap();
+    let both = vec![(Partition::new(table(), 1), 1), (Partition::new(table(), 0), 1)];
+    let back = z.hot().commit(Commit { group: group(), offsets: both, force: false }).await;
+    assert!(matches!(back, Err(StorageError::CommitBackwards { committed: 2, .. })), "{back:?}");
+    z.crash().await;
+    assert_eq!(z.hot().offsets(&group()).await.unwrap(), [(Partition::new(table(), 0), 2)]);
+    z.commit(0, 1, true).await.unwrap();
+    assert_eq!(z.hot().offsets(&group()).await.unwrap(), [(Partition::new(table(), 0), 1)]);
+    z.hot().delete(group()).await.unwrap();
+    assert!(matches!(z.hot().delete(group()).await, Err(StorageError::UnknownGroup(_))));
+    assert!(z.hot().groups().await.unwrap().is_empty());
+}
+
+async fn an_append_wakes_readers(z: Tier) {
+    let mut appends = z.hot().appends();
+    appends.borrow_and_update();
+    z.append(0, 1).await;
+    assert!(appends.has_changed().unwrap());
+    assert_eq!(offsets(&z.read(0, 0, TimeFilter::default(), ALL).await), [0]);
+}
+
+macro_rules! on_both {
+    ($($case:ident)*) => {
+        mod twin {
+            $(#[test] fn $case() { super::run(async { super::$case(super::Tier::new(super::Ground::memory(1))).await }); })*
+        }
+        mod rocksdb {
+            $(#[test] fn $case() { super::run(async { super::$case(super::Tier::new(super::Ground::rocksdb())).await }); })*
+        }
+    };
+}
+
+on_both! {
+    offsets_are_dense_and_keys_are_written_once
+    what_is_refused_leaves_nothing
+    a_page_ends_at_its_limits
+    only_what_is_flushed_leaves
+    a_start_moves_forward_only
+    a_deleted_table_goes_on_with_its_offsets
+    commits_are_all_or_nothing
+    an_append_wakes_readers
+}

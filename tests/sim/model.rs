@@ -1,0 +1,410 @@
+//! Random operations on a whole store, against a plain map: appends, bulks, reads, flushes, commits, crashes, lost volumes, a failing
+//! bucket, failed writes, deleted tables, and time.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, atomic::Ordering::SeqCst},
+    time::Duration,
+};
+
+use proptest::{
+    prelude::*,
+    test_runner::{Config, FileFailurePersistence, TestRunner},
+};
+use tokio::time::sleep;
+use zombi::{
+    contracts::{
+        consumers::Commit,
+        error::StorageError,
+        event::Event,
+        flusher::Flush,
+        name::{GroupName, Partition, PartitionNumber, TableName},
+        payload::Payload,
+        sequence::{Offset, OffsetRange},
+        storage::{Append, HotStorage, ReadLimit, TimeFilter},
+    },
+    reader::ReadQuery,
+};
+
+use crate::{
+    bucket::Bucket,
+    run,
+    store::{Ground, SimClock, Store, Tuning, retry},
+};
+
+const PARTITIONS: PartitionNumber = 3;
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// Events to partitions, some with a key.
+    Append { events: Vec<(PartitionNumber, Option<u8>)>, expected: Option<bool> },
+    /// Read a partition from a part of the way on, in pages.
+    Read { partition: PartitionNumber, from: prop::sample::Index, page: usize },
+    /// Everything to cold.
+    Flush,
+    /// Commit a consumer offset, forced back or not.
+    Commit { partition: PartitionNumber, to: prop::sample::Index, force: bool },
+    /// kill -9 and a start.
+    Crash,
+    /// The same with an empty volume.
+    LoseVolume,
+    /// Of a thousand requests to the bucket so many fail from now on.
+    Trouble(u32),
+    /// No more of it.
+    Heal,
+    /// Time goes by: small segments are merged, old objects deleted.
+    Wait(u64),
+    /// The next write is the last of the process, applied or not.
+    FailWrite { is_applied: bool },
+    /// Delete the table.
+    Delete,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let partition = 0..PARTITIONS;
+    let events = prop::collection::vec((0..PARTITIONS, prop::option::weighted(0.4, 0..6u8)), 1..8);
+    prop_oneof![
+        12 => (events, prop::option::weighted(0.2, any::<bool>())).prop_map(|(events, expected)| Op::Append { events, expected }),
+        4 => (partition.clone(), any::<prop::sample::Index>(), 1..6usize).prop_map(|(partition, from, page)| Op::Read { partition, from, page }),
+        6 => Just(Op::Flush),
+        2 => (partition, any::<prop::sample::Index>(), any::<bool>()).prop_map(|(partition, to, force)| Op::Commit { partition, to, force }),
+        3 => Just(Op::Crash),
+        2 => Just(Op::LoseVolume),
+        1 => (1..400u32).prop_map(Op::Trouble),
+        2 => Just(Op::Heal),
+        2 => (1..5u64).prop_map(Op::Wait),
+        1 => any::<bool>().prop_map(|is_applied| Op::FailWrite { is_applied }),
+        1 => Just(Op::Delete),
+    ]
+}
+
+/// The plain map.
+#[derive(Debug, Default)]
+struct Sheet {
+    /// What is not in here below `next` was lost with a volume.
+    events: BTreeMap<Offset, String>,
+    next: Offset,
+    /// Below it everything was deleted.
+    start: Offset,
+    keys: HashMap<u8, Offset>,
+    committed: Option<Offset>,
+    /// What a lost volume leaves at the least.
+    cold: Offset,
+    /// What has been committed since everything was cold: one of them a lost volume leaves.
+    commits: Vec<Option<Offset>>,
+}
+
+struct World {
+    ground: Ground,
+    bucket: Arc<Bucket>,
+    clock: Arc<SimClock>,
+    store: Option<Store>,
+    sheets: BTreeMap<PartitionNumber, Sheet>,
+    /// Whether the table is there: written, and not deleted since.
+    exists: bool,
+    /// Whether the bucket may have failed since everything was cold: then offsets may not have been reserved.
+    had_trouble: bool,
+    volumes: u128,
+    payloads: u64,
+}
+
+const TUNING: Tuning = Tuning {
+    flush_interval: Duration::from_secs(1_000_000),
+    segment_bytes: 600,
+    hot_retention: Duration::ZERO,
+    upkeep_interval: Duration::from_secs(1),
+    seed: None,
+};
+
+fn table() -> TableName {
+    TableName::parse("t").unwrap()
+}
+
+fn group() -> GroupName {
+    GroupName::parse("g").unwrap()
+}
+
+impl World {
+    async fn new(ground: Ground) -> Self {
+        let (bucket, clock) = (Bucket::new(7), SimClock::new());
+        let store = Some(Store::open(&ground, &bucket, &clock, TUNING).await.unwrap());
+        let sheets = (0..PARTITIONS).map(|number| (number, Sheet { commits: vec![None], ..Sheet::default() })).collect();
+        Self { ground, bucket, clock, store, sheets, exists: false, had_trouble: false, volumes: 1, payloads: 0 }
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().unwrap()
+    }
+
+    async fn open(&mut self) {
+        self.store = Some(Store::open(&self.ground, &self.bucket, &self.clock, TUNING).await.unwrap());
+    }
+
+    async fn step(&mut self, op: Op) {
+        match op {
+            Op::Append { events, expected } => self.append(events, expected).await,
+            Op::Read { partition, from, page } => {
+                let sheet = &self.sheets[&partition];
+                let from = sheet.start + from.index((sheet.next - sheet.start) as usize + 1) as u64;
+                self.read(partition, from, page).await;
+            }
+            Op::Flush => {
+                let flushed = self.store().flush.flush_now(None).await;
+                match flushed {
+                    Ok(_) => self.everything_is_cold(),
+                    Err(error) => assert!(self.had_trouble && error.is_retryable(), "{error}"),
+                }
+            }
+            Op::Commit { partition, to, force } => self.commit(partition, to, force).await,
+            Op::Crash => self.crash().await,
+            Op::LoseVolume => self.lose_volume().await,
+            Op::Trouble(faults) => {
+                self.had_trouble = true;
+                self.bucket.faults.store(faults, SeqCst);
+            }
+            Op::Heal => self.bucket.heal(),
+            Op::Wait(secs) => sleep(Duration::from_secs(secs)).await,
+            Op::FailWrite { is_applied } => self.fail_write(is_applied).await,
+            Op::Delete => self.delete().await,
+        }
+    }
+
+    fn events(&mut self, events: &[(PartitionNumber, Option<u8>)]) -> Vec<(PartitionNumber, Event, String)> {
+        let mut made = Vec::new();
+        for (partition, key) in events {
+            self.payloads += 1;
+            let text = format!("{}-{}", self.payloads, "x".repeat(self.payloads as usize * 7 % 90));
+            let event = Event {
+                payload: Payload::text(text.clone()),
+                timestamp_ms: 1_000 * (self.payloads as i64 * 31 % 17),
+                appended_ms: 1_700_000_000_000,
+                idempotency_key: key.map(|key| format!("key {key}")),
+                headers: BTreeMap::new(),
+            };
+            made.push((*partition, event, text));
+        }
+        made
+    }
+
+    async fn append(&mut self, events: Vec<(PartitionNumber, Option<u8>)>, expected: Option<bool>) {
+        let made = self.events(&events);
+        let next = self.sheets[&events[0].0].next;
+        let expected_offset = expected.map(|is_right| if is_right { next } else { next + 1 });
+        let sent = made.iter().map(|(partition, event, _)| (*partition, event.clone())).collect();
+        let answer = self.store().hot.tier.append(Append { table: table(), events: sent, expected_offset }).await;
+        let has_new = events.iter().any(|(partition, key)| key.is_none_or(|key| !self.sheets[partition].keys.contains_key(&key)));
+        let fits = expected_offset.is_none_or(|expected| events.iter().all(|(partition, _)| self.sheets[partition].next == expected));
+        if has_new && !fits {
+            assert!(matches!(answer, Err(StorageError::OffsetMismatch { .. })), "{answer:?}");
+            return;
+        }
+        let places: Vec<_> = answer.unwrap().iter().map(|one| (one.offset, one.duplicate)).collect();
+        assert_eq!(places, self.note(&events, &made));
+    }
+
+    /// Does to the map what an append does; answers the places.
+    fn note(&mut self, events: &[(PartitionNumber, Option<u8>)], made: &[(PartitionNumber, Event, String)]) -> Vec<(Offset, bool)> {
+        self.exists = true;
+        let mut places = Vec::new();
+        for ((partition, key), (_, _, text)) in events.iter().zip(made) {
+            let sheet = self.sheets.get_mut(partition).unwrap();
+            if let Some(first) = key.and_then(|key| sheet.keys.get(&key)) {
+                places.push((*first, true));
+                continue;
+            }
+            let offset = sheet.next;
+            sheet.events.insert(offset, text.clone());
+            sheet.next += 1;
+            sheet.keys.extend(key.map(|key| (key, offset)));
+            places.push((offset, false));
+        }
+        places
+    }
+
+    /// Reads to the end, however often the bucket fails.
+    async fn read(&self, partition: PartitionNumber, from: Offset, page: usize) {
+        let limit = ReadLimit { records: page, bytes: 500 };
+        let (mut next, mut found) = (from, Vec::new());
+        loop {
+            let query = || ReadQuery {
+                table: table(),
+                partition: Some(partition),
+                filter: TimeFilter::default(),
+                from: [(partition, next)].into(),
+            };
+            let read = retry(async || self.store().reader.page(query(), limit).await).await;
+            let read = match read {
+                Err(StorageError::UnknownTable(_)) if !self.exists => return,
+                read => read.unwrap(),
+            };
+            found.extend(
+                read.records.into_iter().map(|record| (record.offset, String::from_utf8_lossy(record.event.payload.bytes()).into_owned())),
+            );
+            if !read.has_more {
+                break;
+            }
+            assert!(read.next[&partition] > next, "a page that makes no progress");
+            next = read.next[&partition];
+        }
+        let expected: Vec<_> = self.sheets[&partition].events.range(from..).map(|(offset, text)| (*offset, text.clone())).collect();
+        assert_eq!(found, expected, "partition {partition} from {from}");
+    }
+
+    fn everything_is_cold(&mut self) {
+        for sheet in self.sheets.values_mut() {
+            (sheet.cold, sheet.commits) = (sheet.next, vec![sheet.committed]);
+        }
+        // While requests may fail the next reservation may, too.
+        self.had_trouble = self.bucket.faults.load(SeqCst) > 0;
+    }
+
+    async fn commit(&mut self, partition: PartitionNumber, to: prop::sample::Index, force: bool) {
+        let sheet = self.sheets.get_mut(&partition).unwrap();
+        let offset = to.index(sheet.next as usize + 2) as u64;
+        let offsets = vec![(Partition::new(table(), partition), offset)];
+        let answer = self.store.as_ref().unwrap().hot.tier.commit(Commit { group: group(), offsets, force }).await;
+        match answer {
+            Ok(()) => {
+                assert!(offset <= sheet.next);
+                assert!(force || sheet.committed.is_none_or(|committed| committed <= offset));
+                sheet.committed = Some(offset);
+                sheet.commits.push(sheet.committed);
+            }
+            Err(StorageError::BeyondEnd { .. }) => assert!(offset > sheet.next),
+            Err(StorageError::CommitBackwards { committed, .. }) => assert!(!force && sheet.committed == Some(committed)),
+            Err(StorageError::UnknownTable(_)) => assert!(self.sheets.values().all(|sheet| sheet.next == 0)),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    async fn crash(&mut self) {
+        self.store.take().unwrap().crash().await;
+        self.bucket.heal();
+        self.open().await;
+        self.check().await;
+    }
+
+    async fn fail_write(&mut self, is_applied: bool) {
+        let Some(twin) = self.store().hot.twin.clone() else { return };
+        twin.fail(is_applied);
+        let events = [(0, None), (1, Some(5)), (0, Some(5))];
+        let made = self.events(&events);
+        let sent = made.iter().map(|(partition, event, _)| (*partition, event.clone())).collect();
+        let answer = twin.append(Append { table: table(), events: sent, expected_offset: None }).await;
+        // Somebody else's write may have been the last one.
+        let is_ours = matches!(answer, Err(StorageError::OutcomeUnknown { .. }));
+        assert!(answer.is_err());
+        if is_applied && is_ours {
+            self.note(&events, &made);
+        }
+        drop(twin);
+        self.crash().await;
+    }
+
+    async fn lose_volume(&mut self) {
+        if self.had_trouble {
+            return; // documented: S3 away, and then the volume lost before it is back
+        }
+        self.store.take().unwrap().crash().await;
+        self.bucket.heal();
+        self.volumes += 1;
+        self.ground = match self.ground {
+            Ground::Memory(_) => Ground::memory(self.volumes),
+            Ground::RocksDb(_) => Ground::rocksdb(),
+        };
+        self.open().await;
+        let store = self.store.as_ref().unwrap();
+        let statuses = store.hot.tier.all_tables().into_iter().flat_map(|table| table.partitions).map(|one| (one.number, one.marks));
+        let marks: BTreeMap<_, _> = statuses.collect();
+        let committed: BTreeMap<_, _> = store.hot.tier.offsets(&group()).await.unwrap().into_iter().collect();
+        for (number, sheet) in &mut self.sheets {
+            let (partition, marks) = (Partition::new(table(), *number), marks.get(number).copied().unwrap_or_default());
+            assert!(marks.next >= sheet.next, "{partition}: {marks:?} gives offsets again, {} were given", sheet.next);
+            let lost = store.reader.lost(&partition, OffsetRange::new(0, marks.next));
+            let end = lost.iter().map(|range| range.start).filter(|start| *start >= sheet.cold).min().unwrap_or(marks.next);
+            assert!(sheet.cold <= end, "{partition}: {} was cold, {lost:?} is lost", sheet.cold);
+            sheet.events.split_off(&end);
+            sheet.next = marks.next;
+            sheet.keys.retain(|_, offset| *offset < end);
+            let found = committed.get(&partition).copied();
+            assert!(sheet.commits.contains(&found), "{partition}: {found:?} is committed, {sheet:?}");
+            sheet.committed = found;
+            sheet.start = marks.start;
+        }
+        // A table that was deleted, and not flushed since it was written again, is as it was.
+        self.exists = store.hot.tier.table(&table()).is_some();
+        assert!(self.exists || self.sheets.values().all(|sheet| sheet.events.is_empty()));
+        self.everything_is_cold();
+        self.check().await;
+    }
+
+    async fn delete(&mut self) {
+        if self.bucket.faults.load(SeqCst) > 0 || self.store().hot.tier.delete_table(table()).await.is_err() {
+            return;
+        }
+        self.exists = false;
+        for sheet in self.sheets.values_mut() {
+            sheet.events.clear();
+            sheet.start = sheet.next;
+            sheet.keys.clear();
+            sheet.committed = None;
+            sheet.commits.push(None);
+        }
+        // The manifest that says so.
+        match self.store().flush.flush_now(None).await {
+            Ok(_) => self.everything_is_cold(),
+            Err(error) => assert!(self.had_trouble, "{error}"),
+        }
+    }
+
+    /// Everything is as the map says.
+    async fn check(&self) {
+        for (number, sheet) in &self.sheets {
+            self.read(*number, sheet.start, 100).await;
+        }
+        let committed: BTreeMap<_, _> = self
+            .store()
+            .hot
+            .tier
+            .offsets(&group())
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|(partition, offset)| (partition.number, offset))
+            .collect();
+        let expected: BTreeMap<_, _> = self.sheets.iter().filter_map(|(number, sheet)| Some((*number, sheet.committed?))).collect();
+        assert_eq!(committed, expected);
+    }
+}
+
+fn check(cases: u32, ground: impl Fn() -> Ground) {
+    let persistence = FileFailurePersistence::Direct("tests/sim/model.regressions");
+    let config = Config { cases, failure_persistence: Some(Box::new(persistence)), max_shrink_iters: 2000, ..Config::default() };
+    let ops = prop::collection::vec(op(), 1..40);
+    let checked = TestRunner::new(config).run(&ops, |ops| {
+        run(async {
+            let mut world = World::new(ground()).await;
+            for op in ops {
+                world.step(op).await;
+            }
+            world.bucket.heal();
+            world.check().await;
+            retry(async || world.store().flush.flush_now(None).await).await.unwrap();
+            world.check().await;
+        });
+        Ok(())
+    });
+    if let Err(failed) = checked {
+        panic!("{failed}");
+    }
+}
+
+#[test]
+fn the_twin_is_a_plain_map() {
+    check(4000, || Ground::memory(1));
+}
+
+#[test]
+fn rocksdb_is_a_plain_map() {
+    check(1000, Ground::rocksdb);
+}
