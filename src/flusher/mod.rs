@@ -224,6 +224,9 @@ impl Flusher {
         let has_changes = self.committed_changes != Some(changes) && (!self.asks.is_empty() || Instant::now() >= self.retry_changes);
         if !written.is_empty() || has_changes {
             // Cold, then mark, then evict: after a crash between any two, every acked event can still be read.
+            if cfg!(bug_marked_before_manifest) {
+                self.mark(written.clone()).await?;
+            }
             if let Err(error) = self.commit_manifest(&written).await {
                 written.into_iter().for_each(|segment| self.back_off(segment.partition));
                 self.retry_changes = Instant::now() + RETRY_CHANGES;

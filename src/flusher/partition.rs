@@ -51,6 +51,7 @@ pub async fn write(
     task: FlushTask,
 ) -> Result<Written, StorageError> {
     let FlushTask { partition, range, intent, .. } = task;
+    let intent = intent.filter(|_| !cfg!(bug_retry_with_other_bounds));
     let (epoch, zstd) = match intent {
         Some(intent) => (intent.epoch, intent.zstd),
         None => (cold.epoch()?, options.zstd),

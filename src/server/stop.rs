@@ -60,7 +60,7 @@ async fn stop(
     info!("accepting no more requests");
     stop_serving.cancel();
     drop(serving.await);
-    if let Some(flush) = running.flush.take() {
+    if let Some(flush) = running.flush.take().filter(|_| !cfg!(bug_no_last_flush)) {
         let until = Instant::now() + Duration::from_secs(config.shutdown.flush_secs);
         if last_flush(flush.as_ref(), until).await
             && let Some(cold) = running.cold.take()

@@ -49,7 +49,7 @@ impl Reserver {
 
     /// Sees to it that the offsets up to `next` of each partition are reserved, if S3 answers in time.
     pub async fn reserve(&self, next: BTreeMap<Partition, Watermarks>) {
-        if next.iter().all(|(partition, marks)| marks.next <= self.cold.reserved_upto(partition)) {
+        if next.iter().all(|(partition, marks)| marks.next <= self.cold.reserved_upto(partition)) || cfg!(bug_no_reservation) {
             return;
         }
         let (done, reserved) = oneshot::channel();

@@ -154,7 +154,7 @@ pub fn decode_frame(
     stored: &Bytes,
 ) -> Result<Vec<Record>, StorageError> {
     let actual = crc32c::crc32c(stored);
-    if actual != frame.crc32c {
+    if actual != frame.crc32c && !cfg!(bug_frames_not_checked) {
         let why = format!("the frame at byte {} has checksum {actual:08x}, the manifest says {:08x}", frame.position, frame.crc32c);
         return Err(StorageError::corrupt(object, why));
     }

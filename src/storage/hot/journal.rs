@@ -72,7 +72,7 @@ impl Journal {
     /// `OutcomeUnknown` or `Closed`.
     pub async fn intend(&self, nonce: Uuid, number: u64) -> Result<(), StorageError> {
         let mut record = self.record.lock().await;
-        if record.knows(nonce, number) {
+        if record.knows(nonce, number) || cfg!(bug_no_journal) {
             return Ok(());
         }
         let mut next = record.clone();

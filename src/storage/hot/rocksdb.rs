@@ -51,7 +51,7 @@ impl Db {
     /// `Unavailable` if RocksDB cannot open it, `Corrupt` if what is there does not fit.
     pub fn open(options: &OpenOptions, clock: Arc<dyn Clock>) -> Result<(Arc<Self>, Arc<Catalog>), StorageError> {
         let noted = Synced::read(&options.path)?;
-        if options.is_synced {
+        if options.is_synced && !cfg!(bug_log_not_checked) {
             wal::check(&options.path)?;
         }
         let cache = Cache::new_lru_cache(options.cache_bytes);
@@ -60,7 +60,7 @@ impl Db {
         database.create_if_missing(noted.is_none());
         let db = DB::open_cf_descriptors(&database, &options.path, descriptors).map_err(unavailable)?;
         let last_group = last_group(&db)?;
-        synced::check(&options.path, noted.unwrap_or(0), last_group)?;
+        synced::check(&options.path, noted.filter(|_| !cfg!(bug_end_of_log_not_checked)).unwrap_or(0), last_group)?;
         let store_id = identify(&db)?;
         // What is replayed is written out and synced before the database is open.
         let synced = Synced::open(&options.path, last_group)?;
@@ -81,8 +81,11 @@ impl Db {
     pub(super) fn write(&self, mut batch: WriteBatch, group: u64, sync: bool) -> Result<(), StorageError> {
         batch.put_cf(self.family(cf::META), meta::GROUP, group.to_be_bytes());
         let mut options = WriteOptions::default();
-        options.set_sync(sync);
-        self.db.write_opt(batch, &options).map_err(StorageError::outcome_unknown)?;
+        options.set_sync(sync && !cfg!(bug_unsynced));
+        let written = self.db.write_opt(batch, &options).map_err(StorageError::outcome_unknown);
+        if !cfg!(bug_failed_write_acked) {
+            written?;
+        }
         if sync {
             self.synced.set(group).map_err(StorageError::outcome_unknown)?;
         }
