@@ -6,7 +6,7 @@ TESTED := --features failpoints,bench
 # Where cargo puts its binaries, wherever that was configured.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug
 
-.PHONY: help run test demo demo-kills contract stores deploy-check image-check observe bench bench-report torture bugs release check setup
+.PHONY: help run test demo demo-kills contract stores deploy-check image-check observe bench bench-report torture fuzz bugs release check setup
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -54,6 +54,9 @@ bench-report: setup ## A glance at the same, with the build that the tests use; 
 
 torture: setup ## Break everything around it; TORTURE="--seconds 600 --seed 7 --only kills"
 	$(CARGO) test --locked $(TESTED) --test torture -- $(TORTURE)
+
+fuzz: setup ## Throw bytes at every decoder; FUZZ="--secs 600 manifest"
+	CARGO="$(CARGO)" FEATURES="$(TESTED),fuzz" TARGET=$(TARGET) tests/fuzz/run $(FUZZ)
 
 bugs: setup ## Plant one known bug after the other and see which test catches it; BUGS="key_checked_apart no_journal"
 	python3 tests/bugs.py $(BUGS) -- $(CARGO) test --locked $(TESTED)

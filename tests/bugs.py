@@ -64,7 +64,7 @@ def catch(cargo_test: list[str], bug: str) -> str | None:
     if tested.returncode == 0:
         return None
     said = tested.stdout + tested.stderr
-    failed = re.findall(r"^test (\S+) \.\.\. FAILED|^(.*): FAILED", said, re.MULTILINE)
+    failed = re.findall(r"^test (\S+) ... FAILED|^(.*), \d+ s: FAILED", said, re.MULTILINE)
     return f"{target}: " + (", ".join(sorted({a or b for a, b in failed})) or "it broke off")
 
 

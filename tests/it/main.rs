@@ -14,6 +14,7 @@ mod read;
 mod recovery;
 mod seed;
 mod shutdown;
+mod sockets;
 mod telemetry;
 mod tiers;
 mod write;

@@ -167,6 +167,7 @@ async fn what_is_wrong_is_said_and_nothing_is_written() {
     let z = TestServer::start().await;
     let deep = format!("{{\"payload\": {}{}}}", "[".repeat(129), "]".repeat(129));
     let large = format!("{{\"payload\": \"{}\"}}", "x".repeat((1 << 20) + 1));
+    let many = json!({"records": vec![json!({"payload": 1}); 10_001]}).to_string();
     let cases: Vec<(&str, &str, &str, u16, &str)> = vec![
         ("/tables/a%20b", "application/json", "{\"payload\": 1}", 400, "bad_table_name"),
         ("/tables/t", "application/json", "{\"payload\": 1", 400, "bad_json"),
@@ -185,6 +186,9 @@ async fn what_is_wrong_is_said_and_nothing_is_written() {
         ("/tables/t", "text/plain", "{\"payload\": 1}", 415, "unsupported_media_type"),
         ("/tables/t?x=1", "application/json", "{\"payload\": 1}", 400, "bad_query"),
         ("/tables/t?durability=cold", "application/json", "{\"payload\": 1}", 422, "no_cold_tier"),
+        ("/tables/t", "application/json", "{\"payload\": 1, \"timestamp_ms\": -62135596800001}", 422, "timestamp_out_of_range"),
+        ("/tables/t", "application/x-protobuf", "\u{1}", 400, "bad_protobuf"),
+        ("/tables/t/bulk", "application/json", &many, 413, "too_many_records"),
         ("/tables/t/bulk", "application/json", "{\"records\": []}", 400, "no_records"),
         ("/tables/t/bulk", NDJSON, "", 415, "unsupported_media_type"),
     ];
@@ -193,11 +197,19 @@ async fn what_is_wrong_is_said_and_nothing_is_written() {
         assert_eq!((found.as_u16(), &problem["code"]), (status, &json!(code)), "{path} {body:.80}");
         assert_eq!(problem["outcome"], "not_written", "{problem}");
         assert!(code != "record_too_large" || problem["index"] == 0, "{problem}");
+        assert!(code != "too_many_records" || problem["index"] == 10_000, "{problem}");
         assert!(problem["request_id"].is_string() && problem["detail"].is_string(), "{problem}");
     }
     let (status, _) = z.post_bytes("/tables/t", "application/json", vec![b' '; (8 << 20) + 1]).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    for partition in ["x", "-1", "", "1.0", "99999999999999999999999"] {
+        let request = z.request(Method::POST, "/tables/t").header("content-type", PROTOBUF);
+        let (status, problem) = answer(request.header("x-partition", partition).body("").send().await.unwrap()).await;
+        assert_eq!((status, &problem["code"]), (StatusCode::BAD_REQUEST, &json!("bad_partition")), "{partition}");
+    }
     assert_eq!(z.get("/tables").await.1, json!({"tables": []}));
+    let limit = format!("{{\"payload\": {}{}}}", "[".repeat(128), "]".repeat(128));
+    assert_eq!(z.post_bytes("/tables/t", "application/json", limit).await.0, StatusCode::CREATED, "128 deep is not too deep");
 }
 
 #[tokio::test]

@@ -1,0 +1,189 @@
+//! What is done with the bytes: decode them, and where that works, hold the decoder to what it says.
+
+use std::{collections::BTreeMap, io::Write};
+
+use bytes::Bytes;
+use zombi::{
+    api::{
+        encode,
+        extract::{Intake, number, table_name, time_filter},
+        limits::Limits,
+    },
+    config::Config,
+    contracts::{
+        cold_storage::Frame,
+        event::{Event, Record},
+        name::TableName,
+        sequence::OffsetRange,
+    },
+    reader::cursor,
+    storage::{
+        cold::{line, manifest, segment, state::ColdState},
+        hot::{
+            codec,
+            idempotency::FirstWrite,
+            keys,
+            sequence::{Block, PartitionState},
+        },
+    },
+};
+
+/// Takes any bytes; what panics is a bug.
+pub type Decoder = fn(&[u8]);
+
+/// The decoders, by the names of their corpora.
+pub const ALL: [(&str, Decoder); 11] = [
+    ("json", json),
+    ("bulk", bulk),
+    ("protobuf", protobuf),
+    ("ndjson", ndjson),
+    ("query", query),
+    ("cursor", cursor),
+    ("keys", stored_keys),
+    ("stored", stored),
+    ("segment", segment),
+    ("manifest", manifest),
+    ("config", config),
+];
+
+fn with_intake<T>(take: impl FnOnce(Intake<'_>) -> T) -> T {
+    let limits = Limits::default();
+    take(Intake { limits: &limits, now_ms: 0, traceparent: None })
+}
+
+/// An event that was taken in comes back as it went in, whichever way it goes.
+fn goes_round(partition: u32, event: Event) {
+    assert_eq!(codec::decode(&codec::encode(event.clone())).unwrap(), event);
+    let record = Record { partition, offset: 7, event };
+    let mut written = Vec::new();
+    line::write(&mut written, &record);
+    let frame = Bytes::from(written);
+    let text = std::str::from_utf8(&frame).unwrap().strip_suffix('\n').unwrap();
+    assert!(!text.contains('\n'), "an event is one line");
+    assert_eq!(line::read(partition, &frame, text).unwrap(), record);
+    let mut shown = Vec::new();
+    encode::record(&mut shown, &record);
+    // Numbers may be greater than any type: it only has to be JSON.
+    let _: &serde_json::value::RawValue = serde_json::from_slice(&shown).unwrap();
+}
+
+fn json(data: &[u8]) {
+    if let Ok((partition, event)) = with_intake(|intake| intake.json_record(data)) {
+        goes_round(partition, event);
+    }
+}
+
+fn bulk(data: &[u8]) {
+    let events = with_intake(|intake| intake.json_bulk(data).or_else(|_| intake.protobuf_bulk(Bytes::copy_from_slice(data), Some(3))));
+    events.into_iter().flatten().for_each(|(partition, event)| goes_round(partition, event));
+}
+
+fn protobuf(data: &[u8]) {
+    if let Ok((partition, event)) = with_intake(|intake| intake.protobuf_event(Bytes::copy_from_slice(data), None)) {
+        goes_round(partition, event);
+    }
+}
+
+fn ndjson(data: &[u8]) {
+    for line in data.split(|byte| *byte == b'\n') {
+        json(line.strip_suffix(b"\r").unwrap_or(line));
+    }
+}
+
+fn query(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    drop(number("limit", text));
+    drop(time_filter(Some(text), Some(text)));
+    if let Ok(name) = table_name(text) {
+        assert_eq!(name.as_str(), text);
+    }
+}
+
+fn cursor(data: &[u8]) {
+    let table = TableName::parse("t").unwrap();
+    // Most bytes fail the checksum: give them the right one, too.
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(b"t"), data).to_le_bytes();
+    let texts = [String::from_utf8_lossy(data).into_owned(), base64(&[data, &checksum].concat())];
+    for query in texts.iter().filter_map(|text| cursor::decode(&table, text).ok()) {
+        let again = cursor::decode(&table, &cursor::encode(&query, &query.from)).unwrap();
+        assert_eq!((again.partition, again.filter, again.from), (query.partition, query.filter, query.from));
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn stored_keys(data: &[u8]) {
+    if let Some(key) = keys::decode_partition(data) {
+        assert_eq!(keys::partition(key), data);
+    }
+    if let Some((key, offset)) = keys::decode_event(data) {
+        assert_eq!(keys::event(key, offset), data);
+    }
+    if let Some((sequence, key, end)) = keys::decode_flushed_run(data) {
+        assert_eq!(keys::flushed_run(sequence, key, end), data);
+    }
+    if let Some((group, key)) = keys::decode_consumer(data) {
+        assert_eq!(keys::consumer(&group, key), data);
+    }
+    let _ = keys::decode_u64(data);
+    if let Some(end) = keys::after_prefix(data) {
+        assert!(end.as_slice() > data);
+    }
+}
+
+fn stored(data: &[u8]) {
+    drop(codec::decode(data));
+    // The same bytes behind a header that fits.
+    drop(codec::decode(&[&[1], crc32c::crc32c(data).to_le_bytes().as_slice(), data].concat()));
+    if let Some(first) = FirstWrite::decode(data) {
+        assert_eq!(FirstWrite::decode(&first.encode()), Some(first));
+    }
+    if let Ok(state) = PartitionState::decode(data) {
+        state.marks.check(&"a partition");
+    }
+    drop(Block::decode(data));
+}
+
+fn segment(data: &[u8]) {
+    let stored = Bytes::copy_from_slice(data);
+    let frame = Frame { first_offset: 0, position: 0, min_ms: 0, max_ms: 0, crc32c: crc32c::crc32c(data) };
+    let lines = data.iter().filter(|byte| **byte == b'\n').count() as u64;
+    for (zstd, events) in [(false, lines), (true, 1), (true, 2)] {
+        drop(segment::decode_frame("o", 0, zstd, &frame, OffsetRange::new(0, events), &stored));
+    }
+    let frame = Bytes::from(String::from_utf8_lossy(data).into_owned());
+    for text in std::str::from_utf8(&frame).unwrap().lines() {
+        if let Ok(record) = line::read(0, &frame, text) {
+            goes_round(0, record.event);
+        }
+    }
+}
+
+fn manifest(data: &[u8]) {
+    drop(manifest::decode(0, data));
+    // The same without the checksum, which most bytes fail.
+    let Ok(manifest) = serde_json::from_slice::<manifest::Manifest>(data) else { return };
+    let bytes = manifest::encode(&manifest);
+    if let Ok(again) = manifest::decode(manifest.number, &bytes) {
+        assert_eq!(manifest::encode(&again), bytes);
+    }
+    let mut state = ColdState::default();
+    if state.apply(&manifest, manifest.state.is_some()).is_ok() {
+        drop(state.check(&manifest.changes));
+    }
+}
+
+fn config(data: &[u8]) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(data).unwrap();
+    if let Ok(config) = Config::load(Some(file.path().to_owned()), BTreeMap::new(), Vec::new()) {
+        assert!(config.to_yaml().is_ok());
+    }
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    for setting in Config::settings() {
+        drop(Config::load(None, [(setting.env.to_owned(), text.to_owned())], Vec::new()));
+    }
+}

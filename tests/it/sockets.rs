@@ -1,0 +1,116 @@
+//! Bytes on sockets that no client library would send.
+
+use futures_util::{StreamExt, stream};
+use reqwest::StatusCode;
+use rustix::process::{Resource, getrlimit};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::support::{TestServer, server::PATIENCE};
+
+async fn connect(z: &TestServer) -> TcpStream {
+    let url = z.url("");
+    TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap()
+}
+
+/// Sends bytes, and reads until the server ends the connection.
+async fn exchange(z: &TestServer, bytes: &[u8]) -> String {
+    let mut socket = connect(z).await;
+    // It may be refused, and the connection closed, before all is sent.
+    let _ = socket.write_all(bytes).await;
+    let mut answer = Vec::new();
+    let _ = timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("the connection ends");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn post(headers: &str, body: &str) -> String {
+    format!("POST /tables/t HTTP/1.1\r\nhost: z\r\ncontent-type: application/json\r\n{headers}\r\n{body}")
+}
+
+/// The status lines of what came.
+fn statuses(answer: &str) -> Vec<&str> {
+    answer.split("HTTP/1.1 ").skip(1).map(|one| &one[..3]).collect()
+}
+
+#[tokio::test]
+async fn requests_may_come_in_any_pieces() {
+    let z = TestServer::start().await;
+    let body = "{\"payload\": 1}";
+    let request = post(&format!("content-length: {}\r\n", body.len()), body);
+    let mut socket = connect(&z).await;
+    socket.set_nodelay(true).unwrap();
+    for byte in request.as_bytes() {
+        socket.write_all(&[*byte]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let chunked = post("transfer-encoding: chunked\r\n", "7\r\n{\"paylo\r\n7\r\nad\": 2}\r\n0\r\n\r\n");
+    // Two in one piece behind the first, on the same connection.
+    socket.write_all(format!("{request}{chunked}").as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    while !answers.contains("\"offset\":2") {
+        let mut piece = [0; 1000];
+        let length = timeout(PATIENCE, socket.read(&mut piece)).await.expect("all are answered").unwrap();
+        assert_ne!(length, 0, "{answers}");
+        answers.push_str(std::str::from_utf8(&piece[..length]).unwrap());
+    }
+    assert_eq!(statuses(&answers), ["201", "201", "201"]);
+    let payloads: Vec<_> = z.read_all("t", "").await.iter().map(|record| record["payload"].clone()).collect();
+    assert_eq!(payloads, [1, 1, 2]);
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_refused_and_nothing_of_it_is_written() {
+    let z = TestServer::start().await;
+    let body = "{\"payload\": 1}";
+    let smuggled = "POST /tables/smuggled HTTP/1.1\r\nhost: z\r\ncontent-length: 14\r\n\r\n{\"payload\": 1}";
+    let refused = [
+        ("two lengths", post("content-length: 14\r\ncontent-length: 15\r\n", body)),
+        ("a length that is none", post("content-length: 1x\r\n", body)),
+        ("a negative length", post("content-length: -1\r\n", body)),
+        ("a length of more than any", post("content-length: 99999999999999999999999\r\n", body)),
+        ("no encoding at all", post("transfer-encoding: nonsense\r\n", body)),
+        ("a chunk's length that is none", post("transfer-encoding: chunked\r\n", "zz\r\n{}\r\n0\r\n\r\n")),
+        ("a chunk of more than any", post("transfer-encoding: chunked\r\n", "ffffffffffffffffff\r\n{}\r\n0\r\n\r\n")),
+        ("a header without a name", post(": x\r\ncontent-length: 14\r\n", body)),
+        ("a header with a space in its name", post("content length: 14\r\n", body)),
+        ("a zero byte", post("x: \0\r\ncontent-length: 14\r\n", body)),
+        ("no HTTP", "\x16\x03\x01\x02\x00\x01\x00\x01\u{fc}\x03\x03".to_owned()),
+        ("a method that is none", format!("P@ST\x01 /tables/t HTTP/1.1\r\nhost: z\r\n\r\n{body}")),
+        ("a version that is none", format!("POST /tables/t HTTP/9.9\r\nhost: z\r\ncontent-length: 14\r\n\r\n{body}")),
+        ("both length and chunks", post("content-length: 5\r\ntransfer-encoding: chunked\r\n", &format!("0\r\n\r\n{smuggled}"))),
+    ];
+    for (what, request) in refused {
+        let answer = exchange(&z, request.as_bytes()).await;
+        assert!(!answer.is_empty() && statuses(&answer).iter().all(|status| status.starts_with('4')), "{what}: {answer}");
+    }
+    // A body that ends before its length does.
+    let mut socket = connect(&z).await;
+    socket.write_all(post("content-length: 1000\r\n", body).as_bytes()).await.unwrap();
+    drop(socket);
+    assert_eq!(z.get("/tables").await.1, json!({"tables": []}), "nothing was written");
+    assert_eq!(z.post("/tables/t", &json!({"payload": 1})).await.0, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn ten_thousand_connections_are_served() {
+    // Both ends are on this machine, and it may allow fewer.
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).saturating_sub(1000);
+    let count = usize::try_from(allowed).unwrap_or(usize::MAX).min(10_000);
+    let z = TestServer::start_with(&[("limits.connections", "10100")]).await;
+    let held: Vec<TcpStream> = stream::iter(0..count).map(|_| connect(&z)).buffered(64).collect().await;
+    let ask = async |mut socket: TcpStream| {
+        socket.write_all(b"GET /livez HTTP/1.1\r\nhost: z\r\n\r\n").await.unwrap();
+        let mut head = [0; 12];
+        socket.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        socket
+    };
+    let held: Vec<TcpStream> = stream::iter(held).map(ask).buffered(64).collect().await;
+    assert_eq!(z.post("/tables/t", &json!({"payload": 1})).await.0, StatusCode::CREATED);
+    assert_eq!(z.read_all("t", "").await.len(), 1);
+    assert_eq!(held.len(), count);
+}
