@@ -1,14 +1,22 @@
-//! A hot tier that stores nothing, behind `/bench`: what writes cost without storage, for the benchmark to compare with. Only in
-//! builds with the feature `bench`.
+//! Hot tiers that keep nothing, for the benchmark to compare with: `/bench` answers at once, what writes cost without storage;
+//! `/bench/group` appends zeros to a plain file and syncs it, all that wait at once, what a group commit costs at the least. Only in builds
+//! with the feature `bench`.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    fs::File,
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use async_trait::async_trait;
 use axum::{Router, routing::post};
-use tokio::sync::watch;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task,
+};
 
 use super::{
     handlers::events,
@@ -22,22 +30,74 @@ use crate::contracts::{
     storage::{Append, Appended, FlushIntent, HotPage, HotRetention, HotStorage, ReadLimit, TableSettings, TableStatus, TimeFilter, Trim},
 };
 
+/// Appends that may wait for the file.
+const QUEUE_LEN: usize = 65_536;
+/// About what an event takes.
+const EVENT_BYTES: usize = 400;
+/// The file, in the working directory.
+const FILE: &str = "bench.group";
+
 /// The routes that write, over nothing.
 pub fn routes(state: &AppState) -> Router<AppState> {
-    let hot = Arc::new(Discard { next: AtomicU64::new(0), appends: watch::Sender::new(0) });
-    let discarding = Arc::new(App { hot, ..App::clone(state) });
-    let routes = Router::new().route("/tables/{table}", post(events::write)).route("/tables/{table}/bulk", post(events::write_bulk));
-    Router::new().nest("/bench", routes.with_state(discarding))
+    let writes = |group| {
+        let hot = Arc::new(Discard { next: AtomicU64::new(0), appends: watch::Sender::new(0), group });
+        let discarding = Arc::new(App { hot, ..App::clone(state) });
+        let routes = Router::new().route("/tables/{table}", post(events::write)).route("/tables/{table}/bulk", post(events::write_bulk));
+        routes.with_state(discarding)
+    };
+    let (group, waiting) = mpsc::channel(QUEUE_LEN);
+    task::spawn(async move {
+        if let Err(error) = commit_groups(waiting).await {
+            tracing::error!(%error, FILE, "no more groups");
+        }
+    });
+    Router::new().nest("/bench", writes(None)).nest("/bench/group", writes(Some(group)))
+}
+
+/// Events that wait, and where to say that they wait no more.
+type Waiting = (usize, oneshot::Sender<()>);
+
+async fn commit_groups(mut waiting: mpsc::Receiver<Waiting>) -> io::Result<()> {
+    let Some(mut first) = waiting.recv().await else { return Ok(()) };
+    let mut file = File::create(FILE)?;
+    std::fs::remove_file(FILE)?;
+    loop {
+        task::yield_now().await;
+        let mut group = vec![first];
+        while let Ok(more) = waiting.try_recv() {
+            group.push(more);
+        }
+        let events: usize = group.iter().map(|(events, _)| events).sum();
+        file = task::spawn_blocking(move || {
+            file.write_all(&vec![0; events * EVENT_BYTES])?;
+            file.sync_data().map(|()| file)
+        })
+        .await??;
+        for (_, done) in group {
+            let _ = done.send(()); // who waits no more does not mind
+        }
+        first = match waiting.recv().await {
+            Some(next) => next,
+            None => return Ok(()),
+        };
+    }
 }
 
 struct Discard {
     next: AtomicU64,
     appends: watch::Sender<u64>,
+    /// What is waited for, if anything is.
+    group: Option<mpsc::Sender<Waiting>>,
 }
 
 #[async_trait]
 impl HotStorage for Discard {
     async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError> {
+        if let Some(group) = &self.group {
+            let (done, synced) = oneshot::channel();
+            group.try_send((append.events.len(), done)).map_err(|_| StorageError::Closed)?;
+            synced.await.map_err(StorageError::outcome_unknown)?;
+        }
         let first = self.next.fetch_add(append.events.len() as u64, Relaxed);
         let answer = |(offset, (partition, _)): (Offset, _)| Appended { partition, offset, duplicate: false };
         Ok((first..).zip(append.events).map(answer).collect())

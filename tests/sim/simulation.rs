@@ -44,6 +44,8 @@ const PARTITIONS: u64 = 3;
 const WRITERS: usize = 6;
 /// Faults end after this; then everything must soon be in S3.
 const TURMOIL: Duration = Duration::from_secs(20);
+/// A process is ready after fewer starts than these, whatever the bucket does.
+const STARTS: usize = 100;
 /// How soon.
 const SOON: Duration = Duration::from_secs(60);
 
@@ -276,17 +278,20 @@ impl Fates {
 
     /// Starts a process on a volume until it runs; what ends it is that the bucket fails, or somebody else is faster.
     async fn open(&mut self) -> Store {
-        loop {
+        let mut refused = None;
+        for _ in 0..STARTS {
             let tuning = self.tuning();
             // It may be killed while it starts, too.
             let patience = Duration::from_millis(if self.rng.random_bool(0.1) { self.rng.random_range(1..400) } else { 1_000_000 });
             match timeout(patience, Store::open(&self.ground, &self.world.bucket, &self.world.clock, tuning)).await {
                 Ok(Ok(store)) => return store,
-                Ok(Err(StorageError::Refused(_) | StorageError::Fenced(_) | StorageError::Corrupt { .. })) | Err(_) => {}
+                Ok(Err(error @ (StorageError::Refused(_) | StorageError::Fenced(_)))) => refused = Some(error),
                 Ok(Err(error)) => panic!("{error}"),
+                Err(_) => {}
             }
             sleep(Duration::from_millis(100)).await;
         }
+        panic!("it was started {STARTS} times, and did not become ready: {refused:?}");
     }
 
     async fn turmoil(&mut self) -> Store {

@@ -107,7 +107,8 @@ async fn main() -> ExitCode {
     runner.run("takeovers", 20, takeovers::run).await;
     runner.run("jumps of the clock", 40, clocks::run).await;
     runner.run("damage to the volume", 500, damage::volume).await;
-    runner.run("damage to segments", 400, damage::segments).await;
+    runner.run("damage to segments", 200, |seed, budget| damage::segments("none", seed, budget)).await;
+    runner.run("damage to compressed segments", 200, |seed, budget| damage::segments("zstd", seed, budget)).await;
     runner.run("damage to manifests", 100, damage::manifests).await;
     runner.run("an outage of S3", 1, |seed, _| outage::run(seed, seconds)).await;
     if runner.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }

@@ -62,7 +62,26 @@ pub async fn run(options: &Options, report: &mut Report) {
             report.ratio(&name, "requests/s", Goal::AtLeast(goal), rounds.await);
         }
     }
+    group_commit(options, report).await;
     latency(options, report).await;
+}
+
+/// Against the least that a group commit costs: no RocksDB, zeros to a plain file.
+async fn group_commit(options: &Options, report: &mut Report) {
+    for connections in [64, 256] {
+        let name = format!("append JSON, a bare group commit, {connections} connections");
+        if !report.wants(&name) {
+            continue;
+        }
+        let zombi = Zombi::start(options, &[]);
+        let address = zombi.address;
+        let rounds = in_turn(
+            options.rounds(),
+            async |round| singles(options, address, "/tables/t", Form::Json, connections, round).await.rate(),
+            async |round| singles(options, address, "/bench/group/tables/t", Form::Json, connections, round).await.rate(),
+        );
+        report.ratio(&name, "requests/s", Goal::AtLeast(0.9), rounds.await);
+    }
 }
 
 /// JSON records one by one over 64 connections, at a rate if there is one.
