@@ -1,4 +1,4 @@
-//! Where work goes that takes long: to a thread that may block, so that the runtime's threads stay free for others.
+//! Where long work of the parts above the volume goes: to a thread that may block, or, in a simulation, nowhere.
 
 use tokio::{
     runtime::{Handle, RuntimeFlavor},

@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::contracts::{
     clock::TimestampMs,
-    error::StorageError,
+    error::{Overload, StorageError},
     name::{Partition, PartitionNumber, TableName},
     sequence::Offset,
     storage::{Append, Appended, FlushIntent, HotPage, HotRetention, HotStorage, ReadLimit, TableSettings, TableStatus, TimeFilter, Trim},
@@ -95,7 +96,9 @@ impl HotStorage for Discard {
     async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError> {
         if let Some(group) = &self.group {
             let (done, synced) = oneshot::channel();
-            group.try_send((append.events.len(), done)).map_err(|_| StorageError::Closed)?;
+            group
+                .try_send((append.events.len(), done))
+                .map_err(|_| StorageError::Overloaded { reason: Overload::QueueFull, retry_after: Duration::from_secs(1) })?;
             synced.await.map_err(StorageError::outcome_unknown)?;
         }
         let first = self.next.fetch_add(append.events.len() as u64, Relaxed);

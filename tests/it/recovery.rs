@@ -357,7 +357,7 @@ async fn a_log_that_is_damaged_in_its_middle_is_refused_and_not_cut_short() {
     };
     flip();
     let said = z.try_run().await.unwrap_err();
-    assert!(said.contains("is damaged, and a whole record follows at byte"), "{said}");
+    assert!(said.contains("is damaged: a whole record follows at byte"), "{said}");
     flip();
     z.run().await;
     assert_eq!(Sent::from_records(&z.read_all("t", "limit=1000").await), sent);

@@ -90,7 +90,8 @@ async fn what_is_no_request_is_refused_and_nothing_of_it_is_written() {
     // A body that ends before its length does.
     let mut socket = connect(&z).await;
     socket.write_all(post("content-length: 1000\r\n", body).as_bytes()).await.unwrap();
-    drop(socket);
+    socket.shutdown().await.unwrap();
+    timeout(PATIENCE, socket.read_to_end(&mut Vec::new())).await.expect("the connection ends").unwrap();
     assert_eq!(z.get("/tables").await.1, json!({"tables": []}), "nothing was written");
     assert_eq!(z.post("/tables/t", &json!({"payload": 1})).await.0, StatusCode::CREATED);
 }
@@ -100,7 +101,7 @@ async fn ten_thousand_connections_are_served() {
     // Both ends are on this machine, and it may allow fewer.
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).saturating_sub(1000);
     let count = usize::try_from(allowed).unwrap_or(usize::MAX).min(10_000);
-    let z = TestServer::start_with(&[("limits.connections", "10100")]).await;
+    let z = TestServer::start_with(&[("limits.connections", "10100"), ("limits.header_timeout_secs", "600")]).await;
     let held: Vec<TcpStream> = stream::iter(0..count).map(|_| connect(&z)).buffered(64).collect().await;
     let ask = async |mut socket: TcpStream| {
         socket.write_all(b"GET /livez HTTP/1.1\r\nhost: z\r\n\r\n").await.unwrap();

@@ -90,7 +90,9 @@ impl Ground {
     /// An empty volume for RocksDB, in memory if the machine has such a place: no test here is about the disk.
     pub fn rocksdb() -> Self {
         let place = std::path::Path::new("/dev/shm");
-        let directory = if place.is_dir() { tempfile::tempdir_in(place) } else { tempfile::tempdir() };
+        // RocksDB takes room for its files ahead.
+        let has_room = rustix::fs::statvfs(place).is_ok_and(|disk| disk.f_bavail * disk.f_frsize > 1 << 30);
+        let directory = if has_room { tempfile::tempdir_in(place) } else { tempfile::tempdir() };
         Self::RocksDb(directory.unwrap())
     }
 }

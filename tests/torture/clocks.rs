@@ -3,7 +3,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use serde_json::json;
 use tokio::time::sleep;
+use zombi::contracts::clock::{Clock, SystemClock};
 
 use crate::{
     BUSY, Budget,
@@ -16,6 +18,13 @@ use crate::{
 fn faketime() -> Option<PathBuf> {
     let directories = std::fs::read_dir("/usr/lib").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
     directories.map(|directory| directory.join("faketime/libfaketimeMT.so.1")).find(|library| library.exists())
+}
+
+/// Removes what the library leaves of a killed process.
+fn forget(pid: u32) {
+    for name in [format!("faketime_shm_{pid}"), format!("sem.faketime_sem_{pid}")] {
+        drop(std::fs::remove_file(PathBuf::from("/dev/shm").join(name)));
+    }
 }
 
 /// Turns the clock again and again, with a kill now and then, and compares in the end.
@@ -36,9 +45,16 @@ pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .to_vec();
+    turn("+365d");
+    z.run().await;
+    let (_, answer) = z.post("/tables/probe", &json!({"payload": 1})).await;
+    let record = z.read_all("probe", "").await.remove(0);
+    if record["timestamp_ms"].as_i64().unwrap() < SystemClock.now_ms() + 300 * 24 * 3600 * 1000 {
+        return Err(format!("its clock does not turn: {answer} {record}"));
+    }
+    turn("+0");
     let load = Load::new();
     load.start(Style::Mixed, seed, 8);
-    z.run().await;
     let (mut jumps, mut pauses) = (0, 0);
     while budget.allows(jumps) {
         load.point_at(Some(z.url("")));
@@ -53,11 +69,17 @@ pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {
         }
         if rng.random_bool(0.3) {
             load.point_at(None);
+            let pid = z.pid();
             z.crash().await;
+            forget(pid);
         }
     }
     load.point_at(Some(z.url("")));
+    let pid = z.pid();
     let counts = finish(&mut z, &load).await?;
+    forget(pid);
+    let pid = z.pid();
     z.kill().await;
+    forget(pid);
     Ok(format!("{jumps} jumps of the clock and {pauses} pauses: {counts}"))
 }

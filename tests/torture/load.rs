@@ -35,8 +35,10 @@ pub struct Load {
     bulks: AtomicU64,
     /// Odd while the disk is being lost. An answer counts only if this was even all the time from its request on.
     losses: AtomicU64,
-    /// Set once a server has said that it does not know what has become of a write: then it may ack nothing more.
-    has_failed: AtomicBool,
+    /// The server that has said that it does not know what has become of a write: it may ack nothing more.
+    failed: Mutex<Option<String>>,
+    /// Whether there are readers.
+    pub reads: AtomicBool,
     stopping: watch::Sender<bool>,
     clients: Mutex<JoinSet<()>>,
 }
@@ -62,7 +64,8 @@ impl Load {
             ids: AtomicU64::new(0),
             bulks: AtomicU64::new(0),
             losses: AtomicU64::new(0),
-            has_failed: AtomicBool::new(false),
+            failed: Mutex::new(None),
+            reads: AtomicBool::new(false),
             stopping: watch::Sender::new(false),
             clients: Mutex::default(),
         })
@@ -77,6 +80,7 @@ impl Load {
         if style == Style::Cold {
             return; // what was seen or committed may go with a volume
         }
+        self.reads.store(true, SeqCst);
         for partition in 0..PARTITIONS {
             clients.spawn(Arc::clone(self).follow(partition));
             clients.spawn(Arc::clone(self).commit(partition));
@@ -85,7 +89,6 @@ impl Load {
 
     /// Tells the clients where the server is.
     pub fn point_at(&self, url: Option<String>) {
-        self.has_failed.store(false, SeqCst);
         self.server.send_replace(url);
     }
 
@@ -165,7 +168,7 @@ impl Load {
         let id = self.next_id();
         self.history.lock().begins(id, partition, None);
         let answer = self.write_to(url, &record(id, partition, false)).await;
-        self.settle(&[id], answer).await;
+        self.settle(&[id], answer, true).await;
     }
 
     /// The same write with the same key until somebody says what has become of it.
@@ -174,7 +177,7 @@ impl Load {
         while let Some(url) = self.server().await {
             self.history.lock().begins(id, partition, None);
             let answer = self.write_to(&format!("{url}{path}"), &record(id, partition, true)).await;
-            if self.settle(&[id], answer).await {
+            if self.settle(&[id], answer, false).await {
                 return;
             }
         }
@@ -187,22 +190,23 @@ impl Load {
         }
         let records: Vec<_> = ids.iter().zip(partitions).map(|(id, partition)| record(*id, *partition, false)).collect();
         let answer = self.write_to(&format!("{url}/tables/{TABLE}/bulk"), &json!({"records": records})).await;
-        self.settle(&ids, answer).await;
+        self.settle(&ids, answer, true).await;
     }
 
     /// Writes; a server that has once not known what has become of a write must not ack another.
     async fn write_to(&self, url: &str, body: &Value) -> Answer {
-        let has_failed = self.has_failed.load(SeqCst);
+        let server = url.split("/tables").next().map(str::to_owned);
+        let has_failed = *self.failed.lock() == server;
         let (status, body) = self.post(url, body).await?;
         assert!(!has_failed || status >= 500, "acked after a write of unknown outcome: {body}");
         if status == 503 && body["outcome"] == "unknown" && body["code"] != "cold_unavailable" {
-            self.has_failed.store(true, SeqCst);
+            *self.failed.lock() = server;
         }
         Some((status, body))
     }
 
-    /// Notes an answer; whether it says what has become of the write.
-    async fn settle(&self, ids: &[Id], answer: Answer) -> bool {
+    /// Notes an answer, to a write that `is_last` or will be tried again; whether it says what has become of it.
+    async fn settle(&self, ids: &[Id], answer: Answer, is_last: bool) -> bool {
         let Some((status, body)) = answer else {
             sleep(Duration::from_millis(20)).await; // the server is away
             return false;
@@ -216,14 +220,12 @@ impl Load {
             return true;
         }
         let outcome = body["outcome"].as_str().unwrap_or_else(|| panic!("a refused write says no outcome: {status} {body}"));
-        if status == 503 {
-            // A write that was turned away is tried again with its key, and counts as unknown until then.
-            sleep(Duration::from_millis(20)).await;
-            return false;
-        }
-        let is_refused = outcome == "not_written";
+        let is_refused = outcome == "not_written" && is_last;
         if is_refused {
             ids.iter().for_each(|id| self.history.lock().refused(*id));
+        }
+        if status == 503 {
+            sleep(Duration::from_millis(20)).await;
         }
         is_refused
     }

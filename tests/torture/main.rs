@@ -17,11 +17,13 @@ mod syncs;
 mod takeovers;
 
 use std::{
+    panic::AssertUnwindSafe,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use clap::Parser;
+use futures_util::FutureExt;
 
 /// What to break, how often or for how long.
 #[derive(Debug, Parser)]
@@ -68,6 +70,7 @@ struct Runner {
     options: Options,
     seed: u64,
     failed: bool,
+    count: usize,
 }
 
 impl Runner {
@@ -83,7 +86,9 @@ impl Runner {
         }
         let began = Instant::now();
         let budget = Budget { rounds, until: self.options.seconds.map(|seconds| began + Duration::from_secs(seconds)) };
-        let outcome = Box::pin(scenario(self.seed, budget)).await;
+        self.count += 1;
+        let outcome = AssertUnwindSafe(Box::pin(scenario(self.seed, budget))).catch_unwind().await;
+        let outcome = outcome.unwrap_or_else(|_| Err("it panicked".to_owned()));
         let took = began.elapsed().as_secs();
         self.failed |= outcome.is_err();
         match outcome {
@@ -98,7 +103,7 @@ async fn main() -> ExitCode {
     let options = Options::parse();
     let (seed, seconds) = (options.seed.unwrap_or_else(rand::random), options.seconds);
     println!("seed {seed}");
-    let mut runner = Runner { options, seed, failed: false };
+    let mut runner = Runner { options, seed, failed: false, count: 0 };
     runner.run("kills", 100, kills::run).await;
     runner.run("power cuts on ext4", 40, |seed, budget| power::run_on("ext4", seed, budget)).await;
     runner.run("power cuts on xfs", 20, |seed, budget| power::run_on("xfs", seed, budget)).await;
@@ -111,5 +116,8 @@ async fn main() -> ExitCode {
     runner.run("damage to compressed segments", 200, |seed, budget| damage::segments("zstd", seed, budget)).await;
     runner.run("damage to manifests", 100, damage::manifests).await;
     runner.run("an outage of S3", 1, |seed, _| outage::run(seed, seconds)).await;
-    if runner.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if runner.count == 0 {
+        println!("there is no such scenario");
+    }
+    if runner.failed || runner.count == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

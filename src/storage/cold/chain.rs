@@ -237,23 +237,25 @@ pub async fn load(objects: &Objects) -> Result<Found, StorageError> {
     Ok(Found { state, last: Some(last), numbers })
 }
 
-/// Reads what another writer has added meanwhile: one link, where it is known what comes next, so that a writer at work can be
-/// overtaken between two of its links.
+/// Reads what another writer has added meanwhile, link by link, so that a writer at work can be overtaken between two of them.
 ///
 /// # Errors
 /// Those of reading the chain.
 pub async fn follow(objects: &Objects, mut found: Found) -> Result<Found, StorageError> {
-    let Some(last) = &found.last else { return load(objects).await };
-    let key = manifest::key(last.number + 1);
-    let Some(bytes) = objects.get(&key).await? else { return load(objects).await };
-    let link = manifest::decode(last.number + 1, &bytes)?;
-    if link.opens {
-        return load(objects).await; // by a third writer, or by us and too late
+    let known = found.numbers.len();
+    while let Some(last) = &found.last {
+        let number = last.number + 1;
+        let Some(bytes) = objects.get(&manifest::key(number)).await? else { break };
+        let link = manifest::decode(number, &bytes)?;
+        if link.opens {
+            return load(objects).await; // by a third writer, or by us and too late
+        }
+        found.state.apply(&link, false)?;
+        found.numbers.push(number);
+        found.last = Some(link);
     }
-    found.state.apply(&link, false)?;
-    found.numbers.push(link.number);
-    found.last = Some(link);
-    Ok(found)
+    // Somebody was there first, and nobody is now.
+    if found.numbers.len() == known { load(objects).await } else { Ok(found) }
 }
 
 /// Reads one link.

@@ -8,16 +8,14 @@ use uuid::Uuid;
 use super::{keys::meta, request::Request};
 use crate::contracts::error::StorageError;
 
-/// Openings that are remembered. More than that many in a row would have to fail without an answer to be forgotten.
+/// Openings that are remembered, tried ones too. One that is forgotten makes the volume an older copy of itself, which catches up.
 const REMEMBERED: usize = 16;
 
 /// What the volume remembers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The marks of its last openings, the newest last.
-    nonces: Vec<Uuid>,
-    /// No link of its own has a greater number.
-    number: u64,
+    /// The marks of its last openings, the newest last, and the greatest number that it may have written with each.
+    openings: Vec<(Uuid, u64)>,
     /// Whether a recovery from S3 has begun and not ended.
     catching_up: bool,
 }
@@ -25,12 +23,12 @@ pub struct Record {
 impl Record {
     /// Whether this volume has written the link, or has seen to it before it wrote.
     pub fn knows(&self, nonce: Uuid, number: u64) -> bool {
-        self.nonces.contains(&nonce) && number <= self.number
+        self.openings.iter().any(|&(known, last)| known == nonce && number <= last)
     }
 
     /// Whether the volume was never used with a bucket.
     pub fn is_empty(&self) -> bool {
-        self.nonces.is_empty()
+        self.openings.is_empty()
     }
 
     /// Whether a recovery from S3 has begun and not ended.
@@ -76,12 +74,12 @@ impl Journal {
             return Ok(());
         }
         let mut next = record.clone();
-        if !next.nonces.contains(&nonce) {
-            next.nonces.push(nonce);
-            let old = next.nonces.len().saturating_sub(REMEMBERED);
-            next.nonces.drain(..old);
+        match next.openings.iter_mut().find(|(known, _)| *known == nonce) {
+            Some((_, last)) => *last = number,
+            None => next.openings.push((nonce, number)),
         }
-        next.number = next.number.max(number);
+        let old = next.openings.len().saturating_sub(REMEMBERED);
+        next.openings.drain(..old);
         self.write(&next, None).await?;
         *record = next;
         Ok(())
@@ -130,10 +128,11 @@ mod tests {
 
     #[test]
     fn later_links_and_other_writers_are_not_known() {
-        let (ours, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let record = Record { nonces: vec![ours], number: 7, catching_up: false };
+        let (ours, other, ours_too) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
+        let record = Record { openings: vec![(ours, 7), (ours_too, 9)], catching_up: false };
         assert!(record.knows(ours, 7) && record.knows(ours, 3));
-        assert!(!record.knows(ours, 8), "a link after a copy was made");
+        assert!(!record.knows(ours, 8), "a link after a copy was made, though the copy has tried the number itself");
+        assert!(record.knows(ours_too, 8));
         assert!(!record.knows(other, 3));
         assert!(Record::default().is_empty());
     }

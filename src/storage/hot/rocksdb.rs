@@ -1,4 +1,4 @@
-//! Opens RocksDB and reads from it. Writes nothing after opening: see `writer`.
+//! Opens RocksDB, reads from it, and writes what `writer` hands it.
 
 use std::sync::Arc;
 
@@ -28,6 +28,8 @@ use crate::{
     metrics,
 };
 
+/// RocksDB's file without which it takes a directory for an empty one.
+const CURRENT: &str = "CURRENT";
 /// How many events one call looks at when a filter wants few of them.
 const MAX_SCAN: u64 = 100_000;
 
@@ -51,13 +53,17 @@ impl Db {
     /// `Unavailable` if RocksDB cannot open it, `Corrupt` if what is there does not fit.
     pub fn open(options: &OpenOptions, clock: Arc<dyn Clock>) -> Result<(Arc<Self>, Arc<Catalog>), StorageError> {
         let noted = Synced::read(&options.path)?;
-        if options.is_synced && !cfg!(bug_log_not_checked) {
-            wal::check(&options.path)?;
+        if !cfg!(bug_log_not_checked) {
+            wal::check(&options.path, options.is_synced)?;
         }
         let cache = Cache::new_lru_cache(options.cache_bytes);
         let descriptors = cf::ALL.map(|name| ColumnFamilyDescriptor::new(name, options::family(name, options, &cache, &clock)));
         let mut database = options::database(options);
         database.create_if_missing(noted.is_none());
+        if noted.is_some() && !options.path.join(CURRENT).exists() {
+            let why = "the file is gone, and with it what RocksDB knows of the volume";
+            return Err(StorageError::corrupt(options.path.join(CURRENT).display(), why));
+        }
         let db = DB::open_cf_descriptors(&database, &options.path, descriptors).map_err(unavailable)?;
         let last_group = last_group(&db)?;
         synced::check(&options.path, noted.filter(|_| !cfg!(bug_end_of_log_not_checked)).unwrap_or(0), last_group)?;
@@ -348,15 +354,11 @@ pub(super) fn unavailable(error: ::rocksdb::Error) -> StorageError {
 }
 
 fn last_group(db: &DB) -> Result<u64, StorageError> {
-    let Some(family) = db.cf_handle(cf::META) else { return Ok(0) };
-    match db.get_cf(family, meta::GROUP).map_err(unavailable)? {
-        None => Ok(0),
-        Some(bytes) => {
-            let number =
-                bytes.as_slice().try_into().map_err(|_| StorageError::corrupt("the last group in RocksDB", format!("{bytes:?}")))?;
-            Ok(u64::from_be_bytes(number))
-        }
-    }
+    let Some(family) = db.cf_handle(cf::META) else {
+        unreachable!("column family {} is opened with the database", cf::META);
+    };
+    let Some(bytes) = db.get_cf(family, meta::GROUP).map_err(unavailable)? else { return Ok(0) };
+    keys::decode_u64(&bytes).ok_or_else(|| StorageError::corrupt("the last group in RocksDB", format!("{bytes:?}")))
 }
 
 /// Reads the volume's identity, or gives it one if it is new.

@@ -8,7 +8,7 @@
 //! The file holds the number and its CRC32C, little endian.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, ErrorKind::NotFound, Read},
     os::unix::fs::FileExt,
     path::Path,
@@ -18,7 +18,12 @@ use crate::contracts::error::{StorageError, Tier};
 
 /// Its name in the data directory; RocksDB does not mind files that it does not know.
 const NAME: &str = "SYNCED";
+/// What it is called until it is whole.
+const NEW_NAME: &str = "SYNCED.new";
 const LENGTH: usize = 12;
+/// What an operator can do.
+const REMEDY: &str = "With a bucket, start with an empty volume: it recovers from S3 and declares what is lost. Without one, or to go on with \
+                      what is left all the same, delete the file SYNCED: offsets of lost events will be given again";
 
 /// The note.
 #[derive(Debug)]
@@ -37,7 +42,7 @@ impl Synced {
             Err(error) => return Err(StorageError::unavailable(Tier::Hot, error)),
             Ok(_) => {}
         }
-        let group = decode(&bytes).ok_or_else(|| StorageError::corrupt(path.display(), "it is not what was written"))?;
+        let group = decode(&bytes).ok_or_else(|| StorageError::corrupt(path.display(), format!("it is not what was written. {REMEDY}")))?;
         Ok(Some(group))
     }
 
@@ -47,11 +52,19 @@ impl Synced {
     /// `Unavailable` if it cannot be written.
     pub fn open(database: &Path, group: u64) -> Result<Self, StorageError> {
         let open = || -> io::Result<File> {
-            let file = OpenOptions::new().create(true).truncate(false).write(true).open(database.join(NAME))?;
+            let (path, new) = (database.join(NAME), database.join(NEW_NAME));
+            if !path.try_exists()? {
+                // Whole or not at all, whatever a full disk or a power cut does.
+                let file = File::create(&new)?;
+                file.write_all_at(&encode(group), 0)?;
+                file.sync_all()?;
+                fs::rename(&new, &path)?;
+                File::open(database)?.sync_all()?;
+            }
             // From here on its block is there, and is only written over.
+            let file = OpenOptions::new().write(true).open(path)?;
             file.write_all_at(&encode(group), 0)?;
             file.sync_all()?;
-            File::open(database)?.sync_all()?;
             Ok(file)
         };
         open().map(Self).map_err(|error| StorageError::unavailable(Tier::Hot, error))
@@ -74,9 +87,7 @@ pub fn check(database: &Path, noted: u64, found: u64) -> Result<(), StorageError
     if found >= noted {
         return Ok(());
     }
-    let why = format!(
-        "its log ends at group {found}, and {noted} was synced: the end of the log is gone. To go on without it, delete the file {NAME}"
-    );
+    let why = format!("its log ends at group {found}, and {noted} was synced: acked events at the end of the log are gone. {REMEDY}");
     Err(StorageError::corrupt(database.display(), why))
 }
 

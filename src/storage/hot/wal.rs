@@ -1,10 +1,11 @@
-//! Looks for damage in RocksDB's write-ahead log before RocksDB replays it.
+//! Looks for damage in RocksDB's write-ahead log, and in its MANIFEST, which has the same format, before RocksDB reads them.
 //!
 //! Replay ends at the first record that is not whole: after a power cut that is the last one, which nobody was answered. Damage
 //! in the middle looks the same to it, and everything behind would silently be gone. But a group is only written after the one before
 //! has been synced: if a whole record begins behind one that is not, then that one was whole too, once.
 //!
-//! Damage to the very last group, and a log that was cut off, look like a power cut in here: see `synced`.
+//! Damage to the very last group, and a log that was cut off, look like a power cut in here: see `synced`. But for one: where a piece
+//! has a type that is only used in recycled logs, which we do not have, RocksDB's reader goes round for ever.
 //!
 //! The format: blocks of 32 KiB; records of `CRC32C of type and data, masked (4) | length (2) | type (1) | data`, little endian, in pieces
 //! that fit into blocks; what is left of a block and is shorter than a header is zero.
@@ -23,20 +24,28 @@ const HEADER: usize = 7;
 /// The types of pieces with which a record of writes begins.
 const FULL: u8 = 1;
 const FIRST: u8 = 2;
+/// The last of the types of pieces that no power cut leaves behind half written.
+const LAST: u8 = 4;
 
-/// Checks all logs of a database that is not open.
+/// Checks the manifest of a database that is not open, and its logs if each group in them was synced before the next one was written.
 ///
 /// # Errors
 /// `Corrupt` if one is damaged in its middle, `Unavailable` if one cannot be read.
-pub fn check(database: &Path) -> Result<(), StorageError> {
-    for path in logs(database).map_err(|error| StorageError::unavailable(Tier::Hot, error))? {
+pub fn check(database: &Path, is_synced: bool) -> Result<(), StorageError> {
+    let logs = if is_synced { logs(database) } else { Ok(Vec::new()) };
+    for path in logs.map_err(|error| StorageError::unavailable(Tier::Hot, error))?.into_iter().chain(manifest(database)) {
         let damage = File::open(&path).and_then(find_damage).map_err(|error| StorageError::unavailable(Tier::Hot, error))?;
-        if let Some((damaged, whole)) = damage {
-            let why = format!("what stands at byte {damaged} is damaged, and a whole record follows at byte {whole}");
-            return Err(StorageError::corrupt(path.display(), why));
+        if let Some(Damage { at, why }) = damage {
+            return Err(StorageError::corrupt(path.display(), format!("what stands at byte {at} is damaged: {why}")));
         }
     }
     Ok(())
+}
+
+/// The manifest in force; none if there is no database, or it cannot be told: then RocksDB says so.
+fn manifest(database: &Path) -> Option<PathBuf> {
+    let name = std::fs::read_to_string(database.join("CURRENT")).ok()?;
+    Some(database.join(name.trim_end())).filter(|path| path.is_file())
 }
 
 fn logs(database: &Path) -> io::Result<Vec<PathBuf>> {
@@ -56,8 +65,15 @@ fn logs(database: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(logs)
 }
 
-/// The first byte that belongs to no whole record, and the first whole record that begins behind it.
-fn find_damage(mut log: impl Read) -> io::Result<Option<(u64, u64)>> {
+/// Something that no power cut leaves.
+#[derive(Debug, PartialEq, Eq)]
+struct Damage {
+    at: u64,
+    why: String,
+}
+
+/// The first byte that belongs to no whole record, if that is damage.
+fn find_damage(mut log: impl Read) -> io::Result<Option<Damage>> {
     let mut block = Vec::with_capacity(BLOCK);
     let (mut start, mut damaged) = (0, None);
     loop {
@@ -66,11 +82,18 @@ fn find_damage(mut log: impl Read) -> io::Result<Option<(u64, u64)>> {
         let mut at = 0;
         while block.len() - at >= HEADER {
             match (piece(&block[at..]), damaged) {
-                (Some((FULL | FIRST, _)), Some(damaged)) => return Ok(Some((damaged, start + at as u64))),
+                (Some((FULL | FIRST, _)), Some(damaged)) => {
+                    let why = format!("a whole record follows at byte {}", start + at as u64);
+                    return Ok(Some(Damage { at: damaged, why }));
+                }
                 (Some((_, length)), _) => at += length,
                 // Its length may be what is damaged: the next one may begin anywhere.
-                (None, _) => {
-                    damaged.get_or_insert(start + at as u64);
+                (None, known) => {
+                    let kind = block[at + HEADER - 1];
+                    if known.is_none() && kind > LAST {
+                        return Ok(Some(Damage { at: start + at as u64, why: format!("its type is {kind}") }));
+                    }
+                    damaged = known.or(Some(start + at as u64));
                     at += 1;
                 }
             }
@@ -137,7 +160,7 @@ mod tests {
         let count = 20;
         let (log, ends) = killed(directory.path(), count);
         let whole = std::fs::read(&log).unwrap();
-        check(directory.path()).unwrap();
+        check(directory.path(), true).unwrap();
         let mut rng = StdRng::seed_from_u64(1);
         let last = ends[ends.len() - 2];
         for _ in 0..2000 {
@@ -159,6 +182,17 @@ mod tests {
     }
 
     #[test]
+    fn a_type_of_recycled_logs_is_damage_even_at_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let (log, ends) = killed(directory.path(), 3);
+        let mut bytes = std::fs::read(&log).unwrap();
+        assert_eq!(bytes[ends[1] as usize + HEADER - 1], FULL);
+        bytes[ends[1] as usize + HEADER - 1] ^= 4;
+        let damage = find_damage(bytes.as_slice()).unwrap();
+        assert_eq!(damage, Some(Damage { at: ends[1], why: "its type is 5".to_owned() }));
+    }
+
+    #[test]
     fn a_log_that_ends_early_is_what_a_power_cut_leaves() {
         let directory = tempfile::tempdir().unwrap();
         let (log, ends) = killed(directory.path(), 20);
@@ -171,7 +205,7 @@ mod tests {
             assert_eq!(find_damage(zeroed.as_slice()).unwrap(), None, "zeroed from {cut}");
         }
         std::fs::write(&log, &whole[..ends[10] as usize + 3]).unwrap();
-        check(directory.path()).unwrap();
+        check(directory.path(), true).unwrap();
         assert_eq!(open(directory.path()).iterator(IteratorMode::Start).count(), 11);
     }
 
@@ -182,7 +216,7 @@ mod tests {
         let mut bytes = std::fs::read(&log).unwrap();
         bytes[ends[10] as usize + 20] ^= 1;
         std::fs::write(&log, bytes).unwrap();
-        assert!(matches!(check(directory.path()), Err(StorageError::Corrupt { .. })));
+        assert!(matches!(check(directory.path(), true), Err(StorageError::Corrupt { .. })));
         assert_eq!(open(directory.path()).iterator(IteratorMode::Start).count(), 11);
     }
 }

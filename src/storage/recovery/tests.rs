@@ -30,8 +30,8 @@ fn record(json: &str) -> Record {
 #[test]
 fn the_last_manifest_tells_how_the_volume_stands() {
     let nothing = Record::default();
-    let known = record(r#"{"nonces": ["00000000-0000-0000-0000-000000000007"], "number": 9, "catching_up": false}"#);
-    let catching_up = record(r#"{"nonces": ["00000000-0000-0000-0000-000000000007"], "number": 9, "catching_up": true}"#);
+    let known = record(r#"{"openings": [["00000000-0000-0000-0000-000000000007", 9]], "catching_up": false}"#);
+    let catching_up = record(r#"{"openings": [["00000000-0000-0000-0000-000000000007", 9]], "catching_up": true}"#);
     let other = Uuid::from_u128(2);
     let of = |record: &Record, is_empty, last: Manifest| relation(OURS, record, is_empty, &last).ok();
     assert_eq!(of(&known, false, last(OURS, 7, 9)), Some(Relation::InStep));

@@ -97,6 +97,13 @@ pub struct Counts {
     pub seen: usize,
 }
 
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { acked, refused, unknown, unknown_and_there, seen } = self;
+        write!(f, "{acked} events acked, {refused} refused, {unknown} unknown ({unknown_and_there} of them there), {seen} seen by readers")
+    }
+}
+
 /// A history.
 #[derive(Debug, Default)]
 pub struct History {
@@ -210,13 +217,13 @@ impl History {
 
     /// Compares the history with all that is there at the end; what is wrong, at most once each.
     pub fn check(mut self, end: &BTreeMap<Partition, Vec<(Offset, Id)>>) -> (Counts, Vec<Problem>) {
-        let mut there = HashSet::new();
+        let (seen, mut there) = (self.reads, HashSet::new());
         for (&partition, records) in end {
             let acked = self.acked_end(partition);
             self.read(partition, 0, records, Some(acked));
             there.extend(records.iter().map(|(_, id)| *id));
         }
-        let mut counts = Counts { seen: self.reads, ..Counts::default() };
+        let mut counts = Counts { seen, ..Counts::default() };
         let mut bulks: HashMap<u64, (usize, usize)> = HashMap::new();
         for (&id, write) in &self.writes {
             let is_there = there.contains(&id);
