@@ -69,7 +69,7 @@ impl Budget {
 struct Runner {
     options: Options,
     seed: u64,
-    failed: bool,
+    failures: Vec<String>,
     count: usize,
 }
 
@@ -88,14 +88,23 @@ impl Runner {
         let budget = Budget { rounds, until: self.options.seconds.map(|seconds| began + Duration::from_secs(seconds)) };
         self.count += 1;
         let outcome = AssertUnwindSafe(Box::pin(scenario(self.seed, budget))).catch_unwind().await;
-        let outcome = outcome.unwrap_or_else(|_| Err("it panicked".to_owned()));
+        let outcome = outcome.unwrap_or_else(|panic| Err(format!("it panicked: {}", message(panic.as_ref()))));
         let took = began.elapsed().as_secs();
-        self.failed |= outcome.is_err();
         match outcome {
             Ok(text) => println!("{name}, {took} s: {text}"),
-            Err(text) => println!("{name}, {took} s: FAILED: {text}"),
+            Err(text) => {
+                let failure = format!("{name}, {took} s: FAILED: {text}");
+                println!("{failure}");
+                self.failures.push(failure);
+            }
         }
     }
+}
+
+/// What a panic said.
+fn message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("something that is no text")
 }
 
 #[tokio::main]
@@ -103,7 +112,7 @@ async fn main() -> ExitCode {
     let options = Options::parse();
     let (seed, seconds) = (options.seed.unwrap_or_else(rand::random), options.seconds);
     println!("seed {seed}");
-    let mut runner = Runner { options, seed, failed: false, count: 0 };
+    let mut runner = Runner { options, seed, failures: Vec::new(), count: 0 };
     runner.run("kills", 100, kills::run).await;
     runner.run("power cuts on ext4", 40, |seed, budget| power::run_on("ext4", seed, budget)).await;
     runner.run("power cuts on xfs", 20, |seed, budget| power::run_on("xfs", seed, budget)).await;
@@ -119,5 +128,8 @@ async fn main() -> ExitCode {
     if runner.count == 0 {
         println!("there is no such scenario");
     }
-    if runner.failed || runner.count == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if !runner.failures.is_empty() {
+        println!("seed {seed}; once more what failed, for whoever sees only the end of this:\n{}", runner.failures.join("\n"));
+    }
+    if runner.failures.is_empty() && runner.count > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
