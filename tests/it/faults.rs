@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::{process::Command, time::sleep};
+use tokio::time::sleep;
 
 use crate::support::{
     Sent, TestServer,
@@ -288,7 +288,7 @@ async fn a_writer_that_slept_through_a_takeover_acks_nothing_more_once_it_knows(
     let mut sent = Sent::default();
     sent.append(&first, "t", 1, 10).await;
     first.flush_and_evict().await;
-    signal(&first, "-STOP").await;
+    first.signal("STOP").await;
     let mut second = first.beside();
     second.run().await;
     // So many manifests that those around the takeover are gone.
@@ -298,7 +298,7 @@ async fn a_writer_that_slept_through_a_takeover_acks_nothing_more_once_it_knows(
     }
     eventually("old manifests are deleted", || async { second.objects("manifests/").len() < 260 }).await;
     let state = second.read_all("t", "limit=1000").await;
-    signal(&first, "-CONT").await;
+    first.signal("CONT").await;
     // It may end before it answers.
     let request = first.request(Method::POST, "/tables/t?durability=cold").json(&json!({"payload": "first"}));
     assert!(!request.send().await.is_ok_and(|answer| answer.status() == StatusCode::CREATED));
@@ -306,10 +306,6 @@ async fn a_writer_that_slept_through_a_takeover_acks_nothing_more_once_it_knows(
     assert_eq!(second.read_all("t", "limit=1000").await, state);
     second.flush_and_evict().await;
     second.audit().await;
-}
-
-async fn signal(z: &TestServer, signal: &str) {
-    assert!(Command::new("kill").arg(signal).arg(z.pid().to_string()).status().await.unwrap().success());
 }
 
 #[tokio::test]

@@ -5,20 +5,12 @@ use std::{io::Write, time::Duration};
 use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{
     TestServer,
     server::{answer, eventually},
 };
-
-async fn connect(z: &TestServer) -> TcpStream {
-    let url = z.url("");
-    TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap()
-}
 
 fn zstd_of(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 3).unwrap()
@@ -85,7 +77,7 @@ async fn memory_for_bodies_is_taken_before_they_are_received() {
     let mut hogs = Vec::new();
     let problem = loop {
         // One that comes while a small write is under way is turned away itself, so there may have to be more than two.
-        let mut hog = connect(&z).await;
+        let mut hog = z.connect().await;
         hog.write_all(head.as_bytes()).await.unwrap();
         hogs.push(hog);
         assert!(hogs.len() < 1000);
@@ -105,7 +97,7 @@ async fn idle_slow_header_sockets_do_not_disturb_others_and_are_closed() {
     let sockets = join_all((0..1000).map(|n| {
         let z = &z;
         async move {
-            let mut socket = connect(z).await;
+            let mut socket = z.connect().await;
             let sent: &[u8] = if n % 2 == 0 { b"" } else { b"POST /tables/t HTTP/1.1\r\nhost: z\r\nx-slow: " };
             socket.write_all(sent).await.unwrap();
             socket
@@ -123,7 +115,7 @@ async fn idle_slow_header_sockets_do_not_disturb_others_and_are_closed() {
 #[tokio::test]
 async fn a_body_that_does_not_come_is_given_up() {
     let z = TestServer::start_with(&[("limits.body_idle_secs", "1")]).await;
-    let mut socket = connect(&z).await;
+    let mut socket = z.connect().await;
     let head = "POST /tables/t HTTP/1.1\r\nhost: z\r\ncontent-type: application/json\r\ncontent-length: 20\r\nconnection: close\r\n\r\n{";
     socket.write_all(head.as_bytes()).await.unwrap();
     let mut text = String::new();
@@ -137,7 +129,7 @@ async fn a_client_that_takes_nothing_of_its_answer_is_given_up() {
     for _ in 0..40 {
         z.post("/tables/t", &json!({"payload": "x".repeat(1_000_000)})).await;
     }
-    let mut socket = connect(&z).await;
+    let mut socket = z.connect().await;
     socket.write_all(b"GET /tables/t HTTP/1.1\r\nhost: z\r\naccept: application/x-ndjson\r\n\r\n").await.unwrap();
     // Two connections: this one, and the one that asks.
     eventually("taken up", || async { z.metric("zombi_http_connections").await >= 2.0 }).await;
@@ -182,14 +174,14 @@ async fn connections_over_the_limit_wait_until_one_ends() {
     let request = b"GET /livez HTTP/1.1\r\nhost: z\r\n\r\n";
     let mut open = Vec::new();
     for _ in 0..2 {
-        let mut socket = connect(&z).await;
+        let mut socket = z.connect().await;
         socket.write_all(request).await.unwrap();
         let mut first = [0; 12];
         socket.read_exact(&mut first).await.unwrap();
         assert_eq!(&first, b"HTTP/1.1 200");
         open.push(socket);
     }
-    let mut waiting = connect(&z).await;
+    let mut waiting = z.connect().await;
     waiting.write_all(request).await.unwrap();
     let mut first = [0; 12];
     let early = tokio::time::timeout(Duration::from_millis(300), waiting.read_exact(&mut first)).await;
@@ -212,7 +204,7 @@ async fn a_head_over_the_limit_is_a_problem() {
         );
     }
     // What is far over it is refused before it is a request; the connection ends.
-    let mut socket = connect(&z).await;
+    let mut socket = z.connect().await;
     let head = format!("GET /livez HTTP/1.1\r\nhost: z\r\nx-large: {}", "x".repeat(100_000));
     drop(socket.write_all(head.as_bytes()).await);
     let mut text = Vec::new();

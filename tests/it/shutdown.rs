@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 use futures_util::future::join;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
-use tokio::{process::Command, time::sleep};
+use tokio::time::sleep;
 
 use crate::support::{
     Sent, TestServer,
@@ -86,8 +86,7 @@ async fn sixty_sigterms_under_load_end_in_time_and_lose_nothing() {
         let held = z.request(Method::GET, "/tables/t").header("accept", "text/event-stream").send().await.unwrap();
         let stop = async {
             sleep(Duration::from_millis(50 + round * 5)).await;
-            let pid = z.pid().to_string();
-            assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+            z.signal("TERM").await;
         };
         join(sent.try_append(&z, "t", 3, 100_000), stop).await;
         assert_eq!(z.wait().await, Some(0), "round {round}");

@@ -12,14 +12,9 @@ use tokio::{
 
 use crate::support::{TestServer, server::PATIENCE};
 
-async fn connect(z: &TestServer) -> TcpStream {
-    let url = z.url("");
-    TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap()
-}
-
 /// Sends bytes, and reads until the server ends the connection.
 async fn exchange(z: &TestServer, bytes: &[u8]) -> String {
-    let mut socket = connect(z).await;
+    let mut socket = z.connect().await;
     // It may be refused, and the connection closed, before all is sent.
     let _ = socket.write_all(bytes).await;
     let mut answer = Vec::new();
@@ -41,7 +36,7 @@ async fn requests_may_come_in_any_pieces() {
     let z = TestServer::start().await;
     let body = "{\"payload\": 1}";
     let request = post(&format!("content-length: {}\r\n", body.len()), body);
-    let mut socket = connect(&z).await;
+    let mut socket = z.connect().await;
     socket.set_nodelay(true).unwrap();
     for byte in request.as_bytes() {
         socket.write_all(&[*byte]).await.unwrap();
@@ -88,7 +83,7 @@ async fn what_is_no_request_is_refused_and_nothing_of_it_is_written() {
         assert!(!answer.is_empty() && statuses(&answer).iter().all(|status| status.starts_with('4')), "{what}: {answer}");
     }
     // A body that ends before its length does.
-    let mut socket = connect(&z).await;
+    let mut socket = z.connect().await;
     socket.write_all(post("content-length: 1000\r\n", body).as_bytes()).await.unwrap();
     socket.shutdown().await.unwrap();
     timeout(PATIENCE, socket.read_to_end(&mut Vec::new())).await.expect("the connection ends").unwrap();
@@ -102,7 +97,7 @@ async fn ten_thousand_connections_are_served() {
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).saturating_sub(1000);
     let count = usize::try_from(allowed).unwrap_or(usize::MAX).min(10_000);
     let z = TestServer::start_with(&[("limits.connections", "10100"), ("limits.header_timeout_secs", "600")]).await;
-    let held: Vec<TcpStream> = stream::iter(0..count).map(|_| connect(&z)).buffered(64).collect().await;
+    let held: Vec<TcpStream> = stream::iter(0..count).map(|_| z.connect()).buffered(64).collect().await;
     let ask = async |mut socket: TcpStream| {
         socket.write_all(b"GET /livez HTTP/1.1\r\nhost: z\r\n\r\n").await.unwrap();
         let mut head = [0; 12];

@@ -7,7 +7,7 @@ use zombi::{
         consumers::Commit,
         error::StorageError,
         event::Event,
-        name::{GroupName, Partition, PartitionNumber, TableName},
+        name::{Partition, PartitionNumber, TableName},
         payload::Payload,
         sequence::{Offset, OffsetRange, Watermarks},
         storage::{Append, Appended, FlushIntent, HotPage, HotRetention, ReadLimit, TableSettings, TimeFilter, Trim},
@@ -17,7 +17,7 @@ use zombi::{
 
 use crate::{
     run,
-    store::{Ground, Hot, SimClock},
+    store::{Ground, Hot, SimClock, group, table},
 };
 
 /// A tier that is opened and crashed as the test wants.
@@ -84,14 +84,6 @@ impl Tier {
         let offsets = vec![(Partition::new(table(), partition), offset)];
         self.hot().commit(Commit { group: group(), offsets, force }).await
     }
-}
-
-fn table() -> TableName {
-    TableName::parse("t").unwrap()
-}
-
-fn group() -> GroupName {
-    GroupName::parse("g").unwrap()
 }
 
 fn event(timestamp_ms: i64, key: Option<&str>) -> Event {

@@ -18,7 +18,7 @@ use zombi::{
         error::StorageError,
         event::Event,
         flusher::Flush,
-        name::{GroupName, Partition, PartitionNumber, TableName},
+        name::{Partition, PartitionNumber},
         payload::Payload,
         sequence::{Offset, OffsetRange},
         storage::{Append, HotStorage, ReadLimit, TimeFilter},
@@ -29,7 +29,7 @@ use zombi::{
 use crate::{
     bucket::Bucket,
     run,
-    store::{Ground, SimClock, Store, Tuning, retry},
+    store::{Ground, SimClock, Store, Tuning, group, retry, table},
 };
 
 const PARTITIONS: PartitionNumber = 3;
@@ -115,14 +115,6 @@ const TUNING: Tuning = Tuning {
     upkeep_interval: Duration::from_secs(1),
     seed: None,
 };
-
-fn table() -> TableName {
-    TableName::parse("t").unwrap()
-}
-
-fn group() -> GroupName {
-    GroupName::parse("g").unwrap()
-}
 
 impl World {
     async fn new(ground: Ground) -> Self {

@@ -21,11 +21,11 @@ use zombi::{
         clock::Clock,
         consumers::Commit,
         error::StorageError,
-        event::Event,
+        event::{Event, Record},
         flusher::Flush,
-        name::{GroupName, Partition, PartitionNumber, TableName},
+        name::{Partition, PartitionNumber},
         payload::Payload,
-        sequence::Offset,
+        sequence::{Offset, OffsetRange},
         storage::{Append, ReadLimit, TimeFilter},
     },
     flusher::FlushHandle,
@@ -37,7 +37,7 @@ use crate::{
     bucket::Bucket,
     history::{Counts, History, Id},
     run,
-    store::{Ground, SimClock, Store, Tuning, retry},
+    store::{Ground, SimClock, Store, Tuning, group, retry, table},
 };
 
 const PARTITIONS: u64 = 3;
@@ -77,15 +77,7 @@ struct World {
     stopping: CancellationToken,
 }
 
-fn table() -> TableName {
-    TableName::parse("t").unwrap()
-}
-
-fn group() -> GroupName {
-    GroupName::parse("g").unwrap()
-}
-
-fn id_of(record: &zombi::contracts::event::Record) -> Id {
+fn id_of(record: &Record) -> Id {
     String::from_utf8_lossy(record.event.payload.bytes()).split(' ').next().unwrap().parse().unwrap()
 }
 
@@ -393,7 +385,7 @@ fn simulate(seed: u64) -> (Vec<String>, Counts) {
         let statuses = store.hot.tier.all_tables();
         for (partition, status) in statuses.iter().flat_map(|table| table.named_partitions()) {
             assert_eq!(status.marks.flushed, status.marks.next, "{partition} is not in S3 {SOON:?} after the last fault");
-            for lost in store.reader.lost(&partition, zombi::contracts::sequence::OffsetRange::new(0, status.marks.next)) {
+            for lost in store.reader.lost(&partition, OffsetRange::new(0, status.marks.next)) {
                 world.history.borrow_mut().declared_lost(u64::from(partition.number), lost.start, lost.end);
             }
         }

@@ -22,6 +22,7 @@ use zombi::{
         error::StorageError,
         flusher::Flush,
         heartbeat::Heartbeat,
+        name::{GroupName, TableName},
         progress::Progress,
     },
     flusher::{FlushHandle, FlushOptions, Flusher, Tiers, partition::SegmentOptions},
@@ -51,6 +52,16 @@ use crate::{
 /// No fault of a bucket lasts so long.
 const ATTEMPTS: usize = 500;
 pub const WINDOW_MS: i64 = 7 * 24 * 3600 * 1000;
+
+/// The one table.
+pub fn table() -> TableName {
+    TableName::parse("t").unwrap()
+}
+
+/// The one consumer group.
+pub fn group() -> GroupName {
+    GroupName::parse("g").unwrap()
+}
 
 /// A clock that a test turns.
 #[derive(Debug)]

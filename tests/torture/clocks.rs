@@ -74,7 +74,6 @@ pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {
             forget(pid);
         }
     }
-    load.point_at(Some(z.url("")));
     let pid = z.pid();
     let counts = finish(&mut z, &load).await?;
     forget(pid);

@@ -31,13 +31,13 @@ pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {
         }
         z.run().await;
     }
-    load.point_at(Some(z.url("")));
     let counts = finish(&mut z, &load).await?;
     Ok(format!("{kills} kills under load and {in_recovery} while starting: {counts}"))
 }
 
 /// Ends the load, moves everything to cold, and holds what is there against the history.
 pub async fn finish(z: &mut TestServer, load: &Load) -> Result<Counts, String> {
+    load.point_at(Some(z.url("")));
     load.stop().await;
     let hot = load.read_everything(&z.url("")).await;
     z.flush_and_evict().await;

@@ -39,7 +39,6 @@ pub async fn run_on(kind: &str, seed: u64, budget: Budget) -> Result<String, Str
         z.run().await;
         cuts += 1;
     }
-    load.point_at(Some(z.url("")));
     let counts = finish(&mut z, &load).await?;
     z.kill().await;
     Ok(format!("{cuts} power cuts: {counts}"))

@@ -89,7 +89,6 @@ pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {
         }
     }
     z.run().await;
-    load.point_at(Some(z.url("")));
     let counts = finish(&mut z, &load).await?;
     z.kill().await;
     if counts.refused == 0 {

@@ -48,7 +48,6 @@ pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {
         first = second;
         takeovers += 1;
     }
-    load.point_at(Some(first.url("")));
     for number in 0..PARTITIONS {
         let partition = first.partition(TABLE, number).await;
         for range in partition["lost"].as_array().into_iter().flatten() {

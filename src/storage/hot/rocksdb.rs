@@ -144,10 +144,7 @@ impl Db {
 
     /// A column family; all are opened together.
     pub(super) fn family(&self, name: &str) -> &ColumnFamily {
-        let Some(family) = self.db.cf_handle(name) else {
-            unreachable!("column family {name} is opened with the database");
-        };
-        family
+        family(&self.db, name)
     }
 
     /// Deletes files that hold nothing but events in `[first, last]`, at once, whoever is reading: see `Db::read`. A hint: what
@@ -353,19 +350,21 @@ pub(super) fn unavailable(error: ::rocksdb::Error) -> StorageError {
     }
 }
 
-fn last_group(db: &DB) -> Result<u64, StorageError> {
-    let Some(family) = db.cf_handle(cf::META) else {
-        unreachable!("column family {} is opened with the database", cf::META);
+fn family<'a>(db: &'a DB, name: &str) -> &'a ColumnFamily {
+    let Some(family) = db.cf_handle(name) else {
+        unreachable!("column family {name} is opened with the database");
     };
-    let Some(bytes) = db.get_cf(family, meta::GROUP).map_err(unavailable)? else { return Ok(0) };
+    family
+}
+
+fn last_group(db: &DB) -> Result<u64, StorageError> {
+    let Some(bytes) = db.get_cf(family(db, cf::META), meta::GROUP).map_err(unavailable)? else { return Ok(0) };
     keys::decode_u64(&bytes).ok_or_else(|| StorageError::corrupt("the last group in RocksDB", format!("{bytes:?}")))
 }
 
 /// Reads the volume's identity, or gives it one if it is new.
 fn identify(db: &DB) -> Result<Uuid, StorageError> {
-    let Some(family) = db.cf_handle(cf::META) else {
-        unreachable!("column family {} is opened with the database", cf::META);
-    };
+    let family = family(db, cf::META);
     let damaged = |why: String| StorageError::corrupt("the volume's identity", why);
     let get = |key| db.get_cf(family, key).map_err(unavailable);
     match (get(meta::FORMAT)?, get(meta::STORE_ID)?) {

@@ -53,18 +53,16 @@ impl Synced {
     pub fn open(database: &Path, group: u64) -> Result<Self, StorageError> {
         let open = || -> io::Result<File> {
             let (path, new) = (database.join(NAME), database.join(NEW_NAME));
-            if !path.try_exists()? {
+            let is_there = path.try_exists()?;
+            let file = if is_there { OpenOptions::new().write(true).open(&path)? } else { File::create(&new)? };
+            // From here on its block is there, and is only written over.
+            file.write_all_at(&encode(group), 0)?;
+            file.sync_all()?;
+            if !is_there {
                 // Whole or not at all, whatever a full disk or a power cut does.
-                let file = File::create(&new)?;
-                file.write_all_at(&encode(group), 0)?;
-                file.sync_all()?;
                 fs::rename(&new, &path)?;
                 File::open(database)?.sync_all()?;
             }
-            // From here on its block is there, and is only written over.
-            let file = OpenOptions::new().write(true).open(path)?;
-            file.write_all_at(&encode(group), 0)?;
-            file.sync_all()?;
             Ok(file)
         };
         open().map(Self).map_err(|error| StorageError::unavailable(Tier::Hot, error))

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
+    net::TcpStream,
     process::{Child, Command},
     sync::mpsc,
     time::{sleep, timeout},
@@ -292,6 +293,11 @@ impl TestServer {
     /// A URL on the admin port.
     pub fn admin_url(&self, path: &str) -> String {
         format!("http://{}{path}", self.running().admin)
+    }
+
+    /// A socket on the main port, for bytes that no client library would send.
+    pub async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.running().main).await.unwrap()
     }
 
     /// A request on the main port.

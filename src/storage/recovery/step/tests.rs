@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
-    contracts::cold_storage::SegmentMeta,
+    contracts::{cold_storage::SegmentMeta, name::TableName},
     storage::cold::manifest::{Changes, VERSION},
 };
 
