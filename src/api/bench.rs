@@ -27,6 +27,7 @@ use crate::contracts::{
     clock::TimestampMs,
     error::{Overload, StorageError},
     name::{Partition, PartitionNumber, TableName},
+    segment::SegmentBuilder,
     sequence::Offset,
     storage::{Append, Appended, FlushIntent, HotPage, HotRetention, HotStorage, ReadLimit, TableSettings, TableStatus, TimeFilter, Trim},
 };
@@ -114,6 +115,15 @@ impl HotStorage for Discard {
         _limit: ReadLimit,
     ) -> Result<Vec<HotPage>, StorageError> {
         Err(StorageError::UnknownTable(table.clone()))
+    }
+
+    async fn fill(
+        &self,
+        segment: Box<dyn SegmentBuilder>,
+        _end: Offset,
+        _raw_bytes: u64,
+    ) -> Result<(Box<dyn SegmentBuilder>, u64), StorageError> {
+        Err(StorageError::UnknownTable(segment.partition().table.clone()))
     }
 
     fn table(&self, _name: &TableName) -> Option<TableStatus> {

@@ -12,5 +12,6 @@ pub mod heartbeat;
 pub mod name;
 pub mod payload;
 pub mod progress;
+pub mod segment;
 pub mod sequence;
 pub mod storage;

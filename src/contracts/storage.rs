@@ -12,6 +12,7 @@ use super::{
     error::StorageError,
     event::{Event, Record},
     name::{Partition, PartitionNumber, TableName},
+    segment::SegmentBuilder,
     sequence::{Offset, OffsetRange, Watermarks},
 };
 
@@ -186,6 +187,18 @@ pub trait HotStorage: Send + Sync {
         filter: TimeFilter,
         limit: ReadLimit,
     ) -> Result<Vec<HotPage>, StorageError>;
+
+    /// Adds a partition's events to a segment, from where it ends on and before `end`, until it has at least `raw_bytes` of lines;
+    /// answers the segment and the bytes that the events take in hot.
+    ///
+    /// # Errors
+    /// `UnknownTable`, `Corrupt` if one of them is not there, or `Unavailable`.
+    async fn fill(
+        &self,
+        segment: Box<dyn SegmentBuilder>,
+        end: Offset,
+        raw_bytes: u64,
+    ) -> Result<(Box<dyn SegmentBuilder>, u64), StorageError>;
 
     /// One table as of now; `None` if it was never written, or deleted and not written since.
     fn table(&self, name: &TableName) -> Option<TableStatus>;

@@ -314,7 +314,7 @@ impl Flusher {
         let most = self.options.memory_bytes;
         async move {
             let partition = task.partition.clone();
-            let bytes = task.bytes.min(options.bytes).saturating_mul(2); // the object, and what is read for it
+            let bytes = task.bytes.min(options.bytes).saturating_mul(2); // the object, and its room to grow
             let permits = usize::try_from(bytes).unwrap_or(most).min(most);
             let (Ok(_turn), Ok(_memory)) = (turns.acquire().await, memory.acquire_many(u32::try_from(permits).unwrap_or(u32::MAX)).await)
             else {

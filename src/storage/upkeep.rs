@@ -27,9 +27,10 @@ use super::{
 use crate::{
     contracts::{
         clock::Clock,
-        cold_storage::{ColdStorage, Segment, SegmentBuilder, SegmentMeta},
+        cold_storage::ColdStorage,
         error::{StorageError, Tier},
         name::Partition,
+        segment::{Segment, SegmentBuilder, SegmentMeta},
         storage::{HotStorage, TableStatus},
     },
     crash, metrics,

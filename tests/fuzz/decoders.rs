@@ -11,10 +11,10 @@ use zombi::{
     },
     config::Config,
     contracts::{
-        cold_storage::Frame,
         event::{Event, Record},
         name::TableName,
         payload::Payload,
+        segment::Frame,
         sequence::OffsetRange,
     },
     reader::cursor,

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use zombi::{
     api::{encode, extract::Intake, limits::Limits},
     contracts::{
-        cold_storage::SegmentBuilder,
         event::Record,
         name::{Partition, TableName},
+        segment::SegmentBuilder,
     },
     storage::{
         cold::segment::{self, Encoder},

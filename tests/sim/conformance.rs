@@ -12,7 +12,7 @@ use zombi::{
         sequence::{Offset, OffsetRange, Watermarks},
         storage::{Append, Appended, FlushIntent, HotPage, HotRetention, ReadLimit, TableSettings, TimeFilter, Trim},
     },
-    storage::recovery::Recoverable,
+    storage::{cold::segment::Encoder, recovery::Recoverable},
 };
 
 use crate::{
@@ -132,6 +132,27 @@ async fn a_page_ends_at_its_limits(z: Tier) {
     assert!(matches!(unknown, Err(StorageError::UnknownTable(_))));
 }
 
+async fn a_segment_is_filled_within_its_bounds(z: Tier) {
+    z.append(0, 10).await;
+    let fill = async |start, end, raw_bytes| {
+        let segment = Encoder::new(&Partition::new(table(), 0), start, 1, false);
+        let (segment, bytes) = z.hot().fill(Box::new(segment), end, raw_bytes).await?;
+        let meta = segment.finish().unwrap().meta;
+        Ok::<_, StorageError>((meta.range, bytes))
+    };
+    let (one, of_one) = fill(2, 6, 1).await.unwrap();
+    let (all, of_all) = fill(2, 6, u64::MAX).await.unwrap();
+    assert_eq!((one, all), (OffsetRange::new(2, 3), OffsetRange::new(2, 6)));
+    assert!(0 < of_one && 4 * of_one <= of_all && of_all < z.hot().table(&table()).unwrap().partitions[0].hot_bytes);
+    assert!(matches!(fill(8, 11, u64::MAX).await, Err(StorageError::Corrupt { .. })));
+    z.hot().trim(vec![Trim { partition: Partition::new(table(), 0), start: 4, unflushed_bytes: 0 }]).await.unwrap();
+    let dropped = fill(2, 6, u64::MAX).await;
+    assert!(matches!(dropped, Err(StorageError::Unavailable { .. })), "no damage: {dropped:?}");
+    assert_eq!(fill(4, 6, u64::MAX).await.unwrap().0, OffsetRange::new(4, 6));
+    z.hot().delete_table(table()).await.unwrap();
+    assert!(matches!(fill(4, 6, 1).await, Err(StorageError::UnknownTable(_))));
+}
+
 async fn only_what_is_flushed_leaves(mut z: Tier) {
     z.append(0, 5).await;
     assert_eq!(z.hot().evict(NOW).await.unwrap(), 0);
@@ -220,6 +241,7 @@ on_both! {
     offsets_are_dense_and_keys_are_written_once
     what_is_refused_leaves_nothing
     a_page_ends_at_its_limits
+    a_segment_is_filled_within_its_bounds
     only_what_is_flushed_leaves
     a_start_moves_forward_only
     a_deleted_table_goes_on_with_its_offsets

@@ -23,9 +23,10 @@ use zombi::{
     contracts::{
         clock::{Clock, TimestampMs},
         consumers::{Commit, ConsumerStorage},
-        error::{Overload, StorageError},
+        error::{Overload, StorageError, Tier},
         event::{Event, Record},
         name::{GroupName, Partition, PartitionNumber, TableName},
+        segment::SegmentBuilder,
         sequence::{Offset, OffsetRange, Watermarks},
         storage::{
             Append, Appended, FlushIntent, HotPage, HotRetention, HotStorage, Page, PartitionStatus, ReadLimit, TableSettings, TableStatus,
@@ -420,6 +421,31 @@ impl HotStorage for SimHot {
         let nothing = Sheet::default();
         let page = |(number, offset)| table.partitions.get(&number).unwrap_or(&nothing).page(number, offset, filter, limit);
         Ok(from.into_iter().map(page).collect())
+    }
+
+    async fn fill(
+        &self,
+        mut segment: Box<dyn SegmentBuilder>,
+        end: Offset,
+        raw_bytes: u64,
+    ) -> Result<(Box<dyn SegmentBuilder>, u64), StorageError> {
+        self.pause().await;
+        let partition = segment.partition().clone();
+        let mut volume = self.volume.lock();
+        let nothing = Sheet::default();
+        let sheet = volume.visible(&partition.table)?.partitions.get(&partition.number).unwrap_or(&nothing);
+        if segment.end() < sheet.marks.low {
+            return Err(StorageError::unavailable(Tier::Hot, std::io::Error::other("dropped before it was flushed")));
+        }
+        let mut bytes = 0;
+        while segment.end() < end && segment.raw_bytes() < raw_bytes {
+            let offset = segment.end();
+            let event =
+                sheet.events.get(&offset).ok_or_else(|| StorageError::corrupt(&partition, format!("offset {offset} is not hot")))?;
+            segment.push(&Record { partition: partition.number, offset, event: event.clone() });
+            bytes += event.size() as u64 + OVERHEAD;
+        }
+        Ok((segment, bytes))
     }
 
     fn table(&self, name: &TableName) -> Option<TableStatus> {

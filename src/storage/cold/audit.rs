@@ -13,9 +13,9 @@ use super::{
 };
 use crate::{
     contracts::{
-        cold_storage::SegmentMeta,
         error::{StorageError, Tier},
         name::Partition,
+        segment::SegmentMeta,
     },
     offload::offload,
 };

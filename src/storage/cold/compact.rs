@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::state::ColdPartition;
-use crate::contracts::{cold_storage::SegmentMeta, sequence::OffsetRange};
+use crate::contracts::{segment::SegmentMeta, sequence::OffsetRange};
 
 /// Objects below this are of the lowest level.
 const SMALLEST: u64 = 16 << 10;

@@ -145,8 +145,8 @@ mod tests {
     }
 
     /// A segment of events without content.
-    fn segment(start: Offset, end: Offset) -> (Partition, crate::contracts::cold_storage::SegmentMeta) {
-        use crate::contracts::{cold_storage::SegmentBuilder, event::Event, event::Record, payload::Payload};
+    fn segment(start: Offset, end: Offset) -> (Partition, crate::contracts::segment::SegmentMeta) {
+        use crate::contracts::{event::Event, event::Record, payload::Payload, segment::SegmentBuilder};
         let mut encoder = Box::new(Encoder::new(&partition(), start, 1, true));
         for offset in start..end {
             let event =

@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use crate::contracts::{
     clock::TimestampMs,
-    cold_storage::{Frame, SegmentMeta},
     error::StorageError,
     name::{Partition, PartitionNumber, TableName},
+    segment::{Frame, SegmentMeta},
     sequence::{Offset, OffsetRange},
 };
 

@@ -27,10 +27,11 @@ use self::{
 };
 use crate::{
     contracts::{
-        cold_storage::{ColdCommit, ColdExtent, ColdStorage, Segment, SegmentBuilder, SegmentMeta},
+        cold_storage::{ColdCommit, ColdExtent, ColdStorage},
         error::{StorageError, Tier},
         event::Record,
         name::{Partition, PartitionNumber},
+        segment::{Segment, SegmentBuilder, SegmentMeta},
         sequence::{Offset, OffsetRange, Watermarks},
         storage::{Page, ReadLimit, TableStatus, TimeFilter},
     },

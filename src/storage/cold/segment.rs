@@ -9,10 +9,10 @@ use zstd::{bulk::Compressor, zstd_safe::CParameter};
 
 use super::line;
 use crate::contracts::{
-    cold_storage::{Frame, Segment, SegmentBuilder, SegmentMeta},
     error::StorageError,
     event::Record,
     name::{Partition, PartitionNumber},
+    segment::{Frame, Segment, SegmentBuilder, SegmentMeta},
     sequence::{Offset, OffsetRange},
 };
 
@@ -88,6 +88,14 @@ impl Encoder {
 }
 
 impl SegmentBuilder for Encoder {
+    fn partition(&self) -> &Partition {
+        &self.partition
+    }
+
+    fn end(&self) -> Offset {
+        self.range.end
+    }
+
     fn push(&mut self, record: &Record) {
         assert!(record.offset == self.range.end, "{}: offset {} follows {}", self.partition, record.offset, self.range);
         self.range.end += 1;

@@ -12,9 +12,10 @@ use super::{
     segment,
 };
 use crate::contracts::{
-    cold_storage::{ColdExtent, SegmentMeta},
+    cold_storage::ColdExtent,
     error::StorageError,
     name::Partition,
+    segment::SegmentMeta,
     sequence::{Offset, OffsetRange},
 };
 

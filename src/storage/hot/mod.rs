@@ -11,6 +11,7 @@ pub mod keys;
 pub mod options;
 pub mod request;
 pub mod rocksdb;
+pub mod scan;
 pub mod sequence;
 pub mod synced;
 pub mod wal;
@@ -35,7 +36,7 @@ use self::{
     catalog::Catalog,
     disk::Disk,
     journal::Journal,
-    keys::{PartitionKey, cf, meta},
+    keys::{PartitionKey, TableId, cf, meta},
     request::{EncodedEvent, Request, WriterOptions},
     rocksdb::Db,
     writer::Writer,
@@ -48,6 +49,7 @@ use crate::{
         event::Event,
         heartbeat::Heartbeat,
         name::{GroupName, Partition, PartitionNumber, TableName},
+        segment::SegmentBuilder,
         sequence::Offset,
         storage::{
             Append, Appended, FlushIntent, HotPage, HotRetention, HotStorage, ReadLimit, TableSettings, TableStatus, TimeFilter, Trim,
@@ -146,6 +148,12 @@ impl RocksHot {
     }
 }
 
+/// The number of a table that can be read.
+fn visible(catalog: &Catalog, table: &TableName) -> Result<TableId, StorageError> {
+    let id = catalog.read().get(table).filter(|table| !table.is_deleted).map(|table| table.id);
+    id.ok_or_else(|| StorageError::UnknownTable(table.clone()))
+}
+
 type Reply<T> = oneshot::Sender<Result<T, StorageError>>;
 
 #[async_trait]
@@ -187,11 +195,24 @@ impl HotStorage for RocksHot {
     ) -> Result<Vec<HotPage>, StorageError> {
         let table = table.clone();
         self.blocking(move |db, catalog| {
-            let Some(id) = catalog.read().get(&table).filter(|table| !table.is_deleted).map(|table| table.id) else {
-                return Err(StorageError::UnknownTable(table));
-            };
+            let id = visible(catalog, &table)?;
             let from: Vec<_> = from.into_iter().map(|(partition, offset)| (PartitionKey { table: id, partition }, offset)).collect();
             db.read(&table, &from, filter, limit)
+        })
+        .await
+    }
+
+    async fn fill(
+        &self,
+        mut segment: Box<dyn SegmentBuilder>,
+        end: Offset,
+        raw_bytes: u64,
+    ) -> Result<(Box<dyn SegmentBuilder>, u64), StorageError> {
+        self.blocking(move |db, catalog| {
+            let partition = segment.partition();
+            let key = PartitionKey { table: visible(catalog, &partition.table)?, partition: partition.number };
+            let bytes = db.fill(segment.as_mut(), key, end, raw_bytes)?;
+            Ok((segment, bytes))
         })
         .await
     }

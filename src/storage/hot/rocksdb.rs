@@ -2,36 +2,26 @@
 
 use std::sync::Arc;
 
-use ::rocksdb::{
-    Cache, ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions,
-};
+use ::rocksdb::{Cache, ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, ReadOptions, Snapshot, WriteBatch, WriteOptions};
 use uuid::Uuid;
 
 use super::{
     catalog::{Catalog, TableHead, Tables},
-    codec,
-    keys::{self, BLOCK, PartitionKey, cf, meta},
+    keys::{self, cf, meta},
     options::{self, OpenOptions},
-    sequence::{Block, PartitionState},
+    sequence::PartitionState,
     synced::{self, Synced},
     wal,
 };
-use crate::{
-    contracts::{
-        clock::Clock,
-        error::{StorageError, Tier},
-        event::Record,
-        name::TableName,
-        sequence::Offset,
-        storage::{HotPage, Page, ReadLimit, TimeFilter},
-    },
-    metrics,
+use crate::contracts::{
+    clock::Clock,
+    error::{StorageError, Tier},
+    name::TableName,
+    sequence::Offset,
 };
 
 /// RocksDB's file without which it takes a directory for an empty one.
 const CURRENT: &str = "CURRENT";
-/// How many events one call looks at when a filter wants few of them.
-const MAX_SCAN: u64 = 100_000;
 
 /// The open database.
 pub struct Db {
@@ -142,12 +132,17 @@ impl Db {
         self.db.iterator_cf_opt(self.family(family), options, from).map(|pair| pair.map_err(unavailable))
     }
 
+    /// All as it is now, for as long as it is held.
+    pub(super) fn snapshot(&self) -> Snapshot<'_> {
+        self.db.snapshot()
+    }
+
     /// A column family; all are opened together.
     pub(super) fn family(&self, name: &str) -> &ColumnFamily {
         family(&self.db, name)
     }
 
-    /// Deletes files that hold nothing but events in `[first, last]`, at once, whoever is reading: see `Db::read`. A hint: what
+    /// Deletes files that hold nothing but events in `[first, last]`, at once, whoever is reading: see `scan`. A hint: what
     /// it leaves goes by compaction.
     pub(super) fn delete_files(&self, first: &[u8], last: &[u8]) {
         if let Err(error) = self.db.delete_file_in_range_cf(self.family(cf::EVENTS), first, last) {
@@ -175,130 +170,6 @@ impl Db {
         }
         self.db.cancel_all_background_work(true);
         Ok(())
-    }
-
-    /// Reads partitions of one table, all from one snapshot: first where their events are, then those that hot has.
-    ///
-    /// # Errors
-    /// `Corrupt` or `Unavailable`.
-    pub fn read(
-        &self,
-        table: &TableName,
-        from: &[(PartitionKey, Offset)],
-        filter: TimeFilter,
-        limit: ReadLimit,
-    ) -> Result<Vec<HotPage>, StorageError> {
-        let snapshot = self.db.snapshot();
-        from.iter()
-            .map(|&(key, offset)| {
-                let state = match snapshot.get_cf(self.family(cf::PARTITIONS), keys::partition(key)).map_err(unavailable)? {
-                    Some(bytes) => PartitionState::decode(&bytes)?,
-                    None => PartitionState::default(),
-                };
-                let marks = state.marks;
-                let mut hot = HotPage { marks, page: Page { records: Vec::new(), next: offset }, stored_bytes: 0 };
-                if marks.low <= offset && offset < marks.next {
-                    let scanned = self.scan_events(&snapshot, table, key, filter, limit, &mut hot);
-                    if let Err(damage @ StorageError::Corrupt { .. }) = scanned {
-                        // Eviction deletes files under a snapshot's feet. Then there is no damage: the events are cold.
-                        let now = self.state(key)?.marks;
-                        if now.low <= hot.page.next {
-                            return Err(damage);
-                        }
-                        return Ok(HotPage { marks: now, page: Page { records: Vec::new(), next: offset }, stored_bytes: 0 });
-                    }
-                    scanned?;
-                }
-                Ok(hot)
-            })
-            .collect()
-    }
-
-    /// A partition's state now.
-    fn state(&self, key: PartitionKey) -> Result<PartitionState, StorageError> {
-        let stored = self.get(cf::PARTITIONS, &keys::partition(key))?;
-        stored.map_or(Ok(PartitionState::default()), |bytes| PartitionState::decode(&bytes))
-    }
-
-    /// Fills a page from its `next` on.
-    fn scan_events(
-        &self,
-        snapshot: &SnapshotWithThreadMode<'_, DB>,
-        table: &TableName,
-        key: PartitionKey,
-        filter: TimeFilter,
-        limit: ReadLimit,
-        hot: &mut HotPage,
-    ) -> Result<(), StorageError> {
-        let (page, end) = (&mut hot.page, hot.marks.next);
-        page.next = self.skip_blocks(snapshot, key, filter, page.next, end)?;
-        let scan_end = end.min(page.next + MAX_SCAN);
-        let mut options = ReadOptions::default();
-        options.set_verify_checksums(true);
-        options.set_iterate_range(keys::event(key, page.next).to_vec()..keys::event(key, end).to_vec());
-        let (mut bytes, mut scanned) = (0, 0);
-        let mut events = snapshot.raw_iterator_cf_opt(self.family(cf::EVENTS), options);
-        events.seek_to_first();
-        while page.next < scan_end && page.records.len() < limit.records {
-            let damaged = |why| StorageError::corrupt(format!("{table}/{} in RocksDB", key.partition), why);
-            let Some((stored_key, value)) = events.item() else {
-                events.status().map_err(unavailable)?;
-                return Err(damaged(format!("offset {} is missing before {end}", page.next)));
-            };
-            if stored_key != keys::event(key, page.next) {
-                let found = keys::decode_event(stored_key);
-                return Err(damaged(format!("offset {} is missing, {found:?} follows", page.next)));
-            }
-            let event = codec::decode(value)?;
-            scanned += 1;
-            if filter.wants(event.timestamp_ms) {
-                bytes += event.size();
-                if bytes > limit.bytes && !page.records.is_empty() {
-                    break;
-                }
-                page.records.push(Record { partition: key.partition, offset: page.next, event });
-            }
-            hot.stored_bytes += value.len() as u64;
-            page.next += 1;
-            if page.next.is_multiple_of(BLOCK) {
-                let wanted = self.skip_blocks(snapshot, key, filter, page.next, end)?;
-                if wanted != page.next {
-                    page.next = wanted;
-                    events.seek(keys::event(key, wanted));
-                    continue;
-                }
-            }
-            events.next();
-        }
-        metrics::scanned(scanned);
-        Ok(())
-    }
-
-    /// The first offset from `next` on whose block may hold a wanted event. Only full blocks have times to go by.
-    fn skip_blocks(
-        &self,
-        snapshot: &SnapshotWithThreadMode<'_, DB>,
-        key: PartitionKey,
-        filter: TimeFilter,
-        mut next: Offset,
-        end: Offset,
-    ) -> Result<Offset, StorageError> {
-        if filter == TimeFilter::default() {
-            return Ok(next);
-        }
-        loop {
-            let block = next / BLOCK;
-            let block_end = (block + 1) * BLOCK;
-            if block_end > end {
-                return Ok(next);
-            }
-            let stored = snapshot.get_cf(self.family(cf::TIME_BLOCKS), keys::time_block(key, block)).map_err(unavailable)?;
-            let Some(span) = stored.as_deref().map(Block::decode).transpose()? else { return Ok(next) };
-            if filter.wants_any(span.min_ms, span.max_ms) {
-                return Ok(next);
-            }
-            next = block_end;
-        }
     }
 
     /// The greatest sequence of a flushed run.

@@ -9,10 +9,10 @@ use aws_sdk_s3::{
 use bytes::Bytes;
 use zombi::{
     contracts::{
-        cold_storage::SegmentBuilder,
         event::{Event, Record},
         name::{Partition, TableName},
         payload::{Payload, PayloadKind},
+        segment::SegmentBuilder,
     },
     storage::cold::{s3::Objects, segment::Encoder},
 };

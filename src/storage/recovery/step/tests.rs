@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
-    contracts::{cold_storage::SegmentMeta, name::TableName},
+    contracts::{name::TableName, segment::SegmentMeta},
     storage::cold::manifest::{Changes, VERSION},
 };
 

@@ -1,0 +1,216 @@
+//! Reads events in order: pages for readers, whole segments for the flusher.
+
+use ::rocksdb::{DBRawIterator, ReadOptions, Snapshot};
+
+use super::{
+    codec,
+    keys::{self, BLOCK, PartitionKey, cf},
+    rocksdb::{Db, unavailable},
+    sequence::{Block, PartitionState},
+};
+use crate::{
+    contracts::{
+        error::{StorageError, Tier},
+        event::{Event, Record},
+        name::TableName,
+        segment::SegmentBuilder,
+        sequence::Offset,
+        storage::{HotPage, Page, ReadLimit, TimeFilter},
+    },
+    metrics,
+};
+
+/// How many events one call looks at when a filter wants few of them.
+const MAX_SCAN: u64 = 100_000;
+
+/// Retention or a deletion was faster than the flush.
+#[derive(Debug, thiserror::Error)]
+#[error("offset {0} was dropped before it was flushed")]
+struct Dropped(Offset);
+
+/// The events of a partition up to `end`, without a hole.
+struct Scan<'a> {
+    events: DBRawIterator<'a>,
+    table: &'a TableName,
+    key: PartitionKey,
+    next: Offset,
+    end: Offset,
+}
+
+impl<'a> Scan<'a> {
+    /// Begins at `next`.
+    fn new(
+        db: &'a Db,
+        snapshot: &'a Snapshot<'a>,
+        table: &'a TableName,
+        key: PartitionKey,
+        (next, end): (Offset, Offset),
+        mut options: ReadOptions,
+    ) -> Self {
+        options.set_verify_checksums(true);
+        options.set_iterate_range(keys::event(key, next).to_vec()..keys::event(key, end).to_vec());
+        let mut events = snapshot.raw_iterator_cf_opt(db.family(cf::EVENTS), options);
+        events.seek_to_first();
+        Self { events, table, key, next, end }
+    }
+
+    /// The event at `next`, which must be there, and the bytes that it takes.
+    fn event(&self) -> Result<(Event, u64), StorageError> {
+        let Some((key, value)) = self.events.item() else {
+            self.events.status().map_err(unavailable)?;
+            return Err(self.damaged(format!("offset {} is missing before {}", self.next, self.end)));
+        };
+        if key != keys::event(self.key, self.next) {
+            let found = keys::decode_event(key);
+            return Err(self.damaged(format!("offset {} is missing, {found:?} follows", self.next)));
+        }
+        Ok((codec::decode(value)?, value.len() as u64))
+    }
+
+    fn advance(&mut self) {
+        self.next += 1;
+        self.events.next();
+    }
+
+    fn seek(&mut self, next: Offset) {
+        self.next = next;
+        self.events.seek(keys::event(self.key, next));
+    }
+
+    fn damaged(&self, why: String) -> StorageError {
+        StorageError::corrupt(format!("{}/{} in RocksDB", self.table, self.key.partition), why)
+    }
+}
+
+impl Db {
+    /// Reads partitions of one table, all from one snapshot: first where their events are, then those that hot has.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Unavailable`.
+    pub fn read(
+        &self,
+        table: &TableName,
+        from: &[(PartitionKey, Offset)],
+        filter: TimeFilter,
+        limit: ReadLimit,
+    ) -> Result<Vec<HotPage>, StorageError> {
+        let snapshot = self.snapshot();
+        from.iter()
+            .map(|&(key, offset)| {
+                let marks = self.state(&snapshot, key)?.marks;
+                let mut hot = HotPage { marks, page: Page { records: Vec::new(), next: offset }, stored_bytes: 0 };
+                if marks.low <= offset && offset < marks.next {
+                    let scanned = self.scan_page(&snapshot, table, key, filter, limit, &mut hot);
+                    if let Err(damage @ StorageError::Corrupt { .. }) = scanned {
+                        // Eviction deletes files under a snapshot's feet. Then there is no damage: the events are cold.
+                        let now = self.state(&self.snapshot(), key)?.marks;
+                        if now.low <= hot.page.next {
+                            return Err(damage);
+                        }
+                        return Ok(HotPage { marks: now, page: Page { records: Vec::new(), next: offset }, stored_bytes: 0 });
+                    }
+                    scanned?;
+                }
+                Ok(hot)
+            })
+            .collect()
+    }
+
+    /// Adds events to a segment of this partition, from where it ends on and before `end`, until it has at least `raw_bytes`;
+    /// answers the bytes that they take here.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Unavailable`.
+    pub fn fill(&self, segment: &mut dyn SegmentBuilder, key: PartitionKey, end: Offset, raw_bytes: u64) -> Result<u64, StorageError> {
+        let snapshot = self.snapshot();
+        let (partition, start) = (segment.partition().clone(), segment.end());
+        let mut options = ReadOptions::default();
+        options.fill_cache(false); // nobody flushes an event twice
+        let mut scan = Scan::new(self, &snapshot, &partition.table, key, (start, end), options);
+        let mut bytes = 0;
+        while scan.next < end && segment.raw_bytes() < raw_bytes {
+            let (event, stored_bytes) = match scan.event() {
+                // Who drops events that were not flushed takes them away under a snapshot, too. That is no damage.
+                Err(StorageError::Corrupt { .. }) if self.state(&self.snapshot(), key)?.marks.low > start => {
+                    return Err(StorageError::unavailable(Tier::Hot, Dropped(scan.next)));
+                }
+                found => found?,
+            };
+            segment.push(&Record { partition: key.partition, offset: scan.next, event });
+            bytes += stored_bytes;
+            scan.advance();
+        }
+        Ok(bytes)
+    }
+
+    fn state(&self, snapshot: &Snapshot<'_>, key: PartitionKey) -> Result<PartitionState, StorageError> {
+        let stored = snapshot.get_cf(self.family(cf::PARTITIONS), keys::partition(key)).map_err(unavailable)?;
+        stored.map_or(Ok(PartitionState::default()), |bytes| PartitionState::decode(&bytes))
+    }
+
+    /// Fills a page from its `next` on.
+    fn scan_page(
+        &self,
+        snapshot: &Snapshot<'_>,
+        table: &TableName,
+        key: PartitionKey,
+        filter: TimeFilter,
+        limit: ReadLimit,
+        hot: &mut HotPage,
+    ) -> Result<(), StorageError> {
+        let (page, end) = (&mut hot.page, hot.marks.next);
+        page.next = self.skip_blocks(snapshot, key, filter, page.next, end)?;
+        let scan_end = end.min(page.next + MAX_SCAN);
+        let mut scan = Scan::new(self, snapshot, table, key, (page.next, end), ReadOptions::default());
+        let (mut bytes, mut scanned) = (0, 0);
+        while page.next < scan_end && page.records.len() < limit.records {
+            let (event, stored_bytes) = scan.event()?;
+            scanned += 1;
+            if filter.wants(event.timestamp_ms) {
+                bytes += event.size();
+                if bytes > limit.bytes && !page.records.is_empty() {
+                    break;
+                }
+                page.records.push(Record { partition: key.partition, offset: page.next, event });
+            }
+            hot.stored_bytes += stored_bytes;
+            scan.advance();
+            if scan.next.is_multiple_of(BLOCK) {
+                let wanted = self.skip_blocks(snapshot, key, filter, scan.next, end)?;
+                if wanted != scan.next {
+                    scan.seek(wanted);
+                }
+            }
+            page.next = scan.next;
+        }
+        metrics::scanned(scanned);
+        Ok(())
+    }
+
+    /// The first offset from `next` on whose block may hold a wanted event. Only full blocks have times to go by.
+    fn skip_blocks(
+        &self,
+        snapshot: &Snapshot<'_>,
+        key: PartitionKey,
+        filter: TimeFilter,
+        mut next: Offset,
+        end: Offset,
+    ) -> Result<Offset, StorageError> {
+        if filter == TimeFilter::default() {
+            return Ok(next);
+        }
+        loop {
+            let block = next / BLOCK;
+            let block_end = (block + 1) * BLOCK;
+            if block_end > end {
+                return Ok(next);
+            }
+            let stored = snapshot.get_cf(self.family(cf::TIME_BLOCKS), keys::time_block(key, block)).map_err(unavailable)?;
+            let Some(span) = stored.as_deref().map(Block::decode).transpose()? else { return Ok(next) };
+            if filter.wants_any(span.min_ms, span.max_ms) {
+                return Ok(next);
+            }
+            next = block_end;
+        }
+    }
+}
