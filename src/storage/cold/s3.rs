@@ -1,12 +1,12 @@
 //! Objects over aws-sdk-s3: get, ranged get, put, create-only put, list, delete. Knows nothing of what they hold.
 
-use std::{ops::Range, time::Duration};
+use std::{iter, ops::Range, time::Duration};
 
 use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_s3::{
     Client,
     config::{RequestChecksumCalculation, ResponseChecksumValidation},
-    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
+    error::{ProvideErrorMetadata, SdkError},
     primitives::ByteStream,
     types::CreateBucketConfiguration,
 };
@@ -245,7 +245,7 @@ impl Objects {
     {
         let message = match error.code() {
             Some(code) => format!("{code}: {}", error.message().unwrap_or("no message")),
-            None => DisplayErrorContext(&error).to_string(),
+            None => with_causes(&error),
         };
         self.unavailable(operation, key, message, error.into())
     }
@@ -262,6 +262,19 @@ impl Objects {
     }
 }
 
+/// What an error says, and why, down to its first cause.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    for cause in iter::successors(error.source(), |error| error.source()) {
+        let cause = cause.to_string();
+        // Some say themselves what their cause says.
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// Whether a create-only put was refused because an object stands there.
 fn is_there<E>(error: &SdkError<E>) -> bool
 where
@@ -269,4 +282,25 @@ where
 {
     let status = error.raw_response().map(|response| response.status().as_u16());
     error.code() == Some("PreconditionFailed") || status == Some(412)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("dispatch failure")]
+    struct Outer(#[source] Middle);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("io error: {0}")]
+    struct Middle(#[source] io::Error);
+
+    #[test]
+    fn an_error_is_told_with_its_causes_and_each_of_them_once() {
+        let error = Outer(Middle(io::Error::other("connection refused")));
+        assert_eq!(with_causes(&error), "dispatch failure: io error: connection refused");
+    }
 }
