@@ -120,8 +120,8 @@ impl HotStorage for Discard {
     async fn fill(
         &self,
         segment: Box<dyn SegmentBuilder>,
-        _end: Offset,
-        _raw_bytes: u64,
+        _upto: Offset,
+        _enough: u64,
     ) -> Result<(Box<dyn SegmentBuilder>, u64), StorageError> {
         Err(StorageError::UnknownTable(segment.partition().table.clone()))
     }

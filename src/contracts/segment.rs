@@ -77,7 +77,7 @@ pub trait SegmentBuilder: Send {
     fn partition(&self) -> &Partition;
 
     /// The offset of the record that comes next.
-    fn end(&self) -> Offset;
+    fn next(&self) -> Offset;
 
     /// Adds the next record; offsets must follow one another.
     fn push(&mut self, record: &Record);

@@ -188,16 +188,16 @@ pub trait HotStorage: Send + Sync {
         limit: ReadLimit,
     ) -> Result<Vec<HotPage>, StorageError>;
 
-    /// Adds a partition's events to a segment, from where it ends on and before `end`, until it has at least `raw_bytes` of lines;
-    /// answers the segment and the bytes that the events take in hot.
+    /// Adds a partition's events to a segment, from its next one on and before `upto`, until its `raw_bytes` are `enough`; answers the
+    /// segment and the bytes that the events take in hot.
     ///
     /// # Errors
-    /// `UnknownTable`, `Corrupt` if one of them is not there, or `Unavailable`.
+    /// `UnknownTable`, `Expired` if one of them was dropped meanwhile, `Corrupt` if it is not there otherwise, or `Unavailable`.
     async fn fill(
         &self,
         segment: Box<dyn SegmentBuilder>,
-        end: Offset,
-        raw_bytes: u64,
+        upto: Offset,
+        enough: u64,
     ) -> Result<(Box<dyn SegmentBuilder>, u64), StorageError>;
 
     /// One table as of now; `None` if it was never written, or deleted and not written since.

@@ -81,8 +81,7 @@ impl Ask {
 
     /// A partition could not be written: it waits for the others only.
     pub(super) fn fail_partition(&mut self, partition: &Partition, error: &StorageError) {
-        let is_gone = matches!(error, StorageError::Expired { .. } | StorageError::UnknownTable(_));
-        if self.ends.remove(partition).is_some() && !is_gone {
+        if self.ends.remove(partition).is_some() {
             self.failed.get_or_insert_with(|| error.clone());
         }
     }

@@ -196,10 +196,13 @@ impl Flusher {
                 self.busy.remove(&id);
                 Some(outcome)
             }
-            Err(panicked) => {
-                error!(error = %panicked, "writing a segment panicked");
-                let partition = self.busy.remove(&panicked.id())?;
-                Some((partition, Err(StorageError::unavailable(Tier::Cold, panicked))))
+            Err(ended) => {
+                // The runtime also ends tasks, when the process does.
+                if ended.is_panic() {
+                    error!(error = %ended, "writing a segment panicked");
+                }
+                let partition = self.busy.remove(&ended.id())?;
+                Some((partition, Err(StorageError::unavailable(Tier::Cold, ended))))
             }
         }
     }
@@ -211,6 +214,8 @@ impl Flusher {
         for (partition, outcome) in ready {
             match outcome {
                 Ok(segment) => written.push(segment),
+                // Dropped since its task was planned. Who asked waits for what was written after, if anything was.
+                Err(StorageError::Expired { .. } | StorageError::UnknownTable(_)) => debug!(%partition, "dropped before it was flushed"),
                 Err(error) => {
                     self.asks.iter_mut().for_each(|ask| ask.fail_partition(&partition, &error));
                     self.back_off(partition);
@@ -314,7 +319,7 @@ impl Flusher {
         let most = self.options.memory_bytes;
         async move {
             let partition = task.partition.clone();
-            let bytes = task.bytes.min(options.bytes).saturating_mul(2); // the object, and its room to grow
+            let bytes = task.bytes.min(options.bytes).saturating_mul(2); // about: the object, and its room to grow
             let permits = usize::try_from(bytes).unwrap_or(most).min(most);
             let (Ok(_turn), Ok(_memory)) = (turns.acquire().await, memory.acquire_many(u32::try_from(permits).unwrap_or(u32::MAX)).await)
             else {

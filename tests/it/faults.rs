@@ -183,6 +183,21 @@ async fn a_slow_segment_does_not_hold_up_other_tables() {
 }
 
 #[tokio::test]
+async fn what_is_written_after_a_deletion_is_cold_only_once_it_is() {
+    let z = TestServer::start_tiered(&[("s3.attempt_timeout_secs", "5"), ("flush.interval_secs", "0"), ("flush.parallel", "1")]).await;
+    z.store().faults.add(Operation::SegmentPut, Fault::Hang, 1);
+    z.post("/tables/slow", &json!({"payload": 1})).await;
+    eventually("the slow one is being put", || async { z.store().faults.left() == 0 }).await;
+    // This segment is planned and waits for its turn. When that comes, its events are gone, and another has come.
+    z.post("/tables/t", &json!({"payload": 1})).await;
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(z.request(Method::DELETE, "/tables/t").send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    let (status, answer) = z.post("/tables/t?durability=cold", &json!({"payload": 2})).await;
+    assert_eq!((status, &answer["offset"]), (StatusCode::CREATED, &json!(1)), "{answer}");
+    assert_eq!(z.partition("t", 0).await["flushed"], 2);
+}
+
+#[tokio::test]
 async fn a_kill_between_any_two_steps_of_a_flush_loses_and_doubles_nothing() {
     let mut z = TestServer::tiered(&[("flush.interval_secs", "0"), ("flush.segment_bytes", "5000")]).await;
     let mut sent = Sent::default();

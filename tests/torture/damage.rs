@@ -153,18 +153,24 @@ fn write_files(directory: &Path, files: &Files) {
 
 /// Starts it over what was damaged, and compares.
 async fn start_and_compare(z: &mut TestServer, expected: &Expected) -> Result<Found, String> {
-    if let Err(log) = z.try_run().await {
-        let is_said = log.contains("exiting error=") && !log.contains("panicked");
-        return if is_said { Ok(Found::Refused) } else { Err(log) };
-    }
-    let found = expected.compare(z).await?;
-    if z.has_ended() {
-        // It may give up where writing fails, and only so.
-        let code = z.wait().await;
-        return if code == Some(WRITE_FAILED) { Ok(Found::Error) } else { Err(format!("it ended with {code:?}")) };
-    }
-    z.end().await;
-    Ok(found)
+    let found = match z.try_run().await {
+        Err(log) if log.contains("exiting error=") => Found::Refused,
+        Err(log) => return Err(log),
+        Ok(()) => {
+            let found = expected.compare(z).await?;
+            if z.has_ended() {
+                // It may give up where writing fails, and only so.
+                match z.wait().await {
+                    Some(WRITE_FAILED) => Found::Error,
+                    code => return Err(format!("it ended with {code:?}")),
+                }
+            } else {
+                z.end().await;
+                found
+            }
+        }
+    };
+    z.panic().map_or(Ok(found), |panic| Err(panic.to_owned()))
 }
 
 /// Damages files of the volume.

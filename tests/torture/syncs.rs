@@ -1,4 +1,4 @@
-//! Syncs that fail: the disk says EIO, EROFS, EINVAL or EBADF now and then. The process must ack nothing more and end; the next one finds what is really there.
+//! Syncs that fail: the disk says EIO, EROFS, EINVAL or EBADFD now and then. The process must ack nothing more and end; the next one finds what is really there.
 
 use crate::{
     BUSY, Budget, WRITE_FAILED,
@@ -11,8 +11,8 @@ use crate::{
 /// A start makes few syncs, and one in a hundred fails.
 const MOST_WHILE_STARTING: usize = 1000;
 
-/// What a start may end with, in opening the volume and in its first writes.
-const REASONS: [&str; 2] = ["the hot tier cannot be reached", "the write's outcome is unknown"];
+/// What libfiu lets a sync say.
+const ERRORS: [&str; 4] = ["Input/output error", "Read-only file system", "Invalid argument", "File descriptor in bad state"];
 
 /// Lets syncs fail until so many processes have ended of it, and compares in the end.
 pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {
@@ -26,9 +26,11 @@ pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {
     let faults = ["fiu-run", "-x", "-c", "enable_random name=posix/io/sync/fdatasync,probability=0.01"];
     z.wrapper = faults.map(str::to_owned).to_vec();
     while budget.allows(failures) {
+        let seed = seed.wrapping_add(failures as u64 + while_starting as u64) as u32;
+        z.environment = vec![("FIU_PRNG_SEED".to_owned(), seed.to_string())];
         if let Err(log) = z.try_run().await {
             while_starting += 1;
-            let is_said = REASONS.iter().any(|reason| log.contains(&format!("exiting error={reason}"))) && !log.contains("panicked");
+            let is_said = log.contains("exiting error=") && ERRORS.iter().any(|error| log.contains(error));
             if !is_said || while_starting > MOST_WHILE_STARTING {
                 return Err(format!("it did not start:\n{log}"));
             }
@@ -43,6 +45,7 @@ pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {
         failures += 1;
     }
     z.wrapper.clear();
+    z.environment.clear();
     z.run().await;
     let counts = finish(&mut z, &load).await?;
     z.kill().await;

@@ -243,11 +243,7 @@ impl Objects {
     where
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
-        let message = match error.code() {
-            Some(code) => format!("{code}: {}", error.message().unwrap_or("no message")),
-            None => with_causes(&error),
-        };
-        self.unavailable(operation, key, message, error.into())
+        self.unavailable(operation, key, message(&error), error.into())
     }
 
     fn unavailable(
@@ -259,6 +255,19 @@ impl Objects {
     ) -> StorageError {
         let (bucket, key) = (self.bucket.clone(), self.full(key));
         StorageError::unavailable(Tier::Cold, Failed { operation, bucket, key, message, source })
+    }
+}
+
+/// What people are told of a failed request.
+fn message<E>(error: &SdkError<E>) -> String
+where
+    E: std::error::Error + ProvideErrorMetadata + 'static,
+{
+    match (error.code(), error.raw_response()) {
+        (Some(code), _) => format!("{code}: {}", error.message().unwrap_or("no message")),
+        // Not S3 itself, but something on the way.
+        (None, Some(response)) => format!("HTTP status {}", response.status()),
+        (None, None) => with_causes(error),
     }
 }
 
@@ -288,6 +297,8 @@ where
 mod tests {
     use std::io;
 
+    use aws_sdk_s3::{config::http::HttpResponse, error::ErrorMetadata, operation::get_object::GetObjectError, primitives::SdkBody};
+
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
@@ -302,5 +313,15 @@ mod tests {
     fn an_error_is_told_with_its_causes_and_each_of_them_once() {
         let error = Outer(Middle(io::Error::other("connection refused")));
         assert_eq!(with_causes(&error), "dispatch failure: io error: connection refused");
+    }
+
+    #[test]
+    fn an_answer_is_told_by_its_code_or_its_status() {
+        let answered = |metadata: ErrorMetadata| {
+            let response = HttpResponse::new(503.try_into().unwrap(), SdkBody::empty());
+            message(&SdkError::service_error(GetObjectError::generic(metadata), response))
+        };
+        assert_eq!(answered(ErrorMetadata::builder().code("SlowDown").message("later").build()), "SlowDown: later");
+        assert_eq!(answered(ErrorMetadata::builder().build()), "HTTP status 503");
     }
 }

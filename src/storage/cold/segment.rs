@@ -92,7 +92,7 @@ impl SegmentBuilder for Encoder {
         &self.partition
     }
 
-    fn end(&self) -> Offset {
+    fn next(&self) -> Offset {
         self.range.end
     }
 

@@ -31,6 +31,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     task,
 };
+use tokio_util::sync::CancellationToken;
 
 use self::{
     catalog::Catalog,
@@ -205,13 +206,16 @@ impl HotStorage for RocksHot {
     async fn fill(
         &self,
         mut segment: Box<dyn SegmentBuilder>,
-        end: Offset,
-        raw_bytes: u64,
+        upto: Offset,
+        enough: u64,
     ) -> Result<(Box<dyn SegmentBuilder>, u64), StorageError> {
+        // A thread goes on when nobody waits for it any more; this one need not.
+        let stop = CancellationToken::new();
+        let _stops = stop.clone().drop_guard();
         self.blocking(move |db, catalog| {
             let partition = segment.partition();
             let key = PartitionKey { table: visible(catalog, &partition.table)?, partition: partition.number };
-            let bytes = db.fill(segment.as_mut(), key, end, raw_bytes)?;
+            let bytes = db.fill(segment.as_mut(), key, upto, enough, &stop)?;
             Ok((segment, bytes))
         })
         .await

@@ -1,6 +1,7 @@
 //! Reads events in order: pages for readers, whole segments for the flusher.
 
 use ::rocksdb::{DBRawIterator, ReadOptions, Snapshot};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     codec,
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::{
     contracts::{
-        error::{StorageError, Tier},
+        error::StorageError,
         event::{Event, Record},
         name::TableName,
         segment::SegmentBuilder,
@@ -22,11 +23,6 @@ use crate::{
 
 /// How many events one call looks at when a filter wants few of them.
 const MAX_SCAN: u64 = 100_000;
-
-/// Retention or a deletion was faster than the flush.
-#[derive(Debug, thiserror::Error)]
-#[error("offset {0} was dropped before it was flushed")]
-struct Dropped(Offset);
 
 /// The events of a partition up to `end`, without a hole.
 struct Scan<'a> {
@@ -116,24 +112,37 @@ impl Db {
             .collect()
     }
 
-    /// Adds events to a segment of this partition, from where it ends on and before `end`, until it has at least `raw_bytes`;
+    /// Adds events to a segment of this partition, from its next one on and before `upto`, until it has `enough` bytes of lines;
     /// answers the bytes that they take here.
     ///
     /// # Errors
-    /// `Corrupt` or `Unavailable`.
-    pub fn fill(&self, segment: &mut dyn SegmentBuilder, key: PartitionKey, end: Offset, raw_bytes: u64) -> Result<u64, StorageError> {
+    /// `Expired` if they were dropped meanwhile, `Closed` if nobody waits any more, `Corrupt` or `Unavailable`.
+    pub fn fill(
+        &self,
+        segment: &mut dyn SegmentBuilder,
+        key: PartitionKey,
+        upto: Offset,
+        enough: u64,
+        stop: &CancellationToken,
+    ) -> Result<u64, StorageError> {
+        let (partition, offset) = (segment.partition().clone(), segment.next());
+        let check = |snapshot: &Snapshot<'_>| match self.state(snapshot, key)?.marks.start {
+            earliest if offset < earliest => Err(StorageError::Expired { partition: partition.clone(), offset, earliest }),
+            _ => Ok(()),
+        };
         let snapshot = self.snapshot();
-        let (partition, start) = (segment.partition().clone(), segment.end());
+        check(&snapshot)?;
         let mut options = ReadOptions::default();
-        options.fill_cache(false); // nobody flushes an event twice
-        let mut scan = Scan::new(self, &snapshot, &partition.table, key, (start, end), options);
+        options.fill_cache(false); // readers want other events
+        let mut scan = Scan::new(self, &snapshot, &partition.table, key, (offset, upto), options);
         let mut bytes = 0;
-        while scan.next < end && segment.raw_bytes() < raw_bytes {
+        while scan.next < upto && segment.raw_bytes() < enough {
+            if scan.next.is_multiple_of(BLOCK) && stop.is_cancelled() {
+                return Err(StorageError::Closed);
+            }
             let (event, stored_bytes) = match scan.event() {
-                // Who drops events that were not flushed takes them away under a snapshot, too. That is no damage.
-                Err(StorageError::Corrupt { .. }) if self.state(&self.snapshot(), key)?.marks.low > start => {
-                    return Err(StorageError::unavailable(Tier::Hot, Dropped(scan.next)));
-                }
+                // Whoever drops events deletes files, which a snapshot does not hold.
+                Err(damage @ StorageError::Corrupt { .. }) => return Err(check(&self.snapshot()).err().unwrap_or(damage)),
                 found => found?,
             };
             segment.push(&Record { partition: key.partition, offset: scan.next, event });

@@ -55,7 +55,6 @@ impl Synced {
             let (path, new) = (database.join(NAME), database.join(NEW_NAME));
             let is_there = path.try_exists()?;
             let file = if is_there { OpenOptions::new().write(true).open(&path)? } else { File::create(&new)? };
-            // From here on its block is there, and is only written over.
             file.write_all_at(&encode(group), 0)?;
             file.sync_all()?;
             if !is_there {
@@ -63,6 +62,7 @@ impl Synced {
                 fs::rename(&new, &path)?;
                 File::open(database)?.sync_all()?;
             }
+            // From here on its block is there, and is only written over.
             Ok(file)
         };
         open().map(Self).map_err(|error| StorageError::unavailable(Tier::Hot, error))

@@ -24,7 +24,7 @@ const HEADER: usize = 7;
 /// The types of pieces with which a record of writes begins.
 const FULL: u8 = 1;
 const FIRST: u8 = 2;
-/// The last of the types that RocksDB writes here; the greater ones are for recycled logs.
+/// The last of the types that RocksDB writes here; the greater ones are for options that are not set, recycled logs among them.
 const LAST: u8 = 4;
 
 /// Checks the manifest of a database that is not open, and its logs if each group in them was synced before the next one was written.

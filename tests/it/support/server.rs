@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::Stdio,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -16,6 +16,7 @@ use tokio::{
     net::TcpStream,
     process::{Child, Command},
     sync::mpsc,
+    task::JoinHandle,
     time::{sleep, timeout},
 };
 
@@ -27,7 +28,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// The bucket of every server that has one.
 pub const BUCKET: &str = "events";
 
-/// Zombi, its volume, and its bucket if it has one.
+/// Zombi, its volume, and its bucket if it has one. Whatever is done to it, it must not panic.
 pub struct TestServer {
     pub volume: Arc<TempDir>,
     pub s3: Option<Arc<S3Server>>,
@@ -38,10 +39,21 @@ pub struct TestServer {
     /// A command that becomes the process, with the process's own command behind it.
     pub wrapper: Vec<String>,
     running: Option<Running>,
+    /// What it said when it panicked.
+    panic: Arc<OnceLock<String>>,
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.panic(), None);
+        }
+    }
 }
 
 struct Running {
     child: Child,
+    reader: JoinHandle<()>,
     main: SocketAddr,
     admin: SocketAddr,
     log: mpsc::Receiver<String>,
@@ -67,6 +79,11 @@ impl Running {
                 return Ok(());
             }
         }
+    }
+
+    /// Reads what an ended process has logged. Somebody else may hold the pipe still; then nobody waits for long.
+    async fn read_to_end(&mut self) {
+        drop(timeout(Duration::from_secs(1), &mut self.reader).await);
     }
 }
 
@@ -115,6 +132,7 @@ impl TestServer {
             environment: Vec::new(),
             wrapper: Vec::new(),
             running: None,
+            panic: Arc::default(),
         }
     }
 
@@ -144,14 +162,18 @@ impl TestServer {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (sender, log) = mpsc::channel(100_000);
-        tokio::spawn(async move {
+        let panic = Arc::clone(&self.panic);
+        let reader = tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 eprintln!("  zombi| {line}");
+                if line.contains("panicked") {
+                    panic.get_or_init(|| line.clone());
+                }
                 drop(sender.try_send(line));
             }
         });
         let nowhere = ([0, 0, 0, 0], 0).into();
-        let mut running = Running { child, main: nowhere, admin: nowhere, log, seen: String::new() };
+        let mut running = Running { child, reader, main: nowhere, admin: nowhere, log, seen: String::new() };
         running.read_until("listening on the admin port").await?;
         self.running = Some(running);
         Ok(())
@@ -234,6 +256,7 @@ impl TestServer {
     pub async fn kill(&mut self) {
         let mut running = self.running.take().expect("the process runs");
         running.child.kill().await.unwrap();
+        running.read_to_end().await;
     }
 
     /// Sees to it that the process has ended, by itself or not.
@@ -242,6 +265,7 @@ impl TestServer {
         let mut running = self.running.take().expect("the process was started");
         drop(running.child.kill().await);
         drop(running.child.wait().await);
+        running.read_to_end().await;
     }
 
     /// Reads the log on up to a line that holds the text; panics if it never comes.
@@ -267,6 +291,11 @@ impl TestServer {
         assert!(status.success());
     }
 
+    /// What it said when it panicked, if it ever did.
+    pub fn panic(&self) -> Option<&str> {
+        self.panic.get().map(String::as_str)
+    }
+
     /// Whether the process has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         let running = self.running.as_mut().expect("the process was started");
@@ -276,7 +305,9 @@ impl TestServer {
     /// Waits for the process to end; the exit code.
     pub async fn wait(&mut self) -> Option<i32> {
         let mut running = self.running.take().expect("the process runs");
-        timeout(PATIENCE, running.child.wait()).await.expect("it ends in time").unwrap().code()
+        let status = timeout(PATIENCE, running.child.wait()).await.expect("it ends in time").unwrap();
+        running.read_to_end().await;
+        status.code()
     }
 
     /// kill -9 and a new start on the same volume.

@@ -1,0 +1,403 @@
+//! A hot tier in memory: the twin of the one on RocksDB, held to the same promises, that a simulation can run. A crash drops it and
+//! keeps the volume.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep},
+};
+use zombi::{
+    contracts::{
+        clock::{Clock, TimestampMs},
+        consumers::{Commit, ConsumerStorage},
+        error::StorageError,
+        event::Record,
+        name::{GroupName, Partition, PartitionNumber, TableName},
+        segment::SegmentBuilder,
+        sequence::{Offset, Watermarks},
+        storage::{
+            Append, Appended, FlushIntent, HotPage, HotRetention, HotStorage, ReadLimit, TableSettings, TableStatus, TimeFilter, Trim,
+        },
+    },
+    storage::{
+        fence::Fence,
+        hot::{
+            idempotency::FirstWrite,
+            journal::Journal,
+            request::{Recovered, Request, WriterOptions},
+        },
+        recovery::Recoverable,
+        reserve::Reserver,
+    },
+};
+
+use super::{OVERHEAD, Run, Sheet, Table, Volume};
+
+/// The tier on a volume, until it is dropped.
+pub struct SimHot {
+    volume: Arc<Mutex<Volume>>,
+    clock: Arc<dyn Clock>,
+    fence: Arc<Fence>,
+    options: WriterOptions,
+    reserver: OnceLock<Reserver>,
+    appends: watch::Sender<u64>,
+    changes: AtomicU64,
+    /// How long things take; nothing does if there is none.
+    rng: Option<Mutex<StdRng>>,
+    health: Mutex<Health>,
+}
+
+/// Whether it can be written.
+#[derive(Debug, Clone, Copy)]
+enum Health {
+    Sound,
+    /// The outcome of the next write will be unknown.
+    Failing {
+        is_applied: bool,
+    },
+    Failed,
+}
+
+impl SimHot {
+    /// Opens a volume. With a seed everything takes a while that follows from it.
+    pub fn open(
+        volume: Arc<Mutex<Volume>>,
+        clock: Arc<dyn Clock>,
+        fence: Arc<Fence>,
+        options: WriterOptions,
+        seed: Option<u64>,
+    ) -> Arc<Self> {
+        let now = Instant::now();
+        for table in volume.lock().tables.values_mut() {
+            for sheet in table.partitions.values_mut() {
+                sheet.unflushed_since = (!sheet.marks.unflushed().is_empty()).then_some(now);
+            }
+        }
+        Arc::new(Self {
+            volume,
+            clock,
+            fence,
+            options,
+            reserver: OnceLock::new(),
+            appends: watch::Sender::new(0),
+            changes: AtomicU64::new(0),
+            rng: seed.map(|seed| Mutex::new(StdRng::seed_from_u64(seed))),
+            health: Mutex::new(Health::Sound),
+        })
+    }
+
+    /// From now on offsets are reserved before they are given.
+    pub fn reserve_with(&self, reserver: Reserver) {
+        assert!(self.reserver.set(reserver).is_ok(), "there is one bucket");
+    }
+
+    /// The volume's record of the chain, and the task that keeps it.
+    pub fn journal(&self) -> (Journal, impl Future<Output = ()> + Send + 'static) {
+        let (writer, mut requests) = mpsc::channel(16);
+        let volume = Arc::clone(&self.volume);
+        let journal = Journal::new(volume.lock().chain.clone(), writer).expect("the record can be read");
+        let keep = async move {
+            while let Some(request) = requests.recv().await {
+                let Request::Remember { pairs, reply } = request else { unreachable!("the journal only remembers") };
+                volume.lock().remember(pairs);
+                drop(reply.send(Ok(())));
+            }
+        };
+        (journal, keep)
+    }
+
+    /// The next write is the last: it is there, or not, and nobody is told.
+    pub fn fail(&self, is_applied: bool) {
+        *self.health.lock() = Health::Failing { is_applied };
+    }
+
+    async fn pause(&self) {
+        let pause = self.rng.as_ref().map(|rng| Duration::from_micros(rng.lock().random_range(0..3000)));
+        if let Some(pause) = pause {
+            sleep(pause).await;
+        }
+    }
+
+    /// Writes in one step, and lets others at it before and after.
+    async fn write<T>(&self, write: impl FnOnce(&mut Volume) -> Result<T, StorageError> + Send) -> Result<T, StorageError>
+    where
+        T: Send,
+    {
+        self.pause().await;
+        self.fence.check()?;
+        let health = *self.health.lock();
+        match health {
+            Health::Sound => {}
+            Health::Failing { is_applied } => {
+                *self.health.lock() = Health::Failed;
+                if is_applied {
+                    write(&mut self.volume.lock())?;
+                }
+                return Err(StorageError::outcome_unknown(io::Error::other("on purpose")));
+            }
+            Health::Failed => return Err(StorageError::Closed),
+        }
+        let done = write(&mut self.volume.lock());
+        self.pause().await;
+        done
+    }
+
+    async fn change(&self, change: impl FnOnce(&mut Volume) -> Result<(), StorageError> + Send) -> Result<(), StorageError> {
+        self.write(change).await?;
+        self.changes.fetch_add(1, SeqCst);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl HotStorage for SimHot {
+    async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError> {
+        if let Some(reserver) = self.reserver.get() {
+            let mut next: BTreeMap<Partition, Watermarks> = BTreeMap::new();
+            for (number, _) in &append.events {
+                let partition = Partition::new(append.table.clone(), *number);
+                let known = self
+                    .table(&append.table)
+                    .and_then(|table| table.partitions.iter().find(|one| one.number == *number).map(|one| one.marks));
+                next.entry(partition).or_insert_with(|| known.unwrap_or_default()).next += 1;
+            }
+            reserver.reserve(next).await;
+        }
+        let now_ms = self.clock.now_ms();
+        let appended = self.write(|volume| volume.append(append, &self.options, now_ms)).await?;
+        self.appends.send_modify(|count| *count += 1);
+        Ok(appended)
+    }
+
+    async fn read(
+        &self,
+        table: &TableName,
+        from: Vec<(PartitionNumber, Offset)>,
+        filter: TimeFilter,
+        limit: ReadLimit,
+    ) -> Result<Vec<HotPage>, StorageError> {
+        self.pause().await;
+        let mut volume = self.volume.lock();
+        let table = volume.visible(table)?;
+        let nothing = Sheet::default();
+        let page = |(number, offset)| table.partitions.get(&number).unwrap_or(&nothing).page(number, offset, filter, limit);
+        Ok(from.into_iter().map(page).collect())
+    }
+
+    async fn fill(
+        &self,
+        mut segment: Box<dyn SegmentBuilder>,
+        upto: Offset,
+        enough: u64,
+    ) -> Result<(Box<dyn SegmentBuilder>, u64), StorageError> {
+        self.pause().await;
+        let partition = segment.partition().clone();
+        let mut volume = self.volume.lock();
+        let nothing = Sheet::default();
+        let sheet = volume.visible(&partition.table)?.partitions.get(&partition.number).unwrap_or(&nothing);
+        let (offset, earliest) = (segment.next(), sheet.marks.start);
+        if offset < earliest {
+            return Err(StorageError::Expired { partition, offset, earliest });
+        }
+        let mut bytes = 0;
+        while segment.next() < upto && segment.raw_bytes() < enough {
+            let offset = segment.next();
+            let event =
+                sheet.events.get(&offset).ok_or_else(|| StorageError::corrupt(&partition, format!("offset {offset} is not hot")))?;
+            segment.push(&Record { partition: partition.number, offset, event: event.clone() });
+            bytes += event.size() as u64 + OVERHEAD;
+        }
+        Ok((segment, bytes))
+    }
+
+    fn table(&self, name: &TableName) -> Option<TableStatus> {
+        self.tables().into_iter().find(|table| table.name == *name)
+    }
+
+    fn tables(&self) -> Vec<TableStatus> {
+        self.all_tables().into_iter().filter(|table| !table.is_deleted).collect()
+    }
+
+    fn all_tables(&self) -> Vec<TableStatus> {
+        let volume = self.volume.lock();
+        let status = |(name, table): (&TableName, &Table)| TableStatus {
+            name: name.clone(),
+            settings: table.settings,
+            is_deleted: table.is_deleted,
+            partitions: table.partitions.iter().map(|(number, sheet)| sheet.status(*number)).collect(),
+        };
+        volume.tables.iter().map(status).collect()
+    }
+
+    fn appends(&self) -> watch::Receiver<u64> {
+        self.appends.subscribe()
+    }
+
+    fn engine_numbers(&self) -> Vec<u64> {
+        Vec::new()
+    }
+
+    fn changes(&self) -> u64 {
+        self.changes.load(SeqCst)
+    }
+
+    async fn record_intents(&self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
+        self.write(|volume| {
+            for (partition, intent) in intents {
+                let sheet = volume.sheet(&partition)?;
+                if intent.range.start < sheet.marks.start {
+                    let (offset, earliest) = (intent.range.start, sheet.marks.start);
+                    return Err(StorageError::Expired { partition, offset, earliest });
+                }
+                assert_eq!(intent.range.start, sheet.marks.flushed, "{partition}: a segment begins elsewhere");
+                assert!(intent.range.end <= sheet.marks.next, "{partition}: a segment ends beyond the end");
+                sheet.intent = Some(intent);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn mark_flushed(&self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
+        let flushed_ms = self.clock.now_ms();
+        self.write(|volume| {
+            for (partition, segment) in segments {
+                let sheet = volume.sheet(&partition)?;
+                if segment.range.end <= sheet.marks.flushed {
+                    continue;
+                }
+                assert_eq!(segment.range.start, sheet.marks.flushed, "{partition}: a segment begins elsewhere");
+                sheet.marks.flushed = segment.range.end;
+                sheet.intent = None;
+                sheet.unflushed_since = (!sheet.marks.unflushed().is_empty()).then(Instant::now);
+                sheet.marks.check(&partition);
+                volume.runs.push(Run { partition, end: segment.range.end, flushed_ms });
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn evict(&self, retention: HotRetention) -> Result<u64, StorageError> {
+        self.write(|volume| Ok(volume.evict(retention))).await
+    }
+
+    async fn trim(&self, trims: Vec<Trim>) -> Result<(), StorageError> {
+        self.change(|volume| {
+            for trim in trims {
+                volume.runs.retain(|run| run.partition != trim.partition || run.end > trim.start);
+                volume.sheet(&trim.partition)?.trim(trim.start);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// It keeps more than it would have to: everything.
+    async fn expired(&self, table: &TableName, _: TimestampMs, _: u64) -> Result<Vec<Trim>, StorageError> {
+        self.volume.lock().visible(table).map(|_| Vec::new())
+    }
+
+    async fn configure_table(&self, table: TableName, settings: TableSettings) -> Result<(), StorageError> {
+        self.change(|volume| {
+            volume.visible(&table)?.settings = settings;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn delete_table(&self, table: TableName) -> Result<(), StorageError> {
+        self.change(|volume| {
+            let found = volume.visible(&table)?;
+            (found.settings, found.is_deleted) = (TableSettings::default(), true);
+            for sheet in found.partitions.values_mut() {
+                sheet.trim(sheet.marks.next);
+                sheet.keys.clear();
+            }
+            volume.runs.retain(|run| run.partition.table != table);
+            for offsets in volume.consumers.values_mut() {
+                offsets.retain(|partition, _| partition.table != table);
+            }
+            volume.consumers.retain(|_, offsets| !offsets.is_empty());
+            Ok(())
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl ConsumerStorage for SimHot {
+    async fn commit(&self, commit: Commit) -> Result<(), StorageError> {
+        self.change(|volume| {
+            for (partition, offset) in &commit.offsets {
+                let (offset, next) = (
+                    *offset,
+                    volume
+                        .tables
+                        .get(&partition.table)
+                        .and_then(|table| table.partitions.get(&partition.number))
+                        .map_or(0, |sheet| sheet.marks.next),
+                );
+                if !volume.tables.contains_key(&partition.table) {
+                    return Err(StorageError::UnknownTable(partition.table.clone()));
+                }
+                if offset > next {
+                    return Err(StorageError::BeyondEnd { partition: partition.clone(), offset, next });
+                }
+                let committed = volume.consumers.get(&commit.group).and_then(|offsets| offsets.get(partition)).copied();
+                if let Some(committed) = committed.filter(|&committed| offset < committed && !commit.force) {
+                    return Err(StorageError::CommitBackwards { partition: partition.clone(), offset, committed });
+                }
+            }
+            volume.consumers.entry(commit.group).or_default().extend(commit.offsets);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn offsets(&self, group: &GroupName) -> Result<Vec<(Partition, Offset)>, StorageError> {
+        let volume = self.volume.lock();
+        Ok(volume.consumers.get(group).into_iter().flatten().map(|(partition, offset)| (partition.clone(), *offset)).collect())
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupName>, StorageError> {
+        Ok(self.volume.lock().consumers.keys().cloned().collect())
+    }
+
+    async fn delete(&self, group: GroupName) -> Result<(), StorageError> {
+        self.change(|volume| volume.consumers.remove(&group).map(drop).ok_or(StorageError::UnknownGroup(group))).await
+    }
+}
+
+#[async_trait]
+impl Recoverable for SimHot {
+    async fn recover(&self, recovered: Recovered) -> Result<(), StorageError> {
+        self.write(|volume| {
+            volume.recover(recovered);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn recover_keys(&self, keys: Vec<(Partition, String, FirstWrite)>) -> Result<(), StorageError> {
+        self.write(|volume| {
+            for (partition, key, first) in keys {
+                volume.sheet(&partition)?.keys.insert(key, first);
+            }
+            Ok(())
+        })
+        .await
+    }
+}
