@@ -151,26 +151,24 @@ fn write_files(directory: &Path, files: &Files) {
     files.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
 }
 
-/// Starts it over what was damaged, and compares.
+/// Starts it over what was damaged, and compares; nowhere may it panic.
 async fn start_and_compare(z: &mut TestServer, expected: &Expected) -> Result<Found, String> {
-    let found = match z.try_run().await {
-        Err(log) if log.contains("exiting error=") => Found::Refused,
-        Err(log) => return Err(log),
-        Ok(()) => {
-            let found = expected.compare(z).await?;
-            if z.has_ended() {
-                // It may give up where writing fails, and only so.
-                match z.wait().await {
-                    Some(WRITE_FAILED) => Found::Error,
-                    code => return Err(format!("it ended with {code:?}")),
-                }
-            } else {
-                z.end().await;
-                found
-            }
-        }
-    };
+    let found = look(z, expected).await?;
     z.panic().map_or(Ok(found), |panic| Err(panic.to_owned()))
+}
+
+async fn look(z: &mut TestServer, expected: &Expected) -> Result<Found, String> {
+    if let Err(log) = z.try_run().await {
+        return if log.contains("exiting error=") { Ok(Found::Refused) } else { Err(log) };
+    }
+    let found = expected.compare(z).await?;
+    if z.has_ended() {
+        // It may give up where writing fails, and only so.
+        let code = z.wait().await;
+        return if code == Some(WRITE_FAILED) { Ok(Found::Error) } else { Err(format!("it ended with {code:?}")) };
+    }
+    z.end().await;
+    Ok(found)
 }
 
 /// Damages files of the volume.

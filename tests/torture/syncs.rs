@@ -1,4 +1,5 @@
-//! Syncs that fail: the disk says EIO, EROFS, EINVAL or EBADFD now and then. The process must ack nothing more and end; the next one finds what is really there.
+//! Syncs that fail: the disk says EIO, EROFS, EINVAL or EBADFD now and then. The process must ack nothing more and end; the next one
+//! finds what is really there.
 
 use crate::{
     BUSY, Budget, WRITE_FAILED,

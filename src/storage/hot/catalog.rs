@@ -87,6 +87,11 @@ impl Tables {
         self.by_name.get(name)
     }
 
+    /// A table that can be read.
+    pub fn visible(&self, name: &TableName) -> Option<&Table> {
+        self.get(name).filter(|table| !table.is_deleted)
+    }
+
     /// A table's name by its id.
     pub fn name(&self, id: TableId) -> Option<&TableName> {
         self.names.get(&id)

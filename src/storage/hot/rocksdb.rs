@@ -20,9 +20,6 @@ use crate::contracts::{
     sequence::Offset,
 };
 
-/// RocksDB's file without which it takes a directory for an empty one.
-const CURRENT: &str = "CURRENT";
-
 /// The open database.
 pub struct Db {
     db: DB,
@@ -50,9 +47,9 @@ impl Db {
         let descriptors = cf::ALL.map(|name| ColumnFamilyDescriptor::new(name, options::family(name, options, &cache, &clock)));
         let mut database = options::database(options);
         database.create_if_missing(noted.is_none());
-        if noted.is_some() && !options.path.join(CURRENT).exists() {
+        if noted.is_some() && !options.path.join(wal::CURRENT).exists() {
             let why = "the file is gone, and with it what RocksDB knows of the volume";
-            return Err(StorageError::corrupt(options.path.join(CURRENT).display(), why));
+            return Err(StorageError::corrupt(options.path.join(wal::CURRENT).display(), why));
         }
         let db = DB::open_cf_descriptors(&database, &options.path, descriptors).map_err(unavailable)?;
         let last_group = last_group(&db)?;

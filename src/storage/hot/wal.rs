@@ -19,6 +19,8 @@ use std::{
 
 use crate::contracts::error::{StorageError, Tier};
 
+/// RocksDB's file that names the manifest in force; without it, it takes a directory for an empty one.
+pub const CURRENT: &str = "CURRENT";
 const BLOCK: usize = 32 << 10;
 const HEADER: usize = 7;
 /// The types of pieces with which a record of writes begins.
@@ -44,7 +46,7 @@ pub fn check(database: &Path, is_synced: bool) -> Result<(), StorageError> {
 
 /// The manifest in force; none if there is no database, or it cannot be told: then RocksDB says so.
 fn manifest(database: &Path) -> Option<PathBuf> {
-    let name = std::fs::read_to_string(database.join("CURRENT")).ok()?;
+    let name = std::fs::read_to_string(database.join(CURRENT)).ok()?;
     Some(database.join(name.trim_end())).filter(|path| path.is_file())
 }
 

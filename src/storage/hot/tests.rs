@@ -1,0 +1,120 @@
+use futures_util::future::join_all;
+
+use super::*;
+use crate::{
+    contracts::{
+        clock::SystemClock,
+        payload::Payload,
+        sequence::{OffsetRange, Watermarks},
+    },
+    storage::hot::{disk::Reserve, options::OpenOptions},
+};
+
+/// The tier on a volume, and its writer.
+struct Opened {
+    hot: Arc<RocksHot>,
+    writer: task::JoinHandle<Result<(), StorageError>>,
+}
+
+impl Opened {
+    fn new(directory: &tempfile::TempDir) -> Self {
+        let options = OpenOptions {
+            path: directory.path().join("db"),
+            is_synced: true,
+            idempotency_window_ms: 1000,
+            cache_bytes: 1 << 20,
+            write_buffer_bytes: 1 << 20,
+        };
+        let clock = SystemClock::shared();
+        let (db, catalog) = Db::open(&options, Arc::clone(&clock)).unwrap();
+        let disk = Arc::new(Disk::new(directory.path(), Reserve { bytes: 0, percent: 0 }).unwrap());
+        let options = WriterOptions { sync: true, idempotency_window_ms: 1000, hot_max_bytes: 1 << 30, max_tables: 2, queue_len: 16 };
+        let (hot, writer) = RocksHot::new(db, catalog, disk, clock, Arc::default(), Arc::default(), options).unwrap();
+        Self { hot, writer: task::spawn(writer.run()) }
+    }
+
+    async fn close(self) {
+        drop(self.hot);
+        self.writer.await.unwrap().unwrap();
+    }
+
+    async fn append(&self, table: &str, payloads: &[&str]) -> Result<Vec<Appended>, StorageError> {
+        let event = |text: &&str| Event {
+            payload: Payload::text(*text),
+            timestamp_ms: 0,
+            appended_ms: 0,
+            idempotency_key: None,
+            headers: BTreeMap::new(),
+        };
+        let events = payloads.iter().map(|text| (9, event(text))).collect();
+        self.hot.append(Append { table: name(table), events, expected_offset: None }).await
+    }
+
+    async fn read(&self, from: Offset) -> HotPage {
+        let limit = ReadLimit { records: 100, bytes: 1 << 20 };
+        self.hot.read(&name("t"), vec![(9, from)], TimeFilter::default(), limit).await.unwrap().remove(0)
+    }
+}
+
+fn name(table: &str) -> TableName {
+    TableName::parse(table).unwrap()
+}
+
+fn payloads(page: &HotPage) -> Vec<&[u8]> {
+    page.page.records.iter().map(|record| record.event.payload.bytes().as_ref()).collect()
+}
+
+#[tokio::test]
+async fn what_is_appended_is_there_after_opening_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = Opened::new(&directory);
+    opened.append("t", &["a", "b"]).await.unwrap();
+    opened.close().await;
+    let opened = Opened::new(&directory);
+    assert_eq!(opened.append("t", &["c"]).await.unwrap()[0].offset, 2);
+    assert_eq!(payloads(&opened.read(0).await), [b"a", b"b", b"c"]);
+    assert_eq!(payloads(&opened.read(2).await), [b"c"]);
+    opened.close().await;
+}
+
+#[tokio::test]
+async fn writes_that_wait_together_share_one_sync() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = Opened::new(&directory);
+    assert_eq!(*opened.hot.appends().borrow(), 0);
+    // There is one thread: the writer first looks when all of them wait.
+    let appended = join_all((0..16).map(|_| opened.append("t", &["a"]))).await;
+    assert!(appended.iter().all(Result::is_ok));
+    assert_eq!(*opened.hot.appends().borrow(), 1);
+    opened.close().await;
+}
+
+#[tokio::test]
+async fn only_what_is_flushed_is_evicted() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = Opened::new(&directory);
+    opened.append("t", &["a", "b", "c"]).await.unwrap();
+    let everything = HotRetention { flushed_upto: i64::MAX, max_bytes: 0 };
+    assert_eq!(opened.hot.evict(everything).await.unwrap(), 0);
+    let intent = FlushIntent { range: OffsetRange::new(0, 2), epoch: 1, zstd: true, bytes: 10 };
+    let segment = vec![(Partition::new(name("t"), 9), intent)];
+    opened.hot.record_intents(segment.clone()).await.unwrap();
+    assert_eq!(opened.hot.table(&name("t")).unwrap().partitions[0].intent, Some(intent));
+    opened.hot.mark_flushed(segment).await.unwrap();
+    assert_eq!(opened.hot.evict(everything).await.unwrap(), 2);
+    let page = opened.read(0).await;
+    assert_eq!((page.marks, page.page.records.len()), (Watermarks { start: 0, low: 2, flushed: 2, next: 3 }, 0));
+    assert_eq!(payloads(&opened.read(2).await), [b"c"]);
+    opened.close().await;
+}
+
+#[tokio::test]
+async fn tables_are_bounded_and_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = Opened::new(&directory);
+    opened.append("t", &["a"]).await.unwrap();
+    opened.append("t2", &["b"]).await.unwrap();
+    assert!(matches!(opened.append("t3", &["c"]).await, Err(StorageError::TooMany { .. })));
+    assert_eq!(payloads(&opened.read(0).await), [b"a"]);
+    opened.close().await;
+}
