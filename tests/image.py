@@ -135,7 +135,7 @@ def pod(containers, endpoint, directory):
     del container["ports"], spec["serviceAccountName"]
     spec["hostNetwork"] = True
     container["image"], container["imagePullPolicy"] = IMAGE, "Never"
-    ours = {"ZOMBI_PORT": "0", "ZOMBI_ADMIN_PORT": "0", "ZOMBI_S3_ENDPOINT": endpoint, "ZOMBI_HOT_RETENTION_SECS": "0"}
+    ours = {"ZOMBI_PORT": "0", "ZOMBI_ADMIN_PORT": "0", "ZOMBI_S3_ENDPOINT": endpoint, "ZOMBI_HOT_KEEP_SECS": "0"}
     container["env"] = [one for one in container["env"] if one["name"] not in ours] + [{"name": name, "value": value} for name, value in ours.items()]
     spec["volumes"].append({"name": "data", "persistentVolumeClaim": {"claimName": "data-zombi-0"}})
     # This podman reads no Secret as kubectl renders it: what the pod names of it goes straight into its environment.
@@ -143,6 +143,9 @@ def pod(containers, endpoint, directory):
     for source in container.pop("envFrom"):
         values = secrets[source["secretRef"]["name"]]
         container["env"] += [{"name": name, "value": base64.b64decode(value).decode()} for name, value in values.items()]
+    # The small S3 server lets in one key pair, and not the one of the MinIO that the manifests bring.
+    known = {"AWS_ACCESS_KEY_ID": "zombi", "AWS_SECRET_ACCESS_KEY": "zombi-secret"}
+    container["env"] = [one for one in container["env"] if one["name"] not in known] + [{"name": name, "value": value} for name, value in known.items()]
     kept = [one for one in objects if one["kind"] == "ConfigMap"]
     manifest = os.path.join(directory, "pod.yaml")
     with open(manifest, "w") as file:

@@ -10,7 +10,7 @@ use axum::{body::Body, http::Request};
 use k8s_openapi::{
     api::{
         apps::v1::StatefulSet,
-        core::v1::{ConfigMap, Container, HTTPGetAction, PodSpec, Service},
+        core::v1::{ConfigMap, Container, EnvVar, HTTPGetAction, PodSpec, Service},
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
@@ -21,9 +21,11 @@ use tower::ServiceExt;
 use zombi::{
     api::{
         self,
+        memory::Budget,
         state::{Heartbeats, Lifecycle, LogLevel, Ops, Phase},
     },
-    config::Config,
+    config::{Config, Reads},
+    contracts::error::Overload,
 };
 
 const PLACES: [&str; 3] = ["base", "overlays/dev", "overlays/production"];
@@ -49,6 +51,13 @@ fn of<K: Resource<DynamicType = ()> + for<'a> Deserialize<'a>>(objects: &[Dynami
     objects.iter().filter(is_kind).map(|object| object.clone().try_parse().unwrap()).collect()
 }
 
+/// What the kubelet makes of a variable: a value, or the name of the set's first pod.
+fn variable(one: EnvVar) -> Option<(String, String)> {
+    let field = one.value_from.and_then(|from| from.field_ref).map(|field| field.field_path);
+    let value = if field.as_deref() == Some("metadata.name") { Some("zombi-0".to_owned()) } else { one.value };
+    Some((one.name, value?))
+}
+
 /// Zombi in one rendering.
 struct Deployed {
     set: StatefulSet,
@@ -67,10 +76,10 @@ impl Deployed {
         let file = directory.path().join("zombi.yaml");
         std::fs::write(&file, text).unwrap();
         let container = set.spec.template.spec.as_ref().unwrap().containers[0].clone();
-        let environment = container.env.unwrap().into_iter().filter_map(|one| Some((one.name, one.value?)));
+        let environment = container.env.unwrap().into_iter().filter_map(variable);
         let environment = environment.filter(|(name, _)| name != "ZOMBI_CONFIG");
         // An unknown name or a bad value is refused by the program itself.
-        let config = Config::load(Some(file), environment, vec![]).unwrap();
+        let config = Config::load(Some(file), environment, vec![], Reads::All).unwrap();
         Self { set, services, config }
     }
 
@@ -119,7 +128,8 @@ async fn status(phase: Phase, action: &HTTPGetAction) -> u16 {
     lifecycle.enter(phase);
     let prometheus = PrometheusBuilder::new().build_recorder().handle();
     let (flush, store, heartbeats) = (OnceLock::new(), OnceLock::new(), Heartbeats::default());
-    let ops = Arc::new(Ops { lifecycle, prometheus, flush, store, heartbeats, log_level: Arc::new(Unchanging) });
+    let (inflight, bucket) = (Budget::new(1 << 20, 100, Overload::Memory), Arc::default());
+    let ops = Arc::new(Ops { lifecycle, prometheus, flush, store, heartbeats, log_level: Arc::new(Unchanging), inflight, bucket });
     let request = Request::get(action.path.as_deref().unwrap()).body(Body::empty()).unwrap();
     api::admin_router(ops, Arc::default()).oneshot(request).await.unwrap().status().as_u16()
 }
@@ -144,8 +154,8 @@ async fn every_probe_is_answered_as_it_should_be_in_each_state() {
                 assert_eq!(status(phase, action).await, expected, "{place}: the {name} probe while {phase:?}");
             }
         }
-        // The main port is bound only after recovery: what must be asked before goes to the admin port.
-        for probe in [&container.startup_probe, &container.liveness_probe] {
+        // The main port answers after recovery only, to the names of http.hosts only, and may be full of clients.
+        for probe in [&container.startup_probe, &container.liveness_probe, &container.readiness_probe] {
             let port = &probe.as_ref().unwrap().http_get.as_ref().unwrap().port;
             assert_eq!(deployed.port(port), i32::from(deployed.config.admin_port), "{place}");
         }
