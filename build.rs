@@ -6,7 +6,7 @@ const FILES: [&str; 2] = ["zombi/v1/event.proto", "zombi/v1/stored.proto"];
 
 /// Known ways to get it wrong, each behind a `cfg` of its name, `bug_...`: `tests/bugs.py` builds with one after the other, by
 /// `ZOMBI_BUG`, and shows which test catches it.
-const BUGS: [&str; 26] = [
+const BUGS: [&str; 27] = [
     "unsynced",
     "failed_write_acked",
     "log_not_checked",
@@ -33,6 +33,7 @@ const BUGS: [&str; 26] = [
     "payload_made_text",
     "offsets_out_of_order",
     "no_last_flush",
+    "reused_key_taken",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

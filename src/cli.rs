@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    config::{self, BadConfig, Config},
+    config::{self, BadConfig, Config, Reads},
     contracts::error::StorageError,
     crash,
     inspect::{self, InspectError},
@@ -114,14 +114,19 @@ enum ConfigCommand {
 #[allow(clippy::print_stdout, clippy::print_stderr)] // commands speak to a person
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    let config = match load(&cli.settings) {
+    let command = cli.command.unwrap_or(Command::Serve);
+    let reads = match &command {
+        Command::Serve | Command::Config { .. } => Reads::All,
+        Command::Segments { .. } | Command::Manifest { .. } => Reads::Store,
+    };
+    let config = match load(&cli.settings, reads) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("zombi: {error}");
             return ExitCode::from(exit::USAGE);
         }
     };
-    match cli.command.unwrap_or(Command::Serve) {
+    match command {
         Command::Serve => serve(config),
         Command::Segments { command } => look(async |out: &mut dyn Write| match command {
             SegmentsCommand::List { table } => inspect::list(&config, table.as_deref(), out).await,
@@ -169,7 +174,7 @@ fn look(command: impl AsyncFnOnce(&mut dyn Write) -> Result<(), InspectError>) -
     }
 }
 
-fn load(flags: &SettingFlags) -> Result<Config, BadConfig> {
+fn load(flags: &SettingFlags, reads: Reads) -> Result<Config, BadConfig> {
     let mut values = Vec::new();
     for (key, value) in [("data_dir", &flags.data_dir), ("port", &flags.port)] {
         values.extend(value.clone().map(|value| (key.to_owned(), value)));
@@ -178,13 +183,13 @@ fn load(flags: &SettingFlags) -> Result<Config, BadConfig> {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         values.push((key.to_owned(), value.to_owned()));
     }
-    Config::load(flags.config.clone(), std::env::vars(), values)
+    Config::load(flags.config.clone(), config::environment(), values, reads)
 }
 
 #[allow(clippy::print_stderr)] // before the log stands
 fn serve(config: Config) -> ExitCode {
     crash::arm();
-    let telemetry = match telemetry::start(&config.log, config::wants_traces(std::env::vars())) {
+    let telemetry = match telemetry::start(&config.log, config::wants_traces(config::environment())) {
         Ok(telemetry) => telemetry,
         Err(error) => {
             eprintln!("zombi: {error}");
@@ -198,7 +203,11 @@ fn serve(config: Config) -> ExitCode {
             return ExitCode::from(exit::FAILED);
         }
     };
-    let ended = runtime.block_on(server::run(config, telemetry));
+    let ended = runtime.block_on(async {
+        let ended = Box::pin(server::run(config, &telemetry)).await;
+        telemetry.stop().await;
+        ended
+    });
     // A task that hangs must not hold up the end.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     match ended {

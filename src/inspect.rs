@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use crate::{
-    config::Config,
+    config::{self, Config},
     contracts::error::StorageError,
     server,
     storage::cold::{
@@ -18,6 +18,9 @@ use crate::{
 /// Why there is nothing to see.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
+    /// What is said of the bucket cannot be used.
+    #[error("{0}")]
+    Options(String),
     /// No bucket is configured.
     #[error("s3.bucket is not set: there is no cold tier to look at")]
     NoBucket,
@@ -101,6 +104,7 @@ pub async fn show(config: &Config, number: Option<u64>, out: &mut dyn Write) -> 
 }
 
 async fn objects(config: &Config) -> Result<Objects, InspectError> {
-    let options = server::options::s3(config).ok_or(InspectError::NoBucket)?;
+    let options = server::options::s3(config, &config::environment()).map_err(InspectError::Options)?;
+    let options = options.ok_or(InspectError::NoBucket)?;
     Ok(Objects::connect(&options).await)
 }

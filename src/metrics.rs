@@ -5,9 +5,11 @@ use std::time::Duration;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-const APPEND_GROUP_REQUESTS: &str = "zombi_append_group_requests";
-const APPEND_GROUP_BYTES: &str = "zombi_append_group_bytes";
-const APPEND_GROUP_SECONDS: &str = "zombi_append_group_duration_seconds";
+use crate::contracts::storage::KeyWindow;
+
+const APPEND_GROUP_REQUESTS: &str = "zombi_append_batch_requests";
+const APPEND_GROUP_BYTES: &str = "zombi_append_batch_bytes";
+const APPEND_GROUP_SECONDS: &str = "zombi_append_batch_duration_seconds";
 const APPENDED: &str = "zombi_events_appended_total";
 const DUPLICATES: &str = "zombi_events_duplicate_total";
 const READ: &str = "zombi_events_read_total";
@@ -35,6 +37,34 @@ const COMPACTED_BYTES: &str = "zombi_compacted_bytes_total";
 const UNFLUSHED_BYTES: &str = "zombi_unflushed_bytes";
 const UNFLUSHED_EVENTS: &str = "zombi_unflushed_events";
 const BUILD_INFO: &str = "zombi_build_info";
+const READY: &str = "zombi_ready";
+const COLD_ENABLED: &str = "zombi_cold_enabled";
+const REFUSED: &str = "zombi_refused_total";
+const KEYS: &str = "zombi_idempotency_keys";
+const KEY_WINDOW: &str = "zombi_idempotency_window_seconds";
+const KEY_WINDOW_SETTING: &str = "zombi_idempotency_window_setting_seconds";
+const PARTITIONS: &str = "zombi_partitions";
+const GROUPS: &str = "zombi_consumer_groups";
+const GROUPS_EXPIRED: &str = "zombi_consumer_groups_expired_total";
+const COMMITTED: &str = "zombi_consumer_committed_events";
+const LOG_DROPPED: &str = "zombi_log_lines_dropped_total";
+const S3_CONTACT: &str = "zombi_s3_last_contact_timestamp_seconds";
+
+/// Why requests are turned away with 503: `reason` of `zombi_refused_total`.
+pub const REFUSALS: [&str; 12] = [
+    "queue_full",
+    "hot_full",
+    "disk_full",
+    "memory",
+    "answers",
+    "tails",
+    "cold_reads",
+    "keys_full",
+    "slow",
+    "closing",
+    "fenced",
+    "starting",
+];
 
 /// RocksDB's own numbers and what they mean.
 const ENGINE: [(&str, &str); 5] = [
@@ -74,9 +104,16 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         COMPACTED_SEGMENTS,
         COMPACTED_BYTES,
         EVICTED,
+        GROUPS_EXPIRED,
+        LOG_DROPPED,
     ] {
         counter!(name).increment(0);
     }
+    for reason in REFUSALS {
+        counter!(REFUSED, "reason" => reason).increment(0);
+    }
+    gauge!(READY).set(0.0);
+    gauge!(S3_CONTACT).set(0.0);
     gauge!(CONNECTIONS).set(0.0);
     gauge!(FLUSHED_AT).set(0.0);
     gauge!(APPEND_QUEUE).set(0.0);
@@ -117,6 +154,17 @@ fn describe() {
     describe_gauge!(UNFLUSHED_BYTES, Unit::Bytes, "Stored bytes of the events that are in RocksDB alone.");
     describe_gauge!(UNFLUSHED_EVENTS, "Events that are in RocksDB alone.");
     describe_gauge!(BUILD_INFO, "The program's version.");
+    describe_gauge!(READY, "1 while requests should come: recovered, and not draining.");
+    describe_gauge!(COLD_ENABLED, "1 if a bucket is configured.");
+    describe_counter!(REFUSED, "Requests that were turned away with 503, by reason.");
+    describe_gauge!(KEYS, "Idempotency keys that are remembered.");
+    describe_gauge!(KEY_WINDOW, Unit::Seconds, "For how long idempotency keys really are remembered.");
+    describe_gauge!(KEY_WINDOW_SETTING, Unit::Seconds, "For how long they are to be remembered: idempotency.window_secs.");
+    describe_gauge!(PARTITIONS, "Partitions of all tables.");
+    describe_gauge!(GROUPS, "Consumer groups.");
+    describe_counter!(GROUPS_EXPIRED, "Consumer groups that were forgotten because nobody used them.");
+    describe_counter!(LOG_DROPPED, "Lines of the log that were dropped because nobody took them.");
+    describe_gauge!(S3_CONTACT, Unit::Seconds, "When S3 last answered as it should, as seconds since 1970; 0 before.");
     metrics_process::Collector::default().describe();
 }
 
@@ -214,15 +262,56 @@ pub fn engine(values: &[u64]) {
 
 /// Renders lags of consumer groups: group, table, events. Groups come and go, and a recorder forgets nothing: they get a new one
 /// each time.
-pub fn consumer_lags<'a>(lags: impl Iterator<Item = (&'a str, &'a str, u64)>) -> String {
+pub fn consumer_lags<'a>(lags: impl Iterator<Item = ConsumerLag<'a>>) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || {
         describe_gauge!(CONSUMER_LAG, "Events that a consumer group has not read of a table; the largest ones, no more than 200.");
-        for (group, table, events) in lags {
-            gauge!(CONSUMER_LAG, "group" => group.to_owned(), "table" => table.to_owned()).set(events as f64);
+        describe_gauge!(COMMITTED, "The sum of the offsets that a consumer group has committed of a table, of the same ones.");
+        for ConsumerLag { group, table, lag, committed } in lags {
+            let labels = [("group", group.to_owned()), ("table", table.to_owned())];
+            gauge!(CONSUMER_LAG, &labels).set(lag as f64);
+            gauge!(COMMITTED, &labels).set(committed as f64);
         }
     });
     recorder.handle().render()
+}
+
+/// How far a group is in a table.
+#[derive(Debug, Clone, Copy)]
+pub struct ConsumerLag<'a> {
+    /// The group.
+    pub group: &'a str,
+    /// The table.
+    pub table: &'a str,
+    /// Events that it has not read.
+    pub lag: u64,
+    /// The sum of its committed offsets.
+    pub committed: u64,
+}
+
+/// Says whether requests should come.
+pub fn ready(is_ready: bool) {
+    gauge!(READY).set(f64::from(u8::from(is_ready)));
+}
+
+/// Counts a request that was turned away.
+pub fn refused(reason: &'static str) {
+    counter!(REFUSED, "reason" => reason).increment(1);
+}
+
+/// Counts forgotten consumer groups.
+pub fn groups_expired(groups: u64) {
+    counter!(GROUPS_EXPIRED).increment(groups);
+}
+
+/// Says how many lines of the log were dropped since the start.
+pub fn log_lines_dropped(lines: u64) {
+    counter!(LOG_DROPPED).absolute(lines);
+}
+
+/// Says that S3 has answered as it should.
+pub fn s3_contact(now_ms: i64) {
+    gauge!(S3_CONTACT).set(now_ms as f64 / 1000.0);
 }
 
 /// Counts evicted events.
@@ -245,6 +334,16 @@ pub struct Held {
     pub unflushed_for: Duration,
     /// Offsets declared lost.
     pub lost: u64,
+    /// Partitions of all tables.
+    pub partitions: u64,
+    /// Consumer groups.
+    pub groups: u64,
+    /// Whether a bucket is configured.
+    pub has_bucket: bool,
+    /// The idempotency keys.
+    pub keys: KeyWindow,
+    /// How long they are to be remembered, in milliseconds.
+    pub key_window_setting_ms: u64,
 }
 
 /// Shows what the store holds.
@@ -255,4 +354,10 @@ pub fn held(held: Held) {
     gauge!(UNFLUSHED_EVENTS).set(held.unflushed_events as f64);
     gauge!(UNFLUSHED_AGE).set(held.unflushed_for.as_secs_f64());
     gauge!(LOST_OFFSETS).set(held.lost as f64);
+    gauge!(PARTITIONS).set(held.partitions as f64);
+    gauge!(GROUPS).set(held.groups as f64);
+    gauge!(COLD_ENABLED).set(f64::from(u8::from(held.has_bucket)));
+    gauge!(KEYS).set(held.keys.keys as f64);
+    gauge!(KEY_WINDOW).set(held.keys.window_ms as f64 / 1000.0);
+    gauge!(KEY_WINDOW_SETTING).set(held.key_window_setting_ms as f64 / 1000.0);
 }

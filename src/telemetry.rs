@@ -1,6 +1,6 @@
 //! Logs on standard error, whose level can be changed at run time, and traces by OTLP where a collector is named.
 
-use std::{io, sync::Arc};
+use std::{io, panic, sync::Arc};
 
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
@@ -8,6 +8,7 @@ use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use parking_lot::Mutex;
 use tokio::task;
 use tracing::{Subscriber, level_filters::LevelFilter};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{ParseError, Targets},
@@ -28,7 +29,7 @@ use crate::{
 pub enum TelemetryError {
     /// `log.level` is not a filter.
     #[error("log.level: {0}")]
-    Level(#[from] ParseError),
+    Level(#[from] BadLevel),
     /// What `OTEL_*` says cannot be done.
     #[error("traces: {0}")]
     Traces(#[from] ExporterBuildError),
@@ -42,7 +43,56 @@ pub enum TelemetryError {
 pub struct Telemetry {
     /// Changes what is logged.
     pub level: Arc<Level>,
+    /// Counts the lines that nobody took.
+    pub dropped: ErrorCounter,
     traces: Option<SdkTracerProvider>,
+    /// Writes the last lines when it goes.
+    _writer: WorkerGuard,
+}
+
+/// Lines that may wait for whoever reads standard error; more are dropped, and counted.
+const WAITING_LINES: usize = 8192;
+/// Bytes of a filter: one is parsed in a time that grows with its square.
+const MAX_LEVEL_BYTES: usize = 4096;
+
+/// A filter that is none.
+#[derive(Debug, thiserror::Error)]
+pub enum BadLevel {
+    /// It is too long.
+    #[error("it has {0} bytes, and may have {MAX_LEVEL_BYTES}")]
+    TooLong(usize),
+    /// A word that should be a level and is none.
+    #[error("{0:?} is no level: they are error, warn, info, debug, trace and off; or a target has one, as in zombi=debug")]
+    NoLevel(String),
+    /// It is not of the form of a filter.
+    #[error("{text:?}: {source}")]
+    Filter {
+        /// What was given.
+        text: String,
+        /// What the parser says of it.
+        source: ParseError,
+    },
+}
+
+/// Checks a level or filters.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_level(level: &str) -> Result<(), BadLevel> {
+    parse_level(level).map(drop)
+}
+
+fn parse_level(level: &str) -> Result<EnvFilter, BadLevel> {
+    if level.len() > MAX_LEVEL_BYTES {
+        return Err(BadLevel::TooLong(level.len()));
+    }
+    // To `tracing` a word that is no level is a target, of which all is logged, and nothing of all others.
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    let mut words = level.split(',').map(str::trim).filter(|word| !word.contains(['=', '[']));
+    if let Some(word) = words.find(|word| !is_level(word)) {
+        return Err(BadLevel::NoLevel(word.to_owned()));
+    }
+    EnvFilter::builder().parse(level).map_err(|source| BadLevel::Filter { text: level.to_owned(), source })
 }
 
 /// What is logged.
@@ -58,7 +108,7 @@ impl LogLevel for Level {
     }
 
     fn set(&self, level: &str) -> Result<(), String> {
-        let filter = EnvFilter::builder().parse(level).map_err(|error| error.to_string())?;
+        let filter = parse_level(level).map_err(|error| error.to_string())?;
         self.filter.reload(filter).map_err(|error| error.to_string())?;
         level.clone_into(&mut self.text.lock());
         Ok(())
@@ -70,15 +120,19 @@ impl LogLevel for Level {
 /// # Errors
 /// [`TelemetryError`].
 pub fn start(log: &Log, wants_traces: bool) -> Result<Telemetry, TelemetryError> {
-    let (filter, handle) = reload::Layer::new(EnvFilter::builder().parse(&log.level)?);
+    let (filter, handle) = reload::Layer::new(parse_level(&log.level)?);
+    // Nobody waits for whoever reads the log.
+    let (stderr, writer) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).finish(io::stderr());
+    let dropped = stderr.error_counter();
     let lines = match log.format {
-        LogFormat::Text => fmt::layer().with_writer(io::stderr).with_target(false).with_ansi(false).boxed(),
-        LogFormat::Json => fmt::layer().with_writer(io::stderr).with_target(false).json().flatten_event(true).with_span_list(false).boxed(),
+        LogFormat::Text => fmt::layer().with_writer(stderr).with_target(false).with_ansi(false).boxed(),
+        LogFormat::Json => fmt::layer().with_writer(stderr).with_target(false).json().flatten_event(true).with_span_list(false).boxed(),
     };
     let traces = if wants_traces { Some(provider()?) } else { None };
     tracing_subscriber::registry().with(lines.with_filter(filter)).with(traces.as_ref().map(spans)).try_init()?;
+    panic::set_hook(Box::new(|panic| tracing::error!("{panic}"))); // a panic is logged as all else is
     let level = Level { text: Mutex::new(log.level.clone()), filter: handle };
-    Ok(Telemetry { level: Arc::new(level), traces })
+    Ok(Telemetry { level: Arc::new(level), dropped, traces, _writer: writer })
 }
 
 impl Telemetry {
@@ -88,8 +142,8 @@ impl Telemetry {
     }
 
     /// Sends what has not been sent yet.
-    pub async fn stop(self) {
-        let Some(traces) = self.traces else { return };
+    pub async fn stop(&self) {
+        let Some(traces) = self.traces.clone() else { return };
         // It waits for the network on the thread that calls it.
         match task::spawn_blocking(move || traces.shutdown()).await {
             Ok(Ok(())) => {}
@@ -109,4 +163,20 @@ fn provider() -> Result<SdkTracerProvider, ExporterBuildError> {
 fn spans<S: Subscriber + for<'a> LookupSpan<'a>>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S> {
     let ours = Targets::new().with_target("zombi", LevelFilter::DEBUG);
     tracing_opentelemetry::layer().with_tracer(provider.tracer("zombi")).with_filter(ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused() {
+        for level in ["info", "WARN", "off", "zombi=debug,info", "zombi=debug, info", "zombi[request]=trace,warn"] {
+            assert!(check_level(level).is_ok(), "{level}");
+        }
+        for level in ["warning", "", "info,zombi", "zombi=warning", "loud", "verbose,info"] {
+            assert!(check_level(level).is_err(), "{level}");
+        }
+        assert!(matches!(check_level(&"zombi=info,".repeat(1000)), Err(BadLevel::TooLong(_))));
+    }
 }

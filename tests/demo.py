@@ -141,7 +141,7 @@ class Zombi:
         self.volume, self.peak, self.lock = volume, 0, threading.Lock()
         settings = {
             "host": "127.0.0.1", "port": "0", "admin_port": "0", "data_dir": volume,
-            "s3.bucket": "demo", "s3.endpoint": endpoint, "s3.create_bucket": "true", "hot.retention_secs": "0",
+            "s3.bucket": "demo", "s3.endpoint": endpoint, "s3.create_bucket": "true", "hot.keep_secs": "0",
             "limits.disk_reserve_bytes": "0", "limits.disk_reserve_percent": "0",
         } | (more or {})
         self.command = [binary] + [word for pair in settings.items() for word in ("--set", "=".join(pair))]

@@ -15,7 +15,7 @@ use std::{
 use async_trait::async_trait;
 use axum::{Router, routing::post};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     task,
 };
 
@@ -29,7 +29,11 @@ use crate::contracts::{
     name::{Partition, PartitionNumber, TableName},
     segment::SegmentBuilder,
     sequence::Offset,
-    storage::{Append, Appended, FlushIntent, HotPage, HotRetention, HotStorage, ReadLimit, TableSettings, TableStatus, TimeFilter, Trim},
+    storage::{
+        Append, Appended, Configured, FlushIntent, HotPage, HotRetention, HotStorage, KeyWindow, ReadLimit, TableChange, TableStatus,
+        TimeFilter, Trim,
+    },
+    wakeups::Wakeups,
 };
 
 /// Appends that may wait for the file.
@@ -42,7 +46,7 @@ const FILE: &str = "bench.group";
 /// The routes that write, over nothing.
 pub fn routes(state: &AppState) -> Router<AppState> {
     let writes = |group| {
-        let hot = Arc::new(Discard { next: AtomicU64::new(0), appends: watch::Sender::new(0), group });
+        let hot = Arc::new(Discard { next: AtomicU64::new(0), wakeups: Arc::default(), group });
         let discarding = Arc::new(App { hot, ..App::clone(state) });
         let routes = Router::new().route("/tables/{table}", post(events::write)).route("/tables/{table}/bulk", post(events::write_bulk));
         routes.with_state(discarding)
@@ -87,7 +91,7 @@ async fn commit_groups(mut waiting: mpsc::Receiver<Waiting>) -> io::Result<()> {
 
 struct Discard {
     next: AtomicU64,
-    appends: watch::Sender<u64>,
+    wakeups: Arc<Wakeups>,
     /// What is waited for, if anything is.
     group: Option<mpsc::Sender<Waiting>>,
 }
@@ -138,8 +142,12 @@ impl HotStorage for Discard {
         Vec::new()
     }
 
-    fn appends(&self) -> watch::Receiver<u64> {
-        self.appends.subscribe()
+    fn wakeups(&self) -> &Arc<Wakeups> {
+        &self.wakeups
+    }
+
+    fn key_window(&self) -> KeyWindow {
+        KeyWindow::default()
     }
 
     fn engine_numbers(&self) -> Vec<u64> {
@@ -170,7 +178,7 @@ impl HotStorage for Discard {
         Ok(Vec::new())
     }
 
-    async fn configure_table(&self, _table: TableName, _settings: TableSettings) -> Result<(), StorageError> {
+    async fn configure_table(&self, _table: TableName, _change: TableChange) -> Result<Configured, StorageError> {
         Err(StorageError::Closed)
     }
 

@@ -1,9 +1,11 @@
-//! Receives request bodies within the limits: their size, the time between their bytes, the memory they take together.
+//! Receives request bodies within the limits: their size, their pace, and the memory that they take together.
 
 use std::{
-    convert::Infallible,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -12,87 +14,130 @@ use axum::{
     body::{Body, BodyDataStream, HttpBody},
     extract::FromRequest,
     http::{HeaderMap, Request, header},
-    middleware::Next,
-    response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt};
 use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
-use tokio::{sync::Semaphore, time::timeout};
-use tower::{ServiceExt, service_fn};
-use tower_http::decompression::{DecompressionBody, RequestDecompression};
+use tokio::{
+    task::coop,
+    time::{sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     code::Code,
+    coding::{Coding, Decoder, Step},
+    connection::{Connection, Mark, OnConnection},
     error::Problem,
-    extract::{self, Encoding},
     limits::Limits,
-    memory::Reserved,
+    memory::{Budget, Reserved},
+    pace::Pace,
 };
-
-/// Marks a request whose body was compressed.
-#[derive(Debug, Clone, Copy)]
-pub struct Compressed;
+use crate::contracts::error::{Overload, StorageError};
 
 /// A request's head and its body, which is not received yet.
 pub struct Incoming {
     /// The headers.
     pub headers: HeaderMap,
     body: Body,
-    is_compressed: bool,
+    coding: Option<Coding>,
+    connection: Arc<Connection>,
 }
 
 impl<S: Send + Sync> FromRequest<S> for Incoming {
-    type Rejection = Infallible;
+    type Rejection = Problem;
 
-    async fn from_request(request: Request<Body>, _state: &S) -> Result<Self, Infallible> {
+    async fn from_request(request: Request<Body>, _state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let is_compressed = parts.extensions.get::<Compressed>().is_some();
-        Ok(Self { headers: parts.headers, body, is_compressed })
+        let coding = Coding::of(&parts.headers)?;
+        let connection = parts.extensions.get::<OnConnection>().map(|on| Arc::clone(&on.0)).unwrap_or_default();
+        Ok(Self { headers: parts.headers, body, coding, connection })
     }
 }
 
 impl Incoming {
-    /// The body in pieces, for a stream.
-    pub fn pieces(self, limits: &Limits) -> Pieces {
-        Pieces { stream: self.body.into_data_stream(), idle: Duration::from_secs(limits.body_idle_secs) }
+    /// The body in pieces, for a stream: it may take as long as it likes, as long as it is not silent, and no line of it is slow.
+    pub fn pieces(self, limits: &Limits, budget: &Arc<Budget>) -> Pieces {
+        let pace = Pace::of_stream(limits);
+        self.at_pace(pace, budget)
     }
 
     /// The whole body, and its share of the memory for bodies.
     ///
     /// # Errors
-    /// 413 over `limits.body_bytes`, 503 without memory, 408 or 400 if it does not arrive.
-    pub async fn receive(self, limits: &Limits, budget: &Arc<Semaphore>) -> Result<(Bytes, Reserved), Problem> {
-        let limit = if self.is_compressed { limits.decoded_body_bytes } else { limits.body_bytes };
+    /// 413 over `limits.body_bytes` or `limits.decoded_body_bytes`, 503 without memory, 408 or 400 if it does not arrive.
+    pub async fn receive(self, limits: &Limits, budget: &Arc<Budget>) -> Result<(Bytes, Reserved), Problem> {
         let said = content_length(&self.headers);
-        self.pieces(limits).collect(said, limit, budget).await
+        if said.is_some_and(|said| said > limits.body_bytes) {
+            return Err(too_large(limits.body_bytes));
+        }
+        let sizes = Sizes {
+            // What is said is not believed before it is there; but for what is not coded it is all that there will be.
+            said: said.filter(|_| self.coding.is_none()),
+            sent: limits.body_bytes,
+            decoded: if self.coding.is_some() { limits.decoded_body_bytes } else { limits.body_bytes },
+        };
+        self.at_pace(Pace::of_whole(limits), budget).collect(sizes).await
     }
+
+    fn at_pace(self, pace: Pace, budget: &Arc<Budget>) -> Pieces {
+        let reserved = budget.receiving(&self.connection);
+        Pieces {
+            given_up: reserved.given_up(),
+            stream: self.body.into_data_stream(),
+            decoder: self.coding.map(Decoder::new),
+            pace,
+            reserved,
+            kept: 0,
+            sent: 0,
+            coming: Some(self.connection.body()),
+        }
+    }
+}
+
+/// How large a body may be.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    said: Option<usize>,
+    sent: usize,
+    decoded: usize,
 }
 
 /// How much of a refused body is read and thrown away, and for how long: many clients look at the answer only after they
 /// have sent everything, and a connection closed before that would take the answer with it.
 const DISCARDED_BYTES: usize = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
+/// Who sends nothing for so long is not about to send the rest.
+const DISCARD_IDLE: Duration = Duration::from_secs(2);
+/// What is taken at once for a body whose length is known.
+const FIRST_BYTES: usize = 256 << 10;
 
 /// A body that is read by one at a time: the handler, and after it whoever throws the rest away.
 #[derive(Clone)]
-pub struct Shared(Arc<Mutex<Body>>);
+pub struct Shared(Arc<SharedBody>);
+
+struct SharedBody {
+    body: Mutex<Body>,
+    /// The client sends nothing before it is told to, and it has not been told.
+    is_held_back: AtomicBool,
+}
 
 impl HttpBody for Shared {
     type Data = Bytes;
     type Error = axum::Error;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut *self.0.lock()).poll_frame(context)
+        self.0.is_held_back.store(false, Relaxed);
+        Pin::new(&mut *self.0.body.lock()).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.lock().is_end_stream()
+        self.0.body.lock().is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.lock().size_hint()
+        self.0.body.lock().size_hint()
     }
 }
 
@@ -102,17 +147,22 @@ pub fn share(request: Request<Body>) -> (Request<Body>, Option<Shared>) {
         return (request, None);
     }
     let (parts, body) = request.into_parts();
-    let body = Shared(Arc::new(Mutex::new(body)));
+    let is_held_back = AtomicBool::new(parts.headers.contains_key(header::EXPECT));
+    let body = Shared(Arc::new(SharedBody { body: Mutex::new(body), is_held_back }));
     (Request::from_parts(parts, Body::new(body.clone())), Some(body))
 }
 
 impl Shared {
-    /// Reads what is left of it and throws that away, within bounds.
+    /// Reads what is left of it and throws that away, within bounds. To who has held it back until the head was looked at
+    /// (`Expect: 100-continue`) the refusal is the answer, and nothing more comes.
     pub async fn discard(self) {
+        if self.0.is_held_back.load(Relaxed) {
+            return;
+        }
         let mut rest = Body::new(self).into_data_stream();
         let mut left = DISCARDED_BYTES;
         let read = async {
-            while let Some(Ok(piece)) = rest.next().await {
+            while let Ok(Some(Ok(piece))) = timeout(DISCARD_IDLE, rest.next()).await {
                 left = left.saturating_sub(piece.len());
                 if left == 0 {
                     break;
@@ -121,23 +171,6 @@ impl Shared {
         };
         drop(timeout(DISCARD_TIME, read).await); // out of time: the connection is closed with something left
     }
-}
-
-/// Decompresses a body, bounds what is sent of it, and marks it.
-pub async fn decompressed(limits: &Limits, mut request: Request<Body>, next: Next) -> Response {
-    let headers = request.headers();
-    if headers.get(header::CONTENT_ENCODING).is_none_or(|encoding| encoding == "identity") {
-        return next.run(request).await;
-    }
-    let said = content_length(headers);
-    let is_stream = matches!(extract::encoding(headers), Ok(Encoding::Ndjson));
-    if !is_stream && said.is_some_and(|said| said > limits.body_bytes) {
-        return too_large(limits.body_bytes).into_response();
-    }
-    request.extensions_mut().insert(Compressed);
-    let rest = service_fn(|request: Request<DecompressionBody<Body>>| next.clone().run(request.map(Body::new)).map(Ok::<_, Infallible>));
-    let Ok(response) = Box::pin(RequestDecompression::new(rest).oneshot(request)).await;
-    response.map(Body::new)
 }
 
 /// How long the body is, if its head says so.
@@ -149,49 +182,134 @@ fn too_large(limit: usize) -> Problem {
     Problem::new(Code::BodyTooLarge, format!("the body is over the limit of {limit} bytes"))
 }
 
-/// A body that arrives in pieces.
+/// A body that arrives in pieces, decoded, and the share of the memory that it takes.
 pub struct Pieces {
     stream: BodyDataStream,
-    idle: Duration,
+    decoder: Option<Decoder>,
+    pace: Pace,
+    reserved: Reserved,
+    given_up: CancellationToken,
+    /// What is kept of the pieces.
+    kept: usize,
+    /// Bytes that have come, as they were sent.
+    sent: usize,
+    /// Marks the connection while the client has something to send.
+    coming: Option<Mark>,
 }
 
 impl Pieces {
     /// The next piece; `None` at the end.
     ///
     /// # Errors
-    /// 408 if none comes in time, 400 if the body breaks off.
+    /// 408 if it comes too slowly, 400 if the body breaks off or is not coded as it says, 503 if others need its memory more.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
-        match timeout(self.idle, self.stream.next()).await {
-            Ok(piece) => piece.transpose().map_err(|error| Problem::new(Code::BodyBroken, format!("the body broke off: {error}"))),
-            Err(_) => {
-                let detail = format!("nothing of the body came for {} s, limits.body_idle_secs", self.idle.as_secs());
-                Err(Problem::new(Code::Timeout, detail))
+        loop {
+            let Some(decoder) = &mut self.decoder else { return self.next_sent().await };
+            coop::consume_budget().await; // a few bytes may become very many pieces
+            let step = decoder.step().map_err(|error| Problem::new(Code::BodyBroken, format!("the body cannot be decoded: {error}")))?;
+            match step {
+                Step::Piece(piece) => {
+                    self.keep(self.kept).await?;
+                    return Ok(Some(piece));
+                }
+                Step::End => return Ok(None),
+                Step::Hungry => {
+                    let coded = self.next_sent().await?;
+                    if let Some(decoder) = &mut self.decoder {
+                        match coded {
+                            Some(coded) => decoder.feed(coded),
+                            None => decoder.end(),
+                        }
+                    }
+                }
             }
         }
     }
 
+    /// So many bytes are kept of the pieces: takes their memory, and gives back what is over it.
+    ///
+    /// # Errors
+    /// 503 if there is none.
+    pub async fn keep(&mut self, bytes: usize) -> Result<(), Problem> {
+        self.kept = bytes;
+        let needed = self.needed();
+        self.reserved.shrink_to(needed);
+        self.reserved.grow_to(needed).await
+    }
+
+    /// What had come has been dealt with, and so many bytes are kept of the rest.
+    pub fn progressed(&mut self, kept: usize) {
+        self.kept = kept;
+        self.reserved.shrink_to(self.needed());
+        self.reserved.touch();
+    }
+
+    fn needed(&self) -> usize {
+        self.kept + self.decoder.as_ref().map_or(0, Decoder::held_bytes)
+    }
+
+    /// What has come so far is whole: until the next piece nothing but silence is too slow.
+    pub fn at_rest(&mut self) {
+        self.pace.rest();
+        self.reserved.touch();
+    }
+
+    /// What has come so far wants more: from now on it may not be slow.
+    pub fn at_work(&mut self) {
+        self.pace.work();
+    }
+
+    /// The next piece as it was sent.
+    async fn next_sent(&mut self) -> Result<Option<Bytes>, Problem> {
+        let piece = match self.stream.next().now_or_never() {
+            Some(piece) => piece,
+            None => tokio::select! {
+                biased;
+                piece = self.stream.next() => piece,
+                () = self.given_up.cancelled() => {
+                    let slow = StorageError::Overloaded { reason: Overload::Slow, retry_after: Duration::from_secs(1) };
+                    return Err(slow.into());
+                }
+                () = sleep_until(self.pace.until()) => return Err(Problem::new(Code::Timeout, self.pace.too_slow())),
+            },
+        };
+        let piece = piece.transpose().map_err(|error| Problem::new(Code::BodyBroken, format!("the body broke off: {error}")))?;
+        match &piece {
+            Some(piece) => {
+                self.pace.came(piece.len());
+                self.sent += piece.len();
+            }
+            None => self.coming = None,
+        }
+        Ok(piece)
+    }
+
     /// All pieces together.
-    async fn collect(&mut self, said: Option<usize>, limit: usize, budget: &Arc<Semaphore>) -> Result<(Bytes, Reserved), Problem> {
-        if said.is_some_and(|said| said > limit) {
-            return Err(too_large(limit));
+    async fn collect(mut self, sizes: Sizes) -> Result<(Bytes, Reserved), Problem> {
+        let Some(first) = self.next().await? else { return Ok(self.received(Bytes::new())) };
+        if sizes.said == Some(first.len()) {
+            self.keep(first.len()).await?;
+            return Ok(self.received(first)); // all in one piece: no copy
         }
-        let mut reserved = Reserved::take(budget, said.unwrap_or(0))?;
-        let Some(first) = self.next().await? else { return Ok((Bytes::new(), reserved)) };
-        if said == Some(first.len()) {
-            return Ok((first, reserved)); // all in one piece: no copy
-        }
-        let mut whole = BytesMut::with_capacity(said.unwrap_or(first.len()));
+        let mut whole = BytesMut::with_capacity(sizes.said.unwrap_or(0).clamp(first.len(), FIRST_BYTES.max(first.len())));
         let mut piece = first;
         loop {
-            if whole.len() + piece.len() > limit {
-                return Err(too_large(limit));
+            let length = whole.len() + piece.len();
+            if length > sizes.decoded || self.sent > sizes.sent {
+                return Err(too_large(if length > sizes.decoded { sizes.decoded } else { sizes.sent }));
             }
-            reserved.grow_to(whole.len() + piece.len())?;
+            self.keep(length).await?;
             whole.extend_from_slice(&piece);
             match self.next().await? {
                 Some(next) => piece = next,
-                None => return Ok((whole.freeze(), reserved)),
+                None => return Ok(self.received(whole.freeze())),
             }
         }
+    }
+
+    fn received(mut self, body: Bytes) -> (Bytes, Reserved) {
+        self.reserved.shrink_to(body.len());
+        self.reserved.settle();
+        (body, self.reserved)
     }
 }

@@ -60,16 +60,16 @@ codes! {
         "The cursor is not one that a read of this table has given: cut, changed, or another table's."
         "Send `next_cursor` as it was; if it is lost, start again or from an offset."
     BadPartition "bad_partition" BAD_REQUEST
-        "The header `X-Partition` is not a whole number."
-        "Send digits only."
+        "The header `X-Partition` (or `Zombi-Partition`) is not a whole number, two of them differ, or a record names another partition; `index` or `line` says which."
+        "Send digits only, and name a partition in one place."
     BadJson "bad_json" BAD_REQUEST
-        "The body, or a line of it, is not JSON of the right form: a syntax error, an unknown or missing field, something behind its end."
+        "The body, or a line of it, is not JSON of the right form: a syntax error, an array or a scalar where an object is due, an unknown, missing or repeated field, half of a character (`\\ud83d` alone), UTF-16, something behind its end."
         "`detail` has the place; in a stream `line` has the line."
     BadLogLevel "bad_log_level" BAD_REQUEST
         "The level is neither one of `error`, `warn`, `info`, `debug`, `trace`, `off`, nor a list of filters."
         "Send a level, or filters such as `zombi=debug,info`."
     BadProtobuf "bad_protobuf" BAD_REQUEST
-        "The body is not the protobuf message that the path takes."
+        "The body is not the protobuf message that the path takes. It is read strictly: unknown fields, fields that stand twice, wrong wire types and numbers out of range are refused."
         "Use the messages of `proto/zombi/v1/event.proto`."
     BadPayload "bad_payload" BAD_REQUEST
         "A record has neither or both of `payload` and `payload_base64`, its base64 does not decode, its text is not UTF-8, or its JSON nests deeper than 128."
@@ -77,6 +77,9 @@ codes! {
     NoRecords "no_records" BAD_REQUEST
         "A bulk write has no records."
         "Send at least one."
+    DuplicateCommit "duplicate_commit" BAD_REQUEST
+        "One commit request names a partition twice."
+        "Commit the offset that counts."
     BodyBroken "body_broken" BAD_REQUEST
         "The body ended before its end, or its compression does not decode."
         "Send it again, with idempotency keys if it was a stream."
@@ -89,6 +92,9 @@ codes! {
     IdempotencyKeyOutOfRange "idempotency_key_out_of_range" UNPROCESSABLE_ENTITY
         "`idempotency_key` is empty or longer than `limits.idempotency_key_bytes`."
         "Leave it out, or send a shorter one, a hash say."
+    IdempotencyKeyReused "idempotency_key_reused" UNPROCESSABLE_ENTITY
+        "The idempotency key is known, and its first write, at `offset`, had another payload; `index` or `line` says which record it is. Nothing was written."
+        "Give each event a key of its own. If this one was to be a retry, the payload must be what it was: the same kind and bytes, JSON without white space between its tokens."
     CommitBeyondEnd "commit_beyond_end" UNPROCESSABLE_ENTITY
         "A consumer offset is beyond the partition's `next`."
         "Commit the offset behind the last event that was read, at most `next`."
@@ -98,6 +104,15 @@ codes! {
     TooManyTables "too_many_tables" UNPROCESSABLE_ENTITY
         "The write would make more tables than `limits.tables`."
         "Use partitions or headers instead of tables, or raise the limit."
+    TooManyPartitions "too_many_partitions" UNPROCESSABLE_ENTITY
+        "The write would make more partitions, of all tables together, than `limits.partitions`."
+        "Use fewer partitions, or raise the limit and the memory with it."
+    TooManyGroups "too_many_groups" UNPROCESSABLE_ENTITY
+        "The commit would make more consumer groups than `limits.groups`, or more offsets than `limits.group_offsets`."
+        "Delete groups that nobody uses, have them forgotten by `consumers.expire_secs`, or raise the limit."
+    PartitionsShrink "partitions_shrink" UNPROCESSABLE_ENTITY
+        "A table's `partitions` would become fewer."
+        "Leave them as they are: keys would move, and events would stay in partitions that nobody reads."
     UnknownRoute "unknown_route" NOT_FOUND
         "There is nothing at this path."
         "The paths are in `/openapi.json`."
@@ -110,8 +125,17 @@ codes! {
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED
         "The path does not know the method."
         "The header `Allow` has those it knows."
+    NotAcceptable "not_acceptable" NOT_ACCEPTABLE
+        "`Accept` refuses every shape that the answer can have."
+        "Accept `application/json`."
+    CrossOrigin "cross_origin" FORBIDDEN
+        "A browser sent the write from a page of another origin."
+        "List the page's origin in `http.origins`, if it may write here."
+    WrongHost "wrong_host" MISDIRECTED_REQUEST
+        "`Host` is none of those in `http.hosts`."
+        "Use one of the server's names, or list this one."
     Timeout "timeout" REQUEST_TIMEOUT
-        "Nothing of the body came for `limits.body_idle_secs`."
+        "The body came too slowly: nothing of it for `limits.body_idle_secs`, less than `limits.body_min_bytes_per_sec`, or not all of it within `limits.body_secs`. A stream may rest between its lines."
         "Send it without pauses; in a stream `committed` lines are durable."
     OffsetMismatch "offset_mismatch" CONFLICT
         "`expected_offset` is not the partition's next offset, which is in `next`: somebody else has written."
@@ -120,14 +144,17 @@ codes! {
         "A consumer offset would step back from `committed`."
         "Usually a slower member of the group: ignore it. To rewind, commit with `\"force\": true`."
     OffsetExpired "offset_expired" GONE
-        "The offset was dropped by retention; the first that is kept is `earliest`."
-        "Go on from `earliest`; what was before it is gone."
+        "The offset was dropped by retention or with its table; the first that is kept is `earliest`."
+        "Go on with `next_cursor`, or from `earliest`; what was before it is gone."
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE
         "The body is over `limits.body_bytes`, or `limits.decoded_body_bytes` after decompression."
         "Split it, or stream it as `application/x-ndjson`."
     RecordTooLarge "record_too_large" PAYLOAD_TOO_LARGE
         "A record is over `limits.record_bytes`; `index` or `line` says which."
         "Store large things elsewhere and send where they are, or raise the limit."
+    TooManyHeaders "too_many_headers" PAYLOAD_TOO_LARGE
+        "A record has more headers than `limits.record_headers`; `index` or `line` says which."
+        "Put it into the payload, or raise the limit."
     TooManyRecords "too_many_records" PAYLOAD_TOO_LARGE
         "A bulk write has more records than `limits.bulk_records`; `index` is the first that is too many."
         "Split it, or stream it as `application/x-ndjson`."
@@ -136,7 +163,7 @@ codes! {
         "Send fewer or shorter headers; event headers go into the record."
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE
         "The content type is not `application/json`, `application/x-protobuf` or `application/x-ndjson`, or the content encoding is not gzip or zstd."
-        "Send one of these. Note that curl's `-d` alone says it sends a form: use `--json`."
+        "Send one of these."
     OffsetBeyondEnd "offset_beyond_end" RANGE_NOT_SATISFIABLE
         "A read starts beyond the partition's `next`."
         "Start at `next` or before. If the offset was real once, the partition has lost events: see `lost`."
@@ -147,14 +174,17 @@ codes! {
         "Stored bytes are not what was stored; `detail` names the object. Wrong bytes are never served."
         "For a segment: restore the object from a version of the bucket. For RocksDB: replace the volume; what is in S3 comes back."
     Overloaded "overloaded" SERVICE_UNAVAILABLE
-        "A resource is used up; `reason` says which: `queue_full`, `hot_full`, `disk_full`, `memory`. Nothing was written."
-        "Try again after `Retry-After`. If it lasts: `hot_full` means that S3 does not take the events, `disk_full` that the volume is too small."
+        "A resource is used up; `reason` says which: `queue_full`, `hot_full`, `disk_full`, `memory` (bodies), `answers`, `tails`, `cold_reads`, `keys_full`, or `slow`: the body came slowly, and others needed its memory. Nothing was written."
+        "Try again after `Retry-After`. If it lasts: `hot_full` means that S3 does not take the events, `disk_full` that the volume is too small, `keys_full` that `idempotency.max_bytes` is."
     ColdUnavailable "cold_unavailable" SERVICE_UNAVAILABLE
         "S3 does not answer, and the read needs events that only S3 has. Never a short page instead."
         "Try again after `Retry-After`; look at the bucket, the network and the credentials. Writes go on."
     HotUnavailable "hot_unavailable" SERVICE_UNAVAILABLE
         "RocksDB could not be read."
         "Try again; look at the server's log and the volume."
+    Starting "starting" SERVICE_UNAVAILABLE
+        "The server is opening its volume and its bucket. Nothing was written."
+        "Try again after `Retry-After`; `/readyz` tells how far it is."
     WriteFailed "write_failed" SERVICE_UNAVAILABLE
         "RocksDB or its sync failed: the write is there once or not at all. The process exits and finds out by starting again."
         "Send it again with the same idempotency key once the server is back."

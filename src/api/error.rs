@@ -13,7 +13,10 @@ use serde_json::{Map, Value, json};
 use tracing::{debug, error};
 
 use super::code::Code;
-use crate::contracts::error::{Overload, StorageError, Tier};
+use crate::{
+    contracts::error::{Counted, Overload, StorageError, Tier},
+    metrics,
+};
 
 /// The header that names a request in answers and logs.
 pub const REQUEST_ID: &str = "x-request-id";
@@ -56,9 +59,47 @@ impl Problem {
         self
     }
 
+    /// Says which record of several it is about, unless that is said already.
+    pub fn at_index(mut self, index: usize) -> Self {
+        self.0.extra.entry("index").or_insert_with(|| index.into());
+        self
+    }
+
+    /// Without a field.
+    pub fn without(mut self, name: &str) -> Self {
+        self.0.extra.remove(name);
+        self
+    }
+
+    /// What went wrong.
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// Whether the client was too slow with its body.
+    pub fn is_of_a_slow_body(&self) -> bool {
+        self.0.code == Code::Timeout || self.0.extra.get("reason").is_some_and(|reason| reason == "slow")
+    }
+
+    /// Why a server turns requests away, if it does.
+    fn refusal(&self) -> Option<&'static str> {
+        let reason = match self.0.code {
+            Code::Overloaded => self.0.extra.get("reason").and_then(Value::as_str)?,
+            Code::Closing | Code::Fenced | Code::Starting => self.0.code.name(),
+            _ => return None,
+        };
+        metrics::REFUSALS.into_iter().find(|known| *known == reason)
+    }
+
     /// Says when to try again.
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.0.retry_after = Some(delay);
+        self
+    }
+
+    /// Says that nothing was written, and nothing will be.
+    pub fn not_written(mut self) -> Self {
+        self.0.outcome = Some(Outcome::NotWritten);
         self
     }
 
@@ -97,6 +138,15 @@ impl Problem {
     }
 }
 
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.0.code.name(), self.0.detail)
+    }
+}
+
+/// What breaks off an answer that has begun.
+impl std::error::Error for Problem {}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.0.code.status().into_response();
@@ -108,10 +158,10 @@ impl IntoResponse for Problem {
 impl From<StorageError> for Problem {
     fn from(error: StorageError) -> Self {
         let mut problem = match &error {
-            StorageError::Unavailable { tier: Tier::Cold, .. } => {
+            StorageError::Unavailable { tier: Tier::Cold, .. } | StorageError::Denied { tier: Tier::Cold, .. } => {
                 Self::new(Code::ColdUnavailable, &error).retry_after(Duration::from_secs(1))
             }
-            StorageError::Unavailable { tier: Tier::Hot, .. } => {
+            StorageError::Unavailable { tier: Tier::Hot, .. } | StorageError::Denied { tier: Tier::Hot, .. } => {
                 Self::new(Code::HotUnavailable, &error).retry_after(Duration::from_secs(1))
             }
             StorageError::Corrupt { .. } => Self::new(Code::Corrupt, &error),
@@ -122,6 +172,11 @@ impl From<StorageError> for Problem {
                     Overload::HotFull => "hot_full",
                     Overload::DiskFull => "disk_full",
                     Overload::Memory => "memory",
+                    Overload::Answers => "answers",
+                    Overload::Tails => "tails",
+                    Overload::ColdReads => "cold_reads",
+                    Overload::KeysFull => "keys_full",
+                    Overload::Slow => "slow",
                 };
                 problem.with("reason", reason)
             }
@@ -134,7 +189,19 @@ impl From<StorageError> for Problem {
             }
             StorageError::UnknownTable(_) => Self::new(Code::UnknownTable, &error),
             StorageError::UnknownGroup(_) => Self::new(Code::UnknownGroup, &error),
-            StorageError::TooMany { limit, .. } => Self::new(Code::TooManyTables, &error).with("limit", *limit),
+            StorageError::TooMany { what, limit } => {
+                let code = match what {
+                    Counted::Tables => Code::TooManyTables,
+                    Counted::Partitions => Code::TooManyPartitions,
+                    Counted::Groups | Counted::GroupOffsets => Code::TooManyGroups,
+                };
+                Self::new(code, &error).with("limit", *limit)
+            }
+            StorageError::PartitionsShrink { partitions, .. } => Self::new(Code::PartitionsShrink, &error).with("partitions", *partitions),
+            StorageError::KeyReused { partition, offset, place } => Self::new(Code::IdempotencyKeyReused, &error)
+                .with("partition", partition.number)
+                .with("offset", *offset)
+                .with("index", *place),
             StorageError::BeyondEnd { partition, offset, next } => {
                 Self::new(Code::OffsetBeyondEnd, &error).with("partition", partition.number).with("offset", *offset).with("next", *next)
             }
@@ -185,14 +252,19 @@ impl Call {
                 response.headers_mut().insert(header::ALLOW, allow);
             }
         }
+        let headers = response.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&self.id) {
-            response.headers_mut().insert(REQUEST_ID, id);
+            headers.insert(REQUEST_ID, id);
         }
+        protect(headers);
         response
     }
 
     fn render(&self, problem: Problem) -> Response {
         self.log(&problem);
+        if let Some(reason) = problem.refusal() {
+            metrics::refused(reason);
+        }
         problem.render(&self.id, self.is_write)
     }
 
@@ -207,6 +279,13 @@ impl Call {
             debug!(request_id, code, %method, path, detail, "a request was refused");
         }
     }
+}
+
+/// What keeps browsers from making anything of an answer but what it is; pages bring a policy of their own.
+fn protect(headers: &mut HeaderMap) {
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
 }
 
 /// The client's id for the request, if it is a short visible one, else a new one.

@@ -1,33 +1,21 @@
 //! Requests become values that are right by their type, or a problem that says what is wrong. Prost types end here.
 
-use std::collections::BTreeMap;
-
 use axum::{
     extract::{FromRequestParts, Path, Query},
     http::{HeaderMap, header, request::Parts},
 };
-use bytes::Bytes;
-use prost::Message;
-use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeOwned, Error},
-};
-use serde_json::value::RawValue;
+use serde::{Deserialize, de::DeserializeOwned};
 
-use super::{code::Code, error::Problem, limits::Limits, trace::TRACEPARENT};
-use crate::{
-    contracts::{
-        clock::{MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS, TimestampMs},
-        event::Event,
-        name::{GroupName, PartitionNumber, TableName},
-        payload::{self, BadPayload, Payload, PayloadKind},
-        storage::TimeFilter,
-    },
-    proto::v1,
+use super::{code::Code, error::Problem, limits::Limits, times};
+use crate::contracts::{
+    name::{GroupName, PartitionNumber, TableName},
+    storage::TimeFilter,
 };
 
-/// The header with the partition of a protobuf write.
-const PARTITION_HEADER: &str = "x-partition";
+/// The headers with the partition of records that name none.
+const PARTITION_HEADERS: [&str; 2] = ["x-partition", "zombi-partition"];
+/// The header with the idempotency key of a record that has none (draft-ietf-httpapi-idempotency-key-header).
+const KEY_HEADER: &str = "idempotency-key";
 
 /// The `{table}` of a path.
 pub struct Table(pub TableName);
@@ -95,7 +83,7 @@ pub enum Encoding {
     Ndjson,
 }
 
-/// The body's encoding by its content type; JSON if it says nothing.
+/// The body's encoding by its content type; JSON if it says nothing, and for the form type that `curl -d` sends by itself.
 ///
 /// # Errors
 /// 415 for another type.
@@ -104,9 +92,9 @@ pub fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
     let text = value.to_str().unwrap_or("not text");
     let essence = text.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     match essence.as_str() {
-        "application/json" => Ok(Encoding::Json),
+        "" | "application/json" | "application/x-www-form-urlencoded" => Ok(Encoding::Json),
         "application/x-protobuf" | "application/protobuf" => Ok(Encoding::Protobuf),
-        "application/x-ndjson" => Ok(Encoding::Ndjson),
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => Ok(Encoding::Ndjson),
         _ => Err(unsupported(format!(
             "content type {text:?} is not supported: send application/json, application/x-protobuf or application/x-ndjson"
         ))),
@@ -118,15 +106,54 @@ pub fn unsupported(detail: impl ToString) -> Problem {
     Problem::new(Code::UnsupportedMediaType, detail)
 }
 
-/// The partition of a protobuf write.
+/// The partition of records that name none, if a header names one.
 ///
 /// # Errors
-/// 400 if the header is not a number.
-pub fn partition_header(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
-    let Some(value) = headers.get(PARTITION_HEADER) else { return Ok(None) };
-    let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    let number = digits.and_then(|text| text.parse().ok());
-    number.map(Some).ok_or_else(|| Problem::new(Code::BadPartition, format!("X-Partition {value:?} is not a number")))
+/// 400 if it is not a number, or two headers differ; 422 if it is out of range.
+pub fn partition_header(headers: &HeaderMap, limits: &Limits) -> Result<Option<PartitionNumber>, Problem> {
+    let mut found: Option<u64> = None;
+    for value in PARTITION_HEADERS.iter().flat_map(|name| headers.get_all(*name)) {
+        let digits = value.to_str().ok().filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
+        let number = digits.and_then(|text| text.parse().ok());
+        let number = number.ok_or_else(|| Problem::new(Code::BadPartition, format!("X-Partition {value:?} is not a number")))?;
+        if found.replace(number).is_some_and(|other| other != number) {
+            return Err(Problem::new(Code::BadPartition, "the headers name two different partitions"));
+        }
+    }
+    found.map(|number| partition_number(number.into(), limits)).transpose()
+}
+
+/// The idempotency key of a record that has none, if the header has one: a quoted string, or the bare word.
+///
+/// # Errors
+/// 400 if it is neither, or stands there twice.
+pub fn key_header(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(KEY_HEADER).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let wrong = |why: &str| Problem::new(Code::BadRequest, format!("Idempotency-Key {value:?} {why}"));
+    if values.next().is_some() {
+        return Err(wrong("is not the only one"));
+    }
+    let text = value.to_str().map_err(|_| wrong("is not text"))?.trim();
+    let Some(quoted) = text.strip_prefix('"') else {
+        return if text.is_empty() || text.contains('"') {
+            Err(wrong("is neither a word nor a quoted string"))
+        } else {
+            Ok(Some(text.to_owned()))
+        };
+    };
+    let (mut key, mut characters) = (String::new(), quoted.chars());
+    loop {
+        match characters.next() {
+            Some('"') if characters.as_str().is_empty() => return Ok(Some(key)),
+            Some('\\') => match characters.next() {
+                Some(escaped @ ('"' | '\\')) => key.push(escaped),
+                _ => return Err(wrong("has a broken escape")),
+            },
+            Some(character) if character != '"' => key.push(character),
+            _ => return Err(wrong("is not a whole quoted string")),
+        }
+    }
 }
 
 /// A number in a query parameter.
@@ -144,168 +171,8 @@ pub fn number(name: &str, text: &str) -> Result<u64, Problem> {
 /// # Errors
 /// 400 naming the parameter.
 pub fn time_filter(since: Option<&str>, until: Option<&str>) -> Result<TimeFilter, Problem> {
-    let parse = |name: &str, text: Option<&str>| text.map(|text| instant(name, text)).transpose();
-    Ok(TimeFilter { since: parse("since", since)?, until: parse("until", until)? })
-}
-
-fn instant(name: &str, text: &str) -> Result<TimestampMs, Problem> {
-    if let Ok(ms) = text.parse::<TimestampMs>() {
-        return Ok(ms);
-    }
-    let time: Result<jiff::Timestamp, _> = text.parse();
-    time.map(|time| time.as_millisecond())
-        .map_err(|error| Problem::new(Code::BadQuery, format!("{name}={text:?} is neither milliseconds nor RFC 3339: {error}")))
-}
-
-/// Turns records from outside into events, or says what is wrong with them.
-#[derive(Debug, Clone, Copy)]
-pub struct Intake<'a> {
-    /// What a record may be.
-    pub limits: &'a Limits,
-    /// The server's clock.
-    pub now_ms: TimestampMs,
-    /// The trace that the request belongs to: events keep it, so that a consumer can continue it.
-    pub traceparent: Option<&'a str>,
-}
-
-/// A record as JSON sends it.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct JsonRecord<'a> {
-    #[serde(borrow, default, deserialize_with = "payload::present")]
-    payload: Option<&'a RawValue>,
-    #[serde(default)]
-    payload_base64: Option<String>,
-    #[serde(default, deserialize_with = "whole")]
-    partition: Option<i128>,
-    #[serde(default, deserialize_with = "whole")]
-    timestamp_ms: Option<i128>,
-    #[serde(default)]
-    idempotency_key: Option<String>,
-    #[serde(default)]
-    headers: Option<BTreeMap<String, String>>,
-}
-
-/// A whole number of any size, so that one out of range is said to be just that; serde's own allocates.
-fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i128>, D::Error> {
-    match <&RawValue>::deserialize(deserializer)?.get() {
-        "null" => Ok(None),
-        text => text.parse().map(Some).map_err(|_| D::Error::custom(format_args!("{text} is not a whole number"))),
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct JsonBulk<'a> {
-    #[serde(borrow)]
-    records: Vec<&'a RawValue>,
-}
-
-/// JSON from outside as a value.
-///
-/// # Errors
-/// 400 with the place and the reason.
-pub fn json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| Problem::new(Code::BadJson, error))
-}
-
-impl Intake<'_> {
-    /// One JSON record.
-    ///
-    /// # Errors
-    /// 400, 413 or 422.
-    pub fn json_record(&self, body: &[u8]) -> Result<(PartitionNumber, Event), Problem> {
-        let record: JsonRecord<'_> = json(body)?;
-        let payload = Payload::from_json(record.payload, record.payload_base64.as_deref()).map_err(bad_payload)?;
-        let headers = record.headers.unwrap_or_default();
-        self.event(payload, record.partition.unwrap_or(0), record.timestamp_ms, record.idempotency_key, headers)
-    }
-
-    /// A JSON bulk write.
-    ///
-    /// # Errors
-    /// 400, 413 or 422, with the `index` of the record.
-    pub fn json_bulk(&self, body: &[u8]) -> Result<Vec<(PartitionNumber, Event)>, Problem> {
-        let bulk: JsonBulk<'_> = json(body)?;
-        self.bulk(bulk.records.len(), bulk.records.iter().map(|record| self.json_record(record.get().as_bytes())))
-    }
-
-    /// One protobuf event for the partition in its header.
-    ///
-    /// # Errors
-    /// 400, 413 or 422.
-    pub fn protobuf_event(&self, body: Bytes, partition: Option<u64>) -> Result<(PartitionNumber, Event), Problem> {
-        self.protobuf(protobuf(body)?, partition)
-    }
-
-    /// A protobuf bulk write; `partition` is for the events that name none.
-    ///
-    /// # Errors
-    /// 400, 413 or 422, with the `index` of the record.
-    pub fn protobuf_bulk(&self, body: Bytes, partition: Option<u64>) -> Result<Vec<(PartitionNumber, Event)>, Problem> {
-        let bulk: v1::BulkWriteRequest = protobuf(body)?;
-        self.bulk(bulk.records.len(), bulk.records.into_iter().map(|event| self.protobuf(event, partition)))
-    }
-
-    fn bulk(
-        &self,
-        count: usize,
-        records: impl Iterator<Item = Result<(PartitionNumber, Event), Problem>>,
-    ) -> Result<Vec<(PartitionNumber, Event)>, Problem> {
-        let limit = self.limits.bulk_records;
-        if count > limit {
-            return Err(
-                Problem::new(Code::TooManyRecords, format!("{count} records are over limits.bulk_records of {limit}")).with("index", limit)
-            );
-        }
-        if count == 0 {
-            return Err(Problem::new(Code::NoRecords, "`records` is empty"));
-        }
-        records.enumerate().map(|(index, record)| record.map_err(|problem| problem.with("index", index))).collect()
-    }
-
-    fn protobuf(&self, event: v1::Event, partition: Option<u64>) -> Result<(PartitionNumber, Event), Problem> {
-        let payload = match event.payload_kind() {
-            v1::PayloadKind::Unspecified => Ok(Payload::guess(event.payload)),
-            v1::PayloadKind::Text => Payload::new(PayloadKind::Text, event.payload),
-            v1::PayloadKind::Json => Payload::new(PayloadKind::Json, event.payload),
-            v1::PayloadKind::Bytes => Payload::new(PayloadKind::Bytes, event.payload),
-        };
-        let partition = event.partition.map(u64::from).or(partition).unwrap_or(0);
-        let timestamp_ms = event.timestamp_ms.map(i128::from);
-        self.event(payload.map_err(bad_payload)?, partition.into(), timestamp_ms, event.idempotency_key, event.headers)
-    }
-
-    fn event(
-        &self,
-        payload: Payload,
-        partition: i128,
-        timestamp_ms: Option<i128>,
-        idempotency_key: Option<String>,
-        headers: BTreeMap<String, String>,
-    ) -> Result<(PartitionNumber, Event), Problem> {
-        let partition = partition_number(partition, self.limits)?;
-        let timestamp_ms = match timestamp_ms {
-            None => self.now_ms,
-            Some(given) => i64::try_from(given).ok().filter(|ms| (MIN_TIMESTAMP_MS..=MAX_TIMESTAMP_MS).contains(ms)).ok_or_else(|| {
-                let detail = format!("timestamp_ms {given} is outside the years 1 to 9999, {MIN_TIMESTAMP_MS} to {MAX_TIMESTAMP_MS}");
-                Problem::new(Code::TimestampOutOfRange, detail)
-            })?,
-        };
-        let key_limit = self.limits.idempotency_key_bytes;
-        if idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > key_limit) {
-            return Err(Problem::new(Code::IdempotencyKeyOutOfRange, format!("idempotency_key must have 1 to {key_limit} bytes")));
-        }
-        let mut event = Event { payload, timestamp_ms, appended_ms: self.now_ms, idempotency_key, headers };
-        let (size, limit) = (event.size(), self.limits.record_bytes);
-        if size > limit {
-            return Err(Problem::new(Code::RecordTooLarge, format!("the record has {size} bytes, limits.record_bytes is {limit}")));
-        }
-        if let Some(traceparent) = self.traceparent {
-            event.headers.entry(TRACEPARENT.to_owned()).or_insert_with(|| traceparent.to_owned());
-        }
-        Ok((partition, event))
-    }
+    let bound = |name: &str, text: Option<&str>| text.map(|text| times::bound(name, text)).transpose();
+    Ok(TimeFilter { since: bound("since", since)?, until: bound("until", until)? })
 }
 
 /// A partition's number from outside.
@@ -318,10 +185,44 @@ pub fn partition_number(number: i128, limits: &Limits) -> Result<PartitionNumber
     known.ok_or_else(|| Problem::new(Code::PartitionOutOfRange, format!("partition {number} is not from 0 to {}", limit.saturating_sub(1))))
 }
 
-fn protobuf<M: Message + Default>(body: Bytes) -> Result<M, Problem> {
-    M::decode(body).map_err(|error| Problem::new(Code::BadProtobuf, error))
-}
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
 
-fn bad_payload(error: BadPayload) -> Problem {
-    Problem::new(Code::BadPayload, error)
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn a_partition_stands_in_one_header_or_alike_in_two() {
+        let of = |pairs: &[(&'static str, &'static str)]| partition_header(&headers(pairs), &Limits::default()).ok();
+        assert_eq!(of(&[]), Some(None));
+        assert_eq!(of(&[("x-partition", "7"), ("zombi-partition", "07")]), Some(Some(7)));
+        for wrong in [
+            vec![("x-partition", "7"), ("zombi-partition", "8")],
+            vec![("x-partition", "")],
+            vec![("x-partition", "-1")],
+            vec![("x-partition", "1024")],
+        ] {
+            assert_eq!(of(&wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_a_quoted_string_or_a_word() {
+        let of = |value: &'static str| key_header(&headers(&[("idempotency-key", value)])).ok().flatten();
+        for (value, key) in [("k", "k"), ("\"a b\"", "a b"), ("\"a\\\"b\\\\\"", "a\"b\\"), (" 8e03978e-40d5 ", "8e03978e-40d5")] {
+            assert_eq!(of(value).as_deref(), Some(key), "{value}");
+        }
+        for wrong in ["", "\"", "\"a", "\"a\"b", "a\"b", "\"a\\b\""] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+        assert!(key_header(&headers(&[("idempotency-key", "a"), ("idempotency-key", "a")])).is_err());
+    }
 }

@@ -1,9 +1,12 @@
 //! HTTP: the whole route table. Turns requests into calls of the contracts, and their answers into bytes.
 
+pub mod accept;
 #[cfg(feature = "bench")]
 pub mod bench;
 pub mod body;
 pub mod code;
+pub mod coding;
+pub mod connection;
 pub mod encode;
 pub mod error;
 pub mod extract;
@@ -11,18 +14,24 @@ pub mod handlers;
 pub mod limits;
 pub mod memory;
 pub mod observe;
+pub mod origin;
+pub mod pace;
+pub mod records;
 pub mod schema;
 pub mod state;
 pub mod stats;
+pub mod strict;
 pub mod surround;
+pub mod times;
 pub mod trace;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, header},
     middleware,
+    response::Response,
     routing::{get, post},
 };
 use utoipa::OpenApi;
@@ -30,8 +39,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
 use self::{
+    code::Code,
+    error::Problem,
     handlers::{consumers, docs, events, ops, read, tables},
     limits::Limits,
+    origin::HttpSettings,
     state::{AppState, OpsState},
     surround::{Surroundings, surround},
 };
@@ -73,21 +85,39 @@ pub fn description() -> utoipa::openapi::OpenApi {
 pub fn router(state: AppState) -> Router {
     let ops = Arc::clone(&state.ops);
     let stats = Some(Arc::clone(&state.stats));
-    let around = Surroundings { limits: Arc::clone(&state.limits), exports_traces: state.exports_traces, stats };
+    let around = Surroundings { limits: Arc::clone(&state.limits), exports_traces: state.exports_traces, http: state.http.clone(), stats };
     let (data, _) = described().split_for_parts();
     #[cfg(feature = "bench")]
     let data = data.merge(bench::routes(&state));
     let (probes, _) = probes().split_for_parts();
-    let pages = SwaggerUi::new("/docs").url("/openapi.json", description());
-    let data = data.with_state(state).merge(probes.with_state(ops)).route("/docs/errors", get(docs::errors)).merge(pages);
-    surrounded(data, around)
+    let pages = Router::from(SwaggerUi::new("/docs").url("/openapi.json", description()));
+    let pages = pages.route("/docs/errors", get(docs::errors)).layer(middleware::map_response(of_pages));
+    surrounded(data.with_state(state).merge(probes.with_state(ops)).merge(pages), around)
+}
+
+/// The routes of the main port until the store is open: probes, and a refusal of everything else.
+pub fn starting_router(ops: OpsState, limits: Arc<Limits>, http: HttpSettings) -> Router {
+    let (probes, _) = probes().split_for_parts();
+    let starting = async || {
+        let detail = "the server is starting: its volume and its bucket are being opened";
+        Problem::new(Code::Starting, detail).not_written().retry_after(Duration::from_secs(1))
+    };
+    let around = Surroundings { limits, exports_traces: false, http, stats: None };
+    probes.with_state(ops).fallback(starting).layer(middleware::from_fn_with_state(Arc::new(around), surround))
+}
+
+/// Pages load their own scripts and styles, and nothing from elsewhere.
+async fn of_pages(mut response: Response) -> Response {
+    let policy = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'";
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    response
 }
 
 /// The routes of the admin port: served from before the store opens.
 pub fn admin_router(ops: OpsState, limits: Arc<Limits>) -> Router {
     let (probes, _) = probes().split_for_parts();
     let admin = probes.route("/flush", post(ops::flush_admin)).route("/log/level", get(ops::log_level).put(ops::set_log_level));
-    surrounded(admin.with_state(ops), Surroundings { limits, exports_traces: false, stats: None })
+    surrounded(admin.with_state(ops), Surroundings { limits, exports_traces: false, http: HttpSettings::default(), stats: None })
 }
 
 fn probes() -> OpenApiRouter<OpsState> {
@@ -139,7 +169,7 @@ mod tests {
         async fn broken() {
             panic!("on purpose")
         }
-        let around = Surroundings { limits: Arc::default(), exports_traces: false, stats: None };
+        let around = Surroundings { limits: Arc::default(), exports_traces: false, http: HttpSettings::default(), stats: None };
         let router = surrounded(Router::new().route("/tables/{table}", post(broken)), around);
         let request = Request::post("/tables/t").header("x-request-id", "mine").body(Body::empty()).unwrap();
         let response = router.oneshot(request).await.unwrap();

@@ -1,15 +1,15 @@
-//! What is looked up when metrics are asked for, as it is nobody's to count: sizes, ages, lags.
+//! Gauges computed at scrape time: sizes, ages, lags.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     contracts::{
-        consumers::ConsumerStorage,
-        name::{GroupName, Partition, TableName},
+        consumers::{ConsumerStorage, GroupOffsets},
+        name::{GroupName, Partition, PartitionNumber, TableName},
         sequence::{Offset, OffsetRange},
-        storage::{HotStorage, TableStatus},
+        storage::{HotStorage, PartitionStatus, TableStatus},
     },
-    metrics::{self, Held},
+    metrics::{self, ConsumerLag, Held},
     reader::TieredReader,
 };
 
@@ -24,21 +24,43 @@ pub struct Observed {
     pub consumers: Arc<dyn ConsumerStorage>,
     /// Lost ranges.
     pub reader: TieredReader,
+    /// Whether a bucket is configured.
+    pub has_bucket: bool,
+    /// For how long idempotency keys are to be remembered, in milliseconds.
+    pub key_window_ms: u64,
 }
+
+/// How far a group is in a table: what it has not read, and the sum of its committed offsets.
+type Lag = ((GroupName, TableName), (u64, u64));
 
 impl Observed {
     /// Brings the metrics up to date; answers those that are made anew each time.
     pub async fn show(&self) -> String {
         let tables = self.hot.tables();
-        metrics::held(self.held(&tables));
+        let offsets = self.consumers.all_offsets().await.unwrap_or_default();
+        let groups = offsets.len() as u64;
+        metrics::held(Held { groups, ..self.held(&tables) });
         metrics::engine(&self.hot.engine_numbers());
-        let lags = self.lags(&tables).await;
-        metrics::consumer_lags(lags.iter().map(|((group, table), lag)| (group.as_str(), table.as_str(), *lag)))
+        let lags = self.lags(&tables, offsets);
+        let shown = lags.iter().map(|((group, table), (lag, committed))| ConsumerLag {
+            group: group.as_str(),
+            table: table.as_str(),
+            lag: *lag,
+            committed: *committed,
+        });
+        metrics::consumer_lags(shown)
     }
 
     fn held(&self, tables: &[TableStatus]) -> Held {
-        let mut held = Held { tables: tables.len() as u64, ..Held::default() };
+        let mut held = Held {
+            tables: tables.len() as u64,
+            has_bucket: self.has_bucket,
+            keys: self.hot.key_window(),
+            key_window_setting_ms: self.key_window_ms,
+            ..Held::default()
+        };
         for (partition, status) in tables.iter().flat_map(TableStatus::named_partitions) {
+            held.partitions += 1;
             held.bytes += status.hot_bytes;
             held.unflushed_bytes += status.unflushed_bytes;
             held.unflushed_events += status.marks.unflushed().len();
@@ -49,22 +71,29 @@ impl Observed {
         held
     }
 
-    /// By group and table, the largest first; none if they cannot be read.
-    async fn lags(&self, tables: &[TableStatus]) -> Vec<((GroupName, TableName), u64)> {
-        let ends: BTreeMap<Partition, Offset> =
-            tables.iter().flat_map(TableStatus::named_partitions).map(|(partition, status)| (partition, status.marks.next)).collect();
-        let mut lags: BTreeMap<(GroupName, TableName), u64> = BTreeMap::new();
-        for group in self.consumers.groups().await.unwrap_or_default() {
-            for (partition, offset) in self.consumers.offsets(&group).await.unwrap_or_default() {
-                let end = ends.get(&partition).copied().unwrap_or(offset).max(offset);
-                let left = OffsetRange::new(offset, end);
-                let lag = self.reader.events_in(&partition, left);
-                *lags.entry((group.clone(), partition.table)).or_default() += lag;
+    /// By group and table, the largest first. What a group has never committed of a table that it reads it has not read.
+    fn lags(&self, tables: &[TableStatus], offsets: Vec<GroupOffsets>) -> Vec<Lag> {
+        let tables: BTreeMap<&TableName, &TableStatus> = tables.iter().map(|table| (&table.name, table)).collect();
+        let mut lags: Vec<Lag> = Vec::new();
+        for (group, offsets) in offsets {
+            let mut of_tables: BTreeMap<TableName, BTreeMap<PartitionNumber, Offset>> = BTreeMap::new();
+            for (partition, offset) in offsets {
+                of_tables.entry(partition.table).or_default().insert(partition.number, offset);
+            }
+            for (name, committed) in of_tables {
+                let partitions = tables.get(&name).map(|table| table.partitions.as_slice()).unwrap_or_default();
+                let lag = partitions.iter().map(|status| self.lag(&name, status, committed.get(&status.number))).sum();
+                lags.push(((group.clone(), name), (lag, committed.values().sum())));
             }
         }
-        let mut lags: Vec<_> = lags.into_iter().collect();
-        lags.sort_by_key(|(_, lag)| std::cmp::Reverse(*lag));
+        lags.sort_by_key(|(_, (lag, _))| std::cmp::Reverse(*lag));
         lags.truncate(MAX_LAGS);
         lags
+    }
+
+    fn lag(&self, table: &TableName, status: &PartitionStatus, committed: Option<&Offset>) -> u64 {
+        let marks = status.marks;
+        let from = committed.copied().unwrap_or(marks.start).clamp(marks.start, marks.next);
+        self.reader.events_in(&Partition::new(table.clone(), status.number), OffsetRange::new(from, marks.next))
     }
 }

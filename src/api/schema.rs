@@ -4,11 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::contracts::{sequence::OffsetRange, storage::TableSettings};
+use crate::contracts::{
+    sequence::OffsetRange,
+    storage::{Change, TableChange, TableSettings},
+};
 
 /// A record to write. Exactly one of `payload` and `payload_base64`.
 #[derive(Debug, ToSchema)]
@@ -31,6 +34,8 @@ pub struct RecordToWrite {
     idempotency_key: Option<String>,
     /// The sender's own names and values.
     headers: Option<BTreeMap<String, String>>,
+    /// Accepted and ignored, so that what a read gives can be written again.
+    offset: Option<u64>,
 }
 
 /// Records to write, all or nothing.
@@ -145,30 +150,63 @@ impl From<OffsetRange> for Range {
     }
 }
 
-/// How long and how much of a table is kept. Whole segments go, so it is at least as much.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+/// What is to be changed of a table's settings: what is left out stays, `null` goes back to the default.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"retention_secs": 604800, "retention_bytes": 10737418240_u64}))]
-pub struct TableConfig {
-    /// Seconds after its append for which an event is kept; for ever if left out.
-    #[serde(default)]
-    #[schema(minimum = 0)]
-    pub retention_secs: Option<u64>,
-    /// Bytes of the table that are kept, as they are stored; all if left out.
-    #[serde(default)]
-    #[schema(minimum = 0)]
-    pub retention_bytes: Option<u64>,
+pub struct TableConfigChange {
+    /// Seconds after its append for which an event is kept. Whole segments go, so it is at least as long.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>, minimum = 0)]
+    pub retention_secs: Change<u64>,
+    /// Bytes of the table that are kept, as they are stored.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>, minimum = 0)]
+    pub retention_bytes: Change<u64>,
+    /// Partitions that keys are spread over; they may become more, and not fewer.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    pub partitions: Change<u32>,
 }
 
-impl From<TableConfig> for TableSettings {
-    fn from(config: TableConfig) -> Self {
-        Self { retention_secs: config.retention_secs, retention_bytes: config.retention_bytes }
+/// A field that is there is `Some`, even if it is `null`.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Change<T>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl From<TableConfigChange> for TableChange {
+    fn from(change: TableConfigChange) -> Self {
+        let TableConfigChange { retention_secs, retention_bytes, partitions } = change;
+        Self { retention_secs, retention_bytes, partitions }
     }
+}
+
+/// What holds for a table.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct TableConfig {
+    /// Seconds after its append for which an event is kept at least; null: for ever.
+    #[schema(required = true)]
+    pub retention_secs: Option<u64>,
+    /// Bytes of the table that are kept at least, as they are stored; null: all.
+    #[schema(required = true)]
+    pub retention_bytes: Option<u64>,
+    /// Partitions that keys are spread over.
+    pub partitions: u32,
+    /// Which of these were set for this table; the others were the defaults when it was made.
+    pub own: Vec<&'static str>,
 }
 
 impl From<TableSettings> for TableConfig {
     fn from(settings: TableSettings) -> Self {
-        Self { retention_secs: settings.retention_secs, retention_bytes: settings.retention_bytes }
+        let TableSettings { retention_secs, retention_bytes, partitions } = settings;
+        let named =
+            [("retention_secs", retention_secs.is_own), ("retention_bytes", retention_bytes.is_own), ("partitions", partitions.is_own)];
+        Self {
+            retention_secs: retention_secs.value,
+            retention_bytes: retention_bytes.value,
+            partitions: partitions.value,
+            own: named.into_iter().filter(|(_, is_own)| *is_own).map(|(name, _)| name).collect(),
+        }
     }
 }
 
@@ -204,15 +242,20 @@ pub struct TableShown {
     pub cold_bytes: u64,
     /// In order of their numbers.
     pub partitions: Vec<PartitionShown>,
-    /// What was set for it.
+    /// What holds for it.
     pub config: TableConfig,
 }
 
-/// All tables.
+/// A page of the tables.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TablesShown {
     /// In order of their names.
     pub tables: Vec<TableShown>,
+    /// Whether there are more.
+    pub has_more: bool,
+    /// The last one's name, to go on `after` it; null if there are no more.
+    #[schema(required = true)]
+    pub next: Option<String>,
 }
 
 /// Offsets to commit: `table` and `offset`, with `partition`, or `commits`.
@@ -281,8 +324,21 @@ pub struct OffsetShown {
 pub struct GroupShown {
     /// The group.
     pub group: String,
-    /// All its offsets.
+    /// Events left to read, of all tables that it reads.
+    pub lag: u64,
+    /// The tables that it reads: those of which it has committed an offset.
+    pub tables: Vec<TableWithLag>,
+    /// Its offsets, and the partitions of these tables that it has never committed.
     pub offsets: Vec<OffsetWithLag>,
+}
+
+/// A table that a group reads.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TableWithLag {
+    /// The table.
+    pub table: String,
+    /// Events left to read.
+    pub lag: u64,
 }
 
 /// One of a group's offsets.
@@ -292,8 +348,9 @@ pub struct OffsetWithLag {
     pub table: String,
     /// The partition.
     pub partition: u32,
-    /// The next offset to read.
-    pub offset: u64,
+    /// The next offset to read; null if it has never committed one, and then all that can be read is left.
+    #[schema(required = true)]
+    pub offset: Option<u64>,
     /// Events left to read.
     pub lag: u64,
 }

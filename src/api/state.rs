@@ -9,9 +9,12 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{limits::Limits, observe::Observed, stats::Stats};
+use super::{limits::Limits, memory::Budget, observe::Observed, origin::HttpSettings, stats::Stats};
 use crate::{
-    contracts::{clock::Clock, consumers::ConsumerStorage, flusher::Flush, heartbeat::Heartbeat, progress::Progress, storage::HotStorage},
+    contracts::{
+        bucket::BucketState, clock::Clock, consumers::ConsumerStorage, flusher::Flush, heartbeat::Heartbeat, progress::Progress,
+        storage::HotStorage,
+    },
     reader::TieredReader,
 };
 
@@ -98,6 +101,10 @@ pub struct Ops {
     pub heartbeats: Heartbeats,
     /// Changes what is logged.
     pub log_level: Arc<dyn LogLevel>,
+    /// The memory that bodies on the admin port may take.
+    pub inflight: Arc<Budget>,
+    /// What is known of the bucket.
+    pub bucket: Arc<BucketState>,
 }
 
 /// What the main port's handlers work with, as they get it.
@@ -124,12 +131,14 @@ pub struct App {
     pub is_synced: bool,
     /// What `/stats` shows.
     pub stats: Arc<Stats>,
-    /// The memory that bodies being received may take, in bytes.
-    pub inflight: Arc<Semaphore>,
-    /// Turns to read a page.
-    pub reads: Arc<Semaphore>,
-    /// The memory that answers being sent may take, in bytes.
-    pub responses: Arc<Semaphore>,
+    /// Whom browsers may write for.
+    pub http: HttpSettings,
+    /// The memory that bodies being received may take.
+    pub inflight: Arc<Budget>,
+    /// The memory that answers being sent may take.
+    pub responses: Arc<Budget>,
+    /// Streams of server-sent events that there may be.
+    pub tails: Arc<Semaphore>,
     /// Ends long answers at shutdown.
     pub stopping: CancellationToken,
     /// Shared with the admin port.

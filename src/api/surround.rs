@@ -18,6 +18,7 @@ use super::{
     code::Code,
     error::{Call, Problem},
     limits::Limits,
+    origin::HttpSettings,
     stats::Stats,
     trace,
 };
@@ -29,26 +30,33 @@ pub struct Surroundings {
     pub limits: Arc<Limits>,
     /// Whether traces go to a collector.
     pub exports_traces: bool,
+    /// Whom browsers may write for.
+    pub http: HttpSettings,
     /// What `/stats` shows, for the port that has it.
     pub stats: Option<Arc<Stats>>,
 }
 
-/// The layer: counts, traces, bounds the head, decompresses, catches panics, reads the rest of a refused body, renders errors.
+/// Paths that are answered whatever name they were asked by: who probes goes by address.
+const PROBES: [&str; 5] = ["/livez", "/readyz", "/startupz", "/health", "/healthz"];
+
+/// The layer: counts, traces, checks the head, catches panics, reads the rest of a refused body, renders errors.
 pub async fn surround(State(around): State<Arc<Surroundings>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let span = trace::span(around.exports_traces, &request);
     let call = Call::of(&request);
     let (request, body) = body::share(request);
-    let response = match bound_head(&request, around.limits.header_bytes) {
+    let response = match check_head(&request, &around) {
         Ok(()) => {
-            let handled = AssertUnwindSafe(body::decompressed(&around.limits, request, next)).catch_unwind();
+            let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
             handled.instrument(span.clone()).await.unwrap_or_else(panicked)
         }
         Err(problem) => problem.into_response(),
     };
     let is_refused = response.status().is_client_error() || response.status().is_server_error();
-    if let Some(body) = body.filter(|_| is_refused) {
+    // Who was too slow with the body is not waited for once more.
+    let is_slow = response.extensions().get::<Problem>().is_some_and(Problem::is_of_a_slow_body);
+    if let Some(body) = body.filter(|_| is_refused && !is_slow) {
         Box::pin(body.discard()).await;
     }
     let response = span.in_scope(|| call.answer(response));
@@ -61,14 +69,15 @@ pub async fn surround(State(around): State<Arc<Surroundings>>, request: Request,
     response
 }
 
-/// Refuses a request whose path and headers are over the limit.
-fn bound_head(request: &Request, most: usize) -> Result<(), Problem> {
+/// Refuses a request whose path and headers are over the limit, or that a browser should not have sent.
+fn check_head(request: &Request, around: &Surroundings) -> Result<(), Problem> {
+    let most = around.limits.header_bytes;
     let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     let bytes = path + request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum::<usize>();
     if bytes > most {
         return Err(Problem::new(Code::HeadTooLarge, format!("path and headers have {bytes} bytes, limits.header_bytes is {most}")));
     }
-    Ok(())
+    if PROBES.contains(&request.uri().path()) { Ok(()) } else { around.http.check(request) }
 }
 
 fn panicked(cause: Box<dyn Any + Send>) -> Response {

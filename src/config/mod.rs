@@ -1,14 +1,21 @@
 //! Every setting, its default, and what its values must be. See `sources` for where they come from; keys and environment names
 //! are derived from [`Config::default`].
 
+mod ranges;
 mod sources;
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::sources::{BadConfig, Setting, wants_traces};
-use crate::api::limits::Limits;
+pub use self::{
+    ranges::check_endpoint,
+    sources::{BadConfig, Reads, Setting, environment, wants_traces},
+};
+use crate::api::{limits::Limits, origin::HttpSettings};
 
 /// When a write is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,16 +63,20 @@ pub enum Compression {
 pub struct Config {
     /// Where RocksDB lives.
     pub data_dir: PathBuf,
-    /// The address both ports are bound to.
+    /// The address both ports are bound to; `::` takes IPv4 too, and is `0.0.0.0` where there is no IPv6.
     pub host: IpAddr,
     /// The main port; 0 takes a free one.
     pub port: u16,
     /// The port of probes, metrics and flush; 0 takes a free one.
     pub admin_port: u16,
+    /// The pod's name in a StatefulSet: any but the first refuses to start, as there is one writer a bucket.
+    pub pod: Option<String>,
     /// When a write is answered.
     pub durability: Durability,
     /// Logs.
     pub log: Log,
+    /// Whom browsers may write for.
+    pub http: HttpSettings,
     /// The bucket; without one Zombi is hot only.
     pub s3: S3,
     /// When events move to S3.
@@ -78,6 +89,12 @@ pub struct Config {
     pub cold: Cold,
     /// Merging of small segments.
     pub compaction: Compaction,
+    /// What is kept of what is gone.
+    pub manifests: Manifests,
+    /// New tables.
+    pub tables: Tables,
+    /// Consumer groups.
+    pub consumers: Consumers,
     /// Idempotency keys.
     pub idempotency: Idempotency,
     /// What one request may ask for.
@@ -102,10 +119,10 @@ pub struct Log {
 pub struct S3 {
     /// Its name; unset: hot only.
     pub bucket: Option<String>,
-    /// The server; unset: AWS.
+    /// The server; unset: what `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL` says, else AWS.
     pub endpoint: Option<String>,
-    /// The region.
-    pub region: String,
+    /// The region; unset: what `AWS_REGION` or `AWS_DEFAULT_REGION` says, else `us-east-1`.
+    pub region: Option<String>,
     /// What every key begins with.
     pub prefix: String,
     /// Whether a missing bucket is made.
@@ -118,6 +135,23 @@ pub struct S3 {
     pub attempt_timeout_secs: u64,
     /// How often a request is tried.
     pub attempts: u32,
+    /// How the server encrypts what is put; unset: as the bucket says.
+    pub sse: Option<Encryption>,
+    /// The key for `aws:kms`; unset: the account's own.
+    pub kms_key_id: Option<String>,
+    /// The storage class of segments; unset: the bucket's.
+    pub storage_class: Option<String>,
+}
+
+/// How the server encrypts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Encryption {
+    /// With keys of S3's own.
+    #[serde(rename = "AES256")]
+    Aes256,
+    /// With a key of the key management service.
+    #[serde(rename = "aws:kms")]
+    Kms,
 }
 
 /// When events move to S3.
@@ -147,9 +181,9 @@ pub struct Segment {
 #[serde(deny_unknown_fields)]
 pub struct Hot {
     /// Seconds for which flushed events are kept.
-    pub retention_secs: u64,
+    pub keep_secs: u64,
     /// Bytes of flushed events that are kept.
-    pub retention_bytes: u64,
+    pub keep_bytes: u64,
     /// Bytes of events at which writes are turned away.
     pub max_bytes: u64,
     /// Bytes of RocksDB's block cache.
@@ -180,12 +214,46 @@ pub struct Compaction {
     pub grace_secs: u64,
 }
 
+/// What is kept of what is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifests {
+    /// Seconds for which what retention or DELETE took away can still be found.
+    pub keep_secs: u64,
+}
+
+/// New tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tables {
+    /// Whether an append makes a table that does not exist.
+    pub auto_create: bool,
+    /// Seconds after its append for which an event of a new table is kept; unset: for ever.
+    pub retention_secs: Option<u64>,
+    /// Bytes of a new table that are kept; unset: all.
+    pub retention_bytes: Option<u64>,
+    /// Partitions of a new table that keys are spread over.
+    pub partitions: u32,
+}
+
+/// Consumer groups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Consumers {
+    /// Seconds without a commit after which a group is forgotten; 0: never.
+    pub expire_secs: u64,
+}
+
 /// Idempotency keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Idempotency {
     /// Seconds for which a key is remembered.
     pub window_secs: u64,
+    /// Seconds for which it is remembered however many there are.
+    pub min_window_secs: u64,
+    /// Bytes that they may take on the volume, about; beyond it the oldest are forgotten first.
+    pub max_bytes: u64,
 }
 
 /// How the process stops.
@@ -204,77 +272,38 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             data_dir: PathBuf::from("./data"),
-            host: IpAddr::from([0, 0, 0, 0]),
+            host: IpAddr::from(Ipv6Addr::UNSPECIFIED),
             port: 8080,
             admin_port: 9090,
+            pod: None,
             durability: Durability::Fsync,
             log: Log { level: "info".to_owned(), format: LogFormat::Text },
+            http: HttpSettings::default(),
             s3: S3 {
                 bucket: None,
                 endpoint: None,
-                region: "us-east-1".to_owned(),
+                region: None,
                 prefix: String::new(),
                 create_bucket: false,
                 unfenced: false,
                 checksums: Checksums::WhenRequired,
                 attempt_timeout_secs: 30,
                 attempts: 3,
+                sse: None,
+                kms_key_id: None,
+                storage_class: None,
             },
             flush: Flush { interval_secs: 5, segment_bytes: 64 << 20, parallel: 4, memory_bytes: 256 << 20 },
             segment: Segment { compression: Compression::Zstd },
-            hot: Hot {
-                retention_secs: 3600,
-                retention_bytes: 1 << 30,
-                max_bytes: 10 << 30,
-                cache_bytes: 64 << 20,
-                write_buffer_bytes: 32 << 20,
-            },
+            hot: Hot { keep_secs: 3600, keep_bytes: 1 << 30, max_bytes: 10 << 30, cache_bytes: 64 << 20, write_buffer_bytes: 32 << 20 },
             cold: Cold { cache_bytes: 64 << 20 },
             compaction: Compaction { interval_secs: 30, min_segments: 10, max_bytes: 64 << 20, grace_secs: 600 },
-            idempotency: Idempotency { window_secs: 7 * 24 * 60 * 60 },
+            manifests: Manifests { keep_secs: 2 * 24 * 60 * 60 },
+            tables: Tables { auto_create: true, retention_secs: None, retention_bytes: None, partitions: 1 },
+            consumers: Consumers { expire_secs: 0 },
+            idempotency: Idempotency { window_secs: 7 * 24 * 60 * 60, min_window_secs: 60 * 60, max_bytes: 4 << 30 },
             limits: Limits::default(),
             shutdown: Shutdown { delay_secs: 0, drain_secs: 15, flush_secs: 60 },
         }
-    }
-}
-
-impl Config {
-    /// Every rule that a value breaks, a line each.
-    fn check(&self) -> Result<(), BadConfig> {
-        let mut wrong = Vec::new();
-        let mut require = |holds: bool, text: &str| {
-            if !holds {
-                wrong.push(text.to_owned())
-            }
-        };
-        require(self.flush.segment_bytes >= 1, "flush.segment_bytes must be at least 1");
-        require(self.flush.parallel >= 1, "flush.parallel must be at least 1");
-        require((1..=u32::MAX as usize).contains(&self.flush.memory_bytes), "flush.memory_bytes must be at least 1 and below 4 GiB");
-        require(self.compaction.min_segments >= 2, "compaction.min_segments must be at least 2");
-        require(self.limits.page_records >= 1, "limits.page_records must be at least 1");
-        require(self.limits.partitions_per_table >= 1, "limits.partitions_per_table must be at least 1");
-        require(self.limits.write_queue >= 1, "limits.write_queue must be at least 1");
-        require(self.limits.connections >= 1, "limits.connections must be at least 1");
-        require(self.limits.header_bytes >= 8192, "limits.header_bytes must be at least 8192");
-        require(self.limits.record_bytes <= self.limits.body_bytes, "limits.record_bytes must not be over limits.body_bytes");
-        require(self.limits.body_bytes <= self.limits.decoded_body_bytes, "limits.body_bytes must not be over limits.decoded_body_bytes");
-        require(
-            self.limits.decoded_body_bytes <= self.limits.inflight_bytes,
-            "limits.decoded_body_bytes must not be over limits.inflight_bytes",
-        );
-        require(self.limits.concurrent_reads >= 1, "limits.concurrent_reads must be at least 1");
-        require(
-            self.limits.page_bytes + self.limits.record_bytes <= self.limits.response_bytes / 4,
-            "limits.response_bytes must be at least four times limits.page_bytes and limits.record_bytes together",
-        );
-        require(self.limits.disk_reserve_percent < 100, "limits.disk_reserve_percent must be below 100");
-        require(
-            self.limits.inflight_bytes <= tokio::sync::Semaphore::MAX_PERMITS.min(u32::MAX as usize),
-            "limits.inflight_bytes must be below 4 GiB",
-        );
-        require(self.s3.bucket.as_deref() != Some(""), "s3.bucket must not be empty: leave it out to be hot only");
-        require(!self.s3.prefix.starts_with('/'), "s3.prefix must not begin with /");
-        require(self.s3.attempts >= 1, "s3.attempts must be at least 1");
-        if wrong.is_empty() { Ok(()) } else { Err(BadConfig::new(wrong.join("\n"))) }
     }
 }

@@ -1,7 +1,7 @@
 //! Where settings come from: defaults < YAML file < environment < flags. An unknown key or a bad value names itself and its
 //! source. The only file that reads YAML and the environment.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use figment::{
     Figment, Metadata, Profile, Provider,
@@ -24,6 +24,27 @@ pub struct BadConfig(String);
 impl BadConfig {
     pub(super) fn new(text: String) -> Self {
         Self(text)
+    }
+}
+
+/// Which settings a command reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// All of them: an unknown name is a mistake.
+    All,
+    /// Those of the bucket and where the volume is, `ZOMBI_S3_*` and `ZOMBI_DATA_DIR`. A Service called zombi has Kubernetes put names of its own into every pod; they are
+    /// none of its business.
+    Store,
+}
+
+impl Reads {
+    fn wants(self, key: &str) -> bool {
+        self == Self::All || key == "data_dir" || key.starts_with("s3.")
+    }
+
+    /// A name that is no setting's is a mistake where it can only be meant for the command.
+    fn wants_unknown(self, name: &str) -> bool {
+        self == Self::All || name.starts_with("ZOMBI_S3_")
     }
 }
 
@@ -55,6 +76,7 @@ impl Config {
         file: Option<PathBuf>,
         environment: impl IntoIterator<Item = (String, String)>,
         flags: Vec<(String, String)>,
+        reads: Reads,
     ) -> Result<Self, BadConfig> {
         let settings = Self::settings();
         let mut variables: Vec<_> = environment.into_iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
@@ -70,7 +92,12 @@ impl Config {
         }
         let mut values = Vec::new();
         for (name, value) in variables {
-            let Some(setting) = settings.iter().find(|setting| setting.env == name) else {
+            let known = settings.iter().find(|setting| setting.env == name);
+            let is_wanted = known.map_or_else(|| reads.wants_unknown(&name), |setting| reads.wants(&setting.key));
+            if !is_wanted {
+                continue;
+            }
+            let Some(setting) = known else {
                 return Err(BadConfig(format!("environment variable {name} is not a setting{}", service_link_hint(&name, &value))));
             };
             if value.starts_with("tcp://") {
@@ -105,6 +132,11 @@ impl Config {
     pub fn to_yaml(&self) -> Result<String, BadConfig> {
         serde_yaml::to_string(self).map_err(|error| BadConfig(error.to_string()))
     }
+}
+
+/// The environment, as far as it is text.
+pub fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
 }
 
 /// Whether the standard `OTEL_*` names ask for traces: a collector is named, and nothing says no.
@@ -167,6 +199,9 @@ impl Provider for Texts {
             let typed = match &setting.default {
                 serde_json::Value::Number(_) => text.parse::<u64>().map(Value::from).ok(),
                 serde_json::Value::Bool(_) => text.parse::<bool>().map(Value::from).ok(),
+                serde_json::Value::Array(_) => Some(list(text)),
+                // What has no default may be a number.
+                serde_json::Value::Null if NUMBERS.contains(&setting.key.as_str()) => text.parse::<u64>().map(Value::from).ok(),
                 _ => None,
             };
             let value = typed.unwrap_or_else(|| Value::from(text.clone()));
@@ -174,6 +209,15 @@ impl Provider for Texts {
         }
         Ok(Map::from([(Profile::default(), dict)]))
     }
+}
+
+/// Numbers that may be left out.
+const NUMBERS: [&str; 2] = ["tables.retention_secs", "tables.retention_bytes"];
+
+/// A list of words with commas between them.
+fn list(text: &str) -> Value {
+    let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+    Value::from(words.map(Value::from).collect::<Vec<_>>())
 }
 
 fn insert(dict: &mut Dict, key: &str, value: Value) {
@@ -204,21 +248,25 @@ mod tests {
     }
 
     fn error(file: Option<PathBuf>, pairs: &[(&str, &str)], flags: &[(&str, &str)]) -> String {
-        Config::load(file, env(pairs), env(flags)).unwrap_err().to_string()
+        Config::load(file, env(pairs), env(flags), Reads::All).unwrap_err().to_string()
     }
 
     #[test]
     fn later_sources_win() {
         let (_dir, path) = file("port: 1\nadmin_port: 2\nflush:\n  interval_secs: 3\n");
-        let config =
-            Config::load(path, env(&[("ZOMBI_ADMIN_PORT", "4"), ("ZOMBI_FLUSH_INTERVAL_SECS", "5")]), env(&[("flush.interval_secs", "6")]))
-                .unwrap();
-        assert_eq!((config.port, config.admin_port, config.flush.interval_secs, config.hot.retention_secs), (1, 4, 6, 3600));
+        let config = Config::load(
+            path,
+            env(&[("ZOMBI_ADMIN_PORT", "4"), ("ZOMBI_FLUSH_INTERVAL_SECS", "5")]),
+            env(&[("flush.interval_secs", "6")]),
+            Reads::All,
+        )
+        .unwrap();
+        assert_eq!((config.port, config.admin_port, config.flush.interval_secs, config.hot.keep_secs), (1, 4, 6, 3600));
     }
 
     #[test]
     fn numbers_stay_text_where_text_is_wanted() {
-        let config = Config::load(None, env(&[("ZOMBI_S3_BUCKET", "0123"), ("ZOMBI_S3_PREFIX", "1")]), vec![]).unwrap();
+        let config = Config::load(None, env(&[("ZOMBI_S3_BUCKET", "0123"), ("ZOMBI_S3_PREFIX", "1")]), vec![], Reads::All).unwrap();
         assert_eq!((config.s3.bucket.as_deref(), config.s3.prefix.as_str()), (Some("0123"), "1"));
     }
 
@@ -257,12 +305,12 @@ mod tests {
     #[test]
     fn an_empty_file_means_the_defaults() {
         let (_dir, path) = file("# nothing\n");
-        assert_eq!(Config::load(path, vec![], vec![]).unwrap(), Config::default());
+        assert_eq!(Config::load(path, vec![], vec![], Reads::All).unwrap(), Config::default());
     }
 
     #[test]
     fn what_is_printed_can_be_read() {
         let (_dir, path) = file(&Config::default().to_yaml().unwrap());
-        assert_eq!(Config::load(path, vec![], vec![]).unwrap(), Config::default());
+        assert_eq!(Config::load(path, vec![], vec![], Reads::All).unwrap(), Config::default());
     }
 }

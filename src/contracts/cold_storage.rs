@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 
 use super::{
+    consumers::GroupOffsets,
     error::StorageError,
-    name::{GroupName, Partition},
+    name::Partition,
     segment::{Segment, SegmentBuilder, SegmentMeta},
     sequence::{Offset, OffsetRange},
     storage::{Page, ReadLimit, TableStatus, TimeFilter},
@@ -17,8 +18,8 @@ pub struct ColdCommit {
     pub segments: Vec<(Partition, SegmentMeta)>,
     /// All tables of the hot tier, those deleted too.
     pub tables: Vec<TableStatus>,
-    /// All committed consumer offsets.
-    pub consumers: Vec<(GroupName, Vec<(Partition, Offset)>)>,
+    /// All committed consumer offsets, if one changed.
+    pub consumers: Option<Vec<GroupOffsets>>,
 }
 
 /// The cold tier's view of one partition.

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use super::{
+    clock::TimestampMs,
     error::StorageError,
     name::{GroupName, Partition},
     sequence::Offset,
@@ -19,13 +20,16 @@ pub struct Commit {
     pub force: bool,
 }
 
+/// A group and what it has committed, in order of partition.
+pub type GroupOffsets = (GroupName, Vec<(Partition, Offset)>);
+
 /// The committed offsets of consumer groups.
 #[async_trait]
 pub trait ConsumerStorage: Send + Sync {
     /// Commits offsets; durable before the answer.
     ///
     /// # Errors
-    /// `UnknownTable`, `BeyondEnd` and `CommitBackwards` change nothing; `OutcomeUnknown`; `Closed`.
+    /// `UnknownTable`, `BeyondEnd`, `CommitBackwards` and `TooMany` change nothing; `OutcomeUnknown`; `Closed`.
     async fn commit(&self, commit: Commit) -> Result<(), StorageError>;
 
     /// All committed offsets of a group, in order of partition; empty if it has none.
@@ -33,6 +37,21 @@ pub trait ConsumerStorage: Send + Sync {
     /// # Errors
     /// `Corrupt` or `Unavailable`.
     async fn offsets(&self, group: &GroupName) -> Result<Vec<(Partition, Offset)>, StorageError>;
+
+    /// All committed offsets of all groups, in order of group and partition.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Unavailable`.
+    async fn all_offsets(&self) -> Result<Vec<GroupOffsets>, StorageError>;
+
+    /// Changes its value whenever a committed offset has changed.
+    fn commits(&self) -> u64;
+
+    /// Forgets the groups whose last commit was before this; answers which.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` or `Closed`.
+    async fn expire(&self, committed_before: TimestampMs) -> Result<Vec<GroupName>, StorageError>;
 
     /// The groups that have committed offsets.
     ///

@@ -39,6 +39,16 @@ pub enum Overload {
     DiskFull,
     /// In-flight request bodies use `limits.inflight_bytes`.
     Memory,
+    /// Answers being sent use `limits.response_bytes`.
+    Answers,
+    /// There are `limits.tails` server-sent event streams.
+    Tails,
+    /// All of `limits.cold_reads` wait for S3, and have for a while.
+    ColdReads,
+    /// Idempotency keys use `idempotency.max_bytes`, and all of them are younger than `idempotency.min_window_secs`.
+    KeysFull,
+    /// The body was slow, and others needed the memory that it took.
+    Slow,
 }
 
 impl fmt::Display for Overload {
@@ -48,6 +58,35 @@ impl fmt::Display for Overload {
             Overload::HotFull => "the hot tier is full of events that are not yet in S3",
             Overload::DiskFull => "the volume is nearly full",
             Overload::Memory => "in-flight request bodies use all the memory they may",
+            Overload::Answers => "answers being sent use all the memory they may",
+            Overload::Tails => "there are as many event streams as there may be",
+            Overload::ColdReads => "as many reads wait for S3 as may",
+            Overload::KeysFull => "idempotency keys use all the space they may, and none is old enough to be forgotten",
+            Overload::Slow => "the body came slowly, and others needed the memory that it took",
+        })
+    }
+}
+
+/// What there may be only so many of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// Tables: `limits.tables`.
+    Tables,
+    /// Partitions of all tables: `limits.partitions`.
+    Partitions,
+    /// Consumer groups: `limits.groups`.
+    Groups,
+    /// Offsets of all groups: `limits.group_offsets`.
+    GroupOffsets,
+}
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Counted::Tables => "tables, limits.tables",
+            Counted::Partitions => "partitions in all, limits.partitions",
+            Counted::Groups => "consumer groups, limits.groups",
+            Counted::GroupOffsets => "committed offsets in all, limits.group_offsets",
         })
     }
 }
@@ -61,6 +100,14 @@ pub enum StorageError {
         /// Which tier.
         tier: Tier,
         /// What the tier's client said.
+        source: Cause,
+    },
+    /// The tier refuses what is asked of it: a wrong name, key or address. Waiting does not heal that. Nothing was changed.
+    #[error("the {tier} tier refuses: {source}")]
+    Denied {
+        /// Which tier.
+        tier: Tier,
+        /// What the tier's client said, and which setting it is about.
         source: Cause,
     },
     /// Stored bytes are not what was stored.
@@ -92,7 +139,9 @@ pub enum StorageError {
     #[error("{0}")]
     Refused(String),
     /// Another writer has taken over the bucket; this one acks nothing more.
-    #[error("another writer has taken over the bucket: {0}")]
+    #[error(
+        "another writer has taken over the bucket: {0}. What only this volume has stays on it: start it without s3.bucket to read that"
+    )]
     Fenced(String),
     /// Optimistic concurrency: the partition has moved on.
     #[error("{partition}: expected offset {expected}, but the next offset is {next}")]
@@ -110,13 +159,33 @@ pub enum StorageError {
     /// No such consumer group.
     #[error("consumer group {0} does not exist")]
     UnknownGroup(GroupName),
-    /// A new table or partition would pass a limit.
-    #[error("{what} would pass the limit of {limit}")]
+    /// Something new would pass a limit.
+    #[error("there may be no more than {limit} {what}")]
     TooMany {
         /// What there would be too many of.
-        what: &'static str,
+        what: Counted,
         /// The setting's value.
         limit: usize,
+    },
+    /// A table would have fewer partitions than it has.
+    #[error("table {table} has {partitions} partitions, and they cannot become {asked}")]
+    PartitionsShrink {
+        /// The table.
+        table: TableName,
+        /// How many it has.
+        partitions: u32,
+        /// How many were asked for.
+        asked: u32,
+    },
+    /// An idempotency key is known, and was used for something else.
+    #[error("{partition}: the idempotency key was used for another payload, at offset {offset}")]
+    KeyReused {
+        /// The partition.
+        partition: Partition,
+        /// The first write with the key.
+        offset: Offset,
+        /// Which of the events it is.
+        place: usize,
     },
     /// A read or commit beyond the end of the partition.
     #[error("{partition}: offset {offset} is beyond the next offset {next}")]
@@ -164,6 +233,16 @@ impl StorageError {
     /// A write of unknown outcome, with its cause.
     pub fn outcome_unknown(source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::OutcomeUnknown { source: Arc::new(source) }
+    }
+
+    /// A tier that refuses what is asked of it, and will until somebody changes something.
+    pub fn denied(tier: Tier, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Denied { tier, source: Arc::new(source) }
+    }
+
+    /// Whether it is about the bucket, and not about what volume and bucket are to each other: then the volume may serve without it.
+    pub fn may_be_the_buckets(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Overloaded { .. } | Self::Denied { .. })
     }
 
     /// Whether the same call may succeed later without anyone's help.

@@ -31,6 +31,16 @@ impl Event {
         self.payload.bytes().len() + self.idempotency_key.as_ref().map_or(0, String::len) + headers
     }
 
+    /// What it takes in memory, about, in bytes: what budgets count.
+    pub fn footprint(&self) -> usize {
+        self.weight() + RECORD_BYTES
+    }
+
+    /// What it adds to a page that ends at so many bytes; that it also ends at so many records bounds the rest.
+    pub fn weight(&self) -> usize {
+        self.size() + self.headers.len() * HEADER_BYTES
+    }
+
     /// Appends the JSON fields `idempotency_key` and `headers`, each behind a comma, if there are any.
     pub fn write_json_attributes(&self, out: &mut Vec<u8>) {
         if let Some(key) = &self.idempotency_key {
@@ -48,6 +58,11 @@ impl Event {
         }
     }
 }
+
+/// What an event takes in memory beside its own bytes, about.
+pub const RECORD_BYTES: usize = 200;
+/// What a header takes beside its name and value, about: two texts, each somewhere by itself, and their place in a tree.
+pub const HEADER_BYTES: usize = 100;
 
 /// An event at its place.
 #[derive(Debug, Clone, PartialEq, Eq)]

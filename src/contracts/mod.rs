@@ -2,6 +2,7 @@
 //!
 //! Imports nothing of ours, so any part may be replaced without touching another.
 
+pub mod bucket;
 pub mod clock;
 pub mod cold_storage;
 pub mod consumers;
@@ -9,9 +10,11 @@ pub mod error;
 pub mod event;
 pub mod flusher;
 pub mod heartbeat;
+pub mod idempotency;
 pub mod name;
 pub mod payload;
 pub mod progress;
 pub mod segment;
 pub mod sequence;
 pub mod storage;
+pub mod wakeups;

@@ -44,6 +44,9 @@ pub enum BadPayload {
     /// More containers inside containers than [`MAX_JSON_DEPTH`].
     #[error("`payload` nests deeper than {MAX_JSON_DEPTH}")]
     TooDeep,
+    /// Half of a character: no text can hold it, and many readers refuse all that stands around it.
+    #[error("`payload` has the lone surrogate {0}: it is half of a character")]
+    LoneSurrogate(String),
 }
 
 impl Payload {
@@ -70,9 +73,7 @@ impl Payload {
             }
             PayloadKind::Json => {
                 let value: &RawValue = serde_json::from_slice(&bytes)?;
-                if depth(value.get()) > MAX_JSON_DEPTH {
-                    return Err(BadPayload::TooDeep);
-                }
+                check(value.get())?;
             }
         }
         Ok(Self { kind, bytes })
@@ -96,13 +97,12 @@ impl Payload {
     pub fn from_json(payload: Option<&RawValue>, base64: Option<&str>) -> Result<Self, BadPayload> {
         match (payload, base64) {
             (Some(value), None) if value.get().starts_with('"') => {
+                check(value.get())?;
                 let text: String = serde_json::from_str(value.get())?;
                 Ok(Self::text(text))
             }
             (Some(value), None) => {
-                if depth(value.get()) > MAX_JSON_DEPTH {
-                    return Err(BadPayload::TooDeep);
-                }
+                check(value.get())?;
                 let bytes = Bytes::copy_from_slice(value.get().as_bytes());
                 Ok(Self { kind: PayloadKind::Json, bytes })
             }
@@ -190,23 +190,41 @@ pub fn write_json_number(out: &mut Vec<u8>, before: &str, number: impl itoa::Int
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// How deep the containers of valid JSON nest.
-fn depth(json: &str) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0usize, false, false);
-    for byte in json.bytes() {
+/// Checks valid JSON for what a reader elsewhere could not read: containers too deep in each other, and halves of characters.
+fn check(json: &str) -> Result<(), BadPayload> {
+    let bytes = json.as_bytes();
+    let (mut depth, mut in_string, mut at) = (0usize, false, 0);
+    while let Some(&byte) = bytes.get(at) {
+        at += 1;
         match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
             b'"' => in_string = !in_string,
+            b'\\' if in_string => at = escape(json, at)?,
             b'[' | b'{' if !in_string => {
                 depth += 1;
-                deepest = deepest.max(depth);
+                if depth > MAX_JSON_DEPTH {
+                    return Err(BadPayload::TooDeep);
+                }
             }
             b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
             _ => {}
         }
     }
-    deepest
+    Ok(())
+}
+
+/// Passes over an escape of a string, whose letter is at `at`.
+fn escape(json: &str, at: usize) -> Result<usize, BadPayload> {
+    match unit(json, at) {
+        Some(0xD800..=0xDBFF) if json[at + 5..].starts_with('\\') && matches!(unit(json, at + 6), Some(0xDC00..=0xDFFF)) => Ok(at + 11),
+        Some(0xD800..=0xDFFF) => Err(BadPayload::LoneSurrogate(format!("\\{}", &json[at..at + 5]))),
+        Some(_) => Ok(at + 5),
+        None => Ok(at + 1),
+    }
+}
+
+/// The UTF-16 unit of an escape `u....` at `at`; `None` for another one.
+fn unit(json: &str, at: usize) -> Option<u16> {
+    u16::from_str_radix(json.get(at..at + 5)?.strip_prefix('u')?, 16).ok()
 }
 
 #[cfg(test)]
@@ -236,10 +254,31 @@ mod tests {
 
     #[test]
     fn depth_counts_containers_outside_strings() {
-        assert_eq!(depth("1"), 0);
-        assert_eq!(depth(r#"[{"[[[":"\"[["}]"#), 2);
+        assert!(check(r#"[{"[[[":"\"[["}]"#).is_ok());
         let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
         assert!(Payload::from_json(Some(&raw(&nested(128))), None).is_ok());
         assert!(matches!(Payload::from_json(Some(&raw(&nested(129))), None), Err(BadPayload::TooDeep)));
+        assert!(Payload::from_json(Some(&raw(&format!("[\"{}\"]", "[".repeat(200)))), None).is_ok());
+    }
+
+    #[test]
+    fn halves_of_characters_are_refused_wherever_they_stand() {
+        for half in [
+            r#""\ud83d""#,
+            r#""a\uDC00""#,
+            r#"{"\udc00k":1}"#,
+            r#"[["\ud83d\ud83d\ude00"]]"#,
+            r#"["\ud83d\n"]"#,
+            r#"["\ude00\ud83d"]"#,
+            r#"["\ud83dx"]"#,
+            r#"["\\\ud83d"]"#,
+        ] {
+            let found = Payload::from_json(Some(&raw(half)), None);
+            assert!(matches!(found, Err(BadPayload::LoneSurrogate(_))), "{half}: {found:?}");
+            assert!(half.starts_with('"') || Payload::new(PayloadKind::Json, Bytes::from(half.to_owned())).is_err(), "{half}");
+        }
+        for whole in [r#""\ud83d\ude00""#, r#"{"\uD83D\uDE00":"\u00e9\u0000"}"#, r#"["\\ud83d"]"#, r#"["\"\\\"ud83d"]"#] {
+            assert!(Payload::from_json(Some(&raw(whole)), None).is_ok(), "{whole}");
+        }
     }
 }

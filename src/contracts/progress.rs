@@ -8,11 +8,13 @@ use parking_lot::Mutex;
 #[derive(Debug, Default)]
 pub struct Progress(Mutex<Step>);
 
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 struct Step {
     what: &'static str,
     done: usize,
     of: usize,
+    /// What keeps it from going on, if something does.
+    trouble: Option<String>,
 }
 
 impl Progress {
@@ -23,7 +25,12 @@ impl Progress {
 
     /// The next step begins, and has so many parts.
     pub fn begin_counted(&self, what: &'static str, of: usize) {
-        *self.0.lock() = Step { what, done: 0, of };
+        *self.0.lock() = Step { what, done: 0, of, trouble: None };
+    }
+
+    /// It does not go on for now, and why.
+    pub fn trouble(&self, why: impl fmt::Display) {
+        self.0.lock().trouble = Some(why.to_string());
     }
 
     /// One more part is done.
@@ -34,8 +41,12 @@ impl Progress {
 
 impl fmt::Display for Progress {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Step { what, done, of } = *self.0.lock();
-        if of == 0 { out.write_str(what) } else { write!(out, "{what}: {done} of {of}") }
+        let Step { what, done, of, trouble } = self.0.lock().clone();
+        match (trouble, of) {
+            (Some(trouble), _) => write!(out, "{what}: {trouble}"),
+            (None, 0) => out.write_str(what),
+            (None, of) => write!(out, "{what}: {done} of {of}"),
+        }
     }
 }
 

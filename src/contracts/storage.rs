@@ -2,10 +2,9 @@
 //!
 //! Batch first, and atomic per partition only, so that a replicated log can stand behind the same trait.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 
 use super::{
     clock::TimestampMs,
@@ -14,6 +13,7 @@ use super::{
     name::{Partition, PartitionNumber, TableName},
     segment::SegmentBuilder,
     sequence::{Offset, OffsetRange, Watermarks},
+    wakeups::Wakeups,
 };
 
 /// Events to append to one table, all or nothing.
@@ -105,13 +105,95 @@ pub struct PartitionStatus {
     pub intent: Option<FlushIntent>,
 }
 
-/// What may be set for a table.
+/// A setting of a table: its own, or what was the default when the table was made. A default that changes later must not delete what
+/// was written under another.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Chosen<T> {
+    /// What holds.
+    pub value: T,
+    /// Whether it was set for this table.
+    pub is_own: bool,
+}
+
+impl<T> Chosen<T> {
+    /// A setting of the table's own.
+    pub fn own(value: T) -> Self {
+        Self { value, is_own: true }
+    }
+
+    /// A default.
+    pub fn default_of(value: T) -> Self {
+        Self { value, is_own: false }
+    }
+}
+
+/// What may be set for a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableSettings {
     /// Seconds after its append for which an event is kept at least; for ever if there is no bound.
-    pub retention_secs: Option<u64>,
+    pub retention_secs: Chosen<Option<u64>>,
     /// Bytes of the table that are kept at least, as they are stored; all if there is no bound.
-    pub retention_bytes: Option<u64>,
+    pub retention_bytes: Chosen<Option<u64>>,
+    /// Partitions that keys are spread over; explicit numbers may be any.
+    pub partitions: Chosen<u32>,
+}
+
+impl Default for TableSettings {
+    fn default() -> Self {
+        Self { retention_secs: Chosen::default(), retention_bytes: Chosen::default(), partitions: Chosen::default_of(1) }
+    }
+}
+
+/// A change of a setting: what is left out stays; `Some(None)` goes back to the default.
+pub type Change<T> = Option<Option<T>>;
+
+/// What is to be changed of a table's settings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TableChange {
+    /// See [`TableSettings::retention_secs`].
+    pub retention_secs: Change<u64>,
+    /// See [`TableSettings::retention_bytes`].
+    pub retention_bytes: Change<u64>,
+    /// See [`TableSettings::partitions`].
+    pub partitions: Change<u32>,
+}
+
+impl TableChange {
+    /// The settings after the change, where the defaults are these.
+    pub fn apply(&self, settings: TableSettings, defaults: TableSettings) -> TableSettings {
+        fn chosen<T: Copy, U>(change: Change<U>, now: Chosen<T>, default: Chosen<T>, wrap: fn(U) -> T) -> Chosen<T> {
+            match change {
+                None => now,
+                Some(None) => Chosen { is_own: false, ..default },
+                Some(Some(value)) => Chosen::own(wrap(value)),
+            }
+        }
+        TableSettings {
+            retention_secs: chosen(self.retention_secs, settings.retention_secs, defaults.retention_secs, Some),
+            retention_bytes: chosen(self.retention_bytes, settings.retention_bytes, defaults.retention_bytes, Some),
+            partitions: chosen(self.partitions, settings.partitions, defaults.partitions, |partitions| partitions),
+        }
+    }
+}
+
+/// A table that was configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Configured {
+    /// What holds now.
+    pub settings: TableSettings,
+    /// Whether the table was made by it.
+    pub is_new: bool,
+}
+
+/// How many idempotency keys there are, and for how long they are remembered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeyWindow {
+    /// Keys that are remembered.
+    pub keys: u64,
+    /// What they take on the volume, about.
+    pub bytes: u64,
+    /// The window that really holds, in milliseconds: shorter than it was set if there are too many keys.
+    pub window_ms: u64,
 }
 
 /// A table and its partitions.
@@ -131,6 +213,34 @@ impl TableStatus {
     /// Its partitions with their whole names.
     pub fn named_partitions(&self) -> impl Iterator<Item = (Partition, &PartitionStatus)> {
         self.partitions.iter().map(|status| (Partition::new(self.name.clone(), status.number), status))
+    }
+}
+
+/// What there is of all tables together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Tables.
+    pub tables: u64,
+    /// Their partitions.
+    pub partitions: u64,
+    /// Stored bytes of the events in hot.
+    pub hot_bytes: u64,
+    /// Stored bytes of the events that are in hot alone.
+    pub unflushed_bytes: u64,
+    /// Events that are in hot alone.
+    pub unflushed_events: u64,
+}
+
+impl Totals {
+    /// Counts a table.
+    pub fn add(&mut self, table: &TableStatus) {
+        self.tables += 1;
+        for status in &table.partitions {
+            self.partitions += 1;
+            self.hot_bytes += status.hot_bytes;
+            self.unflushed_bytes += status.unflushed_bytes;
+            self.unflushed_events += status.marks.unflushed().len();
+        }
     }
 }
 
@@ -173,7 +283,7 @@ pub trait HotStorage: Send + Sync {
     /// Appends events and answers where each one is, once they are durable.
     ///
     /// # Errors
-    /// `Overloaded`, `Closed`, `OffsetMismatch` and `TooMany` write nothing; after `OutcomeUnknown` the events are there once or not at all.
+    /// `Overloaded`, `Closed`, `UnknownTable`, `OffsetMismatch`, `KeyReused` and `TooMany` write nothing; after `OutcomeUnknown` the events are there once or not at all.
     async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError>;
 
     /// Reads each partition from an offset, all from one snapshot.
@@ -206,16 +316,34 @@ pub trait HotStorage: Send + Sync {
     /// All tables in order of their names.
     fn tables(&self) -> Vec<TableStatus>;
 
+    /// The first of the tables behind a name, in order of their names.
+    fn tables_after(&self, name: Option<&TableName>, most: usize) -> Vec<TableStatus> {
+        let tables = self.tables().into_iter();
+        tables.filter(|table| name.is_none_or(|name| table.name > *name)).take(most).collect()
+    }
+
+    /// What there is of all tables together.
+    fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for table in self.tables() {
+            totals.add(&table);
+        }
+        totals
+    }
+
     /// All tables, those deleted too.
     fn all_tables(&self) -> Vec<TableStatus>;
 
-    /// Changes its value whenever an append has become readable.
-    fn appends(&self) -> watch::Receiver<u64>;
+    /// Wakes who waits for an append, once it has become readable.
+    fn wakeups(&self) -> &Arc<Wakeups>;
+
+    /// The idempotency keys.
+    fn key_window(&self) -> KeyWindow;
 
     /// The engine's own numbers, for metrics; what they are is the engine's to say. Empty if it has none.
     fn engine_numbers(&self) -> Vec<u64>;
 
-    /// Changes its value whenever something has changed that manifests carry beside segments: consumer offsets, starts of
+    /// Changes its value whenever something has changed that manifests carry beside segments and consumer offsets: starts of
     /// partitions, settings and ends of tables.
     fn changes(&self) -> u64;
 
@@ -249,11 +377,19 @@ pub trait HotStorage: Send + Sync {
     /// `UnknownTable`, `Corrupt` or `Unavailable`.
     async fn expired(&self, table: &TableName, appended_before: TimestampMs, excess_bytes: u64) -> Result<Vec<Trim>, StorageError>;
 
-    /// Sets what may be set for a table.
+    /// Changes what may be set for a table, and makes the table if it does not exist.
     ///
     /// # Errors
-    /// `UnknownTable`, `OutcomeUnknown` or `Closed`.
-    async fn configure_table(&self, table: TableName, settings: TableSettings) -> Result<(), StorageError>;
+    /// `PartitionsShrink`, `TooMany`, `OutcomeUnknown` or `Closed`.
+    async fn configure_table(&self, table: TableName, change: TableChange) -> Result<Configured, StorageError>;
+
+    /// Gives back space that nothing needs any more, if much of it is to be had.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn tidy(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
 
     /// Deletes a table: its events, keys, settings and consumer offsets. Its partitions' next offsets are remembered, so that
     /// no offset means two events if the table is written again.

@@ -30,6 +30,7 @@ use self::{
 };
 use crate::{
     contracts::{
+        bucket::BucketState,
         clock::Clock,
         cold_storage::{ColdCommit, ColdStorage},
         consumers::ConsumerStorage,
@@ -54,6 +55,8 @@ const GATHER: Duration = Duration::from_millis(100);
 const MAX_SEGMENTS: usize = 256;
 /// The wait before changes without segments are tried again.
 const RETRY_CHANGES: Duration = Duration::from_secs(2);
+/// The longest wait of a committed consumer offset for a manifest.
+const OFFSETS: Duration = Duration::from_secs(30);
 /// The longest wait before a failed partition is tried again.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
@@ -87,6 +90,8 @@ pub struct Tiers {
     pub clock: Arc<dyn Clock>,
     /// Its sign of life.
     pub heartbeat: Arc<Heartbeat>,
+    /// Told what is wrong with the bucket.
+    pub bucket: Arc<BucketState>,
 }
 
 type Outcome = (Partition, Result<Written, StorageError>);
@@ -108,6 +113,9 @@ pub struct Flusher {
     troubled: HashMap<Partition, (u32, Instant)>,
     /// The changes that the last manifest carries.
     committed_changes: Option<u64>,
+    /// The consumer offsets that the last manifest carries, and when it was written.
+    committed_offsets: Option<u64>,
+    offsets_committed: Instant,
     /// When changes that no manifest could take are tried again.
     retry_changes: Instant,
     watched: Instant,
@@ -126,6 +134,8 @@ impl Flusher {
             memory: Arc::new(Semaphore::new(options.memory_bytes)),
             troubled: HashMap::new(),
             committed_changes: None,
+            committed_offsets: None,
+            offsets_committed: Instant::now(),
             retry_changes: Instant::now(),
             watched: Instant::now(),
             evicted: Instant::now(),
@@ -154,7 +164,10 @@ impl Flusher {
             }
             match self.step(ready).await {
                 Err(fenced @ StorageError::Fenced(_)) => return Err(fenced),
-                Err(error) => warn!(%error, "flush failed, will retry"),
+                Err(error) => {
+                    self.tiers.bucket.troubled(Some(error.to_string()));
+                    warn!(%error, "flush failed, will retry");
+                }
                 Ok(()) => {}
             }
         }
@@ -226,8 +239,12 @@ impl Flusher {
         // The manifest does not depend on who was faster.
         written.sort_by(|a: &Written, b| a.partition.cmp(&b.partition));
         let changes = self.tiers.hot.changes();
-        let has_changes = self.committed_changes != Some(changes) && (!self.asks.is_empty() || Instant::now() >= self.retry_changes);
-        if !written.is_empty() || has_changes {
+        let offsets = self.tiers.consumers.commits();
+        let may_retry = !self.asks.is_empty() || Instant::now() >= self.retry_changes;
+        // Offsets go with the rhythm of the flush, and do not make manifests faster than that.
+        let offsets_wait = self.offsets_committed.elapsed() < self.options.interval.min(OFFSETS) && self.asks.is_empty();
+        let has_changes = self.committed_changes != Some(changes) || (self.committed_offsets != Some(offsets) && !offsets_wait);
+        if !written.is_empty() || (has_changes && may_retry) {
             // Cold, then mark, then evict: after a crash between any two, every acked event can still be read.
             if cfg!(bug_marked_before_manifest) {
                 self.mark(written.clone()).await?;
@@ -240,6 +257,7 @@ impl Flusher {
             metrics::manifest_committed(self.tiers.clock.now_ms());
             crash::point("flush-committed");
             self.committed_changes = Some(changes);
+            (self.committed_offsets, self.offsets_committed) = (Some(offsets), Instant::now());
             self.watched = Instant::now();
             self.mark(written).await?;
         }
@@ -252,11 +270,9 @@ impl Flusher {
 
     async fn commit_manifest(&self, written: &[Written]) -> Result<(), StorageError> {
         let segments = written.iter().map(|segment| (segment.partition.clone(), segment.meta.clone())).collect();
-        let mut commit = ColdCommit { segments, tables: self.tiers.hot.all_tables(), consumers: Vec::new() };
-        for group in self.tiers.consumers.groups().await? {
-            let offsets = self.tiers.consumers.offsets(&group).await?;
-            commit.consumers.push((group, offsets));
-        }
+        let have_changed = self.committed_offsets != Some(self.tiers.consumers.commits());
+        let consumers = if have_changed { Some(self.tiers.consumers.all_offsets().await?) } else { None };
+        let commit = ColdCommit { segments, tables: self.tiers.hot.all_tables(), consumers };
         self.tiers.cold.commit(commit).await
     }
 
@@ -346,8 +362,14 @@ impl Flusher {
         self.watched = Instant::now();
         match self.tiers.cold.watch().await {
             Err(fenced @ StorageError::Fenced(_)) => Err(fenced),
-            Err(error @ StorageError::Unavailable { tier: Tier::Cold, .. }) => {
+            Err(error @ (StorageError::Unavailable { tier: Tier::Cold, .. } | StorageError::Denied { .. })) => {
+                self.tiers.bucket.troubled(Some(error.to_string()));
                 debug!(%error, "cannot see whether another writer has taken over");
+                Ok(())
+            }
+            Ok(()) => {
+                self.tiers.bucket.troubled(None);
+                metrics::s3_contact(self.tiers.clock.now_ms());
                 Ok(())
             }
             done => done,

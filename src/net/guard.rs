@@ -1,9 +1,11 @@
-//! A connection that gives up on a client that sends nothing to begin with, or takes nothing of its answer.
+//! A connection that gives up on a client that sends nothing to begin with, takes nothing of its answer, or has nothing to ask for too
+//! long; and whose end never looks like the end of an answer that is not whole.
 
 use std::{
     future::Future,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -11,54 +13,151 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
 
-/// The protocol is told apart by so many bytes, and until they are there no other time limit runs.
-const PREFACE: usize = 24;
+use crate::api::connection::Connection;
+
+/// What an HTTP/2 connection begins with.
+const HTTP2: &[u8] = b"PRI ";
+
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// To send a request's head, from its first byte or the connection's beginning on.
+    pub(super) head: Duration,
+    /// Without a request.
+    pub(super) idle: Duration,
+    /// Without taking anything of its answer.
+    pub(super) stall: Duration,
+}
+
+/// What the client is expected to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    /// To begin with its first request, at the latest then.
+    First(Instant),
+    /// To begin with another request.
+    Next,
+    /// To end the head that it has begun, at the latest then.
+    Head(Instant),
+}
 
 /// The guarded connection.
 pub(super) struct Guard {
     stream: TcpStream,
-    /// Runs until `PREFACE` bytes were read.
-    first_bytes: Pin<Box<Sleep>>,
-    read: usize,
-    stall: Duration,
+    connection: Arc<Connection>,
+    times: Times,
+    expected: Expected,
+    /// How many requests had begun when it was last looked.
+    begun: usize,
+    is_http2: bool,
+    timer: Pin<Box<Sleep>>,
     /// Runs while a write waits for the client.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// A write has failed or was given up: what was handed over may not have gone out.
+    is_broken: bool,
 }
 
 impl Guard {
-    pub(super) fn new(stream: TcpStream, first_bytes: Duration, stall: Duration) -> Self {
-        Self { stream, first_bytes: Box::pin(sleep(first_bytes)), read: 0, stall, stalled: None }
+    pub(super) fn new(stream: TcpStream, connection: Arc<Connection>, times: Times) -> Self {
+        Self {
+            stream,
+            connection,
+            times,
+            expected: Expected::First(Instant::now() + times.head),
+            begun: 0,
+            is_http2: false,
+            timer: Box::pin(sleep(times.head)),
+            stalled: None,
+            is_broken: false,
+        }
+    }
+
+    /// Bytes have come.
+    fn heard(&mut self, bytes: &[u8]) {
+        self.connection.progressed();
+        if matches!(self.expected, Expected::First(_)) && bytes.starts_with(HTTP2) {
+            self.is_http2 = true;
+        }
+        self.look();
+        if self.connection.is_busy() || self.is_http2 {
+            // What comes now is part of a request under way, or of many; the next one is waited for after it.
+            self.expected = Expected::Next;
+        } else if !matches!(self.expected, Expected::Head(_)) {
+            self.expected = Expected::Head(Instant::now() + self.times.head);
+        }
+    }
+
+    /// A head that has become a request is waited for no more.
+    fn look(&mut self) {
+        let begun = self.connection.begun();
+        if begun != self.begun {
+            self.begun = begun;
+            self.expected = Expected::Next;
+        }
+    }
+
+    /// Ends if the client has taken too long to ask for something.
+    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        self.look();
+        if self.connection.poll_idle(context).is_pending() {
+            return Poll::Pending;
+        }
+        let still = Duration::from_millis(self.connection.still_for_ms());
+        let until = match self.expected {
+            Expected::First(until) | Expected::Head(until) => until,
+            Expected::Next => Instant::now() + self.times.idle.saturating_sub(still),
+        };
+        if self.timer.deadline() != until {
+            self.timer.as_mut().reset(until);
+        }
+        ready!(self.timer.as_mut().poll(context));
+        Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client asks for nothing"))
     }
 
     /// Passes a write's progress on; an error if there has been none for too long.
     fn watch<T>(&mut self, context: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if progress.is_ready() {
-            self.stalled = None;
-            return progress;
+        if let Poll::Ready(written) = progress {
+            self.is_broken |= written.is_err();
+            if self.stalled.take().is_some() {
+                self.connection.set_stalled(false);
+            }
+            self.connection.progressed();
+            return Poll::Ready(written);
         }
-        let stall = self.stall;
+        if self.stalled.is_none() {
+            self.connection.set_stalled(true);
+        }
+        let stall = self.times.stall;
         let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(stall)));
         ready!(timer.as_mut().poll(context));
+        self.is_broken = true;
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing of its answer")))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // An answer of HTTP/1.0 ends where its connection ends: one that is not whole must end with a reset.
+        let is_cut = self.connection.must_not_end_cleanly() || self.is_broken || self.stalled.is_some();
+        if is_cut && let Err(error) = self.stream.set_zero_linger() {
+            tracing::debug!(%error, "a connection cannot be reset");
+        }
     }
 }
 
 impl AsyncRead for Guard {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if self.read >= PREFACE {
-            return read;
+        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) {
+            if buffer.filled().len() > before {
+                self.heard(&buffer.filled()[before..]);
+            }
+            return Poll::Ready(read);
         }
-        if read.is_ready() {
-            self.read += buffer.filled().len() - before;
-            return read;
-        }
-        ready!(self.first_bytes.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client sends nothing")))
+        let silence = ready!(self.poll_silence(context));
+        Poll::Ready(Err(silence))
     }
 }
 
@@ -78,11 +177,13 @@ impl AsyncWrite for Guard {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let progress = Pin::new(&mut self.stream).poll_flush(context);
-        self.watch(context, progress)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.connection.must_not_end_cleanly() {
+            return Poll::Ready(Ok(())); // it is reset instead: see `drop`
+        }
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

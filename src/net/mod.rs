@@ -1,37 +1,50 @@
-//! Serves a router on a listener, with limits that hold against slow, silent and greedy clients.
+//! Serves routes on a listener, with limits that hold against slow, silent and greedy clients.
 //!
-//! `axum::serve` waits for a request's head without end and cannot give up an open stream; this loop can do both.
+//! `axum::serve` waits for a request's head without end and cannot give up an open stream; this loop can do both. Where there are as
+//! many connections as there may be, the one that has had nothing to ask for the longest makes room for the next.
 
 mod guard;
+mod open;
+mod watched;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::Router;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
-    service::TowerToHyperService,
 };
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
-    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
+    net::{TcpListener, TcpStream},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use self::guard::Guard;
-use crate::{api::limits::Limits, metrics};
+use self::{
+    guard::{Guard, Times},
+    open::OpenConnections,
+    watched::Watched,
+};
+use crate::api::{connection::Connection, limits::Limits};
 
 /// What connections may take.
 #[derive(Debug, Clone)]
 pub struct NetOptions {
-    /// Open connections; more wait to be accepted.
+    /// Open connections.
     pub connections: usize,
     /// Bytes of a request's head.
     pub header_bytes: usize,
-    /// The time in which a request's head must be there, and a connection may wait for its next request.
+    /// The time in which a request's head must be there.
     pub header_timeout: Duration,
+    /// How long a connection may have nothing to ask.
+    pub idle: Duration,
     /// How long a client may take nothing of its answer.
     pub write_stall: Duration,
 }
@@ -42,47 +55,73 @@ impl From<&Limits> for NetOptions {
             connections: limits.connections,
             header_bytes: limits.header_bytes,
             header_timeout: Duration::from_secs(limits.header_timeout_secs),
+            idle: Duration::from_secs(limits.idle_secs),
             write_stall: Duration::from_secs(limits.write_stall_secs),
         }
     }
 }
 
 /// Connections that the operating system holds until they are accepted.
-const BACKLOG: u32 = 4096;
+const BACKLOG: i32 = 4096;
+/// Headers that a request may have; proxies and browsers send many.
+const MAX_HEADERS: usize = 512;
 
-/// Binds a listener.
+/// Says which routes are served now: it is asked for each request.
+pub type Routes = Arc<dyn Fn() -> Router + Send + Sync>;
+
+/// Binds a listener. `::` takes IPv4, too, and is `0.0.0.0` where there is no IPv6.
 ///
 /// # Errors
 /// What the operating system said.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+    let is_any = address.ip().is_unspecified() && address.is_ipv6();
+    match bind(address) {
+        Err(error) if is_any && has_no_ipv6(&error) => bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port())),
+        bound => bound,
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn has_no_ipv6(error: &io::Error) -> bool {
+    let errno = rustix::io::Errno::from_io_error(error);
+    matches!(errno, Some(rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL))
 }
 
 /// Accepts until `stop`; then lets open requests end for at most `drain`, and drops the rest.
-pub async fn serve(listener: TcpListener, router: Router, options: NetOptions, stop: CancellationToken, drain: Duration) {
-    let slots = Arc::new(Semaphore::new(options.connections));
+pub async fn serve(listener: TcpListener, routes: Routes, options: NetOptions, stop: CancellationToken, drain: Duration) {
+    let open = OpenConnections::new(options.connections);
     let connections = TaskTracker::new();
     let give_up = CancellationToken::new();
     loop {
+        let (stream, address) = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = accept(&listener) => accepted,
+        };
+        let connection = Arc::new(Connection::new(address.ip()));
         let slot = tokio::select! {
             () = stop.cancelled() => break,
-            slot = Arc::clone(&slots).acquire_owned() => slot,
+            slot = open.enter(&connection) => slot,
         };
-        let stream = tokio::select! {
-            () = stop.cancelled() => break,
-            stream = accept(&listener) => stream,
-        };
-        let (router, options, stop, give_up) = (router.clone(), options.clone(), stop.clone(), give_up.clone());
-        let open = OpenConnection::new(slot);
+        let (routes, options, stop, give_up) = (Arc::clone(&routes), options.clone(), stop.clone(), give_up.clone());
         connections.spawn(async move {
+            let kill = connection.kill.clone();
             tokio::select! {
                 () = give_up.cancelled() => {}
-                () = connection(stream, router, &options, stop) => {}
+                () = kill.cancelled() => {}
+                () = serve_one(stream, connection, routes, &options, stop) => {}
             }
-            drop(open);
+            drop(slot);
         });
     }
     drop(listener);
@@ -94,29 +133,11 @@ pub async fn serve(listener: TcpListener, router: Router, options: NetOptions, s
     }
 }
 
-/// Counts a connection while it is open.
-struct OpenConnection {
-    _slot: Result<OwnedSemaphorePermit, AcquireError>,
-}
-
-impl OpenConnection {
-    fn new(slot: Result<OwnedSemaphorePermit, AcquireError>) -> Self {
-        metrics::connection_opened();
-        Self { _slot: slot }
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        metrics::connection_closed();
-    }
-}
-
 /// The next connection. A failure to accept, out of file descriptors say, passes.
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok(accepted) => return accepted,
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
                 warn!(%error, "cannot accept connections, will retry");
@@ -130,23 +151,30 @@ fn is_the_peers(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
 }
 
-async fn connection(stream: TcpStream, router: Router, options: &NetOptions, stop: CancellationToken) {
+async fn serve_one(stream: TcpStream, connection: Arc<Connection>, routes: Routes, options: &NetOptions, stop: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot set TCP_NODELAY");
     }
-    let io = TokioIo::new(Guard::new(stream, options.header_timeout, options.write_stall));
+    let times = Times { head: options.header_timeout, idle: options.idle, stall: options.write_stall };
+    let io = TokioIo::new(Guard::new(stream, Arc::clone(&connection), times));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // The router refuses a head over the limit with a problem; what is far over it never gets there.
     let head_bytes = options.header_bytes.saturating_mul(2);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_buf_size(head_bytes.max(8192));
+    // A client that has sent all and says so may still want its answer (RFC 9112 9.6). The guard knows how long a head may take.
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .half_close(true)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(head_bytes.max(8192));
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(Some(options.header_timeout))
         .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(Some(256));
-    let service = TowerToHyperService::new(router);
-    let served = builder.serve_connection(io, service);
+    let served = builder.serve_connection(io, Watched::new(routes, connection));
     tokio::pin!(served);
     let result: Result<(), _> = tokio::select! {
         result = served.as_mut() => result,

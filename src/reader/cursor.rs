@@ -1,18 +1,22 @@
 //! The cursor of a read: where each partition stands and the filters of the read, as one opaque word.
 //!
-//! `base64url( 1 | flags | since? | until? | partition? | count | (partition, offset)* | CRC32C )`, numbers as varints. The
+//! `base64url( 2 | flags | since? | until? | partition? | base | width | runs | (gap, length)* | differences | CRC32C )`, numbers as varints.
+//! Runs are of partitions whose numbers follow one another; each position is `base` and a difference of `width` bits, the lowest bit
+//! first. Partitions of a table mostly stand near each other, so that a thousand of them fit where a header is short. The
 //! checksum covers the table's name too, so that a cursor of another table, or one made by hand, is refused.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost::encoding::{decode_varint, encode_varint};
 
 use super::{Positions, ReadQuery};
-use crate::contracts::{name::TableName, storage::TimeFilter};
+use crate::contracts::{name::TableName, sequence::Offset, storage::TimeFilter};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const SINCE: u8 = 1;
 const UNTIL: u8 = 2;
 const PARTITION: u8 = 4;
+/// Partitions that a cursor names at most: positions that are all alike take no bytes, and a few bytes must not become many.
+const MAX_PARTITIONS: u64 = 1 << 16;
 
 /// Not a cursor that this table's reads have given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -31,11 +35,7 @@ pub fn encode(query: &ReadQuery, next: &Positions) -> String {
     if let Some(number) = query.partition {
         encode_varint(number.into(), &mut bytes);
     }
-    encode_varint(next.len() as u64, &mut bytes);
-    for (&number, &offset) in next {
-        encode_varint(number.into(), &mut bytes);
-        encode_varint(offset, &mut bytes);
-    }
+    encode_positions(next, &mut bytes);
     let checksum = checksum(&query.table, &bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
     URL_SAFE_NO_PAD.encode(bytes)
@@ -53,17 +53,80 @@ pub fn decode(table: &TableName, text: &str) -> Result<ReadQuery, BadCursor> {
     }
     let [VERSION, flags, rest @ ..] = body else { return Err(BadCursor) };
     let mut rest = rest;
-    let mut number = || decode_varint(&mut rest).map_err(|_| BadCursor);
-    let mut bound = |bit| (flags & bit != 0).then(&mut number).transpose();
+    let mut bound = |bit| (flags & bit != 0).then(|| number(&mut rest)).transpose();
     let (since, until, partition) = (bound(SINCE)?, bound(UNTIL)?, bound(PARTITION)?);
     let partition = partition.map(u32::try_from).transpose().map_err(|_| BadCursor)?;
-    let mut from = Positions::new();
-    for _ in 0..number()? {
-        let partition = u32::try_from(number()?).map_err(|_| BadCursor)?;
-        from.insert(partition, number()?);
-    }
+    let from = decode_positions(rest)?;
     let filter = TimeFilter { since: since.map(unzigzag), until: until.map(unzigzag) };
     Ok(ReadQuery { table: table.clone(), partition, filter, from })
+}
+
+fn encode_positions(positions: &Positions, bytes: &mut Vec<u8>) {
+    let base = positions.values().min().copied().unwrap_or(0);
+    let width = positions.values().max().map_or(0, |most| 64 - (most - base).leading_zeros());
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for &number in positions.keys() {
+        match runs.last_mut() {
+            Some((first, length)) if first.checked_add(*length) == Some(number) => *length += 1,
+            _ => runs.push((number, 1)),
+        }
+    }
+    encode_varint(base, bytes);
+    encode_varint(width.into(), bytes);
+    encode_varint(runs.len() as u64, bytes);
+    let mut end = 0;
+    for (first, length) in runs {
+        encode_varint((first - end).into(), bytes);
+        encode_varint(length.into(), bytes);
+        end = first.saturating_add(length);
+    }
+    let (mut packed, mut filled) = (0u128, 0);
+    for position in positions.values() {
+        packed |= u128::from(position - base) << filled;
+        filled += width;
+        while filled >= 8 {
+            bytes.push(packed.to_le_bytes()[0]);
+            packed >>= 8;
+            filled -= 8;
+        }
+    }
+    if filled > 0 {
+        bytes.push(packed.to_le_bytes()[0]);
+    }
+}
+
+fn decode_positions(mut bytes: &[u8]) -> Result<Positions, BadCursor> {
+    let (base, width, runs) = (number(&mut bytes)?, number(&mut bytes)?, number(&mut bytes)?);
+    let width = u32::try_from(width).ok().filter(|width| *width <= 64).ok_or(BadCursor)?;
+    let (mut numbers, mut end) = (Vec::new(), 0u64);
+    for _ in 0..runs {
+        let first = end.checked_add(number(&mut bytes)?).ok_or(BadCursor)?;
+        let length = number(&mut bytes)?;
+        end = first.checked_add(length).filter(|end| *end <= 1 << 32).ok_or(BadCursor)?;
+        if length > MAX_PARTITIONS - numbers.len() as u64 {
+            return Err(BadCursor);
+        }
+        numbers.extend((first..end).filter_map(|number| u32::try_from(number).ok()));
+    }
+    let (mut packed, mut filled, mut positions) = (0u128, 0, Positions::new());
+    for number in numbers {
+        while filled < width {
+            let (byte, rest) = bytes.split_first().ok_or(BadCursor)?;
+            packed |= u128::from(*byte) << filled;
+            filled += 8;
+            bytes = rest;
+        }
+        let difference = packed & ((1u128 << width) - 1);
+        let position = u64::try_from(difference).ok().and_then(|difference| base.checked_add(difference));
+        positions.insert(number, position.ok_or(BadCursor)?);
+        packed >>= width;
+        filled -= width;
+    }
+    if bytes.is_empty() { Ok(positions) } else { Err(BadCursor) }
+}
+
+fn number(bytes: &mut &[u8]) -> Result<Offset, BadCursor> {
+    decode_varint(bytes).map_err(|_| BadCursor)
 }
 
 fn checksum(table: &TableName, body: &[u8]) -> u32 {
@@ -88,10 +151,14 @@ mod tests {
         TableName::parse(name).unwrap()
     }
 
+    fn query(partition: Option<u32>, filter: TimeFilter) -> ReadQuery {
+        ReadQuery { table: table("t"), partition, filter, from: Positions::new() }
+    }
+
     proptest! {
         #[test]
         fn what_goes_in_comes_out(since: Option<i64>, until: Option<i64>, partition: Option<u32>, next: Positions) {
-            let query = ReadQuery { table: table("t"), partition, filter: TimeFilter { since, until }, from: Positions::new() };
+            let query = query(partition, TimeFilter { since, until });
             let cursor = encode(&query, &next);
             let decoded = decode(&table("t"), &cursor).unwrap();
             prop_assert_eq!((decoded.partition, decoded.filter, decoded.from), (partition, query.filter, next));
@@ -99,9 +166,40 @@ mod tests {
         }
 
         #[test]
+        fn positions_near_each_other_come_out_too(base: u64, near in prop::collection::btree_map(0u32..40, 0u64..100, 0..40)) {
+            let next: Positions = near.into_iter().map(|(number, more)| (number, base.saturating_add(more))).collect();
+            let cursor = encode(&query(None, TimeFilter::default()), &next);
+            prop_assert_eq!(decode(&table("t"), &cursor).unwrap().from, next);
+        }
+
+        #[test]
         fn nothing_else_is_a_cursor(text: String, bytes: Vec<u8>) {
             prop_assert!(decode(&table("t"), &text).is_err());
             prop_assert!(decode(&table("t"), &URL_SAFE_NO_PAD.encode(bytes)).is_err());
         }
+    }
+
+    #[test]
+    fn a_thousand_partitions_fit_into_a_header() {
+        let length = |position: fn(u64) -> u64| {
+            let next = (0..1000).map(|number| (number, position(number.into()))).collect();
+            encode(&query(Some(7), TimeFilter { since: Some(i64::MIN), until: Some(i64::MAX) }), &next).len()
+        };
+        assert!(length(|number| (1 << 50) + number * 4190) <= 4096);
+        assert!(length(|number| number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 24) <= 9216);
+        // Every second partition only.
+        let sparse = (0..512).map(|number| (number * 2, (1 << 40) + u64::from(number) * 8000)).collect();
+        assert!(encode(&query(None, TimeFilter::default()), &sparse).len() <= 4096);
+    }
+
+    #[test]
+    fn a_few_bytes_never_become_many_partitions() {
+        let mut bytes = vec![VERSION, 0];
+        for number in [5, 0, 1, 0, 1 << 31] {
+            encode_varint(number, &mut bytes);
+        }
+        let checksum = checksum(&table("t"), &bytes);
+        bytes.extend_from_slice(&checksum.to_le_bytes());
+        assert_eq!(decode(&table("t"), &URL_SAFE_NO_PAD.encode(bytes)).unwrap_err(), BadCursor);
     }
 }

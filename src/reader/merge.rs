@@ -8,7 +8,7 @@ use std::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Positions, ReadQuery, TieredReader};
+use super::{Positions, ReadQuery, TieredReader, turns::Turn};
 use crate::contracts::{
     clock::TimestampMs,
     error::{StorageError, Tier},
@@ -54,10 +54,28 @@ pub struct Merge {
     /// Partitions with nothing fetched that may have more.
     empty: Vec<PartitionNumber>,
     fetches_ahead: bool,
+    /// Whether it begins with what only S3 has.
+    wants_cold: bool,
+    /// The turn to read, if turns are taken.
+    turn: Turns,
+    /// What the records that are fetched and not given take in memory.
+    held: usize,
+}
+
+/// Which turn a merge has.
+#[derive(Debug, Default)]
+enum Turns {
+    /// It takes none.
+    #[default]
+    None,
+    /// To read from RocksDB.
+    Hot(Turn),
+    /// To read from S3 too.
+    Cold(Turn),
 }
 
 impl Merge {
-    pub(super) fn new(reader: TieredReader, query: ReadQuery, starts: Positions, budget: ReadLimit) -> Self {
+    pub(super) fn new(reader: TieredReader, query: ReadQuery, starts: Positions, budget: ReadLimit, wants_cold: bool) -> Self {
         let share = starts.len().max(1);
         let chunk = ReadLimit {
             records: (budget.records / share + 1).max(MIN_CHUNK.records).min(budget.records),
@@ -66,7 +84,51 @@ impl Merge {
         let empty = starts.keys().copied().collect();
         let partial = |(number, next)| (number, Partial { next, ..Partial::default() });
         let partials = starts.iter().map(|(&number, &next)| (number, next)).map(partial).collect();
-        Self { reader, query, chunk, starts, partials, heads: BinaryHeap::new(), empty, fetches_ahead: false }
+        Self {
+            reader,
+            query,
+            chunk,
+            starts,
+            partials,
+            heads: BinaryHeap::new(),
+            empty,
+            fetches_ahead: false,
+            wants_cold,
+            turn: Turns::None,
+            held: 0,
+        }
+    }
+
+    /// Waits for a turn to read, from S3 too if it begins there.
+    pub(super) async fn take_turn(&mut self) -> Result<(), StorageError> {
+        self.turn = match self.wants_cold {
+            true => Turns::Cold(self.reader.turns.cold().await?),
+            false => Turns::Hot(self.reader.turns.hot().await),
+        };
+        Ok(())
+    }
+
+    /// Ends it; its turn goes on with what it has given.
+    pub(super) fn end(self) -> Turn {
+        match self.turn {
+            Turns::None => Turn::default(),
+            Turns::Hot(turn) | Turns::Cold(turn) => turn,
+        }
+    }
+
+    /// What the records that are fetched and not given take in memory, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        self.held
+    }
+
+    /// Partitions that are read.
+    pub fn partitions(&self) -> usize {
+        self.partials.len()
+    }
+
+    /// Whether the next record is there without a look at the tiers.
+    pub fn is_fetched(&self) -> bool {
+        self.empty.is_empty() && !self.heads.is_empty()
     }
 
     /// Stops each partition at `ends`.
@@ -98,6 +160,7 @@ impl Merge {
         let Reverse((_, number)) = self.heads.pop()?;
         let partial = self.partials.get_mut(&number)?;
         let record = partial.fetched.pop_front();
+        self.held = self.held.saturating_sub(record.as_ref().map_or(0, |record| record.event.footprint()));
         match partial.fetched.front() {
             Some(head) => self.heads.push(Reverse((head.event.timestamp_ms, number))),
             None => self.empty.push(number),
@@ -162,6 +225,11 @@ impl Merge {
                 found.push((number, hot.marks, hot.page));
             }
         }
+        if !cold.is_empty() && matches!(self.turn, Turns::Hot(_)) {
+            // Evicted since it was looked at. Who waits for S3 must not keep others from hot.
+            self.turn = Turns::None;
+            self.turn = Turns::Cold(self.reader.turns.cold().await?);
+        }
         let cold: Result<Vec<_>, StorageError> = stream::iter(cold).buffer_unordered(PARALLEL_READS).try_collect().await;
         found.extend(if cfg!(bug_cold_failure_swallowed) { cold.unwrap_or_default() } else { cold? });
         for (number, marks, page) in found {
@@ -176,7 +244,8 @@ impl Merge {
         let end = partial.end.unwrap_or(marks.next);
         assert!(page.next > partial.next || partial.next >= end, "{}/{number}: a read at {} went nowhere", self.query.table, partial.next);
         partial.next = page.next.min(end);
-        partial.fetched.extend(page.records.into_iter().take_while(|record| record.offset < end));
+        let wanted = page.records.into_iter().take_while(|record| record.offset < end);
+        partial.fetched.extend(wanted.inspect(|record| self.held += record.event.footprint()));
         match partial.fetched.front() {
             Some(head) => self.heads.push(Reverse((head.event.timestamp_ms, number))),
             None if partial.next < end => self.empty.push(number),

@@ -5,13 +5,15 @@
 
 pub mod cursor;
 mod merge;
+mod turns;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::task;
 use tokio_util::task::AbortOnDropHandle;
 
-pub use self::merge::Merge;
+use self::turns::Turn;
+pub use self::{merge::Merge, turns::Turns};
 use crate::contracts::{
     cold_storage::ColdStorage,
     error::{StorageError, Tier},
@@ -48,6 +50,8 @@ pub struct TablePage {
     pub has_more: bool,
     /// What the page passed over because it was lost with a volume.
     pub lost: Vec<(PartitionNumber, OffsetRange)>,
+    /// The turn to read it, for as long as the records are there.
+    pub turn: Turn,
 }
 
 /// Reads tables over both tiers.
@@ -55,24 +59,26 @@ pub struct TablePage {
 pub struct TieredReader {
     hot: Arc<dyn HotStorage>,
     cold: Option<Arc<dyn ColdStorage>>,
+    turns: Turns,
 }
 
 impl TieredReader {
     /// A reader over hot, and cold if there is one.
-    pub fn new(hot: Arc<dyn HotStorage>, cold: Option<Arc<dyn ColdStorage>>) -> Self {
-        Self { hot, cold }
+    pub fn new(hot: Arc<dyn HotStorage>, cold: Option<Arc<dyn ColdStorage>>, turns: Turns) -> Self {
+        Self { hot, cold, turns }
     }
 
-    /// Reads one page.
+    /// Reads one page, when it is its turn: a page from hot never waits for one that waits for S3.
     ///
     /// # Errors
-    /// `UnknownTable`, `Expired`, `BeyondEnd`, or those of the tiers.
+    /// `UnknownTable`, `Expired`, `BeyondEnd`, `Overloaded` if it waits for its turn in vain, or those of the tiers.
     pub async fn page(&self, query: ReadQuery, limit: ReadLimit) -> Result<TablePage, StorageError> {
         let mut merge = self.merge(query, limit)?;
+        merge.take_turn().await?;
         let (mut records, mut bytes) = (Vec::new(), 0);
         while records.len() < limit.records {
             let Some(record) = merge.peek().await? else { break };
-            bytes += record.event.size();
+            bytes += record.event.weight();
             if bytes > limit.bytes && !records.is_empty() {
                 break;
             }
@@ -82,7 +88,7 @@ impl TieredReader {
             records.dedup_by_key(|record: &mut Record| (record.event.timestamp_ms, record.offset));
         }
         let has_more = merge.peek().await?.is_some();
-        Ok(TablePage { records, next: merge.positions(), has_more, lost: merge.lost() })
+        Ok(TablePage { records, next: merge.positions(), has_more, lost: merge.lost(), turn: merge.end() })
     }
 
     /// Reads records one after another, in bounded memory; `chunk` is about what one look fetches.
@@ -94,7 +100,8 @@ impl TieredReader {
             return Err(StorageError::UnknownTable(query.table));
         };
         let starts = self.starts(&table, &query)?;
-        Ok(Merge::new(self.clone(), query, starts, chunk))
+        let wants_cold = table.partitions.iter().any(|status| starts.get(&status.number).is_some_and(|start| *start < status.marks.low));
+        Ok(Merge::new(self.clone(), query, starts, chunk, wants_cold))
     }
 
     /// Like [`TieredReader::merge`], but ends with what is there now, even if more is written meanwhile, and fetches ahead.
@@ -109,6 +116,26 @@ impl TieredReader {
         merge.stop_at(&ends);
         merge.fetch_ahead();
         Ok(merge)
+    }
+
+    /// Checks where a read would begin, without reading.
+    ///
+    /// # Errors
+    /// `UnknownTable`, `Expired` or `BeyondEnd`.
+    pub fn check(&self, query: &ReadQuery) -> Result<(), StorageError> {
+        let table = self.hot.table(&query.table).ok_or_else(|| StorageError::UnknownTable(query.table.clone()))?;
+        self.starts(&table, query).map(drop)
+    }
+
+    /// The query, where each partition begins at the first offset that is kept, if it would begin before it.
+    pub fn moved_on(&self, query: &ReadQuery) -> ReadQuery {
+        let mut moved = query.clone();
+        for status in self.hot.table(&query.table).into_iter().flat_map(|table| table.partitions) {
+            if let Some(from) = moved.from.get_mut(&status.number) {
+                *from = status.marks.start.max(*from);
+            }
+        }
+        moved
     }
 
     /// The offsets in `range` that were lost with a volume.

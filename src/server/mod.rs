@@ -1,6 +1,7 @@
 //! The one place that names every concrete type: builds them, starts them, stops them in order.
 
 mod bucket;
+mod descriptors;
 pub mod options;
 mod stop;
 
@@ -11,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use axum::Router;
 use parking_lot::Mutex;
 use tokio::{
     net::TcpListener,
@@ -24,34 +26,40 @@ use tracing::{info, warn};
 use crate::{
     api::{
         self,
+        memory::Budget,
         observe::Observed,
         state::{App, AppState, Heartbeats, Lifecycle, Ops, OpsState, Phase},
         stats::Stats,
     },
-    config::{Config, Durability},
+    config::{self, Config, Durability},
     contracts::{
         clock::{Clock, SystemClock},
         cold_storage::ColdStorage,
         consumers::ConsumerStorage,
-        error::StorageError,
+        error::{Overload, StorageError},
         flusher::Flush,
         storage::HotStorage,
     },
     flusher::{FlushHandle, Flusher, Tiers},
     metrics,
-    net::{self, NetOptions},
-    reader::TieredReader,
+    net::{self, NetOptions, Routes},
+    reader::{TieredReader, Turns},
     shutdown::Signals,
     storage::{
         cold::{S3Cold, s3::Objects},
         fence::Fence,
-        hot::{RocksHot, disk::Disk, rocksdb::Db},
+        hot::{RocksHot, catalog::Catalog, disk::Disk, rocksdb::Db},
         recovery::Recovery,
         reserve::Reserver,
         upkeep::Upkeep,
     },
     telemetry::Telemetry,
 };
+
+use self::{bucket::Opening, descriptors::Descriptors};
+
+/// What bodies on the admin port may take together, in bytes.
+const ADMIN_BODIES: usize = 1 << 20;
 
 /// Why the server ended before it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +72,9 @@ pub enum ServerError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// A setting cannot be used here.
+    #[error("{0}")]
+    Setting(String),
     /// Metrics cannot be recorded.
     #[error("metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -89,11 +100,14 @@ struct Running {
 ///
 /// # Errors
 /// [`ServerError`] if it cannot start, or must stop because the disk failed or another writer took over.
-pub async fn run(config: Config, telemetry: Telemetry) -> Result<(), ServerError> {
+pub async fn run(config: Config, telemetry: &Telemetry) -> Result<(), ServerError> {
+    check_pod(&config)?;
     let mut signals = Signals::listen().map_err(|source| ServerError::Io { what: "cannot listen for signals".to_owned(), source })?;
     let prometheus = metrics::install()?;
+    let descriptors = Descriptors::share(config.limits.connections);
     let stop_serving = CancellationToken::new();
     let stop_admin = CancellationToken::new();
+    let limits = Arc::new(config.limits.clone());
     let ops = Arc::new(Ops {
         lifecycle: Arc::new(Lifecycle::default()),
         prometheus: prometheus.clone(),
@@ -101,20 +115,35 @@ pub async fn run(config: Config, telemetry: Telemetry) -> Result<(), ServerError
         store: OnceLock::new(),
         heartbeats: Heartbeats::default(),
         log_level: telemetry.level.clone(),
+        inflight: Budget::new(ADMIN_BODIES, 100, Overload::Memory),
+        bucket: Arc::default(),
     });
-    let net = NetOptions::from(&config.limits);
+    let net = NetOptions { connections: descriptors.connections, ..NetOptions::from(&config.limits) };
+    let dropped = telemetry.dropped.clone();
     let upkeep = task::spawn(async move {
         loop {
             sleep(Duration::from_secs(5)).await;
             prometheus.run_upkeep();
+            metrics::log_lines_dropped(dropped.dropped_lines() as u64);
         }
     });
 
-    // Before RocksDB opens, so that a long recovery can be watched.
+    // Both ports before RocksDB opens, so that a long recovery can be watched, and before the bucket is: who cannot serve must not take
+    // it from somebody who does.
     let admin = bind(&config, config.admin_port, "admin").await?;
-    let admin_routes = api::admin_router(ops.clone(), Arc::new(config.limits.clone()));
-    let admin = net::serve(admin, admin_routes, net.clone(), stop_admin.clone(), Duration::from_secs(1));
-    let admin = task::spawn(admin);
+    let main = bind(&config, config.port, "main").await?;
+    let admin_routes = api::admin_router(ops.clone(), Arc::clone(&limits));
+    let admin_net = NetOptions { connections: config.limits.admin_connections, ..net.clone() };
+    let admin_routes: Routes = Arc::new(move || admin_routes.clone());
+    let admin = task::spawn(net::serve(admin, admin_routes, admin_net, stop_admin.clone(), Duration::from_secs(1)));
+    let ready: Arc<OnceLock<Router>> = Arc::default();
+    let starting = api::starting_router(ops.clone(), limits, config.http.clone());
+    let routes: Routes = {
+        let ready = Arc::clone(&ready);
+        Arc::new(move || ready.get().unwrap_or(&starting).clone())
+    };
+    let drain = Duration::from_secs(config.shutdown.drain_secs);
+    let serving = task::spawn(net::serve(main, routes, net, stop_serving.clone(), drain));
 
     let (state, running) = tokio::select! {
         biased;
@@ -122,19 +151,17 @@ pub async fn run(config: Config, telemetry: Telemetry) -> Result<(), ServerError
             info!(signal, "stopping before the store was open");
             return Ok(());
         }
-        opened = open(&config, ops.clone(), stop_serving.clone(), telemetry.exports_traces()) => opened?,
+        opened = open(&config, ops.clone(), stop_serving.clone(), telemetry.exports_traces(), descriptors) => opened?,
     };
-    let main = bind(&config, config.port, "main").await?;
-    let drain = Duration::from_secs(config.shutdown.drain_secs);
-    let serving = task::spawn(net::serve(main, api::router(state), net, stop_serving.clone(), drain));
+    drop(ready.set(api::router(state)));
     ops.lifecycle.enter(Phase::Ready);
+    metrics::ready(true);
     info!("ready");
 
     let result = stop::wait_and_stop(&config, &ops, &mut signals, running, serving, stop_serving).await;
     stop_admin.cancel();
     drop(admin.await);
     upkeep.abort();
-    telemetry.stop().await;
     result
 }
 
@@ -153,11 +180,12 @@ async fn open(
     ops: OpsState,
     stopping: CancellationToken,
     exports_traces: bool,
+    descriptors: Descriptors,
 ) -> Result<(AppState, Running), ServerError> {
     let clock = SystemClock::shared();
     let opened = Instant::now();
     ops.lifecycle.progress.begin("opening the volume");
-    let (db, catalog) = open_volume(config, Arc::clone(&clock)).await?;
+    let (db, catalog) = open_volume(config, Arc::clone(&clock), descriptors).await?;
     info!(path = %config.data_dir.display(), volume = %db.store_id(), took_ms = opened.elapsed().as_millis() as u64, "volume opened");
 
     let disk = Disk::new(&config.data_dir, options::reserve(config));
@@ -178,7 +206,8 @@ async fn open(
 
     let stop_flusher = CancellationToken::new();
     let (mut flusher, mut flush, mut cold, mut s3_cold) = (None, None, None, None);
-    if let Some(s3) = connect(config).await {
+    if let Some(s3) = connect(config).await? {
+        ops.bucket.opening();
         ops.lifecycle.progress.begin("reading the manifests in S3");
         let (reserver, reserving) = Reserver::new(Arc::clone(&s3));
         rocks.reserve_with(reserver);
@@ -189,7 +218,7 @@ async fn open(
             hot: rocks,
             store_id: Mutex::new(db.store_id()),
             fence,
-            idempotency_window_ms: options::window_ms(config),
+            idempotency_window_ms: options::keys(config).window_ms,
             progress: Arc::clone(&ops.lifecycle.progress),
             clock: Arc::clone(&clock),
         };
@@ -200,10 +229,12 @@ async fn open(
             cold: Arc::clone(&tier),
             clock: Arc::clone(&clock),
             heartbeat: Arc::clone(&ops.heartbeats.flusher),
+            bucket: Arc::clone(&ops.bucket),
         };
         let (runner, handle) = Flusher::new(tiers, options::flush(config));
         let handle = Arc::new(handle);
-        flusher = Some(bucket::open(config.s3.clone(), recovery, runner, &handle, stop_flusher.clone()).await?);
+        let opening = Opening { options: config.s3.clone(), recovery, state: Arc::clone(&ops.bucket) };
+        flusher = Some(bucket::open(opening, runner, &handle, stop_flusher.clone()).await?);
         drop(ops.flush.set(Arc::clone(&handle) as Arc<dyn Flush>));
         flush = Some(handle);
         cold = Some(tier);
@@ -211,10 +242,22 @@ async fn open(
     } else {
         warn!("s3.bucket is not set: events stay on this volume only");
     }
-    let upkeep = Upkeep { hot: Arc::clone(&hot), cold: s3_cold, clock: Arc::clone(&clock), options: options::upkeep(config) };
+    let upkeep = Upkeep {
+        hot: Arc::clone(&hot),
+        consumers: Arc::clone(&consumers),
+        cold: s3_cold,
+        clock: Arc::clone(&clock),
+        options: options::upkeep(config),
+    };
     let upkeep = task::spawn(upkeep.run(stop_flusher.clone()));
-    let reader = TieredReader::new(Arc::clone(&hot), cold.clone());
-    let observed = Observed { hot: Arc::clone(&hot), consumers: Arc::clone(&consumers), reader: reader.clone() };
+    let reader = TieredReader::new(Arc::clone(&hot), cold.clone(), Turns::new(config.limits.concurrent_reads, config.limits.cold_reads));
+    let observed = Observed {
+        hot: Arc::clone(&hot),
+        consumers: Arc::clone(&consumers),
+        reader: reader.clone(),
+        has_bucket: cold.is_some(),
+        key_window_ms: options::keys(config).window_ms.unsigned_abs(),
+    };
     drop(ops.store.set(observed));
     let state = Arc::new(App {
         reader,
@@ -226,9 +269,10 @@ async fn open(
         exports_traces,
         is_synced: config.durability == Durability::Fsync,
         stats: Arc::new(Stats::default()),
-        inflight: Arc::new(Semaphore::new(config.limits.inflight_bytes)),
-        reads: Arc::new(Semaphore::new(config.limits.concurrent_reads)),
-        responses: Arc::new(Semaphore::new(config.limits.response_bytes)),
+        http: config.http.clone(),
+        inflight: Budget::new(config.limits.inflight_bytes, config.limits.peer_percent, Overload::Memory),
+        responses: Budget::new(config.limits.response_bytes, config.limits.peer_percent, Overload::Answers),
+        tails: Arc::new(Semaphore::new(config.limits.tails)),
         stopping,
         ops,
     });
@@ -236,15 +280,27 @@ async fn open(
     Ok((state, Running { db, writer, hot, cold, flusher, flush, stop_flusher, upkeep, _disk: disk }))
 }
 
-async fn open_volume(config: &Config, clock: Arc<dyn Clock>) -> Result<(Arc<Db>, Arc<crate::storage::hot::catalog::Catalog>), ServerError> {
-    let options = options::volume(config);
+async fn open_volume(config: &Config, clock: Arc<dyn Clock>, descriptors: Descriptors) -> Result<(Arc<Db>, Arc<Catalog>), ServerError> {
+    let options = options::volume(config, descriptors.volume_files);
     let opened = task::spawn_blocking(move || Db::open(&options, clock)).await;
     let opened = opened.map_err(|source| ServerError::Io { what: "opening the volume".to_owned(), source: source.into() })?;
     Ok(opened?)
 }
 
 /// The cold tier, not yet open, if there is to be one.
-async fn connect(config: &Config) -> Option<Arc<S3Cold>> {
-    let options = options::s3(config)?;
-    Some(Arc::new(S3Cold::new(Objects::connect(&options).await, config.cold.cache_bytes)))
+async fn connect(config: &Config) -> Result<Option<Arc<S3Cold>>, ServerError> {
+    let Some(options) = options::s3(config, &config::environment()).map_err(ServerError::Setting)? else { return Ok(None) };
+    Ok(Some(Arc::new(S3Cold::new(Objects::connect(&options).await, config.cold.cache_bytes))))
+}
+
+/// A second pod of a set would take the bucket over and go on with an empty volume; so it does not even begin.
+fn check_pod(config: &Config) -> Result<(), ServerError> {
+    let Some(pod) = &config.pod else { return Ok(()) };
+    match pod.rsplit_once('-').and_then(|(_, ordinal)| ordinal.parse::<u32>().ok()) {
+        None | Some(0) => Ok(()),
+        Some(ordinal) => Err(ServerError::Setting(format!(
+            "this is pod {pod}, number {ordinal} of its set, and one Zombi is one pod: set replicas to 1. Nothing was opened, and nobody was \
+             disturbed"
+        ))),
+    }
 }

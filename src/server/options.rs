@@ -1,26 +1,40 @@
 //! What each component needs to know, from the settings.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use tracing::warn;
 
 use crate::{
-    config::{Checksums, Compression, Config, Durability},
+    config::{self, Checksums, Compression, Config, Durability, Encryption, Idempotency},
+    contracts::storage::{Chosen, TableSettings},
     flusher::{FlushOptions, partition::SegmentOptions},
     storage::{
-        cold::{compact::CompactOptions, s3::S3Options},
-        hot::{disk::Reserve, options::OpenOptions, request::WriterOptions},
+        cold::{
+            compact::CompactOptions,
+            s3::{Credentials, S3Options, Stored},
+        },
+        hot::{disk::Reserve, idempotency::KeyOptions, options::OpenOptions, request::WriterOptions},
         upkeep::UpkeepOptions,
     },
 };
 
-pub(super) fn window_ms(config: &Config) -> i64 {
-    i64::try_from(config.idempotency.window_secs.saturating_mul(1000)).unwrap_or(i64::MAX)
+/// The settings have bounds, so that none of these is cut.
+fn ms(secs: u64) -> i64 {
+    i64::try_from(secs.saturating_mul(1000)).unwrap_or(i64::MAX)
 }
 
-pub(super) fn volume(config: &Config) -> OpenOptions {
+pub(super) fn keys(config: &Config) -> KeyOptions {
+    let Idempotency { window_secs, min_window_secs, max_bytes } = config.idempotency;
+    KeyOptions { window_ms: ms(window_secs), min_window_ms: ms(min_window_secs.min(window_secs)), max_bytes }
+}
+
+pub(super) fn volume(config: &Config, max_open_files: i32) -> OpenOptions {
     OpenOptions {
         path: Path::to_owned(&config.data_dir),
         is_synced: config.durability == Durability::Fsync,
-        idempotency_window_ms: window_ms(config),
+        keys: keys(config),
+        max_open_files,
         cache_bytes: config.hot.cache_bytes,
         write_buffer_bytes: config.hot.write_buffer_bytes,
     }
@@ -29,9 +43,18 @@ pub(super) fn volume(config: &Config) -> OpenOptions {
 pub(super) fn writer(config: &Config) -> WriterOptions {
     WriterOptions {
         sync: config.durability == Durability::Fsync,
-        idempotency_window_ms: window_ms(config),
+        keys: keys(config),
         hot_max_bytes: config.hot.max_bytes,
         max_tables: config.limits.tables,
+        max_partitions: config.limits.partitions,
+        max_groups: config.limits.groups,
+        max_group_offsets: config.limits.group_offsets,
+        auto_create: config.tables.auto_create,
+        new_table: TableSettings {
+            retention_secs: Chosen::default_of(config.tables.retention_secs),
+            retention_bytes: Chosen::default_of(config.tables.retention_bytes),
+            partitions: Chosen::default_of(config.tables.partitions),
+        },
         queue_len: config.limits.write_queue,
     }
 }
@@ -40,22 +63,100 @@ pub(super) fn reserve(config: &Config) -> Reserve {
     Reserve { bytes: config.limits.disk_reserve_bytes, percent: config.limits.disk_reserve_percent }
 }
 
-/// Where the bucket is, if there is one.
-pub fn s3(config: &Config) -> Option<S3Options> {
-    let bucket = config.s3.bucket.clone()?;
+/// Where the bucket is, if there is one. What is not set is taken from the names that other programs use, too.
+///
+/// # Errors
+/// What cannot be used, by its name.
+pub fn s3(config: &Config, environment: &BTreeMap<String, String>) -> Result<Option<S3Options>, String> {
+    let Some(bucket) = config.s3.bucket.clone() else { return Ok(None) };
     let prefix = match config.s3.prefix.trim_end_matches('/') {
         "" => String::new(),
         prefix => format!("{prefix}/"),
     };
-    Some(S3Options {
+    let authorities = match environment.get("AWS_CA_BUNDLE").filter(|path| !path.is_empty()) {
+        None => None,
+        Some(path) => Some(certificates(path).map_err(|why| format!("AWS_CA_BUNDLE is {path:?}: {why}"))?),
+    };
+    Ok(Some(S3Options {
         bucket,
-        endpoint: config.s3.endpoint.clone(),
-        region: config.s3.region.clone(),
+        endpoint: endpoint(config, environment)?,
+        region: region(config, environment)?,
         prefix,
         attempt_timeout: Duration::from_secs(config.s3.attempt_timeout_secs),
         attempts: config.s3.attempts,
         with_checksums: config.s3.checksums == Checksums::WhenSupported,
-    })
+        is_unfenced: config.s3.unfenced,
+        credentials: credentials(environment)?,
+        authorities,
+        stored: Stored {
+            sse: config.s3.sse.map(|sse| match sse {
+                Encryption::Aes256 => "AES256".into(),
+                Encryption::Kms => "aws:kms".into(),
+            }),
+            kms_key_id: config.s3.kms_key_id.clone(),
+            storage_class: config.s3.storage_class.as_deref().map(Into::into),
+        },
+    }))
+}
+
+/// A file of certificates, if it is one.
+fn certificates(path: &str) -> Result<Vec<u8>, String> {
+    let pem = std::fs::read(path).map_err(|error| error.to_string())?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err("there is no certificate in it, as PEM".to_owned()),
+        Ok(_) => Ok(pem),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The first of these names that has a value, and the value.
+fn named<'a>(names: &[&'static str], environment: &'a BTreeMap<String, String>) -> Option<(&'static str, &'a str)> {
+    let found = names.iter().find_map(|name| Some((*name, environment.get(*name)?.trim())));
+    found.filter(|(_, value)| !value.is_empty())
+}
+
+fn endpoint(config: &Config, environment: &BTreeMap<String, String>) -> Result<Option<String>, String> {
+    if config.s3.endpoint.is_some() {
+        return Ok(config.s3.endpoint.clone());
+    }
+    let Some((name, value)) = named(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"], environment) else { return Ok(None) };
+    config::check_endpoint(value).map_err(|why| format!("{name} is {value:?}: {why}"))?;
+    Ok(Some(value.to_owned()))
+}
+
+fn region(config: &Config, environment: &BTreeMap<String, String>) -> Result<String, String> {
+    if let Some(region) = &config.s3.region {
+        return Ok(region.clone());
+    }
+    match named(&["AWS_REGION", "AWS_DEFAULT_REGION"], environment) {
+        None => Ok("us-east-1".to_owned()),
+        Some((_, value)) if value.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(value.to_owned()),
+        Some((name, value)) => Err(format!("{name} is {value:?}: it must be a word without white space")),
+    }
+}
+
+/// Credentials from the environment, if they are not as they should be: a Secret that was made with `echo` ends with a line break.
+fn credentials(environment: &BTreeMap<String, String>) -> Result<Option<Credentials>, String> {
+    const NAMES: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+    let mut is_trimmed = false;
+    let [key_id, secret, token] = NAMES.map(|name| {
+        let Some(value) = environment.get(name) else { return Ok(None) };
+        let trimmed = value.trim();
+        if trimmed.len() != value.len() {
+            is_trimmed = true;
+            warn!("{name} has white space around it, which is ignored: was its Secret made with `echo` instead of `printf`?");
+        }
+        // Not shown: it is a secret, or near one.
+        let is_right = trimmed.bytes().all(|byte| byte.is_ascii_graphic());
+        if is_right { Ok(Some(trimmed.to_owned())) } else { Err(format!("{name} has a character that no key has")) }
+    });
+    match (key_id?, secret?, token?) {
+        (Some(key_id), Some(secret), token) if is_trimmed => {
+            Ok(Some(Credentials { key_id, secret, token: token.filter(|token| !token.is_empty()) }))
+        }
+        _ => Ok(None),
+    }
 }
 
 pub(super) fn upkeep(config: &Config) -> UpkeepOptions {
@@ -64,6 +165,8 @@ pub(super) fn upkeep(config: &Config) -> UpkeepOptions {
         interval: Duration::from_secs(compaction.interval_secs),
         compact: CompactOptions { min_segments: compaction.min_segments, max_bytes: compaction.max_bytes },
         grace: Duration::from_secs(compaction.grace_secs),
+        keep_ms: ms(config.manifests.keep_secs),
+        expire_groups_ms: Some(ms(config.consumers.expire_secs)).filter(|age| *age > 0),
     }
 }
 
@@ -73,7 +176,7 @@ pub(super) fn flush(config: &Config) -> FlushOptions {
         segment: SegmentOptions { bytes: config.flush.segment_bytes, zstd: config.segment.compression == Compression::Zstd },
         parallel: config.flush.parallel,
         memory_bytes: config.flush.memory_bytes,
-        retention: Duration::from_secs(config.hot.retention_secs),
-        retention_bytes: config.hot.retention_bytes,
+        retention: Duration::from_secs(config.hot.keep_secs),
+        retention_bytes: config.hot.keep_bytes,
     }
 }

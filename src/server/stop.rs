@@ -14,6 +14,7 @@ use crate::{
     api::state::{OpsState, Phase},
     config::Config,
     contracts::{error::StorageError, flusher::Flush},
+    metrics,
     shutdown::Signals,
 };
 
@@ -56,6 +57,7 @@ async fn stop(
     stop_serving: CancellationToken,
 ) -> Result<(), ServerError> {
     ops.lifecycle.enter(Phase::Draining);
+    metrics::ready(false);
     sleep(Duration::from_secs(config.shutdown.delay_secs)).await;
     info!("accepting no more requests");
     stop_serving.cancel();

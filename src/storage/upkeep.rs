@@ -20,7 +20,7 @@ use super::{
         compact::{self, CompactOptions},
         manifest::{self, Changes, SegmentEntry, SegmentRef},
         segment::{self, Encoder},
-        state::ColdState,
+        state::{ColdState, Removed},
     },
     retention,
 };
@@ -28,6 +28,7 @@ use crate::{
     contracts::{
         clock::Clock,
         cold_storage::ColdStorage,
+        consumers::ConsumerStorage,
         error::{StorageError, Tier},
         name::Partition,
         segment::{Segment, SegmentBuilder, SegmentMeta},
@@ -47,14 +48,20 @@ pub struct UpkeepOptions {
     pub interval: Duration,
     /// What is merged.
     pub compact: CompactOptions,
-    /// How long replaced objects stay.
+    /// How long replaced objects stay, for who is reading them.
     pub grace: Duration,
+    /// How long what retention or DELETE took away stays, in milliseconds by the clock: it can be found again for so long.
+    pub keep_ms: i64,
+    /// Milliseconds without a commit after which a consumer group is forgotten, if it ever is.
+    pub expire_groups_ms: Option<i64>,
 }
 
 /// Upkeep of a store.
 pub struct Upkeep {
     /// The volume.
     pub hot: Arc<dyn HotStorage>,
+    /// The consumer groups.
+    pub consumers: Arc<dyn ConsumerStorage>,
     /// The bucket, if there is one.
     pub cold: Option<Arc<S3Cold>>,
     /// Tells when events expire.
@@ -66,7 +73,7 @@ pub struct Upkeep {
 impl Upkeep {
     /// Looks again and again until it is told to stop.
     pub async fn run(self, stop: CancellationToken) {
-        // Since when each retired object has been seen as such, by this process: no wall clock decides what is deleted.
+        // Since when each retired object has been seen as such, by this process: no wall clock alone decides what is deleted.
         let mut seen = HashMap::new();
         loop {
             tokio::select! {
@@ -87,6 +94,8 @@ impl Upkeep {
 
     async fn once(&self, seen: &mut HashMap<String, Instant>) -> Result<(), StorageError> {
         self.expire().await?;
+        self.expire_groups().await?;
+        self.hot.tidy().await?;
         let Some(cold) = self.cold.as_deref().filter(|cold| cold.is_open()) else { return Ok(()) };
         // What is damaged keeps its own partition from being merged, and nothing from being deleted.
         let mut damaged = BTreeSet::new();
@@ -105,7 +114,7 @@ impl Upkeep {
     /// Moves the starts of tables with a retention. The flusher's next manifest drops their segments.
     async fn expire(&self) -> Result<(), StorageError> {
         for table in self.hot.tables() {
-            let (secs, max_bytes) = (table.settings.retention_secs, table.settings.retention_bytes);
+            let (secs, max_bytes) = (table.settings.retention_secs.value, table.settings.retention_bytes.value);
             if secs.is_none() && max_bytes.is_none() {
                 continue;
             }
@@ -123,6 +132,17 @@ impl Upkeep {
                 self.hot.trim(trims).await?;
             }
         }
+        Ok(())
+    }
+
+    /// Forgets consumer groups that nobody uses any more.
+    async fn expire_groups(&self) -> Result<(), StorageError> {
+        let Some(age_ms) = self.options.expire_groups_ms else { return Ok(()) };
+        let groups = self.consumers.expire(self.clock.now_ms().saturating_sub(age_ms)).await?;
+        for group in &groups {
+            info!(%group, "a consumer group is forgotten: it has committed nothing for consumers.expire_secs");
+        }
+        metrics::groups_expired(groups.len() as u64);
         Ok(())
     }
 
@@ -151,13 +171,22 @@ impl Upkeep {
         Ok(true)
     }
 
+    /// Whether the object of a segment that is no part of its table may go, by why it is none.
+    fn may_go(&self, why: Removed) -> bool {
+        match why {
+            Removed::Replaced => true,
+            Removed::Taken(since_ms) => self.clock.now_ms().saturating_sub(since_ms) >= self.options.keep_ms,
+        }
+    }
+
     /// Deletes objects that have been retired for long enough, and then notes that they are gone.
     async fn delete_retired(&self, cold: &S3Cold, seen: &mut HashMap<String, Instant>) -> Result<(), StorageError> {
         let retired = cold.with_state(|state| state.retired.clone())?;
-        seen.retain(|key, _| retired.contains(key));
+        seen.retain(|key, _| retired.contains_key(key));
         let old: Vec<String> = retired
             .into_iter()
-            .filter(|key| seen.entry(key.clone()).or_insert_with(Instant::now).elapsed() >= self.options.grace)
+            .filter(|(key, why)| seen.entry(key.clone()).or_insert_with(Instant::now).elapsed() >= self.options.grace && self.may_go(*why))
+            .map(|(key, _)| key)
             .collect();
         if old.is_empty() {
             return Ok(());
@@ -170,7 +199,7 @@ impl Upkeep {
         crash::point("retired-deleted");
         debug!(objects = deleted.len(), "replaced and expired segments deleted");
         cold.change(|state| Changes {
-            deleted: deleted.into_iter().filter(|key| state.retired.contains(key)).collect(),
+            deleted: deleted.into_iter().filter(|key| state.retired.contains_key(key)).collect(),
             ..Changes::default()
         })
         .await?;

@@ -5,12 +5,18 @@ use std::{collections::BTreeMap, io::Write};
 use bytes::Bytes;
 use zombi::{
     api::{
+        coding::{Coding, Decoder as BodyDecoder, Step},
+        connection::Connection,
         encode,
-        extract::{Intake, number, table_name, time_filter},
+        extract::{number, table_name, time_filter},
         limits::Limits,
+        memory::Budget,
+        records::RecordParser,
+        times,
     },
-    config::Config,
+    config::{Config, Reads},
     contracts::{
+        error::Overload,
         event::{Event, Record},
         name::TableName,
         payload::Payload,
@@ -33,11 +39,12 @@ use zombi::{
 pub type Decoder = fn(&[u8]);
 
 /// The decoders, by the names of their corpora.
-pub const ALL: [(&str, Decoder); 11] = [
+pub const ALL: [(&str, Decoder); 12] = [
     ("json", json),
     ("bulk", bulk),
     ("protobuf", protobuf),
     ("ndjson", ndjson),
+    ("coding", coding),
     ("query", query),
     ("cursor", cursor),
     ("keys", stored_keys),
@@ -47,9 +54,9 @@ pub const ALL: [(&str, Decoder); 11] = [
     ("config", config),
 ];
 
-fn with_intake<T>(take: impl FnOnce(Intake<'_>) -> T) -> T {
+fn with_parser<T>(partition: Option<u32>, take: impl FnOnce(RecordParser<'_>) -> T) -> T {
     let limits = Limits::default();
-    take(Intake { limits: &limits, now_ms: 0, traceparent: None })
+    take(RecordParser { limits: &limits, now_ms: 0, traceparent: None, partition, key: None })
 }
 
 /// An event that was taken in comes back as it went in, whichever way it goes.
@@ -69,18 +76,23 @@ fn goes_round(partition: u32, event: Event) {
 }
 
 fn json(data: &[u8]) {
-    if let Ok((partition, event)) = with_intake(|intake| intake.json_record(data)) {
+    if let Ok((partition, event)) = with_parser(None, |parser| parser.json_record(data)) {
         goes_round(partition, event);
     }
 }
 
 fn bulk(data: &[u8]) {
-    let events = with_intake(|intake| intake.json_bulk(data).or_else(|_| intake.protobuf_bulk(Bytes::copy_from_slice(data), Some(3))));
+    let budget = Budget::new(1 << 30, 100, Overload::Memory);
+    let mut reserved = budget.receiving(&Connection::default());
+    let events = with_parser(Some(3), |parser| {
+        let json = parser.json_bulk(data, &mut reserved);
+        json.or_else(|_| parser.protobuf_bulk(Bytes::copy_from_slice(data), &mut reserved))
+    });
     events.into_iter().flatten().for_each(|(partition, event)| goes_round(partition, event));
 }
 
 fn protobuf(data: &[u8]) {
-    if let Ok((partition, event)) = with_intake(|intake| intake.protobuf_event(Bytes::copy_from_slice(data), None)) {
+    if let Ok((partition, event)) = with_parser(None, |parser| parser.protobuf_event(Bytes::copy_from_slice(data))) {
         goes_round(partition, event);
     }
 }
@@ -91,8 +103,34 @@ fn ndjson(data: &[u8]) {
     }
 }
 
+/// A body that is not coded as it says ends with an error, and one that is comes out the same in whatever pieces it comes.
+fn coding(data: &[u8]) {
+    for coding in [Coding::Gzip, Coding::Zstd] {
+        let whole = decoded(coding, data, data.len().max(1));
+        assert_eq!(whole, decoded(coding, data, 1));
+    }
+}
+
+/// What a body decodes to, up to a mebibyte; `None` if it does not.
+fn decoded(coding: Coding, data: &[u8], piece: usize) -> Option<Vec<u8>> {
+    let (mut decoder, mut pieces, mut text) = (BodyDecoder::new(coding), data.chunks(piece), Vec::new());
+    while text.len() < 1 << 20 {
+        match decoder.step().ok()? {
+            Step::Piece(more) => text.extend_from_slice(&more),
+            Step::End => return Some(text),
+            Step::Hungry => match pieces.next() {
+                Some(piece) => decoder.feed(Bytes::copy_from_slice(piece)),
+                None => decoder.end(),
+            },
+        }
+    }
+    text.truncate(1 << 20);
+    Some(text)
+}
+
 fn query(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
+    drop(times::length("wait", text));
     drop(number("limit", text));
     drop(time_filter(Some(text), Some(text)));
     if let Ok(name) = table_name(text) {
@@ -182,11 +220,11 @@ fn manifest(data: &[u8]) {
 fn config(data: &[u8]) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(data).unwrap();
-    if let Ok(config) = Config::load(Some(file.path().to_owned()), BTreeMap::new(), Vec::new()) {
+    if let Ok(config) = Config::load(Some(file.path().to_owned()), BTreeMap::new(), Vec::new(), Reads::All) {
         assert!(config.to_yaml().is_ok());
     }
     let Ok(text) = std::str::from_utf8(data) else { return };
     for setting in Config::settings() {
-        drop(Config::load(None, [(setting.env.to_owned(), text.to_owned())], Vec::new()));
+        drop(Config::load(None, [(setting.env.to_owned(), text.to_owned())], Vec::new(), Reads::All));
     }
 }

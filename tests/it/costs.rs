@@ -6,7 +6,7 @@ use allocation_counter::measure;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use zombi::{
-    api::{encode, extract::Intake, limits::Limits},
+    api::{encode, limits::Limits, records::RecordParser},
     contracts::{
         event::Record,
         name::{Partition, TableName},
@@ -51,9 +51,9 @@ async fn a_thousand_events_sent_together_are_one_group_written_once() {
         io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse::<usize>().unwrap()
     };
     bulks(&z, 0..1).await;
-    let (before, groups) = (written(), z.metric("zombi_append_group_requests_count").await);
+    let (before, groups) = (written(), z.metric("zombi_append_batch_requests_count").await);
     let sent = bulks(&z, 1..11).await;
-    assert_eq!(z.metric("zombi_append_group_requests_count").await - groups, 10.0, "a group, and so a sync, for each bulk");
+    assert_eq!(z.metric("zombi_append_batch_requests_count").await - groups, 10.0, "a group, and so a sync, for each bulk");
     let written = written() - before;
     assert!(written < sent * 3 / 2, "{written} bytes were written for {sent} bytes of events");
 }
@@ -75,10 +75,10 @@ async fn a_flush_costs_a_put_for_each_partition_and_one_for_all() {
 #[test]
 fn an_event_costs_few_allocations_on_each_path() {
     let limits = Limits::default();
-    let intake = Intake { limits: &limits, now_ms: 0, traceparent: None };
+    let parser = RecordParser { limits: &limits, now_ms: 0, traceparent: None, partition: None, key: None };
     let bodies: Vec<Vec<u8>> = (0..1000).map(|number| record(number).to_string().into_bytes()).collect();
     let mut stored = Vec::with_capacity(1000);
-    let taken = measure(|| stored.extend(bodies.iter().map(|body| codec::encode(intake.json_record(body).unwrap().1))));
+    let taken = measure(|| stored.extend(bodies.iter().map(|body| codec::encode(parser.json_record(body).unwrap().1))));
     assert!(taken.count_total <= 4 * 1000, "taking 1,000 events in: {taken:?}");
 
     let mut records = Vec::with_capacity(1000);

@@ -30,7 +30,7 @@ async fn read_is_right_or_an_error(z: &TestServer, sent: &Sent, fault: &str) {
 async fn with_faults(operation: Operation) {
     let mut settings = IMPATIENT.to_vec();
     if operation == Operation::Delete {
-        settings.extend([("compaction.interval_secs", "0"), ("compaction.min_segments", "2")]);
+        settings.extend([("compaction.interval_secs", "1"), ("compaction.min_segments", "2")]);
     }
     let mut z = TestServer::start_tiered(&settings).await;
     let mut sent = Sent::default();
@@ -192,7 +192,7 @@ async fn what_is_written_after_a_deletion_is_cold_only_once_it_is() {
     z.post("/tables/t", &json!({"payload": 1})).await;
     sleep(Duration::from_millis(500)).await;
     assert_eq!(z.request(Method::DELETE, "/tables/t").send().await.unwrap().status(), StatusCode::NO_CONTENT);
-    let (status, answer) = z.post("/tables/t?durability=cold", &json!({"payload": 2})).await;
+    let (status, answer) = z.post("/tables/t?wait_for=cold", &json!({"payload": 2})).await;
     assert_eq!((status, &answer["offset"]), (StatusCode::CREATED, &json!(1)), "{answer}");
     assert_eq!(z.partition("t", 0).await["flushed"], 2);
 }
@@ -224,7 +224,7 @@ async fn a_kill_between_any_two_steps_of_a_flush_loses_and_doubles_nothing() {
 #[tokio::test]
 async fn small_segments_become_large_ones_and_kills_do_no_harm() {
     let mut z =
-        TestServer::start_tiered(&[("compaction.interval_secs", "0"), ("compaction.min_segments", "4"), ("compaction.grace_secs", "0")])
+        TestServer::start_tiered(&[("compaction.interval_secs", "1"), ("compaction.min_segments", "4"), ("compaction.grace_secs", "0")])
             .await;
     let mut sent = Sent::default();
     for point in ["compact-put", "compact-committed", "retired-deleted"] {
@@ -299,7 +299,7 @@ async fn the_second_writer_takes_over_and_an_idle_first_one_notices() {
 
 #[tokio::test]
 async fn a_writer_that_slept_through_a_takeover_acks_nothing_more_once_it_knows() {
-    let mut first = TestServer::start_tiered(&[("compaction.interval_secs", "0")]).await;
+    let mut first = TestServer::start_tiered(&[("compaction.interval_secs", "1")]).await;
     let mut sent = Sent::default();
     sent.append(&first, "t", 1, 10).await;
     first.flush_and_evict().await;
@@ -315,7 +315,7 @@ async fn a_writer_that_slept_through_a_takeover_acks_nothing_more_once_it_knows(
     let state = second.read_all("t", "limit=1000").await;
     first.signal("CONT").await;
     // It may end before it answers.
-    let request = first.request(Method::POST, "/tables/t?durability=cold").json(&json!({"payload": "first"}));
+    let request = first.request(Method::POST, "/tables/t?wait_for=cold").json(&json!({"payload": "first"}));
     assert!(!request.send().await.is_ok_and(|answer| answer.status() == StatusCode::CREATED));
     assert_eq!(first.wait().await, Some(4), "fenced");
     assert_eq!(second.read_all("t", "limit=1000").await, state);
@@ -325,8 +325,13 @@ async fn a_writer_that_slept_through_a_takeover_acks_nothing_more_once_it_knows(
 
 #[tokio::test]
 async fn retention_drops_what_is_old_or_too_much_in_both_tiers() {
-    let z = TestServer::start_tiered(&[("compaction.interval_secs", "0"), ("compaction.grace_secs", "0"), ("hot.retention_secs", "3600")])
-        .await;
+    let z = TestServer::start_tiered(&[
+        ("compaction.interval_secs", "1"),
+        ("compaction.grace_secs", "0"),
+        ("manifests.keep_secs", "0"),
+        ("hot.keep_secs", "3600"),
+    ])
+    .await;
     let mut sent = Sent::default();
     for _ in 0..3 {
         sent.append(&z, "t", 1, 100).await;
@@ -352,8 +357,31 @@ async fn retention_drops_what_is_old_or_too_much_in_both_tiers() {
 }
 
 #[tokio::test]
+async fn what_was_taken_away_can_be_found_for_a_while_and_what_was_merged_cannot() {
+    let settings = [("compaction.interval_secs", "1"), ("compaction.min_segments", "3"), ("compaction.grace_secs", "0")];
+    let mut z = TestServer::start_tiered(&settings).await;
+    let mut sent = Sent::default();
+    for _ in 0..3 {
+        sent.append(&z, "t", 1, 10).await;
+        z.flush_and_evict().await;
+    }
+    eventually("the three are merged, and gone", || async { z.objects("segments/").len() == 1 }).await;
+    let merged = z.objects("segments/");
+    assert_eq!(z.delete("/tables/t").await.0, StatusCode::NO_CONTENT);
+    z.flush_and_evict().await;
+    sleep(Duration::from_secs(3)).await;
+    z.crash().await;
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(z.objects("segments/"), merged, "what DELETE took away stays manifests.keep_secs");
+    z.set("manifests.keep_secs", "1");
+    z.crash().await;
+    eventually("it goes after that", || async { z.objects("segments/").is_empty() }).await;
+    z.audit().await;
+}
+
+#[tokio::test]
 async fn retention_works_without_a_bucket_too() {
-    let z = TestServer::start_with(&[("compaction.interval_secs", "0")]).await;
+    let z = TestServer::start_with(&[("compaction.interval_secs", "1")]).await;
     let mut sent = Sent::default();
     sent.append(&z, "t", 1, 5000).await;
     let (status, _) = z.put("/tables/t/config", &json!({"retention_secs": 0})).await;
@@ -365,7 +393,8 @@ async fn retention_works_without_a_bucket_too() {
 
 #[tokio::test]
 async fn a_deleted_table_is_gone_from_both_tiers_and_its_offsets_go_on() {
-    let mut z = TestServer::start_tiered(&[("compaction.interval_secs", "0"), ("compaction.grace_secs", "0")]).await;
+    let mut z =
+        TestServer::start_tiered(&[("compaction.interval_secs", "1"), ("compaction.grace_secs", "0"), ("manifests.keep_secs", "0")]).await;
     let keyed = json!({"payload": 1, "idempotency_key": "k"});
     z.post("/tables/t", &keyed).await;
     z.flush_and_evict().await;
@@ -374,7 +403,7 @@ async fn a_deleted_table_is_gone_from_both_tiers_and_its_offsets_go_on() {
     let (status, _) = z.delete("/tables/t").await;
     assert_eq!(status, StatusCode::NO_CONTENT);
     assert_eq!(z.get("/tables/t").await.0, StatusCode::NOT_FOUND);
-    assert_eq!(z.get("/tables").await.1, json!({"tables": []}));
+    assert_eq!(z.get("/tables").await.1, json!({"tables": [], "has_more": false, "next": null}));
     assert_eq!(z.delete("/tables/t").await.0, StatusCode::NOT_FOUND);
     eventually("its objects are gone", || async { z.objects("segments/").is_empty() }).await;
     z.crash().await;

@@ -32,13 +32,17 @@ async fn connect() -> (S3Server, Objects) {
 #[tokio::test]
 async fn objects_are_put_and_got_whole_and_in_parts() {
     let (server, objects) = connect().await;
-    objects.put("k", Bytes::from_static(b"0123456789")).await.unwrap();
+    objects.put_segment("k", Bytes::from_static(b"0123456789")).await.unwrap();
     assert_eq!(objects.get("k").await.unwrap().unwrap(), "0123456789");
     assert_eq!(objects.get_range("k", 3..5).await.unwrap(), "34");
     assert_eq!(objects.get("nothing").await.unwrap(), None);
     assert!(matches!(objects.get_range("k", 8..20).await, Err(StorageError::Corrupt { .. })));
     assert!(matches!(objects.get_range("nothing", 0..1).await, Err(StorageError::Corrupt { .. })));
     assert_eq!(server.store.keys("bucket", ""), ["some/prefix/k"]);
+    objects.put_segment("k", Bytes::from_static(b"0123456789")).await.unwrap();
+    let other = objects.put_segment("k", Bytes::from_static(b"other")).await;
+    assert!(matches!(other, Err(StorageError::Corrupt { .. })), "{other:?}");
+    assert_eq!(objects.get("k").await.unwrap().unwrap(), "0123456789", "a segment is never written over");
 }
 
 #[tokio::test]
@@ -55,9 +59,9 @@ async fn of_many_creators_one_wins() {
 async fn a_list_has_all_pages() {
     let (server, objects) = connect().await;
     for n in 0..25 {
-        objects.put(&format!("d/{n:03}"), Bytes::new()).await.unwrap();
+        objects.put_segment(&format!("d/{n:03}"), Bytes::new()).await.unwrap();
     }
-    objects.put("e", Bytes::new()).await.unwrap();
+    objects.put_segment("e", Bytes::new()).await.unwrap();
     server.store.list_page.store(2, SeqCst);
     let keys = objects.list("d/", None).await.unwrap();
     assert_eq!(keys, (0..25).map(|n| format!("d/{n:03}")).collect::<Vec<_>>());
@@ -68,7 +72,7 @@ async fn a_list_has_all_pages() {
 async fn a_server_that_fails_is_unavailable_and_says_why() {
     let (server, objects) = connect().await;
     server.store.is_down.store(true, SeqCst);
-    let error = objects.put("k", Bytes::new()).await.unwrap_err();
+    let error = objects.put_segment("k", Bytes::new()).await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
     assert!(error.to_string().contains("SlowDown") && error.to_string().contains("bucket/some/prefix/k"), "{error}");
 }

@@ -135,7 +135,7 @@ async fn an_older_copy_of_the_volume_is_noticed_and_catches_up() {
     copy(&z.data_dir(), copied.path());
     z.run().await;
     append(&z, "t", "d").await;
-    z.put("/tables/t/config", &json!({})).await;
+    z.put("/tables/t/config", &json!({"retention_secs": null})).await;
     z.post("/consumers/g/commit", &json!({"table": "t", "partition": 0, "offset": 4})).await;
     z.flush_and_evict().await;
     assert_eq!(append(&z, "t", "seen, and lost with the original").await, 4);
@@ -232,6 +232,48 @@ async fn a_bucket_that_lost_its_manifests_is_refused() {
     assert!(log.contains("manifests were deleted"), "{log}");
 }
 
+/// What the admin port says of the bucket.
+async fn says_of_the_bucket(z: &TestServer) -> String {
+    z.client.get(z.admin_url("/readyz?verbose")).send().await.unwrap().text().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_bucket_that_comes_back_empty_is_named_and_nothing_is_begun_in_it() {
+    let mut z = TestServer::start_tiered(&[]).await;
+    append(&z, "t", "cold").await;
+    z.flush_and_evict().await;
+    append(&z, "t", "hot").await;
+    let objects: Vec<_> = ["manifests/", "segments/"].iter().flat_map(|prefix| z.objects(prefix)).collect();
+    for (key, _) in &objects {
+        z.store().delete("events", key);
+    }
+    // While it runs, and while it starts.
+    for is_started_anew in [false, true] {
+        if is_started_anew {
+            z.crash().await;
+        } else {
+            tokio::time::sleep(Duration::from_secs(11)).await; // for so long it trusts what it saw
+            let (status, problem) = z.post("/flush", &json!(null)).await;
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{problem}");
+        }
+        let is_named = || async { says_of_the_bucket(&z).await.contains("came back empty") };
+        eventually("it is named", is_named).await;
+        let said = says_of_the_bucket(&z).await;
+        assert!(said.contains("Bring its objects back"), "{said}");
+        append(&z, "t", "meanwhile").await;
+        assert_eq!(payloads(&z.read_all("t", "partition=0&offset=1").await)[0], "hot");
+        assert!(z.objects("manifests/").is_empty() && z.objects("segments/").is_empty(), "something was begun in it");
+    }
+    for (key, bytes) in objects {
+        z.store().replace("events", &key, bytes);
+    }
+    let flushed = || async { z.post("/flush", &json!(null)).await.0 == StatusCode::OK };
+    eventually("it goes on when its objects are back", flushed).await;
+    assert!(!says_of_the_bucket(&z).await.contains("came back empty"));
+    assert_eq!(payloads(&z.read_all("t", "").await), ["cold", "hot", "meanwhile", "meanwhile"]);
+    z.audit().await;
+}
+
 #[tokio::test]
 async fn without_s3_a_volume_with_events_serves_and_flushes_later() {
     let mut z = TestServer::start_tiered(&[("s3.attempts", "1")]).await;
@@ -271,7 +313,7 @@ async fn without_s3_and_without_events_it_waits_and_is_not_ready() {
     });
     let log = z.try_run_log().await;
     back.await.unwrap();
-    assert!(log.contains("waiting for it"), "{log}");
+    assert!(log.contains("there is nothing on the volume to serve without it: retrying"), "{log}");
     assert_eq!(payloads(&z.read_all("t", "").await), ["a"]);
 }
 

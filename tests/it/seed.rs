@@ -85,7 +85,7 @@ fn idempotent_writes() {
     property(prop::collection::vec((0..3u64, 0..8u8), 1..60), async |z, table, writes| {
         let mut first = BTreeMap::new();
         for (place, (partition, key)) in writes.iter().enumerate() {
-            let record = json!({"payload": place, "partition": partition, "idempotency_key": format!("k{key}")});
+            let record = json!({"payload": key, "partition": partition, "idempotency_key": format!("k{key}")});
             let (_, body) = z.post(&format!("/tables/{table}"), &record).await;
             let is_new = !first.contains_key(&(*partition, *key));
             let offset = *first.entry((*partition, *key)).or_insert(body["offset"].as_u64().unwrap());

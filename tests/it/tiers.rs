@@ -199,14 +199,14 @@ async fn the_chain_is_opened_over_many_pages_and_past_a_checkpoint() {
 #[tokio::test]
 async fn a_write_may_wait_until_it_is_cold() {
     let z = TestServer::start_tiered(&[]).await;
-    let (status, _) = z.post("/tables/t?durability=cold", &json!({"payload": 1})).await;
+    let (status, _) = z.post("/tables/t?wait_for=cold", &json!({"payload": 1})).await;
     assert_eq!(status, StatusCode::CREATED);
     assert_eq!(z.partition("t", 0).await["flushed"], 1);
 }
 
 #[tokio::test]
 async fn hot_keeps_flushed_events_as_long_and_as_many_as_retention_says() {
-    let mut z = TestServer::start_tiered(&[("hot.retention_secs", "3600"), ("s3.attempts", "1")]).await;
+    let mut z = TestServer::start_tiered(&[("hot.keep_secs", "3600"), ("s3.attempts", "1")]).await;
     let mut sent = Sent::default();
     sent.append(&z, "t", 1, 100).await;
     z.flush_and_evict().await;
@@ -216,7 +216,7 @@ async fn hot_keeps_flushed_events_as_long_and_as_many_as_retention_says() {
     assert_eq!(Sent::from_records(&z.read_all("t", "").await), sent);
     z.store().is_down.store(false, SeqCst);
 
-    z.set("hot.retention_bytes", &(kept["hot_bytes"].as_u64().unwrap() * 3 / 2).to_string());
+    z.set("hot.keep_bytes", &(kept["hot_bytes"].as_u64().unwrap() * 3 / 2).to_string());
     z.crash().await;
     sent.append(&z, "t", 1, 100).await;
     z.flush_and_evict().await;
@@ -279,6 +279,6 @@ async fn consumer_offsets_are_in_the_manifests() {
     z.post("/consumers/g/commit", &json!({"table": "t", "partition": 1, "offset": 3})).await;
     z.flush_and_evict().await;
     let manifests = z.objects("manifests/").into_iter().map(|(_, bytes)| serde_json::from_slice::<Value>(&bytes).unwrap());
-    let last = manifests.rev().find(|manifest| !manifest["consumers"].is_null()).unwrap();
-    assert_eq!(last["consumers"], json!([{"group": "g", "table": "t", "partition": 1, "offset": 3}]));
+    let last = manifests.rev().find(|manifest| !manifest["committed"].is_null()).unwrap();
+    assert_eq!(last["committed"], json!([{"group": "g", "table": "t", "partition": 1, "offset": 3}]));
 }

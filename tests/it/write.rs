@@ -185,7 +185,7 @@ async fn what_is_wrong_is_said_and_nothing_is_written() {
         ("/tables/t", "application/json", &large, 413, "record_too_large"),
         ("/tables/t", "text/plain", "{\"payload\": 1}", 415, "unsupported_media_type"),
         ("/tables/t?x=1", "application/json", "{\"payload\": 1}", 400, "bad_query"),
-        ("/tables/t?durability=cold", "application/json", "{\"payload\": 1}", 422, "no_cold_tier"),
+        ("/tables/t?wait_for=cold", "application/json", "{\"payload\": 1}", 422, "no_cold_tier"),
         ("/tables/t", "application/json", "{\"payload\": 1, \"timestamp_ms\": -62135596800001}", 422, "timestamp_out_of_range"),
         ("/tables/t", "application/x-protobuf", "\u{1}", 400, "bad_protobuf"),
         ("/tables/t/bulk", "application/json", &many, 413, "too_many_records"),
@@ -207,7 +207,7 @@ async fn what_is_wrong_is_said_and_nothing_is_written() {
         let (status, problem) = answer(request.header("x-partition", partition).body("").send().await.unwrap()).await;
         assert_eq!((status, &problem["code"]), (StatusCode::BAD_REQUEST, &json!("bad_partition")), "{partition}");
     }
-    assert_eq!(z.get("/tables").await.1, json!({"tables": []}));
+    assert_eq!(z.get("/tables").await.1, json!({"tables": [], "has_more": false, "next": null}));
     let limit = format!("{{\"payload\": {}{}}}", "[".repeat(128), "]".repeat(128));
     assert_eq!(z.post_bytes("/tables/t", "application/json", limit).await.0, StatusCode::CREATED, "128 deep is not too deep");
 }

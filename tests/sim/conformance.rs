@@ -1,5 +1,6 @@
 //! What every hot tier must do, whatever it is made of.
 
+use futures_util::FutureExt;
 use std::{collections::BTreeMap, sync::Arc};
 
 use zombi::{
@@ -10,7 +11,7 @@ use zombi::{
         name::{Partition, PartitionNumber, TableName},
         payload::Payload,
         sequence::{Offset, OffsetRange, Watermarks},
-        storage::{Append, Appended, FlushIntent, HotPage, HotRetention, ReadLimit, TableSettings, TimeFilter, Trim},
+        storage::{Append, Appended, Chosen, FlushIntent, HotPage, HotRetention, ReadLimit, TableChange, TableSettings, TimeFilter, Trim},
     },
     storage::{cold::segment::Encoder, recovery::Recoverable},
 };
@@ -107,6 +108,35 @@ async fn offsets_are_dense_and_keys_are_written_once(mut z: Tier) {
     assert_eq!(offsets(&z.read(0, 0, TimeFilter::default(), ALL).await), [0, 1, 2]);
 }
 
+async fn a_key_means_one_payload(mut z: Tier) {
+    let keyed = |text: &str| (0, Event { payload: Payload::text(text), ..event(0, Some("a")) });
+    let append = async |z: &Tier, texts: &[&str]| {
+        let events = texts.iter().map(|text| keyed(text)).collect();
+        z.hot().append(Append { table: table(), events, expected_offset: None }).await
+    };
+    let within_one = append(&z, &["x", "y"]).await;
+    assert!(matches!(within_one, Err(StorageError::KeyReused { place: 1, .. })), "{within_one:?}");
+    assert_eq!(places(&append(&z, &["x", "x"]).await.unwrap()), [(0, false), (0, true)]);
+    for _ in 0..2 {
+        let again = append(&z, &["x", "y"]).await;
+        assert!(matches!(again, Err(StorageError::KeyReused { offset: 0, place: 1, .. })), "{again:?}");
+        assert_eq!(places(&append(&z, &["x"]).await.unwrap()), [(0, true)]);
+        z.crash().await;
+    }
+    assert_eq!(z.marks(0).next, 1, "nothing of it was written");
+}
+
+async fn a_table_is_made_by_its_settings(mut z: Tier) {
+    let change = |partitions| TableChange { partitions: Some(partitions), ..TableChange::default() };
+    assert!(z.hot().configure_table(table(), change(Some(3))).await.unwrap().is_new);
+    z.crash().await;
+    let configured =
+        z.hot().configure_table(table(), TableChange { retention_bytes: Some(Some(5)), ..TableChange::default() }).await.unwrap();
+    assert!(!configured.is_new);
+    assert_eq!((configured.settings.partitions, configured.settings.retention_bytes), (Chosen::own(3), Chosen::own(Some(5))));
+    assert_eq!(z.hot().table(&table()).unwrap().settings, configured.settings);
+}
+
 async fn what_is_refused_leaves_nothing(mut z: Tier) {
     z.append(0, 3).await;
     let refused = z.try_append(&[(0, Some("b")), (1, None)], Some(3)).await;
@@ -186,7 +216,8 @@ async fn a_start_moves_forward_only(mut z: Tier) {
 
 async fn a_deleted_table_goes_on_with_its_offsets(mut z: Tier) {
     z.try_append(&[(0, Some("a")), (0, None)], None).await.unwrap();
-    z.hot().configure_table(table(), TableSettings { retention_secs: Some(7), retention_bytes: None }).await.unwrap();
+    let change = TableChange { retention_secs: Some(Some(7)), ..TableChange::default() };
+    assert_eq!(z.hot().configure_table(table(), change).await.unwrap().settings.retention_secs, Chosen::own(Some(7)));
     z.commit(0, 1, false).await.unwrap();
     let changes = z.hot().changes();
     z.hot().delete_table(table()).await.unwrap();
@@ -219,10 +250,11 @@ async fn commits_are_all_or_nothing(mut z: Tier) {
 }
 
 async fn an_append_wakes_readers(z: Tier) {
-    let mut appends = z.hot().appends();
-    appends.borrow_and_update();
+    let mut here = z.hot().wakeups().wait_for(&table(), Some(0));
+    let mut elsewhere = z.hot().wakeups().wait_for(&table(), Some(1));
     z.append(0, 1).await;
-    assert!(appends.has_changed().unwrap());
+    assert!(here.appended().now_or_never().is_some());
+    assert!(elsewhere.appended().now_or_never().is_none());
     assert_eq!(offsets(&z.read(0, 0, TimeFilter::default(), ALL).await), [0]);
 }
 
@@ -239,6 +271,8 @@ macro_rules! on_both {
 
 on_both! {
     offsets_are_dense_and_keys_are_written_once
+    a_key_means_one_payload
+    a_table_is_made_by_its_settings
     what_is_refused_leaves_nothing
     a_page_ends_at_its_limits
     a_segment_is_filled_within_its_bounds

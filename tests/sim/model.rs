@@ -86,7 +86,8 @@ struct Sheet {
     next: Offset,
     /// Below it everything was deleted.
     start: Offset,
-    keys: HashMap<u8, Offset>,
+    /// Where the first event with a key is, and what it says.
+    keys: HashMap<u8, (Offset, String)>,
     committed: Option<Offset>,
     /// What a lost volume leaves at the least.
     cold: Offset,
@@ -165,7 +166,11 @@ impl World {
         let mut made = Vec::new();
         for (partition, key) in events {
             self.payloads += 1;
-            let text = format!("{}-{}", self.payloads, "x".repeat(self.payloads as usize * 7 % 90));
+            // A key mostly comes with what it came with before: then it is a retry.
+            let text = match key {
+                Some(key) if !self.payloads.is_multiple_of(8) => format!("of key {key}"),
+                _ => format!("{}-{}", self.payloads, "x".repeat(self.payloads as usize * 7 % 90)),
+            };
             let event = Event {
                 payload: Payload::text(text.clone()),
                 timestamp_ms: 1_000 * (self.payloads as i64 * 31 % 17),
@@ -184,6 +189,10 @@ impl World {
         let expected_offset = expected.map(|is_right| if is_right { next } else { next + 1 });
         let sent = made.iter().map(|(partition, event, _)| (*partition, event.clone())).collect();
         let answer = self.store().hot.tier.append(Append { table: table(), events: sent, expected_offset }).await;
+        if self.clashes(&made, &events) {
+            assert!(matches!(answer, Err(StorageError::KeyReused { .. })), "{answer:?}");
+            return;
+        }
         let has_new = events.iter().any(|(partition, key)| key.is_none_or(|key| !self.sheets[partition].keys.contains_key(&key)));
         let fits = expected_offset.is_none_or(|expected| events.iter().all(|(partition, _)| self.sheets[partition].next == expected));
         if has_new && !fits {
@@ -194,20 +203,30 @@ impl World {
         assert_eq!(places, self.note(&events, &made));
     }
 
+    /// Whether a key comes with something else than it came with before, or earlier in the same request.
+    fn clashes(&self, made: &[(PartitionNumber, Event, String)], events: &[(PartitionNumber, Option<u8>)]) -> bool {
+        let mut seen: HashMap<(PartitionNumber, u8), &String> = HashMap::new();
+        let keyed = events.iter().zip(made).filter_map(|((partition, key), (.., text))| Some((*partition, (*key)?, text)));
+        keyed.into_iter().any(|(partition, key, text)| {
+            let known = self.sheets[&partition].keys.get(&key).map(|(_, text)| text);
+            known.unwrap_or_else(|| seen.entry((partition, key)).or_insert(text)) != text
+        })
+    }
+
     /// Does to the map what an append does; answers the places.
     fn note(&mut self, events: &[(PartitionNumber, Option<u8>)], made: &[(PartitionNumber, Event, String)]) -> Vec<(Offset, bool)> {
         self.exists = true;
         let mut places = Vec::new();
         for ((partition, key), (_, _, text)) in events.iter().zip(made) {
             let sheet = self.sheets.get_mut(partition).unwrap();
-            if let Some(first) = key.and_then(|key| sheet.keys.get(&key)) {
+            if let Some((first, _)) = key.and_then(|key| sheet.keys.get(&key)) {
                 places.push((*first, true));
                 continue;
             }
             let offset = sheet.next;
             sheet.events.insert(offset, text.clone());
             sheet.next += 1;
-            sheet.keys.extend(key.map(|key| (key, offset)));
+            sheet.keys.extend(key.map(|key| (key, (offset, text.clone()))));
             places.push((offset, false));
         }
         places
@@ -264,7 +283,7 @@ impl World {
             }
             Err(StorageError::BeyondEnd { .. }) => assert!(offset > sheet.next),
             Err(StorageError::CommitBackwards { committed, .. }) => assert!(!force && sheet.committed == Some(committed)),
-            Err(StorageError::UnknownTable(_)) => assert!(self.sheets.values().all(|sheet| sheet.next == 0)),
+            Err(StorageError::UnknownTable(_)) => assert!(!self.exists || self.sheets.values().all(|sheet| sheet.next == 0)),
             Err(error) => panic!("{error}"),
         }
     }
@@ -317,7 +336,7 @@ impl World {
             assert!(sheet.cold <= end, "{partition}: {} was cold, {lost:?} is lost", sheet.cold);
             sheet.events.split_off(&end);
             sheet.next = marks.next;
-            sheet.keys.retain(|_, offset| *offset < end);
+            sheet.keys.retain(|_, (offset, _)| *offset < end);
             let found = committed.get(&partition).copied();
             assert!(sheet.commits.contains(&found), "{partition}: {found:?} is committed, {sheet:?}");
             sheet.committed = found;

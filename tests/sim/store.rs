@@ -26,7 +26,7 @@ use zombi::{
         progress::Progress,
     },
     flusher::{FlushHandle, FlushOptions, Flusher, Tiers, partition::SegmentOptions},
-    reader::TieredReader,
+    reader::{TieredReader, Turns},
     storage::{
         cold::{S3Cold, compact::CompactOptions, probe},
         fence::Fence,
@@ -126,8 +126,7 @@ impl Hot {
     pub fn open(ground: &Ground, clock: &Arc<SimClock>, seed: Option<u64>) -> Result<Self, StorageError> {
         let clock: Arc<dyn Clock> = clock.clone();
         let (fence, mut tasks) = (Arc::new(Fence::default()), JoinSet::new());
-        let options =
-            WriterOptions { sync: true, idempotency_window_ms: WINDOW_MS, hot_max_bytes: 1 << 30, max_tables: 100, queue_len: 1024 };
+        let options = WriterOptions::roomy(WINDOW_MS);
         match ground {
             Ground::Memory(volume) => {
                 let twin = SimHot::open(Arc::clone(volume), clock, Arc::clone(&fence), options, seed);
@@ -140,7 +139,8 @@ impl Hot {
                 let opening = OpenOptions {
                     path: directory.path().join("db"),
                     is_synced: true,
-                    idempotency_window_ms: WINDOW_MS,
+                    keys: options.keys,
+                    max_open_files: -1,
                     cache_bytes: 1 << 20,
                     write_buffer_bytes: 1 << 20,
                 };
@@ -220,6 +220,7 @@ impl Store {
             cold: cold.clone(),
             clock: Arc::clone(&clock),
             heartbeat: Arc::new(Heartbeat::default()),
+            bucket: Arc::default(),
         };
         let flushing = FlushOptions {
             interval: tuning.flush_interval,
@@ -246,16 +247,19 @@ impl Store {
         drop(recovery.reserve().await); // writes go on without
         let upkeep = Upkeep {
             hot: hot.tier.clone(),
+            consumers: hot.tier.clone(),
             cold: Some(Arc::clone(&cold)),
             clock,
             options: UpkeepOptions {
                 interval: tuning.upkeep_interval,
                 compact: CompactOptions { min_segments: 3, max_bytes: 64 << 20 },
                 grace: tuning.upkeep_interval,
+                keep_ms: 0,
+                expire_groups_ms: None,
             },
         };
         tasks.spawn(upkeep.run(CancellationToken::new()));
-        let reader = TieredReader::new(hot.tier.clone(), Some(cold));
+        let reader = TieredReader::new(hot.tier.clone(), Some(cold), Turns::new(16, 16));
         Ok(Self { hot, reader, flush: Arc::new(flush), tasks })
     }
 

@@ -14,11 +14,15 @@ use uuid::Uuid;
 use zombi::{
     contracts::{
         clock::TimestampMs,
-        error::{Overload, StorageError},
+        error::{Counted, Overload, StorageError},
         event::{Event, Record},
+        idempotency::{Hash, KeyUse},
         name::{GroupName, Partition, PartitionNumber, TableName},
         sequence::{Offset, OffsetRange, Watermarks},
-        storage::{Append, Appended, FlushIntent, HotPage, HotRetention, Page, PartitionStatus, ReadLimit, TableSettings, TimeFilter},
+        storage::{
+            Append, Appended, Configured, FlushIntent, HotPage, HotRetention, Page, PartitionStatus, ReadLimit, TableChange, TableSettings,
+            TimeFilter,
+        },
     },
     storage::hot::{
         idempotency::FirstWrite,
@@ -55,7 +59,7 @@ struct Table {
 struct Sheet {
     marks: Watermarks,
     events: BTreeMap<Offset, Event>,
-    keys: HashMap<String, FirstWrite>,
+    keys: HashMap<Hash, FirstWrite>,
     intent: Option<FlushIntent>,
     unflushed_since: Option<Instant>,
 }
@@ -103,17 +107,38 @@ impl Volume {
         let known = self.tables.get(&name).filter(|table| !table.is_deleted);
         let live = self.tables.values().filter(|table| !table.is_deleted).count();
         if known.is_none() && live >= options.max_tables {
-            return Err(StorageError::TooMany { what: "tables", limit: options.max_tables });
+            return Err(StorageError::TooMany { what: Counted::Tables, limit: options.max_tables });
         }
         let next = |number: &PartitionNumber| {
             self.tables.get(&name).and_then(|table| table.partitions.get(number)).map_or(0, |sheet| sheet.marks.next)
         };
-        let is_known = |number: &PartitionNumber, key: &Option<String>| {
-            let sheet = known.and_then(|table| table.partitions.get(number));
-            let first = sheet.and_then(|sheet| sheet.keys.get(key.as_ref()?));
-            first.is_some_and(|first| first.is_within(options.idempotency_window_ms, now_ms))
+        let first = |number: &PartitionNumber, used: &KeyUse| {
+            let sheet = known.and_then(|table| table.partitions.get(number))?;
+            sheet.keys.get(&used.key).copied().filter(|first| first.is_within(options.keys.window_ms, now_ms))
         };
-        if !events.iter().all(|(number, event)| is_known(number, &event.idempotency_key)) {
+        // What this very request has of a key counts too.
+        let mut uses: HashMap<(PartitionNumber, Hash), Hash> = HashMap::new();
+        let mut has_new = false;
+        for (place, (number, event)) in events.iter().enumerate() {
+            let Some(used) = KeyUse::of(event) else {
+                has_new = true;
+                continue;
+            };
+            let partition = Partition::new(name.clone(), *number);
+            match first(number, &used) {
+                Some(first) if first.clashes(used.payload) => {
+                    return Err(StorageError::KeyReused { partition, offset: first.offset, place });
+                }
+                Some(_) => {}
+                None => {
+                    has_new = true;
+                    if *uses.entry((*number, used.key)).or_insert(used.payload) != used.payload {
+                        return Err(StorageError::KeyReused { partition, offset: next(number), place });
+                    }
+                }
+            }
+        }
+        if has_new {
             if let Some(expected) = expected_offset
                 && let Some((number, _)) = events.iter().find(|(number, _)| next(number) != expected)
             {
@@ -128,13 +153,14 @@ impl Volume {
         table.is_deleted = false;
         let append = |(number, event): (PartitionNumber, Event)| {
             let sheet = table.partitions.entry(number).or_default();
-            let first = event.idempotency_key.as_ref().and_then(|key| sheet.keys.get(key));
-            if let Some(first) = first.filter(|first| first.is_within(options.idempotency_window_ms, now_ms)) {
+            let used = KeyUse::of(&event);
+            let first = used.as_ref().and_then(|used| sheet.keys.get(&used.key));
+            if let Some(first) = first.filter(|first| first.is_within(options.keys.window_ms, now_ms)) {
                 return Appended { partition: number, offset: first.offset, duplicate: true };
             }
             let offset = sheet.marks.next;
-            if let Some(key) = event.idempotency_key.clone() {
-                sheet.keys.insert(key, FirstWrite { offset, appended_ms: now_ms });
+            if let Some(used) = used {
+                sheet.keys.insert(used.key, FirstWrite { offset, appended_ms: now_ms, payload: Some(used.payload) });
             }
             sheet.events.insert(offset, event);
             sheet.marks.next += 1;
@@ -142,6 +168,14 @@ impl Volume {
             Appended { partition: number, offset, duplicate: false }
         };
         Ok(events.into_iter().map(append).collect())
+    }
+
+    fn configure(&mut self, name: &TableName, change: TableChange, options: &WriterOptions) -> Configured {
+        let known = self.tables.get(name).filter(|table| !table.is_deleted).map(|table| table.settings);
+        let settings = change.apply(known.unwrap_or(options.new_table), options.new_table);
+        let table = self.tables.entry(name.clone()).or_default();
+        (table.settings, table.is_deleted) = (settings, false);
+        Configured { settings, is_new: known.is_none() }
     }
 
     fn evict(&mut self, retention: HotRetention) -> u64 {
@@ -242,7 +276,7 @@ impl Sheet {
                 break;
             }
             if filter.wants(event.timestamp_ms) {
-                bytes += event.size();
+                bytes += event.footprint();
                 if bytes > limit.bytes && !hot.page.records.is_empty() {
                     break;
                 }

@@ -114,7 +114,7 @@ impl Expected {
                 look(path.clone(), z.request(Method::GET, &path), &is_right).await?;
             }
             let path = format!("/tables/{table}");
-            let known = json!({"payload": "again", "idempotency_key": "key 7"});
+            let known = keyed(7);
             look(format!("key 7 of {table}"), z.request(Method::POST, &path).json(&known), &|_, body| body["offset"] == 7).await?;
             let is_next = |_, body: &Value| body["offset"] == expected.len();
             look(format!("a write to {table}"), z.request(Method::POST, &path).json(&json!({"payload": "new"})), &is_next).await?;
@@ -129,11 +129,14 @@ async fn ask(request: RequestBuilder) -> Option<(StatusCode, Value)> {
     Some((response.status(), response.json().await.ok()?))
 }
 
+fn keyed(n: usize) -> Value {
+    json!({"payload": {"number": n, "text": "x".repeat(n % 200)}, "idempotency_key": format!("key {n}")})
+}
+
 async fn fill(z: &TestServer, from: usize, count: usize) {
     for table in TABLES {
         for first in (from..from + count).step_by(20) {
-            let record = |n: usize| json!({"payload": {"number": n, "text": "x".repeat(n % 200)}, "idempotency_key": format!("key {n}")});
-            let records: Vec<_> = (first..first + 20).map(record).collect();
+            let records: Vec<_> = (first..first + 20).map(keyed).collect();
             let (status, body) = z.post(&format!("/tables/{table}/bulk"), &json!({"records": records})).await;
             assert_eq!(status, StatusCode::CREATED, "{body}");
         }

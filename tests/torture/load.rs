@@ -146,7 +146,7 @@ impl Load {
     async fn write(self: Arc<Self>, style: Style, mut rng: StdRng) {
         let (choices, path) = match style {
             Style::Mixed => (10, format!("/tables/{TABLE}")),
-            Style::Cold => (8, format!("/tables/{TABLE}?durability=cold")),
+            Style::Cold => (8, format!("/tables/{TABLE}?wait_for=cold")),
         };
         while let Some(url) = self.server().await {
             match rng.random_range(0..choices) {

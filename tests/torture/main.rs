@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
+mod abuse;
+mod attacks;
 mod clocks;
 mod damage;
 mod disk;
 mod kills;
 mod load;
+mod memory;
 mod outage;
 mod power;
 mod space;
@@ -40,12 +43,13 @@ struct Options {
 }
 
 /// Flushes, evictions, merges and manifests all the time, each of them small.
-const BUSY: [(&str, &str); 5] = [
+const BUSY: [(&str, &str); 6] = [
     ("flush.interval_secs", "0"),
     ("flush.segment_bytes", "65536"),
     ("compaction.interval_secs", "1"),
     ("compaction.min_segments", "4"),
     ("compaction.grace_secs", "0"),
+    ("manifests.keep_secs", "0"),
 ];
 
 /// What the process ends with after a write of unknown outcome.
@@ -125,6 +129,7 @@ async fn main() -> ExitCode {
     runner.run("damage to compressed segments", 200, |seed, budget| damage::segments("zstd", seed, budget)).await;
     runner.run("damage to manifests", 100, damage::manifests).await;
     runner.run("an outage of S3", 1, |seed, _| outage::run(seed, seconds)).await;
+    runner.run("abuse", 1, abuse::run).await;
     if runner.count == 0 {
         println!("there is no such scenario");
     }

@@ -2,7 +2,6 @@
 //! killed for its memory, and all is in S3 soon after S3 is back.
 
 use std::{
-    path::{Path, PathBuf},
     sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
@@ -14,6 +13,7 @@ use tokio::time::sleep;
 use crate::{
     kills::finish,
     load::{Load, PARTITIONS, Style, TABLE},
+    memory::{self, Group},
     support::{
         TestServer,
         server::{answer, eventually},
@@ -24,58 +24,16 @@ const MEMORY_BYTES: u64 = 512 << 20;
 /// Hot is full before this, on a slow machine too.
 const FULL: Duration = Duration::from_secs(1800);
 
-/// A group of processes whose memory is bounded; gone when dropped.
-struct Group {
-    directory: PathBuf,
-    is_v1: bool,
-}
-
-impl Group {
-    fn make() -> Result<Self, String> {
-        let root = Path::new("/sys/fs/cgroup");
-        let is_v1 = root.join("memory").is_dir();
-        let parent = if is_v1 { root.join("memory") } else { root.to_owned() };
-        let group = Self { directory: parent.join(format!("zombi-{}", std::process::id())), is_v1 };
-        std::fs::create_dir(&group.directory).map_err(|error| format!("{}: {error}", group.directory.display()))?;
-        let limit = if is_v1 { "memory.limit_in_bytes" } else { "memory.max" };
-        std::fs::write(group.directory.join(limit), MEMORY_BYTES.to_string()).map_err(|error| format!("{limit}: {error}"))?;
-        Ok(group)
-    }
-
-    /// What puts a command into it.
-    fn wrapper(&self) -> Vec<String> {
-        let join = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.directory.display());
-        ["sh", "-c", &join, "sh"].map(str::to_owned).to_vec()
-    }
-
-    fn number(&self, file: &str) -> u64 {
-        let text = std::fs::read_to_string(self.directory.join(file)).unwrap_or_default();
-        text.split_whitespace().last().and_then(|number| number.parse().ok()).unwrap_or(0)
-    }
-
-    /// The most that it has taken, page cache included.
-    fn peak_bytes(&self) -> u64 {
-        self.number(if self.is_v1 { "memory.max_usage_in_bytes" } else { "memory.peak" })
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir(&self.directory));
-    }
-}
-
 /// One outage, until hot is full and for a while more, and compares in the end.
 pub async fn run(seed: u64, seconds: Option<u64>) -> Result<String, String> {
-    let group = match Group::make() {
+    let group = match Group::make("outage", MEMORY_BYTES) {
         Ok(group) => group,
         Err(why) => return Ok(format!("skipped: {why}")),
     };
     let room: u64 = if seconds.is_some_and(|seconds| seconds >= 600) { 512 << 20 } else { 64 << 20 };
     let mut z = TestServer::tiered(&[("flush.interval_secs", "1"), ("hot.max_bytes", &room.to_string())]).await;
     z.wrapper = group.wrapper();
-    z.environment =
-        [("MALLOC_ARENA_MAX", "1"), ("MIMALLOC_PURGE_DELAY", "100")].map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(); // as in the image
+    z.environment = memory::environment();
     z.run().await;
     let load = Load::new();
     load.start(Style::Mixed, seed, 16);

@@ -1,12 +1,20 @@
 //! What all writes share: their parameters, the append itself, and the status of its answer.
 
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::{
-    api::{code::Code, error::Problem, extract, state::AppState},
+    api::{
+        code::Code,
+        error::Problem,
+        extract::{self, Encoding},
+        records::RecordParser,
+        state::AppState,
+        trace,
+    },
     contracts::{
+        error::StorageError,
         event::Event,
         name::{PartitionNumber, TableName},
         sequence::Offset,
@@ -20,7 +28,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub struct WriteParams {
     expected_offset: Option<String>,
-    durability: Option<String>,
+    wait_for: Option<String>,
 }
 
 /// What a write asks for beyond its events.
@@ -39,12 +47,12 @@ impl WriteParams {
     /// 400 if one is not of its form; 422 if there is no bucket to wait for.
     pub fn check(&self, state: &AppState) -> Result<WriteOptions, Problem> {
         let expected_offset = self.expected_offset.as_deref().map(|text| extract::number("expected_offset", text)).transpose()?;
-        let until_cold = match self.durability.as_deref() {
+        let until_cold = match self.wait_for.as_deref() {
             None => false,
             Some("cold") if state.flush.is_some() => true,
-            Some("cold") => return Err(Problem::new(Code::NoColdTier, "durability=cold needs a bucket, and s3.bucket is not set")),
+            Some("cold") => return Err(Problem::new(Code::NoColdTier, "wait_for=cold needs a bucket, and s3.bucket is not set")),
             Some(other) => {
-                return Err(Problem::new(Code::BadQuery, format!("durability={other:?} is not known: leave it out, or ask for cold")));
+                return Err(Problem::new(Code::BadQuery, format!("wait_for={other:?} is not known: leave it out, or ask for cold")));
             }
         };
         Ok(WriteOptions { expected_offset, until_cold })
@@ -56,35 +64,85 @@ pub fn written(state: &AppState, options: WriteOptions) -> StatusCode {
     if state.is_synced || options.until_cold { StatusCode::CREATED } else { StatusCode::ACCEPTED }
 }
 
-/// Appends, counts, and waits for cold if that was asked for.
+/// What the head of a write says of its records.
+pub struct Envelope {
+    /// How the body is encoded.
+    pub encoding: Encoding,
+    partition: Option<PartitionNumber>,
+    key: Option<String>,
+    traceparent: Option<String>,
+}
+
+impl Envelope {
+    /// Reads the head.
+    ///
+    /// # Errors
+    /// 400, 415 or 422.
+    pub fn of(headers: &HeaderMap, state: &AppState) -> Result<Self, Problem> {
+        Ok(Self {
+            encoding: extract::encoding(headers)?,
+            partition: extract::partition_header(headers, &state.limits)?,
+            key: extract::key_header(headers)?,
+            traceparent: trace::traceparent(headers),
+        })
+    }
+
+    /// What its records are read with, now.
+    pub fn parser<'a>(&'a self, state: &'a AppState) -> RecordParser<'a> {
+        RecordParser {
+            limits: &state.limits,
+            now_ms: state.clock.now_ms(),
+            traceparent: self.traceparent.as_deref(),
+            partition: self.partition,
+            key: self.key.as_deref(),
+        }
+    }
+}
+
+/// Appends and counts.
+///
+/// # Errors
+/// Those of the hot tier, and 400 if `expected_offset` is of several partitions.
 pub async fn append(
     state: &AppState,
     table: &TableName,
     events: Vec<(PartitionNumber, Event)>,
     options: WriteOptions,
 ) -> Result<Vec<Appended>, Problem> {
-    let started = Instant::now();
     if let (Some(_), [(first, _), rest @ ..]) = (options.expected_offset, events.as_slice())
         && rest.iter().any(|(partition, _)| partition != first)
     {
         return Err(Problem::new(Code::BadQuery, "expected_offset goes with a write to one partition"));
     }
+    Ok(append_to_hot(state, table, events, options.expected_offset).await?)
+}
+
+/// Appends and counts.
+///
+/// # Errors
+/// Those of the hot tier.
+pub async fn append_to_hot(
+    state: &AppState,
+    table: &TableName,
+    events: Vec<(PartitionNumber, Event)>,
+    expected_offset: Option<Offset>,
+) -> Result<Vec<Appended>, StorageError> {
+    let started = Instant::now();
     let bytes: usize = events.iter().map(|(_, event)| event.size()).sum();
-    let append = Append { table: table.clone(), events, expected_offset: options.expected_offset };
-    let appended = state.hot.append(append).await?;
+    let appended = state.hot.append(Append { table: table.clone(), events, expected_offset }).await?;
     let duplicates = appended.iter().filter(|one| one.duplicate).count() as u64;
     let stored = appended.len() as u64 - duplicates;
     state.stats.wrote(stored, bytes as u64, started.elapsed());
     metrics::appended(stored, duplicates);
-    if options.until_cold {
-        wait_until_cold(state, table).await?;
-    }
     Ok(appended)
 }
 
-/// Flushes the table; the events are durable in hot already.
-async fn wait_until_cold(state: &AppState, table: &TableName) -> Result<(), Problem> {
-    let Some(flush) = &state.flush else { return Ok(()) };
+/// Waits until what was appended is in S3, if that was asked for. To be called with nothing in hand that others need.
+///
+/// # Errors
+/// Those of the flush: the events are durable in hot already.
+pub async fn wait_until_cold(state: &AppState, table: &TableName, options: WriteOptions) -> Result<(), Problem> {
+    let Some(flush) = state.flush.as_ref().filter(|_| options.until_cold) else { return Ok(()) };
     // Written, but not where the client wants it: to retry with the same key is right, and finds the first write.
     flush.flush_now(Some(table.clone())).await.map(drop).map_err(|error| Problem::from(error).unknown_outcome())
 }

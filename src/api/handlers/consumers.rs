@@ -1,5 +1,7 @@
 //! Consumer groups: commit, look up, list, forget.
 
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
 use axum::{
     Json,
     extract::State,
@@ -14,14 +16,18 @@ use crate::{
         code::Code,
         error::Problem,
         extract::{self, Encoding, Group, NoParams, Params},
-        schema::{CommitToWrite, CommitWritten, Committed, GroupShown, GroupsShown, OffsetShown, OffsetWithLag, ProblemShown},
+        records::{self, Object},
+        schema::{
+            CommitToWrite, CommitWritten, Committed, GroupShown, GroupsShown, OffsetShown, OffsetWithLag, ProblemShown, TableWithLag,
+        },
         state::AppState,
     },
     contracts::{
         consumers::Commit,
         error::StorageError,
-        name::{GroupName, Partition},
+        name::{GroupName, Partition, TableName},
         sequence::{Offset, OffsetRange},
+        storage::TableStatus,
     },
 };
 
@@ -32,7 +38,7 @@ struct CommitRequest {
     table: Option<String>,
     partition: Option<i128>,
     offset: Option<Offset>,
-    commits: Option<Vec<OneCommit>>,
+    commits: Option<Vec<Object<OneCommit>>>,
     #[serde(default)]
     force: bool,
 }
@@ -78,11 +84,11 @@ pub async fn commit(
         return Err(extract::unsupported("a commit is application/json"));
     }
     let (body, _reserved) = incoming.receive(&state.limits, &state.inflight).await?;
-    let request: CommitRequest = extract::json(&body)?;
+    let request: CommitRequest = records::json(&body)?;
     let force = request.force;
     let commits = match request {
         CommitRequest { table: Some(table), partition, offset: Some(offset), commits: None, .. } => {
-            vec![OneCommit { table, partition: partition.unwrap_or(0), offset }]
+            vec![Object(OneCommit { table, partition: partition.unwrap_or(0), offset })]
         }
         CommitRequest { table: None, partition: None, offset: None, commits: Some(commits), .. } if !commits.is_empty() => commits,
         _ => return Err(Problem::new(Code::BadJson, "give either table, partition and offset, or commits")),
@@ -91,9 +97,12 @@ pub async fn commit(
     if commits.len() > limit {
         return Err(Problem::new(Code::TooManyRecords, format!("{} commits are over limits.bulk_records of {limit}", commits.len())));
     }
-    let mut offsets = Vec::with_capacity(commits.len());
-    for one in commits {
+    let (mut offsets, mut named) = (Vec::with_capacity(commits.len()), HashSet::new());
+    for Object(one) in commits {
         let partition = Partition::new(extract::table_name(&one.table)?, extract::partition_number(one.partition, &state.limits)?);
+        if !named.insert(partition.clone()) {
+            return Err(Problem::new(Code::DuplicateCommit, format!("{partition} is named twice")));
+        }
         offsets.push((partition, one.offset));
     }
     let committed = |(partition, offset): &(Partition, Offset)| Committed {
@@ -131,14 +140,12 @@ pub async fn offset(
     let table = extract::table_name(&params.table)?;
     let number = params.partition.as_deref().map_or(Ok(0), |text| extract::number("partition", text))?;
     let partition = Partition::new(table, extract::partition_number(number.into(), &state.limits)?);
-    if state.hot.table(&partition.table).is_none() {
-        return Err(StorageError::UnknownTable(partition.table).into());
-    }
+    let status = state.hot.table(&partition.table).ok_or_else(|| StorageError::UnknownTable(partition.table.clone()))?;
     let offsets = state.consumers.offsets(&group).await?;
     let offset = offsets.iter().find(|(other, _)| *other == partition).map(|(_, offset)| *offset);
     Ok(Json(OffsetShown {
         group: group.to_string(),
-        lag: lag(&state, &partition, offset),
+        lag: lag(&state, Some(&status), &partition, offset),
         table: partition.table.to_string(),
         partition: partition.number,
         offset,
@@ -165,14 +172,30 @@ pub async fn offsets(
     if offsets.is_empty() {
         return Err(StorageError::UnknownGroup(group).into());
     }
-    let show = |(partition, offset): &(Partition, Offset)| OffsetWithLag {
-        table: partition.table.to_string(),
-        partition: partition.number,
-        offset: *offset,
-        lag: lag(&state, partition, Some(*offset)),
-    };
-    let offsets = offsets.iter().map(show).collect();
-    Ok(Json(GroupShown { group: group.to_string(), offsets }))
+    Ok(Json(show(&state, &group, offsets)))
+}
+
+/// A group's offsets, and how much it has left to read of the tables that it reads: all of what it has never committed.
+fn show(state: &AppState, group: &GroupName, offsets: Vec<(Partition, Offset)>) -> GroupShown {
+    let committed: BTreeMap<Partition, Offset> = offsets.into_iter().collect();
+    let names: BTreeSet<TableName> = committed.keys().map(|partition| partition.table.clone()).collect();
+    let mut shown = GroupShown { group: group.to_string(), lag: 0, tables: Vec::new(), offsets: Vec::new() };
+    for name in names {
+        let table = state.hot.table(&name);
+        let there = table.iter().flat_map(TableStatus::named_partitions).map(|(partition, _)| partition);
+        let of_table = committed.keys().filter(|partition| partition.table == name).cloned();
+        let all: BTreeSet<Partition> = there.chain(of_table).collect();
+        let mut lag_of_table = 0;
+        for partition in all {
+            let offset = committed.get(&partition).copied();
+            let lag = lag(state, table.as_ref(), &partition, offset);
+            lag_of_table += lag;
+            shown.offsets.push(OffsetWithLag { table: name.to_string(), partition: partition.number, offset, lag });
+        }
+        shown.lag += lag_of_table;
+        shown.tables.push(TableWithLag { table: name.to_string(), lag: lag_of_table });
+    }
+    shown
 }
 
 /// List the consumer groups.
@@ -211,9 +234,8 @@ pub async fn delete(
 }
 
 /// How many events are left to read; without a commit, all that can be read.
-fn lag(state: &AppState, partition: &Partition, offset: Option<Offset>) -> u64 {
-    let table = state.hot.table(&partition.table);
-    let status = table.as_ref().and_then(|table| table.partitions.iter().find(|status| status.number == partition.number));
+fn lag(state: &AppState, table: Option<&TableStatus>, partition: &Partition, offset: Option<Offset>) -> u64 {
+    let status = table.and_then(|table| table.partitions.iter().find(|status| status.number == partition.number));
     let marks = status.map(|status| status.marks).unwrap_or_default();
     let left = OffsetRange::new(offset.unwrap_or(marks.start).clamp(marks.start, marks.next), marks.next);
     state.reader.events_in(partition, left)

@@ -1,7 +1,7 @@
 //! Writes of one record and of many. Streams are in `stream`.
 
 use super::{
-    append::{WriteParams, append, written},
+    append::{Envelope, WriteParams, append, wait_until_cold, written},
     stream,
 };
 use crate::{
@@ -9,10 +9,9 @@ use crate::{
         body::Incoming,
         code::Code,
         error::Problem,
-        extract::{self, Encoding, Intake, Params, Table},
+        extract::{self, Encoding, Params, Table},
         schema::{BulkToWrite, BulkWritten, ProblemShown, RecordToWrite, Written},
         state::AppState,
-        trace,
     },
     contracts::{sequence::Offset, storage::Appended},
 };
@@ -32,9 +31,10 @@ use axum::{
     path = "/tables/{table}",
     tag = "events",
     params(("table" = String, Path, description = "The table", example = "events"),
-        ("X-Partition" = Option<u64>, Header, description = "The partition, for protobuf"),
+        ("X-Partition" = Option<u64>, Header, description = "The partition of records that name none"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The key of a record that has none; in a stream with the record's place behind it: `KEY/0`"),
         ("expected_offset" = Option<u64>, Query, description = "Write only if this is the next offset of the one partition written to"),
-        ("durability" = Option<String>, Query, description = "`cold`: answer when the events are in S3")),
+        ("wait_for" = Option<String>, Query, description = "`cold`: answer when the events are in S3")),
     request_body(content(
         (RecordToWrite = "application/json"),
         (Vec<u8> = "application/x-protobuf"),
@@ -54,24 +54,24 @@ pub async fn write(
     incoming: Incoming,
 ) -> Result<Response, Problem> {
     let options = params.check(&state)?;
-    let encoding = extract::encoding(&incoming.headers)?;
-    if encoding == Encoding::Ndjson {
+    let envelope = Envelope::of(&incoming.headers, &state)?;
+    if envelope.encoding == Encoding::Ndjson {
         if options.expected_offset.is_some() {
             return Err(Problem::new(Code::BadQuery, "expected_offset goes with single and bulk writes, not with streams"));
         }
-        return Box::pin(stream::write(&state, table, options, incoming)).await; // boxed, or every single write has room for it
+        return Box::pin(stream::write(&state, table, options, envelope, incoming)).await; // boxed, or every single write has room for it
     }
-    let partition = extract::partition_header(&incoming.headers)?;
-    let traceparent = trace::traceparent(&incoming.headers);
-    let (body, _reserved) = incoming.receive(&state.limits, &state.inflight).await?;
-    let intake = Intake { limits: &state.limits, now_ms: state.clock.now_ms(), traceparent: traceparent.as_deref() };
-    let event = match encoding {
-        Encoding::Protobuf => intake.protobuf_event(body, partition),
-        _ => intake.json_record(&body),
+    let (body, reserved) = incoming.receive(&state.limits, &state.inflight).await?;
+    let parser = envelope.parser(&state);
+    let event = match envelope.encoding {
+        Encoding::Protobuf => parser.protobuf_event(body),
+        _ => parser.json_record(&body),
     };
     // The only record is the one that is wrong.
-    let event = event.map_err(|problem| problem.with("index", 0))?;
+    let event = event.map_err(|problem| problem.at_index(0))?;
     let appended = append(&state, &table, vec![event], options).await?;
+    drop(reserved);
+    wait_until_cold(&state, &table, options).await?;
     let Some(Appended { partition, offset, duplicate }) = appended.first().copied() else {
         unreachable!("one event, one answer");
     };
@@ -86,9 +86,10 @@ pub async fn write(
     path = "/tables/{table}/bulk",
     tag = "events",
     params(("table" = String, Path, description = "The table", example = "events"),
-        ("X-Partition" = Option<u64>, Header, description = "The partition of protobuf records that name none"),
+        ("X-Partition" = Option<u64>, Header, description = "The partition of records that name none"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The key of records that have none, with their place behind it: `KEY/0`"),
         ("expected_offset" = Option<u64>, Query, description = "Write only if this is the next offset of the one partition written to"),
-        ("durability" = Option<String>, Query, description = "`cold`: answer when the events are in S3")),
+        ("wait_for" = Option<String>, Query, description = "`cold`: answer when the events are in S3")),
     request_body(content(
         (BulkToWrite = "application/json"),
         (Vec<u8> = "application/x-protobuf"),
@@ -107,21 +108,21 @@ pub async fn write_bulk(
     incoming: Incoming,
 ) -> Result<Response, Problem> {
     let options = params.check(&state)?;
-    let encoding = extract::encoding(&incoming.headers)?;
-    if encoding == Encoding::Ndjson {
+    let envelope = Envelope::of(&incoming.headers, &state)?;
+    if envelope.encoding == Encoding::Ndjson {
         return Err(extract::unsupported(
             "a bulk write is application/json or application/x-protobuf; POST /tables/{table} takes application/x-ndjson",
         ));
     }
-    let partition = extract::partition_header(&incoming.headers)?;
-    let traceparent = trace::traceparent(&incoming.headers);
-    let (body, _reserved) = incoming.receive(&state.limits, &state.inflight).await?;
-    let intake = Intake { limits: &state.limits, now_ms: state.clock.now_ms(), traceparent: traceparent.as_deref() };
-    let events = match encoding {
-        Encoding::Protobuf => intake.protobuf_bulk(body, partition)?,
-        _ => intake.json_bulk(&body)?,
+    let (body, mut reserved) = incoming.receive(&state.limits, &state.inflight).await?;
+    let parser = envelope.parser(&state);
+    let events = match envelope.encoding {
+        Encoding::Protobuf => parser.protobuf_bulk(body, &mut reserved)?,
+        _ => parser.json_bulk(&body, &mut reserved)?,
     };
     let appended = append(&state, &table, events, options).await?;
+    drop(reserved);
+    wait_until_cold(&state, &table, options).await?;
     let duplicates = appended.iter().filter(|one| one.duplicate).count();
     let offsets: Vec<Offset> = appended.iter().map(|one| one.offset).collect();
     let status = if duplicates == appended.len() { StatusCode::OK } else { written(&state, options) };

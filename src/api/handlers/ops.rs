@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::{
     Json,
-    body::Bytes,
-    extract::State,
+    extract::{RawQuery, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -16,9 +15,12 @@ use tracing::info;
 use super::tables;
 use crate::{
     api::{
+        body::Incoming,
         code::Code,
         error::Problem,
-        extract::{self, NoParams, Params, Table},
+        extract::{NoParams, Params, Table},
+        limits::Limits,
+        records,
         schema::{Check, Flushed, Probe, ProblemShown, SegmentFlushed},
         state::{AppState, OpsState, Phase},
     },
@@ -28,7 +30,7 @@ use crate::{
         heartbeat::Heartbeat,
         name::{Partition, TableName},
         sequence::OffsetRange,
-        storage::TableStatus,
+        storage::KeyWindow,
     },
     metrics,
 };
@@ -44,7 +46,7 @@ use crate::{
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
-pub async fn livez(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Response {
+pub async fn livez(State(ops): State<OpsState>) -> Response {
     let check = |name, heartbeat: &Heartbeat| {
         let detail = if heartbeat.is_alive() { "makes progress" } else { "has worked on the same thing for a minute" };
         (name, heartbeat.is_alive(), detail.to_owned())
@@ -63,8 +65,16 @@ pub async fn livez(State(ops): State<OpsState>, Params(NoParams {}): Params<NoPa
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
-pub async fn readyz(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Response {
-    probe([("lifecycle", ops.lifecycle.phase() == Phase::Ready, ops.lifecycle.says())])
+pub async fn readyz(State(ops): State<OpsState>, RawQuery(query): RawQuery) -> Response {
+    let lifecycle = ("lifecycle", ops.lifecycle.phase() == Phase::Ready, ops.lifecycle.says());
+    let is_verbose = query.is_some_and(|query| query.split('&').any(|one| one == "verbose" || one.starts_with("verbose=")));
+    if !is_verbose {
+        return probe([lifecycle]);
+    }
+    // For people: whether the bucket can be used has never to do with whether requests should come.
+    let trouble = ops.bucket.trouble();
+    let detail = trouble.clone().unwrap_or_else(|| ops.bucket.says().to_owned());
+    informed(&[lifecycle], &[("bucket", trouble.is_none(), detail)])
 }
 
 /// Tell whether recovery has ended.
@@ -78,15 +88,24 @@ pub async fn readyz(State(ops): State<OpsState>, Params(NoParams {}): Params<NoP
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
-pub async fn startupz(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Response {
+pub async fn startupz(State(ops): State<OpsState>) -> Response {
     probe([("recovery", ops.lifecycle.phase() >= Phase::Ready, ops.lifecycle.says())])
 }
 
-/// Answers a probe: what was looked at, whether it is as it should be, and more for people.
-fn probe<const N: usize>(checks: [(&'static str, bool, String); N]) -> Response {
+/// One thing that was looked at: whether it is as it should be, and more for people.
+type Looked = (&'static str, bool, String);
+
+/// Answers a probe.
+fn probe<const N: usize>(checks: [Looked; N]) -> Response {
+    informed(&checks, &[])
+}
+
+/// Answers a probe by what decides, and tells what does not beside it.
+fn informed(deciding: &[Looked], beside: &[Looked]) -> Response {
     let word = |passes: bool| if passes { "ok" } else { "unavailable" };
-    let passes = checks.iter().all(|(_, passes, _)| *passes);
-    let checks = checks.into_iter().map(|(name, passes, detail)| Check { name, status: word(passes), detail }).collect();
+    let passes = deciding.iter().all(|(_, passes, _)| *passes);
+    let check = |(name, passes, detail): &Looked| Check { name, status: word(*passes), detail: detail.clone() };
+    let checks = deciding.iter().chain(beside).map(check).collect();
     let code = if passes { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut response = (code, Json(Probe { status: word(passes), checks })).into_response();
     if !passes {
@@ -105,7 +124,7 @@ fn probe<const N: usize>(checks: [(&'static str, bool, String); N]) -> Response 
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
-pub async fn metrics(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Response {
+pub async fn metrics(State(ops): State<OpsState>) -> Response {
     metrics::collect_process();
     let lags = match ops.store.get() {
         Some(store) => store.show().await,
@@ -125,15 +144,27 @@ pub async fn metrics(State(ops): State<OpsState>, Params(NoParams {}): Params<No
     )
 )]
 pub async fn stats(State(state): State<AppState>, Params(NoParams {}): Params<NoParams>) -> Json<Value> {
-    let tables = state.hot.tables();
-    let unflushed = |table: &TableStatus| table.partitions.iter().map(|status| status.marks.unflushed().len()).sum::<u64>();
-    let flush = json!({
-        "enabled": state.flush.is_some(),
-        "unflushed_events": tables.iter().map(unflushed).sum::<u64>(),
-    });
+    let totals = state.hot.totals();
+    let flush = json!({"enabled": state.flush.is_some(), "unflushed_events": totals.unflushed_events});
+    let tables = state.hot.tables_after(None, STATS_TABLES);
     let shown: BTreeMap<_, _> = tables.iter().map(|table| (table.name.to_string(), tables::show(&state, table))).collect();
-    Json(state.stats.show(flush, json!(shown)))
+    let KeyWindow { keys, bytes, window_ms } = state.hot.key_window();
+    let mut stats = state.stats.show(flush, json!(shown));
+    stats["totals"] = json!({
+        "tables": totals.tables,
+        "partitions": totals.partitions,
+        "hot_bytes": totals.hot_bytes,
+        "unflushed_bytes": totals.unflushed_bytes,
+        "unflushed_events": totals.unflushed_events,
+    });
+    stats["idempotency"] = json!({"keys": keys, "bytes": bytes, "window_secs": window_ms / 1000});
+    Json(stats)
 }
+
+/// Tables that `/stats` shows, the first by name; `/tables` has all of them.
+const STATS_TABLES: usize = 100;
+/// Bytes of a request for another log level.
+const LEVEL_BYTES: usize = 4096;
 
 /// Move everything to S3 now; answers when it is there.
 #[utoipa::path(
@@ -185,9 +216,11 @@ pub async fn log_level(State(ops): State<OpsState>, Params(NoParams {}): Params<
 pub async fn set_log_level(
     State(ops): State<OpsState>,
     Params(NoParams {}): Params<NoParams>,
-    body: Bytes,
+    incoming: Incoming,
 ) -> Result<Json<Value>, Problem> {
-    let LevelToSet { level } = extract::json(&body)?;
+    let limits = Limits { body_bytes: LEVEL_BYTES, decoded_body_bytes: LEVEL_BYTES, ..Limits::default() };
+    let (body, _reserved) = incoming.receive(&limits, &ops.inflight).await?;
+    let LevelToSet { level } = records::json(&body)?;
     ops.log_level.set(&level).map_err(|error| Problem::new(Code::BadLogLevel, error))?;
     info!(level, "log level changed");
     Ok(Json(json!({"level": level})))

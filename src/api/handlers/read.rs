@@ -1,30 +1,30 @@
 //! Reads of a table: pages, and the whole rest as a stream.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use serde::Deserialize;
-use tokio::{
-    sync::SemaphorePermit,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use super::tail::{self, EVENT_STREAM};
 use crate::{
     api::{
+        accept::{self, Shape},
         code::Code,
+        connection::{Connection, OnConnection},
         encode::{self, NDJSON, PROTOBUF, PageEnd},
         error::Problem,
         extract::{self, Params, Table},
         memory::Reserved,
         schema::{PageRead, ProblemShown},
         state::AppState,
+        times,
     },
     contracts::{error::StorageError, name::TableName, storage::ReadLimit},
     metrics,
@@ -33,8 +33,6 @@ use crate::{
 
 /// Records of a page that names no limit.
 const DEFAULT_LIMIT: usize = 100;
-/// The longest wait of a long poll.
-const MAX_WAIT: Duration = Duration::from_secs(60);
 /// What a stream reads and sends at once.
 const STREAM_RECORDS: usize = 10_000;
 const STREAM_BYTES: usize = 2 << 20;
@@ -53,15 +51,6 @@ pub struct ReadParams {
     wait: Option<String>,
 }
 
-/// The shapes of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
-    Json,
-    Protobuf,
-    Ndjson,
-    Events,
-}
-
 /// Read a table, hot and cold, as one list.
 ///
 /// Partitions are merged by timestamp, ties by partition and offset; inside a partition always by offset. Following
@@ -78,7 +67,7 @@ enum Shape {
         ("partition" = Option<u64>, Query, description = "One partition only", maximum = 1023),
         ("offset" = Option<u64>, Query, description = "Goes with `partition`: from this offset on"),
         ("cursor" = Option<String>, Query, description = "Goes on where an earlier page ended, with its filters; alone beside `limit` and `wait`"),
-        ("wait" = Option<String>, Query, description = "Wait so long for the first new event if there is none: `30s`, `500ms`; at most 60 s"),
+        ("wait" = Option<String>, Query, description = "Wait so long for the first new event if there is none: `30s`, `500ms`, `1m`; a longer wait than limits.wait_secs, 55, is shortened to it"),
         ("Last-Event-ID" = Option<String>, Header, description = "Resumes server-sent events")),
     responses(
         (
@@ -98,38 +87,72 @@ pub async fn read(
     State(state): State<AppState>,
     Table(table): Table,
     Params(params): Params<ReadParams>,
+    OnConnection(connection): OnConnection,
+    method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let shape = shape(&headers);
+    let shape = accept::shape(&headers)?;
     let limit = params.limit(&state)?;
-    let wait = params.wait()?;
-    if shape == Shape::Events
-        && let Some(query) = tail::resumed(&table, &headers)?
-    {
-        return tail::tail(&state, query, limit).await;
-    }
-    let query = params.query(&state, table)?;
-    match shape {
-        Shape::Ndjson => return rest(&state, query, limit).await,
-        Shape::Events => return tail::tail(&state, query, limit).await,
-        Shape::Json | Shape::Protobuf => {}
-    }
+    let wait = params.wait(&state)?;
+    let resumed = if shape == Shape::Events { tail::resumed(&table, &headers)? } else { None };
+    let query = match resumed {
+        Some(query) => query,
+        None => params.query(&state, table)?,
+    };
+    let reader = &state.reader;
+    let answered = match shape {
+        _ if method == Method::HEAD => reader.check(&query).map(|()| head(shape)).map_err(Problem::from),
+        Shape::Ndjson => rest(&state, &query, limit, &connection).await,
+        Shape::Events => tail::tail(&state, &query, limit, &connection).await,
+        Shape::Json | Shape::Protobuf => one_page(&state, &query, (limit, wait), shape, &connection).await,
+    };
+    // Where to go on is told to whoever comes too late.
+    answered.map_err(|problem| match problem.code() {
+        Code::OffsetExpired => problem.with("next_cursor", next_cursor(&reader.moved_on(&query))),
+        _ => problem,
+    })
+}
+
+fn next_cursor(query: &ReadQuery) -> String {
+    cursor::encode(query, &query.from)
+}
+
+/// What a `GET` would begin with.
+fn head(shape: Shape) -> Response {
+    let media_type = match shape {
+        Shape::Json => "application/json",
+        Shape::Ndjson => NDJSON,
+        Shape::Protobuf => PROTOBUF,
+        Shape::Events => EVENT_STREAM,
+    };
+    [(header::CONTENT_TYPE, media_type)].into_response()
+}
+
+async fn one_page(
+    state: &AppState,
+    query: &ReadQuery,
+    (limit, wait): (Option<usize>, Duration),
+    shape: Shape,
+    connection: &Arc<Connection>,
+) -> Result<Response, Problem> {
     let started = Instant::now();
     let limit = ReadLimit { records: limit.unwrap_or(DEFAULT_LIMIT), bytes: state.limits.page_bytes };
-    let (page, _turn) = page(&state, &query, limit, wait).await?;
-    let (records, bytes): (u64, u64) = (page.records.len() as u64, page.records.iter().map(|record| record.event.size() as u64).sum());
-    state.stats.read(records, bytes, started.elapsed());
-    metrics::read(records);
-    let end = PageEnd { has_more: page.has_more, next_cursor: cursor::encode(&query, &page.next), lost: page.lost };
+    let TablePage { records, next, has_more, lost, turn: _turn } = page(state, query, limit, wait, connection).await?;
+    let (count, bytes) = (records.len() as u64, records.iter().map(|record| record.event.size() as u64).sum());
+    state.stats.read(count, bytes, started.elapsed());
+    metrics::read(count);
+    let end = PageEnd { has_more, next_cursor: cursor::encode(query, &next), lost };
+    let mut reserved = state.responses.sending(connection);
     let (media_type, body) = match shape {
         Shape::Protobuf => {
-            let reserved = Reserved::take(&state.responses, usize::try_from(bytes).unwrap_or(usize::MAX) + 2 * STREAM_PIECE)?;
-            let pieces = encode::protobuf_page(page.records, end, STREAM_PIECE);
+            reserved.grow_to(usize::try_from(bytes).unwrap_or(usize::MAX) + 2 * STREAM_PIECE).await?;
+            let pieces = encode::protobuf_page(records, end, STREAM_PIECE);
             (PROTOBUF, reserved.stream(stream::iter(pieces).map(Ok::<_, Infallible>)))
         }
         _ => {
-            let body = encode::json_page(&page.records, &end);
-            ("application/json", Reserved::take(&state.responses, body.len())?.body(body))
+            let body = encode::json_page(&records, &end);
+            reserved.grow_to(body.len()).await?;
+            ("application/json", reserved.body(body))
         }
     };
     Ok(([(header::CONTENT_TYPE, media_type)], body).into_response())
@@ -143,15 +166,10 @@ impl ReadParams {
         limit.map(Some).ok_or_else(|| Problem::new(Code::BadLimit, format!("limit={text} is not from 1 to {max}")))
     }
 
-    /// `30s`, `500ms`, or whole seconds.
-    fn wait(&self) -> Result<Duration, Problem> {
+    /// As long as is asked for, but no longer than proxies wait.
+    fn wait(&self, state: &AppState) -> Result<Duration, Problem> {
         let Some(text) = &self.wait else { return Ok(Duration::ZERO) };
-        let (digits, unit_ms) = match text.strip_suffix("ms") {
-            Some(digits) => (digits, 1),
-            None => (text.strip_suffix('s').unwrap_or(text), 1000),
-        };
-        let wait = Duration::from_millis(extract::number("wait", digits)?.saturating_mul(unit_ms));
-        if wait <= MAX_WAIT { Ok(wait) } else { Err(Problem::new(Code::BadQuery, format!("wait={text} is over {} s", MAX_WAIT.as_secs()))) }
+        Ok(times::length("wait", text)?.min(Duration::from_secs(state.limits.wait_secs)))
     }
 
     fn query(&self, state: &AppState, table: TableName) -> Result<ReadQuery, Problem> {
@@ -180,57 +198,72 @@ impl ReadParams {
     }
 }
 
-/// One page, and the turn to read it; if there is nothing, waits for the first new event.
-async fn page<'a>(
-    state: &'a AppState,
+/// One page; if there is nothing, waits for the first new event.
+async fn page(
+    state: &AppState,
     query: &ReadQuery,
     limit: ReadLimit,
     wait: Duration,
-) -> Result<(TablePage, Option<SemaphorePermit<'a>>), StorageError> {
+    connection: &Arc<Connection>,
+) -> Result<TablePage, StorageError> {
     let until = Instant::now() + wait;
-    let mut appends = state.hot.appends();
+    let mut wakeup = state.hot.wakeups().wait_for(&query.table, query.partition);
     let mut query = query.clone();
     loop {
-        appends.mark_unchanged();
-        let turn = state.reads.acquire().await.ok();
+        wakeup.forget();
         let page = state.reader.page(query.clone(), limit).await?;
-        if !page.records.is_empty() || Instant::now() >= until {
-            return Ok((page, turn));
+        if !page.records.is_empty() || page.has_more || Instant::now() >= until {
+            return Ok(page);
         }
-        drop(turn);
         // What was looked at need not be looked at again.
         query.from.clone_from(&page.next);
+        let empty = TablePage { turn: Default::default(), ..page };
+        let _waits = connection.wait();
         tokio::select! {
-            () = state.stopping.cancelled() => return Ok((page, None)),
-            woken = timeout_at(until, appends.changed()) => if !matches!(woken, Ok(Ok(()))) {
-                return Ok((page, None));
+            () = state.stopping.cancelled() => return Ok(empty),
+            woken = timeout_at(until, wakeup.appended()) => if woken.is_err() {
+                return Ok(empty);
             },
         }
     }
 }
 
 /// The whole rest as it is now, a record a line.
-async fn rest(state: &AppState, query: ReadQuery, limit: Option<usize>) -> Result<Response, Problem> {
+async fn rest(state: &AppState, query: &ReadQuery, limit: Option<usize>, connection: &Connection) -> Result<Response, Problem> {
     let chunk = ReadLimit { records: STREAM_RECORDS, bytes: STREAM_BYTES };
-    // What is being sent, what comes next, and what is fetched ahead.
-    let reserved = Reserved::take(&state.responses, 3 * STREAM_BYTES)?;
-    let mut merge = state.reader.rest(query, chunk)?;
+    let mut reserved = state.responses.sending(connection);
+    let mut merge = state.reader.rest(query.clone(), chunk)?;
     merge.peek().await?; // an error now is a status, later it can only break the answer off
-    let body = reserved.stream(lines(state.clone(), merge, limit.unwrap_or(usize::MAX)));
-    Ok((StatusCode::OK, [(header::CONTENT_TYPE, NDJSON)], body).into_response())
+    reserved.grow_to(merge.held_bytes() + STREAM_PIECE).await?;
+    let body = axum::body::Body::from_stream(lines(state.clone(), merge, limit.unwrap_or(usize::MAX), reserved));
+    let headers = [(header::CONTENT_TYPE, NDJSON), (X_ACCEL_BUFFERING, "no")];
+    Ok((StatusCode::OK, headers, body).into_response())
 }
 
-fn lines(state: AppState, mut merge: Merge, limit: usize) -> impl Stream<Item = Result<Bytes, StorageError>> {
+/// Tells nginx to pass a stream on as it comes.
+pub(super) const X_ACCEL_BUFFERING: header::HeaderName = header::HeaderName::from_static("x-accel-buffering");
+
+fn lines(state: AppState, mut merge: Merge, limit: usize, mut reserved: Reserved) -> impl Stream<Item = Result<Bytes, Problem>> {
     async_stream::try_stream! {
         let (mut out, mut left) = (Vec::with_capacity(STREAM_PIECE + 4096), limit);
         let (mut records, mut bytes, started) = (0, 0, Instant::now());
-        while left > 0 && merge.peek().await?.is_some() {
+        while left > 0 {
+            if !merge.is_fetched() {
+                // It holds what it has, and not what it may get, while it waits for that.
+                reserved.shrink_to(out.len() + merge.held_bytes());
+                if merge.peek().await?.is_none() {
+                    break;
+                }
+                reserved.touch();
+                reserved.grow_to(merge.held_bytes() + STREAM_PIECE).await?;
+            }
             let Some(record) = merge.pop() else { break };
             encode::record(&mut out, &record);
             out.push(b'\n');
             (records, left) = (records + 1, left - 1);
             if out.len() >= STREAM_PIECE {
                 bytes += out.len() as u64;
+                reserved.touch();
                 yield Bytes::from(std::mem::replace(&mut out, Vec::with_capacity(STREAM_PIECE + 4096)));
             }
         }
@@ -240,19 +273,5 @@ fn lines(state: AppState, mut merge: Merge, limit: usize) -> impl Stream<Item = 
         if !out.is_empty() {
             yield Bytes::from(out);
         }
-    }
-}
-
-fn shape(headers: &HeaderMap) -> Shape {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let wants = |media: &str| accept.split(',').any(|one| one.split(';').next().is_some_and(|one| one.trim().eq_ignore_ascii_case(media)));
-    if wants(NDJSON) {
-        Shape::Ndjson
-    } else if wants(EVENT_STREAM) {
-        Shape::Events
-    } else if wants(PROTOBUF) || wants("application/protobuf") {
-        Shape::Protobuf
-    } else {
-        Shape::Json
     }
 }

@@ -1,7 +1,8 @@
 //! Streamed writes: a JSON record a line, of any length, committed in groups as they arrive.
 //!
 //! While one group waits for its sync the next is read, so a group is what came in the meantime. There is never more than
-//! one under way: nothing behind a group that failed, or behind a bad line, is written.
+//! one under way: nothing behind a group that failed, or behind a bad line, is written. What is taken of the memory for bodies is
+//! what has come and is not committed.
 
 use std::collections::BTreeMap;
 
@@ -12,19 +13,18 @@ use axum::{
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{FutureExt, future::BoxFuture};
 
-use super::append::{WriteOptions, append, written};
+use super::append::{Envelope, WriteOptions, append_to_hot, wait_until_cold, written};
 use crate::{
     api::{
         body::{Incoming, Pieces},
         code::Code,
         error::Problem,
-        extract::Intake,
-        memory::Reserved,
+        records,
         schema::{Span, StreamWritten},
         state::AppState,
-        trace,
     },
     contracts::{
+        error::StorageError,
         event::Event,
         name::{PartitionNumber, TableName},
         storage::Appended,
@@ -46,10 +46,17 @@ struct Progress {
     partitions: BTreeMap<PartitionNumber, Span>,
 }
 
+/// A record and the line it stood on.
+struct Line {
+    number: u64,
+    partition: PartitionNumber,
+    event: Event,
+}
+
 /// Lines that were read and are not being committed yet.
 struct Lines<'a> {
     state: &'a AppState,
-    traceparent: Option<String>,
+    envelope: Envelope,
     /// What was read of a line whose end has not come.
     rest: BytesMut,
     /// How much of `rest` is known to hold no line's end.
@@ -57,19 +64,36 @@ struct Lines<'a> {
     /// Lines that were read, and those before the first bad one.
     read: u64,
     good: u64,
-    events: Vec<(PartitionNumber, Event)>,
+    /// Records that were read.
+    count: u64,
+    lines: Vec<Line>,
     bytes: usize,
 }
 
-/// A group that is being committed, and the last line in it.
-type UnderWay<'a> = (u64, BoxFuture<'a, Result<Vec<Appended>, Problem>>);
+/// What has become of a group: what was appended of it, up to which line, and the line that ended the stream.
+struct Settled {
+    appended: Vec<Appended>,
+    last: u64,
+    refused: Option<(u64, Problem)>,
+}
+
+/// A group that is being committed, and its bytes.
+struct UnderWay<'a> {
+    settled: BoxFuture<'a, Settled>,
+    bytes: usize,
+}
 
 /// `POST /tables/{table}` with NDJSON.
-pub async fn write(state: &AppState, table: TableName, options: WriteOptions, incoming: Incoming) -> Result<Response, Problem> {
-    let traceparent = trace::traceparent(&incoming.headers);
-    let mut lines = Lines { state, traceparent, rest: BytesMut::new(), searched: 0, read: 0, good: 0, events: Vec::new(), bytes: 0 };
+pub async fn write(
+    state: &AppState,
+    table: TableName,
+    options: WriteOptions,
+    envelope: Envelope,
+    incoming: Incoming,
+) -> Result<Response, Problem> {
+    let mut lines = Lines { state, envelope, rest: BytesMut::new(), searched: 0, read: 0, good: 0, count: 0, lines: Vec::new(), bytes: 0 };
     let mut progress = Progress::default();
-    let mut pieces = incoming.pieces(&state.limits);
+    let mut pieces = incoming.pieces(&state.limits, &state.inflight);
     match run(&table, options, &mut pieces, &mut lines, &mut progress).await {
         Ok(()) => {
             let Progress { count, duplicates, partitions, .. } = progress;
@@ -89,24 +113,28 @@ async fn run(
     progress: &mut Progress,
 ) -> Result<(), (u64, Problem)> {
     let state = lines.state;
-    let mut reserved = Reserved::take(&state.inflight, 2 * GROUP_BYTES).map_err(|problem| (0, problem))?;
     let mut under_way: Option<UnderWay<'_>> = None;
     // Once set, nothing more is read; what was read before is still committed.
     let mut ended: Option<Result<(), (u64, Problem)>> = None;
     loop {
-        if under_way.is_none() && !lines.events.is_empty() {
-            let group = lines.take();
-            under_way = Some((lines.good, async move { append(state, table, group, options).await }.boxed()));
+        if under_way.is_none() && !lines.lines.is_empty() {
+            let (bytes, last) = (lines.bytes, lines.good);
+            under_way = Some(UnderWay { settled: commit(state, table, lines.take(), last, options).boxed(), bytes });
         }
         if under_way.is_none()
             && let Some(ended) = ended
         {
             return ended;
         }
+        let being_committed = under_way.as_ref().map_or(0, |under_way| under_way.bytes);
         tokio::select! {
             biased;
-            (last, appended) = settle(&mut under_way) => {
-                progress.add(last, appended.map_err(|problem| (last, problem))?);
+            settled = settle(&mut under_way) => {
+                progress.add(&settled);
+                if let Some(refused) = settled.refused {
+                    return Err(refused);
+                }
+                pieces.progressed(lines.held());
             }
             piece = pieces.next(), if ended.is_none() && !lines.is_full() => {
                 let taken = match piece {
@@ -114,9 +142,13 @@ async fn run(
                     Ok(None) => lines.take_last().map(|()| true),
                     Err(problem) => Err(problem),
                 };
-                let taken = taken.and_then(|is_end| reserved.grow_to(2 * GROUP_BYTES + lines.rest.len()).map(|()| is_end));
+                let taken = match taken {
+                    Ok(is_end) => pieces.keep(lines.held() + being_committed).await.map(|()| is_end),
+                    wrong => wrong,
+                };
                 match taken {
-                    Ok(false) => {}
+                    Ok(false) if lines.rest.is_empty() => pieces.at_rest(),
+                    Ok(false) => pieces.at_work(),
                     Ok(true) => ended = Some(Ok(())),
                     Err(problem) => ended = Some(Err((lines.read, problem))),
                 }
@@ -126,17 +158,47 @@ async fn run(
 }
 
 /// Waits for the group that is under way, if there is one.
-async fn settle(under_way: &mut Option<UnderWay<'_>>) -> (u64, Result<Vec<Appended>, Problem>) {
-    let Some((last, group)) = under_way else { return std::future::pending().await };
-    let settled = (*last, group.await);
+async fn settle(under_way: &mut Option<UnderWay<'_>>) -> Settled {
+    let Some(group) = under_way else { return std::future::pending().await };
+    let settled = group.settled.as_mut().await;
     *under_way = None;
     settled
 }
 
+/// Commits a group; if one of its keys was used for something else, what stands before that line.
+async fn commit(state: &AppState, table: &TableName, group: Vec<Line>, last: u64, options: WriteOptions) -> Settled {
+    let numbers: Vec<u64> = group.iter().map(|line| line.number).collect();
+    let may_clash = group.iter().any(|line| line.event.idempotency_key.is_some());
+    let mut events: Vec<_> = group.into_iter().map(|line| (line.partition, line.event)).collect();
+    let mut again = if may_clash { events.clone() } else { Vec::new() };
+    let mut refused = None;
+    let (mut appended, mut upto) = (Vec::new(), last);
+    loop {
+        match append_to_hot(state, table, events, None).await {
+            Ok(all) => appended = all,
+            Err(error @ StorageError::KeyReused { place, .. }) if refused.is_none() => {
+                refused = Some((numbers[place], Problem::from(error).without("index")));
+                upto = numbers[place] - 1;
+                again.truncate(place);
+                events = std::mem::take(&mut again);
+                if !events.is_empty() {
+                    continue;
+                }
+            }
+            Err(error) => return Settled { appended: Vec::new(), last: 0, refused: Some((last, Problem::from(error).without("index"))) },
+        }
+        break;
+    }
+    if let Err(problem) = wait_until_cold(state, table, options).await {
+        refused = Some((last, problem));
+    }
+    Settled { appended, last: upto, refused }
+}
+
 impl Progress {
-    fn add(&mut self, last: u64, appended: Vec<Appended>) {
-        self.committed = last;
-        for one in appended {
+    fn add(&mut self, settled: &Settled) {
+        self.committed = self.committed.max(settled.last);
+        for one in &settled.appended {
             self.count += 1;
             self.duplicates += u64::from(one.duplicate);
             let span = self.partitions.entry(one.partition).or_insert(Span { first: one.offset, last: one.offset });
@@ -148,18 +210,23 @@ impl Progress {
 
 impl Lines<'_> {
     fn is_full(&self) -> bool {
-        self.events.len() >= GROUP_RECORDS || self.bytes >= GROUP_BYTES
+        self.lines.len() >= GROUP_RECORDS || self.bytes >= GROUP_BYTES
     }
 
-    fn take(&mut self) -> Vec<(PartitionNumber, Event)> {
+    /// What it takes in memory.
+    fn held(&self) -> usize {
+        self.bytes + self.rest.len()
+    }
+
+    fn take(&mut self) -> Vec<Line> {
         self.bytes = 0;
-        std::mem::take(&mut self.events)
+        std::mem::take(&mut self.lines)
     }
 
     /// Takes the lines that end in a piece of the body.
     fn take_piece(&mut self, piece: &Bytes) -> Result<(), Problem> {
         self.rest.extend_from_slice(piece);
-        while let Some(end) = self.rest[self.searched..].iter().position(|&byte| byte == b'\n') {
+        while let Some(end) = memchr::memchr(b'\n', &self.rest[self.searched..]) {
             let line = self.rest.split_to(self.searched + end);
             self.rest.advance(1);
             self.searched = 0;
@@ -182,11 +249,12 @@ impl Lines<'_> {
 
     fn take_line(&mut self, line: &[u8]) -> Result<(), Problem> {
         self.read += 1;
+        let line = if self.read == 1 { records::without_mark(line)? } else { line };
         if !line.iter().all(u8::is_ascii_whitespace) {
-            let intake = Intake { limits: &self.state.limits, now_ms: self.state.clock.now_ms(), traceparent: self.traceparent.as_deref() };
-            let (partition, event) = intake.json_record(line)?;
-            self.bytes += event.size();
-            self.events.push((partition, event));
+            let (partition, event) = self.envelope.parser(self.state).json_record_at(line, Some(self.count))?;
+            self.count += 1;
+            self.bytes += event.footprint();
+            self.lines.push(Line { number: self.read, partition, event });
         }
         self.good = self.read;
         Ok(())

@@ -1,35 +1,91 @@
 //! Which tables there are, and where their partitions stand.
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
 
 use crate::{
     api::{
         body::Incoming,
+        code::Code,
+        connection::OnConnection,
         error::Problem,
         extract::{self, Encoding, NoParams, Params, Table},
-        schema::{PartitionShown, ProblemShown, Range, TableConfig, TableShown, TablesShown},
+        records,
+        schema::{PartitionShown, ProblemShown, Range, TableConfig, TableConfigChange, TableShown, TablesShown},
         state::AppState,
     },
     contracts::{
         error::StorageError,
         name::Partition,
         sequence::OffsetRange,
-        storage::{PartitionStatus, TableSettings, TableStatus},
+        storage::{PartitionStatus, TableStatus},
     },
 };
 
-/// List the tables.
+/// Tables of a page that names no limit, and of any.
+const DEFAULT_LIMIT: usize = 1000;
+const MAX_LIMIT: usize = 10_000;
+/// About what a partition takes in an answer.
+const PARTITION_BYTES: usize = 200;
+
+/// Parameters of a list.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListParams {
+    limit: Option<String>,
+    after: Option<String>,
+}
+
+/// List the tables, in order of their names.
 #[utoipa::path(
     get,
     path = "/tables",
     tag = "tables",
+    params(("limit" = Option<u64>, Query, description = "Tables of a page, 1 to 10,000; 1,000 if left out. A page may be shorter", minimum = 1, maximum = 10_000),
+        ("after" = Option<String>, Query, description = "Only those behind this name: `next` of the page before")),
     responses(
-        (status = 200, description = "All tables", body = TablesShown),
+        (status = 200, description = "A page of the tables", body = TablesShown),
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
-pub async fn list(State(state): State<AppState>, Params(NoParams {}): Params<NoParams>) -> Json<TablesShown> {
-    Json(TablesShown { tables: state.hot.tables().iter().map(|table| show(&state, table)).collect() })
+pub async fn list(
+    State(state): State<AppState>,
+    Params(params): Params<ListParams>,
+    OnConnection(connection): OnConnection,
+) -> Result<Response, Problem> {
+    let limit = match &params.limit {
+        None => DEFAULT_LIMIT,
+        Some(text) => {
+            let limit = usize::try_from(extract::number("limit", text)?).ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+            limit.ok_or_else(|| Problem::new(Code::BadLimit, format!("limit={text} is not from 1 to {MAX_LIMIT}")))?
+        }
+    };
+    let after = params.after.as_deref().map(extract::table_name).transpose()?;
+    let mut reserved = state.responses.sending(&connection);
+    let (mut tables, mut bytes) = (Vec::new(), 0);
+    let mut found = state.hot.tables_after(after.as_ref(), limit + 1);
+    let mut has_more = found.len() > limit;
+    found.truncate(limit);
+    for table in found {
+        bytes += PARTITION_BYTES * (1 + table.partitions.len());
+        if bytes > state.limits.page_bytes && !tables.is_empty() {
+            has_more = true;
+            break;
+        }
+        reserved.grow_to(2 * bytes).await?; // as it is, and as it is written
+        tables.push(show(&state, &table));
+    }
+    let next = if has_more { tables.last().map(|table: &TableShown| table.table.clone()) } else { None };
+    let shown = TablesShown { tables, has_more, next };
+    let body = serde_json::to_vec(&shown).map_err(|error| Problem::new(Code::Internal, error))?;
+    drop(shown);
+    reserved.shrink_to(body.len());
+    Ok(([(header::CONTENT_TYPE, "application/json")], reserved.body(body)).into_response())
 }
 
 /// Show a table's partitions and where they stand.
@@ -64,7 +120,7 @@ pub fn show(state: &AppState, table: &TableStatus) -> TableShown {
     }
 }
 
-/// Show what was set for a table.
+/// Show what holds for a table, and what of it was set for this one.
 #[utoipa::path(
     get,
     path = "/tables/{table}/config",
@@ -84,15 +140,16 @@ pub async fn table_config(
     Ok(Json(table.settings.into()))
 }
 
-/// Set how long and how much of a table is kept; what is left out has no bound.
+/// Change what holds for a table, and make the table if it does not exist: what is left out stays, `null` goes back to the default.
 #[utoipa::path(
     put,
     path = "/tables/{table}/config",
     tag = "tables",
     params(("table" = String, Path, description = "The table", example = "events")),
-    request_body = TableConfig,
+    request_body = TableConfigChange,
     responses(
         (status = 200, description = "The settings now", body = TableConfig),
+        (status = 201, description = "The settings of the new table", body = TableConfig),
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
@@ -101,14 +158,21 @@ pub async fn configure_table(
     Table(name): Table,
     Params(NoParams {}): Params<NoParams>,
     incoming: Incoming,
-) -> Result<Json<TableConfig>, Problem> {
+) -> Result<(StatusCode, Json<TableConfig>), Problem> {
     if extract::encoding(&incoming.headers)? != Encoding::Json {
         return Err(extract::unsupported("settings are application/json"));
     }
     let (body, _reserved) = incoming.receive(&state.limits, &state.inflight).await?;
-    let config: TableConfig = extract::json(&body)?;
-    state.hot.configure_table(name, TableSettings::from(config)).await?;
-    Ok(Json(config))
+    let change: TableConfigChange = records::json(&body)?;
+    if let Some(Some(partitions)) = change.partitions {
+        let limit = state.limits.partitions_per_table;
+        if !(1..=limit).contains(&partitions) {
+            return Err(Problem::new(Code::PartitionOutOfRange, format!("partitions {partitions} is not from 1 to {limit}")));
+        }
+    }
+    let configured = state.hot.configure_table(name, change.into()).await?;
+    let status = if configured.is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(configured.settings.into())))
 }
 
 /// Delete a table: its events in both tiers, its keys, its settings and its consumer offsets. Its partitions' next offsets

@@ -1,7 +1,9 @@
-//! Server-sent events: the rest of a table, and then every new event as it comes. An event's `id` is a cursor, so a client
-//! that was cut off goes on where it was by `Last-Event-ID`, as browsers do by themselves.
+//! Server-sent events: the rest of a table, and then every new event as it comes. An `id` is a cursor, so a client that was cut
+//! off goes on where it was by `Last-Event-ID`, as browsers do by themselves.
+//!
+//! A tail that waits holds its place and nothing else; what it reads, it takes from the memory for answers until it is sent.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     http::HeaderMap,
@@ -11,10 +13,17 @@ use axum::{
     },
 };
 use futures_util::Stream;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
+use super::read::X_ACCEL_BUFFERING;
 use crate::{
-    api::{code::Code, encode, error::Problem, memory::Reserved, state::AppState},
-    contracts::{error::StorageError, name::TableName, storage::ReadLimit},
+    api::{code::Code, connection::Connection, encode, error::Problem, memory::Reserved, state::AppState},
+    contracts::{
+        error::{Overload, StorageError},
+        name::TableName,
+        storage::ReadLimit,
+        wakeups::Wakeup,
+    },
     metrics,
     reader::{Merge, ReadQuery, cursor},
 };
@@ -25,6 +34,11 @@ pub const EVENT_STREAM: &str = "text/event-stream";
 const CHUNK: ReadLimit = ReadLimit { records: 256, bytes: 128 << 10 };
 /// A comment is sent after so long without an event, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Tables of so many partitions have a cursor in each event. Of larger ones it is large, and stands in the last event of each batch.
+const ID_PARTITIONS: usize = 64;
+/// A batch ends with so many bytes, after so long, or when there is nothing more at hand.
+const BATCH_BYTES: usize = 64 << 10;
+const BATCH_TIME: Duration = Duration::from_millis(100);
 
 /// Where a client that was cut off goes on; the parameters of its URL are those of the first time.
 pub fn resumed(table: &TableName, headers: &HeaderMap) -> Result<Option<ReadQuery>, Problem> {
@@ -34,44 +48,79 @@ pub fn resumed(table: &TableName, headers: &HeaderMap) -> Result<Option<ReadQuer
 }
 
 /// Answers with the rest and the tail; ends after `limit` events, at shutdown, or when the client goes.
-pub async fn tail(state: &AppState, query: ReadQuery, limit: Option<usize>) -> Result<Response, Problem> {
-    let reserved = Reserved::take(&state.responses, 2 * CHUNK.bytes)?;
+pub async fn tail(state: &AppState, query: &ReadQuery, limit: Option<usize>, connection: &Arc<Connection>) -> Result<Response, Problem> {
+    let place = Arc::clone(&state.tails).try_acquire_owned();
+    let full = |_| StorageError::Overloaded { reason: Overload::Tails, retry_after: Duration::from_secs(5) };
+    let place = place.map_err(full)?;
+    // From before the first look, so that nothing is missed between the two.
+    let wakeup = state.hot.wakeups().wait_for(&query.table, query.partition);
     let mut merge = state.reader.merge(query.clone(), CHUNK)?;
     merge.peek().await?; // an error now is a status, later it can only break the answer off
-    let events = events(state.clone(), query, merge, limit.unwrap_or(usize::MAX), reserved);
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+    let reserved = state.responses.sending(connection);
+    let tail = Tail {
+        state: state.clone(),
+        query: query.clone(),
+        connection: Arc::clone(connection),
+        left: limit.unwrap_or(usize::MAX),
+        wakeup,
+        reserved,
+        _place: place,
+    };
+    let answer = Sse::new(events(tail, merge)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    Ok(([(X_ACCEL_BUFFERING, "no")], answer).into_response())
 }
 
-fn events(
+/// A tail at work.
+struct Tail {
     state: AppState,
-    mut query: ReadQuery,
-    mut merge: Merge,
-    mut left: usize,
+    query: ReadQuery,
+    connection: Arc<Connection>,
+    left: usize,
+    wakeup: Wakeup,
     reserved: Reserved,
-) -> impl Stream<Item = Result<Event, StorageError>> {
-    let mut appends = state.hot.appends();
+    _place: OwnedSemaphorePermit,
+}
+
+fn events(mut tail: Tail, mut merge: Merge) -> impl Stream<Item = Result<Event, Problem>> {
     async_stream::try_stream! {
-        let _reserved = reserved; // until the last byte is sent
+        let tail = &mut tail; // all of it is held, its place among the tails too
         loop {
-            while left > 0 && !state.stopping.is_cancelled() && merge.peek().await?.is_some() {
+            let (mut batch_bytes, mut began) = (0, Instant::now());
+            while tail.left > 0 && !tail.state.stopping.is_cancelled() && merge.peek().await?.is_some() {
+                tail.reserved.grow_to(merge.held_bytes()).await?;
                 let Some(record) = merge.pop() else { break };
                 let mut json = Vec::with_capacity(record.event.size() + 128);
                 encode::record(&mut json, &record);
                 let json = String::from_utf8(json).map_err(|error| StorageError::corrupt("a record", error))?;
-                left -= 1;
+                tail.left -= 1;
                 metrics::read(1);
-                yield Event::default().id(cursor::encode(&query, &merge.positions())).data(json);
+                batch_bytes += json.len();
+                let mut event = Event::default().data(json);
+                let ends_batch = tail.left == 0 || batch_bytes >= BATCH_BYTES || began.elapsed() >= BATCH_TIME || !merge.is_fetched();
+                if merge.partitions() <= ID_PARTITIONS || ends_batch {
+                    event = event.id(cursor::encode(&tail.query, &merge.positions()));
+                    (batch_bytes, began) = (0, Instant::now());
+                }
+                yield event;
+                tail.reserved.touch();
+                tail.reserved.shrink_to(merge.held_bytes());
             }
-            if left == 0 {
+            if tail.left == 0 {
                 break;
             }
-            query.from = merge.positions();
-            tokio::select! {
-                biased;
-                () = state.stopping.cancelled() => break,
-                woken = appends.changed() => if woken.is_err() { break },
+            tail.query.from = merge.positions();
+            drop(merge);
+            tail.reserved.shrink_to(0);
+            {
+                let _waits = tail.connection.wait();
+                tokio::select! {
+                    biased;
+                    () = tail.state.stopping.cancelled() => break,
+                    () = tail.wakeup.appended() => {}
+                }
             }
-            merge = state.reader.merge(query.clone(), CHUNK)?;
+            tail.wakeup.forget();
+            merge = tail.state.reader.merge(tail.query.clone(), CHUNK)?;
         }
     }
 }

@@ -7,11 +7,12 @@
 //! Old links are deleted, but never the first of an epoch. So a writer that slept through any number of them still finds
 //! another's link under the number it wants next: the one that overtook it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::RwLock;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
@@ -20,7 +21,10 @@ use super::{
     state::ColdState,
 };
 use crate::{
-    contracts::{clock::Clock, error::StorageError},
+    contracts::{
+        clock::Clock,
+        error::{StorageError, Tier},
+    },
     crash,
     storage::{fence::Fence, hot::journal::Journal},
 };
@@ -62,7 +66,20 @@ pub struct Chain {
     unsettled: Option<Link>,
     /// Links that nobody needs any more.
     outdated: Vec<u64>,
+    /// When the last link was last known to be there.
+    seen: Instant,
 }
+
+/// How long the last link is taken to be there without a look.
+const LOOK_BACK: Duration = Duration::from_secs(10);
+
+/// The bucket answers, and what was in it is not there.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the bucket came back empty, or is another one: {0}. Nothing was changed. Bring its objects back (its versions, a backup, its server's \
+     old disk). Where they are gone for good, start without s3.bucket to read what is still on this volume"
+)]
+pub struct Emptied(pub String);
 
 impl std::fmt::Debug for dyn Clock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -99,6 +116,7 @@ impl Chain {
             checkpoint: last.as_ref().map_or(0, |last| last.checkpoint),
             unsettled: None,
             outdated,
+            seen: Instant::now(),
         };
         let number = last.map_or(0, |last| last.number + 1);
         let mut opening = chain.link(number, Changes::default());
@@ -133,6 +151,7 @@ impl Chain {
             return Ok(());
         }
         self.state.read().check(&changes)?;
+        self.check_there().await?;
         let link = self.link(self.last + 1, changes);
         self.put(encode(link)).await
     }
@@ -145,8 +164,29 @@ impl Chain {
         self.settle().await?;
         let next = manifest::key(self.last + 1);
         match self.objects.get(&next).await? {
-            None => Ok(()),
+            None => self.look_back().await,
             Some(_) => Err(self.overtaken(&next)),
+        }
+    }
+
+    /// Looks whether the chain is still there, if it was not seen for a while: nothing must be put into a bucket that came back empty.
+    ///
+    /// # Errors
+    /// `Denied` if it is gone, `Fenced`, `Unavailable`.
+    pub async fn check_there(&mut self) -> Result<(), StorageError> {
+        if self.seen.elapsed() < LOOK_BACK { Ok(()) } else { self.look_back().await }
+    }
+
+    async fn look_back(&mut self) -> Result<(), StorageError> {
+        let (key, next) = (manifest::key(self.last), manifest::key(self.last + 1));
+        if self.objects.get(&key).await?.is_some() {
+            self.seen = Instant::now();
+            return Ok(());
+        }
+        // Whoever overtook us long ago deletes our links, but not the one that it began with.
+        match self.objects.get(&next).await? {
+            Some(_) => Err(self.overtaken(&next)),
+            None => Err(StorageError::denied(Tier::Cold, Emptied(format!("{key} is gone")))),
         }
     }
 
@@ -205,6 +245,7 @@ impl Chain {
         self.state.write().apply(manifest, false)?;
         self.unsettled = None;
         self.last = manifest.number;
+        self.seen = Instant::now();
         if manifest.state.is_some() {
             let old = self.checkpoint.saturating_sub(KEPT)..manifest.number.saturating_sub(KEPT);
             let state = self.state.read();
@@ -227,7 +268,16 @@ fn encode(manifest: Manifest) -> Link {
 pub async fn load(objects: &Objects) -> Result<Found, StorageError> {
     let keys = objects.list(manifest::PREFIX, None).await?;
     let numbers: Vec<u64> = keys.iter().filter_map(|key| manifest::number(key)).collect();
-    let Some(&last) = numbers.iter().max() else { return Ok(Found::default()) };
+    let Some(&last) = numbers.iter().max() else {
+        return match objects.list("segments/", None).await?.first() {
+            None => Ok(Found::default()),
+            // A new chain would begin at offset 0, where these begin.
+            Some(key) => Err(StorageError::Refused(format!(
+                "there are segments below this prefix ({key}, for one) and no manifest: the manifests were deleted, or never copied. This is not a \
+                 new store. Restore the objects below manifests/, or use another prefix. Nothing was changed"
+            ))),
+        };
+    };
     let last = read(objects, last).await?;
     let mut state = ColdState::default();
     let mut links = stream::iter(last.checkpoint..=last.number).map(|number| read(objects, number)).buffered(PARALLEL_GETS);

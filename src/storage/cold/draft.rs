@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::{
-    manifest::{Changes, ConsumerEntry, LostEntry, PartitionEntry, RESERVED_OFFSETS, SegmentEntry, SegmentRef, TableEntry},
+    manifest::{Changes, ConsumerEntry, ConsumerKey, LostEntry, PartitionEntry, RESERVED_OFFSETS, SegmentEntry, SegmentRef, TableEntry},
     state::{ColdPartition, ColdState},
 };
 use crate::contracts::{
     cold_storage::ColdCommit,
+    consumers::GroupOffsets,
     name::Partition,
-    sequence::{OffsetRange, Watermarks},
-    storage::{TableSettings, TableStatus},
+    sequence::{Offset, OffsetRange, Watermarks},
+    storage::TableStatus,
 };
 
 /// Names new segments, removes those below the partitions' starts, and carries what else has changed.
@@ -44,9 +45,11 @@ pub fn commit(state: &ColdState, commit: ColdCommit) -> Changes {
         entry.reserved_upto = entry.reserved_upto.max(given + RESERVED_OFFSETS);
         changes.partitions.push(entry);
     }
-    let tables: Vec<TableEntry> = commit.tables.iter().filter_map(table).collect();
+    let tables: Vec<TableEntry> = commit.tables.iter().filter_map(TableEntry::new).collect();
     changes.tables = Some(tables).filter(|tables| *tables != state.tables);
-    changes.consumers = Some(consumers(commit)).filter(|consumers| *consumers != state.consumers);
+    if let Some(consumers) = commit.consumers {
+        (changes.committed, changes.forgotten) = consumer_changes(&state.consumers, consumers);
+    }
     changes
 }
 
@@ -101,30 +104,28 @@ fn known(state: &ColdState, partition: &Partition) -> PartitionEntry {
     state.partitions.get(partition).unwrap_or(&ColdPartition::default()).entry(partition)
 }
 
-/// What a manifest has to say of a table; nothing of most.
-fn table(status: &TableStatus) -> Option<TableEntry> {
-    let TableSettings { retention_secs, retention_bytes } = status.settings;
-    let is_usual = status.settings == TableSettings::default() && !status.is_deleted;
-    (!is_usual).then(|| TableEntry { table: status.name.to_string(), deleted: status.is_deleted, retention_secs, retention_bytes })
-}
-
-fn consumers(commit: ColdCommit) -> Vec<ConsumerEntry> {
-    let mut consumers = Vec::new();
-    for (group, offsets) in commit.consumers {
+/// What has become of the committed offsets: those that changed, and those that are no more.
+fn consumer_changes(known: &BTreeMap<ConsumerKey, Offset>, consumers: Vec<GroupOffsets>) -> (Vec<ConsumerEntry>, Vec<ConsumerKey>) {
+    let mut now: BTreeMap<ConsumerKey, Offset> = BTreeMap::new();
+    for (group, offsets) in consumers {
         for (partition, offset) in offsets {
             let (table, partition) = (partition.table.to_string(), partition.number);
-            consumers.push(ConsumerEntry { group: group.to_string(), table, partition, offset });
+            now.insert(ConsumerKey { group: group.to_string(), table, partition }, offset);
         }
     }
-    consumers.sort();
-    consumers
+    let forgotten = known.keys().filter(|key| !now.contains_key(key)).cloned().collect();
+    let changed = now.into_iter().filter(|(key, offset)| known.get(key) != Some(offset));
+    (changed.map(|(key, offset)| ConsumerEntry::new(key, offset)).collect(), forgotten)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        contracts::{name::TableName, sequence::Offset, storage::PartitionStatus},
+        contracts::{
+            name::TableName,
+            storage::{PartitionStatus, TableSettings},
+        },
         storage::cold::{
             manifest::{Manifest, VERSION},
             segment::Encoder,
@@ -187,7 +188,7 @@ mod tests {
         assert_eq!(links.append(first).reserved_upto, RESERVED_OFFSETS);
         assert!(reserve(&links.0, &known(marks_of(0, 0, 5))).is_empty());
 
-        let flushed = |marks| ColdCommit { segments: vec![segment(0, 5)], tables: tables(marks), consumers: vec![] };
+        let flushed = |marks| ColdCommit { segments: vec![segment(0, 5)], tables: tables(marks), consumers: None };
         let draft = commit(&links.0, flushed(marks_of(0, 0, 7)));
         let cold = links.append(draft);
         assert_eq!((cold.end, cold.reserved_upto), (5, 7 + RESERVED_OFFSETS));
@@ -198,7 +199,7 @@ mod tests {
         assert_eq!((draft.removed.len(), links.append(draft).start), (1, 5));
         assert!(commit(&links.0, trimmed).is_empty());
 
-        let dropped = ColdCommit { segments: vec![segment(5, 7)], tables: tables(marks_of(9, 9, 9)), consumers: vec![] };
+        let dropped = ColdCommit { segments: vec![segment(5, 7)], tables: tables(marks_of(9, 9, 9)), consumers: None };
         assert!(commit(&links.0, dropped).added.is_empty(), "deleted while it was being written");
 
         assert!(release(&links.0, &tables(marks_of(5, 5, 7))).is_empty(), "something is not cold yet");

@@ -12,10 +12,13 @@ use crate::contracts::{
     name::{Partition, PartitionNumber, TableName},
     segment::{Frame, SegmentMeta},
     sequence::{Offset, OffsetRange},
+    storage::{Chosen, TableSettings, TableStatus},
 };
 
 /// The version written today.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// The first version that can be read. Version 1 had all consumer offsets in a manifest wherever one had changed, and no defaults of tables.
+const OLDEST: u32 = 1;
 /// A manifest whose number is a multiple of this holds the whole state.
 pub const CHECKPOINT_EVERY: u64 = 100;
 /// Offsets reserved beyond `next`: a writer that finds an empty volume starts after them.
@@ -83,9 +86,15 @@ pub struct Changes {
     /// All tables with settings of their own, if one changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables: Option<Vec<TableEntry>>,
-    /// All committed consumer offsets, if one changed.
+    /// All committed consumer offsets, if one changed: version 1 only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumers: Option<Vec<ConsumerEntry>>,
+    /// The consumer offsets that changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub committed: Vec<ConsumerEntry>,
+    /// The consumer offsets that are no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forgotten: Vec<ConsumerKey>,
 }
 
 impl Changes {
@@ -104,8 +113,11 @@ pub struct Checkpoint {
     pub lost: Vec<LostEntry>,
     /// Every partition.
     pub partitions: Vec<PartitionEntry>,
-    /// Keys of removed segments whose objects may still be there.
+    /// Keys of segments that merged ones have replaced, and whose objects may still be there.
     pub retired: Vec<String>,
+    /// Segments that retention or DELETE took away, and whose objects may still be there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken: Vec<TakenEntry>,
     /// Every table with settings of its own.
     pub tables: Vec<TableEntry>,
     /// Every committed consumer offset.
@@ -113,6 +125,15 @@ pub struct Checkpoint {
     /// The numbers of the manifests that began an epoch: they are kept for ever, so that a writer that was overtaken long
     /// ago finds another's manifest under the number it wants.
     pub openings: Vec<u64>,
+}
+
+/// A segment that retention or DELETE took away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenEntry {
+    /// The key of its object.
+    pub key: String,
+    /// When, by the clock of the writer.
+    pub since_ms: TimestampMs,
 }
 
 /// A segment.
@@ -197,6 +218,61 @@ pub struct TableEntry {
     /// Bytes of events that are kept, if there is a bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention_bytes: Option<u64>,
+    /// Partitions that keys are spread over; one if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<u32>,
+    /// Which of these nobody has set: they were the defaults when the table was made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub defaults: Vec<String>,
+}
+
+/// Names in [`TableEntry::defaults`].
+const RETENTION_SECS: &str = "retention_secs";
+const RETENTION_BYTES: &str = "retention_bytes";
+const PARTITIONS: &str = "partitions";
+
+impl TableEntry {
+    /// The entry of a table; `None` if there is nothing to say of it.
+    pub fn new(status: &TableStatus) -> Option<Self> {
+        let TableSettings { retention_secs, retention_bytes, partitions } = status.settings;
+        let named = [
+            (RETENTION_SECS, retention_secs.value.is_some() && !retention_secs.is_own),
+            (RETENTION_BYTES, retention_bytes.value.is_some() && !retention_bytes.is_own),
+            (PARTITIONS, partitions.value != 1 && !partitions.is_own),
+        ];
+        let entry = Self {
+            table: status.name.to_string(),
+            deleted: status.is_deleted,
+            retention_secs: retention_secs.value,
+            retention_bytes: retention_bytes.value,
+            partitions: Some(partitions.value).filter(|count| *count != 1 || partitions.is_own),
+            defaults: named.into_iter().filter(|(_, is_default)| *is_default).map(|(name, _)| name.to_owned()).collect(),
+        };
+        let is_usual = status.settings == TableSettings::default() && !status.is_deleted;
+        (!is_usual).then_some(entry)
+    }
+
+    /// The settings that it says.
+    pub fn settings(&self) -> TableSettings {
+        let is_default = |name: &str| self.defaults.iter().any(|one| one == name);
+        let retention = |value: Option<u64>, name: &str| Chosen { value, is_own: value.is_some() && !is_default(name) };
+        TableSettings {
+            retention_secs: retention(self.retention_secs, RETENTION_SECS),
+            retention_bytes: retention(self.retention_bytes, RETENTION_BYTES),
+            partitions: Chosen { value: self.partitions.unwrap_or(1), is_own: self.partitions.is_some() && !is_default(PARTITIONS) },
+        }
+    }
+}
+
+/// Whose offset of which partition.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ConsumerKey {
+    /// The group.
+    pub group: String,
+    /// The table.
+    pub table: String,
+    /// The partition.
+    pub partition: PartitionNumber,
 }
 
 /// A committed consumer offset.
@@ -210,6 +286,18 @@ pub struct ConsumerEntry {
     pub partition: PartitionNumber,
     /// The next offset to read.
     pub offset: Offset,
+}
+
+impl ConsumerEntry {
+    /// The entry of an offset.
+    pub fn new(key: ConsumerKey, offset: Offset) -> Self {
+        Self { group: key.group, table: key.table, partition: key.partition, offset }
+    }
+
+    /// Whose it is, and the offset.
+    pub fn into_parts(self) -> (ConsumerKey, Offset) {
+        (ConsumerKey { group: self.group, table: self.table, partition: self.partition }, self.offset)
+    }
 }
 
 impl SegmentEntry {
@@ -314,8 +402,8 @@ pub fn decode(number: u64, bytes: &[u8]) -> Result<Manifest, StorageError> {
         return Err(damaged("its checksum does not fit".to_owned()));
     }
     let manifest: Manifest = serde_json::from_slice(&body).map_err(|error| damaged(error.to_string()))?;
-    if manifest.version != VERSION {
-        return Err(damaged(format!("version {} is unknown, this program knows {VERSION}", manifest.version)));
+    if !(OLDEST..=VERSION).contains(&manifest.version) {
+        return Err(damaged(format!("version {} is unknown, this program knows {OLDEST} to {VERSION}", manifest.version)));
     }
     if manifest.number != number || manifest.checkpoint > number {
         return Err(damaged(format!("it says it is number {}, checkpoint {}", manifest.number, manifest.checkpoint)));

@@ -77,7 +77,7 @@ impl S3Cold {
     /// The cold tier below a prefix, not yet open; `cache_bytes` bounds the decoded frames kept for reads.
     pub fn new(objects: Objects, cache_bytes: u64) -> Self {
         let weigh = |_: &FrameKey, records: &Arc<[Record]>| {
-            let bytes: usize = records.iter().map(|record| record.event.size() + size_of::<Record>()).sum();
+            let bytes: usize = records.iter().map(|record| record.event.footprint()).sum();
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
         let frames = (cache_bytes > 0).then(|| moka::sync::Cache::builder().max_capacity(cache_bytes).weigher(weigh).build());
@@ -178,7 +178,7 @@ impl S3Cold {
                 break;
             }
             if filter.wants(record.event.timestamp_ms) {
-                bytes += record.event.size();
+                bytes += record.event.weight();
                 if bytes > limit.bytes && !page.records.is_empty() {
                     break;
                 }
@@ -315,7 +315,8 @@ impl ColdStorage for S3Cold {
     }
 
     async fn put(&self, segment: &Segment) -> Result<(), StorageError> {
-        self.objects.put(&segment::key(&segment.partition, &segment.meta), segment.body.clone()).await
+        self.opened()?.chain.lock().await.check_there().await?;
+        self.objects.put_segment(&segment::key(&segment.partition, &segment.meta), segment.body.clone()).await
     }
 
     async fn commit(&self, commit: ColdCommit) -> Result<(), StorageError> {

@@ -1,5 +1,6 @@
-//! Finds out at the start whether the store keeps its word: of many that create one object, exactly one may win, and LIST
-//! shows what was put. The fence between two writers stands on that.
+//! Finds out at the start whether the store keeps its word: of many that create one object, exactly one may win, LIST
+//! shows what was put, and GET gives it back. The fence between two writers stands on the first; on the others, that what leaves the
+//! volume can still be read.
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -48,7 +49,33 @@ async fn create_and_list(objects: &Objects, key: &str) -> Result<bool, StorageEr
     if objects.list(key, None).await? != [key] {
         return Err(refused("LIST does not show an object that was just put".to_owned()));
     }
+    read(objects, key).await?;
     Ok(winners == 1)
+}
+
+/// Reads what stands there, whole and in part.
+async fn read(objects: &Objects, key: &str) -> Result<(), StorageError> {
+    let refused = |found: String| Err(StorageError::Refused(format!("the S3 store does not give back what was put: {found}")));
+    let whole = objects.get(key).await?;
+    let Some(whole) = whole.filter(|whole| whole.starts_with(b"creator ")) else { return refused("GET gives something else".to_owned()) };
+    match objects.get_range(key, 1..4).await {
+        Ok(part) if part == whole[1..4] => Ok(()),
+        Ok(_) => refused("GET of a range gives something else".to_owned()),
+        Err(error @ StorageError::Corrupt { .. }) => refused(format!("GET of a range: {error}")),
+        Err(error) => Err(error),
+    }
+}
+
+/// Probes a store that is not asked to keep two writers apart: what was put can be read.
+///
+/// # Errors
+/// `Refused` with what the store does wrong; `Unavailable`.
+pub async fn probe_unfenced(objects: &Objects) -> Result<(), StorageError> {
+    let key = format!("probe/{}", Uuid::new_v4());
+    objects.create(&key, Bytes::from_static(b"creator 0")).await?;
+    let found = read(objects, &key).await;
+    let deleted = objects.delete(&key).await;
+    found.and(deleted)
 }
 
 fn refused(found: String) -> StorageError {

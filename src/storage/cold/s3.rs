@@ -1,6 +1,6 @@
 //! Objects over aws-sdk-s3: get, ranged get, put, create-only put, list, delete. Knows nothing of what they hold.
 
-use std::{iter, ops::Range, time::Duration};
+use std::{iter, ops::Range, sync::Arc, time::Duration};
 
 use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_s3::{
@@ -8,7 +8,7 @@ use aws_sdk_s3::{
     config::{RequestChecksumCalculation, ResponseChecksumValidation},
     error::{ProvideErrorMetadata, SdkError},
     primitives::ByteStream,
-    types::CreateBucketConfiguration,
+    types::{CreateBucketConfiguration, ServerSideEncryption, StorageClass},
 };
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
@@ -35,6 +35,42 @@ pub struct S3Options {
     pub attempts: u32,
     /// Whether requests carry checksums of the SDK's wherever there may be one.
     pub with_checksums: bool,
+    /// Whether the store cannot keep two writers apart, and is not asked to.
+    pub is_unfenced: bool,
+    /// Credentials that were read elsewhere than by the usual AWS chain.
+    pub credentials: Option<Credentials>,
+    /// Certificates of authorities that are trusted, as PEM, instead of the system's.
+    pub authorities: Option<Vec<u8>>,
+    /// How objects are stored.
+    pub stored: Stored,
+}
+
+/// A key pair, and the token that may go with it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// Whose.
+    pub key_id: String,
+    /// The secret.
+    pub secret: String,
+    /// The token.
+    pub token: Option<String>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("key_id", &self.key_id).finish_non_exhaustive()
+    }
+}
+
+/// How objects are stored.
+#[derive(Debug, Clone, Default)]
+pub struct Stored {
+    /// Encrypted so by the server, if it is said.
+    pub sse: Option<ServerSideEncryption>,
+    /// With this key, if it is said.
+    pub kms_key_id: Option<String>,
+    /// Segments in this class, if it is said.
+    pub storage_class: Option<StorageClass>,
 }
 
 /// The objects below one prefix of one bucket.
@@ -45,6 +81,8 @@ pub struct Objects {
     prefix: String,
     region: String,
     body_timeout: Duration,
+    is_unfenced: bool,
+    stored: Arc<Stored>,
 }
 
 /// What became of a create-only put.
@@ -72,7 +110,7 @@ impl Objects {
     /// The objects below `prefix` of `bucket`, over a client.
     pub fn new(client: Client, bucket: String, prefix: String) -> Self {
         let region = client.config().region().map(ToString::to_string).unwrap_or_default();
-        Self { client, bucket, prefix, region, body_timeout: Duration::from_secs(30) }
+        Self { client, bucket, prefix, region, body_timeout: Duration::from_secs(30), is_unfenced: false, stored: Arc::default() }
     }
 
     /// A client for the bucket. Credentials come from the usual AWS chain. Sends nothing yet.
@@ -81,12 +119,17 @@ impl Objects {
             .connect_timeout(Duration::from_secs(5).min(options.attempt_timeout))
             .operation_attempt_timeout(options.attempt_timeout)
             .build();
-        let shared = aws_config::defaults(BehaviorVersion::latest())
+        let mut shared = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(options.region.clone()))
             .retry_config(RetryConfig::standard().with_max_attempts(options.attempts))
-            .timeout_config(timeouts)
-            .load()
-            .await;
+            .timeout_config(timeouts);
+        if let Some(Credentials { key_id, secret, token }) = options.credentials.clone() {
+            shared = shared.credentials_provider(aws_sdk_s3::config::Credentials::new(key_id, secret, token, None, "environment"));
+        }
+        if let Some(pem) = &options.authorities {
+            shared = shared.http_client(trusting(pem));
+        }
+        let shared = shared.load().await;
         // Segments and manifests carry checksums of their own, and many servers reject the optional ones.
         let (calculate, validate) = match options.with_checksums {
             true => (RequestChecksumCalculation::WhenSupported, ResponseChecksumValidation::WhenSupported),
@@ -98,7 +141,13 @@ impl Objects {
             config = config.endpoint_url(endpoint).force_path_style(true);
         }
         let objects = Self::new(Client::from_conf(config.build()), options.bucket.clone(), options.prefix.clone());
-        Self { body_timeout: options.attempt_timeout, ..objects }
+        let (is_unfenced, stored) = (options.is_unfenced, Arc::new(options.stored.clone()));
+        Self { body_timeout: options.attempt_timeout, is_unfenced, stored, ..objects }
+    }
+
+    /// Whether the store is asked to keep two writers apart.
+    pub fn is_fenced(&self) -> bool {
+        !self.is_unfenced
     }
 
     /// Makes the bucket unless it is there.
@@ -117,26 +166,45 @@ impl Objects {
         }
     }
 
-    /// Puts an object, over another if one is there.
+    /// Puts a segment unless it is there: segments are never overwritten, and a repeated put does no harm.
     ///
     /// # Errors
-    /// `Unavailable`: it may be there all the same.
+    /// `Unavailable`: it may be there all the same. `Corrupt` if other bytes stand there.
     #[tracing::instrument(name = "s3_put", level = "debug", skip_all, fields(key))]
-    pub async fn put(&self, key: &str, body: Bytes) -> Result<(), StorageError> {
-        let request = self.client.put_object().bucket(&self.bucket).key(self.full(key)).body(ByteStream::from(body));
-        let started = Instant::now();
-        let answer = request.send().await;
-        metrics::s3_request("put", answer.is_ok(), started.elapsed());
-        answer.map(drop).map_err(|error| self.failed("put", key, error))
+    pub async fn put_segment(&self, key: &str, body: Bytes) -> Result<(), StorageError> {
+        if self.put_new(key, body.clone(), self.stored.storage_class.clone()).await? == Created::Yes || !self.is_fenced() {
+            return Ok(());
+        }
+        match self.get(key).await? {
+            Some(found) if found == body => Ok(()),
+            Some(_) => Err(StorageError::corrupt(self.full(key), "other bytes stand there than this segment has; nothing was overwritten")),
+            None => Err(self.unavailable("create", key, "it was there, and is not any more".to_owned(), "try again".into())),
+        }
     }
 
-    /// Puts an object unless one is there.
+    /// Puts an object unless one is there. A store that cannot keep two writers apart is looked at first, and then it is put.
     ///
     /// # Errors
-    /// `Unavailable`: it may have been created all the same.
-    #[tracing::instrument(name = "s3_create", level = "debug", skip_all, fields(key))]
+    /// `Unavailable`: it may have been created all the same. `Denied` if the store does not know the condition.
     pub async fn create(&self, key: &str, body: Bytes) -> Result<Created, StorageError> {
-        let request = self.client.put_object().bucket(&self.bucket).key(self.full(key)).if_none_match("*").body(ByteStream::from(body));
+        if !self.is_fenced() && self.get(key).await?.is_some() {
+            return Ok(Created::Exists);
+        }
+        self.put_new(key, body, None).await
+    }
+
+    #[tracing::instrument(name = "s3_create", level = "debug", skip_all, fields(key))]
+    async fn put_new(&self, key: &str, body: Bytes, class: Option<StorageClass>) -> Result<Created, StorageError> {
+        let request = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(self.full(key))
+            .set_if_none_match(self.is_fenced().then(|| "*".to_owned()))
+            .set_server_side_encryption(self.stored.sse.clone())
+            .set_ssekms_key_id(self.stored.kms_key_id.clone())
+            .set_storage_class(class)
+            .body(ByteStream::from(body));
         let started = Instant::now();
         let answer = request.send().await;
         let is_settled = answer.is_ok() || answer.as_ref().is_err_and(is_there);
@@ -144,6 +212,14 @@ impl Objects {
         match answer {
             Ok(_) => Ok(Created::Yes),
             Err(error) if is_there(&error) => Ok(Created::Exists),
+            Err(error) if self.is_fenced() && knows_no_condition(&error) => {
+                let why = format!(
+                    "{}: the store does not know If-None-Match: *, which keeps two writers apart. If you make sure by other means that never \
+                     more than one Zombi uses this bucket and prefix, set s3.unfenced = true",
+                    message(&error)
+                );
+                Err(self.denied("create", key, why, error.into()))
+            }
             Err(error) => Err(self.failed("create", key, error)),
         }
     }
@@ -243,7 +319,21 @@ impl Objects {
     where
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
-        self.unavailable(operation, key, message(&error), error.into())
+        match refusal(&error, &self.region) {
+            Some(cure) => self.denied(operation, key, format!("{}; {cure}", message(&error)), error.into()),
+            None => self.unavailable(operation, key, message(&error), error.into()),
+        }
+    }
+
+    fn denied(
+        &self,
+        operation: &'static str,
+        key: &str,
+        message: String,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    ) -> StorageError {
+        let (bucket, key) = (self.bucket.clone(), self.full(key));
+        StorageError::denied(Tier::Cold, Failed { operation, bucket, key, message, source })
     }
 
     fn unavailable(
@@ -256,6 +346,74 @@ impl Objects {
         let (bucket, key) = (self.bucket.clone(), self.full(key));
         StorageError::unavailable(Tier::Cold, Failed { operation, bucket, key, message, source })
     }
+}
+
+/// A client that trusts these authorities, and no others.
+fn trusting(pem: &[u8]) -> aws_smithy_runtime_api::client::http::SharedHttpClient {
+    use aws_smithy_http_client::{
+        Builder,
+        tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
+    };
+    let store = TrustStore::empty().with_pem_certificate(pem);
+    let Ok(context) = TlsContext::builder().with_trust_store(store).build() else { unreachable!("nothing of it can be wrong yet") };
+    Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(context).build_https()
+}
+
+/// What can be done about a refusal that waiting does not heal; `None` for other errors.
+fn refusal<E>(error: &SdkError<E>, region: &str) -> Option<String>
+where
+    E: std::error::Error + ProvideErrorMetadata + 'static,
+{
+    if let SdkError::ConstructionFailure(_) = error {
+        return Some("the request cannot be made: check s3.endpoint, s3.bucket and s3.region".to_owned());
+    }
+    let Some(response) = error.raw_response() else {
+        // No request was sent: nobody told who we are.
+        let text = with_causes(error);
+        let no_credentials = text.contains("credentials") && !text.contains("timed out");
+        return no_credentials
+            .then(|| "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role for the pod".to_owned());
+    };
+    let told = response.headers().get("x-amz-bucket-region").unwrap_or("another one");
+    let cure = match error.code() {
+        Some("NoSuchBucket") => {
+            "make the bucket, or set s3.create_bucket = true; s3.bucket names it. If it has been there, its server came back without its disk: bring that back"
+        }
+        Some("AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "Forbidden") => {
+            "give these credentials the right to get, put, delete and list in s3.bucket below s3.prefix"
+        }
+        Some("InvalidAccessKeyId" | "InvalidToken" | "ExpiredToken" | "TokenRefreshRequired" | "UnrecognizedClientException") => {
+            "the store does not know AWS_ACCESS_KEY_ID, or its token"
+        }
+        Some("SignatureDoesNotMatch") => "AWS_SECRET_ACCESS_KEY does not go with AWS_ACCESS_KEY_ID",
+        Some("RequestTimeTooSkewed") => "set this machine's clock",
+        Some("InvalidBucketName") => "check s3.bucket",
+        Some("PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
+            return Some(format!("the bucket is in region {told}: set s3.region (now {region})"));
+        }
+        Some("KMS.NotFoundException" | "KMS.DisabledException" | "InvalidStorageClass") => {
+            "check s3.sse, s3.kms_key_id and s3.storage_class"
+        }
+        Some("NotImplemented" | "MethodNotAllowed") => "the store does not know what Zombi needs of it",
+        _ => match response.status().as_u16() {
+            301 | 307 | 308 => return Some(format!("the bucket is in region {told}: set s3.region (now {region}), or check s3.endpoint")),
+            401 | 403 => "the store, or something before it, does not let these credentials in: check s3.endpoint and AWS_ACCESS_KEY_ID",
+            501 => "the store does not know what Zombi needs of it",
+            _ => return None,
+        },
+    };
+    Some(cure.to_owned())
+}
+
+/// Whether a store does not know the condition of a create-only put.
+fn knows_no_condition<E>(error: &SdkError<E>) -> bool
+where
+    E: ProvideErrorMetadata,
+{
+    let status = error.raw_response().map(|response| response.status().as_u16());
+    matches!(status, Some(304 | 400 | 501))
+        && !matches!(error.code(), Some("RequestTimeout" | "ExpiredToken" | "InvalidToken"))
+        && !matches!(error.code(), Some("AuthorizationHeaderMalformed" | "IncompleteBody" | "InvalidBucketName"))
 }
 
 /// What people are told of a failed request.

@@ -8,10 +8,14 @@ use std::{
 };
 
 use super::{
-    manifest::{self, Changes, Checkpoint, ConsumerEntry, LostEntry, Manifest, PartitionEntry, SegmentEntry, TableEntry},
+    manifest::{
+        self, Changes, Checkpoint, ConsumerEntry, ConsumerKey, LostEntry, Manifest, PartitionEntry, SegmentEntry, SegmentRef, TableEntry,
+        TakenEntry,
+    },
     segment,
 };
 use crate::contracts::{
+    clock::TimestampMs,
     cold_storage::ColdExtent,
     error::StorageError,
     name::Partition,
@@ -101,17 +105,26 @@ impl ColdPartition {
     }
 }
 
+/// Why a segment is no part of its table any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removed {
+    /// A merged one holds its events.
+    Replaced,
+    /// Retention or DELETE took its events away, then by the writer's clock.
+    Taken(TimestampMs),
+}
+
 /// What all manifests up to one say together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ColdState {
     /// The partitions.
     pub partitions: BTreeMap<Partition, ColdPartition>,
-    /// Keys of removed segments whose objects may still be there.
-    pub retired: BTreeSet<String>,
+    /// Keys of removed segments whose objects may still be there, and why they were removed.
+    pub retired: BTreeMap<String, Removed>,
     /// The tables with settings of their own.
     pub tables: Vec<TableEntry>,
     /// The committed consumer offsets.
-    pub consumers: Vec<ConsumerEntry>,
+    pub consumers: BTreeMap<ConsumerKey, Offset>,
     /// The numbers of the manifests that began an epoch.
     pub openings: BTreeSet<u64>,
 }
@@ -145,7 +158,7 @@ impl ColdState {
                 touched.partitions.entry(partition).or_insert_with(|| cold.clone());
             }
         }
-        touched.change(changes)
+        touched.change(changes, 0)
     }
 
     fn try_apply(&mut self, manifest: &Manifest, from_checkpoint: bool) -> Result<(), String> {
@@ -155,26 +168,29 @@ impl ColdState {
         if manifest.opens {
             self.openings.insert(manifest.number);
         }
-        self.change(&manifest.changes)
+        self.change(&manifest.changes, manifest.written_ms)
     }
 
     fn from_checkpoint(checkpoint: Checkpoint) -> Result<Self, String> {
-        let mut state = Self { consumers: checkpoint.consumers, tables: checkpoint.tables, ..Self::default() };
+        let consumers = checkpoint.consumers.into_iter().map(ConsumerEntry::into_parts).collect();
+        let mut state = Self { consumers, tables: checkpoint.tables, ..Self::default() };
         let Checkpoint { segments: added, lost, partitions, .. } = checkpoint;
-        state.change(&Changes { added, lost, partitions, ..Changes::default() })?;
-        state.retired = checkpoint.retired.into_iter().collect();
+        state.change(&Changes { added, lost, partitions, ..Changes::default() }, 0)?;
+        state.retired.extend(checkpoint.retired.into_iter().map(|key| (key, Removed::Replaced)));
+        state.retired.extend(checkpoint.taken.into_iter().map(|taken| (taken.key, Removed::Taken(taken.since_ms))));
         state.openings = checkpoint.openings.into_iter().collect();
         Ok(state)
     }
 
-    fn change(&mut self, changes: &Changes) -> Result<(), String> {
+    fn change(&mut self, changes: &Changes, written_ms: TimestampMs) -> Result<(), String> {
         let mut changed = BTreeSet::new();
         for entry in &changes.removed {
             let partition = manifest::partition(&entry.table, entry.partition)?;
             let segments = &mut self.partitions.entry(partition.clone()).or_default().segments;
             let place = segments.iter().position(|segment| (segment.range.start, segment.range.end) == (entry.start, entry.end));
             let meta = segments.remove(place.ok_or_else(|| format!("{partition} has no segment from {} to {}", entry.start, entry.end))?);
-            self.retired.insert(segment::key(&partition, &meta));
+            let why = if is_replaced(entry, &changes.added) { Removed::Replaced } else { Removed::Taken(written_ms) };
+            self.retired.insert(segment::key(&partition, &meta), why);
             changed.insert(partition);
         }
         for entry in &changes.added {
@@ -217,8 +233,12 @@ impl ColdState {
             self.tables.clone_from(tables);
         }
         if let Some(consumers) = &changes.consumers {
-            self.consumers.clone_from(consumers);
+            self.consumers = consumers.iter().cloned().map(ConsumerEntry::into_parts).collect();
         }
+        for key in &changes.forgotten {
+            self.consumers.remove(key);
+        }
+        self.consumers.extend(changes.committed.iter().cloned().map(ConsumerEntry::into_parts));
         Ok(())
     }
 
@@ -230,16 +250,30 @@ impl ColdState {
             (segments, lost)
         };
         let (segments, lost): (Vec<_>, Vec<_>) = self.partitions.iter().map(each).unzip();
+        let (mut retired, mut taken) = (Vec::new(), Vec::new());
+        for (key, why) in &self.retired {
+            match *why {
+                Removed::Replaced => retired.push(key.clone()),
+                Removed::Taken(since_ms) => taken.push(TakenEntry { key: key.clone(), since_ms }),
+            }
+        }
         Checkpoint {
             segments: segments.into_iter().flatten().collect(),
             lost: lost.into_iter().flatten().collect(),
             partitions: self.partitions.iter().map(|(partition, cold)| cold.entry(partition)).collect(),
-            retired: self.retired.iter().cloned().collect(),
+            retired,
+            taken,
             tables: self.tables.clone(),
-            consumers: self.consumers.clone(),
+            consumers: self.consumers.iter().map(|(key, offset)| ConsumerEntry::new(key.clone(), *offset)).collect(),
             openings: self.openings.iter().copied().collect(),
         }
     }
+}
+
+/// Whether one of the segments that come holds the events of one that goes.
+fn is_replaced(removed: &SegmentRef, added: &[SegmentEntry]) -> bool {
+    let holds = |one: &SegmentEntry| one.start <= removed.start && removed.end <= one.end;
+    added.iter().any(|one| (&one.table, one.partition) == (&removed.table, removed.partition) && holds(one))
 }
 
 #[cfg(test)]
@@ -247,10 +281,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{
-        contracts::name::TableName,
-        storage::cold::manifest::{SegmentRef, VERSION},
-    };
+    use crate::{contracts::name::TableName, storage::cold::manifest::VERSION};
 
     fn manifest(number: u64, changes: Changes, state: Option<Checkpoint>) -> Manifest {
         Manifest {
@@ -323,6 +354,17 @@ mod tests {
         assert_eq!(cold.at(9), Some(Place::Lost(OffsetRange::new(9, 20))));
         assert!(matches!(cold.at(20), Some(Place::Segment(_))));
         assert_eq!((cold.at(30), cold.end, state.retired.len()), (None, 30, 2));
+    }
+
+    #[test]
+    fn what_was_taken_away_is_told_from_what_was_replaced() {
+        let merged = Changes { removed: removed(&[(0, 5), (5, 9)]), ..added(&[(0, 9)]) };
+        let taken = Changes { removed: removed(&[(0, 9)]), partitions: vec![entry(9, 9)], ..Changes::default() };
+        let mut state = chain(vec![added(&[(0, 5), (5, 9)]), merged]).unwrap();
+        assert_eq!(state.retired.values().collect::<Vec<_>>(), [&Removed::Replaced; 2]);
+        state.apply(&Manifest { written_ms: 77, ..manifest(2, taken, None) }, false).unwrap();
+        assert_eq!(state.retired.values().filter(|why| **why == Removed::Taken(77)).count(), 1);
+        assert_eq!(ColdState::from_checkpoint(state.checkpoint()).unwrap(), state);
     }
 
     #[test]

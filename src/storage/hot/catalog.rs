@@ -1,18 +1,23 @@
 //! The tables and partition states that readers see. The writer alone changes it, after the change is durable.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+};
 
 use parking_lot::{RwLock, RwLockReadGuard};
 use prost::Message;
 
 use super::{
+    consumers::{Committed, GroupOffsets},
+    idempotency::KeysHeld,
     keys::{PartitionKey, TableId},
     sequence::PartitionState,
 };
 use crate::{
     contracts::{
-        name::{PartitionNumber, TableName},
-        storage::{TableSettings, TableStatus},
+        name::{GroupName, PartitionNumber, TableName},
+        storage::{Chosen, TableSettings, TableStatus, Totals},
     },
     proto::stored,
 };
@@ -31,14 +36,31 @@ pub struct TableHead {
 impl TableHead {
     /// The stored form.
     pub fn encode(self) -> Vec<u8> {
-        let TableSettings { retention_secs, retention_bytes } = self.settings;
-        stored::Table { id: self.id, deleted: self.is_deleted, retention_secs, retention_bytes }.encode_to_vec()
+        let TableSettings { retention_secs, retention_bytes, partitions } = self.settings;
+        stored::Table {
+            id: self.id,
+            deleted: self.is_deleted,
+            retention_secs: retention_secs.value,
+            retention_bytes: retention_bytes.value,
+            partitions: Some(partitions.value),
+            default_retention_secs: !retention_secs.is_own,
+            default_retention_bytes: !retention_bytes.is_own,
+            own_partitions: partitions.is_own,
+        }
+        .encode_to_vec()
     }
 
     /// Reads the stored form.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let stored::Table { id, deleted, retention_secs, retention_bytes } = stored::Table::decode(bytes).ok()?;
-        Some(Self { id, settings: TableSettings { retention_secs, retention_bytes }, is_deleted: deleted })
+        let stored = stored::Table::decode(bytes).ok()?;
+        // Before there were defaults whatever was set was the table's own.
+        let retention = |value: Option<u64>, is_default: bool| Chosen { value, is_own: value.is_some() && !is_default };
+        let settings = TableSettings {
+            retention_secs: retention(stored.retention_secs, stored.default_retention_secs),
+            retention_bytes: retention(stored.retention_bytes, stored.default_retention_bytes),
+            partitions: Chosen { value: stored.partitions.unwrap_or(1), is_own: stored.own_partitions },
+        };
+        Some(Self { id: stored.id, settings, is_deleted: stored.deleted })
     }
 }
 
@@ -79,6 +101,9 @@ pub struct Tables {
     names: HashMap<TableId, TableName>,
     hot_bytes: u64,
     unflushed_bytes: u64,
+    partitions: usize,
+    consumers: GroupOffsets,
+    keys: KeysHeld,
 }
 
 impl Tables {
@@ -107,9 +132,51 @@ impl Tables {
         self.by_name.iter()
     }
 
+    /// The tables behind a name, in order.
+    pub fn after(&self, name: Option<&TableName>) -> impl Iterator<Item = (&TableName, &Table)> {
+        let start = name.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_name.range::<TableName, _>((start, Bound::Unbounded))
+    }
+
+    /// What there is of all tables together; those deleted do not count.
+    pub fn totals(&self) -> Totals {
+        let (mut tables, mut partitions, mut unflushed_events) = (0, 0, 0);
+        for table in self.by_name.values().filter(|table| !table.is_deleted) {
+            tables += 1;
+            partitions += table.partitions.len() as u64;
+            unflushed_events += table.partitions.values().map(|state| state.marks.unflushed().len()).sum::<u64>();
+        }
+        Totals { tables, partitions, hot_bytes: self.hot_bytes, unflushed_bytes: self.unflushed_bytes, unflushed_events }
+    }
+
     /// How many tables there are; those deleted do not count.
     pub fn count(&self) -> usize {
         self.by_name.values().filter(|table| !table.is_deleted).count()
+    }
+
+    /// How many partitions there are, of all tables.
+    pub fn partitions(&self) -> usize {
+        self.partitions
+    }
+
+    /// The committed consumer offsets.
+    pub fn consumers(&self) -> &GroupOffsets {
+        &self.consumers
+    }
+
+    /// How many idempotency keys there are.
+    pub fn keys(&self) -> KeysHeld {
+        self.keys
+    }
+
+    /// Says how many idempotency keys there are.
+    pub fn set_keys(&mut self, keys: KeysHeld) {
+        self.keys = keys;
+    }
+
+    /// Sets a committed consumer offset, or forgets it.
+    pub fn set_consumer(&mut self, group: &GroupName, partition: PartitionKey, committed: Option<Committed>) {
+        self.consumers.set(group, partition, committed);
     }
 
     /// Stored bytes of all events in hot.
@@ -139,7 +206,9 @@ impl Tables {
         let Some(table) = self.names.get(&key.table).and_then(|name| self.by_name.get_mut(name)) else {
             unreachable!("a partition's table is added before its state");
         };
-        let old = table.partitions.insert(key.partition, state).unwrap_or_default();
+        let old = table.partitions.insert(key.partition, state);
+        self.partitions += usize::from(old.is_none());
+        let old = old.unwrap_or_default();
         self.hot_bytes = self.hot_bytes + state.hot_bytes - old.hot_bytes;
         self.unflushed_bytes = self.unflushed_bytes + state.unflushed_bytes - old.unflushed_bytes;
     }

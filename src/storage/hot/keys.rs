@@ -7,13 +7,14 @@
 //! | `partitions` | table id u32, partition u32 | `stored.v1.PartitionState` |
 //! | `events` | table id u32, partition u32, offset u64 | version, CRC32C, `stored.v1.Event` |
 //! | `time_blocks` | table id u32, partition u32, offset / 1024 u64 | `stored.v1.Block` |
-//! | `idempotency` | table id u32, partition u32, key bytes | offset u64, appended_ms i64 |
+//! | `idempotency` | table id u32, partition u32, hash of the key, 16 bytes | `idempotency::FirstWrite` |
 //! | `flushed_runs` | sequence u64, table id u32, partition u32, end u64 | `stored.v1.FlushedRun` |
-//! | `consumers` | group, 0, table id u32, partition u32 | offset u64 |
+//! | `consumers` | group, 0, table id u32, partition u32 | offset u64, committed_ms i64 |
 //!
 //! Table names never enter event keys: a name cannot collide with another's events, and an id is never reused.
 
 use crate::contracts::{
+    idempotency::Hash,
     name::{GroupName, PartitionNumber},
     sequence::Offset,
 };
@@ -63,10 +64,14 @@ pub mod meta {
     pub const CHAIN: &[u8] = b"chain";
     /// The number of the last group that was written, u64; every group has it: see `synced`.
     pub const GROUP: &[u8] = b"group";
+    /// The first time whose idempotency keys are remembered, i64: see `idempotency`.
+    pub const KEYS_FLOOR: &[u8] = b"keys_floor";
+    /// What the counts of idempotency keys begin with; the minute since 1970 follows, i64. Their values are u64.
+    pub const KEYS_OF_MINUTE: &[u8] = b"keys/";
 }
 
 /// The version of the layout in this file.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// Offsets of one block of the time index.
 pub const BLOCK: u64 = 1024;
@@ -93,8 +98,21 @@ pub fn time_block(key: PartitionKey, block: u64) -> [u8; 16] {
 }
 
 /// Key of an idempotency key.
-pub fn idempotency(key: PartitionKey, idempotency_key: &str) -> Vec<u8> {
-    [partition(key).as_slice(), idempotency_key.as_bytes()].concat()
+pub fn idempotency(key: PartitionKey, hash: Hash) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    bytes[..8].copy_from_slice(&partition(key));
+    bytes[8..].copy_from_slice(&hash);
+    bytes
+}
+
+/// Key of the count of a minute's idempotency keys.
+pub fn minute(minute: i64) -> Vec<u8> {
+    [meta::KEYS_OF_MINUTE, &minute.to_be_bytes()].concat()
+}
+
+/// Reads a key of the counts of idempotency keys.
+pub fn decode_minute(bytes: &[u8]) -> Option<i64> {
+    Some(i64::from_be_bytes(bytes.strip_prefix(meta::KEYS_OF_MINUTE)?.try_into().ok()?))
 }
 
 /// Key of a flushed run: `sequence` orders eviction.

@@ -14,6 +14,7 @@ pub mod rocksdb;
 pub mod scan;
 pub mod sequence;
 pub mod synced;
+mod upgrade;
 pub mod wal;
 pub mod writer;
 
@@ -28,7 +29,7 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     task,
 };
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     catalog::Catalog,
     disk::Disk,
+    idempotency::KeyOptions,
     journal::Journal,
     keys::{PartitionKey, TableId, cf, meta},
     request::{EncodedEvent, Request, WriterOptions},
@@ -45,16 +47,19 @@ use self::{
 use crate::{
     contracts::{
         clock::{Clock, TimestampMs},
-        consumers::{Commit, ConsumerStorage},
+        consumers::{Commit, ConsumerStorage, GroupOffsets},
         error::{Overload, StorageError, Tier},
         event::Event,
         heartbeat::Heartbeat,
+        idempotency::KeyUse,
         name::{GroupName, Partition, PartitionNumber, TableName},
         segment::SegmentBuilder,
         sequence::Offset,
         storage::{
-            Append, Appended, FlushIntent, HotPage, HotRetention, HotStorage, ReadLimit, TableSettings, TableStatus, TimeFilter, Trim,
+            Append, Appended, Configured, FlushIntent, HotPage, HotRetention, HotStorage, KeyWindow, ReadLimit, TableChange, TableStatus,
+            TimeFilter, Totals, Trim,
         },
+        wakeups::Wakeups,
     },
     storage::{fence::Fence, reserve::Reserver, retention},
 };
@@ -66,8 +71,11 @@ pub struct RocksHot {
     catalog: Arc<Catalog>,
     disk: Arc<Disk>,
     writer: mpsc::Sender<Request>,
-    appends: watch::Receiver<u64>,
+    wakeups: Arc<Wakeups>,
     changes: AtomicU64,
+    commits: AtomicU64,
+    clock: Arc<dyn Clock>,
+    keys: KeyOptions,
     reserver: OnceLock<Reserver>,
 }
 
@@ -86,10 +94,19 @@ impl RocksHot {
         options: WriterOptions,
     ) -> Result<(Arc<Self>, Writer), StorageError> {
         let (requests, receiver) = mpsc::channel(options.queue_len);
-        let (sender, appends) = watch::channel(0);
-        let writer = Writer::new(Arc::clone(&db), Arc::clone(&catalog), clock, options, (fence, heartbeat), receiver, sender)?;
-        let (changes, reserver) = (AtomicU64::new(0), OnceLock::new());
-        Ok((Arc::new(Self { db, catalog, disk, writer: requests, appends, changes, reserver }), writer))
+        let (wakeups, keys) = (Arc::new(Wakeups::default()), options.keys);
+        let writer = Writer::new(
+            Arc::clone(&db),
+            Arc::clone(&catalog),
+            Arc::clone(&clock),
+            options,
+            (fence, heartbeat),
+            receiver,
+            Arc::clone(&wakeups),
+        )?;
+        let (changes, commits, reserver) = (AtomicU64::new(0), AtomicU64::new(0), OnceLock::new());
+        let hot = Self { db, catalog, disk, writer: requests, wakeups, changes, commits, clock, keys, reserver };
+        Ok((Arc::new(hot), writer))
     }
 
     /// The record of the manifest chain on this volume.
@@ -133,10 +150,17 @@ impl RocksHot {
     }
 
     /// Sends a request for something that manifests carry.
-    async fn change(&self, request: impl FnOnce(Reply<()>) -> Request) -> Result<(), StorageError> {
-        self.ask(request).await?;
+    async fn change<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StorageError> {
+        let done = self.ask(request).await?;
         self.changes.fetch_add(1, Ordering::Release);
-        Ok(())
+        Ok(done)
+    }
+
+    /// Sends a request that changes committed offsets.
+    async fn change_offsets<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StorageError> {
+        let done = self.ask(request).await?;
+        self.commits.fetch_add(1, Ordering::Release);
+        Ok(done)
     }
 
     /// Reads on a thread that may block.
@@ -172,7 +196,7 @@ impl HotStorage for RocksHot {
                 partition,
                 timestamp_ms: event.timestamp_ms,
                 appended_ms: event.appended_ms,
-                idempotency_key: event.idempotency_key.clone(),
+                key: KeyUse::of(&event),
                 value: codec::encode(event),
             })
             .collect();
@@ -229,12 +253,24 @@ impl HotStorage for RocksHot {
         self.catalog.read().iter().filter(|(_, table)| !table.is_deleted).map(|(name, table)| table.status(name)).collect()
     }
 
+    fn tables_after(&self, name: Option<&TableName>, most: usize) -> Vec<TableStatus> {
+        self.catalog.read().after(name).filter(|(_, table)| !table.is_deleted).take(most).map(|(name, table)| table.status(name)).collect()
+    }
+
+    fn totals(&self) -> Totals {
+        self.catalog.read().totals()
+    }
+
     fn all_tables(&self) -> Vec<TableStatus> {
         self.catalog.read().iter().map(|(name, table)| table.status(name)).collect()
     }
 
-    fn appends(&self) -> watch::Receiver<u64> {
-        self.appends.clone()
+    fn wakeups(&self) -> &Arc<Wakeups> {
+        &self.wakeups
+    }
+
+    fn key_window(&self) -> KeyWindow {
+        self.catalog.read().keys().window(self.keys, self.clock.now_ms())
     }
 
     fn engine_numbers(&self) -> Vec<u64> {
@@ -266,32 +302,58 @@ impl HotStorage for RocksHot {
         self.blocking(move |db, catalog| retention::expired(db, catalog, &table, appended_before, excess_bytes)).await
     }
 
-    async fn configure_table(&self, table: TableName, settings: TableSettings) -> Result<(), StorageError> {
-        self.change(|reply| Request::ConfigureTable { table, settings, reply }).await
+    async fn configure_table(&self, table: TableName, change: TableChange) -> Result<Configured, StorageError> {
+        self.change(|reply| Request::ConfigureTable { table, change, reply }).await
+    }
+
+    async fn tidy(&self) -> Result<(), StorageError> {
+        let most = self.keys.max_bytes.saturating_add(self.keys.max_bytes / 4);
+        self.blocking(move |db, _| {
+            if db.keys_bytes() > most {
+                db.compact_keys();
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn delete_table(&self, table: TableName) -> Result<(), StorageError> {
-        self.change(|reply| Request::DeleteTable { table, reply }).await
+        self.change(|reply| Request::DeleteTable { table, reply }).await?;
+        self.commits.fetch_add(1, Ordering::Release); // what groups have committed of it went with it
+        Ok(())
     }
 }
 
 #[async_trait]
 impl ConsumerStorage for RocksHot {
     async fn commit(&self, commit: Commit) -> Result<(), StorageError> {
-        self.change(|reply| Request::Commit { commit, reply }).await
+        self.change_offsets(|reply| Request::Commit { commit, reply }).await
     }
 
     async fn offsets(&self, group: &GroupName) -> Result<Vec<(Partition, Offset)>, StorageError> {
-        let group = group.clone();
-        self.blocking(move |db, catalog| consumers::offsets(db, catalog, &group)).await
+        let tables = self.catalog.read();
+        Ok(tables.consumers().of(group).map(|offsets| consumers::named(&tables, offsets)).unwrap_or_default())
+    }
+
+    async fn all_offsets(&self) -> Result<Vec<GroupOffsets>, StorageError> {
+        let tables = self.catalog.read();
+        Ok(tables.consumers().iter().map(|(group, offsets)| (group.clone(), consumers::named(&tables, offsets))).collect())
+    }
+
+    fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Acquire)
+    }
+
+    async fn expire(&self, committed_before: TimestampMs) -> Result<Vec<GroupName>, StorageError> {
+        self.change_offsets(|reply| Request::ExpireGroups { committed_before, reply }).await
     }
 
     async fn groups(&self) -> Result<Vec<GroupName>, StorageError> {
-        self.blocking(|db, _| consumers::groups(db)).await
+        Ok(self.catalog.read().consumers().iter().map(|(group, _)| group.clone()).collect())
     }
 
     async fn delete(&self, group: GroupName) -> Result<(), StorageError> {
-        self.change(|reply| Request::DeleteGroup { group, reply }).await
+        self.change_offsets(|reply| Request::DeleteGroup { group, reply }).await
     }
 }
 

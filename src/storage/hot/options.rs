@@ -4,7 +4,10 @@ use std::{path::PathBuf, sync::Arc};
 
 use ::rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options};
 
-use super::{idempotency, keys::cf};
+use super::{
+    idempotency::{self, Floor, KeyOptions},
+    keys::cf,
+};
 use crate::contracts::clock::Clock;
 
 /// Files of new events that are merged at once.
@@ -17,12 +20,14 @@ pub struct OpenOptions {
     pub path: PathBuf,
     /// Whether every group was synced before the next one was written: then damage in the middle of the log can be told.
     pub is_synced: bool,
-    /// How long idempotency keys are remembered.
-    pub idempotency_window_ms: i64,
+    /// How long and how many idempotency keys are remembered.
+    pub keys: KeyOptions,
     /// Bytes of the block cache.
     pub cache_bytes: usize,
     /// Bytes of one write buffer.
     pub write_buffer_bytes: usize,
+    /// Files that are open at once; what is over it is opened again when it is needed.
+    pub max_open_files: i32,
 }
 
 /// How the database is opened.
@@ -36,6 +41,7 @@ pub(super) fn database(options: &OpenOptions) -> Options {
     database.set_manual_wal_flush(false);
     database.set_max_total_wal_size(4 * options.write_buffer_bytes as u64);
     database.set_max_background_jobs(4);
+    database.set_max_open_files(options.max_open_files);
     database.set_bytes_per_sync(1 << 20);
     database.set_keep_log_file_num(4);
     database.set_max_log_file_size(16 << 20);
@@ -43,7 +49,7 @@ pub(super) fn database(options: &OpenOptions) -> Options {
 }
 
 /// How a column family is kept.
-pub(super) fn family(name: &str, options: &OpenOptions, cache: &Cache, clock: &Arc<dyn Clock>) -> Options {
+pub(super) fn family(name: &str, options: &OpenOptions, cache: &Cache, clock: &Arc<dyn Clock>, floor: &Floor) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     blocks.set_cache_index_and_filter_blocks(true);
@@ -66,7 +72,7 @@ pub(super) fn family(name: &str, options: &OpenOptions, cache: &Cache, clock: &A
             // Nearly every key is new: the filter answers without reading a block.
             blocks.set_bloom_filter(10.0, false);
             family.set_write_buffer_size(options.write_buffer_bytes);
-            let filter = idempotency::expiry_filter(options.idempotency_window_ms, Arc::clone(clock));
+            let filter = idempotency::expiry_filter(options.keys.window_ms, Arc::clone(floor), Arc::clone(clock));
             family.set_compaction_filter("expired_idempotency_keys", filter);
             family.set_periodic_compaction_seconds(24 * 60 * 60);
         }

@@ -4,14 +4,19 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{catalog::Catalog, idempotency::FirstWrite, rocksdb::Db};
+use super::{
+    catalog::Catalog,
+    idempotency::{FirstWrite, KeyOptions},
+    rocksdb::Db,
+};
 use crate::contracts::{
     clock::{Clock, TimestampMs},
     consumers::Commit,
     error::StorageError,
+    idempotency::{Hash, KeyUse},
     name::{GroupName, Partition, PartitionNumber, TableName},
     sequence::{Offset, Watermarks},
-    storage::{Appended, FlushIntent, HotRetention, TableSettings, Trim},
+    storage::{Appended, Configured, FlushIntent, HotRetention, TableChange, TableSettings, Trim},
 };
 
 /// What the writer needs to know.
@@ -19,14 +24,42 @@ use crate::contracts::{
 pub struct WriterOptions {
     /// Whether an answer waits for the sync of the log.
     pub sync: bool,
-    /// How long idempotency keys are remembered.
-    pub idempotency_window_ms: i64,
+    /// How long and how many idempotency keys are remembered.
+    pub keys: KeyOptions,
     /// Stored bytes that hot holds at most.
     pub hot_max_bytes: u64,
     /// Tables there may be.
     pub max_tables: usize,
+    /// Partitions there may be, of all tables.
+    pub max_partitions: usize,
+    /// Consumer groups there may be.
+    pub max_groups: usize,
+    /// Committed offsets there may be, of all groups.
+    pub max_group_offsets: usize,
+    /// Whether an append makes a table that does not exist.
+    pub auto_create: bool,
+    /// The settings of a new table.
+    pub new_table: TableSettings,
     /// Requests that may wait.
     pub queue_len: usize,
+}
+
+impl WriterOptions {
+    /// Without bounds that anybody would reach, and with keys that are remembered so long; for tests of what is not about them.
+    pub fn roomy(window_ms: i64) -> Self {
+        Self {
+            sync: true,
+            keys: KeyOptions { window_ms, min_window_ms: 0, max_bytes: 1 << 40 },
+            hot_max_bytes: 1 << 30,
+            max_tables: 1000,
+            max_partitions: 100_000,
+            max_groups: 10_000,
+            max_group_offsets: 100_000,
+            auto_create: true,
+            new_table: TableSettings::default(),
+            queue_len: 1024,
+        }
+    }
 }
 
 /// An event whose stored form is ready.
@@ -38,8 +71,8 @@ pub struct EncodedEvent {
     pub timestamp_ms: TimestampMs,
     /// When it was taken.
     pub appended_ms: TimestampMs,
-    /// Its idempotency key.
-    pub idempotency_key: Option<String>,
+    /// What tells its idempotency key and its use, if it has one.
+    pub key: Option<KeyUse>,
     /// The stored form.
     pub value: Vec<u8>,
 }
@@ -86,14 +119,14 @@ pub enum Request {
         /// Done.
         reply: oneshot::Sender<Result<(), StorageError>>,
     },
-    /// Set what may be set for a table.
+    /// Change what may be set for a table; make it if it does not exist.
     ConfigureTable {
         /// The table.
         table: TableName,
-        /// The settings, all of them.
-        settings: TableSettings,
-        /// Done.
-        reply: oneshot::Sender<Result<(), StorageError>>,
+        /// What changes.
+        change: TableChange,
+        /// What holds now.
+        reply: oneshot::Sender<Result<Configured, StorageError>>,
     },
     /// Delete a table.
     DeleteTable {
@@ -119,7 +152,7 @@ pub enum Request {
     /// Take over idempotency keys that recovery has found in S3.
     RecoverKeys {
         /// The keys and their first writes.
-        keys: Vec<(Partition, String, FirstWrite)>,
+        keys: Vec<(Partition, Hash, FirstWrite)>,
         /// Done.
         reply: oneshot::Sender<Result<(), StorageError>>,
     },
@@ -129,6 +162,13 @@ pub enum Request {
         commit: Commit,
         /// Done.
         reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Forget the consumer groups whose last commit was before a time.
+    ExpireGroups {
+        /// The time.
+        committed_before: TimestampMs,
+        /// The groups.
+        reply: oneshot::Sender<Result<Vec<GroupName>, StorageError>>,
     },
     /// Forget a consumer group.
     DeleteGroup {

@@ -1,23 +1,24 @@
 //! Opens RocksDB, reads from it, and writes what `writer` hands it.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
 use ::rocksdb::{Cache, ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, ReadOptions, Snapshot, WriteBatch, WriteOptions};
 use uuid::Uuid;
 
 use super::{
     catalog::{Catalog, TableHead, Tables},
+    consumers,
+    idempotency::{Floor, KeyLedger},
     keys::{self, cf, meta},
     options::{self, OpenOptions},
     sequence::PartitionState,
     synced::{self, Synced},
-    wal,
+    upgrade, wal,
 };
 use crate::contracts::{
-    clock::Clock,
+    clock::{Clock, TimestampMs},
     error::{StorageError, Tier},
     name::TableName,
-    sequence::Offset,
 };
 
 /// The open database.
@@ -25,6 +26,8 @@ pub struct Db {
     db: DB,
     store_id: Uuid,
     synced: Synced,
+    /// What the compaction filter of idempotency keys goes by.
+    keys_floor: Floor,
 }
 
 impl std::fmt::Debug for Db {
@@ -39,12 +42,15 @@ impl Db {
     /// # Errors
     /// `Unavailable` if RocksDB cannot open it, `Corrupt` if what is there does not fit.
     pub fn open(options: &OpenOptions, clock: Arc<dyn Clock>) -> Result<(Arc<Self>, Arc<Catalog>), StorageError> {
+        make_directory(&options.path)?;
         let noted = Synced::read(&options.path)?;
         if !cfg!(bug_log_not_checked) {
             wal::check(&options.path, options.is_synced)?;
         }
         let cache = Cache::new_lru_cache(options.cache_bytes);
-        let descriptors = cf::ALL.map(|name| ColumnFamilyDescriptor::new(name, options::family(name, options, &cache, &clock)));
+        let keys_floor = Floor::default();
+        let family = |name| ColumnFamilyDescriptor::new(name, options::family(name, options, &cache, &clock, &keys_floor));
+        let descriptors = cf::ALL.map(family);
         let mut database = options::database(options);
         database.create_if_missing(noted.is_none());
         if noted.is_some() && !options.path.join(wal::CURRENT).exists() {
@@ -57,8 +63,8 @@ impl Db {
         let store_id = identify(&db)?;
         // What is replayed is written out and synced before the database is open.
         let synced = Synced::open(&options.path, last_group)?;
-        let db = Arc::new(Self { db, store_id, synced });
-        let tables = db.load()?;
+        let db = Arc::new(Self { db, store_id, synced, keys_floor });
+        let tables = db.load(clock.now_ms())?;
         Ok((db, Arc::new(Catalog::new(tables))))
     }
 
@@ -105,7 +111,7 @@ impl Db {
     ///
     /// # Errors
     /// `Unavailable` with what RocksDB said.
-    pub(super) fn get_many(&self, family: &str, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
+    pub(super) fn get_many(&self, family: &str, keys: &[[u8; 24]]) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
         self.db
             .batched_multi_get_cf(self.family(family), keys, false)
             .into_iter()
@@ -177,14 +183,22 @@ impl Db {
         keys::decode_flushed_run(&key).map(|(sequence, ..)| Some(sequence)).ok_or_else(damaged)
     }
 
-    /// The committed offset under a key of the `consumers` column family.
-    pub(super) fn consumer_offset(&self, key: &[u8]) -> Result<Option<Offset>, StorageError> {
-        let Some(value) = self.get(cf::CONSUMERS, key)? else { return Ok(None) };
-        let damaged = || StorageError::corrupt("a consumer offset in RocksDB", format!("value {value:?}"));
-        keys::decode_u64(&value).map(Some).ok_or_else(damaged)
+    /// Idempotency keys from before this time count no more.
+    pub(super) fn set_keys_floor(&self, floor_ms: i64) {
+        self.keys_floor.store(floor_ms, std::sync::atomic::Ordering::Relaxed);
     }
 
-    fn load(&self) -> Result<Tables, StorageError> {
+    /// The bytes of the files that hold idempotency keys.
+    pub(super) fn keys_bytes(&self) -> u64 {
+        self.db.property_int_value_cf(self.family(cf::IDEMPOTENCY), "rocksdb.total-sst-files-size").ok().flatten().unwrap_or(0)
+    }
+
+    /// Drops idempotency keys that count no more from the files that hold them; blocks for as long as it takes.
+    pub(super) fn compact_keys(&self) {
+        self.db.compact_range_cf(self.family(cf::IDEMPOTENCY), None::<&[u8]>, None::<&[u8]>);
+    }
+
+    fn load(&self, now_ms: TimestampMs) -> Result<Tables, StorageError> {
         let mut tables = Tables::default();
         for pair in self.scan(cf::TABLES, &[], &[]) {
             let (name, head) = pair?;
@@ -202,8 +216,45 @@ impl Db {
             };
             tables.set_state(key, PartitionState::decode(&state)?);
         }
+        consumers::load(self, &mut tables, now_ms)?;
         Ok(tables)
     }
+}
+
+impl Db {
+    /// The counts of idempotency keys.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Unavailable`.
+    pub(super) fn load_keys(&self) -> Result<KeyLedger, StorageError> {
+        let damaged = |what: &[u8]| StorageError::corrupt("the counts of idempotency keys in RocksDB", format!("{what:?}"));
+        let mut minutes = BTreeMap::new();
+        for pair in self.scan(cf::META, meta::KEYS_OF_MINUTE, meta::KEYS_OF_MINUTE) {
+            let (key, count) = pair?;
+            let minute = keys::decode_minute(&key).ok_or_else(|| damaged(&key))?;
+            minutes.insert(minute, keys::decode_u64(&count).ok_or_else(|| damaged(&count))?);
+        }
+        let floor = self.get(cf::META, meta::KEYS_FLOOR)?;
+        let floor_ms = floor.map(|bytes| keys::decode_u64(&bytes).ok_or_else(|| damaged(&bytes))).transpose()?;
+        Ok(KeyLedger::new(minutes, floor_ms.map_or(0, u64::cast_signed)))
+    }
+}
+
+/// Makes the data directory, but not what it should stand in: a mount that is missing must not be taken for an empty volume.
+fn make_directory(path: &Path) -> Result<(), StorageError> {
+    let failed = |error: io::Error| {
+        let why = format!(
+            "data_dir {} cannot be used: {error}; it is made where it is missing, but what it stands in must be there",
+            path.display()
+        );
+        StorageError::unavailable(Tier::Hot, io::Error::new(error.kind(), why))
+    };
+    match std::fs::create_dir(path) {
+        // Perhaps a file, or a link that leads nowhere.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => std::fs::read_dir(path).map(drop),
+        made => made,
+    }
+    .map_err(failed)
 }
 
 /// A key and its value.
@@ -218,7 +269,7 @@ pub(super) fn unavailable(error: ::rocksdb::Error) -> StorageError {
     }
 }
 
-fn family<'a>(db: &'a DB, name: &str) -> &'a ColumnFamily {
+pub(super) fn family<'a>(db: &'a DB, name: &str) -> &'a ColumnFamily {
     let Some(family) = db.cf_handle(name) else {
         unreachable!("column family {name} is opened with the database");
     };
@@ -238,7 +289,9 @@ fn identify(db: &DB) -> Result<Uuid, StorageError> {
     match (get(meta::FORMAT)?, get(meta::STORE_ID)?) {
         (Some(format), Some(id)) => {
             let format = keys::decode_u32(&format).ok_or_else(|| damaged("the format is not a number".to_owned()))?;
-            if format != keys::FORMAT {
+            if format == 2 {
+                upgrade::from_2(db)?;
+            } else if format != keys::FORMAT {
                 return Err(damaged(format!("format {format} is unknown, this program writes {}", keys::FORMAT)));
             }
             Uuid::from_slice(&id).map_err(|error| damaged(error.to_string()))

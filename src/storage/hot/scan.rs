@@ -176,7 +176,7 @@ impl Db {
             let (event, stored_bytes) = scan.event()?;
             scanned += 1;
             if filter.wants(event.timestamp_ms) {
-                bytes += event.size();
+                bytes += event.weight();
                 if bytes > limit.bytes && !page.records.is_empty() {
                     break;
                 }

@@ -7,19 +7,17 @@
 
 use std::{sync::Arc, time::Instant};
 
-use tokio::{
-    sync::{mpsc, watch},
-    task,
-};
+use tokio::{sync::mpsc, task};
 
 use super::{
     catalog::Catalog,
     group::{Ack, Group},
+    idempotency::KeyLedger,
     request::{Request, Volume, WriterOptions},
     rocksdb::Db,
 };
 use crate::{
-    contracts::{clock::Clock, error::StorageError, heartbeat::Heartbeat},
+    contracts::{clock::Clock, error::StorageError, heartbeat::Heartbeat, wakeups::Wakeups},
     metrics,
     storage::fence::Fence,
 };
@@ -46,11 +44,14 @@ impl Writer {
         options: WriterOptions,
         (fence, heartbeat): (Arc<Fence>, Arc<Heartbeat>),
         requests: mpsc::Receiver<Request>,
-        appends: watch::Sender<u64>,
+        wakeups: Arc<Wakeups>,
     ) -> Result<Self, StorageError> {
         let (next_run, next_group) = (db.last_flushed_run()?.map_or(0, |run| run + 1), db.last_group()? + 1);
+        let ledger = db.load_keys()?;
+        db.set_keys_floor(ledger.floor_ms());
+        catalog.publish(|tables| tables.set_keys(ledger.held()));
         let volume = Volume { db, catalog, clock, options };
-        Ok(Self { requests, pen: Pen { volume, next_run, next_group, fence, heartbeat, appends } })
+        Ok(Self { requests, pen: Pen { volume, ledger, next_run, next_group, fence, heartbeat, wakeups } })
     }
 
     /// Serves requests until every sender is gone.
@@ -118,13 +119,15 @@ impl Answers {
 /// What writes groups, one after the other.
 struct Pen {
     volume: Volume,
+    /// How many idempotency keys came when.
+    ledger: KeyLedger,
     /// Orders the flushed runs: the first number not yet used.
     next_run: u64,
     /// The number of the next group.
     next_group: u64,
     fence: Arc<Fence>,
     heartbeat: Arc<Heartbeat>,
-    appends: watch::Sender<u64>,
+    wakeups: Arc<Wakeups>,
 }
 
 impl Pen {
@@ -133,7 +136,7 @@ impl Pen {
         self.heartbeat.works();
         let started = Instant::now();
         let count = requests.len();
-        let mut group = Group::new(&self.volume, self.next_run, started);
+        let mut group = Group::new(&self.volume, &mut self.ledger, self.next_run, started);
         requests.into_iter().for_each(|request| group.stage(request));
         let staged = group.finish();
         let acks = staged.acks;
@@ -151,8 +154,11 @@ impl Pen {
         self.next_run = staged.next_run;
         self.next_group += 1;
         self.volume.catalog.publish(|tables| staged.change.apply(tables));
-        if staged.appended {
-            self.appends.send_modify(|count| *count += 1);
+        self.volume.db.set_keys_floor(self.ledger.floor_ms());
+        if !staged.appended.is_empty() && !self.wakeups.is_empty() {
+            let tables = self.volume.catalog.read();
+            let named = staged.appended.iter().filter_map(|key| Some((tables.name(key.table)?.clone(), key.partition)));
+            self.wakeups.appended(named);
         }
         for (from, to) in staged.evicted {
             self.volume.db.delete_files(&from, &to);

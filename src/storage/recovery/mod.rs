@@ -32,7 +32,8 @@ use crate::{
         clock::Clock,
         cold_storage::ColdStorage,
         consumers::ConsumerStorage,
-        error::StorageError,
+        error::{StorageError, Tier},
+        idempotency::{Hash, KeyUse},
         name::{GroupName, Partition, TableName},
         progress::Progress,
         sequence::{Offset, OffsetRange, Watermarks},
@@ -42,7 +43,7 @@ use crate::{
     storage::{
         cold::{
             S3Cold,
-            chain::{self, Chain},
+            chain::{self, Chain, Emptied},
             draft,
             state::ColdPartition,
         },
@@ -76,7 +77,7 @@ pub trait Recoverable: HotStorage + ConsumerStorage {
     ///
     /// # Errors
     /// `OutcomeUnknown` or `Closed`.
-    async fn recover_keys(&self, keys: Vec<(Partition, String, FirstWrite)>) -> Result<(), StorageError>;
+    async fn recover_keys(&self, keys: Vec<(Partition, Hash, FirstWrite)>) -> Result<(), StorageError>;
 }
 
 #[async_trait]
@@ -85,7 +86,7 @@ impl Recoverable for RocksHot {
         self.ask(|reply| Request::Recover { recovered, reply }).await
     }
 
-    async fn recover_keys(&self, keys: Vec<(Partition, String, FirstWrite)>) -> Result<(), StorageError> {
+    async fn recover_keys(&self, keys: Vec<(Partition, Hash, FirstWrite)>) -> Result<(), StorageError> {
         self.ask(|reply| Request::RecoverKeys { keys, reply }).await
     }
 }
@@ -201,6 +202,10 @@ impl Recovery {
             let end = cold.get(partition).unwrap_or(&unknown).end;
             if end < status.marks.flushed && status.marks.flushed > status.marks.start {
                 let flushed = status.marks.flushed;
+                if cold.is_empty() {
+                    let why = format!("this volume says that S3 has {partition} up to {flushed}, and there is no manifest");
+                    return Err(StorageError::denied(Tier::Cold, Emptied(why)));
+                }
                 return Err(StorageError::Refused(format!(
                     "the volume says that S3 has {partition} up to {flushed}, its manifests say up to {end}: this is not the volume's bucket \
                      and prefix, or manifests were deleted. Nothing was changed"
@@ -279,18 +284,17 @@ impl Recovery {
         recovered.tables.extend(names.into_iter().map(|name| (name, TableSettings::default(), false)));
         for entry in tables {
             let name = TableName::parse(&entry.table).map_err(|error| damaged(error.to_string()))?;
-            let settings = TableSettings { retention_secs: entry.retention_secs, retention_bytes: entry.retention_bytes };
-            recovered.tables.push((name, settings, entry.deleted));
+            recovered.tables.push((name, entry.settings(), entry.deleted));
         }
         let mut offsets: BTreeMap<(GroupName, Partition), Offset> = BTreeMap::new();
-        for entry in consumers {
-            let group = GroupName::parse(&entry.group).map_err(|error| damaged(error.to_string()))?;
-            let table = TableName::parse(&entry.table).map_err(|error| damaged(error.to_string()))?;
-            offsets.insert((group, Partition::new(table, entry.partition)), entry.offset);
+        for (key, offset) in consumers {
+            let group = GroupName::parse(&key.group).map_err(|error| damaged(error.to_string()))?;
+            let table = TableName::parse(&key.table).map_err(|error| damaged(error.to_string()))?;
+            offsets.insert((group, Partition::new(table, key.partition)), offset);
         }
         // An older copy may have commits that no manifest has.
-        for group in self.hot.groups().await? {
-            for (partition, offset) in self.hot.offsets(&group).await? {
+        for (group, offsets_of_group) in self.hot.all_offsets().await? {
+            for (partition, offset) in offsets_of_group {
                 let known = offsets.entry((group.clone(), partition)).or_default();
                 *known = offset.max(*known);
             }
@@ -326,10 +330,11 @@ impl Recovery {
             let page = self.cold.read(&partition, OffsetRange::new(next, range.end), TimeFilter::default(), CHUNK).await?;
             let now_ms = self.clock.now_ms();
             let key = |record: crate::contracts::event::Record| {
-                let first = FirstWrite { offset: record.offset, appended_ms: record.event.appended_ms };
+                let used = KeyUse::of(&record.event)?;
+                let first = FirstWrite { offset: record.offset, appended_ms: record.event.appended_ms, payload: Some(used.payload) };
                 // A key that was used again after its window has its later use in force.
                 let is_known = first.is_within(self.idempotency_window_ms, now_ms);
-                record.event.idempotency_key.filter(|_| is_known).map(|text| (partition.clone(), text, first))
+                is_known.then(|| (partition.clone(), used.key, first))
             };
             let keys: Vec<_> = page.records.into_iter().filter_map(key).collect();
             count += keys.len() as u64;

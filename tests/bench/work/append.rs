@@ -96,7 +96,7 @@ async fn latency(options: &Options, report: &mut Report) {
     if !report.wants(name) {
         return;
     }
-    let flushing = Zombi::tiered(options, &["flush.interval_secs=0", "flush.segment_bytes=4194304", "hot.retention_secs=0"]);
+    let flushing = Zombi::tiered(options, &["flush.interval_secs=0", "flush.segment_bytes=4194304", "hot.keep_secs=0"]);
     let resting = Zombi::tiered(options, &["flush.interval_secs=3600"]);
     let half = json_singles(resting.address, options.turn(), None).await.rate() / 2.0;
     let paced = async |address| json_singles(address, options.turn() * 2, Some(half)).await.p99();

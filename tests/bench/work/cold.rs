@@ -37,7 +37,7 @@ pub async fn run(options: &Options, report: &mut Report) {
     }
     let count = options.events(400_000);
     let zombi =
-        Zombi::tiered(options, &["flush.interval_secs=3600", "hot.retention_secs=0", "cold.cache_bytes=0", "flush.segment_bytes=33554432"]);
+        Zombi::tiered(options, &["flush.interval_secs=3600", "hot.keep_secs=0", "cold.cache_bytes=0", "flush.segment_bytes=33554432"]);
     zombi.fill("t", data::lines(0..count).as_bytes()).await;
     zombi.ask("POST", "/flush").await;
     let objects = objects(&zombi).await;
@@ -89,7 +89,7 @@ async fn flush(options: &Options, report: &mut Report) {
     if !report.wants(name) && !report.wants(writers) {
         return;
     }
-    let settings = ["flush.interval_secs=3600", "hot.retention_secs=0", "flush.segment_bytes=33554432"];
+    let settings = ["flush.interval_secs=3600", "hot.keep_secs=0", "flush.segment_bytes=33554432"];
     let count = options.events(300_000);
     let text = data::lines(0..count);
     let partitions: Vec<Arc<[Record]>> = (0..4).map(|first| (first..count).step_by(4).map(record).collect()).collect();
@@ -111,7 +111,7 @@ async fn flush(options: &Options, report: &mut Report) {
         report.ratio(name, "events/s", Goal::AtLeast(0.6), rounds.await);
     }
     if report.wants(writers) {
-        let flushing = Zombi::tiered(options, &["flush.interval_secs=0", "flush.segment_bytes=8388608", "hot.retention_secs=0"]);
+        let flushing = Zombi::tiered(options, &["flush.interval_secs=0", "flush.segment_bytes=8388608", "hot.keep_secs=0"]);
         let resting = Zombi::tiered(options, &settings);
         let write = async |zombi: &Zombi| json_singles(zombi.address, options.turn() * 2, None).await.rate();
         let rounds = in_turn(options.rounds(), async |_| write(&flushing).await, async |_| write(&resting).await).await;
@@ -139,6 +139,6 @@ async fn encode_and_put(objects: &Objects, partitions: &[Arc<[Record]>], round: 
     });
     let segments: Vec<_> = segments.collect();
     for (number, segment) in segments.into_iter().enumerate() {
-        objects.put(&format!("raw/{round}-{number}"), segment.await.unwrap()).await.unwrap();
+        objects.put_segment(&format!("raw/{round}-{number}"), segment.await.unwrap()).await.unwrap();
     }
 }

@@ -18,7 +18,7 @@ pub async fn run(options: &Options, report: &mut Report) {
     }
     let steps: &[usize] = if options.full { &[1, 10, 50] } else { &[1, 3] };
     let part = options.events(MILLION);
-    let mut zombi = Zombi::tiered(options, &["hot.retention_secs=60", "hot.max_bytes=107374182400"]);
+    let mut zombi = Zombi::tiered(options, &["hot.keep_secs=60", "hot.max_bytes=107374182400"]);
     let (mut written, mut first) = (0, None);
     for &step in steps {
         let mut append = 0.0;

@@ -2,18 +2,21 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering::SeqCst},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::{Method, Request, Response, body::Frame, header};
+use hyper::{Method, Request, Response, body::Frame, header, http::request::Parts};
 use s3s::{Body, service::S3Service};
-use tokio::time::sleep;
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
-use super::s3::Store;
+use super::s3::{Put, Store};
 
 /// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +62,7 @@ pub enum Fault {
     AppliedLate,
     /// The answer comes byte by byte.
     Slow,
-    /// No answer comes, and nothing is applied.
+    /// No answer comes, and nothing is applied; the connection breaks when faults are cleared.
     Hang,
     /// Half of the answer's body is missing, and its length says so.
     Truncated,
@@ -88,30 +91,67 @@ impl Fault {
 
 /// Faults to come.
 #[derive(Debug, Default)]
-pub struct Faults(Mutex<Vec<(Operation, Fault, usize)>>);
+pub struct Faults {
+    planned: Mutex<Vec<(Operation, Fault, usize)>>,
+    cleared: Notify,
+}
 
 impl Faults {
     /// The next `count` requests of the kind suffer.
     pub fn add(&self, operation: Operation, fault: Fault, count: usize) {
-        self.0.lock().unwrap().push((operation, fault, count));
+        self.planned.lock().unwrap().push((operation, fault, count));
     }
 
     /// No more faults.
     pub fn clear(&self) {
-        self.0.lock().unwrap().clear();
+        self.planned.lock().unwrap().clear();
+        self.cleared.notify_waiters();
     }
 
     /// How many are left.
     pub fn left(&self) -> usize {
-        self.0.lock().unwrap().iter().map(|(_, _, count)| count).sum()
+        self.planned.lock().unwrap().iter().map(|(_, _, count)| count).sum()
     }
 
     fn next<B>(&self, request: &Request<B>) -> Option<Fault> {
         let operation = Operation::of(request)?;
-        let mut faults = self.0.lock().unwrap();
+        let mut faults = self.planned.lock().unwrap();
         let (_, fault, count) = faults.iter_mut().find(|(wanted, _, count)| *wanted == operation && *count > 0)?;
         *count -= 1;
         Some(*fault)
+    }
+}
+
+/// A store that says no, to all that it is about and for as long as it stands: a wrong key, another region, a bucket that is not
+/// there, a server that does not know what it is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Refusal {
+    /// What it is about.
+    pub of: fn(&Parts) -> bool,
+    pub status: u16,
+    /// The `Code` of the answer.
+    pub code: &'static str,
+    /// The region that the answer names as the bucket's.
+    pub region: Option<&'static str>,
+}
+
+impl Refusal {
+    /// The answer to every request.
+    pub fn of_all(status: u16, code: &'static str) -> Self {
+        Self { of: |_| true, status, code, region: None }
+    }
+
+    /// The answer to requests of one kind.
+    pub fn only(of: fn(&Parts) -> bool, status: u16, code: &'static str) -> Self {
+        Self { of, status, code, region: None }
+    }
+
+    fn answer(self) -> Answer {
+        let mut answer = error(self.status, self.code, self.region);
+        if let Some(region) = self.region {
+            answer.headers_mut().insert("x-amz-bucket-region", header::HeaderValue::from_static(region));
+        }
+        answer
     }
 }
 
@@ -122,6 +162,9 @@ pub async fn serve(store: Arc<Store>, service: S3Service, request: Request<hyper
     let fault = store.faults.next(&request);
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    if let Some(answer) = refused(&store, &head) {
+        return Ok(answer);
+    }
     let apply = async || {
         let request = Request::from_parts(head.clone(), Body::from(body.clone()));
         let (head, body) = service.call(request).await.map_err(io::Error::other)?.into_parts();
@@ -131,13 +174,13 @@ pub async fn serve(store: Arc<Store>, service: S3Service, request: Request<hyper
     let broken = || io::Error::other("broken on purpose");
     match fault {
         None => apply().await.map(|(head, bytes)| Response::from_parts(head, whole(bytes))),
-        Some(Fault::Status(status)) => Ok(error(status)),
-        Some(Fault::Conflict) if head.method == Method::PUT => Ok(error(409)),
-        Some(Fault::Conflict) => Ok(error(503)),
+        Some(Fault::Status(status)) => Ok(usual_error(status)),
+        Some(Fault::Conflict) if head.method == Method::PUT => Ok(usual_error(409)),
+        Some(Fault::Conflict) => Ok(usual_error(503)),
         Some(Fault::ResetRequest) => Err(broken()),
         Some(Fault::AnswerLost) => apply().await.and(Err(broken())),
         Some(Fault::Hang) => {
-            sleep(Duration::from_secs(3600)).await;
+            drop(timeout(Duration::from_secs(3600), store.faults.cleared.notified()).await);
             Err(broken())
         }
         Some(Fault::AppliedLate) => {
@@ -146,7 +189,7 @@ pub async fn serve(store: Arc<Store>, service: S3Service, request: Request<hyper
                 sleep(Duration::from_millis(300)).await;
                 drop(service.call(request).await);
             });
-            Ok(error(500))
+            Ok(usual_error(500))
         }
         Some(Fault::ResetAnswer) => {
             let (head, bytes) = apply().await?;
@@ -185,11 +228,24 @@ pub async fn serve(store: Arc<Store>, service: S3Service, request: Request<hyper
     }
 }
 
+/// Remembers a PUT where that is wanted; the answer to what is refused.
+fn refused(store: &Store, head: &Parts) -> Option<Answer> {
+    if head.method == Method::PUT
+        && let Some(puts) = &mut *store.puts_seen.lock().unwrap()
+    {
+        puts.push(Put { path: head.uri.path().to_owned(), headers: head.headers.clone() });
+    }
+    let refusal = store.refusal.lock().unwrap().filter(|refusal| (refusal.of)(head))?;
+    store.refused.fetch_add(1, SeqCst);
+    Some(refusal.answer())
+}
+
 fn whole(bytes: Bytes) -> UnsyncBoxBody<Bytes, io::Error> {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
-fn error(status: u16) -> Answer {
+/// The error that a store usually means by a status.
+fn usual_error(status: u16) -> Answer {
     let code = match status {
         403 => "AccessDenied",
         404 => "NoSuchBucket",
@@ -198,8 +254,14 @@ fn error(status: u16) -> Answer {
         503 => "SlowDown",
         _ => "InternalError",
     };
-    let text = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>on purpose</Message></Error>");
-    let mut answer = Response::new(whole(text.into()));
+    error(status, code, None)
+}
+
+fn error(status: u16, code: &str, region: Option<&str>) -> Answer {
+    let region = region.map_or_else(String::new, |region| format!("<Region>{region}</Region>"));
+    let text = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>on purpose</Message>{region}</Error>");
+    // 304 never has a body.
+    let mut answer = Response::new(whole(if status == 304 { Bytes::new() } else { text.into() }));
     *answer.status_mut() = hyper::StatusCode::from_u16(status).unwrap();
     answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/xml"));
     answer

@@ -2,8 +2,11 @@
 
 pub mod events;
 pub mod faults;
+pub mod frames;
 #[allow(dead_code)] // the torture harness uses all of it
 pub mod history;
+pub mod process;
+pub mod raw;
 pub mod s3;
 pub mod server;
 

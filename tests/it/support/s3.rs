@@ -13,7 +13,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
-use hyper::service::service_fn;
+use hyper::{HeaderMap, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
@@ -30,7 +30,7 @@ use s3s::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use super::faults::{self, Faults};
+use super::faults::{self, Faults, Refusal};
 
 /// The one key pair that it accepts.
 pub const ACCESS_KEY: &str = "zombi";
@@ -42,8 +42,12 @@ pub struct Store {
     buckets: Mutex<BTreeMap<String, BTreeMap<String, Bytes>>>,
     /// Every request is answered 503 while set.
     pub is_down: AtomicBool,
-    /// Requests that came while it was down.
+    /// Requests that came while it was down, or that it refused.
     pub refused: AtomicUsize,
+    /// What is refused while it stands here.
+    pub refusal: Mutex<Option<Refusal>>,
+    /// The heads of all PUTs, applied or not, once there is a list: they would only take memory otherwise.
+    pub puts_seen: Mutex<Option<Vec<Put>>>,
     /// What happens to requests on their way here.
     pub faults: Faults,
     /// How many GETs there were, and the bytes of their answers.
@@ -60,7 +64,43 @@ pub struct Store {
     pub mirror: Option<PathBuf>,
 }
 
+/// The head of a PUT.
+#[derive(Debug, Clone)]
+pub struct Put {
+    pub path: String,
+    pub headers: HeaderMap,
+}
+
+impl Put {
+    /// A header; empty if it is not there.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
 impl Store {
+    /// Makes a bucket.
+    pub fn make_bucket(&self, bucket: &str) {
+        self.buckets.lock().unwrap().entry(bucket.to_owned()).or_default();
+    }
+
+    /// Remembers the heads of all PUTs from now on.
+    pub fn watch_puts(&self) {
+        *self.puts_seen.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// The PUTs of objects, not of buckets, since they are watched.
+    pub fn object_puts(&self) -> Vec<Put> {
+        let seen = self.puts_seen.lock().unwrap();
+        let is_object = |put: &&Put| put.path.trim_matches('/').contains('/');
+        seen.iter().flatten().filter(is_object).cloned().collect()
+    }
+
+    /// Refuses from now on; `None` refuses nothing more.
+    pub fn refuse(&self, refusal: Option<Refusal>) {
+        *self.refusal.lock().unwrap() = refusal;
+    }
+
     /// The keys of a bucket that begin with `prefix`.
     pub fn keys(&self, bucket: &str, prefix: &str) -> Vec<String> {
         let buckets = self.buckets.lock().unwrap();

@@ -110,7 +110,7 @@ impl TestServer {
     /// The same, not started yet.
     pub async fn tiered(settings: &[(&str, &str)]) -> Self {
         let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), Store::default()).await.unwrap();
-        let mut all = vec![("flush.interval_secs", "3600"), ("hot.retention_secs", "0"), ("s3.attempt_timeout_secs", "10")];
+        let mut all = vec![("flush.interval_secs", "3600"), ("hot.keep_secs", "0"), ("s3.attempt_timeout_secs", "10")];
         all.extend_from_slice(settings);
         Self::new(Some(Arc::new(s3)), &all)
     }
@@ -324,6 +324,16 @@ impl TestServer {
     /// A URL on the admin port.
     pub fn admin_url(&self, path: &str) -> String {
         format!("http://{}{path}", self.running().admin)
+    }
+
+    /// Where the main port is.
+    pub fn address(&self) -> SocketAddr {
+        self.running().main
+    }
+
+    /// Where the admin port is.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.running().admin
     }
 
     /// A socket on the main port, for bytes that no client library would send.

@@ -15,21 +15,24 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
     time::{Instant, sleep},
 };
 use zombi::{
     contracts::{
         clock::{Clock, TimestampMs},
-        consumers::{Commit, ConsumerStorage},
+        consumers::{Commit, ConsumerStorage, GroupOffsets},
         error::StorageError,
         event::Record,
+        idempotency::Hash,
         name::{GroupName, Partition, PartitionNumber, TableName},
         segment::SegmentBuilder,
         sequence::{Offset, Watermarks},
         storage::{
-            Append, Appended, FlushIntent, HotPage, HotRetention, HotStorage, ReadLimit, TableSettings, TableStatus, TimeFilter, Trim,
+            Append, Appended, Configured, FlushIntent, HotPage, HotRetention, HotStorage, KeyWindow, ReadLimit, TableChange, TableSettings,
+            TableStatus, TimeFilter, Trim,
         },
+        wakeups::Wakeups,
     },
     storage::{
         fence::Fence,
@@ -52,8 +55,9 @@ pub struct SimHot {
     fence: Arc<Fence>,
     options: WriterOptions,
     reserver: OnceLock<Reserver>,
-    appends: watch::Sender<u64>,
+    wakeups: Arc<Wakeups>,
     changes: AtomicU64,
+    commits: AtomicU64,
     /// How long things take; nothing does if there is none.
     rng: Option<Mutex<StdRng>>,
     health: Mutex<Health>,
@@ -91,8 +95,9 @@ impl SimHot {
             fence,
             options,
             reserver: OnceLock::new(),
-            appends: watch::Sender::new(0),
+            wakeups: Arc::default(),
             changes: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
             rng: seed.map(|seed| Mutex::new(StdRng::seed_from_u64(seed))),
             health: Mutex::new(Health::Sound),
         })
@@ -154,9 +159,15 @@ impl SimHot {
         done
     }
 
-    async fn change(&self, change: impl FnOnce(&mut Volume) -> Result<(), StorageError> + Send) -> Result<(), StorageError> {
-        self.write(change).await?;
+    async fn change<T: Send>(&self, change: impl FnOnce(&mut Volume) -> Result<T, StorageError> + Send) -> Result<T, StorageError> {
+        let changed = self.write(change).await?;
         self.changes.fetch_add(1, SeqCst);
+        Ok(changed)
+    }
+
+    async fn change_offsets(&self, change: impl FnOnce(&mut Volume) -> Result<(), StorageError> + Send) -> Result<(), StorageError> {
+        self.write(change).await?;
+        self.commits.fetch_add(1, SeqCst);
         Ok(())
     }
 }
@@ -176,8 +187,9 @@ impl HotStorage for SimHot {
             reserver.reserve(next).await;
         }
         let now_ms = self.clock.now_ms();
+        let table = append.table.clone();
         let appended = self.write(|volume| volume.append(append, &self.options, now_ms)).await?;
-        self.appends.send_modify(|count| *count += 1);
+        self.wakeups.appended(appended.iter().map(|one| (table.clone(), one.partition)));
         Ok(appended)
     }
 
@@ -241,8 +253,12 @@ impl HotStorage for SimHot {
         volume.tables.iter().map(status).collect()
     }
 
-    fn appends(&self) -> watch::Receiver<u64> {
-        self.appends.subscribe()
+    fn wakeups(&self) -> &Arc<Wakeups> {
+        &self.wakeups
+    }
+
+    fn key_window(&self) -> KeyWindow {
+        KeyWindow::default()
     }
 
     fn engine_numbers(&self) -> Vec<u64> {
@@ -310,12 +326,8 @@ impl HotStorage for SimHot {
         self.volume.lock().visible(table).map(|_| Vec::new())
     }
 
-    async fn configure_table(&self, table: TableName, settings: TableSettings) -> Result<(), StorageError> {
-        self.change(|volume| {
-            volume.visible(&table)?.settings = settings;
-            Ok(())
-        })
-        .await
+    async fn configure_table(&self, table: TableName, change: TableChange) -> Result<Configured, StorageError> {
+        self.change(|volume| Ok(volume.configure(&table, change, &self.options))).await
     }
 
     async fn delete_table(&self, table: TableName) -> Result<(), StorageError> {
@@ -333,14 +345,16 @@ impl HotStorage for SimHot {
             volume.consumers.retain(|_, offsets| !offsets.is_empty());
             Ok(())
         })
-        .await
+        .await?;
+        self.commits.fetch_add(1, SeqCst);
+        Ok(())
     }
 }
 
 #[async_trait]
 impl ConsumerStorage for SimHot {
     async fn commit(&self, commit: Commit) -> Result<(), StorageError> {
-        self.change(|volume| {
+        self.change_offsets(|volume| {
             for (partition, offset) in &commit.offsets {
                 let (offset, next) = (
                     *offset,
@@ -350,9 +364,7 @@ impl ConsumerStorage for SimHot {
                         .and_then(|table| table.partitions.get(&partition.number))
                         .map_or(0, |sheet| sheet.marks.next),
                 );
-                if !volume.tables.contains_key(&partition.table) {
-                    return Err(StorageError::UnknownTable(partition.table.clone()));
-                }
+                volume.visible(&partition.table)?;
                 if offset > next {
                     return Err(StorageError::BeyondEnd { partition: partition.clone(), offset, next });
                 }
@@ -372,12 +384,29 @@ impl ConsumerStorage for SimHot {
         Ok(volume.consumers.get(group).into_iter().flatten().map(|(partition, offset)| (partition.clone(), *offset)).collect())
     }
 
+    async fn all_offsets(&self) -> Result<Vec<GroupOffsets>, StorageError> {
+        let volume = self.volume.lock();
+        let each = |(group, offsets): (&GroupName, &BTreeMap<Partition, Offset>)| {
+            (group.clone(), offsets.iter().map(|(partition, offset)| (partition.clone(), *offset)).collect())
+        };
+        Ok(volume.consumers.iter().map(each).collect())
+    }
+
+    fn commits(&self) -> u64 {
+        self.commits.load(SeqCst)
+    }
+
+    /// It keeps them all.
+    async fn expire(&self, _: TimestampMs) -> Result<Vec<GroupName>, StorageError> {
+        Ok(Vec::new())
+    }
+
     async fn groups(&self) -> Result<Vec<GroupName>, StorageError> {
         Ok(self.volume.lock().consumers.keys().cloned().collect())
     }
 
     async fn delete(&self, group: GroupName) -> Result<(), StorageError> {
-        self.change(|volume| volume.consumers.remove(&group).map(drop).ok_or(StorageError::UnknownGroup(group))).await
+        self.change_offsets(|volume| volume.consumers.remove(&group).map(drop).ok_or(StorageError::UnknownGroup(group))).await
     }
 }
 
@@ -391,7 +420,7 @@ impl Recoverable for SimHot {
         .await
     }
 
-    async fn recover_keys(&self, keys: Vec<(Partition, String, FirstWrite)>) -> Result<(), StorageError> {
+    async fn recover_keys(&self, keys: Vec<(Partition, Hash, FirstWrite)>) -> Result<(), StorageError> {
         self.write(|volume| {
             for (partition, key, first) in keys {
                 volume.sheet(&partition)?.keys.insert(key, first);

@@ -1,54 +1,124 @@
 //! What consumers ask of the writer: committed offsets.
 
+use std::collections::BTreeSet;
+
 use super::Group;
 use crate::{
-    contracts::{consumers::Commit, error::StorageError, name::GroupName},
-    storage::hot::keys::{self, cf},
+    contracts::{
+        clock::TimestampMs,
+        consumers::Commit,
+        error::{Counted, StorageError},
+        name::GroupName,
+    },
+    storage::hot::{
+        consumers::Committed,
+        keys::{self, PartitionKey, cf},
+    },
 };
 
 impl Group<'_> {
     pub(super) fn commit(&mut self, commit: &Commit) -> Result<(), StorageError> {
         let mut puts = Vec::with_capacity(commit.offsets.len());
+        let mut new = BTreeSet::new();
         for (partition, offset) in &commit.offsets {
-            let key = self.existing(partition)?;
+            let head = self.visible(&partition.table)?;
+            let key = PartitionKey { table: head.id, partition: partition.number };
             let (offset, next) = (*offset, self.peek(key).marks.next);
             if offset > next {
                 return Err(StorageError::BeyondEnd { partition: partition.clone(), offset, next });
             }
-            let stored_key = keys::consumer(&commit.group, key);
-            let committed = match self.consumers.get(&stored_key) {
-                Some(&staged) => staged,
-                None => self.volume.db.consumer_offset(&stored_key)?,
-            };
+            let committed = self.committed(&commit.group, key).map(|committed| committed.offset);
             if let Some(committed) = committed.filter(|&committed| offset < committed && !commit.force && !cfg!(bug_commit_steps_back)) {
                 return Err(StorageError::CommitBackwards { partition: partition.clone(), offset, committed });
             }
-            puts.push((stored_key, offset));
+            if committed.is_none() {
+                new.insert(key);
+            }
+            puts.push((key, offset));
         }
+        self.check_groups(&commit.group, new.len())?;
         for (key, offset) in puts {
-            self.batch.put_cf(self.volume.db.family(cf::CONSUMERS), &key, offset.to_be_bytes());
-            self.consumers.insert(key, Some(offset));
+            self.set_consumer(&commit.group, key, Some(Committed { offset, at_ms: self.now_ms }));
+        }
+        Ok(())
+    }
+
+    /// Refuses more groups, or more offsets of them, than there may be.
+    fn check_groups(&self, group: &GroupName, new_offsets: usize) -> Result<(), StorageError> {
+        let options = &self.volume.options;
+        if new_offsets > 0 && self.group_offsets + new_offsets > options.max_group_offsets {
+            return Err(StorageError::TooMany { what: Counted::GroupOffsets, limit: options.max_group_offsets });
+        }
+        if self.members(group).is_empty() && self.groups >= options.max_groups {
+            return Err(StorageError::TooMany { what: Counted::Groups, limit: options.max_groups });
         }
         Ok(())
     }
 
     pub(super) fn delete_group(&mut self, group: &GroupName) -> Result<(), StorageError> {
-        let db = &self.volume.db;
-        let prefix = keys::consumer_prefix(group);
-        let mut members = Vec::new();
-        for pair in db.scan(cf::CONSUMERS, &prefix, &prefix) {
-            members.push(pair?.0.to_vec());
-        }
-        members
-            .extend(self.consumers.iter().filter(|(key, offset)| offset.is_some() && key.starts_with(&prefix)).map(|(key, _)| key.clone()));
-        members.retain(|key| self.consumers.get(key) != Some(&None));
+        let members = self.members(group);
         if members.is_empty() {
             return Err(StorageError::UnknownGroup(group.clone()));
         }
         for key in members {
-            self.batch.delete_cf(db.family(cf::CONSUMERS), &key);
-            self.consumers.insert(key, None);
+            self.set_consumer(group, key, None);
         }
         Ok(())
+    }
+
+    /// Forgets groups without a commit since then; answers which.
+    pub(super) fn expire_groups(&mut self, committed_before: TimestampMs) -> Vec<GroupName> {
+        let groups: Vec<GroupName> = self.volume.catalog.read().consumers().iter().map(|(group, _)| group.clone()).collect();
+        let is_old = |group: &GroupName| {
+            let members = self.members(group);
+            let last = members.iter().filter_map(|key| self.committed(group, *key)).map(|committed| committed.at_ms).max();
+            last.is_some_and(|last| last < committed_before)
+        };
+        let old: Vec<GroupName> = groups.into_iter().filter(is_old).collect();
+        for group in &old {
+            for key in self.members(group) {
+                self.set_consumer(group, key, None);
+            }
+        }
+        old
+    }
+
+    /// Sets an offset, or forgets it.
+    pub(super) fn set_consumer(&mut self, group: &GroupName, key: PartitionKey, committed: Option<Committed>) {
+        let had_members = !self.members(group).is_empty();
+        let was_there = self.committed(group, key).is_some();
+        let (family, stored_key) = (self.volume.db.family(cf::CONSUMERS), keys::consumer(group, key));
+        match committed {
+            Some(committed) => self.batch.put_cf(family, stored_key, committed.encode()),
+            None => self.batch.delete_cf(family, stored_key),
+        }
+        self.change.consumers.insert((group.clone(), key), committed);
+        self.group_offsets = self.group_offsets + usize::from(committed.is_some()) - usize::from(was_there);
+        let has_members = committed.is_some() || !self.members(group).is_empty();
+        self.groups = self.groups + usize::from(has_members) - usize::from(had_members);
+    }
+
+    /// A committed offset as this group has it.
+    fn committed(&self, group: &GroupName, key: PartitionKey) -> Option<Committed> {
+        match self.change.consumers.get(&(group.clone(), key)) {
+            Some(staged) => *staged,
+            None => self.volume.catalog.read().consumers().get(group, key),
+        }
+    }
+
+    /// The partitions of which a group has committed an offset, as this group of the writer has it.
+    pub(super) fn members(&self, group: &GroupName) -> BTreeSet<PartitionKey> {
+        let catalog = self.volume.catalog.read();
+        let mut members: BTreeSet<PartitionKey> =
+            catalog.consumers().of(group).into_iter().flat_map(|offsets| offsets.keys().copied()).collect();
+        let least = PartitionKey { table: 0, partition: 0 };
+        let staged = self.change.consumers.range((group.clone(), least)..).take_while(|((name, _), _)| name == group);
+        for ((_, key), committed) in staged {
+            match committed {
+                Some(_) => members.insert(*key),
+                None => members.remove(key),
+            };
+        }
+        members
     }
 }

@@ -4,11 +4,12 @@
 
 mod consumers;
 mod flush;
+mod key_space;
 mod recovery;
 mod tables;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -18,14 +19,15 @@ use tokio::sync::oneshot;
 use crate::{
     contracts::{
         clock::TimestampMs,
-        error::{Overload, StorageError},
-        name::{Partition, TableName},
+        error::{Counted, Overload, StorageError},
+        name::{GroupName, Partition, PartitionNumber, TableName},
         sequence::Offset,
-        storage::{Appended, TableSettings},
+        storage::{Appended, Configured},
     },
     storage::hot::{
         catalog::{Table, TableHead, Tables},
-        idempotency::FirstWrite,
+        consumers::Committed,
+        idempotency::{FirstWrite, KeyLedger, KeysHeld},
         keys::{self, BLOCK, PartitionKey, TableId, cf},
         request::{EncodedEvent, Request, Volume},
         sequence::{Block, PartitionState},
@@ -36,6 +38,8 @@ use crate::{
 pub(super) enum Ack {
     Appended(oneshot::Sender<Result<Vec<Appended>, StorageError>>, Vec<Appended>),
     Evicted(oneshot::Sender<Result<u64, StorageError>>, u64),
+    Configured(oneshot::Sender<Result<Configured, StorageError>>, Configured),
+    Expired(oneshot::Sender<Result<Vec<GroupName>, StorageError>>, Vec<GroupName>),
     Done(oneshot::Sender<Result<(), StorageError>>),
 }
 
@@ -45,6 +49,8 @@ impl Ack {
         match self {
             Ack::Appended(reply, appended) => drop(reply.send(written.map(|()| appended))),
             Ack::Evicted(reply, events) => drop(reply.send(written.map(|()| events))),
+            Ack::Configured(reply, configured) => drop(reply.send(written.map(|()| configured))),
+            Ack::Expired(reply, groups) => drop(reply.send(written.map(|()| groups))),
             Ack::Done(reply) => drop(reply.send(written)),
         }
     }
@@ -55,10 +61,19 @@ impl Ack {
 pub(super) struct Change {
     tables: BTreeMap<TableName, TableHead>,
     states: BTreeMap<PartitionKey, PartitionState>,
+    consumers: BTreeMap<(GroupName, PartitionKey), Option<Committed>>,
+    /// The counts of idempotency keys, if they change.
+    keys: Option<KeysHeld>,
 }
 
 impl Change {
     pub(super) fn apply(self, tables: &mut Tables) {
+        if let Some(keys) = self.keys {
+            tables.set_keys(keys);
+        }
+        for ((group, partition), committed) in self.consumers {
+            tables.set_consumer(&group, partition, committed);
+        }
         for (name, head) in self.tables {
             tables.set_table(name, head);
         }
@@ -73,8 +88,8 @@ pub(super) struct Staged {
     pub(super) batch: WriteBatch,
     pub(super) change: Change,
     pub(super) acks: Vec<Ack>,
-    /// Whether readers have something new.
-    pub(super) appended: bool,
+    /// The partitions in which readers have something new.
+    pub(super) appended: BTreeSet<PartitionKey>,
     /// The event keys `[first, last]` that eviction has emptied.
     pub(super) evicted: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) next_run: u64,
@@ -83,38 +98,57 @@ pub(super) struct Staged {
 /// Requests staged so far.
 pub(super) struct Group<'a> {
     volume: &'a Volume,
+    /// Belongs to the writer, which ends if this group is not written.
+    ledger: &'a mut KeyLedger,
     started: Instant,
     now_ms: TimestampMs,
     batch: WriteBatch,
     change: Change,
     hot_bytes: u64,
-    first_writes: HashMap<Vec<u8>, FirstWrite>,
+    /// The keys of this group.
+    first_writes: HashMap<[u8; 24], FirstWrite>,
+    /// The minutes whose keys this group has counted, and their counts.
+    counted_minutes: BTreeMap<i64, u64>,
     /// Tables deleted by this group, whose stored keys count no more.
     forgotten: HashSet<TableId>,
-    consumers: HashMap<Vec<u8>, Option<Offset>>,
+    /// Groups and offsets of groups, with those of this group.
+    groups: usize,
+    group_offsets: usize,
+    partitions: usize,
     acks: Vec<Ack>,
-    appended: bool,
+    appended: BTreeSet<PartitionKey>,
     evicted: Vec<(Vec<u8>, Vec<u8>)>,
     next_run: u64,
 }
 
 impl<'a> Group<'a> {
-    pub(super) fn new(volume: &'a Volume, next_run: u64, started: Instant) -> Self {
-        Self {
+    pub(super) fn new(volume: &'a Volume, ledger: &'a mut KeyLedger, next_run: u64, started: Instant) -> Self {
+        let now_ms = volume.clock.now_ms();
+        let catalog = volume.catalog.read();
+        let (hot_bytes, partitions) = (catalog.hot_bytes(), catalog.partitions());
+        let (groups, group_offsets) = (catalog.consumers().groups(), catalog.consumers().offsets());
+        drop(catalog);
+        let mut group = Self {
             volume,
+            ledger,
             started,
-            now_ms: volume.clock.now_ms(),
+            now_ms,
             batch: WriteBatch::default(),
             change: Change::default(),
-            hot_bytes: volume.catalog.read().hot_bytes(),
+            hot_bytes,
             first_writes: HashMap::new(),
+            counted_minutes: BTreeMap::new(),
             forgotten: HashSet::new(),
-            consumers: HashMap::new(),
+            groups,
+            group_offsets,
+            partitions,
             acks: Vec::new(),
-            appended: false,
+            appended: BTreeSet::new(),
             evicted: Vec::new(),
             next_run,
-        }
+        };
+        group.forget_keys(0);
+        group
     }
 
     /// Stages a request, or answers it at once if it cannot be done.
@@ -148,10 +182,14 @@ impl<'a> Group<'a> {
                 let staged = self.delete_group(&group);
                 self.acknowledge(staged, reply);
             }
-            Request::ConfigureTable { table, settings, reply } => {
-                let staged = self.configure_table(&table, settings);
-                self.acknowledge(staged, reply);
+            Request::ExpireGroups { committed_before, reply } => {
+                let groups = self.expire_groups(committed_before);
+                self.acks.push(Ack::Expired(reply, groups));
             }
+            Request::ConfigureTable { table, change, reply } => match self.configure_table(&table, change) {
+                Ok(configured) => self.acks.push(Ack::Configured(reply, configured)),
+                Err(error) => drop(reply.send(Err(error))),
+            },
             Request::DeleteTable { table, reply } => {
                 let staged = self.delete_table(&table);
                 self.acknowledge(staged, reply);
@@ -173,6 +211,7 @@ impl<'a> Group<'a> {
 
     /// Ends the group: adds the partition states to the batch.
     pub(super) fn finish(mut self) -> Staged {
+        self.stage_keys();
         let partitions = self.volume.db.family(cf::PARTITIONS);
         for (&key, state) in &self.change.states {
             self.batch.put_cf(partitions, keys::partition(key), state.encode());
@@ -203,15 +242,14 @@ impl<'a> Group<'a> {
         // Decide first: from here to the last `?` nothing is staged, so a refusal leaves the group as it was.
         let id = self.table_id(&table)?;
         let known = match id {
-            Some(id) => self.first_writes(id, &events)?,
+            Some(id) => self.first_writes(id, &table, &events)?,
             None => vec![None; events.len()],
         };
+        self.check_repeats(&table, &events, &known)?;
         let has_new = known.iter().any(Option::is_none);
         if has_new {
             self.check_expected(&table, id, &events, expected_offset)?;
-            if self.hot_bytes >= self.volume.options.hot_max_bytes {
-                return Err(StorageError::Overloaded { reason: Overload::HotFull, retry_after: Duration::from_secs(5) });
-            }
+            self.check_room(id, &events, &known)?;
         }
         let id = match id {
             Some(id) => id,
@@ -223,58 +261,95 @@ impl<'a> Group<'a> {
 
     fn append_one(&mut self, table: TableId, event: EncodedEvent, known: Option<FirstWrite>) -> Appended {
         let key = PartitionKey { table, partition: event.partition };
-        let idempotency_key = event.idempotency_key.map(|text| keys::idempotency(key, &text));
+        let used = event.key.map(|used| (keys::idempotency(key, used.key), used.payload));
         // A key may also have come earlier in this very group.
-        let known = known.or_else(|| self.first_writes.get(idempotency_key.as_ref()?).copied().filter(|_| !cfg!(bug_key_checked_apart)));
-        if let Some(first) = known {
+        let staged = used.as_ref().and_then(|(stored, _)| self.first_writes.get(stored).copied());
+        if let Some(first) = known.or(staged.filter(|_| !cfg!(bug_key_checked_apart))) {
             return Appended { partition: event.partition, offset: first.offset, duplicate: true };
         }
         let bytes = event.value.len() as u64;
         let now = self.started;
         let (offset, full_block) = self.state(key).give(Block::of(event.timestamp_ms, event.appended_ms, bytes), now);
         self.hot_bytes += bytes;
-        self.appended = true;
+        self.appended.insert(key);
         let db = &self.volume.db;
         self.batch.put_cf(db.family(cf::EVENTS), keys::event(key, offset), event.value);
         if let Some(block) = full_block {
             self.batch.put_cf(db.family(cf::TIME_BLOCKS), keys::time_block(key, offset / BLOCK), block.encode());
         }
-        if let Some(idempotency_key) = idempotency_key {
-            let first = FirstWrite { offset, appended_ms: self.now_ms };
-            self.batch.put_cf(db.family(cf::IDEMPOTENCY), &idempotency_key, first.encode());
-            self.first_writes.insert(idempotency_key, first);
+        if let Some((stored, payload)) = used {
+            let first = FirstWrite { offset, appended_ms: self.now_ms, payload: Some(payload) };
+            self.put_key(stored, first);
         }
         Appended { partition: event.partition, offset, duplicate: false }
     }
 
-    /// For each event, the stored first write with its key inside the window.
-    fn first_writes(&self, table: TableId, events: &[EncodedEvent]) -> Result<Vec<Option<FirstWrite>>, StorageError> {
+    /// For each event, the first write with its key inside the window, of this group or before.
+    fn first_writes(&self, table: TableId, name: &TableName, events: &[EncodedEvent]) -> Result<Vec<Option<FirstWrite>>, StorageError> {
         let mut known = vec![None; events.len()];
-        let (places, wanted): (Vec<usize>, Vec<Vec<u8>>) = events
+        let (places, wanted): (Vec<usize>, Vec<[u8; 24]>) = events
             .iter()
             .enumerate()
             .filter_map(|(place, event)| {
                 let key = PartitionKey { table, partition: event.partition };
-                Some((place, keys::idempotency(key, event.idempotency_key.as_ref()?)))
+                Some((place, keys::idempotency(key, event.key?.key)))
             })
             .unzip();
         let stored = match self.forgotten.contains(&table) {
             true => vec![None; wanted.len()],
-            false => self.volume.db.get_many(cf::IDEMPOTENCY, &wanted)?,
+            false => self.stored_first_writes(&wanted)?,
         };
-        for ((place, key), value) in places.into_iter().zip(&wanted).zip(stored) {
-            let first = match value {
-                None => self.first_writes.get(key).copied(),
-                Some(bytes) => Some(
-                    FirstWrite::decode(&bytes)
-                        .ok_or_else(|| StorageError::corrupt("an idempotency key in RocksDB", format!("value {bytes:?}")))?,
-                )
-                .filter(|first| first.is_within(self.volume.options.idempotency_window_ms, self.now_ms))
-                .or_else(|| self.first_writes.get(key).copied()),
-            };
+        for ((place, key), stored) in places.into_iter().zip(&wanted).zip(stored) {
+            let first = stored.or_else(|| self.first_writes.get(key).copied());
+            let event = &events[place];
+            if let (Some(first), Some(used)) = (first, event.key)
+                && first.clashes(used.payload)
+                && !cfg!(bug_reused_key_taken)
+            {
+                let partition = Partition::new(name.clone(), event.partition);
+                return Err(StorageError::KeyReused { partition, offset: first.offset, place });
+            }
             known[place] = first;
         }
         Ok(known)
+    }
+
+    /// Refuses a request that uses a key for two things itself.
+    fn check_repeats(&self, table: &TableName, events: &[EncodedEvent], known: &[Option<FirstWrite>]) -> Result<(), StorageError> {
+        let mut seen: HashMap<(PartitionNumber, [u8; 16]), ([u8; 16], usize)> = HashMap::new();
+        for (place, (event, _)) in events.iter().zip(known).enumerate().filter(|(_, (_, known))| known.is_none()) {
+            let Some(used) = event.key else { continue };
+            let (payload, first) = *seen.entry((event.partition, used.key)).or_insert((used.payload, place));
+            if payload != used.payload && !cfg!(bug_reused_key_taken) {
+                let partition = Partition::new(table.clone(), event.partition);
+                // Where the first one would have been.
+                let before = events[..first].iter().filter(|one| one.partition == event.partition).count() as u64;
+                let next =
+                    self.head(table).map_or(0, |head| self.peek(PartitionKey { table: head.id, partition: event.partition }).marks.next);
+                return Err(StorageError::KeyReused { partition, offset: next + before, place });
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses new events that there is no room for: in hot, of partitions, of keys.
+    fn check_room(&mut self, id: Option<TableId>, events: &[EncodedEvent], known: &[Option<FirstWrite>]) -> Result<(), StorageError> {
+        let overloaded = |reason, secs| Err(StorageError::Overloaded { reason, retry_after: Duration::from_secs(secs) });
+        if self.hot_bytes >= self.volume.options.hot_max_bytes {
+            return overloaded(Overload::HotFull, 5);
+        }
+        let new_keys = events.iter().zip(known).filter(|(event, known)| event.key.is_some() && known.is_none()).count();
+        self.forget_keys(new_keys);
+        if new_keys > 0 && !self.ledger.has_room(self.volume.options.keys, new_keys) {
+            return overloaded(Overload::KeysFull, 60);
+        }
+        let limit = self.volume.options.max_partitions;
+        let is_new = |number: &PartitionNumber| id.is_none_or(|table| !self.is_known(PartitionKey { table, partition: *number }));
+        let new: BTreeSet<_> = events.iter().map(|event| event.partition).filter(is_new).collect();
+        if !new.is_empty() && self.partitions + new.len() > limit {
+            return Err(StorageError::TooMany { what: Counted::Partitions, limit });
+        }
+        Ok(())
     }
 
     fn check_expected(
@@ -313,25 +388,38 @@ impl<'a> Group<'a> {
     /// A table's id; `None` if the table is new and may be made.
     fn table_id(&self, name: &TableName) -> Result<Option<TableId>, StorageError> {
         let head = self.head(name);
-        let is_new = head.is_none_or(|head| head.is_deleted);
-        let count = || self.volume.catalog.read().count() + self.change.tables.len();
-        if is_new && count() >= self.volume.options.max_tables {
-            return Err(StorageError::TooMany { what: "tables", limit: self.volume.options.max_tables });
+        if head.is_none_or(|head| head.is_deleted) {
+            if !self.volume.options.auto_create {
+                return Err(StorageError::UnknownTable(name.clone()));
+            }
+            self.check_tables()?;
         }
         Ok(head.map(|head| head.id))
+    }
+
+    /// Refuses one more table than there may be.
+    fn check_tables(&self) -> Result<(), StorageError> {
+        let limit = self.volume.options.max_tables;
+        let count = self.volume.catalog.read().count() + self.change.tables.len();
+        if count >= limit { Err(StorageError::TooMany { what: Counted::Tables, limit }) } else { Ok(()) }
     }
 
     fn add_table(&mut self, name: &TableName) -> TableId {
         let staged = self.change.tables.values().map(|head| head.id).max();
         let next = self.volume.catalog.read().next_id();
         let id = staged.map_or(next, |id| next.max(id + 1));
-        self.put_table(name, TableHead { id, settings: TableSettings::default(), is_deleted: false });
+        self.put_table(name, TableHead { id, settings: self.volume.options.new_table, is_deleted: false });
         id
     }
 
     fn put_table(&mut self, name: &TableName, head: TableHead) {
         self.batch.put_cf(self.volume.db.family(cf::TABLES), name.as_str(), head.encode());
         self.change.tables.insert(name.clone(), head);
+    }
+
+    /// Whether there is such a partition, by this group or before.
+    fn is_known(&self, key: PartitionKey) -> bool {
+        self.change.states.contains_key(&key) || self.volume.catalog.read().state(key).is_some()
     }
 
     /// A partition's state as this group has it.
@@ -342,7 +430,11 @@ impl<'a> Group<'a> {
 
     /// A partition's state, to be changed by this group.
     fn state(&mut self, key: PartitionKey) -> &mut PartitionState {
-        let catalog = &self.volume.catalog;
-        self.change.states.entry(key).or_insert_with(|| catalog.read().state(key).copied().unwrap_or_default())
+        let (catalog, partitions) = (&self.volume.catalog, &mut self.partitions);
+        self.change.states.entry(key).or_insert_with(|| {
+            let known = catalog.read().state(key).copied();
+            *partitions += usize::from(known.is_none());
+            known.unwrap_or_default()
+        })
     }
 }

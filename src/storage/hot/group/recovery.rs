@@ -4,11 +4,13 @@ use super::Group;
 use crate::{
     contracts::{
         error::StorageError,
+        idempotency::Hash,
         name::{Partition, TableName},
         sequence::{Offset, OffsetRange},
     },
     storage::hot::{
         catalog::TableHead,
+        consumers::Committed,
         idempotency::FirstWrite,
         keys::{self, PartitionKey, cf},
         request::{Recovered, RecoveredPartition},
@@ -40,23 +42,36 @@ impl Group<'_> {
             self.state(key).recover(marks, hot_bytes);
         }
         if let Some(consumers) = recovered.consumers {
-            let db = &self.volume.db;
-            for pair in db.scan(cf::CONSUMERS, &[], &[]) {
-                self.batch.delete_cf(db.family(cf::CONSUMERS), pair?.0);
+            let known: Vec<_> = {
+                let catalog = self.volume.catalog.read();
+                let each = catalog.consumers().iter();
+                each.flat_map(|(group, offsets)| offsets.keys().map(|key| (group.clone(), *key)).collect::<Vec<_>>()).collect()
+            };
+            for (group, key) in known {
+                self.set_consumer(&group, key, None);
             }
             for (group, partition, offset) in consumers {
                 let table = self.recovered_table(&partition.table);
-                let key = keys::consumer(&group, PartitionKey { table, partition: partition.number });
-                self.batch.put_cf(self.volume.db.family(cf::CONSUMERS), key, offset.to_be_bytes());
+                let key = PartitionKey { table, partition: partition.number };
+                // When it was committed is not known: it is as young as this volume.
+                self.set_consumer(&group, key, Some(Committed { offset, at_ms: self.now_ms }));
             }
         }
         Ok(())
     }
 
-    pub(super) fn recover_keys(&mut self, found: Vec<(Partition, String, FirstWrite)>) -> Result<(), StorageError> {
-        for (partition, idempotency_key, first) in found {
-            let key = keys::idempotency(self.existing(&partition)?, &idempotency_key);
-            self.batch.put_cf(self.volume.db.family(cf::IDEMPOTENCY), key, first.encode());
+    pub(super) fn recover_keys(&mut self, found: Vec<(Partition, Hash, FirstWrite)>) -> Result<(), StorageError> {
+        let mut keys = Vec::with_capacity(found.len());
+        for (partition, hash, first) in found {
+            keys.push((keys::idempotency(self.existing(&partition)?, hash), first));
+        }
+        // A recovery that goes on after a kill finds many of them there already: they are counted once.
+        let wanted: Vec<_> = keys.iter().map(|(key, _)| *key).collect();
+        let stored = self.volume.db.get_many(cf::IDEMPOTENCY, &wanted)?;
+        for ((key, first), stored) in keys.into_iter().zip(stored) {
+            if stored.is_none_or(|stored| stored != first.encode()) {
+                self.put_key(key, first);
+            }
         }
         Ok(())
     }

@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 
 use super::Group;
 use crate::{
-    contracts::{error::StorageError, name::TableName, sequence::Offset, storage::TableSettings},
+    contracts::{
+        error::StorageError,
+        name::{GroupName, TableName},
+        sequence::Offset,
+        storage::{Configured, TableChange},
+    },
     storage::hot::{
         catalog::{Table, TableHead},
         keys::{self, PartitionKey, TableId, cf},
@@ -12,10 +17,25 @@ use crate::{
 };
 
 impl Group<'_> {
-    pub(super) fn configure_table(&mut self, name: &TableName, settings: TableSettings) -> Result<(), StorageError> {
-        let head = self.visible(name)?;
-        self.put_table(name, TableHead { settings, ..head });
-        Ok(())
+    /// Changes a table's settings, and makes the table if it does not exist.
+    pub(super) fn configure_table(&mut self, name: &TableName, change: TableChange) -> Result<Configured, StorageError> {
+        let defaults = self.volume.options.new_table;
+        let known = self.head(name).filter(|head| !head.is_deleted);
+        let settings = change.apply(known.map_or(defaults, |head| head.settings), defaults);
+        if let Some(head) = known {
+            let partitions = head.settings.partitions.value;
+            if settings.partitions.value < partitions {
+                return Err(StorageError::PartitionsShrink { table: name.clone(), partitions, asked: settings.partitions.value });
+            }
+        } else {
+            self.check_tables()?;
+        }
+        let id = match self.head(name) {
+            Some(head) => head.id,
+            None => self.add_table(name),
+        };
+        self.put_table(name, TableHead { id, settings, is_deleted: false });
+        Ok(Configured { settings, is_new: known.is_none() })
     }
 
     /// Forgets all of a table but its partitions' next offsets.
@@ -37,15 +57,10 @@ impl Group<'_> {
             self.first_writes.retain(|key, _| !key.starts_with(&prefix));
         }
         self.forgotten.insert(head.id);
-        for pair in db.scan(cf::CONSUMERS, &[], &[]) {
-            let (key, _) = pair?;
-            let damaged = || StorageError::corrupt("a consumer offset in RocksDB", format!("key {key:?}"));
-            if keys::decode_consumer(&key).ok_or_else(damaged)?.1.table == head.id {
-                self.batch.delete_cf(db.family(cf::CONSUMERS), &key);
-                self.consumers.insert(key.to_vec(), None);
-            }
+        for (group, key) in self.committed_of(head.id) {
+            self.set_consumer(&group, key, None);
         }
-        self.put_table(name, TableHead { settings: TableSettings::default(), is_deleted: true, ..head });
+        self.put_table(name, TableHead { settings: self.volume.options.new_table, is_deleted: true, ..head });
         Ok(())
     }
 
@@ -56,7 +71,15 @@ impl Group<'_> {
         }
     }
 
-    fn visible(&self, name: &TableName) -> Result<TableHead, StorageError> {
+    /// The committed offsets of a table.
+    fn committed_of(&self, table: TableId) -> Vec<(GroupName, PartitionKey)> {
+        let catalog = self.volume.catalog.read();
+        let stored = catalog.consumers().iter().flat_map(|(group, offsets)| offsets.keys().map(move |key| (group.clone(), *key)));
+        let staged = self.change.consumers.keys().cloned();
+        stored.chain(staged).filter(|(_, key)| key.table == table).collect()
+    }
+
+    pub(super) fn visible(&self, name: &TableName) -> Result<TableHead, StorageError> {
         self.head(name).filter(|head| !head.is_deleted).ok_or_else(|| StorageError::UnknownTable(name.clone()))
     }
 }

@@ -1,0 +1,121 @@
+//! Which shape an answer takes: `Accept` with its lists and weights (RFC 9110 12.5.1).
+
+use axum::http::{HeaderMap, header};
+
+use super::{code::Code, error::Problem};
+
+/// The shapes of a read's answer; of those that are wanted alike the first is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// A page as one JSON object.
+    Json,
+    /// The whole rest, a JSON record a line.
+    Ndjson,
+    /// A page as one protobuf message.
+    Protobuf,
+    /// Server-sent events.
+    Events,
+}
+
+/// The names of each shape.
+const NAMES: [(Shape, &[&str]); 4] = [
+    (Shape::Json, &["application/json"]),
+    (Shape::Ndjson, &["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"]),
+    (Shape::Protobuf, &["application/x-protobuf", "application/protobuf"]),
+    (Shape::Events, &["text/event-stream"]),
+];
+
+/// How much something is wanted, in thousandths; 0 is never.
+type Weight = u16;
+
+/// The shape that `Accept` wants most. A shape other than JSON must be named: nobody gets an endless stream for `*/*`. What names
+/// none of ours gets JSON.
+///
+/// # Errors
+/// 406 if JSON is refused and nothing else of ours is wanted.
+pub fn shape(headers: &HeaderMap) -> Result<Shape, Problem> {
+    let lines = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let ranges: Vec<(String, Weight)> = lines.flat_map(|line| line.split(',')).filter_map(range).collect();
+    let weight = |name: &str| ranges.iter().filter(|(range, _)| range == name).map(|(_, weight)| *weight).max();
+    let mut best: Option<(Weight, Shape)> = None;
+    for (shape, names) in NAMES {
+        let named = names.iter().filter_map(|name| weight(name)).max().filter(|weight| *weight > 0);
+        if let Some(named) = named.filter(|named| best.is_none_or(|(most, _)| *named > most)) {
+            best = Some((named, shape));
+        }
+    }
+    let any = weight("application/*").or_else(|| weight("*/*"));
+    let json = weight("application/json").or(any);
+    match (best, json) {
+        (None, Some(0)) => {
+            Err(Problem::new(Code::NotAcceptable, "every shape of the answer is refused: application/json is the usual one"))
+        }
+        (None, _) => Ok(Shape::Json),
+        (Some((most, _)), Some(json)) if json > most => Ok(Shape::Json),
+        (Some((_, shape)), _) => Ok(shape),
+    }
+}
+
+/// A media range in lower case, and its weight; `None` if it is not one.
+fn range(text: &str) -> Option<(String, Weight)> {
+    let mut parts = text.split(';').map(str::trim);
+    let name = parts.next().filter(|name| name.contains('/'))?.to_ascii_lowercase();
+    let weights = parts.filter_map(|part| part.split_once('=')).filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
+    let mut weight = 1000;
+    for (_, text) in weights {
+        weight = thousandths(text.trim())?;
+    }
+    Some((name, weight))
+}
+
+/// `0`, `0.5`, `1.000`.
+fn thousandths(text: &str) -> Option<Weight> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let is_short = part.len() <= 3 && part.bytes().all(|byte| byte.is_ascii_digit());
+    let weight = whole.parse::<Weight>().ok()?.checked_mul(1000)? + format!("{part:0<3}").parse::<Weight>().ok()?;
+    (is_short && weight <= 1000).then_some(weight)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn of(lines: &[&'static str]) -> Option<Shape> {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(header::ACCEPT, HeaderValue::from_static(line));
+        }
+        shape(&headers).ok()
+    }
+
+    #[test]
+    fn the_most_wanted_shape_is_taken() {
+        for (lines, wanted) in [
+            (vec![], Shape::Json),
+            (vec!["*/*"], Shape::Json),
+            (vec!["text/html, application/xhtml+xml, */*;q=0.8"], Shape::Json),
+            (vec!["application/x-ndjson"], Shape::Ndjson),
+            (vec!["Application/JSONL; charset=utf-8"], Shape::Ndjson),
+            (vec!["application/x-ndjson, */*"], Shape::Ndjson),
+            (vec!["application/x-ndjson;q=0.5, */*"], Shape::Json),
+            (vec!["application/json, text/event-stream"], Shape::Json),
+            (vec!["text/event-stream, application/json"], Shape::Json),
+            (vec!["text/event-stream", "application/json;q=0.9"], Shape::Events),
+            (vec!["text/event-stream;q=0, application/json"], Shape::Json),
+            (vec!["text/event-stream; Q=0.000"], Shape::Json),
+            (vec!["application/protobuf;q=0.2, application/x-ndjson;q=0.1"], Shape::Protobuf),
+            (vec!["application/json;q=0, application/x-protobuf"], Shape::Protobuf),
+            (vec!["text/*"], Shape::Json),
+            (vec!["text/html"], Shape::Json),
+            (vec!["application/x-ndjson;q=2"], Shape::Json),
+            (vec!["application/x-ndjson;q=0.1234, nonsense"], Shape::Json),
+        ] {
+            assert_eq!(of(&lines), Some(wanted), "{lines:?}");
+        }
+        for lines in [vec!["application/json;q=0"], vec!["*/*;q=0"], vec!["application/json;q=0, text/event-stream;q=0"]] {
+            assert_eq!(of(&lines), None, "{lines:?}");
+        }
+    }
+}

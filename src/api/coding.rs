@@ -1,0 +1,308 @@
+//! Content codings of request bodies: gzip and zstd, in pieces as they arrive and in bounded memory.
+//!
+//! Several gzip members or zstd frames in a row are one body (RFC 1952 2.2, RFC 8878 3.1), whatever pieces they arrive in;
+//! what follows and is none of them is an error. zstd windows are at most 8 MiB (RFC 9659).
+
+use std::io::{self, BufRead, ErrorKind, Read};
+
+use axum::http::{HeaderMap, header};
+use bytes::{Buf, Bytes};
+use flate2::bufread::MultiGzDecoder;
+use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
+
+use super::{error::Problem, extract};
+
+/// What one step decodes at most.
+const PIECE_BYTES: usize = 64 << 10;
+/// The logarithm of the largest window of a zstd frame that is taken.
+const MAX_WINDOW_LOG: u32 = 23;
+/// What a gzip decoder holds: its window and tables, rounded up.
+const GZIP_BYTES: usize = 64 << 10;
+
+/// How a body is coded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
+impl Coding {
+    /// The coding that `Content-Encoding` names, in any case; none for `identity` and an empty value.
+    ///
+    /// # Errors
+    /// 415 for another one, or for several.
+    pub fn of(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
+        let mut coding = None;
+        for value in headers.get_all(header::CONTENT_ENCODING) {
+            let text = value.to_str().unwrap_or("not text");
+            for name in text.split(',').map(|name| name.trim().to_ascii_lowercase()) {
+                let named = match name.as_str() {
+                    "" | "identity" => continue,
+                    "gzip" | "x-gzip" => Self::Gzip,
+                    "zstd" => Self::Zstd,
+                    _ => return Err(extract::unsupported(format!("content encoding {text:?} is not supported: send gzip, zstd or none"))),
+                };
+                if coding.replace(named).is_some() {
+                    return Err(extract::unsupported(format!("content encoding {text:?} is more than one: send gzip, zstd or none")));
+                }
+            }
+        }
+        Ok(coding)
+    }
+}
+
+/// What a step of a decoder has brought.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Decoded bytes, not none.
+    Piece(Bytes),
+    /// It wants more of the body.
+    Hungry,
+    /// The body has ended, and is whole.
+    End,
+}
+
+/// Decodes one body.
+pub enum Decoder {
+    /// gzip.
+    Gzip(Box<MultiGzDecoder<Input>>),
+    /// zstd.
+    Zstd(Box<Zstd>),
+}
+
+impl Decoder {
+    /// A decoder that has been fed nothing yet.
+    pub fn new(coding: Coding) -> Self {
+        match coding {
+            Coding::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(Input::default()))),
+            Coding::Zstd => Self::Zstd(Box::default()),
+        }
+    }
+
+    /// The next piece of the coded body; it must have been [`Step::Hungry`].
+    pub fn feed(&mut self, coded: Bytes) {
+        self.input().bytes = coded;
+    }
+
+    /// Nothing more of the body will come.
+    pub fn end(&mut self) {
+        self.input().has_ended = true;
+    }
+
+    /// The memory that it holds, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Self::Gzip(_) => GZIP_BYTES,
+            Self::Zstd(zstd) => zstd.context.sizeof(),
+        }
+    }
+
+    /// Decodes on.
+    ///
+    /// # Errors
+    /// If the body is not coded as it should be, or ends before its end.
+    pub fn step(&mut self) -> io::Result<Step> {
+        let mut piece = vec![0; PIECE_BYTES];
+        let read = match self {
+            Self::Gzip(gzip) => gzip.read(&mut piece),
+            Self::Zstd(zstd) => zstd.read(&mut piece),
+        };
+        match read {
+            Ok(0) => Ok(Step::End),
+            Ok(count) => {
+                piece.truncate(count);
+                Ok(Step::Piece(piece.into()))
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Step::Hungry),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn input(&mut self) -> &mut Input {
+        match self {
+            Self::Gzip(gzip) => gzip.get_mut(),
+            Self::Zstd(zstd) => &mut zstd.input,
+        }
+    }
+}
+
+/// What has arrived of the coded body; blocks where more is to come.
+#[derive(Debug, Default)]
+pub struct Input {
+    bytes: Bytes,
+    has_ended: bool,
+}
+
+impl Read for Input {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.len().min(out.len());
+        out[..count].copy_from_slice(&self.bytes[..count]);
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl BufRead for Input {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.bytes.is_empty() && !self.has_ended {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        Ok(&self.bytes)
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
+
+/// zstd's own decoder, which tells how much memory it has taken.
+pub struct Zstd {
+    context: DCtx<'static>,
+    input: Input,
+    /// Whether a frame has ended and no other has begun.
+    is_between_frames: bool,
+}
+
+impl Default for Zstd {
+    fn default() -> Self {
+        let mut context = DCtx::create();
+        if context.set_parameter(DParameter::WindowLogMax(MAX_WINDOW_LOG)).is_err() {
+            unreachable!("zstd knows windows of 8 MiB");
+        }
+        Self { context, input: Input::default(), is_between_frames: false }
+    }
+}
+
+impl Read for Zstd {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let coded = self.input.fill_buf()?;
+            let has_ended = coded.is_empty();
+            if has_ended && self.is_between_frames {
+                return Ok(0);
+            }
+            let mut from = InBuffer::around(coded);
+            let mut into = OutBuffer::around(&mut *out);
+            let left = self.context.decompress_stream(&mut into, &mut from);
+            let left = left.map_err(|code| io::Error::new(ErrorKind::InvalidData, get_error_name(code)))?;
+            let (taken, count) = (from.pos(), into.pos());
+            self.input.consume(taken);
+            self.is_between_frames = left == 0;
+            if count > 0 {
+                return Ok(count);
+            }
+            if has_ended && !self.is_between_frames {
+                return Err(io::Error::new(ErrorKind::UnexpectedEof, "the last zstd frame is not whole"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use axum::http::HeaderValue;
+    use flate2::{Compression, write::GzEncoder};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn encode(coding: Coding, text: &[u8]) -> Vec<u8> {
+        match coding {
+            Coding::Gzip => gzip(text),
+            Coding::Zstd => zstd::encode_all(text, 3).unwrap(),
+        }
+    }
+
+    fn decode(coding: Coding, coded: &[u8], piece: usize) -> io::Result<Vec<u8>> {
+        let mut decoder = Decoder::new(coding);
+        let (mut pieces, mut text) = (coded.chunks(piece), Vec::new());
+        loop {
+            match decoder.step()? {
+                Step::Piece(more) => text.extend_from_slice(&more),
+                Step::End => return Ok(text),
+                Step::Hungry => match pieces.next() {
+                    Some(piece) => decoder.feed(Bytes::copy_from_slice(piece)),
+                    None => decoder.end(),
+                },
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn members_in_a_row_are_one_body_in_whatever_pieces(texts in prop::collection::vec(".{0,300}", 1..5), piece in 1usize..200) {
+            for coding in [Coding::Gzip, Coding::Zstd] {
+                let coded: Vec<u8> = texts.iter().flat_map(|text| encode(coding, text.as_bytes())).collect();
+                let decoded = decode(coding, &coded, piece).unwrap();
+                let text = texts.concat();
+                prop_assert_eq!(&decoded, text.as_bytes());
+                prop_assert!(decode(coding, &coded[..coded.len() - 1], piece).is_err(), "cut");
+                for garbage in [b"\0".as_slice(), b"{}", b"\x1f\x8b", &[0; 600]] {
+                    prop_assert!(decode(coding, &[coded.as_slice(), garbage].concat(), piece).is_err(), "{:?}", garbage);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_coded_is_an_error() {
+        for coding in [Coding::Gzip, Coding::Zstd] {
+            for text in [b"".as_slice(), b"{", b"{\"payload\": 1}"] {
+                assert!(decode(coding, text, 3).is_err(), "{coding:?} {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn windows_over_8_mib_are_refused_and_smaller_ones_are_known_by_their_size() {
+        let coded = |log: u32| {
+            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.window_log(log).unwrap();
+            encoder.write_all(&[b'x'; 100]).unwrap();
+            encoder.flush().unwrap(); // or the frame would be known to be small
+            encoder.write_all(&[b'x'; 100]).unwrap();
+            encoder.finish().unwrap()
+        };
+        assert!(decode(Coding::Zstd, &coded(24), 1000).is_err());
+        let mut decoder = Decoder::new(Coding::Zstd);
+        let idle = decoder.held_bytes();
+        decoder.feed(coded(23).into());
+        assert!(matches!(decoder.step().unwrap(), Step::Piece(_)));
+        assert!(idle < 1 << 20 && decoder.held_bytes() >= 8 << 20, "{idle} then {}", decoder.held_bytes());
+    }
+
+    #[test]
+    fn names_come_in_any_case_and_identity_is_none() {
+        let of = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::CONTENT_ENCODING, HeaderValue::from_static(value));
+            }
+            Coding::of(&headers)
+        };
+        for (values, coding) in [
+            (vec![], None),
+            (vec![""], None),
+            (vec!["Identity"], None),
+            (vec!["GZIP"], Some(Coding::Gzip)),
+            (vec!["x-gzip"], Some(Coding::Gzip)),
+            (vec!["identity, Zstd"], Some(Coding::Zstd)),
+            (vec!["identity", "gzip"], Some(Coding::Gzip)),
+        ] {
+            assert_eq!(of(&values).unwrap(), coding, "{values:?}");
+        }
+        for values in [vec!["br"], vec!["gzip, gzip"], vec!["gzip", "zstd"]] {
+            assert!(of(&values).is_err(), "{values:?}");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What is known of a client's connection: whose it is, what it waits for, and how to end it. `net` keeps it; requests carry it.
+
+use std::{
+    convert::Infallible,
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+};
+
+use axum::{extract::FromRequestParts, http::request::Parts};
+use futures_util::task::AtomicWaker;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Who has a share of what all use: a client's address, of IPv6 its network of 64 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Peer(IpAddr);
+
+impl Peer {
+    /// The peer at an address.
+    pub fn at(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V6(address) => IpAddr::from((address.to_bits() >> 64 << 64).to_be_bytes()),
+            address => address,
+        })
+    }
+}
+
+/// A connection's life as far as others need to know it.
+#[derive(Debug)]
+pub struct Connection {
+    /// Whose it is.
+    pub peer: Peer,
+    /// Ends it, whatever it is doing.
+    pub kill: CancellationToken,
+    opened: Instant,
+    /// Requests under way, and those that have begun since it was opened.
+    requests: AtomicUsize,
+    begun: AtomicUsize,
+    /// Whoever waits for the last of them to end.
+    watcher: AtomicWaker,
+    /// Of these: bodies that have not come whole, and answers that wait for something to happen.
+    bodies: AtomicUsize,
+    waits: AtomicUsize,
+    /// Whether its answer ends where the connection ends (HTTP/1.0), and has not ended.
+    is_unfinished: AtomicBool,
+    /// Whether a write waits for the client.
+    is_stalled: AtomicBool,
+    /// When bytes last went either way or a request ended, in milliseconds since it was opened.
+    progress_ms: AtomicU64,
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Self::new(Ipv4Addr::UNSPECIFIED.into())
+    }
+}
+
+/// What the oldest may be ended for, so that others find room; the first is ended first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Idleness {
+    /// No request is under way.
+    NoRequest,
+    /// It waits for the client to send or to take something.
+    Client,
+    /// It waits for something to happen that the client wants to hear of.
+    Events,
+}
+
+impl Connection {
+    /// A connection from an address.
+    pub fn new(address: IpAddr) -> Self {
+        Self {
+            peer: Peer::at(address),
+            kill: CancellationToken::new(),
+            opened: Instant::now(),
+            requests: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
+            watcher: AtomicWaker::new(),
+            bodies: AtomicUsize::new(0),
+            waits: AtomicUsize::new(0),
+            is_unfinished: AtomicBool::new(false),
+            is_stalled: AtomicBool::new(false),
+            progress_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes went either way.
+    pub fn progressed(&self) {
+        let ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.progress_ms.store(ms, Relaxed);
+    }
+
+    /// Milliseconds since anything has happened.
+    pub fn still_for_ms(&self) -> u64 {
+        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        now.saturating_sub(self.progress_ms.load(Relaxed))
+    }
+
+    /// A write waits for the client, or no longer.
+    pub fn set_stalled(&self, is_stalled: bool) {
+        self.is_stalled.store(is_stalled, Relaxed);
+    }
+
+    /// An answer begins that ends where the connection ends, or it has ended whole.
+    pub fn set_unfinished(&self, is_unfinished: bool) {
+        self.is_unfinished.store(is_unfinished, Relaxed);
+    }
+
+    /// Whether a request is under way.
+    pub fn is_busy(&self) -> bool {
+        self.requests.load(Relaxed) > 0
+    }
+
+    /// Ready while no request is under way.
+    pub fn poll_idle(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.watcher.register(context.waker()); // before the look, so that no end is missed
+        if self.is_busy() { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    /// Whether a clean end would look like the end of an answer that has not ended.
+    pub fn must_not_end_cleanly(&self) -> bool {
+        self.is_unfinished.load(Relaxed)
+    }
+
+    /// Why it may be ended to make room, if it may.
+    pub fn idleness(&self) -> Option<Idleness> {
+        if !self.is_busy() {
+            return Some(Idleness::NoRequest);
+        }
+        let waits_for_client = self.bodies.load(Relaxed) > 0 || self.is_stalled.load(Relaxed);
+        if waits_for_client && self.still_for_ms() >= 1000 {
+            return Some(Idleness::Client);
+        }
+        (self.waits.load(Relaxed) > 0).then_some(Idleness::Events)
+    }
+
+    /// How many requests have begun.
+    pub fn begun(&self) -> usize {
+        self.begun.load(Relaxed)
+    }
+
+    /// A request begins.
+    pub fn request(self: &Arc<Self>) -> Mark {
+        self.begun.fetch_add(1, Relaxed);
+        Mark::new(self, |connection| &connection.requests)
+    }
+
+    /// A body begins to come.
+    pub fn body(self: &Arc<Self>) -> Mark {
+        Mark::new(self, |connection| &connection.bodies)
+    }
+
+    /// A request waits for something to happen.
+    pub fn wait(self: &Arc<Self>) -> Mark {
+        Mark::new(self, |connection| &connection.waits)
+    }
+}
+
+/// Counts something of a connection for as long as it is held.
+#[derive(Debug)]
+pub struct Mark {
+    connection: Arc<Connection>,
+    count: fn(&Connection) -> &AtomicUsize,
+}
+
+impl Mark {
+    fn new(connection: &Arc<Connection>, count: fn(&Connection) -> &AtomicUsize) -> Self {
+        count(connection).fetch_add(1, Relaxed);
+        Self { connection: Arc::clone(connection), count }
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        (self.count)(&self.connection).fetch_sub(1, Relaxed);
+        self.connection.progressed();
+        self.connection.watcher.wake();
+    }
+}
+
+/// The connection that a request came on; one of its own where there is none.
+#[derive(Debug, Clone)]
+pub struct OnConnection(pub Arc<Connection>);
+
+impl<S: Send + Sync> FromRequestParts<S> for OnConnection {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_else(|| Self(Arc::default())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_an_address_or_a_network_of_64_bits() {
+        let peer = |text: &str| Peer::at(text.parse().unwrap());
+        assert_eq!(peer("::ffff:10.0.0.1"), peer("10.0.0.1"));
+        assert_eq!(peer("2001:db8::1"), peer("2001:db8::ffff:2"));
+        assert_ne!(peer("2001:db8::1"), peer("2001:db8:0:1::1"));
+        assert_ne!(peer("10.0.0.1"), peer("10.0.0.2"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_nobody_but_its_client_may_go() {
+        let connection = Arc::new(Connection::default());
+        assert_eq!(connection.idleness(), Some(Idleness::NoRequest));
+        let request = connection.request();
+        assert_eq!(connection.idleness(), None, "we are at work");
+        let body = connection.body();
+        assert_eq!(connection.idleness(), None, "it has only begun");
+        tokio::time::advance(std::time::Duration::from_secs(2)).await;
+        assert_eq!(connection.idleness(), Some(Idleness::Client));
+        drop(body);
+        let wait = connection.wait();
+        assert_eq!(connection.idleness(), Some(Idleness::Events));
+        drop((wait, request));
+        assert_eq!(connection.idleness(), Some(Idleness::NoRequest));
+    }
+}

@@ -1,0 +1,130 @@
+//! Which requests a browser may be made to send: by name (`Host`), so that nobody else's name leads here, and by page (`Origin`), so
+//! that nobody else's page writes here. Programs send neither, and are not asked.
+
+use axum::{
+    extract::Request,
+    http::{HeaderMap, HeaderName, Method, header},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{code::Code, error::Problem};
+
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// What the names of clusters and of local networks end with: nobody elsewhere can have one.
+const LOCAL: [&str; 4] = [".svc", ".local", ".internal", ".localhost"];
+
+/// The `http` settings: `ZOMBI_HTTP_*`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpSettings {
+    /// The names that a request may be sent to, its port aside; empty: any, but for browsers only names that nobody elsewhere can have.
+    pub hosts: Vec<String>,
+    /// The origins of pages that may write, such as `https://console.example.com`.
+    pub origins: Vec<String>,
+}
+
+impl HttpSettings {
+    /// Checks a request's `Host`, and who made a browser send it.
+    ///
+    /// # Errors
+    /// 421 or 403.
+    pub fn check(&self, request: &Request) -> Result<(), Problem> {
+        let headers = request.headers();
+        if self.hosts.is_empty() && !headers.contains_key(header::ORIGIN) && !headers.contains_key(FETCH_SITE) {
+            return Ok(());
+        }
+        let authority = request.uri().authority().map(|authority| authority.as_str());
+        let host = authority.or_else(|| headers.get(header::HOST)?.to_str().ok()).unwrap_or("");
+        if !self.knows(host_name(host)) {
+            return Err(Problem::new(Code::WrongHost, format!("Host {host:?} is not in http.hosts")));
+        }
+        let writes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        if writes && !self.may_write(headers, host) {
+            return Err(Problem::new(Code::CrossOrigin, "a page of another origin may not write: see http.origins"));
+        }
+        Ok(())
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        if !self.hosts.is_empty() {
+            return self.hosts.iter().any(|known| known.eq_ignore_ascii_case(name));
+        }
+        let is_address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+        let lower = name.to_ascii_lowercase();
+        is_address || !lower.contains('.') || LOCAL.iter().any(|end| lower.ends_with(end)) || lower.ends_with(".svc.cluster.local")
+    }
+
+    fn may_write(&self, headers: &HeaderMap, host: &str) -> bool {
+        let text = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("not text"));
+        let origin = text(&header::ORIGIN);
+        let is_listed = |origin: &str| self.origins.iter().any(|known| known.trim_end_matches('/').eq_ignore_ascii_case(origin));
+        if origin.is_some_and(is_listed) {
+            return true;
+        }
+        match (text(&FETCH_SITE), origin) {
+            // The browser has compared them itself, and knows what a proxy has made of the name.
+            (Some(site), _) => matches!(site, "same-origin" | "none"),
+            (None, Some(origin)) => origin.split_once("://").is_some_and(|(_, name)| name.eq_ignore_ascii_case(host)),
+            (None, None) => true,
+        }
+    }
+}
+
+/// A name without its port.
+fn host_name(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) => name,
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    fn check(settings: &HttpSettings, method: Method, headers: &[(&str, &str)]) -> Option<Code> {
+        let request =
+            headers.iter().fold(Request::builder().method(method).uri("/tables/t"), |request, (name, value)| request.header(*name, *value));
+        settings.check(&request.body(Body::empty()).unwrap()).err().map(|problem| problem.code())
+    }
+
+    #[test]
+    fn programs_are_not_asked_and_browsers_only_write_from_our_own_pages() {
+        let any = HttpSettings::default();
+        let host = ("host", "zombi:8080");
+        assert_eq!(check(&any, Method::POST, &[("host", "evil.example.com")]), None);
+        for (headers, refused) in [
+            (vec![host, ("origin", "http://zombi:8080")], None),
+            (vec![host, ("origin", "https://evil.example.com")], Some(Code::CrossOrigin)),
+            (vec![host, ("origin", "null")], Some(Code::CrossOrigin)),
+            (vec![host, ("sec-fetch-site", "cross-site")], Some(Code::CrossOrigin)),
+            (vec![host, ("sec-fetch-site", "same-origin")], None),
+            (vec![host, ("sec-fetch-site", "none")], None),
+            (vec![("host", "evil.example.com"), ("origin", "http://evil.example.com")], Some(Code::WrongHost)),
+            (vec![("host", "10.0.0.1:8080"), ("origin", "http://10.0.0.1:8080")], None),
+            (vec![("host", "[::1]:8080"), ("origin", "http://[::1]:8080")], None),
+            (vec![("host", "zombi.zombi.svc.cluster.local"), ("origin", "http://zombi.zombi.svc.cluster.local")], None),
+        ] {
+            assert_eq!(check(&any, Method::POST, &headers), refused, "{headers:?}");
+        }
+        assert_eq!(check(&any, Method::GET, &[host, ("origin", "https://evil.example.com")]), None);
+        let listed = HttpSettings { origins: vec!["https://console.example.com".to_owned()], ..any };
+        assert_eq!(check(&listed, Method::PUT, &[host, ("origin", "https://console.example.com"), ("sec-fetch-site", "cross-site")]), None);
+    }
+
+    #[test]
+    fn where_names_are_listed_others_are_not_ours() {
+        let listed = HttpSettings { hosts: vec!["zombi".to_owned(), "zombi.zombi.svc".to_owned()], origins: vec![] };
+        for (host, refused) in [
+            ("zombi", None),
+            ("ZOMBI:8080", None),
+            ("zombi.zombi.svc:80", None),
+            ("other", Some(Code::WrongHost)),
+            ("", Some(Code::WrongHost)),
+        ] {
+            assert_eq!(check(&listed, Method::GET, &[("host", host)]), refused, "{host}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! How slow a body may be. Whoever is paid attention to must not be waited for without end.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::limits::Limits;
+
+/// The least rate is asked for over so long each.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// The pace of one body.
+#[derive(Debug)]
+pub struct Pace {
+    idle: Duration,
+    /// How long all of it may take.
+    whole: Duration,
+    /// The bytes that must come in each window.
+    least_bytes: u64,
+    /// When something last came.
+    last: Instant,
+    /// What has begun and is not whole, if something has.
+    work: Option<Work>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    until: Instant,
+    window_end: Instant,
+    window_bytes: u64,
+}
+
+impl Pace {
+    /// Of a body that is taken whole: it is at work from its first byte to its last.
+    pub fn of_whole(limits: &Limits) -> Self {
+        let mut pace = Self::of_stream(limits);
+        pace.work();
+        pace
+    }
+
+    /// Of a stream: it may rest between its lines, but not be silent for too long.
+    pub fn of_stream(limits: &Limits) -> Self {
+        Self {
+            idle: Duration::from_secs(limits.body_idle_secs),
+            whole: Duration::from_secs(limits.body_secs),
+            least_bytes: limits.body_min_bytes_per_sec.saturating_mul(WINDOW.as_secs()),
+            last: Instant::now(),
+            work: None,
+        }
+    }
+
+    /// Something has begun, unless it had.
+    pub fn work(&mut self) {
+        let now = Instant::now();
+        self.work.get_or_insert(Work { until: now + self.whole, window_end: now + WINDOW, window_bytes: 0 });
+    }
+
+    /// All that has begun is whole.
+    pub fn rest(&mut self) {
+        self.work = None;
+    }
+
+    /// So many bytes have come.
+    pub fn came(&mut self, bytes: usize) {
+        self.last = Instant::now();
+        if let Some(work) = &mut self.work {
+            if self.last >= work.window_end && work.window_bytes >= self.least_bytes {
+                work.window_end += WINDOW;
+                work.window_bytes = 0;
+            }
+            work.window_bytes += bytes as u64;
+        }
+    }
+
+    /// When it is too slow, if nothing comes until then.
+    pub fn until(&self) -> Instant {
+        let idle = self.last + self.idle;
+        let Some(work) = self.work else { return idle };
+        idle.min(work.until).min(self.window_limit(&work))
+    }
+
+    /// Of the window that has had enough the next one counts.
+    fn window_limit(&self, work: &Work) -> Instant {
+        if work.window_bytes >= self.least_bytes { work.window_end + WINDOW } else { work.window_end }
+    }
+
+    /// Why it is too slow now.
+    pub fn too_slow(&self) -> String {
+        match self.work {
+            Some(work) if self.until() == work.until => format!("it took longer than {} s, limits.body_secs", self.whole.as_secs()),
+            Some(work) if self.until() == self.window_limit(&work) => {
+                let rate = self.least_bytes / WINDOW.as_secs();
+                format!("it came slower than {rate} bytes a second, limits.body_min_bytes_per_sec, for {} s", WINDOW.as_secs())
+            }
+            _ => format!("nothing of the body came for {} s, limits.body_idle_secs", self.idle.as_secs()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    /// Sends so many bytes every so often; when it was too slow, and why.
+    async fn send(mut pace: Pace, bytes: usize, every: Duration) -> (u64, String) {
+        let began = Instant::now();
+        loop {
+            let next = Instant::now() + every;
+            if pace.until() <= next {
+                return ((pace.until() - began).as_secs(), pace.too_slow());
+            }
+            advance(every).await;
+            pace.came(bytes);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_ends_soon_and_one_at_the_least_rate_when_its_time_is_up() {
+        let limits = Limits::default();
+        let secs = Duration::from_secs;
+        let (after, why) = send(Pace::of_whole(&limits), 1, secs(25)).await;
+        assert!(after == 10 && why.contains("body_min_bytes_per_sec"), "{after} {why}");
+        let (after, why) = send(Pace::of_whole(&limits), 9000, secs(9)).await;
+        assert!(after == 10 && why.contains("body_min_bytes_per_sec"), "{after} {why}");
+        let (after, why) = send(Pace::of_whole(&limits), 1200, secs(1)).await;
+        assert!(after == 300 && why.contains("body_secs"), "{after} {why}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_may_rest_but_not_be_silent() {
+        let mut pace = Pace::of_stream(&Limits::default());
+        for _ in 0..100 {
+            advance(Duration::from_secs(29)).await;
+            assert!(pace.until() > Instant::now());
+            pace.came(1);
+        }
+        assert!(pace.too_slow().contains("body_idle_secs"));
+        pace.work();
+        assert_eq!(pace.until() - Instant::now(), WINDOW);
+        pace.rest();
+        assert_eq!(pace.until() - Instant::now(), Duration::from_secs(30));
+    }
+}

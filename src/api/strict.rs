@@ -1,0 +1,194 @@
+//! Reads protobuf strictly, before it is decoded: what another type of message would make of our bytes is refused, and what is counted is
+//! counted before memory is taken for it.
+//!
+//! A decoder of protobuf passes over fields that it does not know, takes the last of a field that stands twice, and cuts numbers
+//! that are too large. Each of these would store something else than what was sent.
+
+use prost::{
+    DecodeError,
+    bytes::Buf,
+    encoding::{WireType, decode_key, decode_varint},
+};
+
+/// What may stand in a field.
+#[derive(Debug, Clone, Copy)]
+pub enum Value {
+    /// Bytes of any kind.
+    Bytes,
+    /// UTF-8; the decoder checks that it is.
+    Text,
+    /// A whole number that is at most this.
+    Number(u64),
+    /// Another message.
+    Message(&'static [Field]),
+}
+
+/// A field of a message.
+#[derive(Debug, Clone, Copy)]
+pub struct Field {
+    /// Its number.
+    pub number: u32,
+    /// Its name, for people.
+    pub name: &'static str,
+    /// Whether it may stand more than once.
+    pub is_repeated: bool,
+    /// What may stand in it.
+    pub value: Value,
+}
+
+const fn one(number: u32, name: &'static str, value: Value) -> Field {
+    Field { number, name, is_repeated: false, value }
+}
+
+const fn many(number: u32, name: &'static str, value: Value) -> Field {
+    Field { number, name, is_repeated: true, value }
+}
+
+/// An entry of a map of texts.
+const HEADER: &[Field] = &[one(1, "key", Value::Text), one(2, "value", Value::Text)];
+
+/// `zombi.v1.Event`.
+pub const EVENT: &[Field] = &[
+    one(1, "payload", Value::Bytes),
+    one(2, "timestamp_ms", Value::Number(u64::MAX)),
+    one(3, "idempotency_key", Value::Text),
+    many(4, "headers", Value::Message(HEADER)),
+    one(5, "payload_kind", Value::Number(3)),
+    one(6, "partition", Value::Number(u32::MAX as u64)),
+];
+
+/// `zombi.v1.BulkWriteRequest`.
+pub const BULK: &[Field] = &[many(1, "records", Value::Message(EVENT))];
+
+/// What is wrong with a message.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Wrong {
+    /// It is not protobuf.
+    #[error("{0}")]
+    Wire(#[from] DecodeError),
+    /// It is protobuf of another type.
+    #[error("{0}")]
+    Type(String),
+}
+
+/// Checks a message, and tells of each field that is a message, before its own fields.
+///
+/// # Errors
+/// The first thing that is wrong, or what `enter` says of it.
+pub fn check<E: From<Wrong>>(
+    mut message: &[u8],
+    fields: &'static [Field],
+    enter: &mut impl FnMut(&'static str) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut seen = 0u64;
+    while message.has_remaining() {
+        let (number, wire) = decode_key(&mut message).map_err(Wrong::from)?;
+        let Some(place) = fields.iter().position(|field| field.number == number) else {
+            return Err(wrong(format!("field {number} is unknown")));
+        };
+        let field = &fields[place];
+        let name = field.name;
+        if seen & (1 << place) != 0 && !field.is_repeated {
+            return Err(wrong(format!("field {number}, {name}, stands there twice")));
+        }
+        seen |= 1 << place;
+        match (field.value, wire) {
+            (Value::Number(most), WireType::Varint) => {
+                let given = decode_varint(&mut message).map_err(Wrong::from)?;
+                if given > most {
+                    return Err(wrong(format!("field {number}, {name}, is {given}, and at most {most}")));
+                }
+            }
+            (Value::Bytes | Value::Text | Value::Message(_), WireType::LengthDelimited) => {
+                let length = decode_varint(&mut message).map_err(Wrong::from)?;
+                let length = usize::try_from(length).ok().filter(|length| *length <= message.len());
+                let Some(length) = length else { return Err(wrong(format!("field {number}, {name}, is longer than what is there"))) };
+                let (inner, rest) = message.split_at(length);
+                if let Value::Message(fields) = field.value {
+                    enter(name)?;
+                    check(inner, fields, enter)?;
+                }
+                message = rest;
+            }
+            (_, wire) => return Err(wrong(format!("field {number}, {name}, has the wire type {wire:?}"))),
+        }
+    }
+    Ok(())
+}
+
+fn wrong<E: From<Wrong>>(why: String) -> E {
+    Wrong::Type(why).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+    use crate::proto::v1;
+
+    fn event() -> v1::Event {
+        v1::Event {
+            payload: "x".into(),
+            timestamp_ms: Some(-1),
+            idempotency_key: Some("k".to_owned()),
+            headers: [("a".to_owned(), "b".to_owned()), ("c".to_owned(), String::new())].into(),
+            payload_kind: 2,
+            partition: Some(u32::MAX),
+        }
+    }
+
+    fn check_event(bytes: &[u8]) -> Result<(), Wrong> {
+        check(bytes, EVENT, &mut |_| Ok(()))
+    }
+
+    #[test]
+    fn what_we_encode_is_right_and_all_of_it_is_told() {
+        assert_eq!(check_event(&[]), Ok(()));
+        let bulk = v1::BulkWriteRequest { records: vec![event(), v1::Event::default(), event()] };
+        let mut entered = Vec::new();
+        let checked: Result<(), Wrong> = check(&bulk.encode_to_vec(), BULK, &mut |name| {
+            entered.push(name);
+            Ok(())
+        });
+        assert_eq!(checked, Ok(()));
+        assert_eq!(entered, ["records", "headers", "headers", "records", "records", "headers", "headers"]);
+    }
+
+    #[test]
+    fn what_is_not_quite_an_event_is_refused() {
+        let good = event().encode_to_vec();
+        for (what, more) in [
+            ("an unknown field", [0x38, 1].as_slice()),
+            ("a second payload", &[0x0a, 1, b'y']),
+            ("a second timestamp", &[0x10, 1]),
+            ("a wrong wire type", &[0x0d, 1, 2, 3, 4]),
+            ("a group", &[0x0b, 0x0c]),
+            ("a header with a field too many", &[0x22, 2, 0x18, 1]),
+            ("a header with two values", &[0x22, 6, 0x12, 1, b'a', 0x12, 1, b'b']),
+            ("field 0", &[0x02, 0]),
+            ("a length beyond the end", &[0x22, 9, 0]),
+            ("half a key", &[0x80]),
+        ] {
+            assert_eq!(check_event(&good), Ok(()));
+            assert!(check_event(&[good.as_slice(), more].concat()).is_err(), "{what}");
+        }
+        for (what, bytes) in [
+            ("a partition of 2^32, which is 0 if it is cut", [0x30, 0x80, 0x80, 0x80, 0x80, 0x10].as_slice()),
+            ("a kind that is none", &[0x28, 4]),
+        ] {
+            assert!(check_event(bytes).is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn who_counts_may_say_stop() {
+        let many = [0x0a, 0x00].repeat(1000);
+        let mut count = 0;
+        let stopped = check(&many, BULK, &mut |_| {
+            count += 1;
+            if count > 10 { Err(Wrong::Type("enough".to_owned())) } else { Ok(()) }
+        });
+        assert_eq!((stopped, count), (Err(Wrong::Type("enough".to_owned())), 11));
+    }
+}

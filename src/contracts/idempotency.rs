@@ -1,0 +1,94 @@
+//! What is remembered of an idempotency key: hashes of the key and of what was written with it, so that the space that keys take does not
+//! depend on who chose them.
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    event::Event,
+    payload::{Payload, PayloadKind},
+};
+
+/// The first half of a SHA-256.
+pub type Hash = [u8; 16];
+
+/// What tells one use of a key from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyUse {
+    /// Of the key.
+    pub key: Hash,
+    /// Of the payload.
+    pub payload: Hash,
+}
+
+impl KeyUse {
+    /// The use of an event's key; `None` if it has none.
+    pub fn of(event: &Event) -> Option<Self> {
+        Some(Self { key: hash_key(event.idempotency_key.as_ref()?), payload: hash_payload(&event.payload) })
+    }
+}
+
+/// The hash of a key.
+pub fn hash_key(key: &str) -> Hash {
+    half(Sha256::new_with_prefix(key))
+}
+
+/// The hash of a payload: of its kind and bytes; of JSON without white space between its tokens, which a client may write otherwise
+/// when it tries again.
+pub fn hash_payload(payload: &Payload) -> Hash {
+    let kind = match payload.kind() {
+        PayloadKind::Text => 1,
+        PayloadKind::Json => 2,
+        PayloadKind::Bytes => 3,
+    };
+    let mut hasher = Sha256::new_with_prefix([kind]);
+    match payload.kind() {
+        PayloadKind::Json => tokens(payload.bytes(), |part| hasher.update(part)),
+        _ => hasher.update(payload.bytes()),
+    }
+    half(hasher)
+}
+
+fn half(hasher: Sha256) -> Hash {
+    let mut hash = Hash::default();
+    hash.copy_from_slice(&hasher.finalize()[..16]);
+    hash
+}
+
+/// The parts of a JSON text between which there is white space.
+fn tokens(json: &[u8], mut take: impl FnMut(&[u8])) {
+    let (mut start, mut at, mut in_string) = (0, 0, false);
+    while let Some(&byte) = json.get(at) {
+        match byte {
+            b'"' => in_string = !in_string,
+            b'\\' if in_string => at += 1,
+            b' ' | b'\t' | b'\n' | b'\r' if !in_string => {
+                take(&json[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    take(&json[start.min(json.len())..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn json(text: &'static str) -> Hash {
+        hash_payload(&Payload::new(PayloadKind::Json, Bytes::from_static(text.as_bytes())).unwrap())
+    }
+
+    #[test]
+    fn white_space_between_tokens_does_not_count_and_all_else_does() {
+        assert_eq!(json("{\"a\":[1,\"x \\\" y\"]}"), json(" {\n\t\"a\" : [ 1 , \"x \\\" y\" ]\r\n} "));
+        for other in ["{\"a\":[1,\"x \\\"  y\"]}", "{\"a\":[1.0,\"x \\\" y\"]}", "{\"b\":[1,\"x \\\" y\"]}"] {
+            assert_ne!(json("{\"a\":[1,\"x \\\" y\"]}"), json(other));
+        }
+        assert_ne!(json("1"), hash_payload(&Payload::text("1")));
+        assert_ne!(hash_payload(&Payload::text("1")), hash_payload(&Payload::new(PayloadKind::Bytes, Bytes::from_static(b"1")).unwrap()));
+    }
+}

@@ -1,0 +1,112 @@
+//! The open connections, and who makes room when there are as many as there may be.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::timeout};
+
+use crate::{api::connection::Connection, metrics};
+
+/// How often it is looked at who could make room.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The open connections of one listener.
+#[derive(Debug, Clone)]
+pub(super) struct OpenConnections(Arc<Open>);
+
+#[derive(Debug)]
+struct Open {
+    most: usize,
+    connections: Mutex<(u64, HashMap<u64, Arc<Connection>>)>,
+    left: Notify,
+}
+
+/// A connection's place among them.
+pub(super) struct Slot {
+    open: Arc<Open>,
+    id: u64,
+}
+
+impl OpenConnections {
+    pub(super) fn new(most: usize) -> Self {
+        Self(Arc::new(Open { most, connections: Mutex::default(), left: Notify::new() }))
+    }
+
+    /// Waits for a place; whoever has had nothing to ask the longest makes room.
+    pub(super) async fn enter(&self, connection: &Arc<Connection>) -> Slot {
+        loop {
+            let left = self.0.left.notified();
+            if let Some(slot) = self.try_enter(connection) {
+                return slot;
+            }
+            self.0.make_room();
+            drop(timeout(LOOK, left).await); // who could not make room before may be able to by now
+        }
+    }
+
+    fn try_enter(&self, connection: &Arc<Connection>) -> Option<Slot> {
+        let mut connections = self.0.connections.lock();
+        let (next, all) = &mut *connections;
+        if all.len() >= self.0.most {
+            return None;
+        }
+        let id = *next;
+        *next += 1;
+        all.insert(id, Arc::clone(connection));
+        metrics::connection_opened();
+        Some(Slot { open: Arc::clone(&self.0), id })
+    }
+}
+
+impl Open {
+    fn make_room(&self) {
+        let connections = self.connections.lock();
+        let may_go = connections.1.values().filter(|connection| !connection.kill.is_cancelled());
+        let ranked = may_go.filter_map(|connection| Some((connection.idleness()?, u64::MAX - connection.still_for_ms(), connection)));
+        if let Some((idleness, _, connection)) = ranked.min_by_key(|(idleness, age, _)| (*idleness, *age)) {
+            tracing::debug!(?idleness, "a connection makes room for another: limits.connections");
+            connection.kill.cancel();
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.open.connections.lock().1.remove(&self.id);
+        self.open.left.notify_one();
+        metrics::connection_closed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection() -> Arc<Connection> {
+        Arc::default()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_idle_the_longest_makes_room_and_who_is_served_does_not() {
+        let open = OpenConnections::new(3);
+        let all = [connection(), connection(), connection()];
+        let served = all[0].request();
+        let mut slots = Vec::new();
+        for one in &all {
+            slots.push(open.enter(one).await);
+            tokio::time::advance(Duration::from_secs(1)).await;
+            one.progressed();
+        }
+        let leaving = tokio::spawn({
+            let (second, slot) = (Arc::clone(&all[1]), slots.remove(1));
+            async move {
+                second.kill.cancelled().await;
+                drop(slot);
+            }
+        });
+        let _fourth = open.enter(&connection()).await;
+        leaving.await.unwrap();
+        assert!(!all[0].kill.is_cancelled() && !all[2].kill.is_cancelled());
+        drop(served);
+    }
+}

@@ -1,0 +1,90 @@
+//! Serves the requests of one connection, and keeps its record of what is under way.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    http::{Request, Response, Version, header},
+};
+use hyper::{
+    body::{Frame, Incoming, SizeHint},
+    service::Service,
+};
+use tower::Service as _;
+
+use super::Routes;
+use crate::api::connection::{Connection, Mark, OnConnection};
+
+/// The routes as one connection sees them.
+pub(super) struct Watched {
+    routes: Routes,
+    connection: Arc<Connection>,
+}
+
+impl Watched {
+    pub(super) fn new(routes: Routes, connection: Arc<Connection>) -> Self {
+        Self { routes, connection }
+    }
+}
+
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Answer>, Infallible>> + Send>>;
+
+impl Service<Request<Incoming>> for Watched {
+    type Response = Response<Answer>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn call(&self, request: Request<Incoming>) -> Answering {
+        let connection = Arc::clone(&self.connection);
+        let under_way = connection.request();
+        let version = request.version();
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(OnConnection(Arc::clone(&connection)));
+        let answering = (self.routes)().call(request);
+        Box::pin(async move {
+            let answer = answering.await?;
+            // Without a length HTTP/1.0 knows no other end of an answer than that of the connection.
+            let has_length = answer.headers().contains_key(header::CONTENT_LENGTH) || answer.body().size_hint().exact().is_some();
+            let ends_with_connection = version <= Version::HTTP_10 && !has_length;
+            if ends_with_connection {
+                connection.set_unfinished(true);
+            }
+            Ok(answer.map(|body| Answer { body, ends_with: ends_with_connection.then_some(connection), _under_way: under_way }))
+        })
+    }
+}
+
+/// An answer's body, and what is known of the connection until its end.
+pub(super) struct Answer {
+    body: Body,
+    /// The connection, if its end is the answer's.
+    ends_with: Option<Arc<Connection>>,
+    _under_way: Mark,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if let (Poll::Ready(None), Some(connection)) = (&frame, &self.ends_with) {
+            connection.set_unfinished(false);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,63 @@
+//! Brings a volume of an earlier format to today's, in steps that may be killed anywhere: the number of the format is written last.
+//!
+//! Format 2 kept idempotency keys in clear, and nothing of what was written with them; in format 3 there are hashes of both. What was
+//! written with an old key is not known, so it is a duplicate without a comparison.
+
+use std::collections::BTreeMap;
+
+use ::rocksdb::{DB, IteratorMode, WriteBatch, WriteOptions};
+use tracing::info;
+
+use super::{
+    idempotency::{FirstWrite, KeyLedger},
+    keys::{self, cf, meta},
+    rocksdb::{family, unavailable},
+};
+use crate::contracts::{error::StorageError, idempotency::hash_key};
+
+/// Keys rewritten in one step.
+const STEP: usize = 10_000;
+
+/// From format 2.
+///
+/// # Errors
+/// `Corrupt` or `Unavailable`; the next start goes on.
+pub(super) fn from_2(db: &DB) -> Result<(), StorageError> {
+    info!("rewriting the volume's idempotency keys for format 3; this is done once");
+    let mut minutes: BTreeMap<i64, u64> = BTreeMap::new();
+    let mut batch = WriteBatch::default();
+    let mut count = 0u64;
+    for pair in db.iterator_cf(family(db, cf::IDEMPOTENCY), IteratorMode::Start) {
+        let (key, value) = pair.map_err(unavailable)?;
+        let damaged = || StorageError::corrupt("an idempotency key in RocksDB", format!("key {key:?}, value {value:?}"));
+        // What an earlier attempt has rewritten is counted again, as its counts were not kept.
+        let is_new = FirstWrite::decode(&value);
+        let first = is_new.or_else(|| FirstWrite::decode_unversioned(&value)).ok_or_else(damaged)?;
+        *minutes.entry(KeyLedger::minute(first.appended_ms)).or_default() += 1;
+        if is_new.is_some() {
+            continue;
+        }
+        let (prefix, text) = key.split_at_checked(8).ok_or_else(damaged)?;
+        let partition = keys::decode_partition(prefix).ok_or_else(damaged)?;
+        let text = std::str::from_utf8(text).map_err(|_| damaged())?;
+        batch.put_cf(family(db, cf::IDEMPOTENCY), keys::idempotency(partition, hash_key(text)), first.encode());
+        batch.delete_cf(family(db, cf::IDEMPOTENCY), &key);
+        count += 1;
+        if batch.len() >= 2 * STEP {
+            write(db, std::mem::take(&mut batch))?;
+        }
+    }
+    for (minute, count) in minutes {
+        batch.put_cf(family(db, cf::META), keys::minute(minute), count.to_be_bytes());
+    }
+    batch.put_cf(family(db, cf::META), meta::FORMAT, keys::FORMAT.to_be_bytes());
+    write(db, batch)?;
+    info!(keys = count, "the volume has format 3");
+    Ok(())
+}
+
+fn write(db: &DB, batch: WriteBatch) -> Result<(), StorageError> {
+    let mut options = WriteOptions::default();
+    options.set_sync(true);
+    db.write_opt(batch, &options).map_err(unavailable)
+}

@@ -1,0 +1,155 @@
+//! The partition in a header is that of the records that name none, in every encoding; a record that names another is refused.
+
+use prost::Message;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use zombi::proto::v1::{self, PayloadKind};
+
+use super::{Answer, JSON, NDJSON, PROTOBUF, ask, bulk_of, count, event, expect_problem, post};
+use crate::support::TestServer;
+
+/// How a record is sent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Form {
+    Json,
+    Protobuf,
+    Bulk,
+    ProtobufBulk,
+    Lines,
+}
+
+const FORMS: [Form; 5] = [Form::Json, Form::Protobuf, Form::Bulk, Form::ProtobufBulk, Form::Lines];
+
+/// Sends a record that names `own`; where there may be several, behind one that names none.
+async fn send(z: &TestServer, table: &str, form: Form, headers: &[(&str, &str)], own: Option<u32>) -> Answer {
+    let none = json!({"payload": "none"});
+    let mut record = json!({"payload": "own"});
+    if let Some(own) = own {
+        record["partition"] = json!(own);
+    }
+    let proto = v1::Event { partition: own, ..event("own", PayloadKind::Text) };
+    let (path, content_type, body) = match form {
+        Form::Json => ("", JSON, record.to_string().into_bytes()),
+        Form::Protobuf => ("", PROTOBUF, proto.encode_to_vec()),
+        Form::Bulk => ("/bulk", JSON, json!({"records": [none, record]}).to_string().into_bytes()),
+        Form::ProtobufBulk => ("/bulk", PROTOBUF, bulk_of(vec![event("none", PayloadKind::Text), proto])),
+        Form::Lines => ("", NDJSON, format!("{none}\n\n{record}\n{none}").into_bytes()),
+    };
+    let headers = [headers, &[("content-type", content_type)]].concat();
+    ask(post(z, &format!("/tables/{table}{path}"), &headers, body)).await
+}
+
+/// Where the records with a payload are.
+async fn places(z: &TestServer, table: &str, payload: &str) -> Vec<Value> {
+    let records = z.read_all(table, "").await;
+    records.iter().filter(|record| record["payload"] == payload).map(|record| record["partition"].clone()).collect()
+}
+
+#[tokio::test]
+async fn a_header_is_the_partition_of_records_that_name_none_and_no_others() {
+    let z = TestServer::start().await;
+    // The header, what the record says, and where it goes, if it is taken.
+    let cases: [(Option<&str>, Option<u32>, Option<u32>); 11] = [
+        (None, None, Some(0)),
+        (None, Some(5), Some(5)),
+        (Some("7"), None, Some(7)),
+        (Some("7"), Some(7), Some(7)),
+        (Some("0"), None, Some(0)),
+        (Some("0"), Some(0), Some(0)),
+        (Some("1023"), None, Some(1023)),
+        (Some("7"), Some(5), None),
+        (Some("7"), Some(0), None),
+        (Some("0"), Some(5), None),
+        (Some("7"), Some(1023), None),
+    ];
+    for name in ["x-partition", "Zombi-Partition"] {
+        for (number, (header, own, place)) in cases.into_iter().enumerate() {
+            for form in FORMS {
+                let (table, what) = (format!("{name}{number}{form:?}"), format!("{name} {header:?}, record {own:?}, {form:?}"));
+                let headers: Vec<_> = header.into_iter().map(|value| (name, value)).collect();
+                let answer = send(&z, &table, form, &headers, own).await;
+                let Some(place) = place else {
+                    refused(&z, &table, form, &answer, &what).await;
+                    continue;
+                };
+                assert_eq!(answer.0, StatusCode::CREATED, "{what}: {}", answer.1);
+                assert_eq!(places(&z, &table, "own").await, [place], "{what}");
+                let others = places(&z, &table, "none").await;
+                let of_header = header.map_or(0, |header| header.parse::<u32>().unwrap());
+                assert!(others.iter().all(|other| *other == of_header), "{what}: {others:?}");
+                assert!(!matches!(form, Form::Json | Form::Protobuf) || answer.1["partition"] == place, "{what}: {}", answer.1);
+            }
+        }
+    }
+}
+
+async fn refused(z: &TestServer, table: &str, form: Form, answer: &Answer, what: &str) {
+    let problem = expect_problem(what, answer, 400, "bad_partition").with("outcome", "not_written");
+    let stored = match form {
+        Form::Json | Form::Protobuf => 0,
+        Form::Bulk | Form::ProtobufBulk => {
+            problem.with("index", 1);
+            0
+        }
+        Form::Lines => {
+            // An empty line is a line.
+            problem.with("line", 3);
+            1
+        }
+    };
+    assert_eq!(count(z, table).await, stored, "{what}");
+}
+
+#[tokio::test]
+async fn a_header_that_is_no_partition_is_refused_in_every_encoding() {
+    let z = TestServer::start().await;
+    for form in FORMS {
+        for name in ["x-partition", "zombi-partition"] {
+            for value in ["x", "-1", "", "1.0", "+1", "0x1", "1,2", "1 2", "99999999999999999999999"] {
+                let answer = send(&z, "t", form, &[(name, value)], None).await;
+                expect_problem(format!("{name}: {value:?}, {form:?}"), &answer, 400, "bad_partition").with("outcome", "not_written");
+            }
+            // Not cut to 32 bits, which would be 7.
+            for value in ["1024", "4294967295", "4294967303", "18446744073709551615"] {
+                let answer = send(&z, "t", form, &[(name, value)], None).await;
+                expect_problem(format!("{name}: {value:?}, {form:?}"), &answer, 422, "partition_out_of_range");
+            }
+        }
+        for headers in [
+            [("x-partition", "1"), ("x-partition", "2")],
+            [("zombi-partition", "1"), ("zombi-partition", "2")],
+            [("x-partition", "1"), ("zombi-partition", "2")],
+            [("zombi-partition", "1"), ("x-partition", "0")],
+            [("x-partition", "1"), ("zombi-partition", "one")],
+        ] {
+            for own in [None, Some(1), Some(2)] {
+                let answer = send(&z, "t", form, &headers, own).await;
+                expect_problem(format!("{headers:?}, {own:?}, {form:?}"), &answer, 400, "bad_partition");
+            }
+        }
+        assert_eq!(z.get("/tables/t").await.0, StatusCode::NOT_FOUND, "{form:?}: nothing was written");
+        let both = [("x-partition", "3"), ("zombi-partition", "3")];
+        let (status, answer) = send(&z, "both", form, &both, None).await;
+        assert_eq!(status, StatusCode::CREATED, "{form:?}: {answer}");
+    }
+    assert!(places(&z, "both", "own").await.iter().all(|place| *place == 3));
+}
+
+#[tokio::test]
+async fn what_is_checked_of_a_partition_is_checked_of_the_headers() {
+    let z = TestServer::start().await;
+    let records = json!({"records": [{"payload": 1}, {"payload": 2, "partition": 7}]}).to_string();
+    let headers = [("content-type", JSON), ("x-partition", "7")];
+    for (expected, status) in [(0, 201), (0, 409), (2, 201)] {
+        let path = format!("/tables/t/bulk?expected_offset={expected}");
+        let answer = ask(post(&z, &path, &headers, records.clone())).await;
+        assert_eq!(answer.0.as_u16(), status, "expected_offset={expected}: {}", answer.1);
+    }
+    // A key is known in the partition that it went to.
+    let record = json!({"payload": 1, "idempotency_key": "k"}).to_string();
+    for (partition, status) in [("7", 201), ("7", 200), ("8", 201)] {
+        let headers = [("content-type", JSON), ("x-partition", partition)];
+        let answer = ask(post(&z, "/tables/t", &headers, record.clone())).await;
+        assert_eq!(answer.0.as_u16(), status, "partition {partition}: {}", answer.1);
+    }
+}

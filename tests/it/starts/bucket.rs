@@ -1,0 +1,216 @@
+//! What S3 can say at the start: that which waiting may heal is waited for, and that which it cannot ends a start that has nothing to
+//! serve. A volume that can serve by itself does, and the probe shows what is wrong with the bucket.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use futures_util::future::join_all;
+use hyper::{Method, http::request::Parts};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{FAILED, says, says_one_of};
+use crate::support::{
+    TestServer,
+    faults::Refusal,
+    process::{Ended, Start},
+    s3::{S3Server, Store},
+    server::{BUCKET, answer, eventually},
+};
+
+/// A store that answers so, with the bucket made.
+async fn store(refusal: Refusal) -> S3Server {
+    let server = S3Server::start(([127, 0, 0, 1], 0).into(), Store::default()).await.unwrap();
+    server.store.make_bucket(BUCKET);
+    server.store.watch_puts();
+    server.store.refuse(Some(refusal));
+    server
+}
+
+/// A start on an empty volume with a store that answers so; it must end by itself.
+async fn refused(refusal: Refusal) -> (S3Server, Ended) {
+    let (volume, s3) = (TempDir::new().unwrap(), store(refusal).await);
+    let start = Start::serve(&volume.path().join("db")).set("host", "127.0.0.1").with_bucket(&s3.endpoint());
+    let ended = start.ended().await;
+    (s3, ended)
+}
+
+/// What no waiting heals, and what must be said of it, all of the first and one of the second.
+fn permanent() -> Vec<(Refusal, Vec<&'static str>, Vec<&'static str>)> {
+    let elsewhere = |status, code| Refusal { region: Some("eu-central-7"), ..Refusal::of_all(status, code) };
+    let key = vec!["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "credentials"];
+    vec![
+        (Refusal::of_all(404, "NoSuchBucket"), vec!["NoSuchBucket", "s3.bucket", BUCKET], vec!["s3.create_bucket", "s3.bucket"]),
+        (Refusal::of_all(403, "AccessDenied"), vec!["AccessDenied"], vec!["s3.", "AWS_", "credentials"]),
+        (Refusal::of_all(403, "InvalidAccessKeyId"), vec!["InvalidAccessKeyId"], key.clone()),
+        (Refusal::of_all(403, "SignatureDoesNotMatch"), vec!["SignatureDoesNotMatch"], key),
+        (elsewhere(301, "PermanentRedirect"), vec!["eu-central-7", "s3.region"], vec!["redirect", "Redirect", "region"]),
+        (elsewhere(307, "TemporaryRedirect"), vec!["eu-central-7", "s3.region"], vec!["redirect", "Redirect", "region"]),
+        (elsewhere(400, "AuthorizationHeaderMalformed"), vec!["eu-central-7", "s3.region"], vec!["region"]),
+    ]
+}
+
+#[tokio::test]
+async fn what_waiting_cannot_heal_ends_a_start_with_nothing_to_serve_and_names_setting_and_cause() {
+    let starts = permanent().into_iter().map(|(refusal, words, one_of)| async move {
+        let (s3, ended) = refused(refusal).await;
+        says(refusal.code, &ended, FAILED, &words);
+        says_one_of(refusal.code, &ended.said, &one_of);
+        assert!(s3.store.keys(BUCKET, "").is_empty(), "{}: something was written", refusal.code);
+    });
+    join_all(starts).await;
+}
+
+/// The kinds of requests, apart from each other.
+fn is_get_of_object(head: &Parts) -> bool {
+    head.method == Method::GET && !is_list(head)
+}
+
+fn is_list(head: &Parts) -> bool {
+    head.method == Method::GET && head.uri.query().is_some_and(|query| query.contains("list-type"))
+}
+
+fn is_put(head: &Parts) -> bool {
+    head.method == Method::PUT
+}
+
+fn is_conditional(head: &Parts) -> bool {
+    head.method == Method::PUT && head.headers.contains_key("if-none-match")
+}
+
+#[tokio::test]
+async fn rights_that_are_missing_are_noticed_at_the_start_and_not_by_the_first_reader() {
+    let kinds = [is_get_of_object as fn(&Parts) -> bool, is_list, is_put];
+    let starts = kinds.map(|kind| async move {
+        let (_s3, ended) = refused(Refusal::only(kind, 403, "AccessDenied")).await;
+        says("one right is missing", &ended, FAILED, &["AccessDenied"]);
+    });
+    join_all(starts).await;
+    // What is read back is not what was put: somebody in between answers by itself.
+    let (_s3, ended) = refused(Refusal::only(is_get_of_object, 200, "NotWhatWasPut")).await;
+    says("other bytes are read back", &ended, FAILED, &[]);
+    says_one_of("other bytes are read back", &ended.said, &["read", "GET", "get"]);
+}
+
+/// How servers say that they do not know conditional writes.
+fn without_conditions() -> Vec<Refusal> {
+    let says = |status, code| Refusal::only(is_conditional, status, code);
+    vec![says(501, "NotImplemented"), says(400, "InvalidArgument"), says(400, "InvalidRequest"), says(304, "NotModified")]
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_create_on_condition_is_refused_and_taken_as_it_is_where_that_is_said() {
+    let tried = without_conditions().into_iter().map(|refusal| async move {
+        let what = format!("{} {}", refusal.status, refusal.code);
+        let (s3, ended) = refused(refusal).await;
+        says(&what, &ended, FAILED, &["s3.unfenced"]);
+        assert!(s3.store.keys(BUCKET, "").is_empty(), "{what}: something was written");
+
+        let mut z = TestServer::tiered(&[("s3.unfenced", "true")]).await;
+        z.store().watch_puts();
+        z.store().refuse(Some(refusal));
+        z.run().await;
+        assert_eq!(z.post("/tables/t", &json!({"payload": "kept"})).await.0, StatusCode::CREATED);
+        z.flush_and_evict().await;
+        assert_eq!(z.read_all("t", "").await[0]["payload"], "kept", "{what}");
+        let puts = z.store().object_puts();
+        assert!(puts.len() >= 2, "a segment and a manifest at least: {puts:?}");
+        let conditional: Vec<_> = puts.iter().filter(|put| !put.header("if-none-match").is_empty()).collect();
+        assert!(conditional.is_empty(), "{what}: {conditional:?}");
+    });
+    join_all(tried).await;
+}
+
+#[tokio::test]
+async fn what_waiting_may_heal_is_waited_for_and_the_probe_says_what_for() {
+    let transient = [(503, "SlowDown"), (500, "InternalError"), (429, "TooManyRequests"), (503, "ServiceUnavailable")];
+    let waits = transient.map(|(status, code)| async move {
+        let (volume, s3) = (TempDir::new().unwrap(), store(Refusal::of_all(status, code)).await);
+        let start = Start::serve(&volume.path().join("db")).set("host", "127.0.0.1").with_bucket(&s3.endpoint());
+        let mut process = start.begin();
+        process.until("listening on the admin port").await;
+        eventually("it tries again and again", || async { s3.store.refused.load(SeqCst) >= 3 }).await;
+        assert!(!process.has_ended(), "{code}: it did not wait");
+        assert_eq!(process.get(process.admin(), "/livez").await.0, StatusCode::OK);
+        assert_eq!(process.get(process.admin(), "/readyz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+        let (process_get, admin) = (&process, process.admin());
+        let says_why = || async {
+            let (_, probe) = process_get.get(admin, "/readyz?verbose").await;
+            bucket_of(&probe).is_some_and(|check| check["status"] == "unavailable" && check["detail"].to_string().contains(code))
+        };
+        eventually("the probe says why", says_why).await;
+        s3.store.refuse(None);
+        process.until("ready").await;
+        assert_eq!(process.post(process.main(), "/tables/t", &json!({"payload": 1})).await.0, StatusCode::CREATED);
+    });
+    join_all(waits).await;
+}
+
+/// What a probe says of the bucket.
+fn bucket_of(probe: &Value) -> Option<&Value> {
+    probe["checks"].as_array()?.iter().find(|check| check["name"] == "bucket")
+}
+
+/// The probe's status code, and what it says of the bucket.
+async fn bucket(z: &TestServer) -> (StatusCode, Value) {
+    let (status, probe) = answer(z.client.get(z.admin_url("/readyz?verbose")).send().await.unwrap()).await;
+    (status, bucket_of(&probe).cloned().unwrap_or_else(|| panic!("nothing is said of the bucket: {probe}")))
+}
+
+/// A volume that has something that S3 has not yet serves, whatever S3 says, shows it, and goes on with S3 when that is over.
+async fn serves_alone(refusal: Refusal, word: &str) {
+    let what = format!("{} {}", refusal.status, refusal.code);
+    let mut z = TestServer::tiered(&[("s3.attempts", "1")]).await;
+    z.run().await;
+    assert_eq!(z.post("/tables/t", &json!({"payload": "before"})).await.0, StatusCode::CREATED);
+    let (status, check) = bucket(&z).await;
+    assert_eq!((status, &check["status"]), (StatusCode::OK, &json!("ok")), "{what}: {check}");
+    z.kill().await;
+    z.store().refuse(Some(refusal));
+    z.run().await;
+    assert_eq!(z.post("/tables/t", &json!({"payload": "during"})).await.0, StatusCode::CREATED, "{what}");
+    let (status, page) = z.get("/tables/t").await;
+    assert_eq!((status, &page["count"]), (StatusCode::OK, &json!(2)), "{what}: {page}");
+    let (status, check) = bucket(&z).await;
+    assert_eq!((status, &check["status"]), (StatusCode::OK, &json!("unavailable")), "{what}: {check}");
+    assert!(check["detail"].as_str().unwrap().contains(word), "{what}: nothing of {word:?} in {check}");
+    let (_, brief) = answer(z.client.get(z.admin_url("/readyz")).send().await.unwrap()).await;
+    assert_eq!(brief["status"], "ok", "{what}: {brief}");
+
+    z.store().refuse(None);
+    eventually("the bucket is well", || async { bucket(&z).await.1["status"] == "ok" }).await;
+    eventually("it flushes", || async { z.post("/flush", &json!(null)).await.0 == StatusCode::OK }).await;
+    let payloads: Vec<_> = z.read_all("t", "").await.iter().map(|record| record["payload"].clone()).collect();
+    assert_eq!(payloads, ["before", "during"], "{what}");
+    z.audit().await;
+}
+
+#[tokio::test]
+async fn a_volume_that_can_serve_does_and_the_probe_shows_the_buckets_trouble() {
+    let of_bucket = permanent().into_iter().map(|(refusal, words, _)| (refusal, words[0]));
+    let conditions = without_conditions().into_iter().map(|refusal| (refusal, "s3.unfenced"));
+    let missing = [(Refusal::only(is_get_of_object, 403, "AccessDenied"), "AccessDenied")];
+    let all: Vec<_> = of_bucket.chain(conditions).chain(missing).collect();
+    // A few at a time: each is a server.
+    for some in all.chunks(4) {
+        join_all(some.iter().map(|(refusal, word)| serves_alone(*refusal, word))).await;
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_that_goes_bad_under_way_is_shown_and_ends_nothing() {
+    let z = TestServer::start_tiered(&[("s3.attempts", "1"), ("flush.interval_secs", "0")]).await;
+    assert_eq!(z.post("/tables/t", &json!({"payload": 1})).await.0, StatusCode::CREATED);
+    z.store().refuse(Some(Refusal::of_all(403, "InvalidAccessKeyId")));
+    assert_eq!(z.post("/tables/t", &json!({"payload": 2})).await.0, StatusCode::CREATED);
+    eventually("it is shown", || async {
+        let (status, check) = bucket(&z).await;
+        status == StatusCode::OK && check["status"] == "unavailable" && check["detail"].to_string().contains("InvalidAccessKeyId")
+    })
+    .await;
+    assert_eq!(z.post("/tables/t", &json!({"payload": 3})).await.0, StatusCode::CREATED);
+    z.store().refuse(None);
+    eventually("it is well again", || async { bucket(&z).await.1["status"] == "ok" }).await;
+    eventually("it flushes", || async { z.post("/flush", &json!(null)).await.0 == StatusCode::OK }).await;
+    assert_eq!(z.read_all("t", "").await.len(), 3);
+}
