@@ -128,7 +128,7 @@ def pod(place, stateful):
     # By the pod's address, which is in no list of http.hosts: the main port would answer 421.
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         check(container[probe]["httpGet"]["port"] == "admin", f"{place}: the {probe} needs no name: {container[probe]}")
-    old = [name for name in variables(stateful) if name.startswith("ZOMBI_HOT_KEEP")]
+    old = [name for name in variables(stateful) if name.startswith("ZOMBI_HOT_RETENTION")]
     check(not old, f"{place}: what hot keeps is ZOMBI_HOT_KEEP_*: {old}")
     if place == "base":
         memory = container["resources"]["limits"]["memory"]
