@@ -2,6 +2,7 @@
 
 mod bucket;
 mod descriptors;
+mod memory;
 pub mod options;
 mod stop;
 
@@ -104,6 +105,7 @@ pub async fn run(config: Config, telemetry: &Telemetry) -> Result<(), ServerErro
     check_pod(&config)?;
     let mut signals = Signals::listen().map_err(|source| ServerError::Io { what: "cannot listen for signals".to_owned(), source })?;
     let prometheus = metrics::install()?;
+    memory::check(&config);
     let descriptors = Descriptors::share(config.limits.connections);
     let stop_serving = CancellationToken::new();
     let stop_admin = CancellationToken::new();

@@ -1,0 +1,69 @@
+//! Whether what the settings let in fits into the memory that there is. A start that does not fit would be ended by the system without
+//! a word; so it is said before.
+
+use std::fs;
+
+use tracing::warn;
+
+use crate::config::Config;
+
+/// What a partition takes in memory, in bytes, about: 98,000 that were written took 620 each, the volume's caches included, and 350 after
+/// the next start (resident memory before and after).
+const PARTITION_BYTES: u64 = 650;
+/// What Zombi takes that has nothing to do, about.
+const IDLE_BYTES: u64 = 48 << 20;
+/// Write buffers that RocksDB may have at once.
+const WRITE_BUFFERS: u64 = 4;
+
+/// Says so if the settings let in more than fits.
+pub(super) fn check(config: &Config) {
+    let Some(allowed) = allowed() else { return };
+    let needed = needed(config);
+    if needed > allowed {
+        warn!(
+            needed,
+            allowed,
+            partitions = config.limits.partitions,
+            "the settings let Zombi take more memory than it may: raise the memory limit, or lower limits.inflight_bytes, limits.response_bytes, \
+             flush.memory_bytes, limits.partitions or the caches"
+        );
+    }
+}
+
+/// What all budgets come to, full.
+fn needed(config: &Config) -> u64 {
+    let limits = &config.limits;
+    let budgets = [limits.inflight_bytes, limits.response_bytes, config.hot.cache_bytes, config.flush.memory_bytes];
+    let budgets: u64 = budgets.iter().map(|bytes| *bytes as u64).sum();
+    let buffers = WRITE_BUFFERS * config.hot.write_buffer_bytes as u64;
+    budgets + buffers + config.cold.cache_bytes + limits.partitions as u64 * PARTITION_BYTES + IDLE_BYTES
+}
+
+/// The bound of the control group, of either version; `None` if there is none.
+fn allowed() -> Option<u64> {
+    let files = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    files.iter().find_map(|file| bound(&fs::read_to_string(file).ok()?))
+}
+
+fn bound(text: &str) -> Option<u64> {
+    // The first version says "none" with a number that no machine has.
+    text.trim().parse().ok().filter(|bytes| *bytes < 1 << 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_fit_into_what_the_manifests_allow() {
+        assert!(needed(&Config::default()) < 1 << 30, "{}", needed(&Config::default()));
+        let mut config = Config::default();
+        config.limits.partitions = 10_000_000;
+        assert!(needed(&config) > 4 << 30);
+    }
+
+    #[test]
+    fn no_bound_is_no_number() {
+        assert_eq!((bound("1073741824\n"), bound("max\n"), bound("9223372036854771712")), (Some(1 << 30), None, None));
+    }
+}
