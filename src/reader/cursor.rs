@@ -12,6 +12,8 @@ use super::{Positions, ReadQuery};
 use crate::contracts::{name::TableName, sequence::Offset, storage::TimeFilter};
 
 const VERSION: u8 = 2;
+/// Earlier programs gave cursors with `count | (partition, offset)*` behind the filters; consumers have kept them.
+const PAIRS: u8 = 1;
 const SINCE: u8 = 1;
 const UNTIL: u8 = 2;
 const PARTITION: u8 = 4;
@@ -51,12 +53,16 @@ pub fn decode(table: &TableName, text: &str) -> Result<ReadQuery, BadCursor> {
     if u32::from_le_bytes(*stored) != checksum(table, body) {
         return Err(BadCursor);
     }
-    let [VERSION, flags, rest @ ..] = body else { return Err(BadCursor) };
+    let [version, flags, rest @ ..] = body else { return Err(BadCursor) };
     let mut rest = rest;
     let mut bound = |bit| (flags & bit != 0).then(|| number(&mut rest)).transpose();
     let (since, until, partition) = (bound(SINCE)?, bound(UNTIL)?, bound(PARTITION)?);
     let partition = partition.map(u32::try_from).transpose().map_err(|_| BadCursor)?;
-    let from = decode_positions(rest)?;
+    let from = match *version {
+        VERSION => decode_positions(rest)?,
+        PAIRS => decode_pairs(rest)?,
+        _ => return Err(BadCursor),
+    };
     let filter = TimeFilter { since: since.map(unzigzag), until: until.map(unzigzag) };
     Ok(ReadQuery { table: table.clone(), partition, filter, from })
 }
@@ -121,6 +127,15 @@ fn decode_positions(mut bytes: &[u8]) -> Result<Positions, BadCursor> {
         positions.insert(number, position.ok_or(BadCursor)?);
         packed >>= width;
         filled -= width;
+    }
+    if bytes.is_empty() { Ok(positions) } else { Err(BadCursor) }
+}
+
+fn decode_pairs(mut bytes: &[u8]) -> Result<Positions, BadCursor> {
+    let mut positions = Positions::new();
+    for _ in 0..number(&mut bytes)? {
+        let partition = u32::try_from(number(&mut bytes)?).map_err(|_| BadCursor)?;
+        positions.insert(partition, number(&mut bytes)?);
     }
     if bytes.is_empty() { Ok(positions) } else { Err(BadCursor) }
 }
@@ -190,6 +205,15 @@ mod tests {
         // Every second partition only.
         let sparse = (0..512).map(|number| (number * 2, (1 << 40) + u64::from(number) * 8000)).collect();
         assert!(encode(&query(None, TimeFilter::default()), &sparse).len() <= 4096);
+    }
+
+    #[test]
+    fn cursors_of_earlier_programs_go_on() {
+        let given = "AQMKgKCInJ56AgABAwFKn73k";
+        let decoded = decode(&table("t"), given).unwrap();
+        let filter = TimeFilter { since: Some(5), until: Some(2_100_000_000_000) };
+        assert_eq!((decoded.partition, decoded.filter, decoded.from), (None, filter, Positions::from([(0, 1), (3, 1)])));
+        assert!(decode(&table("u"), given).is_err());
     }
 
     #[test]

@@ -386,7 +386,7 @@ where
             "the store does not know AWS_ACCESS_KEY_ID, or its token"
         }
         Some("SignatureDoesNotMatch") => "AWS_SECRET_ACCESS_KEY does not go with AWS_ACCESS_KEY_ID",
-        Some("RequestTimeTooSkewed") => "set this machine's clock",
+        Some("RequestTimeTooSkewed") => return None, // a clock is set right sooner or later
         Some("InvalidBucketName") => "check s3.bucket",
         Some("PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException") => {
             return Some(format!("the bucket is in region {told}: set s3.region (now {region})"));
