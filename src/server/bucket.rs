@@ -62,7 +62,8 @@ pub(super) async fn open(
                 flusher.run(stop).await
             }));
         }
-        if !error.is_retryable() && began.elapsed() >= REFUSALS {
+        // What volume and bucket are to each other does not change by waiting; names and rights may, for a while.
+        if !error.is_retryable() && !(error.may_be_the_buckets() && began.elapsed() < REFUSALS) {
             return Err(error.into());
         }
         recovery.progress.trouble(&error);
