@@ -12,8 +12,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::task;
 use tokio_util::task::AbortOnDropHandle;
 
-use self::turns::Turn;
-pub use self::{merge::Merge, turns::Turns};
+pub use self::{
+    merge::Merge,
+    turns::{Turn, Turns},
+};
 use crate::contracts::{
     cold_storage::ColdStorage,
     error::{StorageError, Tier},

@@ -63,7 +63,8 @@ pub(super) async fn open(
             }));
         }
         // What volume and bucket are to each other does not change by waiting; names and rights may, for a while.
-        if !error.is_retryable() && !(error.may_be_the_buckets() && began.elapsed() < REFUSALS) {
+        let may_heal = error.is_retryable() || (error.may_be_the_buckets() && began.elapsed() < REFUSALS);
+        if !may_heal {
             return Err(error.into());
         }
         recovery.progress.trouble(&error);

@@ -28,7 +28,7 @@ use crate::{
     },
     contracts::{error::StorageError, name::TableName, storage::ReadLimit},
     metrics,
-    reader::{Merge, Positions, ReadQuery, TablePage, cursor},
+    reader::{Merge, Positions, ReadQuery, TablePage, Turn, cursor},
 };
 
 /// Records of a page that names no limit.
@@ -211,18 +211,18 @@ async fn page(
     let mut query = query.clone();
     loop {
         wakeup.forget();
-        let page = state.reader.page(query.clone(), limit).await?;
+        let mut page = state.reader.page(query.clone(), limit).await?;
         if !page.records.is_empty() || page.has_more || Instant::now() >= until {
             return Ok(page);
         }
         // What was looked at need not be looked at again.
         query.from.clone_from(&page.next);
-        let empty = TablePage { turn: Default::default(), ..page };
+        page.turn = Turn::default(); // others read meanwhile
         let _waits = connection.wait();
         tokio::select! {
-            () = state.stopping.cancelled() => return Ok(empty),
+            () = state.stopping.cancelled() => return Ok(page),
             woken = timeout_at(until, wakeup.appended()) => if woken.is_err() {
-                return Ok(empty);
+                return Ok(page);
             },
         }
     }
