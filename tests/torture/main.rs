@@ -129,7 +129,12 @@ async fn main() -> ExitCode {
     runner.run("damage to compressed segments", 200, |seed, budget| damage::segments("zstd", seed, budget)).await;
     runner.run("damage to manifests", 100, damage::manifests).await;
     runner.run("an outage of S3", 1, |seed, _| outage::run(seed, seconds)).await;
-    runner.run("abuse", 1, abuse::run).await;
+    // It judges by the clock, and so wants a machine for itself.
+    if runner.options.only.is_some() {
+        runner.run("abuse", 1, abuse::run).await;
+    } else {
+        println!("left out: abuse (--only abuse)");
+    }
     if runner.count == 0 {
         println!("there is no such scenario");
     }
