@@ -104,15 +104,18 @@ impl Guard {
         if self.connection.poll_idle(context).is_pending() {
             return Poll::Pending;
         }
-        let still = Duration::from_millis(self.connection.still_for_ms());
+        let (now, still) = (Instant::now(), Duration::from_millis(self.connection.still_for_ms()));
         let until = match self.expected {
             Expected::First(until) | Expected::Head(until) => until,
-            Expected::Next => Instant::now() + self.times.idle.saturating_sub(still),
+            Expected::Next => now + self.times.idle.saturating_sub(still),
         };
-        if self.timer.deadline() != until {
-            self.timer.as_mut().reset(until);
+        // A timer that is set to now, again and again, never ends.
+        if until > now {
+            if self.timer.deadline() != until {
+                self.timer.as_mut().reset(until);
+            }
+            ready!(self.timer.as_mut().poll(context));
         }
-        ready!(self.timer.as_mut().poll(context));
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client asks for nothing"))
     }
 
