@@ -1,11 +1,13 @@
 //! As many connections as may be, all of them idle, silent, half a request, or never reading: the oldest of them makes room.
 
+use std::time::Duration;
+
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::Victim;
@@ -112,6 +114,7 @@ async fn it_is_the_connection_that_was_idle_longest_that_makes_room() {
         let mut socket = raw::connect(z.address()).await;
         assert_eq!(asks(&mut socket).await, 200);
         open.push(socket);
+        sleep(Duration::from_millis(50)).await; // it goes by milliseconds
     }
     // The first one that came is not the one that was idle longest any more.
     assert_eq!(asks(&mut open[0]).await, 200);
