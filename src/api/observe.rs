@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     contracts::{
-        consumers::{ConsumerStorage, GroupOffsets},
+        consumers::{ConsumerStorage, OffsetsOfGroup},
         name::{GroupName, Partition, PartitionNumber, TableName},
         sequence::{Offset, OffsetRange},
         storage::{HotStorage, PartitionStatus, TableStatus},
@@ -72,7 +72,7 @@ impl Observed {
     }
 
     /// By group and table, the largest first. What a group has never committed of a table that it reads it has not read.
-    fn lags(&self, tables: &[TableStatus], offsets: Vec<GroupOffsets>) -> Vec<Lag> {
+    fn lags(&self, tables: &[TableStatus], offsets: Vec<OffsetsOfGroup>) -> Vec<Lag> {
         let tables: BTreeMap<&TableName, &TableStatus> = tables.iter().map(|table| (&table.name, table)).collect();
         let mut lags: Vec<Lag> = Vec::new();
         for (group, offsets) in offsets {

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::{
-    consumers::GroupOffsets,
+    consumers::OffsetsOfGroup,
     error::StorageError,
     name::Partition,
     segment::{Segment, SegmentBuilder, SegmentMeta},
@@ -19,7 +19,7 @@ pub struct ColdCommit {
     /// All tables of the hot tier, those deleted too.
     pub tables: Vec<TableStatus>,
     /// All committed consumer offsets, if one changed.
-    pub consumers: Option<Vec<GroupOffsets>>,
+    pub consumers: Option<Vec<OffsetsOfGroup>>,
 }
 
 /// The cold tier's view of one partition.

@@ -21,7 +21,7 @@ pub struct Commit {
 }
 
 /// A group and what it has committed, in order of partition.
-pub type GroupOffsets = (GroupName, Vec<(Partition, Offset)>);
+pub type OffsetsOfGroup = (GroupName, Vec<(Partition, Offset)>);
 
 /// The committed offsets of consumer groups.
 #[async_trait]
@@ -42,7 +42,7 @@ pub trait ConsumerStorage: Send + Sync {
     ///
     /// # Errors
     /// `Corrupt` or `Unavailable`.
-    async fn all_offsets(&self) -> Result<Vec<GroupOffsets>, StorageError>;
+    async fn all_offsets(&self) -> Result<Vec<OffsetsOfGroup>, StorageError>;
 
     /// Changes its value whenever a committed offset has changed.
     fn commits(&self) -> u64;

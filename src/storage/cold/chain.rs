@@ -164,7 +164,7 @@ impl Chain {
         self.settle().await?;
         let next = manifest::key(self.last + 1);
         match self.objects.get(&next).await? {
-            None => self.look_back().await,
+            None => self.check_there().await,
             Some(_) => Err(self.overtaken(&next)),
         }
     }

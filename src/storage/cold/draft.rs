@@ -8,7 +8,7 @@ use super::{
 };
 use crate::contracts::{
     cold_storage::ColdCommit,
-    consumers::GroupOffsets,
+    consumers::OffsetsOfGroup,
     name::Partition,
     sequence::{Offset, OffsetRange, Watermarks},
     storage::TableStatus,
@@ -105,7 +105,7 @@ fn known(state: &ColdState, partition: &Partition) -> PartitionEntry {
 }
 
 /// What has become of the committed offsets: those that changed, and those that are no more.
-fn consumer_changes(known: &BTreeMap<ConsumerKey, Offset>, consumers: Vec<GroupOffsets>) -> (Vec<ConsumerEntry>, Vec<ConsumerKey>) {
+fn consumer_changes(known: &BTreeMap<ConsumerKey, Offset>, consumers: Vec<OffsetsOfGroup>) -> (Vec<ConsumerEntry>, Vec<ConsumerKey>) {
     let mut now: BTreeMap<ConsumerKey, Offset> = BTreeMap::new();
     for (group, offsets) in consumers {
         for (partition, offset) in offsets {

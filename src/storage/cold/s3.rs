@@ -94,6 +94,9 @@ pub enum Created {
     Exists,
 }
 
+/// What a request failed of.
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
 /// A request that did not succeed.
 #[derive(Debug, thiserror::Error)]
 #[error("S3 {operation} of {bucket}/{key}: {message}")]
@@ -103,7 +106,7 @@ struct Failed {
     key: String,
     message: String,
     #[source]
-    source: Box<dyn std::error::Error + Send + Sync>,
+    source: Source,
 }
 
 impl Objects {
@@ -325,26 +328,16 @@ impl Objects {
         }
     }
 
-    fn denied(
-        &self,
-        operation: &'static str,
-        key: &str,
-        message: String,
-        source: Box<dyn std::error::Error + Send + Sync>,
-    ) -> StorageError {
-        let (bucket, key) = (self.bucket.clone(), self.full(key));
-        StorageError::denied(Tier::Cold, Failed { operation, bucket, key, message, source })
+    fn denied(&self, operation: &'static str, key: &str, message: String, source: Source) -> StorageError {
+        StorageError::denied(Tier::Cold, self.failure(operation, key, message, source))
     }
 
-    fn unavailable(
-        &self,
-        operation: &'static str,
-        key: &str,
-        message: String,
-        source: Box<dyn std::error::Error + Send + Sync>,
-    ) -> StorageError {
-        let (bucket, key) = (self.bucket.clone(), self.full(key));
-        StorageError::unavailable(Tier::Cold, Failed { operation, bucket, key, message, source })
+    fn unavailable(&self, operation: &'static str, key: &str, message: String, source: Source) -> StorageError {
+        StorageError::unavailable(Tier::Cold, self.failure(operation, key, message, source))
+    }
+
+    fn failure(&self, operation: &'static str, key: &str, message: String, source: Source) -> Failed {
+        Failed { operation, bucket: self.bucket.clone(), key: self.full(key), message, source }
     }
 }
 

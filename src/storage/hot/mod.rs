@@ -47,7 +47,7 @@ use self::{
 use crate::{
     contracts::{
         clock::{Clock, TimestampMs},
-        consumers::{Commit, ConsumerStorage, GroupOffsets},
+        consumers::{Commit, ConsumerStorage, OffsetsOfGroup},
         error::{Overload, StorageError, Tier},
         event::Event,
         heartbeat::Heartbeat,
@@ -335,7 +335,7 @@ impl ConsumerStorage for RocksHot {
         Ok(tables.consumers().of(group).map(|offsets| consumers::named(&tables, offsets)).unwrap_or_default())
     }
 
-    async fn all_offsets(&self) -> Result<Vec<GroupOffsets>, StorageError> {
+    async fn all_offsets(&self) -> Result<Vec<OffsetsOfGroup>, StorageError> {
         let tables = self.catalog.read();
         Ok(tables.consumers().iter().map(|(group, offsets)| (group.clone(), consumers::named(&tables, offsets))).collect())
     }

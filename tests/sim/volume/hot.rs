@@ -21,7 +21,7 @@ use tokio::{
 use zombi::{
     contracts::{
         clock::{Clock, TimestampMs},
-        consumers::{Commit, ConsumerStorage, GroupOffsets},
+        consumers::{Commit, ConsumerStorage, OffsetsOfGroup},
         error::StorageError,
         event::Record,
         idempotency::Hash,
@@ -384,7 +384,7 @@ impl ConsumerStorage for SimHot {
         Ok(volume.consumers.get(group).into_iter().flatten().map(|(partition, offset)| (partition.clone(), *offset)).collect())
     }
 
-    async fn all_offsets(&self) -> Result<Vec<GroupOffsets>, StorageError> {
+    async fn all_offsets(&self) -> Result<Vec<OffsetsOfGroup>, StorageError> {
         let volume = self.volume.lock();
         let each = |(group, offsets): (&GroupName, &BTreeMap<Partition, Offset>)| {
             (group.clone(), offsets.iter().map(|(partition, offset)| (partition.clone(), *offset)).collect())

@@ -1,6 +1,6 @@
 //! What consumers ask of the writer: committed offsets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Group;
 use crate::{
@@ -49,21 +49,24 @@ impl Group<'_> {
         if new_offsets > 0 && self.group_offsets + new_offsets > options.max_group_offsets {
             return Err(StorageError::TooMany { what: Counted::GroupOffsets, limit: options.max_group_offsets });
         }
-        if self.members(group).is_empty() && self.groups >= options.max_groups {
+        if self.offsets_of(group) == 0 && self.groups >= options.max_groups {
             return Err(StorageError::TooMany { what: Counted::Groups, limit: options.max_groups });
         }
         Ok(())
     }
 
     pub(super) fn delete_group(&mut self, group: &GroupName) -> Result<(), StorageError> {
-        let members = self.members(group);
-        if members.is_empty() {
+        if self.offsets_of(group) == 0 {
             return Err(StorageError::UnknownGroup(group.clone()));
         }
-        for key in members {
+        self.forget_group(group);
+        Ok(())
+    }
+
+    fn forget_group(&mut self, group: &GroupName) {
+        for key in self.members(group) {
             self.set_consumer(group, key, None);
         }
-        Ok(())
     }
 
     /// Forgets groups without a commit since then; answers which.
@@ -76,16 +79,13 @@ impl Group<'_> {
         };
         let old: Vec<GroupName> = groups.into_iter().filter(is_old).collect();
         for group in &old {
-            for key in self.members(group) {
-                self.set_consumer(group, key, None);
-            }
+            self.forget_group(group);
         }
         old
     }
 
     /// Sets an offset, or forgets it.
     pub(super) fn set_consumer(&mut self, group: &GroupName, key: PartitionKey, committed: Option<Committed>) {
-        let had_members = !self.members(group).is_empty();
         let was_there = self.committed(group, key).is_some();
         let (family, stored_key) = (self.volume.db.family(cf::CONSUMERS), keys::consumer(group, key));
         match committed {
@@ -93,9 +93,17 @@ impl Group<'_> {
             None => self.batch.delete_cf(family, stored_key),
         }
         self.change.consumers.insert((group.clone(), key), committed);
-        self.group_offsets = self.group_offsets + usize::from(committed.is_some()) - usize::from(was_there);
-        let has_members = committed.is_some() || !self.members(group).is_empty();
-        self.groups = self.groups + usize::from(has_members) - usize::from(had_members);
+        let before = self.offsets_of(group);
+        let after = before + usize::from(committed.is_some()) - usize::from(was_there);
+        self.offset_counts.insert(group.clone(), after);
+        self.group_offsets = self.group_offsets + after - before;
+        self.groups = self.groups + usize::from(after > 0) - usize::from(before > 0);
+    }
+
+    /// How many offsets a group of consumers has, as this group of the writer has it.
+    fn offsets_of(&self, group: &GroupName) -> usize {
+        let stored = || self.volume.catalog.read().consumers().of(group).map_or(0, BTreeMap::len);
+        self.offset_counts.get(group).copied().unwrap_or_else(stored)
     }
 
     /// A committed offset as this group has it.
@@ -107,7 +115,7 @@ impl Group<'_> {
     }
 
     /// The partitions of which a group has committed an offset, as this group of the writer has it.
-    pub(super) fn members(&self, group: &GroupName) -> BTreeSet<PartitionKey> {
+    fn members(&self, group: &GroupName) -> BTreeSet<PartitionKey> {
         let catalog = self.volume.catalog.read();
         let mut members: BTreeSet<PartitionKey> =
             catalog.consumers().of(group).into_iter().flat_map(|offsets| offsets.keys().copied()).collect();

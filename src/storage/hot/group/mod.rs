@@ -114,6 +114,8 @@ pub(super) struct Group<'a> {
     /// Groups and offsets of groups, with those of this group.
     groups: usize,
     group_offsets: usize,
+    /// How many offsets the groups have that this group changes.
+    offset_counts: HashMap<GroupName, usize>,
     partitions: usize,
     acks: Vec<Ack>,
     appended: BTreeSet<PartitionKey>,
@@ -141,6 +143,7 @@ impl<'a> Group<'a> {
             forgotten: HashSet::new(),
             groups,
             group_offsets,
+            offset_counts: HashMap::new(),
             partitions,
             acks: Vec::new(),
             appended: BTreeSet::new(),
