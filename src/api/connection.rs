@@ -47,6 +47,8 @@ pub struct Connection {
     waits: AtomicUsize,
     /// Whether its answer ends where the connection ends (HTTP/1.0), and has not ended.
     is_unfinished: AtomicBool,
+    /// Whether all that came was looked at, and more is waited for.
+    is_listening: AtomicBool,
     /// Whether a write waits for the client.
     is_stalled: AtomicBool,
     /// When bytes last went either way or a request ended, in milliseconds since it was opened.
@@ -62,7 +64,7 @@ impl Default for Connection {
 /// What the oldest may be ended for, so that others find room; the first is ended first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Idleness {
-    /// No request is under way.
+    /// No request is under way or has come.
     NoRequest,
     /// It waits for the client to send or to take something.
     Client,
@@ -83,6 +85,7 @@ impl Connection {
             bodies: AtomicUsize::new(0),
             waits: AtomicUsize::new(0),
             is_unfinished: AtomicBool::new(false),
+            is_listening: AtomicBool::new(false),
             is_stalled: AtomicBool::new(false),
             progress_ms: AtomicU64::new(0),
         }
@@ -98,6 +101,11 @@ impl Connection {
     pub fn still_for_ms(&self) -> u64 {
         let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         now.saturating_sub(self.progress_ms.load(Relaxed))
+    }
+
+    /// All that came was looked at and another request is waited for, or something has come.
+    pub fn set_listening(&self, is_listening: bool) {
+        self.is_listening.store(is_listening, Relaxed);
     }
 
     /// A write waits for the client, or no longer.
@@ -128,7 +136,7 @@ impl Connection {
 
     /// Why it may be ended to make room, if it may.
     pub fn idleness(&self) -> Option<Idleness> {
-        if !self.is_busy() {
+        if !self.is_busy() && self.is_listening.load(Relaxed) {
             return Some(Idleness::NoRequest);
         }
         let waits_for_client = self.bodies.load(Relaxed) > 0 || self.is_stalled.load(Relaxed);
@@ -210,6 +218,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_waits_for_nobody_but_its_client_may_go() {
         let connection = Arc::new(Connection::default());
+        assert_eq!(connection.idleness(), None, "what it may have sent was not looked at");
+        connection.set_listening(true);
         assert_eq!(connection.idleness(), Some(Idleness::NoRequest));
         let request = connection.request();
         assert_eq!(connection.idleness(), None, "we are at work");

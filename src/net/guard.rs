@@ -76,6 +76,7 @@ impl Guard {
 
     /// Bytes have come.
     fn heard(&mut self, bytes: &[u8]) {
+        self.connection.set_listening(false);
         self.connection.progressed();
         if matches!(self.expected, Expected::First(_)) && bytes.starts_with(HTTP2) {
             self.is_http2 = true;
@@ -104,6 +105,7 @@ impl Guard {
         if self.connection.poll_idle(context).is_pending() {
             return Poll::Pending;
         }
+        self.connection.set_listening(true);
         let (now, still) = (Instant::now(), Duration::from_millis(self.connection.still_for_ms()));
         let until = match self.expected {
             Expected::First(until) | Expected::Head(until) => until,

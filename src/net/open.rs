@@ -59,10 +59,16 @@ impl OpenConnections {
 }
 
 impl Open {
+    /// Tells one to go, unless one is going.
     fn make_room(&self) {
         let connections = self.connections.lock();
-        let may_go = connections.1.values().filter(|connection| !connection.kill.is_cancelled());
-        let ranked = may_go.filter_map(|connection| Some((connection.idleness()?, u64::MAX - connection.still_for_ms(), connection)));
+        if connections.1.values().any(|connection| connection.kill.is_cancelled()) {
+            return;
+        }
+        let ranked = connections
+            .1
+            .values()
+            .filter_map(|connection| Some((connection.idleness()?, u64::MAX - connection.still_for_ms(), connection)));
         if let Some((idleness, _, connection)) = ranked.min_by_key(|(idleness, age, _)| (*idleness, *age)) {
             tracing::debug!(?idleness, "a connection makes room for another: limits.connections");
             connection.kill.cancel();
@@ -96,6 +102,7 @@ mod tests {
             slots.push(open.enter(one).await);
             tokio::time::advance(Duration::from_secs(1)).await;
             one.progressed();
+            one.set_listening(true);
         }
         let leaving = tokio::spawn({
             let (second, slot) = (Arc::clone(&all[1]), slots.remove(1));

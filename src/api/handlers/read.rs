@@ -26,7 +26,7 @@ use crate::{
         state::AppState,
         times,
     },
-    contracts::{error::StorageError, name::TableName, storage::ReadLimit},
+    contracts::{error::StorageError, event::Record, name::TableName, storage::ReadLimit},
     metrics,
     reader::{Merge, Positions, ReadQuery, TablePage, Turn, cursor},
 };
@@ -137,25 +137,49 @@ async fn one_page(
 ) -> Result<Response, Problem> {
     let started = Instant::now();
     let limit = ReadLimit { records: limit.unwrap_or(DEFAULT_LIMIT), bytes: state.limits.page_bytes };
-    let TablePage { records, next, has_more, lost, turn: _turn } = page(state, query, limit, wait, connection).await?;
-    let (count, bytes) = (records.len() as u64, records.iter().map(|record| record.event.size() as u64).sum());
-    state.stats.read(count, bytes, started.elapsed());
-    metrics::read(count);
-    let end = PageEnd { has_more, next_cursor: cursor::encode(query, &next), lost };
     let mut reserved = state.responses.sending(connection);
-    let (media_type, body) = match shape {
-        Shape::Protobuf => {
-            reserved.grow_to(usize::try_from(bytes).unwrap_or(usize::MAX) + 2 * STREAM_PIECE).await?;
-            let pieces = encode::protobuf_page(records, end, STREAM_PIECE);
-            (PROTOBUF, reserved.stream(stream::iter(pieces).map(Ok::<_, Infallible>)))
+    loop {
+        let TablePage { records, next, has_more, lost, turn } = page(state, query, limit, wait, connection).await?;
+        let (count, bytes) = (records.len() as u64, records.iter().map(|record| record.event.size() as u64).sum());
+        let end = PageEnd { has_more, next_cursor: cursor::encode(query, &next), lost };
+        let (encoded, length) = match shape {
+            Shape::Protobuf => (Encoded::Protobuf(records, end), usize::try_from(bytes).unwrap_or(usize::MAX) + 2 * STREAM_PIECE),
+            _ => {
+                let body = encode::json_page(&records, &end);
+                let length = body.len();
+                (Encoded::Json(body), length)
+            }
+        };
+        if reserved.try_grow_to(length).is_err() {
+            // Who waits for room holds neither a turn nor memory, and reads again with the room that it then has.
+            drop((encoded, turn));
+            reserved.grow_to(length).await?;
+            continue;
         }
-        _ => {
-            let body = encode::json_page(&records, &end);
-            reserved.grow_to(body.len()).await?;
-            ("application/json", reserved.body(body))
-        }
-    };
-    Ok(([(header::CONTENT_TYPE, media_type)], body).into_response())
+        state.stats.read(count, bytes, started.elapsed());
+        metrics::read(count);
+        return Ok(encoded.answer(reserved));
+    }
+}
+
+/// A page as it is sent.
+enum Encoded {
+    Json(Vec<u8>),
+    /// Its records are encoded as they are sent.
+    Protobuf(Vec<Record>, PageEnd),
+}
+
+impl Encoded {
+    fn answer(self, reserved: Reserved) -> Response {
+        let (media_type, body) = match self {
+            Self::Json(body) => ("application/json", reserved.body(body)),
+            Self::Protobuf(records, end) => {
+                let pieces = encode::protobuf_page(records, end, STREAM_PIECE);
+                (PROTOBUF, reserved.stream(stream::iter(pieces).map(Ok::<_, Infallible>)))
+            }
+        };
+        ([(header::CONTENT_TYPE, media_type)], body).into_response()
+    }
 }
 
 impl ReadParams {
