@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use tokio::sync::Mutex;
+
 use crate::{
     contracts::{
         consumers::{ConsumerStorage, OffsetsOfGroup},
@@ -10,6 +12,7 @@ use crate::{
         storage::{HotStorage, PartitionStatus, TableStatus},
     },
     metrics::{self, ConsumerLag, Held},
+    offload::offload,
     reader::TieredReader,
 };
 
@@ -28,16 +31,25 @@ pub struct Observed {
     pub has_bucket: bool,
     /// For how long idempotency keys are to be remembered, in milliseconds.
     pub key_window_ms: u64,
+    /// Held by whoever looks at all of it.
+    pub turn: Mutex<()>,
 }
 
 /// How far a group is in a table: what it has not read, and the sum of its committed offsets.
 type Lag = ((GroupName, TableName), (u64, u64));
 
 impl Observed {
-    /// Brings the metrics up to date; answers those that are made anew each time.
-    pub async fn show(&self) -> String {
-        let tables = self.hot.tables();
+    /// Brings the metrics up to date; answers those that are made anew each time. However many ask, it is done for one at a time, and
+    /// where it keeps nobody else waiting.
+    pub async fn show(self: &Arc<Self>) -> String {
+        let _turn = self.turn.lock().await;
         let offsets = self.consumers.all_offsets().await.unwrap_or_default();
+        let this = Arc::clone(self);
+        offload(move || this.look(offsets)).await.unwrap_or_default()
+    }
+
+    fn look(&self, offsets: Vec<OffsetsOfGroup>) -> String {
+        let tables = self.hot.tables();
         let groups = offsets.len() as u64;
         metrics::held(Held { groups, ..self.held(&tables) });
         metrics::engine(&self.hot.engine_numbers());

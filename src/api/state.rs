@@ -96,7 +96,7 @@ pub struct Ops {
     /// Flushes on request, once the store is open; empty for good without a bucket.
     pub flush: OnceLock<Arc<dyn Flush>>,
     /// The store, once it is open.
-    pub store: OnceLock<Observed>,
+    pub store: OnceLock<Arc<Observed>>,
     /// What liveness is about.
     pub heartbeats: Heartbeats,
     /// Changes what is logged.

@@ -109,8 +109,8 @@ impl Stats {
         self.errors.fetch_add(1, Relaxed);
     }
 
-    /// The counts as JSON; `flush` and `tables` are the caller's.
-    pub fn show(&self, flush: Value, tables: Value) -> Value {
+    /// The counts as JSON.
+    pub fn show(&self) -> Value {
         let second = self.second();
         let mut reads = self.reads.show(second);
         reads["records_total"] = json!(self.read_records.load(Relaxed));
@@ -119,8 +119,6 @@ impl Stats {
             "writes": self.writes.show(second),
             "reads": reads,
             "errors_total": self.errors.load(Relaxed),
-            "flush": flush,
-            "tables": tables,
         })
     }
 

@@ -210,6 +210,12 @@ pub struct TableStatus {
 }
 
 impl TableStatus {
+    /// One of its partitions.
+    pub fn partition(&self, number: PartitionNumber) -> Option<&PartitionStatus> {
+        let place = self.partitions.binary_search_by_key(&number, |status| status.number).ok()?;
+        self.partitions.get(place)
+    }
+
     /// Its partitions with their whole names.
     pub fn named_partitions(&self) -> impl Iterator<Item = (Partition, &PartitionStatus)> {
         self.partitions.iter().map(|status| (Partition::new(self.name.clone(), status.number), status))

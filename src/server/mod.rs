@@ -259,8 +259,9 @@ async fn open(
         reader: reader.clone(),
         has_bucket: cold.is_some(),
         key_window_ms: options::keys(config).window_ms.unsigned_abs(),
+        turn: tokio::sync::Mutex::new(()),
     };
-    drop(ops.store.set(observed));
+    drop(ops.store.set(Arc::new(observed)));
     let state = Arc::new(App {
         reader,
         hot: Arc::clone(&hot),

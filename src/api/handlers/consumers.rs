@@ -235,8 +235,7 @@ pub async fn delete(
 
 /// How many events are left to read; without a commit, all that can be read.
 fn lag(state: &AppState, table: Option<&TableStatus>, partition: &Partition, offset: Option<Offset>) -> u64 {
-    let status = table.and_then(|table| table.partitions.iter().find(|status| status.number == partition.number));
-    let marks = status.map(|status| status.marks).unwrap_or_default();
+    let marks = table.and_then(|table| table.partition(partition.number)).map(|status| status.marks).unwrap_or_default();
     let left = OffsetRange::new(offset.unwrap_or(marks.start).clamp(marks.start, marks.next), marks.next);
     state.reader.events_in(partition, left)
 }

@@ -1,22 +1,22 @@
 //! For those who run Zombi: probes, metrics, `/stats`, flush now.
 
-use std::collections::BTreeMap;
-
 use axum::{
     Json,
     extract::{RawQuery, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::info;
 
-use super::tables;
+use super::tables::{self, Walk};
 use crate::{
     api::{
         body::Incoming,
         code::Code,
+        connection::OnConnection,
         error::Problem,
         extract::{NoParams, Params, Table},
         limits::Limits,
@@ -143,13 +143,15 @@ pub async fn metrics(State(ops): State<OpsState>) -> Response {
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
-pub async fn stats(State(state): State<AppState>, Params(NoParams {}): Params<NoParams>) -> Json<Value> {
+pub async fn stats(
+    State(state): State<AppState>,
+    Params(NoParams {}): Params<NoParams>,
+    OnConnection(connection): OnConnection,
+) -> Result<Response, Problem> {
     let totals = state.hot.totals();
-    let flush = json!({"enabled": state.flush.is_some(), "unflushed_events": totals.unflushed_events});
-    let tables = state.hot.tables_after(None, STATS_TABLES);
-    let shown: BTreeMap<_, _> = tables.iter().map(|table| (table.name.to_string(), tables::show(&state, table))).collect();
     let KeyWindow { keys, bytes, window_ms } = state.hot.key_window();
-    let mut stats = state.stats.show(flush, json!(shown));
+    let mut stats = state.stats.show();
+    stats["flush"] = json!({"enabled": state.flush.is_some(), "unflushed_events": totals.unflushed_events});
     stats["totals"] = json!({
         "tables": totals.tables,
         "partitions": totals.partitions,
@@ -158,7 +160,20 @@ pub async fn stats(State(state): State<AppState>, Params(NoParams {}): Params<No
         "unflushed_events": totals.unflushed_events,
     });
     stats["idempotency"] = json!({"keys": keys, "bytes": bytes, "window_secs": window_ms / 1000});
-    Json(stats)
+    let reserved = tables::room_for_one(&state, &connection).await?;
+    let mut walk = Walk { state, after: None };
+    let pieces = async_stream::try_stream! {
+        let mut text = tables::json(&stats)?;
+        text.pop(); // the brace: one more member follows
+        text.extend_from_slice(br#","tables":{"#);
+        yield Bytes::from(text);
+        for number in 1..=STATS_TABLES {
+            let Some(table) = walk.next().await else { break };
+            yield tables::member(number, [&tables::json(&table.table)?, &b":"[..], &tables::json(&table)?].concat());
+        }
+        yield Bytes::from_static(b"}}");
+    };
+    Ok(([(header::CONTENT_TYPE, "application/json")], reserved.stream::<Problem>(pieces)).into_response())
 }
 
 /// Tables that `/stats` shows, the first by name; `/tables` has all of them.

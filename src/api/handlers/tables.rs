@@ -6,22 +6,24 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Deserialize;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     api::{
         body::Incoming,
         code::Code,
-        connection::OnConnection,
+        connection::{Connection, OnConnection},
         error::Problem,
         extract::{self, Encoding, NoParams, Params, Table},
+        memory::Reserved,
         records,
         schema::{PartitionShown, ProblemShown, Range, TableConfig, TableConfigChange, TableShown, TablesShown},
         state::AppState,
     },
     contracts::{
         error::StorageError,
-        name::Partition,
+        name::{Partition, TableName},
         sequence::OffsetRange,
         storage::{PartitionStatus, TableStatus},
     },
@@ -66,26 +68,69 @@ pub async fn list(
         }
     };
     let after = params.after.as_deref().map(extract::table_name).transpose()?;
-    let mut reserved = state.responses.sending(&connection);
-    let (mut tables, mut bytes) = (Vec::new(), 0);
-    let mut found = state.hot.tables_after(after.as_ref(), limit + 1);
-    let mut has_more = found.len() > limit;
-    found.truncate(limit);
-    for table in found {
-        bytes += PARTITION_BYTES * (1 + table.partitions.len());
-        if bytes > state.limits.page_bytes && !tables.is_empty() {
-            has_more = true;
-            break;
-        }
-        reserved.grow_to(2 * bytes).await?; // as it is, and as it is written
-        tables.push(show(&state, &table));
+    let page_bytes = state.limits.page_bytes;
+    let reserved = room_for_one(&state, &connection).await?;
+    let mut walk = Walk { state, after };
+    let pieces = async_stream::try_stream! {
+        let (mut last, mut count, mut bytes) = (None, 0, 0);
+        yield Bytes::from_static(br#"{"tables":["#);
+        let has_more = loop {
+            let Some(table) = walk.next().await else { break false };
+            let text = json(&table)?;
+            if count == limit || (count > 0 && bytes + text.len() > page_bytes) {
+                break true;
+            }
+            (count, bytes) = (count + 1, bytes + text.len());
+            yield member(count, text);
+            last = Some(table.table);
+        };
+        let next = last.filter(|_| has_more);
+        yield [&br#"],"has_more":"#[..], &json(&has_more)?, br#","next":"#, &json(&next)?, b"}"].concat().into();
+    };
+    Ok(([(header::CONTENT_TYPE, "application/json")], reserved.stream::<Problem>(pieces)).into_response())
+}
+
+/// Room for what a list of tables holds at once, which is one of them.
+pub async fn room_for_one(state: &AppState, connection: &Connection) -> Result<Reserved, Problem> {
+    let table = PARTITION_BYTES * (1 + state.limits.partitions_per_table as usize);
+    let mut reserved = state.responses.sending(connection);
+    reserved.grow_to((2 * table).min(state.limits.page_bytes)).await?; // as it is, and as it is written
+    Ok(reserved)
+}
+
+/// Goes through the tables by their names, and is about one at a time: lists keep neither a worker nor the catalog from others.
+pub struct Walk {
+    /// Where they are.
+    pub state: AppState,
+    /// The last one's name.
+    pub after: Option<TableName>,
+}
+
+impl Walk {
+    /// The next table.
+    pub async fn next(&mut self) -> Option<TableShown> {
+        tokio::task::yield_now().await;
+        let table = self.state.hot.tables_after(self.after.as_ref(), 1).pop()?;
+        let shown = show(&self.state, &table);
+        self.after = Some(table.name);
+        Some(shown)
     }
-    let next = if has_more { tables.last().map(|table: &TableShown| table.table.clone()) } else { None };
-    let shown = TablesShown { tables, has_more, next };
-    let body = serde_json::to_vec(&shown).map_err(|error| Problem::new(Code::Internal, error))?;
-    drop(shown);
-    reserved.shrink_to(body.len());
-    Ok(([(header::CONTENT_TYPE, "application/json")], reserved.body(body)).into_response())
+}
+
+/// A value as JSON.
+///
+/// # Errors
+/// 500 if it is none.
+pub fn json(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
+    serde_json::to_vec(value).map_err(|error| Problem::new(Code::Internal, error))
+}
+
+/// One of the members of a list or an object: a comma stands before each but the first.
+pub fn member(number: usize, mut text: Vec<u8>) -> Bytes {
+    if number > 1 {
+        text.insert(0, b',');
+    }
+    text.into()
 }
 
 /// Show a table's partitions and where they stand.
