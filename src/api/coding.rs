@@ -161,8 +161,23 @@ impl BufRead for Input {
 pub struct Zstd {
     context: DCtx<'static>,
     input: Input,
-    /// Whether a frame has ended and no other has begun.
-    is_between_frames: bool,
+    place: Place,
+}
+
+/// Where a body of zstd frames is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Start,
+    InFrame,
+    BetweenFrames,
+}
+
+impl Place {
+    /// Whether a byte may come next. A frame begins with 28, and one to be skipped with 50 to 5F (RFC 8878 3.1). What older zstd wrote
+    /// before it was a standard begins with others; the decoder knows it, and does not bound what that takes.
+    fn takes(self, byte: u8) -> bool {
+        self == Self::InFrame || matches!(byte, 0x28 | 0x50..=0x5f)
+    }
 }
 
 impl Default for Zstd {
@@ -171,7 +186,7 @@ impl Default for Zstd {
         if context.set_parameter(DParameter::WindowLogMax(MAX_WINDOW_LOG)).is_err() {
             unreachable!("zstd knows windows of 8 MiB");
         }
-        Self { context, input: Input::default(), is_between_frames: false }
+        Self { context, input: Input::default(), place: Place::Start }
     }
 }
 
@@ -180,8 +195,11 @@ impl Read for Zstd {
         loop {
             let coded = self.input.fill_buf()?;
             let has_ended = coded.is_empty();
-            if has_ended && self.is_between_frames {
+            if has_ended && self.place == Place::BetweenFrames {
                 return Ok(0);
+            }
+            if coded.first().is_some_and(|byte| !self.place.takes(*byte)) {
+                return Err(io::Error::new(ErrorKind::InvalidData, "what begins here is no zstd frame"));
             }
             let mut from = InBuffer::around(coded);
             let mut into = OutBuffer::around(&mut *out);
@@ -189,11 +207,11 @@ impl Read for Zstd {
             let left = left.map_err(|code| io::Error::new(ErrorKind::InvalidData, get_error_name(code)))?;
             let (taken, count) = (from.pos(), into.pos());
             self.input.consume(taken);
-            self.is_between_frames = left == 0;
+            self.place = if left == 0 { Place::BetweenFrames } else { Place::InFrame };
             if count > 0 {
                 return Ok(count);
             }
-            if has_ended && !self.is_between_frames {
+            if has_ended && self.place == Place::InFrame {
                 return Err(io::Error::new(ErrorKind::UnexpectedEof, "the last zstd frame is not whole"));
             }
         }
@@ -261,6 +279,21 @@ mod tests {
                 assert!(decode(coding, text, 3).is_err(), "{coding:?} {text:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_zstd_wrote_before_it_was_a_standard_is_refused() {
+        for magic in [0x1e, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27] {
+            let old = [magic, 0xb5, 0x2f, 0xfd, 0, 0, 0, 0, 0, 0];
+            let after = [encode(Coding::Zstd, b"x").as_slice(), &old].concat();
+            for coded in [old.as_slice(), &after] {
+                for piece in [1, 3, 100] {
+                    assert!(decode(Coding::Zstd, coded, piece).is_err(), "{magic:x} in pieces of {piece}");
+                }
+            }
+        }
+        let skipped = [b"\x5f\x2a\x4d\x18\x03\0\0\0abc".as_slice(), &encode(Coding::Zstd, b"x")].concat();
+        assert_eq!(decode(Coding::Zstd, &skipped, 1).unwrap(), b"x");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -66,8 +66,26 @@ pub struct Chain {
     unsettled: Option<Link>,
     /// Links that nobody needs any more.
     outdated: Vec<u64>,
-    /// When the last link was last known to be there.
-    seen: Instant,
+    seen: Arc<Seen>,
+}
+
+/// When the last link was last known to be there.
+#[derive(Debug)]
+pub struct Seen(Mutex<Instant>);
+
+impl Seen {
+    fn now() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+
+    fn renew(&self) {
+        *self.0.lock() = Instant::now();
+    }
+
+    /// Whether it can be taken to be there without a look.
+    pub fn is_recent(&self) -> bool {
+        self.0.lock().elapsed() < LOOK_BACK
+    }
 }
 
 /// How long the last link is taken to be there without a look.
@@ -116,7 +134,7 @@ impl Chain {
             checkpoint: last.as_ref().map_or(0, |last| last.checkpoint),
             unsettled: None,
             outdated,
-            seen: Instant::now(),
+            seen: Arc::new(Seen::now()),
         };
         let number = last.map_or(0, |last| last.number + 1);
         let mut opening = chain.link(number, Changes::default());
@@ -138,6 +156,11 @@ impl Chain {
     /// What the chain says; changes with each append.
     pub fn state(&self) -> Arc<RwLock<ColdState>> {
         Arc::clone(&self.state)
+    }
+
+    /// When it was last seen to be there.
+    pub fn seen(&self) -> Arc<Seen> {
+        Arc::clone(&self.seen)
     }
 
     /// Appends a link with what `draft` makes of the state; nothing is written if that is nothing.
@@ -174,13 +197,13 @@ impl Chain {
     /// # Errors
     /// `Denied` if it is gone, `Fenced`, `Unavailable`.
     pub async fn check_there(&mut self) -> Result<(), StorageError> {
-        if self.seen.elapsed() < LOOK_BACK { Ok(()) } else { self.look_back().await }
+        if self.seen.is_recent() { Ok(()) } else { self.look_back().await }
     }
 
     async fn look_back(&mut self) -> Result<(), StorageError> {
         let (key, next) = (manifest::key(self.last), manifest::key(self.last + 1));
         if self.objects.get(&key).await?.is_some() {
-            self.seen = Instant::now();
+            self.seen.renew();
             return Ok(());
         }
         // Whoever overtook us long ago deletes our links, but not the one that it began with.
@@ -245,7 +268,7 @@ impl Chain {
         self.state.write().apply(manifest, false)?;
         self.unsettled = None;
         self.last = manifest.number;
-        self.seen = Instant::now();
+        self.seen.renew();
         if manifest.state.is_some() {
             let old = self.checkpoint.saturating_sub(KEPT)..manifest.number.saturating_sub(KEPT);
             let state = self.state.read();

@@ -20,7 +20,7 @@ use parking_lot::RwLock;
 use tokio::sync::Mutex;
 
 use self::{
-    chain::Chain,
+    chain::{Chain, Seen},
     manifest::Changes,
     s3::Objects,
     state::{ColdState, Place},
@@ -57,6 +57,7 @@ struct Opened {
     epoch: u64,
     state: Arc<RwLock<ColdState>>,
     chain: Mutex<Chain>,
+    seen: Arc<Seen>,
 }
 
 /// A segment's key and the place of a frame in it.
@@ -91,7 +92,7 @@ impl S3Cold {
 
     /// Goes to work with a chain that was taken over; with a new one if opening was tried again.
     pub fn start(&self, chain: Chain) {
-        let opened = Opened { epoch: chain.epoch(), state: chain.state(), chain: Mutex::new(chain) };
+        let opened = Opened { epoch: chain.epoch(), state: chain.state(), seen: chain.seen(), chain: Mutex::new(chain) };
         *self.opened.write() = Some(Arc::new(opened));
     }
 
@@ -315,7 +316,11 @@ impl ColdStorage for S3Cold {
     }
 
     async fn put(&self, segment: &Segment) -> Result<(), StorageError> {
-        self.opened()?.chain.lock().await.check_there().await?;
+        let opened = self.opened()?;
+        // A manifest that is on its way holds no segment up.
+        if !opened.seen.is_recent() {
+            opened.chain.lock().await.check_there().await?;
+        }
         self.objects.put_segment(&segment::key(&segment.partition, &segment.meta), segment.body.clone()).await
     }
 
