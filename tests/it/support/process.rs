@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     s3::{ACCESS_KEY, SECRET_KEY},
-    server::{BUCKET, PATIENCE, answer},
+    server::{BUCKET, PATIENCE, answer, binary},
 };
 
 /// What a process is started with.
@@ -84,7 +84,7 @@ impl Start {
     }
 
     fn build(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_zombi"));
+        let mut command = Command::new(binary());
         let is_meant_for_it = |name: &str| name.starts_with("ZOMBI_") || name.starts_with("AWS_");
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_meant_for_it(&name.to_string_lossy())) {
             command.env_remove(name);

@@ -25,6 +25,11 @@ use super::s3::{ACCESS_KEY, S3Server, SECRET_KEY, Store};
 /// No test waits longer for anything; a machine ten times slower than ours passes too.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The binary that is tested: the one that was built with the tests, or another build of it, which `TESTED_BINARY` names.
+pub fn binary() -> String {
+    std::env::var("TESTED_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_zombi").to_owned())
+}
+
 /// The bucket of every server that has one.
 pub const BUCKET: &str = "events";
 
@@ -216,8 +221,8 @@ impl TestServer {
     }
 
     fn command(&self) -> Command {
-        let words: Vec<&str> = self.wrapper.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_zombi")]).collect();
-        let mut command = Command::new(words[0]);
+        let words: Vec<String> = self.wrapper.iter().cloned().chain([binary()]).collect();
+        let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("ZOMBI_")) {
             command.env_remove(key);
