@@ -26,6 +26,7 @@ use super::s3::{ACCESS_KEY, S3Server, SECRET_KEY, Store};
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The binary that is tested: the one that was built with the tests, or another build of it, which `TESTED_BINARY` names.
+#[allow(clippy::disallowed_methods, reason = "this is a setting of the tests, not of the program")]
 pub fn binary() -> String {
     std::env::var("TESTED_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_zombi").to_owned())
 }
