@@ -16,7 +16,8 @@ COPY build.rs ./
 COPY proto proto
 COPY src src
 COPY docs docs
-RUN touch src/main.rs src/lib.rs && cargo build --release --locked --bin zombi && install -D target/release/zombi /out/zombi
+RUN touch src/main.rs src/lib.rs && cargo build --release --locked --bin zombi \
+    && install -D target/release/zombi /out/zombi && install -d -m 0755 /out/data
 
 FROM ${RUNTIME}
 ARG VERSION=dev
@@ -27,6 +28,8 @@ LABEL org.opencontainers.image.title="zombi" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=builder /out/zombi /usr/local/bin/zombi
+# A new volume gets the owner of what it is mounted on.
+COPY --from=builder --chown=65532:65532 /out/data /var/lib/zombi
 USER 65532:65532
 ENV ZOMBI_DATA_DIR=/var/lib/zombi
 # Both allocators, RocksDB's and Zombi's own, keep less of what was freed: a third less at the peak, and no slower. See docs/performance.md.

@@ -34,6 +34,8 @@ const EVICTED: &str = "zombi_hot_evicted_events_total";
 const HOT_BYTES: &str = "zombi_hot_bytes";
 const COMPACTED_SEGMENTS: &str = "zombi_compacted_segments_total";
 const COMPACTED_BYTES: &str = "zombi_compacted_bytes_total";
+const UPKEEP_DUE: &str = "zombi_upkeep_due";
+const UPKEEP_FAILURES: &str = "zombi_upkeep_failures_total";
 const UNFLUSHED_BYTES: &str = "zombi_unflushed_bytes";
 const UNFLUSHED_EVENTS: &str = "zombi_unflushed_events";
 const BUILD_INFO: &str = "zombi_build_info";
@@ -51,7 +53,7 @@ const LOG_DROPPED: &str = "zombi_log_lines_dropped_total";
 const S3_CONTACT: &str = "zombi_s3_last_contact_timestamp_seconds";
 
 /// Why requests are turned away with 503: `reason` of `zombi_refused_total`.
-pub const REFUSALS: [&str; 12] = [
+pub const REFUSALS: [&str; 15] = [
     "queue_full",
     "hot_full",
     "disk_full",
@@ -64,6 +66,9 @@ pub const REFUSALS: [&str; 12] = [
     "closing",
     "fenced",
     "starting",
+    "cold_unavailable",
+    "hot_unavailable",
+    "write_failed",
 ];
 
 /// RocksDB's own numbers and what they mean.
@@ -106,6 +111,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         EVICTED,
         GROUPS_EXPIRED,
         LOG_DROPPED,
+        UPKEEP_FAILURES,
     ] {
         counter!(name).increment(0);
     }
@@ -116,6 +122,8 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     gauge!(S3_CONTACT).set(0.0);
     gauge!(CONNECTIONS).set(0.0);
     gauge!(FLUSHED_AT).set(0.0);
+    upkeep_due_merges(0);
+    upkeep_due_deletes(0);
     gauge!(APPEND_QUEUE).set(0.0);
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
@@ -163,6 +171,8 @@ fn describe() {
     describe_gauge!(PARTITIONS, "Partitions of all tables.");
     describe_gauge!(GROUPS, "Consumer groups.");
     describe_counter!(GROUPS_EXPIRED, "Consumer groups that were forgotten because nobody used them.");
+    describe_gauge!(UPKEEP_DUE, "What a round of upkeep has left for the next: partitions with segments to merge, objects to delete.");
+    describe_counter!(UPKEEP_FAILURES, "Rounds of upkeep in which something failed.");
     describe_counter!(LOG_DROPPED, "Lines of the log that were dropped because nobody took them.");
     describe_gauge!(S3_CONTACT, Unit::Seconds, "When S3 last answered as it should, as seconds since 1970; 0 before.");
     metrics_process::Collector::default().describe();
@@ -231,6 +241,21 @@ pub fn flushed(segments: u64, events: u64, bytes: u64) {
 pub fn compacted(segments: u64, bytes: u64) {
     counter!(COMPACTED_SEGMENTS).increment(segments);
     counter!(COMPACTED_BYTES).increment(bytes);
+}
+
+/// Shows how many partitions have segments to merge for which there was no time.
+pub fn upkeep_due_merges(partitions: u64) {
+    gauge!(UPKEEP_DUE, "kind" => "merges").set(partitions as f64);
+}
+
+/// Shows how many objects that nobody needs could not be deleted.
+pub fn upkeep_due_deletes(objects: u64) {
+    gauge!(UPKEEP_DUE, "kind" => "deletes").set(objects as f64);
+}
+
+/// Counts a round of upkeep in which something failed.
+pub fn upkeep_failed() {
+    counter!(UPKEEP_FAILURES).increment(1);
 }
 
 /// Counts a flush round in which something failed.

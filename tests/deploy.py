@@ -264,6 +264,11 @@ def documented():
         for each in watched:
             label = each["metadata"]["labels"].get("release")
             check(label == "kube-prometheus-stack", f"kube-prometheus-stack finds the {each['kind']}: {label}")
+        rules = [rule for group in one(objects, "PrometheusRule", "zombi")["spec"]["groups"] for rule in group["rules"]]
+        [absent] = [rule["expr"] for rule in rules if rule["alert"] == "ZombiAbsent"]
+        check(absent == 'absent(up{job="zombi",namespace="zombi"})', f"no other Zombi hides that this one is gone: {absent}")
+        [monitor] = of(objects, "PodMonitor")
+        check(monitor["metadata"]["namespace"] == "zombi", f"this one is scraped in the namespace that the alert asks for: {monitor}")
         found = variables(one(objects, "StatefulSet", "zombi"))
         check(found["ZOMBI_S3_BUCKET"] == "my-events", f"the overlay's own bucket holds: {found}")
         check("ZOMBI_HTTP_HOSTS" in found and "ZOMBI_POD" in found, f"and the rest stays: {found}")

@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -52,7 +53,7 @@ def main():
         s3 = S3(arguments.s3, os.path.join(directory, "bucket"))
         try:
             if build(containers, arguments.zombi, directory):
-                alone(containers, os.path.join(directory, "volume"))
+                alone(containers)
                 pod(containers, s3.endpoint, directory)
         finally:
             s3.stop()
@@ -72,14 +73,21 @@ def build(containers, zombi, directory):
     if not base:
         return False
     containers.run("podman", "import", base, BASE)
-    os.makedirs(os.path.join(directory, "builder", "out"))
+    os.makedirs(os.path.join(directory, "builder", "out", "data"))
     subprocess.run(["strip", "-o", os.path.join(directory, "builder", "out", "zombi"), zombi], check=True)
     containers.run("buildah", "bud", "--isolation", "chroot", "--build-context", f"builder={directory}/builder",
                    "--build-arg", f"RUNTIME={BASE}", "--build-arg", "VERSION=test", "-t", IMAGE, ROOT)
     image = json.loads(containers.run("podman", "inspect", IMAGE))[0]
     check(image["User"] == "65532:65532", f"the image's user is not root: {image['User']}")
     check(image["Labels"]["org.opencontainers.image.version"] == "test", f"the image says what it is: {image['Labels']}")
-    say(f"image     built; its user is {image['User']}")
+    # Docker gives a new volume the owner of the folder that it is mounted on; podman would give it to the user in any case.
+    folder = os.path.join(containers.run("podman", "image", "mount", IMAGE).strip(), "var", "lib", "zombi")
+    check(os.path.isdir(folder), "the image has the folder that a volume is mounted on")
+    data = os.stat(folder)
+    containers.run("podman", "image", "unmount", IMAGE)
+    owner, mode = (data.st_uid, data.st_gid), stat.S_IMODE(data.st_mode)
+    check((owner, mode) == ((65532, 65532), 0o755), f"a new volume belongs to the image's user: {owner}, {mode:o}")
+    say(f"image     built; its user is {image['User']}, to whom a new volume belongs")
     return True
 
 
@@ -101,14 +109,11 @@ def debian():
     return kept
 
 
-def alone(containers, volume):
-    """`docker run`, as the README has it, with nothing but a volume to write to."""
-    os.makedirs(volume)
-    os.chown(volume, 65532, 65532)
-
+def alone(containers):
+    """`docker run`, as the README has it, with nothing but a new volume to write to."""
     def start():
         return containers.started("podman", "run", "--detach", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges",
-                                  f"--memory={MEMORY}", "--network=host", "--volume", f"{volume}:/var/lib/zombi",
+                                  f"--memory={MEMORY}", "--network=host", "--volume", "zombi:/var/lib/zombi",
                                   "--env", "ZOMBI_PORT=0", "--env", "ZOMBI_ADMIN_PORT=0", IMAGE)
 
     name, port = start()
@@ -119,7 +124,7 @@ def alone(containers, volume):
     name, port = start()
     check(len(read(port)) == 2_000, "what was written before is read after")
     containers.stop(name)
-    say(f"run       read-only, no capabilities, {MEMORY >> 20} MiB: 2,000 events written, SIGTERM, exit 0, read again")
+    say(f"run       a new volume, read-only, no capabilities, {MEMORY >> 20} MiB: 2,000 events written, SIGTERM, exit 0, read again")
 
 
 def pod(containers, endpoint, directory):

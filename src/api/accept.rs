@@ -35,8 +35,8 @@ type Weight = u16;
 /// 406 if JSON is refused and nothing else of ours is wanted.
 pub fn shape(headers: &HeaderMap) -> Result<Shape, Problem> {
     let lines = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let ranges: Vec<(String, Weight)> = lines.flat_map(|line| line.split(',')).filter_map(range).collect();
-    let weight = |name: &str| ranges.iter().filter(|(range, _)| range == name).map(|(_, weight)| *weight).max();
+    let wanted: Vec<(String, Weight)> = lines.flat_map(ranges).filter_map(range).collect();
+    let weight = |name: &str| wanted.iter().filter(|(range, _)| range == name).map(|(_, weight)| *weight).max();
     let mut best: Option<(Weight, Shape)> = None;
     for (shape, names) in NAMES {
         let named = names.iter().filter_map(|name| weight(name)).max().filter(|weight| *weight > 0);
@@ -54,6 +54,17 @@ pub fn shape(headers: &HeaderMap) -> Result<Shape, Problem> {
         (Some((most, _)), Some(json)) if json > most => Ok(Shape::Json),
         (Some((_, shape)), _) => Ok(shape),
     }
+}
+
+/// The parts of a list; a comma in quotes parts nothing (RFC 9110 5.6.4).
+fn ranges(line: &str) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    line.split(move |letter| {
+        let parts = letter == ',' && !is_quoted;
+        is_quoted ^= letter == '"' && !is_escaped;
+        is_escaped = letter == '\\' && is_quoted && !is_escaped;
+        parts
+    })
 }
 
 /// A media range in lower case, and its weight; `None` if it is not one.
@@ -107,6 +118,7 @@ mod tests {
             (vec!["text/event-stream; Q=0.000"], Shape::Json),
             (vec!["application/protobuf;q=0.2, application/x-ndjson;q=0.1"], Shape::Protobuf),
             (vec!["application/json;q=0, application/x-protobuf"], Shape::Protobuf),
+            (vec!["application/json;profile=\"a,b\";q=0, application/x-ndjson;q=0.1"], Shape::Ndjson),
             (vec!["text/*"], Shape::Json),
             (vec!["text/html"], Shape::Json),
             (vec!["application/x-ndjson;q=2"], Shape::Json),

@@ -57,7 +57,12 @@ impl<S: Send + Sync> FromRequest<S> for Incoming {
 }
 
 impl Incoming {
-    /// The body in pieces, for a stream: it may take as long as it likes, as long as it is not silent, and no line of it is slow.
+    /// The connection that it comes on.
+    pub fn connection(&self) -> Arc<Connection> {
+        Arc::clone(&self.connection)
+    }
+
+    /// The body in pieces, for a stream: it may take as long as it likes, as long as it is not silent.
     pub fn pieces(self, limits: &Limits, budget: &Arc<Budget>) -> Pieces {
         let pace = Pace::of_stream(limits);
         self.at_pace(pace, budget)
@@ -90,6 +95,7 @@ impl Incoming {
             pace,
             reserved,
             kept: 0,
+            ready: None,
             sent: 0,
             coming: Some(self.connection.body()),
         }
@@ -191,6 +197,8 @@ pub struct Pieces {
     given_up: CancellationToken,
     /// What is kept of the pieces.
     kept: usize,
+    /// A piece that is decoded and waits for room.
+    ready: Option<Bytes>,
     /// Bytes that have come, as they were sent.
     sent: usize,
     /// Marks the connection while the client has something to send.
@@ -198,20 +206,23 @@ pub struct Pieces {
 }
 
 impl Pieces {
-    /// The next piece; `None` at the end.
+    /// The next piece; `None` at the end. Nothing is lost if this is dropped half way.
     ///
     /// # Errors
     /// 408 if it comes too slowly, 400 if the body breaks off or is not coded as it says, 503 if others need its memory more.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         loop {
+            if self.decoder.is_some() {
+                self.keep(self.kept).await?; // what the decoder takes by now, too
+            }
+            if let Some(piece) = self.ready.take() {
+                return Ok(Some(piece));
+            }
             let Some(decoder) = &mut self.decoder else { return self.next_sent().await };
             coop::consume_budget().await; // a few bytes may become very many pieces
             let step = decoder.step().map_err(|error| Problem::new(Code::BodyBroken, format!("the body cannot be decoded: {error}")))?;
             match step {
-                Step::Piece(piece) => {
-                    self.keep(self.kept).await?;
-                    return Ok(Some(piece));
-                }
+                Step::Piece(piece) => self.ready = Some(piece),
                 Step::End => return Ok(None),
                 Step::Hungry => {
                     let coded = self.next_sent().await?;
@@ -242,21 +253,16 @@ impl Pieces {
         self.kept = kept;
         self.reserved.shrink_to(self.needed());
         self.reserved.touch();
+        self.pace.listens(); // it may have been we who did not listen
     }
 
     fn needed(&self) -> usize {
         self.kept + self.decoder.as_ref().map_or(0, Decoder::held_bytes)
     }
 
-    /// What has come so far is whole: until the next piece nothing but silence is too slow.
+    /// What has come so far is whole.
     pub fn at_rest(&mut self) {
-        self.pace.rest();
         self.reserved.touch();
-    }
-
-    /// What has come so far wants more: from now on it may not be slow.
-    pub fn at_work(&mut self) {
-        self.pace.work();
     }
 
     /// The next piece as it was sent.
@@ -311,5 +317,31 @@ impl Pieces {
         self.reserved.shrink_to(body.len());
         self.reserved.settle();
         (body, self.reserved)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_decoded_piece_that_waits_for_room_is_not_lost_with_the_wait() {
+        let text = "a line\n".repeat(1000);
+        let coded = zstd::encode_all(text.as_bytes(), 1).unwrap();
+        let budget = Budget::new(1 << 20, 100, Overload::Memory);
+        let connection = Arc::new(Connection::default());
+        let incoming = Incoming { headers: HeaderMap::new(), body: Body::from(coded), coding: Some(Coding::Zstd), connection };
+        let mut pieces = incoming.pieces(&Limits::default(), &budget);
+        let mut other = budget.receiving(&Connection::default());
+        // So that there is room for the decoder as it begins, and not for its window.
+        let room = (1 << 20) / 16 * 15;
+        other.grow_to(room - Decoder::new(Coding::Zstd).held_bytes()).await.unwrap();
+        other.settle();
+        for _ in 0..3 {
+            assert!(timeout(Duration::from_millis(100), pieces.next()).await.is_err(), "it waits for room");
+        }
+        drop(other);
+        assert_eq!(pieces.next().await.unwrap().unwrap(), text.as_bytes());
+        assert!(pieces.next().await.unwrap().is_none());
     }
 }

@@ -167,16 +167,35 @@ pub struct Zstd {
 /// Where a body of zstd frames is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    Start,
+    /// At its first frame, of whose magic number so many bytes have come.
+    First(Magic),
     InFrame,
-    BetweenFrames,
+    /// Behind a frame, at the next one if there is one.
+    Next(Magic),
 }
 
-impl Place {
-    /// Whether a byte may come next. A frame begins with 28, and one to be skipped with 50 to 5F (RFC 8878 3.1). What older zstd wrote
-    /// before it was a standard begins with others; the decoder knows it, and does not bound what that takes.
-    fn takes(self, byte: u8) -> bool {
-        self == Self::InFrame || matches!(byte, 0x28 | 0x50..=0x5f)
+/// The beginning of a frame's magic number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Magic {
+    bytes: [u8; 4],
+    count: usize,
+}
+
+impl Magic {
+    fn push(mut self, byte: u8) -> Self {
+        if let Some(place) = self.bytes.get_mut(self.count) {
+            *place = byte;
+        }
+        self.count += 1;
+        self
+    }
+
+    /// Whether a frame, or one to be skipped, may begin like that (RFC 8878 3.1). What zstd wrote before it was a standard begins in
+    /// other ways; the decoder knows them, and does not bound what they take.
+    fn is_right(&self) -> bool {
+        let begins_with = |magic: &[u8; 4]| self.bytes[..self.count] == magic[..self.count];
+        let first = self.bytes[0];
+        begins_with(&[0x28, 0xb5, 0x2f, 0xfd]) || ((0x50..=0x5f).contains(&first) && begins_with(&[first, 0x2a, 0x4d, 0x18]))
     }
 }
 
@@ -186,33 +205,70 @@ impl Default for Zstd {
         if context.set_parameter(DParameter::WindowLogMax(MAX_WINDOW_LOG)).is_err() {
             unreachable!("zstd knows windows of 8 MiB");
         }
-        Self { context, input: Input::default(), place: Place::Start }
+        Self { context, input: Input::default(), place: Place::First(Magic::default()) }
+    }
+}
+
+impl Zstd {
+    /// Takes the magic number of a frame, whole, before the decoder sees any of it; answers whether there is a frame.
+    fn begin(&mut self, magic: Magic, at: fn(Magic) -> Place) -> io::Result<bool> {
+        let Some(&byte) = self.input.fill_buf()?.first() else {
+            return match self.place {
+                Place::Next(Magic { count: 0, .. }) => Ok(false),
+                _ => Err(io::Error::new(ErrorKind::UnexpectedEof, "the last zstd frame is not whole")),
+            };
+        };
+        let magic = magic.push(byte);
+        if !magic.is_right() {
+            return Err(io::Error::new(ErrorKind::InvalidData, "what begins here is no zstd frame"));
+        }
+        self.input.consume(1);
+        self.place = at(magic);
+        if magic.count == magic.bytes.len() {
+            self.decode(Some(magic.bytes), &mut [])?;
+            self.place = Place::InFrame;
+        }
+        Ok(true)
+    }
+
+    /// Decodes on, `magic` or else what has arrived; answers how much has come of it.
+    fn decode(&mut self, magic: Option<[u8; 4]>, out: &mut [u8]) -> io::Result<usize> {
+        let coded = magic.as_ref().map_or(&*self.input.bytes, |magic| magic.as_slice());
+        let mut from = InBuffer::around(coded);
+        let mut into = OutBuffer::around(out);
+        let left = self.context.decompress_stream(&mut into, &mut from);
+        let left = left.map_err(|code| io::Error::new(ErrorKind::InvalidData, get_error_name(code)))?;
+        let (taken, count) = (from.pos(), into.pos());
+        if magic.is_none() {
+            self.input.consume(taken);
+        }
+        if left == 0 {
+            self.place = Place::Next(Magic::default());
+        }
+        Ok(count)
     }
 }
 
 impl Read for Zstd {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         loop {
-            let coded = self.input.fill_buf()?;
-            let has_ended = coded.is_empty();
-            if has_ended && self.place == Place::BetweenFrames {
+            let is_there = match self.place {
+                Place::First(magic) => self.begin(magic, Place::First)?,
+                Place::Next(magic) => self.begin(magic, Place::Next)?,
+                Place::InFrame => {
+                    let has_ended = self.input.fill_buf()?.is_empty();
+                    let count = self.decode(None, out)?;
+                    if count > 0 {
+                        return Ok(count);
+                    }
+                    if has_ended && self.place == Place::InFrame {
+                        return Err(io::Error::new(ErrorKind::UnexpectedEof, "the last zstd frame is not whole"));
+                    }
+                    true
+                }
+            };
+            if !is_there {
                 return Ok(0);
-            }
-            if coded.first().is_some_and(|byte| !self.place.takes(*byte)) {
-                return Err(io::Error::new(ErrorKind::InvalidData, "what begins here is no zstd frame"));
-            }
-            let mut from = InBuffer::around(coded);
-            let mut into = OutBuffer::around(&mut *out);
-            let left = self.context.decompress_stream(&mut into, &mut from);
-            let left = left.map_err(|code| io::Error::new(ErrorKind::InvalidData, get_error_name(code)))?;
-            let (taken, count) = (from.pos(), into.pos());
-            self.input.consume(taken);
-            self.place = if left == 0 { Place::BetweenFrames } else { Place::InFrame };
-            if count > 0 {
-                return Ok(count);
-            }
-            if has_ended && self.place == Place::InFrame {
-                return Err(io::Error::new(ErrorKind::UnexpectedEof, "the last zstd frame is not whole"));
             }
         }
     }
@@ -290,6 +346,16 @@ mod tests {
                 for piece in [1, 3, 100] {
                     assert!(decode(Coding::Zstd, coded, piece).is_err(), "{magic:x} in pieces of {piece}");
                 }
+            }
+            // In a piece of its own the beginning of a right one would be taken for the wrong one's.
+            for first in [&[0x28][..], &[0x53], &[0x28, 0xb5, 0x2f, 0xfd], &[0x53, 0x2a, 0x4d, 0x18]] {
+                let mut decoder = Decoder::new(Coding::Zstd);
+                decoder.feed(Bytes::copy_from_slice(first));
+                assert_eq!(decoder.step().unwrap(), Step::Hungry);
+                decoder.feed(Bytes::copy_from_slice(&old));
+                let step = decoder.step();
+                assert!(!matches!(step, Ok(Step::Piece(_) | Step::End)), "{magic:x} behind {first:x?}: {step:?}");
+                assert!(decoder.held_bytes() < 1 << 20, "{magic:x} behind {first:x?}");
             }
         }
         let skipped = [b"\x5f\x2a\x4d\x18\x03\0\0\0abc".as_slice(), &encode(Coding::Zstd, b"x")].concat();

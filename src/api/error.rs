@@ -81,11 +81,11 @@ impl Problem {
         self.0.code == Code::Timeout || self.0.extra.get("reason").is_some_and(|reason| reason == "slow")
     }
 
-    /// Why a server turns requests away, if it does.
+    /// Why a server turns requests away, if it does: with 503.
     fn refusal(&self) -> Option<&'static str> {
         let reason = match self.0.code {
             Code::Overloaded => self.0.extra.get("reason").and_then(Value::as_str)?,
-            Code::Closing | Code::Fenced | Code::Starting => self.0.code.name(),
+            code if code.status() == StatusCode::SERVICE_UNAVAILABLE => code.name(),
             _ => return None,
         };
         metrics::REFUSALS.into_iter().find(|known| *known == reason)
@@ -306,5 +306,21 @@ fn from_status(status: StatusCode) -> Problem {
         }
         status if status.is_server_error() => Problem::new(Code::Internal, "the server failed; its log has the request id"),
         _ => Problem::new(Code::BadRequest, "the request cannot be understood"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_503_is_counted_by_its_reason() {
+        let is_503 = |code: &Code| code.status() == StatusCode::SERVICE_UNAVAILABLE && *code != Code::Overloaded;
+        for code in Code::ALL.iter().copied().filter(is_503) {
+            assert_eq!(Problem::new(code, "").refusal(), Some(code.name()));
+        }
+        let full = StorageError::Overloaded { reason: Overload::HotFull, retry_after: Duration::from_secs(1) };
+        assert_eq!(Problem::from(full).refusal(), Some("hot_full"));
+        assert_eq!(Problem::new(Code::Internal, "").refusal(), None);
     }
 }

@@ -22,6 +22,7 @@ pub mod state;
 pub mod stats;
 pub mod strict;
 pub mod surround;
+pub mod tails;
 pub mod times;
 pub mod trace;
 

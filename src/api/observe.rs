@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 use crate::{
     contracts::{
         consumers::{ConsumerStorage, OffsetsOfGroup},
-        name::{GroupName, Partition, PartitionNumber, TableName},
+        name::{GroupName, Partition, TableName},
         sequence::{Offset, OffsetRange},
         storage::{HotStorage, PartitionStatus, TableStatus},
     },
@@ -83,19 +83,27 @@ impl Observed {
         held
     }
 
-    /// By group and table, the largest first. What a group has never committed of a table that it reads it has not read.
+    /// By group and table, the largest first. What a group has never committed of a table that it reads it has not read: so its lag is the
+    /// whole table, but for what stands before what it has committed.
     fn lags(&self, tables: &[TableStatus], offsets: Vec<OffsetsOfGroup>) -> Vec<Lag> {
+        let mut whole: BTreeMap<TableName, u64> = BTreeMap::new();
         let tables: BTreeMap<&TableName, &TableStatus> = tables.iter().map(|table| (&table.name, table)).collect();
+        let events_of =
+            |table: &TableStatus| table.named_partitions().map(|(partition, status)| self.events(&partition, status, None)).sum();
         let mut lags: Vec<Lag> = Vec::new();
         for (group, offsets) in offsets {
-            let mut of_tables: BTreeMap<TableName, BTreeMap<PartitionNumber, Offset>> = BTreeMap::new();
+            let mut of_tables: BTreeMap<TableName, (u64, u64)> = BTreeMap::new();
             for (partition, offset) in offsets {
-                of_tables.entry(partition.table).or_default().insert(partition.number, offset);
+                let table = tables.get(&partition.table);
+                let read = table.and_then(|table| table.partition(partition.number));
+                let read = read.map_or(0, |status| self.events(&partition, status, Some(offset)));
+                let (all_read, committed) = of_tables.entry(partition.table).or_default();
+                *all_read += read;
+                *committed += offset;
             }
-            for (name, committed) in of_tables {
-                let partitions = tables.get(&name).map(|table| table.partitions.as_slice()).unwrap_or_default();
-                let lag = partitions.iter().map(|status| self.lag(&name, status, committed.get(&status.number))).sum();
-                lags.push(((group.clone(), name), (lag, committed.values().sum())));
+            for (name, (read, committed)) in of_tables {
+                let events = *whole.entry(name.clone()).or_insert_with(|| tables.get(&name).map_or(0, |table| events_of(table)));
+                lags.push(((group.clone(), name), (events.saturating_sub(read), committed)));
             }
         }
         lags.sort_by_key(|(_, (lag, _))| std::cmp::Reverse(*lag));
@@ -103,9 +111,10 @@ impl Observed {
         lags
     }
 
-    fn lag(&self, table: &TableName, status: &PartitionStatus, committed: Option<&Offset>) -> u64 {
+    /// The events of a partition before an offset; all of them, if there is none.
+    fn events(&self, partition: &Partition, status: &PartitionStatus, before: Option<Offset>) -> u64 {
         let marks = status.marks;
-        let from = committed.copied().unwrap_or(marks.start).clamp(marks.start, marks.next);
-        self.reader.events_in(&Partition::new(table.clone(), status.number), OffsetRange::new(from, marks.next))
+        let end = before.unwrap_or(marks.next).clamp(marks.start, marks.next);
+        self.reader.events_in(partition, OffsetRange::new(marks.start, end))
     }
 }

@@ -19,7 +19,7 @@ pub struct Pace {
     least_bytes: u64,
     /// When something last came.
     last: Instant,
-    /// What has begun and is not whole, if something has.
+    /// What is asked of a body that is taken whole.
     work: Option<Work>,
 }
 
@@ -31,14 +31,15 @@ struct Work {
 }
 
 impl Pace {
-    /// Of a body that is taken whole: it is at work from its first byte to its last.
+    /// Of a body that is taken whole.
     pub fn of_whole(limits: &Limits) -> Self {
         let mut pace = Self::of_stream(limits);
-        pace.work();
+        let now = Instant::now();
+        pace.work = Some(Work { until: now + pace.whole, window_end: now + WINDOW, window_bytes: 0 });
         pace
     }
 
-    /// Of a stream: it may rest between its lines, but not be silent for too long.
+    /// Of a stream: it may take as long as it likes, but not be silent for too long.
     pub fn of_stream(limits: &Limits) -> Self {
         Self {
             idle: Duration::from_secs(limits.body_idle_secs),
@@ -49,15 +50,9 @@ impl Pace {
         }
     }
 
-    /// Something has begun, unless it had.
-    pub fn work(&mut self) {
-        let now = Instant::now();
-        self.work.get_or_insert(Work { until: now + self.whole, window_end: now + WINDOW, window_bytes: 0 });
-    }
-
-    /// All that has begun is whole.
-    pub fn rest(&mut self) {
-        self.work = None;
+    /// From now on something is expected; until now it was not looked at.
+    pub fn listens(&mut self) {
+        self.last = Instant::now();
     }
 
     /// So many bytes have come.
@@ -137,9 +132,8 @@ mod tests {
             pace.came(1);
         }
         assert!(pace.too_slow().contains("body_idle_secs"));
-        pace.work();
-        assert_eq!(pace.until() - Instant::now(), WINDOW);
-        pace.rest();
+        advance(Duration::from_secs(29)).await;
+        pace.listens();
         assert_eq!(pace.until() - Instant::now(), Duration::from_secs(30));
     }
 }

@@ -149,6 +149,51 @@ fn read<'a, T>(
     read.map_err(|error| stopped.0.take().unwrap_or_else(|| bad_json(error)))
 }
 
+/// Reads a list of objects of which there may be so many: they are counted before they take memory.
+///
+/// # Errors
+/// 400; 413 with the `index` of the first that is too many.
+pub fn list<'a, T: Deserialize<'a>>(text: &'a RawValue, most: usize) -> Result<Vec<T>, Problem> {
+    read(text, |from, stopped| ListVisitor { most, stopped, of: std::marker::PhantomData }.deserialize(from))
+}
+
+struct ListVisitor<'a, T> {
+    most: usize,
+    stopped: &'a Stopped,
+    of: std::marker::PhantomData<T>,
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<'_, T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut taken = Vec::new();
+        while let Some(Object(one)) = list.next_element()? {
+            if taken.len() == self.most {
+                return Err(self.stopped.by(too_many(self.most)));
+            }
+            taken.push(one);
+        }
+        Ok(taken)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for ListVisitor<'_, T> {
+    type Value = Vec<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<T>, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+fn too_many(most: usize) -> Problem {
+    Problem::new(Code::TooManyRecords, format!("there are more records than limits.bulk_records of {most}")).at_index(most)
+}
+
 /// Reads headers: each once, and no more than there may be.
 struct HeadersVisitor<'a> {
     limits: &'a Limits,
@@ -336,10 +381,7 @@ impl RecordParser<'_> {
     /// Refuses the record at `index` if there may not be so many.
     fn count(&self, index: usize) -> Result<(), Problem> {
         let limit = self.limits.bulk_records;
-        if index < limit {
-            return Ok(());
-        }
-        Err(Problem::new(Code::TooManyRecords, format!("there are more records than limits.bulk_records of {limit}")).at_index(limit))
+        if index < limit { Ok(()) } else { Err(too_many(limit)) }
     }
 
     fn count_headers(&self, count: usize) -> Result<(), Problem> {
@@ -397,7 +439,11 @@ impl RecordParser<'_> {
         if size > self.limits.record_bytes {
             return Err(too_large(size, self.limits));
         }
-        if let Some(traceparent) = self.traceparent {
+        // What is read can be written again as it is: we add nothing that would not fit then.
+        if let Some(traceparent) = self.traceparent
+            && event.headers.len() < self.limits.record_headers
+            && size + TRACEPARENT.len() + traceparent.len() <= self.limits.record_bytes
+        {
             event.headers.entry(TRACEPARENT.to_owned()).or_insert_with(|| traceparent.to_owned());
         }
         Ok((partition, event))

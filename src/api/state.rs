@@ -6,10 +6,9 @@ use std::sync::{
 };
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::{limits::Limits, memory::Budget, observe::Observed, origin::HttpSettings, stats::Stats};
+use super::{limits::Limits, memory::Budget, observe::Observed, origin::HttpSettings, stats::Stats, tails::Tails};
 use crate::{
     contracts::{
         bucket::BucketState, clock::Clock, consumers::ConsumerStorage, flusher::Flush, heartbeat::Heartbeat, progress::Progress,
@@ -138,7 +137,9 @@ pub struct App {
     /// The memory that answers being sent may take.
     pub responses: Arc<Budget>,
     /// Streams of server-sent events that there may be.
-    pub tails: Arc<Semaphore>,
+    pub tails: Arc<Tails>,
+    /// Whether a write to a table that is not there makes it.
+    pub makes_tables: bool,
     /// Ends long answers at shutdown.
     pub stopping: CancellationToken,
     /// Shared with the admin port.

@@ -37,6 +37,11 @@ impl Config {
         self.check_counts(&mut wrong);
         self.check_bodies(&mut wrong);
         self.check_bucket(&mut wrong);
+        for host in &self.http.hosts {
+            let is_name =
+                host.rsplit_once(':').is_none_or(|(name, _)| name.contains(':') || name.starts_with('[')) && !host.contains(['/', ' ']);
+            wrong.unless(is_name && !host.is_empty(), format!("http.hosts has {host:?}: names stand there, without a scheme and a port"));
+        }
         if let Err(why) = telemetry::check_level(&self.log.level) {
             wrong.unless(false, format!("log.level: {why}"));
         }

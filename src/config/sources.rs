@@ -42,9 +42,10 @@ impl Reads {
         self == Self::All || key == "data_dir" || key.starts_with("s3.")
     }
 
-    /// A name that is no setting's is a mistake where it can only be meant for the command.
-    fn wants_unknown(self, name: &str) -> bool {
-        self == Self::All || name.starts_with("ZOMBI_S3_")
+    /// A name that is no setting's is a mistake where it can only be meant for the command: not where a Service called zombi-s3, say,
+    /// is what it is about.
+    fn wants_unknown(self, name: &str, value: &str) -> bool {
+        self == Self::All || (name.starts_with("ZOMBI_S3_") && !is_service_link(name, value))
     }
 }
 
@@ -85,15 +86,16 @@ impl Config {
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
         if let Some(path) = file.or(named_file) {
             let text = std::fs::read_to_string(&path).map_err(|error| BadConfig(format!("config file {}: {error}", path.display())))?;
+            let checked = check_yaml(&text).map_err(|why| BadConfig(format!("config file {}: {why}", path.display())))?;
             // An empty file is no mapping, and means the defaults.
-            if text.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')) {
+            if checked == Contents::Settings {
                 figment = figment.merge(Yaml::file_exact(path));
             }
         }
         let mut values = Vec::new();
         for (name, value) in variables {
             let known = settings.iter().find(|setting| setting.env == name);
-            let is_wanted = known.map_or_else(|| reads.wants_unknown(&name), |setting| reads.wants(&setting.key));
+            let is_wanted = known.map_or_else(|| reads.wants_unknown(&name, &value), |setting| reads.wants(&setting.key));
             if !is_wanted {
                 continue;
             }
@@ -154,12 +156,66 @@ pub fn wants_traces(environment: impl IntoIterator<Item = (String, String)>) -> 
 }
 
 fn service_link_hint(name: &str, value: &str) -> &'static str {
-    let linked = value.starts_with("tcp://") || name.starts_with("ZOMBI_PORT_") || name.starts_with("ZOMBI_SERVICE_");
-    if linked {
-        ": Kubernetes sets it for a Service called zombi; set enableServiceLinks: false in the pod's spec"
+    if value.starts_with("tcp://") || is_service_link(name, value) {
+        ": Kubernetes sets it for a Service called zombi, or zombi-something; set enableServiceLinks: false in the pod's spec"
     } else {
         "; `zombi config print` shows those there are"
     }
+}
+
+/// Whether it looks like what Kubernetes puts into a pod for each Service that there is.
+fn is_service_link(name: &str, value: &str) -> bool {
+    // NAME_PORT_9000_TCP, and _ADDR, _PORT and _PROTO behind it.
+    let is_of_port = |rest: &str| {
+        let (number, protocol) = rest.split_once('_').unwrap_or((rest, ""));
+        number.parse::<u16>().is_ok() && ["TCP", "UDP", "SCTP"].iter().any(|known| protocol.starts_with(known))
+    };
+    let is_address = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    (name.ends_with("_PORT") && is_address)
+        || name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || name.split("_PORT_").skip(1).any(is_of_port)
+}
+
+/// What a file of settings holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Contents {
+    Nothing,
+    Settings,
+}
+
+/// Checks what figment is lenient with: it takes the last of two equal keys, and a list for a section, by the order of the settings in it.
+fn check_yaml(text: &str) -> Result<Contents, String> {
+    // Without a single value serde_yaml finds no document.
+    if text.lines().all(|line| matches!(line.trim(), "" | "---") || line.trim_start().starts_with('#')) {
+        return Ok(Contents::Nothing);
+    }
+    // A key that stands twice is an error of its own.
+    let file: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
+    if file.is_null() {
+        return Ok(Contents::Nothing);
+    }
+    check_sections("", &file, &serde_json::to_value(Config::default()).unwrap_or_default())?;
+    Ok(Contents::Settings)
+}
+
+/// Whether a section is one wherever the defaults have one.
+fn check_sections(key: &str, found: &serde_yaml::Value, default: &serde_json::Value) -> Result<(), String> {
+    let Some(defaults) = default.as_object() else { return Ok(()) };
+    let Some(settings) = found.as_mapping() else {
+        let what = if key.is_empty() { "it" } else { key };
+        return Err(format!("{what} must be a mapping: names of settings, each with its value"));
+    };
+    for (name, found) in settings {
+        if let Some(name) = name.as_str()
+            && let Some(default) = defaults.get(name)
+        {
+            let key = if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") };
+            check_sections(&key, found, default)?;
+        }
+    }
+    Ok(())
 }
 
 fn flatten(prefix: &str, value: &serde_json::Value, settings: &mut Vec<Setting>) {
@@ -285,12 +341,63 @@ mod tests {
         assert!(text.contains("/nowhere/zombi.yaml"), "{text}");
     }
 
+    const LINKS: [(&str, &str); 11] = [
+        ("ZOMBI_S3_SERVICE_HOST", "10.0.0.1"),
+        ("ZOMBI_S3_SERVICE_PORT", "9000"),
+        ("ZOMBI_S3_SERVICE_PORT_API", "9000"),
+        ("ZOMBI_S3_PORT", "tcp://10.0.0.1:9000"),
+        ("ZOMBI_S3_PORT_9000_TCP", "tcp://10.0.0.1:9000"),
+        ("ZOMBI_S3_PORT_9000_TCP_ADDR", "10.0.0.1"),
+        ("ZOMBI_S3_PORT_9000_TCP_PORT", "9000"),
+        ("ZOMBI_S3_PORT_9000_TCP_PROTO", "tcp"),
+        ("ZOMBI_S3_BUCKET_SERVICE_HOST", "10.0.0.1"),
+        ("ZOMBI_S3_DNS_PORT", "udp://10.0.0.1:53"),
+        ("ZOMBI_S3_DNS_PORT_53_UDP_ADDR", "10.0.0.1"),
+    ];
+
     #[test]
     fn service_links_are_refused_by_name() {
-        for (name, value) in [("ZOMBI_PORT", "tcp://10.0.0.1:8080"), ("ZOMBI_SERVICE_HOST", "10.0.0.1")] {
+        let own = [("ZOMBI_PORT", "tcp://10.0.0.1:8080"), ("ZOMBI_SERVICE_HOST", "10.0.0.1")];
+        for (name, value) in own.into_iter().chain(LINKS) {
             let text = error(None, &[(name, value)], &[]);
             assert!(text.contains(name) && text.contains("enableServiceLinks"), "{text}");
         }
+    }
+
+    #[test]
+    fn commands_about_the_bucket_let_service_links_pass_and_nothing_that_may_be_meant_for_them() {
+        let load = |pairs: &[(&str, &str)]| Config::load(None, env(pairs), vec![], Reads::Store);
+        let config = load(&[&LINKS[..], &[("ZOMBI_S3_BUCKET", "events"), ("ZOMBI_PORT", "tcp://10.0.0.1:8080")]].concat()).unwrap();
+        assert_eq!(config.s3.bucket.as_deref(), Some("events"));
+        for (name, value) in
+            [("ZOMBI_S3_BUKKET", "events"), ("ZOMBI_S3_BUKKET", "tcp://a"), ("ZOMBI_S3_PORT", "9000"), ("ZOMBI_S3_PORT_9000_X", "1")]
+        {
+            let text = load(&[(name, value)]).unwrap_err().to_string();
+            assert!(text.contains(name), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_section_is_a_mapping_and_no_key_stands_twice() {
+        let wrong = [
+            ("consumers: [60]\n", "consumers"),
+            ("flush:\n  - interval_secs: 3\n", "flush"),
+            ("flush: 3\n", "flush"),
+            ("flush:\n", "flush"),
+            ("- port: 1\n", "mapping"),
+            ("port: 1\nport: 2\n", "port"),
+            ("flush:\n  interval_secs: 3\nport: 1\nflush:\n  parallel: 2\n", "flush"),
+            ("flush:\n  interval_secs: 3\n  interval_secs: 4\n", "interval_secs"),
+            ("flush: {interval_secs: 3\n", "line"),
+        ];
+        for (text, word) in wrong {
+            let (_dir, path) = file(text);
+            let said = error(path, &[], &[]);
+            assert!(said.contains(word) && said.contains("zombi.yaml"), "{text:?}: {said}");
+        }
+        let (_dir, path) = file("http:\n  hosts: [a.example]\nflush: {interval_secs: 3}\n");
+        let config = Config::load(path, vec![], vec![], Reads::All).unwrap();
+        assert_eq!((config.flush.interval_secs, config.flush.parallel), (3, Config::default().flush.parallel));
     }
 
     #[test]
@@ -304,8 +411,10 @@ mod tests {
 
     #[test]
     fn an_empty_file_means_the_defaults() {
-        let (_dir, path) = file("# nothing\n");
-        assert_eq!(Config::load(path, vec![], vec![], Reads::All).unwrap(), Config::default());
+        for text in ["# nothing\n", "", "---\n", "---\n# nothing\n\n", "null\n"] {
+            let (_dir, path) = file(text);
+            assert_eq!(Config::load(path, vec![], vec![], Reads::All).unwrap(), Config::default(), "{text:?}");
+        }
     }
 
     #[test]

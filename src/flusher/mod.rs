@@ -111,6 +111,10 @@ pub struct Flusher {
     memory: Arc<Semaphore>,
     /// Partitions that failed: how often in a row, and when they are tried again.
     troubled: HashMap<Partition, (u32, Instant)>,
+    /// Those of them whose segment the bucket did not take.
+    not_taken: HashSet<Partition>,
+    /// Whether it did not take the last manifest.
+    is_commit_failing: bool,
     /// The changes that the last manifest carries.
     committed_changes: Option<u64>,
     /// The consumer offsets that the last manifest carries, and when it was written.
@@ -133,6 +137,8 @@ impl Flusher {
             turns: Arc::new(Semaphore::new(options.parallel)),
             memory: Arc::new(Semaphore::new(options.memory_bytes)),
             troubled: HashMap::new(),
+            not_taken: HashSet::new(),
+            is_commit_failing: false,
             committed_changes: None,
             committed_offsets: None,
             offsets_committed: Instant::now(),
@@ -231,6 +237,10 @@ impl Flusher {
                 Err(StorageError::Expired { .. } | StorageError::UnknownTable(_)) => debug!(%partition, "dropped before it was flushed"),
                 Err(error) => {
                     self.asks.iter_mut().for_each(|ask| ask.fail_partition(&partition, &error));
+                    if is_about_the_bucket(&error) {
+                        self.tiers.bucket.troubled(Some(error.to_string()));
+                        self.not_taken.insert(partition.clone());
+                    }
                     self.back_off(partition);
                     failed.get_or_insert(error);
                 }
@@ -252,14 +262,17 @@ impl Flusher {
             if let Err(error) = self.commit_manifest(&written).await {
                 written.into_iter().for_each(|segment| self.back_off(segment.partition));
                 self.retry_changes = Instant::now() + RETRY_CHANGES;
+                self.is_commit_failing = true;
                 return Err(error);
             }
+            self.is_commit_failing = false;
             metrics::manifest_committed(self.tiers.clock.now_ms());
             crash::point("flush-committed");
             self.committed_changes = Some(changes);
             (self.committed_offsets, self.offsets_committed) = (Some(offsets), Instant::now());
             self.watched = Instant::now();
             self.mark(written).await?;
+            self.heal();
         }
         failed.map_or(Ok(()), |error| {
             metrics::flush_failed();
@@ -286,6 +299,7 @@ impl Flusher {
             metrics::flushed(1, segment.meta.range.len(), segment.meta.bytes);
             debug!(partition = %segment.partition, range = %segment.meta.range, bytes = segment.meta.bytes, "segment flushed");
             self.troubled.remove(&segment.partition);
+            self.not_taken.remove(&segment.partition);
             self.asks.iter_mut().for_each(|ask| ask.report(&segment));
         }
         Ok(())
@@ -348,6 +362,21 @@ impl Flusher {
         }
     }
 
+    /// The bucket is well again, unless something that it did not take still waits: one that can be read may still take nothing.
+    fn heal(&mut self) {
+        if !self.not_taken.is_empty() {
+            // What was dropped meanwhile waits for nothing.
+            let tables = self.tiers.hot.tables();
+            let waiting =
+                tables.iter().flat_map(TableStatus::named_partitions).filter(|(_, status)| status.marks.flushed < status.marks.next);
+            let waiting: HashSet<Partition> = waiting.map(|(partition, _)| partition).collect();
+            self.not_taken.retain(|partition| waiting.contains(partition));
+        }
+        if self.not_taken.is_empty() && !self.is_commit_failing {
+            self.tiers.bucket.troubled(None);
+        }
+    }
+
     fn back_off(&mut self, partition: Partition) {
         let (failures, until) = self.troubled.entry(partition).or_insert((0, Instant::now()));
         *failures = failures.saturating_add(1);
@@ -368,7 +397,7 @@ impl Flusher {
                 Ok(())
             }
             Ok(()) => {
-                self.tiers.bucket.troubled(None);
+                self.heal();
                 metrics::s3_contact(self.tiers.clock.now_ms());
                 Ok(())
             }
@@ -394,4 +423,10 @@ impl Flusher {
             debug!(events, "evicted from hot");
         }
     }
+}
+
+/// Whether a segment's failure is the bucket's: it does not answer, does not take it, or has something else in its place.
+fn is_about_the_bucket(error: &StorageError) -> bool {
+    let is_its = matches!(error, StorageError::Unavailable { tier: Tier::Cold, .. } | StorageError::Denied { tier: Tier::Cold, .. });
+    is_its || matches!(error, StorageError::Corrupt { .. })
 }

@@ -77,7 +77,7 @@ impl Guard {
     /// Bytes have come.
     fn heard(&mut self, bytes: &[u8]) {
         self.connection.set_listening(false);
-        self.connection.progressed();
+        self.progressed();
         if matches!(self.expected, Expected::First(_)) && bytes.starts_with(HTTP2) {
             self.is_http2 = true;
         }
@@ -87,6 +87,13 @@ impl Guard {
             self.expected = Expected::Next;
         } else if !matches!(self.expected, Expected::Head(_)) {
             self.expected = Expected::Head(Instant::now() + self.times.head);
+        }
+    }
+
+    /// Bytes went either way. Those of an HTTP/2 connection without a request are pings and their answers.
+    fn progressed(&self) {
+        if !self.is_http2 || self.connection.is_busy() {
+            self.connection.progressed();
         }
     }
 
@@ -128,7 +135,7 @@ impl Guard {
             if self.stalled.take().is_some() {
                 self.connection.set_stalled(false);
             }
-            self.connection.progressed();
+            self.progressed();
             return Poll::Ready(written);
         }
         if self.stalled.is_none() {

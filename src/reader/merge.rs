@@ -5,7 +5,8 @@ use std::{
     collections::{BTreeMap, BinaryHeap, VecDeque},
 };
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, future::Either, stream};
+use tokio::task;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Positions, ReadQuery, TieredReader, turns::Turn};
@@ -32,6 +33,8 @@ struct Partial {
     next: Offset,
     /// Where to stop, if the read stops at what was there when it began.
     end: Option<Offset>,
+    /// The first offset that is in hot, as far as is known.
+    low: Offset,
     /// What comes next, being fetched from the tier that should have it.
     ahead: Option<Ahead>,
 }
@@ -54,8 +57,9 @@ pub struct Merge {
     /// Partitions with nothing fetched that may have more.
     empty: Vec<PartitionNumber>,
     fetches_ahead: bool,
-    /// Whether it begins with what only S3 has.
-    wants_cold: bool,
+    /// Whether it begins with what only S3 has, and whether it has begun.
+    begins_cold: bool,
+    has_read: bool,
     /// The turn to read, if turns are taken.
     turn: Turns,
     /// What the records that are fetched and not given take in memory.
@@ -75,7 +79,7 @@ enum Turns {
 }
 
 impl Merge {
-    pub(super) fn new(reader: TieredReader, query: ReadQuery, starts: Positions, budget: ReadLimit, wants_cold: bool) -> Self {
+    pub(super) fn new(reader: TieredReader, query: ReadQuery, starts: Positions, budget: ReadLimit, begins_cold: bool) -> Self {
         let share = starts.len().max(1);
         let chunk = ReadLimit {
             records: (budget.records / share + 1).max(MIN_CHUNK.records).min(budget.records),
@@ -93,19 +97,47 @@ impl Merge {
             heads: BinaryHeap::new(),
             empty,
             fetches_ahead: false,
-            wants_cold,
+            begins_cold,
+            has_read: false,
             turn: Turns::None,
             held: 0,
         }
     }
 
-    /// Waits for a turn to read, from S3 too if it begins there.
-    pub(super) async fn take_turn(&mut self) -> Result<(), StorageError> {
-        self.turn = match self.wants_cold {
+    /// Waits for a turn to read, from S3 too if what comes next is there.
+    ///
+    /// # Errors
+    /// `Overloaded` if it does not come.
+    pub async fn take_turn(&mut self) -> Result<(), StorageError> {
+        self.turn = match self.wants_cold() {
             true => Turns::Cold(self.reader.turns.cold().await?),
             false => Turns::Hot(self.reader.turns.hot().await),
         };
         Ok(())
+    }
+
+    /// Others may read; what was read is kept.
+    pub fn end_turn(&mut self) {
+        self.turn = Turns::None;
+    }
+
+    /// Whether what comes next is in S3 alone, as far as is known.
+    pub fn wants_cold(&self) -> bool {
+        let is_cold = |number| self.partials.get(number).is_some_and(|partial: &Partial| partial.next < partial.low);
+        if self.has_read { self.empty.iter().any(is_cold) } else { self.begins_cold }
+    }
+
+    /// Forgets what was read and not given: it is read again.
+    pub fn restart(&mut self) {
+        self.turn = Turns::None;
+        self.heads.clear();
+        self.empty = self.partials.keys().copied().collect();
+        for partial in self.partials.values_mut() {
+            partial.next = partial.fetched.front().map_or(partial.next, |head| head.offset);
+            partial.fetched.clear();
+            partial.ahead = None;
+        }
+        self.held = 0;
     }
 
     /// Ends it; its turn goes on with what it has given.
@@ -116,9 +148,9 @@ impl Merge {
         }
     }
 
-    /// What the records that are fetched and not given take in memory, in bytes.
+    /// What the records that are fetched and not given take in memory, in bytes, and those that are on their way.
     pub fn held_bytes(&self) -> usize {
-        self.held
+        self.held + self.chunk.bytes * self.partials.values().filter(|partial| partial.ahead.is_some()).count()
     }
 
     /// Partitions that are read.
@@ -215,16 +247,17 @@ impl Merge {
             if partial.next < hot.marks.low {
                 let missing = OffsetRange::new(partial.next, hot.marks.low);
                 let page = match partial.ahead.take() {
-                    Some(Ahead::Cold(ahead)) => ahead,
-                    _ => self.reader.read_cold(&self.query, number, missing, self.chunk)?,
+                    Some(Ahead::Cold(ahead)) => {
+                        Either::Left(async move { ahead.await.map_err(|error| StorageError::unavailable(Tier::Cold, error))? })
+                    }
+                    _ => Either::Right(self.reader.read_cold(&self.query, number, missing, self.chunk)?),
                 };
-                cold.push(async move {
-                    Ok::<_, StorageError>((number, hot.marks, page.await.map_err(|error| StorageError::unavailable(Tier::Cold, error))??))
-                });
+                cold.push(async move { Ok::<_, StorageError>((number, hot.marks, page.await?)) });
             } else {
                 found.push((number, hot.marks, hot.page));
             }
         }
+        self.has_read = true;
         if !cold.is_empty() && matches!(self.turn, Turns::Hot(_)) {
             // Evicted since it was looked at. Who waits for S3 must not keep others from hot.
             self.turn = Turns::None;
@@ -244,6 +277,7 @@ impl Merge {
         let end = partial.end.unwrap_or(marks.next);
         assert!(page.next > partial.next || partial.next >= end, "{}/{number}: a read at {} went nowhere", self.query.table, partial.next);
         partial.next = page.next.min(end);
+        partial.low = marks.low;
         let wanted = page.records.into_iter().take_while(|record| record.offset < end);
         partial.fetched.extend(wanted.inspect(|record| self.held += record.event.footprint()));
         match partial.fetched.front() {
@@ -251,10 +285,10 @@ impl Merge {
             None if partial.next < end => self.empty.push(number),
             None => {}
         }
-        if self.fetches_ahead && partial.next < end {
+        if self.fetches_ahead && self.starts.len() <= PARALLEL_READS && partial.next < end {
             partial.ahead = Some(if partial.next < marks.low {
                 let missing = OffsetRange::new(partial.next, marks.low.min(end));
-                Ahead::Cold(self.reader.read_cold(&self.query, number, missing, self.chunk)?)
+                Ahead::Cold(AbortOnDropHandle::new(task::spawn(self.reader.read_cold(&self.query, number, missing, self.chunk)?)))
             } else {
                 Ahead::Hot(self.reader.read_hot(&self.query, number, partial.next, self.chunk))
             });

@@ -129,12 +129,12 @@ impl TieredReader {
         self.starts(&table, query).map(drop)
     }
 
-    /// The query, where each partition begins at the first offset that is kept, if it would begin before it.
+    /// The query, where each partition begins at an offset that is kept or comes next.
     pub fn moved_on(&self, query: &ReadQuery) -> ReadQuery {
         let mut moved = query.clone();
         for status in self.hot.table(&query.table).into_iter().flat_map(|table| table.partitions) {
             if let Some(from) = moved.from.get_mut(&status.number) {
-                *from = status.marks.start.max(*from);
+                *from = (*from).clamp(status.marks.start, status.marks.next);
             }
         }
         moved
@@ -171,21 +171,30 @@ impl TieredReader {
         }))
     }
 
-    /// Begins to read from cold.
+    /// Reads from cold; does nothing before it is awaited.
     fn read_cold(
         &self,
         query: &ReadQuery,
         number: PartitionNumber,
         missing: OffsetRange,
         limit: ReadLimit,
-    ) -> Result<AbortOnDropHandle<Result<Page, StorageError>>, StorageError> {
+    ) -> Result<impl Future<Output = Result<Page, StorageError>> + Send + use<>, StorageError> {
         let partition = Partition::new(query.table.clone(), number);
         let Some(cold) = self.cold.clone() else {
             let why = std::io::Error::other(format!("{partition} {missing} is in S3, and no bucket is configured"));
             return Err(StorageError::unavailable(Tier::Cold, why));
         };
         let filter = query.filter;
-        Ok(AbortOnDropHandle::new(task::spawn(async move { cold.read(&partition, missing, filter, limit).await })))
+        Ok(async move { cold.read(&partition, missing, filter, limit).await })
+    }
+
+    /// Whether a read begins with what only S3 has.
+    pub fn needs_cold(&self, query: &ReadQuery) -> bool {
+        let table = self.hot.table(&query.table);
+        let wanted =
+            table.iter().flat_map(|table| &table.partitions).filter(|status| query.partition.is_none_or(|number| number == status.number));
+        let begins = |number, start| query.from.get(&number).copied().unwrap_or(start);
+        wanted.into_iter().any(|status| begins(status.number, status.marks.start) < status.marks.low)
     }
 
     fn starts(&self, table: &TableStatus, query: &ReadQuery) -> Result<Positions, StorageError> {

@@ -17,7 +17,6 @@ use axum::Router;
 use parking_lot::Mutex;
 use tokio::{
     net::TcpListener,
-    sync::Semaphore,
     task::{self, JoinHandle},
     time::{Instant, sleep},
 };
@@ -31,6 +30,7 @@ use crate::{
         observe::Observed,
         state::{App, AppState, Heartbeats, Lifecycle, Ops, OpsState, Phase},
         stats::Stats,
+        tails::Tails,
     },
     config::{self, Config, Durability},
     contracts::{
@@ -76,6 +76,14 @@ pub enum ServerError {
     /// A setting cannot be used here.
     #[error("{0}")]
     Setting(String),
+    /// The volume cannot be opened, for a reason that does not name it.
+    #[error("data_dir {path}: {source}")]
+    Volume {
+        /// Where it is.
+        path: String,
+        /// What is wrong with it.
+        source: StorageError,
+    },
     /// Metrics cannot be recorded.
     #[error("metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -191,7 +199,8 @@ async fn open(
     info!(path = %config.data_dir.display(), volume = %db.store_id(), took_ms = opened.elapsed().as_millis() as u64, "volume opened");
 
     let disk = Disk::new(&config.data_dir, options::reserve(config));
-    let disk = Arc::new(disk.map_err(|source| ServerError::Io { what: "asking the volume for its free space".to_owned(), source })?);
+    let asking = || format!("asking data_dir {} for its free space", config.data_dir.display());
+    let disk = Arc::new(disk.map_err(|source| ServerError::Io { what: asking(), source })?);
     let fence = Arc::new(Fence::default());
     let (rocks, writer) = RocksHot::new(
         Arc::clone(&db),
@@ -275,7 +284,8 @@ async fn open(
         http: config.http.clone(),
         inflight: Budget::new(config.limits.inflight_bytes, config.limits.peer_percent, Overload::Memory),
         responses: Budget::new(config.limits.response_bytes, config.limits.peer_percent, Overload::Answers),
-        tails: Arc::new(Semaphore::new(config.limits.tails)),
+        tails: Tails::new(config.limits.tails, config.limits.peer_percent),
+        makes_tables: config.tables.auto_create,
         stopping,
         ops,
     });
@@ -286,8 +296,9 @@ async fn open(
 async fn open_volume(config: &Config, clock: Arc<dyn Clock>, descriptors: Descriptors) -> Result<(Arc<Db>, Arc<Catalog>), ServerError> {
     let options = options::volume(config, descriptors.volume_files);
     let opened = task::spawn_blocking(move || Db::open(&options, clock)).await;
-    let opened = opened.map_err(|source| ServerError::Io { what: "opening the volume".to_owned(), source: source.into() })?;
-    Ok(opened?)
+    let path = config.data_dir.display().to_string();
+    let opened = opened.map_err(|source| ServerError::Io { what: format!("opening data_dir {path}"), source: source.into() })?;
+    opened.map_err(|source| if source.to_string().contains(&path) { source.into() } else { ServerError::Volume { path, source } })
 }
 
 /// The cold tier, not yet open, if there is to be one.

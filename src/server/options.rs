@@ -110,10 +110,9 @@ fn certificates(path: &str) -> Result<Vec<u8>, String> {
     }
 }
 
-/// The first of these names that has a value, and the value.
+/// The first of these names that has a value, and the value. An empty one is none, and hides no other.
 fn named<'a>(names: &[&'static str], environment: &'a BTreeMap<String, String>) -> Option<(&'static str, &'a str)> {
-    let found = names.iter().find_map(|name| Some((*name, environment.get(*name)?.trim())));
-    found.filter(|(_, value)| !value.is_empty())
+    names.iter().find_map(|name| Some((*name, environment.get(*name)?.trim())).filter(|(_, value)| !value.is_empty()))
 }
 
 fn endpoint(config: &Config, environment: &BTreeMap<String, String>) -> Result<Option<String>, String> {
@@ -143,6 +142,10 @@ fn credentials(environment: &BTreeMap<String, String>) -> Result<Option<Credenti
     let [key_id, secret, token] = NAMES.map(|name| {
         let Some(value) = environment.get(name) else { return Ok(None) };
         let trimmed = value.trim();
+        // The SDK would go on to look for a role. A token that is empty is none; a key that is empty was to be one.
+        if trimmed.is_empty() && name != "AWS_SESSION_TOKEN" {
+            return Err(format!("{name} is empty: give it its value, or take it away where credentials come from elsewhere"));
+        }
         if trimmed.len() != value.len() {
             is_trimmed = true;
             warn!("{name} has white space around it, which is ignored: was its Secret made with `echo` instead of `printf`?");
@@ -163,7 +166,11 @@ pub(super) fn upkeep(config: &Config) -> UpkeepOptions {
     let compaction = &config.compaction;
     UpkeepOptions {
         interval: Duration::from_secs(compaction.interval_secs),
-        compact: CompactOptions { min_segments: compaction.min_segments, max_bytes: compaction.max_bytes },
+        compact: CompactOptions {
+            min_segments: compaction.min_segments,
+            max_bytes: compaction.max_bytes,
+            rounds_ms: ms(compaction.interval_secs.saturating_add(config.flush.interval_secs.saturating_mul(2))),
+        },
         grace: Duration::from_secs(compaction.grace_secs),
         keep_ms: ms(config.manifests.keep_secs),
         expire_groups_ms: Some(ms(config.consumers.expire_secs)).filter(|age| *age > 0),
@@ -178,5 +185,49 @@ pub(super) fn flush(config: &Config) -> FlushOptions {
         memory_bytes: config.flush.memory_bytes,
         retention: Duration::from_secs(config.hot.keep_secs),
         retention_bytes: config.hot.keep_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn config() -> Config {
+        let mut config = Config::default();
+        config.s3.bucket = Some("events".to_owned());
+        config
+    }
+
+    #[test]
+    fn what_is_empty_hides_nothing() {
+        let given = environment(&[
+            ("AWS_REGION", ""),
+            ("AWS_DEFAULT_REGION", "eu-env-3"),
+            ("AWS_ENDPOINT_URL_S3", " "),
+            ("AWS_ENDPOINT_URL", "http://minio:9000"),
+        ]);
+        let options = s3(&config(), &given).unwrap().unwrap();
+        assert_eq!((options.region.as_str(), options.endpoint.as_deref()), ("eu-env-3", Some("http://minio:9000")));
+        let options = s3(&config(), &environment(&[("AWS_REGION", ""), ("AWS_ENDPOINT_URL", "")])).unwrap().unwrap();
+        assert_eq!((options.region.as_str(), options.endpoint), ("us-east-1", None));
+    }
+
+    #[test]
+    fn a_key_that_is_empty_is_refused_by_name_and_an_empty_token_is_none() {
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+            for value in ["", " ", "\n"] {
+                let mut given = environment(&[("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "s")]);
+                given.insert(name.to_owned(), value.to_owned());
+                let why = s3(&config(), &given).unwrap_err();
+                assert!(why.contains(name) && why.contains("empty"), "{value:?}: {why}");
+            }
+        }
+        let given = environment(&[("AWS_ACCESS_KEY_ID", "a\n"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_SESSION_TOKEN", " ")]);
+        let credentials = s3(&config(), &given).unwrap().unwrap().credentials.unwrap();
+        assert_eq!((credentials.key_id.as_str(), credentials.secret.as_str(), credentials.token), ("a", "s", None));
     }
 }

@@ -49,7 +49,7 @@ pub fn expired_segments(state: &ColdState, table: &TableStatus, appended_before:
     ends.into_iter().map(|(place, start, _)| Trim { partition: partitions[place].0.clone(), start, unflushed_bytes: 0 }).collect()
 }
 
-/// Where the partitions of a table without a bucket are to start; only full blocks go.
+/// Where the partitions of a table without a bucket are to start; whole blocks go, and the one that is not full if all of it may.
 ///
 /// # Errors
 /// `Corrupt` or `Unavailable`.
@@ -74,6 +74,9 @@ pub fn expired(
             if end > state.marks.start {
                 pieces.push(Piece { partition: place, end, appended_ms, bytes });
             }
+        }
+        if let Some(Block { appended_ms, bytes, .. }) = state.open_block {
+            pieces.push(Piece { partition: place, end: state.marks.next, appended_ms, bytes });
         }
     }
     let trim = |(place, start, unflushed_bytes): (usize, Offset, u64)| Trim {

@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::atomic::Ordering::SeqCst, time::Duration};
 
+use bytes::Bytes;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -154,6 +155,47 @@ async fn an_older_copy_of_the_volume_is_noticed_and_catches_up() {
 }
 
 #[tokio::test]
+async fn a_copy_that_catches_up_forgets_what_was_deleted_since() {
+    let mut z = TestServer::start_tiered(&[]).await;
+    let keyed = |key: &str, payload: &str| json!({"payload": payload, "idempotency_key": key});
+    for table in ["gone", "again", "kept"] {
+        z.post(&format!("/tables/{table}"), &keyed("k", "old")).await;
+        z.post("/consumers/g/commit", &json!({"table": table, "partition": 0, "offset": 1})).await;
+    }
+    z.flush_and_evict().await;
+    z.kill().await;
+    let copied = tempfile::tempdir().unwrap();
+    copy(&z.data_dir(), copied.path());
+    z.run().await;
+    for table in ["gone", "again"] {
+        assert_eq!(z.delete(&format!("/tables/{table}")).await.0, StatusCode::NO_CONTENT);
+    }
+    append(&z, "again", "new").await;
+    z.flush_and_evict().await;
+    z.kill().await;
+
+    copy(copied.path(), &z.data_dir());
+    z.run().await;
+    for table in ["gone", "again"] {
+        let (status, group) = z.get(&format!("/consumers/g/offset?table={table}&partition=0")).await;
+        assert!(status == StatusCode::NOT_FOUND || group["offset"].is_null(), "{table}: {group}");
+        // A key of what is gone does not stand for an event that nobody can read.
+        let (status, body) = z.post(&format!("/tables/{table}"), &keyed("k", "stored")).await;
+        assert_eq!(status, StatusCode::CREATED, "{table}: {body}");
+        let records = z.read_all(table, "").await;
+        assert_eq!(records.last().unwrap()["payload"], "stored", "{table}: {records:?}");
+    }
+    let (status, body) = z.post("/tables/kept", &keyed("k", "old")).await;
+    assert_eq!((status, &body["duplicate"]), (StatusCode::OK, &json!(true)), "{body}");
+    assert_eq!(z.get("/consumers/g/offset?table=kept&partition=0").await.1["offset"], 1);
+    assert_eq!(z.delete("/tables/kept").await.0, StatusCode::NO_CONTENT);
+    let (status, _) = z.post("/consumers/g/commit", &json!({"table": "kept", "partition": 0, "offset": 0})).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "a commit to a table that is gone");
+    z.flush_and_evict().await;
+    z.audit().await;
+}
+
+#[tokio::test]
 async fn a_copy_that_has_more_than_s3_brings_it_in() {
     let mut z = TestServer::start_tiered(&[]).await;
     append(&z, "t", "a").await;
@@ -275,6 +317,43 @@ async fn a_bucket_that_comes_back_empty_is_named_and_nothing_is_begun_in_it() {
 }
 
 #[tokio::test]
+async fn a_bucket_that_is_emptied_while_writes_go_on_is_named_too() {
+    let settings = [("flush.interval_secs", "0"), ("compaction.interval_secs", "3600")];
+    let mut z = TestServer::start_tiered(&settings).await;
+    append(&z, "t", "cold").await;
+    z.flush_and_evict().await;
+    let objects: Vec<_> = ["manifests/", "segments/"].iter().flat_map(|prefix| z.objects(prefix)).collect();
+    for (key, _) in &objects {
+        z.store().delete("events", key);
+    }
+    // Each is flushed at once: there is never a quiet moment in which to look.
+    let is_named = || async {
+        append(&z, "t", "meanwhile").await;
+        says_of_the_bucket(&z).await.contains("came back empty")
+    };
+    eventually("it is named under load", is_named).await;
+    // From here on nothing more is put. What was put before is no chain.
+    let put: Vec<_> = z.objects("").into_iter().map(|(key, _)| key).collect();
+    for _ in 0..20 {
+        append(&z, "t", "meanwhile").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(says_of_the_bucket(&z).await.contains("came back empty"));
+    assert_eq!(z.objects("").into_iter().map(|(key, _)| key).collect::<Vec<_>>(), put);
+    z.crash().await;
+    eventually("a start names it", || async { says_of_the_bucket(&z).await.contains("came back empty") }).await;
+    let next = append(&z, "t", "after the start").await + 1;
+
+    for (key, bytes) in objects {
+        z.store().replace("events", &key, bytes);
+    }
+    let flushed = || async { z.post("/flush", &json!(null)).await.0 == StatusCode::OK };
+    eventually("it goes on when its objects are back", flushed).await;
+    assert_eq!(offsets(&z.read_all("t", "limit=1000").await), (0..next).collect::<Vec<_>>());
+    z.audit().await;
+}
+
+#[tokio::test]
 async fn without_s3_a_volume_with_events_serves_and_flushes_later() {
     let mut z = TestServer::start_tiered(&[("s3.attempts", "1")]).await;
     append(&z, "t", "cold").await;
@@ -328,6 +407,21 @@ async fn a_store_that_ignores_conditions_is_refused_unless_it_is_taken_as_it_is(
     z.run().await;
     append(&z, "t", "a").await;
     z.flush_and_evict().await;
+    assert_eq!(payloads(&z.read_all("t", "").await), ["a"]);
+    z.audit().await;
+}
+
+#[tokio::test]
+async fn an_unfenced_writer_puts_no_segment_over_another() {
+    let z = TestServer::start_tiered(&[("s3.unfenced", "true")]).await;
+    append(&z, "t", "a").await;
+    let key = "segments/t/00000/00000000000000000000-00000000000000000001-00000001.jsonl.zst";
+    z.store().replace("events", key, Bytes::from_static(b"another's"));
+    let (status, problem) = z.post("/flush", &json!(null)).await;
+    assert!(status.is_server_error(), "{status} {problem}");
+    assert_eq!(z.store().get("events", key).unwrap(), "another's");
+    z.store().delete("events", key);
+    eventually("it is put", || async { z.post("/flush", &json!(null)).await.0 == StatusCode::OK }).await;
     assert_eq!(payloads(&z.read_all("t", "").await), ["a"]);
     z.audit().await;
 }

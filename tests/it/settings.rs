@@ -176,11 +176,16 @@ async fn what_is_put_says_how_it_is_encrypted_and_segments_of_what_class_they_ar
     for put in puts(&[]).await {
         assert!([sse, key, class].iter().all(|name| put.header(name).is_empty()), "nothing was asked for: {put:?}");
     }
+    let (mut segments, mut probes) = (0, 0);
     for put in puts(&[("s3.sse", "AES256"), ("s3.storage_class", "STANDARD_IA")]).await {
         assert_eq!((put.header(sse), put.header(key)), ("AES256", ""), "{put:?}");
-        let expected = if put.path.contains("/segments/") { "STANDARD_IA" } else { "" };
-        assert_eq!(put.header(class), expected, "{put:?}");
+        // The start tries out what segments will be.
+        let (is_segment, is_probe) = (put.path.contains("/segments/"), put.path.contains("/probe/") && put.path.ends_with("-class"));
+        assert_eq!(put.header(class), if is_segment || is_probe { "STANDARD_IA" } else { "" }, "{put:?}");
+        segments += usize::from(is_segment);
+        probes += usize::from(is_probe);
     }
+    assert!(segments > 0 && probes > 0, "{segments} segments and {probes} probes of the class");
     for put in puts(&[("s3.sse", "aws:kms"), ("s3.kms_key_id", "alias/zombi")]).await {
         assert_eq!((put.header(sse), put.header(key), put.header(class)), ("aws:kms", "alias/zombi", ""), "{put:?}");
     }
@@ -190,6 +195,28 @@ async fn what_is_put_says_how_it_is_encrypted_and_segments_of_what_class_they_ar
     let ended = Start::command(&["config", "check"]).set("s3.sse", "rot13").ended().await;
     assert_eq!(ended.code, Some(2), "{}", ended.said);
     assert!(ended.said.contains("s3.sse") && ended.said.contains("rot13"), "{}", ended.said);
+}
+
+#[tokio::test]
+async fn a_file_with_lists_for_sections_or_keys_that_stand_twice_is_refused_and_named() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("zombi.yaml");
+    let check = || Start::command(&["config", "check"]).env("ZOMBI_CONFIG", &path.display().to_string());
+    let wrong = [
+        ("consumers: [60]\n", "consumers"),
+        ("limits:\n  - 5\n", "limits"),
+        ("flush:\n  interval_secs: 5\nport: 8081\nflush:\n  parallel: 2\n", "flush"),
+        ("flush:\n  interval_secs: 5\n  interval_secs: 6\n", "interval_secs"),
+    ];
+    for (text, word) in wrong {
+        std::fs::write(&path, text).unwrap();
+        let ended = check().ended().await;
+        assert_eq!(ended.code, Some(2), "{text}: {}", ended.said);
+        assert!(ended.said.contains(word) && ended.said.contains("zombi.yaml"), "{text}: {}", ended.said);
+    }
+    std::fs::write(&path, "flush:\n  interval_secs: 5\nport: 8081\n").unwrap();
+    let ended = check().ended().await;
+    assert_eq!(ended.code, Some(0), "{}", ended.said);
 }
 
 #[tokio::test]

@@ -1,11 +1,19 @@
 //! Both tiers together: flush, evict, crash, failures of S3.
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::{
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
 
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
-use crate::support::{Sent, TestServer, server::eventually};
+use crate::support::{
+    Sent, TestServer,
+    faults::{Fault, Operation},
+    server::eventually,
+};
 
 #[tokio::test]
 async fn evicted_events_are_read_from_cold() {
@@ -281,4 +289,62 @@ async fn consumer_offsets_are_in_the_manifests() {
     let manifests = z.objects("manifests/").into_iter().map(|(_, bytes)| serde_json::from_slice::<Value>(&bytes).unwrap());
     let last = manifests.rev().find(|manifest| !manifest["committed"].is_null()).unwrap();
     assert_eq!(last["committed"], json!([{"group": "g", "table": "t", "partition": 1, "offset": 3}]));
+}
+
+#[tokio::test]
+async fn hot_is_full_only_of_what_is_not_in_s3() {
+    // As much would be kept as may be, and for long: what is in S3 goes before a write is refused.
+    let settings =
+        [("hot.max_bytes", "300000"), ("hot.keep_bytes", "1000000000"), ("hot.keep_secs", "3600"), ("flush.interval_secs", "600")];
+    let z = TestServer::start_tiered(&settings).await;
+    let payload = "x".repeat(50_000);
+    for number in 0..20 {
+        let (status, body) = z.post("/tables/t", &json!({"payload": format!("{payload}{number}")})).await;
+        assert_eq!(status, StatusCode::CREATED, "{number}: {body}");
+        assert_eq!(z.post("/flush", &json!({})).await.0, StatusCode::OK);
+        assert!(z.metric("zombi_hot_bytes").await < 400_000.0);
+    }
+    assert_eq!(z.read_all("t", "").await.len(), 20);
+    let mut taken = 0;
+    while z.post("/tables/t", &json!({"payload": payload})).await.0 == StatusCode::CREATED {
+        taken += 1;
+    }
+    assert!((5..8).contains(&taken), "{taken} were taken without a flush");
+    let (status, problem) = z.post("/tables/t", &json!({"payload": payload})).await;
+    assert_eq!((status, &problem["reason"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("hot_full")), "{problem}");
+}
+
+#[tokio::test]
+async fn the_age_of_what_is_in_hot_alone_is_that_of_its_oldest_event() {
+    let mut z = TestServer::start_tiered(&[("flush.interval_secs", "600")]).await;
+    let age = async |z: &TestServer| z.metric("zombi_unflushed_age_seconds").await;
+    z.post("/tables/t", &json!({"payload": 1})).await;
+    sleep(Duration::from_secs(3)).await;
+    z.crash().await;
+    assert!(age(&z).await >= 3.0, "it is not the age of the process");
+    // One that comes while the one before it is on its way.
+    z.store().faults.add(Operation::SegmentPut, Fault::Hang, 1);
+    let flush = tokio::spawn(z.request(Method::POST, "/flush").send());
+    eventually("the PUT hangs", || async { z.store().faults.left() == 0 }).await;
+    z.post("/tables/t", &json!({"payload": 2})).await;
+    let came = Instant::now();
+    sleep(Duration::from_secs(2)).await;
+    z.store().faults.clear();
+    assert_eq!(flush.await.unwrap().unwrap().status(), StatusCode::OK);
+    let (shown, real) = (age(&z).await, came.elapsed().as_secs_f64());
+    assert!((2.0..=real + 0.1).contains(&shown), "{shown} s is shown, and it is {real} s");
+}
+
+#[tokio::test]
+async fn without_a_bucket_retention_takes_the_last_event_too() {
+    let z = TestServer::start_with(&[("compaction.interval_secs", "1")]).await;
+    assert_eq!(z.put("/tables/t/config", &json!({"retention_secs": 2})).await.0, StatusCode::CREATED);
+    let mut sent = 0;
+    for count in [5, 3000, 1] {
+        let records: Vec<_> = (0..count).map(|number| json!({"payload": number})).collect();
+        assert_eq!(z.post("/tables/t/bulk", &json!({"records": records})).await.0, StatusCode::CREATED);
+        sent += count;
+        eventually("all of it has expired", || async { z.partition("t", 0).await["earliest"] == sent }).await;
+        assert_eq!((z.partition("t", 0).await["hot_bytes"].clone(), z.read_all("t", "").await.len()), (json!(0), 0));
+    }
 }

@@ -12,6 +12,7 @@ mod model;
 mod simulation;
 mod store;
 mod volume;
+mod years;
 
 /// Runs a future to its end in a runtime of its own, whose clock jumps ahead when nobody has anything to do.
 fn run<F: Future>(future: F) -> F::Output {

@@ -252,7 +252,7 @@ impl Store {
             clock,
             options: UpkeepOptions {
                 interval: tuning.upkeep_interval,
-                compact: CompactOptions { min_segments: 3, max_bytes: 64 << 20 },
+                compact: CompactOptions { min_segments: 3, max_bytes: 64 << 20, rounds_ms: 0 },
                 grace: tuning.upkeep_interval,
                 keep_ms: 0,
                 expire_groups_ms: None,

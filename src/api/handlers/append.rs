@@ -1,5 +1,7 @@
 //! What all writes share: their parameters, the append itself, and the status of its answer.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -7,6 +9,7 @@ use tokio::time::Instant;
 use crate::{
     api::{
         code::Code,
+        connection::Connection,
         error::Problem,
         extract::{self, Encoding},
         records::RecordParser,
@@ -99,6 +102,15 @@ impl Envelope {
     }
 }
 
+/// Checks that a write would find its table or make it, before any of the body is asked for.
+///
+/// # Errors
+/// 404 if it would not.
+pub fn check_table(state: &AppState, table: &TableName) -> Result<(), StorageError> {
+    let is_there = state.makes_tables || state.hot.table(table).is_some();
+    if is_there { Ok(()) } else { Err(StorageError::UnknownTable(table.clone())) }
+}
+
 /// Appends and counts.
 ///
 /// # Errors
@@ -141,8 +153,14 @@ pub async fn append_to_hot(
 ///
 /// # Errors
 /// Those of the flush: the events are durable in hot already.
-pub async fn wait_until_cold(state: &AppState, table: &TableName, options: WriteOptions) -> Result<(), Problem> {
+pub async fn wait_until_cold(
+    state: &AppState,
+    table: &TableName,
+    options: WriteOptions,
+    connection: &Arc<Connection>,
+) -> Result<(), Problem> {
     let Some(flush) = state.flush.as_ref().filter(|_| options.until_cold) else { return Ok(()) };
+    let _waits = connection.wait();
     // Written, but not where the client wants it: to retry with the same key is right, and finds the first write.
     flush.flush_now(Some(table.clone())).await.map(drop).map_err(|error| Problem::from(error).unknown_outcome())
 }

@@ -9,14 +9,19 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
+use bytes::Bytes;
+
+use super::tables;
 use crate::{
     api::{
         body::Incoming,
         code::Code,
+        connection::OnConnection,
         error::Problem,
         extract::{self, Encoding, Group, NoParams, Params},
-        records::{self, Object},
+        records,
         schema::{
             CommitToWrite, CommitWritten, Committed, GroupShown, GroupsShown, OffsetShown, OffsetWithLag, ProblemShown, TableWithLag,
         },
@@ -25,7 +30,7 @@ use crate::{
     contracts::{
         consumers::Commit,
         error::StorageError,
-        name::{GroupName, Partition, TableName},
+        name::{GroupName, Partition, PartitionNumber, TableName},
         sequence::{Offset, OffsetRange},
         storage::TableStatus,
     },
@@ -33,12 +38,13 @@ use crate::{
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CommitRequest {
+struct CommitRequest<'a> {
     #[serde(alias = "topic")]
     table: Option<String>,
     partition: Option<i128>,
     offset: Option<Offset>,
-    commits: Option<Vec<Object<OneCommit>>>,
+    #[serde(borrow)]
+    commits: Option<&'a RawValue>,
     #[serde(default)]
     force: bool,
 }
@@ -84,21 +90,22 @@ pub async fn commit(
         return Err(extract::unsupported("a commit is application/json"));
     }
     let (body, _reserved) = incoming.receive(&state.limits, &state.inflight).await?;
-    let request: CommitRequest = records::json(&body)?;
+    let request: CommitRequest<'_> = records::json(&body)?;
     let force = request.force;
-    let commits = match request {
+    let commits: Vec<OneCommit> = match request {
         CommitRequest { table: Some(table), partition, offset: Some(offset), commits: None, .. } => {
-            vec![Object(OneCommit { table, partition: partition.unwrap_or(0), offset })]
+            vec![OneCommit { table, partition: partition.unwrap_or(0), offset }]
         }
-        CommitRequest { table: None, partition: None, offset: None, commits: Some(commits), .. } if !commits.is_empty() => commits,
-        _ => return Err(Problem::new(Code::BadJson, "give either table, partition and offset, or commits")),
+        CommitRequest { table: None, partition: None, offset: None, commits: Some(commits), .. } => {
+            records::list(commits, state.limits.bulk_records)?
+        }
+        _ => return Err(either()),
     };
-    let limit = state.limits.bulk_records;
-    if commits.len() > limit {
-        return Err(Problem::new(Code::TooManyRecords, format!("{} commits are over limits.bulk_records of {limit}", commits.len())));
+    if commits.is_empty() {
+        return Err(either());
     }
     let (mut offsets, mut named) = (Vec::with_capacity(commits.len()), HashSet::new());
-    for Object(one) in commits {
+    for one in commits {
         let partition = Partition::new(extract::table_name(&one.table)?, extract::partition_number(one.partition, &state.limits)?);
         if !named.insert(partition.clone()) {
             return Err(Problem::new(Code::DuplicateCommit, format!("{partition} is named twice")));
@@ -117,6 +124,10 @@ pub async fn commit(
         error => error.into(),
     })?;
     Ok(Json(CommitWritten { group: group.to_string(), commits }).into_response())
+}
+
+fn either() -> Problem {
+    Problem::new(Code::BadJson, "give either table, partition and offset, or commits")
 }
 
 /// Look up how far a group is in one partition.
@@ -167,35 +178,56 @@ pub async fn offsets(
     State(state): State<AppState>,
     Group(group): Group,
     Params(NoParams {}): Params<NoParams>,
-) -> Result<Json<GroupShown>, Problem> {
+    OnConnection(connection): OnConnection,
+) -> Result<Response, Problem> {
+    let mut reserved = state.responses.sending(&connection);
     let offsets = state.consumers.offsets(&group).await?;
     if offsets.is_empty() {
         return Err(StorageError::UnknownGroup(group).into());
     }
-    Ok(Json(show(&state, &group, offsets)))
+    reserved.grow_to(offsets.len() * COMMITTED_BYTES + TABLE_BYTES).await?;
+    let mut tables: BTreeMap<TableName, BTreeMap<PartitionNumber, Offset>> = BTreeMap::new();
+    for (partition, offset) in offsets {
+        tables.entry(partition.table).or_default().insert(partition.number, offset);
+    }
+    // Table by table, so that a group of many is no worker's for long.
+    let pieces = async_stream::try_stream! {
+        yield [&br#"{"group":"#[..], &tables::json(&group.as_str())?, br#","offsets":["#].concat().into();
+        let (mut number, mut shown, mut lag) = (0, Vec::with_capacity(tables.len()), 0);
+        for (name, committed) in tables {
+            tokio::task::yield_now().await;
+            let (offsets, lag_of_table) = show(&state, &name, &committed);
+            let mut text = Vec::new();
+            for offset in offsets {
+                number += 1;
+                text.extend_from_slice(&tables::member(number, tables::json(&offset)?));
+            }
+            yield Bytes::from(text);
+            lag += lag_of_table;
+            shown.push(TableWithLag { table: name.to_string(), lag: lag_of_table });
+        }
+        yield [&br#"],"tables":"#[..], &tables::json(&shown)?, br#","lag":"#, &tables::json(&lag)?, b"}"].concat().into();
+    };
+    Ok(tables::answer(reserved.stream::<Problem>(pieces)))
 }
 
-/// A group's offsets, and how much it has left to read of the tables that it reads: all of what it has never committed.
-fn show(state: &AppState, group: &GroupName, offsets: Vec<(Partition, Offset)>) -> GroupShown {
-    let committed: BTreeMap<Partition, Offset> = offsets.into_iter().collect();
-    let names: BTreeSet<TableName> = committed.keys().map(|partition| partition.table.clone()).collect();
-    let mut shown = GroupShown { group: group.to_string(), lag: 0, tables: Vec::new(), offsets: Vec::new() };
-    for name in names {
-        let table = state.hot.table(&name);
-        let there = table.iter().flat_map(TableStatus::named_partitions).map(|(partition, _)| partition);
-        let of_table = committed.keys().filter(|partition| partition.table == name).cloned();
-        let all: BTreeSet<Partition> = there.chain(of_table).collect();
-        let mut lag_of_table = 0;
-        for partition in all {
-            let offset = committed.get(&partition).copied();
-            let lag = lag(state, table.as_ref(), &partition, offset);
-            lag_of_table += lag;
-            shown.offsets.push(OffsetWithLag { table: name.to_string(), partition: partition.number, offset, lag });
-        }
-        shown.lag += lag_of_table;
-        shown.tables.push(TableWithLag { table: name.to_string(), lag: lag_of_table });
-    }
-    shown
+/// What a committed offset takes, and the partitions of one table as they are written.
+const COMMITTED_BYTES: usize = 64;
+const TABLE_BYTES: usize = 256 << 10;
+
+/// A group's offsets in a table, and how much it has left to read of it: all of what it has never committed.
+fn show(state: &AppState, name: &TableName, committed: &BTreeMap<PartitionNumber, Offset>) -> (Vec<OffsetWithLag>, u64) {
+    let table = state.hot.table(name);
+    let there = table.iter().flat_map(|table| &table.partitions).map(|status| status.number);
+    let numbers: BTreeSet<PartitionNumber> = there.chain(committed.keys().copied()).collect();
+    let mut lag_of_table = 0;
+    let one = |number| {
+        let offset = committed.get(&number).copied();
+        let lag = lag(state, table.as_ref(), &Partition::new(name.clone(), number), offset);
+        lag_of_table += lag;
+        OffsetWithLag { table: name.to_string(), partition: number, offset, lag }
+    };
+    (numbers.into_iter().map(one).collect(), lag_of_table)
 }
 
 /// List the consumer groups.
@@ -208,9 +240,16 @@ fn show(state: &AppState, group: &GroupName, offsets: Vec<(Partition, Offset)>) 
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
-pub async fn groups(State(state): State<AppState>, Params(NoParams {}): Params<NoParams>) -> Result<Json<GroupsShown>, Problem> {
+pub async fn groups(
+    State(state): State<AppState>,
+    Params(NoParams {}): Params<NoParams>,
+    OnConnection(connection): OnConnection,
+) -> Result<Response, Problem> {
+    let mut reserved = state.responses.sending(&connection);
     let groups = state.consumers.groups().await?;
-    Ok(Json(GroupsShown { groups: groups.iter().map(GroupName::to_string).collect() }))
+    let body = tables::json(&GroupsShown { groups: groups.iter().map(GroupName::to_string).collect() })?;
+    reserved.grow_to(body.len()).await?;
+    Ok(tables::answer(reserved.body(body)))
 }
 
 /// Forget a consumer group.

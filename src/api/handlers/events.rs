@@ -1,7 +1,7 @@
 //! Writes of one record and of many. Streams are in `stream`.
 
 use super::{
-    append::{Envelope, WriteParams, append, wait_until_cold, written},
+    append::{Envelope, WriteParams, append, check_table, wait_until_cold, written},
     stream,
 };
 use crate::{
@@ -21,6 +21,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 
 /// Write a record, or a stream of them.
 ///
@@ -54,6 +55,7 @@ pub async fn write(
     incoming: Incoming,
 ) -> Result<Response, Problem> {
     let options = params.check(&state)?;
+    check_table(&state, &table)?;
     let envelope = Envelope::of(&incoming.headers, &state)?;
     if envelope.encoding == Encoding::Ndjson {
         if options.expected_offset.is_some() {
@@ -61,23 +63,29 @@ pub async fn write(
         }
         return Box::pin(stream::write(&state, table, options, envelope, incoming)).await; // boxed, or every single write has room for it
     }
+    let connection = incoming.connection();
     let (body, reserved) = incoming.receive(&state.limits, &state.inflight).await?;
     let parser = envelope.parser(&state);
     let event = match envelope.encoding {
         Encoding::Protobuf => parser.protobuf_event(body),
-        _ => parser.json_record(&body),
+        _ => json(body, |body| parser.json_record(body)),
     };
     // The only record is the one that is wrong.
     let event = event.map_err(|problem| problem.at_index(0))?;
     let appended = append(&state, &table, vec![event], options).await?;
     drop(reserved);
-    wait_until_cold(&state, &table, options).await?;
+    wait_until_cold(&state, &table, options, &connection).await?;
     let Some(Appended { partition, offset, duplicate }) = appended.first().copied() else {
         unreachable!("one event, one answer");
     };
     let answer = Written { offset, partition, table: table.to_string(), duplicate };
     let status = if duplicate { StatusCode::OK } else { written(&state, options) };
     Ok((status, Json(answer)).into_response())
+}
+
+/// Reads a body that goes right after: what waits for the disk or for S3 then does not hold it.
+fn json<T>(body: Bytes, read: impl FnOnce(&[u8]) -> T) -> T {
+    read(&body)
 }
 
 /// Write up to 10,000 records, all or nothing.
@@ -108,21 +116,23 @@ pub async fn write_bulk(
     incoming: Incoming,
 ) -> Result<Response, Problem> {
     let options = params.check(&state)?;
+    check_table(&state, &table)?;
     let envelope = Envelope::of(&incoming.headers, &state)?;
     if envelope.encoding == Encoding::Ndjson {
         return Err(extract::unsupported(
             "a bulk write is application/json or application/x-protobuf; POST /tables/{table} takes application/x-ndjson",
         ));
     }
+    let connection = incoming.connection();
     let (body, mut reserved) = incoming.receive(&state.limits, &state.inflight).await?;
     let parser = envelope.parser(&state);
     let events = match envelope.encoding {
         Encoding::Protobuf => parser.protobuf_bulk(body, &mut reserved)?,
-        _ => parser.json_bulk(&body, &mut reserved)?,
+        _ => json(body, |body| parser.json_bulk(body, &mut reserved))?,
     };
     let appended = append(&state, &table, events, options).await?;
     drop(reserved);
-    wait_until_cold(&state, &table, options).await?;
+    wait_until_cold(&state, &table, options, &connection).await?;
     let duplicates = appended.iter().filter(|one| one.duplicate).count();
     let offsets: Vec<Offset> = appended.iter().map(|one| one.offset).collect();
     let status = if duplicates == appended.len() { StatusCode::OK } else { written(&state, options) };

@@ -1,5 +1,7 @@
 //! For those who run Zombi: probes, metrics, `/stats`, flush now.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::{RawQuery, State},
@@ -16,7 +18,7 @@ use crate::{
     api::{
         body::Incoming,
         code::Code,
-        connection::OnConnection,
+        connection::{Connection, OnConnection},
         error::Problem,
         extract::{NoParams, Params, Table},
         limits::Limits,
@@ -124,7 +126,8 @@ fn informed(deciding: &[Looked], beside: &[Looked]) -> Response {
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
-pub async fn metrics(State(ops): State<OpsState>) -> Response {
+pub async fn metrics(State(ops): State<OpsState>, OnConnection(connection): OnConnection) -> Response {
+    let _waits = connection.wait(); // for those who asked before
     metrics::collect_process();
     let lags = match ops.store.get() {
         Some(store) => store.show().await,
@@ -173,7 +176,7 @@ pub async fn stats(
         }
         yield Bytes::from_static(b"}}");
     };
-    Ok(([(header::CONTENT_TYPE, "application/json")], reserved.stream::<Problem>(pieces)).into_response())
+    Ok(tables::answer(reserved.stream::<Problem>(pieces)))
 }
 
 /// Tables that `/stats` shows, the first by name; `/tables` has all of them.
@@ -191,8 +194,12 @@ const LEVEL_BYTES: usize = 4096;
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
-pub async fn flush(State(state): State<AppState>, Params(NoParams {}): Params<NoParams>) -> Result<Json<Flushed>, Problem> {
-    flush_now(state.flush.as_deref(), None).await
+pub async fn flush(
+    State(state): State<AppState>,
+    Params(NoParams {}): Params<NoParams>,
+    OnConnection(connection): OnConnection,
+) -> Result<Json<Flushed>, Problem> {
+    flush_now(state.flush.as_deref(), None, &connection).await
 }
 
 /// Move one table to S3 now; answers when it is there.
@@ -210,16 +217,21 @@ pub async fn flush_table(
     State(state): State<AppState>,
     Table(table): Table,
     Params(NoParams {}): Params<NoParams>,
+    OnConnection(connection): OnConnection,
 ) -> Result<Json<Flushed>, Problem> {
     if state.hot.table(&table).is_none() {
         return Err(StorageError::UnknownTable(table).into());
     }
-    flush_now(state.flush.as_deref(), Some(table)).await
+    flush_now(state.flush.as_deref(), Some(table), &connection).await
 }
 
 /// `POST /flush` on the admin port.
-pub async fn flush_admin(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Result<Json<Flushed>, Problem> {
-    flush_now(ops.flush.get().map(AsRef::as_ref), None).await
+pub async fn flush_admin(
+    State(ops): State<OpsState>,
+    Params(NoParams {}): Params<NoParams>,
+    OnConnection(connection): OnConnection,
+) -> Result<Json<Flushed>, Problem> {
+    flush_now(ops.flush.get().map(AsRef::as_ref), None, &connection).await
 }
 
 /// `GET /log/level` on the admin port.
@@ -247,10 +259,11 @@ struct LevelToSet {
     level: String,
 }
 
-async fn flush_now(flush: Option<&dyn Flush>, table: Option<TableName>) -> Result<Json<Flushed>, Problem> {
+async fn flush_now(flush: Option<&dyn Flush>, table: Option<TableName>, connection: &Arc<Connection>) -> Result<Json<Flushed>, Problem> {
     let Some(flush) = flush else {
         return Err(Problem::new(Code::NoColdTier, "there is nowhere to flush to: s3.bucket is not set, or the store is not open yet"));
     };
+    let _waits = connection.wait();
     let report = flush.flush_now(table).await?;
     Ok(Json(show(report)))
 }

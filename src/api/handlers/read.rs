@@ -3,6 +3,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
+    body::Body,
     extract::State,
     http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
@@ -108,7 +109,7 @@ pub async fn read(
     };
     // Where to go on is told to whoever comes too late.
     answered.map_err(|problem| match problem.code() {
-        Code::OffsetExpired => problem.with("next_cursor", next_cursor(&reader.moved_on(&query))),
+        Code::OffsetExpired | Code::OffsetBeyondEnd => problem.with("next_cursor", next_cursor(&reader.moved_on(&query))),
         _ => problem,
     })
 }
@@ -125,7 +126,8 @@ fn head(shape: Shape) -> Response {
         Shape::Protobuf => PROTOBUF,
         Shape::Events => EVENT_STREAM,
     };
-    [(header::CONTENT_TYPE, media_type)].into_response()
+    // Of a length that is not known: an empty body would be said to be of none.
+    ([(header::CONTENT_TYPE, media_type)], Body::from_stream(stream::empty::<Result<Bytes, Infallible>>())).into_response()
 }
 
 async fn one_page(
@@ -146,6 +148,7 @@ async fn one_page(
             Shape::Protobuf => (Encoded::Protobuf(records, end), usize::try_from(bytes).unwrap_or(usize::MAX) + 2 * STREAM_PIECE),
             _ => {
                 let body = encode::json_page(&records, &end);
+                drop(records);
                 let length = body.len();
                 (Encoded::Json(body), length)
             }
@@ -235,7 +238,9 @@ async fn page(
     let mut query = query.clone();
     loop {
         wakeup.forget();
+        let waits_for_s3 = state.reader.needs_cold(&query).then(|| connection.wait());
         let mut page = state.reader.page(query.clone(), limit).await?;
+        drop(waits_for_s3);
         if !page.records.is_empty() || page.has_more || Instant::now() >= until {
             return Ok(page);
         }
@@ -253,21 +258,50 @@ async fn page(
 }
 
 /// The whole rest as it is now, a record a line.
-async fn rest(state: &AppState, query: &ReadQuery, limit: Option<usize>, connection: &Connection) -> Result<Response, Problem> {
-    let chunk = ReadLimit { records: STREAM_RECORDS, bytes: STREAM_BYTES };
+async fn rest(state: &AppState, query: &ReadQuery, limit: Option<usize>, connection: &Arc<Connection>) -> Result<Response, Problem> {
     let mut reserved = state.responses.sending(connection);
-    let mut merge = state.reader.rest(query.clone(), chunk)?;
-    merge.peek().await?; // an error now is a status, later it can only break the answer off
-    reserved.grow_to(merge.held_bytes() + STREAM_PIECE).await?;
-    let body = axum::body::Body::from_stream(lines(state.clone(), merge, limit.unwrap_or(usize::MAX), reserved));
+    let mut merge = state.reader.rest(query.clone(), ReadLimit { records: STREAM_RECORDS, bytes: STREAM_BYTES })?;
+    read_on(&mut merge, &mut reserved, STREAM_PIECE, connection).await?; // an error now is a status, later it can only break the answer off
+    let body = Body::from_stream(lines(state.clone(), merge, limit.unwrap_or(usize::MAX), reserved, Arc::clone(connection)));
     let headers = [(header::CONTENT_TYPE, NDJSON), (X_ACCEL_BUFFERING, "no")];
     Ok((StatusCode::OK, headers, body).into_response())
+}
+
+/// Reads on when it is its turn, and keeps what was read if there is room for that and for so many bytes beside it. If there is none, it waits
+/// without what was read, which it then reads again.
+pub(super) async fn read_on(
+    merge: &mut Merge,
+    reserved: &mut Reserved,
+    beside: usize,
+    connection: &Arc<Connection>,
+) -> Result<(), Problem> {
+    loop {
+        let waits_for_s3 = merge.wants_cold().then(|| connection.wait());
+        merge.take_turn().await?;
+        merge.peek().await?;
+        drop(waits_for_s3);
+        merge.end_turn();
+        let needed = merge.held_bytes() + beside;
+        reserved.touch();
+        if reserved.try_grow_to(needed).is_ok() {
+            return Ok(());
+        }
+        merge.restart();
+        reserved.shrink_to(beside);
+        reserved.grow_to(needed).await?;
+    }
 }
 
 /// Tells nginx to pass a stream on as it comes.
 pub(super) const X_ACCEL_BUFFERING: header::HeaderName = header::HeaderName::from_static("x-accel-buffering");
 
-fn lines(state: AppState, mut merge: Merge, limit: usize, mut reserved: Reserved) -> impl Stream<Item = Result<Bytes, Problem>> {
+fn lines(
+    state: AppState,
+    mut merge: Merge,
+    limit: usize,
+    mut reserved: Reserved,
+    connection: Arc<Connection>,
+) -> impl Stream<Item = Result<Bytes, Problem>> {
     async_stream::try_stream! {
         let (mut out, mut left) = (Vec::with_capacity(STREAM_PIECE + 4096), limit);
         let (mut records, mut bytes, started) = (0, 0, Instant::now());
@@ -275,11 +309,7 @@ fn lines(state: AppState, mut merge: Merge, limit: usize, mut reserved: Reserved
             if !merge.is_fetched() {
                 // It holds what it has, and not what it may get, while it waits for that.
                 reserved.shrink_to(out.len() + merge.held_bytes());
-                if merge.peek().await?.is_none() {
-                    break;
-                }
-                reserved.touch();
-                reserved.grow_to(merge.held_bytes() + STREAM_PIECE).await?;
+                read_on(&mut merge, &mut reserved, STREAM_PIECE, &connection).await?;
             }
             let Some(record) = merge.pop() else { break };
             encode::record(&mut out, &record);

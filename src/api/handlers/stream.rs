@@ -93,9 +93,14 @@ pub async fn write(
 ) -> Result<Response, Problem> {
     let mut lines = Lines { state, envelope, rest: BytesMut::new(), searched: 0, read: 0, good: 0, count: 0, lines: Vec::new(), bytes: 0 };
     let mut progress = Progress::default();
+    let connection = incoming.connection();
     let mut pieces = incoming.pieces(&state.limits, &state.inflight);
-    match run(&table, options, &mut pieces, &mut lines, &mut progress).await {
+    match run(&table, &mut pieces, &mut lines, &mut progress).await {
         Ok(()) => {
+            drop((pieces, lines)); // who waits for S3 holds nothing
+            wait_until_cold(state, &table, options, &connection)
+                .await
+                .map_err(|problem| problem.with("line", progress.committed).with("committed", progress.committed))?;
             let Progress { count, duplicates, partitions, .. } = progress;
             let answer = StreamWritten { count, duplicates, partitions };
             Ok((written(state, options), Json(answer)).into_response())
@@ -105,13 +110,7 @@ pub async fn write(
 }
 
 /// Reads and commits until the end; an error comes with the line it is about.
-async fn run(
-    table: &TableName,
-    options: WriteOptions,
-    pieces: &mut Pieces,
-    lines: &mut Lines<'_>,
-    progress: &mut Progress,
-) -> Result<(), (u64, Problem)> {
+async fn run(table: &TableName, pieces: &mut Pieces, lines: &mut Lines<'_>, progress: &mut Progress) -> Result<(), (u64, Problem)> {
     let state = lines.state;
     let mut under_way: Option<UnderWay<'_>> = None;
     // Once set, nothing more is read; what was read before is still committed.
@@ -119,7 +118,7 @@ async fn run(
     loop {
         if under_way.is_none() && !lines.lines.is_empty() {
             let (bytes, last) = (lines.bytes, lines.good);
-            under_way = Some(UnderWay { settled: commit(state, table, lines.take(), last, options).boxed(), bytes });
+            under_way = Some(UnderWay { settled: commit(state, table, lines.take(), last).boxed(), bytes });
         }
         if under_way.is_none()
             && let Some(ended) = ended
@@ -148,7 +147,7 @@ async fn run(
                 };
                 match taken {
                     Ok(false) if lines.rest.is_empty() => pieces.at_rest(),
-                    Ok(false) => pieces.at_work(),
+                    Ok(false) => {}
                     Ok(true) => ended = Some(Ok(())),
                     Err(problem) => ended = Some(Err((lines.read, problem))),
                 }
@@ -166,7 +165,7 @@ async fn settle(under_way: &mut Option<UnderWay<'_>>) -> Settled {
 }
 
 /// Commits a group; if one of its keys was used for something else, what stands before that line.
-async fn commit(state: &AppState, table: &TableName, group: Vec<Line>, last: u64, options: WriteOptions) -> Settled {
+async fn commit(state: &AppState, table: &TableName, group: Vec<Line>, last: u64) -> Settled {
     let numbers: Vec<u64> = group.iter().map(|line| line.number).collect();
     let may_clash = group.iter().any(|line| line.event.idempotency_key.is_some());
     let mut events: Vec<_> = group.into_iter().map(|line| (line.partition, line.event)).collect();
@@ -188,9 +187,6 @@ async fn commit(state: &AppState, table: &TableName, group: Vec<Line>, last: u64
             Err(error) => return Settled { appended: Vec::new(), last: 0, refused: Some((last, Problem::from(error).without("index"))) },
         }
         break;
-    }
-    if let Err(problem) = wait_until_cold(state, table, options).await {
-        refused = Some((last, problem));
     }
     Settled { appended, last: upto, refused }
 }

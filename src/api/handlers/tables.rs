@@ -2,6 +2,7 @@
 
 use axum::{
     Json,
+    body::Body,
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -87,7 +88,7 @@ pub async fn list(
         let next = last.filter(|_| has_more);
         yield [&br#"],"has_more":"#[..], &json(&has_more)?, br#","next":"#, &json(&next)?, b"}"].concat().into();
     };
-    Ok(([(header::CONTENT_TYPE, "application/json")], reserved.stream::<Problem>(pieces)).into_response())
+    Ok(answer(reserved.stream::<Problem>(pieces)))
 }
 
 /// Room for what a list of tables holds at once, which is one of them.
@@ -148,9 +149,16 @@ pub async fn partitions(
     State(state): State<AppState>,
     Table(name): Table,
     Params(NoParams {}): Params<NoParams>,
-) -> Result<Json<TableShown>, Problem> {
+    OnConnection(connection): OnConnection,
+) -> Result<Response, Problem> {
+    let reserved = room_for_one(&state, &connection).await?;
     let table = state.hot.table(&name).ok_or(StorageError::UnknownTable(name))?;
-    Ok(Json(show(&state, &table)))
+    Ok(answer(reserved.body(json(&show(&state, &table))?)))
+}
+
+/// An answer of JSON that is there already.
+pub fn answer(body: Body) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// A table, its partitions and its sizes in both tiers.

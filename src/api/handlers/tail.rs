@@ -13,11 +13,11 @@ use axum::{
     },
 };
 use futures_util::Stream;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::time::Instant;
 
-use super::read::X_ACCEL_BUFFERING;
+use super::read::{X_ACCEL_BUFFERING, read_on};
 use crate::{
-    api::{code::Code, connection::Connection, encode, error::Problem, memory::Reserved, state::AppState},
+    api::{code::Code, connection::Connection, encode, error::Problem, memory::Reserved, state::AppState, tails::Place},
     contracts::{
         error::{Overload, StorageError},
         name::TableName,
@@ -49,14 +49,13 @@ pub fn resumed(table: &TableName, headers: &HeaderMap) -> Result<Option<ReadQuer
 
 /// Answers with the rest and the tail; ends after `limit` events, at shutdown, or when the client goes.
 pub async fn tail(state: &AppState, query: &ReadQuery, limit: Option<usize>, connection: &Arc<Connection>) -> Result<Response, Problem> {
-    let place = Arc::clone(&state.tails).try_acquire_owned();
-    let full = |_| StorageError::Overloaded { reason: Overload::Tails, retry_after: Duration::from_secs(5) };
-    let place = place.map_err(full)?;
+    let full = || StorageError::Overloaded { reason: Overload::Tails, retry_after: Duration::from_secs(5) };
+    let place = state.tails.take(connection).ok_or_else(full)?;
     // From before the first look, so that nothing is missed between the two.
     let wakeup = state.hot.wakeups().wait_for(&query.table, query.partition);
     let mut merge = state.reader.merge(query.clone(), CHUNK)?;
-    merge.peek().await?; // an error now is a status, later it can only break the answer off
-    let reserved = state.responses.sending(connection);
+    let mut reserved = state.responses.sending(connection);
+    read_on(&mut merge, &mut reserved, 0, connection).await?; // an error now is a status, later it can only break the answer off
     let tail = Tail {
         state: state.clone(),
         query: query.clone(),
@@ -78,7 +77,13 @@ struct Tail {
     left: usize,
     wakeup: Wakeup,
     reserved: Reserved,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
+}
+
+impl Tail {
+    async fn read_on(&mut self, merge: &mut Merge) -> Result<(), Problem> {
+        read_on(merge, &mut self.reserved, 0, &self.connection).await
+    }
 }
 
 fn events(mut tail: Tail, mut merge: Merge) -> impl Stream<Item = Result<Event, Problem>> {
@@ -86,8 +91,10 @@ fn events(mut tail: Tail, mut merge: Merge) -> impl Stream<Item = Result<Event, 
         let tail = &mut tail; // all of it is held, its place among the tails too
         loop {
             let (mut batch_bytes, mut began) = (0, Instant::now());
-            while tail.left > 0 && !tail.state.stopping.is_cancelled() && merge.peek().await?.is_some() {
-                tail.reserved.grow_to(merge.held_bytes()).await?;
+            while tail.left > 0 && !tail.state.stopping.is_cancelled() {
+                if !merge.is_fetched() {
+                    tail.read_on(&mut merge).await?;
+                }
                 let Some(record) = merge.pop() else { break };
                 let mut json = Vec::with_capacity(record.event.size() + 128);
                 encode::record(&mut json, &record);
@@ -96,6 +103,10 @@ fn events(mut tail: Tail, mut merge: Merge) -> impl Stream<Item = Result<Event, 
                 metrics::read(1);
                 batch_bytes += json.len();
                 let mut event = Event::default().data(json);
+                // Whether another one is at hand is known after a look, for which S3 is not waited for.
+                if merge.partitions() > ID_PARTITIONS && tail.left > 0 && !merge.is_fetched() && !merge.wants_cold() {
+                    tail.read_on(&mut merge).await?;
+                }
                 let ends_batch = tail.left == 0 || batch_bytes >= BATCH_BYTES || began.elapsed() >= BATCH_TIME || !merge.is_fetched();
                 if merge.partitions() <= ID_PARTITIONS || ends_batch {
                     event = event.id(cursor::encode(&tail.query, &merge.positions()));

@@ -59,6 +59,8 @@ pub struct Chain {
     store_id: Uuid,
     nonce: Uuid,
     epoch: u64,
+    /// The number of the link that this epoch began with. It is never deleted.
+    opening: u64,
     /// The number of the last link and of the last checkpoint.
     last: u64,
     checkpoint: u64,
@@ -69,7 +71,7 @@ pub struct Chain {
     seen: Arc<Seen>,
 }
 
-/// When the last link was last known to be there.
+/// When the chain was last known to be there: its link that this epoch began with. One that was just put shows nothing of those before it.
 #[derive(Debug)]
 pub struct Seen(Mutex<Instant>);
 
@@ -88,7 +90,7 @@ impl Seen {
     }
 }
 
-/// How long the last link is taken to be there without a look.
+/// How long the chain is taken to be there without a look.
 const LOOK_BACK: Duration = Duration::from_secs(10);
 
 /// The bucket answers, and what was in it is not there.
@@ -130,16 +132,18 @@ impl Chain {
             store_id,
             nonce: Uuid::new_v4(),
             epoch: last.as_ref().map_or(1, |last| last.epoch + 1),
+            opening: last.as_ref().map_or(0, |last| last.number + 1),
             last: 0,
             checkpoint: last.as_ref().map_or(0, |last| last.checkpoint),
             unsettled: None,
             outdated,
             seen: Arc::new(Seen::now()),
         };
-        let number = last.map_or(0, |last| last.number + 1);
+        let number = chain.opening;
         let mut opening = chain.link(number, Changes::default());
         opening.opens = true;
         chain.put(encode(opening)).await?;
+        chain.seen.renew();
         // Had we slept since the chain was read, its next number might have been deleted again since: then there are later ones.
         let later = chain.objects.list(manifest::PREFIX, Some(&manifest::key(number))).await?;
         match later.first() {
@@ -201,16 +205,21 @@ impl Chain {
     }
 
     async fn look_back(&mut self) -> Result<(), StorageError> {
-        let (key, next) = (manifest::key(self.last), manifest::key(self.last + 1));
+        let (key, next) = (manifest::key(self.opening), manifest::key(self.last + 1));
         if self.objects.get(&key).await?.is_some() {
             self.seen.renew();
             return Ok(());
         }
-        // Whoever overtook us long ago deletes our links, but not the one that it began with.
+        // Whoever overtakes us deletes no link that began an epoch; but who knows what else has been at it.
         match self.objects.get(&next).await? {
-            Some(_) => Err(self.overtaken(&next)),
-            None => Err(StorageError::denied(Tier::Cold, Emptied(format!("{key} is gone")))),
+            Some(found) if !self.is_unsettled(&found) => Err(self.overtaken(&next)),
+            _ => Err(StorageError::denied(Tier::Cold, Emptied(format!("{key} is gone")))),
         }
+    }
+
+    /// Whether these are the bytes of a put that was not answered.
+    fn is_unsettled(&self, found: &Bytes) -> bool {
+        self.unsettled.as_ref().is_some_and(|(_, bytes)| bytes == found)
     }
 
     /// Hands out the links that nobody needs any more, to be deleted.
@@ -218,13 +227,17 @@ impl Chain {
         std::mem::take(&mut self.outdated)
     }
 
+    /// Takes back those that could not be deleted.
+    pub fn still_outdated(&mut self, numbers: Vec<u64>) {
+        self.outdated.extend(numbers);
+    }
+
     /// Finds out what became of a put that was not answered.
     async fn settle(&mut self) -> Result<(), StorageError> {
         self.fence.check()?;
-        match self.unsettled.clone() {
-            Some(unsettled) => self.put(unsettled).await,
-            None => Ok(()),
-        }
+        let Some(unsettled) = self.unsettled.clone() else { return Ok(()) };
+        self.check_there().await?;
+        self.put(unsettled).await
     }
 
     fn overtaken(&self, key: &str) -> StorageError {
@@ -268,7 +281,6 @@ impl Chain {
         self.state.write().apply(manifest, false)?;
         self.unsettled = None;
         self.last = manifest.number;
-        self.seen.renew();
         if manifest.state.is_some() {
             let old = self.checkpoint.saturating_sub(KEPT)..manifest.number.saturating_sub(KEPT);
             let state = self.state.read();
@@ -287,7 +299,7 @@ fn encode(manifest: Manifest) -> Link {
 /// Reads the chain: the last checkpoint and what follows it.
 ///
 /// # Errors
-/// `Unavailable`; `Corrupt` if a link is missing, damaged, or does not fit.
+/// `Unavailable`; `Denied` if what the last link builds on is gone; `Corrupt` if a link is missing, damaged, or does not fit.
 pub async fn load(objects: &Objects) -> Result<Found, StorageError> {
     let keys = objects.list(manifest::PREFIX, None).await?;
     let numbers: Vec<u64> = keys.iter().filter_map(|key| manifest::number(key)).collect();
@@ -302,6 +314,12 @@ pub async fn load(objects: &Objects) -> Result<Found, StorageError> {
         };
     };
     let last = read(objects, last).await?;
+    // What a writer goes on to put into a bucket that was emptied under it.
+    let checkpoint = manifest::key(last.checkpoint);
+    if !numbers.contains(&last.checkpoint) && objects.get(&checkpoint).await?.is_none() {
+        let why = format!("{} is there, and {checkpoint}, which it builds on, is gone", manifest::key(last.number));
+        return Err(StorageError::denied(Tier::Cold, Emptied(why)));
+    }
     let mut state = ColdState::default();
     let mut links = stream::iter(last.checkpoint..=last.number).map(|number| read(objects, number)).buffered(PARALLEL_GETS);
     while let Some(link) = links.try_next().await? {

@@ -1,19 +1,21 @@
 //! Which runs of small segments are worth merging. Pure: see `upkeep` for how they are merged.
 //!
-//! Segments are sorted into levels by size, each ten times the one below. As soon as enough neighbours of a level or below
-//! stand together they become one, so every event is rewritten about once a level and a partition has few segments.
+//! Segments are sorted into classes by their number of events, each `min_segments` times the one below. As soon as so many of one class
+//! stand together, with smaller ones between them or without, they become one of a higher class: an event is rewritten at most once a
+//! class. Classes go by events and not by bytes, since ten objects that are merged take less than ten times the bytes of one.
+//!
+//! Where events expire, time is cut into windows, and no run reaches from one window into another: what goes together has come together.
+//! What is left of a window that is over becomes one, but for what is large enough.
 
 use std::sync::Arc;
 
 use super::state::ColdPartition;
-use crate::contracts::{segment::SegmentMeta, sequence::OffsetRange};
+use crate::contracts::{clock::TimestampMs, segment::SegmentMeta, sequence::OffsetRange};
 
-/// Objects below this are of the lowest level.
-const SMALLEST: u64 = 16 << 10;
-/// How much larger the segments of the next level are.
-const FANOUT: u64 = 10;
 /// Segments that one merge takes at most.
 const MAX_RUN: usize = 256;
+/// The part of a retention by which events may be kept too long.
+const RETENTION_PART: i64 = 10;
 
 /// What compaction is to do.
 #[derive(Debug, Clone, Copy)]
@@ -22,39 +24,86 @@ pub struct CompactOptions {
     pub min_segments: usize,
     /// A merged object is not larger than this, in bytes.
     pub max_bytes: u64,
+    /// How long it takes until what has expired is out of sight, in milliseconds: a round of upkeep, two of the flusher.
+    pub rounds_ms: i64,
 }
 
-/// The next run of a partition's segments that is worth merging: those of the lowest level that has one.
-pub fn next_run(partition: &ColdPartition, options: CompactOptions) -> Option<Vec<Arc<SegmentMeta>>> {
-    (0..=level(options.max_bytes))
-        .find_map(|most| runs(partition, most, options).into_iter().find(|run| run.len() >= options.min_segments.max(2)))
+/// What holds for the segments of one table.
+#[derive(Debug, Clone, Copy)]
+pub struct Merging {
+    min_segments: u64,
+    max_bytes: u64,
+    /// The length of a window, in milliseconds; there is one window for all where events do not expire.
+    window_ms: Option<i64>,
 }
 
-/// Neighbours of level `most` or below that fit into one object, in the order of their offsets.
-fn runs(partition: &ColdPartition, most: u32, options: CompactOptions) -> Vec<Vec<Arc<SegmentMeta>>> {
-    let mut runs: Vec<Vec<Arc<SegmentMeta>>> = vec![Vec::new()];
-    let mut bytes = 0;
-    for segment in &partition.segments {
-        let last = runs.last().and_then(|run| run.last());
-        let follows = last.is_none_or(|last: &Arc<SegmentMeta>| last.range.end == segment.range.start && last.zstd == segment.zstd);
-        let fits = bytes + segment.bytes <= options.max_bytes && runs.last().is_some_and(|run| run.len() < MAX_RUN);
-        let is_small = level(segment.bytes) <= most;
-        if !(follows && fits && is_small) {
-            runs.push(Vec::new());
-            bytes = 0;
-        }
-        if is_small && segment.bytes <= options.max_bytes {
-            bytes += segment.bytes;
-            if let Some(run) = runs.last_mut() {
-                run.push(Arc::clone(segment));
-            }
-        }
+impl CompactOptions {
+    /// What holds for a table whose events go after so many milliseconds, or when the table is larger than so many bytes; `None` if
+    /// nothing is to be merged, because all that comes together goes soon.
+    pub fn merging(self, retention_ms: Option<i64>, retention_bytes: Option<u64>) -> Option<Merging> {
+        let window_ms = retention_ms.map(|retention| retention / RETENTION_PART - self.rounds_ms);
+        let most = retention_bytes.map_or(u64::MAX, |most| most / RETENTION_PART.unsigned_abs());
+        let merging = Merging { min_segments: self.min_segments.max(2) as u64, max_bytes: self.max_bytes.min(most), window_ms };
+        window_ms.is_none_or(|window| window > 0).then_some(merging)
     }
-    runs
 }
 
-fn level(bytes: u64) -> u32 {
-    (bytes / SMALLEST).checked_ilog(FANOUT).map_or(0, |level| level + 1)
+/// A segment and where it stands.
+struct Placed<'a> {
+    segment: &'a Arc<SegmentMeta>,
+    class: u32,
+    window: TimestampMs,
+}
+
+/// The next run of a partition's segments that is worth merging: those of the lowest class that has one, then what is left of a window
+/// that is over and is small.
+pub fn next_run(partition: &ColdPartition, merging: Merging) -> Option<Vec<Arc<SegmentMeta>>> {
+    let placed = place(partition, merging);
+    let highest = placed.iter().map(|placed| placed.class).max()?;
+    let now = placed.last()?.window;
+    let tall = (0..=highest).find_map(|class| {
+        let has_enough = |run: &&[Placed<'_>]| run.iter().filter(|placed| placed.class == class).count() as u64 >= merging.min_segments;
+        runs(&placed, merging, |placed| placed.class <= class).find(has_enough)
+    });
+    let is_left = |placed: &Placed<'_>| placed.window < now && placed.segment.bytes <= merging.max_bytes / merging.min_segments;
+    let run = tall.or_else(|| runs(&placed, merging, is_left).find(|run| run.len() > 1))?;
+    Some(run.iter().map(|placed| Arc::clone(placed.segment)).collect())
+}
+
+fn place(partition: &ColdPartition, merging: Merging) -> Vec<Placed<'_>> {
+    let mut newest = TimestampMs::MIN; // a segment is as old as the newest before it, whatever the clock did
+    let mut placed = Vec::with_capacity(partition.segments.len());
+    for segment in &partition.segments {
+        newest = newest.max(segment.appended_ms);
+        let window = merging.window_ms.map_or(0, |length| newest.div_euclid(length));
+        placed.push(Placed { segment, class: segment.range.len().checked_ilog(merging.min_segments).unwrap_or(0), window });
+    }
+    placed
+}
+
+/// Neighbours that are wanted, and that fit into one object, in the order of their offsets.
+fn runs<'a>(placed: &'a [Placed<'a>], merging: Merging, wanted: impl Fn(&Placed<'_>) -> bool) -> impl Iterator<Item = &'a [Placed<'a>]> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        start += placed[start..].iter().position(&wanted)?;
+        let (mut bytes, mut end) = (0, start);
+        while let Some(next) = placed.get(end).filter(|next| wanted(next)) {
+            bytes += next.segment.bytes;
+            let follows = end == start || is_followed(&placed[end - 1], next);
+            if !follows || bytes > merging.max_bytes || end - start == MAX_RUN {
+                break;
+            }
+            end += 1;
+        }
+        end = end.max(start + 1); // one that is too large by itself
+        let run = &placed[start..end];
+        start = end;
+        Some(run)
+    })
+}
+
+fn is_followed(one: &Placed<'_>, next: &Placed<'_>) -> bool {
+    one.window == next.window && one.segment.range.end == next.segment.range.start && one.segment.zstd == next.segment.zstd
 }
 
 /// The offsets of a run.
@@ -66,69 +115,83 @@ pub fn range(run: &[Arc<SegmentMeta>]) -> Option<OffsetRange> {
 mod tests {
     use super::*;
 
-    const OPTIONS: CompactOptions = CompactOptions { min_segments: 4, max_bytes: 64 << 20 };
+    const OPTIONS: CompactOptions = CompactOptions { min_segments: 4, max_bytes: 64 << 20, rounds_ms: 40_000 };
+    const HOUR_MS: i64 = 3_600_000;
 
-    fn partition(sizes: &[u64]) -> ColdPartition {
-        let meta = |(place, bytes): (u64, &u64)| {
-            Arc::new(SegmentMeta {
-                range: OffsetRange::new(place * 10, place * 10 + 10),
+    /// Segments of so many events, a hundred bytes each, appended one after another in so many milliseconds.
+    fn partition(counts: &[u64], each_ms: i64) -> ColdPartition {
+        let (mut segments, mut next, mut now) = (Vec::new(), 0, 0);
+        for count in counts {
+            now += each_ms;
+            segments.push(Arc::new(SegmentMeta {
+                range: OffsetRange::new(next, next + count),
                 epoch: 1,
                 zstd: true,
-                bytes: *bytes,
+                bytes: count * 100,
                 sha256: String::new(),
-                appended_ms: 0,
+                appended_ms: now,
                 keys: 0,
                 frames: vec![],
-            })
-        };
-        ColdPartition { segments: (0..).zip(sizes).map(meta).collect(), ..ColdPartition::default() }
+            }));
+            next += count;
+        }
+        ColdPartition { segments, ..ColdPartition::default() }
     }
 
-    fn places(partition: &ColdPartition) -> Option<(u64, u64)> {
-        let run = next_run(partition, OPTIONS)?;
-        range(&run).map(|range| (range.start / 10, range.end / 10))
+    /// The places of the next run.
+    fn places(partition: &ColdPartition, retention_ms: Option<i64>) -> Option<std::ops::Range<usize>> {
+        let run = next_run(partition, OPTIONS.merging(retention_ms, None)?)?;
+        let first = partition.segments.iter().position(|segment| segment.range == run[0].range).unwrap();
+        Some(first..first + run.len())
     }
 
     #[test]
-    fn small_neighbours_are_merged_the_smallest_first() {
-        assert_eq!(places(&partition(&[1000; 3])), None);
-        assert_eq!(places(&partition(&[1000; 5])), Some((0, 5)));
-        let large = 1 << 20;
-        assert_eq!(places(&partition(&[large, 1000, 1000, 1000, 1000])), Some((1, 5)));
-        assert_eq!(places(&partition(&[large, large, 1000, large, large])), Some((0, 5)));
-        assert_eq!(places(&partition(&[large, 1000, 1000, large])), Some((0, 4)));
+    fn so_many_of_one_class_are_merged_with_the_smaller_ones_between_them_and_the_smallest_first() {
+        for (counts, run) in [
+            (&[1; 3][..], None),
+            (&[1; 5], Some(0..5)),
+            (&[5000, 1, 1, 1, 1], Some(1..5)),
+            (&[5000, 5000, 1, 5000, 5000], Some(0..5)),
+            // A large one is not rewritten for the sake of small ones.
+            (&[5000, 1, 1, 5000], None),
+            (&[5000, 1, 1, 1, 300, 5000], None),
+        ] {
+            assert_eq!(places(&partition(counts, 1), None), run, "{counts:?}");
+        }
     }
 
     #[test]
     fn what_is_large_enough_stays_as_it_is() {
-        assert_eq!(places(&partition(&[40 << 20; 9])), None);
-        assert_eq!(places(&partition(&[16 << 20; 9])), Some((0, 4)));
-        assert_eq!(places(&partition(&[1000, 1000, 70 << 20, 1000, 1000])), None);
+        assert_eq!(places(&partition(&[400_000; 9], 1), None), None);
+        assert_eq!(places(&partition(&[160_000; 9], 1), None), Some(0..4));
+        assert_eq!(places(&partition(&[1, 1, 700_000, 1, 1], 1), None), None);
     }
 
     #[test]
     fn a_hole_that_was_lost_parts_neighbours() {
-        let mut partition = partition(&[1000; 6]);
+        let mut partition = partition(&[1; 6], 1);
         partition.segments.remove(3);
-        assert_eq!(places(&partition), None);
+        assert_eq!(places(&partition, None), None);
     }
 
     #[test]
-    fn merging_ends() {
-        // As upkeep would: a run becomes one segment of about the sum.
-        let mut partition = partition(&[20_000; 500]);
-        let mut rewritten = 0;
-        while let Some(run) = next_run(&partition, OPTIONS) {
-            let whole = SegmentMeta {
-                range: range(&run).unwrap(),
-                bytes: run.iter().map(|segment| segment.bytes).sum(),
-                ..SegmentMeta::clone(&run[0])
-            };
-            rewritten += whole.bytes;
-            let first = partition.segments.iter().position(|segment| segment.range == run[0].range).unwrap();
-            partition.segments.splice(first..first + run.len(), [Arc::new(whole)]);
-        }
-        assert!(partition.segments.len() < 8, "{} are left", partition.segments.len());
-        assert!(rewritten < 4 * 500 * 20_000, "{rewritten} bytes were rewritten");
+    fn no_run_reaches_from_one_window_into_another_and_what_is_left_of_one_becomes_one() {
+        // A tenth of 20 minutes without 40 seconds: windows of 80 seconds.
+        let retention = Some(HOUR_MS / 3);
+        assert_eq!(places(&partition(&[1; 7], 20_000), retention), Some(3..7), "it begins where the window does");
+        assert_eq!(places(&partition(&[1; 4], 20_000), retention), Some(0..3));
+        assert_eq!(places(&partition(&[1; 3], 20_000), retention), None, "it is not over");
+        assert_eq!(places(&partition(&[5000, 1, 70, 1, 1], 20_000), retention), Some(0..3), "of whatever size");
+        let mut back = partition(&[1; 9], 9000);
+        Arc::make_mut(&mut back.segments[0]).appended_ms = HOUR_MS;
+        assert_eq!(places(&back, retention), Some(0..9), "a clock that was ahead makes one window, not many");
+    }
+
+    #[test]
+    fn what_goes_soon_is_not_merged_and_what_goes_by_bytes_is_merged_to_a_part_of_them() {
+        assert!(OPTIONS.merging(Some(120_000), None).is_none());
+        assert_eq!(OPTIONS.merging(None, Some(5000)).unwrap().max_bytes, 500);
+        let by_bytes = OPTIONS.merging(None, Some(5000)).unwrap();
+        assert_eq!(next_run(&partition(&[1; 50], 1), by_bytes).unwrap().len(), 5);
     }
 }

@@ -39,6 +39,7 @@ pub fn number(key: &str) -> Option<u64> {
 
 /// One link of the chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// The format's version.
     pub version: u32,
@@ -67,6 +68,7 @@ pub struct Manifest {
 
 /// What one manifest changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Changes {
     /// Segments that exist no longer: merged into larger ones, or expired. Their objects stay for a while.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -106,6 +108,7 @@ impl Changes {
 
 /// The state in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Checkpoint {
     /// Every segment.
     pub segments: Vec<SegmentEntry>,
@@ -129,6 +132,7 @@ pub struct Checkpoint {
 
 /// A segment that retention or DELETE took away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TakenEntry {
     /// The key of its object.
     pub key: String,
@@ -138,6 +142,7 @@ pub struct TakenEntry {
 
 /// A segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SegmentEntry {
     /// Its table.
     pub table: String,
@@ -165,6 +170,7 @@ pub struct SegmentEntry {
 
 /// The name of a segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SegmentRef {
     /// Its table.
     pub table: String,
@@ -178,6 +184,7 @@ pub struct SegmentRef {
 
 /// A lost range.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LostEntry {
     /// The table.
     pub table: String,
@@ -191,6 +198,7 @@ pub struct LostEntry {
 
 /// How far a partition is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PartitionEntry {
     /// Its table.
     pub table: String,
@@ -206,6 +214,7 @@ pub struct PartitionEntry {
 
 /// A table's settings.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TableEntry {
     /// Its name.
     pub table: String,
@@ -266,6 +275,7 @@ impl TableEntry {
 
 /// Whose offset of which partition.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ConsumerKey {
     /// The group.
     pub group: String,
@@ -277,6 +287,7 @@ pub struct ConsumerKey {
 
 /// A committed consumer offset.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ConsumerEntry {
     /// The group.
     pub group: String,
@@ -378,10 +389,13 @@ const CHECKSUM_LEN: usize = CHECKSUM.0.len() + 8 + CHECKSUM.1.len();
 
 /// A manifest's bytes: JSON, whose last field is the CRC32C of the JSON without that field.
 pub fn encode(manifest: &Manifest) -> Vec<u8> {
-    let mut bytes = match serde_json::to_vec(manifest) {
-        Ok(bytes) => bytes,
+    match serde_json::to_vec(manifest) {
+        Ok(bytes) => sealed(bytes),
         Err(error) => unreachable!("a manifest has only string keys: {error}"),
-    };
+    }
+}
+
+fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
     let checksum = crc32c::crc32c(&bytes);
     bytes.pop(); // the closing brace
     bytes.extend_from_slice(format!("{}{checksum:08x}{}", CHECKSUM.0, CHECKSUM.1).as_bytes());
@@ -391,7 +405,7 @@ pub fn encode(manifest: &Manifest) -> Vec<u8> {
 /// Reads manifest `number`.
 ///
 /// # Errors
-/// `Corrupt` if the bytes are not it.
+/// `Corrupt` if the bytes are not it, `Refused` if a newer program wrote them.
 pub fn decode(number: u64, bytes: &[u8]) -> Result<Manifest, StorageError> {
     let key = key(number);
     let damaged = |why: String| StorageError::corrupt(&key, why);
@@ -401,14 +415,23 @@ pub fn decode(number: u64, bytes: &[u8]) -> Result<Manifest, StorageError> {
     if checksum != format!("{}{:08x}{}", CHECKSUM.0, crc32c::crc32c(&body), CHECKSUM.1).as_bytes() {
         return Err(damaged("its checksum does not fit".to_owned()));
     }
-    let manifest: Manifest = serde_json::from_slice(&body).map_err(|error| damaged(error.to_string()))?;
-    if !(OLDEST..=VERSION).contains(&manifest.version) {
-        return Err(damaged(format!("version {} is unknown, this program knows {OLDEST} to {VERSION}", manifest.version)));
+    // It is as it was written: what we do not know of it is another program's, and to pass over it would be to lose it.
+    let unknown = |why: String| StorageError::Refused(format!("{key} was written by a newer program: {why}. Nothing was changed"));
+    let Versioned { version } = serde_json::from_slice(&body).map_err(|error| unknown(error.to_string()))?;
+    if !(OLDEST..=VERSION).contains(&version) {
+        return Err(unknown(format!("version {version} is unknown, this one knows {OLDEST} to {VERSION}")));
     }
+    let manifest: Manifest = serde_json::from_slice(&body).map_err(|error| unknown(error.to_string()))?;
     if manifest.number != number || manifest.checkpoint > number {
         return Err(damaged(format!("it says it is number {}, checkpoint {}", manifest.number, manifest.checkpoint)));
     }
     Ok(manifest)
+}
+
+/// What every version has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
 }
 
 #[cfg(test)]
@@ -445,6 +468,20 @@ mod tests {
         assert_eq!((&json["number"], json["crc32c"].as_str().unwrap().len()), (&7.into(), 8));
         assert_eq!(decode(7, &bytes).unwrap(), manifest());
         assert!(decode(8, &bytes).is_err());
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_manifest_is_no_reason_to_pass_over_it() {
+        let changes = Changes { removed: vec![SegmentRef { table: "t".to_owned(), partition: 0, start: 0, end: 1 }], ..Changes::default() };
+        let known = serde_json::to_value(Manifest { changes, ..manifest() }).unwrap();
+        for place in ["", "/removed/0"] {
+            let mut json = known.clone();
+            json.pointer_mut(place).unwrap()["hint"] = 1.into();
+            let error = decode(7, &sealed(serde_json::to_vec(&json).unwrap())).unwrap_err();
+            assert!(matches!(&error, StorageError::Refused(why) if why.contains("unknown field `hint`")), "{place}: {error}");
+        }
+        let error = decode(7, &sealed(br#"{"version":99,"hint":1}"#.to_vec())).unwrap_err();
+        assert!(matches!(&error, StorageError::Refused(why) if why.contains("version 99")), "{error}");
     }
 
     proptest! {

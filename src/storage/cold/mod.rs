@@ -139,6 +139,15 @@ impl S3Cold {
         Ok(self.opened()?.chain.lock().await.outdated())
     }
 
+    /// Takes back those that could not be deleted.
+    ///
+    /// # Errors
+    /// `Unavailable` while the chain is not open.
+    pub async fn still_outdated(&self, numbers: Vec<u64>) -> Result<(), StorageError> {
+        self.opened()?.chain.lock().await.still_outdated(numbers);
+        Ok(())
+    }
+
     fn opened(&self) -> Result<Arc<Opened>, StorageError> {
         self.opened.read().clone().ok_or_else(|| StorageError::unavailable(Tier::Cold, NotOpened))
     }

@@ -1,17 +1,17 @@
 //! Opens RocksDB, reads from it, and writes what `writer` hands it.
 
-use std::{collections::BTreeMap, io, path::Path, sync::Arc};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::Instant};
 
 use ::rocksdb::{Cache, ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, ReadOptions, Snapshot, WriteBatch, WriteOptions};
 use uuid::Uuid;
 
 use super::{
     catalog::{Catalog, TableHead, Tables},
-    consumers,
+    codec, consumers,
     idempotency::{Floor, KeyLedger},
-    keys::{self, cf, meta},
+    keys::{self, PartitionKey, cf, meta},
     options::{self, OpenOptions},
-    sequence::PartitionState,
+    sequence::{PartitionState, ago},
     synced::{self, Synced},
     upgrade, wal,
 };
@@ -19,6 +19,7 @@ use crate::contracts::{
     clock::{Clock, TimestampMs},
     error::{StorageError, Tier},
     name::TableName,
+    sequence::Offset,
 };
 
 /// The open database.
@@ -57,7 +58,7 @@ impl Db {
             let why = "the file is gone, and with it what RocksDB knows of the volume";
             return Err(StorageError::corrupt(options.path.join(wal::CURRENT).display(), why));
         }
-        let db = DB::open_cf_descriptors(&database, &options.path, descriptors).map_err(unavailable)?;
+        let db = DB::open_cf_descriptors(&database, &options.path, descriptors).map_err(|error| not_opened(&options.path, &error))?;
         let last_group = last_group(&db)?;
         synced::check(&options.path, noted.filter(|_| !cfg!(bug_end_of_log_not_checked)).unwrap_or(0), last_group)?;
         let store_id = identify(&db)?;
@@ -214,7 +215,14 @@ impl Db {
             let Some(key) = known else {
                 return Err(StorageError::corrupt("the list of partitions in RocksDB", format!("key {key:?}")));
             };
-            tables.set_state(key, PartitionState::decode(&state)?);
+            let mut state = PartitionState::decode(&state)?;
+            // An event that cannot be read is for its readers to find.
+            if state.unflushed_since.is_some()
+                && let Ok(Some(came_ms)) = self.appended(key, state.marks.flushed)
+            {
+                state.unflushed_since = Some(ago(Instant::now(), now_ms, came_ms));
+            }
+            tables.set_state(key, state);
         }
         consumers::load(self, &mut tables, now_ms)?;
         Ok(tables)
@@ -222,6 +230,15 @@ impl Db {
 }
 
 impl Db {
+    /// When an event was appended, if it is there.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Unavailable`.
+    pub(super) fn appended(&self, key: PartitionKey, offset: Offset) -> Result<Option<TimestampMs>, StorageError> {
+        let Some(value) = self.get(cf::EVENTS, &keys::event(key, offset))? else { return Ok(None) };
+        Ok(Some(codec::decode(&value)?.appended_ms))
+    }
+
     /// The counts of idempotency keys.
     ///
     /// # Errors
@@ -255,6 +272,15 @@ fn make_directory(path: &Path) -> Result<(), StorageError> {
         made => made,
     }
     .map_err(failed)
+}
+
+/// What RocksDB said of a volume that it does not open; not all of that says which.
+fn not_opened(path: &Path, error: &::rocksdb::Error) -> StorageError {
+    if error.kind() == ::rocksdb::ErrorKind::Corruption {
+        return StorageError::corrupt(format!("RocksDB in {}", path.display()), error.to_string());
+    }
+    let why = format!("data_dir {} cannot be opened: {error}", path.display());
+    StorageError::unavailable(Tier::Hot, io::Error::other(why))
 }
 
 /// A key and its value.

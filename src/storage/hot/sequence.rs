@@ -1,6 +1,6 @@
 //! One partition's state: gives offsets, moves watermarks, counts bytes. Pure; the writer makes it durable.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prost::Message;
 
@@ -71,6 +71,12 @@ impl From<stored::Block> for Block {
     }
 }
 
+/// When something happened by the clock that reads `now_ms` now.
+pub fn ago(now: Instant, now_ms: TimestampMs, then_ms: TimestampMs) -> Instant {
+    let ago = Duration::from_millis(now_ms.saturating_sub(then_ms).max(0).unsigned_abs());
+    now.checked_sub(ago).unwrap_or(now)
+}
+
 /// A partition's watermarks, sizes and the segment being written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PartitionState {
@@ -84,7 +90,7 @@ pub struct PartitionState {
     pub intent: Option<FlushIntent>,
     /// The events since the last full block of offsets.
     pub open_block: Option<Block>,
-    /// When the oldest unflushed event came, or the start of the process if that was later. Not stored.
+    /// When the oldest unflushed event came. Not stored: the event itself says it.
     pub unflushed_since: Option<Instant>,
 }
 
@@ -112,17 +118,17 @@ impl PartitionState {
         self.intent = Some(intent);
     }
 
-    /// Notes that a committed manifest names the segment.
+    /// Notes that a committed manifest names the segment; the first event behind it, if there is one, has come `since`.
     ///
     /// # Panics
     /// If the segment is not the next one.
-    pub fn mark_flushed(&mut self, segment: FlushIntent, now: Instant) {
+    pub fn mark_flushed(&mut self, segment: FlushIntent, since: Instant) {
         assert!(segment.range.start == self.marks.flushed, "segment {} does not begin at flushed {}", segment.range, self.marks.flushed);
         assert!(segment.range.end <= self.marks.next, "segment {} passes next {}", segment.range, self.marks.next);
         self.marks.flushed = segment.range.end;
         self.unflushed_bytes = self.unflushed_bytes.saturating_sub(segment.bytes);
         self.intent = None;
-        self.unflushed_since = (!self.marks.unflushed().is_empty()).then_some(now);
+        self.unflushed_since = Some(since);
         self.settle();
     }
 
@@ -156,11 +162,11 @@ impl PartitionState {
     }
 
     /// Moves the start: what is below it is gone from both tiers; answers which events leave hot. `bytes` of them were not
-    /// cold.
+    /// cold, and `flushed_bytes` were.
     ///
     /// # Panics
     /// If it passes `next`.
-    pub fn trim(&mut self, start: Offset, bytes: u64) -> OffsetRange {
+    pub fn trim(&mut self, start: Offset, bytes: u64, flushed_bytes: u64) -> OffsetRange {
         assert!(start <= self.marks.next, "start {start} passes next {}", self.marks.next);
         let start = start.max(self.marks.start);
         let gone = OffsetRange::new(self.marks.low.min(start), start);
@@ -168,12 +174,16 @@ impl PartitionState {
         self.marks = Watermarks { start, low: marks.low.max(start), flushed: marks.flushed.max(start), next: marks.next };
         // A segment that is cold and was not marked yet.
         let unmarked = self.intent.filter(|intent| intent.range.end <= start).map_or(0, |intent| intent.bytes);
-        self.hot_bytes = self.hot_bytes.saturating_sub(bytes.max(unmarked));
+        self.hot_bytes = self.hot_bytes.saturating_sub(bytes.max(unmarked) + flushed_bytes);
         self.unflushed_bytes = self.unflushed_bytes.saturating_sub(bytes.max(unmarked));
         if self.marks.flushed != marks.flushed {
             self.intent = None;
         }
         self.settle();
+        // Of a block that has lost its beginning the rest counts.
+        if let Some(block) = self.open_block.as_mut().filter(|_| start / BLOCK == marks.next / BLOCK) {
+            block.bytes = block.bytes.min(self.hot_bytes);
+        }
         gone
     }
 
@@ -308,10 +318,10 @@ mod tests {
             state.give(event(10, 0), now);
         }
         state.plan(intent(0, 3, 30));
-        assert_eq!(state.trim(2, 20), OffsetRange::new(0, 2));
+        assert_eq!(state.trim(2, 20, 0), OffsetRange::new(0, 2));
         assert_eq!((state.marks, state.hot_bytes, state.intent), (Watermarks { start: 2, low: 2, flushed: 2, next: 5 }, 30, None));
-        assert!(state.trim(1, 0).is_empty());
-        assert_eq!(state.trim(5, 30), OffsetRange::new(2, 5));
+        assert!(state.trim(1, 0, 0).is_empty());
+        assert_eq!(state.trim(5, 30, 0), OffsetRange::new(2, 5));
         assert_eq!((state.hot_bytes, state.unflushed_bytes, state.unflushed_since), (0, 0, None));
     }
 
@@ -323,13 +333,30 @@ mod tests {
             state.give(event(10, 0), now);
         }
         state.plan(intent(0, 3, 30));
-        assert_eq!(state.trim(3, 0), OffsetRange::new(0, 3));
+        assert_eq!(state.trim(3, 0, 0), OffsetRange::new(0, 3));
         assert_eq!((state.hot_bytes, state.unflushed_bytes, state.intent), (20, 20, None));
         state.plan(intent(3, 5, 20));
         state.mark_flushed(intent(3, 5, 20), now);
         assert_eq!((state.hot_bytes, state.unflushed_bytes), (20, 0));
         state.evict(5, 20);
         assert_eq!(state.hot_bytes, 0);
+    }
+
+    #[test]
+    fn what_is_trimmed_is_subtracted_once() {
+        let mut state = PartitionState::default();
+        for _ in 0..5 {
+            state.give(event(10, 0), Instant::now());
+        }
+        state.plan(intent(0, 3, 30));
+        state.mark_flushed(intent(0, 3, 30), Instant::now());
+        state.trim(3, 0, 30);
+        assert_eq!((state.hot_bytes, state.unflushed_bytes), (20, 20));
+        // Without a bucket all of it is unflushed, and the block that is open goes on.
+        state.trim(4, 10, 0);
+        assert_eq!((state.hot_bytes, state.open_block.unwrap().bytes), (10, 10));
+        state.trim(5, 10, 0);
+        assert_eq!((state.hot_bytes, state.open_block), (0, None));
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Synced {
         let mut bytes = Vec::new();
         match File::open(&path).and_then(|file| file.take(LENGTH as u64 + 1).read_to_end(&mut bytes)) {
             Err(error) if error.kind() == NotFound => return Ok(None),
-            Err(error) => return Err(StorageError::unavailable(Tier::Hot, error)),
+            Err(error) => return Err(failed(&path, &error)),
             Ok(_) => {}
         }
         let group = decode(&bytes).ok_or_else(|| StorageError::corrupt(path.display(), format!("it is not what was written. {REMEDY}")))?;
@@ -65,7 +65,7 @@ impl Synced {
             // From here on its block is there, and is only written over.
             Ok(file)
         };
-        open().map(Self).map_err(|error| StorageError::unavailable(Tier::Hot, error))
+        open().map(Self).map_err(|error| failed(&database.join(NAME), &error))
     }
 
     /// Notes that all groups up to this have been synced.
@@ -75,6 +75,11 @@ impl Synced {
     pub fn set(&self, group: u64) -> io::Result<()> {
         self.0.write_all_at(&encode(group), 0)
     }
+}
+
+/// What the operating system said of a file of the volume, which it does not name itself.
+pub(super) fn failed(path: &Path, error: &io::Error) -> StorageError {
+    StorageError::unavailable(Tier::Hot, io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
 /// Checks that a volume holds what its note says.
@@ -125,6 +130,16 @@ mod tests {
         for length in [0, 1, LENGTH - 1] {
             std::fs::write(&path, &whole[..length]).unwrap();
             assert!(matches!(Synced::read(directory.path()), Err(StorageError::Corrupt { .. })));
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_file_names_it() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join(NAME)).unwrap();
+        let path = directory.path().join(NAME).display().to_string();
+        for said in [Synced::read(directory.path()).unwrap_err(), Synced::open(directory.path(), 1).unwrap_err()] {
+            assert!(said.to_string().contains(&path), "{said}");
         }
     }
 

@@ -17,7 +17,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::contracts::error::{StorageError, Tier};
+use super::synced::failed;
+use crate::contracts::error::StorageError;
 
 /// RocksDB's file that names the manifest in force; without it, it takes a directory for an empty one.
 pub const CURRENT: &str = "CURRENT";
@@ -35,8 +36,8 @@ const LAST: u8 = 4;
 /// `Corrupt` if one is damaged in its middle, `Unavailable` if one cannot be read.
 pub fn check(database: &Path, is_synced: bool) -> Result<(), StorageError> {
     let logs = if is_synced { logs(database) } else { Ok(Vec::new()) };
-    for path in logs.map_err(|error| StorageError::unavailable(Tier::Hot, error))?.into_iter().chain(manifest(database)) {
-        let damage = File::open(&path).and_then(find_damage).map_err(|error| StorageError::unavailable(Tier::Hot, error))?;
+    for path in logs.map_err(|error| failed(database, &error))?.into_iter().chain(manifest(database)) {
+        let damage = File::open(&path).and_then(find_damage).map_err(|error| failed(&path, &error))?;
         if let Some(Damage { at, why }) = damage {
             return Err(StorageError::corrupt(path.display(), format!("what stands at byte {at} is damaged: {why}")));
         }

@@ -292,11 +292,19 @@ impl Recovery {
             let table = TableName::parse(&key.table).map_err(|error| damaged(error.to_string()))?;
             offsets.insert((group, Partition::new(table, key.partition)), offset);
         }
-        // An older copy may have commits that no manifest has.
+        // An older copy may have commits that no manifest has. Those of what is gone, perhaps with its table, say nothing.
+        let is_gone = |partition: &Partition, offset: Offset| {
+            self.cold.with_state(|state| state.partitions.get(partition).is_some_and(|cold| offset <= cold.start && cold.start > 0))
+        };
         for (group, offsets_of_group) in self.hot.all_offsets().await? {
             for (partition, offset) in offsets_of_group {
-                let known = offsets.entry((group.clone(), partition)).or_default();
-                *known = offset.max(*known);
+                let is_gone = is_gone(&partition, offset)?;
+                let key = (group.clone(), partition);
+                match offsets.get_mut(&key) {
+                    Some(known) => *known = offset.max(*known),
+                    None if is_gone => {}
+                    None => _ = offsets.insert(key, offset),
+                }
             }
         }
         recovered.consumers = Some(offsets.into_iter().map(|((group, partition), offset)| (group, partition, offset)).collect());

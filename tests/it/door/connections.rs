@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use reqwest::StatusCode;
+use reqwest::{Client, StatusCode, Version};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{Wire, count, request, status_of};
-use crate::support::TestServer;
+use crate::support::{TestServer, server::eventually};
 
 /// All of an answer, for a client that says behind its request that it will send nothing more.
 async fn half_closed(z: &TestServer, bytes: &str) -> String {
@@ -114,6 +114,17 @@ async fn an_idle_connection_is_closed_after_its_own_time_and_cleanly() {
     let other = TestServer::start().await;
     let (is_right, settings) = other.look(&["config", "print"]).await;
     assert!(is_right && settings.lines().any(|line| line.trim() == "idle_secs: 75"), "{settings}");
+}
+
+#[tokio::test]
+async fn an_idle_connection_of_http2_is_closed_too_however_often_it_is_pinged() {
+    let z = TestServer::start_with(&[("limits.header_timeout_secs", "1"), ("limits.idle_secs", "3")]).await;
+    let client = Client::builder().http2_prior_knowledge().no_proxy().build().unwrap();
+    let response = client.get(z.url("/livez")).send().await.unwrap();
+    assert_eq!((response.version(), response.status()), (Version::HTTP_2, StatusCode::OK));
+    // Its own and that of who counts.
+    eventually("it is closed", || async { z.metric("zombi_http_connections").await < 2.0 }).await;
+    drop(client);
 }
 
 #[tokio::test]

@@ -70,6 +70,15 @@ async fn a_refusal_that_the_head_decides_comes_at_once_and_asks_for_no_body() {
 }
 
 #[tokio::test]
+async fn where_writes_make_no_tables_the_head_decides_that_too() {
+    let z = TestServer::start_with(&[("tables.auto_create", "false")]).await;
+    for line in ["POST /tables/none", "POST /tables/none/bulk"] {
+        let (head, problem, _) = ask_first(&z, line, "content-type: application/json\r\ncontent-length: 13").await;
+        assert_eq!((status_of(&head), problem["code"].as_str()), (404, Some("unknown_table")), "{line}: {head}{problem}");
+    }
+}
+
+#[tokio::test]
 async fn who_may_go_on_is_told_so_and_who_does_not_wait_is_served_too() {
     let z = TestServer::start().await;
     let chunked = "14\r\n{\"payload\":\"chunks\"}\r\n0\r\n\r\n".to_owned();

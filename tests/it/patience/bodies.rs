@@ -78,6 +78,16 @@ async fn is_answered(socket: &mut TcpStream) -> bool {
     came.is_ok()
 }
 
+/// The pieces of a stream of so many lines: each ends in the middle of the next line, as those of buffers do.
+fn cut_line(number: usize, count: usize) -> Vec<u8> {
+    let begin = if number == 0 { "{\"pay" } else { "" };
+    match count - number {
+        0 => b"0\r\n\r\n".to_vec(),
+        1 => chunk(format!("{begin}load\": {number}}}\n").as_bytes()),
+        _ => chunk(format!("{begin}load\": {number}}}\n{{\"pay").as_bytes()),
+    }
+}
+
 const CLOSING: &str = "connection: close\r\n";
 /// More pieces than can be sent before the body is given up.
 const ENDLESS: usize = 2 * PATIENCE.as_secs() as usize;
@@ -111,7 +121,7 @@ async fn a_body_below_the_least_rate_is_given_up_and_a_stream_of_lines_is_not() 
     let pieces = move |number: usize| text.as_bytes()[number * 8192..length.min((number + 1) * 8192)].to_vec();
     let head = post_head("/tables/fast", "application/json", &format!("content-length: {length}\r\n{CLOSING}"));
     let fast = trickle(&z, head, pieces, 31);
-    let line = |number: usize| if number < 29 { chunk(format!("{{\"payload\": {number}}}\n").as_bytes()) } else { b"0\r\n\r\n".to_vec() };
+    let line = |number| cut_line(number, 29);
     let lines = trickle(&z, post_head("/tables/lines", "application/x-ndjson", &format!("{CHUNKED}{CLOSING}")), line, 30);
     let (_, (fast, lines)) = join(join_all(slow), join(fast, lines)).await;
     assert_eq!(raw::status(&fast), 201, "a body above the least rate: {fast}");
@@ -126,7 +136,7 @@ async fn a_body_has_a_total_time_and_a_stream_of_lines_is_only_ended_by_silence(
     let piece = |_| vec![b' '; 16_384];
     let long = trickle(&z, post_head("/tables/t", "application/json", &format!("{DECLARED}{CLOSING}")), piece, ENDLESS);
     let began = Instant::now();
-    let line = |number: usize| if number < 13 { chunk(format!("{{\"payload\": {number}}}\n").as_bytes()) } else { b"0\r\n\r\n".to_vec() };
+    let line = |number| cut_line(number, 13);
     let head = || post_head("/tables/lines", "application/x-ndjson", &format!("{CHUNKED}{CLOSING}"));
     let lines = trickle(&z, head(), line, 14);
     let silent = async {

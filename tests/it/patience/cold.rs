@@ -5,7 +5,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
+use tokio::{
+    net::TcpStream,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 use super::Victim;
 use crate::support::{
@@ -124,15 +128,40 @@ async fn reads_that_wait_for_s3_keep_no_hot_read_waiting() {
     victim.has_lost_nothing(&z).await;
 }
 
+#[tokio::test]
+async fn a_read_over_many_cold_partitions_asks_for_a_few_at_once() {
+    const PARTITIONS: u64 = 100;
+    let settings = [("s3.attempt_timeout_secs", "300"), ("s3.attempts", "1"), ("cold.cache_bytes", "0"), ("limits.cold_reads", "2")];
+    let z = TestServer::start_tiered(&settings).await;
+    Sent::default().append(&z, "cold", PARTITIONS, 300).await;
+    z.flush_and_evict().await;
+    z.store().faults.add(Operation::SegmentGet, Fault::Hang, MANY);
+    let mut readers = Vec::new();
+    for accept in ["application/json", "application/x-ndjson", "text/event-stream", "application/x-protobuf"] {
+        for _ in 0..10 {
+            readers.push(raw::get(z.address(), "/tables/cold", accept).await);
+        }
+    }
+    eventually("both that may read from S3 do", || async { MANY - z.store().faults.left() >= 16 }).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(MANY - z.store().faults.left(), 16, "eight each, of two");
+    assert_eq!(readers.len(), 40);
+    z.store().faults.clear();
+    eventually("what is cold can be read", || async { z.get("/tables/cold").await.0 == StatusCode::OK }).await;
+}
+
 /// While a PUT hangs, and with it a flush and a write that waits until it is cold.
 async fn others_go_on_while_it_hangs(operation: Operation) {
-    let (z, _) = start(&[("flush.interval_secs", "0")]).await;
+    let (z, _) = start(&[("flush.interval_secs", "0"), ("limits.admin_connections", "16")]).await;
     let mut victim = Victim::new();
     victim.append(&z, "nothing").await;
     z.store().faults.add(operation, Fault::Hang, MANY);
     let write = tokio::spawn(z.request(Method::POST, "/tables/late?wait_for=cold").json(&json!({"payload": 1})).send());
     let flush = tokio::spawn(z.request(Method::POST, "/flush").send());
     eventually("a PUT hangs", || async { z.store().faults.left() < MANY }).await;
+    // More of the same than there are connections for, where the probes come too.
+    let flushes =
+        join_all((0..40).map(|_| raw::send(z.admin_address(), "POST /flush HTTP/1.1\r\nhost: z\r\ncontent-length: 0\r\n\r\n"))).await;
     let during = format!("a hanging {operation:?}");
     for _ in 0..20 {
         victim.append(&z, &during).await;
@@ -142,6 +171,7 @@ async fn others_go_on_while_it_hangs(operation: Operation) {
     assert_eq!((status, &page["has_more"]), (StatusCode::OK, &json!(false)), "{during}: {page}");
     victim.has_lost_nothing(&z).await;
     assert!(!write.is_finished() && !flush.is_finished(), "{during}: nothing was cold, and somebody was told so");
+    assert_eq!(flushes.len(), 40);
 }
 
 #[tokio::test]

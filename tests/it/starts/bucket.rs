@@ -1,13 +1,17 @@
 //! What S3 can say at the start: that which waiting may heal is waited for, and that which it cannot ends a start that has nothing to
 //! serve. A volume that can serve by itself does, and the probe shows what is wrong with the bucket.
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::{
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use hyper::{Method, http::request::Parts};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::sleep;
 
 use super::{FAILED, says, says_one_of};
 use crate::support::{
@@ -27,10 +31,20 @@ async fn store(refusal: Refusal) -> S3Server {
     server
 }
 
+/// A start on a volume with the bucket of a store.
+fn serve(volume: &TempDir, s3: &S3Server) -> Start {
+    Start::serve(&volume.path().join("db")).set("host", "127.0.0.1").with_bucket(&s3.endpoint())
+}
+
 /// A start on an empty volume with a store that answers so; it must end by itself.
 async fn refused(refusal: Refusal) -> (S3Server, Ended) {
+    refused_with(refusal, &[]).await
+}
+
+/// The same, with settings.
+async fn refused_with(refusal: Refusal, settings: &[(&str, &str)]) -> (S3Server, Ended) {
     let (volume, s3) = (TempDir::new().unwrap(), store(refusal).await);
-    let start = Start::serve(&volume.path().join("db")).set("host", "127.0.0.1").with_bucket(&s3.endpoint());
+    let start = settings.iter().fold(serve(&volume, &s3), |start, (key, value)| start.set(key, value));
     let ended = start.ended().await;
     (s3, ended)
 }
@@ -47,6 +61,12 @@ fn permanent() -> Vec<(Refusal, Vec<&'static str>, Vec<&'static str>)> {
         (elsewhere(301, "PermanentRedirect"), vec!["eu-central-7", "s3.region"], vec!["redirect", "Redirect", "region"]),
         (elsewhere(307, "TemporaryRedirect"), vec!["eu-central-7", "s3.region"], vec!["redirect", "Redirect", "region"]),
         (elsewhere(400, "AuthorizationHeaderMalformed"), vec!["eu-central-7", "s3.region"], vec!["region"]),
+        // What answers is no S3: a console, a proxy, a port where TLS is spoken.
+        (Refusal::of_all(302, ""), vec!["302", "s3.endpoint"], vec!["s3.endpoint"]),
+        (Refusal::of_all(404, ""), vec!["404", "s3.endpoint"], vec!["s3.endpoint"]),
+        (Refusal::of_all(400, ""), vec!["400", "s3.endpoint"], vec!["s3.endpoint"]),
+        (Refusal::of_all(405, "MethodNotAllowed"), vec!["MethodNotAllowed", "s3.endpoint"], vec!["s3.endpoint"]),
+        (Refusal::of_all(400, "InvalidLocationConstraint"), vec!["InvalidLocationConstraint", "s3.region"], vec!["s3.region"]),
     ]
 }
 
@@ -76,6 +96,22 @@ fn is_put(head: &Parts) -> bool {
 
 fn is_conditional(head: &Parts) -> bool {
     head.method == Method::PUT && head.headers.contains_key("if-none-match")
+}
+
+fn is_of_class(head: &Parts) -> bool {
+    head.headers.contains_key("x-amz-storage-class")
+}
+
+fn is_get_of_class(head: &Parts) -> bool {
+    is_get_of_object(head) && head.uri.path().ends_with("-class")
+}
+
+fn is_delete(head: &Parts) -> bool {
+    head.method == Method::DELETE
+}
+
+fn makes_bucket(head: &Parts) -> bool {
+    head.method == Method::PUT && head.uri.path().trim_matches('/') == BUCKET
 }
 
 #[tokio::test]
@@ -122,12 +158,77 @@ async fn a_store_that_cannot_create_on_condition_is_refused_and_taken_as_it_is_w
 }
 
 #[tokio::test]
+async fn what_else_is_wrong_with_a_put_is_not_taken_for_its_condition() {
+    let wrong = [
+        (Refusal::only(is_put, 400, "KMS.NotFoundException"), "s3.kms_key_id"),
+        (Refusal::only(is_conditional, 400, "KeyTooLongError"), "s3.prefix"),
+        (Refusal::only(is_put, 400, "XMinioAdminBucketQuotaExceeded"), "room"),
+        (Refusal::only(is_put, 400, "InvalidArgument"), "s3.endpoint"),
+        (Refusal::only(is_put, 501, "NotImplemented"), "s3.endpoint"),
+        (Refusal::only(is_put, 400, ""), "s3.endpoint"),
+    ];
+    let starts = wrong.map(|(refusal, word)| async move {
+        let (_s3, ended) = refused(refusal).await;
+        says(refusal.code, &ended, FAILED, &[refusal.code, word]);
+        assert!(!ended.said.contains("s3.unfenced"), "{}: {}", refusal.code, ended.said);
+    });
+    join_all(starts).await;
+}
+
+#[tokio::test]
+async fn a_class_that_segments_cannot_have_is_named_at_the_start() {
+    let wrong = [
+        Refusal::only(is_of_class, 400, "InvalidStorageClass"),
+        Refusal::only(is_of_class, 400, "InvalidArgument"),
+        Refusal::only(is_of_class, 501, "NotImplemented"),
+        // It is put, and stands where it cannot be read.
+        Refusal::only(is_get_of_class, 403, "InvalidObjectState"),
+    ];
+    let starts = wrong.map(|refusal| async move {
+        for unfenced in ["false", "true"] {
+            let (s3, ended) = refused_with(refusal, &[("s3.storage_class", "FROZEN"), ("s3.unfenced", unfenced)]).await;
+            says(refusal.code, &ended, FAILED, &[refusal.code, "s3.storage_class"]);
+            assert!(s3.store.keys(BUCKET, "").is_empty(), "{}: something was left", refusal.code);
+        }
+    });
+    join_all(starts).await;
+}
+
+#[tokio::test]
+async fn rights_that_a_start_can_do_without_are_missed_with_a_word() {
+    // To delete; and to make a bucket, where it is there already.
+    for (refusal, word) in [
+        (Refusal::only(is_delete, 403, "AccessDenied"), "cannot be deleted"),
+        (Refusal::only(makes_bucket, 403, "AccessDenied"), "s3.create_bucket"),
+    ] {
+        let (volume, s3) = (TempDir::new().unwrap(), store(refusal).await);
+        let process = serve(&volume, &s3).set("s3.create_bucket", "true").ready().await;
+        assert!(process.said.contains(word), "nothing of {word:?} in:\n{}", process.said);
+        let (status, body) = process.post(process.main(), "/tables/t?wait_for=cold", &json!({"payload": 1})).await;
+        assert_eq!(status, StatusCode::CREATED, "{word}: {body}");
+        assert_eq!(process.terminate().await, Some(0));
+    }
+    // Where it is not there, that is what is said.
+    let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), Store::default()).await.unwrap();
+    s3.store.refuse(Some(Refusal::only(makes_bucket, 403, "AccessDenied")));
+    let volume = TempDir::new().unwrap();
+    let ended = serve(&volume, &s3).set("s3.create_bucket", "true").ended().await;
+    says("a bucket that may not be made", &ended, FAILED, &["NoSuchBucket", "s3.create_bucket"]);
+}
+
+#[tokio::test]
 async fn what_waiting_may_heal_is_waited_for_and_the_probe_says_what_for() {
-    let transient = [(503, "SlowDown"), (500, "InternalError"), (429, "TooManyRequests"), (503, "ServiceUnavailable")];
+    let transient = [
+        (503, "SlowDown"),
+        (500, "InternalError"),
+        (429, "TooManyRequests"),
+        (503, "ServiceUnavailable"),
+        (403, "RequestTimeTooSkewed"),
+        (400, "RequestTimeout"),
+    ];
     let waits = transient.map(|(status, code)| async move {
         let (volume, s3) = (TempDir::new().unwrap(), store(Refusal::of_all(status, code)).await);
-        let start = Start::serve(&volume.path().join("db")).set("host", "127.0.0.1").with_bucket(&s3.endpoint());
-        let mut process = start.begin();
+        let mut process = serve(&volume, &s3).begin();
         process.until("listening on the admin port").await;
         eventually("it tries again and again", || async { s3.store.refused.load(SeqCst) >= 3 }).await;
         assert!(!process.has_ended(), "{code}: it did not wait");
@@ -213,4 +314,33 @@ async fn a_bucket_that_goes_bad_under_way_is_shown_and_ends_nothing() {
     eventually("it is well again", || async { bucket(&z).await.1["status"] == "ok" }).await;
     eventually("it flushes", || async { z.post("/flush", &json!(null)).await.0 == StatusCode::OK }).await;
     assert_eq!(z.read_all("t", "").await.len(), 3);
+}
+
+/// A bucket that can be read and takes nothing more.
+async fn is_shown_for_as_long_as_it_takes_nothing(refusal: Refusal) {
+    let z = TestServer::start_tiered(&[("s3.attempts", "1"), ("flush.interval_secs", "0")]).await;
+    assert_eq!(z.post("/tables/t", &json!({"payload": 1})).await.0, StatusCode::CREATED);
+    z.store().refuse(Some(refusal));
+    assert_eq!(z.post("/tables/t", &json!({"payload": 2})).await.0, StatusCode::CREATED);
+    eventually("it is shown", || async { bucket(&z).await.1["status"] == "unavailable" }).await;
+    // Every two seconds it is looked at, and what is there can be read.
+    let until = Instant::now() + Duration::from_secs(6);
+    while Instant::now() < until {
+        let (status, check) = bucket(&z).await;
+        assert_eq!((status, &check["status"]), (StatusCode::OK, &json!("unavailable")), "{check}");
+        let detail = check["detail"].to_string();
+        assert!(detail.contains(refusal.code) && !detail.contains("unfenced"), "{check}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    z.store().refuse(None);
+    eventually("it is well again", || async { bucket(&z).await.1["status"] == "ok" }).await;
+    eventually("it flushes", || async { z.post("/flush", &json!(null)).await.0 == StatusCode::OK }).await;
+    assert_eq!(z.read_all("t", "").await.len(), 2);
+    z.audit().await;
+}
+
+#[tokio::test]
+async fn a_bucket_that_takes_nothing_more_is_shown_for_as_long_as_that_is_so() {
+    let puts = [(403, "AccessDenied"), (400, "InvalidArgument"), (501, "NotImplemented")];
+    join_all(puts.map(|(status, code)| is_shown_for_as_long_as_it_takes_nothing(Refusal::only(is_put, status, code)))).await;
 }

@@ -10,7 +10,7 @@ use crate::support::{
 };
 
 /// What a Service called zombi gives every pod, and settings that are the server's alone, right or wrong.
-const INJECTED: [(&str, &str); 12] = [
+const INJECTED: [(&str, &str); 18] = [
     ("ZOMBI_PORT", "tcp://10.0.0.1:8080"),
     ("ZOMBI_ADMIN_PORT", "tcp://10.0.0.1:9090"),
     ("ZOMBI_SERVICE_HOST", "10.0.0.1"),
@@ -23,6 +23,13 @@ const INJECTED: [(&str, &str); 12] = [
     ("ZOMBI_HEADLESS_SERVICE_HOST", "None"),
     ("ZOMBI_FLUSH_INTERVAL_SECS", "often"),
     ("ZOMBI_WHATEVER", "1"),
+    // And a Service called zombi-s3.
+    ("ZOMBI_S3_SERVICE_HOST", "10.0.0.2"),
+    ("ZOMBI_S3_SERVICE_PORT", "9000"),
+    ("ZOMBI_S3_SERVICE_PORT_API", "9000"),
+    ("ZOMBI_S3_PORT", "tcp://10.0.0.2:9000"),
+    ("ZOMBI_S3_PORT_9000_TCP", "tcp://10.0.0.2:9000"),
+    ("ZOMBI_S3_PORT_9000_TCP_ADDR", "10.0.0.2"),
 ];
 
 fn injected(start: Start) -> Start {
@@ -67,7 +74,7 @@ async fn the_server_and_the_commands_about_settings_refuse_them_by_name() {
     let starts =
         [("serve", serve), ("config check", Start::command(&["config", "check"])), ("config print", Start::command(&["config", "print"]))];
     for (what, start) in starts {
-        for &(name, value) in &INJECTED[..6] {
+        for &(name, value) in INJECTED[..6].iter().chain(&INJECTED[12..]) {
             let ended = start.clone().env(name, value).ended().await;
             says(what, &ended, USAGE, &[name, "enableServiceLinks"]);
         }

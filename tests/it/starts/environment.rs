@@ -1,6 +1,7 @@
 //! What the environment says of S3 and of the log: taken where the setting is not given, and never a reason to panic or to be silent.
 
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 
 use super::{FAILED, USAGE, says, says_one_of};
 use crate::support::{
@@ -53,6 +54,42 @@ async fn credentials_that_are_missing_or_cannot_be_sent_are_named() {
         assert!([Some(FAILED), Some(USAGE)].contains(&ended.code), "{name}: {}", ended.said);
         assert!(ended.said.contains(name), "{name} is not named:\n{}", ended.said);
     }
+    // What is empty was to be a key.
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+        for value in ["", " \n"] {
+            let ended = with_bucket.clone().env(name, value).ended().await;
+            says(name, &ended, FAILED, &[name, "empty"]);
+        }
+    }
+}
+
+/// Without a key pair of its own.
+fn without_keys(start: Start) -> Start {
+    start.without_env("AWS_ACCESS_KEY_ID").without_env("AWS_SECRET_ACCESS_KEY")
+}
+
+#[tokio::test]
+async fn who_has_no_credentials_is_told_so_where_a_metadata_service_is_silent() {
+    let (s3, volume) = (store().await, TempDir::new().unwrap());
+    // Connections are taken, and nothing is ever said on them, as where packets are dropped.
+    let silent = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let start = without_keys(serve(&volume).with_bucket(&s3.endpoint())).env("AWS_EC2_METADATA_DISABLED", "false");
+    let start = start.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &format!("http://{}", silent.local_addr().unwrap()));
+    says("a silent metadata service", &start.ended().await, FAILED, &["there are no credentials", "AWS_ACCESS_KEY_ID"]);
+}
+
+#[tokio::test]
+async fn a_role_that_cannot_be_asked_for_now_is_waited_for() {
+    let (s3, volume) = (store().await, TempDir::new().unwrap());
+    let token = volume.path().join("token");
+    std::fs::write(&token, "a token").unwrap();
+    let start = without_keys(serve(&volume).with_bucket(&s3.endpoint())).env("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/zombi");
+    let start = start.env("AWS_WEB_IDENTITY_TOKEN_FILE", &token.display().to_string());
+    // Nothing listens there.
+    let mut process = start.env("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1").begin();
+    process.until("the bucket cannot be reached: there is nothing on the volume to serve without it: retrying").await;
+    assert!(process.said.contains("AWS_ACCESS_KEY_ID") && !process.said.contains("there are no credentials"), "{}", process.said);
+    assert!(!process.has_ended());
 }
 
 #[tokio::test]
@@ -105,6 +142,8 @@ async fn the_region_is_the_settings_then_aws_names_then_the_first() {
         (vec![], None, "us-east-1"),
         (vec![default_name], None, "eu-env-3"),
         (vec![default_name, region_name], None, "eu-env-2"),
+        (vec![default_name, ("AWS_REGION", "")], None, "eu-env-3"),
+        (vec![("AWS_REGION", ""), ("AWS_DEFAULT_REGION", " ")], None, "us-east-1"),
         (vec![default_name, region_name], Some(set), "eu-set-1"),
         (vec![region_name, ("ZOMBI_S3_REGION", "eu-zombi-4")], None, "eu-zombi-4"),
     ];
@@ -150,4 +189,13 @@ async fn the_endpoint_is_the_settings_then_aws_names_and_paths_name_the_bucket()
         assert!(!puts.is_empty(), "{right:?} before {wrong:?}: it was not asked");
         assert!(puts.iter().all(|put| put.path.starts_with(&format!("/{BUCKET}/"))), "{puts:?}");
     }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_empty_hides_no_other() {
+    let (s3, volume) = (store().await, TempDir::new().unwrap());
+    let start = serve(&volume).set("s3.bucket", BUCKET).set("s3.attempts", "1");
+    let start = start.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+    drop(start.env("AWS_ENDPOINT_URL_S3", "").env("AWS_ENDPOINT_URL", &s3.endpoint()).ready().await);
+    assert!(!s3.store.object_puts().is_empty(), "it was not asked");
 }

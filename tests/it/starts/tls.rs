@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{FAILED, USAGE};
+use super::{FAILED, USAGE, says};
 use crate::support::{
     process::{Start, has},
     s3::{S3Server, Store},
@@ -87,10 +87,21 @@ async fn a_bundle_of_authorities_is_trusted_and_one_that_cannot_be_read_is_named
         assert!([Some(FAILED), Some(USAGE)].contains(&ended.code), "{wrong}: {}", ended.said);
         assert!(ended.said.contains("AWS_CA_BUNDLE") && ended.said.contains(wrong), "{wrong}: {}", ended.said);
     }
+    // Nobody that this machine trusts vouches for it.
+    says("no bundle", &start.ended().await, FAILED, &["AWS_CA_BUNDLE", "s3.endpoint"]);
     assert!(s3.store.keys(BUCKET, "").is_empty(), "it was trusted without its authority");
 
     let process = start.env("AWS_CA_BUNDLE", &bundle("authority.pem")).ready().await;
     assert_eq!(process.post(process.main(), "/tables/t?wait_for=cold", &json!({"payload": 1})).await.0, StatusCode::CREATED);
     assert_eq!(s3.store.keys(BUCKET, "segments/").len(), 1);
     assert_eq!(process.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_no_tls_is_not_waited_for_to_learn_it() {
+    let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), Store::default()).await.unwrap();
+    s3.store.make_bucket(BUCKET);
+    let volume = TempDir::new().unwrap();
+    let start = Start::serve(&volume.path().join("db")).set("host", "127.0.0.1").with_bucket(&format!("https://{}", s3.address));
+    says("https to a server without", &start.ended().await, FAILED, &["TLS", "s3.endpoint", "http://"]);
 }

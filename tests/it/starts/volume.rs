@@ -59,3 +59,21 @@ async fn a_volume_that_may_not_be_written_is_refused_with_its_path() {
     }
     read_only(false);
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_of_a_volume_is_said_with_its_path() {
+    let root = TempDir::new().unwrap();
+    // A directory is where a file is due.
+    for file in ["SYNCED", "000001.log"] {
+        let data_dir = root.path().join(format!("with {file}"));
+        fs::create_dir_all(data_dir.join(file)).unwrap();
+        is_refused_with_its_path(file, &data_dir).await;
+    }
+    // Another program's database.
+    let data_dir = root.path().join("other");
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    drop(rocksdb::DB::open_cf(&options, &data_dir, ["other"]).unwrap());
+    is_refused_with_its_path("another program's database", &data_dir).await;
+}

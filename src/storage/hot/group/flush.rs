@@ -7,27 +7,37 @@ use prost::Message;
 use super::Group;
 use crate::{
     contracts::{
+        clock::TimestampMs,
         error::StorageError,
         name::Partition,
         sequence::{Offset, OffsetRange},
         storage::{FlushIntent, HotRetention, Trim},
     },
     proto::stored,
-    storage::hot::keys::{self, BLOCK, PartitionKey, cf},
+    storage::hot::{
+        keys::{self, BLOCK, PartitionKey, cf},
+        sequence::ago,
+    },
 };
 
 /// Runs that one eviction takes at most; the flusher asks again while some went.
 const MAX_EVICTED_RUNS: usize = 1024;
 
+/// The part of hot that is made free at once when it is full.
+const ROOM_PART: u64 = 16;
+
 impl Group<'_> {
     pub(super) fn mark_flushed(&mut self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
-        let now = self.started;
         for (partition, segment) in segments {
             let key = self.existing(&partition)?;
-            if segment.range.end <= self.peek(key).marks.flushed {
+            let marks = self.peek(key).marks;
+            if segment.range.end <= marks.flushed {
                 continue; // marked already, or trimmed meanwhile: then the segment expires where it is
             }
-            self.state(key).mark_flushed(segment, now);
+            // What comes next may be of this very group, and then it has come now.
+            let came = if segment.range.end < marks.next { self.volume.db.appended(key, segment.range.end).ok().flatten() } else { None };
+            let since = came.map_or(self.started, |came_ms| ago(self.started, self.now_ms, came_ms));
+            self.state(key).mark_flushed(segment, since);
             let run = stored::FlushedRun { bytes: segment.bytes, flushed_ms: self.now_ms };
             let run_key = keys::flushed_run(self.next_run, key, segment.range.end);
             self.batch.put_cf(self.volume.db.family(cf::FLUSHED_RUNS), run_key, run.encode_to_vec());
@@ -62,6 +72,9 @@ impl Group<'_> {
                 break;
             }
             let range = self.state(key).evict(end, run.bytes);
+            if !range.is_empty() {
+                self.hot_bytes = self.hot_bytes.saturating_sub(run.bytes);
+            }
             self.batch.delete_cf(db.family(cf::FLUSHED_RUNS), &run_key);
             flushed_bytes = flushed_bytes.saturating_sub(run.bytes);
             events += range.len();
@@ -81,6 +94,18 @@ impl Group<'_> {
         Ok(events)
     }
 
+    /// Evicts what is in S3, if hot is full: a write is refused only for what is not. Once a group: what has been evicted is seen after it.
+    pub(super) fn make_room(&mut self) -> Result<(), StorageError> {
+        let most = self.volume.options.hot_max_bytes;
+        if self.hot_bytes < most || self.has_made_room {
+            return Ok(());
+        }
+        self.has_made_room = true;
+        let over = self.hot_bytes - most + most / ROOM_PART;
+        let flushed = self.volume.catalog.read().flushed_bytes();
+        self.evict(HotRetention { flushed_upto: TimestampMs::MIN, max_bytes: flushed.saturating_sub(over) }).map(drop)
+    }
+
     /// Moves starts; what is below leaves hot, with its place in the order of eviction.
     pub(super) fn trim(&mut self, trims: Vec<Trim>) -> Result<(), StorageError> {
         let mut known = Vec::with_capacity(trims.len());
@@ -89,9 +114,7 @@ impl Group<'_> {
         }
         let flushed_bytes = self.forget_runs(&known.iter().map(|(key, start, _)| (*key, *start)).collect())?;
         for (key, start, unflushed_bytes) in known {
-            let gone = self.state(key).trim(start, unflushed_bytes);
-            let state = self.state(key);
-            state.hot_bytes = state.hot_bytes.saturating_sub(flushed_bytes.get(&key).copied().unwrap_or(0));
+            let gone = self.state(key).trim(start, unflushed_bytes, flushed_bytes.get(&key).copied().unwrap_or(0));
             self.delete_events(key, gone);
         }
         Ok(())

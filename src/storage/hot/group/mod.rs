@@ -105,6 +105,7 @@ pub(super) struct Group<'a> {
     batch: WriteBatch,
     change: Change,
     hot_bytes: u64,
+    has_made_room: bool,
     /// The keys of this group.
     first_writes: HashMap<[u8; 24], FirstWrite>,
     /// The minutes whose keys this group has counted, and their counts.
@@ -138,6 +139,7 @@ impl<'a> Group<'a> {
             batch: WriteBatch::default(),
             change: Change::default(),
             hot_bytes,
+            has_made_room: false,
             first_writes: HashMap::new(),
             counted_minutes: BTreeMap::new(),
             forgotten: HashSet::new(),
@@ -338,6 +340,7 @@ impl<'a> Group<'a> {
     /// Refuses new events that there is no room for: in hot, of partitions, of keys.
     fn check_room(&mut self, id: Option<TableId>, events: &[EncodedEvent], known: &[Option<FirstWrite>]) -> Result<(), StorageError> {
         let overloaded = |reason, secs| Err(StorageError::Overloaded { reason, retry_after: Duration::from_secs(secs) });
+        self.make_room()?;
         if self.hot_bytes >= self.volume.options.hot_max_bytes {
             return overloaded(Overload::HotFull, 5);
         }

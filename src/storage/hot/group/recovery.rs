@@ -39,6 +39,11 @@ impl Group<'_> {
             let was = self.peek(key).marks;
             assert!(was.next <= marks.next, "{partition}: recovery would give offsets again: {was:?} to {marks:?}");
             self.delete_events(key, OffsetRange::new(was.low, marks.low.clamp(was.low, was.next)));
+            if was.next <= marks.start {
+                // All that the copy has is gone, perhaps with its table: a key must not stand for an event that is not there.
+                let (from, to) = (keys::partition(key), keys::partition(PartitionKey { partition: key.partition + 1, ..key }));
+                self.batch.delete_range_cf(self.volume.db.family(cf::IDEMPOTENCY), from, to);
+            }
             self.state(key).recover(marks, hot_bytes);
         }
         if let Some(consumers) = recovered.consumers {

@@ -48,7 +48,7 @@ impl Group<'_> {
         let ends: BTreeMap<PartitionKey, Offset> = stored.into_iter().chain(staged).map(|key| (key, self.peek(key).marks.next)).collect();
         self.forget_runs(&ends)?;
         for (key, next) in ends {
-            let gone = self.state(key).trim(next, 0);
+            let gone = self.state(key).trim(next, 0, 0);
             self.delete_events(key, gone);
         }
         let prefix = head.id.to_be_bytes();

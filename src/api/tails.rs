@@ -1,0 +1,108 @@
+//! The places of tails. When all are taken, whoever has more than its percentage makes room for a peer that has not: the one of its tails
+//! goes that was there first.
+
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::{Connection, Peer};
+
+/// So many places.
+#[derive(Debug)]
+pub struct Tails {
+    most: usize,
+    of_peer: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    next: u64,
+    /// In the order in which they came.
+    all: BTreeMap<u64, (Peer, CancellationToken)>,
+    peers: HashMap<Peer, usize>,
+}
+
+impl Taken {
+    fn of(&self, peer: Peer) -> usize {
+        self.peers.get(&peer).copied().unwrap_or(0)
+    }
+
+    fn remove(&mut self, number: u64) -> Option<CancellationToken> {
+        let (peer, kill) = self.all.remove(&number)?;
+        if let Entry::Occupied(mut count) = self.peers.entry(peer) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        Some(kill)
+    }
+}
+
+/// A tail's place, for as long as it is held.
+#[derive(Debug)]
+pub struct Place {
+    tails: Arc<Tails>,
+    number: u64,
+}
+
+impl Tails {
+    /// So many places, of which a peer may have so many hundredths while others want some.
+    pub fn new(most: usize, peer_percent: u8) -> Arc<Self> {
+        Arc::new(Self { most, of_peer: most * usize::from(peer_percent) / 100, taken: Mutex::default() })
+    }
+
+    /// Takes a place, if there is one or somebody must make room.
+    pub fn take(self: &Arc<Self>, connection: &Connection) -> Option<Place> {
+        let peer = connection.peer;
+        let mut taken = self.taken.lock();
+        if taken.all.len() >= self.most {
+            if taken.of(peer) >= self.of_peer {
+                return None;
+            }
+            let is_over = |(_, (other, _)): &(&u64, &(Peer, CancellationToken))| *other != peer && taken.of(*other) > self.of_peer;
+            let (&goes, _) = taken.all.iter().find(is_over)?;
+            taken.remove(goes)?.cancel();
+        }
+        let number = taken.next;
+        taken.next += 1;
+        taken.all.insert(number, (peer, connection.kill.clone()));
+        *taken.peers.entry(peer).or_default() += 1;
+        Some(Place { tails: Arc::clone(self), number })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.tails.taken.lock().remove(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(last: u8) -> Connection {
+        Connection::new([10, 0, 0, last].into())
+    }
+
+    #[test]
+    fn alone_a_peer_may_have_all_and_makes_room_for_others() {
+        let tails = Tails::new(4, 50);
+        let greedy: Vec<_> = (0..4).map(|_| from(1)).collect();
+        let places: Vec<_> = greedy.iter().map(|connection| tails.take(connection).unwrap()).collect();
+        assert!(tails.take(&from(1)).is_none());
+        let others = [tails.take(&from(2)).unwrap(), tails.take(&from(3)).unwrap()];
+        let gone: Vec<_> = greedy.iter().map(|connection| connection.kill.is_cancelled()).collect();
+        assert_eq!(gone, [true, true, false, false], "the first of them");
+        assert!(tails.take(&from(4)).is_none(), "nobody has more than may be");
+        drop((places, others));
+        let taken = tails.taken.lock();
+        assert!(taken.all.is_empty() && taken.peers.is_empty());
+    }
+}
