@@ -6,7 +6,7 @@ const FILES: [&str; 2] = ["zombi/v1/event.proto", "zombi/v1/stored.proto"];
 
 /// Known ways to get it wrong, each behind a `cfg` of its name, `bug_...`: `tests/bugs.py` builds with one after the other, by
 /// `ZOMBI_BUG`, and shows which test catches it.
-const BUGS: [&str; 27] = [
+const BUGS: [&str; 31] = [
     "unsynced",
     "failed_write_acked",
     "log_not_checked",
@@ -34,6 +34,10 @@ const BUGS: [&str; 27] = [
     "offsets_out_of_order",
     "no_last_flush",
     "reused_key_taken",
+    "swept_at_once",
+    "swept_though_kept",
+    "swept_under_an_intent",
+    "swept_of_a_successor",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -36,6 +36,7 @@ const COMPACTED_SEGMENTS: &str = "zombi_compacted_segments_total";
 const COMPACTED_BYTES: &str = "zombi_compacted_bytes_total";
 const UPKEEP_DUE: &str = "zombi_upkeep_due";
 const UPKEEP_FAILURES: &str = "zombi_upkeep_failures_total";
+const SWEPT: &str = "zombi_swept_objects_total";
 const UNFLUSHED_BYTES: &str = "zombi_unflushed_bytes";
 const UNFLUSHED_EVENTS: &str = "zombi_unflushed_events";
 const BUILD_INFO: &str = "zombi_build_info";
@@ -112,6 +113,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         GROUPS_EXPIRED,
         LOG_DROPPED,
         UPKEEP_FAILURES,
+        SWEPT,
     ] {
         counter!(name).increment(0);
     }
@@ -172,6 +174,7 @@ fn describe() {
     describe_gauge!(GROUPS, "Consumer groups.");
     describe_counter!(GROUPS_EXPIRED, "Consumer groups that were forgotten because nobody used them.");
     describe_gauge!(UPKEEP_DUE, "What a round of upkeep has left for the next: partitions with segments to merge, objects to delete.");
+    describe_counter!(SWEPT, "Objects of segments that nobody named, and that were deleted.");
     describe_counter!(UPKEEP_FAILURES, "Rounds of upkeep in which something failed.");
     describe_counter!(LOG_DROPPED, "Lines of the log that were dropped because nobody took them.");
     describe_gauge!(S3_CONTACT, Unit::Seconds, "When S3 last answered as it should, as seconds since 1970; 0 before.");
@@ -251,6 +254,11 @@ pub fn upkeep_due_merges(partitions: u64) {
 /// Shows how many objects that nobody needs could not be deleted.
 pub fn upkeep_due_deletes(objects: u64) {
     gauge!(UPKEEP_DUE, "kind" => "deletes").set(objects as f64);
+}
+
+/// Counts objects that nobody named, and that were deleted.
+pub fn swept(objects: u64) {
+    counter!(SWEPT).increment(objects);
 }
 
 /// Counts a round of upkeep in which something failed.

@@ -39,6 +39,10 @@ CAUGHT_BY = {
     "offsets_out_of_order": "lib keys::",
     "no_last_flush": "it sigterm_flushes_everything",
     "reused_key_taken": "sim conformance",
+    "swept_at_once": "it upkeep::",
+    "swept_though_kept": "it upkeep::",
+    "swept_under_an_intent": "it upkeep::",
+    "swept_of_a_successor": "it upkeep::",
 }
 # Longer than any of these tests takes, on a slow machine too.
 PATIENCE_SECS = 3600

@@ -139,11 +139,21 @@ impl Connection {
         if !self.is_busy() && self.is_listening.load(Relaxed) {
             return Some(Idleness::NoRequest);
         }
-        let waits_for_client = self.bodies.load(Relaxed) > 0 || self.is_stalled.load(Relaxed);
-        if waits_for_client && self.still_for_ms() >= 1000 {
+        if self.waits_for_client() && self.still_for_ms() >= 1000 {
             return Some(Idleness::Client);
         }
         (self.waits.load(Relaxed) > 0).then_some(Idleness::Events)
+    }
+
+    /// Whether it is about to be seen why it may be ended, or why not: what it has sent was not looked at, or it has only begun to wait for
+    /// its client.
+    pub fn is_undecided(&self) -> bool {
+        let is_unlooked = !self.is_busy() && !self.is_listening.load(Relaxed);
+        (is_unlooked || self.waits_for_client()) && self.idleness().is_none()
+    }
+
+    fn waits_for_client(&self) -> bool {
+        self.bodies.load(Relaxed) > 0 || self.is_stalled.load(Relaxed)
     }
 
     /// How many requests have begun.
@@ -219,7 +229,9 @@ mod tests {
     async fn what_waits_for_nobody_but_its_client_may_go() {
         let connection = Arc::new(Connection::default());
         assert_eq!(connection.idleness(), None, "what it may have sent was not looked at");
+        assert!(connection.is_undecided());
         connection.set_listening(true);
+        assert!(!connection.is_undecided());
         assert_eq!(connection.idleness(), Some(Idleness::NoRequest));
         let request = connection.request();
         assert_eq!(connection.idleness(), None, "we are at work");

@@ -3,10 +3,18 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
-use crate::{api::connection::Connection, metrics};
+use crate::{
+    api::connection::{Connection, Idleness},
+    metrics,
+};
 
+/// How long who is at work is spared for others who may turn out to be idle.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How often it is looked at who could make room.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -34,12 +42,13 @@ impl OpenConnections {
 
     /// Waits for a place; whoever has had nothing to ask the longest makes room.
     pub(super) async fn enter(&self, connection: &Arc<Connection>) -> Slot {
+        let began = Instant::now();
         loop {
             let left = self.0.left.notified();
             if let Some(slot) = self.try_enter(connection) {
                 return slot;
             }
-            self.0.make_room();
+            self.0.make_room(began.elapsed() < PATIENCE);
             drop(timeout(LOOK, left).await); // who could not make room before may be able to by now
         }
     }
@@ -59,8 +68,8 @@ impl OpenConnections {
 }
 
 impl Open {
-    /// Tells one to go, unless one is going.
-    fn make_room(&self) {
+    /// Tells one to go, unless one is going. With patience nobody at work goes while others may have nothing to ask.
+    fn make_room(&self, is_patient: bool) {
         let connections = self.connections.lock();
         if connections.1.values().any(|connection| connection.kill.is_cancelled()) {
             return;
@@ -69,7 +78,9 @@ impl Open {
             .1
             .values()
             .filter_map(|connection| Some((connection.idleness()?, u64::MAX - connection.still_for_ms(), connection)));
-        if let Some((idleness, _, connection)) = ranked.min_by_key(|(idleness, age, _)| (*idleness, *age)) {
+        let best = ranked.min_by_key(|(idleness, age, _)| (*idleness, *age));
+        let waits = is_patient && connections.1.values().any(|connection| connection.is_undecided());
+        if let Some((idleness, _, connection)) = best.filter(|(idleness, ..)| *idleness == Idleness::NoRequest || !waits) {
             tracing::debug!(?idleness, "a connection makes room for another: limits.connections");
             connection.kill.cancel();
         }

@@ -24,6 +24,9 @@ const PARALLEL_READS: usize = 8;
 /// The least that is fetched of one of many partitions.
 const MIN_CHUNK: ReadLimit = ReadLimit { records: 16, bytes: 64 << 10 };
 
+/// What a read may hold while it waits for its next turn, in bytes.
+const HELD_BETWEEN: usize = 1 << 20;
+
 /// What is left of one partition.
 #[derive(Default)]
 struct Partial {
@@ -182,6 +185,11 @@ impl Merge {
     pub async fn peek(&mut self) -> Result<Option<&Record>, StorageError> {
         while !self.empty.is_empty() {
             self.fetch().await?;
+            // Whoever looks for little in much lets others read between two pieces of it.
+            if !self.empty.is_empty() && self.held <= HELD_BETWEEN && !matches!(self.turn, Turns::None) {
+                self.end_turn();
+                self.take_turn().await?;
+            }
         }
         let Some(Reverse((_, number))) = self.heads.peek() else { return Ok(None) };
         Ok(self.partials.get(number).and_then(|partial| partial.fetched.front()))
@@ -244,6 +252,17 @@ impl Merge {
         let mut cold = Vec::new();
         for (number, hot) in pages {
             let Some(partial) = self.partials.get_mut(&number) else { continue };
+            if partial.next < hot.marks.start {
+                // Retention or DELETE was faster. Who asked for no place goes on where there is something.
+                if !self.query.from.contains_key(&number) && self.starts.get(&number) == Some(&partial.next) {
+                    partial.next = hot.marks.start;
+                    self.starts.insert(number, partial.next);
+                    self.empty.push(number);
+                    continue;
+                }
+                let (partition, earliest) = (Partition::new(self.query.table.clone(), number), hot.marks.start);
+                return Err(StorageError::Expired { partition, offset: partial.next, earliest });
+            }
             if partial.next < hot.marks.low {
                 let missing = OffsetRange::new(partial.next, hot.marks.low);
                 let page = match partial.ahead.take() {

@@ -21,6 +21,8 @@ mod shutdown;
 mod small;
 mod sockets;
 mod starts;
+
 mod telemetry;
 mod tiers;
+mod upkeep;
 mod write;

@@ -58,6 +58,8 @@ pub struct Chain {
     state: Arc<RwLock<ColdState>>,
     store_id: Uuid,
     nonce: Uuid,
+    /// The mark of the last link.
+    follows: Option<Uuid>,
     epoch: u64,
     /// The number of the link that this epoch began with. It is never deleted.
     opening: u64,
@@ -131,6 +133,7 @@ impl Chain {
             state: Arc::new(RwLock::new(state)),
             store_id,
             nonce: Uuid::new_v4(),
+            follows: last.as_ref().map(|last| last.nonce),
             epoch: last.as_ref().map_or(1, |last| last.epoch + 1),
             opening: last.as_ref().map_or(0, |last| last.number + 1),
             last: 0,
@@ -266,7 +269,7 @@ impl Chain {
         let (manifest, bytes) = &link;
         let key = manifest::key(manifest.number);
         // The volume knows of the link before it can exist: a copy of the volume from before is told by that.
-        self.journal.intend(self.nonce, manifest.number).await?;
+        self.journal.intend(self.nonce, manifest.number, self.follows).await?;
         crash::point("manifest-intended");
         self.unsettled = Some(link.clone()); // until its fate is known, also if this is dropped half way
         let is_ours = match self.objects.create(&key, bytes.clone()).await? {
@@ -281,6 +284,7 @@ impl Chain {
         self.state.write().apply(manifest, false)?;
         self.unsettled = None;
         self.last = manifest.number;
+        self.follows = Some(self.nonce);
         if manifest.state.is_some() {
             let old = self.checkpoint.saturating_sub(KEPT)..manifest.number.saturating_sub(KEPT);
             let state = self.state.read();

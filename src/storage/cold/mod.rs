@@ -52,6 +52,9 @@ pub struct S3Cold {
     frames: Option<moka::sync::Cache<FrameKey, Arc<[Record]>>>,
 }
 
+/// Pieces of segments that one call looks at when a filter wants few of their events.
+const MAX_PIECES: usize = 8;
+
 /// The chain, once it is open.
 struct Opened {
     epoch: u64,
@@ -154,11 +157,16 @@ impl S3Cold {
 
     /// What stands at an offset now.
     fn place(&self, partition: &Partition, offset: Offset) -> Result<Place, StorageError> {
-        let found = self.with_state(|state| state.partitions.get(partition).and_then(|cold| cold.at(offset)))?;
-        found.ok_or_else(|| {
-            let why = format!("no segment holds offset {offset}");
-            StorageError::corrupt(format!("the manifest chain for {partition}"), why)
-        })
+        let found = self.with_state(|state| state.partitions.get(partition).map(|cold| (cold.at(offset), cold.start)))?;
+        match found {
+            Some((Some(place), _)) => Ok(place),
+            // Retention or DELETE was faster than who reads it.
+            Some((None, earliest)) if offset < earliest => Err(StorageError::Expired { partition: partition.clone(), offset, earliest }),
+            _ => {
+                let why = format!("no segment holds offset {offset}");
+                Err(StorageError::corrupt(format!("the manifest chain for {partition}"), why))
+            }
+        }
     }
 
     /// Reads on in the segment that holds `page.next`, at least past one frame.
@@ -302,7 +310,11 @@ impl ColdStorage for S3Cold {
 
     async fn read(&self, partition: &Partition, range: OffsetRange, filter: TimeFilter, limit: ReadLimit) -> Result<Page, StorageError> {
         let mut page = Page { records: Vec::new(), next: range.start };
-        while page.records.is_empty() && page.next < range.end {
+        // So many pieces at once: who wants few of many events comes again, and lets others read in between.
+        for _ in 0..MAX_PIECES {
+            if !page.records.is_empty() || page.next >= range.end {
+                break;
+            }
             match self.place(partition, page.next)? {
                 Place::Lost(lost) => page.next = lost.end.min(range.end),
                 Place::Segment(meta) => {

@@ -336,6 +336,20 @@ impl Objects {
         Ok(keys)
     }
 
+    /// The next keys that begin with `below`, after `start_after`, in order: as many as S3 gives at once; none at the end.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    #[tracing::instrument(name = "s3_list", level = "debug", skip_all, fields(below))]
+    pub async fn list_page(&self, below: &str, start_after: Option<&str>) -> Result<Vec<String>, StorageError> {
+        let started = Instant::now();
+        let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(self.full(below));
+        let page = request.set_start_after(start_after.map(|key| self.full(key))).send().await;
+        metrics::s3_request("list", page.is_ok(), started.elapsed());
+        let page = page.map_err(|error| self.failed("list", below, error))?;
+        Ok(page.contents().iter().filter_map(|object| Some(object.key()?.strip_prefix(&self.prefix)?.to_owned())).collect())
+    }
+
     /// Deletes an object; it does no harm if there is none.
     ///
     /// # Errors

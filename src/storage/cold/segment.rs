@@ -11,7 +11,7 @@ use super::line;
 use crate::contracts::{
     error::StorageError,
     event::Record,
-    name::{Partition, PartitionNumber},
+    name::{Partition, PartitionNumber, TableName},
     segment::{Frame, Segment, SegmentBuilder, SegmentMeta},
     sequence::{Offset, OffsetRange},
 };
@@ -25,11 +25,41 @@ const MAX_FRAME_BYTES: usize = FRAME_BYTES + (64 << 20);
 
 /// The key of a segment's object below the prefix.
 pub fn key(partition: &Partition, meta: &SegmentMeta) -> String {
-    let extension = if meta.zstd { "jsonl.zst" } else { "jsonl" };
-    format!(
-        "segments/{}/{:05}/{:020}-{:020}-{:08}.{extension}",
-        partition.table, partition.number, meta.range.start, meta.range.end, meta.epoch
-    )
+    let extension = if meta.zstd { ZSTD } else { PLAIN };
+    stem(partition, meta.range, meta.epoch) + extension
+}
+
+const ZSTD: &str = ".jsonl.zst";
+const PLAIN: &str = ".jsonl";
+
+fn stem(partition: &Partition, range: OffsetRange, epoch: u64) -> String {
+    format!("segments/{}/{:05}/{:020}-{:020}-{epoch:08}", partition.table, partition.number, range.start, range.end)
+}
+
+/// What a segment's key says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Whose it is.
+    pub partition: Partition,
+    /// Its offsets.
+    pub range: OffsetRange,
+    /// The epoch of who planned it.
+    pub epoch: u64,
+}
+
+/// Reads a segment's key; `None` if it is none that [`key`] makes.
+pub fn named(key: &str) -> Option<Named> {
+    let mut parts = key.strip_prefix("segments/")?.split('/');
+    let (table, partition, name) = (parts.next()?, parts.next()?, parts.next()?);
+    let name = name.strip_suffix(ZSTD).or_else(|| name.strip_suffix(PLAIN))?;
+    let mut numbers = name.split('-').map(|number| number.parse::<u64>());
+    let (start, end, epoch) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+    if start >= end {
+        return None;
+    }
+    let (partition, range) = (Partition::new(TableName::parse(table).ok()?, partition.parse().ok()?), OffsetRange::new(start, end));
+    let is_ours = key.strip_prefix(&stem(&partition, range, epoch)).is_some_and(|extension| [ZSTD, PLAIN].contains(&extension));
+    is_ours.then_some(Named { partition, range, epoch })
 }
 
 /// Encodes one segment.
@@ -225,9 +255,22 @@ mod tests {
     use super::*;
     use crate::contracts::{
         event::Event,
-        name::TableName,
         payload::{Payload, PayloadKind},
     };
+
+    #[test]
+    fn a_key_says_what_it_is_of_and_no_other_does() {
+        let partition = Partition::new(TableName::parse("a.b-c").unwrap(), 7);
+        let range = OffsetRange::new(3, 12);
+        for extension in [ZSTD, PLAIN] {
+            let key = stem(&partition, range, 4) + extension;
+            assert_eq!(named(&key), Some(Named { partition: partition.clone(), range, epoch: 4 }), "{key}");
+            for other in [key.replace("segments", "segment"), key.replace("00007", "7"), key.replace(".jsonl", ".json"), format!("{key}x")]
+            {
+                assert_eq!(named(&other), None, "{other}");
+            }
+        }
+    }
 
     fn payload() -> impl Strategy<Value = Payload> {
         let json = prop_oneof![

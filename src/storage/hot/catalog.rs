@@ -104,6 +104,8 @@ pub struct Tables {
     partitions: usize,
     consumers: GroupOffsets,
     keys: KeysHeld,
+    changes: u64,
+    commits: u64,
 }
 
 impl Tables {
@@ -187,6 +189,17 @@ impl Tables {
     /// Stored bytes of the events that are in hot and in cold.
     pub fn flushed_bytes(&self) -> u64 {
         self.hot_bytes.saturating_sub(self.unflushed_bytes)
+    }
+
+    /// Counts what has changed that manifests carry: starts and settings of tables, and apart from them consumer offsets.
+    pub fn counted(&self) -> (u64, u64) {
+        (self.changes, self.commits)
+    }
+
+    /// Counts a change, of what manifests carry or of consumer offsets.
+    pub fn count_change(&mut self, is_listed: bool, has_offsets: bool) {
+        self.changes += u64::from(is_listed);
+        self.commits += u64::from(has_offsets);
     }
 
     /// The first id not yet given to a table.

@@ -8,7 +8,8 @@ use uuid::Uuid;
 use super::{keys::meta, request::Request};
 use crate::contracts::error::StorageError;
 
-/// Openings that are remembered, tried ones too. One that is forgotten makes the volume an older copy of itself, which catches up.
+/// Openings that are remembered beside the one that wrote the chain's last link, tried ones too: a bucket that takes no link for long makes
+/// many. The writer of a last link that is forgotten makes the volume an older copy of itself, which catches up.
 const REMEMBERED: usize = 16;
 
 /// What the volume remembers.
@@ -24,6 +25,22 @@ impl Record {
     /// Whether this volume has written the link, or has seen to it before it wrote.
     pub fn knows(&self, nonce: Uuid, number: u64) -> bool {
         self.openings.iter().any(|&(known, last)| known == nonce && number <= last)
+    }
+
+    /// With one more link that may be written.
+    fn with(&self, nonce: Uuid, number: u64, follows: Option<Uuid>) -> Self {
+        let mut next = self.clone();
+        match next.openings.iter_mut().find(|(known, _)| *known == nonce) {
+            Some((_, last)) => *last = number,
+            None => next.openings.push((nonce, number)),
+        }
+        let mut old = next.openings.len().saturating_sub(REMEMBERED);
+        next.openings.retain(|(known, _)| {
+            let stays = old == 0 || Some(*known) == follows;
+            old = old.saturating_sub(1);
+            stays
+        });
+        next
     }
 
     /// Whether the volume was never used with a bucket.
@@ -64,22 +81,16 @@ impl Journal {
         self.record.lock().await.clone()
     }
 
-    /// Notes that link `number` may be written with this mark.
+    /// Notes that link `number` may be written with this mark, behind one with the mark `follows`.
     ///
     /// # Errors
     /// `OutcomeUnknown` or `Closed`.
-    pub async fn intend(&self, nonce: Uuid, number: u64) -> Result<(), StorageError> {
+    pub async fn intend(&self, nonce: Uuid, number: u64, follows: Option<Uuid>) -> Result<(), StorageError> {
         let mut record = self.record.lock().await;
         if record.knows(nonce, number) || cfg!(bug_no_journal) {
             return Ok(());
         }
-        let mut next = record.clone();
-        match next.openings.iter_mut().find(|(known, _)| *known == nonce) {
-            Some((_, last)) => *last = number,
-            None => next.openings.push((nonce, number)),
-        }
-        let old = next.openings.len().saturating_sub(REMEMBERED);
-        next.openings.drain(..old);
+        let next = record.with(nonce, number, follows);
         self.write(&next, None).await?;
         *record = next;
         Ok(())
@@ -135,5 +146,21 @@ mod tests {
         assert!(record.knows(ours_too, 8));
         assert!(!record.knows(other, 3));
         assert!(Record::default().is_empty());
+    }
+
+    #[test]
+    fn however_often_an_opening_is_tried_who_wrote_the_last_link_stays_known() {
+        let ours = Uuid::from_u128(7);
+        let mut record = Record::default().with(ours, 3, None).with(ours, 5, Some(ours));
+        for tried in 100..200 {
+            record = record.with(Uuid::from_u128(tried), 6, Some(ours));
+        }
+        assert!(record.knows(ours, 5) && record.knows(Uuid::from_u128(199), 6) && record.knows(Uuid::from_u128(190), 6));
+        assert!(record.openings.len() <= REMEMBERED + 1);
+        let last = Uuid::from_u128(199);
+        for number in 7..50 {
+            record = record.with(last, number, Some(last));
+        }
+        assert!(record.knows(last, 49));
     }
 }

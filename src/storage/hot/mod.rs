@@ -20,10 +20,7 @@ pub mod writer;
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -72,8 +69,6 @@ pub struct RocksHot {
     disk: Arc<Disk>,
     writer: mpsc::Sender<Request>,
     wakeups: Arc<Wakeups>,
-    changes: AtomicU64,
-    commits: AtomicU64,
     clock: Arc<dyn Clock>,
     keys: KeyOptions,
     reserver: OnceLock<Reserver>,
@@ -104,8 +99,7 @@ impl RocksHot {
             receiver,
             Arc::clone(&wakeups),
         )?;
-        let (changes, commits, reserver) = (AtomicU64::new(0), AtomicU64::new(0), OnceLock::new());
-        let hot = Self { db, catalog, disk, writer: requests, wakeups, changes, commits, clock, keys, reserver };
+        let hot = Self { db, catalog, disk, writer: requests, wakeups, clock, keys, reserver: OnceLock::new() };
         Ok((Arc::new(hot), writer))
     }
 
@@ -147,20 +141,6 @@ impl RocksHot {
         let (reply, answer) = oneshot::channel();
         self.writer.send(request(reply)).await.map_err(|_| StorageError::Closed)?;
         answer.await.map_err(|_| StorageError::Closed)?
-    }
-
-    /// Sends a request for something that manifests carry.
-    async fn change<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StorageError> {
-        let done = self.ask(request).await?;
-        self.changes.fetch_add(1, Ordering::Release);
-        Ok(done)
-    }
-
-    /// Sends a request that changes committed offsets.
-    async fn change_offsets<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StorageError> {
-        let done = self.ask(request).await?;
-        self.commits.fetch_add(1, Ordering::Release);
-        Ok(done)
     }
 
     /// Reads on a thread that may block.
@@ -278,7 +258,7 @@ impl HotStorage for RocksHot {
     }
 
     fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
+        self.catalog.read().counted().0
     }
 
     async fn record_intents(&self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
@@ -294,7 +274,7 @@ impl HotStorage for RocksHot {
     }
 
     async fn trim(&self, trims: Vec<Trim>) -> Result<(), StorageError> {
-        self.change(|reply| Request::Trim { trims, reply }).await
+        self.ask(|reply| Request::Trim { trims, reply }).await
     }
 
     async fn expired(&self, table: &TableName, appended_before: TimestampMs, excess_bytes: u64) -> Result<Vec<Trim>, StorageError> {
@@ -303,7 +283,7 @@ impl HotStorage for RocksHot {
     }
 
     async fn configure_table(&self, table: TableName, change: TableChange) -> Result<Configured, StorageError> {
-        self.change(|reply| Request::ConfigureTable { table, change, reply }).await
+        self.ask(|reply| Request::ConfigureTable { table, change, reply }).await
     }
 
     async fn tidy(&self) -> Result<(), StorageError> {
@@ -318,16 +298,14 @@ impl HotStorage for RocksHot {
     }
 
     async fn delete_table(&self, table: TableName) -> Result<(), StorageError> {
-        self.change(|reply| Request::DeleteTable { table, reply }).await?;
-        self.commits.fetch_add(1, Ordering::Release); // what groups have committed of it went with it
-        Ok(())
+        self.ask(|reply| Request::DeleteTable { table, reply }).await
     }
 }
 
 #[async_trait]
 impl ConsumerStorage for RocksHot {
     async fn commit(&self, commit: Commit) -> Result<(), StorageError> {
-        self.change_offsets(|reply| Request::Commit { commit, reply }).await
+        self.ask(|reply| Request::Commit { commit, reply }).await
     }
 
     async fn offsets(&self, group: &GroupName) -> Result<Vec<(Partition, Offset)>, StorageError> {
@@ -341,11 +319,11 @@ impl ConsumerStorage for RocksHot {
     }
 
     fn commits(&self) -> u64 {
-        self.commits.load(Ordering::Acquire)
+        self.catalog.read().counted().1
     }
 
     async fn expire(&self, committed_before: TimestampMs) -> Result<Vec<GroupName>, StorageError> {
-        self.change_offsets(|reply| Request::ExpireGroups { committed_before, reply }).await
+        self.ask(|reply| Request::ExpireGroups { committed_before, reply }).await
     }
 
     async fn groups(&self) -> Result<Vec<GroupName>, StorageError> {
@@ -353,7 +331,7 @@ impl ConsumerStorage for RocksHot {
     }
 
     async fn delete(&self, group: GroupName) -> Result<(), StorageError> {
-        self.change_offsets(|reply| Request::DeleteGroup { group, reply }).await
+        self.ask(|reply| Request::DeleteGroup { group, reply }).await
     }
 }
 

@@ -1,8 +1,9 @@
 //! Opens RocksDB, reads from it, and writes what `writer` hands it.
 
-use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
 use ::rocksdb::{Cache, ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, ReadOptions, Snapshot, WriteBatch, WriteOptions};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{

@@ -1,8 +1,9 @@
 //! One partition's state: gives offsets, moves watermarks, counts bytes. Pure; the writer makes it durable.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use prost::Message;
+use tokio::time::Instant;
 
 use super::keys::BLOCK;
 use crate::{

@@ -59,8 +59,9 @@ fn logs(database: &Path) -> io::Result<Vec<PathBuf>> {
     };
     for entry in entries {
         let path = entry?.path();
-        // RocksDB's messages are in LOG, without an extension.
-        if path.extension().is_some_and(|extension| extension == "log") {
+        // RocksDB's own have a number; its messages are in LOG, without an extension. What others leave is not looked at.
+        let number = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".log"));
+        if number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())) {
             logs.push(path);
         }
     }
@@ -90,14 +91,17 @@ fn find_damage(mut log: impl Read) -> io::Result<Option<Damage>> {
                     return Ok(Some(Damage { at: damaged, why }));
                 }
                 (Some((_, length)), _) => at += length,
-                // Its length may be what is damaged: the next one may begin anywhere.
                 (None, known) => {
                     let kind = block[at + HEADER - 1];
                     if known.is_none() && kind > LAST {
                         return Ok(Some(Damage { at: start + at as u64, why: format!("its type is {kind}") }));
                     }
                     damaged = known.or(Some(start + at as u64));
-                    at += 1;
+                    // Bytes that look like a record are none where none can begin: they may be a payload's.
+                    match end_of_damaged(&block[at..]) {
+                        Some(length) => at += length,
+                        None => break, // to the next block, which begins with a piece
+                    }
                 }
             }
         }
@@ -106,6 +110,24 @@ fn find_damage(mut log: impl Read) -> io::Result<Option<Damage>> {
         }
         start += BLOCK as u64;
     }
+}
+
+/// The length of the piece at the front, which is not whole: by its checksum, if it was its length or its type that was damaged, else as its
+/// header says; none if it says nothing that could be.
+fn end_of_damaged(block: &[u8]) -> Option<usize> {
+    let (&[c0, c1, c2, c3, l0, l1, kind], rest) = block.split_first_chunk::<HEADER>()?;
+    let wanted = u32::from_le_bytes([c0, c1, c2, c3]);
+    for kind in 1..=LAST {
+        let mut checksum = crc32c::crc32c(&[kind]);
+        for (place, byte) in rest.iter().enumerate() {
+            checksum = crc32c::crc32c_append(checksum, std::slice::from_ref(byte));
+            if mask(checksum) == wanted {
+                return Some(HEADER + place + 1);
+            }
+        }
+    }
+    let length = usize::from(u16::from_le_bytes([l0, l1]));
+    ((1..=LAST).contains(&kind) && length <= rest.len()).then_some(HEADER + length)
 }
 
 /// The type and the length of the piece at the front, if it is whole.
@@ -210,6 +232,35 @@ mod tests {
         std::fs::write(&log, &whole[..ends[10] as usize + 3]).unwrap();
         check(directory.path(), true).unwrap();
         assert_eq!(open(directory.path()).iterator(IteratorMode::Start).count(), 11);
+    }
+
+    #[test]
+    fn a_torn_group_is_one_whatever_its_payload_looks_like() {
+        let running = tempfile::tempdir().unwrap();
+        let db = open(running.path());
+        let mut synced = WriteOptions::default();
+        synced.set_sync(true);
+        db.put_opt(b"a", vec![b'a'; 1000], &synced).unwrap();
+        let path = logs(running.path()).unwrap().remove(0);
+        let record = std::fs::read(&path).unwrap();
+        // One that holds a whole record, again and again.
+        db.put_opt(b"b", record.repeat(60), &synced).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for cut in (record.len()..whole.len()).step_by(101) {
+            assert_eq!(find_damage(&whole[..cut]).unwrap(), None, "cut at {cut}");
+            let mut zeroed = whole[..cut].to_vec();
+            zeroed.resize(whole.len(), 0);
+            assert_eq!(find_damage(zeroed.as_slice()).unwrap(), None, "zeroed from {cut}");
+            // A page in its middle has not reached the disk, and those behind it have.
+            let mut holed = whole.clone();
+            let end = whole.len().min(cut + 4096);
+            holed[cut..end].fill(0);
+            assert_eq!(find_damage(holed.as_slice()).unwrap(), None, "a hole at {cut}");
+        }
+        drop(db);
+        std::fs::write(running.path().join("notes.log"), b"not of RocksDB").unwrap();
+        std::fs::write(running.path().join("0x1.log"), &whole[..50]).unwrap();
+        check(running.path(), true).unwrap();
     }
 
     #[test]

@@ -5,9 +5,9 @@
 //! its write. After a failed write nothing is known of the disk: the writer answers `OutcomeUnknown`, ends, and with
 //! it the process; the next start reads what is really there. It never tries a sync again.
 
-use std::{sync::Arc, time::Instant};
+use std::{ops::Range, sync::Arc};
 
-use tokio::{sync::mpsc, task};
+use tokio::{sync::mpsc, task, time::Instant};
 
 use super::{
     catalog::Catalog,
@@ -46,12 +46,12 @@ impl Writer {
         requests: mpsc::Receiver<Request>,
         wakeups: Arc<Wakeups>,
     ) -> Result<Self, StorageError> {
-        let (next_run, next_group) = (db.last_flushed_run()?.map_or(0, |run| run + 1), db.last_group()? + 1);
+        let (runs, next_group) = (0..db.last_flushed_run()?.map_or(0, |run| run + 1), db.last_group()? + 1);
         let ledger = db.load_keys()?;
         db.set_keys_floor(ledger.floor_ms());
         catalog.publish(|tables| tables.set_keys(ledger.held()));
         let volume = Volume { db, catalog, clock, options };
-        Ok(Self { requests, pen: Pen { volume, ledger, next_run, next_group, fence, heartbeat, wakeups } })
+        Ok(Self { requests, pen: Pen { volume, ledger, runs, next_group, fence, heartbeat, wakeups } })
     }
 
     /// Serves requests until every sender is gone.
@@ -121,8 +121,8 @@ struct Pen {
     volume: Volume,
     /// How many idempotency keys came when.
     ledger: KeyLedger,
-    /// Orders the flushed runs: the first number not yet used.
-    next_run: u64,
+    /// The numbers of the flushed runs that there may be, in the order in which they go; the end is the next one's.
+    runs: Range<u64>,
     /// The number of the next group.
     next_group: u64,
     fence: Arc<Fence>,
@@ -136,7 +136,7 @@ impl Pen {
         self.heartbeat.works();
         let started = Instant::now();
         let count = requests.len();
-        let mut group = Group::new(&self.volume, &mut self.ledger, self.next_run, started);
+        let mut group = Group::new(&self.volume, &mut self.ledger, self.runs.clone(), started);
         requests.into_iter().for_each(|request| group.stage(request));
         let staged = group.finish();
         let acks = staged.acks;
@@ -151,7 +151,7 @@ impl Pen {
             return (self, Answers { acks, written: Err(failed) });
         }
         // Durable: now readers may see it, then the callers hear of it.
-        self.next_run = staged.next_run;
+        self.runs = staged.runs;
         self.next_group += 1;
         self.volume.catalog.publish(|tables| staged.change.apply(tables));
         self.volume.db.set_keys_floor(self.ledger.floor_ms());

@@ -39,7 +39,8 @@ pub(super) enum Step {
 
 /// How the volume stands to a bucket that has events.
 pub(super) fn relation(store_id: Uuid, record: &Record, is_empty: bool, last: &Manifest) -> Result<Relation, StorageError> {
-    if is_empty && record.is_empty() {
+    // A volume without tables has nothing to lose: it may have tried to begin the bucket, and another was faster.
+    if is_empty && (record.is_empty() || last.store_id != store_id) {
         return Ok(Relation::Behind);
     }
     if last.store_id != store_id {
@@ -63,7 +64,9 @@ pub(super) fn step(
     if cold.end <= marks.flushed {
         return Ok(Step::Leave);
     }
-    if let Some(intent) = status.and_then(|status| status.intent).filter(|intent| intent.range.end == cold.end) {
+    // Of an older copy's segment it is not known whether it is the one that S3 has: see below.
+    let intent = status.and_then(|status| status.intent).filter(|intent| intent.range.end == cold.end);
+    if let Some(intent) = intent.filter(|_| relation == Relation::InStep) {
         return Ok(Step::Mark(intent));
     }
     if relation == Relation::InStep {

@@ -69,7 +69,7 @@ pub(super) async fn manifests(cold: &S3Cold) -> Result<(), StorageError> {
 }
 
 /// Deletes objects; answers which are gone, in order.
-async fn delete(cold: &S3Cold, keys: Vec<String>) -> Vec<String> {
+pub(super) async fn delete(cold: &S3Cold, keys: Vec<String>) -> Vec<String> {
     let deletes = stream::iter(keys).map(async |key| cold.objects().delete(&key).await.map_err(|error| (key.clone(), error)).map(|()| key));
     let results: Vec<_> = deletes.buffer_unordered(PARALLEL_DELETES).collect().await;
     let (mut deleted, mut left) = (Vec::with_capacity(results.len()), Vec::new());

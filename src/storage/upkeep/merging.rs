@@ -7,10 +7,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound::{Excluded, Unbounded},
     sync::Arc,
+    time::Duration,
 };
 
 use futures_util::{StreamExt, TryStreamExt, future, stream};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 use crate::{
@@ -34,6 +35,8 @@ use crate::{
 
 /// Merges of one turn; one manifest names what they have made.
 const MERGES: usize = 16;
+/// How many times as long as a round a turn may take.
+const TURN: u32 = 10;
 /// Objects that one merge reads at once.
 const PARALLEL_GETS: usize = 8;
 
@@ -65,12 +68,16 @@ impl<'a> Turns<'a> {
     /// # Errors
     /// Those of S3 and of a commit.
     pub(super) async fn merge(mut self, until: Instant) -> Result<(), StorageError> {
+        let round = until.saturating_duration_since(Instant::now());
+        let patience = round.saturating_mul(TURN).max(Duration::from_secs(5));
         while Instant::now() < until {
             let runs = self.next()?;
             if runs.is_empty() {
                 break;
             }
-            self.merge_all(runs).await?;
+            // What must go does not wait for an S3 that does not answer.
+            let merged = timeout(patience, self.merge_all(runs)).await;
+            merged.map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
         }
         metrics::upkeep_due_merges(self.due()?);
         Ok(())

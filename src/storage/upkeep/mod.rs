@@ -1,8 +1,9 @@
-//! Keeps the store small, beside the flusher. In this order: retention, objects that nobody needs, merging of small segments for as long
+//! Keeps the store small, beside the flusher. In this order: retention, objects that nobody needs or names, merging of small segments for as long
 //! as there is time until the next round: what must go does not wait for what only costs.
 
 mod deleting;
 mod merging;
+mod sweep;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -10,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::{deleting::Seen, merging::Turns};
+use self::{deleting::Seen, merging::Turns, sweep::Sweep};
 use super::{
     cold::{S3Cold, compact::CompactOptions},
     retention,
@@ -57,7 +58,7 @@ pub struct Upkeep {
 impl Upkeep {
     /// Looks again and again until it is told to stop.
     pub async fn run(self, stop: CancellationToken) {
-        let mut seen = HashMap::new();
+        let (mut seen, mut sweep) = (HashMap::new(), Sweep::new());
         let mut next = Instant::now() + self.options.interval;
         loop {
             tokio::select! {
@@ -67,7 +68,7 @@ impl Upkeep {
             next = Instant::now() + self.options.interval;
             let done = tokio::select! {
                 () = stop.cancelled() => return,
-                done = self.once(&mut seen, next) => done,
+                done = self.once(&mut seen, &mut sweep, next) => done,
             };
             match done {
                 Ok(()) => {}
@@ -80,7 +81,7 @@ impl Upkeep {
         }
     }
 
-    async fn once(&self, seen: &mut Seen, until: Instant) -> Result<(), StorageError> {
+    async fn once(&self, seen: &mut Seen, sweep: &mut Sweep, until: Instant) -> Result<(), StorageError> {
         let tables = self.hot.tables();
         self.expire(&tables).await?;
         self.expire_groups().await?;
@@ -88,6 +89,7 @@ impl Upkeep {
         let Some(cold) = self.cold.as_deref().filter(|cold| cold.is_open()) else { return Ok(()) };
         deleting::retired(cold, &self.options, self.clock.now_ms(), seen).await?;
         deleting::manifests(cold).await?;
+        sweep.run(cold, self.hot.as_ref(), self.options.grace).await?;
         Turns::new(cold, self.options.compact, &tables).merge(until).await
     }
 

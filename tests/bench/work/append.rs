@@ -3,11 +3,15 @@
 use std::{net::SocketAddr, time::Duration};
 
 use prost::Message;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use super::in_turn;
 use crate::{
     Options,
-    client::{Load, load, request},
+    client::{Connection, Load, get, load, request},
     data,
     process::Zombi,
     report::{Goal, Report},
@@ -63,6 +67,7 @@ pub async fn run(options: &Options, report: &mut Report) {
         }
     }
     group_commit(options, report).await;
+    beside_tails(options, report).await;
     latency(options, report).await;
 }
 
@@ -82,6 +87,35 @@ async fn group_commit(options: &Options, report: &mut Report) {
         );
         report.ratio(&name, "requests/s", Goal::AtLeast(0.9), rounds.await);
     }
+}
+
+/// Who waits for one table costs those who write to another nothing.
+async fn beside_tails(options: &Options, report: &mut Report) {
+    let name = "append JSON, 64 connections, beside 1,000 idle tails of another table";
+    if !report.wants(name) {
+        return;
+    }
+    let (watched, alone) = (Zombi::start(options, &[]), Zombi::start(options, &[]));
+    let mut writer = Connection::open(watched.address).await;
+    writer.exchange(&request("POST", "/tables/quiet", "application/json", data::json_record(0, 4, None).as_bytes())).await;
+    let mut tails = Vec::new();
+    for _ in 0..1000 {
+        let mut tail = TcpStream::connect(watched.address).await.unwrap();
+        tail.write_all(&get("/tables/quiet", "text/event-stream")).await.unwrap();
+        // Its head and the one event that there is.
+        let mut seen = Vec::new();
+        while !seen.windows(5).any(|part| part == b"data:") {
+            assert!(tail.read_buf(&mut seen).await.unwrap() > 0, "a tail was refused");
+        }
+        tails.push(tail);
+    }
+    let rounds = in_turn(
+        options.rounds(),
+        async |round| singles(options, watched.address, "/tables/t", Form::Json, 64, round).await.rate(),
+        async |round| singles(options, alone.address, "/tables/t", Form::Json, 64, round).await.rate(),
+    );
+    report.ratio(name, "requests/s", Goal::AtLeast(0.95), rounds.await);
+    assert_eq!(tails.len(), 1000);
 }
 
 /// JSON records one by one over 64 connections, at a rate if there is one.

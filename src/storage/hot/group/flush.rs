@@ -39,9 +39,9 @@ impl Group<'_> {
             let since = came.map_or(self.started, |came_ms| ago(self.started, self.now_ms, came_ms));
             self.state(key).mark_flushed(segment, since);
             let run = stored::FlushedRun { bytes: segment.bytes, flushed_ms: self.now_ms };
-            let run_key = keys::flushed_run(self.next_run, key, segment.range.end);
+            let run_key = keys::flushed_run(self.runs.end, key, segment.range.end);
             self.batch.put_cf(self.volume.db.family(cf::FLUSHED_RUNS), run_key, run.encode_to_vec());
-            self.next_run += 1;
+            self.runs.end += 1;
         }
         Ok(())
     }
@@ -63,10 +63,11 @@ impl Group<'_> {
         let mut flushed_bytes = self.volume.catalog.read().flushed_bytes();
         let mut events = 0;
         let mut emptied: BTreeMap<PartitionKey, OffsetRange> = BTreeMap::new();
-        for pair in db.scan(cf::FLUSHED_RUNS, &[], &[]).take(MAX_EVICTED_RUNS) {
+        // From the first that is left: those before it are gone, and a scan would pass over what is left of each.
+        for pair in db.scan(cf::FLUSHED_RUNS, &[], &self.runs.start.to_be_bytes()).take(MAX_EVICTED_RUNS) {
             let (run_key, value) = pair?;
             let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {run_key:?}"));
-            let (_, key, end) = keys::decode_flushed_run(&run_key).ok_or_else(damaged)?;
+            let (number, key, end) = keys::decode_flushed_run(&run_key).ok_or_else(damaged)?;
             let run = stored::FlushedRun::decode(value.as_ref()).map_err(|_| damaged())?;
             if run.flushed_ms > retention.flushed_upto && flushed_bytes <= retention.max_bytes {
                 break;
@@ -76,6 +77,7 @@ impl Group<'_> {
                 self.hot_bytes = self.hot_bytes.saturating_sub(run.bytes);
             }
             self.batch.delete_cf(db.family(cf::FLUSHED_RUNS), &run_key);
+            self.runs.start = number + 1;
             flushed_bytes = flushed_bytes.saturating_sub(run.bytes);
             events += range.len();
             emptied.entry(key).and_modify(|whole| whole.end = whole.end.max(range.end)).or_insert(range);
@@ -124,7 +126,7 @@ impl Group<'_> {
     pub(super) fn forget_runs(&mut self, ends: &BTreeMap<PartitionKey, Offset>) -> Result<BTreeMap<PartitionKey, u64>, StorageError> {
         let db = &self.volume.db;
         let mut bytes = BTreeMap::new();
-        for pair in db.scan(cf::FLUSHED_RUNS, &[], &[]) {
+        for pair in db.scan(cf::FLUSHED_RUNS, &[], &self.runs.start.to_be_bytes()) {
             let (run_key, value) = pair?;
             let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {run_key:?}"));
             let (_, key, run_end) = keys::decode_flushed_run(&run_key).ok_or_else(damaged)?;

@@ -10,11 +10,12 @@ mod tables;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    time::{Duration, Instant},
+    ops::Range,
+    time::Duration,
 };
 
 use rocksdb::WriteBatch;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     contracts::{
@@ -64,10 +65,13 @@ pub(super) struct Change {
     consumers: BTreeMap<(GroupName, PartitionKey), Option<Committed>>,
     /// The counts of idempotency keys, if they change.
     keys: Option<KeysHeld>,
+    /// Whether manifests carry something of it beside events and offsets.
+    is_listed: bool,
 }
 
 impl Change {
     pub(super) fn apply(self, tables: &mut Tables) {
+        tables.count_change(self.is_listed, !self.consumers.is_empty());
         if let Some(keys) = self.keys {
             tables.set_keys(keys);
         }
@@ -92,7 +96,7 @@ pub(super) struct Staged {
     pub(super) appended: BTreeSet<PartitionKey>,
     /// The event keys `[first, last]` that eviction has emptied.
     pub(super) evicted: Vec<(Vec<u8>, Vec<u8>)>,
-    pub(super) next_run: u64,
+    pub(super) runs: Range<u64>,
 }
 
 /// Requests staged so far.
@@ -121,11 +125,12 @@ pub(super) struct Group<'a> {
     acks: Vec<Ack>,
     appended: BTreeSet<PartitionKey>,
     evicted: Vec<(Vec<u8>, Vec<u8>)>,
-    next_run: u64,
+    /// The numbers of the flushed runs that there are; the end is the next one's.
+    runs: Range<u64>,
 }
 
 impl<'a> Group<'a> {
-    pub(super) fn new(volume: &'a Volume, ledger: &'a mut KeyLedger, next_run: u64, started: Instant) -> Self {
+    pub(super) fn new(volume: &'a Volume, ledger: &'a mut KeyLedger, runs: Range<u64>, started: Instant) -> Self {
         let now_ms = volume.clock.now_ms();
         let catalog = volume.catalog.read();
         let (hot_bytes, partitions) = (catalog.hot_bytes(), catalog.partitions());
@@ -150,7 +155,7 @@ impl<'a> Group<'a> {
             acks: Vec::new(),
             appended: BTreeSet::new(),
             evicted: Vec::new(),
-            next_run,
+            runs,
         };
         group.forget_keys(0);
         group
@@ -177,6 +182,7 @@ impl<'a> Group<'a> {
             }
             Request::Trim { trims, reply } => {
                 let staged = self.trim(trims);
+                self.change.is_listed |= staged.is_ok();
                 self.acknowledge(staged, reply);
             }
             Request::Commit { commit, reply } => {
@@ -192,11 +198,15 @@ impl<'a> Group<'a> {
                 self.acks.push(Ack::Expired(reply, groups));
             }
             Request::ConfigureTable { table, change, reply } => match self.configure_table(&table, change) {
-                Ok(configured) => self.acks.push(Ack::Configured(reply, configured)),
+                Ok(configured) => {
+                    self.change.is_listed = true;
+                    self.acks.push(Ack::Configured(reply, configured));
+                }
                 Err(error) => drop(reply.send(Err(error))),
             },
             Request::DeleteTable { table, reply } => {
                 let staged = self.delete_table(&table);
+                self.change.is_listed |= staged.is_ok();
                 self.acknowledge(staged, reply);
             }
             Request::Remember { pairs, reply } => {
@@ -221,14 +231,7 @@ impl<'a> Group<'a> {
         for (&key, state) in &self.change.states {
             self.batch.put_cf(partitions, keys::partition(key), state.encode());
         }
-        Staged {
-            batch: self.batch,
-            change: self.change,
-            acks: self.acks,
-            appended: self.appended,
-            evicted: self.evicted,
-            next_run: self.next_run,
-        }
+        Staged { batch: self.batch, change: self.change, acks: self.acks, appended: self.appended, evicted: self.evicted, runs: self.runs }
     }
 
     fn acknowledge(&mut self, staged: Result<(), StorageError>, reply: oneshot::Sender<Result<(), StorageError>>) {

@@ -40,6 +40,7 @@ fn the_last_manifest_tells_how_the_volume_stands() {
     assert_eq!(of(&known, false, last(OURS, 8, 9)), Some(Relation::Behind), "opened since by another");
     assert_eq!(of(&catching_up, false, last(OURS, 7, 9)), Some(Relation::Behind), "a recovery that was killed");
     assert_eq!(of(&nothing, true, last(other, 7, 9)), Some(Relation::Behind), "an empty volume");
+    assert_eq!(of(&known, true, last(other, 7, 9)), Some(Relation::Behind), "an empty one that has tried to begin the bucket itself");
     assert_eq!(of(&nothing, false, last(other, 7, 9)), None, "hot only until now, another's bucket");
     assert_eq!(of(&known, false, last(other, 7, 9)), None, "another's bucket");
 }
@@ -77,6 +78,7 @@ fn a_partition_is_marked_replaced_or_compared() {
     assert_eq!(of(Some(volume(9, 12, None)), &flushed, in_step).unwrap(), Step::Leave);
     assert!(matches!(of(Some(volume(5, 12, Some((5, 9)))), &flushed, in_step).unwrap(), Step::Mark(_)));
     assert!(of(Some(volume(5, 12, None)), &flushed, in_step).is_err(), "in step, and yet not");
+    assert!(matches!(of(Some(volume(5, 12, Some((5, 9)))), &flushed, behind).unwrap(), Step::Compare { .. }), "perhaps another's segment");
     assert_eq!(of(None, &flushed, behind).unwrap(), Step::Replace { start: 0, end: 9 });
     assert_eq!(of(Some(volume(5, 5, None)), &flushed, behind).unwrap(), Step::Replace { start: 0, end: 9 });
     let both = OffsetRange::new(5, 9);

@@ -1,0 +1,133 @@
+//! Upkeep ends what it begins: what must go goes, whatever is left to merge; and objects that nobody names go, and none that somebody
+//! names, or is about to.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::support::{
+    Sent, TestServer,
+    faults::{Fault, Operation},
+    server::{BUCKET, eventually},
+};
+
+/// Upkeep all the time, and a grace of two seconds.
+const EAGER: [(&str, &str); 4] =
+    [("compaction.interval_secs", "1"), ("compaction.grace_secs", "2"), ("flush.interval_secs", "600"), ("manifests.keep_secs", "1000000")];
+
+fn key(table: &str, start: u64, end: u64, epoch: u64) -> String {
+    format!("segments/{table}/00000/{start:020}-{end:020}-{epoch:08}.jsonl.zst")
+}
+
+fn put(z: &TestServer, key: &str) {
+    z.store().replace(BUCKET, key, Bytes::from_static(b"x"));
+}
+
+fn is_there(z: &TestServer, key: &str) -> bool {
+    z.store().get(BUCKET, key).is_some()
+}
+
+#[tokio::test]
+async fn what_nobody_names_goes_and_nothing_else_does() {
+    let mut z = TestServer::tiered(&EAGER).await;
+    z.run().await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 1, 10).await;
+    z.flush_and_evict().await;
+    Sent::default().append(&z, "gone", 1, 10).await;
+    z.flush_and_evict().await;
+    z.crash().await; // the second epoch
+    let named = key("t", 0, 10, 1);
+    let kept = key("gone", 0, 10, 1);
+    assert_eq!(z.delete("/tables/gone").await.0, StatusCode::NO_CONTENT);
+    // Of an earlier epoch; of a volume that is gone; of a table that nobody knows; of one that was deleted during a PUT.
+    let unnamed = [key("t", 0, 7, 1), key("t", 5000, 5010, 1), key("unknown", 0, 5, 1), key("gone", 0, 3, 2)];
+    let successors = key("t", 0, 9, 3);
+    let foreign = "segments/t/00000/notes.txt".to_owned();
+    unnamed.iter().chain([&successors, &foreign]).for_each(|key| put(&z, key));
+    // One that is put, and whose manifest is on its way.
+    z.store().faults.add(Operation::ManifestPut, Fault::Hang, 1);
+    sent.append(&z, "t", 1, 3).await;
+    let flush = tokio::spawn(z.request(Method::POST, "/flush").send());
+    let waiting = key("t", 10, 13, 2);
+    eventually("a segment waits for its manifest", || async { z.store().faults.left() == 0 && is_there(&z, &waiting) }).await;
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        let seen_once = unnamed.iter().all(|key| is_there(&z, key));
+        assert!(seen_once || began.elapsed() >= Duration::from_millis(1900), "two looks are a grace apart");
+        sleep(Duration::from_millis(100)).await;
+    }
+    z.store().faults.clear();
+    assert_eq!(flush.await.unwrap().unwrap().status(), StatusCode::OK);
+    eventually("what nobody names is gone", || async { unnamed.iter().all(|key| !is_there(&z, key)) }).await;
+    for spared in [&named, &kept, &successors, &foreign, &waiting] {
+        assert!(is_there(&z, spared), "{spared} was swept");
+    }
+    assert!(z.metric("zombi_swept_objects_total").await >= 4.0);
+    assert_eq!(Sent::from_records(&z.read_all("t", "").await), sent);
+    assert_eq!(z.get("/tables/gone").await.0, StatusCode::NOT_FOUND);
+    z.store().delete(BUCKET, &successors);
+    z.audit().await;
+}
+
+#[tokio::test]
+async fn a_retry_under_an_old_epoch_is_spared() {
+    let mut z = TestServer::tiered(&EAGER).await;
+    z.run().await;
+    // Put, and not named when the process ends; and then for longer than a grace, as the segment cannot be put again.
+    z.store().faults.add(Operation::ManifestPut, Fault::Hang, 1_000_000);
+    Sent::default().append(&z, "t", 1, 10).await;
+    let flush = tokio::spawn(z.request(Method::POST, "/flush").send());
+    let waiting = key("t", 0, 10, 1);
+    eventually("a segment waits for its manifest", || async { is_there(&z, &waiting) }).await;
+    z.kill().await;
+    drop(flush.await);
+    z.store().faults.clear();
+    z.store().faults.add(Operation::SegmentPut, Fault::Status(503), 1_000_000);
+    z.run().await;
+    sleep(Duration::from_secs(6)).await;
+    assert!(is_there(&z, &waiting), "it was swept");
+    z.store().faults.clear();
+    eventually("it is flushed", || async { z.post("/flush", &json!({})).await.0 == StatusCode::OK }).await;
+    assert!(is_there(&z, &waiting));
+    z.flush_and_evict().await;
+    assert_eq!(z.read_all("t", "").await.len(), 10);
+    z.audit().await;
+}
+
+#[tokio::test]
+async fn what_expires_waits_for_no_merge() {
+    const PARTITIONS: u64 = 60;
+    let settings = [
+        ("compaction.interval_secs", "1"),
+        ("compaction.min_segments", "2"),
+        ("compaction.grace_secs", "0"),
+        ("manifests.keep_secs", "0"),
+        ("flush.interval_secs", "600"),
+        ("cold.cache_bytes", "0"),
+    ];
+    let z = TestServer::start_tiered(&settings).await;
+    assert_eq!(z.put("/tables/short/config", &json!({"retention_secs": 1})).await.0, StatusCode::CREATED);
+    // No object can be read while it hangs, so that no merge comes to an end.
+    z.store().faults.add(Operation::SegmentGet, Fault::Hang, 1_000_000);
+    let mut sent = Sent::default();
+    for number in 0..3 {
+        sent.append(&z, "t", PARTITIONS, 60).await;
+        assert_eq!(z.post("/tables/short", &json!({"payload": number})).await.0, StatusCode::CREATED);
+        z.flush_and_evict().await;
+    }
+    let objects = || z.objects("segments/t/").len();
+    assert_eq!(objects(), 180);
+    eventually("retention goes on", || async { z.partition("short", 0).await["earliest"] == z.partition("short", 0).await["next"] }).await;
+    eventually("its objects are gone", || async { z.objects("segments/short/").is_empty() }).await;
+    assert_eq!(objects(), 180, "nothing could be merged");
+    assert!(z.metric("zombi_upkeep_failures_total").await > 0.0);
+    z.store().faults.clear();
+    eventually("all of it is merged", || async { objects() == 60 }).await;
+    eventually("nothing is left to do", || async { z.metric("zombi_upkeep_due{kind=\"merges\"}").await == 0.0 }).await;
+    assert_eq!(Sent::from_records(&z.read_all("t", "limit=1000").await), sent);
+    z.audit().await;
+}
