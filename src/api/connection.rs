@@ -145,11 +145,14 @@ impl Connection {
         (self.waits.load(Relaxed) > 0).then_some(Idleness::Events)
     }
 
-    /// Whether it is about to be seen why it may be ended, or why not: what it has sent was not looked at, or it has only begun to wait for
-    /// its client.
+    /// Whether it is about to be seen why it may be ended, or why not: what it has sent was not looked at.
     pub fn is_undecided(&self) -> bool {
-        let is_unlooked = !self.is_busy() && !self.is_listening.load(Relaxed);
-        (is_unlooked || self.waits_for_client()) && self.idleness().is_none()
+        !self.is_busy() && !self.is_listening.load(Relaxed) && self.idleness().is_none()
+    }
+
+    /// Whether it has waited for its client for less than it takes to be ended for that.
+    pub fn may_be_waiting(&self) -> bool {
+        self.waits_for_client() && self.idleness().is_none()
     }
 
     fn waits_for_client(&self) -> bool {

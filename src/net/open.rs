@@ -25,8 +25,16 @@ pub(super) struct OpenConnections(Arc<Open>);
 #[derive(Debug)]
 struct Open {
     most: usize,
-    connections: Mutex<(u64, HashMap<u64, Arc<Connection>>)>,
+    connections: Mutex<Connections>,
     left: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Connections {
+    next: u64,
+    all: HashMap<u64, Arc<Connection>>,
+    /// Since when there are as many as there may be.
+    full_since: Option<Instant>,
 }
 
 /// A connection's place among them.
@@ -55,13 +63,14 @@ impl OpenConnections {
 
     fn try_enter(&self, connection: &Arc<Connection>) -> Option<Slot> {
         let mut connections = self.0.connections.lock();
-        let (next, all) = &mut *connections;
-        if all.len() >= self.0.most {
+        if connections.all.len() >= self.0.most {
             return None;
         }
-        let id = *next;
-        *next += 1;
-        all.insert(id, Arc::clone(connection));
+        let id = connections.next;
+        connections.next += 1;
+        connections.all.insert(id, Arc::clone(connection));
+        let is_full = connections.all.len() >= self.0.most;
+        connections.full_since = if is_full { connections.full_since.or_else(|| Some(Instant::now())) } else { None };
         metrics::connection_opened();
         Some(Slot { open: Arc::clone(&self.0), id })
     }
@@ -71,15 +80,17 @@ impl Open {
     /// Tells one to go, unless one is going. With patience nobody at work goes while others may have nothing to ask.
     fn make_room(&self, is_patient: bool) {
         let connections = self.connections.lock();
-        if connections.1.values().any(|connection| connection.kill.is_cancelled()) {
+        if connections.all.values().any(|connection| connection.kill.is_cancelled()) {
             return;
         }
         let ranked = connections
-            .1
+            .all
             .values()
             .filter_map(|connection| Some((connection.idleness()?, u64::MAX - connection.still_for_ms(), connection)));
         let best = ranked.min_by_key(|(idleness, age, _)| (*idleness, *age));
-        let waits = is_patient && connections.1.values().any(|connection| connection.is_undecided());
+        let is_new = connections.full_since.is_none_or(|since| since.elapsed() < PATIENCE);
+        let may_go_soon = |connection: &Arc<Connection>| connection.is_undecided() || (is_new && connection.may_be_waiting());
+        let waits = is_patient && connections.all.values().any(may_go_soon);
         if let Some((idleness, _, connection)) = best.filter(|(idleness, ..)| *idleness == Idleness::NoRequest || !waits) {
             tracing::debug!(?idleness, "a connection makes room for another: limits.connections");
             connection.kill.cancel();
@@ -89,7 +100,7 @@ impl Open {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.open.connections.lock().1.remove(&self.id);
+        self.open.connections.lock().all.remove(&self.id);
         self.open.left.notify_one();
         metrics::connection_closed();
     }

@@ -134,9 +134,12 @@ impl Merge {
     pub fn restart(&mut self) {
         self.turn = Turns::None;
         self.heads.clear();
-        self.empty = self.partials.keys().copied().collect();
-        for partial in self.partials.values_mut() {
-            partial.next = partial.fetched.front().map_or(partial.next, |head| head.offset);
+        for (number, partial) in &mut self.partials {
+            // Who has given all that was there is not asked again.
+            if let Some(head) = partial.fetched.front() {
+                partial.next = head.offset;
+                self.empty.push(*number);
+            }
             partial.fetched.clear();
             partial.ahead = None;
         }

@@ -5,13 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hyper::http::request::Parts;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::support::{
     Sent, TestServer,
-    faults::{Fault, Operation},
+    faults::{Fault, Operation, Refusal},
     server::eventually,
 };
 
@@ -347,4 +348,27 @@ async fn without_a_bucket_retention_takes_the_last_event_too() {
         eventually("all of it has expired", || async { z.partition("t", 0).await["earliest"] == sent }).await;
         assert_eq!((z.partition("t", 0).await["hot_bytes"].clone(), z.read_all("t", "").await.len()), (json!(0), 0));
     }
+}
+
+#[tokio::test]
+async fn a_partition_that_cannot_be_flushed_stalls_no_other() {
+    let z = TestServer::start_tiered(&[("flush.interval_secs", "0"), ("s3.attempts", "1")]).await;
+    let third = |request: &Parts| request.method == Method::PUT && request.uri.path().contains("/t/00003/");
+    z.store().refuse(Some(Refusal::only(third, 403, "AccessDenied")));
+    let mut sent = Sent::default();
+    for _ in 0..3 {
+        sent.append(&z, "t", 5, 100).await;
+        eventually("the others are flushed", || async {
+            let (_, table) = z.get("/tables/t/partitions").await;
+            let is_flushed = |status: &Value| status["flushed"] == status["next"];
+            table["partitions"].as_array().unwrap().iter().all(|status| is_flushed(status) != (status["partition"] == 3))
+        })
+        .await;
+    }
+    assert_eq!(z.partition("t", 3).await["flushed"], 0);
+    assert_eq!(Sent::from_records(&z.read_all("t", "limit=70").await), sent);
+    z.store().refuse(None);
+    eventually("the last one is flushed, too", || async { z.partition("t", 3).await["flushed"] == 60 }).await;
+    z.flush_and_evict().await;
+    assert_eq!(Sent::from_records(&z.read_all("t", "limit=70").await), sent);
 }

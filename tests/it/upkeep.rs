@@ -44,7 +44,7 @@ async fn what_nobody_names_goes_and_nothing_else_does() {
     let kept = key("gone", 0, 10, 1);
     assert_eq!(z.delete("/tables/gone").await.0, StatusCode::NO_CONTENT);
     // Of an earlier epoch; of a volume that is gone; of a table that nobody knows; of one that was deleted during a PUT.
-    let unnamed = [key("t", 0, 7, 1), key("t", 5000, 5010, 1), key("unknown", 0, 5, 1), key("gone", 0, 3, 2)];
+    let unnamed = [key("t", 0, 7, 1), key("t", 5000, 5010, 1), key("unknown", 0, 5, 1), key("gone", 0, 3, 1)];
     let successors = key("t", 0, 9, 3);
     let foreign = "segments/t/00000/notes.txt".to_owned();
     unnamed.iter().chain([&successors, &foreign]).for_each(|key| put(&z, key));

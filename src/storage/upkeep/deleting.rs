@@ -20,6 +20,9 @@ use crate::{
 /// Objects deleted at once.
 const PARALLEL_DELETES: usize = 8;
 
+/// So many failures end a round: S3 does not answer, or does not let objects be deleted.
+const MAX_FAILURES: usize = 2 * PARALLEL_DELETES;
+
 /// Since when each retired object has been seen as such, by this process: no wall clock alone decides what is deleted.
 pub(super) type Seen = HashMap<String, Instant>;
 
@@ -71,12 +74,15 @@ pub(super) async fn manifests(cold: &S3Cold) -> Result<(), StorageError> {
 /// Deletes objects; answers which are gone, in order.
 pub(super) async fn delete(cold: &S3Cold, keys: Vec<String>) -> Vec<String> {
     let deletes = stream::iter(keys).map(async |key| cold.objects().delete(&key).await.map_err(|error| (key.clone(), error)).map(|()| key));
-    let results: Vec<_> = deletes.buffer_unordered(PARALLEL_DELETES).collect().await;
-    let (mut deleted, mut left) = (Vec::with_capacity(results.len()), Vec::new());
-    for result in results {
+    let mut results = std::pin::pin!(deletes.buffer_unordered(PARALLEL_DELETES));
+    let (mut deleted, mut left) = (Vec::new(), Vec::new());
+    while let Some(result) = results.next().await {
         match result {
             Ok(key) => deleted.push(key),
             Err(failed) => left.push(failed),
+        }
+        if left.len() >= MAX_FAILURES {
+            break; // one after the other would take for ever
         }
     }
     if let Some((key, error)) = left.first() {

@@ -43,51 +43,68 @@ const PARALLEL_GETS: usize = 8;
 /// Segments of a partition that become one.
 type Run = (Partition, Vec<Arc<SegmentMeta>>);
 
-/// What is left to merge, and where the turns are.
-pub(super) struct Turns<'a> {
-    cold: &'a S3Cold,
-    options: CompactOptions,
-    tables: BTreeMap<TableName, Merging>,
+/// Where the turns are, from one round to the next.
+#[derive(Debug, Default)]
+pub(super) struct Place {
     /// Partitions that are left alone: something in them is damaged.
     damaged: BTreeSet<Partition>,
     /// Who had the last turn.
     last: Option<Partition>,
 }
 
+/// One round of turns.
+pub(super) struct Turns<'a> {
+    cold: &'a S3Cold,
+    options: CompactOptions,
+    tables: BTreeMap<TableName, Merging>,
+    place: &'a mut Place,
+    /// Partitions whose merges have failed in this round.
+    failed: BTreeSet<Partition>,
+}
+
 impl<'a> Turns<'a> {
-    pub(super) fn new(cold: &'a S3Cold, options: CompactOptions, tables: &[TableStatus]) -> Self {
+    pub(super) fn new(cold: &'a S3Cold, options: CompactOptions, tables: &[TableStatus], place: &'a mut Place) -> Self {
         let merging = |table: &TableStatus| {
             let retention_ms = table.settings.retention_secs.value.map(|secs| i64::try_from(secs.saturating_mul(1000)).unwrap_or(i64::MAX));
             Some((table.name.clone(), options.merging(retention_ms, table.settings.retention_bytes.value)?))
         };
-        Self { cold, options, tables: tables.iter().filter_map(merging).collect(), damaged: BTreeSet::new(), last: None }
+        Self { cold, options, tables: tables.iter().filter_map(merging).collect(), place, failed: BTreeSet::new() }
     }
 
-    /// Merges until there is nothing to merge, or the time is over.
+    /// Merges until there is nothing to merge, or the time is over. What fails keeps nothing else from being merged.
     ///
     /// # Errors
     /// Those of S3 and of a commit.
     pub(super) async fn merge(mut self, until: Instant) -> Result<(), StorageError> {
         let round = until.saturating_duration_since(Instant::now());
         let patience = round.saturating_mul(TURN).max(Duration::from_secs(5));
+        let mut failed = None;
         while Instant::now() < until {
             let runs = self.next()?;
             if runs.is_empty() {
                 break;
             }
+            let partitions: Vec<Partition> = runs.iter().map(|(partition, _)| partition.clone()).collect();
             // What must go does not wait for an S3 that does not answer.
             let merged = timeout(patience, self.merge_all(runs)).await;
-            merged.map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
+            let merged = merged.map_err(|error| StorageError::unavailable(Tier::Cold, error)).flatten();
+            if let Err(error) = merged {
+                if matches!(error, StorageError::Fenced(_) | StorageError::Closed) {
+                    return Err(error);
+                }
+                self.failed.extend(partitions);
+                failed = Some(error);
+            }
         }
         metrics::upkeep_due_merges(self.due()?);
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// The runs of the next turn, which together are no larger than one merged object may be.
     fn next(&mut self) -> Result<Vec<Run>, StorageError> {
         let runs = self.cold.with_state(|state| {
-            let had_a_turn = |partition: &Partition| self.last.as_ref().is_some_and(|last| partition <= last);
-            let behind = state.partitions.range((self.last.as_ref().map_or(Unbounded, Excluded), Unbounded));
+            let had_a_turn = |partition: &Partition| self.place.last.as_ref().is_some_and(|last| partition <= last);
+            let behind = state.partitions.range((self.place.last.as_ref().map_or(Unbounded, Excluded), Unbounded));
             let before = state.partitions.iter().take_while(|(partition, _)| had_a_turn(partition));
             let (mut runs, mut bytes) = (Vec::new(), 0);
             for (partition, found) in behind.chain(before) {
@@ -101,14 +118,15 @@ impl<'a> Turns<'a> {
             runs
         })?;
         if let Some((partition, _)) = runs.last() {
-            self.last = Some(partition.clone());
+            self.place.last = Some(partition.clone());
         }
         Ok(runs)
     }
 
     /// The next run of a partition, if there is one.
     fn run(&self, partition: &Partition, found: &ColdPartition) -> Option<Vec<Arc<SegmentMeta>>> {
-        let merging = self.tables.get(&partition.table).filter(|_| !self.damaged.contains(partition))?;
+        let merging =
+            self.tables.get(&partition.table).filter(|_| !self.place.damaged.contains(partition) && !self.failed.contains(partition))?;
         compact::next_run(found, *merging)
     }
 
@@ -129,7 +147,7 @@ impl<'a> Turns<'a> {
                 // What is damaged keeps its own partition from being merged, and nothing else.
                 Err(error @ StorageError::Corrupt { .. }) => {
                     warn!(%error, %partition, "segments cannot be merged");
-                    self.damaged.insert(partition);
+                    self.place.damaged.insert(partition);
                 }
                 Err(error) => failed = Some(error),
             }

@@ -11,7 +11,11 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::{deleting::Seen, merging::Turns, sweep::Sweep};
+use self::{
+    deleting::Seen,
+    merging::{Place, Turns},
+    sweep::Sweep,
+};
 use super::{
     cold::{S3Cold, compact::CompactOptions},
     retention,
@@ -58,7 +62,7 @@ pub struct Upkeep {
 impl Upkeep {
     /// Looks again and again until it is told to stop.
     pub async fn run(self, stop: CancellationToken) {
-        let (mut seen, mut sweep) = (HashMap::new(), Sweep::new());
+        let (mut seen, mut sweep, mut turns) = (HashMap::new(), Sweep::new(), Place::default());
         let mut next = Instant::now() + self.options.interval;
         loop {
             tokio::select! {
@@ -68,7 +72,7 @@ impl Upkeep {
             next = Instant::now() + self.options.interval;
             let done = tokio::select! {
                 () = stop.cancelled() => return,
-                done = self.once(&mut seen, &mut sweep, next) => done,
+                done = self.once(&mut seen, &mut sweep, &mut turns, next) => done,
             };
             match done {
                 Ok(()) => {}
@@ -81,7 +85,7 @@ impl Upkeep {
         }
     }
 
-    async fn once(&self, seen: &mut Seen, sweep: &mut Sweep, until: Instant) -> Result<(), StorageError> {
+    async fn once(&self, seen: &mut Seen, sweep: &mut Sweep, turns: &mut Place, until: Instant) -> Result<(), StorageError> {
         let tables = self.hot.tables();
         self.expire(&tables).await?;
         self.expire_groups().await?;
@@ -89,8 +93,9 @@ impl Upkeep {
         let Some(cold) = self.cold.as_deref().filter(|cold| cold.is_open()) else { return Ok(()) };
         deleting::retired(cold, &self.options, self.clock.now_ms(), seen).await?;
         deleting::manifests(cold).await?;
-        sweep.run(cold, self.hot.as_ref(), self.options.grace).await?;
-        Turns::new(cold, self.options.compact, &tables).merge(until).await
+        let swept = sweep.run(cold, self.hot.as_ref(), self.options.grace).await;
+        Turns::new(cold, self.options.compact, &tables, turns).merge(until).await?;
+        swept
     }
 
     /// Moves the starts of tables with a retention. The flusher's next manifest drops their segments.

@@ -1,11 +1,12 @@
-//! Finds objects of segments that nobody names, and deletes them: left over by a kill between a PUT and its manifest, by a DELETE during a
-//! PUT, or by a volume that is gone.
+//! Finds objects of segments that nobody names, and deletes them: left over by a kill between a PUT and its manifest, or by a DELETE during
+//! a PUT.
 //!
 //! An object goes only if all of this holds:
 //!
 //! - its name is a segment's, and neither the state nor what is kept for a while names it;
 //! - no intent on the volume names it: then it waits for its manifest, or is put once more;
-//! - its epoch is at most the writer's own; of its own epoch it holds only what is flushed, so that nobody is at work on it;
+//! - its epoch is below the writer's own, so that nobody is at work on it, and no merge makes it once more while it is being deleted;
+//! - its offsets are not declared lost: it may be all that there is of them;
 //! - two looks have shown it, a grace apart by this process's own time;
 //! - directly before, the chain has no newer link: nobody else can have named it.
 
@@ -56,8 +57,9 @@ impl Sweep {
         if Instant::now() < self.next {
             return Ok(());
         }
-        let found = look(cold, hot).await?;
         let now = Instant::now();
+        self.next = now + grace; // after a failure, too
+        let found = look(cold, hot).await?;
         self.suspects = found.into_iter().map(|key| (key.clone(), self.suspects.get(&key).copied().unwrap_or(now))).collect();
         let is_due = |since: &Instant| now.duration_since(*since) >= grace && (*since != now || cfg!(bug_swept_at_once));
         let due: Vec<String> = self.suspects.iter().filter(|(_, since)| is_due(since)).map(|(key, _)| key.clone()).collect();
@@ -100,11 +102,11 @@ fn still_unnamed(cold: &S3Cold, hot: &dyn HotStorage, keys: Vec<String>) -> Resu
 /// Whether nobody names an object, and nobody can be about to.
 fn may_go(key: &str, named: &Named, state: &ColdState, volume: Option<&PartitionStatus>, epoch: u64) -> bool {
     let here = state.partitions.get(&named.partition).and_then(|cold| cold.at(named.range.start));
+    let is_lost = matches!(here, Some(Place::Lost(_)));
     let is_state = matches!(here, Some(Place::Segment(meta)) if segment::key(&named.partition, &meta) == key);
     let is_kept = state.retired.contains_key(key) && !cfg!(bug_swept_though_kept);
     let intent = volume.and_then(|status| status.intent).filter(|_| !cfg!(bug_swept_under_an_intent));
     let is_intended = intent.is_some_and(|intent| intent.range == named.range && intent.epoch == named.epoch);
-    let is_in_work = named.epoch == epoch && volume.is_none_or(|status| named.range.end > status.marks.flushed);
     let is_later = named.epoch > epoch && !cfg!(bug_swept_of_a_successor);
-    !(is_state || is_kept || is_intended || (is_in_work && !cfg!(bug_swept_under_an_intent)) || is_later)
+    !(is_state || is_lost || is_kept || is_intended || named.epoch == epoch || is_later)
 }

@@ -61,14 +61,20 @@ impl Group<'_> {
     pub(super) fn evict(&mut self, retention: HotRetention) -> Result<u64, StorageError> {
         let db = &self.volume.db;
         let mut flushed_bytes = self.volume.catalog.read().flushed_bytes();
-        let mut events = 0;
+        let (mut events, mut failed) = (0, None);
         let mut emptied: BTreeMap<PartitionKey, OffsetRange> = BTreeMap::new();
         // From the first that is left: those before it are gone, and a scan would pass over what is left of each.
         for pair in db.scan(cf::FLUSHED_RUNS, &[], &self.runs.start.to_be_bytes()).take(MAX_EVICTED_RUNS) {
-            let (run_key, value) = pair?;
-            let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {run_key:?}"));
-            let (number, key, end) = keys::decode_flushed_run(&run_key).ok_or_else(damaged)?;
-            let run = stored::FlushedRun::decode(value.as_ref()).map_err(|_| damaged())?;
+            // What was evicted before one that cannot be read is evicted wholly.
+            let (run_key, number, key, end, run) = match pair
+                .and_then(|(run_key, value)| decode_run(&run_key, &value).map(|(number, key, end, run)| (run_key, number, key, end, run)))
+            {
+                Ok(found) => found,
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            };
             if run.flushed_ms > retention.flushed_upto && flushed_bytes <= retention.max_bytes {
                 break;
             }
@@ -93,19 +99,21 @@ impl Group<'_> {
             }
             self.delete_events(key, range);
         }
-        Ok(events)
+        failed.map_or(Ok(events), Err)
     }
 
     /// Evicts what is in S3, if hot is full: a write is refused only for what is not. Once a group: what has been evicted is seen after it.
-    pub(super) fn make_room(&mut self) -> Result<(), StorageError> {
+    pub(super) fn make_room(&mut self) {
         let most = self.volume.options.hot_max_bytes;
         if self.hot_bytes < most || self.has_made_room {
-            return Ok(());
+            return;
         }
         self.has_made_room = true;
         let over = self.hot_bytes - most + most / ROOM_PART;
         let flushed = self.volume.catalog.read().flushed_bytes();
-        self.evict(HotRetention { flushed_upto: TimestampMs::MIN, max_bytes: flushed.saturating_sub(over) }).map(drop)
+        if let Err(error) = self.evict(HotRetention { flushed_upto: TimestampMs::MIN, max_bytes: flushed.saturating_sub(over) }) {
+            tracing::warn!(%error, "hot is full, and what is in S3 cannot be evicted");
+        }
     }
 
     /// Moves starts; what is below leaves hot, with its place in the order of eviction.
@@ -128,10 +136,9 @@ impl Group<'_> {
         let mut bytes = BTreeMap::new();
         for pair in db.scan(cf::FLUSHED_RUNS, &[], &self.runs.start.to_be_bytes()) {
             let (run_key, value) = pair?;
-            let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {run_key:?}"));
-            let (_, key, run_end) = keys::decode_flushed_run(&run_key).ok_or_else(damaged)?;
+            let (_, key, run_end, run) = decode_run(&run_key, &value)?;
             if ends.get(&key).is_some_and(|end| run_end <= *end) {
-                *bytes.entry(key).or_default() += stored::FlushedRun::decode(value.as_ref()).map_err(|_| damaged())?.bytes;
+                *bytes.entry(key).or_default() += run.bytes;
                 self.batch.delete_cf(db.family(cf::FLUSHED_RUNS), &run_key);
             }
         }
@@ -153,4 +160,12 @@ impl Group<'_> {
         // Files go up to and with the second key: the last event that has left, not the first that stays.
         self.evicted.push((from.to_vec(), keys::event(key, range.end - 1).to_vec()));
     }
+}
+
+/// A flushed run: its number, whose it is, where it ends, and what is known of it.
+fn decode_run(key: &[u8], value: &[u8]) -> Result<(u64, PartitionKey, Offset, stored::FlushedRun), StorageError> {
+    let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {key:?}"));
+    let (number, partition, end) = keys::decode_flushed_run(key).ok_or_else(damaged)?;
+    let run = stored::FlushedRun::decode(value).map_err(|_| damaged())?;
+    Ok((number, partition, end, run))
 }

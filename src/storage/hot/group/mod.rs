@@ -343,7 +343,7 @@ impl<'a> Group<'a> {
     /// Refuses new events that there is no room for: in hot, of partitions, of keys.
     fn check_room(&mut self, id: Option<TableId>, events: &[EncodedEvent], known: &[Option<FirstWrite>]) -> Result<(), StorageError> {
         let overloaded = |reason, secs| Err(StorageError::Overloaded { reason, retry_after: Duration::from_secs(secs) });
-        self.make_room()?;
+        self.make_room();
         if self.hot_bytes >= self.volume.options.hot_max_bytes {
             return overloaded(Overload::HotFull, 5);
         }
