@@ -15,7 +15,8 @@ use aws_sdk_s3::{
     Client, Config,
     config::{
         BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
-        retry::RetryConfig, timeout::TimeoutConfig,
+        retry::{RetryConfig, RetryPartition},
+        timeout::TimeoutConfig,
     },
     primitives::SdkBody,
 };
@@ -29,6 +30,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 use zombi::storage::cold::s3::Objects;
 
 /// Keys that one LIST answers: few, so that there are many pages.
@@ -91,6 +93,8 @@ impl Bucket {
             .force_path_style(true)
             .http_client(Connector(Arc::clone(self)))
             .retry_config(RetryConfig::standard().with_max_attempts(3))
+            // By itself it shares what it may try again with all other clients of the process, those of other tests too.
+            .retry_partition(RetryPartition::new(Uuid::new_v4().to_string()))
             .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(TIMEOUT).build())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)

@@ -429,7 +429,9 @@ fn the_same_seed_goes_the_same_way() {
         let (first, second) = (simulate(seed).0, simulate(seed).0);
         let differ = first.iter().zip(&second).position(|(a, b)| a != b);
         if let Some(at) = differ {
-            panic!("seed {seed} differs at {at}: {:?} and {:?}", &first[at], &second[at]);
+            let around = at.saturating_sub(12)..at + 3;
+            let show = |trace: &[String]| trace[around.start..around.end.min(trace.len())].join("\n");
+            panic!("seed {seed} differs at {at}:\n{}\nand\n{}", show(&first), show(&second));
         }
         assert_eq!(first.len(), second.len());
     }
