@@ -215,7 +215,7 @@ impl Zstd {
         let Some(&byte) = self.input.fill_buf()?.first() else {
             return match self.place {
                 Place::Next(Magic { count: 0, .. }) => Ok(false),
-                _ => Err(io::Error::new(ErrorKind::UnexpectedEof, "the last zstd frame is not whole")),
+                _ => Err(cut_off()),
             };
         };
         let magic = magic.push(byte);
@@ -249,6 +249,10 @@ impl Zstd {
     }
 }
 
+fn cut_off() -> io::Error {
+    io::Error::new(ErrorKind::UnexpectedEof, "the last zstd frame is not whole")
+}
+
 impl Read for Zstd {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         loop {
@@ -262,7 +266,7 @@ impl Read for Zstd {
                         return Ok(count);
                     }
                     if has_ended && self.place == Place::InFrame {
-                        return Err(io::Error::new(ErrorKind::UnexpectedEof, "the last zstd frame is not whole"));
+                        return Err(cut_off());
                     }
                     true
                 }

@@ -1,6 +1,7 @@
 //! HTTP: the whole route table. Turns requests into calls of the contracts, and their answers into bytes.
 
 pub mod accept;
+pub mod answers;
 #[cfg(feature = "bench")]
 pub mod bench;
 pub mod body;

@@ -9,7 +9,7 @@ use futures_util::{StreamExt, TryStreamExt, future::Either, stream};
 use tokio::task;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Positions, ReadQuery, TieredReader, turns::Turn};
+use super::{Positions, ReadQuery, TablePage, TieredReader, turns::Turn};
 use crate::contracts::{
     clock::TimestampMs,
     error::{StorageError, Tier},
@@ -146,12 +146,31 @@ impl Merge {
         self.held = 0;
     }
 
-    /// Ends it; its turn goes on with what it has given.
-    pub(super) fn end(self) -> Turn {
-        match self.turn {
+    /// One page, when it is its turn, which goes on for as long as the page is there.
+    ///
+    /// # Errors
+    /// `Overloaded` if it waits for its turn in vain, or those of the tiers.
+    pub async fn page(mut self, limit: ReadLimit) -> Result<TablePage, StorageError> {
+        self.take_turn().await?;
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        while records.len() < limit.records {
+            let Some(record) = self.peek().await? else { break };
+            bytes += record.event.weight();
+            if bytes > limit.bytes && !records.is_empty() {
+                break;
+            }
+            records.extend(self.pop());
+        }
+        if cfg!(bug_merged_without_partition) {
+            records.dedup_by_key(|record: &mut Record| (record.event.timestamp_ms, record.offset));
+        }
+        let has_more = self.peek().await?.is_some();
+        let (next, lost) = (self.positions(), self.lost());
+        let turn = match self.turn {
             Turns::None => Turn::default(),
             Turns::Hot(turn) | Turns::Cold(turn) => turn,
-        }
+        };
+        Ok(TablePage { records, next, has_more, lost, turn })
     }
 
     /// What the records that are fetched and not given take in memory, in bytes, and those that are on their way.

@@ -75,22 +75,7 @@ impl TieredReader {
     /// # Errors
     /// `UnknownTable`, `Expired`, `BeyondEnd`, `Overloaded` if it waits for its turn in vain, or those of the tiers.
     pub async fn page(&self, query: ReadQuery, limit: ReadLimit) -> Result<TablePage, StorageError> {
-        let mut merge = self.merge(query, limit)?;
-        merge.take_turn().await?;
-        let (mut records, mut bytes) = (Vec::new(), 0);
-        while records.len() < limit.records {
-            let Some(record) = merge.peek().await? else { break };
-            bytes += record.event.weight();
-            if bytes > limit.bytes && !records.is_empty() {
-                break;
-            }
-            records.extend(merge.pop());
-        }
-        if cfg!(bug_merged_without_partition) {
-            records.dedup_by_key(|record: &mut Record| (record.event.timestamp_ms, record.offset));
-        }
-        let has_more = merge.peek().await?.is_some();
-        Ok(TablePage { records, next: merge.positions(), has_more, lost: merge.lost(), turn: merge.end() })
+        self.merge(query, limit)?.page(limit).await
     }
 
     /// Reads records one after another, in bounded memory; `chunk` is about what one look fetches.
@@ -186,15 +171,6 @@ impl TieredReader {
         };
         let filter = query.filter;
         Ok(async move { cold.read(&partition, missing, filter, limit).await })
-    }
-
-    /// Whether a read begins with what only S3 has.
-    pub fn needs_cold(&self, query: &ReadQuery) -> bool {
-        let table = self.hot.table(&query.table);
-        let wanted =
-            table.iter().flat_map(|table| &table.partitions).filter(|status| query.partition.is_none_or(|number| number == status.number));
-        let begins = |number, start| query.from.get(&number).copied().unwrap_or(start);
-        wanted.into_iter().any(|status| begins(status.number, status.marks.start) < status.marks.low)
     }
 
     fn starts(&self, table: &TableStatus, query: &ReadQuery) -> Result<Positions, StorageError> {

@@ -13,9 +13,9 @@ use serde_json::value::RawValue;
 
 use bytes::Bytes;
 
-use super::tables;
 use crate::{
     api::{
+        answers,
         body::Incoming,
         code::Code,
         connection::OnConnection,
@@ -192,7 +192,7 @@ pub async fn offsets(
     }
     // Table by table, so that a group of many is no worker's for long.
     let pieces = async_stream::try_stream! {
-        yield [&br#"{"group":"#[..], &tables::json(&group.as_str())?, br#","offsets":["#].concat().into();
+        yield [&br#"{"group":"#[..], &answers::json(&group.as_str())?, br#","offsets":["#].concat().into();
         let (mut number, mut shown, mut lag) = (0, Vec::with_capacity(tables.len()), 0);
         for (name, committed) in tables {
             tokio::task::yield_now().await;
@@ -200,15 +200,15 @@ pub async fn offsets(
             let mut text = Vec::new();
             for offset in offsets {
                 number += 1;
-                text.extend_from_slice(&tables::member(number, tables::json(&offset)?));
+                text.extend_from_slice(&answers::member(number, answers::json(&offset)?));
             }
             yield Bytes::from(text);
             lag += lag_of_table;
             shown.push(TableWithLag { table: name.to_string(), lag: lag_of_table });
         }
-        yield [&br#"],"tables":"#[..], &tables::json(&shown)?, br#","lag":"#, &tables::json(&lag)?, b"}"].concat().into();
+        yield [&br#"],"tables":"#[..], &answers::json(&shown)?, br#","lag":"#, &answers::json(&lag)?, b"}"].concat().into();
     };
-    Ok(tables::answer(reserved.stream::<Problem>(pieces)))
+    Ok(answers::answer(reserved.stream::<Problem>(pieces)))
 }
 
 /// What a committed offset takes, and the partitions of one table as they are written.
@@ -247,9 +247,9 @@ pub async fn groups(
 ) -> Result<Response, Problem> {
     let mut reserved = state.responses.sending(&connection);
     let groups = state.consumers.groups().await?;
-    let body = tables::json(&GroupsShown { groups: groups.iter().map(GroupName::to_string).collect() })?;
+    let body = answers::json(&GroupsShown { groups: groups.iter().map(GroupName::to_string).collect() })?;
     reserved.grow_to(body.len()).await?;
-    Ok(tables::answer(reserved.body(body)))
+    Ok(answers::answer(reserved.body(body)))
 }
 
 /// Forget a consumer group.

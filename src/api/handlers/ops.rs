@@ -16,6 +16,7 @@ use tracing::info;
 use super::tables::{self, Walk};
 use crate::{
     api::{
+        answers,
         body::Incoming,
         code::Code,
         connection::{Connection, OnConnection},
@@ -166,17 +167,17 @@ pub async fn stats(
     let reserved = tables::room_for_one(&state, &connection).await?;
     let mut walk = Walk { state, after: None };
     let pieces = async_stream::try_stream! {
-        let mut text = tables::json(&stats)?;
+        let mut text = answers::json(&stats)?;
         text.pop(); // the brace: one more member follows
         text.extend_from_slice(br#","tables":{"#);
         yield Bytes::from(text);
         for number in 1..=STATS_TABLES {
             let Some(table) = walk.next().await else { break };
-            yield tables::member(number, [&tables::json(&table.table)?, &b":"[..], &tables::json(&table)?].concat());
+            yield answers::member(number, [&answers::json(&table.table)?, &b":"[..], &answers::json(&table)?].concat());
         }
         yield Bytes::from_static(b"}}");
     };
-    Ok(tables::answer(reserved.stream::<Problem>(pieces)))
+    Ok(answers::answer(reserved.stream::<Problem>(pieces)))
 }
 
 /// Tables that `/stats` shows, the first by name; `/tables` has all of them.

@@ -238,8 +238,9 @@ async fn page(
     let mut query = query.clone();
     loop {
         wakeup.forget();
-        let waits_for_s3 = state.reader.needs_cold(&query).then(|| connection.wait());
-        let mut page = state.reader.page(query.clone(), limit).await?;
+        let merge = state.reader.merge(query.clone(), limit)?;
+        let waits_for_s3 = merge.wants_cold().then(|| connection.wait());
+        let mut page = merge.page(limit).await?;
         drop(waits_for_s3);
         if !page.records.is_empty() || page.has_more || Instant::now() >= until {
             return Ok(page);

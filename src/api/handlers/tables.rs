@@ -1,17 +1,12 @@
 //! Which tables there are, and where their partitions stand.
 
-use axum::{
-    Json,
-    body::Body,
-    extract::State,
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::{Json, extract::State, http::StatusCode, response::Response};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::{
     api::{
+        answers::{answer, json, member},
         body::Incoming,
         code::Code,
         connection::{Connection, OnConnection},
@@ -118,22 +113,6 @@ impl Walk {
     }
 }
 
-/// A value as JSON.
-///
-/// # Errors
-/// 500 if it is none.
-pub fn json(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
-    serde_json::to_vec(value).map_err(|error| Problem::new(Code::Internal, error))
-}
-
-/// One of the members of a list or an object: a comma stands before each but the first.
-pub fn member(number: usize, mut text: Vec<u8>) -> Bytes {
-    if number > 1 {
-        text.insert(0, b',');
-    }
-    text.into()
-}
-
 /// Show a table's partitions and where they stand.
 #[utoipa::path(
     get,
@@ -154,11 +133,6 @@ pub async fn partitions(
     let reserved = room_for_one(&state, &connection).await?;
     let table = state.hot.table(&name).ok_or(StorageError::UnknownTable(name))?;
     Ok(answer(reserved.body(json(&show(&state, &table))?)))
-}
-
-/// An answer of JSON that is there already.
-pub fn answer(body: Body) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// A table, its partitions and its sizes in both tiers.

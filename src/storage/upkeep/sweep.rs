@@ -61,7 +61,7 @@ impl Sweep {
         self.next = now + grace; // after a failure, too
         let found = look(cold, hot).await?;
         self.suspects = found.into_iter().map(|key| (key.clone(), self.suspects.get(&key).copied().unwrap_or(now))).collect();
-        let is_due = |since: &Instant| now.duration_since(*since) >= grace && (*since != now || cfg!(bug_swept_at_once));
+        let is_due = |since: &Instant| (*since != now && now.duration_since(*since) >= grace) || cfg!(bug_swept_at_once);
         let due: Vec<String> = self.suspects.iter().filter(|(_, since)| is_due(since)).map(|(key, _)| key.clone()).collect();
         if !due.is_empty() {
             cold.watch().await?;

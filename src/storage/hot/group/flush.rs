@@ -66,9 +66,8 @@ impl Group<'_> {
         // From the first that is left: those before it are gone, and a scan would pass over what is left of each.
         for pair in db.scan(cf::FLUSHED_RUNS, &[], &self.runs.start.to_be_bytes()).take(MAX_EVICTED_RUNS) {
             // What was evicted before one that cannot be read is evicted wholly.
-            let (run_key, number, key, end, run) = match pair
-                .and_then(|(run_key, value)| decode_run(&run_key, &value).map(|(number, key, end, run)| (run_key, number, key, end, run)))
-            {
+            let found = pair.and_then(|(run_key, value)| Ok((decode_run(&run_key, &value)?, run_key)));
+            let ((number, key, end, run), run_key) = match found {
                 Ok(found) => found,
                 Err(error) => {
                     failed = Some(error);

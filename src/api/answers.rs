@@ -1,0 +1,32 @@
+//! Answers of JSON, whole or written piece by piece.
+
+use axum::{
+    body::Body,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::{code::Code, error::Problem};
+
+/// A value as JSON.
+///
+/// # Errors
+/// 500 if it is none.
+pub fn json(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
+    serde_json::to_vec(value).map_err(|error| Problem::new(Code::Internal, error))
+}
+
+/// One of the members of a list or an object: a comma stands before each but the first.
+pub fn member(number: usize, mut text: Vec<u8>) -> Bytes {
+    if number > 1 {
+        text.insert(0, b',');
+    }
+    text.into()
+}
+
+/// An answer of JSON that is there already.
+pub fn answer(body: Body) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
