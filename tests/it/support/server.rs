@@ -442,7 +442,7 @@ pub async fn answer(response: Response) -> (StatusCode, Value) {
 }
 
 /// Waits until `holds`, looking often.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !holds().await {
         assert!(Instant::now() < until, "in vain: {what}");
