@@ -154,6 +154,10 @@ impl HotStorage for Discard {
         Vec::new()
     }
 
+    fn unflushed(&self) -> Vec<TableStatus> {
+        Vec::new()
+    }
+
     fn changes(&self) -> u64 {
         0
     }

@@ -196,7 +196,7 @@ pub struct Hot {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cold {
-    /// Bytes of decoded frames.
+    /// Bytes of frames of segments, as they are stored.
     pub cache_bytes: u64,
 }
 

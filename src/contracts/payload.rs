@@ -163,6 +163,11 @@ impl Payload {
         &self.bytes
     }
 
+    /// Holds its bytes alone, and not what they were read from.
+    pub fn detach(&mut self) {
+        self.bytes = Bytes::copy_from_slice(&self.bytes);
+    }
+
     /// The bytes alone.
     pub fn into_bytes(self) -> Bytes {
         self.bytes

@@ -292,7 +292,8 @@ pub trait HotStorage: Send + Sync {
     /// `Overloaded`, `Closed`, `UnknownTable`, `OffsetMismatch`, `KeyReused` and `TooMany` write nothing; after `OutcomeUnknown` the events are there once or not at all.
     async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError>;
 
-    /// Reads each partition from an offset, all from one snapshot.
+    /// Reads each partition from an offset, all from one snapshot. Once it has much of the first ones, it answers for no more of them:
+    /// at least for one.
     ///
     /// # Errors
     /// `UnknownTable`, `Corrupt`, or `Unavailable`.
@@ -348,6 +349,9 @@ pub trait HotStorage: Send + Sync {
 
     /// The engine's own numbers, for metrics; what they are is the engine's to say. Empty if it has none.
     fn engine_numbers(&self) -> Vec<u64>;
+
+    /// The tables with events that are not yet in cold, and of each only the partitions that have some: what costs nothing is not listed.
+    fn unflushed(&self) -> Vec<TableStatus>;
 
     /// Changes its value whenever something has changed that manifests carry beside segments and consumer offsets: starts of
     /// partitions, settings and ends of tables.

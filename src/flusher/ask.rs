@@ -45,7 +45,7 @@ impl Flush for FlushHandle {
     async fn flush_now(&self, table: Option<TableName>) -> Result<FlushReport, StorageError> {
         self.cold.epoch()?; // nobody serves requests before the bucket is open
         let tables = match table {
-            None => self.hot.tables(),
+            None => self.hot.unflushed(),
             Some(name) => vec![self.hot.table(&name).ok_or(StorageError::UnknownTable(name))?],
         };
         let (reply, answer) = oneshot::channel();
@@ -71,6 +71,11 @@ impl Ask {
     /// Up to where it waits for a partition.
     pub(super) fn end(&self, partition: &Partition) -> Option<Offset> {
         self.ends.get(partition).copied()
+    }
+
+    /// The tables it waits for.
+    pub(super) fn tables(&self) -> impl Iterator<Item = &TableName> {
+        self.ends.keys().map(|partition| &partition.table)
     }
 
     /// Nothing could be committed: it waits no more.

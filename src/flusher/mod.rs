@@ -9,7 +9,7 @@ pub mod partition;
 pub mod plan;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -36,7 +36,7 @@ use crate::{
         consumers::ConsumerStorage,
         error::{StorageError, Tier},
         heartbeat::Heartbeat,
-        name::Partition,
+        name::{Partition, TableName},
         sequence::Offset,
         storage::{HotRetention, HotStorage, TableStatus},
     },
@@ -259,7 +259,7 @@ impl Flusher {
             if cfg!(bug_marked_before_manifest) {
                 self.mark(written.clone()).await?;
             }
-            if let Err(error) = self.commit_manifest(&written).await {
+            if let Err(error) = self.commit_manifest(&written, changes).await {
                 written.into_iter().for_each(|segment| self.back_off(segment.partition));
                 self.retry_changes = Instant::now() + RETRY_CHANGES;
                 self.is_commit_failing = true;
@@ -281,11 +281,19 @@ impl Flusher {
         })
     }
 
-    async fn commit_manifest(&self, written: &[Written]) -> Result<(), StorageError> {
+    /// Everything that has changed since the last manifest, as the counts of changes tell; without a change of tables only those are looked at
+    /// whose segments it names.
+    async fn commit_manifest(&self, written: &[Written], changes: u64) -> Result<(), StorageError> {
+        let hot = &self.tiers.hot;
+        let names: BTreeSet<&TableName> = written.iter().map(|segment| &segment.partition.table).collect();
+        let tables = match self.committed_changes == Some(changes) {
+            true => names.into_iter().filter_map(|name| hot.table(name)).collect(),
+            false => hot.all_tables(),
+        };
         let segments = written.iter().map(|segment| (segment.partition.clone(), segment.meta.clone())).collect();
         let have_changed = self.committed_offsets != Some(self.tiers.consumers.commits());
         let consumers = if have_changed { Some(self.tiers.consumers.all_offsets().await?) } else { None };
-        let commit = ColdCommit { segments, tables: self.tiers.hot.all_tables(), consumers };
+        let commit = ColdCommit { segments, tables, consumers };
         self.tiers.cold.commit(commit).await
     }
 
@@ -310,7 +318,7 @@ impl Flusher {
         if self.asks.is_empty() {
             return;
         }
-        let flushed: BTreeMap<Partition, Offset> = self.flushed();
+        let flushed = self.flushed();
         for ask in &mut self.asks {
             ask.settle(&flushed);
         }
@@ -319,8 +327,10 @@ impl Flusher {
         }
     }
 
+    /// How far those tables are flushed that somebody waits for.
     fn flushed(&self) -> BTreeMap<Partition, Offset> {
-        let tables = self.tiers.hot.all_tables();
+        let names: BTreeSet<&TableName> = self.asks.iter().flat_map(Ask::tables).collect();
+        let tables: Vec<_> = names.into_iter().filter_map(|name| self.tiers.hot.table(name)).collect();
         tables.iter().flat_map(TableStatus::named_partitions).map(|(partition, status)| (partition, status.marks.flushed)).collect()
     }
 
@@ -336,7 +346,7 @@ impl Flusher {
         // Never sooner than a tick: without an interval every step would begin segments of a few events each.
         let when = When { interval: self.options.interval.max(TICK), segment_bytes: self.options.segment.bytes };
         let room = MAX_SEGMENTS.saturating_sub(self.writing.len());
-        for task in plan::due(&self.tiers.hot.tables(), when, room, situation) {
+        for task in plan::due(&self.tiers.hot.unflushed(), when, room, situation) {
             let partition = task.partition.clone();
             let writing = self.writing.spawn(self.write(task));
             self.busy.insert(writing.id(), partition);
@@ -366,10 +376,9 @@ impl Flusher {
     fn heal(&mut self) {
         if !self.not_taken.is_empty() {
             // What was dropped meanwhile waits for nothing.
-            let tables = self.tiers.hot.tables();
-            let waiting =
-                tables.iter().flat_map(TableStatus::named_partitions).filter(|(_, status)| status.marks.flushed < status.marks.next);
-            let waiting: HashSet<Partition> = waiting.map(|(partition, _)| partition).collect();
+            let tables = self.tiers.hot.unflushed();
+            let waiting: HashSet<Partition> =
+                tables.iter().flat_map(TableStatus::named_partitions).map(|(partition, _)| partition).collect();
             self.not_taken.retain(|partition| waiting.contains(partition));
         }
         if self.not_taken.is_empty() && !self.is_commit_failing {

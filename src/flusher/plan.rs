@@ -59,9 +59,10 @@ pub fn due(tables: &[TableStatus], when: When, room: usize, situation: impl Fn(&
     tasks.into_iter().take(room).map(|(_, task)| task).collect()
 }
 
-/// What `tables` hold by now.
+/// What `tables` hold by now that is not yet cold.
 pub fn ends(tables: &[TableStatus]) -> BTreeMap<Partition, Offset> {
-    tables.iter().flat_map(TableStatus::named_partitions).map(|(partition, status)| (partition, status.marks.next)).collect()
+    let unflushed = tables.iter().flat_map(TableStatus::named_partitions).filter(|(_, status)| !status.marks.unflushed().is_empty());
+    unflushed.map(|(partition, status)| (partition, status.marks.next)).collect()
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Merges partitions by timestamp, ties by partition; inside a partition always by offset.
+//!
+//! However many partitions there are, what is fetched and not yet given is bounded: beyond that, the partitions that come last give back what was
+//! fetched of them, and of those only the place and the time of the next record are known. They are fetched again when it is their turn.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, VecDeque},
-};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use futures_util::{StreamExt, TryStreamExt, future::Either, stream};
 use tokio::task;
@@ -22,10 +22,30 @@ use crate::contracts::{
 /// Partitions read from cold at once.
 const PARALLEL_READS: usize = 8;
 /// The least that is fetched of one of many partitions.
-const MIN_CHUNK: ReadLimit = ReadLimit { records: 16, bytes: 64 << 10 };
+const MIN_CHUNK: ReadLimit = ReadLimit { records: 16, bytes: 1 << 10 };
+/// What may be fetched and not yet given unless a read says less, in bytes.
+const MOST_BYTES: usize = 32 << 20;
 
 /// What a read may hold while it waits for its next turn, in bytes.
 const HELD_BETWEEN: usize = 1 << 20;
+
+/// The most that is fetched of one of many partitions for no other reason than that there is room.
+const LARGE_CHUNK: usize = 64 << 10;
+
+/// How a merge looks at the tiers.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// About what one look fetches of all partitions together.
+    pub chunk: ReadLimit,
+    /// The most that may be fetched and not yet given, in bytes, beside what one look adds.
+    pub most_bytes: usize,
+}
+
+impl From<ReadLimit> for Look {
+    fn from(chunk: ReadLimit) -> Self {
+        Self { chunk, most_bytes: MOST_BYTES }
+    }
+}
 
 /// What is left of one partition.
 #[derive(Default)]
@@ -56,7 +76,9 @@ pub struct Merge {
     starts: Positions,
     partials: BTreeMap<PartitionNumber, Partial>,
     /// The first fetched record of each partition that has one.
-    heads: BinaryHeap<Reverse<(TimestampMs, PartitionNumber)>>,
+    heads: BTreeSet<Head>,
+    /// The next record of each partition that has given back what was fetched of it.
+    given_back: BTreeSet<Head>,
     /// Partitions with nothing fetched that may have more.
     empty: Vec<PartitionNumber>,
     fetches_ahead: bool,
@@ -65,9 +87,13 @@ pub struct Merge {
     has_read: bool,
     /// The turn to read, if turns are taken.
     turn: Turns,
-    /// What the records that are fetched and not given take in memory.
+    /// What the records that are fetched and not given take in memory, in bytes, and the most that they may.
     held: usize,
+    most: usize,
 }
+
+/// When the next record of a partition is from.
+type Head = (TimestampMs, PartitionNumber);
 
 /// Which turn a merge has.
 #[derive(Debug, Default)]
@@ -82,11 +108,13 @@ enum Turns {
 }
 
 impl Merge {
-    pub(super) fn new(reader: TieredReader, query: ReadQuery, starts: Positions, budget: ReadLimit, begins_cold: bool) -> Self {
+    pub(super) fn new(reader: TieredReader, query: ReadQuery, starts: Positions, look: Look, begins_cold: bool) -> Self {
         let share = starts.len().max(1);
+        // What stands beside the text of a record is held too.
+        let of_held = look.most_bytes / 2 / share;
         let chunk = ReadLimit {
-            records: (budget.records / share + 1).max(MIN_CHUNK.records).min(budget.records),
-            bytes: (budget.bytes / share).max(MIN_CHUNK.bytes),
+            records: (look.chunk.records / share + 1).max(MIN_CHUNK.records).min(look.chunk.records),
+            bytes: (look.chunk.bytes / share).max(of_held.min(LARGE_CHUNK)).max(MIN_CHUNK.bytes),
         };
         let empty = starts.keys().copied().collect();
         let partial = |(number, next)| (number, Partial { next, ..Partial::default() });
@@ -97,13 +125,15 @@ impl Merge {
             chunk,
             starts,
             partials,
-            heads: BinaryHeap::new(),
+            heads: BTreeSet::new(),
+            given_back: BTreeSet::new(),
             empty,
             fetches_ahead: false,
             begins_cold,
             has_read: false,
             turn: Turns::None,
             held: 0,
+            most: look.most_bytes,
         }
     }
 
@@ -127,23 +157,42 @@ impl Merge {
     /// Whether what comes next is in S3 alone, as far as is known.
     pub fn wants_cold(&self) -> bool {
         let is_cold = |number| self.partials.get(number).is_some_and(|partial: &Partial| partial.next < partial.low);
-        if self.has_read { self.empty.iter().any(is_cold) } else { self.begins_cold }
+        let comes_next = self.given_back.first().filter(|_| !self.has_first()).map(|(_, number)| number);
+        if self.has_read { self.empty.iter().chain(comes_next).any(is_cold) } else { self.begins_cold }
     }
 
-    /// Forgets what was read and not given: it is read again.
+    /// Gives back all that was read and not given: it is read again.
     pub fn restart(&mut self) {
         self.turn = Turns::None;
-        self.heads.clear();
-        for (number, partial) in &mut self.partials {
-            // Who has given all that was there is not asked again.
-            if let Some(head) = partial.fetched.front() {
-                partial.next = head.offset;
-                self.empty.push(*number);
-            }
-            partial.fetched.clear();
-            partial.ahead = None;
+        while let Some(head) = self.heads.pop_last() {
+            self.give_back(head);
         }
-        self.held = 0;
+        self.partials.values_mut().for_each(|partial| partial.ahead = None);
+    }
+
+    /// Gives back what was fetched of the partitions that come last, as long as more is held than may be.
+    fn make_room(&mut self) {
+        while self.held > self.most && self.heads.len() > 1 {
+            let Some(head) = self.heads.pop_last() else { break };
+            self.give_back(head);
+        }
+    }
+
+    /// Gives back what was fetched of a partition that is among the heads no more.
+    fn give_back(&mut self, head: Head) {
+        let Some(partial) = self.partials.get_mut(&head.1) else { return };
+        if let Some(first) = partial.fetched.front() {
+            partial.next = first.offset;
+        }
+        self.held -= partial.fetched.drain(..).map(|record| record.event.footprint()).sum::<usize>();
+        partial.fetched = VecDeque::new();
+        partial.ahead = None;
+        self.given_back.insert(head);
+    }
+
+    /// Whether what was fetched has the first of all records that are known.
+    fn has_first(&self) -> bool {
+        self.heads.first().is_some_and(|head| self.given_back.first().is_none_or(|other| head < other))
     }
 
     /// One page, when it is its turn, which goes on for as long as the page is there.
@@ -185,7 +234,7 @@ impl Merge {
 
     /// Whether the next record is there without a look at the tiers.
     pub fn is_fetched(&self) -> bool {
-        self.empty.is_empty() && !self.heads.is_empty()
+        self.empty.is_empty() && self.has_first()
     }
 
     /// Stops each partition at `ends`.
@@ -205,7 +254,11 @@ impl Merge {
     /// # Errors
     /// Those of the tiers; the merge must not be used after one.
     pub async fn peek(&mut self) -> Result<Option<&Record>, StorageError> {
-        while !self.empty.is_empty() {
+        while !self.is_fetched() {
+            if self.empty.is_empty() {
+                let Some((_, number)) = self.given_back.pop_first() else { break };
+                self.empty.push(number);
+            }
             self.fetch().await?;
             // Whoever looks for little in much lets others read between two pieces of it.
             if !self.empty.is_empty() && self.held <= HELD_BETWEEN && !matches!(self.turn, Turns::None) {
@@ -213,18 +266,18 @@ impl Merge {
                 self.take_turn().await?;
             }
         }
-        let Some(Reverse((_, number))) = self.heads.peek() else { return Ok(None) };
+        let Some((_, number)) = self.heads.first() else { return Ok(None) };
         Ok(self.partials.get(number).and_then(|partial| partial.fetched.front()))
     }
 
     /// Takes what [`Merge::peek`] has shown.
     pub fn pop(&mut self) -> Option<Record> {
-        let Reverse((_, number)) = self.heads.pop()?;
+        let (_, number) = self.heads.pop_first()?;
         let partial = self.partials.get_mut(&number)?;
         let record = partial.fetched.pop_front();
         self.held = self.held.saturating_sub(record.as_ref().map_or(0, |record| record.event.footprint()));
         match partial.fetched.front() {
-            Some(head) => self.heads.push(Reverse((head.event.timestamp_ms, number))),
+            Some(head) => _ = self.heads.insert((head.event.timestamp_ms, number)),
             None => self.empty.push(number),
         }
         record
@@ -250,7 +303,7 @@ impl Merge {
         self.starts.iter().flat_map(each).collect()
     }
 
-    /// One look at every partition that has nothing fetched.
+    /// One look at the partitions that have nothing fetched: at all of them, unless what is found is too much at once.
     async fn fetch(&mut self) -> Result<(), StorageError> {
         let (mut wanted, mut pages) = (Vec::with_capacity(self.empty.len()), Vec::with_capacity(self.empty.len()));
         for number in self.empty.drain(..) {
@@ -266,11 +319,11 @@ impl Merge {
             }
         }
         if !wanted.is_empty() {
-            let numbers: Vec<_> = wanted.iter().map(|(number, _)| *number).collect();
+            let mut numbers: Vec<_> = wanted.iter().map(|(number, _)| *number).collect();
             let read = self.reader.hot.read(&self.query.table, wanted, self.query.filter, self.chunk).await?;
+            self.empty.extend(numbers.split_off(read.len()));
             pages.extend(numbers.into_iter().zip(read));
         }
-        let mut found = Vec::with_capacity(pages.len());
         let mut cold = Vec::new();
         for (number, hot) in pages {
             let Some(partial) = self.partials.get_mut(&number) else { continue };
@@ -295,7 +348,7 @@ impl Merge {
                 };
                 cold.push(async move { Ok::<_, StorageError>((number, hot.marks, page.await?)) });
             } else {
-                found.push((number, hot.marks, hot.page));
+                self.take(number, hot.marks, hot.page)?;
             }
         }
         self.has_read = true;
@@ -304,12 +357,14 @@ impl Merge {
             self.turn = Turns::None;
             self.turn = Turns::Cold(self.reader.turns.cold().await?);
         }
-        let cold: Result<Vec<_>, StorageError> = stream::iter(cold).buffer_unordered(PARALLEL_READS).try_collect().await;
-        found.extend(if cfg!(bug_cold_failure_swallowed) { cold.unwrap_or_default() } else { cold? });
-        for (number, marks, page) in found {
-            self.take(number, marks, page)?;
+        let mut cold = stream::iter(cold).buffer_unordered(PARALLEL_READS);
+        loop {
+            match cold.try_next().await {
+                Ok(Some((number, marks, page))) => self.take(number, marks, page)?,
+                Err(error) if !cfg!(bug_cold_failure_swallowed) => return Err(error),
+                Ok(None) | Err(_) => return Ok(()),
+            }
         }
-        Ok(())
     }
 
     /// Takes what a look has found.
@@ -322,7 +377,7 @@ impl Merge {
         let wanted = page.records.into_iter().take_while(|record| record.offset < end);
         partial.fetched.extend(wanted.inspect(|record| self.held += record.event.footprint()));
         match partial.fetched.front() {
-            Some(head) => self.heads.push(Reverse((head.event.timestamp_ms, number))),
+            Some(head) => _ = self.heads.insert((head.event.timestamp_ms, number)),
             None if partial.next < end => self.empty.push(number),
             None => {}
         }
@@ -334,6 +389,7 @@ impl Merge {
                 Ahead::Hot(self.reader.read_hot(&self.query, number, partial.next, self.chunk))
             });
         }
+        self.make_room();
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use tokio::task;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use self::{
-    merge::Merge,
+    merge::{Look, Merge},
     turns::{Turn, Turns},
 };
 use crate::contracts::{
@@ -78,17 +78,17 @@ impl TieredReader {
         self.merge(query, limit)?.page(limit).await
     }
 
-    /// Reads records one after another, in bounded memory; `chunk` is about what one look fetches.
+    /// Reads records one after another, in bounded memory.
     ///
     /// # Errors
     /// `UnknownTable`, `Expired` or `BeyondEnd`.
-    pub fn merge(&self, query: ReadQuery, chunk: ReadLimit) -> Result<Merge, StorageError> {
+    pub fn merge(&self, query: ReadQuery, look: impl Into<Look>) -> Result<Merge, StorageError> {
         let Some(table) = self.hot.table(&query.table) else {
             return Err(StorageError::UnknownTable(query.table));
         };
         let starts = self.starts(&table, &query)?;
         let wants_cold = table.partitions.iter().any(|status| starts.get(&status.number).is_some_and(|start| *start < status.marks.low));
-        Ok(Merge::new(self.clone(), query, starts, chunk, wants_cold))
+        Ok(Merge::new(self.clone(), query, starts, look.into(), wants_cold))
     }
 
     /// Like [`TieredReader::merge`], but ends with what is there now, even if more is written meanwhile, and fetches ahead.

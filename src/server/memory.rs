@@ -15,6 +15,14 @@ const IDLE_BYTES: u64 = 48 << 20;
 /// Write buffers that RocksDB may have at once.
 const WRITE_BUFFERS: u64 = 4;
 
+/// Takes memory in small pages only: of a huge one, which a pod's limit counts whole, many connections would use a twentieth each. (Forty tails whose
+/// clients take nothing: 290 MB, and 85 % of what was resident were huge pages.)
+pub(super) fn in_small_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "the system does not say how it gives memory");
+    }
+}
+
 /// Says so if the settings let in more than fits.
 pub(super) fn check(config: &Config) {
     let Some(allowed) = allowed() else { return };

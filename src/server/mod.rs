@@ -113,6 +113,7 @@ pub async fn run(config: Config, telemetry: &Telemetry) -> Result<(), ServerErro
     check_pod(&config)?;
     let mut signals = Signals::listen().map_err(|source| ServerError::Io { what: "cannot listen for signals".to_owned(), source })?;
     let prometheus = metrics::install()?;
+    memory::in_small_pages();
     memory::check(&config);
     let descriptors = Descriptors::share(config.limits.connections);
     let stop_serving = CancellationToken::new();

@@ -77,6 +77,7 @@ impl Connection {
         let mut answer = Answer { status, body: Vec::new(), bytes: 0 };
         match length {
             Some(length) => self.take(length, keep, &mut answer).await,
+            None if status == 204 => {}
             None => loop {
                 let at = loop {
                     if let Some(at) = find(&self.buffer, b"\r\n") {

@@ -31,7 +31,21 @@ pub fn json_record(number: usize, partitions: usize, key: Option<&str>) -> Strin
 
 /// Records as NDJSON, in 4 partitions.
 pub fn lines(numbers: Range<usize>) -> String {
-    numbers.map(|number| json_record(number, 4, None) + "\n").collect()
+    lines_in(4, numbers)
+}
+
+/// Records as NDJSON, in so many partitions.
+pub fn lines_in(partitions: usize, numbers: impl Iterator<Item = usize>) -> String {
+    numbers.map(|number| json_record(number, partitions, None) + "\n").collect()
+}
+
+/// The same, of about 1 kB each.
+pub fn large_lines_in(partitions: usize, numbers: impl Iterator<Item = usize>) -> String {
+    let line = |number: usize| {
+        let parts = [0, 1, 2, 3].map(|part| payload(4 * number + part)).join(",");
+        format!("{{\"payload\":[{parts}],\"partition\":{},\"timestamp_ms\":{}}}\n", number % partitions, timestamp_ms(number))
+    };
+    numbers.map(line).collect()
 }
 
 /// A record as protobuf: the message `zombi.v1.Event`.

@@ -104,6 +104,7 @@ fn main() {
         work::read::run(&options, &mut report).await;
         work::cold::run(&options, &mut report).await;
         work::tables::run(&options, &mut report).await;
+        work::age::run(&options, &mut report).await;
         work::growth::run(&options, &mut report).await;
     });
     report.print();

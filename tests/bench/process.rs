@@ -55,13 +55,7 @@ impl Zombi {
 
     fn new(options: &Options, settings: &[&str], s3: Option<S3>) -> Self {
         let volume = TempDir::new_in(&options.dir).unwrap();
-        let mut all = vec!["host=127.0.0.1", "port=0", "admin_port=0", "limits.disk_reserve_bytes=0", "limits.disk_reserve_percent=0"];
-        all.extend_from_slice(settings);
-        let mut all: Vec<String> = all.into_iter().map(str::to_owned).collect();
-        if let Some(s3) = &s3 {
-            all.extend(["s3.bucket=bench".to_owned(), "s3.create_bucket=true".to_owned(), format!("s3.endpoint={}", s3.endpoint)]);
-        }
-        let (binary, settings) = (options.zombi(), all);
+        let (binary, settings) = (options.zombi(), all_settings(settings, s3.as_ref()));
         let (child, address, ready_in) = spawn(&binary, &volume, &settings);
         Self { child, address, volume, binary, settings, s3, ready_in }
     }
@@ -73,22 +67,31 @@ impl Zombi {
         (self.child, self.address, self.ready_in) = spawn(&self.binary, &self.volume, &self.settings);
     }
 
+    /// The same, with other settings.
+    pub fn restart_with(&mut self, settings: &[&str]) {
+        self.settings = all_settings(settings, self.s3.as_ref());
+        self.restart();
+    }
+
     pub async fn connect(&self) -> Connection {
         Connection::open(self.address).await
     }
 
     /// Asks for something and expects 200 to 299; the answer as JSON.
     pub async fn ask(&self, method: &str, path: &str) -> Value {
-        let answer = self.connect().await.exchange(&request(method, path, "application/json", b"")).await;
+        self.send(method, path, "application/json", b"").await
+    }
+
+    /// The same, with a body.
+    pub async fn send(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> Value {
+        let answer = self.connect().await.exchange(&request(method, path, content_type, body)).await;
         assert!(matches!(answer.status, 200..300), "{method} {path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
         serde_json::from_slice(&answer.body).unwrap_or_default()
     }
 
     /// Fills a table by one stream.
     pub async fn fill(&self, table: &str, lines: &[u8]) {
-        let bytes = request("POST", &format!("/tables/{table}"), "application/x-ndjson", lines);
-        let answer = self.connect().await.exchange(&bytes).await;
-        assert!(matches!(answer.status, 200..300), "{} {}", answer.status, String::from_utf8_lossy(&answer.body));
+        self.send("POST", &format!("/tables/{table}"), "application/x-ndjson", lines).await;
     }
 
     /// A counter, summed over its labels that hold `label`.
@@ -147,6 +150,16 @@ impl Drop for Zombi {
             drop(s3.child.wait());
         }
     }
+}
+
+/// What every server is started with, and what this one is.
+fn all_settings(settings: &[&str], s3: Option<&S3>) -> Vec<String> {
+    let always = ["host=127.0.0.1", "port=0", "admin_port=0", "limits.disk_reserve_bytes=0", "limits.disk_reserve_percent=0"];
+    let mut all: Vec<String> = always.iter().chain(settings).map(|setting| (*setting).to_owned()).collect();
+    if let Some(s3) = s3 {
+        all.extend(["s3.bucket=bench".to_owned(), "s3.create_bucket=true".to_owned(), format!("s3.endpoint={}", s3.endpoint)]);
+    }
+    all
 }
 
 fn spawn(binary: &PathBuf, volume: &TempDir, settings: &[String]) -> (Child, SocketAddr, Duration) {

@@ -25,7 +25,7 @@ use zombi::{
     },
     reader::cursor,
     storage::{
-        cold::{line, manifest, segment, state::ColdState},
+        cold::{line, manifest, segment::OpenFrame, state::ColdState},
         hot::{
             codec,
             idempotency::FirstWrite,
@@ -191,7 +191,10 @@ fn segment(data: &[u8]) {
     let frame = Frame { first_offset: 0, position: 0, min_ms: 0, max_ms: 0, crc32c: crc32c::crc32c(data) };
     let lines = data.iter().filter(|byte| **byte == b'\n').count() as u64;
     for (zstd, events) in [(false, lines), (true, 1), (true, 2)] {
-        drop(segment::decode_frame("o", 0, zstd, &frame, OffsetRange::new(0, events), &stored));
+        let opened = OpenFrame::open("o", 0, zstd, &frame, OffsetRange::new(0, events), &stored);
+        for record in opened.iter().flat_map(|frame| frame.records(0)).flatten() {
+            drop(record);
+        }
     }
     let frame = Bytes::from(String::from_utf8_lossy(data).into_owned());
     for text in std::str::from_utf8(&frame).unwrap().lines() {

@@ -40,16 +40,46 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub enum Fate {
     Answered,
     /// 503, not applied.
     Refused,
+    /// 403, not applied.
+    Denied,
     /// Applied, and the answer is lost.
     AnswerLost,
     /// 500, and applied later.
     Late,
     /// Neither answered nor applied.
     Silent,
+}
+
+/// Kinds of requests, of which one may be refused while the others are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Get,
+    GetRange,
+    List,
+    PutManifest,
+    PutSegment,
+    /// Every PUT with `If-None-Match: *`.
+    PutNew,
+    Delete,
+}
+
+impl Kind {
+    fn is_of(self, request: &Asked) -> bool {
+        let Asked { method, key, only_new, range, .. } = request;
+        match self {
+            Self::Get => method == "GET" && !key.is_empty() && range.is_none(),
+            Self::GetRange => method == "GET" && range.is_some(),
+            Self::List => method == "GET" && key.is_empty(),
+            Self::PutManifest => method == "PUT" && key.starts_with("manifests/"),
+            Self::PutSegment => method == "PUT" && key.starts_with("segments/"),
+            Self::PutNew => method == "PUT" && *only_new,
+            Self::Delete => method == "DELETE",
+        }
+    }
 }
 
 /// The bucket.
@@ -60,6 +90,8 @@ pub struct Bucket {
     pub faults: AtomicU32,
     /// Nothing is answered while set.
     pub is_down: AtomicBool,
+    /// What is refused, and how.
+    refused: Mutex<Option<(Kind, Fate)>>,
     started: Instant,
     trace: Mutex<Vec<String>>,
 }
@@ -78,6 +110,7 @@ impl Bucket {
             rng: Mutex::new(StdRng::seed_from_u64(seed)),
             faults: AtomicU32::new(0),
             is_down: AtomicBool::new(false),
+            refused: Mutex::default(),
             started: Instant::now(),
             trace: Mutex::default(),
         })
@@ -113,13 +146,20 @@ impl Bucket {
         self.trace.lock().push(line);
     }
 
+    /// From now on requests of one kind have this fate.
+    pub fn refuse(&self, kind: Kind, how: Fate) {
+        self.note(&format!("{kind:?} is refused"));
+        *self.refused.lock() = Some((kind, how));
+    }
+
     /// From now on everything is answered.
     pub fn heal(&self) {
         self.faults.store(0, SeqCst);
         self.is_down.store(false, SeqCst);
+        *self.refused.lock() = None;
     }
 
-    fn draw(&self) -> (Duration, Fate) {
+    fn draw(&self, request: &Asked) -> (Duration, Fate) {
         let mut rng = self.rng.lock();
         let delay = Duration::from_micros(rng.random_range(500..30_000));
         let kind = rng.random_range(0..4);
@@ -127,16 +167,20 @@ impl Bucket {
         if self.is_down.load(SeqCst) {
             return (delay, Fate::Refused);
         }
+        if let Some((_, how)) = self.refused.lock().filter(|(kind, _)| kind.is_of(request)) {
+            return (delay, how);
+        }
         let fates = [Fate::Refused, Fate::AnswerLost, Fate::Late, Fate::Silent];
         (delay, if suffers { fates[kind] } else { Fate::Answered })
     }
 
     async fn serve(self: Arc<Self>, request: Asked) -> Result<HttpResponse, ConnectorError> {
-        let (delay, fate) = self.draw();
+        let (delay, fate) = self.draw(&request);
         self.note(&format!("{} {fate:?}", request.line));
         sleep(delay).await;
         match fate {
             Fate::Refused => Ok(answer(503, error("SlowDown"))),
+            Fate::Denied => Ok(answer(403, error("AccessDenied"))),
             Fate::Silent => {
                 sleep(TIMEOUT * 2).await;
                 Err(ConnectorError::timeout("silent".into()))

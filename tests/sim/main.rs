@@ -9,6 +9,7 @@ mod conformance;
 #[path = "../it/support/history.rs"]
 mod history;
 mod model;
+mod refusals;
 mod simulation;
 mod store;
 mod volume;

@@ -16,14 +16,14 @@ use zombi::{
     contracts::{
         consumers::Commit,
         error::StorageError,
-        event::Event,
+        event::{Event, Record},
         flusher::Flush,
         name::{Partition, PartitionNumber},
         payload::Payload,
         sequence::{Offset, OffsetRange},
         storage::{Append, HotStorage, ReadLimit, TimeFilter},
     },
-    reader::ReadQuery,
+    reader::{Look, Positions, ReadQuery},
 };
 
 use crate::{
@@ -140,6 +140,7 @@ impl World {
                 let sheet = &self.sheets[&partition];
                 let from = sheet.start + from.index((sheet.next - sheet.start) as usize + 1) as u64;
                 self.read(partition, from, page).await;
+                self.read_merged(page).await;
             }
             Op::Flush => {
                 let flushed = self.store().flush.flush_now(None).await;
@@ -259,6 +260,38 @@ impl World {
         }
         let expected: Vec<_> = self.sheets[&partition].events.range(from..).map(|(offset, text)| (*offset, text.clone())).collect();
         assert_eq!(found, expected, "partition {partition} from {from}");
+    }
+
+    /// All partitions in one read, which may hold all of it or next to nothing: nothing is missing, and the order is the same.
+    async fn read_merged(&self, page: usize) {
+        let mut orders = Vec::new();
+        for most_bytes in [0, 1 << 20] {
+            let look = Look { chunk: ReadLimit { records: page, bytes: 500 }, most_bytes };
+            let (mut from, mut found) = (Positions::new(), Vec::new());
+            loop {
+                let query = || ReadQuery { table: table(), partition: None, filter: TimeFilter::default(), from: from.clone() };
+                let read = retry(async || self.store().reader.merge(query(), look)?.page(look.chunk).await).await;
+                let read = match read {
+                    Err(StorageError::UnknownTable(_)) if !self.exists => return,
+                    read => read.unwrap(),
+                };
+                let text = |record: &Record| String::from_utf8_lossy(record.event.payload.bytes()).into_owned();
+                found.extend(read.records.iter().map(|record| (record.partition, record.offset, record.event.timestamp_ms, text(record))));
+                if !read.has_more {
+                    break;
+                }
+                assert_ne!(read.next, from, "a page that makes no progress");
+                from = read.next;
+            }
+            for (number, sheet) in &self.sheets {
+                let of_partition = found.iter().filter(|(partition, ..)| partition == number);
+                let of_partition: Vec<_> = of_partition.map(|(_, offset, _, text)| (*offset, text.clone())).collect();
+                let expected: Vec<_> = sheet.events.range(sheet.start..).map(|(offset, text)| (*offset, text.clone())).collect();
+                assert_eq!(of_partition, expected, "partition {number} among all, with {most_bytes} bytes");
+            }
+            orders.push(found);
+        }
+        assert_eq!(orders[0], orders[1], "what is held changes nothing");
     }
 
     fn everything_is_cold(&mut self) {

@@ -345,7 +345,7 @@ impl Fates {
 }
 
 /// Shows how it went before it failed.
-struct Trace(Arc<Bucket>);
+pub struct Trace(pub Arc<Bucket>);
 
 impl Drop for Trace {
     fn drop(&mut self) {

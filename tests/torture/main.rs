@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 mod abuse;
+mod ageing;
 mod attacks;
 mod clocks;
 mod damage;
 mod disk;
+mod distance;
 mod kills;
 mod load;
 mod memory;
@@ -132,12 +134,13 @@ async fn main() -> ExitCode {
     runner.run("damage to compressed segments", 200, |seed, budget| damage::segments("zstd", seed, budget)).await;
     runner.run("damage to manifests", 100, damage::manifests).await;
     runner.run("an outage of S3", 1, |seed, _| outage::run(seed, seconds)).await;
-    // It takes long, and judges by the clock where that is asked for: then it wants a machine for itself.
+    // They take long; abuse also judges by the clock where that is asked for: then it wants a machine for itself.
     if runner.options.only.is_some() {
         let by_clock = runner.options.clock;
         runner.run("abuse", 1, |seed, budget| abuse::run(seed, budget, by_clock)).await;
+        runner.run("ageing", 1, |seed, _| ageing::run(seed, seconds)).await;
     } else {
-        println!("left out: abuse (--only abuse)");
+        println!("left out: abuse (--only abuse), ageing (--only ageing)");
     }
     if runner.count == 0 {
         println!("there is no such scenario");

@@ -25,13 +25,13 @@ use crate::{
         wakeups::Wakeup,
     },
     metrics,
-    reader::{Merge, ReadQuery, cursor},
+    reader::{Look, Merge, ReadQuery, cursor},
 };
 
 /// The media type of the answer.
 pub const EVENT_STREAM: &str = "text/event-stream";
-/// What a tail reads at once: there may be many of them, and most have nothing to read most of the time.
-const CHUNK: ReadLimit = ReadLimit { records: 256, bytes: 128 << 10 };
+/// What a tail reads at once, and the most that it holds while its client takes nothing: there may be many of them.
+const LOOK: Look = Look { chunk: ReadLimit { records: 256, bytes: 64 << 10 }, most_bytes: 160 << 10 };
 /// A comment is sent after so long without an event, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Tables of so many partitions have a cursor in each event. Of larger ones it is large, and stands in the last event of each batch.
@@ -53,7 +53,7 @@ pub async fn tail(state: &AppState, query: &ReadQuery, limit: Option<usize>, con
     let place = state.tails.take(connection).ok_or_else(full)?;
     // From before the first look, so that nothing is missed between the two.
     let wakeup = state.hot.wakeups().wait_for(&query.table, query.partition);
-    let mut merge = state.reader.merge(query.clone(), CHUNK)?;
+    let mut merge = state.reader.merge(query.clone(), LOOK)?;
     let mut reserved = state.responses.sending(connection);
     read_on(&mut merge, &mut reserved, 0, connection).await?; // an error now is a status, later it can only break the answer off
     let tail = Tail {
@@ -131,7 +131,7 @@ fn events(mut tail: Tail, mut merge: Merge) -> impl Stream<Item = Result<Event, 
                 }
             }
             tail.wakeup.forget();
-            merge = tail.state.reader.merge(tail.query.clone(), CHUNK)?;
+            merge = tail.state.reader.merge(tail.query.clone(), LOOK)?;
         }
     }
 }

@@ -45,8 +45,8 @@ pub fn commit(state: &ColdState, commit: ColdCommit) -> Changes {
         entry.reserved_upto = entry.reserved_upto.max(given + RESERVED_OFFSETS);
         changes.partitions.push(entry);
     }
-    let tables: Vec<TableEntry> = commit.tables.iter().filter_map(TableEntry::new).collect();
-    changes.tables = Some(tables).filter(|tables| *tables != state.tables);
+    let is_new = |entry: &TableEntry| state.tables.get(&entry.table).map_or(!entry.is_usual(), |known| known != entry);
+    changes.configured = commit.tables.iter().map(TableEntry::new).filter(is_new).collect();
     if let Some(consumers) = commit.consumers {
         (changes.committed, changes.forgotten) = consumer_changes(&state.consumers, consumers);
     }

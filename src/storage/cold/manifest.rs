@@ -16,7 +16,7 @@ use crate::contracts::{
 };
 
 /// The version written today.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The first version that can be read. Version 1 had all consumer offsets in a manifest wherever one had changed, and no defaults of tables.
 const OLDEST: u32 = 1;
 /// A manifest whose number is a multiple of this holds the whole state.
@@ -85,9 +85,12 @@ pub struct Changes {
     /// Objects of removed segments that have been deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deleted: Vec<String>,
-    /// All tables with settings of their own, if one changed.
+    /// All tables with something to say of them, if one changed: versions 1 and 2 only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables: Option<Vec<TableEntry>>,
+    /// The tables of which something else is to be said, or nothing any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub configured: Vec<TableEntry>,
     /// All committed consumer offsets, if one changed: version 1 only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumers: Option<Vec<ConsumerEntry>>,
@@ -241,24 +244,27 @@ const RETENTION_BYTES: &str = "retention_bytes";
 const PARTITIONS: &str = "partitions";
 
 impl TableEntry {
-    /// The entry of a table; `None` if there is nothing to say of it.
-    pub fn new(status: &TableStatus) -> Option<Self> {
+    /// The entry of a table.
+    pub fn new(status: &TableStatus) -> Self {
         let TableSettings { retention_secs, retention_bytes, partitions } = status.settings;
         let named = [
             (RETENTION_SECS, retention_secs.value.is_some() && !retention_secs.is_own),
             (RETENTION_BYTES, retention_bytes.value.is_some() && !retention_bytes.is_own),
             (PARTITIONS, partitions.value != 1 && !partitions.is_own),
         ];
-        let entry = Self {
+        Self {
             table: status.name.to_string(),
             deleted: status.is_deleted,
             retention_secs: retention_secs.value,
             retention_bytes: retention_bytes.value,
             partitions: Some(partitions.value).filter(|count| *count != 1 || partitions.is_own),
             defaults: named.into_iter().filter(|(_, is_default)| *is_default).map(|(name, _)| name.to_owned()).collect(),
-        };
-        let is_usual = status.settings == TableSettings::default() && !status.is_deleted;
-        (!is_usual).then_some(entry)
+        }
+    }
+
+    /// Whether there is nothing to say of the table: a checkpoint does not name it.
+    pub fn is_usual(&self) -> bool {
+        !self.deleted && self.settings() == TableSettings::default()
     }
 
     /// The settings that it says.

@@ -179,39 +179,71 @@ fn compressor() -> std::io::Result<Compressor<'static>> {
     Ok(compressor)
 }
 
-/// Reads one frame's stored bytes, which must match its checksum and hold just the offsets in `range`.
-///
-/// # Errors
-/// `Corrupt`, naming `object`.
-pub fn decode_frame(
-    object: &str,
+/// A frame, decompressed and checked; its events are decoded as they are asked for.
+pub struct OpenFrame<'a> {
+    object: &'a str,
     partition: PartitionNumber,
-    zstd: bool,
-    frame: &Frame,
+    position: u64,
     range: OffsetRange,
-    stored: &Bytes,
-) -> Result<Vec<Record>, StorageError> {
-    let actual = crc32c::crc32c(stored);
-    if actual != frame.crc32c && !cfg!(bug_frames_not_checked) {
-        let why = format!("the frame at byte {} has checksum {actual:08x}, the manifest says {:08x}", frame.position, frame.crc32c);
-        return Err(StorageError::corrupt(object, why));
-    }
-    let lines = if zstd { decompress(stored).map_err(|error| StorageError::corrupt(object, error))?.into() } else { stored.clone() };
-    let text = std::str::from_utf8(&lines).map_err(|error| StorageError::corrupt(object, error))?;
-    let mut records = Vec::with_capacity(usize::try_from(range.len()).unwrap_or(0).min(lines.len()));
-    for line in text.split_terminator('\n') {
-        let record = line::read(partition, &lines, line).map_err(|error| StorageError::corrupt(object, error))?;
-        if record.offset != range.start + records.len() as u64 {
-            let why = format!("offset {} stands where {} should", record.offset, range.start + records.len() as u64);
+    text: Bytes,
+}
+
+impl<'a> OpenFrame<'a> {
+    /// Opens one frame's stored bytes, which must match its checksum and hold as many lines as there are offsets in `range`.
+    ///
+    /// # Errors
+    /// `Corrupt`, naming `object`.
+    pub fn open(
+        object: &'a str,
+        partition: PartitionNumber,
+        zstd: bool,
+        frame: &Frame,
+        range: OffsetRange,
+        stored: &Bytes,
+    ) -> Result<Self, StorageError> {
+        let actual = crc32c::crc32c(stored);
+        let position = frame.position;
+        if actual != frame.crc32c && !cfg!(bug_frames_not_checked) {
+            let why = format!("the frame at byte {position} has checksum {actual:08x}, the manifest says {:08x}", frame.crc32c);
             return Err(StorageError::corrupt(object, why));
         }
-        records.push(record);
+        let text = if zstd { decompress(stored).map_err(|error| StorageError::corrupt(object, error))?.into() } else { stored.clone() };
+        let lines = memchr::memchr_iter(b'\n', &text).count() as u64;
+        if lines != range.len() || text.last().is_some_and(|last| *last != b'\n') {
+            let why = format!("the frame at byte {position} holds {lines} events, the manifest says {}", range.len());
+            return Err(StorageError::corrupt(object, why));
+        }
+        Ok(Self { object, partition, position, range, text })
     }
-    if records.len() as u64 != range.len() {
-        let why = format!("the frame at byte {} holds {} events, the manifest says {}", frame.position, records.len(), range.len());
-        return Err(StorageError::corrupt(object, why));
+
+    /// Its events from `start` on.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is no text, or, of an event, if its line is not that event's.
+    pub fn records(&self, start: Offset) -> Result<impl Iterator<Item = Result<Record, StorageError>>, StorageError> {
+        let text = std::str::from_utf8(&self.text).map_err(|error| StorageError::corrupt(self.object, error))?;
+        let skipped = start.saturating_sub(self.range.start);
+        let begins = match usize::try_from(skipped).unwrap_or(usize::MAX) {
+            0 => 0,
+            lines => memchr::memchr_iter(b'\n', &self.text).nth(lines - 1).map_or(text.len(), |end| end + 1),
+        };
+        let lines = text[begins..].split_terminator('\n');
+        Ok((self.range.start + skipped..).zip(lines).map(|(offset, line)| self.record(offset, line)))
     }
-    Ok(records)
+
+    fn record(&self, offset: Offset, line: &str) -> Result<Record, StorageError> {
+        let record = line::read(self.partition, &self.text, line).map_err(|error| StorageError::corrupt(self.object, error))?;
+        if record.offset != offset {
+            let why = format!("offset {} stands where {offset} should, in the frame at byte {}", record.offset, self.position);
+            return Err(StorageError::corrupt(self.object, why));
+        }
+        Ok(record)
+    }
+
+    /// Its bytes, decompressed.
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
 }
 
 /// Reads a whole object, which must be the one that the manifest names, and hands its records over in order, a frame at a time:
@@ -234,7 +266,10 @@ pub fn decode(
         let (range, bytes) = meta.frame_extent(place);
         let end = usize::try_from(bytes.end).unwrap_or(usize::MAX).min(stored.len());
         let start = usize::try_from(bytes.start).unwrap_or(usize::MAX).min(end);
-        decode_frame(object, partition, meta.zstd, frame, range, &stored.slice(start..end))?.into_iter().for_each(&mut take);
+        let opened = OpenFrame::open(object, partition, meta.zstd, frame, range, &stored.slice(start..end))?;
+        for record in opened.records(range.start)? {
+            take(record?);
+        }
     }
     Ok(())
 }

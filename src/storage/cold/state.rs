@@ -121,8 +121,8 @@ pub struct ColdState {
     pub partitions: BTreeMap<Partition, ColdPartition>,
     /// Keys of removed segments whose objects may still be there, and why they were removed.
     pub retired: BTreeMap<String, Removed>,
-    /// The tables with settings of their own.
-    pub tables: Vec<TableEntry>,
+    /// The tables of which there is something to say, by their names.
+    pub tables: BTreeMap<String, TableEntry>,
     /// The committed consumer offsets.
     pub consumers: BTreeMap<ConsumerKey, Offset>,
     /// The numbers of the manifests that began an epoch.
@@ -173,7 +173,8 @@ impl ColdState {
 
     fn from_checkpoint(checkpoint: Checkpoint) -> Result<Self, String> {
         let consumers = checkpoint.consumers.into_iter().map(ConsumerEntry::into_parts).collect();
-        let mut state = Self { consumers, tables: checkpoint.tables, ..Self::default() };
+        let tables = checkpoint.tables.into_iter().map(|entry| (entry.table.clone(), entry)).collect();
+        let mut state = Self { consumers, tables, ..Self::default() };
         let Checkpoint { segments: added, lost, partitions, .. } = checkpoint;
         state.change(&Changes { added, lost, partitions, ..Changes::default() }, 0)?;
         state.retired.extend(checkpoint.retired.into_iter().map(|key| (key, Removed::Replaced)));
@@ -230,7 +231,14 @@ impl ColdState {
             self.retired.remove(key);
         }
         if let Some(tables) = &changes.tables {
-            self.tables.clone_from(tables);
+            self.tables = tables.iter().map(|entry| (entry.table.clone(), entry.clone())).collect();
+        }
+        for entry in &changes.configured {
+            if entry.is_usual() {
+                self.tables.remove(&entry.table);
+            } else {
+                self.tables.insert(entry.table.clone(), entry.clone());
+            }
         }
         if let Some(consumers) = &changes.consumers {
             self.consumers = consumers.iter().cloned().map(ConsumerEntry::into_parts).collect();
@@ -263,7 +271,7 @@ impl ColdState {
             partitions: self.partitions.iter().map(|(partition, cold)| cold.entry(partition)).collect(),
             retired,
             taken,
-            tables: self.tables.clone(),
+            tables: self.tables.values().cloned().collect(),
             consumers: self.consumers.iter().map(|(key, offset)| ConsumerEntry::new(key.clone(), *offset)).collect(),
             openings: self.openings.iter().copied().collect(),
         }

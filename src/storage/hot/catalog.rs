@@ -1,7 +1,7 @@
 //! The tables and partition states that readers see. The writer alone changes it, after the change is durable.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::Bound,
 };
 
@@ -102,6 +102,8 @@ pub struct Tables {
     hot_bytes: u64,
     unflushed_bytes: u64,
     partitions: usize,
+    /// Those with events that are not yet in cold.
+    unflushed: BTreeSet<PartitionKey>,
     consumers: GroupOffsets,
     keys: KeysHeld,
     changes: u64,
@@ -138,6 +140,24 @@ impl Tables {
     pub fn after(&self, name: Option<&TableName>) -> impl Iterator<Item = (&TableName, &Table)> {
         let start = name.map_or(Bound::Unbounded, Bound::Excluded);
         self.by_name.range::<TableName, _>((start, Bound::Unbounded))
+    }
+
+    /// The tables with events that are not yet in cold, and of each only the partitions that have some.
+    pub fn unflushed(&self) -> Vec<TableStatus> {
+        let mut tables: Vec<TableStatus> = Vec::new();
+        for key in &self.unflushed {
+            let Some(name) = self.names.get(&key.table) else { continue };
+            let Some(table) = self.by_name.get(name).filter(|table| !table.is_deleted) else { continue };
+            let status = table.partitions.get(&key.partition).map(|state| state.status(key.partition));
+            match tables.last_mut().filter(|last| last.name == *name) {
+                Some(last) => last.partitions.extend(status),
+                None => {
+                    let (name, settings) = (name.clone(), table.settings);
+                    tables.push(TableStatus { name, settings, is_deleted: false, partitions: Vec::from_iter(status) });
+                }
+            }
+        }
+        tables
     }
 
     /// What there is of all tables together; those deleted do not count.
@@ -221,6 +241,10 @@ impl Tables {
         };
         let old = table.partitions.insert(key.partition, state);
         self.partitions += usize::from(old.is_none());
+        match state.marks.unflushed().is_empty() {
+            true => self.unflushed.remove(&key),
+            false => self.unflushed.insert(key),
+        };
         let old = old.unwrap_or_default();
         self.hot_bytes = self.hot_bytes + state.hot_bytes - old.hot_bytes;
         self.unflushed_bytes = self.unflushed_bytes + state.unflushed_bytes - old.unflushed_bytes;

@@ -9,6 +9,7 @@
 //! | `time_blocks` | table id u32, partition u32, offset / 1024 u64 | `stored.v1.Block` |
 //! | `idempotency` | table id u32, partition u32, hash of the key, 16 bytes | `idempotency::FirstWrite` |
 //! | `flushed_runs` | sequence u64, table id u32, partition u32, end u64 | `stored.v1.FlushedRun` |
+//! | `partition_runs` | table id u32, partition u32, end u64 | the run's sequence, u64 |
 //! | `consumers` | group, 0, table id u32, partition u32 | offset u64, committed_ms i64 |
 //!
 //! Table names never enter event keys: a name cannot collide with another's events, and an id is never reused.
@@ -47,11 +48,13 @@ pub mod cf {
     pub const IDEMPOTENCY: &str = "idempotency";
     /// What eviction drops next, oldest first.
     pub const FLUSHED_RUNS: &str = "flushed_runs";
+    /// The same, by partition: what a new start takes away is found without a look at the others'.
+    pub const PARTITION_RUNS: &str = "partition_runs";
     /// Committed consumer offsets.
     pub const CONSUMERS: &str = "consumers";
 
     /// All of them.
-    pub const ALL: [&str; 8] = [META, TABLES, PARTITIONS, EVENTS, TIME_BLOCKS, IDEMPOTENCY, FLUSHED_RUNS, CONSUMERS];
+    pub const ALL: [&str; 9] = [META, TABLES, PARTITIONS, EVENTS, TIME_BLOCKS, IDEMPOTENCY, FLUSHED_RUNS, PARTITION_RUNS, CONSUMERS];
 }
 
 /// Keys of the `meta` column family.
@@ -71,7 +74,7 @@ pub mod meta {
 }
 
 /// The version of the layout in this file.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// Offsets of one block of the time index.
 pub const BLOCK: u64 = 1024;

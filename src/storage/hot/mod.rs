@@ -257,6 +257,10 @@ impl HotStorage for RocksHot {
         self.db.numbers()
     }
 
+    fn unflushed(&self) -> Vec<TableStatus> {
+        self.catalog.read().unflushed()
+    }
+
     fn changes(&self) -> u64 {
         self.catalog.read().counted().0
     }

@@ -316,9 +316,7 @@ fn identify(db: &DB) -> Result<Uuid, StorageError> {
     match (get(meta::FORMAT)?, get(meta::STORE_ID)?) {
         (Some(format), Some(id)) => {
             let format = keys::decode_u32(&format).ok_or_else(|| damaged("the format is not a number".to_owned()))?;
-            if format == 2 {
-                upgrade::from_2(db)?;
-            } else if format != keys::FORMAT {
+            if !upgrade::upgrade(db, format)? {
                 return Err(damaged(format!("format {format} is unknown, this program writes {}", keys::FORMAT)));
             }
             Uuid::from_slice(&id).map_err(|error| damaged(error.to_string()))

@@ -24,6 +24,10 @@ use crate::{
 /// How many events one call looks at when a filter wants few of them: some milliseconds of work.
 const MAX_SCAN: u64 = 4096;
 
+/// After so many stored bytes at the latest one call looks at no further partition; and if what is wanted must be looked for.
+const MUCH_BYTES: usize = 8 << 20;
+const MUCH_LOOKED_AT: usize = 1 << 20;
+
 /// The events of a partition up to `end`, without a hole.
 struct Scan<'a> {
     events: DBRawIterator<'a>,
@@ -79,7 +83,8 @@ impl<'a> Scan<'a> {
 }
 
 impl Db {
-    /// Reads partitions of one table, all from one snapshot: first where their events are, then those that hot has.
+    /// Reads partitions of one table, all from one snapshot: first where their events are, then those that hot has. It stops after
+    /// the partition with which there is as much as was asked for in all, or much.
     ///
     /// # Errors
     /// `Corrupt` or `Unavailable`.
@@ -91,25 +96,42 @@ impl Db {
         limit: ReadLimit,
     ) -> Result<Vec<HotPage>, StorageError> {
         let snapshot = self.snapshot();
-        from.iter()
-            .map(|&(key, offset)| {
-                let marks = self.state(&snapshot, key)?.marks;
-                let mut hot = HotPage { marks, page: Page { records: Vec::new(), next: offset }, stored_bytes: 0 };
-                if marks.low <= offset && offset < marks.next {
-                    let scanned = self.scan_page(&snapshot, table, key, filter, limit, &mut hot);
-                    if let Err(damage @ StorageError::Corrupt { .. }) = scanned {
-                        // Eviction deletes files under a snapshot's feet. Then there is no damage: the events are cold.
-                        let now = self.state(&self.snapshot(), key)?.marks;
-                        if now.low <= hot.page.next {
-                            return Err(damage);
-                        }
-                        return Ok(HotPage { marks: now, page: Page { records: Vec::new(), next: offset }, stored_bytes: 0 });
-                    }
-                    scanned?;
-                }
-                Ok(hot)
-            })
-            .collect()
+        let most = if filter == TimeFilter::default() { MUCH_BYTES } else { MUCH_LOOKED_AT };
+        let much = limit.bytes.saturating_mul(from.len()).min(most) as u64;
+        let (mut pages, mut bytes) = (Vec::with_capacity(from.len()), 0);
+        for &(key, offset) in from {
+            let page = self.read_one(&snapshot, table, (key, offset), filter, limit)?;
+            bytes += page.stored_bytes;
+            pages.push(page);
+            if bytes >= much {
+                break;
+            }
+        }
+        Ok(pages)
+    }
+
+    fn read_one(
+        &self,
+        snapshot: &Snapshot<'_>,
+        table: &TableName,
+        (key, offset): (PartitionKey, Offset),
+        filter: TimeFilter,
+        limit: ReadLimit,
+    ) -> Result<HotPage, StorageError> {
+        let marks = self.state(snapshot, key)?.marks;
+        let nothing = |marks| HotPage { marks, page: Page { records: Vec::new(), next: offset }, stored_bytes: 0 };
+        let mut hot = nothing(marks);
+        if offset < marks.low || marks.next <= offset {
+            return Ok(hot);
+        }
+        match self.scan_page(snapshot, table, key, filter, limit, &mut hot) {
+            Err(damage @ StorageError::Corrupt { .. }) => {
+                // Eviction deletes files under a snapshot's feet. Then there is no damage: the events are cold.
+                let now = self.state(&self.snapshot(), key)?.marks;
+                if now.low <= hot.page.next { Err(damage) } else { Ok(nothing(now)) }
+            }
+            scanned => scanned.map(|()| hot),
+        }
     }
 
     /// Adds events to a segment of this partition, from its next one on and before `upto`, until it has `enough` bytes of lines;

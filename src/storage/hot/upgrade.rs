@@ -2,6 +2,8 @@
 //!
 //! Format 2 kept idempotency keys in clear, and nothing of what was written with them; in format 3 there are hashes of both. What was
 //! written with an old key is not known, so it is a duplicate without a comparison.
+//!
+//! Format 3 had the flushed runs in the order of eviction alone; in format 4 they can be found by partition too.
 
 use std::collections::BTreeMap;
 
@@ -18,11 +20,40 @@ use crate::contracts::{error::StorageError, idempotency::hash_key};
 /// Keys rewritten in one step.
 const STEP: usize = 10_000;
 
-/// From format 2.
+/// From an earlier format; nothing is done to a volume of today's, and `false` is answered of any other.
 ///
 /// # Errors
 /// `Corrupt` or `Unavailable`; the next start goes on.
-pub(super) fn from_2(db: &DB) -> Result<(), StorageError> {
+pub(super) fn upgrade(db: &DB, format: u32) -> Result<bool, StorageError> {
+    match format {
+        keys::FORMAT => return Ok(true),
+        2 => {
+            from_2(db)?;
+            from_3(db)?;
+        }
+        3 => from_3(db)?,
+        _ => return Ok(false),
+    }
+    info!(format = keys::FORMAT, "the volume has the format of this program");
+    Ok(true)
+}
+
+fn from_3(db: &DB) -> Result<(), StorageError> {
+    let mut batch = WriteBatch::default();
+    for pair in db.iterator_cf(family(db, cf::FLUSHED_RUNS), IteratorMode::Start) {
+        let (key, _) = pair.map_err(unavailable)?;
+        let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {key:?}"));
+        let (sequence, partition, end) = keys::decode_flushed_run(&key).ok_or_else(damaged)?;
+        batch.put_cf(family(db, cf::PARTITION_RUNS), keys::event(partition, end), sequence.to_be_bytes());
+        if batch.len() >= STEP {
+            write(db, std::mem::take(&mut batch))?;
+        }
+    }
+    batch.put_cf(family(db, cf::META), meta::FORMAT, 4u32.to_be_bytes());
+    write(db, batch)
+}
+
+fn from_2(db: &DB) -> Result<(), StorageError> {
     info!("rewriting the volume's idempotency keys for format 3; this is done once");
     let mut minutes: BTreeMap<i64, u64> = BTreeMap::new();
     let mut batch = WriteBatch::default();
@@ -50,9 +81,9 @@ pub(super) fn from_2(db: &DB) -> Result<(), StorageError> {
     for (minute, count) in minutes {
         batch.put_cf(family(db, cf::META), keys::minute(minute), count.to_be_bytes());
     }
-    batch.put_cf(family(db, cf::META), meta::FORMAT, keys::FORMAT.to_be_bytes());
+    batch.put_cf(family(db, cf::META), meta::FORMAT, 3u32.to_be_bytes());
     write(db, batch)?;
-    info!(keys = count, "the volume has format 3");
+    info!(keys = count, "the volume's idempotency keys are rewritten");
     Ok(())
 }
 

@@ -282,7 +282,7 @@ impl Recovery {
         let mut names: BTreeSet<TableName> = self.hot.all_tables().into_iter().map(|table| table.name).collect();
         self.cold.with_state(|state| names.extend(state.partitions.keys().map(|partition| partition.table.clone())))?;
         recovered.tables.extend(names.into_iter().map(|name| (name, TableSettings::default(), false)));
-        for entry in tables {
+        for entry in tables.into_values() {
             let name = TableName::parse(&entry.table).map_err(|error| damaged(error.to_string()))?;
             recovered.tables.push((name, entry.settings(), entry.deleted));
         }

@@ -17,10 +17,10 @@ use zombi::{
     storage::cold::{s3::Objects, segment::Encoder},
 };
 
-use super::{append::json_singles, in_turn, rate, timed};
+use super::{MANY, append::json_singles, in_turn, rate, read, timed};
 use crate::{
     Options,
-    client::get,
+    client::{get, load},
     data,
     process::{ACCESS_KEY, SECRET_KEY, Zombi},
     report::{Goal, Report},
@@ -28,9 +28,11 @@ use crate::{
 
 const RANDOM_READS: usize = 200;
 const RANDOM_RECORDS: usize = 1000;
+const PAGE: usize = 1000;
 
 pub async fn run(options: &Options, report: &mut Report) {
     flush(options, report).await;
+    many_partitions(options, report).await;
     let names = ["cold read, stream", "cold read, GETs for 1,000 at random"];
     if !names.iter().any(|name| report.wants(name)) {
         return;
@@ -55,15 +57,51 @@ pub async fn run(options: &Options, report: &mut Report) {
     );
     report.ratio(names[0], "events/s", Goal::AtLeast(0.5), rounds.await);
 
-    let requests = zombi.metric("zombi_s3_requests_total", "get_range").await;
+    let requests = gets(&zombi).await;
     let per_partition = count / 4;
     for number in 0..RANDOM_READS {
         let offset = number * 7919 % (per_partition - RANDOM_RECORDS);
         let path = format!("/tables/t?partition={}&offset={offset}&limit={RANDOM_RECORDS}", number % 4);
         assert_eq!(connection.drain(&get(&path, "application/json")).await.status, 200);
     }
-    let requests = zombi.metric("zombi_s3_requests_total", "get_range").await - requests;
+    let requests = gets(&zombi).await - requests;
     report.figure(names[1], "GETs", Goal::AtMost(2.0), requests / RANDOM_READS as f64);
+}
+
+/// Ranged GETs until now.
+async fn gets(zombi: &Zombi) -> f64 {
+    zombi.metric("zombi_s3_requests_total", "get_range").await
+}
+
+/// A page needs a piece of every partition, which the page after it needs again.
+async fn many_partitions(options: &Options, report: &mut Report) {
+    for (name, cache, goal) in [
+        ("page over 1,024 cold partitions", "cold.cache_bytes=0", Goal::AtLeast(0.01)),
+        ("page over 1,024 cold partitions, frames kept", "cold.cache_bytes=67108864", Goal::AtLeast(0.05)),
+    ] {
+        if !report.wants(name) {
+            continue;
+        }
+        let zombi = Zombi::tiered(options, &["flush.interval_secs=3600", "hot.keep_secs=0", cache]);
+        let count = options.events(16 * MANY);
+        zombi.fill("many", data::large_lines_in(MANY, 0..count).as_bytes()).await;
+        zombi.fill("one", data::large_lines_in(1, 0..count).as_bytes()).await;
+        zombi.ask("POST", "/flush").await;
+        let mut connection = zombi.connect().await;
+        let mut path = format!("/tables/many?limit={PAGE}");
+        for which in ["first", "second"] {
+            let before = gets(&zombi).await;
+            let (_, cursor) = read::page(&mut connection, &path).await;
+            report.figure(&format!("{name}, its {which} page"), "GETs", Goal::Known, gets(&zombi).await - before);
+            path = format!("/tables/many?limit={PAGE}&cursor={}", cursor.unwrap_or_default());
+        }
+        let pages = async |table: &str| {
+            let page = get(&format!("/tables/{table}?limit={PAGE}"), "application/json");
+            load(zombi.address, 1, options.turn(), None, move |_| page.clone()).await.rate() * PAGE as f64
+        };
+        let rounds = in_turn(options.rounds(), async |_| pages("many").await, async |_| pages("one").await).await;
+        report.ratio(name, "events/s", goal, rounds);
+    }
 }
 
 async fn objects(zombi: &Zombi) -> Objects {

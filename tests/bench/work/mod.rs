@@ -1,5 +1,6 @@
 //! What is measured.
 
+pub mod age;
 pub mod append;
 pub mod bulk;
 pub mod cold;
@@ -8,6 +9,9 @@ pub mod read;
 pub mod tables;
 
 use std::time::{Duration, Instant};
+
+/// As many partitions as a table may have.
+pub const MANY: usize = 1024;
 
 /// So many of something in that time, as a rate.
 pub fn rate(count: usize, took: Duration) -> f64 {

@@ -6,6 +6,7 @@ mod keys;
 mod level;
 mod lists;
 mod partitions;
+mod reads;
 mod waiters;
 mod windows;
 

@@ -258,6 +258,11 @@ pub fn peak_bytes(pid: u32) -> u64 {
     memory(pid, "VmHWM")
 }
 
+/// From now on [`peak_bytes`] counts anew; whether the system can do that.
+pub fn forget_peak(pid: u32) -> bool {
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").is_ok()
+}
+
 /// The processor time that a process has taken, in the system's ticks.
 pub fn processor_ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");

@@ -265,6 +265,13 @@ impl HotStorage for SimHot {
         Vec::new()
     }
 
+    fn unflushed(&self) -> Vec<TableStatus> {
+        let mut tables = self.tables();
+        tables.iter_mut().for_each(|table| table.partitions.retain(|status| !status.marks.unflushed().is_empty()));
+        tables.retain(|table| !table.partitions.is_empty());
+        tables
+    }
+
     fn changes(&self) -> u64 {
         self.changes.load(SeqCst)
     }

@@ -39,8 +39,9 @@ impl Group<'_> {
             let since = came.map_or(self.started, |came_ms| ago(self.started, self.now_ms, came_ms));
             self.state(key).mark_flushed(segment, since);
             let run = stored::FlushedRun { bytes: segment.bytes, flushed_ms: self.now_ms };
-            let run_key = keys::flushed_run(self.runs.end, key, segment.range.end);
-            self.batch.put_cf(self.volume.db.family(cf::FLUSHED_RUNS), run_key, run.encode_to_vec());
+            let (db, end) = (&self.volume.db, segment.range.end);
+            self.batch.put_cf(db.family(cf::FLUSHED_RUNS), keys::flushed_run(self.runs.end, key, end), run.encode_to_vec());
+            self.batch.put_cf(db.family(cf::PARTITION_RUNS), keys::event(key, end), self.runs.end.to_be_bytes());
             self.runs.end += 1;
         }
         Ok(())
@@ -82,6 +83,7 @@ impl Group<'_> {
                 self.hot_bytes = self.hot_bytes.saturating_sub(run.bytes);
             }
             self.batch.delete_cf(db.family(cf::FLUSHED_RUNS), &run_key);
+            self.batch.delete_cf(db.family(cf::PARTITION_RUNS), keys::event(key, end));
             self.runs.start = number + 1;
             flushed_bytes = flushed_bytes.saturating_sub(run.bytes);
             events += range.len();
@@ -117,29 +119,33 @@ impl Group<'_> {
 
     /// Moves starts; what is below leaves hot, with its place in the order of eviction.
     pub(super) fn trim(&mut self, trims: Vec<Trim>) -> Result<(), StorageError> {
-        let mut known = Vec::with_capacity(trims.len());
-        for trim in trims {
-            known.push((self.existing(&trim.partition)?, trim.start, trim.unflushed_bytes));
-        }
-        let flushed_bytes = self.forget_runs(&known.iter().map(|(key, start, _)| (*key, *start)).collect())?;
-        for (key, start, unflushed_bytes) in known {
-            let gone = self.state(key).trim(start, unflushed_bytes, flushed_bytes.get(&key).copied().unwrap_or(0));
+        for Trim { partition, start, unflushed_bytes } in trims {
+            let key = self.existing(&partition)?;
+            let flushed_bytes = self.forget_runs(key, start)?;
+            let gone = self.state(key).trim(start, unflushed_bytes, flushed_bytes);
             self.delete_events(key, gone);
         }
         Ok(())
     }
 
-    /// Forgets the flushed runs of partitions up to an end each; answers their bytes. One look at all runs.
-    pub(super) fn forget_runs(&mut self, ends: &BTreeMap<PartitionKey, Offset>) -> Result<BTreeMap<PartitionKey, u64>, StorageError> {
+    /// Forgets the flushed runs of a partition up to an end; answers their bytes.
+    pub(super) fn forget_runs(&mut self, key: PartitionKey, upto: Offset) -> Result<u64, StorageError> {
         let db = &self.volume.db;
-        let mut bytes = BTreeMap::new();
-        for pair in db.scan(cf::FLUSHED_RUNS, &[], &self.runs.start.to_be_bytes()) {
-            let (run_key, value) = pair?;
-            let (_, key, run_end, run) = decode_run(&run_key, &value)?;
-            if ends.get(&key).is_some_and(|end| run_end <= *end) {
-                *bytes.entry(key).or_default() += run.bytes;
-                self.batch.delete_cf(db.family(cf::FLUSHED_RUNS), &run_key);
+        let mut bytes = 0;
+        // Those before `low` have gone already.
+        let first = keys::event(key, self.peek(key).marks.low);
+        for pair in db.scan(cf::PARTITION_RUNS, &keys::partition(key), &first) {
+            let (index_key, number) = pair?;
+            let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {index_key:?}"));
+            let (_, end) = keys::decode_event(&index_key).ok_or_else(damaged)?;
+            if end > upto {
+                break;
             }
+            let run_key = keys::flushed_run(keys::decode_u64(&number).ok_or_else(damaged)?, key, end);
+            let run = db.get(cf::FLUSHED_RUNS, &run_key)?.ok_or_else(damaged)?;
+            bytes += decode_run(&run_key, &run)?.3.bytes;
+            self.batch.delete_cf(db.family(cf::FLUSHED_RUNS), run_key);
+            self.batch.delete_cf(db.family(cf::PARTITION_RUNS), &index_key);
         }
         Ok(bytes)
     }

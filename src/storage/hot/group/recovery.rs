@@ -34,7 +34,9 @@ impl Group<'_> {
             let table = self.recovered_table(&one.partition.table);
             partitions.push((PartitionKey { table, partition: one.partition.number }, one));
         }
-        self.forget_runs(&partitions.iter().map(|(key, _)| (*key, Offset::MAX)).collect())?;
+        for (key, _) in &partitions {
+            self.forget_runs(*key, Offset::MAX)?;
+        }
         for (key, RecoveredPartition { partition, marks, hot_bytes }) in partitions {
             let was = self.peek(key).marks;
             assert!(was.next <= marks.next, "{partition}: recovery would give offsets again: {was:?} to {marks:?}");

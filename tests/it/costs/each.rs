@@ -1,6 +1,6 @@
-//! What things cost, in counts that depend on no clock and no machine: requests to S3, bytes, syncs, allocations.
+//! What single things cost: requests to S3, bytes, syncs, allocations.
 
-use std::{fs, ops::Range, sync::atomic::Ordering::SeqCst};
+use std::{ops::Range, sync::atomic::Ordering::SeqCst};
 
 use allocation_counter::measure;
 use reqwest::StatusCode;
@@ -18,6 +18,7 @@ use zombi::{
     },
 };
 
+use super::counted::written;
 use crate::support::TestServer;
 
 /// About 300 bytes of JSON, as a service would send it.
@@ -45,16 +46,11 @@ async fn bulks(z: &TestServer, bulks: Range<usize>) -> usize {
 #[tokio::test]
 async fn a_thousand_events_sent_together_are_one_group_written_once() {
     let z = TestServer::start().await;
-    // Everything the process writes: the log of the volume, the answers, and its own log.
-    let written = || {
-        let io = fs::read_to_string(format!("/proc/{}/io", z.pid())).unwrap();
-        io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse::<usize>().unwrap()
-    };
     bulks(&z, 0..1).await;
-    let (before, groups) = (written(), z.metric("zombi_append_batch_requests_count").await);
+    let (before, groups) = (written(&z), z.metric("zombi_append_batch_requests_count").await);
     let sent = bulks(&z, 1..11).await;
     assert_eq!(z.metric("zombi_append_batch_requests_count").await - groups, 10.0, "a group, and so a sync, for each bulk");
-    let written = written() - before;
+    let written = written(&z) - before;
     assert!(written < sent * 3 / 2, "{written} bytes were written for {sent} bytes of events");
 }
 
