@@ -266,10 +266,19 @@ pub struct FlushIntent {
 /// Which flushed events hot keeps for fast reads: those younger and smaller than both bounds.
 #[derive(Debug, Clone, Copy)]
 pub struct HotRetention {
-    /// Evict what was flushed up to this.
+    /// Evict what was flushed up to this,
     pub flushed_upto: TimestampMs,
+    /// and what is said to have been flushed after this: the clock was ahead, and nobody knows how old it is.
+    pub flushed_after: TimestampMs,
     /// Evict the oldest until the flushed events take at most this many bytes.
     pub max_bytes: u64,
+}
+
+impl HotRetention {
+    /// Whether what was flushed then may stay for its age.
+    pub fn keeps(&self, flushed_ms: TimestampMs) -> bool {
+        self.flushed_upto < flushed_ms && flushed_ms <= self.flushed_after
+    }
 }
 
 /// Where a partition is to start.

@@ -421,8 +421,12 @@ impl Flusher {
         self.evicted = Instant::now();
         let retention_ms = i64::try_from(self.options.retention.as_millis()).unwrap_or(i64::MAX);
         loop {
-            let flushed_upto = self.tiers.clock.now_ms().saturating_sub(retention_ms);
-            let retention = HotRetention { flushed_upto, max_bytes: self.options.retention_bytes };
+            let now_ms = self.tiers.clock.now_ms();
+            let retention = HotRetention {
+                flushed_upto: now_ms.saturating_sub(retention_ms),
+                flushed_after: now_ms.saturating_add(retention_ms),
+                max_bytes: self.options.retention_bytes,
+            };
             let events = self.tiers.hot.evict(retention).await?;
             if events == 0 {
                 return Ok(());

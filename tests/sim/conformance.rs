@@ -29,7 +29,7 @@ struct Tier {
 }
 
 const ALL: ReadLimit = ReadLimit { records: 1000, bytes: 1 << 20 };
-const NOW: HotRetention = HotRetention { flushed_upto: i64::MAX, max_bytes: 0 };
+const NOW: HotRetention = HotRetention { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 };
 
 impl Tier {
     fn new(ground: Ground) -> Self {
@@ -188,13 +188,17 @@ async fn only_what_is_flushed_leaves(mut z: Tier) {
     assert_eq!(z.hot().evict(NOW).await.unwrap(), 0);
     z.flush(0, 2).await;
     z.crash().await;
-    assert_eq!(z.hot().evict(HotRetention { flushed_upto: 0, max_bytes: u64::MAX }).await.unwrap(), 0, "kept for fast reads");
-    assert_eq!(z.hot().evict(NOW).await.unwrap(), 2);
+    let roomy = HotRetention { flushed_upto: 0, flushed_after: i64::MAX, max_bytes: u64::MAX };
+    assert_eq!(z.hot().evict(roomy).await.unwrap(), 0, "kept for fast reads");
+    let long_ago = HotRetention { flushed_after: 1, ..roomy };
+    assert_eq!(z.hot().evict(long_ago).await.unwrap(), 2, "flushed when the clock was ahead: it holds up nothing");
     assert_eq!(z.hot().evict(NOW).await.unwrap(), 0);
+    z.flush(0, 3).await;
+    assert_eq!(z.hot().evict(NOW).await.unwrap(), 1);
     z.crash().await;
-    assert_eq!(z.marks(0), Watermarks { start: 0, low: 2, flushed: 2, next: 5 });
+    assert_eq!(z.marks(0), Watermarks { start: 0, low: 3, flushed: 3, next: 5 });
     assert!(offsets(&z.read(0, 1, TimeFilter::default(), ALL).await).is_empty());
-    assert_eq!(offsets(&z.read(0, 2, TimeFilter::default(), ALL).await), [2, 3, 4]);
+    assert_eq!(offsets(&z.read(0, 3, TimeFilter::default(), ALL).await), [3, 4]);
     assert!(z.hot().table(&table()).unwrap().partitions[0].unflushed_bytes > 0);
 }
 

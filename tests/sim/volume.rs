@@ -181,7 +181,7 @@ impl Volume {
     fn evict(&mut self, retention: HotRetention) -> u64 {
         let (mut flushed_bytes, mut events) = (self.flushed_bytes(), 0);
         while let Some(run) = self.runs.first() {
-            if run.flushed_ms > retention.flushed_upto && flushed_bytes <= retention.max_bytes {
+            if retention.keeps(run.flushed_ms) && flushed_bytes <= retention.max_bytes {
                 break;
             }
             let run = self.runs.remove(0);

@@ -24,6 +24,9 @@ use crate::{
 const GET_FRAMES: usize = 4;
 const PARALLEL_GETS: usize = 4;
 
+/// What keeping a frame takes beside its bytes and its name, about: there may be many that are small.
+const ENTRY_BYTES: usize = 300;
+
 /// A segment's key and the place of a frame in it.
 type FrameKey = (Arc<str>, usize);
 
@@ -51,7 +54,7 @@ pub struct Frames {
 impl Frames {
     /// Keeps frames of so many bytes for the next reads.
     pub fn new(objects: Objects, cache_bytes: u64) -> Self {
-        let weigh = |_: &FrameKey, stored: &Bytes| u32::try_from(stored.len()).unwrap_or(u32::MAX);
+        let weigh = |(object, _): &FrameKey, stored: &Bytes| u32::try_from(stored.len() + object.len() + ENTRY_BYTES).unwrap_or(u32::MAX);
         let kept = (cache_bytes > 0).then(|| moka::sync::Cache::builder().max_capacity(cache_bytes).weigher(weigh).build());
         Self { objects, kept }
     }

@@ -1,3 +1,4 @@
+use ::rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};
 use futures_util::future::join_all;
 
 use super::*;
@@ -57,6 +58,17 @@ impl Opened {
     }
 }
 
+/// How many keys RocksDB passes over, for nothing, while `look` is at work on this thread.
+fn passed_over(look: impl FnOnce()) -> u64 {
+    set_perf_stats(PerfStatsLevel::EnableCount);
+    let mut counts = PerfContext::default();
+    counts.reset();
+    look();
+    let passed = [PerfMetric::InternalKeySkippedCount, PerfMetric::InternalDeleteSkippedCount].map(|count| counts.metric(count));
+    set_perf_stats(PerfStatsLevel::Disable);
+    passed.iter().sum()
+}
+
 fn name(table: &str) -> TableName {
     TableName::parse(table).unwrap()
 }
@@ -95,7 +107,7 @@ async fn only_what_is_flushed_is_evicted() {
     let directory = tempfile::tempdir().unwrap();
     let opened = Opened::new(&directory);
     opened.append("t", &["a", "b", "c"]).await.unwrap();
-    let everything = HotRetention { flushed_upto: i64::MAX, max_bytes: 0 };
+    let everything = HotRetention { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 };
     assert_eq!(opened.hot.evict(everything).await.unwrap(), 0);
     let intent = FlushIntent { range: OffsetRange::new(0, 2), epoch: 1, zstd: true, bytes: 10 };
     let segment = vec![(Partition::new(name("t"), 9), intent)];
@@ -117,5 +129,41 @@ async fn tables_are_bounded_and_apart() {
     opened.append("t2", &["b"]).await.unwrap();
     assert!(matches!(opened.append("t3", &["c"]).await, Err(StorageError::TooMany { .. })));
     assert_eq!(payloads(&opened.read(0).await), [b"a"]);
+    opened.close().await;
+}
+
+#[tokio::test]
+async fn what_was_evicted_and_what_others_have_costs_a_read_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = Opened::new(&directory);
+    let (everything, partition) =
+        (HotRetention { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 }, Partition::new(name("t"), 9));
+    let thousand = vec!["a"; 1000];
+    for round in 0..20 {
+        opened.append("t", &thousand).await.unwrap();
+        // Many small runs, most of them evicted, a few left.
+        for part in (0..1000).step_by(10) {
+            let range = OffsetRange::new(round * 1000 + part, round * 1000 + part + 10);
+            let segment = vec![(partition.clone(), FlushIntent { range, epoch: 1, zstd: true, bytes: 10 })];
+            opened.hot.record_intents(segment.clone()).await.unwrap();
+            opened.hot.mark_flushed(segment).await.unwrap();
+        }
+        if round < 19 {
+            opened.hot.evict(everything).await.unwrap();
+        }
+    }
+    let low = opened.hot.table(&name("t")).unwrap().partitions[0].marks.low;
+    assert_eq!(low, 19_000);
+    let key = PartitionKey { table: 0, partition: 9 };
+    let (limit, db) = (ReadLimit { records: 100, bytes: 1 << 20 }, &opened.hot.db);
+    let mut page = Vec::new();
+    let passed = passed_over(|| page = db.read(&name("t"), &[(key, low)], TimeFilter::default(), limit).unwrap());
+    assert_eq!(page[0].page.records.len(), 100);
+    assert!(passed <= 200, "{passed} keys were passed over to read 100 events behind 19,000 that were evicted");
+    let prefix = keys::partition(key);
+    let passed = passed_over(|| assert_eq!(db.scan(cf::PARTITION_RUNS, &prefix, &keys::event(key, low)).count(), 100));
+    assert!(passed <= 200, "{passed} keys were passed over to find the 100 runs that are left");
+    let all = passed_over(|| assert_eq!(db.scan(cf::PARTITION_RUNS, &prefix, &prefix).count(), 100));
+    assert!(all > 1000, "{all} keys were passed over by a look at what is gone: nothing counts them");
     opened.close().await;
 }

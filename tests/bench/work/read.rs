@@ -80,7 +80,7 @@ async fn first_of_many(options: &Options, report: &mut Report) {
         load(zombi.address, 4, options.turn(), None, move |_| read.clone()).await.rate()
     };
     let rounds = in_turn(options.rounds(), async |_| reads("many").await, async |_| reads("one").await).await;
-    report.ratio(name, "requests/s", Goal::AtLeast(0.02), rounds);
+    report.ratio(name, "requests/s", Goal::AtLeast(0.01), rounds);
 }
 
 /// Who looks through a whole table for what is not there leaves others their turns.

@@ -75,7 +75,7 @@ impl Group<'_> {
                     break;
                 }
             };
-            if run.flushed_ms > retention.flushed_upto && flushed_bytes <= retention.max_bytes {
+            if retention.keeps(run.flushed_ms) && flushed_bytes <= retention.max_bytes {
                 break;
             }
             let range = self.state(key).evict(end, run.bytes);
@@ -112,7 +112,9 @@ impl Group<'_> {
         self.has_made_room = true;
         let over = self.hot_bytes - most + most / ROOM_PART;
         let flushed = self.volume.catalog.read().flushed_bytes();
-        if let Err(error) = self.evict(HotRetention { flushed_upto: TimestampMs::MIN, max_bytes: flushed.saturating_sub(over) }) {
+        let max_bytes = flushed.saturating_sub(over);
+        let retention = HotRetention { flushed_upto: TimestampMs::MIN, flushed_after: TimestampMs::MAX, max_bytes };
+        if let Err(error) = self.evict(retention) {
             tracing::warn!(%error, "hot is full, and what is in S3 cannot be evicted");
         }
     }
