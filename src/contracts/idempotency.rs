@@ -4,8 +4,10 @@
 use sha2::{Digest, Sha256};
 
 use super::{
+    clock::TimestampMs,
     event::Event,
     payload::{Payload, PayloadKind},
+    sequence::Offset,
 };
 
 /// The first half of a SHA-256.
@@ -24,6 +26,29 @@ impl KeyUse {
     /// The use of an event's key; `None` if it has none.
     pub fn of(event: &Event) -> Option<Self> {
         Some(Self { key: hash_key(event.idempotency_key.as_ref()?), payload: hash_payload(&event.payload) })
+    }
+}
+
+/// The first event with a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FirstWrite {
+    /// Its offset.
+    pub offset: Offset,
+    /// When it was appended.
+    pub appended_ms: TimestampMs,
+    /// The hash of its payload; `None` for what was stored before there were hashes.
+    pub payload: Option<Hash>,
+}
+
+impl FirstWrite {
+    /// Whether it still makes a write at `now_ms` a duplicate. A clock that stepped back keeps it.
+    pub fn is_within(self, window_ms: i64, now_ms: TimestampMs) -> bool {
+        now_ms.saturating_sub(self.appended_ms) < window_ms
+    }
+
+    /// Whether a write with another payload has the same key.
+    pub fn clashes(self, payload: Hash) -> bool {
+        self.payload.is_some_and(|first| first != payload)
     }
 }
 

@@ -38,6 +38,7 @@ use crate::{
         cold_storage::ColdStorage,
         consumers::ConsumerStorage,
         error::{Overload, StorageError},
+        fence::Fence,
         flusher::Flush,
         storage::HotStorage,
     },
@@ -48,7 +49,6 @@ use crate::{
     shutdown::Signals,
     storage::{
         cold::{S3Cold, s3::Objects},
-        fence::Fence,
         hot::{RocksHot, catalog::Catalog, disk::Disk, rocksdb::Db},
         recovery::Recovery,
         reserve::Reserver,
@@ -221,7 +221,7 @@ async fn open(
     if let Some(s3) = connect(config).await? {
         ops.bucket.opening();
         ops.lifecycle.progress.begin("reading the manifests in S3");
-        let (reserver, reserving) = Reserver::new(Arc::clone(&s3));
+        let (reserver, reserving) = Reserver::new(s3.clone());
         rocks.reserve_with(reserver);
         task::spawn(reserving);
         let recovery = Recovery {

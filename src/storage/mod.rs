@@ -1,9 +1,7 @@
 //! The tiers: RocksDB hot, S3 cold. Only `server` and `config` name what is in here; all others see the contracts.
 
 pub mod cold;
-pub mod fence;
 pub mod hot;
 pub mod recovery;
 pub mod reserve;
-pub mod retention;
 pub mod upkeep;

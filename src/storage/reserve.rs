@@ -13,14 +13,18 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
 use tracing::warn;
 
-use super::cold::S3Cold;
-use crate::contracts::{name::Partition, sequence::Watermarks};
+use crate::contracts::{
+    name::Partition,
+    reservation::{ReservationLog, Reservations},
+    sequence::Watermarks,
+};
 
 /// Writes that may wait for a reservation; more go on without.
 const QUEUE_LEN: usize = 4096;
@@ -32,7 +36,7 @@ type Wanted = (BTreeMap<Partition, Watermarks>, oneshot::Sender<()>);
 /// Asks for reservations.
 #[derive(Debug)]
 pub struct Reserver {
-    cold: Arc<S3Cold>,
+    log: Arc<dyn ReservationLog>,
     requests: mpsc::Sender<Wanted>,
     /// Whether the last reservation failed: then nobody waits for the next.
     is_failing: Arc<AtomicBool>,
@@ -40,16 +44,18 @@ pub struct Reserver {
 
 impl Reserver {
     /// A reserver, and the task that serves it until the reserver is dropped.
-    pub fn new(cold: Arc<S3Cold>) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    pub fn new(log: Arc<dyn ReservationLog>) -> (Arc<Self>, impl Future<Output = ()> + Send + 'static) {
         let (requests, receiver) = mpsc::channel(QUEUE_LEN);
         let is_failing = Arc::new(AtomicBool::new(false));
-        let task = serve(Arc::clone(&cold), receiver, Arc::clone(&is_failing));
-        (Self { cold, requests, is_failing }, task)
+        let task = serve(Arc::clone(&log), receiver, Arc::clone(&is_failing));
+        (Arc::new(Self { log, requests, is_failing }), task)
     }
+}
 
-    /// Sees to it that the offsets up to `next` of each partition are reserved, if S3 answers in time.
-    pub async fn reserve(&self, next: BTreeMap<Partition, Watermarks>) {
-        if next.iter().all(|(partition, marks)| marks.next <= self.cold.reserved_upto(partition)) || cfg!(bug_no_reservation) {
+#[async_trait]
+impl Reservations for Reserver {
+    async fn reserve(&self, next: BTreeMap<Partition, Watermarks>) {
+        if next.iter().all(|(partition, marks)| marks.next <= self.log.reserved_upto(partition)) || cfg!(bug_no_reservation) {
             return;
         }
         let (done, reserved) = oneshot::channel();
@@ -62,14 +68,14 @@ impl Reserver {
 }
 
 /// Serves all that wait with one manifest.
-async fn serve(cold: Arc<S3Cold>, mut requests: mpsc::Receiver<Wanted>, is_failing: Arc<AtomicBool>) {
+async fn serve(log: Arc<dyn ReservationLog>, mut requests: mpsc::Receiver<Wanted>, is_failing: Arc<AtomicBool>) {
     while let Some((mut partitions, done)) = requests.recv().await {
         let mut waiting = vec![done];
         while let Ok((more, done)) = requests.try_recv() {
             partitions.extend(more);
             waiting.push(done);
         }
-        let reserved = cold.reserve(&partitions).await;
+        let reserved = log.reserve(&partitions).await;
         let was_failing = is_failing.swap(reserved.is_err(), Relaxed);
         if let (Err(error), false) = (&reserved, was_failing) {
             warn!(%error, "no offsets could be reserved in S3; writes go on without");

@@ -27,9 +27,7 @@ use zombi::{
     storage::{
         cold::{line, manifest, segment::OpenFrame, state::ColdState},
         hot::{
-            codec,
-            idempotency::FirstWrite,
-            keys,
+            codec, idempotency, keys,
             sequence::{Block, PartitionState},
         },
     },
@@ -177,8 +175,8 @@ fn stored(data: &[u8]) {
     drop(codec::decode(data));
     // The same bytes behind a header that fits.
     drop(codec::decode(&[&[1], crc32c::crc32c(data).to_le_bytes().as_slice(), data].concat()));
-    if let Some(first) = FirstWrite::decode(data) {
-        assert_eq!(FirstWrite::decode(&first.encode()), Some(first));
+    if let Some(first) = idempotency::decode(data) {
+        assert_eq!(idempotency::decode(&idempotency::encode(first)), Some(first));
     }
     if let Ok(state) = PartitionState::decode(data) {
         state.marks.check(&"a partition");

@@ -10,10 +10,11 @@ use zombi::{
         event::Event,
         name::{Partition, PartitionNumber, TableName},
         payload::Payload,
+        recovery::Recoverable,
         sequence::{Offset, OffsetRange, Watermarks},
         storage::{Append, Appended, Chosen, FlushIntent, HotPage, HotRetention, ReadLimit, TableChange, TableSettings, TimeFilter, Trim},
     },
-    storage::{cold::segment::Encoder, recovery::Recoverable},
+    storage::cold::segment::Encoder,
 };
 
 use crate::{

@@ -19,14 +19,12 @@ use zombi::{
         flusher::Flush,
         name::{Partition, TableName},
         payload::Payload,
+        recovery::Recoverable,
         sequence::{Offset, OffsetRange},
         storage::{Append, ReadLimit, TableChange, TimeFilter},
     },
     reader::ReadQuery,
-    storage::{
-        cold::{audit, chain},
-        recovery::Recoverable,
-    },
+    storage::cold::{audit, chain},
 };
 
 use crate::{

@@ -25,12 +25,13 @@ use zombi::{
         flusher::Flush,
         name::{Partition, PartitionNumber},
         payload::Payload,
+        recovery::Recoverable,
         sequence::{Offset, OffsetRange},
         storage::{Append, ReadLimit, TimeFilter},
     },
     flusher::FlushHandle,
     reader::{ReadQuery, TieredReader},
-    storage::{cold::audit, recovery::Recoverable},
+    storage::cold::audit,
 };
 
 use crate::{

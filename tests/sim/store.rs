@@ -20,25 +20,27 @@ use zombi::{
     contracts::{
         clock::{Clock, TimestampMs},
         error::StorageError,
+        fence::Fence,
         flusher::Flush,
         heartbeat::Heartbeat,
+        journal::Journal,
         name::{GroupName, TableName},
         progress::Progress,
+        recovery::Recoverable,
+        reservation::Reservations,
     },
     flusher::{FlushHandle, FlushOptions, Flusher, Tiers, partition::SegmentOptions},
     reader::{TieredReader, Turns},
     storage::{
         cold::{S3Cold, compact::CompactOptions, probe},
-        fence::Fence,
         hot::{
             RocksHot,
             disk::{Disk, Reserve},
-            journal::Journal,
             options::OpenOptions,
             request::WriterOptions,
             rocksdb::Db,
         },
-        recovery::{Recoverable, Recovery, Relation},
+        recovery::{Recovery, Relation},
         reserve::Reserver,
         upkeep::{Upkeep, UpkeepOptions},
     },
@@ -130,9 +132,7 @@ impl Hot {
         match ground {
             Ground::Memory(volume) => {
                 let twin = SimHot::open(Arc::clone(volume), clock, Arc::clone(&fence), options, seed);
-                let (journal, keeping) = twin.journal();
-                tasks.spawn(keeping);
-                let (journal, store_id) = (Arc::new(journal), volume.lock().store_id());
+                let (journal, store_id) = (Arc::new(twin.journal()), volume.lock().store_id());
                 Ok(Self { tier: twin.clone(), fence, twin: Some(twin), rocks: None, db: None, journal, store_id, tasks })
             }
             Ground::RocksDb(directory) => {
@@ -155,10 +155,10 @@ impl Hot {
         }
     }
 
-    fn reserve_with(&self, reserver: Reserver) {
+    fn reserve_with(&self, reservations: Arc<dyn Reservations>) {
         match (&self.twin, &self.rocks) {
-            (Some(twin), _) => twin.reserve_with(reserver),
-            (_, Some(rocks)) => rocks.reserve_with(reserver),
+            (Some(twin), _) => twin.reserve_with(reservations),
+            (_, Some(rocks)) => rocks.reserve_with(reservations),
             _ => unreachable!("it is one of the two"),
         }
     }
@@ -201,7 +201,7 @@ impl Store {
         let hot = Hot::open(ground, clock, tuning.seed)?;
         let (clock, mut tasks): (Arc<dyn Clock>, _) = (clock.clone(), JoinSet::new());
         let cold = Arc::new(S3Cold::new(bucket.objects(), 0));
-        let (reserver, reserving) = Reserver::new(Arc::clone(&cold));
+        let (reserver, reserving) = Reserver::new(cold.clone());
         tasks.spawn(reserving);
         hot.reserve_with(reserver);
         let recovery = Recovery {

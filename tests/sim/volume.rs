@@ -16,19 +16,16 @@ use zombi::{
         clock::TimestampMs,
         error::{Counted, Overload, StorageError},
         event::{Event, Record},
-        idempotency::{Hash, KeyUse},
+        idempotency::{FirstWrite, Hash, KeyUse},
         name::{GroupName, Partition, PartitionNumber, TableName},
+        recovery::Recovered,
         sequence::{Offset, OffsetRange, Watermarks},
         storage::{
             Append, Appended, Configured, FlushIntent, HotPage, HotRetention, Page, PartitionStatus, ReadLimit, TableChange, TableSettings,
             TimeFilter,
         },
     },
-    storage::hot::{
-        idempotency::FirstWrite,
-        keys::meta,
-        request::{Recovered, WriterOptions},
-    },
+    storage::hot::request::WriterOptions,
 };
 
 pub use self::hot::SimHot;
@@ -196,14 +193,9 @@ impl Volume {
         events
     }
 
-    fn remember(&mut self, pairs: Vec<(&'static [u8], Vec<u8>)>) {
-        for (key, value) in pairs {
-            match key {
-                meta::CHAIN => self.chain = Some(value),
-                meta::STORE_ID => self.store_id = Uuid::from_slice(&value).expect("an id"),
-                other => unreachable!("nobody remembers {other:?}"),
-            }
-        }
+    fn note(&mut self, chain: Vec<u8>, store_id: Option<Uuid>) {
+        self.chain = Some(chain);
+        self.store_id = store_id.unwrap_or(self.store_id);
     }
 
     fn recover(&mut self, recovered: Recovered) {

@@ -24,9 +24,10 @@ use crate::{
     contracts::{
         clock::Clock,
         error::{StorageError, Tier},
+        fence::Fence,
+        journal::Journal,
     },
     crash,
-    storage::{fence::Fence, hot::journal::Journal},
 };
 
 /// Manifests read at once when the chain is opened.

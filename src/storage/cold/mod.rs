@@ -4,6 +4,7 @@ pub mod audit;
 pub mod chain;
 pub mod compact;
 pub mod draft;
+pub mod expire;
 mod frames;
 pub mod line;
 pub mod manifest;
@@ -29,6 +30,7 @@ use crate::contracts::{
     cold_storage::{ColdCommit, ColdExtent, ColdStorage},
     error::{StorageError, Tier},
     name::Partition,
+    reservation::ReservationLog,
     segment::{Segment, SegmentBuilder},
     sequence::{Offset, OffsetRange, Watermarks},
     storage::{Page, ReadLimit, TableStatus, TimeFilter},
@@ -99,20 +101,6 @@ impl S3Cold {
     /// Those of a commit.
     pub async fn change(&self, draft: impl FnOnce(&ColdState) -> Changes + Send) -> Result<(), StorageError> {
         self.opened()?.chain.lock().await.append(draft).await
-    }
-
-    /// No offset of the partition from here on may be given before more are reserved; 0 while the bucket is not open.
-    pub fn reserved_upto(&self, partition: &Partition) -> Offset {
-        let reserved = |state: &ColdState| state.partitions.get(partition).map_or(0, |cold| cold.reserved_upto);
-        self.with_state(reserved).unwrap_or(0)
-    }
-
-    /// Reserves offsets beyond what each partition has given.
-    ///
-    /// # Errors
-    /// Those of a commit.
-    pub async fn reserve(&self, partitions: &BTreeMap<Partition, Watermarks>) -> Result<(), StorageError> {
-        self.change(|state| draft::reserve(state, partitions)).await
     }
 
     /// Hands out the numbers of manifests that nobody needs any more.
@@ -214,5 +202,17 @@ impl ColdStorage for S3Cold {
 
     async fn release(&self, tables: Vec<TableStatus>) -> Result<(), StorageError> {
         self.change(|state| draft::release(state, &tables)).await
+    }
+}
+
+#[async_trait]
+impl ReservationLog for S3Cold {
+    fn reserved_upto(&self, partition: &Partition) -> Offset {
+        let reserved = |state: &ColdState| state.partitions.get(partition).map_or(0, |cold| cold.reserved_upto);
+        self.with_state(reserved).unwrap_or(0)
+    }
+
+    async fn reserve(&self, partitions: &BTreeMap<Partition, Watermarks>) -> Result<(), StorageError> {
+        self.change(|state| draft::reserve(state, partitions)).await
     }
 }

@@ -13,8 +13,7 @@ use std::{
 
 use crate::contracts::{
     clock::{Clock, TimestampMs},
-    idempotency::Hash,
-    sequence::Offset,
+    idempotency::{FirstWrite, Hash},
     storage::KeyWindow,
 };
 
@@ -23,54 +22,31 @@ pub const KEY_BYTES: u64 = 72;
 /// Keys are counted by so many milliseconds.
 const MINUTE_MS: i64 = 60_000;
 
-/// The first event with a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FirstWrite {
-    /// Its offset.
-    pub offset: Offset,
-    /// When it was appended.
-    pub appended_ms: TimestampMs,
-    /// The hash of its payload; `None` for what was stored before there were hashes.
-    pub payload: Option<Hash>,
+/// The stored form: a version, the offset, the time, the hash if there is one.
+pub fn encode(first: FirstWrite) -> Vec<u8> {
+    let mut bytes = vec![1];
+    bytes.extend_from_slice(&first.offset.to_be_bytes());
+    bytes.extend_from_slice(&first.appended_ms.to_be_bytes());
+    bytes.extend_from_slice(first.payload.as_ref().map_or(&[], Hash::as_slice));
+    bytes
 }
 
-impl FirstWrite {
-    /// The stored form: a version, the offset, the time, the hash if there is one.
-    pub fn encode(self) -> Vec<u8> {
-        let mut bytes = vec![1];
-        bytes.extend_from_slice(&self.offset.to_be_bytes());
-        bytes.extend_from_slice(&self.appended_ms.to_be_bytes());
-        bytes.extend_from_slice(self.payload.as_ref().map_or(&[], Hash::as_slice));
-        bytes
-    }
+/// Reads the stored form.
+pub fn decode(bytes: &[u8]) -> Option<FirstWrite> {
+    let ([1], rest) = bytes.split_first_chunk::<1>()? else { return None };
+    decode_fields(rest)
+}
 
-    /// Reads the stored form.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let ([1], rest) = bytes.split_first_chunk::<1>()? else { return None };
-        Self::decode_fields(rest)
-    }
+/// Reads the form of format 2 of the volume, which had no version: see `upgrade`.
+pub fn decode_unversioned(bytes: &[u8]) -> Option<FirstWrite> {
+    decode_fields(bytes).filter(|first| first.payload.is_none())
+}
 
-    /// Reads the form of format 2 of the volume, which had no version: see `upgrade`.
-    pub fn decode_unversioned(bytes: &[u8]) -> Option<Self> {
-        Self::decode_fields(bytes).filter(|first| first.payload.is_none())
-    }
-
-    fn decode_fields(bytes: &[u8]) -> Option<Self> {
-        let (offset, rest) = bytes.split_first_chunk::<8>()?;
-        let (appended_ms, rest) = rest.split_first_chunk::<8>()?;
-        let payload = if rest.is_empty() { None } else { Some(Hash::try_from(rest).ok()?) };
-        Some(Self { offset: u64::from_be_bytes(*offset), appended_ms: i64::from_be_bytes(*appended_ms), payload })
-    }
-
-    /// Whether it still makes a write at `now_ms` a duplicate. A clock that stepped back keeps it.
-    pub fn is_within(self, window_ms: i64, now_ms: TimestampMs) -> bool {
-        now_ms.saturating_sub(self.appended_ms) < window_ms
-    }
-
-    /// Whether a write with another payload has the same key.
-    pub fn clashes(self, payload: Hash) -> bool {
-        self.payload.is_some_and(|first| first != payload)
-    }
+fn decode_fields(bytes: &[u8]) -> Option<FirstWrite> {
+    let (offset, rest) = bytes.split_first_chunk::<8>()?;
+    let (appended_ms, rest) = rest.split_first_chunk::<8>()?;
+    let payload = if rest.is_empty() { None } else { Some(Hash::try_from(rest).ok()?) };
+    Some(FirstWrite { offset: u64::from_be_bytes(*offset), appended_ms: i64::from_be_bytes(*appended_ms), payload })
 }
 
 /// The first minute whose keys are remembered, as the compaction filter sees it: milliseconds since 1970.
@@ -82,7 +58,7 @@ pub fn expiry_filter(
     floor: Floor,
     clock: Arc<dyn Clock>,
 ) -> impl FnMut(u32, &[u8], &[u8]) -> rocksdb::CompactionDecision + Send + 'static {
-    move |_level, _key, value| match FirstWrite::decode(value) {
+    move |_level, _key, value| match decode(value) {
         Some(first) if !first.is_within(window_ms, clock.now_ms()) || first.appended_ms < floor.load(Relaxed) => {
             rocksdb::CompactionDecision::Remove
         }
@@ -188,14 +164,14 @@ mod tests {
     fn the_window_is_half_open_and_a_clock_stepping_back_keeps_keys() {
         for payload in [None, Some([7; 16])] {
             let first = FirstWrite { offset: 7, appended_ms: 1000, payload };
-            assert_eq!(FirstWrite::decode(&first.encode()), Some(first));
+            assert_eq!(decode(&encode(first)), Some(first));
             assert!(first.is_within(10, 1009));
             assert!(!first.is_within(10, 1010));
             assert!(first.is_within(10, i64::MIN));
         }
-        assert_eq!(FirstWrite::decode(&[0; 16]), None);
-        assert_eq!(FirstWrite::decode_unversioned(&[0; 16]), Some(FirstWrite { offset: 0, appended_ms: 0, payload: None }));
-        assert_eq!(FirstWrite::decode_unversioned(&[1; 33]), None);
+        assert_eq!(decode(&[0; 16]), None);
+        assert_eq!(decode_unversioned(&[0; 16]), Some(FirstWrite { offset: 0, appended_ms: 0, payload: None }));
+        assert_eq!(decode_unversioned(&[1; 33]), None);
     }
 
     #[test]

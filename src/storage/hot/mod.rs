@@ -4,9 +4,9 @@ pub mod catalog;
 pub mod codec;
 pub mod consumers;
 pub mod disk;
+mod expire;
 pub mod group;
 pub mod idempotency;
-pub mod journal;
 pub mod keys;
 pub mod options;
 pub mod request;
@@ -30,35 +30,36 @@ use tokio::{
     task,
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use self::{
     catalog::Catalog,
     disk::Disk,
     idempotency::KeyOptions,
-    journal::Journal,
     keys::{PartitionKey, TableId, cf, meta},
     request::{EncodedEvent, Request, WriterOptions},
     rocksdb::Db,
     writer::Writer,
 };
-use crate::{
-    contracts::{
-        clock::{Clock, TimestampMs},
-        consumers::{Commit, ConsumerStorage, OffsetsOfGroup},
-        error::{Overload, StorageError, Tier},
-        event::Event,
-        heartbeat::Heartbeat,
-        idempotency::KeyUse,
-        name::{GroupName, Partition, PartitionNumber, TableName},
-        segment::SegmentBuilder,
-        sequence::Offset,
-        storage::{
-            Append, Appended, Configured, FlushIntent, HotPage, HotRetention, HotStorage, KeyWindow, ReadLimit, TableChange, TableStatus,
-            TimeFilter, Totals, Trim,
-        },
-        wakeups::Wakeups,
+use crate::contracts::{
+    clock::{Clock, TimestampMs},
+    consumers::{Commit, ConsumerStorage, OffsetsOfGroup},
+    error::{Overload, StorageError, Tier},
+    event::Event,
+    fence::Fence,
+    heartbeat::Heartbeat,
+    idempotency::{FirstWrite, Hash, KeyUse},
+    journal::{Journal, Notes},
+    name::{GroupName, Partition, PartitionNumber, TableName},
+    recovery::{Recoverable, Recovered},
+    reservation::Reservations,
+    segment::SegmentBuilder,
+    sequence::Offset,
+    storage::{
+        Append, Appended, Configured, FlushIntent, HotPage, HotRetention, HotStorage, KeyWindow, ReadLimit, TableChange, TableStatus,
+        TimeFilter, Totals, Trim,
     },
-    storage::{fence::Fence, reserve::Reserver, retention},
+    wakeups::Wakeups,
 };
 
 /// The hot tier.
@@ -71,7 +72,7 @@ pub struct RocksHot {
     wakeups: Arc<Wakeups>,
     clock: Arc<dyn Clock>,
     keys: KeyOptions,
-    reserver: OnceLock<Reserver>,
+    reservations: OnceLock<Arc<dyn Reservations>>,
 }
 
 impl RocksHot {
@@ -99,7 +100,7 @@ impl RocksHot {
             receiver,
             Arc::clone(&wakeups),
         )?;
-        let hot = Self { db, catalog, disk, writer: requests, wakeups, clock, keys, reserver: OnceLock::new() };
+        let hot = Self { db, catalog, disk, writer: requests, wakeups, clock, keys, reservations: OnceLock::new() };
         Ok((Arc::new(hot), writer))
     }
 
@@ -108,17 +109,17 @@ impl RocksHot {
     /// # Errors
     /// `Corrupt` or `Unavailable` if it cannot be read.
     pub fn journal(&self) -> Result<Journal, StorageError> {
-        Journal::new(self.db.get(cf::META, meta::CHAIN)?, self.writer.clone())
+        Journal::new(self.db.get(cf::META, meta::CHAIN)?, Arc::new(WriterNotes(self.writer.clone())))
     }
 
     /// From now on offsets are reserved before they are given.
-    pub fn reserve_with(&self, reserver: Reserver) {
-        assert!(self.reserver.set(reserver).is_ok(), "there is one bucket");
+    pub fn reserve_with(&self, reservations: Arc<dyn Reservations>) {
+        assert!(self.reservations.set(reservations).is_ok(), "there is one bucket");
     }
 
     /// Sees to it that the offsets of an append are reserved.
     async fn reserve(&self, table: &TableName, events: &[(PartitionNumber, Event)]) {
-        let Some(reserver) = self.reserver.get() else { return };
+        let Some(reservations) = self.reservations.get() else { return };
         let mut counts: BTreeMap<PartitionNumber, u64> = BTreeMap::new();
         for (number, _) in events {
             *counts.entry(*number).or_default() += 1;
@@ -133,11 +134,11 @@ impl RocksHot {
             };
             counts.into_iter().map(after).collect()
         };
-        reserver.reserve(next).await;
+        reservations.reserve(next).await;
     }
 
     /// Sends a request that must wait its turn.
-    pub(in crate::storage) async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StorageError> {
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StorageError> {
         let (reply, answer) = oneshot::channel();
         self.writer.send(request(reply)).await.map_err(|_| StorageError::Closed)?;
         answer.await.map_err(|_| StorageError::Closed)?
@@ -283,7 +284,7 @@ impl HotStorage for RocksHot {
 
     async fn expired(&self, table: &TableName, appended_before: TimestampMs, excess_bytes: u64) -> Result<Vec<Trim>, StorageError> {
         let table = table.clone();
-        self.blocking(move |db, catalog| retention::expired(db, catalog, &table, appended_before, excess_bytes)).await
+        self.blocking(move |db, catalog| expire::expired(db, catalog, &table, appended_before, excess_bytes)).await
     }
 
     async fn configure_table(&self, table: TableName, change: TableChange) -> Result<Configured, StorageError> {
@@ -336,6 +337,32 @@ impl ConsumerStorage for RocksHot {
 
     async fn delete(&self, group: GroupName) -> Result<(), StorageError> {
         self.ask(|reply| Request::DeleteGroup { group, reply }).await
+    }
+}
+
+#[async_trait]
+impl Recoverable for RocksHot {
+    async fn recover(&self, recovered: Recovered) -> Result<(), StorageError> {
+        self.ask(|reply| Request::Recover { recovered, reply }).await
+    }
+
+    async fn recover_keys(&self, keys: Vec<(Partition, Hash, FirstWrite)>) -> Result<(), StorageError> {
+        self.ask(|reply| Request::RecoverKeys { keys, reply }).await
+    }
+}
+
+/// Keeps notes by way of the writer, which ends no later for it.
+#[derive(Debug)]
+struct WriterNotes(mpsc::Sender<Request>);
+
+#[async_trait]
+impl Notes for WriterNotes {
+    async fn note(&self, chain: Vec<u8>, store_id: Option<Uuid>) -> Result<(), StorageError> {
+        let mut pairs = vec![(meta::CHAIN, chain)];
+        pairs.extend(store_id.map(|id| (meta::STORE_ID, id.as_bytes().to_vec())));
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Request::Remember { pairs, reply }).await.map_err(|_| StorageError::Closed)?;
+        answer.await.map_err(|_| StorageError::Closed)?
     }
 }
 

@@ -4,18 +4,15 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{
-    catalog::Catalog,
-    idempotency::{FirstWrite, KeyOptions},
-    rocksdb::Db,
-};
+use super::{catalog::Catalog, idempotency::KeyOptions, rocksdb::Db};
 use crate::contracts::{
     clock::{Clock, TimestampMs},
     consumers::Commit,
     error::StorageError,
-    idempotency::{Hash, KeyUse},
+    idempotency::{FirstWrite, Hash, KeyUse},
     name::{GroupName, Partition, PartitionNumber, TableName},
-    sequence::{Offset, Watermarks},
+    recovery::Recovered,
+    sequence::Offset,
     storage::{Appended, Configured, FlushIntent, HotRetention, TableChange, TableSettings, Trim},
 };
 
@@ -187,28 +184,6 @@ impl Request {
             _ => 0,
         }
     }
-}
-
-/// A partition as recovery wants it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecoveredPartition {
-    /// The partition.
-    pub partition: Partition,
-    /// Its places; what is hot already and stays hot is unflushed.
-    pub marks: Watermarks,
-    /// Stored bytes of what stays hot.
-    pub hot_bytes: u64,
-}
-
-/// What recovery has found in S3.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Recovered {
-    /// Tables, their settings, and whether they were deleted.
-    pub tables: Vec<(TableName, TableSettings, bool)>,
-    /// Partitions; their tables may be new.
-    pub partitions: Vec<RecoveredPartition>,
-    /// All consumer offsets, instead of those on the volume.
-    pub consumers: Option<Vec<(GroupName, Partition, Offset)>>,
 }
 
 /// What a group is staged over.

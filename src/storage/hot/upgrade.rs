@@ -11,7 +11,7 @@ use ::rocksdb::{DB, IteratorMode, WriteBatch, WriteOptions};
 use tracing::info;
 
 use super::{
-    idempotency::{FirstWrite, KeyLedger},
+    idempotency::{self, KeyLedger},
     keys::{self, cf, meta},
     rocksdb::{family, unavailable},
 };
@@ -62,8 +62,8 @@ fn from_2(db: &DB) -> Result<(), StorageError> {
         let (key, value) = pair.map_err(unavailable)?;
         let damaged = || StorageError::corrupt("an idempotency key in RocksDB", format!("key {key:?}, value {value:?}"));
         // What an earlier attempt has rewritten is counted again, as its counts were not kept.
-        let is_new = FirstWrite::decode(&value);
-        let first = is_new.or_else(|| FirstWrite::decode_unversioned(&value)).ok_or_else(damaged)?;
+        let is_new = idempotency::decode(&value);
+        let first = is_new.or_else(|| idempotency::decode_unversioned(&value)).ok_or_else(damaged)?;
         *minutes.entry(KeyLedger::minute(first.appended_ms)).or_default() += 1;
         if is_new.is_some() {
             continue;
@@ -71,7 +71,7 @@ fn from_2(db: &DB) -> Result<(), StorageError> {
         let (prefix, text) = key.split_at_checked(8).ok_or_else(damaged)?;
         let partition = keys::decode_partition(prefix).ok_or_else(damaged)?;
         let text = std::str::from_utf8(text).map_err(|_| damaged())?;
-        batch.put_cf(family(db, cf::IDEMPOTENCY), keys::idempotency(partition, hash_key(text)), first.encode());
+        batch.put_cf(family(db, cf::IDEMPOTENCY), keys::idempotency(partition, hash_key(text)), idempotency::encode(first));
         batch.delete_cf(family(db, cf::IDEMPOTENCY), &key);
         count += 1;
         if batch.len() >= 2 * STEP {

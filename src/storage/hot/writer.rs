@@ -17,9 +17,8 @@ use super::{
     rocksdb::Db,
 };
 use crate::{
-    contracts::{clock::Clock, error::StorageError, heartbeat::Heartbeat, wakeups::Wakeups},
+    contracts::{clock::Clock, error::StorageError, fence::Fence, heartbeat::Heartbeat, wakeups::Wakeups},
     metrics,
-    storage::fence::Fence,
 };
 
 /// Events and bytes that one group takes at most, so that its waiters do not wait for ever.

@@ -19,7 +19,6 @@ use std::{
     sync::Arc,
 };
 
-use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tracing::{info, warn};
@@ -31,29 +30,23 @@ use crate::{
     contracts::{
         clock::Clock,
         cold_storage::ColdStorage,
-        consumers::ConsumerStorage,
         error::{StorageError, Tier},
-        idempotency::{Hash, KeyUse},
+        fence::Fence,
+        idempotency::{FirstWrite, KeyUse},
+        journal::Journal,
         name::{GroupName, Partition, TableName},
         progress::Progress,
+        recovery::{Recoverable, Recovered, RecoveredPartition},
+        reservation::ReservationLog,
         sequence::{Offset, OffsetRange, Watermarks},
-        storage::{HotStorage, PartitionStatus, ReadLimit, TableSettings, TableStatus, TimeFilter, Trim},
+        storage::{PartitionStatus, ReadLimit, TableSettings, TableStatus, TimeFilter, Trim},
     },
     crash,
-    storage::{
-        cold::{
-            S3Cold,
-            chain::{self, Chain, Emptied},
-            draft,
-            state::ColdPartition,
-        },
-        fence::Fence,
-        hot::{
-            RocksHot,
-            idempotency::FirstWrite,
-            journal::Journal,
-            request::{Recovered, RecoveredPartition, Request},
-        },
+    storage::cold::{
+        S3Cold,
+        chain::{self, Chain, Emptied},
+        draft,
+        state::ColdPartition,
     },
 };
 
@@ -63,33 +56,6 @@ const ATTEMPTS: usize = 100;
 const PARALLEL_SEGMENTS: usize = 4;
 /// What is read of a segment at once.
 const CHUNK: ReadLimit = ReadLimit { records: 10_000, bytes: 8 << 20 };
-
-/// A volume that can take over what recovery has found.
-#[async_trait]
-pub trait Recoverable: HotStorage + ConsumerStorage {
-    /// Takes over tables, partitions and consumer offsets.
-    ///
-    /// # Errors
-    /// `OutcomeUnknown` or `Closed`.
-    async fn recover(&self, recovered: Recovered) -> Result<(), StorageError>;
-
-    /// Takes over idempotency keys; their partitions are there already.
-    ///
-    /// # Errors
-    /// `OutcomeUnknown` or `Closed`.
-    async fn recover_keys(&self, keys: Vec<(Partition, Hash, FirstWrite)>) -> Result<(), StorageError>;
-}
-
-#[async_trait]
-impl Recoverable for RocksHot {
-    async fn recover(&self, recovered: Recovered) -> Result<(), StorageError> {
-        self.ask(|reply| Request::Recover { recovered, reply }).await
-    }
-
-    async fn recover_keys(&self, keys: Vec<(Partition, Hash, FirstWrite)>) -> Result<(), StorageError> {
-        self.ask(|reply| Request::RecoverKeys { keys, reply }).await
-    }
-}
 
 /// What recovery works on.
 pub struct Recovery {

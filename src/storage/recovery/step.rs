@@ -5,14 +5,13 @@ use uuid::Uuid;
 use crate::{
     contracts::{
         error::StorageError,
+        journal::Record,
         name::Partition,
+        recovery::RecoveredPartition,
         sequence::{Offset, OffsetRange, Watermarks},
         storage::{FlushIntent, PartitionStatus},
     },
-    storage::{
-        cold::{manifest::Manifest, state::ColdPartition},
-        hot::{journal::Record, request::RecoveredPartition},
-    },
+    storage::cold::{manifest::Manifest, state::ColdPartition},
 };
 
 /// How the volume stands to the bucket.

@@ -16,10 +16,7 @@ use self::{
     merging::{Place, Turns},
     sweep::Sweep,
 };
-use super::{
-    cold::{S3Cold, compact::CompactOptions},
-    retention,
-};
+use super::cold::{S3Cold, compact::CompactOptions, expire};
 use crate::{
     contracts::{
         clock::Clock,
@@ -108,7 +105,7 @@ impl Upkeep {
             let age_ms = secs.map_or(i64::MAX, |secs| i64::try_from(secs.saturating_mul(1000)).unwrap_or(i64::MAX));
             let before = self.clock.now_ms().saturating_sub(age_ms);
             let trims = match &self.cold {
-                Some(cold) if cold.is_open() => cold.with_state(|state| retention::expired_segments(state, table, before, max_bytes))?,
+                Some(cold) if cold.is_open() => cold.with_state(|state| expire::expired_segments(state, table, before, max_bytes))?,
                 Some(_) => continue,
                 None => self.hot.expired(&table.name, before, excess(table, max_bytes)).await?,
             };

@@ -14,18 +14,20 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 use zombi::{
     contracts::{
         clock::{Clock, TimestampMs},
         consumers::{Commit, ConsumerStorage, OffsetsOfGroup},
         error::StorageError,
         event::Record,
-        idempotency::Hash,
+        fence::Fence,
+        idempotency::{FirstWrite, Hash},
+        journal::{Journal, Notes},
         name::{GroupName, Partition, PartitionNumber, TableName},
+        recovery::{Recoverable, Recovered},
+        reservation::Reservations,
         segment::SegmentBuilder,
         sequence::{Offset, Watermarks},
         storage::{
@@ -34,16 +36,7 @@ use zombi::{
         },
         wakeups::Wakeups,
     },
-    storage::{
-        fence::Fence,
-        hot::{
-            idempotency::FirstWrite,
-            journal::Journal,
-            request::{Recovered, Request, WriterOptions},
-        },
-        recovery::Recoverable,
-        reserve::Reserver,
-    },
+    storage::hot::request::WriterOptions,
 };
 
 use super::{OVERHEAD, Run, Sheet, Table, Volume};
@@ -54,13 +47,30 @@ pub struct SimHot {
     clock: Arc<dyn Clock>,
     fence: Arc<Fence>,
     options: WriterOptions,
-    reserver: OnceLock<Reserver>,
+    reservations: OnceLock<Arc<dyn Reservations>>,
     wakeups: Arc<Wakeups>,
     changes: AtomicU64,
     commits: AtomicU64,
     /// How long things take; nothing does if there is none.
     rng: Option<Mutex<StdRng>>,
     health: Mutex<Health>,
+}
+
+/// Keeps notes on a volume.
+struct VolumeNotes(Arc<Mutex<Volume>>);
+
+impl std::fmt::Debug for VolumeNotes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("VolumeNotes")
+    }
+}
+
+#[async_trait]
+impl Notes for VolumeNotes {
+    async fn note(&self, chain: Vec<u8>, store_id: Option<Uuid>) -> Result<(), StorageError> {
+        self.0.lock().note(chain, store_id);
+        Ok(())
+    }
 }
 
 /// Whether it can be written.
@@ -94,7 +104,7 @@ impl SimHot {
             clock,
             fence,
             options,
-            reserver: OnceLock::new(),
+            reservations: OnceLock::new(),
             wakeups: Arc::default(),
             changes: AtomicU64::new(0),
             commits: AtomicU64::new(0),
@@ -104,23 +114,14 @@ impl SimHot {
     }
 
     /// From now on offsets are reserved before they are given.
-    pub fn reserve_with(&self, reserver: Reserver) {
-        assert!(self.reserver.set(reserver).is_ok(), "there is one bucket");
+    pub fn reserve_with(&self, reservations: Arc<dyn Reservations>) {
+        assert!(self.reservations.set(reservations).is_ok(), "there is one bucket");
     }
 
-    /// The volume's record of the chain, and the task that keeps it.
-    pub fn journal(&self) -> (Journal, impl Future<Output = ()> + Send + 'static) {
-        let (writer, mut requests) = mpsc::channel(16);
-        let volume = Arc::clone(&self.volume);
-        let journal = Journal::new(volume.lock().chain.clone(), writer).expect("the record can be read");
-        let keep = async move {
-            while let Some(request) = requests.recv().await {
-                let Request::Remember { pairs, reply } = request else { unreachable!("the journal only remembers") };
-                volume.lock().remember(pairs);
-                drop(reply.send(Ok(())));
-            }
-        };
-        (journal, keep)
+    /// The volume's record of the chain.
+    pub fn journal(&self) -> Journal {
+        let notes = VolumeNotes(Arc::clone(&self.volume));
+        Journal::new(self.volume.lock().chain.clone(), Arc::new(notes)).expect("the record can be read")
     }
 
     /// The next write is the last: it is there, or not, and nobody is told.
@@ -175,7 +176,7 @@ impl SimHot {
 #[async_trait]
 impl HotStorage for SimHot {
     async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError> {
-        if let Some(reserver) = self.reserver.get() {
+        if let Some(reservations) = self.reservations.get() {
             let mut next: BTreeMap<Partition, Watermarks> = BTreeMap::new();
             for (number, _) in &append.events {
                 let partition = Partition::new(append.table.clone(), *number);
@@ -184,7 +185,7 @@ impl HotStorage for SimHot {
                     .and_then(|table| table.partitions.iter().find(|one| one.number == *number).map(|one| one.marks));
                 next.entry(partition).or_insert_with(|| known.unwrap_or_default()).next += 1;
             }
-            reserver.reserve(next).await;
+            reservations.reserve(next).await;
         }
         let now_ms = self.clock.now_ms();
         let table = append.table.clone();

@@ -2,9 +2,9 @@
 
 use super::Group;
 use crate::{
-    contracts::error::StorageError,
+    contracts::{error::StorageError, idempotency::FirstWrite},
     storage::hot::{
-        idempotency::FirstWrite,
+        idempotency,
         keys::{self, cf, meta},
     },
 };
@@ -29,7 +29,7 @@ impl Group<'_> {
         let read = |value: Option<Vec<u8>>| {
             let Some(bytes) = value else { return Ok(None) };
             let damaged = || StorageError::corrupt("an idempotency key in RocksDB", format!("value {bytes:?}"));
-            let first = FirstWrite::decode(&bytes).ok_or_else(damaged)?;
+            let first = idempotency::decode(&bytes).ok_or_else(damaged)?;
             Ok(Some(first).filter(|first| first.is_within(window_ms, self.now_ms) && first.appended_ms >= floor_ms))
         };
         stored.into_iter().map(read).collect()
@@ -37,7 +37,7 @@ impl Group<'_> {
 
     /// Stores a key, and counts it.
     pub(super) fn put_key(&mut self, key: [u8; 24], first: FirstWrite) {
-        self.batch.put_cf(self.volume.db.family(cf::IDEMPOTENCY), key, first.encode());
+        self.batch.put_cf(self.volume.db.family(cf::IDEMPOTENCY), key, idempotency::encode(first));
         self.first_writes.insert(key, first);
         let (minute, count) = self.ledger.add(first.appended_ms);
         self.counted_minutes.insert(minute, count);

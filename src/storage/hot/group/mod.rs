@@ -21,6 +21,7 @@ use crate::{
     contracts::{
         clock::TimestampMs,
         error::{Counted, Overload, StorageError},
+        idempotency::FirstWrite,
         name::{GroupName, Partition, PartitionNumber, TableName},
         sequence::Offset,
         storage::{Appended, Configured},
@@ -28,7 +29,7 @@ use crate::{
     storage::hot::{
         catalog::{Table, TableHead, Tables},
         consumers::Committed,
-        idempotency::{FirstWrite, KeyLedger, KeysHeld},
+        idempotency::{KeyLedger, KeysHeld},
         keys::{self, BLOCK, PartitionKey, TableId, cf},
         request::{EncodedEvent, Request, Volume},
         sequence::{Block, PartitionState},

@@ -4,16 +4,16 @@ use super::Group;
 use crate::{
     contracts::{
         error::StorageError,
-        idempotency::Hash,
+        idempotency::{FirstWrite, Hash},
         name::{Partition, TableName},
+        recovery::{Recovered, RecoveredPartition},
         sequence::{Offset, OffsetRange},
     },
     storage::hot::{
         catalog::TableHead,
         consumers::Committed,
-        idempotency::FirstWrite,
+        idempotency,
         keys::{self, PartitionKey, cf},
-        request::{Recovered, RecoveredPartition},
     },
 };
 
@@ -76,7 +76,7 @@ impl Group<'_> {
         let wanted: Vec<_> = keys.iter().map(|(key, _)| *key).collect();
         let stored = self.volume.db.get_many(cf::IDEMPOTENCY, &wanted)?;
         for ((key, first), stored) in keys.into_iter().zip(stored) {
-            if stored.is_none_or(|stored| stored != first.encode()) {
+            if stored.is_none_or(|stored| stored != idempotency::encode(first)) {
                 self.put_key(key, first);
             }
         }

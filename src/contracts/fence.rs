@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use crate::contracts::error::StorageError;
+use super::error::StorageError;
 
 /// Open until another writer is noticed.
 #[derive(Debug, Default)]

@@ -1,12 +1,14 @@
 //! What the volume remembers of the manifest chain: which links it may have written. Durable before a link can exist, so
 //! that at the next start a last link that is not in here tells that another volume, or a later copy of this one, wrote it.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::{keys::meta, request::Request};
-use crate::contracts::error::StorageError;
+use super::error::StorageError;
 
 /// Openings that are remembered beside the one that wrote the chain's last link, tried ones too: a bucket that takes no link for long makes
 /// many. The writer of a last link that is forgotten makes the volume an older copy of itself, which catches up.
@@ -54,26 +56,37 @@ impl Record {
     }
 }
 
-/// Keeps the record, by way of the volume's writer.
+/// Where a volume keeps facts about itself.
+#[async_trait]
+pub trait Notes: std::fmt::Debug + Send + Sync {
+    /// Keeps the record of the chain, in its stored form, and in the same step the id of the store that the volume is of from now on, if it
+    /// becomes another's. It is durable when this returns.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` or `Closed`.
+    async fn note(&self, chain: Vec<u8>, store_id: Option<Uuid>) -> Result<(), StorageError>;
+}
+
+/// The record, and where it is kept.
 #[derive(Debug)]
 pub struct Journal {
-    writer: mpsc::Sender<Request>,
+    notes: Arc<dyn Notes>,
     record: Mutex<Record>,
 }
 
 impl Journal {
-    /// The journal as it is stored on the volume, and the volume's writer.
+    /// The journal as it is stored on the volume, and where it is kept there.
     ///
     /// # Errors
     /// `Corrupt` if it is not one.
-    pub fn new(stored: Option<Vec<u8>>, writer: mpsc::Sender<Request>) -> Result<Self, StorageError> {
+    pub fn new(stored: Option<Vec<u8>>, notes: Arc<dyn Notes>) -> Result<Self, StorageError> {
         let record = match stored {
             None => Record::default(),
             Some(bytes) => {
                 serde_json::from_slice(&bytes).map_err(|error| StorageError::corrupt("the volume's record of the chain", error))?
             }
         };
-        Ok(Self { writer, record: Mutex::new(record) })
+        Ok(Self { notes, record: Mutex::new(record) })
     }
 
     /// The record now.
@@ -125,11 +138,7 @@ impl Journal {
             Ok(bytes) => bytes,
             Err(error) => unreachable!("a record has only string keys: {error}"),
         };
-        let mut pairs = vec![(meta::CHAIN, bytes)];
-        pairs.extend(store_id.map(|id| (meta::STORE_ID, id.as_bytes().to_vec())));
-        let (reply, answer) = oneshot::channel();
-        self.writer.send(Request::Remember { pairs, reply }).await.map_err(|_| StorageError::Closed)?;
-        answer.await.map_err(|_| StorageError::Closed)?
+        self.notes.note(bytes, store_id).await
     }
 }
 

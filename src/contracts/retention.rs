@@ -1,0 +1,74 @@
+//! Which events a table's retention keeps no longer. Decides only; see `upkeep` for how they go.
+//!
+//! Whole segments, or whole blocks where there is no bucket, go once their last event is older than the table's bound, or
+//! the table is larger than its bound without them. An event is kept at least as long as the bound says.
+
+use std::collections::BTreeMap;
+
+use super::{clock::TimestampMs, sequence::Offset};
+
+/// A run of one partition's events that goes as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Which of the table's partitions, in their order.
+    pub partition: usize,
+    /// The first offset behind it.
+    pub end: Offset,
+    /// When its last event was appended.
+    pub appended_ms: TimestampMs,
+    /// What it takes.
+    pub bytes: u64,
+}
+
+/// For each partition that loses something, its new start and the bytes that go. The oldest go first, in each partition in
+/// order.
+pub fn choose(mut pieces: Vec<Piece>, appended_before: TimestampMs, mut excess: u64) -> Vec<(usize, Offset, u64)> {
+    // Inside a partition offsets order the pieces, whatever the clock did: a piece is as old as the newest before it.
+    pieces.sort_by_key(|piece| (piece.partition, piece.end));
+    let mut newest: Option<(usize, TimestampMs)> = None;
+    for piece in &mut pieces {
+        if let Some((partition, appended_ms)) = newest.filter(|(partition, _)| *partition == piece.partition) {
+            debug_assert_eq!(partition, piece.partition);
+            piece.appended_ms = piece.appended_ms.max(appended_ms);
+        }
+        newest = Some((piece.partition, piece.appended_ms));
+    }
+    pieces.sort_by_key(|piece| (piece.appended_ms, piece.partition, piece.end));
+    let mut gone: BTreeMap<usize, (Offset, u64)> = BTreeMap::new();
+    for piece in pieces {
+        let is_old = piece.appended_ms < appended_before;
+        if !is_old && excess < piece.bytes {
+            break; // without this one the table would be smaller than its bound
+        }
+        excess = excess.saturating_sub(piece.bytes);
+        let (end, bytes) = gone.entry(piece.partition).or_default();
+        *end = piece.end;
+        *bytes += piece.bytes;
+    }
+    gone.into_iter().map(|(partition, (end, bytes))| (partition, end, bytes)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(partition: usize, end: Offset, appended_ms: TimestampMs) -> Piece {
+        Piece { partition, end, appended_ms, bytes: 10 }
+    }
+
+    #[test]
+    fn what_is_old_goes_in_order_of_offsets() {
+        let pieces = vec![piece(0, 5, 100), piece(0, 9, 200), piece(0, 12, 50), piece(1, 4, 199)];
+        assert_eq!(choose(pieces.clone(), 200, 0), [(0, 5, 10), (1, 4, 10)]);
+        assert_eq!(choose(pieces.clone(), 201, 0), [(0, 12, 30), (1, 4, 10)]);
+        assert!(choose(pieces, 100, 0).is_empty());
+    }
+
+    #[test]
+    fn at_least_as_many_bytes_are_kept_as_the_bound_says() {
+        let pieces = vec![piece(0, 5, 100), piece(1, 4, 150), piece(0, 9, 200)];
+        assert!(choose(pieces.clone(), 0, 9).is_empty());
+        assert_eq!(choose(pieces.clone(), 0, 10), [(0, 5, 10)]);
+        assert_eq!(choose(pieces, 0, 29), [(0, 5, 10), (1, 4, 10)]);
+    }
+}
