@@ -35,7 +35,7 @@ const SMALL_PART: usize = 16;
 /// How long a share is safe from those who need room.
 const SAFE: Duration = Duration::from_secs(1);
 /// How long a request waits for room.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How often it is looked at who may be given up.
 const LOOK: Duration = Duration::from_millis(50);
 /// Bytes of an answer that are handed to the connection at once.

@@ -69,8 +69,13 @@ async fn windows_are_charged_to_the_memory_for_bodies_and_take_it_from_nobody() 
             assert_eq!(status, StatusCode::CREATED, "{connections} windows of 2^{log} bytes: {body}");
         }
         let packed = [window(23, 0), last(b"{\"payload\":1}")].concat();
-        let (status, body) = post_packed(&z, "/tables/t", "application/json", "zstd", packed).await;
-        assert_eq!(status, StatusCode::CREATED, "one more window beside {connections} of 2^{log} bytes: {body}");
+        // It may be asked to come again, until one of those has made room that stand still.
+        eventually(&format!("one more window beside {connections} of 2^{log} bytes"), async || {
+            let (status, body) = post_packed(&z, "/tables/t", "application/json", "zstd", packed.clone()).await;
+            assert!(status == StatusCode::CREATED || body["reason"] == "memory", "{status} {body}");
+            status == StatusCode::CREATED
+        })
+        .await;
         is_still_small(&z, "windows");
         drop(held);
     }
