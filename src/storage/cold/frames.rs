@@ -110,7 +110,8 @@ impl Frames {
         let frame = |place: usize| {
             let (_, bytes) = meta.frame_extent(place);
             let frame = stored.slice(at(bytes.start)..at(bytes.end));
-            if let Some(cache) = &self.kept {
+            // What is not what the manifest says may be so once only: it is not kept.
+            if let Some(cache) = self.kept.as_ref().filter(|_| meta.frames[place].crc32c == crc32c::crc32c(&frame)) {
                 cache.insert((Arc::clone(object), place), Bytes::copy_from_slice(&frame)); // without its neighbours
             }
             (place, frame)
@@ -156,10 +157,11 @@ fn decode(
                 break;
             }
             if wanted.filter.wants(record.event.timestamp_ms) {
-                bytes += record.event.weight();
-                if bytes > wanted.limit.bytes && !page.records.is_empty() {
+                let weight = record.event.weight();
+                if bytes + weight > wanted.limit.bytes && !page.records.is_empty() {
                     break;
                 }
+                bytes += weight;
                 page.next = record.offset + 1;
                 page.records.push(record);
             } else {

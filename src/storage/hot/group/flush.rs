@@ -121,9 +121,13 @@ impl Group<'_> {
 
     /// Moves starts; what is below leaves hot, with its place in the order of eviction.
     pub(super) fn trim(&mut self, trims: Vec<Trim>) -> Result<(), StorageError> {
+        let mut known = Vec::with_capacity(trims.len());
         for Trim { partition, start, unflushed_bytes } in trims {
             let key = self.existing(&partition)?;
-            let flushed_bytes = self.forget_runs(key, start)?;
+            known.push((key, start, unflushed_bytes, self.forget_runs(key, start)?));
+        }
+        // From here on nothing fails: all of them move, or none.
+        for (key, start, unflushed_bytes, flushed_bytes) in known {
             let gone = self.state(key).trim(start, unflushed_bytes, flushed_bytes);
             self.delete_events(key, gone);
         }
@@ -134,8 +138,8 @@ impl Group<'_> {
     pub(super) fn forget_runs(&mut self, key: PartitionKey, upto: Offset) -> Result<u64, StorageError> {
         let db = &self.volume.db;
         let mut bytes = 0;
-        // Those before `low` have gone already.
-        let first = keys::event(key, self.peek(key).marks.low);
+        // Those that end at `low` or before have gone already, perhaps with this very group.
+        let first = keys::event(key, self.peek(key).marks.low + 1);
         for pair in db.scan(cf::PARTITION_RUNS, &keys::partition(key), &first) {
             let (index_key, number) = pair?;
             let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {index_key:?}"));

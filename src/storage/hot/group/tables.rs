@@ -46,8 +46,10 @@ impl Group<'_> {
             self.volume.catalog.read().get(name).map(|table| partition_keys(head.id, table)).unwrap_or_default();
         let staged: Vec<PartitionKey> = self.change.states.keys().copied().filter(|key| key.table == head.id).collect();
         let ends: BTreeMap<PartitionKey, Offset> = stored.into_iter().chain(staged).map(|key| (key, self.peek(key).marks.next)).collect();
+        for (key, next) in &ends {
+            self.forget_runs(*key, *next)?;
+        }
         for (key, next) in ends {
-            self.forget_runs(key, next)?;
             let gone = self.state(key).trim(next, 0, 0);
             self.delete_events(key, gone);
         }
