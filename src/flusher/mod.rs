@@ -284,11 +284,9 @@ impl Flusher {
     /// Everything that has changed since the last manifest, as the counts of changes tell; without a change of tables only those are looked at
     /// whose segments it names.
     async fn commit_manifest(&self, written: &[Written], changes: u64) -> Result<(), StorageError> {
-        let hot = &self.tiers.hot;
-        let names: BTreeSet<&TableName> = written.iter().map(|segment| &segment.partition.table).collect();
         let tables = match self.committed_changes == Some(changes) {
-            true => names.into_iter().filter_map(|name| hot.table(name)).collect(),
-            false => hot.all_tables(),
+            true => self.tables(written.iter().map(|segment| &segment.partition.table)),
+            false => self.tiers.hot.all_tables(),
         };
         let segments = written.iter().map(|segment| (segment.partition.clone(), segment.meta.clone())).collect();
         let have_changed = self.committed_offsets != Some(self.tiers.consumers.commits());
@@ -327,10 +325,15 @@ impl Flusher {
         }
     }
 
+    /// The tables of these names that there are, each once.
+    fn tables<'a>(&self, names: impl Iterator<Item = &'a TableName>) -> Vec<TableStatus> {
+        let names: BTreeSet<_> = names.collect();
+        names.into_iter().filter_map(|name| self.tiers.hot.table(name)).collect()
+    }
+
     /// How far those tables are flushed that somebody waits for.
     fn flushed(&self) -> BTreeMap<Partition, Offset> {
-        let names: BTreeSet<&TableName> = self.asks.iter().flat_map(Ask::tables).collect();
-        let tables: Vec<_> = names.into_iter().filter_map(|name| self.tiers.hot.table(name)).collect();
+        let tables = self.tables(self.asks.iter().flat_map(Ask::tables));
         tables.iter().flat_map(TableStatus::named_partitions).map(|(partition, status)| (partition, status.marks.flushed)).collect()
     }
 

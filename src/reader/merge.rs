@@ -181,11 +181,11 @@ impl Merge {
     /// Gives back what was fetched of a partition that is among the heads no more.
     fn give_back(&mut self, head: Head) {
         let Some(partial) = self.partials.get_mut(&head.1) else { return };
-        if let Some(first) = partial.fetched.front() {
+        let given = std::mem::take(&mut partial.fetched);
+        if let Some(first) = given.front() {
             partial.next = first.offset;
         }
-        self.held -= partial.fetched.drain(..).map(|record| record.event.footprint()).sum::<usize>();
-        partial.fetched = VecDeque::new();
+        self.held -= given.iter().map(|record| record.event.footprint()).sum::<usize>();
         partial.ahead = None;
         self.given_back.insert(head);
     }

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::config::Config;
 
@@ -19,7 +19,7 @@ const WRITE_BUFFERS: u64 = 4;
 /// clients take nothing: 290 MB, and 85 % of what was resident were huge pages.)
 pub(super) fn in_small_pages() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::debug!(%error, "the system does not say how it gives memory");
+        debug!(%error, "the system does not say how it gives memory");
     }
 }
 

@@ -156,17 +156,16 @@ fn decode(
             if record.offset >= wanted.end || page.records.len() >= wanted.limit.records {
                 break;
             }
+            let next = record.offset + 1;
             if wanted.filter.wants(record.event.timestamp_ms) {
                 let weight = record.event.weight();
                 if bytes + weight > wanted.limit.bytes && !page.records.is_empty() {
                     break;
                 }
                 bytes += weight;
-                page.next = record.offset + 1;
                 page.records.push(record);
-            } else {
-                page.next = record.offset + 1;
             }
+            page.next = next;
         }
         // A few records do not keep a whole frame in memory.
         if bytes - bytes_before < frame.bytes() / 2 {

@@ -139,9 +139,7 @@ impl RocksHot {
 
     /// Sends a request that must wait its turn.
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StorageError> {
-        let (reply, answer) = oneshot::channel();
-        self.writer.send(request(reply)).await.map_err(|_| StorageError::Closed)?;
-        answer.await.map_err(|_| StorageError::Closed)?
+        ask(&self.writer, request).await
     }
 
     /// Reads on a thread that may block.
@@ -161,6 +159,13 @@ fn table_id(catalog: &Catalog, table: &TableName) -> Result<TableId, StorageErro
 }
 
 type Reply<T> = oneshot::Sender<Result<T, StorageError>>;
+
+/// Sends a request to the writer, which may have to wait its turn, and waits for the answer.
+async fn ask<T>(writer: &mpsc::Sender<Request>, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StorageError> {
+    let (reply, answer) = oneshot::channel();
+    writer.send(request(reply)).await.map_err(|_| StorageError::Closed)?;
+    answer.await.map_err(|_| StorageError::Closed)?
+}
 
 #[async_trait]
 impl HotStorage for RocksHot {
@@ -351,7 +356,7 @@ impl Recoverable for RocksHot {
     }
 }
 
-/// Keeps notes by way of the writer, which ends no later for it.
+/// Keeps notes by way of the writer, without the tier.
 #[derive(Debug)]
 struct WriterNotes(mpsc::Sender<Request>);
 
@@ -360,9 +365,7 @@ impl Notes for WriterNotes {
     async fn note(&self, chain: Vec<u8>, store_id: Option<Uuid>) -> Result<(), StorageError> {
         let mut pairs = vec![(meta::CHAIN, chain)];
         pairs.extend(store_id.map(|id| (meta::STORE_ID, id.as_bytes().to_vec())));
-        let (reply, answer) = oneshot::channel();
-        self.0.send(Request::Remember { pairs, reply }).await.map_err(|_| StorageError::Closed)?;
-        answer.await.map_err(|_| StorageError::Closed)?
+        ask(&self.0, |reply| Request::Remember { pairs, reply }).await
     }
 }
 

@@ -149,7 +149,8 @@ impl Group<'_> {
             }
             let run_key = keys::flushed_run(keys::decode_u64(&number).ok_or_else(damaged)?, key, end);
             let run = db.get(cf::FLUSHED_RUNS, &run_key)?.ok_or_else(damaged)?;
-            bytes += decode_run(&run_key, &run)?.3.bytes;
+            let (.., run) = decode_run(&run_key, &run)?;
+            bytes += run.bytes;
             self.batch.delete_cf(db.family(cf::FLUSHED_RUNS), run_key);
             self.batch.delete_cf(db.family(cf::PARTITION_RUNS), &index_key);
         }
