@@ -5,7 +5,7 @@ use std::time::Duration;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::contracts::storage::KeyWindow;
+use crate::contracts::{gauge::Gauge, idempotency::KeyWindow};
 
 const APPEND_GROUP_REQUESTS: &str = "zombi_append_batch_requests";
 const APPEND_GROUP_BYTES: &str = "zombi_append_batch_bytes";
@@ -70,15 +70,6 @@ pub const REFUSALS: [&str; 15] = [
     "cold_unavailable",
     "hot_unavailable",
     "write_failed",
-];
-
-/// RocksDB's own numbers and what they mean.
-const ENGINE: [(&str, &str); 5] = [
-    ("zombi_rocksdb_write_stopped", "1 while RocksDB takes no writes, because compaction is behind."),
-    ("zombi_rocksdb_delayed_write_bytes_per_second", "The rate to which RocksDB slows writes down; 0 while it does not."),
-    ("zombi_rocksdb_pending_compaction_bytes", "Bytes that compaction must still rewrite."),
-    ("zombi_rocksdb_memtable_bytes", "Bytes of RocksDB's write buffers."),
-    ("zombi_rocksdb_sst_bytes", "Bytes of RocksDB's table files."),
 ];
 
 /// Sub-millisecond to a minute: an append is one sync, a cold read a few requests.
@@ -150,9 +141,6 @@ fn describe() {
     describe_gauge!(UNFLUSHED_AGE, Unit::Seconds, "How long the oldest event that is in RocksDB alone has waited.");
     describe_gauge!(LOST_OFFSETS, "Offsets that are declared lost with a volume.");
     describe_gauge!(TABLES, "Tables.");
-    for (name, help) in ENGINE {
-        describe_gauge!(name, help);
-    }
     describe_counter!(FLUSHED_EVENTS, "Events moved to S3.");
     describe_counter!(FLUSHED_SEGMENTS, "Segments that a manifest names.");
     describe_counter!(FLUSHED_BYTES, Unit::Bytes, "Bytes of those segments' objects.");
@@ -282,14 +270,15 @@ pub fn segment_written(took: Duration) {
 }
 
 /// Shows when a manifest was committed.
-pub fn manifest_committed(now_ms: i64) {
+pub fn manifest_published(now_ms: i64) {
     gauge!(FLUSHED_AT).set(now_ms as f64 / 1000.0);
 }
 
-/// Shows RocksDB's own numbers: writes stopped, delayed write rate, pending compaction, memtables, table files.
-pub fn engine(values: &[u64]) {
-    for ((name, _), value) in ENGINE.into_iter().zip(values) {
-        gauge!(name).set(*value as f64);
+/// Shows the engine's own numbers, which bring their names.
+pub fn engine(gauges: &[Gauge]) {
+    for Gauge { name, help, value } in gauges {
+        describe_gauge!(*name, *help);
+        gauge!(*name).set(*value as f64);
     }
 }
 

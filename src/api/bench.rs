@@ -24,15 +24,11 @@ use super::{
     state::{App, AppState},
 };
 use crate::contracts::{
-    clock::TimestampMs,
+    append::{Append, Appended, Appender},
+    catalog::{Catalog, Configured, TableChange, TableStatus, Tables},
     error::{Overload, StorageError},
-    name::{Partition, PartitionNumber, TableName},
-    segment::SegmentBuilder,
+    name::TableName,
     sequence::Offset,
-    storage::{
-        Append, Appended, Configured, FlushIntent, HotPage, HotRetention, HotStorage, KeyWindow, ReadLimit, TableChange, TableStatus,
-        TimeFilter, Trim,
-    },
     wakeups::Wakeups,
 };
 
@@ -47,7 +43,7 @@ const FILE: &str = "bench.group";
 pub fn routes(state: &AppState) -> Router<AppState> {
     let writes = |group| {
         let hot = Arc::new(Discard { next: AtomicU64::new(0), wakeups: Arc::default(), group });
-        let discarding = Arc::new(App { hot, ..App::clone(state) });
+        let discarding = Arc::new(App { appender: hot.clone(), catalog: hot, ..App::clone(state) });
         let routes = Router::new().route("/tables/{table}", post(events::write)).route("/tables/{table}/bulk", post(events::write_bulk));
         routes.with_state(discarding)
     };
@@ -97,7 +93,7 @@ struct Discard {
 }
 
 #[async_trait]
-impl HotStorage for Discard {
+impl Appender for Discard {
     async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError> {
         if let Some(group) = &self.group {
             let (done, synced) = oneshot::channel();
@@ -111,75 +107,23 @@ impl HotStorage for Discard {
         Ok((first..).zip(append.events).map(answer).collect())
     }
 
-    async fn read(
-        &self,
-        table: &TableName,
-        _from: Vec<(PartitionNumber, Offset)>,
-        _filter: TimeFilter,
-        _limit: ReadLimit,
-    ) -> Result<Vec<HotPage>, StorageError> {
-        Err(StorageError::UnknownTable(table.clone()))
-    }
-
-    async fn fill(
-        &self,
-        segment: Box<dyn SegmentBuilder>,
-        _upto: Offset,
-        _enough: u64,
-    ) -> Result<(Box<dyn SegmentBuilder>, u64), StorageError> {
-        Err(StorageError::UnknownTable(segment.partition().table.clone()))
-    }
-
-    fn table(&self, _name: &TableName) -> Option<TableStatus> {
-        None
-    }
-
-    fn tables(&self) -> Vec<TableStatus> {
-        Vec::new()
-    }
-
-    fn all_tables(&self) -> Vec<TableStatus> {
-        Vec::new()
-    }
-
     fn wakeups(&self) -> &Arc<Wakeups> {
         &self.wakeups
     }
+}
 
-    fn key_window(&self) -> KeyWindow {
-        KeyWindow::default()
+#[async_trait]
+impl Catalog for Discard {
+    fn table(&self, _name: &TableName) -> Option<Arc<TableStatus>> {
+        None
     }
 
-    fn engine_numbers(&self) -> Vec<u64> {
-        Vec::new()
-    }
-
-    fn unflushed(&self) -> Vec<TableStatus> {
-        Vec::new()
+    fn tables(&self) -> Arc<Tables> {
+        Arc::default()
     }
 
     fn changes(&self) -> u64 {
         0
-    }
-
-    async fn record_intents(&self, _intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
-        Err(StorageError::Closed)
-    }
-
-    async fn mark_flushed(&self, _segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
-        Err(StorageError::Closed)
-    }
-
-    async fn evict(&self, _retention: HotRetention) -> Result<u64, StorageError> {
-        Err(StorageError::Closed)
-    }
-
-    async fn trim(&self, _trims: Vec<Trim>) -> Result<(), StorageError> {
-        Err(StorageError::Closed)
-    }
-
-    async fn expired(&self, _table: &TableName, _appended_before: TimestampMs, _excess_bytes: u64) -> Result<Vec<Trim>, StorageError> {
-        Ok(Vec::new())
     }
 
     async fn configure_table(&self, _table: TableName, _change: TableChange) -> Result<Configured, StorageError> {

@@ -9,7 +9,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use super::{code::Code, error::Problem, limits::Limits, times};
 use crate::contracts::{
     name::{GroupName, PartitionNumber, TableName},
-    storage::TimeFilter,
+    read::TimeFilter,
 };
 
 /// The headers with the partition of records that name none.

@@ -6,14 +6,15 @@ use tokio::sync::Mutex;
 
 use crate::{
     contracts::{
-        consumers::{ConsumerStorage, OffsetsOfGroup},
+        catalog::{PartitionStatus, TableStatus, Tables},
+        consumers::OffsetsOfGroup,
+        engine::Engine,
         name::{GroupName, Partition, TableName},
         sequence::{Offset, OffsetRange},
-        storage::{HotStorage, PartitionStatus, TableStatus},
     },
     metrics::{self, ConsumerLag, Held},
     offload::offload,
-    reader::TieredReader,
+    tiering::TieredReader,
 };
 
 /// Consumer lags that are shown at most, the largest ones: names of groups are the clients' to choose.
@@ -21,10 +22,8 @@ const MAX_LAGS: usize = 200;
 
 /// The open store.
 pub struct Observed {
-    /// Tables and sizes.
-    pub hot: Arc<dyn HotStorage>,
-    /// Committed offsets.
-    pub consumers: Arc<dyn ConsumerStorage>,
+    /// Tables, sizes, committed offsets.
+    pub engine: Arc<dyn Engine>,
     /// Lost ranges.
     pub reader: TieredReader,
     /// Whether a bucket is configured.
@@ -43,16 +42,16 @@ impl Observed {
     /// where it keeps nobody else waiting.
     pub async fn show(self: &Arc<Self>) -> String {
         let _turn = self.turn.lock().await;
-        let offsets = self.consumers.all_offsets().await.unwrap_or_default();
+        let offsets = self.engine.all_offsets().await.unwrap_or_default();
         let this = Arc::clone(self);
         offload(move || this.look(offsets)).await.unwrap_or_default()
     }
 
     fn look(&self, offsets: Vec<OffsetsOfGroup>) -> String {
-        let tables = self.hot.tables();
+        let tables = self.engine.tables();
         let groups = offsets.len() as u64;
         metrics::held(Held { groups, ..self.held(&tables) });
-        metrics::engine(&self.hot.engine_numbers());
+        metrics::engine(&self.engine.gauges());
         let lags = self.lags(&tables, offsets);
         let shown = lags.iter().map(|((group, table), (lag, committed))| ConsumerLag {
             group: group.as_str(),
@@ -63,20 +62,20 @@ impl Observed {
         metrics::consumer_lags(shown)
     }
 
-    fn held(&self, tables: &[TableStatus]) -> Held {
+    fn held(&self, tables: &Tables) -> Held {
         let mut held = Held {
-            tables: tables.len() as u64,
+            tables: tables.visible().count() as u64,
             has_bucket: self.has_bucket,
-            keys: self.hot.key_window(),
+            keys: self.engine.key_window(),
             key_window_setting_ms: self.key_window_ms,
             ..Held::default()
         };
-        for (partition, status) in tables.iter().flat_map(TableStatus::named_partitions) {
+        for (partition, status) in tables.visible().flat_map(|table| table.named_partitions()) {
             held.partitions += 1;
             held.bytes += status.hot_bytes;
             held.unflushed_bytes += status.unflushed_bytes;
             held.unflushed_events += status.marks.unflushed().len();
-            held.unflushed_for = held.unflushed_for.max(status.unflushed_for.unwrap_or(Duration::ZERO));
+            held.unflushed_for = held.unflushed_for.max(status.unflushed_since.map_or(Duration::ZERO, |since| since.elapsed()));
             let kept = OffsetRange::new(status.marks.start, status.marks.next);
             held.lost += kept.len() - self.reader.events_in(&partition, kept);
         }
@@ -85,16 +84,16 @@ impl Observed {
 
     /// By group and table, the largest first. What a group has never committed of a table that it reads it has not read: so its lag is the
     /// whole table, but for what stands before what it has committed.
-    fn lags(&self, tables: &[TableStatus], offsets: Vec<OffsetsOfGroup>) -> Vec<Lag> {
+    fn lags(&self, tables: &Tables, offsets: Vec<OffsetsOfGroup>) -> Vec<Lag> {
         let mut whole: BTreeMap<TableName, u64> = BTreeMap::new();
-        let tables: BTreeMap<&TableName, &TableStatus> = tables.iter().map(|table| (&table.name, table)).collect();
+        let visible = |name: &TableName| tables.get(name).filter(|table| !table.is_deleted);
         let events_of =
             |table: &TableStatus| table.named_partitions().map(|(partition, status)| self.events(&partition, status, None)).sum();
         let mut lags: Vec<Lag> = Vec::new();
         for (group, offsets) in offsets {
             let mut of_tables: BTreeMap<TableName, (u64, u64)> = BTreeMap::new();
             for (partition, offset) in offsets {
-                let table = tables.get(&partition.table);
+                let table = visible(&partition.table);
                 let read = table.and_then(|table| table.partition(partition.number));
                 let read = read.map_or(0, |status| self.events(&partition, status, Some(offset)));
                 let (all_read, committed) = of_tables.entry(partition.table).or_default();
@@ -102,7 +101,7 @@ impl Observed {
                 *committed += offset;
             }
             for (name, (read, committed)) in of_tables {
-                let events = *whole.entry(name.clone()).or_insert_with(|| tables.get(&name).map_or(0, |table| events_of(table)));
+                let events = *whole.entry(name.clone()).or_insert_with(|| visible(&name).map_or(0, |table| events_of(table)));
                 lags.push(((group.clone(), name), (events.saturating_sub(read), committed)));
             }
         }

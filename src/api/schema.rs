@@ -9,8 +9,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::contracts::{
+    catalog::{Change, TableChange, TableSettings},
     sequence::OffsetRange,
-    storage::{Change, TableChange, TableSettings},
 };
 
 /// A record to write. Exactly one of `payload` and `payload_base64`.

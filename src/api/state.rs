@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 use super::{limits::Limits, memory::Budget, observe::Observed, origin::HttpSettings, stats::Stats, tails::Tails};
 use crate::{
     contracts::{
-        bucket::BucketState, clock::Clock, consumers::ConsumerStorage, flusher::Flush, heartbeat::Heartbeat, progress::Progress,
-        storage::HotStorage,
+        append::Appender, bucket::BucketState, catalog::Catalog, clock::Clock, consumers::ConsumerStorage, engine::Engine, flusher::Flush,
+        heartbeat::Heartbeat, progress::Progress,
     },
-    reader::TieredReader,
+    tiering::TieredReader,
 };
 
 /// Where the process is in its life.
@@ -112,8 +112,12 @@ pub type AppState = Arc<App>;
 /// What the main port's handlers work with.
 #[derive(Clone)]
 pub struct App {
-    /// Appends and watermarks.
-    pub hot: Arc<dyn HotStorage>,
+    /// Takes events.
+    pub appender: Arc<dyn Appender>,
+    /// Shows and sets tables.
+    pub catalog: Arc<dyn Catalog>,
+    /// The volume, for what it says of itself.
+    pub engine: Arc<dyn Engine>,
     /// Consumer offsets.
     pub consumers: Arc<dyn ConsumerStorage>,
     /// Reads over both tiers.

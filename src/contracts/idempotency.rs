@@ -10,6 +10,17 @@ use super::{
     sequence::Offset,
 };
 
+/// How many idempotency keys there are, and for how long they are remembered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeyWindow {
+    /// Keys that are remembered.
+    pub keys: u64,
+    /// About what they take on the volume.
+    pub bytes: u64,
+    /// The window that really holds, in milliseconds: shorter than the setting if there are too many keys.
+    pub window_ms: u64,
+}
+
 /// The first half of a SHA-256.
 pub type Hash = [u8; 16];
 

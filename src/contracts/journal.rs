@@ -59,6 +59,15 @@ impl Record {
 /// Where a volume keeps facts about itself.
 #[async_trait]
 pub trait Notes: std::fmt::Debug + Send + Sync {
+    /// The store that the volume is of.
+    fn store_id(&self) -> Uuid;
+
+    /// The record of the chain in its stored form; `None` if there was never one.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Unavailable`.
+    fn stored(&self) -> Result<Option<Vec<u8>>, StorageError>;
+
     /// Keeps the record of the chain, in its stored form, and in the same step the id of the store that the volume is of from now on, if it
     /// becomes another's. It is durable when this returns.
     ///
@@ -75,12 +84,12 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// The journal as it is stored on the volume, and where it is kept there.
+    /// The journal that a volume keeps.
     ///
     /// # Errors
-    /// `Corrupt` if it is not one.
-    pub fn new(stored: Option<Vec<u8>>, notes: Arc<dyn Notes>) -> Result<Self, StorageError> {
-        let record = match stored {
+    /// `Corrupt` if what is kept is not one; `Unavailable`.
+    pub fn open(notes: Arc<dyn Notes>) -> Result<Self, StorageError> {
+        let record = match notes.stored()? {
             None => Record::default(),
             Some(bytes) => {
                 serde_json::from_slice(&bytes).map_err(|error| StorageError::corrupt("the volume's record of the chain", error))?

@@ -2,24 +2,30 @@
 //!
 //! Imports nothing of ours, so any part may be replaced without touching another.
 
+pub mod append;
 pub mod bucket;
+pub mod catalog;
 pub mod clock;
-pub mod cold_storage;
+pub mod cold;
 pub mod consumers;
+pub mod engine;
 pub mod error;
 pub mod event;
 pub mod fence;
+pub mod flush_ledger;
 pub mod flusher;
+pub mod gauge;
 pub mod heartbeat;
 pub mod idempotency;
 pub mod journal;
+pub mod manifests;
 pub mod name;
 pub mod payload;
 pub mod progress;
+pub mod read;
 pub mod recovery;
 pub mod reservation;
 pub mod retention;
 pub mod segment;
 pub mod sequence;
-pub mod storage;
 pub mod wakeups;

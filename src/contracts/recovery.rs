@@ -3,12 +3,11 @@
 use async_trait::async_trait;
 
 use super::{
-    consumers::ConsumerStorage,
+    catalog::TableSettings,
     error::StorageError,
     idempotency::{FirstWrite, Hash},
     name::{GroupName, Partition, TableName},
     sequence::{Offset, Watermarks},
-    storage::{HotStorage, TableSettings},
 };
 
 /// A partition as recovery wants it.
@@ -25,17 +24,39 @@ pub struct RecoveredPartition {
 /// What recovery has found in S3.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Tables, their settings, and whether they were deleted.
-    pub tables: Vec<(TableName, TableSettings, bool)>,
+    /// Tables.
+    pub tables: Vec<RecoveredTable>,
     /// Partitions; their tables may be new.
     pub partitions: Vec<RecoveredPartition>,
     /// All consumer offsets, instead of those on the volume.
-    pub consumers: Option<Vec<(GroupName, Partition, Offset)>>,
+    pub consumers: Option<Vec<RecoveredOffset>>,
 }
 
-/// A volume that can take over what recovery has found.
+/// A table as recovery wants it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredTable {
+    /// Its name.
+    pub name: TableName,
+    /// What was set for it.
+    pub settings: TableSettings,
+    /// Whether it was deleted and not written since.
+    pub is_deleted: bool,
+}
+
+/// A committed consumer offset as recovery wants it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredOffset {
+    /// The group.
+    pub group: GroupName,
+    /// Of which partition.
+    pub partition: Partition,
+    /// The next offset to read.
+    pub offset: Offset,
+}
+
+/// Takes over what recovery has found. Each call is one synced batch; repeating it does no harm.
 #[async_trait]
-pub trait Recoverable: HotStorage + ConsumerStorage {
+pub trait Recoverable: Send + Sync {
     /// Takes over tables, partitions and consumer offsets.
     ///
     /// # Errors

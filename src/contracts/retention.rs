@@ -5,7 +5,42 @@
 
 use std::collections::BTreeMap;
 
-use super::{clock::TimestampMs, sequence::Offset};
+use async_trait::async_trait;
+
+use super::{
+    clock::TimestampMs,
+    error::StorageError,
+    name::{Partition, TableName},
+    sequence::Offset,
+};
+
+/// Where a partition is to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trim {
+    /// The partition.
+    pub partition: Partition,
+    /// The first offset that is kept.
+    pub start: Offset,
+    /// Stored bytes of the events below it that are in hot alone.
+    pub unflushed_bytes: u64,
+}
+
+/// Drops what retention keeps no longer from hot.
+#[async_trait]
+pub trait Trimmer: Send + Sync {
+    /// New starts for a table without a bucket: whole time slices whose last event was appended before `appended_before`, then the oldest
+    /// until `excess_bytes` stored bytes would be gone. Decides; [`Trimmer::trim`] acts.
+    ///
+    /// # Errors
+    /// `UnknownTable`, `Corrupt` or `Unavailable`.
+    async fn expired(&self, table: &TableName, appended_before: TimestampMs, excess_bytes: u64) -> Result<Vec<Trim>, StorageError>;
+
+    /// Moves the starts of partitions: what is below is gone for readers, and leaves hot.
+    ///
+    /// # Errors
+    /// `UnknownTable`, `OutcomeUnknown` or `Closed`.
+    async fn trim(&self, trims: Vec<Trim>) -> Result<(), StorageError>;
+}
 
 /// A run of one partition's events that goes as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

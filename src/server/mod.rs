@@ -1,6 +1,5 @@
 //! The one place that names every concrete type: builds them, starts them, stops them in order.
 
-mod bucket;
 mod descriptors;
 mod memory;
 pub mod options;
@@ -14,14 +13,13 @@ use std::{
 };
 
 use axum::Router;
-use parking_lot::Mutex;
 use tokio::{
     net::TcpListener,
-    task::{self, JoinHandle},
+    task,
     time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
     api::{
@@ -35,29 +33,23 @@ use crate::{
     config::{self, Config, Durability},
     contracts::{
         clock::{Clock, SystemClock},
-        cold_storage::ColdStorage,
-        consumers::ConsumerStorage,
+        cold::ColdTier,
         error::{Overload, StorageError},
         fence::Fence,
         flusher::Flush,
-        storage::HotStorage,
     },
-    flusher::{FlushHandle, Flusher, Tiers},
     metrics,
     net::{self, NetOptions, Routes},
-    reader::{TieredReader, Turns},
     shutdown::Signals,
     storage::{
         cold::{S3Cold, s3::Objects},
-        hot::{RocksHot, catalog::Catalog, disk::Disk, rocksdb::Db},
-        recovery::Recovery,
-        reserve::Reserver,
-        upkeep::Upkeep,
+        hot::{HotParts, RocksHot, catalog::SharedCatalog, disk::Disk, rocksdb::Db},
     },
     telemetry::Telemetry,
+    tiering::{Parts, Store, StoreError},
 };
 
-use self::{bucket::Opening, descriptors::Descriptors};
+use self::descriptors::Descriptors;
 
 /// What bodies on the admin port may take together, in bytes.
 const ADMIN_BODIES: usize = 1 << 20;
@@ -90,18 +82,24 @@ pub enum ServerError {
     /// The store cannot be opened, or must not be written any more.
     #[error("{0}")]
     Storage(#[from] StorageError),
+    /// A part of the store ended unexpectedly.
+    #[error("{0}")]
+    Store(StoreError),
 }
 
-/// The parts that run until the end.
+impl From<StoreError> for ServerError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Storage(error) => Self::Storage(error),
+            error @ StoreError::Ended { .. } => Self::Store(error),
+        }
+    }
+}
+
+/// What runs until the end.
 struct Running {
     db: Arc<Db>,
-    writer: JoinHandle<Result<(), StorageError>>,
-    hot: Arc<dyn HotStorage>,
-    cold: Option<Arc<dyn ColdStorage>>,
-    flusher: Option<JoinHandle<Result<(), StorageError>>>,
-    flush: Option<Arc<FlushHandle>>,
-    stop_flusher: CancellationToken,
-    upkeep: JoinHandle<()>,
+    store: Store,
     _disk: AbortOnDropHandle<()>,
 }
 
@@ -185,7 +183,7 @@ async fn bind(config: &Config, port: u16, name: &str) -> Result<TcpListener, Ser
     Ok(listener)
 }
 
-/// Opens the volume and the bucket, compares them, and starts the writer and the flusher.
+/// Opens the volume and the store on it.
 async fn open(
     config: &Config,
     ops: OpsState,
@@ -203,80 +201,45 @@ async fn open(
     let asking = || format!("asking data_dir {} for its free space", config.data_dir.display());
     let disk = Arc::new(disk.map_err(|source| ServerError::Io { what: asking(), source })?);
     let fence = Arc::new(Fence::default());
-    let (rocks, writer) = RocksHot::new(
-        Arc::clone(&db),
+    let parts = HotParts {
+        db: Arc::clone(&db),
         catalog,
-        Arc::clone(&disk),
-        Arc::clone(&clock),
-        Arc::clone(&fence),
-        Arc::clone(&ops.heartbeats.writer),
-        options::writer(config),
-    )?;
-    let writer = task::spawn(writer.run());
-    let consumers: Arc<dyn ConsumerStorage> = rocks.clone();
-    let hot: Arc<dyn HotStorage> = rocks.clone();
-
-    let stop_flusher = CancellationToken::new();
-    let (mut flusher, mut flush, mut cold, mut s3_cold) = (None, None, None, None);
-    if let Some(s3) = connect(config).await? {
-        ops.bucket.opening();
-        ops.lifecycle.progress.begin("reading the manifests in S3");
-        let (reserver, reserving) = Reserver::new(s3.clone());
-        rocks.reserve_with(reserver);
-        task::spawn(reserving);
-        let recovery = Recovery {
-            cold: Arc::clone(&s3),
-            journal: Arc::new(rocks.journal()?),
-            hot: rocks,
-            store_id: Mutex::new(db.store_id()),
-            fence,
-            idempotency_window_ms: options::keys(config).window_ms,
-            progress: Arc::clone(&ops.lifecycle.progress),
-            clock: Arc::clone(&clock),
-        };
-        let tier: Arc<dyn ColdStorage> = s3.clone();
-        let tiers = Tiers {
-            hot: Arc::clone(&hot),
-            consumers: Arc::clone(&consumers),
-            cold: Arc::clone(&tier),
-            clock: Arc::clone(&clock),
-            heartbeat: Arc::clone(&ops.heartbeats.flusher),
-            bucket: Arc::clone(&ops.bucket),
-        };
-        let (runner, handle) = Flusher::new(tiers, options::flush(config));
-        let handle = Arc::new(handle);
-        let opening = Opening { options: config.s3.clone(), recovery, state: Arc::clone(&ops.bucket) };
-        flusher = Some(bucket::open(opening, runner, &handle, stop_flusher.clone()).await?);
-        drop(ops.flush.set(Arc::clone(&handle) as Arc<dyn Flush>));
-        flush = Some(handle);
-        cold = Some(tier);
-        s3_cold = Some(s3);
-    } else {
-        warn!("s3.bucket is not set: events stay on this volume only");
-    }
-    let upkeep = Upkeep {
-        hot: Arc::clone(&hot),
-        consumers: Arc::clone(&consumers),
-        cold: s3_cold,
+        disk: Arc::clone(&disk),
         clock: Arc::clone(&clock),
-        options: options::upkeep(config),
+        fence: Arc::clone(&fence),
+        heartbeat: Arc::clone(&ops.heartbeats.writer),
     };
-    let upkeep = task::spawn(upkeep.run(stop_flusher.clone()));
-    let reader = TieredReader::new(Arc::clone(&hot), cold.clone(), Turns::new(config.limits.concurrent_reads, config.limits.cold_reads));
+    let (hot, writer) = RocksHot::new(parts, options::writer(config))?;
+    let parts = Parts {
+        hot,
+        writer: Some(Box::pin(writer.run())),
+        cold: connect(config).await?,
+        clock: Arc::clone(&clock),
+        fence,
+        heartbeat: Arc::clone(&ops.heartbeats.flusher),
+        progress: Arc::clone(&ops.lifecycle.progress),
+        bucket: Arc::clone(&ops.bucket),
+    };
+    let store = Store::open(parts, options::store(config)).await?;
+    if let Some(flush) = &store.flush {
+        drop(ops.flush.set(Arc::clone(flush) as Arc<dyn Flush>));
+    }
     let observed = Observed {
-        hot: Arc::clone(&hot),
-        consumers: Arc::clone(&consumers),
-        reader: reader.clone(),
-        has_bucket: cold.is_some(),
+        engine: Arc::clone(&store.hot),
+        reader: store.reader.clone(),
+        has_bucket: store.has_bucket(),
         key_window_ms: options::keys(config).window_ms.unsigned_abs(),
         turn: tokio::sync::Mutex::new(()),
     };
     drop(ops.store.set(Arc::new(observed)));
+    let disk = AbortOnDropHandle::new(task::spawn(async move { disk.watch().await }));
     let state = Arc::new(App {
-        reader,
-        hot: Arc::clone(&hot),
-        consumers,
-        flush: flush.clone().map(|handle| handle as Arc<dyn Flush>),
+        reader: store.reader.clone(),
+        appender: store.hot.clone(),
+        catalog: store.hot.clone(),
+        consumers: store.hot.clone(),
+        engine: store.hot.clone(),
+        flush: store.flush.clone().map(|handle| handle as Arc<dyn Flush>),
         clock,
         limits: Arc::new(config.limits.clone()),
         exports_traces,
@@ -290,11 +253,14 @@ async fn open(
         stopping,
         ops,
     });
-    let disk = AbortOnDropHandle::new(task::spawn(async move { disk.watch().await }));
-    Ok((state, Running { db, writer, hot, cold, flusher, flush, stop_flusher, upkeep, _disk: disk }))
+    Ok((state, Running { db, store, _disk: disk }))
 }
 
-async fn open_volume(config: &Config, clock: Arc<dyn Clock>, descriptors: Descriptors) -> Result<(Arc<Db>, Arc<Catalog>), ServerError> {
+async fn open_volume(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    descriptors: Descriptors,
+) -> Result<(Arc<Db>, Arc<SharedCatalog>), ServerError> {
     let options = options::volume(config, descriptors.volume_files);
     let opened = task::spawn_blocking(move || Db::open(&options, clock)).await;
     let path = config.data_dir.display().to_string();
@@ -303,9 +269,9 @@ async fn open_volume(config: &Config, clock: Arc<dyn Clock>, descriptors: Descri
 }
 
 /// The cold tier, not yet open, if there is to be one.
-async fn connect(config: &Config) -> Result<Option<Arc<S3Cold>>, ServerError> {
+async fn connect(config: &Config) -> Result<Option<Arc<dyn ColdTier>>, ServerError> {
     let Some(options) = options::s3(config, &config::environment()).map_err(ServerError::Setting)? else { return Ok(None) };
-    Ok(Some(Arc::new(S3Cold::new(Objects::connect(&options).await, config.cold.cache_bytes))))
+    Ok(Some(Arc::new(S3Cold::new(Objects::connect(&options).await, options::cold(config)))))
 }
 
 /// A second pod of a set would take the bucket over and go on with an empty volume; so it does not even begin.

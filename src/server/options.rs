@@ -7,16 +7,17 @@ use tracing::warn;
 
 use crate::{
     config::{self, Checksums, Compression, Config, Durability, Encryption, Idempotency},
-    contracts::storage::{Chosen, TableSettings},
-    flusher::{FlushOptions, partition::SegmentOptions},
+    contracts::catalog::{Chosen, TableSettings},
     storage::{
         cold::{
+            ColdOptions,
             compact::CompactOptions,
             s3::{Credentials, S3Options, Stored},
+            upkeep,
         },
         hot::{disk::Reserve, idempotency::KeyOptions, options::OpenOptions, request::WriterOptions},
-        upkeep::UpkeepOptions,
     },
+    tiering::{FlushOptions, Options, SegmentOptions, UpkeepOptions},
 };
 
 /// The settings have bounds, so that none of these is cut.
@@ -162,29 +163,40 @@ fn credentials(environment: &BTreeMap<String, String>) -> Result<Option<Credenti
     }
 }
 
-pub(super) fn upkeep(config: &Config) -> UpkeepOptions {
+pub(super) fn cold(config: &Config) -> ColdOptions {
     let compaction = &config.compaction;
-    UpkeepOptions {
-        interval: Duration::from_secs(compaction.interval_secs),
-        compact: CompactOptions {
-            min_segments: compaction.min_segments,
-            max_bytes: compaction.max_bytes,
-            rounds_ms: ms(compaction.interval_secs.saturating_add(config.flush.interval_secs.saturating_mul(2))),
+    ColdOptions {
+        cache_bytes: config.cold.cache_bytes,
+        create_bucket: config.s3.create_bucket,
+        upkeep: upkeep::UpkeepOptions {
+            compact: CompactOptions {
+                min_segments: compaction.min_segments,
+                max_bytes: compaction.max_bytes,
+                rounds_ms: ms(compaction.interval_secs.saturating_add(config.flush.interval_secs.saturating_mul(2))),
+            },
+            grace: Duration::from_secs(compaction.grace_secs),
+            keep_ms: ms(config.manifests.keep_secs),
         },
-        grace: Duration::from_secs(compaction.grace_secs),
-        keep_ms: ms(config.manifests.keep_secs),
-        expire_groups_ms: Some(ms(config.consumers.expire_secs)).filter(|age| *age > 0),
     }
 }
 
-pub(super) fn flush(config: &Config) -> FlushOptions {
-    FlushOptions {
-        interval: Duration::from_secs(config.flush.interval_secs),
-        segment: SegmentOptions { bytes: config.flush.segment_bytes, zstd: config.segment.compression == Compression::Zstd },
-        parallel: config.flush.parallel,
-        memory_bytes: config.flush.memory_bytes,
-        retention: Duration::from_secs(config.hot.keep_secs),
-        retention_bytes: config.hot.keep_bytes,
+pub(super) fn store(config: &Config) -> Options {
+    Options {
+        flush: FlushOptions {
+            interval: Duration::from_secs(config.flush.interval_secs),
+            segment: SegmentOptions { bytes: config.flush.segment_bytes, zstd: config.segment.compression == Compression::Zstd },
+            parallel: config.flush.parallel,
+            memory_bytes: config.flush.memory_bytes,
+            keep: Duration::from_secs(config.hot.keep_secs),
+            keep_bytes: config.hot.keep_bytes,
+        },
+        upkeep: UpkeepOptions {
+            interval: Duration::from_secs(config.compaction.interval_secs),
+            expire_groups_ms: Some(ms(config.consumers.expire_secs)).filter(|age| *age > 0),
+        },
+        key_window_ms: keys(config).window_ms,
+        hot_reads: config.limits.concurrent_reads,
+        cold_reads: config.limits.cold_reads,
     }
 }
 

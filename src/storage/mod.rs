@@ -2,6 +2,3 @@
 
 pub mod cold;
 pub mod hot;
-pub mod recovery;
-pub mod reserve;
-pub mod upkeep;

@@ -23,7 +23,6 @@ use zombi::{
         segment::Frame,
         sequence::OffsetRange,
     },
-    reader::cursor,
     storage::{
         cold::{line, manifest, segment::OpenFrame, state::ColdState},
         hot::{
@@ -31,6 +30,7 @@ use zombi::{
             sequence::{Block, PartitionState},
         },
     },
+    tiering::cursor,
 };
 
 /// Takes any bytes; what panics is a bug.

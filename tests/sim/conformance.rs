@@ -5,14 +5,18 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use zombi::{
     contracts::{
+        append::{Append, Appended},
+        catalog::{Chosen, TableChange, TableSettings},
         consumers::Commit,
+        engine::Engine,
         error::StorageError,
         event::Event,
+        flush_ledger::{FlushIntent, HotKeep},
         name::{Partition, PartitionNumber, TableName},
         payload::Payload,
-        recovery::Recoverable,
+        read::{HotPage, ReadLimit, TimeFilter},
+        retention::Trim,
         sequence::{Offset, OffsetRange, Watermarks},
-        storage::{Append, Appended, Chosen, FlushIntent, HotPage, HotRetention, ReadLimit, TableChange, TableSettings, TimeFilter, Trim},
     },
     storage::cold::segment::Encoder,
 };
@@ -30,22 +34,22 @@ struct Tier {
 }
 
 const ALL: ReadLimit = ReadLimit { records: 1000, bytes: 1 << 20 };
-const NOW: HotRetention = HotRetention { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 };
+const NOW: HotKeep = HotKeep { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 };
 
 impl Tier {
     fn new(ground: Ground) -> Self {
         let clock = SimClock::new();
-        let open = Some(Hot::open(&ground, &clock, None).unwrap());
+        let open = Some(Hot::open(&ground, &clock).unwrap());
         Self { ground, clock, open }
     }
 
-    fn hot(&self) -> &dyn Recoverable {
+    fn hot(&self) -> &dyn Engine {
         self.open.as_ref().unwrap().tier.as_ref()
     }
 
     async fn crash(&mut self) {
         self.open.take().unwrap().crash().await;
-        self.open = Some(Hot::open(&self.ground, &self.clock, None).unwrap());
+        self.open = Some(Hot::open(&self.ground, &self.clock).unwrap());
     }
 
     async fn try_append(
@@ -71,7 +75,7 @@ impl Tier {
             self.read(partition, start, TimeFilter::default(), ReadLimit { records: (end - start) as usize, ..ALL }).await.stored_bytes;
         let intent = FlushIntent { range: OffsetRange::new(start, end), epoch: 1, zstd: true, bytes: stored_bytes };
         let segment = vec![(Partition::new(table(), partition), intent)];
-        self.hot().record_intents(segment.clone()).await.unwrap();
+        self.hot().intend(segment.clone()).await.unwrap();
         assert_eq!(self.hot().table(&table()).unwrap().partitions[0].intent, Some(intent));
         self.hot().mark_flushed(segment.clone()).await.unwrap();
         self.hot().mark_flushed(segment).await.unwrap(); // does no harm
@@ -167,7 +171,7 @@ async fn a_segment_is_filled_within_its_bounds(z: Tier) {
     z.append(0, 10).await;
     let fill = async |start, end, raw_bytes| {
         let segment = Encoder::new(&Partition::new(table(), 0), start, 1, false);
-        let (segment, bytes) = z.hot().fill(Box::new(segment), end, raw_bytes).await?;
+        let (segment, bytes) = z.hot().scan(Box::new(segment), end, raw_bytes).await?;
         let meta = segment.finish().unwrap().meta;
         Ok::<_, StorageError>((meta.range, bytes))
     };
@@ -189,9 +193,9 @@ async fn only_what_is_flushed_leaves(mut z: Tier) {
     assert_eq!(z.hot().evict(NOW).await.unwrap(), 0);
     z.flush(0, 2).await;
     z.crash().await;
-    let roomy = HotRetention { flushed_upto: 0, flushed_after: i64::MAX, max_bytes: u64::MAX };
+    let roomy = HotKeep { flushed_upto: 0, flushed_after: i64::MAX, max_bytes: u64::MAX };
     assert_eq!(z.hot().evict(roomy).await.unwrap(), 0, "kept for fast reads");
-    let long_ago = HotRetention { flushed_after: 1, ..roomy };
+    let long_ago = HotKeep { flushed_after: 1, ..roomy };
     assert_eq!(z.hot().evict(long_ago).await.unwrap(), 2, "flushed when the clock was ahead: it holds up nothing");
     assert_eq!(z.hot().evict(NOW).await.unwrap(), 0);
     z.flush(0, 3).await;
@@ -227,8 +231,8 @@ async fn a_deleted_table_goes_on_with_its_offsets(mut z: Tier) {
     let changes = z.hot().changes();
     z.hot().delete_table(table()).await.unwrap();
     assert_ne!(z.hot().changes(), changes);
-    assert!(z.hot().table(&table()).is_none() && z.hot().tables().is_empty());
-    assert!(z.hot().all_tables()[0].is_deleted);
+    assert!(z.hot().table(&table()).is_none() && z.hot().tables().visible().count() == 0);
+    assert!(z.hot().tables().all().all(|table| table.is_deleted));
     assert!(matches!(z.hot().delete_table(table()).await, Err(StorageError::UnknownTable(_))));
     z.crash().await;
     assert!(z.hot().groups().await.unwrap().is_empty());

@@ -14,16 +14,18 @@ use proptest::{
 use tokio::time::sleep;
 use zombi::{
     contracts::{
+        append::Append,
+        append::Appender,
         consumers::Commit,
         error::StorageError,
         event::{Event, Record},
         flusher::Flush,
         name::{Partition, PartitionNumber},
         payload::Payload,
+        read::{ReadLimit, TimeFilter},
         sequence::{Offset, OffsetRange},
-        storage::{Append, HotStorage, ReadLimit, TimeFilter},
     },
-    reader::{Look, Positions, ReadQuery},
+    tiering::{Look, Positions, ReadQuery},
 };
 
 use crate::{
@@ -112,7 +114,7 @@ struct World {
 const TUNING: Tuning = Tuning {
     flush_interval: Duration::from_secs(1_000_000),
     segment_bytes: 600,
-    hot_retention: Duration::ZERO,
+    hot_keep: Duration::ZERO,
     upkeep_interval: Duration::from_secs(1),
     seed: None,
 };
@@ -189,7 +191,7 @@ impl World {
         let next = self.sheets[&events[0].0].next;
         let expected_offset = expected.map(|is_right| if is_right { next } else { next + 1 });
         let sent = made.iter().map(|(partition, event, _)| (*partition, event.clone())).collect();
-        let answer = self.store().hot.tier.append(Append { table: table(), events: sent, expected_offset }).await;
+        let answer = self.store().hot.append(Append { table: table(), events: sent, expected_offset }).await;
         if self.clashes(&made, &events) {
             assert!(matches!(answer, Err(StorageError::KeyReused { .. })), "{answer:?}");
             return;
@@ -306,7 +308,7 @@ impl World {
         let sheet = self.sheets.get_mut(&partition).unwrap();
         let offset = to.index(sheet.next as usize + 2) as u64;
         let offsets = vec![(Partition::new(table(), partition), offset)];
-        let answer = self.store.as_ref().unwrap().hot.tier.commit(Commit { group: group(), offsets, force }).await;
+        let answer = self.store.as_ref().unwrap().hot.commit(Commit { group: group(), offsets, force }).await;
         match answer {
             Ok(()) => {
                 assert!(offset <= sheet.next);
@@ -329,7 +331,7 @@ impl World {
     }
 
     async fn fail_write(&mut self, is_applied: bool) {
-        let Some(twin) = self.store().hot.twin.clone() else { return };
+        let Some(twin) = self.store().twin.clone() else { return };
         twin.fail(is_applied);
         let events = [(0, None), (1, Some(5)), (0, Some(5))];
         let made = self.events(&events);
@@ -358,9 +360,8 @@ impl World {
         };
         self.open().await;
         let store = self.store.as_ref().unwrap();
-        let statuses = store.hot.tier.all_tables().into_iter().flat_map(|table| table.partitions).map(|one| (one.number, one.marks));
-        let marks: BTreeMap<_, _> = statuses.collect();
-        let committed: BTreeMap<_, _> = store.hot.tier.offsets(&group()).await.unwrap().into_iter().collect();
+        let marks: BTreeMap<_, _> = store.hot.tables().partitions().map(|(partition, status)| (partition.number, status.marks)).collect();
+        let committed: BTreeMap<_, _> = store.hot.offsets(&group()).await.unwrap().into_iter().collect();
         for (number, sheet) in &mut self.sheets {
             let (partition, marks) = (Partition::new(table(), *number), marks.get(number).copied().unwrap_or_default());
             assert!(marks.next >= sheet.next, "{partition}: {marks:?} gives offsets again, {} were given", sheet.next);
@@ -376,7 +377,7 @@ impl World {
             sheet.start = marks.start;
         }
         // A table that was deleted, and not flushed since it was written again, is as it was.
-        self.exists = store.hot.tier.table(&table()).is_some();
+        self.exists = store.hot.table(&table()).is_some();
         assert!(self.exists || self.sheets.values().all(|sheet| sheet.events.is_empty()));
         self.everything_is_cold();
         self.check().await;
@@ -386,7 +387,7 @@ impl World {
         if self.bucket.faults.load(SeqCst) > 0 {
             return;
         }
-        match self.store().hot.tier.delete_table(table()).await {
+        match self.store().hot.delete_table(table()).await {
             Err(StorageError::UnknownTable(_)) if !self.exists => return,
             deleted => deleted.unwrap(),
         }
@@ -410,16 +411,8 @@ impl World {
         for (number, sheet) in &self.sheets {
             self.read(*number, sheet.start, 100).await;
         }
-        let committed: BTreeMap<_, _> = self
-            .store()
-            .hot
-            .tier
-            .offsets(&group())
-            .await
-            .unwrap()
-            .into_iter()
-            .map(|(partition, offset)| (partition.number, offset))
-            .collect();
+        let committed: BTreeMap<_, _> =
+            self.store().hot.offsets(&group()).await.unwrap().into_iter().map(|(partition, offset)| (partition.number, offset)).collect();
         let expected: BTreeMap<_, _> = self.sheets.iter().filter_map(|(number, sheet)| Some((*number, sheet.committed?))).collect();
         assert_eq!(committed, expected);
     }

@@ -8,30 +8,31 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use zombi::{
     contracts::{
+        append::Append,
+        catalog::TableChange,
         clock::{Clock, TimestampMs},
+        engine::Engine,
         error::StorageError,
         event::{Event, Record},
         flusher::Flush,
         name::{Partition, TableName},
         payload::Payload,
-        recovery::Recoverable,
+        read::{ReadLimit, TimeFilter},
         sequence::{Offset, OffsetRange},
-        storage::{Append, ReadLimit, TableChange, TimeFilter},
     },
-    reader::ReadQuery,
     storage::cold::{audit, chain},
+    tiering::ReadQuery,
 };
 
 use crate::{
     bucket::{Bucket, Fate, Kind},
     run,
     simulation::Trace,
-    store::{Ground, Hot, SimClock, Store, Tuning, retry, table},
+    store::{Ground, SimClock, Store, Tuning, retry, table},
 };
 
 const KINDS: [Kind; 7] = [Kind::Get, Kind::GetRange, Kind::List, Kind::PutManifest, Kind::PutSegment, Kind::PutNew, Kind::Delete];
@@ -101,8 +102,8 @@ async fn read(store: &Store, place: &Partition, kept: OffsetRange) -> Vec<(Offse
 async fn start(ground: &Ground, bucket: &Arc<Bucket>, clock: &Arc<SimClock>, mut rng: StdRng) -> Store {
     let (second, mut wait) = (Duration::from_secs(1), Duration::from_millis(200));
     loop {
-        let (hot_retention, seed) = (second * rng.random_range(0..4_u32), Some(rng.random()));
-        let tuning = Tuning { flush_interval: second, segment_bytes: 4000, hot_retention, upkeep_interval: second, seed };
+        let (hot_keep, seed) = (second * rng.random_range(0..4_u32), Some(rng.random()));
+        let tuning = Tuning { flush_interval: second, segment_bytes: 4000, hot_keep, upkeep_interval: second, seed };
         let killed_after = Duration::from_millis(if rng.random_bool(0.3) { rng.random_range(100..20_000) } else { 1_000_000 });
         match timeout(killed_after, Store::open(ground, bucket, clock, tuning)).await {
             Ok(Ok(store)) => return store,
@@ -155,7 +156,7 @@ impl World {
         self.bucket.trace().iter().filter(|line| line.contains(what) && line.ends_with(&end)).count()
     }
 
-    async fn append(&mut self, tier: &dyn Recoverable) -> Result<Vec<Placed>, StorageError> {
+    async fn append(&mut self, tier: &dyn Engine) -> Result<Vec<Placed>, StorageError> {
         let place = places()[self.rng.random_range(0..3)].clone();
         let (now_ms, count) = (self.clock.now_ms(), self.rng.random_range(1..4_u64));
         let ids = self.ids..self.ids + count;
@@ -175,7 +176,7 @@ impl World {
     /// Writes until it is over. On a volume that is about to be lost only what is cold is acked.
     async fn work(&mut self, store: &Store, is_overtaken: bool, is_over: impl Fn() -> bool) {
         while !is_over() {
-            let appended = self.append(store.hot.tier.as_ref()).await;
+            let appended = self.append(store.hot.as_ref()).await;
             let is_acked = !is_overtaken || store.flush.flush_now(None).await.is_ok();
             match appended {
                 Ok(placed) if is_acked => self.ack(placed),
@@ -201,7 +202,7 @@ impl World {
     async fn check(&self, store: &Store) {
         let mut ids = self.gone.clone();
         for (place, acked) in &self.acked {
-            let status = store.hot.tier.table(&place.table).and_then(|table| table.partition(place.number).copied());
+            let status = store.hot.table(&place.table).and_then(|table| table.partition(place.number).copied());
             let marks = status.unwrap().marks;
             assert_eq!(marks.flushed, marks.next, "{place} is not in S3 {SOON:?} after the refusal");
             let kept = OffsetRange::new(marks.start, marks.next);
@@ -219,7 +220,7 @@ impl World {
             if let Some((offset, (id, appended_ms))) = acked.range(marks.start..).next() {
                 let events = vec![(place.number, event(*id, *appended_ms))];
                 let again = Append { table: place.table.clone(), events, expected_offset: None };
-                let answer = store.hot.tier.append(again).await.unwrap();
+                let answer = store.hot.append(again).await.unwrap();
                 assert!(answer[0].duplicate && answer[0].offset == *offset, "{place}: event {id} is doubled: {answer:?}");
             }
         }
@@ -245,13 +246,10 @@ impl World {
         let mut store = self.start(&ground).await;
         let [.., short] = places();
         let change = TableChange { retention_secs: Some(Some(RETENTION_SECS)), ..TableChange::default() };
-        store.hot.tier.configure_table(short.table.clone(), change).await.unwrap();
+        store.hot.configure_table(short.table.clone(), change).await.unwrap();
         self.work(&store, false, after(Duration::from_secs(4))).await;
         if under.loses_volume() {
-            ground = match &ground {
-                Ground::Memory(volume) if under == Under::OldCopy => Ground::Memory(Arc::new(Mutex::new(volume.lock().clone()))),
-                _ => Ground::memory(2),
-            };
+            ground = if under == Under::OldCopy { ground.copy() } else { Ground::memory(2) };
             // What only the volume has would be lost with it.
             retry(async || store.flush.flush_now(None).await).await.unwrap();
         }
@@ -259,7 +257,7 @@ impl World {
         let mut lost = 0;
         if under == Under::Work {
             self.work(&store, false, after((healed - Instant::now()) / 2)).await;
-            store.hot.tier.delete_table(short.table.clone()).await.unwrap();
+            store.hot.delete_table(short.table.clone()).await.unwrap();
             self.gone.extend(self.acked.remove(&short).into_iter().flatten().map(|(_, (id, _))| id));
         } else {
             if under == Under::Start {
@@ -346,12 +344,11 @@ fn a_volume_whose_starts_get_no_manifest_through_is_no_stranger_to_its_bucket() 
             store.crash().await;
             world.bucket.refuse(Kind::PutManifest, how);
             for _ in 0..3 {
-                assert!(timeout(Duration::from_secs(80), world.start(&ground)).await.is_err(), "a start needs a manifest");
-                // A server whose volume has something to serve takes writes meanwhile.
-                let hot = Hot::open(&ground, &world.clock, None).unwrap();
-                let placed = world.append(hot.tier.as_ref()).await.unwrap();
-                world.ack(placed);
-                hot.crash().await;
+                // It has something to serve, takes writes, and goes on trying.
+                let store = world.start(&ground).await;
+                world.work(&store, false, after(Duration::from_secs(80))).await;
+                assert!(store.flush.flush_now(None).await.is_err(), "opening the bucket needs a manifest");
+                store.crash().await;
             }
             // More openings than a volume remembers. The SDK tries each three times, unless it is denied.
             let tries = if how == Fate::Denied { 1 } else { 3 };

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tokio::{
     task::{JoinSet, LocalSet},
@@ -18,20 +19,20 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use zombi::{
     contracts::{
+        append::Append,
         clock::Clock,
         consumers::Commit,
+        engine::Engine,
         error::StorageError,
         event::{Event, Record},
         flusher::Flush,
         name::{Partition, PartitionNumber},
         payload::Payload,
-        recovery::Recoverable,
+        read::{ReadLimit, TimeFilter},
         sequence::{Offset, OffsetRange},
-        storage::{Append, ReadLimit, TimeFilter},
     },
-    flusher::FlushHandle,
-    reader::{ReadQuery, TieredReader},
     storage::cold::audit,
+    tiering::{FlushHandle, ReadQuery, TieredReader},
 };
 
 use crate::{
@@ -61,7 +62,7 @@ enum Kind {
 
 /// A store as clients see it, until it is gone.
 struct Server {
-    hot: Arc<dyn Recoverable>,
+    hot: Arc<dyn Engine>,
     reader: TieredReader,
     flush: Arc<FlushHandle>,
     gone: CancellationToken,
@@ -125,7 +126,7 @@ impl World {
 
     fn serve(&self, store: &Store) -> CancellationToken {
         let gone = CancellationToken::new();
-        let (hot, reader, flush) = (Arc::clone(&store.hot.tier), store.reader.clone(), Arc::clone(&store.flush));
+        let (hot, reader, flush) = (Arc::clone(&store.hot), store.reader.clone(), Arc::clone(&store.flush));
         *self.server.borrow_mut() = Some(Rc::new(Server { hot, reader, flush, gone: gone.clone() }));
         gone
     }
@@ -263,7 +264,7 @@ impl Fates {
         Tuning {
             flush_interval: Duration::from_millis([0, 200, 1000, 5000][self.rng.random_range(0..4)]),
             segment_bytes: [2000, 10_000, 100_000][self.rng.random_range(0..3)],
-            hot_retention: Duration::from_secs([0, 0, 3][self.rng.random_range(0..3)]),
+            hot_keep: Duration::from_secs([0, 0, 3][self.rng.random_range(0..3)]),
             upkeep_interval: Duration::from_secs(1),
             seed: Some(self.rng.random()),
         }
@@ -294,6 +295,9 @@ impl Fates {
         let until = Instant::now() + TURMOIL;
         while Instant::now() < until {
             sleep(Duration::from_millis(self.rng.random_range(20..2000))).await;
+            if let Some(error) = store.failed().now_or_never() {
+                panic!("the store ended by itself: {error}");
+            }
             let event = *["crash", "crash", "faults", "down", "heal", "clock", "fail"].choose(&mut self.rng).unwrap();
             world.bucket.note(event);
             match event {
@@ -310,7 +314,7 @@ impl Fates {
                 "clock" => world.clock.turn([-86_400_000, -1000, 1000, 86_400_000][self.rng.random_range(0..4)]),
                 "fail" => {
                     let is_applied = self.rng.random_bool(0.5);
-                    store.hot.twin.as_ref().unwrap().fail(is_applied);
+                    store.twin.as_ref().unwrap().fail(is_applied);
                     sleep(Duration::from_millis(50)).await;
                     (store, gone) = self.replace(store, &gone).await;
                 }
@@ -332,6 +336,9 @@ impl Fates {
             let gone = world.serve(&store);
             return (store, gone);
         }
+        if self.rng.random_bool(0.4) {
+            return self.go_back(old, gone).await;
+        }
         self.volumes += 1;
         self.ground = Ground::memory(self.volumes);
         // One that cannot reach the bucket never comes in.
@@ -341,6 +348,24 @@ impl Fates {
         sleep(Duration::from_millis(self.rng.random_range(0..4000))).await;
         gone.cancel();
         old.crash().await;
+        (store, serves)
+    }
+
+    /// Goes on with a copy of the volume from a moment before the process and its volume were lost. It may have events that the bucket has
+    /// not, and the bucket others that it has not.
+    async fn go_back(&mut self, old: Store, gone: &CancellationToken) -> (Store, CancellationToken) {
+        let (world, copy) = (Rc::clone(&self.world), self.ground.copy());
+        sleep(Duration::from_millis(self.rng.random_range(0..2000))).await;
+        *world.server.borrow_mut() = None;
+        gone.cancel();
+        old.crash().await;
+        self.ground = copy;
+        // Without the bucket it would serve by itself, and no longer be a copy of what the bucket has.
+        let faults = world.bucket.faults.swap(0, SeqCst);
+        world.bucket.is_down.store(false, SeqCst);
+        let store = self.open().await;
+        world.bucket.faults.store(faults, SeqCst);
+        let serves = world.serve(&store);
         (store, serves)
     }
 }
@@ -383,8 +408,8 @@ fn simulate(seed: u64) -> (Vec<String>, Counts) {
         }
         let hot = read_everything(&store.reader).await;
         sleep(SOON).await;
-        let statuses = store.hot.tier.all_tables();
-        for (partition, status) in statuses.iter().flat_map(|table| table.named_partitions()) {
+        let tables = store.hot.tables();
+        for (partition, status) in tables.partitions() {
             assert_eq!(status.marks.flushed, status.marks.next, "{partition} is not in S3 {SOON:?} after the last fault");
             for lost in store.reader.lost(&partition, OffsetRange::new(0, status.marks.next)) {
                 world.history.borrow_mut().declared_lost(u64::from(partition.number), lost.start, lost.end);

@@ -1,7 +1,7 @@
-//! A whole store in this process: the real flusher, reader, upkeep, recovery and chain over a volume and a bucket of the test's own. It is
-//! put together as `server` does it.
+//! A whole store in this process, opened as the server opens it, over a volume and a bucket of the test's own.
 
 use std::{
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering::SeqCst},
@@ -9,41 +9,32 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::{
-    task::JoinSet,
+    task::{self, AbortHandle},
     time::{Instant, sleep},
 };
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 use zombi::{
     contracts::{
         clock::{Clock, TimestampMs},
+        engine::Engine,
         error::StorageError,
         fence::Fence,
-        flusher::Flush,
         heartbeat::Heartbeat,
-        journal::Journal,
         name::{GroupName, TableName},
-        progress::Progress,
-        recovery::Recoverable,
-        reservation::Reservations,
     },
-    flusher::{FlushHandle, FlushOptions, Flusher, Tiers, partition::SegmentOptions},
-    reader::{TieredReader, Turns},
     storage::{
-        cold::{S3Cold, compact::CompactOptions, probe},
+        cold::{ColdOptions, S3Cold, compact::CompactOptions, upkeep},
         hot::{
-            RocksHot,
+            HotParts, RocksHot,
             disk::{Disk, Reserve},
             options::OpenOptions,
             request::WriterOptions,
             rocksdb::Db,
         },
-        recovery::{Recovery, Relation},
-        reserve::Reserver,
-        upkeep::{Upkeep, UpkeepOptions},
     },
+    tiering::{self, FlushHandle, FlushOptions, Options, Parts, SegmentOptions, UpkeepOptions},
 };
 
 use crate::{
@@ -100,6 +91,12 @@ impl Ground {
         Self::Memory(Volume::new(id))
     }
 
+    /// A copy of a volume in memory as it is now.
+    pub fn copy(&self) -> Self {
+        let Self::Memory(volume) = self else { panic!("a volume in memory is copied") };
+        Self::Memory(Arc::new(Mutex::new(volume.lock().clone())))
+    }
+
     /// An empty volume for RocksDB, in memory if the machine has such a place: no test here is about the disk.
     pub fn rocksdb() -> Self {
         let place = std::path::Path::new("/dev/shm");
@@ -110,30 +107,25 @@ impl Ground {
     }
 }
 
-/// An open hot tier. Dropping it is a crash.
-pub struct Hot {
-    pub tier: Arc<dyn Recoverable>,
-    pub fence: Arc<Fence>,
-    /// The tier, if it is the one in memory.
-    pub twin: Option<Arc<SimHot>>,
-    rocks: Option<Arc<RocksHot>>,
+/// An open volume, whose writer does not run yet.
+struct Opened {
+    hot: Arc<dyn Engine>,
+    writer: Option<BoxFuture<'static, Result<(), StorageError>>>,
+    fence: Arc<Fence>,
+    twin: Option<Arc<SimHot>>,
     db: Option<Arc<Db>>,
-    journal: Arc<Journal>,
-    store_id: Uuid,
-    tasks: JoinSet<()>,
 }
 
-impl Hot {
-    /// Opens the tier of a volume; what takes how long follows from the seed, if there is one.
-    pub fn open(ground: &Ground, clock: &Arc<SimClock>, seed: Option<u64>) -> Result<Self, StorageError> {
+impl Opened {
+    /// Opens a volume; what takes how long follows from the seed, if there is one.
+    fn open(ground: &Ground, clock: &Arc<SimClock>, seed: Option<u64>) -> Result<Self, StorageError> {
         let clock: Arc<dyn Clock> = clock.clone();
-        let (fence, mut tasks) = (Arc::new(Fence::default()), JoinSet::new());
+        let fence = Arc::new(Fence::default());
         let options = WriterOptions::roomy(WINDOW_MS);
         match ground {
             Ground::Memory(volume) => {
                 let twin = SimHot::open(Arc::clone(volume), clock, Arc::clone(&fence), options, seed);
-                let (journal, store_id) = (Arc::new(twin.journal()), volume.lock().store_id());
-                Ok(Self { tier: twin.clone(), fence, twin: Some(twin), rocks: None, db: None, journal, store_id, tasks })
+                Ok(Self { hot: twin.clone(), writer: None, fence, twin: Some(twin), db: None })
             }
             Ground::RocksDb(directory) => {
                 let opening = OpenOptions {
@@ -146,33 +138,48 @@ impl Hot {
                 };
                 let (db, catalog) = Db::open(&opening, Arc::clone(&clock))?;
                 let disk = Arc::new(Disk::new(directory.path(), Reserve { bytes: 0, percent: 0 }).unwrap());
-                let (rocks, writer) =
-                    RocksHot::new(Arc::clone(&db), catalog, disk, clock, Arc::clone(&fence), Arc::new(Heartbeat::default()), options)?;
-                tasks.spawn(async move { drop(writer.run().await) });
-                let (journal, store_id) = (Arc::new(rocks.journal()?), db.store_id());
-                Ok(Self { tier: rocks.clone(), fence, twin: None, rocks: Some(rocks), db: Some(db), journal, store_id, tasks })
+                let heartbeat = Arc::new(Heartbeat::default());
+                let parts = HotParts { db: Arc::clone(&db), catalog, disk, clock, fence: Arc::clone(&fence), heartbeat };
+                let (hot, writer) = RocksHot::new(parts, options)?;
+                Ok(Self { hot, writer: Some(Box::pin(writer.run())), fence, twin: None, db: Some(db) })
             }
         }
     }
+}
 
-    fn reserve_with(&self, reservations: Arc<dyn Reservations>) {
-        match (&self.twin, &self.rocks) {
-            (Some(twin), _) => twin.reserve_with(reservations),
-            (_, Some(rocks)) => rocks.reserve_with(reservations),
-            _ => unreachable!("it is one of the two"),
-        }
+/// Waits until a volume can be opened again: a write may still be on its way to the disk, on a thread of its own.
+async fn closed(db: Option<Arc<Db>>) {
+    while db.as_ref().is_some_and(|db| Arc::strong_count(db) > 1) {
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// An open hot tier without a store around it. Dropping it is a crash.
+pub struct Hot {
+    pub tier: Arc<dyn Engine>,
+    db: Option<Arc<Db>>,
+    writer: Option<AbortHandle>,
+}
+
+impl Hot {
+    /// Opens the tier of a volume.
+    pub fn open(ground: &Ground, clock: &Arc<SimClock>) -> Result<Self, StorageError> {
+        let Opened { hot, writer, db, .. } = Opened::open(ground, clock, None)?;
+        let writer = writer.map(|writer| task::spawn(async move { drop(writer.await) }).abort_handle());
+        Ok(Self { tier: hot, db, writer })
     }
 
     /// Ends it as a crash does, and waits until its volume can be opened again.
     pub async fn crash(mut self) {
-        self.tasks.abort_all();
-        while self.tasks.join_next().await.is_some() {}
-        let db = self.db.take();
-        drop(self);
-        // A thread may still be at it: a write that was on its way to the disk.
-        while db.as_ref().is_some_and(|db| Arc::strong_count(db) > 1) {
-            sleep(Duration::from_millis(1)).await;
+        let (db, writer) = (self.db.take(), self.writer.take());
+        if let Some(writer) = writer {
+            writer.abort();
+            while !writer.is_finished() {
+                sleep(Duration::from_millis(1)).await;
+            }
         }
+        drop(self);
+        closed(db).await;
     }
 }
 
@@ -181,95 +188,85 @@ impl Hot {
 pub struct Tuning {
     pub flush_interval: Duration,
     pub segment_bytes: u64,
-    pub hot_retention: Duration,
+    pub hot_keep: Duration,
     pub upkeep_interval: Duration,
     /// What delays follow from, if there are any.
     pub seed: Option<u64>,
 }
 
+impl Tuning {
+    fn cold(&self) -> ColdOptions {
+        let compact = CompactOptions { min_segments: 3, max_bytes: 64 << 20, rounds_ms: 0 };
+        let upkeep = upkeep::UpkeepOptions { compact, grace: self.upkeep_interval, keep_ms: 0 };
+        ColdOptions { cache_bytes: 0, create_bucket: false, upkeep }
+    }
+
+    fn store(&self) -> Options {
+        Options {
+            flush: FlushOptions {
+                interval: self.flush_interval,
+                segment: SegmentOptions { bytes: self.segment_bytes, zstd: true },
+                parallel: 4,
+                memory_bytes: 1 << 20,
+                keep: self.hot_keep,
+                keep_bytes: 1 << 30,
+            },
+            upkeep: UpkeepOptions { interval: self.upkeep_interval, expire_groups_ms: None },
+            key_window_ms: WINDOW_MS,
+            hot_reads: 16,
+            cold_reads: 16,
+        }
+    }
+}
+
 /// An open store. Dropping it is a crash.
 pub struct Store {
-    pub hot: Hot,
-    pub reader: TieredReader,
+    inner: tiering::Store,
     pub flush: Arc<FlushHandle>,
-    tasks: JoinSet<()>,
+    /// Its volume, if that is the one in memory.
+    pub twin: Option<Arc<SimHot>>,
+    db: Option<Arc<Db>>,
+}
+
+impl Deref for Store {
+    type Target = tiering::Store;
+
+    fn deref(&self) -> &Self::Target {
+        &self.inner
+    }
 }
 
 impl Store {
-    /// Opens volume and bucket and brings them together; tries on for as long as S3 does not answer.
+    /// Opens volume and bucket and brings them together, as the server does: a bucket that does not answer is waited for if the volume has
+    /// nothing to serve without it.
     pub async fn open(ground: &Ground, bucket: &Arc<Bucket>, clock: &Arc<SimClock>, tuning: Tuning) -> Result<Self, StorageError> {
-        let hot = Hot::open(ground, clock, tuning.seed)?;
-        let (clock, mut tasks): (Arc<dyn Clock>, _) = (clock.clone(), JoinSet::new());
-        let cold = Arc::new(S3Cold::new(bucket.objects(), 0));
-        let (reserver, reserving) = Reserver::new(cold.clone());
-        tasks.spawn(reserving);
-        hot.reserve_with(reserver);
-        let recovery = Recovery {
-            cold: Arc::clone(&cold),
-            hot: Arc::clone(&hot.tier),
-            journal: Arc::clone(&hot.journal),
-            store_id: Mutex::new(hot.store_id),
-            fence: Arc::clone(&hot.fence),
-            progress: Arc::new(Progress::default()),
-            idempotency_window_ms: WINDOW_MS,
-            clock: Arc::clone(&clock),
-        };
-        let tiers = Tiers {
-            hot: hot.tier.clone(),
-            consumers: hot.tier.clone(),
-            cold: cold.clone(),
-            clock: Arc::clone(&clock),
-            heartbeat: Arc::new(Heartbeat::default()),
+        let Opened { hot, writer, fence, twin, db } = Opened::open(ground, clock, tuning.seed)?;
+        let parts = Parts {
+            hot,
+            writer,
+            cold: Some(Arc::new(S3Cold::new(bucket.objects(), tuning.cold()))),
+            clock: clock.clone(),
+            fence,
+            heartbeat: Arc::default(),
+            progress: Arc::default(),
             bucket: Arc::default(),
         };
-        let flushing = FlushOptions {
-            interval: tuning.flush_interval,
-            segment: SegmentOptions { bytes: tuning.segment_bytes, zstd: true },
-            parallel: 4,
-            memory_bytes: 1 << 20,
-            retention: tuning.hot_retention,
-            retention_bytes: 1 << 30,
-        };
-        let (flusher, flush) = Flusher::new(tiers, flushing);
-        let relation = retry(async || {
-            probe::probe(recovery.cold.objects()).await?;
-            recovery.open(false).await
-        })
-        .await?;
-        tasks.spawn(async move { drop(flusher.run(CancellationToken::new()).await) });
-        if relation == Relation::Behind {
-            retry(async || {
-                flush.flush_now(None).await?;
-                recovery.finish().await
-            })
-            .await?;
-        }
-        drop(recovery.reserve().await); // writes go on without
-        let upkeep = Upkeep {
-            hot: hot.tier.clone(),
-            consumers: hot.tier.clone(),
-            cold: Some(Arc::clone(&cold)),
-            clock,
-            options: UpkeepOptions {
-                interval: tuning.upkeep_interval,
-                compact: CompactOptions { min_segments: 3, max_bytes: 64 << 20, rounds_ms: 0 },
-                grace: tuning.upkeep_interval,
-                keep_ms: 0,
-                expire_groups_ms: None,
-            },
-        };
-        tasks.spawn(upkeep.run(CancellationToken::new()));
-        let reader = TieredReader::new(hot.tier.clone(), Some(cold), Turns::new(16, 16));
-        Ok(Self { hot, reader, flush: Arc::new(flush), tasks })
+        let inner = tiering::Store::open(parts, tuning.store()).await?;
+        let flush = inner.flush.clone().expect("there is a bucket");
+        Ok(Self { inner, flush, twin, db })
+    }
+
+    /// Waits until a part ends that should not.
+    pub async fn failed(&mut self) -> tiering::StoreError {
+        self.inner.failed().await
     }
 
     /// Ends it as a crash does, and waits until its volume can be opened again.
     pub async fn crash(self) {
-        let Self { hot, reader, flush, mut tasks } = self;
-        tasks.abort_all();
-        while tasks.join_next().await.is_some() {}
-        drop((reader, flush));
-        hot.crash().await;
+        let Self { inner, flush, twin, db } = self;
+        inner.crash().await;
+        drop((flush, twin));
+        closed(db).await;
     }
 }
 

@@ -13,17 +13,17 @@ use tokio::time::Instant;
 use uuid::Uuid;
 use zombi::{
     contracts::{
+        append::{Append, Appended},
+        catalog::{Configured, PartitionStatus, TableChange, TableSettings},
         clock::TimestampMs,
         error::{Counted, Overload, StorageError},
         event::{Event, Record},
+        flush_ledger::{FlushIntent, HotKeep},
         idempotency::{FirstWrite, Hash, KeyUse},
         name::{GroupName, Partition, PartitionNumber, TableName},
-        recovery::Recovered,
+        read::{HotPage, Page, ReadLimit, TimeFilter},
+        recovery::{Recovered, RecoveredOffset, RecoveredTable},
         sequence::{Offset, OffsetRange, Watermarks},
-        storage::{
-            Append, Appended, Configured, FlushIntent, HotPage, HotRetention, Page, PartitionStatus, ReadLimit, TableChange, TableSettings,
-            TimeFilter,
-        },
     },
     storage::hot::request::WriterOptions,
 };
@@ -175,10 +175,10 @@ impl Volume {
         Configured { settings, is_new: known.is_none() }
     }
 
-    fn evict(&mut self, retention: HotRetention) -> u64 {
+    fn evict(&mut self, keep: HotKeep) -> u64 {
         let (mut flushed_bytes, mut events) = (self.flushed_bytes(), 0);
         while let Some(run) = self.runs.first() {
-            if retention.keeps(run.flushed_ms) && flushed_bytes <= retention.max_bytes {
+            if keep.keeps(run.flushed_ms) && flushed_bytes <= keep.max_bytes {
                 break;
             }
             let run = self.runs.remove(0);
@@ -199,7 +199,7 @@ impl Volume {
     }
 
     fn recover(&mut self, recovered: Recovered) {
-        for (name, settings, is_deleted) in recovered.tables {
+        for RecoveredTable { name, settings, is_deleted } in recovered.tables {
             let table = self.tables.entry(name).or_default();
             (table.settings, table.is_deleted) = (settings, is_deleted);
         }
@@ -214,7 +214,7 @@ impl Volume {
         }
         if let Some(consumers) = recovered.consumers {
             self.consumers.clear();
-            for (group, partition, offset) in consumers {
+            for RecoveredOffset { group, partition, offset } in consumers {
                 self.consumers.entry(group).or_default().insert(partition, offset);
             }
         }
@@ -252,7 +252,7 @@ impl Sheet {
             marks: self.marks,
             hot_bytes: self.bytes(self.marks.hot()),
             unflushed_bytes: self.bytes(self.marks.unflushed()),
-            unflushed_for: self.unflushed_since.map(|since| since.elapsed()),
+            unflushed_since: self.unflushed_since,
             intent: self.intent,
         }
     }

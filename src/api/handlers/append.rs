@@ -17,11 +17,11 @@ use crate::{
         trace,
     },
     contracts::{
+        append::{Append, Appended},
         error::StorageError,
         event::Event,
         name::{PartitionNumber, TableName},
         sequence::Offset,
-        storage::{Append, Appended},
     },
     metrics,
 };
@@ -107,7 +107,7 @@ impl Envelope {
 /// # Errors
 /// 404 if it would not.
 pub fn check_table(state: &AppState, table: &TableName) -> Result<(), StorageError> {
-    let is_there = state.makes_tables || state.hot.table(table).is_some();
+    let is_there = state.makes_tables || state.catalog.table(table).is_some();
     if is_there { Ok(()) } else { Err(StorageError::UnknownTable(table.clone())) }
 }
 
@@ -141,7 +141,7 @@ pub async fn append_to_hot(
 ) -> Result<Vec<Appended>, StorageError> {
     let started = Instant::now();
     let bytes: usize = events.iter().map(|(_, event)| event.size()).sum();
-    let appended = state.hot.append(Append { table: table.clone(), events, expected_offset }).await?;
+    let appended = state.appender.append(Append { table: table.clone(), events, expected_offset }).await?;
     let duplicates = appended.iter().filter(|one| one.duplicate).count() as u64;
     let stored = appended.len() as u64 - duplicates;
     state.stats.wrote(stored, bytes as u64, started.elapsed());

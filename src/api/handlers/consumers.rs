@@ -28,11 +28,11 @@ use crate::{
         state::AppState,
     },
     contracts::{
+        catalog::TableStatus,
         consumers::Commit,
         error::StorageError,
         name::{GroupName, Partition, PartitionNumber, TableName},
         sequence::{Offset, OffsetRange},
-        storage::TableStatus,
     },
 };
 
@@ -151,7 +151,7 @@ pub async fn offset(
     let table = extract::table_name(&params.table)?;
     let number = params.partition.as_deref().map_or(Ok(0), |text| extract::number("partition", text))?;
     let partition = Partition::new(table, extract::partition_number(number.into(), &state.limits)?);
-    let status = state.hot.table(&partition.table).ok_or_else(|| StorageError::UnknownTable(partition.table.clone()))?;
+    let status = state.catalog.table(&partition.table).ok_or_else(|| StorageError::UnknownTable(partition.table.clone()))?;
     let offsets = state.consumers.offsets(&group).await?;
     let offset = offsets.iter().find(|(other, _)| *other == partition).map(|(_, offset)| *offset);
     Ok(Json(OffsetShown {
@@ -217,13 +217,13 @@ const TABLE_BYTES: usize = 256 << 10;
 
 /// A group's offsets in a table, and how much it has left to read of it: all of what it has never committed.
 fn show(state: &AppState, name: &TableName, committed: &BTreeMap<PartitionNumber, Offset>) -> (Vec<OffsetWithLag>, u64) {
-    let table = state.hot.table(name);
+    let table = state.catalog.table(name);
     let there = table.iter().flat_map(|table| &table.partitions).map(|status| status.number);
     let numbers: BTreeSet<PartitionNumber> = there.chain(committed.keys().copied()).collect();
     let mut lag_of_table = 0;
     let one = |number| {
         let offset = committed.get(&number).copied();
-        let lag = lag(state, table.as_ref(), &Partition::new(name.clone(), number), offset);
+        let lag = lag(state, table.as_deref(), &Partition::new(name.clone(), number), offset);
         lag_of_table += lag;
         OffsetWithLag { table: name.to_string(), partition: number, offset, lag }
     };

@@ -13,7 +13,7 @@ use crate::{
         schema::{BulkToWrite, BulkWritten, ProblemShown, RecordToWrite, Written},
         state::AppState,
     },
-    contracts::{sequence::Offset, storage::Appended},
+    contracts::{append::Appended, sequence::Offset},
 };
 use axum::{
     Json,

@@ -31,9 +31,9 @@ use crate::{
         error::StorageError,
         flusher::{Flush, FlushReport},
         heartbeat::Heartbeat,
+        idempotency::KeyWindow,
         name::{Partition, TableName},
         sequence::OffsetRange,
-        storage::KeyWindow,
     },
     metrics,
 };
@@ -152,8 +152,8 @@ pub async fn stats(
     Params(NoParams {}): Params<NoParams>,
     OnConnection(connection): OnConnection,
 ) -> Result<Response, Problem> {
-    let totals = state.hot.totals();
-    let KeyWindow { keys, bytes, window_ms } = state.hot.key_window();
+    let totals = state.catalog.totals();
+    let KeyWindow { keys, bytes, window_ms } = state.engine.key_window();
     let mut stats = state.stats.show();
     stats["flush"] = json!({"enabled": state.flush.is_some(), "unflushed_events": totals.unflushed_events});
     stats["totals"] = json!({
@@ -165,7 +165,7 @@ pub async fn stats(
     });
     stats["idempotency"] = json!({"keys": keys, "bytes": bytes, "window_secs": window_ms / 1000});
     let reserved = tables::room_for_one(&state, &connection).await?;
-    let mut walk = Walk { state, after: None };
+    let mut walk = Walk::new(state);
     let pieces = async_stream::try_stream! {
         let mut text = answers::json(&stats)?;
         text.pop(); // the brace: one more member follows
@@ -220,7 +220,7 @@ pub async fn flush_table(
     Params(NoParams {}): Params<NoParams>,
     OnConnection(connection): OnConnection,
 ) -> Result<Json<Flushed>, Problem> {
-    if state.hot.table(&table).is_none() {
+    if state.catalog.table(&table).is_none() {
         return Err(StorageError::UnknownTable(table).into());
     }
     flush_now(state.flush.as_deref(), Some(table), &connection).await

@@ -27,9 +27,9 @@ use crate::{
         state::AppState,
         times,
     },
-    contracts::{error::StorageError, event::Record, name::TableName, storage::ReadLimit},
+    contracts::{error::StorageError, event::Record, name::TableName, read::ReadLimit},
     metrics,
-    reader::{Merge, Positions, ReadQuery, TablePage, Turn, cursor},
+    tiering::{Merge, Positions, ReadQuery, TablePage, Turn, cursor},
 };
 
 /// Records of a page that names no limit.
@@ -234,7 +234,7 @@ async fn page(
     connection: &Arc<Connection>,
 ) -> Result<TablePage, StorageError> {
     let until = Instant::now() + wait;
-    let mut wakeup = state.hot.wakeups().wait_for(&query.table, query.partition);
+    let mut wakeup = state.appender.wakeups().wait_for(&query.table, query.partition);
     let mut query = query.clone();
     loop {
         wakeup.forget();

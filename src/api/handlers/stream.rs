@@ -24,10 +24,10 @@ use crate::{
         state::AppState,
     },
     contracts::{
+        append::Appended,
         error::StorageError,
         event::Event,
         name::{PartitionNumber, TableName},
-        storage::Appended,
     },
 };
 

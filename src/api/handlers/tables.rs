@@ -1,5 +1,7 @@
 //! Which tables there are, and where their partitions stand.
 
+use std::sync::Arc;
+
 use axum::{Json, extract::State, http::StatusCode, response::Response};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -18,10 +20,10 @@ use crate::{
         state::AppState,
     },
     contracts::{
+        catalog::{PartitionStatus, TableStatus, Tables},
         error::StorageError,
         name::{Partition, TableName},
         sequence::OffsetRange,
-        storage::{PartitionStatus, TableStatus},
     },
 };
 
@@ -66,7 +68,7 @@ pub async fn list(
     let after = params.after.as_deref().map(extract::table_name).transpose()?;
     let page_bytes = state.limits.page_bytes;
     let reserved = room_for_one(&state, &connection).await?;
-    let mut walk = Walk { state, after };
+    let mut walk = Walk { after, ..Walk::new(state) };
     let pieces = async_stream::try_stream! {
         let (mut last, mut count, mut bytes) = (None, 0, 0);
         yield Bytes::from_static(br#"{"tables":["#);
@@ -96,19 +98,24 @@ pub async fn room_for_one(state: &AppState, connection: &Connection) -> Result<R
 
 /// Goes through the tables by their names, and is about one at a time: lists keep neither a worker nor the catalog from others.
 pub struct Walk {
-    /// Where they are.
-    pub state: AppState,
+    state: AppState,
+    tables: Arc<Tables>,
     /// The last one's name.
-    pub after: Option<TableName>,
+    after: Option<TableName>,
 }
 
 impl Walk {
+    /// Before the first table; what comes later to be there is not seen.
+    pub fn new(state: AppState) -> Self {
+        Self { tables: state.catalog.tables(), state, after: None }
+    }
+
     /// The next table.
     pub async fn next(&mut self) -> Option<TableShown> {
         tokio::task::yield_now().await;
-        let table = self.state.hot.tables_after(self.after.as_ref(), 1).pop()?;
-        let shown = show(&self.state, &table);
-        self.after = Some(table.name);
+        let table = self.tables.after(self.after.as_ref()).next()?;
+        let shown = show(&self.state, table);
+        self.after = Some(table.name.clone());
         Some(shown)
     }
 }
@@ -131,7 +138,7 @@ pub async fn partitions(
     OnConnection(connection): OnConnection,
 ) -> Result<Response, Problem> {
     let reserved = room_for_one(&state, &connection).await?;
-    let table = state.hot.table(&name).ok_or(StorageError::UnknownTable(name))?;
+    let table = state.catalog.table(&name).ok_or(StorageError::UnknownTable(name))?;
     Ok(answer(reserved.body(json(&show(&state, &table))?)))
 }
 
@@ -163,7 +170,7 @@ pub async fn table_config(
     Table(name): Table,
     Params(NoParams {}): Params<NoParams>,
 ) -> Result<Json<TableConfig>, Problem> {
-    let table = state.hot.table(&name).ok_or(StorageError::UnknownTable(name))?;
+    let table = state.catalog.table(&name).ok_or(StorageError::UnknownTable(name))?;
     Ok(Json(table.settings.into()))
 }
 
@@ -197,7 +204,7 @@ pub async fn configure_table(
             return Err(Problem::new(Code::PartitionOutOfRange, format!("partitions {partitions} is not from 1 to {limit}")));
         }
     }
-    let configured = state.hot.configure_table(name, change.into()).await?;
+    let configured = state.catalog.configure_table(name, change.into()).await?;
     let status = if configured.is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(configured.settings.into())))
 }
@@ -219,7 +226,7 @@ pub async fn delete_table(
     Table(name): Table,
     Params(NoParams {}): Params<NoParams>,
 ) -> Result<StatusCode, Problem> {
-    state.hot.delete_table(name).await?;
+    state.catalog.delete_table(name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

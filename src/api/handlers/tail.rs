@@ -21,11 +21,11 @@ use crate::{
     contracts::{
         error::{Overload, StorageError},
         name::TableName,
-        storage::ReadLimit,
+        read::ReadLimit,
         wakeups::Wakeup,
     },
     metrics,
-    reader::{Look, Merge, ReadQuery, cursor},
+    tiering::{Look, Merge, ReadQuery, cursor},
 };
 
 /// The media type of the answer.
@@ -52,7 +52,7 @@ pub async fn tail(state: &AppState, query: &ReadQuery, limit: Option<usize>, con
     let full = || StorageError::Overloaded { reason: Overload::Tails, retry_after: Duration::from_secs(5) };
     let place = state.tails.take(connection).ok_or_else(full)?;
     // From before the first look, so that nothing is missed between the two.
-    let wakeup = state.hot.wakeups().wait_for(&query.table, query.partition);
+    let wakeup = state.appender.wakeups().wait_for(&query.table, query.partition);
     let mut merge = state.reader.merge(query.clone(), LOOK)?;
     let mut reserved = state.responses.sending(connection);
     read_on(&mut merge, &mut reserved, 0, connection).await?; // an error now is a status, later it can only break the answer off

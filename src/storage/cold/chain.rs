@@ -26,6 +26,7 @@ use crate::{
         error::{StorageError, Tier},
         fence::Fence,
         journal::Journal,
+        manifests::{Emptied, Takeover},
     },
     crash,
 };
@@ -96,14 +97,6 @@ impl Seen {
 /// How long the chain is taken to be there without a look.
 const LOOK_BACK: Duration = Duration::from_secs(10);
 
-/// The bucket answers, and what was in it is not there.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the bucket came back empty, or is another one: {0}. Nothing was changed. Bring its objects back (its versions, a backup, its server's \
-     old disk). Where they are gone for good, start without s3.bucket to read what is still on this volume"
-)]
-pub struct Emptied(pub String);
-
 impl std::fmt::Debug for dyn Clock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Clock")
@@ -115,15 +108,8 @@ impl Chain {
     ///
     /// # Errors
     /// `Fenced` if another writer has added to it meanwhile: follow it. `Unavailable`: read it anew.
-    pub async fn take_over(
-        objects: Objects,
-        found: Found,
-        store_id: Uuid,
-        journal: Arc<Journal>,
-        fence: Arc<Fence>,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, StorageError> {
-        let Found { state, last, numbers } = found;
+    pub async fn take_over(objects: Objects, found: Found, by: Takeover) -> Result<Self, StorageError> {
+        let (Found { state, last, numbers }, Takeover { store_id, journal, fence, clock }) = (found, by);
         let kept_from = last.as_ref().map_or(0, |last| last.checkpoint.saturating_sub(KEPT));
         let outdated = numbers.into_iter().filter(|number| *number < kept_from && !state.openings.contains(number)).collect();
         let mut chain = Self {

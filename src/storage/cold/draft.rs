@@ -7,21 +7,21 @@ use super::{
     state::{ColdPartition, ColdState},
 };
 use crate::contracts::{
-    cold_storage::ColdCommit,
+    catalog::{TableStatus, Tables},
+    cold::Publication,
     consumers::OffsetsOfGroup,
     name::Partition,
     sequence::{Offset, OffsetRange, Watermarks},
-    storage::TableStatus,
 };
 
 /// Names new segments, removes those below the partitions' starts, and carries what else has changed.
-pub fn commit(state: &ColdState, commit: ColdCommit) -> Changes {
+pub fn publish(state: &ColdState, publication: Publication) -> Changes {
     let mut changes = Changes::default();
     let mut next: BTreeMap<Partition, PartitionEntry> = BTreeMap::new();
-    let marks = marks(&commit.tables);
+    let marks: BTreeMap<_, _> = publication.tables.iter().flat_map(|table| watermarks(table)).collect();
     // What was dropped while its segment was being written never comes to exist.
     let is_kept = |partition: &Partition, range: OffsetRange| marks.get(partition).is_none_or(|marks| marks.start < range.end);
-    for (partition, meta) in commit.segments.iter().filter(|(partition, meta)| is_kept(partition, meta.range)) {
+    for (partition, meta) in publication.segments.iter().filter(|(partition, meta)| is_kept(partition, meta.range)) {
         let entry = next.entry(partition.clone()).or_insert_with(|| known(state, partition));
         // The answer to an earlier manifest with this segment may have been lost.
         if entry.end < meta.range.end {
@@ -46,8 +46,8 @@ pub fn commit(state: &ColdState, commit: ColdCommit) -> Changes {
         changes.partitions.push(entry);
     }
     let is_new = |entry: &TableEntry| state.tables.get(&entry.table).map_or(!entry.is_usual(), |known| known != entry);
-    changes.configured = commit.tables.iter().map(TableEntry::new).filter(is_new).collect();
-    if let Some(consumers) = commit.consumers {
+    changes.configured = publication.tables.iter().map(|table| TableEntry::new(table)).filter(is_new).collect();
+    if let Some(consumers) = publication.consumers {
         (changes.committed, changes.forgotten) = consumer_changes(&state.consumers, consumers);
     }
     changes
@@ -70,9 +70,9 @@ pub fn reserve(state: &ColdState, partitions: &BTreeMap<Partition, Watermarks>) 
 }
 
 /// Gives back what is reserved of partitions that are cold up to their last event.
-pub fn release(state: &ColdState, tables: &[TableStatus]) -> Changes {
+pub fn release(state: &ColdState, tables: &Tables) -> Changes {
     let mut changes = Changes::default();
-    for (partition, marks) in marks(tables) {
+    for (partition, marks) in tables.watermarks() {
         let Some(cold) = state.partitions.get(&partition).filter(|cold| cold.end == marks.next) else { continue };
         if cold.reserved_upto > cold.end {
             changes.partitions.push(PartitionEntry { reserved_upto: cold.end, ..cold.entry(&partition) });
@@ -94,9 +94,8 @@ pub fn lose(state: &ColdState, partitions: &BTreeMap<Partition, Watermarks>) -> 
     changes
 }
 
-/// Where the partitions of `tables` stand.
-pub fn marks(tables: &[TableStatus]) -> BTreeMap<Partition, Watermarks> {
-    tables.iter().flat_map(TableStatus::named_partitions).map(|(partition, status)| (partition, status.marks)).collect()
+fn watermarks(table: &TableStatus) -> impl Iterator<Item = (Partition, Watermarks)> {
+    table.named_partitions().map(|(partition, status)| (partition, status.marks))
 }
 
 /// The entry of a partition as the chain has it.
@@ -120,11 +119,13 @@ fn consumer_changes(known: &BTreeMap<ConsumerKey, Offset>, consumers: Vec<Offset
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
         contracts::{
+            catalog::{PartitionStatus, TableSettings},
             name::TableName,
-            storage::{PartitionStatus, TableSettings},
         },
         storage::cold::{
             manifest::{Manifest, VERSION},
@@ -140,9 +141,18 @@ mod tests {
         Watermarks { start, low: start.max(flushed), flushed: start.max(flushed), next }
     }
 
-    fn tables(marks: Watermarks) -> Vec<TableStatus> {
-        let status = PartitionStatus { number: 0, marks, hot_bytes: 0, unflushed_bytes: 0, unflushed_for: None, intent: None };
-        vec![TableStatus { name: partition().table, settings: TableSettings::default(), is_deleted: false, partitions: vec![status] }]
+    fn tables(marks: Watermarks) -> Vec<Arc<TableStatus>> {
+        let status = PartitionStatus { number: 0, marks, hot_bytes: 0, unflushed_bytes: 0, unflushed_since: None, intent: None };
+        vec![Arc::new(TableStatus {
+            name: partition().table,
+            settings: TableSettings::default(),
+            is_deleted: false,
+            partitions: vec![status],
+        })]
+    }
+
+    fn all(marks: Watermarks) -> Tables {
+        tables(marks).into_iter().collect()
     }
 
     /// A segment of events without content.
@@ -188,21 +198,21 @@ mod tests {
         assert_eq!(links.append(first).reserved_upto, RESERVED_OFFSETS);
         assert!(reserve(&links.0, &known(marks_of(0, 0, 5))).is_empty());
 
-        let flushed = |marks| ColdCommit { segments: vec![segment(0, 5)], tables: tables(marks), consumers: None };
-        let draft = commit(&links.0, flushed(marks_of(0, 0, 7)));
+        let flushed = |marks| Publication { segments: vec![segment(0, 5)], tables: tables(marks), consumers: None };
+        let draft = publish(&links.0, flushed(marks_of(0, 0, 7)));
         let cold = links.append(draft);
         assert_eq!((cold.end, cold.reserved_upto), (5, 7 + RESERVED_OFFSETS));
-        assert!(commit(&links.0, flushed(marks_of(0, 5, 7))).added.is_empty(), "the answer was lost, the manifest was not");
+        assert!(publish(&links.0, flushed(marks_of(0, 5, 7))).added.is_empty(), "the answer was lost, the manifest was not");
 
-        let trimmed = ColdCommit { tables: tables(marks_of(5, 5, 7)), ..ColdCommit::default() };
-        let draft = commit(&links.0, trimmed.clone());
+        let trimmed = Publication { tables: tables(marks_of(5, 5, 7)), ..Publication::default() };
+        let draft = publish(&links.0, trimmed.clone());
         assert_eq!((draft.removed.len(), links.append(draft).start), (1, 5));
-        assert!(commit(&links.0, trimmed).is_empty());
+        assert!(publish(&links.0, trimmed).is_empty());
 
-        let dropped = ColdCommit { segments: vec![segment(5, 7)], tables: tables(marks_of(9, 9, 9)), consumers: None };
-        assert!(commit(&links.0, dropped).added.is_empty(), "deleted while it was being written");
+        let dropped = Publication { segments: vec![segment(5, 7)], tables: tables(marks_of(9, 9, 9)), consumers: None };
+        assert!(publish(&links.0, dropped).added.is_empty(), "deleted while it was being written");
 
-        assert!(release(&links.0, &tables(marks_of(5, 5, 7))).is_empty(), "something is not cold yet");
+        assert!(release(&links.0, &all(marks_of(5, 5, 7))).is_empty(), "something is not cold yet");
         let draft = lose(&links.0, &known(marks_of(5, 5, 5)));
         let cold = links.append(draft);
         assert_eq!((cold.lost.as_slice(), cold.end), ([OffsetRange::new(5, 7 + RESERVED_OFFSETS)].as_slice(), 7 + RESERVED_OFFSETS));
@@ -211,7 +221,7 @@ mod tests {
         let next = 7 + RESERVED_OFFSETS;
         let again = reserve(&links.0, &known(marks_of(5, next, next)));
         assert_eq!(links.append(again).reserved_upto, next + RESERVED_OFFSETS);
-        let draft = release(&links.0, &tables(marks_of(5, next, next)));
+        let draft = release(&links.0, &all(marks_of(5, next, next)));
         assert_eq!(links.append(draft).reserved_upto, next);
     }
 }

@@ -2,9 +2,9 @@
 
 use super::state::ColdState;
 use crate::contracts::{
+    catalog::TableStatus,
     clock::TimestampMs,
-    retention::{Piece, choose},
-    storage::{TableStatus, Trim},
+    retention::{Piece, Trim, choose},
 };
 
 /// Where the partitions of a table with a bucket are to start; only segments go.

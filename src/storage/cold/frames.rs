@@ -13,9 +13,9 @@ use crate::{
     contracts::{
         error::{StorageError, Tier},
         name::{Partition, PartitionNumber},
+        read::{Page, ReadLimit, TimeFilter},
         segment::SegmentMeta,
         sequence::Offset,
-        storage::{Page, ReadLimit, TimeFilter},
     },
     offload::offload,
 };

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::contracts::{
+    catalog::{Chosen, TableSettings, TableStatus},
     clock::TimestampMs,
     error::StorageError,
     name::{Partition, PartitionNumber, TableName},
     segment::{Frame, SegmentMeta},
     sequence::{Offset, OffsetRange},
-    storage::{Chosen, TableSettings, TableStatus},
 };
 
 /// The version written today.

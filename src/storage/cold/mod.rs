@@ -12,6 +12,8 @@ pub mod probe;
 pub mod s3;
 pub mod segment;
 pub mod state;
+mod takeover;
+pub mod upkeep;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -25,22 +27,37 @@ use self::{
     manifest::Changes,
     s3::Objects,
     state::{ColdState, Place},
+    upkeep::{Upkeep, UpkeepOptions},
 };
 use crate::contracts::{
-    cold_storage::{ColdCommit, ColdExtent, ColdStorage},
+    cold::{ColdExtent, ColdReader, Publication, SegmentStore},
     error::{StorageError, Tier},
     name::Partition,
+    read::{Page, ReadLimit, TimeFilter},
     reservation::ReservationLog,
     segment::{Segment, SegmentBuilder},
     sequence::{Offset, OffsetRange, Watermarks},
-    storage::{Page, ReadLimit, TableStatus, TimeFilter},
 };
+
+/// What the cold tier needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct ColdOptions {
+    /// Bytes of frames that are kept for reads, as they are stored.
+    pub cache_bytes: u64,
+    /// Whether a missing bucket is made.
+    pub create_bucket: bool,
+    /// How it is kept small.
+    pub upkeep: UpkeepOptions,
+}
 
 /// The cold tier. Its chain may be opened later than the process: until then nothing can be read or written.
 pub struct S3Cold {
     objects: Objects,
     opened: RwLock<Option<Arc<Opened>>>,
     frames: Frames,
+    create_bucket: bool,
+    /// Upkeep alone holds it, round by round.
+    upkeep: Mutex<Upkeep>,
 }
 
 /// Pieces of segments that one call looks at when a filter wants few of their events.
@@ -66,32 +83,29 @@ impl std::fmt::Debug for S3Cold {
 struct NotOpened;
 
 impl S3Cold {
-    /// The cold tier below a prefix, not yet open; `cache_bytes` bounds the frames kept for reads, as they are stored.
-    pub fn new(objects: Objects, cache_bytes: u64) -> Self {
-        Self { frames: Frames::new(objects.clone(), cache_bytes), objects, opened: RwLock::new(None) }
+    /// The cold tier below a prefix, not yet open.
+    pub fn new(objects: Objects, options: ColdOptions) -> Self {
+        let ColdOptions { cache_bytes, create_bucket, upkeep } = options;
+        let (frames, upkeep) = (Frames::new(objects.clone(), cache_bytes), Mutex::new(Upkeep::new(upkeep)));
+        Self { frames, objects, opened: RwLock::new(None), create_bucket, upkeep }
     }
 
     /// The objects that it works on.
-    pub fn objects(&self) -> &Objects {
+    fn objects(&self) -> &Objects {
         &self.objects
     }
 
     /// Goes to work with a chain that was taken over; with a new one if opening was tried again.
-    pub fn start(&self, chain: Chain) {
+    fn start(&self, chain: Chain) {
         let opened = Opened { epoch: chain.epoch(), state: chain.state(), seen: chain.seen(), chain: Mutex::new(chain) };
         *self.opened.write() = Some(Arc::new(opened));
-    }
-
-    /// Whether the chain is open.
-    pub fn is_open(&self) -> bool {
-        self.opened.read().is_some()
     }
 
     /// Looks at the state of the chain.
     ///
     /// # Errors
     /// `Unavailable` while it is not open.
-    pub fn with_state<T>(&self, look: impl FnOnce(&ColdState) -> T) -> Result<T, StorageError> {
+    fn with_state<T>(&self, look: impl FnOnce(&ColdState) -> T) -> Result<T, StorageError> {
         Ok(look(&self.opened()?.state.read()))
     }
 
@@ -99,7 +113,7 @@ impl S3Cold {
     ///
     /// # Errors
     /// Those of a commit.
-    pub async fn change(&self, draft: impl FnOnce(&ColdState) -> Changes + Send) -> Result<(), StorageError> {
+    async fn change(&self, draft: impl FnOnce(&ColdState) -> Changes + Send) -> Result<(), StorageError> {
         self.opened()?.chain.lock().await.append(draft).await
     }
 
@@ -107,7 +121,7 @@ impl S3Cold {
     ///
     /// # Errors
     /// `Unavailable` while the chain is not open.
-    pub async fn outdated(&self) -> Result<Vec<u64>, StorageError> {
+    async fn outdated(&self) -> Result<Vec<u64>, StorageError> {
         Ok(self.opened()?.chain.lock().await.outdated())
     }
 
@@ -115,7 +129,7 @@ impl S3Cold {
     ///
     /// # Errors
     /// `Unavailable` while the chain is not open.
-    pub async fn still_outdated(&self, numbers: Vec<u64>) -> Result<(), StorageError> {
+    async fn still_outdated(&self, numbers: Vec<u64>) -> Result<(), StorageError> {
         self.opened()?.chain.lock().await.still_outdated(numbers);
         Ok(())
     }
@@ -140,11 +154,7 @@ impl S3Cold {
 }
 
 #[async_trait]
-impl ColdStorage for S3Cold {
-    fn epoch(&self) -> Result<u64, StorageError> {
-        Ok(self.opened()?.epoch)
-    }
-
+impl ColdReader for S3Cold {
     fn extent(&self, partition: &Partition) -> Option<ColdExtent> {
         self.with_state(|state| state.partitions.get(partition)?.extent()).ok().flatten()
     }
@@ -178,6 +188,13 @@ impl ColdStorage for S3Cold {
         }
         Ok(page)
     }
+}
+
+#[async_trait]
+impl SegmentStore for S3Cold {
+    fn epoch(&self) -> Result<u64, StorageError> {
+        Ok(self.opened()?.epoch)
+    }
 
     fn segment(&self, partition: &Partition, start: Offset, epoch: u64, zstd: bool) -> Box<dyn SegmentBuilder> {
         Box::new(segment::Encoder::new(partition, start, epoch, zstd))
@@ -192,16 +209,12 @@ impl ColdStorage for S3Cold {
         self.objects.put_segment(&segment::key(&segment.partition, &segment.meta), segment.body.clone()).await
     }
 
-    async fn commit(&self, commit: ColdCommit) -> Result<(), StorageError> {
-        self.change(|state| draft::commit(state, commit)).await
+    async fn publish(&self, publication: Publication) -> Result<(), StorageError> {
+        self.change(|state| draft::publish(state, publication)).await
     }
 
     async fn watch(&self) -> Result<(), StorageError> {
         self.opened()?.chain.lock().await.watch().await
-    }
-
-    async fn release(&self, tables: Vec<TableStatus>) -> Result<(), StorageError> {
-        self.change(|state| draft::release(state, &tables)).await
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::contracts::{
     clock::TimestampMs,
-    cold_storage::ColdExtent,
+    cold::ColdExtent,
     error::StorageError,
     name::Partition,
     segment::SegmentMeta,

@@ -2,10 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    ops::Bound,
+    sync::{Arc, OnceLock},
 };
 
-use parking_lot::{RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use prost::Message;
 
 use super::{
@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     contracts::{
-        name::{GroupName, PartitionNumber, TableName},
-        storage::{Chosen, TableSettings, TableStatus, Totals},
+        catalog::{Chosen, PartitionStatus, TableSettings, TableStatus, Tables, Totals},
+        name::{GroupName, Partition, PartitionNumber, TableName},
     },
     proto::stored,
 };
@@ -66,7 +66,7 @@ impl TableHead {
 
 /// One table.
 #[derive(Debug, Clone)]
-pub struct Table {
+pub struct TableState {
     /// Its number in keys.
     pub id: TableId,
     /// What was set for it.
@@ -75,29 +75,32 @@ pub struct Table {
     pub is_deleted: bool,
     /// Its partitions.
     pub partitions: BTreeMap<PartitionNumber, PartitionState>,
+    /// What others see of it, once somebody has looked since it last changed.
+    status: OnceLock<Arc<TableStatus>>,
 }
 
-impl Table {
+impl TableState {
     /// What is stored of it beside its partitions.
     pub fn head(&self) -> TableHead {
         TableHead { id: self.id, settings: self.settings, is_deleted: self.is_deleted }
     }
 
-    /// What others may know of it.
-    pub fn status(&self, name: &TableName) -> TableStatus {
-        TableStatus {
+    /// What others see of it.
+    pub fn status(&self, name: &TableName) -> Arc<TableStatus> {
+        let status = || TableStatus {
             name: name.clone(),
             settings: self.settings,
             is_deleted: self.is_deleted,
             partitions: self.partitions.iter().map(|(&number, state)| state.status(number)).collect(),
-        }
+        };
+        Arc::clone(self.status.get_or_init(|| Arc::new(status())))
     }
 }
 
 /// All tables.
 #[derive(Debug, Default)]
-pub struct Tables {
-    by_name: BTreeMap<TableName, Table>,
+pub struct CatalogState {
+    by_name: BTreeMap<TableName, TableState>,
     names: HashMap<TableId, TableName>,
     hot_bytes: u64,
     unflushed_bytes: u64,
@@ -108,16 +111,18 @@ pub struct Tables {
     keys: KeysHeld,
     changes: u64,
     commits: u64,
+    /// Tables that have changed since they were shown.
+    changed: Mutex<BTreeSet<TableId>>,
 }
 
-impl Tables {
+impl CatalogState {
     /// A table by its name.
-    pub fn get(&self, name: &TableName) -> Option<&Table> {
+    pub fn get(&self, name: &TableName) -> Option<&TableState> {
         self.by_name.get(name)
     }
 
     /// A table that can be read.
-    pub fn visible(&self, name: &TableName) -> Option<&Table> {
+    pub fn visible(&self, name: &TableName) -> Option<&TableState> {
         self.get(name).filter(|table| !table.is_deleted)
     }
 
@@ -132,32 +137,20 @@ impl Tables {
     }
 
     /// All tables in order of their names.
-    pub fn iter(&self) -> impl Iterator<Item = (&TableName, &Table)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&TableName, &TableState)> {
         self.by_name.iter()
     }
 
-    /// The tables behind a name, in order.
-    pub fn after(&self, name: Option<&TableName>) -> impl Iterator<Item = (&TableName, &Table)> {
-        let start = name.map_or(Bound::Unbounded, Bound::Excluded);
-        self.by_name.range::<TableName, _>((start, Bound::Unbounded))
-    }
-
-    /// The tables with events that are not yet in cold, and of each only the partitions that have some.
-    pub fn unflushed(&self) -> Vec<TableStatus> {
-        let mut tables: Vec<TableStatus> = Vec::new();
+    /// The partitions with events that are not yet in cold.
+    pub fn pending(&self) -> Vec<(Partition, PartitionStatus)> {
+        let mut pending = Vec::with_capacity(self.unflushed.len());
         for key in &self.unflushed {
-            let Some(name) = self.names.get(&key.table) else { continue };
-            let Some(table) = self.by_name.get(name).filter(|table| !table.is_deleted) else { continue };
+            let table = self.names.get(&key.table).and_then(|name| Some((name, self.visible(name)?)));
+            let Some((name, table)) = table else { continue };
             let status = table.partitions.get(&key.partition).map(|state| state.status(key.partition));
-            match tables.last_mut().filter(|last| last.name == *name) {
-                Some(last) => last.partitions.extend(status),
-                None => {
-                    let (name, settings) = (name.clone(), table.settings);
-                    tables.push(TableStatus { name, settings, is_deleted: false, partitions: Vec::from_iter(status) });
-                }
-            }
+            pending.extend(status.map(|status| (Partition::new(name.clone(), key.partition), status)));
         }
-        tables
+        pending
     }
 
     /// What there is of all tables together; those deleted do not count.
@@ -231,7 +224,9 @@ impl Tables {
     pub fn set_table(&mut self, name: TableName, head: TableHead) {
         self.names.insert(head.id, name.clone());
         let partitions = self.by_name.remove(&name).map(|table| table.partitions).unwrap_or_default();
-        self.by_name.insert(name, Table { id: head.id, settings: head.settings, is_deleted: head.is_deleted, partitions });
+        let TableHead { id, settings, is_deleted } = head;
+        self.by_name.insert(name, TableState { id, settings, is_deleted, partitions, status: OnceLock::new() });
+        self.changed.get_mut().insert(id);
     }
 
     /// Replaces a partition's state; the table must be there.
@@ -240,6 +235,8 @@ impl Tables {
             unreachable!("a partition's table is added before its state");
         };
         let old = table.partitions.insert(key.partition, state);
+        table.status = OnceLock::new();
+        self.changed.get_mut().insert(key.table);
         self.partitions += usize::from(old.is_none());
         match state.marks.unflushed().is_empty() {
             true => self.unflushed.remove(&key),
@@ -253,21 +250,38 @@ impl Tables {
 
 /// The shared view.
 #[derive(Debug, Default)]
-pub struct Catalog(RwLock<Tables>);
+pub struct SharedCatalog {
+    state: RwLock<CatalogState>,
+    /// What was shown last; brought up to date when it is asked for.
+    shown: Mutex<Arc<Tables>>,
+}
 
-impl Catalog {
+impl SharedCatalog {
     /// A catalog of what was found on the volume.
-    pub fn new(tables: Tables) -> Self {
-        Self(RwLock::new(tables))
+    pub fn new(state: CatalogState) -> Self {
+        Self { state: RwLock::new(state), shown: Mutex::default() }
     }
 
     /// Looks; do not hold it across waits.
-    pub fn read(&self) -> RwLockReadGuard<'_, Tables> {
-        self.0.read()
+    pub fn read(&self) -> RwLockReadGuard<'_, CatalogState> {
+        self.state.read()
+    }
+
+    /// All tables as of now, as others see them. Only those that have changed since the last call are looked at.
+    pub fn tables(&self) -> Arc<Tables> {
+        let mut shown = self.shown.lock();
+        let state = self.state.read();
+        let changed = std::mem::take(&mut *state.changed.lock());
+        if !changed.is_empty() {
+            let tables = Arc::make_mut(&mut shown);
+            let found = changed.iter().filter_map(|id| state.name(*id).and_then(|name| Some(state.get(name)?.status(name))));
+            found.for_each(|table| tables.insert(table));
+        }
+        Arc::clone(&shown)
     }
 
     /// Publishes a durable change. Only the writer calls it.
-    pub fn publish(&self, change: impl FnOnce(&mut Tables)) {
-        change(&mut self.0.write());
+    pub fn publish(&self, change: impl FnOnce(&mut CatalogState)) {
+        change(&mut self.state.write());
     }
 }

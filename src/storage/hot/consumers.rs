@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    catalog::Tables,
+    catalog::CatalogState,
     keys::{self, PartitionKey, cf},
     rocksdb::Db,
 };
@@ -92,7 +92,7 @@ impl GroupOffsets {
 }
 
 /// The offsets of a group by the names of their partitions, in order.
-pub fn named(tables: &Tables, offsets: &BTreeMap<PartitionKey, Committed>) -> Vec<(Partition, Offset)> {
+pub fn named(tables: &CatalogState, offsets: &BTreeMap<PartitionKey, Committed>) -> Vec<(Partition, Offset)> {
     let name = |(key, committed): (&PartitionKey, &Committed)| {
         Some((Partition::new(tables.name(key.table)?.clone(), key.partition), committed.offset))
     };
@@ -105,7 +105,7 @@ pub fn named(tables: &Tables, offsets: &BTreeMap<PartitionKey, Committed>) -> Ve
 ///
 /// # Errors
 /// `Corrupt` or `Unavailable`.
-pub(super) fn load(db: &Db, tables: &mut Tables, now_ms: TimestampMs) -> Result<(), StorageError> {
+pub(super) fn load(db: &Db, tables: &mut CatalogState, now_ms: TimestampMs) -> Result<(), StorageError> {
     for pair in db.scan(cf::CONSUMERS, &[], &[]) {
         let (key, value) = pair?;
         let damaged = || StorageError::corrupt("a consumer offset in RocksDB", format!("key {key:?}, value {value:?}"));

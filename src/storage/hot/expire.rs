@@ -1,7 +1,7 @@
 //! Which blocks a table's retention keeps no longer, where there is no bucket.
 
 use super::{
-    catalog::Catalog,
+    catalog::SharedCatalog,
     keys::{self, BLOCK, PartitionKey, cf},
     rocksdb::Db,
     sequence::Block,
@@ -10,9 +10,9 @@ use crate::contracts::{
     clock::TimestampMs,
     error::StorageError,
     name::{Partition, TableName},
+    retention::Trim,
     retention::{Piece, choose},
     sequence::Offset,
-    storage::Trim,
 };
 
 /// Where the partitions of a table without a bucket are to start; whole blocks go, and the one that is not full if all of it may.
@@ -21,7 +21,7 @@ use crate::contracts::{
 /// `Corrupt` or `Unavailable`.
 pub fn expired(
     db: &Db,
-    catalog: &Catalog,
+    catalog: &SharedCatalog,
     name: &TableName,
     appended_before: TimestampMs,
     excess_bytes: u64,

@@ -13,8 +13,8 @@ use std::{
 
 use crate::contracts::{
     clock::{Clock, TimestampMs},
+    idempotency::KeyWindow,
     idempotency::{FirstWrite, Hash},
-    storage::KeyWindow,
 };
 
 /// What a key takes on the volume, about: `make bench` measures it.

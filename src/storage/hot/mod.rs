@@ -33,40 +33,60 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::{
-    catalog::Catalog,
+    catalog::SharedCatalog,
     disk::Disk,
     idempotency::KeyOptions,
     keys::{PartitionKey, TableId, cf, meta},
-    request::{EncodedEvent, Request, WriterOptions},
+    request::{EncodedEvent, Request, Volume, WriterOptions},
     rocksdb::Db,
-    writer::Writer,
+    writer::{Guards, Writer},
 };
 use crate::contracts::{
+    append::{Append, Appended, Appender},
+    catalog::{Catalog, Configured, PartitionStatus, TableChange, TableStatus, Tables, Totals},
     clock::{Clock, TimestampMs},
     consumers::{Commit, ConsumerStorage, OffsetsOfGroup},
+    engine::Engine,
     error::{Overload, StorageError, Tier},
     event::Event,
     fence::Fence,
+    flush_ledger::{FlushIntent, FlushLedger, HotKeep},
+    gauge::Gauge,
     heartbeat::Heartbeat,
+    idempotency::KeyWindow,
     idempotency::{FirstWrite, Hash, KeyUse},
-    journal::{Journal, Notes},
+    journal::Notes,
     name::{GroupName, Partition, PartitionNumber, TableName},
+    read::{HotPage, HotReader, ReadLimit, TimeFilter},
     recovery::{Recoverable, Recovered},
     reservation::Reservations,
+    retention::{Trim, Trimmer},
     segment::SegmentBuilder,
     sequence::Offset,
-    storage::{
-        Append, Appended, Configured, FlushIntent, HotPage, HotRetention, HotStorage, KeyWindow, ReadLimit, TableChange, TableStatus,
-        TimeFilter, Totals, Trim,
-    },
     wakeups::Wakeups,
 };
+
+/// What the hot tier is made of.
+pub struct HotParts {
+    /// The open volume.
+    pub db: Arc<Db>,
+    /// What was found on it.
+    pub catalog: Arc<SharedCatalog>,
+    /// How full its disk is.
+    pub disk: Arc<Disk>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Closed when another writer takes over the bucket.
+    pub fence: Arc<Fence>,
+    /// The writer's sign of life.
+    pub heartbeat: Arc<Heartbeat>,
+}
 
 /// The hot tier.
 #[derive(Debug)]
 pub struct RocksHot {
     db: Arc<Db>,
-    catalog: Arc<Catalog>,
+    catalog: Arc<SharedCatalog>,
     disk: Arc<Disk>,
     writer: mpsc::Sender<Request>,
     wakeups: Arc<Wakeups>,
@@ -80,41 +100,14 @@ impl RocksHot {
     ///
     /// # Errors
     /// `Corrupt` or `Unavailable` if the volume cannot be read.
-    pub fn new(
-        db: Arc<Db>,
-        catalog: Arc<Catalog>,
-        disk: Arc<Disk>,
-        clock: Arc<dyn Clock>,
-        fence: Arc<Fence>,
-        heartbeat: Arc<Heartbeat>,
-        options: WriterOptions,
-    ) -> Result<(Arc<Self>, Writer), StorageError> {
+    pub fn new(parts: HotParts, options: WriterOptions) -> Result<(Arc<Self>, Writer), StorageError> {
+        let HotParts { db, catalog, disk, clock, fence, heartbeat } = parts;
         let (requests, receiver) = mpsc::channel(options.queue_len);
         let (wakeups, keys) = (Arc::new(Wakeups::default()), options.keys);
-        let writer = Writer::new(
-            Arc::clone(&db),
-            Arc::clone(&catalog),
-            Arc::clone(&clock),
-            options,
-            (fence, heartbeat),
-            receiver,
-            Arc::clone(&wakeups),
-        )?;
+        let volume = Volume { db: Arc::clone(&db), catalog: Arc::clone(&catalog), clock: Arc::clone(&clock), options };
+        let writer = Writer::new(volume, Guards { fence, heartbeat }, receiver, Arc::clone(&wakeups))?;
         let hot = Self { db, catalog, disk, writer: requests, wakeups, clock, keys, reservations: OnceLock::new() };
         Ok((Arc::new(hot), writer))
-    }
-
-    /// The record of the manifest chain on this volume.
-    ///
-    /// # Errors
-    /// `Corrupt` or `Unavailable` if it cannot be read.
-    pub fn journal(&self) -> Result<Journal, StorageError> {
-        Journal::new(self.db.get(cf::META, meta::CHAIN)?, Arc::new(WriterNotes(self.writer.clone())))
-    }
-
-    /// From now on offsets are reserved before they are given.
-    pub fn reserve_with(&self, reservations: Arc<dyn Reservations>) {
-        assert!(self.reservations.set(reservations).is_ok(), "there is one bucket");
     }
 
     /// Sees to it that the offsets of an append are reserved.
@@ -145,7 +138,7 @@ impl RocksHot {
     /// Reads on a thread that may block.
     async fn blocking<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Db, &Catalog) -> Result<T, StorageError> + Send + 'static,
+        read: impl FnOnce(&Db, &SharedCatalog) -> Result<T, StorageError> + Send + 'static,
     ) -> Result<T, StorageError> {
         let (db, catalog) = (Arc::clone(&self.db), Arc::clone(&self.catalog));
         task::spawn_blocking(move || read(&db, &catalog)).await.map_err(|error| StorageError::unavailable(Tier::Hot, error))?
@@ -153,7 +146,7 @@ impl RocksHot {
 }
 
 /// The number of a table that can be read.
-fn table_id(catalog: &Catalog, table: &TableName) -> Result<TableId, StorageError> {
+fn table_id(catalog: &SharedCatalog, table: &TableName) -> Result<TableId, StorageError> {
     let id = catalog.read().visible(table).map(|table| table.id);
     id.ok_or_else(|| StorageError::UnknownTable(table.clone()))
 }
@@ -168,7 +161,7 @@ async fn ask<T>(writer: &mpsc::Sender<Request>, request: impl FnOnce(Reply<T>) -
 }
 
 #[async_trait]
-impl HotStorage for RocksHot {
+impl Appender for RocksHot {
     #[tracing::instrument(level = "debug", skip_all, fields(table = %append.table, events = append.events.len() as i64))]
     async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError> {
         if self.disk.is_full() {
@@ -197,6 +190,13 @@ impl HotStorage for RocksHot {
         answer.await.map_err(StorageError::outcome_unknown)?
     }
 
+    fn wakeups(&self) -> &Arc<Wakeups> {
+        &self.wakeups
+    }
+}
+
+#[async_trait]
+impl HotReader for RocksHot {
     async fn read(
         &self,
         table: &TableName,
@@ -213,7 +213,7 @@ impl HotStorage for RocksHot {
         .await
     }
 
-    async fn fill(
+    async fn scan(
         &self,
         mut segment: Box<dyn SegmentBuilder>,
         upto: Offset,
@@ -230,85 +230,63 @@ impl HotStorage for RocksHot {
         })
         .await
     }
+}
 
-    fn table(&self, name: &TableName) -> Option<TableStatus> {
+#[async_trait]
+impl Catalog for RocksHot {
+    fn table(&self, name: &TableName) -> Option<Arc<TableStatus>> {
         self.catalog.read().visible(name).map(|table| table.status(name))
     }
 
-    fn tables(&self) -> Vec<TableStatus> {
-        self.catalog.read().iter().filter(|(_, table)| !table.is_deleted).map(|(name, table)| table.status(name)).collect()
-    }
-
-    fn tables_after(&self, name: Option<&TableName>, most: usize) -> Vec<TableStatus> {
-        self.catalog.read().after(name).filter(|(_, table)| !table.is_deleted).take(most).map(|(name, table)| table.status(name)).collect()
+    fn tables(&self) -> Arc<Tables> {
+        self.catalog.tables()
     }
 
     fn totals(&self) -> Totals {
         self.catalog.read().totals()
     }
 
-    fn all_tables(&self) -> Vec<TableStatus> {
-        self.catalog.read().iter().map(|(name, table)| table.status(name)).collect()
-    }
-
-    fn wakeups(&self) -> &Arc<Wakeups> {
-        &self.wakeups
-    }
-
-    fn key_window(&self) -> KeyWindow {
-        self.catalog.read().keys().window(self.keys, self.clock.now_ms())
-    }
-
-    fn engine_numbers(&self) -> Vec<u64> {
-        self.db.numbers()
-    }
-
-    fn unflushed(&self) -> Vec<TableStatus> {
-        self.catalog.read().unflushed()
-    }
-
     fn changes(&self) -> u64 {
         self.catalog.read().counted().0
-    }
-
-    async fn record_intents(&self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
-        self.ask(|reply| Request::RecordIntents { intents, reply }).await
-    }
-
-    async fn mark_flushed(&self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
-        self.ask(|reply| Request::MarkFlushed { segments, reply }).await
-    }
-
-    async fn evict(&self, retention: HotRetention) -> Result<u64, StorageError> {
-        self.ask(|reply| Request::Evict { retention, reply }).await
-    }
-
-    async fn trim(&self, trims: Vec<Trim>) -> Result<(), StorageError> {
-        self.ask(|reply| Request::Trim { trims, reply }).await
-    }
-
-    async fn expired(&self, table: &TableName, appended_before: TimestampMs, excess_bytes: u64) -> Result<Vec<Trim>, StorageError> {
-        let table = table.clone();
-        self.blocking(move |db, catalog| expire::expired(db, catalog, &table, appended_before, excess_bytes)).await
     }
 
     async fn configure_table(&self, table: TableName, change: TableChange) -> Result<Configured, StorageError> {
         self.ask(|reply| Request::ConfigureTable { table, change, reply }).await
     }
 
-    async fn tidy(&self) -> Result<(), StorageError> {
-        let most = self.keys.max_bytes.saturating_add(self.keys.max_bytes / 4);
-        self.blocking(move |db, _| {
-            if db.keys_bytes() > most {
-                db.compact_keys();
-            }
-            Ok(())
-        })
-        .await
-    }
-
     async fn delete_table(&self, table: TableName) -> Result<(), StorageError> {
         self.ask(|reply| Request::DeleteTable { table, reply }).await
+    }
+}
+
+#[async_trait]
+impl FlushLedger for RocksHot {
+    fn pending(&self) -> Vec<(Partition, PartitionStatus)> {
+        self.catalog.read().pending()
+    }
+
+    async fn intend(&self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
+        self.ask(|reply| Request::Intend { intents, reply }).await
+    }
+
+    async fn mark_flushed(&self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
+        self.ask(|reply| Request::MarkFlushed { segments, reply }).await
+    }
+
+    async fn evict(&self, keep: HotKeep) -> Result<u64, StorageError> {
+        self.ask(|reply| Request::Evict { keep, reply }).await
+    }
+}
+
+#[async_trait]
+impl Trimmer for RocksHot {
+    async fn expired(&self, table: &TableName, appended_before: TimestampMs, excess_bytes: u64) -> Result<Vec<Trim>, StorageError> {
+        let table = table.clone();
+        self.blocking(move |db, catalog| expire::expired(db, catalog, &table, appended_before, excess_bytes)).await
+    }
+
+    async fn trim(&self, trims: Vec<Trim>) -> Result<(), StorageError> {
+        self.ask(|reply| Request::Trim { trims, reply }).await
     }
 }
 
@@ -356,16 +334,57 @@ impl Recoverable for RocksHot {
     }
 }
 
+#[async_trait]
+impl Engine for RocksHot {
+    fn notes(&self) -> Arc<dyn Notes> {
+        Arc::new(WriterNotes { db: Arc::clone(&self.db), writer: self.writer.clone() })
+    }
+
+    fn reserve_with(&self, reservations: Arc<dyn Reservations>) {
+        assert!(self.reservations.set(reservations).is_ok(), "there is one bucket");
+    }
+
+    fn key_window(&self) -> KeyWindow {
+        self.catalog.read().keys().window(self.keys, self.clock.now_ms())
+    }
+
+    fn gauges(&self) -> Vec<Gauge> {
+        self.db.gauges()
+    }
+
+    async fn tidy(&self) -> Result<(), StorageError> {
+        let most = self.keys.max_bytes.saturating_add(self.keys.max_bytes / 4);
+        self.blocking(move |db, _| {
+            if db.keys_bytes() > most {
+                db.compact_keys();
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
 /// Keeps notes by way of the writer, without the tier.
 #[derive(Debug)]
-struct WriterNotes(mpsc::Sender<Request>);
+struct WriterNotes {
+    db: Arc<Db>,
+    writer: mpsc::Sender<Request>,
+}
 
 #[async_trait]
 impl Notes for WriterNotes {
+    fn store_id(&self) -> Uuid {
+        self.db.store_id()
+    }
+
+    fn stored(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        self.db.get(cf::META, meta::CHAIN)
+    }
+
     async fn note(&self, chain: Vec<u8>, store_id: Option<Uuid>) -> Result<(), StorageError> {
         let mut pairs = vec![(meta::CHAIN, chain)];
         pairs.extend(store_id.map(|id| (meta::STORE_ID, id.as_bytes().to_vec())));
-        ask(&self.0, |reply| Request::Remember { pairs, reply }).await
+        ask(&self.writer, |reply| Request::Remember { pairs, reply }).await
     }
 }
 

@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{catalog::Catalog, idempotency::KeyOptions, rocksdb::Db};
+use super::{catalog::SharedCatalog, idempotency::KeyOptions, rocksdb::Db};
 use crate::contracts::{
+    append::Appended,
+    catalog::{Configured, TableChange, TableSettings},
     clock::{Clock, TimestampMs},
     consumers::Commit,
     error::StorageError,
+    flush_ledger::{FlushIntent, HotKeep},
     idempotency::{FirstWrite, Hash, KeyUse},
     name::{GroupName, Partition, PartitionNumber, TableName},
     recovery::Recovered,
+    retention::Trim,
     sequence::Offset,
-    storage::{Appended, Configured, FlushIntent, HotRetention, TableChange, TableSettings, Trim},
 };
 
 /// What the writer needs to know.
@@ -89,7 +92,7 @@ pub enum Request {
         reply: oneshot::Sender<Result<Vec<Appended>, StorageError>>,
     },
     /// Fix the bounds of coming segments.
-    RecordIntents {
+    Intend {
         /// The segments.
         intents: Vec<(Partition, FlushIntent)>,
         /// Done.
@@ -105,7 +108,7 @@ pub enum Request {
     /// Drop flushed events.
     Evict {
         /// What to keep.
-        retention: HotRetention,
+        keep: HotKeep,
         /// How many events went.
         reply: oneshot::Sender<Result<u64, StorageError>>,
     },
@@ -189,7 +192,7 @@ impl Request {
 /// What a group is staged over.
 pub(super) struct Volume {
     pub(super) db: Arc<Db>,
-    pub(super) catalog: Arc<Catalog>,
+    pub(super) catalog: Arc<SharedCatalog>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) options: WriterOptions,
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    catalog::{Catalog, TableHead, Tables},
+    catalog::{CatalogState, SharedCatalog, TableHead},
     codec, consumers,
     idempotency::{Floor, KeyLedger},
     keys::{self, PartitionKey, cf, meta},
@@ -19,6 +19,7 @@ use super::{
 use crate::contracts::{
     clock::{Clock, TimestampMs},
     error::{StorageError, Tier},
+    gauge::Gauge,
     name::TableName,
     sequence::Offset,
 };
@@ -43,7 +44,7 @@ impl Db {
     ///
     /// # Errors
     /// `Unavailable` if RocksDB cannot open it, `Corrupt` if what is there does not fit.
-    pub fn open(options: &OpenOptions, clock: Arc<dyn Clock>) -> Result<(Arc<Self>, Arc<Catalog>), StorageError> {
+    pub fn open(options: &OpenOptions, clock: Arc<dyn Clock>) -> Result<(Arc<Self>, Arc<SharedCatalog>), StorageError> {
         make_directory(&options.path)?;
         let noted = Synced::read(&options.path)?;
         if !cfg!(bug_log_not_checked) {
@@ -67,7 +68,7 @@ impl Db {
         let synced = Synced::open(&options.path, last_group)?;
         let db = Arc::new(Self { db, store_id, synced, keys_floor });
         let tables = db.load(clock.now_ms())?;
-        Ok((db, Arc::new(Catalog::new(tables))))
+        Ok((db, Arc::new(SharedCatalog::new(tables))))
     }
 
     /// The volume's identity.
@@ -155,14 +156,31 @@ impl Db {
         }
     }
 
-    /// RocksDB's own numbers, in the order in which `metrics::engine` takes them; 0 for what it does not know.
-    pub fn numbers(&self) -> Vec<u64> {
-        let of_database = ["rocksdb.is-write-stopped", "rocksdb.actual-delayed-write-rate"];
-        let of_families = ["rocksdb.estimate-pending-compaction-bytes", "rocksdb.cur-size-all-mem-tables", "rocksdb.total-sst-files-size"];
-        let whole = of_database.into_iter().map(|name| self.db.property_int_value(name).ok().flatten().unwrap_or(0));
-        let family = |family: &str, name: &str| self.db.property_int_value_cf(self.family(family), name).ok().flatten().unwrap_or(0);
-        let summed = of_families.into_iter().map(|name| cf::ALL.into_iter().map(|one| family(one, name)).sum());
-        whole.chain(summed).collect()
+    /// RocksDB's own numbers; 0 for what it does not know.
+    pub fn gauges(&self) -> Vec<Gauge> {
+        let of_database = |property: &str| self.db.property_int_value(property).ok().flatten().unwrap_or(0);
+        let of_family = |family, property: &str| self.db.property_int_value_cf(self.family(family), property).ok().flatten().unwrap_or(0);
+        let sum = |property: &str| cf::ALL.into_iter().map(|family| of_family(family, property)).sum();
+        let gauge = |name, help, value| Gauge { name, help, value };
+        vec![
+            gauge(
+                "zombi_rocksdb_write_stopped",
+                "1 while RocksDB takes no writes, because compaction is behind.",
+                of_database("rocksdb.is-write-stopped"),
+            ),
+            gauge(
+                "zombi_rocksdb_delayed_write_bytes_per_second",
+                "The rate to which RocksDB slows writes down; 0 while it does not.",
+                of_database("rocksdb.actual-delayed-write-rate"),
+            ),
+            gauge(
+                "zombi_rocksdb_pending_compaction_bytes",
+                "Bytes that compaction must still rewrite.",
+                sum("rocksdb.estimate-pending-compaction-bytes"),
+            ),
+            gauge("zombi_rocksdb_memtable_bytes", "Bytes of RocksDB's write buffers.", sum("rocksdb.cur-size-all-mem-tables")),
+            gauge("zombi_rocksdb_sst_bytes", "Bytes of RocksDB's table files.", sum("rocksdb.total-sst-files-size")),
+        ]
     }
 
     /// Writes out what is in memory, so that the next start need not replay the log.
@@ -200,8 +218,8 @@ impl Db {
         self.db.compact_range_cf(self.family(cf::IDEMPOTENCY), None::<&[u8]>, None::<&[u8]>);
     }
 
-    fn load(&self, now_ms: TimestampMs) -> Result<Tables, StorageError> {
-        let mut tables = Tables::default();
+    fn load(&self, now_ms: TimestampMs) -> Result<CatalogState, StorageError> {
+        let mut tables = CatalogState::default();
         for pair in self.scan(cf::TABLES, &[], &[]) {
             let (name, head) = pair?;
             let table = std::str::from_utf8(&name).ok().and_then(|name| TableName::parse(name).ok());

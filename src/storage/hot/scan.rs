@@ -14,9 +14,9 @@ use crate::{
         error::StorageError,
         event::{Event, Record},
         name::TableName,
+        read::{HotPage, Page, ReadLimit, TimeFilter},
         segment::SegmentBuilder,
         sequence::Offset,
-        storage::{HotPage, Page, ReadLimit, TimeFilter},
     },
     metrics,
 };

@@ -8,11 +8,12 @@ use tokio::time::Instant;
 use super::keys::BLOCK;
 use crate::{
     contracts::{
+        catalog::PartitionStatus,
         clock::TimestampMs,
         error::StorageError,
+        flush_ledger::FlushIntent,
         name::PartitionNumber,
         sequence::{Offset, OffsetRange, Watermarks},
-        storage::{FlushIntent, PartitionStatus},
     },
     proto::stored,
 };
@@ -203,7 +204,7 @@ impl PartitionState {
             marks: self.marks,
             hot_bytes: self.hot_bytes,
             unflushed_bytes: self.unflushed_bytes,
-            unflushed_for: self.unflushed_since.map(|since| since.elapsed()),
+            unflushed_since: self.unflushed_since,
             intent: self.intent,
         }
     }

@@ -31,7 +31,8 @@ impl Opened {
         let (db, catalog) = Db::open(&options, Arc::clone(&clock)).unwrap();
         let disk = Arc::new(Disk::new(directory.path(), Reserve { bytes: 0, percent: 0 }).unwrap());
         let options = WriterOptions { max_tables: 2, ..WriterOptions::roomy(1000) };
-        let (hot, writer) = RocksHot::new(db, catalog, disk, clock, Arc::default(), Arc::default(), options).unwrap();
+        let (hot, writer) =
+            RocksHot::new(HotParts { db, catalog, disk, clock, fence: Arc::default(), heartbeat: Arc::default() }, options).unwrap();
         Self { hot, writer: task::spawn(writer.run()) }
     }
 
@@ -107,11 +108,11 @@ async fn only_what_is_flushed_is_evicted() {
     let directory = tempfile::tempdir().unwrap();
     let opened = Opened::new(&directory);
     opened.append("t", &["a", "b", "c"]).await.unwrap();
-    let everything = HotRetention { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 };
+    let everything = HotKeep { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 };
     assert_eq!(opened.hot.evict(everything).await.unwrap(), 0);
     let intent = FlushIntent { range: OffsetRange::new(0, 2), epoch: 1, zstd: true, bytes: 10 };
     let segment = vec![(Partition::new(name("t"), 9), intent)];
-    opened.hot.record_intents(segment.clone()).await.unwrap();
+    opened.hot.intend(segment.clone()).await.unwrap();
     assert_eq!(opened.hot.table(&name("t")).unwrap().partitions[0].intent, Some(intent));
     opened.hot.mark_flushed(segment).await.unwrap();
     assert_eq!(opened.hot.evict(everything).await.unwrap(), 2);
@@ -136,8 +137,7 @@ async fn tables_are_bounded_and_apart() {
 async fn what_was_evicted_and_what_others_have_costs_a_read_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let opened = Opened::new(&directory);
-    let (everything, partition) =
-        (HotRetention { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 }, Partition::new(name("t"), 9));
+    let (everything, partition) = (HotKeep { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 }, Partition::new(name("t"), 9));
     let thousand = vec!["a"; 1000];
     for round in 0..20 {
         opened.append("t", &thousand).await.unwrap();
@@ -145,7 +145,7 @@ async fn what_was_evicted_and_what_others_have_costs_a_read_nothing() {
         for part in (0..1000).step_by(10) {
             let range = OffsetRange::new(round * 1000 + part, round * 1000 + part + 10);
             let segment = vec![(partition.clone(), FlushIntent { range, epoch: 1, zstd: true, bytes: 10 })];
-            opened.hot.record_intents(segment.clone()).await.unwrap();
+            opened.hot.intend(segment.clone()).await.unwrap();
             opened.hot.mark_flushed(segment).await.unwrap();
         }
         if round < 19 {

@@ -10,14 +10,12 @@ use std::{ops::Range, sync::Arc};
 use tokio::{sync::mpsc, task, time::Instant};
 
 use super::{
-    catalog::Catalog,
     group::{Ack, Group},
     idempotency::KeyLedger,
-    request::{Request, Volume, WriterOptions},
-    rocksdb::Db,
+    request::{Request, Volume},
 };
 use crate::{
-    contracts::{clock::Clock, error::StorageError, fence::Fence, heartbeat::Heartbeat, wakeups::Wakeups},
+    contracts::{error::StorageError, fence::Fence, heartbeat::Heartbeat, wakeups::Wakeups},
     metrics,
 };
 
@@ -28,7 +26,7 @@ const MAX_GROUP_BYTES: usize = 16 << 20;
 /// The writer. It is one task; what blocks is done on a thread that may.
 pub struct Writer {
     requests: mpsc::Receiver<Request>,
-    pen: Pen,
+    batches: BatchWriter,
 }
 
 impl Writer {
@@ -36,21 +34,18 @@ impl Writer {
     ///
     /// # Errors
     /// `Corrupt` or `Unavailable` if the volume cannot be read.
-    pub fn new(
-        db: Arc<Db>,
-        catalog: Arc<Catalog>,
-        clock: Arc<dyn Clock>,
-        options: WriterOptions,
-        (fence, heartbeat): (Arc<Fence>, Arc<Heartbeat>),
+    pub(super) fn new(
+        volume: Volume,
+        guards: Guards,
         requests: mpsc::Receiver<Request>,
         wakeups: Arc<Wakeups>,
     ) -> Result<Self, StorageError> {
+        let Volume { db, catalog, .. } = &volume;
         let (runs, next_group) = (0..db.last_flushed_run()?.map_or(0, |run| run + 1), db.last_group()? + 1);
         let ledger = db.load_keys()?;
         db.set_keys_floor(ledger.floor_ms());
         catalog.publish(|tables| tables.set_keys(ledger.held()));
-        let volume = Volume { db, catalog, clock, options };
-        Ok(Self { requests, pen: Pen { volume, ledger, runs, next_group, fence, heartbeat, wakeups } })
+        Ok(Self { requests, batches: BatchWriter { volume, ledger, runs, next_group, guards, wakeups } })
     }
 
     /// Serves requests until every sender is gone.
@@ -58,7 +53,7 @@ impl Writer {
     /// # Errors
     /// `OutcomeUnknown` after a failed write: the process must exit.
     pub async fn run(self) -> Result<(), StorageError> {
-        let Self { mut requests, mut pen } = self;
+        let Self { mut requests, mut batches } = self;
         let mut answers = Answers::default();
         loop {
             let mut group = Vec::new();
@@ -66,17 +61,17 @@ impl Writer {
             // Fewer would waste a sync: the answers come first, and who is ready to write by then shares the next one.
             if requests.len() < answers.acks.len().max(1) {
                 answers.send();
-                pen.heartbeat.waits();
+                batches.guards.heartbeat.waits();
                 let Some(first) = requests.recv().await else { return Ok(()) };
                 group.push(first);
                 task::yield_now().await;
             }
             let bytes = gather(&mut requests, &mut group);
             metrics::append_queue(requests.len());
-            let writing = task::spawn_blocking(move || pen.write(group, bytes));
+            let writing = task::spawn_blocking(move || batches.write(group, bytes));
             // Here and not on the thread that writes: waking tasks is cheap from within the runtime only.
             answers.send();
-            (pen, answers) = writing.await.map_err(StorageError::outcome_unknown)?;
+            (batches, answers) = writing.await.map_err(StorageError::outcome_unknown)?;
             if let Err(failed @ StorageError::OutcomeUnknown { .. }) = answers.written.clone() {
                 answers.send();
                 return Err(failed);
@@ -116,7 +111,7 @@ impl Answers {
 }
 
 /// What writes groups, one after the other.
-struct Pen {
+struct BatchWriter {
     volume: Volume,
     /// How many idempotency keys came when.
     ledger: KeyLedger,
@@ -124,28 +119,35 @@ struct Pen {
     runs: Range<u64>,
     /// The number of the next group.
     next_group: u64,
-    fence: Arc<Fence>,
-    heartbeat: Arc<Heartbeat>,
+    guards: Guards,
     wakeups: Arc<Wakeups>,
 }
 
-impl Pen {
+/// Whether the writer may go on, and whether it does.
+pub(super) struct Guards {
+    /// Closed when another writer takes over the bucket.
+    pub(super) fence: Arc<Fence>,
+    /// Its sign of life.
+    pub(super) heartbeat: Arc<Heartbeat>,
+}
+
+impl BatchWriter {
     /// Writes a group; blocks.
     fn write(mut self, requests: Vec<Request>, bytes: usize) -> (Self, Answers) {
-        self.heartbeat.works();
+        self.guards.heartbeat.works();
         let started = Instant::now();
         let count = requests.len();
         let mut group = Group::new(&self.volume, &mut self.ledger, self.runs.clone(), started);
         requests.into_iter().for_each(|request| group.stage(request));
         let staged = group.finish();
         let acks = staged.acks;
-        if let Err(fenced) = self.fence.check() {
+        if let Err(fenced) = self.guards.fence.check() {
             return (self, Answers { acks, written: Err(fenced) });
         }
         if staged.batch.is_empty() {
             return (self, Answers { acks, written: Ok(()) });
         }
-        self.heartbeat.waits(); // for the disk
+        self.guards.heartbeat.waits(); // for the disk
         if let Err(failed) = self.volume.db.write(staged.batch, self.next_group, self.volume.options.sync) {
             return (self, Answers { acks, written: Err(failed) });
         }

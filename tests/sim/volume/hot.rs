@@ -18,22 +18,25 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 use zombi::{
     contracts::{
+        append::{Append, Appended, Appender},
+        catalog::{Catalog, Configured, PartitionStatus, TableChange, TableSettings, TableStatus, Tables},
         clock::{Clock, TimestampMs},
         consumers::{Commit, ConsumerStorage, OffsetsOfGroup},
+        engine::Engine,
         error::StorageError,
         event::Record,
         fence::Fence,
-        idempotency::{FirstWrite, Hash},
-        journal::{Journal, Notes},
+        flush_ledger::{FlushIntent, FlushLedger, HotKeep},
+        gauge::Gauge,
+        idempotency::{FirstWrite, Hash, KeyWindow},
+        journal::Notes,
         name::{GroupName, Partition, PartitionNumber, TableName},
+        read::{HotPage, HotReader, ReadLimit, TimeFilter},
         recovery::{Recoverable, Recovered},
         reservation::Reservations,
+        retention::{Trim, Trimmer},
         segment::SegmentBuilder,
         sequence::{Offset, Watermarks},
-        storage::{
-            Append, Appended, Configured, FlushIntent, HotPage, HotRetention, HotStorage, KeyWindow, ReadLimit, TableChange, TableSettings,
-            TableStatus, TimeFilter, Trim,
-        },
         wakeups::Wakeups,
     },
     storage::hot::request::WriterOptions,
@@ -67,6 +70,14 @@ impl std::fmt::Debug for VolumeNotes {
 
 #[async_trait]
 impl Notes for VolumeNotes {
+    fn store_id(&self) -> Uuid {
+        self.0.lock().store_id()
+    }
+
+    fn stored(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        Ok(self.0.lock().chain.clone())
+    }
+
     async fn note(&self, chain: Vec<u8>, store_id: Option<Uuid>) -> Result<(), StorageError> {
         self.0.lock().note(chain, store_id);
         Ok(())
@@ -111,17 +122,6 @@ impl SimHot {
             rng: seed.map(|seed| Mutex::new(StdRng::seed_from_u64(seed))),
             health: Mutex::new(Health::Sound),
         })
-    }
-
-    /// From now on offsets are reserved before they are given.
-    pub fn reserve_with(&self, reservations: Arc<dyn Reservations>) {
-        assert!(self.reservations.set(reservations).is_ok(), "there is one bucket");
-    }
-
-    /// The volume's record of the chain.
-    pub fn journal(&self) -> Journal {
-        let notes = VolumeNotes(Arc::clone(&self.volume));
-        Journal::new(self.volume.lock().chain.clone(), Arc::new(notes)).expect("the record can be read")
     }
 
     /// The next write is the last: it is there, or not, and nobody is told.
@@ -174,7 +174,7 @@ impl SimHot {
 }
 
 #[async_trait]
-impl HotStorage for SimHot {
+impl Appender for SimHot {
     async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError> {
         if let Some(reservations) = self.reservations.get() {
             let mut next: BTreeMap<Partition, Watermarks> = BTreeMap::new();
@@ -194,6 +194,13 @@ impl HotStorage for SimHot {
         Ok(appended)
     }
 
+    fn wakeups(&self) -> &Arc<Wakeups> {
+        &self.wakeups
+    }
+}
+
+#[async_trait]
+impl HotReader for SimHot {
     async fn read(
         &self,
         table: &TableName,
@@ -209,7 +216,7 @@ impl HotStorage for SimHot {
         Ok(from.into_iter().map(page).collect())
     }
 
-    async fn fill(
+    async fn scan(
         &self,
         mut segment: Box<dyn SegmentBuilder>,
         upto: Offset,
@@ -234,16 +241,15 @@ impl HotStorage for SimHot {
         }
         Ok((segment, bytes))
     }
+}
 
-    fn table(&self, name: &TableName) -> Option<TableStatus> {
-        self.tables().into_iter().find(|table| table.name == *name)
+#[async_trait]
+impl Catalog for SimHot {
+    fn table(&self, name: &TableName) -> Option<Arc<TableStatus>> {
+        self.tables().get(name).filter(|table| !table.is_deleted).cloned()
     }
 
-    fn tables(&self) -> Vec<TableStatus> {
-        self.all_tables().into_iter().filter(|table| !table.is_deleted).collect()
-    }
-
-    fn all_tables(&self) -> Vec<TableStatus> {
+    fn tables(&self) -> Arc<Tables> {
         let volume = self.volume.lock();
         let status = |(name, table): (&TableName, &Table)| TableStatus {
             name: name.clone(),
@@ -251,33 +257,48 @@ impl HotStorage for SimHot {
             is_deleted: table.is_deleted,
             partitions: table.partitions.iter().map(|(number, sheet)| sheet.status(*number)).collect(),
         };
-        volume.tables.iter().map(status).collect()
-    }
-
-    fn wakeups(&self) -> &Arc<Wakeups> {
-        &self.wakeups
-    }
-
-    fn key_window(&self) -> KeyWindow {
-        KeyWindow::default()
-    }
-
-    fn engine_numbers(&self) -> Vec<u64> {
-        Vec::new()
-    }
-
-    fn unflushed(&self) -> Vec<TableStatus> {
-        let mut tables = self.tables();
-        tables.iter_mut().for_each(|table| table.partitions.retain(|status| !status.marks.unflushed().is_empty()));
-        tables.retain(|table| !table.partitions.is_empty());
-        tables
+        Arc::new(volume.tables.iter().map(|table| Arc::new(status(table))).collect())
     }
 
     fn changes(&self) -> u64 {
         self.changes.load(SeqCst)
     }
 
-    async fn record_intents(&self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
+    async fn configure_table(&self, table: TableName, change: TableChange) -> Result<Configured, StorageError> {
+        self.change(|volume| Ok(volume.configure(&table, change, &self.options))).await
+    }
+
+    async fn delete_table(&self, table: TableName) -> Result<(), StorageError> {
+        self.change(|volume| {
+            let found = volume.visible(&table)?;
+            (found.settings, found.is_deleted) = (TableSettings::default(), true);
+            for sheet in found.partitions.values_mut() {
+                sheet.trim(sheet.marks.next);
+                sheet.keys.clear();
+            }
+            volume.runs.retain(|run| run.partition.table != table);
+            for offsets in volume.consumers.values_mut() {
+                offsets.retain(|partition, _| partition.table != table);
+            }
+            volume.consumers.retain(|_, offsets| !offsets.is_empty());
+            Ok(())
+        })
+        .await?;
+        self.commits.fetch_add(1, SeqCst);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl FlushLedger for SimHot {
+    fn pending(&self) -> Vec<(Partition, PartitionStatus)> {
+        let tables = self.tables();
+        let partitions = tables.visible().flat_map(|table| table.named_partitions());
+        let pending = partitions.filter(|(_, status)| !status.marks.unflushed().is_empty());
+        pending.map(|(partition, status)| (partition, *status)).collect()
+    }
+
+    async fn intend(&self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
         self.write(|volume| {
             for (partition, intent) in intents {
                 let sheet = volume.sheet(&partition)?;
@@ -314,10 +335,13 @@ impl HotStorage for SimHot {
         .await
     }
 
-    async fn evict(&self, retention: HotRetention) -> Result<u64, StorageError> {
-        self.write(|volume| Ok(volume.evict(retention))).await
+    async fn evict(&self, keep: HotKeep) -> Result<u64, StorageError> {
+        self.write(|volume| Ok(volume.evict(keep))).await
     }
+}
 
+#[async_trait]
+impl Trimmer for SimHot {
     async fn trim(&self, trims: Vec<Trim>) -> Result<(), StorageError> {
         self.change(|volume| {
             for trim in trims {
@@ -332,30 +356,6 @@ impl HotStorage for SimHot {
     /// It keeps more than it would have to: everything.
     async fn expired(&self, table: &TableName, _: TimestampMs, _: u64) -> Result<Vec<Trim>, StorageError> {
         self.volume.lock().visible(table).map(|_| Vec::new())
-    }
-
-    async fn configure_table(&self, table: TableName, change: TableChange) -> Result<Configured, StorageError> {
-        self.change(|volume| Ok(volume.configure(&table, change, &self.options))).await
-    }
-
-    async fn delete_table(&self, table: TableName) -> Result<(), StorageError> {
-        self.change(|volume| {
-            let found = volume.visible(&table)?;
-            (found.settings, found.is_deleted) = (TableSettings::default(), true);
-            for sheet in found.partitions.values_mut() {
-                sheet.trim(sheet.marks.next);
-                sheet.keys.clear();
-            }
-            volume.runs.retain(|run| run.partition.table != table);
-            for offsets in volume.consumers.values_mut() {
-                offsets.retain(|partition, _| partition.table != table);
-            }
-            volume.consumers.retain(|_, offsets| !offsets.is_empty());
-            Ok(())
-        })
-        .await?;
-        self.commits.fetch_add(1, SeqCst);
-        Ok(())
     }
 }
 
@@ -436,5 +436,28 @@ impl Recoverable for SimHot {
             Ok(())
         })
         .await
+    }
+}
+
+#[async_trait]
+impl Engine for SimHot {
+    fn notes(&self) -> Arc<dyn Notes> {
+        Arc::new(VolumeNotes(Arc::clone(&self.volume)))
+    }
+
+    fn reserve_with(&self, reservations: Arc<dyn Reservations>) {
+        assert!(self.reservations.set(reservations).is_ok(), "there is one bucket");
+    }
+
+    fn key_window(&self) -> KeyWindow {
+        KeyWindow::default()
+    }
+
+    fn gauges(&self) -> Vec<Gauge> {
+        Vec::new()
+    }
+
+    async fn tidy(&self) -> Result<(), StorageError> {
+        Ok(())
     }
 }

@@ -161,6 +161,11 @@ impl Objects {
         Self { body_timeout: options.attempt_timeout, is_unfenced, stored, ..objects }
     }
 
+    /// Where they are, for people.
+    pub fn place(&self) -> String {
+        format!("s3://{}/{}", self.bucket, self.prefix)
+    }
+
     /// Whether the store is asked to keep two writers apart.
     pub fn is_fenced(&self) -> bool {
         !self.is_unfenced

@@ -9,9 +9,10 @@ use crate::{
     contracts::{
         clock::TimestampMs,
         error::StorageError,
+        flush_ledger::{FlushIntent, HotKeep},
         name::Partition,
+        retention::Trim,
         sequence::{Offset, OffsetRange},
-        storage::{FlushIntent, HotRetention, Trim},
     },
     proto::stored,
     storage::hot::{
@@ -59,7 +60,7 @@ impl Group<'_> {
         Ok(())
     }
 
-    pub(super) fn evict(&mut self, retention: HotRetention) -> Result<u64, StorageError> {
+    pub(super) fn evict(&mut self, keep: HotKeep) -> Result<u64, StorageError> {
         let db = &self.volume.db;
         let mut flushed_bytes = self.volume.catalog.read().flushed_bytes();
         let (mut events, mut failed) = (0, None);
@@ -75,7 +76,7 @@ impl Group<'_> {
                     break;
                 }
             };
-            if retention.keeps(run.flushed_ms) && flushed_bytes <= retention.max_bytes {
+            if keep.keeps(run.flushed_ms) && flushed_bytes <= keep.max_bytes {
                 break;
             }
             let range = self.state(key).evict(end, run.bytes);
@@ -113,8 +114,8 @@ impl Group<'_> {
         let over = self.hot_bytes - most + most / ROOM_PART;
         let flushed = self.volume.catalog.read().flushed_bytes();
         let max_bytes = flushed.saturating_sub(over);
-        let retention = HotRetention { flushed_upto: TimestampMs::MIN, flushed_after: TimestampMs::MAX, max_bytes };
-        if let Err(error) = self.evict(retention) {
+        let keep = HotKeep { flushed_upto: TimestampMs::MIN, flushed_after: TimestampMs::MAX, max_bytes };
+        if let Err(error) = self.evict(keep) {
             tracing::warn!(%error, "hot is full, and what is in S3 cannot be evicted");
         }
     }

@@ -19,15 +19,16 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     contracts::{
+        append::Appended,
+        catalog::Configured,
         clock::TimestampMs,
         error::{Counted, Overload, StorageError},
         idempotency::FirstWrite,
         name::{GroupName, Partition, PartitionNumber, TableName},
         sequence::Offset,
-        storage::{Appended, Configured},
     },
     storage::hot::{
-        catalog::{Table, TableHead, Tables},
+        catalog::{CatalogState, TableHead, TableState},
         consumers::Committed,
         idempotency::{KeyLedger, KeysHeld},
         keys::{self, BLOCK, PartitionKey, TableId, cf},
@@ -71,7 +72,7 @@ pub(super) struct Change {
 }
 
 impl Change {
-    pub(super) fn apply(self, tables: &mut Tables) {
+    pub(super) fn apply(self, tables: &mut CatalogState) {
         tables.count_change(self.is_listed, !self.consumers.is_empty());
         if let Some(keys) = self.keys {
             tables.set_keys(keys);
@@ -169,11 +170,11 @@ impl<'a> Group<'a> {
                 Ok(appended) => self.acks.push(Ack::Appended(reply, appended)),
                 Err(error) => drop(reply.send(Err(error))),
             },
-            Request::Evict { retention, reply } => match self.evict(retention) {
+            Request::Evict { keep, reply } => match self.evict(keep) {
                 Ok(events) => self.acks.push(Ack::Evicted(reply, events)),
                 Err(error) => drop(reply.send(Err(error))),
             },
-            Request::RecordIntents { intents, reply } => {
+            Request::Intend { intents, reply } => {
                 let staged = self.record_intents(intents);
                 self.acknowledge(staged, reply);
             }
@@ -392,7 +393,7 @@ impl<'a> Group<'a> {
     /// What is known of a table, by this group or before.
     fn head(&self, name: &TableName) -> Option<TableHead> {
         let staged = self.change.tables.get(name).copied();
-        staged.or_else(|| self.volume.catalog.read().get(name).map(Table::head))
+        staged.or_else(|| self.volume.catalog.read().get(name).map(TableState::head))
     }
 
     /// A table's id; `None` if the table is new and may be made.

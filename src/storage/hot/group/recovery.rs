@@ -6,7 +6,7 @@ use crate::{
         error::StorageError,
         idempotency::{FirstWrite, Hash},
         name::{Partition, TableName},
-        recovery::{Recovered, RecoveredPartition},
+        recovery::{Recovered, RecoveredOffset, RecoveredPartition, RecoveredTable},
         sequence::{Offset, OffsetRange},
     },
     storage::hot::{
@@ -25,7 +25,7 @@ impl Group<'_> {
     }
 
     pub(super) fn recover(&mut self, recovered: Recovered) -> Result<(), StorageError> {
-        for (name, settings, is_deleted) in recovered.tables {
+        for RecoveredTable { name, settings, is_deleted } in recovered.tables {
             let id = self.recovered_table(&name);
             self.put_table(&name, TableHead { id, settings, is_deleted });
         }
@@ -57,7 +57,7 @@ impl Group<'_> {
             for (group, key) in known {
                 self.set_consumer(&group, key, None);
             }
-            for (group, partition, offset) in consumers {
+            for RecoveredOffset { group, partition, offset } in consumers {
                 let table = self.recovered_table(&partition.table);
                 let key = PartitionKey { table, partition: partition.number };
                 // When it was committed is not known: it is as young as this volume.

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use super::Group;
 use crate::{
     contracts::{
+        catalog::{Configured, TableChange},
         error::StorageError,
         name::{GroupName, TableName},
         sequence::Offset,
-        storage::{Configured, TableChange},
     },
     storage::hot::{
-        catalog::{Table, TableHead},
+        catalog::{TableHead, TableState},
         keys::{self, PartitionKey, TableId, cf},
     },
 };
@@ -86,6 +86,6 @@ impl Group<'_> {
     }
 }
 
-fn partition_keys(table: TableId, found: &Table) -> Vec<PartitionKey> {
+fn partition_keys(table: TableId, found: &TableState) -> Vec<PartitionKey> {
     found.partitions.keys().map(|&partition| PartitionKey { table, partition }).collect()
 }

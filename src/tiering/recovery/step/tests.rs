@@ -1,26 +1,10 @@
-use std::sync::Arc;
-
 use super::*;
-use crate::{
-    contracts::{name::TableName, segment::SegmentMeta},
-    storage::cold::manifest::{Changes, VERSION},
-};
+use crate::contracts::name::TableName;
 
 const OURS: Uuid = Uuid::from_u128(1);
 
-fn last(store_id: Uuid, nonce: u128, number: u64) -> Manifest {
-    Manifest {
-        version: VERSION,
-        number,
-        epoch: 1,
-        nonce: Uuid::from_u128(nonce),
-        store_id,
-        written_ms: 0,
-        checkpoint: 0,
-        opens: false,
-        changes: Changes::default(),
-        state: None,
-    }
+fn last(store_id: Uuid, nonce: u128, number: u64) -> LastManifest {
+    LastManifest { number, nonce: Uuid::from_u128(nonce), store_id }
 }
 
 fn record(json: &str) -> Record {
@@ -33,7 +17,7 @@ fn the_last_manifest_tells_how_the_volume_stands() {
     let known = record(r#"{"openings": [["00000000-0000-0000-0000-000000000007", 9]], "catching_up": false}"#);
     let catching_up = record(r#"{"openings": [["00000000-0000-0000-0000-000000000007", 9]], "catching_up": true}"#);
     let other = Uuid::from_u128(2);
-    let of = |record: &Record, is_empty, last: Manifest| relation(OURS, record, is_empty, &last).ok();
+    let of = |record: &Record, is_empty, last: LastManifest| relation(OURS, record, is_empty, &last).ok();
     assert_eq!(of(&known, false, last(OURS, 7, 9)), Some(Relation::InStep));
     assert_eq!(of(&known, true, last(OURS, 7, 3)), Some(Relation::InStep), "opened, and nothing written yet");
     assert_eq!(of(&known, false, last(OURS, 7, 10)), Some(Relation::Behind), "a copy from before the last manifest");
@@ -45,36 +29,23 @@ fn the_last_manifest_tells_how_the_volume_stands() {
     assert_eq!(of(&known, false, last(other, 7, 9)), None, "another's bucket");
 }
 
-fn cold(segments: &[(Offset, Offset)], lost: &[(Offset, Offset)]) -> ColdPartition {
-    let meta = |&(start, end): &(Offset, Offset)| {
-        Arc::new(SegmentMeta {
-            range: OffsetRange::new(start, end),
-            epoch: 1,
-            zstd: true,
-            bytes: 1,
-            sha256: String::new(),
-            appended_ms: 0,
-            keys: 0,
-            frames: vec![],
-        })
-    };
-    let lost: Vec<_> = lost.iter().map(|&(start, end)| OffsetRange::new(start, end)).collect();
-    let ends = segments.iter().chain(lost.iter().map(|lost| (lost.start, lost.end)).collect::<Vec<_>>().iter()).map(|(_, end)| *end).max();
-    ColdPartition { segments: segments.iter().map(meta).collect(), lost, end: ends.unwrap_or(0), ..ColdPartition::default() }
+/// A partition with so many offsets, of which these are lost.
+fn cold(end: Offset, lost: &[(Offset, Offset)]) -> ColdBounds {
+    ColdBounds { start: 0, end, lost: lost.iter().map(|&(start, end)| OffsetRange::new(start, end)).collect() }
 }
 
 fn volume(flushed: Offset, next: Offset, intent: Option<(Offset, Offset)>) -> PartitionStatus {
     let intent = intent.map(|(start, end)| FlushIntent { range: OffsetRange::new(start, end), epoch: 1, zstd: true, bytes: 1 });
     let marks = Watermarks { start: 0, low: 0, flushed, next };
-    PartitionStatus { number: 0, marks, hot_bytes: 0, unflushed_bytes: 0, unflushed_for: None, intent }
+    PartitionStatus { number: 0, marks, hot_bytes: 0, unflushed_bytes: 0, unflushed_since: None, intent }
 }
 
 #[test]
 fn a_partition_is_marked_replaced_or_compared() {
     let partition = Partition::new(TableName::parse("t").unwrap(), 0);
-    let of = |volume: Option<PartitionStatus>, cold: &ColdPartition, relation| step(&partition, volume.as_ref(), cold, relation);
+    let of = |volume: Option<PartitionStatus>, cold: &ColdBounds, relation| step(&partition, volume.as_ref(), cold, relation);
     let (in_step, behind) = (Relation::InStep, Relation::Behind);
-    let flushed = cold(&[(0, 5), (5, 9)], &[]);
+    let flushed = cold(9, &[]);
     assert_eq!(of(Some(volume(9, 12, None)), &flushed, in_step).unwrap(), Step::Leave);
     assert!(matches!(of(Some(volume(5, 12, Some((5, 9)))), &flushed, in_step).unwrap(), Step::Mark(_)));
     assert!(of(Some(volume(5, 12, None)), &flushed, in_step).is_err(), "in step, and yet not");
@@ -84,8 +55,8 @@ fn a_partition_is_marked_replaced_or_compared() {
     let both = OffsetRange::new(5, 9);
     let compare = |lost| Step::Compare { both, start: 0, flushed: 9, next: 12, lost };
     assert_eq!(of(Some(volume(5, 12, None)), &flushed, behind).unwrap(), compare(None));
-    let expired = ColdPartition { start: 50, ..cold(&[(50, 60)], &[]) };
+    let expired = ColdBounds { start: 50, ..cold(60, &[]) };
     assert_eq!(of(Some(volume(5, 12, None)), &expired, behind).unwrap(), Step::Replace { start: 50, end: 60 }, "gone in S3 meanwhile");
-    let lost = cold(&[(0, 5)], &[(5, 9)]);
+    let lost = cold(9, &[(5, 9)]);
     assert_eq!(of(Some(volume(5, 12, None)), &lost, behind).unwrap(), compare(Some(both)), "declared lost, and there again");
 }

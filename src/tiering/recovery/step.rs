@@ -2,16 +2,15 @@
 
 use uuid::Uuid;
 
-use crate::{
-    contracts::{
-        error::StorageError,
-        journal::Record,
-        name::Partition,
-        recovery::RecoveredPartition,
-        sequence::{Offset, OffsetRange, Watermarks},
-        storage::{FlushIntent, PartitionStatus},
-    },
-    storage::cold::{manifest::Manifest, state::ColdPartition},
+use crate::contracts::{
+    catalog::PartitionStatus,
+    error::StorageError,
+    flush_ledger::FlushIntent,
+    journal::Record,
+    manifests::{ColdBounds, LastManifest},
+    name::Partition,
+    recovery::RecoveredPartition,
+    sequence::{Offset, OffsetRange, Watermarks},
 };
 
 /// How the volume stands to the bucket.
@@ -37,7 +36,7 @@ pub(super) enum Step {
 }
 
 /// How the volume stands to a bucket that has events.
-pub(super) fn relation(store_id: Uuid, record: &Record, is_empty: bool, last: &Manifest) -> Result<Relation, StorageError> {
+pub(super) fn relation(store_id: Uuid, record: &Record, is_empty: bool, last: &LastManifest) -> Result<Relation, StorageError> {
     // A volume without tables has nothing to lose: it may have tried to begin the bucket, and another was faster.
     if is_empty && (record.is_empty() || last.store_id != store_id) {
         return Ok(Relation::Behind);
@@ -56,7 +55,7 @@ pub(super) fn relation(store_id: Uuid, record: &Record, is_empty: bool, last: &M
 pub(super) fn step(
     partition: &Partition,
     status: Option<&PartitionStatus>,
-    cold: &ColdPartition,
+    cold: &ColdBounds,
     relation: Relation,
 ) -> Result<Step, StorageError> {
     let marks = status.map(|status| status.marks).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Flushes on request: who asks waits until what was there then is cold.
+//! On-demand flush: the caller waits until everything appended before the call is in S3.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,12 +7,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Tiers, partition::Written, plan};
 use crate::contracts::{
-    cold_storage::ColdStorage,
+    cold::ColdTier,
+    engine::Engine,
     error::StorageError,
     flusher::{Flush, FlushReport},
     name::{Partition, TableName},
     sequence::Offset,
-    storage::HotStorage,
 };
 
 /// Requests that may wait for the flusher.
@@ -28,8 +28,8 @@ pub(super) struct FlushRequest {
 
 /// Asks the flusher from elsewhere.
 pub struct FlushHandle {
-    hot: Arc<dyn HotStorage>,
-    cold: Arc<dyn ColdStorage>,
+    hot: Arc<dyn Engine>,
+    cold: Arc<dyn ColdTier>,
     requests: mpsc::Sender<FlushRequest>,
 }
 
@@ -44,26 +44,29 @@ impl FlushHandle {
 impl Flush for FlushHandle {
     async fn flush_now(&self, table: Option<TableName>) -> Result<FlushReport, StorageError> {
         self.cold.epoch()?; // nobody serves requests before the bucket is open
-        let tables = match table {
-            None => self.hot.unflushed(),
-            Some(name) => vec![self.hot.table(&name).ok_or(StorageError::UnknownTable(name))?],
+        let ends = match table {
+            None => plan::ends(self.hot.pending()),
+            Some(name) => {
+                let table = self.hot.table(&name).ok_or(StorageError::UnknownTable(name))?;
+                plan::ends(table.named_partitions().map(|(partition, status)| (partition, *status)))
+            }
         };
         let (reply, answer) = oneshot::channel();
-        let request = FlushRequest { ends: plan::ends(&tables), reply };
+        let request = FlushRequest { ends, reply };
         self.requests.send(request).await.map_err(|_| StorageError::Closed)?;
         answer.await.map_err(|_| StorageError::Closed)?
     }
 }
 
 /// Somebody who waits.
-pub(super) struct Ask {
+pub(super) struct FlushWaiter {
     ends: BTreeMap<Partition, Offset>,
     report: FlushReport,
     failed: Option<StorageError>,
     reply: Reply,
 }
 
-impl Ask {
+impl FlushWaiter {
     pub(super) fn new(request: FlushRequest) -> Self {
         Self { ends: request.ends, report: FlushReport::default(), failed: None, reply: request.reply }
     }

@@ -28,26 +28,24 @@ pub use self::step::Relation;
 use self::step::{Step, diverged, empty_at, relation, step};
 use crate::{
     contracts::{
+        catalog::TableSettings,
         clock::Clock,
-        cold_storage::ColdStorage,
+        cold::ColdTier,
+        engine::Engine,
         error::{StorageError, Tier},
+        event::Record,
         fence::Fence,
         idempotency::{FirstWrite, KeyUse},
         journal::Journal,
+        manifests::{ColdBounds, Emptied, Takeover},
         name::{GroupName, Partition, TableName},
         progress::Progress,
-        recovery::{Recoverable, Recovered, RecoveredPartition},
-        reservation::ReservationLog,
+        read::{ReadLimit, TimeFilter},
+        recovery::{Recovered, RecoveredOffset, RecoveredPartition, RecoveredTable},
+        retention::Trim,
         sequence::{Offset, OffsetRange, Watermarks},
-        storage::{PartitionStatus, ReadLimit, TableSettings, TableStatus, TimeFilter, Trim},
     },
     crash,
-    storage::cold::{
-        S3Cold,
-        chain::{self, Chain, Emptied},
-        draft,
-        state::ColdPartition,
-    },
 };
 
 /// How often the chain is followed because another writer was faster.
@@ -60,9 +58,9 @@ const CHUNK: ReadLimit = ReadLimit { records: 10_000, bytes: 8 << 20 };
 /// What recovery works on.
 pub struct Recovery {
     /// The bucket, not yet open.
-    pub cold: Arc<S3Cold>,
+    pub cold: Arc<dyn ColdTier>,
     /// The volume.
-    pub hot: Arc<dyn Recoverable>,
+    pub hot: Arc<dyn Engine>,
     /// What the volume remembers of the chain.
     pub journal: Arc<Journal>,
     /// The volume's identity; a recovery gives it another.
@@ -72,7 +70,7 @@ pub struct Recovery {
     /// Told how far it has come.
     pub progress: Arc<Progress>,
     /// How long idempotency keys are remembered.
-    pub idempotency_window_ms: i64,
+    pub key_window_ms: i64,
     /// Tells which keys are inside the window.
     pub clock: Arc<dyn Clock>,
 }
@@ -81,7 +79,7 @@ impl Recovery {
     /// Whether the volume alone may serve while the bucket does not answer.
     pub async fn may_serve_alone(&self) -> bool {
         let record = self.journal.record().await;
-        !record.is_catching_up() && (!record.is_empty() || !self.hot.all_tables().is_empty())
+        !record.is_catching_up() && (!record.is_empty() || !self.hot.tables().is_empty())
     }
 
     /// Takes over the chain and brings volume and bucket together. `Behind` must be ended with [`Recovery::finish`] once all
@@ -90,35 +88,33 @@ impl Recovery {
     /// # Errors
     /// `Refused` if they do not belong together; `Unavailable`: try again; `Corrupt`; `Fenced` if other writers keep coming.
     pub async fn open(&self, is_serving: bool) -> Result<Relation, StorageError> {
-        let mut found = chain::load(self.cold.objects()).await?;
+        let mut found = self.cold.find().await?;
         for _ in 0..ATTEMPTS {
             let record = self.journal.record().await;
-            let (store_id, relation) = match &found.last {
+            let (store_id, relation) = match found.last() {
                 None => (*self.store_id.lock(), Relation::InStep),
-                Some(last) => (last.store_id, relation(*self.store_id.lock(), &record, self.hot.all_tables().is_empty(), last)?),
+                Some(last) => (last.store_id, relation(*self.store_id.lock(), &record, self.hot.tables().is_empty(), &last)?),
             };
             if is_serving && relation == Relation::Behind {
                 return Err(StorageError::Refused(
                     "the bucket has gone on without this volume: the next start recovers from it".to_owned(),
                 ));
             }
-            let steps = self.steps(&found.state.partitions, relation)?;
-            self.compare_before_taking_over(&steps)?;
+            let steps = self.steps(&found.partitions(), relation)?;
+            compare_before_taking_over(&steps)?;
             if relation == Relation::Behind && !record.is_catching_up() {
                 info!(store = %store_id, "the volume is behind the bucket: recovering from S3");
                 self.journal.begin_catching_up(store_id).await?;
                 *self.store_id.lock() = store_id;
                 crash::point("recovery-begun");
             }
-            let objects = self.cold.objects().clone();
             let (journal, fence, clock) = (Arc::clone(&self.journal), Arc::clone(&self.fence), Arc::clone(&self.clock));
-            match Chain::take_over(objects, found.clone(), store_id, journal, fence, clock).await {
+            match found.take_over(Takeover { store_id, journal, fence, clock }).await {
                 // Another writer was still at work: read what it added.
-                Err(StorageError::Fenced(_)) => found = chain::follow(self.cold.objects(), found).await?,
+                Err(StorageError::Fenced(_)) => found.follow().await?,
                 Err(error) => return Err(error),
-                Ok(chain) => {
+                Ok(()) => {
                     crash::point("recovery-taken-over");
-                    self.cold.start(chain);
                     self.apply(steps, relation).await?;
                     return Ok(relation);
                 }
@@ -132,14 +128,12 @@ impl Recovery {
     /// # Errors
     /// Those of the tiers; it goes on at the next start.
     pub async fn finish(&self) -> Result<(), StorageError> {
-        let known = draft::marks(&self.hot.all_tables());
-        self.cold.change(|state| draft::lose(state, &known)).await?;
+        let known = self.hot.tables().watermarks();
+        self.cold.declare_lost(&known).await?;
         crash::point("recovery-lost-declared");
-        let ends = self.cold.with_state(|state| {
-            state.partitions.iter().map(|(partition, cold)| (partition.clone(), cold.start, cold.end)).collect::<Vec<_>>()
-        })?;
-        let moved = ends.into_iter().filter(|(partition, _, end)| known.get(partition).is_none_or(|marks| marks.next < *end));
-        let partitions: Vec<_> = moved.map(|(partition, start, end)| empty_at(partition, start, end)).collect();
+        let bounds = self.cold.partitions()?.into_iter();
+        let moved = bounds.filter(|(partition, cold)| known.get(partition).is_none_or(|marks| marks.next < cold.end));
+        let partitions: Vec<_> = moved.map(|(partition, cold)| empty_at(partition, cold.start, cold.end)).collect();
         for one in &partitions {
             let next = known.get(&one.partition).map_or(0, |marks| marks.next);
             warn!(partition = %one.partition, start = next, end = one.marks.next, "these offsets may have been given, and are lost with the volume");
@@ -154,18 +148,17 @@ impl Recovery {
     /// Reserves offsets for all partitions that there are.
     ///
     /// # Errors
-    /// Those of a commit.
+    /// Those of a publication.
     pub async fn reserve(&self) -> Result<(), StorageError> {
-        self.cold.reserve(&draft::marks(&self.hot.all_tables())).await
+        self.cold.reserve(&self.hot.tables().watermarks()).await
     }
 
     /// What is to be done with each partition that the chain knows.
-    fn steps(&self, cold: &BTreeMap<Partition, ColdPartition>, relation: Relation) -> Result<Vec<(Partition, Step)>, StorageError> {
-        let tables = self.hot.all_tables();
-        let hot: BTreeMap<Partition, &PartitionStatus> = tables.iter().flat_map(TableStatus::named_partitions).collect();
-        let unknown = ColdPartition::default();
+    fn steps(&self, cold: &BTreeMap<Partition, ColdBounds>, relation: Relation) -> Result<Vec<(Partition, Step)>, StorageError> {
+        let tables = self.hot.tables();
+        let hot: BTreeMap<_, _> = tables.partitions().collect();
         for (partition, status) in &hot {
-            let end = cold.get(partition).unwrap_or(&unknown).end;
+            let end = cold.get(partition).map_or(0, |cold| cold.end);
             if end < status.marks.flushed && status.marks.flushed > status.marks.start {
                 let flushed = status.marks.flushed;
                 if cold.is_empty() {
@@ -181,16 +174,6 @@ impl Recovery {
         cold.iter()
             .map(|(partition, cold)| Ok((partition.clone(), step(partition, hot.get(partition).copied(), cold, relation)?)))
             .collect()
-    }
-
-    /// Refuses what could not be brought together, while nothing has been changed.
-    fn compare_before_taking_over(&self, steps: &[(Partition, Step)]) -> Result<(), StorageError> {
-        for (partition, step) in steps {
-            if let Step::Compare { lost: Some(lost), .. } = step {
-                return Err(diverged(partition, *lost, "S3 declares these offsets lost, and the volume has events there"));
-            }
-        }
-        Ok(())
     }
 
     async fn apply(&self, steps: Vec<(Partition, Step)>, relation: Relation) -> Result<(), StorageError> {
@@ -232,39 +215,31 @@ impl Recovery {
 
     /// Trims what has expired in S3 and is still on the volume.
     async fn trim(&self) -> Result<(), StorageError> {
-        let known = draft::marks(&self.hot.all_tables());
-        let starts = self
-            .cold
-            .with_state(|state| state.partitions.iter().map(|(partition, cold)| (partition.clone(), cold.start)).collect::<Vec<_>>())?;
-        let behind = starts.into_iter().filter(|(partition, start)| known.get(partition).is_some_and(|marks| marks.start < *start));
-        let trims: Vec<_> = behind.map(|(partition, start)| Trim { partition, start, unflushed_bytes: 0 }).collect();
+        let known = self.hot.tables().watermarks();
+        let bounds = self.cold.partitions()?.into_iter();
+        let behind = bounds.filter(|(partition, cold)| known.get(partition).is_some_and(|marks| marks.start < cold.start));
+        let trims: Vec<_> = behind.map(|(partition, cold)| Trim { partition, start: cold.start, unflushed_bytes: 0 }).collect();
         if trims.is_empty() { Ok(()) } else { self.hot.trim(trims).await }
     }
 
     async fn recover_tables(&self, recovered: &mut Recovered) -> Result<(), StorageError> {
-        let (tables, consumers) = self.cold.with_state(|state| (state.tables.clone(), state.consumers.clone()))?;
-        let damaged = |why: String| StorageError::corrupt("the manifest chain", why);
-        // The chain lists what is unusual only: what the copy remembers of a table counts no more.
-        let mut names: BTreeSet<TableName> = self.hot.all_tables().into_iter().map(|table| table.name).collect();
-        self.cold.with_state(|state| names.extend(state.partitions.keys().map(|partition| partition.table.clone())))?;
-        recovered.tables.extend(names.into_iter().map(|name| (name, TableSettings::default(), false)));
-        for entry in tables.into_values() {
-            let name = TableName::parse(&entry.table).map_err(|error| damaged(error.to_string()))?;
-            recovered.tables.push((name, entry.settings(), entry.deleted));
-        }
+        let bounds = self.cold.partitions()?;
+        // The manifests list what is unusual only: what the copy remembers of a table counts no more.
+        let mut names: BTreeSet<TableName> = self.hot.tables().all().map(|table| table.name.clone()).collect();
+        names.extend(bounds.keys().map(|partition| partition.table.clone()));
+        let usual = |name| RecoveredTable { name, settings: TableSettings::default(), is_deleted: false };
+        recovered.tables.extend(names.into_iter().map(usual));
+        recovered.tables.extend(self.cold.tables()?);
         let mut offsets: BTreeMap<(GroupName, Partition), Offset> = BTreeMap::new();
-        for (key, offset) in consumers {
-            let group = GroupName::parse(&key.group).map_err(|error| damaged(error.to_string()))?;
-            let table = TableName::parse(&key.table).map_err(|error| damaged(error.to_string()))?;
-            offsets.insert((group, Partition::new(table, key.partition)), offset);
+        for RecoveredOffset { group, partition, offset } in self.cold.consumer_offsets()? {
+            offsets.insert((group, partition), offset);
         }
         // An older copy may have commits that no manifest has. Those of what is gone, perhaps with its table, say nothing.
-        let is_gone = |partition: &Partition, offset: Offset| {
-            self.cold.with_state(|state| state.partitions.get(partition).is_some_and(|cold| offset <= cold.start && cold.start > 0))
-        };
+        let is_gone =
+            |partition: &Partition, offset: Offset| bounds.get(partition).is_some_and(|cold| offset <= cold.start && cold.start > 0);
         for (group, offsets_of_group) in self.hot.all_offsets().await? {
             for (partition, offset) in offsets_of_group {
-                let is_gone = is_gone(&partition, offset)?;
+                let is_gone = is_gone(&partition, offset);
                 let key = (group.clone(), partition);
                 match offsets.get_mut(&key) {
                     Some(known) => *known = offset.max(*known),
@@ -273,7 +248,8 @@ impl Recovery {
                 }
             }
         }
-        recovered.consumers = Some(offsets.into_iter().map(|((group, partition), offset)| (group, partition, offset)).collect());
+        let offset = |((group, partition), offset)| RecoveredOffset { group, partition, offset };
+        recovered.consumers = Some(offsets.into_iter().map(offset).collect());
         Ok(())
     }
 
@@ -282,14 +258,8 @@ impl Recovery {
         if cfg!(bug_keys_not_recovered) {
             return Ok(0);
         }
-        let oldest = self.clock.now_ms().saturating_sub(self.idempotency_window_ms);
-        let segments = self.cold.with_state(|state| {
-            let each = |(partition, cold): (&Partition, &ColdPartition)| {
-                let wanted = cold.segments.iter().filter(|segment| segment.keys > 0 && segment.appended_ms > oldest);
-                wanted.map(|segment| (partition.clone(), segment.range)).collect::<Vec<_>>()
-            };
-            state.partitions.iter().flat_map(each).collect::<Vec<_>>()
-        })?;
+        let oldest = self.clock.now_ms().saturating_sub(self.key_window_ms);
+        let segments = self.cold.segments_with_keys(oldest)?;
         let count = segments.len();
         info!(segments = count, "reading idempotency keys from S3");
         self.progress.begin_counted("reading idempotency keys from segments in S3", count);
@@ -303,11 +273,11 @@ impl Recovery {
         while next < range.end {
             let page = self.cold.read(&partition, OffsetRange::new(next, range.end), TimeFilter::default(), CHUNK).await?;
             let now_ms = self.clock.now_ms();
-            let key = |record: crate::contracts::event::Record| {
+            let key = |record: Record| {
                 let used = KeyUse::of(&record.event)?;
                 let first = FirstWrite { offset: record.offset, appended_ms: record.event.appended_ms, payload: Some(used.payload) };
                 // A key that was used again after its window has its later use in force.
-                let is_known = first.is_within(self.idempotency_window_ms, now_ms);
+                let is_known = first.is_within(self.key_window_ms, now_ms);
                 is_known.then(|| (partition.clone(), used.key, first))
             };
             let keys: Vec<_> = page.records.into_iter().filter_map(key).collect();
@@ -342,4 +312,14 @@ impl Recovery {
         }
         Ok(bytes)
     }
+}
+
+/// Refuses what could not be brought together, while nothing has been changed.
+fn compare_before_taking_over(steps: &[(Partition, Step)]) -> Result<(), StorageError> {
+    for (partition, step) in steps {
+        if let Step::Compare { lost: Some(lost), .. } = step {
+            return Err(diverged(partition, *lost, "S3 declares these offsets lost, and the volume has events there"));
+        }
+    }
+    Ok(())
 }

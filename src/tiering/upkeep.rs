@@ -1,28 +1,19 @@
-//! Keeps the store small, beside the flusher. In this order: retention, objects that nobody needs or names, merging of small segments for as long
-//! as there is time until the next round: what must go does not wait for what only costs.
+//! Keeps the store small, beside the flusher. In this order: retention, consumer groups that nobody uses, space in hot, then cold, where
+//! merging takes what time is left: what must go does not wait for what only costs.
 
-mod deleting;
-mod merging;
-mod sweep;
-
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::{
-    deleting::Seen,
-    merging::{Place, Turns},
-    sweep::Sweep,
-};
-use super::cold::{S3Cold, compact::CompactOptions, expire};
 use crate::{
     contracts::{
+        catalog::{TableStatus, Tables},
         clock::Clock,
-        consumers::ConsumerStorage,
+        cold::ColdTier,
+        engine::Engine,
         error::StorageError,
-        storage::{HotStorage, TableStatus},
     },
     metrics,
 };
@@ -32,34 +23,25 @@ use crate::{
 pub struct UpkeepOptions {
     /// How often it looks.
     pub interval: Duration,
-    /// What is merged.
-    pub compact: CompactOptions,
-    /// How long replaced objects stay, for who is reading them.
-    pub grace: Duration,
-    /// How long what retention or DELETE took away stays, in milliseconds by the clock: it can be found again for so long.
-    pub keep_ms: i64,
     /// Milliseconds without a commit after which a consumer group is forgotten, if it ever is.
     pub expire_groups_ms: Option<i64>,
 }
 
 /// Upkeep of a store.
-pub struct Upkeep {
+pub(super) struct Upkeep {
     /// The volume.
-    pub hot: Arc<dyn HotStorage>,
-    /// The consumer groups.
-    pub consumers: Arc<dyn ConsumerStorage>,
+    pub(super) hot: Arc<dyn Engine>,
     /// The bucket, if there is one.
-    pub cold: Option<Arc<S3Cold>>,
+    pub(super) cold: Option<Arc<dyn ColdTier>>,
     /// Tells when events expire.
-    pub clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     /// What it needs to know.
-    pub options: UpkeepOptions,
+    pub(super) options: UpkeepOptions,
 }
 
 impl Upkeep {
     /// Looks again and again until it is told to stop.
-    pub async fn run(self, stop: CancellationToken) {
-        let (mut seen, mut sweep, mut turns) = (HashMap::new(), Sweep::new(), Place::default());
+    pub(super) async fn run(self, stop: CancellationToken) {
         let mut next = Instant::now() + self.options.interval;
         loop {
             tokio::select! {
@@ -69,7 +51,7 @@ impl Upkeep {
             next = Instant::now() + self.options.interval;
             let done = tokio::select! {
                 () = stop.cancelled() => return,
-                done = self.once(&mut seen, &mut sweep, &mut turns, next) => done,
+                done = self.once(next) => done,
             };
             match done {
                 Ok(()) => {}
@@ -82,22 +64,18 @@ impl Upkeep {
         }
     }
 
-    async fn once(&self, seen: &mut Seen, sweep: &mut Sweep, turns: &mut Place, until: Instant) -> Result<(), StorageError> {
-        let tables = self.hot.tables();
-        self.expire(&tables).await?;
+    async fn once(&self, until: Instant) -> Result<(), StorageError> {
+        self.expire(&self.hot.tables()).await?;
         self.expire_groups().await?;
         self.hot.tidy().await?;
-        let Some(cold) = self.cold.as_deref().filter(|cold| cold.is_open()) else { return Ok(()) };
-        deleting::retired(cold, &self.options, self.clock.now_ms(), seen).await?;
-        deleting::manifests(cold).await?;
-        let swept = sweep.run(cold, self.hot.as_ref(), self.options.grace).await;
-        Turns::new(cold, self.options.compact, &tables, turns).merge(until).await?;
-        swept
+        let Some(cold) = self.cold.as_ref().filter(|cold| cold.is_open()) else { return Ok(()) };
+        let patience = until.saturating_duration_since(Instant::now());
+        cold.tidy(self.hot.as_ref(), self.clock.now_ms(), patience).await
     }
 
-    /// Moves the starts of tables with a retention. The flusher's next manifest drops their segments.
-    async fn expire(&self, tables: &[TableStatus]) -> Result<(), StorageError> {
-        for table in tables {
+    /// Moves the starts of tables with a retention. The next manifest drops their segments.
+    async fn expire(&self, tables: &Tables) -> Result<(), StorageError> {
+        for table in tables.visible() {
             let (secs, max_bytes) = (table.settings.retention_secs.value, table.settings.retention_bytes.value);
             if secs.is_none() && max_bytes.is_none() {
                 continue;
@@ -105,7 +83,7 @@ impl Upkeep {
             let age_ms = secs.map_or(i64::MAX, |secs| i64::try_from(secs.saturating_mul(1000)).unwrap_or(i64::MAX));
             let before = self.clock.now_ms().saturating_sub(age_ms);
             let trims = match &self.cold {
-                Some(cold) if cold.is_open() => cold.with_state(|state| expire::expired_segments(state, table, before, max_bytes))?,
+                Some(cold) if cold.is_open() => cold.expired(table, before, max_bytes)?,
                 Some(_) => continue,
                 None => self.hot.expired(&table.name, before, excess(table, max_bytes)).await?,
             };
@@ -122,7 +100,7 @@ impl Upkeep {
     /// Forgets consumer groups that nobody uses any more.
     async fn expire_groups(&self) -> Result<(), StorageError> {
         let Some(age_ms) = self.options.expire_groups_ms else { return Ok(()) };
-        let groups = self.consumers.expire(self.clock.now_ms().saturating_sub(age_ms)).await?;
+        let groups = self.hot.expire(self.clock.now_ms().saturating_sub(age_ms)).await?;
         for group in &groups {
             info!(%group, "a consumer group is forgotten: it has committed nothing for consumers.expire_secs");
         }

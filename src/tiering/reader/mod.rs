@@ -17,12 +17,13 @@ pub use self::{
     turns::{Turn, Turns},
 };
 use crate::contracts::{
-    cold_storage::ColdStorage,
+    catalog::{Catalog, TableStatus},
+    cold::ColdReader,
     error::{StorageError, Tier},
     event::Record,
     name::{Partition, PartitionNumber, TableName},
+    read::{HotPage, HotReader, Page, ReadLimit, TimeFilter},
     sequence::{Offset, OffsetRange},
-    storage::{HotPage, HotStorage, Page, ReadLimit, TableStatus, TimeFilter},
 };
 
 /// For each partition the next offset to read; a partition that is not here is read from its beginning.
@@ -59,15 +60,16 @@ pub struct TablePage {
 /// Reads tables over both tiers.
 #[derive(Clone)]
 pub struct TieredReader {
-    hot: Arc<dyn HotStorage>,
-    cold: Option<Arc<dyn ColdStorage>>,
+    hot: Arc<dyn HotReader>,
+    catalog: Arc<dyn Catalog>,
+    cold: Option<Arc<dyn ColdReader>>,
     turns: Turns,
 }
 
 impl TieredReader {
     /// A reader over hot, and cold if there is one.
-    pub fn new(hot: Arc<dyn HotStorage>, cold: Option<Arc<dyn ColdStorage>>, turns: Turns) -> Self {
-        Self { hot, cold, turns }
+    pub fn new(hot: Arc<dyn HotReader>, catalog: Arc<dyn Catalog>, cold: Option<Arc<dyn ColdReader>>, turns: Turns) -> Self {
+        Self { hot, catalog, cold, turns }
     }
 
     /// Reads one page, when it is its turn: a page from hot never waits for one that waits for S3.
@@ -83,7 +85,7 @@ impl TieredReader {
     /// # Errors
     /// `UnknownTable`, `Expired` or `BeyondEnd`.
     pub fn merge(&self, query: ReadQuery, look: impl Into<Look>) -> Result<Merge, StorageError> {
-        let Some(table) = self.hot.table(&query.table) else {
+        let Some(table) = self.catalog.table(&query.table) else {
             return Err(StorageError::UnknownTable(query.table));
         };
         let starts = self.starts(&table, &query)?;
@@ -96,7 +98,7 @@ impl TieredReader {
     /// # Errors
     /// `UnknownTable`, `Expired` or `BeyondEnd`.
     pub fn rest(&self, query: ReadQuery, chunk: ReadLimit) -> Result<Merge, StorageError> {
-        let table = self.hot.table(&query.table);
+        let table = self.catalog.table(&query.table);
         let ends = table.iter().flat_map(|table| table.partitions.iter().map(|status| (status.number, status.marks.next)));
         let ends = ends.collect();
         let mut merge = self.merge(query, chunk)?;
@@ -110,14 +112,15 @@ impl TieredReader {
     /// # Errors
     /// `UnknownTable`, `Expired` or `BeyondEnd`.
     pub fn check(&self, query: &ReadQuery) -> Result<(), StorageError> {
-        let table = self.hot.table(&query.table).ok_or_else(|| StorageError::UnknownTable(query.table.clone()))?;
+        let table = self.catalog.table(&query.table).ok_or_else(|| StorageError::UnknownTable(query.table.clone()))?;
         self.starts(&table, query).map(drop)
     }
 
     /// The query, where each partition begins at an offset that is kept or comes next.
     pub fn moved_on(&self, query: &ReadQuery) -> ReadQuery {
         let mut moved = query.clone();
-        for status in self.hot.table(&query.table).into_iter().flat_map(|table| table.partitions) {
+        let Some(table) = self.catalog.table(&query.table) else { return moved };
+        for status in &table.partitions {
             if let Some(from) = moved.from.get_mut(&status.number) {
                 *from = (*from).clamp(status.marks.start, status.marks.next);
             }

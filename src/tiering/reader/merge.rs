@@ -15,8 +15,8 @@ use crate::contracts::{
     error::{StorageError, Tier},
     event::Record,
     name::{Partition, PartitionNumber},
+    read::{HotPage, Page, ReadLimit},
     sequence::{Offset, OffsetRange, Watermarks},
-    storage::{HotPage, Page, ReadLimit},
 };
 
 /// Partitions read from cold at once.

@@ -3,11 +3,12 @@
 use super::plan::FlushTask;
 use crate::{
     contracts::{
-        cold_storage::ColdStorage,
+        cold::SegmentStore,
         error::{StorageError, Tier},
+        flush_ledger::{FlushIntent, FlushLedger},
         name::Partition,
+        read::HotReader,
         segment::SegmentMeta,
-        storage::{FlushIntent, HotStorage},
     },
     crash,
     offload::offload,
@@ -39,8 +40,8 @@ pub struct Written {
 /// Those of the tiers; the task can be tried again, and then writes the same bytes under the same key.
 #[tracing::instrument(name = "flush_segment", level = "debug", skip_all, fields(partition = %task.partition))]
 pub async fn write(
-    hot: &dyn HotStorage,
-    cold: &dyn ColdStorage,
+    hot: &(impl HotReader + FlushLedger + ?Sized),
+    cold: &dyn SegmentStore,
     options: SegmentOptions,
     task: FlushTask,
 ) -> Result<Written, StorageError> {
@@ -54,13 +55,13 @@ pub async fn write(
     // Fixed bounds are kept whatever their size; new ones end where the segment is large enough.
     let enough = if intent.is_some() { u64::MAX } else { options.bytes };
     let builder = cold.segment(&partition, range.start, epoch, zstd);
-    let (builder, bytes) = hot.fill(builder, end, enough).await?;
+    let (builder, bytes) = hot.scan(builder, end, enough).await?;
     let segment = offload(|| builder.finish()).await.map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
     let planned = FlushIntent { range: segment.meta.range, epoch, zstd, bytes };
     match intent {
         Some(intent) => assert!(intent == planned, "{partition}: a retry planned {planned:?}, before it was {intent:?}"),
         // Durable before the first byte leaves: from here on this segment has one name and one content.
-        None => hot.record_intents(vec![(partition.clone(), planned)]).await?,
+        None => hot.intend(vec![(partition.clone(), planned)]).await?,
     }
     crash::point("flush-intended");
     cold.put(&segment).await?;

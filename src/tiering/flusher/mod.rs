@@ -1,15 +1,16 @@
 //! Moves events from hot to cold, by the clock, on request and at shutdown, all by the same steps.
 //!
 //! Segments that are due are written, several at a time; one manifest names all that are ready; then they are marked
-//! flushed; then what retention does not keep is evicted. After a crash between any two of these steps every event can
+//! flushed; then what hot need not keep is evicted. After a crash between any two of these steps every event can
 //! still be read, and the next start goes on from the durable state. A segment that takes long holds up nothing else.
 
-mod ask;
-pub mod partition;
-pub mod plan;
+mod partition;
+mod plan;
+mod publish;
+mod waiter;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -22,23 +23,22 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-pub use self::ask::FlushHandle;
+pub use self::{partition::SegmentOptions, waiter::FlushHandle};
 use self::{
-    ask::{Ask, FlushRequest},
-    partition::{SegmentOptions, Written},
-    plan::{FlushTask, Situation, When},
+    partition::Written,
+    plan::{FlushPolicy, FlushTask, Situation},
+    waiter::{FlushRequest, FlushWaiter},
 };
 use crate::{
     contracts::{
         bucket::BucketState,
         clock::Clock,
-        cold_storage::{ColdCommit, ColdStorage},
-        consumers::ConsumerStorage,
+        cold::ColdTier,
+        engine::Engine,
         error::{StorageError, Tier},
+        flush_ledger::HotKeep,
         heartbeat::Heartbeat,
-        name::{Partition, TableName},
-        sequence::Offset,
-        storage::{HotRetention, HotStorage, TableStatus},
+        name::Partition,
     },
     crash, metrics,
 };
@@ -47,7 +47,7 @@ use crate::{
 const TICK: Duration = Duration::from_millis(200);
 /// How often it looks whether another writer has taken over, while it has nothing to write.
 const WATCH: Duration = Duration::from_secs(2);
-/// How often it drops what retention does not keep, while nobody waits for a flush: each time is a write of its own.
+/// How often it drops what hot need not keep, while nobody waits for a flush: each time is a write of its own.
 const EVICT: Duration = Duration::from_secs(1);
 /// How long a segment that is ready waits for the next one to share its manifest.
 const GATHER: Duration = Duration::from_millis(100);
@@ -72,20 +72,18 @@ pub struct FlushOptions {
     /// Memory that the segments being written may take together, in bytes; one that is larger is written alone.
     pub memory_bytes: usize,
     /// How long hot keeps flushed events.
-    pub retention: Duration,
+    pub keep: Duration,
     /// Bytes of flushed events that hot keeps.
-    pub retention_bytes: u64,
+    pub keep_bytes: u64,
 }
 
 /// The parts a flusher works on.
 #[derive(Clone)]
 pub struct Tiers {
-    /// Where events come from.
-    pub hot: Arc<dyn HotStorage>,
-    /// The consumer offsets that manifests carry.
-    pub consumers: Arc<dyn ConsumerStorage>,
+    /// Where events come from, and the consumer offsets that manifests carry.
+    pub hot: Arc<dyn Engine>,
     /// Where they go.
-    pub cold: Arc<dyn ColdStorage>,
+    pub cold: Arc<dyn ColdTier>,
     /// Tells when retention ends.
     pub clock: Arc<dyn Clock>,
     /// Its sign of life.
@@ -102,7 +100,7 @@ pub struct Flusher {
     options: FlushOptions,
     requests: mpsc::Receiver<FlushRequest>,
     /// Those who wait for a flush.
-    asks: Vec<Ask>,
+    waiters: Vec<FlushWaiter>,
     /// Segments in the making, at most one of a partition.
     writing: JoinSet<Outcome>,
     busy: HashMap<task::Id, Partition>,
@@ -114,12 +112,12 @@ pub struct Flusher {
     /// Those of them whose segment the bucket did not take.
     not_taken: HashSet<Partition>,
     /// Whether it did not take the last manifest.
-    is_commit_failing: bool,
+    is_publishing_failing: bool,
     /// The changes that the last manifest carries.
-    committed_changes: Option<u64>,
+    published_changes: Option<u64>,
     /// The consumer offsets that the last manifest carries, and when it was written.
-    committed_offsets: Option<u64>,
-    offsets_committed: Instant,
+    published_offsets: Option<u64>,
+    offsets_published: Instant,
     /// When changes that no manifest could take are tried again.
     retry_changes: Instant,
     watched: Instant,
@@ -131,17 +129,17 @@ impl Flusher {
     pub fn new(tiers: Tiers, options: FlushOptions) -> (Self, FlushHandle) {
         let (handle, requests) = FlushHandle::new(&tiers);
         let flusher = Self {
-            asks: Vec::new(),
+            waiters: Vec::new(),
             writing: JoinSet::new(),
             busy: HashMap::new(),
             turns: Arc::new(Semaphore::new(options.parallel)),
             memory: Arc::new(Semaphore::new(options.memory_bytes)),
             troubled: HashMap::new(),
             not_taken: HashSet::new(),
-            is_commit_failing: false,
-            committed_changes: None,
-            committed_offsets: None,
-            offsets_committed: Instant::now(),
+            is_publishing_failing: false,
+            published_changes: None,
+            published_offsets: None,
+            offsets_published: Instant::now(),
             retry_changes: Instant::now(),
             watched: Instant::now(),
             evicted: Instant::now(),
@@ -164,7 +162,7 @@ impl Flusher {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                Some(request) = self.requests.recv() => self.asks.push(Ask::new(request)),
+                Some(request) = self.requests.recv() => self.waiters.push(FlushWaiter::new(request)),
                 Some(outcome) = self.writing.join_next_with_id() => ready = self.gather(outcome).await,
                 _ = tick.tick() => {}
             }
@@ -179,14 +177,14 @@ impl Flusher {
         }
     }
 
-    /// Commits what is ready, answers who has waited for it, and begins what is due.
+    /// Publishes what is ready, answers those who waited for it, and begins what is due.
     async fn step(&mut self, ready: Vec<Outcome>) -> Result<(), StorageError> {
-        let committed = self.commit(ready).await;
-        let done = match &committed {
+        let published = self.publish(ready).await;
+        let done = match &published {
             Ok(()) => self.evict().await,
             Err(error) => {
                 metrics::flush_failed();
-                self.asks.iter_mut().for_each(|ask| ask.fail(error));
+                self.waiters.iter_mut().for_each(|waiter| waiter.fail(error));
                 Ok(())
             }
         };
@@ -195,7 +193,7 @@ impl Flusher {
         self.begin();
         self.tiers.heartbeat.waits();
         self.watch().await?;
-        committed.and(done)
+        published.and(done)
     }
 
     /// Takes what else is ready, or soon will be.
@@ -226,117 +224,6 @@ impl Flusher {
         }
     }
 
-    /// One manifest for the segments that are ready.
-    async fn commit(&mut self, ready: Vec<Outcome>) -> Result<(), StorageError> {
-        let mut written = Vec::new();
-        let mut failed = None;
-        for (partition, outcome) in ready {
-            match outcome {
-                Ok(segment) => written.push(segment),
-                // Dropped since its task was planned. Who asked waits for what was written after, if anything was.
-                Err(StorageError::Expired { .. } | StorageError::UnknownTable(_)) => debug!(%partition, "dropped before it was flushed"),
-                Err(error) => {
-                    self.asks.iter_mut().for_each(|ask| ask.fail_partition(&partition, &error));
-                    if is_about_the_bucket(&error) {
-                        self.tiers.bucket.troubled(Some(error.to_string()));
-                        self.not_taken.insert(partition.clone());
-                    }
-                    self.back_off(partition);
-                    failed.get_or_insert(error);
-                }
-            }
-        }
-        // The manifest does not depend on who was faster.
-        written.sort_by(|a: &Written, b| a.partition.cmp(&b.partition));
-        let changes = self.tiers.hot.changes();
-        let offsets = self.tiers.consumers.commits();
-        let may_retry = !self.asks.is_empty() || Instant::now() >= self.retry_changes;
-        // Offsets go with the rhythm of the flush, and do not make manifests faster than that.
-        let offsets_wait = self.offsets_committed.elapsed() < self.options.interval.min(OFFSETS) && self.asks.is_empty();
-        let has_changes = self.committed_changes != Some(changes) || (self.committed_offsets != Some(offsets) && !offsets_wait);
-        if !written.is_empty() || (has_changes && may_retry) {
-            // Cold, then mark, then evict: after a crash between any two, every acked event can still be read.
-            if cfg!(bug_marked_before_manifest) {
-                self.mark(written.clone()).await?;
-            }
-            if let Err(error) = self.commit_manifest(&written, changes).await {
-                written.into_iter().for_each(|segment| self.back_off(segment.partition));
-                self.retry_changes = Instant::now() + RETRY_CHANGES;
-                self.is_commit_failing = true;
-                return Err(error);
-            }
-            self.is_commit_failing = false;
-            metrics::manifest_committed(self.tiers.clock.now_ms());
-            crash::point("flush-committed");
-            self.committed_changes = Some(changes);
-            (self.committed_offsets, self.offsets_committed) = (Some(offsets), Instant::now());
-            self.watched = Instant::now();
-            self.mark(written).await?;
-            self.heal();
-        }
-        failed.map_or(Ok(()), |error| {
-            metrics::flush_failed();
-            warn!(%error, "a segment could not be written, will retry");
-            Ok(())
-        })
-    }
-
-    /// Everything that has changed since the last manifest, as the counts of changes tell; without a change of tables only those are looked at
-    /// whose segments it names.
-    async fn commit_manifest(&self, written: &[Written], changes: u64) -> Result<(), StorageError> {
-        let tables = match self.committed_changes == Some(changes) {
-            true => self.tables(written.iter().map(|segment| &segment.partition.table)),
-            false => self.tiers.hot.all_tables(),
-        };
-        let segments = written.iter().map(|segment| (segment.partition.clone(), segment.meta.clone())).collect();
-        let have_changed = self.committed_offsets != Some(self.tiers.consumers.commits());
-        let consumers = if have_changed { Some(self.tiers.consumers.all_offsets().await?) } else { None };
-        let commit = ColdCommit { segments, tables, consumers };
-        self.tiers.cold.commit(commit).await
-    }
-
-    async fn mark(&mut self, written: Vec<Written>) -> Result<(), StorageError> {
-        let segments: Vec<_> = written.iter().map(|segment| (segment.partition.clone(), segment.intent)).collect();
-        if !segments.is_empty() {
-            self.tiers.hot.mark_flushed(segments).await?;
-            crash::point("flush-marked");
-        }
-        for segment in written {
-            metrics::flushed(1, segment.meta.range.len(), segment.meta.bytes);
-            debug!(partition = %segment.partition, range = %segment.meta.range, bytes = segment.meta.bytes, "segment flushed");
-            self.troubled.remove(&segment.partition);
-            self.not_taken.remove(&segment.partition);
-            self.asks.iter_mut().for_each(|ask| ask.report(&segment));
-        }
-        Ok(())
-    }
-
-    /// Answers those who have what they waited for.
-    fn answer(&mut self) {
-        if self.asks.is_empty() {
-            return;
-        }
-        let flushed = self.flushed();
-        for ask in &mut self.asks {
-            ask.settle(&flushed);
-        }
-        for ask in self.asks.extract_if(.., |ask| ask.is_done()) {
-            ask.answer();
-        }
-    }
-
-    /// The tables of these names that there are, each once.
-    fn tables<'a>(&self, names: impl Iterator<Item = &'a TableName>) -> Vec<TableStatus> {
-        let names: BTreeSet<_> = names.collect();
-        names.into_iter().filter_map(|name| self.tiers.hot.table(name)).collect()
-    }
-
-    /// How far those tables are flushed that somebody waits for.
-    fn flushed(&self) -> BTreeMap<Partition, Offset> {
-        let tables = self.tables(self.asks.iter().flat_map(Ask::tables));
-        tables.iter().flat_map(TableStatus::named_partitions).map(|(partition, status)| (partition, status.marks.flushed)).collect()
-    }
-
     /// Begins to write the segments that are due.
     fn begin(&mut self) {
         let now = Instant::now();
@@ -344,12 +231,12 @@ impl Flusher {
         let situation = |partition: &Partition| Situation {
             is_busy: busy.contains(partition),
             is_waiting: self.troubled.get(partition).is_some_and(|(_, until)| *until > now),
-            asked_upto: self.asks.iter().filter_map(|ask| ask.end(partition)).max().unwrap_or(0),
+            asked_upto: self.waiters.iter().filter_map(|waiter| waiter.end(partition)).max().unwrap_or(0),
         };
         // Never sooner than a tick: without an interval every step would begin segments of a few events each.
-        let when = When { interval: self.options.interval.max(TICK), segment_bytes: self.options.segment.bytes };
+        let policy = FlushPolicy { interval: self.options.interval.max(TICK), segment_bytes: self.options.segment.bytes };
         let room = MAX_SEGMENTS.saturating_sub(self.writing.len());
-        for task in plan::due(&self.tiers.hot.unflushed(), when, room, situation) {
+        for task in plan::due(&self.tiers.hot.pending(), policy, room, situation) {
             let partition = task.partition.clone();
             let writing = self.writing.spawn(self.write(task));
             self.busy.insert(writing.id(), partition);
@@ -375,26 +262,6 @@ impl Flusher {
         }
     }
 
-    /// The bucket is well again, unless something that it did not take still waits: one that can be read may still take nothing.
-    fn heal(&mut self) {
-        if !self.not_taken.is_empty() {
-            // What was dropped meanwhile waits for nothing.
-            let tables = self.tiers.hot.unflushed();
-            let waiting: HashSet<Partition> =
-                tables.iter().flat_map(TableStatus::named_partitions).map(|(partition, _)| partition).collect();
-            self.not_taken.retain(|partition| waiting.contains(partition));
-        }
-        if self.not_taken.is_empty() && !self.is_commit_failing {
-            self.tiers.bucket.troubled(None);
-        }
-    }
-
-    fn back_off(&mut self, partition: Partition) {
-        let (failures, until) = self.troubled.entry(partition).or_insert((0, Instant::now()));
-        *failures = failures.saturating_add(1);
-        *until = Instant::now() + MAX_BACKOFF.min(TICK * 2u32.saturating_pow((*failures).min(10)));
-    }
-
     /// An idle writer would not notice another by itself.
     async fn watch(&mut self) -> Result<(), StorageError> {
         if self.watched.elapsed() < WATCH {
@@ -418,19 +285,19 @@ impl Flusher {
     }
 
     async fn evict(&mut self) -> Result<(), StorageError> {
-        if self.asks.is_empty() && self.evicted.elapsed() < EVICT {
+        if self.waiters.is_empty() && self.evicted.elapsed() < EVICT {
             return Ok(());
         }
         self.evicted = Instant::now();
-        let retention_ms = i64::try_from(self.options.retention.as_millis()).unwrap_or(i64::MAX);
+        let keep_ms = i64::try_from(self.options.keep.as_millis()).unwrap_or(i64::MAX);
         loop {
             let now_ms = self.tiers.clock.now_ms();
-            let retention = HotRetention {
-                flushed_upto: now_ms.saturating_sub(retention_ms),
-                flushed_after: now_ms.saturating_add(retention_ms),
-                max_bytes: self.options.retention_bytes,
+            let keep = HotKeep {
+                flushed_upto: now_ms.saturating_sub(keep_ms),
+                flushed_after: now_ms.saturating_add(keep_ms),
+                max_bytes: self.options.keep_bytes,
             };
-            let events = self.tiers.hot.evict(retention).await?;
+            let events = self.tiers.hot.evict(keep).await?;
             if events == 0 {
                 return Ok(());
             }
@@ -439,10 +306,4 @@ impl Flusher {
             debug!(events, "evicted from hot");
         }
     }
-}
-
-/// Whether a segment's failure is the bucket's: it does not answer, does not take it, or has something else in its place.
-fn is_about_the_bucket(error: &StorageError) -> bool {
-    let is_its = matches!(error, StorageError::Unavailable { tier: Tier::Cold, .. } | StorageError::Denied { tier: Tier::Cold, .. });
-    is_its || matches!(error, StorageError::Corrupt { .. })
 }

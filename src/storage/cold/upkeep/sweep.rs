@@ -18,10 +18,9 @@ use tracing::info;
 use super::deleting;
 use crate::{
     contracts::{
-        cold_storage::ColdStorage,
+        catalog::{Catalog, PartitionStatus},
+        cold::SegmentStore,
         error::StorageError,
-        name::Partition,
-        storage::{HotStorage, PartitionStatus, TableStatus},
     },
     metrics,
     storage::cold::{
@@ -53,19 +52,19 @@ impl Sweep {
     ///
     /// # Errors
     /// Those of S3; `Fenced` if another writer has taken over.
-    pub(super) async fn run(&mut self, cold: &S3Cold, hot: &dyn HotStorage, grace: Duration) -> Result<(), StorageError> {
+    pub(super) async fn run(&mut self, cold: &S3Cold, catalog: &dyn Catalog, grace: Duration) -> Result<(), StorageError> {
         if Instant::now() < self.next {
             return Ok(());
         }
         let now = Instant::now();
         self.next = now + grace; // after a failure, too
-        let found = look(cold, hot).await?;
+        let found = look(cold, catalog).await?;
         self.suspects = found.into_iter().map(|key| (key.clone(), self.suspects.get(&key).copied().unwrap_or(now))).collect();
         let is_due = |since: &Instant| (*since != now && now.duration_since(*since) >= grace) || cfg!(bug_swept_at_once);
         let due: Vec<String> = self.suspects.iter().filter(|(_, since)| is_due(since)).map(|(key, _)| key.clone()).collect();
         if !due.is_empty() {
             cold.watch().await?;
-            let due = still_unnamed(cold, hot, due)?;
+            let due = still_unnamed(cold, catalog, due)?;
             let deleted = deleting::delete(cold, due).await;
             info!(objects = deleted.len(), "objects that nobody named are deleted");
             metrics::swept(deleted.len() as u64);
@@ -77,19 +76,19 @@ impl Sweep {
 }
 
 /// The objects that nobody names, page by page.
-async fn look(cold: &S3Cold, hot: &dyn HotStorage) -> Result<Vec<String>, StorageError> {
+async fn look(cold: &S3Cold, catalog: &dyn Catalog) -> Result<Vec<String>, StorageError> {
     let (mut found, mut last): (Vec<String>, Option<String>) = (Vec::new(), None);
     loop {
         let page = cold.objects().list_page(SEGMENTS, last.as_deref()).await?;
         let Some(end) = page.last().cloned() else { return Ok(found) };
-        found.extend(still_unnamed(cold, hot, page)?);
+        found.extend(still_unnamed(cold, catalog, page)?);
         last = Some(end);
     }
 }
 
-fn still_unnamed(cold: &S3Cold, hot: &dyn HotStorage, keys: Vec<String>) -> Result<Vec<String>, StorageError> {
-    let tables = hot.all_tables();
-    let volume: BTreeMap<Partition, &PartitionStatus> = tables.iter().flat_map(TableStatus::named_partitions).collect();
+fn still_unnamed(cold: &S3Cold, catalog: &dyn Catalog, keys: Vec<String>) -> Result<Vec<String>, StorageError> {
+    let tables = catalog.tables();
+    let volume: BTreeMap<_, _> = tables.partitions().collect();
     let epoch = cold.epoch()?;
     cold.with_state(|state| {
         let is_unnamed = |key: &String| {

@@ -9,7 +9,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost::encoding::{decode_varint, encode_varint};
 
 use super::{Positions, ReadQuery};
-use crate::contracts::{name::TableName, sequence::Offset, storage::TimeFilter};
+use crate::contracts::{name::TableName, read::TimeFilter, sequence::Offset};
 
 const VERSION: u8 = 2;
 /// Earlier programs gave cursors with `count | (partition, offset)*` behind the filters; consumers have kept them.

@@ -16,11 +16,11 @@ use tracing::{debug, warn};
 
 use crate::{
     contracts::{
-        cold_storage::ColdStorage,
+        catalog::{TableStatus, Tables},
+        cold::SegmentStore,
         error::{StorageError, Tier},
         name::{Partition, TableName},
         segment::{Segment, SegmentBuilder, SegmentMeta},
-        storage::TableStatus,
     },
     crash, metrics,
     offload::offload,
@@ -43,9 +43,9 @@ const PARALLEL_GETS: usize = 8;
 /// Segments of a partition that become one.
 type Run = (Partition, Vec<Arc<SegmentMeta>>);
 
-/// Where the turns are, from one round to the next.
+/// Whose turn it is, from one round to the next.
 #[derive(Debug, Default)]
-pub(super) struct Place {
+pub(super) struct Turn {
     /// Partitions that are left alone: something in them is damaged.
     damaged: BTreeSet<Partition>,
     /// Who had the last turn.
@@ -57,18 +57,18 @@ pub(super) struct Turns<'a> {
     cold: &'a S3Cold,
     options: CompactOptions,
     tables: BTreeMap<TableName, Merging>,
-    place: &'a mut Place,
+    turn: &'a mut Turn,
     /// Partitions whose merges have failed in this round.
     failed: BTreeSet<Partition>,
 }
 
 impl<'a> Turns<'a> {
-    pub(super) fn new(cold: &'a S3Cold, options: CompactOptions, tables: &[TableStatus], place: &'a mut Place) -> Self {
+    pub(super) fn new(cold: &'a S3Cold, options: CompactOptions, tables: &Tables, turn: &'a mut Turn) -> Self {
         let merging = |table: &TableStatus| {
             let retention_ms = table.settings.retention_secs.value.map(|secs| i64::try_from(secs.saturating_mul(1000)).unwrap_or(i64::MAX));
             Some((table.name.clone(), options.merging(retention_ms, table.settings.retention_bytes.value)?))
         };
-        Self { cold, options, tables: tables.iter().filter_map(merging).collect(), place, failed: BTreeSet::new() }
+        Self { cold, options, tables: tables.visible().filter_map(|table| merging(table)).collect(), turn, failed: BTreeSet::new() }
     }
 
     /// Merges until there is nothing to merge, or the time is over. What fails keeps nothing else from being merged.
@@ -103,8 +103,8 @@ impl<'a> Turns<'a> {
     /// The runs of the next turn, which together are no larger than one merged object may be.
     fn next(&mut self) -> Result<Vec<Run>, StorageError> {
         let runs = self.cold.with_state(|state| {
-            let had_a_turn = |partition: &Partition| self.place.last.as_ref().is_some_and(|last| partition <= last);
-            let behind = state.partitions.range((self.place.last.as_ref().map_or(Unbounded, Excluded), Unbounded));
+            let had_a_turn = |partition: &Partition| self.turn.last.as_ref().is_some_and(|last| partition <= last);
+            let behind = state.partitions.range((self.turn.last.as_ref().map_or(Unbounded, Excluded), Unbounded));
             let before = state.partitions.iter().take_while(|(partition, _)| had_a_turn(partition));
             let (mut runs, mut bytes) = (Vec::new(), 0);
             for (partition, found) in behind.chain(before) {
@@ -118,7 +118,7 @@ impl<'a> Turns<'a> {
             runs
         })?;
         if let Some((partition, _)) = runs.last() {
-            self.place.last = Some(partition.clone());
+            self.turn.last = Some(partition.clone());
         }
         Ok(runs)
     }
@@ -126,7 +126,7 @@ impl<'a> Turns<'a> {
     /// The next run of a partition, if there is one.
     fn run(&self, partition: &Partition, found: &ColdPartition) -> Option<Vec<Arc<SegmentMeta>>> {
         let merging =
-            self.tables.get(&partition.table).filter(|_| !self.place.damaged.contains(partition) && !self.failed.contains(partition))?;
+            self.tables.get(&partition.table).filter(|_| !self.turn.damaged.contains(partition) && !self.failed.contains(partition))?;
         compact::next_run(found, *merging)
     }
 
@@ -147,7 +147,7 @@ impl<'a> Turns<'a> {
                 // What is damaged keeps its own partition from being merged, and nothing else.
                 Err(error @ StorageError::Corrupt { .. }) => {
                     warn!(%error, %partition, "segments cannot be merged");
-                    self.place.damaged.insert(partition);
+                    self.turn.damaged.insert(partition);
                 }
                 Err(error) => failed = Some(error),
             }

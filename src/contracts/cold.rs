@@ -1,0 +1,111 @@
+//! The cold tier: immutable segments that exist once a published manifest names them. Its roles, and all of them together.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use super::{
+    catalog::{Catalog, TableStatus},
+    clock::TimestampMs,
+    consumers::OffsetsOfGroup,
+    error::StorageError,
+    manifests::Manifests,
+    name::Partition,
+    read::{Page, ReadLimit, TimeFilter},
+    reservation::ReservationLog,
+    retention::Trim,
+    segment::{Segment, SegmentBuilder, SegmentMeta},
+    sequence::{Offset, OffsetRange},
+};
+
+/// What one manifest adds.
+#[derive(Debug, Clone, Default)]
+pub struct Publication {
+    /// Segments that have been put.
+    pub segments: Vec<(Partition, SegmentMeta)>,
+    /// The tables that have changed or whose segments these are, as hot has them; those deleted too.
+    pub tables: Vec<Arc<TableStatus>>,
+    /// All committed consumer offsets, if one changed.
+    pub consumers: Option<Vec<OffsetsOfGroup>>,
+}
+
+/// The cold tier's view of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ColdExtent {
+    /// The offsets that its segments cover.
+    pub range: OffsetRange,
+    /// The number of segments.
+    pub segments: u64,
+    /// The bytes of their objects.
+    pub bytes: u64,
+}
+
+/// Reads what is cold.
+#[async_trait]
+pub trait ColdReader: Send + Sync {
+    /// What segments hold of a partition; `None` if nothing, or while the bucket has not been opened.
+    fn extent(&self, partition: &Partition) -> Option<ColdExtent>;
+
+    /// The offsets of a partition that were lost with a volume; none while the bucket has not been opened.
+    fn lost(&self, partition: &Partition) -> Vec<OffsetRange>;
+
+    /// Reads from `range.start`, within `range`, at least one frame; passes over what was lost.
+    ///
+    /// # Errors
+    /// `Unavailable`, or `Corrupt` if an object is not what its manifest says.
+    async fn read(&self, partition: &Partition, range: OffsetRange, filter: TimeFilter, limit: ReadLimit) -> Result<Page, StorageError>;
+}
+
+/// Takes segments and publishes them.
+#[async_trait]
+pub trait SegmentStore: Send + Sync {
+    /// The epoch with which this writer took the manifests over.
+    ///
+    /// # Errors
+    /// `Unavailable` while the bucket has not been opened.
+    fn epoch(&self) -> Result<u64, StorageError>;
+
+    /// Starts a segment of `partition` at `start`, encoded as `epoch` and `zstd` say.
+    fn segment(&self, partition: &Partition, start: Offset, epoch: u64, zstd: bool) -> Box<dyn SegmentBuilder>;
+
+    /// Puts a segment's object. Repeating it does no harm.
+    ///
+    /// # Errors
+    /// `Unavailable`, or `Corrupt` if other bytes stand under its key.
+    async fn put(&self, segment: &Segment) -> Result<(), StorageError>;
+
+    /// Publishes a manifest: once this returns, the segments exist.
+    ///
+    /// # Errors
+    /// `Unavailable`: it may have been published, and the next publication settles that. `Fenced`: another writer has taken over.
+    async fn publish(&self, publication: Publication) -> Result<(), StorageError>;
+
+    /// Looks whether another writer has taken over; one that publishes nothing would not notice otherwise.
+    ///
+    /// # Errors
+    /// `Fenced` if so; `Unavailable`.
+    async fn watch(&self) -> Result<(), StorageError>;
+}
+
+/// Keeps the cold tier small.
+#[async_trait]
+pub trait ColdUpkeep: Send + Sync {
+    /// New starts for a table: whole segments whose last event was appended before `appended_before`, then the oldest until the table
+    /// would take no more than `max_bytes`. Decides only.
+    ///
+    /// # Errors
+    /// `Unavailable` while the bucket has not been opened.
+    fn expired(&self, table: &TableStatus, appended_before: TimestampMs, max_bytes: Option<u64>) -> Result<Vec<Trim>, StorageError>;
+
+    /// One round: deletes what nobody needs or names any more, then merges small segments for at most `patience`. `now_ms` only ages what
+    /// is kept for a while. Each step can be left off anywhere and is taken up by the next round.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Denied`; `Fenced` if another writer has taken over.
+    async fn tidy(&self, catalog: &dyn Catalog, now_ms: TimestampMs, patience: Duration) -> Result<(), StorageError>;
+}
+
+/// All roles of a bucket together.
+pub trait ColdTier: ColdReader + SegmentStore + Manifests + ReservationLog + ColdUpkeep {}
+
+impl<T: ColdReader + SegmentStore + Manifests + ReservationLog + ColdUpkeep> ColdTier for T {}

@@ -1,0 +1,64 @@
+//! The flushing role of an engine: what is not yet cold, what is on its way there, and what may leave hot.
+
+use async_trait::async_trait;
+
+use super::{catalog::PartitionStatus, clock::TimestampMs, error::StorageError, name::Partition, sequence::OffsetRange};
+
+/// A segment's bounds and encoding, fixed before its first byte leaves: a retry writes the same bytes under the same key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlushIntent {
+    /// The events in it.
+    pub range: OffsetRange,
+    /// The epoch in its name.
+    pub epoch: u64,
+    /// Whether its frames are compressed.
+    pub zstd: bool,
+    /// Stored bytes of its events.
+    pub bytes: u64,
+}
+
+/// Which flushed events hot keeps for fast reads: those within both bounds, of time and of bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct HotKeep {
+    /// Evict what was flushed up to this,
+    pub flushed_upto: TimestampMs,
+    /// and what is said to have been flushed after this: the clock was ahead, and nobody knows how old it is.
+    pub flushed_after: TimestampMs,
+    /// Evict the oldest until the flushed events take at most this many bytes.
+    pub max_bytes: u64,
+}
+
+impl HotKeep {
+    /// Whether what was flushed then may stay for its age.
+    pub fn keeps(&self, flushed_ms: TimestampMs) -> bool {
+        self.flushed_upto < flushed_ms && flushed_ms <= self.flushed_after
+    }
+}
+
+/// Keeps what is flushed and what is not.
+///
+/// The order is intend, put the segment, publish the manifest, mark flushed, evict; each step is durable before the next begins. After a
+/// crash between any two of them every event can still be read, and a retry of an intent writes the same bytes under the same key.
+#[async_trait]
+pub trait FlushLedger: Send + Sync {
+    /// The partitions with events that are not yet in cold; what is flushed costs nothing here.
+    fn pending(&self) -> Vec<(Partition, PartitionStatus)>;
+
+    /// Makes the bounds of coming segments durable.
+    ///
+    /// # Errors
+    /// `Expired` if one begins below its partition's start; `OutcomeUnknown` or `Closed`.
+    async fn intend(&self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError>;
+
+    /// Notes that a published manifest names these segments. Repeating it does no harm.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` or `Closed`.
+    async fn mark_flushed(&self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError>;
+
+    /// Drops a number of flushed events that `keep` does not keep, the oldest first, and returns how many: 0 if there are none left.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` or `Closed`.
+    async fn evict(&self, keep: HotKeep) -> Result<u64, StorageError>;
+}

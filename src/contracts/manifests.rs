@@ -1,0 +1,141 @@
+//! What recovery asks of the manifests in a bucket, before they are taken over and after.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::{
+    catalog::Tables,
+    clock::{Clock, TimestampMs},
+    error::StorageError,
+    fence::Fence,
+    journal::Journal,
+    name::Partition,
+    recovery::{RecoveredOffset, RecoveredTable},
+    sequence::{Offset, OffsetRange, Watermarks},
+};
+
+/// The bucket answers, and what was in it is not there.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the bucket came back empty, or is another one: {0}. Nothing was changed. Bring its objects back (its versions, a backup, its server's \
+     old disk). Where they are gone for good, start without s3.bucket to read what is still on this volume"
+)]
+pub struct Emptied(pub String);
+
+/// Who wrote the last manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastManifest {
+    /// Its number.
+    pub number: u64,
+    /// The writer's nonce.
+    pub nonce: Uuid,
+    /// The store that its events belong to.
+    pub store_id: Uuid,
+}
+
+/// One partition as the manifests have it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ColdBounds {
+    /// The first offset that retention keeps.
+    pub start: Offset,
+    /// The first offset that no segment and no lost range holds.
+    pub end: Offset,
+    /// Its lost ranges, in order.
+    pub lost: Vec<OffsetRange>,
+}
+
+/// By whom, and how watched, the manifests are taken over.
+#[derive(Clone)]
+pub struct Takeover {
+    /// The store that they are of from now on.
+    pub store_id: Uuid,
+    /// Told of each manifest before it can exist.
+    pub journal: Arc<Journal>,
+    /// Closed when another writer takes over.
+    pub fence: Arc<Fence>,
+    /// Dates manifests.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The manifests as they were found; nothing is changed by looking.
+#[async_trait]
+pub trait FoundManifests: Send + Sync {
+    /// The last of them; `None` if there are none.
+    fn last(&self) -> Option<LastManifest>;
+
+    /// The partitions that they know.
+    fn partitions(&self) -> BTreeMap<Partition, ColdBounds>;
+
+    /// Reads what another writer has published since.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Denied`, `Corrupt`.
+    async fn follow(&mut self) -> Result<(), StorageError>;
+
+    /// Takes them over, with the next epoch.
+    ///
+    /// # Errors
+    /// `Fenced` if another writer has published meanwhile: follow it. `Unavailable`: find them anew.
+    async fn take_over(&self, by: Takeover) -> Result<(), StorageError>;
+}
+
+/// The manifests of a bucket.
+#[async_trait]
+pub trait Manifests: Send + Sync {
+    /// Where they are, for people.
+    fn place(&self) -> String;
+
+    /// Makes sure that the bucket is there and keeps its word.
+    ///
+    /// # Errors
+    /// `Refused` with what it does wrong, `Denied` with what it refuses, `Unavailable`.
+    async fn prepare(&self) -> Result<(), StorageError>;
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// `Unavailable`; `Denied` if what the last one builds on is gone; `Refused` if they cannot be read by this program; `Corrupt`.
+    async fn find(&self) -> Result<Box<dyn FoundManifests + '_>, StorageError>;
+
+    /// Whether they have been taken over.
+    fn is_open(&self) -> bool;
+
+    /// The partitions that they know now.
+    ///
+    /// # Errors
+    /// `Unavailable` while they have not been taken over.
+    fn partitions(&self) -> Result<BTreeMap<Partition, ColdBounds>, StorageError>;
+
+    /// The tables of which they say something unusual.
+    ///
+    /// # Errors
+    /// `Unavailable` while they have not been taken over; `Corrupt`.
+    fn tables(&self) -> Result<Vec<RecoveredTable>, StorageError>;
+
+    /// The committed consumer offsets.
+    ///
+    /// # Errors
+    /// `Unavailable` while they have not been taken over; `Corrupt`.
+    fn consumer_offsets(&self) -> Result<Vec<RecoveredOffset>, StorageError>;
+
+    /// The segments with idempotency keys whose last event was appended after `appended_after`.
+    ///
+    /// # Errors
+    /// `Unavailable` while they have not been taken over.
+    fn segments_with_keys(&self, appended_after: TimestampMs) -> Result<Vec<(Partition, OffsetRange)>, StorageError>;
+
+    /// Declares lost what may have been given of partitions behind the last event that is there.
+    ///
+    /// # Errors
+    /// Those of a publication.
+    async fn declare_lost(&self, known: &BTreeMap<Partition, Watermarks>) -> Result<(), StorageError>;
+
+    /// Notes at the end, when nothing is written any more, that no offset beyond `next` was given: a new volume then goes on
+    /// without a gap.
+    ///
+    /// # Errors
+    /// Those of a publication.
+    async fn release(&self, tables: &Tables) -> Result<(), StorageError>;
+}

@@ -1,0 +1,94 @@
+//! The reading role of an engine: pages for readers, runs of events for segments.
+
+use async_trait::async_trait;
+
+use super::{
+    clock::TimestampMs,
+    error::StorageError,
+    event::Record,
+    name::{PartitionNumber, TableName},
+    segment::SegmentBuilder,
+    sequence::{Offset, Watermarks},
+};
+
+/// How much one call reads at most.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadLimit {
+    /// Records, at least 1.
+    pub records: usize,
+    /// Event bytes; the first record is read whatever its size.
+    pub bytes: usize,
+}
+
+/// Which timestamps a read wants: `since <= timestamp < until`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TimeFilter {
+    /// The first wanted, if there is a bound.
+    pub since: Option<TimestampMs>,
+    /// The first no longer wanted, if there is a bound.
+    pub until: Option<TimestampMs>,
+}
+
+impl TimeFilter {
+    /// Whether an event with this timestamp is wanted.
+    pub fn wants(&self, timestamp_ms: TimestampMs) -> bool {
+        self.wants_any(timestamp_ms, timestamp_ms)
+    }
+
+    /// Whether a block with timestamps from `min_ms` to `max_ms` inclusive may hold a wanted event.
+    pub fn wants_any(&self, min_ms: TimestampMs, max_ms: TimestampMs) -> bool {
+        self.since.is_none_or(|since| max_ms >= since) && self.until.is_none_or(|until| min_ms < until)
+    }
+}
+
+/// A run of one partition's events as one tier has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The wanted records, in offset order.
+    pub records: Vec<Record>,
+    /// The first offset that was not looked at: go on from here.
+    pub next: Offset,
+}
+
+/// One partition of a hot read, all from one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HotPage {
+    /// The partition's places at that moment.
+    pub marks: Watermarks,
+    /// What hot has from the position asked for; empty if that is below `marks.low`.
+    pub page: Page,
+    /// Stored bytes of all events that were looked at.
+    pub stored_bytes: u64,
+}
+
+/// Reads what is hot.
+///
+/// Watermarks and events of one call come from one moment, so an event that leaves hot between two calls is in cold by the second: a
+/// reader that asks hot first and cold for the rest misses nothing and sees nothing twice.
+#[async_trait]
+pub trait HotReader: Send + Sync {
+    /// Reads each partition from an offset, all from one snapshot. Once the first ones have filled the limit, the rest are left out; at
+    /// least one partition is read.
+    ///
+    /// # Errors
+    /// `UnknownTable`, `Corrupt`, or `Unavailable`.
+    async fn read(
+        &self,
+        table: &TableName,
+        from: Vec<(PartitionNumber, Offset)>,
+        filter: TimeFilter,
+        limit: ReadLimit,
+    ) -> Result<Vec<HotPage>, StorageError>;
+
+    /// Adds a partition's events to a segment, from its next offset up to `upto`, until its `raw_bytes` reach `enough`. Returns the segment
+    /// and the bytes that these events take in hot.
+    ///
+    /// # Errors
+    /// `UnknownTable`; `Expired` if one of them was dropped meanwhile, `Corrupt` if it is missing otherwise; `Unavailable`.
+    async fn scan(
+        &self,
+        segment: Box<dyn SegmentBuilder>,
+        upto: Offset,
+        enough: u64,
+    ) -> Result<(Box<dyn SegmentBuilder>, u64), StorageError>;
+}

@@ -1,0 +1,17 @@
+//! The store between its two tiers: puts it together, reads over both, moves events from hot to cold, keeps it small. Knows roles only,
+//! never an engine or a format.
+
+mod flusher;
+mod opening;
+mod reader;
+mod recovery;
+mod reserve;
+mod store;
+mod upkeep;
+
+pub use self::{
+    flusher::{FlushHandle, FlushOptions, SegmentOptions},
+    reader::{Look, Merge, Positions, ReadQuery, TablePage, TieredReader, Turn, cursor},
+    store::{Options, Parts, Store, StoreError},
+    upkeep::UpkeepOptions,
+};
