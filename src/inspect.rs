@@ -10,8 +10,8 @@ use crate::{
         audit::{self, Audit},
         chain,
         manifest::Manifest,
+        names,
         s3::Objects,
-        segment,
     },
 };
 
@@ -49,7 +49,7 @@ pub async fn list(config: &Config, table: Option<&str>, out: &mut dyn Write) -> 
             continue;
         }
         for meta in &cold.segments {
-            writeln!(out, "{}\t{} events\t{} bytes", segment::key(partition, meta), meta.range.len(), meta.bytes)?;
+            writeln!(out, "{}\t{} events\t{} bytes", names::key(partition, meta)?, meta.range.len(), meta.bytes)?;
         }
         for lost in &cold.lost {
             writeln!(out, "lost with a volume: {partition} {lost}")?;

@@ -14,8 +14,8 @@ use super::{
     read::{Page, ReadLimit, TimeFilter},
     reservation::ReservationLog,
     retention::Trim,
-    segment::{Segment, SegmentBuilder, SegmentMeta},
-    sequence::{Offset, OffsetRange},
+    segment::{FormatId, Segment, SegmentBuilder, SegmentId, SegmentMeta},
+    sequence::OffsetRange,
 };
 
 /// What one manifest adds.
@@ -65,8 +65,17 @@ pub trait SegmentStore: Send + Sync {
     /// `Unavailable` while the bucket has not been opened.
     fn epoch(&self) -> Result<u64, StorageError>;
 
-    /// Starts a segment of `partition` at `start`, encoded as `epoch` and `zstd` say.
-    fn segment(&self, partition: &Partition, start: Offset, epoch: u64, zstd: bool) -> Box<dyn SegmentBuilder>;
+    /// Whether segments of a format can be written and read.
+    fn knows(&self, format: FormatId) -> bool;
+
+    /// What new segments are written in.
+    fn format(&self) -> FormatId;
+
+    /// Begins a segment.
+    ///
+    /// # Errors
+    /// `Refused` if the format is not known.
+    fn segment(&self, id: SegmentId, format: FormatId) -> Result<Box<dyn SegmentBuilder>, StorageError>;
 
     /// Puts a segment's object. Repeating it does no harm.
     ///

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{catalog::PartitionStatus, clock::TimestampMs, error::StorageError, name::Partition, sequence::OffsetRange};
+use super::{catalog::PartitionStatus, clock::TimestampMs, error::StorageError, name::Partition, segment::FormatId, sequence::OffsetRange};
 
 /// A segment's bounds and encoding, fixed before its first byte leaves: a retry writes the same bytes under the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,8 +11,8 @@ pub struct FlushIntent {
     pub range: OffsetRange,
     /// The epoch in its name.
     pub epoch: u64,
-    /// Whether its frames are compressed.
-    pub zstd: bool,
+    /// How it is encoded.
+    pub format: FormatId,
     /// Stored bytes of its events.
     pub bytes: u64,
 }

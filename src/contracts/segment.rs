@@ -1,6 +1,6 @@
 //! What a segment is: a run of a partition's events as one immutable object, made in hot and kept in cold.
 
-use std::ops::Range;
+use std::fmt;
 
 use bytes::Bytes;
 
@@ -12,19 +12,60 @@ use super::{
     sequence::{Offset, OffsetRange},
 };
 
-/// Where one independent frame of a segment is, so that a reader fetches it alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Frame {
-    /// The offset of its first event.
-    pub first_offset: Offset,
-    /// Where it begins in the object.
-    pub position: u64,
-    /// The smallest timestamp in it.
-    pub min_ms: TimestampMs,
-    /// The largest timestamp in it.
-    pub max_ms: TimestampMs,
-    /// CRC32C of its bytes as stored.
-    pub crc32c: u32,
+/// The name and version of a segment format, as intents and manifests keep it: `jsonl.zst/2`. Whether it is known is the cold tier's to say.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FormatId {
+    text: [u8; Self::MAX_BYTES],
+    len: u8,
+}
+
+impl FormatId {
+    const MAX_BYTES: usize = 23;
+
+    /// The id of a name; `None` if no format could have it: it has 1 to 23 bytes of printable ASCII.
+    pub const fn new(name: &str) -> Option<Self> {
+        let bytes = name.as_bytes();
+        if bytes.is_empty() || bytes.len() > Self::MAX_BYTES {
+            return None;
+        }
+        let (mut text, mut at) = ([0; Self::MAX_BYTES], 0);
+        while at < bytes.len() {
+            if !bytes[at].is_ascii_graphic() {
+                return None;
+            }
+            text[at] = bytes[at];
+            at += 1;
+        }
+        Some(Self { text, len: bytes.len() as u8 })
+    }
+
+    /// Its name.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.text[..usize::from(self.len)]).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for FormatId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for FormatId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FormatId({self})")
+    }
+}
+
+/// What a segment is called before it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentId {
+    /// The partition whose events it holds.
+    pub partition: Partition,
+    /// Its first offset.
+    pub start: Offset,
+    /// The epoch of the writer that planned it.
+    pub epoch: u64,
 }
 
 /// A segment as a manifest describes it.
@@ -34,30 +75,22 @@ pub struct SegmentMeta {
     pub range: OffsetRange,
     /// The epoch of the writer that planned it.
     pub epoch: u64,
-    /// Whether its frames are compressed.
-    pub zstd: bool,
+    /// How it is encoded.
+    pub format: FormatId,
     /// The object's length.
     pub bytes: u64,
     /// SHA-256 of the object, in hex.
     pub sha256: String,
     /// When its last event was appended.
     pub appended_ms: TimestampMs,
+    /// The smallest timestamp in it.
+    pub min_ms: TimestampMs,
+    /// The largest timestamp in it.
+    pub max_ms: TimestampMs,
     /// How many of its events have an idempotency key.
     pub keys: u64,
-    /// Its frames, in order.
-    pub frames: Vec<Frame>,
-}
-
-impl SegmentMeta {
-    /// The offsets and the stored bytes of the frame at `place`.
-    ///
-    /// # Panics
-    /// If there is no such frame.
-    pub fn frame_extent(&self, place: usize) -> (OffsetRange, Range<u64>) {
-        let frame = &self.frames[place];
-        let (end_offset, end) = self.frames.get(place + 1).map_or((self.range.end, self.bytes), |next| (next.first_offset, next.position));
-        (OffsetRange::new(frame.first_offset, end_offset), frame.position..end)
-    }
+    /// What the format needs to find its way in the object; nobody else looks into it.
+    pub index: Box<[u8]>,
 }
 
 /// A segment that is ready to be put.
@@ -69,6 +102,8 @@ pub struct Segment {
     pub meta: SegmentMeta,
     /// The object.
     pub body: Bytes,
+    /// An object beside it, if the format has one; it is put first.
+    pub beside: Option<Bytes>,
 }
 
 /// Encodes one segment; the same records always give the same bytes.
@@ -90,4 +125,18 @@ pub trait SegmentBuilder: Send {
     /// # Errors
     /// `Corrupt` if the compressor fails.
     fn finish(self: Box<Self>) -> Result<Segment, StorageError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_has_a_short_printable_name() {
+        let id = FormatId::new("jsonl.zst/2").unwrap();
+        assert_eq!((id.as_str(), id), ("jsonl.zst/2", FormatId::new("jsonl.zst/2").unwrap()));
+        for name in ["", "a b", "a\n", &"x".repeat(24), "\u{e9}"] {
+            assert_eq!(FormatId::new(name), None, "{name:?}");
+        }
+    }
 }

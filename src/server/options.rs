@@ -12,12 +12,13 @@ use crate::{
         cold::{
             ColdOptions,
             compact::CompactOptions,
+            formats::jsonl,
             s3::{Credentials, S3Options, Stored},
             upkeep,
         },
         hot::{disk::Reserve, idempotency::KeyOptions, options::OpenOptions, request::WriterOptions},
     },
-    tiering::{FlushOptions, Options, SegmentOptions, UpkeepOptions},
+    tiering::{FlushOptions, Options, UpkeepOptions},
 };
 
 /// The settings have bounds, so that none of these is cut.
@@ -167,6 +168,7 @@ pub(super) fn cold(config: &Config) -> ColdOptions {
     let compaction = &config.compaction;
     ColdOptions {
         cache_bytes: config.cold.cache_bytes,
+        format: jsonl::newest(config.segment.compression == Compression::Zstd),
         create_bucket: config.s3.create_bucket,
         upkeep: upkeep::UpkeepOptions {
             compact: CompactOptions {
@@ -184,7 +186,7 @@ pub(super) fn store(config: &Config) -> Options {
     Options {
         flush: FlushOptions {
             interval: Duration::from_secs(config.flush.interval_secs),
-            segment: SegmentOptions { bytes: config.flush.segment_bytes, zstd: config.segment.compression == Compression::Zstd },
+            segment_bytes: config.flush.segment_bytes,
             parallel: config.flush.parallel,
             memory_bytes: config.flush.memory_bytes,
             keep: Duration::from_secs(config.hot.keep_secs),

@@ -10,7 +10,7 @@ mod store;
 mod upkeep;
 
 pub use self::{
-    flusher::{FlushHandle, FlushOptions, SegmentOptions},
+    flusher::{FlushHandle, FlushOptions},
     reader::{Look, Merge, Positions, ReadQuery, TablePage, TieredReader, Turn, cursor},
     store::{Options, Parts, Store, StoreError},
     upkeep::UpkeepOptions,

@@ -1,6 +1,6 @@
 //! What is done with the bytes: decode them, and where that works, hold the decoder to what it says.
 
-use std::{collections::BTreeMap, io::Write};
+use std::{collections::BTreeMap, io::Write, sync::Arc};
 
 use bytes::Bytes;
 use zombi::{
@@ -18,13 +18,20 @@ use zombi::{
     contracts::{
         error::Overload,
         event::{Event, Record},
-        name::TableName,
+        name::{Partition, TableName},
         payload::Payload,
-        segment::Frame,
+        segment::{FormatId, SegmentMeta},
         sequence::OffsetRange,
     },
     storage::{
-        cold::{line, manifest, segment::OpenFrame, state::ColdState},
+        cold::{
+            formats::{
+                Placed, SegmentFormat,
+                jsonl::{self, frame::OpenFrame, index, line},
+            },
+            manifest,
+            state::ColdState,
+        },
         hot::{
             codec, idempotency, keys,
             sequence::{Block, PartitionState},
@@ -62,11 +69,14 @@ fn goes_round(partition: u32, event: Event) {
     assert_eq!(codec::decode(&codec::encode(event.clone())).unwrap(), event);
     let record = Record { partition, offset: 7, event };
     let mut written = Vec::new();
-    line::write(&mut written, &record);
-    let frame = Bytes::from(written);
-    let text = std::str::from_utf8(&frame).unwrap().strip_suffix('\n').unwrap();
-    assert!(!text.contains('\n'), "an event is one line");
-    assert_eq!(line::read(partition, &frame, text).unwrap(), record);
+    for kind in [line::Kind::Bare, line::Kind::WithPartition] {
+        written.clear();
+        line::write(&mut written, kind, &record);
+        let frame = Bytes::copy_from_slice(&written);
+        let text = std::str::from_utf8(&frame).unwrap().strip_suffix('\n').unwrap();
+        assert!(!text.contains('\n'), "an event is one line");
+        assert_eq!(line::read(kind, partition, &frame, text).unwrap(), record);
+    }
     let mut shown = Vec::new();
     encode::record(&mut shown, &record);
     // Numbers may be greater than any type: it only has to be JSON.
@@ -184,21 +194,43 @@ fn stored(data: &[u8]) {
     drop(Block::decode(data));
 }
 
+/// A segment of so many events, of a partition that is always the same.
+fn placed(format: FormatId, events: u64) -> Placed {
+    let meta = SegmentMeta {
+        range: OffsetRange::new(0, events),
+        epoch: 1,
+        format,
+        bytes: 100,
+        sha256: String::new(),
+        appended_ms: 0,
+        min_ms: 0,
+        max_ms: 0,
+        keys: 0,
+        index: Box::default(),
+    };
+    Placed { key: "o".into(), partition: Partition::new(TableName::parse("t").unwrap(), 0), meta: Arc::new(meta) }
+}
+
 fn segment(data: &[u8]) {
     let stored = Bytes::copy_from_slice(data);
-    let frame = Frame { first_offset: 0, position: 0, min_ms: 0, max_ms: 0, crc32c: crc32c::crc32c(data) };
     let lines = data.iter().filter(|byte| **byte == b'\n').count() as u64;
-    for (zstd, events) in [(false, lines), (true, 1), (true, 2)] {
-        let opened = OpenFrame::open("o", 0, zstd, &frame, OffsetRange::new(0, events), &stored);
-        for record in opened.iter().flat_map(|frame| frame.records(0)).flatten() {
-            drop(record);
+    for format in jsonl::ALL {
+        for events in [lines, 1, 2] {
+            let placed = placed(format.id(), events);
+            let opened = OpenFrame::open(format, &placed, placed.meta.range, &stored);
+            for record in opened.iter().flat_map(|frame| frame.records(0)).flatten() {
+                drop(record);
+            }
+            drop(index::decode(&placed, data, true));
+            drop(index::decode(&placed, data, false));
         }
     }
     let frame = Bytes::from(String::from_utf8_lossy(data).into_owned());
     for text in std::str::from_utf8(&frame).unwrap().lines() {
         // What stands behind a frame's checksum was written by a Zombi: a payload is not looked at again, and here it may be anything.
-        let event = line::read(0, &frame, text).map(|record| record.event);
-        if let Some(event) = event.ok().filter(|event| Payload::new(event.payload.kind(), event.payload.bytes().clone()).is_ok()) {
+        let read = [line::Kind::Bare, line::Kind::WithPartition].map(|kind| line::read(kind, 0, &frame, text).ok());
+        let event = read.into_iter().flatten().next().map(|record| record.event);
+        if let Some(event) = event.filter(|event| Payload::new(event.payload.kind(), event.payload.bytes().clone()).is_ok()) {
             goes_round(0, event);
         }
     }

@@ -16,9 +16,10 @@ use zombi::{
         payload::Payload,
         read::{HotPage, ReadLimit, TimeFilter},
         retention::Trim,
+        segment::{FormatId, SegmentId},
         sequence::{Offset, OffsetRange, Watermarks},
     },
-    storage::cold::segment::Encoder,
+    storage::cold::formats::{self, jsonl},
 };
 
 use crate::{
@@ -73,7 +74,12 @@ impl Tier {
         let start = self.marks(partition).flushed;
         let stored_bytes =
             self.read(partition, start, TimeFilter::default(), ReadLimit { records: (end - start) as usize, ..ALL }).await.stored_bytes;
-        let intent = FlushIntent { range: OffsetRange::new(start, end), epoch: 1, zstd: true, bytes: stored_bytes };
+        let intent = FlushIntent {
+            range: OffsetRange::new(start, end),
+            epoch: 1,
+            format: FormatId::new("jsonl.zst/2").unwrap(),
+            bytes: stored_bytes,
+        };
         let segment = vec![(Partition::new(table(), partition), intent)];
         self.hot().intend(segment.clone()).await.unwrap();
         assert_eq!(self.hot().table(&table()).unwrap().partitions[0].intent, Some(intent));
@@ -170,8 +176,9 @@ async fn a_page_ends_at_its_limits(z: Tier) {
 async fn a_segment_is_filled_within_its_bounds(z: Tier) {
     z.append(0, 10).await;
     let fill = async |start, end, raw_bytes| {
-        let segment = Encoder::new(&Partition::new(table(), 0), start, 1, false);
-        let (segment, bytes) = z.hot().scan(Box::new(segment), end, raw_bytes).await?;
+        let id = SegmentId { partition: Partition::new(table(), 0), start, epoch: 1 };
+        let segment = formats::find(jsonl::newest(false)).unwrap().builder(id);
+        let (segment, bytes) = z.hot().scan(segment, end, raw_bytes).await?;
         let meta = segment.finish().unwrap().meta;
         Ok::<_, StorageError>((meta.range, bytes))
     };

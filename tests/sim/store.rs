@@ -25,7 +25,7 @@ use zombi::{
         name::{GroupName, TableName},
     },
     storage::{
-        cold::{ColdOptions, S3Cold, compact::CompactOptions, upkeep},
+        cold::{ColdOptions, S3Cold, compact::CompactOptions, formats::jsonl, upkeep},
         hot::{
             HotParts, RocksHot,
             disk::{Disk, Reserve},
@@ -34,7 +34,7 @@ use zombi::{
             rocksdb::Db,
         },
     },
-    tiering::{self, FlushHandle, FlushOptions, Options, Parts, SegmentOptions, UpkeepOptions},
+    tiering::{self, FlushHandle, FlushOptions, Options, Parts, UpkeepOptions},
 };
 
 use crate::{
@@ -198,14 +198,14 @@ impl Tuning {
     fn cold(&self) -> ColdOptions {
         let compact = CompactOptions { min_segments: 3, max_bytes: 64 << 20, rounds_ms: 0 };
         let upkeep = upkeep::UpkeepOptions { compact, grace: self.upkeep_interval, keep_ms: 0 };
-        ColdOptions { cache_bytes: 0, create_bucket: false, upkeep }
+        ColdOptions { cache_bytes: 0, format: jsonl::newest(true), create_bucket: false, upkeep }
     }
 
     fn store(&self) -> Options {
         Options {
             flush: FlushOptions {
                 interval: self.flush_interval,
-                segment: SegmentOptions { bytes: self.segment_bytes, zstd: true },
+                segment_bytes: self.segment_bytes,
                 parallel: 4,
                 memory_bytes: 1 << 20,
                 keep: self.hot_keep,

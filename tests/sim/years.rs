@@ -6,6 +6,7 @@ use zombi::{
     contracts::{segment::SegmentMeta, sequence::OffsetRange},
     storage::cold::{
         compact::{self, CompactOptions, Merging},
+        formats::jsonl,
         state::ColdPartition,
     },
 };
@@ -82,12 +83,14 @@ impl Partition {
         let meta = SegmentMeta {
             range: OffsetRange::new(self.next, self.next + count),
             epoch: 1,
-            zstd: true,
+            format: jsonl::newest(true),
             bytes: OBJECT_BYTES + count * EVENT_BYTES,
             sha256: String::new(),
             appended_ms: (now_secs * 1000) as i64,
+            min_ms: 0,
+            max_ms: 0,
             keys: 0,
-            frames: vec![],
+            index: Box::default(),
         };
         self.next += count;
         self.outcome.appended_bytes += count * EVENT_BYTES;

@@ -6,10 +6,10 @@ use futures_util::{StreamExt, stream};
 
 use super::{
     chain::{self, Found},
-    manifest,
+    formats, manifest, names,
     s3::Objects,
-    segment,
     state::ColdState,
+    whole,
 };
 use crate::{
     contracts::{
@@ -77,9 +77,11 @@ async fn audit_once(objects: &Objects) -> Result<Audit, StorageError> {
         audit.lost_offsets += cold.lost.iter().map(crate::contracts::sequence::OffsetRange::len).sum::<u64>();
         segments.extend(cold.segments.iter().map(|meta| (partition.clone(), Arc::clone(meta))));
     }
-    let named: BTreeSet<String> = segments.iter().map(|(partition, meta)| segment::key(partition, meta)).collect();
-    let keys = objects.list("segments/", None).await?;
-    audit.unnamed = keys.into_iter().filter(|key| !named.contains(key)).collect();
+    let named: Result<BTreeSet<String>, _> = segments.iter().map(|(partition, meta)| names::key(partition, meta)).collect();
+    let named = named?;
+    let keys = objects.list(names::SEGMENTS, None).await?;
+    let is_named = |key: &String| names::named(key).is_some_and(|found| named.contains(&found.segment));
+    audit.unnamed = keys.into_iter().filter(|key| !is_named(key)).collect();
     let checks = stream::iter(segments).map(|(partition, meta)| async move {
         let checked = audit_segment(objects, &partition, &meta).await;
         (meta, checked)
@@ -131,9 +133,7 @@ async fn audit_chain(objects: &Objects, found: &Found, audit: &mut Audit) -> Res
 }
 
 async fn audit_segment(objects: &Objects, partition: &Partition, meta: &Arc<SegmentMeta>) -> Result<(), StorageError> {
-    let key = segment::key(partition, meta);
-    let bytes = objects.get(&key).await?.ok_or_else(|| StorageError::corrupt(&key, "a manifest names it, and it is not there"))?;
-    let (meta, number) = (Arc::clone(meta), partition.number);
-    let decoded = offload(move || segment::decode(&key, number, &meta, &bytes, drop)).await;
+    let (placed, stored) = whole(objects, partition, Arc::clone(meta)).await?;
+    let decoded = offload(move || formats::of(&placed.meta)?.decode(&placed, &stored, &mut drop)).await;
     decoded.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
 }

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::{
     manifest::{self, CHECKPOINT_EVERY, Changes, Manifest, VERSION},
+    names,
     s3::{Created, Objects},
     state::ColdState,
 };
@@ -295,7 +296,7 @@ pub async fn load(objects: &Objects) -> Result<Found, StorageError> {
     let keys = objects.list(manifest::PREFIX, None).await?;
     let numbers: Vec<u64> = keys.iter().filter_map(|key| manifest::number(key)).collect();
     let Some(&last) = numbers.iter().max() else {
-        return match objects.list("segments/", None).await?.first() {
+        return match objects.list(names::SEGMENTS, None).await?.first() {
             None => Ok(Found::default()),
             // A new chain would begin at offset 0, where these begin.
             Some(key) => Err(StorageError::Refused(format!(

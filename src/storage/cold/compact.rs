@@ -103,7 +103,7 @@ fn runs<'a>(placed: &'a [Placed<'a>], merging: Merging, wanted: impl Fn(&Placed<
 }
 
 fn is_followed(one: &Placed<'_>, next: &Placed<'_>) -> bool {
-    one.window == next.window && one.segment.range.end == next.segment.range.start && one.segment.zstd == next.segment.zstd
+    one.window == next.window && one.segment.range.end == next.segment.range.start
 }
 
 /// The offsets of a run.
@@ -126,12 +126,14 @@ mod tests {
             segments.push(Arc::new(SegmentMeta {
                 range: OffsetRange::new(next, next + count),
                 epoch: 1,
-                zstd: true,
+                format: crate::storage::cold::formats::jsonl::newest(true),
                 bytes: count * 100,
                 sha256: String::new(),
                 appended_ms: now,
+                min_ms: 0,
+                max_ms: 0,
                 keys: 0,
-                frames: vec![],
+                index: Box::default(),
             }));
             next += count;
         }

@@ -128,8 +128,8 @@ mod tests {
             name::TableName,
         },
         storage::cold::{
+            formats::{self, jsonl},
             manifest::{Manifest, VERSION},
-            segment::Encoder,
         },
     };
 
@@ -157,14 +157,15 @@ mod tests {
 
     /// A segment of events without content.
     fn segment(start: Offset, end: Offset) -> (Partition, crate::contracts::segment::SegmentMeta) {
-        use crate::contracts::{event::Event, event::Record, payload::Payload, segment::SegmentBuilder};
-        let mut encoder = Box::new(Encoder::new(&partition(), start, 1, true));
+        use crate::contracts::{event::Event, event::Record, payload::Payload, segment::SegmentId};
+        let id = SegmentId { partition: partition(), start, epoch: 1 };
+        let mut builder = formats::find(jsonl::newest(true)).unwrap().builder(id);
         for offset in start..end {
             let event =
                 Event { payload: Payload::text("x"), timestamp_ms: 0, appended_ms: 0, idempotency_key: None, headers: BTreeMap::new() };
-            encoder.push(&Record { partition: 0, offset, event });
+            builder.push(&Record { partition: 0, offset, event });
         }
-        (partition(), encoder.finish().unwrap().meta)
+        (partition(), builder.finish().unwrap().meta)
     }
 
     /// The chain, as long as every draft fits.

@@ -4,20 +4,24 @@
 //! A segment exists when a manifest names it, until a manifest removes it.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
+
+use super::formats::{self, jsonl};
 
 use crate::contracts::{
     catalog::{Chosen, TableSettings, TableStatus},
     clock::TimestampMs,
     error::StorageError,
     name::{Partition, PartitionNumber, TableName},
-    segment::{Frame, SegmentMeta},
+    segment::{FormatId, SegmentMeta},
     sequence::{Offset, OffsetRange},
 };
 
 /// The version written today.
-pub const VERSION: u32 = 3;
-/// The first version that can be read. Version 1 had all consumer offsets in a manifest wherever one had changed, and no defaults of tables.
+pub const VERSION: u32 = 4;
+/// The first version that can be read. Version 1 had all consumer offsets in a manifest wherever one had changed, and no defaults of tables; before version
+/// 4 the index of each segment was in it, and formats had no names.
 const OLDEST: u32 = 1;
 /// A manifest whose number is a multiple of this holds the whole state.
 pub const CHECKPOINT_EVERY: u64 = 100;
@@ -157,8 +161,12 @@ pub struct SegmentEntry {
     pub end: Offset,
     /// The epoch in its name.
     pub epoch: u64,
-    /// Whether its frames are compressed.
-    pub zstd: bool,
+    /// The name of its format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// Whether its frames are compressed: versions 1 to 3 only, where all segments were of format 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zstd: Option<bool>,
     /// The object's length.
     pub bytes: u64,
     /// SHA-256 of the object.
@@ -167,8 +175,18 @@ pub struct SegmentEntry {
     pub appended_ms: TimestampMs,
     /// How many of its events have an idempotency key.
     pub keys: u64,
-    /// Its frames: first offset, byte position, min and max timestamp, CRC32C.
-    pub frames: Vec<(Offset, u64, TimestampMs, TimestampMs, u32)>,
+    /// The smallest timestamp in it.
+    #[serde(default)]
+    pub min_ms: TimestampMs,
+    /// The largest timestamp in it.
+    #[serde(default)]
+    pub max_ms: TimestampMs,
+    /// What its format says of its index.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub index: Value,
+    /// The index of a segment of format 1: versions 1 to 3 only.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub frames: Value,
 }
 
 /// The name of a segment.
@@ -318,20 +336,28 @@ impl ConsumerEntry {
 }
 
 impl SegmentEntry {
-    /// The entry of a segment.
+    /// The entry of a segment, whose format is known: it was written or read here.
     pub fn new(partition: &Partition, meta: &SegmentMeta) -> Self {
+        let index = match formats::of(meta).and_then(|format| format.index_to_json(meta)) {
+            Ok(index) => index,
+            Err(error) => unreachable!("a segment in memory has an index of its format: {error}"),
+        };
         Self {
             table: partition.table.to_string(),
             partition: partition.number,
             start: meta.range.start,
             end: meta.range.end,
             epoch: meta.epoch,
-            zstd: meta.zstd,
+            format: Some(meta.format.to_string()),
+            zstd: None,
             bytes: meta.bytes,
             sha256: meta.sha256.clone(),
             appended_ms: meta.appended_ms,
             keys: meta.keys,
-            frames: meta.frames.iter().map(|f| (f.first_offset, f.position, f.min_ms, f.max_ms, f.crc32c)).collect(),
+            min_ms: meta.min_ms,
+            max_ms: meta.max_ms,
+            index,
+            frames: Value::Null,
         }
     }
 
@@ -344,25 +370,36 @@ impl SegmentEntry {
         if self.start >= self.end {
             return Err(format!("segment of {partition} from {} to {} is empty", self.start, self.end));
         }
-        let frame = |&(first_offset, position, min_ms, max_ms, crc32c): &_| Frame { first_offset, position, min_ms, max_ms, crc32c };
-        let frames: Vec<Frame> = self.frames.iter().map(frame).collect();
-        let ordered = frames.windows(2).all(|pair| pair[0].first_offset < pair[1].first_offset && pair[0].position < pair[1].position);
-        let first = frames.first().is_some_and(|first| first.first_offset == self.start && first.position == 0);
-        let last = frames.last().is_some_and(|last| last.first_offset < self.end && last.position < self.bytes);
-        if !(ordered && first && last) {
-            return Err(format!("the frames of {partition} from {} to {} are out of order", self.start, self.end));
-        }
+        let (id, index) = match (self.format_id(), &self.format) {
+            (Some(id), None) => (id, &self.frames),
+            (Some(id), Some(_)) => (id, &self.index),
+            (None, _) => return Err(format!("segment of {partition} from {} to {} has no format", self.start, self.end)),
+        };
+        let format = formats::find(id).ok_or_else(|| formats::unknown(id).to_string())?;
         let meta = SegmentMeta {
             range: OffsetRange::new(self.start, self.end),
             epoch: self.epoch,
-            zstd: self.zstd,
+            format: id,
             bytes: self.bytes,
             sha256: self.sha256.clone(),
             appended_ms: self.appended_ms,
+            min_ms: self.min_ms,
+            max_ms: self.max_ms,
             keys: self.keys,
-            frames,
+            index: Box::default(),
         };
+        let meta = format.index_from_json(meta, index);
+        let meta = meta.map_err(|why| format!("segment of {partition} from {} to {}: {why}", self.start, self.end))?;
         Ok((partition, meta))
+    }
+
+    /// Its format, known or not.
+    fn format_id(&self) -> Option<FormatId> {
+        match (&self.format, self.zstd) {
+            (Some(name), None) => FormatId::new(name),
+            (None, Some(zstd)) => Some(jsonl::unnamed(zstd)),
+            _ => None,
+        }
     }
 }
 
@@ -428,6 +465,10 @@ pub fn decode(number: u64, bytes: &[u8]) -> Result<Manifest, StorageError> {
         return Err(unknown(format!("version {version} is unknown, this one knows {OLDEST} to {VERSION}")));
     }
     let manifest: Manifest = serde_json::from_slice(&body).map_err(|error| unknown(error.to_string()))?;
+    let entries = manifest.state.iter().flat_map(|state| &state.segments).chain(&manifest.changes.added);
+    if let Some(id) = entries.filter_map(SegmentEntry::format_id).find(|id| formats::find(*id).is_none()) {
+        return Err(unknown(format!("a segment has the format {id}")));
+    }
     if manifest.number != number || manifest.checkpoint > number {
         return Err(damaged(format!("it says it is number {}, checkpoint {}", manifest.number, manifest.checkpoint)));
     }
@@ -467,6 +508,50 @@ mod tests {
         }
     }
 
+    fn segment() -> SegmentEntry {
+        SegmentEntry {
+            table: "t".to_owned(),
+            partition: 3,
+            start: 5,
+            end: 9,
+            epoch: 1,
+            format: Some(jsonl::newest(true).to_string()),
+            zstd: None,
+            bytes: 100,
+            sha256: "aa".to_owned(),
+            appended_ms: 7,
+            keys: 1,
+            min_ms: 3,
+            max_ms: 4,
+            index: serde_json::json!({"position": 60, "length": 40, "crc32c": 9, "frame_crc32c": 8}),
+            frames: Value::Null,
+        }
+    }
+
+    /// The bytes of a manifest, once and for all: what is written must be read by every later program.
+    #[test]
+    fn a_manifest_has_the_bytes_that_it_always_had() {
+        let partitions = vec![PartitionEntry { table: "t".to_owned(), partition: 3, start: 0, end: 9, reserved_upto: 40 }];
+        let changes = Changes { added: vec![segment()], partitions, ..Changes::default() };
+        let bytes = encode(&Manifest { changes, ..manifest() });
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/manifest.json");
+        if option_env!("UPDATE_DOCS").is_some() {
+            std::fs::write(path, &bytes).unwrap();
+        }
+        assert!(std::fs::read(path).unwrap() == bytes, "{}", String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn a_segment_of_before_formats_had_names_is_one_of_format_1() {
+        let old = r#"{"table":"t","partition":0,"start":1,"end":2,"epoch":1,"zstd":true,"bytes":114,"sha256":"01","appended_ms":5,"keys":1,"frames":[[1,0,3,4,17]]}"#;
+        let entry: SegmentEntry = serde_json::from_str(old).unwrap();
+        let (partition, meta) = entry.decode().unwrap();
+        assert_eq!((meta.format.as_str(), meta.min_ms, meta.max_ms), ("jsonl.zst/1", 3, 4));
+        let again = SegmentEntry::new(&partition, &meta);
+        assert_eq!((again.format.as_deref(), &again.index), (Some("jsonl.zst/1"), &serde_json::json!([[1, 0, 3, 4, 17]])));
+        assert_eq!(again.decode().unwrap(), (partition, meta));
+    }
+
     #[test]
     fn a_manifest_is_json_and_comes_back() {
         let bytes = encode(&manifest());
@@ -486,6 +571,10 @@ mod tests {
             let error = decode(7, &sealed(serde_json::to_vec(&json).unwrap())).unwrap_err();
             assert!(matches!(&error, StorageError::Refused(why) if why.contains("unknown field `hint`")), "{place}: {error}");
         }
+        let added = vec![SegmentEntry { format: Some("parquet/1".to_owned()), ..segment() }];
+        let later = Manifest { changes: Changes { added, ..Changes::default() }, ..manifest() };
+        let error = decode(7, &encode(&later)).unwrap_err();
+        assert!(matches!(&error, StorageError::Refused(why) if why.contains("format parquet/1")), "{error}");
         let error = decode(7, &sealed(br#"{"version":99,"hint":1}"#.to_vec())).unwrap_err();
         assert!(matches!(&error, StorageError::Refused(why) if why.contains("version 99")), "{error}");
     }

@@ -5,12 +5,12 @@ pub mod chain;
 pub mod compact;
 pub mod draft;
 pub mod expire;
-mod frames;
-pub mod line;
+pub mod formats;
 pub mod manifest;
+pub mod names;
+pub mod pieces;
 pub mod probe;
 pub mod s3;
-pub mod segment;
 pub mod state;
 mod takeover;
 pub mod upkeep;
@@ -23,8 +23,9 @@ use tokio::sync::Mutex;
 
 use self::{
     chain::{Chain, Seen},
-    frames::{Frames, Wanted},
+    formats::{Placed, Stored, Wanted},
     manifest::Changes,
+    pieces::Pieces,
     s3::Objects,
     state::{ColdState, Place},
     upkeep::{Upkeep, UpkeepOptions},
@@ -35,15 +36,17 @@ use crate::contracts::{
     name::Partition,
     read::{Page, ReadLimit, TimeFilter},
     reservation::ReservationLog,
-    segment::{Segment, SegmentBuilder},
+    segment::{FormatId, Segment, SegmentBuilder, SegmentId, SegmentMeta},
     sequence::{Offset, OffsetRange, Watermarks},
 };
 
 /// What the cold tier needs to know.
 #[derive(Debug, Clone, Copy)]
 pub struct ColdOptions {
-    /// Bytes of frames that are kept for reads, as they are stored.
+    /// Bytes of pieces of segments that are kept for reads, as they are stored.
     pub cache_bytes: u64,
+    /// What new segments are written in.
+    pub format: FormatId,
     /// Whether a missing bucket is made.
     pub create_bucket: bool,
     /// How it is kept small.
@@ -54,7 +57,8 @@ pub struct ColdOptions {
 pub struct S3Cold {
     objects: Objects,
     opened: RwLock<Option<Arc<Opened>>>,
-    frames: Frames,
+    pieces: Pieces,
+    format: FormatId,
     create_bucket: bool,
     /// Upkeep alone holds it, round by round.
     upkeep: Mutex<Upkeep>,
@@ -85,9 +89,9 @@ struct NotOpened;
 impl S3Cold {
     /// The cold tier below a prefix, not yet open.
     pub fn new(objects: Objects, options: ColdOptions) -> Self {
-        let ColdOptions { cache_bytes, create_bucket, upkeep } = options;
-        let (frames, upkeep) = (Frames::new(objects.clone(), cache_bytes), Mutex::new(Upkeep::new(upkeep)));
-        Self { frames, objects, opened: RwLock::new(None), create_bucket, upkeep }
+        let ColdOptions { cache_bytes, format, create_bucket, upkeep } = options;
+        let (pieces, upkeep) = (Pieces::new(objects.clone(), cache_bytes), Mutex::new(Upkeep::new(upkeep)));
+        Self { pieces, format, objects, opened: RwLock::new(None), create_bucket, upkeep }
     }
 
     /// The objects that it works on.
@@ -138,6 +142,11 @@ impl S3Cold {
         self.opened.read().clone().ok_or_else(|| StorageError::unavailable(Tier::Cold, NotOpened))
     }
 
+    async fn read_segment(&self, partition: &Partition, meta: &Arc<SegmentMeta>, wanted: Wanted) -> Result<Page, StorageError> {
+        let placed = Placed { key: names::key(partition, meta)?.into(), partition: partition.clone(), meta: Arc::clone(meta) };
+        formats::of(meta)?.read(&self.pieces, &placed, wanted).await
+    }
+
     /// What stands at an offset now.
     fn place(&self, partition: &Partition, offset: Offset) -> Result<Place, StorageError> {
         let found = self.with_state(|state| state.partitions.get(partition).map(|cold| (cold.at(offset), cold.start)))?;
@@ -173,9 +182,11 @@ impl ColdReader for S3Cold {
             }
             match self.place(partition, page.next)? {
                 Place::Lost(lost) => page.next = lost.end.min(range.end),
+                // What the filter cannot want is passed over without a look at the object.
+                Place::Segment(meta) if !filter.wants_any(meta.min_ms, meta.max_ms) => page.next = meta.range.end.min(range.end),
                 Place::Segment(meta) => {
                     let wanted = Wanted { from: page.next, end: range.end.min(meta.range.end), filter, limit };
-                    match self.frames.read(partition, &meta, wanted).await {
+                    match self.read_segment(partition, &meta, wanted).await {
                         Ok(read) => page = read,
                         // A segment that was merged away meanwhile is read where it is now.
                         Err(error) => match self.place(partition, page.next)? {
@@ -196,8 +207,16 @@ impl SegmentStore for S3Cold {
         Ok(self.opened()?.epoch)
     }
 
-    fn segment(&self, partition: &Partition, start: Offset, epoch: u64, zstd: bool) -> Box<dyn SegmentBuilder> {
-        Box::new(segment::Encoder::new(partition, start, epoch, zstd))
+    fn knows(&self, format: FormatId) -> bool {
+        formats::find(format).is_some()
+    }
+
+    fn format(&self) -> FormatId {
+        self.format
+    }
+
+    fn segment(&self, id: SegmentId, format: FormatId) -> Result<Box<dyn SegmentBuilder>, StorageError> {
+        Ok(formats::find(format).ok_or_else(|| formats::unknown(format))?.builder(id))
     }
 
     async fn put(&self, segment: &Segment) -> Result<(), StorageError> {
@@ -206,7 +225,11 @@ impl SegmentStore for S3Cold {
         if !opened.seen.is_recent() {
             opened.chain.lock().await.check_there().await?;
         }
-        self.objects.put_segment(&segment::key(&segment.partition, &segment.meta), segment.body.clone()).await
+        let key = names::key(&segment.partition, &segment.meta)?;
+        if let (Some(beside), Some(body)) = (names::beside(&key), &segment.beside) {
+            self.objects.put_segment(&beside, body.clone()).await?;
+        }
+        self.objects.put_segment(&key, segment.body.clone()).await
     }
 
     async fn publish(&self, publication: Publication) -> Result<(), StorageError> {
@@ -228,4 +251,19 @@ impl ReservationLog for S3Cold {
     async fn reserve(&self, partitions: &BTreeMap<Partition, Watermarks>) -> Result<(), StorageError> {
         self.change(|state| draft::reserve(state, partitions)).await
     }
+}
+
+/// Fetches all of a segment.
+async fn whole(objects: &Objects, partition: &Partition, meta: Arc<SegmentMeta>) -> Result<(Placed, Stored), StorageError> {
+    let key = names::key(partition, &meta)?;
+    let get = async |key: String| {
+        let found = objects.get(&key).await?;
+        found.ok_or_else(|| StorageError::corrupt(&key, "the object is gone, and a manifest names it"))
+    };
+    let beside = match names::beside(&key).filter(|_| formats::of(&meta).is_ok_and(|format| format.beside().is_some())) {
+        Some(beside) => Some(get(beside).await?),
+        None => None,
+    };
+    let body = get(key.clone()).await?;
+    Ok((Placed { key: key.into(), partition: partition.clone(), meta }, Stored { body, beside }))
 }

@@ -12,7 +12,7 @@ use super::{
         self, Changes, Checkpoint, ConsumerEntry, ConsumerKey, LostEntry, Manifest, PartitionEntry, SegmentEntry, SegmentRef, TableEntry,
         TakenEntry,
     },
-    segment,
+    names,
 };
 use crate::contracts::{
     clock::TimestampMs,
@@ -105,6 +105,10 @@ impl ColdPartition {
     }
 }
 
+fn key(partition: &Partition, meta: &SegmentMeta) -> Result<String, String> {
+    names::key(partition, meta).map_err(|error| error.to_string())
+}
+
 /// Why a segment is no part of its table any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removed {
@@ -191,7 +195,7 @@ impl ColdState {
             let place = segments.iter().position(|segment| (segment.range.start, segment.range.end) == (entry.start, entry.end));
             let meta = segments.remove(place.ok_or_else(|| format!("{partition} has no segment from {} to {}", entry.start, entry.end))?);
             let why = if is_replaced(entry, &changes.added) { Removed::Replaced } else { Removed::Taken(written_ms) };
-            self.retired.insert(segment::key(&partition, &meta), why);
+            self.retired.insert(key(&partition, &meta)?, why);
             changed.insert(partition);
         }
         for entry in &changes.added {
@@ -200,7 +204,7 @@ impl ColdState {
             cold.end = cold.end.max(meta.range.end);
             cold.reserved_upto = cold.reserved_upto.max(cold.end);
             let place = cold.segments.partition_point(|segment| segment.range.start < meta.range.start);
-            self.retired.remove(&segment::key(&partition, &meta));
+            self.retired.remove(&key(&partition, &meta)?);
             cold.segments.insert(place, Arc::new(meta));
             changed.insert(partition);
         }
@@ -286,6 +290,7 @@ fn is_replaced(removed: &SegmentRef, added: &[SegmentEntry]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
     use uuid::Uuid;
 
     use super::*;
@@ -313,12 +318,16 @@ mod tests {
             start,
             end,
             epoch: 1,
-            zstd: true,
+            format: None,
+            zstd: Some(true),
             bytes: 10,
             sha256: String::new(),
             appended_ms: 0,
             keys: 0,
-            frames: vec![(start, 0, 0, 0, 0)],
+            min_ms: 0,
+            max_ms: 0,
+            index: Value::Null,
+            frames: serde_json::json!([[start, 0, 0, 0, 0]]),
         }
     }
 

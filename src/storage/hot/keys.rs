@@ -74,7 +74,7 @@ pub mod meta {
 }
 
 /// The version of the layout in this file.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 /// Offsets of one block of the time index.
 pub const BLOCK: u64 = 1024;

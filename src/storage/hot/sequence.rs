@@ -13,6 +13,7 @@ use crate::{
         error::StorageError,
         flush_ledger::FlushIntent,
         name::PartitionNumber,
+        segment::FormatId,
         sequence::{Offset, OffsetRange, Watermarks},
     },
     proto::stored,
@@ -222,8 +223,9 @@ impl PartitionState {
                 start: intent.range.start,
                 end: intent.range.end,
                 epoch: intent.epoch,
-                zstd: intent.zstd,
+                zstd: false,
                 bytes: intent.bytes,
+                format: intent.format.to_string(),
             }),
             open_block: self.open_block.map(stored::Block::from),
         }
@@ -243,13 +245,13 @@ impl PartitionState {
         }
         let intent = match stored.intent {
             None => None,
-            Some(intent) if intent.start == marks.flushed && intent.start <= intent.end && intent.end <= marks.next => Some(FlushIntent {
-                range: OffsetRange::new(intent.start, intent.end),
-                epoch: intent.epoch,
-                zstd: intent.zstd,
-                bytes: intent.bytes,
-            }),
-            Some(intent) => return Err(damaged(format!("intent {intent:?} does not fit {marks:?}"))),
+            Some(intent) => match format(&intent) {
+                Some(format) if intent.start == marks.flushed && intent.start <= intent.end && intent.end <= marks.next => {
+                    let range = OffsetRange::new(intent.start, intent.end);
+                    Some(FlushIntent { range, epoch: intent.epoch, format, bytes: intent.bytes })
+                }
+                _ => return Err(damaged(format!("intent {intent:?} does not fit {marks:?}"))),
+            },
         };
         Ok(Self {
             marks,
@@ -262,12 +264,21 @@ impl PartitionState {
     }
 }
 
+/// The format of an intent. Those of before volumes of format 5 had no names: they were `jsonl.zst/1` and `jsonl/1`.
+fn format(intent: &stored::FlushIntent) -> Option<FormatId> {
+    FormatId::new(match intent.format.as_str() {
+        "" if intent.zstd => "jsonl.zst/1",
+        "" => "jsonl/1",
+        name => name,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn intent(start: Offset, end: Offset, bytes: u64) -> FlushIntent {
-        FlushIntent { range: OffsetRange::new(start, end), epoch: 1, zstd: true, bytes }
+        FlushIntent { range: OffsetRange::new(start, end), epoch: 1, format: FormatId::new("jsonl.zst/2").unwrap(), bytes }
     }
 
     fn event(bytes: u64, timestamp_ms: TimestampMs) -> Block {

@@ -6,6 +6,7 @@ use crate::{
     contracts::{
         clock::SystemClock,
         payload::Payload,
+        segment::FormatId,
         sequence::{OffsetRange, Watermarks},
     },
     storage::hot::{disk::Reserve, options::OpenOptions},
@@ -110,7 +111,7 @@ async fn only_what_is_flushed_is_evicted() {
     opened.append("t", &["a", "b", "c"]).await.unwrap();
     let everything = HotKeep { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 };
     assert_eq!(opened.hot.evict(everything).await.unwrap(), 0);
-    let intent = FlushIntent { range: OffsetRange::new(0, 2), epoch: 1, zstd: true, bytes: 10 };
+    let intent = FlushIntent { range: OffsetRange::new(0, 2), epoch: 1, format: FormatId::new("jsonl.zst/2").unwrap(), bytes: 10 };
     let segment = vec![(Partition::new(name("t"), 9), intent)];
     opened.hot.intend(segment.clone()).await.unwrap();
     assert_eq!(opened.hot.table(&name("t")).unwrap().partitions[0].intent, Some(intent));
@@ -144,7 +145,8 @@ async fn what_was_evicted_and_what_others_have_costs_a_read_nothing() {
         // Many small runs, most of them evicted, a few left.
         for part in (0..1000).step_by(10) {
             let range = OffsetRange::new(round * 1000 + part, round * 1000 + part + 10);
-            let segment = vec![(partition.clone(), FlushIntent { range, epoch: 1, zstd: true, bytes: 10 })];
+            let segment =
+                vec![(partition.clone(), FlushIntent { range, epoch: 1, format: FormatId::new("jsonl.zst/2").unwrap(), bytes: 10 })];
             opened.hot.intend(segment.clone()).await.unwrap();
             opened.hot.mark_flushed(segment).await.unwrap();
         }

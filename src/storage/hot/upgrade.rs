@@ -4,6 +4,8 @@
 //! written with an old key is not known, so it is a duplicate without a comparison.
 //!
 //! Format 3 had the flushed runs in the order of eviction alone; in format 4 they can be found by partition too.
+//!
+//! In format 5 intents name the format of their segment; those of before are read as what they meant.
 
 use std::collections::BTreeMap;
 
@@ -32,8 +34,12 @@ pub(super) fn upgrade(db: &DB, format: u32) -> Result<bool, StorageError> {
             from_3(db)?;
         }
         3 => from_3(db)?,
+        4 => {}
         _ => return Ok(false),
     }
+    let mut batch = WriteBatch::default();
+    batch.put_cf(family(db, cf::META), meta::FORMAT, keys::FORMAT.to_be_bytes());
+    write(db, batch)?;
     info!(format = keys::FORMAT, "the volume has the format of this program");
     Ok(true)
 }

@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-pub use self::{partition::SegmentOptions, waiter::FlushHandle};
+pub use self::waiter::FlushHandle;
 use self::{
     partition::Written,
     plan::{FlushPolicy, FlushTask, Situation},
@@ -65,8 +65,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(10);
 pub struct FlushOptions {
     /// How long an event waits at most before it is due.
     pub interval: Duration,
-    /// How segments are written; its bytes also make a partition due at once.
-    pub segment: SegmentOptions,
+    /// Bytes of a partition that do not wait, and of lines, before compression, after which a segment ends.
+    pub segment_bytes: u64,
     /// Segments written at once.
     pub parallel: usize,
     /// Memory that the segments being written may take together, in bytes; one that is larger is written alone.
@@ -234,7 +234,7 @@ impl Flusher {
             asked_upto: self.waiters.iter().filter_map(|waiter| waiter.end(partition)).max().unwrap_or(0),
         };
         // Never sooner than a tick: without an interval every step would begin segments of a few events each.
-        let policy = FlushPolicy { interval: self.options.interval.max(TICK), segment_bytes: self.options.segment.bytes };
+        let policy = FlushPolicy { interval: self.options.interval.max(TICK), segment_bytes: self.options.segment_bytes };
         let room = MAX_SEGMENTS.saturating_sub(self.writing.len());
         for task in plan::due(&self.tiers.hot.pending(), policy, room, situation) {
             let partition = task.partition.clone();
@@ -244,19 +244,19 @@ impl Flusher {
     }
 
     fn write(&self, task: FlushTask) -> impl Future<Output = Outcome> + Send + use<> {
-        let (tiers, options) = (self.tiers.clone(), self.options.segment);
+        let (tiers, segment_bytes) = (self.tiers.clone(), self.options.segment_bytes);
         let (turns, memory) = (Arc::clone(&self.turns), Arc::clone(&self.memory));
         let most = self.options.memory_bytes;
         async move {
             let partition = task.partition.clone();
-            let bytes = task.bytes.min(options.bytes).saturating_mul(2); // about: the object, and its room to grow
+            let bytes = task.bytes.min(segment_bytes).saturating_mul(2); // about: the object, and its room to grow
             let permits = usize::try_from(bytes).unwrap_or(most).min(most);
             let (Ok(_turn), Ok(_memory)) = (turns.acquire().await, memory.acquire_many(u32::try_from(permits).unwrap_or(u32::MAX)).await)
             else {
                 return (partition, Err(StorageError::Closed));
             };
             let started = Instant::now();
-            let written = partition::write(tiers.hot.as_ref(), tiers.cold.as_ref(), options, task).await;
+            let written = partition::write(tiers.hot.as_ref(), tiers.cold.as_ref(), segment_bytes, task).await;
             metrics::segment_written(started.elapsed());
             (partition, written)
         }

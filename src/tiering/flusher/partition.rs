@@ -8,20 +8,11 @@ use crate::{
         flush_ledger::{FlushIntent, FlushLedger},
         name::Partition,
         read::HotReader,
-        segment::SegmentMeta,
+        segment::{SegmentId, SegmentMeta},
     },
     crash,
     offload::offload,
 };
-
-/// How new segments are encoded.
-#[derive(Debug, Clone, Copy)]
-pub struct SegmentOptions {
-    /// Bytes of lines, before compression, after which a segment ends.
-    pub bytes: u64,
-    /// Whether frames are compressed.
-    pub zstd: bool,
-}
 
 /// A segment that is in S3 and that no manifest names yet.
 #[derive(Debug, Clone)]
@@ -42,22 +33,22 @@ pub struct Written {
 pub async fn write(
     hot: &(impl HotReader + FlushLedger + ?Sized),
     cold: &dyn SegmentStore,
-    options: SegmentOptions,
+    segment_bytes: u64,
     task: FlushTask,
 ) -> Result<Written, StorageError> {
     let FlushTask { partition, range, intent, .. } = task;
     let intent = intent.filter(|_| !cfg!(bug_retry_with_other_bounds));
-    let (epoch, zstd) = match intent {
-        Some(intent) => (intent.epoch, intent.zstd),
-        None => (cold.epoch()?, options.zstd),
+    let (epoch, format) = match intent {
+        Some(intent) => (intent.epoch, intent.format),
+        None => (cold.epoch()?, cold.format()),
     };
     let end = intent.map_or(range.end, |intent| intent.range.end);
     // Fixed bounds are kept whatever their size; new ones end where the segment is large enough.
-    let enough = if intent.is_some() { u64::MAX } else { options.bytes };
-    let builder = cold.segment(&partition, range.start, epoch, zstd);
+    let enough = if intent.is_some() { u64::MAX } else { segment_bytes };
+    let builder = cold.segment(SegmentId { partition: partition.clone(), start: range.start, epoch }, format)?;
     let (builder, bytes) = hot.scan(builder, end, enough).await?;
     let segment = offload(|| builder.finish()).await.map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
-    let planned = FlushIntent { range: segment.meta.range, epoch, zstd, bytes };
+    let planned = FlushIntent { range: segment.meta.range, epoch, format, bytes };
     match intent {
         Some(intent) => assert!(intent == planned, "{partition}: a retry planned {planned:?}, before it was {intent:?}"),
         // Durable before the first byte leaves: from here on this segment has one name and one content.

@@ -158,6 +158,13 @@ impl Recovery {
         let tables = self.hot.tables();
         let hot: BTreeMap<_, _> = tables.partitions().collect();
         for (partition, status) in &hot {
+            if let Some(intent) = status.intent.filter(|intent| !self.cold.knows(intent.format)) {
+                return Err(StorageError::Refused(format!(
+                    "the volume has begun a segment of {partition} in the format {}, which this program does not know: a newer one wrote \
+                     it. Nothing was changed. Start the newer one",
+                    intent.format
+                )));
+            }
             let end = cold.get(partition).map_or(0, |cold| cold.end);
             if end < status.marks.flushed && status.marks.flushed > status.marks.start {
                 let flushed = status.marks.flushed;

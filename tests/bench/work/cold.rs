@@ -12,9 +12,12 @@ use zombi::{
         event::{Event, Record},
         name::{Partition, TableName},
         payload::{Payload, PayloadKind},
-        segment::SegmentBuilder,
+        segment::SegmentId,
     },
-    storage::cold::{s3::Objects, segment::Encoder},
+    storage::cold::{
+        formats::{self, jsonl},
+        s3::Objects,
+    },
 };
 
 use super::{MANY, append::json_singles, in_turn, rate, read, timed};
@@ -170,7 +173,8 @@ async fn encode_and_put(objects: &Objects, partitions: &[Arc<[Record]>], round: 
         let records = Arc::clone(records);
         tokio::task::spawn_blocking(move || {
             let partition = Partition::new(TableName::parse("t").unwrap(), records[0].partition);
-            let mut encoder = Box::new(Encoder::new(&partition, 0, 1, true));
+            let id = SegmentId { partition, start: 0, epoch: 1 };
+            let mut encoder = formats::find(jsonl::newest(true)).unwrap().builder(id);
             records.iter().for_each(|record| encoder.push(record));
             encoder.finish().unwrap().body
         })

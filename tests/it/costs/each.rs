@@ -1,5 +1,7 @@
 //! What single things cost: requests to S3, bytes, syncs, allocations.
 
+use std::sync::Arc;
+
 use std::{ops::Range, sync::atomic::Ordering::SeqCst};
 
 use allocation_counter::measure;
@@ -10,10 +12,10 @@ use zombi::{
     contracts::{
         event::Record,
         name::{Partition, TableName},
-        segment::SegmentBuilder,
+        segment::SegmentId,
     },
     storage::{
-        cold::segment::{self, Encoder},
+        cold::formats::{self, Placed, Stored, jsonl},
         hot::codec,
     },
 };
@@ -85,12 +87,15 @@ fn an_event_costs_few_allocations_on_each_path() {
     assert!(read.count_total <= 2 * 1000, "reading 1,000 events from hot: {read:?}");
 
     let partition = Partition::new(TableName::parse("t").unwrap(), 0);
-    let mut encoder = Box::new(Encoder::new(&partition, 0, 1, true));
+    let format = formats::find(jsonl::newest(true)).unwrap();
+    let mut encoder = format.builder(SegmentId { partition: partition.clone(), start: 0, epoch: 1 });
     let encoded = measure(|| records.iter().for_each(|record| encoder.push(record)));
     assert!(encoded.count_total <= 100, "encoding a segment of 1,000 events: {encoded:?}");
     let segment = encoder.finish().unwrap();
     let mut cold = Vec::with_capacity(1000);
-    let decoded = measure(|| segment::decode("o", 0, &segment.meta, &segment.body, |record| cold.push(record)).unwrap());
+    let placed = Placed { key: "o".into(), partition, meta: Arc::new(segment.meta) };
+    let stored = Stored { body: segment.body, beside: None };
+    let decoded = measure(|| format.decode(&placed, &stored, &mut |record| cold.push(record)).unwrap());
     assert!(decoded.count_total <= 1000 + 100, "reading 1,000 events from cold: {decoded:?}");
     assert_eq!(cold, records);
 

@@ -13,6 +13,7 @@ use crate::{
     storage::cold::{
         S3Cold,
         manifest::{self, Changes},
+        names,
         state::Removed,
     },
 };
@@ -73,7 +74,7 @@ pub(super) async fn manifests(cold: &S3Cold) -> Result<(), StorageError> {
 
 /// Deletes objects; answers which are gone, in order.
 pub(super) async fn delete(cold: &S3Cold, keys: Vec<String>) -> Vec<String> {
-    let deletes = stream::iter(keys).map(async |key| cold.objects().delete(&key).await.map_err(|error| (key.clone(), error)).map(|()| key));
+    let deletes = stream::iter(keys).map(async |key| delete_one(cold, &key).await.map_err(|error| (key.clone(), error)).map(|()| key));
     let mut results = std::pin::pin!(deletes.buffer_unordered(PARALLEL_DELETES));
     let (mut deleted, mut left) = (Vec::new(), Vec::new());
     while let Some(result) = results.next().await {
@@ -91,4 +92,12 @@ pub(super) async fn delete(cold: &S3Cold, keys: Vec<String>) -> Vec<String> {
     }
     deleted.sort();
     deleted
+}
+
+/// Deletes an object, and before it the one beside it: one without the other is found again by the name of the segment.
+async fn delete_one(cold: &S3Cold, key: &str) -> Result<(), StorageError> {
+    if let Some(beside) = names::beside(key) {
+        cold.objects().delete(&beside).await?;
+    }
+    cold.objects().delete(key).await
 }

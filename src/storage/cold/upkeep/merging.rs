@@ -20,16 +20,17 @@ use crate::{
         cold::SegmentStore,
         error::{StorageError, Tier},
         name::{Partition, TableName},
-        segment::{Segment, SegmentBuilder, SegmentMeta},
+        segment::{Segment, SegmentBuilder, SegmentId, SegmentMeta},
     },
     crash, metrics,
     offload::offload,
     storage::cold::{
         S3Cold,
         compact::{self, CompactOptions, Merging},
+        formats::{self, Placed, Stored},
         manifest::{Changes, SegmentEntry, SegmentRef},
-        segment::{self, Encoder},
         state::{ColdPartition, ColdState},
+        whole,
     },
 };
 
@@ -171,22 +172,17 @@ async fn merge_and_put(cold: &S3Cold, partition: &Partition, run: &[Arc<SegmentM
 /// One segment with the events of a run; the same run always gives the same bytes.
 async fn merge(cold: &S3Cold, partition: &Partition, run: &[Arc<SegmentMeta>]) -> Result<Segment, StorageError> {
     let Some(range) = compact::range(run) else { unreachable!("a run has segments") };
-    let builder = Box::new(Encoder::new(partition, range.start, cold.epoch()?, run[0].zstd));
-    let objects = stream::iter(run.to_vec()).map(|meta| async move {
-        let key = segment::key(partition, &meta);
-        let bytes = cold.objects().get(&key).await?;
-        let bytes = bytes.ok_or_else(|| StorageError::corrupt(&key, "the object is gone, and a manifest names it"))?;
-        Ok::<_, StorageError>((key, meta, bytes))
-    });
-    let number = partition.number;
-    let add = |mut builder: Box<Encoder>, (key, meta, bytes): (String, Arc<SegmentMeta>, bytes::Bytes)| async move {
+    let id = SegmentId { partition: partition.clone(), start: range.start, epoch: cold.epoch()? };
+    let builder = cold.segment(id, cold.format())?;
+    let segments = stream::iter(run.to_vec()).map(|meta| whole(cold.objects(), partition, meta));
+    let add = |mut builder: Box<dyn SegmentBuilder>, (placed, stored): (Placed, Stored)| async move {
         let added = offload(move || {
-            segment::decode(&key, number, &meta, &bytes, |record| builder.push(&record))?;
+            formats::of(&placed.meta)?.decode(&placed, &stored, &mut |record| builder.push(&record))?;
             Ok(builder)
         });
         added.await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
     };
-    let builder = objects.buffered(PARALLEL_GETS).try_fold(builder, add).await?;
+    let builder = segments.buffered(PARALLEL_GETS).try_fold(builder, add).await?;
     offload(|| builder.finish()).await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
 }
 

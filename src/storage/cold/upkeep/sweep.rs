@@ -25,15 +25,13 @@ use crate::{
     metrics,
     storage::cold::{
         S3Cold,
-        segment::{self, Named},
+        names::{self, Named, SEGMENTS},
         state::{ColdState, Place},
     },
 };
 
 /// How often it is looked, after a look that has found nothing.
 const EVERY: Duration = Duration::from_secs(24 * 60 * 60);
-/// What the keys of segments begin with.
-const SEGMENTS: &str = "segments/";
 
 /// What was found so far.
 pub(super) struct Sweep {
@@ -91,19 +89,18 @@ fn still_unnamed(cold: &S3Cold, catalog: &dyn Catalog, keys: Vec<String>) -> Res
     let volume: BTreeMap<_, _> = tables.partitions().collect();
     let epoch = cold.epoch()?;
     cold.with_state(|state| {
-        let is_unnamed = |key: &String| {
-            segment::named(key).is_some_and(|named| may_go(key, &named, state, volume.get(&named.partition).copied(), epoch))
-        };
+        let is_unnamed =
+            |key: &String| names::named(key).is_some_and(|named| may_go(&named, state, volume.get(&named.partition).copied(), epoch));
         keys.into_iter().filter(is_unnamed).collect()
     })
 }
 
 /// Whether nobody names an object, and nobody can be about to.
-fn may_go(key: &str, named: &Named, state: &ColdState, volume: Option<&PartitionStatus>, epoch: u64) -> bool {
+fn may_go(named: &Named, state: &ColdState, volume: Option<&PartitionStatus>, epoch: u64) -> bool {
     let here = state.partitions.get(&named.partition).and_then(|cold| cold.at(named.range.start));
     let is_lost = matches!(here, Some(Place::Lost(_)));
-    let is_state = matches!(here, Some(Place::Segment(meta)) if segment::key(&named.partition, &meta) == key);
-    let is_kept = state.retired.contains_key(key) && !cfg!(bug_swept_though_kept);
+    let is_state = matches!(here, Some(Place::Segment(meta)) if names::key(&named.partition, &meta).is_ok_and(|key| key == named.segment));
+    let is_kept = state.retired.contains_key(&named.segment) && !cfg!(bug_swept_though_kept);
     let intent = volume.and_then(|status| status.intent).filter(|_| !cfg!(bug_swept_under_an_intent));
     let is_intended = intent.is_some_and(|intent| intent.range == named.range && intent.epoch == named.epoch);
     let is_later = named.epoch > epoch && !cfg!(bug_swept_of_a_successor);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::contracts::name::TableName;
+use crate::contracts::{name::TableName, segment::FormatId};
 
 const OURS: Uuid = Uuid::from_u128(1);
 
@@ -35,7 +35,12 @@ fn cold(end: Offset, lost: &[(Offset, Offset)]) -> ColdBounds {
 }
 
 fn volume(flushed: Offset, next: Offset, intent: Option<(Offset, Offset)>) -> PartitionStatus {
-    let intent = intent.map(|(start, end)| FlushIntent { range: OffsetRange::new(start, end), epoch: 1, zstd: true, bytes: 1 });
+    let intent = intent.map(|(start, end)| FlushIntent {
+        range: OffsetRange::new(start, end),
+        epoch: 1,
+        format: FormatId::new("jsonl.zst/2").unwrap(),
+        bytes: 1,
+    });
     let marks = Watermarks { start: 0, low: 0, flushed, next };
     PartitionStatus { number: 0, marks, hot_bytes: 0, unflushed_bytes: 0, unflushed_since: None, intent }
 }

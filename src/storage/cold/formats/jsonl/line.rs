@@ -1,7 +1,7 @@
 //! One line of a segment: an event as JSON.
 //!
 //! ```json
-//! {"offset":0,"timestamp_ms":1704067200000,"appended_ms":1704067200123,"idempotency_key":"k","headers":{"a":"b"},"payload":"text or any JSON value"}
+//! {"partition":0,"offset":0,"timestamp_ms":1704067200000,"appended_ms":1704067200123,"idempotency_key":"k","headers":{"a":"b"},"payload":"text or any JSON value"}
 //! ```
 //!
 //! Bytes that are not text stand in `payload_base64`; so does JSON text that a line would not keep byte for byte, with
@@ -22,13 +22,27 @@ use crate::contracts::{
     sequence::Offset,
 };
 
+/// What lines say beside the event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing: version 1.
+    Bare,
+    /// The partition, first: version 2.
+    WithPartition,
+}
+
 /// Why a line cannot be read.
 type Reason = Box<dyn std::error::Error + Send + Sync>;
 
 /// Appends an event as a line.
-pub fn write(out: &mut Vec<u8>, record: &Record) {
+pub fn write(out: &mut Vec<u8>, kind: Kind, record: &Record) {
     let event = &record.event;
-    write_json_number(out, "{\"offset\":", record.offset);
+    out.push(b'{');
+    if kind == Kind::WithPartition {
+        write_json_number(out, "\"partition\":", record.partition);
+        out.push(b',');
+    }
+    write_json_number(out, "\"offset\":", record.offset);
     write_json_number(out, ",\"timestamp_ms\":", event.timestamp_ms);
     write_json_number(out, ",\"appended_ms\":", event.appended_ms);
     event.write_json_attributes(out);
@@ -46,15 +60,24 @@ pub fn write(out: &mut Vec<u8>, record: &Record) {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn read(partition: PartitionNumber, frame: &Bytes, line: &str) -> Result<Record, Reason> {
-    match split(line) {
-        Some(line) => line.into_record(partition, frame),
-        None => serde_json::from_str::<Line<'_>>(line)?.into_record(partition, frame),
+pub fn read(kind: Kind, partition: PartitionNumber, frame: &Bytes, line: &str) -> Result<Record, Reason> {
+    let line = match split(line) {
+        Some(line) => line,
+        None => serde_json::from_str::<Line<'_>>(line)?,
+    };
+    let expected = (kind == Kind::WithPartition).then_some(partition);
+    if line.partition != expected {
+        return Err(format!("it says partition {:?}, and stands where {expected:?} should", line.partition).into());
     }
+    line.into_record(partition, frame)
 }
 
+/// A field that is not known would be lost when segments are merged: a newer program has written it.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Line<'a> {
+    #[serde(default)]
+    partition: Option<PartitionNumber>,
     offset: Offset,
     timestamp_ms: i64,
     appended_ms: i64,
@@ -77,7 +100,11 @@ fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<
 
 /// Takes a line apart that has no headers and an ordinary payload; `None` for others.
 fn split(line: &str) -> Option<Line<'_>> {
-    let (offset, rest) = number(line.strip_prefix("{\"offset\":")?)?;
+    let (partition, rest) = match line.strip_prefix("{\"partition\":") {
+        Some(rest) => number(rest).map(|(partition, rest)| Some((Some(partition), rest.strip_prefix(',')?)))??,
+        None => (None, line.strip_prefix('{')?),
+    };
+    let (offset, rest) = number(rest.strip_prefix("\"offset\":")?)?;
     let (timestamp_ms, rest) = number(rest.strip_prefix(",\"timestamp_ms\":")?)?;
     let (appended_ms, mut rest) = number(rest.strip_prefix(",\"appended_ms\":")?)?;
     let mut idempotency_key = None;
@@ -90,7 +117,7 @@ fn split(line: &str) -> Option<Line<'_>> {
     }
     let payload = Some(rest.strip_prefix(",\"payload\":")?.strip_suffix('}')?);
     let headers = BTreeMap::new();
-    Some(Line { offset, timestamp_ms, appended_ms, idempotency_key, headers, payload, payload_base64: None, payload_kind: None })
+    Some(Line { partition, offset, timestamp_ms, appended_ms, idempotency_key, headers, payload, payload_base64: None, payload_kind: None })
 }
 
 /// The number at the front, and what follows it.
@@ -123,14 +150,14 @@ mod tests {
     use super::*;
 
     /// Whether it can be split; either way it reads as a parser reads it.
-    fn is_split(event: Event) -> bool {
+    fn is_split(kind: Kind, event: Event) -> bool {
         let record = Record { partition: 1, offset: 7, event };
         let mut out = Vec::new();
-        write(&mut out, &record);
+        write(&mut out, kind, &record);
         let frame = Bytes::from(out);
         let line = std::str::from_utf8(&frame[..frame.len() - 1]).unwrap();
         let parsed = serde_json::from_str::<Line<'_>>(line).unwrap().into_record(1, &frame).unwrap();
-        assert_eq!((&parsed, &read(1, &frame, line).unwrap()), (&record, &record), "{line}");
+        assert_eq!((&parsed, &read(kind, 1, &frame, line).unwrap()), (&record, &record), "{line}");
         split(line).is_some()
     }
 
@@ -151,9 +178,23 @@ mod tests {
                     let idempotency_key = key.map(str::to_owned);
                     let headers = header.into_iter().collect();
                     let event = Event { payload: payload.clone(), timestamp_ms: -5, appended_ms: 3, idempotency_key, headers };
-                    assert_eq!(is_split(event), is_ordinary && is_plain && has_none);
+                    assert_eq!(is_split(Kind::Bare, event.clone()), is_ordinary && is_plain && has_none);
+                    assert_eq!(is_split(Kind::WithPartition, event), is_ordinary && is_plain && has_none);
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_line_of_another_partition_or_with_a_field_that_is_not_known_is_damage() {
+        let line = r#"{"partition":1,"offset":0,"timestamp_ms":0,"appended_ms":0,"payload":"x"}"#;
+        let read = |kind, line: &str| read(kind, 1, &Bytes::copy_from_slice(line.as_bytes()), line);
+        let bytes = Bytes::from_static(line.as_bytes());
+        let text = std::str::from_utf8(&bytes).unwrap();
+        assert!(super::read(Kind::WithPartition, 1, &bytes, text).is_ok());
+        assert!(super::read(Kind::WithPartition, 2, &bytes, text).is_err());
+        assert!(super::read(Kind::Bare, 1, &bytes, text).is_err());
+        let unknown = r#"{"partition":1,"offset":0,"timestamp_ms":0,"appended_ms":0,"key":"k","payload_base64":""}"#;
+        assert!(read(Kind::WithPartition, unknown).unwrap_err().to_string().contains("unknown field `key`"));
     }
 }
