@@ -110,7 +110,7 @@ def debian():
 
 
 def alone(containers):
-    """`docker run`, as the README has it, with nothing but a new volume to write to."""
+    """`docker run`, as docs/operations.md has it, with nothing but a new volume to write to."""
     def start():
         return containers.started("podman", "run", "--detach", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges",
                                   f"--memory={MEMORY}", "--network=host", "--volume", "zombi:/var/lib/zombi",
