@@ -4,22 +4,17 @@ use std::time::Duration;
 
 use axum::{
     Json,
-    extract::Request,
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use tracing::{debug, error};
 
 use super::code::Code;
 use crate::{
     contracts::error::{Counted, Overload, StorageError, Tier},
     metrics,
 };
-
-/// The header that names a request in answers and logs.
-pub const REQUEST_ID: &str = "x-request-id";
 
 /// What a problem's `type` begins with; its code follows.
 const TYPE: &str = "/docs/errors#";
@@ -34,7 +29,7 @@ pub enum Outcome {
     Unknown,
 }
 
-/// An error answer. [`Call::answer`] adds the request's id and renders it.
+/// An error answer. [`RequestContext::answer`](super::context::RequestContext::answer) adds the request's id and renders it.
 #[derive(Debug, Clone)]
 pub struct Problem(Box<Fields>);
 
@@ -76,13 +71,18 @@ impl Problem {
         self.0.code
     }
 
+    /// What happened, for people.
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
     /// Whether the client was too slow with its body.
     pub fn is_of_a_slow_body(&self) -> bool {
         self.0.code == Code::Timeout || self.0.extra.get("reason").is_some_and(|reason| reason == "slow")
     }
 
     /// Why a server turns requests away, if it does: with 503.
-    fn refusal(&self) -> Option<&'static str> {
+    pub(super) fn refusal(&self) -> Option<&'static str> {
         let reason = match self.0.code {
             Code::Overloaded => self.0.extra.get("reason").and_then(Value::as_str)?,
             code if code.status() == StatusCode::SERVICE_UNAVAILABLE => code.name(),
@@ -109,7 +109,8 @@ impl Problem {
         self
     }
 
-    fn render(self, request_id: &str, is_write: bool) -> Response {
+    /// The answer. Of a write it says the outcome: a server error that does not name one, a panic say, has left it open.
+    pub(super) fn render(self, request_id: &str, tells_outcome: bool) -> Response {
         let problem = *self.0;
         let (code, status) = (problem.code.name(), problem.code.status());
         let mut body = json!({
@@ -120,8 +121,7 @@ impl Problem {
             "code": code,
             "request_id": request_id,
         });
-        if is_write {
-            // A server error that says nothing of the outcome, a panic say, has left it open.
+        if tells_outcome {
             let open = if status.is_server_error() { Outcome::Unknown } else { Outcome::NotWritten };
             body["outcome"] = json!(problem.outcome.unwrap_or(open));
         }
@@ -166,19 +166,7 @@ impl From<StorageError> for Problem {
             }
             StorageError::Corrupt { .. } => Self::new(Code::Corrupt, &error),
             StorageError::Overloaded { reason, retry_after } => {
-                let problem = Self::new(Code::Overloaded, &error).retry_after(*retry_after);
-                let reason = match reason {
-                    Overload::QueueFull => "queue_full",
-                    Overload::HotFull => "hot_full",
-                    Overload::DiskFull => "disk_full",
-                    Overload::Memory => "memory",
-                    Overload::Answers => "answers",
-                    Overload::Tails => "tails",
-                    Overload::ColdReads => "cold_reads",
-                    Overload::KeysFull => "keys_full",
-                    Overload::Slow => "slow",
-                };
-                problem.with("reason", reason)
+                Self::new(Code::Overloaded, &error).retry_after(*retry_after).with("reason", reason_name(*reason))
             }
             StorageError::OutcomeUnknown { .. } => Self::new(Code::WriteFailed, &error),
             StorageError::Closed => Self::new(Code::Closing, &error).retry_after(Duration::from_secs(1)),
@@ -218,94 +206,18 @@ impl From<StorageError> for Problem {
     }
 }
 
-/// Marks an answer that has a shape of its own although its status is an error's.
-#[derive(Debug, Clone, Copy)]
-pub struct Shaped;
-
-/// What is kept of a request for its answer.
-pub struct Call {
-    /// Its method.
-    pub method: Method,
-    uri: Uri,
-    id: String,
-    is_write: bool,
-}
-
-impl Call {
-    /// Gives a request an id, if it brings none.
-    pub fn of(request: &Request) -> Self {
-        let (method, uri) = (request.method().clone(), request.uri().clone());
-        let is_write = method == Method::POST && uri.path().starts_with("/tables/") && !uri.path().ends_with("/flush");
-        Self { id: request_id(request.headers()), method, uri, is_write }
-    }
-
-    /// Names the request in its answer; gives an error, whoever made it, the shape of a problem.
-    pub fn answer(&self, mut response: Response) -> Response {
-        let status = response.status();
-        let problem = response.extensions_mut().remove::<Problem>();
-        if let Some(problem) = problem {
-            response = self.render(problem);
-        } else if (status.is_client_error() || status.is_server_error()) && response.extensions().get::<Shaped>().is_none() {
-            let allow = response.headers().get(header::ALLOW).cloned();
-            response = self.render(from_status(status));
-            if let Some(allow) = allow {
-                response.headers_mut().insert(header::ALLOW, allow);
-            }
-        }
-        let headers = response.headers_mut();
-        if let Ok(id) = HeaderValue::from_str(&self.id) {
-            headers.insert(REQUEST_ID, id);
-        }
-        protect(headers);
-        response
-    }
-
-    fn render(&self, problem: Problem) -> Response {
-        self.log(&problem);
-        if let Some(reason) = problem.refusal() {
-            metrics::refused(reason);
-        }
-        problem.render(&self.id, self.is_write)
-    }
-
-    /// Failures of ours are errors. The rest is the client's, or many at once while something is full or away, which is said
-    /// elsewhere.
-    fn log(&self, problem: &Problem) {
-        let (code, path, detail) = (problem.0.code.name(), self.uri.path(), &problem.0.detail);
-        let (request_id, method) = (&self.id, &self.method);
-        if problem.0.code.status() == StatusCode::INTERNAL_SERVER_ERROR {
-            error!(request_id, code, %method, path, detail, "a request failed");
-        } else {
-            debug!(request_id, code, %method, path, detail, "a request was refused");
-        }
-    }
-}
-
-/// What keeps browsers from making anything of an answer but what it is; pages bring a policy of their own.
-fn protect(headers: &mut HeaderMap) {
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
-}
-
-/// The client's id for the request, if it is a short visible one, else a new one.
-fn request_id(headers: &HeaderMap) -> String {
-    let sent = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-    let usable = sent.filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()));
-    usable.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned)
-}
-
-/// The problem for an error that the framework or a layer made.
-fn from_status(status: StatusCode) -> Problem {
-    match status {
-        StatusCode::NOT_FOUND => Problem::new(Code::UnknownRoute, "there is nothing at this path"),
-        StatusCode::METHOD_NOT_ALLOWED => Problem::new(Code::MethodNotAllowed, "this path does not know the method; see the Allow header"),
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::BodyTooLarge, "the body is over limits.body_bytes"),
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
-            Problem::new(Code::UnsupportedMediaType, "the content encoding is not supported: send gzip, zstd or none")
-        }
-        status if status.is_server_error() => Problem::new(Code::Internal, "the server failed; its log has the request id"),
-        _ => Problem::new(Code::BadRequest, "the request cannot be understood"),
+/// The `reason` of an `overloaded` problem.
+fn reason_name(reason: Overload) -> &'static str {
+    match reason {
+        Overload::QueueFull => "queue_full",
+        Overload::HotFull => "hot_full",
+        Overload::DiskFull => "disk_full",
+        Overload::Memory => "memory",
+        Overload::Answers => "answers",
+        Overload::Tails => "tails",
+        Overload::ColdReads => "cold_reads",
+        Overload::KeysFull => "keys_full",
+        Overload::Slow => "slow",
     }
 }
 

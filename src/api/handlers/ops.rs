@@ -20,6 +20,7 @@ use crate::{
         body::Incoming,
         code::Code,
         connection::{Connection, OnConnection},
+        context::Shaped,
         error::Problem,
         extract::{NoParams, Params, Table},
         limits::Limits,
@@ -112,7 +113,7 @@ fn informed(deciding: &[Looked], beside: &[Looked]) -> Response {
     let code = if passes { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut response = (code, Json(Probe { status: word(passes), checks })).into_response();
     if !passes {
-        response.extensions_mut().insert(crate::api::error::Shaped); // a probe's 503 is an answer, not an error
+        response.extensions_mut().insert(Shaped); // a probe's 503 is an answer, not an error
     }
     response
 }
