@@ -31,7 +31,7 @@ use super::{
     connection::{Connection, Mark, OnConnection},
     error::Problem,
     limits::Limits,
-    memory::{Budget, Reserved},
+    memory::{Budget, Share},
     pace::Pace,
 };
 use crate::contracts::error::{Overload, StorageError};
@@ -72,7 +72,7 @@ impl Incoming {
     ///
     /// # Errors
     /// 413 over `limits.body_bytes` or `limits.decoded_body_bytes`, 503 without memory, 408 or 400 if it does not arrive.
-    pub async fn receive(self, limits: &Limits, budget: &Arc<Budget>) -> Result<(Bytes, Reserved), Problem> {
+    pub async fn receive(self, limits: &Limits, budget: &Arc<Budget>) -> Result<(Bytes, Share), Problem> {
         let said = content_length(&self.headers);
         if said.is_some_and(|said| said > limits.body_bytes) {
             return Err(too_large(limits.body_bytes));
@@ -87,13 +87,13 @@ impl Incoming {
     }
 
     fn at_pace(self, pace: Pace, budget: &Arc<Budget>) -> Pieces {
-        let reserved = budget.receiving(&self.connection);
+        let share = budget.receiving(&self.connection);
         Pieces {
-            given_up: reserved.given_up(),
+            given_up: share.given_up(),
             stream: self.body.into_data_stream(),
             decoder: self.coding.map(Decoder::new),
             pace,
-            reserved,
+            share,
             kept: 0,
             ready: None,
             sent: 0,
@@ -193,7 +193,7 @@ pub struct Pieces {
     stream: BodyDataStream,
     decoder: Option<Decoder>,
     pace: Pace,
-    reserved: Reserved,
+    share: Share,
     given_up: CancellationToken,
     /// What is kept of the pieces.
     kept: usize,
@@ -244,15 +244,15 @@ impl Pieces {
     pub async fn keep(&mut self, bytes: usize) -> Result<(), Problem> {
         self.kept = bytes;
         let needed = self.needed();
-        self.reserved.shrink_to(needed);
-        self.reserved.grow_to(needed).await
+        self.share.shrink_to(needed);
+        self.share.grow_to(needed).await
     }
 
     /// What had come has been dealt with, and so many bytes are kept of the rest.
     pub fn progressed(&mut self, kept: usize) {
         self.kept = kept;
-        self.reserved.shrink_to(self.needed());
-        self.reserved.touch();
+        self.share.shrink_to(self.needed());
+        self.share.touch();
         self.pace.listens(); // it may have been we who did not listen
     }
 
@@ -262,7 +262,7 @@ impl Pieces {
 
     /// What has come so far is whole.
     pub fn at_rest(&mut self) {
-        self.reserved.touch();
+        self.share.touch();
     }
 
     /// The next piece as it was sent.
@@ -291,7 +291,7 @@ impl Pieces {
     }
 
     /// All pieces together.
-    async fn collect(mut self, sizes: Sizes) -> Result<(Bytes, Reserved), Problem> {
+    async fn collect(mut self, sizes: Sizes) -> Result<(Bytes, Share), Problem> {
         let Some(first) = self.next().await? else { return Ok(self.received(Bytes::new())) };
         if sizes.said == Some(first.len()) {
             self.keep(first.len()).await?;
@@ -313,10 +313,10 @@ impl Pieces {
         }
     }
 
-    fn received(mut self, body: Bytes) -> (Bytes, Reserved) {
-        self.reserved.shrink_to(body.len());
-        self.reserved.settle();
-        (body, self.reserved)
+    fn received(mut self, body: Bytes) -> (Bytes, Share) {
+        self.share.shrink_to(body.len());
+        self.share.settle();
+        (body, self.share)
     }
 }
 

@@ -13,6 +13,7 @@ pub mod encode;
 pub mod error;
 pub mod extract;
 pub mod handlers;
+pub mod json_body;
 pub mod limits;
 pub mod memory;
 pub mod observe;

@@ -74,7 +74,7 @@ fn goes_round(partition: u32, event: Event) {
 }
 
 fn json(data: &[u8]) {
-    if let Ok((partition, event)) = with_parser(None, |parser| parser.json_record(data)) {
+    if let Ok((partition, event)) = with_parser(None, |parser| parser.json_event(data)) {
         goes_round(partition, event);
     }
 }

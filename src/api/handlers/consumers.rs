@@ -21,7 +21,7 @@ use crate::{
         connection::OnConnection,
         error::Problem,
         extract::{self, Encoding, Group, NoParams, Params},
-        records,
+        json_body,
         schema::{
             CommitToWrite, CommitWritten, Committed, GroupShown, GroupsShown, OffsetShown, OffsetWithLag, ProblemShown, TableWithLag,
         },
@@ -89,15 +89,15 @@ pub async fn commit(
     if extract::encoding(&incoming.headers)? != Encoding::Json {
         return Err(extract::unsupported("a commit is application/json"));
     }
-    let (body, _reserved) = incoming.receive(&state.limits, &state.inflight).await?;
-    let request: CommitRequest<'_> = records::json(&body)?;
+    let (body, _share) = incoming.receive(&state.limits, &state.inflight).await?;
+    let request: CommitRequest<'_> = json_body::parse(&body)?;
     let force = request.force;
     let commits: Vec<OneCommit> = match request {
         CommitRequest { table: Some(table), partition, offset: Some(offset), commits: None, .. } => {
             vec![OneCommit { table, partition: partition.unwrap_or(0), offset }]
         }
         CommitRequest { table: None, partition: None, offset: None, commits: Some(commits), .. } => {
-            records::list(commits, state.limits.bulk_records)?
+            json_body::list(commits, state.limits.bulk_records)?
         }
         _ => return Err(either()),
     };
@@ -180,12 +180,12 @@ pub async fn offsets(
     Params(NoParams {}): Params<NoParams>,
     OnConnection(connection): OnConnection,
 ) -> Result<Response, Problem> {
-    let mut reserved = state.responses.sending(&connection);
+    let mut share = state.responses.sending(&connection);
     let offsets = state.consumers.offsets(&group).await?;
     if offsets.is_empty() {
         return Err(StorageError::UnknownGroup(group).into());
     }
-    reserved.grow_to(offsets.len() * COMMITTED_BYTES + TABLE_BYTES).await?;
+    share.grow_to(offsets.len() * COMMITTED_BYTES + TABLE_BYTES).await?;
     let mut tables: BTreeMap<TableName, BTreeMap<PartitionNumber, Offset>> = BTreeMap::new();
     for (partition, offset) in offsets {
         tables.entry(partition.table).or_default().insert(partition.number, offset);
@@ -208,7 +208,7 @@ pub async fn offsets(
         }
         yield [&br#"],"tables":"#[..], &answers::json(&shown)?, br#","lag":"#, &answers::json(&lag)?, b"}"].concat().into();
     };
-    Ok(answers::answer(reserved.stream::<Problem>(pieces)))
+    Ok(answers::answer(share.stream::<Problem>(pieces)))
 }
 
 /// What a committed offset takes, and the partitions of one table as they are written.
@@ -245,11 +245,11 @@ pub async fn groups(
     Params(NoParams {}): Params<NoParams>,
     OnConnection(connection): OnConnection,
 ) -> Result<Response, Problem> {
-    let mut reserved = state.responses.sending(&connection);
+    let mut share = state.responses.sending(&connection);
     let groups = state.consumers.groups().await?;
     let body = answers::json(&GroupsShown { groups: groups.iter().map(GroupName::to_string).collect() })?;
-    reserved.grow_to(body.len()).await?;
-    Ok(answers::answer(reserved.body(body)))
+    share.grow_to(body.len()).await?;
+    Ok(answers::answer(share.body(body)))
 }
 
 /// Forget a consumer group.

@@ -64,16 +64,16 @@ pub async fn write(
         return Box::pin(stream::write(&state, table, options, envelope, incoming)).await; // boxed, or every single write has room for it
     }
     let connection = incoming.connection();
-    let (body, reserved) = incoming.receive(&state.limits, &state.inflight).await?;
+    let (body, share) = incoming.receive(&state.limits, &state.inflight).await?;
     let parser = envelope.parser(&state);
     let event = match envelope.encoding {
         Encoding::Protobuf => parser.protobuf_event(body),
-        _ => json(body, |body| parser.json_record(body)),
+        _ => json(body, |body| parser.json_event(body)),
     };
     // The only record is the one that is wrong.
     let event = event.map_err(|problem| problem.at_index(0))?;
     let appended = append(&state, &table, vec![event], options).await?;
-    drop(reserved);
+    drop(share);
     wait_until_cold(&state, &table, options, &connection).await?;
     let Some(Appended { partition, offset, duplicate }) = appended.first().copied() else {
         unreachable!("one event, one answer");
@@ -124,14 +124,14 @@ pub async fn write_bulk(
         ));
     }
     let connection = incoming.connection();
-    let (body, mut reserved) = incoming.receive(&state.limits, &state.inflight).await?;
+    let (body, mut share) = incoming.receive(&state.limits, &state.inflight).await?;
     let parser = envelope.parser(&state);
     let events = match envelope.encoding {
-        Encoding::Protobuf => parser.protobuf_bulk(body, &mut reserved)?,
-        _ => json(body, |body| parser.json_bulk(body, &mut reserved))?,
+        Encoding::Protobuf => parser.protobuf_bulk(body, &mut share)?,
+        _ => json(body, |body| parser.json_bulk(body, &mut share))?,
     };
     let appended = append(&state, &table, events, options).await?;
-    drop(reserved);
+    drop(share);
     wait_until_cold(&state, &table, options, &connection).await?;
     let duplicates = appended.iter().filter(|one| one.duplicate).count();
     let offsets: Vec<Offset> = appended.iter().map(|one| one.offset).collect();

@@ -23,8 +23,8 @@ use crate::{
         context::Shaped,
         error::Problem,
         extract::{NoParams, Params, Table},
+        json_body,
         limits::Limits,
-        records,
         schema::{Check, Flushed, Probe, ProblemShown, SegmentFlushed},
         state::{AppState, OpsState, Phase},
     },
@@ -165,7 +165,7 @@ pub async fn stats(
         "unflushed_events": totals.unflushed_events,
     });
     stats["idempotency"] = json!({"keys": keys, "bytes": bytes, "window_secs": window_ms / 1000});
-    let reserved = tables::room_for_one(&state, &connection).await?;
+    let share = tables::room_for_one(&state, &connection).await?;
     let mut walk = Walk { state, after: None };
     let pieces = async_stream::try_stream! {
         let mut text = answers::json(&stats)?;
@@ -178,7 +178,7 @@ pub async fn stats(
         }
         yield Bytes::from_static(b"}}");
     };
-    Ok(answers::answer(reserved.stream::<Problem>(pieces)))
+    Ok(answers::answer(share.stream::<Problem>(pieces)))
 }
 
 /// Tables that `/stats` shows, the first by name; `/tables` has all of them.
@@ -248,8 +248,8 @@ pub async fn set_log_level(
     incoming: Incoming,
 ) -> Result<Json<Value>, Problem> {
     let limits = Limits { body_bytes: LEVEL_BYTES, decoded_body_bytes: LEVEL_BYTES, ..Limits::default() };
-    let (body, _reserved) = incoming.receive(&limits, &ops.inflight).await?;
-    let LevelToSet { level } = records::json(&body)?;
+    let (body, _share) = incoming.receive(&limits, &ops.inflight).await?;
+    let LevelToSet { level } = json_body::parse(&body)?;
     ops.log_level.set(&level).map_err(|error| Problem::new(Code::BadLogLevel, error))?;
     info!(level, "log level changed");
     Ok(Json(json!({"level": level})))

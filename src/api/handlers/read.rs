@@ -22,7 +22,7 @@ use crate::{
         encode::{self, NDJSON, PROTOBUF, PageEnd},
         error::Problem,
         extract::{self, Params, Table},
-        memory::Reserved,
+        memory::Share,
         schema::{PageRead, ProblemShown},
         state::AppState,
         times,
@@ -139,7 +139,7 @@ async fn one_page(
 ) -> Result<Response, Problem> {
     let started = Instant::now();
     let limit = ReadLimit { records: limit.unwrap_or(DEFAULT_LIMIT), bytes: state.limits.page_bytes };
-    let mut reserved = state.responses.sending(connection);
+    let mut share = state.responses.sending(connection);
     loop {
         let TablePage { records, next, has_more, lost, turn } = page(state, query, limit, wait, connection).await?;
         let (count, bytes) = (records.len() as u64, records.iter().map(|record| record.event.size() as u64).sum());
@@ -153,15 +153,15 @@ async fn one_page(
                 (Encoded::Json(body), length)
             }
         };
-        if reserved.try_grow_to(length).is_err() {
+        if share.try_grow_to(length).is_err() {
             // Who waits for room holds neither a turn nor memory, and reads again with the room that it then has.
             drop((encoded, turn));
-            reserved.grow_to(length).await?;
+            share.grow_to(length).await?;
             continue;
         }
         state.stats.read(count, bytes, started.elapsed());
         metrics::read(count);
-        return Ok(encoded.answer(reserved));
+        return Ok(encoded.answer(share));
     }
 }
 
@@ -173,12 +173,12 @@ enum Encoded {
 }
 
 impl Encoded {
-    fn answer(self, reserved: Reserved) -> Response {
+    fn answer(self, share: Share) -> Response {
         let (media_type, body) = match self {
-            Self::Json(body) => ("application/json", reserved.body(body)),
+            Self::Json(body) => ("application/json", share.body(body)),
             Self::Protobuf(records, end) => {
                 let pieces = encode::protobuf_page(records, end, STREAM_PIECE);
-                (PROTOBUF, reserved.stream(stream::iter(pieces).map(Ok::<_, Infallible>)))
+                (PROTOBUF, share.stream(stream::iter(pieces).map(Ok::<_, Infallible>)))
             }
         };
         ([(header::CONTENT_TYPE, media_type)], body).into_response()
@@ -260,22 +260,17 @@ async fn page(
 
 /// The whole rest as it is now, a record a line.
 async fn rest(state: &AppState, query: &ReadQuery, limit: Option<usize>, connection: &Arc<Connection>) -> Result<Response, Problem> {
-    let mut reserved = state.responses.sending(connection);
+    let mut share = state.responses.sending(connection);
     let mut merge = state.reader.rest(query.clone(), ReadLimit { records: STREAM_RECORDS, bytes: STREAM_BYTES })?;
-    read_on(&mut merge, &mut reserved, STREAM_PIECE, connection).await?; // an error now is a status, later it can only break the answer off
-    let body = Body::from_stream(lines(state.clone(), merge, limit.unwrap_or(usize::MAX), reserved, Arc::clone(connection)));
+    read_on(&mut merge, &mut share, STREAM_PIECE, connection).await?; // an error now is a status, later it can only break the answer off
+    let body = Body::from_stream(lines(state.clone(), merge, limit.unwrap_or(usize::MAX), share, Arc::clone(connection)));
     let headers = [(header::CONTENT_TYPE, NDJSON), (X_ACCEL_BUFFERING, "no")];
     Ok((StatusCode::OK, headers, body).into_response())
 }
 
 /// Reads on when it is its turn, and keeps what was read if there is room for that and for so many bytes beside it. If there is none, it waits
 /// without what was read, which it then reads again.
-pub(super) async fn read_on(
-    merge: &mut Merge,
-    reserved: &mut Reserved,
-    beside: usize,
-    connection: &Arc<Connection>,
-) -> Result<(), Problem> {
+pub(super) async fn read_on(merge: &mut Merge, share: &mut Share, beside: usize, connection: &Arc<Connection>) -> Result<(), Problem> {
     loop {
         let waits_for_s3 = merge.wants_cold().then(|| connection.wait());
         merge.take_turn().await?;
@@ -283,13 +278,13 @@ pub(super) async fn read_on(
         drop(waits_for_s3);
         merge.end_turn();
         let needed = merge.held_bytes() + beside;
-        reserved.touch();
-        if reserved.try_grow_to(needed).is_ok() {
+        share.touch();
+        if share.try_grow_to(needed).is_ok() {
             return Ok(());
         }
         merge.restart();
-        reserved.shrink_to(beside);
-        reserved.grow_to(needed).await?;
+        share.shrink_to(beside);
+        share.grow_to(needed).await?;
     }
 }
 
@@ -300,7 +295,7 @@ fn lines(
     state: AppState,
     mut merge: Merge,
     limit: usize,
-    mut reserved: Reserved,
+    mut share: Share,
     connection: Arc<Connection>,
 ) -> impl Stream<Item = Result<Bytes, Problem>> {
     async_stream::try_stream! {
@@ -309,8 +304,8 @@ fn lines(
         while left > 0 {
             if !merge.is_fetched() {
                 // It holds what it has, and not what it may get, while it waits for that.
-                reserved.shrink_to(out.len() + merge.held_bytes());
-                read_on(&mut merge, &mut reserved, STREAM_PIECE, &connection).await?;
+                share.shrink_to(out.len() + merge.held_bytes());
+                read_on(&mut merge, &mut share, STREAM_PIECE, &connection).await?;
             }
             let Some(record) = merge.pop() else { break };
             encode::record(&mut out, &record);
@@ -318,7 +313,7 @@ fn lines(
             (records, left) = (records + 1, left - 1);
             if out.len() >= STREAM_PIECE {
                 bytes += out.len() as u64;
-                reserved.touch();
+                share.touch();
                 yield Bytes::from(std::mem::replace(&mut out, Vec::with_capacity(STREAM_PIECE + 4096)));
             }
         }

@@ -19,7 +19,7 @@ use crate::{
         body::{Incoming, Pieces},
         code::Code,
         error::Problem,
-        records,
+        json_body,
         schema::{Span, StreamWritten},
         state::AppState,
     },
@@ -245,9 +245,9 @@ impl Lines<'_> {
 
     fn take_line(&mut self, line: &[u8]) -> Result<(), Problem> {
         self.read += 1;
-        let line = if self.read == 1 { records::without_mark(line)? } else { line };
+        let line = if self.read == 1 { json_body::without_mark(line)? } else { line };
         if !line.iter().all(u8::is_ascii_whitespace) {
-            let (partition, event) = self.envelope.parser(self.state).json_record_at(line, Some(self.count))?;
+            let (partition, event) = self.envelope.parser(self.state).json_event_at(line, Some(self.count))?;
             self.count += 1;
             self.bytes += event.footprint();
             self.lines.push(Line { number: self.read, partition, event });

@@ -12,8 +12,8 @@ use crate::{
         connection::{Connection, OnConnection},
         error::Problem,
         extract::{self, Encoding, NoParams, Params, Table},
-        memory::Reserved,
-        records,
+        json_body,
+        memory::Share,
         schema::{PartitionShown, ProblemShown, Range, TableConfig, TableConfigChange, TableShown, TablesShown},
         state::AppState,
     },
@@ -65,7 +65,7 @@ pub async fn list(
     };
     let after = params.after.as_deref().map(extract::table_name).transpose()?;
     let page_bytes = state.limits.page_bytes;
-    let reserved = room_for_one(&state, &connection).await?;
+    let share = room_for_one(&state, &connection).await?;
     let mut walk = Walk { state, after };
     let pieces = async_stream::try_stream! {
         let (mut last, mut count, mut bytes) = (None, 0, 0);
@@ -83,15 +83,15 @@ pub async fn list(
         let next = last.filter(|_| has_more);
         yield [&br#"],"has_more":"#[..], &json(&has_more)?, br#","next":"#, &json(&next)?, b"}"].concat().into();
     };
-    Ok(answer(reserved.stream::<Problem>(pieces)))
+    Ok(answer(share.stream::<Problem>(pieces)))
 }
 
 /// Room for what a list of tables holds at once, which is one of them.
-pub async fn room_for_one(state: &AppState, connection: &Connection) -> Result<Reserved, Problem> {
+pub async fn room_for_one(state: &AppState, connection: &Connection) -> Result<Share, Problem> {
     let table = PARTITION_BYTES * (1 + state.limits.partitions_per_table as usize);
-    let mut reserved = state.responses.sending(connection);
-    reserved.grow_to((2 * table).min(state.limits.page_bytes)).await?; // as it is, and as it is written
-    Ok(reserved)
+    let mut share = state.responses.sending(connection);
+    share.grow_to((2 * table).min(state.limits.page_bytes)).await?; // as it is, and as it is written
+    Ok(share)
 }
 
 /// Goes through the tables by their names, and is about one at a time: lists keep neither a worker nor the catalog from others.
@@ -130,9 +130,9 @@ pub async fn partitions(
     Params(NoParams {}): Params<NoParams>,
     OnConnection(connection): OnConnection,
 ) -> Result<Response, Problem> {
-    let reserved = room_for_one(&state, &connection).await?;
+    let share = room_for_one(&state, &connection).await?;
     let table = state.hot.table(&name).ok_or(StorageError::UnknownTable(name))?;
-    Ok(answer(reserved.body(json(&show(&state, &table))?)))
+    Ok(answer(share.body(json(&show(&state, &table))?)))
 }
 
 /// A table, its partitions and its sizes in both tiers.
@@ -189,8 +189,8 @@ pub async fn configure_table(
     if extract::encoding(&incoming.headers)? != Encoding::Json {
         return Err(extract::unsupported("settings are application/json"));
     }
-    let (body, _reserved) = incoming.receive(&state.limits, &state.inflight).await?;
-    let change: TableConfigChange = records::json(&body)?;
+    let (body, _share) = incoming.receive(&state.limits, &state.inflight).await?;
+    let change: TableConfigChange = json_body::parse(&body)?;
     if let Some(Some(partitions)) = change.partitions {
         let limit = state.limits.partitions_per_table;
         if !(1..=limit).contains(&partitions) {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::read::{X_ACCEL_BUFFERING, read_on};
 use crate::{
-    api::{code::Code, connection::Connection, encode, error::Problem, memory::Reserved, state::AppState, tails::Place},
+    api::{code::Code, connection::Connection, encode, error::Problem, memory::Share, state::AppState, tails::Place},
     contracts::{
         error::{Overload, StorageError},
         name::TableName,
@@ -54,15 +54,15 @@ pub async fn tail(state: &AppState, query: &ReadQuery, limit: Option<usize>, con
     // From before the first look, so that nothing is missed between the two.
     let wakeup = state.hot.wakeups().wait_for(&query.table, query.partition);
     let mut merge = state.reader.merge(query.clone(), LOOK)?;
-    let mut reserved = state.responses.sending(connection);
-    read_on(&mut merge, &mut reserved, 0, connection).await?; // an error now is a status, later it can only break the answer off
+    let mut share = state.responses.sending(connection);
+    read_on(&mut merge, &mut share, 0, connection).await?; // an error now is a status, later it can only break the answer off
     let tail = Tail {
         state: state.clone(),
         query: query.clone(),
         connection: Arc::clone(connection),
         left: limit.unwrap_or(usize::MAX),
         wakeup,
-        reserved,
+        share,
         _place: place,
     };
     let answer = Sse::new(events(tail, merge)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
@@ -76,13 +76,13 @@ struct Tail {
     connection: Arc<Connection>,
     left: usize,
     wakeup: Wakeup,
-    reserved: Reserved,
+    share: Share,
     _place: Place,
 }
 
 impl Tail {
     async fn read_on(&mut self, merge: &mut Merge) -> Result<(), Problem> {
-        read_on(merge, &mut self.reserved, 0, &self.connection).await
+        read_on(merge, &mut self.share, 0, &self.connection).await
     }
 }
 
@@ -113,15 +113,15 @@ fn events(mut tail: Tail, mut merge: Merge) -> impl Stream<Item = Result<Event, 
                     (batch_bytes, began) = (0, Instant::now());
                 }
                 yield event;
-                tail.reserved.touch();
-                tail.reserved.shrink_to(merge.held_bytes());
+                tail.share.touch();
+                tail.share.shrink_to(merge.held_bytes());
             }
             if tail.left == 0 {
                 break;
             }
             tail.query.from = merge.positions();
             drop(merge);
-            tail.reserved.shrink_to(0);
+            tail.share.shrink_to(0);
             {
                 let _waits = tail.connection.wait();
                 tokio::select! {
