@@ -1,16 +1,13 @@
 //! Requests become values that are right by their type, or a problem that says what is wrong. Prost types end here.
 
 use axum::{
-    extract::{FromRequestParts, Path, Query},
+    extract::{FromRequestParts, Path},
     http::{HeaderMap, header, request::Parts},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use utoipa::IntoParams;
 
-use super::{code::Code, error::Problem, limits::Limits, times};
-use crate::contracts::{
-    name::{GroupName, PartitionNumber, TableName},
-    storage::TimeFilter,
-};
+use super::{code::Code, error::Problem, limits::Limits};
+use crate::contracts::name::{GroupName, PartitionNumber, TableName};
 
 /// The headers with the partition of records that name none.
 const PARTITION_HEADERS: [&str; 2] = ["x-partition", "zombi-partition"];
@@ -18,18 +15,22 @@ const PARTITION_HEADERS: [&str; 2] = ["x-partition", "zombi-partition"];
 const KEY_HEADER: &str = "idempotency-key";
 
 /// The `{table}` of a path.
-pub struct Table(pub TableName);
+#[derive(IntoParams)]
+#[into_params(names("table"), parameter_in = Path)]
+pub struct Table(
+    /// The table
+    #[param(value_type = String, example = "events")]
+    pub TableName,
+);
 
 /// The `{group}` of a path.
-pub struct Group(pub GroupName);
-
-/// Query parameters; an unknown one is an error.
-pub struct Params<T>(pub T);
-
-/// For routes without query parameters.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NoParams {}
+#[derive(IntoParams)]
+#[into_params(names("group"), parameter_in = Path)]
+pub struct Group(
+    /// The consumer group
+    #[param(value_type = String, example = "billing")]
+    pub GroupName,
+);
 
 async fn path_text<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {
     let Path(text) =
@@ -51,16 +52,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Group {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let text = path_text(parts, state).await?;
         GroupName::parse(&text).map(Self).map_err(|error| Problem::new(Code::BadGroupName, error))
-    }
-}
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Query(params) =
-            Query::<T>::from_request_parts(parts, state).await.map_err(|error| Problem::new(Code::BadQuery, error.body_text()))?;
-        Ok(Self(params))
     }
 }
 
@@ -154,25 +145,6 @@ pub fn key_header(headers: &HeaderMap) -> Result<Option<String>, Problem> {
             _ => return Err(wrong("is not a whole quoted string")),
         }
     }
-}
-
-/// A number in a query parameter.
-///
-/// # Errors
-/// 400 naming the parameter.
-pub fn number(name: &str, text: &str) -> Result<u64, Problem> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = digits.then(|| text.parse().ok()).flatten();
-    number.ok_or_else(|| Problem::new(Code::BadQuery, format!("{name}={text:?} is not a whole number from 0 to {}", u64::MAX)))
-}
-
-/// The bounds `since` and `until`: milliseconds, or RFC 3339.
-///
-/// # Errors
-/// 400 naming the parameter.
-pub fn time_filter(since: Option<&str>, until: Option<&str>) -> Result<TimeFilter, Problem> {
-    let bound = |name: &str, text: Option<&str>| text.map(|text| times::bound(name, text)).transpose();
-    Ok(TimeFilter { since: bound("since", since)?, until: bound("until", until)? })
 }
 
 /// A partition's number from outside.

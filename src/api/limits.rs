@@ -72,41 +72,46 @@ pub struct Limits {
     pub disk_reserve_percent: u64,
 }
 
+impl Limits {
+    /// The defaults, which the description at `/openapi.json` states as bounds.
+    pub const DEFAULT: Self = Self {
+        partitions_per_table: 1024,
+        tables: 10_000,
+        partitions: 100_000,
+        groups: 10_000,
+        group_offsets: 100_000,
+        record_bytes: 1 << 20,
+        record_headers: 128,
+        idempotency_key_bytes: 1024,
+        body_bytes: 8 << 20,
+        decoded_body_bytes: 16 << 20,
+        bulk_records: 10_000,
+        page_records: 10_000,
+        page_bytes: 8 << 20,
+        inflight_bytes: 128 << 20,
+        concurrent_reads: 16,
+        cold_reads: 16,
+        tails: 4096,
+        wait_secs: 55,
+        response_bytes: 128 << 20,
+        write_queue: 16_384,
+        connections: 16_384,
+        admin_connections: 64,
+        header_bytes: 64 << 10,
+        header_timeout_secs: 30,
+        idle_secs: 75,
+        body_idle_secs: 30,
+        body_secs: 300,
+        body_min_bytes_per_sec: 1024,
+        peer_percent: 50,
+        write_stall_secs: 30,
+        disk_reserve_bytes: 512 << 20,
+        disk_reserve_percent: 5,
+    };
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            partitions_per_table: 1024,
-            tables: 10_000,
-            partitions: 100_000,
-            groups: 10_000,
-            group_offsets: 100_000,
-            record_bytes: 1 << 20,
-            record_headers: 128,
-            idempotency_key_bytes: 1024,
-            body_bytes: 8 << 20,
-            decoded_body_bytes: 16 << 20,
-            bulk_records: 10_000,
-            page_records: 10_000,
-            page_bytes: 8 << 20,
-            inflight_bytes: 128 << 20,
-            concurrent_reads: 16,
-            cold_reads: 16,
-            tails: 4096,
-            wait_secs: 55,
-            response_bytes: 128 << 20,
-            write_queue: 16_384,
-            connections: 16_384,
-            admin_connections: 64,
-            header_bytes: 64 << 10,
-            header_timeout_secs: 30,
-            idle_secs: 75,
-            body_idle_secs: 30,
-            body_secs: 300,
-            body_min_bytes_per_sec: 1024,
-            peer_percent: 50,
-            write_stall_secs: 30,
-            disk_reserve_bytes: 512 << 20,
-            disk_reserve_percent: 5,
-        }
+        Self::DEFAULT
     }
 }

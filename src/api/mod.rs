@@ -19,6 +19,7 @@ pub mod memory;
 pub mod observe;
 pub mod origin;
 pub mod pace;
+pub mod params;
 pub mod records;
 pub mod route_table;
 pub mod schema;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use tokio::time::Instant;
+use utoipa::IntoParams;
 
 use crate::{
     api::{
@@ -12,6 +13,7 @@ use crate::{
         connection::Connection,
         error::Problem,
         extract::{self, Encoding},
+        params::{OffsetParam, WaitForParam},
         records::RecordParser,
         state::AppState,
         trace,
@@ -27,11 +29,16 @@ use crate::{
 };
 
 /// Parameters of a write.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct WriteParams {
-    expected_offset: Option<String>,
-    wait_for: Option<String>,
+    /// Write only if this is the next offset of the one partition written to
+    #[param(inline)]
+    expected_offset: Option<OffsetParam>,
+    /// `cold`: answer when the events are in S3
+    #[param(inline)]
+    wait_for: Option<WaitForParam>,
 }
 
 /// What a write asks for beyond its events.
@@ -49,16 +56,11 @@ impl WriteParams {
     /// # Errors
     /// 400 if one is not of its form; 422 if there is no bucket to wait for.
     pub fn check(&self, state: &AppState) -> Result<WriteOptions, Problem> {
-        let expected_offset = self.expected_offset.as_deref().map(|text| extract::number("expected_offset", text)).transpose()?;
-        let until_cold = match self.wait_for.as_deref() {
-            None => false,
-            Some("cold") if state.flush.is_some() => true,
-            Some("cold") => return Err(Problem::new(Code::NoColdTier, "wait_for=cold needs a bucket, and s3.bucket is not set")),
-            Some(other) => {
-                return Err(Problem::new(Code::BadQuery, format!("wait_for={other:?} is not known: leave it out, or ask for cold")));
-            }
-        };
-        Ok(WriteOptions { expected_offset, until_cold })
+        let expected_offset = self.expected_offset.as_ref().map(|param| param.offset("expected_offset")).transpose()?;
+        if let Some(wait_for) = &self.wait_for {
+            wait_for.check(state.flush.is_some())?;
+        }
+        Ok(WriteOptions { expected_offset, until_cold: self.wait_for.is_some() })
     }
 }
 

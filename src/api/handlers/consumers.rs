@@ -8,10 +8,10 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-
-use bytes::Bytes;
+use utoipa::IntoParams;
 
 use crate::{
     api::{
@@ -20,8 +20,9 @@ use crate::{
         code::Code,
         connection::OnConnection,
         error::Problem,
-        extract::{self, Encoding, Group, NoParams, Params},
+        extract::{self, Encoding, Group},
         json_body,
+        params::{NoParams, Params, PartitionParam, TableParam},
         schema::{
             CommitToWrite, CommitWritten, Committed, GroupShown, GroupsShown, OffsetShown, OffsetWithLag, ProblemShown, TableWithLag,
         },
@@ -60,12 +61,17 @@ struct OneCommit {
 }
 
 /// Parameters of a look-up.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct OffsetParams {
+    /// The table; `topic` is accepted too
     #[serde(alias = "topic")]
-    table: String,
-    partition: Option<String>,
+    #[param(inline)]
+    table: TableParam,
+    /// 0 if left out
+    #[param(inline)]
+    partition: Option<PartitionParam>,
 }
 
 /// Commit offsets: for each partition the next one to read. Durable before the answer.
@@ -73,7 +79,7 @@ pub struct OffsetParams {
     post,
     path = "/consumers/{group}/commit",
     tag = "consumers",
-    params(("group" = String, Path, description = "The consumer group", example = "billing")),
+    params(Group),
     request_body(content = CommitToWrite),
     responses(
         (status = 200, description = "Committed", body = CommitWritten),
@@ -135,9 +141,7 @@ fn either() -> Problem {
     get,
     path = "/consumers/{group}/offset",
     tag = "consumers",
-    params(("group" = String, Path, description = "The consumer group", example = "billing"),
-        ("table" = String, Query, description = "The table; `topic` is accepted too"),
-        ("partition" = Option<u64>, Query, description = "0 if left out", maximum = 1023)),
+    params(Group, OffsetParams),
     responses(
         (status = 200, description = "Its offset and lag", body = OffsetShown),
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
@@ -148,9 +152,9 @@ pub async fn offset(
     Group(group): Group,
     Params(params): Params<OffsetParams>,
 ) -> Result<Json<OffsetShown>, Problem> {
-    let table = extract::table_name(&params.table)?;
-    let number = params.partition.as_deref().map_or(Ok(0), |text| extract::number("partition", text))?;
-    let partition = Partition::new(table, extract::partition_number(number.into(), &state.limits)?);
+    let table = params.table.name()?;
+    let number = params.partition.as_ref().map_or(Ok(0), |partition| partition.number(&state.limits))?;
+    let partition = Partition::new(table, number);
     let status = state.hot.table(&partition.table).ok_or_else(|| StorageError::UnknownTable(partition.table.clone()))?;
     let offsets = state.consumers.offsets(&group).await?;
     let offset = offsets.iter().find(|(other, _)| *other == partition).map(|(_, offset)| *offset);
@@ -168,7 +172,7 @@ pub async fn offset(
     get,
     path = "/consumers/{group}",
     tag = "consumers",
-    params(("group" = String, Path, description = "The consumer group", example = "billing")),
+    params(Group),
     responses(
         (status = 200, description = "All its offsets and lag", body = GroupShown),
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
@@ -257,7 +261,7 @@ pub async fn groups(
     delete,
     path = "/consumers/{group}",
     tag = "consumers",
-    params(("group" = String, Path, description = "The consumer group", example = "billing")),
+    params(Group),
     responses(
         (status = 204, description = "Forgotten"),
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),

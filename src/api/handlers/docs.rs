@@ -5,7 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use crate::api::{
     code::Code,
     error::Problem,
-    extract::{NoParams, Params},
+    params::{NoParams, Params},
 };
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}\

@@ -8,4 +8,3 @@ pub mod ops;
 pub mod read;
 pub mod stream;
 pub mod tables;
-pub mod tail;

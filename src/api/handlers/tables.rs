@@ -3,6 +3,7 @@
 use axum::{Json, extract::State, http::StatusCode, response::Response};
 use bytes::Bytes;
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use crate::{
     api::{
@@ -11,9 +12,11 @@ use crate::{
         code::Code,
         connection::{Connection, OnConnection},
         error::Problem,
-        extract::{self, Encoding, NoParams, Params, Table},
+        extract::{self, Encoding, Table},
         json_body,
+        limits::Limits,
         memory::Share,
+        params::{LimitParam, NoParams, Params, TableParam},
         schema::{PartitionShown, ProblemShown, Range, TableConfig, TableConfigChange, TableShown, TablesShown},
         state::AppState,
     },
@@ -25,18 +28,24 @@ use crate::{
     },
 };
 
-/// Tables of a page that names no limit, and of any.
+/// Tables of a page that names no limit.
 const DEFAULT_LIMIT: usize = 1000;
-const MAX_LIMIT: usize = 10_000;
+/// Tables of any page. The description of `limit` is the same as that of a read's.
+const MAX_LIMIT: usize = Limits::DEFAULT.page_records;
 /// About what a partition takes in an answer.
 const PARTITION_BYTES: usize = 200;
 
 /// Parameters of a list.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct ListParams {
-    limit: Option<String>,
-    after: Option<String>,
+    /// Tables of a page, 1 to 10,000; 1,000 if left out. A page may be shorter
+    #[param(inline)]
+    limit: Option<LimitParam>,
+    /// Only tables behind this name: `next` of the page before
+    #[param(inline)]
+    after: Option<TableParam>,
 }
 
 /// List the tables, in order of their names.
@@ -44,8 +53,7 @@ pub struct ListParams {
     get,
     path = "/tables",
     tag = "tables",
-    params(("limit" = Option<u64>, Query, description = "Tables of a page, 1 to 10,000; 1,000 if left out. A page may be shorter", minimum = 1, maximum = 10_000),
-        ("after" = Option<String>, Query, description = "Only those behind this name: `next` of the page before")),
+    params(ListParams),
     responses(
         (status = 200, description = "A page of the tables", body = TablesShown),
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
@@ -56,14 +64,8 @@ pub async fn list(
     Params(params): Params<ListParams>,
     OnConnection(connection): OnConnection,
 ) -> Result<Response, Problem> {
-    let limit = match &params.limit {
-        None => DEFAULT_LIMIT,
-        Some(text) => {
-            let limit = usize::try_from(extract::number("limit", text)?).ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-            limit.ok_or_else(|| Problem::new(Code::BadLimit, format!("limit={text} is not from 1 to {MAX_LIMIT}")))?
-        }
-    };
-    let after = params.after.as_deref().map(extract::table_name).transpose()?;
+    let limit = params.limit.as_ref().map_or(Ok(DEFAULT_LIMIT), |limit| limit.up_to(MAX_LIMIT))?;
+    let after = params.after.as_ref().map(TableParam::name).transpose()?;
     let page_bytes = state.limits.page_bytes;
     let share = room_for_one(&state, &connection).await?;
     let mut walk = Walk { state, after };
@@ -118,7 +120,7 @@ impl Walk {
     get,
     path = "/tables/{table}/partitions",
     tag = "tables",
-    params(("table" = String, Path, description = "The table", example = "events")),
+    params(Table),
     responses(
         (status = 200, description = "The table", body = TableShown),
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
@@ -152,7 +154,7 @@ pub fn show(state: &AppState, table: &TableStatus) -> TableShown {
     get,
     path = "/tables/{table}/config",
     tag = "tables",
-    params(("table" = String, Path, description = "The table", example = "events")),
+    params(Table),
     responses(
         (status = 200, description = "The settings", body = TableConfig),
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
@@ -172,7 +174,7 @@ pub async fn table_config(
     put,
     path = "/tables/{table}/config",
     tag = "tables",
-    params(("table" = String, Path, description = "The table", example = "events")),
+    params(Table),
     request_body = TableConfigChange,
     responses(
         (status = 200, description = "The settings now", body = TableConfig),
@@ -208,7 +210,7 @@ pub async fn configure_table(
     delete,
     path = "/tables/{table}",
     tag = "tables",
-    params(("table" = String, Path, description = "The table", example = "events")),
+    params(Table),
     responses(
         (status = 204, description = "Deleted; what is in S3 follows within moments"),
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
