@@ -9,6 +9,7 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use super::code::Code;
 use crate::{
@@ -136,6 +137,26 @@ impl Problem {
         }
         response
     }
+}
+
+/// An error (RFC 9457); some codes have more fields.
+#[derive(Debug, ToSchema)]
+pub struct ProblemShown {
+    /// The explanation of the code.
+    pub r#type: String,
+    /// The status in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened, for people.
+    pub detail: String,
+    /// What happened, for programs; see `/docs/errors`.
+    pub code: String,
+    /// The request, as the log names it.
+    pub request_id: String,
+    /// On writes: `not_written`, or `unknown`.
+    #[schema(required = false)]
+    pub outcome: String,
 }
 
 impl std::fmt::Display for Problem {

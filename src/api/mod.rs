@@ -22,7 +22,6 @@ pub mod pace;
 pub mod params;
 pub mod records;
 pub mod route_table;
-pub mod schema;
 pub mod state;
 pub mod stats;
 pub mod strict;
@@ -48,7 +47,13 @@ use utoipa_swagger_ui::SwaggerUi;
 use self::{
     code::Code,
     error::Problem,
-    handlers::{consumers, docs, events, ops, read, tables},
+    handlers::{
+        consumers::{self, commit},
+        docs, events,
+        ops::{flush, log_level, numbers, probes},
+        read,
+        tables::{self, config},
+    },
     limits::Limits,
     origin::HttpSettings,
     route_table::RouteTable,
@@ -74,29 +79,29 @@ fn store_routes(surroundings: &Arc<Surroundings>) -> RouteTable<AppState> {
         .route(Verb::Append, routes!(events::write_bulk))
         .route(Verb::Read, routes!(tables::list))
         .route(Verb::Read, routes!(tables::partitions))
-        .route(Verb::Read, routes!(tables::table_config))
-        .route(Verb::Manage, routes!(tables::configure_table))
+        .route(Verb::Read, routes!(config::table_config))
+        .route(Verb::Manage, routes!(config::configure_table))
         .route(Verb::Commit, routes!(consumers::groups))
         .route(Verb::Commit, routes!(consumers::offsets))
         .route(Verb::Rewind, routes!(consumers::delete))
-        .route(Verb::Commit, routes!(consumers::commit))
+        .route(Verb::Commit, routes!(commit::commit))
         .route(Verb::Commit, routes!(consumers::offset))
-        .route(Verb::Operate, routes!(ops::stats))
-        .route(Verb::Operate, routes!(ops::flush))
-        .route(Verb::Manage, routes!(ops::flush_table))
+        .route(Verb::Operate, routes!(numbers::stats))
+        .route(Verb::Operate, routes!(flush::flush))
+        .route(Verb::Manage, routes!(flush::flush_table))
 }
 
 /// Probes and metrics, which every port has from the first moment. The metrics name tables and groups: `metrics` says who may see them.
 fn ops_routes(surroundings: &Arc<Surroundings>, metrics: Verb) -> RouteTable<OpsState> {
     // Those who probe know an address only: they are answered whatever name they ask for.
     let any_name = Arc::new(Surroundings { http: None, ..Surroundings::clone(surroundings) });
-    let probes: RouteTable<OpsState> = RouteTable::new(any_name)
-        .route(Verb::Open, routes!(ops::livez))
-        .route(Verb::Open, routes!(ops::readyz))
-        .route(Verb::Open, routes!(ops::startupz))
-        .get(Verb::Open, "/health", ops::livez)
-        .get(Verb::Open, "/healthz", ops::livez);
-    RouteTable::new(Arc::clone(surroundings)).route(metrics, routes!(ops::metrics)).merge(probes)
+    let table: RouteTable<OpsState> = RouteTable::new(any_name)
+        .route(Verb::Open, routes!(probes::livez))
+        .route(Verb::Open, routes!(probes::readyz))
+        .route(Verb::Open, routes!(probes::startupz))
+        .get(Verb::Open, "/health", probes::livez)
+        .get(Verb::Open, "/healthz", probes::livez);
+    RouteTable::new(Arc::clone(surroundings)).route(metrics, routes!(numbers::metrics)).merge(table)
 }
 
 /// Pages for people, and the description.
@@ -144,9 +149,9 @@ pub fn admin_router(ops: OpsState, limits: Arc<Limits>) -> Router {
 
 fn admin_routes(surroundings: &Arc<Surroundings>) -> RouteTable<OpsState> {
     ops_routes(surroundings, Verb::Open)
-        .post(Verb::Operate, "/flush", ops::flush_admin)
-        .get(Verb::Operate, "/log/level", ops::log_level)
-        .put(Verb::Operate, "/log/level", ops::set_log_level)
+        .post(Verb::Operate, "/flush", flush::flush_admin)
+        .get(Verb::Operate, "/log/level", log_level::log_level)
+        .put(Verb::Operate, "/log/level", log_level::set_log_level)
 }
 
 /// Answers at paths that no route knows.

@@ -1,12 +1,13 @@
 //! Events as JSON: one, or the `records` of a bulk write.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
+use utoipa::ToSchema;
 
 use super::{Charged, Headers, Placed, RecordParser, Sent, bad_payload, no_records, too_large, too_many_headers};
 use crate::{
@@ -19,7 +20,40 @@ use crate::{
     contracts::payload::{self, Payload},
 };
 
-/// An event as JSON sends it.
+/// An event to write. Exactly one of `payload` and `payload_base64`.
+#[derive(Debug, ToSchema)]
+#[schema(example = json!({"payload": {"order": 7}, "idempotency_key": "order-7"}))]
+pub struct EventToWrite {
+    /// A string, whose UTF-8 bytes are stored, or any other JSON value, whose text is stored byte for byte.
+    #[schema(value_type = Option<Value>)]
+    pub payload: Option<Value>,
+    /// Any bytes.
+    #[schema(format = "byte")]
+    pub payload_base64: Option<String>,
+    /// 0 if left out.
+    #[schema(minimum = 0, maximum = 1023)]
+    pub partition: Option<u32>,
+    /// Milliseconds since 1970, years 1 to 9999; the server's clock if left out.
+    #[schema(minimum = -62_135_596_800_000_i64, maximum = 253_402_300_799_999_i64)]
+    pub timestamp_ms: Option<i64>,
+    /// Stored at most once per partition and key within the window.
+    #[schema(min_length = 1, max_length = 1024)]
+    pub idempotency_key: Option<String>,
+    /// The sender's own names and values.
+    pub headers: Option<BTreeMap<String, String>>,
+    /// Accepted and ignored, so that what a read returns can be written again.
+    pub offset: Option<u64>,
+}
+
+/// Events to write, all or nothing.
+#[derive(Debug, ToSchema)]
+pub struct BulkToWrite {
+    /// The events.
+    #[schema(min_items = 1, max_items = 10_000)]
+    pub records: Vec<EventToWrite>,
+}
+
+/// An event as it is parsed. [`EventToWrite`] describes it; this one borrows, and tells numbers that are out of range from other mistakes.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct JsonEvent<'a> {
@@ -160,5 +194,50 @@ impl<'de> DeserializeSeed<'de> for EventsVisitor<'_, '_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Placed>, D::Error> {
         deserializer.deserialize_seq(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use utoipa::PartialSchema;
+
+    use super::*;
+    use crate::contracts::clock::{MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS};
+
+    /// The names of the fields that a type knows, out of serde's own error.
+    fn known<'a, T: Deserialize<'a>>() -> BTreeSet<String> {
+        let Err(error) = serde_json::from_str::<T>(r#"{"": 0}"#) else { panic!("a field without a name is known") };
+        error.to_string().split('`').skip(3).step_by(2).map(str::to_owned).collect()
+    }
+
+    fn described<T: PartialSchema>() -> Value {
+        serde_json::to_value(T::schema()).unwrap()
+    }
+
+    #[test]
+    fn what_is_parsed_is_what_is_described() {
+        for (known, described) in
+            [(known::<JsonEvent<'_>>(), described::<EventToWrite>()), (known::<JsonBulk<'_>>(), described::<BulkToWrite>())]
+        {
+            let named: BTreeSet<_> = described["properties"].as_object().unwrap().keys().cloned().collect();
+            assert_eq!(known, named);
+        }
+    }
+
+    #[test]
+    fn the_description_states_the_bounds_that_hold_by_default() {
+        let (event, bulk, limits) = (described::<EventToWrite>(), described::<BulkToWrite>(), Limits::DEFAULT);
+        let bounds = [
+            (&event["properties"]["partition"]["maximum"], Value::from(limits.partitions_per_table - 1)),
+            (&event["properties"]["timestamp_ms"]["minimum"], Value::from(MIN_TIMESTAMP_MS)),
+            (&event["properties"]["timestamp_ms"]["maximum"], Value::from(MAX_TIMESTAMP_MS)),
+            (&event["properties"]["idempotency_key"]["maxLength"], Value::from(limits.idempotency_key_bytes)),
+            (&bulk["properties"]["records"]["maxItems"], Value::from(limits.bulk_records)),
+        ];
+        for (described, holds) in bounds {
+            assert_eq!(described.as_i64(), holds.as_i64());
+        }
     }
 }

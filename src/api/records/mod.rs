@@ -6,6 +6,7 @@ mod protobuf;
 
 use std::collections::BTreeMap;
 
+pub use self::json::{BulkToWrite, EventToWrite};
 use super::{
     code::Code,
     error::Problem,

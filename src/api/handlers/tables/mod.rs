@@ -1,23 +1,22 @@
-//! Which tables there are, and where their partitions stand.
+//! Tables: which there are, where their partitions stand, and their end.
 
-use axum::{Json, extract::State, http::StatusCode, response::Response};
+pub mod config;
+
+use axum::{extract::State, http::StatusCode, response::Response};
 use bytes::Bytes;
-use serde::Deserialize;
-use utoipa::IntoParams;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
+use self::config::TableConfig;
 use crate::{
     api::{
         answers::{answer, json, member},
-        body::Incoming,
-        code::Code,
         connection::{Connection, OnConnection},
-        error::Problem,
-        extract::{self, Encoding, Table},
-        json_body,
+        error::{Problem, ProblemShown},
+        extract::Table,
         limits::Limits,
         memory::Share,
         params::{LimitParam, NoParams, Params, TableParam},
-        schema::{PartitionShown, ProblemShown, Range, TableConfig, TableConfigChange, TableShown, TablesShown},
         state::AppState,
     },
     contracts::{
@@ -30,9 +29,9 @@ use crate::{
 
 /// Tables of a page that names no limit.
 const DEFAULT_LIMIT: usize = 1000;
-/// Tables of any page. The description of `limit` is the same as that of a read's.
+/// Tables of any page: what the description says of `limit` in a read, too.
 const MAX_LIMIT: usize = Limits::DEFAULT.page_records;
-/// About what a partition takes in an answer.
+/// About how many bytes a partition takes in an answer.
 const PARTITION_BYTES: usize = 200;
 
 /// Parameters of a list.
@@ -46,6 +45,69 @@ pub struct ListParams {
     /// Only tables behind this name: `next` of the page before
     #[param(inline)]
     after: Option<TableParam>,
+}
+
+/// A page of the tables.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TablesShown {
+    /// In order of their names.
+    pub tables: Vec<TableShown>,
+    /// Whether there are more.
+    pub has_more: bool,
+    /// The last one's name, to go on `after` it; null if there are no more.
+    #[schema(required = true)]
+    pub next: Option<String>,
+}
+
+/// A table and its partitions.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TableShown {
+    /// Its name.
+    pub table: String,
+    /// Stored bytes in RocksDB.
+    pub hot_bytes: u64,
+    /// Bytes of its segments in S3.
+    pub cold_bytes: u64,
+    /// In order of their numbers.
+    pub partitions: Vec<PartitionShown>,
+    /// Its settings.
+    pub config: TableConfig,
+}
+
+/// A partition and where it stands.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PartitionShown {
+    /// Its number.
+    pub partition: u32,
+    /// The first offset that can be read.
+    pub earliest: u64,
+    /// The first offset still in RocksDB.
+    pub low: u64,
+    /// The first offset not yet in S3.
+    pub flushed: u64,
+    /// The first offset not yet given.
+    pub next: u64,
+    /// Stored bytes in RocksDB.
+    pub hot_bytes: u64,
+    /// Bytes of its segments in S3.
+    pub cold_bytes: u64,
+    /// Offsets that were lost with a volume.
+    pub lost: Vec<Range>,
+}
+
+/// Offsets, `start` included, `end` not.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub struct Range {
+    /// The first offset.
+    pub start: u64,
+    /// The first offset after it.
+    pub end: u64,
+}
+
+impl From<OffsetRange> for Range {
+    fn from(range: OffsetRange) -> Self {
+        Self { start: range.start, end: range.end }
+    }
 }
 
 /// List the tables, in order of their names.
@@ -67,7 +129,7 @@ pub async fn list(
     let limit = params.limit.as_ref().map_or(Ok(DEFAULT_LIMIT), |limit| limit.up_to(MAX_LIMIT))?;
     let after = params.after.as_ref().map(TableParam::name).transpose()?;
     let page_bytes = state.limits.page_bytes;
-    let share = room_for_one(&state, &connection).await?;
+    let share = share_of_one(&state, &connection).await?;
     let mut walk = Walk { state, after };
     let pieces = async_stream::try_stream! {
         let (mut last, mut count, mut bytes) = (None, 0, 0);
@@ -88,19 +150,20 @@ pub async fn list(
     Ok(answer(share.stream::<Problem>(pieces)))
 }
 
-/// Room for what a list of tables holds at once, which is one of them.
-pub async fn room_for_one(state: &AppState, connection: &Connection) -> Result<Share, Problem> {
+/// A share of the memory for answers that is large enough for one table, which is all that a list of tables holds at once.
+pub async fn share_of_one(state: &AppState, connection: &Connection) -> Result<Share, Problem> {
     let table = PARTITION_BYTES * (1 + state.limits.partitions_per_table as usize);
     let mut share = state.responses.sending(connection);
-    share.grow_to((2 * table).min(state.limits.page_bytes)).await?; // as it is, and as it is written
+    share.grow_to((2 * table).min(state.limits.page_bytes)).await?; // as values, and as text
     Ok(share)
 }
 
-/// Goes through the tables by their names, and is about one at a time: lists keep neither a worker nor the catalog from others.
+/// Goes through the tables in order of their names. It handles one at a time, so that a list keeps neither a worker nor the catalog
+/// from others.
 pub struct Walk {
-    /// Where they are.
+    /// Where the tables are.
     pub state: AppState,
-    /// The last one's name.
+    /// The name of the last table.
     pub after: Option<TableName>,
 }
 
@@ -132,14 +195,13 @@ pub async fn partitions(
     Params(NoParams {}): Params<NoParams>,
     OnConnection(connection): OnConnection,
 ) -> Result<Response, Problem> {
-    let share = room_for_one(&state, &connection).await?;
+    let share = share_of_one(&state, &connection).await?;
     let table = state.hot.table(&name).ok_or(StorageError::UnknownTable(name))?;
     Ok(answer(share.body(json(&show(&state, &table))?)))
 }
 
-/// A table, its partitions and its sizes in both tiers.
-pub fn show(state: &AppState, table: &TableStatus) -> TableShown {
-    let partitions: Vec<_> = table.partitions.iter().map(|status| partition(state, table, status)).collect();
+fn show(state: &AppState, table: &TableStatus) -> TableShown {
+    let partitions: Vec<_> = table.partitions.iter().map(|status| show_partition(state, table, status)).collect();
     TableShown {
         table: table.name.to_string(),
         hot_bytes: partitions.iter().map(|partition| partition.hot_bytes).sum(),
@@ -149,63 +211,23 @@ pub fn show(state: &AppState, table: &TableStatus) -> TableShown {
     }
 }
 
-/// Show what holds for a table, and what of it was set for this one.
-#[utoipa::path(
-    get,
-    path = "/tables/{table}/config",
-    tag = "tables",
-    params(Table),
-    responses(
-        (status = 200, description = "The settings", body = TableConfig),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
-    )
-)]
-pub async fn table_config(
-    State(state): State<AppState>,
-    Table(name): Table,
-    Params(NoParams {}): Params<NoParams>,
-) -> Result<Json<TableConfig>, Problem> {
-    let table = state.hot.table(&name).ok_or(StorageError::UnknownTable(name))?;
-    Ok(Json(table.settings.into()))
+fn show_partition(state: &AppState, table: &TableStatus, status: &PartitionStatus) -> PartitionShown {
+    let partition = Partition::new(table.name.clone(), status.number);
+    PartitionShown {
+        partition: status.number,
+        earliest: status.marks.start,
+        low: status.marks.low,
+        flushed: status.marks.flushed,
+        next: status.marks.next,
+        hot_bytes: status.hot_bytes,
+        cold_bytes: state.reader.cold_bytes(&partition),
+        lost: state.reader.lost(&partition, OffsetRange::new(status.marks.start, status.marks.next)).into_iter().map(Range::from).collect(),
+    }
 }
 
-/// Change what holds for a table, and make the table if it does not exist: what is left out stays, `null` goes back to the default.
-#[utoipa::path(
-    put,
-    path = "/tables/{table}/config",
-    tag = "tables",
-    params(Table),
-    request_body = TableConfigChange,
-    responses(
-        (status = 200, description = "The settings now", body = TableConfig),
-        (status = 201, description = "The settings of the new table", body = TableConfig),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
-    )
-)]
-pub async fn configure_table(
-    State(state): State<AppState>,
-    Table(name): Table,
-    Params(NoParams {}): Params<NoParams>,
-    incoming: Incoming,
-) -> Result<(StatusCode, Json<TableConfig>), Problem> {
-    if extract::encoding(&incoming.headers)? != Encoding::Json {
-        return Err(extract::unsupported("settings are application/json"));
-    }
-    let (body, _share) = incoming.receive(&state.limits, &state.inflight).await?;
-    let change: TableConfigChange = json_body::parse(&body)?;
-    if let Some(Some(partitions)) = change.partitions {
-        let limit = state.limits.partitions_per_table;
-        if !(1..=limit).contains(&partitions) {
-            return Err(Problem::new(Code::PartitionOutOfRange, format!("partitions {partitions} is not from 1 to {limit}")));
-        }
-    }
-    let configured = state.hot.configure_table(name, change.into()).await?;
-    let status = if configured.is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(configured.settings.into())))
-}
-
-/// Delete a table: its events in both tiers, its keys, its settings and its consumer offsets. Its partitions' next offsets
-/// are remembered: if it is written again, they go on.
+/// Delete a table: its events in both tiers, its keys, its settings and its consumer offsets.
+///
+/// The next offsets of its partitions are remembered: a table that is written again goes on with them.
 #[utoipa::path(
     delete,
     path = "/tables/{table}",
@@ -223,18 +245,4 @@ pub async fn delete_table(
 ) -> Result<StatusCode, Problem> {
     state.hot.delete_table(name).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn partition(state: &AppState, table: &TableStatus, status: &PartitionStatus) -> PartitionShown {
-    let partition = Partition::new(table.name.clone(), status.number);
-    PartitionShown {
-        partition: status.number,
-        earliest: status.marks.start,
-        low: status.marks.low,
-        flushed: status.marks.flushed,
-        next: status.marks.next,
-        hot_bytes: status.hot_bytes,
-        cold_bytes: state.reader.cold_bytes(&partition),
-        lost: state.reader.lost(&partition, OffsetRange::new(status.marks.start, status.marks.next)).into_iter().map(Range::from).collect(),
-    }
 }

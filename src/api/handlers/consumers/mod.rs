@@ -1,35 +1,24 @@
-//! Consumer groups: commit, look up, list, forget.
+//! Consumer groups: how far they are, which there are, and their end. Commits are in `commit`.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+pub mod commit;
 
-use axum::{
-    Json,
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::{Json, extract::State, http::StatusCode, response::Response};
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use utoipa::IntoParams;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     api::{
         answers,
-        body::Incoming,
-        code::Code,
         connection::OnConnection,
-        error::Problem,
-        extract::{self, Encoding, Group},
-        json_body,
+        error::{Problem, ProblemShown},
+        extract::Group,
         params::{NoParams, Params, PartitionParam, TableParam},
-        schema::{
-            CommitToWrite, CommitWritten, Committed, GroupShown, GroupsShown, OffsetShown, OffsetWithLag, ProblemShown, TableWithLag,
-        },
         state::AppState,
     },
     contracts::{
-        consumers::Commit,
         error::StorageError,
         name::{GroupName, Partition, PartitionNumber, TableName},
         sequence::{Offset, OffsetRange},
@@ -37,28 +26,10 @@ use crate::{
     },
 };
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CommitRequest<'a> {
-    #[serde(alias = "topic")]
-    table: Option<String>,
-    partition: Option<i128>,
-    offset: Option<Offset>,
-    #[serde(borrow)]
-    commits: Option<&'a RawValue>,
-    #[serde(default)]
-    force: bool,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OneCommit {
-    #[serde(alias = "topic")]
-    table: String,
-    #[serde(default)]
-    partition: i128,
-    offset: Offset,
-}
+/// About how many bytes a committed offset takes in memory.
+const COMMITTED_BYTES: usize = 64;
+/// About how many bytes the partitions of one table take while they are written.
+const TABLE_BYTES: usize = 256 << 10;
 
 /// Parameters of a look-up.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -74,66 +45,63 @@ pub struct OffsetParams {
     partition: Option<PartitionParam>,
 }
 
-/// Commit offsets: for each partition the next one to read. Durable before the answer.
-#[utoipa::path(
-    post,
-    path = "/consumers/{group}/commit",
-    tag = "consumers",
-    params(Group),
-    request_body(content = CommitToWrite),
-    responses(
-        (status = 200, description = "Committed", body = CommitWritten),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
-    )
-)]
-pub async fn commit(
-    State(state): State<AppState>,
-    Group(group): Group,
-    Params(NoParams {}): Params<NoParams>,
-    incoming: Incoming,
-) -> Result<Response, Problem> {
-    if extract::encoding(&incoming.headers)? != Encoding::Json {
-        return Err(extract::unsupported("a commit is application/json"));
-    }
-    let (body, _share) = incoming.receive(&state.limits, &state.inflight).await?;
-    let request: CommitRequest<'_> = json_body::parse(&body)?;
-    let force = request.force;
-    let commits: Vec<OneCommit> = match request {
-        CommitRequest { table: Some(table), partition, offset: Some(offset), commits: None, .. } => {
-            vec![OneCommit { table, partition: partition.unwrap_or(0), offset }]
-        }
-        CommitRequest { table: None, partition: None, offset: None, commits: Some(commits), .. } => {
-            json_body::list(commits, state.limits.bulk_records)?
-        }
-        _ => return Err(either()),
-    };
-    if commits.is_empty() {
-        return Err(either());
-    }
-    let (mut offsets, mut named) = (Vec::with_capacity(commits.len()), HashSet::new());
-    for one in commits {
-        let partition = Partition::new(extract::table_name(&one.table)?, extract::partition_number(one.partition, &state.limits)?);
-        if !named.insert(partition.clone()) {
-            return Err(Problem::new(Code::DuplicateCommit, format!("{partition} is named twice")));
-        }
-        offsets.push((partition, one.offset));
-    }
-    let committed = |(partition, offset): &(Partition, Offset)| Committed {
-        table: partition.table.to_string(),
-        partition: partition.number,
-        offset: *offset,
-    };
-    let commits = offsets.iter().map(committed).collect();
-    state.consumers.commit(Commit { group: group.clone(), offsets, force }).await.map_err(|error| match error {
-        // A commit is a statement about the table, not a read of it.
-        StorageError::BeyondEnd { next, .. } => Problem::new(Code::CommitBeyondEnd, &error).with("next", next),
-        error => error.into(),
-    })?;
-    Ok(Json(CommitWritten { group: group.to_string(), commits }).into_response())
+/// How far a group is in one partition.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OffsetShown {
+    /// The group.
+    pub group: String,
+    /// The table.
+    pub table: String,
+    /// The partition.
+    pub partition: u32,
+    /// The next offset to read; null if the group has committed none.
+    #[schema(required = true)]
+    pub offset: Option<u64>,
+    /// Events left to read.
+    pub lag: u64,
 }
 
-fn either() -> Problem {
-    Problem::new(Code::BadJson, "give either table, partition and offset, or commits")
+/// How far a group is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct GroupShown {
+    /// The group.
+    pub group: String,
+    /// Events left to read, of all tables that it reads.
+    pub lag: u64,
+    /// The tables that it reads: those of which it has committed an offset.
+    pub tables: Vec<TableWithLag>,
+    /// Its offsets, and the partitions of these tables that it has never committed.
+    pub offsets: Vec<OffsetWithLag>,
+}
+
+/// A table that a group reads.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TableWithLag {
+    /// The table.
+    pub table: String,
+    /// Events left to read.
+    pub lag: u64,
+}
+
+/// One of a group's offsets.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OffsetWithLag {
+    /// The table.
+    pub table: String,
+    /// The partition.
+    pub partition: u32,
+    /// The next offset to read; null if it has never committed one, and then all that can be read is left.
+    #[schema(required = true)]
+    pub offset: Option<u64>,
+    /// Events left to read.
+    pub lag: u64,
+}
+
+/// The consumer groups.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct GroupsShown {
+    /// In order of their names.
+    pub groups: Vec<String>,
 }
 
 /// Look up how far a group is in one partition.
@@ -194,7 +162,7 @@ pub async fn offsets(
     for (partition, offset) in offsets {
         tables.entry(partition.table).or_default().insert(partition.number, offset);
     }
-    // Table by table, so that a group of many is no worker's for long.
+    // Table by table, so that a group of many tables does not keep a worker for long.
     let pieces = async_stream::try_stream! {
         yield [&br#"{"group":"#[..], &answers::json(&group.as_str())?, br#","offsets":["#].concat().into();
         let (mut number, mut shown, mut lag) = (0, Vec::with_capacity(tables.len()), 0);
@@ -215,11 +183,8 @@ pub async fn offsets(
     Ok(answers::answer(share.stream::<Problem>(pieces)))
 }
 
-/// What a committed offset takes, and the partitions of one table as they are written.
-const COMMITTED_BYTES: usize = 64;
-const TABLE_BYTES: usize = 256 << 10;
-
-/// A group's offsets in a table, and how much it has left to read of it: all of what it has never committed.
+/// A group's offsets in a table, and how many of its events the group has left to read: all events of a partition that it has never
+/// committed.
 fn show(state: &AppState, name: &TableName, committed: &BTreeMap<PartitionNumber, Offset>) -> (Vec<OffsetWithLag>, u64) {
     let table = state.hot.table(name);
     let there = table.iter().flat_map(|table| &table.partitions).map(|status| status.number);
@@ -232,6 +197,13 @@ fn show(state: &AppState, name: &TableName, committed: &BTreeMap<PartitionNumber
         OffsetWithLag { table: name.to_string(), partition: number, offset, lag }
     };
     (numbers.into_iter().map(one).collect(), lag_of_table)
+}
+
+/// How many events are left to read: without a commit, all that can be read.
+fn lag(state: &AppState, table: Option<&TableStatus>, partition: &Partition, offset: Option<Offset>) -> u64 {
+    let marks = table.and_then(|table| table.partition(partition.number)).map(|status| status.marks).unwrap_or_default();
+    let left = OffsetRange::new(offset.unwrap_or(marks.start).clamp(marks.start, marks.next), marks.next);
+    state.reader.events_in(partition, left)
 }
 
 /// List the consumer groups.
@@ -274,11 +246,4 @@ pub async fn delete(
 ) -> Result<StatusCode, Problem> {
     state.consumers.delete(group).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// How many events are left to read; without a commit, all that can be read.
-fn lag(state: &AppState, table: Option<&TableStatus>, partition: &Partition, offset: Option<Offset>) -> u64 {
-    let marks = table.and_then(|table| table.partition(partition.number)).map(|status| status.marks).unwrap_or_default();
-    let left = OffsetRange::new(offset.unwrap_or(marks.start).clamp(marks.start, marks.next), marks.next);
-    state.reader.events_in(partition, left)
 }
