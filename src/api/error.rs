@@ -1,4 +1,4 @@
-//! Every error a client can see, as RFC 9457 `application/problem+json`. The one place where errors become HTTP.
+//! Every error that a client can see, as RFC 9457 `application/problem+json`. This is the one place where errors become HTTP.
 
 use std::time::Duration;
 
@@ -17,20 +17,20 @@ use crate::{
     metrics,
 };
 
-/// What a problem's `type` begins with; its code follows.
+/// The `type` of a problem begins with this; its code follows.
 const TYPE: &str = "/docs/errors#";
 
-/// What a write's client knows after an error.
+/// What the client of a write knows after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Nothing of the request, or nothing behind `committed`, was or will be written.
+    /// Nothing of the request, or of a stream nothing behind `committed`, was or will be written.
     NotWritten,
-    /// It may be written once, or not at all: send it again with the same idempotency key.
+    /// The events may be written once or not at all: send them again with the same idempotency keys.
     Unknown,
 }
 
-/// An error answer. [`RequestContext::answer`](super::context::RequestContext::answer) adds the request's id and renders it.
+/// An error as an answer. [`RequestContext::answer`](super::context::RequestContext::answer) adds the request's id and renders it.
 #[derive(Debug, Clone)]
 pub struct Problem(Box<Fields>);
 
@@ -55,13 +55,13 @@ impl Problem {
         self
     }
 
-    /// Says which record of several it is about, unless that is said already.
+    /// Says which of several events it is about, unless that is said already.
     pub fn at_index(mut self, index: usize) -> Self {
         self.0.extra.entry("index").or_insert_with(|| index.into());
         self
     }
 
-    /// Without a field.
+    /// Removes a field.
     pub fn without(mut self, name: &str) -> Self {
         self.0.extra.remove(name);
         self
@@ -77,12 +77,12 @@ impl Problem {
         &self.0.detail
     }
 
-    /// Whether the client was too slow with its body.
+    /// Whether the client was too slow to send its body.
     pub fn is_of_a_slow_body(&self) -> bool {
         self.0.code == Code::Timeout || self.0.extra.get("reason").is_some_and(|reason| reason == "slow")
     }
 
-    /// Why a server turns requests away, if it does: with 503.
+    /// Why the server turns the request away, if it does: the `reason` or the code of a 503.
     pub(super) fn refusal(&self) -> Option<&'static str> {
         let reason = match self.0.code {
             Code::Overloaded => self.0.extra.get("reason").and_then(Value::as_str)?,
@@ -104,13 +104,13 @@ impl Problem {
         self
     }
 
-    /// Says that the write may be there.
+    /// Says that the events may have been written.
     pub fn unknown_outcome(mut self) -> Self {
         self.0.outcome = Some(Outcome::Unknown);
         self
     }
 
-    /// The answer. Of a write it says the outcome: a server error that does not name one, a panic say, has left it open.
+    /// Renders the answer. For a write it tells the outcome; a server error that does not name one, such as a panic, has left it open.
     pub(super) fn render(self, request_id: &str, tells_outcome: bool) -> Response {
         let problem = *self.0;
         let (code, status) = (problem.code.name(), problem.code.status());
@@ -165,7 +165,7 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// What breaks off an answer that has begun.
+/// As an error it breaks off an answer that has begun.
 impl std::error::Error for Problem {}
 
 impl IntoResponse for Problem {

@@ -1,4 +1,4 @@
-//! Requests become values that are right by their type, or a problem that says what is wrong. Prost types end here.
+//! Paths and headers become values that are right by their type, or a problem that says what is wrong with them.
 
 use axum::{
     extract::{FromRequestParts, Path},
@@ -9,9 +9,9 @@ use utoipa::IntoParams;
 use super::{code::Code, error::Problem, limits::Limits};
 use crate::contracts::name::{GroupName, PartitionNumber, TableName};
 
-/// The headers with the partition of records that name none.
+/// The headers with the partition of events that name none.
 const PARTITION_HEADERS: [&str; 2] = ["x-partition", "zombi-partition"];
-/// The header with the idempotency key of a record that has none (draft-ietf-httpapi-idempotency-key-header).
+/// The header with the idempotency key of an event that has none (draft-ietf-httpapi-idempotency-key-header).
 const KEY_HEADER: &str = "idempotency-key";
 
 /// The `{table}` of a path.
@@ -55,7 +55,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Group {
     }
 }
 
-/// A table's name from outside.
+/// The name of a table, from outside.
 ///
 /// # Errors
 /// 400 with the rule.
@@ -70,11 +70,11 @@ pub enum Encoding {
     Json,
     /// One protobuf message.
     Protobuf,
-    /// A JSON record a line, streamed.
+    /// JSON lines, streamed.
     Ndjson,
 }
 
-/// The body's encoding by its content type; JSON if it says nothing, and for the form type that `curl -d` sends by itself.
+/// The encoding of the body, by its content type. It is JSON if there is none, and for the form type that `curl -d` sends by itself.
 ///
 /// # Errors
 /// 415 for another type.
@@ -92,12 +92,12 @@ pub fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
     }
 }
 
-/// 415 with what would be supported.
+/// 415; `detail` says what is supported.
 pub fn unsupported(detail: impl ToString) -> Problem {
     Problem::new(Code::UnsupportedMediaType, detail)
 }
 
-/// The partition of records that name none, if a header names one.
+/// The partition of events that name none, if a header names one.
 ///
 /// # Errors
 /// 400 if it is not a number, or two headers differ; 422 if it is out of range.
@@ -114,10 +114,10 @@ pub fn partition_header(headers: &HeaderMap, limits: &Limits) -> Result<Option<P
     found.map(|number| partition_number(number.into(), limits)).transpose()
 }
 
-/// The idempotency key of a record that has none, if the header has one: a quoted string, or the bare word.
+/// The idempotency key of an event that has none, if the header has one: a quoted string or a bare word.
 ///
 /// # Errors
-/// 400 if it is neither, or stands there twice.
+/// 400 if it is neither, or if there are two.
 pub fn key_header(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(KEY_HEADER).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -147,7 +147,7 @@ pub fn key_header(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     }
 }
 
-/// A partition's number from outside.
+/// The number of a partition, from outside.
 ///
 /// # Errors
 /// 422 if it is not below `limits.partitions_per_table`.

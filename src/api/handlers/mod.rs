@@ -1,4 +1,4 @@
-//! One handler a route, by what the routes are about.
+//! One handler for each route, in files by topic.
 
 pub mod append;
 pub mod consumers;
