@@ -48,7 +48,7 @@ pub struct Connection {
     bodies: AtomicUsize,
     /// Requests under way that wait for something to happen.
     waits: AtomicUsize,
-    /// Whether an answer has begun that ends where the connection ends (HTTP/1.0).
+    /// Whether an answer is under way that ends where the connection ends (HTTP/1.0).
     is_unfinished: AtomicBool,
     /// Whether everything that arrived has been looked at, and more is waited for.
     is_listening: AtomicBool,

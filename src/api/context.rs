@@ -72,9 +72,9 @@ impl RequestContext {
         let (code, path, detail) = (problem.code().name(), self.uri.path(), problem.detail());
         let (request_id, method) = (&self.id, &self.method);
         if problem.code().status() == StatusCode::INTERNAL_SERVER_ERROR {
-            error!(request_id, code, %method, path, detail, "a request failed");
+            error!(request_id, code, %method, path, detail, "request failed");
         } else {
-            debug!(request_id, code, %method, path, detail, "a request was refused");
+            debug!(request_id, code, %method, path, detail, "request refused");
         }
     }
 }

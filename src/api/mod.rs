@@ -1,4 +1,4 @@
-//! HTTP: the whole route table. Turns requests into calls of the contracts, and their answers into bytes.
+//! HTTP: the routes of every port. Requests become calls of the contracts, and what these return becomes bytes.
 
 pub mod accept;
 pub mod answers;
@@ -62,7 +62,7 @@ use self::{
     verb::Verb,
 };
 
-/// Who we are, in `/openapi.json`.
+/// The head of `/openapi.json`.
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Zombi",
@@ -93,7 +93,7 @@ fn store_routes(surroundings: &Arc<Surroundings>) -> RouteTable<AppState> {
 
 /// Probes and metrics, which every port has from the first moment. The metrics name tables and groups: `metrics` says who may see them.
 fn ops_routes(surroundings: &Arc<Surroundings>, metrics: Verb) -> RouteTable<OpsState> {
-    // Those who probe know an address only: they are answered whatever name they ask for.
+    // A probe knows an address only, so it is answered whatever name it asks for.
     let any_name = Arc::new(Surroundings { http: None, ..Surroundings::clone(surroundings) });
     let table: RouteTable<OpsState> = RouteTable::new(any_name)
         .route(Verb::Open, routes!(probes::livez))

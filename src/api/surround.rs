@@ -25,7 +25,7 @@ pub struct Surroundings {
     pub limits: Arc<Limits>,
     /// Whether traces go to a collector.
     pub exports_traces: bool,
-    /// Whose names and pages are ours; `None` if any request is answered, as for probes: those who probe know an address only.
+    /// Which names and pages are ours; `None` where requests for any name are answered.
     pub http: Option<HttpSettings>,
     /// Counts for `/stats`, on the port that has it.
     pub stats: Option<Arc<Stats>>,
@@ -83,7 +83,7 @@ fn check_head(request: &Request, surroundings: &Surroundings) -> Result<(), Prob
 
 fn panicked(cause: Box<dyn Any + Send>) -> Response {
     let text = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
-    error!(panic = text.unwrap_or("not a text"), "a request panicked");
+    error!(panic = text.unwrap_or("not a text"), "request panicked, answering 500");
     Problem::new(Code::Internal, "the server failed; its log says why").into_response()
 }
 

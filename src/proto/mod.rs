@@ -1,4 +1,4 @@
-//! The generated protobuf types, included once. Only `api::extract`, `api::encode` and `storage::codec` use them.
+//! The generated protobuf types, included once. Only `api::records`, `api::encode` and `storage::codec` use them.
 #![allow(missing_docs, unreachable_pub, clippy::all)]
 
 /// The public messages of the HTTP API.
