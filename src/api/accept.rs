@@ -28,8 +28,8 @@ const NAMES: [(Shape, &[&str]); 4] = [
 /// How much something is wanted, in thousandths; 0 means never.
 type Weight = u16;
 
-/// The shape that `Accept` wants most. A shape other than JSON must be named, so that `*/*` never gets an endless stream. If no shape of
-/// ours is named, it is JSON.
+/// The shape that `Accept` wants most. A shape other than JSON must be named, so that `*/*` never gets an
+/// endless stream. If no shape of ours is named, it is JSON.
 ///
 /// # Errors
 /// 406 if JSON is refused and nothing else of ours is wanted.

@@ -1,6 +1,6 @@
-//! Hot tiers that keep nothing, for the benchmark to compare with. `/bench` answers at once: the cost of writes without storage.
-//! `/bench/group` appends zeros to a plain file and syncs it, one sync for all who wait: the least that a group commit can cost. They exist
-//! only in builds with the feature `bench`.
+//! Hot tiers that keep nothing, for the benchmark to compare with. `/bench` answers at once: the cost of
+//! writes without storage. `/bench/group` appends zeros to a plain file and syncs it, one sync for all who
+//! wait: the least that a group commit can cost. They exist only in builds with the feature `bench`.
 
 use std::{
     fs::File,

@@ -1,4 +1,5 @@
-//! Receives request bodies within limits: on their size, on their pace, and on the memory that they take together.
+//! Receives request bodies within limits: on their size, on their pace, and on the memory that they take
+//! together.
 
 use std::{
     pin::Pin,
@@ -71,14 +72,16 @@ impl Incoming {
     /// The whole body, and its share of the memory for bodies.
     ///
     /// # Errors
-    /// 413 over `limits.body_bytes` or `limits.decoded_body_bytes`, 503 without memory, 408 or 400 if it does not arrive.
+    /// 413 over `limits.body_bytes` or `limits.decoded_body_bytes`, 503 without memory, 408 or 400 if it does
+    /// not arrive.
     pub async fn receive(self, limits: &Limits, budget: &Arc<Budget>) -> Result<(Bytes, Share), Problem> {
         let declared = content_length(&self.headers);
         if declared.is_some_and(|declared| declared > limits.body_bytes) {
             return Err(too_large(limits.body_bytes));
         }
         let sizes = Sizes {
-            // Memory is taken as bytes arrive, whatever length was declared. Without a coding the declared length is also the whole.
+            // Memory is taken as bytes arrive, whatever length was declared. Without a coding the declared
+            // length is also the whole.
             declared: declared.filter(|_| self.coding.is_none()),
             sent: limits.body_bytes,
             decoded: if self.coding.is_some() { limits.decoded_body_bytes } else { limits.body_bytes },
@@ -113,8 +116,8 @@ struct Sizes {
     decoded: usize,
 }
 
-/// How much of a refused body is read and discarded, and for how long. Many clients read the answer only after they have sent everything,
-/// and closing the connection earlier would take the answer with it.
+/// How much of a refused body is read and discarded, and for how long. Many clients read the answer only
+/// after they have sent everything, and closing the connection earlier would take the answer with it.
 const DISCARDED_BYTES: usize = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
 /// A client that sends nothing for this long is not expected to send the rest.
@@ -162,8 +165,8 @@ pub fn share(request: Request<Body>) -> (Request<Body>, Option<Shared>) {
 }
 
 impl Shared {
-    /// Reads what is left of it and discards that, within bounds. A client that holds its body back (`Expect: 100-continue`) takes the
-    /// refusal as its answer and sends nothing more.
+    /// Reads what is left of it and discards that, within bounds. A client that holds its body back (`Expect:
+    /// 100-continue`) takes the refusal as its answer and sends nothing more.
     pub async fn discard(self) {
         if self.0.is_held_back.load(Relaxed) {
             return;
@@ -212,7 +215,8 @@ impl Pieces {
     /// The next piece; `None` at the end. Cancel safe: no piece is lost if the future is dropped.
     ///
     /// # Errors
-    /// 408 if the body is too slow, 400 if it breaks off or is not coded as it says, 503 if others need its memory more.
+    /// 408 if the body is too slow, 400 if it breaks off or is not coded as it says, 503 if others need its
+    /// memory more.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         loop {
             if self.decoder.is_some() {
@@ -240,7 +244,8 @@ impl Pieces {
         }
     }
 
-    /// The caller keeps so many bytes of the pieces: takes memory for them, and gives back what is more than that.
+    /// The caller keeps so many bytes of the pieces: takes memory for them, and gives back what is more than
+    /// that.
     ///
     /// # Errors
     /// 503 if there is none.

@@ -1,4 +1,5 @@
-//! Every error code: its status, its cause and what to do. `docs/errors.md` and `/docs/errors` are made from this table.
+//! Every error code: its status, its cause and what to do. `docs/errors.md` and `/docs/errors` are made from
+//! this table.
 
 use axum::http::StatusCode;
 

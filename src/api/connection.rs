@@ -1,5 +1,5 @@
-//! What is known of a client's connection: whose it is, what it waits for, and how to end it. `net` keeps this up to date, and
-//! requests carry it.
+//! What is known of a client's connection: whose it is, what it waits for, and how to end it. `net` keeps
+//! this up to date, and requests carry it.
 
 use std::{
     convert::Infallible,
@@ -106,7 +106,8 @@ impl Connection {
         now.saturating_sub(self.progress_ms.load(Relaxed))
     }
 
-    /// Everything that arrived has been looked at and another request is waited for, or something has arrived.
+    /// Everything that arrived has been looked at and another request is waited for, or something has
+    /// arrived.
     pub fn set_listening(&self, is_listening: bool) {
         self.is_listening.store(is_listening, Relaxed);
     }
@@ -148,7 +149,8 @@ impl Connection {
         (self.waits.load(Relaxed) > 0).then_some(Idleness::Events)
     }
 
-    /// Whether what it has sent is still to be looked at, so that it is not yet known whether it may be ended.
+    /// Whether what it has sent is still to be looked at, so that it is not yet known whether it may be
+    /// ended.
     pub fn is_undecided(&self) -> bool {
         !self.is_busy() && !self.is_listening.load(Relaxed) && self.idleness().is_none()
     }

@@ -1,4 +1,5 @@
-//! What is kept of a request for its answer: its id, what its route does, and what the log needs. Every answer passes here last.
+//! What is kept of a request for its answer: its id, what its route does, and what the log needs. Every
+//! answer passes here last.
 
 use axum::{
     extract::Request,
@@ -27,7 +28,8 @@ pub struct RequestContext {
 }
 
 impl RequestContext {
-    /// Keeps what is needed of a request, and gives it an id unless it has one. `verb` is its route's; `None` if no route took it.
+    /// Keeps what is needed of a request, and gives it an id unless it has one. `verb` is its route's; `None`
+    /// if no route took it.
     pub fn new(request: &Request, verb: Option<Verb>) -> Self {
         Self { method: request.method().clone(), uri: request.uri().clone(), id: request_id(request.headers()), verb }
     }
@@ -61,13 +63,14 @@ impl RequestContext {
         problem.render(&self.id, self.tells_outcome())
     }
 
-    /// Whether a problem says what became of the write. Every append is a POST, so a POST that no route took may have been meant as one.
+    /// Whether a problem says what became of the write. Every append is a POST, so a POST that no route took
+    /// may have been meant as one.
     fn tells_outcome(&self) -> bool {
         self.verb.map_or(self.method == Method::POST, |verb| verb == Verb::Append)
     }
 
-    /// Logs our own failures as errors. The others are the client's mistakes, or come in great numbers while something is full or away;
-    /// metrics count those.
+    /// Logs our own failures as errors. The others are the client's mistakes, or come in great numbers while
+    /// something is full or away; metrics count those.
     fn log(&self, problem: &Problem) {
         let (code, path, detail) = (problem.code().name(), self.uri.path(), problem.detail());
         let (request_id, method) = (&self.id, &self.method);
@@ -79,7 +82,8 @@ impl RequestContext {
     }
 }
 
-/// Keeps browsers from treating an answer as anything but what it is. Pages bring a content security policy of their own.
+/// Keeps browsers from treating an answer as anything but what it is. Pages bring a content security policy
+/// of their own.
 fn protect(headers: &mut HeaderMap) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

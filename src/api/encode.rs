@@ -1,4 +1,5 @@
-//! Records become bytes: JSON, JSON lines, or protobuf. JSON is written by hand, for speed; the types that describe it stand beside it.
+//! Records become bytes: JSON, JSON lines, or protobuf. JSON is written by hand, for speed; the types that
+//! describe it stand beside it.
 
 use std::{collections::BTreeMap, io::Write, iter};
 

@@ -1,4 +1,5 @@
-//! Every error that a client can see, as RFC 9457 `application/problem+json`. This is the one place where errors become HTTP.
+//! Every error that a client can see, as RFC 9457 `application/problem+json`. This is the one place where
+//! errors become HTTP.
 
 use std::time::Duration;
 
@@ -30,7 +31,8 @@ pub enum Outcome {
     Unknown,
 }
 
-/// An error as an answer. [`RequestContext::answer`](super::context::RequestContext::answer) adds the request's id and renders it.
+/// An error as an answer. [`RequestContext::answer`](super::context::RequestContext::answer) adds the
+/// request's id and renders it.
 #[derive(Debug, Clone)]
 pub struct Problem(Box<Fields>);
 
@@ -110,7 +112,8 @@ impl Problem {
         self
     }
 
-    /// Renders the answer. For a write it tells the outcome; a server error that does not name one, such as a panic, has left it open.
+    /// Renders the answer. For a write it tells the outcome; a server error that does not name one, such as a
+    /// panic, has left it open.
     pub(super) fn render(self, request_id: &str, tells_outcome: bool) -> Response {
         let problem = *self.0;
         let (code, status) = (problem.code.name(), problem.code.status());

@@ -1,4 +1,5 @@
-//! Paths and headers become values that are right by their type, or a problem that says what is wrong with them.
+//! Paths and headers become values that are right by their type, or a problem that says what is wrong with
+//! them.
 
 use axum::{
     extract::{FromRequestParts, Path},
@@ -74,7 +75,8 @@ pub enum Encoding {
     Ndjson,
 }
 
-/// The encoding of the body, by its content type. It is JSON if there is none, and for the form type that `curl -d` sends by itself.
+/// The encoding of the body, by its content type. It is JSON if there is none, and for the form type that
+/// `curl -d` sends by itself.
 ///
 /// # Errors
 /// 415 for another type.

@@ -1,4 +1,5 @@
-//! JSON from outside: objects that are exactly what they should be, and lists that are counted before they take memory.
+//! JSON from outside: objects that are exactly what they should be, and lists that are counted before they
+//! take memory.
 
 use std::{cell::Cell, fmt, marker::PhantomData};
 

@@ -1,4 +1,5 @@
-//! HTTP: the routes of every port. Requests become calls of the contracts, and what these return becomes bytes.
+//! HTTP: the routes of every port. Requests become calls of the contracts, and what these return becomes
+//! bytes.
 
 pub mod accept;
 pub mod answers;
@@ -91,7 +92,8 @@ fn store_routes(surroundings: &Arc<Surroundings>) -> RouteTable<AppState> {
         .route(Verb::Manage, routes!(flush::flush_table))
 }
 
-/// Probes and metrics, which every port has from the first moment. The metrics name tables and groups: `metrics` says who may see them.
+/// Probes and metrics, which every port has from the first moment. The metrics name tables and groups:
+/// `metrics` says who may see them.
 fn ops_routes(surroundings: &Arc<Surroundings>, metrics: Verb) -> RouteTable<OpsState> {
     // A probe knows an address only, so it is answered whatever name it asks for.
     let any_name = Arc::new(Surroundings { http: None, ..Surroundings::clone(surroundings) });

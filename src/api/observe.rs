@@ -16,7 +16,8 @@ use crate::{
     reader::TieredReader,
 };
 
-/// At most this many consumer lags are shown, the largest ones: clients choose the names of groups, and each would be a label.
+/// At most this many consumer lags are shown, the largest ones: clients choose the names of groups, and each
+/// would be a label.
 const MAX_LAGS: usize = 200;
 
 /// The open store.
@@ -39,8 +40,8 @@ pub struct Observed {
 type Lag = ((GroupName, TableName), (u64, u64));
 
 impl Observed {
-    /// Updates the gauges, and returns the consumer lags as text: their labels change, so they are written anew each time. Scrapes are
-    /// served one at a time, on a thread where they delay nobody else.
+    /// Updates the gauges, and returns the consumer lags as text: their labels change, so they are written
+    /// anew each time. Scrapes are served one at a time, on a thread where they delay nobody else.
     pub async fn show(self: &Arc<Self>) -> String {
         let _turn = self.turn.lock().await;
         let offsets = self.consumers.all_offsets().await.unwrap_or_default();
@@ -83,8 +84,9 @@ impl Observed {
         held
     }
 
-    /// By group and table, the largest first. A group has not read the partitions that it has never committed, so its lag in a table is
-    /// all of the table's events except those before its committed offsets.
+    /// By group and table, the largest first. A group has not read the partitions that it has never
+    /// committed, so its lag in a table is all of the table's events except those before its committed
+    /// offsets.
     fn lags(&self, tables: &[TableStatus], offsets: Vec<OffsetsOfGroup>) -> Vec<Lag> {
         let mut whole: BTreeMap<TableName, u64> = BTreeMap::new();
         let tables: BTreeMap<&TableName, &TableStatus> = tables.iter().map(|table| (&table.name, table)).collect();

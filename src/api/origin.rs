@@ -1,5 +1,6 @@
-//! Which requests a browser may be made to send. `Host` is checked so that no foreign name leads here, and `Origin` so that no foreign
-//! page writes here. Requests of programs, which carry no such headers, pass unless `http.hosts` lists names.
+//! Which requests a browser may be made to send. `Host` is checked so that no foreign name leads here, and
+//! `Origin` so that no foreign page writes here. Requests of programs, which carry no such headers, pass
+//! unless `http.hosts` lists names.
 
 use axum::{
     extract::Request,
@@ -17,7 +18,8 @@ const LOCAL: [&str; 4] = [".svc", ".local", ".internal", ".localhost"];
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpSettings {
-    /// The names that a request may be sent to, without a port. Empty: any name; for browsers only names that nobody elsewhere can own.
+    /// The names that a request may be sent to, without a port. Empty: any name; for browsers only names that
+    /// nobody elsewhere can own.
     pub hosts: Vec<String>,
     /// The origins of pages that may write, such as `https://console.example.com`, beside our own.
     pub origins: Vec<String>,

@@ -1,5 +1,5 @@
-//! The route table of a port. A route can only be added together with its verb, and with what surrounds it: so the surrounding layer
-//! knows the verb before the request reaches a handler, at no cost to the request.
+//! The route table of a port. A route can only be added together with its verb, and with what surrounds it:
+//! so the surrounding layer knows the verb before the request reaches a handler, at no cost to the request.
 
 use std::sync::Arc;
 
@@ -49,7 +49,8 @@ where
         Self { router: OpenApiRouter::with_openapi(description), ..Self::new(surroundings) }
     }
 
-    /// Adds described routes of one path that do the same. Others of that path may be added with another verb.
+    /// Adds described routes of one path that do the same. Others of that path may be added with another
+    /// verb.
     pub fn route(mut self, verb: Verb, routes: UtoipaMethodRouter<S>) -> Self {
         let (schemas, paths, methods) = routes;
         for (path, item) in &paths.paths {
@@ -90,7 +91,8 @@ where
         self.plain(verb, "PUT", path, routing::put(handler))
     }
 
-    /// Adds a router that was built elsewhere and whose routes all do the same. They are not listed in [`verbs`](Self::verbs).
+    /// Adds a router that was built elsewhere and whose routes all do the same. They are not listed in
+    /// [`verbs`](Self::verbs).
     pub fn whole(mut self, verb: Verb, router: Router<S>) -> Self {
         let router: Router<S> = router.layer(middleware::from_fn_with_state(self.surrounded(Some(verb)), surround));
         self.router = self.router.merge(OpenApiRouter::from(router));

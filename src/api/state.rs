@@ -83,7 +83,8 @@ impl Lifecycle {
     }
 }
 
-/// What probes, metrics and the admin port need, as handlers get it: a request counts one reference, not one for each field.
+/// What probes, metrics and the admin port need, as handlers get it: a request counts one reference, not one
+/// for each field.
 pub type OpsState = Arc<Ops>;
 
 /// What probes, metrics and the admin port need; it exists from the first moment.

@@ -1,8 +1,8 @@
-//! Checks protobuf strictly, before it is decoded. Messages of another type are refused, and what has a limit is counted before memory is
-//! allocated for it.
+//! Checks protobuf strictly, before it is decoded. Messages of another type are refused, and what has a limit
+//! is counted before memory is allocated for it.
 //!
-//! A protobuf decoder skips fields that it does not know, keeps the last of a repeated singular field, and truncates numbers that are too
-//! large. Each of these would store something else than what was sent.
+//! A protobuf decoder skips fields that it does not know, keeps the last of a repeated singular field, and
+//! truncates numbers that are too large. Each of these would store something else than what was sent.
 
 use prost::{
     DecodeError,

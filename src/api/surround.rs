@@ -1,5 +1,6 @@
-//! What surrounds every request, as one layer with one wait in it. Each layer of axum clones everything below it and boxes a future,
-//! and hundreds of requests that wait for a sync hold all of these at once: more layers would make appends slower.
+//! What surrounds every request, as one layer with one wait in it. Each layer of axum clones everything below
+//! it and boxes a future, and hundreds of requests that wait for a sync hold all of these at once: more
+//! layers would make appends slower.
 
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
 
@@ -40,7 +41,8 @@ pub struct Surrounded {
     pub verb: Option<Verb>,
 }
 
-/// The layer: counts, traces, checks the head, catches panics, reads the rest of a refused body, renders errors.
+/// The layer: counts, traces, checks the head, catches panics, reads the rest of a refused body, renders
+/// errors.
 pub async fn surround(State(Surrounded { surroundings, verb }): State<Surrounded>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();

@@ -1,5 +1,5 @@
-//! Places for tails. When all are taken, a peer that has more than its percentage makes room for one that has not: the oldest of its
-//! tails ends.
+//! Places for tails. When all are taken, a peer that has more than its percentage makes room for one that has
+//! not: the oldest of its tails ends.
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},

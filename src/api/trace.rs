@@ -1,4 +1,5 @@
-//! W3C trace context: the span of a request continues the client's trace, and its `traceparent` is stored with the events that it writes.
+//! W3C trace context: the span of a request continues the client's trace, and its `traceparent` is stored
+//! with the events that it writes.
 
 use axum::{
     extract::{MatchedPath, Request},

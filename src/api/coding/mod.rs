@@ -1,7 +1,7 @@
 //! Content codings of request bodies: gzip and zstd, decoded in pieces as they arrive and in bounded memory.
 //!
-//! Several gzip members or zstd frames in a row are one body (RFC 1952 2.2, RFC 8878 3.1), however they are cut into pieces.
-//! Anything else that follows them is an error. zstd windows are at most 8 MiB (RFC 9659).
+//! Several gzip members or zstd frames in a row are one body (RFC 1952 2.2, RFC 8878 3.1), however they are
+//! cut into pieces. Anything else that follows them is an error. zstd windows are at most 8 MiB (RFC 9659).
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,5 @@
-//! zstd frames in a row. It uses zstd's own decoder, which tells how much memory it has taken, and looks at every frame's magic number
-//! before that decoder does.
+//! zstd frames in a row. It uses zstd's own decoder, which tells how much memory it has taken, and looks at
+//! every frame's magic number before that decoder does.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 
@@ -43,8 +43,9 @@ impl Magic {
         self
     }
 
-    /// Whether a frame, or a frame to be skipped, may begin like this (RFC 8878 3.1). Formats from before the standard have other magic
-    /// numbers; the decoder would accept them, and does not bound the memory that they take.
+    /// Whether a frame, or a frame to be skipped, may begin like this (RFC 8878 3.1). Formats from before the
+    /// standard have other magic numbers; the decoder would accept them, and does not bound the memory that
+    /// they take.
     fn is_right(&self) -> bool {
         let begins_with = |magic: &[u8; 4]| self.bytes[..self.count] == magic[..self.count];
         let first = self.bytes[0];
@@ -71,7 +72,8 @@ impl ZstdFrames {
         self.context.sizeof()
     }
 
-    /// Reads the whole magic number of a frame before the decoder sees any of it. Returns whether there is a frame.
+    /// Reads the whole magic number of a frame before the decoder sees any of it. Returns whether there is a
+    /// frame.
     fn begin(&mut self, magic: Magic, at: fn(Magic) -> Place) -> io::Result<bool> {
         let Some(&byte) = self.input.fill_buf()?.first() else {
             return match self.place {

@@ -151,7 +151,8 @@ pub async fn append_to_hot(
     Ok(appended)
 }
 
-/// Waits until what was appended is in S3, if that was asked for. The caller must hold nothing that others need.
+/// Waits until what was appended is in S3, if that was asked for. The caller must hold nothing that others
+/// need.
 ///
 /// # Errors
 /// Those of the flush. The events are then already durable in the hot tier.
@@ -163,6 +164,7 @@ pub async fn wait_until_cold(
 ) -> Result<(), Problem> {
     let Some(flush) = state.flush.as_ref().filter(|_| options.until_cold) else { return Ok(()) };
     let _waits = connection.wait();
-    // The events are written, but not where the client wants them. A retry with the same key is right: it finds the first write.
+    // The events are written, but not where the client wants them. A retry with the same key is right: it
+    // finds the first write.
     flush.flush_now(Some(table.clone())).await.map(drop).map_err(|error| Problem::from(error).unknown_outcome())
 }

@@ -54,8 +54,8 @@ pub struct BulkWritten {
 
 /// Write an event, or a stream of them.
 ///
-/// The answer means that the events are on disk. A stream is committed in batches as it arrives. A bad line ends it, and the
-/// problem says its `line` and how many lines are `committed`.
+/// The answer means that the events are on disk. A stream is committed in batches as it arrives. A bad line
+/// ends it, and the problem says its `line` and how many lines are `committed`.
 #[utoipa::path(
     post,
     path = "/tables/{table}",

@@ -1,8 +1,8 @@
 //! Streamed writes: one JSON event a line, of any length, committed in batches as they arrive.
 //!
-//! While one batch waits for its sync the next is read, so a batch is what arrived in the meantime. At most one is being committed:
-//! nothing behind a batch that failed, or behind a bad line, is written. What is charged to the memory for bodies is what has arrived
-//! and is not yet committed.
+//! While one batch waits for its sync the next is read, so a batch is what arrived in the meantime. At most
+//! one is being committed: nothing behind a batch that failed, or behind a bad line, is written. What is
+//! charged to the memory for bodies is what has arrived and is not yet committed.
 
 use std::collections::BTreeMap;
 
@@ -188,7 +188,8 @@ async fn settle(under_way: &mut Option<UnderWay<'_>>) -> Settled {
     settled
 }
 
-/// Commits a batch. If the key of one of its events was used for another payload, only the lines before that event are committed.
+/// Commits a batch. If the key of one of its events was used for another payload, only the lines before that
+/// event are committed.
 async fn commit(state: &AppState, table: &TableName, batch: Vec<Line>, last: u64) -> Settled {
     let numbers: Vec<u64> = batch.iter().map(|line| line.number).collect();
     let may_clash = batch.iter().any(|line| line.event.idempotency_key.is_some());

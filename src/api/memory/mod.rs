@@ -1,8 +1,9 @@
 //! Memory that all requests share: taken as bytes come, given back when they are gone.
 //!
-//! A slow client never holds up a budget. When a budget is used up, a request that needs some waits a moment, and meanwhile the
-//! shares go that have waited longest for their own client. While others wait, one peer has at most its percentage; alone it may
-//! have everything. A sixteenth is kept for small shares, so that a small write finds room beside large ones.
+//! A slow client never holds up a budget. When a budget is used up, a request that needs some waits a moment,
+//! and meanwhile the shares go that have waited longest for their own client. While others wait, one peer has
+//! at most its percentage; alone it may have everything. A sixteenth is kept for small shares, so that a
+//! small write finds room beside large ones.
 
 mod share;
 #[cfg(test)]
@@ -62,13 +63,14 @@ struct Holding {
     bytes: usize,
     /// When its client last sent or took something.
     since: Instant,
-    /// Ends whoever holds the share; `None` while the server is at work on it and the client is not waited for.
+    /// Ends whoever holds the share; `None` while the server is at work on it and the client is not waited
+    /// for.
     give_up: Option<CancellationToken>,
 }
 
 impl Budget {
-    /// A budget of `bytes`, of which one peer has at most `peer_percent` hundredths while others wait. `reason` is what a request
-    /// is told that finds no room.
+    /// A budget of `bytes`, of which one peer has at most `peer_percent` hundredths while others wait.
+    /// `reason` is what a request is told that finds no room.
     pub fn new(bytes: usize, peer_percent: u8, reason: Overload) -> Arc<Self> {
         let peer_bytes = bytes / 100 * usize::from(peer_percent);
         Arc::new(Self { bytes, peer_bytes, reason, holdings: Mutex::default(), freed: Notify::new() })
@@ -147,7 +149,8 @@ impl Budget {
         }
     }
 
-    /// Gives up shares, those that have held up others longest first, until `more` bytes come free for `peer`.
+    /// Gives up shares, those that have held up others longest first, until `more` bytes come free for
+    /// `peer`.
     fn make_room(&self, peer: Peer, more: usize) {
         let mut holdings = self.holdings.lock();
         let now = Instant::now();

@@ -93,7 +93,8 @@ impl Share {
         self.budget.touch(self.id);
     }
 
-    /// From now on the server is at work on it and the client is not waited for: the share is not given up any more.
+    /// From now on the server is at work on it and the client is not waited for: the share is not given up
+    /// any more.
     pub fn settle(&self) {
         self.budget.settle(self.id);
     }

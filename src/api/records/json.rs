@@ -53,7 +53,8 @@ pub struct BulkToWrite {
     pub records: Vec<EventToWrite>,
 }
 
-/// An event as it is parsed. [`EventToWrite`] describes it; this one borrows, and tells numbers that are out of range from other mistakes.
+/// An event as it is parsed. [`EventToWrite`] describes it; this one borrows, and tells numbers that are out
+/// of range from other mistakes.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct JsonEvent<'a> {
@@ -74,7 +75,8 @@ struct JsonEvent<'a> {
     offset: Option<i128>,
 }
 
-/// A whole number of any size, so that one out of range gets an error that says so. serde's own way would allocate.
+/// A whole number of any size, so that one out of range gets an error that says so. serde's own way would
+/// allocate.
 fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i128>, D::Error> {
     match <&RawValue>::deserialize(deserializer)?.get() {
         "null" => Ok(None),

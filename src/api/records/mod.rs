@@ -1,5 +1,5 @@
-//! What writes send becomes events, or a problem that says what is wrong with it. Everything is counted while it is read, and its memory
-//! is charged to the budget before it is allocated.
+//! What writes send becomes events, or a problem that says what is wrong with it. Everything is counted while
+//! it is read, and its memory is charged to the budget before it is allocated.
 
 mod json;
 mod protobuf;

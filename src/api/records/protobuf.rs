@@ -92,7 +92,8 @@ impl From<Wrong> for Problem {
     }
 }
 
-/// Refuses a header that was sent twice: the decoder keeps the last one, so that fewer are left than were sent.
+/// Refuses a header that was sent twice: the decoder keeps the last one, so that fewer are left than were
+/// sent.
 fn check_headers(event: &v1::Event, sent: usize) -> Result<(), Problem> {
     let is_right = event.headers.len() == sent;
     if is_right { Ok(()) } else { Err(Wrong::Type("a header occurs twice".to_owned()).into()) }

@@ -183,8 +183,8 @@ pub async fn offsets(
     Ok(answers::answer(share.stream::<Problem>(pieces)))
 }
 
-/// A group's offsets in a table, and how many of its events the group has left to read: all events of a partition that it has never
-/// committed.
+/// A group's offsets in a table, and how many of its events the group has left to read: all events of a
+/// partition that it has never committed.
 fn show(state: &AppState, name: &TableName, committed: &BTreeMap<PartitionNumber, Offset>) -> (Vec<OffsetWithLag>, u64) {
     let table = state.hot.table(name);
     let there = table.iter().flat_map(|table| &table.partitions).map(|status| status.number);

@@ -45,7 +45,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ReadParams {
-    /// Records of a page, 1 to 10,000; 100 if left out
+    /// Records of a page; 100 if left out, at most `limits.page_records`
     #[param(inline)]
     limit: Option<LimitParam>,
     /// Only events from then on: milliseconds, or RFC 3339
@@ -63,7 +63,7 @@ pub struct ReadParams {
     /// Goes on where an earlier page ended, with its filters; alone beside `limit` and `wait`
     #[param(inline)]
     cursor: Option<CursorParam>,
-    /// Wait so long for the first new event if there is none: `30s`, `500ms`, `1m`; a longer wait than limits.wait_secs, 55, is shortened to it
+    /// Wait so long for the first new event if there is none: `30s`, `1m`; at most `limits.wait_secs`
     #[param(inline)]
     wait: Option<WaitParam>,
 }
@@ -88,9 +88,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Wanted {
 
 /// Read a table, hot and cold, as one list.
 ///
-/// Partitions are merged by timestamp, ties by partition and offset; inside a partition always by offset. Following
-/// cursors gives every event exactly once. NDJSON is the whole rest, a record a line; `text/event-stream` goes on with
-/// every new event, and its ids are cursors.
+/// Partitions are merged by timestamp, ties by partition and offset; inside a partition always by offset.
+/// Following cursors gives every event exactly once. NDJSON is the whole rest, a record a line;
+/// `text/event-stream` goes on with every new event, and its ids are cursors.
 #[utoipa::path(
     get,
     path = "/tables/{table}",
@@ -194,8 +194,9 @@ impl ReadParams {
     }
 }
 
-/// Fetches the next records when it is this read's turn, and keeps them if the budget has room for them and for `beside` bytes more.
-/// If it has none, the records are dropped while it waits for room, and are read again.
+/// Fetches the next records when it is this read's turn, and keeps them if the budget has room for them and
+/// for `beside` bytes more. If it has none, the records are dropped while it waits for room, and are read
+/// again.
 async fn fetch(merge: &mut Merge, share: &mut Share, beside: usize, connection: &Arc<Connection>) -> Result<(), Problem> {
     loop {
         let waits_for_s3 = merge.wants_cold().then(|| connection.wait());

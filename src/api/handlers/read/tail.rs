@@ -1,7 +1,9 @@
-//! Server-sent events: the rest of a table, and then every new event as it comes. An `id` is a cursor, so a client that was cut off
-//! goes on where it was by sending it as `Last-Event-ID`, which browsers do by themselves.
+//! Server-sent events: the rest of a table, and then every new event as it comes. An `id` is a cursor, so a
+//! client that was cut off goes on where it was by sending it as `Last-Event-ID`, which browsers do by
+//! themselves.
 //!
-//! A tail that waits holds its place and nothing else. What it reads is charged to the memory for answers until it is sent.
+//! A tail that waits holds its place and nothing else. What it reads is charged to the memory for answers
+//! until it is sent.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,18 +32,20 @@ use crate::{
 
 /// The media type of the answer.
 pub(super) const EVENT_STREAM: &str = "text/event-stream";
-/// What a tail reads at once, and the most that it holds while its client takes nothing. It is little because there may be many tails.
+/// What a tail reads at once, and the most that it holds while its client takes nothing. It is little because
+/// there may be many tails.
 const LOOK: Look = Look { chunk: ReadLimit { records: 256, bytes: 64 << 10 }, most_bytes: 160 << 10 };
 /// After this long without an event a comment is sent, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// In tables of up to this many partitions every event has a cursor. A cursor grows with the partitions, so in larger tables only the
-/// last event of each batch has one.
+/// In tables of up to this many partitions every event has a cursor. A cursor grows with the partitions, so
+/// in larger tables only the last event of each batch has one.
 const ID_PARTITIONS: usize = 64;
 /// A batch ends at this many bytes, after this long, or when no more events are at hand.
 const BATCH_BYTES: usize = 64 << 10;
 const BATCH_TIME: Duration = Duration::from_millis(100);
 
-/// Where a client goes on that was cut off. It counts more than the parameters of its URL, which are still those of the first request.
+/// Where a client goes on that was cut off. It counts more than the parameters of its URL, which are still
+/// those of the first request.
 pub(super) fn resumed(table: &TableName, last_event_id: &HeaderValue) -> Result<ReadQuery, Problem> {
     let query = last_event_id.to_str().ok().and_then(|text| cursor::decode(table, text).ok());
     query.ok_or_else(|| Problem::new(Code::BadCursor, "Last-Event-ID is not a cursor that a read of this table has given"))

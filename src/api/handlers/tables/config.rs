@@ -25,7 +25,8 @@ use crate::{
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"retention_secs": 604800, "retention_bytes": 10737418240_u64}))]
 pub struct TableConfigChange {
-    /// Seconds after its append for which an event is kept. Whole segments are dropped, so it may be kept longer.
+    /// Seconds after its append for which an event is kept. Whole segments are dropped, so it may be kept
+    /// longer.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<u64>, minimum = 0)]
     pub retention_secs: Change<u64>,

@@ -39,7 +39,7 @@ const PARTITION_BYTES: usize = 200;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ListParams {
-    /// Tables of a page, 1 to 10,000; 1,000 if left out. A page may be shorter
+    /// Tables of a page; 1,000 if left out. A page may be shorter
     #[param(inline)]
     limit: Option<LimitParam>,
     /// Only tables behind this name: `next` of the page before
@@ -150,7 +150,8 @@ pub async fn list(
     Ok(answer(share.stream::<Problem>(pieces)))
 }
 
-/// A share of the memory for answers that is large enough for one table, which is all that a list of tables holds at once.
+/// A share of the memory for answers that is large enough for one table, which is all that a list of tables
+/// holds at once.
 pub async fn share_of_one(state: &AppState, connection: &Connection) -> Result<Share, Problem> {
     let table = PARTITION_BYTES * (1 + state.limits.partitions_per_table as usize);
     let mut share = state.responses.sending(connection);
@@ -158,8 +159,8 @@ pub async fn share_of_one(state: &AppState, connection: &Connection) -> Result<S
     Ok(share)
 }
 
-/// Goes through the tables in order of their names. It handles one at a time, so that a list keeps neither a worker nor the catalog
-/// from others.
+/// Goes through the tables in order of their names. It handles one at a time, so that a list keeps neither a
+/// worker nor the catalog from others.
 pub struct Walk {
     /// Where the tables are.
     pub state: AppState,
