@@ -1,15 +1,15 @@
-//! Which shape an answer takes: `Accept` with its lists and weights (RFC 9110 12.5.1).
+//! The shape of an answer: `Accept` with its lists and weights (RFC 9110 12.5.1).
 
 use axum::http::{HeaderMap, header};
 
 use super::{code::Code, error::Problem};
 
-/// The shapes of a read's answer; of those that are wanted alike the first is taken.
+/// The shapes of the answer to a read. Among those wanted equally the first is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// A page as one JSON object.
     Json,
-    /// The whole rest, a JSON record a line.
+    /// The whole rest, one JSON record a line.
     Ndjson,
     /// A page as one protobuf message.
     Protobuf,
@@ -25,11 +25,11 @@ const NAMES: [(Shape, &[&str]); 4] = [
     (Shape::Events, &["text/event-stream"]),
 ];
 
-/// How much something is wanted, in thousandths; 0 is never.
+/// How much something is wanted, in thousandths; 0 means never.
 type Weight = u16;
 
-/// The shape that `Accept` wants most. A shape other than JSON must be named: nobody gets an endless stream for `*/*`. What names
-/// none of ours gets JSON.
+/// The shape that `Accept` wants most. A shape other than JSON must be named, so that `*/*` never gets an
+/// endless stream. If no shape of ours is named, it is JSON.
 ///
 /// # Errors
 /// 406 if JSON is refused and nothing else of ours is wanted.
@@ -56,7 +56,7 @@ pub fn shape(headers: &HeaderMap) -> Result<Shape, Problem> {
     }
 }
 
-/// The parts of a list; a comma in quotes parts nothing (RFC 9110 5.6.4).
+/// The members of a list. A comma in quotes separates nothing (RFC 9110 5.6.4).
 fn ranges(line: &str) -> impl Iterator<Item = &str> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     line.split(move |letter| {
@@ -67,7 +67,7 @@ fn ranges(line: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A media range in lower case, and its weight; `None` if it is not one.
+/// A media range in lower case, and its weight; `None` if the text is not one.
 fn range(text: &str) -> Option<(String, Weight)> {
     let mut parts = text.split(';').map(str::trim);
     let name = parts.next().filter(|name| name.contains('/'))?.to_ascii_lowercase();

@@ -1,4 +1,4 @@
-//! Answers of JSON, whole or written piece by piece.
+//! JSON answers, whole or written piece by piece.
 
 use axum::{
     body::Body,
@@ -13,12 +13,13 @@ use super::{code::Code, error::Problem};
 /// A value as JSON.
 ///
 /// # Errors
-/// 500 if it is none.
+/// 500 if it cannot be JSON.
 pub fn json(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
     serde_json::to_vec(value).map_err(|error| Problem::new(Code::Internal, error))
 }
 
-/// One of the members of a list or an object: a comma stands before each but the first.
+/// The text of member `number`, counted from 1, of a list or an object: a comma stands before each but the
+/// first.
 pub fn member(number: usize, mut text: Vec<u8>) -> Bytes {
     if number > 1 {
         text.insert(0, b',');
@@ -26,7 +27,7 @@ pub fn member(number: usize, mut text: Vec<u8>) -> Bytes {
     text.into()
 }
 
-/// An answer of JSON that is there already.
+/// An answer whose body is JSON.
 pub fn answer(body: Body) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }

@@ -1,6 +1,6 @@
-//! Hot tiers that keep nothing, for the benchmark to compare with: `/bench` answers at once, what writes cost without storage;
-//! `/bench/group` appends zeros to a plain file and syncs it, all that wait at once, what a group commit costs at the least. Only in builds
-//! with the feature `bench`.
+//! Hot tiers that keep nothing, for the benchmark to compare with. `/bench` answers at once: the cost of
+//! writes without storage. `/bench/group` appends zeros to a plain file and syncs it, one sync for all who
+//! wait: the least that a group commit can cost. They exist only in builds with the feature `bench`.
 
 use std::{
     fs::File,
@@ -34,12 +34,12 @@ use crate::contracts::{
 
 /// Appends that may wait for the file.
 const QUEUE_LEN: usize = 65_536;
-/// About what an event takes.
+/// About how many bytes an event takes.
 const EVENT_BYTES: usize = 400;
 /// The file, in the working directory.
 const FILE: &str = "bench.group";
 
-/// The routes that write, over nothing.
+/// The routes of writes, over tiers that store nothing.
 pub fn routes(state: &AppState) -> Router<AppState> {
     let writes = |group| {
         let hot = Arc::new(Discard { next: AtomicU64::new(0), wakeups: Arc::default(), group });
@@ -49,34 +49,34 @@ pub fn routes(state: &AppState) -> Router<AppState> {
     };
     let (group, waiting) = mpsc::channel(QUEUE_LEN);
     task::spawn(async move {
-        if let Err(error) = commit_groups(waiting).await {
-            tracing::error!(%error, FILE, "no more groups");
+        if let Err(error) = commit_batches(waiting).await {
+            tracing::error!(%error, FILE, "the benchmark's file failed, /bench/group answers no more");
         }
     });
     Router::new().nest("/bench", writes(None)).nest("/bench/group", writes(Some(group)))
 }
 
-/// Events that wait, and where to say that they wait no more.
+/// How many events wait, and whom to tell that they are synced.
 type Waiting = (usize, oneshot::Sender<()>);
 
-async fn commit_groups(mut waiting: mpsc::Receiver<Waiting>) -> io::Result<()> {
+async fn commit_batches(mut waiting: mpsc::Receiver<Waiting>) -> io::Result<()> {
     let Some(mut first) = waiting.recv().await else { return Ok(()) };
     let mut file = File::create(FILE)?;
     std::fs::remove_file(FILE)?;
     loop {
         task::yield_now().await;
-        let mut group = vec![first];
+        let mut batch = vec![first];
         while let Ok(more) = waiting.try_recv() {
-            group.push(more);
+            batch.push(more);
         }
-        let events: usize = group.iter().map(|(events, _)| events).sum();
+        let events: usize = batch.iter().map(|(events, _)| events).sum();
         file = task::spawn_blocking(move || {
             file.write_all(&vec![0; events * EVENT_BYTES])?;
             file.sync_data().map(|()| file)
         })
         .await??;
-        for (_, done) in group {
-            let _ = done.send(()); // who waits no more does not mind
+        for (_, done) in batch {
+            let _ = done.send(()); // the request may be gone
         }
         first = match waiting.recv().await {
             Some(next) => next,
@@ -88,7 +88,7 @@ async fn commit_groups(mut waiting: mpsc::Receiver<Waiting>) -> io::Result<()> {
 struct Discard {
     next: AtomicU64,
     wakeups: Arc<Wakeups>,
-    /// What is waited for, if anything is.
+    /// Where appends wait for their sync, if they do.
     group: Option<mpsc::Sender<Waiting>>,
 }
 

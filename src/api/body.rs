@@ -1,4 +1,5 @@
-//! Receives request bodies within the limits: their size, their pace, and the memory that they take together.
+//! Receives request bodies within limits: on their size, on their pace, and on the memory that they take
+//! together.
 
 use std::{
     pin::Pin,
@@ -31,12 +32,12 @@ use super::{
     connection::{Connection, Mark, OnConnection},
     error::Problem,
     limits::Limits,
-    memory::{Budget, Reserved},
+    memory::{Budget, Share},
     pace::Pace,
 };
 use crate::contracts::error::{Overload, StorageError};
 
-/// A request's head and its body, which is not received yet.
+/// The headers of a request, and its body, which is still to be received.
 pub struct Incoming {
     /// The headers.
     pub headers: HeaderMap,
@@ -62,7 +63,7 @@ impl Incoming {
         Arc::clone(&self.connection)
     }
 
-    /// The body in pieces, for a stream: it may take as long as it likes, as long as it is not silent.
+    /// The body in pieces, for a stream. It may take any time, but it must not fall silent.
     pub fn pieces(self, limits: &Limits, budget: &Arc<Budget>) -> Pieces {
         let pace = Pace::of_stream(limits);
         self.at_pace(pace, budget)
@@ -71,15 +72,17 @@ impl Incoming {
     /// The whole body, and its share of the memory for bodies.
     ///
     /// # Errors
-    /// 413 over `limits.body_bytes` or `limits.decoded_body_bytes`, 503 without memory, 408 or 400 if it does not arrive.
-    pub async fn receive(self, limits: &Limits, budget: &Arc<Budget>) -> Result<(Bytes, Reserved), Problem> {
-        let said = content_length(&self.headers);
-        if said.is_some_and(|said| said > limits.body_bytes) {
+    /// 413 over `limits.body_bytes` or `limits.decoded_body_bytes`, 503 without memory, 408 or 400 if it does
+    /// not arrive.
+    pub async fn receive(self, limits: &Limits, budget: &Arc<Budget>) -> Result<(Bytes, Share), Problem> {
+        let declared = content_length(&self.headers);
+        if declared.is_some_and(|declared| declared > limits.body_bytes) {
             return Err(too_large(limits.body_bytes));
         }
         let sizes = Sizes {
-            // What is said is not believed before it is there; but for what is not coded it is all that there will be.
-            said: said.filter(|_| self.coding.is_none()),
+            // Memory is taken as bytes arrive, whatever length was declared. Without a coding the declared
+            // length is also the whole.
+            declared: declared.filter(|_| self.coding.is_none()),
             sent: limits.body_bytes,
             decoded: if self.coding.is_some() { limits.decoded_body_bytes } else { limits.body_bytes },
         };
@@ -87,13 +90,13 @@ impl Incoming {
     }
 
     fn at_pace(self, pace: Pace, budget: &Arc<Budget>) -> Pieces {
-        let reserved = budget.receiving(&self.connection);
+        let share = budget.receiving(&self.connection);
         Pieces {
-            given_up: reserved.given_up(),
+            given_up: share.given_up(),
             stream: self.body.into_data_stream(),
             decoder: self.coding.map(Decoder::new),
             pace,
-            reserved,
+            share,
             kept: 0,
             ready: None,
             sent: 0,
@@ -102,30 +105,33 @@ impl Incoming {
     }
 }
 
-/// How large a body may be.
+/// How large a body is and may be, in bytes.
 #[derive(Debug, Clone, Copy)]
 struct Sizes {
-    said: Option<usize>,
+    /// The declared length, unless the body is coded.
+    declared: Option<usize>,
+    /// The most that may be sent.
     sent: usize,
+    /// The most that may come out of the decoder.
     decoded: usize,
 }
 
-/// How much of a refused body is read and thrown away, and for how long: many clients look at the answer only after they
-/// have sent everything, and a connection closed before that would take the answer with it.
+/// How much of a refused body is read and discarded, and for how long. Many clients read the answer only
+/// after they have sent everything, and closing the connection earlier would take the answer with it.
 const DISCARDED_BYTES: usize = 64 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
-/// Who sends nothing for so long is not about to send the rest.
+/// A client that sends nothing for this long is not expected to send the rest.
 const DISCARD_IDLE: Duration = Duration::from_secs(2);
-/// What is taken at once for a body whose length is known.
+/// The most that is allocated in advance for a body of known length.
 const FIRST_BYTES: usize = 256 << 10;
 
-/// A body that is read by one at a time: the handler, and after it whoever throws the rest away.
+/// A body that two read, one after the other: the handler, and then whoever discards the rest.
 #[derive(Clone)]
 pub struct Shared(Arc<SharedBody>);
 
 struct SharedBody {
     body: Mutex<Body>,
-    /// The client sends nothing before it is told to, and it has not been told.
+    /// The client waits for a word before it sends the body (`Expect: 100-continue`), and has not had it yet.
     is_held_back: AtomicBool,
 }
 
@@ -159,8 +165,8 @@ pub fn share(request: Request<Body>) -> (Request<Body>, Option<Shared>) {
 }
 
 impl Shared {
-    /// Reads what is left of it and throws that away, within bounds. To who has held it back until the head was looked at
-    /// (`Expect: 100-continue`) the refusal is the answer, and nothing more comes.
+    /// Reads what is left of it and discards that, within bounds. A client that holds its body back (`Expect:
+    /// 100-continue`) takes the refusal as its answer and sends nothing more.
     pub async fn discard(self) {
         if self.0.is_held_back.load(Relaxed) {
             return;
@@ -175,11 +181,11 @@ impl Shared {
                 }
             }
         };
-        drop(timeout(DISCARD_TIME, read).await); // out of time: the connection is closed with something left
+        drop(timeout(DISCARD_TIME, read).await); // if it runs out of time, the connection is closed with something left
     }
 }
 
-/// How long the body is, if its head says so.
+/// The length that the head declares.
 fn content_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
@@ -188,38 +194,39 @@ fn too_large(limit: usize) -> Problem {
     Problem::new(Code::BodyTooLarge, format!("the body is over the limit of {limit} bytes"))
 }
 
-/// A body that arrives in pieces, decoded, and the share of the memory that it takes.
+/// A body that arrives in pieces, decoded, and its share of the memory.
 pub struct Pieces {
     stream: BodyDataStream,
     decoder: Option<Decoder>,
     pace: Pace,
-    reserved: Reserved,
+    share: Share,
     given_up: CancellationToken,
-    /// What is kept of the pieces.
+    /// Bytes of earlier pieces that the caller keeps.
     kept: usize,
-    /// A piece that is decoded and waits for room.
+    /// A decoded piece that waits for room.
     ready: Option<Bytes>,
-    /// Bytes that have come, as they were sent.
+    /// Bytes that have arrived, as they were sent.
     sent: usize,
     /// Marks the connection while the client has something to send.
     coming: Option<Mark>,
 }
 
 impl Pieces {
-    /// The next piece; `None` at the end. Nothing is lost if this is dropped half way.
+    /// The next piece; `None` at the end. Cancel safe: no piece is lost if the future is dropped.
     ///
     /// # Errors
-    /// 408 if it comes too slowly, 400 if the body breaks off or is not coded as it says, 503 if others need its memory more.
+    /// 408 if the body is too slow, 400 if it breaks off or is not coded as it says, 503 if others need its
+    /// memory more.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         loop {
             if self.decoder.is_some() {
-                self.keep(self.kept).await?; // what the decoder takes by now, too
+                self.keep(self.kept).await?; // the decoder may have grown
             }
             if let Some(piece) = self.ready.take() {
                 return Ok(Some(piece));
             }
             let Some(decoder) = &mut self.decoder else { return self.next_sent().await };
-            coop::consume_budget().await; // a few bytes may become very many pieces
+            coop::consume_budget().await; // a few bytes may decode to very many pieces
             let step = decoder.step().map_err(|error| Problem::new(Code::BodyBroken, format!("the body cannot be decoded: {error}")))?;
             match step {
                 Step::Piece(piece) => self.ready = Some(piece),
@@ -237,32 +244,33 @@ impl Pieces {
         }
     }
 
-    /// So many bytes are kept of the pieces: takes their memory, and gives back what is over it.
+    /// The caller keeps so many bytes of the pieces: takes memory for them, and gives back what is more than
+    /// that.
     ///
     /// # Errors
     /// 503 if there is none.
     pub async fn keep(&mut self, bytes: usize) -> Result<(), Problem> {
         self.kept = bytes;
         let needed = self.needed();
-        self.reserved.shrink_to(needed);
-        self.reserved.grow_to(needed).await
+        self.share.shrink_to(needed);
+        self.share.grow_to(needed).await
     }
 
-    /// What had come has been dealt with, and so many bytes are kept of the rest.
+    /// What had arrived has been dealt with, and the caller keeps so many bytes of the rest.
     pub fn progressed(&mut self, kept: usize) {
         self.kept = kept;
-        self.reserved.shrink_to(self.needed());
-        self.reserved.touch();
-        self.pace.listens(); // it may have been we who did not listen
+        self.share.shrink_to(self.needed());
+        self.share.touch();
+        self.pace.listens(); // until now nobody may have listened
     }
 
     fn needed(&self) -> usize {
         self.kept + self.decoder.as_ref().map_or(0, Decoder::held_bytes)
     }
 
-    /// What has come so far is whole.
+    /// What has arrived so far is complete: a pause here is no fault of the client.
     pub fn at_rest(&mut self) {
-        self.reserved.touch();
+        self.share.touch();
     }
 
     /// The next piece as it was sent.
@@ -291,13 +299,13 @@ impl Pieces {
     }
 
     /// All pieces together.
-    async fn collect(mut self, sizes: Sizes) -> Result<(Bytes, Reserved), Problem> {
+    async fn collect(mut self, sizes: Sizes) -> Result<(Bytes, Share), Problem> {
         let Some(first) = self.next().await? else { return Ok(self.received(Bytes::new())) };
-        if sizes.said == Some(first.len()) {
+        if sizes.declared == Some(first.len()) {
             self.keep(first.len()).await?;
-            return Ok(self.received(first)); // all in one piece: no copy
+            return Ok(self.received(first)); // it came in one piece: no copy
         }
-        let mut whole = BytesMut::with_capacity(sizes.said.unwrap_or(0).clamp(first.len(), FIRST_BYTES.max(first.len())));
+        let mut whole = BytesMut::with_capacity(sizes.declared.unwrap_or(0).clamp(first.len(), FIRST_BYTES.max(first.len())));
         let mut piece = first;
         loop {
             let length = whole.len() + piece.len();
@@ -313,10 +321,10 @@ impl Pieces {
         }
     }
 
-    fn received(mut self, body: Bytes) -> (Bytes, Reserved) {
-        self.reserved.shrink_to(body.len());
-        self.reserved.settle();
-        (body, self.reserved)
+    fn received(mut self, body: Bytes) -> (Bytes, Share) {
+        self.share.shrink_to(body.len());
+        self.share.settle();
+        (body, self.share)
     }
 }
 
@@ -333,7 +341,7 @@ mod tests {
         let incoming = Incoming { headers: HeaderMap::new(), body: Body::from(coded), coding: Some(Coding::Zstd), connection };
         let mut pieces = incoming.pieces(&Limits::default(), &budget);
         let mut other = budget.receiving(&Connection::default());
-        // So that there is room for the decoder as it begins, and not for its window.
+        // There is room for the decoder as it begins, but not for its window.
         let room = (1 << 20) / 16 * 15;
         other.grow_to(room - Decoder::new(Coding::Zstd).held_bytes()).await.unwrap();
         other.settle();

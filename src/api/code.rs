@@ -1,4 +1,5 @@
-//! Every error code: its status, what causes it and what to do. `docs/errors.md` and `/docs/errors` are made from this table.
+//! Every error code: its status, its cause and what to do. `docs/errors.md` and `/docs/errors` are made from
+//! this table.
 
 use axum::http::StatusCode;
 
@@ -51,37 +52,37 @@ codes! {
         "A consumer group's name breaks the rule `^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`."
         "Choose another name."
     BadQuery "bad_query" BAD_REQUEST
-        "A query parameter is unknown, given twice, not of its form, or goes with another only."
+        "A query parameter is unknown, is given twice, has the wrong form, or does not go with the others."
         "`detail` names the parameter; the parameters are in `/openapi.json`."
     BadLimit "bad_limit" BAD_REQUEST
         "`limit` is 0 or above `limits.page_records`."
         "Ask for fewer and follow `next_cursor`."
     BadCursor "bad_cursor" BAD_REQUEST
-        "The cursor is not one that a read of this table has given: cut, changed, or another table's."
-        "Send `next_cursor` as it was; if it is lost, start again or from an offset."
+        "No read of this table has returned this cursor: it was cut, changed, or belongs to another table."
+        "Send `next_cursor` unchanged. If it is lost, start again, or from an offset."
     BadPartition "bad_partition" BAD_REQUEST
-        "The header `X-Partition` (or `Zombi-Partition`) is not a whole number, two of them differ, or a record names another partition; `index` or `line` says which."
+        "The header `X-Partition` (or `Zombi-Partition`) is not a whole number, two such headers differ, or an event names another partition; `index` or `line` says which."
         "Send digits only, and name a partition in one place."
     BadJson "bad_json" BAD_REQUEST
-        "The body, or a line of it, is not JSON of the right form: a syntax error, an array or a scalar where an object is due, an unknown, missing or repeated field, half of a character (`\\ud83d` alone), UTF-16, something behind its end."
-        "`detail` has the place; in a stream `line` has the line."
+        "The body, or a line of it, is not JSON of the right form: a syntax error, an array or a scalar where an object is due, an unknown, missing or repeated field, half of a surrogate pair (`\\ud83d` alone), UTF-16, trailing bytes."
+        "`detail` says where; in a stream `line` says which line."
     BadLogLevel "bad_log_level" BAD_REQUEST
         "The level is neither one of `error`, `warn`, `info`, `debug`, `trace`, `off`, nor a list of filters."
         "Send a level, or filters such as `zombi=debug,info`."
     BadProtobuf "bad_protobuf" BAD_REQUEST
-        "The body is not the protobuf message that the path takes. It is read strictly: unknown fields, fields that stand twice, wrong wire types and numbers out of range are refused."
+        "The body is not the protobuf message that the path takes. It is read strictly: unknown fields, repeated singular fields, wrong wire types and numbers out of range are refused."
         "Use the messages of `proto/zombi/v1/event.proto`."
     BadPayload "bad_payload" BAD_REQUEST
-        "A record has neither or both of `payload` and `payload_base64`, its base64 does not decode, its text is not UTF-8, or its JSON nests deeper than 128."
-        "Give exactly one, of the right form."
+        "An event has neither or both of `payload` and `payload_base64`, its base64 does not decode, its text is not UTF-8, or its JSON nests deeper than 128."
+        "Send exactly one, in the right form."
     NoRecords "no_records" BAD_REQUEST
-        "A bulk write has no records."
+        "A bulk write has no events: `records` is empty."
         "Send at least one."
     DuplicateCommit "duplicate_commit" BAD_REQUEST
         "One commit request names a partition twice."
-        "Commit the offset that counts."
+        "Commit one offset for each partition."
     BodyBroken "body_broken" BAD_REQUEST
-        "The body ended before its end, or its compression does not decode."
+        "The body broke off, or its compression does not decode."
         "Send it again, with idempotency keys if it was a stream."
     PartitionOutOfRange "partition_out_of_range" UNPROCESSABLE_ENTITY
         "A partition's number is not from 0 to `limits.partitions_per_table` - 1."
@@ -91,40 +92,40 @@ codes! {
         "Send milliseconds since 1970, or leave it out for the server's clock."
     IdempotencyKeyOutOfRange "idempotency_key_out_of_range" UNPROCESSABLE_ENTITY
         "`idempotency_key` is empty or longer than `limits.idempotency_key_bytes`."
-        "Leave it out, or send a shorter one, a hash say."
+        "Leave it out, or send a shorter one, such as a hash."
     IdempotencyKeyReused "idempotency_key_reused" UNPROCESSABLE_ENTITY
-        "The idempotency key is known, and its first write, at `offset`, had another payload; `index` or `line` says which record it is. Nothing was written."
-        "Give each event a key of its own. If this one was to be a retry, the payload must be what it was: the same kind and bytes, JSON without white space between its tokens."
+        "The idempotency key is known, and its first write, at `offset`, had another payload; `index` or `line` says which event this is. Nothing was written."
+        "Give each event a key of its own. If this is a retry, send the same payload: the same kind and the same bytes; in JSON, white space between tokens does not count."
     CommitBeyondEnd "commit_beyond_end" UNPROCESSABLE_ENTITY
         "A consumer offset is beyond the partition's `next`."
-        "Commit the offset behind the last event that was read, at most `next`."
+        "Commit the offset after the last event that was read, at most `next`."
     NoColdTier "no_cold_tier" UNPROCESSABLE_ENTITY
-        "What was asked for needs S3, and `s3.bucket` is not set, or the store is not open yet."
-        "Configure a bucket, or do not ask for it."
+        "The request needs S3, and `s3.bucket` is not set or the store is not open yet."
+        "Configure a bucket, or do not ask for one."
     TooManyTables "too_many_tables" UNPROCESSABLE_ENTITY
-        "The write would make more tables than `limits.tables`."
+        "The request would create more tables than `limits.tables`."
         "Use partitions or headers instead of tables, or raise the limit."
     TooManyPartitions "too_many_partitions" UNPROCESSABLE_ENTITY
-        "The write would make more partitions, of all tables together, than `limits.partitions`."
-        "Use fewer partitions, or raise the limit and the memory with it."
+        "The request would create more partitions, in all tables together, than `limits.partitions`."
+        "Use fewer partitions, or raise the limit together with the memory."
     TooManyGroups "too_many_groups" UNPROCESSABLE_ENTITY
-        "The commit would make more consumer groups than `limits.groups`, or more offsets than `limits.group_offsets`."
-        "Delete groups that nobody uses, have them forgotten by `consumers.expire_secs`, or raise the limit."
+        "The commit would create more consumer groups than `limits.groups`, or more offsets than `limits.group_offsets`."
+        "Delete groups that nobody uses, let `consumers.expire_secs` forget them, or raise the limit."
     PartitionsShrink "partitions_shrink" UNPROCESSABLE_ENTITY
-        "A table's `partitions` would become fewer."
-        "Leave them as they are: keys would move, and events would stay in partitions that nobody reads."
+        "The change would leave a table with fewer `partitions`."
+        "Keep their number: keys would move, and events would stay behind in partitions that nobody reads."
     UnknownRoute "unknown_route" NOT_FOUND
         "There is nothing at this path."
         "The paths are in `/openapi.json`."
     UnknownTable "unknown_table" NOT_FOUND
-        "No event was ever written to a table of this name."
-        "Check the name; a table is made by its first write."
+        "There is no table of this name: nothing was written to it, or it was deleted."
+        "Check the name; the first write creates a table."
     UnknownGroup "unknown_group" NOT_FOUND
         "The consumer group has committed nothing."
-        "Check the name; a group is made by its first commit."
+        "Check the name; the first commit creates a group."
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED
         "The path does not know the method."
-        "The header `Allow` has those it knows."
+        "The header `Allow` lists the methods that it knows."
     NotAcceptable "not_acceptable" NOT_ACCEPTABLE
         "`Accept` refuses every shape that the answer can have."
         "Accept `application/json`."
@@ -135,32 +136,32 @@ codes! {
         "`Host` is none of those in `http.hosts`."
         "Use one of the server's names, or list this one."
     Timeout "timeout" REQUEST_TIMEOUT
-        "The body came too slowly: nothing of it for `limits.body_idle_secs`, less than `limits.body_min_bytes_per_sec`, or not all of it within `limits.body_secs`. A stream may rest between its lines."
-        "Send it without pauses; in a stream `committed` lines are durable."
+        "The body was too slow: nothing of it arrived for `limits.body_idle_secs`, less than `limits.body_min_bytes_per_sec` arrived, or not all of it within `limits.body_secs`. The last two do not count for a stream of lines."
+        "Send it without pauses. In a stream, `committed` lines are durable."
     OffsetMismatch "offset_mismatch" CONFLICT
-        "`expected_offset` is not the partition's next offset, which is in `next`: somebody else has written."
+        "`expected_offset` is not the partition's next offset, which is in `next`: another client has written."
         "Read what was written, decide again, and send the new `next`."
     CommitBackwards "commit_backwards" CONFLICT
         "A consumer offset would step back from `committed`."
         "Usually a slower member of the group: ignore it. To rewind, commit with `\"force\": true`."
     OffsetExpired "offset_expired" GONE
-        "The offset was dropped by retention or with its table; the first that is kept is `earliest`."
-        "Go on with `next_cursor`, or from `earliest`; what was before it is gone."
+        "The event at this offset was dropped, by retention or with its table; the first offset that can be read is `earliest`."
+        "Go on with `next_cursor`, or from `earliest`; what came before is gone."
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE
         "The body is over `limits.body_bytes`, or `limits.decoded_body_bytes` after decompression."
         "Split it, or stream it as `application/x-ndjson`."
     RecordTooLarge "record_too_large" PAYLOAD_TOO_LARGE
-        "A record is over `limits.record_bytes`; `index` or `line` says which."
-        "Store large things elsewhere and send where they are, or raise the limit."
+        "An event is over `limits.record_bytes`; `index` or `line` says which."
+        "Store large data elsewhere and send its location, or raise the limit."
     TooManyHeaders "too_many_headers" PAYLOAD_TOO_LARGE
-        "A record has more headers than `limits.record_headers`; `index` or `line` says which."
-        "Put it into the payload, or raise the limit."
+        "An event has more headers than `limits.record_headers`; `index` or `line` says which."
+        "Put them into the payload, or raise the limit."
     TooManyRecords "too_many_records" PAYLOAD_TOO_LARGE
-        "A bulk write has more records than `limits.bulk_records`; `index` is the first that is too many."
+        "A request has more events or commits than `limits.bulk_records`; `index` is the first one too many."
         "Split it, or stream it as `application/x-ndjson`."
     HeadTooLarge "head_too_large" REQUEST_HEADER_FIELDS_TOO_LARGE
-        "The request's path and headers are together over `limits.header_bytes`."
-        "Send fewer or shorter headers; event headers go into the record."
+        "Path and headers of the request are together over `limits.header_bytes`."
+        "Send fewer or shorter headers. The headers of an event go into the body."
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE
         "The content type is not `application/json`, `application/x-protobuf` or `application/x-ndjson`, or the content encoding is not gzip or zstd."
         "Send one of these."
@@ -168,32 +169,32 @@ codes! {
         "A read starts beyond the partition's `next`."
         "Start at `next` or before. If the offset was real once, the partition has lost events: see `lost`."
     Internal "internal" INTERNAL_SERVER_ERROR
-        "A bug: the request ended in a panic, which the server's log has once."
-        "Report it with the log line. A write may be there: send it again with the same idempotency key."
+        "A bug: the request ended in a panic, which is in the server's log."
+        "Report it with the log line. A write may have been stored: send it again with the same idempotency key."
     Corrupt "corrupt" INTERNAL_SERVER_ERROR
-        "Stored bytes are not what was stored; `detail` names the object. Wrong bytes are never served."
+        "Stored bytes have changed; `detail` names the object. Wrong bytes are never served."
         "For a segment: restore the object from a version of the bucket. For RocksDB: replace the volume; what is in S3 comes back."
     Overloaded "overloaded" SERVICE_UNAVAILABLE
-        "A resource is used up; `reason` says which: `queue_full`, `hot_full`, `disk_full`, `memory` (bodies), `answers`, `tails`, `cold_reads`, `keys_full`, or `slow`: the body came slowly, and others needed its memory. Nothing was written."
-        "Try again after `Retry-After`. If it lasts: `hot_full` means that S3 does not take the events, `disk_full` that the volume is too small, `keys_full` that `idempotency.max_bytes` is."
+        "A resource is used up; `reason` says which: `queue_full`, `hot_full`, `disk_full`, `memory` (bodies), `answers`, `tails`, `cold_reads`, `keys_full`, or `slow` (the body was slow, and others needed its memory). Nothing was written."
+        "Try again after `Retry-After`. If it lasts: `hot_full` means that events do not reach S3, `disk_full` that the volume is too small, `keys_full` that `idempotency.max_bytes` is too small."
     ColdUnavailable "cold_unavailable" SERVICE_UNAVAILABLE
-        "S3 does not answer, and the read needs events that only S3 has. Never a short page instead."
-        "Try again after `Retry-After`; look at the bucket, the network and the credentials. Writes go on."
+        "S3 does not answer, and the request needs it: a read of events that only S3 has, a flush, or `wait_for=cold`. A read never returns a short page instead."
+        "Try again after `Retry-After`, and check the bucket, the network and the credentials. Other writes go on."
     HotUnavailable "hot_unavailable" SERVICE_UNAVAILABLE
         "RocksDB could not be read."
-        "Try again; look at the server's log and the volume."
+        "Try again, and check the server's log and the volume."
     Starting "starting" SERVICE_UNAVAILABLE
         "The server is opening its volume and its bucket. Nothing was written."
-        "Try again after `Retry-After`; `/readyz` tells how far it is."
+        "Try again after `Retry-After`; `/readyz` says how far it is."
     WriteFailed "write_failed" SERVICE_UNAVAILABLE
-        "RocksDB or its sync failed: the write is there once or not at all. The process exits and finds out by starting again."
+        "RocksDB or its sync failed: the write is stored once or not at all. The process exits, and its next start finds out which."
         "Send it again with the same idempotency key once the server is back."
     Closing "closing" SERVICE_UNAVAILABLE
         "The server is stopping. Nothing was written."
         "Try again after `Retry-After`."
     Fenced "fenced" SERVICE_UNAVAILABLE
-        "Another Zombi has taken over the bucket; this one acks nothing more and exits."
-        "Give each Zombi a bucket or a prefix of its own."
+        "Another Zombi has taken over the bucket; this one confirms nothing more and exits."
+        "Give each Zombi its own bucket or prefix."
 }
 
 /// The document of all codes, as Markdown.
@@ -201,9 +202,9 @@ pub fn document() -> String {
     let mut text = String::from(
         "# Errors\n\n\
          Every error is `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)): `type`, `title`, `status`, `detail` for people, `code` for\n\
-         programs, and `request_id`, which the log has too. On writes `outcome` says what to do: `not_written`, send it again or not, as you\n\
-         like; `unknown`, send it again with the same idempotency key.\n\n\
-         This page is made from the code's table; a server serves it at `/docs/errors`.\n",
+         programs, and `request_id`, which is in the log too. On writes `outcome` says what to do: after `not_written` you may send it again or not;\n\
+         after `unknown`, send it again with the same idempotency key.\n\n\
+         This page is made from the table in the code; every server has it at `/docs/errors`.\n",
     );
     for code in Code::ALL {
         let (name, status) = (code.name(), code.status());

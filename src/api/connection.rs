@@ -1,4 +1,5 @@
-//! What is known of a client's connection: whose it is, what it waits for, and how to end it. `net` keeps it; requests carry it.
+//! What is known of a client's connection: whose it is, what it waits for, and how to end it. `net` keeps
+//! this up to date, and requests carry it.
 
 use std::{
     convert::Infallible,
@@ -15,7 +16,7 @@ use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Who has a share of what all use: a client's address, of IPv6 its network of 64 bits.
+/// Whoever has a share of what all clients use: a client's address, of IPv6 its network of 64 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Peer(IpAddr);
 
@@ -29,7 +30,7 @@ impl Peer {
     }
 }
 
-/// A connection's life as far as others need to know it.
+/// The state of a connection, as far as others need to know it.
 #[derive(Debug)]
 pub struct Connection {
     /// Whose it is.
@@ -37,17 +38,19 @@ pub struct Connection {
     /// Ends it, whatever it is doing.
     pub kill: CancellationToken,
     opened: Instant,
-    /// Requests under way, and those that have begun since it was opened.
+    /// Requests under way.
     requests: AtomicUsize,
+    /// Requests that have begun since it was opened.
     begun: AtomicUsize,
-    /// Whoever waits for the last of them to end.
+    /// Wakes the task that waits for the last request to end.
     watcher: AtomicWaker,
-    /// Of these: bodies that have not come whole, and answers that wait for something to happen.
+    /// Requests under way whose bodies have not arrived whole.
     bodies: AtomicUsize,
+    /// Requests under way that wait for something to happen.
     waits: AtomicUsize,
-    /// Whether its answer ends where the connection ends (HTTP/1.0), and has not ended.
+    /// Whether an answer is under way that ends where the connection ends (HTTP/1.0).
     is_unfinished: AtomicBool,
-    /// Whether all that came was looked at, and more is waited for.
+    /// Whether everything that arrived has been looked at, and more is waited for.
     is_listening: AtomicBool,
     /// Whether a write waits for the client.
     is_stalled: AtomicBool,
@@ -61,14 +64,14 @@ impl Default for Connection {
     }
 }
 
-/// What the oldest may be ended for, so that others find room; the first is ended first.
+/// Why a connection may be ended to make room for another. Those with the first reason are ended first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Idleness {
-    /// No request is under way or has come.
+    /// No request is under way, and none has arrived.
     NoRequest,
-    /// It waits for the client to send or to take something.
+    /// It waits for its client to send or to take something.
     Client,
-    /// It waits for something to happen that the client wants to hear of.
+    /// It waits for something that its client wants to hear of.
     Events,
 }
 
@@ -103,17 +106,18 @@ impl Connection {
         now.saturating_sub(self.progress_ms.load(Relaxed))
     }
 
-    /// All that came was looked at and another request is waited for, or something has come.
+    /// Everything that arrived has been looked at and another request is waited for, or something has
+    /// arrived.
     pub fn set_listening(&self, is_listening: bool) {
         self.is_listening.store(is_listening, Relaxed);
     }
 
-    /// A write waits for the client, or no longer.
+    /// A write waits for the client, or does no longer.
     pub fn set_stalled(&self, is_stalled: bool) {
         self.is_stalled.store(is_stalled, Relaxed);
     }
 
-    /// An answer begins that ends where the connection ends, or it has ended whole.
+    /// An answer begins that ends where the connection ends, or has ended whole.
     pub fn set_unfinished(&self, is_unfinished: bool) {
         self.is_unfinished.store(is_unfinished, Relaxed);
     }
@@ -125,16 +129,16 @@ impl Connection {
 
     /// Ready while no request is under way.
     pub fn poll_idle(&self, context: &mut Context<'_>) -> Poll<()> {
-        self.watcher.register(context.waker()); // before the look, so that no end is missed
+        self.watcher.register(context.waker()); // before the check, so that no end is missed
         if self.is_busy() { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    /// Whether a clean end would look like the end of an answer that has not ended.
+    /// Whether closing the connection cleanly would make an unfinished answer look finished.
     pub fn must_not_end_cleanly(&self) -> bool {
         self.is_unfinished.load(Relaxed)
     }
 
-    /// Why it may be ended to make room, if it may.
+    /// Why it may be ended to make room; `None` if it may not.
     pub fn idleness(&self) -> Option<Idleness> {
         if !self.is_busy() && self.is_listening.load(Relaxed) {
             return Some(Idleness::NoRequest);
@@ -145,12 +149,13 @@ impl Connection {
         (self.waits.load(Relaxed) > 0).then_some(Idleness::Events)
     }
 
-    /// Whether it is about to be seen why it may be ended, or why not: what it has sent was not looked at.
+    /// Whether what it has sent is still to be looked at, so that it is not yet known whether it may be
+    /// ended.
     pub fn is_undecided(&self) -> bool {
         !self.is_busy() && !self.is_listening.load(Relaxed) && self.idleness().is_none()
     }
 
-    /// Whether it has waited for its client for less than it takes to be ended for that.
+    /// Whether it waits for its client, but not yet long enough to be ended for that.
     pub fn may_be_waiting(&self) -> bool {
         self.waits_for_client() && self.idleness().is_none()
     }
@@ -181,7 +186,7 @@ impl Connection {
     }
 }
 
-/// Counts something of a connection for as long as it is held.
+/// Counts something of a connection while it is held.
 #[derive(Debug)]
 pub struct Mark {
     connection: Arc<Connection>,
@@ -203,7 +208,7 @@ impl Drop for Mark {
     }
 }
 
-/// The connection that a request came on; one of its own where there is none.
+/// The connection that a request came on; a new one if `net` gave none, as in tests.
 #[derive(Debug, Clone)]
 pub struct OnConnection(pub Arc<Connection>);
 

@@ -1,9 +1,12 @@
-//! Records become bytes: JSON, a JSON line each, or protobuf.
+//! Records become bytes: JSON, JSON lines, or protobuf. JSON is written by hand, for speed; the types that
+//! describe it stand beside it.
 
-use std::{io::Write, iter};
+use std::{collections::BTreeMap, io::Write, iter};
 
 use bytes::Bytes;
 use prost::Message;
+use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::{
     contracts::{
@@ -15,10 +18,59 @@ use crate::{
     proto::v1,
 };
 
-/// The media type of a JSON line each.
+/// The media type of JSON lines.
 pub const NDJSON: &str = "application/x-ndjson";
 /// The media type of protobuf.
 pub const PROTOBUF: &str = "application/x-protobuf";
+
+/// A stored event.
+#[derive(Debug, ToSchema)]
+pub struct RecordRead {
+    /// What came in `payload`.
+    #[schema(value_type = Option<Value>)]
+    pub payload: Option<Value>,
+    /// What came as other bytes.
+    #[schema(format = "byte")]
+    pub payload_base64: Option<String>,
+    /// When it happened, in milliseconds since 1970.
+    pub timestamp_ms: i64,
+    /// Its partition.
+    pub partition: u32,
+    /// Its place in the partition.
+    pub offset: u64,
+    /// Its idempotency key, if it has one.
+    #[schema(required = false)]
+    pub idempotency_key: String,
+    /// The sender's own names and values, if there are any.
+    #[schema(required = false)]
+    pub headers: BTreeMap<String, String>,
+}
+
+/// A page of a read.
+#[derive(Debug, ToSchema)]
+pub struct PageRead {
+    /// In order: by timestamp, then partition; inside a partition by offset.
+    pub records: Vec<RecordRead>,
+    /// How many.
+    pub count: usize,
+    /// Whether another page could be read now.
+    pub has_more: bool,
+    /// Where the next page begins; at the end it resumes the tail.
+    pub next_cursor: String,
+    /// Offsets that the page passed over because they were lost with a volume; left out if there are none.
+    pub lost: Option<Vec<PartitionRange>>,
+}
+
+/// Offsets of one partition, `start` included, `end` not.
+#[derive(Debug, ToSchema)]
+pub struct PartitionRange {
+    /// The partition.
+    pub partition: u32,
+    /// The first offset.
+    pub start: u64,
+    /// The first offset after it.
+    pub end: u64,
+}
 
 /// Appends a record as one JSON object on one line.
 pub fn record(out: &mut Vec<u8>, record: &Record) {
@@ -32,7 +84,7 @@ pub fn record(out: &mut Vec<u8>, record: &Record) {
     out.push(b'}');
 }
 
-/// What a page says behind its records.
+/// What a page says after its records.
 #[derive(Debug, Clone)]
 pub struct PageEnd {
     /// Whether another page could be read now.
@@ -54,7 +106,7 @@ pub fn json_page(records: &[Record], end: &PageEnd) -> Vec<u8> {
         }
         record(&mut out, one);
     }
-    // The cursor is base64: nothing in it needs escaping.
+    // The cursor is base64, so nothing in it needs escaping.
     let _ = write!(out, "],\"count\":{},\"has_more\":{has_more},\"next_cursor\":\"{next_cursor}\"", records.len());
     for (place, (partition, range)) in lost.iter().enumerate() {
         let before = if place == 0 { ",\"lost\":[" } else { "," };
@@ -64,7 +116,7 @@ pub fn json_page(records: &[Record], end: &PageEnd) -> Vec<u8> {
     out
 }
 
-/// A page as one protobuf message, in pieces of about `piece` bytes: a message may be written field by field.
+/// A page as one protobuf message, in pieces of about `piece` bytes. A message may be sent field by field.
 pub fn protobuf_page(records: Vec<Record>, end: PageEnd, piece: usize) -> impl Iterator<Item = Bytes> + Send {
     let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
     let mut records = records.into_iter().peekable();
@@ -105,10 +157,38 @@ fn protobuf_record(record: Record) -> v1::Record {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
+    use utoipa::PartialSchema;
 
     use super::*;
     use crate::contracts::{event::Event, payload::Payload};
+
+    fn names(object: &Value) -> BTreeSet<&str> {
+        object.as_object().unwrap().keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn what_is_written_by_hand_is_what_is_described() {
+        let event = |payload: Payload| Event {
+            payload,
+            timestamp_ms: 7,
+            appended_ms: 0,
+            idempotency_key: Some("k".to_owned()),
+            headers: [("a".to_owned(), "b".to_owned())].into(),
+        };
+        let payloads = [Payload::text("text".to_owned()), Payload::guess(Bytes::from_static(&[0xff]))];
+        let records: Vec<_> = payloads.map(|payload| Record { partition: 2, offset: 9, event: event(payload) }).into();
+        let end = PageEnd { has_more: true, next_cursor: "c".to_owned(), lost: vec![(2, OffsetRange::new(3, 5))] };
+        let page: Value = serde_json::from_slice(&json_page(&records, &end)).unwrap();
+        let described = |schema| serde_json::to_value(schema).unwrap()["properties"].take();
+        assert_eq!(names(&page), names(&described(PageRead::schema())));
+        assert_eq!(names(&page["lost"][0]), names(&described(PartitionRange::schema())));
+        let mut written = names(&page["records"][0]);
+        written.extend(names(&page["records"][1]));
+        assert_eq!(written, names(&described(RecordRead::schema())));
+    }
 
     proptest! {
         #[test]

@@ -1,16 +1,16 @@
-//! Every error a client can see, as RFC 9457 `application/problem+json`. The one place where errors become HTTP.
+//! Every error that a client can see, as RFC 9457 `application/problem+json`. This is the one place where
+//! errors become HTTP.
 
 use std::time::Duration;
 
 use axum::{
     Json,
-    extract::Request,
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use tracing::{debug, error};
+use utoipa::ToSchema;
 
 use super::code::Code;
 use crate::{
@@ -18,23 +18,21 @@ use crate::{
     metrics,
 };
 
-/// The header that names a request in answers and logs.
-pub const REQUEST_ID: &str = "x-request-id";
-
-/// What a problem's `type` begins with; its code follows.
+/// The `type` of a problem begins with this; its code follows.
 const TYPE: &str = "/docs/errors#";
 
-/// What a write's client knows after an error.
+/// What the client of a write knows after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Nothing of the request, or nothing behind `committed`, was or will be written.
+    /// Nothing of the request, or of a stream nothing behind `committed`, was or will be written.
     NotWritten,
-    /// It may be written once, or not at all: send it again with the same idempotency key.
+    /// The events may be written once or not at all: send them again with the same idempotency keys.
     Unknown,
 }
 
-/// An error answer. [`Call::answer`] adds the request's id and renders it.
+/// An error as an answer. [`RequestContext::answer`](super::context::RequestContext::answer) adds the
+/// request's id and renders it.
 #[derive(Debug, Clone)]
 pub struct Problem(Box<Fields>);
 
@@ -59,13 +57,13 @@ impl Problem {
         self
     }
 
-    /// Says which record of several it is about, unless that is said already.
+    /// Says which of several events it is about, unless that is said already.
     pub fn at_index(mut self, index: usize) -> Self {
         self.0.extra.entry("index").or_insert_with(|| index.into());
         self
     }
 
-    /// Without a field.
+    /// Removes a field.
     pub fn without(mut self, name: &str) -> Self {
         self.0.extra.remove(name);
         self
@@ -76,13 +74,18 @@ impl Problem {
         self.0.code
     }
 
-    /// Whether the client was too slow with its body.
+    /// What happened, for people.
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
+    /// Whether the client was too slow to send its body.
     pub fn is_of_a_slow_body(&self) -> bool {
         self.0.code == Code::Timeout || self.0.extra.get("reason").is_some_and(|reason| reason == "slow")
     }
 
-    /// Why a server turns requests away, if it does: with 503.
-    fn refusal(&self) -> Option<&'static str> {
+    /// Why the server turns the request away, if it does: the `reason` or the code of a 503.
+    pub(super) fn refusal(&self) -> Option<&'static str> {
         let reason = match self.0.code {
             Code::Overloaded => self.0.extra.get("reason").and_then(Value::as_str)?,
             code if code.status() == StatusCode::SERVICE_UNAVAILABLE => code.name(),
@@ -103,13 +106,15 @@ impl Problem {
         self
     }
 
-    /// Says that the write may be there.
+    /// Says that the events may have been written.
     pub fn unknown_outcome(mut self) -> Self {
         self.0.outcome = Some(Outcome::Unknown);
         self
     }
 
-    fn render(self, request_id: &str, is_write: bool) -> Response {
+    /// Renders the answer. For a write it tells the outcome; a server error that does not name one, such as a
+    /// panic, has left it open.
+    pub(super) fn render(self, request_id: &str, tells_outcome: bool) -> Response {
         let problem = *self.0;
         let (code, status) = (problem.code.name(), problem.code.status());
         let mut body = json!({
@@ -120,8 +125,7 @@ impl Problem {
             "code": code,
             "request_id": request_id,
         });
-        if is_write {
-            // A server error that says nothing of the outcome, a panic say, has left it open.
+        if tells_outcome {
             let open = if status.is_server_error() { Outcome::Unknown } else { Outcome::NotWritten };
             body["outcome"] = json!(problem.outcome.unwrap_or(open));
         }
@@ -138,13 +142,33 @@ impl Problem {
     }
 }
 
+/// An error (RFC 9457); some codes have more fields.
+#[derive(Debug, ToSchema)]
+pub struct ProblemShown {
+    /// The explanation of the code.
+    pub r#type: String,
+    /// The status in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened, for people.
+    pub detail: String,
+    /// What happened, for programs; see `/docs/errors`.
+    pub code: String,
+    /// The request, as the log names it.
+    pub request_id: String,
+    /// On writes: `not_written`, or `unknown`.
+    #[schema(required = false)]
+    pub outcome: String,
+}
+
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.0.code.name(), self.0.detail)
     }
 }
 
-/// What breaks off an answer that has begun.
+/// As an error it breaks off an answer that has begun.
 impl std::error::Error for Problem {}
 
 impl IntoResponse for Problem {
@@ -166,19 +190,7 @@ impl From<StorageError> for Problem {
             }
             StorageError::Corrupt { .. } => Self::new(Code::Corrupt, &error),
             StorageError::Overloaded { reason, retry_after } => {
-                let problem = Self::new(Code::Overloaded, &error).retry_after(*retry_after);
-                let reason = match reason {
-                    Overload::QueueFull => "queue_full",
-                    Overload::HotFull => "hot_full",
-                    Overload::DiskFull => "disk_full",
-                    Overload::Memory => "memory",
-                    Overload::Answers => "answers",
-                    Overload::Tails => "tails",
-                    Overload::ColdReads => "cold_reads",
-                    Overload::KeysFull => "keys_full",
-                    Overload::Slow => "slow",
-                };
-                problem.with("reason", reason)
+                Self::new(Code::Overloaded, &error).retry_after(*retry_after).with("reason", reason_name(*reason))
             }
             StorageError::OutcomeUnknown { .. } => Self::new(Code::WriteFailed, &error),
             StorageError::Closed => Self::new(Code::Closing, &error).retry_after(Duration::from_secs(1)),
@@ -218,94 +230,18 @@ impl From<StorageError> for Problem {
     }
 }
 
-/// Marks an answer that has a shape of its own although its status is an error's.
-#[derive(Debug, Clone, Copy)]
-pub struct Shaped;
-
-/// What is kept of a request for its answer.
-pub struct Call {
-    /// Its method.
-    pub method: Method,
-    uri: Uri,
-    id: String,
-    is_write: bool,
-}
-
-impl Call {
-    /// Gives a request an id, if it brings none.
-    pub fn of(request: &Request) -> Self {
-        let (method, uri) = (request.method().clone(), request.uri().clone());
-        let is_write = method == Method::POST && uri.path().starts_with("/tables/") && !uri.path().ends_with("/flush");
-        Self { id: request_id(request.headers()), method, uri, is_write }
-    }
-
-    /// Names the request in its answer; gives an error, whoever made it, the shape of a problem.
-    pub fn answer(&self, mut response: Response) -> Response {
-        let status = response.status();
-        let problem = response.extensions_mut().remove::<Problem>();
-        if let Some(problem) = problem {
-            response = self.render(problem);
-        } else if (status.is_client_error() || status.is_server_error()) && response.extensions().get::<Shaped>().is_none() {
-            let allow = response.headers().get(header::ALLOW).cloned();
-            response = self.render(from_status(status));
-            if let Some(allow) = allow {
-                response.headers_mut().insert(header::ALLOW, allow);
-            }
-        }
-        let headers = response.headers_mut();
-        if let Ok(id) = HeaderValue::from_str(&self.id) {
-            headers.insert(REQUEST_ID, id);
-        }
-        protect(headers);
-        response
-    }
-
-    fn render(&self, problem: Problem) -> Response {
-        self.log(&problem);
-        if let Some(reason) = problem.refusal() {
-            metrics::refused(reason);
-        }
-        problem.render(&self.id, self.is_write)
-    }
-
-    /// Failures of ours are errors. The rest is the client's, or many at once while something is full or away, which is said
-    /// elsewhere.
-    fn log(&self, problem: &Problem) {
-        let (code, path, detail) = (problem.0.code.name(), self.uri.path(), &problem.0.detail);
-        let (request_id, method) = (&self.id, &self.method);
-        if problem.0.code.status() == StatusCode::INTERNAL_SERVER_ERROR {
-            error!(request_id, code, %method, path, detail, "a request failed");
-        } else {
-            debug!(request_id, code, %method, path, detail, "a request was refused");
-        }
-    }
-}
-
-/// What keeps browsers from making anything of an answer but what it is; pages bring a policy of their own.
-fn protect(headers: &mut HeaderMap) {
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
-}
-
-/// The client's id for the request, if it is a short visible one, else a new one.
-fn request_id(headers: &HeaderMap) -> String {
-    let sent = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-    let usable = sent.filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()));
-    usable.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned)
-}
-
-/// The problem for an error that the framework or a layer made.
-fn from_status(status: StatusCode) -> Problem {
-    match status {
-        StatusCode::NOT_FOUND => Problem::new(Code::UnknownRoute, "there is nothing at this path"),
-        StatusCode::METHOD_NOT_ALLOWED => Problem::new(Code::MethodNotAllowed, "this path does not know the method; see the Allow header"),
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::BodyTooLarge, "the body is over limits.body_bytes"),
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
-            Problem::new(Code::UnsupportedMediaType, "the content encoding is not supported: send gzip, zstd or none")
-        }
-        status if status.is_server_error() => Problem::new(Code::Internal, "the server failed; its log has the request id"),
-        _ => Problem::new(Code::BadRequest, "the request cannot be understood"),
+/// The `reason` of an `overloaded` problem.
+fn reason_name(reason: Overload) -> &'static str {
+    match reason {
+        Overload::QueueFull => "queue_full",
+        Overload::HotFull => "hot_full",
+        Overload::DiskFull => "disk_full",
+        Overload::Memory => "memory",
+        Overload::Answers => "answers",
+        Overload::Tails => "tails",
+        Overload::ColdReads => "cold_reads",
+        Overload::KeysFull => "keys_full",
+        Overload::Slow => "slow",
     }
 }
 

@@ -1,35 +1,37 @@
-//! Requests become values that are right by their type, or a problem that says what is wrong. Prost types end here.
+//! Paths and headers become values that are right by their type, or a problem that says what is wrong with
+//! them.
 
 use axum::{
-    extract::{FromRequestParts, Path, Query},
+    extract::{FromRequestParts, Path},
     http::{HeaderMap, header, request::Parts},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use utoipa::IntoParams;
 
-use super::{code::Code, error::Problem, limits::Limits, times};
-use crate::contracts::{
-    name::{GroupName, PartitionNumber, TableName},
-    read::TimeFilter,
-};
+use super::{code::Code, error::Problem, limits::Limits};
+use crate::contracts::name::{GroupName, PartitionNumber, TableName};
 
-/// The headers with the partition of records that name none.
+/// The headers with the partition of events that name none.
 const PARTITION_HEADERS: [&str; 2] = ["x-partition", "zombi-partition"];
-/// The header with the idempotency key of a record that has none (draft-ietf-httpapi-idempotency-key-header).
+/// The header with the idempotency key of an event that has none (draft-ietf-httpapi-idempotency-key-header).
 const KEY_HEADER: &str = "idempotency-key";
 
 /// The `{table}` of a path.
-pub struct Table(pub TableName);
+#[derive(IntoParams)]
+#[into_params(names("table"), parameter_in = Path)]
+pub struct Table(
+    /// The table
+    #[param(value_type = String, example = "events")]
+    pub TableName,
+);
 
 /// The `{group}` of a path.
-pub struct Group(pub GroupName);
-
-/// Query parameters; an unknown one is an error.
-pub struct Params<T>(pub T);
-
-/// For routes without query parameters.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NoParams {}
+#[derive(IntoParams)]
+#[into_params(names("group"), parameter_in = Path)]
+pub struct Group(
+    /// The consumer group
+    #[param(value_type = String, example = "billing")]
+    pub GroupName,
+);
 
 async fn path_text<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {
     let Path(text) =
@@ -54,17 +56,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Group {
     }
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Query(params) =
-            Query::<T>::from_request_parts(parts, state).await.map_err(|error| Problem::new(Code::BadQuery, error.body_text()))?;
-        Ok(Self(params))
-    }
-}
-
-/// A table's name from outside.
+/// The name of a table, from outside.
 ///
 /// # Errors
 /// 400 with the rule.
@@ -79,11 +71,12 @@ pub enum Encoding {
     Json,
     /// One protobuf message.
     Protobuf,
-    /// A JSON record a line, streamed.
+    /// JSON lines, streamed.
     Ndjson,
 }
 
-/// The body's encoding by its content type; JSON if it says nothing, and for the form type that `curl -d` sends by itself.
+/// The encoding of the body, by its content type. It is JSON if there is none, and for the form type that
+/// `curl -d` sends by itself.
 ///
 /// # Errors
 /// 415 for another type.
@@ -101,12 +94,12 @@ pub fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
     }
 }
 
-/// 415 with what would be supported.
+/// 415; `detail` says what is supported.
 pub fn unsupported(detail: impl ToString) -> Problem {
     Problem::new(Code::UnsupportedMediaType, detail)
 }
 
-/// The partition of records that name none, if a header names one.
+/// The partition of events that name none, if a header names one.
 ///
 /// # Errors
 /// 400 if it is not a number, or two headers differ; 422 if it is out of range.
@@ -123,10 +116,10 @@ pub fn partition_header(headers: &HeaderMap, limits: &Limits) -> Result<Option<P
     found.map(|number| partition_number(number.into(), limits)).transpose()
 }
 
-/// The idempotency key of a record that has none, if the header has one: a quoted string, or the bare word.
+/// The idempotency key of an event that has none, if the header has one: a quoted string or a bare word.
 ///
 /// # Errors
-/// 400 if it is neither, or stands there twice.
+/// 400 if it is neither, or if there are two.
 pub fn key_header(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(KEY_HEADER).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -156,26 +149,7 @@ pub fn key_header(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     }
 }
 
-/// A number in a query parameter.
-///
-/// # Errors
-/// 400 naming the parameter.
-pub fn number(name: &str, text: &str) -> Result<u64, Problem> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = digits.then(|| text.parse().ok()).flatten();
-    number.ok_or_else(|| Problem::new(Code::BadQuery, format!("{name}={text:?} is not a whole number from 0 to {}", u64::MAX)))
-}
-
-/// The bounds `since` and `until`: milliseconds, or RFC 3339.
-///
-/// # Errors
-/// 400 naming the parameter.
-pub fn time_filter(since: Option<&str>, until: Option<&str>) -> Result<TimeFilter, Problem> {
-    let bound = |name: &str, text: Option<&str>| text.map(|text| times::bound(name, text)).transpose();
-    Ok(TimeFilter { since: bound("since", since)?, until: bound("until", until)? })
-}
-
-/// A partition's number from outside.
+/// The number of a partition, from outside.
 ///
 /// # Errors
 /// 422 if it is not below `limits.partitions_per_table`.

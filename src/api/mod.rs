@@ -1,4 +1,5 @@
-//! HTTP: the whole route table. Turns requests into calls of the contracts, and their answers into bytes.
+//! HTTP: the routes of every port. Requests become calls of the contracts, and what these return becomes
+//! bytes.
 
 pub mod accept;
 pub mod answers;
@@ -8,17 +9,20 @@ pub mod body;
 pub mod code;
 pub mod coding;
 pub mod connection;
+pub mod context;
 pub mod encode;
 pub mod error;
 pub mod extract;
 pub mod handlers;
+pub mod json_body;
 pub mod limits;
 pub mod memory;
 pub mod observe;
 pub mod origin;
 pub mod pace;
+pub mod params;
 pub mod records;
-pub mod schema;
+pub mod route_table;
 pub mod state;
 pub mod stats;
 pub mod strict;
@@ -26,6 +30,7 @@ pub mod surround;
 pub mod tails;
 pub mod times;
 pub mod trace;
+pub mod verb;
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,23 +39,31 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     middleware,
     response::Response,
-    routing::{get, post},
+    routing::get,
 };
 use utoipa::OpenApi;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
 use self::{
     code::Code,
     error::Problem,
-    handlers::{consumers, docs, events, ops, read, tables},
+    handlers::{
+        consumers::{self, commit},
+        docs, events,
+        ops::{flush, log_level, numbers, probes},
+        read,
+        tables::{self, config},
+    },
     limits::Limits,
     origin::HttpSettings,
+    route_table::RouteTable,
     state::{AppState, OpsState},
-    surround::{Surroundings, surround},
+    surround::Surroundings,
+    verb::Verb,
 };
 
-/// Who we are, in `/openapi.json`.
+/// The head of `/openapi.json`.
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Zombi",
@@ -58,54 +71,100 @@ use self::{
 ))]
 struct Description;
 
-/// The routes of the main port and their description.
-fn described() -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(Description::openapi())
-        .routes(routes!(events::write, read::read, tables::delete_table))
-        .routes(routes!(events::write_bulk))
-        .routes(routes!(tables::list))
-        .routes(routes!(tables::partitions))
-        .routes(routes!(tables::table_config, tables::configure_table))
-        .routes(routes!(consumers::groups))
-        .routes(routes!(consumers::offsets, consumers::delete))
-        .routes(routes!(consumers::commit))
-        .routes(routes!(consumers::offset))
-        .routes(routes!(ops::stats))
-        .routes(routes!(ops::flush))
-        .routes(routes!(ops::flush_table))
+/// The routes of the main port that need the open store.
+fn store_routes(surroundings: &Arc<Surroundings>) -> RouteTable<AppState> {
+    RouteTable::described(Arc::clone(surroundings), Description::openapi())
+        .route(Verb::Append, routes!(events::write))
+        .route(Verb::Read, routes!(read::read))
+        .route(Verb::Manage, routes!(tables::delete_table))
+        .route(Verb::Append, routes!(events::write_bulk))
+        .route(Verb::Read, routes!(tables::list))
+        .route(Verb::Read, routes!(tables::partitions))
+        .route(Verb::Read, routes!(config::table_config))
+        .route(Verb::Manage, routes!(config::configure_table))
+        .route(Verb::Commit, routes!(consumers::groups))
+        .route(Verb::Commit, routes!(consumers::offsets))
+        .route(Verb::Rewind, routes!(consumers::delete))
+        .route(Verb::Commit, routes!(commit::commit))
+        .route(Verb::Commit, routes!(consumers::offset))
+        .route(Verb::Operate, routes!(numbers::stats))
+        .route(Verb::Operate, routes!(flush::flush))
+        .route(Verb::Manage, routes!(flush::flush_table))
+}
+
+/// Probes and metrics, which every port has from the first moment. The metrics name tables and groups:
+/// `metrics` says who may see them.
+fn ops_routes(surroundings: &Arc<Surroundings>, metrics: Verb) -> RouteTable<OpsState> {
+    // A probe knows an address only, so it is answered whatever name it asks for.
+    let any_name = Arc::new(Surroundings { http: None, ..Surroundings::clone(surroundings) });
+    let table: RouteTable<OpsState> = RouteTable::new(any_name)
+        .route(Verb::Open, routes!(probes::livez))
+        .route(Verb::Open, routes!(probes::readyz))
+        .route(Verb::Open, routes!(probes::startupz))
+        .get(Verb::Open, "/health", probes::livez)
+        .get(Verb::Open, "/healthz", probes::livez);
+    RouteTable::new(Arc::clone(surroundings)).route(metrics, routes!(numbers::metrics)).merge(table)
+}
+
+/// Pages for people, and the description.
+fn pages(surroundings: &Arc<Surroundings>) -> RouteTable {
+    let pages: Router = SwaggerUi::new("/docs").url("/openapi.json", description()).into();
+    let pages = pages.route("/docs/errors", get(docs::errors)).layer(middleware::map_response(of_pages));
+    RouteTable::new(Arc::clone(surroundings)).whole(Verb::Open, pages)
 }
 
 /// What `/openapi.json` says.
 pub fn description() -> utoipa::openapi::OpenApi {
-    let (_, mut description) = described().split_for_parts();
-    let (_, probes) = probes().split_for_parts();
-    description.merge(probes);
+    let surroundings = Arc::default();
+    let mut description = store_routes(&surroundings).description();
+    description.merge(ops_routes(&surroundings, Verb::Operate).description());
     description
 }
 
 /// The routes of the main port.
 pub fn router(state: AppState) -> Router {
     let ops = Arc::clone(&state.ops);
-    let stats = Some(Arc::clone(&state.stats));
-    let around = Surroundings { limits: Arc::clone(&state.limits), exports_traces: state.exports_traces, http: state.http.clone(), stats };
-    let (data, _) = described().split_for_parts();
+    let surroundings = Arc::new(Surroundings {
+        limits: Arc::clone(&state.limits),
+        exports_traces: state.exports_traces,
+        http: Some(state.http.clone()),
+        stats: Some(Arc::clone(&state.stats)),
+    });
+    let store = store_routes(&surroundings);
     #[cfg(feature = "bench")]
-    let data = data.merge(bench::routes(&state));
-    let (probes, _) = probes().split_for_parts();
-    let pages = Router::from(SwaggerUi::new("/docs").url("/openapi.json", description()));
-    let pages = pages.route("/docs/errors", get(docs::errors)).layer(middleware::map_response(of_pages));
-    surrounded(data.with_state(state).merge(probes.with_state(ops)).merge(pages), around)
+    let store = store.whole(Verb::Append, bench::routes(&state));
+    let ops = ops_routes(&surroundings, Verb::Operate).with_state(ops);
+    store.with_state(state).merge(ops).merge(pages(&surroundings)).into_router(nothing_here)
 }
 
-/// The routes of the main port until the store is open: probes, and a refusal of everything else.
+/// The routes of the main port until the store is open: probes and metrics, and a refusal of everything else.
 pub fn starting_router(ops: OpsState, limits: Arc<Limits>, http: HttpSettings) -> Router {
-    let (probes, _) = probes().split_for_parts();
-    let starting = async || {
-        let detail = "the server is starting: its volume and its bucket are being opened";
-        Problem::new(Code::Starting, detail).not_written().retry_after(Duration::from_secs(1))
-    };
-    let around = Surroundings { limits, exports_traces: false, http, stats: None };
-    probes.with_state(ops).fallback(starting).layer(middleware::from_fn_with_state(Arc::new(around), surround))
+    let surroundings = Arc::new(Surroundings { limits, exports_traces: false, http: Some(http), stats: None });
+    ops_routes(&surroundings, Verb::Operate).with_state(ops).into_router(starting)
+}
+
+/// The routes of the admin port, which is served before the store opens.
+pub fn admin_router(ops: OpsState, limits: Arc<Limits>) -> Router {
+    let surroundings = Arc::new(Surroundings { limits, exports_traces: false, http: Some(HttpSettings::default()), stats: None });
+    admin_routes(&surroundings).with_state(ops).into_router(nothing_here)
+}
+
+fn admin_routes(surroundings: &Arc<Surroundings>) -> RouteTable<OpsState> {
+    ops_routes(surroundings, Verb::Open)
+        .post(Verb::Operate, "/flush", flush::flush_admin)
+        .get(Verb::Operate, "/log/level", log_level::log_level)
+        .put(Verb::Operate, "/log/level", log_level::set_log_level)
+}
+
+/// Answers at paths that no route knows.
+async fn nothing_here() -> StatusCode {
+    StatusCode::NOT_FOUND
+}
+
+/// Answers everything but probes and metrics until the store is open.
+async fn starting() -> Problem {
+    let detail = "the server is starting: its volume and its bucket are being opened";
+    Problem::new(Code::Starting, detail).not_written().retry_after(Duration::from_secs(1))
 }
 
 /// Pages load their own scripts and styles, and nothing from elsewhere.
@@ -113,27 +172,6 @@ async fn of_pages(mut response: Response) -> Response {
     let policy = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'";
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     response
-}
-
-/// The routes of the admin port: served from before the store opens.
-pub fn admin_router(ops: OpsState, limits: Arc<Limits>) -> Router {
-    let (probes, _) = probes().split_for_parts();
-    let admin = probes.route("/flush", post(ops::flush_admin)).route("/log/level", get(ops::log_level).put(ops::set_log_level));
-    surrounded(admin.with_state(ops), Surroundings { limits, exports_traces: false, http: HttpSettings::default(), stats: None })
-}
-
-fn probes() -> OpenApiRouter<OpsState> {
-    OpenApiRouter::new()
-        .routes(routes!(ops::livez))
-        .routes(routes!(ops::readyz))
-        .routes(routes!(ops::startupz))
-        .routes(routes!(ops::metrics))
-        .route("/health", get(ops::livez))
-        .route("/healthz", get(ops::livez))
-}
-
-fn surrounded(router: Router, around: Surroundings) -> Router {
-    router.fallback(|| async { StatusCode::NOT_FOUND }).layer(middleware::from_fn_with_state(Arc::new(around), surround))
 }
 
 #[cfg(test)]
@@ -166,13 +204,59 @@ mod tests {
         assert_eq!(names.len(), count, "{names:?}");
     }
 
+    #[test]
+    fn every_route_says_what_it_does() {
+        let surroundings = Arc::default();
+        let store = store_routes(&surroundings);
+        let ops = ops_routes(&surroundings, Verb::Operate);
+        let routes: Vec<_> = store.verbs().iter().chain(ops.verbs()).map(|route| (route.method, route.path.as_str(), route.verb)).collect();
+        let expected = [
+            ("POST", "/tables/{table}", Verb::Append),
+            ("GET", "/tables/{table}", Verb::Read),
+            ("DELETE", "/tables/{table}", Verb::Manage),
+            ("POST", "/tables/{table}/bulk", Verb::Append),
+            ("GET", "/tables", Verb::Read),
+            ("GET", "/tables/{table}/partitions", Verb::Read),
+            ("GET", "/tables/{table}/config", Verb::Read),
+            ("PUT", "/tables/{table}/config", Verb::Manage),
+            ("GET", "/consumers", Verb::Commit),
+            ("GET", "/consumers/{group}", Verb::Commit),
+            ("DELETE", "/consumers/{group}", Verb::Rewind),
+            ("POST", "/consumers/{group}/commit", Verb::Commit),
+            ("GET", "/consumers/{group}/offset", Verb::Commit),
+            ("GET", "/stats", Verb::Operate),
+            ("POST", "/flush", Verb::Operate),
+            ("POST", "/tables/{table}/flush", Verb::Manage),
+            ("GET", "/metrics", Verb::Operate),
+            ("GET", "/livez", Verb::Open),
+            ("GET", "/readyz", Verb::Open),
+            ("GET", "/startupz", Verb::Open),
+            ("GET", "/health", Verb::Open),
+            ("GET", "/healthz", Verb::Open),
+        ];
+        assert_eq!(routes, expected);
+        let admin = admin_routes(&surroundings);
+        let of_admin: Vec<_> = admin.verbs().iter().map(|route| (route.method, route.path.as_str(), route.verb)).collect();
+        for route in [("GET", "/metrics", Verb::Open), ("POST", "/flush", Verb::Operate), ("PUT", "/log/level", Verb::Operate)] {
+            assert!(of_admin.contains(&route), "{route:?} in {of_admin:?}");
+        }
+
+        let description = serde_json::to_value(description()).unwrap();
+        for (path, item) in description["paths"].as_object().unwrap() {
+            for method in item.as_object().unwrap().keys().map(|method| method.to_uppercase()) {
+                let said = routes.iter().filter(|route| (route.0, route.1) == (method.as_str(), path.as_str()));
+                assert_eq!(said.count(), 1, "{method} {path}");
+            }
+        }
+    }
+
     #[tokio::test]
     async fn a_panic_is_a_problem_too_and_leaves_a_writes_outcome_open() {
         async fn broken() {
             panic!("on purpose")
         }
-        let around = Surroundings { limits: Arc::default(), exports_traces: false, http: HttpSettings::default(), stats: None };
-        let router = surrounded(Router::new().route("/tables/{table}", post(broken)), around);
+        let table: RouteTable = RouteTable::new(Arc::default());
+        let router = table.post(Verb::Append, "/tables/{table}", broken).into_router(nothing_here);
         let request = Request::post("/tables/t").header("x-request-id", "mine").body(Body::empty()).unwrap();
         let response = router.oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);

@@ -17,7 +17,8 @@ use crate::{
     tiering::TieredReader,
 };
 
-/// Consumer lags that are shown at most, the largest ones: names of groups are the clients' to choose.
+/// At most this many consumer lags are shown, the largest ones: clients choose the names of groups, and each
+/// would be a label.
 const MAX_LAGS: usize = 200;
 
 /// The open store.
@@ -30,16 +31,16 @@ pub struct Observed {
     pub has_bucket: bool,
     /// For how long idempotency keys are to be remembered, in milliseconds.
     pub key_window_ms: u64,
-    /// Held by whoever looks at all of it.
+    /// Held by the scrape that is being served.
     pub turn: Mutex<()>,
 }
 
-/// How far a group is in a table: what it has not read, and the sum of its committed offsets.
+/// How far a group is in a table: how many events it has not read, and the sum of its committed offsets.
 type Lag = ((GroupName, TableName), (u64, u64));
 
 impl Observed {
-    /// Brings the metrics up to date; answers those that are made anew each time. However many ask, it is done for one at a time, and
-    /// where it keeps nobody else waiting.
+    /// Updates the gauges, and returns the consumer lags as text: their labels change, so they are written
+    /// anew each time. Scrapes are served one at a time, on a thread where they delay nobody else.
     pub async fn show(self: &Arc<Self>) -> String {
         let _turn = self.turn.lock().await;
         let offsets = self.engine.all_offsets().await.unwrap_or_default();
@@ -82,8 +83,9 @@ impl Observed {
         held
     }
 
-    /// By group and table, the largest first. What a group has never committed of a table that it reads it has not read: so its lag is the
-    /// whole table, but for what stands before what it has committed.
+    /// By group and table, the largest first. A group has not read the partitions that it has never
+    /// committed, so its lag in a table is all of the table's events except those before its committed
+    /// offsets.
     fn lags(&self, tables: &Tables, offsets: Vec<OffsetsOfGroup>) -> Vec<Lag> {
         let mut whole: BTreeMap<TableName, u64> = BTreeMap::new();
         let visible = |name: &TableName| tables.get(name).filter(|table| !table.is_deleted);
@@ -110,7 +112,7 @@ impl Observed {
         lags
     }
 
-    /// The events of a partition before an offset; all of them, if there is none.
+    /// How many events a partition has before an offset; without an offset, how many it has.
     fn events(&self, partition: &Partition, status: &PartitionStatus, before: Option<Offset>) -> u64 {
         let marks = status.marks;
         let end = before.unwrap_or(marks.next).clamp(marks.start, marks.next);

@@ -1,5 +1,6 @@
-//! Which requests a browser may be made to send: by name (`Host`), so that nobody else's name leads here, and by page (`Origin`), so
-//! that nobody else's page writes here. Programs send neither, and are not asked.
+//! Which requests a browser may be made to send. `Host` is checked so that no foreign name leads here, and
+//! `Origin` so that no foreign page writes here. Requests of programs, which carry no such headers, pass
+//! unless `http.hosts` lists names.
 
 use axum::{
     extract::Request,
@@ -10,21 +11,22 @@ use serde::{Deserialize, Serialize};
 use super::{code::Code, error::Problem};
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// What the names of clusters and of local networks end with: nobody elsewhere can have one.
+/// The ends of names in clusters and local networks: nobody elsewhere can own such a name.
 const LOCAL: [&str; 4] = [".svc", ".local", ".internal", ".localhost"];
 
 /// The `http` settings: `ZOMBI_HTTP_*`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpSettings {
-    /// The names that a request may be sent to, its port aside; empty: any, but for browsers only names that nobody elsewhere can have.
+    /// The names that a request may be sent to, without a port. Empty: any name; for browsers only names that
+    /// nobody elsewhere can own.
     pub hosts: Vec<String>,
-    /// The origins of pages that may write, such as `https://console.example.com`.
+    /// The origins of pages that may write, such as `https://console.example.com`, beside our own.
     pub origins: Vec<String>,
 }
 
 impl HttpSettings {
-    /// Checks a request's `Host`, and who made a browser send it.
+    /// Checks the `Host` of a request, and which page made a browser send it.
     ///
     /// # Errors
     /// 421 or 403.
@@ -62,7 +64,7 @@ impl HttpSettings {
             return true;
         }
         match (text(&FETCH_SITE), origin) {
-            // The browser has compared them itself, and knows what a proxy has made of the name.
+            // The browser has compared origins itself, and a proxy may have changed the name since.
             (Some(site), _) => matches!(site, "same-origin" | "none"),
             (None, Some(origin)) => origin.split_once("://").is_some_and(|(_, name)| name.eq_ignore_ascii_case(host)),
             (None, None) => true,
@@ -70,7 +72,7 @@ impl HttpSettings {
     }
 }
 
-/// A name without its port.
+/// The name without its port.
 fn host_name(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) => name,

@@ -1,4 +1,4 @@
-//! How slow a body may be. Whoever is paid attention to must not be waited for without end.
+//! How slow a body may be, so that no client is waited for without end.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use tokio::time::Instant;
 
 use super::limits::Limits;
 
-/// The least rate is asked for over so long each.
+/// The least rate must be kept in each window of this length.
 const WINDOW: Duration = Duration::from_secs(10);
 
 /// The pace of one body.
 #[derive(Debug)]
 pub struct Pace {
     idle: Duration,
-    /// How long all of it may take.
+    /// How long the whole body may take.
     whole: Duration,
-    /// The bytes that must come in each window.
+    /// The bytes that must arrive in each window.
     least_bytes: u64,
-    /// When something last came.
+    /// When something last arrived.
     last: Instant,
-    /// What is asked of a body that is taken whole.
+    /// What is asked of a body that is received whole.
     work: Option<Work>,
 }
 
@@ -31,7 +31,7 @@ struct Work {
 }
 
 impl Pace {
-    /// Of a body that is taken whole.
+    /// The pace of a body that is received whole.
     pub fn of_whole(limits: &Limits) -> Self {
         let mut pace = Self::of_stream(limits);
         let now = Instant::now();
@@ -39,7 +39,7 @@ impl Pace {
         pace
     }
 
-    /// Of a stream: it may take as long as it likes, but not be silent for too long.
+    /// The pace of a stream. It may take any time, but must not be silent for too long.
     pub fn of_stream(limits: &Limits) -> Self {
         Self {
             idle: Duration::from_secs(limits.body_idle_secs),
@@ -50,12 +50,12 @@ impl Pace {
         }
     }
 
-    /// From now on something is expected; until now it was not looked at.
+    /// From now on the body is listened to; until now its silence was not its client's fault.
     pub fn listens(&mut self) {
         self.last = Instant::now();
     }
 
-    /// So many bytes have come.
+    /// So many bytes have arrived.
     pub fn came(&mut self, bytes: usize) {
         self.last = Instant::now();
         if let Some(work) = &mut self.work {
@@ -67,14 +67,14 @@ impl Pace {
         }
     }
 
-    /// When it is too slow, if nothing comes until then.
+    /// When it will be too slow if nothing arrives until then.
     pub fn until(&self) -> Instant {
         let idle = self.last + self.idle;
         let Some(work) = self.work else { return idle };
         idle.min(work.until).min(self.window_limit(&work))
     }
 
-    /// Of the window that has had enough the next one counts.
+    /// A window that has had enough ends with the next one.
     fn window_limit(&self, work: &Work) -> Instant {
         if work.window_bytes >= self.least_bytes { work.window_end + WINDOW } else { work.window_end }
     }
@@ -98,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    /// Sends so many bytes every so often; when it was too slow, and why.
+    /// Sends so many bytes every so often. Returns when that was too slow, and why.
     async fn send(mut pace: Pace, bytes: usize, every: Duration) -> (u64, String) {
         let began = Instant::now();
         loop {

@@ -1,4 +1,4 @@
-//! What handlers work with: the contracts, the limits, and where the process is in its life.
+//! What handlers work with: the contracts, the limits, and the phase of the process.
 
 use std::sync::{
     Arc, OnceLock,
@@ -17,7 +17,7 @@ use crate::{
     tiering::TieredReader,
 };
 
-/// Where the process is in its life.
+/// The phase of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Phase {
@@ -25,7 +25,7 @@ pub enum Phase {
     Starting = 0,
     /// Requests are served.
     Ready = 1,
-    /// Told to stop: requests are still served, but none should come.
+    /// The process was told to stop: requests are still served, but no more should come.
     Draining = 2,
 }
 
@@ -33,23 +33,23 @@ pub enum Phase {
 #[derive(Debug, Default)]
 pub struct Lifecycle {
     phase: AtomicU8,
-    /// What is being done before the store is open.
+    /// What is done until the store is open.
     pub progress: Arc<Progress>,
 }
 
 /// What is logged: a level, or filters by target.
 pub trait LogLevel: Send + Sync {
-    /// The level now.
+    /// The current level.
     fn get(&self) -> String;
 
-    /// Another level, from now on.
+    /// Changes the level.
     ///
     /// # Errors
     /// What is wrong with it.
     fn set(&self, level: &str) -> Result<(), String>;
 }
 
-/// Signs of life of what liveness is about.
+/// The heartbeats that liveness depends on.
 #[derive(Debug, Clone, Default)]
 pub struct Heartbeats {
     /// Of the volume's writer.
@@ -59,12 +59,12 @@ pub struct Heartbeats {
 }
 
 impl Lifecycle {
-    /// Enters a phase; phases only go forward.
+    /// Enters a phase; a phase that is over is never entered again.
     pub fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::SeqCst);
     }
 
-    /// The phase in words, or what is being done.
+    /// The phase in words; while starting, what is being done.
     pub fn says(&self) -> String {
         match self.phase() {
             Phase::Starting => self.progress.to_string(),
@@ -83,20 +83,21 @@ impl Lifecycle {
     }
 }
 
-/// What probes, metrics and the admin port need, as handlers get it: one count of references for each request, not one a field.
+/// What probes, metrics and the admin port need, as handlers get it: a request counts one reference, not one
+/// for each field.
 pub type OpsState = Arc<Ops>;
 
-/// What probes, metrics and the admin port need; there from the first moment.
+/// What probes, metrics and the admin port need; it exists from the first moment.
 pub struct Ops {
-    /// Where the process is in its life.
+    /// The phase of the process.
     pub lifecycle: Arc<Lifecycle>,
     /// Renders the metrics.
     pub prometheus: PrometheusHandle,
-    /// Flushes on request, once the store is open; empty for good without a bucket.
+    /// Flushes on request, once the store is open; without a bucket it stays empty.
     pub flush: OnceLock<Arc<dyn Flush>>,
     /// The store, once it is open.
     pub store: OnceLock<Arc<Observed>>,
-    /// What liveness is about.
+    /// What liveness depends on.
     pub heartbeats: Heartbeats,
     /// Changes what is logged.
     pub log_level: Arc<dyn LogLevel>,
@@ -140,9 +141,9 @@ pub struct App {
     pub inflight: Arc<Budget>,
     /// The memory that answers being sent may take.
     pub responses: Arc<Budget>,
-    /// Streams of server-sent events that there may be.
+    /// Places for streams of server-sent events.
     pub tails: Arc<Tails>,
-    /// Whether a write to a table that is not there makes it.
+    /// Whether a write to a table that does not exist makes it.
     pub makes_tables: bool,
     /// Ends long answers at shutdown.
     pub stopping: CancellationToken,

@@ -1,4 +1,4 @@
-//! The numbers that `/stats` shows, counted where requests are answered. Prometheus has its own in `metrics`.
+//! The numbers of `/stats`, counted where requests are answered. Those for Prometheus are in `metrics`.
 
 use std::{
     collections::VecDeque,
@@ -36,7 +36,7 @@ struct Meter {
 struct Recent {
     latency_us: Histogram<u64>,
     latency_sum_us: u64,
-    /// The second since the start and the count in it, the newest last.
+    /// Seconds since the start and the count in each, the newest last.
     seconds: VecDeque<(u64, u64)>,
 }
 
@@ -54,7 +54,7 @@ impl Default for Stats {
 
 impl Default for Meter {
     fn default() -> Self {
-        // One microsecond to a minute with two digits; the bounds are constants, so this cannot fail.
+        // One microsecond to a minute, with two digits. The bounds are constants, so this cannot fail.
         let Ok(latency_us) = Histogram::new_with_bounds(1, 60_000_000, 2) else { unreachable!("the bounds are right") };
         let recent = Recent { latency_us, latency_sum_us: 0, seconds: VecDeque::new() };
         Self { total: AtomicU64::new(0), bytes: AtomicU64::new(0), recent: Mutex::new(recent) }

@@ -1,8 +1,8 @@
-//! Reads protobuf strictly, before it is decoded: what another type of message would make of our bytes is refused, and what is counted is
-//! counted before memory is taken for it.
+//! Checks protobuf strictly, before it is decoded. Messages of another type are refused, and what has a limit
+//! is counted before memory is allocated for it.
 //!
-//! A decoder of protobuf passes over fields that it does not know, takes the last of a field that stands twice, and cuts numbers
-//! that are too large. Each of these would store something else than what was sent.
+//! A protobuf decoder skips fields that it does not know, keeps the last of a repeated singular field, and
+//! truncates numbers that are too large. Each of these would store something else than what was sent.
 
 use prost::{
     DecodeError,
@@ -10,7 +10,7 @@ use prost::{
     encoding::{WireType, decode_key, decode_varint},
 };
 
-/// What may stand in a field.
+/// What a field may hold.
 #[derive(Debug, Clone, Copy)]
 pub enum Value {
     /// Bytes of any kind.
@@ -30,9 +30,9 @@ pub struct Field {
     pub number: u32,
     /// Its name, for people.
     pub name: &'static str,
-    /// Whether it may stand more than once.
+    /// Whether it may occur more than once.
     pub is_repeated: bool,
-    /// What may stand in it.
+    /// What it may hold.
     pub value: Value,
 }
 
@@ -71,10 +71,10 @@ pub enum Wrong {
     Type(String),
 }
 
-/// Checks a message, and tells of each field that is a message, before its own fields.
+/// Checks a message, and calls `enter` with the name of each field that is a message, before its own fields.
 ///
 /// # Errors
-/// The first thing that is wrong, or what `enter` says of it.
+/// The first mistake, or what `enter` returns.
 pub fn check<E: From<Wrong>>(
     mut message: &[u8],
     fields: &'static [Field],
@@ -89,7 +89,7 @@ pub fn check<E: From<Wrong>>(
         let field = &fields[place];
         let name = field.name;
         if seen & (1 << place) != 0 && !field.is_repeated {
-            return Err(wrong(format!("field {number}, {name}, stands there twice")));
+            return Err(wrong(format!("field {number}, {name}, occurs twice")));
         }
         seen |= 1 << place;
         match (field.value, wire) {

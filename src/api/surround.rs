@@ -1,5 +1,6 @@
-//! What surrounds every request, as one layer with one wait in it. Each layer of axum clones all that is below it and boxes a
-//! future, and hundreds of requests that wait for a sync hold them all: what they hold is what appends cost.
+//! What surrounds every request, as one layer with one wait in it. Each layer of axum clones everything below
+//! it and boxes a future, and hundreds of requests that wait for a sync hold all of these at once: more
+//! layers would make appends slower.
 
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
 
@@ -14,39 +15,41 @@ use tokio::time::Instant;
 use tracing::{Instrument, error};
 
 use super::{
-    body,
-    code::Code,
-    error::{Call, Problem},
-    limits::Limits,
-    origin::HttpSettings,
-    stats::Stats,
-    trace,
+    body, code::Code, context::RequestContext, error::Problem, limits::Limits, origin::HttpSettings, stats::Stats, trace, verb::Verb,
 };
 use crate::metrics;
 
-/// What it needs to know.
+/// What the layer needs to know, whatever the route.
+#[derive(Clone, Default)]
 pub struct Surroundings {
     /// What one request may ask for.
     pub limits: Arc<Limits>,
     /// Whether traces go to a collector.
     pub exports_traces: bool,
-    /// Whom browsers may write for.
-    pub http: HttpSettings,
-    /// What `/stats` shows, for the port that has it.
+    /// Which names and pages are ours; `None` where requests for any name are answered.
+    pub http: Option<HttpSettings>,
+    /// Counts for `/stats`, on the port that has it.
     pub stats: Option<Arc<Stats>>,
 }
 
-/// Paths that are answered whatever name they were asked by: who probes goes by address.
-const PROBES: [&str; 5] = ["/livez", "/readyz", "/startupz", "/health", "/healthz"];
+/// What the layer needs to know at one route.
+#[derive(Clone)]
+pub struct Surrounded {
+    /// What is the same for all routes.
+    pub surroundings: Arc<Surroundings>,
+    /// What the route does; `None` where no route takes the request.
+    pub verb: Option<Verb>,
+}
 
-/// The layer: counts, traces, checks the head, catches panics, reads the rest of a refused body, renders errors.
-pub async fn surround(State(around): State<Arc<Surroundings>>, request: Request, next: Next) -> Response {
+/// The layer: counts, traces, checks the head, catches panics, reads the rest of a refused body, renders
+/// errors.
+pub async fn surround(State(Surrounded { surroundings, verb }): State<Surrounded>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let span = trace::span(around.exports_traces, &request);
-    let call = Call::of(&request);
+    let span = trace::span(surroundings.exports_traces, &request);
+    let context = RequestContext::new(&request, verb);
     let (request, body) = body::share(request);
-    let response = match check_head(&request, &around) {
+    let response = match check_head(&request, &surroundings) {
         Ok(()) => {
             let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
             handled.instrument(span.clone()).await.unwrap_or_else(panicked)
@@ -54,42 +57,42 @@ pub async fn surround(State(around): State<Arc<Surroundings>>, request: Request,
         Err(problem) => problem.into_response(),
     };
     let is_refused = response.status().is_client_error() || response.status().is_server_error();
-    // Who was too slow with the body is not waited for once more.
+    // A client that was too slow with its body is not waited for again.
     let is_slow = response.extensions().get::<Problem>().is_some_and(Problem::is_of_a_slow_body);
     if let Some(body) = body.filter(|_| is_refused && !is_slow) {
         Box::pin(body.discard()).await;
     }
-    let response = span.in_scope(|| call.answer(response));
+    let response = span.in_scope(|| context.answer(response));
     trace::record(&span, response.status());
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    metrics::http_request(route, counted(&call.method), response.status().as_u16(), started.elapsed());
-    if let Some(stats) = around.stats.as_deref().filter(|_| is_refused) {
+    metrics::http_request(route, counted(&context.method), response.status().as_u16(), started.elapsed());
+    if let Some(stats) = surroundings.stats.as_deref().filter(|_| is_refused) {
         stats.failed();
     }
     response
 }
 
-/// Refuses a request whose path and headers are over the limit, or that a browser should not have sent.
-fn check_head(request: &Request, around: &Surroundings) -> Result<(), Problem> {
-    let most = around.limits.header_bytes;
+/// Refuses a request whose path and headers are over the limit, or that a browser was made to send.
+fn check_head(request: &Request, surroundings: &Surroundings) -> Result<(), Problem> {
+    let most = surroundings.limits.header_bytes;
     let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     let bytes = path + request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum::<usize>();
     if bytes > most {
         return Err(Problem::new(Code::HeadTooLarge, format!("path and headers have {bytes} bytes, limits.header_bytes is {most}")));
     }
-    if PROBES.contains(&request.uri().path()) { Ok(()) } else { around.http.check(request) }
+    surroundings.http.as_ref().map_or(Ok(()), |http| http.check(request))
 }
 
 fn panicked(cause: Box<dyn Any + Send>) -> Response {
     let text = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
-    error!(panic = text.unwrap_or("not a text"), "a request panicked");
+    error!(panic = text.unwrap_or("not a text"), "request panicked, answering 500");
     Problem::new(Code::Internal, "the server failed; its log says why").into_response()
 }
 
 /// The methods that are counted by name.
 const STANDARD: [Method; 7] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS, Method::PATCH];
 
-/// Methods of the client's own making must not make labels.
+/// The label for a method. Methods that clients make up must not become labels of their own.
 fn counted(method: &Method) -> &str {
     if STANDARD.contains(method) { method.as_str() } else { "other" }
 }

@@ -1,5 +1,5 @@
-//! The places of tails. When all are taken, whoever has more than its percentage makes room for a peer that has not: the one of its tails
-//! goes that was there first.
+//! Places for tails. When all are taken, a peer that has more than its percentage makes room for one that has
+//! not: the oldest of its tails ends.
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, Peer};
 
-/// So many places.
+/// A fixed number of places.
 #[derive(Debug)]
 pub struct Tails {
     most: usize,
@@ -22,7 +22,7 @@ pub struct Tails {
 #[derive(Debug, Default)]
 struct Taken {
     next: u64,
-    /// In the order in which they came.
+    /// By number, which is the order in which they came.
     all: BTreeMap<u64, (Peer, CancellationToken)>,
     peers: HashMap<Peer, usize>,
 }
@@ -44,7 +44,7 @@ impl Taken {
     }
 }
 
-/// A tail's place, for as long as it is held.
+/// The place of a tail; dropping it frees the place.
 #[derive(Debug)]
 pub struct Place {
     tails: Arc<Tails>,
@@ -52,12 +52,12 @@ pub struct Place {
 }
 
 impl Tails {
-    /// So many places, of which a peer may have so many hundredths while others want some.
+    /// `most` places, of which one peer may have `peer_percent` hundredths while others want some.
     pub fn new(most: usize, peer_percent: u8) -> Arc<Self> {
         Arc::new(Self { most, of_peer: most * usize::from(peer_percent) / 100, taken: Mutex::default() })
     }
 
-    /// Takes a place, if there is one or somebody must make room.
+    /// Takes a place, if one is free or another peer must make room.
     pub fn take(self: &Arc<Self>, connection: &Connection) -> Option<Place> {
         let peer = connection.peer;
         let mut taken = self.taken.lock();

@@ -16,8 +16,9 @@ const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 const NANOS_PER_MS: i128 = 1_000_000;
 const NANOS_PER_SEC: i128 = 1_000_000_000;
 
-/// A bound such as `since` or `until`: milliseconds since 1970, or RFC 3339. Events have whole milliseconds, so the first that is not
-/// before a bound between two of them is the later one: parts of a millisecond are rounded up.
+/// A bound such as `since` or `until`: milliseconds since 1970, or RFC 3339. Events have whole milliseconds,
+/// so the first event that is not before a bound between two milliseconds is at the later one: parts of a
+/// millisecond are rounded up.
 ///
 /// # Errors
 /// 400 naming the parameter.
@@ -33,7 +34,8 @@ pub fn bound(name: &str, text: &str) -> Result<TimestampMs, Problem> {
     TimestampMs::try_from(ms).map_err(|error| Problem::new(Code::BadQuery, format!("{name}={text:?}: {error}")))
 }
 
-/// Nanoseconds since 1970. Not by way of jiff's own timestamps, which end a day before the year 9999 does.
+/// Nanoseconds since 1970. It does not use jiff's own timestamps, because they end a day before the year 9999
+/// does.
 fn nanos(text: &str) -> Result<i128, String> {
     let pieces = Pieces::parse(text).map_err(|error| error.to_string())?;
     let time = pieces.time().ok_or("there is no time of day")?;
@@ -46,7 +48,7 @@ fn nanos(text: &str) -> Result<i128, String> {
     Ok(local - i128::from(offset_secs) * NANOS_PER_SEC)
 }
 
-/// A length of time: `30`, `30s`, `0.5s`, `500ms`, `1m`, `1m 30s`; seconds where there is no unit.
+/// A length of time: `30`, `30s`, `0.5s`, `500ms`, `1m`, `1m 30s`; seconds if there is no unit.
 ///
 /// # Errors
 /// 400 naming the parameter, with an example.

@@ -1,4 +1,5 @@
-//! W3C trace context: a request's span continues the client's trace, and its `traceparent` is stored with what it writes.
+//! W3C trace context: the span of a request continues the client's trace, and its `traceparent` is stored
+//! with the events that it writes.
 
 use axum::{
     extract::{MatchedPath, Request},
@@ -13,14 +14,14 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 /// The header, and the name under which it is stored with an event.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// The request's `traceparent`, if it is one.
+/// The `traceparent` of a request, if it is valid.
 pub fn traceparent(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(TRACEPARENT)?.to_str().ok()?;
     let context = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
     context.span().span_context().is_valid().then(|| text.to_owned())
 }
 
-/// A span for every request that belongs to a trace, or for all if traces are exported.
+/// A span for a request that belongs to a trace, and for every request if traces are exported.
 pub fn span(exports: bool, request: &Request) -> Span {
     if !exports && !request.headers().contains_key(TRACEPARENT) {
         return Span::none();
@@ -38,7 +39,7 @@ pub fn span(exports: bool, request: &Request) -> Span {
     );
     let mut trace_id = parent.span().span_context().trace_id();
     if exports {
-        // It fails only where no layer exports, and then there is nothing to continue.
+        // This fails only if no layer exports traces, and then there is nothing to continue.
         let _ = span.set_parent(parent);
         trace_id = span.context().span().span_context().trace_id();
     }
@@ -46,7 +47,7 @@ pub fn span(exports: bool, request: &Request) -> Span {
     span
 }
 
-/// Notes the answer's status in a request's span.
+/// Records the status of the answer in the span of the request.
 pub fn record(span: &Span, status: StatusCode) {
     span.record("http.response.status_code", i64::from(status.as_u16()));
 }

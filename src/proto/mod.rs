@@ -1,4 +1,4 @@
-//! The generated protobuf types, included once. Only `api::extract`, `api::encode`, `hot::codec` and `cold::formats` use them.
+//! The generated protobuf types, included once. Only `api::records`, `api::encode`, `hot::codec` and `cold::formats` use them.
 #![allow(missing_docs, unreachable_pub, clippy::all)]
 
 /// The public messages of the HTTP API.

@@ -1,6 +1,6 @@
 //! What is done with the bytes: decode them, and where that works, hold the decoder to what it says.
 
-use std::{collections::BTreeMap, io::Write, sync::Arc};
+use std::{collections::BTreeMap, io::Write, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use zombi::{
@@ -8,11 +8,11 @@ use zombi::{
         coding::{Coding, Decoder as BodyDecoder, Step},
         connection::Connection,
         encode,
-        extract::{number, table_name, time_filter},
+        extract::table_name,
         limits::Limits,
         memory::Budget,
+        params::{LimitParam, OffsetParam, TimeParam, WaitParam},
         records::RecordParser,
-        times,
     },
     config::{Config, Reads},
     contracts::{
@@ -84,7 +84,7 @@ fn goes_round(partition: u32, event: Event) {
 }
 
 fn json(data: &[u8]) {
-    if let Ok((partition, event)) = with_parser(None, |parser| parser.json_record(data)) {
+    if let Ok((partition, event)) = with_parser(None, |parser| parser.json_event(data)) {
         goes_round(partition, event);
     }
 }
@@ -138,9 +138,10 @@ fn decoded(coding: Coding, data: &[u8], piece: usize) -> Option<Vec<u8>> {
 
 fn query(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    drop(times::length("wait", text));
-    drop(number("limit", text));
-    drop(time_filter(Some(text), Some(text)));
+    drop(WaitParam(text.to_owned()).up_to(Duration::from_secs(55)));
+    drop(LimitParam(text.to_owned()).up_to(10_000));
+    drop(OffsetParam(text.to_owned()).offset("offset"));
+    drop(TimeParam(text.to_owned()).bound("since"));
     if let Ok(name) = table_name(text) {
         assert_eq!(name.as_str(), text);
     }

@@ -81,7 +81,7 @@ async fn json_log_lines_of_a_request_have_its_id_and_its_trace() {
     let request = z.request(Method::GET, "/tables/t?limit=x").header("x-request-id", "mine");
     let request = request.header("traceparent", format!("00-{TRACE}-b7ad6b7169203331-01"));
     assert_eq!(request.send().await.unwrap().status(), StatusCode::BAD_REQUEST);
-    let line: Value = serde_json::from_str(&z.log_line("a request was refused").await).unwrap();
+    let line: Value = serde_json::from_str(&z.log_line("request refused").await).unwrap();
     let found = [&line["level"], &line["request_id"], &line["code"], &line["path"], &line["span"]["trace_id"]];
     assert_eq!(found, ["DEBUG", "mine", "bad_query", "/tables/t", TRACE], "{line}");
 }

@@ -1,10 +1,11 @@
-//! What all writes share: their parameters, the append itself, and the status of its answer.
+//! What all writes have in common: their parameters, the append, and the status of the answer.
 
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use tokio::time::Instant;
+use utoipa::IntoParams;
 
 use crate::{
     api::{
@@ -12,6 +13,7 @@ use crate::{
         connection::Connection,
         error::Problem,
         extract::{self, Encoding},
+        params::{OffsetParam, WaitForParam},
         records::RecordParser,
         state::AppState,
         trace,
@@ -27,11 +29,16 @@ use crate::{
 };
 
 /// Parameters of a write.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct WriteParams {
-    expected_offset: Option<String>,
-    wait_for: Option<String>,
+    /// Write only if this is the next offset of the one partition written to
+    #[param(inline)]
+    expected_offset: Option<OffsetParam>,
+    /// `cold`: answer when the events are in S3
+    #[param(inline)]
+    wait_for: Option<WaitForParam>,
 }
 
 /// What a write asks for beyond its events.
@@ -44,30 +51,25 @@ pub struct WriteOptions {
 }
 
 impl WriteParams {
-    /// Checks them.
+    /// Checks the parameters.
     ///
     /// # Errors
-    /// 400 if one is not of its form; 422 if there is no bucket to wait for.
+    /// 400 if one has the wrong form; 422 if there is no bucket to wait for.
     pub fn check(&self, state: &AppState) -> Result<WriteOptions, Problem> {
-        let expected_offset = self.expected_offset.as_deref().map(|text| extract::number("expected_offset", text)).transpose()?;
-        let until_cold = match self.wait_for.as_deref() {
-            None => false,
-            Some("cold") if state.flush.is_some() => true,
-            Some("cold") => return Err(Problem::new(Code::NoColdTier, "wait_for=cold needs a bucket, and s3.bucket is not set")),
-            Some(other) => {
-                return Err(Problem::new(Code::BadQuery, format!("wait_for={other:?} is not known: leave it out, or ask for cold")));
-            }
-        };
-        Ok(WriteOptions { expected_offset, until_cold })
+        let expected_offset = self.expected_offset.as_ref().map(|param| param.offset("expected_offset")).transpose()?;
+        if let Some(wait_for) = &self.wait_for {
+            wait_for.check(state.flush.is_some())?;
+        }
+        Ok(WriteOptions { expected_offset, until_cold: self.wait_for.is_some() })
     }
 }
 
-/// The status of a write that stored something: 202 while only the operating system has it.
+/// The status of a write that stored something. It is 202 if only the operating system has the events so far.
 pub fn written(state: &AppState, options: WriteOptions) -> StatusCode {
     if state.is_synced || options.until_cold { StatusCode::CREATED } else { StatusCode::ACCEPTED }
 }
 
-/// What the head of a write says of its records.
+/// What the head of a write says of its events.
 pub struct Envelope {
     /// How the body is encoded.
     pub encoding: Encoding,
@@ -90,7 +92,7 @@ impl Envelope {
         })
     }
 
-    /// What its records are read with, now.
+    /// The parser for its events, with the time of this moment.
     pub fn parser<'a>(&'a self, state: &'a AppState) -> RecordParser<'a> {
         RecordParser {
             limits: &state.limits,
@@ -102,7 +104,7 @@ impl Envelope {
     }
 }
 
-/// Checks that a write would find its table or make it, before any of the body is asked for.
+/// Checks that the write finds its table or may make it. This comes before any of the body is asked for.
 ///
 /// # Errors
 /// 404 if it would not.
@@ -111,10 +113,10 @@ pub fn check_table(state: &AppState, table: &TableName) -> Result<(), StorageErr
     if is_there { Ok(()) } else { Err(StorageError::UnknownTable(table.clone())) }
 }
 
-/// Appends and counts.
+/// Appends events and counts them.
 ///
 /// # Errors
-/// Those of the hot tier, and 400 if `expected_offset` is of several partitions.
+/// Those of the hot tier, and 400 if there is an `expected_offset` for several partitions.
 pub async fn append(
     state: &AppState,
     table: &TableName,
@@ -129,7 +131,7 @@ pub async fn append(
     Ok(append_to_hot(state, table, events, options.expected_offset).await?)
 }
 
-/// Appends and counts.
+/// Appends events and counts them.
 ///
 /// # Errors
 /// Those of the hot tier.
@@ -149,10 +151,11 @@ pub async fn append_to_hot(
     Ok(appended)
 }
 
-/// Waits until what was appended is in S3, if that was asked for. To be called with nothing in hand that others need.
+/// Waits until what was appended is in S3, if that was asked for. The caller must hold nothing that others
+/// need.
 ///
 /// # Errors
-/// Those of the flush: the events are durable in hot already.
+/// Those of the flush. The events are then already durable in the hot tier.
 pub async fn wait_until_cold(
     state: &AppState,
     table: &TableName,
@@ -161,6 +164,7 @@ pub async fn wait_until_cold(
 ) -> Result<(), Problem> {
     let Some(flush) = state.flush.as_ref().filter(|_| options.until_cold) else { return Ok(()) };
     let _waits = connection.wait();
-    // Written, but not where the client wants it: to retry with the same key is right, and finds the first write.
+    // The events are written, but not where the client wants them. A retry with the same key is right: it
+    // finds the first write.
     flush.flush_now(Some(table.clone())).await.map(drop).map_err(|error| Problem::from(error).unknown_outcome())
 }

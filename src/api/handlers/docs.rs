@@ -1,17 +1,17 @@
-//! Pages for people. They load nothing from elsewhere.
+//! Pages for people. They load nothing from other servers.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::api::{
     code::Code,
     error::Problem,
-    extract::{NoParams, Params},
+    params::{NoParams, Params},
 };
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}\
     h2{font:600 1.1rem ui-monospace,monospace;margin:2rem 0 0}code{font-family:ui-monospace,monospace}p{margin:.3rem 0}";
 
-/// `GET /docs/errors`: what every problem's `type` points to.
+/// `GET /docs/errors`: the `type` of every problem points here.
 pub async fn errors(Params(NoParams {}): Params<NoParams>) -> Result<Markup, Problem> {
     Ok(html! {
         (DOCTYPE)
@@ -25,9 +25,9 @@ pub async fn errors(Params(NoParams {}): Params<NoParams>) -> Result<Markup, Pro
             body {
                 h1 { "Errors" }
                 p {
-                    "Every error has a " code { "code" } ", a " code { "detail" } " and the " code { "request_id" } " that the log has too. On writes "
-                    code { "outcome" } " says whether to send it again: " code { "not_written" } ", or " code { "unknown" }
-                    ": send it again with the same idempotency key."
+                    "Every error has a " code { "code" } ", a " code { "detail" } " and the " code { "request_id" } ", which is in the log too. "
+                    "On writes " code { "outcome" } " says what to do: after " code { "not_written" } " you may send it again or not; after "
+                    code { "unknown" } ", send it again with the same idempotency key."
                 }
                 @for code in Code::ALL {
                     h2 id=(code.name()) { (code.name()) }
@@ -40,7 +40,7 @@ pub async fn errors(Params(NoParams {}): Params<NoParams>) -> Result<Markup, Pro
     })
 }
 
-/// Text whose parts between backquotes are code.
+/// A text whose parts between backquotes are code.
 fn marked(text: &str) -> Markup {
     html! {
         @for (place, part) in text.split('`').enumerate() {

@@ -1,4 +1,4 @@
-//! Writes of one record and of many. Streams are in `stream`.
+//! Writes of one event and of many. Streams are in `stream`.
 
 use super::{
     append::{Envelope, WriteParams, append, check_table, wait_until_cold, written},
@@ -8,9 +8,10 @@ use crate::{
     api::{
         body::Incoming,
         code::Code,
-        error::Problem,
-        extract::{self, Encoding, Params, Table},
-        schema::{BulkToWrite, BulkWritten, ProblemShown, RecordToWrite, Written},
+        error::{Problem, ProblemShown},
+        extract::{self, Encoding, Table},
+        params::Params,
+        records::{BulkToWrite, EventToWrite},
         state::AppState,
     },
     contracts::{append::Appended, sequence::Offset},
@@ -22,22 +23,48 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use serde::Serialize;
+use utoipa::ToSchema;
 
-/// Write a record, or a stream of them.
+/// Where an event is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Written {
+    /// Its offset: the first write's, for a duplicate.
+    pub offset: u64,
+    /// Its partition.
+    pub partition: u32,
+    /// Its table.
+    pub table: String,
+    /// There, and true, if the idempotency key was seen before and nothing was written.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub duplicate: bool,
+}
+
+/// Where the events of a bulk write are.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BulkWritten {
+    /// In the order sent.
+    pub offsets: Vec<u64>,
+    /// How many.
+    pub count: usize,
+    /// How many of them were known.
+    pub duplicates: usize,
+}
+
+/// Write an event, or a stream of them.
 ///
-/// The answer means that the records are on disk. A stream is committed in groups as it arrives; a bad line ends it, and
-/// the problem says its `line` and how many lines are `committed`.
+/// The answer means that the events are on disk. A stream is committed in batches as it arrives. A bad line
+/// ends it, and the problem says its `line` and how many lines are `committed`.
 #[utoipa::path(
     post,
     path = "/tables/{table}",
     tag = "events",
-    params(("table" = String, Path, description = "The table", example = "events"),
-        ("X-Partition" = Option<u64>, Header, description = "The partition of records that name none"),
-        ("Idempotency-Key" = Option<String>, Header, description = "The key of a record that has none; in a stream with the record's place behind it: `KEY/0`"),
-        ("expected_offset" = Option<u64>, Query, description = "Write only if this is the next offset of the one partition written to"),
-        ("wait_for" = Option<String>, Query, description = "`cold`: answer when the events are in S3")),
+    params(Table, WriteParams,
+        ("X-Partition" = Option<u64>, Header, description = "The partition of events that name none"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The key of an event that has none; in a stream with the event's place behind it: `KEY/0`")),
     request_body(content(
-        (RecordToWrite = "application/json"),
+        (EventToWrite = "application/json"),
         (Vec<u8> = "application/x-protobuf"),
         (String = "application/x-ndjson"),
     )),
@@ -61,19 +88,19 @@ pub async fn write(
         if options.expected_offset.is_some() {
             return Err(Problem::new(Code::BadQuery, "expected_offset goes with single and bulk writes, not with streams"));
         }
-        return Box::pin(stream::write(&state, table, options, envelope, incoming)).await; // boxed, or every single write has room for it
+        return Box::pin(stream::write(&state, table, options, envelope, incoming)).await; // boxed: single writes must not have room for it
     }
     let connection = incoming.connection();
-    let (body, reserved) = incoming.receive(&state.limits, &state.inflight).await?;
+    let (body, share) = incoming.receive(&state.limits, &state.inflight).await?;
     let parser = envelope.parser(&state);
     let event = match envelope.encoding {
         Encoding::Protobuf => parser.protobuf_event(body),
-        _ => json(body, |body| parser.json_record(body)),
+        _ => json(body, |body| parser.json_event(body)),
     };
-    // The only record is the one that is wrong.
+    // It is the only event, so it is the one that is wrong.
     let event = event.map_err(|problem| problem.at_index(0))?;
     let appended = append(&state, &table, vec![event], options).await?;
-    drop(reserved);
+    drop(share);
     wait_until_cold(&state, &table, options, &connection).await?;
     let Some(Appended { partition, offset, duplicate }) = appended.first().copied() else {
         unreachable!("one event, one answer");
@@ -83,21 +110,19 @@ pub async fn write(
     Ok((status, Json(answer)).into_response())
 }
 
-/// Reads a body that goes right after: what waits for the disk or for S3 then does not hold it.
+/// Reads a body and drops it, so that a request that waits for the disk or for S3 does not hold it.
 fn json<T>(body: Bytes, read: impl FnOnce(&[u8]) -> T) -> T {
     read(&body)
 }
 
-/// Write up to 10,000 records, all or nothing.
+/// Write up to 10,000 events, all or nothing.
 #[utoipa::path(
     post,
     path = "/tables/{table}/bulk",
     tag = "events",
-    params(("table" = String, Path, description = "The table", example = "events"),
-        ("X-Partition" = Option<u64>, Header, description = "The partition of records that name none"),
-        ("Idempotency-Key" = Option<String>, Header, description = "The key of records that have none, with their place behind it: `KEY/0`"),
-        ("expected_offset" = Option<u64>, Query, description = "Write only if this is the next offset of the one partition written to"),
-        ("wait_for" = Option<String>, Query, description = "`cold`: answer when the events are in S3")),
+    params(Table, WriteParams,
+        ("X-Partition" = Option<u64>, Header, description = "The partition of events that name none"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The key of events that have none, with their place behind it: `KEY/0`")),
     request_body(content(
         (BulkToWrite = "application/json"),
         (Vec<u8> = "application/x-protobuf"),
@@ -124,14 +149,14 @@ pub async fn write_bulk(
         ));
     }
     let connection = incoming.connection();
-    let (body, mut reserved) = incoming.receive(&state.limits, &state.inflight).await?;
+    let (body, mut share) = incoming.receive(&state.limits, &state.inflight).await?;
     let parser = envelope.parser(&state);
     let events = match envelope.encoding {
-        Encoding::Protobuf => parser.protobuf_bulk(body, &mut reserved)?,
-        _ => json(body, |body| parser.json_bulk(body, &mut reserved))?,
+        Encoding::Protobuf => parser.protobuf_bulk(body, &mut share)?,
+        _ => json(body, |body| parser.json_bulk(body, &mut share))?,
     };
     let appended = append(&state, &table, events, options).await?;
-    drop(reserved);
+    drop(share);
     wait_until_cold(&state, &table, options, &connection).await?;
     let duplicates = appended.iter().filter(|one| one.duplicate).count();
     let offsets: Vec<Offset> = appended.iter().map(|one| one.offset).collect();

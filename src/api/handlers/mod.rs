@@ -1,4 +1,4 @@
-//! One handler a route, by what the routes are about.
+//! One handler for each route, in files by topic.
 
 pub mod append;
 pub mod consumers;
@@ -8,4 +8,3 @@ pub mod ops;
 pub mod read;
 pub mod stream;
 pub mod tables;
-pub mod tail;

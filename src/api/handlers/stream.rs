@@ -1,8 +1,8 @@
-//! Streamed writes: a JSON record a line, of any length, committed in groups as they arrive.
+//! Streamed writes: one JSON event a line, of any length, committed in batches as they arrive.
 //!
-//! While one group waits for its sync the next is read, so a group is what came in the meantime. There is never more than
-//! one under way: nothing behind a group that failed, or behind a bad line, is written. What is taken of the memory for bodies is
-//! what has come and is not committed.
+//! While one batch waits for its sync the next is read, so a batch is what arrived in the meantime. At most
+//! one is being committed: nothing behind a batch that failed, or behind a bad line, is written. What is
+//! charged to the memory for bodies is what has arrived and is not yet committed.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,8 @@ use axum::{
 };
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{FutureExt, future::BoxFuture};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::append::{Envelope, WriteOptions, append_to_hot, wait_until_cold, written};
 use crate::{
@@ -19,8 +21,7 @@ use crate::{
         body::{Incoming, Pieces},
         code::Code,
         error::Problem,
-        records,
-        schema::{Span, StreamWritten},
+        json_body,
         state::AppState,
     },
     contracts::{
@@ -31,53 +32,76 @@ use crate::{
     },
 };
 
-/// So many records or bytes are read ahead of the group that is being committed.
-const GROUP_RECORDS: usize = 4096;
-const GROUP_BYTES: usize = 2 << 20;
+/// How many events or bytes are read ahead of the batch that is being committed.
+const BATCH_EVENTS: usize = 4096;
+const BATCH_BYTES: usize = 2 << 20;
+
+/// What became of a stream.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct StreamWritten {
+    /// Events taken, duplicates included.
+    pub count: u64,
+    /// How many of them were known.
+    pub duplicates: u64,
+    /// Where they are, by partition.
+    pub partitions: BTreeMap<u32, Span>,
+}
+
+/// The offsets of a stream's events in one partition.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub struct Span {
+    /// The smallest.
+    pub first: u64,
+    /// The largest.
+    pub last: u64,
+}
 
 /// What has become of the stream so far.
 #[derive(Debug, Default)]
 struct Progress {
     /// Lines up to the last durable one; blank ones count.
     committed: u64,
-    /// Records, duplicates included, and the duplicates.
+    /// Events, duplicates included.
     count: u64,
     duplicates: u64,
     partitions: BTreeMap<PartitionNumber, Span>,
 }
 
-/// A record and the line it stood on.
+/// An event and the number of its line.
 struct Line {
     number: u64,
     partition: PartitionNumber,
     event: Event,
 }
 
-/// Lines that were read and are not being committed yet.
+/// Lines that have been read and are not being committed yet.
 struct Lines<'a> {
     state: &'a AppState,
     envelope: Envelope,
-    /// What was read of a line whose end has not come.
+    /// The beginning of a line whose end has not come.
     rest: BytesMut,
-    /// How much of `rest` is known to hold no line's end.
+    /// How many bytes of `rest` are known to hold no line's end.
     searched: usize,
-    /// Lines that were read, and those before the first bad one.
+    /// Lines that have been read.
     read: u64,
+    /// Lines before the first bad one.
     good: u64,
-    /// Records that were read.
+    /// Events that have been read.
     count: u64,
     lines: Vec<Line>,
     bytes: usize,
 }
 
-/// What has become of a group: what was appended of it, up to which line, and the line that ended the stream.
+/// What became of a batch.
 struct Settled {
     appended: Vec<Appended>,
+    /// The last line that is durable.
     last: u64,
+    /// The line that ended the stream, and why.
     refused: Option<(u64, Problem)>,
 }
 
-/// A group that is being committed, and its bytes.
+/// A batch that is being committed.
 struct UnderWay<'a> {
     settled: BoxFuture<'a, Settled>,
     bytes: usize,
@@ -97,7 +121,7 @@ pub async fn write(
     let mut pieces = incoming.pieces(&state.limits, &state.inflight);
     match run(&table, &mut pieces, &mut lines, &mut progress).await {
         Ok(()) => {
-            drop((pieces, lines)); // who waits for S3 holds nothing
+            drop((pieces, lines)); // a request that waits for S3 holds no memory
             wait_until_cold(state, &table, options, &connection)
                 .await
                 .map_err(|problem| problem.with("line", progress.committed).with("committed", progress.committed))?;
@@ -109,7 +133,7 @@ pub async fn write(
     }
 }
 
-/// Reads and commits until the end; an error comes with the line it is about.
+/// Reads and commits until the end. An error comes with the line that it is about.
 async fn run(table: &TableName, pieces: &mut Pieces, lines: &mut Lines<'_>, progress: &mut Progress) -> Result<(), (u64, Problem)> {
     let state = lines.state;
     let mut under_way: Option<UnderWay<'_>> = None;
@@ -156,19 +180,20 @@ async fn run(table: &TableName, pieces: &mut Pieces, lines: &mut Lines<'_>, prog
     }
 }
 
-/// Waits for the group that is under way, if there is one.
+/// Waits for the batch that is under way; for ever if there is none.
 async fn settle(under_way: &mut Option<UnderWay<'_>>) -> Settled {
-    let Some(group) = under_way else { return std::future::pending().await };
-    let settled = group.settled.as_mut().await;
+    let Some(batch) = under_way else { return std::future::pending().await };
+    let settled = batch.settled.as_mut().await;
     *under_way = None;
     settled
 }
 
-/// Commits a group; if one of its keys was used for something else, what stands before that line.
-async fn commit(state: &AppState, table: &TableName, group: Vec<Line>, last: u64) -> Settled {
-    let numbers: Vec<u64> = group.iter().map(|line| line.number).collect();
-    let may_clash = group.iter().any(|line| line.event.idempotency_key.is_some());
-    let mut events: Vec<_> = group.into_iter().map(|line| (line.partition, line.event)).collect();
+/// Commits a batch. If the key of one of its events was used for another payload, only the lines before that
+/// event are committed.
+async fn commit(state: &AppState, table: &TableName, batch: Vec<Line>, last: u64) -> Settled {
+    let numbers: Vec<u64> = batch.iter().map(|line| line.number).collect();
+    let may_clash = batch.iter().any(|line| line.event.idempotency_key.is_some());
+    let mut events: Vec<_> = batch.into_iter().map(|line| (line.partition, line.event)).collect();
     let mut again = if may_clash { events.clone() } else { Vec::new() };
     let mut refused = None;
     let (mut appended, mut upto) = (Vec::new(), last);
@@ -206,10 +231,10 @@ impl Progress {
 
 impl Lines<'_> {
     fn is_full(&self) -> bool {
-        self.lines.len() >= GROUP_RECORDS || self.bytes >= GROUP_BYTES
+        self.lines.len() >= BATCH_EVENTS || self.bytes >= BATCH_BYTES
     }
 
-    /// What it takes in memory.
+    /// The memory that it takes, in bytes.
     fn held(&self) -> usize {
         self.bytes + self.rest.len()
     }
@@ -245,9 +270,9 @@ impl Lines<'_> {
 
     fn take_line(&mut self, line: &[u8]) -> Result<(), Problem> {
         self.read += 1;
-        let line = if self.read == 1 { records::without_mark(line)? } else { line };
+        let line = if self.read == 1 { json_body::without_mark(line)? } else { line };
         if !line.iter().all(u8::is_ascii_whitespace) {
-            let (partition, event) = self.envelope.parser(self.state).json_record_at(line, Some(self.count))?;
+            let (partition, event) = self.envelope.parser(self.state).json_event_at(line, Some(self.count))?;
             self.count += 1;
             self.bytes += event.footprint();
             self.lines.push(Line { number: self.read, partition, event });

@@ -1,0 +1,160 @@
+//! Content codings of request bodies: gzip and zstd, decoded in pieces as they arrive and in bounded memory.
+//!
+//! Several gzip members or zstd frames in a row are one body (RFC 1952 2.2, RFC 8878 3.1), however they are
+//! cut into pieces. Anything else that follows them is an error. zstd windows are at most 8 MiB (RFC 9659).
+
+#[cfg(test)]
+mod tests;
+mod zstd_frames;
+
+use std::io::{self, BufRead, ErrorKind, Read};
+
+use axum::http::{HeaderMap, header};
+use bytes::{Buf, Bytes};
+use flate2::bufread::MultiGzDecoder;
+
+use self::zstd_frames::ZstdFrames;
+use super::{error::Problem, extract};
+
+/// Bytes that one step decodes at most.
+const PIECE_BYTES: usize = 64 << 10;
+/// What a gzip decoder holds: its window and tables, rounded up.
+const GZIP_BYTES: usize = 64 << 10;
+
+/// How a body is coded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
+impl Coding {
+    /// The coding that `Content-Encoding` names, in any case; none for `identity` and an empty value.
+    ///
+    /// # Errors
+    /// 415 for another coding, or for several.
+    pub fn of(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
+        let mut coding = None;
+        for value in headers.get_all(header::CONTENT_ENCODING) {
+            let text = value.to_str().unwrap_or("not text");
+            for name in text.split(',').map(|name| name.trim().to_ascii_lowercase()) {
+                let named = match name.as_str() {
+                    "" | "identity" => continue,
+                    "gzip" | "x-gzip" => Self::Gzip,
+                    "zstd" => Self::Zstd,
+                    _ => return Err(extract::unsupported(format!("content encoding {text:?} is not supported: send gzip, zstd or none"))),
+                };
+                if coding.replace(named).is_some() {
+                    return Err(extract::unsupported(format!("content encoding {text:?} is more than one: send gzip, zstd or none")));
+                }
+            }
+        }
+        Ok(coding)
+    }
+}
+
+/// What one step of a decoder came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Decoded bytes, at least one.
+    Piece(Bytes),
+    /// It needs more of the body.
+    Hungry,
+    /// The body has ended, and is whole.
+    End,
+}
+
+/// Decodes one body.
+pub enum Decoder {
+    /// gzip.
+    Gzip(Box<MultiGzDecoder<Input>>),
+    /// zstd.
+    Zstd(Box<ZstdFrames>),
+}
+
+impl Decoder {
+    /// A decoder that has been fed nothing yet.
+    pub fn new(coding: Coding) -> Self {
+        match coding {
+            Coding::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(Input::default()))),
+            Coding::Zstd => Self::Zstd(Box::default()),
+        }
+    }
+
+    /// Gives it the next piece of the coded body; its last step must have been [`Step::Hungry`].
+    pub fn feed(&mut self, coded: Bytes) {
+        self.input().bytes = coded;
+    }
+
+    /// Tells it that the coded body has ended.
+    pub fn end(&mut self) {
+        self.input().has_ended = true;
+    }
+
+    /// The memory that it holds, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Self::Gzip(_) => GZIP_BYTES,
+            Self::Zstd(zstd) => zstd.held_bytes(),
+        }
+    }
+
+    /// Decodes the next piece.
+    ///
+    /// # Errors
+    /// If the body is not coded as it says, or ends too early.
+    pub fn step(&mut self) -> io::Result<Step> {
+        let mut piece = vec![0; PIECE_BYTES];
+        let read = match self {
+            Self::Gzip(gzip) => gzip.read(&mut piece),
+            Self::Zstd(zstd) => zstd.read(&mut piece),
+        };
+        match read {
+            Ok(0) => Ok(Step::End),
+            Ok(count) => {
+                piece.truncate(count);
+                Ok(Step::Piece(piece.into()))
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Step::Hungry),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn input(&mut self) -> &mut Input {
+        match self {
+            Self::Gzip(gzip) => gzip.get_mut(),
+            Self::Zstd(zstd) => zstd.input(),
+        }
+    }
+}
+
+/// What has arrived of the coded body. Reading it blocks (`WouldBlock`) where more is to come.
+#[derive(Debug, Default)]
+pub struct Input {
+    bytes: Bytes,
+    has_ended: bool,
+}
+
+impl Read for Input {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.len().min(out.len());
+        out[..count].copy_from_slice(&self.bytes[..count]);
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl BufRead for Input {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.bytes.is_empty() && !self.has_ended {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        Ok(&self.bytes)
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}

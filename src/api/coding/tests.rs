@@ -1,0 +1,128 @@
+use std::io::Write;
+
+use axum::http::HeaderValue;
+use flate2::{Compression, write::GzEncoder};
+use proptest::prelude::*;
+
+use super::*;
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn encode(coding: Coding, text: &[u8]) -> Vec<u8> {
+    match coding {
+        Coding::Gzip => gzip(text),
+        Coding::Zstd => zstd::encode_all(text, 3).unwrap(),
+    }
+}
+
+fn decode(coding: Coding, coded: &[u8], piece: usize) -> io::Result<Vec<u8>> {
+    let mut decoder = Decoder::new(coding);
+    let (mut pieces, mut text) = (coded.chunks(piece), Vec::new());
+    loop {
+        match decoder.step()? {
+            Step::Piece(more) => text.extend_from_slice(&more),
+            Step::End => return Ok(text),
+            Step::Hungry => match pieces.next() {
+                Some(piece) => decoder.feed(Bytes::copy_from_slice(piece)),
+                None => decoder.end(),
+            },
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn members_in_a_row_are_one_body_in_whatever_pieces(texts in prop::collection::vec(".{0,300}", 1..5), piece in 1usize..200) {
+        for coding in [Coding::Gzip, Coding::Zstd] {
+            let coded: Vec<u8> = texts.iter().flat_map(|text| encode(coding, text.as_bytes())).collect();
+            let decoded = decode(coding, &coded, piece).unwrap();
+            let text = texts.concat();
+            prop_assert_eq!(&decoded, text.as_bytes());
+            prop_assert!(decode(coding, &coded[..coded.len() - 1], piece).is_err(), "cut");
+            for garbage in [b"\0".as_slice(), b"{}", b"\x1f\x8b", &[0; 600]] {
+                prop_assert!(decode(coding, &[coded.as_slice(), garbage].concat(), piece).is_err(), "{:?}", garbage);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_coded_is_an_error() {
+    for coding in [Coding::Gzip, Coding::Zstd] {
+        for text in [b"".as_slice(), b"{", b"{\"payload\": 1}"] {
+            assert!(decode(coding, text, 3).is_err(), "{coding:?} {text:?}");
+        }
+    }
+}
+
+#[test]
+fn what_zstd_wrote_before_it_was_a_standard_is_refused() {
+    for magic in [0x1e, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27] {
+        let old = [magic, 0xb5, 0x2f, 0xfd, 0, 0, 0, 0, 0, 0];
+        let after = [encode(Coding::Zstd, b"x").as_slice(), &old].concat();
+        for coded in [old.as_slice(), &after] {
+            for piece in [1, 3, 100] {
+                assert!(decode(Coding::Zstd, coded, piece).is_err(), "{magic:x} in pieces of {piece}");
+            }
+        }
+        // In a piece of its own the beginning of a right one would be taken for the wrong one's.
+        for first in [&[0x28][..], &[0x53], &[0x28, 0xb5, 0x2f, 0xfd], &[0x53, 0x2a, 0x4d, 0x18]] {
+            let mut decoder = Decoder::new(Coding::Zstd);
+            decoder.feed(Bytes::copy_from_slice(first));
+            assert_eq!(decoder.step().unwrap(), Step::Hungry);
+            decoder.feed(Bytes::copy_from_slice(&old));
+            let step = decoder.step();
+            assert!(!matches!(step, Ok(Step::Piece(_) | Step::End)), "{magic:x} behind {first:x?}: {step:?}");
+            assert!(decoder.held_bytes() < 1 << 20, "{magic:x} behind {first:x?}");
+        }
+    }
+    let skipped = [b"\x5f\x2a\x4d\x18\x03\0\0\0abc".as_slice(), &encode(Coding::Zstd, b"x")].concat();
+    assert_eq!(decode(Coding::Zstd, &skipped, 1).unwrap(), b"x");
+}
+
+#[test]
+fn windows_over_8_mib_are_refused_and_smaller_ones_are_known_by_their_size() {
+    let coded = |log: u32| {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(log).unwrap();
+        encoder.write_all(&[b'x'; 100]).unwrap();
+        encoder.flush().unwrap(); // or the frame would be known to be small
+        encoder.write_all(&[b'x'; 100]).unwrap();
+        encoder.finish().unwrap()
+    };
+    assert!(decode(Coding::Zstd, &coded(24), 1000).is_err());
+    let mut decoder = Decoder::new(Coding::Zstd);
+    let idle = decoder.held_bytes();
+    decoder.feed(coded(23).into());
+    assert!(matches!(decoder.step().unwrap(), Step::Piece(_)));
+    assert!(idle < 1 << 20 && decoder.held_bytes() >= 8 << 20, "{idle} then {}", decoder.held_bytes());
+}
+
+#[test]
+fn names_come_in_any_case_and_identity_is_none() {
+    let of = |values: &[&'static str]| {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::CONTENT_ENCODING, HeaderValue::from_static(value));
+        }
+        Coding::of(&headers)
+    };
+    for (values, coding) in [
+        (vec![], None),
+        (vec![""], None),
+        (vec!["Identity"], None),
+        (vec!["GZIP"], Some(Coding::Gzip)),
+        (vec!["x-gzip"], Some(Coding::Gzip)),
+        (vec!["identity, Zstd"], Some(Coding::Zstd)),
+        (vec!["identity", "gzip"], Some(Coding::Gzip)),
+    ] {
+        assert_eq!(of(&values).unwrap(), coding, "{values:?}");
+    }
+    for values in [vec!["br"], vec!["gzip, gzip"], vec!["gzip", "zstd"]] {
+        assert!(of(&values).is_err(), "{values:?}");
+    }
+}

@@ -1,0 +1,112 @@
+//! What is kept of a request for its answer: its id, what its route does, and what the log needs. Every
+//! answer passes here last.
+
+use axum::{
+    extract::Request,
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    response::Response,
+};
+use tracing::{debug, error};
+
+use super::{code::Code, error::Problem, verb::Verb};
+use crate::metrics;
+
+/// The header that names a request in answers and logs.
+pub const REQUEST_ID: &str = "x-request-id";
+
+/// Marks an answer that keeps its own body although its status is an error's.
+#[derive(Debug, Clone, Copy)]
+pub struct Shaped;
+
+/// What is kept of a request for its answer.
+pub struct RequestContext {
+    /// Its method.
+    pub method: Method,
+    uri: Uri,
+    id: String,
+    verb: Option<Verb>,
+}
+
+impl RequestContext {
+    /// Keeps what is needed of a request, and gives it an id unless it has one. `verb` is its route's; `None`
+    /// if no route took it.
+    pub fn new(request: &Request, verb: Option<Verb>) -> Self {
+        Self { method: request.method().clone(), uri: request.uri().clone(), id: request_id(request.headers()), verb }
+    }
+
+    /// Names the request in its answer, and turns an error, whoever made it, into a problem.
+    pub fn answer(&self, mut response: Response) -> Response {
+        let status = response.status();
+        let problem = response.extensions_mut().remove::<Problem>();
+        if let Some(problem) = problem {
+            response = self.render(problem);
+        } else if (status.is_client_error() || status.is_server_error()) && response.extensions().get::<Shaped>().is_none() {
+            let allow = response.headers().get(header::ALLOW).cloned();
+            response = self.render(from_status(status));
+            if let Some(allow) = allow {
+                response.headers_mut().insert(header::ALLOW, allow);
+            }
+        }
+        let headers = response.headers_mut();
+        if let Ok(id) = HeaderValue::from_str(&self.id) {
+            headers.insert(REQUEST_ID, id);
+        }
+        protect(headers);
+        response
+    }
+
+    fn render(&self, problem: Problem) -> Response {
+        self.log(&problem);
+        if let Some(reason) = problem.refusal() {
+            metrics::refused(reason);
+        }
+        problem.render(&self.id, self.tells_outcome())
+    }
+
+    /// Whether a problem says what became of the write. Every append is a POST, so a POST that no route took
+    /// may have been meant as one.
+    fn tells_outcome(&self) -> bool {
+        self.verb.map_or(self.method == Method::POST, |verb| verb == Verb::Append)
+    }
+
+    /// Logs our own failures as errors. The others are the client's mistakes, or come in great numbers while
+    /// something is full or away; metrics count those.
+    fn log(&self, problem: &Problem) {
+        let (code, path, detail) = (problem.code().name(), self.uri.path(), problem.detail());
+        let (request_id, method) = (&self.id, &self.method);
+        if problem.code().status() == StatusCode::INTERNAL_SERVER_ERROR {
+            error!(request_id, code, %method, path, detail, "request failed");
+        } else {
+            debug!(request_id, code, %method, path, detail, "request refused");
+        }
+    }
+}
+
+/// Keeps browsers from treating an answer as anything but what it is. Pages bring a content security policy
+/// of their own.
+fn protect(headers: &mut HeaderMap) {
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+}
+
+/// The id that the client sent, if it is short and visible; otherwise a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let sent = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    let usable = sent.filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()));
+    usable.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// The problem for an error that the framework or a layer made.
+fn from_status(status: StatusCode) -> Problem {
+    match status {
+        StatusCode::NOT_FOUND => Problem::new(Code::UnknownRoute, "there is nothing at this path"),
+        StatusCode::METHOD_NOT_ALLOWED => Problem::new(Code::MethodNotAllowed, "this path does not know the method; see the Allow header"),
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::BodyTooLarge, "the body is over limits.body_bytes"),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            Problem::new(Code::UnsupportedMediaType, "the content encoding is not supported: send gzip, zstd or none")
+        }
+        status if status.is_server_error() => Problem::new(Code::Internal, "the server failed; its log has the request id"),
+        _ => Problem::new(Code::BadRequest, "the request cannot be understood"),
+    }
+}

@@ -1,0 +1,248 @@
+//! Consumer groups: how far they are, which there are, and their end. Commits are in `commit`.
+
+pub mod commit;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::{Json, extract::State, http::StatusCode, response::Response};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    api::{
+        answers,
+        connection::OnConnection,
+        error::{Problem, ProblemShown},
+        extract::Group,
+        params::{NoParams, Params, PartitionParam, TableParam},
+        state::AppState,
+    },
+    contracts::{
+        error::StorageError,
+        name::{GroupName, Partition, PartitionNumber, TableName},
+        sequence::{Offset, OffsetRange},
+    },
+};
+
+/// About how many bytes a committed offset takes in memory.
+const COMMITTED_BYTES: usize = 64;
+/// About how many bytes the partitions of one table take while they are written.
+const TABLE_BYTES: usize = 256 << 10;
+
+/// Parameters of a look-up.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct OffsetParams {
+    /// The table; `topic` is accepted too
+    #[serde(alias = "topic")]
+    #[param(inline)]
+    table: TableParam,
+    /// 0 if left out
+    #[param(inline)]
+    partition: Option<PartitionParam>,
+}
+
+/// How far a group is in one partition.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OffsetShown {
+    /// The group.
+    pub group: String,
+    /// The table.
+    pub table: String,
+    /// The partition.
+    pub partition: u32,
+    /// The next offset to read; null if the group has committed none.
+    #[schema(required = true)]
+    pub offset: Option<u64>,
+    /// Events left to read.
+    pub lag: u64,
+}
+
+/// How far a group is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct GroupShown {
+    /// The group.
+    pub group: String,
+    /// Events left to read, of all tables that it reads.
+    pub lag: u64,
+    /// The tables that it reads: those of which it has committed an offset.
+    pub tables: Vec<TableWithLag>,
+    /// Its offsets, and the partitions of these tables that it has never committed.
+    pub offsets: Vec<OffsetWithLag>,
+}
+
+/// A table that a group reads.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TableWithLag {
+    /// The table.
+    pub table: String,
+    /// Events left to read.
+    pub lag: u64,
+}
+
+/// One of a group's offsets.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OffsetWithLag {
+    /// The table.
+    pub table: String,
+    /// The partition.
+    pub partition: u32,
+    /// The next offset to read; null if it has never committed one, and then all that can be read is left.
+    #[schema(required = true)]
+    pub offset: Option<u64>,
+    /// Events left to read.
+    pub lag: u64,
+}
+
+/// The consumer groups.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct GroupsShown {
+    /// In order of their names.
+    pub groups: Vec<String>,
+}
+
+/// Look up how far a group is in one partition.
+#[utoipa::path(
+    get,
+    path = "/consumers/{group}/offset",
+    tag = "consumers",
+    params(Group, OffsetParams),
+    responses(
+        (status = 200, description = "Its offset and lag", body = OffsetShown),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
+pub async fn offset(
+    State(state): State<AppState>,
+    Group(group): Group,
+    Params(params): Params<OffsetParams>,
+) -> Result<Json<OffsetShown>, Problem> {
+    let table = params.table.name()?;
+    let number = params.partition.as_ref().map_or(Ok(0), |partition| partition.number(&state.limits))?;
+    let partition = Partition::new(table, number);
+    let status = state.catalog.table(&partition.table).ok_or_else(|| StorageError::UnknownTable(partition.table.clone()))?;
+    let offsets = state.consumers.offsets(&group).await?;
+    let offset = offsets.iter().find(|(other, _)| *other == partition).map(|(_, offset)| *offset);
+    Ok(Json(OffsetShown {
+        group: group.to_string(),
+        lag: lag(&state, Some(&status), &partition, offset),
+        table: partition.table.to_string(),
+        partition: partition.number,
+        offset,
+    }))
+}
+
+/// Look up how far a group is everywhere.
+#[utoipa::path(
+    get,
+    path = "/consumers/{group}",
+    tag = "consumers",
+    params(Group),
+    responses(
+        (status = 200, description = "All its offsets and lag", body = GroupShown),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
+pub async fn offsets(
+    State(state): State<AppState>,
+    Group(group): Group,
+    Params(NoParams {}): Params<NoParams>,
+    OnConnection(connection): OnConnection,
+) -> Result<Response, Problem> {
+    let mut share = state.responses.sending(&connection);
+    let offsets = state.consumers.offsets(&group).await?;
+    if offsets.is_empty() {
+        return Err(StorageError::UnknownGroup(group).into());
+    }
+    share.grow_to(offsets.len() * COMMITTED_BYTES + TABLE_BYTES).await?;
+    let mut tables: BTreeMap<TableName, BTreeMap<PartitionNumber, Offset>> = BTreeMap::new();
+    for (partition, offset) in offsets {
+        tables.entry(partition.table).or_default().insert(partition.number, offset);
+    }
+    // Table by table, so that a group of many tables does not keep a worker for long.
+    let pieces = async_stream::try_stream! {
+        yield [&br#"{"group":"#[..], &answers::json(&group.as_str())?, br#","offsets":["#].concat().into();
+        let (mut number, mut shown, mut lag) = (0, Vec::with_capacity(tables.len()), 0);
+        for (name, committed) in tables {
+            tokio::task::yield_now().await;
+            let (offsets, lag_of_table) = show(&state, &name, &committed);
+            let mut text = Vec::new();
+            for offset in offsets {
+                number += 1;
+                text.extend_from_slice(&answers::member(number, answers::json(&offset)?));
+            }
+            yield Bytes::from(text);
+            lag += lag_of_table;
+            shown.push(TableWithLag { table: name.to_string(), lag: lag_of_table });
+        }
+        yield [&br#"],"tables":"#[..], &answers::json(&shown)?, br#","lag":"#, &answers::json(&lag)?, b"}"].concat().into();
+    };
+    Ok(answers::answer(share.stream::<Problem>(pieces)))
+}
+
+/// A group's offsets in a table, and how many of its events the group has left to read: all events of a
+/// partition that it has never committed.
+fn show(state: &AppState, name: &TableName, committed: &BTreeMap<PartitionNumber, Offset>) -> (Vec<OffsetWithLag>, u64) {
+    let table = state.catalog.table(name);
+    let there = table.iter().flat_map(|table| &table.partitions).map(|status| status.number);
+    let numbers: BTreeSet<PartitionNumber> = there.chain(committed.keys().copied()).collect();
+    let mut lag_of_table = 0;
+    let one = |number| {
+        let offset = committed.get(&number).copied();
+        let lag = lag(state, table.as_deref(), &Partition::new(name.clone(), number), offset);
+        lag_of_table += lag;
+        OffsetWithLag { table: name.to_string(), partition: number, offset, lag }
+    };
+    (numbers.into_iter().map(one).collect(), lag_of_table)
+}
+
+/// How many events are left to read: without a commit, all that can be read.
+fn lag(state: &AppState, table: Option<&TableStatus>, partition: &Partition, offset: Option<Offset>) -> u64 {
+    let marks = table.and_then(|table| table.partition(partition.number)).map(|status| status.marks).unwrap_or_default();
+    let left = OffsetRange::new(offset.unwrap_or(marks.start).clamp(marks.start, marks.next), marks.next);
+    state.reader.events_in(partition, left)
+}
+
+/// List the consumer groups.
+#[utoipa::path(
+    get,
+    path = "/consumers",
+    tag = "consumers",
+    responses(
+        (status = 200, description = "All groups", body = GroupsShown),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
+pub async fn groups(
+    State(state): State<AppState>,
+    Params(NoParams {}): Params<NoParams>,
+    OnConnection(connection): OnConnection,
+) -> Result<Response, Problem> {
+    let mut share = state.responses.sending(&connection);
+    let groups = state.consumers.groups().await?;
+    let body = answers::json(&GroupsShown { groups: groups.iter().map(GroupName::to_string).collect() })?;
+    share.grow_to(body.len()).await?;
+    Ok(answers::answer(share.body(body)))
+}
+
+/// Forget a consumer group.
+#[utoipa::path(
+    delete,
+    path = "/consumers/{group}",
+    tag = "consumers",
+    params(Group),
+    responses(
+        (status = 204, description = "Forgotten"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
+pub async fn delete(
+    State(state): State<AppState>,
+    Group(group): Group,
+    Params(NoParams {}): Params<NoParams>,
+) -> Result<StatusCode, Problem> {
+    state.consumers.delete(group).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,88 @@
+//! Numbers: `/metrics` for Prometheus, `/stats` for people.
+
+use axum::{
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::{
+    api::{
+        answers,
+        connection::OnConnection,
+        error::{Problem, ProblemShown},
+        handlers::tables::{self, Walk},
+        params::{NoParams, Params},
+        state::{AppState, OpsState},
+    },
+    contracts::idempotency::KeyWindow,
+    metrics,
+};
+
+/// Tables that `/stats` shows, the first by name; `/tables` has all of them.
+const STATS_TABLES: usize = 100;
+
+/// Show the metrics, for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operations",
+    responses(
+        (status = 200, description = "Prometheus text", body = String, content_type = "text/plain"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
+pub async fn metrics(State(ops): State<OpsState>, OnConnection(connection): OnConnection) -> Response {
+    let _waits = connection.wait(); // for other scrapes, which go one after the other
+    metrics::collect_process();
+    let lags = match ops.store.get() {
+        Some(store) => store.show().await,
+        None => String::new(),
+    };
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], ops.prometheus.render() + &lags).into_response()
+}
+
+/// Show counts, rates and latencies since the start.
+#[utoipa::path(
+    get,
+    path = "/stats",
+    tag = "operations",
+    responses(
+        (status = 200, description = "The counts", body = Object),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
+pub async fn stats(
+    State(state): State<AppState>,
+    Params(NoParams {}): Params<NoParams>,
+    OnConnection(connection): OnConnection,
+) -> Result<Response, Problem> {
+    let totals = state.catalog.totals();
+    let KeyWindow { keys, bytes, window_ms } = state.engine.key_window();
+    let mut stats = state.stats.show();
+    stats["flush"] = json!({"enabled": state.flush.is_some(), "unflushed_events": totals.unflushed_events});
+    stats["totals"] = json!({
+        "tables": totals.tables,
+        "partitions": totals.partitions,
+        "hot_bytes": totals.hot_bytes,
+        "unflushed_bytes": totals.unflushed_bytes,
+        "unflushed_events": totals.unflushed_events,
+    });
+    stats["idempotency"] = json!({"keys": keys, "bytes": bytes, "window_secs": window_ms / 1000});
+    let share = tables::share_of_one(&state, &connection).await?;
+    let mut walk = Walk::new(state);
+    let pieces = async_stream::try_stream! {
+        let mut text = answers::json(&stats)?;
+        text.pop(); // the closing brace: one more member follows
+        text.extend_from_slice(br#","tables":{"#);
+        yield Bytes::from(text);
+        for number in 1..=STATS_TABLES {
+            let Some(table) = walk.next().await else { break };
+            yield answers::member(number, [&answers::json(&table.table)?, &b":"[..], &answers::json(&table)?].concat());
+        }
+        yield Bytes::from_static(b"}}");
+    };
+    Ok(answers::answer(share.stream::<Problem>(pieces)))
+}

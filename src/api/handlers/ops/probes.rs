@@ -1,0 +1,121 @@
+//! Probes: what Kubernetes asks about the process.
+
+use axum::{
+    Json,
+    extract::{RawQuery, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    api::{
+        context::Shaped,
+        error::ProblemShown,
+        state::{OpsState, Phase},
+    },
+    contracts::heartbeat::Heartbeat,
+};
+
+/// What a probe says.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Probe {
+    /// `ok` or `unavailable`.
+    pub status: &'static str,
+    /// What was looked at.
+    pub checks: Vec<Check>,
+}
+
+/// One thing that a probe looks at.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Check {
+    /// What.
+    pub name: &'static str,
+    /// `ok` or `unavailable`.
+    pub status: &'static str,
+    /// More, for people.
+    pub detail: String,
+}
+
+impl Check {
+    fn new(name: &'static str, passes: bool, detail: impl Into<String>) -> Self {
+        Self { name, status: status(passes), detail: detail.into() }
+    }
+
+    fn passes(&self) -> bool {
+        self.status == status(true)
+    }
+}
+
+/// Tell whether the process makes progress. Never about S3, disk or load.
+#[utoipa::path(
+    get,
+    path = "/livez",
+    tag = "operations",
+    responses(
+        (status = 200, description = "Yes", body = Probe),
+        (status = 503, description = "No", body = Probe),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
+pub async fn livez(State(ops): State<OpsState>) -> Response {
+    let check = |name, heartbeat: &Heartbeat| {
+        let is_alive = heartbeat.is_alive();
+        Check::new(name, is_alive, if is_alive { "makes progress" } else { "has worked on the same thing for a minute" })
+    };
+    probe(vec![check("writer", &ops.heartbeats.writer), check("flusher", &ops.heartbeats.flusher)], None)
+}
+
+/// Tell whether requests should come: recovered, and not draining. Never about S3.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "operations",
+    responses(
+        (status = 200, description = "Yes", body = Probe),
+        (status = 503, description = "No", body = Probe),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
+pub async fn readyz(State(ops): State<OpsState>, RawQuery(query): RawQuery) -> Response {
+    let lifecycle = Check::new("lifecycle", ops.lifecycle.phase() == Phase::Ready, ops.lifecycle.says());
+    let is_verbose = query.is_some_and(|query| query.split('&').any(|one| one == "verbose" || one.starts_with("verbose=")));
+    // For people: whether the bucket can be used never decides whether requests should come.
+    let bucket = is_verbose.then(|| {
+        let trouble = ops.bucket.trouble();
+        Check::new("bucket", trouble.is_none(), trouble.unwrap_or_else(|| ops.bucket.says().to_owned()))
+    });
+    probe(vec![lifecycle], bucket)
+}
+
+/// Tell whether recovery has ended.
+#[utoipa::path(
+    get,
+    path = "/startupz",
+    tag = "operations",
+    responses(
+        (status = 200, description = "Yes", body = Probe),
+        (status = 503, description = "No", body = Probe),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
+pub async fn startupz(State(ops): State<OpsState>) -> Response {
+    probe(vec![Check::new("recovery", ops.lifecycle.phase() >= Phase::Ready, ops.lifecycle.says())], None)
+}
+
+fn status(passes: bool) -> &'static str {
+    if passes { "ok" } else { "unavailable" }
+}
+
+/// Answers a probe: the checks decide, and what is `beside` them is only shown.
+fn probe(mut checks: Vec<Check>, beside: Option<Check>) -> Response {
+    let passes = checks.iter().all(Check::passes);
+    checks.extend(beside);
+    let code = if passes { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut response = (code, Json(Probe { status: status(passes), checks })).into_response();
+    if !passes {
+        response.extensions_mut().insert(Shaped); // the 503 of a probe is an answer, not an error
+    }
+    response
+}

@@ -1,0 +1,139 @@
+//! The settings of a table.
+
+use axum::{Json, extract::State, http::StatusCode};
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    api::{
+        body::Incoming,
+        code::Code,
+        error::{Problem, ProblemShown},
+        extract::{self, Encoding, Table},
+        json_body,
+        params::{NoParams, Params},
+        state::AppState,
+    },
+    contracts::{
+        error::StorageError,
+        catalog::{Change, TableChange, TableSettings},
+    },
+};
+
+/// What to change of a table's settings: what is left out stays, `null` goes back to the default.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"retention_secs": 604800, "retention_bytes": 10737418240_u64}))]
+pub struct TableConfigChange {
+    /// Seconds after its append for which an event is kept. Whole segments are dropped, so it may be kept
+    /// longer.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>, minimum = 0)]
+    pub retention_secs: Change<u64>,
+    /// Stored bytes of the table that are kept.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>, minimum = 0)]
+    pub retention_bytes: Change<u64>,
+    /// Partitions that keys are spread over. There may become more of them, but not fewer.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    pub partitions: Change<u32>,
+}
+
+/// A field that is there is `Some`, even if it is `null`.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Change<T>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl From<TableConfigChange> for TableChange {
+    fn from(change: TableConfigChange) -> Self {
+        let TableConfigChange { retention_secs, retention_bytes, partitions } = change;
+        Self { retention_secs, retention_bytes, partitions }
+    }
+}
+
+/// The settings of a table.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct TableConfig {
+    /// Seconds after its append for which an event is kept at least; null: for ever.
+    #[schema(required = true)]
+    pub retention_secs: Option<u64>,
+    /// Stored bytes of the table that are kept at least; null: all.
+    #[schema(required = true)]
+    pub retention_bytes: Option<u64>,
+    /// Partitions that keys are spread over.
+    pub partitions: u32,
+    /// Which of these were set for this table; the others were the defaults when it was made.
+    pub own: Vec<&'static str>,
+}
+
+impl From<TableSettings> for TableConfig {
+    fn from(settings: TableSettings) -> Self {
+        let TableSettings { retention_secs, retention_bytes, partitions } = settings;
+        let named =
+            [("retention_secs", retention_secs.is_own), ("retention_bytes", retention_bytes.is_own), ("partitions", partitions.is_own)];
+        Self {
+            retention_secs: retention_secs.value,
+            retention_bytes: retention_bytes.value,
+            partitions: partitions.value,
+            own: named.into_iter().filter(|(_, is_own)| *is_own).map(|(name, _)| name).collect(),
+        }
+    }
+}
+
+/// Show a table's settings, and which of them were set for this table.
+#[utoipa::path(
+    get,
+    path = "/tables/{table}/config",
+    tag = "tables",
+    params(Table),
+    responses(
+        (status = 200, description = "The settings", body = TableConfig),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
+pub async fn table_config(
+    State(state): State<AppState>,
+    Table(name): Table,
+    Params(NoParams {}): Params<NoParams>,
+) -> Result<Json<TableConfig>, Problem> {
+    let table = state.catalog.table(&name).ok_or(StorageError::UnknownTable(name))?;
+    Ok(Json(table.settings.into()))
+}
+
+/// Change a table's settings. A table that does not exist is made.
+///
+/// What is left out stays, `null` goes back to the default.
+#[utoipa::path(
+    put,
+    path = "/tables/{table}/config",
+    tag = "tables",
+    params(Table),
+    request_body = TableConfigChange,
+    responses(
+        (status = 200, description = "The settings now", body = TableConfig),
+        (status = 201, description = "The settings of the new table", body = TableConfig),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+    )
+)]
+pub async fn configure_table(
+    State(state): State<AppState>,
+    Table(name): Table,
+    Params(NoParams {}): Params<NoParams>,
+    incoming: Incoming,
+) -> Result<(StatusCode, Json<TableConfig>), Problem> {
+    if extract::encoding(&incoming.headers)? != Encoding::Json {
+        return Err(extract::unsupported("settings are application/json"));
+    }
+    let (body, _share) = incoming.receive(&state.limits, &state.inflight).await?;
+    let change: TableConfigChange = json_body::parse(&body)?;
+    if let Some(Some(partitions)) = change.partitions {
+        let limit = state.limits.partitions_per_table;
+        if !(1..=limit).contains(&partitions) {
+            return Err(Problem::new(Code::PartitionOutOfRange, format!("partitions {partitions} is not from 1 to {limit}")));
+        }
+    }
+    let configured = state.catalog.configure_table(name, change.into()).await?;
+    let status = if configured.is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(configured.settings.into())))
+}

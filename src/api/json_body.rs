@@ -1,0 +1,135 @@
+//! JSON from outside: objects that are exactly what they should be, and lists that are counted before they
+//! take memory.
+
+use std::{cell::Cell, fmt, marker::PhantomData};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+};
+use serde_json::{de::StrRead, value::RawValue};
+
+use super::{code::Code, error::Problem};
+
+/// A JSON object. By itself a structure would also be read from an array, field by field in their order.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfObject<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OfObject<T> {
+            type Value = T;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(OfObject(PhantomData)).map(Self)
+    }
+}
+
+/// Reads a body that is one JSON object.
+///
+/// # Errors
+/// 400 with the place and the reason.
+pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
+    let text = without_mark(body)?;
+    let Object(value) = serde_json::from_slice(text).map_err(bad_json)?;
+    Ok(value)
+}
+
+/// A text without its byte order mark, if that says UTF-8.
+///
+/// # Errors
+/// 400 for UTF-16 and UTF-32.
+pub fn without_mark(text: &[u8]) -> Result<&[u8], Problem> {
+    match text {
+        [0xEF, 0xBB, 0xBF, rest @ ..] => Ok(rest),
+        [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] | [_, 0, ..] | [0, _, ..] => {
+            Err(Problem::new(Code::BadJson, "the text is UTF-16 or UTF-32: JSON is UTF-8"))
+        }
+        text => Ok(text),
+    }
+}
+
+/// 400 for text that is not the JSON that it should be.
+pub fn bad_json(error: impl ToString) -> Problem {
+    Problem::new(Code::BadJson, error)
+}
+
+/// 413 for a list with more than `most` members.
+pub fn too_many(most: usize) -> Problem {
+    Problem::new(Code::TooManyRecords, format!("there are more records than limits.bulk_records of {most}")).at_index(most)
+}
+
+/// Keeps the problem for which a visitor stops reading: serde's errors are texts, and would lose it.
+pub struct Stopped(Cell<Option<Problem>>);
+
+impl Stopped {
+    /// The error to stop with.
+    pub fn by<E: de::Error>(&self, problem: Problem) -> E {
+        self.0.set(Some(problem));
+        E::custom("stopped")
+    }
+}
+
+/// Reads a part of a JSON text that was passed over at first.
+///
+/// # Errors
+/// What `visit` stopped with, or 400.
+pub fn part<'a, T>(
+    text: &'a RawValue,
+    visit: impl FnOnce(&mut serde_json::Deserializer<StrRead<'a>>, &Stopped) -> Result<T, serde_json::Error>,
+) -> Result<T, Problem> {
+    let stopped = Stopped(Cell::new(None));
+    let read = visit(&mut serde_json::Deserializer::from_str(text.get()), &stopped);
+    read.map_err(|error| stopped.0.take().unwrap_or_else(|| bad_json(error)))
+}
+
+/// Reads a list of at most `most` objects, which are counted before they take memory.
+///
+/// # Errors
+/// 400; 413 with the `index` of the first object that is too many.
+pub fn list<'a, T: Deserialize<'a>>(text: &'a RawValue, most: usize) -> Result<Vec<T>, Problem> {
+    part(text, |from, stopped| ListVisitor { most, stopped, of: PhantomData }.deserialize(from))
+}
+
+struct ListVisitor<'a, T> {
+    most: usize,
+    stopped: &'a Stopped,
+    of: PhantomData<T>,
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<'_, T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut taken = Vec::new();
+        while let Some(Object(one)) = list.next_element()? {
+            if taken.len() == self.most {
+                return Err(self.stopped.by(too_many(self.most)));
+            }
+            taken.push(one);
+        }
+        Ok(taken)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for ListVisitor<'_, T> {
+    type Value = Vec<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<T>, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}

@@ -1,0 +1,254 @@
+//! Query parameters. Each is a type that knows its form, its bounds for the description, and its error.
+//!
+//! A parameter keeps its text until its value is asked for: so a request with several mistakes is told the
+//! same one whatever the order of its parameters, and a parameter that does not count for the answer asked
+//! for is not looked at.
+
+use std::time::Duration;
+
+use axum::{
+    extract::{FromRequestParts, Query},
+    http::request::Parts,
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr,
+        schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type},
+    },
+};
+
+use super::{code::Code, error::Problem, extract, limits::Limits, times};
+use crate::{
+    contracts::{
+        clock::TimestampMs,
+        name::{PartitionNumber, TableName},
+        sequence::Offset,
+    },
+    tiering::{ReadQuery, cursor},
+};
+
+/// A query, field by field. An unknown parameter is an error, and so is one that is given twice.
+pub struct Params<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Query(params) =
+            Query::<T>::from_request_parts(parts, state).await.map_err(|error| Problem::new(Code::BadQuery, error.body_text()))?;
+        Ok(Self(params))
+    }
+}
+
+/// For routes without query parameters.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoParams {}
+
+/// Declares a parameter: its text, and how it is described.
+macro_rules! parameter {
+    ($(#[$doc:meta])* $name:ident, $schema:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub String);
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                $schema.into()
+            }
+        }
+
+        impl ToSchema for $name {}
+    };
+}
+
+parameter! {
+    /// How many records or tables a page has at most.
+    LimitParam, whole_number().minimum(Some(1)).maximum(Some(Limits::DEFAULT.page_records))
+}
+parameter! {
+    /// The number of a partition.
+    PartitionParam, whole_number().minimum(Some(0)).maximum(Some(Limits::DEFAULT.partitions_per_table - 1))
+}
+parameter! {
+    /// A place in a partition.
+    OffsetParam, whole_number().minimum(Some(0))
+}
+parameter! {
+    /// A point in time: milliseconds since 1970, or RFC 3339.
+    TimeParam, text()
+}
+parameter! {
+    /// A length of time: `30s`, `500ms`, `1m`; seconds if there is no unit.
+    WaitParam, text()
+}
+parameter! {
+    /// The place where an earlier page ended.
+    CursorParam, text()
+}
+parameter! {
+    /// The name of a table.
+    TableParam, text()
+}
+parameter! {
+    /// What the answer to a write waits for.
+    WaitForParam, text()
+}
+
+impl LimitParam {
+    /// The number, if it is from 1 to `most`.
+    ///
+    /// # Errors
+    /// 400.
+    pub fn up_to(&self, most: usize) -> Result<usize, Problem> {
+        let Self(text) = self;
+        let limit = usize::try_from(number("limit", text)?).ok().filter(|limit| (1..=most).contains(limit));
+        limit.ok_or_else(|| Problem::new(Code::BadLimit, format!("limit={text} is not from 1 to {most}")))
+    }
+}
+
+impl PartitionParam {
+    /// The number.
+    ///
+    /// # Errors
+    /// 400 if it is none; 422 if it is not below `limits.partitions_per_table`.
+    pub fn number(&self, limits: &Limits) -> Result<PartitionNumber, Problem> {
+        extract::partition_number(number("partition", &self.0)?.into(), limits)
+    }
+}
+
+impl OffsetParam {
+    /// The offset; `name` is the parameter's.
+    ///
+    /// # Errors
+    /// 400 if it is not a whole number.
+    pub fn offset(&self, name: &str) -> Result<Offset, Problem> {
+        number(name, &self.0)
+    }
+}
+
+impl TimeParam {
+    /// The point in time; `name` is the parameter's.
+    ///
+    /// # Errors
+    /// 400.
+    pub fn bound(&self, name: &str) -> Result<TimestampMs, Problem> {
+        times::bound(name, &self.0)
+    }
+}
+
+impl WaitParam {
+    /// The length of time, or `most` if it is longer.
+    ///
+    /// # Errors
+    /// 400.
+    pub fn up_to(&self, most: Duration) -> Result<Duration, Problem> {
+        Ok(times::length("wait", &self.0)?.min(most))
+    }
+}
+
+impl CursorParam {
+    /// The read that it continues.
+    ///
+    /// # Errors
+    /// 400 unless a read of this table gave it.
+    pub fn query(&self, table: &TableName) -> Result<ReadQuery, Problem> {
+        cursor::decode(table, &self.0).map_err(|error| Problem::new(Code::BadCursor, error))
+    }
+}
+
+impl TableParam {
+    /// The name.
+    ///
+    /// # Errors
+    /// 400 with the rule.
+    pub fn name(&self) -> Result<TableName, Problem> {
+        extract::table_name(&self.0)
+    }
+}
+
+impl WaitForParam {
+    /// Checks that it asks to wait for S3, which is all that it may ask for.
+    ///
+    /// # Errors
+    /// 400 for anything else; 422 if there is no bucket.
+    pub fn check(&self, has_bucket: bool) -> Result<(), Problem> {
+        match self.0.as_str() {
+            "cold" if has_bucket => Ok(()),
+            "cold" => Err(Problem::new(Code::NoColdTier, "wait_for=cold needs a bucket, and s3.bucket is not set")),
+            other => Err(Problem::new(Code::BadQuery, format!("wait_for={other:?} is not known: leave it out, or ask for cold"))),
+        }
+    }
+}
+
+fn number(name: &str, text: &str) -> Result<u64, Problem> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.then(|| text.parse().ok()).flatten();
+    number.ok_or_else(|| Problem::new(Code::BadQuery, format!("{name}={text:?} is not a whole number from 0 to {}", u64::MAX)))
+}
+
+fn whole_number() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::Integer).format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+}
+
+fn text() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, http::Request};
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Query {
+        limit: Option<LimitParam>,
+        table: TableParam,
+    }
+
+    async fn params(query: &str) -> Result<Query, String> {
+        let (mut parts, _) = Request::get(format!("/?{query}")).body(Body::empty()).unwrap().into_parts();
+        let params = Params::<Query>::from_request_parts(&mut parts, &()).await;
+        params.map(|Params(params)| params).map_err(|problem| format!("{} {}", problem.code().name(), problem.detail()))
+    }
+
+    #[tokio::test]
+    async fn a_query_is_read_whole_before_any_of_its_values() {
+        let wrong = params("limit=x&table=a%20b").await.unwrap();
+        let problem = wrong.limit.as_ref().unwrap().up_to(10).unwrap_err();
+        assert_eq!(
+            (problem.code(), problem.detail()),
+            (Code::BadQuery, r#"limit="x" is not a whole number from 0 to 18446744073709551615"#)
+        );
+        assert_eq!(wrong.table.name().unwrap_err().code(), Code::BadTableName);
+        for (query, detail) in [
+            ("table=t&colour=red", "unknown field `colour`, expected `limit` or `table`"),
+            ("table=t&limit=1&limit=2", "duplicate field `limit`"),
+            ("limit=1", "missing field `table`"),
+        ] {
+            let problem = params(query).await.unwrap_err();
+            assert!(problem.starts_with("bad_query ") && problem.ends_with(detail), "{query}: {problem}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_limit_that_is_empty_or_out_of_range_is_named_as_it_was_sent() {
+        for (text, code, detail) in [
+            ("", Code::BadQuery, r#"limit="" is not a whole number from 0 to 18446744073709551615"#),
+            ("00", Code::BadLimit, "limit=00 is not from 1 to 10"),
+            ("11", Code::BadLimit, "limit=11 is not from 1 to 10"),
+        ] {
+            let query = params(&format!("table=t&limit={text}")).await.unwrap();
+            let problem = query.limit.unwrap().up_to(10).unwrap_err();
+            assert_eq!((problem.code(), problem.detail()), (code, detail));
+        }
+        let query = params("table=t&limit=10").await.unwrap();
+        assert_eq!(query.limit.unwrap().up_to(10).unwrap(), 10);
+        assert!(params("table=t").await.unwrap().limit.is_none());
+    }
+}

@@ -1,0 +1,245 @@
+//! Events as JSON: one, or the `records` of a bulk write.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{Value, value::RawValue};
+use utoipa::ToSchema;
+
+use super::{Charged, Headers, Placed, RecordParser, Sent, bad_payload, no_records, too_large, too_many_headers};
+use crate::{
+    api::{
+        error::Problem,
+        json_body::{self, Object, Stopped, bad_json},
+        limits::Limits,
+        memory::Share,
+    },
+    contracts::payload::{self, Payload},
+};
+
+/// An event to write. Exactly one of `payload` and `payload_base64`.
+#[derive(Debug, ToSchema)]
+#[schema(example = json!({"payload": {"order": 7}, "idempotency_key": "order-7"}))]
+pub struct EventToWrite {
+    /// A string, whose UTF-8 bytes are stored, or any other JSON value, whose text is stored byte for byte.
+    #[schema(value_type = Option<Value>)]
+    pub payload: Option<Value>,
+    /// Any bytes.
+    #[schema(format = "byte")]
+    pub payload_base64: Option<String>,
+    /// 0 if left out.
+    #[schema(minimum = 0, maximum = 1023)]
+    pub partition: Option<u32>,
+    /// Milliseconds since 1970, years 1 to 9999; the server's clock if left out.
+    #[schema(minimum = -62_135_596_800_000_i64, maximum = 253_402_300_799_999_i64)]
+    pub timestamp_ms: Option<i64>,
+    /// Stored at most once per partition and key within the window.
+    #[schema(min_length = 1, max_length = 1024)]
+    pub idempotency_key: Option<String>,
+    /// The sender's own names and values.
+    pub headers: Option<BTreeMap<String, String>>,
+    /// Accepted and ignored, so that what a read returns can be written again.
+    pub offset: Option<u64>,
+}
+
+/// Events to write, all or nothing.
+#[derive(Debug, ToSchema)]
+pub struct BulkToWrite {
+    /// The events.
+    #[schema(min_items = 1, max_items = 10_000)]
+    pub records: Vec<EventToWrite>,
+}
+
+/// An event as it is parsed. [`EventToWrite`] describes it; this one borrows, and tells numbers that are out
+/// of range from other mistakes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonEvent<'a> {
+    #[serde(borrow, default, deserialize_with = "payload::present")]
+    payload: Option<&'a RawValue>,
+    #[serde(default)]
+    payload_base64: Option<String>,
+    #[serde(default, deserialize_with = "whole")]
+    partition: Option<i128>,
+    #[serde(default, deserialize_with = "whole")]
+    timestamp_ms: Option<i128>,
+    #[serde(default)]
+    idempotency_key: Option<String>,
+    #[serde(borrow, default)]
+    headers: Option<&'a RawValue>,
+    /// Accepted and ignored, so that what was read from one table can be written to another as it is.
+    #[serde(default, deserialize_with = "whole")]
+    offset: Option<i128>,
+}
+
+/// A whole number of any size, so that one out of range gets an error that says so. serde's own way would
+/// allocate.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i128>, D::Error> {
+    match <&RawValue>::deserialize(deserializer)?.get() {
+        "null" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| D::Error::custom(format_args!("{text} is not a whole number"))),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonBulk<'a> {
+    #[serde(borrow)]
+    records: &'a RawValue,
+}
+
+impl RecordParser<'_> {
+    /// Reads a body that is one event.
+    ///
+    /// # Errors
+    /// 400, 413 or 422.
+    pub fn json_event(&self, body: &[u8]) -> Result<Placed, Problem> {
+        self.json_event_at(json_body::without_mark(body)?, None)
+    }
+
+    /// Reads one event of several, at `place` among them.
+    ///
+    /// # Errors
+    /// 400, 413 or 422.
+    pub fn json_event_at(&self, body: &[u8], place: Option<u64>) -> Result<Placed, Problem> {
+        let Object(event): Object<JsonEvent<'_>> = serde_json::from_slice(body).map_err(bad_json)?;
+        let _ = event.offset;
+        let payload = Payload::from_json(event.payload, event.payload_base64.as_deref()).map_err(bad_payload)?;
+        let headers = match event.headers.filter(|headers| headers.get() != "null") {
+            None => Headers::new(),
+            Some(headers) => {
+                json_body::part(headers, |from, stopped| from.deserialize_map(HeadersVisitor { limits: self.limits, stopped }))?
+            }
+        };
+        let idempotency_key = event.idempotency_key.or_else(|| self.key_at(place));
+        self.event(Sent { payload, partition: event.partition, timestamp_ms: event.timestamp_ms, idempotency_key, headers })
+    }
+
+    /// Reads a bulk write. `share` grows with its events.
+    ///
+    /// # Errors
+    /// 400, 413 or 422, with the `index` of the event; 503 without memory.
+    pub fn json_bulk(&self, body: &[u8], share: &mut Share) -> Result<Vec<Placed>, Problem> {
+        let bulk: JsonBulk<'_> = json_body::parse(body)?;
+        let charged = Charged::new(share, self.limits);
+        let events = json_body::part(bulk.records, |from, stopped| EventsVisitor { parser: self, charged, stopped }.deserialize(from))?;
+        if events.is_empty() { Err(no_records()) } else { Ok(events) }
+    }
+}
+
+/// Reads headers: each name once, and no more headers or bytes than allowed.
+struct HeadersVisitor<'a> {
+    limits: &'a Limits,
+    stopped: &'a Stopped,
+}
+
+impl<'de> Visitor<'de> for HeadersVisitor<'_> {
+    type Value = Headers;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an object of texts")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Headers, A::Error> {
+        let (mut headers, mut bytes) = (Headers::new(), 0);
+        while let Some((name, value)) = map.next_entry::<String, String>()? {
+            bytes += name.len() + value.len();
+            if headers.len() == self.limits.record_headers {
+                return Err(self.stopped.by(too_many_headers(self.limits)));
+            }
+            if bytes > self.limits.record_bytes {
+                return Err(self.stopped.by(too_large(bytes, self.limits)));
+            }
+            if headers.contains_key(&name) {
+                return Err(A::Error::custom(format_args!("duplicate header {name:?}")));
+            }
+            headers.insert(name, value);
+        }
+        Ok(headers)
+    }
+}
+
+/// Reads the events of a bulk write one by one.
+struct EventsVisitor<'a, 'b> {
+    parser: &'a RecordParser<'a>,
+    charged: Charged<'b>,
+    stopped: &'a Stopped,
+}
+
+impl<'de> Visitor<'de> for EventsVisitor<'_, '_> {
+    type Value = Vec<Placed>;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an array of records")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Vec<Placed>, A::Error> {
+        let mut events = Vec::new();
+        while let Some(event) = list.next_element::<&RawValue>()? {
+            let index = events.len();
+            let event = self.parser.count(index).and_then(|()| self.parser.json_event_at(event.get().as_bytes(), Some(index as u64)));
+            let charged = event.and_then(|placed| self.charged.take(placed.1.footprint()).map(|()| placed));
+            match charged {
+                Ok(placed) => events.push(placed),
+                Err(problem) => return Err(self.stopped.by(problem.at_index(index))),
+            }
+        }
+        Ok(events)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for EventsVisitor<'_, '_> {
+    type Value = Vec<Placed>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Placed>, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use utoipa::PartialSchema;
+
+    use super::*;
+    use crate::contracts::clock::{MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS};
+
+    /// The names of the fields that a type knows, out of serde's own error.
+    fn known<'a, T: Deserialize<'a>>() -> BTreeSet<String> {
+        let Err(error) = serde_json::from_str::<T>(r#"{"": 0}"#) else { panic!("a field without a name is known") };
+        error.to_string().split('`').skip(3).step_by(2).map(str::to_owned).collect()
+    }
+
+    fn described<T: PartialSchema>() -> Value {
+        serde_json::to_value(T::schema()).unwrap()
+    }
+
+    #[test]
+    fn what_is_parsed_is_what_is_described() {
+        for (known, described) in
+            [(known::<JsonEvent<'_>>(), described::<EventToWrite>()), (known::<JsonBulk<'_>>(), described::<BulkToWrite>())]
+        {
+            let named: BTreeSet<_> = described["properties"].as_object().unwrap().keys().cloned().collect();
+            assert_eq!(known, named);
+        }
+    }
+
+    #[test]
+    fn the_description_states_the_bounds_that_hold_by_default() {
+        let (event, bulk, limits) = (described::<EventToWrite>(), described::<BulkToWrite>(), Limits::DEFAULT);
+        let bounds = [
+            (&event["properties"]["partition"]["maximum"], Value::from(limits.partitions_per_table - 1)),
+            (&event["properties"]["timestamp_ms"]["minimum"], Value::from(MIN_TIMESTAMP_MS)),
+            (&event["properties"]["timestamp_ms"]["maximum"], Value::from(MAX_TIMESTAMP_MS)),
+            (&event["properties"]["idempotency_key"]["maxLength"], Value::from(limits.idempotency_key_bytes)),
+            (&bulk["properties"]["records"]["maxItems"], Value::from(limits.bulk_records)),
+        ];
+        for (described, holds) in bounds {
+            assert_eq!(described.as_i64(), holds.as_i64());
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What writes send becomes events, or a problem that says what is wrong with it. Everything is counted while
+//! it is read, and its memory is charged to the budget before it is allocated.
+
+mod json;
+mod protobuf;
+
+use std::collections::BTreeMap;
+
+pub use self::json::{BulkToWrite, EventToWrite};
+use super::{
+    code::Code,
+    error::Problem,
+    extract,
+    json_body::{bad_json, too_many},
+    limits::Limits,
+    memory::Share,
+    trace::TRACEPARENT,
+};
+use crate::contracts::{
+    clock::{MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS, TimestampMs},
+    event::Event,
+    name::PartitionNumber,
+    payload::{BadPayload, Payload},
+};
+
+type Headers = BTreeMap<String, String>;
+type Placed = (PartitionNumber, Event);
+
+/// Turns what a request sends into events.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordParser<'a> {
+    /// How large an event may be, and how many there may be.
+    pub limits: &'a Limits,
+    /// The server's clock.
+    pub now_ms: TimestampMs,
+    /// The trace that the request belongs to. Events keep it, so that a consumer can continue the trace.
+    pub traceparent: Option<&'a str>,
+    /// The partition of events that name none; events that name another one are refused.
+    pub partition: Option<PartitionNumber>,
+    /// The idempotency key of an event that has none; of several events each has its place behind the key.
+    pub key: Option<&'a str>,
+}
+
+/// An event as it was sent: its numbers may still be out of range, and its partition and time may be missing.
+struct Sent {
+    payload: Payload,
+    partition: Option<i128>,
+    timestamp_ms: Option<i128>,
+    idempotency_key: Option<String>,
+    headers: Headers,
+}
+
+impl RecordParser<'_> {
+    /// Refuses the event at `index` if there may not be so many.
+    fn count(&self, index: usize) -> Result<(), Problem> {
+        let limit = self.limits.bulk_records;
+        if index < limit { Ok(()) } else { Err(too_many(limit)) }
+    }
+
+    fn key_at(&self, place: Option<u64>) -> Option<String> {
+        Some(match place {
+            None => self.key?.to_owned(),
+            Some(place) => format!("{}/{place}", self.key?),
+        })
+    }
+
+    fn event(&self, sent: Sent) -> Result<Placed, Problem> {
+        let partition = self.partition_of(sent.partition)?;
+        let timestamp_ms = match sent.timestamp_ms {
+            None => self.now_ms,
+            Some(given) => i64::try_from(given).ok().filter(|ms| (MIN_TIMESTAMP_MS..=MAX_TIMESTAMP_MS).contains(ms)).ok_or_else(|| {
+                let detail = format!("timestamp_ms {given} is outside the years 1 to 9999, {MIN_TIMESTAMP_MS} to {MAX_TIMESTAMP_MS}");
+                Problem::new(Code::TimestampOutOfRange, detail)
+            })?,
+        };
+        let key_limit = self.limits.idempotency_key_bytes;
+        if sent.idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > key_limit) {
+            return Err(Problem::new(Code::IdempotencyKeyOutOfRange, format!("idempotency_key must have 1 to {key_limit} bytes")));
+        }
+        let Sent { payload, idempotency_key, headers, .. } = sent;
+        let mut event = Event { payload, timestamp_ms, appended_ms: self.now_ms, idempotency_key, headers };
+        let size = event.size();
+        if size > self.limits.record_bytes {
+            return Err(too_large(size, self.limits));
+        }
+        // What is read can be written again as it is, so nothing is added that would not fit then.
+        if let Some(traceparent) = self.traceparent
+            && event.headers.len() < self.limits.record_headers
+            && size + TRACEPARENT.len() + traceparent.len() <= self.limits.record_bytes
+        {
+            event.headers.entry(TRACEPARENT.to_owned()).or_insert_with(|| traceparent.to_owned());
+        }
+        Ok((partition, event))
+    }
+
+    /// The event's own partition, else the request's, else 0.
+    fn partition_of(&self, own: Option<i128>) -> Result<PartitionNumber, Problem> {
+        match (own, self.partition) {
+            (Some(own), Some(other)) if own != i128::from(other) => {
+                Err(Problem::new(Code::BadPartition, format!("the record names partition {own}, the request's header {other}")))
+            }
+            (Some(own), _) => extract::partition_number(own, self.limits),
+            (None, other) => Ok(other.unwrap_or(0)),
+        }
+    }
+}
+
+/// Charges the events of one body to the budget, beside the body itself.
+struct Charged<'a> {
+    share: &'a mut Share,
+    used: usize,
+    most: usize,
+}
+
+impl<'a> Charged<'a> {
+    fn new(share: &'a mut Share, limits: &Limits) -> Self {
+        let used = share.bytes();
+        Self { share, used, most: used + 2 * limits.decoded_body_bytes }
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<(), Problem> {
+        self.used += bytes;
+        if self.used > self.most {
+            return Err(Problem::new(Code::BodyTooLarge, "the records take more memory than twice limits.decoded_body_bytes"));
+        }
+        self.share.try_grow_to(self.used)
+    }
+}
+
+fn no_records() -> Problem {
+    Problem::new(Code::NoRecords, "`records` is empty")
+}
+
+fn too_many_headers(limits: &Limits) -> Problem {
+    Problem::new(Code::TooManyHeaders, format!("the record has more headers than limits.record_headers of {}", limits.record_headers))
+}
+
+fn too_large(size: usize, limits: &Limits) -> Problem {
+    Problem::new(Code::RecordTooLarge, format!("the record has {size} bytes, limits.record_bytes is {}", limits.record_bytes))
+}
+
+fn bad_payload(error: BadPayload) -> Problem {
+    match error {
+        BadPayload::Json(_) | BadPayload::LoneSurrogate(_) => bad_json(error),
+        _ => Problem::new(Code::BadPayload, error),
+    }
+}

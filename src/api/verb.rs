@@ -1,0 +1,21 @@
+//! What a route does. It is said where the route is added, and read by everything that depends on it: nobody
+//! guesses it from a method or a path.
+
+/// What a route does, and so the right that a caller needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verb {
+    /// Appends events to a table, which it may create. A problem says whether anything was written.
+    Append,
+    /// Reads a table's events, its settings or the state of its partitions.
+    Read,
+    /// Moves a consumer group's offsets forward, or shows them.
+    Commit,
+    /// Moves a consumer group's offsets back, or deletes the group.
+    Rewind,
+    /// Changes a table's settings, flushes the table or deletes it.
+    Manage,
+    /// Concerns the whole server: its numbers, its log level, a flush of every table.
+    Operate,
+    /// Needs no right: probes, documentation, and the metrics of the admin port.
+    Open,
+}
