@@ -258,7 +258,7 @@ async fn small_segments_become_large_ones_and_kills_do_no_harm() {
     let (_, list) = z.look(&["segments", "list", "--table", "t"]).await;
     let key = list.lines().next().unwrap().split('\t').next().unwrap();
     let (is_right, lines) = z.look(&["segments", "cat", key]).await;
-    assert!(is_right && lines.starts_with("{\"offset\":0,"), "{lines:.200}");
+    assert!(is_right && lines.starts_with("{\"partition\":0,\"offset\":0,"), "{lines:.200}");
     let (is_right, manifest) = z.look(&["manifest", "show"]).await;
     assert!(is_right && manifest.contains("\"store_id\""), "{manifest}");
 }

@@ -54,7 +54,9 @@ async fn plain_segments_work_too() {
     sent.append(&z, "t", 1, 5000).await;
     z.flush_and_evict().await;
     let objects = z.objects("segments/");
-    assert!(objects[0].0.ends_with(".jsonl") && objects[0].1.starts_with(b"{\"offset\":0,"));
+    assert!(objects[0].0.ends_with(".jsonl") && objects[0].1.starts_with(b"{\"partition\":0,\"offset\":0,"));
+    assert_eq!(objects[1].0, format!("{}.index", objects[0].0));
+    z.audit().await;
     assert_eq!(Sent::from_records(&z.read_all("t", "limit=1000").await), sent);
 }
 
@@ -110,7 +112,7 @@ async fn one_manifest_names_the_segments_of_many_partitions() {
 }
 
 #[tokio::test]
-async fn a_thousand_records_anywhere_cost_two_gets_and_a_mebibyte() {
+async fn a_thousand_records_anywhere_cost_two_gets_a_segment_and_a_mebibyte() {
     let z =
         TestServer::start_tiered(&[("flush.segment_bytes", "4000000"), ("cold.cache_bytes", "0"), ("compaction.interval_secs", "3600")])
             .await;
@@ -127,7 +129,8 @@ async fn a_thousand_records_anywhere_cost_two_gets_and_a_mebibyte() {
         let (_, page) = z.get(&format!("/tables/t?partition=0&offset={offset}&limit=1000")).await;
         assert_eq!((&page["count"], &page["records"][999]["offset"]), (&json!(1000), &json!(offset + 999)));
         let (gets, bytes) = (counts().0 - gets, counts().1 - bytes);
-        assert!(gets <= 2 && bytes <= 1 << 20, "{gets} GETs and {bytes} bytes at {offset}");
+        // The index and the frames, of one segment, or of two where the page reaches from one into the next.
+        assert!([2, 4].contains(&gets) && bytes <= 1 << 20, "{gets} GETs and {bytes} bytes at {offset}");
     }
     // Time bounds prune by the index: ten events of sixty thousand.
     let (_, before) = counts();

@@ -258,7 +258,7 @@ async fn whole(objects: &Objects, partition: &Partition, meta: Arc<SegmentMeta>)
     let key = names::key(partition, &meta)?;
     let get = async |key: String| {
         let found = objects.get(&key).await?;
-        found.ok_or_else(|| StorageError::corrupt(&key, "the object is gone, and a manifest names it"))
+        found.ok_or_else(|| StorageError::corrupt(&key, "a manifest names it, and it is not there"))
     };
     let beside = match names::beside(&key).filter(|_| formats::of(&meta).is_ok_and(|format| format.beside().is_some())) {
         Some(beside) => Some(get(beside).await?),
