@@ -19,6 +19,7 @@ use crate::{
         state::AppState,
     },
     contracts::{
+        catalog::TableStatus,
         error::StorageError,
         name::{GroupName, Partition, PartitionNumber, TableName},
         sequence::{Offset, OffsetRange},

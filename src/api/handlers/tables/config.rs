@@ -15,8 +15,8 @@ use crate::{
         state::AppState,
     },
     contracts::{
-        error::StorageError,
         catalog::{Change, TableChange, TableSettings},
+        error::StorageError,
     },
 };
 

@@ -22,10 +22,10 @@ use crate::{
         state::AppState,
     },
     contracts::{
+        catalog::{PartitionStatus, TableStatus, Tables},
         error::StorageError,
         name::{Partition, TableName},
         sequence::OffsetRange,
-        catalog::{PartitionStatus, TableStatus, Tables},
     },
 };
 
