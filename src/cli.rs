@@ -10,12 +10,11 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     config::{self, BadConfig, Config, Reads},
-    contracts::error::StorageError,
-    crash,
     inspect::{self, InspectError},
     server::{self, ServerError},
     telemetry,
 };
+use contracts::{crash, error::StorageError};
 
 /// Exit codes, beside 0.
 mod exit {

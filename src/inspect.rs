@@ -4,16 +4,16 @@ use std::io::{self, Write};
 
 use crate::{
     config::{self, Config},
-    contracts::error::StorageError,
     server,
-    storage::cold::{
-        audit::{self, Audit},
-        chain,
-        manifest::Manifest,
-        names,
-        s3::Objects,
-    },
 };
+use cold_s3::{
+    audit::{self, Audit},
+    chain,
+    manifest::Manifest,
+    names,
+    s3::Objects,
+};
+use contracts::error::StorageError;
 
 /// Why there is nothing to see.
 #[derive(Debug, thiserror::Error)]

@@ -5,15 +5,10 @@
 pub mod api;
 pub mod cli;
 pub mod config;
-pub mod contracts;
-pub mod crash;
 pub mod inspect;
-pub mod metrics;
 pub mod net;
-pub mod offload;
+pub mod prometheus;
 pub mod proto;
 pub mod server;
 pub mod shutdown;
-pub mod storage;
 pub mod telemetry;
-pub mod tiering;

@@ -23,7 +23,7 @@ use super::{
     handlers::events,
     state::{App, AppState},
 };
-use crate::contracts::{
+use contracts::{
     append::{Append, Appended, Appender},
     catalog::{Catalog, Configured, TableChange, TableStatus, Tables},
     error::{Overload, StorageError},

@@ -35,7 +35,7 @@ use super::{
     memory::{Budget, Share},
     pace::Pace,
 };
-use crate::contracts::error::{Overload, StorageError};
+use contracts::error::{Overload, StorageError};
 
 /// The headers of a request, and its body, which is still to be received.
 pub struct Incoming {

@@ -9,7 +9,7 @@ use axum::{
 use tracing::{debug, error};
 
 use super::{code::Code, error::Problem, verb::Verb};
-use crate::metrics;
+use contracts::metrics;
 
 /// The header that names a request in answers and logs.
 pub const REQUEST_ID: &str = "x-request-id";

@@ -8,14 +8,12 @@ use prost::Message;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::{
-    contracts::{
-        event::Record,
-        name::PartitionNumber,
-        payload::{PayloadKind, write_json_number},
-        sequence::OffsetRange,
-    },
-    proto::v1,
+use crate::proto::v1;
+use contracts::{
+    event::Record,
+    name::PartitionNumber,
+    payload::{PayloadKind, write_json_number},
+    sequence::OffsetRange,
 };
 
 /// The media type of JSON lines.
@@ -163,7 +161,7 @@ mod tests {
     use utoipa::PartialSchema;
 
     use super::*;
-    use crate::contracts::{event::Event, payload::Payload};
+    use contracts::{event::Event, payload::Payload};
 
     fn names(object: &Value) -> BTreeSet<&str> {
         object.as_object().unwrap().keys().map(String::as_str).collect()

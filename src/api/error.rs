@@ -13,8 +13,8 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::code::Code;
-use crate::{
-    contracts::error::{Counted, Overload, StorageError, Tier},
+use contracts::{
+    error::{Counted, Overload, StorageError, Tier},
     metrics,
 };
 

@@ -8,7 +8,7 @@ use axum::{
 use utoipa::IntoParams;
 
 use super::{code::Code, error::Problem, limits::Limits};
-use crate::contracts::name::{GroupName, PartitionNumber, TableName};
+use contracts::name::{GroupName, PartitionNumber, TableName};
 
 /// The headers with the partition of events that name none.
 const PARTITION_HEADERS: [&str; 2] = ["x-partition", "zombi-partition"];

@@ -4,18 +4,18 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::Mutex;
 
-use crate::{
-    contracts::{
-        catalog::{PartitionStatus, TableStatus, Tables},
-        consumers::OffsetsOfGroup,
-        engine::Engine,
-        name::{GroupName, Partition, TableName},
-        sequence::{Offset, OffsetRange},
-    },
+use contracts::{
+    catalog::{PartitionStatus, TableStatus, Tables},
+    consumers::OffsetsOfGroup,
+    engine::Engine,
     metrics::{self, ConsumerLag, Held},
+    name::{GroupName, Partition, TableName},
     offload::offload,
-    tiering::TieredReader,
+    sequence::{Offset, OffsetRange},
 };
+use tiering::TieredReader;
+
+use crate::prometheus;
 
 /// At most this many consumer lags are shown, the largest ones: clients choose the names of groups, and each
 /// would be a label.
@@ -60,7 +60,7 @@ impl Observed {
             lag: *lag,
             committed: *committed,
         });
-        metrics::consumer_lags(shown)
+        prometheus::consumer_lags(shown)
     }
 
     fn held(&self, tables: &Tables) -> Held {

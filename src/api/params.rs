@@ -20,14 +20,12 @@ use utoipa::{
 };
 
 use super::{code::Code, error::Problem, extract, limits::Limits, times};
-use crate::{
-    contracts::{
-        clock::TimestampMs,
-        name::{PartitionNumber, TableName},
-        sequence::Offset,
-    },
-    tiering::{ReadQuery, cursor},
+use contracts::{
+    clock::TimestampMs,
+    name::{PartitionNumber, TableName},
+    sequence::Offset,
 };
+use tiering::{ReadQuery, cursor};
 
 /// A query, field by field. An unknown parameter is an error, and so is one that is given twice.
 pub struct Params<T>(pub T);

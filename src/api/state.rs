@@ -9,13 +9,11 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{limits::Limits, memory::Budget, observe::Observed, origin::HttpSettings, stats::Stats, tails::Tails};
-use crate::{
-    contracts::{
-        append::Appender, bucket::BucketState, catalog::Catalog, clock::Clock, consumers::ConsumerStorage, engine::Engine, flusher::Flush,
-        heartbeat::Heartbeat, progress::Progress,
-    },
-    tiering::TieredReader,
+use contracts::{
+    append::Appender, bucket::BucketState, catalog::Catalog, clock::Clock, consumers::ConsumerStorage, engine::Engine, flusher::Flush,
+    heartbeat::Heartbeat, progress::Progress,
 };
+use tiering::TieredReader;
 
 /// The phase of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

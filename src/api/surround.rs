@@ -17,7 +17,7 @@ use tracing::{Instrument, error};
 use super::{
     body, code::Code, context::RequestContext, error::Problem, limits::Limits, origin::HttpSettings, stats::Stats, trace, verb::Verb,
 };
-use crate::metrics;
+use contracts::metrics;
 
 /// What the layer needs to know, whatever the route.
 #[derive(Clone, Default)]

@@ -9,7 +9,7 @@ use jiff::{
 };
 
 use super::{code::Code, error::Problem};
-use crate::contracts::clock::TimestampMs;
+use contracts::clock::TimestampMs;
 
 /// 1970-01-01T00:00:00.
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);

@@ -1,7 +1,8 @@
 //! What the values of settings may be. Every number has a range; a value outside it stops the start, and names itself.
 
 use super::{BadConfig, Config, Encryption};
-use crate::{storage::hot::idempotency::KEY_BYTES, telemetry};
+use crate::telemetry;
+use hot_rocksdb::idempotency::KEY_BYTES;
 
 /// A hundred years: no time that anyone means is longer.
 const MAX_SECS: u64 = 100 * 365 * 24 * 60 * 60;

@@ -8,10 +8,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{
-    api::connection::{Connection, Idleness},
-    metrics,
-};
+use crate::api::connection::{Connection, Idleness};
+use contracts::metrics;
 
 /// How long who is at work is spared for others who may turn out to be idle.
 const PATIENCE: Duration = Duration::from_secs(3);

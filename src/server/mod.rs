@@ -31,23 +31,22 @@ use crate::{
         tails::Tails,
     },
     config::{self, Config, Durability},
-    contracts::{
-        clock::{Clock, SystemClock},
-        cold::ColdTier,
-        error::{Overload, StorageError},
-        fence::Fence,
-        flusher::Flush,
-    },
-    metrics,
     net::{self, NetOptions, Routes},
+    prometheus,
     shutdown::Signals,
-    storage::{
-        cold::{S3Cold, s3::Objects},
-        hot::{HotParts, RocksHot, catalog::SharedCatalog, disk::Disk, rocksdb::Db},
-    },
     telemetry::Telemetry,
-    tiering::{Parts, Store, StoreError},
 };
+use cold_s3::{S3Cold, s3::Objects};
+use contracts::{
+    clock::{Clock, SystemClock},
+    cold::ColdTier,
+    error::{Overload, StorageError},
+    fence::Fence,
+    flusher::Flush,
+    metrics,
+};
+use hot_rocksdb::{HotParts, RocksHot, catalog::SharedCatalog, disk::Disk, rocksdb::Db};
+use tiering::{Parts, Store, StoreError};
 
 use self::descriptors::Descriptors;
 
@@ -110,7 +109,7 @@ struct Running {
 pub async fn run(config: Config, telemetry: &Telemetry) -> Result<(), ServerError> {
     check_pod(&config)?;
     let mut signals = Signals::listen().map_err(|source| ServerError::Io { what: "cannot listen for signals".to_owned(), source })?;
-    let prometheus = metrics::install()?;
+    let prometheus = prometheus::install()?;
     memory::in_small_pages();
     memory::check(&config);
     let descriptors = Descriptors::share(config.limits.connections);

@@ -5,21 +5,17 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use tracing::warn;
 
-use crate::{
-    config::{self, Checksums, Compression, Config, Durability, Encryption, Idempotency},
-    contracts::catalog::{Chosen, TableSettings},
-    storage::{
-        cold::{
-            ColdOptions,
-            compact::CompactOptions,
-            formats::jsonl,
-            s3::{Credentials, S3Options, Stored},
-            upkeep,
-        },
-        hot::{disk::Reserve, idempotency::KeyOptions, options::OpenOptions, request::WriterOptions},
-    },
-    tiering::{FlushOptions, Options, UpkeepOptions},
+use crate::config::{self, Checksums, Compression, Config, Durability, Encryption, Idempotency};
+use cold_s3::{
+    ColdOptions,
+    compact::CompactOptions,
+    formats::jsonl,
+    s3::{Credentials, S3Options, Stored},
+    upkeep,
 };
+use contracts::catalog::{Chosen, TableSettings};
+use hot_rocksdb::{disk::Reserve, idempotency::KeyOptions, options::OpenOptions, request::WriterOptions};
+use tiering::{FlushOptions, Options, UpkeepOptions};
 
 /// The settings have bounds, so that none of these is cut.
 fn ms(secs: u64) -> i64 {

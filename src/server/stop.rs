@@ -13,9 +13,9 @@ use super::{Running, ServerError};
 use crate::{
     api::state::{OpsState, Phase},
     config::Config,
-    metrics,
     shutdown::Signals,
 };
+use contracts::metrics;
 
 /// Serves until a signal, then stops in order; or ends at once if a part of the store fails.
 pub(super) async fn wait_and_stop(

@@ -3,6 +3,27 @@
 use std::{collections::BTreeMap, io::Write, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use cold_s3::{
+    formats::{
+        Placed, SegmentFormat,
+        jsonl::{self, frame::OpenFrame, index, line},
+    },
+    manifest,
+    state::ColdState,
+};
+use contracts::{
+    error::Overload,
+    event::{Event, Record},
+    name::{Partition, TableName},
+    payload::Payload,
+    segment::{FormatId, SegmentMeta},
+    sequence::OffsetRange,
+};
+use hot_rocksdb::{
+    codec, idempotency, keys,
+    sequence::{Block, PartitionState},
+};
+use tiering::cursor;
 use zombi::{
     api::{
         coding::{Coding, Decoder as BodyDecoder, Step},
@@ -15,29 +36,6 @@ use zombi::{
         records::RecordParser,
     },
     config::{Config, Reads},
-    contracts::{
-        error::Overload,
-        event::{Event, Record},
-        name::{Partition, TableName},
-        payload::Payload,
-        segment::{FormatId, SegmentMeta},
-        sequence::OffsetRange,
-    },
-    storage::{
-        cold::{
-            formats::{
-                Placed, SegmentFormat,
-                jsonl::{self, frame::OpenFrame, index, line},
-            },
-            manifest,
-            state::ColdState,
-        },
-        hot::{
-            codec, idempotency, keys,
-            sequence::{Block, PartitionState},
-        },
-    },
-    tiering::cursor,
 };
 
 /// Takes any bytes; what panics is a bug.
@@ -240,13 +238,17 @@ fn segment(data: &[u8]) {
 fn manifest(data: &[u8]) {
     drop(manifest::decode(0, data));
     // The same without the checksum, which most bytes fail.
-    let Ok(manifest) = serde_json::from_slice::<manifest::Manifest>(data) else { return };
+    let Ok(mut manifest) = serde_json::from_slice::<manifest::Manifest>(data) else { return };
     let bytes = manifest::encode(&manifest);
     if let Ok(again) = manifest::decode(manifest.number, &bytes) {
         assert_eq!(manifest::encode(&again), bytes);
     }
     let mut state = ColdState::default();
-    if state.apply(&manifest, manifest.state.is_some()).is_ok() {
+    let applied = match manifest.state.is_some() {
+        true => ColdState::begin(&mut manifest).map(|begun| state = begun),
+        false => state.apply(&manifest),
+    };
+    if applied.is_ok() {
         drop(state.check(&manifest.changes));
     }
 }

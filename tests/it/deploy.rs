@@ -7,6 +7,7 @@ use std::{
 };
 
 use axum::{body::Body, http::Request};
+use contracts::error::Overload;
 use k8s_openapi::{
     api::{
         apps::v1::StatefulSet,
@@ -25,7 +26,6 @@ use zombi::{
         state::{Heartbeats, Lifecycle, LogLevel, Ops, Phase},
     },
     config::{Config, Reads},
-    contracts::error::Overload,
 };
 
 const PLACES: [&str; 3] = ["base", "overlays/dev", "overlays/production"];

@@ -7,10 +7,8 @@ use aws_sdk_s3::{
     config::{BehaviorVersion, Builder, Credentials, Region, retry::RetryConfig},
 };
 use bytes::Bytes;
-use zombi::{
-    contracts::error::StorageError,
-    storage::cold::s3::{Created, Objects},
-};
+use cold_s3::s3::{Created, Objects};
+use contracts::error::StorageError;
 
 use crate::support::s3::{ACCESS_KEY, S3Server, SECRET_KEY, Store};
 

@@ -27,11 +27,11 @@ use aws_smithy_runtime_api::client::{
     runtime_components::RuntimeComponents,
 };
 use bytes::Bytes;
+use cold_s3::s3::Objects;
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
-use zombi::storage::cold::s3::Objects;
 
 /// Keys that one LIST answers: few, so that there are many pages.
 const LIST_PAGE: usize = 7;

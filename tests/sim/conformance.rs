@@ -3,23 +3,21 @@
 use futures_util::FutureExt;
 use std::{collections::BTreeMap, sync::Arc};
 
-use zombi::{
-    contracts::{
-        append::{Append, Appended},
-        catalog::{Chosen, TableChange, TableSettings},
-        consumers::Commit,
-        engine::Engine,
-        error::StorageError,
-        event::Event,
-        flush_ledger::{FlushIntent, HotKeep},
-        name::{Partition, PartitionNumber, TableName},
-        payload::Payload,
-        read::{HotPage, ReadLimit, TimeFilter},
-        retention::Trim,
-        segment::{FormatId, SegmentId},
-        sequence::{Offset, OffsetRange, Watermarks},
-    },
-    storage::cold::formats::{self, jsonl},
+use cold_s3::formats::{self, jsonl};
+use contracts::{
+    append::{Append, Appended},
+    catalog::{Chosen, TableChange, TableSettings},
+    consumers::Commit,
+    engine::Engine,
+    error::StorageError,
+    event::Event,
+    flush_ledger::{FlushIntent, HotKeep},
+    name::{Partition, PartitionNumber, TableName},
+    payload::Payload,
+    read::{HotPage, ReadLimit, TimeFilter},
+    retention::Trim,
+    segment::{FormatId, SegmentId},
+    sequence::{Offset, OffsetRange, Watermarks},
 };
 
 use crate::{

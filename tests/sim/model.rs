@@ -7,26 +7,23 @@ use std::{
     time::Duration,
 };
 
+use contracts::{
+    append::{Append, Appender},
+    consumers::Commit,
+    error::StorageError,
+    event::{Event, Record},
+    flusher::Flush,
+    name::{Partition, PartitionNumber},
+    payload::Payload,
+    read::{ReadLimit, TimeFilter},
+    sequence::{Offset, OffsetRange},
+};
 use proptest::{
     prelude::*,
     test_runner::{Config, FailurePersistence, FileFailurePersistence, TestRunner},
 };
+use tiering::{Look, Positions, ReadQuery};
 use tokio::time::sleep;
-use zombi::{
-    contracts::{
-        append::Append,
-        append::Appender,
-        consumers::Commit,
-        error::StorageError,
-        event::{Event, Record},
-        flusher::Flush,
-        name::{Partition, PartitionNumber},
-        payload::Payload,
-        read::{ReadLimit, TimeFilter},
-        sequence::{Offset, OffsetRange},
-    },
-    tiering::{Look, Positions, ReadQuery},
-};
 
 use crate::{
     bucket::Bucket,

@@ -8,25 +8,23 @@ use std::{
     time::Duration,
 };
 
-use rand::{RngExt, SeedableRng, rngs::StdRng};
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
-use zombi::{
-    contracts::{
-        append::Append,
-        catalog::TableChange,
-        clock::{Clock, TimestampMs},
-        engine::Engine,
-        error::StorageError,
-        event::{Event, Record},
-        flusher::Flush,
-        name::{Partition, TableName},
-        payload::Payload,
-        read::{ReadLimit, TimeFilter},
-        sequence::{Offset, OffsetRange},
-    },
-    storage::cold::{audit, chain},
-    tiering::ReadQuery,
+use cold_s3::{audit, chain};
+use contracts::{
+    append::Append,
+    catalog::TableChange,
+    clock::{Clock, TimestampMs},
+    engine::Engine,
+    error::StorageError,
+    event::{Event, Record},
+    flusher::Flush,
+    name::{Partition, TableName},
+    payload::Payload,
+    read::{ReadLimit, TimeFilter},
+    sequence::{Offset, OffsetRange},
 };
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tiering::ReadQuery;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::{
     bucket::{Bucket, Fate, Kind},

@@ -10,30 +10,28 @@ use std::{
     time::Duration,
 };
 
+use cold_s3::audit;
+use contracts::{
+    append::Append,
+    clock::Clock,
+    consumers::Commit,
+    engine::Engine,
+    error::StorageError,
+    event::{Event, Record},
+    flusher::Flush,
+    name::{Partition, PartitionNumber},
+    payload::Payload,
+    read::{ReadLimit, TimeFilter},
+    sequence::{Offset, OffsetRange},
+};
 use futures_util::FutureExt;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use tiering::{FlushHandle, ReadQuery, TieredReader};
 use tokio::{
     task::{JoinSet, LocalSet},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use zombi::{
-    contracts::{
-        append::Append,
-        clock::Clock,
-        consumers::Commit,
-        engine::Engine,
-        error::StorageError,
-        event::{Event, Record},
-        flusher::Flush,
-        name::{Partition, PartitionNumber},
-        payload::Payload,
-        read::{ReadLimit, TimeFilter},
-        sequence::{Offset, OffsetRange},
-    },
-    storage::cold::audit,
-    tiering::{FlushHandle, ReadQuery, TieredReader},
-};
 
 use crate::{
     bucket::Bucket,

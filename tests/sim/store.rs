@@ -9,32 +9,28 @@ use std::{
     time::Duration,
 };
 
+use cold_s3::{ColdOptions, S3Cold, compact::CompactOptions, formats::jsonl, upkeep};
+use contracts::{
+    clock::{Clock, TimestampMs},
+    engine::Engine,
+    error::StorageError,
+    fence::Fence,
+    heartbeat::Heartbeat,
+    name::{GroupName, TableName},
+};
 use futures_util::future::BoxFuture;
+use hot_rocksdb::{
+    HotParts, RocksHot,
+    disk::{Disk, Reserve},
+    options::OpenOptions,
+    request::WriterOptions,
+    rocksdb::Db,
+};
 use parking_lot::Mutex;
+use tiering::{self, FlushHandle, FlushOptions, Options, Parts, UpkeepOptions};
 use tokio::{
     task::{self, AbortHandle},
     time::{Instant, sleep},
-};
-use zombi::{
-    contracts::{
-        clock::{Clock, TimestampMs},
-        engine::Engine,
-        error::StorageError,
-        fence::Fence,
-        heartbeat::Heartbeat,
-        name::{GroupName, TableName},
-    },
-    storage::{
-        cold::{ColdOptions, S3Cold, compact::CompactOptions, formats::jsonl, upkeep},
-        hot::{
-            HotParts, RocksHot,
-            disk::{Disk, Reserve},
-            options::OpenOptions,
-            request::WriterOptions,
-            rocksdb::Db,
-        },
-    },
-    tiering::{self, FlushHandle, FlushOptions, Options, Parts, UpkeepOptions},
 };
 
 use crate::{

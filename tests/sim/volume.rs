@@ -8,25 +8,23 @@ use std::{
     time::Duration,
 };
 
+use contracts::{
+    append::{Append, Appended},
+    catalog::{Configured, PartitionStatus, TableChange, TableSettings},
+    clock::TimestampMs,
+    error::{Counted, Overload, StorageError},
+    event::{Event, Record},
+    flush_ledger::{FlushIntent, HotKeep},
+    idempotency::{FirstWrite, Hash, KeyUse},
+    name::{GroupName, Partition, PartitionNumber, TableName},
+    read::{HotPage, Page, ReadLimit, TimeFilter},
+    recovery::{Recovered, RecoveredOffset, RecoveredTable},
+    sequence::{Offset, OffsetRange, Watermarks},
+};
+use hot_rocksdb::request::WriterOptions;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
-use zombi::{
-    contracts::{
-        append::{Append, Appended},
-        catalog::{Configured, PartitionStatus, TableChange, TableSettings},
-        clock::TimestampMs,
-        error::{Counted, Overload, StorageError},
-        event::{Event, Record},
-        flush_ledger::{FlushIntent, HotKeep},
-        idempotency::{FirstWrite, Hash, KeyUse},
-        name::{GroupName, Partition, PartitionNumber, TableName},
-        read::{HotPage, Page, ReadLimit, TimeFilter},
-        recovery::{Recovered, RecoveredOffset, RecoveredTable},
-        sequence::{Offset, OffsetRange, Watermarks},
-    },
-    storage::hot::request::WriterOptions,
-};
 
 pub use self::hot::SimHot;
 

@@ -2,14 +2,12 @@
 
 use std::{collections::VecDeque, fmt::Write, sync::Arc, thread};
 
-use zombi::{
-    contracts::{segment::SegmentMeta, sequence::OffsetRange},
-    storage::cold::{
-        compact::{self, CompactOptions, Merging},
-        formats::jsonl,
-        state::ColdPartition,
-    },
+use cold_s3::{
+    compact::{self, CompactOptions, Merging},
+    formats::jsonl,
+    state::ColdPartition,
 };
+use contracts::{segment::SegmentMeta, sequence::OffsetRange};
 
 /// As the settings are by default, but for the rounds of upkeep: every five minutes instead of every half, so that ten years are short.
 const FLUSH_SECS: u64 = 5;

@@ -12,13 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cold_s3::manifest::{self, CHECKPOINT_EVERY};
 use futures_util::{StreamExt, TryStreamExt, future::ready, stream};
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::sleep};
-use zombi::storage::cold::manifest::{self, CHECKPOINT_EVERY};
 
 use crate::{
     distance::Distance,

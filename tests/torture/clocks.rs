@@ -2,10 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use contracts::clock::{Clock, SystemClock};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde_json::json;
 use tokio::time::sleep;
-use zombi::contracts::clock::{Clock, SystemClock};
 
 use crate::{
     BUSY, Budget,

@@ -7,25 +7,23 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use utoipa::IntoParams;
 
-use crate::{
-    api::{
-        code::Code,
-        connection::Connection,
-        error::Problem,
-        extract::{self, Encoding},
-        params::{OffsetParam, WaitForParam},
-        records::RecordParser,
-        state::AppState,
-        trace,
-    },
-    contracts::{
-        append::{Append, Appended},
-        error::StorageError,
-        event::Event,
-        name::{PartitionNumber, TableName},
-        sequence::Offset,
-    },
+use crate::api::{
+    code::Code,
+    connection::Connection,
+    error::Problem,
+    extract::{self, Encoding},
+    params::{OffsetParam, WaitForParam},
+    records::RecordParser,
+    state::AppState,
+    trace,
+};
+use contracts::{
+    append::{Append, Appended},
+    error::StorageError,
+    event::Event,
     metrics,
+    name::{PartitionNumber, TableName},
+    sequence::Offset,
 };
 
 /// Parameters of a write.

@@ -4,17 +4,14 @@ use super::{
     append::{Envelope, WriteParams, append, check_table, wait_until_cold, written},
     stream,
 };
-use crate::{
-    api::{
-        body::Incoming,
-        code::Code,
-        error::{Problem, ProblemShown},
-        extract::{self, Encoding, Table},
-        params::Params,
-        records::{BulkToWrite, EventToWrite},
-        state::AppState,
-    },
-    contracts::{append::Appended, sequence::Offset},
+use crate::api::{
+    body::Incoming,
+    code::Code,
+    error::{Problem, ProblemShown},
+    extract::{self, Encoding, Table},
+    params::Params,
+    records::{BulkToWrite, EventToWrite},
+    state::AppState,
 };
 use axum::{
     Json,
@@ -23,6 +20,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use contracts::{append::Appended, sequence::Offset};
 use serde::Serialize;
 use utoipa::ToSchema;
 

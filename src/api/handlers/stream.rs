@@ -16,20 +16,18 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::append::{Envelope, WriteOptions, append_to_hot, wait_until_cold, written};
-use crate::{
-    api::{
-        body::{Incoming, Pieces},
-        code::Code,
-        error::Problem,
-        json_body,
-        state::AppState,
-    },
-    contracts::{
-        append::Appended,
-        error::StorageError,
-        event::Event,
-        name::{PartitionNumber, TableName},
-    },
+use crate::api::{
+    body::{Incoming, Pieces},
+    code::Code,
+    error::Problem,
+    json_body,
+    state::AppState,
+};
+use contracts::{
+    append::Appended,
+    error::StorageError,
+    event::Event,
+    name::{PartitionNumber, TableName},
 };
 
 /// How many events or bytes are read ahead of the batch that is being committed.

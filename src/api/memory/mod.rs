@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::share::Share;
 use super::connection::{Connection, Peer};
-use crate::contracts::error::Overload;
+use contracts::error::Overload;
 
 /// A share of at most this many bytes is small.
 const SMALL_BYTES: usize = 64 << 10;

@@ -15,7 +15,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Budget, LOOK_INTERVAL};
-use crate::{api::error::Problem, contracts::error::StorageError};
+use crate::api::error::Problem;
+use contracts::error::StorageError;
 
 /// How long a request waits for room.
 const PATIENCE: Duration = Duration::from_secs(3);

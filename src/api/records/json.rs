@@ -10,15 +10,13 @@ use serde_json::{Value, value::RawValue};
 use utoipa::ToSchema;
 
 use super::{Charged, Headers, Placed, RecordParser, Sent, bad_payload, no_records, too_large, too_many_headers};
-use crate::{
-    api::{
-        error::Problem,
-        json_body::{self, Object, Stopped, bad_json},
-        limits::Limits,
-        memory::Share,
-    },
-    contracts::payload::{self, Payload},
+use crate::api::{
+    error::Problem,
+    json_body::{self, Object, Stopped, bad_json},
+    limits::Limits,
+    memory::Share,
 };
+use contracts::payload::{self, Payload};
 
 /// An event to write. Exactly one of `payload` and `payload_base64`.
 #[derive(Debug, ToSchema)]
@@ -206,7 +204,7 @@ mod tests {
     use utoipa::PartialSchema;
 
     use super::*;
-    use crate::contracts::clock::{MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS};
+    use contracts::clock::{MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS};
 
     /// The names of the fields that a type knows, out of serde's own error.
     fn known<'a, T: Deserialize<'a>>() -> BTreeSet<String> {

@@ -16,7 +16,7 @@ use super::{
     memory::Share,
     trace::TRACEPARENT,
 };
-use crate::contracts::{
+use contracts::{
     clock::{MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS, TimestampMs},
     event::Event,
     name::PartitionNumber,

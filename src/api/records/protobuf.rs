@@ -11,11 +11,11 @@ use crate::{
         memory::Share,
         strict::{self, Wrong},
     },
-    contracts::{
-        event::{HEADER_BYTES, RECORD_BYTES},
-        payload::{Payload, PayloadKind},
-    },
     proto::v1,
+};
+use contracts::{
+    event::{HEADER_BYTES, RECORD_BYTES},
+    payload::{Payload, PayloadKind},
 };
 
 impl RecordParser<'_> {

@@ -7,17 +7,15 @@ use aws_sdk_s3::{
     config::{BehaviorVersion, Credentials, Region},
 };
 use bytes::Bytes;
-use zombi::{
-    contracts::{
-        event::{Event, Record},
-        name::{Partition, TableName},
-        payload::{Payload, PayloadKind},
-        segment::SegmentId,
-    },
-    storage::cold::{
-        formats::{self, jsonl},
-        s3::Objects,
-    },
+use cold_s3::{
+    formats::{self, jsonl},
+    s3::Objects,
+};
+use contracts::{
+    event::{Event, Record},
+    name::{Partition, TableName},
+    payload::{Payload, PayloadKind},
+    segment::SegmentId,
 };
 
 use super::{MANY, append::json_singles, in_turn, rate, read, timed};

@@ -2,7 +2,7 @@
 
 use std::{array, fs, sync::atomic::Ordering::SeqCst};
 
-use zombi::storage::cold::manifest;
+use cold_s3::manifest;
 
 use crate::support::TestServer;
 

@@ -5,20 +5,16 @@ use std::sync::Arc;
 use std::{ops::Range, sync::atomic::Ordering::SeqCst};
 
 use allocation_counter::measure;
+use cold_s3::formats::{self, Placed, Stored, jsonl};
+use contracts::{
+    event::Record,
+    name::{Partition, TableName},
+    segment::SegmentId,
+};
+use hot_rocksdb::codec;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use zombi::{
-    api::{encode, limits::Limits, records::RecordParser},
-    contracts::{
-        event::Record,
-        name::{Partition, TableName},
-        segment::SegmentId,
-    },
-    storage::{
-        cold::formats::{self, Placed, Stored, jsonl},
-        hot::codec,
-    },
-};
+use zombi::api::{encode, limits::Limits, records::RecordParser};
 
 use super::counted::written;
 use crate::support::TestServer;

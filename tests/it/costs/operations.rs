@@ -1,9 +1,9 @@
 //! The operations, and what each of them costs.
 
+use cold_s3::manifest::CHECKPOINT_EVERY;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use uuid::Uuid;
-use zombi::storage::cold::manifest::CHECKPOINT_EVERY;
 
 use super::{
     Costs, Count,

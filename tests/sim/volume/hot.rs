@@ -12,35 +12,33 @@ use std::{
 };
 
 use async_trait::async_trait;
+use contracts::{
+    append::{Append, Appended, Appender},
+    catalog::{Catalog, Configured, PartitionStatus, TableChange, TableSettings, TableStatus, Tables},
+    clock::{Clock, TimestampMs},
+    consumers::{Commit, ConsumerStorage, OffsetsOfGroup},
+    engine::Engine,
+    error::StorageError,
+    event::Record,
+    fence::Fence,
+    flush_ledger::{FlushIntent, FlushLedger, HotKeep},
+    gauge::Gauge,
+    idempotency::{FirstWrite, Hash, KeyWindow},
+    journal::Notes,
+    name::{GroupName, Partition, PartitionNumber, TableName},
+    read::{HotPage, HotReader, ReadLimit, TimeFilter},
+    recovery::{Recoverable, Recovered},
+    reservation::Reservations,
+    retention::{Trim, Trimmer},
+    segment::SegmentBuilder,
+    sequence::{Offset, Watermarks},
+    wakeups::Wakeups,
+};
+use hot_rocksdb::request::WriterOptions;
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
-use zombi::{
-    contracts::{
-        append::{Append, Appended, Appender},
-        catalog::{Catalog, Configured, PartitionStatus, TableChange, TableSettings, TableStatus, Tables},
-        clock::{Clock, TimestampMs},
-        consumers::{Commit, ConsumerStorage, OffsetsOfGroup},
-        engine::Engine,
-        error::StorageError,
-        event::Record,
-        fence::Fence,
-        flush_ledger::{FlushIntent, FlushLedger, HotKeep},
-        gauge::Gauge,
-        idempotency::{FirstWrite, Hash, KeyWindow},
-        journal::Notes,
-        name::{GroupName, Partition, PartitionNumber, TableName},
-        read::{HotPage, HotReader, ReadLimit, TimeFilter},
-        recovery::{Recoverable, Recovered},
-        reservation::Reservations,
-        retention::{Trim, Trimmer},
-        segment::SegmentBuilder,
-        sequence::{Offset, Watermarks},
-        wakeups::Wakeups,
-    },
-    storage::hot::request::WriterOptions,
-};
 
 use super::{OVERHEAD, Run, Sheet, Table, Volume};
 

@@ -7,19 +7,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::{
-    api::{
-        body::Incoming,
-        code::Code,
-        error::{Problem, ProblemShown},
-        extract::{self, Encoding, Group},
-        json_body,
-        limits::Limits,
-        params::{NoParams, Params},
-        state::AppState,
-    },
-    contracts::{consumers::Commit, error::StorageError, name::Partition, sequence::Offset},
+use crate::api::{
+    body::Incoming,
+    code::Code,
+    error::{Problem, ProblemShown},
+    extract::{self, Encoding, Group},
+    json_body,
+    limits::Limits,
+    params::{NoParams, Params},
+    state::AppState,
 };
+use contracts::{consumers::Commit, error::StorageError, name::Partition, sequence::Offset};
 
 /// Offsets to commit: `table` and `offset`, with `partition`, or `commits`.
 #[derive(Debug, Deserialize, ToSchema)]

@@ -9,21 +9,19 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{
-    api::{
-        answers,
-        connection::OnConnection,
-        error::{Problem, ProblemShown},
-        extract::Group,
-        params::{NoParams, Params, PartitionParam, TableParam},
-        state::AppState,
-    },
-    contracts::{
-        catalog::TableStatus,
-        error::StorageError,
-        name::{GroupName, Partition, PartitionNumber, TableName},
-        sequence::{Offset, OffsetRange},
-    },
+use crate::api::{
+    answers,
+    connection::OnConnection,
+    error::{Problem, ProblemShown},
+    extract::Group,
+    params::{NoParams, Params, PartitionParam, TableParam},
+    state::AppState,
+};
+use contracts::{
+    catalog::TableStatus,
+    error::StorageError,
+    name::{GroupName, Partition, PartitionNumber, TableName},
+    sequence::{Offset, OffsetRange},
 };
 
 /// About how many bytes a committed offset takes in memory.

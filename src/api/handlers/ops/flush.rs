@@ -6,21 +6,19 @@ use axum::{Json, extract::State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{
-    api::{
-        code::Code,
-        connection::{Connection, OnConnection},
-        error::{Problem, ProblemShown},
-        extract::Table,
-        params::{NoParams, Params},
-        state::{AppState, OpsState},
-    },
-    contracts::{
-        error::StorageError,
-        flusher::{Flush, FlushReport},
-        name::{Partition, TableName},
-        sequence::OffsetRange,
-    },
+use crate::api::{
+    code::Code,
+    connection::{Connection, OnConnection},
+    error::{Problem, ProblemShown},
+    extract::Table,
+    params::{NoParams, Params},
+    state::{AppState, OpsState},
+};
+use contracts::{
+    error::StorageError,
+    flusher::{Flush, FlushReport},
+    name::{Partition, TableName},
+    sequence::OffsetRange,
 };
 
 /// What a flush moved to S3.

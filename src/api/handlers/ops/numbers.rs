@@ -17,9 +17,9 @@ use crate::{
         params::{NoParams, Params},
         state::{AppState, OpsState},
     },
-    contracts::idempotency::KeyWindow,
-    metrics,
+    prometheus,
 };
+use contracts::{idempotency::KeyWindow, metrics};
 
 /// Tables that `/stats` shows, the first by name; `/tables` has all of them.
 const STATS_TABLES: usize = 100;
@@ -36,7 +36,7 @@ const STATS_TABLES: usize = 100;
 )]
 pub async fn metrics(State(ops): State<OpsState>, OnConnection(connection): OnConnection) -> Response {
     let _waits = connection.wait(); // for other scrapes, which go one after the other
-    metrics::collect_process();
+    prometheus::collect_process();
     let lags = match ops.store.get() {
         Some(store) => store.show().await,
         None => String::new(),
@@ -72,7 +72,7 @@ pub async fn stats(
     });
     stats["idempotency"] = json!({"keys": keys, "bytes": bytes, "window_secs": window_ms / 1000});
     let share = tables::share_of_one(&state, &connection).await?;
-    let mut walk = Walk::new(state);
+    let mut walk = Walk { state, after: None };
     let pieces = async_stream::try_stream! {
         let mut text = answers::json(&stats)?;
         text.pop(); // the closing brace: one more member follows

@@ -9,14 +9,12 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{
-    api::{
-        context::Shaped,
-        error::ProblemShown,
-        state::{OpsState, Phase},
-    },
-    contracts::heartbeat::Heartbeat,
+use crate::api::{
+    context::Shaped,
+    error::ProblemShown,
+    state::{OpsState, Phase},
 };
+use contracts::heartbeat::Heartbeat;
 
 /// What a probe says.
 #[derive(Debug, Serialize, ToSchema)]

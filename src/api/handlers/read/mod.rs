@@ -18,22 +18,20 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use self::{page::PageRequest, tail::EVENT_STREAM};
-use crate::{
-    api::{
-        accept::{self, Shape},
-        code::Code,
-        connection::{Connection, OnConnection},
-        encode::{NDJSON, PROTOBUF, PageRead},
-        error::{Problem, ProblemShown},
-        extract::Table,
-        limits::Limits,
-        memory::Share,
-        params::{CursorParam, LimitParam, OffsetParam, Params, PartitionParam, TimeParam, WaitParam},
-        state::AppState,
-    },
-    contracts::{name::TableName, read::TimeFilter},
-    tiering::{Merge, Positions, ReadQuery, cursor},
+use crate::api::{
+    accept::{self, Shape},
+    code::Code,
+    connection::{Connection, OnConnection},
+    encode::{NDJSON, PROTOBUF, PageRead},
+    error::{Problem, ProblemShown},
+    extract::Table,
+    limits::Limits,
+    memory::Share,
+    params::{CursorParam, LimitParam, OffsetParam, Params, PartitionParam, TimeParam, WaitParam},
+    state::AppState,
 };
+use contracts::{name::TableName, read::TimeFilter};
+use tiering::{Merge, Positions, ReadQuery, cursor};
 
 /// Tells nginx to pass a stream on as it comes.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");

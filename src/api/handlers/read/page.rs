@@ -9,19 +9,16 @@ use axum::{
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, timeout_at};
 
-use crate::{
-    api::{
-        accept::Shape,
-        connection::Connection,
-        encode::{self, PROTOBUF, PageEnd},
-        error::Problem,
-        memory::Share,
-        state::AppState,
-    },
-    contracts::{error::StorageError, event::Record, read::ReadLimit},
-    metrics,
-    tiering::{ReadQuery, TablePage, Turn, cursor},
+use crate::api::{
+    accept::Shape,
+    connection::Connection,
+    encode::{self, PROTOBUF, PageEnd},
+    error::Problem,
+    memory::Share,
+    state::AppState,
 };
+use contracts::{error::StorageError, event::Record, metrics, read::ReadLimit};
+use tiering::{ReadQuery, TablePage, Turn, cursor};
 
 /// Records of a page that names no limit.
 const DEFAULT_LIMIT: usize = 100;

@@ -12,18 +12,15 @@ use futures_util::Stream;
 use tokio::time::Instant;
 
 use super::{X_ACCEL_BUFFERING, fetch};
-use crate::{
-    api::{
-        connection::Connection,
-        encode::{self, NDJSON},
-        error::Problem,
-        memory::Share,
-        state::AppState,
-    },
-    contracts::read::ReadLimit,
-    metrics,
-    tiering::{Merge, ReadQuery},
+use crate::api::{
+    connection::Connection,
+    encode::{self, NDJSON},
+    error::Problem,
+    memory::Share,
+    state::AppState,
 };
+use contracts::{metrics, read::ReadLimit};
+use tiering::{Merge, ReadQuery};
 
 /// What is fetched at once.
 const CHUNK: ReadLimit = ReadLimit { records: 10_000, bytes: 2 << 20 };

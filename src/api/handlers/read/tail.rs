@@ -18,17 +18,15 @@ use futures_util::Stream;
 use tokio::time::Instant;
 
 use super::{X_ACCEL_BUFFERING, fetch};
-use crate::{
-    api::{code::Code, connection::Connection, encode, error::Problem, memory::Share, state::AppState, tails::Place},
-    contracts::{
-        error::{Overload, StorageError},
-        name::TableName,
-        read::ReadLimit,
-        wakeups::Wakeup,
-    },
+use crate::api::{code::Code, connection::Connection, encode, error::Problem, memory::Share, state::AppState, tails::Place};
+use contracts::{
+    error::{Overload, StorageError},
     metrics,
-    tiering::{Look, Merge, ReadQuery, cursor},
+    name::TableName,
+    read::ReadLimit,
+    wakeups::Wakeup,
 };
+use tiering::{Look, Merge, ReadQuery, cursor};
 
 /// The media type of the answer.
 pub(super) const EVENT_STREAM: &str = "text/event-stream";

@@ -4,20 +4,18 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use crate::{
-    api::{
-        body::Incoming,
-        code::Code,
-        error::{Problem, ProblemShown},
-        extract::{self, Encoding, Table},
-        json_body,
-        params::{NoParams, Params},
-        state::AppState,
-    },
-    contracts::{
-        catalog::{Change, TableChange, TableSettings},
-        error::StorageError,
-    },
+use crate::api::{
+    body::Incoming,
+    code::Code,
+    error::{Problem, ProblemShown},
+    extract::{self, Encoding, Table},
+    json_body,
+    params::{NoParams, Params},
+    state::AppState,
+};
+use contracts::{
+    catalog::{Change, TableChange, TableSettings},
+    error::StorageError,
 };
 
 /// What to change of a table's settings: what is left out stays, `null` goes back to the default.

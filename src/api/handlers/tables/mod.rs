@@ -10,23 +10,21 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use self::config::TableConfig;
-use crate::{
-    api::{
-        answers::{answer, json, member},
-        connection::{Connection, OnConnection},
-        error::{Problem, ProblemShown},
-        extract::Table,
-        limits::Limits,
-        memory::Share,
-        params::{LimitParam, NoParams, Params, TableParam},
-        state::AppState,
-    },
-    contracts::{
-        catalog::{PartitionStatus, TableStatus, Tables},
-        error::StorageError,
-        name::{Partition, TableName},
-        sequence::OffsetRange,
-    },
+use crate::api::{
+    answers::{answer, json, member},
+    connection::{Connection, OnConnection},
+    error::{Problem, ProblemShown},
+    extract::Table,
+    limits::Limits,
+    memory::Share,
+    params::{LimitParam, NoParams, Params, TableParam},
+    state::AppState,
+};
+use contracts::{
+    catalog::{PartitionStatus, TableStatus},
+    error::StorageError,
+    name::{Partition, TableName},
+    sequence::OffsetRange,
 };
 
 /// Tables of a page that names no limit.
@@ -132,7 +130,7 @@ pub async fn list(
     let after = params.after.as_ref().map(TableParam::name).transpose()?;
     let page_bytes = state.limits.page_bytes;
     let share = share_of_one(&state, &connection).await?;
-    let mut walk = Walk { after, ..Walk::new(state) };
+    let mut walk = Walk { state, after };
     let pieces = async_stream::try_stream! {
         let (mut last, mut count, mut bytes) = (None, 0, 0);
         yield Bytes::from_static(br#"{"tables":["#);
@@ -164,23 +162,19 @@ pub async fn share_of_one(state: &AppState, connection: &Connection) -> Result<S
 /// Goes through the tables in order of their names. It handles one at a time, so that a list keeps neither a
 /// worker nor the catalog from others.
 pub struct Walk {
-    state: AppState,
-    tables: Arc<Tables>,
+    /// Where the tables are.
+    pub state: AppState,
     /// The name of the last table.
-    after: Option<TableName>,
+    pub after: Option<TableName>,
 }
 
 impl Walk {
-    /// Before the first table. Tables that are made later are not seen.
-    pub fn new(state: AppState) -> Self {
-        Self { tables: state.catalog.tables(), state, after: None }
-    }
-
     /// The next table.
     pub async fn next(&mut self) -> Option<TableShown> {
         tokio::task::yield_now().await;
-        let table = self.tables.after(self.after.as_ref()).next()?;
-        let shown = show(&self.state, table);
+        // Asked anew each time: a client that reads slowly must not keep all tables as they were in memory.
+        let table = Arc::clone(self.state.catalog.tables().after(self.after.as_ref()).next()?);
+        let shown = show(&self.state, &table);
         self.after = Some(table.name.clone());
         Some(shown)
     }

@@ -1,0 +1,199 @@
+//! Which runs of small segments are worth merging. Pure: see `upkeep` for how they are merged.
+//!
+//! Segments are sorted into classes by their number of events, each `min_segments` times the one below. As soon as so many of one class
+//! stand together, with smaller ones between them or without, they become one of a higher class: an event is rewritten at most once a
+//! class. Classes go by events and not by bytes, since ten objects that are merged take less than ten times the bytes of one.
+//!
+//! Where events expire, time is cut into windows, and no run reaches from one window into another: what goes together has come together.
+//! What is left of a window that is over becomes one, but for what is large enough.
+
+use std::sync::Arc;
+
+use super::state::ColdPartition;
+use contracts::{clock::TimestampMs, segment::SegmentMeta, sequence::OffsetRange};
+
+/// Segments that one merge takes at most.
+const MAX_RUN: usize = 256;
+/// The part of a retention by which events may be kept too long.
+const RETENTION_PART: i64 = 10;
+
+/// What compaction is to do.
+#[derive(Debug, Clone, Copy)]
+pub struct CompactOptions {
+    /// Neighbours that are worth a merge; at least 2.
+    pub min_segments: usize,
+    /// A merged object is not larger than this, in bytes.
+    pub max_bytes: u64,
+    /// How long it takes until what has expired is out of sight, in milliseconds: a round of upkeep, two of the flusher.
+    pub rounds_ms: i64,
+}
+
+/// What holds for the segments of one table.
+#[derive(Debug, Clone, Copy)]
+pub struct Merging {
+    min_segments: u64,
+    max_bytes: u64,
+    /// The length of a window, in milliseconds; there is one window for all where events do not expire.
+    window_ms: Option<i64>,
+}
+
+impl CompactOptions {
+    /// What holds for a table whose events go after so many milliseconds, or when the table is larger than so many bytes; `None` if
+    /// nothing is to be merged, because all that comes together goes soon.
+    pub fn merging(self, retention_ms: Option<i64>, retention_bytes: Option<u64>) -> Option<Merging> {
+        let window_ms = retention_ms.map(|retention| retention / RETENTION_PART - self.rounds_ms);
+        let most = retention_bytes.map_or(u64::MAX, |most| most / RETENTION_PART.unsigned_abs());
+        let merging = Merging { min_segments: self.min_segments.max(2) as u64, max_bytes: self.max_bytes.min(most), window_ms };
+        window_ms.is_none_or(|window| window > 0).then_some(merging)
+    }
+}
+
+/// A segment and where it stands.
+struct Placed<'a> {
+    segment: &'a Arc<SegmentMeta>,
+    class: u32,
+    window: TimestampMs,
+}
+
+/// The next run of a partition's segments that is worth merging: those of the lowest class that has one, then what is left of a window
+/// that is over and is small.
+pub fn next_run(partition: &ColdPartition, merging: Merging) -> Option<Vec<Arc<SegmentMeta>>> {
+    let placed = place(partition, merging);
+    let highest = placed.iter().map(|placed| placed.class).max()?;
+    let now = placed.last()?.window;
+    let tall = (0..=highest).find_map(|class| {
+        let has_enough = |run: &&[Placed<'_>]| run.iter().filter(|placed| placed.class == class).count() as u64 >= merging.min_segments;
+        runs(&placed, merging, |placed| placed.class <= class).find(has_enough)
+    });
+    let is_left = |placed: &Placed<'_>| placed.window < now && placed.segment.bytes <= merging.max_bytes / merging.min_segments;
+    let run = tall.or_else(|| runs(&placed, merging, is_left).find(|run| run.len() > 1))?;
+    Some(run.iter().map(|placed| Arc::clone(placed.segment)).collect())
+}
+
+fn place(partition: &ColdPartition, merging: Merging) -> Vec<Placed<'_>> {
+    let mut newest = TimestampMs::MIN; // a segment is as old as the newest before it, whatever the clock did
+    let mut placed = Vec::with_capacity(partition.segments.len());
+    for segment in &partition.segments {
+        newest = newest.max(segment.appended_ms);
+        let window = merging.window_ms.map_or(0, |length| newest.div_euclid(length));
+        placed.push(Placed { segment, class: segment.range.len().checked_ilog(merging.min_segments).unwrap_or(0), window });
+    }
+    placed
+}
+
+/// Neighbours that are wanted, and that fit into one object, in the order of their offsets.
+fn runs<'a>(placed: &'a [Placed<'a>], merging: Merging, wanted: impl Fn(&Placed<'_>) -> bool) -> impl Iterator<Item = &'a [Placed<'a>]> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        start += placed[start..].iter().position(&wanted)?;
+        let (mut bytes, mut end) = (0, start);
+        while let Some(next) = placed.get(end).filter(|next| wanted(next)) {
+            bytes += next.segment.bytes;
+            let follows = end == start || is_followed(&placed[end - 1], next);
+            if !follows || bytes > merging.max_bytes || end - start == MAX_RUN {
+                break;
+            }
+            end += 1;
+        }
+        end = end.max(start + 1); // one that is too large by itself
+        let run = &placed[start..end];
+        start = end;
+        Some(run)
+    })
+}
+
+fn is_followed(one: &Placed<'_>, next: &Placed<'_>) -> bool {
+    one.window == next.window && one.segment.range.end == next.segment.range.start
+}
+
+/// The offsets of a run.
+pub fn range(run: &[Arc<SegmentMeta>]) -> Option<OffsetRange> {
+    Some(OffsetRange::new(run.first()?.range.start, run.last()?.range.end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: CompactOptions = CompactOptions { min_segments: 4, max_bytes: 64 << 20, rounds_ms: 40_000 };
+    const HOUR_MS: i64 = 3_600_000;
+
+    /// Segments of so many events, a hundred bytes each, appended one after another in so many milliseconds.
+    fn partition(counts: &[u64], each_ms: i64) -> ColdPartition {
+        let (mut segments, mut next, mut now) = (Vec::new(), 0, 0);
+        for count in counts {
+            now += each_ms;
+            segments.push(Arc::new(SegmentMeta {
+                range: OffsetRange::new(next, next + count),
+                epoch: 1,
+                format: crate::formats::jsonl::newest(true),
+                bytes: count * 100,
+                sha256: String::new(),
+                appended_ms: now,
+                min_ms: 0,
+                max_ms: 0,
+                keys: 0,
+                index: Box::default(),
+            }));
+            next += count;
+        }
+        ColdPartition { segments, ..ColdPartition::default() }
+    }
+
+    /// The places of the next run.
+    fn places(partition: &ColdPartition, retention_ms: Option<i64>) -> Option<std::ops::Range<usize>> {
+        let run = next_run(partition, OPTIONS.merging(retention_ms, None)?)?;
+        let first = partition.segments.iter().position(|segment| segment.range == run[0].range).unwrap();
+        Some(first..first + run.len())
+    }
+
+    #[test]
+    fn so_many_of_one_class_are_merged_with_the_smaller_ones_between_them_and_the_smallest_first() {
+        for (counts, run) in [
+            (&[1; 3][..], None),
+            (&[1; 5], Some(0..5)),
+            (&[5000, 1, 1, 1, 1], Some(1..5)),
+            (&[5000, 5000, 1, 5000, 5000], Some(0..5)),
+            // A large one is not rewritten for the sake of small ones.
+            (&[5000, 1, 1, 5000], None),
+            (&[5000, 1, 1, 1, 300, 5000], None),
+        ] {
+            assert_eq!(places(&partition(counts, 1), None), run, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_large_enough_stays_as_it_is() {
+        assert_eq!(places(&partition(&[400_000; 9], 1), None), None);
+        assert_eq!(places(&partition(&[160_000; 9], 1), None), Some(0..4));
+        assert_eq!(places(&partition(&[1, 1, 700_000, 1, 1], 1), None), None);
+    }
+
+    #[test]
+    fn a_hole_that_was_lost_parts_neighbours() {
+        let mut partition = partition(&[1; 6], 1);
+        partition.segments.remove(3);
+        assert_eq!(places(&partition, None), None);
+    }
+
+    #[test]
+    fn no_run_reaches_from_one_window_into_another_and_what_is_left_of_one_becomes_one() {
+        // A tenth of 20 minutes without 40 seconds: windows of 80 seconds.
+        let retention = Some(HOUR_MS / 3);
+        assert_eq!(places(&partition(&[1; 7], 20_000), retention), Some(3..7), "it begins where the window does");
+        assert_eq!(places(&partition(&[1; 4], 20_000), retention), Some(0..3));
+        assert_eq!(places(&partition(&[1; 3], 20_000), retention), None, "it is not over");
+        assert_eq!(places(&partition(&[5000, 1, 70, 1, 1], 20_000), retention), Some(0..3), "of whatever size");
+        let mut back = partition(&[1; 9], 9000);
+        Arc::make_mut(&mut back.segments[0]).appended_ms = HOUR_MS;
+        assert_eq!(places(&back, retention), Some(0..9), "a clock that was ahead makes one window, not many");
+    }
+
+    #[test]
+    fn what_goes_soon_is_not_merged_and_what_goes_by_bytes_is_merged_to_a_part_of_them() {
+        assert!(OPTIONS.merging(Some(120_000), None).is_none());
+        assert_eq!(OPTIONS.merging(None, Some(5000)).unwrap().max_bytes, 500);
+        let by_bytes = OPTIONS.merging(None, Some(5000)).unwrap();
+        assert_eq!(next_run(&partition(&[1; 50], 1), by_bytes).unwrap().len(), 5);
+    }
+}

@@ -1,0 +1,230 @@
+//! What a manifest is to say, given what the chain says already and what the volume has. Pure.
+
+use std::collections::BTreeMap;
+
+use super::{
+    manifest::{Changes, ConsumerEntry, ConsumerKey, LostEntry, PartitionEntry, RESERVED_OFFSETS, SegmentEntry, SegmentRef, TableEntry},
+    state::{ColdPartition, ColdState},
+};
+use contracts::{
+    catalog::{TableStatus, Tables},
+    cold::Publication,
+    consumers::OffsetsOfGroup,
+    name::Partition,
+    sequence::{Offset, OffsetRange, Watermarks},
+};
+
+/// Names new segments, removes those below the partitions' starts, and carries what else has changed.
+pub fn publish(state: &ColdState, publication: Publication) -> Changes {
+    let mut changes = Changes::default();
+    let mut next: BTreeMap<Partition, PartitionEntry> = BTreeMap::new();
+    let marks: BTreeMap<_, _> = publication.tables.iter().flat_map(|table| watermarks(table)).collect();
+    // What was dropped while its segment was being written never comes to exist.
+    let is_kept = |partition: &Partition, range: OffsetRange| marks.get(partition).is_none_or(|marks| marks.start < range.end);
+    for (partition, meta) in publication.segments.iter().filter(|(partition, meta)| is_kept(partition, meta.range)) {
+        let entry = next.entry(partition.clone()).or_insert_with(|| known(state, partition));
+        // The answer to an earlier manifest with this segment may have been lost.
+        if entry.end < meta.range.end {
+            entry.end = meta.range.end;
+            changes.added.push(SegmentEntry::new(partition, meta));
+        }
+    }
+    for (partition, marks) in &marks {
+        let cold = state.partitions.get(partition);
+        if marks.start > cold.map_or(0, |cold| cold.start) {
+            let segments = cold.into_iter().flat_map(|cold| &cold.segments);
+            let expired = segments.filter(|segment| segment.range.end <= marks.start);
+            changes.removed.extend(expired.map(|segment| SegmentRef::new(partition, segment.range)));
+            let entry = next.entry(partition.clone()).or_insert_with(|| known(state, partition));
+            entry.start = marks.start;
+            entry.end = entry.end.max(marks.start);
+        }
+    }
+    for (partition, mut entry) in next {
+        let given = marks.get(&partition).map_or(0, |marks| marks.next).max(entry.end);
+        entry.reserved_upto = entry.reserved_upto.max(given + RESERVED_OFFSETS);
+        changes.partitions.push(entry);
+    }
+    let is_new = |entry: &TableEntry| state.tables.get(&entry.table).map_or(!entry.is_usual(), |known| known != entry);
+    changes.configured = publication.tables.iter().map(|table| TableEntry::new(table)).filter(is_new).collect();
+    if let Some(consumers) = publication.consumers {
+        (changes.committed, changes.forgotten) = consumer_changes(&state.consumers, consumers);
+    }
+    changes
+}
+
+/// Reserves offsets beyond what each partition has given, where there are few left.
+pub fn reserve(state: &ColdState, partitions: &BTreeMap<Partition, Watermarks>) -> Changes {
+    let mut changes = Changes::default();
+    for (partition, marks) in partitions {
+        let mut entry = known(state, partition);
+        entry.start = entry.start.max(marks.start);
+        entry.end = entry.end.max(entry.start);
+        let given = marks.next.max(entry.end);
+        if entry.reserved_upto < given + RESERVED_OFFSETS / 2 {
+            entry.reserved_upto = given + RESERVED_OFFSETS;
+            changes.partitions.push(entry);
+        }
+    }
+    changes
+}
+
+/// Gives back what is reserved of partitions that are cold up to their last event.
+pub fn release(state: &ColdState, tables: &Tables) -> Changes {
+    let mut changes = Changes::default();
+    for (partition, marks) in tables.watermarks() {
+        let Some(cold) = state.partitions.get(&partition).filter(|cold| cold.end == marks.next) else { continue };
+        if cold.reserved_upto > cold.end {
+            changes.partitions.push(PartitionEntry { reserved_upto: cold.end, ..cold.entry(&partition) });
+        }
+    }
+    changes
+}
+
+/// Declares lost what may have been given of `partitions` behind their last event that is there.
+pub fn lose(state: &ColdState, partitions: &BTreeMap<Partition, Watermarks>) -> Changes {
+    let mut changes = Changes::default();
+    for (partition, cold) in &state.partitions {
+        let end = partitions.get(partition).map_or(cold.end, |marks| marks.next.max(cold.end));
+        if end < cold.reserved_upto && !cfg!(bug_nothing_declared_lost) {
+            changes.lost.push(LostEntry::new(partition, OffsetRange::new(end, cold.reserved_upto)));
+            changes.partitions.push(PartitionEntry { end: cold.reserved_upto, ..cold.entry(partition) });
+        }
+    }
+    changes
+}
+
+fn watermarks(table: &TableStatus) -> impl Iterator<Item = (Partition, Watermarks)> {
+    table.named_partitions().map(|(partition, status)| (partition, status.marks))
+}
+
+/// The entry of a partition as the chain has it.
+fn known(state: &ColdState, partition: &Partition) -> PartitionEntry {
+    state.partitions.get(partition).unwrap_or(&ColdPartition::default()).entry(partition)
+}
+
+/// What has become of the committed offsets: those that changed, and those that are no more.
+fn consumer_changes(known: &BTreeMap<ConsumerKey, Offset>, consumers: Vec<OffsetsOfGroup>) -> (Vec<ConsumerEntry>, Vec<ConsumerKey>) {
+    let mut now: BTreeMap<ConsumerKey, Offset> = BTreeMap::new();
+    for (group, offsets) in consumers {
+        for (partition, offset) in offsets {
+            let (table, partition) = (partition.table.to_string(), partition.number);
+            now.insert(ConsumerKey { group: group.to_string(), table, partition }, offset);
+        }
+    }
+    let forgotten = known.keys().filter(|key| !now.contains_key(key)).cloned().collect();
+    let changed = now.into_iter().filter(|(key, offset)| known.get(key) != Some(offset));
+    (changed.map(|(key, offset)| ConsumerEntry::new(key, offset)).collect(), forgotten)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        formats::{self, jsonl},
+        manifest::{Manifest, VERSION},
+    };
+    use contracts::{
+        catalog::{PartitionStatus, TableSettings},
+        name::TableName,
+    };
+
+    fn partition() -> Partition {
+        Partition::new(TableName::parse("t").unwrap(), 0)
+    }
+
+    fn marks_of(start: Offset, flushed: Offset, next: Offset) -> Watermarks {
+        Watermarks { start, low: start.max(flushed), flushed: start.max(flushed), next }
+    }
+
+    fn tables(marks: Watermarks) -> Vec<Arc<TableStatus>> {
+        let status = PartitionStatus { number: 0, marks, hot_bytes: 0, unflushed_bytes: 0, unflushed_since: None, intent: None };
+        vec![Arc::new(TableStatus {
+            name: partition().table,
+            settings: TableSettings::default(),
+            is_deleted: false,
+            partitions: vec![status],
+        })]
+    }
+
+    fn all(marks: Watermarks) -> Tables {
+        tables(marks).into_iter().collect()
+    }
+
+    /// A segment of events without content.
+    fn segment(start: Offset, end: Offset) -> (Partition, contracts::segment::SegmentMeta) {
+        use contracts::{
+            event::{Event, Record},
+            payload::Payload,
+            segment::SegmentId,
+        };
+        let id = SegmentId { partition: partition(), start, epoch: 1 };
+        let mut builder = formats::find(jsonl::newest(true)).unwrap().builder(id);
+        for offset in start..end {
+            let event =
+                Event { payload: Payload::text("x"), timestamp_ms: 0, appended_ms: 0, idempotency_key: None, headers: BTreeMap::new() };
+            builder.push(&Record { partition: 0, offset, event });
+        }
+        (partition(), builder.finish().unwrap().meta)
+    }
+
+    /// The chain, as long as every draft fits.
+    struct Links(ColdState, u64);
+
+    impl Links {
+        fn append(&mut self, changes: Changes) -> &ColdPartition {
+            let manifest = Manifest {
+                version: VERSION,
+                number: self.1,
+                epoch: 1,
+                nonce: uuid::Uuid::nil(),
+                store_id: uuid::Uuid::nil(),
+                written_ms: 0,
+                checkpoint: 0,
+                opens: false,
+                changes,
+                state: None,
+            };
+            self.1 += 1;
+            self.0.apply(&manifest).unwrap();
+            &self.0.partitions[&partition()]
+        }
+    }
+
+    #[test]
+    fn every_draft_fits_the_chain_and_repeating_it_changes_nothing() {
+        let mut links = Links(ColdState::default(), 0);
+        let known = |marks| BTreeMap::from([(partition(), marks)]);
+        let first = reserve(&links.0, &known(marks_of(0, 0, 0)));
+        assert_eq!(links.append(first).reserved_upto, RESERVED_OFFSETS);
+        assert!(reserve(&links.0, &known(marks_of(0, 0, 5))).is_empty());
+
+        let flushed = |marks| Publication { segments: vec![segment(0, 5)], tables: tables(marks), consumers: None };
+        let draft = publish(&links.0, flushed(marks_of(0, 0, 7)));
+        let cold = links.append(draft);
+        assert_eq!((cold.end, cold.reserved_upto), (5, 7 + RESERVED_OFFSETS));
+        assert!(publish(&links.0, flushed(marks_of(0, 5, 7))).added.is_empty(), "the answer was lost, the manifest was not");
+
+        let trimmed = Publication { tables: tables(marks_of(5, 5, 7)), ..Publication::default() };
+        let draft = publish(&links.0, trimmed.clone());
+        assert_eq!((draft.removed.len(), links.append(draft).start), (1, 5));
+        assert!(publish(&links.0, trimmed).is_empty());
+
+        let dropped = Publication { segments: vec![segment(5, 7)], tables: tables(marks_of(9, 9, 9)), consumers: None };
+        assert!(publish(&links.0, dropped).added.is_empty(), "deleted while it was being written");
+
+        assert!(release(&links.0, &all(marks_of(5, 5, 7))).is_empty(), "something is not cold yet");
+        let draft = lose(&links.0, &known(marks_of(5, 5, 5)));
+        let cold = links.append(draft);
+        assert_eq!((cold.lost.as_slice(), cold.end), ([OffsetRange::new(5, 7 + RESERVED_OFFSETS)].as_slice(), 7 + RESERVED_OFFSETS));
+        assert!(lose(&links.0, &known(marks_of(5, 5, 5))).is_empty(), "declared once");
+
+        let next = 7 + RESERVED_OFFSETS;
+        let again = reserve(&links.0, &known(marks_of(5, next, next)));
+        assert_eq!(links.append(again).reserved_upto, next + RESERVED_OFFSETS);
+        let draft = release(&links.0, &all(marks_of(5, next, next)));
+        assert_eq!(links.append(draft).reserved_upto, next);
+    }
+}

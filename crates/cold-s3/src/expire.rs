@@ -1,0 +1,28 @@
+//! Which segments a table's retention keeps no longer. Pure.
+
+use super::state::ColdState;
+use contracts::{
+    catalog::TableStatus,
+    clock::TimestampMs,
+    retention::{Piece, Trim, choose},
+};
+
+/// Where the partitions of a table with a bucket are to start; only segments go.
+pub fn expired_segments(state: &ColdState, table: &TableStatus, appended_before: TimestampMs, max_bytes: Option<u64>) -> Vec<Trim> {
+    let partitions: Vec<_> = table.named_partitions().collect();
+    let mut pieces = Vec::new();
+    for (place, (partition, status)) in partitions.iter().enumerate() {
+        let segments = state.partitions.get(partition).into_iter().flat_map(|cold| &cold.segments);
+        let kept = segments.filter(|segment| segment.range.end > status.marks.start);
+        pieces.extend(kept.map(|segment| Piece {
+            partition: place,
+            end: segment.range.end,
+            appended_ms: segment.appended_ms,
+            bytes: segment.bytes,
+        }));
+    }
+    let total: u64 = pieces.iter().map(|piece| piece.bytes).sum();
+    let excess = max_bytes.map_or(0, |most| total.saturating_sub(most));
+    let ends = choose(pieces, appended_before, excess);
+    ends.into_iter().map(|(place, start, _)| Trim { partition: partitions[place].0.clone(), start, unflushed_bytes: 0 }).collect()
+}

@@ -1,0 +1,79 @@
+//! One frame: decompressed, checked, and its events decoded as they are asked for.
+
+use bytes::Bytes;
+
+use super::{super::Placed, FRAME_BYTES, Jsonl, line};
+use contracts::{
+    error::StorageError,
+    event::Record,
+    name::PartitionNumber,
+    sequence::{Offset, OffsetRange},
+};
+
+/// A frame decodes to at most its target and one record of the largest kind, escaped.
+const MAX_FRAME_BYTES: usize = FRAME_BYTES + (64 << 20);
+
+/// A frame, decompressed; its events are decoded as they are asked for.
+pub struct OpenFrame<'a> {
+    object: &'a str,
+    partition: PartitionNumber,
+    lines: line::Kind,
+    range: OffsetRange,
+    text: Bytes,
+}
+
+impl<'a> OpenFrame<'a> {
+    /// Opens one frame's stored bytes, whose checksum was right. It must hold as many lines as there are offsets in `range`.
+    ///
+    /// # Errors
+    /// `Corrupt`, naming the object.
+    pub fn open(format: Jsonl, placed: &'a Placed, range: OffsetRange, stored: &Bytes) -> Result<Self, StorageError> {
+        let object = &*placed.key;
+        let text = match format.zstd {
+            true => decompress(stored).map_err(|error| StorageError::corrupt(object, error))?.into(),
+            false => stored.clone(),
+        };
+        let lines = memchr::memchr_iter(b'\n', &text).count() as u64;
+        if lines != range.len() || text.last().is_some_and(|last| *last != b'\n') {
+            let why = format!("the frame of {range} holds {lines} events, and should hold {}", range.len());
+            return Err(StorageError::corrupt(object, why));
+        }
+        Ok(Self { object, partition: placed.partition.number, lines: format.lines(), range, text })
+    }
+
+    /// Its events from `start` on.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is no text, or, of an event, if its line is not that event's.
+    pub fn records(&self, start: Offset) -> Result<impl Iterator<Item = Result<Record, StorageError>>, StorageError> {
+        let text = std::str::from_utf8(&self.text).map_err(|error| StorageError::corrupt(self.object, error))?;
+        let skipped = start.saturating_sub(self.range.start);
+        let begins = match usize::try_from(skipped).unwrap_or(usize::MAX) {
+            0 => 0,
+            lines => memchr::memchr_iter(b'\n', &self.text).nth(lines - 1).map_or(text.len(), |end| end + 1),
+        };
+        let lines = text[begins..].split_terminator('\n');
+        Ok((self.range.start + skipped..).zip(lines).map(|(offset, line)| self.record(offset, line)))
+    }
+
+    fn record(&self, offset: Offset, line: &str) -> Result<Record, StorageError> {
+        let found = line::read(self.lines, self.partition, &self.text, line);
+        let record = found.map_err(|error| StorageError::corrupt(self.object, error))?;
+        if record.offset != offset {
+            let why = format!("offset {} stands where {offset} should, in the frame of {}", record.offset, self.range);
+            return Err(StorageError::corrupt(self.object, why));
+        }
+        Ok(record)
+    }
+
+    /// Its bytes, decompressed.
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
+}
+
+fn decompress(stored: &[u8]) -> std::io::Result<Vec<u8>> {
+    let size = zstd::zstd_safe::get_frame_content_size(stored).ok().flatten().unwrap_or(MAX_FRAME_BYTES as u64);
+    let size = usize::try_from(size).unwrap_or(usize::MAX).min(MAX_FRAME_BYTES);
+    zstd::bulk::decompress(stored, size)
+}

@@ -1,0 +1,265 @@
+//! The index of a segment: where its frames are and which timestamps they have.
+//!
+//! In version 1 the manifest has all of it; in version 2 the manifest has its place, and of a segment of one frame all that a read needs. See
+//! `proto/zombi/v1/segment.proto` for how it is stored.
+
+use std::{ops::Range, sync::Arc};
+
+use prost::Message;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::super::Placed;
+use crate::{
+    names,
+    pieces::{Piece, Pieces},
+    proto::{Index, IndexPlace},
+};
+use contracts::{
+    clock::TimestampMs,
+    error::StorageError,
+    segment::{SegmentId, SegmentMeta},
+    sequence::{Offset, OffsetRange},
+};
+
+/// What a zstd skippable frame begins with: the last but one of the sixteen that are set aside.
+const SKIPPABLE: u32 = 0x184D_2A5E;
+const SKIPPABLE_HEADER: usize = 8;
+
+/// One independent frame, so that a reader fetches it alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame {
+    /// The offset of its first event.
+    pub first_offset: Offset,
+    /// Where it begins in the object.
+    pub position: u64,
+    /// The smallest timestamp in it.
+    pub min_ms: TimestampMs,
+    /// The largest timestamp in it.
+    pub max_ms: TimestampMs,
+    /// CRC32C of its bytes as stored.
+    pub crc32c: u32,
+}
+
+/// The frames of a segment, in order; there is at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrameIndex {
+    /// The frames.
+    pub frames: Vec<Frame>,
+    /// The first offset behind the last.
+    pub end_offset: Offset,
+    /// The first byte behind the last.
+    pub end: u64,
+}
+
+impl FrameIndex {
+    /// The offsets of the frame at `place`.
+    pub fn offsets(&self, place: usize) -> OffsetRange {
+        let end = self.frames.get(place + 1).map_or(self.end_offset, |next| next.first_offset);
+        OffsetRange::new(self.frames[place].first_offset, end)
+    }
+
+    /// Where the frame at `place` stands.
+    pub fn piece(&self, place: usize) -> Piece {
+        let end = self.frames.get(place + 1).map_or(self.end, |next| next.position);
+        Piece { range: self.frames[place].position..end, crc32c: self.frames[place].crc32c }
+    }
+
+    /// All that it says, but not of which segment.
+    fn message(&self) -> Index {
+        let places = 0..self.frames.len();
+        let length = |range: Range<u64>| range.end - range.start;
+        Index {
+            start: self.frames.first().map_or(self.end_offset, |first| first.first_offset),
+            events: places.clone().map(|place| self.offsets(place).len()).collect(),
+            bytes: places.map(|place| length(self.piece(place).range)).collect(),
+            crc32c: self.frames.iter().map(|frame| frame.crc32c).collect(),
+            min_ms: self.frames.iter().map(|frame| frame.min_ms).collect(),
+            max_ms: self.frames.iter().map(|frame| frame.max_ms).collect(),
+            ..Index::default()
+        }
+    }
+
+    /// Its stored form.
+    pub fn encode(&self, id: &SegmentId) -> Vec<u8> {
+        let (table, partition) = (id.partition.table.to_string(), id.partition.number);
+        let message = Index { epoch: id.epoch, table, partition, ..self.message() };
+        let mut out = Vec::with_capacity(SKIPPABLE_HEADER + message.encoded_len());
+        out.extend_from_slice(&SKIPPABLE.to_le_bytes());
+        out.extend_from_slice(&(message.encoded_len() as u32).to_le_bytes());
+        out.extend_from_slice(&message.encode_to_vec());
+        out
+    }
+
+    /// Version 1: what is kept in memory of what the manifest has.
+    pub fn keep(&self) -> Box<[u8]> {
+        self.message().encode_to_vec().into()
+    }
+
+    fn from_message(message: &Index) -> Option<Self> {
+        let Index { events, bytes, crc32c, min_ms, max_ms, .. } = message;
+        let count = events.len();
+        if count == 0 || [bytes.len(), crc32c.len(), min_ms.len(), max_ms.len()] != [count; 4] {
+            return None;
+        }
+        let (mut frames, mut next, mut end) = (Vec::with_capacity(count), message.start, 0u64);
+        for place in 0..count {
+            if events[place] == 0 || bytes[place] == 0 {
+                return None;
+            }
+            let (min_ms, max_ms, crc32c) = (min_ms[place], max_ms[place], crc32c[place]);
+            frames.push(Frame { first_offset: next, position: end, min_ms, max_ms, crc32c });
+            (next, end) = (next.checked_add(events[place])?, end.checked_add(bytes[place])?);
+        }
+        Some(Self { frames, end_offset: next, end })
+    }
+
+    /// The smallest and the largest timestamp.
+    pub fn times(&self) -> (TimestampMs, TimestampMs) {
+        let min = self.frames.iter().map(|frame| frame.min_ms).min();
+        (min.unwrap_or_default(), self.frames.iter().map(|frame| frame.max_ms).max().unwrap_or_default())
+    }
+}
+
+/// Where an index is, and what it says if there is but one frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    position: u64,
+    length: u64,
+    crc32c: u32,
+    /// CRC32C of the only frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    frame_crc32c: Option<u32>,
+}
+
+impl Place {
+    /// The place of an index at a position, of a segment with those frames.
+    pub fn new(position: u64, encoded: &[u8], index: &FrameIndex) -> Self {
+        let frame_crc32c = match index.frames.as_slice() {
+            [only] => Some(only.crc32c),
+            _ => None,
+        };
+        Self { position, length: encoded.len() as u64, crc32c: crc32c::crc32c(encoded), frame_crc32c }
+    }
+
+    /// The index as a piece of its object.
+    pub fn piece(&self) -> Piece {
+        Piece { range: self.position..self.position.saturating_add(self.length), crc32c: self.crc32c }
+    }
+
+    /// What is kept in memory of it.
+    pub fn keep(self) -> Box<[u8]> {
+        let Self { position, length, crc32c, frame_crc32c } = self;
+        IndexPlace { position, length, crc32c, frame_crc32c }.encode_to_vec().into()
+    }
+
+    fn kept(meta: &SegmentMeta) -> Result<Self, StorageError> {
+        let kept = IndexPlace::decode(&*meta.index).map_err(|error| StorageError::corrupt("the index of a segment", error))?;
+        let IndexPlace { position, length, crc32c, frame_crc32c } = kept;
+        Ok(Self { position, length, crc32c, frame_crc32c })
+    }
+}
+
+/// Version 1: the whole index, which the manifest had.
+pub fn of_manifest(placed: &Placed) -> Result<FrameIndex, StorageError> {
+    of_meta(&placed.meta).ok_or_else(|| StorageError::corrupt(&placed.key, "its index cannot be read"))
+}
+
+fn of_meta(meta: &SegmentMeta) -> Option<FrameIndex> {
+    FrameIndex::from_message(&Index::decode(&*meta.index).ok()?)
+}
+
+/// Version 2: where the index is.
+pub fn place(placed: &Placed) -> Result<Place, StorageError> {
+    Place::kept(&placed.meta)
+}
+
+/// Version 2: the index, from memory if there is but one frame, else from the bucket.
+///
+/// # Errors
+/// `Unavailable`, or `Corrupt` if it is not the index of that segment.
+pub async fn fetch(pieces: &Pieces, placed: &Placed, zstd: bool) -> Result<FrameIndex, StorageError> {
+    let (place, meta) = (place(placed)?, &placed.meta);
+    let end = if zstd { place.position } else { meta.bytes };
+    if let Some(crc32c) = place.frame_crc32c {
+        let (first_offset, min_ms, max_ms) = (meta.range.start, meta.min_ms, meta.max_ms);
+        let only = Frame { first_offset, position: 0, min_ms, max_ms, crc32c };
+        return Ok(FrameIndex { frames: vec![only], end_offset: meta.range.end, end });
+    }
+    let object: Arc<str> = match names::beside(&placed.key).filter(|_| !zstd) {
+        Some(beside) => beside.into(),
+        None => Arc::clone(&placed.key),
+    };
+    let found = pieces.read(&object, &[place.piece()]).await?;
+    decode(placed, found.first().map(AsRef::as_ref).unwrap_or_default(), zstd)
+}
+
+/// Version 2: reads the stored form, which must be the index of that segment.
+///
+/// # Errors
+/// `Corrupt`, naming the object.
+pub fn decode(placed: &Placed, stored: &[u8], zstd: bool) -> Result<FrameIndex, StorageError> {
+    let damaged = |why: &str| StorageError::corrupt(&placed.key, format!("its index: {why}"));
+    let (header, body) = stored.split_at_checked(SKIPPABLE_HEADER).ok_or_else(|| damaged("it is too short"))?;
+    let length = (body.len() as u32).to_le_bytes();
+    if header != [SKIPPABLE.to_le_bytes(), length].concat() {
+        return Err(damaged("it does not begin as a skippable frame of its length"));
+    }
+    let message = Index::decode(body).map_err(|error| damaged(&error.to_string()))?;
+    let (meta, partition) = (&placed.meta, &placed.partition);
+    let index = FrameIndex::from_message(&message).ok_or_else(|| damaged("its lists do not fit"))?;
+    let end = if zstd { place(placed)?.position } else { meta.bytes };
+    let is_its = message.table == partition.table.as_str() && message.partition == partition.number && message.epoch == meta.epoch;
+    if !is_its || message.start != meta.range.start || index.end_offset != meta.range.end || index.end != end {
+        return Err(damaged("it is another segment's"));
+    }
+    Ok(index)
+}
+
+/// Version 1, in a manifest: first offset, position, smallest and largest timestamp, CRC32C of each frame.
+type FrameEntry = (Offset, u64, TimestampMs, TimestampMs, u32);
+
+/// Version 1: the frames as a manifest says them.
+pub fn frames_to_json(meta: &SegmentMeta) -> Result<Value, StorageError> {
+    let damaged = || StorageError::corrupt("the index of a segment", "it cannot be read");
+    let entry = |f: &Frame| -> FrameEntry { (f.first_offset, f.position, f.min_ms, f.max_ms, f.crc32c) };
+    let entries: Vec<_> = of_meta(meta).ok_or_else(damaged)?.frames.iter().map(entry).collect();
+    Ok(serde_json::to_value(entries).unwrap_or_default())
+}
+
+/// Version 1: checks the frames that a manifest says.
+pub fn frames_from_json(mut meta: SegmentMeta, json: &Value) -> Result<SegmentMeta, String> {
+    let entries = Vec::<FrameEntry>::deserialize(json).map_err(|error| error.to_string())?;
+    let frame = |(first_offset, position, min_ms, max_ms, crc32c)| Frame { first_offset, position, min_ms, max_ms, crc32c };
+    let frames: Vec<Frame> = entries.into_iter().map(frame).collect();
+    let ordered = frames.windows(2).all(|pair| pair[0].first_offset < pair[1].first_offset && pair[0].position < pair[1].position);
+    let first = frames.first().is_some_and(|first| first.first_offset == meta.range.start && first.position == 0);
+    let last = frames.last().is_some_and(|last| last.first_offset < meta.range.end && last.position < meta.bytes);
+    if !(ordered && first && last) {
+        return Err("its frames are out of order".to_owned());
+    }
+    let index = FrameIndex { frames, end_offset: meta.range.end, end: meta.bytes };
+    (meta.min_ms, meta.max_ms) = index.times();
+    meta.index = index.keep();
+    Ok(meta)
+}
+
+/// Version 2: the place of the index as a manifest says it.
+pub fn place_to_json(meta: &SegmentMeta) -> Result<Value, StorageError> {
+    Ok(serde_json::to_value(Place::kept(meta)?).unwrap_or_default())
+}
+
+/// Version 2: checks the place that a manifest says.
+pub fn place_from_json(mut meta: SegmentMeta, json: &Value, zstd: bool) -> Result<SegmentMeta, String> {
+    let place = Place::deserialize(json).map_err(|error| error.to_string())?;
+    let is_inside = match zstd {
+        true => place.position > 0 && place.position.checked_add(place.length) == Some(meta.bytes),
+        false => place.position == 0 && meta.bytes > 0,
+    };
+    if !is_inside || place.length < SKIPPABLE_HEADER as u64 || meta.min_ms > meta.max_ms {
+        return Err(format!("its index at {} does not fit its {} bytes", place.position, meta.bytes));
+    }
+    meta.index = place.keep();
+    Ok(meta)
+}

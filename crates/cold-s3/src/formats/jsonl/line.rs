@@ -1,0 +1,200 @@
+//! One line of a segment: an event as JSON.
+//!
+//! ```json
+//! {"partition":0,"offset":0,"timestamp_ms":1704067200000,"appended_ms":1704067200123,"idempotency_key":"k","headers":{"a":"b"},"payload":"text or any JSON value"}
+//! ```
+//!
+//! Bytes that are not text stand in `payload_base64`; so does JSON text that a line would not keep byte for byte, with
+//! `"payload_kind":"json"` beside it. Fields always come in this order, so that most lines can be read without a parser:
+//! the payload is what is left before the last brace.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use contracts::{
+    event::{Event, Record},
+    name::PartitionNumber,
+    payload::{self, Payload, PayloadKind, write_json_number},
+    sequence::Offset,
+};
+
+/// What lines say beside the event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing: version 1.
+    Bare,
+    /// The partition, first: version 2.
+    WithPartition,
+}
+
+/// Why a line cannot be read.
+type Reason = Box<dyn std::error::Error + Send + Sync>;
+
+/// Appends an event as a line.
+pub fn write(out: &mut Vec<u8>, kind: Kind, record: &Record) {
+    let event = &record.event;
+    out.push(b'{');
+    if kind == Kind::WithPartition {
+        write_json_number(out, "\"partition\":", record.partition);
+        out.push(b',');
+    }
+    write_json_number(out, "\"offset\":", record.offset);
+    write_json_number(out, ",\"timestamp_ms\":", event.timestamp_ms);
+    write_json_number(out, ",\"appended_ms\":", event.appended_ms);
+    event.write_json_attributes(out);
+    if event.payload.reads_back() {
+        out.push(b',');
+        event.payload.write_json(out);
+    } else {
+        out.extend_from_slice(b",\"payload_kind\":\"json\",");
+        event.payload.write_base64(out);
+    }
+    out.extend_from_slice(b"}\n");
+}
+
+/// Reads a line of a frame whose checksum has been verified; a payload that is shown as a JSON value stays where it is.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read(kind: Kind, partition: PartitionNumber, frame: &Bytes, line: &str) -> Result<Record, Reason> {
+    let line = match split(line) {
+        Some(line) => line,
+        None => serde_json::from_str::<Line<'_>>(line)?,
+    };
+    let expected = (kind == Kind::WithPartition).then_some(partition);
+    if line.partition != expected {
+        return Err(format!("it says partition {:?}, and stands where {expected:?} should", line.partition).into());
+    }
+    line.into_record(partition, frame)
+}
+
+/// A field that is not known would be lost when segments are merged: a newer program has written it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line<'a> {
+    #[serde(default)]
+    partition: Option<PartitionNumber>,
+    offset: Offset,
+    timestamp_ms: i64,
+    appended_ms: i64,
+    #[serde(default)]
+    idempotency_key: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    payload: Option<&'a str>,
+    #[serde(borrow, default)]
+    payload_base64: Option<Cow<'a, str>>,
+    #[serde(default)]
+    payload_kind: Option<String>,
+}
+
+/// The text of a field's value.
+fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'a str>, D::Error> {
+    Ok(payload::present(deserializer)?.map(RawValue::get))
+}
+
+/// Takes a line apart that has no headers and an ordinary payload; `None` for others.
+fn split(line: &str) -> Option<Line<'_>> {
+    let (partition, rest) = match line.strip_prefix("{\"partition\":") {
+        Some(rest) => number(rest).map(|(partition, rest)| Some((Some(partition), rest.strip_prefix(',')?)))??,
+        None => (None, line.strip_prefix('{')?),
+    };
+    let (offset, rest) = number(rest.strip_prefix("\"offset\":")?)?;
+    let (timestamp_ms, rest) = number(rest.strip_prefix(",\"timestamp_ms\":")?)?;
+    let (appended_ms, mut rest) = number(rest.strip_prefix(",\"appended_ms\":")?)?;
+    let mut idempotency_key = None;
+    if let Some(after) = rest.strip_prefix(",\"idempotency_key\":\"") {
+        let (key, after) = after.split_once('"')?;
+        if key.contains('\\') {
+            return None;
+        }
+        (idempotency_key, rest) = (Some(key.to_owned()), after);
+    }
+    let payload = Some(rest.strip_prefix(",\"payload\":")?.strip_suffix('}')?);
+    let headers = BTreeMap::new();
+    Some(Line { partition, offset, timestamp_ms, appended_ms, idempotency_key, headers, payload, payload_base64: None, payload_kind: None })
+}
+
+/// The number at the front, and what follows it.
+fn number<T: std::str::FromStr>(text: &str) -> Option<(T, &str)> {
+    let (digits, _) = text.split_once(',')?;
+    Some((digits.parse().ok()?, &text[digits.len()..]))
+}
+
+impl Line<'_> {
+    fn into_record(self, partition: PartitionNumber, frame: &Bytes) -> Result<Record, Reason> {
+        let payload = match (self.payload, self.payload_base64, self.payload_kind.as_deref()) {
+            (Some(value), None, None) => match value.strip_prefix('"') {
+                None => Payload::stored(PayloadKind::Json, frame.slice_ref(value.as_bytes()))?,
+                Some(rest) => match rest.strip_suffix('"').filter(|text| !text.contains('\\')) {
+                    Some(text) => Payload::stored(PayloadKind::Text, frame.slice_ref(text.as_bytes()))?,
+                    None => Payload::text(serde_json::from_str::<String>(value)?),
+                },
+            },
+            (None, Some(text), Some("json")) => Payload::stored(PayloadKind::Json, STANDARD.decode(&*text)?.into())?,
+            (None, Some(text), None) => Payload::stored(PayloadKind::Bytes, STANDARD.decode(&*text)?.into())?,
+            (_, _, kind) => return Err(format!("payload, payload_base64 and payload kind {kind:?} do not go together").into()),
+        };
+        let Line { offset, timestamp_ms, appended_ms, idempotency_key, headers, .. } = self;
+        Ok(Record { partition, offset, event: Event { payload, timestamp_ms, appended_ms, idempotency_key, headers } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether it can be split; either way it reads as a parser reads it.
+    fn is_split(kind: Kind, event: Event) -> bool {
+        let record = Record { partition: 1, offset: 7, event };
+        let mut out = Vec::new();
+        write(&mut out, kind, &record);
+        let frame = Bytes::from(out);
+        let line = std::str::from_utf8(&frame[..frame.len() - 1]).unwrap();
+        let parsed = serde_json::from_str::<Line<'_>>(line).unwrap().into_record(1, &frame).unwrap();
+        assert_eq!((&parsed, &read(kind, 1, &frame, line).unwrap()), (&record, &record), "{line}");
+        split(line).is_some()
+    }
+
+    #[test]
+    fn ordinary_lines_are_read_without_a_parser_and_all_as_a_parser_reads_them() {
+        let payloads = [
+            (Payload::text("plain"), true),
+            (Payload::text("a \"quoted\" line\n"), true),
+            (Payload::text(""), true),
+            (Payload::new(PayloadKind::Json, Bytes::from_static(b"{\"a\":[1,\"}\"]}")).unwrap(), true),
+            (Payload::new(PayloadKind::Json, Bytes::from_static(b"null")).unwrap(), true),
+            (Payload::new(PayloadKind::Json, Bytes::from_static(b" 1 ")).unwrap(), false),
+            (Payload::new(PayloadKind::Bytes, Bytes::from_static(&[255])).unwrap(), false),
+        ];
+        for (payload, is_ordinary) in payloads {
+            for (key, is_plain) in [(None, true), (Some("k,\u{e9}"), true), (Some("a\"b\\"), false)] {
+                for (header, has_none) in [(None, true), (Some(("h".to_owned(), "\",\"payload\":1}".to_owned())), false)] {
+                    let idempotency_key = key.map(str::to_owned);
+                    let headers = header.into_iter().collect();
+                    let event = Event { payload: payload.clone(), timestamp_ms: -5, appended_ms: 3, idempotency_key, headers };
+                    assert_eq!(is_split(Kind::Bare, event.clone()), is_ordinary && is_plain && has_none);
+                    assert_eq!(is_split(Kind::WithPartition, event), is_ordinary && is_plain && has_none);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_of_another_partition_or_with_a_field_that_is_not_known_is_damage() {
+        let line = r#"{"partition":1,"offset":0,"timestamp_ms":0,"appended_ms":0,"payload":"x"}"#;
+        let read = |kind, line: &str| read(kind, 1, &Bytes::copy_from_slice(line.as_bytes()), line);
+        let bytes = Bytes::from_static(line.as_bytes());
+        let text = std::str::from_utf8(&bytes).unwrap();
+        assert!(super::read(Kind::WithPartition, 1, &bytes, text).is_ok());
+        assert!(super::read(Kind::WithPartition, 2, &bytes, text).is_err());
+        assert!(super::read(Kind::Bare, 1, &bytes, text).is_err());
+        let unknown = r#"{"partition":1,"offset":0,"timestamp_ms":0,"appended_ms":0,"key":"k","payload_base64":""}"#;
+        assert!(read(Kind::WithPartition, unknown).unwrap_err().to_string().contains("unknown field `key`"));
+    }
+}

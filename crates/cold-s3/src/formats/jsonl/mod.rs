@@ -1,0 +1,168 @@
+//! JSON lines, one event a line, in independent frames of about 256 KiB before compression, so that `zstd -d`, DuckDB and ClickHouse read the
+//! whole object and Zombi reads single frames.
+//!
+//! | name | lines | index |
+//! |---|---|---|
+//! | `jsonl.zst/1`, `jsonl/1` | without `partition` | in the manifest |
+//! | `jsonl.zst/2` | with `partition` | a skippable frame behind the last one |
+//! | `jsonl/2` | with `partition` | an object `.index` beside it |
+//!
+//! Version 1 is what programs wrote before formats had names. See `line` for the lines, `index` for the index.
+
+pub mod frame;
+pub mod index;
+pub mod line;
+mod read;
+mod writer;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use self::{frame::OpenFrame, index::FrameIndex, writer::Encoder};
+use super::{Placed, SegmentFormat, Stored, Wanted};
+use crate::pieces::Pieces;
+use contracts::{
+    error::StorageError,
+    event::Record,
+    read::Page,
+    segment::{FormatId, SegmentBuilder, SegmentId, SegmentMeta},
+};
+
+/// Bytes of lines after which a frame ends.
+pub const FRAME_BYTES: usize = 256 << 10;
+
+/// One of these formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Jsonl {
+    id: FormatId,
+    version: Version,
+    zstd: bool,
+}
+
+/// Where the index is, and what lines say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
+}
+
+const fn jsonl(name: &str, version: Version, zstd: bool) -> Jsonl {
+    match FormatId::new(name) {
+        Some(id) => Jsonl { id, version, zstd },
+        None => panic!("it is a short printable name"),
+    }
+}
+
+/// All of them.
+pub static ALL: [Jsonl; 4] = [
+    jsonl("jsonl.zst/2", Version::Two, true),
+    jsonl("jsonl/2", Version::Two, false),
+    jsonl("jsonl.zst/1", Version::One, true),
+    jsonl("jsonl/1", Version::One, false),
+];
+
+/// What new segments are written in.
+pub fn newest(zstd: bool) -> FormatId {
+    ALL[usize::from(!zstd)].id
+}
+
+/// What segments were written in before formats had names.
+pub fn unnamed(zstd: bool) -> FormatId {
+    ALL[2 + usize::from(!zstd)].id
+}
+
+impl Jsonl {
+    /// What its lines say.
+    fn lines(&self) -> line::Kind {
+        if self.version == Version::One { line::Kind::Bare } else { line::Kind::WithPartition }
+    }
+
+    /// The index of whole objects.
+    fn whole_index(&self, placed: &Placed, stored: &Stored) -> Result<FrameIndex, StorageError> {
+        match self.version {
+            Version::One => index::of_manifest(placed),
+            Version::Two => {
+                let place = index::place(placed)?;
+                let beside = stored.beside.as_ref().filter(|_| !self.zstd).unwrap_or(&stored.body);
+                let found = slice(beside, &place.piece().range);
+                place.piece().check(&placed.key, &found)?;
+                index::decode(placed, &found, self.zstd)
+            }
+        }
+    }
+}
+
+/// The part of an object, or what there is of it.
+fn slice(object: &Bytes, range: &std::ops::Range<u64>) -> Bytes {
+    let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(object.len());
+    object.slice(usize::try_from(range.start).unwrap_or(usize::MAX).min(end)..end)
+}
+
+/// Lower-case hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[async_trait]
+impl SegmentFormat for Jsonl {
+    fn id(&self) -> FormatId {
+        self.id
+    }
+
+    fn extension(&self) -> &'static str {
+        if self.zstd { ".jsonl.zst" } else { ".jsonl" }
+    }
+
+    fn beside(&self) -> Option<&'static str> {
+        (self.version == Version::Two && !self.zstd).then_some(".jsonl.index")
+    }
+
+    fn builder(&self, id: SegmentId) -> Box<dyn SegmentBuilder> {
+        Box::new(Encoder::new(*self, id))
+    }
+
+    fn index_to_json(&self, meta: &SegmentMeta) -> Result<Value, StorageError> {
+        match self.version {
+            Version::One => index::frames_to_json(meta),
+            Version::Two => index::place_to_json(meta),
+        }
+    }
+
+    fn index_from_json(&self, meta: SegmentMeta, index: &Value) -> Result<SegmentMeta, String> {
+        match self.version {
+            Version::One => index::frames_from_json(meta, index),
+            Version::Two => index::place_from_json(meta, index, self.zstd),
+        }
+    }
+
+    async fn read(&self, pieces: &Pieces, placed: &Placed, wanted: Wanted) -> Result<Page, StorageError> {
+        let index = match self.version {
+            Version::One => index::of_manifest(placed)?,
+            Version::Two => index::fetch(pieces, placed, self.zstd).await?,
+        };
+        read::read(pieces, placed, index, wanted, *self).await
+    }
+
+    fn decode(&self, placed: &Placed, stored: &Stored, take: &mut dyn FnMut(Record)) -> Result<(), StorageError> {
+        let (meta, body) = (&placed.meta, &stored.body);
+        if body.len() as u64 != meta.bytes || hex(&Sha256::digest(body)) != meta.sha256 {
+            let why = format!("its {} bytes are not the {} whose SHA-256 the manifest has", body.len(), meta.bytes);
+            return Err(StorageError::corrupt(&placed.key, why));
+        }
+        let index = self.whole_index(placed, stored)?;
+        for place in 0..index.frames.len() {
+            let found = slice(body, &index.piece(place).range);
+            index.piece(place).check(&placed.key, &found)?;
+            let opened = OpenFrame::open(*self, placed, index.offsets(place), &found)?;
+            for record in opened.records(index.offsets(place).start)? {
+                take(record?);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

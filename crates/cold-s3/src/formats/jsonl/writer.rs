@@ -1,0 +1,150 @@
+//! Writes a segment, frame by frame. The same records always give the same bytes.
+
+use sha2::{Digest, Sha256};
+use zstd::{bulk::Compressor, zstd_safe::CParameter};
+
+use super::{
+    FRAME_BYTES, Jsonl, Version, hex,
+    index::{Frame, FrameIndex, Place},
+    line,
+};
+use contracts::{
+    error::StorageError,
+    event::Record,
+    name::Partition,
+    segment::{Segment, SegmentBuilder, SegmentId, SegmentMeta},
+    sequence::{Offset, OffsetRange},
+};
+
+/// The default of the zstd command: a good ratio at a speed far above one disk's.
+const ZSTD_LEVEL: i32 = 3;
+
+/// Encodes one segment.
+pub struct Encoder {
+    format: Jsonl,
+    id: SegmentId,
+    /// `None` for frames that are not compressed.
+    compressor: Option<Compressor<'static>>,
+    next: Offset,
+    raw_bytes: u64,
+    appended_ms: i64,
+    keys: u64,
+    lines: Vec<u8>,
+    frame: Option<Frame>,
+    frames: Vec<Frame>,
+    body: Vec<u8>,
+    failure: Option<std::io::Error>,
+}
+
+impl Encoder {
+    /// An empty segment.
+    pub fn new(format: Jsonl, id: SegmentId) -> Self {
+        let (compressor, failure) = match format.zstd.then(compressor).transpose() {
+            Ok(compressor) => (compressor, None),
+            Err(error) => (None, Some(error)),
+        };
+        Self {
+            format,
+            next: id.start,
+            id,
+            compressor,
+            raw_bytes: 0,
+            appended_ms: i64::MIN,
+            keys: 0,
+            lines: Vec::with_capacity(FRAME_BYTES + (16 << 10)),
+            frame: None,
+            frames: Vec::new(),
+            body: Vec::new(),
+            failure,
+        }
+    }
+
+    fn end_frame(&mut self) {
+        let Some(mut frame) = self.frame.take() else { return };
+        let start = self.body.len();
+        frame.position = start as u64;
+        match self.compressor.as_mut().map(|compressor| compressor.compress(&self.lines)) {
+            None => self.body.extend_from_slice(&self.lines),
+            Some(Ok(frame)) => self.body.extend_from_slice(&frame),
+            Some(Err(error)) => _ = self.failure.get_or_insert(error),
+        }
+        frame.crc32c = crc32c::crc32c(&self.body[start..]);
+        self.frames.push(frame);
+        self.lines.clear();
+    }
+}
+
+impl SegmentBuilder for Encoder {
+    fn partition(&self) -> &Partition {
+        &self.id.partition
+    }
+
+    fn next(&self) -> Offset {
+        self.next
+    }
+
+    fn push(&mut self, record: &Record) {
+        assert!(record.offset == self.next, "{}: offset {} follows {}", self.id.partition, record.offset, self.next);
+        self.next += 1;
+        let time = record.event.timestamp_ms;
+        let frame = self.frame.get_or_insert(Frame { first_offset: record.offset, position: 0, min_ms: time, max_ms: time, crc32c: 0 });
+        frame.min_ms = frame.min_ms.min(time);
+        frame.max_ms = frame.max_ms.max(time);
+        self.appended_ms = self.appended_ms.max(record.event.appended_ms);
+        self.keys += u64::from(record.event.idempotency_key.is_some());
+        let before = self.lines.len();
+        line::write(&mut self.lines, self.format.lines(), record);
+        self.raw_bytes += (self.lines.len() - before) as u64;
+        if self.lines.len() >= FRAME_BYTES {
+            self.end_frame();
+        }
+    }
+
+    fn raw_bytes(&self) -> u64 {
+        self.raw_bytes
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<Segment, StorageError> {
+        self.end_frame();
+        let Self { format, id, next, appended_ms, keys, frames, mut body, failure, .. } = *self;
+        let range = OffsetRange::new(id.start, next);
+        if let Some(error) = failure {
+            return Err(StorageError::corrupt(format!("the new segment {} {range}", id.partition), error));
+        }
+        assert!(!range.is_empty(), "{}: a segment holds at least one event", id.partition);
+        let index = FrameIndex { frames, end_offset: next, end: body.len() as u64 };
+        let ((min_ms, max_ms), mut beside) = (index.times(), None);
+        let kept = match format.version {
+            Version::One => index.keep(),
+            Version::Two => {
+                let encoded = index.encode(&id);
+                let position = if format.zstd { body.len() as u64 } else { 0 };
+                let place = Place::new(position, &encoded, &index);
+                match format.zstd {
+                    true => body.extend_from_slice(&encoded),
+                    false => beside = Some(encoded.into()),
+                }
+                place.keep()
+            }
+        };
+        let meta = SegmentMeta {
+            range,
+            epoch: id.epoch,
+            format: format.id,
+            bytes: body.len() as u64,
+            sha256: hex(&Sha256::digest(&body)),
+            appended_ms,
+            min_ms,
+            max_ms,
+            keys,
+            index: kept,
+        };
+        Ok(Segment { partition: id.partition, meta, body: body.into(), beside })
+    }
+}
+
+fn compressor() -> std::io::Result<Compressor<'static>> {
+    let mut compressor = Compressor::new(ZSTD_LEVEL)?;
+    compressor.set_parameter(CParameter::ChecksumFlag(true))?;
+    Ok(compressor)
+}

@@ -1,0 +1,270 @@
+//! The cold tier behind its contract: segments and the manifest chain over S3.
+
+pub mod audit;
+pub mod chain;
+pub mod compact;
+pub mod draft;
+pub mod expire;
+pub mod formats;
+pub mod manifest;
+pub mod names;
+pub mod pieces;
+pub mod probe;
+mod proto;
+pub mod s3;
+pub mod state;
+mod takeover;
+pub mod upkeep;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use parking_lot::RwLock;
+use tokio::sync::Mutex;
+
+use self::{
+    chain::{Chain, Seen},
+    formats::{Placed, Stored, Wanted},
+    manifest::Changes,
+    pieces::Pieces,
+    s3::Objects,
+    state::{ColdState, Place},
+    upkeep::{Upkeep, UpkeepOptions},
+};
+use contracts::{
+    cold::{ColdExtent, ColdReader, Publication, SegmentStore},
+    error::{StorageError, Tier},
+    name::Partition,
+    read::{Page, ReadLimit, TimeFilter},
+    reservation::ReservationLog,
+    segment::{FormatId, Segment, SegmentBuilder, SegmentId, SegmentMeta},
+    sequence::{Offset, OffsetRange, Watermarks},
+};
+
+/// What the cold tier needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct ColdOptions {
+    /// Bytes of pieces of segments that are kept for reads, as they are stored.
+    pub cache_bytes: u64,
+    /// What new segments are written in.
+    pub format: FormatId,
+    /// Whether a missing bucket is made.
+    pub create_bucket: bool,
+    /// How it is kept small.
+    pub upkeep: UpkeepOptions,
+}
+
+/// The cold tier. Its chain may be opened later than the process: until then nothing can be read or written.
+pub struct S3Cold {
+    objects: Objects,
+    opened: RwLock<Option<Arc<Opened>>>,
+    pieces: Pieces,
+    format: FormatId,
+    create_bucket: bool,
+    /// Upkeep alone holds it, round by round.
+    upkeep: Mutex<Upkeep>,
+}
+
+/// Pieces of segments that one call looks at when a filter wants few of their events.
+const MAX_PIECES: usize = 8;
+
+/// The chain, once it is open.
+struct Opened {
+    epoch: u64,
+    state: Arc<RwLock<ColdState>>,
+    chain: Mutex<Chain>,
+    seen: Arc<Seen>,
+}
+
+impl std::fmt::Debug for S3Cold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("S3Cold").field("objects", &self.objects).finish_non_exhaustive()
+    }
+}
+
+/// The bucket has not answered since the process started.
+#[derive(Debug, thiserror::Error)]
+#[error("the bucket has not been opened yet")]
+struct NotOpened;
+
+impl S3Cold {
+    /// The cold tier below a prefix, not yet open.
+    pub fn new(objects: Objects, options: ColdOptions) -> Self {
+        let ColdOptions { cache_bytes, format, create_bucket, upkeep } = options;
+        let (pieces, upkeep) = (Pieces::new(objects.clone(), cache_bytes), Mutex::new(Upkeep::new(upkeep)));
+        Self { pieces, format, objects, opened: RwLock::new(None), create_bucket, upkeep }
+    }
+
+    /// The objects that it works on.
+    fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    /// Goes to work with a chain that was taken over; with a new one if opening was tried again.
+    fn start(&self, chain: Chain) {
+        let opened = Opened { epoch: chain.epoch(), state: chain.state(), seen: chain.seen(), chain: Mutex::new(chain) };
+        *self.opened.write() = Some(Arc::new(opened));
+    }
+
+    /// Looks at the state of the chain.
+    ///
+    /// # Errors
+    /// `Unavailable` while it is not open.
+    fn with_state<T>(&self, look: impl FnOnce(&ColdState) -> T) -> Result<T, StorageError> {
+        Ok(look(&self.opened()?.state.read()))
+    }
+
+    /// Appends what `draft` makes of the state to the chain.
+    ///
+    /// # Errors
+    /// Those of a commit.
+    async fn change(&self, draft: impl FnOnce(&ColdState) -> Changes + Send) -> Result<(), StorageError> {
+        self.opened()?.chain.lock().await.append(draft).await
+    }
+
+    /// Hands out the numbers of manifests that nobody needs any more.
+    ///
+    /// # Errors
+    /// `Unavailable` while the chain is not open.
+    async fn outdated(&self) -> Result<Vec<u64>, StorageError> {
+        Ok(self.opened()?.chain.lock().await.outdated())
+    }
+
+    /// Takes back those that could not be deleted.
+    ///
+    /// # Errors
+    /// `Unavailable` while the chain is not open.
+    async fn still_outdated(&self, numbers: Vec<u64>) -> Result<(), StorageError> {
+        self.opened()?.chain.lock().await.still_outdated(numbers);
+        Ok(())
+    }
+
+    fn opened(&self) -> Result<Arc<Opened>, StorageError> {
+        self.opened.read().clone().ok_or_else(|| StorageError::unavailable(Tier::Cold, NotOpened))
+    }
+
+    async fn read_segment(&self, partition: &Partition, meta: &Arc<SegmentMeta>, wanted: Wanted) -> Result<Page, StorageError> {
+        let placed = Placed { key: names::key(partition, meta)?.into(), partition: partition.clone(), meta: Arc::clone(meta) };
+        formats::of(meta)?.read(&self.pieces, &placed, wanted).await
+    }
+
+    /// What stands at an offset now.
+    fn place(&self, partition: &Partition, offset: Offset) -> Result<Place, StorageError> {
+        let found = self.with_state(|state| state.partitions.get(partition).map(|cold| (cold.at(offset), cold.start)))?;
+        match found {
+            Some((Some(place), _)) => Ok(place),
+            // Retention or DELETE was faster than who reads it.
+            Some((None, earliest)) if offset < earliest => Err(StorageError::Expired { partition: partition.clone(), offset, earliest }),
+            _ => {
+                let why = format!("no segment holds offset {offset}");
+                Err(StorageError::corrupt(format!("the manifest chain for {partition}"), why))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ColdReader for S3Cold {
+    fn extent(&self, partition: &Partition) -> Option<ColdExtent> {
+        self.with_state(|state| state.partitions.get(partition)?.extent()).ok().flatten()
+    }
+
+    fn lost(&self, partition: &Partition) -> Vec<OffsetRange> {
+        let lost = |state: &ColdState| state.partitions.get(partition).map(|cold| cold.lost.clone());
+        self.with_state(lost).ok().flatten().unwrap_or_default()
+    }
+
+    async fn read(&self, partition: &Partition, range: OffsetRange, filter: TimeFilter, limit: ReadLimit) -> Result<Page, StorageError> {
+        let mut page = Page { records: Vec::new(), next: range.start };
+        // So many pieces at once: who wants few of many events comes again, and lets others read in between.
+        for _ in 0..MAX_PIECES {
+            if !page.records.is_empty() || page.next >= range.end {
+                break;
+            }
+            match self.place(partition, page.next)? {
+                Place::Lost(lost) => page.next = lost.end.min(range.end),
+                // What the filter cannot want is passed over without a look at the object.
+                Place::Segment(meta) if !filter.wants_any(meta.min_ms, meta.max_ms) => page.next = meta.range.end.min(range.end),
+                Place::Segment(meta) => {
+                    let wanted = Wanted { from: page.next, end: range.end.min(meta.range.end), filter, limit };
+                    match self.read_segment(partition, &meta, wanted).await {
+                        Ok(read) => page = read,
+                        // A segment that was merged away meanwhile is read where it is now.
+                        Err(error) => match self.place(partition, page.next)? {
+                            Place::Segment(now) if Arc::ptr_eq(&now, &meta) => return Err(error),
+                            _ => {}
+                        },
+                    }
+                }
+            }
+        }
+        Ok(page)
+    }
+}
+
+#[async_trait]
+impl SegmentStore for S3Cold {
+    fn epoch(&self) -> Result<u64, StorageError> {
+        Ok(self.opened()?.epoch)
+    }
+
+    fn knows(&self, format: FormatId) -> bool {
+        formats::find(format).is_some()
+    }
+
+    fn format(&self) -> FormatId {
+        self.format
+    }
+
+    fn segment(&self, id: SegmentId, format: FormatId) -> Result<Box<dyn SegmentBuilder>, StorageError> {
+        Ok(formats::find(format).ok_or_else(|| formats::unknown(format))?.builder(id))
+    }
+
+    async fn put(&self, segment: &Segment) -> Result<(), StorageError> {
+        let opened = self.opened()?;
+        // A manifest that is on its way holds no segment up.
+        if !opened.seen.is_recent() {
+            opened.chain.lock().await.check_there().await?;
+        }
+        let key = names::key(&segment.partition, &segment.meta)?;
+        if let (Some(beside), Some(body)) = (names::beside(&key), &segment.beside) {
+            self.objects.put_segment(&beside, body.clone()).await?;
+        }
+        self.objects.put_segment(&key, segment.body.clone()).await
+    }
+
+    async fn publish(&self, publication: Publication) -> Result<(), StorageError> {
+        self.change(|state| draft::publish(state, publication)).await
+    }
+
+    async fn watch(&self) -> Result<(), StorageError> {
+        self.opened()?.chain.lock().await.watch().await
+    }
+}
+
+#[async_trait]
+impl ReservationLog for S3Cold {
+    fn reserved_upto(&self, partition: &Partition) -> Offset {
+        let reserved = |state: &ColdState| state.partitions.get(partition).map_or(0, |cold| cold.reserved_upto);
+        self.with_state(reserved).unwrap_or(0)
+    }
+
+    async fn reserve(&self, partitions: &BTreeMap<Partition, Watermarks>) -> Result<(), StorageError> {
+        self.change(|state| draft::reserve(state, partitions)).await
+    }
+}
+
+/// Fetches all of a segment.
+async fn whole(objects: &Objects, partition: &Partition, meta: Arc<SegmentMeta>) -> Result<(Placed, Stored), StorageError> {
+    let key = names::key(partition, &meta)?;
+    let get = async |key: String| {
+        let found = objects.get(&key).await?;
+        found.ok_or_else(|| StorageError::corrupt(&key, "a manifest names it, and it is not there"))
+    };
+    let beside = match names::beside(&key).filter(|_| formats::of(&meta).is_ok_and(|format| format.beside().is_some())) {
+        Some(beside) => Some(get(beside).await?),
+        None => None,
+    };
+    let body = get(key.clone()).await?;
+    Ok((Placed { key: key.into(), partition: partition.clone(), meta }, Stored { body, beside }))
+}

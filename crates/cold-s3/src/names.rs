@@ -1,0 +1,80 @@
+//! The keys of segments: what an object's name says. Pure.
+
+use super::formats;
+use contracts::{
+    error::StorageError,
+    name::{Partition, TableName},
+    segment::SegmentMeta,
+    sequence::OffsetRange,
+};
+
+/// What the keys of segments begin with.
+pub const SEGMENTS: &str = "segments/";
+
+/// The key of a segment's object below the prefix.
+///
+/// # Errors
+/// `Refused` if its format is not known.
+pub fn key(partition: &Partition, meta: &SegmentMeta) -> Result<String, StorageError> {
+    Ok(stem(partition, meta.range, meta.epoch) + formats::of(meta)?.extension())
+}
+
+/// The key of the object beside a segment's, if its format has one.
+pub fn beside(key: &str) -> Option<String> {
+    formats::all().find_map(|format| Some(key.strip_suffix(format.extension())?.to_owned() + format.beside()?))
+}
+
+fn stem(partition: &Partition, range: OffsetRange, epoch: u64) -> String {
+    format!("{SEGMENTS}{}/{:05}/{:020}-{:020}-{epoch:08}", partition.table, partition.number, range.start, range.end)
+}
+
+/// What an object's key says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Whose it is.
+    pub partition: Partition,
+    /// Its offsets.
+    pub range: OffsetRange,
+    /// The epoch of the writer that planned it.
+    pub epoch: u64,
+    /// The key of the segment itself, if this is the object beside it.
+    pub segment: String,
+}
+
+/// Reads the key of a segment or of the object beside one; `None` if no segment has such a key.
+pub fn named(key: &str) -> Option<Named> {
+    let mut parts = key.strip_prefix(SEGMENTS)?.split('/');
+    let (table, partition, name) = (parts.next()?, parts.next()?, parts.next()?);
+    let mut numbers = name.split_once('.')?.0.split('-').map(|number| number.parse::<u64>());
+    let (start, end, epoch) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+    if start >= end {
+        return None;
+    }
+    let (partition, range) = (Partition::new(TableName::parse(table).ok()?, partition.parse().ok()?), OffsetRange::new(start, end));
+    let stem = stem(&partition, range, epoch);
+    let extension = key.strip_prefix(&stem)?;
+    let format = formats::all().find(|format| extension == format.extension() || Some(extension) == format.beside())?;
+    Some(Named { partition, range, epoch, segment: stem + format.extension() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_says_what_it_is_of_and_no_other_does() {
+        let partition = Partition::new(TableName::parse("a.b-c").unwrap(), 7);
+        let range = OffsetRange::new(3, 12);
+        for (extension, segment) in [(".jsonl.zst", ".jsonl.zst"), (".jsonl", ".jsonl"), (".jsonl.index", ".jsonl")] {
+            let key = stem(&partition, range, 4) + extension;
+            let segment = stem(&partition, range, 4) + segment;
+            assert_eq!(named(&key), Some(Named { partition: partition.clone(), range, epoch: 4, segment }), "{key}");
+            for other in [key.replace("segments", "segment"), key.replace("00007", "7"), key.replace(".jsonl", ".json"), format!("{key}x")]
+            {
+                assert_eq!(named(&other), None, "{other}");
+            }
+        }
+        assert_eq!(beside("x.jsonl").as_deref(), Some("x.jsonl.index"));
+        assert_eq!(beside("x.jsonl.zst"), None);
+    }
+}

@@ -1,0 +1,415 @@
+//! What all manifests up to one say together. Pure.
+//!
+//! A partition's segments and lost ranges follow one another without a gap, from its first segment to its end.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{
+    manifest::{
+        self, Changes, Checkpoint, ConsumerEntry, ConsumerKey, LostEntry, Manifest, PartitionEntry, SegmentEntry, SegmentRef, TableEntry,
+        TakenEntry,
+    },
+    names,
+};
+use contracts::{
+    clock::TimestampMs,
+    cold::ColdExtent,
+    error::StorageError,
+    name::Partition,
+    segment::SegmentMeta,
+    sequence::{Offset, OffsetRange},
+};
+
+/// One partition as the chain has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ColdPartition {
+    /// Its segments, in order.
+    pub segments: Vec<Arc<SegmentMeta>>,
+    /// Its lost ranges, in order.
+    pub lost: Vec<OffsetRange>,
+    /// The first offset that retention keeps.
+    pub start: Offset,
+    /// The first offset that no segment and no lost range holds.
+    pub end: Offset,
+    /// No offset from here on has been given to an event.
+    pub reserved_upto: Offset,
+}
+
+/// What stands at an offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A segment holds it.
+    Segment(Arc<SegmentMeta>),
+    /// It was lost with a volume.
+    Lost(OffsetRange),
+}
+
+impl ColdPartition {
+    /// What its segments hold.
+    pub fn extent(&self) -> Option<ColdExtent> {
+        let first = self.segments.first()?;
+        Some(ColdExtent {
+            range: OffsetRange::new(first.range.start, self.end),
+            segments: self.segments.len() as u64,
+            bytes: self.segments.iter().map(|segment| segment.bytes).sum(),
+        })
+    }
+
+    /// What stands at `offset`.
+    pub fn at(&self, offset: Offset) -> Option<Place> {
+        let after = self.segments.partition_point(|segment| segment.range.end <= offset);
+        let segment = self.segments.get(after).filter(|segment| segment.range.contains(offset));
+        let lost = || self.lost.iter().find(|lost| lost.contains(offset)).copied();
+        segment.map(|segment| Place::Segment(Arc::clone(segment))).or_else(|| lost().map(Place::Lost))
+    }
+
+    /// The entry of the partition as it is.
+    pub fn entry(&self, partition: &Partition) -> PartitionEntry {
+        PartitionEntry {
+            table: partition.table.to_string(),
+            partition: partition.number,
+            start: self.start,
+            end: self.end,
+            reserved_upto: self.reserved_upto,
+        }
+    }
+
+    /// Checks that segments and lost ranges follow one another up to the end.
+    fn check(&self) -> Result<(), String> {
+        let ranges = self.segments.iter().map(|segment| segment.range).chain(self.lost.iter().copied());
+        let ranges: BTreeSet<OffsetRange> = ranges.collect();
+        if ranges.len() != self.segments.len() + self.lost.len() {
+            return Err("a range stands there twice".to_owned());
+        }
+        if let Some(first) = ranges.first().filter(|first| first.start > self.start) {
+            return Err(format!("it starts at {}, its first segment at {}", self.start, first.start));
+        }
+        let mut end = None;
+        for range in ranges {
+            if end.is_some_and(|end| end != range.start) {
+                return Err(format!("{range} does not follow {}", end.unwrap_or_default()));
+            }
+            end = Some(range.end);
+        }
+        match end {
+            Some(end) if end != self.end => Err(format!("its end is {}, its segments' is {end}", self.end)),
+            _ if self.start > self.end => Err(format!("it starts at {}, after its end {}", self.start, self.end)),
+            _ if self.reserved_upto < self.end => {
+                Err(format!("offsets are reserved up to {} only, it ends at {}", self.reserved_upto, self.end))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn key(partition: &Partition, meta: &SegmentMeta) -> Result<String, String> {
+    names::key(partition, meta).map_err(|error| error.to_string())
+}
+
+/// Why a segment is no part of its table any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removed {
+    /// A merged one holds its events.
+    Replaced,
+    /// Retention or DELETE took its events away, then by the writer's clock.
+    Taken(TimestampMs),
+}
+
+/// What all manifests up to one say together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ColdState {
+    /// The partitions.
+    pub partitions: BTreeMap<Partition, ColdPartition>,
+    /// Keys of removed segments whose objects may still be there, and why they were removed.
+    pub retired: BTreeMap<String, Removed>,
+    /// The tables of which there is something to say, by their names.
+    pub tables: BTreeMap<String, TableEntry>,
+    /// The committed consumer offsets.
+    pub consumers: BTreeMap<ConsumerKey, Offset>,
+    /// The numbers of the manifests that began an epoch.
+    pub openings: BTreeSet<u64>,
+}
+
+impl ColdState {
+    /// Begins with a checkpoint: its whole state, which is taken out of it, and its own changes.
+    ///
+    /// # Errors
+    /// `Corrupt` if it has no state, or its parts do not fit.
+    pub fn begin(manifest: &mut Manifest) -> Result<Self, StorageError> {
+        let damaged = |why: String| StorageError::corrupt(manifest::key(manifest.number), why);
+        let checkpoint = manifest.state.take().ok_or_else(|| damaged("it should hold a checkpoint".to_owned()))?;
+        let mut state = Self::from_checkpoint(checkpoint).map_err(damaged)?;
+        state.apply(manifest)?;
+        Ok(state)
+    }
+
+    /// Adds what a manifest changes.
+    ///
+    /// # Errors
+    /// `Corrupt` if it does not fit what is there; then the state must not be used.
+    pub fn apply(&mut self, manifest: &Manifest) -> Result<(), StorageError> {
+        if manifest.opens {
+            self.openings.insert(manifest.number);
+        }
+        let changed = self.change(&manifest.changes, manifest.written_ms);
+        changed.map_err(|why| StorageError::corrupt(manifest::key(manifest.number), why))
+    }
+
+    /// Whether changes would fit what is there; asked before they are written, as a link that does not fit cannot be taken back.
+    ///
+    /// # Errors
+    /// `Corrupt` with what does not fit.
+    pub fn check(&self, changes: &Changes) -> Result<(), StorageError> {
+        self.try_check(changes).map_err(|why| StorageError::corrupt("the next manifest", why))
+    }
+
+    fn try_check(&self, changes: &Changes) -> Result<(), String> {
+        let removed = changes.removed.iter().map(|entry| (&entry.table, entry.partition));
+        let added = changes.added.iter().map(|entry| (&entry.table, entry.partition));
+        let lost = changes.lost.iter().map(|entry| (&entry.table, entry.partition));
+        let partitions = changes.partitions.iter().map(|entry| (&entry.table, entry.partition));
+        let mut touched = Self::default();
+        for (table, number) in removed.chain(added).chain(lost).chain(partitions) {
+            let partition = manifest::partition(table, number)?;
+            if let Some(cold) = self.partitions.get(&partition) {
+                touched.partitions.entry(partition).or_insert_with(|| cold.clone());
+            }
+        }
+        touched.change(changes, 0)
+    }
+
+    fn from_checkpoint(checkpoint: Checkpoint) -> Result<Self, String> {
+        let consumers = checkpoint.consumers.into_iter().map(ConsumerEntry::into_parts).collect();
+        let tables = checkpoint.tables.into_iter().map(|entry| (entry.table.clone(), entry)).collect();
+        let mut state = Self { consumers, tables, ..Self::default() };
+        let Checkpoint { segments: added, lost, partitions, .. } = checkpoint;
+        state.change(&Changes { added, lost, partitions, ..Changes::default() }, 0)?;
+        state.retired.extend(checkpoint.retired.into_iter().map(|key| (key, Removed::Replaced)));
+        state.retired.extend(checkpoint.taken.into_iter().map(|taken| (taken.key, Removed::Taken(taken.since_ms))));
+        state.openings = checkpoint.openings.into_iter().collect();
+        Ok(state)
+    }
+
+    fn change(&mut self, changes: &Changes, written_ms: TimestampMs) -> Result<(), String> {
+        let mut changed = BTreeSet::new();
+        for entry in &changes.removed {
+            let partition = manifest::partition(&entry.table, entry.partition)?;
+            let segments = &mut self.partitions.entry(partition.clone()).or_default().segments;
+            let place = segments.iter().position(|segment| (segment.range.start, segment.range.end) == (entry.start, entry.end));
+            let meta = segments.remove(place.ok_or_else(|| format!("{partition} has no segment from {} to {}", entry.start, entry.end))?);
+            let why = if is_replaced(entry, &changes.added) { Removed::Replaced } else { Removed::Taken(written_ms) };
+            self.retired.insert(key(&partition, &meta)?, why);
+            changed.insert(partition);
+        }
+        for entry in &changes.added {
+            let (partition, meta) = entry.decode()?;
+            let cold = self.partitions.entry(partition.clone()).or_default();
+            cold.end = cold.end.max(meta.range.end);
+            cold.reserved_upto = cold.reserved_upto.max(cold.end);
+            let place = cold.segments.partition_point(|segment| segment.range.start < meta.range.start);
+            self.retired.remove(&key(&partition, &meta)?);
+            cold.segments.insert(place, Arc::new(meta));
+            changed.insert(partition);
+        }
+        for entry in &changes.lost {
+            let partition = manifest::partition(&entry.table, entry.partition)?;
+            if entry.start >= entry.end {
+                return Err(format!("lost range of {partition} from {} to {} is empty", entry.start, entry.end));
+            }
+            let cold = self.partitions.entry(partition.clone()).or_default();
+            cold.lost.push(OffsetRange::new(entry.start, entry.end));
+            cold.lost.sort();
+            cold.end = cold.end.max(entry.end);
+            cold.reserved_upto = cold.reserved_upto.max(cold.end);
+            changed.insert(partition);
+        }
+        for entry in &changes.partitions {
+            let partition = manifest::partition(&entry.table, entry.partition)?;
+            let cold = self.partitions.entry(partition.clone()).or_default();
+            (cold.start, cold.end, cold.reserved_upto) = (entry.start, entry.end, entry.reserved_upto);
+            cold.lost.retain(|lost| lost.end > entry.start);
+            changed.insert(partition);
+        }
+        for partition in changed {
+            let found = self.partitions.get(&partition).map_or(Ok(()), ColdPartition::check);
+            found.map_err(|why| format!("{partition}: {why}"))?;
+        }
+        for key in &changes.deleted {
+            self.retired.remove(key);
+        }
+        if let Some(tables) = &changes.tables {
+            self.tables = tables.iter().map(|entry| (entry.table.clone(), entry.clone())).collect();
+        }
+        for entry in &changes.configured {
+            if entry.is_usual() {
+                self.tables.remove(&entry.table);
+            } else {
+                self.tables.insert(entry.table.clone(), entry.clone());
+            }
+        }
+        if let Some(consumers) = &changes.consumers {
+            self.consumers = consumers.iter().cloned().map(ConsumerEntry::into_parts).collect();
+        }
+        for key in &changes.forgotten {
+            self.consumers.remove(key);
+        }
+        self.consumers.extend(changes.committed.iter().cloned().map(ConsumerEntry::into_parts));
+        Ok(())
+    }
+
+    /// The whole state, for a checkpoint.
+    pub fn checkpoint(&self) -> Checkpoint {
+        let each = |(partition, cold): (&Partition, &ColdPartition)| {
+            let segments: Vec<_> = cold.segments.iter().map(|meta| SegmentEntry::new(partition, meta)).collect();
+            let lost: Vec<_> = cold.lost.iter().map(|lost| LostEntry::new(partition, *lost)).collect();
+            (segments, lost)
+        };
+        let (segments, lost): (Vec<_>, Vec<_>) = self.partitions.iter().map(each).unzip();
+        let (mut retired, mut taken) = (Vec::new(), Vec::new());
+        for (key, why) in &self.retired {
+            match *why {
+                Removed::Replaced => retired.push(key.clone()),
+                Removed::Taken(since_ms) => taken.push(TakenEntry { key: key.clone(), since_ms }),
+            }
+        }
+        Checkpoint {
+            segments: segments.into_iter().flatten().collect(),
+            lost: lost.into_iter().flatten().collect(),
+            partitions: self.partitions.iter().map(|(partition, cold)| cold.entry(partition)).collect(),
+            retired,
+            taken,
+            tables: self.tables.values().cloned().collect(),
+            consumers: self.consumers.iter().map(|(key, offset)| ConsumerEntry::new(key.clone(), *offset)).collect(),
+            openings: self.openings.iter().copied().collect(),
+        }
+    }
+}
+
+/// Whether one of the segments that come holds the events of one that goes.
+fn is_replaced(removed: &SegmentRef, added: &[SegmentEntry]) -> bool {
+    let holds = |one: &SegmentEntry| one.start <= removed.start && removed.end <= one.end;
+    added.iter().any(|one| (&one.table, one.partition) == (&removed.table, removed.partition) && holds(one))
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::manifest::{IndexText, VERSION};
+    use contracts::name::TableName;
+
+    fn manifest(number: u64, changes: Changes, state: Option<Checkpoint>) -> Manifest {
+        Manifest {
+            version: VERSION,
+            number,
+            epoch: 1,
+            nonce: Uuid::nil(),
+            store_id: Uuid::nil(),
+            written_ms: 0,
+            checkpoint: 0,
+            opens: number == 0,
+            changes,
+            state,
+        }
+    }
+
+    fn segment(start: Offset, end: Offset) -> SegmentEntry {
+        SegmentEntry {
+            table: "t".to_owned(),
+            partition: 0,
+            start,
+            end,
+            epoch: 1,
+            format: None,
+            zstd: Some(true),
+            bytes: 10,
+            sha256: String::new(),
+            appended_ms: 0,
+            keys: 0,
+            min_ms: 0,
+            max_ms: 0,
+            index: None,
+            frames: Some(IndexText::new(&serde_json::json!([[start, 0, 0, 0, 0]]))),
+        }
+    }
+
+    fn added(segments: &[(Offset, Offset)]) -> Changes {
+        Changes { added: segments.iter().map(|&(start, end)| segment(start, end)).collect(), ..Changes::default() }
+    }
+
+    fn partition() -> Partition {
+        Partition::new(TableName::parse("t").unwrap(), 0)
+    }
+
+    fn removed(segments: &[(Offset, Offset)]) -> Vec<SegmentRef> {
+        segments.iter().map(|&(start, end)| SegmentRef::new(&partition(), OffsetRange::new(start, end))).collect()
+    }
+
+    fn entry(start: Offset, end: Offset) -> PartitionEntry {
+        PartitionEntry { table: "t".to_owned(), partition: 0, start, end, reserved_upto: 40 }
+    }
+
+    fn chain(links: Vec<Changes>) -> Result<ColdState, StorageError> {
+        let mut state = ColdState::default();
+        for (number, changes) in (0..).zip(links) {
+            state.apply(&manifest(number, changes, None))?;
+        }
+        Ok(state)
+    }
+
+    #[test]
+    fn a_checkpoint_says_what_the_chain_says() {
+        let lost = vec![LostEntry::new(&partition(), OffsetRange::new(9, 20))];
+        let merged = Changes { removed: removed(&[(0, 5), (5, 9)]), ..added(&[(0, 9)]) };
+        let links = vec![added(&[(0, 5)]), added(&[(5, 9)]), Changes { lost, ..Changes::default() }, merged];
+        let mut state = chain(links).unwrap();
+        let mut checkpoint = manifest(4, added(&[(20, 30)]), Some(state.checkpoint()));
+        state.apply(&checkpoint).unwrap();
+        assert_eq!(ColdState::begin(&mut checkpoint).unwrap(), state);
+        let cold = &state.partitions[&partition()];
+        assert!(matches!(cold.at(4), Some(Place::Segment(meta)) if meta.range == OffsetRange::new(0, 9)));
+        assert_eq!(cold.at(9), Some(Place::Lost(OffsetRange::new(9, 20))));
+        assert!(matches!(cold.at(20), Some(Place::Segment(_))));
+        assert_eq!((cold.at(30), cold.end, state.retired.len()), (None, 30, 2));
+    }
+
+    #[test]
+    fn what_was_taken_away_is_told_from_what_was_replaced() {
+        let merged = Changes { removed: removed(&[(0, 5), (5, 9)]), ..added(&[(0, 9)]) };
+        let taken = Changes { removed: removed(&[(0, 9)]), partitions: vec![entry(9, 9)], ..Changes::default() };
+        let mut state = chain(vec![added(&[(0, 5), (5, 9)]), merged]).unwrap();
+        assert_eq!(state.retired.values().collect::<Vec<_>>(), [&Removed::Replaced; 2]);
+        state.apply(&Manifest { written_ms: 77, ..manifest(2, taken, None) }).unwrap();
+        assert_eq!(state.retired.values().filter(|why| **why == Removed::Taken(77)).count(), 1);
+        assert_eq!(ColdState::from_checkpoint(state.checkpoint()).unwrap(), state);
+    }
+
+    #[test]
+    fn overlaps_and_holes_are_damage() {
+        for start in [3, 7] {
+            assert!(chain(vec![added(&[(0, 5)]), added(&[(start, 9)])]).is_err(), "{start}");
+        }
+        let hole = Changes { removed: removed(&[(5, 9)]), ..Changes::default() };
+        assert!(chain(vec![added(&[(0, 5), (5, 9), (9, 10)]), hole]).is_err());
+        let after_all_expired = Changes { removed: removed(&[(0, 5)]), partitions: vec![entry(5, 5)], ..Changes::default() };
+        assert!(chain(vec![added(&[(0, 5)]), after_all_expired.clone(), added(&[(6, 7)])]).is_err());
+        assert!(chain(vec![added(&[(0, 5)]), after_all_expired, added(&[(5, 7)])]).is_ok());
+        let fits = chain(vec![added(&[(0, 5)])]).unwrap();
+        assert!(fits.check(&added(&[(5, 9)])).is_ok() && fits.check(&added(&[(6, 9)])).is_err());
+        let unknown = Changes { removed: removed(&[(0, 4)]), ..Changes::default() };
+        assert!(chain(vec![added(&[(0, 5)]), unknown]).is_err());
+    }
+
+    #[test]
+    fn the_oldest_segments_may_go() {
+        let expired = Changes { removed: removed(&[(0, 5), (5, 9)]), partitions: vec![entry(9, 9)], ..Changes::default() };
+        let state = chain(vec![added(&[(0, 5), (5, 9)]), expired, added(&[(9, 12)])]).unwrap();
+        let cold = &state.partitions[&partition()];
+        assert_eq!((cold.start, cold.end, cold.reserved_upto), (9, 12, 40));
+        assert_eq!(cold.at(8), None);
+    }
+}

@@ -1,0 +1,130 @@
+//! The manifests as recovery sees them: found, followed, taken over, and what they say then.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use tracing::warn;
+
+use super::{
+    S3Cold,
+    chain::{self, Chain, Found},
+    draft,
+    manifest::{ConsumerKey, TableEntry},
+    probe,
+    state::{ColdPartition, ColdState},
+};
+use contracts::{
+    catalog::Tables,
+    clock::TimestampMs,
+    error::StorageError,
+    manifests::{ColdBounds, FoundManifests, LastManifest, Manifests, Takeover},
+    name::{GroupName, Partition, TableName},
+    recovery::{RecoveredOffset, RecoveredTable},
+    sequence::{OffsetRange, Watermarks},
+};
+
+/// The chain as it was found.
+struct FoundChain<'a> {
+    cold: &'a S3Cold,
+    found: Found,
+}
+
+#[async_trait]
+impl FoundManifests for FoundChain<'_> {
+    fn last(&self) -> Option<LastManifest> {
+        let last = self.found.last.as_ref()?;
+        Some(LastManifest { number: last.number, nonce: last.nonce, store_id: last.store_id })
+    }
+
+    fn partitions(&self) -> BTreeMap<Partition, ColdBounds> {
+        bounds(&self.found.state)
+    }
+
+    async fn follow(&mut self) -> Result<(), StorageError> {
+        let known = std::mem::take(&mut self.found);
+        self.found = chain::follow(self.cold.objects(), known).await?;
+        Ok(())
+    }
+
+    async fn take_over(&self, by: Takeover) -> Result<(), StorageError> {
+        let chain = Chain::take_over(self.cold.objects().clone(), self.found.clone(), by).await?;
+        self.cold.start(chain);
+        Ok(())
+    }
+}
+
+fn bounds(state: &ColdState) -> BTreeMap<Partition, ColdBounds> {
+    let bounds = |cold: &ColdPartition| ColdBounds { start: cold.start, end: cold.end, lost: cold.lost.clone() };
+    state.partitions.iter().map(|(partition, cold)| (partition.clone(), bounds(cold))).collect()
+}
+
+/// A name in a manifest, which were checked before they were put there.
+fn parsed<T, E: std::fmt::Display>(name: Result<T, E>) -> Result<T, StorageError> {
+    name.map_err(|error| StorageError::corrupt("the manifest chain", error.to_string()))
+}
+
+#[async_trait]
+impl Manifests for S3Cold {
+    fn place(&self) -> String {
+        self.objects.place()
+    }
+
+    async fn prepare(&self) -> Result<(), StorageError> {
+        if self.create_bucket {
+            self.objects.create_bucket().await?;
+        }
+        if self.objects.is_fenced() {
+            probe::probe(&self.objects).await
+        } else {
+            warn!("s3.unfenced is set: nothing keeps a second Zombi from writing here");
+            probe::probe_unfenced(&self.objects).await
+        }
+    }
+
+    async fn find(&self) -> Result<Box<dyn FoundManifests + '_>, StorageError> {
+        Ok(Box::new(FoundChain { cold: self, found: chain::load(&self.objects).await? }))
+    }
+
+    fn is_open(&self) -> bool {
+        self.opened.read().is_some()
+    }
+
+    fn partitions(&self) -> Result<BTreeMap<Partition, ColdBounds>, StorageError> {
+        self.with_state(bounds)
+    }
+
+    fn tables(&self) -> Result<Vec<RecoveredTable>, StorageError> {
+        let entries = self.with_state(|state| state.tables.clone())?.into_values();
+        let table = |entry: TableEntry| {
+            Ok(RecoveredTable { name: parsed(TableName::parse(&entry.table))?, settings: entry.settings(), is_deleted: entry.deleted })
+        };
+        entries.map(table).collect()
+    }
+
+    fn consumer_offsets(&self) -> Result<Vec<RecoveredOffset>, StorageError> {
+        let entries = self.with_state(|state| state.consumers.clone())?.into_iter();
+        let offset = |(key, offset): (ConsumerKey, _)| {
+            let partition = Partition::new(parsed(TableName::parse(&key.table))?, key.partition);
+            Ok(RecoveredOffset { group: parsed(GroupName::parse(&key.group))?, partition, offset })
+        };
+        entries.map(offset).collect()
+    }
+
+    fn segments_with_keys(&self, appended_after: TimestampMs) -> Result<Vec<(Partition, OffsetRange)>, StorageError> {
+        self.with_state(|state| {
+            let each = |(partition, cold): (&Partition, &ColdPartition)| {
+                let wanted = cold.segments.iter().filter(|segment| segment.keys > 0 && segment.appended_ms > appended_after);
+                wanted.map(|segment| (partition.clone(), segment.range)).collect::<Vec<_>>()
+            };
+            state.partitions.iter().flat_map(each).collect()
+        })
+    }
+
+    async fn declare_lost(&self, known: &BTreeMap<Partition, Watermarks>) -> Result<(), StorageError> {
+        self.change(|state| draft::lose(state, known)).await
+    }
+
+    async fn release(&self, tables: &Tables) -> Result<(), StorageError> {
+        self.change(|state| draft::release(state, tables)).await
+    }
+}

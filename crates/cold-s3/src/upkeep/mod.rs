@@ -1,0 +1,67 @@
+//! Keeps the bucket small. In this order: objects that have been replaced or taken away for long enough, old manifests, objects that nobody
+//! names, merging of small segments for as long as there is time.
+
+mod deleting;
+mod merging;
+mod sweep;
+
+use std::{collections::HashMap, time::Duration};
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use self::{
+    deleting::Seen,
+    merging::{Turn, Turns},
+    sweep::Sweep,
+};
+use super::{S3Cold, compact::CompactOptions, expire};
+use contracts::{
+    catalog::{Catalog, TableStatus},
+    clock::TimestampMs,
+    cold::ColdUpkeep,
+    error::StorageError,
+    retention::Trim,
+};
+
+/// How the bucket is kept small.
+#[derive(Debug, Clone, Copy)]
+pub struct UpkeepOptions {
+    /// What is merged.
+    pub compact: CompactOptions,
+    /// How long replaced objects stay, for those who are reading them.
+    pub grace: Duration,
+    /// How long what retention or DELETE took away stays, in milliseconds by the clock: for so long it can be found again.
+    pub keep_ms: i64,
+}
+
+/// What upkeep remembers from one round to the next.
+pub(super) struct Upkeep {
+    options: UpkeepOptions,
+    seen: Seen,
+    sweep: Sweep,
+    turn: Turn,
+}
+
+impl Upkeep {
+    pub(super) fn new(options: UpkeepOptions) -> Self {
+        Self { options, seen: HashMap::new(), sweep: Sweep::new(), turn: Turn::default() }
+    }
+}
+
+#[async_trait]
+impl ColdUpkeep for S3Cold {
+    fn expired(&self, table: &TableStatus, appended_before: TimestampMs, max_bytes: Option<u64>) -> Result<Vec<Trim>, StorageError> {
+        self.with_state(|state| expire::expired_segments(state, table, appended_before, max_bytes))
+    }
+
+    async fn tidy(&self, catalog: &dyn Catalog, now_ms: TimestampMs, patience: Duration) -> Result<(), StorageError> {
+        let until = Instant::now() + patience;
+        let Upkeep { options, seen, sweep, turn } = &mut *self.upkeep.lock().await;
+        deleting::retired(self, options, now_ms, seen).await?;
+        deleting::manifests(self).await?;
+        let swept = sweep.run(self, catalog, options.grace).await;
+        Turns::new(self, options.compact, &catalog.tables(), turn).merge(until).await?;
+        swept
+    }
+}

@@ -1,0 +1,285 @@
+//! The tables and partition states that readers see. The writer alone changes it, after the change is durable.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, OnceLock},
+};
+
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use prost::Message;
+
+use super::{
+    consumers::{Committed, GroupOffsets},
+    idempotency::KeysHeld,
+    keys::{PartitionKey, TableId},
+    sequence::PartitionState,
+};
+use crate::stored;
+use contracts::{
+    catalog::{Chosen, PartitionStatus, TableSettings, TableStatus, Tables, Totals},
+    name::{GroupName, Partition, PartitionNumber, TableName},
+};
+
+/// What is stored of a table beside its partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableHead {
+    /// Its number in keys.
+    pub id: TableId,
+    /// What was set for it.
+    pub settings: TableSettings,
+    /// Whether it was deleted and not written since.
+    pub is_deleted: bool,
+}
+
+impl TableHead {
+    /// The stored form.
+    pub fn encode(self) -> Vec<u8> {
+        let TableSettings { retention_secs, retention_bytes, partitions } = self.settings;
+        stored::Table {
+            id: self.id,
+            deleted: self.is_deleted,
+            retention_secs: retention_secs.value,
+            retention_bytes: retention_bytes.value,
+            partitions: Some(partitions.value),
+            default_retention_secs: !retention_secs.is_own,
+            default_retention_bytes: !retention_bytes.is_own,
+            own_partitions: partitions.is_own,
+        }
+        .encode_to_vec()
+    }
+
+    /// Reads the stored form.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let stored = stored::Table::decode(bytes).ok()?;
+        // Before there were defaults whatever was set was the table's own.
+        let retention = |value: Option<u64>, is_default: bool| Chosen { value, is_own: value.is_some() && !is_default };
+        let settings = TableSettings {
+            retention_secs: retention(stored.retention_secs, stored.default_retention_secs),
+            retention_bytes: retention(stored.retention_bytes, stored.default_retention_bytes),
+            partitions: Chosen { value: stored.partitions.unwrap_or(1), is_own: stored.own_partitions },
+        };
+        Some(Self { id: stored.id, settings, is_deleted: stored.deleted })
+    }
+}
+
+/// One table.
+#[derive(Debug, Clone)]
+pub struct TableState {
+    /// Its number in keys.
+    pub id: TableId,
+    /// What was set for it.
+    pub settings: TableSettings,
+    /// Whether it was deleted and not written since.
+    pub is_deleted: bool,
+    /// Its partitions.
+    pub partitions: BTreeMap<PartitionNumber, PartitionState>,
+    /// What others see of it, once somebody has looked since it last changed.
+    status: OnceLock<Arc<TableStatus>>,
+}
+
+impl TableState {
+    /// What is stored of it beside its partitions.
+    pub fn head(&self) -> TableHead {
+        TableHead { id: self.id, settings: self.settings, is_deleted: self.is_deleted }
+    }
+
+    /// What others see of it.
+    pub fn status(&self, name: &TableName) -> Arc<TableStatus> {
+        let status = || TableStatus {
+            name: name.clone(),
+            settings: self.settings,
+            is_deleted: self.is_deleted,
+            partitions: self.partitions.iter().map(|(&number, state)| state.status(number)).collect(),
+        };
+        Arc::clone(self.status.get_or_init(|| Arc::new(status())))
+    }
+}
+
+/// All tables.
+#[derive(Debug, Default)]
+pub struct CatalogState {
+    by_name: BTreeMap<TableName, TableState>,
+    names: HashMap<TableId, TableName>,
+    hot_bytes: u64,
+    unflushed_bytes: u64,
+    partitions: usize,
+    /// Those with events that are not yet in cold.
+    unflushed: BTreeSet<PartitionKey>,
+    consumers: GroupOffsets,
+    keys: KeysHeld,
+    changes: u64,
+    commits: u64,
+    /// Tables that have changed since they were shown.
+    changed: Mutex<BTreeSet<TableId>>,
+}
+
+impl CatalogState {
+    /// A table by its name.
+    pub fn get(&self, name: &TableName) -> Option<&TableState> {
+        self.by_name.get(name)
+    }
+
+    /// A table that can be read.
+    pub fn visible(&self, name: &TableName) -> Option<&TableState> {
+        self.get(name).filter(|table| !table.is_deleted)
+    }
+
+    /// A table's name by its id.
+    pub fn name(&self, id: TableId) -> Option<&TableName> {
+        self.names.get(&id)
+    }
+
+    /// A partition's state.
+    pub fn state(&self, key: PartitionKey) -> Option<&PartitionState> {
+        self.get(self.name(key.table)?)?.partitions.get(&key.partition)
+    }
+
+    /// All tables in order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&TableName, &TableState)> {
+        self.by_name.iter()
+    }
+
+    /// The partitions with events that are not yet in cold.
+    pub fn pending(&self) -> Vec<(Partition, PartitionStatus)> {
+        let mut pending = Vec::with_capacity(self.unflushed.len());
+        for key in &self.unflushed {
+            let table = self.names.get(&key.table).and_then(|name| Some((name, self.visible(name)?)));
+            let Some((name, table)) = table else { continue };
+            let status = table.partitions.get(&key.partition).map(|state| state.status(key.partition));
+            pending.extend(status.map(|status| (Partition::new(name.clone(), key.partition), status)));
+        }
+        pending
+    }
+
+    /// What there is of all tables together; those deleted do not count.
+    pub fn totals(&self) -> Totals {
+        let (mut tables, mut partitions, mut unflushed_events) = (0, 0, 0);
+        for table in self.by_name.values().filter(|table| !table.is_deleted) {
+            tables += 1;
+            partitions += table.partitions.len() as u64;
+            unflushed_events += table.partitions.values().map(|state| state.marks.unflushed().len()).sum::<u64>();
+        }
+        Totals { tables, partitions, hot_bytes: self.hot_bytes, unflushed_bytes: self.unflushed_bytes, unflushed_events }
+    }
+
+    /// How many tables there are; those deleted do not count.
+    pub fn count(&self) -> usize {
+        self.by_name.values().filter(|table| !table.is_deleted).count()
+    }
+
+    /// How many partitions there are, of all tables.
+    pub fn partitions(&self) -> usize {
+        self.partitions
+    }
+
+    /// The committed consumer offsets.
+    pub fn consumers(&self) -> &GroupOffsets {
+        &self.consumers
+    }
+
+    /// How many idempotency keys there are.
+    pub fn keys(&self) -> KeysHeld {
+        self.keys
+    }
+
+    /// Says how many idempotency keys there are.
+    pub fn set_keys(&mut self, keys: KeysHeld) {
+        self.keys = keys;
+    }
+
+    /// Sets a committed consumer offset, or forgets it.
+    pub fn set_consumer(&mut self, group: &GroupName, partition: PartitionKey, committed: Option<Committed>) {
+        self.consumers.set(group, partition, committed);
+    }
+
+    /// Stored bytes of all events in hot.
+    pub fn hot_bytes(&self) -> u64 {
+        self.hot_bytes
+    }
+
+    /// Stored bytes of the events that are in hot and in cold.
+    pub fn flushed_bytes(&self) -> u64 {
+        self.hot_bytes.saturating_sub(self.unflushed_bytes)
+    }
+
+    /// Counts what has changed that manifests carry: starts and settings of tables, and apart from them consumer offsets.
+    pub fn counted(&self) -> (u64, u64) {
+        (self.changes, self.commits)
+    }
+
+    /// Counts a change, of what manifests carry or of consumer offsets.
+    pub fn count_change(&mut self, is_listed: bool, has_offsets: bool) {
+        self.changes += u64::from(is_listed);
+        self.commits += u64::from(has_offsets);
+    }
+
+    /// The first id not yet given to a table.
+    pub fn next_id(&self) -> TableId {
+        self.names.keys().max().map_or(0, |id| id + 1)
+    }
+
+    /// Adds a table without partitions, or changes what is known of one.
+    pub fn set_table(&mut self, name: TableName, head: TableHead) {
+        self.names.insert(head.id, name.clone());
+        let partitions = self.by_name.remove(&name).map(|table| table.partitions).unwrap_or_default();
+        let TableHead { id, settings, is_deleted } = head;
+        self.by_name.insert(name, TableState { id, settings, is_deleted, partitions, status: OnceLock::new() });
+        self.changed.get_mut().insert(id);
+    }
+
+    /// Replaces a partition's state; the table must be there.
+    pub fn set_state(&mut self, key: PartitionKey, state: PartitionState) {
+        let Some(table) = self.names.get(&key.table).and_then(|name| self.by_name.get_mut(name)) else {
+            unreachable!("a partition's table is added before its state");
+        };
+        let old = table.partitions.insert(key.partition, state);
+        table.status = OnceLock::new();
+        self.changed.get_mut().insert(key.table);
+        self.partitions += usize::from(old.is_none());
+        match state.marks.unflushed().is_empty() {
+            true => self.unflushed.remove(&key),
+            false => self.unflushed.insert(key),
+        };
+        let old = old.unwrap_or_default();
+        self.hot_bytes = self.hot_bytes + state.hot_bytes - old.hot_bytes;
+        self.unflushed_bytes = self.unflushed_bytes + state.unflushed_bytes - old.unflushed_bytes;
+    }
+}
+
+/// The shared view.
+#[derive(Debug, Default)]
+pub struct SharedCatalog {
+    state: RwLock<CatalogState>,
+    /// What was shown last; brought up to date when it is asked for.
+    shown: Mutex<Arc<Tables>>,
+}
+
+impl SharedCatalog {
+    /// A catalog of what was found on the volume.
+    pub fn new(state: CatalogState) -> Self {
+        Self { state: RwLock::new(state), shown: Mutex::default() }
+    }
+
+    /// Looks; do not hold it across waits.
+    pub fn read(&self) -> RwLockReadGuard<'_, CatalogState> {
+        self.state.read()
+    }
+
+    /// All tables as of now, as others see them. Only those that have changed since the last call are looked at.
+    pub fn tables(&self) -> Arc<Tables> {
+        let mut shown = self.shown.lock();
+        let state = self.state.read();
+        let changed = std::mem::take(&mut *state.changed.lock());
+        if !changed.is_empty() {
+            let tables = Arc::make_mut(&mut shown);
+            let found = changed.iter().filter_map(|id| state.name(*id).and_then(|name| Some(state.get(name)?.status(name))));
+            found.for_each(|table| tables.insert(table));
+        }
+        Arc::clone(&shown)
+    }
+
+    /// Publishes a durable change. Only the writer calls it.
+    pub fn publish(&self, change: impl FnOnce(&mut CatalogState)) {
+        change(&mut self.state.write());
+    }
+}

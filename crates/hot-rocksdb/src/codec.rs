@@ -1,0 +1,123 @@
+//! Events to versioned, checksummed bytes and back: `1 | CRC32C of the rest, little endian | stored.v1.Event`.
+
+use prost::Message;
+
+use crate::stored;
+use contracts::{
+    error::StorageError,
+    event::Event,
+    payload::{Payload, PayloadKind},
+};
+
+/// The version byte written today.
+const VERSION: u8 = 1;
+/// Version byte and checksum.
+const HEADER: usize = 5;
+
+/// The stored form of an event.
+pub fn encode(event: Event) -> Vec<u8> {
+    let message = stored::Event {
+        payload_kind: encode_kind(event.payload.kind()),
+        payload: event.payload.into_bytes(),
+        timestamp_ms: event.timestamp_ms,
+        appended_ms: event.appended_ms,
+        idempotency_key: event.idempotency_key,
+        headers: event.headers.into_iter().map(|(name, value)| stored::Header { name, value }).collect(),
+    };
+    let mut out = Vec::with_capacity(HEADER + message.encoded_len());
+    out.extend_from_slice(&[VERSION, 0, 0, 0, 0]);
+    message.encode_raw(&mut out);
+    let checksum = crc32c::crc32c(&out[HEADER..]);
+    out[1..HEADER].copy_from_slice(&checksum.to_le_bytes());
+    out
+}
+
+/// Reads the stored form.
+///
+/// # Errors
+/// `Corrupt` if version or checksum do not fit.
+pub fn decode(stored_bytes: &[u8]) -> Result<Event, StorageError> {
+    let message = stored::Event::decode(verify(stored_bytes)?).map_err(|error| StorageError::corrupt("an event in RocksDB", error))?;
+    let kind = decode_kind(message.payload_kind)
+        .ok_or_else(|| StorageError::corrupt("an event in RocksDB", format!("payload kind {}", message.payload_kind)))?;
+    let payload = Payload::stored(kind, message.payload).map_err(|error| StorageError::corrupt("an event in RocksDB", error))?;
+    Ok(Event {
+        payload,
+        timestamp_ms: message.timestamp_ms,
+        appended_ms: message.appended_ms,
+        idempotency_key: message.idempotency_key,
+        headers: message.headers.into_iter().map(|header| (header.name, header.value)).collect(),
+    })
+}
+
+fn verify(stored_bytes: &[u8]) -> Result<&[u8], StorageError> {
+    let damaged = |why: String| StorageError::corrupt("an event in RocksDB", why);
+    let Some((header, body)) = stored_bytes.split_first_chunk::<HEADER>() else {
+        return Err(damaged(format!("{} bytes are too few", stored_bytes.len())));
+    };
+    let [version, checksum @ ..] = *header;
+    if version != VERSION {
+        return Err(damaged(format!("version {version} is unknown")));
+    }
+    let (stored, actual) = (u32::from_le_bytes(checksum), crc32c::crc32c(body));
+    if stored != actual {
+        return Err(damaged(format!("checksum is {actual:08x}, stored was {stored:08x}")));
+    }
+    Ok(body)
+}
+
+fn encode_kind(kind: PayloadKind) -> u32 {
+    match kind {
+        PayloadKind::Text => 1,
+        PayloadKind::Json => 2,
+        PayloadKind::Bytes => 3,
+    }
+}
+
+fn decode_kind(kind: u32) -> Option<PayloadKind> {
+    match kind {
+        1 => Some(PayloadKind::Text),
+        2 => Some(PayloadKind::Json),
+        3 => Some(PayloadKind::Bytes),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn event() -> impl Strategy<Value = Event> {
+        let payload = prop_oneof![
+            any::<String>().prop_map(Payload::text),
+            any::<Vec<u8>>().prop_map(|bytes| Payload::new(PayloadKind::Bytes, bytes.into()).unwrap()),
+            any::<i64>().prop_map(|n| Payload::new(PayloadKind::Json, format!("[{n}, 1.0]").into()).unwrap()),
+        ];
+        (payload, any::<i64>(), any::<i64>(), any::<Option<String>>(), any::<std::collections::BTreeMap<String, String>>()).prop_map(
+            |(payload, timestamp_ms, appended_ms, idempotency_key, headers)| Event {
+                payload,
+                timestamp_ms,
+                appended_ms,
+                idempotency_key,
+                headers,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_in_comes_out(event in event()) {
+            prop_assert_eq!(decode(&encode(event.clone())).unwrap(), event);
+        }
+
+        #[test]
+        fn every_flipped_bit_is_noticed(event in event(), at: prop::sample::Index, bit in 0u8..8) {
+            let mut bytes = encode(event);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(decode(&bytes).is_err());
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Committed consumer offsets: all of them are in memory, as they are bounded, and in RocksDB. The writer commits them.
+
+use std::collections::BTreeMap;
+
+use super::{
+    catalog::CatalogState,
+    keys::{self, PartitionKey, cf},
+    rocksdb::Db,
+};
+use contracts::{
+    clock::TimestampMs,
+    error::StorageError,
+    name::{GroupName, Partition},
+    sequence::Offset,
+};
+
+/// A committed offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// The next offset to read.
+    pub offset: Offset,
+    /// When it was committed.
+    pub at_ms: TimestampMs,
+}
+
+impl Committed {
+    /// The stored form.
+    pub fn encode(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.offset.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.at_ms.to_be_bytes());
+        bytes
+    }
+
+    /// Reads the stored form; what was stored before there were times is as old as `unknown_ms`.
+    pub fn decode(bytes: &[u8], unknown_ms: TimestampMs) -> Option<Self> {
+        let (offset, rest) = bytes.split_first_chunk::<8>()?;
+        let at_ms = if rest.is_empty() { unknown_ms } else { i64::from_be_bytes(rest.try_into().ok()?) };
+        Some(Self { offset: u64::from_be_bytes(*offset), at_ms })
+    }
+}
+
+/// The offsets of all groups.
+#[derive(Debug, Clone, Default)]
+pub struct GroupOffsets {
+    groups: BTreeMap<GroupName, BTreeMap<PartitionKey, Committed>>,
+    count: usize,
+}
+
+impl GroupOffsets {
+    /// Sets an offset, or forgets it; a group without offsets is none.
+    pub fn set(&mut self, group: &GroupName, partition: PartitionKey, committed: Option<Committed>) {
+        match committed {
+            Some(committed) => {
+                let is_new = self.groups.entry(group.clone()).or_default().insert(partition, committed).is_none();
+                self.count += usize::from(is_new);
+            }
+            None => {
+                let Some(offsets) = self.groups.get_mut(group) else { return };
+                self.count -= usize::from(offsets.remove(&partition).is_some());
+                if offsets.is_empty() {
+                    self.groups.remove(group);
+                }
+            }
+        }
+    }
+
+    /// One offset.
+    pub fn get(&self, group: &GroupName, partition: PartitionKey) -> Option<Committed> {
+        self.groups.get(group)?.get(&partition).copied()
+    }
+
+    /// The groups and their offsets, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&GroupName, &BTreeMap<PartitionKey, Committed>)> {
+        self.groups.iter()
+    }
+
+    /// The offsets of one group.
+    pub fn of(&self, group: &GroupName) -> Option<&BTreeMap<PartitionKey, Committed>> {
+        self.groups.get(group)
+    }
+
+    /// How many groups there are.
+    pub fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// How many offsets there are, of all groups.
+    pub fn offsets(&self) -> usize {
+        self.count
+    }
+}
+
+/// The offsets of a group by the names of their partitions, in order.
+pub fn named(tables: &CatalogState, offsets: &BTreeMap<PartitionKey, Committed>) -> Vec<(Partition, Offset)> {
+    let name = |(key, committed): (&PartitionKey, &Committed)| {
+        Some((Partition::new(tables.name(key.table)?.clone(), key.partition), committed.offset))
+    };
+    let mut named: Vec<_> = offsets.iter().filter_map(name).collect();
+    named.sort();
+    named
+}
+
+/// Reads them from the volume.
+///
+/// # Errors
+/// `Corrupt` or `Unavailable`.
+pub(super) fn load(db: &Db, tables: &mut CatalogState, now_ms: TimestampMs) -> Result<(), StorageError> {
+    for pair in db.scan(cf::CONSUMERS, &[], &[]) {
+        let (key, value) = pair?;
+        let damaged = || StorageError::corrupt("a consumer offset in RocksDB", format!("key {key:?}, value {value:?}"));
+        let (group, partition) = keys::decode_consumer(&key).ok_or_else(damaged)?;
+        tables.name(partition.table).ok_or_else(damaged)?;
+        let committed = Committed::decode(&value, now_ms).ok_or_else(damaged)?;
+        tables.set_consumer(&group, partition, Some(committed));
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! What consumers ask of the writer: committed offsets.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Group;
+use crate::{
+    consumers::Committed,
+    keys::{self, PartitionKey, cf},
+};
+use contracts::{
+    clock::TimestampMs,
+    consumers::Commit,
+    error::{Counted, StorageError},
+    name::GroupName,
+};
+
+impl Group<'_> {
+    pub(super) fn commit(&mut self, commit: &Commit) -> Result<(), StorageError> {
+        let mut puts = Vec::with_capacity(commit.offsets.len());
+        let mut new = BTreeSet::new();
+        for (partition, offset) in &commit.offsets {
+            let head = self.visible(&partition.table)?;
+            let key = PartitionKey { table: head.id, partition: partition.number };
+            let (offset, next) = (*offset, self.peek(key).marks.next);
+            if offset > next {
+                return Err(StorageError::BeyondEnd { partition: partition.clone(), offset, next });
+            }
+            let committed = self.committed(&commit.group, key).map(|committed| committed.offset);
+            if let Some(committed) = committed.filter(|&committed| offset < committed && !commit.force && !cfg!(bug_commit_steps_back)) {
+                return Err(StorageError::CommitBackwards { partition: partition.clone(), offset, committed });
+            }
+            if committed.is_none() {
+                new.insert(key);
+            }
+            puts.push((key, offset));
+        }
+        self.check_groups(&commit.group, new.len())?;
+        for (key, offset) in puts {
+            self.set_consumer(&commit.group, key, Some(Committed { offset, at_ms: self.now_ms }));
+        }
+        Ok(())
+    }
+
+    /// Refuses more groups, or more offsets of them, than there may be.
+    fn check_groups(&self, group: &GroupName, new_offsets: usize) -> Result<(), StorageError> {
+        let options = &self.volume.options;
+        if new_offsets > 0 && self.group_offsets + new_offsets > options.max_group_offsets {
+            return Err(StorageError::TooMany { what: Counted::GroupOffsets, limit: options.max_group_offsets });
+        }
+        if self.offsets_of(group) == 0 && self.groups >= options.max_groups {
+            return Err(StorageError::TooMany { what: Counted::Groups, limit: options.max_groups });
+        }
+        Ok(())
+    }
+
+    pub(super) fn delete_group(&mut self, group: &GroupName) -> Result<(), StorageError> {
+        if self.offsets_of(group) == 0 {
+            return Err(StorageError::UnknownGroup(group.clone()));
+        }
+        self.forget_group(group);
+        Ok(())
+    }
+
+    fn forget_group(&mut self, group: &GroupName) {
+        for key in self.members(group) {
+            self.set_consumer(group, key, None);
+        }
+    }
+
+    /// Forgets groups without a commit since then; answers which.
+    pub(super) fn expire_groups(&mut self, committed_before: TimestampMs) -> Vec<GroupName> {
+        let groups: Vec<GroupName> = self.volume.catalog.read().consumers().iter().map(|(group, _)| group.clone()).collect();
+        let is_old = |group: &GroupName| {
+            let members = self.members(group);
+            let last = members.iter().filter_map(|key| self.committed(group, *key)).map(|committed| committed.at_ms).max();
+            last.is_some_and(|last| last < committed_before)
+        };
+        let old: Vec<GroupName> = groups.into_iter().filter(is_old).collect();
+        for group in &old {
+            self.forget_group(group);
+        }
+        old
+    }
+
+    /// Sets an offset, or forgets it.
+    pub(super) fn set_consumer(&mut self, group: &GroupName, key: PartitionKey, committed: Option<Committed>) {
+        let was_there = self.committed(group, key).is_some();
+        let (family, stored_key) = (self.volume.db.family(cf::CONSUMERS), keys::consumer(group, key));
+        match committed {
+            Some(committed) => self.batch.put_cf(family, stored_key, committed.encode()),
+            None => self.batch.delete_cf(family, stored_key),
+        }
+        self.change.consumers.insert((group.clone(), key), committed);
+        let before = self.offsets_of(group);
+        let after = before + usize::from(committed.is_some()) - usize::from(was_there);
+        self.offset_counts.insert(group.clone(), after);
+        self.group_offsets = self.group_offsets + after - before;
+        self.groups = self.groups + usize::from(after > 0) - usize::from(before > 0);
+    }
+
+    /// How many offsets a group of consumers has, as this group of the writer has it.
+    fn offsets_of(&self, group: &GroupName) -> usize {
+        let stored = || self.volume.catalog.read().consumers().of(group).map_or(0, BTreeMap::len);
+        self.offset_counts.get(group).copied().unwrap_or_else(stored)
+    }
+
+    /// A committed offset as this group has it.
+    fn committed(&self, group: &GroupName, key: PartitionKey) -> Option<Committed> {
+        match self.change.consumers.get(&(group.clone(), key)) {
+            Some(staged) => *staged,
+            None => self.volume.catalog.read().consumers().get(group, key),
+        }
+    }
+
+    /// The partitions of which a group has committed an offset, as this group of the writer has it.
+    fn members(&self, group: &GroupName) -> BTreeSet<PartitionKey> {
+        let catalog = self.volume.catalog.read();
+        let mut members: BTreeSet<PartitionKey> =
+            catalog.consumers().of(group).into_iter().flat_map(|offsets| offsets.keys().copied()).collect();
+        let least = PartitionKey { table: 0, partition: 0 };
+        let staged = self.change.consumers.range((group.clone(), least)..).take_while(|((name, _), _)| name == group);
+        for ((_, key), committed) in staged {
+            match committed {
+                Some(_) => members.insert(*key),
+                None => members.remove(key),
+            };
+        }
+        members
+    }
+}

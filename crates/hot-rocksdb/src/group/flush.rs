@@ -1,0 +1,182 @@
+//! What the flusher and retention ask of the writer: bounds of segments, watermarks, eviction, starts.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+
+use super::Group;
+use crate::{
+    keys::{self, BLOCK, PartitionKey, cf},
+    sequence::ago,
+    stored,
+};
+use contracts::{
+    clock::TimestampMs,
+    error::StorageError,
+    flush_ledger::{FlushIntent, HotKeep},
+    name::Partition,
+    retention::Trim,
+    sequence::{Offset, OffsetRange},
+};
+
+/// Runs that one eviction takes at most; the flusher asks again while some went.
+const MAX_EVICTED_RUNS: usize = 1024;
+
+/// The part of hot that is made free at once when it is full.
+const ROOM_PART: u64 = 16;
+
+impl Group<'_> {
+    pub(super) fn mark_flushed(&mut self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
+        for (partition, segment) in segments {
+            let key = self.existing(&partition)?;
+            let marks = self.peek(key).marks;
+            if segment.range.end <= marks.flushed {
+                continue; // marked already, or trimmed meanwhile: then the segment expires where it is
+            }
+            // What comes next may be of this very group, and then it has come now.
+            let came = if segment.range.end < marks.next { self.volume.db.appended(key, segment.range.end).ok().flatten() } else { None };
+            let since = came.map_or(self.started, |came_ms| ago(self.started, self.now_ms, came_ms));
+            self.state(key).mark_flushed(segment, since);
+            let run = stored::FlushedRun { bytes: segment.bytes, flushed_ms: self.now_ms };
+            let (db, end) = (&self.volume.db, segment.range.end);
+            self.batch.put_cf(db.family(cf::FLUSHED_RUNS), keys::flushed_run(self.runs.end, key, end), run.encode_to_vec());
+            self.batch.put_cf(db.family(cf::PARTITION_RUNS), keys::event(key, end), self.runs.end.to_be_bytes());
+            self.runs.end += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn record_intents(&mut self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
+        for (partition, intent) in intents {
+            let key = self.existing(&partition)?;
+            let earliest = self.peek(key).marks.start;
+            if intent.range.start < earliest {
+                return Err(StorageError::Expired { partition, offset: intent.range.start, earliest });
+            }
+            self.state(key).plan(intent);
+        }
+        Ok(())
+    }
+
+    pub(super) fn evict(&mut self, keep: HotKeep) -> Result<u64, StorageError> {
+        let db = &self.volume.db;
+        let mut flushed_bytes = self.volume.catalog.read().flushed_bytes();
+        let (mut events, mut failed) = (0, None);
+        let mut emptied: BTreeMap<PartitionKey, OffsetRange> = BTreeMap::new();
+        // From the first that is left: those before it are gone, and a scan would pass over what is left of each.
+        for pair in db.scan(cf::FLUSHED_RUNS, &[], &self.runs.start.to_be_bytes()).take(MAX_EVICTED_RUNS) {
+            // What was evicted before one that cannot be read is evicted wholly.
+            let found = pair.and_then(|(run_key, value)| Ok((decode_run(&run_key, &value)?, run_key)));
+            let ((number, key, end, run), run_key) = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            };
+            if keep.keeps(run.flushed_ms) && flushed_bytes <= keep.max_bytes {
+                break;
+            }
+            let range = self.state(key).evict(end, run.bytes);
+            if !range.is_empty() {
+                self.hot_bytes = self.hot_bytes.saturating_sub(run.bytes);
+            }
+            self.batch.delete_cf(db.family(cf::FLUSHED_RUNS), &run_key);
+            self.batch.delete_cf(db.family(cf::PARTITION_RUNS), keys::event(key, end));
+            self.runs.start = number + 1;
+            flushed_bytes = flushed_bytes.saturating_sub(run.bytes);
+            events += range.len();
+            emptied.entry(key).and_modify(|whole| whole.end = whole.end.max(range.end)).or_insert(range);
+        }
+        for (key, range) in emptied {
+            if cfg!(bug_keys_evicted) {
+                let prefix = keys::partition(key);
+                self.batch.delete_range_cf(
+                    self.volume.db.family(cf::IDEMPOTENCY),
+                    prefix.to_vec(),
+                    keys::partition(PartitionKey { partition: key.partition + 1, ..key }).to_vec(),
+                );
+            }
+            self.delete_events(key, range);
+        }
+        failed.map_or(Ok(events), Err)
+    }
+
+    /// Evicts what is in S3, if hot is full: a write is refused only for what is not. Once a group: what has been evicted is seen after it.
+    pub(super) fn make_room(&mut self) {
+        let most = self.volume.options.hot_max_bytes;
+        if self.hot_bytes < most || self.has_made_room {
+            return;
+        }
+        self.has_made_room = true;
+        let over = self.hot_bytes - most + most / ROOM_PART;
+        let flushed = self.volume.catalog.read().flushed_bytes();
+        let max_bytes = flushed.saturating_sub(over);
+        let keep = HotKeep { flushed_upto: TimestampMs::MIN, flushed_after: TimestampMs::MAX, max_bytes };
+        if let Err(error) = self.evict(keep) {
+            tracing::warn!(%error, "hot is full, and what is in S3 cannot be evicted");
+        }
+    }
+
+    /// Moves starts; what is below leaves hot, with its place in the order of eviction.
+    pub(super) fn trim(&mut self, trims: Vec<Trim>) -> Result<(), StorageError> {
+        let mut known = Vec::with_capacity(trims.len());
+        for Trim { partition, start, unflushed_bytes } in trims {
+            let key = self.existing(&partition)?;
+            known.push((key, start, unflushed_bytes, self.forget_runs(key, start)?));
+        }
+        // From here on nothing fails: all of them move, or none.
+        for (key, start, unflushed_bytes, flushed_bytes) in known {
+            let gone = self.state(key).trim(start, unflushed_bytes, flushed_bytes);
+            self.delete_events(key, gone);
+        }
+        Ok(())
+    }
+
+    /// Forgets the flushed runs of a partition up to an end; answers their bytes.
+    pub(super) fn forget_runs(&mut self, key: PartitionKey, upto: Offset) -> Result<u64, StorageError> {
+        let db = &self.volume.db;
+        let mut bytes = 0;
+        // Those that end at `low` or before have gone already, perhaps with this very group.
+        let first = keys::event(key, self.peek(key).marks.low + 1);
+        for pair in db.scan(cf::PARTITION_RUNS, &keys::partition(key), &first) {
+            let (index_key, number) = pair?;
+            let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {index_key:?}"));
+            let (_, end) = keys::decode_event(&index_key).ok_or_else(damaged)?;
+            if end > upto {
+                break;
+            }
+            let run_key = keys::flushed_run(keys::decode_u64(&number).ok_or_else(damaged)?, key, end);
+            let run = db.get(cf::FLUSHED_RUNS, &run_key)?.ok_or_else(damaged)?;
+            let (.., run) = decode_run(&run_key, &run)?;
+            bytes += run.bytes;
+            self.batch.delete_cf(db.family(cf::FLUSHED_RUNS), run_key);
+            self.batch.delete_cf(db.family(cf::PARTITION_RUNS), &index_key);
+        }
+        Ok(bytes)
+    }
+
+    /// Deletes events that have left hot, and their place in the time index.
+    pub(super) fn delete_events(&mut self, key: PartitionKey, range: OffsetRange) {
+        if range.is_empty() {
+            return;
+        }
+        let db = &self.volume.db;
+        let (from, to) = (keys::event(key, range.start), keys::event(key, range.end));
+        self.batch.delete_range_cf(db.family(cf::EVENTS), from, to);
+        let (first, last) = (keys::time_block(key, range.start / BLOCK), keys::time_block(key, range.end / BLOCK));
+        if first != last {
+            self.batch.delete_range_cf(db.family(cf::TIME_BLOCKS), first, last);
+        }
+        // Files go up to and with the second key: the last event that has left, not the first that stays.
+        self.evicted.push((from.to_vec(), keys::event(key, range.end - 1).to_vec()));
+    }
+}
+
+/// A flushed run: its number, whose it is, where it ends, and what is known of it.
+fn decode_run(key: &[u8], value: &[u8]) -> Result<(u64, PartitionKey, Offset, stored::FlushedRun), StorageError> {
+    let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {key:?}"));
+    let (number, partition, end) = keys::decode_flushed_run(key).ok_or_else(damaged)?;
+    let run = stored::FlushedRun::decode(value).map_err(|_| damaged())?;
+    Ok((number, partition, end, run))
+}

@@ -1,0 +1,90 @@
+//! What recovery and the journal ask of the writer: facts about the volume, and partitions as S3 has them.
+
+use super::Group;
+use crate::{
+    catalog::TableHead,
+    consumers::Committed,
+    idempotency,
+    keys::{self, PartitionKey, cf},
+};
+use contracts::{
+    error::StorageError,
+    idempotency::{FirstWrite, Hash},
+    name::{Partition, TableName},
+    recovery::{Recovered, RecoveredOffset, RecoveredPartition, RecoveredTable},
+    sequence::{Offset, OffsetRange},
+};
+
+impl Group<'_> {
+    pub(super) fn remember(&mut self, pairs: Vec<(&'static [u8], Vec<u8>)>) {
+        for (key, value) in pairs {
+            self.batch.put_cf(self.volume.db.family(cf::META), key, value);
+        }
+    }
+
+    pub(super) fn recover(&mut self, recovered: Recovered) -> Result<(), StorageError> {
+        for RecoveredTable { name, settings, is_deleted } in recovered.tables {
+            let id = self.recovered_table(&name);
+            self.put_table(&name, TableHead { id, settings, is_deleted });
+        }
+        let mut partitions = Vec::with_capacity(recovered.partitions.len());
+        for one in recovered.partitions {
+            let table = self.recovered_table(&one.partition.table);
+            partitions.push((PartitionKey { table, partition: one.partition.number }, one));
+        }
+        for (key, _) in &partitions {
+            self.forget_runs(*key, Offset::MAX)?;
+        }
+        for (key, RecoveredPartition { partition, marks, hot_bytes }) in partitions {
+            let was = self.peek(key).marks;
+            assert!(was.next <= marks.next, "{partition}: recovery would give offsets again: {was:?} to {marks:?}");
+            self.delete_events(key, OffsetRange::new(was.low, marks.low.clamp(was.low, was.next)));
+            if was.next <= marks.start {
+                // All that the copy has is gone, perhaps with its table: a key must not stand for an event that is not there.
+                let (from, to) = (keys::partition(key), keys::partition(PartitionKey { partition: key.partition + 1, ..key }));
+                self.batch.delete_range_cf(self.volume.db.family(cf::IDEMPOTENCY), from, to);
+            }
+            self.state(key).recover(marks, hot_bytes);
+        }
+        if let Some(consumers) = recovered.consumers {
+            let known: Vec<_> = {
+                let catalog = self.volume.catalog.read();
+                let each = catalog.consumers().iter();
+                each.flat_map(|(group, offsets)| offsets.keys().map(|key| (group.clone(), *key)).collect::<Vec<_>>()).collect()
+            };
+            for (group, key) in known {
+                self.set_consumer(&group, key, None);
+            }
+            for RecoveredOffset { group, partition, offset } in consumers {
+                let table = self.recovered_table(&partition.table);
+                let key = PartitionKey { table, partition: partition.number };
+                // When it was committed is not known: it is as young as this volume.
+                self.set_consumer(&group, key, Some(Committed { offset, at_ms: self.now_ms }));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn recover_keys(&mut self, found: Vec<(Partition, Hash, FirstWrite)>) -> Result<(), StorageError> {
+        let mut keys = Vec::with_capacity(found.len());
+        for (partition, hash, first) in found {
+            keys.push((keys::idempotency(self.existing(&partition)?, hash), first));
+        }
+        // A recovery that goes on after a kill finds many of them there already: they are counted once.
+        let wanted: Vec<_> = keys.iter().map(|(key, _)| *key).collect();
+        let stored = self.volume.db.get_many(cf::IDEMPOTENCY, &wanted)?;
+        for ((key, first), stored) in keys.into_iter().zip(stored) {
+            if stored.is_none_or(|stored| stored != idempotency::encode(first)) {
+                self.put_key(key, first);
+            }
+        }
+        Ok(())
+    }
+
+    fn recovered_table(&mut self, name: &TableName) -> keys::TableId {
+        match self.head(name) {
+            Some(head) => head.id,
+            None => self.add_table(name),
+        }
+    }
+}

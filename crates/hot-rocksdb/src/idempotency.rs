@@ -1,0 +1,194 @@
+//! What RocksDB keeps of an idempotency key, and for how long. Expired keys leave with compaction, so nothing scans for them.
+//!
+//! Keys are counted by the minute in which they came. Where they would take more space than they may, the oldest minutes are forgotten first:
+//! their keys count no more from that moment on, and leave with compaction, too. None younger than the least window is forgotten.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+};
+
+use contracts::{
+    clock::{Clock, TimestampMs},
+    idempotency::{FirstWrite, Hash, KeyWindow},
+};
+
+/// What a key takes on the volume, about: `make bench` measures it.
+pub const KEY_BYTES: u64 = 72;
+/// Keys are counted by so many milliseconds.
+const MINUTE_MS: i64 = 60_000;
+
+/// The stored form: a version, the offset, the time, the hash if there is one.
+pub fn encode(first: FirstWrite) -> Vec<u8> {
+    let mut bytes = vec![1];
+    bytes.extend_from_slice(&first.offset.to_be_bytes());
+    bytes.extend_from_slice(&first.appended_ms.to_be_bytes());
+    bytes.extend_from_slice(first.payload.as_ref().map_or(&[], Hash::as_slice));
+    bytes
+}
+
+/// Reads the stored form.
+pub fn decode(bytes: &[u8]) -> Option<FirstWrite> {
+    let ([1], rest) = bytes.split_first_chunk::<1>()? else { return None };
+    decode_fields(rest)
+}
+
+/// Reads the form of format 2 of the volume, which had no version: see `upgrade`.
+pub fn decode_unversioned(bytes: &[u8]) -> Option<FirstWrite> {
+    decode_fields(bytes).filter(|first| first.payload.is_none())
+}
+
+fn decode_fields(bytes: &[u8]) -> Option<FirstWrite> {
+    let (offset, rest) = bytes.split_first_chunk::<8>()?;
+    let (appended_ms, rest) = rest.split_first_chunk::<8>()?;
+    let payload = if rest.is_empty() { None } else { Some(Hash::try_from(rest).ok()?) };
+    Some(FirstWrite { offset: u64::from_be_bytes(*offset), appended_ms: i64::from_be_bytes(*appended_ms), payload })
+}
+
+/// The first minute whose keys are remembered, as the compaction filter sees it: milliseconds since 1970.
+pub type Floor = Arc<AtomicI64>;
+
+/// A compaction filter that drops keys that count no more.
+pub fn expiry_filter(
+    window_ms: i64,
+    floor: Floor,
+    clock: Arc<dyn Clock>,
+) -> impl FnMut(u32, &[u8], &[u8]) -> rocksdb::CompactionDecision + Send + 'static {
+    move |_level, _key, value| match decode(value) {
+        Some(first) if !first.is_within(window_ms, clock.now_ms()) || first.appended_ms < floor.load(Relaxed) => {
+            rocksdb::CompactionDecision::Remove
+        }
+        _ => rocksdb::CompactionDecision::Keep,
+    }
+}
+
+/// How long and how many keys are remembered.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyOptions {
+    /// How long, if there is space for it.
+    pub window_ms: i64,
+    /// How long at least.
+    pub min_window_ms: i64,
+    /// What they may take, in bytes.
+    pub max_bytes: u64,
+}
+
+/// How many keys came in each minute. Pure; the writer makes it durable.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyLedger {
+    minutes: BTreeMap<i64, u64>,
+    keys: u64,
+    floor_ms: TimestampMs,
+}
+
+impl KeyLedger {
+    /// What was stored: the keys by minutes, and the floor.
+    pub fn new(minutes: BTreeMap<i64, u64>, floor_ms: TimestampMs) -> Self {
+        let keys = minutes.values().sum();
+        Self { minutes, keys, floor_ms }
+    }
+
+    /// The minute of a time.
+    pub fn minute(ms: TimestampMs) -> i64 {
+        ms.div_euclid(MINUTE_MS)
+    }
+
+    /// Counts a key; answers how many its minute has now.
+    pub fn add(&mut self, appended_ms: TimestampMs) -> (i64, u64) {
+        let minute = Self::minute(appended_ms);
+        let count = self.minutes.entry(minute).or_default();
+        *count += 1;
+        self.keys += 1;
+        (minute, *count)
+    }
+
+    /// The first time whose keys are remembered.
+    pub fn floor_ms(&self) -> TimestampMs {
+        self.floor_ms
+    }
+
+    /// Forgets minutes that are outside the window, and the oldest while there is no room for `new` keys more; answers which.
+    pub fn forget(&mut self, options: KeyOptions, now_ms: TimestampMs, new: usize) -> Vec<i64> {
+        let mut forgotten = Vec::new();
+        while let Some((&minute, &count)) = self.minutes.first_key_value() {
+            let end = (minute + 1) * MINUTE_MS;
+            let is_old = end <= now_ms.saturating_sub(options.window_ms);
+            let may_go = end <= now_ms.saturating_sub(options.min_window_ms);
+            if !is_old && (self.has_room(options, new) || !may_go) {
+                break;
+            }
+            self.minutes.remove(&minute);
+            self.keys -= count;
+            self.floor_ms = self.floor_ms.max(end);
+            forgotten.push(minute);
+        }
+        forgotten
+    }
+
+    /// Whether `new` keys more may be.
+    pub fn has_room(&self, options: KeyOptions, new: usize) -> bool {
+        (self.keys + new as u64) * KEY_BYTES <= options.max_bytes
+    }
+
+    /// What others may know of it.
+    pub fn held(&self) -> KeysHeld {
+        KeysHeld { keys: self.keys, floor_ms: self.floor_ms }
+    }
+}
+
+/// How many keys there are, and since when.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeysHeld {
+    keys: u64,
+    floor_ms: TimestampMs,
+}
+
+impl KeysHeld {
+    /// The window that they make at `now_ms`.
+    pub fn window(self, options: KeyOptions, now_ms: TimestampMs) -> KeyWindow {
+        let since_floor = now_ms.saturating_sub(self.floor_ms).max(0);
+        let window_ms = options.window_ms.min(since_floor).max(0).cast_unsigned();
+        KeyWindow { keys: self.keys, bytes: self.keys * KEY_BYTES, window_ms }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_is_half_open_and_a_clock_stepping_back_keeps_keys() {
+        for payload in [None, Some([7; 16])] {
+            let first = FirstWrite { offset: 7, appended_ms: 1000, payload };
+            assert_eq!(decode(&encode(first)), Some(first));
+            assert!(first.is_within(10, 1009));
+            assert!(!first.is_within(10, 1010));
+            assert!(first.is_within(10, i64::MIN));
+        }
+        assert_eq!(decode(&[0; 16]), None);
+        assert_eq!(decode_unversioned(&[0; 16]), Some(FirstWrite { offset: 0, appended_ms: 0, payload: None }));
+        assert_eq!(decode_unversioned(&[1; 33]), None);
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten_first_and_the_young_never() {
+        let options = KeyOptions { window_ms: 100 * MINUTE_MS, min_window_ms: 10 * MINUTE_MS, max_bytes: 5 * KEY_BYTES };
+        let mut ledger = KeyLedger::default();
+        for minute in 0..8 {
+            assert_eq!(ledger.add(minute * MINUTE_MS + 5), (minute, 1));
+        }
+        assert!(!ledger.has_room(options, 0));
+        assert!(ledger.forget(options, 8 * MINUTE_MS, 0).is_empty(), "all of them are young");
+        assert_eq!(ledger.held().window(options, 8 * MINUTE_MS), KeyWindow { keys: 8, bytes: 8 * KEY_BYTES, window_ms: 480_000 });
+        assert_eq!(ledger.forget(options, 20 * MINUTE_MS, 0), [0, 1, 2], "no more than it takes");
+        assert!(ledger.has_room(options, 0));
+        assert_eq!(ledger.floor_ms(), 3 * MINUTE_MS);
+        assert_eq!(ledger.held().window(options, 20 * MINUTE_MS).window_ms, 17 * 60_000);
+        assert_eq!(ledger.forget(options, 106 * MINUTE_MS, 0), [3, 4, 5], "outside the window");
+        let stored = ledger.minutes.clone();
+        assert_eq!(KeyLedger::new(stored, 6 * MINUTE_MS), ledger);
+    }
+}

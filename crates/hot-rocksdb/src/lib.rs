@@ -1,0 +1,392 @@
+//! The hot tier behind its contract: sends what changes to the writer, reads on threads that may block.
+
+pub mod catalog;
+pub mod codec;
+pub mod consumers;
+pub mod disk;
+mod expire;
+pub mod group;
+pub mod idempotency;
+pub mod keys;
+pub mod options;
+pub mod request;
+pub mod rocksdb;
+pub mod scan;
+pub mod sequence;
+mod stored;
+pub mod synced;
+mod upgrade;
+pub mod wal;
+pub mod writer;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use self::{
+    catalog::SharedCatalog,
+    disk::Disk,
+    idempotency::KeyOptions,
+    keys::{PartitionKey, TableId, cf, meta},
+    request::{EncodedEvent, Request, Volume, WriterOptions},
+    rocksdb::Db,
+    writer::{Guards, Writer},
+};
+use contracts::{
+    append::{Append, Appended, Appender},
+    catalog::{Catalog, Configured, PartitionStatus, TableChange, TableStatus, Tables, Totals},
+    clock::{Clock, TimestampMs},
+    consumers::{Commit, ConsumerStorage, OffsetsOfGroup},
+    engine::Engine,
+    error::{Overload, StorageError, Tier},
+    event::Event,
+    fence::Fence,
+    flush_ledger::{FlushIntent, FlushLedger, HotKeep},
+    gauge::Gauge,
+    heartbeat::Heartbeat,
+    idempotency::{FirstWrite, Hash, KeyUse, KeyWindow},
+    journal::Notes,
+    name::{GroupName, Partition, PartitionNumber, TableName},
+    read::{HotPage, HotReader, ReadLimit, TimeFilter},
+    recovery::{Recoverable, Recovered},
+    reservation::Reservations,
+    retention::{Trim, Trimmer},
+    segment::SegmentBuilder,
+    sequence::Offset,
+    wakeups::Wakeups,
+};
+
+/// What the hot tier is made of.
+pub struct HotParts {
+    /// The open volume.
+    pub db: Arc<Db>,
+    /// What was found on it.
+    pub catalog: Arc<SharedCatalog>,
+    /// How full its disk is.
+    pub disk: Arc<Disk>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Closed when another writer takes over the bucket.
+    pub fence: Arc<Fence>,
+    /// The writer's sign of life.
+    pub heartbeat: Arc<Heartbeat>,
+}
+
+/// The hot tier.
+#[derive(Debug)]
+pub struct RocksHot {
+    db: Arc<Db>,
+    catalog: Arc<SharedCatalog>,
+    disk: Arc<Disk>,
+    writer: mpsc::Sender<Request>,
+    wakeups: Arc<Wakeups>,
+    clock: Arc<dyn Clock>,
+    keys: KeyOptions,
+    reservations: OnceLock<Arc<dyn Reservations>>,
+}
+
+impl RocksHot {
+    /// The hot tier and the writer that serves it; the writer ends when the tier is dropped.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Unavailable` if the volume cannot be read.
+    pub fn new(parts: HotParts, options: WriterOptions) -> Result<(Arc<Self>, Writer), StorageError> {
+        let HotParts { db, catalog, disk, clock, fence, heartbeat } = parts;
+        let (requests, receiver) = mpsc::channel(options.queue_len);
+        let (wakeups, keys) = (Arc::new(Wakeups::default()), options.keys);
+        let volume = Volume { db: Arc::clone(&db), catalog: Arc::clone(&catalog), clock: Arc::clone(&clock), options };
+        let writer = Writer::new(volume, Guards { fence, heartbeat }, receiver, Arc::clone(&wakeups))?;
+        let hot = Self { db, catalog, disk, writer: requests, wakeups, clock, keys, reservations: OnceLock::new() };
+        Ok((Arc::new(hot), writer))
+    }
+
+    /// Sees to it that the offsets of an append are reserved.
+    async fn reserve(&self, table: &TableName, events: &[(PartitionNumber, Event)]) {
+        let Some(reservations) = self.reservations.get() else { return };
+        let mut counts: BTreeMap<PartitionNumber, u64> = BTreeMap::new();
+        for (number, _) in events {
+            *counts.entry(*number).or_default() += 1;
+        }
+        let next = {
+            let tables = self.catalog.read();
+            let known = tables.get(table).map(|table| &table.partitions);
+            let after = |(number, count): (PartitionNumber, u64)| {
+                let mut marks = known.and_then(|known| known.get(&number)).map(|state| state.marks).unwrap_or_default();
+                marks.next += count;
+                (Partition::new(table.clone(), number), marks)
+            };
+            counts.into_iter().map(after).collect()
+        };
+        reservations.reserve(next).await;
+    }
+
+    /// Sends a request that must wait its turn.
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StorageError> {
+        ask(&self.writer, request).await
+    }
+
+    /// Reads on a thread that may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Db, &SharedCatalog) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let (db, catalog) = (Arc::clone(&self.db), Arc::clone(&self.catalog));
+        task::spawn_blocking(move || read(&db, &catalog)).await.map_err(|error| StorageError::unavailable(Tier::Hot, error))?
+    }
+}
+
+/// The number of a table that can be read.
+fn table_id(catalog: &SharedCatalog, table: &TableName) -> Result<TableId, StorageError> {
+    let id = catalog.read().visible(table).map(|table| table.id);
+    id.ok_or_else(|| StorageError::UnknownTable(table.clone()))
+}
+
+type Reply<T> = oneshot::Sender<Result<T, StorageError>>;
+
+/// Sends a request to the writer, which may have to wait its turn, and waits for the answer.
+async fn ask<T>(writer: &mpsc::Sender<Request>, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StorageError> {
+    let (reply, answer) = oneshot::channel();
+    writer.send(request(reply)).await.map_err(|_| StorageError::Closed)?;
+    answer.await.map_err(|_| StorageError::Closed)?
+}
+
+#[async_trait]
+impl Appender for RocksHot {
+    #[tracing::instrument(level = "debug", skip_all, fields(table = %append.table, events = append.events.len() as i64))]
+    async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError> {
+        if self.disk.is_full() {
+            return Err(StorageError::Overloaded { reason: Overload::DiskFull, retry_after: Duration::from_secs(5) });
+        }
+        let Append { table, events, expected_offset } = append;
+        self.reserve(&table, &events).await;
+        let events = events
+            .into_iter()
+            .map(|(partition, event)| EncodedEvent {
+                partition,
+                timestamp_ms: event.timestamp_ms,
+                appended_ms: event.appended_ms,
+                key: KeyUse::of(&event),
+                value: codec::encode(event),
+            })
+            .collect();
+        let (reply, answer) = oneshot::channel();
+        self.writer.try_send(Request::Append { table, events, expected_offset, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                StorageError::Overloaded { reason: Overload::QueueFull, retry_after: Duration::from_secs(1) }
+            }
+            mpsc::error::TrySendError::Closed(_) => StorageError::Closed,
+        })?;
+        // The writer answers every request it takes; if it ended between, the group may have been on its way to the disk.
+        answer.await.map_err(StorageError::outcome_unknown)?
+    }
+
+    fn wakeups(&self) -> &Arc<Wakeups> {
+        &self.wakeups
+    }
+}
+
+#[async_trait]
+impl HotReader for RocksHot {
+    async fn read(
+        &self,
+        table: &TableName,
+        from: Vec<(PartitionNumber, Offset)>,
+        filter: TimeFilter,
+        limit: ReadLimit,
+    ) -> Result<Vec<HotPage>, StorageError> {
+        let table = table.clone();
+        self.blocking(move |db, catalog| {
+            let id = table_id(catalog, &table)?;
+            let from: Vec<_> = from.into_iter().map(|(partition, offset)| (PartitionKey { table: id, partition }, offset)).collect();
+            db.read(&table, &from, filter, limit)
+        })
+        .await
+    }
+
+    async fn scan(
+        &self,
+        mut segment: Box<dyn SegmentBuilder>,
+        upto: Offset,
+        enough: u64,
+    ) -> Result<(Box<dyn SegmentBuilder>, u64), StorageError> {
+        // A thread goes on when nobody waits for it any more; this one need not.
+        let stop = CancellationToken::new();
+        let _stops = stop.clone().drop_guard();
+        self.blocking(move |db, catalog| {
+            let partition = segment.partition();
+            let key = PartitionKey { table: table_id(catalog, &partition.table)?, partition: partition.number };
+            let bytes = db.fill(segment.as_mut(), key, upto, enough, &stop)?;
+            Ok((segment, bytes))
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Catalog for RocksHot {
+    fn table(&self, name: &TableName) -> Option<Arc<TableStatus>> {
+        self.catalog.read().visible(name).map(|table| table.status(name))
+    }
+
+    fn tables(&self) -> Arc<Tables> {
+        self.catalog.tables()
+    }
+
+    fn totals(&self) -> Totals {
+        self.catalog.read().totals()
+    }
+
+    fn changes(&self) -> u64 {
+        self.catalog.read().counted().0
+    }
+
+    async fn configure_table(&self, table: TableName, change: TableChange) -> Result<Configured, StorageError> {
+        self.ask(|reply| Request::ConfigureTable { table, change, reply }).await
+    }
+
+    async fn delete_table(&self, table: TableName) -> Result<(), StorageError> {
+        self.ask(|reply| Request::DeleteTable { table, reply }).await
+    }
+}
+
+#[async_trait]
+impl FlushLedger for RocksHot {
+    fn pending(&self) -> Vec<(Partition, PartitionStatus)> {
+        self.catalog.read().pending()
+    }
+
+    async fn intend(&self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
+        self.ask(|reply| Request::Intend { intents, reply }).await
+    }
+
+    async fn mark_flushed(&self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
+        self.ask(|reply| Request::MarkFlushed { segments, reply }).await
+    }
+
+    async fn evict(&self, keep: HotKeep) -> Result<u64, StorageError> {
+        self.ask(|reply| Request::Evict { keep, reply }).await
+    }
+}
+
+#[async_trait]
+impl Trimmer for RocksHot {
+    async fn expired(&self, table: &TableName, appended_before: TimestampMs, excess_bytes: u64) -> Result<Vec<Trim>, StorageError> {
+        let table = table.clone();
+        self.blocking(move |db, catalog| expire::expired(db, catalog, &table, appended_before, excess_bytes)).await
+    }
+
+    async fn trim(&self, trims: Vec<Trim>) -> Result<(), StorageError> {
+        self.ask(|reply| Request::Trim { trims, reply }).await
+    }
+}
+
+#[async_trait]
+impl ConsumerStorage for RocksHot {
+    async fn commit(&self, commit: Commit) -> Result<(), StorageError> {
+        self.ask(|reply| Request::Commit { commit, reply }).await
+    }
+
+    async fn offsets(&self, group: &GroupName) -> Result<Vec<(Partition, Offset)>, StorageError> {
+        let tables = self.catalog.read();
+        Ok(tables.consumers().of(group).map(|offsets| consumers::named(&tables, offsets)).unwrap_or_default())
+    }
+
+    async fn all_offsets(&self) -> Result<Vec<OffsetsOfGroup>, StorageError> {
+        let tables = self.catalog.read();
+        Ok(tables.consumers().iter().map(|(group, offsets)| (group.clone(), consumers::named(&tables, offsets))).collect())
+    }
+
+    fn commits(&self) -> u64 {
+        self.catalog.read().counted().1
+    }
+
+    async fn expire(&self, committed_before: TimestampMs) -> Result<Vec<GroupName>, StorageError> {
+        self.ask(|reply| Request::ExpireGroups { committed_before, reply }).await
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupName>, StorageError> {
+        Ok(self.catalog.read().consumers().iter().map(|(group, _)| group.clone()).collect())
+    }
+
+    async fn delete(&self, group: GroupName) -> Result<(), StorageError> {
+        self.ask(|reply| Request::DeleteGroup { group, reply }).await
+    }
+}
+
+#[async_trait]
+impl Recoverable for RocksHot {
+    async fn recover(&self, recovered: Recovered) -> Result<(), StorageError> {
+        self.ask(|reply| Request::Recover { recovered, reply }).await
+    }
+
+    async fn recover_keys(&self, keys: Vec<(Partition, Hash, FirstWrite)>) -> Result<(), StorageError> {
+        self.ask(|reply| Request::RecoverKeys { keys, reply }).await
+    }
+}
+
+#[async_trait]
+impl Engine for RocksHot {
+    fn notes(&self) -> Arc<dyn Notes> {
+        Arc::new(WriterNotes { db: Arc::clone(&self.db), writer: self.writer.clone() })
+    }
+
+    fn reserve_with(&self, reservations: Arc<dyn Reservations>) {
+        assert!(self.reservations.set(reservations).is_ok(), "there is one bucket");
+    }
+
+    fn key_window(&self) -> KeyWindow {
+        self.catalog.read().keys().window(self.keys, self.clock.now_ms())
+    }
+
+    fn gauges(&self) -> Vec<Gauge> {
+        self.db.gauges()
+    }
+
+    async fn tidy(&self) -> Result<(), StorageError> {
+        let most = self.keys.max_bytes.saturating_add(self.keys.max_bytes / 4);
+        self.blocking(move |db, _| {
+            if db.keys_bytes() > most {
+                db.compact_keys();
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Keeps notes by way of the writer, without the tier.
+#[derive(Debug)]
+struct WriterNotes {
+    db: Arc<Db>,
+    writer: mpsc::Sender<Request>,
+}
+
+#[async_trait]
+impl Notes for WriterNotes {
+    fn store_id(&self) -> Uuid {
+        self.db.store_id()
+    }
+
+    fn stored(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        self.db.get(cf::META, meta::CHAIN)
+    }
+
+    async fn note(&self, chain: Vec<u8>, store_id: Option<Uuid>) -> Result<(), StorageError> {
+        let mut pairs = vec![(meta::CHAIN, chain)];
+        pairs.extend(store_id.map(|id| (meta::STORE_ID, id.as_bytes().to_vec())));
+        ask(&self.writer, |reply| Request::Remember { pairs, reply }).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! How RocksDB is set up: what is safe first, then what suits a log whose ranges leave in the order in which they came.
+
+use std::{path::PathBuf, sync::Arc};
+
+use ::rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options};
+
+use super::{
+    idempotency::{self, Floor, KeyOptions},
+    keys::cf,
+};
+use contracts::clock::Clock;
+
+/// Files of new events that are merged at once.
+const LEVEL_0_FILES: i32 = 16;
+
+/// What opening needs to know.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// The directory of the database.
+    pub path: PathBuf,
+    /// Whether every group was synced before the next one was written: then damage in the middle of the log can be told.
+    pub is_synced: bool,
+    /// How long and how many idempotency keys are remembered.
+    pub keys: KeyOptions,
+    /// Bytes of the block cache.
+    pub cache_bytes: usize,
+    /// Bytes of one write buffer.
+    pub write_buffer_bytes: usize,
+    /// Files that are open at once; what is over it is opened again when it is needed.
+    pub max_open_files: i32,
+}
+
+/// How the database is opened.
+pub(super) fn database(options: &OpenOptions) -> Options {
+    let mut database = Options::default();
+    database.create_missing_column_families(true);
+    // The log ends at the first record that is not whole: after a power cut that is the last one, which nobody was answered; see `wal`.
+    database.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    database.set_track_and_verify_wals_in_manifest(true);
+    database.set_paranoid_checks(true);
+    database.set_manual_wal_flush(false);
+    database.set_max_total_wal_size(4 * options.write_buffer_bytes as u64);
+    database.set_max_background_jobs(4);
+    database.set_max_open_files(options.max_open_files);
+    database.set_bytes_per_sync(1 << 20);
+    database.set_keep_log_file_num(4);
+    database.set_max_log_file_size(16 << 20);
+    database
+}
+
+/// How a column family is kept.
+pub(super) fn family(name: &str, options: &OpenOptions, cache: &Cache, clock: &Arc<dyn Clock>, floor: &Floor) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    blocks.set_format_version(5);
+    let mut family = Options::default();
+    family.set_compression_type(DBCompressionType::Lz4);
+    match name {
+        cf::EVENTS => {
+            blocks.set_block_size(32 << 10);
+            family.set_write_buffer_size(options.write_buffer_bytes);
+            // Every new file spans all partitions, so merging it rewrites nearly everything: seldom, and much at once. A reader
+            // finds a partition's events in one file after the other, however many there are.
+            family.set_level_zero_file_num_compaction_trigger(LEVEL_0_FILES);
+            family.set_level_zero_slowdown_writes_trigger(3 * LEVEL_0_FILES);
+            family.set_level_zero_stop_writes_trigger(4 * LEVEL_0_FILES);
+            family.set_max_bytes_for_level_base(LEVEL_0_FILES as u64 * options.write_buffer_bytes as u64);
+        }
+        cf::IDEMPOTENCY => {
+            // Nearly every key is new: the filter answers without reading a block.
+            blocks.set_bloom_filter(10.0, false);
+            family.set_write_buffer_size(options.write_buffer_bytes);
+            let filter = idempotency::expiry_filter(options.keys.window_ms, Arc::clone(floor), Arc::clone(clock));
+            family.set_compaction_filter("expired_idempotency_keys", filter);
+            family.set_periodic_compaction_seconds(24 * 60 * 60);
+        }
+        _ => family.set_write_buffer_size(4 << 20),
+    }
+    family.set_block_based_table_factory(&blocks);
+    family
+}

@@ -1,0 +1,198 @@
+//! What the writer is asked to do.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::{catalog::SharedCatalog, idempotency::KeyOptions, rocksdb::Db};
+use contracts::{
+    append::Appended,
+    catalog::{Configured, TableChange, TableSettings},
+    clock::{Clock, TimestampMs},
+    consumers::Commit,
+    error::StorageError,
+    flush_ledger::{FlushIntent, HotKeep},
+    idempotency::{FirstWrite, Hash, KeyUse},
+    name::{GroupName, Partition, PartitionNumber, TableName},
+    recovery::Recovered,
+    retention::Trim,
+    sequence::Offset,
+};
+
+/// What the writer needs to know.
+#[derive(Debug, Clone)]
+pub struct WriterOptions {
+    /// Whether an answer waits for the sync of the log.
+    pub sync: bool,
+    /// How long and how many idempotency keys are remembered.
+    pub keys: KeyOptions,
+    /// Stored bytes that hot holds at most.
+    pub hot_max_bytes: u64,
+    /// Tables there may be.
+    pub max_tables: usize,
+    /// Partitions there may be, of all tables.
+    pub max_partitions: usize,
+    /// Consumer groups there may be.
+    pub max_groups: usize,
+    /// Committed offsets there may be, of all groups.
+    pub max_group_offsets: usize,
+    /// Whether an append makes a table that does not exist.
+    pub auto_create: bool,
+    /// The settings of a new table.
+    pub new_table: TableSettings,
+    /// Requests that may wait.
+    pub queue_len: usize,
+}
+
+impl WriterOptions {
+    /// Without bounds that anybody would reach, and with keys that are remembered so long; for tests of what is not about them.
+    pub fn roomy(window_ms: i64) -> Self {
+        Self {
+            sync: true,
+            keys: KeyOptions { window_ms, min_window_ms: 0, max_bytes: 1 << 40 },
+            hot_max_bytes: 1 << 30,
+            max_tables: 1000,
+            max_partitions: 100_000,
+            max_groups: 10_000,
+            max_group_offsets: 100_000,
+            auto_create: true,
+            new_table: TableSettings::default(),
+            queue_len: 1024,
+        }
+    }
+}
+
+/// An event whose stored form is ready.
+#[derive(Debug)]
+pub struct EncodedEvent {
+    /// Its partition.
+    pub partition: PartitionNumber,
+    /// Its timestamp.
+    pub timestamp_ms: TimestampMs,
+    /// When it was taken.
+    pub appended_ms: TimestampMs,
+    /// What tells its idempotency key and its use, if it has one.
+    pub key: Option<KeyUse>,
+    /// The stored form.
+    pub value: Vec<u8>,
+}
+
+/// What the writer is asked to do; each is done whole or not at all.
+#[derive(Debug)]
+pub enum Request {
+    /// Append events to a table.
+    Append {
+        /// The table.
+        table: TableName,
+        /// The events, in order.
+        events: Vec<EncodedEvent>,
+        /// What `next` must be.
+        expected_offset: Option<Offset>,
+        /// Where each event is.
+        reply: oneshot::Sender<Result<Vec<Appended>, StorageError>>,
+    },
+    /// Fix the bounds of coming segments.
+    Intend {
+        /// The segments.
+        intents: Vec<(Partition, FlushIntent)>,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Note that segments are cold.
+    MarkFlushed {
+        /// The segments.
+        segments: Vec<(Partition, FlushIntent)>,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Drop flushed events.
+    Evict {
+        /// What to keep.
+        keep: HotKeep,
+        /// How many events went.
+        reply: oneshot::Sender<Result<u64, StorageError>>,
+    },
+    /// Move the starts of partitions.
+    Trim {
+        /// Where they are to start.
+        trims: Vec<Trim>,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Change what may be set for a table; make it if it does not exist.
+    ConfigureTable {
+        /// The table.
+        table: TableName,
+        /// What changes.
+        change: TableChange,
+        /// What holds now.
+        reply: oneshot::Sender<Result<Configured, StorageError>>,
+    },
+    /// Delete a table.
+    DeleteTable {
+        /// The table.
+        table: TableName,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Keep facts about the volume.
+    Remember {
+        /// Keys of the `meta` column family and their values.
+        pairs: Vec<(&'static [u8], Vec<u8>)>,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Take over what recovery has found in S3.
+    Recover {
+        /// What was found.
+        recovered: Recovered,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Take over idempotency keys that recovery has found in S3.
+    RecoverKeys {
+        /// The keys and their first writes.
+        keys: Vec<(Partition, Hash, FirstWrite)>,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Commit consumer offsets.
+    Commit {
+        /// The offsets.
+        commit: Commit,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+    /// Forget the consumer groups whose last commit was before a time.
+    ExpireGroups {
+        /// The time.
+        committed_before: TimestampMs,
+        /// The groups.
+        reply: oneshot::Sender<Result<Vec<GroupName>, StorageError>>,
+    },
+    /// Forget a consumer group.
+    DeleteGroup {
+        /// The group.
+        group: GroupName,
+        /// Done.
+        reply: oneshot::Sender<Result<(), StorageError>>,
+    },
+}
+
+impl Request {
+    /// The stored bytes of the events that it appends.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Request::Append { events, .. } => events.iter().map(|event| event.value.len()).sum(),
+            _ => 0,
+        }
+    }
+}
+
+/// What a group is staged over.
+pub(super) struct Volume {
+    pub(super) db: Arc<Db>,
+    pub(super) catalog: Arc<SharedCatalog>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) options: WriterOptions,
+}

@@ -1,0 +1,349 @@
+//! Opens RocksDB, reads from it, and writes what `writer` hands it.
+
+use std::{collections::BTreeMap, io, path::Path, sync::Arc};
+
+use ::rocksdb::{Cache, ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, ReadOptions, Snapshot, WriteBatch, WriteOptions};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{
+    catalog::{CatalogState, SharedCatalog, TableHead},
+    codec, consumers,
+    idempotency::{Floor, KeyLedger},
+    keys::{self, PartitionKey, cf, meta},
+    options::{self, OpenOptions},
+    sequence::{PartitionState, ago},
+    synced::{self, Synced},
+    upgrade, wal,
+};
+use contracts::{
+    clock::{Clock, TimestampMs},
+    error::{StorageError, Tier},
+    gauge::Gauge,
+    name::TableName,
+    sequence::Offset,
+};
+
+/// The open database.
+pub struct Db {
+    db: DB,
+    store_id: Uuid,
+    synced: Synced,
+    /// What the compaction filter of idempotency keys goes by.
+    keys_floor: Floor,
+}
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Db").field("path", &self.db.path()).field("store_id", &self.store_id).finish()
+    }
+}
+
+impl Db {
+    /// Opens the volume, or makes it if the directory holds none, and reads its tables.
+    ///
+    /// # Errors
+    /// `Unavailable` if RocksDB cannot open it, `Corrupt` if what is there does not fit.
+    pub fn open(options: &OpenOptions, clock: Arc<dyn Clock>) -> Result<(Arc<Self>, Arc<SharedCatalog>), StorageError> {
+        make_directory(&options.path)?;
+        let noted = Synced::read(&options.path)?;
+        if !cfg!(bug_log_not_checked) {
+            wal::check(&options.path, options.is_synced)?;
+        }
+        let cache = Cache::new_lru_cache(options.cache_bytes);
+        let keys_floor = Floor::default();
+        let family = |name| ColumnFamilyDescriptor::new(name, options::family(name, options, &cache, &clock, &keys_floor));
+        let descriptors = cf::ALL.map(family);
+        let mut database = options::database(options);
+        database.create_if_missing(noted.is_none());
+        if noted.is_some() && !options.path.join(wal::CURRENT).exists() {
+            let why = "the file is gone, and with it what RocksDB knows of the volume";
+            return Err(StorageError::corrupt(options.path.join(wal::CURRENT).display(), why));
+        }
+        let db = DB::open_cf_descriptors(&database, &options.path, descriptors).map_err(|error| not_opened(&options.path, &error))?;
+        let last_group = last_group(&db)?;
+        synced::check(&options.path, noted.filter(|_| !cfg!(bug_end_of_log_not_checked)).unwrap_or(0), last_group)?;
+        let store_id = identify(&db)?;
+        // What is replayed is written out and synced before the database is open.
+        let synced = Synced::open(&options.path, last_group)?;
+        let db = Arc::new(Self { db, store_id, synced, keys_floor });
+        let tables = db.load(clock.now_ms())?;
+        Ok((db, Arc::new(SharedCatalog::new(tables))))
+    }
+
+    /// The volume's identity.
+    pub fn store_id(&self) -> Uuid {
+        self.store_id
+    }
+
+    /// Writes a group in one step, under the next number; with `sync` it is on disk when this returns.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown`: the batch may be there or not, and this handle must not be written again.
+    pub(super) fn write(&self, mut batch: WriteBatch, group: u64, sync: bool) -> Result<(), StorageError> {
+        batch.put_cf(self.family(cf::META), meta::GROUP, group.to_be_bytes());
+        let mut options = WriteOptions::default();
+        options.set_sync(sync && !cfg!(bug_unsynced));
+        let written = self.db.write_opt(batch, &options).map_err(StorageError::outcome_unknown);
+        if !cfg!(bug_failed_write_acked) {
+            written?;
+        }
+        if sync {
+            self.synced.set(group).map_err(StorageError::outcome_unknown)?;
+        }
+        Ok(())
+    }
+
+    /// The number of the last group that was written; 0 if there is none.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Unavailable`.
+    pub(super) fn last_group(&self) -> Result<u64, StorageError> {
+        last_group(&self.db)
+    }
+
+    /// One value.
+    ///
+    /// # Errors
+    /// `Unavailable` with what RocksDB said.
+    pub(super) fn get(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        self.db.get_cf(self.family(family), key).map_err(unavailable)
+    }
+
+    /// Many values of one family, in the order of the keys.
+    ///
+    /// # Errors
+    /// `Unavailable` with what RocksDB said.
+    pub(super) fn get_many(&self, family: &str, keys: &[[u8; 24]]) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
+        self.db
+            .batched_multi_get_cf(self.family(family), keys, false)
+            .into_iter()
+            .map(|value| value.map(|value| value.map(|bytes| bytes.to_vec())).map_err(unavailable))
+            .collect()
+    }
+
+    /// The pairs whose keys begin with `prefix`, from `start` on, in order.
+    pub(crate) fn scan(&self, family: &str, prefix: &[u8], start: &[u8]) -> impl Iterator<Item = Result<Pair, StorageError>> + use<'_> {
+        let mut options = ReadOptions::default();
+        options.set_verify_checksums(true);
+        if let Some(end) = keys::after_prefix(prefix) {
+            options.set_iterate_upper_bound(end);
+        }
+        let from = IteratorMode::From(start, ::rocksdb::Direction::Forward);
+        self.db.iterator_cf_opt(self.family(family), options, from).map(|pair| pair.map_err(unavailable))
+    }
+
+    /// All as it is now, for as long as it is held.
+    pub(super) fn snapshot(&self) -> Snapshot<'_> {
+        self.db.snapshot()
+    }
+
+    /// A column family; all are opened together.
+    pub(super) fn family(&self, name: &str) -> &ColumnFamily {
+        family(&self.db, name)
+    }
+
+    /// Deletes files that hold nothing but events in `[first, last]`, at once, whoever is reading: see `scan`. A hint: what
+    /// it leaves goes by compaction.
+    pub(super) fn delete_files(&self, first: &[u8], last: &[u8]) {
+        if let Err(error) = self.db.delete_file_in_range_cf(self.family(cf::EVENTS), first, last) {
+            tracing::warn!(%error, "evicted files stay until compaction");
+        }
+    }
+
+    /// RocksDB's own numbers; 0 for what it does not know.
+    pub fn gauges(&self) -> Vec<Gauge> {
+        let of_database = |property: &str| self.db.property_int_value(property).ok().flatten().unwrap_or(0);
+        let of_family = |family, property: &str| self.db.property_int_value_cf(self.family(family), property).ok().flatten().unwrap_or(0);
+        let sum = |property: &str| cf::ALL.into_iter().map(|family| of_family(family, property)).sum();
+        let gauge = |name, help, value| Gauge { name, help, value };
+        vec![
+            gauge(
+                "zombi_rocksdb_write_stopped",
+                "1 while RocksDB takes no writes, because compaction is behind.",
+                of_database("rocksdb.is-write-stopped"),
+            ),
+            gauge(
+                "zombi_rocksdb_delayed_write_bytes_per_second",
+                "The rate to which RocksDB slows writes down; 0 while it does not.",
+                of_database("rocksdb.actual-delayed-write-rate"),
+            ),
+            gauge(
+                "zombi_rocksdb_pending_compaction_bytes",
+                "Bytes that compaction must still rewrite.",
+                sum("rocksdb.estimate-pending-compaction-bytes"),
+            ),
+            gauge("zombi_rocksdb_memtable_bytes", "Bytes of RocksDB's write buffers.", sum("rocksdb.cur-size-all-mem-tables")),
+            gauge("zombi_rocksdb_sst_bytes", "Bytes of RocksDB's table files.", sum("rocksdb.total-sst-files-size")),
+        ]
+    }
+
+    /// Writes out what is in memory, so that the next start need not replay the log.
+    ///
+    /// # Errors
+    /// `Unavailable` with what RocksDB said; nothing is lost, the log has it.
+    pub fn close(&self) -> Result<(), StorageError> {
+        for name in cf::ALL {
+            self.db.flush_cf(self.family(name)).map_err(unavailable)?;
+        }
+        self.db.cancel_all_background_work(true);
+        Ok(())
+    }
+
+    /// The greatest sequence of a flushed run.
+    pub(super) fn last_flushed_run(&self) -> Result<Option<u64>, StorageError> {
+        let mut runs = self.db.iterator_cf(self.family(cf::FLUSHED_RUNS), IteratorMode::End);
+        let Some((key, _)) = runs.next().transpose().map_err(unavailable)? else { return Ok(None) };
+        let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {key:?}"));
+        keys::decode_flushed_run(&key).map(|(sequence, ..)| Some(sequence)).ok_or_else(damaged)
+    }
+
+    /// Idempotency keys from before this time count no more.
+    pub(super) fn set_keys_floor(&self, floor_ms: i64) {
+        self.keys_floor.store(floor_ms, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// The bytes of the files that hold idempotency keys.
+    pub(super) fn keys_bytes(&self) -> u64 {
+        self.db.property_int_value_cf(self.family(cf::IDEMPOTENCY), "rocksdb.total-sst-files-size").ok().flatten().unwrap_or(0)
+    }
+
+    /// Drops idempotency keys that count no more from the files that hold them; blocks for as long as it takes.
+    pub(super) fn compact_keys(&self) {
+        self.db.compact_range_cf(self.family(cf::IDEMPOTENCY), None::<&[u8]>, None::<&[u8]>);
+    }
+
+    fn load(&self, now_ms: TimestampMs) -> Result<CatalogState, StorageError> {
+        let mut tables = CatalogState::default();
+        for pair in self.scan(cf::TABLES, &[], &[]) {
+            let (name, head) = pair?;
+            let table = std::str::from_utf8(&name).ok().and_then(|name| TableName::parse(name).ok());
+            let (Some(table), Some(head)) = (table, TableHead::decode(&head)) else {
+                return Err(StorageError::corrupt("the list of tables in RocksDB", format!("entry {name:?}")));
+            };
+            tables.set_table(table, head);
+        }
+        for pair in self.scan(cf::PARTITIONS, &[], &[]) {
+            let (key, state) = pair?;
+            let known = keys::decode_partition(&key).filter(|key| tables.name(key.table).is_some());
+            let Some(key) = known else {
+                return Err(StorageError::corrupt("the list of partitions in RocksDB", format!("key {key:?}")));
+            };
+            let mut state = PartitionState::decode(&state)?;
+            // An event that cannot be read is for its readers to find.
+            if state.unflushed_since.is_some()
+                && let Ok(Some(came_ms)) = self.appended(key, state.marks.flushed)
+            {
+                state.unflushed_since = Some(ago(Instant::now(), now_ms, came_ms));
+            }
+            tables.set_state(key, state);
+        }
+        consumers::load(self, &mut tables, now_ms)?;
+        Ok(tables)
+    }
+}
+
+impl Db {
+    /// When an event was appended, if it is there.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Unavailable`.
+    pub(super) fn appended(&self, key: PartitionKey, offset: Offset) -> Result<Option<TimestampMs>, StorageError> {
+        let Some(value) = self.get(cf::EVENTS, &keys::event(key, offset))? else { return Ok(None) };
+        Ok(Some(codec::decode(&value)?.appended_ms))
+    }
+
+    /// The counts of idempotency keys.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Unavailable`.
+    pub(super) fn load_keys(&self) -> Result<KeyLedger, StorageError> {
+        let damaged = |what: &[u8]| StorageError::corrupt("the counts of idempotency keys in RocksDB", format!("{what:?}"));
+        let mut minutes = BTreeMap::new();
+        for pair in self.scan(cf::META, meta::KEYS_OF_MINUTE, meta::KEYS_OF_MINUTE) {
+            let (key, count) = pair?;
+            let minute = keys::decode_minute(&key).ok_or_else(|| damaged(&key))?;
+            minutes.insert(minute, keys::decode_u64(&count).ok_or_else(|| damaged(&count))?);
+        }
+        let floor = self.get(cf::META, meta::KEYS_FLOOR)?;
+        let floor_ms = floor.map(|bytes| keys::decode_u64(&bytes).ok_or_else(|| damaged(&bytes))).transpose()?;
+        Ok(KeyLedger::new(minutes, floor_ms.map_or(0, u64::cast_signed)))
+    }
+}
+
+/// Makes the data directory, but not what it should stand in: a mount that is missing must not be taken for an empty volume.
+fn make_directory(path: &Path) -> Result<(), StorageError> {
+    let failed = |error: io::Error| {
+        let why = format!(
+            "data_dir {} cannot be used: {error}; it is made where it is missing, but what it stands in must be there",
+            path.display()
+        );
+        StorageError::unavailable(Tier::Hot, io::Error::new(error.kind(), why))
+    };
+    match std::fs::create_dir(path) {
+        // Perhaps a file, or a link that leads nowhere.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => std::fs::read_dir(path).map(drop),
+        made => made,
+    }
+    .map_err(failed)
+}
+
+/// What RocksDB said of a volume that it does not open; not all of that says which.
+fn not_opened(path: &Path, error: &::rocksdb::Error) -> StorageError {
+    if error.kind() == ::rocksdb::ErrorKind::Corruption {
+        return StorageError::corrupt(format!("RocksDB in {}", path.display()), error.to_string());
+    }
+    let why = format!("data_dir {} cannot be opened: {error}", path.display());
+    StorageError::unavailable(Tier::Hot, io::Error::other(why))
+}
+
+/// A key and its value.
+pub(crate) type Pair = (Box<[u8]>, Box<[u8]>);
+
+/// What RocksDB said, as an error of the hot tier.
+pub(super) fn unavailable(error: ::rocksdb::Error) -> StorageError {
+    if error.kind() == ::rocksdb::ErrorKind::Corruption {
+        StorageError::corrupt("RocksDB", error)
+    } else {
+        StorageError::unavailable(Tier::Hot, error)
+    }
+}
+
+pub(super) fn family<'a>(db: &'a DB, name: &str) -> &'a ColumnFamily {
+    let Some(family) = db.cf_handle(name) else {
+        unreachable!("column family {name} is opened with the database");
+    };
+    family
+}
+
+fn last_group(db: &DB) -> Result<u64, StorageError> {
+    let Some(bytes) = db.get_cf(family(db, cf::META), meta::GROUP).map_err(unavailable)? else { return Ok(0) };
+    keys::decode_u64(&bytes).ok_or_else(|| StorageError::corrupt("the last group in RocksDB", format!("{bytes:?}")))
+}
+
+/// Reads the volume's identity, or gives it one if it is new.
+fn identify(db: &DB) -> Result<Uuid, StorageError> {
+    let family = family(db, cf::META);
+    let damaged = |why: String| StorageError::corrupt("the volume's identity", why);
+    let get = |key| db.get_cf(family, key).map_err(unavailable);
+    match (get(meta::FORMAT)?, get(meta::STORE_ID)?) {
+        (Some(format), Some(id)) => {
+            let format = keys::decode_u32(&format).ok_or_else(|| damaged("the format is not a number".to_owned()))?;
+            if !upgrade::upgrade(db, format)? {
+                return Err(damaged(format!("format {format} is unknown, this program writes {}", keys::FORMAT)));
+            }
+            Uuid::from_slice(&id).map_err(|error| damaged(error.to_string()))
+        }
+        (None, None) => {
+            let id = Uuid::new_v4();
+            let mut batch = WriteBatch::default();
+            batch.put_cf(family, meta::FORMAT, keys::FORMAT.to_be_bytes());
+            batch.put_cf(family, meta::STORE_ID, id.as_bytes());
+            let mut options = WriteOptions::default();
+            options.set_sync(true);
+            db.write_opt(batch, &options).map_err(unavailable)?;
+            Ok(id)
+        }
+        _ => Err(damaged("format and store id must be there together".to_owned())),
+    }
+}

@@ -1,0 +1,245 @@
+//! Reads events in order: pages for readers, whole segments for the flusher.
+
+use ::rocksdb::{DBRawIterator, ReadOptions, Snapshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    codec,
+    keys::{self, BLOCK, PartitionKey, cf},
+    rocksdb::{Db, unavailable},
+    sequence::{Block, PartitionState},
+};
+use contracts::{
+    error::StorageError,
+    event::{Event, Record},
+    metrics,
+    name::TableName,
+    read::{HotPage, Page, ReadLimit, TimeFilter},
+    segment::SegmentBuilder,
+    sequence::Offset,
+};
+
+/// How many events one call looks at when a filter wants few of them: some milliseconds of work.
+const MAX_SCAN: u64 = 4096;
+
+/// After so many stored bytes at the latest one call looks at no further partition; and if what is wanted must be looked for.
+const MUCH_BYTES: usize = 8 << 20;
+const MUCH_LOOKED_AT: usize = 1 << 20;
+
+/// The events of a partition up to `end`, without a hole.
+struct Scan<'a> {
+    events: DBRawIterator<'a>,
+    table: &'a TableName,
+    key: PartitionKey,
+    next: Offset,
+    end: Offset,
+}
+
+impl<'a> Scan<'a> {
+    /// Begins at `next`.
+    fn new(
+        db: &'a Db,
+        snapshot: &'a Snapshot<'a>,
+        table: &'a TableName,
+        key: PartitionKey,
+        (next, end): (Offset, Offset),
+        mut options: ReadOptions,
+    ) -> Self {
+        options.set_verify_checksums(true);
+        options.set_iterate_range(keys::event(key, next).to_vec()..keys::event(key, end).to_vec());
+        let mut events = snapshot.raw_iterator_cf_opt(db.family(cf::EVENTS), options);
+        events.seek_to_first();
+        Self { events, table, key, next, end }
+    }
+
+    /// The event at `next`, which must be there, and the bytes that it takes.
+    fn event(&self) -> Result<(Event, u64), StorageError> {
+        let Some((key, value)) = self.events.item() else {
+            self.events.status().map_err(unavailable)?;
+            return Err(self.damaged(format!("offset {} is missing before {}", self.next, self.end)));
+        };
+        if key != keys::event(self.key, self.next) {
+            let found = keys::decode_event(key);
+            return Err(self.damaged(format!("offset {} is missing, {found:?} follows", self.next)));
+        }
+        Ok((codec::decode(value)?, value.len() as u64))
+    }
+
+    fn advance(&mut self) {
+        self.next += 1;
+        self.events.next();
+    }
+
+    fn seek(&mut self, next: Offset) {
+        self.next = next;
+        self.events.seek(keys::event(self.key, next));
+    }
+
+    fn damaged(&self, why: String) -> StorageError {
+        StorageError::corrupt(format!("{}/{} in RocksDB", self.table, self.key.partition), why)
+    }
+}
+
+impl Db {
+    /// Reads partitions of one table, all from one snapshot: first where their events are, then those that hot has. It stops after
+    /// the partition with which there is as much as was asked for in all, or much.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Unavailable`.
+    pub fn read(
+        &self,
+        table: &TableName,
+        from: &[(PartitionKey, Offset)],
+        filter: TimeFilter,
+        limit: ReadLimit,
+    ) -> Result<Vec<HotPage>, StorageError> {
+        let snapshot = self.snapshot();
+        let most = if filter == TimeFilter::default() { MUCH_BYTES } else { MUCH_LOOKED_AT };
+        let much = limit.bytes.saturating_mul(from.len()).min(most) as u64;
+        let (mut pages, mut bytes) = (Vec::with_capacity(from.len()), 0);
+        for &(key, offset) in from {
+            let page = self.read_one(&snapshot, table, (key, offset), filter, limit)?;
+            bytes += page.stored_bytes;
+            pages.push(page);
+            if bytes >= much {
+                break;
+            }
+        }
+        Ok(pages)
+    }
+
+    fn read_one(
+        &self,
+        snapshot: &Snapshot<'_>,
+        table: &TableName,
+        (key, offset): (PartitionKey, Offset),
+        filter: TimeFilter,
+        limit: ReadLimit,
+    ) -> Result<HotPage, StorageError> {
+        let marks = self.state(snapshot, key)?.marks;
+        let nothing = |marks| HotPage { marks, page: Page { records: Vec::new(), next: offset }, stored_bytes: 0 };
+        let mut hot = nothing(marks);
+        if offset < marks.low || marks.next <= offset {
+            return Ok(hot);
+        }
+        match self.scan_page(snapshot, table, key, filter, limit, &mut hot) {
+            Err(damage @ StorageError::Corrupt { .. }) => {
+                // Eviction deletes files under a snapshot's feet. Then there is no damage: the events are cold.
+                let now = self.state(&self.snapshot(), key)?.marks;
+                if now.low <= hot.page.next { Err(damage) } else { Ok(nothing(now)) }
+            }
+            scanned => scanned.map(|()| hot),
+        }
+    }
+
+    /// Adds events to a segment of this partition, from its next one on and before `upto`, until it has `enough` bytes of lines;
+    /// answers the bytes that they take here.
+    ///
+    /// # Errors
+    /// `Expired` if they were dropped meanwhile, `Closed` if nobody waits any more, `Corrupt` or `Unavailable`.
+    pub fn fill(
+        &self,
+        segment: &mut dyn SegmentBuilder,
+        key: PartitionKey,
+        upto: Offset,
+        enough: u64,
+        stop: &CancellationToken,
+    ) -> Result<u64, StorageError> {
+        let (partition, offset) = (segment.partition().clone(), segment.next());
+        let check = |snapshot: &Snapshot<'_>| match self.state(snapshot, key)?.marks.start {
+            earliest if offset < earliest => Err(StorageError::Expired { partition: partition.clone(), offset, earliest }),
+            _ => Ok(()),
+        };
+        let snapshot = self.snapshot();
+        check(&snapshot)?;
+        let mut options = ReadOptions::default();
+        options.fill_cache(false); // readers want other events
+        let mut scan = Scan::new(self, &snapshot, &partition.table, key, (offset, upto), options);
+        let mut bytes = 0;
+        while scan.next < upto && segment.raw_bytes() < enough {
+            if scan.next.is_multiple_of(BLOCK) && stop.is_cancelled() {
+                return Err(StorageError::Closed);
+            }
+            let (event, stored_bytes) = match scan.event() {
+                // Whoever drops events deletes files, which a snapshot does not hold.
+                Err(damage @ StorageError::Corrupt { .. }) => return Err(check(&self.snapshot()).err().unwrap_or(damage)),
+                found => found?,
+            };
+            segment.push(&Record { partition: key.partition, offset: scan.next, event });
+            bytes += stored_bytes;
+            scan.advance();
+        }
+        Ok(bytes)
+    }
+
+    fn state(&self, snapshot: &Snapshot<'_>, key: PartitionKey) -> Result<PartitionState, StorageError> {
+        let stored = snapshot.get_cf(self.family(cf::PARTITIONS), keys::partition(key)).map_err(unavailable)?;
+        stored.map_or(Ok(PartitionState::default()), |bytes| PartitionState::decode(&bytes))
+    }
+
+    /// Fills a page from its `next` on.
+    fn scan_page(
+        &self,
+        snapshot: &Snapshot<'_>,
+        table: &TableName,
+        key: PartitionKey,
+        filter: TimeFilter,
+        limit: ReadLimit,
+        hot: &mut HotPage,
+    ) -> Result<(), StorageError> {
+        let (page, end) = (&mut hot.page, hot.marks.next);
+        page.next = self.skip_blocks(snapshot, key, filter, page.next, end)?;
+        let scan_end = if filter == TimeFilter::default() { end } else { end.min(page.next + MAX_SCAN) };
+        let mut scan = Scan::new(self, snapshot, table, key, (page.next, end), ReadOptions::default());
+        let (mut bytes, mut scanned) = (0, 0);
+        while page.next < scan_end && page.records.len() < limit.records {
+            let (event, stored_bytes) = scan.event()?;
+            scanned += 1;
+            if filter.wants(event.timestamp_ms) {
+                bytes += event.weight();
+                if bytes > limit.bytes && !page.records.is_empty() {
+                    break;
+                }
+                page.records.push(Record { partition: key.partition, offset: page.next, event });
+            }
+            hot.stored_bytes += stored_bytes;
+            scan.advance();
+            if scan.next.is_multiple_of(BLOCK) {
+                let wanted = self.skip_blocks(snapshot, key, filter, scan.next, end)?;
+                if wanted != scan.next {
+                    scan.seek(wanted);
+                }
+            }
+            page.next = scan.next;
+        }
+        metrics::scanned(scanned);
+        Ok(())
+    }
+
+    /// The first offset from `next` on whose block may hold a wanted event. Only full blocks have times to go by.
+    fn skip_blocks(
+        &self,
+        snapshot: &Snapshot<'_>,
+        key: PartitionKey,
+        filter: TimeFilter,
+        mut next: Offset,
+        end: Offset,
+    ) -> Result<Offset, StorageError> {
+        if filter == TimeFilter::default() {
+            return Ok(next);
+        }
+        loop {
+            let block = next / BLOCK;
+            let block_end = (block + 1) * BLOCK;
+            if block_end > end {
+                return Ok(next);
+            }
+            let stored = snapshot.get_cf(self.family(cf::TIME_BLOCKS), keys::time_block(key, block)).map_err(unavailable)?;
+            let Some(span) = stored.as_deref().map(Block::decode).transpose()? else { return Ok(next) };
+            if filter.wants_any(span.min_ms, span.max_ms) {
+                return Ok(next);
+            }
+            next = block_end;
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! One partition's state: gives offsets, moves watermarks, counts bytes. Pure; the writer makes it durable.
+
+use std::time::Duration;
+
+use prost::Message;
+use tokio::time::Instant;
+
+use super::keys::BLOCK;
+use crate::stored;
+use contracts::{
+    catalog::PartitionStatus,
+    clock::TimestampMs,
+    error::StorageError,
+    flush_ledger::FlushIntent,
+    name::PartitionNumber,
+    segment::FormatId,
+    sequence::{Offset, OffsetRange, Watermarks},
+};
+
+/// What is known of some events that follow one another, a full block mostly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block {
+    /// The earliest timestamp.
+    pub min_ms: TimestampMs,
+    /// The latest timestamp.
+    pub max_ms: TimestampMs,
+    /// When the last was appended.
+    pub appended_ms: TimestampMs,
+    /// Their stored bytes.
+    pub bytes: u64,
+}
+
+impl Block {
+    /// A block of one event.
+    pub fn of(timestamp_ms: TimestampMs, appended_ms: TimestampMs, bytes: u64) -> Self {
+        Self { min_ms: timestamp_ms, max_ms: timestamp_ms, appended_ms, bytes }
+    }
+
+    fn and(self, next: Self) -> Self {
+        Self {
+            min_ms: self.min_ms.min(next.min_ms),
+            max_ms: self.max_ms.max(next.max_ms),
+            appended_ms: self.appended_ms.max(next.appended_ms),
+            bytes: self.bytes + next.bytes,
+        }
+    }
+
+    /// The stored form.
+    pub fn encode(self) -> Vec<u8> {
+        stored::Block::from(self).encode_to_vec()
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// `Corrupt` if the bytes are not it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
+        let stored = stored::Block::decode(bytes).map_err(|error| StorageError::corrupt("a time block in RocksDB", error))?;
+        Ok(stored.into())
+    }
+}
+
+impl From<Block> for stored::Block {
+    fn from(block: Block) -> Self {
+        Self { min_ms: block.min_ms, max_ms: block.max_ms, appended_ms: block.appended_ms, bytes: block.bytes }
+    }
+}
+
+impl From<stored::Block> for Block {
+    fn from(stored: stored::Block) -> Self {
+        Self { min_ms: stored.min_ms, max_ms: stored.max_ms, appended_ms: stored.appended_ms, bytes: stored.bytes }
+    }
+}
+
+/// When something happened by the clock that reads `now_ms` now.
+pub fn ago(now: Instant, now_ms: TimestampMs, then_ms: TimestampMs) -> Instant {
+    let ago = Duration::from_millis(now_ms.saturating_sub(then_ms).max(0).unsigned_abs());
+    now.checked_sub(ago).unwrap_or(now)
+}
+
+/// A partition's watermarks, sizes and the segment being written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PartitionState {
+    /// Its places.
+    pub marks: Watermarks,
+    /// Stored bytes of the events in `[low, next)`.
+    pub hot_bytes: u64,
+    /// Stored bytes of the events in `[flushed, next)`.
+    pub unflushed_bytes: u64,
+    /// The segment being written.
+    pub intent: Option<FlushIntent>,
+    /// The events since the last full block of offsets.
+    pub open_block: Option<Block>,
+    /// When the oldest unflushed event came. Not stored: the event itself says it.
+    pub unflushed_since: Option<Instant>,
+}
+
+impl PartitionState {
+    /// Gives the next offset to an event, described as a block of its own; the last offset of a block brings the whole block.
+    pub fn give(&mut self, event: Block, now: Instant) -> (Offset, Option<Block>) {
+        let offset = self.marks.next;
+        let block = self.open_block.map_or(event, |block| block.and(event));
+        let is_last = (offset + 1).is_multiple_of(BLOCK);
+        self.open_block = (!is_last).then_some(block);
+        self.marks.next += 1;
+        self.hot_bytes += event.bytes;
+        self.unflushed_bytes += event.bytes;
+        self.unflushed_since.get_or_insert(now);
+        (offset, is_last.then_some(block))
+    }
+
+    /// Fixes the bounds of the next segment.
+    ///
+    /// # Panics
+    /// If it does not begin at `flushed` or passes `next`: segments of a partition follow one another.
+    pub fn plan(&mut self, intent: FlushIntent) {
+        assert!(intent.range.start == self.marks.flushed, "segment {} does not begin at flushed {}", intent.range, self.marks.flushed);
+        assert!(intent.range.end <= self.marks.next, "segment {} passes next {}", intent.range, self.marks.next);
+        self.intent = Some(intent);
+    }
+
+    /// Notes that a committed manifest names the segment; the first event behind it, if there is one, has come `since`.
+    ///
+    /// # Panics
+    /// If the segment is not the next one.
+    pub fn mark_flushed(&mut self, segment: FlushIntent, since: Instant) {
+        assert!(segment.range.start == self.marks.flushed, "segment {} does not begin at flushed {}", segment.range, self.marks.flushed);
+        assert!(segment.range.end <= self.marks.next, "segment {} passes next {}", segment.range, self.marks.next);
+        self.marks.flushed = segment.range.end;
+        self.unflushed_bytes = self.unflushed_bytes.saturating_sub(segment.bytes);
+        self.intent = None;
+        self.unflushed_since = Some(since);
+        self.settle();
+    }
+
+    /// What the watermarks say of sizes holds, whatever was counted.
+    fn settle(&mut self) {
+        if self.marks.unflushed().is_empty() {
+            (self.unflushed_bytes, self.unflushed_since) = (0, None);
+        }
+        if self.marks.low == self.marks.flushed {
+            self.hot_bytes = self.unflushed_bytes;
+        }
+        if self.marks.hot().is_empty() {
+            self.open_block = None;
+        }
+    }
+
+    /// Drops the events below `end` from hot, `bytes` stored bytes of them, unless they have gone already; answers which.
+    ///
+    /// # Panics
+    /// If one of them is not cold yet.
+    pub fn evict(&mut self, end: Offset, bytes: u64) -> OffsetRange {
+        assert!(end <= self.marks.flushed, "evicting to {end} passes flushed {}", self.marks.flushed);
+        if end <= self.marks.low {
+            return OffsetRange::new(end, end);
+        }
+        let evicted = OffsetRange::new(self.marks.low.min(end), end);
+        self.marks.low = self.marks.low.max(end);
+        self.hot_bytes = self.hot_bytes.saturating_sub(bytes);
+        self.settle();
+        evicted
+    }
+
+    /// Moves the start: what is below it is gone from both tiers; answers which events leave hot. `bytes` of them were not
+    /// cold, and `flushed_bytes` were.
+    ///
+    /// # Panics
+    /// If it passes `next`.
+    pub fn trim(&mut self, start: Offset, bytes: u64, flushed_bytes: u64) -> OffsetRange {
+        assert!(start <= self.marks.next, "start {start} passes next {}", self.marks.next);
+        let start = start.max(self.marks.start);
+        let gone = OffsetRange::new(self.marks.low.min(start), start);
+        let marks = self.marks;
+        self.marks = Watermarks { start, low: marks.low.max(start), flushed: marks.flushed.max(start), next: marks.next };
+        // A segment that is cold and was not marked yet.
+        let unmarked = self.intent.filter(|intent| intent.range.end <= start).map_or(0, |intent| intent.bytes);
+        self.hot_bytes = self.hot_bytes.saturating_sub(bytes.max(unmarked) + flushed_bytes);
+        self.unflushed_bytes = self.unflushed_bytes.saturating_sub(bytes.max(unmarked));
+        if self.marks.flushed != marks.flushed {
+            self.intent = None;
+        }
+        self.settle();
+        // Of a block that has lost its beginning the rest counts.
+        if let Some(block) = self.open_block.as_mut().filter(|_| start / BLOCK == marks.next / BLOCK) {
+            block.bytes = block.bytes.min(self.hot_bytes);
+        }
+        gone
+    }
+
+    /// Takes over watermarks that recovery has found; `bytes` are the stored bytes of what stays in hot, all of it unflushed.
+    pub fn recover(&mut self, marks: Watermarks, bytes: u64) {
+        marks.check(&"a recovered partition");
+        let open_block = self.open_block.filter(|_| marks.next == self.marks.next);
+        let unflushed_since = self.unflushed_since.filter(|_| !marks.unflushed().is_empty());
+        *self = Self { marks, hot_bytes: bytes, unflushed_bytes: bytes, intent: None, open_block, unflushed_since };
+    }
+
+    /// What others may know of it.
+    pub fn status(&self, number: PartitionNumber) -> PartitionStatus {
+        PartitionStatus {
+            number,
+            marks: self.marks,
+            hot_bytes: self.hot_bytes,
+            unflushed_bytes: self.unflushed_bytes,
+            unflushed_since: self.unflushed_since,
+            intent: self.intent,
+        }
+    }
+
+    /// The stored form.
+    pub fn encode(&self) -> Vec<u8> {
+        stored::PartitionState {
+            start: self.marks.start,
+            low: self.marks.low,
+            flushed: self.marks.flushed,
+            next: self.marks.next,
+            hot_bytes: self.hot_bytes,
+            unflushed_bytes: self.unflushed_bytes,
+            intent: self.intent.map(|intent| stored::FlushIntent {
+                start: intent.range.start,
+                end: intent.range.end,
+                epoch: intent.epoch,
+                zstd: false,
+                bytes: intent.bytes,
+                format: intent.format.to_string(),
+            }),
+            open_block: self.open_block.map(stored::Block::from),
+        }
+        .encode_to_vec()
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// `Corrupt` if the bytes are not it, or the watermarks are out of order.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
+        let damaged = |why: String| StorageError::corrupt("a partition state in RocksDB", why);
+        let stored = stored::PartitionState::decode(bytes).map_err(|error| damaged(error.to_string()))?;
+        let marks = Watermarks { start: stored.start, low: stored.low, flushed: stored.flushed, next: stored.next };
+        if !(marks.start <= marks.low && marks.low <= marks.flushed && marks.flushed <= marks.next) {
+            return Err(damaged(format!("watermarks are out of order: {marks:?}")));
+        }
+        let intent = match stored.intent {
+            None => None,
+            Some(intent) => match format(&intent) {
+                Some(format) if intent.start == marks.flushed && intent.start <= intent.end && intent.end <= marks.next => {
+                    let range = OffsetRange::new(intent.start, intent.end);
+                    Some(FlushIntent { range, epoch: intent.epoch, format, bytes: intent.bytes })
+                }
+                _ => return Err(damaged(format!("intent {intent:?} does not fit {marks:?}"))),
+            },
+        };
+        Ok(Self {
+            marks,
+            hot_bytes: stored.hot_bytes,
+            unflushed_bytes: stored.unflushed_bytes,
+            intent,
+            open_block: stored.open_block.map(Block::from),
+            unflushed_since: (!marks.unflushed().is_empty()).then(Instant::now),
+        })
+    }
+}
+
+/// The format of an intent. Those of before volumes of format 5 had no names: they were `jsonl.zst/1` and `jsonl/1`.
+fn format(intent: &stored::FlushIntent) -> Option<FormatId> {
+    FormatId::new(match intent.format.as_str() {
+        "" if intent.zstd => "jsonl.zst/1",
+        "" => "jsonl/1",
+        name => name,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn intent(start: Offset, end: Offset, bytes: u64) -> FlushIntent {
+        FlushIntent { range: OffsetRange::new(start, end), epoch: 1, format: FormatId::new("jsonl.zst/2").unwrap(), bytes }
+    }
+
+    fn event(bytes: u64, timestamp_ms: TimestampMs) -> Block {
+        Block::of(timestamp_ms, 7, bytes)
+    }
+
+    #[test]
+    fn offsets_are_dense_and_survive_a_round_trip() {
+        let mut state = PartitionState::default();
+        let now = Instant::now();
+        assert_eq!((0..5).map(|_| state.give(event(10, 0), now).0).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+        state.plan(intent(0, 3, 30));
+        let mut again = PartitionState::decode(&state.encode()).unwrap();
+        again.unflushed_since = state.unflushed_since;
+        assert_eq!(again, state);
+        assert_eq!(again.give(event(10, 0), now).0, 5);
+    }
+
+    #[test]
+    fn the_last_offset_of_a_block_brings_its_times() {
+        let mut state = PartitionState::default();
+        let now = Instant::now();
+        let blocks: Vec<_> = (0..2 * BLOCK).filter_map(|n| state.give(event(1, 5 - n as i64), now).1).collect();
+        let span = |first: i64| Block { min_ms: first - 1023, max_ms: first, appended_ms: 7, bytes: 1024 };
+        assert_eq!(blocks, [span(5), span(5 - 1024)]);
+    }
+
+    #[test]
+    fn watermarks_move_in_order() {
+        let mut state = PartitionState::default();
+        let now = Instant::now();
+        for _ in 0..5 {
+            state.give(event(10, 0), now);
+        }
+        state.mark_flushed(intent(0, 3, 30), now);
+        assert_eq!((state.marks.flushed, state.unflushed_bytes), (3, 20));
+        assert!(state.unflushed_since.is_some());
+        assert_eq!(state.evict(2, 20), OffsetRange::new(0, 2));
+        assert_eq!(state.evict(1, 0), OffsetRange::new(1, 1));
+        assert_eq!((state.marks.low, state.hot_bytes), (2, 30));
+        state.mark_flushed(intent(3, 5, 20), now);
+        assert_eq!((state.unflushed_bytes, state.unflushed_since), (0, None));
+    }
+
+    #[test]
+    fn what_is_trimmed_leaves_both_tiers() {
+        let mut state = PartitionState::default();
+        let now = Instant::now();
+        for _ in 0..5 {
+            state.give(event(10, 0), now);
+        }
+        state.plan(intent(0, 3, 30));
+        assert_eq!(state.trim(2, 20, 0), OffsetRange::new(0, 2));
+        assert_eq!((state.marks, state.hot_bytes, state.intent), (Watermarks { start: 2, low: 2, flushed: 2, next: 5 }, 30, None));
+        assert!(state.trim(1, 0, 0).is_empty());
+        assert_eq!(state.trim(5, 30, 0), OffsetRange::new(2, 5));
+        assert_eq!((state.hot_bytes, state.unflushed_bytes, state.unflushed_since), (0, 0, None));
+    }
+
+    #[test]
+    fn a_segment_that_expires_before_it_is_marked_leaves_no_bytes_behind() {
+        let mut state = PartitionState::default();
+        let now = Instant::now();
+        for _ in 0..5 {
+            state.give(event(10, 0), now);
+        }
+        state.plan(intent(0, 3, 30));
+        assert_eq!(state.trim(3, 0, 0), OffsetRange::new(0, 3));
+        assert_eq!((state.hot_bytes, state.unflushed_bytes, state.intent), (20, 20, None));
+        state.plan(intent(3, 5, 20));
+        state.mark_flushed(intent(3, 5, 20), now);
+        assert_eq!((state.hot_bytes, state.unflushed_bytes), (20, 0));
+        state.evict(5, 20);
+        assert_eq!(state.hot_bytes, 0);
+    }
+
+    #[test]
+    fn what_is_trimmed_is_subtracted_once() {
+        let mut state = PartitionState::default();
+        for _ in 0..5 {
+            state.give(event(10, 0), Instant::now());
+        }
+        state.plan(intent(0, 3, 30));
+        state.mark_flushed(intent(0, 3, 30), Instant::now());
+        state.trim(3, 0, 30);
+        assert_eq!((state.hot_bytes, state.unflushed_bytes), (20, 20));
+        // Without a bucket all of it is unflushed, and the block that is open goes on.
+        state.trim(4, 10, 0);
+        assert_eq!((state.hot_bytes, state.open_block.unwrap().bytes), (10, 10));
+        state.trim(5, 10, 0);
+        assert_eq!((state.hot_bytes, state.open_block), (0, None));
+    }
+
+    #[test]
+    #[should_panic(expected = "passes flushed")]
+    fn what_is_not_cold_is_never_evicted() {
+        let mut state = PartitionState::default();
+        state.give(event(10, 0), Instant::now());
+        state.evict(1, 10);
+    }
+
+    #[test]
+    fn disordered_watermarks_are_damage() {
+        let bytes = stored::PartitionState { low: 2, flushed: 1, next: 3, ..Default::default() }.encode_to_vec();
+        assert!(matches!(PartitionState::decode(&bytes), Err(StorageError::Corrupt { .. })));
+    }
+}

@@ -1,0 +1,153 @@
+//! How far the volume has been synced, noted beside RocksDB: what the next start must find again, at the least.
+//!
+//! RocksDB's replay takes the first record that is not whole for the end of its log, for that is what a power cut leaves. So it
+//! would take a log whose end was cut off or damaged for a shorter one, and a directory without its file `CURRENT` for an empty one.
+//! So groups are numbered, and the number of the last one is noted after its sync. The note is not synced itself: a power cut may
+//! leave an older one, which asks for less.
+//!
+//! The file holds the number and its CRC32C, little endian.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind::NotFound, Read},
+    os::unix::fs::FileExt,
+    path::Path,
+};
+
+use contracts::error::{StorageError, Tier};
+
+/// Its name in the data directory; RocksDB does not mind files that it does not know.
+const NAME: &str = "SYNCED";
+/// What it is called until it is whole.
+const NEW_NAME: &str = "SYNCED.new";
+const LENGTH: usize = 12;
+/// What an operator can do.
+const REMEDY: &str = "With a bucket, start with an empty volume: it recovers from S3 and declares what is lost. Without one, or to go on with \
+                      what is left all the same, delete the file SYNCED: offsets of lost events will be given again";
+
+/// The note.
+#[derive(Debug)]
+pub struct Synced(File);
+
+impl Synced {
+    /// What the note of a volume says; `None` if there is none yet.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is damaged, `Unavailable` if it cannot be read.
+    pub fn read(database: &Path) -> Result<Option<u64>, StorageError> {
+        let path = database.join(NAME);
+        let mut bytes = Vec::new();
+        match File::open(&path).and_then(|file| file.take(LENGTH as u64 + 1).read_to_end(&mut bytes)) {
+            Err(error) if error.kind() == NotFound => return Ok(None),
+            Err(error) => return Err(failed(&path, &error)),
+            Ok(_) => {}
+        }
+        let group = decode(&bytes).ok_or_else(|| StorageError::corrupt(path.display(), format!("it is not what was written. {REMEDY}")))?;
+        Ok(Some(group))
+    }
+
+    /// Opens the note of a volume that has been opened; makes it, durably, if there is none, with the last group that is there.
+    ///
+    /// # Errors
+    /// `Unavailable` if it cannot be written.
+    pub fn open(database: &Path, group: u64) -> Result<Self, StorageError> {
+        let open = || -> io::Result<File> {
+            let (path, new) = (database.join(NAME), database.join(NEW_NAME));
+            let is_there = path.try_exists()?;
+            let file = if is_there { OpenOptions::new().write(true).open(&path)? } else { File::create(&new)? };
+            file.write_all_at(&encode(group), 0)?;
+            file.sync_all()?;
+            if !is_there {
+                // Whole or not at all, whatever a full disk or a power cut does.
+                fs::rename(&new, &path)?;
+                File::open(database)?.sync_all()?;
+            }
+            // From here on its block is there, and is only written over.
+            Ok(file)
+        };
+        open().map(Self).map_err(|error| failed(&database.join(NAME), &error))
+    }
+
+    /// Notes that all groups up to this have been synced.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn set(&self, group: u64) -> io::Result<()> {
+        self.0.write_all_at(&encode(group), 0)
+    }
+}
+
+/// What the operating system said of a file of the volume, which it does not name itself.
+pub(super) fn failed(path: &Path, error: &io::Error) -> StorageError {
+    StorageError::unavailable(Tier::Hot, io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+/// Checks that a volume holds what its note says.
+///
+/// # Errors
+/// `Corrupt` if it does not.
+pub fn check(database: &Path, noted: u64, found: u64) -> Result<(), StorageError> {
+    if found >= noted {
+        return Ok(());
+    }
+    let why = format!("its log ends at group {found}, and {noted} was synced: acked events at the end of the log are gone. {REMEDY}");
+    Err(StorageError::corrupt(database.display(), why))
+}
+
+fn encode(group: u64) -> [u8; LENGTH] {
+    let mut bytes = [0; LENGTH];
+    let (number, checksum) = bytes.split_at_mut(8);
+    number.copy_from_slice(&group.to_le_bytes());
+    checksum.copy_from_slice(&crc32c::crc32c(number).to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<u64> {
+    let number = u64::from_le_bytes(*bytes.first_chunk()?);
+    (bytes == encode(number)).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_read_as_it_was_written_or_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(Synced::read(directory.path()).unwrap(), None);
+        let synced = Synced::open(directory.path(), 7).unwrap();
+        assert_eq!(Synced::read(directory.path()).unwrap(), Some(7));
+        synced.set(u64::MAX).unwrap();
+        assert_eq!(Synced::read(directory.path()).unwrap(), Some(u64::MAX));
+        let path = directory.path().join(NAME);
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..LENGTH * 8 {
+            let mut bytes = whole.clone();
+            bytes[at / 8] ^= 1 << (at % 8);
+            std::fs::write(&path, bytes).unwrap();
+            assert!(matches!(Synced::read(directory.path()), Err(StorageError::Corrupt { .. })));
+        }
+        for length in [0, 1, LENGTH - 1] {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            assert!(matches!(Synced::read(directory.path()), Err(StorageError::Corrupt { .. })));
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_file_names_it() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join(NAME)).unwrap();
+        let path = directory.path().join(NAME).display().to_string();
+        for said in [Synced::read(directory.path()).unwrap_err(), Synced::open(directory.path(), 1).unwrap_err()] {
+            assert!(said.to_string().contains(&path), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_volume_must_hold_what_was_synced() {
+        let path = Path::new("db");
+        assert!(check(path, 5, 5).is_ok() && check(path, 5, 6).is_ok());
+        let said = check(path, 5, 4).unwrap_err().to_string();
+        assert!(said.contains("group 4, and 5 was synced"), "{said}");
+    }
+}

@@ -1,0 +1,169 @@
+use ::rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};
+use futures_util::future::join_all;
+
+use super::*;
+use crate::{disk::Reserve, options::OpenOptions};
+use contracts::{
+    clock::SystemClock,
+    payload::Payload,
+    segment::FormatId,
+    sequence::{OffsetRange, Watermarks},
+};
+
+/// The tier on a volume, and its writer.
+struct Opened {
+    hot: Arc<RocksHot>,
+    writer: task::JoinHandle<Result<(), StorageError>>,
+}
+
+impl Opened {
+    fn new(directory: &tempfile::TempDir) -> Self {
+        let options = OpenOptions {
+            path: directory.path().join("db"),
+            is_synced: true,
+            keys: WriterOptions::roomy(1000).keys,
+            max_open_files: -1,
+            cache_bytes: 1 << 20,
+            write_buffer_bytes: 1 << 20,
+        };
+        let clock = SystemClock::shared();
+        let (db, catalog) = Db::open(&options, Arc::clone(&clock)).unwrap();
+        let disk = Arc::new(Disk::new(directory.path(), Reserve { bytes: 0, percent: 0 }).unwrap());
+        let options = WriterOptions { max_tables: 2, ..WriterOptions::roomy(1000) };
+        let (hot, writer) =
+            RocksHot::new(HotParts { db, catalog, disk, clock, fence: Arc::default(), heartbeat: Arc::default() }, options).unwrap();
+        Self { hot, writer: task::spawn(writer.run()) }
+    }
+
+    async fn close(self) {
+        drop(self.hot);
+        self.writer.await.unwrap().unwrap();
+    }
+
+    async fn append(&self, table: &str, payloads: &[&str]) -> Result<Vec<Appended>, StorageError> {
+        let event = |text: &&str| Event {
+            payload: Payload::text(*text),
+            timestamp_ms: 0,
+            appended_ms: 0,
+            idempotency_key: None,
+            headers: BTreeMap::new(),
+        };
+        let events = payloads.iter().map(|text| (9, event(text))).collect();
+        self.hot.append(Append { table: name(table), events, expected_offset: None }).await
+    }
+
+    async fn read(&self, from: Offset) -> HotPage {
+        let limit = ReadLimit { records: 100, bytes: 1 << 20 };
+        self.hot.read(&name("t"), vec![(9, from)], TimeFilter::default(), limit).await.unwrap().remove(0)
+    }
+}
+
+/// How many keys RocksDB passes over, for nothing, while `look` is at work on this thread.
+fn passed_over(look: impl FnOnce()) -> u64 {
+    set_perf_stats(PerfStatsLevel::EnableCount);
+    let mut counts = PerfContext::default();
+    counts.reset();
+    look();
+    let passed = [PerfMetric::InternalKeySkippedCount, PerfMetric::InternalDeleteSkippedCount].map(|count| counts.metric(count));
+    set_perf_stats(PerfStatsLevel::Disable);
+    passed.iter().sum()
+}
+
+fn name(table: &str) -> TableName {
+    TableName::parse(table).unwrap()
+}
+
+fn payloads(page: &HotPage) -> Vec<&[u8]> {
+    page.page.records.iter().map(|record| record.event.payload.bytes().as_ref()).collect()
+}
+
+#[tokio::test]
+async fn what_is_appended_is_there_after_opening_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = Opened::new(&directory);
+    opened.append("t", &["a", "b"]).await.unwrap();
+    opened.close().await;
+    let opened = Opened::new(&directory);
+    assert_eq!(opened.append("t", &["c"]).await.unwrap()[0].offset, 2);
+    assert_eq!(payloads(&opened.read(0).await), [b"a", b"b", b"c"]);
+    assert_eq!(payloads(&opened.read(2).await), [b"c"]);
+    opened.close().await;
+}
+
+#[tokio::test]
+async fn writes_that_wait_together_share_one_sync() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = Opened::new(&directory);
+    let before = opened.hot.db.last_group().unwrap();
+    // There is one thread: the writer first looks when all of them wait.
+    let appended = join_all((0..16).map(|_| opened.append("t", &["a"]))).await;
+    assert!(appended.iter().all(Result::is_ok));
+    assert_eq!(opened.hot.db.last_group().unwrap(), before + 1);
+    opened.close().await;
+}
+
+#[tokio::test]
+async fn only_what_is_flushed_is_evicted() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = Opened::new(&directory);
+    opened.append("t", &["a", "b", "c"]).await.unwrap();
+    let everything = HotKeep { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 };
+    assert_eq!(opened.hot.evict(everything).await.unwrap(), 0);
+    let intent = FlushIntent { range: OffsetRange::new(0, 2), epoch: 1, format: FormatId::new("jsonl.zst/2").unwrap(), bytes: 10 };
+    let segment = vec![(Partition::new(name("t"), 9), intent)];
+    opened.hot.intend(segment.clone()).await.unwrap();
+    assert_eq!(opened.hot.table(&name("t")).unwrap().partitions[0].intent, Some(intent));
+    opened.hot.mark_flushed(segment).await.unwrap();
+    assert_eq!(opened.hot.evict(everything).await.unwrap(), 2);
+    let page = opened.read(0).await;
+    assert_eq!((page.marks, page.page.records.len()), (Watermarks { start: 0, low: 2, flushed: 2, next: 3 }, 0));
+    assert_eq!(payloads(&opened.read(2).await), [b"c"]);
+    opened.close().await;
+}
+
+#[tokio::test]
+async fn tables_are_bounded_and_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = Opened::new(&directory);
+    opened.append("t", &["a"]).await.unwrap();
+    opened.append("t2", &["b"]).await.unwrap();
+    assert!(matches!(opened.append("t3", &["c"]).await, Err(StorageError::TooMany { .. })));
+    assert_eq!(payloads(&opened.read(0).await), [b"a"]);
+    opened.close().await;
+}
+
+#[tokio::test]
+async fn what_was_evicted_and_what_others_have_costs_a_read_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = Opened::new(&directory);
+    let (everything, partition) = (HotKeep { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 }, Partition::new(name("t"), 9));
+    let thousand = vec!["a"; 1000];
+    for round in 0..20 {
+        opened.append("t", &thousand).await.unwrap();
+        // Many small runs, most of them evicted, a few left.
+        for part in (0..1000).step_by(10) {
+            let range = OffsetRange::new(round * 1000 + part, round * 1000 + part + 10);
+            let segment =
+                vec![(partition.clone(), FlushIntent { range, epoch: 1, format: FormatId::new("jsonl.zst/2").unwrap(), bytes: 10 })];
+            opened.hot.intend(segment.clone()).await.unwrap();
+            opened.hot.mark_flushed(segment).await.unwrap();
+        }
+        if round < 19 {
+            opened.hot.evict(everything).await.unwrap();
+        }
+    }
+    let low = opened.hot.table(&name("t")).unwrap().partitions[0].marks.low;
+    assert_eq!(low, 19_000);
+    let key = PartitionKey { table: 0, partition: 9 };
+    let (limit, db) = (ReadLimit { records: 100, bytes: 1 << 20 }, &opened.hot.db);
+    let mut page = Vec::new();
+    let passed = passed_over(|| page = db.read(&name("t"), &[(key, low)], TimeFilter::default(), limit).unwrap());
+    assert_eq!(page[0].page.records.len(), 100);
+    assert!(passed <= 200, "{passed} keys were passed over to read 100 events behind 19,000 that were evicted");
+    let prefix = keys::partition(key);
+    let passed = passed_over(|| assert_eq!(db.scan(cf::PARTITION_RUNS, &prefix, &keys::event(key, low)).count(), 100));
+    assert!(passed <= 200, "{passed} keys were passed over to find the 100 runs that are left");
+    let all = passed_over(|| assert_eq!(db.scan(cf::PARTITION_RUNS, &prefix, &prefix).count(), 100));
+    assert!(all > 1000, "{all} keys were passed over by a look at what is gone: nothing counts them");
+    opened.close().await;
+}

@@ -1,0 +1,308 @@
+//! Moves events from hot to cold, by the clock, on request and at shutdown, all by the same steps.
+//!
+//! Segments that are due are written, several at a time; one manifest names all that are ready; then they are marked
+//! flushed; then what hot need not keep is evicted. After a crash between any two of these steps every event can
+//! still be read, and the next start goes on from the durable state. A segment that takes long holds up nothing else.
+
+mod partition;
+mod plan;
+mod publish;
+mod waiter;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::{self, JoinError, JoinSet},
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+pub use self::waiter::FlushHandle;
+use self::{
+    partition::Written,
+    plan::{FlushPolicy, FlushTask, Situation},
+    waiter::{FlushRequest, FlushWaiter},
+};
+use contracts::{
+    bucket::BucketState,
+    clock::Clock,
+    cold::ColdTier,
+    crash,
+    engine::Engine,
+    error::{StorageError, Tier},
+    flush_ledger::HotKeep,
+    heartbeat::Heartbeat,
+    metrics,
+    name::Partition,
+};
+
+/// How often the flusher looks for what is due.
+const TICK: Duration = Duration::from_millis(200);
+/// How often it looks whether another writer has taken over, while it has nothing to write.
+const WATCH: Duration = Duration::from_secs(2);
+/// How often it drops what hot need not keep, while nobody waits for a flush: each time is a write of its own.
+const EVICT: Duration = Duration::from_secs(1);
+/// How long a segment that is ready waits for the next one to share its manifest.
+const GATHER: Duration = Duration::from_millis(100);
+/// Segments in the making, and named by one manifest, at most.
+const MAX_SEGMENTS: usize = 256;
+/// The wait before changes without segments are tried again.
+const RETRY_CHANGES: Duration = Duration::from_secs(2);
+/// The longest wait of a committed consumer offset for a manifest.
+const OFFSETS: Duration = Duration::from_secs(30);
+/// The longest wait before a failed partition is tried again.
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
+
+/// What the flusher needs to know.
+#[derive(Debug, Clone)]
+pub struct FlushOptions {
+    /// How long an event waits at most before it is due.
+    pub interval: Duration,
+    /// Bytes of a partition that do not wait, and of lines, before compression, after which a segment ends.
+    pub segment_bytes: u64,
+    /// Segments written at once.
+    pub parallel: usize,
+    /// Memory that the segments being written may take together, in bytes; one that is larger is written alone.
+    pub memory_bytes: usize,
+    /// How long hot keeps flushed events.
+    pub keep: Duration,
+    /// Bytes of flushed events that hot keeps.
+    pub keep_bytes: u64,
+}
+
+/// The parts a flusher works on.
+#[derive(Clone)]
+pub struct Tiers {
+    /// Where events come from, and the consumer offsets that manifests carry.
+    pub hot: Arc<dyn Engine>,
+    /// Where they go.
+    pub cold: Arc<dyn ColdTier>,
+    /// Tells when retention ends.
+    pub clock: Arc<dyn Clock>,
+    /// Its sign of life.
+    pub heartbeat: Arc<Heartbeat>,
+    /// Told what is wrong with the bucket.
+    pub bucket: Arc<BucketState>,
+}
+
+type Outcome = (Partition, Result<Written, StorageError>);
+
+/// The flusher.
+pub struct Flusher {
+    tiers: Tiers,
+    options: FlushOptions,
+    requests: mpsc::Receiver<FlushRequest>,
+    /// Those who wait for a flush.
+    waiters: Vec<FlushWaiter>,
+    /// Segments in the making, at most one of a partition.
+    writing: JoinSet<Outcome>,
+    busy: HashMap<task::Id, Partition>,
+    /// Turns to write, and the memory to do it in.
+    turns: Arc<Semaphore>,
+    memory: Arc<Semaphore>,
+    /// Partitions that failed: how often in a row, and when they are tried again.
+    troubled: HashMap<Partition, (u32, Instant)>,
+    /// Those of them whose segment the bucket did not take.
+    not_taken: HashSet<Partition>,
+    /// Whether it did not take the last manifest.
+    is_publishing_failing: bool,
+    /// The changes that the last manifest carries.
+    published_changes: Option<u64>,
+    /// The consumer offsets that the last manifest carries, and when it was written.
+    published_offsets: Option<u64>,
+    offsets_published: Instant,
+    /// When changes that no manifest could take are tried again.
+    retry_changes: Instant,
+    watched: Instant,
+    evicted: Instant,
+}
+
+impl Flusher {
+    /// A flusher and the handle to ask it.
+    pub fn new(tiers: Tiers, options: FlushOptions) -> (Self, FlushHandle) {
+        let (handle, requests) = FlushHandle::new(&tiers);
+        let flusher = Self {
+            waiters: Vec::new(),
+            writing: JoinSet::new(),
+            busy: HashMap::new(),
+            turns: Arc::new(Semaphore::new(options.parallel)),
+            memory: Arc::new(Semaphore::new(options.memory_bytes)),
+            troubled: HashMap::new(),
+            not_taken: HashSet::new(),
+            is_publishing_failing: false,
+            published_changes: None,
+            published_offsets: None,
+            offsets_published: Instant::now(),
+            retry_changes: Instant::now(),
+            watched: Instant::now(),
+            evicted: Instant::now(),
+            tiers,
+            options,
+            requests,
+        };
+        (flusher, handle)
+    }
+
+    /// Flushes until it is told to stop.
+    ///
+    /// # Errors
+    /// `Fenced` if another writer has the bucket: the process must stop acking and exit.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), StorageError> {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let mut ready = Vec::new();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                Some(request) = self.requests.recv() => self.waiters.push(FlushWaiter::new(request)),
+                Some(outcome) = self.writing.join_next_with_id() => ready = self.gather(outcome).await,
+                _ = tick.tick() => {}
+            }
+            match self.step(ready).await {
+                Err(fenced @ StorageError::Fenced(_)) => return Err(fenced),
+                Err(error) => {
+                    self.tiers.bucket.troubled(Some(error.to_string()));
+                    warn!(%error, "flush failed, will retry");
+                }
+                Ok(()) => {}
+            }
+        }
+    }
+
+    /// Publishes what is ready, answers those who waited for it, and begins what is due.
+    async fn step(&mut self, ready: Vec<Outcome>) -> Result<(), StorageError> {
+        let published = self.publish(ready).await;
+        let done = match &published {
+            Ok(()) => self.evict().await,
+            Err(error) => {
+                metrics::flush_failed();
+                self.waiters.iter_mut().for_each(|waiter| waiter.fail(error));
+                Ok(())
+            }
+        };
+        self.tiers.heartbeat.works();
+        self.answer();
+        self.begin();
+        self.tiers.heartbeat.waits();
+        self.watch().await?;
+        published.and(done)
+    }
+
+    /// Takes what else is ready, or soon will be.
+    async fn gather(&mut self, first: Result<(task::Id, Outcome), JoinError>) -> Vec<Outcome> {
+        let mut ready = Vec::from_iter(self.joined(first));
+        while ready.len() < MAX_SEGMENTS
+            && let Ok(Some(next)) = timeout(GATHER, self.writing.join_next_with_id()).await
+        {
+            ready.extend(self.joined(next));
+        }
+        ready
+    }
+
+    fn joined(&mut self, outcome: Result<(task::Id, Outcome), JoinError>) -> Option<Outcome> {
+        match outcome {
+            Ok((id, outcome)) => {
+                self.busy.remove(&id);
+                Some(outcome)
+            }
+            Err(ended) => {
+                // The runtime also ends tasks, when the process does.
+                if ended.is_panic() {
+                    error!(error = %ended, "writing a segment panicked");
+                }
+                let partition = self.busy.remove(&ended.id())?;
+                Some((partition, Err(StorageError::unavailable(Tier::Cold, ended))))
+            }
+        }
+    }
+
+    /// Begins to write the segments that are due.
+    fn begin(&mut self) {
+        let now = Instant::now();
+        let busy: HashSet<&Partition> = self.busy.values().collect();
+        let situation = |partition: &Partition| Situation {
+            is_busy: busy.contains(partition),
+            is_waiting: self.troubled.get(partition).is_some_and(|(_, until)| *until > now),
+            asked_upto: self.waiters.iter().filter_map(|waiter| waiter.end(partition)).max().unwrap_or(0),
+        };
+        // Never sooner than a tick: without an interval every step would begin segments of a few events each.
+        let policy = FlushPolicy { interval: self.options.interval.max(TICK), segment_bytes: self.options.segment_bytes };
+        let room = MAX_SEGMENTS.saturating_sub(self.writing.len());
+        for task in plan::due(&self.tiers.hot.pending(), policy, room, situation) {
+            let partition = task.partition.clone();
+            let writing = self.writing.spawn(self.write(task));
+            self.busy.insert(writing.id(), partition);
+        }
+    }
+
+    fn write(&self, task: FlushTask) -> impl Future<Output = Outcome> + Send + use<> {
+        let (tiers, segment_bytes) = (self.tiers.clone(), self.options.segment_bytes);
+        let (turns, memory) = (Arc::clone(&self.turns), Arc::clone(&self.memory));
+        let most = self.options.memory_bytes;
+        async move {
+            let partition = task.partition.clone();
+            let bytes = task.bytes.min(segment_bytes).saturating_mul(2); // about: the object, and its room to grow
+            let permits = usize::try_from(bytes).unwrap_or(most).min(most);
+            let (Ok(_turn), Ok(_memory)) = (turns.acquire().await, memory.acquire_many(u32::try_from(permits).unwrap_or(u32::MAX)).await)
+            else {
+                return (partition, Err(StorageError::Closed));
+            };
+            let started = Instant::now();
+            let written = partition::write(tiers.hot.as_ref(), tiers.cold.as_ref(), segment_bytes, task).await;
+            metrics::segment_written(started.elapsed());
+            (partition, written)
+        }
+    }
+
+    /// An idle writer would not notice another by itself.
+    async fn watch(&mut self) -> Result<(), StorageError> {
+        if self.watched.elapsed() < WATCH {
+            return Ok(());
+        }
+        self.watched = Instant::now();
+        match self.tiers.cold.watch().await {
+            Err(fenced @ StorageError::Fenced(_)) => Err(fenced),
+            Err(error @ (StorageError::Unavailable { tier: Tier::Cold, .. } | StorageError::Denied { .. })) => {
+                self.tiers.bucket.troubled(Some(error.to_string()));
+                debug!(%error, "cannot see whether another writer has taken over");
+                Ok(())
+            }
+            Ok(()) => {
+                self.heal();
+                metrics::s3_contact(self.tiers.clock.now_ms());
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    async fn evict(&mut self) -> Result<(), StorageError> {
+        if self.waiters.is_empty() && self.evicted.elapsed() < EVICT {
+            return Ok(());
+        }
+        self.evicted = Instant::now();
+        let keep_ms = i64::try_from(self.options.keep.as_millis()).unwrap_or(i64::MAX);
+        loop {
+            let now_ms = self.tiers.clock.now_ms();
+            let keep = HotKeep {
+                flushed_upto: now_ms.saturating_sub(keep_ms),
+                flushed_after: now_ms.saturating_add(keep_ms),
+                max_bytes: self.options.keep_bytes,
+            };
+            let events = self.tiers.hot.evict(keep).await?;
+            if events == 0 {
+                return Ok(());
+            }
+            crash::point("flush-evicted");
+            metrics::evicted(events);
+            debug!(events, "evicted from hot");
+        }
+    }
+}

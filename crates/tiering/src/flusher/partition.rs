@@ -1,0 +1,59 @@
+//! Writes one segment: read hot, encode, fix its bounds, put it. The manifest comes after: see the round in `flusher`.
+
+use super::plan::FlushTask;
+use contracts::{
+    cold::SegmentStore,
+    crash,
+    error::{StorageError, Tier},
+    flush_ledger::{FlushIntent, FlushLedger},
+    name::Partition,
+    offload::offload,
+    read::HotReader,
+    segment::{SegmentId, SegmentMeta},
+};
+
+/// A segment that is in S3 and that no manifest names yet.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// Its partition.
+    pub partition: Partition,
+    /// Its bounds.
+    pub intent: FlushIntent,
+    /// What the manifest will say.
+    pub meta: SegmentMeta,
+}
+
+/// Writes the task's segment.
+///
+/// # Errors
+/// Those of the tiers; the task can be tried again, and then writes the same bytes under the same key.
+#[tracing::instrument(name = "flush_segment", level = "debug", skip_all, fields(partition = %task.partition))]
+pub async fn write(
+    hot: &(impl HotReader + FlushLedger + ?Sized),
+    cold: &dyn SegmentStore,
+    segment_bytes: u64,
+    task: FlushTask,
+) -> Result<Written, StorageError> {
+    let FlushTask { partition, range, intent, .. } = task;
+    let intent = intent.filter(|_| !cfg!(bug_retry_with_other_bounds));
+    let (epoch, format) = match intent {
+        Some(intent) => (intent.epoch, intent.format),
+        None => (cold.epoch()?, cold.format()),
+    };
+    let end = intent.map_or(range.end, |intent| intent.range.end);
+    // Fixed bounds are kept whatever their size; new ones end where the segment is large enough.
+    let enough = if intent.is_some() { u64::MAX } else { segment_bytes };
+    let builder = cold.segment(SegmentId { partition: partition.clone(), start: range.start, epoch }, format)?;
+    let (builder, bytes) = hot.scan(builder, end, enough).await?;
+    let segment = offload(|| builder.finish()).await.map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
+    let planned = FlushIntent { range: segment.meta.range, epoch, format, bytes };
+    match intent {
+        Some(intent) => assert!(intent == planned, "{partition}: a retry planned {planned:?}, before it was {intent:?}"),
+        // Durable before the first byte leaves: from here on this segment has one name and one content.
+        None => hot.intend(vec![(partition.clone(), planned)]).await?,
+    }
+    crash::point("flush-intended");
+    cold.put(&segment).await?;
+    crash::point("flush-put");
+    Ok(Written { partition, intent: planned, meta: segment.meta })
+}

@@ -1,0 +1,157 @@
+//! Publishes: one manifest for all segments that are ready, then marks them flushed, and answers those who waited for them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
+
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::{Flusher, MAX_BACKOFF, OFFSETS, Outcome, RETRY_CHANGES, TICK, partition::Written, waiter::FlushWaiter};
+use contracts::{
+    catalog::TableStatus,
+    cold::Publication,
+    crash,
+    error::{StorageError, Tier},
+    metrics,
+    name::{Partition, TableName},
+    sequence::Offset,
+};
+
+impl Flusher {
+    /// One manifest for the segments that are ready.
+    pub(super) async fn publish(&mut self, ready: Vec<Outcome>) -> Result<(), StorageError> {
+        let mut written = Vec::new();
+        let mut failed = None;
+        for (partition, outcome) in ready {
+            match outcome {
+                Ok(segment) => written.push(segment),
+                // Dropped since its task was planned. Who asked waits for what was written after, if anything was.
+                Err(StorageError::Expired { .. } | StorageError::UnknownTable(_)) => debug!(%partition, "dropped before it was flushed"),
+                Err(error) => {
+                    self.waiters.iter_mut().for_each(|waiter| waiter.fail_partition(&partition, &error));
+                    if is_about_the_bucket(&error) {
+                        self.tiers.bucket.troubled(Some(error.to_string()));
+                        self.not_taken.insert(partition.clone());
+                    }
+                    self.back_off(partition);
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        // The manifest does not depend on who was faster.
+        written.sort_by(|a: &Written, b| a.partition.cmp(&b.partition));
+        let changes = self.tiers.hot.changes();
+        let offsets = self.tiers.hot.commits();
+        let may_retry = !self.waiters.is_empty() || Instant::now() >= self.retry_changes;
+        // Offsets go with the rhythm of the flush, and do not make manifests faster than that.
+        let offsets_wait = self.offsets_published.elapsed() < self.options.interval.min(OFFSETS) && self.waiters.is_empty();
+        let has_changes = self.published_changes != Some(changes) || (self.published_offsets != Some(offsets) && !offsets_wait);
+        if !written.is_empty() || (has_changes && may_retry) {
+            // Cold, then mark, then evict: after a crash between any two, every acked event can still be read.
+            if cfg!(bug_marked_before_manifest) {
+                self.mark(written.clone()).await?;
+            }
+            if let Err(error) = self.publish_manifest(&written, changes).await {
+                written.into_iter().for_each(|segment| self.back_off(segment.partition));
+                self.retry_changes = Instant::now() + RETRY_CHANGES;
+                self.is_publishing_failing = true;
+                return Err(error);
+            }
+            self.is_publishing_failing = false;
+            metrics::manifest_published(self.tiers.clock.now_ms());
+            crash::point("flush-committed");
+            self.published_changes = Some(changes);
+            (self.published_offsets, self.offsets_published) = (Some(offsets), Instant::now());
+            self.watched = Instant::now();
+            self.mark(written).await?;
+            self.heal();
+        }
+        failed.map_or(Ok(()), |error| {
+            metrics::flush_failed();
+            warn!(%error, "a segment could not be written, will retry");
+            Ok(())
+        })
+    }
+
+    /// Everything that has changed since the last manifest, as the counts of changes tell; without a change of tables only those are looked at
+    /// whose segments it names.
+    async fn publish_manifest(&self, written: &[Written], changes: u64) -> Result<(), StorageError> {
+        let tables = match self.published_changes == Some(changes) {
+            true => self.tables(written.iter().map(|segment| &segment.partition.table)),
+            false => self.tiers.hot.tables().all().cloned().collect(),
+        };
+        let segments = written.iter().map(|segment| (segment.partition.clone(), segment.meta.clone())).collect();
+        let have_changed = self.published_offsets != Some(self.tiers.hot.commits());
+        let consumers = if have_changed { Some(self.tiers.hot.all_offsets().await?) } else { None };
+        let publication = Publication { segments, tables, consumers };
+        self.tiers.cold.publish(publication).await
+    }
+
+    async fn mark(&mut self, written: Vec<Written>) -> Result<(), StorageError> {
+        let segments: Vec<_> = written.iter().map(|segment| (segment.partition.clone(), segment.intent)).collect();
+        if !segments.is_empty() {
+            self.tiers.hot.mark_flushed(segments).await?;
+            crash::point("flush-marked");
+        }
+        for segment in written {
+            metrics::flushed(1, segment.meta.range.len(), segment.meta.bytes);
+            debug!(partition = %segment.partition, range = %segment.meta.range, bytes = segment.meta.bytes, "segment flushed");
+            self.troubled.remove(&segment.partition);
+            self.not_taken.remove(&segment.partition);
+            self.waiters.iter_mut().for_each(|waiter| waiter.report(&segment));
+        }
+        Ok(())
+    }
+
+    /// Answers those who have what they waited for.
+    pub(super) fn answer(&mut self) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        let flushed = self.flushed();
+        for waiter in &mut self.waiters {
+            waiter.settle(&flushed);
+        }
+        for waiter in self.waiters.extract_if(.., |waiter| waiter.is_done()) {
+            waiter.answer();
+        }
+    }
+
+    /// The tables of these names that there are, each once.
+    fn tables<'a>(&self, names: impl Iterator<Item = &'a TableName>) -> Vec<Arc<TableStatus>> {
+        let names: BTreeSet<_> = names.collect();
+        names.into_iter().filter_map(|name| self.tiers.hot.table(name)).collect()
+    }
+
+    /// How far those tables are flushed that somebody waits for.
+    fn flushed(&self) -> BTreeMap<Partition, Offset> {
+        let tables = self.tables(self.waiters.iter().flat_map(FlushWaiter::tables));
+        tables.iter().flat_map(|table| table.named_partitions()).map(|(partition, status)| (partition, status.marks.flushed)).collect()
+    }
+
+    /// The bucket is well again, unless something that it did not take still waits: one that can be read may still take nothing.
+    pub(super) fn heal(&mut self) {
+        if !self.not_taken.is_empty() {
+            // What was dropped meanwhile waits for nothing.
+            let waiting: HashSet<Partition> = self.tiers.hot.pending().into_iter().map(|(partition, _)| partition).collect();
+            self.not_taken.retain(|partition| waiting.contains(partition));
+        }
+        if self.not_taken.is_empty() && !self.is_publishing_failing {
+            self.tiers.bucket.troubled(None);
+        }
+    }
+
+    fn back_off(&mut self, partition: Partition) {
+        let (failures, until) = self.troubled.entry(partition).or_insert((0, Instant::now()));
+        *failures = failures.saturating_add(1);
+        *until = Instant::now() + MAX_BACKOFF.min(TICK * 2u32.saturating_pow((*failures).min(10)));
+    }
+}
+
+/// Whether a segment's failure is the bucket's: it does not answer, does not take it, or has something else in its place.
+fn is_about_the_bucket(error: &StorageError) -> bool {
+    let is_its = matches!(error, StorageError::Unavailable { tier: Tier::Cold, .. } | StorageError::Denied { tier: Tier::Cold, .. });
+    is_its || matches!(error, StorageError::Corrupt { .. })
+}

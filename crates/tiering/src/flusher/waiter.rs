@@ -1,0 +1,121 @@
+//! On-demand flush: the caller waits until everything appended before the call is in S3.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Tiers, partition::Written, plan};
+use contracts::{
+    cold::ColdTier,
+    engine::Engine,
+    error::StorageError,
+    flusher::{Flush, FlushReport},
+    name::{Partition, TableName},
+    sequence::Offset,
+};
+
+/// Requests that may wait for the flusher.
+const QUEUE_LEN: usize = 64;
+
+type Reply = oneshot::Sender<Result<FlushReport, StorageError>>;
+
+/// What is to be flushed, and who wants to know.
+pub(super) struct FlushRequest {
+    ends: BTreeMap<Partition, Offset>,
+    reply: Reply,
+}
+
+/// Asks the flusher from elsewhere.
+pub struct FlushHandle {
+    hot: Arc<dyn Engine>,
+    cold: Arc<dyn ColdTier>,
+    requests: mpsc::Sender<FlushRequest>,
+}
+
+impl FlushHandle {
+    pub(super) fn new(tiers: &Tiers) -> (Self, mpsc::Receiver<FlushRequest>) {
+        let (requests, receiver) = mpsc::channel(QUEUE_LEN);
+        (Self { hot: Arc::clone(&tiers.hot), cold: Arc::clone(&tiers.cold), requests }, receiver)
+    }
+}
+
+#[async_trait]
+impl Flush for FlushHandle {
+    async fn flush_now(&self, table: Option<TableName>) -> Result<FlushReport, StorageError> {
+        self.cold.epoch()?; // nobody serves requests before the bucket is open
+        let ends = match table {
+            None => plan::ends(self.hot.pending()),
+            Some(name) => {
+                let table = self.hot.table(&name).ok_or(StorageError::UnknownTable(name))?;
+                plan::ends(table.named_partitions().map(|(partition, status)| (partition, *status)))
+            }
+        };
+        let (reply, answer) = oneshot::channel();
+        let request = FlushRequest { ends, reply };
+        self.requests.send(request).await.map_err(|_| StorageError::Closed)?;
+        answer.await.map_err(|_| StorageError::Closed)?
+    }
+}
+
+/// Somebody who waits.
+pub(super) struct FlushWaiter {
+    ends: BTreeMap<Partition, Offset>,
+    report: FlushReport,
+    failed: Option<StorageError>,
+    reply: Reply,
+}
+
+impl FlushWaiter {
+    pub(super) fn new(request: FlushRequest) -> Self {
+        Self { ends: request.ends, report: FlushReport::default(), failed: None, reply: request.reply }
+    }
+
+    /// Up to where it waits for a partition.
+    pub(super) fn end(&self, partition: &Partition) -> Option<Offset> {
+        self.ends.get(partition).copied()
+    }
+
+    /// The tables it waits for.
+    pub(super) fn tables(&self) -> impl Iterator<Item = &TableName> {
+        self.ends.keys().map(|partition| &partition.table)
+    }
+
+    /// Nothing could be committed: it waits no more.
+    pub(super) fn fail(&mut self, error: &StorageError) {
+        self.failed.get_or_insert_with(|| error.clone());
+        self.ends.clear();
+    }
+
+    /// A partition could not be written: it waits for the others only.
+    pub(super) fn fail_partition(&mut self, partition: &Partition, error: &StorageError) {
+        if self.ends.remove(partition).is_some() {
+            self.failed.get_or_insert_with(|| error.clone());
+        }
+    }
+
+    /// A segment is cold.
+    pub(super) fn report(&mut self, segment: &Written) {
+        if self.ends.contains_key(&segment.partition) {
+            self.report.bytes += segment.meta.bytes;
+            self.report.segments.push((segment.partition.clone(), segment.meta.range));
+        }
+    }
+
+    /// Waits no more for what is flushed, or gone.
+    pub(super) fn settle(&mut self, flushed: &BTreeMap<Partition, Offset>) {
+        self.ends.retain(|partition, end| flushed.get(partition).is_some_and(|flushed| flushed < end));
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Answers; who has gone away does not mind.
+    pub(super) fn answer(self) {
+        drop(self.reply.send(match self.failed {
+            None => Ok(self.report),
+            Some(error) => Err(error),
+        }));
+    }
+}

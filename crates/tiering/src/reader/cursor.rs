@@ -1,0 +1,229 @@
+//! The cursor of a read: where each partition stands and the filters of the read, as one opaque word.
+//!
+//! `base64url( 2 | flags | since? | until? | partition? | base | width | runs | (gap, length)* | differences | CRC32C )`, numbers as varints.
+//! Runs are of partitions whose numbers follow one another; each position is `base` and a difference of `width` bits, the lowest bit
+//! first. Partitions of a table mostly stand near each other, so that a thousand of them fit where a header is short. The
+//! checksum covers the table's name too, so that a cursor of another table, or one made by hand, is refused.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use prost::encoding::{decode_varint, encode_varint};
+
+use super::{Positions, ReadQuery};
+use contracts::{name::TableName, read::TimeFilter, sequence::Offset};
+
+const VERSION: u8 = 2;
+/// Earlier programs gave cursors with `count | (partition, offset)*` behind the filters; consumers have kept them.
+const PAIRS: u8 = 1;
+const SINCE: u8 = 1;
+const UNTIL: u8 = 2;
+const PARTITION: u8 = 4;
+/// Partitions that a cursor names at most: positions that are all alike take no bytes, and a few bytes must not become many.
+const MAX_PARTITIONS: u64 = 1 << 16;
+
+/// Not a cursor that this table's reads have given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the cursor is not one that a read of this table has given")]
+pub struct BadCursor;
+
+/// The cursor with which `query` goes on at `next`.
+pub fn encode(query: &ReadQuery, next: &Positions) -> String {
+    let TimeFilter { since, until } = query.filter;
+    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+    let flags = flag(since.is_some(), SINCE) | flag(until.is_some(), UNTIL) | flag(query.partition.is_some(), PARTITION);
+    let mut bytes = vec![VERSION, flags];
+    for bound in [since, until].into_iter().flatten() {
+        encode_varint(zigzag(bound), &mut bytes);
+    }
+    if let Some(number) = query.partition {
+        encode_varint(number.into(), &mut bytes);
+    }
+    encode_positions(next, &mut bytes);
+    let checksum = checksum(&query.table, &bytes);
+    bytes.extend_from_slice(&checksum.to_le_bytes());
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// The read that a cursor goes on with.
+///
+/// # Errors
+/// [`BadCursor`] whatever is wrong with it.
+pub fn decode(table: &TableName, text: &str) -> Result<ReadQuery, BadCursor> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| BadCursor)?;
+    let (body, stored) = bytes.split_last_chunk::<4>().ok_or(BadCursor)?;
+    if u32::from_le_bytes(*stored) != checksum(table, body) {
+        return Err(BadCursor);
+    }
+    let [version, flags, rest @ ..] = body else { return Err(BadCursor) };
+    let mut rest = rest;
+    let mut bound = |bit| (flags & bit != 0).then(|| number(&mut rest)).transpose();
+    let (since, until, partition) = (bound(SINCE)?, bound(UNTIL)?, bound(PARTITION)?);
+    let partition = partition.map(u32::try_from).transpose().map_err(|_| BadCursor)?;
+    let from = match *version {
+        VERSION => decode_positions(rest)?,
+        PAIRS => decode_pairs(rest)?,
+        _ => return Err(BadCursor),
+    };
+    let filter = TimeFilter { since: since.map(unzigzag), until: until.map(unzigzag) };
+    Ok(ReadQuery { table: table.clone(), partition, filter, from })
+}
+
+fn encode_positions(positions: &Positions, bytes: &mut Vec<u8>) {
+    let base = positions.values().min().copied().unwrap_or(0);
+    let width = positions.values().max().map_or(0, |most| 64 - (most - base).leading_zeros());
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for &number in positions.keys() {
+        match runs.last_mut() {
+            Some((first, length)) if first.checked_add(*length) == Some(number) => *length += 1,
+            _ => runs.push((number, 1)),
+        }
+    }
+    encode_varint(base, bytes);
+    encode_varint(width.into(), bytes);
+    encode_varint(runs.len() as u64, bytes);
+    let mut end = 0;
+    for (first, length) in runs {
+        encode_varint((first - end).into(), bytes);
+        encode_varint(length.into(), bytes);
+        end = first.saturating_add(length);
+    }
+    let (mut packed, mut filled) = (0u128, 0);
+    for position in positions.values() {
+        packed |= u128::from(position - base) << filled;
+        filled += width;
+        while filled >= 8 {
+            bytes.push(packed.to_le_bytes()[0]);
+            packed >>= 8;
+            filled -= 8;
+        }
+    }
+    if filled > 0 {
+        bytes.push(packed.to_le_bytes()[0]);
+    }
+}
+
+fn decode_positions(mut bytes: &[u8]) -> Result<Positions, BadCursor> {
+    let (base, width, runs) = (number(&mut bytes)?, number(&mut bytes)?, number(&mut bytes)?);
+    let width = u32::try_from(width).ok().filter(|width| *width <= 64).ok_or(BadCursor)?;
+    let (mut numbers, mut end) = (Vec::new(), 0u64);
+    for _ in 0..runs {
+        let first = end.checked_add(number(&mut bytes)?).ok_or(BadCursor)?;
+        let length = number(&mut bytes)?;
+        end = first.checked_add(length).filter(|end| *end <= 1 << 32).ok_or(BadCursor)?;
+        if length > MAX_PARTITIONS - numbers.len() as u64 {
+            return Err(BadCursor);
+        }
+        numbers.extend((first..end).filter_map(|number| u32::try_from(number).ok()));
+    }
+    let (mut packed, mut filled, mut positions) = (0u128, 0, Positions::new());
+    for number in numbers {
+        while filled < width {
+            let (byte, rest) = bytes.split_first().ok_or(BadCursor)?;
+            packed |= u128::from(*byte) << filled;
+            filled += 8;
+            bytes = rest;
+        }
+        let difference = packed & ((1u128 << width) - 1);
+        let position = u64::try_from(difference).ok().and_then(|difference| base.checked_add(difference));
+        positions.insert(number, position.ok_or(BadCursor)?);
+        packed >>= width;
+        filled -= width;
+    }
+    if bytes.is_empty() { Ok(positions) } else { Err(BadCursor) }
+}
+
+fn decode_pairs(mut bytes: &[u8]) -> Result<Positions, BadCursor> {
+    let mut positions = Positions::new();
+    for _ in 0..number(&mut bytes)? {
+        let partition = u32::try_from(number(&mut bytes)?).map_err(|_| BadCursor)?;
+        positions.insert(partition, number(&mut bytes)?);
+    }
+    if bytes.is_empty() { Ok(positions) } else { Err(BadCursor) }
+}
+
+fn number(bytes: &mut &[u8]) -> Result<Offset, BadCursor> {
+    decode_varint(bytes).map_err(|_| BadCursor)
+}
+
+fn checksum(table: &TableName, body: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(table.as_str().as_bytes()), body)
+}
+
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
+}
+
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn table(name: &str) -> TableName {
+        TableName::parse(name).unwrap()
+    }
+
+    fn query(partition: Option<u32>, filter: TimeFilter) -> ReadQuery {
+        ReadQuery { table: table("t"), partition, filter, from: Positions::new() }
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_in_comes_out(since: Option<i64>, until: Option<i64>, partition: Option<u32>, next: Positions) {
+            let query = query(partition, TimeFilter { since, until });
+            let cursor = encode(&query, &next);
+            let decoded = decode(&table("t"), &cursor).unwrap();
+            prop_assert_eq!((decoded.partition, decoded.filter, decoded.from), (partition, query.filter, next));
+            prop_assert!(decode(&table("u"), &cursor).is_err());
+        }
+
+        #[test]
+        fn positions_near_each_other_come_out_too(base: u64, near in prop::collection::btree_map(0u32..40, 0u64..100, 0..40)) {
+            let next: Positions = near.into_iter().map(|(number, more)| (number, base.saturating_add(more))).collect();
+            let cursor = encode(&query(None, TimeFilter::default()), &next);
+            prop_assert_eq!(decode(&table("t"), &cursor).unwrap().from, next);
+        }
+
+        #[test]
+        fn nothing_else_is_a_cursor(text: String, bytes: Vec<u8>) {
+            prop_assert!(decode(&table("t"), &text).is_err());
+            prop_assert!(decode(&table("t"), &URL_SAFE_NO_PAD.encode(bytes)).is_err());
+        }
+    }
+
+    #[test]
+    fn a_thousand_partitions_fit_into_a_header() {
+        let length = |position: fn(u64) -> u64| {
+            let next = (0..1000).map(|number| (number, position(number.into()))).collect();
+            encode(&query(Some(7), TimeFilter { since: Some(i64::MIN), until: Some(i64::MAX) }), &next).len()
+        };
+        assert!(length(|number| (1 << 50) + number * 4190) <= 4096);
+        assert!(length(|number| number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 24) <= 9216);
+        // Every second partition only.
+        let sparse = (0..512).map(|number| (number * 2, (1 << 40) + u64::from(number) * 8000)).collect();
+        assert!(encode(&query(None, TimeFilter::default()), &sparse).len() <= 4096);
+    }
+
+    #[test]
+    fn cursors_of_earlier_programs_go_on() {
+        let given = "AQMKgKCInJ56AgABAwFKn73k";
+        let decoded = decode(&table("t"), given).unwrap();
+        let filter = TimeFilter { since: Some(5), until: Some(2_100_000_000_000) };
+        assert_eq!((decoded.partition, decoded.filter, decoded.from), (None, filter, Positions::from([(0, 1), (3, 1)])));
+        assert!(decode(&table("u"), given).is_err());
+    }
+
+    #[test]
+    fn a_few_bytes_never_become_many_partitions() {
+        let mut bytes = vec![VERSION, 0];
+        for number in [5, 0, 1, 0, 1 << 31] {
+            encode_varint(number, &mut bytes);
+        }
+        let checksum = checksum(&table("t"), &bytes);
+        bytes.extend_from_slice(&checksum.to_le_bytes());
+        assert_eq!(decode(&table("t"), &URL_SAFE_NO_PAD.encode(bytes)).unwrap_err(), BadCursor);
+    }
+}

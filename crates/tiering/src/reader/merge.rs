@@ -1,0 +1,395 @@
+//! Merges partitions by timestamp, ties by partition; inside a partition always by offset.
+//!
+//! However many partitions there are, what is fetched and not yet given is bounded: beyond that, the partitions that come last give back what was
+//! fetched of them, and of those only the place and the time of the next record are known. They are fetched again when it is their turn.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use futures_util::{StreamExt, TryStreamExt, future::Either, stream};
+use tokio::task;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Positions, ReadQuery, TablePage, TieredReader, turns::Turn};
+use contracts::{
+    clock::TimestampMs,
+    error::{StorageError, Tier},
+    event::Record,
+    name::{Partition, PartitionNumber},
+    read::{HotPage, Page, ReadLimit},
+    sequence::{Offset, OffsetRange, Watermarks},
+};
+
+/// Partitions read from cold at once.
+const PARALLEL_READS: usize = 8;
+/// The least that is fetched of one of many partitions.
+const MIN_CHUNK: ReadLimit = ReadLimit { records: 16, bytes: 1 << 10 };
+/// What may be fetched and not yet given unless a read says less, in bytes.
+const MOST_BYTES: usize = 32 << 20;
+
+/// What a read may hold while it waits for its next turn, in bytes.
+const HELD_BETWEEN: usize = 1 << 20;
+
+/// The most that is fetched of one of many partitions for no other reason than that there is room.
+const LARGE_CHUNK: usize = 64 << 10;
+
+/// How a merge looks at the tiers.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// About what one look fetches of all partitions together.
+    pub chunk: ReadLimit,
+    /// The most that may be fetched and not yet given, in bytes, beside what one look adds.
+    pub most_bytes: usize,
+}
+
+impl From<ReadLimit> for Look {
+    fn from(chunk: ReadLimit) -> Self {
+        Self { chunk, most_bytes: MOST_BYTES }
+    }
+}
+
+/// What is left of one partition.
+#[derive(Default)]
+struct Partial {
+    /// Fetched, not yet given.
+    fetched: VecDeque<Record>,
+    /// The first offset not yet looked at.
+    next: Offset,
+    /// Where to stop, if the read stops at what was there when it began.
+    end: Option<Offset>,
+    /// The first offset that is in hot, as far as is known.
+    low: Offset,
+    /// What comes next, being fetched from the tier that should have it.
+    ahead: Option<Ahead>,
+}
+
+/// A page on its way, from `next` of its partition on.
+enum Ahead {
+    Hot(AbortOnDropHandle<Result<HotPage, StorageError>>),
+    Cold(AbortOnDropHandle<Result<Page, StorageError>>),
+}
+
+/// A merge in progress.
+pub struct Merge {
+    reader: TieredReader,
+    query: ReadQuery,
+    chunk: ReadLimit,
+    starts: Positions,
+    partials: BTreeMap<PartitionNumber, Partial>,
+    /// The first fetched record of each partition that has one.
+    heads: BTreeSet<Head>,
+    /// The next record of each partition that has given back what was fetched of it.
+    given_back: BTreeSet<Head>,
+    /// Partitions with nothing fetched that may have more.
+    empty: Vec<PartitionNumber>,
+    fetches_ahead: bool,
+    /// Whether it begins with what only S3 has, and whether it has begun.
+    begins_cold: bool,
+    has_read: bool,
+    /// The turn to read, if turns are taken.
+    turn: Turns,
+    /// What the records that are fetched and not given take in memory, in bytes, and the most that they may.
+    held: usize,
+    most: usize,
+}
+
+/// When the next record of a partition is from.
+type Head = (TimestampMs, PartitionNumber);
+
+/// Which turn a merge has.
+#[derive(Debug, Default)]
+enum Turns {
+    /// It takes none.
+    #[default]
+    None,
+    /// To read from RocksDB.
+    Hot(Turn),
+    /// To read from S3 too.
+    Cold(Turn),
+}
+
+impl Merge {
+    pub(super) fn new(reader: TieredReader, query: ReadQuery, starts: Positions, look: Look, begins_cold: bool) -> Self {
+        let share = starts.len().max(1);
+        // What stands beside the text of a record is held too.
+        let of_held = look.most_bytes / 2 / share;
+        let chunk = ReadLimit {
+            records: (look.chunk.records / share + 1).max(MIN_CHUNK.records).min(look.chunk.records),
+            bytes: (look.chunk.bytes / share).max(of_held.min(LARGE_CHUNK)).max(MIN_CHUNK.bytes),
+        };
+        let empty = starts.keys().copied().collect();
+        let partial = |(number, next)| (number, Partial { next, ..Partial::default() });
+        let partials = starts.iter().map(|(&number, &next)| (number, next)).map(partial).collect();
+        Self {
+            reader,
+            query,
+            chunk,
+            starts,
+            partials,
+            heads: BTreeSet::new(),
+            given_back: BTreeSet::new(),
+            empty,
+            fetches_ahead: false,
+            begins_cold,
+            has_read: false,
+            turn: Turns::None,
+            held: 0,
+            most: look.most_bytes,
+        }
+    }
+
+    /// Waits for a turn to read, from S3 too if what comes next is there.
+    ///
+    /// # Errors
+    /// `Overloaded` if it does not come.
+    pub async fn take_turn(&mut self) -> Result<(), StorageError> {
+        self.turn = match self.wants_cold() {
+            true => Turns::Cold(self.reader.turns.cold().await?),
+            false => Turns::Hot(self.reader.turns.hot().await),
+        };
+        Ok(())
+    }
+
+    /// Others may read; what was read is kept.
+    pub fn end_turn(&mut self) {
+        self.turn = Turns::None;
+    }
+
+    /// Whether what comes next is in S3 alone, as far as is known.
+    pub fn wants_cold(&self) -> bool {
+        let is_cold = |number| self.partials.get(number).is_some_and(|partial: &Partial| partial.next < partial.low);
+        let comes_next = self.given_back.first().filter(|_| !self.has_first()).map(|(_, number)| number);
+        if self.has_read { self.empty.iter().chain(comes_next).any(is_cold) } else { self.begins_cold }
+    }
+
+    /// Gives back all that was read and not given: it is read again.
+    pub fn restart(&mut self) {
+        self.turn = Turns::None;
+        while let Some(head) = self.heads.pop_last() {
+            self.give_back(head);
+        }
+        self.partials.values_mut().for_each(|partial| partial.ahead = None);
+    }
+
+    /// Gives back what was fetched of the partitions that come last, as long as more is held than may be.
+    fn make_room(&mut self) {
+        while self.held > self.most && self.heads.len() > 1 {
+            let Some(head) = self.heads.pop_last() else { break };
+            self.give_back(head);
+        }
+    }
+
+    /// Gives back what was fetched of a partition that is among the heads no more.
+    fn give_back(&mut self, head: Head) {
+        let Some(partial) = self.partials.get_mut(&head.1) else { return };
+        let given = std::mem::take(&mut partial.fetched);
+        if let Some(first) = given.front() {
+            partial.next = first.offset;
+        }
+        self.held -= given.iter().map(|record| record.event.footprint()).sum::<usize>();
+        partial.ahead = None;
+        self.given_back.insert(head);
+    }
+
+    /// Whether what was fetched has the first of all records that are known.
+    fn has_first(&self) -> bool {
+        self.heads.first().is_some_and(|head| self.given_back.first().is_none_or(|other| head < other))
+    }
+
+    /// One page, when it is its turn, which goes on for as long as the page is there.
+    ///
+    /// # Errors
+    /// `Overloaded` if it waits for its turn in vain, or those of the tiers.
+    pub async fn page(mut self, limit: ReadLimit) -> Result<TablePage, StorageError> {
+        self.take_turn().await?;
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        while records.len() < limit.records {
+            let Some(record) = self.peek().await? else { break };
+            bytes += record.event.weight();
+            if bytes > limit.bytes && !records.is_empty() {
+                break;
+            }
+            records.extend(self.pop());
+        }
+        if cfg!(bug_merged_without_partition) {
+            records.dedup_by_key(|record: &mut Record| (record.event.timestamp_ms, record.offset));
+        }
+        let has_more = self.peek().await?.is_some();
+        let (next, lost) = (self.positions(), self.lost());
+        let turn = match self.turn {
+            Turns::None => Turn::default(),
+            Turns::Hot(turn) | Turns::Cold(turn) => turn,
+        };
+        Ok(TablePage { records, next, has_more, lost, turn })
+    }
+
+    /// What the records that are fetched and not given take in memory, in bytes, and those that are on their way.
+    pub fn held_bytes(&self) -> usize {
+        self.held + self.chunk.bytes * self.partials.values().filter(|partial| partial.ahead.is_some()).count()
+    }
+
+    /// Partitions that are read.
+    pub fn partitions(&self) -> usize {
+        self.partials.len()
+    }
+
+    /// Whether the next record is there without a look at the tiers.
+    pub fn is_fetched(&self) -> bool {
+        self.empty.is_empty() && self.has_first()
+    }
+
+    /// Stops each partition at `ends`.
+    pub(super) fn stop_at(&mut self, ends: &Positions) {
+        for (number, partial) in &mut self.partials {
+            partial.end = Some(ends.get(number).copied().unwrap_or(0).max(partial.next));
+        }
+    }
+
+    /// From now on what comes next in cold is fetched while what is there is being taken.
+    pub(super) fn fetch_ahead(&mut self) {
+        self.fetches_ahead = true;
+    }
+
+    /// The next record; `None` if there is none now.
+    ///
+    /// # Errors
+    /// Those of the tiers; the merge must not be used after one.
+    pub async fn peek(&mut self) -> Result<Option<&Record>, StorageError> {
+        while !self.is_fetched() {
+            if self.empty.is_empty() {
+                let Some((_, number)) = self.given_back.pop_first() else { break };
+                self.empty.push(number);
+            }
+            self.fetch().await?;
+            // Whoever looks for little in much lets others read between two pieces of it.
+            if !self.empty.is_empty() && self.held <= HELD_BETWEEN && !matches!(self.turn, Turns::None) {
+                self.end_turn();
+                self.take_turn().await?;
+            }
+        }
+        let Some((_, number)) = self.heads.first() else { return Ok(None) };
+        Ok(self.partials.get(number).and_then(|partial| partial.fetched.front()))
+    }
+
+    /// Takes what [`Merge::peek`] has shown.
+    pub fn pop(&mut self) -> Option<Record> {
+        let (_, number) = self.heads.pop_first()?;
+        let partial = self.partials.get_mut(&number)?;
+        let record = partial.fetched.pop_front();
+        self.held = self.held.saturating_sub(record.as_ref().map_or(0, |record| record.event.footprint()));
+        match partial.fetched.front() {
+            Some(head) => _ = self.heads.insert((head.event.timestamp_ms, number)),
+            None => self.empty.push(number),
+        }
+        record
+    }
+
+    /// For each partition the first offset that has not been given.
+    pub fn positions(&self) -> Positions {
+        let position =
+            |partial: &Partial| partial.fetched.front().map_or(partial.next, |head| head.offset + u64::from(cfg!(bug_cursor_off_by_one)));
+        let mut positions = self.query.from.clone();
+        positions.extend(self.partials.iter().map(|(&number, partial)| (number, position(partial))));
+        positions
+    }
+
+    /// What was passed over because it was lost with a volume.
+    pub fn lost(&self) -> Vec<(PartitionNumber, OffsetRange)> {
+        let passed = self.positions();
+        let each = |(&number, &start): (&PartitionNumber, &Offset)| {
+            let partition = Partition::new(self.query.table.clone(), number);
+            let end = passed.get(&number).copied().unwrap_or(start).max(start);
+            self.reader.lost(&partition, OffsetRange::new(start, end)).into_iter().map(move |lost| (number, lost))
+        };
+        self.starts.iter().flat_map(each).collect()
+    }
+
+    /// One look at the partitions that have nothing fetched: at all of them, unless what is found is too much at once.
+    async fn fetch(&mut self) -> Result<(), StorageError> {
+        let (mut wanted, mut pages) = (Vec::with_capacity(self.empty.len()), Vec::with_capacity(self.empty.len()));
+        for number in self.empty.drain(..) {
+            let Some(partial) = self.partials.get_mut(&number) else { continue };
+            match partial.ahead.take() {
+                Some(Ahead::Hot(page)) => {
+                    pages.push((number, page.await.map_err(|error| StorageError::unavailable(Tier::Hot, error))??));
+                }
+                cold => {
+                    partial.ahead = cold;
+                    wanted.push((number, partial.next));
+                }
+            }
+        }
+        if !wanted.is_empty() {
+            let mut numbers: Vec<_> = wanted.iter().map(|(number, _)| *number).collect();
+            let read = self.reader.hot.read(&self.query.table, wanted, self.query.filter, self.chunk).await?;
+            self.empty.extend(numbers.split_off(read.len()));
+            pages.extend(numbers.into_iter().zip(read));
+        }
+        let mut cold = Vec::new();
+        for (number, hot) in pages {
+            let Some(partial) = self.partials.get_mut(&number) else { continue };
+            if partial.next < hot.marks.start {
+                // Retention or DELETE was faster. Who asked for no place goes on where there is something.
+                if !self.query.from.contains_key(&number) && self.starts.get(&number) == Some(&partial.next) {
+                    partial.next = hot.marks.start;
+                    self.starts.insert(number, partial.next);
+                    self.empty.push(number);
+                    continue;
+                }
+                let (partition, earliest) = (Partition::new(self.query.table.clone(), number), hot.marks.start);
+                return Err(StorageError::Expired { partition, offset: partial.next, earliest });
+            }
+            if partial.next < hot.marks.low {
+                let missing = OffsetRange::new(partial.next, hot.marks.low);
+                let page = match partial.ahead.take() {
+                    Some(Ahead::Cold(ahead)) => {
+                        Either::Left(async move { ahead.await.map_err(|error| StorageError::unavailable(Tier::Cold, error))? })
+                    }
+                    _ => Either::Right(self.reader.read_cold(&self.query, number, missing, self.chunk)?),
+                };
+                cold.push(async move { Ok::<_, StorageError>((number, hot.marks, page.await?)) });
+            } else {
+                self.take(number, hot.marks, hot.page)?;
+            }
+        }
+        self.has_read = true;
+        if !cold.is_empty() && matches!(self.turn, Turns::Hot(_)) {
+            // Evicted since it was looked at. Who waits for S3 must not keep others from hot.
+            self.turn = Turns::None;
+            self.turn = Turns::Cold(self.reader.turns.cold().await?);
+        }
+        let mut cold = stream::iter(cold).buffer_unordered(PARALLEL_READS);
+        loop {
+            match cold.try_next().await {
+                Ok(Some((number, marks, page))) => self.take(number, marks, page)?,
+                Err(error) if !cfg!(bug_cold_failure_swallowed) => return Err(error),
+                Ok(None) | Err(_) => return Ok(()),
+            }
+        }
+    }
+
+    /// Takes what a look has found.
+    fn take(&mut self, number: PartitionNumber, marks: Watermarks, page: Page) -> Result<(), StorageError> {
+        let Some(partial) = self.partials.get_mut(&number) else { return Ok(()) };
+        let end = partial.end.unwrap_or(marks.next);
+        assert!(page.next > partial.next || partial.next >= end, "{}/{number}: a read at {} went nowhere", self.query.table, partial.next);
+        partial.next = page.next.min(end);
+        partial.low = marks.low;
+        let wanted = page.records.into_iter().take_while(|record| record.offset < end);
+        partial.fetched.extend(wanted.inspect(|record| self.held += record.event.footprint()));
+        match partial.fetched.front() {
+            Some(head) => _ = self.heads.insert((head.event.timestamp_ms, number)),
+            None if partial.next < end => self.empty.push(number),
+            None => {}
+        }
+        if self.fetches_ahead && self.starts.len() <= PARALLEL_READS && partial.next < end {
+            partial.ahead = Some(if partial.next < marks.low {
+                let missing = OffsetRange::new(partial.next, marks.low.min(end));
+                Ahead::Cold(AbortOnDropHandle::new(task::spawn(self.reader.read_cold(&self.query, number, missing, self.chunk)?)))
+            } else {
+                Ahead::Hot(self.reader.read_hot(&self.query, number, partial.next, self.chunk))
+            });
+        }
+        self.make_room();
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! One ordered read over both tiers.
+//!
+//! For each partition hot is asked first; what hot no longer has is read from cold. An event leaves hot only after cold has
+//! it, so this order misses nothing and needs neither lock nor dedup. A cold failure is an error, never a short page.
+
+pub mod cursor;
+mod merge;
+mod turns;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::task;
+use tokio_util::task::AbortOnDropHandle;
+
+pub use self::{
+    merge::{Look, Merge},
+    turns::{Turn, Turns},
+};
+use contracts::{
+    catalog::{Catalog, TableStatus},
+    cold::ColdReader,
+    error::{StorageError, Tier},
+    event::Record,
+    name::{Partition, PartitionNumber, TableName},
+    read::{HotPage, HotReader, Page, ReadLimit, TimeFilter},
+    sequence::{Offset, OffsetRange},
+};
+
+/// For each partition the next offset to read; a partition that is not here is read from its beginning.
+pub type Positions = BTreeMap<PartitionNumber, Offset>;
+
+/// What to read.
+#[derive(Debug, Clone)]
+pub struct ReadQuery {
+    /// The table.
+    pub table: TableName,
+    /// One partition only.
+    pub partition: Option<PartitionNumber>,
+    /// Which timestamps.
+    pub filter: TimeFilter,
+    /// Where to begin.
+    pub from: Positions,
+}
+
+/// Records in order, and where to go on.
+#[derive(Debug)]
+pub struct TablePage {
+    /// The records.
+    pub records: Vec<Record>,
+    /// Where the next page begins.
+    pub next: Positions,
+    /// Whether another page could be read now.
+    pub has_more: bool,
+    /// What the page passed over because it was lost with a volume.
+    pub lost: Vec<(PartitionNumber, OffsetRange)>,
+    /// The turn to read it, for as long as the records are there.
+    pub turn: Turn,
+}
+
+/// Reads tables over both tiers.
+#[derive(Clone)]
+pub struct TieredReader {
+    hot: Arc<dyn HotReader>,
+    catalog: Arc<dyn Catalog>,
+    cold: Option<Arc<dyn ColdReader>>,
+    turns: Turns,
+}
+
+impl TieredReader {
+    /// A reader over hot, and cold if there is one.
+    pub fn new(hot: Arc<dyn HotReader>, catalog: Arc<dyn Catalog>, cold: Option<Arc<dyn ColdReader>>, turns: Turns) -> Self {
+        Self { hot, catalog, cold, turns }
+    }
+
+    /// Reads one page, when it is its turn: a page from hot never waits for one that waits for S3.
+    ///
+    /// # Errors
+    /// `UnknownTable`, `Expired`, `BeyondEnd`, `Overloaded` if it waits for its turn in vain, or those of the tiers.
+    pub async fn page(&self, query: ReadQuery, limit: ReadLimit) -> Result<TablePage, StorageError> {
+        self.merge(query, limit)?.page(limit).await
+    }
+
+    /// Reads records one after another, in bounded memory.
+    ///
+    /// # Errors
+    /// `UnknownTable`, `Expired` or `BeyondEnd`.
+    pub fn merge(&self, query: ReadQuery, look: impl Into<Look>) -> Result<Merge, StorageError> {
+        let Some(table) = self.catalog.table(&query.table) else {
+            return Err(StorageError::UnknownTable(query.table));
+        };
+        let starts = self.starts(&table, &query)?;
+        let wants_cold = table.partitions.iter().any(|status| starts.get(&status.number).is_some_and(|start| *start < status.marks.low));
+        Ok(Merge::new(self.clone(), query, starts, look.into(), wants_cold))
+    }
+
+    /// Like [`TieredReader::merge`], but ends with what is there now, even if more is written meanwhile, and fetches ahead.
+    ///
+    /// # Errors
+    /// `UnknownTable`, `Expired` or `BeyondEnd`.
+    pub fn rest(&self, query: ReadQuery, chunk: ReadLimit) -> Result<Merge, StorageError> {
+        let table = self.catalog.table(&query.table);
+        let ends = table.iter().flat_map(|table| table.partitions.iter().map(|status| (status.number, status.marks.next)));
+        let ends = ends.collect();
+        let mut merge = self.merge(query, chunk)?;
+        merge.stop_at(&ends);
+        merge.fetch_ahead();
+        Ok(merge)
+    }
+
+    /// Checks where a read would begin, without reading.
+    ///
+    /// # Errors
+    /// `UnknownTable`, `Expired` or `BeyondEnd`.
+    pub fn check(&self, query: &ReadQuery) -> Result<(), StorageError> {
+        let table = self.catalog.table(&query.table).ok_or_else(|| StorageError::UnknownTable(query.table.clone()))?;
+        self.starts(&table, query).map(drop)
+    }
+
+    /// The query, where each partition begins at an offset that is kept or comes next.
+    pub fn moved_on(&self, query: &ReadQuery) -> ReadQuery {
+        let mut moved = query.clone();
+        let Some(table) = self.catalog.table(&query.table) else { return moved };
+        for status in &table.partitions {
+            if let Some(from) = moved.from.get_mut(&status.number) {
+                *from = (*from).clamp(status.marks.start, status.marks.next);
+            }
+        }
+        moved
+    }
+
+    /// The offsets in `range` that were lost with a volume.
+    pub fn lost(&self, partition: &Partition, range: OffsetRange) -> Vec<OffsetRange> {
+        let lost = self.cold.as_ref().map(|cold| cold.lost(partition)).unwrap_or_default();
+        lost.into_iter().map(|lost| lost.overlap(range)).filter(|lost| !lost.is_empty()).collect()
+    }
+
+    /// How many events `range` holds: all of it but what was lost with a volume.
+    pub fn events_in(&self, partition: &Partition, range: OffsetRange) -> u64 {
+        range.len() - self.lost(partition, range).iter().map(OffsetRange::len).sum::<u64>()
+    }
+
+    /// Bytes of a partition's objects in cold.
+    pub fn cold_bytes(&self, partition: &Partition) -> u64 {
+        self.cold.as_ref().and_then(|cold| cold.extent(partition)).map_or(0, |extent| extent.bytes)
+    }
+
+    /// Begins to read one partition from hot.
+    fn read_hot(
+        &self,
+        query: &ReadQuery,
+        number: PartitionNumber,
+        next: Offset,
+        limit: ReadLimit,
+    ) -> AbortOnDropHandle<Result<HotPage, StorageError>> {
+        let (hot, table, filter) = (Arc::clone(&self.hot), query.table.clone(), query.filter);
+        AbortOnDropHandle::new(task::spawn(async move {
+            let page = hot.read(&table, vec![(number, next)], filter, limit).await?.pop();
+            page.ok_or_else(|| StorageError::corrupt(format!("{table}/{number}"), "a read of one partition answered for none"))
+        }))
+    }
+
+    /// Reads from cold; does nothing before it is awaited.
+    fn read_cold(
+        &self,
+        query: &ReadQuery,
+        number: PartitionNumber,
+        missing: OffsetRange,
+        limit: ReadLimit,
+    ) -> Result<impl Future<Output = Result<Page, StorageError>> + Send + use<>, StorageError> {
+        let partition = Partition::new(query.table.clone(), number);
+        let Some(cold) = self.cold.clone() else {
+            let why = std::io::Error::other(format!("{partition} {missing} is in S3, and no bucket is configured"));
+            return Err(StorageError::unavailable(Tier::Cold, why));
+        };
+        let filter = query.filter;
+        Ok(async move { cold.read(&partition, missing, filter, limit).await })
+    }
+
+    fn starts(&self, table: &TableStatus, query: &ReadQuery) -> Result<Positions, StorageError> {
+        let mut numbers: Vec<_> = table.partitions.iter().map(|status| (status.number, status.marks)).collect();
+        if let Some(wanted) = query.partition {
+            numbers.retain(|(number, _)| *number == wanted);
+            if numbers.is_empty() {
+                numbers.push((wanted, Default::default())); // not written yet: empty, and can be waited for
+            }
+        }
+        let mut starts = Positions::new();
+        for (number, marks) in numbers {
+            let earliest = marks.start;
+            let offset = query.from.get(&number).copied().unwrap_or(earliest);
+            let partition = Partition::new(table.name.clone(), number);
+            if offset < earliest {
+                return Err(StorageError::Expired { partition, offset, earliest });
+            }
+            if offset > marks.next {
+                return Err(StorageError::BeyondEnd { partition, offset, next: marks.next });
+            }
+            starts.insert(number, offset);
+        }
+        Ok(starts)
+    }
+}

@@ -1,0 +1,323 @@
+//! What local and S3 state mean together at the start, and how they become one.
+//!
+//! | volume | bucket | |
+//! |---|---|---|
+//! | any | empty | the bucket begins with what the volume has |
+//! | wrote the last manifest | in step | segments that a crash left unmarked are marked |
+//! | empty | has events | recovered from S3: tables, ends, keys inside the window, consumer offsets |
+//! | an older copy | has gone on since | what S3 has more is taken over, what both have is compared |
+//! | of another store | has events | refused; nothing is served, nothing is changed |
+//!
+//! After a recovery every partition goes on behind the last offset that may have been given (`reserved_upto`), and what
+//! is between is declared lost. A recovery may be killed anywhere and goes on at the next start: it is noted on the volume
+//! before the chain is taken over, and its end is noted last.
+
+mod step;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+pub use self::step::Relation;
+use self::step::{Step, diverged, empty_at, relation, step};
+use contracts::{
+    catalog::TableSettings,
+    clock::Clock,
+    cold::ColdTier,
+    crash,
+    engine::Engine,
+    error::{StorageError, Tier},
+    event::Record,
+    fence::Fence,
+    idempotency::{FirstWrite, KeyUse},
+    journal::Journal,
+    manifests::{ColdBounds, Emptied, Takeover},
+    name::{GroupName, Partition, TableName},
+    progress::Progress,
+    read::{ReadLimit, TimeFilter},
+    recovery::{Recovered, RecoveredOffset, RecoveredPartition, RecoveredTable},
+    retention::Trim,
+    sequence::{Offset, OffsetRange, Watermarks},
+};
+
+/// How often the chain is followed because another writer was faster.
+const ATTEMPTS: usize = 100;
+/// Segments read at once for their idempotency keys.
+const PARALLEL_SEGMENTS: usize = 4;
+/// What is read of a segment at once.
+const CHUNK: ReadLimit = ReadLimit { records: 10_000, bytes: 8 << 20 };
+
+/// What recovery works on.
+pub struct Recovery {
+    /// The bucket, not yet open.
+    pub cold: Arc<dyn ColdTier>,
+    /// The volume.
+    pub hot: Arc<dyn Engine>,
+    /// What the volume remembers of the chain.
+    pub journal: Arc<Journal>,
+    /// The volume's identity; a recovery gives it another.
+    pub store_id: Mutex<Uuid>,
+    /// Closed when another writer takes over.
+    pub fence: Arc<Fence>,
+    /// Told how far it has come.
+    pub progress: Arc<Progress>,
+    /// How long idempotency keys are remembered.
+    pub key_window_ms: i64,
+    /// Tells which keys are inside the window.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Recovery {
+    /// Whether the volume alone may serve while the bucket does not answer.
+    pub async fn may_serve_alone(&self) -> bool {
+        let record = self.journal.record().await;
+        !record.is_catching_up() && (!record.is_empty() || !self.hot.tables().is_empty())
+    }
+
+    /// Takes over the chain and brings volume and bucket together. `Behind` must be ended with [`Recovery::finish`] once all
+    /// that is hot is cold; `is_serving` refuses it, as nobody must see the volume then.
+    ///
+    /// # Errors
+    /// `Refused` if they do not belong together; `Unavailable`: try again; `Corrupt`; `Fenced` if other writers keep coming.
+    pub async fn open(&self, is_serving: bool) -> Result<Relation, StorageError> {
+        let mut found = self.cold.find().await?;
+        for _ in 0..ATTEMPTS {
+            let record = self.journal.record().await;
+            let (store_id, relation) = match found.last() {
+                None => (*self.store_id.lock(), Relation::InStep),
+                Some(last) => (last.store_id, relation(*self.store_id.lock(), &record, self.hot.tables().is_empty(), &last)?),
+            };
+            if is_serving && relation == Relation::Behind {
+                return Err(StorageError::Refused(
+                    "the bucket has gone on without this volume: the next start recovers from it".to_owned(),
+                ));
+            }
+            let steps = self.steps(&found.partitions(), relation)?;
+            compare_before_taking_over(&steps)?;
+            if relation == Relation::Behind && !record.is_catching_up() {
+                info!(store = %store_id, "the volume is behind the bucket: recovering from S3");
+                self.journal.begin_catching_up(store_id).await?;
+                *self.store_id.lock() = store_id;
+                crash::point("recovery-begun");
+            }
+            let (journal, fence, clock) = (Arc::clone(&self.journal), Arc::clone(&self.fence), Arc::clone(&self.clock));
+            match found.take_over(Takeover { store_id, journal, fence, clock }).await {
+                // Another writer was still at work: read what it added.
+                Err(StorageError::Fenced(_)) => found.follow().await?,
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    crash::point("recovery-taken-over");
+                    self.apply(steps, relation).await?;
+                    return Ok(relation);
+                }
+            }
+        }
+        Err(StorageError::Fenced(format!("{ATTEMPTS} times another writer was faster")))
+    }
+
+    /// Ends a recovery: every partition goes on behind the last offset that may have been given.
+    ///
+    /// # Errors
+    /// Those of the tiers; it goes on at the next start.
+    pub async fn finish(&self) -> Result<(), StorageError> {
+        let known = self.hot.tables().watermarks();
+        self.cold.declare_lost(&known).await?;
+        crash::point("recovery-lost-declared");
+        let bounds = self.cold.partitions()?.into_iter();
+        let moved = bounds.filter(|(partition, cold)| known.get(partition).is_none_or(|marks| marks.next < cold.end));
+        let partitions: Vec<_> = moved.map(|(partition, cold)| empty_at(partition, cold.start, cold.end)).collect();
+        for one in &partitions {
+            let next = known.get(&one.partition).map_or(0, |marks| marks.next);
+            warn!(partition = %one.partition, start = next, end = one.marks.next, "these offsets may have been given, and are lost with the volume");
+        }
+        self.hot.recover(Recovered { partitions, ..Recovered::default() }).await?;
+        crash::point("recovery-moved-on");
+        self.journal.caught_up().await?;
+        info!("recovered from S3");
+        Ok(())
+    }
+
+    /// Reserves offsets for all partitions that there are.
+    ///
+    /// # Errors
+    /// Those of a publication.
+    pub async fn reserve(&self) -> Result<(), StorageError> {
+        self.cold.reserve(&self.hot.tables().watermarks()).await
+    }
+
+    /// What is to be done with each partition that the chain knows.
+    fn steps(&self, cold: &BTreeMap<Partition, ColdBounds>, relation: Relation) -> Result<Vec<(Partition, Step)>, StorageError> {
+        let tables = self.hot.tables();
+        let hot: BTreeMap<_, _> = tables.partitions().collect();
+        for (partition, status) in &hot {
+            let end = cold.get(partition).map_or(0, |cold| cold.end);
+            if end < status.marks.flushed && status.marks.flushed > status.marks.start {
+                let flushed = status.marks.flushed;
+                if cold.is_empty() {
+                    let why = format!("this volume says that S3 has {partition} up to {flushed}, and there is no manifest");
+                    return Err(StorageError::denied(Tier::Cold, Emptied(why)));
+                }
+                return Err(StorageError::Refused(format!(
+                    "the volume says that S3 has {partition} up to {flushed}, its manifests say up to {end}: this is not the volume's bucket \
+                     and prefix, or manifests were deleted. Nothing was changed"
+                )));
+            }
+        }
+        cold.iter()
+            .map(|(partition, cold)| Ok((partition.clone(), step(partition, hot.get(partition).copied(), cold, relation)?)))
+            .collect()
+    }
+
+    async fn apply(&self, steps: Vec<(Partition, Step)>, relation: Relation) -> Result<(), StorageError> {
+        let mut unmarked = Vec::new();
+        let mut recovered = Recovered::default();
+        self.progress.begin_counted("comparing partitions on the volume and in S3", steps.len());
+        for (partition, step) in steps {
+            self.progress.advance();
+            match step {
+                Step::Leave => {}
+                Step::Mark(intent) => unmarked.push((partition, intent)),
+                Step::Replace { start, end } => recovered.partitions.push(empty_at(partition, start, end)),
+                Step::Compare { both, start, flushed, next, .. } => {
+                    self.compare(&partition, both).await?;
+                    if next <= flushed {
+                        recovered.partitions.push(empty_at(partition, start, flushed));
+                    } else {
+                        let hot_bytes = self.stored_bytes(&partition, OffsetRange::new(flushed, next)).await?;
+                        let marks = Watermarks { start, low: flushed, flushed, next };
+                        recovered.partitions.push(RecoveredPartition { partition, marks, hot_bytes });
+                    }
+                }
+            }
+        }
+        if !unmarked.is_empty() {
+            info!(segments = unmarked.len(), "marking segments that were committed before the last end");
+            self.hot.mark_flushed(unmarked).await?;
+        }
+        if relation == Relation::Behind {
+            self.recover_tables(&mut recovered).await?;
+            let (tables, partitions) = (recovered.tables.len(), recovered.partitions.len());
+            self.hot.recover(recovered).await?;
+            crash::point("recovery-partitions");
+            let keys = self.recover_keys().await?;
+            info!(tables, partitions, keys, "taken over from S3");
+        }
+        self.trim().await
+    }
+
+    /// Trims what has expired in S3 and is still on the volume.
+    async fn trim(&self) -> Result<(), StorageError> {
+        let known = self.hot.tables().watermarks();
+        let bounds = self.cold.partitions()?.into_iter();
+        let behind = bounds.filter(|(partition, cold)| known.get(partition).is_some_and(|marks| marks.start < cold.start));
+        let trims: Vec<_> = behind.map(|(partition, cold)| Trim { partition, start: cold.start, unflushed_bytes: 0 }).collect();
+        if trims.is_empty() { Ok(()) } else { self.hot.trim(trims).await }
+    }
+
+    async fn recover_tables(&self, recovered: &mut Recovered) -> Result<(), StorageError> {
+        let bounds = self.cold.partitions()?;
+        // The manifests list what is unusual only: what the copy remembers of a table counts no more.
+        let mut names: BTreeSet<TableName> = self.hot.tables().all().map(|table| table.name.clone()).collect();
+        names.extend(bounds.keys().map(|partition| partition.table.clone()));
+        let usual = |name| RecoveredTable { name, settings: TableSettings::default(), is_deleted: false };
+        recovered.tables.extend(names.into_iter().map(usual));
+        recovered.tables.extend(self.cold.tables()?);
+        let mut offsets: BTreeMap<(GroupName, Partition), Offset> = BTreeMap::new();
+        for RecoveredOffset { group, partition, offset } in self.cold.consumer_offsets()? {
+            offsets.insert((group, partition), offset);
+        }
+        // An older copy may have commits that no manifest has. Those of what is gone, perhaps with its table, say nothing.
+        let is_gone =
+            |partition: &Partition, offset: Offset| bounds.get(partition).is_some_and(|cold| offset <= cold.start && cold.start > 0);
+        for (group, offsets_of_group) in self.hot.all_offsets().await? {
+            for (partition, offset) in offsets_of_group {
+                let is_gone = is_gone(&partition, offset);
+                let key = (group.clone(), partition);
+                match offsets.get_mut(&key) {
+                    Some(known) => *known = offset.max(*known),
+                    None if is_gone => {}
+                    None => _ = offsets.insert(key, offset),
+                }
+            }
+        }
+        let offset = |((group, partition), offset)| RecoveredOffset { group, partition, offset };
+        recovered.consumers = Some(offsets.into_iter().map(offset).collect());
+        Ok(())
+    }
+
+    /// Reads the idempotency keys inside the window from the segments; answers how many.
+    async fn recover_keys(&self) -> Result<u64, StorageError> {
+        if cfg!(bug_keys_not_recovered) {
+            return Ok(0);
+        }
+        let oldest = self.clock.now_ms().saturating_sub(self.key_window_ms);
+        let segments = self.cold.segments_with_keys(oldest)?;
+        let count = segments.len();
+        info!(segments = count, "reading idempotency keys from S3");
+        self.progress.begin_counted("reading idempotency keys from segments in S3", count);
+        let keys =
+            stream::iter(segments).map(|(partition, range)| self.recover_keys_of(partition, range)).buffer_unordered(PARALLEL_SEGMENTS);
+        keys.inspect_ok(|_| self.progress.advance()).try_fold(0, async |sum, keys| Ok(sum + keys)).await
+    }
+
+    async fn recover_keys_of(&self, partition: Partition, range: OffsetRange) -> Result<u64, StorageError> {
+        let (mut next, mut count) = (range.start, 0);
+        while next < range.end {
+            let page = self.cold.read(&partition, OffsetRange::new(next, range.end), TimeFilter::default(), CHUNK).await?;
+            let now_ms = self.clock.now_ms();
+            let key = |record: Record| {
+                let used = KeyUse::of(&record.event)?;
+                let first = FirstWrite { offset: record.offset, appended_ms: record.event.appended_ms, payload: Some(used.payload) };
+                // A key that was used again after its window has its later use in force.
+                let is_known = first.is_within(self.key_window_ms, now_ms);
+                is_known.then(|| (partition.clone(), used.key, first))
+            };
+            let keys: Vec<_> = page.records.into_iter().filter_map(key).collect();
+            count += keys.len() as u64;
+            self.hot.recover_keys(keys).await?;
+            next = page.next;
+        }
+        Ok(count)
+    }
+
+    /// Compares what both tiers have.
+    async fn compare(&self, partition: &Partition, both: OffsetRange) -> Result<(), StorageError> {
+        let mut next = both.start;
+        while next < both.end {
+            let cold = self.cold.read(partition, OffsetRange::new(next, both.end), TimeFilter::default(), CHUNK).await?;
+            let limit = ReadLimit { records: cold.records.len(), bytes: usize::MAX };
+            let hot = self.hot.read(&partition.table, vec![(partition.number, next)], TimeFilter::default(), limit).await?;
+            if hot.into_iter().next().is_none_or(|hot| hot.page.records != cold.records) {
+                return Err(diverged(partition, both, "S3 has other events there than the volume"));
+            }
+            next = cold.next;
+        }
+        Ok(())
+    }
+
+    async fn stored_bytes(&self, partition: &Partition, range: OffsetRange) -> Result<u64, StorageError> {
+        let (mut next, mut bytes) = (range.start, 0);
+        while next < range.end {
+            let pages = self.hot.read(&partition.table, vec![(partition.number, next)], TimeFilter::default(), CHUNK).await?;
+            let Some(hot) = pages.into_iter().next() else { break };
+            (next, bytes) = (hot.page.next, bytes + hot.stored_bytes);
+        }
+        Ok(bytes)
+    }
+}
+
+/// Refuses what could not be brought together, while nothing has been changed.
+fn compare_before_taking_over(steps: &[(Partition, Step)]) -> Result<(), StorageError> {
+    for (partition, step) in steps {
+        if let Step::Compare { lost: Some(lost), .. } = step {
+            return Err(diverged(partition, *lost, "S3 declares these offsets lost, and the volume has events there"));
+        }
+    }
+    Ok(())
+}

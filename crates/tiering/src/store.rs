@@ -1,0 +1,281 @@
+//! One store, put together in one place: the server, the simulation, the fuzzers and the benchmark all open this one.
+//!
+//! The order is: the writer of the volume runs; reservations are asked for; the bucket is opened and brought together with the volume (see
+//! `opening`); the flusher runs; what recovery has begun is finished; offsets are reserved; upkeep runs. Without a bucket, or while it does
+//! not answer, the volume serves alone.
+
+use std::{future::pending, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use tokio::{
+    task::{self, JoinError},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::{info, warn};
+
+use super::{
+    flusher::{FlushHandle, FlushOptions, Flusher, Tiers},
+    opening::Opening,
+    reader::{TieredReader, Turns},
+    recovery::Recovery,
+    reserve::Reserver,
+    upkeep::{Upkeep, UpkeepOptions},
+};
+use contracts::{
+    bucket::BucketState, clock::Clock, cold::ColdTier, engine::Engine, error::StorageError, fence::Fence, flusher::Flush,
+    heartbeat::Heartbeat, journal::Journal, progress::Progress,
+};
+
+/// How long a part may take to end after it was told to.
+const END: Duration = Duration::from_secs(10);
+/// The wait before the last flush is tried again.
+const FLUSH_RETRY: Duration = Duration::from_millis(500);
+
+/// What a store is made of.
+pub struct Parts {
+    /// The open volume.
+    pub hot: Arc<dyn Engine>,
+    /// Its writer, if that is a task of its own. It ends by itself only when nothing may be written any more.
+    pub writer: Option<BoxFuture<'static, Result<(), StorageError>>>,
+    /// The bucket, not yet open, if there is one.
+    pub cold: Option<Arc<dyn ColdTier>>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Closed when another writer takes over the bucket; the volume's writer heeds it.
+    pub fence: Arc<Fence>,
+    /// The flusher's sign of life.
+    pub heartbeat: Arc<Heartbeat>,
+    /// Told how far a long start has come.
+    pub progress: Arc<Progress>,
+    /// Told what is wrong with the bucket.
+    pub bucket: Arc<BucketState>,
+}
+
+/// How a store behaves.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How events move to cold.
+    pub flush: FlushOptions,
+    /// How the store is kept small.
+    pub upkeep: UpkeepOptions,
+    /// For how long idempotency keys are remembered, in milliseconds.
+    pub key_window_ms: i64,
+    /// Reads that may use RocksDB at once.
+    pub hot_reads: usize,
+    /// Reads that may use S3 at once.
+    pub cold_reads: usize,
+}
+
+/// Why a store ended, or was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be opened, or must not be written any more.
+    #[error("{0}")]
+    Storage(#[from] StorageError),
+    /// A part ended unexpectedly.
+    #[error("the {part} ended unexpectedly{}", .source.as_ref().map(|source| format!(": {source}")).unwrap_or_default())]
+    Ended {
+        /// Which part.
+        part: &'static str,
+        /// What became of its task, if it did not just return.
+        source: Option<JoinError>,
+    },
+}
+
+type Task = AbortOnDropHandle<Result<(), StorageError>>;
+
+/// An open store. Its tasks end with it: dropping it is what a crash does.
+pub struct Store {
+    /// The volume, in all its roles.
+    pub hot: Arc<dyn Engine>,
+    /// One ordered read over both tiers.
+    pub reader: TieredReader,
+    /// Flushes on request, if there is a bucket.
+    pub flush: Option<Arc<FlushHandle>>,
+    cold: Option<Arc<dyn ColdTier>>,
+    tasks: Tasks,
+    stopping: CancellationToken,
+}
+
+/// What runs until the end.
+struct Tasks {
+    writer: Option<Task>,
+    flusher: Option<Task>,
+    upkeep: AbortOnDropHandle<()>,
+    reserving: Option<AbortOnDropHandle<()>>,
+}
+
+impl Store {
+    /// Opens the bucket, if there is one, brings it together with the volume, and sets everything to work.
+    ///
+    /// A bucket that does not answer is waited for only if the volume has nothing to serve by itself.
+    ///
+    /// # Errors
+    /// [`StorageError`] if volume and bucket do not belong together, or waiting cannot heal what is wrong with the bucket.
+    pub async fn open(parts: Parts, options: Options) -> Result<Self, StorageError> {
+        let Parts { hot, writer, cold, clock, fence, heartbeat, progress, bucket } = parts;
+        let writer = writer.map(|writer| AbortOnDropHandle::new(task::spawn(writer)));
+        let stopping = CancellationToken::new();
+        if let Some(cold) = &cold {
+            check_intents(hot.as_ref(), cold.as_ref())?;
+        }
+        let (mut flush, mut flusher, mut reserving) = (None, None, None);
+        if let Some(cold) = &cold {
+            bucket.opening();
+            progress.begin("reading the manifests in S3");
+            let (reserver, serving) = Reserver::new(cold.clone());
+            hot.reserve_with(reserver);
+            reserving = Some(AbortOnDropHandle::new(task::spawn(serving)));
+            let notes = hot.notes();
+            let recovery = Recovery {
+                cold: Arc::clone(cold),
+                store_id: notes.store_id().into(),
+                journal: Arc::new(Journal::open(notes)?),
+                hot: Arc::clone(&hot),
+                fence,
+                key_window_ms: options.key_window_ms,
+                progress,
+                clock: Arc::clone(&clock),
+            };
+            let tiers =
+                Tiers { hot: Arc::clone(&hot), cold: Arc::clone(cold), clock: Arc::clone(&clock), heartbeat, bucket: Arc::clone(&bucket) };
+            let (runner, handle) = Flusher::new(tiers, options.flush);
+            let handle = Arc::new(handle);
+            let opening = Opening { recovery, bucket };
+            flusher = Some(opening.open(runner, handle.as_ref(), stopping.clone()).await?);
+            flush = Some(handle);
+        } else {
+            warn!("s3.bucket is not set: events stay on this volume only");
+        }
+        let upkeep = Upkeep { hot: Arc::clone(&hot), cold: cold.clone(), clock, options: options.upkeep };
+        let upkeep = AbortOnDropHandle::new(task::spawn(upkeep.run(stopping.clone())));
+        let turns = Turns::new(options.hot_reads, options.cold_reads);
+        let reader = TieredReader::new(hot.clone(), hot.clone(), cold.clone().map(|cold| cold as _), turns);
+        Ok(Self { hot, reader, flush, cold, tasks: Tasks { writer, flusher, upkeep, reserving }, stopping })
+    }
+
+    /// Whether there is a bucket, open or not.
+    pub fn has_bucket(&self) -> bool {
+        self.cold.is_some()
+    }
+
+    /// Waits until a part ends that should not: the disk failed, another writer took over the bucket, or the bucket that answers at last is
+    /// not the volume's.
+    pub async fn failed(&mut self) -> StoreError {
+        let Tasks { writer, flusher, .. } = &mut self.tasks;
+        let (part, ended) = tokio::select! {
+            ended = ended(writer) => ("writer", ended),
+            ended = ended(flusher) => ("flusher", ended),
+        };
+        ended_early(part, ended)
+    }
+
+    /// Flushes everything, gives back reserved offsets, and ends all parts in order; the last flush gets `flush_for`. What could not be
+    /// flushed is on the volume, and is flushed at the next start.
+    ///
+    /// # Errors
+    /// [`StoreError`] if a write had failed, or another writer took over meanwhile: somebody may wait for the exit code.
+    pub async fn stop(mut self, flush_for: Duration) -> Result<(), StoreError> {
+        let until = Instant::now() + flush_for;
+        if let (Some(flush), Some(cold), Some(flusher)) = (&self.flush, &self.cold, &self.tasks.flusher)
+            && !cfg!(bug_no_last_flush)
+            && last_flush(flush.as_ref(), flusher, until).await
+        {
+            match timeout_at(until, cold.release(&self.hot.tables())).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => warn!(%error, "reserved offsets could not be given back: a new volume would leave a gap"),
+                Err(_) => warn!("no time to give reserved offsets back: a new volume would leave a gap"),
+            }
+        }
+        self.stopping.cancel();
+        if timeout(END, &mut self.tasks.upkeep).await.is_err() {
+            warn!("upkeep did not stop in time");
+        }
+        let flushed = match &mut self.tasks.flusher {
+            None => Ok(()),
+            Some(flusher) => match timeout(END, flusher).await {
+                Ok(Ok(Ok(()) | Err(StorageError::Closed))) => Ok(()),
+                Ok(ended) => Err(ended_early("flusher", ended)),
+                Err(_) => {
+                    warn!("the flusher did not stop in time");
+                    Ok(())
+                }
+            },
+        };
+        match &mut self.tasks.writer {
+            Some(writer) if writer.is_finished() => Err(ended_early("writer", writer.await)),
+            _ => flushed,
+        }
+    }
+
+    /// Ends it as a crash does, and waits until nothing of it runs any more.
+    pub async fn crash(self) {
+        let Tasks { writer, flusher, upkeep, reserving } = self.tasks;
+        for task in writer.into_iter().chain(flusher) {
+            task.abort();
+            drop(task.await);
+        }
+        for task in reserving.into_iter().chain([upkeep]) {
+            task.abort();
+            drop(task.await);
+        }
+    }
+}
+
+/// Flushes everything, again and again until it works, the time is up, or there is no flusher any more; returns whether it worked.
+async fn last_flush(flush: &dyn Flush, flusher: &Task, until: Instant) -> bool {
+    loop {
+        let error = match timeout_at(until, flush.flush_now(None)).await {
+            Ok(Ok(report)) => {
+                info!(events = report.events(), segments = report.segments.len(), "flushed");
+                return true;
+            }
+            Ok(Err(error @ StorageError::Fenced(_))) => {
+                warn!(%error, "the last flush is given up");
+                return false;
+            }
+            Ok(Err(StorageError::Closed)) if flusher.is_finished() => return false,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "out of time".to_owned(),
+        };
+        if Instant::now() + FLUSH_RETRY >= until {
+            warn!(error, "not everything could be flushed; it is safe on the volume, and flushed at the next start");
+            return false;
+        }
+        warn!(error, "the last flush failed, will retry");
+        sleep(FLUSH_RETRY).await;
+    }
+}
+
+/// Refuses a volume with a segment on its way that this program cannot write, before anything is changed.
+fn check_intents(hot: &dyn Engine, cold: &dyn ColdTier) -> Result<(), StorageError> {
+    for (partition, status) in hot.pending() {
+        if let Some(intent) = status.intent.filter(|intent| !cold.knows(intent.format)) {
+            return Err(StorageError::Refused(format!(
+                "the volume has begun a segment of {partition} in the format {}, which this program does not know: a newer one wrote it. \
+                 Nothing was changed. Start the newer one",
+                intent.format
+            )));
+        }
+    }
+    Ok(())
+}
+
+type Ended = Result<Result<(), StorageError>, JoinError>;
+
+/// The end of a task that may not be there.
+async fn ended(task: &mut Option<Task>) -> Ended {
+    match task {
+        Some(task) => task.await,
+        None => pending().await,
+    }
+}
+
+fn ended_early(part: &'static str, ended: Ended) -> StoreError {
+    match ended {
+        Ok(Ok(())) => StoreError::Ended { part, source: None },
+        Ok(Err(error)) => StoreError::Storage(error),
+        Err(error) => StoreError::Ended { part, source: Some(error) },
+    }
+}

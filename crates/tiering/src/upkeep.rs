@@ -1,0 +1,114 @@
+//! Keeps the store small, beside the flusher. In this order: retention, consumer groups that nobody uses, space in hot, then cold, where
+//! merging takes what time is left: what must go does not wait for what only costs.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use contracts::{
+    catalog::{TableStatus, Tables},
+    clock::Clock,
+    cold::ColdTier,
+    engine::Engine,
+    error::StorageError,
+    metrics,
+};
+
+/// What upkeep needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct UpkeepOptions {
+    /// How often it looks.
+    pub interval: Duration,
+    /// Milliseconds without a commit after which a consumer group is forgotten, if it ever is.
+    pub expire_groups_ms: Option<i64>,
+}
+
+/// Upkeep of a store.
+pub(super) struct Upkeep {
+    /// The volume.
+    pub(super) hot: Arc<dyn Engine>,
+    /// The bucket, if there is one.
+    pub(super) cold: Option<Arc<dyn ColdTier>>,
+    /// Tells when events expire.
+    pub(super) clock: Arc<dyn Clock>,
+    /// What it needs to know.
+    pub(super) options: UpkeepOptions,
+}
+
+impl Upkeep {
+    /// Looks again and again until it is told to stop.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let mut next = Instant::now() + self.options.interval;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep_until(next) => {}
+            }
+            next = Instant::now() + self.options.interval;
+            let done = tokio::select! {
+                () = stop.cancelled() => return,
+                done = self.once(next) => done,
+            };
+            match done {
+                Ok(()) => {}
+                Err(StorageError::Closed | StorageError::Fenced(_) | StorageError::OutcomeUnknown { .. }) => return,
+                Err(error) => {
+                    metrics::upkeep_failed();
+                    warn!(%error, "upkeep failed, will retry");
+                }
+            }
+        }
+    }
+
+    async fn once(&self, until: Instant) -> Result<(), StorageError> {
+        self.expire(&self.hot.tables()).await?;
+        self.expire_groups().await?;
+        self.hot.tidy().await?;
+        let Some(cold) = self.cold.as_ref().filter(|cold| cold.is_open()) else { return Ok(()) };
+        let patience = until.saturating_duration_since(Instant::now());
+        cold.tidy(self.hot.as_ref(), self.clock.now_ms(), patience).await
+    }
+
+    /// Moves the starts of tables with a retention. The next manifest drops their segments.
+    async fn expire(&self, tables: &Tables) -> Result<(), StorageError> {
+        for table in tables.visible() {
+            let (secs, max_bytes) = (table.settings.retention_secs.value, table.settings.retention_bytes.value);
+            if secs.is_none() && max_bytes.is_none() {
+                continue;
+            }
+            let age_ms = secs.map_or(i64::MAX, |secs| i64::try_from(secs.saturating_mul(1000)).unwrap_or(i64::MAX));
+            let before = self.clock.now_ms().saturating_sub(age_ms);
+            let trims = match &self.cold {
+                Some(cold) if cold.is_open() => cold.expired(table, before, max_bytes)?,
+                Some(_) => continue,
+                None => self.hot.expired(&table.name, before, excess(table, max_bytes)).await?,
+            };
+            if !trims.is_empty() {
+                for trim in &trims {
+                    info!(partition = %trim.partition, start = trim.start, "retention: earlier events are gone");
+                }
+                self.hot.trim(trims).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets consumer groups that nobody uses any more.
+    async fn expire_groups(&self) -> Result<(), StorageError> {
+        let Some(age_ms) = self.options.expire_groups_ms else { return Ok(()) };
+        let groups = self.hot.expire(self.clock.now_ms().saturating_sub(age_ms)).await?;
+        for group in &groups {
+            info!(%group, "a consumer group is forgotten: it has committed nothing for consumers.expire_secs");
+        }
+        metrics::groups_expired(groups.len() as u64);
+        Ok(())
+    }
+}
+
+/// Bytes of a table without a bucket that are over its bound.
+fn excess(table: &TableStatus, max_bytes: Option<u64>) -> u64 {
+    let held: u64 = table.partitions.iter().map(|status| status.hot_bytes).sum();
+    max_bytes.map_or(0, |most| held.saturating_sub(most))
+}
