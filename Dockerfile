@@ -10,13 +10,19 @@ RUN apt-get update && apt-get install -y --no-install-recommends g++ libclang-de
 WORKDIR /build
 # First the dependencies alone, RocksDB among them: this layer stays until Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
+COPY crates/contracts/Cargo.toml crates/contracts/
+COPY crates/tiering/Cargo.toml crates/tiering/
+COPY crates/hot-rocksdb/Cargo.toml crates/hot-rocksdb/
+COPY crates/cold-s3/Cargo.toml crates/cold-s3/
 RUN mkdir -p src tests/it && echo 'fn main() {}' > src/main.rs && touch src/lib.rs tests/s3.rs tests/it/main.rs \
+    && for crate in crates/*; do mkdir -p "$crate/src" && touch "$crate/src/lib.rs"; done \
     && cargo build --release --locked --bin zombi
 COPY build.rs ./
 COPY proto proto
+COPY crates crates
 COPY src src
 COPY docs docs
-RUN touch src/main.rs src/lib.rs && cargo build --release --locked --bin zombi \
+RUN find crates src -name '*.rs' -exec touch {} + && cargo build --release --locked --bin zombi \
     && install -D target/release/zombi /out/zombi && install -d -m 0755 /out/data
 
 FROM ${RUNTIME}

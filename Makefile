@@ -1,7 +1,7 @@
 # `make run` and `make test` work on a fresh machine: they install what is missing first.
 
 CARGO := cargo
-# What tests and demos are built with: places to crash at, see src/crash.rs. One set of features, so that nothing is built twice.
+# What tests and demos are built with: places to crash at, see crates/contracts/src/crash.rs. One set of features, so that nothing is built twice.
 TESTED := --features failpoints,bench
 # Where cargo puts its binaries, wherever that was configured.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug
@@ -15,7 +15,7 @@ run: setup ## Start Zombi on :8080, with RocksDB in ./data and no bucket
 	$(CARGO) run --locked
 
 test: setup ## Run all tests
-	$(CARGO) test --locked $(TESTED)
+	$(CARGO) test --locked --workspace $(TESTED)
 
 demo: setup ## Carry a data set through every tier and compare; DEMO_DATA=FILE for your own NDJSON
 	$(CARGO) build --locked $(TESTED) --bins --examples

@@ -2,9 +2,9 @@
 //!
 //! Read `ARCHITECTURE.md` first: the map, the three paths and what must hold.
 
-pub mod api;
 pub mod cli;
 pub mod config;
+pub mod http;
 pub mod inspect;
 pub mod net;
 pub mod prometheus;

@@ -20,8 +20,8 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    api::state::LogLevel,
     config::{Log, LogFormat},
+    http::state::LogLevel,
 };
 
 /// Why there can be no logs or traces.

@@ -15,7 +15,7 @@ pub use self::{
     ranges::check_endpoint,
     sources::{BadConfig, Reads, Setting, environment, wants_traces},
 };
-use crate::api::{limits::Limits, origin::HttpSettings};
+use crate::http::{limits::Limits, origin::HttpSettings};
 
 /// When a write is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use crate::api::connection::Connection;
+use crate::http::connection::Connection;
 
 /// What an HTTP/2 connection begins with.
 const HTTP2: &[u8] = b"PRI ";

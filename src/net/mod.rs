@@ -32,7 +32,7 @@ use self::{
     open::OpenConnections,
     watched::Watched,
 };
-use crate::api::{connection::Connection, limits::Limits};
+use crate::http::{connection::Connection, limits::Limits};
 
 /// What connections may take.
 #[derive(Debug, Clone)]

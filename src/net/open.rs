@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::api::connection::{Connection, Idleness};
+use crate::http::connection::{Connection, Idleness};
 use contracts::metrics;
 
 /// How long who is at work is spared for others who may turn out to be idle.

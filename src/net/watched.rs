@@ -19,7 +19,7 @@ use hyper::{
 use tower::Service as _;
 
 use super::Routes;
-use crate::api::connection::{Connection, Mark, OnConnection};
+use crate::http::connection::{Connection, Mark, OnConnection};
 
 /// The routes as one connection sees them.
 pub(super) struct Watched {

@@ -1,4 +1,4 @@
-//! The generated protobuf types, included once. Only `api::records` and `api::encode` use them.
+//! The generated protobuf types, included once. Only `http::records` and `http::encode` use them.
 #![allow(missing_docs, unreachable_pub, clippy::all)]
 
 /// The public messages of the HTTP API.

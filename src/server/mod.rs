@@ -22,7 +22,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::info;
 
 use crate::{
-    api::{
+    config::{self, Config, Durability},
+    http::{
         self,
         memory::Budget,
         observe::Observed,
@@ -30,7 +31,6 @@ use crate::{
         stats::Stats,
         tails::Tails,
     },
-    config::{self, Config, Durability},
     net::{self, NetOptions, Routes},
     prometheus,
     shutdown::Signals,
@@ -140,12 +140,12 @@ pub async fn run(config: Config, telemetry: &Telemetry) -> Result<(), ServerErro
     // it from somebody who does.
     let admin = bind(&config, config.admin_port, "admin").await?;
     let main = bind(&config, config.port, "main").await?;
-    let admin_routes = api::admin_router(ops.clone(), Arc::clone(&limits));
+    let admin_routes = http::admin_router(ops.clone(), Arc::clone(&limits));
     let admin_net = NetOptions { connections: config.limits.admin_connections, ..net.clone() };
     let admin_routes: Routes = Arc::new(move || admin_routes.clone());
     let admin = task::spawn(net::serve(admin, admin_routes, admin_net, stop_admin.clone(), Duration::from_secs(1)));
     let ready: Arc<OnceLock<Router>> = Arc::default();
-    let starting = api::starting_router(ops.clone(), limits, config.http.clone());
+    let starting = http::starting_router(ops.clone(), limits, config.http.clone());
     let routes: Routes = {
         let ready = Arc::clone(&ready);
         Arc::new(move || ready.get().unwrap_or(&starting).clone())
@@ -161,7 +161,7 @@ pub async fn run(config: Config, telemetry: &Telemetry) -> Result<(), ServerErro
         }
         opened = open(&config, ops.clone(), stop_serving.clone(), telemetry.exports_traces(), descriptors) => opened?,
     };
-    drop(ready.set(api::router(state)));
+    drop(ready.set(http::router(state)));
     ops.lifecycle.enter(Phase::Ready);
     metrics::ready(true);
     info!("ready");

@@ -11,8 +11,8 @@ use tracing::{error, info, warn};
 
 use super::{Running, ServerError};
 use crate::{
-    api::state::{OpsState, Phase},
     config::Config,
+    http::state::{OpsState, Phase},
     shutdown::Signals,
 };
 use contracts::metrics;

@@ -25,7 +25,8 @@ use hot_rocksdb::{
 };
 use tiering::cursor;
 use zombi::{
-    api::{
+    config::{Config, Reads},
+    http::{
         coding::{Coding, Decoder as BodyDecoder, Step},
         connection::Connection,
         encode,
@@ -35,7 +36,6 @@ use zombi::{
         params::{LimitParam, OffsetParam, TimeParam, WaitParam},
         records::RecordParser,
     },
-    config::{Config, Reads},
 };
 
 /// Takes any bytes; what panics is a bug.

@@ -20,12 +20,12 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use serde::Deserialize;
 use tower::ServiceExt;
 use zombi::{
-    api::{
+    config::{Config, Reads},
+    http::{
         self,
         memory::Budget,
         state::{Heartbeats, Lifecycle, LogLevel, Ops, Phase},
     },
-    config::{Config, Reads},
 };
 
 const PLACES: [&str; 3] = ["base", "overlays/dev", "overlays/production"];
@@ -131,7 +131,7 @@ async fn status(phase: Phase, action: &HTTPGetAction) -> u16 {
     let (inflight, bucket) = (Budget::new(1 << 20, 100, Overload::Memory), Arc::default());
     let ops = Arc::new(Ops { lifecycle, prometheus, flush, store, heartbeats, log_level: Arc::new(Unchanging), inflight, bucket });
     let request = Request::get(action.path.as_deref().unwrap()).body(Body::empty()).unwrap();
-    api::admin_router(ops, Arc::default()).oneshot(request).await.unwrap().status().as_u16()
+    http::admin_router(ops, Arc::default()).oneshot(request).await.unwrap().status().as_u16()
 }
 
 #[tokio::test]

@@ -609,6 +609,36 @@ mod tests {
         assert!(matches!(&error, StorageError::Refused(why) if why.contains("version 99")), "{error}");
     }
 
+    /// What a segment takes in every checkpoint and in memory does not go by its size. docs/performance.md says what follows for 10 TB.
+    #[test]
+    fn a_large_segment_takes_no_more_than_a_small_one_in_a_manifest() {
+        use contracts::{event::Event, event::Record, payload::Payload, segment::SegmentId};
+        let partition = Partition::new(TableName::parse("a_table_of_some_name").unwrap(), 7);
+        let id = SegmentId { partition: partition.clone(), start: 1 << 40, epoch: 100 };
+        let mut builder = formats::find(jsonl::newest(true)).unwrap().builder(id);
+        let mut offset = 1 << 40;
+        while builder.raw_bytes() < 40 << 20 {
+            let payload = Payload::text("x".repeat(1000));
+            let (timestamp_ms, headers) = (1_704_067_200_000 + offset % 1000, std::collections::BTreeMap::new());
+            let event = Event { payload, timestamp_ms, appended_ms: timestamp_ms, idempotency_key: None, headers };
+            builder.push(&Record { partition: 7, offset: offset as u64, event });
+            offset += 1;
+        }
+        let meta = builder.finish().unwrap().meta;
+        let entry = serde_json::to_vec(&SegmentEntry::new(&partition, &meta)).unwrap();
+        assert!(entry.len() <= 400, "{} bytes: {}", entry.len(), String::from_utf8_lossy(&entry));
+        let memory = size_of::<SegmentMeta>() + meta.sha256.len() + meta.index.len();
+        assert!(memory <= 300, "{memory} bytes in memory");
+        let place: Value = entry_index(&entry);
+        let frames = 40 << 2;
+        let length = place["length"].as_u64().unwrap();
+        assert!(length <= 30 * frames, "an index of {length} bytes for {frames} frames");
+    }
+
+    fn entry_index(entry: &[u8]) -> Value {
+        serde_json::from_slice::<Value>(entry).unwrap()["index"].clone()
+    }
+
     proptest! {
         #[test]
         fn every_flipped_bit_and_every_cut_is_noticed(at: prop::sample::Index, bit in 0u8..8) {

@@ -14,7 +14,7 @@ use contracts::{
 use hot_rocksdb::codec;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use zombi::api::{encode, limits::Limits, records::RecordParser};
+use zombi::http::{encode, limits::Limits, records::RecordParser};
 
 use super::counted::written;
 use crate::support::TestServer;

@@ -13,7 +13,6 @@ pub mod context;
 pub mod encode;
 pub mod error;
 pub mod extract;
-pub mod handlers;
 pub mod json_body;
 pub mod limits;
 pub mod memory;
@@ -23,6 +22,7 @@ pub mod pace;
 pub mod params;
 pub mod records;
 pub mod route_table;
+pub mod routes;
 pub mod state;
 pub mod stats;
 pub mod strict;
@@ -48,16 +48,16 @@ use utoipa_swagger_ui::SwaggerUi;
 use self::{
     code::Code,
     error::Problem,
-    handlers::{
+    limits::Limits,
+    origin::HttpSettings,
+    route_table::RouteTable,
+    routes::{
         consumers::{self, commit},
         docs, events,
         ops::{flush, log_level, numbers, probes},
         read,
         tables::{self, config},
     },
-    limits::Limits,
-    origin::HttpSettings,
-    route_table::RouteTable,
     state::{AppState, OpsState},
     surround::Surroundings,
     verb::Verb,

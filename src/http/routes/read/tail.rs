@@ -18,7 +18,7 @@ use futures_util::Stream;
 use tokio::time::Instant;
 
 use super::{X_ACCEL_BUFFERING, fetch};
-use crate::api::{code::Code, connection::Connection, encode, error::Problem, memory::Share, state::AppState, tails::Place};
+use crate::http::{code::Code, connection::Connection, encode, error::Problem, memory::Share, state::AppState, tails::Place};
 use contracts::{
     error::{Overload, StorageError},
     metrics,

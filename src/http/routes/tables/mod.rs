@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use self::config::TableConfig;
-use crate::api::{
+use crate::http::{
     answers::{answer, json, member},
     connection::{Connection, OnConnection},
     error::{Problem, ProblemShown},

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Budget, LOOK_INTERVAL};
-use crate::api::error::Problem;
+use crate::http::error::Problem;
 use contracts::error::StorageError;
 
 /// How long a request waits for room.

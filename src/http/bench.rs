@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    handlers::events,
+    routes::events,
     state::{App, AppState},
 };
 use contracts::{

@@ -10,7 +10,7 @@ use serde_json::{Value, value::RawValue};
 use utoipa::ToSchema;
 
 use super::{Charged, Headers, Placed, RecordParser, Sent, bad_payload, no_records, too_large, too_many_headers};
-use crate::api::{
+use crate::http::{
     error::Problem,
     json_body::{self, Object, Stopped, bad_json},
     limits::Limits,

@@ -4,7 +4,7 @@ use super::{
     append::{Envelope, WriteParams, append, check_table, wait_until_cold, written},
     stream,
 };
-use crate::api::{
+use crate::http::{
     body::Incoming,
     code::Code,
     error::{Problem, ProblemShown},

@@ -5,7 +5,7 @@ use prost::Message;
 
 use super::{Charged, Placed, RecordParser, Sent, bad_payload, no_records, too_many_headers};
 use crate::{
-    api::{
+    http::{
         code::Code,
         error::Problem,
         memory::Share,

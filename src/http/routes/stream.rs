@@ -16,7 +16,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::append::{Envelope, WriteOptions, append_to_hot, wait_until_cold, written};
-use crate::api::{
+use crate::http::{
     body::{Incoming, Pieces},
     code::Code,
     error::Problem,

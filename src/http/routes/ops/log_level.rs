@@ -4,7 +4,7 @@ use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
-use crate::api::{
+use crate::http::{
     body::Incoming,
     code::Code,
     error::Problem,

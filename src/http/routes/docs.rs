@@ -2,7 +2,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::api::{
+use crate::http::{
     code::Code,
     error::Problem,
     params::{NoParams, Params},

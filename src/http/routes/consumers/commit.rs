@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::api::{
+use crate::http::{
     body::Incoming,
     code::Code,
     error::{Problem, ProblemShown},

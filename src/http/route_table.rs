@@ -173,7 +173,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::api::{code::Code, error::Problem};
+    use crate::http::{code::Code, error::Problem};
 
     async fn problem(router: &Router, method: Method, path: &str) -> (StatusCode, Value) {
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();

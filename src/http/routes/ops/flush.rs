@@ -6,7 +6,7 @@ use axum::{Json, extract::State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::api::{
+use crate::http::{
     code::Code,
     connection::{Connection, OnConnection},
     error::{Problem, ProblemShown},

@@ -9,7 +9,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::api::{
+use crate::http::{
     context::Shaped,
     error::ProblemShown,
     state::{OpsState, Phase},

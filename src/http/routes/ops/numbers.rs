@@ -9,12 +9,12 @@ use bytes::Bytes;
 use serde_json::json;
 
 use crate::{
-    api::{
+    http::{
         answers,
         connection::OnConnection,
         error::{Problem, ProblemShown},
-        handlers::tables::{self, Walk},
         params::{NoParams, Params},
+        routes::tables::{self, Walk},
         state::{AppState, OpsState},
     },
     prometheus,

@@ -4,7 +4,7 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use crate::api::{
+use crate::http::{
     body::Incoming,
     code::Code,
     error::{Problem, ProblemShown},

@@ -9,7 +9,7 @@ use axum::{
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, timeout_at};
 
-use crate::api::{
+use crate::http::{
     accept::Shape,
     connection::Connection,
     encode::{self, PROTOBUF, PageEnd},

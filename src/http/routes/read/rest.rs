@@ -12,7 +12,7 @@ use futures_util::Stream;
 use tokio::time::Instant;
 
 use super::{X_ACCEL_BUFFERING, fetch};
-use crate::api::{
+use crate::http::{
     connection::Connection,
     encode::{self, NDJSON},
     error::Problem,

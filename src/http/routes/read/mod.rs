@@ -18,7 +18,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use self::{page::PageRequest, tail::EVENT_STREAM};
-use crate::api::{
+use crate::http::{
     accept::{self, Shape},
     code::Code,
     connection::{Connection, OnConnection},

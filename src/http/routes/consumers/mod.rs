@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::api::{
+use crate::http::{
     answers,
     connection::OnConnection,
     error::{Problem, ProblemShown},

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use utoipa::IntoParams;
 
-use crate::api::{
+use crate::http::{
     code::Code,
     connection::Connection,
     error::Problem,
