@@ -6,7 +6,7 @@ TESTED := --features failpoints,bench
 # Where cargo puts its binaries, wherever that was configured.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug
 
-.PHONY: help run test demo demo-kills contract stores deploy-check image-check observe bench bench-report torture fuzz bugs release check setup
+.PHONY: help run test demo demo-kills contract stores deploy-check image-check observe bench bench-report torture fuzz bugs bugs-check release check setup
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -60,6 +60,9 @@ fuzz: setup ## Throw bytes at every decoder; FUZZ="--secs 600 manifest"
 
 bugs: setup ## Plant one known bug after the other and see which test catches it; BUGS="key_checked_apart no_journal"
 	python3 tests/bugs.py $(BUGS) -- $(CARGO) test --locked $(TESTED)
+
+bugs-check: setup ## Check that every known bug can still be planted, without building any
+	python3 tests/bugs.py --check
 
 release: setup ## Build the binary that is shipped
 	$(CARGO) build --locked --release

@@ -1,14 +1,21 @@
 #!/usr/bin/env python3
-"""Plants one known bug after the other, see build.rs, and shows which test catches it: bugs.py [BUG...] -- CARGO TEST ...
+"""Plants one known bug after the other, and shows which test catches it: bugs.py [BUG...] -- CARGO TEST ...
 
-Fails if one is caught by nothing. Every bug is a build of its own, so all of them take half an hour or more.
+A bug is a patch, tests/bugs/BUG.patch. It is applied to a copy of what git tracks, never to the checkout. Fails if one is caught by
+nothing. Every bug is a build of its own, so all of them take half an hour or more.
+
+`bugs.py --check` builds nothing: it fails if a patch does not apply any more.
 """
 
+import fcntl
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 # Which test is to catch it; the quickest that does.
 CAUGHT_BY = {
@@ -47,25 +54,78 @@ CAUGHT_BY = {
 # Longer than any of these tests takes, on a slow machine too.
 PATIENCE_SECS = 3600
 
-
-def planted() -> list[str]:
-    source = open(os.path.join(os.path.dirname(__file__), "..", "build.rs")).read()
-    return re.findall(r'^    "(\w+)",$', source, re.MULTILINE)
+ROOT = Path(__file__).resolve().parent.parent
+PATCHES = ROOT / "tests" / "bugs"
 
 
-def run(command: list[str], bug: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "ZOMBI_BUG": bug}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECS)
+def apply(directory: Path, bug: str, *options: str) -> str | None:
+    """Applies its patch there; what git says if it does not apply."""
+    # Below a checkout git would take the patch's paths for the checkout's, and silently leave them out.
+    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(directory.parent)}
+    command = ["git", "apply", *options, str(PATCHES / f"{bug}.patch")]
+    applied = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True)
+    return applied.stderr if applied.returncode != 0 else None
 
 
-def catch(cargo_test: list[str], bug: str) -> str | None:
+def check() -> None:
+    stale = [said for bug in CAUGHT_BY if (said := apply(ROOT, bug, "--check"))]
+    if stale:
+        sys.exit("".join(stale) + f"{len(stale)} of {len(CAUGHT_BY)} known bugs do not apply any more: make their patches anew")
+    print(f"{len(CAUGHT_BY)} known bugs apply")
+
+
+class Copy:
+    """The checkout's tracked files once more, at a place that stays, so that cargo builds only what differs from the last time."""
+
+    def __init__(self, cargo_test: list[str]) -> None:
+        metadata = [*cargo_test[: cargo_test.index("test")], "metadata", "--format-version", "1", "--no-deps"]
+        said = subprocess.run(metadata, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+        place = Path(json.loads(said)["target_directory"]).resolve() / "bugs"
+        place.mkdir(parents=True, exist_ok=True)
+        self.directory = place / "checkout"
+        # Not the checkout's own: cargo names what it builds of a workspace by paths inside it, and goes by whether a source is newer. What
+        # was built here with a bug would pass for the checkout's, and be its `debug/zombi`. So dependencies are built once more, but once.
+        self.environment = {**os.environ, "CARGO_TARGET_DIR": str(place / "target")}
+        # Checkouts may share a target directory.
+        self.lock = (place / "lock").open("w")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit(f"{self.directory} is in use by another run")
+
+    def restore(self) -> None:
+        """Takes out what a patch, a test or another checkout has left. Only what differs is written, and is new to cargo by its time."""
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+        tracked = {name for name in listed.split("\0") if (ROOT / name).is_file()}
+        for folder, _, names in os.walk(self.directory, topdown=False):
+            for name in names:
+                path = Path(folder, name)
+                if str(path.relative_to(self.directory)) not in tracked:
+                    path.unlink()
+            if not os.listdir(folder):
+                os.rmdir(folder)
+        for name in tracked:
+            original, copied = ROOT / name, self.directory / name
+            if not copied.is_file() or copied.read_bytes() != original.read_bytes():
+                copied.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(original, copied)
+
+    def run(self, command: list[str]) -> subprocess.CompletedProcess:
+        to_run = {"cwd": self.directory, "env": self.environment, "timeout": PATIENCE_SECS}
+        return subprocess.run(command, capture_output=True, text=True, **to_run)
+
+
+def catch(copy: Copy, cargo_test: list[str], bug: str) -> str | None:
     """What caught it; nothing if all is green."""
+    copy.restore()
+    if said := apply(copy.directory, bug):
+        sys.exit(f"{bug} does not apply:\n{said}")
     target, *arguments = CAUGHT_BY[bug].split()
-    chosen = ["--lib"] if target == "lib" else ["--test", target]
-    built = run([*cargo_test, *chosen, "--no-run"], bug)
+    chosen = ["--workspace", "--lib"] if target == "lib" else ["--test", target]
+    built = copy.run([*cargo_test, *chosen, "--no-run"])
     if built.returncode != 0:
         sys.exit(f"{bug} cannot be built:\n{built.stderr[-2000:]}")
-    tested = run([*cargo_test, *chosen, *arguments], bug)
+    tested = copy.run([*cargo_test, *chosen, *arguments])
     if tested.returncode == 0:
         return None
     said = tested.stdout + tested.stderr
@@ -74,16 +134,23 @@ def catch(cargo_test: list[str], bug: str) -> str | None:
 
 
 def main() -> None:
+    patches = {path.stem for path in PATCHES.glob("*.patch")}
+    if set(CAUGHT_BY) != patches:
+        sys.exit(f"not both in the table and in tests/bugs: {set(CAUGHT_BY) ^ patches}")
+    if sys.argv[1:] == ["--check"]:
+        return check()
     bugs, cargo_test = sys.argv[1 : sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1 :]
-    if set(CAUGHT_BY) != set(planted()):
-        sys.exit(f"not in both lists: {set(CAUGHT_BY) ^ set(planted())}")
+    if unknown := set(bugs) - set(CAUGHT_BY):
+        sys.exit(f"there are no such bugs: {unknown}")
+    copy = Copy(cargo_test)
     missed = []
     for bug in bugs or CAUGHT_BY:
         started = time.monotonic()
-        caught = catch(cargo_test, bug)
+        caught = catch(copy, cargo_test, bug)
         print(f"{bug:<28} {caught or 'NOT CAUGHT'}, {time.monotonic() - started:.0f} s", flush=True)
         if caught is None:
             missed.append(bug)
+    copy.restore()
     if missed:
         sys.exit(f"not caught: {', '.join(missed)}")
 

@@ -20,7 +20,7 @@ use contracts::{
 };
 use proptest::{
     prelude::*,
-    test_runner::{Config, FailurePersistence, FileFailurePersistence, TestRunner},
+    test_runner::{Config, FileFailurePersistence, TestRunner},
 };
 use tiering::{Look, Positions, ReadQuery};
 use tokio::time::sleep;
@@ -416,10 +416,8 @@ impl World {
 }
 
 fn check(cases: u32, ground: impl Fn() -> Ground) {
-    let persistence: Box<dyn FailurePersistence> = Box::new(FileFailurePersistence::Direct("tests/sim/model.regressions"));
-    // What a planted bug fails on is no news.
-    let failure_persistence = option_env!("ZOMBI_BUG").is_none().then_some(persistence);
-    let config = Config { cases, failure_persistence, max_shrink_iters: 2000, ..Config::default() };
+    let persistence = FileFailurePersistence::Direct("tests/sim/model.regressions");
+    let config = Config { cases, failure_persistence: Some(Box::new(persistence)), max_shrink_iters: 2000, ..Config::default() };
     let ops = prop::collection::vec(op(), 1..40);
     let checked = TestRunner::new(config).run(&ops, |ops| {
         run(async {

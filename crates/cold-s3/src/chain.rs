@@ -254,8 +254,6 @@ impl Chain {
         self.unsettled = Some(link.clone()); // until its fate is known, also if this is dropped half way
         let is_ours = match self.objects.create(&key, bytes.clone()).await? {
             Created::Yes => true,
-            Created::Exists if cfg!(bug_taken_number_ignored) => true,
-            Created::Exists if cfg!(bug_lost_answer_is_a_takeover) => false,
             Created::Exists => self.objects.get(&key).await?.is_some_and(|found| found == *bytes),
         };
         if !is_ours {
@@ -268,7 +266,7 @@ impl Chain {
         if manifest.state.is_some() {
             let old = self.checkpoint.saturating_sub(KEPT)..manifest.number.saturating_sub(KEPT);
             let state = self.state.read();
-            self.outdated.extend(old.filter(|number| !state.openings.contains(number) || cfg!(bug_openings_deleted)));
+            self.outdated.extend(old.filter(|number| !state.openings.contains(number)));
         }
         self.checkpoint = manifest.checkpoint;
         Ok(())

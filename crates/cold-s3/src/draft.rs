@@ -86,7 +86,7 @@ pub fn lose(state: &ColdState, partitions: &BTreeMap<Partition, Watermarks>) -> 
     let mut changes = Changes::default();
     for (partition, cold) in &state.partitions {
         let end = partitions.get(partition).map_or(cold.end, |marks| marks.next.max(cold.end));
-        if end < cold.reserved_upto && !cfg!(bug_nothing_declared_lost) {
+        if end < cold.reserved_upto {
             changes.lost.push(LostEntry::new(partition, OffsetRange::new(end, cold.reserved_upto)));
             changes.partitions.push(PartitionEntry { end: cold.reserved_upto, ..cold.entry(partition) });
         }

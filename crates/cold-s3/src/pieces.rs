@@ -31,7 +31,7 @@ impl Piece {
     /// `Corrupt`, naming `object`.
     pub fn check(&self, object: &str, found: &[u8]) -> Result<(), StorageError> {
         let actual = crc32c::crc32c(found);
-        if actual == self.crc32c || cfg!(bug_frames_not_checked) {
+        if actual == self.crc32c {
             return Ok(());
         }
         let why = format!("the bytes from {} on have checksum {actual:08x}, it should be {:08x}", self.range.start, self.crc32c);

@@ -109,7 +109,7 @@ impl Journal {
     /// `OutcomeUnknown` or `Closed`.
     pub async fn intend(&self, nonce: Uuid, number: u64, follows: Option<Uuid>) -> Result<(), StorageError> {
         let mut record = self.record.lock().await;
-        if record.knows(nonce, number) || cfg!(bug_no_journal) {
+        if record.knows(nonce, number) {
             return Ok(());
         }
         let next = record.with(nonce, number, follows);

@@ -106,10 +106,6 @@ impl Payload {
                 let bytes = Bytes::copy_from_slice(value.get().as_bytes());
                 Ok(Self { kind: PayloadKind::Json, bytes })
             }
-            (None, Some(text)) if cfg!(bug_payload_made_text) => {
-                let bytes = String::from_utf8_lossy(&STANDARD.decode(text)?).into_owned();
-                Ok(Self { kind: PayloadKind::Bytes, bytes: bytes.into() })
-            }
             (None, Some(text)) => Ok(Self { kind: PayloadKind::Bytes, bytes: STANDARD.decode(text)?.into() }),
             _ => Err(BadPayload::NotExactlyOne),
         }

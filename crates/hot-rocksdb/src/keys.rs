@@ -91,7 +91,7 @@ pub fn partition(key: PartitionKey) -> [u8; 8] {
 pub fn event(key: PartitionKey, offset: Offset) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&partition(key));
-    bytes[8..].copy_from_slice(&if cfg!(bug_offsets_out_of_order) { offset.to_le_bytes() } else { offset.to_be_bytes() });
+    bytes[8..].copy_from_slice(&offset.to_be_bytes());
     bytes
 }
 

@@ -47,9 +47,7 @@ impl Db {
     pub fn open(options: &OpenOptions, clock: Arc<dyn Clock>) -> Result<(Arc<Self>, Arc<SharedCatalog>), StorageError> {
         make_directory(&options.path)?;
         let noted = Synced::read(&options.path)?;
-        if !cfg!(bug_log_not_checked) {
-            wal::check(&options.path, options.is_synced)?;
-        }
+        wal::check(&options.path, options.is_synced)?;
         let cache = Cache::new_lru_cache(options.cache_bytes);
         let keys_floor = Floor::default();
         let family = |name| ColumnFamilyDescriptor::new(name, options::family(name, options, &cache, &clock, &keys_floor));
@@ -62,7 +60,7 @@ impl Db {
         }
         let db = DB::open_cf_descriptors(&database, &options.path, descriptors).map_err(|error| not_opened(&options.path, &error))?;
         let last_group = last_group(&db)?;
-        synced::check(&options.path, noted.filter(|_| !cfg!(bug_end_of_log_not_checked)).unwrap_or(0), last_group)?;
+        synced::check(&options.path, noted.unwrap_or(0), last_group)?;
         let store_id = identify(&db)?;
         // What is replayed is written out and synced before the database is open.
         let synced = Synced::open(&options.path, last_group)?;
@@ -83,11 +81,8 @@ impl Db {
     pub(super) fn write(&self, mut batch: WriteBatch, group: u64, sync: bool) -> Result<(), StorageError> {
         batch.put_cf(self.family(cf::META), meta::GROUP, group.to_be_bytes());
         let mut options = WriteOptions::default();
-        options.set_sync(sync && !cfg!(bug_unsynced));
-        let written = self.db.write_opt(batch, &options).map_err(StorageError::outcome_unknown);
-        if !cfg!(bug_failed_write_acked) {
-            written?;
-        }
+        options.set_sync(sync);
+        self.db.write_opt(batch, &options).map_err(StorageError::outcome_unknown)?;
         if sync {
             self.synced.set(group).map_err(StorageError::outcome_unknown)?;
         }

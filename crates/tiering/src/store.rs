@@ -179,7 +179,6 @@ impl Store {
     pub async fn stop(mut self, flush_for: Duration) -> Result<(), StoreError> {
         let until = Instant::now() + flush_for;
         if let (Some(flush), Some(cold), Some(flusher)) = (&self.flush, &self.cold, &self.tasks.flusher)
-            && !cfg!(bug_no_last_flush)
             && last_flush(flush.as_ref(), flusher, until).await
         {
             match timeout_at(until, cold.release(&self.hot.tables())).await {

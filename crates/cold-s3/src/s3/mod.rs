@@ -338,9 +338,6 @@ impl Objects {
             let page = page.map_err(|error| self.failed("list", below, error))?;
             started = Instant::now();
             keys.extend(self.keys(&page));
-            if cfg!(bug_first_page_only) {
-                break;
-            }
         }
         Ok(keys)
     }

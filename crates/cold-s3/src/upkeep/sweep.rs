@@ -56,7 +56,7 @@ impl Sweep {
         self.next = now + grace; // after a failure, too
         let found = look(cold, catalog).await?;
         self.suspects = found.into_iter().map(|key| (key.clone(), self.suspects.get(&key).copied().unwrap_or(now))).collect();
-        let is_due = |since: &Instant| (*since != now && now.duration_since(*since) >= grace) || cfg!(bug_swept_at_once);
+        let is_due = |since: &Instant| *since != now && now.duration_since(*since) >= grace;
         let due: Vec<String> = self.suspects.iter().filter(|(_, since)| is_due(since)).map(|(key, _)| key.clone()).collect();
         if !due.is_empty() {
             cold.watch().await?;
@@ -98,9 +98,8 @@ fn may_go(named: &Named, state: &ColdState, volume: Option<&PartitionStatus>, ep
     let here = state.partitions.get(&named.partition).and_then(|cold| cold.at(named.range.start));
     let is_lost = matches!(here, Some(Place::Lost(_)));
     let is_state = matches!(here, Some(Place::Segment(meta)) if names::key(&named.partition, &meta).is_ok_and(|key| key == named.segment));
-    let is_kept = state.retired.contains_key(&named.segment) && !cfg!(bug_swept_though_kept);
-    let intent = volume.and_then(|status| status.intent).filter(|_| !cfg!(bug_swept_under_an_intent));
+    let is_kept = state.retired.contains_key(&named.segment);
+    let intent = volume.and_then(|status| status.intent);
     let is_intended = intent.is_some_and(|intent| intent.range == named.range && intent.epoch == named.epoch);
-    let is_later = named.epoch > epoch && !cfg!(bug_swept_of_a_successor);
-    !(is_state || is_lost || is_kept || is_intended || named.epoch == epoch || is_later)
+    !(is_state || is_lost || is_kept || is_intended || named.epoch >= epoch)
 }

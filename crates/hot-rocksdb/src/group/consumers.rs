@@ -26,7 +26,7 @@ impl Group<'_> {
                 return Err(StorageError::BeyondEnd { partition: partition.clone(), offset, next });
             }
             let committed = self.committed(&commit.group, key).map(|committed| committed.offset);
-            if let Some(committed) = committed.filter(|&committed| offset < committed && !commit.force && !cfg!(bug_commit_steps_back)) {
+            if let Some(committed) = committed.filter(|&committed| offset < committed && !commit.force) {
                 return Err(StorageError::CommitBackwards { partition: partition.clone(), offset, committed });
             }
             if committed.is_none() {

@@ -89,14 +89,6 @@ impl Group<'_> {
             emptied.entry(key).and_modify(|whole| whole.end = whole.end.max(range.end)).or_insert(range);
         }
         for (key, range) in emptied {
-            if cfg!(bug_keys_evicted) {
-                let prefix = keys::partition(key);
-                self.batch.delete_range_cf(
-                    self.volume.db.family(cf::IDEMPOTENCY),
-                    prefix.to_vec(),
-                    keys::partition(PartitionKey { partition: key.partition + 1, ..key }).to_vec(),
-                );
-            }
             self.delete_events(key, range);
         }
         failed.map_or(Ok(events), Err)

@@ -272,7 +272,7 @@ impl<'a> Group<'a> {
         let used = event.key.map(|used| (keys::idempotency(key, used.key), used.payload));
         // A key may also have come earlier in this very group.
         let staged = used.as_ref().and_then(|(stored, _)| self.first_writes.get(stored).copied());
-        if let Some(first) = known.or(staged.filter(|_| !cfg!(bug_key_checked_apart))) {
+        if let Some(first) = known.or(staged) {
             return Appended { partition: event.partition, offset: first.offset, duplicate: true };
         }
         let bytes = event.value.len() as u64;
@@ -312,7 +312,6 @@ impl<'a> Group<'a> {
             let event = &events[place];
             if let (Some(first), Some(used)) = (first, event.key)
                 && first.clashes(used.payload)
-                && !cfg!(bug_reused_key_taken)
             {
                 let partition = Partition::new(name.clone(), event.partition);
                 return Err(StorageError::KeyReused { partition, offset: first.offset, place });
@@ -328,7 +327,7 @@ impl<'a> Group<'a> {
         for (place, (event, _)) in events.iter().zip(known).enumerate().filter(|(_, (_, known))| known.is_none()) {
             let Some(used) = event.key else { continue };
             let (payload, first) = *seen.entry((event.partition, used.key)).or_insert((used.payload, place));
-            if payload != used.payload && !cfg!(bug_reused_key_taken) {
+            if payload != used.payload {
                 let partition = Partition::new(table.clone(), event.partition);
                 // Where the first one would have been.
                 let before = events[..first].iter().filter(|one| one.partition == event.partition).count() as u64;
@@ -369,7 +368,7 @@ impl<'a> Group<'a> {
         expected_offset: Option<Offset>,
     ) -> Result<(), StorageError> {
         let Some(expected) = expected_offset else { return Ok(()) };
-        for event in events.iter().take(if cfg!(bug_bulk_half_checked) { 1 } else { usize::MAX }) {
+        for event in events {
             let key = id.map(|table| PartitionKey { table, partition: event.partition });
             let next = key.map_or(0, |key| self.peek(key).marks.next);
             if next != expected {

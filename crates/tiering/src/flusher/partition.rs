@@ -35,7 +35,6 @@ pub async fn write(
     task: FlushTask,
 ) -> Result<Written, StorageError> {
     let FlushTask { partition, range, intent, .. } = task;
-    let intent = intent.filter(|_| !cfg!(bug_retry_with_other_bounds));
     let (epoch, format) = match intent {
         Some(intent) => (intent.epoch, intent.format),
         None => (cold.epoch()?, cold.format()),

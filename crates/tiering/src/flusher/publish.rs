@@ -50,9 +50,6 @@ impl Flusher {
         let has_changes = self.published_changes != Some(changes) || (self.published_offsets != Some(offsets) && !offsets_wait);
         if !written.is_empty() || (has_changes && may_retry) {
             // Cold, then mark, then evict: after a crash between any two, every acked event can still be read.
-            if cfg!(bug_marked_before_manifest) {
-                self.mark(written.clone()).await?;
-            }
             if let Err(error) = self.publish_manifest(&written, changes).await {
                 written.into_iter().for_each(|segment| self.back_off(segment.partition));
                 self.retry_changes = Instant::now() + RETRY_CHANGES;

@@ -210,9 +210,6 @@ impl Merge {
             }
             records.extend(self.pop());
         }
-        if cfg!(bug_merged_without_partition) {
-            records.dedup_by_key(|record: &mut Record| (record.event.timestamp_ms, record.offset));
-        }
         let has_more = self.peek().await?.is_some();
         let (next, lost) = (self.positions(), self.lost());
         let turn = match self.turn {
@@ -285,8 +282,7 @@ impl Merge {
 
     /// For each partition the first offset that has not been given.
     pub fn positions(&self) -> Positions {
-        let position =
-            |partial: &Partial| partial.fetched.front().map_or(partial.next, |head| head.offset + u64::from(cfg!(bug_cursor_off_by_one)));
+        let position = |partial: &Partial| partial.fetched.front().map_or(partial.next, |head| head.offset);
         let mut positions = self.query.from.clone();
         positions.extend(self.partials.iter().map(|(&number, partial)| (number, position(partial))));
         positions
@@ -358,13 +354,10 @@ impl Merge {
             self.turn = Turns::Cold(self.reader.turns.cold().await?);
         }
         let mut cold = stream::iter(cold).buffer_unordered(PARALLEL_READS);
-        loop {
-            match cold.try_next().await {
-                Ok(Some((number, marks, page))) => self.take(number, marks, page)?,
-                Err(error) if !cfg!(bug_cold_failure_swallowed) => return Err(error),
-                Ok(None) | Err(_) => return Ok(()),
-            }
+        while let Some((number, marks, page)) = cold.try_next().await? {
+            self.take(number, marks, page)?;
         }
+        Ok(())
     }
 
     /// Takes what a look has found.

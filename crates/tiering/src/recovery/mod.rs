@@ -253,9 +253,6 @@ impl Recovery {
 
     /// Reads the idempotency keys inside the window from the segments; answers how many.
     async fn recover_keys(&self) -> Result<u64, StorageError> {
-        if cfg!(bug_keys_not_recovered) {
-            return Ok(0);
-        }
         let oldest = self.clock.now_ms().saturating_sub(self.key_window_ms);
         let segments = self.cold.segments_with_keys(oldest)?;
         let count = segments.len();

@@ -48,7 +48,7 @@ pub(super) fn relation(store_id: Uuid, record: &Record, is_empty: bool, last: &L
             last.store_id
         )));
     }
-    let is_in_step = (record.knows(last.nonce, last.number) && !record.is_catching_up()) || cfg!(bug_old_copy_unnoticed);
+    let is_in_step = record.knows(last.nonce, last.number) && !record.is_catching_up();
     Ok(if is_in_step { Relation::InStep } else { Relation::Behind })
 }
 

@@ -19,7 +19,7 @@ use crate::{
     },
     prometheus,
 };
-use contracts::{idempotency::KeyWindow, metrics};
+use contracts::idempotency::KeyWindow;
 
 /// Tables that `/stats` shows, the first by name; `/tables` has all of them.
 const STATS_TABLES: usize = 100;
