@@ -4,12 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-#[allow(dead_code)]
-#[path = "it/support/faults.rs"]
-mod faults;
-#[allow(dead_code)]
-#[path = "it/support/s3.rs"]
-mod s3;
+use testing::s3;
 
 #[tokio::main]
 async fn main() -> std::io::Result<()> {

@@ -3,8 +3,6 @@
 
 pub mod accept;
 pub mod answers;
-#[cfg(feature = "bench")]
-pub mod bench;
 pub mod body;
 pub mod code;
 pub mod coding;
@@ -131,8 +129,6 @@ pub fn router(state: AppState) -> Router {
         stats: Some(Arc::clone(&state.stats)),
     });
     let store = store_routes(&surroundings);
-    #[cfg(feature = "bench")]
-    let store = store.whole(Verb::Append, bench::routes(&state));
     let ops = ops_routes(&surroundings, Verb::Operate).with_state(ops);
     store.with_state(state).merge(ops).merge(pages(&surroundings)).into_router(nothing_here)
 }

@@ -1,6 +1,8 @@
 //! The one place that names every concrete type: builds them, starts them, stops them in order.
 
 mod descriptors;
+#[cfg(feature = "bench")]
+mod discard;
 mod memory;
 pub mod options;
 mod stop;
@@ -161,7 +163,11 @@ pub async fn run(config: Config, telemetry: &Telemetry) -> Result<(), ServerErro
         }
         opened = open(&config, ops.clone(), stop_serving.clone(), telemetry.exports_traces(), descriptors) => opened?,
     };
-    drop(ready.set(http::router(state)));
+    #[cfg(feature = "bench")]
+    let router = discard::beside(state);
+    #[cfg(not(feature = "bench"))]
+    let router = http::router(state);
+    drop(ready.set(router));
     ops.lifecycle.enter(Phase::Ready);
     metrics::ready(true);
     info!("ready");

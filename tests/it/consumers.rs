@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::support::{Sent, TestServer};
+use testing::{Sent, TestServer};
 
 #[tokio::test]
 async fn offsets_are_committed_and_survive_a_crash() {

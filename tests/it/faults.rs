@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::support::{
+use testing::{
     Sent, TestServer,
     faults::{Fault, Operation},
     server::{PATIENCE, eventually},

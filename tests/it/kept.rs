@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{TestServer, server::BUCKET};
+use testing::{TestServer, server::BUCKET};
 
 /// What an earlier program had acked.
 #[derive(Deserialize)]

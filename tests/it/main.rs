@@ -1,8 +1,6 @@
 //! Tests from outside: the real binary, real HTTP, a real S3 protocol.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::disallowed_methods)]
 
-mod support;
-
 mod consumers;
 mod costs;
 mod deploy;

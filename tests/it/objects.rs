@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cold_s3::s3::{Created, Objects};
 use contracts::error::StorageError;
 
-use crate::support::s3::{ACCESS_KEY, S3Server, SECRET_KEY, Store};
+use testing::s3::{ACCESS_KEY, S3Server, SECRET_KEY, Store};
 
 async fn connect() -> (S3Server, Objects) {
     let server = S3Server::start(([127, 0, 0, 1], 0).into(), Store::default()).await.unwrap();

@@ -6,7 +6,7 @@ use futures_util::future::join;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{Sent, TestServer};
+use testing::{Sent, TestServer};
 
 #[tokio::test]
 async fn partitions_are_merged_by_timestamp_and_inside_by_offset() {
@@ -151,7 +151,7 @@ async fn refuse_wrong_reads(z: &TestServer) {
 }
 
 async fn answer_of(z: &TestServer, method: Method, path: &str) -> (StatusCode, Value) {
-    crate::support::server::answer(z.request(method, path).send().await.unwrap()).await
+    testing::server::answer(z.request(method, path).send().await.unwrap()).await
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::{Sent, TestServer, server::eventually};
+use testing::{Sent, TestServer, server::eventually};
 
 /// Offsets that a reservation holds.
 const RESERVED: u64 = 1 << 28;

@@ -7,7 +7,7 @@ use prost::Message;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{Sent, TestServer};
+use testing::{Sent, TestServer};
 
 /// Runs a property against one server; every case has a table of its own.
 fn property<S: Strategy>(strategy: S, check: impl AsyncFn(&TestServer, &str, S::Value)) {

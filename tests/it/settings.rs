@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::support::{
+use testing::{
     TestServer,
     process::Start,
     s3::Put,

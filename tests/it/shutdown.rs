@@ -7,7 +7,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::support::{
+use testing::{
     Sent, TestServer,
     faults::{Fault, Operation},
     server::eventually,

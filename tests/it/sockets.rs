@@ -10,7 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{TestServer, server::PATIENCE};
+use testing::{TestServer, server::PATIENCE};
 
 /// Sends bytes, and reads until the server ends the connection.
 async fn exchange(z: &TestServer, bytes: &[u8]) -> String {

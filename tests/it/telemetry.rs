@@ -5,7 +5,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::mpsc};
 
-use crate::support::{
+use testing::{
     TestServer,
     faults::{Fault, Operation},
     server::{answer, eventually},

@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::support::{
+use testing::{
     Sent, TestServer,
     faults::{Fault, Operation, Refusal},
     server::eventually,

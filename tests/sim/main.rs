@@ -5,9 +5,6 @@
 
 mod bucket;
 mod conformance;
-#[allow(dead_code)]
-#[path = "../it/support/history.rs"]
-mod history;
 mod model;
 mod refusals;
 mod simulation;

@@ -35,10 +35,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     bucket::Bucket,
-    history::{Counts, History, Id},
     run,
     store::{Ground, SimClock, Store, Tuning, group, retry, table},
 };
+use testing::history::{Counts, History, Id};
 
 const PARTITIONS: u64 = 3;
 const WRITERS: usize = 6;

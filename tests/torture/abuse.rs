@@ -16,11 +16,11 @@ use crate::{
     Budget,
     attacks::{Attack, Target},
     memory::{self, Group},
-    support::{
-        Sent, TestServer,
-        process::may_open,
-        server::{PATIENCE, answer},
-    },
+};
+use testing::{
+    Sent, TestServer,
+    process::may_open,
+    server::{PATIENCE, answer},
 };
 
 const MEMORY_BYTES: u64 = 1 << 30;

@@ -23,11 +23,11 @@ use tokio::{task::JoinSet, time::sleep};
 use crate::{
     distance::Distance,
     memory::{self, Group},
-    support::{
-        TestServer,
-        process::resident_bytes,
-        server::{BUCKET, PATIENCE, answer},
-    },
+};
+use testing::{
+    TestServer,
+    process::resident_bytes,
+    server::{BUCKET, PATIENCE, answer},
 };
 
 const MEMORY_BYTES: u64 = 1 << 30;

@@ -22,7 +22,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::support::{
+use testing::{
     faults::{Fault, Operation},
     frames::{filling, window},
     raw::{self, chunk, post_head},

@@ -11,8 +11,8 @@ use crate::{
     BUSY, Budget,
     kills::finish,
     load::{Load, Style},
-    support::TestServer,
 };
+use testing::TestServer;
 
 /// Debian's place for it.
 fn faketime() -> Option<PathBuf> {

@@ -12,10 +12,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
-use crate::{
-    Budget, WRITE_FAILED,
-    support::{TestServer, server::BUCKET},
-};
+use crate::{Budget, WRITE_FAILED};
+use testing::{TestServer, server::BUCKET};
 
 /// What is changed in one file or object.
 #[derive(Debug, Clone, Copy)]

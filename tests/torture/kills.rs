@@ -8,8 +8,8 @@ use tokio::time::sleep;
 use crate::{
     BUSY, Budget,
     load::{Load, Style},
-    support::{TestServer, history::Counts},
 };
+use testing::{TestServer, history::Counts};
 
 /// Kills a server again and again, and compares in the end.
 pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {

@@ -15,7 +15,7 @@ use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
-use crate::support::{
+use testing::{
     history::{History, Id},
     server::PATIENCE,
 };

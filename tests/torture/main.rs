@@ -15,9 +15,6 @@ mod memory;
 mod outage;
 mod power;
 mod space;
-#[allow(dead_code)]
-#[path = "../it/support/mod.rs"]
-mod support;
 mod syncs;
 mod takeovers;
 

@@ -14,10 +14,10 @@ use crate::{
     kills::finish,
     load::{Load, PARTITIONS, Style, TABLE},
     memory::{self, Group},
-    support::{
-        TestServer,
-        server::{answer, eventually},
-    },
+};
+use testing::{
+    TestServer,
+    server::{answer, eventually},
 };
 
 const MEMORY_BYTES: u64 = 512 << 20;

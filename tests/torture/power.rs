@@ -11,8 +11,8 @@ use crate::{
     disk::Disk,
     kills::finish,
     load::{Load, Style},
-    support::TestServer,
 };
+use testing::TestServer;
 
 const DISK_BYTES: u64 = 1 << 30;
 

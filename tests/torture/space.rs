@@ -13,10 +13,10 @@ use crate::{
     disk::Disk,
     kills::finish,
     load::{Load, Style},
-    support::{
-        TestServer,
-        server::{answer, eventually},
-    },
+};
+use testing::{
+    TestServer,
+    server::{answer, eventually},
 };
 
 const DISK_BYTES: u64 = 256 << 20;

@@ -6,8 +6,8 @@ use crate::{
     disk::run as run_program,
     kills::finish,
     load::{Load, Style},
-    support::TestServer,
 };
+use testing::TestServer;
 
 /// A start makes few syncs, and one in a hundred fails.
 const MOST_WHILE_STARTING: usize = 1000;

@@ -10,8 +10,8 @@ use crate::{
     BUSY, Budget,
     kills::finish,
     load::{Load, PARTITIONS, Style, TABLE},
-    support::TestServer,
 };
+use testing::TestServer;
 
 /// What the process ends with that another writer has overtaken.
 const FENCED: i32 = 4;

@@ -4,7 +4,7 @@ use std::{array, fs, sync::atomic::Ordering::SeqCst};
 
 use cold_s3::manifest;
 
-use crate::support::TestServer;
+use testing::TestServer;
 
 /// Counts some rounds, and takes the least: what the process does by itself meanwhile, and every hundredth manifest, are only more.
 pub(super) async fn least<const N: usize>(rounds: usize, mut round: impl AsyncFnMut() -> [usize; N]) -> [usize; N] {

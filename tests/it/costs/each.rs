@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use zombi::http::{encode, limits::Limits, records::RecordParser};
 
 use super::counted::written;
-use crate::support::TestServer;
+use testing::TestServer;
 
 /// About 300 bytes of JSON, as a service would send it.
 fn record(number: usize) -> Value {

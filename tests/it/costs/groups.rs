@@ -9,7 +9,7 @@ use super::{
     Count, all, cost_the_same,
     operations::{append, delete_all},
 };
-use crate::support::TestServer;
+use testing::TestServer;
 
 const GROUPS: usize = 1000;
 /// Groups that a scrape shows at most, each with its lag and with what it has committed.

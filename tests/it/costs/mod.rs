@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, ops::Range};
 use futures_util::{StreamExt, stream};
 
 use self::operations::costs;
-use crate::support::TestServer;
+use testing::TestServer;
 
 /// What is counted of each operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

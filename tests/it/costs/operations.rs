@@ -9,7 +9,7 @@ use super::{
     Costs, Count,
     counted::{Since, last_link, least, passed, requests},
 };
-use crate::support::TestServer;
+use testing::TestServer;
 
 /// What each operation costs: on partition 0 of the table `t`, on tables that are made for it, and last a restart.
 pub(super) async fn costs(z: &mut TestServer) -> Costs {

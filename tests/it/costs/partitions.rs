@@ -10,7 +10,7 @@ use super::{
     counted::{Since, least},
     operations::{costs, delete_all, text},
 };
-use crate::support::TestServer;
+use testing::TestServer;
 
 const PARTITIONS: usize = 400;
 /// Records of the page of all partitions.

@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 
 use super::{Count, cost_the_same, operations::delete_all};
-use crate::support::TestServer;
+use testing::TestServer;
 
 const PARTITIONS: usize = 8;
 const OF_EACH: usize = 40;

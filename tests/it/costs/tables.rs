@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 
 use super::{all, cost_the_same, operations::append};
-use crate::support::TestServer;
+use testing::TestServer;
 
 fn name(number: usize) -> String {
     format!("table-{number:04}")

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 
 use super::{STILL, compare, operations::costs};
-use crate::support::{TestServer, process::may_open, raw, server::eventually};
+use testing::{TestServer, process::may_open, raw, server::eventually};
 
 const WAITERS: usize = 1000;
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use zombi::proto::v1::PayloadKind;
 
 use super::{JSON, NDJSON, PROTOBUF, ask, bulk_of, count, event, expect_problem, gzip_of, payloads, post, zstd_of};
-use crate::support::TestServer;
+use testing::TestServer;
 
 type Coder = fn(&[u8]) -> Vec<u8>;
 

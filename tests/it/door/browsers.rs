@@ -4,7 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use super::{Answer, ask, count, expect_problem};
-use crate::support::TestServer;
+use testing::TestServer;
 
 async fn send(z: &TestServer, method: Method, path: &str, headers: &[(&str, &str)], body: &'static str) -> Answer {
     let request = headers.iter().fold(z.request(method, path), |request, (name, value)| request.header(*name, *value));

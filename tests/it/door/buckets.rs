@@ -7,7 +7,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::support::{
+use testing::{
     Sent, TestServer,
     server::{BUCKET, eventually},
 };

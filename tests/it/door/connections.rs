@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{Wire, count, request, status_of};
-use crate::support::{TestServer, server::eventually};
+use testing::{TestServer, server::eventually};
 
 /// All of an answer, for a client that says behind its request that it will send nothing more.
 async fn half_closed(z: &TestServer, bytes: &str) -> String {

@@ -4,7 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::expect_problem;
-use crate::support::{Sent, TestServer};
+use testing::{Sent, TestServer};
 
 const COMMIT: &str = "/consumers/g/commit";
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use zombi::proto::v1::PayloadKind;
 
 use super::{JSON, NDJSON, PROTOBUF, Wire, ask, count, event, expect_problem, gzip_of, payloads, post, request, status_of};
-use crate::support::TestServer;
+use testing::TestServer;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 /// What some programs put before UTF-8.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::{Sent, TestServer};
+use testing::{Sent, TestServer};
 
 const PARTITIONS: u64 = 1000;
 /// What a cursor may have where positions are near each other, and where they are not.

@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use serde_json::Value;
 
 use super::{Wire, count, status_of};
-use crate::support::TestServer;
+use testing::TestServer;
 
 /// Requests whose heads alone are wrong, and what they are due. `LARGE` is over `limits.body_bytes`.
 const REFUSED: &[(&str, &str, u16, &str)] = &[

@@ -4,7 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Answer, EVENT_STREAM, NDJSON, PROTOBUF, ask, expect_problem};
-use crate::support::{Sent, TestServer, server::eventually};
+use testing::{Sent, TestServer, server::eventually};
 
 /// The cursor that an answer goes on with.
 fn next_cursor(body: &Value) -> &str {

@@ -4,7 +4,7 @@ use reqwest::{Method, Response, header::HeaderMap};
 use serde_json::{Value, json};
 
 use super::{EVENT_STREAM, JSON, NDJSON, post};
-use crate::support::TestServer;
+use testing::TestServer;
 
 /// The policy of what loads nothing and is shown nowhere.
 const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";

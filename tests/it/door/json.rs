@@ -4,7 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Answer, JSON, ask, expect_problem, payloads, post_json, refused_everywhere};
-use crate::support::TestServer;
+use testing::TestServer;
 
 /// PUT of JSON text as it stands there.
 async fn put(z: &TestServer, url: String, text: &str) -> Answer {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use zombi::proto::v1::PayloadKind;
 
 use super::{Answer, JSON, NDJSON, PROTOBUF, ask, bulk_of, count, event, expect_problem, post};
-use crate::support::TestServer;
+use testing::TestServer;
 
 async fn send(z: &TestServer, path: &str, content_type: &str, key: &str, body: impl Into<reqwest::Body>) -> Answer {
     ask(post(z, path, &[("content-type", content_type), ("Idempotency-Key", key)], body)).await

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use zombi::proto::v1::{self, PayloadKind};
 
 use super::{PROTOBUF, ask, bulk_of, count, event, expect_problem, payloads, post, post_json, post_lines};
-use crate::support::TestServer;
+use testing::TestServer;
 
 const REUSED: &str = "idempotency_key_reused";
 

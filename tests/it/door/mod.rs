@@ -36,7 +36,7 @@ use tokio::{
 };
 use zombi::proto::v1;
 
-use crate::support::{
+use testing::{
     TestServer,
     server::{PATIENCE, answer},
 };

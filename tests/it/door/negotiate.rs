@@ -4,7 +4,7 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::json;
 
 use super::{EVENT_STREAM, JSON, NDJSON, PROTOBUF, Wire, expect_problem, status_of};
-use crate::support::{
+use testing::{
     TestServer,
     faults::{Fault, Operation},
     server::answer,

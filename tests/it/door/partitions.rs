@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use zombi::proto::v1::{self, PayloadKind};
 
 use super::{Answer, JSON, NDJSON, PROTOBUF, ask, bulk_of, count, event, expect_problem, post};
-use crate::support::TestServer;
+use testing::TestServer;
 
 /// How a record is sent.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use zombi::proto::v1::PayloadKind;
 
 use super::{Answer, PROTOBUF, ask, bulk_of, event, expect_problem, post};
-use crate::support::TestServer;
+use testing::TestServer;
 
 /// A number as protobuf writes it.
 fn varint(mut value: u64) -> Vec<u8> {

@@ -4,7 +4,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 
 use super::{NDJSON, ask, expect_problem, post, post_json};
-use crate::support::TestServer;
+use testing::TestServer;
 
 /// Payloads of each kind: the member as it is sent first, the same in other words, and another one.
 const PAYLOADS: &[(&str, &str, &str)] = &[

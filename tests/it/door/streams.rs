@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{NDJSON, Wire, status_of};
-use crate::support::{
+use testing::{
     TestServer,
     server::{PATIENCE, eventually},
 };

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use zombi::proto::v1::PayloadKind;
 
 use super::{PROTOBUF, ask, bulk_of, event, expect_problem, post, post_json, refused_everywhere};
-use crate::support::TestServer;
+use testing::TestServer;
 
 /// JSON values with half a pair.
 const LONE: &[&str] = &[

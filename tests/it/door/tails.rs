@@ -6,7 +6,7 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::EVENT_STREAM;
-use crate::support::{Sent, TestServer};
+use testing::{Sent, TestServer};
 
 /// What is written at once at most, and a record more.
 const BATCH_BYTES: usize = (64 << 10) + 1024;

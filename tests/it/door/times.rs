@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use zombi::proto::v1;
 
 use super::{NDJSON, PROTOBUF, expect_problem};
-use crate::support::TestServer;
+use testing::TestServer;
 
 /// When the events are, in milliseconds since 1970: the first and last that there may be, and some around a second.
 const EVENTS: [i64; 8] = [-62_135_596_800_000, -1500, 999, 1000, 1001, 2000, 253_402_300_799_998, 253_402_300_799_999];

@@ -4,7 +4,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 
 use super::{ask, expect_problem};
-use crate::support::TestServer;
+use testing::TestServer;
 
 #[tokio::test]
 async fn lengths_of_time_are_understood_or_answered_by_an_example() {

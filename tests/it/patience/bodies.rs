@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
 use super::Victim;
-use crate::support::{
+use testing::{
     TestServer,
     raw::{self, chunk, post_head},
     server::PATIENCE,

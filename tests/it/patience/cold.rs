@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::Victim;
-use crate::support::{
+use testing::{
     Sent, TestServer,
     faults::{Fault, Operation},
     process::may_open,

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::Victim;
-use crate::support::{TestServer, raw, server::PATIENCE};
+use testing::{TestServer, raw, server::PATIENCE};
 
 /// Nobody is given up for being slow, so that room must be made.
 const PATIENT: [(&str, &str); 4] = [

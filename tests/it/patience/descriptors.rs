@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::Victim;
-use crate::support::{
+use testing::{
     TestServer,
     process::{has, may_open},
     raw,

@@ -8,7 +8,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::support::process::{Process, Start};
+use testing::process::{Process, Start};
 
 /// Says much: every refused request is a line.
 async fn talkative(volume: &TempDir) -> Process {

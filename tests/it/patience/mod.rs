@@ -12,7 +12,7 @@ mod tails;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{
+use testing::{
     TestServer,
     server::{PATIENCE, answer},
 };

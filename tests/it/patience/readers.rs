@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 
 use super::Victim;
-use crate::support::{
+use testing::{
     TestServer,
     process::{may_open, peak_bytes},
     raw,

@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 
 use super::Victim;
-use crate::support::{
+use testing::{
     TestServer,
     process::{may_open, resident_bytes},
     raw,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use zombi::proto::v1::{BulkWriteRequest, Event};
 
 use super::{is_still_small, post_packed};
-use crate::support::TestServer;
+use testing::TestServer;
 
 const JSON: &str = "application/json";
 const LINES: &str = "application/x-ndjson";

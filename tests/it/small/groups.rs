@@ -5,7 +5,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::write_to;
-use crate::support::{TestServer, server::eventually};
+use testing::{TestServer, server::eventually};
 
 async fn commit(z: &TestServer, group: &str, partitions: impl IntoIterator<Item = u32>) -> (StatusCode, Value) {
     let commits: Vec<_> = partitions.into_iter().map(|partition| json!({"table": "t", "partition": partition, "offset": 1})).collect();

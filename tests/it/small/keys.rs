@@ -4,7 +4,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, server::eventually};
+use testing::{TestServer, server::eventually};
 
 /// The smallest bound that is tried.
 const MAX_BYTES: u64 = 1 << 20;

@@ -4,7 +4,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::process::Start;
+use testing::process::Start;
 
 /// A list of filters of about so many bytes.
 fn filters(bytes: usize) -> String {

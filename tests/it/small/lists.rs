@@ -5,7 +5,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::write_to;
-use crate::support::{TestServer, process::peak_bytes, server::answer};
+use testing::{TestServer, process::peak_bytes, server::answer};
 
 /// Tables `t000` and so on: each number names the partitions that its table gets.
 async fn make(z: &TestServer, count: u32, partitions: impl Fn(u32) -> u32) {

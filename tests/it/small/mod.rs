@@ -13,7 +13,7 @@ mod windows;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, process::peak_bytes, server::answer};
+use testing::{TestServer, process::peak_bytes, server::answer};
 
 /// Well below what a small pod may have. What is sent here would take all of that and more if it were decoded first.
 const FAR_BYTES: u64 = 640 << 20;

@@ -4,7 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::write_to;
-use crate::support::{TestServer, server::answer};
+use testing::{TestServer, server::answer};
 
 fn is_too_many(what: &str, (status, problem): (StatusCode, Value)) {
     let expected = (422, &json!("too_many_partitions"), &json!("not_written"));

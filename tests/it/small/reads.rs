@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::support::{
+use testing::{
     TestServer,
     process::{forget_peak, peak_bytes, resident_bytes},
     raw,

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::write_to;
-use crate::support::{
+use testing::{
     TestServer,
     process::{may_open, processor_ticks},
     raw,

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 use super::{is_still_small, post_packed};
-use crate::support::{
+use testing::{
     TestServer,
     frames::{filling, last, of_length, window},
     raw::{self, chunk, post_head},

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 
 use super::{FAILED, says, says_one_of};
-use crate::support::{
+use testing::{
     TestServer,
     faults::Refusal,
     process::{Ended, Start},

@@ -2,7 +2,7 @@
 //! environment; the server and the commands about settings refuse such names.
 
 use super::{USAGE, says};
-use crate::support::{
+use testing::{
     Sent, TestServer,
     process::Start,
     s3::{ACCESS_KEY, SECRET_KEY},

@@ -4,7 +4,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::{FAILED, USAGE, says, says_one_of};
-use crate::support::{
+use testing::{
     process::Start,
     s3::{ACCESS_KEY, S3Server, SECRET_KEY, Store},
     server::BUCKET,

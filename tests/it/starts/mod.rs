@@ -8,7 +8,7 @@ mod ports;
 mod tls;
 mod volume;
 
-use crate::support::process::Ended;
+use testing::process::Ended;
 
 /// What the process ends with that could not start, and with a command line or setting that is wrong.
 const FAILED: i32 = 1;

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::{FAILED, says, says_one_of};
-use crate::support::{TestServer, process::Start};
+use testing::{TestServer, process::Start};
 
 #[tokio::test]
 async fn who_finds_a_port_in_use_takes_the_bucket_from_nobody() {

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{FAILED, USAGE, says};
-use crate::support::{
+use testing::{
     process::{Start, has},
     s3::{S3Server, Store},
     server::{BUCKET, PATIENCE},

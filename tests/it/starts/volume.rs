@@ -7,7 +7,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::{FAILED, USAGE};
-use crate::support::process::Start;
+use testing::process::Start;
 
 async fn is_refused_with_its_path(what: &str, data_dir: &Path) {
     let ended = Start::serve(data_dir).set("host", "127.0.0.1").ended().await;

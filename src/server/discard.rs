@@ -1,4 +1,4 @@
-//! Hot tiers that keep nothing, for the benchmark to compare with. `/bench` answers at once: the cost of
+//! Engines that keep nothing, for the benchmark to compare with. `/bench` answers at once: the cost of
 //! writes without storage. `/bench/group` appends zeros to a plain file and syncs it, one sync for all who
 //! wait: the least that a group commit can cost. They exist only in builds with the feature `bench`.
 
@@ -13,16 +13,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use axum::{Router, routing::post};
+use axum::Router;
 use tokio::{
     sync::{mpsc, oneshot},
     task,
 };
 
-use super::{
-    routes::events,
-    state::{App, AppState},
-};
 use contracts::{
     append::{Append, Appended, Appender},
     catalog::{Catalog, Configured, TableChange, TableStatus, Tables},
@@ -32,6 +28,11 @@ use contracts::{
     wakeups::Wakeups,
 };
 
+use crate::http::{
+    self,
+    state::{App, AppState},
+};
+
 /// Appends that may wait for the file.
 const QUEUE_LEN: usize = 65_536;
 /// About how many bytes an event takes.
@@ -39,21 +40,20 @@ const EVENT_BYTES: usize = 400;
 /// The file, in the working directory.
 const FILE: &str = "bench.group";
 
-/// The routes of writes, over tiers that store nothing.
-pub fn routes(state: &AppState) -> Router<AppState> {
-    let writes = |group| {
-        let hot = Arc::new(Discard { next: AtomicU64::new(0), wakeups: Arc::default(), group });
-        let discarding = Arc::new(App { appender: hot.clone(), catalog: hot, ..App::clone(state) });
-        let routes = Router::new().route("/tables/{table}", post(events::write)).route("/tables/{table}/bulk", post(events::write_bulk));
-        routes.with_state(discarding)
+/// The routes of the main port, and below `/bench` and `/bench/group` the same over engines that keep nothing.
+pub(super) fn beside(state: AppState) -> Router {
+    let discarding = |batch| {
+        let hot = Arc::new(Discard { next: AtomicU64::new(0), wakeups: Arc::default(), batch });
+        http::router(Arc::new(App { appender: hot.clone(), catalog: hot, ..App::clone(&state) }))
     };
-    let (group, waiting) = mpsc::channel(QUEUE_LEN);
+    let (batch, waiting) = mpsc::channel(QUEUE_LEN);
     task::spawn(async move {
         if let Err(error) = commit_batches(waiting).await {
             tracing::error!(%error, FILE, "the benchmark's file failed, /bench/group answers no more");
         }
     });
-    Router::new().nest("/bench", writes(None)).nest("/bench/group", writes(Some(group)))
+    let routes = Router::new().nest("/bench/group", discarding(Some(batch))).nest("/bench", discarding(None));
+    routes.merge(http::router(state))
 }
 
 /// How many events wait, and whom to tell that they are synced.
@@ -89,15 +89,15 @@ struct Discard {
     next: AtomicU64,
     wakeups: Arc<Wakeups>,
     /// Where appends wait for their sync, if they do.
-    group: Option<mpsc::Sender<Waiting>>,
+    batch: Option<mpsc::Sender<Waiting>>,
 }
 
 #[async_trait]
 impl Appender for Discard {
     async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError> {
-        if let Some(group) = &self.group {
+        if let Some(batch) = &self.batch {
             let (done, synced) = oneshot::channel();
-            group
+            batch
                 .try_send((append.events.len(), done))
                 .map_err(|_| StorageError::Overloaded { reason: Overload::QueueFull, retry_after: Duration::from_secs(1) })?;
             synced.await.map_err(StorageError::outcome_unknown)?;

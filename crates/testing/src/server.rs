@@ -28,7 +28,15 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// The binary that is tested: the one that was built with the tests, or another build of it, which `TESTED_BINARY` names.
 #[allow(clippy::disallowed_methods, reason = "this is a setting of the tests, not of the program")]
 pub fn binary() -> String {
-    std::env::var("TESTED_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_zombi").to_owned())
+    std::env::var("TESTED_BINARY").unwrap_or_else(|_| built_binary())
+}
+
+/// Cargo puts it beside the directory of the tests.
+fn built_binary() -> String {
+    let test = std::env::current_exe().unwrap();
+    let place = test.parent().and_then(Path::parent).unwrap().join("zombi");
+    assert!(place.is_file(), "there is no {}: build it first", place.display());
+    place.display().to_string()
 }
 
 /// The bucket of every server that has one.

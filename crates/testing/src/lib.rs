@@ -1,0 +1,16 @@
+//! What Zombi is tested with: the real binary and a client for it, an S3 server with faults, a checker of histories, and what every engine
+//! must do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs, reason = "it is for tests")]
+
+pub mod conformance;
+pub mod events;
+pub mod faults;
+pub mod frames;
+pub mod history;
+pub mod process;
+pub mod raw;
+pub mod s3;
+pub mod server;
+
+pub use self::events::Sent;
+pub use self::server::TestServer;
