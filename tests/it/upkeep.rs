@@ -135,3 +135,25 @@ async fn what_expires_waits_for_no_merge() {
     assert_eq!(Sent::from_records(&z.read_all("t", "limit=1000").await), sent);
     z.audit().await;
 }
+
+/// A segment that is not compressed has an object beside it, which goes where it goes, and is swept where it is left alone.
+#[tokio::test]
+async fn an_index_goes_with_its_segment() {
+    let settings = [("segment.compression", "none"), ("compaction.min_segments", "2"), ("manifests.keep_secs", "0")];
+    let z = TestServer::start_tiered(&[&EAGER[..3], &settings].concat()).await;
+    let alone = key("t", 500, 600, 0).replace(".jsonl.zst", ".jsonl.index");
+    put(&z, &alone);
+    let mut sent = Sent::default();
+    for _ in 0..4 {
+        sent.append(&z, "t", 1, 30).await;
+        z.flush_and_evict().await;
+    }
+    let keys = || z.objects("segments/t/").into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+    eventually("the segments are merged, and what is left over is gone", || async { keys().len() == 2 }).await;
+    assert_eq!(keys()[1], format!("{}.index", keys()[0]));
+    assert_eq!(Sent::from_records(&z.read_all("t", "limit=50").await), sent);
+    z.audit().await;
+    assert_eq!(z.delete("/tables/t").await.0, StatusCode::NO_CONTENT);
+    eventually("both objects are gone", || async { keys().is_empty() }).await;
+    z.audit().await;
+}

@@ -28,7 +28,7 @@ use tokio::time::sleep;
 use crate::{
     bucket::Bucket,
     run,
-    store::{Ground, SimClock, Store, Tuning, group, retry, table},
+    store::{FORMAT, Ground, SimClock, Store, Tuning, group, retry, table},
 };
 
 const PARTITIONS: PartitionNumber = 3;
@@ -113,6 +113,7 @@ const TUNING: Tuning = Tuning {
     segment_bytes: 600,
     hot_keep: Duration::ZERO,
     upkeep_interval: Duration::from_secs(1),
+    format: FORMAT,
     seed: None,
 };
 

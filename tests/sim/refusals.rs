@@ -5,6 +5,7 @@ use std::{
     cell::Cell,
     collections::{BTreeMap, HashSet},
     sync::Arc,
+    sync::atomic::Ordering::SeqCst,
     time::Duration,
 };
 
@@ -16,10 +17,12 @@ use contracts::{
     engine::Engine,
     error::StorageError,
     event::{Event, Record},
+    flush_ledger::FlushIntent,
     flusher::Flush,
     name::{Partition, TableName},
     payload::Payload,
     read::{ReadLimit, TimeFilter},
+    segment::FormatId,
     sequence::{Offset, OffsetRange},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -30,7 +33,7 @@ use crate::{
     bucket::{Bucket, Fate, Kind},
     run,
     simulation::Trace,
-    store::{Ground, SimClock, Store, Tuning, retry, table},
+    store::{FORMAT, Ground, Hot, SimClock, Store, Tuning, retry, table},
 };
 
 const KINDS: [Kind; 7] = [Kind::Get, Kind::GetRange, Kind::List, Kind::PutManifest, Kind::PutSegment, Kind::PutNew, Kind::Delete];
@@ -96,15 +99,21 @@ async fn read(store: &Store, place: &Partition, kept: OffsetRange) -> Vec<(Offse
     page.records.iter().map(|record| (record.offset, id(record))).collect()
 }
 
-/// Starts one process after the other until one is ready: it may be killed before, and ends by itself if waiting does not help.
-async fn start(ground: &Ground, bucket: &Arc<Bucket>, clock: &Arc<SimClock>, mut rng: StdRng) -> Store {
+/// Starts one process after the other until one is ready: it may be killed before, and ends by itself if waiting does not help. A copy of
+/// a volume is ready when it has been compared with the bucket: what is written to it before is not in step with what the bucket has.
+async fn start(ground: &Ground, bucket: &Arc<Bucket>, clock: &Arc<SimClock>, is_copy: bool, mut rng: StdRng) -> Store {
     let (second, mut wait) = (Duration::from_secs(1), Duration::from_millis(200));
     loop {
         let (hot_keep, seed) = (second * rng.random_range(0..4_u32), Some(rng.random()));
-        let tuning = Tuning { flush_interval: second, segment_bytes: 4000, hot_keep, upkeep_interval: second, seed };
+        let tuning = Tuning { flush_interval: second, segment_bytes: 4000, hot_keep, upkeep_interval: second, format: FORMAT, seed };
         let killed_after = Duration::from_millis(if rng.random_bool(0.3) { rng.random_range(100..20_000) } else { 1_000_000 });
         match timeout(killed_after, Store::open(ground, bucket, clock, tuning)).await {
-            Ok(Ok(store)) => return store,
+            Ok(Ok(mut store)) => {
+                if !is_copy || store.is_compared().await {
+                    return store;
+                }
+                store.crash().await;
+            }
             Ok(Err(error)) => assert!(error.may_be_the_buckets(), "a start is given up for good: {error}"),
             Err(_) => {}
         }
@@ -131,7 +140,7 @@ impl World {
     }
 
     async fn start(&mut self, ground: &Ground) -> Store {
-        start(ground, &self.bucket, &self.clock, StdRng::seed_from_u64(self.rng.random())).await
+        start(ground, &self.bucket, &self.clock, false, StdRng::seed_from_u64(self.rng.random())).await
     }
 
     /// From soon on requests of one kind are refused, for a twentieth of a second or up to 3000 times as long; answers when that is over.
@@ -264,7 +273,7 @@ impl World {
             }
             let (bucket, clock, rng) = (Arc::clone(&self.bucket), Arc::clone(&self.clock), StdRng::seed_from_u64(self.rng.random()));
             let ready_by = if under.needs(kind) { healed.max(Instant::now()) + SOON } else { Instant::now() + MEANWHILE };
-            let opening = timeout_at(ready_by, start(&ground, &bucket, &clock, rng));
+            let opening = timeout_at(ready_by, start(&ground, &bucket, &clock, under == Under::OldCopy, rng));
             let opened = if under == Under::Takeover {
                 let is_open = Cell::new(false);
                 let opening = async {
@@ -357,4 +366,31 @@ fn a_volume_whose_starts_get_no_manifest_through_is_no_stranger_to_its_bucket() 
             world.end(store, &ground, 0).await;
         });
     }
+}
+
+/// A newer program has begun a segment that this one cannot write.
+#[test]
+fn a_segment_on_its_way_in_an_unknown_format_refuses_the_start_and_changes_nothing() {
+    run(async {
+        let (mut world, ground) = (World::new(2000), Ground::memory(1));
+        let store = world.start(&ground).await;
+        world.work(&store, false, after(Duration::from_secs(4))).await;
+        store.crash().await;
+        let hot = Hot::open(&ground, &world.clock).unwrap();
+        world.append(hot.tier.as_ref()).await.unwrap();
+        let (partition, status) = hot.tier.pending().into_iter().next().unwrap();
+        let format = FormatId::new("other/1").unwrap();
+        let intent = FlushIntent { range: status.marks.unflushed(), epoch: 9, format, bytes: status.unflushed_bytes };
+        hot.tier.intend(vec![(partition, intent)]).await.unwrap();
+        hot.crash().await;
+        let before = world.bucket.trace().len();
+        let tuning =
+            Tuning { flush_interval: SOON, segment_bytes: 4000, hot_keep: SOON, upkeep_interval: SOON, format: FORMAT, seed: None };
+        for is_down in [false, true] {
+            world.bucket.is_down.store(is_down, SeqCst);
+            let refused = Store::open(&ground, &world.bucket, &world.clock, tuning).await.err();
+            assert!(matches!(&refused, Some(StorageError::Refused(why)) if why.contains("format other/1")), "{refused:?}");
+        }
+        assert_eq!(world.bucket.trace().len(), before, "nothing was asked of the bucket");
+    });
 }

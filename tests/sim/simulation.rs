@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use cold_s3::audit;
+use cold_s3::{audit, formats};
 use contracts::{
     append::Append,
     clock::Clock,
@@ -264,6 +264,8 @@ impl Fates {
             segment_bytes: [2000, 10_000, 100_000][self.rng.random_range(0..3)],
             hot_keep: Duration::from_secs([0, 0, 3][self.rng.random_range(0..3)]),
             upkeep_interval: Duration::from_secs(1),
+            // Each process may write another one; what earlier ones have written is read, retried and merged all the same.
+            format: formats::all().nth(self.rng.random_range(0..4)).unwrap().id(),
             seed: Some(self.rng.random()),
         }
     }

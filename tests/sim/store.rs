@@ -9,14 +9,16 @@ use std::{
     time::Duration,
 };
 
-use cold_s3::{ColdOptions, S3Cold, compact::CompactOptions, formats::jsonl, upkeep};
+use cold_s3::{ColdOptions, S3Cold, compact::CompactOptions, upkeep};
 use contracts::{
+    bucket::BucketState,
     clock::{Clock, TimestampMs},
     engine::Engine,
     error::StorageError,
     fence::Fence,
     heartbeat::Heartbeat,
     name::{GroupName, TableName},
+    segment::FormatId,
 };
 use futures_util::future::BoxFuture;
 use hot_rocksdb::{
@@ -40,6 +42,8 @@ use crate::{
 
 /// No fault of a bucket lasts so long.
 const ATTEMPTS: usize = 500;
+/// The format of segments where it does not matter.
+pub const FORMAT: FormatId = FormatId::new("jsonl.zst/2").unwrap();
 pub const WINDOW_MS: i64 = 7 * 24 * 3600 * 1000;
 
 /// The one table.
@@ -186,6 +190,8 @@ pub struct Tuning {
     pub segment_bytes: u64,
     pub hot_keep: Duration,
     pub upkeep_interval: Duration,
+    /// What new segments are written in.
+    pub format: FormatId,
     /// What delays follow from, if there are any.
     pub seed: Option<u64>,
 }
@@ -194,7 +200,7 @@ impl Tuning {
     fn cold(&self) -> ColdOptions {
         let compact = CompactOptions { min_segments: 3, max_bytes: 64 << 20, rounds_ms: 0 };
         let upkeep = upkeep::UpkeepOptions { compact, grace: self.upkeep_interval, keep_ms: 0 };
-        ColdOptions { cache_bytes: 0, format: jsonl::newest(true), create_bucket: false, upkeep }
+        ColdOptions { cache_bytes: 0, format: self.format, create_bucket: false, upkeep }
     }
 
     fn store(&self) -> Options {
@@ -222,6 +228,7 @@ pub struct Store {
     /// Its volume, if that is the one in memory.
     pub twin: Option<Arc<SimHot>>,
     db: Option<Arc<Db>>,
+    bucket: Arc<BucketState>,
 }
 
 impl Deref for Store {
@@ -237,6 +244,7 @@ impl Store {
     /// nothing to serve without it.
     pub async fn open(ground: &Ground, bucket: &Arc<Bucket>, clock: &Arc<SimClock>, tuning: Tuning) -> Result<Self, StorageError> {
         let Opened { hot, writer, fence, twin, db } = Opened::open(ground, clock, tuning.seed)?;
+        let state = Arc::new(BucketState::default());
         let parts = Parts {
             hot,
             writer,
@@ -245,11 +253,11 @@ impl Store {
             fence,
             heartbeat: Arc::default(),
             progress: Arc::default(),
-            bucket: Arc::default(),
+            bucket: Arc::clone(&state),
         };
         let inner = tiering::Store::open(parts, tuning.store()).await?;
         let flush = inner.flush.clone().expect("there is a bucket");
-        Ok(Self { inner, flush, twin, db })
+        Ok(Self { inner, flush, twin, db, bucket: state })
     }
 
     /// Waits until a part ends that should not.
@@ -257,9 +265,26 @@ impl Store {
         self.inner.failed().await
     }
 
+    /// Waits until the bucket is open, or the store ends because the two do not go together; returns whether it is open.
+    pub async fn is_compared(&mut self) -> bool {
+        loop {
+            tokio::select! {
+                biased;
+                error = self.inner.failed() => {
+                    assert!(matches!(error, tiering::StoreError::Storage(StorageError::Refused(_))), "{error}");
+                    return false;
+                }
+                () = sleep(Duration::from_millis(100)) => {}
+            }
+            if self.bucket.says() == "open" {
+                return true;
+            }
+        }
+    }
+
     /// Ends it as a crash does, and waits until its volume can be opened again.
     pub async fn crash(self) {
-        let Self { inner, flush, twin, db } = self;
+        let Self { inner, flush, twin, db, .. } = self;
         inner.crash().await;
         drop((flush, twin));
         closed(db).await;

@@ -263,12 +263,12 @@ fn check_intents(hot: &dyn Engine, cold: &dyn ColdTier) -> Result<(), StorageErr
 
 type Ended = Result<Result<(), StorageError>, JoinError>;
 
-/// The end of a task that may not be there.
+/// The end of a task that may not be there; a task ends once.
 async fn ended(task: &mut Option<Task>) -> Ended {
-    match task {
-        Some(task) => task.await,
-        None => pending().await,
-    }
+    let Some(running) = task else { return pending().await };
+    let ended = running.await;
+    *task = None;
+    ended
 }
 
 fn ended_early(part: &'static str, ended: Ended) -> StoreError {
