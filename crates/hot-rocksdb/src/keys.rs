@@ -6,7 +6,7 @@
 //! | `tables` | table name | `stored.v1.Table` |
 //! | `partitions` | table id u32, partition u32 | `stored.v1.PartitionState` |
 //! | `events` | table id u32, partition u32, offset u64 | version, CRC32C, `stored.v1.Event` |
-//! | `time_blocks` | table id u32, partition u32, offset / 1024 u64 | `stored.v1.Block` |
+//! | `time_blocks` | table id u32, partition u32, offset / 1024 u64 | `stored.v1.TimeSlice` |
 //! | `idempotency` | table id u32, partition u32, hash of the key, 16 bytes | `idempotency::FirstWrite` |
 //! | `flushed_runs` | sequence u64, table id u32, partition u32, end u64 | `stored.v1.FlushedRun` |
 //! | `partition_runs` | table id u32, partition u32, end u64 | the run's sequence, u64 |
@@ -42,8 +42,8 @@ pub mod cf {
     pub const PARTITIONS: &str = "partitions";
     /// The events.
     pub const EVENTS: &str = "events";
-    /// The times of full blocks of events.
-    pub const TIME_BLOCKS: &str = "time_blocks";
+    /// The time slices that are full. The family keeps the name that it has on volumes: a new name would be a new, empty family.
+    pub const TIME_SLICES: &str = "time_blocks";
     /// Idempotency keys within their window.
     pub const IDEMPOTENCY: &str = "idempotency";
     /// What eviction drops next, oldest first.
@@ -54,7 +54,7 @@ pub mod cf {
     pub const CONSUMERS: &str = "consumers";
 
     /// All of them.
-    pub const ALL: [&str; 9] = [META, TABLES, PARTITIONS, EVENTS, TIME_BLOCKS, IDEMPOTENCY, FLUSHED_RUNS, PARTITION_RUNS, CONSUMERS];
+    pub const ALL: [&str; 9] = [META, TABLES, PARTITIONS, EVENTS, TIME_SLICES, IDEMPOTENCY, FLUSHED_RUNS, PARTITION_RUNS, CONSUMERS];
 }
 
 /// Keys of the `meta` column family.
@@ -65,8 +65,9 @@ pub mod meta {
     pub const STORE_ID: &[u8] = b"store_id";
     /// Which manifests the volume may have written, as `journal` has it: JSON.
     pub const CHAIN: &[u8] = b"chain";
-    /// The number of the last group that was written, u64; every group has it: see `synced`.
-    pub const GROUP: &[u8] = b"group";
+    /// The number of the last batch that was written, u64; every batch writes it: see `synced`. Volumes hold it under the name
+    /// that a batch had before, so the name stays.
+    pub const BATCH: &[u8] = b"group";
     /// The first time whose idempotency keys are remembered, i64: see `idempotency`.
     pub const KEYS_FLOOR: &[u8] = b"keys_floor";
     /// What the counts of idempotency keys begin with; the minute since 1970 follows, i64. Their values are u64.
@@ -76,8 +77,8 @@ pub mod meta {
 /// The version of the layout in this file.
 pub const FORMAT: u32 = 5;
 
-/// Offsets of one block of the time index.
-pub const BLOCK: u64 = 1024;
+/// Offsets of one time slice.
+pub const SLICE: u64 = 1024;
 
 /// Key of a partition's state, and the prefix of its events and idempotency keys.
 pub fn partition(key: PartitionKey) -> [u8; 8] {
@@ -95,9 +96,9 @@ pub fn event(key: PartitionKey, offset: Offset) -> [u8; 16] {
     bytes
 }
 
-/// Key of a block of the time index.
-pub fn time_block(key: PartitionKey, block: u64) -> [u8; 16] {
-    event(key, block)
+/// Key of a time slice.
+pub fn time_slice(key: PartitionKey, slice: u64) -> [u8; 16] {
+    event(key, slice)
 }
 
 /// Key of an idempotency key.

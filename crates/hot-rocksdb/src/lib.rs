@@ -1,11 +1,11 @@
 //! The hot tier behind its contract: sends what changes to the writer, reads on threads that may block.
 
+pub mod batch;
 pub mod catalog;
 pub mod codec;
 pub mod consumers;
 pub mod disk;
 mod expire;
-pub mod group;
 pub mod idempotency;
 pub mod keys;
 pub mod options;
@@ -186,7 +186,7 @@ impl Appender for RocksHot {
             }
             mpsc::error::TrySendError::Closed(_) => StorageError::Closed,
         })?;
-        // The writer answers every request it takes; if it ended between, the group may have been on its way to the disk.
+        // The writer answers every request it takes; if it ended between, the batch may have been on its way to the disk.
         answer.await.map_err(StorageError::outcome_unknown)?
     }
 

@@ -18,7 +18,7 @@ const LEVEL_0_FILES: i32 = 16;
 pub struct OpenOptions {
     /// The directory of the database.
     pub path: PathBuf,
-    /// Whether every group was synced before the next one was written: then damage in the middle of the log can be told.
+    /// Whether every batch was synced before the next one was written: then damage in the middle of the log can be told.
     pub is_synced: bool,
     /// How long and how many idempotency keys are remembered.
     pub keys: KeyOptions,

@@ -189,7 +189,7 @@ impl Request {
     }
 }
 
-/// What a group is staged over.
+/// What a batch is staged over.
 pub(super) struct Volume {
     pub(super) db: Arc<Db>,
     pub(super) catalog: Arc<SharedCatalog>,

@@ -59,11 +59,11 @@ impl Db {
             return Err(StorageError::corrupt(options.path.join(wal::CURRENT).display(), why));
         }
         let db = DB::open_cf_descriptors(&database, &options.path, descriptors).map_err(|error| not_opened(&options.path, &error))?;
-        let last_group = last_group(&db)?;
-        synced::check(&options.path, noted.unwrap_or(0), last_group)?;
+        let last_batch = last_batch(&db)?;
+        synced::check(&options.path, noted.unwrap_or(0), last_batch)?;
         let store_id = identify(&db)?;
         // What is replayed is written out and synced before the database is open.
-        let synced = Synced::open(&options.path, last_group)?;
+        let synced = Synced::open(&options.path, last_batch)?;
         let db = Arc::new(Self { db, store_id, synced, keys_floor });
         let tables = db.load(clock.now_ms())?;
         Ok((db, Arc::new(SharedCatalog::new(tables))))
@@ -74,27 +74,27 @@ impl Db {
         self.store_id
     }
 
-    /// Writes a group in one step, under the next number; with `sync` it is on disk when this returns.
+    /// Writes a batch in one step, under its number; with `sync` it is on disk when this returns.
     ///
     /// # Errors
     /// `OutcomeUnknown`: the batch may be there or not, and this handle must not be written again.
-    pub(super) fn write(&self, mut batch: WriteBatch, group: u64, sync: bool) -> Result<(), StorageError> {
-        batch.put_cf(self.family(cf::META), meta::GROUP, group.to_be_bytes());
+    pub(super) fn write(&self, mut writes: WriteBatch, number: u64, sync: bool) -> Result<(), StorageError> {
+        writes.put_cf(self.family(cf::META), meta::BATCH, number.to_be_bytes());
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        self.db.write_opt(batch, &options).map_err(StorageError::outcome_unknown)?;
+        self.db.write_opt(writes, &options).map_err(StorageError::outcome_unknown)?;
         if sync {
-            self.synced.set(group).map_err(StorageError::outcome_unknown)?;
+            self.synced.set(number).map_err(StorageError::outcome_unknown)?;
         }
         Ok(())
     }
 
-    /// The number of the last group that was written; 0 if there is none.
+    /// The number of the last batch that was written; 0 if there is none.
     ///
     /// # Errors
     /// `Corrupt` or `Unavailable`.
-    pub(super) fn last_group(&self) -> Result<u64, StorageError> {
-        last_group(&self.db)
+    pub(super) fn last_batch(&self) -> Result<u64, StorageError> {
+        last_batch(&self.db)
     }
 
     /// One value.
@@ -311,9 +311,9 @@ pub(super) fn family<'a>(db: &'a DB, name: &str) -> &'a ColumnFamily {
     family
 }
 
-fn last_group(db: &DB) -> Result<u64, StorageError> {
-    let Some(bytes) = db.get_cf(family(db, cf::META), meta::GROUP).map_err(unavailable)? else { return Ok(0) };
-    keys::decode_u64(&bytes).ok_or_else(|| StorageError::corrupt("the last group in RocksDB", format!("{bytes:?}")))
+fn last_batch(db: &DB) -> Result<u64, StorageError> {
+    let Some(bytes) = db.get_cf(family(db, cf::META), meta::BATCH).map_err(unavailable)? else { return Ok(0) };
+    keys::decode_u64(&bytes).ok_or_else(|| StorageError::corrupt("the last batch in RocksDB", format!("{bytes:?}")))
 }
 
 /// Reads the volume's identity, or gives it one if it is new.

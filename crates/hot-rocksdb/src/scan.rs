@@ -5,9 +5,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     codec,
-    keys::{self, BLOCK, PartitionKey, cf},
+    keys::{self, PartitionKey, SLICE, cf},
     rocksdb::{Db, unavailable},
-    sequence::{Block, PartitionState},
+    sequence::{PartitionState, TimeSlice},
 };
 use contracts::{
     error::StorageError,
@@ -157,7 +157,7 @@ impl Db {
         let mut scan = Scan::new(self, &snapshot, &partition.table, key, (offset, upto), options);
         let mut bytes = 0;
         while scan.next < upto && segment.raw_bytes() < enough {
-            if scan.next.is_multiple_of(BLOCK) && stop.is_cancelled() {
+            if scan.next.is_multiple_of(SLICE) && stop.is_cancelled() {
                 return Err(StorageError::Closed);
             }
             let (event, stored_bytes) = match scan.event() {
@@ -188,7 +188,7 @@ impl Db {
         hot: &mut HotPage,
     ) -> Result<(), StorageError> {
         let (page, end) = (&mut hot.page, hot.marks.next);
-        page.next = self.skip_blocks(snapshot, key, filter, page.next, end)?;
+        page.next = self.skip_slices(snapshot, key, filter, page.next, end)?;
         let scan_end = if filter == TimeFilter::default() { end } else { end.min(page.next + MAX_SCAN) };
         let mut scan = Scan::new(self, snapshot, table, key, (page.next, end), ReadOptions::default());
         let (mut bytes, mut scanned) = (0, 0);
@@ -204,8 +204,8 @@ impl Db {
             }
             hot.stored_bytes += stored_bytes;
             scan.advance();
-            if scan.next.is_multiple_of(BLOCK) {
-                let wanted = self.skip_blocks(snapshot, key, filter, scan.next, end)?;
+            if scan.next.is_multiple_of(SLICE) {
+                let wanted = self.skip_slices(snapshot, key, filter, scan.next, end)?;
                 if wanted != scan.next {
                     scan.seek(wanted);
                 }
@@ -216,8 +216,8 @@ impl Db {
         Ok(())
     }
 
-    /// The first offset from `next` on whose block may hold a wanted event. Only full blocks have times to go by.
-    fn skip_blocks(
+    /// The first offset from `next` on whose slice may hold a wanted event. Only full slices have times to go by.
+    fn skip_slices(
         &self,
         snapshot: &Snapshot<'_>,
         key: PartitionKey,
@@ -229,17 +229,17 @@ impl Db {
             return Ok(next);
         }
         loop {
-            let block = next / BLOCK;
-            let block_end = (block + 1) * BLOCK;
-            if block_end > end {
+            let slice = next / SLICE;
+            let slice_end = (slice + 1) * SLICE;
+            if slice_end > end {
                 return Ok(next);
             }
-            let stored = snapshot.get_cf(self.family(cf::TIME_BLOCKS), keys::time_block(key, block)).map_err(unavailable)?;
-            let Some(span) = stored.as_deref().map(Block::decode).transpose()? else { return Ok(next) };
+            let stored = snapshot.get_cf(self.family(cf::TIME_SLICES), keys::time_slice(key, slice)).map_err(unavailable)?;
+            let Some(span) = stored.as_deref().map(TimeSlice::decode).transpose()? else { return Ok(next) };
             if filter.wants_any(span.min_ms, span.max_ms) {
                 return Ok(next);
             }
-            next = block_end;
+            next = slice_end;
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! RocksDB's replay takes the first record that is not whole for the end of its log, for that is what a power cut leaves. So it
 //! would take a log whose end was cut off or damaged for a shorter one, and a directory without its file `CURRENT` for an empty one.
-//! So groups are numbered, and the number of the last one is noted after its sync. The note is not synced itself: a power cut may
+//! So batches are numbered, and the number of the last one is noted after its sync. The note is not synced itself: a power cut may
 //! leave an older one, which asks for less.
 //!
 //! The file holds the number and its CRC32C, little endian.
@@ -42,20 +42,20 @@ impl Synced {
             Err(error) => return Err(failed(&path, &error)),
             Ok(_) => {}
         }
-        let group = decode(&bytes).ok_or_else(|| StorageError::corrupt(path.display(), format!("it is not what was written. {REMEDY}")))?;
-        Ok(Some(group))
+        let batch = decode(&bytes).ok_or_else(|| StorageError::corrupt(path.display(), format!("it is not what was written. {REMEDY}")))?;
+        Ok(Some(batch))
     }
 
-    /// Opens the note of a volume that has been opened; makes it, durably, if there is none, with the last group that is there.
+    /// Opens the note of a volume that has been opened; makes it, durably, if there is none, with the last batch that is there.
     ///
     /// # Errors
     /// `Unavailable` if it cannot be written.
-    pub fn open(database: &Path, group: u64) -> Result<Self, StorageError> {
+    pub fn open(database: &Path, batch: u64) -> Result<Self, StorageError> {
         let open = || -> io::Result<File> {
             let (path, new) = (database.join(NAME), database.join(NEW_NAME));
             let is_there = path.try_exists()?;
             let file = if is_there { OpenOptions::new().write(true).open(&path)? } else { File::create(&new)? };
-            file.write_all_at(&encode(group), 0)?;
+            file.write_all_at(&encode(batch), 0)?;
             file.sync_all()?;
             if !is_there {
                 // Whole or not at all, whatever a full disk or a power cut does.
@@ -68,12 +68,12 @@ impl Synced {
         open().map(Self).map_err(|error| failed(&database.join(NAME), &error))
     }
 
-    /// Notes that all groups up to this have been synced.
+    /// Notes that all batches up to this have been synced.
     ///
     /// # Errors
     /// Those of the file.
-    pub fn set(&self, group: u64) -> io::Result<()> {
-        self.0.write_all_at(&encode(group), 0)
+    pub fn set(&self, batch: u64) -> io::Result<()> {
+        self.0.write_all_at(&encode(batch), 0)
     }
 }
 
@@ -90,14 +90,14 @@ pub fn check(database: &Path, noted: u64, found: u64) -> Result<(), StorageError
     if found >= noted {
         return Ok(());
     }
-    let why = format!("its log ends at group {found}, and {noted} was synced: acked events at the end of the log are gone. {REMEDY}");
+    let why = format!("its log ends at batch {found}, and {noted} was synced: acked events at the end of the log are gone. {REMEDY}");
     Err(StorageError::corrupt(database.display(), why))
 }
 
-fn encode(group: u64) -> [u8; LENGTH] {
+fn encode(batch: u64) -> [u8; LENGTH] {
     let mut bytes = [0; LENGTH];
     let (number, checksum) = bytes.split_at_mut(8);
-    number.copy_from_slice(&group.to_le_bytes());
+    number.copy_from_slice(&batch.to_le_bytes());
     checksum.copy_from_slice(&crc32c::crc32c(number).to_le_bytes());
     bytes
 }
@@ -148,6 +148,6 @@ mod tests {
         let path = Path::new("db");
         assert!(check(path, 5, 5).is_ok() && check(path, 5, 6).is_ok());
         let said = check(path, 5, 4).unwrap_err().to_string();
-        assert!(said.contains("group 4, and 5 was synced"), "{said}");
+        assert!(said.contains("batch 4, and 5 was synced"), "{said}");
     }
 }

@@ -94,11 +94,11 @@ async fn what_is_appended_is_there_after_opening_again() {
 async fn writes_that_wait_together_share_one_sync() {
     let directory = tempfile::tempdir().unwrap();
     let opened = Opened::new(&directory);
-    let before = opened.hot.db.last_group().unwrap();
+    let before = opened.hot.db.last_batch().unwrap();
     // There is one thread: the writer first looks when all of them wait.
     let appended = join_all((0..16).map(|_| opened.append("t", &["a"]))).await;
     assert!(appended.iter().all(Result::is_ok));
-    assert_eq!(opened.hot.db.last_group().unwrap(), before + 1);
+    assert_eq!(opened.hot.db.last_batch().unwrap(), before + 1);
     opened.close().await;
 }
 

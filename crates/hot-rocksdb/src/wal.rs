@@ -1,10 +1,10 @@
 //! Looks for damage in RocksDB's write-ahead log, and in its MANIFEST, which has the same format, before RocksDB reads them.
 //!
 //! Replay ends at the first record that is not whole: after a power cut that is the last one, which nobody was answered. Damage
-//! in the middle looks the same to it, and everything behind would silently be gone. But a group is only written after the one before
+//! in the middle looks the same to it, and everything behind would silently be gone. But a batch is only written after the one before
 //! has been synced: if a whole record begins behind one that is not, then that one was whole too, once.
 //!
-//! Damage to the very last group, and a log that was cut off, look like a power cut in here: see `synced`. But for one: where a piece
+//! Damage to the very last batch, and a log that was cut off, look like a power cut in here: see `synced`. But for one: where a piece
 //! has a type that is only used in recycled logs, which we do not have, RocksDB's reader goes round for ever.
 //!
 //! The format: blocks of 32 KiB; records of `CRC32C of type and data, masked (4) | length (2) | type (1) | data`, little endian, in pieces
@@ -30,7 +30,7 @@ const FIRST: u8 = 2;
 /// The last of the types that RocksDB writes here; the greater ones are for options that are not set, recycled logs among them.
 const LAST: u8 = 4;
 
-/// Checks the manifest of a database that is not open, and its logs if each group in them was synced before the next one was written.
+/// Checks the manifest of a database that is not open, and its logs if each batch in them was synced before the next one was written.
 ///
 /// # Errors
 /// `Corrupt` if one is damaged in its middle, `Unavailable` if one cannot be read.
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_group_is_one_whatever_its_payload_looks_like() {
+    fn a_torn_batch_is_one_whatever_its_payload_looks_like() {
         let running = tempfile::tempdir().unwrap();
         let db = open(running.path());
         let mut synced = WriteOptions::default();

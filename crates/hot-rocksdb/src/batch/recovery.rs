@@ -1,6 +1,6 @@
 //! What recovery and the journal ask of the writer: facts about the volume, and partitions as S3 has them.
 
-use super::Group;
+use super::Batch;
 use crate::{
     catalog::TableHead,
     consumers::Committed,
@@ -15,10 +15,10 @@ use contracts::{
     sequence::{Offset, OffsetRange},
 };
 
-impl Group<'_> {
+impl Batch<'_> {
     pub(super) fn remember(&mut self, pairs: Vec<(&'static [u8], Vec<u8>)>) {
         for (key, value) in pairs {
-            self.batch.put_cf(self.volume.db.family(cf::META), key, value);
+            self.writes.put_cf(self.volume.db.family(cf::META), key, value);
         }
     }
 
@@ -42,7 +42,7 @@ impl Group<'_> {
             if was.next <= marks.start {
                 // All that the copy has is gone, perhaps with its table: a key must not stand for an event that is not there.
                 let (from, to) = (keys::partition(key), keys::partition(PartitionKey { partition: key.partition + 1, ..key }));
-                self.batch.delete_range_cf(self.volume.db.family(cf::IDEMPOTENCY), from, to);
+                self.writes.delete_range_cf(self.volume.db.family(cf::IDEMPOTENCY), from, to);
             }
             self.state(key).recover(marks, hot_bytes);
         }

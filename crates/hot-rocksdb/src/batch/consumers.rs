@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Group;
+use super::Batch;
 use crate::{
     consumers::Committed,
     keys::{self, PartitionKey, cf},
@@ -14,7 +14,7 @@ use contracts::{
     name::GroupName,
 };
 
-impl Group<'_> {
+impl Batch<'_> {
     pub(super) fn commit(&mut self, commit: &Commit) -> Result<(), StorageError> {
         let mut puts = Vec::with_capacity(commit.offsets.len());
         let mut new = BTreeSet::new();
@@ -87,8 +87,8 @@ impl Group<'_> {
         let was_there = self.committed(group, key).is_some();
         let (family, stored_key) = (self.volume.db.family(cf::CONSUMERS), keys::consumer(group, key));
         match committed {
-            Some(committed) => self.batch.put_cf(family, stored_key, committed.encode()),
-            None => self.batch.delete_cf(family, stored_key),
+            Some(committed) => self.writes.put_cf(family, stored_key, committed.encode()),
+            None => self.writes.delete_cf(family, stored_key),
         }
         self.change.consumers.insert((group.clone(), key), committed);
         let before = self.offsets_of(group);
@@ -98,13 +98,13 @@ impl Group<'_> {
         self.groups = self.groups + usize::from(after > 0) - usize::from(before > 0);
     }
 
-    /// How many offsets a group of consumers has, as this group of the writer has it.
+    /// How many offsets a consumer group has, as this batch has it.
     fn offsets_of(&self, group: &GroupName) -> usize {
         let stored = || self.volume.catalog.read().consumers().of(group).map_or(0, BTreeMap::len);
         self.offset_counts.get(group).copied().unwrap_or_else(stored)
     }
 
-    /// A committed offset as this group has it.
+    /// A committed offset as this batch has it.
     fn committed(&self, group: &GroupName, key: PartitionKey) -> Option<Committed> {
         match self.change.consumers.get(&(group.clone(), key)) {
             Some(staged) => *staged,
@@ -112,7 +112,7 @@ impl Group<'_> {
         }
     }
 
-    /// The partitions of which a group has committed an offset, as this group of the writer has it.
+    /// The partitions of which a group has committed an offset, as this batch has it.
     fn members(&self, group: &GroupName) -> BTreeSet<PartitionKey> {
         let catalog = self.volume.catalog.read();
         let mut members: BTreeSet<PartitionKey> =

@@ -1,6 +1,6 @@
-//! One group of the writer: stages requests over the published state, without changing it, into one batch.
+//! One batch of the writer: stages requests over the published state, without changing it, for one write.
 //!
-//! Here are the group itself and appends; what else the writer does has a file for each of its callers.
+//! Here are the batch itself and appends; what else the writer does has a file for each of its callers.
 
 mod consumers;
 mod flush;
@@ -21,9 +21,9 @@ use crate::{
     catalog::{CatalogState, TableHead, TableState},
     consumers::Committed,
     idempotency::{KeyLedger, KeysHeld},
-    keys::{self, BLOCK, PartitionKey, TableId, cf},
+    keys::{self, PartitionKey, SLICE, TableId, cf},
     request::{EncodedEvent, Request, Volume},
-    sequence::{Block, PartitionState},
+    sequence::{PartitionState, TimeSlice},
 };
 use contracts::{
     append::Appended,
@@ -35,7 +35,7 @@ use contracts::{
     sequence::Offset,
 };
 
-/// An answer that waits for the group's write.
+/// An answer that waits for the batch's write.
 pub(super) enum Ack {
     Appended(oneshot::Sender<Result<Vec<Appended>, StorageError>>, Vec<Appended>),
     Evicted(oneshot::Sender<Result<u64, StorageError>>, u64),
@@ -57,7 +57,7 @@ impl Ack {
     }
 }
 
-/// What the group changes in the catalog.
+/// What the batch changes in the catalog.
 #[derive(Debug, Default)]
 pub(super) struct Change {
     tables: BTreeMap<TableName, TableHead>,
@@ -87,9 +87,9 @@ impl Change {
     }
 }
 
-/// A group that is ready to be written.
+/// A batch that is ready to be written.
 pub(super) struct Staged {
-    pub(super) batch: WriteBatch,
+    pub(super) writes: WriteBatch,
     pub(super) change: Change,
     pub(super) acks: Vec<Ack>,
     /// The partitions in which readers have something new.
@@ -100,26 +100,26 @@ pub(super) struct Staged {
 }
 
 /// Requests staged so far.
-pub(super) struct Group<'a> {
+pub(super) struct Batch<'a> {
     volume: &'a Volume,
-    /// Belongs to the writer, which ends if this group is not written.
+    /// Belongs to the writer, which ends if this batch is not written.
     ledger: &'a mut KeyLedger,
     started: Instant,
     now_ms: TimestampMs,
-    batch: WriteBatch,
+    writes: WriteBatch,
     change: Change,
     hot_bytes: u64,
     has_made_room: bool,
-    /// The keys of this group.
+    /// The keys of this batch.
     first_writes: HashMap<[u8; 24], FirstWrite>,
-    /// The minutes whose keys this group has counted, and their counts.
+    /// The minutes whose keys this batch has counted, and their counts.
     counted_minutes: BTreeMap<i64, u64>,
-    /// Tables deleted by this group, whose stored keys count no more.
+    /// Tables deleted by this batch, whose stored keys count no more.
     forgotten: HashSet<TableId>,
-    /// Groups and offsets of groups, with those of this group.
+    /// Consumer groups and their offsets, with those of this batch.
     groups: usize,
     group_offsets: usize,
-    /// How many offsets the groups have that this group changes.
+    /// How many offsets the consumer groups have that this batch changes.
     offset_counts: HashMap<GroupName, usize>,
     partitions: usize,
     acks: Vec<Ack>,
@@ -129,19 +129,19 @@ pub(super) struct Group<'a> {
     runs: Range<u64>,
 }
 
-impl<'a> Group<'a> {
+impl<'a> Batch<'a> {
     pub(super) fn new(volume: &'a Volume, ledger: &'a mut KeyLedger, runs: Range<u64>, started: Instant) -> Self {
         let now_ms = volume.clock.now_ms();
         let catalog = volume.catalog.read();
         let (hot_bytes, partitions) = (catalog.hot_bytes(), catalog.partitions());
         let (groups, group_offsets) = (catalog.consumers().groups(), catalog.consumers().offsets());
         drop(catalog);
-        let mut group = Self {
+        let mut batch = Self {
             volume,
             ledger,
             started,
             now_ms,
-            batch: WriteBatch::default(),
+            writes: WriteBatch::default(),
             change: Change::default(),
             hot_bytes,
             has_made_room: false,
@@ -157,8 +157,8 @@ impl<'a> Group<'a> {
             evicted: Vec::new(),
             runs,
         };
-        group.forget_keys(0);
-        group
+        batch.forget_keys(0);
+        batch
     }
 
     /// Stages a request, or answers it at once if it cannot be done.
@@ -224,14 +224,21 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// Ends the group: adds the partition states to the batch.
+    /// Ends the batch: adds the partition states and the counts of keys to its writes.
     pub(super) fn finish(mut self) -> Staged {
         self.stage_keys();
         let partitions = self.volume.db.family(cf::PARTITIONS);
         for (&key, state) in &self.change.states {
-            self.batch.put_cf(partitions, keys::partition(key), state.encode());
+            self.writes.put_cf(partitions, keys::partition(key), state.encode());
         }
-        Staged { batch: self.batch, change: self.change, acks: self.acks, appended: self.appended, evicted: self.evicted, runs: self.runs }
+        Staged {
+            writes: self.writes,
+            change: self.change,
+            acks: self.acks,
+            appended: self.appended,
+            evicted: self.evicted,
+            runs: self.runs,
+        }
     }
 
     fn acknowledge(&mut self, staged: Result<(), StorageError>, reply: oneshot::Sender<Result<(), StorageError>>) {
@@ -247,7 +254,7 @@ impl<'a> Group<'a> {
         events: Vec<EncodedEvent>,
         expected_offset: Option<Offset>,
     ) -> Result<Vec<Appended>, StorageError> {
-        // Decide first: from here to the last `?` nothing is staged, so a refusal leaves the group as it was.
+        // Decide first: from here to the last `?` nothing is staged, so a refusal leaves the batch as it was.
         let id = self.table_id(&table)?;
         let known = match id {
             Some(id) => self.first_writes(id, &table, &events)?,
@@ -270,20 +277,20 @@ impl<'a> Group<'a> {
     fn append_one(&mut self, table: TableId, event: EncodedEvent, known: Option<FirstWrite>) -> Appended {
         let key = PartitionKey { table, partition: event.partition };
         let used = event.key.map(|used| (keys::idempotency(key, used.key), used.payload));
-        // A key may also have come earlier in this very group.
+        // A key may also have come earlier in this very batch.
         let staged = used.as_ref().and_then(|(stored, _)| self.first_writes.get(stored).copied());
         if let Some(first) = known.or(staged) {
             return Appended { partition: event.partition, offset: first.offset, duplicate: true };
         }
         let bytes = event.value.len() as u64;
         let now = self.started;
-        let (offset, full_block) = self.state(key).give(Block::of(event.timestamp_ms, event.appended_ms, bytes), now);
+        let (offset, full_slice) = self.state(key).give(TimeSlice::of(event.timestamp_ms, event.appended_ms, bytes), now);
         self.hot_bytes += bytes;
         self.appended.insert(key);
         let db = &self.volume.db;
-        self.batch.put_cf(db.family(cf::EVENTS), keys::event(key, offset), event.value);
-        if let Some(block) = full_block {
-            self.batch.put_cf(db.family(cf::TIME_BLOCKS), keys::time_block(key, offset / BLOCK), block.encode());
+        self.writes.put_cf(db.family(cf::EVENTS), keys::event(key, offset), event.value);
+        if let Some(slice) = full_slice {
+            self.writes.put_cf(db.family(cf::TIME_SLICES), keys::time_slice(key, offset / SLICE), slice.encode());
         }
         if let Some((stored, payload)) = used {
             let first = FirstWrite { offset, appended_ms: self.now_ms, payload: Some(payload) };
@@ -292,7 +299,7 @@ impl<'a> Group<'a> {
         Appended { partition: event.partition, offset, duplicate: false }
     }
 
-    /// For each event, the first write with its key inside the window, of this group or before.
+    /// For each event, the first write with its key inside the window, of this batch or before.
     fn first_writes(&self, table: TableId, name: &TableName, events: &[EncodedEvent]) -> Result<Vec<Option<FirstWrite>>, StorageError> {
         let mut known = vec![None; events.len()];
         let (places, wanted): (Vec<usize>, Vec<[u8; 24]>) = events
@@ -387,7 +394,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// What is known of a table, by this group or before.
+    /// What is known of a table, by this batch or before.
     fn head(&self, name: &TableName) -> Option<TableHead> {
         let staged = self.change.tables.get(name).copied();
         staged.or_else(|| self.volume.catalog.read().get(name).map(TableState::head))
@@ -421,22 +428,22 @@ impl<'a> Group<'a> {
     }
 
     fn put_table(&mut self, name: &TableName, head: TableHead) {
-        self.batch.put_cf(self.volume.db.family(cf::TABLES), name.as_str(), head.encode());
+        self.writes.put_cf(self.volume.db.family(cf::TABLES), name.as_str(), head.encode());
         self.change.tables.insert(name.clone(), head);
     }
 
-    /// Whether there is such a partition, by this group or before.
+    /// Whether there is such a partition, by this batch or before.
     fn is_known(&self, key: PartitionKey) -> bool {
         self.change.states.contains_key(&key) || self.volume.catalog.read().state(key).is_some()
     }
 
-    /// A partition's state as this group has it.
+    /// A partition's state as this batch has it.
     fn peek(&self, key: PartitionKey) -> PartitionState {
         let staged = self.change.states.get(&key).copied();
         staged.or_else(|| self.volume.catalog.read().state(key).copied()).unwrap_or_default()
     }
 
-    /// A partition's state, to be changed by this group.
+    /// A partition's state, to be changed by this batch.
     fn state(&mut self, key: PartitionKey) -> &mut PartitionState {
         let (catalog, partitions) = (&self.volume.catalog, &mut self.partitions);
         self.change.states.entry(key).or_insert_with(|| {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 
-use super::Group;
+use super::Batch;
 use crate::{
-    keys::{self, BLOCK, PartitionKey, cf},
+    keys::{self, PartitionKey, SLICE, cf},
     sequence::ago,
     stored,
 };
@@ -25,7 +25,7 @@ const MAX_EVICTED_RUNS: usize = 1024;
 /// The part of hot that is made free at once when it is full.
 const ROOM_PART: u64 = 16;
 
-impl Group<'_> {
+impl Batch<'_> {
     pub(super) fn mark_flushed(&mut self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
         for (partition, segment) in segments {
             let key = self.existing(&partition)?;
@@ -33,14 +33,14 @@ impl Group<'_> {
             if segment.range.end <= marks.flushed {
                 continue; // marked already, or trimmed meanwhile: then the segment expires where it is
             }
-            // What comes next may be of this very group, and then it has come now.
+            // What comes next may be of this very batch, and then it has come now.
             let came = if segment.range.end < marks.next { self.volume.db.appended(key, segment.range.end).ok().flatten() } else { None };
             let since = came.map_or(self.started, |came_ms| ago(self.started, self.now_ms, came_ms));
             self.state(key).mark_flushed(segment, since);
             let run = stored::FlushedRun { bytes: segment.bytes, flushed_ms: self.now_ms };
             let (db, end) = (&self.volume.db, segment.range.end);
-            self.batch.put_cf(db.family(cf::FLUSHED_RUNS), keys::flushed_run(self.runs.end, key, end), run.encode_to_vec());
-            self.batch.put_cf(db.family(cf::PARTITION_RUNS), keys::event(key, end), self.runs.end.to_be_bytes());
+            self.writes.put_cf(db.family(cf::FLUSHED_RUNS), keys::flushed_run(self.runs.end, key, end), run.encode_to_vec());
+            self.writes.put_cf(db.family(cf::PARTITION_RUNS), keys::event(key, end), self.runs.end.to_be_bytes());
             self.runs.end += 1;
         }
         Ok(())
@@ -81,8 +81,8 @@ impl Group<'_> {
             if !range.is_empty() {
                 self.hot_bytes = self.hot_bytes.saturating_sub(run.bytes);
             }
-            self.batch.delete_cf(db.family(cf::FLUSHED_RUNS), &run_key);
-            self.batch.delete_cf(db.family(cf::PARTITION_RUNS), keys::event(key, end));
+            self.writes.delete_cf(db.family(cf::FLUSHED_RUNS), &run_key);
+            self.writes.delete_cf(db.family(cf::PARTITION_RUNS), keys::event(key, end));
             self.runs.start = number + 1;
             flushed_bytes = flushed_bytes.saturating_sub(run.bytes);
             events += range.len();
@@ -94,7 +94,7 @@ impl Group<'_> {
         failed.map_or(Ok(events), Err)
     }
 
-    /// Evicts what is in S3, if hot is full: a write is refused only for what is not. Once a group: what has been evicted is seen after it.
+    /// Evicts what is in S3, if hot is full: a write is refused only for what is not. Once a batch: what has been evicted is seen after it.
     pub(super) fn make_room(&mut self) {
         let most = self.volume.options.hot_max_bytes;
         if self.hot_bytes < most || self.has_made_room {
@@ -129,7 +129,7 @@ impl Group<'_> {
     pub(super) fn forget_runs(&mut self, key: PartitionKey, upto: Offset) -> Result<u64, StorageError> {
         let db = &self.volume.db;
         let mut bytes = 0;
-        // Those that end at `low` or before have gone already, perhaps with this very group.
+        // Those that end at `low` or before have gone already, perhaps with this very batch.
         let first = keys::event(key, self.peek(key).marks.low + 1);
         for pair in db.scan(cf::PARTITION_RUNS, &keys::partition(key), &first) {
             let (index_key, number) = pair?;
@@ -142,8 +142,8 @@ impl Group<'_> {
             let run = db.get(cf::FLUSHED_RUNS, &run_key)?.ok_or_else(damaged)?;
             let (.., run) = decode_run(&run_key, &run)?;
             bytes += run.bytes;
-            self.batch.delete_cf(db.family(cf::FLUSHED_RUNS), run_key);
-            self.batch.delete_cf(db.family(cf::PARTITION_RUNS), &index_key);
+            self.writes.delete_cf(db.family(cf::FLUSHED_RUNS), run_key);
+            self.writes.delete_cf(db.family(cf::PARTITION_RUNS), &index_key);
         }
         Ok(bytes)
     }
@@ -155,10 +155,10 @@ impl Group<'_> {
         }
         let db = &self.volume.db;
         let (from, to) = (keys::event(key, range.start), keys::event(key, range.end));
-        self.batch.delete_range_cf(db.family(cf::EVENTS), from, to);
-        let (first, last) = (keys::time_block(key, range.start / BLOCK), keys::time_block(key, range.end / BLOCK));
+        self.writes.delete_range_cf(db.family(cf::EVENTS), from, to);
+        let (first, last) = (keys::time_slice(key, range.start / SLICE), keys::time_slice(key, range.end / SLICE));
         if first != last {
-            self.batch.delete_range_cf(db.family(cf::TIME_BLOCKS), first, last);
+            self.writes.delete_range_cf(db.family(cf::TIME_SLICES), first, last);
         }
         // Files go up to and with the second key: the last event that has left, not the first that stays.
         self.evicted.push((from.to_vec(), keys::event(key, range.end - 1).to_vec()));

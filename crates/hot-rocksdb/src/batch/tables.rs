@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Group;
+use super::Batch;
 use crate::{
     catalog::{TableHead, TableState},
     keys::{self, PartitionKey, TableId, cf},
@@ -14,7 +14,7 @@ use contracts::{
     sequence::Offset,
 };
 
-impl Group<'_> {
+impl Batch<'_> {
     /// Changes a table's settings, and makes the table if it does not exist.
     pub(super) fn configure_table(&mut self, name: &TableName, change: TableChange) -> Result<Configured, StorageError> {
         let defaults = self.volume.options.new_table;
@@ -53,7 +53,7 @@ impl Group<'_> {
         }
         let prefix = head.id.to_be_bytes();
         if let Some(end) = keys::after_prefix(&prefix) {
-            self.batch.delete_range_cf(db.family(cf::IDEMPOTENCY), prefix.to_vec(), end);
+            self.writes.delete_range_cf(db.family(cf::IDEMPOTENCY), prefix.to_vec(), end);
             self.first_writes.retain(|key, _| !key.starts_with(&prefix));
         }
         self.forgotten.insert(head.id);
