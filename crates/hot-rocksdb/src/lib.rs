@@ -38,7 +38,7 @@ use self::{
     disk::Disk,
     idempotency::KeyOptions,
     keys::{PartitionKey, TableId, cf, meta},
-    request::{EncodedEvent, Request, Volume, WriterOptions},
+    request::{EncodedEvent, Request, Volume, WriterOptions, WriterReply},
     rocksdb::Db,
     writer::{Guards, Writer},
 };
@@ -131,7 +131,7 @@ impl RocksHot {
     }
 
     /// Sends a request that must wait its turn.
-    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StorageError> {
+    async fn ask<T>(&self, request: impl FnOnce(WriterReply<T>) -> Request) -> Result<T, StorageError> {
         ask(&self.writer, request).await
     }
 
@@ -151,10 +151,8 @@ fn table_id(catalog: &SharedCatalog, table: &TableName) -> Result<TableId, Stora
     id.ok_or_else(|| StorageError::UnknownTable(table.clone()))
 }
 
-type Reply<T> = oneshot::Sender<Result<T, StorageError>>;
-
 /// Sends a request to the writer, which may have to wait its turn, and waits for the answer.
-async fn ask<T>(writer: &mpsc::Sender<Request>, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StorageError> {
+async fn ask<T>(writer: &mpsc::Sender<Request>, request: impl FnOnce(WriterReply<T>) -> Request) -> Result<T, StorageError> {
     let (reply, answer) = oneshot::channel();
     writer.send(request(reply)).await.map_err(|_| StorageError::Closed)?;
     answer.await.map_err(|_| StorageError::Closed)?

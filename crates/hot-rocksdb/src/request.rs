@@ -19,6 +19,9 @@ use contracts::{
     sequence::Offset,
 };
 
+/// Where the writer sends its answer, once the change is durable or refused.
+pub type WriterReply<T> = oneshot::Sender<Result<T, StorageError>>;
+
 /// What the writer needs to know.
 #[derive(Debug, Clone)]
 pub struct WriterOptions {
@@ -89,35 +92,35 @@ pub enum Request {
         /// What `next` must be.
         expected_offset: Option<Offset>,
         /// Where each event is.
-        reply: oneshot::Sender<Result<Vec<Appended>, StorageError>>,
+        reply: WriterReply<Vec<Appended>>,
     },
     /// Fix the bounds of coming segments.
     Intend {
         /// The segments.
         intents: Vec<(Partition, FlushIntent)>,
         /// Done.
-        reply: oneshot::Sender<Result<(), StorageError>>,
+        reply: WriterReply<()>,
     },
     /// Note that segments are cold.
     MarkFlushed {
         /// The segments.
         segments: Vec<(Partition, FlushIntent)>,
         /// Done.
-        reply: oneshot::Sender<Result<(), StorageError>>,
+        reply: WriterReply<()>,
     },
     /// Drop flushed events.
     Evict {
         /// What to keep.
         keep: HotKeep,
         /// How many events went.
-        reply: oneshot::Sender<Result<u64, StorageError>>,
+        reply: WriterReply<u64>,
     },
     /// Move the starts of partitions.
     Trim {
         /// Where they are to start.
         trims: Vec<Trim>,
         /// Done.
-        reply: oneshot::Sender<Result<(), StorageError>>,
+        reply: WriterReply<()>,
     },
     /// Change what may be set for a table; make it if it does not exist.
     ConfigureTable {
@@ -126,56 +129,56 @@ pub enum Request {
         /// What changes.
         change: TableChange,
         /// What holds now.
-        reply: oneshot::Sender<Result<Configured, StorageError>>,
+        reply: WriterReply<Configured>,
     },
     /// Delete a table.
     DeleteTable {
         /// The table.
         table: TableName,
         /// Done.
-        reply: oneshot::Sender<Result<(), StorageError>>,
+        reply: WriterReply<()>,
     },
     /// Keep facts about the volume.
     Remember {
         /// Keys of the `meta` column family and their values.
         pairs: Vec<(&'static [u8], Vec<u8>)>,
         /// Done.
-        reply: oneshot::Sender<Result<(), StorageError>>,
+        reply: WriterReply<()>,
     },
     /// Take over what recovery has found in S3.
     Recover {
         /// What was found.
         recovered: Recovered,
         /// Done.
-        reply: oneshot::Sender<Result<(), StorageError>>,
+        reply: WriterReply<()>,
     },
     /// Take over idempotency keys that recovery has found in S3.
     RecoverKeys {
         /// The keys and their first writes.
         keys: Vec<(Partition, Hash, FirstWrite)>,
         /// Done.
-        reply: oneshot::Sender<Result<(), StorageError>>,
+        reply: WriterReply<()>,
     },
     /// Commit consumer offsets.
     Commit {
         /// The offsets.
         commit: Commit,
         /// Done.
-        reply: oneshot::Sender<Result<(), StorageError>>,
+        reply: WriterReply<()>,
     },
     /// Forget the consumer groups whose last commit was before a time.
     ExpireGroups {
         /// The time.
         committed_before: TimestampMs,
         /// The groups.
-        reply: oneshot::Sender<Result<Vec<GroupName>, StorageError>>,
+        reply: WriterReply<Vec<GroupName>>,
     },
     /// Forget a consumer group.
     DeleteGroup {
         /// The group.
         group: GroupName,
         /// Done.
-        reply: oneshot::Sender<Result<(), StorageError>>,
+        reply: WriterReply<()>,
     },
 }
 

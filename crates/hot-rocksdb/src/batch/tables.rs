@@ -9,7 +9,7 @@ use crate::{
 };
 use contracts::{
     catalog::{Configured, TableChange},
-    error::StorageError,
+    error::{Counted, StorageError},
     name::{GroupName, TableName},
     sequence::Offset,
 };
@@ -79,6 +79,45 @@ impl Batch<'_> {
         stored.chain(staged).filter(|(_, key)| key.table == table).collect()
     }
 
+    /// What is known of a table, by this batch or before.
+    pub(super) fn head(&self, name: &TableName) -> Option<TableHead> {
+        let staged = self.change.tables.get(name).copied();
+        staged.or_else(|| self.volume.catalog.read().get(name).map(TableState::head))
+    }
+
+    /// A table's id; `None` if the table is new and may be made.
+    pub(super) fn table_id(&self, name: &TableName) -> Result<Option<TableId>, StorageError> {
+        let head = self.head(name);
+        if head.is_none_or(|head| head.is_deleted) {
+            if !self.volume.options.auto_create {
+                return Err(StorageError::UnknownTable(name.clone()));
+            }
+            self.check_tables()?;
+        }
+        Ok(head.map(|head| head.id))
+    }
+
+    /// Refuses one more table than there may be.
+    fn check_tables(&self) -> Result<(), StorageError> {
+        let limit = self.volume.options.max_tables;
+        let count = self.volume.catalog.read().count() + self.change.tables.len();
+        if count >= limit { Err(StorageError::TooMany { what: Counted::Tables, limit }) } else { Ok(()) }
+    }
+
+    pub(super) fn add_table(&mut self, name: &TableName) -> TableId {
+        let staged = self.change.tables.values().map(|head| head.id).max();
+        let next = self.volume.catalog.read().next_id();
+        let id = staged.map_or(next, |id| next.max(id + 1));
+        self.put_table(name, TableHead { id, settings: self.volume.options.new_table, is_deleted: false });
+        id
+    }
+
+    pub(super) fn put_table(&mut self, name: &TableName, head: TableHead) {
+        self.writes.put_cf(self.volume.db.family(cf::TABLES), name.as_str(), head.encode());
+        self.change.tables.insert(name.clone(), head);
+    }
+
+    /// What is known of a table that can be read.
     pub(super) fn visible(&self, name: &TableName) -> Result<TableHead, StorageError> {
         self.head(name).filter(|head| !head.is_deleted).ok_or_else(|| StorageError::UnknownTable(name.clone()))
     }

@@ -1,0 +1,87 @@
+//! What a batch hands to the writer: the writes, what they change in the catalog, and the answers that wait for them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
+
+use rocksdb::WriteBatch;
+
+use crate::{
+    catalog::{CatalogState, TableHead},
+    consumers::Committed,
+    idempotency::KeysHeld,
+    keys::PartitionKey,
+    request::WriterReply,
+    sequence::PartitionState,
+};
+use contracts::{
+    append::Appended,
+    catalog::Configured,
+    error::StorageError,
+    name::{GroupName, TableName},
+};
+
+/// An answer that waits for the batch's write.
+pub(crate) enum Ack {
+    Appended(WriterReply<Vec<Appended>>, Vec<Appended>),
+    Evicted(WriterReply<u64>, u64),
+    Configured(WriterReply<Configured>, Configured),
+    Expired(WriterReply<Vec<GroupName>>, Vec<GroupName>),
+    Done(WriterReply<()>),
+}
+
+impl Ack {
+    /// Answers; a caller that has gone away does not mind.
+    pub(crate) fn send(self, written: Result<(), StorageError>) {
+        match self {
+            Ack::Appended(reply, appended) => drop(reply.send(written.map(|()| appended))),
+            Ack::Evicted(reply, events) => drop(reply.send(written.map(|()| events))),
+            Ack::Configured(reply, configured) => drop(reply.send(written.map(|()| configured))),
+            Ack::Expired(reply, groups) => drop(reply.send(written.map(|()| groups))),
+            Ack::Done(reply) => drop(reply.send(written)),
+        }
+    }
+}
+
+/// What the batch changes in the catalog.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    pub(super) tables: BTreeMap<TableName, TableHead>,
+    pub(super) states: BTreeMap<PartitionKey, PartitionState>,
+    pub(super) consumers: BTreeMap<(GroupName, PartitionKey), Option<Committed>>,
+    /// The counts of idempotency keys, if they change.
+    pub(super) keys: Option<KeysHeld>,
+    /// Whether manifests carry something of it beside events and offsets.
+    pub(super) is_listed: bool,
+}
+
+impl Change {
+    pub(crate) fn apply(self, tables: &mut CatalogState) {
+        tables.count_change(self.is_listed, !self.consumers.is_empty());
+        if let Some(keys) = self.keys {
+            tables.set_keys(keys);
+        }
+        for ((group, partition), committed) in self.consumers {
+            tables.set_consumer(&group, partition, committed);
+        }
+        for (name, head) in self.tables {
+            tables.set_table(name, head);
+        }
+        for (key, state) in self.states {
+            tables.set_state(key, state);
+        }
+    }
+}
+
+/// A batch that is ready to be written.
+pub(crate) struct Staged {
+    pub(crate) writes: WriteBatch,
+    pub(crate) change: Change,
+    pub(crate) acks: Vec<Ack>,
+    /// The partitions in which readers have something new.
+    pub(crate) appended: BTreeSet<PartitionKey>,
+    /// The event keys `[first, last]` that eviction has emptied.
+    pub(crate) evicted: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) runs: Range<u64>,
+}
