@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use prost::Message;
 
 use super::{
-    consumers::{Committed, GroupOffsets},
+    consumers::{CommittedOffset, GroupOffsets},
     idempotency::KeysHeld,
     keys::{PartitionKey, TableId},
     sequence::PartitionState,
@@ -188,7 +188,7 @@ impl CatalogState {
     }
 
     /// Sets a committed consumer offset, or forgets it.
-    pub fn set_consumer(&mut self, group: &GroupName, partition: PartitionKey, committed: Option<Committed>) {
+    pub fn set_consumer(&mut self, group: &GroupName, partition: PartitionKey, committed: Option<CommittedOffset>) {
         self.consumers.set(group, partition, committed);
     }
 

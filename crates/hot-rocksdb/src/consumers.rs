@@ -16,14 +16,14 @@ use contracts::{
 
 /// A committed offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Committed {
+pub struct CommittedOffset {
     /// The next offset to read.
     pub offset: Offset,
     /// When it was committed.
     pub at_ms: TimestampMs,
 }
 
-impl Committed {
+impl CommittedOffset {
     /// The stored form.
     pub fn encode(self) -> [u8; 16] {
         let mut bytes = [0; 16];
@@ -43,13 +43,13 @@ impl Committed {
 /// The offsets of all groups.
 #[derive(Debug, Clone, Default)]
 pub struct GroupOffsets {
-    groups: BTreeMap<GroupName, BTreeMap<PartitionKey, Committed>>,
+    groups: BTreeMap<GroupName, BTreeMap<PartitionKey, CommittedOffset>>,
     count: usize,
 }
 
 impl GroupOffsets {
     /// Sets an offset, or forgets it; a group without offsets is none.
-    pub fn set(&mut self, group: &GroupName, partition: PartitionKey, committed: Option<Committed>) {
+    pub fn set(&mut self, group: &GroupName, partition: PartitionKey, committed: Option<CommittedOffset>) {
         match committed {
             Some(committed) => {
                 let is_new = self.groups.entry(group.clone()).or_default().insert(partition, committed).is_none();
@@ -66,17 +66,17 @@ impl GroupOffsets {
     }
 
     /// One offset.
-    pub fn get(&self, group: &GroupName, partition: PartitionKey) -> Option<Committed> {
+    pub fn get(&self, group: &GroupName, partition: PartitionKey) -> Option<CommittedOffset> {
         self.groups.get(group)?.get(&partition).copied()
     }
 
     /// The groups and their offsets, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&GroupName, &BTreeMap<PartitionKey, Committed>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&GroupName, &BTreeMap<PartitionKey, CommittedOffset>)> {
         self.groups.iter()
     }
 
     /// The offsets of one group.
-    pub fn of(&self, group: &GroupName) -> Option<&BTreeMap<PartitionKey, Committed>> {
+    pub fn of(&self, group: &GroupName) -> Option<&BTreeMap<PartitionKey, CommittedOffset>> {
         self.groups.get(group)
     }
 
@@ -92,8 +92,8 @@ impl GroupOffsets {
 }
 
 /// The offsets of a group by the names of their partitions, in order.
-pub fn named(tables: &CatalogState, offsets: &BTreeMap<PartitionKey, Committed>) -> Vec<(Partition, Offset)> {
-    let name = |(key, committed): (&PartitionKey, &Committed)| {
+pub fn named(tables: &CatalogState, offsets: &BTreeMap<PartitionKey, CommittedOffset>) -> Vec<(Partition, Offset)> {
+    let name = |(key, committed): (&PartitionKey, &CommittedOffset)| {
         Some((Partition::new(tables.name(key.table)?.clone(), key.partition), committed.offset))
     };
     let mut named: Vec<_> = offsets.iter().filter_map(name).collect();
@@ -111,7 +111,7 @@ pub(super) fn load(db: &Db, tables: &mut CatalogState, now_ms: TimestampMs) -> R
         let damaged = || StorageError::corrupt("a consumer offset in RocksDB", format!("key {key:?}, value {value:?}"));
         let (group, partition) = keys::decode_consumer(&key).ok_or_else(damaged)?;
         tables.name(partition.table).ok_or_else(damaged)?;
-        let committed = Committed::decode(&value, now_ms).ok_or_else(damaged)?;
+        let committed = CommittedOffset::decode(&value, now_ms).ok_or_else(damaged)?;
         tables.set_consumer(&group, partition, Some(committed));
     }
     Ok(())

@@ -38,7 +38,7 @@ use self::{
     disk::Disk,
     idempotency::KeyOptions,
     keys::{PartitionKey, TableId, cf, meta},
-    request::{EncodedEvent, Request, Volume, WriterOptions, WriterReply},
+    request::{EncodedEvent, OpenVolume, Request, WriterOptions, WriterReply},
     rocksdb::Db,
     writer::{Guards, Writer},
 };
@@ -104,7 +104,7 @@ impl RocksHot {
         let HotParts { db, catalog, disk, clock, fence, heartbeat } = parts;
         let (requests, receiver) = mpsc::channel(options.queue_len);
         let (wakeups, keys) = (Arc::new(Wakeups::default()), options.keys);
-        let volume = Volume { db: Arc::clone(&db), catalog: Arc::clone(&catalog), clock: Arc::clone(&clock), options };
+        let volume = OpenVolume { db: Arc::clone(&db), catalog: Arc::clone(&catalog), clock: Arc::clone(&clock), options };
         let writer = Writer::new(volume, Guards { fence, heartbeat }, receiver, Arc::clone(&wakeups))?;
         let hot = Self { db, catalog, disk, writer: requests, wakeups, clock, keys, reservations: OnceLock::new() };
         Ok((Arc::new(hot), writer))

@@ -193,7 +193,7 @@ impl Request {
 }
 
 /// What a batch is staged over.
-pub(super) struct Volume {
+pub(super) struct OpenVolume {
     pub(super) db: Arc<Db>,
     pub(super) catalog: Arc<SharedCatalog>,
     pub(super) clock: Arc<dyn Clock>,

@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, task, time::Instant};
 use super::{
     batch::{Ack, Batch},
     idempotency::KeyLedger,
-    request::{Request, Volume},
+    request::{OpenVolume, Request},
 };
 use contracts::{error::StorageError, fence::Fence, heartbeat::Heartbeat, metrics, wakeups::Wakeups};
 
@@ -32,12 +32,12 @@ impl Writer {
     /// # Errors
     /// `Corrupt` or `Unavailable` if the volume cannot be read.
     pub(super) fn new(
-        volume: Volume,
+        volume: OpenVolume,
         guards: Guards,
         requests: mpsc::Receiver<Request>,
         wakeups: Arc<Wakeups>,
     ) -> Result<Self, StorageError> {
-        let Volume { db, catalog, .. } = &volume;
+        let OpenVolume { db, catalog, .. } = &volume;
         let (runs, next_batch) = (0..db.last_flushed_run()?.map_or(0, |run| run + 1), db.last_batch()? + 1);
         let ledger = db.load_keys()?;
         db.set_keys_floor(ledger.floor_ms());
@@ -109,7 +109,7 @@ impl Answers {
 
 /// What writes batches, one after the other.
 struct BatchWriter {
-    volume: Volume,
+    volume: OpenVolume,
     /// How many idempotency keys came when.
     ledger: KeyLedger,
     /// The numbers of the flushed runs that there may be, in the order in which they go; the end is the next one's.

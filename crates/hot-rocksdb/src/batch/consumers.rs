@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Batch;
 use crate::{
-    consumers::Committed,
+    consumers::CommittedOffset,
     keys::{self, PartitionKey, cf},
 };
 use contracts::{
@@ -36,7 +36,7 @@ impl Batch<'_> {
         }
         self.check_groups(&commit.group, new.len())?;
         for (key, offset) in puts {
-            self.set_consumer(&commit.group, key, Some(Committed { offset, at_ms: self.now_ms }));
+            self.set_consumer(&commit.group, key, Some(CommittedOffset { offset, at_ms: self.now_ms }));
         }
         Ok(())
     }
@@ -83,7 +83,7 @@ impl Batch<'_> {
     }
 
     /// Sets an offset, or forgets it.
-    pub(super) fn set_consumer(&mut self, group: &GroupName, key: PartitionKey, committed: Option<Committed>) {
+    pub(super) fn set_consumer(&mut self, group: &GroupName, key: PartitionKey, committed: Option<CommittedOffset>) {
         let was_there = self.committed(group, key).is_some();
         let (family, stored_key) = (self.volume.db.family(cf::CONSUMERS), keys::consumer(group, key));
         match committed {
@@ -105,7 +105,7 @@ impl Batch<'_> {
     }
 
     /// A committed offset as this batch has it.
-    fn committed(&self, group: &GroupName, key: PartitionKey) -> Option<Committed> {
+    fn committed(&self, group: &GroupName, key: PartitionKey) -> Option<CommittedOffset> {
         match self.change.consumers.get(&(group.clone(), key)) {
             Some(staged) => *staged,
             None => self.volume.catalog.read().consumers().get(group, key),

@@ -19,11 +19,11 @@ use rocksdb::WriteBatch;
 use tokio::time::Instant;
 
 pub(super) use self::staged::Ack;
-use self::staged::{Change, Staged};
+use self::staged::{CatalogUpdate, Staged};
 use crate::{
     idempotency::KeyLedger,
     keys::{self, PartitionKey, TableId, cf},
-    request::{Request, Volume, WriterReply},
+    request::{OpenVolume, Request, WriterReply},
     sequence::PartitionState,
 };
 use contracts::{
@@ -35,13 +35,13 @@ use contracts::{
 
 /// Requests staged so far.
 pub(super) struct Batch<'a> {
-    volume: &'a Volume,
+    volume: &'a OpenVolume,
     /// Belongs to the writer, which ends if this batch is not written.
     ledger: &'a mut KeyLedger,
     started: Instant,
     now_ms: TimestampMs,
     writes: WriteBatch,
-    change: Change,
+    change: CatalogUpdate,
     hot_bytes: u64,
     has_made_room: bool,
     /// The keys of this batch.
@@ -64,7 +64,7 @@ pub(super) struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(volume: &'a Volume, ledger: &'a mut KeyLedger, runs: Range<u64>, started: Instant) -> Self {
+    pub(super) fn new(volume: &'a OpenVolume, ledger: &'a mut KeyLedger, runs: Range<u64>, started: Instant) -> Self {
         let now_ms = volume.clock.now_ms();
         let catalog = volume.catalog.read();
         let (hot_bytes, partitions) = (catalog.hot_bytes(), catalog.partitions());
@@ -76,7 +76,7 @@ impl<'a> Batch<'a> {
             started,
             now_ms,
             writes: WriteBatch::default(),
-            change: Change::default(),
+            change: CatalogUpdate::default(),
             hot_bytes,
             has_made_room: false,
             first_writes: HashMap::new(),

@@ -3,7 +3,7 @@
 use super::Batch;
 use crate::{
     catalog::TableHead,
-    consumers::Committed,
+    consumers::CommittedOffset,
     idempotency,
     keys::{self, PartitionKey, cf},
 };
@@ -59,7 +59,7 @@ impl Batch<'_> {
                 let table = self.recovered_table(&partition.table);
                 let key = PartitionKey { table, partition: partition.number };
                 // When it was committed is not known: it is as young as this volume.
-                self.set_consumer(&group, key, Some(Committed { offset, at_ms: self.now_ms }));
+                self.set_consumer(&group, key, Some(CommittedOffset { offset, at_ms: self.now_ms }));
             }
         }
         Ok(())

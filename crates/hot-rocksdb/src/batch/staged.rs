@@ -9,7 +9,7 @@ use rocksdb::WriteBatch;
 
 use crate::{
     catalog::{CatalogState, TableHead},
-    consumers::Committed,
+    consumers::CommittedOffset,
     idempotency::KeysHeld,
     keys::PartitionKey,
     request::WriterReply,
@@ -46,17 +46,17 @@ impl Ack {
 
 /// What the batch changes in the catalog.
 #[derive(Debug, Default)]
-pub(crate) struct Change {
+pub(crate) struct CatalogUpdate {
     pub(super) tables: BTreeMap<TableName, TableHead>,
     pub(super) states: BTreeMap<PartitionKey, PartitionState>,
-    pub(super) consumers: BTreeMap<(GroupName, PartitionKey), Option<Committed>>,
+    pub(super) consumers: BTreeMap<(GroupName, PartitionKey), Option<CommittedOffset>>,
     /// The counts of idempotency keys, if they change.
     pub(super) keys: Option<KeysHeld>,
     /// Whether manifests carry something of it beside events and offsets.
     pub(super) is_listed: bool,
 }
 
-impl Change {
+impl CatalogUpdate {
     pub(crate) fn apply(self, tables: &mut CatalogState) {
         tables.count_change(self.is_listed, !self.consumers.is_empty());
         if let Some(keys) = self.keys {
@@ -77,7 +77,7 @@ impl Change {
 /// A batch that is ready to be written.
 pub(crate) struct Staged {
     pub(crate) writes: WriteBatch,
-    pub(crate) change: Change,
+    pub(crate) change: CatalogUpdate,
     pub(crate) acks: Vec<Ack>,
     /// The partitions in which readers have something new.
     pub(crate) appended: BTreeSet<PartitionKey>,
