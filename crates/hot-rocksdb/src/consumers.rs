@@ -1,4 +1,4 @@
-//! Committed consumer offsets: all of them are in memory, as they are bounded, and in RocksDB. The writer commits them.
+//! Committed consumer offsets. All of them are in RocksDB, and in memory too, since their number is limited.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ impl CommittedOffset {
         bytes
     }
 
-    /// Reads the stored form; what was stored before there were times is as old as `unknown_ms`.
+    /// Reads the stored form. Offsets stored before there were times count as committed at `unknown_ms`.
     pub fn decode(bytes: &[u8], unknown_ms: TimestampMs) -> Option<Self> {
         let (offset, rest) = bytes.split_first_chunk::<8>()?;
         let at_ms = if rest.is_empty() { unknown_ms } else { i64::from_be_bytes(rest.try_into().ok()?) };
@@ -40,7 +40,7 @@ impl CommittedOffset {
     }
 }
 
-/// The offsets of all groups.
+/// The committed offsets of all consumer groups.
 #[derive(Debug, Clone, Default)]
 pub struct GroupOffsets {
     groups: BTreeMap<GroupName, BTreeMap<PartitionKey, CommittedOffset>>,
@@ -48,7 +48,7 @@ pub struct GroupOffsets {
 }
 
 impl GroupOffsets {
-    /// Sets an offset, or forgets it; a group without offsets is none.
+    /// Sets an offset; `None` forgets it. A group without offsets no longer exists.
     pub fn set(&mut self, group: &GroupName, partition: PartitionKey, committed: Option<CommittedOffset>) {
         match committed {
             Some(committed) => {
@@ -85,7 +85,7 @@ impl GroupOffsets {
         self.groups.len()
     }
 
-    /// How many offsets there are, of all groups.
+    /// How many offsets all groups have together.
     pub fn offsets(&self) -> usize {
         self.count
     }
@@ -101,7 +101,7 @@ pub fn named(tables: &CatalogState, offsets: &BTreeMap<PartitionKey, CommittedOf
     named
 }
 
-/// Reads them from the volume.
+/// Loads all committed offsets from the volume.
 ///
 /// # Errors
 /// `Corrupt` or `Unavailable`.

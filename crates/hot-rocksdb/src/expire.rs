@@ -1,4 +1,4 @@
-//! Which slices a table's retention keeps no longer, where there is no bucket.
+//! Finds the time slices that a table's retention no longer keeps, where there is no bucket.
 
 use super::{
     catalog::SharedCatalog,
@@ -14,7 +14,8 @@ use contracts::{
     sequence::Offset,
 };
 
-/// Where the partitions of a table without a bucket are to start; whole slices go, and the one that is not full if all of it may.
+/// New starts for the partitions of a table without a bucket: behind whole slices, or behind the open one if
+/// all of it may go. Decides; `trim` acts.
 ///
 /// # Errors
 /// `Corrupt` or `Unavailable`.

@@ -1,4 +1,4 @@
-//! Every RocksDB key and column family. Numbers are big endian, so byte order is the order of the numbers.
+//! Every RocksDB key and column family. Numbers are big endian, so that keys sort as their numbers do.
 //!
 //! | column family | key | value |
 //! |---|---|---|
@@ -12,7 +12,7 @@
 //! | `partition_runs` | table id u32, partition u32, end u64 | the run's sequence, u64 |
 //! | `consumers` | group, 0, table id u32, partition u32 | offset u64, committed_ms i64 |
 //!
-//! Table names never enter event keys: a name cannot collide with another's events, and an id is never reused.
+//! Event keys hold a table's id, never its name, and an id is never reused: no table finds another's events.
 
 use contracts::{
     idempotency::Hash,
@@ -42,13 +42,15 @@ pub mod cf {
     pub const PARTITIONS: &str = "partitions";
     /// The events.
     pub const EVENTS: &str = "events";
-    /// The time slices that are full. The family keeps the name that it has on volumes: a new name would be a new, empty family.
+    /// The time slices that are full. Time slices were once called blocks, and volumes still hold them under
+    /// that name: another one would be a new, empty family.
     pub const TIME_SLICES: &str = "time_blocks";
     /// Idempotency keys within their window.
     pub const IDEMPOTENCY: &str = "idempotency";
     /// What eviction drops next, oldest first.
     pub const FLUSHED_RUNS: &str = "flushed_runs";
-    /// The same, by partition: what a new start takes away is found without a look at the others'.
+    /// The same runs by partition: those that a new start takes away are found without reading other
+    /// partitions'.
     pub const PARTITION_RUNS: &str = "partition_runs";
     /// Committed consumer offsets.
     pub const CONSUMERS: &str = "consumers";
@@ -63,14 +65,14 @@ pub mod meta {
     pub const FORMAT: &[u8] = b"format";
     /// The volume's identity, 16 random bytes.
     pub const STORE_ID: &[u8] = b"store_id";
-    /// Which manifests the volume may have written, as `journal` has it: JSON.
+    /// Which manifests the volume may have written: JSON, which `journal` owns.
     pub const CHAIN: &[u8] = b"chain";
-    /// The number of the last batch that was written, u64; every batch writes it: see `synced`. Volumes hold it under the name
-    /// that a batch had before, so the name stays.
+    /// The number of the last batch, u64; every batch writes it: see `synced`. A batch was once called a
+    /// group, and volumes still hold it under that name.
     pub const BATCH: &[u8] = b"group";
     /// The first time whose idempotency keys are remembered, i64: see `idempotency`.
     pub const KEYS_FLOOR: &[u8] = b"keys_floor";
-    /// What the counts of idempotency keys begin with; the minute since 1970 follows, i64. Their values are u64.
+    /// Prefix of the counts of idempotency keys, u64; the minute since 1970 follows, i64.
     pub const KEYS_OF_MINUTE: &[u8] = b"keys/";
 }
 
@@ -132,7 +134,7 @@ pub fn consumer(group: &GroupName, key: PartitionKey) -> Vec<u8> {
     [consumer_prefix(group).as_slice(), &partition(key)].concat()
 }
 
-/// What a group's keys begin with. Names hold no zero byte, so no group's prefix begins another's.
+/// The prefix of a group's keys. Names hold no zero byte, so no group's prefix begins another group's keys.
 pub fn consumer_prefix(group: &GroupName) -> Vec<u8> {
     [group.as_str().as_bytes(), &[0]].concat()
 }

@@ -1,4 +1,4 @@
-//! What the writer is asked to do.
+//! Requests to the writer, and what it needs to serve them.
 
 use std::sync::Arc;
 
@@ -22,33 +22,34 @@ use contracts::{
 /// Where the writer sends its answer, once the change is durable or refused.
 pub type WriterReply<T> = oneshot::Sender<Result<T, StorageError>>;
 
-/// What the writer needs to know.
+/// Options of the writer.
 #[derive(Debug, Clone)]
 pub struct WriterOptions {
     /// Whether an answer waits for the sync of the log.
     pub sync: bool,
     /// How long and how many idempotency keys are remembered.
     pub keys: KeyOptions,
-    /// Stored bytes that hot holds at most.
+    /// Stored bytes that hot may hold.
     pub hot_max_bytes: u64,
-    /// Tables there may be.
+    /// Tables that may exist.
     pub max_tables: usize,
-    /// Partitions there may be, of all tables.
+    /// Partitions that may exist, of all tables.
     pub max_partitions: usize,
-    /// Consumer groups there may be.
+    /// Consumer groups that may exist.
     pub max_groups: usize,
-    /// Committed offsets there may be, of all groups.
+    /// Committed offsets that may exist, of all groups.
     pub max_group_offsets: usize,
-    /// Whether an append makes a table that does not exist.
+    /// Whether an append creates a table that does not exist.
     pub auto_create: bool,
     /// The settings of a new table.
     pub new_table: TableSettings,
-    /// Requests that may wait.
+    /// Requests that may wait in the queue.
     pub queue_len: usize,
 }
 
 impl WriterOptions {
-    /// Without bounds that anybody would reach, and with keys that are remembered so long; for tests of what is not about them.
+    /// Limits that no test reaches by accident, and keys that are remembered for `window_ms`; for tests of
+    /// other things.
     pub fn roomy(window_ms: i64) -> Self {
         Self {
             sync: true,
@@ -72,15 +73,15 @@ pub struct EncodedEvent {
     pub partition: PartitionNumber,
     /// Its timestamp.
     pub timestamp_ms: TimestampMs,
-    /// When it was taken.
+    /// When it was appended.
     pub appended_ms: TimestampMs,
-    /// What tells its idempotency key and its use, if it has one.
+    /// Hashes of its idempotency key and payload, if it has a key.
     pub key: Option<KeyUse>,
     /// The stored form.
     pub value: Vec<u8>,
 }
 
-/// What the writer is asked to do; each is done whole or not at all.
+/// A request to the writer.
 #[derive(Debug)]
 pub enum Request {
     /// Append events to a table.
@@ -89,9 +90,9 @@ pub enum Request {
         table: TableName,
         /// The events, in order.
         events: Vec<EncodedEvent>,
-        /// What `next` must be.
+        /// What `next` must be in each of their partitions, if anything.
         expected_offset: Option<Offset>,
-        /// Where each event is.
+        /// The offset of each event, and whether it was a duplicate.
         reply: WriterReply<Vec<Appended>>,
     },
     /// Fix the bounds of coming segments.
@@ -122,13 +123,13 @@ pub enum Request {
         /// Done.
         reply: WriterReply<()>,
     },
-    /// Change what may be set for a table; make it if it does not exist.
+    /// Change a table's settings; create it if it does not exist.
     ConfigureTable {
         /// The table.
         table: TableName,
         /// What changes.
         change: TableChange,
-        /// What holds now.
+        /// The settings that hold now.
         reply: WriterReply<Configured>,
     },
     /// Delete a table.
@@ -145,14 +146,14 @@ pub enum Request {
         /// Done.
         reply: WriterReply<()>,
     },
-    /// Take over what recovery has found in S3.
+    /// Take over what recovery found in S3.
     Recover {
         /// What was found.
         recovered: Recovered,
         /// Done.
         reply: WriterReply<()>,
     },
-    /// Take over idempotency keys that recovery has found in S3.
+    /// Take over idempotency keys that recovery found in S3.
     RecoverKeys {
         /// The keys and their first writes.
         keys: Vec<(Partition, Hash, FirstWrite)>,
@@ -192,7 +193,7 @@ impl Request {
     }
 }
 
-/// What a batch is staged over.
+/// The open volume, over which batches are staged and to which they are written.
 pub(super) struct OpenVolume {
     pub(super) db: Arc<Db>,
     pub(super) catalog: Arc<SharedCatalog>,
