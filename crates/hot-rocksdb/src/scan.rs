@@ -19,11 +19,12 @@ use contracts::{
     sequence::Offset,
 };
 
-/// How many events one call looks at when a filter wants few of them: some milliseconds of work.
+/// Events that one call reads at most where a filter wants few of them: some milliseconds of work.
 const MAX_SCAN: u64 = 4096;
 
-/// After so many stored bytes at the latest one call looks at no further partition; and if what is wanted must be looked for.
+/// Stored bytes after which one call reads no further partition.
 const MUCH_BYTES: usize = 8 << 20;
+/// The same where a filter makes it look for events.
 const MUCH_LOOKED_AT: usize = 1 << 20;
 
 /// One partition as a snapshot has it.
@@ -46,8 +47,8 @@ impl PartitionView<'_> {
         }
         match self.fill_page(filter, limit, &mut hot) {
             Err(damage @ StorageError::Corrupt { .. }) => {
-                // Eviction deletes whole files, and a snapshot does not keep them. If `low` has passed this place meanwhile, nothing
-                // is damaged: the events are cold.
+                // Eviction deletes whole files, and a snapshot does not keep them. If `low` has passed this
+                // place meanwhile, nothing is damaged: the events are cold.
                 let now = self.db.state(&self.db.snapshot(), self.key)?.marks;
                 if now.low <= hot.page.next { Err(damage) } else { Ok(nothing(now)) }
             }
@@ -86,7 +87,8 @@ impl PartitionView<'_> {
         Ok(())
     }
 
-    /// The first offset from `next` on whose slice may hold a wanted event. Only full slices have times to go by.
+    /// The first offset from `next` on whose slice may hold a wanted event. Only full slices have a stored
+    /// time span, so the open one is always read.
     fn skip_slices(&self, filter: TimeFilter, mut next: Offset, end: Offset) -> Result<Offset, StorageError> {
         if filter == TimeFilter::default() {
             return Ok(next);
@@ -108,7 +110,7 @@ impl PartitionView<'_> {
     }
 }
 
-/// The events of a partition up to `end`, without a hole.
+/// Walks the events of a partition up to `end`; a gap among them is damage.
 struct Scan<'a> {
     partition: PartitionView<'a>,
     events: DBRawIterator<'a>,
@@ -117,7 +119,7 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// Begins at `next`.
+    /// A walk that begins at `next`.
     fn new(partition: PartitionView<'a>, next: Offset, end: Offset, mut options: ReadOptions) -> Self {
         let PartitionView { db, snapshot, key, .. } = partition;
         options.set_verify_checksums(true);
@@ -127,7 +129,7 @@ impl<'a> Scan<'a> {
         Self { partition, events, next, end }
     }
 
-    /// The event at `next`, which must be there, and the bytes that it takes.
+    /// The event at `next`, which must be there, and its stored bytes.
     fn event(&self) -> Result<(Event, u64), StorageError> {
         let Some((key, value)) = self.events.item() else {
             self.events.status().map_err(unavailable)?;
@@ -157,8 +159,9 @@ impl<'a> Scan<'a> {
 }
 
 impl Db {
-    /// Reads partitions of one table, all from one snapshot: first where their events are, then those that hot has. It stops after
-    /// the partition with which there is as much as was asked for in all, or much.
+    /// Reads partitions of one table, all from one snapshot: their watermarks, and a page of the events that
+    /// hot has. Stops after the partition with which there is as much as was asked for in all, or so much
+    /// that the caller should not wait for more.
     ///
     /// # Errors
     /// `Corrupt` or `Unavailable`.
@@ -185,11 +188,12 @@ impl Db {
         Ok(pages)
     }
 
-    /// Adds events to a segment of this partition, from its next one on and before `upto`, until it has `enough` bytes of lines;
-    /// answers the bytes that they take here.
+    /// Adds events to a segment of this partition, from the segment's next offset on and before `upto`, until
+    /// it has `enough` bytes of lines; returns their stored bytes in hot.
     ///
     /// # Errors
-    /// `Expired` if they were dropped meanwhile, `Closed` if nobody waits any more, `Corrupt` or `Unavailable`.
+    /// `Expired` if they were dropped meanwhile, `Closed` if `stop` was cancelled, `Corrupt` or
+    /// `Unavailable`.
     pub fn fill(
         &self,
         segment: &mut dyn SegmentBuilder,
@@ -206,7 +210,7 @@ impl Db {
         let snapshot = self.snapshot();
         check(&snapshot)?;
         let mut options = ReadOptions::default();
-        options.fill_cache(false); // readers want other events
+        options.fill_cache(false); // a flush must not push out of the cache what readers want
         let view = PartitionView { db: self, snapshot: &snapshot, table: &partition.table, key };
         let mut scan = Scan::new(view, offset, upto, options);
         let mut bytes = 0;
@@ -215,7 +219,8 @@ impl Db {
                 return Err(StorageError::Closed);
             }
             let (event, stored_bytes) = match scan.event() {
-                // Whoever drops events deletes files, which a snapshot does not hold.
+                // Dropping events deletes whole files, and a snapshot does not keep them. If the start has
+                // moved, nothing is damaged.
                 Err(damage @ StorageError::Corrupt { .. }) => return Err(check(&self.snapshot()).err().unwrap_or(damage)),
                 found => found?,
             };

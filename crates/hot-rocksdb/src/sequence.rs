@@ -17,7 +17,7 @@ use contracts::{
     sequence::{Offset, OffsetRange, Watermarks},
 };
 
-/// What is known of some events that follow one another, a full slice mostly.
+/// The time span and the size of events that follow one another: of `SLICE` offsets, when it is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeSlice {
     /// The earliest timestamp.
@@ -72,7 +72,7 @@ impl From<stored::TimeSlice> for TimeSlice {
     }
 }
 
-/// When something happened by the clock that reads `now_ms` now.
+/// The instant of something that happened at `then_ms`, by the clock that reads `now_ms` now.
 pub fn ago(now: Instant, now_ms: TimestampMs, then_ms: TimestampMs) -> Instant {
     let ago = Duration::from_millis(now_ms.saturating_sub(then_ms).max(0).unsigned_abs());
     now.checked_sub(ago).unwrap_or(now)
@@ -81,7 +81,7 @@ pub fn ago(now: Instant, now_ms: TimestampMs, then_ms: TimestampMs) -> Instant {
 /// A partition's watermarks, sizes and the segment being written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PartitionState {
-    /// Its places.
+    /// Its watermarks.
     pub marks: Watermarks,
     /// Stored bytes of the events in `[low, next)`.
     pub hot_bytes: u64,
@@ -89,14 +89,15 @@ pub struct PartitionState {
     pub unflushed_bytes: u64,
     /// The segment being written.
     pub intent: Option<FlushIntent>,
-    /// The events since the last full slice of offsets.
+    /// The events since the last full slice.
     pub open_slice: Option<TimeSlice>,
-    /// When the oldest unflushed event came. Not stored: the event itself says it.
+    /// When the oldest unflushed event came. Not stored: a start reads it from the event.
     pub unflushed_since: Option<Instant>,
 }
 
 impl PartitionState {
-    /// Gives the next offset to an event, described as a slice of its own; the last offset of a slice brings the whole slice.
+    /// Gives the next offset to an event, described as a slice of its own. With the last offset of a slice,
+    /// returns the full slice too, which is to be stored.
     pub fn give(&mut self, event: TimeSlice, now: Instant) -> (Offset, Option<TimeSlice>) {
         let offset = self.marks.next;
         let slice = self.open_slice.map_or(event, |slice| slice.and(event));
@@ -119,7 +120,8 @@ impl PartitionState {
         self.intent = Some(intent);
     }
 
-    /// Notes that a published manifest names the segment; the first event behind it, if there is one, has come `since`.
+    /// Notes that a published manifest names the segment; the first event behind it, if there is one, came at
+    /// `since`.
     ///
     /// # Panics
     /// If the segment is not the next one.
@@ -133,7 +135,8 @@ impl PartitionState {
         self.settle();
     }
 
-    /// What the watermarks say of sizes holds, whatever was counted.
+    /// Where nothing is unflushed, or nothing flushed is in hot, sizes follow from the watermarks, whatever
+    /// was counted: a small error in the counts does not last.
     fn settle(&mut self) {
         if self.marks.unflushed().is_empty() {
             (self.unflushed_bytes, self.unflushed_since) = (0, None);
@@ -146,7 +149,8 @@ impl PartitionState {
         }
     }
 
-    /// Drops the events below `end` from hot, `bytes` stored bytes of them, unless they have gone already; answers which.
+    /// Drops the events below `end` from hot, `bytes` stored bytes of them; returns those that had not gone
+    /// already.
     ///
     /// # Panics
     /// If one of them is not cold yet.
@@ -162,8 +166,8 @@ impl PartitionState {
         evicted
     }
 
-    /// Moves the start: what is below it is gone from both tiers; answers which events leave hot. `bytes` of them were not
-    /// cold, and `flushed_bytes` were.
+    /// Moves the start: events below it are gone from both tiers. Returns those that leave hot; `bytes` of
+    /// their stored bytes were not cold, and `flushed_bytes` were.
     ///
     /// # Panics
     /// If it passes `next`.
@@ -173,7 +177,7 @@ impl PartitionState {
         let gone = OffsetRange::new(self.marks.low.min(start), start);
         let marks = self.marks;
         self.marks = Watermarks { start, low: marks.low.max(start), flushed: marks.flushed.max(start), next: marks.next };
-        // A segment that is cold and was not marked yet.
+        // The intended segment may be cold without being marked yet: its bytes go too.
         let unmarked = self.intent.filter(|intent| intent.range.end <= start).map_or(0, |intent| intent.bytes);
         self.hot_bytes = self.hot_bytes.saturating_sub(bytes.max(unmarked) + flushed_bytes);
         self.unflushed_bytes = self.unflushed_bytes.saturating_sub(bytes.max(unmarked));
@@ -181,14 +185,15 @@ impl PartitionState {
             self.intent = None;
         }
         self.settle();
-        // Of a slice that has lost its beginning the rest counts.
+        // Of an open slice that has lost its beginning only the rest counts.
         if let Some(slice) = self.open_slice.as_mut().filter(|_| start / SLICE == marks.next / SLICE) {
             slice.bytes = slice.bytes.min(self.hot_bytes);
         }
         gone
     }
 
-    /// Takes over watermarks that recovery has found; `bytes` are the stored bytes of what stays in hot, all of it unflushed.
+    /// Takes over watermarks that recovery has found; `bytes` are the stored bytes of what stays in hot, all
+    /// of it unflushed.
     pub fn recover(&mut self, marks: Watermarks, bytes: u64) {
         marks.check(&"a recovered partition");
         let open_slice = self.open_slice.filter(|_| marks.next == self.marks.next);
@@ -196,7 +201,7 @@ impl PartitionState {
         *self = Self { marks, hot_bytes: bytes, unflushed_bytes: bytes, intent: None, open_slice, unflushed_since };
     }
 
-    /// What others may know of it.
+    /// What others see of it.
     pub fn status(&self, number: PartitionNumber) -> PartitionStatus {
         PartitionStatus {
             number,
@@ -262,7 +267,7 @@ impl PartitionState {
     }
 }
 
-/// The format of an intent. Those of before volumes of format 5 had no names: they were `jsonl.zst/1` and `jsonl/1`.
+/// The format of an intent. Before volume format 5 it had no name, and was `jsonl.zst/1` or `jsonl/1`.
 fn format(intent: &stored::FlushIntent) -> Option<FormatId> {
     FormatId::new(match intent.format.as_str() {
         "" if intent.zstd => "jsonl.zst/1",

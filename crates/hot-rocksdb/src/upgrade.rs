@@ -1,11 +1,13 @@
-//! Brings a volume of an earlier format to today's, in steps that may be killed anywhere: the number of the format is written last.
+//! Upgrades a volume of an earlier format, in steps that may be killed anywhere: the number of the format is
+//! written last.
 //!
-//! Format 2 kept idempotency keys in clear, and nothing of what was written with them; in format 3 there are hashes of both. What was
-//! written with an old key is not known, so it is a duplicate without a comparison.
+//! Format 2 kept idempotency keys in clear, and nothing of what was written with them; format 3 keeps hashes
+//! of both. What was written with an old key is unknown, so its next use is a duplicate without a comparison.
 //!
-//! Format 3 had the flushed runs in the order of eviction alone; in format 4 they can be found by partition too.
+//! Format 3 kept the flushed runs in the order of eviction alone; in format 4 they can be found by partition
+//! too.
 //!
-//! In format 5 intents name the format of their segment; those of before are read as what they meant.
+//! In format 5 intents name the format of their segment; earlier ones are read as what they meant.
 
 use std::collections::BTreeMap;
 
@@ -19,13 +21,13 @@ use super::{
 };
 use contracts::{error::StorageError, idempotency::hash_key};
 
-/// Keys rewritten in one step.
+/// Keys written in one step.
 const STEP: usize = 10_000;
 
-/// From an earlier format; nothing is done to a volume of today's, and `false` is answered of any other.
+/// Upgrades from `format`. Leaves a volume of today's format alone; returns `false` for an unknown one.
 ///
 /// # Errors
-/// `Corrupt` or `Unavailable`; the next start goes on.
+/// `Corrupt` or `Unavailable`; the next start continues.
 pub(super) fn upgrade(db: &DB, format: u32) -> Result<bool, StorageError> {
     match format {
         keys::FORMAT => return Ok(true),
@@ -40,7 +42,7 @@ pub(super) fn upgrade(db: &DB, format: u32) -> Result<bool, StorageError> {
     let mut batch = WriteBatch::default();
     batch.put_cf(family(db, cf::META), meta::FORMAT, keys::FORMAT.to_be_bytes());
     write(db, batch)?;
-    info!(format = keys::FORMAT, "the volume has the format of this program");
+    info!(format = keys::FORMAT, "volume upgraded to the format of this program");
     Ok(true)
 }
 
@@ -60,14 +62,14 @@ fn from_3(db: &DB) -> Result<(), StorageError> {
 }
 
 fn from_2(db: &DB) -> Result<(), StorageError> {
-    info!("rewriting the volume's idempotency keys for format 3; this is done once");
+    info!("rewriting idempotency keys for volume format 3; this happens once");
     let mut minutes: BTreeMap<i64, u64> = BTreeMap::new();
     let mut batch = WriteBatch::default();
     let mut count = 0u64;
     for pair in db.iterator_cf(family(db, cf::IDEMPOTENCY), IteratorMode::Start) {
         let (key, value) = pair.map_err(unavailable)?;
         let damaged = || StorageError::corrupt("an idempotency key in RocksDB", format!("key {key:?}, value {value:?}"));
-        // What an earlier attempt has rewritten is counted again, as its counts were not kept.
+        // What an earlier attempt has rewritten is counted again, since its counts were not stored.
         let is_new = idempotency::decode(&value);
         let first = is_new.or_else(|| idempotency::decode_unversioned(&value)).ok_or_else(damaged)?;
         *minutes.entry(KeyLedger::minute(first.appended_ms)).or_default() += 1;
@@ -89,7 +91,7 @@ fn from_2(db: &DB) -> Result<(), StorageError> {
     }
     batch.put_cf(family(db, cf::META), meta::FORMAT, 3u32.to_be_bytes());
     write(db, batch)?;
-    info!(keys = count, "the volume's idempotency keys are rewritten");
+    info!(keys = count, "idempotency keys rewritten");
     Ok(())
 }
 
