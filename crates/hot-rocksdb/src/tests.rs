@@ -58,7 +58,7 @@ impl TestHot {
     }
 }
 
-/// How many keys RocksDB passes over, for nothing, while `look` is at work on this thread.
+/// How many keys RocksDB passes over for nothing while `look` runs on this thread.
 fn passed_over(look: impl FnOnce()) -> u64 {
     set_perf_stats(PerfStatsLevel::EnableCount);
     let mut counts = PerfContext::default();
@@ -95,7 +95,7 @@ async fn writes_that_wait_together_share_one_sync() {
     let directory = tempfile::tempdir().unwrap();
     let opened = TestHot::new(&directory);
     let before = opened.hot.db.last_batch().unwrap();
-    // There is one thread: the writer first looks when all of them wait.
+    // The runtime has one thread: the writer looks at its queue only when all of them wait.
     let appended = join_all((0..16).map(|_| opened.append("t", &["a"]))).await;
     assert!(appended.iter().all(Result::is_ok));
     assert_eq!(opened.hot.db.last_batch().unwrap(), before + 1);

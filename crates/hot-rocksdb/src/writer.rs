@@ -1,9 +1,12 @@
-//! The only writer of the volume: gives offsets, checks idempotency keys, moves watermarks, commits consumer offsets.
+//! The only writer of the volume: gives offsets, checks idempotency keys, moves watermarks, commits consumer
+//! offsets.
 //!
-//! It takes all that waits in its queue, stages it as one batch, writes the batch in one step with one sync, then
-//! publishes the new state and answers. So no offset is given before it is durable, and no key is checked apart from
-//! its write. After a failed write nothing is known of the disk: the writer answers `OutcomeUnknown`, ends, and with
-//! it the process; the next start reads what is really there. It never tries a sync again.
+//! It takes all requests that wait in its queue, stages them as one batch, writes the batch in one step with
+//! one sync, then publishes the new state and answers. So no offset is answered or read before it is durable,
+//! and no key is checked apart from its write. After a failed write the state of the disk is unknown: the
+//! writer answers `OutcomeUnknown` and ends, and the process with it; the next start reads what is really
+//! there. It never retries a sync: after one that failed, the kernel may have dropped the data, and the next
+//! would report success.
 
 use std::{ops::Range, sync::Arc};
 
@@ -16,11 +19,11 @@ use super::{
 };
 use contracts::{error::StorageError, fence::Fence, heartbeat::Heartbeat, metrics, wakeups::Wakeups};
 
-/// Events and bytes that one batch takes at most, so that its waiters do not wait for ever.
+/// Requests and bytes at which a batch is full, so that none of its callers waits for ever.
 const MAX_BATCH_REQUESTS: usize = 4096;
 const MAX_BATCH_BYTES: usize = 16 << 20;
 
-/// The writer. It is one task; what blocks is done on a thread that may.
+/// The writer: one task, which writes on a thread that may block.
 pub struct Writer {
     requests: mpsc::Receiver<Request>,
     batches: BatchWriter,
@@ -54,19 +57,21 @@ impl Writer {
         let mut answers = Answers::default();
         loop {
             let mut batch = Vec::new();
-            // If as many wait as were just written, they go at once, and the answers are given while they are on their way.
-            // Fewer would waste a sync: the answers come first, and who is ready to write by then shares the next one.
+            // If as many requests wait as were just written, they are written at once, and the last answers
+            // are sent meanwhile. Fewer would waste a sync: then answers are sent first, and callers that
+            // write again by then share the next sync.
             if requests.len() < answers.acks.len().max(1) {
                 answers.send();
                 batches.guards.heartbeat.waits();
                 let Some(first) = requests.recv().await else { return Ok(()) };
                 batch.push(first);
+                // Callers that are ready to write may join this batch.
                 task::yield_now().await;
             }
             let bytes = gather(&mut requests, &mut batch);
             metrics::append_queue(requests.len());
             let writing = task::spawn_blocking(move || batches.write(batch, bytes));
-            // Here and not on the thread that writes: waking tasks is cheap from within the runtime only.
+            // Here and not on the thread that writes: waking tasks is cheap only within the runtime.
             answers.send();
             (batches, answers) = writing.await.map_err(StorageError::outcome_unknown)?;
             if let Err(failed @ StorageError::OutcomeUnknown { .. }) = answers.written.clone() {
@@ -77,7 +82,7 @@ impl Writer {
     }
 }
 
-/// Adds to a batch what waits; answers the batch's bytes.
+/// Adds waiting requests to a batch until it is full; returns its bytes.
 fn gather(requests: &mut mpsc::Receiver<Request>, batch: &mut Vec<Request>) -> usize {
     let mut bytes = batch.iter().map(Request::bytes).sum();
     while batch.len() < MAX_BATCH_REQUESTS && bytes < MAX_BATCH_BYTES {
@@ -88,7 +93,7 @@ fn gather(requests: &mut mpsc::Receiver<Request>, batch: &mut Vec<Request>) -> u
     bytes
 }
 
-/// The answers of a batch that was written, or was not.
+/// The answers of a batch, and whether it was written.
 struct Answers {
     acks: Vec<Ack>,
     written: Result<(), StorageError>,
@@ -101,18 +106,19 @@ impl Default for Answers {
 }
 
 impl Answers {
-    /// Gives them, once.
+    /// Sends them, once.
     fn send(&mut self) {
         self.acks.drain(..).for_each(|ack| ack.send(self.written.clone()));
     }
 }
 
-/// What writes batches, one after the other.
+/// Writes batches, one after the other.
 struct BatchWriter {
     volume: OpenVolume,
-    /// How many idempotency keys came when.
+    /// How many idempotency keys came in each minute.
     ledger: KeyLedger,
-    /// The numbers of the flushed runs that there may be, in the order in which they go; the end is the next one's.
+    /// The numbers of the flushed runs that may be left, in the order of their eviction; the end is the
+    /// number of the next one.
     runs: Range<u64>,
     /// The number of the next batch.
     next_batch: u64,
@@ -120,16 +126,16 @@ struct BatchWriter {
     wakeups: Arc<Wakeups>,
 }
 
-/// Whether the writer may go on, and whether it does.
+/// What stops the writer, and what shows that it is alive.
 pub(super) struct Guards {
     /// Closed when another writer takes over the bucket.
     pub(super) fence: Arc<Fence>,
-    /// Its sign of life.
+    /// The writer's heartbeat.
     pub(super) heartbeat: Arc<Heartbeat>,
 }
 
 impl BatchWriter {
-    /// Writes a batch; blocks.
+    /// Stages and writes a batch; blocks.
     fn write(mut self, requests: Vec<Request>, bytes: usize) -> (Self, Answers) {
         self.guards.heartbeat.works();
         let started = Instant::now();
@@ -138,9 +144,11 @@ impl BatchWriter {
         requests.into_iter().for_each(|request| batch.stage(request));
         let staged = batch.finish();
         let acks = staged.acks;
+        // Right before the write: a writer that was replaced must not acknowledge anything.
         if let Err(fenced) = self.guards.fence.check() {
             return (self, Answers { acks, written: Err(fenced) });
         }
+        // Nothing to make durable, as with refused requests or appends of duplicates only.
         if staged.writes.is_empty() {
             return (self, Answers { acks, written: Ok(()) });
         }
@@ -148,7 +156,8 @@ impl BatchWriter {
         if let Err(failed) = self.volume.db.write(staged.writes, self.next_batch, self.volume.options.sync) {
             return (self, Answers { acks, written: Err(failed) });
         }
-        // Durable: now readers may see it, then the callers hear of it.
+        // Durable: readers may see it now, and the callers are answered after that, so they can read what
+        // they wrote.
         self.runs = staged.runs;
         self.next_batch += 1;
         self.volume.catalog.publish(|tables| staged.change.apply(tables));
@@ -158,6 +167,7 @@ impl BatchWriter {
             let named = staged.appended.iter().filter_map(|key| Some((tables.name(key.table)?.clone(), key.partition)));
             self.wakeups.appended(named);
         }
+        // After the write that moved `low`: a reader whose events go with a file looks `low` up again.
         for (from, to) in staged.evicted {
             self.volume.db.delete_files(&from, &to);
         }

@@ -1,4 +1,5 @@
-//! What producers ask of the writer: events, which get their offsets here, or are found to be repeats by their idempotency keys.
+//! What producers ask of the writer: appends. New events get their offsets here; duplicates are found by
+//! their idempotency keys.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -27,7 +28,7 @@ impl Batch<'_> {
         events: Vec<EncodedEvent>,
         expected_offset: Option<Offset>,
     ) -> Result<Vec<Appended>, StorageError> {
-        // Decide first: from here to the last `?` nothing is staged, so a refusal leaves the batch as it was.
+        // Decide first: until the last `?` no event is staged, so a refused request leaves none behind.
         let id = self.table_id(&table)?;
         let known = match id {
             Some(id) => self.first_writes(id, &table, &events)?,
@@ -47,10 +48,11 @@ impl Batch<'_> {
         Ok(events.into_iter().zip(known).map(|(event, known)| self.append_one(id, event, known)).collect())
     }
 
+    /// Stages an event, unless it is a duplicate.
     fn append_one(&mut self, table: TableId, event: EncodedEvent, known: Option<FirstWrite>) -> Appended {
         let key = PartitionKey { table, partition: event.partition };
         let used = event.key.map(|used| (keys::idempotency(key, used.key), used.payload));
-        // A key may also have come earlier in this very batch.
+        // The key may also have come earlier in this very request, which `known` does not cover.
         let staged = used.as_ref().and_then(|(stored, _)| self.first_writes.get(stored).copied());
         if let Some(first) = known.or(staged) {
             return Appended { partition: event.partition, offset: first.offset, duplicate: true };
@@ -72,7 +74,8 @@ impl Batch<'_> {
         Appended { partition: event.partition, offset, duplicate: false }
     }
 
-    /// For each event, the first write with its key inside the window, of this batch or before.
+    /// For each event, the first write with its key inside the window, in this batch or before. Refuses a key
+    /// that was used for another payload.
     fn first_writes(&self, table: TableId, name: &TableName, events: &[EncodedEvent]) -> Result<Vec<Option<FirstWrite>>, StorageError> {
         let mut known = vec![None; events.len()];
         let (places, wanted): (Vec<usize>, Vec<[u8; 24]>) = events
@@ -83,6 +86,7 @@ impl Batch<'_> {
                 Some((place, keys::idempotency(key, event.key?.key)))
             })
             .unzip();
+        // This batch deletes the keys of a forgotten table, but the volume still has them.
         let stored = match self.forgotten.contains(&table) {
             true => vec![None; wanted.len()],
             false => self.stored_first_writes(&wanted)?,
@@ -101,7 +105,7 @@ impl Batch<'_> {
         Ok(known)
     }
 
-    /// Refuses a request that uses a key for two things itself.
+    /// Refuses a request that itself uses one key for two payloads.
     fn check_repeats(&self, table: &TableName, events: &[EncodedEvent], known: &[Option<FirstWrite>]) -> Result<(), StorageError> {
         let mut seen: HashMap<(PartitionNumber, [u8; 16]), ([u8; 16], usize)> = HashMap::new();
         for (place, (event, _)) in events.iter().zip(known).enumerate().filter(|(_, (_, known))| known.is_none()) {
@@ -109,7 +113,7 @@ impl Batch<'_> {
             let (payload, first) = *seen.entry((event.partition, used.key)).or_insert((used.payload, place));
             if payload != used.payload {
                 let partition = Partition::new(table.clone(), event.partition);
-                // Where the first one would have been.
+                // The offset that the first one would have had.
                 let before = events[..first].iter().filter(|one| one.partition == event.partition).count() as u64;
                 let next =
                     self.head(table).map_or(0, |head| self.peek(PartitionKey { table: head.id, partition: event.partition }).marks.next);
@@ -119,7 +123,7 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Refuses new events that there is no room for: in hot, of partitions, of keys.
+    /// Refuses new events for which there is no room: in hot, among idempotency keys, or among partitions.
     fn check_room(&mut self, id: Option<TableId>, events: &[EncodedEvent], known: &[Option<FirstWrite>]) -> Result<(), StorageError> {
         let overloaded = |reason, secs| Err(StorageError::Overloaded { reason, retry_after: Duration::from_secs(secs) });
         self.make_room();
@@ -140,6 +144,7 @@ impl Batch<'_> {
         Ok(())
     }
 
+    /// Refuses a request whose expected offset is not the next one of each of its partitions.
     fn check_expected(
         &self,
         table: &TableName,

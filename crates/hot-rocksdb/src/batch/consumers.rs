@@ -15,6 +15,7 @@ use contracts::{
 };
 
 impl Batch<'_> {
+    /// Commits all offsets of a request, or none of them.
     pub(super) fn commit(&mut self, commit: &Commit) -> Result<(), StorageError> {
         let mut puts = Vec::with_capacity(commit.offsets.len());
         let mut new = BTreeSet::new();
@@ -41,7 +42,7 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Refuses more groups, or more offsets of them, than there may be.
+    /// Refuses a commit that would exceed the limit of groups or of their offsets.
     fn check_groups(&self, group: &GroupName, new_offsets: usize) -> Result<(), StorageError> {
         let options = &self.volume.options;
         if new_offsets > 0 && self.group_offsets + new_offsets > options.max_group_offsets {
@@ -67,7 +68,7 @@ impl Batch<'_> {
         }
     }
 
-    /// Forgets groups without a commit since then; answers which.
+    /// Forgets the groups whose last commit was before then; returns them.
     pub(super) fn expire_groups(&mut self, committed_before: TimestampMs) -> Vec<GroupName> {
         let groups: Vec<GroupName> = self.volume.catalog.read().consumers().iter().map(|(group, _)| group.clone()).collect();
         let is_old = |group: &GroupName| {
@@ -82,7 +83,7 @@ impl Batch<'_> {
         old
     }
 
-    /// Sets an offset, or forgets it.
+    /// Sets a committed offset; `None` forgets it. Keeps the counts that the limits go by.
     pub(super) fn set_consumer(&mut self, group: &GroupName, key: PartitionKey, committed: Option<CommittedOffset>) {
         let was_there = self.committed(group, key).is_some();
         let (family, stored_key) = (self.volume.db.family(cf::CONSUMERS), keys::consumer(group, key));
@@ -98,13 +99,13 @@ impl Batch<'_> {
         self.groups = self.groups + usize::from(after > 0) - usize::from(before > 0);
     }
 
-    /// How many offsets a consumer group has, as this batch has it.
+    /// How many offsets a group has, with the changes of this batch.
     fn offsets_of(&self, group: &GroupName) -> usize {
         let stored = || self.volume.catalog.read().consumers().of(group).map_or(0, BTreeMap::len);
         self.offset_counts.get(group).copied().unwrap_or_else(stored)
     }
 
-    /// A committed offset as this batch has it.
+    /// A committed offset, with the changes of this batch.
     fn committed(&self, group: &GroupName, key: PartitionKey) -> Option<CommittedOffset> {
         match self.change.consumers.get(&(group.clone(), key)) {
             Some(staged) => *staged,
@@ -112,7 +113,7 @@ impl Batch<'_> {
         }
     }
 
-    /// The partitions of which a group has committed an offset, as this batch has it.
+    /// The partitions of which a group has committed offsets, with the changes of this batch.
     fn members(&self, group: &GroupName) -> BTreeSet<PartitionKey> {
         let catalog = self.volume.catalog.read();
         let mut members: BTreeSet<PartitionKey> =

@@ -1,4 +1,4 @@
-//! The idempotency keys of a batch: what is known of them, how many there are, and which are forgotten to make room.
+//! The idempotency keys of a batch: their first writes, their number, and which are forgotten to make room.
 
 use super::Batch;
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
 use contracts::{error::StorageError, idempotency::FirstWrite};
 
 impl Batch<'_> {
-    /// Forgets what is outside the window, and the oldest keys if there is no room for `new` ones.
+    /// Forgets keys outside the window, and the oldest ones if there is no room for `new` more.
     pub(super) fn forget_keys(&mut self, new: usize) {
         let (options, family) = (self.volume.options.keys, self.volume.db.family(cf::META));
         let forgotten = self.ledger.forget(options, self.now_ms, new);
@@ -20,7 +20,7 @@ impl Batch<'_> {
         }
     }
 
-    /// What the volume has of keys, inside the window.
+    /// The first writes that the volume has for keys, inside the window.
     pub(super) fn stored_first_writes(&self, wanted: &[[u8; 24]]) -> Result<Vec<Option<FirstWrite>>, StorageError> {
         let (window_ms, floor_ms) = (self.volume.options.keys.window_ms, self.ledger.floor_ms());
         let stored = self.volume.db.get_many(cf::IDEMPOTENCY, wanted)?;
@@ -41,7 +41,7 @@ impl Batch<'_> {
         self.counted_minutes.insert(minute, count);
     }
 
-    /// Writes down what the counts have become.
+    /// Stages the counts that have changed.
     pub(super) fn stage_keys(&mut self) {
         let family = self.volume.db.family(cf::META);
         for (minute, count) in &self.counted_minutes {

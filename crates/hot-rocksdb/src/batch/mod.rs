@@ -33,33 +33,36 @@ use contracts::{
     name::{GroupName, Partition},
 };
 
-/// Requests staged so far.
+/// The requests staged so far.
 pub(super) struct Batch<'a> {
     volume: &'a OpenVolume,
-    /// Belongs to the writer, which ends if this batch is not written.
+    /// The writer's own, changed while staging: if this batch is not written, the writer writes no other.
     ledger: &'a mut KeyLedger,
     started: Instant,
     now_ms: TimestampMs,
     writes: WriteBatch,
     change: CatalogUpdate,
+    /// Stored bytes in hot, with those of this batch.
     hot_bytes: u64,
+    /// Whether this batch has evicted to make room; it does so once.
     has_made_room: bool,
-    /// The keys of this batch.
+    /// The idempotency keys of this batch.
     first_writes: HashMap<[u8; 24], FirstWrite>,
     /// The minutes whose keys this batch has counted, and their counts.
     counted_minutes: BTreeMap<i64, u64>,
-    /// Tables deleted by this batch, whose stored keys count no more.
+    /// Tables deleted by this batch, whose stored idempotency keys no longer count.
     forgotten: HashSet<TableId>,
     /// Consumer groups and their offsets, with those of this batch.
     groups: usize,
     group_offsets: usize,
-    /// How many offsets the consumer groups have that this batch changes.
+    /// How many offsets each consumer group has that this batch changes.
     offset_counts: HashMap<GroupName, usize>,
+    /// Partitions, with those of this batch.
     partitions: usize,
     acks: Vec<Ack>,
     appended: BTreeSet<PartitionKey>,
     evicted: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The numbers of the flushed runs that there are; the end is the next one's.
+    /// The numbers of the flushed runs that may be left; the end is the number of the next one.
     runs: Range<u64>,
 }
 
@@ -91,6 +94,7 @@ impl<'a> Batch<'a> {
             evicted: Vec::new(),
             runs,
         };
+        // Keys expire with time, whatever this batch does.
         batch.forget_keys(0);
         batch
     }
@@ -156,7 +160,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Ends the batch: adds the partition states and the counts of keys to its writes.
+    /// Ends the batch: adds the partition states and the counts of keys to its writes, each once, however
+    /// many requests have changed it.
     pub(super) fn finish(mut self) -> Staged {
         self.stage_keys();
         let partitions = self.volume.db.family(cf::PARTITIONS);
@@ -193,18 +198,18 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Whether there is such a partition, by this batch or before.
+    /// Whether the partition exists, in this batch or before.
     fn is_known(&self, key: PartitionKey) -> bool {
         self.change.states.contains_key(&key) || self.volume.catalog.read().state(key).is_some()
     }
 
-    /// A partition's state as this batch has it.
+    /// A partition's state, with the changes of this batch.
     fn peek(&self, key: PartitionKey) -> PartitionState {
         let staged = self.change.states.get(&key).copied();
         staged.or_else(|| self.volume.catalog.read().state(key).copied()).unwrap_or_default()
     }
 
-    /// A partition's state, to be changed by this batch.
+    /// A partition's state, to be changed by this batch; adds the partition if it does not exist.
     fn state(&mut self, key: PartitionKey) -> &mut PartitionState {
         let (catalog, partitions) = (&self.volume.catalog, &mut self.partitions);
         self.change.states.entry(key).or_insert_with(|| {

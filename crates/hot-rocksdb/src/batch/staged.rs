@@ -1,4 +1,5 @@
-//! What a batch hands to the writer: the writes, what they change in the catalog, and the answers that wait for them.
+//! What a batch hands to the writer: its writes, what they change in the catalog, and the answers that wait
+//! for them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +33,7 @@ pub(crate) enum Ack {
 }
 
 impl Ack {
-    /// Answers; a caller that has gone away does not mind.
+    /// Sends the answer; it is no error if the caller has gone away.
     pub(crate) fn send(self, written: Result<(), StorageError>) {
         match self {
             Ack::Appended(reply, appended) => drop(reply.send(written.map(|()| appended))),
@@ -44,7 +45,7 @@ impl Ack {
     }
 }
 
-/// What the batch changes in the catalog.
+/// What the batch changes in the catalog, once its writes are durable.
 #[derive(Debug, Default)]
 pub(crate) struct CatalogUpdate {
     pub(super) tables: BTreeMap<TableName, TableHead>,
@@ -52,7 +53,7 @@ pub(crate) struct CatalogUpdate {
     pub(super) consumers: BTreeMap<(GroupName, PartitionKey), Option<CommittedOffset>>,
     /// The counts of idempotency keys, if they change.
     pub(super) keys: Option<KeysHeld>,
-    /// Whether manifests carry something of it beside events and offsets.
+    /// Whether it changes starts or settings of tables, which manifests carry.
     pub(super) is_listed: bool,
 }
 
@@ -65,6 +66,7 @@ impl CatalogUpdate {
         for ((group, partition), committed) in self.consumers {
             tables.set_consumer(&group, partition, committed);
         }
+        // Tables before states: a partition's table must be there.
         for (name, head) in self.tables {
             tables.set_table(name, head);
         }
@@ -83,5 +85,6 @@ pub(crate) struct Staged {
     pub(crate) appended: BTreeSet<PartitionKey>,
     /// The event keys `[first, last]` that eviction has emptied.
     pub(crate) evicted: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The numbers of the flushed runs that may be left; the end is the number of the next one.
     pub(crate) runs: Range<u64>,
 }
