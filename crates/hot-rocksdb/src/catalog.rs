@@ -25,9 +25,9 @@ use contracts::{
 pub struct TableHead {
     /// Its number in keys.
     pub id: TableId,
-    /// What was set for it.
+    /// Its settings.
     pub settings: TableSettings,
-    /// Whether it was deleted and not written since.
+    /// Whether it was deleted, and not written since.
     pub is_deleted: bool,
 }
 
@@ -67,9 +67,9 @@ impl TableHead {
 pub struct TableState {
     /// Its number in keys.
     pub id: TableId,
-    /// What was set for it.
+    /// Its settings.
     pub settings: TableSettings,
-    /// Whether it was deleted and not written since.
+    /// Whether it was deleted, and not written since.
     pub is_deleted: bool,
     /// Its partitions.
     pub partitions: BTreeMap<PartitionNumber, PartitionState>,
@@ -119,7 +119,7 @@ impl CatalogState {
         self.by_name.get(name)
     }
 
-    /// A table that can be read.
+    /// A table that exists and is not deleted.
     pub fn visible(&self, name: &TableName) -> Option<&TableState> {
         self.get(name).filter(|table| !table.is_deleted)
     }

@@ -15,7 +15,7 @@ use contracts::{
 };
 
 /// New starts for the partitions of a table without a bucket: behind whole slices, or behind the open one if
-/// all of it may go. Decides; `trim` acts.
+/// all of it may go. Only decides; `trim` acts.
 ///
 /// # Errors
 /// `Corrupt` or `Unavailable`.

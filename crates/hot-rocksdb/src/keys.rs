@@ -98,7 +98,7 @@ pub fn event(key: PartitionKey, offset: Offset) -> [u8; 16] {
     bytes
 }
 
-/// Key of a time slice.
+/// Key of a time slice: `slice` is its first offset divided by [`SLICE`].
 pub fn time_slice(key: PartitionKey, slice: u64) -> [u8; 16] {
     event(key, slice)
 }

@@ -355,7 +355,7 @@ impl Engine for RocksHot {
     }
 
     async fn tidy(&self) -> Result<(), StorageError> {
-        // Compaction rewrites all keys, so forgotten ones may first take a quarter more than all keys may.
+        // Compaction rewrites every key, so it waits until the files are a quarter larger than keys may be.
         let most = self.keys.max_bytes.saturating_add(self.keys.max_bytes / 4);
         self.blocking(move |db, _| {
             if db.keys_bytes() > most {

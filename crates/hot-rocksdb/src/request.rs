@@ -99,28 +99,28 @@ pub enum Request {
     Intend {
         /// The segments.
         intents: Vec<(Partition, FlushIntent)>,
-        /// Done.
+        /// Answered when it is durable.
         reply: WriterReply<()>,
     },
     /// Note that segments are cold.
     MarkFlushed {
         /// The segments.
         segments: Vec<(Partition, FlushIntent)>,
-        /// Done.
+        /// Answered when it is durable.
         reply: WriterReply<()>,
     },
     /// Drop flushed events.
     Evict {
-        /// What to keep.
+        /// What hot is to keep.
         keep: HotKeep,
-        /// How many events went.
+        /// How many events were evicted.
         reply: WriterReply<u64>,
     },
     /// Move the starts of partitions.
     Trim {
         /// Where they are to start.
         trims: Vec<Trim>,
-        /// Done.
+        /// Answered when it is durable.
         reply: WriterReply<()>,
     },
     /// Change a table's settings; create it if it does not exist.
@@ -136,35 +136,35 @@ pub enum Request {
     DeleteTable {
         /// The table.
         table: TableName,
-        /// Done.
+        /// Answered when it is durable.
         reply: WriterReply<()>,
     },
     /// Keep facts about the volume.
     Remember {
         /// Keys of the `meta` column family and their values.
         pairs: Vec<(&'static [u8], Vec<u8>)>,
-        /// Done.
+        /// Answered when it is durable.
         reply: WriterReply<()>,
     },
     /// Take over what recovery found in S3.
     Recover {
         /// What was found.
         recovered: Recovered,
-        /// Done.
+        /// Answered when it is durable.
         reply: WriterReply<()>,
     },
     /// Take over idempotency keys that recovery found in S3.
     RecoverKeys {
         /// The keys and their first writes.
         keys: Vec<(Partition, Hash, FirstWrite)>,
-        /// Done.
+        /// Answered when it is durable.
         reply: WriterReply<()>,
     },
     /// Commit consumer offsets.
     Commit {
         /// The offsets.
         commit: Commit,
-        /// Done.
+        /// Answered when it is durable.
         reply: WriterReply<()>,
     },
     /// Forget the consumer groups whose last commit was before a time.
@@ -178,7 +178,7 @@ pub enum Request {
     DeleteGroup {
         /// The group.
         group: GroupName,
-        /// Done.
+        /// Answered when it is durable.
         reply: WriterReply<()>,
     },
 }

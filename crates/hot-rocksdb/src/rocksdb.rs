@@ -332,12 +332,12 @@ fn identify(db: &DB) -> Result<Uuid, StorageError> {
         }
         (None, None) => {
             let id = Uuid::new_v4();
-            let mut batch = WriteBatch::default();
-            batch.put_cf(family, meta::FORMAT, keys::FORMAT.to_be_bytes());
-            batch.put_cf(family, meta::STORE_ID, id.as_bytes());
+            let mut writes = WriteBatch::default();
+            writes.put_cf(family, meta::FORMAT, keys::FORMAT.to_be_bytes());
+            writes.put_cf(family, meta::STORE_ID, id.as_bytes());
             let mut options = WriteOptions::default();
             options.set_sync(true);
-            db.write_opt(batch, &options).map_err(unavailable)?;
+            db.write_opt(writes, &options).map_err(unavailable)?;
             Ok(id)
         }
         _ => Err(damaged("format and store id must be there together".to_owned())),

@@ -39,32 +39,32 @@ pub(super) fn upgrade(db: &DB, format: u32) -> Result<bool, StorageError> {
         4 => {}
         _ => return Ok(false),
     }
-    let mut batch = WriteBatch::default();
-    batch.put_cf(family(db, cf::META), meta::FORMAT, keys::FORMAT.to_be_bytes());
-    write(db, batch)?;
+    let mut writes = WriteBatch::default();
+    writes.put_cf(family(db, cf::META), meta::FORMAT, keys::FORMAT.to_be_bytes());
+    write(db, writes)?;
     info!(format = keys::FORMAT, "volume upgraded to the format of this program");
     Ok(true)
 }
 
 fn from_3(db: &DB) -> Result<(), StorageError> {
-    let mut batch = WriteBatch::default();
+    let mut writes = WriteBatch::default();
     for pair in db.iterator_cf(family(db, cf::FLUSHED_RUNS), IteratorMode::Start) {
         let (key, _) = pair.map_err(unavailable)?;
         let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {key:?}"));
         let (sequence, partition, end) = keys::decode_flushed_run(&key).ok_or_else(damaged)?;
-        batch.put_cf(family(db, cf::PARTITION_RUNS), keys::event(partition, end), sequence.to_be_bytes());
-        if batch.len() >= STEP {
-            write(db, std::mem::take(&mut batch))?;
+        writes.put_cf(family(db, cf::PARTITION_RUNS), keys::event(partition, end), sequence.to_be_bytes());
+        if writes.len() >= STEP {
+            write(db, std::mem::take(&mut writes))?;
         }
     }
-    batch.put_cf(family(db, cf::META), meta::FORMAT, 4u32.to_be_bytes());
-    write(db, batch)
+    writes.put_cf(family(db, cf::META), meta::FORMAT, 4u32.to_be_bytes());
+    write(db, writes)
 }
 
 fn from_2(db: &DB) -> Result<(), StorageError> {
     info!("rewriting idempotency keys for volume format 3; this happens once");
     let mut minutes: BTreeMap<i64, u64> = BTreeMap::new();
-    let mut batch = WriteBatch::default();
+    let mut writes = WriteBatch::default();
     let mut count = 0u64;
     for pair in db.iterator_cf(family(db, cf::IDEMPOTENCY), IteratorMode::Start) {
         let (key, value) = pair.map_err(unavailable)?;
@@ -79,24 +79,24 @@ fn from_2(db: &DB) -> Result<(), StorageError> {
         let (prefix, text) = key.split_at_checked(8).ok_or_else(damaged)?;
         let partition = keys::decode_partition(prefix).ok_or_else(damaged)?;
         let text = std::str::from_utf8(text).map_err(|_| damaged())?;
-        batch.put_cf(family(db, cf::IDEMPOTENCY), keys::idempotency(partition, hash_key(text)), idempotency::encode(first));
-        batch.delete_cf(family(db, cf::IDEMPOTENCY), &key);
+        writes.put_cf(family(db, cf::IDEMPOTENCY), keys::idempotency(partition, hash_key(text)), idempotency::encode(first));
+        writes.delete_cf(family(db, cf::IDEMPOTENCY), &key);
         count += 1;
-        if batch.len() >= 2 * STEP {
-            write(db, std::mem::take(&mut batch))?;
+        if writes.len() >= 2 * STEP {
+            write(db, std::mem::take(&mut writes))?;
         }
     }
     for (minute, count) in minutes {
-        batch.put_cf(family(db, cf::META), keys::minute(minute), count.to_be_bytes());
+        writes.put_cf(family(db, cf::META), keys::minute(minute), count.to_be_bytes());
     }
-    batch.put_cf(family(db, cf::META), meta::FORMAT, 3u32.to_be_bytes());
-    write(db, batch)?;
+    writes.put_cf(family(db, cf::META), meta::FORMAT, 3u32.to_be_bytes());
+    write(db, writes)?;
     info!(keys = count, "idempotency keys rewritten");
     Ok(())
 }
 
-fn write(db: &DB, batch: WriteBatch) -> Result<(), StorageError> {
+fn write(db: &DB, writes: WriteBatch) -> Result<(), StorageError> {
     let mut options = WriteOptions::default();
     options.set_sync(true);
-    db.write_opt(batch, &options).map_err(unavailable)
+    db.write_opt(writes, &options).map_err(unavailable)
 }

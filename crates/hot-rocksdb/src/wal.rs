@@ -105,7 +105,7 @@ fn find_damage(mut log: impl Read) -> io::Result<Option<Damage>> {
                         return Ok(Some(Damage { at: start + at as u64, why: format!("its type is {kind}") }));
                     }
                     damaged = known.or(Some(start + at as u64));
-                    // Look on only where a record can begin: elsewhere bytes that look like one may be a
+                    // Continue only where a record can begin: elsewhere, bytes that look like one may be a
                     // payload's.
                     match end_of_damaged(&block[at..]) {
                         Some(length) => at += length,

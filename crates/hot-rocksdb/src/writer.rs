@@ -167,7 +167,7 @@ impl BatchWriter {
             let named = staged.appended.iter().filter_map(|key| Some((tables.name(key.table)?.clone(), key.partition)));
             self.wakeups.appended(named);
         }
-        // After the write that moved `low`: a reader whose events go with a file looks `low` up again.
+        // After the write that moved `low`: a reader whose events vanish with a file looks `low` up again.
         for (from, to) in staged.evicted {
             self.volume.db.delete_files(&from, &to);
         }

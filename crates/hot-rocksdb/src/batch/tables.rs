@@ -97,7 +97,7 @@ impl Batch<'_> {
         Ok(head.map(|head| head.id))
     }
 
-    /// Refuses a table more than may exist.
+    /// Refuses another table once the limit is reached.
     fn check_tables(&self) -> Result<(), StorageError> {
         let limit = self.volume.options.max_tables;
         let count = self.volume.catalog.read().count() + self.change.tables.len();
