@@ -21,7 +21,7 @@ use contracts::{
 };
 use hot_rocksdb::{
     codec, idempotency, keys,
-    sequence::{Block, PartitionState},
+    sequence::{PartitionState, TimeSlice},
 };
 use tiering::cursor;
 use zombi::{
@@ -190,7 +190,7 @@ fn stored(data: &[u8]) {
     if let Ok(state) = PartitionState::decode(data) {
         state.marks.check(&"a partition");
     }
-    drop(Block::decode(data));
+    drop(TimeSlice::decode(data));
 }
 
 /// A segment of so many events, of a partition that is always the same.

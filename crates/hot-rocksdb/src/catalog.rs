@@ -1,4 +1,4 @@
-//! The tables and partition states that readers see. The writer alone changes it, after the change is durable.
+//! The tables and partition states that readers see. Only the writer changes them, after a change is durable.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use prost::Message;
 
 use super::{
-    consumers::{Committed, GroupOffsets},
+    consumers::{CommittedOffset, GroupOffsets},
     idempotency::KeysHeld,
     keys::{PartitionKey, TableId},
     sequence::PartitionState,
@@ -20,14 +20,14 @@ use contracts::{
     name::{GroupName, Partition, PartitionNumber, TableName},
 };
 
-/// What is stored of a table beside its partitions.
+/// A table as it is stored, without its partitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableHead {
     /// Its number in keys.
     pub id: TableId,
-    /// What was set for it.
+    /// Its settings.
     pub settings: TableSettings,
-    /// Whether it was deleted and not written since.
+    /// Whether it was deleted, and not written since.
     pub is_deleted: bool,
 }
 
@@ -51,7 +51,7 @@ impl TableHead {
     /// Reads the stored form.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let stored = stored::Table::decode(bytes).ok()?;
-        // Before there were defaults whatever was set was the table's own.
+        // Tables stored before there were defaults have no such flag: what was set was the table's own.
         let retention = |value: Option<u64>, is_default: bool| Chosen { value, is_own: value.is_some() && !is_default };
         let settings = TableSettings {
             retention_secs: retention(stored.retention_secs, stored.default_retention_secs),
@@ -67,23 +67,23 @@ impl TableHead {
 pub struct TableState {
     /// Its number in keys.
     pub id: TableId,
-    /// What was set for it.
+    /// Its settings.
     pub settings: TableSettings,
-    /// Whether it was deleted and not written since.
+    /// Whether it was deleted, and not written since.
     pub is_deleted: bool,
     /// Its partitions.
     pub partitions: BTreeMap<PartitionNumber, PartitionState>,
-    /// What others see of it, once somebody has looked since it last changed.
+    /// The table as others see it; built when somebody looks, dropped at the next change.
     status: OnceLock<Arc<TableStatus>>,
 }
 
 impl TableState {
-    /// What is stored of it beside its partitions.
+    /// What is stored of it, without its partitions.
     pub fn head(&self) -> TableHead {
         TableHead { id: self.id, settings: self.settings, is_deleted: self.is_deleted }
     }
 
-    /// What others see of it.
+    /// The table as others see it.
     pub fn status(&self, name: &TableName) -> Arc<TableStatus> {
         let status = || TableStatus {
             name: name.clone(),
@@ -103,13 +103,13 @@ pub struct CatalogState {
     hot_bytes: u64,
     unflushed_bytes: u64,
     partitions: usize,
-    /// Those with events that are not yet in cold.
+    /// Partitions with events that are not in cold yet.
     unflushed: BTreeSet<PartitionKey>,
     consumers: GroupOffsets,
     keys: KeysHeld,
     changes: u64,
     commits: u64,
-    /// Tables that have changed since they were shown.
+    /// Tables that have changed since `SharedCatalog::tables` last returned them.
     changed: Mutex<BTreeSet<TableId>>,
 }
 
@@ -119,7 +119,7 @@ impl CatalogState {
         self.by_name.get(name)
     }
 
-    /// A table that can be read.
+    /// A table that exists and is not deleted.
     pub fn visible(&self, name: &TableName) -> Option<&TableState> {
         self.get(name).filter(|table| !table.is_deleted)
     }
@@ -139,7 +139,7 @@ impl CatalogState {
         self.by_name.iter()
     }
 
-    /// The partitions with events that are not yet in cold.
+    /// The partitions with events that are not in cold yet.
     pub fn pending(&self) -> Vec<(Partition, PartitionStatus)> {
         let mut pending = Vec::with_capacity(self.unflushed.len());
         for key in &self.unflushed {
@@ -151,7 +151,7 @@ impl CatalogState {
         pending
     }
 
-    /// What there is of all tables together; those deleted do not count.
+    /// Totals over all tables; deleted ones do not count.
     pub fn totals(&self) -> Totals {
         let (mut tables, mut partitions, mut unflushed_events) = (0, 0, 0);
         for table in self.by_name.values().filter(|table| !table.is_deleted) {
@@ -162,12 +162,12 @@ impl CatalogState {
         Totals { tables, partitions, hot_bytes: self.hot_bytes, unflushed_bytes: self.unflushed_bytes, unflushed_events }
     }
 
-    /// How many tables there are; those deleted do not count.
+    /// How many tables there are; deleted ones do not count.
     pub fn count(&self) -> usize {
         self.by_name.values().filter(|table| !table.is_deleted).count()
     }
 
-    /// How many partitions there are, of all tables.
+    /// How many partitions all tables have together.
     pub fn partitions(&self) -> usize {
         self.partitions
     }
@@ -177,18 +177,18 @@ impl CatalogState {
         &self.consumers
     }
 
-    /// How many idempotency keys there are.
+    /// How many idempotency keys there are, and since when.
     pub fn keys(&self) -> KeysHeld {
         self.keys
     }
 
-    /// Says how many idempotency keys there are.
+    /// Sets how many idempotency keys there are, and since when.
     pub fn set_keys(&mut self, keys: KeysHeld) {
         self.keys = keys;
     }
 
-    /// Sets a committed consumer offset, or forgets it.
-    pub fn set_consumer(&mut self, group: &GroupName, partition: PartitionKey, committed: Option<Committed>) {
+    /// Sets a committed consumer offset; `None` forgets it.
+    pub fn set_consumer(&mut self, group: &GroupName, partition: PartitionKey, committed: Option<CommittedOffset>) {
         self.consumers.set(group, partition, committed);
     }
 
@@ -202,23 +202,24 @@ impl CatalogState {
         self.hot_bytes.saturating_sub(self.unflushed_bytes)
     }
 
-    /// Counts what has changed that manifests carry: starts and settings of tables, and apart from them consumer offsets.
+    /// Counters of the changes that manifests carry: to starts and settings of tables, and to consumer
+    /// offsets.
     pub fn counted(&self) -> (u64, u64) {
         (self.changes, self.commits)
     }
 
-    /// Counts a change, of what manifests carry or of consumer offsets.
+    /// Counts a change: to starts or settings, to consumer offsets, or to both.
     pub fn count_change(&mut self, is_listed: bool, has_offsets: bool) {
         self.changes += u64::from(is_listed);
         self.commits += u64::from(has_offsets);
     }
 
-    /// The first id not yet given to a table.
+    /// The first id that no table has had.
     pub fn next_id(&self) -> TableId {
         self.names.keys().max().map_or(0, |id| id + 1)
     }
 
-    /// Adds a table without partitions, or changes what is known of one.
+    /// Adds a table without partitions, or replaces the head of a known one.
     pub fn set_table(&mut self, name: TableName, head: TableHead) {
         self.names.insert(head.id, name.clone());
         let partitions = self.by_name.remove(&name).map(|table| table.partitions).unwrap_or_default();
@@ -227,7 +228,7 @@ impl CatalogState {
         self.changed.get_mut().insert(id);
     }
 
-    /// Replaces a partition's state; the table must be there.
+    /// Replaces a partition's state; its table must have been added before.
     pub fn set_state(&mut self, key: PartitionKey, state: PartitionState) {
         let Some(table) = self.names.get(&key.table).and_then(|name| self.by_name.get_mut(name)) else {
             unreachable!("a partition's table is added before its state");
@@ -246,11 +247,11 @@ impl CatalogState {
     }
 }
 
-/// The shared view.
+/// The catalog, shared by the writer and readers.
 #[derive(Debug, Default)]
 pub struct SharedCatalog {
     state: RwLock<CatalogState>,
-    /// What was shown last; brought up to date when it is asked for.
+    /// What `tables` returned last; the next call brings it up to date.
     shown: Mutex<Arc<Tables>>,
 }
 
@@ -260,12 +261,12 @@ impl SharedCatalog {
         Self { state: RwLock::new(state), shown: Mutex::default() }
     }
 
-    /// Looks; do not hold it across waits.
+    /// Locks it for reading; do not hold the guard across an await.
     pub fn read(&self) -> RwLockReadGuard<'_, CatalogState> {
         self.state.read()
     }
 
-    /// All tables as of now, as others see them. Only those that have changed since the last call are looked at.
+    /// All tables as others see them now. Rebuilds only those that have changed since the last call.
     pub fn tables(&self) -> Arc<Tables> {
         let mut shown = self.shown.lock();
         let state = self.state.read();

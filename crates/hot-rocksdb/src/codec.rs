@@ -1,4 +1,6 @@
-//! Events to versioned, checksummed bytes and back: `1 | CRC32C of the rest, little endian | stored.v1.Event`.
+//! Turns events into versioned, checksummed bytes and back.
+//!
+//! The bytes: `1 | CRC32C of the rest, little endian | stored.v1.Event`.
 
 use prost::Message;
 
@@ -9,7 +11,7 @@ use contracts::{
     payload::{Payload, PayloadKind},
 };
 
-/// The version byte written today.
+/// The version byte that this program writes.
 const VERSION: u8 = 1;
 /// Version byte and checksum.
 const HEADER: usize = 5;
@@ -35,7 +37,7 @@ pub fn encode(event: Event) -> Vec<u8> {
 /// Reads the stored form.
 ///
 /// # Errors
-/// `Corrupt` if version or checksum do not fit.
+/// `Corrupt` if the version is unknown, or the checksum does not match.
 pub fn decode(stored_bytes: &[u8]) -> Result<Event, StorageError> {
     let message = stored::Event::decode(verify(stored_bytes)?).map_err(|error| StorageError::corrupt("an event in RocksDB", error))?;
     let kind = decode_kind(message.payload_kind)
@@ -53,7 +55,7 @@ pub fn decode(stored_bytes: &[u8]) -> Result<Event, StorageError> {
 fn verify(stored_bytes: &[u8]) -> Result<&[u8], StorageError> {
     let damaged = |why: String| StorageError::corrupt("an event in RocksDB", why);
     let Some((header, body)) = stored_bytes.split_first_chunk::<HEADER>() else {
-        return Err(damaged(format!("{} bytes are too few", stored_bytes.len())));
+        return Err(damaged(format!("{} bytes are too few for a header", stored_bytes.len())));
     };
     let [version, checksum @ ..] = *header;
     if version != VERSION {

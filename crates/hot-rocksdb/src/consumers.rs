@@ -1,4 +1,4 @@
-//! Committed consumer offsets: all of them are in memory, as they are bounded, and in RocksDB. The writer commits them.
+//! Committed consumer offsets. All of them are in RocksDB, and in memory too, since their number is limited.
 
 use std::collections::BTreeMap;
 
@@ -16,14 +16,14 @@ use contracts::{
 
 /// A committed offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Committed {
+pub struct CommittedOffset {
     /// The next offset to read.
     pub offset: Offset,
     /// When it was committed.
     pub at_ms: TimestampMs,
 }
 
-impl Committed {
+impl CommittedOffset {
     /// The stored form.
     pub fn encode(self) -> [u8; 16] {
         let mut bytes = [0; 16];
@@ -32,7 +32,7 @@ impl Committed {
         bytes
     }
 
-    /// Reads the stored form; what was stored before there were times is as old as `unknown_ms`.
+    /// Reads the stored form. Offsets stored before there were times count as committed at `unknown_ms`.
     pub fn decode(bytes: &[u8], unknown_ms: TimestampMs) -> Option<Self> {
         let (offset, rest) = bytes.split_first_chunk::<8>()?;
         let at_ms = if rest.is_empty() { unknown_ms } else { i64::from_be_bytes(rest.try_into().ok()?) };
@@ -40,16 +40,16 @@ impl Committed {
     }
 }
 
-/// The offsets of all groups.
+/// The committed offsets of all consumer groups.
 #[derive(Debug, Clone, Default)]
 pub struct GroupOffsets {
-    groups: BTreeMap<GroupName, BTreeMap<PartitionKey, Committed>>,
+    groups: BTreeMap<GroupName, BTreeMap<PartitionKey, CommittedOffset>>,
     count: usize,
 }
 
 impl GroupOffsets {
-    /// Sets an offset, or forgets it; a group without offsets is none.
-    pub fn set(&mut self, group: &GroupName, partition: PartitionKey, committed: Option<Committed>) {
+    /// Sets an offset; `None` forgets it. A group without offsets no longer exists.
+    pub fn set(&mut self, group: &GroupName, partition: PartitionKey, committed: Option<CommittedOffset>) {
         match committed {
             Some(committed) => {
                 let is_new = self.groups.entry(group.clone()).or_default().insert(partition, committed).is_none();
@@ -66,17 +66,17 @@ impl GroupOffsets {
     }
 
     /// One offset.
-    pub fn get(&self, group: &GroupName, partition: PartitionKey) -> Option<Committed> {
+    pub fn get(&self, group: &GroupName, partition: PartitionKey) -> Option<CommittedOffset> {
         self.groups.get(group)?.get(&partition).copied()
     }
 
     /// The groups and their offsets, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&GroupName, &BTreeMap<PartitionKey, Committed>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&GroupName, &BTreeMap<PartitionKey, CommittedOffset>)> {
         self.groups.iter()
     }
 
     /// The offsets of one group.
-    pub fn of(&self, group: &GroupName) -> Option<&BTreeMap<PartitionKey, Committed>> {
+    pub fn of(&self, group: &GroupName) -> Option<&BTreeMap<PartitionKey, CommittedOffset>> {
         self.groups.get(group)
     }
 
@@ -85,15 +85,15 @@ impl GroupOffsets {
         self.groups.len()
     }
 
-    /// How many offsets there are, of all groups.
+    /// How many offsets all groups have together.
     pub fn offsets(&self) -> usize {
         self.count
     }
 }
 
 /// The offsets of a group by the names of their partitions, in order.
-pub fn named(tables: &CatalogState, offsets: &BTreeMap<PartitionKey, Committed>) -> Vec<(Partition, Offset)> {
-    let name = |(key, committed): (&PartitionKey, &Committed)| {
+pub fn named(tables: &CatalogState, offsets: &BTreeMap<PartitionKey, CommittedOffset>) -> Vec<(Partition, Offset)> {
+    let name = |(key, committed): (&PartitionKey, &CommittedOffset)| {
         Some((Partition::new(tables.name(key.table)?.clone(), key.partition), committed.offset))
     };
     let mut named: Vec<_> = offsets.iter().filter_map(name).collect();
@@ -101,7 +101,7 @@ pub fn named(tables: &CatalogState, offsets: &BTreeMap<PartitionKey, Committed>)
     named
 }
 
-/// Reads them from the volume.
+/// Loads all committed offsets from the volume.
 ///
 /// # Errors
 /// `Corrupt` or `Unavailable`.
@@ -111,7 +111,7 @@ pub(super) fn load(db: &Db, tables: &mut CatalogState, now_ms: TimestampMs) -> R
         let damaged = || StorageError::corrupt("a consumer offset in RocksDB", format!("key {key:?}, value {value:?}"));
         let (group, partition) = keys::decode_consumer(&key).ok_or_else(damaged)?;
         tables.name(partition.table).ok_or_else(damaged)?;
-        let committed = Committed::decode(&value, now_ms).ok_or_else(damaged)?;
+        let committed = CommittedOffset::decode(&value, now_ms).ok_or_else(damaged)?;
         tables.set_consumer(&group, partition, Some(committed));
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! Watches the volume's free space, so that writes are turned away before the disk is full: RocksDB needs room to flush
-//! and compact, and a write that fails halfway ends the process.
+//! Watches the volume's free space, so that writes are refused before the disk is full: RocksDB needs room to
+//! flush and compact, and a failed write ends the process.
 
 use std::{
     io,
@@ -11,7 +11,7 @@ use std::{
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-/// How often the disk is asked.
+/// How often free space is checked.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// How much must stay free: the larger of the two.
@@ -19,11 +19,11 @@ const EVERY: Duration = Duration::from_secs(1);
 pub struct Reserve {
     /// In bytes.
     pub bytes: u64,
-    /// In hundredths of the file system.
+    /// In percent of the file system.
     pub percent: u64,
 }
 
-/// Knows whether the reserve is used up.
+/// Tells whether the reserve is used up.
 #[derive(Debug)]
 pub struct Disk {
     path: PathBuf,
@@ -32,10 +32,10 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Asks the disk for the first time.
+    /// Checks free space for the first time.
     ///
     /// # Errors
-    /// What the operating system said.
+    /// Those of the operating system, if it cannot tell.
     pub fn new(path: &Path, reserve: Reserve) -> io::Result<Self> {
         let disk = Self { path: path.to_owned(), reserve, is_full: AtomicBool::new(false) };
         disk.look()?;
@@ -47,12 +47,12 @@ impl Disk {
         self.is_full.load(Relaxed)
     }
 
-    /// Keeps looking; end it by dropping the future.
+    /// Checks every second until the future is dropped.
     pub async fn watch(&self) {
         loop {
             sleep(EVERY).await;
             if let Err(error) = self.look() {
-                warn!(%error, path = %self.path.display(), "cannot tell how much of the disk is free");
+                warn!(%error, path = %self.path.display(), "free space of the volume unknown, going by the last answer");
             }
         }
     }
@@ -63,9 +63,9 @@ impl Disk {
         let is_full = is_below(free, total, self.reserve);
         if self.is_full.swap(is_full, Relaxed) != is_full {
             if is_full {
-                warn!(free_bytes = free, "the volume is nearly full: writes are turned away");
+                warn!(free_bytes = free, "volume nearly full, refusing writes until there is room");
             } else {
-                info!(free_bytes = free, "the volume has room again");
+                info!(free_bytes = free, "volume has room again, accepting writes");
             }
         }
         Ok(())

@@ -1,10 +1,10 @@
-//! Which blocks a table's retention keeps no longer, where there is no bucket.
+//! Finds the time slices that a table's retention no longer keeps, where there is no bucket.
 
 use super::{
     catalog::SharedCatalog,
-    keys::{self, BLOCK, PartitionKey, cf},
+    keys::{self, PartitionKey, SLICE, cf},
     rocksdb::Db,
-    sequence::Block,
+    sequence::TimeSlice,
 };
 use contracts::{
     clock::TimestampMs,
@@ -14,7 +14,8 @@ use contracts::{
     sequence::Offset,
 };
 
-/// Where the partitions of a table without a bucket are to start; whole blocks go, and the one that is not full if all of it may.
+/// New starts for the partitions of a table without a bucket: behind whole slices, or behind the open one if
+/// all of it may go. Only decides; `trim` acts.
 ///
 /// # Errors
 /// `Corrupt` or `Unavailable`.
@@ -30,17 +31,17 @@ pub fn expired(
     let mut pieces = Vec::new();
     for (place, &(&partition, state)) in partitions.iter().enumerate() {
         let prefix = keys::partition(PartitionKey { table: table.id, partition });
-        for pair in db.scan(cf::TIME_BLOCKS, &prefix, &prefix) {
+        for pair in db.scan(cf::TIME_SLICES, &prefix, &prefix) {
             let (key, value) = pair?;
-            let damaged = || StorageError::corrupt("a time block in RocksDB", format!("key {key:?}"));
-            let (_, block) = keys::decode_event(&key).ok_or_else(damaged)?;
-            let Block { appended_ms, bytes, .. } = Block::decode(&value)?;
-            let end = (block + 1) * BLOCK;
+            let damaged = || StorageError::corrupt("a time slice in RocksDB", format!("key {key:?}"));
+            let (_, slice) = keys::decode_event(&key).ok_or_else(damaged)?;
+            let TimeSlice { appended_ms, bytes, .. } = TimeSlice::decode(&value)?;
+            let end = (slice + 1) * SLICE;
             if end > state.marks.start {
                 pieces.push(Piece { partition: place, end, appended_ms, bytes });
             }
         }
-        if let Some(Block { appended_ms, bytes, .. }) = state.open_block {
+        if let Some(TimeSlice { appended_ms, bytes, .. }) = state.open_slice {
             pieces.push(Piece { partition: place, end: state.marks.next, appended_ms, bytes });
         }
     }

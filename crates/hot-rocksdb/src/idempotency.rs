@@ -1,7 +1,9 @@
-//! What RocksDB keeps of an idempotency key, and for how long. Expired keys leave with compaction, so nothing scans for them.
+//! What RocksDB keeps of an idempotency key, and for how long. Compaction drops expired keys, so nothing
+//! scans for them.
 //!
-//! Keys are counted by the minute in which they came. Where they would take more space than they may, the oldest minutes are forgotten first:
-//! their keys count no more from that moment on, and leave with compaction, too. None younger than the least window is forgotten.
+//! Keys are counted by the minute in which they came. If they would take more space than they may, the oldest
+//! minutes are forgotten first: their keys stop counting at once, and compaction drops them later. No key
+//! younger than the minimum window is forgotten.
 
 use std::{
     collections::BTreeMap,
@@ -16,9 +18,9 @@ use contracts::{
     idempotency::{FirstWrite, Hash, KeyWindow},
 };
 
-/// What a key takes on the volume, about: `make bench` measures it.
+/// Roughly the bytes that a key takes on the volume; `make bench` measures them.
 pub const KEY_BYTES: u64 = 72;
-/// Keys are counted by so many milliseconds.
+/// Keys are counted together for this long.
 const MINUTE_MS: i64 = 60_000;
 
 /// The stored form: a version, the offset, the time, the hash if there is one.
@@ -36,7 +38,7 @@ pub fn decode(bytes: &[u8]) -> Option<FirstWrite> {
     decode_fields(rest)
 }
 
-/// Reads the form of format 2 of the volume, which had no version: see `upgrade`.
+/// Reads the stored form of volume format 2, which had no version byte: see `upgrade`.
 pub fn decode_unversioned(bytes: &[u8]) -> Option<FirstWrite> {
     decode_fields(bytes).filter(|first| first.payload.is_none())
 }
@@ -48,10 +50,10 @@ fn decode_fields(bytes: &[u8]) -> Option<FirstWrite> {
     Some(FirstWrite { offset: u64::from_be_bytes(*offset), appended_ms: i64::from_be_bytes(*appended_ms), payload })
 }
 
-/// The first minute whose keys are remembered, as the compaction filter sees it: milliseconds since 1970.
+/// The time before which keys are forgotten, shared with the compaction filter: milliseconds since 1970.
 pub type Floor = Arc<AtomicI64>;
 
-/// A compaction filter that drops keys that count no more.
+/// A compaction filter that drops keys that no longer count.
 pub fn expiry_filter(
     window_ms: i64,
     floor: Floor,
@@ -68,11 +70,11 @@ pub fn expiry_filter(
 /// How long and how many keys are remembered.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyOptions {
-    /// How long, if there is space for it.
+    /// How long, if there is space.
     pub window_ms: i64,
     /// How long at least.
     pub min_window_ms: i64,
-    /// What they may take, in bytes.
+    /// Bytes that they may take.
     pub max_bytes: u64,
 }
 
@@ -85,7 +87,7 @@ pub struct KeyLedger {
 }
 
 impl KeyLedger {
-    /// What was stored: the keys by minutes, and the floor.
+    /// A ledger of what was stored: the keys by minute, and the floor.
     pub fn new(minutes: BTreeMap<i64, u64>, floor_ms: TimestampMs) -> Self {
         let keys = minutes.values().sum();
         Self { minutes, keys, floor_ms }
@@ -96,7 +98,7 @@ impl KeyLedger {
         ms.div_euclid(MINUTE_MS)
     }
 
-    /// Counts a key; answers how many its minute has now.
+    /// Counts a key; returns its minute, and how many keys that has now.
     pub fn add(&mut self, appended_ms: TimestampMs) -> (i64, u64) {
         let minute = Self::minute(appended_ms);
         let count = self.minutes.entry(minute).or_default();
@@ -105,12 +107,13 @@ impl KeyLedger {
         (minute, *count)
     }
 
-    /// The first time whose keys are remembered.
+    /// The time before which keys are forgotten.
     pub fn floor_ms(&self) -> TimestampMs {
         self.floor_ms
     }
 
-    /// Forgets minutes that are outside the window, and the oldest while there is no room for `new` keys more; answers which.
+    /// Forgets minutes outside the window, and the oldest while there is no room for `new` more keys; returns
+    /// those that it forgot.
     pub fn forget(&mut self, options: KeyOptions, now_ms: TimestampMs, new: usize) -> Vec<i64> {
         let mut forgotten = Vec::new();
         while let Some((&minute, &count)) = self.minutes.first_key_value() {
@@ -128,12 +131,12 @@ impl KeyLedger {
         forgotten
     }
 
-    /// Whether `new` keys more may be.
+    /// Whether there is room for `new` more keys.
     pub fn has_room(&self, options: KeyOptions, new: usize) -> bool {
         (self.keys + new as u64) * KEY_BYTES <= options.max_bytes
     }
 
-    /// What others may know of it.
+    /// What others see of it.
     pub fn held(&self) -> KeysHeld {
         KeysHeld { keys: self.keys, floor_ms: self.floor_ms }
     }
@@ -147,7 +150,7 @@ pub struct KeysHeld {
 }
 
 impl KeysHeld {
-    /// The window that they make at `now_ms`.
+    /// The window that holds at `now_ms`.
     pub fn window(self, options: KeyOptions, now_ms: TimestampMs) -> KeyWindow {
         let since_floor = now_ms.saturating_sub(self.floor_ms).max(0);
         let window_ms = options.window_ms.min(since_floor).max(0).cast_unsigned();

@@ -1,4 +1,4 @@
-//! Every RocksDB key and column family. Numbers are big endian, so byte order is the order of the numbers.
+//! Every RocksDB key and column family. Numbers are big endian, so that keys sort as their numbers do.
 //!
 //! | column family | key | value |
 //! |---|---|---|
@@ -6,13 +6,13 @@
 //! | `tables` | table name | `stored.v1.Table` |
 //! | `partitions` | table id u32, partition u32 | `stored.v1.PartitionState` |
 //! | `events` | table id u32, partition u32, offset u64 | version, CRC32C, `stored.v1.Event` |
-//! | `time_blocks` | table id u32, partition u32, offset / 1024 u64 | `stored.v1.Block` |
+//! | `time_blocks` | table id u32, partition u32, offset / 1024 u64 | `stored.v1.TimeSlice` |
 //! | `idempotency` | table id u32, partition u32, hash of the key, 16 bytes | `idempotency::FirstWrite` |
 //! | `flushed_runs` | sequence u64, table id u32, partition u32, end u64 | `stored.v1.FlushedRun` |
 //! | `partition_runs` | table id u32, partition u32, end u64 | the run's sequence, u64 |
 //! | `consumers` | group, 0, table id u32, partition u32 | offset u64, committed_ms i64 |
 //!
-//! Table names never enter event keys: a name cannot collide with another's events, and an id is never reused.
+//! Event keys hold a table's id, never its name, and an id is never reused: no table finds another's events.
 
 use contracts::{
     idempotency::Hash,
@@ -42,19 +42,21 @@ pub mod cf {
     pub const PARTITIONS: &str = "partitions";
     /// The events.
     pub const EVENTS: &str = "events";
-    /// The times of full blocks of events.
-    pub const TIME_BLOCKS: &str = "time_blocks";
+    /// The time slices that are full. Time slices were once called blocks, and volumes still hold them under
+    /// that name: another one would be a new, empty family.
+    pub const TIME_SLICES: &str = "time_blocks";
     /// Idempotency keys within their window.
     pub const IDEMPOTENCY: &str = "idempotency";
     /// What eviction drops next, oldest first.
     pub const FLUSHED_RUNS: &str = "flushed_runs";
-    /// The same, by partition: what a new start takes away is found without a look at the others'.
+    /// The same runs by partition: those that a new start takes away are found without reading other
+    /// partitions'.
     pub const PARTITION_RUNS: &str = "partition_runs";
     /// Committed consumer offsets.
     pub const CONSUMERS: &str = "consumers";
 
     /// All of them.
-    pub const ALL: [&str; 9] = [META, TABLES, PARTITIONS, EVENTS, TIME_BLOCKS, IDEMPOTENCY, FLUSHED_RUNS, PARTITION_RUNS, CONSUMERS];
+    pub const ALL: [&str; 9] = [META, TABLES, PARTITIONS, EVENTS, TIME_SLICES, IDEMPOTENCY, FLUSHED_RUNS, PARTITION_RUNS, CONSUMERS];
 }
 
 /// Keys of the `meta` column family.
@@ -63,21 +65,22 @@ pub mod meta {
     pub const FORMAT: &[u8] = b"format";
     /// The volume's identity, 16 random bytes.
     pub const STORE_ID: &[u8] = b"store_id";
-    /// Which manifests the volume may have written, as `journal` has it: JSON.
+    /// Which manifests the volume may have written: JSON, which `journal` owns.
     pub const CHAIN: &[u8] = b"chain";
-    /// The number of the last group that was written, u64; every group has it: see `synced`.
-    pub const GROUP: &[u8] = b"group";
+    /// The number of the last batch, u64; every batch writes it: see `synced`. A batch was once called a
+    /// group, and volumes still hold it under that name.
+    pub const BATCH: &[u8] = b"group";
     /// The first time whose idempotency keys are remembered, i64: see `idempotency`.
     pub const KEYS_FLOOR: &[u8] = b"keys_floor";
-    /// What the counts of idempotency keys begin with; the minute since 1970 follows, i64. Their values are u64.
+    /// Prefix of the counts of idempotency keys, u64; the minute since 1970 follows, i64.
     pub const KEYS_OF_MINUTE: &[u8] = b"keys/";
 }
 
 /// The version of the layout in this file.
 pub const FORMAT: u32 = 5;
 
-/// Offsets of one block of the time index.
-pub const BLOCK: u64 = 1024;
+/// Offsets of one time slice.
+pub const SLICE: u64 = 1024;
 
 /// Key of a partition's state, and the prefix of its events and idempotency keys.
 pub fn partition(key: PartitionKey) -> [u8; 8] {
@@ -95,9 +98,9 @@ pub fn event(key: PartitionKey, offset: Offset) -> [u8; 16] {
     bytes
 }
 
-/// Key of a block of the time index.
-pub fn time_block(key: PartitionKey, block: u64) -> [u8; 16] {
-    event(key, block)
+/// Key of a time slice: `slice` is its first offset divided by [`SLICE`].
+pub fn time_slice(key: PartitionKey, slice: u64) -> [u8; 16] {
+    event(key, slice)
 }
 
 /// Key of an idempotency key.
@@ -131,7 +134,7 @@ pub fn consumer(group: &GroupName, key: PartitionKey) -> Vec<u8> {
     [consumer_prefix(group).as_slice(), &partition(key)].concat()
 }
 
-/// What a group's keys begin with. Names hold no zero byte, so no group's prefix begins another's.
+/// The prefix of a group's keys. Names hold no zero byte, so no group's prefix begins another group's keys.
 pub fn consumer_prefix(group: &GroupName) -> Vec<u8> {
     [group.as_str().as_bytes(), &[0]].concat()
 }
@@ -190,12 +193,17 @@ mod tests {
         PartitionKey { table, partition }
     }
 
+    /// Where an event may be.
+    fn places() -> impl Strategy<Value = (PartitionKey, Offset)> {
+        (any::<TableId>(), any::<PartitionNumber>(), any::<Offset>()).prop_map(|(table, partition, offset)| (key(table, partition), offset))
+    }
+
     proptest! {
         #[test]
-        fn event_keys_order_as_their_numbers(a: (u32, u32, u64), b: (u32, u32, u64)) {
-            let bytes = |(table, partition, offset)| event(key(table, partition), offset);
+        fn event_keys_order_as_their_numbers(a in places(), b in places()) {
+            let bytes = |(partition, offset)| event(partition, offset);
             prop_assert_eq!(bytes(a).cmp(&bytes(b)), a.cmp(&b));
-            prop_assert_eq!(decode_event(&bytes(a)), Some((key(a.0, a.1), a.2)));
+            prop_assert_eq!(decode_event(&bytes(a)), Some(a));
         }
 
         #[test]

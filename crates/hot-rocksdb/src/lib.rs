@@ -1,11 +1,11 @@
-//! The hot tier behind its contract: sends what changes to the writer, reads on threads that may block.
+//! The hot tier behind its contract: sends changes to the writer, and reads on threads that may block.
 
+pub mod batch;
 pub mod catalog;
 pub mod codec;
 pub mod consumers;
 pub mod disk;
 mod expire;
-pub mod group;
 pub mod idempotency;
 pub mod keys;
 pub mod options;
@@ -38,7 +38,7 @@ use self::{
     disk::Disk,
     idempotency::KeyOptions,
     keys::{PartitionKey, TableId, cf, meta},
-    request::{EncodedEvent, Request, Volume, WriterOptions},
+    request::{EncodedEvent, OpenVolume, Request, WriterOptions, WriterReply},
     rocksdb::Db,
     writer::{Guards, Writer},
 };
@@ -66,11 +66,11 @@ use contracts::{
     wakeups::Wakeups,
 };
 
-/// What the hot tier is made of.
+/// What the hot tier is built from.
 pub struct HotParts {
     /// The open volume.
     pub db: Arc<Db>,
-    /// What was found on it.
+    /// The tables and partitions that were found on it.
     pub catalog: Arc<SharedCatalog>,
     /// How full its disk is.
     pub disk: Arc<Disk>,
@@ -78,7 +78,7 @@ pub struct HotParts {
     pub clock: Arc<dyn Clock>,
     /// Closed when another writer takes over the bucket.
     pub fence: Arc<Fence>,
-    /// The writer's sign of life.
+    /// The writer's heartbeat.
     pub heartbeat: Arc<Heartbeat>,
 }
 
@@ -96,7 +96,8 @@ pub struct RocksHot {
 }
 
 impl RocksHot {
-    /// The hot tier and the writer that serves it; the writer ends when the tier is dropped.
+    /// Builds the hot tier and the writer that serves it; the writer ends when the tier and its notes are
+    /// dropped.
     ///
     /// # Errors
     /// `Corrupt` or `Unavailable` if the volume cannot be read.
@@ -104,13 +105,13 @@ impl RocksHot {
         let HotParts { db, catalog, disk, clock, fence, heartbeat } = parts;
         let (requests, receiver) = mpsc::channel(options.queue_len);
         let (wakeups, keys) = (Arc::new(Wakeups::default()), options.keys);
-        let volume = Volume { db: Arc::clone(&db), catalog: Arc::clone(&catalog), clock: Arc::clone(&clock), options };
+        let volume = OpenVolume { db: Arc::clone(&db), catalog: Arc::clone(&catalog), clock: Arc::clone(&clock), options };
         let writer = Writer::new(volume, Guards { fence, heartbeat }, receiver, Arc::clone(&wakeups))?;
         let hot = Self { db, catalog, disk, writer: requests, wakeups, clock, keys, reservations: OnceLock::new() };
         Ok((Arc::new(hot), writer))
     }
 
-    /// Sees to it that the offsets of an append are reserved.
+    /// Reserves the offsets of an append before the writer gives them; without a bucket nothing is reserved.
     async fn reserve(&self, table: &TableName, events: &[(PartitionNumber, Event)]) {
         let Some(reservations) = self.reservations.get() else { return };
         let mut counts: BTreeMap<PartitionNumber, u64> = BTreeMap::new();
@@ -130,8 +131,8 @@ impl RocksHot {
         reservations.reserve(next).await;
     }
 
-    /// Sends a request that must wait its turn.
-    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StorageError> {
+    /// Sends a request to the writer, and waits for its answer.
+    async fn ask<T>(&self, request: impl FnOnce(WriterReply<T>) -> Request) -> Result<T, StorageError> {
         ask(&self.writer, request).await
     }
 
@@ -145,16 +146,14 @@ impl RocksHot {
     }
 }
 
-/// The number of a table that can be read.
+/// The id of a table that exists and is not deleted.
 fn table_id(catalog: &SharedCatalog, table: &TableName) -> Result<TableId, StorageError> {
     let id = catalog.read().visible(table).map(|table| table.id);
     id.ok_or_else(|| StorageError::UnknownTable(table.clone()))
 }
 
-type Reply<T> = oneshot::Sender<Result<T, StorageError>>;
-
-/// Sends a request to the writer, which may have to wait its turn, and waits for the answer.
-async fn ask<T>(writer: &mpsc::Sender<Request>, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StorageError> {
+/// Sends a request to the writer and waits for its answer. Unlike an append, it waits for room in the queue.
+async fn ask<T>(writer: &mpsc::Sender<Request>, request: impl FnOnce(WriterReply<T>) -> Request) -> Result<T, StorageError> {
     let (reply, answer) = oneshot::channel();
     writer.send(request(reply)).await.map_err(|_| StorageError::Closed)?;
     answer.await.map_err(|_| StorageError::Closed)?
@@ -164,6 +163,7 @@ async fn ask<T>(writer: &mpsc::Sender<Request>, request: impl FnOnce(Reply<T>) -
 impl Appender for RocksHot {
     #[tracing::instrument(level = "debug", skip_all, fields(table = %append.table, events = append.events.len() as i64))]
     async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError> {
+        // Refused while RocksDB still has room to flush and compact: see `disk`.
         if self.disk.is_full() {
             return Err(StorageError::Overloaded { reason: Overload::DiskFull, retry_after: Duration::from_secs(5) });
         }
@@ -180,13 +180,15 @@ impl Appender for RocksHot {
             })
             .collect();
         let (reply, answer) = oneshot::channel();
+        // An append does not wait for room in the queue: the client is told to come back.
         self.writer.try_send(Request::Append { table, events, expected_offset, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
                 StorageError::Overloaded { reason: Overload::QueueFull, retry_after: Duration::from_secs(1) }
             }
             mpsc::error::TrySendError::Closed(_) => StorageError::Closed,
         })?;
-        // The writer answers every request it takes; if it ended between, the group may have been on its way to the disk.
+        // The writer answers every request that it takes. If it ended before that, the batch may have been on
+        // its way to the disk.
         answer.await.map_err(StorageError::outcome_unknown)?
     }
 
@@ -219,7 +221,7 @@ impl HotReader for RocksHot {
         upto: Offset,
         enough: u64,
     ) -> Result<(Box<dyn SegmentBuilder>, u64), StorageError> {
-        // A thread goes on when nobody waits for it any more; this one need not.
+        // A blocking thread runs on after its caller has gone; the token tells this one to stop.
         let stop = CancellationToken::new();
         let _stops = stop.clone().drop_guard();
         self.blocking(move |db, catalog| {
@@ -353,6 +355,7 @@ impl Engine for RocksHot {
     }
 
     async fn tidy(&self) -> Result<(), StorageError> {
+        // Compaction rewrites every key, so it waits until the files are a quarter larger than keys may be.
         let most = self.keys.max_bytes.saturating_add(self.keys.max_bytes / 4);
         self.blocking(move |db, _| {
             if db.keys_bytes() > most {
@@ -364,7 +367,7 @@ impl Engine for RocksHot {
     }
 }
 
-/// Keeps notes by way of the writer, without the tier.
+/// Keeps the journal's notes through the writer, without holding the tier.
 #[derive(Debug)]
 struct WriterNotes {
     db: Arc<Db>,

@@ -1,4 +1,4 @@
-//! How RocksDB is set up: what is safe first, then what suits a log whose ranges leave in the order in which they came.
+//! How RocksDB is set up: safety first, then what suits a log whose oldest ranges leave first.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -10,15 +10,16 @@ use super::{
 };
 use contracts::clock::Clock;
 
-/// Files of new events that are merged at once.
+/// Files of new events that one compaction merges.
 const LEVEL_0_FILES: i32 = 16;
 
-/// What opening needs to know.
+/// Options for opening the volume.
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
     /// The directory of the database.
     pub path: PathBuf,
-    /// Whether every group was synced before the next one was written: then damage in the middle of the log can be told.
+    /// Whether every batch was synced before the next one was written: only then can damage inside the log be
+    /// told from a power cut.
     pub is_synced: bool,
     /// How long and how many idempotency keys are remembered.
     pub keys: KeyOptions,
@@ -26,15 +27,16 @@ pub struct OpenOptions {
     pub cache_bytes: usize,
     /// Bytes of one write buffer.
     pub write_buffer_bytes: usize,
-    /// Files that are open at once; what is over it is opened again when it is needed.
+    /// Files that may be open at once, -1 for all; others are opened again when they are needed.
     pub max_open_files: i32,
 }
 
-/// How the database is opened.
+/// Options of the database.
 pub(super) fn database(options: &OpenOptions) -> Options {
     let mut database = Options::default();
     database.create_missing_column_families(true);
-    // The log ends at the first record that is not whole: after a power cut that is the last one, which nobody was answered; see `wal`.
+    // Replay ends at the first record that is not whole. After a power cut that is the last one, which was
+    // never acknowledged; `wal` has looked for damage before it.
     database.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     database.set_track_and_verify_wals_in_manifest(true);
     database.set_paranoid_checks(true);
@@ -48,7 +50,7 @@ pub(super) fn database(options: &OpenOptions) -> Options {
     database
 }
 
-/// How a column family is kept.
+/// Options of a column family.
 pub(super) fn family(name: &str, options: &OpenOptions, cache: &Cache, clock: &Arc<dyn Clock>, floor: &Floor) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
@@ -61,8 +63,9 @@ pub(super) fn family(name: &str, options: &OpenOptions, cache: &Cache, clock: &A
         cf::EVENTS => {
             blocks.set_block_size(32 << 10);
             family.set_write_buffer_size(options.write_buffer_bytes);
-            // Every new file spans all partitions, so merging it rewrites nearly everything: seldom, and much at once. A reader
-            // finds a partition's events in one file after the other, however many there are.
+            // Every new file spans all partitions, so each merge rewrites nearly everything: merge seldom,
+            // and much at once. More files do not slow readers down: a partition's events continue from one
+            // file to the next.
             family.set_level_zero_file_num_compaction_trigger(LEVEL_0_FILES);
             family.set_level_zero_slowdown_writes_trigger(3 * LEVEL_0_FILES);
             family.set_level_zero_stop_writes_trigger(4 * LEVEL_0_FILES);

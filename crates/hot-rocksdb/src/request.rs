@@ -1,4 +1,4 @@
-//! What the writer is asked to do.
+//! Requests to the writer, and what it needs to serve them.
 
 use std::sync::Arc;
 
@@ -19,33 +19,37 @@ use contracts::{
     sequence::Offset,
 };
 
-/// What the writer needs to know.
+/// Where the writer sends its answer, once the change is durable or refused.
+pub type WriterReply<T> = oneshot::Sender<Result<T, StorageError>>;
+
+/// Options of the writer.
 #[derive(Debug, Clone)]
 pub struct WriterOptions {
     /// Whether an answer waits for the sync of the log.
     pub sync: bool,
     /// How long and how many idempotency keys are remembered.
     pub keys: KeyOptions,
-    /// Stored bytes that hot holds at most.
+    /// Stored bytes that hot may hold.
     pub hot_max_bytes: u64,
-    /// Tables there may be.
+    /// Tables that may exist.
     pub max_tables: usize,
-    /// Partitions there may be, of all tables.
+    /// Partitions that may exist, of all tables.
     pub max_partitions: usize,
-    /// Consumer groups there may be.
+    /// Consumer groups that may exist.
     pub max_groups: usize,
-    /// Committed offsets there may be, of all groups.
+    /// Committed offsets that may exist, of all groups.
     pub max_group_offsets: usize,
-    /// Whether an append makes a table that does not exist.
+    /// Whether an append creates a table that does not exist.
     pub auto_create: bool,
     /// The settings of a new table.
     pub new_table: TableSettings,
-    /// Requests that may wait.
+    /// Requests that may wait in the queue.
     pub queue_len: usize,
 }
 
 impl WriterOptions {
-    /// Without bounds that anybody would reach, and with keys that are remembered so long; for tests of what is not about them.
+    /// Limits that no test reaches by accident, and keys that are remembered for `window_ms`; for tests of
+    /// other things.
     pub fn roomy(window_ms: i64) -> Self {
         Self {
             sync: true,
@@ -69,15 +73,15 @@ pub struct EncodedEvent {
     pub partition: PartitionNumber,
     /// Its timestamp.
     pub timestamp_ms: TimestampMs,
-    /// When it was taken.
+    /// When it was appended.
     pub appended_ms: TimestampMs,
-    /// What tells its idempotency key and its use, if it has one.
+    /// Hashes of its idempotency key and payload, if it has a key.
     pub key: Option<KeyUse>,
     /// The stored form.
     pub value: Vec<u8>,
 }
 
-/// What the writer is asked to do; each is done whole or not at all.
+/// A request to the writer.
 #[derive(Debug)]
 pub enum Request {
     /// Append events to a table.
@@ -86,96 +90,96 @@ pub enum Request {
         table: TableName,
         /// The events, in order.
         events: Vec<EncodedEvent>,
-        /// What `next` must be.
+        /// What `next` must be in each of their partitions, if anything.
         expected_offset: Option<Offset>,
-        /// Where each event is.
-        reply: oneshot::Sender<Result<Vec<Appended>, StorageError>>,
+        /// The offset of each event, and whether it was a duplicate.
+        reply: WriterReply<Vec<Appended>>,
     },
     /// Fix the bounds of coming segments.
     Intend {
         /// The segments.
         intents: Vec<(Partition, FlushIntent)>,
-        /// Done.
-        reply: oneshot::Sender<Result<(), StorageError>>,
+        /// Answered when it is durable.
+        reply: WriterReply<()>,
     },
     /// Note that segments are cold.
     MarkFlushed {
         /// The segments.
         segments: Vec<(Partition, FlushIntent)>,
-        /// Done.
-        reply: oneshot::Sender<Result<(), StorageError>>,
+        /// Answered when it is durable.
+        reply: WriterReply<()>,
     },
     /// Drop flushed events.
     Evict {
-        /// What to keep.
+        /// What hot is to keep.
         keep: HotKeep,
-        /// How many events went.
-        reply: oneshot::Sender<Result<u64, StorageError>>,
+        /// How many events were evicted.
+        reply: WriterReply<u64>,
     },
     /// Move the starts of partitions.
     Trim {
         /// Where they are to start.
         trims: Vec<Trim>,
-        /// Done.
-        reply: oneshot::Sender<Result<(), StorageError>>,
+        /// Answered when it is durable.
+        reply: WriterReply<()>,
     },
-    /// Change what may be set for a table; make it if it does not exist.
+    /// Change a table's settings; create it if it does not exist.
     ConfigureTable {
         /// The table.
         table: TableName,
         /// What changes.
         change: TableChange,
-        /// What holds now.
-        reply: oneshot::Sender<Result<Configured, StorageError>>,
+        /// The settings that hold now.
+        reply: WriterReply<Configured>,
     },
     /// Delete a table.
     DeleteTable {
         /// The table.
         table: TableName,
-        /// Done.
-        reply: oneshot::Sender<Result<(), StorageError>>,
+        /// Answered when it is durable.
+        reply: WriterReply<()>,
     },
     /// Keep facts about the volume.
     Remember {
         /// Keys of the `meta` column family and their values.
         pairs: Vec<(&'static [u8], Vec<u8>)>,
-        /// Done.
-        reply: oneshot::Sender<Result<(), StorageError>>,
+        /// Answered when it is durable.
+        reply: WriterReply<()>,
     },
-    /// Take over what recovery has found in S3.
+    /// Take over what recovery found in S3.
     Recover {
         /// What was found.
         recovered: Recovered,
-        /// Done.
-        reply: oneshot::Sender<Result<(), StorageError>>,
+        /// Answered when it is durable.
+        reply: WriterReply<()>,
     },
-    /// Take over idempotency keys that recovery has found in S3.
+    /// Take over idempotency keys that recovery found in S3.
     RecoverKeys {
         /// The keys and their first writes.
         keys: Vec<(Partition, Hash, FirstWrite)>,
-        /// Done.
-        reply: oneshot::Sender<Result<(), StorageError>>,
+        /// Answered when it is durable.
+        reply: WriterReply<()>,
     },
     /// Commit consumer offsets.
     Commit {
         /// The offsets.
         commit: Commit,
-        /// Done.
-        reply: oneshot::Sender<Result<(), StorageError>>,
+        /// Answered when it is durable.
+        reply: WriterReply<()>,
     },
     /// Forget the consumer groups whose last commit was before a time.
     ExpireGroups {
         /// The time.
         committed_before: TimestampMs,
         /// The groups.
-        reply: oneshot::Sender<Result<Vec<GroupName>, StorageError>>,
+        reply: WriterReply<Vec<GroupName>>,
     },
     /// Forget a consumer group.
     DeleteGroup {
         /// The group.
         group: GroupName,
-        /// Done.
-        reply: oneshot::Sender<Result<(), StorageError>>,
+        /// Answered when it is durable.
+        reply: WriterReply<()>,
     },
 }
 
@@ -189,8 +193,8 @@ impl Request {
     }
 }
 
-/// What a group is staged over.
-pub(super) struct Volume {
+/// The open volume, over which batches are staged and to which they are written.
+pub(super) struct OpenVolume {
     pub(super) db: Arc<Db>,
     pub(super) catalog: Arc<SharedCatalog>,
     pub(super) clock: Arc<dyn Clock>,

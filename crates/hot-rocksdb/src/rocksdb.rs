@@ -29,7 +29,7 @@ pub struct Db {
     db: DB,
     store_id: Uuid,
     synced: Synced,
-    /// What the compaction filter of idempotency keys goes by.
+    /// Shared with the compaction filter of idempotency keys.
     keys_floor: Floor,
 }
 
@@ -40,12 +40,13 @@ impl std::fmt::Debug for Db {
 }
 
 impl Db {
-    /// Opens the volume, or makes it if the directory holds none, and reads its tables.
+    /// Opens the volume, or creates it if the directory holds none, and loads its tables.
     ///
     /// # Errors
-    /// `Unavailable` if RocksDB cannot open it, `Corrupt` if what is there does not fit.
+    /// `Unavailable` if RocksDB cannot open it, `Corrupt` if it is damaged or of an unknown format.
     pub fn open(options: &OpenOptions, clock: Arc<dyn Clock>) -> Result<(Arc<Self>, Arc<SharedCatalog>), StorageError> {
         make_directory(&options.path)?;
+        // Damage is looked for first: RocksDB's replay would silently drop what is behind it.
         let noted = Synced::read(&options.path)?;
         wal::check(&options.path, options.is_synced)?;
         let cache = Cache::new_lru_cache(options.cache_bytes);
@@ -55,15 +56,15 @@ impl Db {
         let mut database = options::database(options);
         database.create_if_missing(noted.is_none());
         if noted.is_some() && !options.path.join(wal::CURRENT).exists() {
-            let why = "the file is gone, and with it what RocksDB knows of the volume";
+            let why = "the file is missing, and RocksDB would take the volume for an empty one";
             return Err(StorageError::corrupt(options.path.join(wal::CURRENT).display(), why));
         }
         let db = DB::open_cf_descriptors(&database, &options.path, descriptors).map_err(|error| not_opened(&options.path, &error))?;
-        let last_group = last_group(&db)?;
-        synced::check(&options.path, noted.unwrap_or(0), last_group)?;
+        let last_batch = last_batch(&db)?;
+        synced::check(&options.path, noted.unwrap_or(0), last_batch)?;
         let store_id = identify(&db)?;
-        // What is replayed is written out and synced before the database is open.
-        let synced = Synced::open(&options.path, last_group)?;
+        // By now RocksDB has written out and synced what it replayed, so the note may demand it.
+        let synced = Synced::open(&options.path, last_batch)?;
         let db = Arc::new(Self { db, store_id, synced, keys_floor });
         let tables = db.load(clock.now_ms())?;
         Ok((db, Arc::new(SharedCatalog::new(tables))))
@@ -74,41 +75,41 @@ impl Db {
         self.store_id
     }
 
-    /// Writes a group in one step, under the next number; with `sync` it is on disk when this returns.
+    /// Writes a batch in one step, under its number; with `sync` it is on disk when this returns.
     ///
     /// # Errors
-    /// `OutcomeUnknown`: the batch may be there or not, and this handle must not be written again.
-    pub(super) fn write(&self, mut batch: WriteBatch, group: u64, sync: bool) -> Result<(), StorageError> {
-        batch.put_cf(self.family(cf::META), meta::GROUP, group.to_be_bytes());
+    /// `OutcomeUnknown`: the batch may be there or not, and nothing more may be written.
+    pub(super) fn write(&self, mut writes: WriteBatch, number: u64, sync: bool) -> Result<(), StorageError> {
+        // In the same write, so that the volume tells which batch it ends with.
+        writes.put_cf(self.family(cf::META), meta::BATCH, number.to_be_bytes());
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        self.db.write_opt(batch, &options).map_err(StorageError::outcome_unknown)?;
+        self.db.write_opt(writes, &options).map_err(StorageError::outcome_unknown)?;
         if sync {
-            self.synced.set(group).map_err(StorageError::outcome_unknown)?;
+            // After the sync, never before: the note must not demand what the disk may not have.
+            self.synced.set(number).map_err(StorageError::outcome_unknown)?;
         }
         Ok(())
     }
 
-    /// The number of the last group that was written; 0 if there is none.
+    /// The number of the last batch that was written; 0 if there is none.
     ///
     /// # Errors
     /// `Corrupt` or `Unavailable`.
-    pub(super) fn last_group(&self) -> Result<u64, StorageError> {
-        last_group(&self.db)
+    pub(super) fn last_batch(&self) -> Result<u64, StorageError> {
+        last_batch(&self.db)
     }
 
     /// One value.
-    ///
     /// # Errors
-    /// `Unavailable` with what RocksDB said.
+    /// `Corrupt` or `Unavailable`.
     pub(super) fn get(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
         self.db.get_cf(self.family(family), key).map_err(unavailable)
     }
 
     /// Many values of one family, in the order of the keys.
-    ///
     /// # Errors
-    /// `Unavailable` with what RocksDB said.
+    /// `Corrupt` or `Unavailable`.
     pub(super) fn get_many(&self, family: &str, keys: &[[u8; 24]]) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
         self.db
             .batched_multi_get_cf(self.family(family), keys, false)
@@ -128,25 +129,25 @@ impl Db {
         self.db.iterator_cf_opt(self.family(family), options, from).map(|pair| pair.map_err(unavailable))
     }
 
-    /// All as it is now, for as long as it is held.
+    /// The volume as it is now, for as long as the snapshot is held.
     pub(super) fn snapshot(&self) -> Snapshot<'_> {
         self.db.snapshot()
     }
 
-    /// A column family; all are opened together.
+    /// A column family; all of them are opened with the database.
     pub(super) fn family(&self, name: &str) -> &ColumnFamily {
         family(&self.db, name)
     }
 
-    /// Deletes files that hold nothing but events in `[first, last]`, at once, whoever is reading: see `scan`. A hint: what
-    /// it leaves goes by compaction.
+    /// Deletes files that hold only events in `[first, last]`, at once, even under the snapshot of a reader:
+    /// see `scan`. Compaction removes what this leaves.
     pub(super) fn delete_files(&self, first: &[u8], last: &[u8]) {
         if let Err(error) = self.db.delete_file_in_range_cf(self.family(cf::EVENTS), first, last) {
-            tracing::warn!(%error, "evicted files stay until compaction");
+            tracing::warn!(%error, "evicted files cannot be deleted, compaction will remove them");
         }
     }
 
-    /// RocksDB's own numbers; 0 for what it does not know.
+    /// RocksDB's own gauges; 0 for what it does not know.
     pub fn gauges(&self) -> Vec<Gauge> {
         let of_database = |property: &str| self.db.property_int_value(property).ok().flatten().unwrap_or(0);
         let of_family = |family, property: &str| self.db.property_int_value_cf(self.family(family), property).ok().flatten().unwrap_or(0);
@@ -176,7 +177,7 @@ impl Db {
     /// Writes out what is in memory, so that the next start need not replay the log.
     ///
     /// # Errors
-    /// `Unavailable` with what RocksDB said; nothing is lost, the log has it.
+    /// `Corrupt` or `Unavailable`; nothing is lost, the log has it.
     pub fn close(&self) -> Result<(), StorageError> {
         for name in cf::ALL {
             self.db.flush_cf(self.family(name)).map_err(unavailable)?;
@@ -185,7 +186,7 @@ impl Db {
         Ok(())
     }
 
-    /// The greatest sequence of a flushed run.
+    /// The greatest sequence of a flushed run, if there are any.
     pub(super) fn last_flushed_run(&self) -> Result<Option<u64>, StorageError> {
         let mut runs = self.db.iterator_cf(self.family(cf::FLUSHED_RUNS), IteratorMode::End);
         let Some((key, _)) = runs.next().transpose().map_err(unavailable)? else { return Ok(None) };
@@ -193,7 +194,7 @@ impl Db {
         keys::decode_flushed_run(&key).map(|(sequence, ..)| Some(sequence)).ok_or_else(damaged)
     }
 
-    /// Idempotency keys from before this time count no more.
+    /// Sets the time before which idempotency keys no longer count.
     pub(super) fn set_keys_floor(&self, floor_ms: i64) {
         self.keys_floor.store(floor_ms, std::sync::atomic::Ordering::Relaxed);
     }
@@ -203,7 +204,7 @@ impl Db {
         self.db.property_int_value_cf(self.family(cf::IDEMPOTENCY), "rocksdb.total-sst-files-size").ok().flatten().unwrap_or(0)
     }
 
-    /// Drops idempotency keys that count no more from the files that hold them; blocks for as long as it takes.
+    /// Compacts the idempotency keys, which drops those that no longer count; blocks for as long as it takes.
     pub(super) fn compact_keys(&self) {
         self.db.compact_range_cf(self.family(cf::IDEMPOTENCY), None::<&[u8]>, None::<&[u8]>);
     }
@@ -225,7 +226,7 @@ impl Db {
                 return Err(StorageError::corrupt("the list of partitions in RocksDB", format!("key {key:?}")));
             };
             let mut state = PartitionState::decode(&state)?;
-            // An event that cannot be read is for its readers to find.
+            // A damaged event does not prevent the start: its readers report it.
             if state.unflushed_since.is_some()
                 && let Ok(Some(came_ms)) = self.appended(key, state.marks.flushed)
             {
@@ -248,7 +249,7 @@ impl Db {
         Ok(Some(codec::decode(&value)?.appended_ms))
     }
 
-    /// The counts of idempotency keys.
+    /// Loads the counts of idempotency keys.
     ///
     /// # Errors
     /// `Corrupt` or `Unavailable`.
@@ -266,24 +267,24 @@ impl Db {
     }
 }
 
-/// Makes the data directory, but not what it should stand in: a mount that is missing must not be taken for an empty volume.
+/// Creates the data directory, but not its parent: a missing mount must not be taken for an empty volume.
 fn make_directory(path: &Path) -> Result<(), StorageError> {
     let failed = |error: io::Error| {
         let why = format!(
-            "data_dir {} cannot be used: {error}; it is made where it is missing, but what it stands in must be there",
+            "data_dir {} cannot be used: {error}; it is created if it is missing, but its parent directory must exist",
             path.display()
         );
         StorageError::unavailable(Tier::Hot, io::Error::new(error.kind(), why))
     };
     match std::fs::create_dir(path) {
-        // Perhaps a file, or a link that leads nowhere.
+        // It may be a file, or a link that leads nowhere.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => std::fs::read_dir(path).map(drop),
         made => made,
     }
     .map_err(failed)
 }
 
-/// What RocksDB said of a volume that it does not open; not all of that says which.
+/// RocksDB's error for a volume that it cannot open, with the path, which not all of its errors name.
 fn not_opened(path: &Path, error: &::rocksdb::Error) -> StorageError {
     if error.kind() == ::rocksdb::ErrorKind::Corruption {
         return StorageError::corrupt(format!("RocksDB in {}", path.display()), error.to_string());
@@ -295,7 +296,7 @@ fn not_opened(path: &Path, error: &::rocksdb::Error) -> StorageError {
 /// A key and its value.
 pub(crate) type Pair = (Box<[u8]>, Box<[u8]>);
 
-/// What RocksDB said, as an error of the hot tier.
+/// RocksDB's error, as one of the hot tier.
 pub(super) fn unavailable(error: ::rocksdb::Error) -> StorageError {
     if error.kind() == ::rocksdb::ErrorKind::Corruption {
         StorageError::corrupt("RocksDB", error)
@@ -311,12 +312,12 @@ pub(super) fn family<'a>(db: &'a DB, name: &str) -> &'a ColumnFamily {
     family
 }
 
-fn last_group(db: &DB) -> Result<u64, StorageError> {
-    let Some(bytes) = db.get_cf(family(db, cf::META), meta::GROUP).map_err(unavailable)? else { return Ok(0) };
-    keys::decode_u64(&bytes).ok_or_else(|| StorageError::corrupt("the last group in RocksDB", format!("{bytes:?}")))
+fn last_batch(db: &DB) -> Result<u64, StorageError> {
+    let Some(bytes) = db.get_cf(family(db, cf::META), meta::BATCH).map_err(unavailable)? else { return Ok(0) };
+    keys::decode_u64(&bytes).ok_or_else(|| StorageError::corrupt("the last batch in RocksDB", format!("{bytes:?}")))
 }
 
-/// Reads the volume's identity, or gives it one if it is new.
+/// Reads the volume's identity, or creates one if the volume is new. Upgrades an earlier format first.
 fn identify(db: &DB) -> Result<Uuid, StorageError> {
     let family = family(db, cf::META);
     let damaged = |why: String| StorageError::corrupt("the volume's identity", why);
@@ -331,12 +332,12 @@ fn identify(db: &DB) -> Result<Uuid, StorageError> {
         }
         (None, None) => {
             let id = Uuid::new_v4();
-            let mut batch = WriteBatch::default();
-            batch.put_cf(family, meta::FORMAT, keys::FORMAT.to_be_bytes());
-            batch.put_cf(family, meta::STORE_ID, id.as_bytes());
+            let mut writes = WriteBatch::default();
+            writes.put_cf(family, meta::FORMAT, keys::FORMAT.to_be_bytes());
+            writes.put_cf(family, meta::STORE_ID, id.as_bytes());
             let mut options = WriteOptions::default();
             options.set_sync(true);
-            db.write_opt(batch, &options).map_err(unavailable)?;
+            db.write_opt(writes, &options).map_err(unavailable)?;
             Ok(id)
         }
         _ => Err(damaged("format and store id must be there together".to_owned())),

@@ -5,9 +5,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     codec,
-    keys::{self, BLOCK, PartitionKey, cf},
+    keys::{self, PartitionKey, SLICE, cf},
     rocksdb::{Db, unavailable},
-    sequence::{Block, PartitionState},
+    sequence::{PartitionState, TimeSlice},
 };
 use contracts::{
     error::StorageError,
@@ -19,46 +19,123 @@ use contracts::{
     sequence::Offset,
 };
 
-/// How many events one call looks at when a filter wants few of them: some milliseconds of work.
+/// Events that one call reads at most where a filter wants few of them: some milliseconds of work.
 const MAX_SCAN: u64 = 4096;
 
-/// After so many stored bytes at the latest one call looks at no further partition; and if what is wanted must be looked for.
+/// Stored bytes after which one call reads no further partition.
 const MUCH_BYTES: usize = 8 << 20;
+/// The same where a filter makes it look for events.
 const MUCH_LOOKED_AT: usize = 1 << 20;
 
-/// The events of a partition up to `end`, without a hole.
-struct Scan<'a> {
-    events: DBRawIterator<'a>,
+/// One partition as a snapshot has it.
+#[derive(Clone, Copy)]
+struct PartitionView<'a> {
+    db: &'a Db,
+    snapshot: &'a Snapshot<'a>,
     table: &'a TableName,
     key: PartitionKey,
+}
+
+impl PartitionView<'_> {
+    /// A page from `offset` on; without events if hot does not hold that offset.
+    fn read(&self, offset: Offset, filter: TimeFilter, limit: ReadLimit) -> Result<HotPage, StorageError> {
+        let marks = self.db.state(self.snapshot, self.key)?.marks;
+        let nothing = |marks| HotPage { marks, page: Page { records: Vec::new(), next: offset }, stored_bytes: 0 };
+        let mut hot = nothing(marks);
+        if offset < marks.low || marks.next <= offset {
+            return Ok(hot);
+        }
+        match self.fill_page(filter, limit, &mut hot) {
+            Err(damage @ StorageError::Corrupt { .. }) => {
+                // Eviction deletes whole files, and a snapshot does not keep them. If `low` has passed this
+                // place meanwhile, nothing is damaged: the events are cold.
+                let now = self.db.state(&self.db.snapshot(), self.key)?.marks;
+                if now.low <= hot.page.next { Err(damage) } else { Ok(nothing(now)) }
+            }
+            scanned => scanned.map(|()| hot),
+        }
+    }
+
+    /// Fills a page from its `next` on.
+    fn fill_page(&self, filter: TimeFilter, limit: ReadLimit, hot: &mut HotPage) -> Result<(), StorageError> {
+        let (page, end) = (&mut hot.page, hot.marks.next);
+        page.next = self.skip_slices(filter, page.next, end)?;
+        let scan_end = if filter == TimeFilter::default() { end } else { end.min(page.next + MAX_SCAN) };
+        let mut scan = Scan::new(*self, page.next, end, ReadOptions::default());
+        let (mut bytes, mut scanned) = (0, 0);
+        while page.next < scan_end && page.records.len() < limit.records {
+            let (event, stored_bytes) = scan.event()?;
+            scanned += 1;
+            if filter.wants(event.timestamp_ms) {
+                bytes += event.weight();
+                if bytes > limit.bytes && !page.records.is_empty() {
+                    break;
+                }
+                page.records.push(Record { partition: self.key.partition, offset: page.next, event });
+            }
+            hot.stored_bytes += stored_bytes;
+            scan.advance();
+            if scan.next.is_multiple_of(SLICE) {
+                let wanted = self.skip_slices(filter, scan.next, end)?;
+                if wanted != scan.next {
+                    scan.seek(wanted);
+                }
+            }
+            page.next = scan.next;
+        }
+        metrics::scanned(scanned);
+        Ok(())
+    }
+
+    /// The first offset from `next` on whose slice may hold a wanted event. Only full slices have a stored
+    /// time span, so the open one is always read.
+    fn skip_slices(&self, filter: TimeFilter, mut next: Offset, end: Offset) -> Result<Offset, StorageError> {
+        if filter == TimeFilter::default() {
+            return Ok(next);
+        }
+        let family = self.db.family(cf::TIME_SLICES);
+        loop {
+            let slice = next / SLICE;
+            let slice_end = (slice + 1) * SLICE;
+            if slice_end > end {
+                return Ok(next);
+            }
+            let stored = self.snapshot.get_cf(family, keys::time_slice(self.key, slice)).map_err(unavailable)?;
+            let Some(span) = stored.as_deref().map(TimeSlice::decode).transpose()? else { return Ok(next) };
+            if filter.wants_any(span.min_ms, span.max_ms) {
+                return Ok(next);
+            }
+            next = slice_end;
+        }
+    }
+}
+
+/// Walks the events of a partition up to `end`; a gap among them is damage.
+struct Scan<'a> {
+    partition: PartitionView<'a>,
+    events: DBRawIterator<'a>,
     next: Offset,
     end: Offset,
 }
 
 impl<'a> Scan<'a> {
-    /// Begins at `next`.
-    fn new(
-        db: &'a Db,
-        snapshot: &'a Snapshot<'a>,
-        table: &'a TableName,
-        key: PartitionKey,
-        (next, end): (Offset, Offset),
-        mut options: ReadOptions,
-    ) -> Self {
+    /// A walk that begins at `next`.
+    fn new(partition: PartitionView<'a>, next: Offset, end: Offset, mut options: ReadOptions) -> Self {
+        let PartitionView { db, snapshot, key, .. } = partition;
         options.set_verify_checksums(true);
         options.set_iterate_range(keys::event(key, next).to_vec()..keys::event(key, end).to_vec());
         let mut events = snapshot.raw_iterator_cf_opt(db.family(cf::EVENTS), options);
         events.seek_to_first();
-        Self { events, table, key, next, end }
+        Self { partition, events, next, end }
     }
 
-    /// The event at `next`, which must be there, and the bytes that it takes.
+    /// The event at `next`, which must be there, and its stored bytes.
     fn event(&self) -> Result<(Event, u64), StorageError> {
         let Some((key, value)) = self.events.item() else {
             self.events.status().map_err(unavailable)?;
             return Err(self.damaged(format!("offset {} is missing before {}", self.next, self.end)));
         };
-        if key != keys::event(self.key, self.next) {
+        if key != keys::event(self.partition.key, self.next) {
             let found = keys::decode_event(key);
             return Err(self.damaged(format!("offset {} is missing, {found:?} follows", self.next)));
         }
@@ -72,17 +149,19 @@ impl<'a> Scan<'a> {
 
     fn seek(&mut self, next: Offset) {
         self.next = next;
-        self.events.seek(keys::event(self.key, next));
+        self.events.seek(keys::event(self.partition.key, next));
     }
 
     fn damaged(&self, why: String) -> StorageError {
-        StorageError::corrupt(format!("{}/{} in RocksDB", self.table, self.key.partition), why)
+        let PartitionView { table, key, .. } = self.partition;
+        StorageError::corrupt(format!("{table}/{} in RocksDB", key.partition), why)
     }
 }
 
 impl Db {
-    /// Reads partitions of one table, all from one snapshot: first where their events are, then those that hot has. It stops after
-    /// the partition with which there is as much as was asked for in all, or much.
+    /// Reads partitions of one table, all from one snapshot: their watermarks, and a page of the events that
+    /// hot has. Stops after the partition with which there is as much as was asked for in all, or so much
+    /// that the caller should not wait for more.
     ///
     /// # Errors
     /// `Corrupt` or `Unavailable`.
@@ -98,7 +177,8 @@ impl Db {
         let much = limit.bytes.saturating_mul(from.len()).min(most) as u64;
         let (mut pages, mut bytes) = (Vec::with_capacity(from.len()), 0);
         for &(key, offset) in from {
-            let page = self.read_one(&snapshot, table, (key, offset), filter, limit)?;
+            let partition = PartitionView { db: self, snapshot: &snapshot, table, key };
+            let page = partition.read(offset, filter, limit)?;
             bytes += page.stored_bytes;
             pages.push(page);
             if bytes >= much {
@@ -108,35 +188,12 @@ impl Db {
         Ok(pages)
     }
 
-    fn read_one(
-        &self,
-        snapshot: &Snapshot<'_>,
-        table: &TableName,
-        (key, offset): (PartitionKey, Offset),
-        filter: TimeFilter,
-        limit: ReadLimit,
-    ) -> Result<HotPage, StorageError> {
-        let marks = self.state(snapshot, key)?.marks;
-        let nothing = |marks| HotPage { marks, page: Page { records: Vec::new(), next: offset }, stored_bytes: 0 };
-        let mut hot = nothing(marks);
-        if offset < marks.low || marks.next <= offset {
-            return Ok(hot);
-        }
-        match self.scan_page(snapshot, table, key, filter, limit, &mut hot) {
-            Err(damage @ StorageError::Corrupt { .. }) => {
-                // Eviction deletes files under a snapshot's feet. Then there is no damage: the events are cold.
-                let now = self.state(&self.snapshot(), key)?.marks;
-                if now.low <= hot.page.next { Err(damage) } else { Ok(nothing(now)) }
-            }
-            scanned => scanned.map(|()| hot),
-        }
-    }
-
-    /// Adds events to a segment of this partition, from its next one on and before `upto`, until it has `enough` bytes of lines;
-    /// answers the bytes that they take here.
+    /// Adds events to a segment of this partition, from the segment's next offset on and before `upto`, until
+    /// it has `enough` bytes of lines; returns their stored bytes in hot.
     ///
     /// # Errors
-    /// `Expired` if they were dropped meanwhile, `Closed` if nobody waits any more, `Corrupt` or `Unavailable`.
+    /// `Expired` if they were dropped meanwhile, `Closed` if `stop` was cancelled, `Corrupt` or
+    /// `Unavailable`.
     pub fn fill(
         &self,
         segment: &mut dyn SegmentBuilder,
@@ -153,15 +210,17 @@ impl Db {
         let snapshot = self.snapshot();
         check(&snapshot)?;
         let mut options = ReadOptions::default();
-        options.fill_cache(false); // readers want other events
-        let mut scan = Scan::new(self, &snapshot, &partition.table, key, (offset, upto), options);
+        options.fill_cache(false); // a flush must not push out of the cache what readers want
+        let view = PartitionView { db: self, snapshot: &snapshot, table: &partition.table, key };
+        let mut scan = Scan::new(view, offset, upto, options);
         let mut bytes = 0;
         while scan.next < upto && segment.raw_bytes() < enough {
-            if scan.next.is_multiple_of(BLOCK) && stop.is_cancelled() {
+            if scan.next.is_multiple_of(SLICE) && stop.is_cancelled() {
                 return Err(StorageError::Closed);
             }
             let (event, stored_bytes) = match scan.event() {
-                // Whoever drops events deletes files, which a snapshot does not hold.
+                // Dropping events deletes whole files, and a snapshot does not keep them. If the start has
+                // moved, nothing is damaged.
                 Err(damage @ StorageError::Corrupt { .. }) => return Err(check(&self.snapshot()).err().unwrap_or(damage)),
                 found => found?,
             };
@@ -175,71 +234,5 @@ impl Db {
     fn state(&self, snapshot: &Snapshot<'_>, key: PartitionKey) -> Result<PartitionState, StorageError> {
         let stored = snapshot.get_cf(self.family(cf::PARTITIONS), keys::partition(key)).map_err(unavailable)?;
         stored.map_or(Ok(PartitionState::default()), |bytes| PartitionState::decode(&bytes))
-    }
-
-    /// Fills a page from its `next` on.
-    fn scan_page(
-        &self,
-        snapshot: &Snapshot<'_>,
-        table: &TableName,
-        key: PartitionKey,
-        filter: TimeFilter,
-        limit: ReadLimit,
-        hot: &mut HotPage,
-    ) -> Result<(), StorageError> {
-        let (page, end) = (&mut hot.page, hot.marks.next);
-        page.next = self.skip_blocks(snapshot, key, filter, page.next, end)?;
-        let scan_end = if filter == TimeFilter::default() { end } else { end.min(page.next + MAX_SCAN) };
-        let mut scan = Scan::new(self, snapshot, table, key, (page.next, end), ReadOptions::default());
-        let (mut bytes, mut scanned) = (0, 0);
-        while page.next < scan_end && page.records.len() < limit.records {
-            let (event, stored_bytes) = scan.event()?;
-            scanned += 1;
-            if filter.wants(event.timestamp_ms) {
-                bytes += event.weight();
-                if bytes > limit.bytes && !page.records.is_empty() {
-                    break;
-                }
-                page.records.push(Record { partition: key.partition, offset: page.next, event });
-            }
-            hot.stored_bytes += stored_bytes;
-            scan.advance();
-            if scan.next.is_multiple_of(BLOCK) {
-                let wanted = self.skip_blocks(snapshot, key, filter, scan.next, end)?;
-                if wanted != scan.next {
-                    scan.seek(wanted);
-                }
-            }
-            page.next = scan.next;
-        }
-        metrics::scanned(scanned);
-        Ok(())
-    }
-
-    /// The first offset from `next` on whose block may hold a wanted event. Only full blocks have times to go by.
-    fn skip_blocks(
-        &self,
-        snapshot: &Snapshot<'_>,
-        key: PartitionKey,
-        filter: TimeFilter,
-        mut next: Offset,
-        end: Offset,
-    ) -> Result<Offset, StorageError> {
-        if filter == TimeFilter::default() {
-            return Ok(next);
-        }
-        loop {
-            let block = next / BLOCK;
-            let block_end = (block + 1) * BLOCK;
-            if block_end > end {
-                return Ok(next);
-            }
-            let stored = snapshot.get_cf(self.family(cf::TIME_BLOCKS), keys::time_block(key, block)).map_err(unavailable)?;
-            let Some(span) = stored.as_deref().map(Block::decode).transpose()? else { return Ok(next) };
-            if filter.wants_any(span.min_ms, span.max_ms) {
-                return Ok(next);
-            }
-            next = block_end;
-        }
     }
 }

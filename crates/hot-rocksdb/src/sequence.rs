@@ -5,7 +5,7 @@ use std::time::Duration;
 use prost::Message;
 use tokio::time::Instant;
 
-use super::keys::BLOCK;
+use super::keys::SLICE;
 use crate::stored;
 use contracts::{
     catalog::PartitionStatus,
@@ -17,9 +17,9 @@ use contracts::{
     sequence::{Offset, OffsetRange, Watermarks},
 };
 
-/// What is known of some events that follow one another, a full block mostly.
+/// The time span and the size of events that follow one another: of `SLICE` offsets, when it is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Block {
+pub struct TimeSlice {
     /// The earliest timestamp.
     pub min_ms: TimestampMs,
     /// The latest timestamp.
@@ -30,8 +30,8 @@ pub struct Block {
     pub bytes: u64,
 }
 
-impl Block {
-    /// A block of one event.
+impl TimeSlice {
+    /// A slice of one event.
     pub fn of(timestamp_ms: TimestampMs, appended_ms: TimestampMs, bytes: u64) -> Self {
         Self { min_ms: timestamp_ms, max_ms: timestamp_ms, appended_ms, bytes }
     }
@@ -47,7 +47,7 @@ impl Block {
 
     /// The stored form.
     pub fn encode(self) -> Vec<u8> {
-        stored::Block::from(self).encode_to_vec()
+        stored::TimeSlice::from(self).encode_to_vec()
     }
 
     /// Reads the stored form.
@@ -55,24 +55,24 @@ impl Block {
     /// # Errors
     /// `Corrupt` if the bytes are not it.
     pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
-        let stored = stored::Block::decode(bytes).map_err(|error| StorageError::corrupt("a time block in RocksDB", error))?;
+        let stored = stored::TimeSlice::decode(bytes).map_err(|error| StorageError::corrupt("a time slice in RocksDB", error))?;
         Ok(stored.into())
     }
 }
 
-impl From<Block> for stored::Block {
-    fn from(block: Block) -> Self {
-        Self { min_ms: block.min_ms, max_ms: block.max_ms, appended_ms: block.appended_ms, bytes: block.bytes }
+impl From<TimeSlice> for stored::TimeSlice {
+    fn from(slice: TimeSlice) -> Self {
+        Self { min_ms: slice.min_ms, max_ms: slice.max_ms, appended_ms: slice.appended_ms, bytes: slice.bytes }
     }
 }
 
-impl From<stored::Block> for Block {
-    fn from(stored: stored::Block) -> Self {
+impl From<stored::TimeSlice> for TimeSlice {
+    fn from(stored: stored::TimeSlice) -> Self {
         Self { min_ms: stored.min_ms, max_ms: stored.max_ms, appended_ms: stored.appended_ms, bytes: stored.bytes }
     }
 }
 
-/// When something happened by the clock that reads `now_ms` now.
+/// The instant of something that happened at `then_ms`, by the clock that reads `now_ms` now.
 pub fn ago(now: Instant, now_ms: TimestampMs, then_ms: TimestampMs) -> Instant {
     let ago = Duration::from_millis(now_ms.saturating_sub(then_ms).max(0).unsigned_abs());
     now.checked_sub(ago).unwrap_or(now)
@@ -81,7 +81,7 @@ pub fn ago(now: Instant, now_ms: TimestampMs, then_ms: TimestampMs) -> Instant {
 /// A partition's watermarks, sizes and the segment being written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PartitionState {
-    /// Its places.
+    /// Its watermarks.
     pub marks: Watermarks,
     /// Stored bytes of the events in `[low, next)`.
     pub hot_bytes: u64,
@@ -89,24 +89,25 @@ pub struct PartitionState {
     pub unflushed_bytes: u64,
     /// The segment being written.
     pub intent: Option<FlushIntent>,
-    /// The events since the last full block of offsets.
-    pub open_block: Option<Block>,
-    /// When the oldest unflushed event came. Not stored: the event itself says it.
+    /// The events since the last full slice.
+    pub open_slice: Option<TimeSlice>,
+    /// When the oldest unflushed event came. Not stored: a start reads it from the event.
     pub unflushed_since: Option<Instant>,
 }
 
 impl PartitionState {
-    /// Gives the next offset to an event, described as a block of its own; the last offset of a block brings the whole block.
-    pub fn give(&mut self, event: Block, now: Instant) -> (Offset, Option<Block>) {
+    /// Gives the next offset to an event, described as a slice of its own. With the last offset of a slice,
+    /// returns the full slice too, which is to be stored.
+    pub fn give(&mut self, event: TimeSlice, now: Instant) -> (Offset, Option<TimeSlice>) {
         let offset = self.marks.next;
-        let block = self.open_block.map_or(event, |block| block.and(event));
-        let is_last = (offset + 1).is_multiple_of(BLOCK);
-        self.open_block = (!is_last).then_some(block);
+        let slice = self.open_slice.map_or(event, |slice| slice.and(event));
+        let is_last = (offset + 1).is_multiple_of(SLICE);
+        self.open_slice = (!is_last).then_some(slice);
         self.marks.next += 1;
         self.hot_bytes += event.bytes;
         self.unflushed_bytes += event.bytes;
         self.unflushed_since.get_or_insert(now);
-        (offset, is_last.then_some(block))
+        (offset, is_last.then_some(slice))
     }
 
     /// Fixes the bounds of the next segment.
@@ -119,7 +120,8 @@ impl PartitionState {
         self.intent = Some(intent);
     }
 
-    /// Notes that a committed manifest names the segment; the first event behind it, if there is one, has come `since`.
+    /// Notes that a published manifest names the segment; the first event behind it, if there is one, came at
+    /// `since`.
     ///
     /// # Panics
     /// If the segment is not the next one.
@@ -133,7 +135,8 @@ impl PartitionState {
         self.settle();
     }
 
-    /// What the watermarks say of sizes holds, whatever was counted.
+    /// Where nothing is unflushed, or nothing flushed is in hot, sizes follow from the watermarks, whatever
+    /// was counted: a small error in the counts does not last.
     fn settle(&mut self) {
         if self.marks.unflushed().is_empty() {
             (self.unflushed_bytes, self.unflushed_since) = (0, None);
@@ -142,11 +145,12 @@ impl PartitionState {
             self.hot_bytes = self.unflushed_bytes;
         }
         if self.marks.hot().is_empty() {
-            self.open_block = None;
+            self.open_slice = None;
         }
     }
 
-    /// Drops the events below `end` from hot, `bytes` stored bytes of them, unless they have gone already; answers which.
+    /// Drops the events below `end` from hot, `bytes` stored bytes of them; returns those that had not gone
+    /// already.
     ///
     /// # Panics
     /// If one of them is not cold yet.
@@ -162,8 +166,8 @@ impl PartitionState {
         evicted
     }
 
-    /// Moves the start: what is below it is gone from both tiers; answers which events leave hot. `bytes` of them were not
-    /// cold, and `flushed_bytes` were.
+    /// Moves the start: events below it are gone from both tiers. Returns those that leave hot; `bytes` of
+    /// their stored bytes were not cold, and `flushed_bytes` were.
     ///
     /// # Panics
     /// If it passes `next`.
@@ -173,7 +177,7 @@ impl PartitionState {
         let gone = OffsetRange::new(self.marks.low.min(start), start);
         let marks = self.marks;
         self.marks = Watermarks { start, low: marks.low.max(start), flushed: marks.flushed.max(start), next: marks.next };
-        // A segment that is cold and was not marked yet.
+        // The intended segment may be cold without being marked yet: its bytes go too.
         let unmarked = self.intent.filter(|intent| intent.range.end <= start).map_or(0, |intent| intent.bytes);
         self.hot_bytes = self.hot_bytes.saturating_sub(bytes.max(unmarked) + flushed_bytes);
         self.unflushed_bytes = self.unflushed_bytes.saturating_sub(bytes.max(unmarked));
@@ -181,22 +185,23 @@ impl PartitionState {
             self.intent = None;
         }
         self.settle();
-        // Of a block that has lost its beginning the rest counts.
-        if let Some(block) = self.open_block.as_mut().filter(|_| start / BLOCK == marks.next / BLOCK) {
-            block.bytes = block.bytes.min(self.hot_bytes);
+        // Of an open slice that has lost its beginning only the rest counts.
+        if let Some(slice) = self.open_slice.as_mut().filter(|_| start / SLICE == marks.next / SLICE) {
+            slice.bytes = slice.bytes.min(self.hot_bytes);
         }
         gone
     }
 
-    /// Takes over watermarks that recovery has found; `bytes` are the stored bytes of what stays in hot, all of it unflushed.
+    /// Takes over watermarks that recovery has found; `bytes` are the stored bytes of what stays in hot, all
+    /// of it unflushed.
     pub fn recover(&mut self, marks: Watermarks, bytes: u64) {
         marks.check(&"a recovered partition");
-        let open_block = self.open_block.filter(|_| marks.next == self.marks.next);
+        let open_slice = self.open_slice.filter(|_| marks.next == self.marks.next);
         let unflushed_since = self.unflushed_since.filter(|_| !marks.unflushed().is_empty());
-        *self = Self { marks, hot_bytes: bytes, unflushed_bytes: bytes, intent: None, open_block, unflushed_since };
+        *self = Self { marks, hot_bytes: bytes, unflushed_bytes: bytes, intent: None, open_slice, unflushed_since };
     }
 
-    /// What others may know of it.
+    /// What others see of it.
     pub fn status(&self, number: PartitionNumber) -> PartitionStatus {
         PartitionStatus {
             number,
@@ -225,7 +230,7 @@ impl PartitionState {
                 bytes: intent.bytes,
                 format: intent.format.to_string(),
             }),
-            open_block: self.open_block.map(stored::Block::from),
+            open_slice: self.open_slice.map(stored::TimeSlice::from),
         }
         .encode_to_vec()
     }
@@ -256,13 +261,13 @@ impl PartitionState {
             hot_bytes: stored.hot_bytes,
             unflushed_bytes: stored.unflushed_bytes,
             intent,
-            open_block: stored.open_block.map(Block::from),
+            open_slice: stored.open_slice.map(TimeSlice::from),
             unflushed_since: (!marks.unflushed().is_empty()).then(Instant::now),
         })
     }
 }
 
-/// The format of an intent. Those of before volumes of format 5 had no names: they were `jsonl.zst/1` and `jsonl/1`.
+/// The format of an intent. Before volume format 5 it had no name, and was `jsonl.zst/1` or `jsonl/1`.
 fn format(intent: &stored::FlushIntent) -> Option<FormatId> {
     FormatId::new(match intent.format.as_str() {
         "" if intent.zstd => "jsonl.zst/1",
@@ -279,8 +284,8 @@ mod tests {
         FlushIntent { range: OffsetRange::new(start, end), epoch: 1, format: FormatId::new("jsonl.zst/2").unwrap(), bytes }
     }
 
-    fn event(bytes: u64, timestamp_ms: TimestampMs) -> Block {
-        Block::of(timestamp_ms, 7, bytes)
+    fn event(bytes: u64, timestamp_ms: TimestampMs) -> TimeSlice {
+        TimeSlice::of(timestamp_ms, 7, bytes)
     }
 
     #[test]
@@ -296,12 +301,12 @@ mod tests {
     }
 
     #[test]
-    fn the_last_offset_of_a_block_brings_its_times() {
+    fn the_last_offset_of_a_slice_brings_its_times() {
         let mut state = PartitionState::default();
         let now = Instant::now();
-        let blocks: Vec<_> = (0..2 * BLOCK).filter_map(|n| state.give(event(1, 5 - n as i64), now).1).collect();
-        let span = |first: i64| Block { min_ms: first - 1023, max_ms: first, appended_ms: 7, bytes: 1024 };
-        assert_eq!(blocks, [span(5), span(5 - 1024)]);
+        let slices: Vec<_> = (0..2 * SLICE).filter_map(|n| state.give(event(1, 5 - n as i64), now).1).collect();
+        let span = |first: i64| TimeSlice { min_ms: first - 1023, max_ms: first, appended_ms: 7, bytes: 1024 };
+        assert_eq!(slices, [span(5), span(5 - 1024)]);
     }
 
     #[test]
@@ -363,11 +368,11 @@ mod tests {
         state.mark_flushed(intent(0, 3, 30), Instant::now());
         state.trim(3, 0, 30);
         assert_eq!((state.hot_bytes, state.unflushed_bytes), (20, 20));
-        // Without a bucket all of it is unflushed, and the block that is open goes on.
+        // Without a bucket all of it is unflushed, and the slice that is open goes on.
         state.trim(4, 10, 0);
-        assert_eq!((state.hot_bytes, state.open_block.unwrap().bytes), (10, 10));
+        assert_eq!((state.hot_bytes, state.open_slice.unwrap().bytes), (10, 10));
         state.trim(5, 10, 0);
-        assert_eq!((state.hot_bytes, state.open_block), (0, None));
+        assert_eq!((state.hot_bytes, state.open_slice), (0, None));
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! How far the volume has been synced, noted beside RocksDB: what the next start must find again, at the least.
+//! Notes beside RocksDB how far the volume has been synced: the next start must find at least that much.
 //!
-//! RocksDB's replay takes the first record that is not whole for the end of its log, for that is what a power cut leaves. So it
-//! would take a log whose end was cut off or damaged for a shorter one, and a directory without its file `CURRENT` for an empty one.
-//! So groups are numbered, and the number of the last one is noted after its sync. The note is not synced itself: a power cut may
-//! leave an older one, which asks for less.
+//! RocksDB's replay takes the first record that is not whole for the end of its log, because that is what a
+//! power cut leaves. So it would take a log whose end was cut off or damaged for a shorter one, and a
+//! directory without its file `CURRENT` for an empty one. To notice that, batches are numbered, and the
+//! number of the last one is noted after its sync. The note itself is not synced: a power cut may leave an
+//! older one, which only demands less.
 //!
 //! The file holds the number and its CRC32C, little endian.
 
@@ -16,16 +17,16 @@ use std::{
 
 use contracts::error::{StorageError, Tier};
 
-/// Its name in the data directory; RocksDB does not mind files that it does not know.
+/// Its name in the data directory; RocksDB ignores files that it does not know.
 const NAME: &str = "SYNCED";
-/// What it is called until it is whole.
+/// Its name until it is whole.
 const NEW_NAME: &str = "SYNCED.new";
 const LENGTH: usize = 12;
 /// What an operator can do.
-const REMEDY: &str = "With a bucket, start with an empty volume: it recovers from S3 and declares what is lost. Without one, or to go on with \
-                      what is left all the same, delete the file SYNCED: offsets of lost events will be given again";
+const REMEDY: &str = "With a bucket, start with an empty volume: it recovers from S3 and declares what is lost. Without one, or to go on \
+                      with what is left, delete the file SYNCED; offsets of lost events are then given again";
 
-/// The note.
+/// The open note.
 #[derive(Debug)]
 pub struct Synced(File);
 
@@ -42,42 +43,44 @@ impl Synced {
             Err(error) => return Err(failed(&path, &error)),
             Ok(_) => {}
         }
-        let group = decode(&bytes).ok_or_else(|| StorageError::corrupt(path.display(), format!("it is not what was written. {REMEDY}")))?;
-        Ok(Some(group))
+        let batch = decode(&bytes)
+            .ok_or_else(|| StorageError::corrupt(path.display(), format!("its content is not what was written. {REMEDY}")))?;
+        Ok(Some(batch))
     }
 
-    /// Opens the note of a volume that has been opened; makes it, durably, if there is none, with the last group that is there.
+    /// Opens the note of an open volume and sets it, durably, to the last batch that was found; creates it if
+    /// there is none.
     ///
     /// # Errors
     /// `Unavailable` if it cannot be written.
-    pub fn open(database: &Path, group: u64) -> Result<Self, StorageError> {
+    pub fn open(database: &Path, batch: u64) -> Result<Self, StorageError> {
         let open = || -> io::Result<File> {
             let (path, new) = (database.join(NAME), database.join(NEW_NAME));
             let is_there = path.try_exists()?;
             let file = if is_there { OpenOptions::new().write(true).open(&path)? } else { File::create(&new)? };
-            file.write_all_at(&encode(group), 0)?;
+            file.write_all_at(&encode(batch), 0)?;
             file.sync_all()?;
             if !is_there {
-                // Whole or not at all, whatever a full disk or a power cut does.
+                // Renamed when it is whole: a full disk or a power cut leaves no half of it.
                 fs::rename(&new, &path)?;
                 File::open(database)?.sync_all()?;
             }
-            // From here on its block is there, and is only written over.
+            // From here on its space is allocated: `set` only overwrites it.
             Ok(file)
         };
         open().map(Self).map_err(|error| failed(&database.join(NAME), &error))
     }
 
-    /// Notes that all groups up to this have been synced.
+    /// Notes that all batches up to this one have been synced.
     ///
     /// # Errors
     /// Those of the file.
-    pub fn set(&self, group: u64) -> io::Result<()> {
-        self.0.write_all_at(&encode(group), 0)
+    pub fn set(&self, batch: u64) -> io::Result<()> {
+        self.0.write_all_at(&encode(batch), 0)
     }
 }
 
-/// What the operating system said of a file of the volume, which it does not name itself.
+/// An error of the operating system with a file of the volume, and its path, which the error does not name.
 pub(super) fn failed(path: &Path, error: &io::Error) -> StorageError {
     StorageError::unavailable(Tier::Hot, io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
@@ -90,14 +93,14 @@ pub fn check(database: &Path, noted: u64, found: u64) -> Result<(), StorageError
     if found >= noted {
         return Ok(());
     }
-    let why = format!("its log ends at group {found}, and {noted} was synced: acked events at the end of the log are gone. {REMEDY}");
+    let why = format!("its log ends at batch {found}, but batch {noted} was synced: acknowledged events are lost. {REMEDY}");
     Err(StorageError::corrupt(database.display(), why))
 }
 
-fn encode(group: u64) -> [u8; LENGTH] {
+fn encode(batch: u64) -> [u8; LENGTH] {
     let mut bytes = [0; LENGTH];
     let (number, checksum) = bytes.split_at_mut(8);
-    number.copy_from_slice(&group.to_le_bytes());
+    number.copy_from_slice(&batch.to_le_bytes());
     checksum.copy_from_slice(&crc32c::crc32c(number).to_le_bytes());
     bytes
 }
@@ -148,6 +151,6 @@ mod tests {
         let path = Path::new("db");
         assert!(check(path, 5, 5).is_ok() && check(path, 5, 6).is_ok());
         let said = check(path, 5, 4).unwrap_err().to_string();
-        assert!(said.contains("group 4, and 5 was synced"), "{said}");
+        assert!(said.contains("batch 4, but batch 5 was synced"), "{said}");
     }
 }

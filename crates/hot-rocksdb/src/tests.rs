@@ -11,12 +11,12 @@ use contracts::{
 };
 
 /// The tier on a volume, and its writer.
-struct Opened {
+struct TestHot {
     hot: Arc<RocksHot>,
     writer: task::JoinHandle<Result<(), StorageError>>,
 }
 
-impl Opened {
+impl TestHot {
     fn new(directory: &tempfile::TempDir) -> Self {
         let options = OpenOptions {
             path: directory.path().join("db"),
@@ -58,7 +58,7 @@ impl Opened {
     }
 }
 
-/// How many keys RocksDB passes over, for nothing, while `look` is at work on this thread.
+/// How many keys RocksDB passes over for nothing while `look` runs on this thread.
 fn passed_over(look: impl FnOnce()) -> u64 {
     set_perf_stats(PerfStatsLevel::EnableCount);
     let mut counts = PerfContext::default();
@@ -80,10 +80,10 @@ fn payloads(page: &HotPage) -> Vec<&[u8]> {
 #[tokio::test]
 async fn what_is_appended_is_there_after_opening_again() {
     let directory = tempfile::tempdir().unwrap();
-    let opened = Opened::new(&directory);
+    let opened = TestHot::new(&directory);
     opened.append("t", &["a", "b"]).await.unwrap();
     opened.close().await;
-    let opened = Opened::new(&directory);
+    let opened = TestHot::new(&directory);
     assert_eq!(opened.append("t", &["c"]).await.unwrap()[0].offset, 2);
     assert_eq!(payloads(&opened.read(0).await), [b"a", b"b", b"c"]);
     assert_eq!(payloads(&opened.read(2).await), [b"c"]);
@@ -93,19 +93,19 @@ async fn what_is_appended_is_there_after_opening_again() {
 #[tokio::test]
 async fn writes_that_wait_together_share_one_sync() {
     let directory = tempfile::tempdir().unwrap();
-    let opened = Opened::new(&directory);
-    let before = opened.hot.db.last_group().unwrap();
-    // There is one thread: the writer first looks when all of them wait.
+    let opened = TestHot::new(&directory);
+    let before = opened.hot.db.last_batch().unwrap();
+    // The runtime has one thread: the writer looks at its queue only when all of them wait.
     let appended = join_all((0..16).map(|_| opened.append("t", &["a"]))).await;
     assert!(appended.iter().all(Result::is_ok));
-    assert_eq!(opened.hot.db.last_group().unwrap(), before + 1);
+    assert_eq!(opened.hot.db.last_batch().unwrap(), before + 1);
     opened.close().await;
 }
 
 #[tokio::test]
 async fn only_what_is_flushed_is_evicted() {
     let directory = tempfile::tempdir().unwrap();
-    let opened = Opened::new(&directory);
+    let opened = TestHot::new(&directory);
     opened.append("t", &["a", "b", "c"]).await.unwrap();
     let everything = HotKeep { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 };
     assert_eq!(opened.hot.evict(everything).await.unwrap(), 0);
@@ -124,7 +124,7 @@ async fn only_what_is_flushed_is_evicted() {
 #[tokio::test]
 async fn tables_are_bounded_and_apart() {
     let directory = tempfile::tempdir().unwrap();
-    let opened = Opened::new(&directory);
+    let opened = TestHot::new(&directory);
     opened.append("t", &["a"]).await.unwrap();
     opened.append("t2", &["b"]).await.unwrap();
     assert!(matches!(opened.append("t3", &["c"]).await, Err(StorageError::TooMany { .. })));
@@ -135,7 +135,7 @@ async fn tables_are_bounded_and_apart() {
 #[tokio::test]
 async fn what_was_evicted_and_what_others_have_costs_a_read_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let opened = Opened::new(&directory);
+    let opened = TestHot::new(&directory);
     let (everything, partition) = (HotKeep { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 }, Partition::new(name("t"), 9));
     let thousand = vec!["a"; 1000];
     for round in 0..20 {

@@ -1,11 +1,13 @@
-//! Brings a volume of an earlier format to today's, in steps that may be killed anywhere: the number of the format is written last.
+//! Upgrades a volume of an earlier format, in steps that may be killed anywhere: the number of the format is
+//! written last.
 //!
-//! Format 2 kept idempotency keys in clear, and nothing of what was written with them; in format 3 there are hashes of both. What was
-//! written with an old key is not known, so it is a duplicate without a comparison.
+//! Format 2 kept idempotency keys in clear, and nothing of what was written with them; format 3 keeps hashes
+//! of both. What was written with an old key is unknown, so its next use is a duplicate without a comparison.
 //!
-//! Format 3 had the flushed runs in the order of eviction alone; in format 4 they can be found by partition too.
+//! Format 3 kept the flushed runs in the order of eviction alone; in format 4 they can be found by partition
+//! too.
 //!
-//! In format 5 intents name the format of their segment; those of before are read as what they meant.
+//! In format 5 intents name the format of their segment; earlier ones are read as what they meant.
 
 use std::collections::BTreeMap;
 
@@ -19,13 +21,13 @@ use super::{
 };
 use contracts::{error::StorageError, idempotency::hash_key};
 
-/// Keys rewritten in one step.
+/// Keys written in one step.
 const STEP: usize = 10_000;
 
-/// From an earlier format; nothing is done to a volume of today's, and `false` is answered of any other.
+/// Upgrades from `format`. Leaves a volume of today's format alone; returns `false` for an unknown one.
 ///
 /// # Errors
-/// `Corrupt` or `Unavailable`; the next start goes on.
+/// `Corrupt` or `Unavailable`; the next start continues.
 pub(super) fn upgrade(db: &DB, format: u32) -> Result<bool, StorageError> {
     match format {
         keys::FORMAT => return Ok(true),
@@ -37,37 +39,37 @@ pub(super) fn upgrade(db: &DB, format: u32) -> Result<bool, StorageError> {
         4 => {}
         _ => return Ok(false),
     }
-    let mut batch = WriteBatch::default();
-    batch.put_cf(family(db, cf::META), meta::FORMAT, keys::FORMAT.to_be_bytes());
-    write(db, batch)?;
-    info!(format = keys::FORMAT, "the volume has the format of this program");
+    let mut writes = WriteBatch::default();
+    writes.put_cf(family(db, cf::META), meta::FORMAT, keys::FORMAT.to_be_bytes());
+    write(db, writes)?;
+    info!(format = keys::FORMAT, "volume upgraded to the format of this program");
     Ok(true)
 }
 
 fn from_3(db: &DB) -> Result<(), StorageError> {
-    let mut batch = WriteBatch::default();
+    let mut writes = WriteBatch::default();
     for pair in db.iterator_cf(family(db, cf::FLUSHED_RUNS), IteratorMode::Start) {
         let (key, _) = pair.map_err(unavailable)?;
         let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {key:?}"));
         let (sequence, partition, end) = keys::decode_flushed_run(&key).ok_or_else(damaged)?;
-        batch.put_cf(family(db, cf::PARTITION_RUNS), keys::event(partition, end), sequence.to_be_bytes());
-        if batch.len() >= STEP {
-            write(db, std::mem::take(&mut batch))?;
+        writes.put_cf(family(db, cf::PARTITION_RUNS), keys::event(partition, end), sequence.to_be_bytes());
+        if writes.len() >= STEP {
+            write(db, std::mem::take(&mut writes))?;
         }
     }
-    batch.put_cf(family(db, cf::META), meta::FORMAT, 4u32.to_be_bytes());
-    write(db, batch)
+    writes.put_cf(family(db, cf::META), meta::FORMAT, 4u32.to_be_bytes());
+    write(db, writes)
 }
 
 fn from_2(db: &DB) -> Result<(), StorageError> {
-    info!("rewriting the volume's idempotency keys for format 3; this is done once");
+    info!("rewriting idempotency keys for volume format 3; this happens once");
     let mut minutes: BTreeMap<i64, u64> = BTreeMap::new();
-    let mut batch = WriteBatch::default();
+    let mut writes = WriteBatch::default();
     let mut count = 0u64;
     for pair in db.iterator_cf(family(db, cf::IDEMPOTENCY), IteratorMode::Start) {
         let (key, value) = pair.map_err(unavailable)?;
         let damaged = || StorageError::corrupt("an idempotency key in RocksDB", format!("key {key:?}, value {value:?}"));
-        // What an earlier attempt has rewritten is counted again, as its counts were not kept.
+        // What an earlier attempt has rewritten is counted again, since its counts were not stored.
         let is_new = idempotency::decode(&value);
         let first = is_new.or_else(|| idempotency::decode_unversioned(&value)).ok_or_else(damaged)?;
         *minutes.entry(KeyLedger::minute(first.appended_ms)).or_default() += 1;
@@ -77,24 +79,24 @@ fn from_2(db: &DB) -> Result<(), StorageError> {
         let (prefix, text) = key.split_at_checked(8).ok_or_else(damaged)?;
         let partition = keys::decode_partition(prefix).ok_or_else(damaged)?;
         let text = std::str::from_utf8(text).map_err(|_| damaged())?;
-        batch.put_cf(family(db, cf::IDEMPOTENCY), keys::idempotency(partition, hash_key(text)), idempotency::encode(first));
-        batch.delete_cf(family(db, cf::IDEMPOTENCY), &key);
+        writes.put_cf(family(db, cf::IDEMPOTENCY), keys::idempotency(partition, hash_key(text)), idempotency::encode(first));
+        writes.delete_cf(family(db, cf::IDEMPOTENCY), &key);
         count += 1;
-        if batch.len() >= 2 * STEP {
-            write(db, std::mem::take(&mut batch))?;
+        if writes.len() >= 2 * STEP {
+            write(db, std::mem::take(&mut writes))?;
         }
     }
     for (minute, count) in minutes {
-        batch.put_cf(family(db, cf::META), keys::minute(minute), count.to_be_bytes());
+        writes.put_cf(family(db, cf::META), keys::minute(minute), count.to_be_bytes());
     }
-    batch.put_cf(family(db, cf::META), meta::FORMAT, 3u32.to_be_bytes());
-    write(db, batch)?;
-    info!(keys = count, "the volume's idempotency keys are rewritten");
+    writes.put_cf(family(db, cf::META), meta::FORMAT, 3u32.to_be_bytes());
+    write(db, writes)?;
+    info!(keys = count, "idempotency keys rewritten");
     Ok(())
 }
 
-fn write(db: &DB, batch: WriteBatch) -> Result<(), StorageError> {
+fn write(db: &DB, writes: WriteBatch) -> Result<(), StorageError> {
     let mut options = WriteOptions::default();
     options.set_sync(true);
-    db.write_opt(batch, &options).map_err(unavailable)
+    db.write_opt(writes, &options).map_err(unavailable)
 }

@@ -1,14 +1,18 @@
-//! Looks for damage in RocksDB's write-ahead log, and in its MANIFEST, which has the same format, before RocksDB reads them.
+//! Looks for damage in RocksDB's write-ahead log, and in its MANIFEST, which has the same format, before
+//! RocksDB reads them.
 //!
-//! Replay ends at the first record that is not whole: after a power cut that is the last one, which nobody was answered. Damage
-//! in the middle looks the same to it, and everything behind would silently be gone. But a group is only written after the one before
-//! has been synced: if a whole record begins behind one that is not, then that one was whole too, once.
+//! Replay ends at the first record that is not whole. After a power cut that is the last one, which was never
+//! acknowledged. Damage in the middle looks the same to RocksDB, and everything behind it would silently be
+//! gone. But a batch is written only after the one before it has been synced. So if a whole record begins
+//! behind one that is not whole, that one was whole once, and has been damaged.
 //!
-//! Damage to the very last group, and a log that was cut off, look like a power cut in here: see `synced`. But for one: where a piece
-//! has a type that is only used in recycled logs, which we do not have, RocksDB's reader goes round for ever.
+//! Damage to the very last batch, and a log that was cut off, look like a power cut here: `synced` notices
+//! them. There is one exception. A piece of a type that only recycled logs use, which are not enabled, makes
+//! RocksDB's reader loop for ever, so it counts as damage anywhere.
 //!
-//! The format: blocks of 32 KiB; records of `CRC32C of type and data, masked (4) | length (2) | type (1) | data`, little endian, in pieces
-//! that fit into blocks; what is left of a block and is shorter than a header is zero.
+//! The format: blocks of 32 KiB; records in pieces that fit into blocks; the rest of a block that is too
+//! short for a header is zero. A piece, little endian:
+//! `CRC32C of type and data, masked (4) | length (2) | type (1) | data`.
 //! <https://github.com/facebook/rocksdb/wiki/Write-Ahead-Log-File-Format>
 
 use std::{
@@ -20,17 +24,19 @@ use std::{
 use super::synced::failed;
 use contracts::error::StorageError;
 
-/// RocksDB's file that names the manifest in force; without it, it takes a directory for an empty one.
+/// RocksDB's file that names the current manifest. Without it, RocksDB takes a directory for an empty one.
 pub const CURRENT: &str = "CURRENT";
 const BLOCK: usize = 32 << 10;
 const HEADER: usize = 7;
-/// The types of pieces with which a record of writes begins.
+/// The types of the pieces with which a record begins.
 const FULL: u8 = 1;
 const FIRST: u8 = 2;
-/// The last of the types that RocksDB writes here; the greater ones are for options that are not set, recycled logs among them.
+/// The greatest type that RocksDB writes here; greater ones are for options that are not set, such as
+/// recycled logs.
 const LAST: u8 = 4;
 
-/// Checks the manifest of a database that is not open, and its logs if each group in them was synced before the next one was written.
+/// Checks the manifest of a database that is not open. Checks its logs too, if each batch in them was synced
+/// before the next one was written: otherwise a power cut may leave a gap.
 ///
 /// # Errors
 /// `Corrupt` if one is damaged in its middle, `Unavailable` if one cannot be read.
@@ -39,13 +45,14 @@ pub fn check(database: &Path, is_synced: bool) -> Result<(), StorageError> {
     for path in logs.map_err(|error| failed(database, &error))?.into_iter().chain(manifest(database)) {
         let damage = File::open(&path).and_then(find_damage).map_err(|error| failed(&path, &error))?;
         if let Some(Damage { at, why }) = damage {
-            return Err(StorageError::corrupt(path.display(), format!("what stands at byte {at} is damaged: {why}")));
+            return Err(StorageError::corrupt(path.display(), format!("the record at byte {at} is damaged: {why}")));
         }
     }
     Ok(())
 }
 
-/// The manifest in force; none if there is no database, or it cannot be told: then RocksDB says so.
+/// The current manifest; `None` if there is no database, or its name cannot be read, which RocksDB reports
+/// itself.
 fn manifest(database: &Path) -> Option<PathBuf> {
     let name = std::fs::read_to_string(database.join(CURRENT)).ok()?;
     Some(database.join(name.trim_end())).filter(|path| path.is_file())
@@ -59,7 +66,8 @@ fn logs(database: &Path) -> io::Result<Vec<PathBuf>> {
     };
     for entry in entries {
         let path = entry?.path();
-        // RocksDB's own have a number; its messages are in LOG, without an extension. What others leave is not looked at.
+        // RocksDB's logs are numbered; its messages are in LOG, without an extension. Other files are
+        // ignored.
         let number = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".log"));
         if number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())) {
             logs.push(path);
@@ -69,14 +77,14 @@ fn logs(database: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(logs)
 }
 
-/// Something that no power cut leaves.
+/// Damage that no power cut leaves.
 #[derive(Debug, PartialEq, Eq)]
 struct Damage {
     at: u64,
     why: String,
 }
 
-/// The first byte that belongs to no whole record, if that is damage.
+/// Finds the first byte that belongs to no whole record, if that is damage and not the end of the log.
 fn find_damage(mut log: impl Read) -> io::Result<Option<Damage>> {
     let mut block = Vec::with_capacity(BLOCK);
     let (mut start, mut damaged) = (0, None);
@@ -97,7 +105,8 @@ fn find_damage(mut log: impl Read) -> io::Result<Option<Damage>> {
                         return Ok(Some(Damage { at: start + at as u64, why: format!("its type is {kind}") }));
                     }
                     damaged = known.or(Some(start + at as u64));
-                    // Bytes that look like a record are none where none can begin: they may be a payload's.
+                    // Continue only where a record can begin: elsewhere, bytes that look like one may be a
+                    // payload's.
                     match end_of_damaged(&block[at..]) {
                         Some(length) => at += length,
                         None => break, // to the next block, which begins with a piece
@@ -112,8 +121,8 @@ fn find_damage(mut log: impl Read) -> io::Result<Option<Damage>> {
     }
 }
 
-/// The length of the piece at the front, which is not whole: by its checksum, if it was its length or its type that was damaged, else as its
-/// header says; none if it says nothing that could be.
+/// The length of the damaged piece at the front. If its length or its type was damaged, its checksum tells
+/// where it ends, else its header does; `None` if neither can be right.
 fn end_of_damaged(block: &[u8]) -> Option<usize> {
     let (&[c0, c1, c2, c3, l0, l1, kind], rest) = block.split_first_chunk::<HEADER>()?;
     let wanted = u32::from_le_bytes([c0, c1, c2, c3]);
@@ -141,7 +150,7 @@ fn piece(block: &[u8]) -> Option<(u8, usize)> {
     (mask(checksum) == u32::from_le_bytes([c0, c1, c2, c3])).then_some((kind, HEADER + length))
 }
 
-/// As RocksDB stores checksums of data that may hold checksums itself.
+/// RocksDB masks the checksums that it stores, since its data may hold checksums itself.
 fn mask(checksum: u32) -> u32 {
     checksum.rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -160,7 +169,8 @@ mod tests {
         DB::open(&options, path).unwrap()
     }
 
-    /// What a killed process leaves: a log of `count` synced writes of all sizes, and the ends of the writes in it.
+    /// What a killed process leaves: a log of `count` synced writes of all sizes, and the ends of the writes
+    /// in it.
     fn killed(path: &Path, count: u32) -> (PathBuf, Vec<u64>) {
         let running = tempfile::tempdir().unwrap();
         let db = open(running.path());
@@ -197,7 +207,7 @@ mod tests {
         }
     }
 
-    /// Whether nothing reads the byte: it fills the end of a block.
+    /// Whether the byte is never read: it fills the end of a block.
     fn is_padding(log: &[u8], at: usize) -> bool {
         let (mut place, end) = (at / BLOCK * BLOCK, (at / BLOCK + 1) * BLOCK);
         while let Some((_, length)) = piece(&log[place..end.min(log.len())]) {
@@ -235,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_group_is_one_whatever_its_payload_looks_like() {
+    fn a_torn_batch_is_one_whatever_its_payload_looks_like() {
         let running = tempfile::tempdir().unwrap();
         let db = open(running.path());
         let mut synced = WriteOptions::default();
@@ -243,7 +253,7 @@ mod tests {
         db.put_opt(b"a", vec![b'a'; 1000], &synced).unwrap();
         let path = logs(running.path()).unwrap().remove(0);
         let record = std::fs::read(&path).unwrap();
-        // One that holds a whole record, again and again.
+        // A write whose payload holds a whole record, again and again.
         db.put_opt(b"b", record.repeat(60), &synced).unwrap();
         let whole = std::fs::read(&path).unwrap();
         for cut in (record.len()..whole.len()).step_by(101) {
@@ -251,7 +261,7 @@ mod tests {
             let mut zeroed = whole[..cut].to_vec();
             zeroed.resize(whole.len(), 0);
             assert_eq!(find_damage(zeroed.as_slice()).unwrap(), None, "zeroed from {cut}");
-            // A page in its middle has not reached the disk, and those behind it have.
+            // A page in the middle did not reach the disk, and those behind it did.
             let mut holed = whole.clone();
             let end = whole.len().min(cut + 4096);
             holed[cut..end].fill(0);

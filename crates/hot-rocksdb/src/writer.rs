@@ -1,26 +1,29 @@
-//! The only writer of the volume: gives offsets, checks idempotency keys, moves watermarks, commits consumer offsets.
+//! The only writer of the volume: gives offsets, checks idempotency keys, moves watermarks, commits consumer
+//! offsets.
 //!
-//! It takes all that waits in its queue, stages it as one group, writes the group as one batch with one sync, then
-//! publishes the new state and answers. So no offset is given before it is durable, and no key is checked apart from
-//! its write. After a failed write nothing is known of the disk: the writer answers `OutcomeUnknown`, ends, and with
-//! it the process; the next start reads what is really there. It never tries a sync again.
+//! It takes all requests that wait in its queue, stages them as one batch, writes the batch in one step with
+//! one sync, then publishes the new state and answers. So no offset is answered or read before it is durable,
+//! and no key is checked apart from its write. After a failed write the state of the disk is unknown: the
+//! writer answers `OutcomeUnknown` and ends, and the process with it; the next start reads what is really
+//! there. It never retries a sync: after one that failed, the kernel may have dropped the data, and the next
+//! would report success.
 
 use std::{ops::Range, sync::Arc};
 
 use tokio::{sync::mpsc, task, time::Instant};
 
 use super::{
-    group::{Ack, Group},
+    batch::{Ack, Batch},
     idempotency::KeyLedger,
-    request::{Request, Volume},
+    request::{OpenVolume, Request},
 };
 use contracts::{error::StorageError, fence::Fence, heartbeat::Heartbeat, metrics, wakeups::Wakeups};
 
-/// Events and bytes that one group takes at most, so that its waiters do not wait for ever.
-const MAX_GROUP_REQUESTS: usize = 4096;
-const MAX_GROUP_BYTES: usize = 16 << 20;
+/// Requests and bytes at which a batch is full, so that none of its callers waits for ever.
+const MAX_BATCH_REQUESTS: usize = 4096;
+const MAX_BATCH_BYTES: usize = 16 << 20;
 
-/// The writer. It is one task; what blocks is done on a thread that may.
+/// The writer: one task, which writes on a thread that may block.
 pub struct Writer {
     requests: mpsc::Receiver<Request>,
     batches: BatchWriter,
@@ -32,17 +35,17 @@ impl Writer {
     /// # Errors
     /// `Corrupt` or `Unavailable` if the volume cannot be read.
     pub(super) fn new(
-        volume: Volume,
+        volume: OpenVolume,
         guards: Guards,
         requests: mpsc::Receiver<Request>,
         wakeups: Arc<Wakeups>,
     ) -> Result<Self, StorageError> {
-        let Volume { db, catalog, .. } = &volume;
-        let (runs, next_group) = (0..db.last_flushed_run()?.map_or(0, |run| run + 1), db.last_group()? + 1);
+        let OpenVolume { db, catalog, .. } = &volume;
+        let (runs, next_batch) = (0..db.last_flushed_run()?.map_or(0, |run| run + 1), db.last_batch()? + 1);
         let ledger = db.load_keys()?;
         db.set_keys_floor(ledger.floor_ms());
         catalog.publish(|tables| tables.set_keys(ledger.held()));
-        Ok(Self { requests, batches: BatchWriter { volume, ledger, runs, next_group, guards, wakeups } })
+        Ok(Self { requests, batches: BatchWriter { volume, ledger, runs, next_batch, guards, wakeups } })
     }
 
     /// Serves requests until every sender is gone.
@@ -53,20 +56,22 @@ impl Writer {
         let Self { mut requests, mut batches } = self;
         let mut answers = Answers::default();
         loop {
-            let mut group = Vec::new();
-            // If as many wait as were just written, they go at once, and the answers are given while they are on their way.
-            // Fewer would waste a sync: the answers come first, and who is ready to write by then shares the next one.
+            let mut batch = Vec::new();
+            // If as many requests wait as were just written, they are written at once, and the last answers
+            // are sent meanwhile. Fewer would waste a sync: then answers are sent first, and callers that
+            // write again by then share the next sync.
             if requests.len() < answers.acks.len().max(1) {
                 answers.send();
                 batches.guards.heartbeat.waits();
                 let Some(first) = requests.recv().await else { return Ok(()) };
-                group.push(first);
+                batch.push(first);
+                // Callers that are ready to write may join this batch.
                 task::yield_now().await;
             }
-            let bytes = gather(&mut requests, &mut group);
+            let bytes = gather(&mut requests, &mut batch);
             metrics::append_queue(requests.len());
-            let writing = task::spawn_blocking(move || batches.write(group, bytes));
-            // Here and not on the thread that writes: waking tasks is cheap from within the runtime only.
+            let writing = task::spawn_blocking(move || batches.write(batch, bytes));
+            // Here and not on the thread that writes: waking tasks is cheap only within the runtime.
             answers.send();
             (batches, answers) = writing.await.map_err(StorageError::outcome_unknown)?;
             if let Err(failed @ StorageError::OutcomeUnknown { .. }) = answers.written.clone() {
@@ -77,18 +82,18 @@ impl Writer {
     }
 }
 
-/// Adds to a group what waits; answers the group's bytes.
-fn gather(requests: &mut mpsc::Receiver<Request>, group: &mut Vec<Request>) -> usize {
-    let mut bytes = group.iter().map(Request::bytes).sum();
-    while group.len() < MAX_GROUP_REQUESTS && bytes < MAX_GROUP_BYTES {
+/// Adds waiting requests to a batch until it is full; returns its bytes.
+fn gather(requests: &mut mpsc::Receiver<Request>, batch: &mut Vec<Request>) -> usize {
+    let mut bytes = batch.iter().map(Request::bytes).sum();
+    while batch.len() < MAX_BATCH_REQUESTS && bytes < MAX_BATCH_BYTES {
         let Ok(request) = requests.try_recv() else { break };
         bytes += request.bytes();
-        group.push(request);
+        batch.push(request);
     }
     bytes
 }
 
-/// The answers of a group that was written, or was not.
+/// The answers of a batch, and whether it was written.
 struct Answers {
     acks: Vec<Ack>,
     written: Result<(), StorageError>,
@@ -101,56 +106,60 @@ impl Default for Answers {
 }
 
 impl Answers {
-    /// Gives them, once.
+    /// Sends them, once.
     fn send(&mut self) {
         self.acks.drain(..).for_each(|ack| ack.send(self.written.clone()));
     }
 }
 
-/// What writes groups, one after the other.
+/// Writes batches, one after the other.
 struct BatchWriter {
-    volume: Volume,
-    /// How many idempotency keys came when.
+    volume: OpenVolume,
+    /// How many idempotency keys came in each minute.
     ledger: KeyLedger,
-    /// The numbers of the flushed runs that there may be, in the order in which they go; the end is the next one's.
+    /// The numbers of the flushed runs that may be left, in the order of their eviction; the end is the
+    /// number of the next one.
     runs: Range<u64>,
-    /// The number of the next group.
-    next_group: u64,
+    /// The number of the next batch.
+    next_batch: u64,
     guards: Guards,
     wakeups: Arc<Wakeups>,
 }
 
-/// Whether the writer may go on, and whether it does.
+/// What stops the writer, and what shows that it is alive.
 pub(super) struct Guards {
     /// Closed when another writer takes over the bucket.
     pub(super) fence: Arc<Fence>,
-    /// Its sign of life.
+    /// The writer's heartbeat.
     pub(super) heartbeat: Arc<Heartbeat>,
 }
 
 impl BatchWriter {
-    /// Writes a group; blocks.
+    /// Stages and writes a batch; blocks.
     fn write(mut self, requests: Vec<Request>, bytes: usize) -> (Self, Answers) {
         self.guards.heartbeat.works();
         let started = Instant::now();
         let count = requests.len();
-        let mut group = Group::new(&self.volume, &mut self.ledger, self.runs.clone(), started);
-        requests.into_iter().for_each(|request| group.stage(request));
-        let staged = group.finish();
+        let mut batch = Batch::new(&self.volume, &mut self.ledger, self.runs.clone(), started);
+        requests.into_iter().for_each(|request| batch.stage(request));
+        let staged = batch.finish();
         let acks = staged.acks;
+        // Right before the write: a writer that was replaced must not acknowledge anything.
         if let Err(fenced) = self.guards.fence.check() {
             return (self, Answers { acks, written: Err(fenced) });
         }
-        if staged.batch.is_empty() {
+        // Nothing to make durable, as with refused requests or appends of duplicates only.
+        if staged.writes.is_empty() {
             return (self, Answers { acks, written: Ok(()) });
         }
         self.guards.heartbeat.waits(); // for the disk
-        if let Err(failed) = self.volume.db.write(staged.batch, self.next_group, self.volume.options.sync) {
+        if let Err(failed) = self.volume.db.write(staged.writes, self.next_batch, self.volume.options.sync) {
             return (self, Answers { acks, written: Err(failed) });
         }
-        // Durable: now readers may see it, then the callers hear of it.
+        // Durable: readers may see it now, and the callers are answered after that, so they can read what
+        // they wrote.
         self.runs = staged.runs;
-        self.next_group += 1;
+        self.next_batch += 1;
         self.volume.catalog.publish(|tables| staged.change.apply(tables));
         self.volume.db.set_keys_floor(self.ledger.floor_ms());
         if !staged.appended.is_empty() && !self.wakeups.is_empty() {
@@ -158,6 +167,7 @@ impl BatchWriter {
             let named = staged.appended.iter().filter_map(|key| Some((tables.name(key.table)?.clone(), key.partition)));
             self.wakeups.appended(named);
         }
+        // After the write that moved `low`: a reader whose events vanish with a file looks `low` up again.
         for (from, to) in staged.evicted {
             self.volume.db.delete_files(&from, &to);
         }

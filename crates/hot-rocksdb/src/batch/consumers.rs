@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Group;
+use super::Batch;
 use crate::{
-    consumers::Committed,
+    consumers::CommittedOffset,
     keys::{self, PartitionKey, cf},
 };
 use contracts::{
@@ -14,7 +14,8 @@ use contracts::{
     name::GroupName,
 };
 
-impl Group<'_> {
+impl Batch<'_> {
+    /// Commits all offsets of a request, or none of them.
     pub(super) fn commit(&mut self, commit: &Commit) -> Result<(), StorageError> {
         let mut puts = Vec::with_capacity(commit.offsets.len());
         let mut new = BTreeSet::new();
@@ -36,12 +37,12 @@ impl Group<'_> {
         }
         self.check_groups(&commit.group, new.len())?;
         for (key, offset) in puts {
-            self.set_consumer(&commit.group, key, Some(Committed { offset, at_ms: self.now_ms }));
+            self.set_consumer(&commit.group, key, Some(CommittedOffset { offset, at_ms: self.now_ms }));
         }
         Ok(())
     }
 
-    /// Refuses more groups, or more offsets of them, than there may be.
+    /// Refuses a commit that would exceed the limit of groups or of their offsets.
     fn check_groups(&self, group: &GroupName, new_offsets: usize) -> Result<(), StorageError> {
         let options = &self.volume.options;
         if new_offsets > 0 && self.group_offsets + new_offsets > options.max_group_offsets {
@@ -67,7 +68,7 @@ impl Group<'_> {
         }
     }
 
-    /// Forgets groups without a commit since then; answers which.
+    /// Forgets the groups whose last commit was before then; returns them.
     pub(super) fn expire_groups(&mut self, committed_before: TimestampMs) -> Vec<GroupName> {
         let groups: Vec<GroupName> = self.volume.catalog.read().consumers().iter().map(|(group, _)| group.clone()).collect();
         let is_old = |group: &GroupName| {
@@ -82,13 +83,13 @@ impl Group<'_> {
         old
     }
 
-    /// Sets an offset, or forgets it.
-    pub(super) fn set_consumer(&mut self, group: &GroupName, key: PartitionKey, committed: Option<Committed>) {
+    /// Sets a committed offset; `None` forgets it. Keeps the counts that the limits go by.
+    pub(super) fn set_consumer(&mut self, group: &GroupName, key: PartitionKey, committed: Option<CommittedOffset>) {
         let was_there = self.committed(group, key).is_some();
         let (family, stored_key) = (self.volume.db.family(cf::CONSUMERS), keys::consumer(group, key));
         match committed {
-            Some(committed) => self.batch.put_cf(family, stored_key, committed.encode()),
-            None => self.batch.delete_cf(family, stored_key),
+            Some(committed) => self.writes.put_cf(family, stored_key, committed.encode()),
+            None => self.writes.delete_cf(family, stored_key),
         }
         self.change.consumers.insert((group.clone(), key), committed);
         let before = self.offsets_of(group);
@@ -98,21 +99,21 @@ impl Group<'_> {
         self.groups = self.groups + usize::from(after > 0) - usize::from(before > 0);
     }
 
-    /// How many offsets a group of consumers has, as this group of the writer has it.
+    /// How many offsets a group has, with the changes of this batch.
     fn offsets_of(&self, group: &GroupName) -> usize {
         let stored = || self.volume.catalog.read().consumers().of(group).map_or(0, BTreeMap::len);
         self.offset_counts.get(group).copied().unwrap_or_else(stored)
     }
 
-    /// A committed offset as this group has it.
-    fn committed(&self, group: &GroupName, key: PartitionKey) -> Option<Committed> {
+    /// A committed offset, with the changes of this batch.
+    fn committed(&self, group: &GroupName, key: PartitionKey) -> Option<CommittedOffset> {
         match self.change.consumers.get(&(group.clone(), key)) {
             Some(staged) => *staged,
             None => self.volume.catalog.read().consumers().get(group, key),
         }
     }
 
-    /// The partitions of which a group has committed an offset, as this group of the writer has it.
+    /// The partitions of which a group has committed offsets, with the changes of this batch.
     fn members(&self, group: &GroupName) -> BTreeSet<PartitionKey> {
         let catalog = self.volume.catalog.read();
         let mut members: BTreeSet<PartitionKey> =

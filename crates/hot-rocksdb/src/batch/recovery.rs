@@ -1,9 +1,9 @@
 //! What recovery and the journal ask of the writer: facts about the volume, and partitions as S3 has them.
 
-use super::Group;
+use super::Batch;
 use crate::{
     catalog::TableHead,
-    consumers::Committed,
+    consumers::CommittedOffset,
     idempotency,
     keys::{self, PartitionKey, cf},
 };
@@ -15,13 +15,15 @@ use contracts::{
     sequence::{Offset, OffsetRange},
 };
 
-impl Group<'_> {
+impl Batch<'_> {
+    /// Stores facts about the volume.
     pub(super) fn remember(&mut self, pairs: Vec<(&'static [u8], Vec<u8>)>) {
         for (key, value) in pairs {
-            self.batch.put_cf(self.volume.db.family(cf::META), key, value);
+            self.writes.put_cf(self.volume.db.family(cf::META), key, value);
         }
     }
 
+    /// Takes over tables, partitions and consumer offsets as S3 has them.
     pub(super) fn recover(&mut self, recovered: Recovered) -> Result<(), StorageError> {
         for RecoveredTable { name, settings, is_deleted } in recovered.tables {
             let id = self.recovered_table(&name);
@@ -40,9 +42,10 @@ impl Group<'_> {
             assert!(was.next <= marks.next, "{partition}: recovery would give offsets again: {was:?} to {marks:?}");
             self.delete_events(key, OffsetRange::new(was.low, marks.low.clamp(was.low, was.next)));
             if was.next <= marks.start {
-                // All that the copy has is gone, perhaps with its table: a key must not stand for an event that is not there.
+                // All that this volume has of the partition is gone, perhaps with its table: a key must not
+                // stand for an event that does not exist.
                 let (from, to) = (keys::partition(key), keys::partition(PartitionKey { partition: key.partition + 1, ..key }));
-                self.batch.delete_range_cf(self.volume.db.family(cf::IDEMPOTENCY), from, to);
+                self.writes.delete_range_cf(self.volume.db.family(cf::IDEMPOTENCY), from, to);
             }
             self.state(key).recover(marks, hot_bytes);
         }
@@ -58,19 +61,20 @@ impl Group<'_> {
             for RecoveredOffset { group, partition, offset } in consumers {
                 let table = self.recovered_table(&partition.table);
                 let key = PartitionKey { table, partition: partition.number };
-                // When it was committed is not known: it is as young as this volume.
-                self.set_consumer(&group, key, Some(Committed { offset, at_ms: self.now_ms }));
+                // When it was committed is unknown: it counts as committed now.
+                self.set_consumer(&group, key, Some(CommittedOffset { offset, at_ms: self.now_ms }));
             }
         }
         Ok(())
     }
 
+    /// Takes over idempotency keys that the volume does not have yet.
     pub(super) fn recover_keys(&mut self, found: Vec<(Partition, Hash, FirstWrite)>) -> Result<(), StorageError> {
         let mut keys = Vec::with_capacity(found.len());
         for (partition, hash, first) in found {
             keys.push((keys::idempotency(self.existing(&partition)?, hash), first));
         }
-        // A recovery that goes on after a kill finds many of them there already: they are counted once.
+        // A recovery that goes on after a kill finds many keys stored already: each is counted once.
         let wanted: Vec<_> = keys.iter().map(|(key, _)| *key).collect();
         let stored = self.volume.db.get_many(cf::IDEMPOTENCY, &wanted)?;
         for ((key, first), stored) in keys.into_iter().zip(stored) {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 
-use super::Group;
+use super::Batch;
 use crate::{
-    keys::{self, BLOCK, PartitionKey, cf},
+    keys::{self, PartitionKey, SLICE, cf},
     sequence::ago,
     stored,
 };
@@ -19,28 +19,28 @@ use contracts::{
     sequence::{Offset, OffsetRange},
 };
 
-/// Runs that one eviction takes at most; the flusher asks again while some went.
+/// Runs that one eviction takes at most; the flusher asks again while any were evicted.
 const MAX_EVICTED_RUNS: usize = 1024;
 
-/// The part of hot that is made free at once when it is full.
+/// When hot is full, one part in this many is freed at once.
 const ROOM_PART: u64 = 16;
 
-impl Group<'_> {
+impl Batch<'_> {
     pub(super) fn mark_flushed(&mut self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
         for (partition, segment) in segments {
             let key = self.existing(&partition)?;
             let marks = self.peek(key).marks;
             if segment.range.end <= marks.flushed {
-                continue; // marked already, or trimmed meanwhile: then the segment expires where it is
+                continue; // marked already, or trimmed meanwhile: then the segment expires in S3
             }
-            // What comes next may be of this very group, and then it has come now.
+            // The first event behind the segment may be of this very batch: then it came now.
             let came = if segment.range.end < marks.next { self.volume.db.appended(key, segment.range.end).ok().flatten() } else { None };
             let since = came.map_or(self.started, |came_ms| ago(self.started, self.now_ms, came_ms));
             self.state(key).mark_flushed(segment, since);
             let run = stored::FlushedRun { bytes: segment.bytes, flushed_ms: self.now_ms };
             let (db, end) = (&self.volume.db, segment.range.end);
-            self.batch.put_cf(db.family(cf::FLUSHED_RUNS), keys::flushed_run(self.runs.end, key, end), run.encode_to_vec());
-            self.batch.put_cf(db.family(cf::PARTITION_RUNS), keys::event(key, end), self.runs.end.to_be_bytes());
+            self.writes.put_cf(db.family(cf::FLUSHED_RUNS), keys::flushed_run(self.runs.end, key, end), run.encode_to_vec());
+            self.writes.put_cf(db.family(cf::PARTITION_RUNS), keys::event(key, end), self.runs.end.to_be_bytes());
             self.runs.end += 1;
         }
         Ok(())
@@ -63,9 +63,9 @@ impl Group<'_> {
         let mut flushed_bytes = self.volume.catalog.read().flushed_bytes();
         let (mut events, mut failed) = (0, None);
         let mut emptied: BTreeMap<PartitionKey, OffsetRange> = BTreeMap::new();
-        // From the first that is left: those before it are gone, and a scan would pass over what is left of each.
+        // From the first run that is left: a scan of all would step over a tombstone of each that is gone.
         for pair in db.scan(cf::FLUSHED_RUNS, &[], &self.runs.start.to_be_bytes()).take(MAX_EVICTED_RUNS) {
-            // What was evicted before one that cannot be read is evicted wholly.
+            // A run that cannot be read ends the eviction; those before it are still evicted completely.
             let found = pair.and_then(|(run_key, value)| Ok((decode_run(&run_key, &value)?, run_key)));
             let ((number, key, end, run), run_key) = match found {
                 Ok(found) => found,
@@ -81,8 +81,8 @@ impl Group<'_> {
             if !range.is_empty() {
                 self.hot_bytes = self.hot_bytes.saturating_sub(run.bytes);
             }
-            self.batch.delete_cf(db.family(cf::FLUSHED_RUNS), &run_key);
-            self.batch.delete_cf(db.family(cf::PARTITION_RUNS), keys::event(key, end));
+            self.writes.delete_cf(db.family(cf::FLUSHED_RUNS), &run_key);
+            self.writes.delete_cf(db.family(cf::PARTITION_RUNS), keys::event(key, end));
             self.runs.start = number + 1;
             flushed_bytes = flushed_bytes.saturating_sub(run.bytes);
             events += range.len();
@@ -94,7 +94,8 @@ impl Group<'_> {
         failed.map_or(Ok(events), Err)
     }
 
-    /// Evicts what is in S3, if hot is full: a write is refused only for what is not. Once a group: what has been evicted is seen after it.
+    /// If hot is full, evicts events that are in S3, so that only unflushed ones make it refuse writes. Does
+    /// so once for a batch: the catalog shows what was evicted only after it.
     pub(super) fn make_room(&mut self) {
         let most = self.volume.options.hot_max_bytes;
         if self.hot_bytes < most || self.has_made_room {
@@ -106,11 +107,11 @@ impl Group<'_> {
         let max_bytes = flushed.saturating_sub(over);
         let keep = HotKeep { flushed_upto: TimestampMs::MIN, flushed_after: TimestampMs::MAX, max_bytes };
         if let Err(error) = self.evict(keep) {
-            tracing::warn!(%error, "hot is full, and what is in S3 cannot be evicted");
+            tracing::warn!(%error, "hot is full and flushed events cannot be evicted, refusing writes until there is room");
         }
     }
 
-    /// Moves starts; what is below leaves hot, with its place in the order of eviction.
+    /// Moves starts: events below leave hot, and their runs leave the order of eviction.
     pub(super) fn trim(&mut self, trims: Vec<Trim>) -> Result<(), StorageError> {
         let mut known = Vec::with_capacity(trims.len());
         for Trim { partition, start, unflushed_bytes } in trims {
@@ -125,11 +126,11 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// Forgets the flushed runs of a partition up to an end; answers their bytes.
+    /// Forgets the flushed runs of a partition that end at `upto` or before; returns their bytes.
     pub(super) fn forget_runs(&mut self, key: PartitionKey, upto: Offset) -> Result<u64, StorageError> {
         let db = &self.volume.db;
         let mut bytes = 0;
-        // Those that end at `low` or before have gone already, perhaps with this very group.
+        // Runs that end at `low` or before have gone already, perhaps with this very batch.
         let first = keys::event(key, self.peek(key).marks.low + 1);
         for pair in db.scan(cf::PARTITION_RUNS, &keys::partition(key), &first) {
             let (index_key, number) = pair?;
@@ -142,30 +143,32 @@ impl Group<'_> {
             let run = db.get(cf::FLUSHED_RUNS, &run_key)?.ok_or_else(damaged)?;
             let (.., run) = decode_run(&run_key, &run)?;
             bytes += run.bytes;
-            self.batch.delete_cf(db.family(cf::FLUSHED_RUNS), run_key);
-            self.batch.delete_cf(db.family(cf::PARTITION_RUNS), &index_key);
+            self.writes.delete_cf(db.family(cf::FLUSHED_RUNS), run_key);
+            self.writes.delete_cf(db.family(cf::PARTITION_RUNS), &index_key);
         }
         Ok(bytes)
     }
 
-    /// Deletes events that have left hot, and their place in the time index.
+    /// Deletes events that have left hot, and the time slices that are gone with them.
     pub(super) fn delete_events(&mut self, key: PartitionKey, range: OffsetRange) {
         if range.is_empty() {
             return;
         }
         let db = &self.volume.db;
         let (from, to) = (keys::event(key, range.start), keys::event(key, range.end));
-        self.batch.delete_range_cf(db.family(cf::EVENTS), from, to);
-        let (first, last) = (keys::time_block(key, range.start / BLOCK), keys::time_block(key, range.end / BLOCK));
+        self.writes.delete_range_cf(db.family(cf::EVENTS), from, to);
+        // The slice that holds the end still has events, or will have some.
+        let (first, last) = (keys::time_slice(key, range.start / SLICE), keys::time_slice(key, range.end / SLICE));
         if first != last {
-            self.batch.delete_range_cf(db.family(cf::TIME_BLOCKS), first, last);
+            self.writes.delete_range_cf(db.family(cf::TIME_SLICES), first, last);
         }
-        // Files go up to and with the second key: the last event that has left, not the first that stays.
+        // Files are deleted up to the second key inclusive: the last event that leaves, not the first that
+        // stays.
         self.evicted.push((from.to_vec(), keys::event(key, range.end - 1).to_vec()));
     }
 }
 
-/// A flushed run: its number, whose it is, where it ends, and what is known of it.
+/// A flushed run: its number, its partition, its end, and what is stored of it.
 fn decode_run(key: &[u8], value: &[u8]) -> Result<(u64, PartitionKey, Offset, stored::FlushedRun), StorageError> {
     let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {key:?}"));
     let (number, partition, end) = keys::decode_flushed_run(key).ok_or_else(damaged)?;

@@ -1,21 +1,21 @@
-//! What is done to whole tables: their settings, and their end.
+//! What is asked of the writer about whole tables: settings, deletion, and new ids.
 
 use std::collections::BTreeMap;
 
-use super::Group;
+use super::Batch;
 use crate::{
     catalog::{TableHead, TableState},
     keys::{self, PartitionKey, TableId, cf},
 };
 use contracts::{
     catalog::{Configured, TableChange},
-    error::StorageError,
+    error::{Counted, StorageError},
     name::{GroupName, TableName},
     sequence::Offset,
 };
 
-impl Group<'_> {
-    /// Changes a table's settings, and makes the table if it does not exist.
+impl Batch<'_> {
+    /// Changes a table's settings; creates the table if it does not exist.
     pub(super) fn configure_table(&mut self, name: &TableName, change: TableChange) -> Result<Configured, StorageError> {
         let defaults = self.volume.options.new_table;
         let known = self.head(name).filter(|head| !head.is_deleted);
@@ -36,7 +36,7 @@ impl Group<'_> {
         Ok(Configured { settings, is_new: known.is_none() })
     }
 
-    /// Forgets all of a table but its partitions' next offsets.
+    /// Forgets all of a table but its partitions' next offsets, so that none is given twice.
     pub(super) fn delete_table(&mut self, name: &TableName) -> Result<(), StorageError> {
         let head = self.visible(name)?;
         let db = &self.volume.db;
@@ -53,7 +53,7 @@ impl Group<'_> {
         }
         let prefix = head.id.to_be_bytes();
         if let Some(end) = keys::after_prefix(&prefix) {
-            self.batch.delete_range_cf(db.family(cf::IDEMPOTENCY), prefix.to_vec(), end);
+            self.writes.delete_range_cf(db.family(cf::IDEMPOTENCY), prefix.to_vec(), end);
             self.first_writes.retain(|key, _| !key.starts_with(&prefix));
         }
         self.forgotten.insert(head.id);
@@ -64,14 +64,14 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// A table that was deleted is there again with its next write.
+    /// The next write revives a deleted table.
     pub(super) fn revive(&mut self, name: &TableName) {
         if let Some(head) = self.head(name).filter(|head| head.is_deleted) {
             self.put_table(name, TableHead { is_deleted: false, ..head });
         }
     }
 
-    /// The committed offsets of a table.
+    /// The consumer offsets committed for a table, with those of this batch.
     fn committed_of(&self, table: TableId) -> Vec<(GroupName, PartitionKey)> {
         let catalog = self.volume.catalog.read();
         let stored = catalog.consumers().iter().flat_map(|(group, offsets)| offsets.keys().map(move |key| (group.clone(), *key)));
@@ -79,6 +79,46 @@ impl Group<'_> {
         stored.chain(staged).filter(|(_, key)| key.table == table).collect()
     }
 
+    /// A table's head, from this batch or before; deleted tables have one too.
+    pub(super) fn head(&self, name: &TableName) -> Option<TableHead> {
+        let staged = self.change.tables.get(name).copied();
+        staged.or_else(|| self.volume.catalog.read().get(name).map(TableState::head))
+    }
+
+    /// A table's id; `None` if the table is new and may be created.
+    pub(super) fn table_id(&self, name: &TableName) -> Result<Option<TableId>, StorageError> {
+        let head = self.head(name);
+        if head.is_none_or(|head| head.is_deleted) {
+            if !self.volume.options.auto_create {
+                return Err(StorageError::UnknownTable(name.clone()));
+            }
+            self.check_tables()?;
+        }
+        Ok(head.map(|head| head.id))
+    }
+
+    /// Refuses another table once the limit is reached.
+    fn check_tables(&self) -> Result<(), StorageError> {
+        let limit = self.volume.options.max_tables;
+        let count = self.volume.catalog.read().count() + self.change.tables.len();
+        if count >= limit { Err(StorageError::TooMany { what: Counted::Tables, limit }) } else { Ok(()) }
+    }
+
+    /// Adds a table under an id that no table has had.
+    pub(super) fn add_table(&mut self, name: &TableName) -> TableId {
+        let staged = self.change.tables.values().map(|head| head.id).max();
+        let next = self.volume.catalog.read().next_id();
+        let id = staged.map_or(next, |id| next.max(id + 1));
+        self.put_table(name, TableHead { id, settings: self.volume.options.new_table, is_deleted: false });
+        id
+    }
+
+    pub(super) fn put_table(&mut self, name: &TableName, head: TableHead) {
+        self.writes.put_cf(self.volume.db.family(cf::TABLES), name.as_str(), head.encode());
+        self.change.tables.insert(name.clone(), head);
+    }
+
+    /// The head of a table that exists and is not deleted.
     pub(super) fn visible(&self, name: &TableName) -> Result<TableHead, StorageError> {
         self.head(name).filter(|head| !head.is_deleted).ok_or_else(|| StorageError::UnknownTable(name.clone()))
     }

@@ -1,0 +1,221 @@
+//! One batch of the writer: stages requests over the published state, without changing it, for one write.
+//!
+//! Here is what all requests share; what each caller asks of the writer has a file of its own.
+
+mod append;
+mod consumers;
+mod flush;
+mod key_space;
+mod recovery;
+mod staged;
+mod tables;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    ops::Range,
+};
+
+use rocksdb::WriteBatch;
+use tokio::time::Instant;
+
+pub(super) use self::staged::Ack;
+use self::staged::{CatalogUpdate, Staged};
+use crate::{
+    idempotency::KeyLedger,
+    keys::{self, PartitionKey, TableId, cf},
+    request::{OpenVolume, Request, WriterReply},
+    sequence::PartitionState,
+};
+use contracts::{
+    clock::TimestampMs,
+    error::StorageError,
+    idempotency::FirstWrite,
+    name::{GroupName, Partition},
+};
+
+/// The requests staged so far.
+pub(super) struct Batch<'a> {
+    volume: &'a OpenVolume,
+    /// The writer's own, changed while staging: if this batch is not written, the writer writes no other.
+    ledger: &'a mut KeyLedger,
+    started: Instant,
+    now_ms: TimestampMs,
+    writes: WriteBatch,
+    change: CatalogUpdate,
+    /// Stored bytes in hot, with those of this batch.
+    hot_bytes: u64,
+    /// Whether this batch has evicted to make room; it does so once.
+    has_made_room: bool,
+    /// The idempotency keys of this batch.
+    first_writes: HashMap<[u8; 24], FirstWrite>,
+    /// The minutes whose keys this batch has counted, and their counts.
+    counted_minutes: BTreeMap<i64, u64>,
+    /// Tables deleted by this batch, whose stored idempotency keys no longer count.
+    forgotten: HashSet<TableId>,
+    /// Consumer groups and their offsets, with those of this batch.
+    groups: usize,
+    group_offsets: usize,
+    /// How many offsets each consumer group has that this batch changes.
+    offset_counts: HashMap<GroupName, usize>,
+    /// Partitions, with those of this batch.
+    partitions: usize,
+    acks: Vec<Ack>,
+    appended: BTreeSet<PartitionKey>,
+    evicted: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The numbers of the flushed runs that may be left; the end is the number of the next one.
+    runs: Range<u64>,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(volume: &'a OpenVolume, ledger: &'a mut KeyLedger, runs: Range<u64>, started: Instant) -> Self {
+        let now_ms = volume.clock.now_ms();
+        let catalog = volume.catalog.read();
+        let (hot_bytes, partitions) = (catalog.hot_bytes(), catalog.partitions());
+        let (groups, group_offsets) = (catalog.consumers().groups(), catalog.consumers().offsets());
+        drop(catalog);
+        let mut batch = Self {
+            volume,
+            ledger,
+            started,
+            now_ms,
+            writes: WriteBatch::default(),
+            change: CatalogUpdate::default(),
+            hot_bytes,
+            has_made_room: false,
+            first_writes: HashMap::new(),
+            counted_minutes: BTreeMap::new(),
+            forgotten: HashSet::new(),
+            groups,
+            group_offsets,
+            offset_counts: HashMap::new(),
+            partitions,
+            acks: Vec::new(),
+            appended: BTreeSet::new(),
+            evicted: Vec::new(),
+            runs,
+        };
+        // Keys expire with time, whatever this batch does.
+        batch.forget_keys(0);
+        batch
+    }
+
+    /// Stages a request, or answers it at once if it cannot be done.
+    pub(super) fn stage(&mut self, request: Request) {
+        match request {
+            Request::Append { table, events, expected_offset, reply } => {
+                let staged = self.append(table, events, expected_offset);
+                self.answer(staged, reply, Ack::Appended);
+            }
+            Request::Evict { keep, reply } => {
+                let staged = self.evict(keep);
+                self.answer(staged, reply, Ack::Evicted);
+            }
+            Request::Intend { intents, reply } => {
+                let staged = self.record_intents(intents);
+                self.acknowledge(staged, reply);
+            }
+            Request::MarkFlushed { segments, reply } => {
+                let staged = self.mark_flushed(segments);
+                self.acknowledge(staged, reply);
+            }
+            Request::Trim { trims, reply } => {
+                let staged = self.trim(trims);
+                self.change.is_listed |= staged.is_ok();
+                self.acknowledge(staged, reply);
+            }
+            Request::Commit { commit, reply } => {
+                let staged = self.commit(&commit);
+                self.acknowledge(staged, reply);
+            }
+            Request::DeleteGroup { group, reply } => {
+                let staged = self.delete_group(&group);
+                self.acknowledge(staged, reply);
+            }
+            Request::ExpireGroups { committed_before, reply } => {
+                let groups = self.expire_groups(committed_before);
+                self.acks.push(Ack::Expired(reply, groups));
+            }
+            Request::ConfigureTable { table, change, reply } => {
+                let staged = self.configure_table(&table, change);
+                self.change.is_listed |= staged.is_ok();
+                self.answer(staged, reply, Ack::Configured);
+            }
+            Request::DeleteTable { table, reply } => {
+                let staged = self.delete_table(&table);
+                self.change.is_listed |= staged.is_ok();
+                self.acknowledge(staged, reply);
+            }
+            Request::Remember { pairs, reply } => {
+                self.remember(pairs);
+                self.acks.push(Ack::Done(reply));
+            }
+            Request::Recover { recovered, reply } => {
+                let staged = self.recover(recovered);
+                self.acknowledge(staged, reply);
+            }
+            Request::RecoverKeys { keys, reply } => {
+                let staged = self.recover_keys(keys);
+                self.acknowledge(staged, reply);
+            }
+        }
+    }
+
+    /// Ends the batch: adds the partition states and the counts of keys to its writes, each once, however
+    /// many requests have changed it.
+    pub(super) fn finish(mut self) -> Staged {
+        self.stage_keys();
+        let partitions = self.volume.db.family(cf::PARTITIONS);
+        for (&key, state) in &self.change.states {
+            self.writes.put_cf(partitions, keys::partition(key), state.encode());
+        }
+        Staged {
+            writes: self.writes,
+            change: self.change,
+            acks: self.acks,
+            appended: self.appended,
+            evicted: self.evicted,
+            runs: self.runs,
+        }
+    }
+
+    fn acknowledge(&mut self, staged: Result<(), StorageError>, reply: WriterReply<()>) {
+        self.answer(staged, reply, |reply, ()| Ack::Done(reply));
+    }
+
+    /// Keeps the answer until the batch is written; a refusal does not wait for that.
+    fn answer<T>(&mut self, staged: Result<T, StorageError>, reply: WriterReply<T>, ack: impl FnOnce(WriterReply<T>, T) -> Ack) {
+        match staged {
+            Ok(done) => self.acks.push(ack(reply, done)),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// The key of a partition whose table exists.
+    fn existing(&self, partition: &Partition) -> Result<PartitionKey, StorageError> {
+        match self.head(&partition.table) {
+            Some(head) => Ok(PartitionKey { table: head.id, partition: partition.number }),
+            None => Err(StorageError::UnknownTable(partition.table.clone())),
+        }
+    }
+
+    /// Whether the partition exists, in this batch or before.
+    fn is_known(&self, key: PartitionKey) -> bool {
+        self.change.states.contains_key(&key) || self.volume.catalog.read().state(key).is_some()
+    }
+
+    /// A partition's state, with the changes of this batch.
+    fn peek(&self, key: PartitionKey) -> PartitionState {
+        let staged = self.change.states.get(&key).copied();
+        staged.or_else(|| self.volume.catalog.read().state(key).copied()).unwrap_or_default()
+    }
+
+    /// A partition's state, to be changed by this batch; adds the partition if it does not exist.
+    fn state(&mut self, key: PartitionKey) -> &mut PartitionState {
+        let (catalog, partitions) = (&self.volume.catalog, &mut self.partitions);
+        self.change.states.entry(key).or_insert_with(|| {
+            let known = catalog.read().state(key).copied();
+            *partitions += usize::from(known.is_none());
+            known.unwrap_or_default()
+        })
+    }
+}
