@@ -10,7 +10,7 @@ use cold_s3::{
     ColdOptions,
     compact::CompactOptions,
     formats::jsonl,
-    s3::{Credentials, S3Options, Stored},
+    s3::{Credentials, ObjectOptions, S3Options},
     upkeep,
 };
 use contracts::catalog::{Chosen, TableSettings};
@@ -86,7 +86,7 @@ pub fn s3(config: &Config, environment: &BTreeMap<String, String>) -> Result<Opt
         is_unfenced: config.s3.unfenced,
         credentials: credentials(environment)?,
         authorities,
-        stored: Stored {
+        objects: ObjectOptions {
             sse: config.s3.sse.map(|sse| match sse {
                 Encryption::Aes256 => "AES256".into(),
                 Encryption::Kms => "aws:kms".into(),

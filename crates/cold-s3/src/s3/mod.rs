@@ -1,17 +1,18 @@
 //! Objects over aws-sdk-s3: get, ranged get, put, create-only put, list, delete. Knows nothing of what they hold.
 
+mod connect;
 mod refusal;
+
+pub use self::connect::{Credentials, ObjectOptions, S3Options};
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
-use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_s3::{
     Client,
-    config::{RequestChecksumCalculation, ResponseChecksumValidation},
     error::{ProvideErrorMetadata, SdkError},
     operation::list_objects_v2::ListObjectsV2Output,
     primitives::ByteStream,
-    types::{CreateBucketConfiguration, ServerSideEncryption, StorageClass},
+    types::{CreateBucketConfiguration, StorageClass},
 };
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
@@ -23,61 +24,6 @@ use contracts::{
     metrics,
 };
 
-/// Where the bucket is.
-#[derive(Debug, Clone)]
-pub struct S3Options {
-    /// The bucket.
-    pub bucket: String,
-    /// The server, if it is not AWS; then paths name the bucket.
-    pub endpoint: Option<String>,
-    /// The region.
-    pub region: String,
-    /// What every key begins with: empty, or ending with `/`.
-    pub prefix: String,
-    /// How long one attempt of a request may take.
-    pub attempt_timeout: Duration,
-    /// How often a request is tried.
-    pub attempts: u32,
-    /// Whether requests carry checksums of the SDK's wherever there may be one.
-    pub with_checksums: bool,
-    /// Whether the store cannot keep two writers apart, and is not asked to.
-    pub is_unfenced: bool,
-    /// Credentials that were read elsewhere than by the usual AWS chain.
-    pub credentials: Option<Credentials>,
-    /// Certificates of authorities that are trusted, as PEM, instead of the system's.
-    pub authorities: Option<Vec<u8>>,
-    /// How objects are stored.
-    pub stored: Stored,
-}
-
-/// A key pair, and the token that may go with it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// Whose.
-    pub key_id: String,
-    /// The secret.
-    pub secret: String,
-    /// The token.
-    pub token: Option<String>,
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("key_id", &self.key_id).finish_non_exhaustive()
-    }
-}
-
-/// How objects are stored.
-#[derive(Debug, Clone, Default)]
-pub struct Stored {
-    /// Encrypted so by the server, if it is said.
-    pub sse: Option<ServerSideEncryption>,
-    /// With this key, if it is said.
-    pub kms_key_id: Option<String>,
-    /// Segments in this class, if it is said.
-    pub storage_class: Option<StorageClass>,
-}
-
 /// The objects below one prefix of one bucket.
 #[derive(Debug, Clone)]
 pub struct Objects {
@@ -87,7 +33,7 @@ pub struct Objects {
     region: String,
     body_timeout: Duration,
     is_unfenced: bool,
-    stored: Arc<Stored>,
+    object_options: Arc<ObjectOptions>,
 }
 
 /// What became of a create-only put.
@@ -126,39 +72,7 @@ impl Objects {
     /// The objects below `prefix` of `bucket`, over a client.
     pub fn new(client: Client, bucket: String, prefix: String) -> Self {
         let region = client.config().region().map(ToString::to_string).unwrap_or_default();
-        Self { client, bucket, prefix, region, body_timeout: Duration::from_secs(30), is_unfenced: false, stored: Arc::default() }
-    }
-
-    /// A client for the bucket. Credentials come from the usual AWS chain. Sends nothing yet.
-    pub async fn connect(options: &S3Options) -> Self {
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(Duration::from_secs(5).min(options.attempt_timeout))
-            .operation_attempt_timeout(options.attempt_timeout)
-            .build();
-        let mut shared = aws_config::defaults(BehaviorVersion::latest())
-            .region(Region::new(options.region.clone()))
-            .retry_config(RetryConfig::standard().with_max_attempts(options.attempts))
-            .timeout_config(timeouts);
-        if let Some(Credentials { key_id, secret, token }) = options.credentials.clone() {
-            shared = shared.credentials_provider(aws_sdk_s3::config::Credentials::new(key_id, secret, token, None, "environment"));
-        }
-        if let Some(pem) = &options.authorities {
-            shared = shared.http_client(trusting(pem));
-        }
-        let shared = shared.load().await;
-        // Segments and manifests carry checksums of their own, and many servers reject the optional ones.
-        let (calculate, validate) = match options.with_checksums {
-            true => (RequestChecksumCalculation::WhenSupported, ResponseChecksumValidation::WhenSupported),
-            false => (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired),
-        };
-        let mut config =
-            aws_sdk_s3::config::Builder::from(&shared).request_checksum_calculation(calculate).response_checksum_validation(validate);
-        if let Some(endpoint) = &options.endpoint {
-            config = config.endpoint_url(endpoint).force_path_style(true);
-        }
-        let objects = Self::new(Client::from_conf(config.build()), options.bucket.clone(), options.prefix.clone());
-        let (is_unfenced, stored) = (options.is_unfenced, Arc::new(options.stored.clone()));
-        Self { body_timeout: options.attempt_timeout, is_unfenced, stored, ..objects }
+        Self { client, bucket, prefix, region, body_timeout: Duration::from_secs(30), is_unfenced: false, object_options: Arc::default() }
     }
 
     /// Where they are, for people.
@@ -173,7 +87,7 @@ impl Objects {
 
     /// Whether segments are put in a class of their own.
     pub fn has_storage_class(&self) -> bool {
-        self.stored.storage_class.is_some()
+        self.object_options.storage_class.is_some()
     }
 
     /// Makes the bucket unless it is there; without the right to make one it is taken to be there.
@@ -203,7 +117,7 @@ impl Objects {
     /// `Unavailable`: it may be there all the same. `Corrupt` if other bytes stand there.
     #[tracing::instrument(name = "s3_put", level = "debug", skip_all, fields(key))]
     pub async fn put_segment(&self, key: &str, body: Bytes) -> Result<(), StorageError> {
-        let class = self.stored.storage_class.clone();
+        let class = self.object_options.storage_class.clone();
         let found = if self.is_fenced() {
             if self.put_new(key, body.clone(), class, true).await? == Created::Yes {
                 return Ok(());
@@ -251,8 +165,8 @@ impl Objects {
             .bucket(&self.bucket)
             .key(self.full(key))
             .set_if_none_match(only_new.then(|| "*".to_owned()))
-            .set_server_side_encryption(self.stored.sse.clone())
-            .set_ssekms_key_id(self.stored.kms_key_id.clone())
+            .set_server_side_encryption(self.object_options.sse.clone())
+            .set_ssekms_key_id(self.object_options.kms_key_id.clone())
             .set_storage_class(class)
             .body(ByteStream::from(body));
         let started = Instant::now();
@@ -401,40 +315,5 @@ impl Objects {
 
     fn failure(&self, operation: &'static str, key: &str, message: String, source: Source) -> Failed {
         Failed { operation, bucket: self.bucket.clone(), key: self.full(key), message, is_vague: false, source }
-    }
-}
-
-/// A client that trusts these authorities, and no others.
-fn trusting(pem: &[u8]) -> aws_smithy_runtime_api::client::http::SharedHttpClient {
-    use aws_smithy_http_client::{
-        Builder,
-        tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
-    };
-    let store = TrustStore::empty().with_pem_certificate(pem);
-    let Ok(context) = TlsContext::builder().with_trust_store(store).build() else { unreachable!("nothing of it can be wrong yet") };
-    Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(context).build_https()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn an_address_that_there_cannot_be_is_refused() {
-        let options = S3Options {
-            bucket: "events".to_owned(),
-            endpoint: None,
-            region: "us-east-2!".to_owned(),
-            prefix: String::new(),
-            attempt_timeout: Duration::from_secs(1),
-            attempts: 1,
-            with_checksums: false,
-            is_unfenced: false,
-            credentials: Some(Credentials { key_id: "zombi".to_owned(), secret: "zombi-secret".to_owned(), token: None }),
-            authorities: None,
-            stored: Stored::default(),
-        };
-        let error = Objects::connect(&options).await.get("k").await.unwrap_err();
-        assert!(matches!(error, StorageError::Denied { .. }) && error.to_string().contains("s3.region"), "{error}");
     }
 }
