@@ -193,53 +193,80 @@ impl ColdState {
         Ok(state)
     }
 
+    /// Applies changes in the order in which manifests mean them: segments that are removed make room for those that are
+    /// added, and the entries of partitions have the last word. Only then are the touched partitions checked, since a
+    /// merge leaves a gap halfway.
     fn change(&mut self, changes: &Changes, written_ms: TimestampMs) -> Result<(), String> {
-        let mut changed = BTreeSet::new();
+        let mut touched = BTreeSet::new();
         for entry in &changes.removed {
-            let partition = manifest::partition(&entry.table, entry.partition)?;
-            let segments = &mut self.partitions.entry(partition.clone()).or_default().segments;
-            let place = segments.iter().position(|segment| (segment.range.start, segment.range.end) == (entry.start, entry.end));
-            let meta = segments.remove(place.ok_or_else(|| format!("{partition} has no segment from {} to {}", entry.start, entry.end))?);
-            let why = if is_replaced(entry, &changes.added) { Removed::Replaced } else { Removed::Taken(written_ms) };
-            self.retired.insert(key(&partition, &meta)?, why);
-            changed.insert(partition);
+            touched.insert(self.remove_segment(entry, &changes.added, written_ms)?);
         }
         for entry in &changes.added {
-            let (partition, meta) = entry.decode()?;
-            let cold = self.partitions.entry(partition.clone()).or_default();
-            cold.end = cold.end.max(meta.range.end);
-            cold.reserved_upto = cold.reserved_upto.max(cold.end);
-            let place = cold.segments.partition_point(|segment| segment.range.start < meta.range.start);
-            self.retired.remove(&key(&partition, &meta)?);
-            cold.segments.insert(place, Arc::new(meta));
-            changed.insert(partition);
+            touched.insert(self.add_segment(entry)?);
         }
         for entry in &changes.lost {
-            let partition = manifest::partition(&entry.table, entry.partition)?;
-            if entry.start >= entry.end {
-                return Err(format!("lost range of {partition} from {} to {} is empty", entry.start, entry.end));
-            }
-            let cold = self.partitions.entry(partition.clone()).or_default();
-            cold.lost.push(OffsetRange::new(entry.start, entry.end));
-            cold.lost.sort();
-            cold.end = cold.end.max(entry.end);
-            cold.reserved_upto = cold.reserved_upto.max(cold.end);
-            changed.insert(partition);
+            touched.insert(self.add_lost(entry)?);
         }
         for entry in &changes.partitions {
-            let partition = manifest::partition(&entry.table, entry.partition)?;
-            let cold = self.partitions.entry(partition.clone()).or_default();
-            (cold.start, cold.end, cold.reserved_upto) = (entry.start, entry.end, entry.reserved_upto);
-            cold.lost.retain(|lost| lost.end > entry.start);
-            changed.insert(partition);
+            touched.insert(self.set_bounds(entry)?);
         }
-        for partition in changed {
+        for partition in touched {
             let found = self.partitions.get(&partition).map_or(Ok(()), ColdPartition::check);
             found.map_err(|why| format!("{partition}: {why}"))?;
         }
         for key in &changes.deleted {
             self.retired.remove(key);
         }
+        self.change_tables(changes);
+        self.change_consumers(changes);
+        Ok(())
+    }
+
+    /// Removes a segment, which must be there; its object stays until it is deleted.
+    fn remove_segment(&mut self, entry: &SegmentRef, added: &[SegmentEntry], written_ms: TimestampMs) -> Result<Partition, String> {
+        let partition = manifest::partition(&entry.table, entry.partition)?;
+        let segments = &mut self.partitions.entry(partition.clone()).or_default().segments;
+        let place = segments.iter().position(|segment| (segment.range.start, segment.range.end) == (entry.start, entry.end));
+        let meta = segments.remove(place.ok_or_else(|| format!("{partition} has no segment from {} to {}", entry.start, entry.end))?);
+        let why = if is_replaced(entry, added) { Removed::Replaced } else { Removed::Taken(written_ms) };
+        self.retired.insert(key(&partition, &meta)?, why);
+        Ok(partition)
+    }
+
+    fn add_segment(&mut self, entry: &SegmentEntry) -> Result<Partition, String> {
+        let (partition, meta) = entry.decode()?;
+        let cold = self.partitions.entry(partition.clone()).or_default();
+        cold.end = cold.end.max(meta.range.end);
+        cold.reserved_upto = cold.reserved_upto.max(cold.end);
+        let place = cold.segments.partition_point(|segment| segment.range.start < meta.range.start);
+        // A key that comes back is in use again: its object must not be deleted.
+        self.retired.remove(&key(&partition, &meta)?);
+        cold.segments.insert(place, Arc::new(meta));
+        Ok(partition)
+    }
+
+    fn add_lost(&mut self, entry: &LostEntry) -> Result<Partition, String> {
+        let partition = manifest::partition(&entry.table, entry.partition)?;
+        if entry.start >= entry.end {
+            return Err(format!("lost range of {partition} from {} to {} is empty", entry.start, entry.end));
+        }
+        let cold = self.partitions.entry(partition.clone()).or_default();
+        cold.lost.push(OffsetRange::new(entry.start, entry.end));
+        cold.lost.sort();
+        cold.end = cold.end.max(entry.end);
+        cold.reserved_upto = cold.reserved_upto.max(cold.end);
+        Ok(partition)
+    }
+
+    fn set_bounds(&mut self, entry: &PartitionEntry) -> Result<Partition, String> {
+        let partition = manifest::partition(&entry.table, entry.partition)?;
+        let cold = self.partitions.entry(partition.clone()).or_default();
+        (cold.start, cold.end, cold.reserved_upto) = (entry.start, entry.end, entry.reserved_upto);
+        cold.lost.retain(|lost| lost.end > entry.start);
+        Ok(partition)
+    }
+
+    fn change_tables(&mut self, changes: &Changes) {
         if let Some(tables) = &changes.tables {
             self.tables = tables.iter().map(|entry| (entry.table.clone(), entry.clone())).collect();
         }
@@ -250,6 +277,9 @@ impl ColdState {
                 self.tables.insert(entry.table.clone(), entry.clone());
             }
         }
+    }
+
+    fn change_consumers(&mut self, changes: &Changes) {
         if let Some(consumers) = &changes.consumers {
             self.consumers = consumers.iter().cloned().map(ConsumerEntry::into_parts).collect();
         }
@@ -257,7 +287,6 @@ impl ColdState {
             self.consumers.remove(key);
         }
         self.consumers.extend(changes.committed.iter().cloned().map(ConsumerEntry::into_parts));
-        Ok(())
     }
 
     /// The whole state, for a checkpoint.
