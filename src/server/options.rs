@@ -166,7 +166,7 @@ pub(super) fn cold(config: &Config) -> ColdOptions {
         cache_bytes: config.cold.cache_bytes,
         format: jsonl::newest(config.segment.compression == Compression::Zstd),
         create_bucket: config.s3.create_bucket,
-        upkeep: upkeep::UpkeepOptions {
+        upkeep: upkeep::BucketUpkeepOptions {
             compact: CompactOptions {
                 min_segments: compaction.min_segments,
                 max_bytes: compaction.max_bytes,

@@ -78,7 +78,7 @@ async fn audit_once(objects: &Objects) -> Result<Audit, StorageError> {
     let named: Result<BTreeSet<String>, _> = segments.iter().map(|(partition, meta)| names::key(partition, meta)).collect();
     let named = named?;
     let keys = objects.list(names::SEGMENTS, None).await?;
-    let is_named = |key: &String| names::named(key).is_some_and(|found| named.contains(&found.segment));
+    let is_named = |key: &String| names::parse(key).is_some_and(|found| named.contains(&found.segment));
     audit.unnamed = keys.into_iter().filter(|key| !is_named(key)).collect();
     let checks = stream::iter(segments).map(|(partition, meta)| async move {
         let checked = audit_segment(objects, &partition, &meta).await;
@@ -135,7 +135,7 @@ async fn audit_chain(objects: &Objects, found: &Found, audit: &mut Audit) -> Res
 }
 
 async fn audit_segment(objects: &Objects, partition: &Partition, meta: &Arc<SegmentMeta>) -> Result<(), StorageError> {
-    let (placed, stored) = whole(objects, partition, Arc::clone(meta)).await?;
-    let decoded = offload(move || formats::of(&placed.meta)?.decode(&placed, &stored, &mut drop)).await;
+    let (segment, stored) = whole(objects, partition, Arc::clone(meta)).await?;
+    let decoded = offload(move || formats::of(&segment.meta)?.decode(&segment, &stored, &mut drop)).await;
     decoded.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
 }

@@ -71,14 +71,14 @@ pub struct Chain {
     unsettled: Option<Link>,
     /// Links that nobody needs any more.
     outdated: Vec<u64>,
-    seen: Arc<Seen>,
+    seen: Arc<LastSeen>,
 }
 
 /// When the chain was last known to be there: its link that this epoch began with. One that was just put shows nothing of those before it.
 #[derive(Debug)]
-pub struct Seen(Mutex<Instant>);
+pub struct LastSeen(Mutex<Instant>);
 
-impl Seen {
+impl LastSeen {
     fn now() -> Self {
         Self(Mutex::new(Instant::now()))
     }
@@ -120,7 +120,7 @@ impl Chain {
             checkpoint: last.as_ref().map_or(0, |last| last.checkpoint),
             unsettled: None,
             outdated,
-            seen: Arc::new(Seen::now()),
+            seen: Arc::new(LastSeen::now()),
         };
         let number = chain.opening;
         let mut opening = chain.link(number, Changes::default());
@@ -146,7 +146,7 @@ impl Chain {
     }
 
     /// When it was last seen to be there.
-    pub fn seen(&self) -> Arc<Seen> {
+    pub fn seen(&self) -> Arc<LastSeen> {
         Arc::clone(&self.seen)
     }
 

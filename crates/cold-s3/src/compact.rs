@@ -49,7 +49,7 @@ impl CompactOptions {
 }
 
 /// A segment and where it stands.
-struct Placed<'a> {
+struct Candidate<'a> {
     segment: &'a Arc<SegmentMeta>,
     class: u32,
     window: TimestampMs,
@@ -58,51 +58,56 @@ struct Placed<'a> {
 /// The next run of a partition's segments that is worth merging: those of the lowest class that has one, then what is left of a window
 /// that is over and is small.
 pub fn next_run(partition: &ColdPartition, merging: Merging) -> Option<Vec<Arc<SegmentMeta>>> {
-    let placed = place(partition, merging);
-    let highest = placed.iter().map(|placed| placed.class).max()?;
-    let now = placed.last()?.window;
+    let candidates = candidates(partition, merging);
+    let highest = candidates.iter().map(|candidate| candidate.class).max()?;
+    let now = candidates.last()?.window;
     let tall = (0..=highest).find_map(|class| {
-        let has_enough = |run: &&[Placed<'_>]| run.iter().filter(|placed| placed.class == class).count() as u64 >= merging.min_segments;
-        runs(&placed, merging, |placed| placed.class <= class).find(has_enough)
+        let has_enough =
+            |run: &&[Candidate<'_>]| run.iter().filter(|candidate| candidate.class == class).count() as u64 >= merging.min_segments;
+        runs(&candidates, merging, |candidate| candidate.class <= class).find(has_enough)
     });
-    let is_left = |placed: &Placed<'_>| placed.window < now && placed.segment.bytes <= merging.max_bytes / merging.min_segments;
-    let run = tall.or_else(|| runs(&placed, merging, is_left).find(|run| run.len() > 1))?;
-    Some(run.iter().map(|placed| Arc::clone(placed.segment)).collect())
+    let is_left = |candidate: &Candidate<'_>| candidate.window < now && candidate.segment.bytes <= merging.max_bytes / merging.min_segments;
+    let run = tall.or_else(|| runs(&candidates, merging, is_left).find(|run| run.len() > 1))?;
+    Some(run.iter().map(|candidate| Arc::clone(candidate.segment)).collect())
 }
 
-fn place(partition: &ColdPartition, merging: Merging) -> Vec<Placed<'_>> {
+fn candidates(partition: &ColdPartition, merging: Merging) -> Vec<Candidate<'_>> {
     let mut newest = TimestampMs::MIN; // a segment is as old as the newest before it, whatever the clock did
-    let mut placed = Vec::with_capacity(partition.segments.len());
+    let mut candidates = Vec::with_capacity(partition.segments.len());
     for segment in &partition.segments {
         newest = newest.max(segment.appended_ms);
         let window = merging.window_ms.map_or(0, |length| newest.div_euclid(length));
-        placed.push(Placed { segment, class: segment.range.len().checked_ilog(merging.min_segments).unwrap_or(0), window });
+        candidates.push(Candidate { segment, class: segment.range.len().checked_ilog(merging.min_segments).unwrap_or(0), window });
     }
-    placed
+    candidates
 }
 
 /// Neighbours that are wanted, and that fit into one object, in the order of their offsets.
-fn runs<'a>(placed: &'a [Placed<'a>], merging: Merging, wanted: impl Fn(&Placed<'_>) -> bool) -> impl Iterator<Item = &'a [Placed<'a>]> {
+fn runs<'a>(
+    candidates: &'a [Candidate<'a>],
+    merging: Merging,
+    wanted: impl Fn(&Candidate<'_>) -> bool,
+) -> impl Iterator<Item = &'a [Candidate<'a>]> {
     let mut start = 0;
     std::iter::from_fn(move || {
-        start += placed[start..].iter().position(&wanted)?;
+        start += candidates[start..].iter().position(&wanted)?;
         let (mut bytes, mut end) = (0, start);
-        while let Some(next) = placed.get(end).filter(|next| wanted(next)) {
+        while let Some(next) = candidates.get(end).filter(|next| wanted(next)) {
             bytes += next.segment.bytes;
-            let follows = end == start || is_followed(&placed[end - 1], next);
+            let follows = end == start || is_followed(&candidates[end - 1], next);
             if !follows || bytes > merging.max_bytes || end - start == MAX_RUN {
                 break;
             }
             end += 1;
         }
         end = end.max(start + 1); // one that is too large by itself
-        let run = &placed[start..end];
+        let run = &candidates[start..end];
         start = end;
         Some(run)
     })
 }
 
-fn is_followed(one: &Placed<'_>, next: &Placed<'_>) -> bool {
+fn is_followed(one: &Candidate<'_>, next: &Candidate<'_>) -> bool {
     one.window == next.window && one.segment.range.end == next.segment.range.start
 }
 

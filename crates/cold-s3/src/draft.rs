@@ -31,7 +31,7 @@ pub fn publish(state: &ColdState, publication: Publication) -> Changes {
     }
     for (partition, marks) in &marks {
         let cold = state.partitions.get(partition);
-        if marks.start > cold.map_or(0, |cold| cold.start) {
+        if marks.start > cold.map_or(0, |cold| cold.earliest) {
             let segments = cold.into_iter().flat_map(|cold| &cold.segments);
             let expired = segments.filter(|segment| segment.range.end <= marks.start);
             changes.removed.extend(expired.map(|segment| SegmentRef::new(partition, segment.range)));
@@ -209,7 +209,7 @@ mod tests {
 
         let trimmed = Publication { tables: tables(marks_of(5, 5, 7)), ..Publication::default() };
         let draft = publish(&links.0, trimmed.clone());
-        assert_eq!((draft.removed.len(), links.append(draft).start), (1, 5));
+        assert_eq!((draft.removed.len(), links.append(draft).earliest), (1, 5));
         assert!(publish(&links.0, trimmed).is_empty());
 
         let dropped = Publication { segments: vec![segment(5, 7)], tables: tables(marks_of(9, 9, 9)), consumers: None };

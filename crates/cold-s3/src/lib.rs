@@ -8,7 +8,7 @@ pub mod expire;
 pub mod formats;
 pub mod manifest;
 pub mod names;
-pub mod pieces;
+pub mod parts;
 pub mod probe;
 mod proto;
 pub mod s3;
@@ -23,13 +23,13 @@ use parking_lot::RwLock;
 use tokio::sync::Mutex;
 
 use self::{
-    chain::{Chain, Seen},
-    formats::{Placed, Stored, Wanted},
+    chain::{Chain, LastSeen},
+    formats::{LocatedSegment, SegmentObjects, SegmentQuery},
     manifest::Changes,
-    pieces::Pieces,
+    parts::PartCache,
     s3::Objects,
-    state::{ColdState, Place},
-    upkeep::{Upkeep, UpkeepOptions},
+    state::{AtOffset, ColdState},
+    upkeep::{BucketUpkeep, BucketUpkeepOptions},
 };
 use contracts::{
     cold::{ColdExtent, ColdReader, Publication, SegmentStore},
@@ -44,36 +44,36 @@ use contracts::{
 /// What the cold tier needs to know.
 #[derive(Debug, Clone, Copy)]
 pub struct ColdOptions {
-    /// Bytes of pieces of segments that are kept for reads, as they are stored.
+    /// Bytes of parts of segments that are kept for reads, as they are stored.
     pub cache_bytes: u64,
     /// What new segments are written in.
     pub format: FormatId,
     /// Whether a missing bucket is made.
     pub create_bucket: bool,
     /// How it is kept small.
-    pub upkeep: UpkeepOptions,
+    pub upkeep: BucketUpkeepOptions,
 }
 
 /// The cold tier. Its chain may be opened later than the process: until then nothing can be read or written.
 pub struct S3Cold {
     objects: Objects,
-    opened: RwLock<Option<Arc<Opened>>>,
-    pieces: Pieces,
+    opened: RwLock<Option<Arc<OpenChain>>>,
+    parts: PartCache,
     format: FormatId,
     create_bucket: bool,
-    /// Upkeep alone holds it, round by round.
-    upkeep: Mutex<Upkeep>,
+    /// BucketUpkeep alone holds it, round by round.
+    upkeep: Mutex<BucketUpkeep>,
 }
 
-/// Pieces of segments that one call looks at when a filter wants few of their events.
-const MAX_PIECES: usize = 8;
+/// PartCache of segments that one call looks at when a filter wants few of their events.
+const MAX_PARTS: usize = 8;
 
 /// The chain, once it is open.
-struct Opened {
+struct OpenChain {
     epoch: u64,
     state: Arc<RwLock<ColdState>>,
     chain: Mutex<Chain>,
-    seen: Arc<Seen>,
+    seen: Arc<LastSeen>,
 }
 
 impl std::fmt::Debug for S3Cold {
@@ -91,8 +91,8 @@ impl S3Cold {
     /// The cold tier below a prefix, not yet open.
     pub fn new(objects: Objects, options: ColdOptions) -> Self {
         let ColdOptions { cache_bytes, format, create_bucket, upkeep } = options;
-        let (pieces, upkeep) = (Pieces::new(objects.clone(), cache_bytes), Mutex::new(Upkeep::new(upkeep)));
-        Self { pieces, format, objects, opened: RwLock::new(None), create_bucket, upkeep }
+        let (parts, upkeep) = (PartCache::new(objects.clone(), cache_bytes), Mutex::new(BucketUpkeep::new(upkeep)));
+        Self { parts, format, objects, opened: RwLock::new(None), create_bucket, upkeep }
     }
 
     /// The objects that it works on.
@@ -102,7 +102,7 @@ impl S3Cold {
 
     /// Goes to work with a chain that was taken over; with a new one if opening was tried again.
     fn start(&self, chain: Chain) {
-        let opened = Opened { epoch: chain.epoch(), state: chain.state(), seen: chain.seen(), chain: Mutex::new(chain) };
+        let opened = OpenChain { epoch: chain.epoch(), state: chain.state(), seen: chain.seen(), chain: Mutex::new(chain) };
         *self.opened.write() = Some(Arc::new(opened));
     }
 
@@ -139,20 +139,20 @@ impl S3Cold {
         Ok(())
     }
 
-    fn opened(&self) -> Result<Arc<Opened>, StorageError> {
+    fn opened(&self) -> Result<Arc<OpenChain>, StorageError> {
         self.opened.read().clone().ok_or_else(|| StorageError::unavailable(Tier::Cold, NotOpened))
     }
 
-    async fn read_segment(&self, partition: &Partition, meta: &Arc<SegmentMeta>, wanted: Wanted) -> Result<Page, StorageError> {
-        let placed = Placed { key: names::key(partition, meta)?.into(), partition: partition.clone(), meta: Arc::clone(meta) };
-        formats::of(meta)?.read(&self.pieces, &placed, wanted).await
+    async fn read_segment(&self, partition: &Partition, meta: &Arc<SegmentMeta>, query: SegmentQuery) -> Result<Page, StorageError> {
+        let segment = LocatedSegment { key: names::key(partition, meta)?.into(), partition: partition.clone(), meta: Arc::clone(meta) };
+        formats::of(meta)?.read(&self.parts, &segment, query).await
     }
 
     /// What stands at an offset now.
-    fn place(&self, partition: &Partition, offset: Offset) -> Result<Place, StorageError> {
-        let found = self.with_state(|state| state.partitions.get(partition).map(|cold| (cold.at(offset), cold.start)))?;
+    fn at_offset(&self, partition: &Partition, offset: Offset) -> Result<AtOffset, StorageError> {
+        let found = self.with_state(|state| state.partitions.get(partition).map(|cold| (cold.at(offset), cold.earliest)))?;
         match found {
-            Some((Some(place), _)) => Ok(place),
+            Some((Some(found), _)) => Ok(found),
             // Retention or DELETE was faster than who reads it.
             Some((None, earliest)) if offset < earliest => Err(StorageError::Expired { partition: partition.clone(), offset, earliest }),
             _ => {
@@ -176,22 +176,22 @@ impl ColdReader for S3Cold {
 
     async fn read(&self, partition: &Partition, range: OffsetRange, filter: TimeFilter, limit: ReadLimit) -> Result<Page, StorageError> {
         let mut page = Page { records: Vec::new(), next: range.start };
-        // So many pieces at once: who wants few of many events comes again, and lets others read in between.
-        for _ in 0..MAX_PIECES {
+        // So many parts at once: who wants few of many events comes again, and lets others read in between.
+        for _ in 0..MAX_PARTS {
             if !page.records.is_empty() || page.next >= range.end {
                 break;
             }
-            match self.place(partition, page.next)? {
-                Place::Lost(lost) => page.next = lost.end.min(range.end),
+            match self.at_offset(partition, page.next)? {
+                AtOffset::Lost(lost) => page.next = lost.end.min(range.end),
                 // What the filter cannot want is passed over without a look at the object.
-                Place::Segment(meta) if !filter.wants_any(meta.min_ms, meta.max_ms) => page.next = meta.range.end.min(range.end),
-                Place::Segment(meta) => {
-                    let wanted = Wanted { from: page.next, end: range.end.min(meta.range.end), filter, limit };
-                    match self.read_segment(partition, &meta, wanted).await {
+                AtOffset::Segment(meta) if !filter.wants_any(meta.min_ms, meta.max_ms) => page.next = meta.range.end.min(range.end),
+                AtOffset::Segment(meta) => {
+                    let query = SegmentQuery { from: page.next, end: range.end.min(meta.range.end), filter, limit };
+                    match self.read_segment(partition, &meta, query).await {
                         Ok(read) => page = read,
                         // A segment that was merged away meanwhile is read where it is now.
-                        Err(error) => match self.place(partition, page.next)? {
-                            Place::Segment(now) if Arc::ptr_eq(&now, &meta) => return Err(error),
+                        Err(error) => match self.at_offset(partition, page.next)? {
+                            AtOffset::Segment(now) if Arc::ptr_eq(&now, &meta) => return Err(error),
                             _ => {}
                         },
                     }
@@ -255,7 +255,7 @@ impl ReservationLog for S3Cold {
 }
 
 /// Fetches all of a segment.
-async fn whole(objects: &Objects, partition: &Partition, meta: Arc<SegmentMeta>) -> Result<(Placed, Stored), StorageError> {
+async fn whole(objects: &Objects, partition: &Partition, meta: Arc<SegmentMeta>) -> Result<(LocatedSegment, SegmentObjects), StorageError> {
     let key = names::key(partition, &meta)?;
     let get = async |key: String| {
         let found = objects.get(&key).await?;
@@ -266,5 +266,5 @@ async fn whole(objects: &Objects, partition: &Partition, meta: Arc<SegmentMeta>)
         None => None,
     };
     let body = get(key.clone()).await?;
-    Ok((Placed { key: key.into(), partition: partition.clone(), meta }, Stored { body, beside }))
+    Ok((LocatedSegment { key: key.into(), partition: partition.clone(), meta }, SegmentObjects { body, beside }))
 }

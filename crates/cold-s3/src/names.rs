@@ -30,7 +30,7 @@ fn stem(partition: &Partition, range: OffsetRange, epoch: u64) -> String {
 
 /// What an object's key says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Named {
+pub struct ParsedKey {
     /// Whose it is.
     pub partition: Partition,
     /// Its offsets.
@@ -42,7 +42,7 @@ pub struct Named {
 }
 
 /// Reads the key of a segment or of the object beside one; `None` if no segment has such a key.
-pub fn named(key: &str) -> Option<Named> {
+pub fn parse(key: &str) -> Option<ParsedKey> {
     let mut parts = key.strip_prefix(SEGMENTS)?.split('/');
     let (table, partition, name) = (parts.next()?, parts.next()?, parts.next()?);
     let mut numbers = name.split_once('.')?.0.split('-').map(|number| number.parse::<u64>());
@@ -54,7 +54,7 @@ pub fn named(key: &str) -> Option<Named> {
     let stem = stem(&partition, range, epoch);
     let extension = key.strip_prefix(&stem)?;
     let format = formats::all().find(|format| extension == format.extension() || Some(extension) == format.beside())?;
-    Some(Named { partition, range, epoch, segment: stem + format.extension() })
+    Some(ParsedKey { partition, range, epoch, segment: stem + format.extension() })
 }
 
 #[cfg(test)]
@@ -68,10 +68,10 @@ mod tests {
         for (extension, segment) in [(".jsonl.zst", ".jsonl.zst"), (".jsonl", ".jsonl"), (".jsonl.index", ".jsonl")] {
             let key = stem(&partition, range, 4) + extension;
             let segment = stem(&partition, range, 4) + segment;
-            assert_eq!(named(&key), Some(Named { partition: partition.clone(), range, epoch: 4, segment }), "{key}");
+            assert_eq!(parse(&key), Some(ParsedKey { partition: partition.clone(), range, epoch: 4, segment }), "{key}");
             for other in [key.replace("segments", "segment"), key.replace("00007", "7"), key.replace(".jsonl", ".json"), format!("{key}x")]
             {
-                assert_eq!(named(&other), None, "{other}");
+                assert_eq!(parse(&other), None, "{other}");
             }
         }
         assert_eq!(beside("x.jsonl").as_deref(), Some("x.jsonl.index"));

@@ -31,7 +31,7 @@ pub struct ColdPartition {
     /// Its lost ranges, in order.
     pub lost: Vec<OffsetRange>,
     /// The first offset that retention keeps.
-    pub start: Offset,
+    pub earliest: Offset,
     /// The first offset that no segment and no lost range holds.
     pub end: Offset,
     /// No offset from here on has been given to an event.
@@ -40,7 +40,7 @@ pub struct ColdPartition {
 
 /// What stands at an offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum AtOffset {
     /// A segment holds it.
     Segment(Arc<SegmentMeta>),
     /// It was lost with a volume.
@@ -59,11 +59,11 @@ impl ColdPartition {
     }
 
     /// What stands at `offset`.
-    pub fn at(&self, offset: Offset) -> Option<Place> {
+    pub fn at(&self, offset: Offset) -> Option<AtOffset> {
         let after = self.segments.partition_point(|segment| segment.range.end <= offset);
         let segment = self.segments.get(after).filter(|segment| segment.range.contains(offset));
         let lost = || self.lost.iter().find(|lost| lost.contains(offset)).copied();
-        segment.map(|segment| Place::Segment(Arc::clone(segment))).or_else(|| lost().map(Place::Lost))
+        segment.map(|segment| AtOffset::Segment(Arc::clone(segment))).or_else(|| lost().map(AtOffset::Lost))
     }
 
     /// The entry of the partition as it is.
@@ -71,7 +71,7 @@ impl ColdPartition {
         PartitionEntry {
             table: partition.table.to_string(),
             partition: partition.number,
-            start: self.start,
+            start: self.earliest,
             end: self.end,
             reserved_upto: self.reserved_upto,
         }
@@ -84,8 +84,8 @@ impl ColdPartition {
         if ranges.len() != self.segments.len() + self.lost.len() {
             return Err("a range stands there twice".to_owned());
         }
-        if let Some(first) = ranges.first().filter(|first| first.start > self.start) {
-            return Err(format!("it starts at {}, its first segment at {}", self.start, first.start));
+        if let Some(first) = ranges.first().filter(|first| first.start > self.earliest) {
+            return Err(format!("it starts at {}, its first segment at {}", self.earliest, first.start));
         }
         let mut end = None;
         for range in ranges {
@@ -96,7 +96,7 @@ impl ColdPartition {
         }
         match end {
             Some(end) if end != self.end => Err(format!("its end is {}, its segments' is {end}", self.end)),
-            _ if self.start > self.end => Err(format!("it starts at {}, after its end {}", self.start, self.end)),
+            _ if self.earliest > self.end => Err(format!("it starts at {}, after its end {}", self.earliest, self.end)),
             _ if self.reserved_upto < self.end => {
                 Err(format!("offsets are reserved up to {} only, it ends at {}", self.reserved_upto, self.end))
             }
@@ -261,7 +261,7 @@ impl ColdState {
     fn set_bounds(&mut self, entry: &PartitionEntry) -> Result<Partition, String> {
         let partition = manifest::partition(&entry.table, entry.partition)?;
         let cold = self.partitions.entry(partition.clone()).or_default();
-        (cold.start, cold.end, cold.reserved_upto) = (entry.start, entry.end, entry.reserved_upto);
+        (cold.earliest, cold.end, cold.reserved_upto) = (entry.start, entry.end, entry.reserved_upto);
         cold.lost.retain(|lost| lost.end > entry.start);
         Ok(partition)
     }
@@ -400,9 +400,9 @@ mod tests {
         state.apply(&checkpoint).unwrap();
         assert_eq!(ColdState::begin(&mut checkpoint).unwrap(), state);
         let cold = &state.partitions[&partition()];
-        assert!(matches!(cold.at(4), Some(Place::Segment(meta)) if meta.range == OffsetRange::new(0, 9)));
-        assert_eq!(cold.at(9), Some(Place::Lost(OffsetRange::new(9, 20))));
-        assert!(matches!(cold.at(20), Some(Place::Segment(_))));
+        assert!(matches!(cold.at(4), Some(AtOffset::Segment(meta)) if meta.range == OffsetRange::new(0, 9)));
+        assert_eq!(cold.at(9), Some(AtOffset::Lost(OffsetRange::new(9, 20))));
+        assert!(matches!(cold.at(20), Some(AtOffset::Segment(_))));
         assert_eq!((cold.at(30), cold.end, state.retired.len()), (None, 30, 2));
     }
 
@@ -438,7 +438,7 @@ mod tests {
         let expired = Changes { removed: removed(&[(0, 5), (5, 9)]), partitions: vec![entry(9, 9)], ..Changes::default() };
         let state = chain(vec![added(&[(0, 5), (5, 9)]), expired, added(&[(9, 12)])]).unwrap();
         let cold = &state.partitions[&partition()];
-        assert_eq!((cold.start, cold.end, cold.reserved_upto), (9, 12, 40));
+        assert_eq!((cold.earliest, cold.end, cold.reserved_upto), (9, 12, 40));
         assert_eq!(cold.at(8), None);
     }
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::pieces::Pieces;
+use super::parts::PartCache;
 use contracts::{
     error::StorageError,
     event::Record,
@@ -20,7 +20,7 @@ use contracts::{
 
 /// A segment as manifests have it, with the key of its object.
 #[derive(Debug, Clone)]
-pub struct Placed {
+pub struct LocatedSegment {
     /// The key below the prefix.
     pub key: Arc<str>,
     /// Whose it is.
@@ -31,7 +31,7 @@ pub struct Placed {
 
 /// What a read wants of one segment.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted {
+pub struct SegmentQuery {
     /// The first offset.
     pub from: Offset,
     /// The first offset beyond.
@@ -44,7 +44,7 @@ pub struct Wanted {
 
 /// The objects of a segment, whole.
 #[derive(Debug, Clone)]
-pub struct Stored {
+pub struct SegmentObjects {
     /// The segment's.
     pub body: Bytes,
     /// The one beside it, if the format has one.
@@ -78,18 +78,18 @@ pub trait SegmentFormat: Send + Sync {
     /// What does not fit.
     fn index_from_json(&self, meta: SegmentMeta, index: &Value) -> Result<SegmentMeta, String>;
 
-    /// Reads what is wanted of a segment that holds it: at least to the end of one piece, or until there is enough.
+    /// Reads what is wanted of a segment that holds it: at least to the end of one part, or until there is enough.
     ///
     /// # Errors
     /// `Unavailable`, or `Corrupt` if an object is not what its manifest says.
-    async fn read(&self, pieces: &Pieces, placed: &Placed, wanted: Wanted) -> Result<Page, StorageError>;
+    async fn read(&self, parts: &PartCache, segment: &LocatedSegment, query: SegmentQuery) -> Result<Page, StorageError>;
 
     /// Reads whole objects, which must be the ones that the manifest names, and hands their records over in order: never are all of them
     /// in memory.
     ///
     /// # Errors
     /// `Corrupt`, naming the object.
-    fn decode(&self, placed: &Placed, stored: &Stored, take: &mut dyn FnMut(Record)) -> Result<(), StorageError>;
+    fn decode(&self, segment: &LocatedSegment, stored: &SegmentObjects, take: &mut dyn FnMut(Record)) -> Result<(), StorageError>;
 }
 
 /// All formats that can be read and written.

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use self::refusal::{Refusal, is_there, message, refusal, status};
+use self::refusal::{S3Refusal, is_there, message, refusal, status};
 use contracts::{
     error::{StorageError, Tier},
     metrics,
@@ -301,7 +301,7 @@ impl Objects {
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
         match refusal(&error, &self.region) {
-            Some(Refusal { cure, is_vague }) => {
+            Some(S3Refusal { cure, is_vague }) => {
                 let message = format!("{}; {cure}", message(&error));
                 StorageError::denied(Tier::Cold, Failed { is_vague, ..self.failure(operation, key, message, error.into()) })
             }

@@ -6,14 +6,14 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 /// What waiting does not heal.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct S3Refusal {
     /// What can be done about it.
     pub(super) cure: String,
     /// Whether what was said does not tell what it is about.
     pub(super) is_vague: bool,
 }
 
-impl Refusal {
+impl S3Refusal {
     fn clear(cure: impl Into<String>) -> Self {
         Self { cure: cure.into(), is_vague: false }
     }
@@ -24,45 +24,45 @@ impl Refusal {
 }
 
 /// What is refused, and waiting does not heal; `None` for other errors.
-pub(super) fn refusal<E>(error: &SdkError<E>, region: &str) -> Option<Refusal>
+pub(super) fn refusal<E>(error: &SdkError<E>, region: &str) -> Option<S3Refusal>
 where
     E: std::error::Error + ProvideErrorMetadata + 'static,
 {
     if let SdkError::ConstructionFailure(_) = error {
-        return Some(Refusal::clear("the request cannot be made: check s3.endpoint, s3.bucket and s3.region"));
+        return Some(S3Refusal::clear("the request cannot be made: check s3.endpoint, s3.bucket and s3.region"));
     }
     // Where no answer came, nobody told who we are, or who answered was not to be spoken with.
-    let Some(response) = error.raw_response() else { return unsent(error).map(Refusal::clear) };
+    let Some(response) = error.raw_response() else { return unsent(error).map(S3Refusal::clear) };
     let header = |name: &str| response.headers().get(name);
     let status = response.status().as_u16();
     let elsewhere = || {
         let told = header("x-amz-bucket-region").unwrap_or("another one");
-        Some(Refusal::clear(format!("the bucket is in region {told}: set s3.region (now {region}), or check s3.endpoint")))
+        Some(S3Refusal::clear(format!("the bucket is in region {told}: set s3.region (now {region}), or check s3.endpoint")))
     };
     let code = code(error);
     if code.is_some_and(heals) {
         return None;
     }
     if let Some(cure) = code.and_then(cure) {
-        return Some(Refusal::clear(cure));
+        return Some(S3Refusal::clear(cure));
     }
     match (code, status) {
         (Some("PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException"), _)
         | (_, 301 | 307 | 308) => elsewhere(),
-        (_, 401 | 403) => Some(Refusal::clear(
+        (_, 401 | 403) => Some(S3Refusal::clear(
             "the store, or something before it, does not let these credentials in: check s3.endpoint and AWS_ACCESS_KEY_ID",
         )),
         (_, 408 | 409 | 425 | 429) => None,
         (Some("NotImplemented" | "MethodNotAllowed"), _) | (_, 501) => {
-            Some(Refusal::vague("the store does not know what Zombi needs of it: check s3.endpoint"))
+            Some(S3Refusal::vague("the store does not know what Zombi needs of it: check s3.endpoint"))
         }
         (None, 300..=399) => {
             let place = header("location").unwrap_or("another place");
-            Some(Refusal::vague(format!("what answers sends to {place}, as no S3 does: check s3.endpoint")))
+            Some(S3Refusal::vague(format!("what answers sends to {place}, as no S3 does: check s3.endpoint")))
         }
-        (None, 400..=499) => Some(Refusal::vague("what answers is no S3: check s3.endpoint, its scheme and its port")),
+        (None, 400..=499) => Some(S3Refusal::vague("what answers is no S3: check s3.endpoint, its scheme and its port")),
         (Some(_), 300..=499) => {
-            Some(Refusal::vague("the store does not take what it is asked: check s3.endpoint, s3.bucket and the other settings of s3"))
+            Some(S3Refusal::vague("the store does not take what it is asked: check s3.endpoint, s3.bucket and the other settings of s3"))
         }
         _ => None,
     }

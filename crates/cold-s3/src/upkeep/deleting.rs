@@ -6,7 +6,7 @@ use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::UpkeepOptions;
+use super::BucketUpkeepOptions;
 use crate::{
     S3Cold,
     manifest::{self, Changes},
@@ -22,22 +22,27 @@ const PARALLEL_DELETES: usize = 8;
 const MAX_FAILURES: usize = 2 * PARALLEL_DELETES;
 
 /// Since when each retired object has been seen as such, by this process: no wall clock alone decides what is deleted.
-pub(super) type Seen = HashMap<String, Instant>;
+pub(super) type RetiredSince = HashMap<String, Instant>;
 
 /// Deletes objects that have been retired for long enough, and then notes that they are gone.
 ///
 /// # Errors
 /// Those of a commit.
-pub(super) async fn retired(cold: &S3Cold, options: &UpkeepOptions, now_ms: TimestampMs, seen: &mut Seen) -> Result<(), StorageError> {
+pub(super) async fn retired(
+    cold: &S3Cold,
+    options: &BucketUpkeepOptions,
+    now_ms: TimestampMs,
+    since: &mut RetiredSince,
+) -> Result<(), StorageError> {
     let due: Vec<String> = cold.with_state(|state| {
-        seen.retain(|key, _| state.retired.contains_key(key));
+        since.retain(|key, _| state.retired.contains_key(key));
         let mut due = Vec::new();
         for (key, why) in &state.retired {
             let is_over = match why {
                 Removed::Replaced => true,
                 Removed::Taken(since_ms) => now_ms.saturating_sub(*since_ms) >= options.keep_ms,
             };
-            if seen.entry(key.clone()).or_insert_with(Instant::now).elapsed() >= options.grace && is_over {
+            if since.entry(key.clone()).or_insert_with(Instant::now).elapsed() >= options.grace && is_over {
                 due.push(key.clone());
             }
         }

@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 use crate::{
     S3Cold,
     compact::{self, CompactOptions, Merging},
-    formats::{self, Placed, Stored},
+    formats::{self, LocatedSegment, SegmentObjects},
     manifest::{Changes, SegmentEntry, SegmentRef},
     state::{ColdPartition, ColdState},
     whole,
@@ -45,7 +45,7 @@ type Run = (Partition, Vec<Arc<SegmentMeta>>);
 
 /// Whose turn it is, from one round to the next.
 #[derive(Debug, Default)]
-pub(super) struct Turn {
+pub(super) struct MergeCursor {
     /// Partitions that are left alone: something in them is damaged.
     damaged: BTreeSet<Partition>,
     /// Who had the last turn.
@@ -53,22 +53,22 @@ pub(super) struct Turn {
 }
 
 /// One round of turns.
-pub(super) struct Turns<'a> {
+pub(super) struct MergeRound<'a> {
     cold: &'a S3Cold,
     options: CompactOptions,
     tables: BTreeMap<TableName, Merging>,
-    turn: &'a mut Turn,
+    cursor: &'a mut MergeCursor,
     /// Partitions whose merges have failed in this round.
     failed: BTreeSet<Partition>,
 }
 
-impl<'a> Turns<'a> {
-    pub(super) fn new(cold: &'a S3Cold, options: CompactOptions, tables: &Tables, turn: &'a mut Turn) -> Self {
+impl<'a> MergeRound<'a> {
+    pub(super) fn new(cold: &'a S3Cold, options: CompactOptions, tables: &Tables, cursor: &'a mut MergeCursor) -> Self {
         let merging = |table: &TableStatus| {
             let retention_ms = table.settings.retention_secs.value.map(|secs| i64::try_from(secs.saturating_mul(1000)).unwrap_or(i64::MAX));
             Some((table.name.clone(), options.merging(retention_ms, table.settings.retention_bytes.value)?))
         };
-        Self { cold, options, tables: tables.visible().filter_map(|table| merging(table)).collect(), turn, failed: BTreeSet::new() }
+        Self { cold, options, tables: tables.visible().filter_map(|table| merging(table)).collect(), cursor, failed: BTreeSet::new() }
     }
 
     /// Merges until there is nothing to merge, or the time is over. What fails keeps nothing else from being merged.
@@ -103,8 +103,8 @@ impl<'a> Turns<'a> {
     /// The runs of the next turn, which together are no larger than one merged object may be.
     fn next(&mut self) -> Result<Vec<Run>, StorageError> {
         let runs = self.cold.with_state(|state| {
-            let had_a_turn = |partition: &Partition| self.turn.last.as_ref().is_some_and(|last| partition <= last);
-            let behind = state.partitions.range((self.turn.last.as_ref().map_or(Unbounded, Excluded), Unbounded));
+            let had_a_turn = |partition: &Partition| self.cursor.last.as_ref().is_some_and(|last| partition <= last);
+            let behind = state.partitions.range((self.cursor.last.as_ref().map_or(Unbounded, Excluded), Unbounded));
             let before = state.partitions.iter().take_while(|(partition, _)| had_a_turn(partition));
             let (mut runs, mut bytes) = (Vec::new(), 0);
             for (partition, found) in behind.chain(before) {
@@ -118,7 +118,7 @@ impl<'a> Turns<'a> {
             runs
         })?;
         if let Some((partition, _)) = runs.last() {
-            self.turn.last = Some(partition.clone());
+            self.cursor.last = Some(partition.clone());
         }
         Ok(runs)
     }
@@ -126,7 +126,7 @@ impl<'a> Turns<'a> {
     /// The next run of a partition, if there is one.
     fn run(&self, partition: &Partition, found: &ColdPartition) -> Option<Vec<Arc<SegmentMeta>>> {
         let merging =
-            self.tables.get(&partition.table).filter(|_| !self.turn.damaged.contains(partition) && !self.failed.contains(partition))?;
+            self.tables.get(&partition.table).filter(|_| !self.cursor.damaged.contains(partition) && !self.failed.contains(partition))?;
         compact::next_run(found, *merging)
     }
 
@@ -147,7 +147,7 @@ impl<'a> Turns<'a> {
                 // What is damaged keeps its own partition from being merged, and nothing else.
                 Err(error @ StorageError::Corrupt { .. }) => {
                     warn!(%error, %partition, "segments cannot be merged");
-                    self.turn.damaged.insert(partition);
+                    self.cursor.damaged.insert(partition);
                 }
                 Err(error) => failed = Some(error),
             }
@@ -174,9 +174,9 @@ async fn merge(cold: &S3Cold, partition: &Partition, run: &[Arc<SegmentMeta>]) -
     let id = SegmentId { partition: partition.clone(), start: range.start, epoch: cold.epoch()? };
     let builder = cold.segment(id, cold.format())?;
     let segments = stream::iter(run.to_vec()).map(|meta| whole(cold.objects(), partition, meta));
-    let add = |mut builder: Box<dyn SegmentBuilder>, (placed, stored): (Placed, Stored)| async move {
+    let add = |mut builder: Box<dyn SegmentBuilder>, (segment, stored): (LocatedSegment, SegmentObjects)| async move {
         let added = offload(move || {
-            formats::of(&placed.meta)?.decode(&placed, &stored, &mut |record| builder.push(&record))?;
+            formats::of(&segment.meta)?.decode(&segment, &stored, &mut |record| builder.push(&record))?;
             Ok(builder)
         });
         added.await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use self::{
-    deleting::Seen,
-    merging::{Turn, Turns},
+    deleting::RetiredSince,
+    merging::{MergeCursor, MergeRound},
     sweep::Sweep,
 };
 use super::{S3Cold, compact::CompactOptions, expire};
@@ -26,7 +26,7 @@ use contracts::{
 
 /// How the bucket is kept small.
 #[derive(Debug, Clone, Copy)]
-pub struct UpkeepOptions {
+pub struct BucketUpkeepOptions {
     /// What is merged.
     pub compact: CompactOptions,
     /// How long replaced objects stay, for those who are reading them.
@@ -36,16 +36,16 @@ pub struct UpkeepOptions {
 }
 
 /// What upkeep remembers from one round to the next.
-pub(super) struct Upkeep {
-    options: UpkeepOptions,
-    seen: Seen,
+pub(super) struct BucketUpkeep {
+    options: BucketUpkeepOptions,
+    retired_since: RetiredSince,
     sweep: Sweep,
-    turn: Turn,
+    cursor: MergeCursor,
 }
 
-impl Upkeep {
-    pub(super) fn new(options: UpkeepOptions) -> Self {
-        Self { options, seen: HashMap::new(), sweep: Sweep::new(), turn: Turn::default() }
+impl BucketUpkeep {
+    pub(super) fn new(options: BucketUpkeepOptions) -> Self {
+        Self { options, retired_since: HashMap::new(), sweep: Sweep::new(), cursor: MergeCursor::default() }
     }
 }
 
@@ -57,11 +57,11 @@ impl ColdUpkeep for S3Cold {
 
     async fn tidy(&self, catalog: &dyn Catalog, now_ms: TimestampMs, patience: Duration) -> Result<(), StorageError> {
         let until = Instant::now() + patience;
-        let Upkeep { options, seen, sweep, turn } = &mut *self.upkeep.lock().await;
-        deleting::retired(self, options, now_ms, seen).await?;
+        let BucketUpkeep { options, retired_since, sweep, cursor } = &mut *self.upkeep.lock().await;
+        deleting::retired(self, options, now_ms, retired_since).await?;
         deleting::manifests(self).await?;
         let swept = sweep.run(self, catalog, options.grace).await;
-        Turns::new(self, options.compact, &catalog.tables(), turn).merge(until).await?;
+        MergeRound::new(self, options.compact, &catalog.tables(), cursor).merge(until).await?;
         swept
     }
 }

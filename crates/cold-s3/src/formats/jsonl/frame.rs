@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{super::Placed, FRAME_BYTES, Jsonl, line};
+use super::{super::LocatedSegment, FRAME_BYTES, Jsonl, line};
 use contracts::{
     error::StorageError,
     event::Record,
@@ -27,8 +27,8 @@ impl<'a> OpenFrame<'a> {
     ///
     /// # Errors
     /// `Corrupt`, naming the object.
-    pub fn open(format: Jsonl, placed: &'a Placed, range: OffsetRange, stored: &Bytes) -> Result<Self, StorageError> {
-        let object = &*placed.key;
+    pub fn open(format: Jsonl, segment: &'a LocatedSegment, range: OffsetRange, stored: &Bytes) -> Result<Self, StorageError> {
+        let object = &*segment.key;
         let text = match format.zstd {
             true => decompress(stored).map_err(|error| StorageError::corrupt(object, error))?.into(),
             false => stored.clone(),
@@ -38,7 +38,7 @@ impl<'a> OpenFrame<'a> {
             let why = format!("the frame of {range} holds {lines} events, and should hold {}", range.len());
             return Err(StorageError::corrupt(object, why));
         }
-        Ok(Self { object, partition: placed.partition.number, lines: format.lines(), range, text })
+        Ok(Self { object, partition: segment.partition.number, lines: format.lines(), range, text })
     }
 
     /// Its events from `start` on.

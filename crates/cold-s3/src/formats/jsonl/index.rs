@@ -9,10 +9,10 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::Placed;
+use super::super::LocatedSegment;
 use crate::{
     names,
-    pieces::{Piece, Pieces},
+    parts::{ObjectPart, PartCache},
     proto::{Index, IndexPlace},
 };
 use contracts::{
@@ -60,9 +60,9 @@ impl FrameIndex {
     }
 
     /// Where the frame at `place` stands.
-    pub fn piece(&self, place: usize) -> Piece {
+    pub fn part(&self, place: usize) -> ObjectPart {
         let end = self.frames.get(place + 1).map_or(self.end, |next| next.position);
-        Piece { range: self.frames[place].position..end, crc32c: self.frames[place].crc32c }
+        ObjectPart { range: self.frames[place].position..end, crc32c: self.frames[place].crc32c }
     }
 
     /// All that it says, but not of which segment.
@@ -72,7 +72,7 @@ impl FrameIndex {
         Index {
             start: self.frames.first().map_or(self.end_offset, |first| first.first_offset),
             events: places.clone().map(|place| self.offsets(place).len()).collect(),
-            bytes: places.map(|place| length(self.piece(place).range)).collect(),
+            bytes: places.map(|place| length(self.part(place).range)).collect(),
             crc32c: self.frames.iter().map(|frame| frame.crc32c).collect(),
             min_ms: self.frames.iter().map(|frame| frame.min_ms).collect(),
             max_ms: self.frames.iter().map(|frame| frame.max_ms).collect(),
@@ -124,7 +124,7 @@ impl FrameIndex {
 /// Where an index is, and what it says if there is but one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Place {
+pub struct IndexLocation {
     position: u64,
     length: u64,
     crc32c: u32,
@@ -133,7 +133,7 @@ pub struct Place {
     frame_crc32c: Option<u32>,
 }
 
-impl Place {
+impl IndexLocation {
     /// The place of an index at a position, of a segment with those frames.
     pub fn new(position: u64, encoded: &[u8], index: &FrameIndex) -> Self {
         let frame_crc32c = match index.frames.as_slice() {
@@ -143,9 +143,9 @@ impl Place {
         Self { position, length: encoded.len() as u64, crc32c: crc32c::crc32c(encoded), frame_crc32c }
     }
 
-    /// The index as a piece of its object.
-    pub fn piece(&self) -> Piece {
-        Piece { range: self.position..self.position.saturating_add(self.length), crc32c: self.crc32c }
+    /// The index as a part of its object.
+    pub fn part(&self) -> ObjectPart {
+        ObjectPart { range: self.position..self.position.saturating_add(self.length), crc32c: self.crc32c }
     }
 
     /// What is kept in memory of it.
@@ -162,8 +162,8 @@ impl Place {
 }
 
 /// Version 1: the whole index, which the manifest had.
-pub fn of_manifest(placed: &Placed) -> Result<FrameIndex, StorageError> {
-    of_meta(&placed.meta).ok_or_else(|| StorageError::corrupt(&placed.key, "its index cannot be read"))
+pub fn of_manifest(segment: &LocatedSegment) -> Result<FrameIndex, StorageError> {
+    of_meta(&segment.meta).ok_or_else(|| StorageError::corrupt(&segment.key, "its index cannot be read"))
 }
 
 fn of_meta(meta: &SegmentMeta) -> Option<FrameIndex> {
@@ -171,45 +171,45 @@ fn of_meta(meta: &SegmentMeta) -> Option<FrameIndex> {
 }
 
 /// Version 2: where the index is.
-pub fn place(placed: &Placed) -> Result<Place, StorageError> {
-    Place::kept(&placed.meta)
+pub fn location(segment: &LocatedSegment) -> Result<IndexLocation, StorageError> {
+    IndexLocation::kept(&segment.meta)
 }
 
 /// Version 2: the index, from memory if there is but one frame, else from the bucket.
 ///
 /// # Errors
 /// `Unavailable`, or `Corrupt` if it is not the index of that segment.
-pub async fn fetch(pieces: &Pieces, placed: &Placed, zstd: bool) -> Result<FrameIndex, StorageError> {
-    let (place, meta) = (place(placed)?, &placed.meta);
-    let end = if zstd { place.position } else { meta.bytes };
-    if let Some(crc32c) = place.frame_crc32c {
+pub async fn fetch(parts: &PartCache, segment: &LocatedSegment, zstd: bool) -> Result<FrameIndex, StorageError> {
+    let (location, meta) = (location(segment)?, &segment.meta);
+    let end = if zstd { location.position } else { meta.bytes };
+    if let Some(crc32c) = location.frame_crc32c {
         let (first_offset, min_ms, max_ms) = (meta.range.start, meta.min_ms, meta.max_ms);
         let only = Frame { first_offset, position: 0, min_ms, max_ms, crc32c };
         return Ok(FrameIndex { frames: vec![only], end_offset: meta.range.end, end });
     }
-    let object: Arc<str> = match names::beside(&placed.key).filter(|_| !zstd) {
+    let object: Arc<str> = match names::beside(&segment.key).filter(|_| !zstd) {
         Some(beside) => beside.into(),
-        None => Arc::clone(&placed.key),
+        None => Arc::clone(&segment.key),
     };
-    let found = pieces.read(&object, &[place.piece()]).await?;
-    decode(placed, found.first().map(AsRef::as_ref).unwrap_or_default(), zstd)
+    let found = parts.read(&object, &[location.part()]).await?;
+    decode(segment, found.first().map(AsRef::as_ref).unwrap_or_default(), zstd)
 }
 
 /// Version 2: reads the stored form, which must be the index of that segment.
 ///
 /// # Errors
 /// `Corrupt`, naming the object.
-pub fn decode(placed: &Placed, stored: &[u8], zstd: bool) -> Result<FrameIndex, StorageError> {
-    let damaged = |why: &str| StorageError::corrupt(&placed.key, format!("its index: {why}"));
+pub fn decode(segment: &LocatedSegment, stored: &[u8], zstd: bool) -> Result<FrameIndex, StorageError> {
+    let damaged = |why: &str| StorageError::corrupt(&segment.key, format!("its index: {why}"));
     let (header, body) = stored.split_at_checked(SKIPPABLE_HEADER).ok_or_else(|| damaged("it is too short"))?;
     let length = (body.len() as u32).to_le_bytes();
     if header != [SKIPPABLE.to_le_bytes(), length].concat() {
         return Err(damaged("it does not begin as a skippable frame of its length"));
     }
     let message = Index::decode(body).map_err(|error| damaged(&error.to_string()))?;
-    let (meta, partition) = (&placed.meta, &placed.partition);
+    let (meta, partition) = (&segment.meta, &segment.partition);
     let index = FrameIndex::from_message(&message).ok_or_else(|| damaged("its lists do not fit"))?;
-    let end = if zstd { place(placed)?.position } else { meta.bytes };
+    let end = if zstd { location(segment)?.position } else { meta.bytes };
     let is_its = message.table == partition.table.as_str() && message.partition == partition.number && message.epoch == meta.epoch;
     if !is_its || message.start != meta.range.start || index.end_offset != meta.range.end || index.end != end {
         return Err(damaged("it is another segment's"));
@@ -245,21 +245,21 @@ pub fn frames_from_json(mut meta: SegmentMeta, json: &Value) -> Result<SegmentMe
     Ok(meta)
 }
 
-/// Version 2: the place of the index as a manifest says it.
-pub fn place_to_json(meta: &SegmentMeta) -> Result<Value, StorageError> {
-    Ok(serde_json::to_value(Place::kept(meta)?).unwrap_or_default())
+/// Version 2: where the index is, as a manifest says it.
+pub fn location_to_json(meta: &SegmentMeta) -> Result<Value, StorageError> {
+    Ok(serde_json::to_value(IndexLocation::kept(meta)?).unwrap_or_default())
 }
 
-/// Version 2: checks the place that a manifest says.
-pub fn place_from_json(mut meta: SegmentMeta, json: &Value, zstd: bool) -> Result<SegmentMeta, String> {
-    let place = Place::deserialize(json).map_err(|error| error.to_string())?;
+/// Version 2: checks where a manifest says the index is.
+pub fn location_from_json(mut meta: SegmentMeta, json: &Value, zstd: bool) -> Result<SegmentMeta, String> {
+    let location = IndexLocation::deserialize(json).map_err(|error| error.to_string())?;
     let is_inside = match zstd {
-        true => place.position > 0 && place.position.checked_add(place.length) == Some(meta.bytes),
-        false => place.position == 0 && meta.bytes > 0,
+        true => location.position > 0 && location.position.checked_add(location.length) == Some(meta.bytes),
+        false => location.position == 0 && meta.bytes > 0,
     };
-    if !is_inside || place.length < SKIPPABLE_HEADER as u64 || meta.min_ms > meta.max_ms {
-        return Err(format!("its index at {} does not fit its {} bytes", place.position, meta.bytes));
+    if !is_inside || location.length < SKIPPABLE_HEADER as u64 || meta.min_ms > meta.max_ms {
+        return Err(format!("its index at {} does not fit its {} bytes", location.position, meta.bytes));
     }
-    meta.index = place.keep();
+    meta.index = location.keep();
     Ok(meta)
 }

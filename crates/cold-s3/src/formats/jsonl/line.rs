@@ -63,7 +63,7 @@ pub fn write(out: &mut Vec<u8>, kind: Kind, record: &Record) {
 pub fn read(kind: Kind, partition: PartitionNumber, frame: &Bytes, line: &str) -> Result<Record, Reason> {
     let line = match split(line) {
         Some(line) => line,
-        None => serde_json::from_str::<Line<'_>>(line)?,
+        None => serde_json::from_str::<EventLine<'_>>(line)?,
     };
     let expected = (kind == Kind::WithPartition).then_some(partition);
     if line.partition != expected {
@@ -75,7 +75,7 @@ pub fn read(kind: Kind, partition: PartitionNumber, frame: &Bytes, line: &str) -
 /// A field that is not known would be lost when segments are merged: a newer program has written it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line<'a> {
+struct EventLine<'a> {
     #[serde(default)]
     partition: Option<PartitionNumber>,
     offset: Offset,
@@ -99,7 +99,7 @@ fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<
 }
 
 /// Takes a line apart that has no headers and an ordinary payload; `None` for others.
-fn split(line: &str) -> Option<Line<'_>> {
+fn split(line: &str) -> Option<EventLine<'_>> {
     let (partition, rest) = match line.strip_prefix("{\"partition\":") {
         Some(rest) => number(rest).map(|(partition, rest)| Some((Some(partition), rest.strip_prefix(',')?)))??,
         None => (None, line.strip_prefix('{')?),
@@ -117,7 +117,17 @@ fn split(line: &str) -> Option<Line<'_>> {
     }
     let payload = Some(rest.strip_prefix(",\"payload\":")?.strip_suffix('}')?);
     let headers = BTreeMap::new();
-    Some(Line { partition, offset, timestamp_ms, appended_ms, idempotency_key, headers, payload, payload_base64: None, payload_kind: None })
+    Some(EventLine {
+        partition,
+        offset,
+        timestamp_ms,
+        appended_ms,
+        idempotency_key,
+        headers,
+        payload,
+        payload_base64: None,
+        payload_kind: None,
+    })
 }
 
 /// The number at the front, and what follows it.
@@ -126,7 +136,7 @@ fn number<T: std::str::FromStr>(text: &str) -> Option<(T, &str)> {
     Some((digits.parse().ok()?, &text[digits.len()..]))
 }
 
-impl Line<'_> {
+impl EventLine<'_> {
     fn into_record(self, partition: PartitionNumber, frame: &Bytes) -> Result<Record, Reason> {
         let payload = match (self.payload, self.payload_base64, self.payload_kind.as_deref()) {
             (Some(value), None, None) => match value.strip_prefix('"') {
@@ -140,7 +150,7 @@ impl Line<'_> {
             (None, Some(text), None) => Payload::stored(PayloadKind::Bytes, STANDARD.decode(&*text)?.into())?,
             (_, _, kind) => return Err(format!("payload, payload_base64 and payload kind {kind:?} do not go together").into()),
         };
-        let Line { offset, timestamp_ms, appended_ms, idempotency_key, headers, .. } = self;
+        let EventLine { offset, timestamp_ms, appended_ms, idempotency_key, headers, .. } = self;
         Ok(Record { partition, offset, event: Event { payload, timestamp_ms, appended_ms, idempotency_key, headers } })
     }
 }
@@ -156,7 +166,7 @@ mod tests {
         write(&mut out, kind, &record);
         let frame = Bytes::from(out);
         let line = std::str::from_utf8(&frame[..frame.len() - 1]).unwrap();
-        let parsed = serde_json::from_str::<Line<'_>>(line).unwrap().into_record(1, &frame).unwrap();
+        let parsed = serde_json::from_str::<EventLine<'_>>(line).unwrap().into_record(1, &frame).unwrap();
         assert_eq!((&parsed, &read(kind, 1, &frame, line).unwrap()), (&record, &record), "{line}");
         split(line).is_some()
     }

@@ -21,8 +21,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use self::{frame::OpenFrame, index::FrameIndex, writer::Encoder};
-use super::{Placed, SegmentFormat, Stored, Wanted};
-use crate::pieces::Pieces;
+use super::{LocatedSegment, SegmentFormat, SegmentObjects, SegmentQuery};
+use crate::parts::PartCache;
 use contracts::{
     error::StorageError,
     event::Record,
@@ -80,15 +80,15 @@ impl Jsonl {
     }
 
     /// The index of whole objects.
-    fn whole_index(&self, placed: &Placed, stored: &Stored) -> Result<FrameIndex, StorageError> {
+    fn whole_index(&self, segment: &LocatedSegment, stored: &SegmentObjects) -> Result<FrameIndex, StorageError> {
         match self.version {
-            Version::One => index::of_manifest(placed),
+            Version::One => index::of_manifest(segment),
             Version::Two => {
-                let place = index::place(placed)?;
+                let location = index::location(segment)?;
                 let beside = stored.beside.as_ref().filter(|_| !self.zstd).unwrap_or(&stored.body);
-                let found = slice(beside, &place.piece().range);
-                place.piece().check(&placed.key, &found)?;
-                index::decode(placed, &found, self.zstd)
+                let found = slice(beside, &location.part().range);
+                location.part().check(&segment.key, &found)?;
+                index::decode(segment, &found, self.zstd)
             }
         }
     }
@@ -126,36 +126,36 @@ impl SegmentFormat for Jsonl {
     fn index_to_json(&self, meta: &SegmentMeta) -> Result<Value, StorageError> {
         match self.version {
             Version::One => index::frames_to_json(meta),
-            Version::Two => index::place_to_json(meta),
+            Version::Two => index::location_to_json(meta),
         }
     }
 
     fn index_from_json(&self, meta: SegmentMeta, index: &Value) -> Result<SegmentMeta, String> {
         match self.version {
             Version::One => index::frames_from_json(meta, index),
-            Version::Two => index::place_from_json(meta, index, self.zstd),
+            Version::Two => index::location_from_json(meta, index, self.zstd),
         }
     }
 
-    async fn read(&self, pieces: &Pieces, placed: &Placed, wanted: Wanted) -> Result<Page, StorageError> {
+    async fn read(&self, parts: &PartCache, segment: &LocatedSegment, query: SegmentQuery) -> Result<Page, StorageError> {
         let index = match self.version {
-            Version::One => index::of_manifest(placed)?,
-            Version::Two => index::fetch(pieces, placed, self.zstd).await?,
+            Version::One => index::of_manifest(segment)?,
+            Version::Two => index::fetch(parts, segment, self.zstd).await?,
         };
-        read::read(pieces, placed, index, wanted, *self).await
+        read::read(parts, segment, index, query, *self).await
     }
 
-    fn decode(&self, placed: &Placed, stored: &Stored, take: &mut dyn FnMut(Record)) -> Result<(), StorageError> {
-        let (meta, body) = (&placed.meta, &stored.body);
+    fn decode(&self, segment: &LocatedSegment, stored: &SegmentObjects, take: &mut dyn FnMut(Record)) -> Result<(), StorageError> {
+        let (meta, body) = (&segment.meta, &stored.body);
         if body.len() as u64 != meta.bytes || hex(&Sha256::digest(body)) != meta.sha256 {
             let why = format!("its {} bytes are not the {} whose SHA-256 the manifest has", body.len(), meta.bytes);
-            return Err(StorageError::corrupt(&placed.key, why));
+            return Err(StorageError::corrupt(&segment.key, why));
         }
-        let index = self.whole_index(placed, stored)?;
+        let index = self.whole_index(segment, stored)?;
         for place in 0..index.frames.len() {
-            let found = slice(body, &index.piece(place).range);
-            index.piece(place).check(&placed.key, &found)?;
-            let opened = OpenFrame::open(*self, placed, index.offsets(place), &found)?;
+            let found = slice(body, &index.part(place).range);
+            index.part(place).check(&segment.key, &found)?;
+            let opened = OpenFrame::open(*self, segment, index.offsets(place), &found)?;
             for record in opened.records(index.offsets(place).start)? {
                 take(record?);
             }

@@ -5,7 +5,7 @@ use zstd::{bulk::Compressor, zstd_safe::CParameter};
 
 use super::{
     FRAME_BYTES, Jsonl, Version, hex,
-    index::{Frame, FrameIndex, Place},
+    index::{Frame, FrameIndex, IndexLocation},
     line,
 };
 use contracts::{
@@ -119,12 +119,12 @@ impl SegmentBuilder for Encoder {
             Version::Two => {
                 let encoded = index.encode(&id);
                 let position = if format.zstd { body.len() as u64 } else { 0 };
-                let place = Place::new(position, &encoded, &index);
+                let location = IndexLocation::new(position, &encoded, &index);
                 match format.zstd {
                     true => body.extend_from_slice(&encoded),
                     false => beside = Some(encoded.into()),
                 }
-                place.keep()
+                location.keep()
             }
         };
         let meta = SegmentMeta {
