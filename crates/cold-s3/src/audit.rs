@@ -36,11 +36,13 @@ pub struct Audit {
     pub bytes: u64,
     /// Offsets that are declared lost.
     pub lost_offsets: u64,
-    /// Objects that no manifest names: being written, left over from a crash, or about to be deleted. Nothing is wrong with that.
+    /// Objects that no manifest names: being written, left over from a crash, or about to be deleted. Nothing
+    /// is wrong with that.
     pub unnamed: Vec<String>,
 }
 
-/// Audits the bucket below a prefix. A writer may be at work: what it has replaced meanwhile is looked at anew.
+/// Audits the bucket below a prefix. A writer may be at work: what it has replaced meanwhile is looked at
+/// anew.
 ///
 /// # Errors
 /// `Unavailable` if the bucket cannot be read; what is wrong with it is a finding.
@@ -100,7 +102,8 @@ async fn audit_once(objects: &Objects) -> Result<Audit, StorageError> {
     Ok(audit)
 }
 
-/// Reads the chain once more from the checkpoint before the last, if that is there: the last checkpoint must say the same.
+/// Reads the chain once more from the checkpoint before the last, if that is there: the last checkpoint must
+/// say the same.
 async fn audit_chain(objects: &Objects, found: &Found, audit: &mut Audit) -> Result<(), StorageError> {
     let Some(last) = &found.last else { return Ok(()) };
     let earlier = last.checkpoint.checked_sub(manifest::CHECKPOINT_EVERY);

@@ -1,11 +1,13 @@
 //! Which runs of small segments are worth merging. Pure: see `upkeep` for how they are merged.
 //!
-//! Segments are sorted into classes by their number of events, each `min_segments` times the one below. As soon as so many of one class
-//! stand together, with smaller ones between them or without, they become one of a higher class: an event is rewritten at most once a
-//! class. Classes go by events and not by bytes, since ten objects that are merged take less than ten times the bytes of one.
+//! Segments are sorted into classes by their number of events, each `min_segments` times the one below. As
+//! soon as so many of one class stand together, with smaller ones between them or without, they become one of
+//! a higher class: an event is rewritten at most once a class. Classes go by events and not by bytes, since
+//! ten objects that are merged take less than ten times the bytes of one.
 //!
-//! Where events expire, time is cut into windows, and no run reaches from one window into another: what goes together has come together.
-//! What is left of a window that is over becomes one, but for what is large enough.
+//! Where events expire, time is cut into windows, and no run reaches from one window into another: what goes
+//! together has come together. What is left of a window that is over becomes one, but for what is large
+//! enough.
 
 use std::sync::Arc;
 
@@ -24,7 +26,8 @@ pub struct CompactOptions {
     pub min_segments: usize,
     /// A merged object is not larger than this, in bytes.
     pub max_bytes: u64,
-    /// How long it takes until what has expired is out of sight, in milliseconds: a round of upkeep, two of the flusher.
+    /// How long it takes until what has expired is out of sight, in milliseconds: a round of upkeep, two of
+    /// the flusher.
     pub rounds_ms: i64,
 }
 
@@ -38,8 +41,8 @@ pub struct Merging {
 }
 
 impl CompactOptions {
-    /// What holds for a table whose events go after so many milliseconds, or when the table is larger than so many bytes; `None` if
-    /// nothing is to be merged, because all that comes together goes soon.
+    /// What holds for a table whose events go after so many milliseconds, or when the table is larger than so
+    /// many bytes; `None` if nothing is to be merged, because all that comes together goes soon.
     pub fn merging(self, retention_ms: Option<i64>, retention_bytes: Option<u64>) -> Option<Merging> {
         let window_ms = retention_ms.map(|retention| retention / RETENTION_PART - self.rounds_ms);
         let most = retention_bytes.map_or(u64::MAX, |most| most / RETENTION_PART.unsigned_abs());
@@ -55,8 +58,8 @@ struct Candidate<'a> {
     window: TimestampMs,
 }
 
-/// The next run of a partition's segments that is worth merging: those of the lowest class that has one, then what is left of a window
-/// that is over and is small.
+/// The next run of a partition's segments that is worth merging: those of the lowest class that has one, then
+/// what is left of a window that is over and is small.
 pub fn next_run(partition: &ColdPartition, merging: Merging) -> Option<Vec<Arc<SegmentMeta>>> {
     let candidates = candidates(partition, merging);
     let highest = candidates.iter().map(|candidate| candidate.class).max()?;

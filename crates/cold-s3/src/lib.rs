@@ -1,4 +1,7 @@
-//! The cold tier behind its contract: segments and the manifest chain over S3.
+//! The cold tier in S3: implements the roles of `contracts` with segments and a chain of manifests.
+//!
+//! Owns: what a bucket holds below its prefix. Does not own: when to flush, merge or expire; `tiering`
+//! decides that.
 
 pub mod audit;
 pub mod chain;
@@ -41,34 +44,35 @@ use contracts::{
     sequence::{Offset, OffsetRange, Watermarks},
 };
 
-/// What the cold tier needs to know.
+/// Settings of the cold tier.
 #[derive(Debug, Clone, Copy)]
 pub struct ColdOptions {
-    /// Bytes of parts of segments that are kept for reads, as they are stored.
+    /// Bytes of segment parts that are cached for reads, as they are stored; 0 for no cache.
     pub cache_bytes: u64,
-    /// What new segments are written in.
+    /// The format of new segments.
     pub format: FormatId,
-    /// Whether a missing bucket is made.
+    /// Whether a missing bucket is created.
     pub create_bucket: bool,
-    /// How it is kept small.
+    /// How the bucket is kept small.
     pub upkeep: BucketUpkeepOptions,
 }
 
-/// The cold tier. Its chain may be opened later than the process: until then nothing can be read or written.
+/// The cold tier. The process may start before its chain can be opened; until then reads and writes are
+/// `Unavailable`.
 pub struct S3Cold {
     objects: Objects,
     opened: RwLock<Option<Arc<OpenChain>>>,
     parts: PartCache,
     format: FormatId,
     create_bucket: bool,
-    /// BucketUpkeep alone holds it, round by round.
+    /// Locked for a whole round, so that rounds never overlap.
     upkeep: Mutex<BucketUpkeep>,
 }
 
-/// PartCache of segments that one call looks at when a filter wants few of their events.
-const MAX_PARTS: usize = 8;
+/// Segments and lost ranges that one call visits at most when a filter matches few events.
+const MAX_VISITS: usize = 8;
 
-/// The chain, once it is open.
+/// The chain after it was taken over, and what is read of it without its lock.
 struct OpenChain {
     epoch: u64,
     state: Arc<RwLock<ColdState>>,
@@ -82,7 +86,7 @@ impl std::fmt::Debug for S3Cold {
     }
 }
 
-/// The bucket has not answered since the process started.
+/// The chain is not open yet: the bucket is unavailable, or recovery is still at work.
 #[derive(Debug, thiserror::Error)]
 #[error("the bucket has not been opened yet")]
 struct NotOpened;
@@ -95,18 +99,19 @@ impl S3Cold {
         Self { parts, format, objects, opened: RwLock::new(None), create_bucket, upkeep }
     }
 
-    /// The objects that it works on.
+    /// The objects below the prefix.
     fn objects(&self) -> &Objects {
         &self.objects
     }
 
-    /// Goes to work with a chain that was taken over; with a new one if opening was tried again.
+    /// Makes a chain that was taken over the one in use. Opening may be retried: the new chain then replaces
+    /// the old one.
     fn start(&self, chain: Chain) {
         let opened = OpenChain { epoch: chain.epoch(), state: chain.state(), seen: chain.seen(), chain: Mutex::new(chain) };
         *self.opened.write() = Some(Arc::new(opened));
     }
 
-    /// Looks at the state of the chain.
+    /// Calls `look` with the state of the chain.
     ///
     /// # Errors
     /// `Unavailable` while it is not open.
@@ -114,15 +119,15 @@ impl S3Cold {
         Ok(look(&self.opened()?.state.read()))
     }
 
-    /// Appends what `draft` makes of the state to the chain.
+    /// Publishes the changes that `draft` derives from the state as the next manifest.
     ///
     /// # Errors
-    /// Those of a commit.
+    /// Those of [`Chain::append`].
     async fn change(&self, draft: impl FnOnce(&ColdState) -> Changes + Send) -> Result<(), StorageError> {
         self.opened()?.chain.lock().await.append(draft).await
     }
 
-    /// Hands out the numbers of manifests that nobody needs any more.
+    /// Takes the numbers of manifests that nobody needs any more.
     ///
     /// # Errors
     /// `Unavailable` while the chain is not open.
@@ -130,7 +135,7 @@ impl S3Cold {
         Ok(self.opened()?.chain.lock().await.outdated())
     }
 
-    /// Takes back those that could not be deleted.
+    /// Gives back the numbers of those that could not be deleted.
     ///
     /// # Errors
     /// `Unavailable` while the chain is not open.
@@ -148,12 +153,15 @@ impl S3Cold {
         formats::of(meta)?.read(&self.parts, &segment, query).await
     }
 
-    /// What stands at an offset now.
+    /// What holds an offset now.
+    ///
+    /// # Errors
+    /// `Expired` below the earliest offset; `Corrupt` if nothing holds it.
     fn at_offset(&self, partition: &Partition, offset: Offset) -> Result<AtOffset, StorageError> {
         let found = self.with_state(|state| state.partitions.get(partition).map(|cold| (cold.at(offset), cold.earliest)))?;
         match found {
             Some((Some(found), _)) => Ok(found),
-            // Retention or DELETE was faster than who reads it.
+            // Retention or DELETE removed it while it was being read.
             Some((None, earliest)) if offset < earliest => Err(StorageError::Expired { partition: partition.clone(), offset, earliest }),
             _ => {
                 let why = format!("no segment holds offset {offset}");
@@ -176,20 +184,22 @@ impl ColdReader for S3Cold {
 
     async fn read(&self, partition: &Partition, range: OffsetRange, filter: TimeFilter, limit: ReadLimit) -> Result<Page, StorageError> {
         let mut page = Page { records: Vec::new(), next: range.start };
-        // So many parts at once: who wants few of many events comes again, and lets others read in between.
-        for _ in 0..MAX_PARTS {
+        // Bounded: a read with a selective filter returns early and comes again, so that other reads get a
+        // turn.
+        for _ in 0..MAX_VISITS {
             if !page.records.is_empty() || page.next >= range.end {
                 break;
             }
             match self.at_offset(partition, page.next)? {
                 AtOffset::Lost(lost) => page.next = lost.end.min(range.end),
-                // What the filter cannot want is passed over without a look at the object.
+                // The filter matches nothing in this segment: no request is needed.
                 AtOffset::Segment(meta) if !filter.wants_any(meta.min_ms, meta.max_ms) => page.next = meta.range.end.min(range.end),
                 AtOffset::Segment(meta) => {
                     let query = SegmentQuery { from: page.next, end: range.end.min(meta.range.end), filter, limit };
                     match self.read_segment(partition, &meta, query).await {
                         Ok(read) => page = read,
-                        // A segment that was merged away meanwhile is read where it is now.
+                        // Its object may be gone because it was merged meanwhile: then the merged segment is
+                        // read.
                         Err(error) => match self.at_offset(partition, page.next)? {
                             AtOffset::Segment(now) if Arc::ptr_eq(&now, &meta) => return Err(error),
                             _ => {}
@@ -222,7 +232,8 @@ impl SegmentStore for S3Cold {
 
     async fn put(&self, segment: &Segment) -> Result<(), StorageError> {
         let opened = self.opened()?;
-        // A manifest that is on its way holds no segment up.
+        // Only a chain not seen for a while is looked at: taking its lock would wait for a manifest that is
+        // being put.
         if !opened.seen.is_recent() {
             opened.chain.lock().await.check_there().await?;
         }
@@ -254,7 +265,7 @@ impl ReservationLog for S3Cold {
     }
 }
 
-/// Fetches all of a segment.
+/// Fetches all objects of a segment.
 async fn whole(objects: &Objects, partition: &Partition, meta: Arc<SegmentMeta>) -> Result<(LocatedSegment, SegmentObjects), StorageError> {
     let key = names::key(partition, &meta)?;
     let get = async |key: String| {

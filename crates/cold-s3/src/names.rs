@@ -1,4 +1,4 @@
-//! The keys of segments: what an object's name says. Pure.
+//! The keys of segments: how they are built, and what they tell. Pure.
 
 use super::formats;
 use contracts::{
@@ -8,7 +8,7 @@ use contracts::{
     sequence::OffsetRange,
 };
 
-/// What the keys of segments begin with.
+/// The prefix of all segment keys.
 pub const SEGMENTS: &str = "segments/";
 
 /// The key of a segment's object below the prefix.
@@ -19,7 +19,7 @@ pub fn key(partition: &Partition, meta: &SegmentMeta) -> Result<String, StorageE
     Ok(stem(partition, meta.range, meta.epoch) + formats::of(meta)?.extension())
 }
 
-/// The key of the object beside a segment's, if its format has one.
+/// The key of the object beside a segment, if its format has one.
 pub fn beside(key: &str) -> Option<String> {
     formats::all().find_map(|format| Some(key.strip_suffix(format.extension())?.to_owned() + format.beside()?))
 }
@@ -28,20 +28,20 @@ fn stem(partition: &Partition, range: OffsetRange, epoch: u64) -> String {
     format!("{SEGMENTS}{}/{:05}/{:020}-{:020}-{epoch:08}", partition.table, partition.number, range.start, range.end)
 }
 
-/// What an object's key says.
+/// What a segment's key tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParsedKey {
-    /// Whose it is.
+    /// The partition that it belongs to.
     pub partition: Partition,
     /// Its offsets.
     pub range: OffsetRange,
     /// The epoch of the writer that planned it.
     pub epoch: u64,
-    /// The key of the segment itself, if this is the object beside it.
+    /// The key of the segment itself, also if this is the object beside it.
     pub segment: String,
 }
 
-/// Reads the key of a segment or of the object beside one; `None` if no segment has such a key.
+/// Parses the key of a segment or of the object beside one; `None` if it is neither.
 pub fn parse(key: &str) -> Option<ParsedKey> {
     let mut parts = key.strip_prefix(SEGMENTS)?.split('/');
     let (table, partition, name) = (parts.next()?, parts.next()?, parts.next()?);

@@ -1,4 +1,4 @@
-//! Reads parts of objects by ranged GETs, and keeps them as they are stored for the next reads.
+//! Reads parts of objects with ranged GETs, and caches them as they are stored.
 
 use std::{ops::Range, sync::Arc};
 
@@ -8,24 +8,25 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::s3::Objects;
 use contracts::error::StorageError;
 
-/// Neighbouring parts that one GET fetches at most; a read that wants more makes several at once.
+/// Neighbouring parts that one GET fetches at most; a larger read sends several GETs at once.
 const GET_PARTS: usize = 4;
 const PARALLEL_GETS: usize = 4;
 
-/// What keeping a part takes beside its bytes and its name, about: there may be many that are small.
+/// Estimated memory of a cache entry beside its bytes and key: it would add up uncounted where parts are
+/// small.
 const ENTRY_BYTES: usize = 300;
 
-/// A part of an object that is checked by itself.
+/// A part of an object with a checksum of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectPart {
-    /// Where it stands in the object.
+    /// Its bytes in the object.
     pub range: Range<u64>,
     /// CRC32C of its bytes.
     pub crc32c: u32,
 }
 
 impl ObjectPart {
-    /// Checks the bytes that were found in its place.
+    /// Verifies the bytes that were read.
     ///
     /// # Errors
     /// `Corrupt`, naming `object`.
@@ -34,7 +35,7 @@ impl ObjectPart {
         if actual == self.crc32c {
             return Ok(());
         }
-        let why = format!("the bytes from {} on have checksum {actual:08x}, it should be {:08x}", self.range.start, self.crc32c);
+        let why = format!("the bytes from {} on have checksum {actual:08x}, expected {:08x}", self.range.start, self.crc32c);
         Err(StorageError::corrupt(object, why))
     }
 
@@ -43,29 +44,29 @@ impl ObjectPart {
     }
 }
 
-/// An object's key and where a part stands in it.
+/// An object's key, and the position of a part in it.
 type PartKey = (Arc<str>, u64);
 
-/// The parts of all objects.
+/// The parts of all objects: cached ones from memory, others from S3.
 #[derive(Debug)]
 pub struct PartCache {
     objects: Objects,
-    /// Those that are kept, if any are to be. They have been checked.
+    /// Verified parts, as they are stored; `None` for no cache.
     kept: Option<moka::sync::Cache<PartKey, Bytes>>,
 }
 
 impl PartCache {
-    /// Keeps parts of so many bytes for the next reads.
+    /// Caches up to `cache_bytes`; 0 for no cache.
     pub fn new(objects: Objects, cache_bytes: u64) -> Self {
         let weigh = |(object, _): &PartKey, stored: &Bytes| u32::try_from(stored.len() + object.len() + ENTRY_BYTES).unwrap_or(u32::MAX);
         let kept = (cache_bytes > 0).then(|| moka::sync::Cache::builder().max_capacity(cache_bytes).weigher(weigh).build());
         Self { objects, kept }
     }
 
-    /// The bytes of parts of one object, in their order; neighbours are fetched together.
+    /// The bytes of parts of one object, in the order of `parts`; neighbours are fetched together.
     ///
     /// # Errors
-    /// `Unavailable`, or `Corrupt` if one of them is not what its checksum says.
+    /// `Unavailable`, or `Corrupt` if a checksum does not match.
     pub async fn read(&self, object: &Arc<str>, parts: &[ObjectPart]) -> Result<Vec<Bytes>, StorageError> {
         let kept = |part: &ObjectPart| self.kept.as_ref()?.get(&(Arc::clone(object), part.range.start));
         let mut stored: Vec<Option<Bytes>> = parts.iter().map(kept).collect();
@@ -82,7 +83,8 @@ impl PartCache {
         Ok(stored.into_iter().flatten().collect())
     }
 
-    /// Fetches neighbouring parts by one GET; they begin at the place `first`.
+    /// Fetches neighbouring parts with one GET; returns `first`, the index of the first of them, with their
+    /// bytes.
     async fn get(&self, object: &Arc<str>, parts: &[ObjectPart], first: usize) -> Result<(usize, Vec<Bytes>), StorageError> {
         let (start, end) = (parts[0].range.start, parts[parts.len() - 1].range.end);
         let mut rest = self.objects.get_range(object, start..end).await?;
@@ -91,7 +93,7 @@ impl PartCache {
             let bytes = rest.split_to(part.len().min(rest.len()));
             part.check(object, &bytes)?;
             if let Some(kept) = &self.kept {
-                // A copy, which does not keep its neighbours.
+                // A copy: a slice would keep its neighbours in memory, too.
                 kept.insert((Arc::clone(object), part.range.start), Bytes::copy_from_slice(&bytes));
             }
             found.push(bytes);

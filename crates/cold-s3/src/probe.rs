@@ -1,6 +1,6 @@
-//! Finds out at the start whether the store keeps its word: of many that create one object, exactly one may win, LIST
-//! shows what was put, and GET gives it back, of the class that segments have too. The fence between two writers stands on the first; on
-//! the others, that what leaves the volume can still be read.
+//! Finds out at the start whether the store keeps its word: of many that create one object, exactly one may
+//! win, LIST shows what was put, and GET gives it back, of the class that segments have too. The fence
+//! between two writers stands on the first; on the others, that what leaves the volume can still be read.
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -61,8 +61,8 @@ async fn create_and_list(objects: &Objects, key: &str) -> Result<bool, StorageEr
     Ok(winners == 1)
 }
 
-/// Each store says in words of its own that it does not know a condition, and says the same of much else. That it is the condition shows
-/// the same PUT without it.
+/// Each store says in words of its own that it does not know a condition, and says the same of much else.
+/// That it is the condition shows the same PUT without it.
 async fn about_the_condition(objects: &Objects, key: &str, error: StorageError) -> StorageError {
     if !s3::is_vague(&error) || objects.put_over(key, Bytes::from_static(b"creator 0")).await.is_err() {
         return error;
@@ -136,7 +136,8 @@ pub async fn probe_unfenced(objects: &Objects) -> Result<(), StorageError> {
     found
 }
 
-/// Deletes an object of the probe's. Nothing stands on that: where it is not allowed, what nobody needs any more stays.
+/// Deletes an object of the probe's. Nothing stands on that: where it is not allowed, what nobody needs any
+/// more stays.
 async fn tidy(objects: &Objects, key: &str, is_well: bool) {
     if let Err(error) = objects.delete(key).await
         && is_well

@@ -78,14 +78,15 @@ pub trait SegmentFormat: Send + Sync {
     /// What does not fit.
     fn index_from_json(&self, meta: SegmentMeta, index: &Value) -> Result<SegmentMeta, String>;
 
-    /// Reads what is wanted of a segment that holds it: at least to the end of one part, or until there is enough.
+    /// Reads what is wanted of a segment that holds it: at least to the end of one part, or until there is
+    /// enough.
     ///
     /// # Errors
     /// `Unavailable`, or `Corrupt` if an object is not what its manifest says.
     async fn read(&self, parts: &PartCache, segment: &LocatedSegment, query: SegmentQuery) -> Result<Page, StorageError>;
 
-    /// Reads whole objects, which must be the ones that the manifest names, and hands their records over in order: never are all of them
-    /// in memory.
+    /// Reads whole objects, which must be the ones that the manifest names, and hands their records over in
+    /// order: never are all of them in memory.
     ///
     /// # Errors
     /// `Corrupt`, naming the object.

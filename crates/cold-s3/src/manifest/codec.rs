@@ -8,8 +8,9 @@ use contracts::error::StorageError;
 
 /// The version written today.
 pub const VERSION: u32 = 4;
-/// The first version that can be read. Version 1 repeated all consumer offsets whenever one changed, and had no defaults
-/// of tables. Before version 4, manifests held the index of each segment, and formats had no names.
+/// The first version that can be read. Version 1 repeated all consumer offsets whenever one changed, and had
+/// no defaults of tables. Before version 4, manifests held the index of each segment, and formats had no
+/// names.
 const OLDEST: u32 = 1;
 
 /// What the keys of manifests begin with.
@@ -57,7 +58,8 @@ pub fn decode(number: u64, bytes: &[u8]) -> Result<Manifest, StorageError> {
     if checksum != format!("{}{:08x}{}", CHECKSUM.0, crc32c::crc32c(&body), CHECKSUM.1).as_bytes() {
         return Err(damaged("its checksum does not fit".to_owned()));
     }
-    // It is as it was written: what we do not know of it is another program's, and to pass over it would be to lose it.
+    // It is as it was written: what we do not know of it is another program's, and to pass over it would be
+    // to lose it.
     let unknown = |why: String| StorageError::Refused(format!("{key} was written by a newer program: {why}. Nothing was changed"));
     let Versioned { version } = serde_json::from_slice(&body).map_err(|error| unknown(error.to_string()))?;
     if !(OLDEST..=VERSION).contains(&version) {

@@ -1,5 +1,5 @@
-//! The manifest: one immutable JSON object that records what changed in the cold tier. Pure: `state` applies manifests
-//! one after another, `chain` stores them in S3.
+//! The manifest: one immutable JSON object that records what changed in the cold tier. Pure: `state` applies
+//! manifests one after another, `chain` stores them in S3.
 //!
 //! A segment exists from the manifest that adds it to the manifest that removes it.
 
@@ -114,7 +114,7 @@ pub struct Checkpoint {
     pub tables: Vec<TableEntry>,
     /// Every committed consumer offset.
     pub consumers: Vec<ConsumerEntry>,
-    /// The numbers of the manifests that began an epoch: they are kept for ever, so that a writer that was overtaken long
-    /// ago finds another's manifest under the number it wants.
+    /// The numbers of the manifests that began an epoch: they are kept for ever, so that a writer that was
+    /// overtaken long ago finds another's manifest under the number it wants.
     pub openings: Vec<u64>,
 }

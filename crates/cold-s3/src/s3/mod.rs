@@ -1,4 +1,5 @@
-//! Objects over aws-sdk-s3: get, ranged get, put, create-only put, list, delete. Knows nothing of what they hold.
+//! Objects over aws-sdk-s3: get, ranged get, put, create-only put, list, delete. Knows nothing of what they
+//! hold.
 
 mod connect;
 mod refusal;
@@ -102,7 +103,8 @@ impl Objects {
         match made {
             Ok(_) => Ok(()),
             Err(error) if matches!(error.code(), Some("BucketAlreadyOwnedByYou" | "BucketAlreadyExists")) => Ok(()),
-            // Who may use a bucket need not have the right to make one; whether it is there shows as soon as it is used.
+            // Who may use a bucket need not have the right to make one; whether it is there shows as soon as
+            // it is used.
             Err(error) if error.code() == Some("AccessDenied") => {
                 warn!(bucket = self.bucket, "s3.create_bucket is set, and these credentials may not make buckets: it is taken to be there");
                 Ok(())
@@ -137,10 +139,12 @@ impl Objects {
         }
     }
 
-    /// Puts an object unless one is there. A store that cannot keep two writers apart is looked at first, and then it is put.
+    /// Puts an object unless one is there. A store that cannot keep two writers apart is looked at first, and
+    /// then it is put.
     ///
     /// # Errors
-    /// `Unavailable`: it may have been created all the same. `Denied`: a store that does not know the condition says so in its own words.
+    /// `Unavailable`: it may have been created all the same. `Denied`: a store that does not know the
+    /// condition says so in its own words.
     pub async fn create(&self, key: &str, body: Bytes) -> Result<Created, StorageError> {
         if !self.is_fenced() && self.get(key).await?.is_some() {
             return Ok(Created::Exists);
@@ -148,8 +152,8 @@ impl Objects {
         self.put_new(key, body, None, self.is_fenced()).await
     }
 
-    /// Puts an object over whatever stands there. For the probe: what a store takes so, and not by [`Objects::create`], it refuses for the
-    /// condition.
+    /// Puts an object over whatever stands there. For the probe: what a store takes so, and not by
+    /// [`Objects::create`], it refuses for the condition.
     ///
     /// # Errors
     /// Those of [`Objects::create`].
@@ -256,7 +260,8 @@ impl Objects {
         Ok(keys)
     }
 
-    /// The next keys that begin with `below`, after `start_after`, in order: as many as S3 gives at once; none at the end.
+    /// The next keys that begin with `below`, after `start_after`, in order: as many as S3 gives at once;
+    /// none at the end.
     ///
     /// # Errors
     /// `Unavailable`.

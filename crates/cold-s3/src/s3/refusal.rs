@@ -1,4 +1,5 @@
-//! What an error of S3 means: whether waiting can heal it, what can be done about it if not, and what people are told.
+//! What an error of S3 means: whether waiting can heal it, what can be done about it if not, and what people
+//! are told.
 
 use std::iter;
 
@@ -103,8 +104,8 @@ fn cure(code: &str) -> Option<&'static str> {
     })
 }
 
-/// What is wrong where no answer came, if waiting does not heal that. The SDK's own errors have no names in here: they are known by what
-/// each of them says for itself, not by what all of them say together.
+/// What is wrong where no answer came, if waiting does not heal that. The SDK's own errors have no names in
+/// here: they are known by what each of them says for itself, not by what all of them say together.
 fn unsent(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     let is_any = |text: &str| any_cause(error, |_, said| said == text);
     if any_cause(error, |_, said| said.contains("invalid peer certificate")) {
@@ -123,7 +124,8 @@ fn unsent(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     if any_cause(error, |cause, _| format!("{cause:?}").starts_with("ResolveEndpointError")) {
         return Some("there can be no such address: check s3.endpoint, s3.bucket and s3.region");
     }
-    // Nobody of those who may have credentials was set up to have any. One who was, and does not answer, is waited for.
+    // Nobody of those who may have credentials was set up to have any. One who was, and does not answer, is
+    // waited for.
     if is_any("the credential provider was not enabled") {
         return Some("there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role for the pod");
     }

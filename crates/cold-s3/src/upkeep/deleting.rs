@@ -1,4 +1,5 @@
-//! Deletes objects that nobody needs any more. What cannot be deleted is said, tried again, and keeps nothing else.
+//! Deletes objects that nobody needs any more. What cannot be deleted is said, tried again, and keeps nothing
+//! else.
 
 use std::collections::HashMap;
 
@@ -21,7 +22,8 @@ const PARALLEL_DELETES: usize = 8;
 /// So many failures end a round: S3 does not answer, or does not let objects be deleted.
 const MAX_FAILURES: usize = 2 * PARALLEL_DELETES;
 
-/// Since when each retired object has been seen as such, by this process: no wall clock alone decides what is deleted.
+/// Since when each retired object has been seen as such, by this process: no wall clock alone decides what is
+/// deleted.
 pub(super) type RetiredSince = HashMap<String, Instant>;
 
 /// Deletes objects that have been retired for long enough, and then notes that they are gone.
@@ -96,7 +98,8 @@ pub(super) async fn delete(cold: &S3Cold, keys: Vec<String>) -> Vec<String> {
     deleted
 }
 
-/// Deletes an object, and before it the one beside it: one without the other is found again by the name of the segment.
+/// Deletes an object, and before it the one beside it: one without the other is found again by the name of
+/// the segment.
 async fn delete_one(cold: &S3Cold, key: &str) -> Result<(), StorageError> {
     if let Some(beside) = names::beside(key) {
         cold.objects().delete(&beside).await?;

@@ -1,7 +1,8 @@
-//! Merges runs of small segments, by turns: each partition that has a run gets one merge before any gets another.
+//! Merges runs of small segments, by turns: each partition that has a run gets one merge before any gets
+//! another.
 //!
-//! A merged segment is put, then a manifest names it instead of those it replaces; a reader goes by either. So every step can be left
-//! off anywhere and taken up again.
+//! A merged segment is put, then a manifest names it instead of those it replaces; a reader goes by either.
+//! So every step can be left off anywhere and taken up again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -71,7 +72,8 @@ impl<'a> MergeRound<'a> {
         Self { cold, options, tables: tables.visible().filter_map(|table| merging(table)).collect(), cursor, failed: BTreeSet::new() }
     }
 
-    /// Merges until there is nothing to merge, or the time is over. What fails keeps nothing else from being merged.
+    /// Merges until there is nothing to merge, or the time is over. What fails keeps nothing else from being
+    /// merged.
     ///
     /// # Errors
     /// Those of S3 and of a commit.

@@ -1,5 +1,5 @@
-//! Keeps the bucket small. In this order: objects that have been replaced or taken away for long enough, old manifests, objects that nobody
-//! names, merging of small segments for as long as there is time.
+//! Keeps the bucket small. In this order: objects that have been replaced or taken away for long enough, old
+//! manifests, objects that nobody names, merging of small segments for as long as there is time.
 
 mod deleting;
 mod merging;
@@ -31,7 +31,8 @@ pub struct BucketUpkeepOptions {
     pub compact: CompactOptions,
     /// How long replaced objects stay, for those who are reading them.
     pub grace: Duration,
-    /// How long what retention or DELETE took away stays, in milliseconds by the clock: for so long it can be found again.
+    /// How long what retention or DELETE took away stays, in milliseconds by the clock: for so long it can be
+    /// found again.
     pub keep_ms: i64,
 }
 

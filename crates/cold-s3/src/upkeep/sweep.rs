@@ -1,11 +1,12 @@
-//! Finds segment objects that nobody names, and deletes them: they are left over from a kill between a PUT and its
-//! manifest, or from a DELETE during a PUT.
+//! Finds segment objects that nobody names, and deletes them: they are left over from a kill between a PUT
+//! and its manifest, or from a DELETE during a PUT.
 //!
 //! An object is deleted only if all of this holds:
 //!
 //! - its name is a segment's, and neither the state nor the list of retired objects names it;
 //! - no intent on the volume names it, since then it still waits for its manifest, or is put once more;
-//! - its epoch is below the writer's own: no writer is still at work on it, and no merge puts it again while it is deleted;
+//! - its epoch is below the writer's own: no writer is still at work on it, and no merge puts it again while
+//!   it is deleted;
 //! - its offsets are not declared lost, since it may be the last copy of their events;
 //! - two looks have found it, one grace period apart by this process's own clock;
 //! - immediately before the DELETE, the chain has no newer link, so that no other writer can have named it.

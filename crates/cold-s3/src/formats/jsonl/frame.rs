@@ -23,7 +23,8 @@ pub struct OpenFrame<'a> {
 }
 
 impl<'a> OpenFrame<'a> {
-    /// Opens one frame's stored bytes, whose checksum was right. It must hold as many lines as there are offsets in `range`.
+    /// Opens one frame's stored bytes, whose checksum was right. It must hold as many lines as there are
+    /// offsets in `range`.
     ///
     /// # Errors
     /// `Corrupt`, naming the object.

@@ -1,7 +1,7 @@
 //! The index of a segment: where its frames are and which timestamps they have.
 //!
-//! In version 1 the manifest has all of it; in version 2 the manifest has its place, and of a segment of one frame all that a read needs. See
-//! `proto/zombi/v1/segment.proto` for how it is stored.
+//! In version 1 the manifest has all of it; in version 2 the manifest has its place, and of a segment of one
+//! frame all that a read needs. See `proto/zombi/v1/segment.proto` for how it is stored.
 
 use std::{ops::Range, sync::Arc};
 

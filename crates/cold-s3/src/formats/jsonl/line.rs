@@ -4,9 +4,9 @@
 //! {"partition":0,"offset":0,"timestamp_ms":1704067200000,"appended_ms":1704067200123,"idempotency_key":"k","headers":{"a":"b"},"payload":"text or any JSON value"}
 //! ```
 //!
-//! Bytes that are not text stand in `payload_base64`; so does JSON text that a line would not keep byte for byte, with
-//! `"payload_kind":"json"` beside it. Fields always come in this order, so that most lines can be read without a parser:
-//! the payload is what is left before the last brace.
+//! Bytes that are not text stand in `payload_base64`; so does JSON text that a line would not keep byte for
+//! byte, with `"payload_kind":"json"` beside it. Fields always come in this order, so that most lines can be
+//! read without a parser: the payload is what is left before the last brace.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -56,7 +56,8 @@ pub fn write(out: &mut Vec<u8>, kind: Kind, record: &Record) {
     out.extend_from_slice(b"}\n");
 }
 
-/// Reads a line of a frame whose checksum has been verified; a payload that is shown as a JSON value stays where it is.
+/// Reads a line of a frame whose checksum has been verified; a payload that is shown as a JSON value stays
+/// where it is.
 ///
 /// # Errors
 /// What is wrong with it.

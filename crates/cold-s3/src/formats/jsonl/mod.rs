@@ -1,5 +1,5 @@
-//! JSON lines, one event a line, in independent frames of about 256 KiB before compression, so that `zstd -d`, DuckDB and ClickHouse read the
-//! whole object and Zombi reads single frames.
+//! JSON lines, one event a line, in independent frames of about 256 KiB before compression, so that `zstd
+//! -d`, DuckDB and ClickHouse read the whole object and Zombi reads single frames.
 //!
 //! | name | lines | index |
 //! |---|---|---|
@@ -7,7 +7,8 @@
 //! | `jsonl.zst/2` | with `partition` | a skippable frame behind the last one |
 //! | `jsonl/2` | with `partition` | an object `.index` beside it |
 //!
-//! Version 1 is what programs wrote before formats had names. See `line` for the lines, `index` for the index.
+//! Version 1 is what programs wrote before formats had names. See `line` for the lines, `index` for the
+//! index.
 
 pub mod frame;
 pub mod index;

@@ -53,7 +53,8 @@ pub async fn read(
     offload(decode).await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
 }
 
-/// The last frame worth fetching together with `first`: enough records and bytes for the limit, wanted by the filter.
+/// The last frame worth fetching together with `first`: enough records and bytes for the limit, wanted by the
+/// filter.
 fn last_frame(index: &FrameIndex, first: usize, query: &SegmentQuery) -> usize {
     let range = index.offsets(first);
     let left = (range.end - query.from) as f64 / range.len() as f64;
@@ -70,7 +71,8 @@ fn last_frame(index: &FrameIndex, first: usize, query: &SegmentQuery) -> usize {
     last
 }
 
-/// Goes on with a page of so many bytes by a frame, until there is enough; returns the bytes of what it added.
+/// Goes on with a page of so many bytes by a frame, until there is enough; returns the bytes of what it
+/// added.
 fn add(page: &mut Page, frame: &OpenFrame<'_>, query: &SegmentQuery, bytes: usize) -> Result<usize, StorageError> {
     let (before, mut added) = (page.records.len(), 0);
     for record in frame.records(page.next)? {
