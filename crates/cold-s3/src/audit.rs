@@ -1,4 +1,5 @@
-//! Audits a bucket: does it hold what its manifests say, and do they make sense? Changes nothing.
+//! Audits a bucket: whether its manifests are consistent, and every segment is what they say. Changes
+//! nothing.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -18,17 +19,17 @@ use contracts::{
     segment::SegmentMeta,
 };
 
-/// How often it begins anew while a writer is at work.
+/// Audits until one is not disturbed by a writer at work.
 const ATTEMPTS: usize = 10;
 /// Segments read at once.
 const PARALLEL_SEGMENTS: usize = 4;
 
-/// What an audit has found.
+/// The result of an audit.
 #[derive(Debug, Default)]
 pub struct Audit {
-    /// What is wrong, each in a sentence.
+    /// What is wrong, a sentence each.
     pub findings: Vec<String>,
-    /// Segments that were read and are right.
+    /// Segments that were read and are intact.
     pub segments: u64,
     /// Events in them.
     pub events: u64,
@@ -41,11 +42,11 @@ pub struct Audit {
     pub unnamed: Vec<String>,
 }
 
-/// Audits the bucket below a prefix. A writer may be at work: what it has replaced meanwhile is looked at
-/// anew.
+/// Audits the bucket below a prefix. A writer may be at work: if it has published since the audit began,
+/// findings may be segments that it replaced, and the audit starts again.
 ///
 /// # Errors
-/// `Unavailable` if the bucket cannot be read; what is wrong with it is a finding.
+/// `Unavailable` if the bucket cannot be read; damage is a finding.
 pub async fn audit(objects: &Objects) -> Result<Audit, StorageError> {
     let mut attempts = 0;
     loop {
@@ -102,8 +103,8 @@ async fn audit_once(objects: &Objects) -> Result<Audit, StorageError> {
     Ok(audit)
 }
 
-/// Reads the chain once more from the checkpoint before the last, if that is there: the last checkpoint must
-/// say the same.
+/// Reads the chain again from the checkpoint before the last one, if that still exists: the last checkpoint
+/// must hold the state that the links before it add up to.
 async fn audit_chain(objects: &Objects, found: &Found, audit: &mut Audit) -> Result<(), StorageError> {
     let Some(last) = &found.last else { return Ok(()) };
     let earlier = last.checkpoint.checked_sub(manifest::CHECKPOINT_EVERY);
@@ -132,7 +133,7 @@ async fn audit_chain(objects: &Objects, found: &Found, audit: &mut Audit) -> Res
         }
     }
     if state.is_some_and(|state| state != found.state) {
-        audit.findings.push(format!("{}: it does not say what the manifests before it say", manifest::key(last.checkpoint)));
+        audit.findings.push(format!("{}: its state is not what the manifests before it add up to", manifest::key(last.checkpoint)));
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! Merges runs of small segments, by turns: each partition that has a run gets one merge before any gets
-//! another.
+//! Merges runs of small segments in turns: every partition with a run gets one merge before any gets a
+//! second.
 //!
-//! A merged segment is put, then a manifest names it instead of those it replaces; a reader goes by either.
-//! So every step can be left off anywhere and taken up again.
+//! A merged segment is put first; then one manifest adds it and removes those it replaces. Readers use the
+//! old or the merged ones, never both. So merging can stop after any step, and start again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,26 +34,26 @@ use contracts::{
     segment::{Segment, SegmentBuilder, SegmentId, SegmentMeta},
 };
 
-/// Merges of one turn; one manifest names what they have made.
+/// Merges of one turn at most; one manifest publishes all of them.
 const MERGES: usize = 16;
-/// How many times as long as a round a turn may take.
+/// A turn may take so many times as long as a round.
 const TURN: u32 = 10;
 /// Objects that one merge reads at once.
 const PARALLEL_GETS: usize = 8;
 
-/// Segments of a partition that become one.
+/// Segments of a partition that are merged into one.
 type Run = (Partition, Vec<Arc<SegmentMeta>>);
 
-/// Whose turn it is, from one round to the next.
+/// Which partitions come next, kept from one round to the next.
 #[derive(Debug, Default)]
 pub(super) struct MergeCursor {
-    /// Partitions that are left alone: something in them is damaged.
+    /// Partitions that are not merged, because a segment of theirs is damaged.
     damaged: BTreeSet<Partition>,
-    /// Who had the last turn.
+    /// The partition that had the last turn.
     last: Option<Partition>,
 }
 
-/// One round of turns.
+/// One round of merges.
 pub(super) struct MergeRound<'a> {
     cold: &'a S3Cold,
     options: CompactOptions,
@@ -72,11 +72,11 @@ impl<'a> MergeRound<'a> {
         Self { cold, options, tables: tables.visible().filter_map(|table| merging(table)).collect(), cursor, failed: BTreeSet::new() }
     }
 
-    /// Merges until there is nothing to merge, or the time is over. What fails keeps nothing else from being
-    /// merged.
+    /// Merges until there is nothing left to merge, or `until` has passed. A partition that fails does not
+    /// keep others from being merged.
     ///
     /// # Errors
-    /// Those of S3 and of a commit.
+    /// Those of S3 and of publishing a manifest.
     pub(super) async fn merge(mut self, until: Instant) -> Result<(), StorageError> {
         let round = until.saturating_duration_since(Instant::now());
         let patience = round.saturating_mul(TURN).max(Duration::from_secs(5));
@@ -87,7 +87,7 @@ impl<'a> MergeRound<'a> {
                 break;
             }
             let partitions: Vec<Partition> = runs.iter().map(|(partition, _)| partition.clone()).collect();
-            // What must go does not wait for an S3 that does not answer.
+            // Bounded, so that an S3 that hangs does not keep the next round from deleting what has expired.
             let merged = timeout(patience, self.merge_all(runs)).await;
             let merged = merged.map_err(|error| StorageError::unavailable(Tier::Cold, error)).flatten();
             if let Err(error) = merged {
@@ -102,7 +102,8 @@ impl<'a> MergeRound<'a> {
         failed.map_or(Ok(()), Err)
     }
 
-    /// The runs of the next turn, which together are no larger than one merged object may be.
+    /// The runs of the next turn: together no larger than one merged object may be, as all of them are in
+    /// memory at once.
     fn next(&mut self) -> Result<Vec<Run>, StorageError> {
         let runs = self.cold.with_state(|state| {
             let had_a_turn = |partition: &Partition| self.cursor.last.as_ref().is_some_and(|last| partition <= last);
@@ -132,7 +133,7 @@ impl<'a> MergeRound<'a> {
         compact::next_run(found, *merging)
     }
 
-    /// How many partitions have a run that waits.
+    /// How many partitions have a run that is due.
     fn due(&self) -> Result<u64, StorageError> {
         let due = |state: &ColdState| state.partitions.iter().filter_map(|(partition, found)| self.run(partition, found)).count();
         Ok(self.cold.with_state(due)? as u64)
@@ -146,7 +147,7 @@ impl<'a> MergeRound<'a> {
         for ((partition, run), merged) in runs.into_iter().zip(merged) {
             match merged {
                 Ok(segment) => done.push((partition, run, segment.meta)),
-                // What is damaged keeps its own partition from being merged, and nothing else.
+                // Damage keeps its own partition from being merged, and no other.
                 Err(error @ StorageError::Corrupt { .. }) => {
                     warn!(%error, %partition, "segments cannot be merged");
                     self.cursor.damaged.insert(partition);
@@ -170,7 +171,8 @@ async fn merge_and_put(cold: &S3Cold, partition: &Partition, run: &[Arc<SegmentM
     Ok(merged)
 }
 
-/// One segment with the events of a run; the same run always gives the same bytes.
+/// One segment with the events of a run. The same run always gives the same bytes, so that a repeated PUT
+/// does no harm.
 async fn merge(cold: &S3Cold, partition: &Partition, run: &[Arc<SegmentMeta>]) -> Result<Segment, StorageError> {
     let Some(range) = compact::range(run) else { unreachable!("a run has segments") };
     let id = SegmentId { partition: partition.clone(), start: range.start, epoch: cold.epoch()? };
@@ -187,7 +189,8 @@ async fn merge(cold: &S3Cold, partition: &Partition, run: &[Arc<SegmentMeta>]) -
     offload(|| builder.finish()).await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
 }
 
-/// Each merged segment instead of its run, unless a part of the run has expired meanwhile.
+/// Replaces each run by its merged segment, unless a part of the run has expired meanwhile: its events must
+/// not come back.
 fn replace(state: &ColdState, merged: &[(Partition, Vec<Arc<SegmentMeta>>, SegmentMeta)]) -> Changes {
     let mut changes = Changes::default();
     for (partition, run, meta) in merged {

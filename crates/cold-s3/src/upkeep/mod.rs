@@ -1,5 +1,6 @@
-//! Keeps the bucket small. In this order: objects that have been replaced or taken away for long enough, old
-//! manifests, objects that nobody names, merging of small segments for as long as there is time.
+//! Keeps the bucket small. In this order: deletes objects of segments that were replaced or removed long
+//! enough ago, old manifests, and objects that nobody names; then merges small segments for as long as there
+//! is time.
 
 mod deleting;
 mod merging;
@@ -24,19 +25,19 @@ use contracts::{
     retention::Trim,
 };
 
-/// How the bucket is kept small.
+/// Settings of upkeep in the bucket.
 #[derive(Debug, Clone, Copy)]
 pub struct BucketUpkeepOptions {
-    /// What is merged.
+    /// Which segments are merged.
     pub compact: CompactOptions,
-    /// How long replaced objects stay, for those who are reading them.
+    /// How long replaced objects stay for reads that are under way.
     pub grace: Duration,
-    /// How long what retention or DELETE took away stays, in milliseconds by the clock: for so long it can be
-    /// found again.
+    /// How long the objects of events that retention or DELETE removed stay, in milliseconds by the clock. So
+    /// long they can be restored.
     pub keep_ms: i64,
 }
 
-/// What upkeep remembers from one round to the next.
+/// What upkeep of the bucket remembers from one round to the next.
 pub(super) struct BucketUpkeep {
     options: BucketUpkeepOptions,
     retired_since: RetiredSince,
@@ -61,6 +62,7 @@ impl ColdUpkeep for S3Cold {
         let BucketUpkeep { options, retired_since, sweep, cursor } = &mut *self.upkeep.lock().await;
         deleting::retired(self, options, now_ms, retired_since).await?;
         deleting::manifests(self).await?;
+        // A sweep that fails does not keep segments from being merged.
         let swept = sweep.run(self, catalog, options.grace).await;
         MergeRound::new(self, options.compact, &catalog.tables(), cursor).merge(until).await?;
         swept
