@@ -1,4 +1,4 @@
-//! A manifest's key and bytes: JSON with a checksum behind it, and the versions that can be read.
+//! The key and the bytes of a manifest: JSON with a checksum at its end, and the versions that can be read.
 
 use serde::Deserialize;
 
@@ -6,14 +6,14 @@ use super::{Manifest, SegmentEntry};
 use crate::formats;
 use contracts::error::StorageError;
 
-/// The version written today.
+/// The version that is written.
 pub const VERSION: u32 = 4;
 /// The first version that can be read. Version 1 repeated all consumer offsets whenever one changed, and had
 /// no defaults of tables. Before version 4, manifests held the index of each segment, and formats had no
 /// names.
 const OLDEST: u32 = 1;
 
-/// What the keys of manifests begin with.
+/// The prefix of all manifest keys.
 pub const PREFIX: &str = "manifests/";
 
 /// The key of manifest `number` below the prefix.
@@ -26,7 +26,7 @@ pub fn number(key: &str) -> Option<u64> {
     key.strip_prefix(PREFIX)?.strip_suffix(".json")?.parse().ok()
 }
 
-/// What the checksum looks like, behind everything else: `,"crc32c":"0123abcd"}`.
+/// What comes before and after the checksum, the last field: `,"crc32c":"0123abcd"}`.
 const CHECKSUM: (&str, &str) = (",\"crc32c\":\"", "\"}");
 const CHECKSUM_LEN: usize = CHECKSUM.0.len() + 8 + CHECKSUM.1.len();
 
@@ -45,25 +45,25 @@ fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// Reads manifest `number`.
+/// Decodes manifest `number`.
 ///
 /// # Errors
-/// `Corrupt` if the bytes are not it, `Refused` if a newer program wrote them.
+/// `Corrupt` if the bytes are damaged or another manifest's; `Refused` if a newer program wrote them.
 pub fn decode(number: u64, bytes: &[u8]) -> Result<Manifest, StorageError> {
     let key = key(number);
     let damaged = |why: String| StorageError::corrupt(&key, why);
-    let end = bytes.len().checked_sub(CHECKSUM_LEN).ok_or_else(|| damaged(format!("{} bytes are too few", bytes.len())))?;
+    let end = bytes.len().checked_sub(CHECKSUM_LEN).ok_or_else(|| damaged(format!("its {} bytes are too few", bytes.len())))?;
     let (body, checksum) = bytes.split_at(end);
     let body = [body, b"}"].concat();
     if checksum != format!("{}{:08x}{}", CHECKSUM.0, crc32c::crc32c(&body), CHECKSUM.1).as_bytes() {
-        return Err(damaged("its checksum does not fit".to_owned()));
+        return Err(damaged("its checksum does not match".to_owned()));
     }
-    // It is as it was written: what we do not know of it is another program's, and to pass over it would be
-    // to lose it.
+    // The checksum matches, so these are the bytes that were written: an unknown field comes from a newer
+    // program. To ignore it would lose it with the next checkpoint.
     let unknown = |why: String| StorageError::Refused(format!("{key} was written by a newer program: {why}. Nothing was changed"));
     let Versioned { version } = serde_json::from_slice(&body).map_err(|error| unknown(error.to_string()))?;
     if !(OLDEST..=VERSION).contains(&version) {
-        return Err(unknown(format!("version {version} is unknown, this one knows {OLDEST} to {VERSION}")));
+        return Err(unknown(format!("version {version} is unknown; this program knows {OLDEST} to {VERSION}")));
     }
     let manifest: Manifest = serde_json::from_slice(&body).map_err(|error| unknown(error.to_string()))?;
     let entries = manifest.state.iter().flat_map(|state| &state.segments).chain(&manifest.changes.added);
@@ -71,12 +71,12 @@ pub fn decode(number: u64, bytes: &[u8]) -> Result<Manifest, StorageError> {
         return Err(unknown(format!("a segment has the format {id}")));
     }
     if manifest.number != number || manifest.checkpoint > number {
-        return Err(damaged(format!("it says it is number {}, checkpoint {}", manifest.number, manifest.checkpoint)));
+        return Err(damaged(format!("it claims to be number {} with checkpoint {}", manifest.number, manifest.checkpoint)));
     }
     Ok(manifest)
 }
 
-/// What every version has.
+/// The field that all versions have; read first, since the others depend on it.
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,

@@ -1,4 +1,4 @@
-//! What manifests say of partitions, lost ranges, tables and consumers: an entry each.
+//! The entries of manifests for partitions, lost ranges, tables and consumer offsets.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use contracts::{
     sequence::{Offset, OffsetRange},
 };
 
-/// A lost range.
+/// Offsets whose events were lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LostEntry {
@@ -29,7 +29,7 @@ impl LostEntry {
     }
 }
 
-/// How far a partition is.
+/// The bounds of a partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PartitionEntry {
@@ -37,7 +37,7 @@ pub struct PartitionEntry {
     pub table: String,
     /// Its number.
     pub partition: PartitionNumber,
-    /// The first offset that retention keeps.
+    /// The earliest offset that can be read.
     pub start: Offset,
     /// The first offset that no segment and no lost range holds.
     pub end: Offset,
@@ -48,31 +48,31 @@ pub struct PartitionEntry {
 /// The partition that an entry names.
 ///
 /// # Errors
-/// What is wrong with the table's name.
+/// Why the table's name is invalid.
 pub fn partition(table: &str, number: PartitionNumber) -> Result<Partition, String> {
     let table = TableName::parse(table).map_err(|error| error.to_string())?;
     Ok(Partition::new(table, number))
 }
 
-/// A table's settings.
+/// The settings of a table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TableEntry {
     /// Its name.
     pub table: String,
-    /// Whether it was deleted; its offsets are remembered, in case it is written again.
+    /// Whether it was deleted. Its offsets are kept, so that a later write to it gives none twice.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
-    /// Seconds for which events are kept, if there is a bound.
+    /// Seconds for which events are kept; `None` for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention_secs: Option<u64>,
-    /// Bytes of events that are kept, if there is a bound.
+    /// Bytes of events that are kept; `None` for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention_bytes: Option<u64>,
-    /// Partitions that keys are spread over; one if left out.
+    /// Number of partitions that keys are spread over; 1 if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partitions: Option<u32>,
-    /// Which of these nobody has set: they were the defaults when the table was made.
+    /// The names of the settings above that nobody set: they were the defaults when the table was created.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub defaults: Vec<String>,
 }
@@ -101,12 +101,12 @@ impl TableEntry {
         }
     }
 
-    /// Whether there is nothing to say of the table: a checkpoint does not name it.
+    /// Whether the entry says nothing: then no checkpoint holds it.
     pub fn is_usual(&self) -> bool {
         !self.deleted && self.settings() == TableSettings::default()
     }
 
-    /// The settings that it says.
+    /// The settings of the table.
     pub fn settings(&self) -> TableSettings {
         let is_default = |name: &str| self.defaults.iter().any(|one| one == name);
         let retention = |value: Option<u64>, name: &str| Chosen { value, is_own: value.is_some() && !is_default(name) };
@@ -118,7 +118,7 @@ impl TableEntry {
     }
 }
 
-/// Whose offset of which partition.
+/// The group and the partition of a consumer offset.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConsumerKey {
@@ -150,7 +150,7 @@ impl ConsumerEntry {
         Self { group: key.group, table: key.table, partition: key.partition, offset }
     }
 
-    /// Whose it is, and the offset.
+    /// Its key and the offset.
     pub fn into_parts(self) -> (ConsumerKey, Offset) {
         (ConsumerKey { group: self.group, table: self.table, partition: self.partition }, self.offset)
     }

@@ -1,4 +1,4 @@
-//! What manifests say of a segment.
+//! The entries of manifests for segments: added, removed, and those whose objects are still kept.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
@@ -29,7 +29,7 @@ pub struct SegmentEntry {
     /// The name of its format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
-    /// Whether its frames are compressed: versions 1 to 3 only, where all segments were of format 1.
+    /// Whether its frames are compressed: versions 1 to 3 only, when formats had no names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zstd: Option<bool>,
     /// The object's length.
@@ -46,16 +46,16 @@ pub struct SegmentEntry {
     /// The largest timestamp in it.
     #[serde(default)]
     pub max_ms: TimestampMs,
-    /// What its format says of its index.
+    /// Its index, in a form that its format defines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<IndexText>,
-    /// The index of a segment of format 1: versions 1 to 3 only.
+    /// The frames of the segment: versions 1 to 3 only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frames: Option<IndexText>,
 }
 
 impl SegmentEntry {
-    /// The entry of a segment, whose format is known: it was written or read here.
+    /// The entry of a segment. Its format is known, since this program wrote or decoded the segment.
     pub fn new(partition: &Partition, meta: &SegmentMeta) -> Self {
         let index = match formats::of(meta).and_then(|format| format.index_to_json(meta)) {
             Ok(index) => index,
@@ -80,10 +80,10 @@ impl SegmentEntry {
         }
     }
 
-    /// The segment, if the entry makes sense.
+    /// The segment that the entry describes.
     ///
     /// # Errors
-    /// What does not fit.
+    /// Why the entry is invalid.
     pub fn decode(&self) -> Result<(Partition, SegmentMeta), String> {
         let partition = partition(&self.table, self.partition)?;
         if self.start >= self.end {
@@ -112,7 +112,7 @@ impl SegmentEntry {
         Ok((partition, meta))
     }
 
-    /// Its format, known or not.
+    /// Its format, which this program may not know; `None` if the entry contradicts itself.
     pub(super) fn format_id(&self) -> Option<FormatId> {
         match (&self.format, self.zstd) {
             (Some(name), None) => FormatId::new(name),
@@ -122,7 +122,7 @@ impl SegmentEntry {
     }
 }
 
-/// JSON that is kept as its text, which takes a tenth of the memory: a checkpoint has one for each segment.
+/// JSON that is kept as text, which takes a tenth of the memory: a checkpoint holds one for each segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexText(Box<str>);
 
@@ -170,13 +170,13 @@ impl SegmentRef {
     }
 }
 
-/// A segment that retention or DELETE took away.
+/// A segment that retention or DELETE removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TakenEntry {
     /// The key of its object.
     pub key: String,
-    /// When, by the clock of the writer.
+    /// When it was removed, by the writer's clock.
     pub since_ms: TimestampMs,
 }
 

@@ -1,4 +1,4 @@
-//! What it takes to reach the bucket, and the client made of it.
+//! The settings of the S3 client, and how it is built from them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,41 +11,41 @@ use aws_sdk_s3::{
 
 use super::Objects;
 
-/// Where the bucket is.
+/// Where the bucket is, and how requests are sent.
 #[derive(Debug, Clone)]
 pub struct S3Options {
     /// The bucket.
     pub bucket: String,
-    /// The server, if it is not AWS; then paths name the bucket.
+    /// The server, if it is not AWS; the bucket's name is then part of the path.
     pub endpoint: Option<String>,
     /// The region.
     pub region: String,
-    /// What every key begins with: empty, or ending with `/`.
+    /// The prefix of every key: empty, or ending with `/`.
     pub prefix: String,
     /// How long one attempt of a request may take.
     pub attempt_timeout: Duration,
-    /// How often a request is tried.
+    /// Attempts of a request before it fails.
     pub attempts: u32,
-    /// Whether requests carry checksums of the SDK's wherever there may be one.
+    /// Whether the SDK adds its own checksums wherever they are supported.
     pub with_checksums: bool,
-    /// Whether the store cannot keep two writers apart, and is not asked to.
+    /// Whether the store cannot keep two writers apart, and is not relied on to.
     pub is_unfenced: bool,
-    /// Credentials that were read elsewhere than by the usual AWS chain.
+    /// Credentials that were read already; `None` to use the usual AWS chain.
     pub credentials: Option<Credentials>,
-    /// Certificates of authorities that are trusted, as PEM, instead of the system's.
+    /// Certificates of the authorities to trust instead of the system's, as PEM.
     pub authorities: Option<Vec<u8>>,
-    /// How objects are stored.
+    /// How the server stores objects.
     pub objects: ObjectOptions,
 }
 
 /// A key pair, and the token that may go with it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// Whose.
+    /// The access key's id.
     pub key_id: String,
-    /// The secret.
+    /// The secret access key.
     pub secret: String,
-    /// The token.
+    /// The session token, for temporary credentials.
     pub token: Option<String>,
 }
 
@@ -55,19 +55,19 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// How objects are stored.
+/// How the server stores objects; `None` everywhere for the bucket's defaults.
 #[derive(Debug, Clone, Default)]
 pub struct ObjectOptions {
-    /// Encrypted so by the server, if it is said.
+    /// The encryption by the server.
     pub sse: Option<ServerSideEncryption>,
-    /// With this key, if it is said.
+    /// The key that it uses.
     pub kms_key_id: Option<String>,
-    /// Segments in this class, if it is said.
+    /// The storage class of segments; manifests have none.
     pub storage_class: Option<StorageClass>,
 }
 
 impl Objects {
-    /// A client for the bucket. Credentials come from the usual AWS chain. Sends nothing yet.
+    /// The objects of a bucket, with a new client. Sends no request yet.
     pub async fn connect(options: &S3Options) -> Self {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(Duration::from_secs(5).min(options.attempt_timeout))
@@ -100,14 +100,16 @@ impl Objects {
     }
 }
 
-/// A client that trusts these authorities, and no others.
+/// An HTTP client that trusts these authorities and no others.
 fn trusting(pem: &[u8]) -> aws_smithy_runtime_api::client::http::SharedHttpClient {
     use aws_smithy_http_client::{
         Builder,
         tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
     };
     let store = TrustStore::empty().with_pem_certificate(pem);
-    let Ok(context) = TlsContext::builder().with_trust_store(store).build() else { unreachable!("nothing of it can be wrong yet") };
+    let Ok(context) = TlsContext::builder().with_trust_store(store).build() else {
+        unreachable!("certificates are not parsed before the first connection")
+    };
     Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(context).build_https()
 }
 

@@ -1,5 +1,4 @@
-//! Objects over aws-sdk-s3: get, ranged get, put, create-only put, list, delete. Knows nothing of what they
-//! hold.
+//! Objects over aws-sdk-s3: get, ranged get, create-only put, list, delete. Knows nothing of their content.
 
 mod connect;
 mod refusal;
@@ -37,16 +36,16 @@ pub struct Objects {
     object_options: Arc<ObjectOptions>,
 }
 
-/// What became of a create-only put.
+/// The outcome of a create-only PUT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Created {
-    /// The object is the one that was sent.
+    /// The object was created.
     Yes,
-    /// An object stood there already; it may be an earlier attempt of this very put.
+    /// An object existed already; it may come from an earlier attempt of this very PUT.
     Exists,
 }
 
-/// What a request failed of.
+/// Why a request failed.
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// A request that did not succeed.
@@ -57,66 +56,70 @@ struct Failed {
     bucket: String,
     key: String,
     message: String,
-    /// Whether it was refused in words that do not say what it is about.
+    /// Whether the store's answer does not tell what it rejects.
     is_vague: bool,
     #[source]
     source: Source,
 }
 
-/// Whether a store refused a request in words that do not say what it is about.
+/// Whether a store rejected a request without telling what is wrong with it.
 pub(super) fn is_vague(error: &StorageError) -> bool {
     let StorageError::Denied { source, .. } = error else { return false };
     source.downcast_ref::<Failed>().is_some_and(|failed| failed.is_vague)
 }
 
 impl Objects {
-    /// The objects below `prefix` of `bucket`, over a client.
+    /// The objects below `prefix` of `bucket`, with a client that exists.
     pub fn new(client: Client, bucket: String, prefix: String) -> Self {
         let region = client.config().region().map(ToString::to_string).unwrap_or_default();
         Self { client, bucket, prefix, region, body_timeout: Duration::from_secs(30), is_unfenced: false, object_options: Arc::default() }
     }
 
-    /// Where they are, for people.
+    /// Where the objects are, for people.
     pub fn place(&self) -> String {
         format!("s3://{}/{}", self.bucket, self.prefix)
     }
 
-    /// Whether the store is asked to keep two writers apart.
+    /// Whether the store is relied on to keep two writers apart.
     pub fn is_fenced(&self) -> bool {
         !self.is_unfenced
     }
 
-    /// Whether segments are put in a class of their own.
+    /// Whether segments have a storage class of their own.
     pub fn has_storage_class(&self) -> bool {
         self.object_options.storage_class.is_some()
     }
 
-    /// Makes the bucket unless it is there; without the right to make one it is taken to be there.
+    /// Creates the bucket unless it exists; without the right to create one, assumes that it exists.
     ///
     /// # Errors
     /// `Unavailable`; `Denied`.
     pub async fn create_bucket(&self) -> Result<(), StorageError> {
-        // Outside its first region AWS wants to be told where.
+        // AWS needs the region in the request everywhere but in us-east-1, where it rejects it.
         let constraint = (!self.region.is_empty() && self.region != "us-east-1")
             .then(|| CreateBucketConfiguration::builder().location_constraint(self.region.as_str().into()).build());
         let made = self.client.create_bucket().bucket(&self.bucket).set_create_bucket_configuration(constraint).send().await;
         match made {
             Ok(_) => Ok(()),
             Err(error) if matches!(error.code(), Some("BucketAlreadyOwnedByYou" | "BucketAlreadyExists")) => Ok(()),
-            // Who may use a bucket need not have the right to make one; whether it is there shows as soon as
-            // it is used.
+            // The right to use a bucket does not imply the right to create one. If it does not exist, the
+            // next request says so.
             Err(error) if error.code() == Some("AccessDenied") => {
-                warn!(bucket = self.bucket, "s3.create_bucket is set, and these credentials may not make buckets: it is taken to be there");
+                warn!(
+                    bucket = self.bucket,
+                    "s3.create_bucket is set, but these credentials may not create buckets; assuming that the bucket exists"
+                );
                 Ok(())
             }
             Err(error) => Err(self.failed("create bucket", "", error)),
         }
     }
 
-    /// Puts a segment unless it is there: segments are never overwritten, and a repeated put does no harm.
+    /// Puts an object of a segment unless it exists: segments are never overwritten, and a repeated PUT does
+    /// no harm.
     ///
     /// # Errors
-    /// `Unavailable`: it may be there all the same. `Corrupt` if other bytes stand there.
+    /// `Unavailable`: the object may exist all the same. `Corrupt` if it exists with other bytes.
     #[tracing::instrument(name = "s3_put", level = "debug", skip_all, fields(key))]
     pub async fn put_segment(&self, key: &str, body: Bytes) -> Result<(), StorageError> {
         let class = self.object_options.storage_class.clone();
@@ -134,17 +137,20 @@ impl Objects {
         };
         match found {
             Some(found) if found == body => Ok(()),
-            Some(_) => Err(StorageError::corrupt(self.full(key), "other bytes stand there than this segment has; nothing was overwritten")),
-            None => Err(self.unavailable("create", key, "it was there, and is not any more".to_owned(), "try again".into())),
+            Some(_) => Err(StorageError::corrupt(
+                self.full(key),
+                "the object exists with other bytes than this segment has; nothing was overwritten",
+            )),
+            None => Err(self.unavailable("create", key, "the object existed and was deleted meanwhile".to_owned(), "retry".into())),
         }
     }
 
-    /// Puts an object unless one is there. A store that cannot keep two writers apart is looked at first, and
-    /// then it is put.
+    /// Creates an object unless it exists. With `s3.unfenced`, a GET before an unconditional PUT takes the
+    /// place of the condition.
     ///
     /// # Errors
-    /// `Unavailable`: it may have been created all the same. `Denied`: a store that does not know the
-    /// condition says so in its own words.
+    /// `Unavailable`: the object may have been created all the same. `Denied`, also by a store that does not
+    /// support the condition.
     pub async fn create(&self, key: &str, body: Bytes) -> Result<Created, StorageError> {
         if !self.is_fenced() && self.get(key).await?.is_some() {
             return Ok(Created::Exists);
@@ -152,8 +158,8 @@ impl Objects {
         self.put_new(key, body, None, self.is_fenced()).await
     }
 
-    /// Puts an object over whatever stands there. For the probe: what a store takes so, and not by
-    /// [`Objects::create`], it refuses for the condition.
+    /// Puts an object whether or not it exists. For the probe: a store that takes this PUT but not the one of
+    /// [`Objects::create`] rejects the condition.
     ///
     /// # Errors
     /// Those of [`Objects::create`].
@@ -184,7 +190,7 @@ impl Objects {
         }
     }
 
-    /// A whole object; `None` if there is none.
+    /// A whole object; `None` if it does not exist.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -192,7 +198,7 @@ impl Objects {
         self.get_bytes(key, None).await
     }
 
-    /// A part of an object, whole or an error.
+    /// A range of an object: all of it, or an error.
     ///
     /// # Errors
     /// `Unavailable`; `Corrupt` if the object is gone or shorter.
@@ -200,10 +206,10 @@ impl Objects {
         let wanted = range.end - range.start;
         let header = format!("bytes={}-{}", range.start, range.end - 1);
         let Some(body) = self.get_bytes(key, Some(header)).await? else {
-            return Err(StorageError::corrupt(self.full(key), "the object is gone, and a manifest names it"));
+            return Err(StorageError::corrupt(self.full(key), "the object does not exist, but a manifest names it"));
         };
         if body.len() as u64 != wanted {
-            let why = format!("{} bytes came for {wanted} at {}", body.len(), range.start);
+            let why = format!("{} bytes were returned for {wanted} at {}", body.len(), range.start);
             return Err(StorageError::corrupt(self.full(key), why));
         }
         Ok(body)
@@ -221,16 +227,16 @@ impl Objects {
             }
             Err(error) if status(&error) == Some(416) => {
                 metrics::s3_request(operation, true, started.elapsed());
-                return Err(StorageError::corrupt(self.full(key), "it ends before what a manifest says that it holds"));
+                return Err(StorageError::corrupt(self.full(key), "it is shorter than a manifest says"));
             }
             answer => answer,
         };
         metrics::s3_request(operation, answer.is_ok(), started.elapsed());
         let body = answer.map_err(|error| self.failed("get", key, error))?.body;
-        // The client's own timeout ends with the answer's head.
+        // The client's own time-out covers the answer only up to its head.
         let bytes = match timeout(self.body_timeout, body.collect()).await {
             Ok(Ok(bytes)) => bytes,
-            Ok(Err(source)) => return Err(self.unavailable("get", key, "the answer broke off".to_owned(), source.into())),
+            Ok(Err(source)) => return Err(self.unavailable("get", key, "the answer broke off before its end".to_owned(), source.into())),
             Err(source) => return Err(self.unavailable("get", key, "the answer came too slowly".to_owned(), source.into())),
         };
         Ok(Some(bytes.into_bytes()))
@@ -260,8 +266,7 @@ impl Objects {
         Ok(keys)
     }
 
-    /// The next keys that begin with `below`, after `start_after`, in order: as many as S3 gives at once;
-    /// none at the end.
+    /// One page of the keys that begin with `below`, after `start_after`, in order; empty at the end.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -275,20 +280,20 @@ impl Objects {
         Ok(self.keys(&page).collect())
     }
 
-    /// The keys on a page of a list, without the prefix.
+    /// The keys of one page of a list, without the prefix.
     fn keys(&self, page: &ListObjectsV2Output) -> impl Iterator<Item = String> {
         page.contents().iter().filter_map(|object| Some(object.key()?.strip_prefix(&self.prefix)?.to_owned()))
     }
 
-    /// Deletes an object; it does no harm if there is none.
+    /// Deletes an object, if it exists.
     ///
     /// # Errors
-    /// `Unavailable`: it may be gone all the same.
+    /// `Unavailable`: it may be deleted all the same.
     #[tracing::instrument(name = "s3_delete", level = "debug", skip_all, fields(key))]
     pub async fn delete(&self, key: &str) -> Result<(), StorageError> {
         let started = Instant::now();
         let answer = self.client.delete_object().bucket(&self.bucket).key(self.full(key)).send().await;
-        // Not every store takes it for done where there is none.
+        // Some stores answer with an error if there is no object.
         let is_gone = answer.is_ok() || answer.as_ref().is_err_and(|error| error.code() == Some("NoSuchKey"));
         metrics::s3_request("delete", is_gone, started.elapsed());
         match answer {
