@@ -1,12 +1,13 @@
 //! One line of a segment: an event as JSON.
 //!
 //! ```json
-//! {"partition":0,"offset":0,"timestamp_ms":1704067200000,"appended_ms":1704067200123,"idempotency_key":"k","headers":{"a":"b"},"payload":"text or any JSON value"}
+//! {"partition":0,"offset":0,"timestamp_ms":1704067200000,"appended_ms":1704067200123,"payload":"text"}
 //! ```
 //!
-//! Bytes that are not text stand in `payload_base64`; so does JSON text that a line would not keep byte for
-//! byte, with `"payload_kind":"json"` beside it. Fields always come in this order, so that most lines can be
-//! read without a parser: the payload is what is left before the last brace.
+//! An `idempotency_key` and `headers`, if the event has them, come before the payload, which is a text or any
+//! JSON value. Bytes that are not text are in `payload_base64` instead; so is JSON text that a line would not
+//! keep byte for byte, with `"payload_kind":"json"` before it. Fields always come in this order, so that most
+//! lines can be read without a parser: the payload is everything up to the last brace.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -22,7 +23,7 @@ use contracts::{
     sequence::Offset,
 };
 
-/// What lines say beside the event.
+/// What lines hold beside the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Nothing: version 1.
@@ -56,11 +57,11 @@ pub fn write(out: &mut Vec<u8>, kind: Kind, record: &Record) {
     out.extend_from_slice(b"}\n");
 }
 
-/// Reads a line of a frame whose checksum has been verified; a payload that is shown as a JSON value stays
-/// where it is.
+/// Reads a line of a frame whose checksum has been verified. The payload is a slice of the frame where
+/// possible.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Why it cannot be read.
 pub fn read(kind: Kind, partition: PartitionNumber, frame: &Bytes, line: &str) -> Result<Record, Reason> {
     let line = match split(line) {
         Some(line) => line,
@@ -68,12 +69,12 @@ pub fn read(kind: Kind, partition: PartitionNumber, frame: &Bytes, line: &str) -
     };
     let expected = (kind == Kind::WithPartition).then_some(partition);
     if line.partition != expected {
-        return Err(format!("it says partition {:?}, and stands where {expected:?} should", line.partition).into());
+        return Err(format!("its partition is {:?}, expected {expected:?}", line.partition).into());
     }
     line.into_record(partition, frame)
 }
 
-/// A field that is not known would be lost when segments are merged: a newer program has written it.
+/// The fields of a line. An unknown one is an error: a newer program wrote it, and a merge would lose it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EventLine<'a> {
@@ -99,7 +100,7 @@ fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<
     Ok(payload::present(deserializer)?.map(RawValue::get))
 }
 
-/// Takes a line apart that has no headers and an ordinary payload; `None` for others.
+/// Splits a line without headers whose payload is not in base64; `None` for other lines, which need a parser.
 fn split(line: &str) -> Option<EventLine<'_>> {
     let (partition, rest) = match line.strip_prefix("{\"partition\":") {
         Some(rest) => number(rest).map(|(partition, rest)| Some((Some(partition), rest.strip_prefix(',')?)))??,
@@ -149,7 +150,7 @@ impl EventLine<'_> {
             },
             (None, Some(text), Some("json")) => Payload::stored(PayloadKind::Json, STANDARD.decode(&*text)?.into())?,
             (None, Some(text), None) => Payload::stored(PayloadKind::Bytes, STANDARD.decode(&*text)?.into())?,
-            (_, _, kind) => return Err(format!("payload, payload_base64 and payload kind {kind:?} do not go together").into()),
+            (_, _, kind) => return Err(format!("payload, payload_base64 and payload kind {kind:?} contradict one another").into()),
         };
         let EventLine { offset, timestamp_ms, appended_ms, idempotency_key, headers, .. } = self;
         Ok(Record { partition, offset, event: Event { payload, timestamp_ms, appended_ms, idempotency_key, headers } })

@@ -1,4 +1,4 @@
-//! Reads events of a segment frame by frame: decompressed and decoded only as far as a read needs.
+//! Reads events of a segment frame by frame; decompresses and decodes only as much as a read needs.
 
 use super::{
     super::{LocatedSegment, SegmentQuery},
@@ -13,7 +13,7 @@ use contracts::{
     read::Page,
 };
 
-/// Reads what is wanted: at least to the end of one frame, or until there is enough.
+/// Reads events: at least to the end of one frame, or until the limit is reached.
 ///
 /// # Errors
 /// `Unavailable`, or `Corrupt` if the object is not what its index says.
@@ -26,7 +26,7 @@ pub async fn read(
 ) -> Result<Page, StorageError> {
     let mut page = Page { records: Vec::new(), next: query.from };
     let mut first = index.frames.partition_point(|frame| frame.first_offset <= page.next).saturating_sub(1);
-    // What the filter cannot want is passed over by the index alone.
+    // Frames without a matching timestamp are skipped by the index alone, without a request.
     while page.next < query.end && !query.filter.wants_any(index.frames[first].min_ms, index.frames[first].max_ms) {
         page.next = index.offsets(first).end.min(query.end);
         first += 1;
@@ -53,8 +53,8 @@ pub async fn read(
     offload(decode).await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
 }
 
-/// The last frame worth fetching together with `first`: enough records and bytes for the limit, wanted by the
-/// filter.
+/// The last frame worth fetching together with `first`: up to enough records or bytes for the limit, and no
+/// further than the filter matches.
 fn last_frame(index: &FrameIndex, first: usize, query: &SegmentQuery) -> usize {
     let range = index.offsets(first);
     let left = (range.end - query.from) as f64 / range.len() as f64;
@@ -71,8 +71,7 @@ fn last_frame(index: &FrameIndex, first: usize, query: &SegmentQuery) -> usize {
     last
 }
 
-/// Goes on with a page of so many bytes by a frame, until there is enough; returns the bytes of what it
-/// added.
+/// Adds a frame's events to a page of `bytes` bytes until the limit is reached; returns the bytes added.
 fn add(page: &mut Page, frame: &OpenFrame<'_>, query: &SegmentQuery, bytes: usize) -> Result<usize, StorageError> {
     let (before, mut added) = (page.records.len(), 0);
     for record in frame.records(page.next)? {
@@ -91,7 +90,7 @@ fn add(page: &mut Page, frame: &OpenFrame<'_>, query: &SegmentQuery, bytes: usiz
         }
         page.next = next;
     }
-    // A few records do not keep a whole frame in memory.
+    // Payloads are slices of the frame: a few of them must not keep all of it in memory.
     if added < frame.bytes() / 2 {
         page.records[before..].iter_mut().for_each(|record| record.event.payload.detach());
     }

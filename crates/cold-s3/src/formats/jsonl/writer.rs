@@ -1,4 +1,4 @@
-//! Writes a segment, frame by frame. The same records always give the same bytes.
+//! Writes a segment frame by frame. The same records always give the same bytes.
 
 use sha2::{Digest, Sha256};
 use zstd::{bulk::Compressor, zstd_safe::CParameter};
@@ -19,11 +19,11 @@ use contracts::{
 /// The default of the zstd command: a good ratio at a speed far above one disk's.
 const ZSTD_LEVEL: i32 = 3;
 
-/// Encodes one segment.
+/// The builder of one segment.
 pub struct Encoder {
     format: Jsonl,
     id: SegmentId,
-    /// `None` for frames that are not compressed.
+    /// `None` if frames are not compressed.
     compressor: Option<Compressor<'static>>,
     next: Offset,
     raw_bytes: u64,
