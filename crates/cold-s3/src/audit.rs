@@ -19,9 +19,9 @@ use contracts::{
     segment::SegmentMeta,
 };
 
-/// Audits until one is not disturbed by a writer at work.
+/// Audits at most, if a writer publishes during each of them.
 const ATTEMPTS: usize = 10;
-/// Segments read at once.
+/// Segments that are read at once.
 const PARALLEL_SEGMENTS: usize = 4;
 
 /// The result of an audit.

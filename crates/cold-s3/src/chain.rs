@@ -49,7 +49,7 @@ pub struct Found {
 /// A link and its bytes.
 type Link = (Arc<Manifest>, Bytes);
 
-/// The chain, opened for writing.
+/// The chain, taken over for writing. Its one owner puts links one at a time.
 #[derive(Debug)]
 pub struct Chain {
     objects: Objects,
@@ -64,8 +64,9 @@ pub struct Chain {
     epoch: u64,
     /// The number of the link that this epoch began with. It is never deleted.
     opening: u64,
-    /// The number of the last link and of the last checkpoint.
+    /// The number of the last link.
     last: u64,
+    /// The number of the last checkpoint.
     checkpoint: u64,
     /// A link whose PUT was not answered: it may exist or not.
     unsettled: Option<Link>,
@@ -111,7 +112,8 @@ impl Chain {
             objects,
             clock,
             journal,
-            // The process is not to stop if this takeover loses: the real fence goes in once it has won.
+            // A stand-in: losing this takeover must not fence the whole process. The real one goes in once it
+            // has won.
             fence: Arc::default(),
             state: Arc::new(RwLock::new(state)),
             store_id,
@@ -201,8 +203,7 @@ impl Chain {
             return Ok(());
         }
         // A writer that overtakes us never deletes the first link of an epoch, but something else may have.
-        // Another's link under the next number still means that we were overtaken, which a restored bucket
-        // would not undo.
+        // Another's link under the next number still means that we were overtaken.
         match self.objects.get(&next).await? {
             Some(found) if !self.is_unsettled(&found) => Err(self.overtaken(&next)),
             _ => Err(StorageError::denied(Tier::Cold, Emptied(format!("{key} is gone")))),

@@ -7,8 +7,9 @@ use contracts::{
     retention::{Piece, Trim, choose},
 };
 
-/// New earliest offsets for a table's partitions: whole segments whose last event was appended before
-/// `appended_before`, then the oldest until at most `max_bytes` are left. Decides; hot acts.
+/// New earliest offsets for a table's partitions: drops whole segments whose last event was appended before
+/// `appended_before`, then the oldest until at most `max_bytes` are left. Decides only; nothing is trimmed
+/// here.
 pub fn expired_segments(state: &ColdState, table: &TableStatus, appended_before: TimestampMs, max_bytes: Option<u64>) -> Vec<Trim> {
     let partitions: Vec<_> = table.named_partitions().collect();
     let mut pieces = Vec::new();

@@ -31,7 +31,7 @@ pub struct ColdPartition {
     pub segments: Vec<Arc<SegmentMeta>>,
     /// Its lost ranges, in order.
     pub lost: Vec<OffsetRange>,
-    /// The first offset that retention keeps.
+    /// The earliest offset that retention keeps.
     pub earliest: Offset,
     /// The first offset that no segment and no lost range holds.
     pub end: Offset,
@@ -198,9 +198,9 @@ impl ColdState {
         Ok(state)
     }
 
-    /// Applies changes in the order in which manifests mean them: segments that are removed make room for
-    /// those that are added, and the entries of partitions have the last word. Only then are the touched
-    /// partitions checked, since a merge leaves a gap halfway.
+    /// Applies changes in a fixed order: removed segments make room for added ones, and the entries of
+    /// partitions have the last word. The touched partitions are checked only after all of that, since a
+    /// merge leaves a gap halfway.
     fn change(&mut self, changes: &Changes, written_ms: TimestampMs) -> Result<(), String> {
         let mut touched = BTreeSet::new();
         for entry in &changes.removed {
@@ -227,7 +227,7 @@ impl ColdState {
         Ok(())
     }
 
-    /// Removes a segment, which must be there; its object stays until it is deleted.
+    /// Removes a segment, which must exist; its object stays until upkeep deletes it.
     fn remove_segment(&mut self, entry: &SegmentRef, added: &[SegmentEntry], written_ms: TimestampMs) -> Result<Partition, String> {
         let partition = manifest::partition(&entry.table, entry.partition)?;
         let segments = &mut self.partitions.entry(partition.clone()).or_default().segments;

@@ -32,8 +32,8 @@ pub struct BucketUpkeepOptions {
     pub compact: CompactOptions,
     /// How long replaced objects stay for reads that are under way.
     pub grace: Duration,
-    /// How long the objects of events that retention or DELETE removed stay, in milliseconds by the clock. So
-    /// long they can be restored.
+    /// How long objects whose events retention or DELETE removed stay, in milliseconds by the clock. Until
+    /// then they can be restored.
     pub keep_ms: i64,
 }
 

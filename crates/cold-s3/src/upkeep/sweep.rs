@@ -74,7 +74,7 @@ impl Sweep {
     }
 }
 
-/// The objects that nobody names, listed page by page, so that never the keys of all objects are in memory.
+/// The objects that nobody names, listed page by page, so that the keys are never all in memory.
 async fn look(cold: &S3Cold, catalog: &dyn Catalog) -> Result<Vec<String>, StorageError> {
     let (mut found, mut last): (Vec<String>, Option<String>) = (Vec::new(), None);
     loop {
