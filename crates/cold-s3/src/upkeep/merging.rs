@@ -156,7 +156,7 @@ impl<'a> MergeRound<'a> {
             }
         }
         self.cold.change(|state| replace(state, &done)).await?;
-        crash::point("compact-committed");
+        crash::point("compact-published");
         for (partition, run, meta) in done {
             metrics::compacted(run.len() as u64, meta.bytes);
             debug!(%partition, range = %meta.range, segments = run.len(), bytes = meta.bytes, "segments merged");
