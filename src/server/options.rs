@@ -10,7 +10,7 @@ use cold_s3::{
     ColdOptions,
     compact::CompactOptions,
     formats::jsonl,
-    s3::{Credentials, S3Options, Stored},
+    s3::{Credentials, ObjectOptions, S3Options},
     upkeep,
 };
 use contracts::catalog::{Chosen, TableSettings};
@@ -86,7 +86,7 @@ pub fn s3(config: &Config, environment: &BTreeMap<String, String>) -> Result<Opt
         is_unfenced: config.s3.unfenced,
         credentials: credentials(environment)?,
         authorities,
-        stored: Stored {
+        objects: ObjectOptions {
             sse: config.s3.sse.map(|sse| match sse {
                 Encryption::Aes256 => "AES256".into(),
                 Encryption::Kms => "aws:kms".into(),
@@ -166,7 +166,7 @@ pub(super) fn cold(config: &Config) -> ColdOptions {
         cache_bytes: config.cold.cache_bytes,
         format: jsonl::newest(config.segment.compression == Compression::Zstd),
         create_bucket: config.s3.create_bucket,
-        upkeep: upkeep::UpkeepOptions {
+        upkeep: upkeep::BucketUpkeepOptions {
             compact: CompactOptions {
                 min_segments: compaction.min_segments,
                 max_bytes: compaction.max_bytes,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io::Write, sync::Arc, time::Duration};
 use bytes::Bytes;
 use cold_s3::{
     formats::{
-        Placed, SegmentFormat,
+        LocatedSegment, SegmentFormat,
         jsonl::{self, frame::OpenFrame, index, line},
     },
     manifest,
@@ -194,7 +194,7 @@ fn stored(data: &[u8]) {
 }
 
 /// A segment of so many events, of a partition that is always the same.
-fn placed(format: FormatId, events: u64) -> Placed {
+fn placed(format: FormatId, events: u64) -> LocatedSegment {
     let meta = SegmentMeta {
         range: OffsetRange::new(0, events),
         epoch: 1,
@@ -207,7 +207,7 @@ fn placed(format: FormatId, events: u64) -> Placed {
         keys: 0,
         index: Box::default(),
     };
-    Placed { key: "o".into(), partition: Partition::new(TableName::parse("t").unwrap(), 0), meta: Arc::new(meta) }
+    LocatedSegment { key: "o".into(), partition: Partition::new(TableName::parse("t").unwrap(), 0), meta: Arc::new(meta) }
 }
 
 fn segment(data: &[u8]) {

@@ -234,7 +234,7 @@ async fn small_segments_become_large_ones_and_kills_do_no_harm() {
         TestServer::start_tiered(&[("compaction.interval_secs", "1"), ("compaction.min_segments", "4"), ("compaction.grace_secs", "0")])
             .await;
     let mut sent = Sent::default();
-    for point in ["compact-put", "compact-committed", "retired-deleted"] {
+    for point in ["compact-put", "compact-published", "retired-deleted"] {
         z.kill().await;
         if z.try_run_with(&format!("{point}=return")).await.is_ok() {
             for _ in 0..8 {

@@ -199,7 +199,7 @@ pub struct Tuning {
 impl Tuning {
     fn cold(&self) -> ColdOptions {
         let compact = CompactOptions { min_segments: 3, max_bytes: 64 << 20, rounds_ms: 0 };
-        let upkeep = upkeep::UpkeepOptions { compact, grace: self.upkeep_interval, keep_ms: 0 };
+        let upkeep = upkeep::BucketUpkeepOptions { compact, grace: self.upkeep_interval, keep_ms: 0 };
         ColdOptions { cache_bytes: 0, format: self.format, create_bucket: false, upkeep }
     }
 

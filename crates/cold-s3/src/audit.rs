@@ -1,4 +1,5 @@
-//! Audits a bucket: does it hold what its manifests say, and do they make sense? Changes nothing.
+//! Audits a bucket: whether its manifests are consistent, and every segment is what they say. Changes
+//! nothing.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -18,17 +19,17 @@ use contracts::{
     segment::SegmentMeta,
 };
 
-/// How often it begins anew while a writer is at work.
+/// Audits at most, if a writer publishes during each of them.
 const ATTEMPTS: usize = 10;
-/// Segments read at once.
+/// Segments that are read at once.
 const PARALLEL_SEGMENTS: usize = 4;
 
-/// What an audit has found.
+/// The result of an audit.
 #[derive(Debug, Default)]
 pub struct Audit {
-    /// What is wrong, each in a sentence.
+    /// What is wrong, a sentence each.
     pub findings: Vec<String>,
-    /// Segments that were read and are right.
+    /// Segments that were read and are intact.
     pub segments: u64,
     /// Events in them.
     pub events: u64,
@@ -36,14 +37,16 @@ pub struct Audit {
     pub bytes: u64,
     /// Offsets that are declared lost.
     pub lost_offsets: u64,
-    /// Objects that no manifest names: being written, left over from a crash, or about to be deleted. Nothing is wrong with that.
+    /// Objects that no manifest names: being written, left over from a crash, or about to be deleted. Nothing
+    /// is wrong with that.
     pub unnamed: Vec<String>,
 }
 
-/// Audits the bucket below a prefix. A writer may be at work: what it has replaced meanwhile is looked at anew.
+/// Audits the bucket below a prefix. A writer may be at work: if it has published since the audit began,
+/// findings may be segments that it replaced, and the audit starts again.
 ///
 /// # Errors
-/// `Unavailable` if the bucket cannot be read; what is wrong with it is a finding.
+/// `Unavailable` if the bucket cannot be read; damage is a finding.
 pub async fn audit(objects: &Objects) -> Result<Audit, StorageError> {
     let mut attempts = 0;
     loop {
@@ -78,7 +81,7 @@ async fn audit_once(objects: &Objects) -> Result<Audit, StorageError> {
     let named: Result<BTreeSet<String>, _> = segments.iter().map(|(partition, meta)| names::key(partition, meta)).collect();
     let named = named?;
     let keys = objects.list(names::SEGMENTS, None).await?;
-    let is_named = |key: &String| names::named(key).is_some_and(|found| named.contains(&found.segment));
+    let is_named = |key: &String| names::parse(key).is_some_and(|found| named.contains(&found.segment));
     audit.unnamed = keys.into_iter().filter(|key| !is_named(key)).collect();
     let checks = stream::iter(segments).map(|(partition, meta)| async move {
         let checked = audit_segment(objects, &partition, &meta).await;
@@ -100,7 +103,8 @@ async fn audit_once(objects: &Objects) -> Result<Audit, StorageError> {
     Ok(audit)
 }
 
-/// Reads the chain once more from the checkpoint before the last, if that is there: the last checkpoint must say the same.
+/// Reads the chain again from the checkpoint before the last one, if that still exists: the last checkpoint
+/// must hold the state that the links before it add up to.
 async fn audit_chain(objects: &Objects, found: &Found, audit: &mut Audit) -> Result<(), StorageError> {
     let Some(last) = &found.last else { return Ok(()) };
     let earlier = last.checkpoint.checked_sub(manifest::CHECKPOINT_EVERY);
@@ -129,13 +133,13 @@ async fn audit_chain(objects: &Objects, found: &Found, audit: &mut Audit) -> Res
         }
     }
     if state.is_some_and(|state| state != found.state) {
-        audit.findings.push(format!("{}: it does not say what the manifests before it say", manifest::key(last.checkpoint)));
+        audit.findings.push(format!("{}: its state is not what the manifests before it add up to", manifest::key(last.checkpoint)));
     }
     Ok(())
 }
 
 async fn audit_segment(objects: &Objects, partition: &Partition, meta: &Arc<SegmentMeta>) -> Result<(), StorageError> {
-    let (placed, stored) = whole(objects, partition, Arc::clone(meta)).await?;
-    let decoded = offload(move || formats::of(&placed.meta)?.decode(&placed, &stored, &mut drop)).await;
+    let (segment, stored) = whole(objects, partition, Arc::clone(meta)).await?;
+    let decoded = offload(move || formats::of(&segment.meta)?.decode(&segment, &stored, &mut drop)).await;
     decoded.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
 }

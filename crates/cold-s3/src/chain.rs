@@ -1,11 +1,11 @@
 //! The manifest chain in S3: opens it with a new epoch, appends to it, notices another writer.
 //!
-//! Every link is created once, with `If-None-Match: *`. Whoever creates the next number has the chain; a writer that finds
-//! other bytes under a number it wanted has been overtaken. A put whose answer was lost is settled by putting the very
-//! same bytes again, and reading them back if something stands there.
+//! Every link is created exactly once, with `If-None-Match: *`. Whoever creates the next number owns the
+//! chain; a writer that finds other bytes under the number it wants has been overtaken. A PUT whose answer
+//! was lost is settled by a PUT of the same bytes; if an object is there by then, its bytes tell whose it is.
 //!
-//! Old links are deleted, but never the first of an epoch. So a writer that slept through any number of them still finds
-//! another's link under the number it wants next: the one that overtook it.
+//! Old links are deleted, except the first of each epoch. A writer that slept through any number of takeovers
+//! therefore still finds another's link under the number it wants next: the link that overtook it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,24 +32,24 @@ use contracts::{
 
 /// Manifests read at once when the chain is opened.
 const PARALLEL_GETS: usize = 16;
-/// Links before the last checkpoint that are kept, for those who are reading the chain.
+/// Links kept before the last checkpoint, for processes that are still reading the chain from an earlier one.
 const KEPT: u64 = CHECKPOINT_EVERY;
 
 /// The chain as it was found.
 #[derive(Debug, Default, Clone)]
 pub struct Found {
-    /// What it says.
+    /// The state after its last link.
     pub state: ColdState,
-    /// Its last link.
+    /// Its last link; `None` for a new store.
     pub last: Option<Manifest>,
-    /// The numbers of all links that are there.
+    /// The numbers of all links that exist.
     pub numbers: Vec<u64>,
 }
 
 /// A link and its bytes.
 type Link = (Arc<Manifest>, Bytes);
 
-/// The chain, opened for writing.
+/// The chain, taken over for writing. Its one owner puts links one at a time.
 #[derive(Debug)]
 pub struct Chain {
     objects: Objects,
@@ -59,26 +59,28 @@ pub struct Chain {
     state: Arc<RwLock<ColdState>>,
     store_id: Uuid,
     nonce: Uuid,
-    /// The mark of the last link.
+    /// The nonce of the last link.
     follows: Option<Uuid>,
     epoch: u64,
     /// The number of the link that this epoch began with. It is never deleted.
     opening: u64,
-    /// The number of the last link and of the last checkpoint.
+    /// The number of the last link.
     last: u64,
+    /// The number of the last checkpoint.
     checkpoint: u64,
-    /// A link whose put has not been answered.
+    /// A link whose PUT was not answered: it may exist or not.
     unsettled: Option<Link>,
     /// Links that nobody needs any more.
     outdated: Vec<u64>,
-    seen: Arc<Seen>,
+    seen: Arc<LastSeen>,
 }
 
-/// When the chain was last known to be there: its link that this epoch began with. One that was just put shows nothing of those before it.
+/// When this epoch's first link was last seen in the bucket. A successful PUT of a later link proves nothing:
+/// it succeeds in a bucket that was emptied, too.
 #[derive(Debug)]
-pub struct Seen(Mutex<Instant>);
+pub struct LastSeen(Mutex<Instant>);
 
-impl Seen {
+impl LastSeen {
     fn now() -> Self {
         Self(Mutex::new(Instant::now()))
     }
@@ -87,20 +89,21 @@ impl Seen {
         *self.0.lock() = Instant::now();
     }
 
-    /// Whether it can be taken to be there without a look.
+    /// Whether the chain can be assumed to exist without another request.
     pub fn is_recent(&self) -> bool {
         self.0.lock().elapsed() < LOOK_BACK
     }
 }
 
-/// How long the chain is taken to be there without a look.
+/// How long the chain is assumed to exist after it was seen.
 const LOOK_BACK: Duration = Duration::from_secs(10);
 
 impl Chain {
-    /// Takes over the chain that was found, with the next epoch.
+    /// Takes over the chain that was found: publishes the first link of the next epoch.
     ///
     /// # Errors
-    /// `Fenced` if another writer has added to it meanwhile: follow it. `Unavailable`: read it anew.
+    /// `Fenced` if another writer has extended it meanwhile: follow it. `Unavailable`: read it again, since
+    /// the link may exist.
     pub async fn take_over(objects: Objects, found: Found, by: Takeover) -> Result<Self, StorageError> {
         let (Found { state, last, numbers }, Takeover { store_id, journal, fence, clock }) = (found, by);
         let kept_from = last.as_ref().map_or(0, |last| last.checkpoint.saturating_sub(KEPT));
@@ -109,6 +112,8 @@ impl Chain {
             objects,
             clock,
             journal,
+            // A stand-in: losing this takeover must not fence the whole process. The real one goes in once it
+            // has won.
             fence: Arc::default(),
             state: Arc::new(RwLock::new(state)),
             store_id,
@@ -120,18 +125,19 @@ impl Chain {
             checkpoint: last.as_ref().map_or(0, |last| last.checkpoint),
             unsettled: None,
             outdated,
-            seen: Arc::new(Seen::now()),
+            seen: Arc::new(LastSeen::now()),
         };
         let number = chain.opening;
         let mut opening = chain.link(number, Changes::default());
         opening.opens = true;
         chain.put(encode(opening)).await?;
         chain.seen.renew();
-        // Had we slept since the chain was read, its next number might have been deleted again since: then there are later ones.
+        // If this process slept after it read the chain, the number it created may have been used and deleted
+        // again in between. Then later links exist, and the takeover has failed.
         let later = chain.objects.list(manifest::PREFIX, Some(&manifest::key(number))).await?;
         match later.first() {
             None => Ok(Self { fence, ..chain }),
-            Some(key) => Err(StorageError::Fenced(format!("{key} was there before manifest {number}"))),
+            Some(key) => Err(StorageError::Fenced(format!("{key} existed before manifest {number}"))),
         }
     }
 
@@ -140,20 +146,22 @@ impl Chain {
         self.epoch
     }
 
-    /// What the chain says; changes with each append.
+    /// The state after the last link; changes with each append.
     pub fn state(&self) -> Arc<RwLock<ColdState>> {
         Arc::clone(&self.state)
     }
 
-    /// When it was last seen to be there.
-    pub fn seen(&self) -> Arc<Seen> {
+    /// When the chain was last seen in the bucket.
+    pub fn seen(&self) -> Arc<LastSeen> {
         Arc::clone(&self.seen)
     }
 
-    /// Appends a link with what `draft` makes of the state; nothing is written if that is nothing.
+    /// Publishes the changes that `draft` derives from the state as the next link; writes nothing if there
+    /// are none.
     ///
     /// # Errors
-    /// `Unavailable`: the link may be there, and the next call settles that first. `Fenced`: from now on always.
+    /// `Unavailable`: the link may exist; the next call settles that first. `Fenced`: from now on always.
+    /// `Denied` if the chain is gone.
     pub async fn append(&mut self, draft: impl FnOnce(&ColdState) -> Changes) -> Result<(), StorageError> {
         self.settle().await?;
         let changes = draft(&self.state.read());
@@ -166,10 +174,10 @@ impl Chain {
         self.put(encode(link)).await
     }
 
-    /// Looks whether another writer has taken over.
+    /// Checks whether another writer has taken over.
     ///
     /// # Errors
-    /// `Fenced` if so; `Unavailable`.
+    /// `Fenced` if one has; `Denied` if the chain is gone; `Unavailable`.
     pub async fn watch(&mut self) -> Result<(), StorageError> {
         self.settle().await?;
         let next = manifest::key(self.last + 1);
@@ -179,7 +187,8 @@ impl Chain {
         }
     }
 
-    /// Looks whether the chain is still there, if it was not seen for a while: nothing must be put into a bucket that came back empty.
+    /// Checks that the chain still exists, unless it was seen recently: nothing must be put into a bucket
+    /// that came back empty.
     ///
     /// # Errors
     /// `Denied` if it is gone, `Fenced`, `Unavailable`.
@@ -193,29 +202,31 @@ impl Chain {
             self.seen.renew();
             return Ok(());
         }
-        // Whoever overtakes us deletes no link that began an epoch; but who knows what else has been at it.
+        // A writer that overtakes us never deletes the first link of an epoch, but something else may have.
+        // Another's link under the next number still means that we were overtaken.
         match self.objects.get(&next).await? {
             Some(found) if !self.is_unsettled(&found) => Err(self.overtaken(&next)),
             _ => Err(StorageError::denied(Tier::Cold, Emptied(format!("{key} is gone")))),
         }
     }
 
-    /// Whether these are the bytes of a put that was not answered.
+    /// Whether these are the bytes of the PUT that was not answered.
     fn is_unsettled(&self, found: &Bytes) -> bool {
         self.unsettled.as_ref().is_some_and(|(_, bytes)| bytes == found)
     }
 
-    /// Hands out the links that nobody needs any more, to be deleted.
+    /// Takes the numbers of links that nobody needs any more, to be deleted.
     pub fn outdated(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.outdated)
     }
 
-    /// Takes back those that could not be deleted.
+    /// Gives back the numbers of those that could not be deleted.
     pub fn still_outdated(&mut self, numbers: Vec<u64>) {
         self.outdated.extend(numbers);
     }
 
-    /// Finds out what became of a put that was not answered.
+    /// Finds out what became of a PUT that was not answered, by repeating it: no other link may be put
+    /// before, or two links of this writer could compete for one number.
     async fn settle(&mut self) -> Result<(), StorageError> {
         self.fence.check()?;
         let Some(unsettled) = self.unsettled.clone() else { return Ok(()) };
@@ -224,7 +235,7 @@ impl Chain {
     }
 
     fn overtaken(&self, key: &str) -> StorageError {
-        let why = format!("{key} was written by another");
+        let why = format!("{key} was written by another writer");
         self.fence.close(&why);
         StorageError::Fenced(why)
     }
@@ -248,12 +259,14 @@ impl Chain {
     async fn put(&mut self, link: Link) -> Result<(), StorageError> {
         let (manifest, bytes) = &link;
         let key = manifest::key(manifest.number);
-        // The volume knows of the link before it can exist: a copy of the volume from before is told by that.
+        // The volume notes the link before it can exist, so that an older copy of the volume is recognized:
+        // it lacks the note.
         self.journal.intend(self.nonce, manifest.number, self.follows).await?;
         crash::point("manifest-intended");
-        self.unsettled = Some(link.clone()); // until its fate is known, also if this is dropped half way
+        self.unsettled = Some(link.clone()); // until its fate is known, even if this future is dropped halfway
         let is_ours = match self.objects.create(&key, bytes.clone()).await? {
             Created::Yes => true,
+            // It may be ours: an earlier PUT arrived, and only its answer was lost.
             Created::Exists => self.objects.get(&key).await?.is_some_and(|found| found == *bytes),
         };
         if !is_ours {
@@ -278,31 +291,33 @@ fn encode(manifest: Manifest) -> Link {
     (Arc::new(manifest), bytes)
 }
 
-/// Reads the chain: the last checkpoint and what follows it.
+/// Reads the chain: the last checkpoint and the links after it.
 ///
 /// # Errors
-/// `Unavailable`; `Denied` if what the last link builds on is gone; `Corrupt` if a link is missing, damaged, or does not fit.
+/// `Unavailable`; `Denied` if the last link's checkpoint is gone; `Refused` if there are segments and no
+/// manifests; `Corrupt` if a link is missing, damaged, or contradicts those before it.
 pub async fn load(objects: &Objects) -> Result<Found, StorageError> {
     let keys = objects.list(manifest::PREFIX, None).await?;
     let numbers: Vec<u64> = keys.iter().filter_map(|key| manifest::number(key)).collect();
     let Some(&last) = numbers.iter().max() else {
         return match objects.list(names::SEGMENTS, None).await?.first() {
             None => Ok(Found::default()),
-            // A new chain would begin at offset 0, where these begin.
+            // A new chain would start again at offset 0, and give the offsets of these segments a second
+            // time.
             Some(key) => Err(StorageError::Refused(format!(
-                "there are segments below this prefix ({key}, for one) and no manifest: the manifests were deleted, or never copied. This is not a \
-                 new store. Restore the objects below manifests/, or use another prefix. Nothing was changed"
+                "there are segments below this prefix (such as {key}) but no manifest: the manifests were deleted, or never copied. \
+                 This is not a new store. Restore the objects below manifests/, or use another prefix. Nothing was changed"
             ))),
         };
     };
     let mut last = read(objects, last).await?;
-    // What a writer goes on to put into a bucket that was emptied under it.
+    // A link without its checkpoint: the bucket was emptied under a writer, which then put one more link.
     let checkpoint = manifest::key(last.checkpoint);
     if !numbers.contains(&last.checkpoint) && objects.get(&checkpoint).await?.is_none() {
-        let why = format!("{} is there, and {checkpoint}, which it builds on, is gone", manifest::key(last.number));
+        let why = format!("{} exists, but {checkpoint}, on which it builds, is gone", manifest::key(last.number));
         return Err(StorageError::denied(Tier::Cold, Emptied(why)));
     }
-    // A whole state is large: it is taken out of its manifest, and read once.
+    // A whole state is large: it is read once, and moved out of its manifest instead of copied.
     let mut state = match last.checkpoint == last.number {
         true => ColdState::begin(&mut last)?,
         false => ColdState::begin(&mut read(objects, last.checkpoint).await?)?,
@@ -314,7 +329,8 @@ pub async fn load(objects: &Objects) -> Result<Found, StorageError> {
     Ok(Found { state, last: Some(last), numbers })
 }
 
-/// Reads what another writer has added meanwhile, link by link, so that a writer at work can be overtaken between two of them.
+/// Reads the links that another writer has added meanwhile. One by one: reading the whole chain again could
+/// take longer than a busy writer takes for its next link, and a takeover would never win.
 ///
 /// # Errors
 /// Those of reading the chain.
@@ -325,13 +341,13 @@ pub async fn follow(objects: &Objects, mut found: Found) -> Result<Found, Storag
         let Some(bytes) = objects.get(&manifest::key(number)).await? else { break };
         let link = manifest::decode(number, &bytes)?;
         if link.opens {
-            return load(objects).await; // by a third writer, or by us and too late
+            return load(objects).await; // a takeover, by a third writer or by our own late PUT
         }
         found.state.apply(&link)?;
         found.numbers.push(number);
         found.last = Some(link);
     }
-    // Somebody was there first, and nobody is now.
+    // Nothing was added, so the link that beat us is gone again: only a full read can tell what happened.
     if found.numbers.len() == known { load(objects).await } else { Ok(found) }
 }
 
@@ -341,6 +357,6 @@ pub async fn follow(objects: &Objects, mut found: Found) -> Result<Found, Storag
 /// `Unavailable`; `Corrupt` if it is missing or damaged.
 pub async fn read(objects: &Objects, number: u64) -> Result<Manifest, StorageError> {
     let key = manifest::key(number);
-    let bytes = objects.get(&key).await?.ok_or_else(|| StorageError::corrupt(&key, "the chain needs it, and it is not there"))?;
+    let bytes = objects.get(&key).await?.ok_or_else(|| StorageError::corrupt(&key, "the manifest chain needs it, and it is not there"))?;
     manifest::decode(number, &bytes)
 }

@@ -1,45 +1,47 @@
-//! Which runs of small segments are worth merging. Pure: see `upkeep` for how they are merged.
+//! Decides which runs of small segments are worth merging. Pure: `upkeep` merges them.
 //!
-//! Segments are sorted into classes by their number of events, each `min_segments` times the one below. As soon as so many of one class
-//! stand together, with smaller ones between them or without, they become one of a higher class: an event is rewritten at most once a
-//! class. Classes go by events and not by bytes, since ten objects that are merged take less than ten times the bytes of one.
+//! Segments are classed by their number of events: each class holds `min_segments` times as many as the one
+//! below. As soon as `min_segments` of one class are neighbours, with or without smaller ones between them,
+//! they become one segment of a higher class. So an event is rewritten at most once per class. Classes go by
+//! events and not by bytes, since ten merged objects take less than ten times the bytes of one.
 //!
-//! Where events expire, time is cut into windows, and no run reaches from one window into another: what goes together has come together.
-//! What is left of a window that is over becomes one, but for what is large enough.
+//! Where events expire, time is cut into windows, and no run crosses from one window into another: events
+//! that expire together stay together. When a window is over, its remaining small segments become one.
 
 use std::sync::Arc;
 
 use super::state::ColdPartition;
 use contracts::{clock::TimestampMs, segment::SegmentMeta, sequence::OffsetRange};
 
-/// Segments that one merge takes at most.
+/// Segments of one merge at most.
 const MAX_RUN: usize = 256;
-/// The part of a retention by which events may be kept too long.
+/// Events may outlive their retention by one part in so many, as only whole segments expire.
 const RETENTION_PART: i64 = 10;
 
-/// What compaction is to do.
+/// Settings of compaction.
 #[derive(Debug, Clone, Copy)]
 pub struct CompactOptions {
     /// Neighbours that are worth a merge; at least 2.
     pub min_segments: usize,
-    /// A merged object is not larger than this, in bytes.
+    /// Largest size of a merged object, in bytes.
     pub max_bytes: u64,
-    /// How long it takes until what has expired is out of sight, in milliseconds: a round of upkeep, two of the flusher.
+    /// Time from expiry until events are out of sight, in milliseconds: a round of upkeep and two of the
+    /// flusher.
     pub rounds_ms: i64,
 }
 
-/// What holds for the segments of one table.
+/// The rules for merging the segments of one table.
 #[derive(Debug, Clone, Copy)]
 pub struct Merging {
     min_segments: u64,
     max_bytes: u64,
-    /// The length of a window, in milliseconds; there is one window for all where events do not expire.
+    /// The length of a window, in milliseconds; `None` for a single window, where events do not expire.
     window_ms: Option<i64>,
 }
 
 impl CompactOptions {
-    /// What holds for a table whose events go after so many milliseconds, or when the table is larger than so many bytes; `None` if
-    /// nothing is to be merged, because all that comes together goes soon.
+    /// The rules for a table with this retention; `None` if nothing is to be merged, because a window would
+    /// be too short to be worth it.
     pub fn merging(self, retention_ms: Option<i64>, retention_bytes: Option<u64>) -> Option<Merging> {
         let window_ms = retention_ms.map(|retention| retention / RETENTION_PART - self.rounds_ms);
         let most = retention_bytes.map_or(u64::MAX, |most| most / RETENTION_PART.unsigned_abs());
@@ -48,61 +50,66 @@ impl CompactOptions {
     }
 }
 
-/// A segment and where it stands.
-struct Placed<'a> {
+/// A segment with its class and window.
+struct Candidate<'a> {
     segment: &'a Arc<SegmentMeta>,
     class: u32,
     window: TimestampMs,
 }
 
-/// The next run of a partition's segments that is worth merging: those of the lowest class that has one, then what is left of a window
-/// that is over and is small.
+/// The next run of a partition's segments that is worth merging: one of the lowest class that has one,
+/// otherwise what is left of a window that is over.
 pub fn next_run(partition: &ColdPartition, merging: Merging) -> Option<Vec<Arc<SegmentMeta>>> {
-    let placed = place(partition, merging);
-    let highest = placed.iter().map(|placed| placed.class).max()?;
-    let now = placed.last()?.window;
+    let candidates = candidates(partition, merging);
+    let highest = candidates.iter().map(|candidate| candidate.class).max()?;
+    let now = candidates.last()?.window;
     let tall = (0..=highest).find_map(|class| {
-        let has_enough = |run: &&[Placed<'_>]| run.iter().filter(|placed| placed.class == class).count() as u64 >= merging.min_segments;
-        runs(&placed, merging, |placed| placed.class <= class).find(has_enough)
+        let has_enough =
+            |run: &&[Candidate<'_>]| run.iter().filter(|candidate| candidate.class == class).count() as u64 >= merging.min_segments;
+        runs(&candidates, merging, |candidate| candidate.class <= class).find(has_enough)
     });
-    let is_left = |placed: &Placed<'_>| placed.window < now && placed.segment.bytes <= merging.max_bytes / merging.min_segments;
-    let run = tall.or_else(|| runs(&placed, merging, is_left).find(|run| run.len() > 1))?;
-    Some(run.iter().map(|placed| Arc::clone(placed.segment)).collect())
+    let is_left = |candidate: &Candidate<'_>| candidate.window < now && candidate.segment.bytes <= merging.max_bytes / merging.min_segments;
+    let run = tall.or_else(|| runs(&candidates, merging, is_left).find(|run| run.len() > 1))?;
+    Some(run.iter().map(|candidate| Arc::clone(candidate.segment)).collect())
 }
 
-fn place(partition: &ColdPartition, merging: Merging) -> Vec<Placed<'_>> {
-    let mut newest = TimestampMs::MIN; // a segment is as old as the newest before it, whatever the clock did
-    let mut placed = Vec::with_capacity(partition.segments.len());
+fn candidates(partition: &ColdPartition, merging: Merging) -> Vec<Candidate<'_>> {
+    let mut newest = TimestampMs::MIN; // a segment is as old as the newest before it: the clock may have been set back
+    let mut candidates = Vec::with_capacity(partition.segments.len());
     for segment in &partition.segments {
         newest = newest.max(segment.appended_ms);
         let window = merging.window_ms.map_or(0, |length| newest.div_euclid(length));
-        placed.push(Placed { segment, class: segment.range.len().checked_ilog(merging.min_segments).unwrap_or(0), window });
+        candidates.push(Candidate { segment, class: segment.range.len().checked_ilog(merging.min_segments).unwrap_or(0), window });
     }
-    placed
+    candidates
 }
 
-/// Neighbours that are wanted, and that fit into one object, in the order of their offsets.
-fn runs<'a>(placed: &'a [Placed<'a>], merging: Merging, wanted: impl Fn(&Placed<'_>) -> bool) -> impl Iterator<Item = &'a [Placed<'a>]> {
+/// Runs of neighbours that are wanted and fit into one object, in the order of their offsets.
+fn runs<'a>(
+    candidates: &'a [Candidate<'a>],
+    merging: Merging,
+    wanted: impl Fn(&Candidate<'_>) -> bool,
+) -> impl Iterator<Item = &'a [Candidate<'a>]> {
     let mut start = 0;
     std::iter::from_fn(move || {
-        start += placed[start..].iter().position(&wanted)?;
+        start += candidates[start..].iter().position(&wanted)?;
         let (mut bytes, mut end) = (0, start);
-        while let Some(next) = placed.get(end).filter(|next| wanted(next)) {
+        while let Some(next) = candidates.get(end).filter(|next| wanted(next)) {
             bytes += next.segment.bytes;
-            let follows = end == start || is_followed(&placed[end - 1], next);
+            let follows = end == start || is_followed(&candidates[end - 1], next);
             if !follows || bytes > merging.max_bytes || end - start == MAX_RUN {
                 break;
             }
             end += 1;
         }
-        end = end.max(start + 1); // one that is too large by itself
-        let run = &placed[start..end];
+        end = end.max(start + 1); // a segment that is too large by itself
+        let run = &candidates[start..end];
         start = end;
         Some(run)
     })
 }
 
-fn is_followed(one: &Placed<'_>, next: &Placed<'_>) -> bool {
+fn is_followed(one: &Candidate<'_>, next: &Candidate<'_>) -> bool {
     one.window == next.window && one.segment.range.end == next.segment.range.start
 }
 

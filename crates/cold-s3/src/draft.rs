@@ -1,4 +1,8 @@
-//! What a manifest is to say, given what the chain says already and what the volume has. Pure.
+//! Drafts of manifests: the changes to publish, derived from the state of the chain and what the volume
+//! holds. Pure.
+//!
+//! A draft that is made again after its manifest was published is empty: an answer that was lost does no
+//! harm.
 
 use std::collections::BTreeMap;
 
@@ -14,34 +18,36 @@ use contracts::{
     sequence::{Offset, OffsetRange, Watermarks},
 };
 
-/// Names new segments, removes those below the partitions' starts, and carries what else has changed.
+/// Adds new segments, removes those below the partitions' earliest offsets, and carries changed tables and
+/// consumer offsets.
 pub fn publish(state: &ColdState, publication: Publication) -> Changes {
     let mut changes = Changes::default();
     let mut next: BTreeMap<Partition, PartitionEntry> = BTreeMap::new();
-    let marks: BTreeMap<_, _> = publication.tables.iter().flat_map(|table| watermarks(table)).collect();
-    // What was dropped while its segment was being written never comes to exist.
-    let is_kept = |partition: &Partition, range: OffsetRange| marks.get(partition).is_none_or(|marks| marks.start < range.end);
+    let watermarks: BTreeMap<_, _> = publication.tables.iter().flat_map(|table| partition_watermarks(table)).collect();
+    // Events that were deleted while their segment was being written: the segment must never exist.
+    let is_kept =
+        |partition: &Partition, range: OffsetRange| watermarks.get(partition).is_none_or(|watermarks| watermarks.start < range.end);
     for (partition, meta) in publication.segments.iter().filter(|(partition, meta)| is_kept(partition, meta.range)) {
         let entry = next.entry(partition.clone()).or_insert_with(|| known(state, partition));
-        // The answer to an earlier manifest with this segment may have been lost.
+        // An earlier manifest may have added this segment already, and only its answer was lost.
         if entry.end < meta.range.end {
             entry.end = meta.range.end;
             changes.added.push(SegmentEntry::new(partition, meta));
         }
     }
-    for (partition, marks) in &marks {
+    for (partition, watermarks) in &watermarks {
         let cold = state.partitions.get(partition);
-        if marks.start > cold.map_or(0, |cold| cold.start) {
+        if watermarks.start > cold.map_or(0, |cold| cold.earliest) {
             let segments = cold.into_iter().flat_map(|cold| &cold.segments);
-            let expired = segments.filter(|segment| segment.range.end <= marks.start);
+            let expired = segments.filter(|segment| segment.range.end <= watermarks.start);
             changes.removed.extend(expired.map(|segment| SegmentRef::new(partition, segment.range)));
             let entry = next.entry(partition.clone()).or_insert_with(|| known(state, partition));
-            entry.start = marks.start;
-            entry.end = entry.end.max(marks.start);
+            entry.start = watermarks.start;
+            entry.end = entry.end.max(watermarks.start);
         }
     }
     for (partition, mut entry) in next {
-        let given = marks.get(&partition).map_or(0, |marks| marks.next).max(entry.end);
+        let given = watermarks.get(&partition).map_or(0, |watermarks| watermarks.next).max(entry.end);
         entry.reserved_upto = entry.reserved_upto.max(given + RESERVED_OFFSETS);
         changes.partitions.push(entry);
     }
@@ -53,14 +59,14 @@ pub fn publish(state: &ColdState, publication: Publication) -> Changes {
     changes
 }
 
-/// Reserves offsets beyond what each partition has given, where there are few left.
+/// Reserves offsets beyond those that each partition has given, where fewer than half a reservation is left.
 pub fn reserve(state: &ColdState, partitions: &BTreeMap<Partition, Watermarks>) -> Changes {
     let mut changes = Changes::default();
-    for (partition, marks) in partitions {
+    for (partition, watermarks) in partitions {
         let mut entry = known(state, partition);
-        entry.start = entry.start.max(marks.start);
+        entry.start = entry.start.max(watermarks.start);
         entry.end = entry.end.max(entry.start);
-        let given = marks.next.max(entry.end);
+        let given = watermarks.next.max(entry.end);
         if entry.reserved_upto < given + RESERVED_OFFSETS / 2 {
             entry.reserved_upto = given + RESERVED_OFFSETS;
             changes.partitions.push(entry);
@@ -69,11 +75,12 @@ pub fn reserve(state: &ColdState, partitions: &BTreeMap<Partition, Watermarks>) 
     changes
 }
 
-/// Gives back what is reserved of partitions that are cold up to their last event.
+/// Gives back the reservations of partitions whose events are all in S3. A recovery then declares nothing
+/// lost.
 pub fn release(state: &ColdState, tables: &Tables) -> Changes {
     let mut changes = Changes::default();
-    for (partition, marks) in tables.watermarks() {
-        let Some(cold) = state.partitions.get(&partition).filter(|cold| cold.end == marks.next) else { continue };
+    for (partition, watermarks) in tables.watermarks() {
+        let Some(cold) = state.partitions.get(&partition).filter(|cold| cold.end == watermarks.next) else { continue };
         if cold.reserved_upto > cold.end {
             changes.partitions.push(PartitionEntry { reserved_upto: cold.end, ..cold.entry(&partition) });
         }
@@ -81,11 +88,12 @@ pub fn release(state: &ColdState, tables: &Tables) -> Changes {
     changes
 }
 
-/// Declares lost what may have been given of `partitions` behind their last event that is there.
+/// Declares lost the reserved offsets after the last event that is known: a volume that is gone may have
+/// given them, so they must never be given again.
 pub fn lose(state: &ColdState, partitions: &BTreeMap<Partition, Watermarks>) -> Changes {
     let mut changes = Changes::default();
     for (partition, cold) in &state.partitions {
-        let end = partitions.get(partition).map_or(cold.end, |marks| marks.next.max(cold.end));
+        let end = partitions.get(partition).map_or(cold.end, |watermarks| watermarks.next.max(cold.end));
         if end < cold.reserved_upto {
             changes.lost.push(LostEntry::new(partition, OffsetRange::new(end, cold.reserved_upto)));
             changes.partitions.push(PartitionEntry { end: cold.reserved_upto, ..cold.entry(partition) });
@@ -94,16 +102,16 @@ pub fn lose(state: &ColdState, partitions: &BTreeMap<Partition, Watermarks>) -> 
     changes
 }
 
-fn watermarks(table: &TableStatus) -> impl Iterator<Item = (Partition, Watermarks)> {
+fn partition_watermarks(table: &TableStatus) -> impl Iterator<Item = (Partition, Watermarks)> {
     table.named_partitions().map(|(partition, status)| (partition, status.marks))
 }
 
-/// The entry of a partition as the chain has it.
+/// A partition's entry by the chain; an empty one if the chain does not know the partition.
 fn known(state: &ColdState, partition: &Partition) -> PartitionEntry {
     state.partitions.get(partition).unwrap_or(&ColdPartition::default()).entry(partition)
 }
 
-/// What has become of the committed offsets: those that changed, and those that are no more.
+/// The committed offsets that changed, and those that are gone.
 fn consumer_changes(known: &BTreeMap<ConsumerKey, Offset>, consumers: Vec<OffsetsOfGroup>) -> (Vec<ConsumerEntry>, Vec<ConsumerKey>) {
     let mut now: BTreeMap<ConsumerKey, Offset> = BTreeMap::new();
     for (group, offsets) in consumers {
@@ -135,12 +143,13 @@ mod tests {
         Partition::new(TableName::parse("t").unwrap(), 0)
     }
 
-    fn marks_of(start: Offset, flushed: Offset, next: Offset) -> Watermarks {
+    fn watermarks(start: Offset, flushed: Offset, next: Offset) -> Watermarks {
         Watermarks { start, low: start.max(flushed), flushed: start.max(flushed), next }
     }
 
-    fn tables(marks: Watermarks) -> Vec<Arc<TableStatus>> {
-        let status = PartitionStatus { number: 0, marks, hot_bytes: 0, unflushed_bytes: 0, unflushed_since: None, intent: None };
+    fn tables(watermarks: Watermarks) -> Vec<Arc<TableStatus>> {
+        let status =
+            PartitionStatus { number: 0, marks: watermarks, hot_bytes: 0, unflushed_bytes: 0, unflushed_since: None, intent: None };
         vec![Arc::new(TableStatus {
             name: partition().table,
             settings: TableSettings::default(),
@@ -149,8 +158,8 @@ mod tests {
         })]
     }
 
-    fn all(marks: Watermarks) -> Tables {
-        tables(marks).into_iter().collect()
+    fn all(watermarks: Watermarks) -> Tables {
+        tables(watermarks).into_iter().collect()
     }
 
     /// A segment of events without content.
@@ -196,35 +205,35 @@ mod tests {
     #[test]
     fn every_draft_fits_the_chain_and_repeating_it_changes_nothing() {
         let mut links = Links(ColdState::default(), 0);
-        let known = |marks| BTreeMap::from([(partition(), marks)]);
-        let first = reserve(&links.0, &known(marks_of(0, 0, 0)));
+        let known = |watermarks| BTreeMap::from([(partition(), watermarks)]);
+        let first = reserve(&links.0, &known(watermarks(0, 0, 0)));
         assert_eq!(links.append(first).reserved_upto, RESERVED_OFFSETS);
-        assert!(reserve(&links.0, &known(marks_of(0, 0, 5))).is_empty());
+        assert!(reserve(&links.0, &known(watermarks(0, 0, 5))).is_empty());
 
-        let flushed = |marks| Publication { segments: vec![segment(0, 5)], tables: tables(marks), consumers: None };
-        let draft = publish(&links.0, flushed(marks_of(0, 0, 7)));
+        let flushed = |watermarks| Publication { segments: vec![segment(0, 5)], tables: tables(watermarks), consumers: None };
+        let draft = publish(&links.0, flushed(watermarks(0, 0, 7)));
         let cold = links.append(draft);
         assert_eq!((cold.end, cold.reserved_upto), (5, 7 + RESERVED_OFFSETS));
-        assert!(publish(&links.0, flushed(marks_of(0, 5, 7))).added.is_empty(), "the answer was lost, the manifest was not");
+        assert!(publish(&links.0, flushed(watermarks(0, 5, 7))).added.is_empty(), "the answer was lost, the manifest was not");
 
-        let trimmed = Publication { tables: tables(marks_of(5, 5, 7)), ..Publication::default() };
+        let trimmed = Publication { tables: tables(watermarks(5, 5, 7)), ..Publication::default() };
         let draft = publish(&links.0, trimmed.clone());
-        assert_eq!((draft.removed.len(), links.append(draft).start), (1, 5));
+        assert_eq!((draft.removed.len(), links.append(draft).earliest), (1, 5));
         assert!(publish(&links.0, trimmed).is_empty());
 
-        let dropped = Publication { segments: vec![segment(5, 7)], tables: tables(marks_of(9, 9, 9)), consumers: None };
+        let dropped = Publication { segments: vec![segment(5, 7)], tables: tables(watermarks(9, 9, 9)), consumers: None };
         assert!(publish(&links.0, dropped).added.is_empty(), "deleted while it was being written");
 
-        assert!(release(&links.0, &all(marks_of(5, 5, 7))).is_empty(), "something is not cold yet");
-        let draft = lose(&links.0, &known(marks_of(5, 5, 5)));
+        assert!(release(&links.0, &all(watermarks(5, 5, 7))).is_empty(), "something is not cold yet");
+        let draft = lose(&links.0, &known(watermarks(5, 5, 5)));
         let cold = links.append(draft);
         assert_eq!((cold.lost.as_slice(), cold.end), ([OffsetRange::new(5, 7 + RESERVED_OFFSETS)].as_slice(), 7 + RESERVED_OFFSETS));
-        assert!(lose(&links.0, &known(marks_of(5, 5, 5))).is_empty(), "declared once");
+        assert!(lose(&links.0, &known(watermarks(5, 5, 5))).is_empty(), "declared once");
 
         let next = 7 + RESERVED_OFFSETS;
-        let again = reserve(&links.0, &known(marks_of(5, next, next)));
+        let again = reserve(&links.0, &known(watermarks(5, next, next)));
         assert_eq!(links.append(again).reserved_upto, next + RESERVED_OFFSETS);
-        let draft = release(&links.0, &all(marks_of(5, next, next)));
+        let draft = release(&links.0, &all(watermarks(5, next, next)));
         assert_eq!(links.append(draft).reserved_upto, next);
     }
 }

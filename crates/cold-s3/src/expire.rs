@@ -1,4 +1,4 @@
-//! Which segments a table's retention keeps no longer. Pure.
+//! Retention of a table with a bucket: decides which segments have expired. Pure.
 
 use super::state::ColdState;
 use contracts::{
@@ -7,7 +7,9 @@ use contracts::{
     retention::{Piece, Trim, choose},
 };
 
-/// Where the partitions of a table with a bucket are to start; only segments go.
+/// New earliest offsets for a table's partitions: drops whole segments whose last event was appended before
+/// `appended_before`, then the oldest until at most `max_bytes` are left. Decides only; nothing is trimmed
+/// here.
 pub fn expired_segments(state: &ColdState, table: &TableStatus, appended_before: TimestampMs, max_bytes: Option<u64>) -> Vec<Trim> {
     let partitions: Vec<_> = table.named_partitions().collect();
     let mut pieces = Vec::new();

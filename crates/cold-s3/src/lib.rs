@@ -1,4 +1,7 @@
-//! The cold tier behind its contract: segments and the manifest chain over S3.
+//! The cold tier in S3: implements the roles of `contracts` with segments and a chain of manifests.
+//!
+//! Owns: what a bucket holds below its prefix. Does not own: when to flush, merge or expire; `tiering`
+//! decides that.
 
 pub mod audit;
 pub mod chain;
@@ -8,7 +11,7 @@ pub mod expire;
 pub mod formats;
 pub mod manifest;
 pub mod names;
-pub mod pieces;
+pub mod parts;
 pub mod probe;
 mod proto;
 pub mod s3;
@@ -23,13 +26,13 @@ use parking_lot::RwLock;
 use tokio::sync::Mutex;
 
 use self::{
-    chain::{Chain, Seen},
-    formats::{Placed, Stored, Wanted},
+    chain::{Chain, LastSeen},
+    formats::{LocatedSegment, SegmentObjects, SegmentQuery},
     manifest::Changes,
-    pieces::Pieces,
+    parts::PartCache,
     s3::Objects,
-    state::{ColdState, Place},
-    upkeep::{Upkeep, UpkeepOptions},
+    state::{AtOffset, ColdState},
+    upkeep::{BucketUpkeep, BucketUpkeepOptions},
 };
 use contracts::{
     cold::{ColdExtent, ColdReader, Publication, SegmentStore},
@@ -41,39 +44,40 @@ use contracts::{
     sequence::{Offset, OffsetRange, Watermarks},
 };
 
-/// What the cold tier needs to know.
+/// Settings of the cold tier.
 #[derive(Debug, Clone, Copy)]
 pub struct ColdOptions {
-    /// Bytes of pieces of segments that are kept for reads, as they are stored.
+    /// Bytes of segment parts that are cached for reads, as they are stored; 0 for no cache.
     pub cache_bytes: u64,
-    /// What new segments are written in.
+    /// The format of new segments.
     pub format: FormatId,
-    /// Whether a missing bucket is made.
+    /// Whether a missing bucket is created.
     pub create_bucket: bool,
-    /// How it is kept small.
-    pub upkeep: UpkeepOptions,
+    /// How the bucket is kept small.
+    pub upkeep: BucketUpkeepOptions,
 }
 
-/// The cold tier. Its chain may be opened later than the process: until then nothing can be read or written.
+/// The cold tier. The process may start before its chain can be opened; until then reads and writes are
+/// `Unavailable`.
 pub struct S3Cold {
     objects: Objects,
-    opened: RwLock<Option<Arc<Opened>>>,
-    pieces: Pieces,
+    opened: RwLock<Option<Arc<OpenChain>>>,
+    parts: PartCache,
     format: FormatId,
     create_bucket: bool,
-    /// Upkeep alone holds it, round by round.
-    upkeep: Mutex<Upkeep>,
+    /// Locked for a whole round, so that rounds never overlap.
+    upkeep: Mutex<BucketUpkeep>,
 }
 
-/// Pieces of segments that one call looks at when a filter wants few of their events.
-const MAX_PIECES: usize = 8;
+/// Segments and lost ranges that one call visits at most when a filter matches few events.
+const MAX_VISITS: usize = 8;
 
-/// The chain, once it is open.
-struct Opened {
+/// The chain after it was taken over, and what is read of it without its lock.
+struct OpenChain {
     epoch: u64,
     state: Arc<RwLock<ColdState>>,
     chain: Mutex<Chain>,
-    seen: Arc<Seen>,
+    seen: Arc<LastSeen>,
 }
 
 impl std::fmt::Debug for S3Cold {
@@ -82,7 +86,7 @@ impl std::fmt::Debug for S3Cold {
     }
 }
 
-/// The bucket has not answered since the process started.
+/// The chain is not open yet: the bucket is unavailable, or recovery is still at work.
 #[derive(Debug, thiserror::Error)]
 #[error("the bucket has not been opened yet")]
 struct NotOpened;
@@ -91,22 +95,23 @@ impl S3Cold {
     /// The cold tier below a prefix, not yet open.
     pub fn new(objects: Objects, options: ColdOptions) -> Self {
         let ColdOptions { cache_bytes, format, create_bucket, upkeep } = options;
-        let (pieces, upkeep) = (Pieces::new(objects.clone(), cache_bytes), Mutex::new(Upkeep::new(upkeep)));
-        Self { pieces, format, objects, opened: RwLock::new(None), create_bucket, upkeep }
+        let (parts, upkeep) = (PartCache::new(objects.clone(), cache_bytes), Mutex::new(BucketUpkeep::new(upkeep)));
+        Self { parts, format, objects, opened: RwLock::new(None), create_bucket, upkeep }
     }
 
-    /// The objects that it works on.
+    /// The objects below the prefix.
     fn objects(&self) -> &Objects {
         &self.objects
     }
 
-    /// Goes to work with a chain that was taken over; with a new one if opening was tried again.
+    /// Makes a chain that was taken over the one in use. Opening may be retried: the new chain then replaces
+    /// the old one.
     fn start(&self, chain: Chain) {
-        let opened = Opened { epoch: chain.epoch(), state: chain.state(), seen: chain.seen(), chain: Mutex::new(chain) };
+        let opened = OpenChain { epoch: chain.epoch(), state: chain.state(), seen: chain.seen(), chain: Mutex::new(chain) };
         *self.opened.write() = Some(Arc::new(opened));
     }
 
-    /// Looks at the state of the chain.
+    /// Calls `look` with the state of the chain.
     ///
     /// # Errors
     /// `Unavailable` while it is not open.
@@ -114,15 +119,15 @@ impl S3Cold {
         Ok(look(&self.opened()?.state.read()))
     }
 
-    /// Appends what `draft` makes of the state to the chain.
+    /// Publishes the changes that `draft` derives from the state as the next manifest.
     ///
     /// # Errors
-    /// Those of a commit.
+    /// Those of [`Chain::append`].
     async fn change(&self, draft: impl FnOnce(&ColdState) -> Changes + Send) -> Result<(), StorageError> {
         self.opened()?.chain.lock().await.append(draft).await
     }
 
-    /// Hands out the numbers of manifests that nobody needs any more.
+    /// Takes the numbers of manifests that nobody needs any more.
     ///
     /// # Errors
     /// `Unavailable` while the chain is not open.
@@ -130,7 +135,7 @@ impl S3Cold {
         Ok(self.opened()?.chain.lock().await.outdated())
     }
 
-    /// Takes back those that could not be deleted.
+    /// Gives back the numbers of those that could not be deleted.
     ///
     /// # Errors
     /// `Unavailable` while the chain is not open.
@@ -139,21 +144,24 @@ impl S3Cold {
         Ok(())
     }
 
-    fn opened(&self) -> Result<Arc<Opened>, StorageError> {
+    fn opened(&self) -> Result<Arc<OpenChain>, StorageError> {
         self.opened.read().clone().ok_or_else(|| StorageError::unavailable(Tier::Cold, NotOpened))
     }
 
-    async fn read_segment(&self, partition: &Partition, meta: &Arc<SegmentMeta>, wanted: Wanted) -> Result<Page, StorageError> {
-        let placed = Placed { key: names::key(partition, meta)?.into(), partition: partition.clone(), meta: Arc::clone(meta) };
-        formats::of(meta)?.read(&self.pieces, &placed, wanted).await
+    async fn read_segment(&self, partition: &Partition, meta: &Arc<SegmentMeta>, query: SegmentQuery) -> Result<Page, StorageError> {
+        let segment = LocatedSegment { key: names::key(partition, meta)?.into(), partition: partition.clone(), meta: Arc::clone(meta) };
+        formats::of(meta)?.read(&self.parts, &segment, query).await
     }
 
-    /// What stands at an offset now.
-    fn place(&self, partition: &Partition, offset: Offset) -> Result<Place, StorageError> {
-        let found = self.with_state(|state| state.partitions.get(partition).map(|cold| (cold.at(offset), cold.start)))?;
+    /// What holds an offset now.
+    ///
+    /// # Errors
+    /// `Expired` below the earliest offset; `Corrupt` if nothing holds it.
+    fn at_offset(&self, partition: &Partition, offset: Offset) -> Result<AtOffset, StorageError> {
+        let found = self.with_state(|state| state.partitions.get(partition).map(|cold| (cold.at(offset), cold.earliest)))?;
         match found {
-            Some((Some(place), _)) => Ok(place),
-            // Retention or DELETE was faster than who reads it.
+            Some((Some(found), _)) => Ok(found),
+            // Retention or DELETE removed it while it was being read.
             Some((None, earliest)) if offset < earliest => Err(StorageError::Expired { partition: partition.clone(), offset, earliest }),
             _ => {
                 let why = format!("no segment holds offset {offset}");
@@ -176,22 +184,24 @@ impl ColdReader for S3Cold {
 
     async fn read(&self, partition: &Partition, range: OffsetRange, filter: TimeFilter, limit: ReadLimit) -> Result<Page, StorageError> {
         let mut page = Page { records: Vec::new(), next: range.start };
-        // So many pieces at once: who wants few of many events comes again, and lets others read in between.
-        for _ in 0..MAX_PIECES {
+        // Bounded: a read with a selective filter returns early and comes again, so that other reads get a
+        // turn.
+        for _ in 0..MAX_VISITS {
             if !page.records.is_empty() || page.next >= range.end {
                 break;
             }
-            match self.place(partition, page.next)? {
-                Place::Lost(lost) => page.next = lost.end.min(range.end),
-                // What the filter cannot want is passed over without a look at the object.
-                Place::Segment(meta) if !filter.wants_any(meta.min_ms, meta.max_ms) => page.next = meta.range.end.min(range.end),
-                Place::Segment(meta) => {
-                    let wanted = Wanted { from: page.next, end: range.end.min(meta.range.end), filter, limit };
-                    match self.read_segment(partition, &meta, wanted).await {
+            match self.at_offset(partition, page.next)? {
+                AtOffset::Lost(lost) => page.next = lost.end.min(range.end),
+                // The filter matches nothing in this segment: no request is needed.
+                AtOffset::Segment(meta) if !filter.wants_any(meta.min_ms, meta.max_ms) => page.next = meta.range.end.min(range.end),
+                AtOffset::Segment(meta) => {
+                    let query = SegmentQuery { from: page.next, end: range.end.min(meta.range.end), filter, limit };
+                    match self.read_segment(partition, &meta, query).await {
                         Ok(read) => page = read,
-                        // A segment that was merged away meanwhile is read where it is now.
-                        Err(error) => match self.place(partition, page.next)? {
-                            Place::Segment(now) if Arc::ptr_eq(&now, &meta) => return Err(error),
+                        // Its object may be gone because it was merged meanwhile: then the merged segment is
+                        // read.
+                        Err(error) => match self.at_offset(partition, page.next)? {
+                            AtOffset::Segment(now) if Arc::ptr_eq(&now, &meta) => return Err(error),
                             _ => {}
                         },
                     }
@@ -222,7 +232,8 @@ impl SegmentStore for S3Cold {
 
     async fn put(&self, segment: &Segment) -> Result<(), StorageError> {
         let opened = self.opened()?;
-        // A manifest that is on its way holds no segment up.
+        // Only a chain not seen for a while is looked at: taking its lock would wait for a manifest that is
+        // being put.
         if !opened.seen.is_recent() {
             opened.chain.lock().await.check_there().await?;
         }
@@ -254,8 +265,8 @@ impl ReservationLog for S3Cold {
     }
 }
 
-/// Fetches all of a segment.
-async fn whole(objects: &Objects, partition: &Partition, meta: Arc<SegmentMeta>) -> Result<(Placed, Stored), StorageError> {
+/// Fetches all objects of a segment.
+async fn whole(objects: &Objects, partition: &Partition, meta: Arc<SegmentMeta>) -> Result<(LocatedSegment, SegmentObjects), StorageError> {
     let key = names::key(partition, &meta)?;
     let get = async |key: String| {
         let found = objects.get(&key).await?;
@@ -266,5 +277,5 @@ async fn whole(objects: &Objects, partition: &Partition, meta: Arc<SegmentMeta>)
         None => None,
     };
     let body = get(key.clone()).await?;
-    Ok((Placed { key: key.into(), partition: partition.clone(), meta }, Stored { body, beside }))
+    Ok((LocatedSegment { key: key.into(), partition: partition.clone(), meta }, SegmentObjects { body, beside }))
 }

@@ -1,4 +1,4 @@
-//! The keys of segments: what an object's name says. Pure.
+//! The keys of segments: how they are built, and what they tell. Pure.
 
 use super::formats;
 use contracts::{
@@ -8,7 +8,7 @@ use contracts::{
     sequence::OffsetRange,
 };
 
-/// What the keys of segments begin with.
+/// The prefix of all segment keys.
 pub const SEGMENTS: &str = "segments/";
 
 /// The key of a segment's object below the prefix.
@@ -19,7 +19,7 @@ pub fn key(partition: &Partition, meta: &SegmentMeta) -> Result<String, StorageE
     Ok(stem(partition, meta.range, meta.epoch) + formats::of(meta)?.extension())
 }
 
-/// The key of the object beside a segment's, if its format has one.
+/// The key of the object beside a segment, if its format has one.
 pub fn beside(key: &str) -> Option<String> {
     formats::all().find_map(|format| Some(key.strip_suffix(format.extension())?.to_owned() + format.beside()?))
 }
@@ -28,21 +28,21 @@ fn stem(partition: &Partition, range: OffsetRange, epoch: u64) -> String {
     format!("{SEGMENTS}{}/{:05}/{:020}-{:020}-{epoch:08}", partition.table, partition.number, range.start, range.end)
 }
 
-/// What an object's key says.
+/// What a segment's key tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Named {
-    /// Whose it is.
+pub struct ParsedKey {
+    /// The partition that it belongs to.
     pub partition: Partition,
     /// Its offsets.
     pub range: OffsetRange,
     /// The epoch of the writer that planned it.
     pub epoch: u64,
-    /// The key of the segment itself, if this is the object beside it.
+    /// The key of the segment itself, also if this is the object beside it.
     pub segment: String,
 }
 
-/// Reads the key of a segment or of the object beside one; `None` if no segment has such a key.
-pub fn named(key: &str) -> Option<Named> {
+/// Parses the key of a segment or of the object beside one; `None` if it is neither.
+pub fn parse(key: &str) -> Option<ParsedKey> {
     let mut parts = key.strip_prefix(SEGMENTS)?.split('/');
     let (table, partition, name) = (parts.next()?, parts.next()?, parts.next()?);
     let mut numbers = name.split_once('.')?.0.split('-').map(|number| number.parse::<u64>());
@@ -54,7 +54,7 @@ pub fn named(key: &str) -> Option<Named> {
     let stem = stem(&partition, range, epoch);
     let extension = key.strip_prefix(&stem)?;
     let format = formats::all().find(|format| extension == format.extension() || Some(extension) == format.beside())?;
-    Some(Named { partition, range, epoch, segment: stem + format.extension() })
+    Some(ParsedKey { partition, range, epoch, segment: stem + format.extension() })
 }
 
 #[cfg(test)]
@@ -68,10 +68,10 @@ mod tests {
         for (extension, segment) in [(".jsonl.zst", ".jsonl.zst"), (".jsonl", ".jsonl"), (".jsonl.index", ".jsonl")] {
             let key = stem(&partition, range, 4) + extension;
             let segment = stem(&partition, range, 4) + segment;
-            assert_eq!(named(&key), Some(Named { partition: partition.clone(), range, epoch: 4, segment }), "{key}");
+            assert_eq!(parse(&key), Some(ParsedKey { partition: partition.clone(), range, epoch: 4, segment }), "{key}");
             for other in [key.replace("segments", "segment"), key.replace("00007", "7"), key.replace(".jsonl", ".json"), format!("{key}x")]
             {
-                assert_eq!(named(&other), None, "{other}");
+                assert_eq!(parse(&other), None, "{other}");
             }
         }
         assert_eq!(beside("x.jsonl").as_deref(), Some("x.jsonl.index"));

@@ -1,6 +1,7 @@
-//! What all manifests up to one say together. Pure.
+//! The state of the cold tier: all manifests up to one, applied in order. Pure.
 //!
-//! A partition's segments and lost ranges follow one another without a gap, from its first segment to its end.
+//! Invariant: a partition's segments and lost ranges follow one another without a gap, from the first of them
+//! to its end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,24 +24,24 @@ use contracts::{
     sequence::{Offset, OffsetRange},
 };
 
-/// One partition as the chain has it.
+/// One partition, by the manifests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ColdPartition {
     /// Its segments, in order.
     pub segments: Vec<Arc<SegmentMeta>>,
     /// Its lost ranges, in order.
     pub lost: Vec<OffsetRange>,
-    /// The first offset that retention keeps.
-    pub start: Offset,
+    /// The earliest offset that retention keeps.
+    pub earliest: Offset,
     /// The first offset that no segment and no lost range holds.
     pub end: Offset,
     /// No offset from here on has been given to an event.
     pub reserved_upto: Offset,
 }
 
-/// What stands at an offset.
+/// What holds an offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum AtOffset {
     /// A segment holds it.
     Segment(Arc<SegmentMeta>),
     /// It was lost with a volume.
@@ -48,7 +49,7 @@ pub enum Place {
 }
 
 impl ColdPartition {
-    /// What its segments hold.
+    /// The range, count and size of its segments.
     pub fn extent(&self) -> Option<ColdExtent> {
         let first = self.segments.first()?;
         Some(ColdExtent {
@@ -58,20 +59,20 @@ impl ColdPartition {
         })
     }
 
-    /// What stands at `offset`.
-    pub fn at(&self, offset: Offset) -> Option<Place> {
+    /// What holds `offset`, if anything does.
+    pub fn at(&self, offset: Offset) -> Option<AtOffset> {
         let after = self.segments.partition_point(|segment| segment.range.end <= offset);
         let segment = self.segments.get(after).filter(|segment| segment.range.contains(offset));
         let lost = || self.lost.iter().find(|lost| lost.contains(offset)).copied();
-        segment.map(|segment| Place::Segment(Arc::clone(segment))).or_else(|| lost().map(Place::Lost))
+        segment.map(|segment| AtOffset::Segment(Arc::clone(segment))).or_else(|| lost().map(AtOffset::Lost))
     }
 
-    /// The entry of the partition as it is.
+    /// The partition as a manifest's entry.
     pub fn entry(&self, partition: &Partition) -> PartitionEntry {
         PartitionEntry {
             table: partition.table.to_string(),
             partition: partition.number,
-            start: self.start,
+            start: self.earliest,
             end: self.end,
             reserved_upto: self.reserved_upto,
         }
@@ -82,10 +83,10 @@ impl ColdPartition {
         let ranges = self.segments.iter().map(|segment| segment.range).chain(self.lost.iter().copied());
         let ranges: BTreeSet<OffsetRange> = ranges.collect();
         if ranges.len() != self.segments.len() + self.lost.len() {
-            return Err("a range stands there twice".to_owned());
+            return Err("duplicate range".to_owned());
         }
-        if let Some(first) = ranges.first().filter(|first| first.start > self.start) {
-            return Err(format!("it starts at {}, its first segment at {}", self.start, first.start));
+        if let Some(first) = ranges.first().filter(|first| first.start > self.earliest) {
+            return Err(format!("its earliest offset is {}, but its first range starts at {}", self.earliest, first.start));
         }
         let mut end = None;
         for range in ranges {
@@ -95,10 +96,10 @@ impl ColdPartition {
             end = Some(range.end);
         }
         match end {
-            Some(end) if end != self.end => Err(format!("its end is {}, its segments' is {end}", self.end)),
-            _ if self.start > self.end => Err(format!("it starts at {}, after its end {}", self.start, self.end)),
+            Some(end) if end != self.end => Err(format!("its end is {}, but its last range ends at {end}", self.end)),
+            _ if self.earliest > self.end => Err(format!("its earliest offset {} is after its end {}", self.earliest, self.end)),
             _ if self.reserved_upto < self.end => {
-                Err(format!("offsets are reserved up to {} only, it ends at {}", self.reserved_upto, self.end))
+                Err(format!("it ends at {}, but offsets are reserved only up to {}", self.end, self.reserved_upto))
             }
             _ => Ok(()),
         }
@@ -109,47 +110,48 @@ fn key(partition: &Partition, meta: &SegmentMeta) -> Result<String, String> {
     names::key(partition, meta).map_err(|error| error.to_string())
 }
 
-/// Why a segment is no part of its table any more.
+/// Why a segment was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removed {
-    /// A merged one holds its events.
+    /// A merged segment holds its events.
     Replaced,
-    /// Retention or DELETE took its events away, then by the writer's clock.
+    /// Retention or DELETE removed its events, at this time by the writer's clock.
     Taken(TimestampMs),
 }
 
-/// What all manifests up to one say together.
+/// The cold tier after a manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ColdState {
     /// The partitions.
     pub partitions: BTreeMap<Partition, ColdPartition>,
-    /// Keys of removed segments whose objects may still be there, and why they were removed.
+    /// Keys of removed segments whose objects may still exist, and why they were removed.
     pub retired: BTreeMap<String, Removed>,
-    /// The tables of which there is something to say, by their names.
+    /// The tables that were deleted or have settings of their own, by name.
     pub tables: BTreeMap<String, TableEntry>,
     /// The committed consumer offsets.
     pub consumers: BTreeMap<ConsumerKey, Offset>,
-    /// The numbers of the manifests that began an epoch.
+    /// The numbers of the manifests that began an epoch; these are never deleted.
     pub openings: BTreeSet<u64>,
 }
 
 impl ColdState {
-    /// Begins with a checkpoint: its whole state, which is taken out of it, and its own changes.
+    /// The state after a checkpoint: the state that it holds, which is taken out of it, and its own changes.
     ///
     /// # Errors
-    /// `Corrupt` if it has no state, or its parts do not fit.
+    /// `Corrupt` if it holds no state, or its entries contradict one another.
     pub fn begin(manifest: &mut Manifest) -> Result<Self, StorageError> {
         let damaged = |why: String| StorageError::corrupt(manifest::key(manifest.number), why);
-        let checkpoint = manifest.state.take().ok_or_else(|| damaged("it should hold a checkpoint".to_owned()))?;
+        let checkpoint = manifest.state.take().ok_or_else(|| damaged("it should hold the whole state, and does not".to_owned()))?;
         let mut state = Self::from_checkpoint(checkpoint).map_err(damaged)?;
         state.apply(manifest)?;
         Ok(state)
     }
 
-    /// Adds what a manifest changes.
+    /// Applies a manifest.
     ///
     /// # Errors
-    /// `Corrupt` if it does not fit what is there; then the state must not be used.
+    /// `Corrupt` if it contradicts the state, which must not be used any more: some changes may have been
+    /// applied.
     pub fn apply(&mut self, manifest: &Manifest) -> Result<(), StorageError> {
         if manifest.opens {
             self.openings.insert(manifest.number);
@@ -158,14 +160,17 @@ impl ColdState {
         changed.map_err(|why| StorageError::corrupt(manifest::key(manifest.number), why))
     }
 
-    /// Whether changes would fit what is there; asked before they are written, as a link that does not fit cannot be taken back.
+    /// Checks that changes can be applied. Called before they are published, since a manifest that
+    /// contradicts the chain cannot be taken back.
     ///
     /// # Errors
-    /// `Corrupt` with what does not fit.
+    /// `Corrupt` with the contradiction.
     pub fn check(&self, changes: &Changes) -> Result<(), StorageError> {
         self.try_check(changes).map_err(|why| StorageError::corrupt("the next manifest", why))
     }
 
+    /// Applies them to a copy of only the partitions that they touch: a copy of the whole state would be
+    /// large.
     fn try_check(&self, changes: &Changes) -> Result<(), String> {
         let removed = changes.removed.iter().map(|entry| (&entry.table, entry.partition));
         let added = changes.added.iter().map(|entry| (&entry.table, entry.partition));
@@ -193,53 +198,80 @@ impl ColdState {
         Ok(state)
     }
 
+    /// Applies changes in a fixed order: removed segments make room for added ones, and the entries of
+    /// partitions have the last word. The touched partitions are checked only after all of that, since a
+    /// merge leaves a gap halfway.
     fn change(&mut self, changes: &Changes, written_ms: TimestampMs) -> Result<(), String> {
-        let mut changed = BTreeSet::new();
+        let mut touched = BTreeSet::new();
         for entry in &changes.removed {
-            let partition = manifest::partition(&entry.table, entry.partition)?;
-            let segments = &mut self.partitions.entry(partition.clone()).or_default().segments;
-            let place = segments.iter().position(|segment| (segment.range.start, segment.range.end) == (entry.start, entry.end));
-            let meta = segments.remove(place.ok_or_else(|| format!("{partition} has no segment from {} to {}", entry.start, entry.end))?);
-            let why = if is_replaced(entry, &changes.added) { Removed::Replaced } else { Removed::Taken(written_ms) };
-            self.retired.insert(key(&partition, &meta)?, why);
-            changed.insert(partition);
+            touched.insert(self.remove_segment(entry, &changes.added, written_ms)?);
         }
         for entry in &changes.added {
-            let (partition, meta) = entry.decode()?;
-            let cold = self.partitions.entry(partition.clone()).or_default();
-            cold.end = cold.end.max(meta.range.end);
-            cold.reserved_upto = cold.reserved_upto.max(cold.end);
-            let place = cold.segments.partition_point(|segment| segment.range.start < meta.range.start);
-            self.retired.remove(&key(&partition, &meta)?);
-            cold.segments.insert(place, Arc::new(meta));
-            changed.insert(partition);
+            touched.insert(self.add_segment(entry)?);
         }
         for entry in &changes.lost {
-            let partition = manifest::partition(&entry.table, entry.partition)?;
-            if entry.start >= entry.end {
-                return Err(format!("lost range of {partition} from {} to {} is empty", entry.start, entry.end));
-            }
-            let cold = self.partitions.entry(partition.clone()).or_default();
-            cold.lost.push(OffsetRange::new(entry.start, entry.end));
-            cold.lost.sort();
-            cold.end = cold.end.max(entry.end);
-            cold.reserved_upto = cold.reserved_upto.max(cold.end);
-            changed.insert(partition);
+            touched.insert(self.add_lost(entry)?);
         }
         for entry in &changes.partitions {
-            let partition = manifest::partition(&entry.table, entry.partition)?;
-            let cold = self.partitions.entry(partition.clone()).or_default();
-            (cold.start, cold.end, cold.reserved_upto) = (entry.start, entry.end, entry.reserved_upto);
-            cold.lost.retain(|lost| lost.end > entry.start);
-            changed.insert(partition);
+            touched.insert(self.set_bounds(entry)?);
         }
-        for partition in changed {
+        for partition in touched {
             let found = self.partitions.get(&partition).map_or(Ok(()), ColdPartition::check);
             found.map_err(|why| format!("{partition}: {why}"))?;
         }
         for key in &changes.deleted {
             self.retired.remove(key);
         }
+        self.change_tables(changes);
+        self.change_consumers(changes);
+        Ok(())
+    }
+
+    /// Removes a segment, which must exist; its object stays until upkeep deletes it.
+    fn remove_segment(&mut self, entry: &SegmentRef, added: &[SegmentEntry], written_ms: TimestampMs) -> Result<Partition, String> {
+        let partition = manifest::partition(&entry.table, entry.partition)?;
+        let segments = &mut self.partitions.entry(partition.clone()).or_default().segments;
+        let place = segments.iter().position(|segment| (segment.range.start, segment.range.end) == (entry.start, entry.end));
+        let meta = segments.remove(place.ok_or_else(|| format!("{partition} has no segment from {} to {}", entry.start, entry.end))?);
+        let why = if is_replaced(entry, added) { Removed::Replaced } else { Removed::Taken(written_ms) };
+        self.retired.insert(key(&partition, &meta)?, why);
+        Ok(partition)
+    }
+
+    fn add_segment(&mut self, entry: &SegmentEntry) -> Result<Partition, String> {
+        let (partition, meta) = entry.decode()?;
+        let cold = self.partitions.entry(partition.clone()).or_default();
+        cold.end = cold.end.max(meta.range.end);
+        cold.reserved_upto = cold.reserved_upto.max(cold.end);
+        let place = cold.segments.partition_point(|segment| segment.range.start < meta.range.start);
+        // A key that comes back is in use again: its object must not be deleted.
+        self.retired.remove(&key(&partition, &meta)?);
+        cold.segments.insert(place, Arc::new(meta));
+        Ok(partition)
+    }
+
+    fn add_lost(&mut self, entry: &LostEntry) -> Result<Partition, String> {
+        let partition = manifest::partition(&entry.table, entry.partition)?;
+        if entry.start >= entry.end {
+            return Err(format!("lost range of {partition} from {} to {} is empty", entry.start, entry.end));
+        }
+        let cold = self.partitions.entry(partition.clone()).or_default();
+        cold.lost.push(OffsetRange::new(entry.start, entry.end));
+        cold.lost.sort();
+        cold.end = cold.end.max(entry.end);
+        cold.reserved_upto = cold.reserved_upto.max(cold.end);
+        Ok(partition)
+    }
+
+    fn set_bounds(&mut self, entry: &PartitionEntry) -> Result<Partition, String> {
+        let partition = manifest::partition(&entry.table, entry.partition)?;
+        let cold = self.partitions.entry(partition.clone()).or_default();
+        (cold.earliest, cold.end, cold.reserved_upto) = (entry.start, entry.end, entry.reserved_upto);
+        cold.lost.retain(|lost| lost.end > entry.start);
+        Ok(partition)
+    }
+
+    fn change_tables(&mut self, changes: &Changes) {
         if let Some(tables) = &changes.tables {
             self.tables = tables.iter().map(|entry| (entry.table.clone(), entry.clone())).collect();
         }
@@ -250,6 +282,9 @@ impl ColdState {
                 self.tables.insert(entry.table.clone(), entry.clone());
             }
         }
+    }
+
+    fn change_consumers(&mut self, changes: &Changes) {
         if let Some(consumers) = &changes.consumers {
             self.consumers = consumers.iter().cloned().map(ConsumerEntry::into_parts).collect();
         }
@@ -257,7 +292,6 @@ impl ColdState {
             self.consumers.remove(key);
         }
         self.consumers.extend(changes.committed.iter().cloned().map(ConsumerEntry::into_parts));
-        Ok(())
     }
 
     /// The whole state, for a checkpoint.
@@ -288,7 +322,7 @@ impl ColdState {
     }
 }
 
-/// Whether one of the segments that come holds the events of one that goes.
+/// Whether one of the added segments holds the events of a removed one.
 fn is_replaced(removed: &SegmentRef, added: &[SegmentEntry]) -> bool {
     let holds = |one: &SegmentEntry| one.start <= removed.start && removed.end <= one.end;
     added.iter().any(|one| (&one.table, one.partition) == (&removed.table, removed.partition) && holds(one))
@@ -371,9 +405,9 @@ mod tests {
         state.apply(&checkpoint).unwrap();
         assert_eq!(ColdState::begin(&mut checkpoint).unwrap(), state);
         let cold = &state.partitions[&partition()];
-        assert!(matches!(cold.at(4), Some(Place::Segment(meta)) if meta.range == OffsetRange::new(0, 9)));
-        assert_eq!(cold.at(9), Some(Place::Lost(OffsetRange::new(9, 20))));
-        assert!(matches!(cold.at(20), Some(Place::Segment(_))));
+        assert!(matches!(cold.at(4), Some(AtOffset::Segment(meta)) if meta.range == OffsetRange::new(0, 9)));
+        assert_eq!(cold.at(9), Some(AtOffset::Lost(OffsetRange::new(9, 20))));
+        assert!(matches!(cold.at(20), Some(AtOffset::Segment(_))));
         assert_eq!((cold.at(30), cold.end, state.retired.len()), (None, 30, 2));
     }
 
@@ -409,7 +443,7 @@ mod tests {
         let expired = Changes { removed: removed(&[(0, 5), (5, 9)]), partitions: vec![entry(9, 9)], ..Changes::default() };
         let state = chain(vec![added(&[(0, 5), (5, 9)]), expired, added(&[(9, 12)])]).unwrap();
         let cold = &state.partitions[&partition()];
-        assert_eq!((cold.start, cold.end, cold.reserved_upto), (9, 12, 40));
+        assert_eq!((cold.earliest, cold.end, cold.reserved_upto), (9, 12, 40));
         assert_eq!(cold.at(8), None);
     }
 }

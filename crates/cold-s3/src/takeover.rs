@@ -1,4 +1,4 @@
-//! The manifests as recovery sees them: found, followed, taken over, and what they say then.
+//! The manifest chain as recovery uses it: find it, follow another writer, take it over, read what it holds.
 
 use std::collections::BTreeMap;
 
@@ -54,11 +54,11 @@ impl FoundManifests for FoundChain<'_> {
 }
 
 fn bounds(state: &ColdState) -> BTreeMap<Partition, ColdBounds> {
-    let bounds = |cold: &ColdPartition| ColdBounds { start: cold.start, end: cold.end, lost: cold.lost.clone() };
+    let bounds = |cold: &ColdPartition| ColdBounds { start: cold.earliest, end: cold.end, lost: cold.lost.clone() };
     state.partitions.iter().map(|(partition, cold)| (partition.clone(), bounds(cold))).collect()
 }
 
-/// A name in a manifest, which were checked before they were put there.
+/// A name in a manifest. It was valid when the manifest was written, so anything else is damage.
 fn parsed<T, E: std::fmt::Display>(name: Result<T, E>) -> Result<T, StorageError> {
     name.map_err(|error| StorageError::corrupt("the manifest chain", error.to_string()))
 }
@@ -76,7 +76,7 @@ impl Manifests for S3Cold {
         if self.objects.is_fenced() {
             probe::probe(&self.objects).await
         } else {
-            warn!("s3.unfenced is set: nothing keeps a second Zombi from writing here");
+            warn!("s3.unfenced is set: a second Zombi that writes to this bucket and prefix will not be noticed");
             probe::probe_unfenced(&self.objects).await
         }
     }

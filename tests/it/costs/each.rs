@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::{ops::Range, sync::atomic::Ordering::SeqCst};
 
 use allocation_counter::measure;
-use cold_s3::formats::{self, Placed, Stored, jsonl};
+use cold_s3::formats::{self, LocatedSegment, SegmentObjects, jsonl};
 use contracts::{
     event::Record,
     name::{Partition, TableName},
@@ -89,8 +89,8 @@ fn an_event_costs_few_allocations_on_each_path() {
     assert!(encoded.count_total <= 100, "encoding a segment of 1,000 events: {encoded:?}");
     let segment = encoder.finish().unwrap();
     let mut cold = Vec::with_capacity(1000);
-    let placed = Placed { key: "o".into(), partition, meta: Arc::new(segment.meta) };
-    let stored = Stored { body: segment.body, beside: None };
+    let placed = LocatedSegment { key: "o".into(), partition, meta: Arc::new(segment.meta) };
+    let stored = SegmentObjects { body: segment.body, beside: None };
     let decoded = measure(|| format.decode(&placed, &stored, &mut |record| cold.push(record)).unwrap());
     assert!(decoded.count_total <= 1000 + 100, "reading 1,000 events from cold: {decoded:?}");
     assert_eq!(cold, records);

@@ -1,4 +1,7 @@
-//! Segment formats by their names: a folder each, and one line in [`all`].
+//! The formats of segments, by name: a folder each, and one line in [`all`].
+//!
+//! A format is for ever. Segments of every format must stay readable, and a retry by a later program must
+//! write the same bytes; golden files in `tests/golden` pin them. A change of the bytes is a new format.
 
 pub mod jsonl;
 
@@ -8,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::pieces::Pieces;
+use super::parts::PartCache;
 use contracts::{
     error::StorageError,
     event::Record,
@@ -18,86 +21,87 @@ use contracts::{
     sequence::Offset,
 };
 
-/// A segment as manifests have it, with the key of its object.
+/// A segment that a manifest names, with the key of its object.
 #[derive(Debug, Clone)]
-pub struct Placed {
+pub struct LocatedSegment {
     /// The key below the prefix.
     pub key: Arc<str>,
-    /// Whose it is.
+    /// The partition that it belongs to.
     pub partition: Partition,
-    /// What its manifest says.
+    /// What its manifest says of it.
     pub meta: Arc<SegmentMeta>,
 }
 
-/// What a read wants of one segment.
+/// A read of one segment.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted {
-    /// The first offset.
+pub struct SegmentQuery {
+    /// The first offset to read.
     pub from: Offset,
-    /// The first offset beyond.
+    /// The first offset not to read.
     pub end: Offset,
-    /// Which timestamps.
+    /// The timestamps of the events to return.
     pub filter: TimeFilter,
-    /// How many of them.
+    /// How many events to return at most.
     pub limit: ReadLimit,
 }
 
-/// The objects of a segment, whole.
+/// The content of a segment's objects.
 #[derive(Debug, Clone)]
-pub struct Stored {
-    /// The segment's.
+pub struct SegmentObjects {
+    /// The segment itself.
     pub body: Bytes,
-    /// The one beside it, if the format has one.
+    /// The object beside it, if the format has one.
     pub beside: Option<Bytes>,
 }
 
-/// How segments are encoded. What was written once can be read for ever, and a retry writes the same bytes.
+/// How segments are encoded. The same events always give the same bytes, so that a repeated PUT does no harm.
 #[async_trait]
 pub trait SegmentFormat: Send + Sync {
     /// Its name and version.
     fn id(&self) -> FormatId;
 
-    /// What the keys of its objects end with.
+    /// The ending of its segments' keys.
     fn extension(&self) -> &'static str;
 
-    /// What the keys of the objects beside them end with, if it has such.
+    /// The ending of the keys of the objects beside them, if the format has such objects.
     fn beside(&self) -> Option<&'static str>;
 
-    /// Begins a segment.
+    /// Starts a new segment.
     fn builder(&self, id: SegmentId) -> Box<dyn SegmentBuilder>;
 
-    /// A segment's index as a manifest says it.
+    /// What a manifest stores of a segment's index.
     ///
     /// # Errors
-    /// `Corrupt` if it is not one of this format's.
+    /// `Corrupt` if the index in memory is not of this format.
     fn index_to_json(&self, meta: &SegmentMeta) -> Result<Value, StorageError>;
 
-    /// Completes what a manifest says of a segment by its index.
+    /// Adds to `meta` what a manifest stores of the segment's index, after checking it.
     ///
     /// # Errors
-    /// What does not fit.
+    /// Why the index is invalid.
     fn index_from_json(&self, meta: SegmentMeta, index: &Value) -> Result<SegmentMeta, String>;
 
-    /// Reads what is wanted of a segment that holds it: at least to the end of one piece, or until there is enough.
+    /// Reads events of a segment that holds the first offset of `query`: at least to the end of one part, or
+    /// until the limit is reached.
     ///
     /// # Errors
     /// `Unavailable`, or `Corrupt` if an object is not what its manifest says.
-    async fn read(&self, pieces: &Pieces, placed: &Placed, wanted: Wanted) -> Result<Page, StorageError>;
+    async fn read(&self, parts: &PartCache, segment: &LocatedSegment, query: SegmentQuery) -> Result<Page, StorageError>;
 
-    /// Reads whole objects, which must be the ones that the manifest names, and hands their records over in order: never are all of them
-    /// in memory.
+    /// Decodes whole objects, which must be the ones that the manifest describes, and passes their records to
+    /// `take` in order. They are never all in memory.
     ///
     /// # Errors
     /// `Corrupt`, naming the object.
-    fn decode(&self, placed: &Placed, stored: &Stored, take: &mut dyn FnMut(Record)) -> Result<(), StorageError>;
+    fn decode(&self, segment: &LocatedSegment, stored: &SegmentObjects, take: &mut dyn FnMut(Record)) -> Result<(), StorageError>;
 }
 
-/// All formats that can be read and written.
+/// All known formats, each of which can be read and written.
 pub fn all() -> impl Iterator<Item = &'static dyn SegmentFormat> {
     jsonl::ALL.iter().map(|format| format as &dyn SegmentFormat)
 }
 
-/// The format of that name, if it is known.
+/// The format with this name, if it is known.
 pub fn find(id: FormatId) -> Option<&'static dyn SegmentFormat> {
     all().find(|format| format.id() == id)
 }
@@ -110,9 +114,7 @@ pub fn of(meta: &SegmentMeta) -> Result<&'static dyn SegmentFormat, StorageError
     find(meta.format).ok_or_else(|| unknown(meta.format))
 }
 
-/// A newer program has written it.
+/// The error for a format that this program does not know: a newer one wrote it.
 pub fn unknown(id: FormatId) -> StorageError {
-    StorageError::Refused(format!(
-        "a segment has the format {id}, which this program does not know: a newer one wrote it. Nothing was changed"
-    ))
+    StorageError::Refused(format!("a segment has the format {id}, which only a newer version of this program knows. Nothing was changed"))
 }

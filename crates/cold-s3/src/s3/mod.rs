@@ -1,82 +1,28 @@
-//! Objects over aws-sdk-s3: get, ranged get, put, create-only put, list, delete. Knows nothing of what they hold.
+//! Objects over aws-sdk-s3: get, ranged get, create-only put, list, delete. Knows nothing of their content.
 
+mod connect;
 mod refusal;
+
+pub use self::connect::{Credentials, ObjectOptions, S3Options};
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
-use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_s3::{
     Client,
-    config::{RequestChecksumCalculation, ResponseChecksumValidation},
     error::{ProvideErrorMetadata, SdkError},
     operation::list_objects_v2::ListObjectsV2Output,
     primitives::ByteStream,
-    types::{CreateBucketConfiguration, ServerSideEncryption, StorageClass},
+    types::{CreateBucketConfiguration, StorageClass},
 };
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use self::refusal::{Refusal, is_there, message, refusal, status};
+use self::refusal::{S3Refusal, is_there, message, refusal, status};
 use contracts::{
     error::{StorageError, Tier},
     metrics,
 };
-
-/// Where the bucket is.
-#[derive(Debug, Clone)]
-pub struct S3Options {
-    /// The bucket.
-    pub bucket: String,
-    /// The server, if it is not AWS; then paths name the bucket.
-    pub endpoint: Option<String>,
-    /// The region.
-    pub region: String,
-    /// What every key begins with: empty, or ending with `/`.
-    pub prefix: String,
-    /// How long one attempt of a request may take.
-    pub attempt_timeout: Duration,
-    /// How often a request is tried.
-    pub attempts: u32,
-    /// Whether requests carry checksums of the SDK's wherever there may be one.
-    pub with_checksums: bool,
-    /// Whether the store cannot keep two writers apart, and is not asked to.
-    pub is_unfenced: bool,
-    /// Credentials that were read elsewhere than by the usual AWS chain.
-    pub credentials: Option<Credentials>,
-    /// Certificates of authorities that are trusted, as PEM, instead of the system's.
-    pub authorities: Option<Vec<u8>>,
-    /// How objects are stored.
-    pub stored: Stored,
-}
-
-/// A key pair, and the token that may go with it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// Whose.
-    pub key_id: String,
-    /// The secret.
-    pub secret: String,
-    /// The token.
-    pub token: Option<String>,
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("key_id", &self.key_id).finish_non_exhaustive()
-    }
-}
-
-/// How objects are stored.
-#[derive(Debug, Clone, Default)]
-pub struct Stored {
-    /// Encrypted so by the server, if it is said.
-    pub sse: Option<ServerSideEncryption>,
-    /// With this key, if it is said.
-    pub kms_key_id: Option<String>,
-    /// Segments in this class, if it is said.
-    pub storage_class: Option<StorageClass>,
-}
 
 /// The objects below one prefix of one bucket.
 #[derive(Debug, Clone)]
@@ -87,19 +33,19 @@ pub struct Objects {
     region: String,
     body_timeout: Duration,
     is_unfenced: bool,
-    stored: Arc<Stored>,
+    object_options: Arc<ObjectOptions>,
 }
 
-/// What became of a create-only put.
+/// The outcome of a create-only PUT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Created {
-    /// The object is the one that was sent.
+    /// The object was created.
     Yes,
-    /// An object stood there already; it may be an earlier attempt of this very put.
+    /// An object existed already; it may come from an earlier attempt of this very PUT.
     Exists,
 }
 
-/// What a request failed of.
+/// Why a request failed.
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// A request that did not succeed.
@@ -110,100 +56,73 @@ struct Failed {
     bucket: String,
     key: String,
     message: String,
-    /// Whether it was refused in words that do not say what it is about.
+    /// Whether the store's answer does not tell what it rejects.
     is_vague: bool,
     #[source]
     source: Source,
 }
 
-/// Whether a store refused a request in words that do not say what it is about.
+/// Whether a store rejected a request without telling what is wrong with it.
 pub(super) fn is_vague(error: &StorageError) -> bool {
     let StorageError::Denied { source, .. } = error else { return false };
     source.downcast_ref::<Failed>().is_some_and(|failed| failed.is_vague)
 }
 
 impl Objects {
-    /// The objects below `prefix` of `bucket`, over a client.
+    /// The objects below `prefix` of `bucket`, with a client that exists.
     pub fn new(client: Client, bucket: String, prefix: String) -> Self {
         let region = client.config().region().map(ToString::to_string).unwrap_or_default();
-        Self { client, bucket, prefix, region, body_timeout: Duration::from_secs(30), is_unfenced: false, stored: Arc::default() }
+        Self { client, bucket, prefix, region, body_timeout: Duration::from_secs(30), is_unfenced: false, object_options: Arc::default() }
     }
 
-    /// A client for the bucket. Credentials come from the usual AWS chain. Sends nothing yet.
-    pub async fn connect(options: &S3Options) -> Self {
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(Duration::from_secs(5).min(options.attempt_timeout))
-            .operation_attempt_timeout(options.attempt_timeout)
-            .build();
-        let mut shared = aws_config::defaults(BehaviorVersion::latest())
-            .region(Region::new(options.region.clone()))
-            .retry_config(RetryConfig::standard().with_max_attempts(options.attempts))
-            .timeout_config(timeouts);
-        if let Some(Credentials { key_id, secret, token }) = options.credentials.clone() {
-            shared = shared.credentials_provider(aws_sdk_s3::config::Credentials::new(key_id, secret, token, None, "environment"));
-        }
-        if let Some(pem) = &options.authorities {
-            shared = shared.http_client(trusting(pem));
-        }
-        let shared = shared.load().await;
-        // Segments and manifests carry checksums of their own, and many servers reject the optional ones.
-        let (calculate, validate) = match options.with_checksums {
-            true => (RequestChecksumCalculation::WhenSupported, ResponseChecksumValidation::WhenSupported),
-            false => (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired),
-        };
-        let mut config =
-            aws_sdk_s3::config::Builder::from(&shared).request_checksum_calculation(calculate).response_checksum_validation(validate);
-        if let Some(endpoint) = &options.endpoint {
-            config = config.endpoint_url(endpoint).force_path_style(true);
-        }
-        let objects = Self::new(Client::from_conf(config.build()), options.bucket.clone(), options.prefix.clone());
-        let (is_unfenced, stored) = (options.is_unfenced, Arc::new(options.stored.clone()));
-        Self { body_timeout: options.attempt_timeout, is_unfenced, stored, ..objects }
-    }
-
-    /// Where they are, for people.
+    /// Where the objects are, for people.
     pub fn place(&self) -> String {
         format!("s3://{}/{}", self.bucket, self.prefix)
     }
 
-    /// Whether the store is asked to keep two writers apart.
+    /// Whether the store is relied on to keep two writers apart.
     pub fn is_fenced(&self) -> bool {
         !self.is_unfenced
     }
 
-    /// Whether segments are put in a class of their own.
+    /// Whether segments have a storage class of their own.
     pub fn has_storage_class(&self) -> bool {
-        self.stored.storage_class.is_some()
+        self.object_options.storage_class.is_some()
     }
 
-    /// Makes the bucket unless it is there; without the right to make one it is taken to be there.
+    /// Creates the bucket unless it exists; without the right to create one, assumes that it exists.
     ///
     /// # Errors
     /// `Unavailable`; `Denied`.
     pub async fn create_bucket(&self) -> Result<(), StorageError> {
-        // Outside its first region AWS wants to be told where.
+        // AWS needs the region in the request everywhere but in us-east-1, where it rejects it.
         let constraint = (!self.region.is_empty() && self.region != "us-east-1")
             .then(|| CreateBucketConfiguration::builder().location_constraint(self.region.as_str().into()).build());
         let made = self.client.create_bucket().bucket(&self.bucket).set_create_bucket_configuration(constraint).send().await;
         match made {
             Ok(_) => Ok(()),
             Err(error) if matches!(error.code(), Some("BucketAlreadyOwnedByYou" | "BucketAlreadyExists")) => Ok(()),
-            // Who may use a bucket need not have the right to make one; whether it is there shows as soon as it is used.
+            // The right to use a bucket does not imply the right to create one. If it does not exist, the
+            // next request says so.
             Err(error) if error.code() == Some("AccessDenied") => {
-                warn!(bucket = self.bucket, "s3.create_bucket is set, and these credentials may not make buckets: it is taken to be there");
+                warn!(
+                    bucket = self.bucket,
+                    "s3.create_bucket is set, but these credentials may not create buckets; assuming that the bucket exists"
+                );
                 Ok(())
             }
             Err(error) => Err(self.failed("create bucket", "", error)),
         }
     }
 
-    /// Puts a segment unless it is there: segments are never overwritten, and a repeated put does no harm.
+    /// Puts an object of a segment unless it exists: segments are never overwritten, and a repeated PUT does
+    /// no harm.
     ///
     /// # Errors
-    /// `Unavailable`: it may be there all the same. `Corrupt` if other bytes stand there.
+    /// `Unavailable`: the object may exist all the same. `Corrupt` if it exists with other bytes.
     #[tracing::instrument(name = "s3_put", level = "debug", skip_all, fields(key))]
     pub async fn put_segment(&self, key: &str, body: Bytes) -> Result<(), StorageError> {
-        let class = self.stored.storage_class.clone();
+        let class = self.object_options.storage_class.clone();
         let found = if self.is_fenced() {
             if self.put_new(key, body.clone(), class, true).await? == Created::Yes {
                 return Ok(());
@@ -218,15 +137,20 @@ impl Objects {
         };
         match found {
             Some(found) if found == body => Ok(()),
-            Some(_) => Err(StorageError::corrupt(self.full(key), "other bytes stand there than this segment has; nothing was overwritten")),
-            None => Err(self.unavailable("create", key, "it was there, and is not any more".to_owned(), "try again".into())),
+            Some(_) => Err(StorageError::corrupt(
+                self.full(key),
+                "the object exists with other bytes than this segment has; nothing was overwritten",
+            )),
+            None => Err(self.unavailable("create", key, "the object existed and was deleted meanwhile".to_owned(), "retry".into())),
         }
     }
 
-    /// Puts an object unless one is there. A store that cannot keep two writers apart is looked at first, and then it is put.
+    /// Creates an object unless it exists. With `s3.unfenced`, a GET before an unconditional PUT takes the
+    /// place of the condition.
     ///
     /// # Errors
-    /// `Unavailable`: it may have been created all the same. `Denied`: a store that does not know the condition says so in its own words.
+    /// `Unavailable`: the object may have been created all the same. `Denied`, also by a store that does not
+    /// support the condition.
     pub async fn create(&self, key: &str, body: Bytes) -> Result<Created, StorageError> {
         if !self.is_fenced() && self.get(key).await?.is_some() {
             return Ok(Created::Exists);
@@ -234,8 +158,8 @@ impl Objects {
         self.put_new(key, body, None, self.is_fenced()).await
     }
 
-    /// Puts an object over whatever stands there. For the probe: what a store takes so, and not by [`Objects::create`], it refuses for the
-    /// condition.
+    /// Puts an object whether or not it exists. For the probe: a store that takes this PUT but not the one of
+    /// [`Objects::create`] rejects the condition.
     ///
     /// # Errors
     /// Those of [`Objects::create`].
@@ -251,8 +175,8 @@ impl Objects {
             .bucket(&self.bucket)
             .key(self.full(key))
             .set_if_none_match(only_new.then(|| "*".to_owned()))
-            .set_server_side_encryption(self.stored.sse.clone())
-            .set_ssekms_key_id(self.stored.kms_key_id.clone())
+            .set_server_side_encryption(self.object_options.sse.clone())
+            .set_ssekms_key_id(self.object_options.kms_key_id.clone())
             .set_storage_class(class)
             .body(ByteStream::from(body));
         let started = Instant::now();
@@ -266,7 +190,7 @@ impl Objects {
         }
     }
 
-    /// A whole object; `None` if there is none.
+    /// A whole object; `None` if it does not exist.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -274,7 +198,7 @@ impl Objects {
         self.get_bytes(key, None).await
     }
 
-    /// A part of an object, whole or an error.
+    /// A range of an object: all of it, or an error.
     ///
     /// # Errors
     /// `Unavailable`; `Corrupt` if the object is gone or shorter.
@@ -282,10 +206,10 @@ impl Objects {
         let wanted = range.end - range.start;
         let header = format!("bytes={}-{}", range.start, range.end - 1);
         let Some(body) = self.get_bytes(key, Some(header)).await? else {
-            return Err(StorageError::corrupt(self.full(key), "the object is gone, and a manifest names it"));
+            return Err(StorageError::corrupt(self.full(key), "the object does not exist, but a manifest names it"));
         };
         if body.len() as u64 != wanted {
-            let why = format!("{} bytes came for {wanted} at {}", body.len(), range.start);
+            let why = format!("{} bytes were returned for {wanted} at {}", body.len(), range.start);
             return Err(StorageError::corrupt(self.full(key), why));
         }
         Ok(body)
@@ -303,16 +227,16 @@ impl Objects {
             }
             Err(error) if status(&error) == Some(416) => {
                 metrics::s3_request(operation, true, started.elapsed());
-                return Err(StorageError::corrupt(self.full(key), "it ends before what a manifest says that it holds"));
+                return Err(StorageError::corrupt(self.full(key), "it is shorter than a manifest says"));
             }
             answer => answer,
         };
         metrics::s3_request(operation, answer.is_ok(), started.elapsed());
         let body = answer.map_err(|error| self.failed("get", key, error))?.body;
-        // The client's own timeout ends with the answer's head.
+        // The client's own time-out covers the answer only up to its head.
         let bytes = match timeout(self.body_timeout, body.collect()).await {
             Ok(Ok(bytes)) => bytes,
-            Ok(Err(source)) => return Err(self.unavailable("get", key, "the answer broke off".to_owned(), source.into())),
+            Ok(Err(source)) => return Err(self.unavailable("get", key, "the answer broke off before its end".to_owned(), source.into())),
             Err(source) => return Err(self.unavailable("get", key, "the answer came too slowly".to_owned(), source.into())),
         };
         Ok(Some(bytes.into_bytes()))
@@ -342,7 +266,7 @@ impl Objects {
         Ok(keys)
     }
 
-    /// The next keys that begin with `below`, after `start_after`, in order: as many as S3 gives at once; none at the end.
+    /// One page of the keys that begin with `below`, after `start_after`, in order; empty at the end.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -356,20 +280,20 @@ impl Objects {
         Ok(self.keys(&page).collect())
     }
 
-    /// The keys on a page of a list, without the prefix.
+    /// The keys of one page of a list, without the prefix.
     fn keys(&self, page: &ListObjectsV2Output) -> impl Iterator<Item = String> {
         page.contents().iter().filter_map(|object| Some(object.key()?.strip_prefix(&self.prefix)?.to_owned()))
     }
 
-    /// Deletes an object; it does no harm if there is none.
+    /// Deletes an object, if it exists.
     ///
     /// # Errors
-    /// `Unavailable`: it may be gone all the same.
+    /// `Unavailable`: it may be deleted all the same.
     #[tracing::instrument(name = "s3_delete", level = "debug", skip_all, fields(key))]
     pub async fn delete(&self, key: &str) -> Result<(), StorageError> {
         let started = Instant::now();
         let answer = self.client.delete_object().bucket(&self.bucket).key(self.full(key)).send().await;
-        // Not every store takes it for done where there is none.
+        // Some stores answer with an error if there is no object.
         let is_gone = answer.is_ok() || answer.as_ref().is_err_and(|error| error.code() == Some("NoSuchKey"));
         metrics::s3_request("delete", is_gone, started.elapsed());
         match answer {
@@ -387,7 +311,7 @@ impl Objects {
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
         match refusal(&error, &self.region) {
-            Some(Refusal { cure, is_vague }) => {
+            Some(S3Refusal { cure, is_vague }) => {
                 let message = format!("{}; {cure}", message(&error));
                 StorageError::denied(Tier::Cold, Failed { is_vague, ..self.failure(operation, key, message, error.into()) })
             }
@@ -401,40 +325,5 @@ impl Objects {
 
     fn failure(&self, operation: &'static str, key: &str, message: String, source: Source) -> Failed {
         Failed { operation, bucket: self.bucket.clone(), key: self.full(key), message, is_vague: false, source }
-    }
-}
-
-/// A client that trusts these authorities, and no others.
-fn trusting(pem: &[u8]) -> aws_smithy_runtime_api::client::http::SharedHttpClient {
-    use aws_smithy_http_client::{
-        Builder,
-        tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
-    };
-    let store = TrustStore::empty().with_pem_certificate(pem);
-    let Ok(context) = TlsContext::builder().with_trust_store(store).build() else { unreachable!("nothing of it can be wrong yet") };
-    Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(context).build_https()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn an_address_that_there_cannot_be_is_refused() {
-        let options = S3Options {
-            bucket: "events".to_owned(),
-            endpoint: None,
-            region: "us-east-2!".to_owned(),
-            prefix: String::new(),
-            attempt_timeout: Duration::from_secs(1),
-            attempts: 1,
-            with_checksums: false,
-            is_unfenced: false,
-            credentials: Some(Credentials { key_id: "zombi".to_owned(), secret: "zombi-secret".to_owned(), token: None }),
-            authorities: None,
-            stored: Stored::default(),
-        };
-        let error = Objects::connect(&options).await.get("k").await.unwrap_err();
-        assert!(matches!(error, StorageError::Denied { .. }) && error.to_string().contains("s3.region"), "{error}");
     }
 }

@@ -1,19 +1,20 @@
-//! What an error of S3 means: whether waiting can heal it, what can be done about it if not, and what people are told.
+//! What an error of S3 means: whether a retry can succeed, what to do about it if not, and its text for
+//! people.
 
 use std::iter;
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
-/// What waiting does not heal.
+/// An error that no retry can heal.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    /// What can be done about it.
+pub(super) struct S3Refusal {
+    /// What to do about it.
     pub(super) cure: String,
-    /// Whether what was said does not tell what it is about.
+    /// Whether the answer does not tell what the store rejects.
     pub(super) is_vague: bool,
 }
 
-impl Refusal {
+impl S3Refusal {
     fn clear(cure: impl Into<String>) -> Self {
         Self { cure: cure.into(), is_vague: false }
     }
@@ -23,126 +24,128 @@ impl Refusal {
     }
 }
 
-/// What is refused, and waiting does not heal; `None` for other errors.
-pub(super) fn refusal<E>(error: &SdkError<E>, region: &str) -> Option<Refusal>
+/// The refusal that an error is; `None` if a retry can succeed.
+pub(super) fn refusal<E>(error: &SdkError<E>, region: &str) -> Option<S3Refusal>
 where
     E: std::error::Error + ProvideErrorMetadata + 'static,
 {
     if let SdkError::ConstructionFailure(_) = error {
-        return Some(Refusal::clear("the request cannot be made: check s3.endpoint, s3.bucket and s3.region"));
+        return Some(S3Refusal::clear("the request cannot be built: check s3.endpoint, s3.bucket and s3.region"));
     }
-    // Where no answer came, nobody told who we are, or who answered was not to be spoken with.
-    let Some(response) = error.raw_response() else { return unsent(error).map(Refusal::clear) };
+    // Without an answer, credentials are missing, or the server does not speak our protocol.
+    let Some(response) = error.raw_response() else { return unsent(error).map(S3Refusal::clear) };
     let header = |name: &str| response.headers().get(name);
     let status = response.status().as_u16();
     let elsewhere = || {
         let told = header("x-amz-bucket-region").unwrap_or("another one");
-        Some(Refusal::clear(format!("the bucket is in region {told}: set s3.region (now {region}), or check s3.endpoint")))
+        Some(S3Refusal::clear(format!("the bucket is in region {told}: set s3.region (now {region}), or check s3.endpoint")))
     };
     let code = code(error);
     if code.is_some_and(heals) {
         return None;
     }
     if let Some(cure) = code.and_then(cure) {
-        return Some(Refusal::clear(cure));
+        return Some(S3Refusal::clear(cure));
     }
     match (code, status) {
         (Some("PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException"), _)
         | (_, 301 | 307 | 308) => elsewhere(),
-        (_, 401 | 403) => Some(Refusal::clear(
-            "the store, or something before it, does not let these credentials in: check s3.endpoint and AWS_ACCESS_KEY_ID",
+        (_, 401 | 403) => Some(S3Refusal::clear(
+            "the store, or a proxy in front of it, rejects these credentials: check s3.endpoint and AWS_ACCESS_KEY_ID",
         )),
         (_, 408 | 409 | 425 | 429) => None,
         (Some("NotImplemented" | "MethodNotAllowed"), _) | (_, 501) => {
-            Some(Refusal::vague("the store does not know what Zombi needs of it: check s3.endpoint"))
+            Some(S3Refusal::vague("the store does not support a request that Zombi needs: check s3.endpoint"))
         }
         (None, 300..=399) => {
             let place = header("location").unwrap_or("another place");
-            Some(Refusal::vague(format!("what answers sends to {place}, as no S3 does: check s3.endpoint")))
+            Some(S3Refusal::vague(format!("the server redirects to {place}, which S3 never does: check s3.endpoint")))
         }
-        (None, 400..=499) => Some(Refusal::vague("what answers is no S3: check s3.endpoint, its scheme and its port")),
+        (None, 400..=499) => Some(S3Refusal::vague("the server is not S3: check s3.endpoint, its scheme and its port")),
         (Some(_), 300..=499) => {
-            Some(Refusal::vague("the store does not take what it is asked: check s3.endpoint, s3.bucket and the other settings of s3"))
+            Some(S3Refusal::vague("the store rejects the request: check s3.endpoint, s3.bucket and the other settings of s3"))
         }
         _ => None,
     }
 }
 
-/// What goes by itself, with another try, a clock that is set right, or a store that has less to do.
+/// Codes of errors that pass: with a retry, when a clock is set right, or when the store has less load.
 fn heals(code: &str) -> bool {
     ["Throttl", "Timeout", "Internal", "SlowDown", "TooManyRequests", "Unavailable"].iter().any(|part| code.contains(part))
         || matches!(code, "RequestTimeTooSkewed" | "IncompleteBody" | "BadDigest" | "XAmzContentSHA256Mismatch" | "RequestLimitExceeded")
         || matches!(code, "OperationAborted" | "ConditionalRequestConflict" | "PriorRequestNotComplete" | "BandwidthLimitExceeded")
 }
 
-/// What can be done about a refusal whose code says what it is about.
+/// What to do about an error whose code tells what is wrong.
 fn cure(code: &str) -> Option<&'static str> {
     Some(match code {
         "NoSuchBucket" => {
-            "make the bucket, or set s3.create_bucket = true; s3.bucket names it. If it has been there, its server came back without its disk: bring that back"
+            "create the bucket that s3.bucket names, or set s3.create_bucket = true. If it existed before, its server has come back without \
+             its disk: restore that"
         }
         "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "Forbidden" => {
-            "give these credentials the right to get, put, delete and list in s3.bucket below s3.prefix"
+            "give these credentials the right to get, put, delete and list objects in s3.bucket below s3.prefix"
         }
         "InvalidAccessKeyId" | "InvalidToken" | "ExpiredToken" | "TokenRefreshRequired" | "UnrecognizedClientException" => {
             "the store does not know AWS_ACCESS_KEY_ID, or its token"
         }
-        "SignatureDoesNotMatch" => "AWS_SECRET_ACCESS_KEY does not go with AWS_ACCESS_KEY_ID",
+        "SignatureDoesNotMatch" => "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID",
         "InvalidBucketName" => "check s3.bucket",
         "InvalidLocationConstraint" => "check s3.region",
-        "TooManyBuckets" => "make the bucket yourself, or have more allowed",
+        "TooManyBuckets" => "create the bucket yourself, or raise the account's limit",
         "KeyTooLong" | "KeyTooLongError" => "s3.prefix is too long",
         "InvalidStorageClass" => "check s3.storage_class",
         "InvalidObjectState" => {
-            "objects of its class cannot be read at once: check s3.storage_class, and what the bucket archives by itself"
+            "objects of its storage class must be restored before they can be read: check s3.storage_class and the bucket's lifecycle rules"
         }
         "InvalidEncryptionAlgorithmError" => "check s3.sse",
         _ if code.starts_with("KMS.") => "check s3.sse and s3.kms_key_id",
-        _ if code.contains("Quota") => "make room in the bucket, or allow more",
+        _ if code.contains("Quota") => "make room in the bucket, or raise its quota",
         _ => return None,
     })
 }
 
-/// What is wrong where no answer came, if waiting does not heal that. The SDK's own errors have no names in here: they are known by what
-/// each of them says for itself, not by what all of them say together.
+/// What to do about an error without an answer, if no retry can heal it. The SDK's error types cannot be
+/// named here, so they are recognized by their texts: by each cause's own text, since the texts of a whole
+/// chain mix several causes.
 fn unsent(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     let is_any = |text: &str| any_cause(error, |_, said| said == text);
     if any_cause(error, |_, said| said.contains("invalid peer certificate")) {
         return Some(
-            "the certificate is not trusted: AWS_CA_BUNDLE names a file of the authorities that are, s3.endpoint the server and the name \
-             that its certificate must have",
+            "the server's certificate is not trusted: AWS_CA_BUNDLE must name a file with the authority that issued it, and s3.endpoint \
+             must name the server as the certificate does",
         );
     }
-    // Bytes that are no TLS, where s3.endpoint begins with https; and bytes that are no HTTP.
+    // An answer without TLS though s3.endpoint begins with https://, or an answer that is not HTTP.
     if any_cause(error, |_, said| said.contains("corrupt message of type InvalidContentType")) {
-        return Some("what answers does not speak TLS: check whether s3.endpoint is to begin with http://, and its port");
+        return Some("the server does not speak TLS: check whether s3.endpoint should begin with http://, and its port");
     }
     if any_cause(error, |cause, _| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse)) {
-        return Some("what answers does not speak HTTP: check s3.endpoint, its scheme and its port");
+        return Some("the server does not speak HTTP: check s3.endpoint, its scheme and its port");
     }
     if any_cause(error, |cause, _| format!("{cause:?}").starts_with("ResolveEndpointError")) {
-        return Some("there can be no such address: check s3.endpoint, s3.bucket and s3.region");
+        return Some("these settings do not make an address: check s3.endpoint, s3.bucket and s3.region");
     }
-    // Nobody of those who may have credentials was set up to have any. One who was, and does not answer, is waited for.
+    // No source of credentials is set up. One that is set up and does not answer is retried instead.
     if is_any("the credential provider was not enabled") {
         return Some("there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role for the pod");
     }
     if is_any("the credentials provider was not properly configured") {
-        return Some("the credentials are set up wrongly: check AWS_PROFILE, AWS_ROLE_ARN and the files that they are about");
+        return Some("the source of the credentials is set up wrongly: check AWS_PROFILE, AWS_ROLE_ARN and the files that they use");
     }
     let refused = ["AccessDenied", "InvalidIdentityToken", "IDPRejectedClaim", "IdpRejectedClaim", "RegionDisabled", "ValidationError"];
     if is_any("service error") && any_cause(error, |_, said| refused.iter().any(|code| said.contains(code))) {
-        return Some("the role is not given: check AWS_ROLE_ARN, and whom it trusts");
+        return Some("the role cannot be assumed: check AWS_ROLE_ARN and the role's trust policy");
     }
     None
 }
 
-/// Whether an error or one of its causes is one of these; each is shown with what it says.
+/// Whether an error or one of its causes passes a test of the cause and its text.
 fn any_cause(error: &(dyn std::error::Error + 'static), is: impl Fn(&(dyn std::error::Error + 'static), &str) -> bool) -> bool {
     iter::successors(Some(error), |error| error.source()).any(|cause| is(cause, &cause.to_string()))
 }
 
-/// The code of an answer, if it has one. `NotFound` is the SDK's own word for a 404 that says nothing.
+/// The code of an answer, if it has one. `NotFound` is the SDK's own code for a 404 without one.
 fn code<E>(error: &SdkError<E>) -> Option<&str>
 where
     E: ProvideErrorMetadata,
@@ -154,32 +157,32 @@ pub(super) fn status<E>(error: &SdkError<E>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
 }
 
-/// What people are told of a failed request.
+/// The text of a failed request, for people.
 pub(super) fn message<E>(error: &SdkError<E>) -> String
 where
     E: std::error::Error + ProvideErrorMetadata + 'static,
 {
     match (code(error), error.raw_response()) {
         (Some(code), _) => format!("{code}: {}", error.message().unwrap_or("no message")),
-        // Not S3 itself, but something on the way.
+        // Not from S3 itself but from a proxy on the way.
         (None, Some(response)) => format!("HTTP status {}", response.status()),
         (None, None) => {
             let text = with_causes(error);
             let waits = ["loading credentials", "credentials error", "credentials provider timed out", "identity resolver timed out"];
             if waits.iter().any(|part| text.contains(part)) {
-                return format!("{text}; AWS_ACCESS_KEY_ID is not set, and who is to have credentials instead does not give any");
+                return format!("{text}; AWS_ACCESS_KEY_ID is not set, and the configured source of credentials returned none");
             }
             text
         }
     }
 }
 
-/// What an error says, and why, down to its first cause.
+/// An error's text with those of its causes.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     for cause in iter::successors(error.source(), |error| error.source()) {
         let cause = cause.to_string();
-        // Some say themselves what their cause says.
+        // Some texts include their cause's already.
         if !text.ends_with(&cause) {
             text = format!("{text}: {cause}");
         }
@@ -187,7 +190,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Whether a create-only put was refused because an object stands there.
+/// Whether a create-only PUT was rejected because the object exists.
 pub(super) fn is_there<E>(error: &SdkError<E>) -> bool
 where
     E: ProvideErrorMetadata,

@@ -1,4 +1,5 @@
-//! Deletes objects that nobody needs any more. What cannot be deleted is said, tried again, and keeps nothing else.
+//! Deletes objects that nobody needs any more. Failures are logged and retried in the next round; they hold
+//! up nothing else.
 
 use std::collections::HashMap;
 
@@ -6,7 +7,7 @@ use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::UpkeepOptions;
+use super::BucketUpkeepOptions;
 use crate::{
     S3Cold,
     manifest::{self, Changes},
@@ -18,26 +19,33 @@ use contracts::{clock::TimestampMs, crash, error::StorageError, metrics};
 /// Objects deleted at once.
 const PARALLEL_DELETES: usize = 8;
 
-/// So many failures end a round: S3 does not answer, or does not let objects be deleted.
+/// Failures after which a round gives up: S3 is unavailable, or denies deletes.
 const MAX_FAILURES: usize = 2 * PARALLEL_DELETES;
 
-/// Since when each retired object has been seen as such, by this process: no wall clock alone decides what is deleted.
-pub(super) type Seen = HashMap<String, Instant>;
+/// When this process first saw each retired object as retired: a wall clock that jumps must not decide alone
+/// what is deleted.
+pub(super) type RetiredSince = HashMap<String, Instant>;
 
-/// Deletes objects that have been retired for long enough, and then notes that they are gone.
+/// Deletes objects that have been retired for long enough, then publishes that they are gone. In this order:
+/// an object that a manifest forgets before it is deleted would only be found by a sweep.
 ///
 /// # Errors
-/// Those of a commit.
-pub(super) async fn retired(cold: &S3Cold, options: &UpkeepOptions, now_ms: TimestampMs, seen: &mut Seen) -> Result<(), StorageError> {
+/// Those of publishing a manifest.
+pub(super) async fn retired(
+    cold: &S3Cold,
+    options: &BucketUpkeepOptions,
+    now_ms: TimestampMs,
+    since: &mut RetiredSince,
+) -> Result<(), StorageError> {
     let due: Vec<String> = cold.with_state(|state| {
-        seen.retain(|key, _| state.retired.contains_key(key));
+        since.retain(|key, _| state.retired.contains_key(key));
         let mut due = Vec::new();
         for (key, why) in &state.retired {
             let is_over = match why {
                 Removed::Replaced => true,
                 Removed::Taken(since_ms) => now_ms.saturating_sub(*since_ms) >= options.keep_ms,
             };
-            if seen.entry(key.clone()).or_insert_with(Instant::now).elapsed() >= options.grace && is_over {
+            if since.entry(key.clone()).or_insert_with(Instant::now).elapsed() >= options.grace && is_over {
                 due.push(key.clone());
             }
         }
@@ -69,7 +77,7 @@ pub(super) async fn manifests(cold: &S3Cold) -> Result<(), StorageError> {
     cold.still_outdated(outdated.into_iter().filter(is_left).collect()).await
 }
 
-/// Deletes objects; answers which are gone, in order.
+/// Deletes objects; returns the keys of those that are gone, in order.
 pub(super) async fn delete(cold: &S3Cold, keys: Vec<String>) -> Vec<String> {
     let deletes = stream::iter(keys).map(async |key| delete_one(cold, &key).await.map_err(|error| (key.clone(), error)).map(|()| key));
     let mut results = std::pin::pin!(deletes.buffer_unordered(PARALLEL_DELETES));
@@ -80,7 +88,7 @@ pub(super) async fn delete(cold: &S3Cold, keys: Vec<String>) -> Vec<String> {
             Err(failed) => left.push(failed),
         }
         if left.len() >= MAX_FAILURES {
-            break; // one after the other would take for ever
+            break; // each of the others may take a time-out
         }
     }
     if let Some((key, error)) = left.first() {
@@ -91,7 +99,8 @@ pub(super) async fn delete(cold: &S3Cold, keys: Vec<String>) -> Vec<String> {
     deleted
 }
 
-/// Deletes an object, and before it the one beside it: one without the other is found again by the name of the segment.
+/// Deletes an object, and before it the one beside it. After a failure between the two, the segment's key
+/// leads to both again.
 async fn delete_one(cold: &S3Cold, key: &str) -> Result<(), StorageError> {
     if let Some(beside) = names::beside(key) {
         cold.objects().delete(&beside).await?;

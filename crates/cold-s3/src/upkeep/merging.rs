@@ -1,7 +1,8 @@
-//! Merges runs of small segments, by turns: each partition that has a run gets one merge before any gets another.
+//! Merges runs of small segments in turns: every partition with a run gets one merge before any gets a
+//! second.
 //!
-//! A merged segment is put, then a manifest names it instead of those it replaces; a reader goes by either. So every step can be left
-//! off anywhere and taken up again.
+//! A merged segment is put first; then one manifest adds it and removes those it replaces. Readers use the
+//! old or the merged ones, never both. So merging can stop after any step, and start again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +18,7 @@ use tracing::{debug, warn};
 use crate::{
     S3Cold,
     compact::{self, CompactOptions, Merging},
-    formats::{self, Placed, Stored},
+    formats::{self, LocatedSegment, SegmentObjects},
     manifest::{Changes, SegmentEntry, SegmentRef},
     state::{ColdPartition, ColdState},
     whole,
@@ -33,48 +34,49 @@ use contracts::{
     segment::{Segment, SegmentBuilder, SegmentId, SegmentMeta},
 };
 
-/// Merges of one turn; one manifest names what they have made.
+/// Merges of one turn at most; one manifest publishes all of them.
 const MERGES: usize = 16;
-/// How many times as long as a round a turn may take.
+/// A turn may take so many times as long as a round.
 const TURN: u32 = 10;
 /// Objects that one merge reads at once.
 const PARALLEL_GETS: usize = 8;
 
-/// Segments of a partition that become one.
+/// Segments of a partition that are merged into one.
 type Run = (Partition, Vec<Arc<SegmentMeta>>);
 
-/// Whose turn it is, from one round to the next.
+/// Which partitions come next, kept from one round to the next.
 #[derive(Debug, Default)]
-pub(super) struct Turn {
-    /// Partitions that are left alone: something in them is damaged.
+pub(super) struct MergeCursor {
+    /// Partitions that are not merged, because a segment of theirs is damaged.
     damaged: BTreeSet<Partition>,
-    /// Who had the last turn.
+    /// The partition that had the last turn.
     last: Option<Partition>,
 }
 
-/// One round of turns.
-pub(super) struct Turns<'a> {
+/// One round of merges.
+pub(super) struct MergeRound<'a> {
     cold: &'a S3Cold,
     options: CompactOptions,
     tables: BTreeMap<TableName, Merging>,
-    turn: &'a mut Turn,
+    cursor: &'a mut MergeCursor,
     /// Partitions whose merges have failed in this round.
     failed: BTreeSet<Partition>,
 }
 
-impl<'a> Turns<'a> {
-    pub(super) fn new(cold: &'a S3Cold, options: CompactOptions, tables: &Tables, turn: &'a mut Turn) -> Self {
+impl<'a> MergeRound<'a> {
+    pub(super) fn new(cold: &'a S3Cold, options: CompactOptions, tables: &Tables, cursor: &'a mut MergeCursor) -> Self {
         let merging = |table: &TableStatus| {
             let retention_ms = table.settings.retention_secs.value.map(|secs| i64::try_from(secs.saturating_mul(1000)).unwrap_or(i64::MAX));
             Some((table.name.clone(), options.merging(retention_ms, table.settings.retention_bytes.value)?))
         };
-        Self { cold, options, tables: tables.visible().filter_map(|table| merging(table)).collect(), turn, failed: BTreeSet::new() }
+        Self { cold, options, tables: tables.visible().filter_map(|table| merging(table)).collect(), cursor, failed: BTreeSet::new() }
     }
 
-    /// Merges until there is nothing to merge, or the time is over. What fails keeps nothing else from being merged.
+    /// Merges until there is nothing left to merge, or `until` has passed. A partition that fails does not
+    /// keep others from being merged.
     ///
     /// # Errors
-    /// Those of S3 and of a commit.
+    /// Those of S3 and of publishing a manifest.
     pub(super) async fn merge(mut self, until: Instant) -> Result<(), StorageError> {
         let round = until.saturating_duration_since(Instant::now());
         let patience = round.saturating_mul(TURN).max(Duration::from_secs(5));
@@ -85,7 +87,7 @@ impl<'a> Turns<'a> {
                 break;
             }
             let partitions: Vec<Partition> = runs.iter().map(|(partition, _)| partition.clone()).collect();
-            // What must go does not wait for an S3 that does not answer.
+            // Bounded, so that an S3 that hangs does not keep the next round from deleting what has expired.
             let merged = timeout(patience, self.merge_all(runs)).await;
             let merged = merged.map_err(|error| StorageError::unavailable(Tier::Cold, error)).flatten();
             if let Err(error) = merged {
@@ -100,11 +102,12 @@ impl<'a> Turns<'a> {
         failed.map_or(Ok(()), Err)
     }
 
-    /// The runs of the next turn, which together are no larger than one merged object may be.
+    /// The runs of the next turn: together no larger than one merged object may be, as all of them are in
+    /// memory at once.
     fn next(&mut self) -> Result<Vec<Run>, StorageError> {
         let runs = self.cold.with_state(|state| {
-            let had_a_turn = |partition: &Partition| self.turn.last.as_ref().is_some_and(|last| partition <= last);
-            let behind = state.partitions.range((self.turn.last.as_ref().map_or(Unbounded, Excluded), Unbounded));
+            let had_a_turn = |partition: &Partition| self.cursor.last.as_ref().is_some_and(|last| partition <= last);
+            let behind = state.partitions.range((self.cursor.last.as_ref().map_or(Unbounded, Excluded), Unbounded));
             let before = state.partitions.iter().take_while(|(partition, _)| had_a_turn(partition));
             let (mut runs, mut bytes) = (Vec::new(), 0);
             for (partition, found) in behind.chain(before) {
@@ -118,7 +121,7 @@ impl<'a> Turns<'a> {
             runs
         })?;
         if let Some((partition, _)) = runs.last() {
-            self.turn.last = Some(partition.clone());
+            self.cursor.last = Some(partition.clone());
         }
         Ok(runs)
     }
@@ -126,11 +129,11 @@ impl<'a> Turns<'a> {
     /// The next run of a partition, if there is one.
     fn run(&self, partition: &Partition, found: &ColdPartition) -> Option<Vec<Arc<SegmentMeta>>> {
         let merging =
-            self.tables.get(&partition.table).filter(|_| !self.turn.damaged.contains(partition) && !self.failed.contains(partition))?;
+            self.tables.get(&partition.table).filter(|_| !self.cursor.damaged.contains(partition) && !self.failed.contains(partition))?;
         compact::next_run(found, *merging)
     }
 
-    /// How many partitions have a run that waits.
+    /// How many partitions have a run that is due.
     fn due(&self) -> Result<u64, StorageError> {
         let due = |state: &ColdState| state.partitions.iter().filter_map(|(partition, found)| self.run(partition, found)).count();
         Ok(self.cold.with_state(due)? as u64)
@@ -144,16 +147,16 @@ impl<'a> Turns<'a> {
         for ((partition, run), merged) in runs.into_iter().zip(merged) {
             match merged {
                 Ok(segment) => done.push((partition, run, segment.meta)),
-                // What is damaged keeps its own partition from being merged, and nothing else.
+                // Damage keeps its own partition from being merged, and no other.
                 Err(error @ StorageError::Corrupt { .. }) => {
                     warn!(%error, %partition, "segments cannot be merged");
-                    self.turn.damaged.insert(partition);
+                    self.cursor.damaged.insert(partition);
                 }
                 Err(error) => failed = Some(error),
             }
         }
         self.cold.change(|state| replace(state, &done)).await?;
-        crash::point("compact-committed");
+        crash::point("compact-published");
         for (partition, run, meta) in done {
             metrics::compacted(run.len() as u64, meta.bytes);
             debug!(%partition, range = %meta.range, segments = run.len(), bytes = meta.bytes, "segments merged");
@@ -168,15 +171,16 @@ async fn merge_and_put(cold: &S3Cold, partition: &Partition, run: &[Arc<SegmentM
     Ok(merged)
 }
 
-/// One segment with the events of a run; the same run always gives the same bytes.
+/// One segment with the events of a run. The same run always gives the same bytes, so that a repeated PUT
+/// does no harm.
 async fn merge(cold: &S3Cold, partition: &Partition, run: &[Arc<SegmentMeta>]) -> Result<Segment, StorageError> {
     let Some(range) = compact::range(run) else { unreachable!("a run has segments") };
     let id = SegmentId { partition: partition.clone(), start: range.start, epoch: cold.epoch()? };
     let builder = cold.segment(id, cold.format())?;
     let segments = stream::iter(run.to_vec()).map(|meta| whole(cold.objects(), partition, meta));
-    let add = |mut builder: Box<dyn SegmentBuilder>, (placed, stored): (Placed, Stored)| async move {
+    let add = |mut builder: Box<dyn SegmentBuilder>, (segment, stored): (LocatedSegment, SegmentObjects)| async move {
         let added = offload(move || {
-            formats::of(&placed.meta)?.decode(&placed, &stored, &mut |record| builder.push(&record))?;
+            formats::of(&segment.meta)?.decode(&segment, &stored, &mut |record| builder.push(&record))?;
             Ok(builder)
         });
         added.await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
@@ -185,7 +189,8 @@ async fn merge(cold: &S3Cold, partition: &Partition, run: &[Arc<SegmentMeta>]) -
     offload(|| builder.finish()).await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
 }
 
-/// Each merged segment instead of its run, unless a part of the run has expired meanwhile.
+/// Replaces each run by its merged segment, unless a part of the run has expired meanwhile: its events must
+/// not come back.
 fn replace(state: &ColdState, merged: &[(Partition, Vec<Arc<SegmentMeta>>, SegmentMeta)]) -> Changes {
     let mut changes = Changes::default();
     for (partition, run, meta) in merged {

@@ -1,5 +1,6 @@
-//! Keeps the bucket small. In this order: objects that have been replaced or taken away for long enough, old manifests, objects that nobody
-//! names, merging of small segments for as long as there is time.
+//! Keeps the bucket small. In this order: deletes objects of segments that were replaced or removed long
+//! enough ago, old manifests, and objects that nobody names; then merges small segments for as long as there
+//! is time.
 
 mod deleting;
 mod merging;
@@ -11,8 +12,8 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use self::{
-    deleting::Seen,
-    merging::{Turn, Turns},
+    deleting::RetiredSince,
+    merging::{MergeCursor, MergeRound},
     sweep::Sweep,
 };
 use super::{S3Cold, compact::CompactOptions, expire};
@@ -24,28 +25,29 @@ use contracts::{
     retention::Trim,
 };
 
-/// How the bucket is kept small.
+/// Settings of upkeep in the bucket.
 #[derive(Debug, Clone, Copy)]
-pub struct UpkeepOptions {
-    /// What is merged.
+pub struct BucketUpkeepOptions {
+    /// Which segments are merged.
     pub compact: CompactOptions,
-    /// How long replaced objects stay, for those who are reading them.
+    /// How long replaced objects stay for reads that are under way.
     pub grace: Duration,
-    /// How long what retention or DELETE took away stays, in milliseconds by the clock: for so long it can be found again.
+    /// How long objects whose events retention or DELETE removed stay, in milliseconds by the clock. Until
+    /// then they can be restored.
     pub keep_ms: i64,
 }
 
-/// What upkeep remembers from one round to the next.
-pub(super) struct Upkeep {
-    options: UpkeepOptions,
-    seen: Seen,
+/// What upkeep of the bucket remembers from one round to the next.
+pub(super) struct BucketUpkeep {
+    options: BucketUpkeepOptions,
+    retired_since: RetiredSince,
     sweep: Sweep,
-    turn: Turn,
+    cursor: MergeCursor,
 }
 
-impl Upkeep {
-    pub(super) fn new(options: UpkeepOptions) -> Self {
-        Self { options, seen: HashMap::new(), sweep: Sweep::new(), turn: Turn::default() }
+impl BucketUpkeep {
+    pub(super) fn new(options: BucketUpkeepOptions) -> Self {
+        Self { options, retired_since: HashMap::new(), sweep: Sweep::new(), cursor: MergeCursor::default() }
     }
 }
 
@@ -57,11 +59,12 @@ impl ColdUpkeep for S3Cold {
 
     async fn tidy(&self, catalog: &dyn Catalog, now_ms: TimestampMs, patience: Duration) -> Result<(), StorageError> {
         let until = Instant::now() + patience;
-        let Upkeep { options, seen, sweep, turn } = &mut *self.upkeep.lock().await;
-        deleting::retired(self, options, now_ms, seen).await?;
+        let BucketUpkeep { options, retired_since, sweep, cursor } = &mut *self.upkeep.lock().await;
+        deleting::retired(self, options, now_ms, retired_since).await?;
         deleting::manifests(self).await?;
+        // A sweep that fails does not keep segments from being merged.
         let swept = sweep.run(self, catalog, options.grace).await;
-        Turns::new(self, options.compact, &catalog.tables(), turn).merge(until).await?;
+        MergeRound::new(self, options.compact, &catalog.tables(), cursor).merge(until).await?;
         swept
     }
 }

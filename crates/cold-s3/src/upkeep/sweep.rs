@@ -1,14 +1,15 @@
-//! Finds objects of segments that nobody names, and deletes them: left over by a kill between a PUT and its manifest, or by a DELETE during
-//! a PUT.
+//! Finds segment objects that nobody names, and deletes them: they are left over from a kill between a PUT
+//! and its manifest, or from a DELETE during a PUT.
 //!
-//! An object goes only if all of this holds:
+//! An object is deleted only if all of this holds:
 //!
-//! - its name is a segment's, and neither the state nor what is kept for a while names it;
-//! - no intent on the volume names it: then it waits for its manifest, or is put once more;
-//! - its epoch is below the writer's own, so that nobody is at work on it, and no merge makes it once more while it is being deleted;
-//! - its offsets are not declared lost: it may be all that there is of them;
-//! - two looks have shown it, a grace apart by this process's own time;
-//! - directly before, the chain has no newer link: nobody else can have named it.
+//! - its name is a segment's, and neither the state nor the list of retired objects names it;
+//! - no intent on the volume names it, since then it still waits for its manifest, or is put once more;
+//! - its epoch is below the writer's own: no writer is still at work on it, and no merge puts it again while
+//!   it is deleted;
+//! - its offsets are not declared lost, since it may be the last copy of their events;
+//! - two looks have found it, one grace period apart by this process's own clock;
+//! - immediately before the DELETE, the chain has no newer link, so that no other writer can have named it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,33 +19,34 @@ use tracing::info;
 use super::deleting;
 use crate::{
     S3Cold,
-    names::{self, Named, SEGMENTS},
-    state::{ColdState, Place},
+    names::{self, ParsedKey, SEGMENTS},
+    state::{AtOffset, ColdState},
 };
 use contracts::{
     catalog::{Catalog, PartitionStatus},
     cold::SegmentStore,
     error::StorageError,
     metrics,
+    segment::SegmentMeta,
 };
 
-/// How often it is looked, after a look that has found nothing.
+/// Time between two looks when the last one found nothing.
 const EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What was found so far.
+/// What earlier looks have found.
 pub(super) struct Sweep {
-    /// Objects that nobody names, and since when that is known.
+    /// Objects that nobody names, and when a look first found them.
     suspects: BTreeMap<String, Instant>,
     next: Instant,
 }
 
 impl Sweep {
-    /// Looks for the first time with the first round.
+    /// The first look is due with the first round.
     pub(super) fn new() -> Self {
         Self { suspects: BTreeMap::new(), next: Instant::now() }
     }
 
-    /// Looks if it is time to, and deletes what was found twice.
+    /// Looks if a look is due, and deletes what two looks have found.
     ///
     /// # Errors
     /// Those of S3; `Fenced` if another writer has taken over.
@@ -53,16 +55,17 @@ impl Sweep {
             return Ok(());
         }
         let now = Instant::now();
-        self.next = now + grace; // after a failure, too
+        self.next = now + grace; // also after a failure
         let found = look(cold, catalog).await?;
         self.suspects = found.into_iter().map(|key| (key.clone(), self.suspects.get(&key).copied().unwrap_or(now))).collect();
         let is_due = |since: &Instant| *since != now && now.duration_since(*since) >= grace;
         let due: Vec<String> = self.suspects.iter().filter(|(_, since)| is_due(since)).map(|(key, _)| key.clone()).collect();
         if !due.is_empty() {
+            // Another writer may have named these objects since the look: this fails if one has taken over.
             cold.watch().await?;
             let due = still_unnamed(cold, catalog, due)?;
             let deleted = deleting::delete(cold, due).await;
-            info!(objects = deleted.len(), "objects that nobody named are deleted");
+            info!(objects = deleted.len(), "deleted objects that no manifest names");
             metrics::swept(deleted.len() as u64);
             deleted.iter().for_each(|key| _ = self.suspects.remove(key));
         }
@@ -71,7 +74,7 @@ impl Sweep {
     }
 }
 
-/// The objects that nobody names, page by page.
+/// The objects that nobody names, listed page by page, so that the keys are never all in memory.
 async fn look(cold: &S3Cold, catalog: &dyn Catalog) -> Result<Vec<String>, StorageError> {
     let (mut found, mut last): (Vec<String>, Option<String>) = (Vec::new(), None);
     loop {
@@ -82,24 +85,26 @@ async fn look(cold: &S3Cold, catalog: &dyn Catalog) -> Result<Vec<String>, Stora
     }
 }
 
+/// Those of `keys` that nobody names, by what the chain and the volume say now.
 fn still_unnamed(cold: &S3Cold, catalog: &dyn Catalog, keys: Vec<String>) -> Result<Vec<String>, StorageError> {
     let tables = catalog.tables();
     let volume: BTreeMap<_, _> = tables.partitions().collect();
     let epoch = cold.epoch()?;
     cold.with_state(|state| {
         let is_unnamed =
-            |key: &String| names::named(key).is_some_and(|named| may_go(&named, state, volume.get(&named.partition).copied(), epoch));
+            |key: &String| names::parse(key).is_some_and(|key| may_go(&key, state, volume.get(&key.partition).copied(), epoch));
         keys.into_iter().filter(is_unnamed).collect()
     })
 }
 
-/// Whether nobody names an object, and nobody can be about to.
-fn may_go(named: &Named, state: &ColdState, volume: Option<&PartitionStatus>, epoch: u64) -> bool {
-    let here = state.partitions.get(&named.partition).and_then(|cold| cold.at(named.range.start));
-    let is_lost = matches!(here, Some(Place::Lost(_)));
-    let is_state = matches!(here, Some(Place::Segment(meta)) if names::key(&named.partition, &meta).is_ok_and(|key| key == named.segment));
-    let is_kept = state.retired.contains_key(&named.segment);
+/// Whether nobody names an object, and nobody can be about to. What cannot be told for sure stays.
+fn may_go(key: &ParsedKey, state: &ColdState, volume: Option<&PartitionStatus>, epoch: u64) -> bool {
+    let here = state.partitions.get(&key.partition).and_then(|cold| cold.at(key.range.start));
+    let is_lost = matches!(here, Some(AtOffset::Lost(_)));
+    let is_key = |meta: &SegmentMeta| names::key(&key.partition, meta).is_ok_and(|name| name == key.segment);
+    let is_state = matches!(here, Some(AtOffset::Segment(meta)) if is_key(&meta));
+    let is_kept = state.retired.contains_key(&key.segment);
     let intent = volume.and_then(|status| status.intent);
-    let is_intended = intent.is_some_and(|intent| intent.range == named.range && intent.epoch == named.epoch);
-    !(is_state || is_lost || is_kept || is_intended || named.epoch >= epoch)
+    let is_intended = intent.is_some_and(|intent| intent.range == key.range && intent.epoch == key.epoch);
+    !(is_state || is_lost || is_kept || is_intended || key.epoch >= epoch)
 }

@@ -1,8 +1,8 @@
-//! One frame: decompressed, checked, and its events decoded as they are asked for.
+//! One frame: decompressed and checked as a whole, its events decoded one by one.
 
 use bytes::Bytes;
 
-use super::{super::Placed, FRAME_BYTES, Jsonl, line};
+use super::{super::LocatedSegment, FRAME_BYTES, Jsonl, line};
 use contracts::{
     error::StorageError,
     event::Record,
@@ -10,10 +10,11 @@ use contracts::{
     sequence::{Offset, OffsetRange},
 };
 
-/// A frame decodes to at most its target and one record of the largest kind, escaped.
+/// A frame decompresses to at most its target and one largest record, escaped. Bounds the memory for a
+/// damaged frame.
 const MAX_FRAME_BYTES: usize = FRAME_BYTES + (64 << 20);
 
-/// A frame, decompressed; its events are decoded as they are asked for.
+/// A decompressed frame; its events are decoded while they are iterated.
 pub struct OpenFrame<'a> {
     object: &'a str,
     partition: PartitionNumber,
@@ -23,28 +24,29 @@ pub struct OpenFrame<'a> {
 }
 
 impl<'a> OpenFrame<'a> {
-    /// Opens one frame's stored bytes, whose checksum was right. It must hold as many lines as there are offsets in `range`.
+    /// Opens a frame from its stored bytes, whose checksum was verified. It must hold one line for each
+    /// offset in `range`.
     ///
     /// # Errors
     /// `Corrupt`, naming the object.
-    pub fn open(format: Jsonl, placed: &'a Placed, range: OffsetRange, stored: &Bytes) -> Result<Self, StorageError> {
-        let object = &*placed.key;
+    pub fn open(format: Jsonl, segment: &'a LocatedSegment, range: OffsetRange, stored: &Bytes) -> Result<Self, StorageError> {
+        let object = &*segment.key;
         let text = match format.zstd {
             true => decompress(stored).map_err(|error| StorageError::corrupt(object, error))?.into(),
             false => stored.clone(),
         };
         let lines = memchr::memchr_iter(b'\n', &text).count() as u64;
         if lines != range.len() || text.last().is_some_and(|last| *last != b'\n') {
-            let why = format!("the frame of {range} holds {lines} events, and should hold {}", range.len());
+            let why = format!("the frame of {range} holds {lines} events instead of {}", range.len());
             return Err(StorageError::corrupt(object, why));
         }
-        Ok(Self { object, partition: placed.partition.number, lines: format.lines(), range, text })
+        Ok(Self { object, partition: segment.partition.number, lines: format.lines(), range, text })
     }
 
     /// Its events from `start` on.
     ///
     /// # Errors
-    /// `Corrupt` if it is no text, or, of an event, if its line is not that event's.
+    /// `Corrupt` if it is not UTF-8; for a single event, if its line is not that event's.
     pub fn records(&self, start: Offset) -> Result<impl Iterator<Item = Result<Record, StorageError>>, StorageError> {
         let text = std::str::from_utf8(&self.text).map_err(|error| StorageError::corrupt(self.object, error))?;
         let skipped = start.saturating_sub(self.range.start);
@@ -60,13 +62,13 @@ impl<'a> OpenFrame<'a> {
         let found = line::read(self.lines, self.partition, &self.text, line);
         let record = found.map_err(|error| StorageError::corrupt(self.object, error))?;
         if record.offset != offset {
-            let why = format!("offset {} stands where {offset} should, in the frame of {}", record.offset, self.range);
+            let why = format!("offset {} found in place of {offset} in the frame of {}", record.offset, self.range);
             return Err(StorageError::corrupt(self.object, why));
         }
         Ok(record)
     }
 
-    /// Its bytes, decompressed.
+    /// The length of the decompressed frame, in bytes.
     pub fn bytes(&self) -> usize {
         self.text.len()
     }

@@ -1,7 +1,7 @@
-//! The index of a segment: where its frames are and which timestamps they have.
+//! The index of a segment: where its frames are, and which timestamps they hold.
 //!
-//! In version 1 the manifest has all of it; in version 2 the manifest has its place, and of a segment of one frame all that a read needs. See
-//! `proto/zombi/v1/segment.proto` for how it is stored.
+//! In version 1 a manifest holds the whole index. In version 2 it holds where the index is, and for a segment
+//! of one frame all that a read needs. See `proto/segment.proto` for its stored form.
 
 use std::{ops::Range, sync::Arc};
 
@@ -9,10 +9,10 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::Placed;
+use super::super::LocatedSegment;
 use crate::{
     names,
-    pieces::{Piece, Pieces},
+    parts::{ObjectPart, PartCache},
     proto::{Index, IndexPlace},
 };
 use contracts::{
@@ -22,11 +22,12 @@ use contracts::{
     sequence::{Offset, OffsetRange},
 };
 
-/// What a zstd skippable frame begins with: the last but one of the sixteen that are set aside.
+/// The magic number of the index's zstd skippable frame: decoders skip such a frame, so the segment stays
+/// plain zstd.
 const SKIPPABLE: u32 = 0x184D_2A5E;
 const SKIPPABLE_HEADER: usize = 8;
 
-/// One independent frame, so that a reader fetches it alone.
+/// One frame, which can be fetched and decoded alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame {
     /// The offset of its first event.
@@ -46,33 +47,33 @@ pub struct Frame {
 pub struct FrameIndex {
     /// The frames.
     pub frames: Vec<Frame>,
-    /// The first offset behind the last.
+    /// The first offset after the last frame.
     pub end_offset: Offset,
-    /// The first byte behind the last.
+    /// The position after the last frame.
     pub end: u64,
 }
 
 impl FrameIndex {
-    /// The offsets of the frame at `place`.
+    /// The offsets of frame number `place`.
     pub fn offsets(&self, place: usize) -> OffsetRange {
         let end = self.frames.get(place + 1).map_or(self.end_offset, |next| next.first_offset);
         OffsetRange::new(self.frames[place].first_offset, end)
     }
 
-    /// Where the frame at `place` stands.
-    pub fn piece(&self, place: usize) -> Piece {
+    /// Frame number `place` as a part of its object.
+    pub fn part(&self, place: usize) -> ObjectPart {
         let end = self.frames.get(place + 1).map_or(self.end, |next| next.position);
-        Piece { range: self.frames[place].position..end, crc32c: self.frames[place].crc32c }
+        ObjectPart { range: self.frames[place].position..end, crc32c: self.frames[place].crc32c }
     }
 
-    /// All that it says, but not of which segment.
+    /// Its message, without the fields that name the segment.
     fn message(&self) -> Index {
         let places = 0..self.frames.len();
         let length = |range: Range<u64>| range.end - range.start;
         Index {
             start: self.frames.first().map_or(self.end_offset, |first| first.first_offset),
             events: places.clone().map(|place| self.offsets(place).len()).collect(),
-            bytes: places.map(|place| length(self.piece(place).range)).collect(),
+            bytes: places.map(|place| length(self.part(place).range)).collect(),
             crc32c: self.frames.iter().map(|frame| frame.crc32c).collect(),
             min_ms: self.frames.iter().map(|frame| frame.min_ms).collect(),
             max_ms: self.frames.iter().map(|frame| frame.max_ms).collect(),
@@ -80,7 +81,7 @@ impl FrameIndex {
         }
     }
 
-    /// Its stored form.
+    /// Its stored form, for the object.
     pub fn encode(&self, id: &SegmentId) -> Vec<u8> {
         let (table, partition) = (id.partition.table.to_string(), id.partition.number);
         let message = Index { epoch: id.epoch, table, partition, ..self.message() };
@@ -91,7 +92,7 @@ impl FrameIndex {
         out
     }
 
-    /// Version 1: what is kept in memory of what the manifest has.
+    /// Version 1: the form that is kept in memory, smaller than the manifest's.
     pub fn keep(&self) -> Box<[u8]> {
         self.message().encode_to_vec().into()
     }
@@ -121,10 +122,10 @@ impl FrameIndex {
     }
 }
 
-/// Where an index is, and what it says if there is but one frame.
+/// Where an index is, and all of it that a read needs if there is only one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Place {
+pub struct IndexLocation {
     position: u64,
     length: u64,
     crc32c: u32,
@@ -133,8 +134,8 @@ pub struct Place {
     frame_crc32c: Option<u32>,
 }
 
-impl Place {
-    /// The place of an index at a position, of a segment with those frames.
+impl IndexLocation {
+    /// The location of an index that was encoded to `encoded` and stored at `position`.
     pub fn new(position: u64, encoded: &[u8], index: &FrameIndex) -> Self {
         let frame_crc32c = match index.frames.as_slice() {
             [only] => Some(only.crc32c),
@@ -143,12 +144,12 @@ impl Place {
         Self { position, length: encoded.len() as u64, crc32c: crc32c::crc32c(encoded), frame_crc32c }
     }
 
-    /// The index as a piece of its object.
-    pub fn piece(&self) -> Piece {
-        Piece { range: self.position..self.position.saturating_add(self.length), crc32c: self.crc32c }
+    /// The index as a part of its object.
+    pub fn part(&self) -> ObjectPart {
+        ObjectPart { range: self.position..self.position.saturating_add(self.length), crc32c: self.crc32c }
     }
 
-    /// What is kept in memory of it.
+    /// The form that is kept in memory.
     pub fn keep(self) -> Box<[u8]> {
         let Self { position, length, crc32c, frame_crc32c } = self;
         IndexPlace { position, length, crc32c, frame_crc32c }.encode_to_vec().into()
@@ -161,58 +162,58 @@ impl Place {
     }
 }
 
-/// Version 1: the whole index, which the manifest had.
-pub fn of_manifest(placed: &Placed) -> Result<FrameIndex, StorageError> {
-    of_meta(&placed.meta).ok_or_else(|| StorageError::corrupt(&placed.key, "its index cannot be read"))
+/// Version 1: the whole index, which came from the manifest.
+pub fn of_manifest(segment: &LocatedSegment) -> Result<FrameIndex, StorageError> {
+    of_meta(&segment.meta).ok_or_else(|| StorageError::corrupt(&segment.key, "its index in memory is damaged"))
 }
 
 fn of_meta(meta: &SegmentMeta) -> Option<FrameIndex> {
     FrameIndex::from_message(&Index::decode(&*meta.index).ok()?)
 }
 
-/// Version 2: where the index is.
-pub fn place(placed: &Placed) -> Result<Place, StorageError> {
-    Place::kept(&placed.meta)
+/// Version 2: where the index is, by the manifest.
+pub fn location(segment: &LocatedSegment) -> Result<IndexLocation, StorageError> {
+    IndexLocation::kept(&segment.meta)
 }
 
-/// Version 2: the index, from memory if there is but one frame, else from the bucket.
+/// Version 2: the index, from memory if there is only one frame, otherwise from the bucket.
 ///
 /// # Errors
-/// `Unavailable`, or `Corrupt` if it is not the index of that segment.
-pub async fn fetch(pieces: &Pieces, placed: &Placed, zstd: bool) -> Result<FrameIndex, StorageError> {
-    let (place, meta) = (place(placed)?, &placed.meta);
-    let end = if zstd { place.position } else { meta.bytes };
-    if let Some(crc32c) = place.frame_crc32c {
+/// `Unavailable`, or `Corrupt` if it is not the index of this segment.
+pub async fn fetch(parts: &PartCache, segment: &LocatedSegment, zstd: bool) -> Result<FrameIndex, StorageError> {
+    let (location, meta) = (location(segment)?, &segment.meta);
+    let end = if zstd { location.position } else { meta.bytes };
+    if let Some(crc32c) = location.frame_crc32c {
         let (first_offset, min_ms, max_ms) = (meta.range.start, meta.min_ms, meta.max_ms);
         let only = Frame { first_offset, position: 0, min_ms, max_ms, crc32c };
         return Ok(FrameIndex { frames: vec![only], end_offset: meta.range.end, end });
     }
-    let object: Arc<str> = match names::beside(&placed.key).filter(|_| !zstd) {
+    let object: Arc<str> = match names::beside(&segment.key).filter(|_| !zstd) {
         Some(beside) => beside.into(),
-        None => Arc::clone(&placed.key),
+        None => Arc::clone(&segment.key),
     };
-    let found = pieces.read(&object, &[place.piece()]).await?;
-    decode(placed, found.first().map(AsRef::as_ref).unwrap_or_default(), zstd)
+    let found = parts.read(&object, &[location.part()]).await?;
+    decode(segment, found.first().map(AsRef::as_ref).unwrap_or_default(), zstd)
 }
 
-/// Version 2: reads the stored form, which must be the index of that segment.
+/// Version 2: decodes the stored form, which must be the index of this segment.
 ///
 /// # Errors
 /// `Corrupt`, naming the object.
-pub fn decode(placed: &Placed, stored: &[u8], zstd: bool) -> Result<FrameIndex, StorageError> {
-    let damaged = |why: &str| StorageError::corrupt(&placed.key, format!("its index: {why}"));
+pub fn decode(segment: &LocatedSegment, stored: &[u8], zstd: bool) -> Result<FrameIndex, StorageError> {
+    let damaged = |why: &str| StorageError::corrupt(&segment.key, format!("its index: {why}"));
     let (header, body) = stored.split_at_checked(SKIPPABLE_HEADER).ok_or_else(|| damaged("it is too short"))?;
     let length = (body.len() as u32).to_le_bytes();
     if header != [SKIPPABLE.to_le_bytes(), length].concat() {
-        return Err(damaged("it does not begin as a skippable frame of its length"));
+        return Err(damaged("it does not begin with the header of a skippable frame of its length"));
     }
     let message = Index::decode(body).map_err(|error| damaged(&error.to_string()))?;
-    let (meta, partition) = (&placed.meta, &placed.partition);
-    let index = FrameIndex::from_message(&message).ok_or_else(|| damaged("its lists do not fit"))?;
-    let end = if zstd { place(placed)?.position } else { meta.bytes };
+    let (meta, partition) = (&segment.meta, &segment.partition);
+    let index = FrameIndex::from_message(&message).ok_or_else(|| damaged("its lists contradict one another"))?;
+    let end = if zstd { location(segment)?.position } else { meta.bytes };
     let is_its = message.table == partition.table.as_str() && message.partition == partition.number && message.epoch == meta.epoch;
     if !is_its || message.start != meta.range.start || index.end_offset != meta.range.end || index.end != end {
-        return Err(damaged("it is another segment's"));
+        return Err(damaged("it belongs to another segment"));
     }
     Ok(index)
 }
@@ -220,15 +221,15 @@ pub fn decode(placed: &Placed, stored: &[u8], zstd: bool) -> Result<FrameIndex, 
 /// Version 1, in a manifest: first offset, position, smallest and largest timestamp, CRC32C of each frame.
 type FrameEntry = (Offset, u64, TimestampMs, TimestampMs, u32);
 
-/// Version 1: the frames as a manifest says them.
+/// Version 1: the frames in the manifest's form.
 pub fn frames_to_json(meta: &SegmentMeta) -> Result<Value, StorageError> {
-    let damaged = || StorageError::corrupt("the index of a segment", "it cannot be read");
+    let damaged = || StorageError::corrupt("the index of a segment", "its form in memory is damaged");
     let entry = |f: &Frame| -> FrameEntry { (f.first_offset, f.position, f.min_ms, f.max_ms, f.crc32c) };
     let entries: Vec<_> = of_meta(meta).ok_or_else(damaged)?.frames.iter().map(entry).collect();
     Ok(serde_json::to_value(entries).unwrap_or_default())
 }
 
-/// Version 1: checks the frames that a manifest says.
+/// Version 1: takes the frames from a manifest, after checking them.
 pub fn frames_from_json(mut meta: SegmentMeta, json: &Value) -> Result<SegmentMeta, String> {
     let entries = Vec::<FrameEntry>::deserialize(json).map_err(|error| error.to_string())?;
     let frame = |(first_offset, position, min_ms, max_ms, crc32c)| Frame { first_offset, position, min_ms, max_ms, crc32c };
@@ -237,7 +238,7 @@ pub fn frames_from_json(mut meta: SegmentMeta, json: &Value) -> Result<SegmentMe
     let first = frames.first().is_some_and(|first| first.first_offset == meta.range.start && first.position == 0);
     let last = frames.last().is_some_and(|last| last.first_offset < meta.range.end && last.position < meta.bytes);
     if !(ordered && first && last) {
-        return Err("its frames are out of order".to_owned());
+        return Err("its frames are out of order, or not within its bounds".to_owned());
     }
     let index = FrameIndex { frames, end_offset: meta.range.end, end: meta.bytes };
     (meta.min_ms, meta.max_ms) = index.times();
@@ -245,21 +246,21 @@ pub fn frames_from_json(mut meta: SegmentMeta, json: &Value) -> Result<SegmentMe
     Ok(meta)
 }
 
-/// Version 2: the place of the index as a manifest says it.
-pub fn place_to_json(meta: &SegmentMeta) -> Result<Value, StorageError> {
-    Ok(serde_json::to_value(Place::kept(meta)?).unwrap_or_default())
+/// Version 2: the location in the manifest's form.
+pub fn location_to_json(meta: &SegmentMeta) -> Result<Value, StorageError> {
+    Ok(serde_json::to_value(IndexLocation::kept(meta)?).unwrap_or_default())
 }
 
-/// Version 2: checks the place that a manifest says.
-pub fn place_from_json(mut meta: SegmentMeta, json: &Value, zstd: bool) -> Result<SegmentMeta, String> {
-    let place = Place::deserialize(json).map_err(|error| error.to_string())?;
+/// Version 2: takes the location from a manifest, after checking it.
+pub fn location_from_json(mut meta: SegmentMeta, json: &Value, zstd: bool) -> Result<SegmentMeta, String> {
+    let location = IndexLocation::deserialize(json).map_err(|error| error.to_string())?;
     let is_inside = match zstd {
-        true => place.position > 0 && place.position.checked_add(place.length) == Some(meta.bytes),
-        false => place.position == 0 && meta.bytes > 0,
+        true => location.position > 0 && location.position.checked_add(location.length) == Some(meta.bytes),
+        false => location.position == 0 && meta.bytes > 0,
     };
-    if !is_inside || place.length < SKIPPABLE_HEADER as u64 || meta.min_ms > meta.max_ms {
-        return Err(format!("its index at {} does not fit its {} bytes", place.position, meta.bytes));
+    if !is_inside || location.length < SKIPPABLE_HEADER as u64 || meta.min_ms > meta.max_ms {
+        return Err(format!("its index at {} does not fit its {} bytes", location.position, meta.bytes));
     }
-    meta.index = place.keep();
+    meta.index = location.keep();
     Ok(meta)
 }

@@ -1,12 +1,13 @@
 //! One line of a segment: an event as JSON.
 //!
 //! ```json
-//! {"partition":0,"offset":0,"timestamp_ms":1704067200000,"appended_ms":1704067200123,"idempotency_key":"k","headers":{"a":"b"},"payload":"text or any JSON value"}
+//! {"partition":0,"offset":0,"timestamp_ms":1704067200000,"appended_ms":1704067200123,"payload":"text"}
 //! ```
 //!
-//! Bytes that are not text stand in `payload_base64`; so does JSON text that a line would not keep byte for byte, with
-//! `"payload_kind":"json"` beside it. Fields always come in this order, so that most lines can be read without a parser:
-//! the payload is what is left before the last brace.
+//! An `idempotency_key` and `headers`, if the event has them, come before the payload, which is a text or any
+//! JSON value. Bytes that are not text are in `payload_base64` instead; so is JSON text that a line would not
+//! keep byte for byte, with `"payload_kind":"json"` before it. Fields always come in this order, so that most
+//! lines can be read without a parser: the payload is everything up to the last brace.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -22,7 +23,7 @@ use contracts::{
     sequence::Offset,
 };
 
-/// What lines say beside the event.
+/// What lines hold beside the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Nothing: version 1.
@@ -56,26 +57,27 @@ pub fn write(out: &mut Vec<u8>, kind: Kind, record: &Record) {
     out.extend_from_slice(b"}\n");
 }
 
-/// Reads a line of a frame whose checksum has been verified; a payload that is shown as a JSON value stays where it is.
+/// Reads a line of a frame whose checksum has been verified. The payload is a slice of the frame where
+/// possible.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Why it cannot be read.
 pub fn read(kind: Kind, partition: PartitionNumber, frame: &Bytes, line: &str) -> Result<Record, Reason> {
     let line = match split(line) {
         Some(line) => line,
-        None => serde_json::from_str::<Line<'_>>(line)?,
+        None => serde_json::from_str::<EventLine<'_>>(line)?,
     };
     let expected = (kind == Kind::WithPartition).then_some(partition);
     if line.partition != expected {
-        return Err(format!("it says partition {:?}, and stands where {expected:?} should", line.partition).into());
+        return Err(format!("its partition is {:?}, expected {expected:?}", line.partition).into());
     }
     line.into_record(partition, frame)
 }
 
-/// A field that is not known would be lost when segments are merged: a newer program has written it.
+/// The fields of a line. An unknown one is an error: a newer program wrote it, and a merge would lose it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line<'a> {
+struct EventLine<'a> {
     #[serde(default)]
     partition: Option<PartitionNumber>,
     offset: Offset,
@@ -98,8 +100,8 @@ fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<
     Ok(payload::present(deserializer)?.map(RawValue::get))
 }
 
-/// Takes a line apart that has no headers and an ordinary payload; `None` for others.
-fn split(line: &str) -> Option<Line<'_>> {
+/// Splits a line without headers whose payload is not in base64; `None` for other lines, which need a parser.
+fn split(line: &str) -> Option<EventLine<'_>> {
     let (partition, rest) = match line.strip_prefix("{\"partition\":") {
         Some(rest) => number(rest).map(|(partition, rest)| Some((Some(partition), rest.strip_prefix(',')?)))??,
         None => (None, line.strip_prefix('{')?),
@@ -117,7 +119,17 @@ fn split(line: &str) -> Option<Line<'_>> {
     }
     let payload = Some(rest.strip_prefix(",\"payload\":")?.strip_suffix('}')?);
     let headers = BTreeMap::new();
-    Some(Line { partition, offset, timestamp_ms, appended_ms, idempotency_key, headers, payload, payload_base64: None, payload_kind: None })
+    Some(EventLine {
+        partition,
+        offset,
+        timestamp_ms,
+        appended_ms,
+        idempotency_key,
+        headers,
+        payload,
+        payload_base64: None,
+        payload_kind: None,
+    })
 }
 
 /// The number at the front, and what follows it.
@@ -126,7 +138,7 @@ fn number<T: std::str::FromStr>(text: &str) -> Option<(T, &str)> {
     Some((digits.parse().ok()?, &text[digits.len()..]))
 }
 
-impl Line<'_> {
+impl EventLine<'_> {
     fn into_record(self, partition: PartitionNumber, frame: &Bytes) -> Result<Record, Reason> {
         let payload = match (self.payload, self.payload_base64, self.payload_kind.as_deref()) {
             (Some(value), None, None) => match value.strip_prefix('"') {
@@ -138,9 +150,9 @@ impl Line<'_> {
             },
             (None, Some(text), Some("json")) => Payload::stored(PayloadKind::Json, STANDARD.decode(&*text)?.into())?,
             (None, Some(text), None) => Payload::stored(PayloadKind::Bytes, STANDARD.decode(&*text)?.into())?,
-            (_, _, kind) => return Err(format!("payload, payload_base64 and payload kind {kind:?} do not go together").into()),
+            (_, _, kind) => return Err(format!("payload, payload_base64 and payload kind {kind:?} contradict one another").into()),
         };
-        let Line { offset, timestamp_ms, appended_ms, idempotency_key, headers, .. } = self;
+        let EventLine { offset, timestamp_ms, appended_ms, idempotency_key, headers, .. } = self;
         Ok(Record { partition, offset, event: Event { payload, timestamp_ms, appended_ms, idempotency_key, headers } })
     }
 }
@@ -156,7 +168,7 @@ mod tests {
         write(&mut out, kind, &record);
         let frame = Bytes::from(out);
         let line = std::str::from_utf8(&frame[..frame.len() - 1]).unwrap();
-        let parsed = serde_json::from_str::<Line<'_>>(line).unwrap().into_record(1, &frame).unwrap();
+        let parsed = serde_json::from_str::<EventLine<'_>>(line).unwrap().into_record(1, &frame).unwrap();
         assert_eq!((&parsed, &read(kind, 1, &frame, line).unwrap()), (&record, &record), "{line}");
         split(line).is_some()
     }

@@ -1,13 +1,13 @@
-//! JSON lines, one event a line, in independent frames of about 256 KiB before compression, so that `zstd -d`, DuckDB and ClickHouse read the
-//! whole object and Zombi reads single frames.
+//! JSON lines, one event per line, in independent frames of about 256 KiB before compression: `zstd -d`,
+//! DuckDB and ClickHouse read whole objects, and Zombi reads single frames.
 //!
 //! | name | lines | index |
 //! |---|---|---|
 //! | `jsonl.zst/1`, `jsonl/1` | without `partition` | in the manifest |
-//! | `jsonl.zst/2` | with `partition` | a skippable frame behind the last one |
-//! | `jsonl/2` | with `partition` | an object `.index` beside it |
+//! | `jsonl.zst/2` | with `partition` | in a skippable frame after the last one |
+//! | `jsonl/2` | with `partition` | in an object `.index` beside the segment |
 //!
-//! Version 1 is what programs wrote before formats had names. See `line` for the lines, `index` for the index.
+//! Version 1 was written before formats had names. See `line` for the lines and `index` for the index.
 
 pub mod frame;
 pub mod index;
@@ -21,8 +21,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use self::{frame::OpenFrame, index::FrameIndex, writer::Encoder};
-use super::{Placed, SegmentFormat, Stored, Wanted};
-use crate::pieces::Pieces;
+use super::{LocatedSegment, SegmentFormat, SegmentObjects, SegmentQuery};
+use crate::parts::PartCache;
 use contracts::{
     error::StorageError,
     event::Record,
@@ -30,7 +30,7 @@ use contracts::{
     segment::{FormatId, SegmentBuilder, SegmentId, SegmentMeta},
 };
 
-/// Bytes of lines after which a frame ends.
+/// A frame ends with the line that brings it to this many bytes.
 pub const FRAME_BYTES: usize = 256 << 10;
 
 /// One of these formats.
@@ -41,7 +41,7 @@ pub struct Jsonl {
     zstd: bool,
 }
 
-/// Where the index is, and what lines say.
+/// Decides where the index is, and which fields lines have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Version {
     One,
@@ -51,11 +51,11 @@ enum Version {
 const fn jsonl(name: &str, version: Version, zstd: bool) -> Jsonl {
     match FormatId::new(name) {
         Some(id) => Jsonl { id, version, zstd },
-        None => panic!("it is a short printable name"),
+        None => panic!("a format's name is short and printable"),
     }
 }
 
-/// All of them.
+/// All versions; [`newest`] and [`unnamed`] rely on the order.
 pub static ALL: [Jsonl; 4] = [
     jsonl("jsonl.zst/2", Version::Two, true),
     jsonl("jsonl/2", Version::Two, false),
@@ -63,38 +63,38 @@ pub static ALL: [Jsonl; 4] = [
     jsonl("jsonl/1", Version::One, false),
 ];
 
-/// What new segments are written in.
+/// The format of new segments.
 pub fn newest(zstd: bool) -> FormatId {
     ALL[usize::from(!zstd)].id
 }
 
-/// What segments were written in before formats had names.
+/// The format of segments from before formats had names.
 pub fn unnamed(zstd: bool) -> FormatId {
     ALL[2 + usize::from(!zstd)].id
 }
 
 impl Jsonl {
-    /// What its lines say.
+    /// Which fields its lines have.
     fn lines(&self) -> line::Kind {
         if self.version == Version::One { line::Kind::Bare } else { line::Kind::WithPartition }
     }
 
-    /// The index of whole objects.
-    fn whole_index(&self, placed: &Placed, stored: &Stored) -> Result<FrameIndex, StorageError> {
+    /// The index of a segment whose objects were read whole.
+    fn whole_index(&self, segment: &LocatedSegment, stored: &SegmentObjects) -> Result<FrameIndex, StorageError> {
         match self.version {
-            Version::One => index::of_manifest(placed),
+            Version::One => index::of_manifest(segment),
             Version::Two => {
-                let place = index::place(placed)?;
+                let location = index::location(segment)?;
                 let beside = stored.beside.as_ref().filter(|_| !self.zstd).unwrap_or(&stored.body);
-                let found = slice(beside, &place.piece().range);
-                place.piece().check(&placed.key, &found)?;
-                index::decode(placed, &found, self.zstd)
+                let found = slice(beside, &location.part().range);
+                location.part().check(&segment.key, &found)?;
+                index::decode(segment, &found, self.zstd)
             }
         }
     }
 }
 
-/// The part of an object, or what there is of it.
+/// A range of an object, cut off at its end: the checksum then tells that bytes are missing.
 fn slice(object: &Bytes, range: &std::ops::Range<u64>) -> Bytes {
     let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(object.len());
     object.slice(usize::try_from(range.start).unwrap_or(usize::MAX).min(end)..end)
@@ -126,36 +126,36 @@ impl SegmentFormat for Jsonl {
     fn index_to_json(&self, meta: &SegmentMeta) -> Result<Value, StorageError> {
         match self.version {
             Version::One => index::frames_to_json(meta),
-            Version::Two => index::place_to_json(meta),
+            Version::Two => index::location_to_json(meta),
         }
     }
 
     fn index_from_json(&self, meta: SegmentMeta, index: &Value) -> Result<SegmentMeta, String> {
         match self.version {
             Version::One => index::frames_from_json(meta, index),
-            Version::Two => index::place_from_json(meta, index, self.zstd),
+            Version::Two => index::location_from_json(meta, index, self.zstd),
         }
     }
 
-    async fn read(&self, pieces: &Pieces, placed: &Placed, wanted: Wanted) -> Result<Page, StorageError> {
+    async fn read(&self, parts: &PartCache, segment: &LocatedSegment, query: SegmentQuery) -> Result<Page, StorageError> {
         let index = match self.version {
-            Version::One => index::of_manifest(placed)?,
-            Version::Two => index::fetch(pieces, placed, self.zstd).await?,
+            Version::One => index::of_manifest(segment)?,
+            Version::Two => index::fetch(parts, segment, self.zstd).await?,
         };
-        read::read(pieces, placed, index, wanted, *self).await
+        read::read(parts, segment, index, query, *self).await
     }
 
-    fn decode(&self, placed: &Placed, stored: &Stored, take: &mut dyn FnMut(Record)) -> Result<(), StorageError> {
-        let (meta, body) = (&placed.meta, &stored.body);
+    fn decode(&self, segment: &LocatedSegment, stored: &SegmentObjects, take: &mut dyn FnMut(Record)) -> Result<(), StorageError> {
+        let (meta, body) = (&segment.meta, &stored.body);
         if body.len() as u64 != meta.bytes || hex(&Sha256::digest(body)) != meta.sha256 {
-            let why = format!("its {} bytes are not the {} whose SHA-256 the manifest has", body.len(), meta.bytes);
-            return Err(StorageError::corrupt(&placed.key, why));
+            let why = format!("its {} bytes are not the {} bytes whose SHA-256 its manifest holds", body.len(), meta.bytes);
+            return Err(StorageError::corrupt(&segment.key, why));
         }
-        let index = self.whole_index(placed, stored)?;
+        let index = self.whole_index(segment, stored)?;
         for place in 0..index.frames.len() {
-            let found = slice(body, &index.piece(place).range);
-            index.piece(place).check(&placed.key, &found)?;
-            let opened = OpenFrame::open(*self, placed, index.offsets(place), &found)?;
+            let found = slice(body, &index.part(place).range);
+            index.part(place).check(&segment.key, &found)?;
+            let opened = OpenFrame::open(*self, segment, index.offsets(place), &found)?;
             for record in opened.records(index.offsets(place).start)? {
                 take(record?);
             }

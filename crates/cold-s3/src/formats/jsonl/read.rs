@@ -1,43 +1,49 @@
-//! Reads events of a segment frame by frame: decompressed and decoded only as far as a read needs.
+//! Reads events of a segment frame by frame; decompresses and decodes only as much as a read needs.
 
 use super::{
-    super::{Placed, Wanted},
+    super::{LocatedSegment, SegmentQuery},
     FRAME_BYTES, Jsonl,
     frame::OpenFrame,
     index::FrameIndex,
 };
-use crate::pieces::Pieces;
+use crate::parts::PartCache;
 use contracts::{
     error::{StorageError, Tier},
     offload::offload,
     read::Page,
 };
 
-/// Reads what is wanted: at least to the end of one frame, or until there is enough.
+/// Reads events: at least to the end of one frame, or until the limit is reached.
 ///
 /// # Errors
 /// `Unavailable`, or `Corrupt` if the object is not what its index says.
-pub async fn read(pieces: &Pieces, placed: &Placed, index: FrameIndex, wanted: Wanted, format: Jsonl) -> Result<Page, StorageError> {
-    let mut page = Page { records: Vec::new(), next: wanted.from };
+pub async fn read(
+    parts: &PartCache,
+    segment: &LocatedSegment,
+    index: FrameIndex,
+    query: SegmentQuery,
+    format: Jsonl,
+) -> Result<Page, StorageError> {
+    let mut page = Page { records: Vec::new(), next: query.from };
     let mut first = index.frames.partition_point(|frame| frame.first_offset <= page.next).saturating_sub(1);
-    // What the filter cannot want is passed over by the index alone.
-    while page.next < wanted.end && !wanted.filter.wants_any(index.frames[first].min_ms, index.frames[first].max_ms) {
-        page.next = index.offsets(first).end.min(wanted.end);
+    // Frames without a matching timestamp are skipped by the index alone, without a request.
+    while page.next < query.end && !query.filter.wants_any(index.frames[first].min_ms, index.frames[first].max_ms) {
+        page.next = index.offsets(first).end.min(query.end);
         first += 1;
     }
-    if page.next == wanted.end {
+    if page.next == query.end {
         return Ok(page);
     }
-    let wanted = Wanted { from: page.next, ..wanted };
-    let places = first..=last_frame(&index, first, &wanted);
-    let frames: Vec<_> = places.clone().map(|place| index.piece(place)).collect();
-    let stored = pieces.read(&placed.key, &frames).await?;
-    let placed = placed.clone();
+    let query = SegmentQuery { from: page.next, ..query };
+    let places = first..=last_frame(&index, first, &query);
+    let frames: Vec<_> = places.clone().map(|place| index.part(place)).collect();
+    let stored = parts.read(&segment.key, &frames).await?;
+    let segment = segment.clone();
     let decode = move || {
         let mut bytes = 0;
         for (place, stored) in places.zip(&stored) {
             let range = index.offsets(place);
-            bytes += add(&mut page, &OpenFrame::open(format, &placed, range, stored)?, &wanted, bytes)?;
+            bytes += add(&mut page, &OpenFrame::open(format, &segment, range, stored)?, &query, bytes)?;
             if page.next < range.end {
                 break;
             }
@@ -47,15 +53,16 @@ pub async fn read(pieces: &Pieces, placed: &Placed, index: FrameIndex, wanted: W
     offload(decode).await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
 }
 
-/// The last frame worth fetching together with `first`: enough records and bytes for the limit, wanted by the filter.
-fn last_frame(index: &FrameIndex, first: usize, wanted: &Wanted) -> usize {
+/// The last frame worth fetching together with `first`: up to enough records or bytes for the limit, and no
+/// further than the filter matches.
+fn last_frame(index: &FrameIndex, first: usize, query: &SegmentQuery) -> usize {
     let range = index.offsets(first);
-    let left = (range.end - wanted.from) as f64 / range.len() as f64;
+    let left = (range.end - query.from) as f64 / range.len() as f64;
     let mut bytes = (left * FRAME_BYTES as f64) as usize;
     let mut last = first;
     for (place, frame) in index.frames.iter().enumerate().skip(first + 1) {
-        let has_enough = frame.first_offset - wanted.from >= wanted.limit.records as u64 || bytes >= wanted.limit.bytes;
-        if has_enough || frame.first_offset >= wanted.end || !wanted.filter.wants_any(frame.min_ms, frame.max_ms) {
+        let has_enough = frame.first_offset - query.from >= query.limit.records as u64 || bytes >= query.limit.bytes;
+        if has_enough || frame.first_offset >= query.end || !query.filter.wants_any(frame.min_ms, frame.max_ms) {
             break;
         }
         bytes += FRAME_BYTES;
@@ -64,18 +71,18 @@ fn last_frame(index: &FrameIndex, first: usize, wanted: &Wanted) -> usize {
     last
 }
 
-/// Goes on with a page of so many bytes by a frame, until there is enough; returns the bytes of what it added.
-fn add(page: &mut Page, frame: &OpenFrame<'_>, wanted: &Wanted, bytes: usize) -> Result<usize, StorageError> {
+/// Adds a frame's events to a page of `bytes` bytes until the limit is reached; returns the bytes added.
+fn add(page: &mut Page, frame: &OpenFrame<'_>, query: &SegmentQuery, bytes: usize) -> Result<usize, StorageError> {
     let (before, mut added) = (page.records.len(), 0);
     for record in frame.records(page.next)? {
         let record = record?;
-        if record.offset >= wanted.end || page.records.len() >= wanted.limit.records {
+        if record.offset >= query.end || page.records.len() >= query.limit.records {
             break;
         }
         let next = record.offset + 1;
-        if wanted.filter.wants(record.event.timestamp_ms) {
+        if query.filter.wants(record.event.timestamp_ms) {
             let weight = record.event.weight();
-            if bytes + added + weight > wanted.limit.bytes && !page.records.is_empty() {
+            if bytes + added + weight > query.limit.bytes && !page.records.is_empty() {
                 break;
             }
             added += weight;
@@ -83,7 +90,7 @@ fn add(page: &mut Page, frame: &OpenFrame<'_>, wanted: &Wanted, bytes: usize) ->
         }
         page.next = next;
     }
-    // A few records do not keep a whole frame in memory.
+    // Payloads are slices of the frame: a few of them must not keep all of it in memory.
     if added < frame.bytes() / 2 {
         page.records[before..].iter_mut().for_each(|record| record.event.payload.detach());
     }

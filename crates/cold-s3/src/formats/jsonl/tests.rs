@@ -48,14 +48,14 @@ fn encode(records: &[Record], format: Jsonl) -> Segment {
     builder.finish().unwrap()
 }
 
-fn placed(segment: &Segment) -> Placed {
+fn located(segment: &Segment) -> LocatedSegment {
     let key = names::key(&segment.partition, &segment.meta).unwrap().into();
-    Placed { key, partition: segment.partition.clone(), meta: Arc::new(segment.meta.clone()) }
+    LocatedSegment { key, partition: segment.partition.clone(), meta: Arc::new(segment.meta.clone()) }
 }
 
 fn decode(segment: &Segment) -> Result<Vec<Record>, StorageError> {
-    let (mut records, stored) = (Vec::new(), Stored { body: segment.body.clone(), beside: segment.beside.clone() });
-    let decoded = formats::of(&segment.meta)?.decode(&placed(segment), &stored, &mut |record| records.push(record));
+    let (mut records, stored) = (Vec::new(), SegmentObjects { body: segment.body.clone(), beside: segment.beside.clone() });
+    let decoded = formats::of(&segment.meta)?.decode(&located(segment), &stored, &mut |record| records.push(record));
     decoded.map(|()| records)
 }
 
@@ -111,8 +111,8 @@ fn frames_are_independent_and_the_whole_is_json_lines() {
     let records: Vec<_> = (0..1000).map(event).collect();
     for format in ALL {
         let segment = encode(&records, format);
-        let stored = Stored { body: segment.body.clone(), beside: segment.beside.clone() };
-        let index = format.whole_index(&placed(&segment), &stored).unwrap();
+        let stored = SegmentObjects { body: segment.body.clone(), beside: segment.beside.clone() };
+        let index = format.whole_index(&located(&segment), &stored).unwrap();
         assert_eq!(index.frames.len(), 5);
         let first_times = (1000 - (index.frames[1].first_offset as i64 - 1), 1000);
         assert_eq!((index.frames[0].min_ms, index.frames[0].max_ms), first_times);

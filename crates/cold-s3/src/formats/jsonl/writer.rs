@@ -1,11 +1,11 @@
-//! Writes a segment, frame by frame. The same records always give the same bytes.
+//! Writes a segment frame by frame. The same records always give the same bytes.
 
 use sha2::{Digest, Sha256};
 use zstd::{bulk::Compressor, zstd_safe::CParameter};
 
 use super::{
     FRAME_BYTES, Jsonl, Version, hex,
-    index::{Frame, FrameIndex, Place},
+    index::{Frame, FrameIndex, IndexLocation},
     line,
 };
 use contracts::{
@@ -19,11 +19,11 @@ use contracts::{
 /// The default of the zstd command: a good ratio at a speed far above one disk's.
 const ZSTD_LEVEL: i32 = 3;
 
-/// Encodes one segment.
+/// The builder of one segment.
 pub struct Encoder {
     format: Jsonl,
     id: SegmentId,
-    /// `None` for frames that are not compressed.
+    /// `None` if frames are not compressed.
     compressor: Option<Compressor<'static>>,
     next: Offset,
     raw_bytes: u64,
@@ -119,12 +119,12 @@ impl SegmentBuilder for Encoder {
             Version::Two => {
                 let encoded = index.encode(&id);
                 let position = if format.zstd { body.len() as u64 } else { 0 };
-                let place = Place::new(position, &encoded, &index);
+                let location = IndexLocation::new(position, &encoded, &index);
                 match format.zstd {
                     true => body.extend_from_slice(&encoded),
                     false => beside = Some(encoded.into()),
                 }
-                place.keep()
+                location.keep()
             }
         };
         let meta = SegmentMeta {

@@ -1,0 +1,121 @@
+//! The manifest: one immutable JSON object that records what changed in the cold tier. Pure: `state` applies
+//! manifests one after another, `chain` stores them in S3.
+//!
+//! A segment exists from the manifest that adds it to the manifest that removes it.
+
+mod codec;
+mod entries;
+mod segment;
+
+pub use self::{
+    codec::{PREFIX, VERSION, decode, encode, key, number},
+    entries::{ConsumerEntry, ConsumerKey, LostEntry, PartitionEntry, TableEntry, partition},
+    segment::{IndexText, SegmentEntry, SegmentRef, TakenEntry},
+};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use contracts::clock::TimestampMs;
+
+/// Every manifest whose number is a multiple of this is a checkpoint: it holds the whole state.
+pub const CHECKPOINT_EVERY: u64 = 100;
+/// Offsets reserved beyond those given: a writer that finds an empty volume starts after them, so that it
+/// gives none twice.
+pub const RESERVED_OFFSETS: u64 = 1 << 28;
+
+/// One link of the chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The version of the manifest format.
+    pub version: u32,
+    /// Its place in the chain, from 0.
+    pub number: u64,
+    /// Counts the takeovers of the chain: a writer with a smaller epoch is fenced.
+    pub epoch: u64,
+    /// The writer's nonce, random for each takeover.
+    pub nonce: Uuid,
+    /// The store that the events belong to. A volume that recovers from the bucket adopts it.
+    pub store_id: Uuid,
+    /// When it was written, by the writer's clock. Also the time since which its removed segments are kept.
+    pub written_ms: TimestampMs,
+    /// The number of the last checkpoint up to this manifest.
+    pub checkpoint: u64,
+    /// Whether it is the first manifest of its epoch.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub opens: bool,
+    /// The changes since the previous manifest.
+    #[serde(flatten)]
+    pub changes: Changes,
+    /// In a checkpoint, the whole state before its own changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Checkpoint>,
+}
+
+/// The changes of one manifest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Changes {
+    /// Segments that no longer exist: merged into larger ones, or expired. Their objects stay for a while.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<SegmentRef>,
+    /// Segments that exist from now on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub added: Vec<SegmentEntry>,
+    /// Offsets that were or may have been given, and whose events were lost with a volume.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<LostEntry>,
+    /// The partitions that changed, as they are after this manifest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partitions: Vec<PartitionEntry>,
+    /// Objects of removed segments that have been deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deleted: Vec<String>,
+    /// All tables that were deleted or have settings of their own, if one changed: versions 1 and 2 only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<Vec<TableEntry>>,
+    /// The tables whose settings changed, or that were deleted or revived.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub configured: Vec<TableEntry>,
+    /// All committed consumer offsets, if one changed: version 1 only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consumers: Option<Vec<ConsumerEntry>>,
+    /// The consumer offsets that changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub committed: Vec<ConsumerEntry>,
+    /// The consumer offsets that no longer exist.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forgotten: Vec<ConsumerKey>,
+}
+
+impl Changes {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The state in a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// Every segment that exists.
+    pub segments: Vec<SegmentEntry>,
+    /// Every lost range that has not expired.
+    pub lost: Vec<LostEntry>,
+    /// Every partition.
+    pub partitions: Vec<PartitionEntry>,
+    /// Keys of segments that were merged into others, and whose objects may still exist.
+    pub retired: Vec<String>,
+    /// Segments that retention or DELETE removed, and whose objects may still exist.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken: Vec<TakenEntry>,
+    /// Every table that was deleted or has settings of its own.
+    pub tables: Vec<TableEntry>,
+    /// Every committed consumer offset.
+    pub consumers: Vec<ConsumerEntry>,
+    /// The numbers of the manifests that began an epoch. They are kept for ever, so that a writer that was
+    /// overtaken long ago finds another's manifest under the number it wants next.
+    pub openings: Vec<u64>,
+}
