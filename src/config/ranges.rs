@@ -15,9 +15,9 @@ const MAX_MEMORY: u64 = (4 << 30) - 1;
 
 /// What is wrong, a line each.
 #[derive(Default)]
-struct Wrong(Vec<String>);
+struct BrokenRules(Vec<String>);
 
-impl Wrong {
+impl BrokenRules {
     fn unless(&mut self, holds: bool, text: impl Into<String>) {
         if !holds {
             self.0.push(text.into());
@@ -32,7 +32,7 @@ impl Wrong {
 impl Config {
     /// Every rule that a value breaks, a line each.
     pub(super) fn check(&self) -> Result<(), BadConfig> {
-        let mut wrong = Wrong::default();
+        let mut wrong = BrokenRules::default();
         self.check_tiers(&mut wrong);
         self.check_times(&mut wrong);
         self.check_counts(&mut wrong);
@@ -49,7 +49,7 @@ impl Config {
         if wrong.0.is_empty() { Ok(()) } else { Err(BadConfig::new(wrong.0.join("\n"))) }
     }
 
-    fn check_tiers(&self, wrong: &mut Wrong) {
+    fn check_tiers(&self, wrong: &mut BrokenRules) {
         for (key, value, least, most) in [
             ("flush.segment_bytes", self.flush.segment_bytes, 1, 4 << 30),
             ("flush.parallel", self.flush.parallel as u64, 1, 256),
@@ -73,7 +73,7 @@ impl Config {
         }
     }
 
-    fn check_times(&self, wrong: &mut Wrong) {
+    fn check_times(&self, wrong: &mut BrokenRules) {
         for (key, value, least, most) in [
             ("s3.attempt_timeout_secs", self.s3.attempt_timeout_secs, 1, MAX_WAIT_SECS),
             ("flush.interval_secs", self.flush.interval_secs, 0, MAX_SECS),
@@ -102,7 +102,7 @@ impl Config {
         );
     }
 
-    fn check_counts(&self, wrong: &mut Wrong) {
+    fn check_counts(&self, wrong: &mut BrokenRules) {
         let limits = &self.limits;
         for (key, value, least, most) in [
             ("limits.partitions_per_table", limits.partitions_per_table.into(), 1, 65_536),
@@ -126,7 +126,7 @@ impl Config {
         }
     }
 
-    fn check_bodies(&self, wrong: &mut Wrong) {
+    fn check_bodies(&self, wrong: &mut BrokenRules) {
         let limits = &self.limits;
         for (key, value, least, most) in [
             ("limits.record_bytes", limits.record_bytes as u64, 1, limits.body_bytes as u64),
@@ -147,7 +147,7 @@ impl Config {
         );
     }
 
-    fn check_bucket(&self, wrong: &mut Wrong) {
+    fn check_bucket(&self, wrong: &mut BrokenRules) {
         let s3 = &self.s3;
         wrong.outside("s3.attempts", s3.attempts.into(), 1, 100);
         wrong.unless(s3.bucket.as_deref() != Some(""), "s3.bucket must not be empty: leave it out to be hot only");

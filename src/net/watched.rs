@@ -33,10 +33,10 @@ impl Watched {
     }
 }
 
-type Answering = Pin<Box<dyn Future<Output = Result<Response<Answer>, Infallible>> + Send>>;
+type Answering = Pin<Box<dyn Future<Output = Result<Response<WatchedBody>, Infallible>> + Send>>;
 
 impl Service<Request<Incoming>> for Watched {
-    type Response = Response<Answer>;
+    type Response = Response<WatchedBody>;
     type Error = Infallible;
     type Future = Answering;
 
@@ -55,20 +55,20 @@ impl Service<Request<Incoming>> for Watched {
             if ends_with_connection {
                 connection.set_unfinished(true);
             }
-            Ok(answer.map(|body| Answer { body, ends_with: ends_with_connection.then_some(connection), _under_way: under_way }))
+            Ok(answer.map(|body| WatchedBody { body, ends_with: ends_with_connection.then_some(connection), _under_way: under_way }))
         })
     }
 }
 
 /// An answer's body, and what is known of the connection until its end.
-pub(super) struct Answer {
+pub(super) struct WatchedBody {
     body: Body,
     /// The connection, if its end is the answer's.
     ends_with: Option<Arc<Connection>>,
     _under_way: Mark,
 }
 
-impl HttpBody for Answer {
+impl HttpBody for WatchedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -57,9 +57,9 @@ pub(super) fn beside(state: AppState) -> Router {
 }
 
 /// How many events wait, and whom to tell that they are synced.
-type Waiting = (usize, oneshot::Sender<()>);
+type WaitingAppend = (usize, oneshot::Sender<()>);
 
-async fn commit_batches(mut waiting: mpsc::Receiver<Waiting>) -> io::Result<()> {
+async fn commit_batches(mut waiting: mpsc::Receiver<WaitingAppend>) -> io::Result<()> {
     let Some(mut first) = waiting.recv().await else { return Ok(()) };
     let mut file = File::create(FILE)?;
     std::fs::remove_file(FILE)?;
@@ -89,7 +89,7 @@ struct Discard {
     next: AtomicU64,
     wakeups: Arc<Wakeups>,
     /// Where appends wait for their sync, if they do.
-    batch: Option<mpsc::Sender<Waiting>>,
+    batch: Option<mpsc::Sender<WaitingAppend>>,
 }
 
 #[async_trait]

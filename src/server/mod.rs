@@ -98,7 +98,7 @@ impl From<StoreError> for ServerError {
 }
 
 /// What runs until the end.
-struct Running {
+struct RunningStore {
     db: Arc<Db>,
     store: Store,
     _disk: AbortOnDropHandle<()>,
@@ -195,7 +195,7 @@ async fn open(
     stopping: CancellationToken,
     exports_traces: bool,
     descriptors: Descriptors,
-) -> Result<(AppState, Running), ServerError> {
+) -> Result<(AppState, RunningStore), ServerError> {
     let clock = SystemClock::shared();
     let opened = Instant::now();
     ops.lifecycle.progress.begin("opening the volume");
@@ -258,7 +258,7 @@ async fn open(
         stopping,
         ops,
     });
-    Ok((state, Running { db, store, _disk: disk }))
+    Ok((state, RunningStore { db, store, _disk: disk }))
 }
 
 async fn open_volume(

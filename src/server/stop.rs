@@ -9,7 +9,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Running, ServerError};
+use super::{RunningStore, ServerError};
 use crate::{
     config::Config,
     http::state::{OpsState, Phase},
@@ -22,7 +22,7 @@ pub(super) async fn wait_and_stop(
     config: &Config,
     ops: &OpsState,
     signals: &mut Signals,
-    mut running: Running,
+    mut running: RunningStore,
     serving: JoinHandle<()>,
     stop_serving: CancellationToken,
 ) -> Result<(), ServerError> {
@@ -45,7 +45,7 @@ pub(super) async fn wait_and_stop(
 async fn stop(
     config: &Config,
     ops: &OpsState,
-    running: Running,
+    running: RunningStore,
     serving: JoinHandle<()>,
     stop_serving: CancellationToken,
 ) -> Result<(), ServerError> {
@@ -55,7 +55,7 @@ async fn stop(
     info!("accepting no more requests");
     stop_serving.cancel();
     drop(serving.await);
-    let Running { db, store, _disk } = running;
+    let RunningStore { db, store, _disk } = running;
     store.stop(Duration::from_secs(config.shutdown.flush_secs)).await?;
     let closed = task::spawn_blocking(move || db.close()).await;
     match closed {

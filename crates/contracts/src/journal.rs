@@ -16,14 +16,14 @@ const REMEMBERED: usize = 16;
 
 /// What the volume remembers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct ChainRecord {
     /// The marks of its last openings, the newest last, and the greatest number that it may have written with each.
     openings: Vec<(Uuid, u64)>,
     /// Whether a recovery from S3 has begun and not ended.
     catching_up: bool,
 }
 
-impl Record {
+impl ChainRecord {
     /// Whether this volume has written the link, or has seen to it before it wrote.
     pub fn knows(&self, nonce: Uuid, number: u64) -> bool {
         self.openings.iter().any(|&(known, last)| known == nonce && number <= last)
@@ -80,7 +80,7 @@ pub trait Notes: std::fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct Journal {
     notes: Arc<dyn Notes>,
-    record: Mutex<Record>,
+    record: Mutex<ChainRecord>,
 }
 
 impl Journal {
@@ -90,7 +90,7 @@ impl Journal {
     /// `Corrupt` if what is kept is not one; `Unavailable`.
     pub fn open(notes: Arc<dyn Notes>) -> Result<Self, StorageError> {
         let record = match notes.stored()? {
-            None => Record::default(),
+            None => ChainRecord::default(),
             Some(bytes) => {
                 serde_json::from_slice(&bytes).map_err(|error| StorageError::corrupt("the volume's record of the chain", error))?
             }
@@ -99,7 +99,7 @@ impl Journal {
     }
 
     /// The record now.
-    pub async fn record(&self) -> Record {
+    pub async fn record(&self) -> ChainRecord {
         self.record.lock().await.clone()
     }
 
@@ -136,13 +136,13 @@ impl Journal {
 
     async fn set_catching_up(&self, catching_up: bool, store_id: Option<Uuid>) -> Result<(), StorageError> {
         let mut record = self.record.lock().await;
-        let next = Record { catching_up, ..record.clone() };
+        let next = ChainRecord { catching_up, ..record.clone() };
         self.write(&next, store_id).await?;
         *record = next;
         Ok(())
     }
 
-    async fn write(&self, record: &Record, store_id: Option<Uuid>) -> Result<(), StorageError> {
+    async fn write(&self, record: &ChainRecord, store_id: Option<Uuid>) -> Result<(), StorageError> {
         let bytes = match serde_json::to_vec(record) {
             Ok(bytes) => bytes,
             Err(error) => unreachable!("a record has only string keys: {error}"),
@@ -158,18 +158,18 @@ mod tests {
     #[test]
     fn later_links_and_other_writers_are_not_known() {
         let (ours, other, ours_too) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
-        let record = Record { openings: vec![(ours, 7), (ours_too, 9)], catching_up: false };
+        let record = ChainRecord { openings: vec![(ours, 7), (ours_too, 9)], catching_up: false };
         assert!(record.knows(ours, 7) && record.knows(ours, 3));
         assert!(!record.knows(ours, 8), "a link after a copy was made, though the copy has tried the number itself");
         assert!(record.knows(ours_too, 8));
         assert!(!record.knows(other, 3));
-        assert!(Record::default().is_empty());
+        assert!(ChainRecord::default().is_empty());
     }
 
     #[test]
     fn however_often_an_opening_is_tried_who_wrote_the_last_link_stays_known() {
         let ours = Uuid::from_u128(7);
-        let mut record = Record::default().with(ours, 3, None).with(ours, 5, Some(ours));
+        let mut record = ChainRecord::default().with(ours, 3, None).with(ours, 5, Some(ours));
         for tried in 100..200 {
             record = record.with(Uuid::from_u128(tried), 6, Some(ours));
         }

@@ -77,12 +77,15 @@ const COUNTS: [f64; 13] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 5
 const BYTES: [f64; 8] = [256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 16_777_216.0];
 
 /// Buckets of histograms, by the end of their names or by the whole.
-pub const BUCKETS: [(Named, &[f64]); 3] =
-    [(Named::Suffix("_seconds"), &SECONDS), (Named::Full(APPEND_BATCH_REQUESTS), &COUNTS), (Named::Full(APPEND_BATCH_BYTES), &BYTES)];
+pub const BUCKETS: [(MetricPattern, &[f64]); 3] = [
+    (MetricPattern::Suffix("_seconds"), &SECONDS),
+    (MetricPattern::Full(APPEND_BATCH_REQUESTS), &COUNTS),
+    (MetricPattern::Full(APPEND_BATCH_BYTES), &BYTES),
+];
 
 /// Which metrics are meant.
 #[derive(Debug, Clone, Copy)]
-pub enum Named {
+pub enum MetricPattern {
     /// All whose names end so.
     Suffix(&'static str),
     /// The one of that name.

@@ -6,10 +6,10 @@ use parking_lot::Mutex;
 
 /// What is being done, told by who does it and shown by who is asked.
 #[derive(Debug, Default)]
-pub struct Progress(Mutex<Step>);
+pub struct Progress(Mutex<ProgressStep>);
 
 #[derive(Debug, Default, Clone)]
-struct Step {
+struct ProgressStep {
     what: &'static str,
     done: usize,
     of: usize,
@@ -25,7 +25,7 @@ impl Progress {
 
     /// The next step begins, and has so many parts.
     pub fn begin_counted(&self, what: &'static str, of: usize) {
-        *self.0.lock() = Step { what, done: 0, of, trouble: None };
+        *self.0.lock() = ProgressStep { what, done: 0, of, trouble: None };
     }
 
     /// It does not go on for now, and why.
@@ -41,7 +41,7 @@ impl Progress {
 
 impl fmt::Display for Progress {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Step { what, done, of, trouble } = self.0.lock().clone();
+        let ProgressStep { what, done, of, trouble } = self.0.lock().clone();
         match (trouble, of) {
             (Some(trouble), _) => write!(out, "{what}: {trouble}"),
             (None, 0) => out.write_str(what),

@@ -44,7 +44,7 @@ pub trait Trimmer: Send + Sync {
 
 /// A run of one partition's events that goes as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Piece {
+pub struct ExpiryUnit {
     /// Which of the table's partitions, in their order.
     pub partition: usize,
     /// The first offset behind it.
@@ -57,7 +57,7 @@ pub struct Piece {
 
 /// For each partition that loses something, its new start and the bytes that go. The oldest go first, in each partition in
 /// order.
-pub fn choose(mut pieces: Vec<Piece>, appended_before: TimestampMs, mut excess: u64) -> Vec<(usize, Offset, u64)> {
+pub fn choose(mut pieces: Vec<ExpiryUnit>, appended_before: TimestampMs, mut excess: u64) -> Vec<(usize, Offset, u64)> {
     // Inside a partition offsets order the pieces, whatever the clock did: a piece is as old as the newest before it.
     pieces.sort_by_key(|piece| (piece.partition, piece.end));
     let mut newest: Option<(usize, TimestampMs)> = None;
@@ -87,8 +87,8 @@ pub fn choose(mut pieces: Vec<Piece>, appended_before: TimestampMs, mut excess: 
 mod tests {
     use super::*;
 
-    fn piece(partition: usize, end: Offset, appended_ms: TimestampMs) -> Piece {
-        Piece { partition, end, appended_ms, bytes: 10 }
+    fn piece(partition: usize, end: Offset, appended_ms: TimestampMs) -> ExpiryUnit {
+        ExpiryUnit { partition, end, appended_ms, bytes: 10 }
     }
 
     #[test]

@@ -14,12 +14,12 @@ use tokio::sync::watch;
 use super::name::{PartitionNumber, TableName};
 
 /// What somebody waits for: one partition of a table, or any.
-type Place = (TableName, Option<PartitionNumber>);
+type WakeupKey = (TableName, Option<PartitionNumber>);
 
 /// Those who wait.
 #[derive(Debug, Default)]
 pub struct Wakeups {
-    places: Mutex<HashMap<Place, watch::Sender<()>>>,
+    places: Mutex<HashMap<WakeupKey, watch::Sender<()>>>,
     /// How many places there are: mostly none, and then an append costs nothing.
     count: AtomicUsize,
 }
@@ -28,7 +28,7 @@ pub struct Wakeups {
 #[derive(Debug)]
 pub struct Wakeup {
     wakeups: Arc<Wakeups>,
-    place: Place,
+    place: WakeupKey,
     receiver: watch::Receiver<()>,
 }
 

@@ -10,7 +10,7 @@ use contracts::{
     clock::TimestampMs,
     error::StorageError,
     name::{Partition, TableName},
-    retention::{Piece, Trim, choose},
+    retention::{ExpiryUnit, Trim, choose},
     sequence::Offset,
 };
 
@@ -37,11 +37,11 @@ pub fn expired(
             let Block { appended_ms, bytes, .. } = Block::decode(&value)?;
             let end = (block + 1) * BLOCK;
             if end > state.marks.start {
-                pieces.push(Piece { partition: place, end, appended_ms, bytes });
+                pieces.push(ExpiryUnit { partition: place, end, appended_ms, bytes });
             }
         }
         if let Some(Block { appended_ms, bytes, .. }) = state.open_block {
-            pieces.push(Piece { partition: place, end: state.marks.next, appended_ms, bytes });
+            pieces.push(ExpiryUnit { partition: place, end: state.marks.next, appended_ms, bytes });
         }
     }
     let trim = |(place, start, unflushed_bytes): (usize, Offset, u64)| Trim {

@@ -16,7 +16,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::s3::{Put, Store};
+use super::s3::{ObjectStore, Put};
 
 /// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +125,7 @@ impl Faults {
 /// A store that says no, to all that it is about and for as long as it stands: a wrong key, another region, a bucket that is not
 /// there, a server that does not know what it is asked.
 #[derive(Debug, Clone, Copy)]
-pub struct Refusal {
+pub struct StandingRefusal {
     /// What it is about.
     pub of: fn(&Parts) -> bool,
     pub status: u16,
@@ -135,7 +135,7 @@ pub struct Refusal {
     pub region: Option<&'static str>,
 }
 
-impl Refusal {
+impl StandingRefusal {
     /// The answer to every request.
     pub fn of_all(status: u16, code: &'static str) -> Self {
         Self { of: |_| true, status, code, region: None }
@@ -158,7 +158,7 @@ impl Refusal {
 type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
 /// Serves one request, with a fault if it is due.
-pub async fn serve(store: Arc<Store>, service: S3Service, request: Request<hyper::body::Incoming>) -> io::Result<Answer> {
+pub async fn serve(store: Arc<ObjectStore>, service: S3Service, request: Request<hyper::body::Incoming>) -> io::Result<Answer> {
     let fault = store.faults.next(&request);
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
@@ -229,7 +229,7 @@ pub async fn serve(store: Arc<Store>, service: S3Service, request: Request<hyper
 }
 
 /// Remembers a PUT where that is wanted; the answer to what is refused.
-fn refused(store: &Store, head: &Parts) -> Option<Answer> {
+fn refused(store: &ObjectStore, head: &Parts) -> Option<Answer> {
     if head.method == Method::PUT
         && let Some(puts) = &mut *store.puts_seen.lock().unwrap()
     {

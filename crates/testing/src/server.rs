@@ -20,7 +20,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::s3::{ACCESS_KEY, S3Server, SECRET_KEY, Store};
+use super::s3::{ACCESS_KEY, ObjectStore, S3Server, SECRET_KEY};
 
 /// No test waits longer for anything; a machine ten times slower than ours passes too.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -52,7 +52,7 @@ pub struct TestServer {
     pub environment: Vec<(String, String)>,
     /// A command that becomes the process, with the process's own command behind it.
     pub wrapper: Vec<String>,
-    running: Option<Running>,
+    running: Option<RunningServer>,
     /// What it said when it panicked.
     panic: Arc<OnceLock<String>>,
 }
@@ -65,7 +65,7 @@ impl Drop for TestServer {
     }
 }
 
-struct Running {
+struct RunningServer {
     child: Child,
     reader: JoinHandle<()>,
     main: SocketAddr,
@@ -75,7 +75,7 @@ struct Running {
     seen: String,
 }
 
-impl Running {
+impl RunningServer {
     /// Reads the log, of either format, up to a message; the whole of it if it ends before.
     async fn read_until(&mut self, message: &str) -> Result<(), String> {
         loop {
@@ -123,7 +123,7 @@ impl TestServer {
 
     /// The same, not started yet.
     pub async fn tiered(settings: &[(&str, &str)]) -> Self {
-        let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), Store::default()).await.unwrap();
+        let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), ObjectStore::default()).await.unwrap();
         let mut all = vec![("flush.interval_secs", "3600"), ("hot.keep_secs", "0"), ("s3.attempt_timeout_secs", "10")];
         all.extend_from_slice(settings);
         Self::new(Some(Arc::new(s3)), &all)
@@ -187,7 +187,7 @@ impl TestServer {
             }
         });
         let nowhere = ([0, 0, 0, 0], 0).into();
-        let mut running = Running { child, reader, main: nowhere, admin: nowhere, log, seen: String::new() };
+        let mut running = RunningServer { child, reader, main: nowhere, admin: nowhere, log, seen: String::new() };
         running.read_until("listening on the admin port").await?;
         self.running = Some(running);
         Ok(())
@@ -257,7 +257,7 @@ impl TestServer {
         self.settings.push((key.to_owned(), value.to_owned()));
     }
 
-    fn running(&self) -> &Running {
+    fn running(&self) -> &RunningServer {
         self.running.as_ref().expect("the process runs")
     }
 
@@ -425,7 +425,7 @@ impl TestServer {
     }
 
     /// What S3 holds.
-    pub fn store(&self) -> &Store {
+    pub fn store(&self) -> &ObjectStore {
         &self.s3.as_ref().expect("it has a bucket").store
     }
 

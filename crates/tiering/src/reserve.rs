@@ -31,13 +31,13 @@ const QUEUE_LEN: usize = 4096;
 /// How long a write waits for its reservation.
 const WAIT: Duration = Duration::from_secs(2);
 
-type Wanted = (BTreeMap<Partition, Watermarks>, oneshot::Sender<()>);
+type ReserveRequest = (BTreeMap<Partition, Watermarks>, oneshot::Sender<()>);
 
 /// Asks for reservations.
 #[derive(Debug)]
 pub struct Reserver {
     log: Arc<dyn ReservationLog>,
-    requests: mpsc::Sender<Wanted>,
+    requests: mpsc::Sender<ReserveRequest>,
     /// Whether the last reservation failed: then nobody waits for the next.
     is_failing: Arc<AtomicBool>,
 }
@@ -68,7 +68,7 @@ impl Reservations for Reserver {
 }
 
 /// Serves all that wait with one manifest.
-async fn serve(log: Arc<dyn ReservationLog>, mut requests: mpsc::Receiver<Wanted>, is_failing: Arc<AtomicBool>) {
+async fn serve(log: Arc<dyn ReservationLog>, mut requests: mpsc::Receiver<ReserveRequest>, is_failing: Arc<AtomicBool>) {
     while let Some((mut partitions, done)) = requests.recv().await {
         let mut waiting = vec![done];
         while let Ok((more, done)) = requests.try_recv() {

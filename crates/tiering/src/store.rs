@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::{
     flusher::{FlushHandle, FlushOptions, Flusher, Tiers},
     opening::Opening,
-    reader::{TieredReader, Turns},
+    reader::{ReadTurns, TieredReader},
     recovery::Recovery,
     reserve::Reserver,
     upkeep::{Upkeep, UpkeepOptions},
@@ -150,7 +150,7 @@ impl Store {
         }
         let upkeep = Upkeep { hot: Arc::clone(&hot), cold: cold.clone(), clock, options: options.upkeep };
         let upkeep = AbortOnDropHandle::new(task::spawn(upkeep.run(stopping.clone())));
-        let turns = Turns::new(options.hot_reads, options.cold_reads);
+        let turns = ReadTurns::new(options.hot_reads, options.cold_reads);
         let reader = TieredReader::new(hot.clone(), hot.clone(), cold.clone().map(|cold| cold as _), turns);
         Ok(Self { hot, reader, flush, cold, tasks: Tasks { writer, flusher, upkeep, reserving }, stopping })
     }
@@ -261,17 +261,17 @@ fn check_intents(hot: &dyn Engine, cold: &dyn ColdTier) -> Result<(), StorageErr
     Ok(())
 }
 
-type Ended = Result<Result<(), StorageError>, JoinError>;
+type TaskEnd = Result<Result<(), StorageError>, JoinError>;
 
 /// The end of a task that may not be there.
-async fn ended(task: &mut Option<Task>) -> Ended {
+async fn ended(task: &mut Option<Task>) -> TaskEnd {
     match task {
         Some(task) => task.await,
         None => pending().await,
     }
 }
 
-fn ended_early(part: &'static str, ended: Ended) -> StoreError {
+fn ended_early(part: &'static str, ended: TaskEnd) -> StoreError {
     match ended {
         Ok(Ok(())) => StoreError::Ended { part, source: None },
         Ok(Err(error)) => StoreError::Storage(error),

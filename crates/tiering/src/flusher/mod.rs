@@ -25,7 +25,7 @@ use tracing::{debug, error, warn};
 
 pub use self::waiter::FlushHandle;
 use self::{
-    partition::Written,
+    partition::WrittenSegment,
     plan::{FlushPolicy, FlushTask, Situation},
     waiter::{FlushRequest, FlushWaiter},
 };
@@ -91,7 +91,7 @@ pub struct Tiers {
     pub bucket: Arc<BucketState>,
 }
 
-type Outcome = (Partition, Result<Written, StorageError>);
+type WriteOutcome = (Partition, Result<WrittenSegment, StorageError>);
 
 /// The flusher.
 pub struct Flusher {
@@ -101,7 +101,7 @@ pub struct Flusher {
     /// Those who wait for a flush.
     waiters: Vec<FlushWaiter>,
     /// Segments in the making, at most one of a partition.
-    writing: JoinSet<Outcome>,
+    writing: JoinSet<WriteOutcome>,
     busy: HashMap<task::Id, Partition>,
     /// Turns to write, and the memory to do it in.
     turns: Arc<Semaphore>,
@@ -177,7 +177,7 @@ impl Flusher {
     }
 
     /// Publishes what is ready, answers those who waited for it, and begins what is due.
-    async fn step(&mut self, ready: Vec<Outcome>) -> Result<(), StorageError> {
+    async fn step(&mut self, ready: Vec<WriteOutcome>) -> Result<(), StorageError> {
         let published = self.publish(ready).await;
         let done = match &published {
             Ok(()) => self.evict().await,
@@ -196,7 +196,7 @@ impl Flusher {
     }
 
     /// Takes what else is ready, or soon will be.
-    async fn gather(&mut self, first: Result<(task::Id, Outcome), JoinError>) -> Vec<Outcome> {
+    async fn gather(&mut self, first: Result<(task::Id, WriteOutcome), JoinError>) -> Vec<WriteOutcome> {
         let mut ready = Vec::from_iter(self.joined(first));
         while ready.len() < MAX_SEGMENTS
             && let Ok(Some(next)) = timeout(GATHER, self.writing.join_next_with_id()).await
@@ -206,7 +206,7 @@ impl Flusher {
         ready
     }
 
-    fn joined(&mut self, outcome: Result<(task::Id, Outcome), JoinError>) -> Option<Outcome> {
+    fn joined(&mut self, outcome: Result<(task::Id, WriteOutcome), JoinError>) -> Option<WriteOutcome> {
         match outcome {
             Ok((id, outcome)) => {
                 self.busy.remove(&id);
@@ -242,7 +242,7 @@ impl Flusher {
         }
     }
 
-    fn write(&self, task: FlushTask) -> impl Future<Output = Outcome> + Send + use<> {
+    fn write(&self, task: FlushTask) -> impl Future<Output = WriteOutcome> + Send + use<> {
         let (tiers, segment_bytes) = (self.tiers.clone(), self.options.segment_bytes);
         let (turns, memory) = (Arc::clone(&self.turns), Arc::clone(&self.memory));
         let most = self.options.memory_bytes;

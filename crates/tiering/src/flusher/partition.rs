@@ -14,7 +14,7 @@ use contracts::{
 
 /// A segment that is in S3 and that no manifest names yet.
 #[derive(Debug, Clone)]
-pub struct Written {
+pub struct WrittenSegment {
     /// Its partition.
     pub partition: Partition,
     /// Its bounds.
@@ -33,7 +33,7 @@ pub async fn write(
     cold: &dyn SegmentStore,
     segment_bytes: u64,
     task: FlushTask,
-) -> Result<Written, StorageError> {
+) -> Result<WrittenSegment, StorageError> {
     let FlushTask { partition, range, intent, .. } = task;
     let (epoch, format) = match intent {
         Some(intent) => (intent.epoch, intent.format),
@@ -54,5 +54,5 @@ pub async fn write(
     crash::point("flush-intended");
     cold.put(&segment).await?;
     crash::point("flush-put");
-    Ok(Written { partition, intent: planned, meta: segment.meta })
+    Ok(WrittenSegment { partition, intent: planned, meta: segment.meta })
 }

@@ -8,7 +8,7 @@ use std::{
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Flusher, MAX_BACKOFF, OFFSETS, Outcome, RETRY_CHANGES, TICK, partition::Written, waiter::FlushWaiter};
+use super::{Flusher, MAX_BACKOFF, OFFSETS, RETRY_CHANGES, TICK, WriteOutcome, partition::WrittenSegment, waiter::FlushWaiter};
 use contracts::{
     catalog::TableStatus,
     cold::Publication,
@@ -21,7 +21,7 @@ use contracts::{
 
 impl Flusher {
     /// One manifest for the segments that are ready.
-    pub(super) async fn publish(&mut self, ready: Vec<Outcome>) -> Result<(), StorageError> {
+    pub(super) async fn publish(&mut self, ready: Vec<WriteOutcome>) -> Result<(), StorageError> {
         let mut written = Vec::new();
         let mut failed = None;
         for (partition, outcome) in ready {
@@ -41,7 +41,7 @@ impl Flusher {
             }
         }
         // The manifest does not depend on who was faster.
-        written.sort_by(|a: &Written, b| a.partition.cmp(&b.partition));
+        written.sort_by(|a: &WrittenSegment, b| a.partition.cmp(&b.partition));
         let changes = self.tiers.hot.changes();
         let offsets = self.tiers.hot.commits();
         let may_retry = !self.waiters.is_empty() || Instant::now() >= self.retry_changes;
@@ -74,7 +74,7 @@ impl Flusher {
 
     /// Everything that has changed since the last manifest, as the counts of changes tell; without a change of tables only those are looked at
     /// whose segments it names.
-    async fn publish_manifest(&self, written: &[Written], changes: u64) -> Result<(), StorageError> {
+    async fn publish_manifest(&self, written: &[WrittenSegment], changes: u64) -> Result<(), StorageError> {
         let tables = match self.published_changes == Some(changes) {
             true => self.tables(written.iter().map(|segment| &segment.partition.table)),
             false => self.tiers.hot.tables().all().cloned().collect(),
@@ -86,7 +86,7 @@ impl Flusher {
         self.tiers.cold.publish(publication).await
     }
 
-    async fn mark(&mut self, written: Vec<Written>) -> Result<(), StorageError> {
+    async fn mark(&mut self, written: Vec<WrittenSegment>) -> Result<(), StorageError> {
         let segments: Vec<_> = written.iter().map(|segment| (segment.partition.clone(), segment.intent)).collect();
         if !segments.is_empty() {
             self.tiers.hot.mark_flushed(segments).await?;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Tiers, partition::Written, plan};
+use super::{Tiers, partition::WrittenSegment, plan};
 use contracts::{
     cold::ColdTier,
     engine::Engine,
@@ -18,12 +18,12 @@ use contracts::{
 /// Requests that may wait for the flusher.
 const QUEUE_LEN: usize = 64;
 
-type Reply = oneshot::Sender<Result<FlushReport, StorageError>>;
+type FlushReply = oneshot::Sender<Result<FlushReport, StorageError>>;
 
 /// What is to be flushed, and who wants to know.
 pub(super) struct FlushRequest {
     ends: BTreeMap<Partition, Offset>,
-    reply: Reply,
+    reply: FlushReply,
 }
 
 /// Asks the flusher from elsewhere.
@@ -63,7 +63,7 @@ pub(super) struct FlushWaiter {
     ends: BTreeMap<Partition, Offset>,
     report: FlushReport,
     failed: Option<StorageError>,
-    reply: Reply,
+    reply: FlushReply,
 }
 
 impl FlushWaiter {
@@ -95,7 +95,7 @@ impl FlushWaiter {
     }
 
     /// A segment is cold.
-    pub(super) fn report(&mut self, segment: &Written) {
+    pub(super) fn report(&mut self, segment: &WrittenSegment) {
         if self.ends.contains_key(&segment.partition) {
             self.report.bytes += segment.meta.bytes;
             self.report.segments.push((segment.partition.clone(), segment.meta.range));

@@ -9,7 +9,7 @@ use futures_util::{StreamExt, TryStreamExt, future::Either, stream};
 use tokio::task;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Positions, ReadQuery, TablePage, TieredReader, turns::Turn};
+use super::{Positions, ReadQuery, TablePage, TieredReader, turns::ReadTurn};
 use contracts::{
     clock::TimestampMs,
     error::{StorageError, Tier},
@@ -86,7 +86,7 @@ pub struct Merge {
     begins_cold: bool,
     has_read: bool,
     /// The turn to read, if turns are taken.
-    turn: Turns,
+    turn: HeldTurn,
     /// What the records that are fetched and not given take in memory, in bytes, and the most that they may.
     held: usize,
     most: usize,
@@ -97,14 +97,14 @@ type Head = (TimestampMs, PartitionNumber);
 
 /// Which turn a merge has.
 #[derive(Debug, Default)]
-enum Turns {
+enum HeldTurn {
     /// It takes none.
     #[default]
     None,
     /// To read from RocksDB.
-    Hot(Turn),
+    Hot(ReadTurn),
     /// To read from S3 too.
-    Cold(Turn),
+    Cold(ReadTurn),
 }
 
 impl Merge {
@@ -131,7 +131,7 @@ impl Merge {
             fetches_ahead: false,
             begins_cold,
             has_read: false,
-            turn: Turns::None,
+            turn: HeldTurn::None,
             held: 0,
             most: look.most_bytes,
         }
@@ -143,15 +143,15 @@ impl Merge {
     /// `Overloaded` if it does not come.
     pub async fn take_turn(&mut self) -> Result<(), StorageError> {
         self.turn = match self.wants_cold() {
-            true => Turns::Cold(self.reader.turns.cold().await?),
-            false => Turns::Hot(self.reader.turns.hot().await),
+            true => HeldTurn::Cold(self.reader.turns.cold().await?),
+            false => HeldTurn::Hot(self.reader.turns.hot().await),
         };
         Ok(())
     }
 
     /// Others may read; what was read is kept.
     pub fn end_turn(&mut self) {
-        self.turn = Turns::None;
+        self.turn = HeldTurn::None;
     }
 
     /// Whether what comes next is in S3 alone, as far as is known.
@@ -163,7 +163,7 @@ impl Merge {
 
     /// Gives back all that was read and not given: it is read again.
     pub fn restart(&mut self) {
-        self.turn = Turns::None;
+        self.turn = HeldTurn::None;
         while let Some(head) = self.heads.pop_last() {
             self.give_back(head);
         }
@@ -213,8 +213,8 @@ impl Merge {
         let has_more = self.peek().await?.is_some();
         let (next, lost) = (self.positions(), self.lost());
         let turn = match self.turn {
-            Turns::None => Turn::default(),
-            Turns::Hot(turn) | Turns::Cold(turn) => turn,
+            HeldTurn::None => ReadTurn::default(),
+            HeldTurn::Hot(turn) | HeldTurn::Cold(turn) => turn,
         };
         Ok(TablePage { records, next, has_more, lost, turn })
     }
@@ -258,7 +258,7 @@ impl Merge {
             }
             self.fetch().await?;
             // Whoever looks for little in much lets others read between two pieces of it.
-            if !self.empty.is_empty() && self.held <= HELD_BETWEEN && !matches!(self.turn, Turns::None) {
+            if !self.empty.is_empty() && self.held <= HELD_BETWEEN && !matches!(self.turn, HeldTurn::None) {
                 self.end_turn();
                 self.take_turn().await?;
             }
@@ -348,10 +348,10 @@ impl Merge {
             }
         }
         self.has_read = true;
-        if !cold.is_empty() && matches!(self.turn, Turns::Hot(_)) {
+        if !cold.is_empty() && matches!(self.turn, HeldTurn::Hot(_)) {
             // Evicted since it was looked at. Who waits for S3 must not keep others from hot.
-            self.turn = Turns::None;
-            self.turn = Turns::Cold(self.reader.turns.cold().await?);
+            self.turn = HeldTurn::None;
+            self.turn = HeldTurn::Cold(self.reader.turns.cold().await?);
         }
         let mut cold = stream::iter(cold).buffer_unordered(PARALLEL_READS);
         while let Some((number, marks, page)) = cold.try_next().await? {

@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use self::{
     merge::{Look, Merge},
-    turns::{Turn, Turns},
+    turns::{ReadTurn, ReadTurns},
 };
 use contracts::{
     catalog::{Catalog, TableStatus},
@@ -54,7 +54,7 @@ pub struct TablePage {
     /// What the page passed over because it was lost with a volume.
     pub lost: Vec<(PartitionNumber, OffsetRange)>,
     /// The turn to read it, for as long as the records are there.
-    pub turn: Turn,
+    pub turn: ReadTurn,
 }
 
 /// Reads tables over both tiers.
@@ -63,12 +63,12 @@ pub struct TieredReader {
     hot: Arc<dyn HotReader>,
     catalog: Arc<dyn Catalog>,
     cold: Option<Arc<dyn ColdReader>>,
-    turns: Turns,
+    turns: ReadTurns,
 }
 
 impl TieredReader {
     /// A reader over hot, and cold if there is one.
-    pub fn new(hot: Arc<dyn HotReader>, catalog: Arc<dyn Catalog>, cold: Option<Arc<dyn ColdReader>>, turns: Turns) -> Self {
+    pub fn new(hot: Arc<dyn HotReader>, catalog: Arc<dyn Catalog>, cold: Option<Arc<dyn ColdReader>>, turns: ReadTurns) -> Self {
         Self { hot, catalog, cold, turns }
     }
 

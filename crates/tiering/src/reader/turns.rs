@@ -14,35 +14,35 @@ const COLD_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The turns of one reader.
 #[derive(Debug, Clone)]
-pub struct Turns {
+pub struct ReadTurns {
     hot: Arc<Semaphore>,
     cold: Arc<Semaphore>,
 }
 
 /// A turn, for as long as it is held.
 #[derive(Debug, Default)]
-pub struct Turn {
+pub struct ReadTurn {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Turns {
+impl ReadTurns {
     /// So many reads at once from RocksDB alone, and so many that need S3.
     pub fn new(hot: usize, cold: usize) -> Self {
         Self { hot: Arc::new(Semaphore::new(hot)), cold: Arc::new(Semaphore::new(cold)) }
     }
 
     /// A turn to read from RocksDB.
-    pub(super) async fn hot(&self) -> Turn {
-        Turn { _permit: Arc::clone(&self.hot).acquire_owned().await.ok() }
+    pub(super) async fn hot(&self) -> ReadTurn {
+        ReadTurn { _permit: Arc::clone(&self.hot).acquire_owned().await.ok() }
     }
 
     /// A turn to read from S3 too.
     ///
     /// # Errors
     /// `Overloaded` if it does not come.
-    pub(super) async fn cold(&self) -> Result<Turn, StorageError> {
+    pub(super) async fn cold(&self) -> Result<ReadTurn, StorageError> {
         let waiting = timeout(COLD_PATIENCE, Arc::clone(&self.cold).acquire_owned());
         let overloaded = |_| StorageError::Overloaded { reason: Overload::ColdReads, retry_after: Duration::from_secs(5) };
-        Ok(Turn { _permit: waiting.await.map_err(overloaded)?.ok() })
+        Ok(ReadTurn { _permit: waiting.await.map_err(overloaded)?.ok() })
     }
 }

@@ -25,7 +25,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 pub use self::step::Relation;
-use self::step::{Step, diverged, empty_at, relation, step};
+use self::step::{RecoveryStep, diverged, empty_at, relation, step};
 use contracts::{
     catalog::TableSettings,
     clock::Clock,
@@ -152,7 +152,7 @@ impl Recovery {
     }
 
     /// What is to be done with each partition that the chain knows.
-    fn steps(&self, cold: &BTreeMap<Partition, ColdBounds>, relation: Relation) -> Result<Vec<(Partition, Step)>, StorageError> {
+    fn steps(&self, cold: &BTreeMap<Partition, ColdBounds>, relation: Relation) -> Result<Vec<(Partition, RecoveryStep)>, StorageError> {
         let tables = self.hot.tables();
         let hot: BTreeMap<_, _> = tables.partitions().collect();
         for (partition, status) in &hot {
@@ -174,17 +174,17 @@ impl Recovery {
             .collect()
     }
 
-    async fn apply(&self, steps: Vec<(Partition, Step)>, relation: Relation) -> Result<(), StorageError> {
+    async fn apply(&self, steps: Vec<(Partition, RecoveryStep)>, relation: Relation) -> Result<(), StorageError> {
         let mut unmarked = Vec::new();
         let mut recovered = Recovered::default();
         self.progress.begin_counted("comparing partitions on the volume and in S3", steps.len());
         for (partition, step) in steps {
             self.progress.advance();
             match step {
-                Step::Leave => {}
-                Step::Mark(intent) => unmarked.push((partition, intent)),
-                Step::Replace { start, end } => recovered.partitions.push(empty_at(partition, start, end)),
-                Step::Compare { both, start, flushed, next, .. } => {
+                RecoveryStep::Leave => {}
+                RecoveryStep::Mark(intent) => unmarked.push((partition, intent)),
+                RecoveryStep::Replace { start, end } => recovered.partitions.push(empty_at(partition, start, end)),
+                RecoveryStep::Compare { both, start, flushed, next, .. } => {
                     self.compare(&partition, both).await?;
                     if next <= flushed {
                         recovered.partitions.push(empty_at(partition, start, flushed));
@@ -310,9 +310,9 @@ impl Recovery {
 }
 
 /// Refuses what could not be brought together, while nothing has been changed.
-fn compare_before_taking_over(steps: &[(Partition, Step)]) -> Result<(), StorageError> {
+fn compare_before_taking_over(steps: &[(Partition, RecoveryStep)]) -> Result<(), StorageError> {
     for (partition, step) in steps {
-        if let Step::Compare { lost: Some(lost), .. } = step {
+        if let RecoveryStep::Compare { lost: Some(lost), .. } = step {
             return Err(diverged(partition, *lost, "S3 declares these offsets lost, and the volume has events there"));
         }
     }

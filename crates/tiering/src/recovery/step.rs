@@ -6,7 +6,7 @@ use contracts::{
     catalog::PartitionStatus,
     error::StorageError,
     flush_ledger::FlushIntent,
-    journal::Record,
+    journal::ChainRecord,
     manifests::{ColdBounds, LastManifest},
     name::Partition,
     recovery::RecoveredPartition,
@@ -24,7 +24,7 @@ pub enum Relation {
 
 /// What is to be done with a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum RecoveryStep {
     /// Nothing.
     Leave,
     /// The process ended between manifest and mark.
@@ -36,7 +36,7 @@ pub(super) enum Step {
 }
 
 /// How the volume stands to a bucket that has events.
-pub(super) fn relation(store_id: Uuid, record: &Record, is_empty: bool, last: &LastManifest) -> Result<Relation, StorageError> {
+pub(super) fn relation(store_id: Uuid, record: &ChainRecord, is_empty: bool, last: &LastManifest) -> Result<Relation, StorageError> {
     // A volume without tables has nothing to lose: it may have tried to begin the bucket, and another was faster.
     if is_empty && (record.is_empty() || last.store_id != store_id) {
         return Ok(Relation::Behind);
@@ -57,15 +57,15 @@ pub(super) fn step(
     status: Option<&PartitionStatus>,
     cold: &ColdBounds,
     relation: Relation,
-) -> Result<Step, StorageError> {
+) -> Result<RecoveryStep, StorageError> {
     let marks = status.map(|status| status.marks).unwrap_or_default();
     if cold.end <= marks.flushed {
-        return Ok(Step::Leave);
+        return Ok(RecoveryStep::Leave);
     }
     // Of an older copy's segment it is not known whether it is the one that S3 has: see below.
     let intent = status.and_then(|status| status.intent).filter(|intent| intent.range.end == cold.end);
     if let Some(intent) = intent.filter(|_| relation == Relation::InStep) {
-        return Ok(Step::Mark(intent));
+        return Ok(RecoveryStep::Mark(intent));
     }
     if relation == Relation::InStep {
         return Err(StorageError::Refused(format!(
@@ -79,10 +79,10 @@ pub(super) fn step(
     let first = marks.flushed.max(cold.start).min(marks.next);
     let both = OffsetRange::new(first, marks.next.min(cold.end).max(first));
     if both.is_empty() {
-        return Ok(Step::Replace { start, end: cold.end });
+        return Ok(RecoveryStep::Replace { start, end: cold.end });
     }
     let lost = cold.lost.iter().map(|lost| lost.overlap(both)).find(|lost| !lost.is_empty());
-    Ok(Step::Compare { both, start, flushed: cold.end, next: marks.next, lost })
+    Ok(RecoveryStep::Compare { both, start, flushed: cold.end, next: marks.next, lost })
 }
 
 /// A partition with nothing in hot.
