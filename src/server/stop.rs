@@ -2,14 +2,10 @@
 
 use std::time::Duration;
 
-use tokio::{
-    task::{self, JoinHandle},
-    time::sleep,
-};
-use tokio_util::sync::CancellationToken;
+use tokio::{task, time::sleep};
 use tracing::{error, info, warn};
 
-use super::{RunningStore, ServerError};
+use super::{RunningStore, ServerError, ports::Port};
 use crate::{
     config::Config,
     http::state::{OpsState, Phase},
@@ -23,8 +19,7 @@ pub(super) async fn wait_and_stop(
     ops: &OpsState,
     signals: &mut Signals,
     mut running: RunningStore,
-    serving: JoinHandle<()>,
-    stop_serving: CancellationToken,
+    main: Port,
 ) -> Result<(), ServerError> {
     let signal = tokio::select! {
         signal = signals.next() => signal,
@@ -37,24 +32,17 @@ pub(super) async fn wait_and_stop(
             warn!(signal, "second signal: exiting at once; what is on the volume is flushed at the next start");
             std::process::exit(130);
         }
-        stopped = stop(config, ops, running, serving, stop_serving) => stopped,
+        stopped = stop(config, ops, running, main) => stopped,
     }
 }
 
 /// Unready -> keep serving -> stop accepting -> drain -> flush -> close.
-async fn stop(
-    config: &Config,
-    ops: &OpsState,
-    running: RunningStore,
-    serving: JoinHandle<()>,
-    stop_serving: CancellationToken,
-) -> Result<(), ServerError> {
+async fn stop(config: &Config, ops: &OpsState, running: RunningStore, main: Port) -> Result<(), ServerError> {
     ops.lifecycle.enter(Phase::Draining);
     metrics::ready(false);
     sleep(Duration::from_secs(config.shutdown.delay_secs)).await;
     info!("accepting no more requests");
-    stop_serving.cancel();
-    drop(serving.await);
+    main.stop().await;
     let RunningStore { db, store, _disk } = running;
     store.stop(Duration::from_secs(config.shutdown.flush_secs)).await?;
     let closed = task::spawn_blocking(move || db.close()).await;

@@ -9,7 +9,12 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::{Method, Request, Response, body::Frame, header, http::request::Parts};
+use hyper::{
+    Method, Request, Response,
+    body::Frame,
+    header,
+    http::{request::Parts, response},
+};
 use s3s::{Body, service::S3Service};
 use tokio::{
     sync::Notify,
@@ -157,6 +162,33 @@ impl StandingRefusal {
 
 type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
+/// A request that can be applied now, later or not at all.
+struct ReceivedRequest {
+    service: S3Service,
+    head: Parts,
+    body: Bytes,
+}
+
+impl ReceivedRequest {
+    fn request(&self) -> Request<Body> {
+        Request::from_parts(self.head.clone(), Body::from(self.body.clone()))
+    }
+
+    async fn apply(&self) -> io::Result<(response::Parts, Bytes)> {
+        let (head, body) = self.service.call(self.request()).await.map_err(io::Error::other)?.into_parts();
+        let bytes = BodyExt::collect(body).await.map_err(io::Error::other)?.to_bytes();
+        Ok((head, bytes))
+    }
+
+    fn apply_late(&self) {
+        let (service, request) = (self.service.clone(), self.request());
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(300)).await;
+            drop(service.call(request).await);
+        });
+    }
+}
+
 /// Serves one request, with a fault if it is due.
 pub async fn serve(store: Arc<ObjectStore>, service: S3Service, request: Request<hyper::body::Incoming>) -> io::Result<Answer> {
     let fault = store.faults.next(&request);
@@ -165,67 +197,67 @@ pub async fn serve(store: Arc<ObjectStore>, service: S3Service, request: Request
     if let Some(answer) = refused(&store, &head) {
         return Ok(answer);
     }
-    let apply = async || {
-        let request = Request::from_parts(head.clone(), Body::from(body.clone()));
-        let (head, body) = service.call(request).await.map_err(io::Error::other)?.into_parts();
-        let bytes = BodyExt::collect(body).await.map_err(io::Error::other)?.to_bytes();
-        Ok::<_, io::Error>((head, bytes))
-    };
-    let broken = || io::Error::other("broken on purpose");
+    let received = ReceivedRequest { service, head, body };
     match fault {
-        None => apply().await.map(|(head, bytes)| Response::from_parts(head, whole(bytes))),
+        None => received.apply().await.map(|(head, bytes)| Response::from_parts(head, whole(bytes))),
         Some(Fault::Status(status)) => Ok(usual_error(status)),
-        Some(Fault::Conflict) if head.method == Method::PUT => Ok(usual_error(409)),
+        Some(Fault::Conflict) if received.head.method == Method::PUT => Ok(usual_error(409)),
         Some(Fault::Conflict) => Ok(usual_error(503)),
         Some(Fault::ResetRequest) => Err(broken()),
-        Some(Fault::AnswerLost) => apply().await.and(Err(broken())),
+        Some(Fault::AnswerLost) => received.apply().await.and(Err(broken())),
         Some(Fault::Hang) => {
             drop(timeout(Duration::from_secs(3600), store.faults.cleared.notified()).await);
             Err(broken())
         }
         Some(Fault::AppliedLate) => {
-            let (service, request) = (service.clone(), Request::from_parts(head.clone(), Body::from(body.clone())));
-            tokio::spawn(async move {
-                sleep(Duration::from_millis(300)).await;
-                drop(service.call(request).await);
-            });
+            received.apply_late();
             Ok(usual_error(500))
         }
-        Some(Fault::ResetAnswer) => {
-            let (head, bytes) = apply().await?;
-            let half = bytes.slice(..bytes.len() / 2);
-            let pieces = stream::iter([Ok(Frame::data(half)), Err(broken())]);
-            Ok(Response::from_parts(head, StreamBody::new(pieces).boxed_unsync()))
-        }
-        Some(Fault::Slow) => {
-            let (head, bytes) = apply().await?;
-            let pieces = stream::iter(0..bytes.len()).then(move |at| {
-                let byte = bytes.slice(at..=at);
-                async move {
-                    sleep(Duration::from_secs(1)).await;
-                    Ok(Frame::data(byte))
-                }
-            });
-            Ok(Response::from_parts(head, StreamBody::new(pieces).boxed_unsync()))
-        }
-        Some(Fault::Truncated) => {
-            let (mut head, bytes) = apply().await?;
-            let half = bytes.slice(..bytes.len() / 2);
-            if head.headers.contains_key(header::CONTENT_LENGTH) {
-                head.headers.insert(header::CONTENT_LENGTH, half.len().into());
-            }
-            Ok(Response::from_parts(head, whole(half)))
-        }
-        Some(Fault::Flipped) => {
-            let (head, bytes) = apply().await?;
-            let mut bytes = BytesMut::from(bytes.as_ref());
-            let middle = bytes.len() / 2;
-            if let Some(byte) = bytes.get_mut(middle) {
-                *byte ^= 1;
-            }
-            Ok(Response::from_parts(head, whole(bytes.freeze())))
-        }
+        Some(Fault::ResetAnswer) => received.apply().await.map(|(head, bytes)| broken_off(head, &bytes)),
+        Some(Fault::Slow) => received.apply().await.map(|(head, bytes)| byte_by_byte(head, bytes)),
+        Some(Fault::Truncated) => received.apply().await.map(|(head, bytes)| truncated(head, &bytes)),
+        Some(Fault::Flipped) => received.apply().await.map(|(head, bytes)| flipped(head, &bytes)),
     }
+}
+
+fn broken() -> io::Error {
+    io::Error::other("broken on purpose")
+}
+
+/// Half of the answer, and then the connection breaks.
+fn broken_off(head: response::Parts, bytes: &Bytes) -> Answer {
+    let half = bytes.slice(..bytes.len() / 2);
+    let pieces = stream::iter([Ok(Frame::data(half)), Err(broken())]);
+    Response::from_parts(head, StreamBody::new(pieces).boxed_unsync())
+}
+
+fn byte_by_byte(head: response::Parts, bytes: Bytes) -> Answer {
+    let pieces = stream::iter(0..bytes.len()).then(move |at| {
+        let byte = bytes.slice(at..=at);
+        async move {
+            sleep(Duration::from_secs(1)).await;
+            Ok(Frame::data(byte))
+        }
+    });
+    Response::from_parts(head, StreamBody::new(pieces).boxed_unsync())
+}
+
+/// Half of the answer, with a length that says so.
+fn truncated(mut head: response::Parts, bytes: &Bytes) -> Answer {
+    let half = bytes.slice(..bytes.len() / 2);
+    if head.headers.contains_key(header::CONTENT_LENGTH) {
+        head.headers.insert(header::CONTENT_LENGTH, half.len().into());
+    }
+    Response::from_parts(head, whole(half))
+}
+
+fn flipped(head: response::Parts, bytes: &Bytes) -> Answer {
+    let mut bytes = BytesMut::from(bytes.as_ref());
+    let middle = bytes.len() / 2;
+    if let Some(byte) = bytes.get_mut(middle) {
+        *byte ^= 1;
+    }
+    Response::from_parts(head, whole(bytes.freeze()))
 }
 
 /// Remembers a PUT where that is wanted; the answer to what is refused.
