@@ -1,4 +1,5 @@
-//! Turns to read. Those for RocksDB never wait for S3: who needs S3 gives up the one and waits for the other.
+//! Turns to read. A turn for RocksDB is never held while waiting for S3: a read that needs S3 gives it up,
+//! and waits for a turn of the other kind.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +10,8 @@ use tokio::{
 
 use contracts::error::{Overload, StorageError};
 
-/// How long a read waits for a turn to read from S3; those before it are given up by then, or S3 is slow.
+/// How long a read waits for a turn to read from S3. If none comes by then, S3 is slow, and waiting longer
+/// would only lengthen the queue.
 const COLD_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The turns of one reader.
@@ -19,14 +21,14 @@ pub struct ReadTurns {
     cold: Arc<Semaphore>,
 }
 
-/// A turn, for as long as it is held.
+/// A turn; dropping it gives it to the next read.
 #[derive(Debug, Default)]
 pub struct ReadTurn {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl ReadTurns {
-    /// So many reads at once from RocksDB alone, and so many that need S3.
+    /// `hot` reads at once from RocksDB alone, and `cold` reads that need S3.
     pub fn new(hot: usize, cold: usize) -> Self {
         Self { hot: Arc::new(Semaphore::new(hot)), cold: Arc::new(Semaphore::new(cold)) }
     }
@@ -39,7 +41,7 @@ impl ReadTurns {
     /// A turn to read from S3 too.
     ///
     /// # Errors
-    /// `Overloaded` if it does not come.
+    /// `Overloaded` if the turn does not come in time.
     pub(super) async fn cold(&self) -> Result<ReadTurn, StorageError> {
         let waiting = timeout(COLD_PATIENCE, Arc::clone(&self.cold).acquire_owned());
         let overloaded = |_| StorageError::Overloaded { reason: Overload::ColdReads, retry_after: Duration::from_secs(5) };
