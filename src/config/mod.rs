@@ -1,5 +1,5 @@
-//! Every setting, its default, and what its values must be. See `sources` for where they come from; keys and environment names
-//! are derived from [`Config::default`].
+//! Every setting and its default. `sources` reads them, `ranges` checks them; keys and environment names are
+//! derived from [`Config::default`].
 
 mod ranges;
 mod sources;

@@ -1,19 +1,19 @@
-//! What the values of settings may be. Every number has a range; a value outside it stops the start, and names itself.
+//! The ranges of all settings. A value outside its range stops the start; the error names the setting.
 
 use super::{BadConfig, Config, Encryption};
 use crate::telemetry;
 use hot_rocksdb::idempotency::KEY_BYTES;
 
-/// A hundred years: no time that anyone means is longer.
+/// A hundred years: nobody means a longer time.
 const MAX_SECS: u64 = 100 * 365 * 24 * 60 * 60;
-/// An hour: what one request, or one connection, may take.
+/// An hour: the longest that one request or connection may be allowed.
 const MAX_WAIT_SECS: u64 = 60 * 60;
-/// A pebibyte.
+/// A pebibyte: more than any volume has.
 const MAX_BYTES: u64 = 1 << 50;
-/// Memory for one purpose.
+/// The most memory for one purpose: semaphores count it in 32 bits.
 const MAX_MEMORY: u64 = (4 << 30) - 1;
 
-/// What is wrong, a line each.
+/// The rules that settings break, one line each.
 #[derive(Default)]
 struct BrokenRules(Vec<String>);
 
@@ -30,7 +30,7 @@ impl BrokenRules {
 }
 
 impl Config {
-    /// Every rule that a value breaks, a line each.
+    /// Checks all settings, so that the error has every broken rule and not only the first.
     pub(super) fn check(&self) -> Result<(), BadConfig> {
         let mut wrong = BrokenRules::default();
         self.check_tiers(&mut wrong);
@@ -172,7 +172,7 @@ impl Config {
     }
 }
 
-/// Checks where a server is said to be.
+/// Checks the address of an S3 server.
 ///
 /// # Errors
 /// What is wrong with it.

@@ -45,10 +45,10 @@ const ADMIN_BODIES: usize = 1 << 20;
 /// How often the metrics' recorder is drained.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
-/// Why the server ended before it was told to.
+/// Why the server could not start, or ended before it was told to.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// A port cannot be bound, or signals not be heard.
+    /// The operating system refused something: a port, signals, the disk.
     #[error("{what}: {source}")]
     Io {
         /// What was tried.
@@ -59,7 +59,7 @@ pub enum ServerError {
     /// A setting cannot be used here.
     #[error("{0}")]
     Setting(String),
-    /// The volume cannot be opened, for a reason that does not name it.
+    /// The volume cannot be opened. Used if the cause does not name its path.
     #[error("data_dir {path}: {source}")]
     Volume {
         /// Where it is.
@@ -87,7 +87,7 @@ impl From<StoreError> for ServerError {
     }
 }
 
-/// What runs until the end.
+/// The open store, and what ends with it.
 struct RunningStore {
     db: Arc<Db>,
     store: Store,
@@ -133,7 +133,7 @@ pub async fn run(config: Config, telemetry: &Telemetry) -> Result<(), ServerErro
     result
 }
 
-/// What probes and the admin port see, from the first moment on.
+/// What probes, metrics and the admin port need; they work before the store is open.
 fn ops(telemetry: &Telemetry, prometheus: &PrometheusHandle) -> OpsState {
     Arc::new(Ops {
         lifecycle: Arc::new(Lifecycle::default()),
@@ -147,7 +147,8 @@ fn ops(telemetry: &Telemetry, prometheus: &PrometheusHandle) -> OpsState {
     })
 }
 
-/// Drains the recorder's histograms, which grow until somebody does, and passes on the count of dropped log lines.
+/// Drains the recorder's histograms, which would grow without end, and passes on the count of dropped log
+/// lines.
 async fn keep_metrics(prometheus: PrometheusHandle, dropped: ErrorCounter) {
     loop {
         sleep(METRICS_UPKEEP).await;
@@ -156,7 +157,8 @@ async fn keep_metrics(prometheus: PrometheusHandle, dropped: ErrorCounter) {
     }
 }
 
-/// A second pod of a set would take the bucket over and go on with an empty volume; so it does not even begin.
+/// Refuses to start as any pod but the first of its set: it would take the bucket over from the first, with
+/// an empty volume.
 fn check_pod(config: &Config) -> Result<(), ServerError> {
     let Some(pod) = &config.pod else { return Ok(()) };
     match pod.rsplit_once('-').and_then(|(_, ordinal)| ordinal.parse::<u32>().ok()) {

@@ -28,7 +28,7 @@ use contracts::{
 use hot_rocksdb::{HotParts, RocksHot, catalog::SharedCatalog, disk::Disk, rocksdb::Db};
 use tiering::{Parts, Store};
 
-/// What there is of the process before the store is open.
+/// What the process has before the store is open.
 pub(super) struct Startup {
     /// Told how far the start has come, and given what it opens.
     pub(super) ops: OpsState,
@@ -124,6 +124,8 @@ fn show_to_operators(config: &Config, store: &Store, ops: &OpsState) {
     drop(ops.store.set(Arc::new(observed)));
 }
 
+/// Opens RocksDB, which may have a long log to replay. The error names the path, as operators know the volume
+/// by that.
 async fn open_volume(
     config: &Config,
     clock: Arc<dyn Clock>,
@@ -136,7 +138,7 @@ async fn open_volume(
     opened.map_err(|source| if source.to_string().contains(&path) { source.into() } else { ServerError::Volume { path, source } })
 }
 
-/// The cold tier, not yet open, if there is to be one.
+/// The cold tier, not yet open, if a bucket is configured.
 async fn connect(config: &Config) -> Result<Option<Arc<dyn ColdTier>>, ServerError> {
     let Some(options) = options::s3(config, &config::environment()).map_err(ServerError::Setting)? else { return Ok(None) };
     Ok(Some(Arc::new(S3Cold::new(Objects::connect(&options).await, options::cold(config)))))

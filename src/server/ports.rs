@@ -1,5 +1,5 @@
-//! The two ports. Both are bound before RocksDB opens, so that a long recovery can be watched, and before the bucket is opened: a process
-//! that cannot serve must not take the bucket from one that does.
+//! The two ports. Both are bound before RocksDB opens, so that a long recovery can be watched, and before the
+//! bucket is opened: a process that cannot serve must not take the bucket from one that does.
 
 use std::{
     net::SocketAddr,

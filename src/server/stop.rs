@@ -1,4 +1,4 @@
-//! Waits for the end, and stops in order.
+//! Waits for a signal or a failure, and stops in order.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use crate::{
 };
 use contracts::metrics;
 
-/// Serves until a signal, then stops in order; or ends at once if a part of the store fails.
+/// Serves until a signal comes, then stops in order. Ends at once if the store fails, as nothing may be acked
+/// any more.
 pub(super) async fn wait_and_stop(
     config: &Config,
     ops: &OpsState,
@@ -36,7 +37,8 @@ pub(super) async fn wait_and_stop(
     }
 }
 
-/// Unready -> keep serving -> stop accepting -> drain -> flush -> close.
+/// Unready -> keep serving -> stop accepting -> drain -> flush -> close. Requests end before the last flush,
+/// so that it has everything they wrote; load balancers get `shutdown.delay_secs` to notice.
 async fn stop(config: &Config, ops: &OpsState, running: RunningStore, main: Port) -> Result<(), ServerError> {
     ops.lifecycle.enter(Phase::Draining);
     metrics::ready(false);
