@@ -127,11 +127,11 @@ impl Faults {
     }
 }
 
-/// A store that says no, to all that it is about and for as long as it stands: a wrong key, another region, a bucket that is not
-/// there, a server that does not know what it is asked.
+/// A refusal of the matching requests for as long as it is set: a wrong key, another region, a missing
+/// bucket, a server that does not know the request.
 #[derive(Debug, Clone, Copy)]
 pub struct StandingRefusal {
-    /// What it is about.
+    /// Which requests it matches.
     pub of: fn(&Parts) -> bool,
     pub status: u16,
     /// The `Code` of the answer.

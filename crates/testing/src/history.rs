@@ -1,8 +1,10 @@
-//! What clients did and saw, and whether any of it contradicts the promises. Every check costs time by the history's length.
+//! What clients did and saw, and whether any of it contradicts the promises. A check takes time proportional
+//! to the history's length.
 //!
-//! A write is *unknown* from its beginning until its answer: it may be there or not, for ever the same. What is acked is there, where
-//! the answer said; what was refused is nowhere; what anybody saw stays. Offsets of a partition are dense, one means one event for
-//! ever, and a write that began after another was acked comes after it.
+//! A write is *unknown* from its beginning until its answer: it may be there or not, but always the same.
+//! What is acked is where the answer said; what was refused is nowhere; what anybody saw stays. Offsets of a
+//! partition are dense, each means one event for ever, and a write that began after another was acked comes
+//! after it.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -21,7 +23,7 @@ type PartitionId = u64;
 pub enum Violation {
     /// An acked event is not where the answer said.
     Lost(Id, PartitionId, Offset),
-    /// An event that a reader saw is there no more.
+    /// An event that a reader saw is gone.
     Vanished(Id, PartitionId, Offset),
     /// One event has two places.
     Doubled(Id, [(PartitionId, Offset); 2]),
@@ -31,13 +33,13 @@ pub enum Violation {
     Refused(Id, PartitionId, Offset),
     /// An event is in a partition that it was not written to, or that nobody wrote.
     Stray(Id, PartitionId, Offset),
-    /// A read passed over an offset, or went back.
+    /// A read skipped an offset, or went back.
     Gap(PartitionId, Offset, Offset),
     /// A write that began after a later place was acked.
     Reordered(Id, PartitionId, Offset, Offset),
     /// A read that began after an ack does not reach what was acked.
     Stale(PartitionId, Offset, Offset),
-    /// Of a bulk write, so many of so many are there.
+    /// Only some events of a bulk write are there: the write, how many, of how many.
     Split(u64, usize, usize),
     /// A committed offset went back, or is one that nobody committed.
     Committed(PartitionId, Offset, &'static str, Offset),
@@ -81,7 +83,7 @@ struct Write {
     after: Offset,
 }
 
-/// The offset that one consumer commits.
+/// What is known of the offset that one consumer commits.
 #[derive(Debug, Default)]
 struct CommitState {
     tried: Offset,

@@ -1,4 +1,5 @@
-//! An S3 server of our own: a map and a mutex, so that a conditional put is atomic by construction. Knows what Zombi uses.
+//! An S3 server of our own: a map and a mutex, so that a conditional put is atomic by construction. Knows
+//! what Zombi uses.
 
 use std::{
     collections::BTreeMap,

@@ -27,7 +27,8 @@ use super::s3::{ACCESS_KEY, ObjectStore, S3Server, SECRET_KEY};
 /// No test waits longer for anything; a machine ten times slower than ours passes too.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The binary that is tested: the one that was built with the tests, or another build of it, which `TESTED_BINARY` names.
+/// The binary that is tested: the one that was built with the tests, or another build of it, which
+/// `TESTED_BINARY` names.
 #[allow(clippy::disallowed_methods, reason = "this is a setting of the tests, not of the program")]
 pub fn binary() -> String {
     std::env::var("TESTED_BINARY").unwrap_or_else(|_| built_binary())
@@ -97,7 +98,8 @@ impl RunningServer {
         }
     }
 
-    /// Reads what an ended process has logged. Somebody else may hold the pipe still; then nobody waits for long.
+    /// Reads what an ended process has logged. Somebody else may hold the pipe still; then nobody waits for
+    /// long.
     async fn read_to_end(&mut self) {
         drop(timeout(Duration::from_secs(1), &mut self.reader).await);
     }
@@ -116,7 +118,8 @@ impl TestServer {
         server
     }
 
-    /// With a bucket. Flushes on request only, and keeps nothing flushed in hot, unless the settings say otherwise.
+    /// With a bucket. Flushes on request only, and keeps nothing flushed in hot, unless the settings say
+    /// otherwise.
     pub async fn start_tiered(settings: &[(&str, &str)]) -> Self {
         let mut server = Self::tiered(settings).await;
         server.run().await;
