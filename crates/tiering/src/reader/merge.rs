@@ -301,9 +301,9 @@ impl Merge {
         self.starts.iter().flat_map(each).collect()
     }
 
-    /// One look at the partitions that have nothing fetched: at all of them, unless they have too much for
-    /// one look. Hot is asked first, cold for what hot no longer has: see `reader`.
-    async fn fetch(&mut self) -> Result<(), StorageError> {
+    /// What hot has of the partitions that have nothing fetched: of all of them, unless they have too much
+    /// for one look. What is left out stays among them.
+    async fn look_in_hot(&mut self) -> Result<Vec<(PartitionNumber, HotPage)>, StorageError> {
         let (mut wanted, mut pages) = (Vec::with_capacity(self.empty.len()), Vec::with_capacity(self.empty.len()));
         for number in self.empty.drain(..) {
             let Some(partial) = self.partials.get_mut(&number) else { continue };
@@ -323,6 +323,13 @@ impl Merge {
             self.empty.extend(numbers.split_off(read.len()));
             pages.extend(numbers.into_iter().zip(read));
         }
+        Ok(pages)
+    }
+
+    /// One look at the partitions that have nothing fetched. Hot is asked first, then cold for what hot no
+    /// longer has: see `reader`.
+    async fn fetch(&mut self) -> Result<(), StorageError> {
+        let pages = self.look_in_hot().await?;
         let mut cold = Vec::new();
         for (number, hot) in pages {
             let Some(partial) = self.partials.get_mut(&number) else { continue };
