@@ -116,7 +116,7 @@ pub struct TableStatus {
     pub name: TableName,
     /// Its settings.
     pub settings: TableSettings,
-    /// Whether it was deleted and not written since. Only cleaning up still sees such a table.
+    /// Whether it was deleted and not written since. Only cleanup still sees such a table.
     pub is_deleted: bool,
     /// Its partitions in order of their numbers.
     pub partitions: Vec<PartitionStatus>,
@@ -238,9 +238,9 @@ pub trait Catalog: Send + Sync {
         totals
     }
 
-    /// Changes its value whenever something has changed that manifests carry besides segments and consumer
-    /// offsets: starts of partitions, settings and deletions of tables. Read it before the tables: they then
-    /// hold at least what the value counts.
+    /// Returns a value that changes whenever something has changed that manifests carry besides segments and
+    /// consumer offsets: starts of partitions, settings and deletions of tables. Read it before the tables:
+    /// they then hold at least what it stands for.
     fn changes(&self) -> u64;
 
     /// Changes a table's settings, and creates the table if it does not exist.

@@ -48,7 +48,7 @@ pub trait ConsumerStorage: Send + Sync {
     /// `Corrupt` or `Unavailable`.
     async fn all_offsets(&self) -> Result<Vec<OffsetsOfGroup>, StorageError>;
 
-    /// Changes its value whenever a committed offset has changed.
+    /// Returns a value that changes whenever a committed offset has changed.
     fn commits(&self) -> u64;
 
     /// Forgets the groups whose last commit was before this, and returns them.

@@ -115,7 +115,7 @@ pub trait Manifests: Send + Sync {
     /// `Unavailable` while they have not been taken over.
     fn partitions(&self) -> Result<BTreeMap<Partition, ColdBounds>, StorageError>;
 
-    /// The tables that are not as a new one with the defaults would be: configured or deleted ones.
+    /// The tables that differ from one that was just created: configured or deleted ones.
     ///
     /// # Errors
     /// `Unavailable` while they have not been taken over; `Corrupt`.

@@ -92,8 +92,7 @@ pub enum MetricPattern {
     Full(&'static str),
 }
 
-/// Describes every metric of the process to the recorder that is installed, and begins those that a rate is
-/// taken of.
+/// Describes every metric to the installed recorder, and starts the counters that rates are taken of.
 pub fn describe() {
     describe_all();
     // There from the first scrape, so that a rate sees the first increment.
@@ -344,9 +343,9 @@ pub struct Held {
     pub tables: u64,
     /// Stored bytes of the events in hot.
     pub bytes: u64,
-    /// Stored bytes of those that are in hot alone.
+    /// Stored bytes of the events that only hot has.
     pub unflushed_bytes: u64,
-    /// How many are in hot alone.
+    /// How many events only hot has.
     pub unflushed_events: u64,
     /// How long the oldest of them has waited.
     pub unflushed_for: Duration,
@@ -360,7 +359,7 @@ pub struct Held {
     pub has_bucket: bool,
     /// The idempotency keys.
     pub keys: KeyWindow,
-    /// How long they are to be remembered, in milliseconds.
+    /// How long keys are to be remembered, in milliseconds.
     pub key_window_setting_ms: u64,
 }
 

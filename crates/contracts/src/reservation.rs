@@ -13,8 +13,8 @@ use super::{
 
 /// Reserves offsets for appends.
 ///
-/// The order is reserve, give, make durable. So a recovery from S3 that starts after all reserved offsets
-/// never gives one twice.
+/// The order is reserve, write with these offsets, answer. So a recovery from S3 that continues after all
+/// reserved offsets never gives one twice.
 #[async_trait]
 pub trait Reservations: std::fmt::Debug + Send + Sync {
     /// Returns once the offsets up to `next` of each partition are reserved; without a reservation if S3 does

@@ -83,11 +83,11 @@ pub struct FlushOptions {
 pub struct Tiers {
     /// Where events come from, and the consumer offsets that manifests carry.
     pub hot: Arc<dyn Engine>,
-    /// Where they go.
+    /// Where events go.
     pub cold: Arc<dyn ColdTier>,
     /// The time of day, for what hot keeps.
     pub clock: Arc<dyn Clock>,
-    /// Its sign of life.
+    /// The flusher's sign of life.
     pub heartbeat: Arc<Heartbeat>,
     /// Told what is wrong with the bucket.
     pub bucket: Arc<BucketState>,

@@ -1,7 +1,7 @@
 //! The cursor of a read: the position in each partition and the filters of the read, as one opaque word.
 //!
-//! `base64url( 2 | flags | since? | until? | partition? | base | width | runs | (gap, length)* | differences
-//! | CRC32C )`, with numbers as varints. A run is of partitions with consecutive numbers; each position is
+//! `base64url( 2 | flags | since? | until? | partition? | base | width | runs | (gap, length)* |
+//! differences | CRC32C )`, with numbers as varints. A run is of partitions with consecutive numbers; each position is
 //! `base` plus a difference of `width` bits, the lowest bit first. Positions in a table are mostly close to
 //! each other, so a thousand of them fit into a header. The checksum covers the table's name too, so that a
 //! cursor of another table, or one made by hand, is refused.
