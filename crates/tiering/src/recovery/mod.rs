@@ -104,8 +104,8 @@ impl Recovery {
             compare_before_taking_over(&steps)?;
             if relation == Relation::Behind && !record.is_catching_up() {
                 info!(store = %store_id, "the volume is behind the bucket: recovering from S3");
-                // Noted before the takeover: a volume killed after it would else pass for the last writer, though
-                // it lacks what the bucket has.
+                // Noted before the takeover: if it were killed after it without the note, the volume would pass
+                // for the last writer, though it lacks what the bucket has.
                 self.journal.begin_catching_up(store_id).await?;
                 *self.store_id.lock() = store_id;
                 crash::point("recovery-begun");
