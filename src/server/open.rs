@@ -1,4 +1,5 @@
-//! Opens the volume and the store on it, and gathers what the routes work with.
+//! Opens the volume and the store on it, and gathers what the routes work with. An engine or a kind of bucket
+//! is chosen here.
 
 use std::sync::Arc;
 
