@@ -173,6 +173,7 @@ fn look(command: impl AsyncFnOnce(&mut dyn Write) -> Result<(), InspectError>) -
     }
 }
 
+/// Reads the settings; flags win over everything else.
 fn load(flags: &SettingFlags, reads: Reads) -> Result<Config, BadConfig> {
     let mut values = Vec::new();
     for (key, value) in [("data_dir", &flags.data_dir), ("port", &flags.port)] {
@@ -185,7 +186,8 @@ fn load(flags: &SettingFlags, reads: Reads) -> Result<Config, BadConfig> {
     Config::load(flags.config.clone(), config::environment(), values, reads)
 }
 
-#[allow(clippy::print_stderr)] // before the log stands
+/// Runs the server.
+#[allow(clippy::print_stderr)] // logs are not started yet
 fn serve(config: Config) -> ExitCode {
     crash::arm();
     let telemetry = match telemetry::start(&config.log, config::wants_traces(config::environment())) {
@@ -207,7 +209,7 @@ fn serve(config: Config) -> ExitCode {
         telemetry.stop().await;
         ended
     });
-    // A task that hangs must not hold up the end.
+    // A task that hangs must not keep the process from ending.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     match ended {
         Ok(()) => ExitCode::SUCCESS,

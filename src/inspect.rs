@@ -1,4 +1,5 @@
-//! What a person on call needs to see of a bucket: `zombi segments` and `zombi manifest`. Reads only; a server may be at work.
+//! Shows an operator what a bucket holds: `zombi segments` and `zombi manifest`. Reads only, so a server may
+//! be running.
 
 use std::io::{self, Write};
 
@@ -15,30 +16,30 @@ use cold_s3::{
 };
 use contracts::error::StorageError;
 
-/// Why there is nothing to see.
+/// Why nothing can be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
-    /// What is said of the bucket cannot be used.
+    /// The settings of the bucket cannot be used.
     #[error("{0}")]
     Options(String),
     /// No bucket is configured.
     #[error("s3.bucket is not set: there is no cold tier to look at")]
     NoBucket,
-    /// There is no such thing.
+    /// The object or manifest does not exist.
     #[error("there is no {0}")]
     NotFound(String),
-    /// The audit has found something.
+    /// The audit has found something wrong.
     #[error("{0} findings")]
     Findings(usize),
-    /// The bucket cannot be read, or what is there is damaged.
+    /// The bucket cannot be read, or holds something damaged.
     #[error("{0}")]
     Storage(#[from] StorageError),
-    /// What was found cannot be shown.
+    /// The output cannot be written.
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
 }
 
-/// Lists the segments that exist, of one table or of all: key, events, bytes.
+/// Lists the segments that exist, of one table or of all: key, events, bytes. Lists lost offsets too.
 ///
 /// # Errors
 /// [`InspectError`].
@@ -58,7 +59,7 @@ pub async fn list(config: &Config, table: Option<&str>, out: &mut dyn Write) -> 
     Ok(())
 }
 
-/// Audits the bucket and says what was found.
+/// Audits the bucket and prints the findings.
 ///
 /// # Errors
 /// [`InspectError::Findings`] if something is wrong.

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// Events are made on the threads of the runtime and freed on the writer's: the system's allocator takes locks for that.
+/// Events are made on the threads of the runtime and freed on the writer's: the system's allocator takes
+/// locks for that.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -1,6 +1,6 @@
 //! The recorder of this process. See `contracts::metrics` for what is recorded.
 
-use contracts::metrics::{self as ours, BUCKETS, ConsumerLag, Named};
+use contracts::metrics::{self as ours, BUCKETS, ConsumerLag, MetricPattern};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// Installs the recorder and describes every metric.
@@ -11,8 +11,8 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     let mut builder = PrometheusBuilder::new();
     for (named, buckets) in BUCKETS {
         let matcher = match named {
-            Named::Suffix(end) => Matcher::Suffix(end.to_owned()),
-            Named::Full(name) => Matcher::Full(name.to_owned()),
+            MetricPattern::Suffix(end) => Matcher::Suffix(end.to_owned()),
+            MetricPattern::Full(name) => Matcher::Full(name.to_owned()),
         };
         builder = builder.set_buckets_for_metric(matcher, buckets)?;
     }
@@ -27,7 +27,8 @@ pub fn collect_process() {
     metrics_process::Collector::default().collect();
 }
 
-/// Renders lags of consumer groups. Groups come and go, and a recorder forgets nothing: they get a new one each time.
+/// Renders lags of consumer groups. Groups come and go, and a recorder forgets nothing: they get a new one
+/// each time.
 pub fn consumer_lags<'a>(lags: impl Iterator<Item = ConsumerLag<'a>>) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || ours::consumer_lags(lags));

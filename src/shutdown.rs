@@ -1,4 +1,4 @@
-//! How the process is told to stop. The phases that follow are in `server`.
+//! The signals that stop the process. `server::stop` has the phases that follow.
 
 use std::io;
 

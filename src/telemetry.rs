@@ -1,4 +1,5 @@
-//! Logs on standard error, whose level can be changed at run time, and traces by OTLP where a collector is named.
+//! Logs on standard error, with a level that can be changed at run time, and OTLP traces if a collector is
+//! named.
 
 use std::{io, panic, sync::Arc};
 
@@ -24,13 +25,13 @@ use crate::{
     http::state::LogLevel,
 };
 
-/// Why there can be no logs or traces.
+/// Why logs or traces cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// `log.level` is not a filter.
     #[error("log.level: {0}")]
     Level(#[from] BadLevel),
-    /// What `OTEL_*` says cannot be done.
+    /// The exporter cannot be built from the `OTEL_*` variables.
     #[error("traces: {0}")]
     Traces(#[from] ExporterBuildError),
     /// Logs were started before.
@@ -38,38 +39,38 @@ pub enum TelemetryError {
     Logs(#[from] TryInitError),
 }
 
-/// What was started.
+/// Logs and traces, once started.
 #[derive(Debug)]
 pub struct Telemetry {
     /// Changes what is logged.
     pub level: Arc<Level>,
-    /// Counts the lines that nobody took.
+    /// Counts the lines that were dropped because nobody read them.
     pub dropped: ErrorCounter,
     traces: Option<SdkTracerProvider>,
-    /// Writes the last lines when it goes.
+    /// Writes the last lines when dropped.
     _writer: WorkerGuard,
 }
 
-/// Lines that may wait for whoever reads standard error; more are dropped, and counted.
+/// Lines that may wait for the reader of standard error; any beyond that are dropped, and counted.
 const WAITING_LINES: usize = 8192;
-/// Bytes of a filter: one is parsed in a time that grows with its square.
+/// Bytes that a filter may have: the time to parse one grows with its square.
 const MAX_LEVEL_BYTES: usize = 4096;
 
-/// A filter that is none.
+/// The text is not a level or filter.
 #[derive(Debug, thiserror::Error)]
 pub enum BadLevel {
     /// It is too long.
     #[error("it has {0} bytes, and may have {MAX_LEVEL_BYTES}")]
     TooLong(usize),
-    /// A word that should be a level and is none.
+    /// A word where a level should be is not one.
     #[error("{0:?} is no level: they are error, warn, info, debug, trace and off; or a target has one, as in zombi=debug")]
     NoLevel(String),
-    /// It is not of the form of a filter.
+    /// It does not have the form of a filter.
     #[error("{text:?}: {source}")]
     Filter {
         /// What was given.
         text: String,
-        /// What the parser says of it.
+        /// What the parser says about it.
         source: ParseError,
     },
 }
@@ -86,7 +87,8 @@ fn parse_level(level: &str) -> Result<EnvFilter, BadLevel> {
     if level.len() > MAX_LEVEL_BYTES {
         return Err(BadLevel::TooLong(level.len()));
     }
-    // To `tracing` a word that is no level is a target, of which all is logged, and nothing of all others.
+    // `tracing` takes a word that is not a level for a target: everything of it would be logged, and nothing
+    // of any other.
     let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
     let mut words = level.split(',').map(str::trim).filter(|word| !word.contains(['=', '[']));
     if let Some(word) = words.find(|word| !is_level(word)) {
@@ -115,13 +117,14 @@ impl LogLevel for Level {
     }
 }
 
-/// Starts logs, and traces if they are wanted, for the whole process. The exporter reads the standard `OTEL_*` names itself.
+/// Starts logs, and traces if they are wanted, for the whole process. The exporter reads the standard
+/// `OTEL_*` names itself.
 ///
 /// # Errors
 /// [`TelemetryError`].
 pub fn start(log: &Log, wants_traces: bool) -> Result<Telemetry, TelemetryError> {
     let (filter, handle) = reload::Layer::new(parse_level(&log.level)?);
-    // Nobody waits for whoever reads the log.
+    // Lossy: no request may wait for the reader of the log.
     let (stderr, writer) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).finish(io::stderr());
     let dropped = stderr.error_counter();
     let lines = match log.format {
@@ -130,7 +133,7 @@ pub fn start(log: &Log, wants_traces: bool) -> Result<Telemetry, TelemetryError>
     };
     let traces = if wants_traces { Some(provider()?) } else { None };
     tracing_subscriber::registry().with(lines.with_filter(filter)).with(traces.as_ref().map(spans)).try_init()?;
-    panic::set_hook(Box::new(|panic| tracing::error!("{panic}"))); // a panic is logged as all else is
+    panic::set_hook(Box::new(|panic| tracing::error!("{panic}"))); // so that a panic reaches the log too
     let level = Level { text: Mutex::new(log.level.clone()), filter: handle };
     Ok(Telemetry { level: Arc::new(level), dropped, traces, _writer: writer })
 }
@@ -141,14 +144,14 @@ impl Telemetry {
         self.traces.is_some()
     }
 
-    /// Sends what has not been sent yet.
+    /// Sends the traces that have not been sent yet.
     pub async fn stop(&self) {
         let Some(traces) = self.traces.clone() else { return };
-        // It waits for the network on the thread that calls it.
+        // Shutting down waits for the network, and blocks its thread.
         match task::spawn_blocking(move || traces.shutdown()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the last traces could not be sent"),
-            Err(error) => tracing::warn!(%error, "sending the last traces failed"),
+            Ok(Err(error)) => tracing::warn!(%error, "the last traces could not be sent, and are lost"),
+            Err(error) => tracing::warn!(%error, "sending the last traces failed, and they are lost"),
         }
     }
 }
@@ -159,7 +162,7 @@ fn provider() -> Result<SdkTracerProvider, ExporterBuildError> {
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build())
 }
 
-/// Our own spans, whatever the level of the logs.
+/// Exports Zombi's own spans, whatever the level of the logs is.
 fn spans<S: Subscriber + for<'a> LookupSpan<'a>>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S> {
     let ours = Targets::new().with_target("zombi", LevelFilter::DEBUG);
     tracing_opentelemetry::layer().with_tracer(provider.tracer("zombi")).with_filter(ours)

@@ -11,7 +11,7 @@ async fn main() -> std::io::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:9000".to_owned());
     let address = address.parse().map_err(std::io::Error::other)?;
-    let mut store = s3::Store::default();
+    let mut store = s3::ObjectStore::default();
     store.mirror = arguments.next().map(Into::into);
     let server = s3::S3Server::start(address, store).await?;
     println!("{}", server.endpoint());

@@ -1,5 +1,5 @@
-//! Every setting, its default, and what its values must be. See `sources` for where they come from; keys and environment names
-//! are derived from [`Config::default`].
+//! Every setting and its default. `sources` reads them, `ranges` checks them; keys and environment names are
+//! derived from [`Config::default`].
 
 mod ranges;
 mod sources;
@@ -80,9 +80,9 @@ pub struct Config {
     /// The bucket; without one Zombi is hot only.
     pub s3: S3,
     /// When events move to S3.
-    pub flush: Flush,
+    pub flush: FlushSettings,
     /// Segments.
-    pub segment: Segment,
+    pub segment: SegmentSettings,
     /// What RocksDB holds.
     pub hot: Hot,
     /// What is kept of S3 in memory.
@@ -90,9 +90,9 @@ pub struct Config {
     /// Merging of small segments.
     pub compaction: Compaction,
     /// What is kept of what is gone.
-    pub manifests: Manifests,
+    pub manifests: ManifestSettings,
     /// New tables.
-    pub tables: Tables,
+    pub tables: TableDefaults,
     /// Consumer groups.
     pub consumers: Consumers,
     /// Idempotency keys.
@@ -157,7 +157,7 @@ pub enum Encryption {
 /// When events move to S3.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Flush {
+pub struct FlushSettings {
     /// Seconds an event waits at most.
     pub interval_secs: u64,
     /// Bytes that do not wait, and after which a segment ends.
@@ -171,7 +171,7 @@ pub struct Flush {
 /// Segments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Segment {
+pub struct SegmentSettings {
     /// How they are stored.
     pub compression: Compression,
 }
@@ -217,7 +217,7 @@ pub struct Compaction {
 /// What is kept of what is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Manifests {
+pub struct ManifestSettings {
     /// Seconds for which what retention or DELETE took away can still be found.
     pub keep_secs: u64,
 }
@@ -225,7 +225,7 @@ pub struct Manifests {
 /// New tables.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Tables {
+pub struct TableDefaults {
     /// Whether an append makes a table that does not exist.
     pub auto_create: bool,
     /// Seconds after its append for which an event of a new table is kept; unset: for ever.
@@ -293,13 +293,13 @@ impl Default for Config {
                 kms_key_id: None,
                 storage_class: None,
             },
-            flush: Flush { interval_secs: 5, segment_bytes: 64 << 20, parallel: 4, memory_bytes: 256 << 20 },
-            segment: Segment { compression: Compression::Zstd },
+            flush: FlushSettings { interval_secs: 5, segment_bytes: 64 << 20, parallel: 4, memory_bytes: 256 << 20 },
+            segment: SegmentSettings { compression: Compression::Zstd },
             hot: Hot { keep_secs: 3600, keep_bytes: 1 << 30, max_bytes: 10 << 30, cache_bytes: 64 << 20, write_buffer_bytes: 32 << 20 },
             cold: Cold { cache_bytes: 64 << 20 },
             compaction: Compaction { interval_secs: 30, min_segments: 10, max_bytes: 64 << 20, grace_secs: 600 },
-            manifests: Manifests { keep_secs: 2 * 24 * 60 * 60 },
-            tables: Tables { auto_create: true, retention_secs: None, retention_bytes: None, partitions: 1 },
+            manifests: ManifestSettings { keep_secs: 2 * 24 * 60 * 60 },
+            tables: TableDefaults { auto_create: true, retention_secs: None, retention_bytes: None, partitions: 1 },
             consumers: Consumers { expire_secs: 0 },
             idempotency: Idempotency { window_secs: 7 * 24 * 60 * 60, min_window_secs: 60 * 60, max_bytes: 4 << 30 },
             limits: Limits::default(),

@@ -1,23 +1,23 @@
-//! What the values of settings may be. Every number has a range; a value outside it stops the start, and names itself.
+//! The ranges of all settings. A value outside its range stops the start; the error names the setting.
 
 use super::{BadConfig, Config, Encryption};
 use crate::telemetry;
 use hot_rocksdb::idempotency::KEY_BYTES;
 
-/// A hundred years: no time that anyone means is longer.
+/// A hundred years: nobody means a longer time.
 const MAX_SECS: u64 = 100 * 365 * 24 * 60 * 60;
-/// An hour: what one request, or one connection, may take.
+/// An hour: the longest that one request or connection may be allowed.
 const MAX_WAIT_SECS: u64 = 60 * 60;
-/// A pebibyte.
+/// A pebibyte: more than any volume has.
 const MAX_BYTES: u64 = 1 << 50;
-/// Memory for one purpose.
+/// The most memory for one purpose: semaphores count it in 32 bits.
 const MAX_MEMORY: u64 = (4 << 30) - 1;
 
-/// What is wrong, a line each.
+/// The rules that settings break, one line each.
 #[derive(Default)]
-struct Wrong(Vec<String>);
+struct BrokenRules(Vec<String>);
 
-impl Wrong {
+impl BrokenRules {
     fn unless(&mut self, holds: bool, text: impl Into<String>) {
         if !holds {
             self.0.push(text.into());
@@ -30,9 +30,9 @@ impl Wrong {
 }
 
 impl Config {
-    /// Every rule that a value breaks, a line each.
+    /// Checks all settings, so that the error has every broken rule and not only the first.
     pub(super) fn check(&self) -> Result<(), BadConfig> {
-        let mut wrong = Wrong::default();
+        let mut wrong = BrokenRules::default();
         self.check_tiers(&mut wrong);
         self.check_times(&mut wrong);
         self.check_counts(&mut wrong);
@@ -49,7 +49,7 @@ impl Config {
         if wrong.0.is_empty() { Ok(()) } else { Err(BadConfig::new(wrong.0.join("\n"))) }
     }
 
-    fn check_tiers(&self, wrong: &mut Wrong) {
+    fn check_tiers(&self, wrong: &mut BrokenRules) {
         for (key, value, least, most) in [
             ("flush.segment_bytes", self.flush.segment_bytes, 1, 4 << 30),
             ("flush.parallel", self.flush.parallel as u64, 1, 256),
@@ -73,7 +73,7 @@ impl Config {
         }
     }
 
-    fn check_times(&self, wrong: &mut Wrong) {
+    fn check_times(&self, wrong: &mut BrokenRules) {
         for (key, value, least, most) in [
             ("s3.attempt_timeout_secs", self.s3.attempt_timeout_secs, 1, MAX_WAIT_SECS),
             ("flush.interval_secs", self.flush.interval_secs, 0, MAX_SECS),
@@ -102,7 +102,7 @@ impl Config {
         );
     }
 
-    fn check_counts(&self, wrong: &mut Wrong) {
+    fn check_counts(&self, wrong: &mut BrokenRules) {
         let limits = &self.limits;
         for (key, value, least, most) in [
             ("limits.partitions_per_table", limits.partitions_per_table.into(), 1, 65_536),
@@ -126,7 +126,7 @@ impl Config {
         }
     }
 
-    fn check_bodies(&self, wrong: &mut Wrong) {
+    fn check_bodies(&self, wrong: &mut BrokenRules) {
         let limits = &self.limits;
         for (key, value, least, most) in [
             ("limits.record_bytes", limits.record_bytes as u64, 1, limits.body_bytes as u64),
@@ -147,7 +147,7 @@ impl Config {
         );
     }
 
-    fn check_bucket(&self, wrong: &mut Wrong) {
+    fn check_bucket(&self, wrong: &mut BrokenRules) {
         let s3 = &self.s3;
         wrong.outside("s3.attempts", s3.attempts.into(), 1, 100);
         wrong.unless(s3.bucket.as_deref() != Some(""), "s3.bucket must not be empty: leave it out to be hot only");
@@ -172,7 +172,7 @@ impl Config {
     }
 }
 
-/// Checks where a server is said to be.
+/// Checks the address of an S3 server.
 ///
 /// # Errors
 /// What is wrong with it.

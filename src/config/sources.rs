@@ -1,5 +1,5 @@
-//! Where settings come from: defaults < YAML file < environment < flags. An unknown key or a bad value names itself and its
-//! source. The only file that reads YAML and the environment.
+//! Where settings come from: defaults < YAML file < environment < flags. An error about an unknown key or a
+//! bad value names it and its source. Only this file reads YAML and the environment.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -16,7 +16,7 @@ const ENV_PREFIX: &str = "ZOMBI_";
 /// The environment name of the file's path, which is not a setting.
 const ENV_CONFIG: &str = "ZOMBI_CONFIG";
 
-/// Settings that cannot be used; the text names each and where it comes from.
+/// The settings cannot be used; the text names each bad one and its source.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadConfig(String);
@@ -32,8 +32,8 @@ impl BadConfig {
 pub enum Reads {
     /// All of them: an unknown name is a mistake.
     All,
-    /// Those of the bucket and where the volume is, `ZOMBI_S3_*` and `ZOMBI_DATA_DIR`. A Service called zombi has Kubernetes put names of its own into every pod; they are
-    /// none of its business.
+    /// Those of the bucket and the volume's path: `ZOMBI_S3_*` and `ZOMBI_DATA_DIR`. For a Service called
+    /// zombi, Kubernetes sets variables with these prefixes in every pod; they are ignored.
     Store,
 }
 
@@ -42,8 +42,8 @@ impl Reads {
         self == Self::All || key == "data_dir" || key.starts_with("s3.")
     }
 
-    /// A name that is no setting's is a mistake where it can only be meant for the command: not where a Service called zombi-s3, say,
-    /// is what it is about.
+    /// Whether an unknown variable is reported as a mistake: only if it must be meant for this command, and
+    /// not if Kubernetes has set it for a Service called zombi-s3, for example.
     fn wants_unknown(self, name: &str, value: &str) -> bool {
         self == Self::All || (name.starts_with("ZOMBI_S3_") && !is_service_link(name, value))
     }
@@ -54,7 +54,7 @@ impl Reads {
 pub struct Setting {
     /// Its key, parts joined by dots.
     pub key: String,
-    /// Its environment name.
+    /// The name of its environment variable.
     pub env: String,
     /// Its default.
     pub default: serde_json::Value,
@@ -87,7 +87,7 @@ impl Config {
         if let Some(path) = file.or(named_file) {
             let text = std::fs::read_to_string(&path).map_err(|error| BadConfig(format!("config file {}: {error}", path.display())))?;
             let checked = check_yaml(&text).map_err(|why| BadConfig(format!("config file {}: {why}", path.display())))?;
-            // An empty file is no mapping, and means the defaults.
+            // An empty file is not a mapping; it means the defaults.
             if checked == Contents::Settings {
                 figment = figment.merge(Yaml::file_exact(path));
             }
@@ -136,7 +136,7 @@ impl Config {
     }
 }
 
-/// The environment, as far as it is text.
+/// The environment variables whose names and values are text.
 pub fn environment() -> BTreeMap<String, String> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
 }
@@ -163,9 +163,9 @@ fn service_link_hint(name: &str, value: &str) -> &'static str {
     }
 }
 
-/// Whether it looks like what Kubernetes puts into a pod for each Service that there is.
+/// Whether it looks like a variable that Kubernetes sets in a pod for each Service.
 fn is_service_link(name: &str, value: &str) -> bool {
-    // NAME_PORT_9000_TCP, and _ADDR, _PORT and _PROTO behind it.
+    // NAME_PORT_9000_TCP, and the same followed by _ADDR, _PORT or _PROTO.
     let is_of_port = |rest: &str| {
         let (number, protocol) = rest.split_once('_').unwrap_or((rest, ""));
         number.parse::<u16>().is_ok() && ["TCP", "UDP", "SCTP"].iter().any(|known| protocol.starts_with(known))
@@ -185,13 +185,14 @@ enum Contents {
     Settings,
 }
 
-/// Checks what figment is lenient with: it takes the last of two equal keys, and a list for a section, by the order of the settings in it.
+/// Checks what figment lets pass: of two equal keys it takes the last, and a list passes for a section, by
+/// the order of its settings.
 fn check_yaml(text: &str) -> Result<Contents, String> {
-    // Without a single value serde_yaml finds no document.
+    // serde_yaml fails on a text without a single value: it finds no document.
     if text.lines().all(|line| matches!(line.trim(), "" | "---") || line.trim_start().starts_with('#')) {
         return Ok(Contents::Nothing);
     }
-    // A key that stands twice is an error of its own.
+    // serde_yaml refuses a duplicate key.
     let file: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
     if file.is_null() {
         return Ok(Contents::Nothing);
@@ -200,7 +201,7 @@ fn check_yaml(text: &str) -> Result<Contents, String> {
     Ok(Contents::Settings)
 }
 
-/// Whether a section is one wherever the defaults have one.
+/// Checks that there is a section wherever the defaults have one.
 fn check_sections(key: &str, found: &serde_yaml::Value, default: &serde_json::Value) -> Result<(), String> {
     let Some(defaults) = default.as_object() else { return Ok(()) };
     let Some(settings) = found.as_mapping() else {
@@ -234,7 +235,7 @@ fn flatten(prefix: &str, value: &serde_json::Value, settings: &mut Vec<Setting>)
     }
 }
 
-/// Settings that come as text: numbers and booleans where the default is one.
+/// Settings that come as text. They are parsed as numbers or booleans where the default is one.
 struct Texts {
     source: &'static str,
     values: Vec<(Setting, String)>,
@@ -256,7 +257,7 @@ impl Provider for Texts {
                 serde_json::Value::Number(_) => text.parse::<u64>().map(Value::from).ok(),
                 serde_json::Value::Bool(_) => text.parse::<bool>().map(Value::from).ok(),
                 serde_json::Value::Array(_) => Some(list(text)),
-                // What has no default may be a number.
+                // A setting without a default may be a number too.
                 serde_json::Value::Null if NUMBERS.contains(&setting.key.as_str()) => text.parse::<u64>().map(Value::from).ok(),
                 _ => None,
             };
@@ -270,7 +271,7 @@ impl Provider for Texts {
 /// Numbers that may be left out.
 const NUMBERS: [&str; 2] = ["tables.retention_secs", "tables.retention_bytes"];
 
-/// A list of words with commas between them.
+/// A list of words separated by commas.
 fn list(text: &str) -> Value {
     let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
     Value::from(words.map(Value::from).collect::<Vec<_>>())

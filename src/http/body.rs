@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     code::Code,
-    coding::{Coding, Decoder, Step},
+    coding::{Coding, DecodeStep, Decoder},
     connection::{Connection, Mark, OnConnection},
     error::Problem,
     limits::Limits,
@@ -64,7 +64,7 @@ impl Incoming {
     }
 
     /// The body in pieces, for a stream. It may take any time, but it must not fall silent.
-    pub fn pieces(self, limits: &Limits, budget: &Arc<Budget>) -> Pieces {
+    pub fn pieces(self, limits: &Limits, budget: &Arc<Budget>) -> BodyPieces {
         let pace = Pace::of_stream(limits);
         self.at_pace(pace, budget)
     }
@@ -89,9 +89,9 @@ impl Incoming {
         self.at_pace(Pace::of_whole(limits), budget).collect(sizes).await
     }
 
-    fn at_pace(self, pace: Pace, budget: &Arc<Budget>) -> Pieces {
+    fn at_pace(self, pace: Pace, budget: &Arc<Budget>) -> BodyPieces {
         let share = budget.receiving(&self.connection);
-        Pieces {
+        BodyPieces {
             given_up: share.given_up(),
             stream: self.body.into_data_stream(),
             decoder: self.coding.map(Decoder::new),
@@ -195,7 +195,7 @@ fn too_large(limit: usize) -> Problem {
 }
 
 /// A body that arrives in pieces, decoded, and its share of the memory.
-pub struct Pieces {
+pub struct BodyPieces {
     stream: BodyDataStream,
     decoder: Option<Decoder>,
     pace: Pace,
@@ -211,7 +211,7 @@ pub struct Pieces {
     coming: Option<Mark>,
 }
 
-impl Pieces {
+impl BodyPieces {
     /// The next piece; `None` at the end. Cancel safe: no piece is lost if the future is dropped.
     ///
     /// # Errors
@@ -229,9 +229,9 @@ impl Pieces {
             coop::consume_budget().await; // a few bytes may decode to very many pieces
             let step = decoder.step().map_err(|error| Problem::new(Code::BodyBroken, format!("the body cannot be decoded: {error}")))?;
             match step {
-                Step::Piece(piece) => self.ready = Some(piece),
-                Step::End => return Ok(None),
-                Step::Hungry => {
+                DecodeStep::Piece(piece) => self.ready = Some(piece),
+                DecodeStep::End => return Ok(None),
+                DecodeStep::Hungry => {
                     let coded = self.next_sent().await?;
                     if let Some(decoder) = &mut self.decoder {
                         match coded {

@@ -27,7 +27,7 @@ pub struct Table(
 /// The `{group}` of a path.
 #[derive(IntoParams)]
 #[into_params(names("group"), parameter_in = Path)]
-pub struct Group(
+pub struct GroupPath(
     /// The consumer group
     #[param(value_type = String, example = "billing")]
     pub GroupName,
@@ -47,7 +47,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Table {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Group {
+impl<S: Send + Sync> FromRequestParts<S> for GroupPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {

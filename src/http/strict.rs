@@ -62,7 +62,7 @@ pub const BULK: &[Field] = &[many(1, "records", Value::Message(EVENT))];
 
 /// What is wrong with a message.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum Wrong {
+pub enum WrongMessage {
     /// It is not protobuf.
     #[error("{0}")]
     Wire(#[from] DecodeError),
@@ -75,14 +75,14 @@ pub enum Wrong {
 ///
 /// # Errors
 /// The first mistake, or what `enter` returns.
-pub fn check<E: From<Wrong>>(
+pub fn check<E: From<WrongMessage>>(
     mut message: &[u8],
     fields: &'static [Field],
     enter: &mut impl FnMut(&'static str) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut seen = 0u64;
     while message.has_remaining() {
-        let (number, wire) = decode_key(&mut message).map_err(Wrong::from)?;
+        let (number, wire) = decode_key(&mut message).map_err(WrongMessage::from)?;
         let Some(place) = fields.iter().position(|field| field.number == number) else {
             return Err(wrong(format!("field {number} is unknown")));
         };
@@ -94,13 +94,13 @@ pub fn check<E: From<Wrong>>(
         seen |= 1 << place;
         match (field.value, wire) {
             (Value::Number(most), WireType::Varint) => {
-                let given = decode_varint(&mut message).map_err(Wrong::from)?;
+                let given = decode_varint(&mut message).map_err(WrongMessage::from)?;
                 if given > most {
                     return Err(wrong(format!("field {number}, {name}, is {given}, and at most {most}")));
                 }
             }
             (Value::Bytes | Value::Text | Value::Message(_), WireType::LengthDelimited) => {
-                let length = decode_varint(&mut message).map_err(Wrong::from)?;
+                let length = decode_varint(&mut message).map_err(WrongMessage::from)?;
                 let length = usize::try_from(length).ok().filter(|length| *length <= message.len());
                 let Some(length) = length else { return Err(wrong(format!("field {number}, {name}, is longer than what is there"))) };
                 let (inner, rest) = message.split_at(length);
@@ -116,8 +116,8 @@ pub fn check<E: From<Wrong>>(
     Ok(())
 }
 
-fn wrong<E: From<Wrong>>(why: String) -> E {
-    Wrong::Type(why).into()
+fn wrong<E: From<WrongMessage>>(why: String) -> E {
+    WrongMessage::Type(why).into()
 }
 
 #[cfg(test)]
@@ -138,7 +138,7 @@ mod tests {
         }
     }
 
-    fn check_event(bytes: &[u8]) -> Result<(), Wrong> {
+    fn check_event(bytes: &[u8]) -> Result<(), WrongMessage> {
         check(bytes, EVENT, &mut |_| Ok(()))
     }
 
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(check_event(&[]), Ok(()));
         let bulk = v1::BulkWriteRequest { records: vec![event(), v1::Event::default(), event()] };
         let mut entered = Vec::new();
-        let checked: Result<(), Wrong> = check(&bulk.encode_to_vec(), BULK, &mut |name| {
+        let checked: Result<(), WrongMessage> = check(&bulk.encode_to_vec(), BULK, &mut |name| {
             entered.push(name);
             Ok(())
         });
@@ -187,8 +187,8 @@ mod tests {
         let mut count = 0;
         let stopped = check(&many, BULK, &mut |_| {
             count += 1;
-            if count > 10 { Err(Wrong::Type("enough".to_owned())) } else { Ok(()) }
+            if count > 10 { Err(WrongMessage::Type("enough".to_owned())) } else { Ok(()) }
         });
-        assert_eq!((stopped, count), (Err(Wrong::Type("enough".to_owned())), 11));
+        assert_eq!((stopped, count), (Err(WrongMessage::Type("enough".to_owned())), 11));
     }
 }

@@ -46,7 +46,7 @@ impl Taken {
 
 /// The place of a tail; dropping it frees the place.
 #[derive(Debug)]
-pub struct Place {
+pub struct TailPlace {
     tails: Arc<Tails>,
     number: u64,
 }
@@ -58,7 +58,7 @@ impl Tails {
     }
 
     /// Takes a place, if one is free or another peer must make room.
-    pub fn take(self: &Arc<Self>, connection: &Connection) -> Option<Place> {
+    pub fn take(self: &Arc<Self>, connection: &Connection) -> Option<TailPlace> {
         let peer = connection.peer;
         let mut taken = self.taken.lock();
         if taken.all.len() >= self.most {
@@ -73,11 +73,11 @@ impl Tails {
         taken.next += 1;
         taken.all.insert(number, (peer, connection.kill.clone()));
         *taken.peers.entry(peer).or_default() += 1;
-        Some(Place { tails: Arc::clone(self), number })
+        Some(TailPlace { tails: Arc::clone(self), number })
     }
 }
 
-impl Drop for Place {
+impl Drop for TailPlace {
     fn drop(&mut self) {
         self.tails.taken.lock().remove(self.number);
     }

@@ -1,5 +1,5 @@
-//! A connection that gives up on a client that sends nothing to begin with, takes nothing of its answer, or has nothing to ask for too
-//! long; and whose end never looks like the end of an answer that is not whole.
+//! A connection that gives up on a client which sends no request, takes nothing of its answer, or stays idle
+//! for too long. Its end never looks like the end of an incomplete answer.
 
 use std::{
     future::Future,
@@ -21,25 +21,25 @@ use crate::http::connection::Connection;
 /// What an HTTP/2 connection begins with.
 const HTTP2: &[u8] = b"PRI ";
 
-/// How long a client may take.
+/// How long a client may take for what.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
-    /// To send a request's head, from its first byte or the connection's beginning on.
+    /// To send a request's head, from its first byte, or from the beginning of the connection.
     pub(super) head: Duration,
-    /// Without a request.
+    /// To begin another request.
     pub(super) idle: Duration,
-    /// Without taking anything of its answer.
+    /// To take something of its answer.
     pub(super) stall: Duration,
 }
 
 /// What the client is expected to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expected {
-    /// To begin with its first request, at the latest then.
+    /// To begin its first request by then.
     First(Instant),
-    /// To begin with another request.
+    /// To begin another request.
     Next,
-    /// To end the head that it has begun, at the latest then.
+    /// To end the head that it has begun by then.
     Head(Instant),
 }
 
@@ -49,13 +49,13 @@ pub(super) struct Guard {
     connection: Arc<Connection>,
     times: Times,
     expected: Expected,
-    /// How many requests had begun when it was last looked.
+    /// How many requests had begun at the last look.
     begun: usize,
     is_http2: bool,
     timer: Pin<Box<Sleep>>,
     /// Runs while a write waits for the client.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// A write has failed or was given up: what was handed over may not have gone out.
+    /// A write has failed or was given up: bytes that were handed over may not have been sent.
     is_broken: bool,
 }
 
@@ -74,7 +74,7 @@ impl Guard {
         }
     }
 
-    /// Bytes have come.
+    /// Takes note of received bytes, and of what the client is expected to do next.
     fn heard(&mut self, bytes: &[u8]) {
         self.connection.set_listening(false);
         self.progressed();
@@ -83,21 +83,22 @@ impl Guard {
         }
         self.look();
         if self.connection.is_busy() || self.is_http2 {
-            // What comes now is part of a request under way, or of many; the next one is waited for after it.
+            // These bytes belong to requests in progress; the next head is only expected after them.
             self.expected = Expected::Next;
         } else if !matches!(self.expected, Expected::Head(_)) {
             self.expected = Expected::Head(Instant::now() + self.times.head);
         }
     }
 
-    /// Bytes went either way. Those of an HTTP/2 connection without a request are pings and their answers.
+    /// Takes note of progress in either direction. On an HTTP/2 connection without a request it is none:
+    /// pings would keep it open for ever.
     fn progressed(&self) {
         if !self.is_http2 || self.connection.is_busy() {
             self.connection.progressed();
         }
     }
 
-    /// A head that has become a request is waited for no more.
+    /// Stops waiting for a head that has become a request.
     fn look(&mut self) {
         let begun = self.connection.begun();
         if begun != self.begun {
@@ -106,7 +107,7 @@ impl Guard {
         }
     }
 
-    /// Ends if the client has taken too long to ask for something.
+    /// Ready once the client has taken too long to send a request.
     fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         self.look();
         if self.connection.poll_idle(context).is_pending() {
@@ -118,7 +119,8 @@ impl Guard {
             Expected::First(until) | Expected::Head(until) => until,
             Expected::Next => now + self.times.idle.saturating_sub(still),
         };
-        // A timer that is set to now, again and again, never ends.
+        // A timer that is reset to the current time on each poll would never fire, so a time that has passed
+        // needs none.
         if until > now {
             if self.timer.deadline() != until {
                 self.timer.as_mut().reset(until);
@@ -128,7 +130,7 @@ impl Guard {
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client asks for nothing"))
     }
 
-    /// Passes a write's progress on; an error if there has been none for too long.
+    /// Passes on a write's progress; fails if there has been none for too long.
     fn watch<T>(&mut self, context: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if let Poll::Ready(written) = progress {
             self.is_broken |= written.is_err();
@@ -151,7 +153,8 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // An answer of HTTP/1.0 ends where its connection ends: one that is not whole must end with a reset.
+        // An HTTP/1.0 answer ends where its connection ends, so a connection with an incomplete one must end
+        // with a reset: a clean end would pass for the end of the answer.
         let is_cut = self.connection.must_not_end_cleanly() || self.is_broken || self.stalled.is_some();
         if is_cut && let Err(error) = self.stream.set_zero_linger() {
             tracing::debug!(%error, "a connection cannot be reset");
@@ -194,7 +197,7 @@ impl AsyncWrite for Guard {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.connection.must_not_end_cleanly() {
-            return Poll::Ready(Ok(())); // it is reset instead: see `drop`
+            return Poll::Ready(Ok(())); // reset instead: see `drop`
         }
         Pin::new(&mut self.stream).poll_shutdown(context)
     }

@@ -1,7 +1,8 @@
-//! Serves routes on a listener, with limits that hold against slow, silent and greedy clients.
+//! Serves routes on a listener, within limits that hold against slow, silent and greedy clients.
 //!
-//! `axum::serve` waits for a request's head without end and cannot give up an open stream; this loop can do both. Where there are as
-//! many connections as there may be, the one that has had nothing to ask for the longest makes room for the next.
+//! `axum::serve` waits for a request's head without end, and cannot give up an open stream; this loop bounds
+//! the first and can do the second. At the limit of connections, the one that has been idle the longest makes
+//! room for the next.
 
 mod guard;
 mod open;
@@ -34,16 +35,16 @@ use self::{
 };
 use crate::http::{connection::Connection, limits::Limits};
 
-/// What connections may take.
+/// The limits of connections.
 #[derive(Debug, Clone)]
 pub struct NetOptions {
     /// Open connections.
     pub connections: usize,
     /// Bytes of a request's head.
     pub header_bytes: usize,
-    /// The time in which a request's head must be there.
+    /// How long a request's head may take.
     pub header_timeout: Duration,
-    /// How long a connection may have nothing to ask.
+    /// How long a connection may have no request.
     pub idle: Duration,
     /// How long a client may take nothing of its answer.
     pub write_stall: Duration,
@@ -63,13 +64,14 @@ impl From<&Limits> for NetOptions {
 
 /// Connections that the operating system holds until they are accepted.
 const BACKLOG: i32 = 4096;
-/// Headers that a request may have; proxies and browsers send many.
+/// Headers that a request may have: proxies and browsers send many.
 const MAX_HEADERS: usize = 512;
 
-/// Says which routes are served now: it is asked for each request.
+/// Returns the routes that are served now. Called for each request, as the start ends while connections are
+/// open.
 pub type Routes = Arc<dyn Fn() -> Router + Send + Sync>;
 
-/// Binds a listener. `::` takes IPv4, too, and is `0.0.0.0` where there is no IPv6.
+/// Binds a listener. `::` also accepts IPv4, and means `0.0.0.0` where there is no IPv6.
 ///
 /// # Errors
 /// What the operating system said.
@@ -98,7 +100,7 @@ fn has_no_ipv6(error: &io::Error) -> bool {
     matches!(errno, Some(rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL))
 }
 
-/// Accepts until `stop`; then lets open requests end for at most `drain`, and drops the rest.
+/// Accepts until `stop`, then lets open requests end within `drain`, then drops the rest.
 pub async fn serve(listener: TcpListener, routes: Routes, options: NetOptions, stop: CancellationToken, drain: Duration) {
     let open = OpenConnections::new(options.connections);
     let connections = TaskTracker::new();
@@ -133,7 +135,7 @@ pub async fn serve(listener: TcpListener, routes: Routes, options: NetOptions, s
     }
 }
 
-/// The next connection. A failure to accept, out of file descriptors say, passes.
+/// Accepts the next connection. Failures pass, such as a lack of file descriptors, so accepting is retried.
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
@@ -158,9 +160,10 @@ async fn serve_one(stream: TcpStream, connection: Arc<Connection>, routes: Route
     let times = Times { head: options.header_timeout, idle: options.idle, stall: options.write_stall };
     let io = TokioIo::new(Guard::new(stream, Arc::clone(&connection), times));
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    // The router refuses a head over the limit with a problem; what is far over it never gets there.
+    // The router answers a head over the limit with a problem. hyper only cuts off what is far over it.
     let head_bytes = options.header_bytes.saturating_mul(2);
-    // A client that has sent all and says so may still want its answer (RFC 9112 9.6). The guard knows how long a head may take.
+    // Half-close: a client that has ended its side may still want its answer (RFC 9112 9.6). No timeout for
+    // the head: the guard has one, which covers idle connections too.
     builder
         .http1()
         .timer(TokioTimer::new())

@@ -1,4 +1,4 @@
-//! The open connections, and who makes room when there are as many as there may be.
+//! The open connections, and which of them makes room when the limit is reached.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -11,9 +11,9 @@ use tokio::{
 use crate::http::connection::{Connection, Idleness};
 use contracts::metrics;
 
-/// How long who is at work is spared for others who may turn out to be idle.
+/// How long busy connections are spared, while others may still turn out to be idle.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How often it is looked at who could make room.
+/// How often to look again for a connection that could make room.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// The open connections of one listener.
@@ -31,11 +31,11 @@ struct Open {
 struct Connections {
     next: u64,
     all: HashMap<u64, Arc<Connection>>,
-    /// Since when there are as many as there may be.
+    /// Since when the limit is reached.
     full_since: Option<Instant>,
 }
 
-/// A connection's place among them.
+/// A connection's place; dropping it frees the place.
 pub(super) struct Slot {
     open: Arc<Open>,
     id: u64,
@@ -46,7 +46,7 @@ impl OpenConnections {
         Self(Arc::new(Open { most, connections: Mutex::default(), left: Notify::new() }))
     }
 
-    /// Waits for a place; whoever has had nothing to ask the longest makes room.
+    /// Waits for a place. At the limit, the connection that has been idle the longest makes room.
     pub(super) async fn enter(&self, connection: &Arc<Connection>) -> Slot {
         let began = Instant::now();
         loop {
@@ -55,7 +55,7 @@ impl OpenConnections {
                 return slot;
             }
             self.0.make_room(began.elapsed() < PATIENCE);
-            drop(timeout(LOOK, left).await); // who could not make room before may be able to by now
+            drop(timeout(LOOK, left).await); // a connection that could not make room before may be idle by now
         }
     }
 
@@ -75,7 +75,8 @@ impl OpenConnections {
 }
 
 impl Open {
-    /// Tells one to go, unless one is going. With patience nobody at work goes while others may have nothing to ask.
+    /// Tells one connection to end, unless one is already ending: one new connection must not cost two old
+    /// ones. With patience, no busy connection ends while others may still turn out to be idle.
     fn make_room(&self, is_patient: bool) {
         let connections = self.connections.lock();
         if connections.all.values().any(|connection| connection.kill.is_cancelled()) {

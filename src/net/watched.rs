@@ -1,4 +1,4 @@
-//! Serves the requests of one connection, and keeps its record of what is under way.
+//! Serves the requests of one connection, and records which of them are in progress.
 
 use std::{
     convert::Infallible,
@@ -33,10 +33,10 @@ impl Watched {
     }
 }
 
-type Answering = Pin<Box<dyn Future<Output = Result<Response<Answer>, Infallible>> + Send>>;
+type Answering = Pin<Box<dyn Future<Output = Result<Response<WatchedBody>, Infallible>> + Send>>;
 
 impl Service<Request<Incoming>> for Watched {
-    type Response = Response<Answer>;
+    type Response = Response<WatchedBody>;
     type Error = Infallible;
     type Future = Answering;
 
@@ -49,26 +49,27 @@ impl Service<Request<Incoming>> for Watched {
         let answering = (self.routes)().call(request);
         Box::pin(async move {
             let answer = answering.await?;
-            // Without a length HTTP/1.0 knows no other end of an answer than that of the connection.
+            // In HTTP/1.0 an answer without a length ends where the connection ends. Until the body is whole,
+            // the connection must not end cleanly: the client would take a part for the whole.
             let has_length = answer.headers().contains_key(header::CONTENT_LENGTH) || answer.body().size_hint().exact().is_some();
             let ends_with_connection = version <= Version::HTTP_10 && !has_length;
             if ends_with_connection {
                 connection.set_unfinished(true);
             }
-            Ok(answer.map(|body| Answer { body, ends_with: ends_with_connection.then_some(connection), _under_way: under_way }))
+            Ok(answer.map(|body| WatchedBody { body, ends_with: ends_with_connection.then_some(connection), _under_way: under_way }))
         })
     }
 }
 
-/// An answer's body, and what is known of the connection until its end.
-pub(super) struct Answer {
+/// An answer's body. Until it ends, its request counts as in progress.
+pub(super) struct WatchedBody {
     body: Body,
-    /// The connection, if its end is the answer's.
+    /// The connection, if the end of the answer is the end of the connection.
     ends_with: Option<Arc<Connection>>,
     _under_way: Mark,
 }
 
-impl HttpBody for Answer {
+impl HttpBody for WatchedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -1,9 +1,10 @@
-//! File descriptors: as many as the system allows, and shared so that connections never take what the volume needs.
+//! File descriptors: takes as many as the system allows, and shares them so that connections never take those
+//! that the volume needs.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
-/// What is kept for the volume, the bucket, the admin port and all else.
+/// Descriptors that are kept for the volume, the bucket, the admin port and everything else.
 const KEPT: u64 = 512;
 
 /// How the descriptors are shared.
@@ -16,14 +17,14 @@ pub(super) struct Descriptors {
 }
 
 impl Descriptors {
-    /// Raises the soft limit to the hard one, and shares what there is.
+    /// Raises the soft limit to the hard one, and shares the descriptors.
     pub(super) fn share(connections: usize) -> Self {
         let limit = getrlimit(Resource::Nofile);
         let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
         let allowed = match raised {
             Ok(()) => limit.maximum,
             Err(error) => {
-                warn!(%error, "the limit of open files cannot be raised");
+                warn!(%error, "the limit of open files cannot be raised; sharing what it allows");
                 limit.current
             }
         };

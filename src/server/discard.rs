@@ -1,6 +1,7 @@
-//! Engines that keep nothing, for the benchmark to compare with. `/bench` answers at once: the cost of
-//! writes without storage. `/bench/group` appends zeros to a plain file and syncs it, one sync for all who
-//! wait: the least that a group commit can cost. They exist only in builds with the feature `bench`.
+//! Engines that keep nothing, for the benchmark to compare with. `/bench` answers at once, which shows the
+//! cost of writes without storage. `/bench/group` appends zeros to a plain file, with one sync for all
+//! waiting writes: the least that a group commit can cost. They exist only in builds with the feature
+//! `bench`.
 
 use std::{
     fs::File,
@@ -40,7 +41,8 @@ const EVENT_BYTES: usize = 400;
 /// The file, in the working directory.
 const FILE: &str = "bench.group";
 
-/// The routes of the main port, and below `/bench` and `/bench/group` the same over engines that keep nothing.
+/// The routes of the main port, and the same routes below `/bench` and `/bench/group` over engines that keep
+/// nothing.
 pub(super) fn beside(state: AppState) -> Router {
     let discarding = |batch| {
         let hot = Arc::new(Discard { next: AtomicU64::new(0), wakeups: Arc::default(), batch });
@@ -56,10 +58,10 @@ pub(super) fn beside(state: AppState) -> Router {
     routes.merge(http::router(state))
 }
 
-/// How many events wait, and whom to tell that they are synced.
-type Waiting = (usize, oneshot::Sender<()>);
+/// How many events an append has, and whom to tell that they are synced.
+type WaitingAppend = (usize, oneshot::Sender<()>);
 
-async fn commit_batches(mut waiting: mpsc::Receiver<Waiting>) -> io::Result<()> {
+async fn commit_batches(mut waiting: mpsc::Receiver<WaitingAppend>) -> io::Result<()> {
     let Some(mut first) = waiting.recv().await else { return Ok(()) };
     let mut file = File::create(FILE)?;
     std::fs::remove_file(FILE)?;
@@ -88,8 +90,8 @@ async fn commit_batches(mut waiting: mpsc::Receiver<Waiting>) -> io::Result<()> 
 struct Discard {
     next: AtomicU64,
     wakeups: Arc<Wakeups>,
-    /// Where appends wait for their sync, if they do.
-    batch: Option<mpsc::Sender<Waiting>>,
+    /// Where appends wait for their sync; `None` if they do not.
+    batch: Option<mpsc::Sender<WaitingAppend>>,
 }
 
 #[async_trait]

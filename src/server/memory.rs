@@ -1,5 +1,5 @@
-//! Whether what the settings let in fits into the memory that there is. A start that does not fit would be ended by the system without
-//! a word; so it is said before.
+//! Checks that the memory which the settings allow fits into the memory limit. The system kills a process
+//! beyond it without a word, so it is logged at the start.
 
 use std::fs;
 
@@ -7,23 +7,24 @@ use tracing::{debug, warn};
 
 use crate::config::Config;
 
-/// What a partition takes in memory, in bytes, about: 98,000 that were written took 620 each, the volume's caches included, and 350 after
-/// the next start (resident memory before and after).
+/// About how many bytes of memory a partition takes. Measured as resident memory: 98,000 written partitions
+/// took 620 each, the volume's caches included, and 350 each after the next start.
 const PARTITION_BYTES: u64 = 650;
-/// What Zombi takes that has nothing to do, about.
+/// About how many bytes an idle Zombi takes.
 const IDLE_BYTES: u64 = 48 << 20;
 /// Write buffers that RocksDB may have at once.
 const WRITE_BUFFERS: u64 = 4;
 
-/// Takes memory in small pages only: of a huge one, which a pod's limit counts whole, many connections would use a twentieth each. (Forty tails whose
-/// clients take nothing: 290 MB, and 85 % of what was resident were huge pages.)
+/// Turns huge pages off. A pod's limit counts a huge page whole, of which each of many connections may use a
+/// twentieth. (Forty tails whose clients take nothing: 290 MB, and 85 % of what was resident were huge
+/// pages.)
 pub(super) fn in_small_pages() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        debug!(%error, "the system does not say how it gives memory");
+        debug!(%error, "huge pages cannot be turned off: connections may take more memory");
     }
 }
 
-/// Says so if the settings let in more than fits.
+/// Warns if the settings allow more than fits.
 pub(super) fn check(config: &Config) {
     let Some(allowed) = allowed() else { return };
     let needed = needed(config);
@@ -38,7 +39,7 @@ pub(super) fn check(config: &Config) {
     }
 }
 
-/// What all budgets come to, full.
+/// The sum of all budgets.
 fn needed(config: &Config) -> u64 {
     let limits = &config.limits;
     let budgets = [limits.inflight_bytes, limits.response_bytes, config.hot.cache_bytes, config.flush.memory_bytes];
@@ -47,14 +48,14 @@ fn needed(config: &Config) -> u64 {
     budgets + buffers + config.cold.cache_bytes + limits.partitions as u64 * PARTITION_BYTES + IDLE_BYTES
 }
 
-/// The bound of the control group, of either version; `None` if there is none.
+/// The memory limit of the control group, of either version; `None` if there is none.
 fn allowed() -> Option<u64> {
     let files = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     files.iter().find_map(|file| bound(&fs::read_to_string(file).ok()?))
 }
 
 fn bound(text: &str) -> Option<u64> {
-    // The first version says "none" with a number that no machine has.
+    // Version 1 means "no limit" by a number that no machine has.
     text.trim().parse().ok().filter(|bytes| *bytes < 1 << 60)
 }
 

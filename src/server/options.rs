@@ -1,4 +1,4 @@
-//! What each component needs to know, from the settings.
+//! Makes each component's options from the settings.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -17,7 +17,7 @@ use contracts::catalog::{Chosen, TableSettings};
 use hot_rocksdb::{disk::Reserve, idempotency::KeyOptions, options::OpenOptions, request::WriterOptions};
 use tiering::{FlushOptions, Options, UpkeepOptions};
 
-/// The settings have bounds, so that none of these is cut.
+/// Milliseconds of a setting in seconds. Settings have bounds, so that none is cut.
 fn ms(secs: u64) -> i64 {
     i64::try_from(secs.saturating_mul(1000)).unwrap_or(i64::MAX)
 }
@@ -61,10 +61,10 @@ pub(super) fn reserve(config: &Config) -> Reserve {
     Reserve { bytes: config.limits.disk_reserve_bytes, percent: config.limits.disk_reserve_percent }
 }
 
-/// Where the bucket is, if there is one. What is not set is taken from the names that other programs use, too.
+/// Where the bucket is, if one is configured. What the settings leave out comes from the usual `AWS_*` names.
 ///
 /// # Errors
-/// What cannot be used, by its name.
+/// Names the setting or variable that cannot be used.
 pub fn s3(config: &Config, environment: &BTreeMap<String, String>) -> Result<Option<S3Options>, String> {
     let Some(bucket) = config.s3.bucket.clone() else { return Ok(None) };
     let prefix = match config.s3.prefix.trim_end_matches('/') {
@@ -97,7 +97,7 @@ pub fn s3(config: &Config, environment: &BTreeMap<String, String>) -> Result<Opt
     }))
 }
 
-/// A file of certificates, if it is one.
+/// Reads a file of certificates, and checks that it holds some.
 fn certificates(path: &str) -> Result<Vec<u8>, String> {
     let pem = std::fs::read(path).map_err(|error| error.to_string())?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
@@ -108,7 +108,8 @@ fn certificates(path: &str) -> Result<Vec<u8>, String> {
     }
 }
 
-/// The first of these names that has a value, and the value. An empty one is none, and hides no other.
+/// The first of these names that has a value, and the value. An empty value counts as none, and hides no
+/// later name.
 fn named<'a>(names: &[&'static str], environment: &'a BTreeMap<String, String>) -> Option<(&'static str, &'a str)> {
     names.iter().find_map(|name| Some((*name, environment.get(*name)?.trim())).filter(|(_, value)| !value.is_empty()))
 }
@@ -133,14 +134,16 @@ fn region(config: &Config, environment: &BTreeMap<String, String>) -> Result<Str
     }
 }
 
-/// Credentials from the environment, if they are not as they should be: a Secret that was made with `echo` ends with a line break.
+/// Credentials from the environment, if they needed mending: a Secret made with `echo` ends with a line
+/// break. Otherwise `None`, and the SDK reads them itself.
 fn credentials(environment: &BTreeMap<String, String>) -> Result<Option<Credentials>, String> {
     const NAMES: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
     let mut is_trimmed = false;
     let [key_id, secret, token] = NAMES.map(|name| {
         let Some(value) = environment.get(name) else { return Ok(None) };
         let trimmed = value.trim();
-        // The SDK would go on to look for a role. A token that is empty is none; a key that is empty was to be one.
+        // With an empty key the SDK would look for a role instead, and fail elsewhere. An empty token just
+        // means that there is none.
         if trimmed.is_empty() && name != "AWS_SESSION_TOKEN" {
             return Err(format!("{name} is empty: give it its value, or take it away where credentials come from elsewhere"));
         }
@@ -148,7 +151,7 @@ fn credentials(environment: &BTreeMap<String, String>) -> Result<Option<Credenti
             is_trimmed = true;
             warn!("{name} has white space around it, which is ignored: was its Secret made with `echo` instead of `printf`?");
         }
-        // Not shown: it is a secret, or near one.
+        // The value is not shown: it is a secret, or close to one.
         let is_right = trimmed.bytes().all(|byte| byte.is_ascii_graphic());
         if is_right { Ok(Some(trimmed.to_owned())) } else { Err(format!("{name} has a character that no key has")) }
     });

@@ -1,15 +1,11 @@
-//! Waits for the end, and stops in order.
+//! Waits for a signal or a failure, and stops in order.
 
 use std::time::Duration;
 
-use tokio::{
-    task::{self, JoinHandle},
-    time::sleep,
-};
-use tokio_util::sync::CancellationToken;
+use tokio::{task, time::sleep};
 use tracing::{error, info, warn};
 
-use super::{Running, ServerError};
+use super::{RunningStore, ServerError, ports::Port};
 use crate::{
     config::Config,
     http::state::{OpsState, Phase},
@@ -17,14 +13,14 @@ use crate::{
 };
 use contracts::metrics;
 
-/// Serves until a signal, then stops in order; or ends at once if a part of the store fails.
+/// Serves until a signal comes, then stops in order. Ends at once if the store fails, as nothing may be acked
+/// any more.
 pub(super) async fn wait_and_stop(
     config: &Config,
     ops: &OpsState,
     signals: &mut Signals,
-    mut running: Running,
-    serving: JoinHandle<()>,
-    stop_serving: CancellationToken,
+    mut running: RunningStore,
+    main: Port,
 ) -> Result<(), ServerError> {
     let signal = tokio::select! {
         signal = signals.next() => signal,
@@ -37,25 +33,19 @@ pub(super) async fn wait_and_stop(
             warn!(signal, "second signal: exiting at once; what is on the volume is flushed at the next start");
             std::process::exit(130);
         }
-        stopped = stop(config, ops, running, serving, stop_serving) => stopped,
+        stopped = stop(config, ops, running, main) => stopped,
     }
 }
 
-/// Unready -> keep serving -> stop accepting -> drain -> flush -> close.
-async fn stop(
-    config: &Config,
-    ops: &OpsState,
-    running: Running,
-    serving: JoinHandle<()>,
-    stop_serving: CancellationToken,
-) -> Result<(), ServerError> {
+/// Unready -> keep serving -> stop accepting -> drain -> flush -> close. Requests end before the last flush,
+/// so that it has everything they wrote; load balancers get `shutdown.delay_secs` to notice.
+async fn stop(config: &Config, ops: &OpsState, running: RunningStore, main: Port) -> Result<(), ServerError> {
     ops.lifecycle.enter(Phase::Draining);
     metrics::ready(false);
     sleep(Duration::from_secs(config.shutdown.delay_secs)).await;
     info!("accepting no more requests");
-    stop_serving.cancel();
-    drop(serving.await);
-    let Running { db, store, _disk } = running;
+    main.stop().await;
+    let RunningStore { db, store, _disk } = running;
     store.stop(Duration::from_secs(config.shutdown.flush_secs)).await?;
     let closed = task::spawn_blocking(move || db.close()).await;
     match closed {

@@ -27,7 +27,7 @@ use tiering::cursor;
 use zombi::{
     config::{Config, Reads},
     http::{
-        coding::{Coding, Decoder as BodyDecoder, Step},
+        coding::{Coding, DecodeStep, Decoder as BodyDecoder},
         connection::Connection,
         encode,
         extract::table_name,
@@ -122,9 +122,9 @@ fn decoded(coding: Coding, data: &[u8], piece: usize) -> Option<Vec<u8>> {
     let (mut decoder, mut pieces, mut text) = (BodyDecoder::new(coding), data.chunks(piece), Vec::new());
     while text.len() < 1 << 20 {
         match decoder.step().ok()? {
-            Step::Piece(more) => text.extend_from_slice(&more),
-            Step::End => return Some(text),
-            Step::Hungry => match pieces.next() {
+            DecodeStep::Piece(more) => text.extend_from_slice(&more),
+            DecodeStep::End => return Some(text),
+            DecodeStep::Hungry => match pieces.next() {
                 Some(piece) => decoder.feed(Bytes::copy_from_slice(piece)),
                 None => decoder.end(),
             },

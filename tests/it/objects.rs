@@ -10,10 +10,10 @@ use bytes::Bytes;
 use cold_s3::s3::{Created, Objects};
 use contracts::error::StorageError;
 
-use testing::s3::{ACCESS_KEY, S3Server, SECRET_KEY, Store};
+use testing::s3::{ACCESS_KEY, ObjectStore, S3Server, SECRET_KEY};
 
 async fn connect() -> (S3Server, Objects) {
-    let server = S3Server::start(([127, 0, 0, 1], 0).into(), Store::default()).await.unwrap();
+    let server = S3Server::start(([127, 0, 0, 1], 0).into(), ObjectStore::default()).await.unwrap();
     let config = Builder::new()
         .behavior_version(BehaviorVersion::latest())
         .credentials_provider(Credentials::new(ACCESS_KEY, SECRET_KEY, None, None, "test"))

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use testing::{
     Sent, TestServer,
-    faults::{Fault, Operation, Refusal},
+    faults::{Fault, Operation, StandingRefusal},
     server::eventually,
 };
 
@@ -358,7 +358,7 @@ async fn without_a_bucket_retention_takes_the_last_event_too() {
 async fn a_partition_that_cannot_be_flushed_stalls_no_other() {
     let z = TestServer::start_tiered(&[("flush.interval_secs", "0"), ("s3.attempts", "1")]).await;
     let third = |request: &Parts| request.method == Method::PUT && request.uri.path().contains("/t/00003/");
-    z.store().refuse(Some(Refusal::only(third, 403, "AccessDenied")));
+    z.store().refuse(Some(StandingRefusal::only(third, 403, "AccessDenied")));
     let mut sent = Sent::default();
     for _ in 0..3 {
         sent.append(&z, "t", 5, 100).await;

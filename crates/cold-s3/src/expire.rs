@@ -4,7 +4,7 @@ use super::state::ColdState;
 use contracts::{
     catalog::TableStatus,
     clock::TimestampMs,
-    retention::{Piece, Trim, choose},
+    retention::{ExpiryUnit, Trim, choose},
 };
 
 /// New earliest offsets for a table's partitions: drops whole segments whose last event was appended before
@@ -16,7 +16,7 @@ pub fn expired_segments(state: &ColdState, table: &TableStatus, appended_before:
     for (place, (partition, status)) in partitions.iter().enumerate() {
         let segments = state.partitions.get(partition).into_iter().flat_map(|cold| &cold.segments);
         let kept = segments.filter(|segment| segment.range.end > status.marks.start);
-        pieces.extend(kept.map(|segment| Piece {
+        pieces.extend(kept.map(|segment| ExpiryUnit {
             partition: place,
             end: segment.range.end,
             appended_ms: segment.appended_ms,

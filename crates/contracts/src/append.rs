@@ -15,7 +15,7 @@ use super::{
 /// Events to append to one table, all or nothing.
 #[derive(Debug)]
 pub struct Append {
-    /// The table; made if it does not exist.
+    /// The table; created if it does not exist.
     pub table: TableName,
     /// The events in the order in which each partition will hold them.
     pub events: Vec<(PartitionNumber, Event)>,
@@ -23,7 +23,7 @@ pub struct Append {
     pub expected_offset: Option<Offset>,
 }
 
-/// Where one event of an [`Append`] is.
+/// Where one event of an [`Append`] was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
     /// Its partition.
@@ -36,18 +36,18 @@ pub struct Appended {
 
 /// Appends events.
 ///
-/// An append is all or nothing over all partitions of its table that it names, so it can be one entry of a replicated log. Offsets are
-/// dense from 0 in each partition, and no offset is given before its event is durable. When an append returns, readers see its events,
-/// and those who wait for them have been woken.
+/// An append is all or nothing over all partitions of its table that it names, so it can be one entry of a
+/// replicated log. Offsets are dense from 0 in each partition, and no offset is given before its event is
+/// durable. When an append returns, readers see its events, and readers that wait for them have been woken.
 #[async_trait]
 pub trait Appender: Send + Sync {
     /// Appends events and returns where each one is, in the order sent, once all of them are durable.
     ///
     /// # Errors
-    /// `Overloaded`, `Closed`, `UnknownTable`, `OffsetMismatch`, `KeyReused` and `TooMany` write nothing; after `OutcomeUnknown` all of
-    /// the events are there, or none.
+    /// `Overloaded`, `Closed`, `UnknownTable`, `OffsetMismatch`, `KeyReused` and `TooMany` write nothing;
+    /// after `OutcomeUnknown` all of the events are there, or none.
     async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError>;
 
-    /// Wakes those who wait for an append, once it can be read.
+    /// Wakes readers that wait for an append, once it can be read.
     fn wakeups(&self) -> &Arc<Wakeups>;
 }

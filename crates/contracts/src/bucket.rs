@@ -1,8 +1,8 @@
-//! What is known of the bucket, for people: it never decides whether requests are served.
+//! The bucket's state as operators see it. It never decides whether requests are served.
 
 use parking_lot::Mutex;
 
-/// What is known of the bucket, for people.
+/// The bucket's state as operators see it.
 #[derive(Debug, Default)]
 pub struct BucketState {
     state: Mutex<Bucket>,
@@ -17,17 +17,17 @@ enum Bucket {
 }
 
 impl BucketState {
-    /// It is being opened.
+    /// Opening has begun.
     pub fn opening(&self) {
         *self.state.lock() = Bucket::Opening(None);
     }
 
-    /// It is open.
+    /// The bucket is open.
     pub fn opened(&self) {
         *self.state.lock() = Bucket::Open(None);
     }
 
-    /// Something is wrong with it; nothing is, if there is no text.
+    /// Sets what is wrong with the bucket; `None` clears it. Ignored while no bucket is configured.
     pub fn troubled(&self, why: Option<String>) {
         match &mut *self.state.lock() {
             Bucket::None => {}
@@ -35,7 +35,7 @@ impl BucketState {
         }
     }
 
-    /// What is wrong with it, if something is.
+    /// What is wrong with the bucket, if anything.
     pub fn trouble(&self) -> Option<String> {
         match &*self.state.lock() {
             Bucket::None => None,
@@ -43,7 +43,7 @@ impl BucketState {
         }
     }
 
-    /// What it is, in words.
+    /// The state in words.
     pub fn says(&self) -> &'static str {
         match &*self.state.lock() {
             Bucket::None => "none is configured",
@@ -52,7 +52,7 @@ impl BucketState {
         }
     }
 
-    /// Whether there is one.
+    /// Whether a bucket is configured.
     pub fn is_configured(&self) -> bool {
         !matches!(&*self.state.lock(), Bucket::None)
     }

@@ -1,4 +1,4 @@
-//! The catalog role of an engine: which tables there are, how they are set, where their partitions stand.
+//! The catalog role of an engine: the tables, their settings and the watermarks of their partitions.
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -12,53 +12,53 @@ use super::{
     sequence::Watermarks,
 };
 
-/// A partition's sizes and places.
+/// A partition's sizes and watermarks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionStatus {
     /// Its number.
     pub number: PartitionNumber,
-    /// Its places.
+    /// Its watermarks.
     pub marks: Watermarks,
     /// Stored bytes of the events in hot.
     pub hot_bytes: u64,
-    /// Stored bytes of the events that are in hot alone.
+    /// Stored bytes of the events that only hot has.
     pub unflushed_bytes: u64,
-    /// When its oldest unflushed event came, or the start if that was later.
+    /// When its oldest unflushed event arrived, or when the process started if that was later.
     pub unflushed_since: Option<Instant>,
     /// The segment being written, if one is.
     pub intent: Option<FlushIntent>,
 }
 
-/// A setting of a table: its own, or what was the default when the table was made. A default that changes later must not delete what
-/// was written under another.
+/// A setting of a table: its own, or the default when the table was created. A default that changes later
+/// must not delete events that were written under another.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Chosen<T> {
-    /// What holds.
+    /// The value in force.
     pub value: T,
     /// Whether it was set for this table.
     pub is_own: bool,
 }
 
 impl<T> Chosen<T> {
-    /// A setting of the table's own.
+    /// A setting made for this table.
     pub fn own(value: T) -> Self {
         Self { value, is_own: true }
     }
 
-    /// A default.
+    /// A setting taken from the defaults.
     pub fn default_of(value: T) -> Self {
         Self { value, is_own: false }
     }
 }
 
-/// What may be set for a table.
+/// The settings of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableSettings {
-    /// Seconds after its append for which an event is kept at least; for ever if there is no bound.
+    /// Seconds for which an event is kept at least, from its append; `None` keeps it for ever.
     pub retention_secs: Chosen<Option<u64>>,
-    /// Bytes of the table that are kept at least, as they are stored; all if there is no bound.
+    /// Stored bytes of the table that are kept at least; `None` keeps all.
     pub retention_bytes: Chosen<Option<u64>>,
-    /// Partitions that keys are spread over; explicit numbers may be any.
+    /// Partitions that keys are spread over. A write that names its partition may name a higher one.
     pub partitions: Chosen<u32>,
 }
 
@@ -68,10 +68,10 @@ impl Default for TableSettings {
     }
 }
 
-/// A change of a setting: what is left out stays; `Some(None)` goes back to the default.
+/// A change of one setting: `None` keeps it, `Some(None)` goes back to the default.
 pub type Change<T> = Option<Option<T>>;
 
-/// What is to be changed of a table's settings.
+/// Changes to a table's settings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TableChange {
     /// See [`TableSettings::retention_secs`].
@@ -83,7 +83,7 @@ pub struct TableChange {
 }
 
 impl TableChange {
-    /// The settings after the change, where the defaults are these.
+    /// The settings after the change; what goes back to a default takes it from `defaults`.
     pub fn apply(&self, settings: TableSettings, defaults: TableSettings) -> TableSettings {
         fn chosen<T: Copy, U>(change: Change<U>, now: Chosen<T>, default: Chosen<T>, wrap: fn(U) -> T) -> Chosen<T> {
             match change {
@@ -100,12 +100,12 @@ impl TableChange {
     }
 }
 
-/// A table that was configured.
+/// The outcome of configuring a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Configured {
-    /// What holds now.
+    /// The settings now in force.
     pub settings: TableSettings,
-    /// Whether the table was made by it.
+    /// Whether this created the table.
     pub is_new: bool,
 }
 
@@ -114,9 +114,9 @@ pub struct Configured {
 pub struct TableStatus {
     /// Its name.
     pub name: TableName,
-    /// What was set for it.
+    /// Its settings.
     pub settings: TableSettings,
-    /// Whether it was deleted and not written since; then nobody sees it but those who clean up.
+    /// Whether it was deleted and not written since. Only cleanup still sees such a table.
     pub is_deleted: bool,
     /// Its partitions in order of their numbers.
     pub partitions: Vec<PartitionStatus>,
@@ -129,18 +129,19 @@ impl TableStatus {
         self.partitions.get(place)
     }
 
-    /// Its partitions with their whole names.
+    /// Its partitions with their full names.
     pub fn named_partitions(&self) -> impl Iterator<Item = (Partition, &PartitionStatus)> {
         self.partitions.iter().map(|status| (Partition::new(self.name.clone(), status.number), status))
     }
 }
 
-/// All tables as of one moment, those deleted too. Shared, never copied: a table that did not change is the same `Arc` in the next one.
+/// All tables at one moment, deleted ones included. Shared, never copied: a table that did not change is the
+/// same `Arc` in the next snapshot.
 #[derive(Debug, Clone, Default)]
 pub struct Tables(BTreeMap<TableName, Arc<TableStatus>>);
 
 impl Tables {
-    /// All tables in order of their names, those deleted too.
+    /// All tables in order of their names, deleted ones included.
     pub fn all(&self) -> impl Iterator<Item = &Arc<TableStatus>> {
         self.0.values()
     }
@@ -150,7 +151,7 @@ impl Tables {
         self.all().filter(|table| !table.is_deleted)
     }
 
-    /// The tables that can be read behind a name, in order.
+    /// The tables that can be read and come after a name, in order.
     pub fn after(&self, name: Option<&TableName>) -> impl Iterator<Item = &Arc<TableStatus>> {
         let start = name.map_or(Bound::Unbounded, Bound::Excluded);
         self.0.range::<TableName, _>((start, Bound::Unbounded)).map(|(_, table)| table).filter(|table| !table.is_deleted)
@@ -161,22 +162,22 @@ impl Tables {
         self.0.get(name)
     }
 
-    /// Puts a table in, in place of what was there under its name.
+    /// Inserts a table; it replaces the one of the same name.
     pub fn insert(&mut self, table: Arc<TableStatus>) {
         self.0.insert(table.name.clone(), table);
     }
 
-    /// Whether there is none, not even one that was deleted.
+    /// Whether there are no tables, not even deleted ones.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// All partitions with their whole names, those of deleted tables too.
+    /// All partitions with their full names, those of deleted tables included.
     pub fn partitions(&self) -> impl Iterator<Item = (Partition, &PartitionStatus)> {
         self.all().flat_map(|table| table.named_partitions())
     }
 
-    /// Where all partitions stand.
+    /// The watermarks of all partitions.
     pub fn watermarks(&self) -> BTreeMap<Partition, Watermarks> {
         self.partitions().map(|(partition, status)| (partition, status.marks)).collect()
     }
@@ -188,7 +189,7 @@ impl FromIterator<Arc<TableStatus>> for Tables {
     }
 }
 
-/// What there is of all tables together.
+/// Sums over tables.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Tables.
@@ -197,14 +198,14 @@ pub struct Totals {
     pub partitions: u64,
     /// Stored bytes of the events in hot.
     pub hot_bytes: u64,
-    /// Stored bytes of the events that are in hot alone.
+    /// Stored bytes of the events that only hot has.
     pub unflushed_bytes: u64,
-    /// Events that are in hot alone.
+    /// Events that only hot has.
     pub unflushed_events: u64,
 }
 
 impl Totals {
-    /// Counts a table.
+    /// Adds a table.
     pub fn add(&mut self, table: &TableStatus) {
         self.tables += 1;
         for status in &table.partitions {
@@ -216,18 +217,19 @@ impl Totals {
     }
 }
 
-/// Shows tables, sets and deletes them.
+/// Shows tables, configures and deletes them.
 ///
-/// What is shown is durable: the writer changes it after the batch that changed it was synced, and before it answers.
+/// What is shown is durable. The order is: the writer syncs the batch that changes a table, then the change
+/// is shown, then the caller gets its answer.
 #[async_trait]
 pub trait Catalog: Send + Sync {
     /// One table as of now; `None` if it was never written, or deleted and not written since.
     fn table(&self, name: &TableName) -> Option<Arc<TableStatus>>;
 
-    /// All tables as of now, those deleted too.
+    /// All tables as of now, deleted ones included.
     fn tables(&self) -> Arc<Tables>;
 
-    /// What there is of all tables together; those deleted do not count.
+    /// Sums over all tables; deleted ones do not count.
     fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         for table in self.tables().visible() {
@@ -236,18 +238,19 @@ pub trait Catalog: Send + Sync {
         totals
     }
 
-    /// Changes its value whenever something has changed that manifests carry beside segments and consumer offsets: starts of
-    /// partitions, settings and ends of tables. Read before the tables, it never promises too much of them.
+    /// Returns a value that changes whenever something has changed that manifests carry besides segments and
+    /// consumer offsets: starts of partitions, settings and deletions of tables. Read it before the tables:
+    /// they then hold at least what it stands for.
     fn changes(&self) -> u64;
 
-    /// Changes a table's settings, and makes the table if it does not exist.
+    /// Changes a table's settings, and creates the table if it does not exist.
     ///
     /// # Errors
     /// `PartitionsShrink`, `TooMany`, `OutcomeUnknown` or `Closed`.
     async fn configure_table(&self, table: TableName, change: TableChange) -> Result<Configured, StorageError>;
 
-    /// Deletes a table: its events, keys, settings and consumer offsets. Its partitions' next offsets are remembered, so that
-    /// no offset means two events if the table is written again.
+    /// Deletes a table: its events, keys, settings and consumer offsets. Its partitions' next offsets are
+    /// remembered, so that no offset means two events if the table is written again.
     ///
     /// # Errors
     /// `UnknownTable`, `OutcomeUnknown` or `Closed`.

@@ -1,4 +1,4 @@
-//! The wall clock, handed in where behaviour depends on it. No safety rule reads it.
+//! The wall clock, passed in where behaviour depends on it. No safety rule reads it.
 
 use std::{
     sync::Arc,

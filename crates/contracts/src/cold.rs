@@ -1,4 +1,5 @@
-//! The cold tier: immutable segments that exist once a published manifest names them. Its roles, and all of them together.
+//! The cold tier: immutable segments that exist once a published manifest names them. Its roles, and all of
+//! them together.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +24,8 @@ use super::{
 pub struct Publication {
     /// Segments that have been put.
     pub segments: Vec<(Partition, SegmentMeta)>,
-    /// The tables that have changed or whose segments these are, as hot has them; those deleted too.
+    /// The tables that have changed and those that these segments belong to, as hot has them; deleted ones
+    /// included.
     pub tables: Vec<Arc<TableStatus>>,
     /// All committed consumer offsets, if one changed.
     pub consumers: Option<Vec<OffsetsOfGroup>>,
@@ -40,23 +42,29 @@ pub struct ColdExtent {
     pub bytes: u64,
 }
 
-/// Reads what is cold.
+/// Reads published segments.
+///
+/// Records come in offset order, and only from segments that a published manifest names. A failure is an
+/// error, never a shorter page.
 #[async_trait]
 pub trait ColdReader: Send + Sync {
-    /// What segments hold of a partition; `None` if nothing, or while the bucket has not been opened.
+    /// What segments hold of a partition; `None` if they hold nothing, or while the bucket is not open.
     fn extent(&self, partition: &Partition) -> Option<ColdExtent>;
 
-    /// The offsets of a partition that were lost with a volume; none while the bucket has not been opened.
+    /// The offsets of a partition that were lost with a volume; none while the bucket is not open.
     fn lost(&self, partition: &Partition) -> Vec<OffsetRange>;
 
-    /// Reads from `range.start`, within `range`, at least one frame; passes over what was lost.
+    /// Reads from `range.start`, within `range`, at least one frame. Skips what was lost.
     ///
     /// # Errors
     /// `Unavailable`, or `Corrupt` if an object is not what its manifest says.
     async fn read(&self, partition: &Partition, range: OffsetRange, filter: TimeFilter, limit: ReadLimit) -> Result<Page, StorageError>;
 }
 
-/// Takes segments and publishes them.
+/// Stores segments and publishes them.
+///
+/// The order is put, then publish: a segment exists once a manifest that names it is published. An object
+/// that no manifest names is invisible to readers, and is deleted later.
 #[async_trait]
 pub trait SegmentStore: Send + Sync {
     /// The epoch with which this writer took the manifests over.
@@ -68,7 +76,7 @@ pub trait SegmentStore: Send + Sync {
     /// Whether segments of a format can be written and read.
     fn knows(&self, format: FormatId) -> bool;
 
-    /// What new segments are written in.
+    /// The format of new segments.
     fn format(&self) -> FormatId;
 
     /// Begins a segment.
@@ -77,7 +85,7 @@ pub trait SegmentStore: Send + Sync {
     /// `Refused` if the format is not known.
     fn segment(&self, id: SegmentId, format: FormatId) -> Result<Box<dyn SegmentBuilder>, StorageError>;
 
-    /// Puts a segment's object. Repeating it does no harm.
+    /// Puts a segment's object. It may be repeated.
     ///
     /// # Errors
     /// `Unavailable`, or `Corrupt` if other bytes stand under its key.
@@ -86,10 +94,12 @@ pub trait SegmentStore: Send + Sync {
     /// Publishes a manifest: once this returns, the segments exist.
     ///
     /// # Errors
-    /// `Unavailable`: it may have been published, and the next publication settles that. `Fenced`: another writer has taken over.
+    /// `Unavailable`: it may have been published, and the next publication settles that. `Fenced`: another
+    /// writer has taken over.
     async fn publish(&self, publication: Publication) -> Result<(), StorageError>;
 
-    /// Looks whether another writer has taken over; one that publishes nothing would not notice otherwise.
+    /// Checks whether another writer has taken over. A writer that publishes nothing would not notice
+    /// otherwise.
     ///
     /// # Errors
     /// `Fenced` if so; `Unavailable`.
@@ -97,17 +107,20 @@ pub trait SegmentStore: Send + Sync {
 }
 
 /// Keeps the cold tier small.
+///
+/// The order is decide, publish, delete: no object that the last manifest names is ever deleted.
 #[async_trait]
 pub trait ColdUpkeep: Send + Sync {
-    /// New starts for a table: whole segments whose last event was appended before `appended_before`, then the oldest until the table
-    /// would take no more than `max_bytes`. Decides only.
+    /// New starts for a table: whole segments whose last event was appended before `appended_before`, then
+    /// the oldest until the table would take no more than `max_bytes`. Decides only.
     ///
     /// # Errors
     /// `Unavailable` while the bucket has not been opened.
     fn expired(&self, table: &TableStatus, appended_before: TimestampMs, max_bytes: Option<u64>) -> Result<Vec<Trim>, StorageError>;
 
-    /// One round: deletes what nobody needs or names any more, then merges small segments for at most `patience`. `now_ms` only ages what
-    /// is kept for a while. Each step can be left off anywhere and is taken up by the next round.
+    /// One round: deletes what nobody needs or names any more, then merges small segments for at most
+    /// `patience`. `now_ms` only dates what is kept for a while. A round may be interrupted anywhere; the
+    /// next one continues.
     ///
     /// # Errors
     /// `Unavailable`, `Denied`; `Fenced` if another writer has taken over.

@@ -23,13 +23,17 @@ pub struct Commit {
 /// A group and what it has committed, in order of partition.
 pub type OffsetsOfGroup = (GroupName, Vec<(Partition, Offset)>);
 
-/// The committed offsets of consumer groups.
+/// Stores the committed offsets of consumer groups.
+///
+/// A commit is all or nothing over the partitions that it names, and durable before it returns. An offset
+/// steps back only when forced.
 #[async_trait]
 pub trait ConsumerStorage: Send + Sync {
-    /// Commits offsets; durable before the answer.
+    /// Commits offsets. They are durable when this returns.
     ///
     /// # Errors
-    /// `UnknownTable`, `BeyondEnd`, `CommitBackwards` and `TooMany` change nothing; `OutcomeUnknown`; `Closed`.
+    /// `UnknownTable`, `BeyondEnd`, `CommitBackwards` and `TooMany` change nothing; `OutcomeUnknown`;
+    /// `Closed`.
     async fn commit(&self, commit: Commit) -> Result<(), StorageError>;
 
     /// All committed offsets of a group, in order of partition; empty if it has none.
@@ -44,10 +48,10 @@ pub trait ConsumerStorage: Send + Sync {
     /// `Corrupt` or `Unavailable`.
     async fn all_offsets(&self) -> Result<Vec<OffsetsOfGroup>, StorageError>;
 
-    /// Changes its value whenever a committed offset has changed.
+    /// Returns a value that changes whenever a committed offset has changed.
     fn commits(&self) -> u64;
 
-    /// Forgets the groups whose last commit was before this; answers which.
+    /// Forgets the groups whose last commit was before this, and returns them.
     ///
     /// # Errors
     /// `OutcomeUnknown` or `Closed`.

@@ -1,13 +1,13 @@
-//! Places between two durable steps where a test may end the process, as kill -9 would: `FAILPOINTS="flush-put=return"`.
-//! Built with the feature `failpoints` only; without it there is nothing here.
+//! Fail points between two durable steps, where a test may end the process as kill -9 would:
+//! `FAILPOINTS="flush-put=return"`. Only builds with the feature `failpoints` have them.
 
-/// Reads from the environment where to end.
+/// Reads from the environment at which points to end.
 #[cfg(feature = "failpoints")]
 pub fn arm() {
     std::mem::forget(fail::FailScenario::setup()); // in force until the end
 }
 
-/// Ends the process if a test wants it so.
+/// Ends the process here if a test asked for that.
 #[cfg(feature = "failpoints")]
 pub fn point(name: &'static str) {
     fail::fail_point!(name, |_| std::process::abort());

@@ -11,26 +11,27 @@ use super::{
 
 /// An open volume.
 ///
-/// One writer owns all that changes on it. Whoever needs one role takes that role and no more; only what puts a store together takes the
+/// One writer owns every change to it. The order of a change is: durable, then visible to readers, then
+/// answered. Code that needs one role takes that role and no more; only what puts a store together takes the
 /// whole engine.
 #[async_trait]
 pub trait Engine: Appender + HotReader + Catalog + FlushLedger + Trimmer + ConsumerStorage + Recoverable {
-    /// What the volume keeps of itself. Holds the writer, not the engine: it may outlive it.
+    /// What the volume notes about itself. The notes hold the writer, not the engine, and may outlive it.
     fn notes(&self) -> Arc<dyn Notes>;
 
-    /// From now on offsets are reserved before they are given.
+    /// From now on, appends reserve offsets before they give them.
     ///
     /// # Panics
-    /// If they are already: there is one bucket.
+    /// If this was called before: there is only one bucket.
     fn reserve_with(&self, reservations: Arc<dyn Reservations>);
 
-    /// The idempotency keys.
+    /// How many idempotency keys are remembered, and for how long.
     fn key_window(&self) -> KeyWindow;
 
-    /// The engine's own numbers; none if it has none.
+    /// The engine's own gauges; it may have none.
     fn gauges(&self) -> Vec<Gauge>;
 
-    /// Returns space that nothing needs any more, if much of it is to be had.
+    /// Reclaims space that nothing uses any more, if there is much of it.
     ///
     /// # Errors
     /// `Unavailable`.

@@ -7,7 +7,7 @@ use super::{
     sequence::Offset,
 };
 
-/// The cause of an error, shared so that every waiter of a group can have it.
+/// The cause of an error, shared so that every waiter of a batch can have it.
 pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
 /// Where an event lives.
@@ -28,7 +28,7 @@ impl fmt::Display for Tier {
     }
 }
 
-/// Why a write is turned away for now.
+/// Why a request is turned away for now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overload {
     /// More requests wait for the writer than `limits.write_queue`.
@@ -45,7 +45,8 @@ pub enum Overload {
     Tails,
     /// All of `limits.cold_reads` wait for S3, and have for a while.
     ColdReads,
-    /// Idempotency keys use `idempotency.max_bytes`, and all of them are younger than `idempotency.min_window_secs`.
+    /// Idempotency keys use `idempotency.max_bytes`, and all of them are younger than
+    /// `idempotency.min_window_secs`.
     KeysFull,
     /// The body was slow, and others needed the memory that it took.
     Slow,
@@ -67,7 +68,7 @@ impl fmt::Display for Overload {
     }
 }
 
-/// What there may be only so many of.
+/// What is limited in number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counted {
     /// Tables: `limits.tables`.
@@ -94,7 +95,8 @@ impl fmt::Display for Counted {
 /// A failure of a tier, or a request that the stored state does not allow.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StorageError {
-    /// The tier cannot be reached now; the same call may work later. Nothing was changed, or changing it again does no harm.
+    /// The tier cannot be reached now; the same call may work later. Nothing was changed, or changing it
+    /// again does no harm.
     #[error("the {tier} tier cannot be reached: {source}")]
     Unavailable {
         /// Which tier.
@@ -102,7 +104,8 @@ pub enum StorageError {
         /// What the tier's client said.
         source: Cause,
     },
-    /// The tier refuses what is asked of it: a wrong name, key or address. Waiting does not heal that. Nothing was changed.
+    /// The tier refuses what is asked of it: a wrong name, key or address. Waiting does not help. Nothing was
+    /// changed.
     #[error("the {tier} tier refuses: {source}")]
     Denied {
         /// Which tier.
@@ -135,7 +138,8 @@ pub enum StorageError {
     /// The writer has stopped; nothing was written.
     #[error("the store is closing")]
     Closed,
-    /// Volume and bucket do not belong together, or the bucket cannot be trusted: an operator must decide. Nothing was changed.
+    /// Volume and bucket do not belong together, or the bucket cannot be trusted: an operator must decide.
+    /// Nothing was changed.
     #[error("{0}")]
     Refused(String),
     /// Another writer has taken over the bucket; this one acks nothing more.
@@ -150,7 +154,7 @@ pub enum StorageError {
         partition: Partition,
         /// What the caller expected.
         expected: Offset,
-        /// What it is.
+        /// The next offset.
         next: Offset,
     },
     /// No such table.
@@ -159,7 +163,7 @@ pub enum StorageError {
     /// No such consumer group.
     #[error("consumer group {0} does not exist")]
     UnknownGroup(GroupName),
-    /// Something new would pass a limit.
+    /// Something new would exceed a limit.
     #[error("there may be no more than {limit} {what}")]
     TooMany {
         /// What there would be too many of.
@@ -177,14 +181,14 @@ pub enum StorageError {
         /// How many were asked for.
         asked: u32,
     },
-    /// An idempotency key is known, and was used for something else.
+    /// An idempotency key was used before, for another payload.
     #[error("{partition}: the idempotency key was used for another payload, at offset {offset}")]
     KeyReused {
         /// The partition.
         partition: Partition,
         /// The first write with the key.
         offset: Offset,
-        /// Which of the events it is.
+        /// The index of the event in its append.
         place: usize,
     },
     /// A read or commit beyond the end of the partition.
@@ -235,12 +239,13 @@ impl StorageError {
         Self::OutcomeUnknown { source: Arc::new(source) }
     }
 
-    /// A tier that refuses what is asked of it, and will until somebody changes something.
+    /// A tier that refuses what is asked of it, until somebody changes something.
     pub fn denied(tier: Tier, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Denied { tier, source: Arc::new(source) }
     }
 
-    /// Whether it is about the bucket, and not about what volume and bucket are to each other: then the volume may serve without it.
+    /// Whether the bucket itself is the cause, and not how volume and bucket relate: then the volume may
+    /// serve without it.
     pub fn may_be_the_buckets(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Overloaded { .. } | Self::Denied { .. })
     }

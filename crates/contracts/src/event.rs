@@ -9,14 +9,14 @@ use super::{
     sequence::Offset,
 };
 
-/// What is stored: the payload and what its sender says of it.
+/// What is stored: the payload and what its sender says about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// The bytes.
+    /// Its content.
     pub payload: Payload,
-    /// When it happened: the sender's word, else the server's clock at the append.
+    /// When it happened, as its sender says; otherwise the server's clock at the append.
     pub timestamp_ms: TimestampMs,
-    /// When it was appended, by the server's clock: starts the idempotency window.
+    /// When it was appended, by the server's clock. The idempotency window begins here.
     pub appended_ms: TimestampMs,
     /// Stored at most once per partition and key within the window.
     pub idempotency_key: Option<String>,
@@ -25,23 +25,24 @@ pub struct Event {
 }
 
 impl Event {
-    /// The size that limits and page ends count, in bytes: everything the sender chose the length of.
+    /// The size that limits count, in bytes: everything whose length the sender chose.
     pub fn size(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         self.payload.bytes().len() + self.idempotency_key.as_ref().map_or(0, String::len) + headers
     }
 
-    /// What it takes in memory, about, in bytes: what budgets count.
+    /// About how many bytes it takes in memory: what budgets count.
     pub fn footprint(&self) -> usize {
         self.weight() + RECORD_BYTES
     }
 
-    /// What it adds to a page that ends at so many bytes; that it also ends at so many records bounds the rest.
+    /// What it adds to the bytes of a page. What every record takes besides is bounded by the page's limit of
+    /// records.
     pub fn weight(&self) -> usize {
         self.size() + self.headers.len() * HEADER_BYTES
     }
 
-    /// Appends the JSON fields `idempotency_key` and `headers`, each behind a comma, if there are any.
+    /// Appends the JSON fields `idempotency_key` and `headers`, each after a comma, if there are any.
     pub fn write_json_attributes(&self, out: &mut Vec<u8>) {
         if let Some(key) = &self.idempotency_key {
             out.extend_from_slice(b",\"idempotency_key\":");
@@ -59,17 +60,17 @@ impl Event {
     }
 }
 
-/// What an event takes in memory beside its own bytes, about.
+/// About what an event takes in memory besides its own bytes.
 pub const RECORD_BYTES: usize = 200;
-/// What a header takes beside its name and value, about: two texts, each somewhere by itself, and their place in a tree.
+/// About what a header takes besides its name and value: two allocations and a place in a tree.
 pub const HEADER_BYTES: usize = 100;
 
-/// An event at its place.
+/// An event with its partition and offset, as a read shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The partition it is in.
     pub partition: PartitionNumber,
-    /// Its place there.
+    /// Its offset there.
     pub offset: Offset,
     /// The event.
     pub event: Event,

@@ -1,4 +1,5 @@
-//! Says whether another writer has taken over the bucket. Closed by the chain, heeded by the volume's writer.
+//! Whether another writer has taken over the bucket. The manifest chain closes the fence, the volume's writer
+//! checks it.
 
 use std::sync::OnceLock;
 
@@ -9,12 +10,12 @@ use super::error::StorageError;
 pub struct Fence(OnceLock<String>);
 
 impl Fence {
-    /// From now on nothing is written.
+    /// Closes the fence: nothing is written from now on.
     pub fn close(&self, why: &str) {
         let _ = self.0.set(why.to_owned()); // the first reason stays
     }
 
-    /// Whether this writer may go on.
+    /// Whether this writer may still write.
     ///
     /// # Errors
     /// `Fenced`.

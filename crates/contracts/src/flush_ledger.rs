@@ -4,7 +4,8 @@ use async_trait::async_trait;
 
 use super::{catalog::PartitionStatus, clock::TimestampMs, error::StorageError, name::Partition, segment::FormatId, sequence::OffsetRange};
 
-/// A segment's bounds and encoding, fixed before its first byte leaves: a retry writes the same bytes under the same key.
+/// A segment's bounds and encoding, fixed before its first byte leaves: a retry writes the same bytes under
+/// the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlushIntent {
     /// The events in it.
@@ -20,28 +21,30 @@ pub struct FlushIntent {
 /// Which flushed events hot keeps for fast reads: those within both bounds, of time and of bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct HotKeep {
-    /// Evict what was flushed up to this,
+    /// Evict what was flushed at this time or before.
     pub flushed_upto: TimestampMs,
-    /// and what is said to have been flushed after this: the clock was ahead, and nobody knows how old it is.
+    /// Evict what seems to have been flushed after this time: the clock was ahead, and the real age is
+    /// unknown.
     pub flushed_after: TimestampMs,
     /// Evict the oldest until the flushed events take at most this many bytes.
     pub max_bytes: u64,
 }
 
 impl HotKeep {
-    /// Whether what was flushed then may stay for its age.
+    /// Whether events that were flushed at `flushed_ms` may stay as far as their age goes.
     pub fn keeps(&self, flushed_ms: TimestampMs) -> bool {
         self.flushed_upto < flushed_ms && flushed_ms <= self.flushed_after
     }
 }
 
-/// Keeps what is flushed and what is not.
+/// Records which events are flushed and which are not.
 ///
-/// The order is intend, put the segment, publish the manifest, mark flushed, evict; each step is durable before the next begins. After a
-/// crash between any two of them every event can still be read, and a retry of an intent writes the same bytes under the same key.
+/// The order is intend, put the segment, publish the manifest, mark flushed, evict; each step is durable
+/// before the next begins. After a crash between any two of them every event can still be read, and a retry
+/// of an intent writes the same bytes under the same key.
 #[async_trait]
 pub trait FlushLedger: Send + Sync {
-    /// The partitions with events that are not yet in cold; what is flushed costs nothing here.
+    /// The partitions with events that are not yet cold. Flushed ones cost nothing here.
     fn pending(&self) -> Vec<(Partition, PartitionStatus)>;
 
     /// Makes the bounds of coming segments durable.
@@ -50,13 +53,14 @@ pub trait FlushLedger: Send + Sync {
     /// `Expired` if one begins below its partition's start; `OutcomeUnknown` or `Closed`.
     async fn intend(&self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError>;
 
-    /// Notes that a published manifest names these segments. Repeating it does no harm.
+    /// Notes that a published manifest names these segments. It may be repeated.
     ///
     /// # Errors
     /// `OutcomeUnknown` or `Closed`.
     async fn mark_flushed(&self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError>;
 
-    /// Drops a number of flushed events that `keep` does not keep, the oldest first, and returns how many: 0 if there are none left.
+    /// Drops a number of flushed events that `keep` does not keep, the oldest first, and returns how many: 0
+    /// if there are none left.
     ///
     /// # Errors
     /// `OutcomeUnknown` or `Closed`.

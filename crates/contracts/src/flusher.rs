@@ -1,4 +1,4 @@
-//! What flushing on request promises.
+//! On-demand flush, and what it promises.
 
 use async_trait::async_trait;
 
@@ -25,11 +25,14 @@ impl FlushReport {
 }
 
 /// Moves events to cold on request.
+///
+/// When a call succeeds, a published manifest names every event that was appended before it.
 #[async_trait]
 pub trait Flush: Send + Sync {
-    /// Flushes what was appended before the call, of one table or of all; answers once it is cold.
+    /// Flushes what was appended before the call, of one table or of all; returns once it is cold.
     ///
     /// # Errors
-    /// The first error that kept a partition from being flushed; the others were flushed all the same. `Closed` without a cold tier.
+    /// The first error that kept a partition from being flushed; the others were flushed all the same.
+    /// `Closed` without a cold tier.
     async fn flush_now(&self, table: Option<TableName>) -> Result<FlushReport, StorageError>;
 }

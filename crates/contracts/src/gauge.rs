@@ -1,4 +1,4 @@
-//! Numbers that a part shows to operators: each leaves with its name.
+//! Numbers that a component shows to operators, each with its name.
 
 /// A number that goes up and down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -7,6 +7,6 @@ pub struct Gauge {
     pub name: &'static str,
     /// What it counts, in which unit.
     pub help: &'static str,
-    /// What it is now.
+    /// Its value now.
     pub value: u64,
 }

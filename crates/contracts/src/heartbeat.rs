@@ -1,5 +1,5 @@
-//! Whether a part makes progress: it says when it works and when it waits. Waiting, for requests, for the disk or for S3, is
-//! nobody's fault that a restart would mend; working on one thing for ever is.
+//! Whether a task makes progress: it says when it works and when it waits. Waiting for requests, for the disk
+//! or for S3 is healthy, as a restart would not end it; working on one thing for ever is not.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -9,11 +9,11 @@ use std::{
 /// Longer than any single piece of work takes.
 const STUCK: Duration = Duration::from_secs(60);
 
-/// One part's sign of life.
+/// One task's sign of life.
 #[derive(Debug)]
 pub struct Heartbeat {
     started: Instant,
-    /// Milliseconds from `started` to when it began to work, and 1; 0 while it waits.
+    /// Milliseconds from `started` to the beginning of the work, plus 1; 0 while it waits.
     working_since: AtomicU64,
 }
 
@@ -24,17 +24,17 @@ impl Default for Heartbeat {
 }
 
 impl Heartbeat {
-    /// It has something to do, from now on.
+    /// The task begins to work.
     pub fn works(&self) {
         self.working_since.store(self.now_ms() + 1, Relaxed);
     }
 
-    /// It waits for something.
+    /// The task begins to wait.
     pub fn waits(&self) {
         self.working_since.store(0, Relaxed);
     }
 
-    /// Whether it waits, or has not worked on the same thing for too long.
+    /// Whether the task waits, or has not yet worked on one thing for too long.
     pub fn is_alive(&self) -> bool {
         match self.working_since.load(Relaxed) {
             0 => true,

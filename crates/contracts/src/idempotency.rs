@@ -1,5 +1,5 @@
-//! What is remembered of an idempotency key: hashes of the key and of what was written with it, so that the space that keys take does not
-//! depend on who chose them.
+//! What is remembered of an idempotency key: hashes of the key and of what was written with it, so that
+//! clients do not choose how much space their keys take.
 
 use sha2::{Digest, Sha256};
 
@@ -15,9 +15,9 @@ use super::{
 pub struct KeyWindow {
     /// Keys that are remembered.
     pub keys: u64,
-    /// About what they take on the volume.
+    /// About how many bytes they take on the volume.
     pub bytes: u64,
-    /// The window that really holds, in milliseconds: shorter than the setting if there are too many keys.
+    /// The window in force, in milliseconds: shorter than the setting if there are too many keys.
     pub window_ms: u64,
 }
 
@@ -27,9 +27,9 @@ pub type Hash = [u8; 16];
 /// What tells one use of a key from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyUse {
-    /// Of the key.
+    /// The hash of the key.
     pub key: Hash,
-    /// Of the payload.
+    /// The hash of the payload.
     pub payload: Hash,
 }
 
@@ -52,7 +52,7 @@ pub struct FirstWrite {
 }
 
 impl FirstWrite {
-    /// Whether it still makes a write at `now_ms` a duplicate. A clock that stepped back keeps it.
+    /// Whether it still makes a write at `now_ms` a duplicate. If the clock stepped back, it does.
     pub fn is_within(self, window_ms: i64, now_ms: TimestampMs) -> bool {
         now_ms.saturating_sub(self.appended_ms) < window_ms
     }
@@ -68,8 +68,8 @@ pub fn hash_key(key: &str) -> Hash {
     half(Sha256::new_with_prefix(key))
 }
 
-/// The hash of a payload: of its kind and bytes; of JSON without white space between its tokens, which a client may write otherwise
-/// when it tries again.
+/// The hash of a payload: of its kind and bytes; for JSON, without the white space between tokens, which may
+/// differ when a client retries.
 pub fn hash_payload(payload: &Payload) -> Hash {
     let kind = match payload.kind() {
         PayloadKind::Text => 1,
@@ -90,7 +90,7 @@ fn half(hasher: Sha256) -> Hash {
     hash
 }
 
-/// The parts of a JSON text between which there is white space.
+/// Passes on a JSON text without the white space between its tokens.
 fn tokens(json: &[u8], mut take: impl FnMut(&[u8])) {
     let (mut start, mut at, mut in_string) = (0, 0, false);
     while let Some(&byte) = json.get(at) {

@@ -1,5 +1,6 @@
-//! What the volume remembers of the manifest chain: which links it may have written. Durable before a link can exist, so
-//! that at the next start a last link that is not in here tells that another volume, or a later copy of this one, wrote it.
+//! What the volume remembers of the manifest chain: which links it may have written. A link is noted durably
+//! before it can exist. So if the chain's last link is not in the journal at the next start, another volume
+//! wrote it, or a later copy of this one.
 
 use std::sync::Arc;
 
@@ -10,26 +11,29 @@ use uuid::Uuid;
 
 use super::error::StorageError;
 
-/// Openings that are remembered beside the one that wrote the chain's last link, tried ones too: a bucket that takes no link for long makes
-/// many. The writer of a last link that is forgotten makes the volume an older copy of itself, which catches up.
+/// Openings that are remembered besides the one that wrote the chain's last link. Failed ones count too: a
+/// bucket that takes no link for long makes many. If the writer of the last link were forgotten, the volume
+/// would pass for an older copy of itself, and catch up.
 const REMEMBERED: usize = 16;
 
-/// What the volume remembers.
+/// What the volume remembers of the chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// The marks of its last openings, the newest last, and the greatest number that it may have written with each.
+pub struct ChainRecord {
+    /// The nonces of its last openings, the newest last, each with the greatest link number that it may have
+    /// written.
     openings: Vec<(Uuid, u64)>,
     /// Whether a recovery from S3 has begun and not ended.
     catching_up: bool,
 }
 
-impl Record {
-    /// Whether this volume has written the link, or has seen to it before it wrote.
+impl ChainRecord {
+    /// Whether this volume may have written the link with this nonce and number.
     pub fn knows(&self, nonce: Uuid, number: u64) -> bool {
         self.openings.iter().any(|&(known, last)| known == nonce && number <= last)
     }
 
-    /// With one more link that may be written.
+    /// The record with one more link that may be written. Old openings are forgotten, but never the one that
+    /// wrote the link before it.
     fn with(&self, nonce: Uuid, number: u64, follows: Option<Uuid>) -> Self {
         let mut next = self.clone();
         match next.openings.iter_mut().find(|(known, _)| *known == nonce) {
@@ -56,10 +60,12 @@ impl Record {
     }
 }
 
-/// Where a volume keeps facts about itself.
+/// Keeps facts about a volume on the volume.
+///
+/// A note is durable before the step that it announces may be taken.
 #[async_trait]
 pub trait Notes: std::fmt::Debug + Send + Sync {
-    /// The store that the volume is of.
+    /// The id of the store that the volume holds.
     fn store_id(&self) -> Uuid;
 
     /// The record of the chain in its stored form; `None` if there was never one.
@@ -68,19 +74,19 @@ pub trait Notes: std::fmt::Debug + Send + Sync {
     /// `Corrupt` or `Unavailable`.
     fn stored(&self) -> Result<Option<Vec<u8>>, StorageError>;
 
-    /// Keeps the record of the chain, in its stored form, and in the same step the id of the store that the volume is of from now on, if it
-    /// becomes another's. It is durable when this returns.
+    /// Stores the record of the chain, in its stored form. If `store_id` is given, the volume holds that
+    /// store from now on; both change in one step, which is durable when this returns.
     ///
     /// # Errors
     /// `OutcomeUnknown` or `Closed`.
     async fn note(&self, chain: Vec<u8>, store_id: Option<Uuid>) -> Result<(), StorageError>;
 }
 
-/// The record, and where it is kept.
+/// The record of the chain, and where it is kept.
 #[derive(Debug)]
 pub struct Journal {
     notes: Arc<dyn Notes>,
-    record: Mutex<Record>,
+    record: Mutex<ChainRecord>,
 }
 
 impl Journal {
@@ -90,7 +96,7 @@ impl Journal {
     /// `Corrupt` if what is kept is not one; `Unavailable`.
     pub fn open(notes: Arc<dyn Notes>) -> Result<Self, StorageError> {
         let record = match notes.stored()? {
-            None => Record::default(),
+            None => ChainRecord::default(),
             Some(bytes) => {
                 serde_json::from_slice(&bytes).map_err(|error| StorageError::corrupt("the volume's record of the chain", error))?
             }
@@ -99,11 +105,11 @@ impl Journal {
     }
 
     /// The record now.
-    pub async fn record(&self) -> Record {
+    pub async fn record(&self) -> ChainRecord {
         self.record.lock().await.clone()
     }
 
-    /// Notes that link `number` may be written with this mark, behind one with the mark `follows`.
+    /// Notes that link `number` may be written with this nonce, after one with the nonce `follows`.
     ///
     /// # Errors
     /// `OutcomeUnknown` or `Closed`.
@@ -118,7 +124,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Notes that a recovery begins, by which the volume takes over the store of that id.
+    /// Notes that a recovery begins, after which the volume holds the store of that id.
     ///
     /// # Errors
     /// `OutcomeUnknown` or `Closed`.
@@ -136,13 +142,13 @@ impl Journal {
 
     async fn set_catching_up(&self, catching_up: bool, store_id: Option<Uuid>) -> Result<(), StorageError> {
         let mut record = self.record.lock().await;
-        let next = Record { catching_up, ..record.clone() };
+        let next = ChainRecord { catching_up, ..record.clone() };
         self.write(&next, store_id).await?;
         *record = next;
         Ok(())
     }
 
-    async fn write(&self, record: &Record, store_id: Option<Uuid>) -> Result<(), StorageError> {
+    async fn write(&self, record: &ChainRecord, store_id: Option<Uuid>) -> Result<(), StorageError> {
         let bytes = match serde_json::to_vec(record) {
             Ok(bytes) => bytes,
             Err(error) => unreachable!("a record has only string keys: {error}"),
@@ -158,18 +164,18 @@ mod tests {
     #[test]
     fn later_links_and_other_writers_are_not_known() {
         let (ours, other, ours_too) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
-        let record = Record { openings: vec![(ours, 7), (ours_too, 9)], catching_up: false };
+        let record = ChainRecord { openings: vec![(ours, 7), (ours_too, 9)], catching_up: false };
         assert!(record.knows(ours, 7) && record.knows(ours, 3));
         assert!(!record.knows(ours, 8), "a link after a copy was made, though the copy has tried the number itself");
         assert!(record.knows(ours_too, 8));
         assert!(!record.knows(other, 3));
-        assert!(Record::default().is_empty());
+        assert!(ChainRecord::default().is_empty());
     }
 
     #[test]
     fn however_often_an_opening_is_tried_who_wrote_the_last_link_stays_known() {
         let ours = Uuid::from_u128(7);
-        let mut record = Record::default().with(ours, 3, None).with(ours, 5, Some(ours));
+        let mut record = ChainRecord::default().with(ours, 3, None).with(ours, 5, Some(ours));
         for tried in 100..200 {
             record = record.with(Uuid::from_u128(tried), 6, Some(ours));
         }

@@ -16,7 +16,7 @@ use super::{
     sequence::{Offset, OffsetRange, Watermarks},
 };
 
-/// The bucket answers, and what was in it is not there.
+/// The bucket answers, but what was in it is gone.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the bucket came back empty, or is another one: {0}. Nothing was changed. Bring its objects back (its versions, a backup, its server's \
@@ -46,10 +46,10 @@ pub struct ColdBounds {
     pub lost: Vec<OffsetRange>,
 }
 
-/// By whom, and how watched, the manifests are taken over.
+/// Who takes over the manifests, and what the takeover needs.
 #[derive(Clone)]
 pub struct Takeover {
-    /// The store that they are of from now on.
+    /// The store that they belong to from now on.
     pub store_id: Uuid,
     /// Told of each manifest before it can exist.
     pub journal: Arc<Journal>,
@@ -59,13 +59,16 @@ pub struct Takeover {
     pub clock: Arc<dyn Clock>,
 }
 
-/// The manifests as they were found; nothing is changed by looking.
+/// The manifests as they were found.
+///
+/// Looking changes nothing. The order is: look, decide, then take over; a takeover fails if another writer
+/// has published since.
 #[async_trait]
 pub trait FoundManifests: Send + Sync {
     /// The last of them; `None` if there are none.
     fn last(&self) -> Option<LastManifest>;
 
-    /// The partitions that they know.
+    /// The partitions that they list.
     fn partitions(&self) -> BTreeMap<Partition, ColdBounds>;
 
     /// Reads what another writer has published since.
@@ -82,12 +85,15 @@ pub trait FoundManifests: Send + Sync {
 }
 
 /// The manifests of a bucket.
+///
+/// The order is prepare, find, take over what was found; everything below `is_open` needs that. `release`
+/// comes last.
 #[async_trait]
 pub trait Manifests: Send + Sync {
-    /// Where they are, for people.
+    /// Where they are, for logs and errors.
     fn place(&self) -> String;
 
-    /// Makes sure that the bucket is there and keeps its word.
+    /// Checks that the bucket is there and behaves as Zombi needs it to.
     ///
     /// # Errors
     /// `Refused` with what it does wrong, `Denied` with what it refuses, `Unavailable`.
@@ -96,19 +102,20 @@ pub trait Manifests: Send + Sync {
     /// Reads them.
     ///
     /// # Errors
-    /// `Unavailable`; `Denied` if what the last one builds on is gone; `Refused` if they cannot be read by this program; `Corrupt`.
+    /// `Unavailable`; `Denied` if what the last one builds on is gone; `Refused` if they cannot be read by
+    /// this program; `Corrupt`.
     async fn find(&self) -> Result<Box<dyn FoundManifests + '_>, StorageError>;
 
     /// Whether they have been taken over.
     fn is_open(&self) -> bool;
 
-    /// The partitions that they know now.
+    /// The partitions that they list now.
     ///
     /// # Errors
     /// `Unavailable` while they have not been taken over.
     fn partitions(&self) -> Result<BTreeMap<Partition, ColdBounds>, StorageError>;
 
-    /// The tables of which they say something unusual.
+    /// The tables that differ from one that was just created: configured or deleted ones.
     ///
     /// # Errors
     /// `Unavailable` while they have not been taken over; `Corrupt`.
@@ -126,14 +133,14 @@ pub trait Manifests: Send + Sync {
     /// `Unavailable` while they have not been taken over.
     fn segments_with_keys(&self, appended_after: TimestampMs) -> Result<Vec<(Partition, OffsetRange)>, StorageError>;
 
-    /// Declares lost what may have been given of partitions behind the last event that is there.
+    /// Declares lost the offsets of each partition that may have been given beyond its last known event.
     ///
     /// # Errors
     /// Those of a publication.
     async fn declare_lost(&self, known: &BTreeMap<Partition, Watermarks>) -> Result<(), StorageError>;
 
-    /// Notes at the end, when nothing is written any more, that no offset beyond `next` was given: a new volume then goes on
-    /// without a gap.
+    /// Notes at the end, when nothing is written any more, that no offset beyond each partition's `next` was
+    /// given: a new volume then continues without a gap.
     ///
     /// # Errors
     /// Those of a publication.

@@ -76,20 +76,23 @@ const SECONDS: [f64; 16] = [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01
 const COUNTS: [f64; 13] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
 const BYTES: [f64; 8] = [256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 16_777_216.0];
 
-/// Buckets of histograms, by the end of their names or by the whole.
-pub const BUCKETS: [(Named, &[f64]); 3] =
-    [(Named::Suffix("_seconds"), &SECONDS), (Named::Full(APPEND_BATCH_REQUESTS), &COUNTS), (Named::Full(APPEND_BATCH_BYTES), &BYTES)];
+/// Buckets of histograms, by the suffix of their names or by the full name.
+pub const BUCKETS: [(MetricPattern, &[f64]); 3] = [
+    (MetricPattern::Suffix("_seconds"), &SECONDS),
+    (MetricPattern::Full(APPEND_BATCH_REQUESTS), &COUNTS),
+    (MetricPattern::Full(APPEND_BATCH_BYTES), &BYTES),
+];
 
-/// Which metrics are meant.
+/// Which metrics a setting of the recorder applies to.
 #[derive(Debug, Clone, Copy)]
-pub enum Named {
-    /// All whose names end so.
+pub enum MetricPattern {
+    /// All whose names have this suffix.
     Suffix(&'static str),
     /// The one of that name.
     Full(&'static str),
 }
 
-/// Describes every metric of the process to the recorder that is installed, and begins those that a rate is taken of.
+/// Describes every metric to the installed recorder, and starts the counters that rates are taken of.
 pub fn describe() {
     describe_all();
     // There from the first scrape, so that a rate sees the first increment.
@@ -206,7 +209,7 @@ pub fn connection_opened() {
     gauge!(CONNECTIONS).increment(1.0);
 }
 
-/// Counts it no more.
+/// Counts a connection as closed.
 pub fn connection_closed() {
     gauge!(CONNECTIONS).decrement(1.0);
 }
@@ -266,7 +269,7 @@ pub fn segment_written(took: Duration) {
     histogram!(FLUSH_SECONDS).record(took);
 }
 
-/// Shows when a manifest was committed.
+/// Shows when a manifest was published.
 pub fn manifest_published(now_ms: i64) {
     gauge!(FLUSHED_AT).set(now_ms as f64 / 1000.0);
 }
@@ -340,9 +343,9 @@ pub struct Held {
     pub tables: u64,
     /// Stored bytes of the events in hot.
     pub bytes: u64,
-    /// Stored bytes of those that are in hot alone.
+    /// Stored bytes of the events that only hot has.
     pub unflushed_bytes: u64,
-    /// How many are in hot alone.
+    /// How many events only hot has.
     pub unflushed_events: u64,
     /// How long the oldest of them has waited.
     pub unflushed_for: Duration,
@@ -356,7 +359,7 @@ pub struct Held {
     pub has_bucket: bool,
     /// The idempotency keys.
     pub keys: KeyWindow,
-    /// How long they are to be remembered, in milliseconds.
+    /// How long keys are to be remembered, in milliseconds.
     pub key_window_setting_ms: u64,
 }
 

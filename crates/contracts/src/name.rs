@@ -1,4 +1,4 @@
-//! Names that come from outside, right by their type: tables, partitions, consumer groups, idempotency keys.
+//! Names that come from outside, valid by construction: tables, partitions, consumer groups.
 
 use std::{fmt, sync::Arc};
 

@@ -1,12 +1,12 @@
-//! Where long work of the parts above the volume goes: to a thread that may block, or, in a simulation, nowhere.
+//! Moves long work to a thread that may block; in a simulation it stays where it is.
 
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
     task::{self, JoinError},
 };
 
-/// Does the work on a thread that may block. A runtime with one thread has nobody to make room for: there it is done at once, so
-/// that a simulation goes the same way every time.
+/// Does the work on a thread that may block. On a runtime with one thread the work is done in place, so that
+/// a simulation runs the same way every time.
 ///
 /// # Errors
 /// [`JoinError`] if the work panicked.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// Containers inside containers that a JSON payload may nest.
+/// How deep containers may nest in a JSON payload.
 pub const MAX_JSON_DEPTH: usize = 128;
 
 /// How a JSON reader is shown the bytes.
@@ -19,7 +19,8 @@ pub enum PayloadKind {
     Bytes,
 }
 
-/// The bytes of an event and how they are shown. By construction `Text` and `Json` are UTF-8 and `Json` is one JSON value.
+/// The bytes of an event and how they are shown. By construction `Text` and `Json` are UTF-8 and `Json` is
+/// one JSON value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload {
     kind: PayloadKind,
@@ -41,10 +42,10 @@ pub enum BadPayload {
     /// The bytes are said to be text and are not UTF-8.
     #[error("the payload is not UTF-8: {0}")]
     Utf8(#[from] std::str::Utf8Error),
-    /// More containers inside containers than [`MAX_JSON_DEPTH`].
+    /// Containers nest deeper than [`MAX_JSON_DEPTH`].
     #[error("`payload` nests deeper than {MAX_JSON_DEPTH}")]
     TooDeep,
-    /// Half of a character: no text can hold it, and many readers refuse all that stands around it.
+    /// Half of a character: no text can hold it, and many readers reject everything around it.
     #[error("`payload` has the lone surrogate {0}: it is half of a character")]
     LoneSurrogate(String),
 }
@@ -141,8 +142,9 @@ impl Payload {
         out.push(b'"');
     }
 
-    /// Whether reading back what [`Payload::write_json`] writes gives the same payload. JSON text that spans lines or has
-    /// space around it is shown as its value, but not byte for byte; and a JSON value that is a string reads back as text.
+    /// Whether reading back what [`Payload::write_json`] writes gives the same payload. JSON text that spans
+    /// lines or has space around it is shown as its value, but not byte for byte; and a JSON value that is a
+    /// string reads back as text.
     pub fn reads_back(&self) -> bool {
         let edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_whitespace() || *byte == b'"');
         self.kind != PayloadKind::Json
@@ -159,7 +161,7 @@ impl Payload {
         &self.bytes
     }
 
-    /// Holds its bytes alone, and not what they were read from.
+    /// Copies its bytes, so that the buffer they were read from can be freed.
     pub fn detach(&mut self) {
         self.bytes = Bytes::copy_from_slice(&self.bytes);
     }
@@ -170,7 +172,8 @@ impl Payload {
     }
 }
 
-/// Deserializes the field `payload`: one that is there is `Some`, even if it is `null`, which is a payload too.
+/// Deserializes the field `payload`: one that is there is `Some`, even if it is `null`, which is a payload
+/// too.
 ///
 /// # Errors
 /// The deserializer's.
@@ -185,13 +188,14 @@ pub fn write_json_string(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// Appends a number, and before it what stands before it.
+/// Appends `before`, then the number.
 pub fn write_json_number(out: &mut Vec<u8>, before: &str, number: impl itoa::Integer) {
     out.extend_from_slice(before.as_bytes());
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// Checks valid JSON for what a reader elsewhere could not read: containers too deep in each other, and halves of characters.
+/// Checks valid JSON for what other readers could not read: containers that nest too deep, and halves of
+/// characters.
 fn check(json: &str) -> Result<(), BadPayload> {
     let bytes = json.as_bytes();
     let (mut depth, mut in_string, mut at) = (0usize, false, 0);
@@ -213,7 +217,7 @@ fn check(json: &str) -> Result<(), BadPayload> {
     Ok(())
 }
 
-/// Passes over an escape of a string, whose letter is at `at`.
+/// Skips an escape in a string, whose letter is at `at`; returns where it ends.
 fn escape(json: &str, at: usize) -> Result<usize, BadPayload> {
     match unit(json, at) {
         Some(0xD800..=0xDBFF) if json[at + 5..].starts_with('\\') && matches!(unit(json, at + 6), Some(0xDC00..=0xDFFF)) => Ok(at + 11),

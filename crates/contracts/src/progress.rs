@@ -4,31 +4,31 @@ use std::fmt;
 
 use parking_lot::Mutex;
 
-/// What is being done, told by who does it and shown by who is asked.
+/// What is being done: reported by the work itself, shown to whoever asks.
 #[derive(Debug, Default)]
-pub struct Progress(Mutex<Step>);
+pub struct Progress(Mutex<ProgressStep>);
 
 #[derive(Debug, Default, Clone)]
-struct Step {
+struct ProgressStep {
     what: &'static str,
     done: usize,
     of: usize,
-    /// What keeps it from going on, if something does.
+    /// What holds it up, if anything.
     trouble: Option<String>,
 }
 
 impl Progress {
-    /// The next step begins, nobody knows how long it takes.
+    /// Begins the next step, of unknown length.
     pub fn begin(&self, what: &'static str) {
         self.begin_counted(what, 0);
     }
 
-    /// The next step begins, and has so many parts.
+    /// Begins the next step, which has `of` parts.
     pub fn begin_counted(&self, what: &'static str, of: usize) {
-        *self.0.lock() = Step { what, done: 0, of, trouble: None };
+        *self.0.lock() = ProgressStep { what, done: 0, of, trouble: None };
     }
 
-    /// It does not go on for now, and why.
+    /// Says why the step does not go on for now.
     pub fn trouble(&self, why: impl fmt::Display) {
         self.0.lock().trouble = Some(why.to_string());
     }
@@ -41,7 +41,7 @@ impl Progress {
 
 impl fmt::Display for Progress {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Step { what, done, of, trouble } = self.0.lock().clone();
+        let ProgressStep { what, done, of, trouble } = self.0.lock().clone();
         match (trouble, of) {
             (Some(trouble), _) => write!(out, "{what}: {trouble}"),
             (None, 0) => out.write_str(what),

@@ -35,7 +35,7 @@ impl TimeFilter {
         self.wants_any(timestamp_ms, timestamp_ms)
     }
 
-    /// Whether a block with timestamps from `min_ms` to `max_ms` inclusive may hold a wanted event.
+    /// Whether events with timestamps from `min_ms` to `max_ms` inclusive may hold a wanted one.
     pub fn wants_any(&self, min_ms: TimestampMs, max_ms: TimestampMs) -> bool {
         self.since.is_none_or(|since| max_ms >= since) && self.until.is_none_or(|until| min_ms < until)
     }
@@ -53,7 +53,7 @@ pub struct Page {
 /// One partition of a hot read, all from one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HotPage {
-    /// The partition's places at that moment.
+    /// The partition's watermarks at that moment.
     pub marks: Watermarks,
     /// What hot has from the position asked for; empty if that is below `marks.low`.
     pub page: Page,
@@ -63,12 +63,13 @@ pub struct HotPage {
 
 /// Reads what is hot.
 ///
-/// Watermarks and events of one call come from one moment, so an event that leaves hot between two calls is in cold by the second: a
-/// reader that asks hot first and cold for the rest misses nothing and sees nothing twice.
+/// Watermarks and events of one call come from one moment, so an event that leaves hot between two calls is
+/// in cold by the second: a reader that asks hot first and cold for the rest misses nothing and sees nothing
+/// twice.
 #[async_trait]
 pub trait HotReader: Send + Sync {
-    /// Reads each partition from an offset, all from one snapshot. Once the first ones have filled the limit, the rest are left out; at
-    /// least one partition is read.
+    /// Reads each partition from an offset, all from one snapshot. Once the first ones have filled the limit,
+    /// the rest are left out; at least one partition is read.
     ///
     /// # Errors
     /// `UnknownTable`, `Corrupt`, or `Unavailable`.
@@ -80,11 +81,12 @@ pub trait HotReader: Send + Sync {
         limit: ReadLimit,
     ) -> Result<Vec<HotPage>, StorageError>;
 
-    /// Adds a partition's events to a segment, from its next offset up to `upto`, until its `raw_bytes` reach `enough`. Returns the segment
-    /// and the bytes that these events take in hot.
+    /// Adds a partition's events to a segment, from its next offset up to `upto`, until its `raw_bytes` reach
+    /// `enough`. Returns the segment and the bytes that these events take in hot.
     ///
     /// # Errors
-    /// `UnknownTable`; `Expired` if one of them was dropped meanwhile, `Corrupt` if it is missing otherwise; `Unavailable`.
+    /// `UnknownTable`; `Expired` if one of them was dropped meanwhile, `Corrupt` if it is missing otherwise;
+    /// `Unavailable`.
     async fn scan(
         &self,
         segment: Box<dyn SegmentBuilder>,

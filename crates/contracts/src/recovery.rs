@@ -15,7 +15,7 @@ use super::{
 pub struct RecoveredPartition {
     /// The partition.
     pub partition: Partition,
-    /// Its places; what is hot already and stays hot is unflushed.
+    /// Its watermarks; what stays hot is unflushed.
     pub marks: Watermarks,
     /// Stored bytes of what stays hot.
     pub hot_bytes: u64,
@@ -37,7 +37,7 @@ pub struct Recovered {
 pub struct RecoveredTable {
     /// Its name.
     pub name: TableName,
-    /// What was set for it.
+    /// Its settings.
     pub settings: TableSettings,
     /// Whether it was deleted and not written since.
     pub is_deleted: bool,
@@ -54,7 +54,10 @@ pub struct RecoveredOffset {
     pub offset: Offset,
 }
 
-/// Takes over what recovery has found. Each call is one synced batch; repeating it does no harm.
+/// Takes over what recovery has found.
+///
+/// Tables and partitions come first, their idempotency keys after them. Each call is one synced batch and may
+/// be repeated.
 #[async_trait]
 pub trait Recoverable: Send + Sync {
     /// Takes over tables, partitions and consumer offsets.

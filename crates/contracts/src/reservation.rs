@@ -1,4 +1,5 @@
-//! Offsets that are reserved in the chain before they are given, as the two tiers see it: see `storage::reserve`.
+//! Reserving offsets in the manifest chain before they are given, as each of the two tiers sees it. See
+//! `reserve` in `tiering`.
 
 use std::collections::BTreeMap;
 
@@ -10,22 +11,29 @@ use super::{
     sequence::{Offset, Watermarks},
 };
 
-/// What an append waits for before it gives offsets.
+/// Reserves offsets for appends.
+///
+/// The order is reserve, write with these offsets, answer. So a recovery from S3 that continues after all
+/// reserved offsets never gives one twice.
 #[async_trait]
 pub trait Reservations: std::fmt::Debug + Send + Sync {
-    /// Sees to it that the offsets up to `next` of each partition are reserved, if S3 answers in time; without it if it does not.
+    /// Returns once the offsets up to `next` of each partition are reserved; without a reservation if S3 does
+    /// not answer in time.
     async fn reserve(&self, next: BTreeMap<Partition, Watermarks>);
 }
 
-/// Where reservations are kept.
+/// Keeps reservations.
+///
+/// A reservation is durable when `reserve` returns, and only then shows in `reserved_upto`.
 #[async_trait]
 pub trait ReservationLog: std::fmt::Debug + Send + Sync {
-    /// No offset of the partition from here on may be given before more are reserved; 0 while the bucket is not open.
+    /// No offset of the partition from here on may be given before more are reserved; 0 while the bucket is
+    /// not open.
     fn reserved_upto(&self, partition: &Partition) -> Offset;
 
     /// Reserves offsets beyond what each partition has given.
     ///
     /// # Errors
-    /// Those of a commit.
+    /// Those of a publication.
     async fn reserve(&self, partitions: &BTreeMap<Partition, Watermarks>) -> Result<(), StorageError>;
 }

@@ -1,7 +1,8 @@
-//! Which events a table's retention keeps no longer. Decides only; see `upkeep` for how they go.
+//! Which events a table's retention no longer keeps. Decides only; `upkeep` in `tiering` acts.
 //!
-//! Whole segments, or whole blocks where there is no bucket, go once their last event is older than the table's bound, or
-//! the table is larger than its bound without them. An event is kept at least as long as the bound says.
+//! Whole segments, or whole time slices where there is no bucket, expire once their last event is older than
+//! the table's bound, or once the table exceeds its bound without them. An event is kept at least as long as
+//! the bound says.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ use super::{
     sequence::Offset,
 };
 
-/// Where a partition is to start.
+/// A new start for a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trim {
     /// The partition.
@@ -25,11 +26,15 @@ pub struct Trim {
     pub unflushed_bytes: u64,
 }
 
-/// Drops what retention keeps no longer from hot.
+/// Drops from hot what retention no longer keeps.
+///
+/// The order is decide, then trim. A start only moves forward, and in the same durable step what is below it
+/// leaves hot.
 #[async_trait]
 pub trait Trimmer: Send + Sync {
-    /// New starts for a table without a bucket: whole time slices whose last event was appended before `appended_before`, then the oldest
-    /// until `excess_bytes` stored bytes would be gone. Decides; [`Trimmer::trim`] acts.
+    /// New starts for a table without a bucket: whole time slices whose last event was appended before
+    /// `appended_before`, then the oldest until `excess_bytes` stored bytes would be gone. Decides;
+    /// [`Trimmer::trim`] acts.
     ///
     /// # Errors
     /// `UnknownTable`, `Corrupt` or `Unavailable`.
@@ -42,23 +47,24 @@ pub trait Trimmer: Send + Sync {
     async fn trim(&self, trims: Vec<Trim>) -> Result<(), StorageError>;
 }
 
-/// A run of one partition's events that goes as a whole.
+/// A run of one partition's events that expires as a whole: a segment, or a time slice in hot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Piece {
+pub struct ExpiryUnit {
     /// Which of the table's partitions, in their order.
     pub partition: usize,
-    /// The first offset behind it.
+    /// The first offset after it.
     pub end: Offset,
     /// When its last event was appended.
     pub appended_ms: TimestampMs,
-    /// What it takes.
+    /// Its stored bytes.
     pub bytes: u64,
 }
 
-/// For each partition that loses something, its new start and the bytes that go. The oldest go first, in each partition in
-/// order.
-pub fn choose(mut pieces: Vec<Piece>, appended_before: TimestampMs, mut excess: u64) -> Vec<(usize, Offset, u64)> {
-    // Inside a partition offsets order the pieces, whatever the clock did: a piece is as old as the newest before it.
+/// For each partition that loses something, its new start and how many bytes go. The oldest units go first;
+/// within a partition they go in order of offsets.
+pub fn choose(mut pieces: Vec<ExpiryUnit>, appended_before: TimestampMs, mut excess: u64) -> Vec<(usize, Offset, u64)> {
+    // Inside a partition offsets order the pieces, whatever the clock did: a piece is as old as the newest
+    // before it.
     pieces.sort_by_key(|piece| (piece.partition, piece.end));
     let mut newest: Option<(usize, TimestampMs)> = None;
     for piece in &mut pieces {
@@ -87,8 +93,8 @@ pub fn choose(mut pieces: Vec<Piece>, appended_before: TimestampMs, mut excess: 
 mod tests {
     use super::*;
 
-    fn piece(partition: usize, end: Offset, appended_ms: TimestampMs) -> Piece {
-        Piece { partition, end, appended_ms, bytes: 10 }
+    fn piece(partition: usize, end: Offset, appended_ms: TimestampMs) -> ExpiryUnit {
+        ExpiryUnit { partition, end, appended_ms, bytes: 10 }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a segment is: a run of a partition's events as one immutable object, made in hot and kept in cold.
+//! Segments: runs of a partition's events, each one immutable object, encoded from hot and kept in cold.
 
 use std::fmt;
 
@@ -12,7 +12,8 @@ use super::{
     sequence::{Offset, OffsetRange},
 };
 
-/// The name and version of a segment format, as intents and manifests keep it: `jsonl.zst/2`. Whether it is known is the cold tier's to say.
+/// The name and version of a segment format, as intents and manifests keep it: `jsonl.zst/2`. Only the cold
+/// tier knows which formats it can read.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FormatId {
     text: [u8; Self::MAX_BYTES],
@@ -89,7 +90,7 @@ pub struct SegmentMeta {
     pub max_ms: TimestampMs,
     /// How many of its events have an idempotency key.
     pub keys: u64,
-    /// What the format needs to find its way in the object; nobody else looks into it.
+    /// The format's own index of the object; opaque to everything else.
     pub index: Box<[u8]>,
 }
 

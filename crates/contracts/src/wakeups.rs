@@ -1,4 +1,5 @@
-//! Wakes those who wait for appends, and nobody else: an append to one partition wakes who waits for it or for its table.
+//! Wakes readers that wait for appends: an append to a partition wakes those that wait for it or for its
+//! table, and no others.
 
 use std::{
     collections::HashMap,
@@ -13,22 +14,22 @@ use tokio::sync::watch;
 
 use super::name::{PartitionNumber, TableName};
 
-/// What somebody waits for: one partition of a table, or any.
-type Place = (TableName, Option<PartitionNumber>);
+/// What a reader waits for: one partition of a table, or any.
+type WakeupKey = (TableName, Option<PartitionNumber>);
 
-/// Those who wait.
+/// The readers that wait.
 #[derive(Debug, Default)]
 pub struct Wakeups {
-    places: Mutex<HashMap<Place, watch::Sender<()>>>,
-    /// How many places there are: mostly none, and then an append costs nothing.
+    places: Mutex<HashMap<WakeupKey, watch::Sender<()>>>,
+    /// How many keys somebody waits for. Mostly none, and then an append costs nothing.
     count: AtomicUsize,
 }
 
-/// One who waits; what happened before it was made does not wake it.
+/// One waiting reader. Appends before it was made do not wake it.
 #[derive(Debug)]
 pub struct Wakeup {
     wakeups: Arc<Wakeups>,
-    place: Place,
+    place: WakeupKey,
     receiver: watch::Receiver<()>,
 }
 
@@ -47,7 +48,7 @@ impl Wakeups {
         self.count.load(SeqCst) == 0
     }
 
-    /// Wakes who waits for these partitions, which have become longer. To be called when readers see it.
+    /// Wakes those who wait for these partitions. Call it once readers can see the new events.
     pub fn appended(&self, partitions: impl IntoIterator<Item = (TableName, PartitionNumber)>) {
         if self.is_empty() {
             return;
@@ -56,7 +57,7 @@ impl Wakeups {
         for (table, partition) in partitions {
             for place in [(table.clone(), Some(partition)), (table, None)] {
                 if let Some(waiting) = places.get(&place) {
-                    let _ = waiting.send(()); // who has gone does not mind
+                    let _ = waiting.send(()); // the reader may be gone
                 }
             }
         }
@@ -64,12 +65,12 @@ impl Wakeups {
 }
 
 impl Wakeup {
-    /// What has happened so far does not wake it.
+    /// Forgets all appends so far: only a later one wakes it.
     pub fn forget(&mut self) {
         self.receiver.mark_unchanged();
     }
 
-    /// Ends with the next append.
+    /// Waits for the next append.
     pub async fn appended(&mut self) {
         let changed = self.receiver.changed().await;
         debug_assert!(changed.is_ok(), "the sender is kept as long as somebody waits");

@@ -10,7 +10,7 @@ use contracts::{
     clock::TimestampMs,
     error::StorageError,
     name::{Partition, TableName},
-    retention::{Piece, Trim, choose},
+    retention::{ExpiryUnit, Trim, choose},
     sequence::Offset,
 };
 
@@ -38,11 +38,11 @@ pub fn expired(
             let TimeSlice { appended_ms, bytes, .. } = TimeSlice::decode(&value)?;
             let end = (slice + 1) * SLICE;
             if end > state.marks.start {
-                pieces.push(Piece { partition: place, end, appended_ms, bytes });
+                pieces.push(ExpiryUnit { partition: place, end, appended_ms, bytes });
             }
         }
         if let Some(TimeSlice { appended_ms, bytes, .. }) = state.open_slice {
-            pieces.push(Piece { partition: place, end: state.marks.next, appended_ms, bytes });
+            pieces.push(ExpiryUnit { partition: place, end: state.marks.next, appended_ms, bytes });
         }
     }
     let trim = |(place, start, unflushed_bytes): (usize, Offset, u64)| Trim {

@@ -22,8 +22,8 @@ impl Sent {
         sent
     }
 
-    /// Sends `count` more events, each by itself, to a server that may end at any moment. What is not answered may be there or
-    /// not; see [`Sent::resolve`].
+    /// Sends `count` more events, each by itself, to a server that may end at any moment. What is not
+    /// answered may be there or not; see [`Sent::resolve`].
     pub async fn try_append(&mut self, server: &TestServer, table: &str, partitions: u64, count: usize) {
         let total: usize = self.0.values().map(Vec::len).sum();
         for n in total..total + count {
@@ -39,8 +39,8 @@ impl Sent {
         }
     }
 
-    /// Reads everything: what was answered must be there, once and in order; behind it at most what was not answered, which
-    /// is there from now on.
+    /// Reads everything: what was answered must be there, once and in order; behind it at most what was not
+    /// answered, which is there from now on.
     pub async fn resolve(&mut self, server: &TestServer, table: &str) {
         let found = Self::from_records(&server.read_all(table, "limit=10000").await);
         for (partition, payloads) in &self.0 {

@@ -9,14 +9,19 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::{Method, Request, Response, body::Frame, header, http::request::Parts};
+use hyper::{
+    Method, Request, Response,
+    body::Frame,
+    header,
+    http::{request::Parts, response},
+};
 use s3s::{Body, service::S3Service};
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
 };
 
-use super::s3::{Put, Store};
+use super::s3::{ObjectStore, Put};
 
 /// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,11 +127,11 @@ impl Faults {
     }
 }
 
-/// A store that says no, to all that it is about and for as long as it stands: a wrong key, another region, a bucket that is not
-/// there, a server that does not know what it is asked.
+/// A refusal of the matching requests for as long as it is set: a wrong key, another region, a missing
+/// bucket, a server that does not know the request.
 #[derive(Debug, Clone, Copy)]
-pub struct Refusal {
-    /// What it is about.
+pub struct StandingRefusal {
+    /// Which requests it matches.
     pub of: fn(&Parts) -> bool,
     pub status: u16,
     /// The `Code` of the answer.
@@ -135,7 +140,7 @@ pub struct Refusal {
     pub region: Option<&'static str>,
 }
 
-impl Refusal {
+impl StandingRefusal {
     /// The answer to every request.
     pub fn of_all(status: u16, code: &'static str) -> Self {
         Self { of: |_| true, status, code, region: None }
@@ -157,79 +162,106 @@ impl Refusal {
 
 type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
+/// A request that can be applied now, later or not at all.
+struct ReceivedRequest {
+    service: S3Service,
+    head: Parts,
+    body: Bytes,
+}
+
+impl ReceivedRequest {
+    fn request(&self) -> Request<Body> {
+        Request::from_parts(self.head.clone(), Body::from(self.body.clone()))
+    }
+
+    async fn apply(&self) -> io::Result<(response::Parts, Bytes)> {
+        let (head, body) = self.service.call(self.request()).await.map_err(io::Error::other)?.into_parts();
+        let bytes = BodyExt::collect(body).await.map_err(io::Error::other)?.to_bytes();
+        Ok((head, bytes))
+    }
+
+    fn apply_late(&self) {
+        let (service, request) = (self.service.clone(), self.request());
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(300)).await;
+            drop(service.call(request).await);
+        });
+    }
+}
+
 /// Serves one request, with a fault if it is due.
-pub async fn serve(store: Arc<Store>, service: S3Service, request: Request<hyper::body::Incoming>) -> io::Result<Answer> {
+pub async fn serve(store: Arc<ObjectStore>, service: S3Service, request: Request<hyper::body::Incoming>) -> io::Result<Answer> {
     let fault = store.faults.next(&request);
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     if let Some(answer) = refused(&store, &head) {
         return Ok(answer);
     }
-    let apply = async || {
-        let request = Request::from_parts(head.clone(), Body::from(body.clone()));
-        let (head, body) = service.call(request).await.map_err(io::Error::other)?.into_parts();
-        let bytes = BodyExt::collect(body).await.map_err(io::Error::other)?.to_bytes();
-        Ok::<_, io::Error>((head, bytes))
-    };
-    let broken = || io::Error::other("broken on purpose");
+    let received = ReceivedRequest { service, head, body };
     match fault {
-        None => apply().await.map(|(head, bytes)| Response::from_parts(head, whole(bytes))),
+        None => received.apply().await.map(|(head, bytes)| Response::from_parts(head, whole(bytes))),
         Some(Fault::Status(status)) => Ok(usual_error(status)),
-        Some(Fault::Conflict) if head.method == Method::PUT => Ok(usual_error(409)),
+        Some(Fault::Conflict) if received.head.method == Method::PUT => Ok(usual_error(409)),
         Some(Fault::Conflict) => Ok(usual_error(503)),
         Some(Fault::ResetRequest) => Err(broken()),
-        Some(Fault::AnswerLost) => apply().await.and(Err(broken())),
+        Some(Fault::AnswerLost) => received.apply().await.and(Err(broken())),
         Some(Fault::Hang) => {
             drop(timeout(Duration::from_secs(3600), store.faults.cleared.notified()).await);
             Err(broken())
         }
         Some(Fault::AppliedLate) => {
-            let (service, request) = (service.clone(), Request::from_parts(head.clone(), Body::from(body.clone())));
-            tokio::spawn(async move {
-                sleep(Duration::from_millis(300)).await;
-                drop(service.call(request).await);
-            });
+            received.apply_late();
             Ok(usual_error(500))
         }
-        Some(Fault::ResetAnswer) => {
-            let (head, bytes) = apply().await?;
-            let half = bytes.slice(..bytes.len() / 2);
-            let pieces = stream::iter([Ok(Frame::data(half)), Err(broken())]);
-            Ok(Response::from_parts(head, StreamBody::new(pieces).boxed_unsync()))
-        }
-        Some(Fault::Slow) => {
-            let (head, bytes) = apply().await?;
-            let pieces = stream::iter(0..bytes.len()).then(move |at| {
-                let byte = bytes.slice(at..=at);
-                async move {
-                    sleep(Duration::from_secs(1)).await;
-                    Ok(Frame::data(byte))
-                }
-            });
-            Ok(Response::from_parts(head, StreamBody::new(pieces).boxed_unsync()))
-        }
-        Some(Fault::Truncated) => {
-            let (mut head, bytes) = apply().await?;
-            let half = bytes.slice(..bytes.len() / 2);
-            if head.headers.contains_key(header::CONTENT_LENGTH) {
-                head.headers.insert(header::CONTENT_LENGTH, half.len().into());
-            }
-            Ok(Response::from_parts(head, whole(half)))
-        }
-        Some(Fault::Flipped) => {
-            let (head, bytes) = apply().await?;
-            let mut bytes = BytesMut::from(bytes.as_ref());
-            let middle = bytes.len() / 2;
-            if let Some(byte) = bytes.get_mut(middle) {
-                *byte ^= 1;
-            }
-            Ok(Response::from_parts(head, whole(bytes.freeze())))
-        }
+        Some(Fault::ResetAnswer) => received.apply().await.map(|(head, bytes)| broken_off(head, &bytes)),
+        Some(Fault::Slow) => received.apply().await.map(|(head, bytes)| byte_by_byte(head, bytes)),
+        Some(Fault::Truncated) => received.apply().await.map(|(head, bytes)| truncated(head, &bytes)),
+        Some(Fault::Flipped) => received.apply().await.map(|(head, bytes)| flipped(head, &bytes)),
     }
 }
 
+fn broken() -> io::Error {
+    io::Error::other("broken on purpose")
+}
+
+/// Half of the answer, and then the connection breaks.
+fn broken_off(head: response::Parts, bytes: &Bytes) -> Answer {
+    let half = bytes.slice(..bytes.len() / 2);
+    let pieces = stream::iter([Ok(Frame::data(half)), Err(broken())]);
+    Response::from_parts(head, StreamBody::new(pieces).boxed_unsync())
+}
+
+fn byte_by_byte(head: response::Parts, bytes: Bytes) -> Answer {
+    let pieces = stream::iter(0..bytes.len()).then(move |at| {
+        let byte = bytes.slice(at..=at);
+        async move {
+            sleep(Duration::from_secs(1)).await;
+            Ok(Frame::data(byte))
+        }
+    });
+    Response::from_parts(head, StreamBody::new(pieces).boxed_unsync())
+}
+
+/// Half of the answer, with a length that says so.
+fn truncated(mut head: response::Parts, bytes: &Bytes) -> Answer {
+    let half = bytes.slice(..bytes.len() / 2);
+    if head.headers.contains_key(header::CONTENT_LENGTH) {
+        head.headers.insert(header::CONTENT_LENGTH, half.len().into());
+    }
+    Response::from_parts(head, whole(half))
+}
+
+fn flipped(head: response::Parts, bytes: &Bytes) -> Answer {
+    let mut bytes = BytesMut::from(bytes.as_ref());
+    let middle = bytes.len() / 2;
+    if let Some(byte) = bytes.get_mut(middle) {
+        *byte ^= 1;
+    }
+    Response::from_parts(head, whole(bytes.freeze()))
+}
+
 /// Remembers a PUT where that is wanted; the answer to what is refused.
-fn refused(store: &Store, head: &Parts) -> Option<Answer> {
+fn refused(store: &ObjectStore, head: &Parts) -> Option<Answer> {
     if head.method == Method::PUT
         && let Some(puts) = &mut *store.puts_seen.lock().unwrap()
     {

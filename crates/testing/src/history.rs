@@ -1,47 +1,51 @@
-//! What clients did and saw, and whether any of it contradicts the promises. Every check costs time by the history's length.
+//! What clients did and saw, and whether any of it contradicts the promises. A check takes time proportional
+//! to the history's length.
 //!
-//! A write is *unknown* from its beginning until its answer: it may be there or not, for ever the same. What is acked is there, where
-//! the answer said; what was refused is nowhere; what anybody saw stays. Offsets of a partition are dense, one means one event for
-//! ever, and a write that began after another was acked comes after it.
+//! A write is *unknown* from its beginning until its answer: it may be there or not, but always the same.
+//! What is acked is where the answer said; what was refused is nowhere; what anybody saw stays. Offsets of a
+//! partition are dense, each means one event for ever, and a write that began after another was acked comes
+//! after it.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt,
 };
 
+use contracts::sequence::Offset;
+
 /// What makes an event different from all others.
 pub type Id = u64;
-type Partition = u64;
-type Offset = u64;
+/// A partition by its number, which histories need not bound.
+type PartitionId = u64;
 
 /// Something that must never be.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Problem {
+pub enum Violation {
     /// An acked event is not where the answer said.
-    Lost(Id, Partition, Offset),
-    /// An event that a reader saw is there no more.
-    Vanished(Id, Partition, Offset),
+    Lost(Id, PartitionId, Offset),
+    /// An event that a reader saw is gone.
+    Vanished(Id, PartitionId, Offset),
     /// One event has two places.
-    Doubled(Id, [(Partition, Offset); 2]),
+    Doubled(Id, [(PartitionId, Offset); 2]),
     /// One place has had two events.
-    Reused(Partition, Offset, [Id; 2]),
+    Reused(PartitionId, Offset, [Id; 2]),
     /// A refused write is there.
-    Refused(Id, Partition, Offset),
+    Refused(Id, PartitionId, Offset),
     /// An event is in a partition that it was not written to, or that nobody wrote.
-    Stray(Id, Partition, Offset),
-    /// A read passed over an offset, or went back.
-    Gap(Partition, Offset, Offset),
+    Stray(Id, PartitionId, Offset),
+    /// A read skipped an offset, or went back.
+    Gap(PartitionId, Offset, Offset),
     /// A write that began after a later place was acked.
-    Reordered(Id, Partition, Offset, Offset),
+    Reordered(Id, PartitionId, Offset, Offset),
     /// A read that began after an ack does not reach what was acked.
-    Stale(Partition, Offset, Offset),
-    /// Of a bulk write, so many of so many are there.
+    Stale(PartitionId, Offset, Offset),
+    /// Only some events of a bulk write are there: the write, how many, of how many.
     Split(u64, usize, usize),
     /// A committed offset went back, or is one that nobody committed.
-    Committed(Partition, Offset, &'static str, Offset),
+    Committed(PartitionId, Offset, &'static str, Offset),
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lost(id, partition, offset) => write!(f, "lost: event {id} was acked at {partition}/{offset}"),
@@ -64,7 +68,7 @@ impl fmt::Display for Problem {
 }
 
 #[derive(Debug)]
-enum Outcome {
+enum WriteState {
     Unknown,
     Acked,
     Refused,
@@ -72,16 +76,16 @@ enum Outcome {
 
 #[derive(Debug)]
 struct Write {
-    partition: Partition,
+    partition: PartitionId,
     bulk: Option<u64>,
-    outcome: Outcome,
+    outcome: WriteState,
     /// The end of what was acked in the partition when it began.
     after: Offset,
 }
 
-/// The offset that one consumer commits.
+/// What is known of the offset that one consumer commits.
 #[derive(Debug, Default)]
-struct Committed {
+struct CommitState {
     tried: Offset,
     /// The least that every later look must find.
     least: Offset,
@@ -109,31 +113,31 @@ impl fmt::Display for Counts {
 pub struct History {
     writes: HashMap<Id, Write>,
     /// Every place that an answer or a reader ever named, and its event; and the other way round.
-    events: HashMap<(Partition, Offset), Id>,
-    places: HashMap<Id, (Partition, Offset)>,
+    events: HashMap<(PartitionId, Offset), Id>,
+    places: HashMap<Id, (PartitionId, Offset)>,
     seen: HashSet<Id>,
-    acked_end: HashMap<Partition, Offset>,
-    committed: HashMap<Partition, Committed>,
+    acked_end: HashMap<PartitionId, Offset>,
+    committed: HashMap<PartitionId, CommitState>,
     /// What was declared lost with a volume: start and end.
-    lost: BTreeMap<(Partition, Offset), Offset>,
+    lost: BTreeMap<(PartitionId, Offset), Offset>,
     reads: usize,
-    problems: Vec<Problem>,
+    problems: Vec<Violation>,
 }
 
 impl History {
     /// A write is about to be sent, perhaps once more.
-    pub fn begins(&mut self, id: Id, partition: Partition, bulk: Option<u64>) {
+    pub fn begins(&mut self, id: Id, partition: PartitionId, bulk: Option<u64>) {
         let after = self.acked_end(partition);
-        self.writes.entry(id).or_insert(Write { partition, bulk, outcome: Outcome::Unknown, after });
+        self.writes.entry(id).or_insert(Write { partition, bulk, outcome: WriteState::Unknown, after });
     }
 
     /// It was acked.
     pub fn acked(&mut self, id: Id, offset: Offset) {
         let Some(write) = self.writes.get_mut(&id) else { panic!("write {id} has not begun") };
-        write.outcome = Outcome::Acked;
+        write.outcome = WriteState::Acked;
         let (partition, after) = (write.partition, write.after);
         if offset < after {
-            self.problems.push(Problem::Reordered(id, partition, offset, after - 1));
+            self.problems.push(Violation::Reordered(id, partition, offset, after - 1));
         }
         self.note(id, partition, offset);
         let end = self.acked_end.entry(partition).or_default();
@@ -143,18 +147,18 @@ impl History {
     /// It was refused: the answer said that nothing was written.
     pub fn refused(&mut self, id: Id) {
         let Some(write) = self.writes.get_mut(&id) else { panic!("write {id} has not begun") };
-        if matches!(write.outcome, Outcome::Unknown) {
-            write.outcome = Outcome::Refused;
+        if matches!(write.outcome, WriteState::Unknown) {
+            write.outcome = WriteState::Refused;
         }
     }
 
     /// The end of what has been acked: what every read that begins now must reach.
-    pub fn acked_end(&self, partition: Partition) -> Offset {
+    pub fn acked_end(&self, partition: PartitionId) -> Offset {
         self.acked_end.get(&partition).copied().unwrap_or(0)
     }
 
     /// A reader has read on from `from`, to the end if `acked_before` says what had been acked when it began.
-    pub fn read(&mut self, partition: Partition, from: Offset, records: &[(Offset, Id)], acked_before: Option<Offset>) {
+    pub fn read(&mut self, partition: PartitionId, from: Offset, records: &[(Offset, Id)], acked_before: Option<Offset>) {
         self.reads += records.len();
         let mut next = from;
         for &(offset, id) in records {
@@ -162,61 +166,61 @@ impl History {
                 next = *end;
             }
             if offset != next {
-                self.problems.push(Problem::Gap(partition, next, offset));
+                self.problems.push(Violation::Gap(partition, next, offset));
             }
             next = offset + 1;
             self.note(id, partition, offset);
             self.seen.insert(id);
         }
         if let Some(acked) = acked_before.filter(|acked| *acked > next) {
-            self.problems.push(Problem::Stale(partition, next, acked - 1));
+            self.problems.push(Violation::Stale(partition, next, acked - 1));
         }
     }
 
     /// The server says that these offsets were lost with a volume.
-    pub fn declared_lost(&mut self, partition: Partition, start: Offset, end: Offset) {
+    pub fn declared_lost(&mut self, partition: PartitionId, start: Offset, end: Offset) {
         self.lost.insert((partition, start), end);
     }
 
     /// A consumer is about to commit an offset, greater than those before.
-    pub fn commits(&mut self, partition: Partition, offset: Offset) {
+    pub fn commits(&mut self, partition: PartitionId, offset: Offset) {
         self.committed.entry(partition).or_default().tried = offset;
     }
 
     /// Its commit was acked.
-    pub fn committed(&mut self, partition: Partition, offset: Offset) {
+    pub fn committed(&mut self, partition: PartitionId, offset: Offset) {
         let least = &mut self.committed.entry(partition).or_default().least;
         *least = (*least).max(offset);
     }
 
     /// What is committed, as an answer says that came to a request sent after `least` was known.
-    pub fn found_committed(&mut self, partition: Partition, offset: Offset) {
+    pub fn found_committed(&mut self, partition: PartitionId, offset: Offset) {
         let known = self.committed.entry(partition).or_default();
         if offset < known.least {
-            self.problems.push(Problem::Committed(partition, offset, "went back from", known.least));
+            self.problems.push(Violation::Committed(partition, offset, "went back from", known.least));
         }
         if offset > known.tried {
-            self.problems.push(Problem::Committed(partition, offset, "and nobody went beyond", known.tried));
+            self.problems.push(Violation::Committed(partition, offset, "and nobody went beyond", known.tried));
         }
         known.least = known.least.max(offset);
     }
 
-    fn note(&mut self, id: Id, partition: Partition, offset: Offset) {
+    fn note(&mut self, id: Id, partition: PartitionId, offset: Offset) {
         let here = *self.events.entry((partition, offset)).or_insert(id);
         if here != id {
-            self.problems.push(Problem::Reused(partition, offset, [here, id]));
+            self.problems.push(Violation::Reused(partition, offset, [here, id]));
         }
         let place = *self.places.entry(id).or_insert((partition, offset));
         if place != (partition, offset) {
-            self.problems.push(Problem::Doubled(id, [place, (partition, offset)]));
+            self.problems.push(Violation::Doubled(id, [place, (partition, offset)]));
         }
         if self.writes.get(&id).is_none_or(|write| write.partition != partition) {
-            self.problems.push(Problem::Stray(id, partition, offset));
+            self.problems.push(Violation::Stray(id, partition, offset));
         }
     }
 
     /// Compares the history with all that is there at the end; what is wrong, at most once each.
-    pub fn check(mut self, end: &BTreeMap<Partition, Vec<(Offset, Id)>>) -> (Counts, Vec<Problem>) {
+    pub fn check(mut self, end: &BTreeMap<PartitionId, Vec<(Offset, Id)>>) -> (Counts, Vec<Violation>) {
         let (seen, mut there) = (self.reads, HashSet::new());
         for (&partition, records) in end {
             let acked = self.acked_end(partition);
@@ -229,15 +233,17 @@ impl History {
             let is_there = there.contains(&id);
             let (partition, offset) = self.places.get(&id).copied().unwrap_or((write.partition, 0));
             match write.outcome {
-                Outcome::Acked => counts.acked += 1,
-                Outcome::Refused => counts.refused += 1,
-                Outcome::Unknown => counts.unknown += 1,
+                WriteState::Acked => counts.acked += 1,
+                WriteState::Refused => counts.refused += 1,
+                WriteState::Unknown => counts.unknown += 1,
             }
             match write.outcome {
-                Outcome::Acked if !is_there => self.problems.push(Problem::Lost(id, partition, offset)),
-                Outcome::Refused if is_there => self.problems.push(Problem::Refused(id, partition, offset)),
-                Outcome::Unknown if !is_there && self.seen.contains(&id) => self.problems.push(Problem::Vanished(id, partition, offset)),
-                Outcome::Unknown if is_there => counts.unknown_and_there += 1,
+                WriteState::Acked if !is_there => self.problems.push(Violation::Lost(id, partition, offset)),
+                WriteState::Refused if is_there => self.problems.push(Violation::Refused(id, partition, offset)),
+                WriteState::Unknown if !is_there && self.seen.contains(&id) => {
+                    self.problems.push(Violation::Vanished(id, partition, offset))
+                }
+                WriteState::Unknown if is_there => counts.unknown_and_there += 1,
                 _ => {}
             }
             if let Some(bulk) = write.bulk {
@@ -246,7 +252,7 @@ impl History {
             }
         }
         let split = bulks.into_iter().filter(|(_, (found, all))| *found != 0 && found != all);
-        self.problems.extend(split.map(|(bulk, (found, all))| Problem::Split(bulk, found, all)));
+        self.problems.extend(split.map(|(bulk, (found, all))| Violation::Split(bulk, found, all)));
         let mut known = HashSet::new();
         self.problems.retain(|problem| known.insert(problem.clone()));
         (counts, self.problems)
@@ -269,7 +275,7 @@ mod tests {
         history
     }
 
-    fn check(history: History, end: &[(Offset, Id)]) -> Vec<Problem> {
+    fn check(history: History, end: &[(Offset, Id)]) -> Vec<Violation> {
         history.check(&[(0, end.to_vec())].into()).1
     }
 
@@ -281,26 +287,26 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_lost_or_has_vanished() {
-        assert_eq!(check(history(), &[(0, 0), (1, 1)]), [Problem::Stale(0, 2, 2), Problem::Lost(2, 0, 2)]);
+        assert_eq!(check(history(), &[(0, 0), (1, 1)]), [Violation::Stale(0, 2, 2), Violation::Lost(2, 0, 2)]);
         let mut seen = history();
         seen.read(0, 3, &[(3, 3)], None);
-        assert_eq!(check(seen, &[(0, 0), (1, 1), (2, 2)]), [Problem::Vanished(3, 0, 3)]);
+        assert_eq!(check(seen, &[(0, 0), (1, 1), (2, 2)]), [Violation::Vanished(3, 0, 3)]);
     }
 
     #[test]
     fn places_are_for_ever() {
         let reused = check(history(), &[(0, 0), (1, 1), (2, 3)]);
-        assert!(reused.contains(&Problem::Reused(0, 2, [2, 3])) && reused.contains(&Problem::Lost(2, 0, 2)), "{reused:?}");
-        assert_eq!(check(history(), &[(0, 0), (1, 1), (2, 2), (3, 3), (4, 3)]), [Problem::Doubled(3, [(0, 3), (0, 4)])]);
-        assert_eq!(check(history(), &[(0, 0), (1, 1), (2, 2), (4, 3)]), [Problem::Gap(0, 3, 4)]);
-        assert_eq!(check(history(), &[(0, 0), (1, 1), (2, 2), (3, 9)]), [Problem::Stray(9, 0, 3)]);
+        assert!(reused.contains(&Violation::Reused(0, 2, [2, 3])) && reused.contains(&Violation::Lost(2, 0, 2)), "{reused:?}");
+        assert_eq!(check(history(), &[(0, 0), (1, 1), (2, 2), (3, 3), (4, 3)]), [Violation::Doubled(3, [(0, 3), (0, 4)])]);
+        assert_eq!(check(history(), &[(0, 0), (1, 1), (2, 2), (4, 3)]), [Violation::Gap(0, 3, 4)]);
+        assert_eq!(check(history(), &[(0, 0), (1, 1), (2, 2), (3, 9)]), [Violation::Stray(9, 0, 3)]);
     }
 
     #[test]
     fn what_was_refused_is_nowhere() {
         let mut refused = history();
         refused.refused(3);
-        assert_eq!(check(refused, &[(0, 0), (1, 1), (2, 2), (3, 3)]), [Problem::Refused(3, 0, 3)]);
+        assert_eq!(check(refused, &[(0, 0), (1, 1), (2, 2), (3, 3)]), [Violation::Refused(3, 0, 3)]);
     }
 
     #[test]
@@ -318,14 +324,14 @@ mod tests {
         early.acked(0, 1);
         early.begins(1, 0, None);
         early.acked(1, 0);
-        assert_eq!(check(early, &[(0, 1), (1, 0)]), [Problem::Reordered(1, 0, 0, 1)]);
+        assert_eq!(check(early, &[(0, 1), (1, 0)]), [Violation::Reordered(1, 0, 0, 1)]);
     }
 
     #[test]
     fn a_read_reaches_what_was_acked_before_it() {
         let mut history = history();
         history.read(0, 1, &[(1, 1)], Some(3));
-        assert_eq!(check(history, &[(0, 0), (1, 1), (2, 2)]), [Problem::Stale(0, 2, 2)]);
+        assert_eq!(check(history, &[(0, 0), (1, 1), (2, 2)]), [Violation::Stale(0, 2, 2)]);
     }
 
     #[test]
@@ -337,7 +343,7 @@ mod tests {
         };
         assert_eq!(check(bulk(), &[]), []);
         assert_eq!(check(bulk(), &[(0, 0), (1, 1)]), []);
-        assert_eq!(check(bulk(), &[(0, 1)]), [Problem::Split(7, 1, 2)]);
+        assert_eq!(check(bulk(), &[(0, 1)]), [Violation::Split(7, 1, 2)]);
     }
 
     #[test]
@@ -349,7 +355,7 @@ mod tests {
         history.found_committed(0, 9);
         history.found_committed(0, 5);
         history.found_committed(0, 12);
-        let expected = [Problem::Committed(0, 5, "went back from", 9), Problem::Committed(0, 12, "and nobody went beyond", 9)];
+        let expected = [Violation::Committed(0, 5, "went back from", 9), Violation::Committed(0, 12, "and nobody went beyond", 9)];
         assert_eq!(check(history, &[]), expected);
     }
 }

@@ -1,4 +1,5 @@
-//! The real binary as an operator starts it, with nothing but what the test says: what it says, and how it ends.
+//! The real binary as an operator starts it, with only what the test gives it: what it logs, and how it
+//! exits.
 
 use std::{net::SocketAddr, path::Path, process::Stdio};
 
@@ -146,7 +147,8 @@ impl Start {
 }
 
 impl Process {
-    /// Reads what it says up to a message, which fields may follow. One of a single word is no part of another.
+    /// Reads what it says up to a message, which fields may follow. One of a single word is no part of
+    /// another.
     pub async fn until(&mut self, message: &str) {
         let at_end = if message.contains(' ') { format!(" {message}") } else { format!(" INFO {message}") };
         let before_fields = format!("{at_end} ");
@@ -266,7 +268,8 @@ pub fn forget_peak(pid: u32) -> bool {
 /// The processor time that a process has taken, in the system's ticks.
 pub fn processor_ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
-    // Behind the name, which may hold anything: the fields from the third on; time of its own, and of the system for it.
+    // Behind the name, which may hold anything: the fields from the third on; time of its own, and of the
+    // system for it.
     let fields = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
     fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }

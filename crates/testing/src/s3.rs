@@ -1,4 +1,5 @@
-//! An S3 server of our own: a map and a mutex, so that a conditional put is atomic by construction. Knows what Zombi uses.
+//! An S3 server of our own: a map and a mutex, so that a conditional put is atomic by construction. Knows
+//! what Zombi uses.
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +31,7 @@ use s3s::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use super::faults::{self, Faults, Refusal};
+use super::faults::{self, Faults, StandingRefusal};
 
 /// The one key pair that it accepts.
 pub const ACCESS_KEY: &str = "zombi";
@@ -38,14 +39,14 @@ pub const SECRET_KEY: &str = "zombi-secret";
 
 /// What the server holds, shared with the test.
 #[derive(Debug, Default)]
-pub struct Store {
+pub struct ObjectStore {
     buckets: Mutex<BTreeMap<String, BTreeMap<String, Bytes>>>,
     /// Every request is answered 503 while set.
     pub is_down: AtomicBool,
     /// Requests that came while it was down, or that it refused.
     pub refused: AtomicUsize,
     /// What is refused while it stands here.
-    pub refusal: Mutex<Option<Refusal>>,
+    pub refusal: Mutex<Option<StandingRefusal>>,
     /// The heads of all PUTs, applied or not, once there is a list: they would only take memory otherwise.
     pub puts_seen: Mutex<Option<Vec<Put>>>,
     /// What happens to requests on their way here.
@@ -78,7 +79,7 @@ impl Put {
     }
 }
 
-impl Store {
+impl ObjectStore {
     /// Makes a bucket.
     pub fn make_bucket(&self, bucket: &str) {
         self.buckets.lock().unwrap().entry(bucket.to_owned()).or_default();
@@ -97,7 +98,7 @@ impl Store {
     }
 
     /// Refuses from now on; `None` refuses nothing more.
-    pub fn refuse(&self, refusal: Option<Refusal>) {
+    pub fn refuse(&self, refusal: Option<StandingRefusal>) {
         *self.refusal.lock().unwrap() = refusal;
     }
 
@@ -146,7 +147,7 @@ impl Store {
 }
 
 #[derive(Debug, Clone)]
-struct Service(Arc<Store>);
+struct Service(Arc<ObjectStore>);
 
 #[async_trait::async_trait]
 impl S3 for Service {
@@ -247,14 +248,14 @@ impl S3 for Service {
 /// A running server; ends when dropped.
 #[derive(Debug)]
 pub struct S3Server {
-    pub store: Arc<Store>,
+    pub store: Arc<ObjectStore>,
     pub address: SocketAddr,
     accepting: JoinHandle<()>,
 }
 
 impl S3Server {
     /// Serves on `address`; port 0 takes a free one.
-    pub async fn start(address: SocketAddr, store: Store) -> io::Result<Self> {
+    pub async fn start(address: SocketAddr, store: ObjectStore) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let store = Arc::new(store);

@@ -1,5 +1,7 @@
 //! The real binary on a volume of its own, and a client for it.
 
+mod client;
+
 use std::{
     net::SocketAddr,
     path::Path,
@@ -8,24 +10,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
-use serde_json::{Value, json};
+use reqwest::Client;
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    net::TcpStream,
     process::{Child, Command},
     sync::mpsc,
     task::JoinHandle,
     time::{sleep, timeout},
 };
 
-use super::s3::{ACCESS_KEY, S3Server, SECRET_KEY, Store};
+pub use self::client::answer;
+use super::s3::{ACCESS_KEY, ObjectStore, S3Server, SECRET_KEY};
 
 /// No test waits longer for anything; a machine ten times slower than ours passes too.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The binary that is tested: the one that was built with the tests, or another build of it, which `TESTED_BINARY` names.
+/// The binary that is tested: the one that was built with the tests, or another build of it, which
+/// `TESTED_BINARY` names.
 #[allow(clippy::disallowed_methods, reason = "this is a setting of the tests, not of the program")]
 pub fn binary() -> String {
     std::env::var("TESTED_BINARY").unwrap_or_else(|_| built_binary())
@@ -52,7 +55,7 @@ pub struct TestServer {
     pub environment: Vec<(String, String)>,
     /// A command that becomes the process, with the process's own command behind it.
     pub wrapper: Vec<String>,
-    running: Option<Running>,
+    running: Option<RunningServer>,
     /// What it said when it panicked.
     panic: Arc<OnceLock<String>>,
 }
@@ -65,7 +68,7 @@ impl Drop for TestServer {
     }
 }
 
-struct Running {
+struct RunningServer {
     child: Child,
     reader: JoinHandle<()>,
     main: SocketAddr,
@@ -75,7 +78,7 @@ struct Running {
     seen: String,
 }
 
-impl Running {
+impl RunningServer {
     /// Reads the log, of either format, up to a message; the whole of it if it ends before.
     async fn read_until(&mut self, message: &str) -> Result<(), String> {
         loop {
@@ -95,7 +98,8 @@ impl Running {
         }
     }
 
-    /// Reads what an ended process has logged. Somebody else may hold the pipe still; then nobody waits for long.
+    /// Reads what an ended process has logged. Somebody else may hold the pipe still; then nobody waits for
+    /// long.
     async fn read_to_end(&mut self) {
         drop(timeout(Duration::from_secs(1), &mut self.reader).await);
     }
@@ -114,7 +118,8 @@ impl TestServer {
         server
     }
 
-    /// With a bucket. Flushes on request only, and keeps nothing flushed in hot, unless the settings say otherwise.
+    /// With a bucket. Flushes on request only, and keeps nothing flushed in hot, unless the settings say
+    /// otherwise.
     pub async fn start_tiered(settings: &[(&str, &str)]) -> Self {
         let mut server = Self::tiered(settings).await;
         server.run().await;
@@ -123,7 +128,7 @@ impl TestServer {
 
     /// The same, not started yet.
     pub async fn tiered(settings: &[(&str, &str)]) -> Self {
-        let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), Store::default()).await.unwrap();
+        let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), ObjectStore::default()).await.unwrap();
         let mut all = vec![("flush.interval_secs", "3600"), ("hot.keep_secs", "0"), ("s3.attempt_timeout_secs", "10")];
         all.extend_from_slice(settings);
         Self::new(Some(Arc::new(s3)), &all)
@@ -187,7 +192,7 @@ impl TestServer {
             }
         });
         let nowhere = ([0, 0, 0, 0], 0).into();
-        let mut running = Running { child, reader, main: nowhere, admin: nowhere, log, seen: String::new() };
+        let mut running = RunningServer { child, reader, main: nowhere, admin: nowhere, log, seen: String::new() };
         running.read_until("listening on the admin port").await?;
         self.running = Some(running);
         Ok(())
@@ -257,7 +262,7 @@ impl TestServer {
         self.settings.push((key.to_owned(), value.to_owned()));
     }
 
-    fn running(&self) -> &Running {
+    fn running(&self) -> &RunningServer {
         self.running.as_ref().expect("the process runs")
     }
 
@@ -330,102 +335,8 @@ impl TestServer {
         self.run().await;
     }
 
-    /// A URL on the main port.
-    pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.running().main)
-    }
-
-    /// A URL on the admin port.
-    pub fn admin_url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.running().admin)
-    }
-
-    /// Where the main port is.
-    pub fn address(&self) -> SocketAddr {
-        self.running().main
-    }
-
-    /// Where the admin port is.
-    pub fn admin_address(&self) -> SocketAddr {
-        self.running().admin
-    }
-
-    /// A socket on the main port, for bytes that no client library would send.
-    pub async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.running().main).await.unwrap()
-    }
-
-    /// A request on the main port.
-    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, self.url(path))
-    }
-
-    /// GET: status and JSON.
-    pub async fn get(&self, path: &str) -> (StatusCode, Value) {
-        answer(self.request(Method::GET, path).send().await.unwrap()).await
-    }
-
-    /// POST of JSON: status and JSON.
-    pub async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
-        answer(self.request(Method::POST, path).json(body).send().await.unwrap()).await
-    }
-
-    /// PUT of JSON: status and JSON.
-    pub async fn put(&self, path: &str, body: &Value) -> (StatusCode, Value) {
-        answer(self.request(Method::PUT, path).json(body).send().await.unwrap()).await
-    }
-
-    /// DELETE: status and JSON.
-    pub async fn delete(&self, path: &str) -> (StatusCode, Value) {
-        answer(self.request(Method::DELETE, path).send().await.unwrap()).await
-    }
-
-    /// POST of any bytes: status and JSON.
-    pub async fn post_bytes(&self, path: &str, content_type: &str, body: impl Into<reqwest::Body>) -> (StatusCode, Value) {
-        let request = self.request(Method::POST, path).header("content-type", content_type).body(body);
-        answer(request.send().await.unwrap()).await
-    }
-
-    /// Moves everything to cold and out of hot.
-    pub async fn flush_and_evict(&self) -> Value {
-        let (status, report) = self.post("/flush", &json!(null)).await;
-        assert_eq!(status, StatusCode::OK, "{report}");
-        report
-    }
-
-    /// All records of a table, page by page.
-    pub async fn read_all(&self, table: &str, parameters: &str) -> Vec<Value> {
-        let mut records = Vec::new();
-        let mut path = format!("/tables/{table}?{parameters}");
-        loop {
-            let (status, mut page) = self.get(&path).await;
-            assert_eq!(status, StatusCode::OK, "{page}");
-            let Value::Array(found) = page["records"].take() else { panic!("no records in {page}") };
-            assert_eq!(page["count"], found.len());
-            records.extend(found);
-            if page["has_more"] == false {
-                return records;
-            }
-            let limit = parameters.split('&').find(|one| one.starts_with("limit=")).unwrap_or("");
-            path = format!("/tables/{table}?cursor={}&{limit}", page["next_cursor"].as_str().unwrap());
-        }
-    }
-
-    /// A metric without labels; 0 if it is not there yet.
-    pub async fn metric(&self, name: &str) -> f64 {
-        let text = self.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
-        let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
-        line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
-    }
-
-    /// One partition of a table as `GET /tables` shows it.
-    pub async fn partition(&self, table: &str, number: u64) -> Value {
-        let (_, body) = self.get(&format!("/tables/{table}/partitions")).await;
-        body["partitions"].as_array().unwrap().iter().find(|one| one["partition"] == number).cloned().unwrap_or(Value::Null)
-    }
-
     /// What S3 holds.
-    pub fn store(&self) -> &Store {
+    pub fn store(&self) -> &ObjectStore {
         &self.s3.as_ref().expect("it has a bucket").store
     }
 
@@ -439,14 +350,6 @@ impl TestServer {
     pub fn data_dir(&self) -> std::path::PathBuf {
         Path::new(self.volume.path()).join("db")
     }
-}
-
-/// Status and JSON of an answer; an empty body is null.
-pub async fn answer(response: Response) -> (StatusCode, Value) {
-    let status = response.status();
-    let text = response.text().await.unwrap();
-    let value = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) };
-    (status, value)
 }
 
 /// Waits until `holds`, looking often.

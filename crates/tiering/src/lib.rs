@@ -1,5 +1,5 @@
-//! The store between its two tiers: puts it together, reads over both, moves events from hot to cold, keeps it small. Knows roles only,
-//! never an engine or a format.
+//! The store over its two tiers: opens it, reads over both, moves events from hot to cold, keeps it small.
+//! Knows roles only, never an engine or a format.
 
 mod flusher;
 mod opening;
@@ -11,7 +11,7 @@ mod upkeep;
 
 pub use self::{
     flusher::{FlushHandle, FlushOptions},
-    reader::{Look, Merge, Positions, ReadQuery, TablePage, TieredReader, Turn, cursor},
+    reader::{Look, Merge, Positions, ReadQuery, ReadTurn, TablePage, TieredReader, cursor},
     store::{Options, Parts, Store, StoreError},
     upkeep::UpkeepOptions,
 };

@@ -1,7 +1,8 @@
-//! Opens the bucket, now or later, and brings it together with the volume.
+//! Opens the bucket, now or later, and reconciles it with the volume.
 //!
-//! Errors are of two kinds. Waiting can heal one: it is retried for as long as it takes. It cannot heal the other, a wrong name or key
-//! say: where the volume has nothing to serve, the start is given up soon, so that somebody looks; where it has, it serves, and says so.
+//! There are two kinds of errors. Those that waiting can resolve are retried for as long as it takes. Those
+//! that it cannot, such as a wrong name or key, end the start soon if the volume has nothing to serve, so
+//! that somebody looks; if it has, it serves alone and says so.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,20 +21,22 @@ use contracts::{bucket::BucketState, error::StorageError, flusher::Flush};
 
 /// The longest wait before the bucket is tried again.
 const OPEN_RETRY: Duration = Duration::from_secs(5);
-/// How long a start goes on trying what waiting does not heal: rights and names take a while to be known everywhere.
+/// How long a start retries what waiting does not resolve: new rights and names take a while to be known
+/// everywhere.
 const REFUSALS: Duration = Duration::from_secs(15);
 
-/// The bucket, its volume, and who is told of them.
+/// What opening works on.
 pub(super) struct Opening {
-    /// Both of them.
+    /// Reconciles volume and bucket.
     pub(super) recovery: Recovery,
     /// Told what is wrong with the bucket.
     pub(super) bucket: Arc<BucketState>,
 }
 
 impl Opening {
-    /// Opens the bucket and brings it together with the volume; then the flusher runs. If the bucket cannot be opened and the volume can
-    /// serve by itself, that goes on behind; a volume that must recover from S3 waits for it.
+    /// Opens the bucket, reconciles it with the volume, then runs the flusher. If the bucket cannot be opened
+    /// and the volume can serve alone, opening goes on in the background. A volume that must recover from S3
+    /// waits.
     pub(super) async fn open(
         self,
         flusher: Flusher,
@@ -50,12 +53,13 @@ impl Opening {
         self.bucket.opened();
         let mut flusher = AbortOnDropHandle::new(task::spawn(flusher.run(stop)));
         if relation == Relation::Behind {
-            // What is hot becomes cold, so that recovery can go on behind it.
+            // Everything hot must be cold first: recovery then continues after it, and nothing of the volume
+            // is lost.
             while let Err(error) = self.finish(flush).await {
                 if matches!(error, StorageError::Closed)
                     && let Ok(Err(why)) = (&mut flusher).await
                 {
-                    return Err(why); // the flusher says why there is none
+                    return Err(why); // the flusher's own error says why it has ended
                 }
                 if !error.is_retryable() {
                     return Err(error);
@@ -68,7 +72,7 @@ impl Opening {
         Ok(flusher)
     }
 
-    /// Opens the bucket; `None` if it cannot be opened now and the volume can serve without it.
+    /// Opens the bucket, with retries; `None` if it cannot be opened now and the volume can serve without it.
     async fn now(&self) -> Result<Option<Relation>, StorageError> {
         let (mut wait, began) = (Duration::from_millis(200), Instant::now());
         loop {
@@ -81,7 +85,8 @@ impl Opening {
                 warn_of(&error, "serving what is on the volume alone, and retrying");
                 return Ok(None);
             }
-            // What volume and bucket are to each other does not change by waiting; names and rights may, for a while.
+            // Waiting does not change how volume and bucket relate; names and rights may still change for a
+            // while.
             let may_heal = error.is_retryable() || (error.may_be_the_buckets() && began.elapsed() < REFUSALS);
             if !may_heal {
                 return Err(error);
@@ -93,7 +98,7 @@ impl Opening {
         }
     }
 
-    /// Opens the bucket while the volume serves.
+    /// Retries to open the bucket while the volume serves.
     async fn later(&self, stop: &CancellationToken) -> Result<(), StorageError> {
         loop {
             tokio::select! {
@@ -114,6 +119,7 @@ impl Opening {
         Ok(())
     }
 
+    /// One attempt.
     async fn once(&self, is_serving: bool) -> Result<Relation, StorageError> {
         let cold = &self.recovery.cold;
         cold.prepare().await?;
@@ -123,24 +129,26 @@ impl Opening {
         Ok(relation)
     }
 
+    /// Finishes a recovery, once everything hot has become cold.
     async fn finish(&self, flush: &dyn Flush) -> Result<(), StorageError> {
         self.recovery.progress.begin("flushing what only the volume has");
         flush.flush_now(None).await?;
         self.recovery.finish().await
     }
 
-    /// So that the first writes need not wait for it.
+    /// Reserves offsets for all partitions, so that the first writes need not wait for that.
     async fn reserve_all(&self) {
         if let Err(error) = self.recovery.reserve().await {
-            warn!(%error, "no offsets could be reserved in S3; writes go on without");
+            warn!(%error, "no offsets could be reserved in S3; writes continue without a reservation");
         }
     }
 }
 
+/// Logs why the bucket is not open, and what happens next.
 fn warn_of(error: &StorageError, next: &str) {
     if error.is_retryable() {
         warn!(%error, "the bucket cannot be reached: {next}");
     } else {
-        error!(%error, "the bucket cannot be used, and waiting does not heal that: {next}");
+        error!(%error, "the bucket cannot be used, and waiting does not help: {next}");
     }
 }

@@ -1,8 +1,9 @@
-//! Reserves offsets in the chain before they are given, so that a volume that is lost never leads to an offset being given
-//! twice: who recovers from S3 starts behind all that was reserved.
+//! Reserves offsets in the manifest chain before they are given, so that a lost volume never leads to an
+//! offset being given twice: a recovery from S3 continues after everything that was reserved.
 //!
-//! A reservation is large, and every flush renews it; only the first write to a partition waits for one. While S3 does not
-//! answer, writes go on without: then an offset could come again, if the volume were lost before S3 is back.
+//! A reservation is large, and every flush renews it; only the first write to a partition waits for one.
+//! While S3 does not answer, writes go on without one: if the volume were lost before S3 is back, an offset
+//! could then be given twice.
 
 use std::{
     collections::BTreeMap,
@@ -26,19 +27,20 @@ use contracts::{
     sequence::Watermarks,
 };
 
-/// Writes that may wait for a reservation; more go on without.
+/// Writes that may wait for a reservation; any beyond that go on without one.
 const QUEUE_LEN: usize = 4096;
 /// How long a write waits for its reservation.
 const WAIT: Duration = Duration::from_secs(2);
 
-type Wanted = (BTreeMap<Partition, Watermarks>, oneshot::Sender<()>);
+/// The partitions whose offsets are to be reserved, and whom to tell.
+type ReserveRequest = (BTreeMap<Partition, Watermarks>, oneshot::Sender<()>);
 
 /// Asks for reservations.
 #[derive(Debug)]
 pub struct Reserver {
     log: Arc<dyn ReservationLog>,
-    requests: mpsc::Sender<Wanted>,
-    /// Whether the last reservation failed: then nobody waits for the next.
+    requests: mpsc::Sender<ReserveRequest>,
+    /// Whether the last reservation failed: then no write waits for the next one.
     is_failing: Arc<AtomicBool>,
 }
 
@@ -62,13 +64,13 @@ impl Reservations for Reserver {
         let is_asked = self.requests.try_send((next, done)).is_ok();
         if is_asked && !self.is_failing.load(Relaxed) && timeout(WAIT, reserved).await.is_err() {
             self.is_failing.store(true, Relaxed);
-            warn!("no offsets could be reserved in S3 in time; writes go on without");
+            warn!("no offsets could be reserved in S3 in time; writes continue without a reservation");
         }
     }
 }
 
-/// Serves all that wait with one manifest.
-async fn serve(log: Arc<dyn ReservationLog>, mut requests: mpsc::Receiver<Wanted>, is_failing: Arc<AtomicBool>) {
+/// Reserves for all waiting requests with one manifest, again and again.
+async fn serve(log: Arc<dyn ReservationLog>, mut requests: mpsc::Receiver<ReserveRequest>, is_failing: Arc<AtomicBool>) {
     while let Some((mut partitions, done)) = requests.recv().await {
         let mut waiting = vec![done];
         while let Ok((more, done)) = requests.try_recv() {
@@ -78,10 +80,10 @@ async fn serve(log: Arc<dyn ReservationLog>, mut requests: mpsc::Receiver<Wanted
         let reserved = log.reserve(&partitions).await;
         let was_failing = is_failing.swap(reserved.is_err(), Relaxed);
         if let (Err(error), false) = (&reserved, was_failing) {
-            warn!(%error, "no offsets could be reserved in S3; writes go on without");
+            warn!(%error, "no offsets could be reserved in S3; writes continue without a reservation");
         }
         for done in waiting {
-            let _ = done.send(()); // who waits no more does not mind
+            let _ = done.send(()); // the write may have stopped waiting
         }
     }
 }

@@ -1,8 +1,9 @@
-//! One store, put together in one place: the server, the simulation, the fuzzers and the benchmark all open this one.
+//! One store, put together in one place: the server, the simulation, the fuzzers and the benchmark all open
+//! it here.
 //!
-//! The order is: the writer of the volume runs; reservations are asked for; the bucket is opened and brought together with the volume (see
-//! `opening`); the flusher runs; what recovery has begun is finished; offsets are reserved; upkeep runs. Without a bucket, or while it does
-//! not answer, the volume serves alone.
+//! The order is: the volume's writer runs; appends begin to ask for reservations; the bucket is opened and
+//! reconciled with the volume (see `opening`); the flusher runs; a recovery that has begun is finished;
+//! offsets are reserved; upkeep runs. Without a bucket, or while it does not answer, the volume serves alone.
 
 use std::{future::pending, sync::Arc, time::Duration};
 
@@ -17,7 +18,7 @@ use tracing::{info, warn};
 use super::{
     flusher::{FlushHandle, FlushOptions, Flusher, Tiers},
     opening::Opening,
-    reader::{TieredReader, Turns},
+    reader::{ReadTurns, TieredReader},
     recovery::Recovery,
     reserve::Reserver,
     upkeep::{Upkeep, UpkeepOptions},
@@ -27,22 +28,23 @@ use contracts::{
     heartbeat::Heartbeat, journal::Journal, progress::Progress,
 };
 
-/// How long a part may take to end after it was told to.
+/// How long a task may take to end after it was told to.
 const END: Duration = Duration::from_secs(10);
-/// The wait before the last flush is tried again.
+/// The wait before the last flush is retried.
 const FLUSH_RETRY: Duration = Duration::from_millis(500);
 
 /// What a store is made of.
 pub struct Parts {
     /// The open volume.
     pub hot: Arc<dyn Engine>,
-    /// Its writer, if that is a task of its own. It ends by itself only when nothing may be written any more.
+    /// The volume's writer, if it is a task of its own. It ends by itself only when nothing may be written
+    /// any more.
     pub writer: Option<BoxFuture<'static, Result<(), StorageError>>>,
     /// The bucket, not yet open, if there is one.
     pub cold: Option<Arc<dyn ColdTier>>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
-    /// Closed when another writer takes over the bucket; the volume's writer heeds it.
+    /// Closed when another writer takes over the bucket; the volume's writer checks it.
     pub fence: Arc<Fence>,
     /// The flusher's sign of life.
     pub heartbeat: Arc<Heartbeat>,
@@ -52,7 +54,7 @@ pub struct Parts {
     pub bucket: Arc<BucketState>,
 }
 
-/// How a store behaves.
+/// The settings of a store.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// How events move to cold.
@@ -61,35 +63,35 @@ pub struct Options {
     pub upkeep: UpkeepOptions,
     /// For how long idempotency keys are remembered, in milliseconds.
     pub key_window_ms: i64,
-    /// Reads that may use RocksDB at once.
+    /// Reads that may use the volume at once.
     pub hot_reads: usize,
-    /// Reads that may use S3 at once.
+    /// Reads that may use the bucket at once.
     pub cold_reads: usize,
 }
 
 /// Why a store ended, or was not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It cannot be opened, or must not be written any more.
+    /// The store cannot be opened, or must not be written any more.
     #[error("{0}")]
     Storage(#[from] StorageError),
-    /// A part ended unexpectedly.
+    /// A task ended unexpectedly.
     #[error("the {part} ended unexpectedly{}", .source.as_ref().map(|source| format!(": {source}")).unwrap_or_default())]
     Ended {
-        /// Which part.
+        /// Which task.
         part: &'static str,
-        /// What became of its task, if it did not just return.
+        /// The panic or abort; `None` if the task returned.
         source: Option<JoinError>,
     },
 }
 
 type Task = AbortOnDropHandle<Result<(), StorageError>>;
 
-/// An open store. Its tasks end with it: dropping it is what a crash does.
+/// An open store. Dropping it ends its tasks at once, as a crash would.
 pub struct Store {
     /// The volume, in all its roles.
     pub hot: Arc<dyn Engine>,
-    /// One ordered read over both tiers.
+    /// Reads over both tiers, in one order.
     pub reader: TieredReader,
     /// Flushes on request, if there is a bucket.
     pub flush: Option<Arc<FlushHandle>>,
@@ -98,7 +100,7 @@ pub struct Store {
     stopping: CancellationToken,
 }
 
-/// What runs until the end.
+/// The tasks that run until the end.
 struct Tasks {
     writer: Option<Task>,
     flusher: Option<Task>,
@@ -107,12 +109,12 @@ struct Tasks {
 }
 
 impl Store {
-    /// Opens the bucket, if there is one, brings it together with the volume, and sets everything to work.
+    /// Opens the bucket, if there is one, reconciles it with the volume, and starts all tasks.
     ///
     /// A bucket that does not answer is waited for only if the volume has nothing to serve by itself.
     ///
     /// # Errors
-    /// [`StorageError`] if volume and bucket do not belong together, or waiting cannot heal what is wrong with the bucket.
+    /// [`StorageError`] if volume and bucket do not belong together, or if waiting cannot help the bucket.
     pub async fn open(parts: Parts, options: Options) -> Result<Self, StorageError> {
         let Parts { hot, writer, cold, clock, fence, heartbeat, progress, bucket } = parts;
         let writer = writer.map(|writer| AbortOnDropHandle::new(task::spawn(writer)));
@@ -150,7 +152,7 @@ impl Store {
         }
         let upkeep = Upkeep { hot: Arc::clone(&hot), cold: cold.clone(), clock, options: options.upkeep };
         let upkeep = AbortOnDropHandle::new(task::spawn(upkeep.run(stopping.clone())));
-        let turns = Turns::new(options.hot_reads, options.cold_reads);
+        let turns = ReadTurns::new(options.hot_reads, options.cold_reads);
         let reader = TieredReader::new(hot.clone(), hot.clone(), cold.clone().map(|cold| cold as _), turns);
         Ok(Self { hot, reader, flush, cold, tasks: Tasks { writer, flusher, upkeep, reserving }, stopping })
     }
@@ -160,8 +162,8 @@ impl Store {
         self.cold.is_some()
     }
 
-    /// Waits until a part ends that should not: the disk failed, another writer took over the bucket, or the bucket that answers at last is
-    /// not the volume's.
+    /// Waits until a task ends that should not: the disk failed, another writer took over the bucket, or the
+    /// bucket answered late and is not this volume's.
     pub async fn failed(&mut self) -> StoreError {
         let Tasks { writer, flusher, .. } = &mut self.tasks;
         let (part, ended) = tokio::select! {
@@ -171,11 +173,13 @@ impl Store {
         ended_early(part, ended)
     }
 
-    /// Flushes everything, gives back reserved offsets, and ends all parts in order; the last flush gets `flush_for`. What could not be
-    /// flushed is on the volume, and is flushed at the next start.
+    /// Stops in order: flushes everything, gives back reserved offsets, ends upkeep, then the flusher. The
+    /// last flush gets `flush_for`. What could not be flushed stays on the volume, and is flushed after the
+    /// next start.
     ///
     /// # Errors
-    /// [`StoreError`] if a write had failed, or another writer took over meanwhile: somebody may wait for the exit code.
+    /// [`StoreError`] if a write had failed, or another writer took over meanwhile: the exit code must say
+    /// so.
     pub async fn stop(mut self, flush_for: Duration) -> Result<(), StoreError> {
         let until = Instant::now() + flush_for;
         if let (Some(flush), Some(cold), Some(flusher)) = (&self.flush, &self.cold, &self.tasks.flusher)
@@ -208,7 +212,7 @@ impl Store {
         }
     }
 
-    /// Ends it as a crash does, and waits until nothing of it runs any more.
+    /// Ends the store as a crash would, and waits until none of its tasks runs any more.
     pub async fn crash(self) {
         let Tasks { writer, flusher, upkeep, reserving } = self.tasks;
         for task in writer.into_iter().chain(flusher) {
@@ -222,7 +226,8 @@ impl Store {
     }
 }
 
-/// Flushes everything, again and again until it works, the time is up, or there is no flusher any more; returns whether it worked.
+/// Flushes everything and retries until that succeeds, the time is up, or the flusher has ended; returns
+/// whether it succeeded.
 async fn last_flush(flush: &dyn Flush, flusher: &Task, until: Instant) -> bool {
     loop {
         let error = match timeout_at(until, flush.flush_now(None)).await {
@@ -247,7 +252,7 @@ async fn last_flush(flush: &dyn Flush, flusher: &Task, until: Instant) -> bool {
     }
 }
 
-/// Refuses a volume with a segment on its way that this program cannot write, before anything is changed.
+/// Refuses a volume that has begun a segment which this program cannot write, before anything is changed.
 fn check_intents(hot: &dyn Engine, cold: &dyn ColdTier) -> Result<(), StorageError> {
     for (partition, status) in hot.pending() {
         if let Some(intent) = status.intent.filter(|intent| !cold.knows(intent.format)) {
@@ -261,17 +266,19 @@ fn check_intents(hot: &dyn Engine, cold: &dyn ColdTier) -> Result<(), StorageErr
     Ok(())
 }
 
-type Ended = Result<Result<(), StorageError>, JoinError>;
+/// What a task returned, or how it was cut short.
+type TaskEnd = Result<Result<(), StorageError>, JoinError>;
 
-/// The end of a task that may not be there; a task ends once.
-async fn ended(task: &mut Option<Task>) -> Ended {
+/// Waits for the end of a task; for ever if there is none, or it has ended: its end is told once.
+async fn ended(task: &mut Option<Task>) -> TaskEnd {
     let Some(running) = task else { return pending().await };
     let ended = running.await;
     *task = None;
     ended
 }
 
-fn ended_early(part: &'static str, ended: Ended) -> StoreError {
+/// Why a task ended that should have gone on.
+fn ended_early(part: &'static str, ended: TaskEnd) -> StoreError {
     match ended {
         Ok(Ok(())) => StoreError::Ended { part, source: None },
         Ok(Err(error)) => StoreError::Storage(error),

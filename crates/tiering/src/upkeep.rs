@@ -1,5 +1,6 @@
-//! Keeps the store small, beside the flusher. In this order: retention, consumer groups that nobody uses, space in hot, then cold, where
-//! merging takes what time is left: what must go does not wait for what only costs.
+//! Keeps the store small, alongside the flusher. The order of a round is: retention, unused consumer groups,
+//! space in hot, then cold, where merging gets the time that is left. What must go never waits for what only
+//! saves cost.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,16 +17,16 @@ use contracts::{
     metrics,
 };
 
-/// What upkeep needs to know.
+/// The settings of upkeep.
 #[derive(Debug, Clone, Copy)]
 pub struct UpkeepOptions {
-    /// How often it looks.
+    /// The time from one round to the next.
     pub interval: Duration,
     /// Milliseconds without a commit after which a consumer group is forgotten, if it ever is.
     pub expire_groups_ms: Option<i64>,
 }
 
-/// Upkeep of a store.
+/// The upkeep of one store.
 pub(super) struct Upkeep {
     /// The volume.
     pub(super) hot: Arc<dyn Engine>,
@@ -33,12 +34,12 @@ pub(super) struct Upkeep {
     pub(super) cold: Option<Arc<dyn ColdTier>>,
     /// Tells when events expire.
     pub(super) clock: Arc<dyn Clock>,
-    /// What it needs to know.
+    /// Its settings.
     pub(super) options: UpkeepOptions,
 }
 
 impl Upkeep {
-    /// Looks again and again until it is told to stop.
+    /// Runs rounds until it is told to stop, or nothing may be written any more.
     pub(super) async fn run(self, stop: CancellationToken) {
         let mut next = Instant::now() + self.options.interval;
         loop {
@@ -62,6 +63,7 @@ impl Upkeep {
         }
     }
 
+    /// One round.
     async fn once(&self, until: Instant) -> Result<(), StorageError> {
         self.expire(&self.hot.tables()).await?;
         self.expire_groups().await?;
@@ -71,7 +73,7 @@ impl Upkeep {
         cold.tidy(self.hot.as_ref(), self.clock.now_ms(), patience).await
     }
 
-    /// Moves the starts of tables with a retention. The next manifest drops their segments.
+    /// Moves the starts of tables with a retention. The next manifest drops the segments below them.
     async fn expire(&self, tables: &Tables) -> Result<(), StorageError> {
         for table in tables.visible() {
             let (secs, max_bytes) = (table.settings.retention_secs.value, table.settings.retention_bytes.value);
@@ -95,7 +97,7 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Forgets consumer groups that nobody uses any more.
+    /// Forgets consumer groups that have not committed for too long.
     async fn expire_groups(&self) -> Result<(), StorageError> {
         let Some(age_ms) = self.options.expire_groups_ms else { return Ok(()) };
         let groups = self.hot.expire(self.clock.now_ms().saturating_sub(age_ms)).await?;
@@ -107,7 +109,7 @@ impl Upkeep {
     }
 }
 
-/// Bytes of a table without a bucket that are over its bound.
+/// How many bytes a table without a bucket holds beyond its bound.
 fn excess(table: &TableStatus, max_bytes: Option<u64>) -> u64 {
     let held: u64 = table.partitions.iter().map(|status| status.hot_bytes).sum();
     max_bytes.map_or(0, |most| held.saturating_sub(most))

@@ -57,7 +57,7 @@ impl Coding {
 
 /// What one step of a decoder came to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum DecodeStep {
     /// Decoded bytes, at least one.
     Piece(Bytes),
     /// It needs more of the body.
@@ -83,7 +83,7 @@ impl Decoder {
         }
     }
 
-    /// Gives it the next piece of the coded body; its last step must have been [`Step::Hungry`].
+    /// Gives it the next piece of the coded body; its last step must have been [`DecodeStep::Hungry`].
     pub fn feed(&mut self, coded: Bytes) {
         self.input().bytes = coded;
     }
@@ -105,19 +105,19 @@ impl Decoder {
     ///
     /// # Errors
     /// If the body is not coded as it says, or ends too early.
-    pub fn step(&mut self) -> io::Result<Step> {
+    pub fn step(&mut self) -> io::Result<DecodeStep> {
         let mut piece = vec![0; PIECE_BYTES];
         let read = match self {
             Self::Gzip(gzip) => gzip.read(&mut piece),
             Self::Zstd(zstd) => zstd.read(&mut piece),
         };
         match read {
-            Ok(0) => Ok(Step::End),
+            Ok(0) => Ok(DecodeStep::End),
             Ok(count) => {
                 piece.truncate(count);
-                Ok(Step::Piece(piece.into()))
+                Ok(DecodeStep::Piece(piece.into()))
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Step::Hungry),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(DecodeStep::Hungry),
             Err(error) => Err(error),
         }
     }

@@ -24,9 +24,9 @@ fn decode(coding: Coding, coded: &[u8], piece: usize) -> io::Result<Vec<u8>> {
     let (mut pieces, mut text) = (coded.chunks(piece), Vec::new());
     loop {
         match decoder.step()? {
-            Step::Piece(more) => text.extend_from_slice(&more),
-            Step::End => return Ok(text),
-            Step::Hungry => match pieces.next() {
+            DecodeStep::Piece(more) => text.extend_from_slice(&more),
+            DecodeStep::End => return Ok(text),
+            DecodeStep::Hungry => match pieces.next() {
                 Some(piece) => decoder.feed(Bytes::copy_from_slice(piece)),
                 None => decoder.end(),
             },
@@ -73,10 +73,10 @@ fn what_zstd_wrote_before_it_was_a_standard_is_refused() {
         for first in [&[0x28][..], &[0x53], &[0x28, 0xb5, 0x2f, 0xfd], &[0x53, 0x2a, 0x4d, 0x18]] {
             let mut decoder = Decoder::new(Coding::Zstd);
             decoder.feed(Bytes::copy_from_slice(first));
-            assert_eq!(decoder.step().unwrap(), Step::Hungry);
+            assert_eq!(decoder.step().unwrap(), DecodeStep::Hungry);
             decoder.feed(Bytes::copy_from_slice(&old));
             let step = decoder.step();
-            assert!(!matches!(step, Ok(Step::Piece(_) | Step::End)), "{magic:x} behind {first:x?}: {step:?}");
+            assert!(!matches!(step, Ok(DecodeStep::Piece(_) | DecodeStep::End)), "{magic:x} behind {first:x?}: {step:?}");
             assert!(decoder.held_bytes() < 1 << 20, "{magic:x} behind {first:x?}");
         }
     }
@@ -98,7 +98,7 @@ fn windows_over_8_mib_are_refused_and_smaller_ones_are_known_by_their_size() {
     let mut decoder = Decoder::new(Coding::Zstd);
     let idle = decoder.held_bytes();
     decoder.feed(coded(23).into());
-    assert!(matches!(decoder.step().unwrap(), Step::Piece(_)));
+    assert!(matches!(decoder.step().unwrap(), DecodeStep::Piece(_)));
     assert!(idle < 1 << 20 && decoder.held_bytes() >= 8 << 20, "{idle} then {}", decoder.held_bytes());
 }
 

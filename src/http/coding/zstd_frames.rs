@@ -14,12 +14,12 @@ const MAX_WINDOW_LOG: u32 = 23;
 pub struct ZstdFrames {
     context: DCtx<'static>,
     input: Input,
-    place: Place,
+    place: FramePosition,
 }
 
 /// Where in the body it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum FramePosition {
     /// At the first frame, of whose magic number this much has come.
     First(Magic),
     InFrame,
@@ -59,7 +59,7 @@ impl Default for ZstdFrames {
         if context.set_parameter(DParameter::WindowLogMax(MAX_WINDOW_LOG)).is_err() {
             unreachable!("zstd knows windows of 8 MiB");
         }
-        Self { context, input: Input::default(), place: Place::First(Magic::default()) }
+        Self { context, input: Input::default(), place: FramePosition::First(Magic::default()) }
     }
 }
 
@@ -74,10 +74,10 @@ impl ZstdFrames {
 
     /// Reads the whole magic number of a frame before the decoder sees any of it. Returns whether there is a
     /// frame.
-    fn begin(&mut self, magic: Magic, at: fn(Magic) -> Place) -> io::Result<bool> {
+    fn begin(&mut self, magic: Magic, at: fn(Magic) -> FramePosition) -> io::Result<bool> {
         let Some(&byte) = self.input.fill_buf()?.first() else {
             return match self.place {
-                Place::Next(Magic { count: 0, .. }) => Ok(false),
+                FramePosition::Next(Magic { count: 0, .. }) => Ok(false),
                 _ => Err(cut_off()),
             };
         };
@@ -89,7 +89,7 @@ impl ZstdFrames {
         self.place = at(magic);
         if magic.count == magic.bytes.len() {
             self.decode(Some(magic.bytes), &mut [])?;
-            self.place = Place::InFrame;
+            self.place = FramePosition::InFrame;
         }
         Ok(true)
     }
@@ -106,7 +106,7 @@ impl ZstdFrames {
             self.input.consume(taken);
         }
         if left == 0 {
-            self.place = Place::Next(Magic::default());
+            self.place = FramePosition::Next(Magic::default());
         }
         Ok(count)
     }
@@ -120,15 +120,15 @@ impl Read for ZstdFrames {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         loop {
             let is_there = match self.place {
-                Place::First(magic) => self.begin(magic, Place::First)?,
-                Place::Next(magic) => self.begin(magic, Place::Next)?,
-                Place::InFrame => {
+                FramePosition::First(magic) => self.begin(magic, FramePosition::First)?,
+                FramePosition::Next(magic) => self.begin(magic, FramePosition::Next)?,
+                FramePosition::InFrame => {
                     let has_ended = self.input.fill_buf()?.is_empty();
                     let count = self.decode(None, out)?;
                     if count > 0 {
                         return Ok(count);
                     }
-                    if has_ended && self.place == Place::InFrame {
+                    if has_ended && self.place == FramePosition::InFrame {
                         return Err(cut_off());
                     }
                     true

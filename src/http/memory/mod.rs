@@ -181,11 +181,11 @@ impl Budget {
         }
     }
 
-    fn wait(&self, peer: Peer) -> Waiting<'_> {
+    fn wait(&self, peer: Peer) -> WaitingPeer<'_> {
         let mut holdings = self.holdings.lock();
         holdings.waiting += 1;
         holdings.peers.entry(peer).or_default().waiting += 1;
-        Waiting { budget: self, peer }
+        WaitingPeer { budget: self, peer }
     }
 }
 
@@ -217,12 +217,12 @@ impl Holdings {
 }
 
 /// Counts a peer as waiting for room.
-struct Waiting<'a> {
+struct WaitingPeer<'a> {
     budget: &'a Budget,
     peer: Peer,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingPeer<'_> {
     fn drop(&mut self) {
         let mut holdings = self.budget.holdings.lock();
         holdings.waiting -= 1;

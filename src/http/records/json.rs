@@ -9,7 +9,7 @@ use serde::{
 use serde_json::{Value, value::RawValue};
 use utoipa::ToSchema;
 
-use super::{Charged, Headers, Placed, RecordParser, Sent, bad_payload, no_records, too_large, too_many_headers};
+use super::{Charged, Headers, PlacedEvent, RecordParser, SentEvent, bad_payload, no_records, too_large, too_many_headers};
 use crate::http::{
     error::Problem,
     json_body::{self, Object, Stopped, bad_json},
@@ -94,7 +94,7 @@ impl RecordParser<'_> {
     ///
     /// # Errors
     /// 400, 413 or 422.
-    pub fn json_event(&self, body: &[u8]) -> Result<Placed, Problem> {
+    pub fn json_event(&self, body: &[u8]) -> Result<PlacedEvent, Problem> {
         self.json_event_at(json_body::without_mark(body)?, None)
     }
 
@@ -102,7 +102,7 @@ impl RecordParser<'_> {
     ///
     /// # Errors
     /// 400, 413 or 422.
-    pub fn json_event_at(&self, body: &[u8], place: Option<u64>) -> Result<Placed, Problem> {
+    pub fn json_event_at(&self, body: &[u8], place: Option<u64>) -> Result<PlacedEvent, Problem> {
         let Object(event): Object<JsonEvent<'_>> = serde_json::from_slice(body).map_err(bad_json)?;
         let _ = event.offset;
         let payload = Payload::from_json(event.payload, event.payload_base64.as_deref()).map_err(bad_payload)?;
@@ -113,14 +113,14 @@ impl RecordParser<'_> {
             }
         };
         let idempotency_key = event.idempotency_key.or_else(|| self.key_at(place));
-        self.event(Sent { payload, partition: event.partition, timestamp_ms: event.timestamp_ms, idempotency_key, headers })
+        self.event(SentEvent { payload, partition: event.partition, timestamp_ms: event.timestamp_ms, idempotency_key, headers })
     }
 
     /// Reads a bulk write. `share` grows with its events.
     ///
     /// # Errors
     /// 400, 413 or 422, with the `index` of the event; 503 without memory.
-    pub fn json_bulk(&self, body: &[u8], share: &mut Share) -> Result<Vec<Placed>, Problem> {
+    pub fn json_bulk(&self, body: &[u8], share: &mut Share) -> Result<Vec<PlacedEvent>, Problem> {
         let bulk: JsonBulk<'_> = json_body::parse(body)?;
         let charged = Charged::new(share, self.limits);
         let events = json_body::part(bulk.records, |from, stopped| EventsVisitor { parser: self, charged, stopped }.deserialize(from))?;
@@ -168,13 +168,13 @@ struct EventsVisitor<'a, 'b> {
 }
 
 impl<'de> Visitor<'de> for EventsVisitor<'_, '_> {
-    type Value = Vec<Placed>;
+    type Value = Vec<PlacedEvent>;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("an array of records")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Vec<Placed>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Vec<PlacedEvent>, A::Error> {
         let mut events = Vec::new();
         while let Some(event) = list.next_element::<&RawValue>()? {
             let index = events.len();
@@ -190,9 +190,9 @@ impl<'de> Visitor<'de> for EventsVisitor<'_, '_> {
 }
 
 impl<'de> DeserializeSeed<'de> for EventsVisitor<'_, '_> {
-    type Value = Vec<Placed>;
+    type Value = Vec<PlacedEvent>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Placed>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<PlacedEvent>, D::Error> {
         deserializer.deserialize_seq(self)
     }
 }

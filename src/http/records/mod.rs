@@ -24,7 +24,7 @@ use contracts::{
 };
 
 type Headers = BTreeMap<String, String>;
-type Placed = (PartitionNumber, Event);
+type PlacedEvent = (PartitionNumber, Event);
 
 /// Turns what a request sends into events.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +42,7 @@ pub struct RecordParser<'a> {
 }
 
 /// An event as it was sent: its numbers may still be out of range, and its partition and time may be missing.
-struct Sent {
+struct SentEvent {
     payload: Payload,
     partition: Option<i128>,
     timestamp_ms: Option<i128>,
@@ -64,7 +64,7 @@ impl RecordParser<'_> {
         })
     }
 
-    fn event(&self, sent: Sent) -> Result<Placed, Problem> {
+    fn event(&self, sent: SentEvent) -> Result<PlacedEvent, Problem> {
         let partition = self.partition_of(sent.partition)?;
         let timestamp_ms = match sent.timestamp_ms {
             None => self.now_ms,
@@ -77,7 +77,7 @@ impl RecordParser<'_> {
         if sent.idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > key_limit) {
             return Err(Problem::new(Code::IdempotencyKeyOutOfRange, format!("idempotency_key must have 1 to {key_limit} bytes")));
         }
-        let Sent { payload, idempotency_key, headers, .. } = sent;
+        let SentEvent { payload, idempotency_key, headers, .. } = sent;
         let mut event = Event { payload, timestamp_ms, appended_ms: self.now_ms, idempotency_key, headers };
         let size = event.size();
         if size > self.limits.record_bytes {

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use prost::Message;
 
-use super::{Charged, Placed, RecordParser, Sent, bad_payload, no_records, too_many_headers};
+use super::{Charged, PlacedEvent, RecordParser, SentEvent, bad_payload, no_records, too_many_headers};
 use crate::{
     http::{
         code::Code,
         error::Problem,
         memory::Share,
-        strict::{self, Wrong},
+        strict::{self, WrongMessage},
     },
     proto::v1,
 };
@@ -23,7 +23,7 @@ impl RecordParser<'_> {
     ///
     /// # Errors
     /// 400, 413 or 422.
-    pub fn protobuf_event(&self, body: Bytes) -> Result<Placed, Problem> {
+    pub fn protobuf_event(&self, body: Bytes) -> Result<PlacedEvent, Problem> {
         let mut headers = 0;
         strict::check(&body, strict::EVENT, &mut |_| {
             headers += 1;
@@ -38,7 +38,7 @@ impl RecordParser<'_> {
     ///
     /// # Errors
     /// 400, 413 or 422, with the `index` of the event; 503 without memory.
-    pub fn protobuf_bulk(&self, body: Bytes, share: &mut Share) -> Result<Vec<Placed>, Problem> {
+    pub fn protobuf_bulk(&self, body: Bytes, share: &mut Share) -> Result<Vec<PlacedEvent>, Problem> {
         // How many headers each event has.
         let mut events: Vec<usize> = Vec::new();
         let mut charged = Charged::new(share, self.limits);
@@ -73,7 +73,7 @@ impl RecordParser<'_> {
         if count > self.limits.record_headers { Err(too_many_headers(self.limits)) } else { Ok(()) }
     }
 
-    fn protobuf(&self, event: v1::Event, place: Option<u64>) -> Result<Placed, Problem> {
+    fn protobuf(&self, event: v1::Event, place: Option<u64>) -> Result<PlacedEvent, Problem> {
         let payload = match event.payload_kind() {
             v1::PayloadKind::Unspecified => Ok(Payload::guess(event.payload)),
             v1::PayloadKind::Text => Payload::new(PayloadKind::Text, event.payload),
@@ -82,12 +82,12 @@ impl RecordParser<'_> {
         };
         let (partition, timestamp_ms) = (event.partition.map(i128::from), event.timestamp_ms.map(i128::from));
         let idempotency_key = event.idempotency_key.or_else(|| self.key_at(place));
-        self.event(Sent { payload: payload.map_err(bad_payload)?, partition, timestamp_ms, idempotency_key, headers: event.headers })
+        self.event(SentEvent { payload: payload.map_err(bad_payload)?, partition, timestamp_ms, idempotency_key, headers: event.headers })
     }
 }
 
-impl From<Wrong> for Problem {
-    fn from(wrong: Wrong) -> Self {
+impl From<WrongMessage> for Problem {
+    fn from(wrong: WrongMessage) -> Self {
         Self::new(Code::BadProtobuf, wrong)
     }
 }
@@ -96,9 +96,9 @@ impl From<Wrong> for Problem {
 /// sent.
 fn check_headers(event: &v1::Event, sent: usize) -> Result<(), Problem> {
     let is_right = event.headers.len() == sent;
-    if is_right { Ok(()) } else { Err(Wrong::Type("a header occurs twice".to_owned()).into()) }
+    if is_right { Ok(()) } else { Err(WrongMessage::Type("a header occurs twice".to_owned()).into()) }
 }
 
 fn decode<M: Message + Default>(body: Bytes) -> Result<M, Problem> {
-    M::decode(body).map_err(|error| Wrong::from(error).into())
+    M::decode(body).map_err(|error| WrongMessage::from(error).into())
 }

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 use super::append::{Envelope, WriteOptions, append_to_hot, wait_until_cold, written};
 use crate::http::{
-    body::{Incoming, Pieces},
+    body::{BodyPieces, Incoming},
     code::Code,
     error::Problem,
     json_body,
@@ -56,7 +56,7 @@ pub struct Span {
 
 /// What has become of the stream so far.
 #[derive(Debug, Default)]
-struct Progress {
+struct StreamProgress {
     /// Lines up to the last durable one; blank ones count.
     committed: u64,
     /// Events, duplicates included.
@@ -66,7 +66,7 @@ struct Progress {
 }
 
 /// An event and the number of its line.
-struct Line {
+struct StreamLine {
     number: u64,
     partition: PartitionNumber,
     event: Event,
@@ -86,7 +86,7 @@ struct Lines<'a> {
     good: u64,
     /// Events that have been read.
     count: u64,
-    lines: Vec<Line>,
+    lines: Vec<StreamLine>,
     bytes: usize,
 }
 
@@ -114,7 +114,7 @@ pub async fn write(
     incoming: Incoming,
 ) -> Result<Response, Problem> {
     let mut lines = Lines { state, envelope, rest: BytesMut::new(), searched: 0, read: 0, good: 0, count: 0, lines: Vec::new(), bytes: 0 };
-    let mut progress = Progress::default();
+    let mut progress = StreamProgress::default();
     let connection = incoming.connection();
     let mut pieces = incoming.pieces(&state.limits, &state.inflight);
     match run(&table, &mut pieces, &mut lines, &mut progress).await {
@@ -123,7 +123,7 @@ pub async fn write(
             wait_until_cold(state, &table, options, &connection)
                 .await
                 .map_err(|problem| problem.with("line", progress.committed).with("committed", progress.committed))?;
-            let Progress { count, duplicates, partitions, .. } = progress;
+            let StreamProgress { count, duplicates, partitions, .. } = progress;
             let answer = StreamWritten { count, duplicates, partitions };
             Ok((written(state, options), Json(answer)).into_response())
         }
@@ -132,7 +132,12 @@ pub async fn write(
 }
 
 /// Reads and commits until the end. An error comes with the line that it is about.
-async fn run(table: &TableName, pieces: &mut Pieces, lines: &mut Lines<'_>, progress: &mut Progress) -> Result<(), (u64, Problem)> {
+async fn run(
+    table: &TableName,
+    pieces: &mut BodyPieces,
+    lines: &mut Lines<'_>,
+    progress: &mut StreamProgress,
+) -> Result<(), (u64, Problem)> {
     let state = lines.state;
     let mut under_way: Option<UnderWay<'_>> = None;
     // Once set, nothing more is read; what was read before is still committed.
@@ -188,7 +193,7 @@ async fn settle(under_way: &mut Option<UnderWay<'_>>) -> Settled {
 
 /// Commits a batch. If the key of one of its events was used for another payload, only the lines before that
 /// event are committed.
-async fn commit(state: &AppState, table: &TableName, batch: Vec<Line>, last: u64) -> Settled {
+async fn commit(state: &AppState, table: &TableName, batch: Vec<StreamLine>, last: u64) -> Settled {
     let numbers: Vec<u64> = batch.iter().map(|line| line.number).collect();
     let may_clash = batch.iter().any(|line| line.event.idempotency_key.is_some());
     let mut events: Vec<_> = batch.into_iter().map(|line| (line.partition, line.event)).collect();
@@ -214,7 +219,7 @@ async fn commit(state: &AppState, table: &TableName, batch: Vec<Line>, last: u64
     Settled { appended, last: upto, refused }
 }
 
-impl Progress {
+impl StreamProgress {
     fn add(&mut self, settled: &Settled) {
         self.committed = self.committed.max(settled.last);
         for one in &settled.appended {
@@ -237,7 +242,7 @@ impl Lines<'_> {
         self.bytes + self.rest.len()
     }
 
-    fn take(&mut self) -> Vec<Line> {
+    fn take(&mut self) -> Vec<StreamLine> {
         self.bytes = 0;
         std::mem::take(&mut self.lines)
     }
@@ -273,7 +278,7 @@ impl Lines<'_> {
             let (partition, event) = self.envelope.parser(self.state).json_event_at(line, Some(self.count))?;
             self.count += 1;
             self.bytes += event.footprint();
-            self.lines.push(Line { number: self.read, partition, event });
+            self.lines.push(StreamLine { number: self.read, partition, event });
         }
         self.good = self.read;
         Ok(())

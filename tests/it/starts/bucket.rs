@@ -16,15 +16,15 @@ use tokio::time::sleep;
 use super::{FAILED, says, says_one_of};
 use testing::{
     TestServer,
-    faults::Refusal,
+    faults::StandingRefusal,
     process::{Ended, Start},
-    s3::{S3Server, Store},
+    s3::{ObjectStore, S3Server},
     server::{BUCKET, answer, eventually},
 };
 
 /// A store that answers so, with the bucket made.
-async fn store(refusal: Refusal) -> S3Server {
-    let server = S3Server::start(([127, 0, 0, 1], 0).into(), Store::default()).await.unwrap();
+async fn store(refusal: StandingRefusal) -> S3Server {
+    let server = S3Server::start(([127, 0, 0, 1], 0).into(), ObjectStore::default()).await.unwrap();
     server.store.make_bucket(BUCKET);
     server.store.watch_puts();
     server.store.refuse(Some(refusal));
@@ -37,12 +37,12 @@ fn serve(volume: &TempDir, s3: &S3Server) -> Start {
 }
 
 /// A start on an empty volume with a store that answers so; it must end by itself.
-async fn refused(refusal: Refusal) -> (S3Server, Ended) {
+async fn refused(refusal: StandingRefusal) -> (S3Server, Ended) {
     refused_with(refusal, &[]).await
 }
 
 /// The same, with settings.
-async fn refused_with(refusal: Refusal, settings: &[(&str, &str)]) -> (S3Server, Ended) {
+async fn refused_with(refusal: StandingRefusal, settings: &[(&str, &str)]) -> (S3Server, Ended) {
     let (volume, s3) = (TempDir::new().unwrap(), store(refusal).await);
     let start = settings.iter().fold(serve(&volume, &s3), |start, (key, value)| start.set(key, value));
     let ended = start.ended().await;
@@ -50,23 +50,23 @@ async fn refused_with(refusal: Refusal, settings: &[(&str, &str)]) -> (S3Server,
 }
 
 /// What no waiting heals, and what must be said of it, all of the first and one of the second.
-fn permanent() -> Vec<(Refusal, Vec<&'static str>, Vec<&'static str>)> {
-    let elsewhere = |status, code| Refusal { region: Some("eu-central-7"), ..Refusal::of_all(status, code) };
+fn permanent() -> Vec<(StandingRefusal, Vec<&'static str>, Vec<&'static str>)> {
+    let elsewhere = |status, code| StandingRefusal { region: Some("eu-central-7"), ..StandingRefusal::of_all(status, code) };
     let key = vec!["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "credentials"];
     vec![
-        (Refusal::of_all(404, "NoSuchBucket"), vec!["NoSuchBucket", "s3.bucket", BUCKET], vec!["s3.create_bucket", "s3.bucket"]),
-        (Refusal::of_all(403, "AccessDenied"), vec!["AccessDenied"], vec!["s3.", "AWS_", "credentials"]),
-        (Refusal::of_all(403, "InvalidAccessKeyId"), vec!["InvalidAccessKeyId"], key.clone()),
-        (Refusal::of_all(403, "SignatureDoesNotMatch"), vec!["SignatureDoesNotMatch"], key),
+        (StandingRefusal::of_all(404, "NoSuchBucket"), vec!["NoSuchBucket", "s3.bucket", BUCKET], vec!["s3.create_bucket", "s3.bucket"]),
+        (StandingRefusal::of_all(403, "AccessDenied"), vec!["AccessDenied"], vec!["s3.", "AWS_", "credentials"]),
+        (StandingRefusal::of_all(403, "InvalidAccessKeyId"), vec!["InvalidAccessKeyId"], key.clone()),
+        (StandingRefusal::of_all(403, "SignatureDoesNotMatch"), vec!["SignatureDoesNotMatch"], key),
         (elsewhere(301, "PermanentRedirect"), vec!["eu-central-7", "s3.region"], vec!["redirect", "Redirect", "region"]),
         (elsewhere(307, "TemporaryRedirect"), vec!["eu-central-7", "s3.region"], vec!["redirect", "Redirect", "region"]),
         (elsewhere(400, "AuthorizationHeaderMalformed"), vec!["eu-central-7", "s3.region"], vec!["region"]),
         // What answers is no S3: a console, a proxy, a port where TLS is spoken.
-        (Refusal::of_all(302, ""), vec!["302", "s3.endpoint"], vec!["s3.endpoint"]),
-        (Refusal::of_all(404, ""), vec!["404", "s3.endpoint"], vec!["s3.endpoint"]),
-        (Refusal::of_all(400, ""), vec!["400", "s3.endpoint"], vec!["s3.endpoint"]),
-        (Refusal::of_all(405, "MethodNotAllowed"), vec!["MethodNotAllowed", "s3.endpoint"], vec!["s3.endpoint"]),
-        (Refusal::of_all(400, "InvalidLocationConstraint"), vec!["InvalidLocationConstraint", "s3.region"], vec!["s3.region"]),
+        (StandingRefusal::of_all(302, ""), vec!["302", "s3.endpoint"], vec!["s3.endpoint"]),
+        (StandingRefusal::of_all(404, ""), vec!["404", "s3.endpoint"], vec!["s3.endpoint"]),
+        (StandingRefusal::of_all(400, ""), vec!["400", "s3.endpoint"], vec!["s3.endpoint"]),
+        (StandingRefusal::of_all(405, "MethodNotAllowed"), vec!["MethodNotAllowed", "s3.endpoint"], vec!["s3.endpoint"]),
+        (StandingRefusal::of_all(400, "InvalidLocationConstraint"), vec!["InvalidLocationConstraint", "s3.region"], vec!["s3.region"]),
     ]
 }
 
@@ -118,19 +118,19 @@ fn makes_bucket(head: &Parts) -> bool {
 async fn rights_that_are_missing_are_noticed_at_the_start_and_not_by_the_first_reader() {
     let kinds = [is_get_of_object as fn(&Parts) -> bool, is_list, is_put];
     let starts = kinds.map(|kind| async move {
-        let (_s3, ended) = refused(Refusal::only(kind, 403, "AccessDenied")).await;
+        let (_s3, ended) = refused(StandingRefusal::only(kind, 403, "AccessDenied")).await;
         says("one right is missing", &ended, FAILED, &["AccessDenied"]);
     });
     join_all(starts).await;
     // What is read back is not what was put: somebody in between answers by itself.
-    let (_s3, ended) = refused(Refusal::only(is_get_of_object, 200, "NotWhatWasPut")).await;
+    let (_s3, ended) = refused(StandingRefusal::only(is_get_of_object, 200, "NotWhatWasPut")).await;
     says("other bytes are read back", &ended, FAILED, &[]);
     says_one_of("other bytes are read back", &ended.said, &["read", "GET", "get"]);
 }
 
 /// How servers say that they do not know conditional writes.
-fn without_conditions() -> Vec<Refusal> {
-    let says = |status, code| Refusal::only(is_conditional, status, code);
+fn without_conditions() -> Vec<StandingRefusal> {
+    let says = |status, code| StandingRefusal::only(is_conditional, status, code);
     vec![says(501, "NotImplemented"), says(400, "InvalidArgument"), says(400, "InvalidRequest"), says(304, "NotModified")]
 }
 
@@ -160,12 +160,12 @@ async fn a_store_that_cannot_create_on_condition_is_refused_and_taken_as_it_is_w
 #[tokio::test]
 async fn what_else_is_wrong_with_a_put_is_not_taken_for_its_condition() {
     let wrong = [
-        (Refusal::only(is_put, 400, "KMS.NotFoundException"), "s3.kms_key_id"),
-        (Refusal::only(is_conditional, 400, "KeyTooLongError"), "s3.prefix"),
-        (Refusal::only(is_put, 400, "XMinioAdminBucketQuotaExceeded"), "room"),
-        (Refusal::only(is_put, 400, "InvalidArgument"), "s3.endpoint"),
-        (Refusal::only(is_put, 501, "NotImplemented"), "s3.endpoint"),
-        (Refusal::only(is_put, 400, ""), "s3.endpoint"),
+        (StandingRefusal::only(is_put, 400, "KMS.NotFoundException"), "s3.kms_key_id"),
+        (StandingRefusal::only(is_conditional, 400, "KeyTooLongError"), "s3.prefix"),
+        (StandingRefusal::only(is_put, 400, "XMinioAdminBucketQuotaExceeded"), "room"),
+        (StandingRefusal::only(is_put, 400, "InvalidArgument"), "s3.endpoint"),
+        (StandingRefusal::only(is_put, 501, "NotImplemented"), "s3.endpoint"),
+        (StandingRefusal::only(is_put, 400, ""), "s3.endpoint"),
     ];
     let starts = wrong.map(|(refusal, word)| async move {
         let (_s3, ended) = refused(refusal).await;
@@ -178,11 +178,11 @@ async fn what_else_is_wrong_with_a_put_is_not_taken_for_its_condition() {
 #[tokio::test]
 async fn a_class_that_segments_cannot_have_is_named_at_the_start() {
     let wrong = [
-        Refusal::only(is_of_class, 400, "InvalidStorageClass"),
-        Refusal::only(is_of_class, 400, "InvalidArgument"),
-        Refusal::only(is_of_class, 501, "NotImplemented"),
+        StandingRefusal::only(is_of_class, 400, "InvalidStorageClass"),
+        StandingRefusal::only(is_of_class, 400, "InvalidArgument"),
+        StandingRefusal::only(is_of_class, 501, "NotImplemented"),
         // It is put, and stands where it cannot be read.
-        Refusal::only(is_get_of_class, 403, "InvalidObjectState"),
+        StandingRefusal::only(is_get_of_class, 403, "InvalidObjectState"),
     ];
     let starts = wrong.map(|refusal| async move {
         for unfenced in ["false", "true"] {
@@ -198,8 +198,8 @@ async fn a_class_that_segments_cannot_have_is_named_at_the_start() {
 async fn rights_that_a_start_can_do_without_are_missed_with_a_word() {
     // To delete; and to make a bucket, where it is there already.
     for (refusal, word) in [
-        (Refusal::only(is_delete, 403, "AccessDenied"), "cannot be deleted"),
-        (Refusal::only(makes_bucket, 403, "AccessDenied"), "s3.create_bucket"),
+        (StandingRefusal::only(is_delete, 403, "AccessDenied"), "cannot be deleted"),
+        (StandingRefusal::only(makes_bucket, 403, "AccessDenied"), "s3.create_bucket"),
     ] {
         let (volume, s3) = (TempDir::new().unwrap(), store(refusal).await);
         let process = serve(&volume, &s3).set("s3.create_bucket", "true").ready().await;
@@ -209,8 +209,8 @@ async fn rights_that_a_start_can_do_without_are_missed_with_a_word() {
         assert_eq!(process.terminate().await, Some(0));
     }
     // Where it is not there, that is what is said.
-    let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), Store::default()).await.unwrap();
-    s3.store.refuse(Some(Refusal::only(makes_bucket, 403, "AccessDenied")));
+    let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), ObjectStore::default()).await.unwrap();
+    s3.store.refuse(Some(StandingRefusal::only(makes_bucket, 403, "AccessDenied")));
     let volume = TempDir::new().unwrap();
     let ended = serve(&volume, &s3).set("s3.create_bucket", "true").ended().await;
     says("a bucket that may not be made", &ended, FAILED, &["NoSuchBucket", "s3.create_bucket"]);
@@ -227,7 +227,7 @@ async fn what_waiting_may_heal_is_waited_for_and_the_probe_says_what_for() {
         (400, "RequestTimeout"),
     ];
     let waits = transient.map(|(status, code)| async move {
-        let (volume, s3) = (TempDir::new().unwrap(), store(Refusal::of_all(status, code)).await);
+        let (volume, s3) = (TempDir::new().unwrap(), store(StandingRefusal::of_all(status, code)).await);
         let mut process = serve(&volume, &s3).begin();
         process.until("listening on the admin port").await;
         eventually("it tries again and again", || async { s3.store.refused.load(SeqCst) >= 3 }).await;
@@ -259,7 +259,7 @@ async fn bucket(z: &TestServer) -> (StatusCode, Value) {
 }
 
 /// A volume that has something that S3 has not yet serves, whatever S3 says, shows it, and goes on with S3 when that is over.
-async fn serves_alone(refusal: Refusal, word: &str) {
+async fn serves_alone(refusal: StandingRefusal, word: &str) {
     let what = format!("{} {}", refusal.status, refusal.code);
     let mut z = TestServer::tiered(&[("s3.attempts", "1")]).await;
     z.run().await;
@@ -290,7 +290,7 @@ async fn serves_alone(refusal: Refusal, word: &str) {
 async fn a_volume_that_can_serve_does_and_the_probe_shows_the_buckets_trouble() {
     let of_bucket = permanent().into_iter().map(|(refusal, words, _)| (refusal, words[0]));
     let conditions = without_conditions().into_iter().map(|refusal| (refusal, "s3.unfenced"));
-    let missing = [(Refusal::only(is_get_of_object, 403, "AccessDenied"), "AccessDenied")];
+    let missing = [(StandingRefusal::only(is_get_of_object, 403, "AccessDenied"), "AccessDenied")];
     let all: Vec<_> = of_bucket.chain(conditions).chain(missing).collect();
     // A few at a time: each is a server.
     for some in all.chunks(4) {
@@ -302,7 +302,7 @@ async fn a_volume_that_can_serve_does_and_the_probe_shows_the_buckets_trouble() 
 async fn a_bucket_that_goes_bad_under_way_is_shown_and_ends_nothing() {
     let z = TestServer::start_tiered(&[("s3.attempts", "1"), ("flush.interval_secs", "0")]).await;
     assert_eq!(z.post("/tables/t", &json!({"payload": 1})).await.0, StatusCode::CREATED);
-    z.store().refuse(Some(Refusal::of_all(403, "InvalidAccessKeyId")));
+    z.store().refuse(Some(StandingRefusal::of_all(403, "InvalidAccessKeyId")));
     assert_eq!(z.post("/tables/t", &json!({"payload": 2})).await.0, StatusCode::CREATED);
     eventually("it is shown", || async {
         let (status, check) = bucket(&z).await;
@@ -317,7 +317,7 @@ async fn a_bucket_that_goes_bad_under_way_is_shown_and_ends_nothing() {
 }
 
 /// A bucket that can be read and takes nothing more.
-async fn is_shown_for_as_long_as_it_takes_nothing(refusal: Refusal) {
+async fn is_shown_for_as_long_as_it_takes_nothing(refusal: StandingRefusal) {
     let z = TestServer::start_tiered(&[("s3.attempts", "1"), ("flush.interval_secs", "0")]).await;
     assert_eq!(z.post("/tables/t", &json!({"payload": 1})).await.0, StatusCode::CREATED);
     z.store().refuse(Some(refusal));
@@ -342,5 +342,5 @@ async fn is_shown_for_as_long_as_it_takes_nothing(refusal: Refusal) {
 #[tokio::test]
 async fn a_bucket_that_takes_nothing_more_is_shown_for_as_long_as_that_is_so() {
     let puts = [(403, "AccessDenied"), (400, "InvalidArgument"), (501, "NotImplemented")];
-    join_all(puts.map(|(status, code)| is_shown_for_as_long_as_it_takes_nothing(Refusal::only(is_put, status, code)))).await;
+    join_all(puts.map(|(status, code)| is_shown_for_as_long_as_it_takes_nothing(StandingRefusal::only(is_put, status, code)))).await;
 }

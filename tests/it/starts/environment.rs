@@ -6,12 +6,12 @@ use tokio::net::TcpListener;
 use super::{FAILED, USAGE, says, says_one_of};
 use testing::{
     process::Start,
-    s3::{ACCESS_KEY, S3Server, SECRET_KEY, Store},
+    s3::{ACCESS_KEY, ObjectStore, S3Server, SECRET_KEY},
     server::BUCKET,
 };
 
 async fn store() -> S3Server {
-    let server = S3Server::start(([127, 0, 0, 1], 0).into(), Store::default()).await.unwrap();
+    let server = S3Server::start(([127, 0, 0, 1], 0).into(), ObjectStore::default()).await.unwrap();
     server.store.make_bucket(BUCKET);
     server.store.watch_puts();
     server

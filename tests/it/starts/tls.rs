@@ -17,7 +17,7 @@ use tokio::{
 use super::{FAILED, USAGE, says};
 use testing::{
     process::{Start, has},
-    s3::{S3Server, Store},
+    s3::{ObjectStore, S3Server},
     server::{BUCKET, PATIENCE},
 };
 
@@ -74,7 +74,7 @@ async fn a_bundle_of_authorities_is_trusted_and_one_that_cannot_be_read_is_named
     }
     let directory = TempDir::new().unwrap();
     certificates(directory.path()).await;
-    let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), Store::default()).await.unwrap();
+    let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), ObjectStore::default()).await.unwrap();
     s3.store.make_bucket(BUCKET);
     let (_terminator, endpoint) = terminate(directory.path(), &s3).await;
     let volume = TempDir::new().unwrap();
@@ -99,7 +99,7 @@ async fn a_bundle_of_authorities_is_trusted_and_one_that_cannot_be_read_is_named
 
 #[tokio::test]
 async fn a_server_that_speaks_no_tls_is_not_waited_for_to_learn_it() {
-    let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), Store::default()).await.unwrap();
+    let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), ObjectStore::default()).await.unwrap();
     s3.store.make_bucket(BUCKET);
     let volume = TempDir::new().unwrap();
     let start = Start::serve(&volume.path().join("db")).set("host", "127.0.0.1").with_bucket(&format!("https://{}", s3.address));

@@ -1,8 +1,9 @@
-//! Moves events from hot to cold, by the clock, on request and at shutdown, all by the same steps.
+//! Moves events from hot to cold: by the clock, on request and at shutdown, always by the same steps.
 //!
-//! Segments that are due are written, several at a time; one manifest names all that are ready; then they are marked
-//! flushed; then what hot need not keep is evicted. After a crash between any two of these steps every event can
-//! still be read, and the next start goes on from the durable state. A segment that takes long holds up nothing else.
+//! Segments that are due are written, several at a time; one manifest names all that are ready; then they are
+//! marked flushed; then what hot need not keep is evicted. After a crash between any two of these steps every
+//! event can still be read, and the next start continues from the durable state. A slow segment holds up no
+//! other partition.
 
 mod partition;
 mod plan;
@@ -25,7 +26,7 @@ use tracing::{debug, error, warn};
 
 pub use self::waiter::FlushHandle;
 use self::{
-    partition::Written,
+    partition::WrittenSegment,
     plan::{FlushPolicy, FlushTask, Situation},
     waiter::{FlushRequest, FlushWaiter},
 };
@@ -44,31 +45,32 @@ use contracts::{
 
 /// How often the flusher looks for what is due.
 const TICK: Duration = Duration::from_millis(200);
-/// How often it looks whether another writer has taken over, while it has nothing to write.
+/// How often it checks whether another writer has taken over, while it has nothing to write.
 const WATCH: Duration = Duration::from_secs(2);
-/// How often it drops what hot need not keep, while nobody waits for a flush: each time is a write of its own.
+/// How often it evicts while nobody waits for a flush: each eviction is a write of its own.
 const EVICT: Duration = Duration::from_secs(1);
 /// How long a segment that is ready waits for the next one to share its manifest.
 const GATHER: Duration = Duration::from_millis(100);
-/// Segments in the making, and named by one manifest, at most.
+/// Segments that are written at once, and that one manifest names, at most.
 const MAX_SEGMENTS: usize = 256;
-/// The wait before changes without segments are tried again.
+/// The wait before a manifest without segments is retried.
 const RETRY_CHANGES: Duration = Duration::from_secs(2);
-/// The longest wait of a committed consumer offset for a manifest.
+/// The longest time that a committed consumer offset waits for a manifest.
 const OFFSETS: Duration = Duration::from_secs(30);
-/// The longest wait before a failed partition is tried again.
+/// The longest wait before a failed partition is retried.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
-/// What the flusher needs to know.
+/// The settings of the flusher.
 #[derive(Debug, Clone)]
 pub struct FlushOptions {
     /// How long an event waits at most before it is due.
     pub interval: Duration,
-    /// Bytes of a partition that do not wait, and of lines, before compression, after which a segment ends.
+    /// Unflushed bytes at which a partition is due at once; also the bytes before compression at which a
+    /// segment ends.
     pub segment_bytes: u64,
     /// Segments written at once.
     pub parallel: usize,
-    /// Memory that the segments being written may take together, in bytes; one that is larger is written alone.
+    /// Bytes of memory that the segments being written may take together; a larger segment is written alone.
     pub memory_bytes: usize,
     /// How long hot keeps flushed events.
     pub keep: Duration,
@@ -76,55 +78,56 @@ pub struct FlushOptions {
     pub keep_bytes: u64,
 }
 
-/// The parts a flusher works on.
+/// What a flusher works on.
 #[derive(Clone)]
 pub struct Tiers {
     /// Where events come from, and the consumer offsets that manifests carry.
     pub hot: Arc<dyn Engine>,
-    /// Where they go.
+    /// Where events go.
     pub cold: Arc<dyn ColdTier>,
-    /// Tells when retention ends.
+    /// The time of day, for what hot keeps.
     pub clock: Arc<dyn Clock>,
-    /// Its sign of life.
+    /// The flusher's sign of life.
     pub heartbeat: Arc<Heartbeat>,
     /// Told what is wrong with the bucket.
     pub bucket: Arc<BucketState>,
 }
 
-type Outcome = (Partition, Result<Written, StorageError>);
+/// What became of one segment's task.
+type WriteOutcome = (Partition, Result<WrittenSegment, StorageError>);
 
 /// The flusher.
 pub struct Flusher {
     tiers: Tiers,
     options: FlushOptions,
     requests: mpsc::Receiver<FlushRequest>,
-    /// Those who wait for a flush.
+    /// Callers that wait for a flush.
     waiters: Vec<FlushWaiter>,
-    /// Segments in the making, at most one of a partition.
-    writing: JoinSet<Outcome>,
+    /// Segments being written, at most one of each partition.
+    writing: JoinSet<WriteOutcome>,
     busy: HashMap<task::Id, Partition>,
-    /// Turns to write, and the memory to do it in.
+    /// Permits to write, and permits for the memory that takes.
     turns: Arc<Semaphore>,
     memory: Arc<Semaphore>,
-    /// Partitions that failed: how often in a row, and when they are tried again.
+    /// Partitions that failed: how often in a row, and when they are retried.
     troubled: HashMap<Partition, (u32, Instant)>,
-    /// Those of them whose segment the bucket did not take.
+    /// Partitions whose segment the bucket did not take.
     not_taken: HashSet<Partition>,
-    /// Whether it did not take the last manifest.
+    /// Whether the bucket did not take the last manifest.
     is_publishing_failing: bool,
-    /// The changes that the last manifest carries.
+    /// The count of catalog changes that the last manifest carries.
     published_changes: Option<u64>,
-    /// The consumer offsets that the last manifest carries, and when it was written.
+    /// The count of consumer commits that the last manifest carries, and when it was published.
     published_offsets: Option<u64>,
     offsets_published: Instant,
-    /// When changes that no manifest could take are tried again.
+    /// When a manifest that failed is retried, if there is no segment to publish.
     retry_changes: Instant,
     watched: Instant,
     evicted: Instant,
 }
 
 impl Flusher {
-    /// A flusher and the handle to ask it.
+    /// A flusher, and the handle through which others ask it for a flush.
     pub fn new(tiers: Tiers, options: FlushOptions) -> (Self, FlushHandle) {
         let (handle, requests) = FlushHandle::new(&tiers);
         let flusher = Self {
@@ -176,8 +179,8 @@ impl Flusher {
         }
     }
 
-    /// Publishes what is ready, answers those who waited for it, and begins what is due.
-    async fn step(&mut self, ready: Vec<Outcome>) -> Result<(), StorageError> {
+    /// Publishes what is ready, answers the callers that waited for it, and begins what is due.
+    async fn step(&mut self, ready: Vec<WriteOutcome>) -> Result<(), StorageError> {
         let published = self.publish(ready).await;
         let done = match &published {
             Ok(()) => self.evict().await,
@@ -195,8 +198,8 @@ impl Flusher {
         published.and(done)
     }
 
-    /// Takes what else is ready, or soon will be.
-    async fn gather(&mut self, first: Result<(task::Id, Outcome), JoinError>) -> Vec<Outcome> {
+    /// Takes what else is ready or soon will be, so that it shares one manifest.
+    async fn gather(&mut self, first: Result<(task::Id, WriteOutcome), JoinError>) -> Vec<WriteOutcome> {
         let mut ready = Vec::from_iter(self.joined(first));
         while ready.len() < MAX_SEGMENTS
             && let Ok(Some(next)) = timeout(GATHER, self.writing.join_next_with_id()).await
@@ -206,14 +209,15 @@ impl Flusher {
         ready
     }
 
-    fn joined(&mut self, outcome: Result<(task::Id, Outcome), JoinError>) -> Option<Outcome> {
+    /// The outcome of a task that has ended, however it did. Its partition is free again.
+    fn joined(&mut self, outcome: Result<(task::Id, WriteOutcome), JoinError>) -> Option<WriteOutcome> {
         match outcome {
             Ok((id, outcome)) => {
                 self.busy.remove(&id);
                 Some(outcome)
             }
             Err(ended) => {
-                // The runtime also ends tasks, when the process does.
+                // Not every join error is a panic: the runtime cancels tasks when the process ends.
                 if ended.is_panic() {
                     error!(error = %ended, "writing a segment panicked");
                 }
@@ -242,7 +246,8 @@ impl Flusher {
         }
     }
 
-    fn write(&self, task: FlushTask) -> impl Future<Output = Outcome> + Send + use<> {
+    /// Writes one segment in a task of its own, once there is a permit and memory for it.
+    fn write(&self, task: FlushTask) -> impl Future<Output = WriteOutcome> + Send + use<> {
         let (tiers, segment_bytes) = (self.tiers.clone(), self.options.segment_bytes);
         let (turns, memory) = (Arc::clone(&self.turns), Arc::clone(&self.memory));
         let most = self.options.memory_bytes;
@@ -261,7 +266,7 @@ impl Flusher {
         }
     }
 
-    /// An idle writer would not notice another by itself.
+    /// Checks for another writer: an idle one would not notice it otherwise.
     async fn watch(&mut self) -> Result<(), StorageError> {
         if self.watched.elapsed() < WATCH {
             return Ok(());
@@ -283,6 +288,8 @@ impl Flusher {
         }
     }
 
+    /// Drops from hot what is flushed and need not be kept. Only after a round that published, or had nothing
+    /// to: see the order above.
     async fn evict(&mut self) -> Result<(), StorageError> {
         if self.waiters.is_empty() && self.evicted.elapsed() < EVICT {
             return Ok(());

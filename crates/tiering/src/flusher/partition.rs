@@ -1,4 +1,4 @@
-//! Writes one segment: read hot, encode, fix its bounds, put it. The manifest comes after: see the round in `flusher`.
+//! Writes one segment: read hot, encode, fix its bounds, put it. The manifest comes later, in `publish`.
 
 use super::plan::FlushTask;
 use contracts::{
@@ -12,35 +12,35 @@ use contracts::{
     segment::{SegmentId, SegmentMeta},
 };
 
-/// A segment that is in S3 and that no manifest names yet.
+/// A segment that is in S3, but that no manifest names yet.
 #[derive(Debug, Clone)]
-pub struct Written {
+pub struct WrittenSegment {
     /// Its partition.
     pub partition: Partition,
     /// Its bounds.
     pub intent: FlushIntent,
-    /// What the manifest will say.
+    /// What the manifest will say of it.
     pub meta: SegmentMeta,
 }
 
 /// Writes the task's segment.
 ///
 /// # Errors
-/// Those of the tiers; the task can be tried again, and then writes the same bytes under the same key.
+/// Those of the tiers. The task can be retried, and then writes the same bytes under the same key.
 #[tracing::instrument(name = "flush_segment", level = "debug", skip_all, fields(partition = %task.partition))]
 pub async fn write(
     hot: &(impl HotReader + FlushLedger + ?Sized),
     cold: &dyn SegmentStore,
     segment_bytes: u64,
     task: FlushTask,
-) -> Result<Written, StorageError> {
+) -> Result<WrittenSegment, StorageError> {
     let FlushTask { partition, range, intent, .. } = task;
     let (epoch, format) = match intent {
         Some(intent) => (intent.epoch, intent.format),
         None => (cold.epoch()?, cold.format()),
     };
     let end = intent.map_or(range.end, |intent| intent.range.end);
-    // Fixed bounds are kept whatever their size; new ones end where the segment is large enough.
+    // An earlier attempt may have put this object: its bounds are kept, whatever settings say now.
     let enough = if intent.is_some() { u64::MAX } else { segment_bytes };
     let builder = cold.segment(SegmentId { partition: partition.clone(), start: range.start, epoch }, format)?;
     let (builder, bytes) = hot.scan(builder, end, enough).await?;
@@ -54,5 +54,5 @@ pub async fn write(
     crash::point("flush-intended");
     cold.put(&segment).await?;
     crash::point("flush-put");
-    Ok(Written { partition, intent: planned, meta: segment.meta })
+    Ok(WrittenSegment { partition, intent: planned, meta: segment.meta })
 }

@@ -1,4 +1,4 @@
-//! Decides what is due. Pure: see `partition` for how a segment is written.
+//! Decides which segments are due. Pure; `partition` writes them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,7 +16,7 @@ pub(super) struct FlushTask {
     pub(super) partition: Partition,
     /// The events that may go into it: it begins at `start`, and may end before `end` if it is large enough.
     pub(super) range: OffsetRange,
-    /// Bounds that an earlier attempt has fixed.
+    /// The bounds, if an earlier attempt has fixed them.
     pub(super) intent: Option<FlushIntent>,
     /// Stored bytes of these events.
     pub(super) bytes: u64,
@@ -25,24 +25,24 @@ pub(super) struct FlushTask {
 /// When a partition is due by itself.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FlushPolicy {
-    /// How long an event waits at most.
+    /// The longest time that an event waits.
     pub(super) interval: Duration,
-    /// Unflushed bytes that do not wait.
+    /// Unflushed bytes at which a partition is due at once.
     pub(super) segment_bytes: u64,
 }
 
-/// What is known of a partition beside its state.
+/// What the flusher knows of a partition besides its state in the catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Situation {
     /// A segment of it is being written.
     pub(super) is_busy: bool,
-    /// It failed, and is to be left alone for a while.
+    /// It failed, and is not retried yet.
     pub(super) is_waiting: bool,
-    /// Somebody waits for it to be flushed up to here.
+    /// A caller waits for it to be flushed up to here.
     pub(super) asked_upto: Offset,
 }
 
-/// The segments to write now, at most `room` of them, the longest waiting first.
+/// The segments to write now, at most `room` of them; those that have waited longest come first.
 pub(super) fn due(
     pending: &[(Partition, PartitionStatus)],
     policy: FlushPolicy,
@@ -64,7 +64,7 @@ pub(super) fn due(
     tasks.into_iter().take(room).map(|(_, task)| task).collect()
 }
 
-/// Up to where partitions must be flushed, so that what they hold by now is cold.
+/// Up to where partitions must be flushed so that everything they hold now is cold.
 pub(super) fn ends(partitions: impl IntoIterator<Item = (Partition, PartitionStatus)>) -> BTreeMap<Partition, Offset> {
     let unflushed = partitions.into_iter().filter(|(_, status)| !status.marks.unflushed().is_empty());
     unflushed.map(|(partition, status)| (partition, status.marks.next)).collect()

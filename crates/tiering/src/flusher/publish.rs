@@ -1,4 +1,5 @@
-//! Publishes: one manifest for all segments that are ready, then marks them flushed, and answers those who waited for them.
+//! Publishes one manifest for all segments that are ready, then marks them flushed, then answers the callers
+//! that waited for them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -8,7 +9,7 @@ use std::{
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Flusher, MAX_BACKOFF, OFFSETS, Outcome, RETRY_CHANGES, TICK, partition::Written, waiter::FlushWaiter};
+use super::{Flusher, MAX_BACKOFF, OFFSETS, RETRY_CHANGES, TICK, WriteOutcome, partition::WrittenSegment, waiter::FlushWaiter};
 use contracts::{
     catalog::TableStatus,
     cold::Publication,
@@ -20,14 +21,16 @@ use contracts::{
 };
 
 impl Flusher {
-    /// One manifest for the segments that are ready.
-    pub(super) async fn publish(&mut self, ready: Vec<Outcome>) -> Result<(), StorageError> {
+    /// Publishes the segments that are ready with one manifest, and marks them flushed. A failed segment
+    /// backs its partition off, and fails those who wait for it; the others are published all the same.
+    pub(super) async fn publish(&mut self, ready: Vec<WriteOutcome>) -> Result<(), StorageError> {
         let mut written = Vec::new();
         let mut failed = None;
         for (partition, outcome) in ready {
             match outcome {
                 Ok(segment) => written.push(segment),
-                // Dropped since its task was planned. Who asked waits for what was written after, if anything was.
+                // Dropped since its task was planned. Its waiters stay: they wait for what was written after
+                // it, if anything.
                 Err(StorageError::Expired { .. } | StorageError::UnknownTable(_)) => debug!(%partition, "dropped before it was flushed"),
                 Err(error) => {
                     self.waiters.iter_mut().for_each(|waiter| waiter.fail_partition(&partition, &error));
@@ -40,16 +43,16 @@ impl Flusher {
                 }
             }
         }
-        // The manifest does not depend on who was faster.
-        written.sort_by(|a: &Written, b| a.partition.cmp(&b.partition));
+        // The manifest must not depend on which task was faster.
+        written.sort_by(|a: &WrittenSegment, b| a.partition.cmp(&b.partition));
         let changes = self.tiers.hot.changes();
         let offsets = self.tiers.hot.commits();
         let may_retry = !self.waiters.is_empty() || Instant::now() >= self.retry_changes;
-        // Offsets go with the rhythm of the flush, and do not make manifests faster than that.
+        // Commits alone must not cause manifests more often than flushes do.
         let offsets_wait = self.offsets_published.elapsed() < self.options.interval.min(OFFSETS) && self.waiters.is_empty();
         let has_changes = self.published_changes != Some(changes) || (self.published_offsets != Some(offsets) && !offsets_wait);
         if !written.is_empty() || (has_changes && may_retry) {
-            // Cold, then mark, then evict: after a crash between any two, every acked event can still be read.
+            // Publish, then mark, then evict: a crash between any two leaves every acked event readable.
             if let Err(error) = self.publish_manifest(&written, changes).await {
                 written.into_iter().for_each(|segment| self.back_off(segment.partition));
                 self.retry_changes = Instant::now() + RETRY_CHANGES;
@@ -72,9 +75,9 @@ impl Flusher {
         })
     }
 
-    /// Everything that has changed since the last manifest, as the counts of changes tell; without a change of tables only those are looked at
-    /// whose segments it names.
-    async fn publish_manifest(&self, written: &[Written], changes: u64) -> Result<(), StorageError> {
+    /// Publishes everything that has changed since the last manifest, as the counters of changes tell. If no
+    /// table has changed, only the tables of these segments are sent along.
+    async fn publish_manifest(&self, written: &[WrittenSegment], changes: u64) -> Result<(), StorageError> {
         let tables = match self.published_changes == Some(changes) {
             true => self.tables(written.iter().map(|segment| &segment.partition.table)),
             false => self.tiers.hot.tables().all().cloned().collect(),
@@ -86,7 +89,8 @@ impl Flusher {
         self.tiers.cold.publish(publication).await
     }
 
-    async fn mark(&mut self, written: Vec<Written>) -> Result<(), StorageError> {
+    /// Marks segments flushed, which a published manifest names by now, and tells those who wait for them.
+    async fn mark(&mut self, written: Vec<WrittenSegment>) -> Result<(), StorageError> {
         let segments: Vec<_> = written.iter().map(|segment| (segment.partition.clone(), segment.intent)).collect();
         if !segments.is_empty() {
             self.tiers.hot.mark_flushed(segments).await?;
@@ -102,7 +106,7 @@ impl Flusher {
         Ok(())
     }
 
-    /// Answers those who have what they waited for.
+    /// Answers the callers that have what they waited for.
     pub(super) fn answer(&mut self) {
         if self.waiters.is_empty() {
             return;
@@ -116,22 +120,23 @@ impl Flusher {
         }
     }
 
-    /// The tables of these names that there are, each once.
+    /// The tables with these names, each once; those that are gone are left out.
     fn tables<'a>(&self, names: impl Iterator<Item = &'a TableName>) -> Vec<Arc<TableStatus>> {
         let names: BTreeSet<_> = names.collect();
         names.into_iter().filter_map(|name| self.tiers.hot.table(name)).collect()
     }
 
-    /// How far those tables are flushed that somebody waits for.
+    /// How far the tables that somebody waits for are flushed.
     fn flushed(&self) -> BTreeMap<Partition, Offset> {
         let tables = self.tables(self.waiters.iter().flat_map(FlushWaiter::tables));
         tables.iter().flat_map(|table| table.named_partitions()).map(|(partition, status)| (partition, status.marks.flushed)).collect()
     }
 
-    /// The bucket is well again, unless something that it did not take still waits: one that can be read may still take nothing.
+    /// Clears the bucket's trouble, unless something that it did not take still waits: a bucket that can be
+    /// read may still refuse writes.
     pub(super) fn heal(&mut self) {
         if !self.not_taken.is_empty() {
-            // What was dropped meanwhile waits for nothing.
+            // What was dropped meanwhile no longer waits.
             let waiting: HashSet<Partition> = self.tiers.hot.pending().into_iter().map(|(partition, _)| partition).collect();
             self.not_taken.retain(|partition| waiting.contains(partition));
         }
@@ -140,6 +145,7 @@ impl Flusher {
         }
     }
 
+    /// Leaves a failed partition alone for a while: twice as long each time, up to [`MAX_BACKOFF`].
     fn back_off(&mut self, partition: Partition) {
         let (failures, until) = self.troubled.entry(partition).or_insert((0, Instant::now()));
         *failures = failures.saturating_add(1);
@@ -147,7 +153,8 @@ impl Flusher {
     }
 }
 
-/// Whether a segment's failure is the bucket's: it does not answer, does not take it, or has something else in its place.
+/// Whether the bucket is why a segment failed: it does not answer, refuses the segment, or has other bytes
+/// under its key.
 fn is_about_the_bucket(error: &StorageError) -> bool {
     let is_its = matches!(error, StorageError::Unavailable { tier: Tier::Cold, .. } | StorageError::Denied { tier: Tier::Cold, .. });
     is_its || matches!(error, StorageError::Corrupt { .. })

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Tiers, partition::Written, plan};
+use super::{Tiers, partition::WrittenSegment, plan};
 use contracts::{
     cold::ColdTier,
     engine::Engine,
@@ -18,15 +18,15 @@ use contracts::{
 /// Requests that may wait for the flusher.
 const QUEUE_LEN: usize = 64;
 
-type Reply = oneshot::Sender<Result<FlushReport, StorageError>>;
+type FlushReply = oneshot::Sender<Result<FlushReport, StorageError>>;
 
-/// What is to be flushed, and who wants to know.
+/// A request to flush up to these offsets.
 pub(super) struct FlushRequest {
     ends: BTreeMap<Partition, Offset>,
-    reply: Reply,
+    reply: FlushReply,
 }
 
-/// Asks the flusher from elsewhere.
+/// Asks the flusher for a flush from other tasks.
 pub struct FlushHandle {
     hot: Arc<dyn Engine>,
     cold: Arc<dyn ColdTier>,
@@ -43,7 +43,7 @@ impl FlushHandle {
 #[async_trait]
 impl Flush for FlushHandle {
     async fn flush_now(&self, table: Option<TableName>) -> Result<FlushReport, StorageError> {
-        self.cold.epoch()?; // nobody serves requests before the bucket is open
+        self.cold.epoch()?; // without an open bucket the flusher does not run, and the request would wait for ever
         let ends = match table {
             None => plan::ends(self.hot.pending()),
             Some(name) => {
@@ -58,12 +58,12 @@ impl Flush for FlushHandle {
     }
 }
 
-/// Somebody who waits.
+/// A caller that waits for a flush.
 pub(super) struct FlushWaiter {
     ends: BTreeMap<Partition, Offset>,
     report: FlushReport,
     failed: Option<StorageError>,
-    reply: Reply,
+    reply: FlushReply,
 }
 
 impl FlushWaiter {
@@ -71,7 +71,7 @@ impl FlushWaiter {
         Self { ends: request.ends, report: FlushReport::default(), failed: None, reply: request.reply }
     }
 
-    /// Up to where it waits for a partition.
+    /// Up to which offset it waits for a partition.
     pub(super) fn end(&self, partition: &Partition) -> Option<Offset> {
         self.ends.get(partition).copied()
     }
@@ -81,28 +81,28 @@ impl FlushWaiter {
         self.ends.keys().map(|partition| &partition.table)
     }
 
-    /// Nothing could be committed: it waits no more.
+    /// Nothing could be published: it stops waiting.
     pub(super) fn fail(&mut self, error: &StorageError) {
         self.failed.get_or_insert_with(|| error.clone());
         self.ends.clear();
     }
 
-    /// A partition could not be written: it waits for the others only.
+    /// A partition could not be written: it only waits for the others.
     pub(super) fn fail_partition(&mut self, partition: &Partition, error: &StorageError) {
         if self.ends.remove(partition).is_some() {
             self.failed.get_or_insert_with(|| error.clone());
         }
     }
 
-    /// A segment is cold.
-    pub(super) fn report(&mut self, segment: &Written) {
+    /// Adds a segment that is cold by now to the report.
+    pub(super) fn report(&mut self, segment: &WrittenSegment) {
         if self.ends.contains_key(&segment.partition) {
             self.report.bytes += segment.meta.bytes;
             self.report.segments.push((segment.partition.clone(), segment.meta.range));
         }
     }
 
-    /// Waits no more for what is flushed, or gone.
+    /// Stops waiting for what is flushed, or gone.
     pub(super) fn settle(&mut self, flushed: &BTreeMap<Partition, Offset>) {
         self.ends.retain(|partition, end| flushed.get(partition).is_some_and(|flushed| flushed < end));
     }
@@ -111,7 +111,7 @@ impl FlushWaiter {
         self.ends.is_empty()
     }
 
-    /// Answers; who has gone away does not mind.
+    /// Answers the caller, who may be gone.
     pub(super) fn answer(self) {
         drop(self.reply.send(match self.failed {
             None => Ok(self.report),

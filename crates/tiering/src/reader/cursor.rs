@@ -1,9 +1,10 @@
-//! The cursor of a read: where each partition stands and the filters of the read, as one opaque word.
+//! The cursor of a read: the position in each partition and the filters of the read, as one opaque word.
 //!
-//! `base64url( 2 | flags | since? | until? | partition? | base | width | runs | (gap, length)* | differences | CRC32C )`, numbers as varints.
-//! Runs are of partitions whose numbers follow one another; each position is `base` and a difference of `width` bits, the lowest bit
-//! first. Partitions of a table mostly stand near each other, so that a thousand of them fit where a header is short. The
-//! checksum covers the table's name too, so that a cursor of another table, or one made by hand, is refused.
+//! `base64url( 2 | flags | since? | until? | partition? | base | width | runs | (gap, length)* |
+//! differences | CRC32C )`, with numbers as varints. A run is of partitions with consecutive numbers; each position is
+//! `base` plus a difference of `width` bits, the lowest bit first. Positions in a table are mostly close to
+//! each other, so a thousand of them fit into a header. The checksum covers the table's name too, so that a
+//! cursor of another table, or one made by hand, is refused.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost::encoding::{decode_varint, encode_varint};
@@ -12,20 +13,22 @@ use super::{Positions, ReadQuery};
 use contracts::{name::TableName, read::TimeFilter, sequence::Offset};
 
 const VERSION: u8 = 2;
-/// Earlier programs gave cursors with `count | (partition, offset)*` behind the filters; consumers have kept them.
+/// Earlier versions gave cursors with `count | (partition, offset)*` after the filters, and consumers have
+/// stored them.
 const PAIRS: u8 = 1;
 const SINCE: u8 = 1;
 const UNTIL: u8 = 2;
 const PARTITION: u8 = 4;
-/// Partitions that a cursor names at most: positions that are all alike take no bytes, and a few bytes must not become many.
+/// Partitions that a cursor names at most. Equal positions take no bytes, so without a limit a few bytes
+/// could claim billions.
 const MAX_PARTITIONS: u64 = 1 << 16;
 
-/// Not a cursor that this table's reads have given.
+/// The text is not a cursor that a read of this table has given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the cursor is not one that a read of this table has given")]
 pub struct BadCursor;
 
-/// The cursor with which `query` goes on at `next`.
+/// The cursor with which `query` continues at `next`.
 pub fn encode(query: &ReadQuery, next: &Positions) -> String {
     let TimeFilter { since, until } = query.filter;
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
@@ -43,10 +46,10 @@ pub fn encode(query: &ReadQuery, next: &Positions) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The read that a cursor goes on with.
+/// The read that a cursor continues.
 ///
 /// # Errors
-/// [`BadCursor`] whatever is wrong with it.
+/// [`BadCursor`], whatever is wrong with it.
 pub fn decode(table: &TableName, text: &str) -> Result<ReadQuery, BadCursor> {
     let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| BadCursor)?;
     let (body, stored) = bytes.split_last_chunk::<4>().ok_or(BadCursor)?;

@@ -1,7 +1,8 @@
 //! Merges partitions by timestamp, ties by partition; inside a partition always by offset.
 //!
-//! However many partitions there are, what is fetched and not yet given is bounded: beyond that, the partitions that come last give back what was
-//! fetched of them, and of those only the place and the time of the next record are known. They are fetched again when it is their turn.
+//! However many partitions there are, the records that are fetched and not yet given are bounded. Beyond the
+//! bound, the partitions whose next records come last drop what was fetched of them, and keep only the offset
+//! and the time of their next record. They are fetched again when that record is due.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -9,7 +10,7 @@ use futures_util::{StreamExt, TryStreamExt, future::Either, stream};
 use tokio::task;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Positions, ReadQuery, TablePage, TieredReader, turns::Turn};
+use super::{Positions, ReadQuery, TablePage, TieredReader, turns::ReadTurn};
 use contracts::{
     clock::TimestampMs,
     error::{StorageError, Tier},
@@ -21,23 +22,23 @@ use contracts::{
 
 /// Partitions read from cold at once.
 const PARALLEL_READS: usize = 8;
-/// The least that is fetched of one of many partitions.
+/// The least that is fetched of one partition among many.
 const MIN_CHUNK: ReadLimit = ReadLimit { records: 16, bytes: 1 << 10 };
-/// What may be fetched and not yet given unless a read says less, in bytes.
+/// Bytes that may be fetched and not yet given, unless a read asks for less.
 const MOST_BYTES: usize = 32 << 20;
 
-/// What a read may hold while it waits for its next turn, in bytes.
+/// Bytes that a read may hold while it waits for its next turn.
 const HELD_BETWEEN: usize = 1 << 20;
 
-/// The most that is fetched of one of many partitions for no other reason than that there is room.
+/// Bytes that are fetched of one partition among many where there is room for more than its share.
 const LARGE_CHUNK: usize = 64 << 10;
 
-/// How a merge looks at the tiers.
+/// How much a merge fetches from the tiers.
 #[derive(Debug, Clone, Copy)]
 pub struct Look {
-    /// About what one look fetches of all partitions together.
+    /// About how much one look fetches of all partitions together.
     pub chunk: ReadLimit,
-    /// The most that may be fetched and not yet given, in bytes, beside what one look adds.
+    /// Bytes that may be fetched and not yet given, besides what one look adds.
     pub most_bytes: usize,
 }
 
@@ -47,22 +48,22 @@ impl From<ReadLimit> for Look {
     }
 }
 
-/// What is left of one partition.
+/// The state of the merge in one partition.
 #[derive(Default)]
 struct Partial {
     /// Fetched, not yet given.
     fetched: VecDeque<Record>,
-    /// The first offset not yet looked at.
+    /// The first offset that was not fetched yet.
     next: Offset,
-    /// Where to stop, if the read stops at what was there when it began.
+    /// Where to stop, if the read ends with what was there when it began.
     end: Option<Offset>,
     /// The first offset that is in hot, as far as is known.
     low: Offset,
-    /// What comes next, being fetched from the tier that should have it.
+    /// The next page, if it is already being fetched from the tier that should have it.
     ahead: Option<Ahead>,
 }
 
-/// A page on its way, from `next` of its partition on.
+/// A page being fetched, from `next` of its partition on.
 enum Ahead {
     Hot(AbortOnDropHandle<Result<HotPage, StorageError>>),
     Cold(AbortOnDropHandle<Result<Page, StorageError>>),
@@ -77,40 +78,40 @@ pub struct Merge {
     partials: BTreeMap<PartitionNumber, Partial>,
     /// The first fetched record of each partition that has one.
     heads: BTreeSet<Head>,
-    /// The next record of each partition that has given back what was fetched of it.
+    /// The next record of each partition that has dropped what was fetched of it.
     given_back: BTreeSet<Head>,
     /// Partitions with nothing fetched that may have more.
     empty: Vec<PartitionNumber>,
     fetches_ahead: bool,
-    /// Whether it begins with what only S3 has, and whether it has begun.
+    /// Whether the first look needs S3, and whether there was a look yet.
     begins_cold: bool,
     has_read: bool,
-    /// The turn to read, if turns are taken.
-    turn: Turns,
-    /// What the records that are fetched and not given take in memory, in bytes, and the most that they may.
+    /// The turn that it has.
+    turn: HeldTurn,
+    /// Bytes that the records take that are fetched and not yet given, and the most that they may.
     held: usize,
     most: usize,
 }
 
-/// When the next record of a partition is from.
+/// The timestamp of a partition's next record, then the partition: the order of the merge.
 type Head = (TimestampMs, PartitionNumber);
 
-/// Which turn a merge has.
+/// The turn that a merge has.
 #[derive(Debug, Default)]
-enum Turns {
-    /// It takes none.
+enum HeldTurn {
+    /// None.
     #[default]
     None,
     /// To read from RocksDB.
-    Hot(Turn),
+    Hot(ReadTurn),
     /// To read from S3 too.
-    Cold(Turn),
+    Cold(ReadTurn),
 }
 
 impl Merge {
     pub(super) fn new(reader: TieredReader, query: ReadQuery, starts: Positions, look: Look, begins_cold: bool) -> Self {
         let share = starts.len().max(1);
-        // What stands beside the text of a record is held too.
+        // Half of the bound: a record takes more memory than its own bytes.
         let of_held = look.most_bytes / 2 / share;
         let chunk = ReadLimit {
             records: (look.chunk.records / share + 1).max(MIN_CHUNK.records).min(look.chunk.records),
@@ -131,46 +132,47 @@ impl Merge {
             fetches_ahead: false,
             begins_cold,
             has_read: false,
-            turn: Turns::None,
+            turn: HeldTurn::None,
             held: 0,
             most: look.most_bytes,
         }
     }
 
-    /// Waits for a turn to read, from S3 too if what comes next is there.
+    /// Waits for a turn to read; for one that includes S3, if what comes next is there.
     ///
     /// # Errors
-    /// `Overloaded` if it does not come.
+    /// `Overloaded` if the turn does not come in time.
     pub async fn take_turn(&mut self) -> Result<(), StorageError> {
         self.turn = match self.wants_cold() {
-            true => Turns::Cold(self.reader.turns.cold().await?),
-            false => Turns::Hot(self.reader.turns.hot().await),
+            true => HeldTurn::Cold(self.reader.turns.cold().await?),
+            false => HeldTurn::Hot(self.reader.turns.hot().await),
         };
         Ok(())
     }
 
-    /// Others may read; what was read is kept.
+    /// Gives the turn to others, and keeps what was fetched.
     pub fn end_turn(&mut self) {
-        self.turn = Turns::None;
+        self.turn = HeldTurn::None;
     }
 
-    /// Whether what comes next is in S3 alone, as far as is known.
+    /// Whether what comes next is only in S3, as far as is known.
     pub fn wants_cold(&self) -> bool {
         let is_cold = |number| self.partials.get(number).is_some_and(|partial: &Partial| partial.next < partial.low);
         let comes_next = self.given_back.first().filter(|_| !self.has_first()).map(|(_, number)| number);
         if self.has_read { self.empty.iter().chain(comes_next).any(is_cold) } else { self.begins_cold }
     }
 
-    /// Gives back all that was read and not given: it is read again.
+    /// Drops everything that was fetched and not given; it will be fetched again.
     pub fn restart(&mut self) {
-        self.turn = Turns::None;
+        self.turn = HeldTurn::None;
         while let Some(head) = self.heads.pop_last() {
             self.give_back(head);
         }
         self.partials.values_mut().for_each(|partial| partial.ahead = None);
     }
 
-    /// Gives back what was fetched of the partitions that come last, as long as more is held than may be.
+    /// Drops what was fetched of the partitions that come last, as long as more is held than may be. The
+    /// first one stays, so that the merge makes progress.
     fn make_room(&mut self) {
         while self.held > self.most && self.heads.len() > 1 {
             let Some(head) = self.heads.pop_last() else { break };
@@ -178,7 +180,7 @@ impl Merge {
         }
     }
 
-    /// Gives back what was fetched of a partition that is among the heads no more.
+    /// Drops what was fetched of a partition that is no longer among the heads.
     fn give_back(&mut self, head: Head) {
         let Some(partial) = self.partials.get_mut(&head.1) else { return };
         let given = std::mem::take(&mut partial.fetched);
@@ -190,15 +192,15 @@ impl Merge {
         self.given_back.insert(head);
     }
 
-    /// Whether what was fetched has the first of all records that are known.
+    /// Whether the first of all known records is fetched.
     fn has_first(&self) -> bool {
         self.heads.first().is_some_and(|head| self.given_back.first().is_none_or(|other| head < other))
     }
 
-    /// One page, when it is its turn, which goes on for as long as the page is there.
+    /// Waits for a turn, then reads one page. The turn is held for as long as the page is.
     ///
     /// # Errors
-    /// `Overloaded` if it waits for its turn in vain, or those of the tiers.
+    /// `Overloaded` if its turn does not come in time, or those of the tiers.
     pub async fn page(mut self, limit: ReadLimit) -> Result<TablePage, StorageError> {
         self.take_turn().await?;
         let (mut records, mut bytes) = (Vec::new(), 0);
@@ -213,13 +215,13 @@ impl Merge {
         let has_more = self.peek().await?.is_some();
         let (next, lost) = (self.positions(), self.lost());
         let turn = match self.turn {
-            Turns::None => Turn::default(),
-            Turns::Hot(turn) | Turns::Cold(turn) => turn,
+            HeldTurn::None => ReadTurn::default(),
+            HeldTurn::Hot(turn) | HeldTurn::Cold(turn) => turn,
         };
         Ok(TablePage { records, next, has_more, lost, turn })
     }
 
-    /// What the records that are fetched and not given take in memory, in bytes, and those that are on their way.
+    /// Bytes that the records take that are fetched and not yet given, or being fetched.
     pub fn held_bytes(&self) -> usize {
         self.held + self.chunk.bytes * self.partials.values().filter(|partial| partial.ahead.is_some()).count()
     }
@@ -229,7 +231,7 @@ impl Merge {
         self.partials.len()
     }
 
-    /// Whether the next record is there without a look at the tiers.
+    /// Whether the next record can be given without a look at the tiers.
     pub fn is_fetched(&self) -> bool {
         self.empty.is_empty() && self.has_first()
     }
@@ -241,7 +243,7 @@ impl Merge {
         }
     }
 
-    /// From now on what comes next in cold is fetched while what is there is being taken.
+    /// From now on, fetches the next page while records of the last one are being taken.
     pub(super) fn fetch_ahead(&mut self) {
         self.fetches_ahead = true;
     }
@@ -257,8 +259,8 @@ impl Merge {
                 self.empty.push(number);
             }
             self.fetch().await?;
-            // Whoever looks for little in much lets others read between two pieces of it.
-            if !self.empty.is_empty() && self.held <= HELD_BETWEEN && !matches!(self.turn, Turns::None) {
+            // A filter that matches little may need many looks: others get a turn between two of them.
+            if !self.empty.is_empty() && self.held <= HELD_BETWEEN && !matches!(self.turn, HeldTurn::None) {
                 self.end_turn();
                 self.take_turn().await?;
             }
@@ -288,7 +290,7 @@ impl Merge {
         positions
     }
 
-    /// What was passed over because it was lost with a volume.
+    /// What was skipped because it was lost with a volume.
     pub fn lost(&self) -> Vec<(PartitionNumber, OffsetRange)> {
         let passed = self.positions();
         let each = |(&number, &start): (&PartitionNumber, &Offset)| {
@@ -299,8 +301,9 @@ impl Merge {
         self.starts.iter().flat_map(each).collect()
     }
 
-    /// One look at the partitions that have nothing fetched: at all of them, unless what is found is too much at once.
-    async fn fetch(&mut self) -> Result<(), StorageError> {
+    /// What hot has of the partitions that have nothing fetched: of all of them, unless they have too much
+    /// for one look. What is left out stays among them.
+    async fn look_in_hot(&mut self) -> Result<Vec<(PartitionNumber, HotPage)>, StorageError> {
         let (mut wanted, mut pages) = (Vec::with_capacity(self.empty.len()), Vec::with_capacity(self.empty.len()));
         for number in self.empty.drain(..) {
             let Some(partial) = self.partials.get_mut(&number) else { continue };
@@ -320,11 +323,19 @@ impl Merge {
             self.empty.extend(numbers.split_off(read.len()));
             pages.extend(numbers.into_iter().zip(read));
         }
+        Ok(pages)
+    }
+
+    /// One look at the partitions that have nothing fetched. Hot is asked first, then cold for what hot no
+    /// longer has: see `reader`.
+    async fn fetch(&mut self) -> Result<(), StorageError> {
+        let pages = self.look_in_hot().await?;
         let mut cold = Vec::new();
         for (number, hot) in pages {
             let Some(partial) = self.partials.get_mut(&number) else { continue };
             if partial.next < hot.marks.start {
-                // Retention or DELETE was faster. Who asked for no place goes on where there is something.
+                // Retention or DELETE was faster. A read that asked for no offset continues at the new start;
+                // one that did must learn that events are gone.
                 if !self.query.from.contains_key(&number) && self.starts.get(&number) == Some(&partial.next) {
                     partial.next = hot.marks.start;
                     self.starts.insert(number, partial.next);
@@ -348,10 +359,11 @@ impl Merge {
             }
         }
         self.has_read = true;
-        if !cold.is_empty() && matches!(self.turn, Turns::Hot(_)) {
-            // Evicted since it was looked at. Who waits for S3 must not keep others from hot.
-            self.turn = Turns::None;
-            self.turn = Turns::Cold(self.reader.turns.cold().await?);
+        if !cold.is_empty() && matches!(self.turn, HeldTurn::Hot(_)) {
+            // Evicted since the last look. A read that waits for S3 must not hold a turn that others need for
+            // hot.
+            self.turn = HeldTurn::None;
+            self.turn = HeldTurn::Cold(self.reader.turns.cold().await?);
         }
         let mut cold = stream::iter(cold).buffer_unordered(PARALLEL_READS);
         while let Some((number, marks, page)) = cold.try_next().await? {
@@ -360,7 +372,7 @@ impl Merge {
         Ok(())
     }
 
-    /// Takes what a look has found.
+    /// Takes what a look has found in one partition.
     fn take(&mut self, number: PartitionNumber, marks: Watermarks, page: Page) -> Result<(), StorageError> {
         let Some(partial) = self.partials.get_mut(&number) else { return Ok(()) };
         let end = partial.end.unwrap_or(marks.next);

@@ -1,7 +1,8 @@
 //! One ordered read over both tiers.
 //!
-//! For each partition hot is asked first; what hot no longer has is read from cold. An event leaves hot only after cold has
-//! it, so this order misses nothing and needs neither lock nor dedup. A cold failure is an error, never a short page.
+//! For each partition hot is asked first; what hot no longer has is read from cold. An event leaves hot only
+//! after cold has it, so in this order a read misses nothing, and needs neither locks nor deduplication. A
+//! failure of cold is an error, never a shorter page.
 
 pub mod cursor;
 mod merge;
@@ -14,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use self::{
     merge::{Look, Merge},
-    turns::{Turn, Turns},
+    turns::{ReadTurn, ReadTurns},
 };
 use contracts::{
     catalog::{Catalog, TableStatus},
@@ -26,7 +27,7 @@ use contracts::{
     sequence::{Offset, OffsetRange},
 };
 
-/// For each partition the next offset to read; a partition that is not here is read from its beginning.
+/// The next offset to read of each partition; one that is not listed is read from its start.
 pub type Positions = BTreeMap<PartitionNumber, Offset>;
 
 /// What to read.
@@ -34,7 +35,7 @@ pub type Positions = BTreeMap<PartitionNumber, Offset>;
 pub struct ReadQuery {
     /// The table.
     pub table: TableName,
-    /// One partition only.
+    /// One partition; `None` reads all.
     pub partition: Option<PartitionNumber>,
     /// Which timestamps.
     pub filter: TimeFilter,
@@ -42,7 +43,7 @@ pub struct ReadQuery {
     pub from: Positions,
 }
 
-/// Records in order, and where to go on.
+/// Records in order, and where the read continues.
 #[derive(Debug)]
 pub struct TablePage {
     /// The records.
@@ -51,10 +52,10 @@ pub struct TablePage {
     pub next: Positions,
     /// Whether another page could be read now.
     pub has_more: bool,
-    /// What the page passed over because it was lost with a volume.
+    /// What the page skipped because it was lost with a volume.
     pub lost: Vec<(PartitionNumber, OffsetRange)>,
-    /// The turn to read it, for as long as the records are there.
-    pub turn: Turn,
+    /// The turn with which it was read, held for as long as the records are in memory.
+    pub turn: ReadTurn,
 }
 
 /// Reads tables over both tiers.
@@ -63,19 +64,20 @@ pub struct TieredReader {
     hot: Arc<dyn HotReader>,
     catalog: Arc<dyn Catalog>,
     cold: Option<Arc<dyn ColdReader>>,
-    turns: Turns,
+    turns: ReadTurns,
 }
 
 impl TieredReader {
     /// A reader over hot, and cold if there is one.
-    pub fn new(hot: Arc<dyn HotReader>, catalog: Arc<dyn Catalog>, cold: Option<Arc<dyn ColdReader>>, turns: Turns) -> Self {
+    pub fn new(hot: Arc<dyn HotReader>, catalog: Arc<dyn Catalog>, cold: Option<Arc<dyn ColdReader>>, turns: ReadTurns) -> Self {
         Self { hot, catalog, cold, turns }
     }
 
-    /// Reads one page, when it is its turn: a page from hot never waits for one that waits for S3.
+    /// Waits for a turn, then reads one page. A page from hot never waits for one that needs S3.
     ///
     /// # Errors
-    /// `UnknownTable`, `Expired`, `BeyondEnd`, `Overloaded` if it waits for its turn in vain, or those of the tiers.
+    /// `UnknownTable`, `Expired`, `BeyondEnd`, `Overloaded` if its turn does not come in time, or those of
+    /// the tiers.
     pub async fn page(&self, query: ReadQuery, limit: ReadLimit) -> Result<TablePage, StorageError> {
         self.merge(query, limit)?.page(limit).await
     }
@@ -93,7 +95,8 @@ impl TieredReader {
         Ok(Merge::new(self.clone(), query, starts, look.into(), wants_cold))
     }
 
-    /// Like [`TieredReader::merge`], but ends with what is there now, even if more is written meanwhile, and fetches ahead.
+    /// Like [`TieredReader::merge`], but ends with what is there now, even if more is written meanwhile, and
+    /// fetches ahead.
     ///
     /// # Errors
     /// `UnknownTable`, `Expired` or `BeyondEnd`.
@@ -116,7 +119,8 @@ impl TieredReader {
         self.starts(&table, query).map(drop)
     }
 
-    /// The query, where each partition begins at an offset that is kept or comes next.
+    /// The query with each position moved into what is kept: to the start if it has expired, to the end if it
+    /// is beyond it.
     pub fn moved_on(&self, query: &ReadQuery) -> ReadQuery {
         let mut moved = query.clone();
         let Some(table) = self.catalog.table(&query.table) else { return moved };
@@ -134,7 +138,7 @@ impl TieredReader {
         lost.into_iter().map(|lost| lost.overlap(range)).filter(|lost| !lost.is_empty()).collect()
     }
 
-    /// How many events `range` holds: all of it but what was lost with a volume.
+    /// How many events `range` holds: all of its offsets except those lost with a volume.
     pub fn events_in(&self, partition: &Partition, range: OffsetRange) -> u64 {
         range.len() - self.lost(partition, range).iter().map(OffsetRange::len).sum::<u64>()
     }
@@ -155,7 +159,7 @@ impl TieredReader {
         let (hot, table, filter) = (Arc::clone(&self.hot), query.table.clone(), query.filter);
         AbortOnDropHandle::new(task::spawn(async move {
             let page = hot.read(&table, vec![(number, next)], filter, limit).await?.pop();
-            page.ok_or_else(|| StorageError::corrupt(format!("{table}/{number}"), "a read of one partition answered for none"))
+            page.ok_or_else(|| StorageError::corrupt(format!("{table}/{number}"), "a read of one partition returned none"))
         }))
     }
 
@@ -176,6 +180,7 @@ impl TieredReader {
         Ok(async move { cold.read(&partition, missing, filter, limit).await })
     }
 
+    /// Where each partition that is read begins.
     fn starts(&self, table: &TableStatus, query: &ReadQuery) -> Result<Positions, StorageError> {
         let mut numbers: Vec<_> = table.partitions.iter().map(|status| (status.number, status.marks)).collect();
         if let Some(wanted) = query.partition {

@@ -1,4 +1,5 @@
-//! Turns to read. Those for RocksDB never wait for S3: who needs S3 gives up the one and waits for the other.
+//! Turns to read. A turn for RocksDB is never held while waiting for S3: a read that needs S3 gives it up,
+//! and waits for a turn of the other kind.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,40 +10,41 @@ use tokio::{
 
 use contracts::error::{Overload, StorageError};
 
-/// How long a read waits for a turn to read from S3; those before it are given up by then, or S3 is slow.
+/// How long a read waits for a turn to read from S3. If none comes by then, S3 is slow, and waiting longer
+/// would only lengthen the queue.
 const COLD_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The turns of one reader.
 #[derive(Debug, Clone)]
-pub struct Turns {
+pub struct ReadTurns {
     hot: Arc<Semaphore>,
     cold: Arc<Semaphore>,
 }
 
-/// A turn, for as long as it is held.
+/// A turn; dropping it gives it to the next read.
 #[derive(Debug, Default)]
-pub struct Turn {
+pub struct ReadTurn {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Turns {
-    /// So many reads at once from RocksDB alone, and so many that need S3.
+impl ReadTurns {
+    /// `hot` reads at once from RocksDB alone, and `cold` reads that need S3.
     pub fn new(hot: usize, cold: usize) -> Self {
         Self { hot: Arc::new(Semaphore::new(hot)), cold: Arc::new(Semaphore::new(cold)) }
     }
 
     /// A turn to read from RocksDB.
-    pub(super) async fn hot(&self) -> Turn {
-        Turn { _permit: Arc::clone(&self.hot).acquire_owned().await.ok() }
+    pub(super) async fn hot(&self) -> ReadTurn {
+        ReadTurn { _permit: Arc::clone(&self.hot).acquire_owned().await.ok() }
     }
 
     /// A turn to read from S3 too.
     ///
     /// # Errors
-    /// `Overloaded` if it does not come.
-    pub(super) async fn cold(&self) -> Result<Turn, StorageError> {
+    /// `Overloaded` if the turn does not come in time.
+    pub(super) async fn cold(&self) -> Result<ReadTurn, StorageError> {
         let waiting = timeout(COLD_PATIENCE, Arc::clone(&self.cold).acquire_owned());
         let overloaded = |_| StorageError::Overloaded { reason: Overload::ColdReads, retry_after: Duration::from_secs(5) };
-        Ok(Turn { _permit: waiting.await.map_err(overloaded)?.ok() })
+        Ok(ReadTurn { _permit: waiting.await.map_err(overloaded)?.ok() })
     }
 }

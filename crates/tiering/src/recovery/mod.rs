@@ -1,16 +1,17 @@
-//! What local and S3 state mean together at the start, and how they become one.
+//! What the states of volume and bucket mean together at the start, and how they are reconciled.
 //!
 //! | volume | bucket | |
 //! |---|---|---|
 //! | any | empty | the bucket begins with what the volume has |
 //! | wrote the last manifest | in step | segments that a crash left unmarked are marked |
 //! | empty | has events | recovered from S3: tables, ends, keys inside the window, consumer offsets |
-//! | an older copy | has gone on since | what S3 has more is taken over, what both have is compared |
+//! | an older copy | has advanced since | what only S3 has is taken over, what both have is compared |
 //! | of another store | has events | refused; nothing is served, nothing is changed |
 //!
-//! After a recovery every partition goes on behind the last offset that may have been given (`reserved_upto`), and what
-//! is between is declared lost. A recovery may be killed anywhere and goes on at the next start: it is noted on the volume
-//! before the chain is taken over, and its end is noted last.
+//! After a recovery every partition continues after the last offset that may have been given
+//! (`reserved_upto`), and the offsets between are declared lost. A recovery may be killed anywhere and
+//! continues at the next start: it is noted on the volume before the chain is taken over, and its end is
+//! noted last.
 
 mod step;
 
@@ -25,7 +26,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 pub use self::step::Relation;
-use self::step::{Step, diverged, empty_at, relation, step};
+use self::step::{RecoveryStep, diverged, empty_at, relation, step};
 use contracts::{
     catalog::TableSettings,
     clock::Clock,
@@ -46,7 +47,7 @@ use contracts::{
     sequence::{Offset, OffsetRange, Watermarks},
 };
 
-/// How often the chain is followed because another writer was faster.
+/// How often the chain is followed when another writer was faster.
 const ATTEMPTS: usize = 100;
 /// Segments read at once for their idempotency keys.
 const PARALLEL_SEGMENTS: usize = 4;
@@ -61,30 +62,33 @@ pub struct Recovery {
     pub hot: Arc<dyn Engine>,
     /// What the volume remembers of the chain.
     pub journal: Arc<Journal>,
-    /// The volume's identity; a recovery gives it another.
+    /// The id of the store that the volume holds; a recovery changes it to the bucket's.
     pub store_id: Mutex<Uuid>,
     /// Closed when another writer takes over.
     pub fence: Arc<Fence>,
-    /// Told how far it has come.
+    /// Told how far recovery has come.
     pub progress: Arc<Progress>,
-    /// How long idempotency keys are remembered.
+    /// How long idempotency keys are remembered, in milliseconds.
     pub key_window_ms: i64,
     /// Tells which keys are inside the window.
     pub clock: Arc<dyn Clock>,
 }
 
 impl Recovery {
-    /// Whether the volume alone may serve while the bucket does not answer.
+    /// Whether the volume may serve alone while the bucket does not answer: not if it is new, or in the
+    /// middle of a recovery.
     pub async fn may_serve_alone(&self) -> bool {
         let record = self.journal.record().await;
         !record.is_catching_up() && (!record.is_empty() || !self.hot.tables().is_empty())
     }
 
-    /// Takes over the chain and brings volume and bucket together. `Behind` must be ended with [`Recovery::finish`] once all
-    /// that is hot is cold; `is_serving` refuses it, as nobody must see the volume then.
+    /// Takes over the chain and reconciles volume and bucket. After `Behind`, [`Recovery::finish`] must be
+    /// called once everything hot is cold. While the volume is serving, `Behind` is refused, as no reader
+    /// must see a volume in that state.
     ///
     /// # Errors
-    /// `Refused` if they do not belong together; `Unavailable`: try again; `Corrupt`; `Fenced` if other writers keep coming.
+    /// `Refused` if they do not belong together; `Unavailable`: retry; `Corrupt`; `Fenced` if other writers
+    /// keep being faster.
     pub async fn open(&self, is_serving: bool) -> Result<Relation, StorageError> {
         let mut found = self.cold.find().await?;
         for _ in 0..ATTEMPTS {
@@ -94,14 +98,14 @@ impl Recovery {
                 Some(last) => (last.store_id, relation(*self.store_id.lock(), &record, self.hot.tables().is_empty(), &last)?),
             };
             if is_serving && relation == Relation::Behind {
-                return Err(StorageError::Refused(
-                    "the bucket has gone on without this volume: the next start recovers from it".to_owned(),
-                ));
+                return Err(StorageError::Refused("another volume has advanced this bucket: the next start recovers from it".to_owned()));
             }
             let steps = self.steps(&found.partitions(), relation)?;
             compare_before_taking_over(&steps)?;
             if relation == Relation::Behind && !record.is_catching_up() {
                 info!(store = %store_id, "the volume is behind the bucket: recovering from S3");
+                // Noted before the takeover: if it were killed after it without the note, the volume would pass
+                // for the last writer, though it lacks what the bucket has.
                 self.journal.begin_catching_up(store_id).await?;
                 *self.store_id.lock() = store_id;
                 crash::point("recovery-begun");
@@ -121,10 +125,12 @@ impl Recovery {
         Err(StorageError::Fenced(format!("{ATTEMPTS} times another writer was faster")))
     }
 
-    /// Ends a recovery: every partition goes on behind the last offset that may have been given.
+    /// Ends a recovery: every partition continues after the last offset that may have been given.
+    /// The order is: declare lost in the chain, move the volume on, note the end. Killed between any two, the
+    /// next start does the same again.
     ///
     /// # Errors
-    /// Those of the tiers; it goes on at the next start.
+    /// Those of the tiers; the recovery then continues at the next start.
     pub async fn finish(&self) -> Result<(), StorageError> {
         let known = self.hot.tables().watermarks();
         self.cold.declare_lost(&known).await?;
@@ -143,7 +149,7 @@ impl Recovery {
         Ok(())
     }
 
-    /// Reserves offsets for all partitions that there are.
+    /// Reserves offsets for all partitions.
     ///
     /// # Errors
     /// Those of a publication.
@@ -151,8 +157,9 @@ impl Recovery {
         self.cold.reserve(&self.hot.tables().watermarks()).await
     }
 
-    /// What is to be done with each partition that the chain knows.
-    fn steps(&self, cold: &BTreeMap<Partition, ColdBounds>, relation: Relation) -> Result<Vec<(Partition, Step)>, StorageError> {
+    /// What is to be done with each partition that the chain lists. Refuses a bucket that has less than the
+    /// volume has flushed to it.
+    fn steps(&self, cold: &BTreeMap<Partition, ColdBounds>, relation: Relation) -> Result<Vec<(Partition, RecoveryStep)>, StorageError> {
         let tables = self.hot.tables();
         let hot: BTreeMap<_, _> = tables.partitions().collect();
         for (partition, status) in &hot {
@@ -174,17 +181,19 @@ impl Recovery {
             .collect()
     }
 
-    async fn apply(&self, steps: Vec<(Partition, Step)>, relation: Relation) -> Result<(), StorageError> {
+    /// Carries out the steps, after the chain has been taken over. The order is: compare, mark, take over
+    /// partitions, then keys, then trim; each may be repeated after a crash.
+    async fn apply(&self, steps: Vec<(Partition, RecoveryStep)>, relation: Relation) -> Result<(), StorageError> {
         let mut unmarked = Vec::new();
         let mut recovered = Recovered::default();
         self.progress.begin_counted("comparing partitions on the volume and in S3", steps.len());
         for (partition, step) in steps {
             self.progress.advance();
             match step {
-                Step::Leave => {}
-                Step::Mark(intent) => unmarked.push((partition, intent)),
-                Step::Replace { start, end } => recovered.partitions.push(empty_at(partition, start, end)),
-                Step::Compare { both, start, flushed, next, .. } => {
+                RecoveryStep::Leave => {}
+                RecoveryStep::Mark(intent) => unmarked.push((partition, intent)),
+                RecoveryStep::Replace { start, end } => recovered.partitions.push(empty_at(partition, start, end)),
+                RecoveryStep::Compare { both, start, flushed, next, .. } => {
                     self.compare(&partition, both).await?;
                     if next <= flushed {
                         recovered.partitions.push(empty_at(partition, start, flushed));
@@ -197,7 +206,7 @@ impl Recovery {
             }
         }
         if !unmarked.is_empty() {
-            info!(segments = unmarked.len(), "marking segments that were committed before the last end");
+            info!(segments = unmarked.len(), "marking segments that were published before the process ended");
             self.hot.mark_flushed(unmarked).await?;
         }
         if relation == Relation::Behind {
@@ -220,9 +229,11 @@ impl Recovery {
         if trims.is_empty() { Ok(()) } else { self.hot.trim(trims).await }
     }
 
+    /// Adds tables and consumer offsets to what is taken over.
     async fn recover_tables(&self, recovered: &mut Recovered) -> Result<(), StorageError> {
         let bounds = self.cold.partitions()?;
-        // The manifests list what is unusual only: what the copy remembers of a table counts no more.
+        // Manifests list only tables that differ from the default. So what an older copy remembers is reset
+        // first.
         let mut names: BTreeSet<TableName> = self.hot.tables().all().map(|table| table.name.clone()).collect();
         names.extend(bounds.keys().map(|partition| partition.table.clone()));
         let usual = |name| RecoveredTable { name, settings: TableSettings::default(), is_deleted: false };
@@ -232,7 +243,8 @@ impl Recovery {
         for RecoveredOffset { group, partition, offset } in self.cold.consumer_offsets()? {
             offsets.insert((group, partition), offset);
         }
-        // An older copy may have commits that no manifest has. Those of what is gone, perhaps with its table, say nothing.
+        // An older copy may have commits that no manifest has. They are kept, unless the events up to there
+        // are gone: then the table may be another one by now.
         let is_gone =
             |partition: &Partition, offset: Offset| bounds.get(partition).is_some_and(|cold| offset <= cold.start && cold.start > 0);
         for (group, offsets_of_group) in self.hot.all_offsets().await? {
@@ -251,7 +263,7 @@ impl Recovery {
         Ok(())
     }
 
-    /// Reads the idempotency keys inside the window from the segments; answers how many.
+    /// Reads the idempotency keys inside the window from segments; returns how many there are.
     async fn recover_keys(&self) -> Result<u64, StorageError> {
         let oldest = self.clock.now_ms().saturating_sub(self.key_window_ms);
         let segments = self.cold.segments_with_keys(oldest)?;
@@ -271,7 +283,7 @@ impl Recovery {
             let key = |record: Record| {
                 let used = KeyUse::of(&record.event)?;
                 let first = FirstWrite { offset: record.offset, appended_ms: record.event.appended_ms, payload: Some(used.payload) };
-                // A key that was used again after its window has its later use in force.
+                // A key may have been used again after its window: the use inside the window counts.
                 let is_known = first.is_within(self.key_window_ms, now_ms);
                 is_known.then(|| (partition.clone(), used.key, first))
             };
@@ -283,7 +295,8 @@ impl Recovery {
         Ok(count)
     }
 
-    /// Compares what both tiers have.
+    /// Compares what both tiers have: a copy that was written to after another had gone on must not be
+    /// served.
     async fn compare(&self, partition: &Partition, both: OffsetRange) -> Result<(), StorageError> {
         let mut next = both.start;
         while next < both.end {
@@ -298,6 +311,7 @@ impl Recovery {
         Ok(())
     }
 
+    /// The stored bytes of a range in hot.
     async fn stored_bytes(&self, partition: &Partition, range: OffsetRange) -> Result<u64, StorageError> {
         let (mut next, mut bytes) = (range.start, 0);
         while next < range.end {
@@ -309,10 +323,10 @@ impl Recovery {
     }
 }
 
-/// Refuses what could not be brought together, while nothing has been changed.
-fn compare_before_taking_over(steps: &[(Partition, Step)]) -> Result<(), StorageError> {
+/// Refuses what could not be reconciled, while nothing has been changed yet.
+fn compare_before_taking_over(steps: &[(Partition, RecoveryStep)]) -> Result<(), StorageError> {
     for (partition, step) in steps {
-        if let Step::Compare { lost: Some(lost), .. } = step {
+        if let RecoveryStep::Compare { lost: Some(lost), .. } = step {
             return Err(diverged(partition, *lost, "S3 declares these offsets lost, and the volume has events there"));
         }
     }

@@ -1,4 +1,4 @@
-//! Decides how volume and bucket stand to each other, and what is to be done with each partition. Pure: see `recovery` for how it is done.
+//! Decides how volume and bucket relate, and what is to be done with each partition. Pure; `recovery` acts.
 
 use uuid::Uuid;
 
@@ -6,38 +6,40 @@ use contracts::{
     catalog::PartitionStatus,
     error::StorageError,
     flush_ledger::FlushIntent,
-    journal::Record,
+    journal::ChainRecord,
     manifests::{ColdBounds, LastManifest},
     name::Partition,
     recovery::RecoveredPartition,
     sequence::{Offset, OffsetRange, Watermarks},
 };
 
-/// How the volume stands to the bucket.
+/// How the volume relates to the bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
     /// The volume wrote the last manifest, or there is none.
     InStep,
-    /// The volume is empty, or older than the chain: it must catch up.
+    /// The volume is empty, or older than the chain: it must recover from S3.
     Behind,
 }
 
 /// What is to be done with a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Nothing.
+pub(super) enum RecoveryStep {
+    /// Leave it as it is.
     Leave,
-    /// The process ended between manifest and mark.
+    /// Mark the segment flushed: the process ended between manifest and mark.
     Mark(FlushIntent),
-    /// The volume has nothing that S3 has not.
+    /// Take over what S3 has: the volume has nothing beyond it.
     Replace { start: Offset, end: Offset },
-    /// Both have `both`, which must be the same; S3 goes to `flushed`, the volume to `next`.
+    /// Compare `both`, which both tiers have and which must be equal; S3 ends at `flushed`, the volume at
+    /// `next`.
     Compare { both: OffsetRange, start: Offset, flushed: Offset, next: Offset, lost: Option<OffsetRange> },
 }
 
-/// How the volume stands to a bucket that has events.
-pub(super) fn relation(store_id: Uuid, record: &Record, is_empty: bool, last: &LastManifest) -> Result<Relation, StorageError> {
-    // A volume without tables has nothing to lose: it may have tried to begin the bucket, and another was faster.
+/// How the volume relates to a bucket that has events.
+pub(super) fn relation(store_id: Uuid, record: &ChainRecord, is_empty: bool, last: &LastManifest) -> Result<Relation, StorageError> {
+    // A volume without tables has nothing to lose. It may have tried to begin the bucket while another was
+    // faster.
     if is_empty && (record.is_empty() || last.store_id != store_id) {
         return Ok(Relation::Behind);
     }
@@ -52,20 +54,22 @@ pub(super) fn relation(store_id: Uuid, record: &Record, is_empty: bool, last: &L
     Ok(if is_in_step { Relation::InStep } else { Relation::Behind })
 }
 
+/// What is to be done with one partition.
 pub(super) fn step(
     partition: &Partition,
     status: Option<&PartitionStatus>,
     cold: &ColdBounds,
     relation: Relation,
-) -> Result<Step, StorageError> {
+) -> Result<RecoveryStep, StorageError> {
     let marks = status.map(|status| status.marks).unwrap_or_default();
     if cold.end <= marks.flushed {
-        return Ok(Step::Leave);
+        return Ok(RecoveryStep::Leave);
     }
-    // Of an older copy's segment it is not known whether it is the one that S3 has: see below.
+    // In an older copy the intent may be of another segment than the one that S3 has; its events are compared
+    // below.
     let intent = status.and_then(|status| status.intent).filter(|intent| intent.range.end == cold.end);
     if let Some(intent) = intent.filter(|_| relation == Relation::InStep) {
-        return Ok(Step::Mark(intent));
+        return Ok(RecoveryStep::Mark(intent));
     }
     if relation == Relation::InStep {
         return Err(StorageError::Refused(format!(
@@ -75,21 +79,22 @@ pub(super) fn step(
         )));
     }
     let start = marks.start.max(cold.start);
-    // What has expired in S3 meanwhile cannot be compared, and nobody will miss it.
+    // What has expired in S3 meanwhile cannot be compared, and is no longer wanted.
     let first = marks.flushed.max(cold.start).min(marks.next);
     let both = OffsetRange::new(first, marks.next.min(cold.end).max(first));
     if both.is_empty() {
-        return Ok(Step::Replace { start, end: cold.end });
+        return Ok(RecoveryStep::Replace { start, end: cold.end });
     }
     let lost = cold.lost.iter().map(|lost| lost.overlap(both)).find(|lost| !lost.is_empty());
-    Ok(Step::Compare { both, start, flushed: cold.end, next: marks.next, lost })
+    Ok(RecoveryStep::Compare { both, start, flushed: cold.end, next: marks.next, lost })
 }
 
-/// A partition with nothing in hot.
+/// A partition of which nothing is in hot.
 pub(super) fn empty_at(partition: Partition, start: Offset, end: Offset) -> RecoveredPartition {
     RecoveredPartition { partition, marks: Watermarks { start, low: end, flushed: end, next: end }, hot_bytes: 0 }
 }
 
+/// The refusal of a volume that has other events than the bucket.
 pub(super) fn diverged(partition: &Partition, range: OffsetRange, why: &str) -> StorageError {
     StorageError::Refused(format!(
         "{partition} {range}: {why}. The volume is an older copy that was written again after another had gone on; its events there are \

@@ -11,7 +11,7 @@ use crate::http::{
     body::Incoming,
     code::Code,
     error::{Problem, ProblemShown},
-    extract::{self, Encoding, Group},
+    extract::{self, Encoding, GroupPath},
     json_body,
     limits::Limits,
     params::{NoParams, Params},
@@ -83,7 +83,7 @@ pub struct Committed {
     post,
     path = "/consumers/{group}/commit",
     tag = "consumers",
-    params(Group),
+    params(GroupPath),
     request_body(content = CommitToWrite),
     responses(
         (status = 200, description = "Committed", body = CommitWritten),
@@ -92,7 +92,7 @@ pub struct Committed {
 )]
 pub async fn commit(
     State(state): State<AppState>,
-    Group(group): Group,
+    GroupPath(group): GroupPath,
     Params(NoParams {}): Params<NoParams>,
     incoming: Incoming,
 ) -> Result<Json<CommitWritten>, Problem> {

@@ -13,7 +13,7 @@ use crate::http::{
     answers,
     connection::OnConnection,
     error::{Problem, ProblemShown},
-    extract::Group,
+    extract::GroupPath,
     params::{NoParams, Params, PartitionParam, TableParam},
     state::AppState,
 };
@@ -107,7 +107,7 @@ pub struct GroupsShown {
     get,
     path = "/consumers/{group}/offset",
     tag = "consumers",
-    params(Group, OffsetParams),
+    params(GroupPath, OffsetParams),
     responses(
         (status = 200, description = "Its offset and lag", body = OffsetShown),
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
@@ -115,7 +115,7 @@ pub struct GroupsShown {
 )]
 pub async fn offset(
     State(state): State<AppState>,
-    Group(group): Group,
+    GroupPath(group): GroupPath,
     Params(params): Params<OffsetParams>,
 ) -> Result<Json<OffsetShown>, Problem> {
     let table = params.table.name()?;
@@ -138,7 +138,7 @@ pub async fn offset(
     get,
     path = "/consumers/{group}",
     tag = "consumers",
-    params(Group),
+    params(GroupPath),
     responses(
         (status = 200, description = "All its offsets and lag", body = GroupShown),
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
@@ -146,7 +146,7 @@ pub async fn offset(
 )]
 pub async fn offsets(
     State(state): State<AppState>,
-    Group(group): Group,
+    GroupPath(group): GroupPath,
     Params(NoParams {}): Params<NoParams>,
     OnConnection(connection): OnConnection,
 ) -> Result<Response, Problem> {
@@ -231,7 +231,7 @@ pub async fn groups(
     delete,
     path = "/consumers/{group}",
     tag = "consumers",
-    params(Group),
+    params(GroupPath),
     responses(
         (status = 204, description = "Forgotten"),
         (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
@@ -239,7 +239,7 @@ pub async fn groups(
 )]
 pub async fn delete(
     State(state): State<AppState>,
-    Group(group): Group,
+    GroupPath(group): GroupPath,
     Params(NoParams {}): Params<NoParams>,
 ) -> Result<StatusCode, Problem> {
     state.consumers.delete(group).await?;

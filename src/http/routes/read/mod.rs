@@ -67,14 +67,14 @@ pub struct ReadParams {
 }
 
 /// How the answer is wanted.
-pub struct Wanted {
+pub struct WantedAnswer {
     shape: Shape,
     /// Whether only the head of the answer is wanted.
     is_head: bool,
     last_event_id: Option<HeaderValue>,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Wanted {
+impl<S: Send + Sync> FromRequestParts<S> for WantedAnswer {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
@@ -113,7 +113,7 @@ pub async fn read(
     Table(table): Table,
     Params(params): Params<ReadParams>,
     OnConnection(connection): OnConnection,
-    Wanted { shape, is_head, last_event_id }: Wanted,
+    WantedAnswer { shape, is_head, last_event_id }: WantedAnswer,
 ) -> Result<Response, Problem> {
     let limit = params.limit(&state.limits)?;
     let wait = params.wait(&state.limits)?;

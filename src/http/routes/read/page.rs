@@ -18,7 +18,7 @@ use crate::http::{
     state::AppState,
 };
 use contracts::{error::StorageError, event::Record, metrics, read::ReadLimit};
-use tiering::{ReadQuery, TablePage, Turn, cursor};
+use tiering::{ReadQuery, ReadTurn, TablePage, cursor};
 
 /// Records of a page that names no limit.
 const DEFAULT_LIMIT: usize = 100;
@@ -83,7 +83,7 @@ impl PageRequest<'_> {
             }
             // What was looked at need not be looked at again.
             query.from.clone_from(&page.next);
-            page.turn = Turn::default(); // gives its turn to other reads while it waits
+            page.turn = ReadTurn::default(); // gives its turn to other reads while it waits
             let _waits = connection.wait();
             tokio::select! {
                 () = state.stopping.cancelled() => return Ok(page),

@@ -18,7 +18,7 @@ use futures_util::Stream;
 use tokio::time::Instant;
 
 use super::{X_ACCEL_BUFFERING, fetch};
-use crate::http::{code::Code, connection::Connection, encode, error::Problem, memory::Share, state::AppState, tails::Place};
+use crate::http::{code::Code, connection::Connection, encode, error::Problem, memory::Share, state::AppState, tails::TailPlace};
 use contracts::{
     error::{Overload, StorageError},
     metrics,
@@ -83,7 +83,7 @@ struct Tail {
     left: usize,
     wakeup: Wakeup,
     share: Share,
-    _place: Place,
+    _place: TailPlace,
 }
 
 impl Tail {

@@ -7,17 +7,17 @@ fn last(store_id: Uuid, nonce: u128, number: u64) -> LastManifest {
     LastManifest { number, nonce: Uuid::from_u128(nonce), store_id }
 }
 
-fn record(json: &str) -> Record {
+fn record(json: &str) -> ChainRecord {
     serde_json::from_str(json).unwrap()
 }
 
 #[test]
 fn the_last_manifest_tells_how_the_volume_stands() {
-    let nothing = Record::default();
+    let nothing = ChainRecord::default();
     let known = record(r#"{"openings": [["00000000-0000-0000-0000-000000000007", 9]], "catching_up": false}"#);
     let catching_up = record(r#"{"openings": [["00000000-0000-0000-0000-000000000007", 9]], "catching_up": true}"#);
     let other = Uuid::from_u128(2);
-    let of = |record: &Record, is_empty, last: LastManifest| relation(OURS, record, is_empty, &last).ok();
+    let of = |record: &ChainRecord, is_empty, last: LastManifest| relation(OURS, record, is_empty, &last).ok();
     assert_eq!(of(&known, false, last(OURS, 7, 9)), Some(Relation::InStep));
     assert_eq!(of(&known, true, last(OURS, 7, 3)), Some(Relation::InStep), "opened, and nothing written yet");
     assert_eq!(of(&known, false, last(OURS, 7, 10)), Some(Relation::Behind), "a copy from before the last manifest");
@@ -51,17 +51,24 @@ fn a_partition_is_marked_replaced_or_compared() {
     let of = |volume: Option<PartitionStatus>, cold: &ColdBounds, relation| step(&partition, volume.as_ref(), cold, relation);
     let (in_step, behind) = (Relation::InStep, Relation::Behind);
     let flushed = cold(9, &[]);
-    assert_eq!(of(Some(volume(9, 12, None)), &flushed, in_step).unwrap(), Step::Leave);
-    assert!(matches!(of(Some(volume(5, 12, Some((5, 9)))), &flushed, in_step).unwrap(), Step::Mark(_)));
+    assert_eq!(of(Some(volume(9, 12, None)), &flushed, in_step).unwrap(), RecoveryStep::Leave);
+    assert!(matches!(of(Some(volume(5, 12, Some((5, 9)))), &flushed, in_step).unwrap(), RecoveryStep::Mark(_)));
     assert!(of(Some(volume(5, 12, None)), &flushed, in_step).is_err(), "in step, and yet not");
-    assert!(matches!(of(Some(volume(5, 12, Some((5, 9)))), &flushed, behind).unwrap(), Step::Compare { .. }), "perhaps another's segment");
-    assert_eq!(of(None, &flushed, behind).unwrap(), Step::Replace { start: 0, end: 9 });
-    assert_eq!(of(Some(volume(5, 5, None)), &flushed, behind).unwrap(), Step::Replace { start: 0, end: 9 });
+    assert!(
+        matches!(of(Some(volume(5, 12, Some((5, 9)))), &flushed, behind).unwrap(), RecoveryStep::Compare { .. }),
+        "perhaps another's segment"
+    );
+    assert_eq!(of(None, &flushed, behind).unwrap(), RecoveryStep::Replace { start: 0, end: 9 });
+    assert_eq!(of(Some(volume(5, 5, None)), &flushed, behind).unwrap(), RecoveryStep::Replace { start: 0, end: 9 });
     let both = OffsetRange::new(5, 9);
-    let compare = |lost| Step::Compare { both, start: 0, flushed: 9, next: 12, lost };
+    let compare = |lost| RecoveryStep::Compare { both, start: 0, flushed: 9, next: 12, lost };
     assert_eq!(of(Some(volume(5, 12, None)), &flushed, behind).unwrap(), compare(None));
     let expired = ColdBounds { start: 50, ..cold(60, &[]) };
-    assert_eq!(of(Some(volume(5, 12, None)), &expired, behind).unwrap(), Step::Replace { start: 50, end: 60 }, "gone in S3 meanwhile");
+    assert_eq!(
+        of(Some(volume(5, 12, None)), &expired, behind).unwrap(),
+        RecoveryStep::Replace { start: 50, end: 60 },
+        "gone in S3 meanwhile"
+    );
     let lost = cold(9, &[(5, 9)]);
     assert_eq!(of(Some(volume(5, 12, None)), &lost, behind).unwrap(), compare(Some(both)), "declared lost, and there again");
 }

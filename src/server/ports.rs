@@ -1,0 +1,91 @@
+//! The two ports. Both are bound before RocksDB opens, so that a long recovery can be watched, and before the
+//! bucket is opened: a process that cannot serve must not take the bucket from one that does.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use axum::Router;
+use tokio::{
+    net::TcpListener,
+    task::{self, JoinHandle},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::{ServerError, descriptors::Descriptors};
+use crate::{
+    config::Config,
+    http::{self, state::OpsState},
+    net::{self, NetOptions, Routes},
+};
+
+/// How long open requests on the admin port get at the end.
+const ADMIN_DRAIN: Duration = Duration::from_secs(1);
+
+/// A port that is being served.
+pub(super) struct Port {
+    serving: JoinHandle<()>,
+    /// Ends it: no more connections are accepted, and open requests are drained.
+    pub(super) stop: CancellationToken,
+}
+
+impl Port {
+    fn serve(listener: TcpListener, routes: Routes, options: NetOptions, drain: Duration) -> Self {
+        let stop = CancellationToken::new();
+        let serving = task::spawn(net::serve(listener, routes, options, stop.clone(), drain));
+        Self { serving, stop }
+    }
+
+    /// Accepts no more, and waits until open requests have ended or were dropped.
+    pub(super) async fn stop(self) {
+        self.stop.cancel();
+        drop(self.serving.await);
+    }
+}
+
+/// Both ports.
+pub(super) struct Ports {
+    /// Probes, metrics, flush, log level.
+    pub(super) admin: Port,
+    /// Everything else; until the store is open it says what the start is doing.
+    pub(super) main: Port,
+    /// The main port's routes, to be set once the store is open.
+    pub(super) ready: Arc<OnceLock<Router>>,
+}
+
+impl Ports {
+    /// Binds both, then serves both.
+    ///
+    /// # Errors
+    /// [`ServerError::Io`] if one cannot be bound.
+    pub(super) async fn open(config: &Config, descriptors: Descriptors, ops: &OpsState) -> Result<Self, ServerError> {
+        let limits = Arc::new(config.limits.clone());
+        let net = NetOptions { connections: descriptors.connections, ..NetOptions::from(&config.limits) };
+        let admin = bind(config, config.admin_port, "admin").await?;
+        let main = bind(config, config.port, "main").await?;
+        let admin_routes = http::admin_router(ops.clone(), Arc::clone(&limits));
+        let admin_net = NetOptions { connections: config.limits.admin_connections, ..net.clone() };
+        let admin_routes: Routes = Arc::new(move || admin_routes.clone());
+        let admin = Port::serve(admin, admin_routes, admin_net, ADMIN_DRAIN);
+        let ready: Arc<OnceLock<Router>> = Arc::default();
+        let starting = http::starting_router(ops.clone(), limits, config.http.clone());
+        let routes: Routes = {
+            let ready = Arc::clone(&ready);
+            Arc::new(move || ready.get().unwrap_or(&starting).clone())
+        };
+        let main = Port::serve(main, routes, net, Duration::from_secs(config.shutdown.drain_secs));
+        Ok(Self { admin, main, ready })
+    }
+}
+
+async fn bind(config: &Config, port: u16, name: &str) -> Result<TcpListener, ServerError> {
+    let address = SocketAddr::new(config.host, port);
+    let failed = |source| ServerError::Io { what: format!("cannot listen on {address}, the {name} port"), source };
+    let listener = net::listen(address).map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    info!(address = %bound, "listening on the {name} port");
+    Ok(listener)
+}
