@@ -17,11 +17,11 @@ use contracts::{
     engine::Engine,
     error::StorageError,
     event::{Event, Record},
-    flush_ledger::FlushIntent,
     flusher::Flush,
     name::{Partition, TableName},
     payload::Payload,
     read::{ReadLimit, TimeFilter},
+    segment::FlushIntent,
     segment::FormatId,
     sequence::{Offset, OffsetRange},
 };

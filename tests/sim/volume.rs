@@ -14,11 +14,12 @@ use contracts::{
     clock::TimestampMs,
     error::{Counted, Overload, StorageError},
     event::{Event, Record},
-    flush_ledger::{FlushIntent, HotKeep},
+    flush_ledger::HotKeep,
     idempotency::{FirstWrite, Hash, KeyUse},
     name::{GroupName, Partition, PartitionNumber, TableName},
     read::{HotPage, Page, ReadLimit, TimeFilter},
     recovery::{Recovered, RecoveredOffset, RecoveredTable},
+    segment::FlushIntent,
     sequence::{Offset, OffsetRange, Watermarks},
 };
 use hot_rocksdb::request::WriterOptions;

@@ -21,7 +21,7 @@ pub fn key(partition: &Partition, meta: &SegmentMeta) -> Result<String, StorageE
 
 /// The key of the object beside a segment, if its format has one.
 pub fn beside(key: &str) -> Option<String> {
-    formats::all().find_map(|format| Some(key.strip_suffix(format.extension())?.to_owned() + format.beside()?))
+    formats::all().find_map(|format| format.beside_key(key))
 }
 
 fn stem(partition: &Partition, range: OffsetRange, epoch: u64) -> String {

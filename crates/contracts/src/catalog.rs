@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::{
     error::StorageError,
-    flush_ledger::FlushIntent,
     name::{Partition, PartitionNumber, TableName},
+    segment::FlushIntent,
     sequence::Watermarks,
 };
 

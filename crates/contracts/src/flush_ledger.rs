@@ -2,21 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{catalog::PartitionStatus, clock::TimestampMs, error::StorageError, name::Partition, segment::FormatId, sequence::OffsetRange};
-
-/// A segment's bounds and encoding, fixed before its first byte leaves: a retry writes the same bytes under
-/// the same key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FlushIntent {
-    /// The events in it.
-    pub range: OffsetRange,
-    /// The epoch in its name.
-    pub epoch: u64,
-    /// How it is encoded.
-    pub format: FormatId,
-    /// Stored bytes of its events.
-    pub bytes: u64,
-}
+use super::{catalog::PartitionStatus, clock::TimestampMs, error::StorageError, name::Partition, segment::FlushIntent};
 
 /// Which flushed events hot keeps for fast reads: those within both bounds, of time and of bytes.
 #[derive(Debug, Clone, Copy)]

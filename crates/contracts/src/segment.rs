@@ -69,6 +69,20 @@ pub struct SegmentId {
     pub epoch: u64,
 }
 
+/// A segment's bounds and encoding, fixed before its first byte leaves: a retry writes the same bytes under
+/// the same key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlushIntent {
+    /// The events in it.
+    pub range: OffsetRange,
+    /// The epoch in its name.
+    pub epoch: u64,
+    /// How it is encoded.
+    pub format: FormatId,
+    /// Stored bytes of its events.
+    pub bytes: u64,
+}
+
 /// A segment as a manifest describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentMeta {

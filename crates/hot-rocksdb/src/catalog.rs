@@ -18,6 +18,7 @@ use crate::stored;
 use contracts::{
     catalog::{Chosen, PartitionStatus, TableSettings, TableStatus, Tables, Totals},
     name::{GroupName, Partition, PartitionNumber, TableName},
+    sequence::Offset,
 };
 
 /// A table as it is stored, without its partitions.
@@ -175,6 +176,16 @@ impl CatalogState {
     /// The committed consumer offsets.
     pub fn consumers(&self) -> &GroupOffsets {
         &self.consumers
+    }
+
+    /// The offsets of a group by the names of their partitions, in order.
+    pub fn named_offsets(&self, offsets: &BTreeMap<PartitionKey, CommittedOffset>) -> Vec<(Partition, Offset)> {
+        let name = |(key, committed): (&PartitionKey, &CommittedOffset)| {
+            Some((Partition::new(self.name(key.table)?.clone(), key.partition), committed.offset))
+        };
+        let mut named: Vec<_> = offsets.iter().filter_map(name).collect();
+        named.sort();
+        named
     }
 
     /// How many idempotency keys there are, and since when.

@@ -2,17 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    catalog::CatalogState,
-    keys::{self, PartitionKey, cf},
-    rocksdb::Db,
-};
-use contracts::{
-    clock::TimestampMs,
-    error::StorageError,
-    name::{GroupName, Partition},
-    sequence::Offset,
-};
+use super::keys::PartitionKey;
+use contracts::{clock::TimestampMs, name::GroupName, sequence::Offset};
 
 /// A committed offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,30 +80,4 @@ impl GroupOffsets {
     pub fn offsets(&self) -> usize {
         self.count
     }
-}
-
-/// The offsets of a group by the names of their partitions, in order.
-pub fn named(tables: &CatalogState, offsets: &BTreeMap<PartitionKey, CommittedOffset>) -> Vec<(Partition, Offset)> {
-    let name = |(key, committed): (&PartitionKey, &CommittedOffset)| {
-        Some((Partition::new(tables.name(key.table)?.clone(), key.partition), committed.offset))
-    };
-    let mut named: Vec<_> = offsets.iter().filter_map(name).collect();
-    named.sort();
-    named
-}
-
-/// Loads all committed offsets from the volume.
-///
-/// # Errors
-/// `Corrupt` or `Unavailable`.
-pub(super) fn load(db: &Db, tables: &mut CatalogState, now_ms: TimestampMs) -> Result<(), StorageError> {
-    for pair in db.scan(cf::CONSUMERS, &[], &[]) {
-        let (key, value) = pair?;
-        let damaged = || StorageError::corrupt("a consumer offset in RocksDB", format!("key {key:?}, value {value:?}"));
-        let (group, partition) = keys::decode_consumer(&key).ok_or_else(damaged)?;
-        tables.name(partition.table).ok_or_else(damaged)?;
-        let committed = CommittedOffset::decode(&value, now_ms).ok_or_else(damaged)?;
-        tables.set_consumer(&group, partition, Some(committed));
-    }
-    Ok(())
 }

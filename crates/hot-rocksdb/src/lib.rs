@@ -6,6 +6,7 @@ pub mod codec;
 pub mod consumers;
 pub mod disk;
 mod expire;
+mod handles;
 pub mod idempotency;
 pub mod keys;
 pub mod options;
@@ -51,7 +52,7 @@ use contracts::{
     error::{Overload, StorageError, Tier},
     event::Event,
     fence::Fence,
-    flush_ledger::{FlushIntent, FlushLedger, HotKeep},
+    flush_ledger::{FlushLedger, HotKeep},
     gauge::Gauge,
     heartbeat::Heartbeat,
     idempotency::{FirstWrite, Hash, KeyUse, KeyWindow},
@@ -61,6 +62,7 @@ use contracts::{
     recovery::{Recoverable, Recovered},
     reservation::Reservations,
     retention::{Trim, Trimmer},
+    segment::FlushIntent,
     segment::SegmentBuilder,
     sequence::Offset,
     wakeups::Wakeups,
@@ -300,12 +302,12 @@ impl ConsumerStorage for RocksHot {
 
     async fn offsets(&self, group: &GroupName) -> Result<Vec<(Partition, Offset)>, StorageError> {
         let tables = self.catalog.read();
-        Ok(tables.consumers().of(group).map(|offsets| consumers::named(&tables, offsets)).unwrap_or_default())
+        Ok(tables.consumers().of(group).map(|offsets| tables.named_offsets(offsets)).unwrap_or_default())
     }
 
     async fn all_offsets(&self) -> Result<Vec<OffsetsOfGroup>, StorageError> {
         let tables = self.catalog.read();
-        Ok(tables.consumers().iter().map(|(group, offsets)| (group.clone(), consumers::named(&tables, offsets))).collect())
+        Ok(tables.consumers().iter().map(|(group, offsets)| (group.clone(), tables.named_offsets(offsets))).collect())
     }
 
     fn commits(&self) -> u64 {

@@ -11,11 +11,12 @@ use contracts::{
     clock::{Clock, TimestampMs},
     consumers::Commit,
     error::StorageError,
-    flush_ledger::{FlushIntent, HotKeep},
+    flush_ledger::HotKeep,
     idempotency::{FirstWrite, Hash, KeyUse},
     name::{GroupName, Partition, PartitionNumber, TableName},
     recovery::Recovered,
     retention::Trim,
+    segment::FlushIntent,
     sequence::Offset,
 };
 

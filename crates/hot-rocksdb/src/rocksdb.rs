@@ -8,7 +8,9 @@ use uuid::Uuid;
 
 use super::{
     catalog::{CatalogState, SharedCatalog, TableHead},
-    codec, consumers,
+    codec,
+    consumers::CommittedOffset,
+    handles::{family, unavailable},
     idempotency::{Floor, KeyLedger},
     keys::{self, PartitionKey, cf, meta},
     options::{self, OpenOptions},
@@ -234,8 +236,21 @@ impl Db {
             }
             tables.set_state(key, state);
         }
-        consumers::load(self, &mut tables, now_ms)?;
+        self.load_consumers(&mut tables, now_ms)?;
         Ok(tables)
+    }
+
+    /// Loads all committed offsets into the catalog, whose tables are there already.
+    fn load_consumers(&self, tables: &mut CatalogState, now_ms: TimestampMs) -> Result<(), StorageError> {
+        for pair in self.scan(cf::CONSUMERS, &[], &[]) {
+            let (key, value) = pair?;
+            let damaged = || StorageError::corrupt("a consumer offset in RocksDB", format!("key {key:?}, value {value:?}"));
+            let (group, partition) = keys::decode_consumer(&key).ok_or_else(damaged)?;
+            tables.name(partition.table).ok_or_else(damaged)?;
+            let committed = CommittedOffset::decode(&value, now_ms).ok_or_else(damaged)?;
+            tables.set_consumer(&group, partition, Some(committed));
+        }
+        Ok(())
     }
 }
 
@@ -295,22 +310,6 @@ fn not_opened(path: &Path, error: &::rocksdb::Error) -> StorageError {
 
 /// A key and its value.
 pub(crate) type Pair = (Box<[u8]>, Box<[u8]>);
-
-/// RocksDB's error, as one of the hot tier.
-pub(super) fn unavailable(error: ::rocksdb::Error) -> StorageError {
-    if error.kind() == ::rocksdb::ErrorKind::Corruption {
-        StorageError::corrupt("RocksDB", error)
-    } else {
-        StorageError::unavailable(Tier::Hot, error)
-    }
-}
-
-pub(super) fn family<'a>(db: &'a DB, name: &str) -> &'a ColumnFamily {
-    let Some(family) = db.cf_handle(name) else {
-        unreachable!("column family {name} is opened with the database");
-    };
-    family
-}
 
 fn last_batch(db: &DB) -> Result<u64, StorageError> {
     let Some(bytes) = db.get_cf(family(db, cf::META), meta::BATCH).map_err(unavailable)? else { return Ok(0) };

@@ -5,8 +5,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     codec,
+    handles::unavailable,
     keys::{self, PartitionKey, SLICE, cf},
-    rocksdb::{Db, unavailable},
+    rocksdb::Db,
     sequence::{PartitionState, TimeSlice},
 };
 use contracts::{

@@ -11,8 +11,8 @@ use contracts::{
     catalog::PartitionStatus,
     clock::TimestampMs,
     error::StorageError,
-    flush_ledger::FlushIntent,
     name::PartitionNumber,
+    segment::FlushIntent,
     segment::FormatId,
     sequence::{Offset, OffsetRange, Watermarks},
 };

@@ -15,9 +15,9 @@ use ::rocksdb::{DB, IteratorMode, WriteBatch, WriteOptions};
 use tracing::info;
 
 use super::{
+    handles::{family, unavailable},
     idempotency::{self, KeyLedger},
     keys::{self, cf, meta},
-    rocksdb::{family, unavailable},
 };
 use contracts::{error::StorageError, idempotency::hash_key};
 

@@ -11,11 +11,12 @@ use contracts::{
     engine::Engine,
     error::StorageError,
     event::{Event, Record},
-    flush_ledger::{FlushIntent, HotKeep},
+    flush_ledger::HotKeep,
     name::{GroupName, Partition, PartitionNumber, TableName},
     payload::Payload,
     read::{HotPage, ReadLimit, TimeFilter},
     retention::Trim,
+    segment::FlushIntent,
     segment::{FormatId, Segment, SegmentBuilder},
     sequence::{Offset, OffsetRange, Watermarks},
 };

@@ -1,10 +1,6 @@
 //! What can go wrong between Zombi and S3, done to requests on their way to the store.
 
-use std::{
-    io,
-    sync::{Arc, Mutex, atomic::Ordering::SeqCst},
-    time::Duration,
-};
+use std::{io, sync::Mutex, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
@@ -20,8 +16,6 @@ use tokio::{
     sync::Notify,
     time::{sleep, timeout},
 };
-
-use super::s3::{ObjectStore, Put};
 
 /// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +92,7 @@ impl Fault {
 #[derive(Debug, Default)]
 pub struct Faults {
     planned: Mutex<Vec<(Operation, Fault, usize)>>,
-    cleared: Notify,
+    pub(super) cleared: Notify,
 }
 
 impl Faults {
@@ -118,7 +112,7 @@ impl Faults {
         self.planned.lock().unwrap().iter().map(|(_, _, count)| count).sum()
     }
 
-    fn next<B>(&self, request: &Request<B>) -> Option<Fault> {
+    pub(super) fn next<B>(&self, request: &Request<B>) -> Option<Fault> {
         let operation = Operation::of(request)?;
         let mut faults = self.planned.lock().unwrap();
         let (_, fault, count) = faults.iter_mut().find(|(wanted, _, count)| *wanted == operation && *count > 0)?;
@@ -151,7 +145,7 @@ impl StandingRefusal {
         Self { of, status, code, region: None }
     }
 
-    fn answer(self) -> Answer {
+    pub(super) fn answer(self) -> Answer {
         let mut answer = error(self.status, self.code, self.region);
         if let Some(region) = self.region {
             answer.headers_mut().insert("x-amz-bucket-region", header::HeaderValue::from_static(region));
@@ -160,13 +154,13 @@ impl StandingRefusal {
     }
 }
 
-type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
+pub(super) type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
 /// A request that can be applied now, later or not at all.
-struct ReceivedRequest {
-    service: S3Service,
-    head: Parts,
-    body: Bytes,
+pub(super) struct ReceivedRequest {
+    pub(super) service: S3Service,
+    pub(super) head: Parts,
+    pub(super) body: Bytes,
 }
 
 impl ReceivedRequest {
@@ -187,36 +181,29 @@ impl ReceivedRequest {
             drop(service.call(request).await);
         });
     }
-}
 
-/// Serves one request, with a fault if it is due.
-pub async fn serve(store: Arc<ObjectStore>, service: S3Service, request: Request<hyper::body::Incoming>) -> io::Result<Answer> {
-    let fault = store.faults.next(&request);
-    let (head, body) = request.into_parts();
-    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-    if let Some(answer) = refused(&store, &head) {
-        return Ok(answer);
-    }
-    let received = ReceivedRequest { service, head, body };
-    match fault {
-        None => received.apply().await.map(|(head, bytes)| Response::from_parts(head, whole(bytes))),
-        Some(Fault::Status(status)) => Ok(usual_error(status)),
-        Some(Fault::Conflict) if received.head.method == Method::PUT => Ok(usual_error(409)),
-        Some(Fault::Conflict) => Ok(usual_error(503)),
-        Some(Fault::ResetRequest) => Err(broken()),
-        Some(Fault::AnswerLost) => received.apply().await.and(Err(broken())),
-        Some(Fault::Hang) => {
-            drop(timeout(Duration::from_secs(3600), store.faults.cleared.notified()).await);
-            Err(broken())
+    /// Serves it, with a fault if one is due; what hangs does so until it is cleared.
+    pub(super) async fn answer(self, fault: Option<Fault>, cleared: &Notify) -> io::Result<Answer> {
+        match fault {
+            None => self.apply().await.map(|(head, bytes)| Response::from_parts(head, whole(bytes))),
+            Some(Fault::Status(status)) => Ok(usual_error(status)),
+            Some(Fault::Conflict) if self.head.method == Method::PUT => Ok(usual_error(409)),
+            Some(Fault::Conflict) => Ok(usual_error(503)),
+            Some(Fault::ResetRequest) => Err(broken()),
+            Some(Fault::AnswerLost) => self.apply().await.and(Err(broken())),
+            Some(Fault::Hang) => {
+                drop(timeout(Duration::from_secs(3600), cleared.notified()).await);
+                Err(broken())
+            }
+            Some(Fault::AppliedLate) => {
+                self.apply_late();
+                Ok(usual_error(500))
+            }
+            Some(Fault::ResetAnswer) => self.apply().await.map(|(head, bytes)| broken_off(head, &bytes)),
+            Some(Fault::Slow) => self.apply().await.map(|(head, bytes)| byte_by_byte(head, bytes)),
+            Some(Fault::Truncated) => self.apply().await.map(|(head, bytes)| truncated(head, &bytes)),
+            Some(Fault::Flipped) => self.apply().await.map(|(head, bytes)| flipped(head, &bytes)),
         }
-        Some(Fault::AppliedLate) => {
-            received.apply_late();
-            Ok(usual_error(500))
-        }
-        Some(Fault::ResetAnswer) => received.apply().await.map(|(head, bytes)| broken_off(head, &bytes)),
-        Some(Fault::Slow) => received.apply().await.map(|(head, bytes)| byte_by_byte(head, bytes)),
-        Some(Fault::Truncated) => received.apply().await.map(|(head, bytes)| truncated(head, &bytes)),
-        Some(Fault::Flipped) => received.apply().await.map(|(head, bytes)| flipped(head, &bytes)),
     }
 }
 
@@ -258,18 +245,6 @@ fn flipped(head: response::Parts, bytes: &Bytes) -> Answer {
         *byte ^= 1;
     }
     Response::from_parts(head, whole(bytes.freeze()))
-}
-
-/// Remembers a PUT where that is wanted; the answer to what is refused.
-fn refused(store: &ObjectStore, head: &Parts) -> Option<Answer> {
-    if head.method == Method::PUT
-        && let Some(puts) = &mut *store.puts_seen.lock().unwrap()
-    {
-        puts.push(Put { path: head.uri.path().to_owned(), headers: head.headers.clone() });
-    }
-    let refusal = store.refusal.lock().unwrap().filter(|refusal| (refusal.of)(head))?;
-    store.refused.fetch_add(1, SeqCst);
-    Some(refusal.answer())
 }
 
 fn whole(bytes: Bytes) -> UnsyncBoxBody<Bytes, io::Error> {

@@ -14,7 +14,8 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
-use hyper::{HeaderMap, service::service_fn};
+use http_body_util::BodyExt;
+use hyper::{HeaderMap, Method, Request, body::Incoming, http::request::Parts, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
@@ -27,11 +28,11 @@ use s3s::{
         HeadBucketOutput, ListObjectsV2Input, ListObjectsV2Output, Object, PutObjectInput, PutObjectOutput, StreamingBlob,
     },
     s3_error,
-    service::S3ServiceBuilder,
+    service::{S3Service, S3ServiceBuilder},
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use super::faults::{self, Faults, StandingRefusal};
+use super::faults::{Answer, Faults, ReceivedRequest, StandingRefusal};
 
 /// The one key pair that it accepts.
 pub const ACCESS_KEY: &str = "zombi";
@@ -95,6 +96,18 @@ impl ObjectStore {
         let seen = self.puts_seen.lock().unwrap();
         let is_object = |put: &&Put| put.path.trim_matches('/').contains('/');
         seen.iter().flatten().filter(is_object).cloned().collect()
+    }
+
+    /// Remembers a PUT where that is wanted; returns the answer to what is refused.
+    fn refused(&self, head: &Parts) -> Option<Answer> {
+        if head.method == Method::PUT
+            && let Some(puts) = &mut *self.puts_seen.lock().unwrap()
+        {
+            puts.push(Put { path: head.uri.path().to_owned(), headers: head.headers.clone() });
+        }
+        let refusal = self.refusal.lock().unwrap().filter(|refusal| (refusal.of)(head))?;
+        self.refused.fetch_add(1, SeqCst);
+        Some(refusal.answer())
     }
 
     /// Refuses from now on; `None` refuses nothing more.
@@ -269,7 +282,7 @@ impl S3Server {
                 let (service, store) = (service.clone(), Arc::clone(&served));
                 tokio::spawn(async move {
                     let connection = auto::Builder::new(TokioExecutor::new());
-                    let serve = service_fn(move |request| faults::serve(Arc::clone(&store), service.clone(), request));
+                    let serve = service_fn(move |request| serve(Arc::clone(&store), service.clone(), request));
                     drop(connection.serve_connection(TokioIo::new(stream), serve).await);
                 });
             }
@@ -287,4 +300,15 @@ impl Drop for S3Server {
     fn drop(&mut self) {
         self.accepting.abort();
     }
+}
+
+/// Serves one request, with a fault if one is due.
+async fn serve(store: Arc<ObjectStore>, service: S3Service, request: Request<Incoming>) -> io::Result<Answer> {
+    let fault = store.faults.next(&request);
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    if let Some(answer) = store.refused(&head) {
+        return Ok(answer);
+    }
+    ReceivedRequest { service, head, body }.answer(fault, &store.faults.cleared).await
 }

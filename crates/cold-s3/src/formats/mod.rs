@@ -66,6 +66,11 @@ pub trait SegmentFormat: Send + Sync {
     /// The ending of the keys of the objects beside them, if the format has such objects.
     fn beside(&self) -> Option<&'static str>;
 
+    /// The key of the object beside a segment of that key, if there is one.
+    fn beside_key(&self, key: &str) -> Option<String> {
+        Some(key.strip_suffix(self.extension())?.to_owned() + self.beside()?)
+    }
+
     /// Starts a new segment.
     fn builder(&self, id: SegmentId) -> Box<dyn SegmentBuilder>;
 

@@ -13,9 +13,10 @@ use crate::{
 use contracts::{
     clock::TimestampMs,
     error::StorageError,
-    flush_ledger::{FlushIntent, HotKeep},
+    flush_ledger::HotKeep,
     name::Partition,
     retention::Trim,
+    segment::FlushIntent,
     sequence::{Offset, OffsetRange},
 };
 

@@ -5,10 +5,11 @@ use contracts::{
     cold::SegmentStore,
     crash,
     error::{StorageError, Tier},
-    flush_ledger::{FlushIntent, FlushLedger},
+    flush_ledger::FlushLedger,
     name::Partition,
     offload::offload,
     read::HotReader,
+    segment::FlushIntent,
     segment::{SegmentId, SegmentMeta},
 };
 

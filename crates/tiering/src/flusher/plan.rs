@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use contracts::{
     catalog::PartitionStatus,
-    flush_ledger::FlushIntent,
     name::Partition,
+    segment::FlushIntent,
     sequence::{Offset, OffsetRange},
 };
 

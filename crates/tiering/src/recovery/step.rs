@@ -5,11 +5,11 @@ use uuid::Uuid;
 use contracts::{
     catalog::PartitionStatus,
     error::StorageError,
-    flush_ledger::FlushIntent,
     journal::ChainRecord,
     manifests::{ColdBounds, LastManifest},
     name::Partition,
     recovery::RecoveredPartition,
+    segment::FlushIntent,
     sequence::{Offset, OffsetRange, Watermarks},
 };
 

@@ -11,7 +11,6 @@ use serde_json::Value;
 
 use super::super::LocatedSegment;
 use crate::{
-    names,
     parts::{ObjectPart, PartCache},
     proto::{Index, IndexPlace},
 };
@@ -176,24 +175,22 @@ pub fn location(segment: &LocatedSegment) -> Result<IndexLocation, StorageError>
     IndexLocation::kept(&segment.meta)
 }
 
-/// Version 2: the index, from memory if there is only one frame, otherwise from the bucket.
+/// Version 2: the index, from memory if there is only one frame, otherwise from the object `beside` the
+/// segment, or from the end of the segment itself.
 ///
 /// # Errors
 /// `Unavailable`, or `Corrupt` if it is not the index of this segment.
-pub async fn fetch(parts: &PartCache, segment: &LocatedSegment, zstd: bool) -> Result<FrameIndex, StorageError> {
-    let (location, meta) = (location(segment)?, &segment.meta);
-    let end = if zstd { location.position } else { meta.bytes };
+pub async fn fetch(parts: &PartCache, segment: &LocatedSegment, beside: Option<String>) -> Result<FrameIndex, StorageError> {
+    let (location, meta, is_inside) = (location(segment)?, &segment.meta, beside.is_none());
+    let end = if is_inside { location.position } else { meta.bytes };
     if let Some(crc32c) = location.frame_crc32c {
         let (first_offset, min_ms, max_ms) = (meta.range.start, meta.min_ms, meta.max_ms);
         let only = Frame { first_offset, position: 0, min_ms, max_ms, crc32c };
         return Ok(FrameIndex { frames: vec![only], end_offset: meta.range.end, end });
     }
-    let object: Arc<str> = match names::beside(&segment.key).filter(|_| !zstd) {
-        Some(beside) => beside.into(),
-        None => Arc::clone(&segment.key),
-    };
+    let object: Arc<str> = beside.map_or_else(|| Arc::clone(&segment.key), Into::into);
     let found = parts.read(&object, &[location.part()]).await?;
-    decode(segment, found.first().map(AsRef::as_ref).unwrap_or_default(), zstd)
+    decode(segment, found.first().map(AsRef::as_ref).unwrap_or_default(), is_inside)
 }
 
 /// Version 2: decodes the stored form, which must be the index of this segment.

@@ -140,7 +140,7 @@ impl SegmentFormat for Jsonl {
     async fn read(&self, parts: &PartCache, segment: &LocatedSegment, query: SegmentQuery) -> Result<Page, StorageError> {
         let index = match self.version {
             Version::One => index::of_manifest(segment)?,
-            Version::Two => index::fetch(parts, segment, self.zstd).await?,
+            Version::Two => index::fetch(parts, segment, self.beside_key(&segment.key)).await?,
         };
         read::read(parts, segment, index, query, *self).await
     }

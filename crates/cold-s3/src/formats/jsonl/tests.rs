@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{formats, names};
+use crate::formats;
 use contracts::{
     event::Event,
     name::{Partition, TableName},
@@ -49,8 +49,7 @@ fn encode(records: &[Record], format: Jsonl) -> Segment {
 }
 
 fn located(segment: &Segment) -> LocatedSegment {
-    let key = names::key(&segment.partition, &segment.meta).unwrap().into();
-    LocatedSegment { key, partition: segment.partition.clone(), meta: Arc::new(segment.meta.clone()) }
+    LocatedSegment { key: "o".into(), partition: segment.partition.clone(), meta: Arc::new(segment.meta.clone()) }
 }
 
 fn decode(segment: &Segment) -> Result<Vec<Record>, StorageError> {
