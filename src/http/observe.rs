@@ -75,9 +75,9 @@ impl Observed {
             held.partitions += 1;
             held.bytes += status.hot_bytes;
             held.unflushed_bytes += status.unflushed_bytes;
-            held.unflushed_events += status.marks.unflushed().len();
+            held.unflushed_events += status.watermarks.unflushed().len();
             held.unflushed_for = held.unflushed_for.max(status.unflushed_since.map_or(Duration::ZERO, |since| since.elapsed()));
-            let kept = OffsetRange::new(status.marks.start, status.marks.next);
+            let kept = OffsetRange::new(status.watermarks.start, status.watermarks.next);
             held.lost += kept.len() - self.reader.events_in(&partition, kept);
         }
         held
@@ -114,8 +114,8 @@ impl Observed {
 
     /// How many events a partition has before an offset; without an offset, how many it has.
     fn events(&self, partition: &Partition, status: &PartitionStatus, before: Option<Offset>) -> u64 {
-        let marks = status.marks;
-        let end = before.unwrap_or(marks.next).clamp(marks.start, marks.next);
-        self.reader.events_in(partition, OffsetRange::new(marks.start, end))
+        let watermarks = status.watermarks;
+        let end = before.unwrap_or(watermarks.next).clamp(watermarks.start, watermarks.next);
+        self.reader.events_in(partition, OffsetRange::new(watermarks.start, end))
     }
 }

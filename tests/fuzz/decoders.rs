@@ -188,7 +188,7 @@ fn stored(data: &[u8]) {
         assert_eq!(idempotency::decode(&idempotency::encode(first)), Some(first));
     }
     if let Ok(state) = PartitionState::decode(data) {
-        state.marks.check(&"a partition");
+        state.watermarks.check(&"a partition");
     }
     drop(TimeSlice::decode(data));
 }

@@ -358,21 +358,22 @@ impl World {
         };
         self.open().await;
         let store = self.store.as_ref().unwrap();
-        let marks: BTreeMap<_, _> = store.hot.tables().partitions().map(|(partition, status)| (partition.number, status.marks)).collect();
+        let watermarks: BTreeMap<_, _> =
+            store.hot.tables().partitions().map(|(partition, status)| (partition.number, status.watermarks)).collect();
         let committed: BTreeMap<_, _> = store.hot.offsets(&group()).await.unwrap().into_iter().collect();
         for (number, sheet) in &mut self.sheets {
-            let (partition, marks) = (Partition::new(table(), *number), marks.get(number).copied().unwrap_or_default());
-            assert!(marks.next >= sheet.next, "{partition}: {marks:?} gives offsets again, {} were given", sheet.next);
-            let lost = store.reader.lost(&partition, OffsetRange::new(0, marks.next));
-            let end = lost.iter().map(|range| range.start).filter(|start| *start >= sheet.cold).min().unwrap_or(marks.next);
+            let (partition, watermarks) = (Partition::new(table(), *number), watermarks.get(number).copied().unwrap_or_default());
+            assert!(watermarks.next >= sheet.next, "{partition}: {watermarks:?} gives offsets again, {} were given", sheet.next);
+            let lost = store.reader.lost(&partition, OffsetRange::new(0, watermarks.next));
+            let end = lost.iter().map(|range| range.start).filter(|start| *start >= sheet.cold).min().unwrap_or(watermarks.next);
             assert!(sheet.cold <= end, "{partition}: {} was cold, {lost:?} is lost", sheet.cold);
             sheet.events.split_off(&end);
-            sheet.next = marks.next;
+            sheet.next = watermarks.next;
             sheet.keys.retain(|_, (offset, _)| *offset < end);
             let found = committed.get(&partition).copied();
             assert!(sheet.commits.contains(&found), "{partition}: {found:?} is committed, {sheet:?}");
             sheet.committed = found;
-            sheet.start = marks.start;
+            sheet.start = watermarks.start;
         }
         // A table that was deleted, and not flushed since it was written again, is as it was.
         self.exists = store.hot.table(&table()).is_some();

@@ -210,9 +210,9 @@ impl World {
         let mut ids = self.gone.clone();
         for (place, acked) in &self.acked {
             let status = store.hot.table(&place.table).and_then(|table| table.partition(place.number).copied());
-            let marks = status.unwrap().marks;
-            assert_eq!(marks.flushed, marks.next, "{place} is not in S3 {SOON:?} after the refusal");
-            let kept = OffsetRange::new(marks.start, marks.next);
+            let watermarks = status.unwrap().watermarks;
+            assert_eq!(watermarks.flushed, watermarks.next, "{place} is not in S3 {SOON:?} after the refusal");
+            let kept = OffsetRange::new(watermarks.start, watermarks.next);
             let found = read(store, place, kept).await;
             let is_dense = found.is_sorted() && found.len() as u64 == store.reader.events_in(place, kept);
             assert!(is_dense, "{place} {kept} has holes: {found:?}");
@@ -220,11 +220,11 @@ impl World {
             let found: BTreeMap<Offset, Id> = found.into_iter().collect();
             for (offset, (id, appended_ms)) in acked {
                 let may_expire = place.table != table() && appended_ms + RETENTION_SECS as i64 * 1000 <= self.clock.now_ms();
-                let is_expired = *offset < marks.start && may_expire;
+                let is_expired = *offset < watermarks.start && may_expire;
                 assert!(is_expired || found.get(offset) == Some(id), "{place} {kept}: event {id} was acked at {offset}: {found:?}");
             }
             // Who tries again is told where it is.
-            if let Some((offset, (id, appended_ms))) = acked.range(marks.start..).next() {
+            if let Some((offset, (id, appended_ms))) = acked.range(watermarks.start..).next() {
                 let events = vec![(place.number, event(*id, *appended_ms))];
                 let again = Append { table: place.table.clone(), events, expected_offset: None };
                 let answer = store.hot.append(again).await.unwrap();
@@ -380,7 +380,7 @@ fn a_segment_on_its_way_in_an_unknown_format_refuses_the_start_and_changes_nothi
         world.append(hot.tier.as_ref()).await.unwrap();
         let (partition, status) = hot.tier.pending().into_iter().next().unwrap();
         let format = FormatId::new("other/1").unwrap();
-        let intent = FlushIntent { range: status.marks.unflushed(), epoch: 9, format, bytes: status.unflushed_bytes };
+        let intent = FlushIntent { range: status.watermarks.unflushed(), epoch: 9, format, bytes: status.unflushed_bytes };
         hot.tier.intend(vec![(partition, intent)]).await.unwrap();
         hot.crash().await;
         let before = world.bucket.trace().len();

@@ -410,8 +410,8 @@ fn simulate(seed: u64) -> (Vec<String>, Counts) {
         sleep(SOON).await;
         let tables = store.hot.tables();
         for (partition, status) in tables.partitions() {
-            assert_eq!(status.marks.flushed, status.marks.next, "{partition} is not in S3 {SOON:?} after the last fault");
-            for lost in store.reader.lost(&partition, OffsetRange::new(0, status.marks.next)) {
+            assert_eq!(status.watermarks.flushed, status.watermarks.next, "{partition} is not in S3 {SOON:?} after the last fault");
+            for lost in store.reader.lost(&partition, OffsetRange::new(0, status.watermarks.next)) {
                 world.history.borrow_mut().declared_lost(u64::from(partition.number), lost.start, lost.end);
             }
         }

@@ -53,7 +53,7 @@ struct Table {
 /// One partition.
 #[derive(Debug, Clone, Default)]
 struct Sheet {
-    marks: Watermarks,
+    watermarks: Watermarks,
     events: BTreeMap<Offset, Event>,
     keys: HashMap<Hash, FirstWrite>,
     intent: Option<FlushIntent>,
@@ -90,12 +90,12 @@ impl Volume {
     }
 
     fn hot_bytes(&self) -> u64 {
-        self.tables.values().flat_map(|table| table.partitions.values()).map(|sheet| sheet.bytes(sheet.marks.hot())).sum()
+        self.tables.values().flat_map(|table| table.partitions.values()).map(|sheet| sheet.bytes(sheet.watermarks.hot())).sum()
     }
 
     fn flushed_bytes(&self) -> u64 {
         let sheets = self.tables.values().flat_map(|table| table.partitions.values());
-        sheets.map(|sheet| sheet.bytes(OffsetRange::new(sheet.marks.low, sheet.marks.flushed))).sum()
+        sheets.map(|sheet| sheet.bytes(OffsetRange::new(sheet.watermarks.low, sheet.watermarks.flushed))).sum()
     }
 
     fn append(&mut self, append: Append, options: &WriterOptions, now_ms: TimestampMs) -> Result<Vec<Appended>, StorageError> {
@@ -106,7 +106,7 @@ impl Volume {
             return Err(StorageError::TooMany { what: Counted::Tables, limit: options.max_tables });
         }
         let next = |number: &PartitionNumber| {
-            self.tables.get(&name).and_then(|table| table.partitions.get(number)).map_or(0, |sheet| sheet.marks.next)
+            self.tables.get(&name).and_then(|table| table.partitions.get(number)).map_or(0, |sheet| sheet.watermarks.next)
         };
         let first = |number: &PartitionNumber, used: &KeyUse| {
             let sheet = known.and_then(|table| table.partitions.get(number))?;
@@ -154,12 +154,12 @@ impl Volume {
             if let Some(first) = first.filter(|first| first.is_within(options.keys.window_ms, now_ms)) {
                 return Appended { partition: number, offset: first.offset, duplicate: true };
             }
-            let offset = sheet.marks.next;
+            let offset = sheet.watermarks.next;
             if let Some(used) = used {
                 sheet.keys.insert(used.key, FirstWrite { offset, appended_ms: now_ms, payload: Some(used.payload) });
             }
             sheet.events.insert(offset, event);
-            sheet.marks.next += 1;
+            sheet.watermarks.next += 1;
             sheet.unflushed_since.get_or_insert_with(Instant::now);
             Appended { partition: number, offset, duplicate: false }
         };
@@ -182,10 +182,10 @@ impl Volume {
             }
             let run = self.runs.remove(0);
             let Ok(sheet) = self.sheet(&run.partition) else { continue };
-            assert!(run.end <= sheet.marks.flushed, "evicting what is not cold");
-            let gone = OffsetRange::new(sheet.marks.low.min(run.end), run.end);
+            assert!(run.end <= sheet.watermarks.flushed, "evicting what is not cold");
+            let gone = OffsetRange::new(sheet.watermarks.low.min(run.end), run.end);
             let bytes = sheet.bytes(gone);
-            sheet.marks.low = sheet.marks.low.max(run.end);
+            sheet.watermarks.low = sheet.watermarks.low.max(run.end);
             sheet.forget();
             (flushed_bytes, events) = (flushed_bytes.saturating_sub(bytes), events + gone.len());
         }
@@ -206,8 +206,8 @@ impl Volume {
         for one in recovered.partitions {
             let table = self.tables.entry(one.partition.table.clone()).or_default();
             let sheet = table.partitions.entry(one.partition.number).or_default();
-            assert!(sheet.marks.next <= one.marks.next, "recovery would give offsets again");
-            sheet.marks = one.marks;
+            assert!(sheet.watermarks.next <= one.watermarks.next, "recovery would give offsets again");
+            sheet.watermarks = one.watermarks;
             sheet.intent = None;
             sheet.forget();
         }
@@ -227,19 +227,19 @@ impl Sheet {
 
     /// What is below `low` is gone.
     fn forget(&mut self) {
-        self.events = self.events.split_off(&self.marks.low);
-        self.marks.check(&"a partition");
-        if self.marks.unflushed().is_empty() {
+        self.events = self.events.split_off(&self.watermarks.low);
+        self.watermarks.check(&"a partition");
+        if self.watermarks.unflushed().is_empty() {
             self.unflushed_since = None;
         }
     }
 
     fn trim(&mut self, start: Offset) {
-        assert!(start <= self.marks.next, "a start beyond the end");
-        let start = start.max(self.marks.start);
-        let was = self.marks.flushed;
-        self.marks = Watermarks { start, low: self.marks.low.max(start), flushed: was.max(start), next: self.marks.next };
-        if self.marks.flushed != was {
+        assert!(start <= self.watermarks.next, "a start beyond the end");
+        let start = start.max(self.watermarks.start);
+        let was = self.watermarks.flushed;
+        self.watermarks = Watermarks { start, low: self.watermarks.low.max(start), flushed: was.max(start), next: self.watermarks.next };
+        if self.watermarks.flushed != was {
             self.intent = None;
         }
         self.forget();
@@ -248,17 +248,17 @@ impl Sheet {
     fn status(&self, number: PartitionNumber) -> PartitionStatus {
         PartitionStatus {
             number,
-            marks: self.marks,
-            hot_bytes: self.bytes(self.marks.hot()),
-            unflushed_bytes: self.bytes(self.marks.unflushed()),
+            watermarks: self.watermarks,
+            hot_bytes: self.bytes(self.watermarks.hot()),
+            unflushed_bytes: self.bytes(self.watermarks.unflushed()),
             unflushed_since: self.unflushed_since,
             intent: self.intent,
         }
     }
 
     fn page(&self, number: PartitionNumber, from: Offset, filter: TimeFilter, limit: ReadLimit) -> HotPage {
-        let mut hot = HotPage { marks: self.marks, page: Page { records: Vec::new(), next: from }, stored_bytes: 0 };
-        if !self.marks.hot().contains(from) {
+        let mut hot = HotPage { watermarks: self.watermarks, page: Page { records: Vec::new(), next: from }, stored_bytes: 0 };
+        if !self.watermarks.hot().contains(from) {
             return hot;
         }
         let mut bytes = 0;

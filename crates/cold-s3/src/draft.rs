@@ -103,7 +103,7 @@ pub fn lose(state: &ColdState, partitions: &BTreeMap<Partition, Watermarks>) -> 
 }
 
 fn partition_watermarks(table: &TableStatus) -> impl Iterator<Item = (Partition, Watermarks)> {
-    table.named_partitions().map(|(partition, status)| (partition, status.marks))
+    table.named_partitions().map(|(partition, status)| (partition, status.watermarks))
 }
 
 /// A partition's entry by the chain; an empty one if the chain does not know the partition.
@@ -149,7 +149,7 @@ mod tests {
 
     fn tables(watermarks: Watermarks) -> Vec<Arc<TableStatus>> {
         let status =
-            PartitionStatus { number: 0, marks: watermarks, hot_bytes: 0, unflushed_bytes: 0, unflushed_since: None, intent: None };
+            PartitionStatus { number: 0, watermarks: watermarks, hot_bytes: 0, unflushed_bytes: 0, unflushed_since: None, intent: None };
         vec![Arc::new(TableStatus {
             name: partition().table,
             settings: TableSettings::default(),

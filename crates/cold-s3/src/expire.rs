@@ -15,7 +15,7 @@ pub fn expired_segments(state: &ColdState, table: &TableStatus, appended_before:
     let mut pieces = Vec::new();
     for (place, (partition, status)) in partitions.iter().enumerate() {
         let segments = state.partitions.get(partition).into_iter().flat_map(|cold| &cold.segments);
-        let kept = segments.filter(|segment| segment.range.end > status.marks.start);
+        let kept = segments.filter(|segment| segment.range.end > status.watermarks.start);
         pieces.extend(kept.map(|segment| ExpiryUnit {
             partition: place,
             end: segment.range.end,

@@ -18,7 +18,7 @@ pub struct PartitionStatus {
     /// Its number.
     pub number: PartitionNumber,
     /// Its watermarks.
-    pub marks: Watermarks,
+    pub watermarks: Watermarks,
     /// Stored bytes of the events in hot.
     pub hot_bytes: u64,
     /// Stored bytes of the events that only hot has.
@@ -179,7 +179,7 @@ impl Tables {
 
     /// The watermarks of all partitions.
     pub fn watermarks(&self) -> BTreeMap<Partition, Watermarks> {
-        self.partitions().map(|(partition, status)| (partition, status.marks)).collect()
+        self.partitions().map(|(partition, status)| (partition, status.watermarks)).collect()
     }
 }
 
@@ -212,7 +212,7 @@ impl Totals {
             self.partitions += 1;
             self.hot_bytes += status.hot_bytes;
             self.unflushed_bytes += status.unflushed_bytes;
-            self.unflushed_events += status.marks.unflushed().len();
+            self.unflushed_events += status.watermarks.unflushed().len();
         }
     }
 }

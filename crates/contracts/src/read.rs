@@ -54,8 +54,8 @@ pub struct Page {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HotPage {
     /// The partition's watermarks at that moment.
-    pub marks: Watermarks,
-    /// What hot has from the position asked for; empty if that is below `marks.low`.
+    pub watermarks: Watermarks,
+    /// What hot has from the position asked for; empty if that is below `watermarks.low`.
     pub page: Page,
     /// Stored bytes of all events that were looked at.
     pub stored_bytes: u64,

@@ -16,7 +16,7 @@ pub struct RecoveredPartition {
     /// The partition.
     pub partition: Partition,
     /// Its watermarks; what stays hot is unflushed.
-    pub marks: Watermarks,
+    pub watermarks: Watermarks,
     /// Stored bytes of what stays hot.
     pub hot_bytes: u64,
 }

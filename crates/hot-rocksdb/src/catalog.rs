@@ -158,7 +158,7 @@ impl CatalogState {
         for table in self.by_name.values().filter(|table| !table.is_deleted) {
             tables += 1;
             partitions += table.partitions.len() as u64;
-            unflushed_events += table.partitions.values().map(|state| state.marks.unflushed().len()).sum::<u64>();
+            unflushed_events += table.partitions.values().map(|state| state.watermarks.unflushed().len()).sum::<u64>();
         }
         Totals { tables, partitions, hot_bytes: self.hot_bytes, unflushed_bytes: self.unflushed_bytes, unflushed_events }
     }
@@ -248,7 +248,7 @@ impl CatalogState {
         table.status = OnceLock::new();
         self.changed.get_mut().insert(key.table);
         self.partitions += usize::from(old.is_none());
-        match state.marks.unflushed().is_empty() {
+        match state.watermarks.unflushed().is_empty() {
             true => self.unflushed.remove(&key),
             false => self.unflushed.insert(key),
         };

@@ -37,12 +37,12 @@ pub fn expired(
             let (_, slice) = keys::decode_event(&key).ok_or_else(damaged)?;
             let TimeSlice { appended_ms, bytes, .. } = TimeSlice::decode(&value)?;
             let end = (slice + 1) * SLICE;
-            if end > state.marks.start {
+            if end > state.watermarks.start {
                 pieces.push(ExpiryUnit { partition: place, end, appended_ms, bytes });
             }
         }
         if let Some(TimeSlice { appended_ms, bytes, .. }) = state.open_slice {
-            pieces.push(ExpiryUnit { partition: place, end: state.marks.next, appended_ms, bytes });
+            pieces.push(ExpiryUnit { partition: place, end: state.watermarks.next, appended_ms, bytes });
         }
     }
     let trim = |(place, start, unflushed_bytes): (usize, Offset, u64)| Trim {

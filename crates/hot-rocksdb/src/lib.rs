@@ -124,9 +124,9 @@ impl RocksHot {
             let tables = self.catalog.read();
             let known = tables.get(table).map(|table| &table.partitions);
             let after = |(number, count): (PartitionNumber, u64)| {
-                let mut marks = known.and_then(|known| known.get(&number)).map(|state| state.marks).unwrap_or_default();
-                marks.next += count;
-                (Partition::new(table.clone(), number), marks)
+                let mut watermarks = known.and_then(|known| known.get(&number)).map(|state| state.watermarks).unwrap_or_default();
+                watermarks.next += count;
+                (Partition::new(table.clone(), number), watermarks)
             };
             counts.into_iter().map(after).collect()
         };

@@ -40,17 +40,17 @@ struct PartitionView<'a> {
 impl PartitionView<'_> {
     /// A page from `offset` on; without events if hot does not hold that offset.
     fn read(&self, offset: Offset, filter: TimeFilter, limit: ReadLimit) -> Result<HotPage, StorageError> {
-        let marks = self.db.state(self.snapshot, self.key)?.marks;
-        let nothing = |marks| HotPage { marks, page: Page { records: Vec::new(), next: offset }, stored_bytes: 0 };
-        let mut hot = nothing(marks);
-        if offset < marks.low || marks.next <= offset {
+        let watermarks = self.db.state(self.snapshot, self.key)?.watermarks;
+        let nothing = |watermarks| HotPage { watermarks, page: Page { records: Vec::new(), next: offset }, stored_bytes: 0 };
+        let mut hot = nothing(watermarks);
+        if offset < watermarks.low || watermarks.next <= offset {
             return Ok(hot);
         }
         match self.fill_page(filter, limit, &mut hot) {
             Err(damage @ StorageError::Corrupt { .. }) => {
                 // Eviction deletes whole files, and a snapshot does not keep them. If `low` has passed this
                 // place meanwhile, nothing is damaged: the events are cold.
-                let now = self.db.state(&self.db.snapshot(), self.key)?.marks;
+                let now = self.db.state(&self.db.snapshot(), self.key)?.watermarks;
                 if now.low <= hot.page.next { Err(damage) } else { Ok(nothing(now)) }
             }
             scanned => scanned.map(|()| hot),
@@ -59,7 +59,7 @@ impl PartitionView<'_> {
 
     /// Fills a page from its `next` on.
     fn fill_page(&self, filter: TimeFilter, limit: ReadLimit, hot: &mut HotPage) -> Result<(), StorageError> {
-        let (page, end) = (&mut hot.page, hot.marks.next);
+        let (page, end) = (&mut hot.page, hot.watermarks.next);
         page.next = self.skip_slices(filter, page.next, end)?;
         let scan_end = if filter == TimeFilter::default() { end } else { end.min(page.next + MAX_SCAN) };
         let mut scan = Scan::new(*self, page.next, end, ReadOptions::default());
@@ -204,7 +204,7 @@ impl Db {
         stop: &CancellationToken,
     ) -> Result<u64, StorageError> {
         let (partition, offset) = (segment.partition().clone(), segment.next());
-        let check = |snapshot: &Snapshot<'_>| match self.state(snapshot, key)?.marks.start {
+        let check = |snapshot: &Snapshot<'_>| match self.state(snapshot, key)?.watermarks.start {
             earliest if offset < earliest => Err(StorageError::Expired { partition: partition.clone(), offset, earliest }),
             _ => Ok(()),
         };

@@ -82,7 +82,7 @@ pub fn ago(now: Instant, now_ms: TimestampMs, then_ms: TimestampMs) -> Instant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PartitionState {
     /// Its watermarks.
-    pub marks: Watermarks,
+    pub watermarks: Watermarks,
     /// Stored bytes of the events in `[low, next)`.
     pub hot_bytes: u64,
     /// Stored bytes of the events in `[flushed, next)`.
@@ -99,11 +99,11 @@ impl PartitionState {
     /// Gives the next offset to an event, described as a slice of its own. With the last offset of a slice,
     /// returns the full slice too, which is to be stored.
     pub fn give(&mut self, event: TimeSlice, now: Instant) -> (Offset, Option<TimeSlice>) {
-        let offset = self.marks.next;
+        let offset = self.watermarks.next;
         let slice = self.open_slice.map_or(event, |slice| slice.and(event));
         let is_last = (offset + 1).is_multiple_of(SLICE);
         self.open_slice = (!is_last).then_some(slice);
-        self.marks.next += 1;
+        self.watermarks.next += 1;
         self.hot_bytes += event.bytes;
         self.unflushed_bytes += event.bytes;
         self.unflushed_since.get_or_insert(now);
@@ -115,8 +115,13 @@ impl PartitionState {
     /// # Panics
     /// If it does not begin at `flushed` or passes `next`: segments of a partition follow one another.
     pub fn plan(&mut self, intent: FlushIntent) {
-        assert!(intent.range.start == self.marks.flushed, "segment {} does not begin at flushed {}", intent.range, self.marks.flushed);
-        assert!(intent.range.end <= self.marks.next, "segment {} passes next {}", intent.range, self.marks.next);
+        assert!(
+            intent.range.start == self.watermarks.flushed,
+            "segment {} does not begin at flushed {}",
+            intent.range,
+            self.watermarks.flushed
+        );
+        assert!(intent.range.end <= self.watermarks.next, "segment {} passes next {}", intent.range, self.watermarks.next);
         self.intent = Some(intent);
     }
 
@@ -126,9 +131,14 @@ impl PartitionState {
     /// # Panics
     /// If the segment is not the next one.
     pub fn mark_flushed(&mut self, segment: FlushIntent, since: Instant) {
-        assert!(segment.range.start == self.marks.flushed, "segment {} does not begin at flushed {}", segment.range, self.marks.flushed);
-        assert!(segment.range.end <= self.marks.next, "segment {} passes next {}", segment.range, self.marks.next);
-        self.marks.flushed = segment.range.end;
+        assert!(
+            segment.range.start == self.watermarks.flushed,
+            "segment {} does not begin at flushed {}",
+            segment.range,
+            self.watermarks.flushed
+        );
+        assert!(segment.range.end <= self.watermarks.next, "segment {} passes next {}", segment.range, self.watermarks.next);
+        self.watermarks.flushed = segment.range.end;
         self.unflushed_bytes = self.unflushed_bytes.saturating_sub(segment.bytes);
         self.intent = None;
         self.unflushed_since = Some(since);
@@ -138,13 +148,13 @@ impl PartitionState {
     /// Where nothing is unflushed, or nothing flushed is in hot, sizes follow from the watermarks, whatever
     /// was counted: a small error in the counts does not last.
     fn settle(&mut self) {
-        if self.marks.unflushed().is_empty() {
+        if self.watermarks.unflushed().is_empty() {
             (self.unflushed_bytes, self.unflushed_since) = (0, None);
         }
-        if self.marks.low == self.marks.flushed {
+        if self.watermarks.low == self.watermarks.flushed {
             self.hot_bytes = self.unflushed_bytes;
         }
-        if self.marks.hot().is_empty() {
+        if self.watermarks.hot().is_empty() {
             self.open_slice = None;
         }
     }
@@ -155,12 +165,12 @@ impl PartitionState {
     /// # Panics
     /// If one of them is not cold yet.
     pub fn evict(&mut self, end: Offset, bytes: u64) -> OffsetRange {
-        assert!(end <= self.marks.flushed, "evicting to {end} passes flushed {}", self.marks.flushed);
-        if end <= self.marks.low {
+        assert!(end <= self.watermarks.flushed, "evicting to {end} passes flushed {}", self.watermarks.flushed);
+        if end <= self.watermarks.low {
             return OffsetRange::new(end, end);
         }
-        let evicted = OffsetRange::new(self.marks.low.min(end), end);
-        self.marks.low = self.marks.low.max(end);
+        let evicted = OffsetRange::new(self.watermarks.low.min(end), end);
+        self.watermarks.low = self.watermarks.low.max(end);
         self.hot_bytes = self.hot_bytes.saturating_sub(bytes);
         self.settle();
         evicted
@@ -172,21 +182,22 @@ impl PartitionState {
     /// # Panics
     /// If it passes `next`.
     pub fn trim(&mut self, start: Offset, bytes: u64, flushed_bytes: u64) -> OffsetRange {
-        assert!(start <= self.marks.next, "start {start} passes next {}", self.marks.next);
-        let start = start.max(self.marks.start);
-        let gone = OffsetRange::new(self.marks.low.min(start), start);
-        let marks = self.marks;
-        self.marks = Watermarks { start, low: marks.low.max(start), flushed: marks.flushed.max(start), next: marks.next };
+        assert!(start <= self.watermarks.next, "start {start} passes next {}", self.watermarks.next);
+        let start = start.max(self.watermarks.start);
+        let gone = OffsetRange::new(self.watermarks.low.min(start), start);
+        let watermarks = self.watermarks;
+        self.watermarks =
+            Watermarks { start, low: watermarks.low.max(start), flushed: watermarks.flushed.max(start), next: watermarks.next };
         // The intended segment may be cold without being marked yet: its bytes go too.
         let unmarked = self.intent.filter(|intent| intent.range.end <= start).map_or(0, |intent| intent.bytes);
         self.hot_bytes = self.hot_bytes.saturating_sub(bytes.max(unmarked) + flushed_bytes);
         self.unflushed_bytes = self.unflushed_bytes.saturating_sub(bytes.max(unmarked));
-        if self.marks.flushed != marks.flushed {
+        if self.watermarks.flushed != watermarks.flushed {
             self.intent = None;
         }
         self.settle();
         // Of an open slice that has lost its beginning only the rest counts.
-        if let Some(slice) = self.open_slice.as_mut().filter(|_| start / SLICE == marks.next / SLICE) {
+        if let Some(slice) = self.open_slice.as_mut().filter(|_| start / SLICE == watermarks.next / SLICE) {
             slice.bytes = slice.bytes.min(self.hot_bytes);
         }
         gone
@@ -194,18 +205,18 @@ impl PartitionState {
 
     /// Takes over watermarks that recovery has found; `bytes` are the stored bytes of what stays in hot, all
     /// of it unflushed.
-    pub fn recover(&mut self, marks: Watermarks, bytes: u64) {
-        marks.check(&"a recovered partition");
-        let open_slice = self.open_slice.filter(|_| marks.next == self.marks.next);
-        let unflushed_since = self.unflushed_since.filter(|_| !marks.unflushed().is_empty());
-        *self = Self { marks, hot_bytes: bytes, unflushed_bytes: bytes, intent: None, open_slice, unflushed_since };
+    pub fn recover(&mut self, watermarks: Watermarks, bytes: u64) {
+        watermarks.check(&"a recovered partition");
+        let open_slice = self.open_slice.filter(|_| watermarks.next == self.watermarks.next);
+        let unflushed_since = self.unflushed_since.filter(|_| !watermarks.unflushed().is_empty());
+        *self = Self { watermarks, hot_bytes: bytes, unflushed_bytes: bytes, intent: None, open_slice, unflushed_since };
     }
 
     /// What others see of it.
     pub fn status(&self, number: PartitionNumber) -> PartitionStatus {
         PartitionStatus {
             number,
-            marks: self.marks,
+            watermarks: self.watermarks,
             hot_bytes: self.hot_bytes,
             unflushed_bytes: self.unflushed_bytes,
             unflushed_since: self.unflushed_since,
@@ -216,10 +227,10 @@ impl PartitionState {
     /// The stored form.
     pub fn encode(&self) -> Vec<u8> {
         stored::PartitionState {
-            start: self.marks.start,
-            low: self.marks.low,
-            flushed: self.marks.flushed,
-            next: self.marks.next,
+            start: self.watermarks.start,
+            low: self.watermarks.low,
+            flushed: self.watermarks.flushed,
+            next: self.watermarks.next,
             hot_bytes: self.hot_bytes,
             unflushed_bytes: self.unflushed_bytes,
             intent: self.intent.map(|intent| stored::FlushIntent {
@@ -242,27 +253,27 @@ impl PartitionState {
     pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
         let damaged = |why: String| StorageError::corrupt("a partition state in RocksDB", why);
         let stored = stored::PartitionState::decode(bytes).map_err(|error| damaged(error.to_string()))?;
-        let marks = Watermarks { start: stored.start, low: stored.low, flushed: stored.flushed, next: stored.next };
-        if !(marks.start <= marks.low && marks.low <= marks.flushed && marks.flushed <= marks.next) {
-            return Err(damaged(format!("watermarks are out of order: {marks:?}")));
+        let watermarks = Watermarks { start: stored.start, low: stored.low, flushed: stored.flushed, next: stored.next };
+        if !(watermarks.start <= watermarks.low && watermarks.low <= watermarks.flushed && watermarks.flushed <= watermarks.next) {
+            return Err(damaged(format!("watermarks are out of order: {watermarks:?}")));
         }
         let intent = match stored.intent {
             None => None,
             Some(intent) => match format(&intent) {
-                Some(format) if intent.start == marks.flushed && intent.start <= intent.end && intent.end <= marks.next => {
+                Some(format) if intent.start == watermarks.flushed && intent.start <= intent.end && intent.end <= watermarks.next => {
                     let range = OffsetRange::new(intent.start, intent.end);
                     Some(FlushIntent { range, epoch: intent.epoch, format, bytes: intent.bytes })
                 }
-                _ => return Err(damaged(format!("intent {intent:?} does not fit {marks:?}"))),
+                _ => return Err(damaged(format!("intent {intent:?} does not fit {watermarks:?}"))),
             },
         };
         Ok(Self {
-            marks,
+            watermarks,
             hot_bytes: stored.hot_bytes,
             unflushed_bytes: stored.unflushed_bytes,
             intent,
             open_slice: stored.open_slice.map(TimeSlice::from),
-            unflushed_since: (!marks.unflushed().is_empty()).then(Instant::now),
+            unflushed_since: (!watermarks.unflushed().is_empty()).then(Instant::now),
         })
     }
 }
@@ -317,11 +328,11 @@ mod tests {
             state.give(event(10, 0), now);
         }
         state.mark_flushed(intent(0, 3, 30), now);
-        assert_eq!((state.marks.flushed, state.unflushed_bytes), (3, 20));
+        assert_eq!((state.watermarks.flushed, state.unflushed_bytes), (3, 20));
         assert!(state.unflushed_since.is_some());
         assert_eq!(state.evict(2, 20), OffsetRange::new(0, 2));
         assert_eq!(state.evict(1, 0), OffsetRange::new(1, 1));
-        assert_eq!((state.marks.low, state.hot_bytes), (2, 30));
+        assert_eq!((state.watermarks.low, state.hot_bytes), (2, 30));
         state.mark_flushed(intent(3, 5, 20), now);
         assert_eq!((state.unflushed_bytes, state.unflushed_since), (0, None));
     }
@@ -335,7 +346,7 @@ mod tests {
         }
         state.plan(intent(0, 3, 30));
         assert_eq!(state.trim(2, 20, 0), OffsetRange::new(0, 2));
-        assert_eq!((state.marks, state.hot_bytes, state.intent), (Watermarks { start: 2, low: 2, flushed: 2, next: 5 }, 30, None));
+        assert_eq!((state.watermarks, state.hot_bytes, state.intent), (Watermarks { start: 2, low: 2, flushed: 2, next: 5 }, 30, None));
         assert!(state.trim(1, 0, 0).is_empty());
         assert_eq!(state.trim(5, 30, 0), OffsetRange::new(2, 5));
         assert_eq!((state.hot_bytes, state.unflushed_bytes, state.unflushed_since), (0, 0, None));

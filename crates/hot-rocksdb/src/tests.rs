@@ -116,7 +116,7 @@ async fn only_what_is_flushed_is_evicted() {
     opened.hot.mark_flushed(segment).await.unwrap();
     assert_eq!(opened.hot.evict(everything).await.unwrap(), 2);
     let page = opened.read(0).await;
-    assert_eq!((page.marks, page.page.records.len()), (Watermarks { start: 0, low: 2, flushed: 2, next: 3 }, 0));
+    assert_eq!((page.watermarks, page.page.records.len()), (Watermarks { start: 0, low: 2, flushed: 2, next: 3 }, 0));
     assert_eq!(payloads(&opened.read(2).await), [b"c"]);
     opened.close().await;
 }
@@ -152,7 +152,7 @@ async fn what_was_evicted_and_what_others_have_costs_a_read_nothing() {
             opened.hot.evict(everything).await.unwrap();
         }
     }
-    let low = opened.hot.table(&name("t")).unwrap().partitions[0].marks.low;
+    let low = opened.hot.table(&name("t")).unwrap().partitions[0].watermarks.low;
     assert_eq!(low, 19_000);
     let key = PartitionKey { table: 0, partition: 9 };
     let (limit, db) = (ReadLimit { records: 100, bytes: 1 << 20 }, &opened.hot.db);

@@ -123,7 +123,7 @@ impl<V: Volume> Case<V> {
     }
 
     async fn flush(&self, partition: PartitionNumber, end: Offset) {
-        let start = self.marks(partition).flushed;
+        let start = self.watermarks(partition).flushed;
         let stored_bytes =
             self.read(partition, start, TimeFilter::default(), ReadLimit { records: (end - start) as usize, ..ALL }).await.stored_bytes;
         let intent = FlushIntent { range: OffsetRange::new(start, end), epoch: 1, format: FORMAT, bytes: stored_bytes };
@@ -134,9 +134,9 @@ impl<V: Volume> Case<V> {
         self.hot().mark_flushed(segment).await.unwrap(); // does no harm
     }
 
-    fn marks(&self, partition: PartitionNumber) -> Watermarks {
+    fn watermarks(&self, partition: PartitionNumber) -> Watermarks {
         let table = self.hot().table(&table()).unwrap();
-        table.partitions.iter().find(|one| one.number == partition).map(|one| one.marks).unwrap_or_default()
+        table.partitions.iter().find(|one| one.number == partition).map(|one| one.watermarks).unwrap_or_default()
     }
 
     async fn commit(&self, partition: PartitionNumber, offset: Offset, force: bool) -> Result<(), StorageError> {
@@ -181,7 +181,7 @@ async fn a_key_means_one_payload<V: Volume>(mut z: Case<V>) {
         assert_eq!(places(&append(&z, &["x"]).await.unwrap()), [(0, true)]);
         z.crash().await;
     }
-    assert_eq!(z.marks(0).next, 1, "nothing of it was written");
+    assert_eq!(z.watermarks(0).next, 1, "nothing of it was written");
 }
 
 async fn a_table_is_made_by_its_settings<V: Volume>(mut z: Case<V>) {
@@ -199,12 +199,12 @@ async fn what_is_refused_leaves_nothing<V: Volume>(mut z: Case<V>) {
     z.append(0, 3).await;
     let refused = z.try_append(&[(0, Some("b")), (1, None)], Some(3)).await;
     assert!(matches!(refused, Err(StorageError::OffsetMismatch { expected: 3, next: 0, .. })), "{refused:?}");
-    assert_eq!((z.marks(0).next, z.marks(1).next), (3, 0));
+    assert_eq!((z.watermarks(0).next, z.watermarks(1).next), (3, 0));
     assert_eq!(places(&z.try_append(&[(0, Some("b"))], Some(3)).await.unwrap()), [(3, false)], "its key was not taken");
     // The retry of a write that succeeded must not fail.
     assert_eq!(places(&z.try_append(&[(0, Some("b"))], Some(3)).await.unwrap()), [(3, true)]);
     z.crash().await;
-    assert_eq!(z.marks(0).next, 4);
+    assert_eq!(z.watermarks(0).next, 4);
 }
 
 async fn a_page_ends_at_its_limits<V: Volume>(z: Case<V>) {
@@ -253,7 +253,7 @@ async fn only_what_is_flushed_leaves<V: Volume>(mut z: Case<V>) {
     z.flush(0, 3).await;
     assert_eq!(z.hot().evict(NOW).await.unwrap(), 1);
     z.crash().await;
-    assert_eq!(z.marks(0), Watermarks { start: 0, low: 3, flushed: 3, next: 5 });
+    assert_eq!(z.watermarks(0), Watermarks { start: 0, low: 3, flushed: 3, next: 5 });
     assert!(offsets(&z.read(0, 1, TimeFilter::default(), ALL).await).is_empty());
     assert_eq!(offsets(&z.read(0, 3, TimeFilter::default(), ALL).await), [3, 4]);
     assert!(z.hot().table(&table()).unwrap().partitions[0].unflushed_bytes > 0);
@@ -266,9 +266,9 @@ async fn a_start_moves_forward_only<V: Volume>(mut z: Case<V>) {
     z.hot().trim(trim(3)).await.unwrap();
     z.hot().trim(trim(1)).await.unwrap();
     z.crash().await;
-    assert_eq!(z.marks(0), Watermarks { start: 3, low: 3, flushed: 4, next: 6 });
+    assert_eq!(z.watermarks(0), Watermarks { start: 3, low: 3, flushed: 4, next: 6 });
     z.hot().trim(trim(5)).await.unwrap();
-    assert_eq!(z.marks(0), Watermarks { start: 5, low: 5, flushed: 5, next: 6 });
+    assert_eq!(z.watermarks(0), Watermarks { start: 5, low: 5, flushed: 5, next: 6 });
     assert_eq!(z.hot().evict(NOW).await.unwrap(), 0);
     assert_eq!(offsets(&z.read(0, 5, TimeFilter::default(), ALL).await), [5]);
     let unknown = vec![Trim { partition: Partition::new(TableName::parse("other").unwrap(), 0), start: 0, unflushed_bytes: 0 }];
@@ -289,7 +289,7 @@ async fn a_deleted_table_goes_on_with_its_offsets<V: Volume>(mut z: Case<V>) {
     z.crash().await;
     assert!(z.hot().groups().await.unwrap().is_empty());
     assert_eq!(places(&z.try_append(&[(0, Some("a"))], None).await.unwrap()), [(2, false)]);
-    assert_eq!(z.marks(0), Watermarks { start: 2, low: 2, flushed: 2, next: 3 });
+    assert_eq!(z.watermarks(0), Watermarks { start: 2, low: 2, flushed: 2, next: 3 });
     assert_eq!(z.hot().table(&table()).unwrap().settings, TableSettings::default());
 }
 

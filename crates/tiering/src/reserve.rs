@@ -57,7 +57,7 @@ impl Reserver {
 #[async_trait]
 impl Reservations for Reserver {
     async fn reserve(&self, next: BTreeMap<Partition, Watermarks>) {
-        if next.iter().all(|(partition, marks)| marks.next <= self.log.reserved_upto(partition)) {
+        if next.iter().all(|(partition, watermarks)| watermarks.next <= self.log.reserved_upto(partition)) {
             return;
         }
         let (done, reserved) = oneshot::channel();

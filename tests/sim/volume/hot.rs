@@ -106,7 +106,7 @@ impl SimHot {
         let now = Instant::now();
         for table in volume.lock().tables.values_mut() {
             for sheet in table.partitions.values_mut() {
-                sheet.unflushed_since = (!sheet.marks.unflushed().is_empty()).then_some(now);
+                sheet.unflushed_since = (!sheet.watermarks.unflushed().is_empty()).then_some(now);
             }
         }
         Arc::new(Self {
@@ -181,7 +181,7 @@ impl Appender for SimHot {
                 let partition = Partition::new(append.table.clone(), *number);
                 let known = self
                     .table(&append.table)
-                    .and_then(|table| table.partitions.iter().find(|one| one.number == *number).map(|one| one.marks));
+                    .and_then(|table| table.partitions.iter().find(|one| one.number == *number).map(|one| one.watermarks));
                 next.entry(partition).or_insert_with(|| known.unwrap_or_default()).next += 1;
             }
             reservations.reserve(next).await;
@@ -226,7 +226,7 @@ impl HotReader for SimHot {
         let mut volume = self.volume.lock();
         let nothing = Sheet::default();
         let sheet = volume.visible(&partition.table)?.partitions.get(&partition.number).unwrap_or(&nothing);
-        let (offset, earliest) = (segment.next(), sheet.marks.start);
+        let (offset, earliest) = (segment.next(), sheet.watermarks.start);
         if offset < earliest {
             return Err(StorageError::Expired { partition, offset, earliest });
         }
@@ -272,7 +272,7 @@ impl Catalog for SimHot {
             let found = volume.visible(&table)?;
             (found.settings, found.is_deleted) = (TableSettings::default(), true);
             for sheet in found.partitions.values_mut() {
-                sheet.trim(sheet.marks.next);
+                sheet.trim(sheet.watermarks.next);
                 sheet.keys.clear();
             }
             volume.runs.retain(|run| run.partition.table != table);
@@ -293,7 +293,7 @@ impl FlushLedger for SimHot {
     fn pending(&self) -> Vec<(Partition, PartitionStatus)> {
         let tables = self.tables();
         let partitions = tables.visible().flat_map(|table| table.named_partitions());
-        let pending = partitions.filter(|(_, status)| !status.marks.unflushed().is_empty());
+        let pending = partitions.filter(|(_, status)| !status.watermarks.unflushed().is_empty());
         pending.map(|(partition, status)| (partition, *status)).collect()
     }
 
@@ -301,12 +301,12 @@ impl FlushLedger for SimHot {
         self.write(|volume| {
             for (partition, intent) in intents {
                 let sheet = volume.sheet(&partition)?;
-                if intent.range.start < sheet.marks.start {
-                    let (offset, earliest) = (intent.range.start, sheet.marks.start);
+                if intent.range.start < sheet.watermarks.start {
+                    let (offset, earliest) = (intent.range.start, sheet.watermarks.start);
                     return Err(StorageError::Expired { partition, offset, earliest });
                 }
-                assert_eq!(intent.range.start, sheet.marks.flushed, "{partition}: a segment begins elsewhere");
-                assert!(intent.range.end <= sheet.marks.next, "{partition}: a segment ends beyond the end");
+                assert_eq!(intent.range.start, sheet.watermarks.flushed, "{partition}: a segment begins elsewhere");
+                assert!(intent.range.end <= sheet.watermarks.next, "{partition}: a segment ends beyond the end");
                 sheet.intent = Some(intent);
             }
             Ok(())
@@ -319,14 +319,14 @@ impl FlushLedger for SimHot {
         self.write(|volume| {
             for (partition, segment) in segments {
                 let sheet = volume.sheet(&partition)?;
-                if segment.range.end <= sheet.marks.flushed {
+                if segment.range.end <= sheet.watermarks.flushed {
                     continue;
                 }
-                assert_eq!(segment.range.start, sheet.marks.flushed, "{partition}: a segment begins elsewhere");
-                sheet.marks.flushed = segment.range.end;
+                assert_eq!(segment.range.start, sheet.watermarks.flushed, "{partition}: a segment begins elsewhere");
+                sheet.watermarks.flushed = segment.range.end;
                 sheet.intent = None;
-                sheet.unflushed_since = (!sheet.marks.unflushed().is_empty()).then(Instant::now);
-                sheet.marks.check(&partition);
+                sheet.unflushed_since = (!sheet.watermarks.unflushed().is_empty()).then(Instant::now);
+                sheet.watermarks.check(&partition);
                 volume.runs.push(Run { partition, end: segment.range.end, flushed_ms });
             }
             Ok(())
@@ -369,7 +369,7 @@ impl ConsumerStorage for SimHot {
                         .tables
                         .get(&partition.table)
                         .and_then(|table| table.partitions.get(&partition.number))
-                        .map_or(0, |sheet| sheet.marks.next),
+                        .map_or(0, |sheet| sheet.watermarks.next),
                 );
                 volume.visible(&partition.table)?;
                 if offset > next {

@@ -115,8 +115,9 @@ impl Batch<'_> {
                 let partition = Partition::new(table.clone(), event.partition);
                 // The offset that the first one would have had.
                 let before = events[..first].iter().filter(|one| one.partition == event.partition).count() as u64;
-                let next =
-                    self.head(table).map_or(0, |head| self.peek(PartitionKey { table: head.id, partition: event.partition }).marks.next);
+                let next = self
+                    .head(table)
+                    .map_or(0, |head| self.peek(PartitionKey { table: head.id, partition: event.partition }).watermarks.next);
                 return Err(StorageError::KeyReused { partition, offset: next + before, place });
             }
         }
@@ -155,7 +156,7 @@ impl Batch<'_> {
         let Some(expected) = expected_offset else { return Ok(()) };
         for event in events {
             let key = id.map(|table| PartitionKey { table, partition: event.partition });
-            let next = key.map_or(0, |key| self.peek(key).marks.next);
+            let next = key.map_or(0, |key| self.peek(key).watermarks.next);
             if next != expected {
                 let partition = Partition::new(table.clone(), event.partition);
                 return Err(StorageError::OffsetMismatch { partition, expected, next });

@@ -22,7 +22,7 @@ impl Batch<'_> {
         for (partition, offset) in &commit.offsets {
             let head = self.visible(&partition.table)?;
             let key = PartitionKey { table: head.id, partition: partition.number };
-            let (offset, next) = (*offset, self.peek(key).marks.next);
+            let (offset, next) = (*offset, self.peek(key).watermarks.next);
             if offset > next {
                 return Err(StorageError::BeyondEnd { partition: partition.clone(), offset, next });
             }

@@ -30,12 +30,13 @@ impl Batch<'_> {
     pub(super) fn mark_flushed(&mut self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
         for (partition, segment) in segments {
             let key = self.existing(&partition)?;
-            let marks = self.peek(key).marks;
-            if segment.range.end <= marks.flushed {
+            let watermarks = self.peek(key).watermarks;
+            if segment.range.end <= watermarks.flushed {
                 continue; // marked already, or trimmed meanwhile: then the segment expires in S3
             }
             // The first event behind the segment may be of this very batch: then it came now.
-            let came = if segment.range.end < marks.next { self.volume.db.appended(key, segment.range.end).ok().flatten() } else { None };
+            let came =
+                if segment.range.end < watermarks.next { self.volume.db.appended(key, segment.range.end).ok().flatten() } else { None };
             let since = came.map_or(self.started, |came_ms| ago(self.started, self.now_ms, came_ms));
             self.state(key).mark_flushed(segment, since);
             let run = stored::FlushedRun { bytes: segment.bytes, flushed_ms: self.now_ms };
@@ -50,7 +51,7 @@ impl Batch<'_> {
     pub(super) fn record_intents(&mut self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
         for (partition, intent) in intents {
             let key = self.existing(&partition)?;
-            let earliest = self.peek(key).marks.start;
+            let earliest = self.peek(key).watermarks.start;
             if intent.range.start < earliest {
                 return Err(StorageError::Expired { partition, offset: intent.range.start, earliest });
             }
@@ -132,7 +133,7 @@ impl Batch<'_> {
         let db = &self.volume.db;
         let mut bytes = 0;
         // Runs that end at `low` or before have gone already, perhaps with this very batch.
-        let first = keys::event(key, self.peek(key).marks.low + 1);
+        let first = keys::event(key, self.peek(key).watermarks.low + 1);
         for pair in db.scan(cf::PARTITION_RUNS, &keys::partition(key), &first) {
             let (index_key, number) = pair?;
             let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {index_key:?}"));

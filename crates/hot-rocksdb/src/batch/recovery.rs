@@ -37,17 +37,17 @@ impl Batch<'_> {
         for (key, _) in &partitions {
             self.forget_runs(*key, Offset::MAX)?;
         }
-        for (key, RecoveredPartition { partition, marks, hot_bytes }) in partitions {
-            let was = self.peek(key).marks;
-            assert!(was.next <= marks.next, "{partition}: recovery would give offsets again: {was:?} to {marks:?}");
-            self.delete_events(key, OffsetRange::new(was.low, marks.low.clamp(was.low, was.next)));
-            if was.next <= marks.start {
+        for (key, RecoveredPartition { partition, watermarks, hot_bytes }) in partitions {
+            let was = self.peek(key).watermarks;
+            assert!(was.next <= watermarks.next, "{partition}: recovery would give offsets again: {was:?} to {watermarks:?}");
+            self.delete_events(key, OffsetRange::new(was.low, watermarks.low.clamp(was.low, was.next)));
+            if was.next <= watermarks.start {
                 // All that this volume has of the partition is gone, perhaps with its table: a key must not
                 // stand for an event that does not exist.
                 let (from, to) = (keys::partition(key), keys::partition(PartitionKey { partition: key.partition + 1, ..key }));
                 self.writes.delete_range_cf(self.volume.db.family(cf::IDEMPOTENCY), from, to);
             }
-            self.state(key).recover(marks, hot_bytes);
+            self.state(key).recover(watermarks, hot_bytes);
         }
         if let Some(consumers) = recovered.consumers {
             let known: Vec<_> = {

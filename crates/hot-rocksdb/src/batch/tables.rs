@@ -43,7 +43,8 @@ impl Batch<'_> {
         let stored: Vec<PartitionKey> =
             self.volume.catalog.read().get(name).map(|table| partition_keys(head.id, table)).unwrap_or_default();
         let staged: Vec<PartitionKey> = self.change.states.keys().copied().filter(|key| key.table == head.id).collect();
-        let ends: BTreeMap<PartitionKey, Offset> = stored.into_iter().chain(staged).map(|key| (key, self.peek(key).marks.next)).collect();
+        let ends: BTreeMap<PartitionKey, Offset> =
+            stored.into_iter().chain(staged).map(|key| (key, self.peek(key).watermarks.next)).collect();
         for (key, next) in &ends {
             self.forget_runs(*key, *next)?;
         }

@@ -50,12 +50,12 @@ pub(super) fn due(
     situation: impl Fn(&Partition) -> Situation,
 ) -> Vec<FlushTask> {
     let mut tasks = Vec::new();
-    for (partition, status) in pending.iter().filter(|(_, status)| !status.marks.unflushed().is_empty()) {
+    for (partition, status) in pending.iter().filter(|(_, status)| !status.watermarks.unflushed().is_empty()) {
         let Situation { is_busy, is_waiting, asked_upto } = situation(partition);
         let has_waited = status.unflushed_since.is_some_and(|since| since.elapsed() >= policy.interval);
         let is_due = has_waited || status.unflushed_bytes >= policy.segment_bytes || status.intent.is_some();
-        if !is_busy && (asked_upto > status.marks.flushed || (is_due && !is_waiting)) {
-            let (partition, range) = (partition.clone(), status.marks.unflushed());
+        if !is_busy && (asked_upto > status.watermarks.flushed || (is_due && !is_waiting)) {
+            let (partition, range) = (partition.clone(), status.watermarks.unflushed());
             let task = FlushTask { partition, range, intent: status.intent, bytes: status.unflushed_bytes };
             tasks.push((status.unflushed_since, task));
         }
@@ -66,8 +66,8 @@ pub(super) fn due(
 
 /// Up to where partitions must be flushed so that everything they hold now is cold.
 pub(super) fn ends(partitions: impl IntoIterator<Item = (Partition, PartitionStatus)>) -> BTreeMap<Partition, Offset> {
-    let unflushed = partitions.into_iter().filter(|(_, status)| !status.marks.unflushed().is_empty());
-    unflushed.map(|(partition, status)| (partition, status.marks.next)).collect()
+    let unflushed = partitions.into_iter().filter(|(_, status)| !status.watermarks.unflushed().is_empty());
+    unflushed.map(|(partition, status)| (partition, status.watermarks.next)).collect()
 }
 
 #[cfg(test)]
@@ -80,7 +80,7 @@ mod tests {
     fn status(number: u32, flushed: Offset, next: Offset, bytes: u64, waited_secs: u64) -> PartitionStatus {
         PartitionStatus {
             number,
-            marks: Watermarks { start: 0, low: 0, flushed, next },
+            watermarks: Watermarks { start: 0, low: 0, flushed, next },
             hot_bytes: bytes,
             unflushed_bytes: bytes,
             unflushed_since: (next > flushed).then(|| Instant::now() - Duration::from_secs(waited_secs)),

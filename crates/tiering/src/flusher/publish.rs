@@ -129,7 +129,7 @@ impl Flusher {
     /// How far the tables that somebody waits for are flushed.
     fn flushed(&self) -> BTreeMap<Partition, Offset> {
         let tables = self.tables(self.waiters.iter().flat_map(FlushWaiter::tables));
-        tables.iter().flat_map(|table| table.named_partitions()).map(|(partition, status)| (partition, status.marks.flushed)).collect()
+        tables.iter().flat_map(|table| table.named_partitions()).map(|(partition, status)| (partition, status.watermarks.flushed)).collect()
     }
 
     /// Clears the bucket's trouble, unless something that it did not take still waits: a bucket that can be

@@ -333,29 +333,29 @@ impl Merge {
         let mut cold = Vec::new();
         for (number, hot) in pages {
             let Some(partial) = self.partials.get_mut(&number) else { continue };
-            if partial.next < hot.marks.start {
+            if partial.next < hot.watermarks.start {
                 // Retention or DELETE was faster. A read that asked for no offset continues at the new start;
                 // one that did must learn that events are gone.
                 if !self.query.from.contains_key(&number) && self.starts.get(&number) == Some(&partial.next) {
-                    partial.next = hot.marks.start;
+                    partial.next = hot.watermarks.start;
                     self.starts.insert(number, partial.next);
                     self.empty.push(number);
                     continue;
                 }
-                let (partition, earliest) = (Partition::new(self.query.table.clone(), number), hot.marks.start);
+                let (partition, earliest) = (Partition::new(self.query.table.clone(), number), hot.watermarks.start);
                 return Err(StorageError::Expired { partition, offset: partial.next, earliest });
             }
-            if partial.next < hot.marks.low {
-                let missing = OffsetRange::new(partial.next, hot.marks.low);
+            if partial.next < hot.watermarks.low {
+                let missing = OffsetRange::new(partial.next, hot.watermarks.low);
                 let page = match partial.ahead.take() {
                     Some(Ahead::Cold(ahead)) => {
                         Either::Left(async move { ahead.await.map_err(|error| StorageError::unavailable(Tier::Cold, error))? })
                     }
                     _ => Either::Right(self.reader.read_cold(&self.query, number, missing, self.chunk)?),
                 };
-                cold.push(async move { Ok::<_, StorageError>((number, hot.marks, page.await?)) });
+                cold.push(async move { Ok::<_, StorageError>((number, hot.watermarks, page.await?)) });
             } else {
-                self.take(number, hot.marks, hot.page)?;
+                self.take(number, hot.watermarks, hot.page)?;
             }
         }
         self.has_read = true;
@@ -366,19 +366,19 @@ impl Merge {
             self.turn = HeldTurn::Cold(self.reader.turns.cold().await?);
         }
         let mut cold = stream::iter(cold).buffer_unordered(PARALLEL_READS);
-        while let Some((number, marks, page)) = cold.try_next().await? {
-            self.take(number, marks, page)?;
+        while let Some((number, watermarks, page)) = cold.try_next().await? {
+            self.take(number, watermarks, page)?;
         }
         Ok(())
     }
 
     /// Takes what a look has found in one partition.
-    fn take(&mut self, number: PartitionNumber, marks: Watermarks, page: Page) -> Result<(), StorageError> {
+    fn take(&mut self, number: PartitionNumber, watermarks: Watermarks, page: Page) -> Result<(), StorageError> {
         let Some(partial) = self.partials.get_mut(&number) else { return Ok(()) };
-        let end = partial.end.unwrap_or(marks.next);
+        let end = partial.end.unwrap_or(watermarks.next);
         assert!(page.next > partial.next || partial.next >= end, "{}/{number}: a read at {} went nowhere", self.query.table, partial.next);
         partial.next = page.next.min(end);
-        partial.low = marks.low;
+        partial.low = watermarks.low;
         let wanted = page.records.into_iter().take_while(|record| record.offset < end);
         partial.fetched.extend(wanted.inspect(|record| self.held += record.event.footprint()));
         match partial.fetched.front() {
@@ -387,8 +387,8 @@ impl Merge {
             None => {}
         }
         if self.fetches_ahead && self.starts.len() <= PARALLEL_READS && partial.next < end {
-            partial.ahead = Some(if partial.next < marks.low {
-                let missing = OffsetRange::new(partial.next, marks.low.min(end));
+            partial.ahead = Some(if partial.next < watermarks.low {
+                let missing = OffsetRange::new(partial.next, watermarks.low.min(end));
                 Ahead::Cold(AbortOnDropHandle::new(task::spawn(self.reader.read_cold(&self.query, number, missing, self.chunk)?)))
             } else {
                 Ahead::Hot(self.reader.read_hot(&self.query, number, partial.next, self.chunk))

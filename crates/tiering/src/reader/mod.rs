@@ -91,7 +91,8 @@ impl TieredReader {
             return Err(StorageError::UnknownTable(query.table));
         };
         let starts = self.starts(&table, &query)?;
-        let wants_cold = table.partitions.iter().any(|status| starts.get(&status.number).is_some_and(|start| *start < status.marks.low));
+        let wants_cold =
+            table.partitions.iter().any(|status| starts.get(&status.number).is_some_and(|start| *start < status.watermarks.low));
         Ok(Merge::new(self.clone(), query, starts, look.into(), wants_cold))
     }
 
@@ -102,7 +103,7 @@ impl TieredReader {
     /// `UnknownTable`, `Expired` or `BeyondEnd`.
     pub fn rest(&self, query: ReadQuery, chunk: ReadLimit) -> Result<Merge, StorageError> {
         let table = self.catalog.table(&query.table);
-        let ends = table.iter().flat_map(|table| table.partitions.iter().map(|status| (status.number, status.marks.next)));
+        let ends = table.iter().flat_map(|table| table.partitions.iter().map(|status| (status.number, status.watermarks.next)));
         let ends = ends.collect();
         let mut merge = self.merge(query, chunk)?;
         merge.stop_at(&ends);
@@ -126,7 +127,7 @@ impl TieredReader {
         let Some(table) = self.catalog.table(&query.table) else { return moved };
         for status in &table.partitions {
             if let Some(from) = moved.from.get_mut(&status.number) {
-                *from = (*from).clamp(status.marks.start, status.marks.next);
+                *from = (*from).clamp(status.watermarks.start, status.watermarks.next);
             }
         }
         moved
@@ -182,7 +183,7 @@ impl TieredReader {
 
     /// Where each partition that is read begins.
     fn starts(&self, table: &TableStatus, query: &ReadQuery) -> Result<Positions, StorageError> {
-        let mut numbers: Vec<_> = table.partitions.iter().map(|status| (status.number, status.marks)).collect();
+        let mut numbers: Vec<_> = table.partitions.iter().map(|status| (status.number, status.watermarks)).collect();
         if let Some(wanted) = query.partition {
             numbers.retain(|(number, _)| *number == wanted);
             if numbers.is_empty() {
@@ -190,15 +191,15 @@ impl TieredReader {
             }
         }
         let mut starts = Positions::new();
-        for (number, marks) in numbers {
-            let earliest = marks.start;
+        for (number, watermarks) in numbers {
+            let earliest = watermarks.start;
             let offset = query.from.get(&number).copied().unwrap_or(earliest);
             let partition = Partition::new(table.name.clone(), number);
             if offset < earliest {
                 return Err(StorageError::Expired { partition, offset, earliest });
             }
-            if offset > marks.next {
-                return Err(StorageError::BeyondEnd { partition, offset, next: marks.next });
+            if offset > watermarks.next {
+                return Err(StorageError::BeyondEnd { partition, offset, next: watermarks.next });
             }
             starts.insert(number, offset);
         }

@@ -136,11 +136,11 @@ impl Recovery {
         self.cold.declare_lost(&known).await?;
         crash::point("recovery-lost-declared");
         let bounds = self.cold.partitions()?.into_iter();
-        let moved = bounds.filter(|(partition, cold)| known.get(partition).is_none_or(|marks| marks.next < cold.end));
+        let moved = bounds.filter(|(partition, cold)| known.get(partition).is_none_or(|watermarks| watermarks.next < cold.end));
         let partitions: Vec<_> = moved.map(|(partition, cold)| empty_at(partition, cold.start, cold.end)).collect();
         for one in &partitions {
-            let next = known.get(&one.partition).map_or(0, |marks| marks.next);
-            warn!(partition = %one.partition, start = next, end = one.marks.next, "these offsets may have been given, and are lost with the volume");
+            let next = known.get(&one.partition).map_or(0, |watermarks| watermarks.next);
+            warn!(partition = %one.partition, start = next, end = one.watermarks.next, "these offsets may have been given, and are lost with the volume");
         }
         self.hot.recover(Recovered { partitions, ..Recovered::default() }).await?;
         crash::point("recovery-moved-on");
@@ -164,8 +164,8 @@ impl Recovery {
         let hot: BTreeMap<_, _> = tables.partitions().collect();
         for (partition, status) in &hot {
             let end = cold.get(partition).map_or(0, |cold| cold.end);
-            if end < status.marks.flushed && status.marks.flushed > status.marks.start {
-                let flushed = status.marks.flushed;
+            if end < status.watermarks.flushed && status.watermarks.flushed > status.watermarks.start {
+                let flushed = status.watermarks.flushed;
                 if cold.is_empty() {
                     let why = format!("this volume says that S3 has {partition} up to {flushed}, and there is no manifest");
                     return Err(StorageError::denied(Tier::Cold, Emptied(why)));
@@ -199,8 +199,8 @@ impl Recovery {
                         recovered.partitions.push(empty_at(partition, start, flushed));
                     } else {
                         let hot_bytes = self.stored_bytes(&partition, OffsetRange::new(flushed, next)).await?;
-                        let marks = Watermarks { start, low: flushed, flushed, next };
-                        recovered.partitions.push(RecoveredPartition { partition, marks, hot_bytes });
+                        let watermarks = Watermarks { start, low: flushed, flushed, next };
+                        recovered.partitions.push(RecoveredPartition { partition, watermarks, hot_bytes });
                     }
                 }
             }
@@ -224,7 +224,7 @@ impl Recovery {
     async fn trim(&self) -> Result<(), StorageError> {
         let known = self.hot.tables().watermarks();
         let bounds = self.cold.partitions()?.into_iter();
-        let behind = bounds.filter(|(partition, cold)| known.get(partition).is_some_and(|marks| marks.start < cold.start));
+        let behind = bounds.filter(|(partition, cold)| known.get(partition).is_some_and(|watermarks| watermarks.start < cold.start));
         let trims: Vec<_> = behind.map(|(partition, cold)| Trim { partition, start: cold.start, unflushed_bytes: 0 }).collect();
         if trims.is_empty() { Ok(()) } else { self.hot.trim(trims).await }
     }

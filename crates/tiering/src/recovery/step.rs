@@ -61,8 +61,8 @@ pub(super) fn step(
     cold: &ColdBounds,
     relation: Relation,
 ) -> Result<RecoveryStep, StorageError> {
-    let marks = status.map(|status| status.marks).unwrap_or_default();
-    if cold.end <= marks.flushed {
+    let watermarks = status.map(|status| status.watermarks).unwrap_or_default();
+    if cold.end <= watermarks.flushed {
         return Ok(RecoveryStep::Leave);
     }
     // In an older copy the intent may be of another segment than the one that S3 has; its events are compared
@@ -75,23 +75,23 @@ pub(super) fn step(
         return Err(StorageError::Refused(format!(
             "S3 has {partition} up to {}, the volume knows of {} only, though it wrote the last manifest: the volume is damaged. Start with \
              an empty volume to recover from S3",
-            cold.end, marks.flushed
+            cold.end, watermarks.flushed
         )));
     }
-    let start = marks.start.max(cold.start);
+    let start = watermarks.start.max(cold.start);
     // What has expired in S3 meanwhile cannot be compared, and is no longer wanted.
-    let first = marks.flushed.max(cold.start).min(marks.next);
-    let both = OffsetRange::new(first, marks.next.min(cold.end).max(first));
+    let first = watermarks.flushed.max(cold.start).min(watermarks.next);
+    let both = OffsetRange::new(first, watermarks.next.min(cold.end).max(first));
     if both.is_empty() {
         return Ok(RecoveryStep::Replace { start, end: cold.end });
     }
     let lost = cold.lost.iter().map(|lost| lost.overlap(both)).find(|lost| !lost.is_empty());
-    Ok(RecoveryStep::Compare { both, start, flushed: cold.end, next: marks.next, lost })
+    Ok(RecoveryStep::Compare { both, start, flushed: cold.end, next: watermarks.next, lost })
 }
 
 /// A partition of which nothing is in hot.
 pub(super) fn empty_at(partition: Partition, start: Offset, end: Offset) -> RecoveredPartition {
-    RecoveredPartition { partition, marks: Watermarks { start, low: end, flushed: end, next: end }, hot_bytes: 0 }
+    RecoveredPartition { partition, watermarks: Watermarks { start, low: end, flushed: end, next: end }, hot_bytes: 0 }
 }
 
 /// The refusal of a volume that has other events than the bucket.

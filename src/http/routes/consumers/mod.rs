@@ -199,8 +199,8 @@ fn show(state: &AppState, name: &TableName, committed: &BTreeMap<PartitionNumber
 
 /// How many events are left to read: without a commit, all that can be read.
 fn lag(state: &AppState, table: Option<&TableStatus>, partition: &Partition, offset: Option<Offset>) -> u64 {
-    let marks = table.and_then(|table| table.partition(partition.number)).map(|status| status.marks).unwrap_or_default();
-    let left = OffsetRange::new(offset.unwrap_or(marks.start).clamp(marks.start, marks.next), marks.next);
+    let watermarks = table.and_then(|table| table.partition(partition.number)).map(|status| status.watermarks).unwrap_or_default();
+    let left = OffsetRange::new(offset.unwrap_or(watermarks.start).clamp(watermarks.start, watermarks.next), watermarks.next);
     state.reader.events_in(partition, left)
 }
 

@@ -217,13 +217,18 @@ fn show_partition(state: &AppState, table: &TableStatus, status: &PartitionStatu
     let partition = Partition::new(table.name.clone(), status.number);
     PartitionShown {
         partition: status.number,
-        earliest: status.marks.start,
-        low: status.marks.low,
-        flushed: status.marks.flushed,
-        next: status.marks.next,
+        earliest: status.watermarks.start,
+        low: status.watermarks.low,
+        flushed: status.watermarks.flushed,
+        next: status.watermarks.next,
         hot_bytes: status.hot_bytes,
         cold_bytes: state.reader.cold_bytes(&partition),
-        lost: state.reader.lost(&partition, OffsetRange::new(status.marks.start, status.marks.next)).into_iter().map(Range::from).collect(),
+        lost: state
+            .reader
+            .lost(&partition, OffsetRange::new(status.watermarks.start, status.watermarks.next))
+            .into_iter()
+            .map(Range::from)
+            .collect(),
     }
 }
 

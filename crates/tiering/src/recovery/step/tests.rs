@@ -41,8 +41,8 @@ fn volume(flushed: Offset, next: Offset, intent: Option<(Offset, Offset)>) -> Pa
         format: FormatId::new("jsonl.zst/2").unwrap(),
         bytes: 1,
     });
-    let marks = Watermarks { start: 0, low: 0, flushed, next };
-    PartitionStatus { number: 0, marks, hot_bytes: 0, unflushed_bytes: 0, unflushed_since: None, intent }
+    let watermarks = Watermarks { start: 0, low: 0, flushed, next };
+    PartitionStatus { number: 0, watermarks, hot_bytes: 0, unflushed_bytes: 0, unflushed_since: None, intent }
 }
 
 #[test]
