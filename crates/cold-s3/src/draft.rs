@@ -149,7 +149,7 @@ mod tests {
 
     fn tables(watermarks: Watermarks) -> Vec<Arc<TableStatus>> {
         let status =
-            PartitionStatus { number: 0, watermarks: watermarks, hot_bytes: 0, unflushed_bytes: 0, unflushed_since: None, intent: None };
+            PartitionStatus { number: 0, watermarks, hot_bytes: 0, unflushed_bytes: 0, unflushed_since: None, intent: None };
         vec![Arc::new(TableStatus {
             name: partition().table,
             settings: TableSettings::default(),
