@@ -148,8 +148,7 @@ mod tests {
     }
 
     fn tables(watermarks: Watermarks) -> Vec<Arc<TableStatus>> {
-        let status =
-            PartitionStatus { number: 0, watermarks, hot_bytes: 0, unflushed_bytes: 0, unflushed_since: None, intent: None };
+        let status = PartitionStatus { number: 0, watermarks, hot_bytes: 0, unflushed_bytes: 0, unflushed_since: None, intent: None };
         vec![Arc::new(TableStatus {
             name: partition().table,
             settings: TableSettings::default(),
