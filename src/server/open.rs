@@ -93,7 +93,7 @@ impl Startup {
             catalog: store.hot.clone(),
             consumers: store.hot.clone(),
             engine: store.hot.clone(),
-            flush: store.flush.clone().map(|handle| handle as Arc<dyn Flush>),
+            flush: store.flush().map(|handle| handle as Arc<dyn Flush>),
             clock,
             limits: Arc::new(config.limits.clone()),
             exports_traces,
@@ -112,8 +112,8 @@ impl Startup {
 
 /// Gives the admin port what it flushes with and what its metrics are of.
 fn show_to_operators(config: &Config, store: &Store, ops: &OpsState) {
-    if let Some(flush) = &store.flush {
-        drop(ops.flush.set(Arc::clone(flush) as Arc<dyn Flush>));
+    if let Some(flush) = store.flush() {
+        drop(ops.flush.set(flush));
     }
     let observed = Observed {
         engine: Arc::clone(&store.hot),

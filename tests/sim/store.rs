@@ -256,7 +256,7 @@ impl Store {
             bucket: Arc::clone(&state),
         };
         let inner = tiering::Store::open(parts, tuning.store()).await?;
-        let flush = inner.flush.clone().expect("there is a bucket");
+        let flush = inner.flush().expect("there is a bucket");
         Ok(Self { inner, flush, twin, db, bucket: state })
     }
 

@@ -238,7 +238,7 @@ impl SegmentStore for S3Cold {
             opened.chain.lock().await.check_there().await?;
         }
         let key = names::key(&segment.partition, &segment.meta)?;
-        if let (Some(beside), Some(body)) = (names::beside(&key), &segment.beside) {
+        if let (Some(beside), Some(body)) = (formats::of(&segment.meta)?.beside_key(&key), &segment.beside) {
             self.objects.put_segment(&beside, body.clone()).await?;
         }
         self.objects.put_segment(&key, segment.body.clone()).await
@@ -272,7 +272,7 @@ async fn whole(objects: &Objects, partition: &Partition, meta: Arc<SegmentMeta>)
         let found = objects.get(&key).await?;
         found.ok_or_else(|| StorageError::corrupt(&key, "a manifest names it, and it is not there"))
     };
-    let beside = match names::beside(&key).filter(|_| formats::of(&meta).is_ok_and(|format| format.beside().is_some())) {
+    let beside = match formats::of(&meta)?.beside_key(&key) {
         Some(beside) => Some(get(beside).await?),
         None => None,
     };

@@ -40,6 +40,13 @@ impl FormatId {
         Some(Self { text, len: bytes.len() as u8 })
     }
 
+    /// The format of segments from before formats had names, when it was only said whether one is compressed.
+    pub fn unnamed(zstd: bool) -> Self {
+        const ZSTD: FormatId = FormatId::new("jsonl.zst/1").unwrap();
+        const PLAIN: FormatId = FormatId::new("jsonl/1").unwrap();
+        if zstd { ZSTD } else { PLAIN }
+    }
+
     /// Its name.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.text[..usize::from(self.len)]).unwrap_or_default()

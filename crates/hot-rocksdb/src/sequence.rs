@@ -278,13 +278,9 @@ impl PartitionState {
     }
 }
 
-/// The format of an intent. Before volume format 5 it had no name, and was `jsonl.zst/1` or `jsonl/1`.
+/// The format of an intent. Before volume format 5 it had no name.
 fn format(intent: &stored::FlushIntent) -> Option<FormatId> {
-    FormatId::new(match intent.format.as_str() {
-        "" if intent.zstd => "jsonl.zst/1",
-        "" => "jsonl/1",
-        name => name,
-    })
+    if intent.format.is_empty() { Some(FormatId::unnamed(intent.zstd)) } else { FormatId::new(&intent.format) }
 }
 
 #[cfg(test)]

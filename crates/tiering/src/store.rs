@@ -1,5 +1,4 @@
-//! One store, put together in one place: the server, the simulation, the fuzzers and the benchmark all open
-//! it here.
+//! One store, put together in one place: the server and the simulation open it here.
 //!
 //! The order is: the volume's writer runs; appends begin to ask for reservations; the bucket is opened and
 //! reconciled with the volume (see `opening`); the flusher runs; a recovery that has begun is finished;
@@ -93,19 +92,19 @@ pub struct Store {
     pub hot: Arc<dyn Engine>,
     /// Reads over both tiers, in one order.
     pub reader: TieredReader,
-    /// Flushes on request, if there is a bucket.
-    pub flush: Option<Arc<FlushHandle>>,
-    cold: Option<Arc<dyn ColdTier>>,
-    tasks: Tasks,
+    cold: Option<ColdSide>,
+    writer: Option<Task>,
+    upkeep: AbortOnDropHandle<()>,
     stopping: CancellationToken,
 }
 
-/// The tasks that run until the end.
-struct Tasks {
-    writer: Option<Task>,
+/// The bucket, open or not, and what runs because there is one.
+struct ColdSide {
+    tier: Arc<dyn ColdTier>,
+    flush: Arc<FlushHandle>,
+    /// `None` once its end was told.
     flusher: Option<Task>,
-    upkeep: AbortOnDropHandle<()>,
-    reserving: Option<AbortOnDropHandle<()>>,
+    reserving: AbortOnDropHandle<()>,
 }
 
 impl Store {
@@ -119,19 +118,18 @@ impl Store {
         let Parts { hot, writer, cold, clock, fence, heartbeat, progress, bucket } = parts;
         let writer = writer.map(|writer| AbortOnDropHandle::new(task::spawn(writer)));
         let stopping = CancellationToken::new();
-        if let Some(cold) = &cold {
-            check_intents(hot.as_ref(), cold.as_ref())?;
-        }
-        let (mut flush, mut flusher, mut reserving) = (None, None, None);
-        if let Some(cold) = &cold {
+        let tier = cold;
+        let mut cold = None;
+        if let Some(tier) = &tier {
+            check_intents(hot.as_ref(), tier.as_ref())?;
             bucket.opening();
             progress.begin("reading the manifests in S3");
-            let (reserver, serving) = Reserver::new(cold.clone());
+            let (reserver, serving) = Reserver::new(tier.clone());
             hot.reserve_with(reserver);
-            reserving = Some(AbortOnDropHandle::new(task::spawn(serving)));
+            let reserving = AbortOnDropHandle::new(task::spawn(serving));
             let notes = hot.notes();
             let recovery = Recovery {
-                cold: Arc::clone(cold),
+                cold: Arc::clone(tier),
                 store_id: notes.store_id().into(),
                 journal: Arc::new(Journal::open(notes)?),
                 hot: Arc::clone(&hot),
@@ -141,20 +139,23 @@ impl Store {
                 clock: Arc::clone(&clock),
             };
             let tiers =
-                Tiers { hot: Arc::clone(&hot), cold: Arc::clone(cold), clock: Arc::clone(&clock), heartbeat, bucket: Arc::clone(&bucket) };
-            let (runner, handle) = Flusher::new(tiers, options.flush);
-            let handle = Arc::new(handle);
-            let opening = Opening { recovery, bucket };
-            flusher = Some(opening.open(runner, handle.as_ref(), stopping.clone()).await?);
-            flush = Some(handle);
+                Tiers { hot: Arc::clone(&hot), cold: Arc::clone(tier), clock: Arc::clone(&clock), heartbeat, bucket: Arc::clone(&bucket) };
+            let (runner, flush) = Flusher::new(tiers, options.flush);
+            let flusher = Some(Opening { recovery, bucket }.open(runner, &flush, stopping.clone()).await?);
+            cold = Some(ColdSide { tier: Arc::clone(tier), flush: Arc::new(flush), flusher, reserving });
         } else {
             warn!("s3.bucket is not set: events stay on this volume only");
         }
-        let upkeep = Upkeep { hot: Arc::clone(&hot), cold: cold.clone(), clock, options: options.upkeep };
+        let upkeep = Upkeep { hot: Arc::clone(&hot), cold: tier.clone(), clock, options: options.upkeep };
         let upkeep = AbortOnDropHandle::new(task::spawn(upkeep.run(stopping.clone())));
         let turns = ReadTurns::new(options.hot_reads, options.cold_reads);
-        let reader = TieredReader::new(hot.clone(), hot.clone(), cold.clone().map(|cold| cold as _), turns);
-        Ok(Self { hot, reader, flush, cold, tasks: Tasks { writer, flusher, upkeep, reserving }, stopping })
+        let reader = TieredReader::new(hot.clone(), hot.clone(), tier.map(|tier| tier as _), turns);
+        Ok(Self { hot, reader, cold, writer, upkeep, stopping })
+    }
+
+    /// Flushes on request, if there is a bucket.
+    pub fn flush(&self) -> Option<Arc<FlushHandle>> {
+        self.cold.as_ref().map(|cold| Arc::clone(&cold.flush))
     }
 
     /// Whether there is a bucket, open or not.
@@ -165,9 +166,10 @@ impl Store {
     /// Waits until a task ends that should not: the disk failed, another writer took over the bucket, or the
     /// bucket answered late and is not this volume's.
     pub async fn failed(&mut self) -> StoreError {
-        let Tasks { writer, flusher, .. } = &mut self.tasks;
+        let mut without = None;
+        let flusher = self.cold.as_mut().map_or(&mut without, |cold| &mut cold.flusher);
         let (part, ended) = tokio::select! {
-            ended = ended(writer) => ("writer", ended),
+            ended = ended(&mut self.writer) => ("writer", ended),
             ended = ended(flusher) => ("flusher", ended),
         };
         ended_early(part, ended)
@@ -182,20 +184,20 @@ impl Store {
     /// so.
     pub async fn stop(mut self, flush_for: Duration) -> Result<(), StoreError> {
         let until = Instant::now() + flush_for;
-        if let (Some(flush), Some(cold), Some(flusher)) = (&self.flush, &self.cold, &self.tasks.flusher)
+        if let Some(ColdSide { tier, flush, flusher: Some(flusher), .. }) = &self.cold
             && last_flush(flush.as_ref(), flusher, until).await
         {
-            match timeout_at(until, cold.release(&self.hot.tables())).await {
+            match timeout_at(until, tier.release(&self.hot.tables())).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => warn!(%error, "reserved offsets could not be given back: a new volume would leave a gap"),
                 Err(_) => warn!("no time to give reserved offsets back: a new volume would leave a gap"),
             }
         }
         self.stopping.cancel();
-        if timeout(END, &mut self.tasks.upkeep).await.is_err() {
+        if timeout(END, &mut self.upkeep).await.is_err() {
             warn!("upkeep did not stop in time");
         }
-        let flushed = match &mut self.tasks.flusher {
+        let flushed = match self.cold.as_mut().and_then(|cold| cold.flusher.as_mut()) {
             None => Ok(()),
             Some(flusher) => match timeout(END, flusher).await {
                 Ok(Ok(Ok(()) | Err(StorageError::Closed))) => Ok(()),
@@ -206,7 +208,7 @@ impl Store {
                 }
             },
         };
-        match &mut self.tasks.writer {
+        match &mut self.writer {
             Some(writer) if writer.is_finished() => Err(ended_early("writer", writer.await)),
             _ => flushed,
         }
@@ -214,12 +216,12 @@ impl Store {
 
     /// Ends the store as a crash would, and waits until none of its tasks runs any more.
     pub async fn crash(self) {
-        let Tasks { writer, flusher, upkeep, reserving } = self.tasks;
-        for task in writer.into_iter().chain(flusher) {
+        let (flusher, reserving) = self.cold.map_or((None, None), |cold| (cold.flusher, Some(cold.reserving)));
+        for task in self.writer.into_iter().chain(flusher) {
             task.abort();
             drop(task.await);
         }
-        for task in reserving.into_iter().chain([upkeep]) {
+        for task in reserving.into_iter().chain([self.upkeep]) {
             task.abort();
             drop(task.await);
         }

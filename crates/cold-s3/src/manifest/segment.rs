@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::partition;
-use crate::formats::{self, jsonl};
+use crate::formats;
 use contracts::{
     clock::TimestampMs,
     name::{Partition, PartitionNumber},
@@ -116,7 +116,7 @@ impl SegmentEntry {
     pub(super) fn format_id(&self) -> Option<FormatId> {
         match (&self.format, self.zstd) {
             (Some(name), None) => FormatId::new(name),
-            (None, Some(zstd)) => Some(jsonl::unnamed(zstd)),
+            (None, Some(zstd)) => Some(FormatId::unnamed(zstd)),
             _ => None,
         }
     }
@@ -183,6 +183,7 @@ pub struct TakenEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::jsonl;
     use contracts::name::TableName;
 
     #[test]

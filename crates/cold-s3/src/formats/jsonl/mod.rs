@@ -55,7 +55,7 @@ const fn jsonl(name: &str, version: Version, zstd: bool) -> Jsonl {
     }
 }
 
-/// All versions; [`newest`] and [`unnamed`] rely on the order.
+/// All versions; [`newest`] relies on the order.
 pub static ALL: [Jsonl; 4] = [
     jsonl("jsonl.zst/2", Version::Two, true),
     jsonl("jsonl/2", Version::Two, false),
@@ -66,11 +66,6 @@ pub static ALL: [Jsonl; 4] = [
 /// The format of new segments.
 pub fn newest(zstd: bool) -> FormatId {
     ALL[usize::from(!zstd)].id
-}
-
-/// The format of segments from before formats had names.
-pub fn unnamed(zstd: bool) -> FormatId {
-    ALL[2 + usize::from(!zstd)].id
 }
 
 impl Jsonl {
