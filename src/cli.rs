@@ -30,7 +30,10 @@ mod exit {
 
 /// An event store for Kubernetes: RocksDB hot, S3 cold, one ordered read over both.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Settings: defaults < --config file < ZOMBI_* environment < flags. `zombi config print` shows them all.")]
+#[command(
+    version,
+    after_help = "Settings: defaults < --config file < ZOMBI_* environment < flags. `zombi config print` shows them all."
+)]
 struct Cli {
     #[command(flatten)]
     settings: SettingFlags,

@@ -50,7 +50,13 @@ pub async fn list(config: &Config, table: Option<&str>, out: &mut dyn Write) -> 
             continue;
         }
         for meta in &cold.segments {
-            writeln!(out, "{}\t{} events\t{} bytes", names::key(partition, meta)?, meta.range.len(), meta.bytes)?;
+            writeln!(
+                out,
+                "{}\t{} events\t{} bytes",
+                names::key(partition, meta)?,
+                meta.range.len(),
+                meta.bytes
+            )?;
         }
         for lost in &cold.lost {
             writeln!(out, "lost with a volume: {partition} {lost}")?;
@@ -64,14 +70,18 @@ pub async fn list(config: &Config, table: Option<&str>, out: &mut dyn Write) -> 
 /// # Errors
 /// [`InspectError::Findings`] if something is wrong.
 pub async fn verify(config: &Config, out: &mut dyn Write) -> Result<(), InspectError> {
-    let Audit { findings, segments, events, bytes, lost_offsets, unnamed } = audit::audit(&objects(config).await?).await?;
+    let Audit { findings, segments, events, bytes, lost_offsets, unnamed } =
+        audit::audit(&objects(config).await?).await?;
     for finding in &findings {
         writeln!(out, "WRONG {finding}")?;
     }
     for key in &unnamed {
         writeln!(out, "named by no manifest: {key}")?;
     }
-    writeln!(out, "{segments} segments with {events} events in {bytes} bytes are right; {lost_offsets} offsets are declared lost")?;
+    writeln!(
+        out,
+        "{segments} segments with {events} events in {bytes} bytes are right; {lost_offsets} offsets are declared lost"
+    )?;
     if findings.is_empty() { Ok(()) } else { Err(InspectError::Findings(findings.len())) }
 }
 
@@ -80,7 +90,11 @@ pub async fn verify(config: &Config, out: &mut dyn Write) -> Result<(), InspectE
 /// # Errors
 /// [`InspectError`].
 pub async fn cat(config: &Config, key: &str, out: &mut dyn Write) -> Result<(), InspectError> {
-    let bytes = objects(config).await?.get(key).await?.ok_or_else(|| InspectError::NotFound(format!("object {key}")))?;
+    let bytes = objects(config)
+        .await?
+        .get(key)
+        .await?
+        .ok_or_else(|| InspectError::NotFound(format!("object {key}")))?;
     if key.ends_with(".zst") {
         zstd::stream::copy_decode(bytes.as_ref(), out)?;
     } else {
@@ -97,7 +111,10 @@ pub async fn show(config: &Config, number: Option<u64>, out: &mut dyn Write) -> 
     let objects = objects(config).await?;
     let manifest: Manifest = match number {
         Some(number) => chain::read(&objects, number).await?,
-        None => chain::load(&objects).await?.last.ok_or_else(|| InspectError::NotFound("manifest below this prefix".to_owned()))?,
+        None => chain::load(&objects)
+            .await?
+            .last
+            .ok_or_else(|| InspectError::NotFound("manifest below this prefix".to_owned()))?,
     };
     serde_json::to_writer_pretty(&mut *out, &manifest).map_err(io::Error::from)?;
     writeln!(out)?;

@@ -63,7 +63,9 @@ pub enum BadLevel {
     #[error("it has {0} bytes, and may have {MAX_LEVEL_BYTES}")]
     TooLong(usize),
     /// A word where a level should be is not one.
-    #[error("{0:?} is no level: they are error, warn, info, debug, trace and off; or a target has one, as in zombi=debug")]
+    #[error(
+        "{0:?} is no level: they are error, warn, info, debug, trace and off; or a target has one, as in zombi=debug"
+    )]
     NoLevel(String),
     /// It does not have the form of a filter.
     #[error("{text:?}: {source}")]
@@ -125,14 +127,24 @@ impl LogLevel for Level {
 pub fn start(log: &Log, wants_traces: bool) -> Result<Telemetry, TelemetryError> {
     let (filter, handle) = reload::Layer::new(parse_level(&log.level)?);
     // Lossy: no request may wait for the reader of the log.
-    let (stderr, writer) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).finish(io::stderr());
+    let (stderr, writer) =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).finish(io::stderr());
     let dropped = stderr.error_counter();
     let lines = match log.format {
         LogFormat::Text => fmt::layer().with_writer(stderr).with_target(false).with_ansi(false).boxed(),
-        LogFormat::Json => fmt::layer().with_writer(stderr).with_target(false).json().flatten_event(true).with_span_list(false).boxed(),
+        LogFormat::Json => fmt::layer()
+            .with_writer(stderr)
+            .with_target(false)
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .boxed(),
     };
     let traces = if wants_traces { Some(provider()?) } else { None };
-    tracing_subscriber::registry().with(lines.with_filter(filter)).with(traces.as_ref().map(spans)).try_init()?;
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(traces.as_ref().map(spans))
+        .try_init()?;
     panic::set_hook(Box::new(|panic| tracing::error!("{panic}"))); // so that a panic reaches the log too
     let level = Level { text: Mutex::new(log.level.clone()), filter: handle };
     Ok(Telemetry { level: Arc::new(level), dropped, traces, _writer: writer })
@@ -158,7 +170,8 @@ impl Telemetry {
 
 fn provider() -> Result<SdkTracerProvider, ExporterBuildError> {
     let exporter = SpanExporter::builder().with_http().build()?;
-    let resource = Resource::builder().with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+    let resource = Resource::builder()
+        .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build())
 }
 
@@ -174,7 +187,9 @@ mod tests {
 
     #[test]
     fn a_word_that_is_no_level_is_refused() {
-        for level in ["info", "WARN", "off", "zombi=debug,info", "zombi=debug, info", "zombi[request]=trace,warn"] {
+        for level in
+            ["info", "WARN", "off", "zombi=debug,info", "zombi=debug, info", "zombi[request]=trace,warn"]
+        {
             assert!(check_level(level).is_ok(), "{level}");
         }
         for level in ["warning", "", "info,zombi", "zombi=warning", "loud", "verbose,info"] {

@@ -25,7 +25,10 @@ impl BrokenRules {
     }
 
     fn outside(&mut self, key: &str, value: u64, least: u64, most: u64) {
-        self.unless((least..=most).contains(&value), format!("{key} is {value}, and must be from {least} to {most}"));
+        self.unless(
+            (least..=most).contains(&value),
+            format!("{key} is {value}, and must be from {least} to {most}"),
+        );
     }
 }
 
@@ -40,8 +43,12 @@ impl Config {
         self.check_bucket(&mut wrong);
         for host in &self.http.hosts {
             let is_name =
-                host.rsplit_once(':').is_none_or(|(name, _)| name.contains(':') || name.starts_with('[')) && !host.contains(['/', ' ']);
-            wrong.unless(is_name && !host.is_empty(), format!("http.hosts has {host:?}: names stand there, without a scheme and a port"));
+                host.rsplit_once(':').is_none_or(|(name, _)| name.contains(':') || name.starts_with('['))
+                    && !host.contains(['/', ' ']);
+            wrong.unless(
+                is_name && !host.is_empty(),
+                format!("http.hosts has {host:?}: names stand there, without a scheme and a port"),
+            );
         }
         if let Err(why) = telemetry::check_level(&self.log.level) {
             wrong.unless(false, format!("log.level: {why}"));
@@ -67,8 +74,10 @@ impl Config {
         ] {
             wrong.outside(key, value, least, most);
         }
-        for (key, value) in [("tables.retention_bytes", self.tables.retention_bytes), ("tables.retention_secs", self.tables.retention_secs)]
-        {
+        for (key, value) in [
+            ("tables.retention_bytes", self.tables.retention_bytes),
+            ("tables.retention_secs", self.tables.retention_secs),
+        ] {
             wrong.outside(key, value.unwrap_or(0), 0, MAX_BYTES);
         }
     }
@@ -150,7 +159,10 @@ impl Config {
     fn check_bucket(&self, wrong: &mut BrokenRules) {
         let s3 = &self.s3;
         wrong.outside("s3.attempts", s3.attempts.into(), 1, 100);
-        wrong.unless(s3.bucket.as_deref() != Some(""), "s3.bucket must not be empty: leave it out to be hot only");
+        wrong.unless(
+            s3.bucket.as_deref() != Some(""),
+            "s3.bucket must not be empty: leave it out to be hot only",
+        );
         wrong.unless(!s3.prefix.starts_with('/'), "s3.prefix must not begin with /");
         wrong.unless(!s3.prefix.contains(char::is_control), "s3.prefix has a character that no key may have");
         let is_name = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
@@ -161,14 +173,23 @@ impl Config {
             ("s3.storage_class", &s3.storage_class),
         ] {
             let holds = value.as_deref().is_none_or(is_name);
-            wrong.unless(holds, format!("{key} is {:?}: it must be a word without white space", value.as_deref().unwrap_or("")));
+            wrong.unless(
+                holds,
+                format!(
+                    "{key} is {:?}: it must be a word without white space",
+                    value.as_deref().unwrap_or("")
+                ),
+            );
         }
         if let Some(endpoint) = &s3.endpoint
             && let Err(why) = check_endpoint(endpoint)
         {
             wrong.unless(false, format!("s3.endpoint is {endpoint:?}: {why}"));
         }
-        wrong.unless(s3.kms_key_id.is_none() || s3.sse == Some(Encryption::Kms), "s3.kms_key_id goes with s3.sse = aws:kms");
+        wrong.unless(
+            s3.kms_key_id.is_none() || s3.sse == Some(Encryption::Kms),
+            "s3.kms_key_id goes with s3.sse = aws:kms",
+        );
     }
 }
 
@@ -177,10 +198,13 @@ impl Config {
 /// # Errors
 /// What is wrong with it.
 pub fn check_endpoint(endpoint: &str) -> Result<(), &'static str> {
-    let Some((scheme, rest)) = endpoint.split_once("://") else { return Err("it must begin with http:// or https://") };
+    let Some((scheme, rest)) = endpoint.split_once("://") else {
+        return Err("it must begin with http:// or https://");
+    };
     if !["http", "https"].contains(&scheme) {
         return Err("it must begin with http:// or https://");
     }
-    let is_right = !rest.is_empty() && !rest.starts_with('/') && endpoint.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_right =
+        !rest.is_empty() && !rest.starts_with('/') && endpoint.bytes().all(|byte| byte.is_ascii_graphic());
     if is_right { Ok(()) } else { Err("it must name a server, without white space") }
 }

@@ -80,13 +80,19 @@ impl Config {
         reads: Reads,
     ) -> Result<Self, BadConfig> {
         let settings = Self::settings();
-        let mut variables: Vec<_> = environment.into_iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
+        let mut variables: Vec<_> =
+            environment.into_iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
         variables.sort();
-        let named_file = variables.iter().position(|(name, _)| name == ENV_CONFIG).map(|at| PathBuf::from(variables.remove(at).1));
+        let named_file = variables
+            .iter()
+            .position(|(name, _)| name == ENV_CONFIG)
+            .map(|at| PathBuf::from(variables.remove(at).1));
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
         if let Some(path) = file.or(named_file) {
-            let text = std::fs::read_to_string(&path).map_err(|error| BadConfig(format!("config file {}: {error}", path.display())))?;
-            let checked = check_yaml(&text).map_err(|why| BadConfig(format!("config file {}: {why}", path.display())))?;
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| BadConfig(format!("config file {}: {error}", path.display())))?;
+            let checked = check_yaml(&text)
+                .map_err(|why| BadConfig(format!("config file {}: {why}", path.display())))?;
             // An empty file is not a mapping; it means the defaults.
             if checked == Contents::Settings {
                 figment = figment.merge(Yaml::file_exact(path));
@@ -95,12 +101,16 @@ impl Config {
         let mut values = Vec::new();
         for (name, value) in variables {
             let known = settings.iter().find(|setting| setting.env == name);
-            let is_wanted = known.map_or_else(|| reads.wants_unknown(&name, &value), |setting| reads.wants(&setting.key));
+            let is_wanted =
+                known.map_or_else(|| reads.wants_unknown(&name, &value), |setting| reads.wants(&setting.key));
             if !is_wanted {
                 continue;
             }
             let Some(setting) = known else {
-                return Err(BadConfig(format!("environment variable {name} is not a setting{}", service_link_hint(&name, &value))));
+                return Err(BadConfig(format!(
+                    "environment variable {name} is not a setting{}",
+                    service_link_hint(&name, &value)
+                )));
             };
             if value.starts_with("tcp://") {
                 return Err(BadConfig(format!(
@@ -138,7 +148,9 @@ impl Config {
 
 /// The environment variables whose names and values are text.
 pub fn environment() -> BTreeMap<String, String> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// Whether the standard `OTEL_*` names ask for traces: a collector is named, and nothing says no.
@@ -146,7 +158,9 @@ pub fn wants_traces(environment: impl IntoIterator<Item = (String, String)>) -> 
     let (mut is_named, mut is_refused) = (false, false);
     for (name, value) in environment {
         match name.as_str() {
-            "OTEL_EXPORTER_OTLP_ENDPOINT" | "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" => is_named |= !value.is_empty(),
+            "OTEL_EXPORTER_OTLP_ENDPOINT" | "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" => {
+                is_named |= !value.is_empty()
+            }
             "OTEL_SDK_DISABLED" => is_refused |= value.eq_ignore_ascii_case("true"),
             "OTEL_TRACES_EXPORTER" => is_refused |= value == "none",
             _ => {}
@@ -168,7 +182,8 @@ fn is_service_link(name: &str, value: &str) -> bool {
     // NAME_PORT_9000_TCP, and the same followed by _ADDR, _PORT or _PROTO.
     let is_of_port = |rest: &str| {
         let (number, protocol) = rest.split_once('_').unwrap_or((rest, ""));
-        number.parse::<u16>().is_ok() && ["TCP", "UDP", "SCTP"].iter().any(|known| protocol.starts_with(known))
+        number.parse::<u16>().is_ok()
+            && ["TCP", "UDP", "SCTP"].iter().any(|known| protocol.starts_with(known))
     };
     let is_address = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
     (name.ends_with("_PORT") && is_address)
@@ -258,7 +273,9 @@ impl Provider for Texts {
                 serde_json::Value::Bool(_) => text.parse::<bool>().map(Value::from).ok(),
                 serde_json::Value::Array(_) => Some(list(text)),
                 // A setting without a default may be a number too.
-                serde_json::Value::Null if NUMBERS.contains(&setting.key.as_str()) => text.parse::<u64>().map(Value::from).ok(),
+                serde_json::Value::Null if NUMBERS.contains(&setting.key.as_str()) => {
+                    text.parse::<u64>().map(Value::from).ok()
+                }
                 _ => None,
             };
             let value = typed.unwrap_or_else(|| Value::from(text.clone()));
@@ -318,12 +335,21 @@ mod tests {
             Reads::All,
         )
         .unwrap();
-        assert_eq!((config.port, config.admin_port, config.flush.interval_secs, config.hot.keep_secs), (1, 4, 6, 3600));
+        assert_eq!(
+            (config.port, config.admin_port, config.flush.interval_secs, config.hot.keep_secs),
+            (1, 4, 6, 3600)
+        );
     }
 
     #[test]
     fn numbers_stay_text_where_text_is_wanted() {
-        let config = Config::load(None, env(&[("ZOMBI_S3_BUCKET", "0123"), ("ZOMBI_S3_PREFIX", "1")]), vec![], Reads::All).unwrap();
+        let config = Config::load(
+            None,
+            env(&[("ZOMBI_S3_BUCKET", "0123"), ("ZOMBI_S3_PREFIX", "1")]),
+            vec![],
+            Reads::All,
+        )
+        .unwrap();
         assert_eq!((config.s3.bucket.as_deref(), config.s3.prefix.as_str()), (Some("0123"), "1"));
     }
 
@@ -368,11 +394,17 @@ mod tests {
     #[test]
     fn commands_about_the_bucket_let_service_links_pass_and_nothing_that_may_be_meant_for_them() {
         let load = |pairs: &[(&str, &str)]| Config::load(None, env(pairs), vec![], Reads::Store);
-        let config = load(&[&LINKS[..], &[("ZOMBI_S3_BUCKET", "events"), ("ZOMBI_PORT", "tcp://10.0.0.1:8080")]].concat()).unwrap();
+        let config = load(
+            &[&LINKS[..], &[("ZOMBI_S3_BUCKET", "events"), ("ZOMBI_PORT", "tcp://10.0.0.1:8080")]].concat(),
+        )
+        .unwrap();
         assert_eq!(config.s3.bucket.as_deref(), Some("events"));
-        for (name, value) in
-            [("ZOMBI_S3_BUKKET", "events"), ("ZOMBI_S3_BUKKET", "tcp://a"), ("ZOMBI_S3_PORT", "9000"), ("ZOMBI_S3_PORT_9000_X", "1")]
-        {
+        for (name, value) in [
+            ("ZOMBI_S3_BUKKET", "events"),
+            ("ZOMBI_S3_BUKKET", "tcp://a"),
+            ("ZOMBI_S3_PORT", "9000"),
+            ("ZOMBI_S3_PORT_9000_X", "1"),
+        ] {
             let text = load(&[(name, value)]).unwrap_err().to_string();
             assert!(text.contains(name), "{text}");
         }
@@ -398,7 +430,10 @@ mod tests {
         }
         let (_dir, path) = file("http:\n  hosts: [a.example]\nflush: {interval_secs: 3}\n");
         let config = Config::load(path, vec![], vec![], Reads::All).unwrap();
-        assert_eq!((config.flush.interval_secs, config.flush.parallel), (3, Config::default().flush.parallel));
+        assert_eq!(
+            (config.flush.interval_secs, config.flush.parallel),
+            (3, Config::default().flush.parallel)
+        );
     }
 
     #[test]
@@ -414,7 +449,11 @@ mod tests {
     fn an_empty_file_means_the_defaults() {
         for text in ["# nothing\n", "", "---\n", "---\n# nothing\n\n", "null\n"] {
             let (_dir, path) = file(text);
-            assert_eq!(Config::load(path, vec![], vec![], Reads::All).unwrap(), Config::default(), "{text:?}");
+            assert_eq!(
+                Config::load(path, vec![], vec![], Reads::All).unwrap(),
+                Config::default(),
+                "{text:?}"
+            );
         }
     }
 

@@ -20,7 +20,10 @@ pub enum Shape {
 /// The names of each shape.
 const NAMES: [(Shape, &[&str]); 4] = [
     (Shape::Json, &["application/json"]),
-    (Shape::Ndjson, &["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"]),
+    (
+        Shape::Ndjson,
+        &["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"],
+    ),
     (Shape::Protobuf, &["application/x-protobuf", "application/protobuf"]),
     (Shape::Events, &["text/event-stream"]),
 ];
@@ -36,7 +39,8 @@ type Weight = u16;
 pub fn shape(headers: &HeaderMap) -> Result<Shape, Problem> {
     let lines = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let wanted: Vec<(String, Weight)> = lines.flat_map(ranges).filter_map(range).collect();
-    let weight = |name: &str| wanted.iter().filter(|(range, _)| range == name).map(|(_, weight)| *weight).max();
+    let weight =
+        |name: &str| wanted.iter().filter(|(range, _)| range == name).map(|(_, weight)| *weight).max();
     let mut best: Option<(Weight, Shape)> = None;
     for (shape, names) in NAMES {
         let named = names.iter().filter_map(|name| weight(name)).max().filter(|weight| *weight > 0);
@@ -47,9 +51,10 @@ pub fn shape(headers: &HeaderMap) -> Result<Shape, Problem> {
     let any = weight("application/*").or_else(|| weight("*/*"));
     let json = weight("application/json").or(any);
     match (best, json) {
-        (None, Some(0)) => {
-            Err(Problem::new(Code::NotAcceptable, "every shape of the answer is refused: application/json is the usual one"))
-        }
+        (None, Some(0)) => Err(Problem::new(
+            Code::NotAcceptable,
+            "every shape of the answer is refused: application/json is the usual one",
+        )),
         (None, _) => Ok(Shape::Json),
         (Some((most, _)), Some(json)) if json > most => Ok(Shape::Json),
         (Some((_, shape)), _) => Ok(shape),
@@ -71,7 +76,9 @@ fn ranges(line: &str) -> impl Iterator<Item = &str> {
 fn range(text: &str) -> Option<(String, Weight)> {
     let mut parts = text.split(';').map(str::trim);
     let name = parts.next().filter(|name| name.contains('/'))?.to_ascii_lowercase();
-    let weights = parts.filter_map(|part| part.split_once('=')).filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
+    let weights = parts
+        .filter_map(|part| part.split_once('='))
+        .filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
     let mut weight = 1000;
     for (_, text) in weights {
         weight = thousandths(text.trim())?;
@@ -83,7 +90,8 @@ fn range(text: &str) -> Option<(String, Weight)> {
 fn thousandths(text: &str) -> Option<Weight> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     let is_short = part.len() <= 3 && part.bytes().all(|byte| byte.is_ascii_digit());
-    let weight = whole.parse::<Weight>().ok()?.checked_mul(1000)? + format!("{part:0<3}").parse::<Weight>().ok()?;
+    let weight =
+        whole.parse::<Weight>().ok()?.checked_mul(1000)? + format!("{part:0<3}").parse::<Weight>().ok()?;
     (is_short && weight <= 1000).then_some(weight)
 }
 
@@ -126,7 +134,11 @@ mod tests {
         ] {
             assert_eq!(of(&lines), Some(wanted), "{lines:?}");
         }
-        for lines in [vec!["application/json;q=0"], vec!["*/*;q=0"], vec!["application/json;q=0, text/event-stream;q=0"]] {
+        for lines in [
+            vec!["application/json;q=0"],
+            vec!["*/*;q=0"],
+            vec!["application/json;q=0, text/event-stream;q=0"],
+        ] {
             assert_eq!(of(&lines), None, "{lines:?}");
         }
     }

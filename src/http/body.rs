@@ -52,7 +52,8 @@ impl<S: Send + Sync> FromRequest<S> for Incoming {
     async fn from_request(request: Request<Body>, _state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let coding = Coding::of(&parts.headers)?;
-        let connection = parts.extensions.get::<OnConnection>().map(|on| Arc::clone(&on.0)).unwrap_or_default();
+        let connection =
+            parts.extensions.get::<OnConnection>().map(|on| Arc::clone(&on.0)).unwrap_or_default();
         Ok(Self { headers: parts.headers, body, coding, connection })
     }
 }
@@ -139,7 +140,10 @@ impl HttpBody for Shared {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.0.is_held_back.store(false, Relaxed);
         Pin::new(&mut *self.0.body.lock()).poll_frame(context)
     }
@@ -227,7 +231,9 @@ impl BodyPieces {
             }
             let Some(decoder) = &mut self.decoder else { return self.next_sent().await };
             coop::consume_budget().await; // a few bytes may decode to very many pieces
-            let step = decoder.step().map_err(|error| Problem::new(Code::BodyBroken, format!("the body cannot be decoded: {error}")))?;
+            let step = decoder.step().map_err(|error| {
+                Problem::new(Code::BodyBroken, format!("the body cannot be decoded: {error}"))
+            })?;
             match step {
                 DecodeStep::Piece(piece) => self.ready = Some(piece),
                 DecodeStep::End => return Ok(None),
@@ -287,7 +293,9 @@ impl BodyPieces {
                 () = sleep_until(self.pace.until()) => return Err(Problem::new(Code::Timeout, self.pace.too_slow())),
             },
         };
-        let piece = piece.transpose().map_err(|error| Problem::new(Code::BodyBroken, format!("the body broke off: {error}")))?;
+        let piece = piece
+            .transpose()
+            .map_err(|error| Problem::new(Code::BodyBroken, format!("the body broke off: {error}")))?;
         match &piece {
             Some(piece) => {
                 self.pace.came(piece.len());
@@ -305,7 +313,9 @@ impl BodyPieces {
             self.keep(first.len()).await?;
             return Ok(self.received(first)); // it came in one piece: no copy
         }
-        let mut whole = BytesMut::with_capacity(sizes.declared.unwrap_or(0).clamp(first.len(), FIRST_BYTES.max(first.len())));
+        let mut whole = BytesMut::with_capacity(
+            sizes.declared.unwrap_or(0).clamp(first.len(), FIRST_BYTES.max(first.len())),
+        );
         let mut piece = first;
         loop {
             let length = whole.len() + piece.len();
@@ -338,7 +348,12 @@ mod tests {
         let coded = zstd::encode_all(text.as_bytes(), 1).unwrap();
         let budget = Budget::new(1 << 20, 100, Overload::Memory);
         let connection = Arc::new(Connection::default());
-        let incoming = Incoming { headers: HeaderMap::new(), body: Body::from(coded), coding: Some(Coding::Zstd), connection };
+        let incoming = Incoming {
+            headers: HeaderMap::new(),
+            body: Body::from(coded),
+            coding: Some(Coding::Zstd),
+            connection,
+        };
         let mut pieces = incoming.pieces(&Limits::default(), &budget);
         let mut other = budget.receiving(&Connection::default());
         // There is room for the decoder as it begins, but not for its window.

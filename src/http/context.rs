@@ -31,7 +31,12 @@ impl RequestContext {
     /// Keeps what is needed of a request, and gives it an id unless it has one. `verb` is its route's; `None`
     /// if no route took it.
     pub fn new(request: &Request, verb: Option<Verb>) -> Self {
-        Self { method: request.method().clone(), uri: request.uri().clone(), id: request_id(request.headers()), verb }
+        Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            id: request_id(request.headers()),
+            verb,
+        }
     }
 
     /// Names the request in its answer, and turns an error, whoever made it, into a problem.
@@ -40,7 +45,9 @@ impl RequestContext {
         let problem = response.extensions_mut().remove::<Problem>();
         if let Some(problem) = problem {
             response = self.render(problem);
-        } else if (status.is_client_error() || status.is_server_error()) && response.extensions().get::<Shaped>().is_none() {
+        } else if (status.is_client_error() || status.is_server_error())
+            && response.extensions().get::<Shaped>().is_none()
+        {
             let allow = response.headers().get(header::ALLOW).cloned();
             response = self.render(from_status(status));
             if let Some(allow) = allow {
@@ -87,13 +94,16 @@ impl RequestContext {
 fn protect(headers: &mut HeaderMap) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
 }
 
 /// The id that the client sent, if it is short and visible; otherwise a new one.
 fn request_id(headers: &HeaderMap) -> String {
     let sent = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-    let usable = sent.filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()));
+    let usable =
+        sent.filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()));
     usable.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned)
 }
 
@@ -101,12 +111,19 @@ fn request_id(headers: &HeaderMap) -> String {
 fn from_status(status: StatusCode) -> Problem {
     match status {
         StatusCode::NOT_FOUND => Problem::new(Code::UnknownRoute, "there is nothing at this path"),
-        StatusCode::METHOD_NOT_ALLOWED => Problem::new(Code::MethodNotAllowed, "this path does not know the method; see the Allow header"),
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::BodyTooLarge, "the body is over limits.body_bytes"),
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
-            Problem::new(Code::UnsupportedMediaType, "the content encoding is not supported: send gzip, zstd or none")
+        StatusCode::METHOD_NOT_ALLOWED => {
+            Problem::new(Code::MethodNotAllowed, "this path does not know the method; see the Allow header")
         }
-        status if status.is_server_error() => Problem::new(Code::Internal, "the server failed; its log has the request id"),
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(Code::BodyTooLarge, "the body is over limits.body_bytes")
+        }
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::new(
+            Code::UnsupportedMediaType,
+            "the content encoding is not supported: send gzip, zstd or none",
+        ),
+        status if status.is_server_error() => {
+            Problem::new(Code::Internal, "the server failed; its log has the request id")
+        }
         _ => Problem::new(Code::BadRequest, "the request cannot be understood"),
     }
 }

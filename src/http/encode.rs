@@ -96,7 +96,8 @@ pub struct PageEnd {
 /// A page as one JSON object.
 pub fn json_page(records: &[Record], end: &PageEnd) -> Vec<u8> {
     let PageEnd { has_more, next_cursor, lost } = end;
-    let mut out = Vec::with_capacity(256 + records.iter().map(|record| record.event.size() + 128).sum::<usize>());
+    let mut out =
+        Vec::with_capacity(256 + records.iter().map(|record| record.event.size() + 128).sum::<usize>());
     out.extend_from_slice(b"{\"records\":[");
     for (place, one) in records.iter().enumerate() {
         if place > 0 {
@@ -105,10 +106,18 @@ pub fn json_page(records: &[Record], end: &PageEnd) -> Vec<u8> {
         record(&mut out, one);
     }
     // The cursor is base64, so nothing in it needs escaping.
-    let _ = write!(out, "],\"count\":{},\"has_more\":{has_more},\"next_cursor\":\"{next_cursor}\"", records.len());
+    let _ = write!(
+        out,
+        "],\"count\":{},\"has_more\":{has_more},\"next_cursor\":\"{next_cursor}\"",
+        records.len()
+    );
     for (place, (partition, range)) in lost.iter().enumerate() {
         let before = if place == 0 { ",\"lost\":[" } else { "," };
-        let _ = write!(out, "{before}{{\"partition\":{partition},\"start\":{},\"end\":{}}}", range.start, range.end);
+        let _ = write!(
+            out,
+            "{before}{{\"partition\":{partition},\"start\":{},\"end\":{}}}",
+            range.start, range.end
+        );
     }
     out.extend_from_slice(if lost.is_empty() { b"}" } else { b"]}" });
     out
@@ -118,9 +127,19 @@ pub fn json_page(records: &[Record], end: &PageEnd) -> Vec<u8> {
 pub fn protobuf_page(records: Vec<Record>, end: PageEnd, piece: usize) -> impl Iterator<Item = Bytes> + Send {
     let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
     let mut records = records.into_iter().peekable();
-    let lost = |(partition, range): (u32, OffsetRange)| v1::PartitionRange { partition, start: range.start, end: range.end };
+    let lost = |(partition, range): (u32, OffsetRange)| v1::PartitionRange {
+        partition,
+        start: range.start,
+        end: range.end,
+    };
     let lost = end.lost.into_iter().map(lost).collect();
-    let rest = v1::ReadResponse { records: Vec::new(), count, has_more: end.has_more, next_cursor: end.next_cursor, lost };
+    let rest = v1::ReadResponse {
+        records: Vec::new(),
+        count,
+        has_more: end.has_more,
+        next_cursor: end.next_cursor,
+        lost,
+    };
     let mut rest = Some(rest);
     iter::from_fn(move || {
         let mut out = Vec::with_capacity(piece);
@@ -177,8 +196,10 @@ mod tests {
             headers: [("a".to_owned(), "b".to_owned())].into(),
         };
         let payloads = [Payload::text("text".to_owned()), Payload::guess(Bytes::from_static(&[0xff]))];
-        let records: Vec<_> = payloads.map(|payload| Record { partition: 2, offset: 9, event: event(payload) }).into();
-        let end = PageEnd { has_more: true, next_cursor: "c".to_owned(), lost: vec![(2, OffsetRange::new(3, 5))] };
+        let records: Vec<_> =
+            payloads.map(|payload| Record { partition: 2, offset: 9, event: event(payload) }).into();
+        let end =
+            PageEnd { has_more: true, next_cursor: "c".to_owned(), lost: vec![(2, OffsetRange::new(3, 5))] };
         let page: Value = serde_json::from_slice(&json_page(&records, &end)).unwrap();
         let described = |schema| serde_json::to_value(schema).unwrap()["properties"].take();
         assert_eq!(names(&page), names(&described(PageRead::schema())));

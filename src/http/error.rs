@@ -48,7 +48,13 @@ struct Fields {
 impl Problem {
     /// A problem with its code and what happened in this request.
     pub fn new(code: Code, detail: impl ToString) -> Self {
-        Self(Box::new(Fields { code, detail: detail.to_string(), outcome: None, retry_after: None, extra: Map::new() }))
+        Self(Box::new(Fields {
+            code,
+            detail: detail.to_string(),
+            outcome: None,
+            retry_after: None,
+            extra: Map::new(),
+        }))
     }
 
     /// Adds a field.
@@ -182,22 +188,27 @@ impl IntoResponse for Problem {
 impl From<StorageError> for Problem {
     fn from(error: StorageError) -> Self {
         let mut problem = match &error {
-            StorageError::Unavailable { tier: Tier::Cold, .. } | StorageError::Denied { tier: Tier::Cold, .. } => {
+            StorageError::Unavailable { tier: Tier::Cold, .. }
+            | StorageError::Denied { tier: Tier::Cold, .. } => {
                 Self::new(Code::ColdUnavailable, &error).retry_after(Duration::from_secs(1))
             }
-            StorageError::Unavailable { tier: Tier::Hot, .. } | StorageError::Denied { tier: Tier::Hot, .. } => {
+            StorageError::Unavailable { tier: Tier::Hot, .. }
+            | StorageError::Denied { tier: Tier::Hot, .. } => {
                 Self::new(Code::HotUnavailable, &error).retry_after(Duration::from_secs(1))
             }
             StorageError::Corrupt { .. } => Self::new(Code::Corrupt, &error),
-            StorageError::Overloaded { reason, retry_after } => {
-                Self::new(Code::Overloaded, &error).retry_after(*retry_after).with("reason", reason_name(*reason))
-            }
+            StorageError::Overloaded { reason, retry_after } => Self::new(Code::Overloaded, &error)
+                .retry_after(*retry_after)
+                .with("reason", reason_name(*reason)),
             StorageError::OutcomeUnknown { .. } => Self::new(Code::WriteFailed, &error),
             StorageError::Closed => Self::new(Code::Closing, &error).retry_after(Duration::from_secs(1)),
             StorageError::Refused(_) => Self::new(Code::Closing, &error).retry_after(Duration::from_secs(1)),
             StorageError::Fenced(_) => Self::new(Code::Fenced, &error),
             StorageError::OffsetMismatch { partition, expected, next } => {
-                Self::new(Code::OffsetMismatch, &error).with("partition", partition.number).with("expected", *expected).with("next", *next)
+                Self::new(Code::OffsetMismatch, &error)
+                    .with("partition", partition.number)
+                    .with("expected", *expected)
+                    .with("next", *next)
             }
             StorageError::UnknownTable(_) => Self::new(Code::UnknownTable, &error),
             StorageError::UnknownGroup(_) => Self::new(Code::UnknownGroup, &error),
@@ -209,14 +220,19 @@ impl From<StorageError> for Problem {
                 };
                 Self::new(code, &error).with("limit", *limit)
             }
-            StorageError::PartitionsShrink { partitions, .. } => Self::new(Code::PartitionsShrink, &error).with("partitions", *partitions),
-            StorageError::KeyReused { partition, offset, place } => Self::new(Code::IdempotencyKeyReused, &error)
+            StorageError::PartitionsShrink { partitions, .. } => {
+                Self::new(Code::PartitionsShrink, &error).with("partitions", *partitions)
+            }
+            StorageError::KeyReused { partition, offset, place } => {
+                Self::new(Code::IdempotencyKeyReused, &error)
+                    .with("partition", partition.number)
+                    .with("offset", *offset)
+                    .with("index", *place)
+            }
+            StorageError::BeyondEnd { partition, offset, next } => Self::new(Code::OffsetBeyondEnd, &error)
                 .with("partition", partition.number)
                 .with("offset", *offset)
-                .with("index", *place),
-            StorageError::BeyondEnd { partition, offset, next } => {
-                Self::new(Code::OffsetBeyondEnd, &error).with("partition", partition.number).with("offset", *offset).with("next", *next)
-            }
+                .with("next", *next),
             StorageError::Expired { partition, offset, earliest } => Self::new(Code::OffsetExpired, &error)
                 .with("partition", partition.number)
                 .with("offset", *offset)
@@ -225,7 +241,11 @@ impl From<StorageError> for Problem {
                 Self::new(Code::CommitBackwards, &error).with("offset", *offset).with("committed", *committed)
             }
         };
-        problem.0.outcome = Some(if matches!(error, StorageError::OutcomeUnknown { .. }) { Outcome::Unknown } else { Outcome::NotWritten });
+        problem.0.outcome = Some(if matches!(error, StorageError::OutcomeUnknown { .. }) {
+            Outcome::Unknown
+        } else {
+            Outcome::NotWritten
+        });
         problem
     }
 }
@@ -251,11 +271,13 @@ mod tests {
 
     #[test]
     fn every_503_is_counted_by_its_reason() {
-        let is_503 = |code: &Code| code.status() == StatusCode::SERVICE_UNAVAILABLE && *code != Code::Overloaded;
+        let is_503 =
+            |code: &Code| code.status() == StatusCode::SERVICE_UNAVAILABLE && *code != Code::Overloaded;
         for code in Code::ALL.iter().copied().filter(is_503) {
             assert_eq!(Problem::new(code, "").refusal(), Some(code.name()));
         }
-        let full = StorageError::Overloaded { reason: Overload::HotFull, retry_after: Duration::from_secs(1) };
+        let full =
+            StorageError::Overloaded { reason: Overload::HotFull, retry_after: Duration::from_secs(1) };
         assert_eq!(Problem::from(full).refusal(), Some("hot_full"));
         assert_eq!(Problem::new(Code::Internal, "").refusal(), None);
     }

@@ -34,8 +34,9 @@ pub struct GroupPath(
 );
 
 async fn path_text<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {
-    let Path(text) =
-        Path::<String>::from_request_parts(parts, state).await.map_err(|error| Problem::new(Code::BadPath, error.body_text()))?;
+    let Path(text) = Path::<String>::from_request_parts(parts, state)
+        .await
+        .map_err(|error| Problem::new(Code::BadPath, error.body_text()))?;
     Ok(text)
 }
 
@@ -87,7 +88,9 @@ pub fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
     match essence.as_str() {
         "" | "application/json" | "application/x-www-form-urlencoded" => Ok(Encoding::Json),
         "application/x-protobuf" | "application/protobuf" => Ok(Encoding::Protobuf),
-        "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => Ok(Encoding::Ndjson),
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => {
+            Ok(Encoding::Ndjson)
+        }
         _ => Err(unsupported(format!(
             "content type {text:?} is not supported: send application/json, application/x-protobuf or application/x-ndjson"
         ))),
@@ -106,9 +109,14 @@ pub fn unsupported(detail: impl ToString) -> Problem {
 pub fn partition_header(headers: &HeaderMap, limits: &Limits) -> Result<Option<PartitionNumber>, Problem> {
     let mut found: Option<u64> = None;
     for value in PARTITION_HEADERS.iter().flat_map(|name| headers.get_all(*name)) {
-        let digits = value.to_str().ok().filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
+        let digits = value
+            .to_str()
+            .ok()
+            .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
         let number = digits.and_then(|text| text.parse().ok());
-        let number = number.ok_or_else(|| Problem::new(Code::BadPartition, format!("X-Partition {value:?} is not a number")))?;
+        let number = number.ok_or_else(|| {
+            Problem::new(Code::BadPartition, format!("X-Partition {value:?} is not a number"))
+        })?;
         if found.replace(number).is_some_and(|other| other != number) {
             return Err(Problem::new(Code::BadPartition, "the headers name two different partitions"));
         }
@@ -156,7 +164,12 @@ pub fn key_header(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 pub fn partition_number(number: i128, limits: &Limits) -> Result<PartitionNumber, Problem> {
     let limit = limits.partitions_per_table;
     let known = PartitionNumber::try_from(number).ok().filter(|number| *number < limit);
-    known.ok_or_else(|| Problem::new(Code::PartitionOutOfRange, format!("partition {number} is not from 0 to {}", limit.saturating_sub(1))))
+    known.ok_or_else(|| {
+        Problem::new(
+            Code::PartitionOutOfRange,
+            format!("partition {number} is not from 0 to {}", limit.saturating_sub(1)),
+        )
+    })
 }
 
 #[cfg(test)]
@@ -175,7 +188,9 @@ mod tests {
 
     #[test]
     fn a_partition_stands_in_one_header_or_alike_in_two() {
-        let of = |pairs: &[(&'static str, &'static str)]| partition_header(&headers(pairs), &Limits::default()).ok();
+        let of = |pairs: &[(&'static str, &'static str)]| {
+            partition_header(&headers(pairs), &Limits::default()).ok()
+        };
         assert_eq!(of(&[]), Some(None));
         assert_eq!(of(&[("x-partition", "7"), ("zombi-partition", "07")]), Some(Some(7)));
         for wrong in [
@@ -191,7 +206,12 @@ mod tests {
     #[test]
     fn a_key_is_a_quoted_string_or_a_word() {
         let of = |value: &'static str| key_header(&headers(&[("idempotency-key", value)])).ok().flatten();
-        for (value, key) in [("k", "k"), ("\"a b\"", "a b"), ("\"a\\\"b\\\\\"", "a\"b\\"), (" 8e03978e-40d5 ", "8e03978e-40d5")] {
+        for (value, key) in [
+            ("k", "k"),
+            ("\"a b\"", "a b"),
+            ("\"a\\\"b\\\\\"", "a\"b\\"),
+            (" 8e03978e-40d5 ", "8e03978e-40d5"),
+        ] {
             assert_eq!(of(value).as_deref(), Some(key), "{value}");
         }
         for wrong in ["", "\"", "\"a", "\"a\"b", "a\"b", "\"a\\b\""] {

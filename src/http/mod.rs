@@ -135,13 +135,19 @@ pub fn router(state: AppState) -> Router {
 
 /// The routes of the main port until the store is open: probes and metrics, and a refusal of everything else.
 pub fn starting_router(ops: OpsState, limits: Arc<Limits>, http: HttpSettings) -> Router {
-    let surroundings = Arc::new(Surroundings { limits, exports_traces: false, http: Some(http), stats: None });
+    let surroundings =
+        Arc::new(Surroundings { limits, exports_traces: false, http: Some(http), stats: None });
     ops_routes(&surroundings, Verb::Operate).with_state(ops).into_router(starting)
 }
 
 /// The routes of the admin port, which is served before the store opens.
 pub fn admin_router(ops: OpsState, limits: Arc<Limits>) -> Router {
-    let surroundings = Arc::new(Surroundings { limits, exports_traces: false, http: Some(HttpSettings::default()), stats: None });
+    let surroundings = Arc::new(Surroundings {
+        limits,
+        exports_traces: false,
+        http: Some(HttpSettings::default()),
+        stats: None,
+    });
     admin_routes(&surroundings).with_state(ops).into_router(nothing_here)
 }
 
@@ -192,8 +198,13 @@ mod tests {
     #[test]
     fn operations_have_names_of_their_own() {
         let description = serde_json::to_value(description()).unwrap();
-        let operations = description["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values());
-        let mut names: Vec<_> = operations.filter_map(|operation| operation["operationId"].as_str()).collect();
+        let operations = description["paths"]
+            .as_object()
+            .unwrap()
+            .values()
+            .flat_map(|path| path.as_object().unwrap().values());
+        let mut names: Vec<_> =
+            operations.filter_map(|operation| operation["operationId"].as_str()).collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();
@@ -205,7 +216,12 @@ mod tests {
         let surroundings = Arc::default();
         let store = store_routes(&surroundings);
         let ops = ops_routes(&surroundings, Verb::Operate);
-        let routes: Vec<_> = store.verbs().iter().chain(ops.verbs()).map(|route| (route.method, route.path.as_str(), route.verb)).collect();
+        let routes: Vec<_> = store
+            .verbs()
+            .iter()
+            .chain(ops.verbs())
+            .map(|route| (route.method, route.path.as_str(), route.verb))
+            .collect();
         let expected = [
             ("POST", "/tables/{table}", Verb::Append),
             ("GET", "/tables/{table}", Verb::Read),
@@ -232,15 +248,21 @@ mod tests {
         ];
         assert_eq!(routes, expected);
         let admin = admin_routes(&surroundings);
-        let of_admin: Vec<_> = admin.verbs().iter().map(|route| (route.method, route.path.as_str(), route.verb)).collect();
-        for route in [("GET", "/metrics", Verb::Open), ("POST", "/flush", Verb::Operate), ("PUT", "/log/level", Verb::Operate)] {
+        let of_admin: Vec<_> =
+            admin.verbs().iter().map(|route| (route.method, route.path.as_str(), route.verb)).collect();
+        for route in [
+            ("GET", "/metrics", Verb::Open),
+            ("POST", "/flush", Verb::Operate),
+            ("PUT", "/log/level", Verb::Operate),
+        ] {
             assert!(of_admin.contains(&route), "{route:?} in {of_admin:?}");
         }
 
         let description = serde_json::to_value(description()).unwrap();
         for (path, item) in description["paths"].as_object().unwrap() {
             for method in item.as_object().unwrap().keys().map(|method| method.to_uppercase()) {
-                let said = routes.iter().filter(|route| (route.0, route.1) == (method.as_str(), path.as_str()));
+                let said =
+                    routes.iter().filter(|route| (route.0, route.1) == (method.as_str(), path.as_str()));
                 assert_eq!(said.count(), 1, "{method} {path}");
             }
         }

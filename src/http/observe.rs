@@ -76,7 +76,9 @@ impl Observed {
             held.bytes += status.hot_bytes;
             held.unflushed_bytes += status.unflushed_bytes;
             held.unflushed_events += status.watermarks.unflushed().len();
-            held.unflushed_for = held.unflushed_for.max(status.unflushed_since.map_or(Duration::ZERO, |since| since.elapsed()));
+            held.unflushed_for = held
+                .unflushed_for
+                .max(status.unflushed_since.map_or(Duration::ZERO, |since| since.elapsed()));
             let kept = OffsetRange::new(status.watermarks.start, status.watermarks.next);
             held.lost += kept.len() - self.reader.events_in(&partition, kept);
         }
@@ -89,8 +91,9 @@ impl Observed {
     fn lags(&self, tables: &Tables, offsets: Vec<OffsetsOfGroup>) -> Vec<Lag> {
         let mut whole: BTreeMap<TableName, u64> = BTreeMap::new();
         let visible = |name: &TableName| tables.get(name).filter(|table| !table.is_deleted);
-        let events_of =
-            |table: &TableStatus| table.named_partitions().map(|(partition, status)| self.events(&partition, status, None)).sum();
+        let events_of = |table: &TableStatus| {
+            table.named_partitions().map(|(partition, status)| self.events(&partition, status, None)).sum()
+        };
         let mut lags: Vec<Lag> = Vec::new();
         for (group, offsets) in offsets {
             let mut of_tables: BTreeMap<TableName, (u64, u64)> = BTreeMap::new();
@@ -103,7 +106,9 @@ impl Observed {
                 *committed += offset;
             }
             for (name, (read, committed)) in of_tables {
-                let events = *whole.entry(name.clone()).or_insert_with(|| visible(&name).map_or(0, |table| events_of(table)));
+                let events = *whole
+                    .entry(name.clone())
+                    .or_insert_with(|| visible(&name).map_or(0, |table| events_of(table)));
                 lags.push(((group.clone(), name), (events.saturating_sub(read), committed)));
             }
         }

@@ -32,7 +32,8 @@ impl HttpSettings {
     /// 421 or 403.
     pub fn check(&self, request: &Request) -> Result<(), Problem> {
         let headers = request.headers();
-        if self.hosts.is_empty() && !headers.contains_key(header::ORIGIN) && !headers.contains_key(FETCH_SITE) {
+        if self.hosts.is_empty() && !headers.contains_key(header::ORIGIN) && !headers.contains_key(FETCH_SITE)
+        {
             return Ok(());
         }
         let authority = request.uri().authority().map(|authority| authority.as_str());
@@ -42,7 +43,10 @@ impl HttpSettings {
         }
         let writes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         if writes && !self.may_write(headers, host) {
-            return Err(Problem::new(Code::CrossOrigin, "a page of another origin may not write: see http.origins"));
+            return Err(Problem::new(
+                Code::CrossOrigin,
+                "a page of another origin may not write: see http.origins",
+            ));
         }
         Ok(())
     }
@@ -53,20 +57,27 @@ impl HttpSettings {
         }
         let is_address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
         let lower = name.to_ascii_lowercase();
-        is_address || !lower.contains('.') || LOCAL.iter().any(|end| lower.ends_with(end)) || lower.ends_with(".svc.cluster.local")
+        is_address
+            || !lower.contains('.')
+            || LOCAL.iter().any(|end| lower.ends_with(end))
+            || lower.ends_with(".svc.cluster.local")
     }
 
     fn may_write(&self, headers: &HeaderMap, host: &str) -> bool {
         let text = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("not text"));
         let origin = text(&header::ORIGIN);
-        let is_listed = |origin: &str| self.origins.iter().any(|known| known.trim_end_matches('/').eq_ignore_ascii_case(origin));
+        let is_listed = |origin: &str| {
+            self.origins.iter().any(|known| known.trim_end_matches('/').eq_ignore_ascii_case(origin))
+        };
         if origin.is_some_and(is_listed) {
             return true;
         }
         match (text(&FETCH_SITE), origin) {
             // The browser has compared origins itself, and a proxy may have changed the name since.
             (Some(site), _) => matches!(site, "same-origin" | "none"),
-            (None, Some(origin)) => origin.split_once("://").is_some_and(|(_, name)| name.eq_ignore_ascii_case(host)),
+            (None, Some(origin)) => {
+                origin.split_once("://").is_some_and(|(_, name)| name.eq_ignore_ascii_case(host))
+            }
             (None, None) => true,
         }
     }
@@ -75,7 +86,12 @@ impl HttpSettings {
 /// The name without its port.
 fn host_name(host: &str) -> &str {
     match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) => name,
+        Some((name, port))
+            if port.bytes().all(|byte| byte.is_ascii_digit())
+                && (!name.contains(':') || name.ends_with(']')) =>
+        {
+            name
+        }
         _ => host,
     }
 }
@@ -87,8 +103,11 @@ mod tests {
     use super::*;
 
     fn check(settings: &HttpSettings, method: Method, headers: &[(&str, &str)]) -> Option<Code> {
-        let request =
-            headers.iter().fold(Request::builder().method(method).uri("/tables/t"), |request, (name, value)| request.header(*name, *value));
+        let request = headers
+            .iter()
+            .fold(Request::builder().method(method).uri("/tables/t"), |request, (name, value)| {
+                request.header(*name, *value)
+            });
         settings.check(&request.body(Body::empty()).unwrap()).err().map(|problem| problem.code())
     }
 
@@ -104,21 +123,38 @@ mod tests {
             (vec![host, ("sec-fetch-site", "cross-site")], Some(Code::CrossOrigin)),
             (vec![host, ("sec-fetch-site", "same-origin")], None),
             (vec![host, ("sec-fetch-site", "none")], None),
-            (vec![("host", "evil.example.com"), ("origin", "http://evil.example.com")], Some(Code::WrongHost)),
+            (
+                vec![("host", "evil.example.com"), ("origin", "http://evil.example.com")],
+                Some(Code::WrongHost),
+            ),
             (vec![("host", "10.0.0.1:8080"), ("origin", "http://10.0.0.1:8080")], None),
             (vec![("host", "[::1]:8080"), ("origin", "http://[::1]:8080")], None),
-            (vec![("host", "zombi.zombi.svc.cluster.local"), ("origin", "http://zombi.zombi.svc.cluster.local")], None),
+            (
+                vec![
+                    ("host", "zombi.zombi.svc.cluster.local"),
+                    ("origin", "http://zombi.zombi.svc.cluster.local"),
+                ],
+                None,
+            ),
         ] {
             assert_eq!(check(&any, Method::POST, &headers), refused, "{headers:?}");
         }
         assert_eq!(check(&any, Method::GET, &[host, ("origin", "https://evil.example.com")]), None);
         let listed = HttpSettings { origins: vec!["https://console.example.com".to_owned()], ..any };
-        assert_eq!(check(&listed, Method::PUT, &[host, ("origin", "https://console.example.com"), ("sec-fetch-site", "cross-site")]), None);
+        assert_eq!(
+            check(
+                &listed,
+                Method::PUT,
+                &[host, ("origin", "https://console.example.com"), ("sec-fetch-site", "cross-site")]
+            ),
+            None
+        );
     }
 
     #[test]
     fn where_names_are_listed_others_are_not_ours() {
-        let listed = HttpSettings { hosts: vec!["zombi".to_owned(), "zombi.zombi.svc".to_owned()], origins: vec![] };
+        let listed =
+            HttpSettings { hosts: vec!["zombi".to_owned(), "zombi.zombi.svc".to_owned()], origins: vec![] };
         for (host, refused) in [
             ("zombi", None),
             ("ZOMBI:8080", None),

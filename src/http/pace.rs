@@ -82,10 +82,15 @@ impl Pace {
     /// Why it is too slow now.
     pub fn too_slow(&self) -> String {
         match self.work {
-            Some(work) if self.until() == work.until => format!("it took longer than {} s, limits.body_secs", self.whole.as_secs()),
+            Some(work) if self.until() == work.until => {
+                format!("it took longer than {} s, limits.body_secs", self.whole.as_secs())
+            }
             Some(work) if self.until() == self.window_limit(&work) => {
                 let rate = self.least_bytes / WINDOW.as_secs();
-                format!("it came slower than {rate} bytes a second, limits.body_min_bytes_per_sec, for {} s", WINDOW.as_secs())
+                format!(
+                    "it came slower than {rate} bytes a second, limits.body_min_bytes_per_sec, for {} s",
+                    WINDOW.as_secs()
+                )
             }
             _ => format!("nothing of the body came for {} s, limits.body_idle_secs", self.idle.as_secs()),
         }

@@ -34,8 +34,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Query(params) =
-            Query::<T>::from_request_parts(parts, state).await.map_err(|error| Problem::new(Code::BadQuery, error.body_text()))?;
+        let Query(params) = Query::<T>::from_request_parts(parts, state)
+            .await
+            .map_err(|error| Problem::new(Code::BadQuery, error.body_text()))?;
         Ok(Self(params))
     }
 }
@@ -176,8 +177,13 @@ impl WaitForParam {
     pub fn check(&self, has_bucket: bool) -> Result<(), Problem> {
         match self.0.as_str() {
             "cold" if has_bucket => Ok(()),
-            "cold" => Err(Problem::new(Code::NoColdTier, "wait_for=cold needs a bucket, and s3.bucket is not set")),
-            other => Err(Problem::new(Code::BadQuery, format!("wait_for={other:?} is not known: leave it out, or ask for cold"))),
+            "cold" => {
+                Err(Problem::new(Code::NoColdTier, "wait_for=cold needs a bucket, and s3.bucket is not set"))
+            }
+            other => Err(Problem::new(
+                Code::BadQuery,
+                format!("wait_for={other:?} is not known: leave it out, or ask for cold"),
+            )),
         }
     }
 }
@@ -185,11 +191,15 @@ impl WaitForParam {
 fn number(name: &str, text: &str) -> Result<u64, Problem> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = digits.then(|| text.parse().ok()).flatten();
-    number.ok_or_else(|| Problem::new(Code::BadQuery, format!("{name}={text:?} is not a whole number from 0 to {}", u64::MAX)))
+    number.ok_or_else(|| {
+        Problem::new(Code::BadQuery, format!("{name}={text:?} is not a whole number from 0 to {}", u64::MAX))
+    })
 }
 
 fn whole_number() -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(Type::Integer).format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+    ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
 }
 
 fn text() -> ObjectBuilder {
@@ -212,7 +222,9 @@ mod tests {
     async fn params(query: &str) -> Result<Query, String> {
         let (mut parts, _) = Request::get(format!("/?{query}")).body(Body::empty()).unwrap().into_parts();
         let params = Params::<Query>::from_request_parts(&mut parts, &()).await;
-        params.map(|Params(params)| params).map_err(|problem| format!("{} {}", problem.code().name(), problem.detail()))
+        params
+            .map(|Params(params)| params)
+            .map_err(|problem| format!("{} {}", problem.code().name(), problem.detail()))
     }
 
     #[tokio::test]

@@ -54,7 +54,8 @@ where
     pub fn route(mut self, verb: Verb, routes: UtoipaMethodRouter<S>) -> Self {
         let (schemas, paths, methods) = routes;
         for (path, item) in &paths.paths {
-            let operations = [("GET", &item.get), ("PUT", &item.put), ("POST", &item.post), ("DELETE", &item.delete)];
+            let operations =
+                [("GET", &item.get), ("PUT", &item.put), ("POST", &item.post), ("DELETE", &item.delete)];
             for (method, _) in operations.into_iter().filter(|(_, operation)| operation.is_some()) {
                 self.verbs.push(RouteVerb { method, path: path.clone(), verb });
             }
@@ -94,7 +95,8 @@ where
     /// Adds a router that was built elsewhere and whose routes all do the same. They are not listed in
     /// [`verbs`](Self::verbs).
     pub fn whole(mut self, verb: Verb, router: Router<S>) -> Self {
-        let router: Router<S> = router.layer(middleware::from_fn_with_state(self.surrounded(Some(verb)), surround));
+        let router: Router<S> =
+            router.layer(middleware::from_fn_with_state(self.surrounded(Some(verb)), surround));
         self.router = self.router.merge(OpenApiRouter::from(router));
         self
     }
@@ -149,7 +151,8 @@ impl RouteTable {
         T: 'static,
     {
         let otherwise: Router = Router::new().fallback(otherwise);
-        let otherwise: Router = otherwise.layer(middleware::from_fn_with_state(self.surrounded(None), surround));
+        let otherwise: Router =
+            otherwise.layer(middleware::from_fn_with_state(self.surrounded(None), surround));
         let router: Router = self.router.into();
         router.merge(otherwise)
     }
@@ -191,11 +194,20 @@ mod tests {
             Problem::new(Code::OffsetMismatch, "on purpose")
         }
         let table: RouteTable = RouteTable::new(Arc::default());
-        let table = table.post(Verb::Append, "/t", refuse).get(Verb::Read, "/t", refuse).put(Verb::Manage, "/t", refuse);
+        let table = table.post(Verb::Append, "/t", refuse).get(Verb::Read, "/t", refuse).put(
+            Verb::Manage,
+            "/t",
+            refuse,
+        );
         let table = table.get(Verb::Append, "/only", refuse);
-        let said: Vec<_> = table.verbs().iter().map(|route| (route.method, route.path.as_str(), route.verb)).collect();
-        let expected =
-            [("POST", "/t", Verb::Append), ("GET", "/t", Verb::Read), ("PUT", "/t", Verb::Manage), ("GET", "/only", Verb::Append)];
+        let said: Vec<_> =
+            table.verbs().iter().map(|route| (route.method, route.path.as_str(), route.verb)).collect();
+        let expected = [
+            ("POST", "/t", Verb::Append),
+            ("GET", "/t", Verb::Read),
+            ("PUT", "/t", Verb::Manage),
+            ("GET", "/only", Verb::Append),
+        ];
         assert_eq!(said, expected);
         let router = table.into_router(|| async { StatusCode::NOT_FOUND });
         for (method, path, status, outcome) in [
@@ -210,8 +222,13 @@ mod tests {
             (Method::POST, "/nowhere", 404, Some("not_written")),
         ] {
             let (found, problem) = problem(&router, method.clone(), path).await;
-            assert_eq!((found.as_u16(), problem["outcome"].as_str()), (status, outcome), "{method} {path}: {problem}");
-            let allow = (status == 405).then_some(if path == "/t" { "POST,GET,HEAD,PUT" } else { "GET,HEAD" });
+            assert_eq!(
+                (found.as_u16(), problem["outcome"].as_str()),
+                (status, outcome),
+                "{method} {path}: {problem}"
+            );
+            let allow =
+                (status == 405).then_some(if path == "/t" { "POST,GET,HEAD,PUT" } else { "GET,HEAD" });
             assert_eq!(problem["allow"].as_str(), allow, "{method} {path}: {problem}");
         }
     }

@@ -8,10 +8,12 @@ use std::sync::{
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{limits::Limits, memory::Budget, observe::Observed, origin::HttpSettings, stats::Stats, tails::Tails};
+use super::{
+    limits::Limits, memory::Budget, observe::Observed, origin::HttpSettings, stats::Stats, tails::Tails,
+};
 use contracts::{
-    append::Appender, bucket::BucketState, catalog::Catalog, clock::Clock, consumers::ConsumerStorage, engine::Engine, flusher::Flush,
-    heartbeat::Heartbeat, progress::Progress,
+    append::Appender, bucket::BucketState, catalog::Catalog, clock::Clock, consumers::ConsumerStorage,
+    engine::Engine, flusher::Flush, heartbeat::Heartbeat, progress::Progress,
 };
 use tiering::TieredReader;
 

@@ -55,7 +55,9 @@ impl Default for Stats {
 impl Default for Meter {
     fn default() -> Self {
         // One microsecond to a minute, with two digits. The bounds are constants, so this cannot fail.
-        let Ok(latency_us) = Histogram::new_with_bounds(1, 60_000_000, 2) else { unreachable!("the bounds are right") };
+        let Ok(latency_us) = Histogram::new_with_bounds(1, 60_000_000, 2) else {
+            unreachable!("the bounds are right")
+        };
         let recent = Recent { latency_us, latency_sum_us: 0, seconds: VecDeque::new() };
         Self { total: AtomicU64::new(0), bytes: AtomicU64::new(0), recent: Mutex::new(recent) }
     }
@@ -80,7 +82,12 @@ impl Meter {
 
     fn show(&self, second: u64) -> Value {
         let recent = self.recent.lock();
-        let within = recent.seconds.iter().filter(|(at, _)| at + RATE_SECS > second).map(|(_, count)| count).sum::<u64>();
+        let within = recent
+            .seconds
+            .iter()
+            .filter(|(at, _)| at + RATE_SECS > second)
+            .map(|(_, count)| count)
+            .sum::<u64>();
         let requests = recent.latency_us.len();
         json!({
             "total": self.total.load(Relaxed),

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use tracing::{Instrument, error};
 
 use super::{
-    body, code::Code, context::RequestContext, error::Problem, limits::Limits, origin::HttpSettings, stats::Stats, trace, verb::Verb,
+    body, code::Code, context::RequestContext, error::Problem, limits::Limits, origin::HttpSettings,
+    stats::Stats, trace, verb::Verb,
 };
 use contracts::metrics;
 
@@ -43,7 +44,11 @@ pub struct Surrounded {
 
 /// The layer: counts, traces, checks the head, catches panics, reads the rest of a refused body, renders
 /// errors.
-pub async fn surround(State(Surrounded { surroundings, verb }): State<Surrounded>, request: Request, next: Next) -> Response {
+pub async fn surround(
+    State(Surrounded { surroundings, verb }): State<Surrounded>,
+    request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let span = trace::span(surroundings.exports_traces, &request);
@@ -76,21 +81,31 @@ pub async fn surround(State(Surrounded { surroundings, verb }): State<Surrounded
 fn check_head(request: &Request, surroundings: &Surroundings) -> Result<(), Problem> {
     let most = surroundings.limits.header_bytes;
     let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
-    let bytes = path + request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum::<usize>();
+    let bytes = path
+        + request
+            .headers()
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
+            .sum::<usize>();
     if bytes > most {
-        return Err(Problem::new(Code::HeadTooLarge, format!("path and headers have {bytes} bytes, limits.header_bytes is {most}")));
+        return Err(Problem::new(
+            Code::HeadTooLarge,
+            format!("path and headers have {bytes} bytes, limits.header_bytes is {most}"),
+        ));
     }
     surroundings.http.as_ref().map_or(Ok(()), |http| http.check(request))
 }
 
 fn panicked(cause: Box<dyn Any + Send>) -> Response {
-    let text = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
+    let text =
+        cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
     error!(panic = text.unwrap_or("not a text"), "request panicked, answering 500");
     Problem::new(Code::Internal, "the server failed; its log says why").into_response()
 }
 
 /// The methods that are counted by name.
-const STANDARD: [Method; 7] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS, Method::PATCH];
+const STANDARD: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS, Method::PATCH];
 
 /// The label for a method. Methods that clients make up must not become labels of their own.
 fn counted(method: &Method) -> &str {

@@ -65,7 +65,9 @@ impl Tails {
             if taken.of(peer) >= self.of_peer {
                 return None;
             }
-            let is_over = |(_, (other, _)): &(&u64, &(Peer, CancellationToken))| *other != peer && taken.of(*other) > self.of_peer;
+            let is_over = |(_, (other, _)): &(&u64, &(Peer, CancellationToken))| {
+                *other != peer && taken.of(*other) > self.of_peer
+            };
             let (&goes, _) = taken.all.iter().find(is_over)?;
             taken.remove(goes)?.cancel();
         }

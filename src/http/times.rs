@@ -28,10 +28,14 @@ pub fn bound(name: &str, text: &str) -> Result<TimestampMs, Problem> {
     }
     let nanos = nanos(text).map_err(|why| {
         let plus = if text.contains(' ') { "; a + in a query is a space: write it as %2B" } else { "" };
-        Problem::new(Code::BadQuery, format!("{name}={text:?} is neither milliseconds nor RFC 3339: {why}{plus}"))
+        Problem::new(
+            Code::BadQuery,
+            format!("{name}={text:?} is neither milliseconds nor RFC 3339: {why}{plus}"),
+        )
     })?;
     let ms = nanos.div_euclid(NANOS_PER_MS) + i128::from(nanos.rem_euclid(NANOS_PER_MS) > 0);
-    TimestampMs::try_from(ms).map_err(|error| Problem::new(Code::BadQuery, format!("{name}={text:?}: {error}")))
+    TimestampMs::try_from(ms)
+        .map_err(|error| Problem::new(Code::BadQuery, format!("{name}={text:?}: {error}")))
 }
 
 /// Nanoseconds since 1970. It does not use jiff's own timestamps, because they end a day before the year 9999
@@ -53,11 +57,17 @@ fn nanos(text: &str) -> Result<i128, String> {
 /// # Errors
 /// 400 naming the parameter, with an example.
 pub fn length(name: &str, text: &str) -> Result<Duration, Problem> {
-    let wrong = || Problem::new(Code::BadQuery, format!("{name}={text:?} is no length of time: write 30, 30s, 0.5s, 500ms or 1m"));
+    let wrong = || {
+        Problem::new(
+            Code::BadQuery,
+            format!("{name}={text:?} is no length of time: write 30, 30s, 0.5s, 500ms or 1m"),
+        )
+    };
     let has_unit = text.ends_with(|last: char| last.is_ascii_alphabetic());
     let spelled = if has_unit { text.to_owned() } else { format!("{text}s") };
     let span: jiff::Span = spelled.parse().map_err(|_| wrong())?;
-    let has_date = span.get_years() != 0 || span.get_months() != 0 || span.get_weeks() != 0 || span.get_days() != 0;
+    let has_date =
+        span.get_years() != 0 || span.get_months() != 0 || span.get_weeks() != 0 || span.get_days() != 0;
     let nanos = if has_date { None } else { span.total(Unit::Nanosecond).ok() };
     nanos.filter(|nanos| *nanos >= 0.0).map(|nanos| Duration::from_nanos(nanos as u64)).ok_or_else(wrong)
 }
@@ -84,7 +94,15 @@ mod tests {
         ] {
             assert_eq!(bound("since", text).unwrap(), ms, "{text}");
         }
-        for text in ["", "yesterday", "2024-01-01", "2024-01-01T00:00:00", "2024-13-01T00:00:00Z", "12:00Z", "99999999999999999999"] {
+        for text in [
+            "",
+            "yesterday",
+            "2024-01-01",
+            "2024-01-01T00:00:00",
+            "2024-13-01T00:00:00Z",
+            "12:00Z",
+            "99999999999999999999",
+        ] {
             assert!(bound("since", text).is_err(), "{text}");
         }
     }
@@ -97,9 +115,16 @@ mod tests {
 
     #[test]
     fn lengths_have_units_or_are_seconds() {
-        for (text, ms) in
-            [("30", 30_000), ("30s", 30_000), ("0.5s", 500), ("0.5", 500), ("500ms", 500), ("1m", 60_000), ("1m 30s", 90_000), ("0", 0)]
-        {
+        for (text, ms) in [
+            ("30", 30_000),
+            ("30s", 30_000),
+            ("0.5s", 500),
+            ("0.5", 500),
+            ("500ms", 500),
+            ("1m", 60_000),
+            ("1m 30s", 90_000),
+            ("0", 0),
+        ] {
             assert_eq!(length("wait", text).unwrap(), Duration::from_millis(ms), "{text}");
         }
         for text in ["", "-1", "-1s", "soon", "1y", "s", "1 x", "1e3"] {

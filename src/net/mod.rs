@@ -78,7 +78,9 @@ pub type Routes = Arc<dyn Fn() -> Router + Send + Sync>;
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let is_any = address.ip().is_unspecified() && address.is_ipv6();
     match bind(address) {
-        Err(error) if is_any && has_no_ipv6(&error) => bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port())),
+        Err(error) if is_any && has_no_ipv6(&error) => {
+            bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
+        }
         bound => bound,
     }
 }
@@ -101,7 +103,13 @@ fn has_no_ipv6(error: &io::Error) -> bool {
 }
 
 /// Accepts until `stop`, then lets open requests end within `drain`, then drops the rest.
-pub async fn serve(listener: TcpListener, routes: Routes, options: NetOptions, stop: CancellationToken, drain: Duration) {
+pub async fn serve(
+    listener: TcpListener,
+    routes: Routes,
+    options: NetOptions,
+    stop: CancellationToken,
+    drain: Duration,
+) {
     let open = OpenConnections::new(options.connections);
     let connections = TaskTracker::new();
     let give_up = CancellationToken::new();
@@ -115,7 +123,8 @@ pub async fn serve(listener: TcpListener, routes: Routes, options: NetOptions, s
             () = stop.cancelled() => break,
             slot = open.enter(&connection) => slot,
         };
-        let (routes, options, stop, give_up) = (Arc::clone(&routes), options.clone(), stop.clone(), give_up.clone());
+        let (routes, options, stop, give_up) =
+            (Arc::clone(&routes), options.clone(), stop.clone(), give_up.clone());
         connections.spawn(async move {
             let kill = connection.kill.clone();
             tokio::select! {
@@ -150,10 +159,19 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 }
 
 fn is_the_peers(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
 }
 
-async fn serve_one(stream: TcpStream, connection: Arc<Connection>, routes: Routes, options: &NetOptions, stop: CancellationToken) {
+async fn serve_one(
+    stream: TcpStream,
+    connection: Arc<Connection>,
+    routes: Routes,
+    options: &NetOptions,
+    stop: CancellationToken,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot set TCP_NODELAY");
     }

@@ -68,7 +68,8 @@ impl OpenConnections {
         connections.next += 1;
         connections.all.insert(id, Arc::clone(connection));
         let is_full = connections.all.len() >= self.0.most;
-        connections.full_since = if is_full { connections.full_since.or_else(|| Some(Instant::now())) } else { None };
+        connections.full_since =
+            if is_full { connections.full_since.or_else(|| Some(Instant::now())) } else { None };
         metrics::connection_opened();
         Some(Slot { open: Arc::clone(&self.0), id })
     }
@@ -82,15 +83,18 @@ impl Open {
         if connections.all.values().any(|connection| connection.kill.is_cancelled()) {
             return;
         }
-        let ranked = connections
-            .all
-            .values()
-            .filter_map(|connection| Some((connection.idleness()?, u64::MAX - connection.still_for_ms(), connection)));
+        let ranked = connections.all.values().filter_map(|connection| {
+            Some((connection.idleness()?, u64::MAX - connection.still_for_ms(), connection))
+        });
         let best = ranked.min_by_key(|(idleness, age, _)| (*idleness, *age));
         let is_new = connections.full_since.is_none_or(|since| since.elapsed() < PATIENCE);
-        let may_go_soon = |connection: &Arc<Connection>| connection.is_undecided() || (is_new && connection.may_be_waiting());
+        let may_go_soon = |connection: &Arc<Connection>| {
+            connection.is_undecided() || (is_new && connection.may_be_waiting())
+        };
         let waits = is_patient && connections.all.values().any(may_go_soon);
-        if let Some((idleness, _, connection)) = best.filter(|(idleness, ..)| *idleness == Idleness::NoRequest || !waits) {
+        if let Some((idleness, _, connection)) =
+            best.filter(|(idleness, ..)| *idleness == Idleness::NoRequest || !waits)
+        {
             tracing::debug!(?idleness, "a connection makes room for another: limits.connections");
             connection.kill.cancel();
         }

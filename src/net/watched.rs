@@ -51,12 +51,17 @@ impl Service<Request<Incoming>> for Watched {
             let answer = answering.await?;
             // In HTTP/1.0 an answer without a length ends where the connection ends. Until the body is whole,
             // the connection must not end cleanly: the client would take a part for the whole.
-            let has_length = answer.headers().contains_key(header::CONTENT_LENGTH) || answer.body().size_hint().exact().is_some();
+            let has_length = answer.headers().contains_key(header::CONTENT_LENGTH)
+                || answer.body().size_hint().exact().is_some();
             let ends_with_connection = version <= Version::HTTP_10 && !has_length;
             if ends_with_connection {
                 connection.set_unfinished(true);
             }
-            Ok(answer.map(|body| WatchedBody { body, ends_with: ends_with_connection.then_some(connection), _under_way: under_way }))
+            Ok(answer.map(|body| WatchedBody {
+                body,
+                ends_with: ends_with_connection.then_some(connection),
+                _under_way: under_way,
+            }))
         })
     }
 }
@@ -73,7 +78,10 @@ impl HttpBody for WatchedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         if let (Poll::Ready(None), Some(connection)) = (&frame, &self.ends_with) {
             connection.set_unfinished(false);

@@ -30,7 +30,12 @@ impl Descriptors {
         };
         let shared = Self::of(allowed, connections);
         let allowed = allowed.map_or_else(|| "unlimited".to_owned(), |allowed| allowed.to_string());
-        info!(allowed, connections = shared.connections, volume = shared.volume_files, "file descriptors are shared");
+        info!(
+            allowed,
+            connections = shared.connections,
+            volume = shared.volume_files,
+            "file descriptors are shared"
+        );
         shared
     }
 

@@ -99,9 +99,10 @@ impl Appender for Discard {
     async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError> {
         if let Some(batch) = &self.batch {
             let (done, synced) = oneshot::channel();
-            batch
-                .try_send((append.events.len(), done))
-                .map_err(|_| StorageError::Overloaded { reason: Overload::QueueFull, retry_after: Duration::from_secs(1) })?;
+            batch.try_send((append.events.len(), done)).map_err(|_| StorageError::Overloaded {
+                reason: Overload::QueueFull,
+                retry_after: Duration::from_secs(1),
+            })?;
             synced.await.map_err(StorageError::outcome_unknown)?;
         }
         let first = self.next.fetch_add(append.events.len() as u64, Relaxed);
@@ -128,7 +129,11 @@ impl Catalog for Discard {
         0
     }
 
-    async fn configure_table(&self, _table: TableName, _change: TableChange) -> Result<Configured, StorageError> {
+    async fn configure_table(
+        &self,
+        _table: TableName,
+        _change: TableChange,
+    ) -> Result<Configured, StorageError> {
         Err(StorageError::Closed)
     }
 

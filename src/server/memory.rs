@@ -42,7 +42,8 @@ pub(super) fn check(config: &Config) {
 /// The sum of all budgets.
 fn needed(config: &Config) -> u64 {
     let limits = &config.limits;
-    let budgets = [limits.inflight_bytes, limits.response_bytes, config.hot.cache_bytes, config.flush.memory_bytes];
+    let budgets =
+        [limits.inflight_bytes, limits.response_bytes, config.hot.cache_bytes, config.flush.memory_bytes];
     let budgets: u64 = budgets.iter().map(|bytes| *bytes as u64).sum();
     let buffers = WRITE_BUFFERS * config.hot.write_buffer_bytes as u64;
     budgets + buffers + config.cold.cache_bytes + limits.partitions as u64 * PARTITION_BYTES + IDLE_BYTES
@@ -73,6 +74,9 @@ mod tests {
 
     #[test]
     fn no_bound_is_no_number() {
-        assert_eq!((bound("1073741824\n"), bound("max\n"), bound("9223372036854771712")), (Some(1 << 30), None, None));
+        assert_eq!(
+            (bound("1073741824\n"), bound("max\n"), bound("9223372036854771712")),
+            (Some(1 << 30), None, None)
+        );
     }
 }

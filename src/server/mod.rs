@@ -100,7 +100,8 @@ struct RunningStore {
 /// [`ServerError`] if it cannot start, or must stop because the disk failed or another writer took over.
 pub async fn run(config: Config, telemetry: &Telemetry) -> Result<(), ServerError> {
     check_pod(&config)?;
-    let mut signals = Signals::listen().map_err(|source| ServerError::Io { what: "cannot listen for signals".to_owned(), source })?;
+    let mut signals = Signals::listen()
+        .map_err(|source| ServerError::Io { what: "cannot listen for signals".to_owned(), source })?;
     let prometheus = prometheus::install()?;
     memory::in_small_pages();
     memory::check(&config);
@@ -109,7 +110,12 @@ pub async fn run(config: Config, telemetry: &Telemetry) -> Result<(), ServerErro
     let metrics_upkeep = task::spawn(keep_metrics(prometheus, telemetry.dropped.clone()));
 
     let Ports { admin, main, ready } = Ports::open(&config, descriptors, &ops).await?;
-    let startup = Startup { ops: Arc::clone(&ops), stopping: main.stop.clone(), exports_traces: telemetry.exports_traces(), descriptors };
+    let startup = Startup {
+        ops: Arc::clone(&ops),
+        stopping: main.stop.clone(),
+        exports_traces: telemetry.exports_traces(),
+        descriptors,
+    };
     let (state, running) = tokio::select! {
         biased;
         signal = signals.next() => {

@@ -101,7 +101,11 @@ impl Startup {
             stats: Arc::new(Stats::default()),
             http: config.http.clone(),
             inflight: Budget::new(config.limits.inflight_bytes, config.limits.peer_percent, Overload::Memory),
-            responses: Budget::new(config.limits.response_bytes, config.limits.peer_percent, Overload::Answers),
+            responses: Budget::new(
+                config.limits.response_bytes,
+                config.limits.peer_percent,
+                Overload::Answers,
+            ),
             tails: Tails::new(config.limits.tails, config.limits.peer_percent),
             makes_tables: config.tables.auto_create,
             stopping,
@@ -135,12 +139,19 @@ async fn open_volume(
     let options = options::volume(config, descriptors.volume_files);
     let opened = task::spawn_blocking(move || Db::open(&options, clock)).await;
     let path = config.data_dir.display().to_string();
-    let opened = opened.map_err(|source| ServerError::Io { what: format!("opening data_dir {path}"), source: source.into() })?;
-    opened.map_err(|source| if source.to_string().contains(&path) { source.into() } else { ServerError::Volume { path, source } })
+    let opened = opened.map_err(|source| ServerError::Io {
+        what: format!("opening data_dir {path}"),
+        source: source.into(),
+    })?;
+    opened.map_err(|source| {
+        if source.to_string().contains(&path) { source.into() } else { ServerError::Volume { path, source } }
+    })
 }
 
 /// The cold tier, not yet open, if a bucket is configured.
 async fn connect(config: &Config) -> Result<Option<Arc<dyn ColdTier>>, ServerError> {
-    let Some(options) = options::s3(config, &config::environment()).map_err(ServerError::Setting)? else { return Ok(None) };
+    let Some(options) = options::s3(config, &config::environment()).map_err(ServerError::Setting)? else {
+        return Ok(None);
+    };
     Ok(Some(Arc::new(S3Cold::new(Objects::connect(&options).await, options::cold(config)))))
 }

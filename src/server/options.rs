@@ -110,15 +110,22 @@ fn certificates(path: &str) -> Result<Vec<u8>, String> {
 
 /// The first of these names that has a value, and the value. An empty value counts as none, and hides no
 /// later name.
-fn named<'a>(names: &[&'static str], environment: &'a BTreeMap<String, String>) -> Option<(&'static str, &'a str)> {
-    names.iter().find_map(|name| Some((*name, environment.get(*name)?.trim())).filter(|(_, value)| !value.is_empty()))
+fn named<'a>(
+    names: &[&'static str],
+    environment: &'a BTreeMap<String, String>,
+) -> Option<(&'static str, &'a str)> {
+    names
+        .iter()
+        .find_map(|name| Some((*name, environment.get(*name)?.trim())).filter(|(_, value)| !value.is_empty()))
 }
 
 fn endpoint(config: &Config, environment: &BTreeMap<String, String>) -> Result<Option<String>, String> {
     if config.s3.endpoint.is_some() {
         return Ok(config.s3.endpoint.clone());
     }
-    let Some((name, value)) = named(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"], environment) else { return Ok(None) };
+    let Some((name, value)) = named(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"], environment) else {
+        return Ok(None);
+    };
     config::check_endpoint(value).map_err(|why| format!("{name} is {value:?}: {why}"))?;
     Ok(Some(value.to_owned()))
 }
@@ -173,7 +180,9 @@ pub(super) fn cold(config: &Config) -> ColdOptions {
             compact: CompactOptions {
                 min_segments: compaction.min_segments,
                 max_bytes: compaction.max_bytes,
-                rounds_ms: ms(compaction.interval_secs.saturating_add(config.flush.interval_secs.saturating_mul(2))),
+                rounds_ms: ms(compaction
+                    .interval_secs
+                    .saturating_add(config.flush.interval_secs.saturating_mul(2))),
             },
             grace: Duration::from_secs(compaction.grace_secs),
             keep_ms: ms(config.manifests.keep_secs),
@@ -224,8 +233,12 @@ mod tests {
             ("AWS_ENDPOINT_URL", "http://minio:9000"),
         ]);
         let options = s3(&config(), &given).unwrap().unwrap();
-        assert_eq!((options.region.as_str(), options.endpoint.as_deref()), ("eu-env-3", Some("http://minio:9000")));
-        let options = s3(&config(), &environment(&[("AWS_REGION", ""), ("AWS_ENDPOINT_URL", "")])).unwrap().unwrap();
+        assert_eq!(
+            (options.region.as_str(), options.endpoint.as_deref()),
+            ("eu-env-3", Some("http://minio:9000"))
+        );
+        let options =
+            s3(&config(), &environment(&[("AWS_REGION", ""), ("AWS_ENDPOINT_URL", "")])).unwrap().unwrap();
         assert_eq!((options.region.as_str(), options.endpoint), ("us-east-1", None));
     }
 
@@ -239,8 +252,15 @@ mod tests {
                 assert!(why.contains(name) && why.contains("empty"), "{value:?}: {why}");
             }
         }
-        let given = environment(&[("AWS_ACCESS_KEY_ID", "a\n"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_SESSION_TOKEN", " ")]);
+        let given = environment(&[
+            ("AWS_ACCESS_KEY_ID", "a\n"),
+            ("AWS_SECRET_ACCESS_KEY", "s"),
+            ("AWS_SESSION_TOKEN", " "),
+        ]);
         let credentials = s3(&config(), &given).unwrap().unwrap().credentials.unwrap();
-        assert_eq!((credentials.key_id.as_str(), credentials.secret.as_str(), credentials.token), ("a", "s", None));
+        assert_eq!(
+            (credentials.key_id.as_str(), credentials.secret.as_str(), credentials.token),
+            ("a", "s", None)
+        );
     }
 }

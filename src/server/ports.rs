@@ -61,7 +61,11 @@ impl Ports {
     ///
     /// # Errors
     /// [`ServerError::Io`] if one cannot be bound.
-    pub(super) async fn open(config: &Config, descriptors: Descriptors, ops: &OpsState) -> Result<Self, ServerError> {
+    pub(super) async fn open(
+        config: &Config,
+        descriptors: Descriptors,
+        ops: &OpsState,
+    ) -> Result<Self, ServerError> {
         let limits = Arc::new(config.limits.clone());
         let net = NetOptions { connections: descriptors.connections, ..NetOptions::from(&config.limits) };
         let admin = bind(config, config.admin_port, "admin").await?;
@@ -83,7 +87,8 @@ impl Ports {
 
 async fn bind(config: &Config, port: u16, name: &str) -> Result<TcpListener, ServerError> {
     let address = SocketAddr::new(config.host, port);
-    let failed = |source| ServerError::Io { what: format!("cannot listen on {address}, the {name} port"), source };
+    let failed =
+        |source| ServerError::Io { what: format!("cannot listen on {address}, the {name} port"), source };
     let listener = net::listen(address).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     info!(address = %bound, "listening on the {name} port");

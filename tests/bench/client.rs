@@ -20,7 +20,10 @@ use tokio::{
 
 /// A request as bytes.
 pub fn request(method: &str, path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!("{method} {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     [head.as_bytes(), body].concat()
 }
 
@@ -72,7 +75,10 @@ impl Connection {
         };
         let head = String::from_utf8_lossy(&self.buffer[..head_end]).to_ascii_lowercase();
         let status = head.get(9..12).and_then(|code| code.parse().ok()).unwrap_or(0);
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).and_then(|text| text.trim().parse::<usize>().ok());
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .and_then(|text| text.trim().parse::<usize>().ok());
         drop(self.buffer.split_to(head_end));
         let mut answer = Answer { status, body: Vec::new(), bytes: 0 };
         match length {
@@ -85,7 +91,8 @@ impl Connection {
                     }
                     self.more().await;
                 };
-                let size = usize::from_str_radix(std::str::from_utf8(&self.buffer[..at]).unwrap().trim(), 16).unwrap();
+                let size = usize::from_str_radix(std::str::from_utf8(&self.buffer[..at]).unwrap().trim(), 16)
+                    .unwrap();
                 drop(self.buffer.split_to(at + 2));
                 self.take(size, keep, &mut answer).await;
                 let mut end = Answer { status: 0, body: Vec::new(), bytes: 0 };
@@ -149,9 +156,15 @@ impl Load {
     }
 }
 
-/// Sends requests over many connections for a while, each as soon as the one before was answered; with a `rate`, each when it
-/// is due, and its latency counts from then.
-pub async fn load<F>(address: SocketAddr, connections: usize, time: Duration, rate: Option<f64>, request: F) -> Load
+/// Sends requests over many connections for a while, each as soon as the one before was answered; with a
+/// `rate`, each when it is due, and its latency counts from then.
+pub async fn load<F>(
+    address: SocketAddr,
+    connections: usize,
+    time: Duration,
+    rate: Option<f64>,
+    request: F,
+) -> Load
 where
     F: Fn(usize) -> Vec<u8> + Send + Sync + 'static,
 {

@@ -26,7 +26,12 @@ pub fn timestamp_ms(number: usize) -> i64 {
 /// A record as JSON, one line without its end.
 pub fn json_record(number: usize, partitions: usize, key: Option<&str>) -> String {
     let key = key.map(|key| format!(",\"idempotency_key\":\"{key}\"")).unwrap_or_default();
-    format!("{{\"payload\":{},\"partition\":{},\"timestamp_ms\":{}{key}}}", payload(number), number % partitions, timestamp_ms(number))
+    format!(
+        "{{\"payload\":{},\"partition\":{},\"timestamp_ms\":{}{key}}}",
+        payload(number),
+        number % partitions,
+        timestamp_ms(number)
+    )
 }
 
 /// Records as NDJSON, in 4 partitions.
@@ -43,7 +48,11 @@ pub fn lines_in(partitions: usize, numbers: impl Iterator<Item = usize>) -> Stri
 pub fn large_lines_in(partitions: usize, numbers: impl Iterator<Item = usize>) -> String {
     let line = |number: usize| {
         let parts = [0, 1, 2, 3].map(|part| payload(4 * number + part)).join(",");
-        format!("{{\"payload\":[{parts}],\"partition\":{},\"timestamp_ms\":{}}}\n", number % partitions, timestamp_ms(number))
+        format!(
+            "{{\"payload\":[{parts}],\"partition\":{},\"timestamp_ms\":{}}}\n",
+            number % partitions,
+            timestamp_ms(number)
+        )
     };
     numbers.map(line).collect()
 }

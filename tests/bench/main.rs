@@ -1,10 +1,17 @@
-//! Measures Zombi against the limit: each figure is the ratio of Zombi (A) to the same work without it (B), run in turn in
-//! one process, several rounds, because two figures from two runs on a shared machine say nothing.
+//! Measures Zombi against the limit: each figure is the ratio of Zombi (A) to the same work without it (B),
+//! run in turn in one process, several rounds, because two figures from two runs on a shared machine say
+//! nothing.
 //!
-//! `make bench` (release profile), `make bench BENCH="--full"`, `make bench BENCH="--only hot"`. Needs the feature `bench`: the
-//! route `/bench/tables/{table}`, which parses and answers without storing.
+//! `make bench` (release profile), `make bench BENCH="--full"`, `make bench BENCH="--only hot"`. Needs the
+//! feature `bench`: the route `/bench/tables/{table}`, which parses and answers without storing.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, clippy::large_futures)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::large_futures
+)]
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
 mod client;

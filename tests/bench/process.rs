@@ -47,7 +47,11 @@ impl Zombi {
 
     /// With a bucket of its own.
     pub fn tiered(options: &Options, settings: &[&str]) -> Self {
-        let mut child = Command::new(options.s3()).arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().expect("the S3 server starts");
+        let mut child = Command::new(options.s3())
+            .arg("127.0.0.1:0")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the S3 server starts");
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         Self::new(options, settings, Some(S3 { child, endpoint: line.trim().to_owned() }))
@@ -85,7 +89,12 @@ impl Zombi {
     /// The same, with a body.
     pub async fn send(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> Value {
         let answer = self.connect().await.exchange(&request(method, path, content_type, body)).await;
-        assert!(matches!(answer.status, 200..300), "{method} {path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+        assert!(
+            matches!(answer.status, 200..300),
+            "{method} {path}: {} {}",
+            answer.status,
+            String::from_utf8_lossy(&answer.body)
+        );
         serde_json::from_slice(&answer.body).unwrap_or_default()
     }
 
@@ -98,8 +107,9 @@ impl Zombi {
     pub async fn metric(&self, name: &str, label: &str) -> f64 {
         let answer = self.connect().await.exchange(&request("GET", "/metrics", "text/plain", b"")).await;
         let text = String::from_utf8_lossy(&answer.body).into_owned();
-        let lines =
-            text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label));
+        let lines = text.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label)
+        });
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
@@ -116,7 +126,8 @@ impl Zombi {
     /// The number behind `name:` in a file of `/proc/<pid>`.
     fn proc_number(&self, file: &str, name: &str) -> f64 {
         let text = fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap();
-        let number = |line: &str| line.strip_prefix(name)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok();
+        let number =
+            |line: &str| line.strip_prefix(name)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok();
         text.lines().find_map(number).unwrap()
     }
 
@@ -154,10 +165,20 @@ impl Drop for Zombi {
 
 /// What every server is started with, and what this one is.
 fn all_settings(settings: &[&str], s3: Option<&S3>) -> Vec<String> {
-    let always = ["host=127.0.0.1", "port=0", "admin_port=0", "limits.disk_reserve_bytes=0", "limits.disk_reserve_percent=0"];
+    let always = [
+        "host=127.0.0.1",
+        "port=0",
+        "admin_port=0",
+        "limits.disk_reserve_bytes=0",
+        "limits.disk_reserve_percent=0",
+    ];
     let mut all: Vec<String> = always.iter().chain(settings).map(|setting| (*setting).to_owned()).collect();
     if let Some(s3) = s3 {
-        all.extend(["s3.bucket=bench".to_owned(), "s3.create_bucket=true".to_owned(), format!("s3.endpoint={}", s3.endpoint)]);
+        all.extend([
+            "s3.bucket=bench".to_owned(),
+            "s3.create_bucket=true".to_owned(),
+            format!("s3.endpoint={}", s3.endpoint),
+        ]);
     }
     all
 }
@@ -165,10 +186,16 @@ fn all_settings(settings: &[&str], s3: Option<&S3>) -> Vec<String> {
 fn spawn(binary: &PathBuf, volume: &TempDir, settings: &[String]) -> (Child, SocketAddr, Duration) {
     let started = Instant::now();
     let mut command = Command::new(binary);
-    command.args(settings.iter().flat_map(|setting| ["--set", setting])).arg("--data-dir").arg(volume.path().join("db"));
+    command
+        .args(settings.iter().flat_map(|setting| ["--set", setting]))
+        .arg("--data-dir")
+        .arg(volume.path().join("db"));
     command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
     command.env("MALLOC_ARENA_MAX", "1").env("MIMALLOC_PURGE_DELAY", "100"); // as the image does
-    let mut child = command.stderr(Stdio::piped()).spawn().unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
+    let mut child = command
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let (mut address, mut seen) = (None, String::new());
     loop {

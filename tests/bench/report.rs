@@ -73,7 +73,10 @@ impl Report {
 
     /// Prints all rows together.
     pub fn print(&self) {
-        println!("\n{:<52} {:>8} {:>17}  {:<8} {:>11} {:>11}  unit", "work", "A/B", "range", "goal", "A", "B");
+        println!(
+            "\n{:<52} {:>8} {:>17}  {:<8} {:>11} {:>11}  unit",
+            "work", "A/B", "range", "goal", "A", "B"
+        );
         self.rows.iter().for_each(|row| println!("{}", row.line()));
         let missed = self.rows.iter().filter(|row| !row.goal.is_met(row.median())).count();
         println!("{} rows, {missed} short of their goal", self.rows.len());
@@ -116,7 +119,15 @@ impl Row {
                 self.unit
             )
         } else {
-            format!("{:<52} {:>8} {:>17} {mark}{:<8} {a:>11.2} {:>11}  {}", self.name, "", "", self.goal.text(), "", self.unit)
+            format!(
+                "{:<52} {:>8} {:>17} {mark}{:<8} {a:>11.2} {:>11}  {}",
+                self.name,
+                "",
+                "",
+                self.goal.text(),
+                "",
+                self.unit
+            )
         }
     }
 }

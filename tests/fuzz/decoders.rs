@@ -98,7 +98,9 @@ fn bulk(data: &[u8]) {
 }
 
 fn protobuf(data: &[u8]) {
-    if let Ok((partition, event)) = with_parser(None, |parser| parser.protobuf_event(Bytes::copy_from_slice(data))) {
+    if let Ok((partition, event)) =
+        with_parser(None, |parser| parser.protobuf_event(Bytes::copy_from_slice(data)))
+    {
         goes_round(partition, event);
     }
 }
@@ -109,7 +111,8 @@ fn ndjson(data: &[u8]) {
     }
 }
 
-/// A body that is not coded as it says ends with an error, and one that is comes out the same in whatever pieces it comes.
+/// A body that is not coded as it says ends with an error, and one that is comes out the same in whatever
+/// pieces it comes.
 fn coding(data: &[u8]) {
     for coding in [Coding::Gzip, Coding::Zstd] {
         let whole = decoded(coding, data, data.len().max(1));
@@ -207,7 +210,11 @@ fn placed(format: FormatId, events: u64) -> LocatedSegment {
         keys: 0,
         index: Box::default(),
     };
-    LocatedSegment { key: "o".into(), partition: Partition::new(TableName::parse("t").unwrap(), 0), meta: Arc::new(meta) }
+    LocatedSegment {
+        key: "o".into(),
+        partition: Partition::new(TableName::parse("t").unwrap(), 0),
+        meta: Arc::new(meta),
+    }
 }
 
 fn segment(data: &[u8]) {
@@ -226,10 +233,14 @@ fn segment(data: &[u8]) {
     }
     let frame = Bytes::from(String::from_utf8_lossy(data).into_owned());
     for text in std::str::from_utf8(&frame).unwrap().lines() {
-        // What stands behind a frame's checksum was written by a Zombi: a payload is not looked at again, and here it may be anything.
-        let read = [line::Kind::Bare, line::Kind::WithPartition].map(|kind| line::read(kind, 0, &frame, text).ok());
+        // What stands behind a frame's checksum was written by a Zombi: a payload is not looked at again, and
+        // here it may be anything.
+        let read =
+            [line::Kind::Bare, line::Kind::WithPartition].map(|kind| line::read(kind, 0, &frame, text).ok());
         let event = read.into_iter().flatten().next().map(|record| record.event);
-        if let Some(event) = event.filter(|event| Payload::new(event.payload.kind(), event.payload.bytes().clone()).is_ok()) {
+        if let Some(event) =
+            event.filter(|event| Payload::new(event.payload.kind(), event.payload.bytes().clone()).is_ok())
+        {
             goes_round(0, event);
         }
     }

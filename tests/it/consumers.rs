@@ -10,7 +10,8 @@ async fn offsets_are_committed_and_survive_a_crash() {
     let mut z = TestServer::start().await;
     let mut sent = Sent::default();
     sent.append(&z, "t", 2, 20).await;
-    let (status, body) = z.post("/consumers/g/commit", &json!({"table": "t", "partition": 1, "offset": 4})).await;
+    let (status, body) =
+        z.post("/consumers/g/commit", &json!({"table": "t", "partition": 1, "offset": 4})).await;
     assert_eq!(status, StatusCode::OK, "{body}");
     let commits = json!({"commits": [{"topic": "t", "partition": 0, "offset": 10}, {"table": "t", "partition": 1, "offset": 5}]});
     assert_eq!(z.post("/consumers/g/commit", &commits).await.0, StatusCode::OK);
@@ -29,10 +30,14 @@ async fn an_offset_steps_back_only_when_forced_and_never_beyond_the_end() {
     let z = TestServer::start().await;
     let mut sent = Sent::default();
     sent.append(&z, "t", 1, 10).await;
-    let commit = |offset: u64, force: bool| json!({"table": "t", "partition": 0, "offset": offset, "force": force});
+    let commit =
+        |offset: u64, force: bool| json!({"table": "t", "partition": 0, "offset": offset, "force": force});
     assert_eq!(z.post("/consumers/g/commit", &commit(10, false)).await.0, StatusCode::OK);
     let (status, problem) = z.post("/consumers/g/commit", &commit(11, true)).await;
-    assert_eq!((status, &problem["code"], &problem["next"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("commit_beyond_end"), &json!(10)));
+    assert_eq!(
+        (status, &problem["code"], &problem["next"]),
+        (StatusCode::UNPROCESSABLE_ENTITY, &json!("commit_beyond_end"), &json!(10))
+    );
     let (status, problem) = z.post("/consumers/g/commit", &commit(3, false)).await;
     assert_eq!((status, &problem["committed"]), (StatusCode::CONFLICT, &json!(10)));
     assert_eq!(z.post("/consumers/g/commit", &commit(3, true)).await.0, StatusCode::OK);
@@ -50,7 +55,16 @@ async fn groups_are_apart_and_can_be_forgotten() {
     assert_eq!(response.status(), StatusCode::NO_CONTENT);
     assert_eq!(z.get("/consumers").await.1, json!({"groups": ["a-", "a.b"]}));
     assert_eq!(z.get("/consumers/a").await.0, StatusCode::NOT_FOUND);
-    assert_eq!(z.request(Method::DELETE, "/consumers/a").send().await.unwrap().status(), StatusCode::NOT_FOUND);
-    assert_eq!(z.post("/consumers/g/commit", &json!({"table": "nope", "offset": 0})).await.0, StatusCode::NOT_FOUND);
-    assert_eq!(z.post("/consumers/a%2Fb/commit", &json!({"table": "t", "offset": 0})).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        z.request(Method::DELETE, "/consumers/a").send().await.unwrap().status(),
+        StatusCode::NOT_FOUND
+    );
+    assert_eq!(
+        z.post("/consumers/g/commit", &json!({"table": "nope", "offset": 0})).await.0,
+        StatusCode::NOT_FOUND
+    );
+    assert_eq!(
+        z.post("/consumers/a%2Fb/commit", &json!({"table": "t", "offset": 0})).await.0,
+        StatusCode::BAD_REQUEST
+    );
 }

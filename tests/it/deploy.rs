@@ -47,14 +47,16 @@ fn render(place: &str) -> Option<Vec<DynamicObject>> {
 
 /// The objects of one kind.
 fn of<K: Resource<DynamicType = ()> + for<'a> Deserialize<'a>>(objects: &[DynamicObject]) -> Vec<K> {
-    let is_kind = |object: &&DynamicObject| object.types.as_ref().is_some_and(|types| types.kind == K::kind(&()));
+    let is_kind =
+        |object: &&DynamicObject| object.types.as_ref().is_some_and(|types| types.kind == K::kind(&()));
     objects.iter().filter(is_kind).map(|object| object.clone().try_parse().unwrap()).collect()
 }
 
 /// What the kubelet makes of a variable: a value, or the name of the set's first pod.
 fn variable(one: EnvVar) -> Option<(String, String)> {
     let field = one.value_from.and_then(|from| from.field_ref).map(|field| field.field_path);
-    let value = if field.as_deref() == Some("metadata.name") { Some("zombi-0".to_owned()) } else { one.value };
+    let value =
+        if field.as_deref() == Some("metadata.name") { Some("zombi-0".to_owned()) } else { one.value };
     Some((one.name, value?))
 }
 
@@ -129,7 +131,16 @@ async fn status(phase: Phase, action: &HTTPGetAction) -> u16 {
     let prometheus = PrometheusBuilder::new().build_recorder().handle();
     let (flush, store, heartbeats) = (OnceLock::new(), OnceLock::new(), Heartbeats::default());
     let (inflight, bucket) = (Budget::new(1 << 20, 100, Overload::Memory), Arc::default());
-    let ops = Arc::new(Ops { lifecycle, prometheus, flush, store, heartbeats, log_level: Arc::new(Unchanging), inflight, bucket });
+    let ops = Arc::new(Ops {
+        lifecycle,
+        prometheus,
+        flush,
+        store,
+        heartbeats,
+        log_level: Arc::new(Unchanging),
+        inflight,
+        bucket,
+    });
     let request = Request::get(action.path.as_deref().unwrap()).body(Body::empty()).unwrap();
     http::admin_router(ops, Arc::default()).oneshot(request).await.unwrap().status().as_u16()
 }
@@ -150,11 +161,18 @@ async fn every_probe_is_answered_as_it_should_be_in_each_state() {
             let port = deployed.port(&action.port);
             let ports = [i32::from(deployed.config.port), i32::from(deployed.config.admin_port)];
             assert!(ports.contains(&port), "{place}: the {name} probe goes to port {port}");
-            for (phase, expected) in [Phase::Starting, Phase::Ready, Phase::Draining].into_iter().zip(expected) {
-                assert_eq!(status(phase, action).await, expected, "{place}: the {name} probe while {phase:?}");
+            for (phase, expected) in
+                [Phase::Starting, Phase::Ready, Phase::Draining].into_iter().zip(expected)
+            {
+                assert_eq!(
+                    status(phase, action).await,
+                    expected,
+                    "{place}: the {name} probe while {phase:?}"
+                );
             }
         }
-        // The main port answers after recovery only, to the names of http.hosts only, and may be full of clients.
+        // The main port answers after recovery only, to the names of http.hosts only, and may be full of
+        // clients.
         for probe in [&container.startup_probe, &container.liveness_probe, &container.readiness_probe] {
             let port = &probe.as_ref().unwrap().http_get.as_ref().unwrap().port;
             assert_eq!(deployed.port(port), i32::from(deployed.config.admin_port), "{place}");
@@ -165,7 +183,8 @@ async fn every_probe_is_answered_as_it_should_be_in_each_state() {
 #[test]
 fn ports_and_services_fit_the_settings() {
     each(|place, deployed| {
-        let ports: BTreeSet<i32> = deployed.container().ports.iter().flatten().map(|port| port.container_port).collect();
+        let ports: BTreeSet<i32> =
+            deployed.container().ports.iter().flatten().map(|port| port.container_port).collect();
         let expected = BTreeSet::from([deployed.config.port, deployed.config.admin_port].map(i32::from));
         assert_eq!(ports, expected, "{place}");
         let labels = deployed.set.spec.template.metadata.as_ref().unwrap().labels.clone().unwrap();
@@ -175,13 +194,19 @@ fn ports_and_services_fit_the_settings() {
         };
         let services: Vec<&Service> = deployed.services.iter().filter(ours).collect();
         assert_eq!(services.len(), 2, "{place}");
-        for port in services.iter().flat_map(|service| service.spec.as_ref().unwrap().ports.clone().unwrap()) {
+        for port in services.iter().flat_map(|service| service.spec.as_ref().unwrap().ports.clone().unwrap())
+        {
             assert_eq!(deployed.port(port.target_port.as_ref().unwrap()), port.port, "{place}");
         }
         let headless = deployed.set.spec.service_name.clone().unwrap();
-        let governing = services.iter().find(|service| service.metadata.name.as_ref() == Some(&headless)).unwrap();
+        let governing =
+            services.iter().find(|service| service.metadata.name.as_ref() == Some(&headless)).unwrap();
         let spec = governing.spec.as_ref().unwrap();
-        assert_eq!((spec.cluster_ip.as_deref(), spec.publish_not_ready_addresses), (Some("None"), Some(true)), "{place}");
+        assert_eq!(
+            (spec.cluster_ip.as_deref(), spec.publish_not_ready_addresses),
+            (Some("None"), Some(true)),
+            "{place}"
+        );
     });
 }
 
@@ -191,16 +216,28 @@ fn the_volume_is_where_the_data_goes_and_the_grace_period_is_long_enough() {
         let set = &deployed.set.spec;
         let claims = set.volume_claim_templates.as_ref().unwrap();
         let mounts = deployed.container().volume_mounts.as_ref().unwrap();
-        let mount = mounts.iter().find(|mount| Some(&mount.name) == claims[0].metadata.name.as_ref()).unwrap();
+        let mount =
+            mounts.iter().find(|mount| Some(&mount.name) == claims[0].metadata.name.as_ref()).unwrap();
         assert_eq!(Path::new(&mount.mount_path), deployed.config.data_dir, "{place}");
         let shutdown = &deployed.config.shutdown;
         let budget = shutdown.delay_secs + shutdown.drain_secs + shutdown.flush_secs;
         let grace = u64::try_from(deployed.pod().termination_grace_period_seconds.unwrap()).unwrap();
-        assert!(grace >= budget + 20, "{place}: {grace} s for a shutdown of {budget} s and closing the volume");
+        assert!(
+            grace >= budget + 20,
+            "{place}: {grace} s for a shutdown of {budget} s and closing the volume"
+        );
         assert!(shutdown.delay_secs >= 5, "{place}: endpoints need time to go");
-        assert_eq!((set.replicas, set.pod_management_policy.as_deref()), (Some(1), Some("Parallel")), "{place}");
+        assert_eq!(
+            (set.replicas, set.pod_management_policy.as_deref()),
+            (Some(1), Some("Parallel")),
+            "{place}"
+        );
         let kept = set.persistent_volume_claim_retention_policy.as_ref().unwrap();
-        assert_eq!((kept.when_deleted.as_deref(), kept.when_scaled.as_deref()), (Some("Retain"), Some("Retain")), "{place}");
+        assert_eq!(
+            (kept.when_deleted.as_deref(), kept.when_scaled.as_deref()),
+            (Some("Retain"), Some("Retain")),
+            "{place}"
+        );
     });
 }
 
@@ -208,7 +245,11 @@ fn the_volume_is_where_the_data_goes_and_the_grace_period_is_long_enough() {
 fn the_pod_is_restricted_and_its_memory_is_enough_for_its_budgets() {
     each(|place, deployed| {
         let pod = deployed.pod();
-        assert_eq!((pod.enable_service_links, pod.automount_service_account_token), (Some(false), Some(false)), "{place}");
+        assert_eq!(
+            (pod.enable_service_links, pod.automount_service_account_token),
+            (Some(false), Some(false)),
+            "{place}"
+        );
         let of_pod = pod.security_context.as_ref().unwrap();
         assert_eq!(
             (of_pod.run_as_non_root, of_pod.seccomp_profile.as_ref().unwrap().type_.as_str()),
@@ -217,15 +258,27 @@ fn the_pod_is_restricted_and_its_memory_is_enough_for_its_budgets() {
         );
         assert!(of_pod.fs_group.is_some(), "{place}: the volume must be writable");
         let security = deployed.container().security_context.as_ref().unwrap();
-        assert_eq!((security.allow_privilege_escalation, security.read_only_root_filesystem), (Some(false), Some(true)), "{place}");
-        assert_eq!(security.capabilities.as_ref().unwrap().drop.as_deref(), Some(["ALL".to_owned()].as_slice()), "{place}");
+        assert_eq!(
+            (security.allow_privilege_escalation, security.read_only_root_filesystem),
+            (Some(false), Some(true)),
+            "{place}"
+        );
+        assert_eq!(
+            security.capabilities.as_ref().unwrap().drop.as_deref(),
+            Some(["ALL".to_owned()].as_slice()),
+            "{place}"
+        );
         let resources = deployed.container().resources.as_ref().unwrap();
         let (limits, requests) = (resources.limits.as_ref().unwrap(), resources.requests.as_ref().unwrap());
         assert!(!limits.contains_key("cpu"), "{place}: throttling would look like a slow disk");
         assert!(requests.contains_key("cpu") && requests.contains_key("memory"), "{place}");
         let config = &deployed.config;
-        let caches = config.hot.cache_bytes as u64 + config.cold.cache_bytes + 4 * config.hot.write_buffer_bytes as u64;
-        let budgets = caches + (config.limits.inflight_bytes + config.limits.response_bytes + config.flush.memory_bytes) as u64;
+        let caches = config.hot.cache_bytes as u64
+            + config.cold.cache_bytes
+            + 4 * config.hot.write_buffer_bytes as u64;
+        let budgets = caches
+            + (config.limits.inflight_bytes + config.limits.response_bytes + config.flush.memory_bytes)
+                as u64;
         let limit = mebibytes(&limits["memory"].0) << 20;
         assert!(budgets < limit, "{place}: budgets of {budgets} bytes in {limit}");
     });

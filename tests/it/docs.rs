@@ -14,5 +14,9 @@ fn the_page_of_settings_lists_every_setting_with_its_default() {
         assert!(page.contains(&row), "docs/settings.md has no row {row}");
     }
     let rows = page.lines().filter(|line| line.starts_with("| `")).count();
-    assert_eq!(rows, zombi::config::Config::settings().len(), "docs/settings.md lists a setting that is gone");
+    assert_eq!(
+        rows,
+        zombi::config::Config::settings().len(),
+        "docs/settings.md lists a setting that is gone"
+    );
 }

@@ -1,4 +1,5 @@
-//! Faults of S3 against every operation, kills between every two durable steps, and two writers of one bucket.
+//! Faults of S3 against every operation, kills between every two durable steps, and two writers of one
+//! bucket.
 
 use std::time::Duration;
 
@@ -13,8 +14,12 @@ use testing::{
 };
 
 /// S3 requests that fail fast, so that a fault that hangs does not take long.
-const IMPATIENT: [(&str, &str); 4] =
-    [("s3.attempts", "2"), ("s3.attempt_timeout_secs", "1"), ("cold.cache_bytes", "0"), ("compaction.grace_secs", "0")];
+const IMPATIENT: [(&str, &str); 4] = [
+    ("s3.attempts", "2"),
+    ("s3.attempt_timeout_secs", "1"),
+    ("cold.cache_bytes", "0"),
+    ("compaction.grace_secs", "0"),
+];
 
 /// Reads whatever the faults; what comes is right, or an error.
 async fn read_is_right_or_an_error(z: &TestServer, sent: &Sent, fault: &str) {
@@ -45,7 +50,8 @@ async fn with_faults(operation: Operation) {
         assert!(status == StatusCode::OK || body["code"] == "cold_unavailable", "{said}: {status} {body}");
         read_is_right_or_an_error(&z, &sent, &said).await;
         if operation == Operation::Delete {
-            // What is merged, and so replaced, depends on how many segments there are: until it suffers there are more.
+            // What is merged, and so replaced, depends on how many segments there are: until it suffers there
+            // are more.
             let began = std::time::Instant::now();
             while z.store().faults.left() > 0 {
                 assert!(began.elapsed() < PATIENCE, "replaced segments are not deleted: {said}");
@@ -62,7 +68,10 @@ async fn with_faults(operation: Operation) {
         }
         assert!(z.store().faults.left() < 3, "{said}: nothing has suffered");
         z.store().faults.clear();
-        eventually("everything is cold", || async { z.post("/flush", &json!(null)).await.0 == StatusCode::OK }).await;
+        eventually("everything is cold", || async {
+            z.post("/flush", &json!(null)).await.0 == StatusCode::OK
+        })
+        .await;
         assert_eq!(Sent::from_records(&z.read_all("t", "limit=10000").await), sent, "{said}");
     }
     // A late put may still come; then everything is as it should be, and stays so over a start.
@@ -105,7 +114,8 @@ async fn recovery_with_faults(operation: Operation) {
         z.kill().await;
         std::fs::remove_dir_all(z.data_dir()).unwrap();
         z.store().faults.add(operation, fault, 2);
-        // What is damaged on its way may end the start, and the next one goes on; what does not answer is waited for.
+        // What is damaged on its way may end the start, and the next one goes on; what does not answer is
+        // waited for.
         while let Err(log) = z.try_run().await {
             assert!(!log.contains("belong together"), "{said}: {log}");
         }
@@ -145,7 +155,10 @@ async fn a_lost_answer_to_a_manifest_is_no_takeover() {
     for fault in [Fault::AnswerLost, Fault::ResetAnswer, Fault::AppliedLate, Fault::Hang] {
         sent.append(&z, "t", 1, 10).await;
         z.store().faults.add(Operation::ManifestPut, fault, 1);
-        eventually("everything is cold", || async { z.post("/flush", &json!(null)).await.0 == StatusCode::OK }).await;
+        eventually("everything is cold", || async {
+            z.post("/flush", &json!(null)).await.0 == StatusCode::OK
+        })
+        .await;
         assert_eq!(z.store().faults.left(), 0);
     }
     assert_eq!(Sent::from_records(&z.read_all("t", "").await), sent);
@@ -167,9 +180,16 @@ async fn a_retry_writes_the_same_bytes_under_the_same_key() {
         if crash {
             z.crash().await;
         }
-        eventually("everything is cold", || async { z.post("/flush", &json!(null)).await.0 == StatusCode::OK }).await;
+        eventually("everything is cold", || async {
+            z.post("/flush", &json!(null)).await.0 == StatusCode::OK
+        })
+        .await;
         let objects = z.objects("segments/");
-        assert!(put.iter().all(|object| objects.contains(object)), "{:?}", objects.iter().map(|(key, _)| key).collect::<Vec<_>>());
+        assert!(
+            put.iter().all(|object| objects.contains(object)),
+            "{:?}",
+            objects.iter().map(|(key, _)| key).collect::<Vec<_>>()
+        );
         let (is_right, text) = z.look(&["segments", "verify"]).await;
         assert!(is_right && !text.contains("named by no manifest"), "{text}");
         assert_eq!(Sent::from_records(&z.read_all("t", "").await), sent);
@@ -178,7 +198,8 @@ async fn a_retry_writes_the_same_bytes_under_the_same_key() {
 
 #[tokio::test]
 async fn a_slow_segment_does_not_hold_up_other_tables() {
-    let z = TestServer::start_tiered(&[("s3.attempt_timeout_secs", "60"), ("flush.interval_secs", "0")]).await;
+    let z =
+        TestServer::start_tiered(&[("s3.attempt_timeout_secs", "60"), ("flush.interval_secs", "0")]).await;
     z.store().faults.add(Operation::SegmentPut, Fault::Hang, 1);
     let mut slow = Sent::default();
     slow.append(&z, "slow", 1, 10).await;
@@ -191,11 +212,17 @@ async fn a_slow_segment_does_not_hold_up_other_tables() {
 
 #[tokio::test]
 async fn what_is_written_after_a_deletion_is_cold_only_once_it_is() {
-    let z = TestServer::start_tiered(&[("s3.attempt_timeout_secs", "5"), ("flush.interval_secs", "0"), ("flush.parallel", "1")]).await;
+    let z = TestServer::start_tiered(&[
+        ("s3.attempt_timeout_secs", "5"),
+        ("flush.interval_secs", "0"),
+        ("flush.parallel", "1"),
+    ])
+    .await;
     z.store().faults.add(Operation::SegmentPut, Fault::Hang, 1);
     z.post("/tables/slow", &json!({"payload": 1})).await;
     eventually("the slow one is being put", || async { z.store().faults.left() == 0 }).await;
-    // This segment is planned and waits for its turn. When that comes, its events are gone, and another has come.
+    // This segment is planned and waits for its turn. When that comes, its events are gone, and another has
+    // come.
     z.post("/tables/t", &json!({"payload": 1})).await;
     sleep(Duration::from_millis(500)).await;
     assert_eq!(z.request(Method::DELETE, "/tables/t").send().await.unwrap().status(), StatusCode::NO_CONTENT);
@@ -209,7 +236,14 @@ async fn a_kill_between_any_two_steps_of_a_flush_loses_and_doubles_nothing() {
     let mut z = TestServer::tiered(&[("flush.interval_secs", "0"), ("flush.segment_bytes", "5000")]).await;
     let mut sent = Sent::default();
     z.run().await;
-    for point in ["flush-intended", "flush-put", "manifest-intended", "flush-committed", "flush-marked", "flush-evicted"] {
+    for point in [
+        "flush-intended",
+        "flush-put",
+        "manifest-intended",
+        "flush-committed",
+        "flush-marked",
+        "flush-evicted",
+    ] {
         z.kill().await;
         // Where opening passes the point too, the flush is the second to come.
         let skipped = if point == "manifest-intended" { "2*off->return" } else { "return" };
@@ -230,9 +264,12 @@ async fn a_kill_between_any_two_steps_of_a_flush_loses_and_doubles_nothing() {
 
 #[tokio::test]
 async fn small_segments_become_large_ones_and_kills_do_no_harm() {
-    let mut z =
-        TestServer::start_tiered(&[("compaction.interval_secs", "1"), ("compaction.min_segments", "4"), ("compaction.grace_secs", "0")])
-            .await;
+    let mut z = TestServer::start_tiered(&[
+        ("compaction.interval_secs", "1"),
+        ("compaction.min_segments", "4"),
+        ("compaction.grace_secs", "0"),
+    ])
+    .await;
     let mut sent = Sent::default();
     for point in ["compact-put", "compact-published", "retired-deleted"] {
         z.kill().await;
@@ -352,7 +389,10 @@ async fn retention_drops_what_is_old_or_too_much_in_both_tiers() {
     })
     .await;
     let (status, problem) = z.get("/tables/t?partition=0&offset=0").await;
-    assert_eq!((status, &problem["code"], &problem["earliest"]), (StatusCode::GONE, &json!("offset_expired"), &json!(200)));
+    assert_eq!(
+        (status, &problem["code"], &problem["earliest"]),
+        (StatusCode::GONE, &json!("offset_expired"), &json!(200))
+    );
     assert_eq!(z.read_all("t", "").await[0]["offset"], 200);
     eventually("the objects are gone", || async { z.objects("segments/").len() == 1 }).await;
     z.audit().await;
@@ -365,7 +405,8 @@ async fn retention_drops_what_is_old_or_too_much_in_both_tiers() {
 
 #[tokio::test]
 async fn what_was_taken_away_can_be_found_for_a_while_and_what_was_merged_cannot() {
-    let settings = [("compaction.interval_secs", "1"), ("compaction.min_segments", "3"), ("compaction.grace_secs", "0")];
+    let settings =
+        [("compaction.interval_secs", "1"), ("compaction.min_segments", "3"), ("compaction.grace_secs", "0")];
     let mut z = TestServer::start_tiered(&settings).await;
     let mut sent = Sent::default();
     for _ in 0..3 {
@@ -393,15 +434,22 @@ async fn retention_works_without_a_bucket_too() {
     sent.append(&z, "t", 1, 5000).await;
     let (status, _) = z.put("/tables/t/config", &json!({"retention_secs": 0})).await;
     assert_eq!(status, StatusCode::OK);
-    eventually("all of it has expired, the last block too", || async { z.partition("t", 0).await["earliest"] == 5000 }).await;
+    eventually("all of it has expired, the last block too", || async {
+        z.partition("t", 0).await["earliest"] == 5000
+    })
+    .await;
     assert_eq!(z.read_all("t", "limit=1000").await.len(), 0);
     assert_eq!(z.partition("t", 0).await["hot_bytes"], 0);
 }
 
 #[tokio::test]
 async fn a_deleted_table_is_gone_from_both_tiers_and_its_offsets_go_on() {
-    let mut z =
-        TestServer::start_tiered(&[("compaction.interval_secs", "1"), ("compaction.grace_secs", "0"), ("manifests.keep_secs", "0")]).await;
+    let mut z = TestServer::start_tiered(&[
+        ("compaction.interval_secs", "1"),
+        ("compaction.grace_secs", "0"),
+        ("manifests.keep_secs", "0"),
+    ])
+    .await;
     let keyed = json!({"payload": 1, "idempotency_key": "k"});
     z.post("/tables/t", &keyed).await;
     z.flush_and_evict().await;

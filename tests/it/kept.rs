@@ -1,4 +1,5 @@
-//! Volumes and buckets that earlier programs wrote, as `tests/kept/make.py` keeps them: each is opened, and all that was in it is there.
+//! Volumes and buckets that earlier programs wrote, as `tests/kept/make.py` keeps them: each is opened, and
+//! all that was in it is there.
 
 use std::{
     collections::BTreeMap,
@@ -32,7 +33,9 @@ impl Kept {
     /// Each of them, with its name.
     fn all() -> Vec<(PathBuf, Self)> {
         let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kept").read_dir().unwrap();
-        let archives = files.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|end| end == "zst"));
+        let archives = files
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|end| end == "zst"));
         let all: Vec<_> = archives.map(|path| (path.clone(), Self::unpack(&path))).collect();
         assert!(!all.is_empty(), "none is kept");
         all
@@ -42,8 +45,16 @@ impl Kept {
         let home = TempDir::new().unwrap();
         let tar = zstd::decode_all(std::fs::File::open(archive).unwrap()).unwrap();
         std::fs::write(home.path().join("kept.tar"), tar).unwrap();
-        assert!(Command::new("tar").args(["-xf", "kept.tar"]).current_dir(home.path()).status().unwrap().success());
-        let expected = serde_json::from_slice(&std::fs::read(home.path().join("expected.json")).unwrap()).unwrap();
+        assert!(
+            Command::new("tar")
+                .args(["-xf", "kept.tar"])
+                .current_dir(home.path())
+                .status()
+                .unwrap()
+                .success()
+        );
+        let expected =
+            serde_json::from_slice(&std::fs::read(home.path().join("expected.json")).unwrap()).unwrap();
         Self { home, expected }
     }
 
@@ -103,9 +114,9 @@ impl Kept {
     async fn knows_its_keys(&self, z: &TestServer, is_known: impl Fn(&str) -> bool) {
         for (table, keys) in &self.expected.keys {
             for (key, offset) in keys.iter().filter(|(key, _)| is_known(key)) {
-                let record = self.expected.tables[table].iter().find(|record| record["offset"] == *offset).unwrap();
-                let event =
-                    json!({"payload": record["payload"], "timestamp_ms": record["timestamp_ms"], "partition": 0, "idempotency_key": key});
+                let record =
+                    self.expected.tables[table].iter().find(|record| record["offset"] == *offset).unwrap();
+                let event = json!({"payload": record["payload"], "timestamp_ms": record["timestamp_ms"], "partition": 0, "idempotency_key": key});
                 let (status, again) = z.post(&format!("/tables/{table}"), &event).await;
                 assert_eq!(
                     (status, &again["duplicate"], &again["offset"]),

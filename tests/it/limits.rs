@@ -22,8 +22,17 @@ fn gzip_of(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-async fn post_encoded(z: &TestServer, path: &str, encoding: &str, content_type: &str, body: Vec<u8>) -> (StatusCode, Value) {
-    let request = z.request(Method::POST, path).header("content-encoding", encoding).header("content-type", content_type);
+async fn post_encoded(
+    z: &TestServer,
+    path: &str,
+    encoding: &str,
+    content_type: &str,
+    body: Vec<u8>,
+) -> (StatusCode, Value) {
+    let request = z
+        .request(Method::POST, path)
+        .header("content-encoding", encoding)
+        .header("content-type", content_type);
     answer(request.body(body).send().await.unwrap()).await
 }
 
@@ -32,7 +41,9 @@ async fn compressed_bodies_are_taken_and_bounded_after_decompression() {
     let z = TestServer::start().await;
     let record = serde_json::to_vec(&json!({"payload": "x".repeat(100_000)})).unwrap();
     let line = b"{\"payload\": 1}\n".repeat(3);
-    for (encoding, record, line) in [("gzip", gzip_of(&record), gzip_of(&line)), ("zstd", zstd_of(&record), zstd_of(&line))] {
+    for (encoding, record, line) in
+        [("gzip", gzip_of(&record), gzip_of(&line)), ("zstd", zstd_of(&record), zstd_of(&line))]
+    {
         let (status, body) = post_encoded(&z, "/tables/t", encoding, "application/json", record).await;
         assert_eq!(status, StatusCode::CREATED, "{body}");
         let (status, body) = post_encoded(&z, "/tables/t", encoding, "application/x-ndjson", line).await;
@@ -42,16 +53,32 @@ async fn compressed_bodies_are_taken_and_bounded_after_decompression() {
 
     let bomb = vec![b' '; 200 << 20];
     for (encoding, bomb) in [("gzip", gzip_of(&bomb)), ("zstd", zstd_of(&bomb))] {
-        let (status, problem) = post_encoded(&z, "/tables/t", encoding, "application/json", bomb.clone()).await;
-        assert_eq!((status, &problem["code"]), (StatusCode::PAYLOAD_TOO_LARGE, &json!("body_too_large")), "{encoding}");
+        let (status, problem) =
+            post_encoded(&z, "/tables/t", encoding, "application/json", bomb.clone()).await;
+        assert_eq!(
+            (status, &problem["code"]),
+            (StatusCode::PAYLOAD_TOO_LARGE, &json!("body_too_large")),
+            "{encoding}"
+        );
         let (status, problem) = post_encoded(&z, "/tables/t", encoding, "application/x-ndjson", bomb).await;
-        assert_eq!((status, &problem["code"]), (StatusCode::PAYLOAD_TOO_LARGE, &json!("record_too_large")), "{encoding}");
+        assert_eq!(
+            (status, &problem["code"]),
+            (StatusCode::PAYLOAD_TOO_LARGE, &json!("record_too_large")),
+            "{encoding}"
+        );
     }
-    assert!(z.metric("process_max_resident_memory_bytes").await < 512e6 || z.metric("process_resident_memory_bytes").await < 512e6);
-    let (status, problem) = post_encoded(&z, "/tables/t", "gzip", "application/json", b"no gzip".to_vec()).await;
+    assert!(
+        z.metric("process_max_resident_memory_bytes").await < 512e6
+            || z.metric("process_resident_memory_bytes").await < 512e6
+    );
+    let (status, problem) =
+        post_encoded(&z, "/tables/t", "gzip", "application/json", b"no gzip".to_vec()).await;
     assert_eq!((status, &problem["code"]), (StatusCode::BAD_REQUEST, &json!("body_broken")));
     let (status, problem) = post_encoded(&z, "/tables/t", "br", "application/json", b"{}".to_vec()).await;
-    assert_eq!((status, &problem["code"]), (StatusCode::UNSUPPORTED_MEDIA_TYPE, &json!("unsupported_media_type")));
+    assert_eq!(
+        (status, &problem["code"]),
+        (StatusCode::UNSUPPORTED_MEDIA_TYPE, &json!("unsupported_media_type"))
+    );
 }
 
 #[tokio::test]
@@ -77,7 +104,8 @@ async fn idle_slow_header_sockets_do_not_disturb_others_and_are_closed() {
         let z = &z;
         async move {
             let mut socket = z.connect().await;
-            let sent: &[u8] = if n % 2 == 0 { b"" } else { b"POST /tables/t HTTP/1.1\r\nhost: z\r\nx-slow: " };
+            let sent: &[u8] =
+                if n % 2 == 0 { b"" } else { b"POST /tables/t HTTP/1.1\r\nhost: z\r\nx-slow: " };
             socket.write_all(sent).await.unwrap();
             socket
         }
@@ -109,7 +137,10 @@ async fn a_client_that_takes_nothing_of_its_answer_is_given_up() {
         z.post("/tables/t", &json!({"payload": "x".repeat(1_000_000)})).await;
     }
     let mut socket = z.connect().await;
-    socket.write_all(b"GET /tables/t HTTP/1.1\r\nhost: z\r\naccept: application/x-ndjson\r\n\r\n").await.unwrap();
+    socket
+        .write_all(b"GET /tables/t HTTP/1.1\r\nhost: z\r\naccept: application/x-ndjson\r\n\r\n")
+        .await
+        .unwrap();
     // Two connections: this one, and the one that asks.
     eventually("taken up", || async { z.metric("zombi_http_connections").await >= 2.0 }).await;
     eventually("given up", || async { z.metric("zombi_http_connections").await < 2.0 }).await;
@@ -151,7 +182,10 @@ async fn time_bounds_do_not_scan_the_table() {
 async fn a_head_over_the_limit_is_a_problem() {
     let z = TestServer::start_with(&[("limits.header_bytes", "8192")]).await;
     for bytes in [9_000, 14_000] {
-        let request = z.request(Method::POST, "/tables/t").header("x-large", "x".repeat(bytes)).json(&json!({"payload": 1}));
+        let request = z
+            .request(Method::POST, "/tables/t")
+            .header("x-large", "x".repeat(bytes))
+            .json(&json!({"payload": 1}));
         let (status, problem) = answer(request.send().await.unwrap()).await;
         assert_eq!(
             (status.as_u16(), &problem["code"], &problem["outcome"]),

@@ -21,7 +21,8 @@ async fn connect() -> (S3Server, Objects) {
         .retry_config(RetryConfig::disabled())
         .endpoint_url(server.endpoint())
         .force_path_style(true);
-    let objects = Objects::new(Client::from_conf(config.build()), "bucket".to_owned(), "some/prefix/".to_owned());
+    let objects =
+        Objects::new(Client::from_conf(config.build()), "bucket".to_owned(), "some/prefix/".to_owned());
     objects.create_bucket().await.unwrap();
     objects.create_bucket().await.unwrap();
     (server, objects)
@@ -47,7 +48,8 @@ async fn objects_are_put_and_got_whole_and_in_parts() {
 async fn of_many_creators_one_wins() {
     let (_server, objects) = connect().await;
     let racing = (0..8).map(|n| objects.create("k", Bytes::from(vec![n])));
-    let outcomes: Vec<_> = futures_util::future::join_all(racing).await.into_iter().map(Result::unwrap).collect();
+    let outcomes: Vec<_> =
+        futures_util::future::join_all(racing).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(outcomes.iter().filter(|outcome| **outcome == Created::Yes).count(), 1);
     let winner = outcomes.iter().position(|outcome| *outcome == Created::Yes).unwrap();
     assert_eq!(objects.get("k").await.unwrap().unwrap(), vec![winner as u8]);
@@ -72,5 +74,8 @@ async fn a_server_that_fails_is_unavailable_and_says_why() {
     server.store.is_down.store(true, SeqCst);
     let error = objects.put_segment("k", Bytes::new()).await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
-    assert!(error.to_string().contains("SlowDown") && error.to_string().contains("bucket/some/prefix/k"), "{error}");
+    assert!(
+        error.to_string().contains("SlowDown") && error.to_string().contains("bucket/some/prefix/k"),
+        "{error}"
+    );
 }

@@ -13,7 +13,15 @@ async fn partitions_are_merged_by_timestamp_and_inside_by_offset() {
     let z = TestServer::start_tiered(&[]).await;
     let record = |partition: u32, timestamp_ms: i64| json!({"payload": "x", "partition": partition, "timestamp_ms": timestamp_ms});
     // Partition 1 steps back in time; 9, 10 and 100 tie.
-    let sent = [record(0, 10), record(1, 30), record(1, 5), record(9, 20), record(10, 20), record(100, 20), record(0, 40)];
+    let sent = [
+        record(0, 10),
+        record(1, 30),
+        record(1, 5),
+        record(9, 20),
+        record(10, 20),
+        record(100, 20),
+        record(0, 40),
+    ];
     z.post("/tables/t/bulk", &json!({"records": sent})).await;
     let expected = [(0, 10, 0), (9, 20, 0), (10, 20, 0), (100, 20, 0), (1, 30, 0), (1, 5, 1), (0, 40, 1)];
     for _ in 0..2 {
@@ -21,7 +29,13 @@ async fn partitions_are_merged_by_timestamp_and_inside_by_offset() {
             let records = z.read_all("t", &format!("limit={limit}")).await;
             let found: Vec<_> = records
                 .iter()
-                .map(|r| (r["partition"].as_u64().unwrap(), r["timestamp_ms"].as_i64().unwrap(), r["offset"].as_u64().unwrap()))
+                .map(|r| {
+                    (
+                        r["partition"].as_u64().unwrap(),
+                        r["timestamp_ms"].as_i64().unwrap(),
+                        r["offset"].as_u64().unwrap(),
+                    )
+                })
                 .collect();
             assert_eq!(found, expected, "limit {limit}");
         }
@@ -56,7 +70,9 @@ async fn time_bounds_are_half_open_and_carried_by_the_cursor() {
     let z = TestServer::start_tiered(&[]).await;
     let mut sent = Sent::default();
     sent.append(&z, "t", 3, 300).await;
-    let times = |records: &[Value]| records.iter().map(|r| r["timestamp_ms"].as_i64().unwrap() - 1_700_000_000_000).collect::<Vec<_>>();
+    let times = |records: &[Value]| {
+        records.iter().map(|r| r["timestamp_ms"].as_i64().unwrap() - 1_700_000_000_000).collect::<Vec<_>>()
+    };
     for _ in 0..2 {
         let records = z.read_all("t", "since=1700000000100&until=2023-11-14T22:13:20.200Z&limit=9").await;
         assert_eq!(times(&records), (100..200).collect::<Vec<_>>());
@@ -81,7 +97,10 @@ async fn one_partition_is_read_from_an_offset() {
         assert_eq!(offsets, (offset..20).collect::<Vec<_>>());
     }
     let (status, problem) = z.get("/tables/t?partition=1&offset=21").await;
-    assert_eq!((status, &problem["code"], &problem["next"]), (StatusCode::RANGE_NOT_SATISFIABLE, &json!("offset_beyond_end"), &json!(20)));
+    assert_eq!(
+        (status, &problem["code"], &problem["next"]),
+        (StatusCode::RANGE_NOT_SATISFIABLE, &json!("offset_beyond_end"), &json!(20))
+    );
     let (status, page) = z.get("/tables/t?partition=1000&offset=0").await;
     assert_eq!((status, &page["count"]), (StatusCode::OK, &json!(0)));
 }
@@ -214,7 +233,12 @@ async fn take_events(mut response: reqwest::Response, count: usize) -> (Vec<Valu
     while records.len() < count {
         text += std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap();
         while let Some((event, rest)) = text.split_once("\n\n") {
-            let line = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim_start().to_owned());
+            let line = |name: &str| {
+                event
+                    .lines()
+                    .find_map(|line| line.strip_prefix(name))
+                    .map(|value| value.trim_start().to_owned())
+            };
             if let (Some(data), true) = (line("data:"), records.len() < count) {
                 records.push(serde_json::from_str(&data).unwrap());
                 id = line("id:").unwrap();
@@ -231,9 +255,12 @@ async fn has_more_is_exact() {
     let mut sent = Sent::default();
     sent.append(&z, "t", 2, 10).await;
     for _ in 0..2 {
-        for (query, has_more) in
-            [("limit=10", false), ("limit=9", true), ("limit=5&until=1700000000005", false), ("limit=4&until=1700000000005", true)]
-        {
+        for (query, has_more) in [
+            ("limit=10", false),
+            ("limit=9", true),
+            ("limit=5&until=1700000000005", false),
+            ("limit=4&until=1700000000005", true),
+        ] {
             let (_, page) = z.get(&format!("/tables/t?{query}")).await;
             assert_eq!(page["has_more"], has_more, "{query}");
         }

@@ -1,4 +1,5 @@
-//! What volume and bucket mean together at the start: lost volumes, older copies, foreign ones, a bucket that does not answer.
+//! What volume and bucket mean together at the start: lost volumes, older copies, foreign ones, a bucket that
+//! does not answer.
 
 use std::{path::Path, sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -49,7 +50,11 @@ async fn a_lost_volume_comes_back_from_s3() {
     let mut sent = Sent::default();
     sent.append(&z, "t", 3, 300).await;
     for n in 0..5 {
-        z.post("/tables/keys", &json!({"payload": n, "idempotency_key": format!("k{n}"), "partition": n % 2})).await;
+        z.post(
+            "/tables/keys",
+            &json!({"payload": n, "idempotency_key": format!("k{n}"), "partition": n % 2}),
+        )
+        .await;
     }
     z.post("/consumers/g/commit", &json!({"table": "t", "partition": 1, "offset": 40})).await;
     let (status, _) = z.put("/tables/t/config", &json!({"retention_secs": 1_000_000})).await;
@@ -75,8 +80,16 @@ async fn a_lost_volume_comes_back_from_s3() {
 
     // Keys inside the window, consumer offsets and settings are back.
     for n in 0..5 {
-        let (status, body) = z.post("/tables/keys", &json!({"payload": n, "idempotency_key": format!("k{n}"), "partition": n % 2})).await;
-        assert_eq!((status, &body["offset"], &body["duplicate"]), (StatusCode::OK, &json!(n / 2), &json!(true)));
+        let (status, body) = z
+            .post(
+                "/tables/keys",
+                &json!({"payload": n, "idempotency_key": format!("k{n}"), "partition": n % 2}),
+            )
+            .await;
+        assert_eq!(
+            (status, &body["offset"], &body["duplicate"]),
+            (StatusCode::OK, &json!(n / 2), &json!(true))
+        );
     }
     let (_, offset) = z.get("/consumers/g/offset?table=t&partition=1").await;
     assert_eq!((&offset["offset"], &offset["lag"]), (&json!(40), &json!(60)));
@@ -147,7 +160,11 @@ async fn an_older_copy_of_the_volume_is_noticed_and_catches_up() {
     assert_eq!(payloads(&z.read_all("t", "").await), ["a", "b", "c", "d"]);
     assert!(append(&z, "t", "e").await >= RESERVED);
     assert_eq!(z.get("/consumers/g/offset?table=t&partition=0").await.1["offset"], 4);
-    assert_eq!(z.get("/tables/t/config").await.1["retention_secs"], json!(null), "what the copy remembers counts no more");
+    assert_eq!(
+        z.get("/tables/t/config").await.1["retention_secs"],
+        json!(null),
+        "what the copy remembers counts no more"
+    );
     z.flush_and_evict().await;
     z.crash().await;
     assert_eq!(payloads(&z.read_all("t", "").await), ["a", "b", "c", "d", "e"]);
@@ -189,7 +206,8 @@ async fn a_copy_that_catches_up_forgets_what_was_deleted_since() {
     assert_eq!((status, &body["duplicate"]), (StatusCode::OK, &json!(true)), "{body}");
     assert_eq!(z.get("/consumers/g/offset?table=kept&partition=0").await.1["offset"], 1);
     assert_eq!(z.delete("/tables/kept").await.0, StatusCode::NO_CONTENT);
-    let (status, _) = z.post("/consumers/g/commit", &json!({"table": "kept", "partition": 0, "offset": 0})).await;
+    let (status, _) =
+        z.post("/consumers/g/commit", &json!({"table": "kept", "partition": 0, "offset": 0})).await;
     assert_eq!(status, StatusCode::NOT_FOUND, "a commit to a table that is gone");
     z.flush_and_evict().await;
     z.audit().await;
@@ -239,7 +257,10 @@ async fn a_copy_that_went_another_way_is_refused_and_nothing_is_changed() {
     let objects = z.objects("");
     let log = z.try_run().await.unwrap_err();
     assert!(log.contains("other events there than the volume") && log.contains("t/0"), "{log}");
-    assert_eq!(z.objects("segments/"), objects.into_iter().filter(|(key, _)| key.starts_with("segments/")).collect::<Vec<_>>());
+    assert_eq!(
+        z.objects("segments/"),
+        objects.into_iter().filter(|(key, _)| key.starts_with("segments/")).collect::<Vec<_>>()
+    );
     z.audit().await;
 }
 
@@ -304,7 +325,10 @@ async fn a_bucket_that_comes_back_empty_is_named_and_nothing_is_begun_in_it() {
         assert!(said.contains("Bring its objects back"), "{said}");
         append(&z, "t", "meanwhile").await;
         assert_eq!(payloads(&z.read_all("t", "partition=0&offset=1").await)[0], "hot");
-        assert!(z.objects("manifests/").is_empty() && z.objects("segments/").is_empty(), "something was begun in it");
+        assert!(
+            z.objects("manifests/").is_empty() && z.objects("segments/").is_empty(),
+            "something was begun in it"
+        );
     }
     for (key, bytes) in objects {
         z.store().replace("events", &key, bytes);
@@ -341,7 +365,8 @@ async fn a_bucket_that_is_emptied_while_writes_go_on_is_named_too() {
     assert!(says_of_the_bucket(&z).await.contains("came back empty"));
     assert_eq!(z.objects("").into_iter().map(|(key, _)| key).collect::<Vec<_>>(), put);
     z.crash().await;
-    eventually("a start names it", || async { says_of_the_bucket(&z).await.contains("came back empty") }).await;
+    eventually("a start names it", || async { says_of_the_bucket(&z).await.contains("came back empty") })
+        .await;
     let next = append(&z, "t", "after the start").await + 1;
 
     for (key, bytes) in objects {
@@ -369,7 +394,8 @@ async fn without_s3_a_volume_with_events_serves_and_flushes_later() {
     assert_eq!(z.get("/tables/t?partition=0&offset=1").await.0, StatusCode::OK);
     assert_eq!(z.post("/flush", &json!(null)).await.1["code"], "cold_unavailable");
     z.store().is_down.store(false, SeqCst);
-    eventually("the bucket is opened", || async { z.post("/flush", &json!(null)).await.0 == StatusCode::OK }).await;
+    eventually("the bucket is opened", || async { z.post("/flush", &json!(null)).await.0 == StatusCode::OK })
+        .await;
     assert_eq!(payloads(&z.read_all("t", "").await), ["cold", "hot", "while S3 is away"]);
     z.audit().await;
     assert_eq!(z.terminate().await, Some(0));
@@ -450,7 +476,10 @@ async fn a_recovery_may_be_killed_anywhere() {
     }
     z.run().await;
     assert_eq!(Sent::from_records(&z.read_all("t", "").await), sent);
-    assert_eq!(z.post("/tables/k", &json!({"payload": 1, "idempotency_key": "k"})).await.1["duplicate"], true);
+    assert_eq!(
+        z.post("/tables/k", &json!({"payload": 1, "idempotency_key": "k"})).await.1["duplicate"],
+        true
+    );
     let lost = &z.partition("t", 0).await["lost"];
     assert_eq!(*lost, json!([{"start": 50, "end": 50 + RESERVED}]), "declared once, whatever the kills");
     assert!(append(&z, "unflushed", "y").await >= RESERVED);
@@ -517,7 +546,12 @@ async fn a_list_of_files_that_is_torn_across_a_page_is_refused_or_nothing_is_mis
     let mut refused = 0;
     // The page in which it ends was not written whole, or nothing of it was, or not even the one before.
     let last = whole.len() / PAGE * PAGE;
-    for (kept, has_zeros) in [(last + (whole.len() - last) / 2, true), (last, true), (last, false), (last.saturating_sub(PAGE), true)] {
+    for (kept, has_zeros) in [
+        (last + (whole.len() - last) / 2, true),
+        (last, true),
+        (last, false),
+        (last.saturating_sub(PAGE), true),
+    ] {
         let mut torn = whole[..kept].to_vec();
         if has_zeros {
             torn.resize(whole.len(), 0);
@@ -526,11 +560,19 @@ async fn a_list_of_files_that_is_torn_across_a_page_is_refused_or_nothing_is_mis
         std::fs::write(z.data_dir().join(&list), torn).unwrap();
         match z.try_run().await {
             Ok(()) => {
-                assert_eq!(Sent::from_records(&z.read_all("t", "limit=1000").await), sent, "kept {kept} of {}", whole.len());
+                assert_eq!(
+                    Sent::from_records(&z.read_all("t", "limit=1000").await),
+                    sent,
+                    "kept {kept} of {}",
+                    whole.len()
+                );
                 z.kill().await;
             }
             Err(said) => {
-                assert!(said.contains("MANIFEST") || said.contains("damaged") || said.contains("orrupt"), "{said}");
+                assert!(
+                    said.contains("MANIFEST") || said.contains("damaged") || said.contains("orrupt"),
+                    "{said}"
+                );
                 refused += 1;
             }
         }

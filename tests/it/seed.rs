@@ -31,7 +31,8 @@ fn writes() -> impl Strategy<Value = Vec<(u64, String)>> {
 async fn write_each(z: &TestServer, table: &str, writes: &[(u64, String)]) -> Vec<(u64, u64)> {
     let mut offsets = Vec::new();
     for (partition, payload) in writes {
-        let (status, body) = z.post(&format!("/tables/{table}"), &json!({"payload": payload, "partition": partition})).await;
+        let (status, body) =
+            z.post(&format!("/tables/{table}"), &json!({"payload": payload, "partition": partition})).await;
         assert_eq!(status, StatusCode::CREATED, "{body}");
         offsets.push((*partition, body["offset"].as_u64().unwrap()));
     }
@@ -85,7 +86,8 @@ fn idempotent_writes() {
     property(prop::collection::vec((0..3u64, 0..8u8), 1..60), async |z, table, writes| {
         let mut first = BTreeMap::new();
         for (place, (partition, key)) in writes.iter().enumerate() {
-            let record = json!({"payload": key, "partition": partition, "idempotency_key": format!("k{key}")});
+            let record =
+                json!({"payload": key, "partition": partition, "idempotency_key": format!("k{key}")});
             let (_, body) = z.post(&format!("/tables/{table}"), &record).await;
             let is_new = !first.contains_key(&(*partition, *key));
             let offset = *first.entry((*partition, *key)).or_insert(body["offset"].as_u64().unwrap());
@@ -105,7 +107,10 @@ fn partition_isolation() {
         for (partition, payloads) in by_partition(&writes).0 {
             let records = z.read_all(table, &format!("partition={partition}")).await;
             assert!(records.iter().all(|record| record["partition"] == partition));
-            assert_eq!(records.iter().map(|record| record["payload"].as_str().unwrap()).collect::<Vec<_>>(), payloads);
+            assert_eq!(
+                records.iter().map(|record| record["payload"].as_str().unwrap()).collect::<Vec<_>>(),
+                payloads
+            );
         }
     });
 }
@@ -126,16 +131,23 @@ async fn health() {
 async fn write_json_and_read() {
     let z = TestServer::start().await;
     let (status, body) = z.post("/tables/events", &json!({"payload": "hello"})).await;
-    assert_eq!((status, body), (StatusCode::CREATED, json!({"offset": 0, "partition": 0, "table": "events"})));
+    assert_eq!(
+        (status, body),
+        (StatusCode::CREATED, json!({"offset": 0, "partition": 0, "table": "events"}))
+    );
     let (status, page) = z.get("/tables/events").await;
-    assert_eq!((status, &page["records"][0]["payload"], &page["count"]), (StatusCode::OK, &json!("hello"), &json!(1)));
+    assert_eq!(
+        (status, &page["records"][0]["payload"], &page["count"]),
+        (StatusCode::OK, &json!("hello"), &json!(1))
+    );
 }
 
 #[tokio::test]
 async fn write_protobuf() {
     let z = TestServer::start().await;
     let event = zombi::proto::v1::Event { payload: "hello".into(), ..Default::default() };
-    let (status, body) = z.post_bytes("/tables/events", "application/x-protobuf", event.encode_to_vec()).await;
+    let (status, body) =
+        z.post_bytes("/tables/events", "application/x-protobuf", event.encode_to_vec()).await;
     assert_eq!((status, &body["offset"]), (StatusCode::CREATED, &json!(0)));
 }
 
@@ -152,10 +164,17 @@ async fn idempotent_write() {
 async fn many_writes_and_reads() {
     let z = TestServer::start().await;
     let records: Vec<_> = (0..200).map(|n| json!({"payload": n, "partition": n % 4})).collect();
-    let answers = futures_util::future::join_all(records.iter().map(|record| z.post("/tables/events", record))).await;
-    let offsets: HashSet<_> = answers.iter().map(|(_, body)| (body["partition"].as_u64(), body["offset"].as_u64())).collect();
+    let answers =
+        futures_util::future::join_all(records.iter().map(|record| z.post("/tables/events", record))).await;
+    let offsets: HashSet<_> =
+        answers.iter().map(|(_, body)| (body["partition"].as_u64(), body["offset"].as_u64())).collect();
     assert_eq!(offsets.len(), 200);
-    let found: HashSet<_> = z.read_all("events", "limit=9").await.iter().map(|record| record["payload"].as_u64().unwrap()).collect();
+    let found: HashSet<_> = z
+        .read_all("events", "limit=9")
+        .await
+        .iter()
+        .map(|record| record["payload"].as_u64().unwrap())
+        .collect();
     assert_eq!(found, (0..200).collect());
 }
 
@@ -163,7 +182,8 @@ async fn many_writes_and_reads() {
 async fn consumer_commit_and_get() {
     let z = TestServer::start().await;
     z.post("/tables/events", &json!({"payload": "hello"})).await;
-    let (status, _) = z.post("/consumers/g/commit", &json!({"topic": "events", "partition": 0, "offset": 1})).await;
+    let (status, _) =
+        z.post("/consumers/g/commit", &json!({"topic": "events", "partition": 0, "offset": 1})).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(z.get("/consumers/g/offset?table=events&partition=0").await.1["offset"], 1);
 }

@@ -69,11 +69,14 @@ async fn holds(z: &TestServer, table: &str, expected: Value, own: &[&str]) {
 
 #[tokio::test]
 async fn a_table_has_the_defaults_until_it_has_its_own_and_gives_back_what_is_null() {
-    let defaults = [("tables.retention_secs", "1000000"), ("tables.retention_bytes", "2000000"), ("tables.partitions", "4")];
+    let defaults = [
+        ("tables.retention_secs", "1000000"),
+        ("tables.retention_bytes", "2000000"),
+        ("tables.partitions", "4"),
+    ];
     let mut z = TestServer::start_with(&defaults).await;
     assert_eq!(z.post("/tables/t", &json!({"payload": 1})).await.0, StatusCode::CREATED);
-    let shown =
-        |secs: u64, bytes: u64, partitions: u64| json!({"retention_secs": secs, "retention_bytes": bytes, "partitions": partitions});
+    let shown = |secs: u64, bytes: u64, partitions: u64| json!({"retention_secs": secs, "retention_bytes": bytes, "partitions": partitions});
     holds(&z, "t", shown(1_000_000, 2_000_000, 4), &[]).await;
     let (status, _) = z.put("/tables/t/config", &json!({"retention_secs": 500_000})).await;
     assert_eq!(status, StatusCode::OK);
@@ -84,7 +87,10 @@ async fn a_table_has_the_defaults_until_it_has_its_own_and_gives_back_what_is_nu
     holds(&z, "t", shown(500_000, 2_000_000, 8), &["retention_secs", "partitions"]).await;
     z.crash().await;
     holds(&z, "t", shown(500_000, 2_000_000, 8), &["retention_secs", "partitions"]).await;
-    assert_eq!(z.put("/tables/t/config", &json!({"retention_secs": null, "retention_bytes": 3_000_000})).await.0, StatusCode::OK);
+    assert_eq!(
+        z.put("/tables/t/config", &json!({"retention_secs": null, "retention_bytes": 3_000_000})).await.0,
+        StatusCode::OK
+    );
     holds(&z, "t", shown(1_000_000, 3_000_000, 8), &["retention_bytes", "partitions"]).await;
 
     let wrong = [
@@ -103,7 +109,10 @@ async fn a_table_has_the_defaults_until_it_has_its_own_and_gives_back_what_is_nu
         assert_eq!(found.as_u16(), status, "{body}: {problem}");
         assert!(code.is_empty() || problem["code"] == code, "{body}: {problem}");
         let (found, _) = z.put("/tables/never/config", &body).await;
-        assert!(code == "partitions_shrink" || found.is_client_error(), "{body} for a table that is not there");
+        assert!(
+            code == "partitions_shrink" || found.is_client_error(),
+            "{body} for a table that is not there"
+        );
     }
     holds(&z, "t", shown(1_000_000, 3_000_000, 8), &["retention_bytes", "partitions"]).await;
     // A table of nobody's own choice, where there are no defaults.
@@ -114,13 +123,23 @@ async fn a_table_has_the_defaults_until_it_has_its_own_and_gives_back_what_is_nu
 
 #[tokio::test]
 async fn the_default_retention_takes_from_tables_that_have_none_of_their_own() {
-    let z = TestServer::start_with(&[("tables.retention_secs", "1"), ("compaction.interval_secs", "1")]).await;
-    assert_eq!(z.put("/tables/kept/config", &json!({"retention_secs": 1_000_000})).await.0, StatusCode::CREATED);
+    let z =
+        TestServer::start_with(&[("tables.retention_secs", "1"), ("compaction.interval_secs", "1")]).await;
+    assert_eq!(
+        z.put("/tables/kept/config", &json!({"retention_secs": 1_000_000})).await.0,
+        StatusCode::CREATED
+    );
     let records = vec![json!({"payload": "x"}); 5000];
     for table in ["kept", "dropped"] {
-        assert_eq!(z.post(&format!("/tables/{table}/bulk"), &json!({"records": records})).await.0, StatusCode::CREATED);
+        assert_eq!(
+            z.post(&format!("/tables/{table}/bulk"), &json!({"records": records})).await.0,
+            StatusCode::CREATED
+        );
     }
-    eventually("what is old has gone", || async { z.partition("dropped", 0).await["earliest"].as_u64().unwrap() >= 4096 }).await;
+    eventually("what is old has gone", || async {
+        z.partition("dropped", 0).await["earliest"].as_u64().unwrap() >= 4096
+    })
+    .await;
     assert_eq!(z.partition("kept", 0).await["earliest"], 0);
 }
 
@@ -128,7 +147,9 @@ async fn the_default_retention_takes_from_tables_that_have_none_of_their_own() {
 async fn a_group_that_has_not_committed_for_long_is_forgotten_and_one_that_has_is_not() {
     const EXPIRE: u64 = 5;
     let expire = EXPIRE.to_string();
-    let mut z = TestServer::start_with(&[("consumers.expire_secs", &expire), ("compaction.interval_secs", "1")]).await;
+    let mut z =
+        TestServer::start_with(&[("consumers.expire_secs", &expire), ("compaction.interval_secs", "1")])
+            .await;
     assert_eq!(z.post("/tables/t", &json!({"payload": 1})).await.0, StatusCode::CREATED);
     let commit = json!({"table": "t", "partition": 0, "offset": 1});
     assert_eq!(z.post("/consumers/idle/commit", &commit).await.0, StatusCode::OK);
@@ -166,28 +187,43 @@ async fn puts(settings: &[(&str, &str)]) -> Vec<Put> {
     assert_eq!(z.read_all("t", "").await.len(), 1);
     assert_eq!(z.terminate().await, Some(0));
     let puts = z.store().object_puts();
-    assert!(["/segments/", "/manifests/"].iter().all(|kind| puts.iter().any(|put| put.path.contains(kind))), "{puts:?}");
+    assert!(
+        ["/segments/", "/manifests/"].iter().all(|kind| puts.iter().any(|put| put.path.contains(kind))),
+        "{puts:?}"
+    );
     puts
 }
 
 #[tokio::test]
 async fn what_is_put_says_how_it_is_encrypted_and_segments_of_what_class_they_are() {
-    let (sse, key, class) = ("x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id", "x-amz-storage-class");
+    let (sse, key, class) = (
+        "x-amz-server-side-encryption",
+        "x-amz-server-side-encryption-aws-kms-key-id",
+        "x-amz-storage-class",
+    );
     for put in puts(&[]).await {
-        assert!([sse, key, class].iter().all(|name| put.header(name).is_empty()), "nothing was asked for: {put:?}");
+        assert!(
+            [sse, key, class].iter().all(|name| put.header(name).is_empty()),
+            "nothing was asked for: {put:?}"
+        );
     }
     let (mut segments, mut probes) = (0, 0);
     for put in puts(&[("s3.sse", "AES256"), ("s3.storage_class", "STANDARD_IA")]).await {
         assert_eq!((put.header(sse), put.header(key)), ("AES256", ""), "{put:?}");
         // The start tries out what segments will be.
-        let (is_segment, is_probe) = (put.path.contains("/segments/"), put.path.contains("/probe/") && put.path.ends_with("-class"));
+        let (is_segment, is_probe) =
+            (put.path.contains("/segments/"), put.path.contains("/probe/") && put.path.ends_with("-class"));
         assert_eq!(put.header(class), if is_segment || is_probe { "STANDARD_IA" } else { "" }, "{put:?}");
         segments += usize::from(is_segment);
         probes += usize::from(is_probe);
     }
     assert!(segments > 0 && probes > 0, "{segments} segments and {probes} probes of the class");
     for put in puts(&[("s3.sse", "aws:kms"), ("s3.kms_key_id", "alias/zombi")]).await {
-        assert_eq!((put.header(sse), put.header(key), put.header(class)), ("aws:kms", "alias/zombi", ""), "{put:?}");
+        assert_eq!(
+            (put.header(sse), put.header(key), put.header(class)),
+            ("aws:kms", "alias/zombi", ""),
+            "{put:?}"
+        );
     }
     for put in puts(&[("s3.sse", "aws:kms")]).await {
         assert_eq!((put.header(sse), put.header(key)), ("aws:kms", ""), "{put:?}");
@@ -231,7 +267,11 @@ async fn only_the_first_pod_of_a_set_is_a_writer() {
         let start = Start::serve(&volume.path().join("db")).set("host", "127.0.0.1").with_bucket(&endpoint);
         let ended = start.env("ZOMBI_POD", pod).ended().await;
         assert!([Some(1), Some(2)].contains(&ended.code), "{pod}: {}", ended.said);
-        assert!(ended.said.contains(pod) && (ended.said.contains("ZOMBI_POD") || ended.said.contains("pod")), "{}", ended.said);
+        assert!(
+            ended.said.contains(pod) && (ended.said.contains("ZOMBI_POD") || ended.said.contains("pod")),
+            "{}",
+            ended.said
+        );
         assert_eq!(first.objects(""), objects, "{pod} touched the bucket");
         assert!(!volume.path().join("db/CURRENT").exists(), "{pod} made a volume");
     }
@@ -239,7 +279,11 @@ async fn only_the_first_pod_of_a_set_is_a_writer() {
     first.flush_and_evict().await;
     for pod in ["zombi-0", "zombi-a-1-0", "zombi"] {
         let volume = TempDir::new().unwrap();
-        let process = Start::serve(&volume.path().join("db")).set("host", "127.0.0.1").env("ZOMBI_POD", pod).ready().await;
+        let process = Start::serve(&volume.path().join("db"))
+            .set("host", "127.0.0.1")
+            .env("ZOMBI_POD", pod)
+            .ready()
+            .await;
         assert_eq!(process.get(process.main(), "/readyz").await.0, StatusCode::OK, "{pod}");
     }
 }
@@ -280,7 +324,9 @@ async fn numbers_have_ranges_that_are_checked_before_anything_is_begun() {
             assert!(ended.said.contains(key), "{key} = {value} is not named: {}", ended.said);
         }
     }
-    for (key, value) in [("limits.peer_percent", "101"), ("limits.peer_percent", "0"), ("tables.partitions", "0")] {
+    for (key, value) in
+        [("limits.peer_percent", "101"), ("limits.peer_percent", "0"), ("tables.partitions", "0")]
+    {
         let ended = Start::command(&["config", "check"]).set(key, value).ended().await;
         assert!(ended.code == Some(2) && ended.said.contains(key), "{key} = {value}: {}", ended.said);
     }

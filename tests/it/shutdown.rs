@@ -43,12 +43,18 @@ async fn it_is_unready_but_serves_during_the_delay_and_ends_long_polls() {
     let mut z = TestServer::start_with(&[("shutdown.delay_secs", "8")]).await;
     z.post("/tables/t", &json!({"payload": 1})).await;
     let (_, page) = z.get("/tables/t").await;
-    let poll = z.request(reqwest::Method::GET, &format!("/tables/t?wait=60s&cursor={}", page["next_cursor"].as_str().unwrap()));
+    let poll = z.request(
+        reqwest::Method::GET,
+        &format!("/tables/t?wait=60s&cursor={}", page["next_cursor"].as_str().unwrap()),
+    );
     let poll = tokio::spawn(poll.send());
     let (client, ready, write) = (z.client.clone(), z.admin_url("/readyz"), z.url("/tables/t"));
     assert_eq!(client.get(&ready).send().await.unwrap().status(), StatusCode::OK);
     let observe = async {
-        eventually("unready", || async { client.get(&ready).send().await.unwrap().status() == StatusCode::SERVICE_UNAVAILABLE }).await;
+        eventually("unready", || async {
+            client.get(&ready).send().await.unwrap().status() == StatusCode::SERVICE_UNAVAILABLE
+        })
+        .await;
         client.post(&write).json(&json!({"payload": 2})).send().await.unwrap().status()
     };
     let (code, write) = join(z.terminate(), observe).await;
@@ -62,7 +68,8 @@ async fn it_is_unready_but_serves_during_the_delay_and_ends_long_polls() {
 async fn a_client_that_holds_its_connection_does_not_hold_the_process() {
     let mut z = TestServer::start_with(&[("shutdown.drain_secs", "1")]).await;
     let stuck = futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
-    let request = z.request(reqwest::Method::POST, "/tables/t").header("content-type", "application/x-ndjson");
+    let request =
+        z.request(reqwest::Method::POST, "/tables/t").header("content-type", "application/x-ndjson");
     let request = tokio::spawn(request.body(reqwest::Body::wrap_stream(stuck)).send());
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     assert_eq!(z.terminate().await, Some(0));
@@ -71,7 +78,12 @@ async fn a_client_that_holds_its_connection_does_not_hold_the_process() {
 
 #[tokio::test]
 async fn sixty_sigterms_under_load_end_in_time_and_lose_nothing() {
-    let impatient = [("s3.attempts", "1"), ("s3.attempt_timeout_secs", "1"), ("shutdown.flush_secs", "2"), ("shutdown.drain_secs", "2")];
+    let impatient = [
+        ("s3.attempts", "1"),
+        ("s3.attempt_timeout_secs", "1"),
+        ("shutdown.flush_secs", "2"),
+        ("shutdown.drain_secs", "2"),
+    ];
     let mut z = TestServer::start_tiered(&impatient).await;
     z.set("flush.interval_secs", "0");
     let mut sent = Sent::default();
@@ -83,7 +95,8 @@ async fn sixty_sigterms_under_load_end_in_time_and_lose_nothing() {
             _ => {}
         }
         // A client that holds its connection and takes its time.
-        let held = z.request(Method::GET, "/tables/t").header("accept", "text/event-stream").send().await.unwrap();
+        let held =
+            z.request(Method::GET, "/tables/t").header("accept", "text/event-stream").send().await.unwrap();
         let stop = async {
             sleep(Duration::from_millis(50 + round * 5)).await;
             z.signal("TERM").await;

@@ -69,25 +69,41 @@ async fn what_is_no_request_is_refused_and_nothing_of_it_is_written() {
         ("a length of more than any", post("content-length: 99999999999999999999999\r\n", body)),
         ("no encoding at all", post("transfer-encoding: nonsense\r\n", body)),
         ("a chunk's length that is none", post("transfer-encoding: chunked\r\n", "zz\r\n{}\r\n0\r\n\r\n")),
-        ("a chunk of more than any", post("transfer-encoding: chunked\r\n", "ffffffffffffffffff\r\n{}\r\n0\r\n\r\n")),
+        (
+            "a chunk of more than any",
+            post("transfer-encoding: chunked\r\n", "ffffffffffffffffff\r\n{}\r\n0\r\n\r\n"),
+        ),
         ("a header without a name", post(": x\r\ncontent-length: 14\r\n", body)),
         ("a header with a space in its name", post("content length: 14\r\n", body)),
         ("a zero byte", post("x: \0\r\ncontent-length: 14\r\n", body)),
         ("no HTTP", "\x16\x03\x01\x02\x00\x01\x00\x01\u{fc}\x03\x03".to_owned()),
         ("a method that is none", format!("P@ST\x01 /tables/t HTTP/1.1\r\nhost: z\r\n\r\n{body}")),
-        ("a version that is none", format!("POST /tables/t HTTP/9.9\r\nhost: z\r\ncontent-length: 14\r\n\r\n{body}")),
-        ("both length and chunks", post("content-length: 5\r\ntransfer-encoding: chunked\r\n", &format!("0\r\n\r\n{smuggled}"))),
+        (
+            "a version that is none",
+            format!("POST /tables/t HTTP/9.9\r\nhost: z\r\ncontent-length: 14\r\n\r\n{body}"),
+        ),
+        (
+            "both length and chunks",
+            post("content-length: 5\r\ntransfer-encoding: chunked\r\n", &format!("0\r\n\r\n{smuggled}")),
+        ),
     ];
     for (what, request) in refused {
         let answer = exchange(&z, request.as_bytes()).await;
-        assert!(!answer.is_empty() && statuses(&answer).iter().all(|status| status.starts_with('4')), "{what}: {answer}");
+        assert!(
+            !answer.is_empty() && statuses(&answer).iter().all(|status| status.starts_with('4')),
+            "{what}: {answer}"
+        );
     }
     // A body that ends before its length does.
     let mut socket = z.connect().await;
     socket.write_all(post("content-length: 1000\r\n", body).as_bytes()).await.unwrap();
     socket.shutdown().await.unwrap();
     timeout(PATIENCE, socket.read_to_end(&mut Vec::new())).await.expect("the connection ends").unwrap();
-    assert_eq!(z.get("/tables").await.1, json!({"tables": [], "has_more": false, "next": null}), "nothing was written");
+    assert_eq!(
+        z.get("/tables").await.1,
+        json!({"tables": [], "has_more": false, "next": null}),
+        "nothing was written"
+    );
     assert_eq!(z.post("/tables/t", &json!({"payload": 1})).await.0, StatusCode::CREATED);
 }
 
@@ -96,7 +112,8 @@ async fn ten_thousand_connections_are_served() {
     // Both ends are on this machine, and it may allow fewer.
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).saturating_sub(1000);
     let count = usize::try_from(allowed).unwrap_or(usize::MAX).min(10_000);
-    let z = TestServer::start_with(&[("limits.connections", "10100"), ("limits.header_timeout_secs", "600")]).await;
+    let z = TestServer::start_with(&[("limits.connections", "10100"), ("limits.header_timeout_secs", "600")])
+        .await;
     let held: Vec<TcpStream> = stream::iter(0..count).map(|_| z.connect()).buffered(64).collect().await;
     let ask = async |mut socket: TcpStream| {
         socket.write_all(b"GET /livez HTTP/1.1\r\nhost: z\r\n\r\n").await.unwrap();

@@ -39,15 +39,29 @@ async fn a_trace_goes_on_through_append_flush_and_s3_and_into_the_event() {
     z.environment.push(("OTEL_SERVICE_NAME".to_owned(), "zombi-under-test".to_owned()));
     z.run().await;
     let parent = format!("00-{TRACE}-b7ad6b7169203331-01");
-    for (path, body) in [("/tables/t", json!({"payload": 1})), ("/tables/t/bulk", json!({"records": [{"payload": 2}]}))] {
+    for (path, body) in
+        [("/tables/t", json!({"payload": 1})), ("/tables/t/bulk", json!({"records": [{"payload": 2}]}))]
+    {
         let request = z.request(Method::POST, path).header("traceparent", &parent).json(&body);
         assert_eq!(answer(request.send().await.unwrap()).await.0, StatusCode::CREATED);
     }
-    let request = z.request(Method::POST, "/tables/t").header("traceparent", &parent).header("content-type", "application/x-ndjson");
-    let body = format!("{}\n{}\n", json!({"payload": 3}), json!({"payload": 4, "headers": {"traceparent": "the record's own"}}));
+    let request = z
+        .request(Method::POST, "/tables/t")
+        .header("traceparent", &parent)
+        .header("content-type", "application/x-ndjson");
+    let body = format!(
+        "{}\n{}\n",
+        json!({"payload": 3}),
+        json!({"payload": 4, "headers": {"traceparent": "the record's own"}})
+    );
     assert_eq!(answer(request.body(body).send().await.unwrap()).await.0, StatusCode::CREATED);
     z.flush_and_evict().await;
-    let stored: Vec<Value> = z.read_all("t", "").await.into_iter().map(|record| record["headers"]["traceparent"].clone()).collect();
+    let stored: Vec<Value> = z
+        .read_all("t", "")
+        .await
+        .into_iter()
+        .map(|record| record["headers"]["traceparent"].clone())
+        .collect();
     assert_eq!(stored, [json!(parent), json!(parent), json!(parent), json!("the record's own")]);
 
     assert_eq!(z.terminate().await, Some(0));
@@ -55,9 +69,11 @@ async fn a_trace_goes_on_through_append_flush_and_s3_and_into_the_event() {
     while let Ok(body) = collected.try_recv() {
         bodies.push(body);
     }
-    let trace_id: Vec<u8> = (0..32).step_by(2).map(|at| u8::from_str_radix(&TRACE[at..at + 2], 16).unwrap()).collect();
+    let trace_id: Vec<u8> =
+        (0..32).step_by(2).map(|at| u8::from_str_radix(&TRACE[at..at + 2], 16).unwrap()).collect();
     assert!(holds(&bodies, &trace_id), "the client's trace goes on");
-    for name in ["POST /tables/{table}", "append", "flush_segment", "s3_put", "s3_create", "zombi-under-test"] {
+    for name in ["POST /tables/{table}", "append", "flush_segment", "s3_put", "s3_create", "zombi-under-test"]
+    {
         assert!(holds(&bodies, name.as_bytes()), "{name}");
     }
 }
@@ -68,10 +84,12 @@ async fn the_level_of_the_logs_can_be_changed_while_it_runs() {
     let url = z.admin_url("/log/level");
     let (status, body) = answer(z.client.get(&url).send().await.unwrap()).await;
     assert_eq!((status, body), (StatusCode::OK, json!({"level": "info"})));
-    let (status, body) = answer(z.client.put(&url).json(&json!({"level": "zombi=debug,info"})).send().await.unwrap()).await;
+    let (status, body) =
+        answer(z.client.put(&url).json(&json!({"level": "zombi=debug,info"})).send().await.unwrap()).await;
     assert_eq!((status, body), (StatusCode::OK, json!({"level": "zombi=debug,info"})));
     assert_eq!(answer(z.client.get(&url).send().await.unwrap()).await.1["level"], "zombi=debug,info");
-    let (status, problem) = answer(z.client.put(&url).json(&json!({"level": "zombi=loud"})).send().await.unwrap()).await;
+    let (status, problem) =
+        answer(z.client.put(&url).json(&json!({"level": "zombi=loud"})).send().await.unwrap()).await;
     assert_eq!((status, &problem["code"]), (StatusCode::BAD_REQUEST, &json!("bad_log_level")));
 }
 
@@ -82,7 +100,8 @@ async fn json_log_lines_of_a_request_have_its_id_and_its_trace() {
     let request = request.header("traceparent", format!("00-{TRACE}-b7ad6b7169203331-01"));
     assert_eq!(request.send().await.unwrap().status(), StatusCode::BAD_REQUEST);
     let line: Value = serde_json::from_str(&z.log_line("request refused").await).unwrap();
-    let found = [&line["level"], &line["request_id"], &line["code"], &line["path"], &line["span"]["trace_id"]];
+    let found =
+        [&line["level"], &line["request_id"], &line["code"], &line["path"], &line["span"]["trace_id"]];
     assert_eq!(found, ["DEBUG", "mine", "bad_query", "/tables/t", TRACE], "{line}");
 }
 

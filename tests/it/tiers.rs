@@ -25,7 +25,10 @@ async fn evicted_events_are_read_from_cold() {
     assert_eq!((&report["events"], report["segments"].as_array().unwrap().len()), (&json!(1000), 3));
     for partition in 0..3 {
         let status = z.partition("t", partition).await;
-        assert_eq!((&status["low"], &status["flushed"], &status["hot_bytes"]), (&status["next"], &status["next"], &json!(0)));
+        assert_eq!(
+            (&status["low"], &status["flushed"], &status["hot_bytes"]),
+            (&status["next"], &status["next"], &json!(0))
+        );
     }
     assert_eq!(Sent::from_records(&z.read_all("t", "limit=77").await), sent);
 }
@@ -40,8 +43,11 @@ async fn segments_are_json_lines_that_anyone_can_read() {
     assert_eq!(objects.len(), 1);
     assert_eq!(objects[0].0, "segments/t/00000/00000000000000000000-00000000000000005000-00000001.jsonl.zst");
     let text = zstd::decode_all(objects[0].1.as_ref()).unwrap();
-    let lines: Vec<Value> =
-        text.split(|&b| b == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).unwrap()).collect();
+    let lines: Vec<Value> = text
+        .split(|&b| b == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect();
     let payloads: Vec<_> = lines.iter().map(|line| line["payload"].as_str().unwrap()).collect();
     assert_eq!(payloads, sent.0[&0]);
     assert_eq!(lines[4999]["offset"], 4999);
@@ -113,9 +119,12 @@ async fn one_manifest_names_the_segments_of_many_partitions() {
 
 #[tokio::test]
 async fn a_thousand_records_anywhere_cost_two_gets_a_segment_and_a_mebibyte() {
-    let z =
-        TestServer::start_tiered(&[("flush.segment_bytes", "4000000"), ("cold.cache_bytes", "0"), ("compaction.interval_secs", "3600")])
-            .await;
+    let z = TestServer::start_tiered(&[
+        ("flush.segment_bytes", "4000000"),
+        ("cold.cache_bytes", "0"),
+        ("compaction.interval_secs", "3600"),
+    ])
+    .await;
     let record = |n: usize| json!({"payload": format!("{n:0>200}"), "timestamp_ms": n});
     for bulk in 0..6 {
         let records: Vec<_> = (bulk * 10_000..(bulk + 1) * 10_000).map(record).collect();
@@ -179,7 +188,8 @@ async fn a_damaged_segment_is_an_error_that_names_it() {
 
 #[tokio::test]
 async fn kills_at_any_moment_lose_and_double_nothing() {
-    let mut z = TestServer::start_tiered(&[("flush.interval_secs", "0"), ("flush.segment_bytes", "20000")]).await;
+    let mut z =
+        TestServer::start_tiered(&[("flush.interval_secs", "0"), ("flush.segment_bytes", "20000")]).await;
     let mut sent = Sent::default();
     for round in 0..8 {
         for _ in 0..(round % 4 + 1) {
@@ -240,7 +250,12 @@ async fn hot_keeps_flushed_events_as_long_and_as_many_as_retention_says() {
 
 #[tokio::test]
 async fn the_hot_bound_turns_writes_away_while_s3_is_down_and_takes_them_again_after() {
-    let z = TestServer::start_tiered(&[("hot.max_bytes", "100000"), ("s3.attempts", "1"), ("flush.interval_secs", "0")]).await;
+    let z = TestServer::start_tiered(&[
+        ("hot.max_bytes", "100000"),
+        ("s3.attempts", "1"),
+        ("flush.interval_secs", "0"),
+    ])
+    .await;
     let mut sent = Sent::default();
     sent.append(&z, "t", 1, 10).await;
     z.store().is_down.store(true, SeqCst);
@@ -256,7 +271,8 @@ async fn the_hot_bound_turns_writes_away_while_s3_is_down_and_takes_them_again_a
     };
     assert_eq!((&problem["code"], &problem["reason"]), (&json!("overloaded"), &json!("hot_full")));
     z.store().is_down.store(false, SeqCst);
-    eventually("written again", || async { z.post("/tables/large", &large).await.0 == StatusCode::CREATED }).await;
+    eventually("written again", || async { z.post("/tables/large", &large).await.0 == StatusCode::CREATED })
+        .await;
     assert_eq!(z.read_all("large", "").await.len(), written + 1);
     z.audit().await;
 }
@@ -267,7 +283,10 @@ async fn the_disk_follows_what_is_evicted() {
     let payload = |seed: u64| {
         use rand::{RngExt, SeedableRng};
         let mut rng = rand::rngs::SmallRng::seed_from_u64(seed);
-        (0..900_000).map(|_| char::from(rng.random_range(b'!'..b'~'))).filter(|c| *c != '\\' && *c != '"').collect::<String>()
+        (0..900_000)
+            .map(|_| char::from(rng.random_range(b'!'..b'~')))
+            .filter(|c| *c != '\\' && *c != '"')
+            .collect::<String>()
     };
     for n in 0..40 {
         assert_eq!(z.post("/tables/t", &json!({"payload": payload(n)})).await.0, StatusCode::CREATED);
@@ -280,7 +299,10 @@ async fn the_disk_follows_what_is_evicted() {
 }
 
 fn size(directory: &std::path::Path) -> u64 {
-    let files = std::fs::read_dir(directory).unwrap().filter_map(Result::ok).filter_map(|entry| entry.metadata().ok());
+    let files = std::fs::read_dir(directory)
+        .unwrap()
+        .filter_map(Result::ok)
+        .filter_map(|entry| entry.metadata().ok());
     files.map(|file| file.len()).sum()
 }
 
@@ -291,7 +313,10 @@ async fn consumer_offsets_are_in_the_manifests() {
     sent.append(&z, "t", 2, 10).await;
     z.post("/consumers/g/commit", &json!({"table": "t", "partition": 1, "offset": 3})).await;
     z.flush_and_evict().await;
-    let manifests = z.objects("manifests/").into_iter().map(|(_, bytes)| serde_json::from_slice::<Value>(&bytes).unwrap());
+    let manifests = z
+        .objects("manifests/")
+        .into_iter()
+        .map(|(_, bytes)| serde_json::from_slice::<Value>(&bytes).unwrap());
     let last = manifests.rev().find(|manifest| !manifest["committed"].is_null()).unwrap();
     assert_eq!(last["committed"], json!([{"group": "g", "table": "t", "partition": 1, "offset": 3}]));
 }
@@ -299,8 +324,12 @@ async fn consumer_offsets_are_in_the_manifests() {
 #[tokio::test]
 async fn hot_is_full_only_of_what_is_not_in_s3() {
     // As much would be kept as may be, and for long: what is in S3 goes before a write is refused.
-    let settings =
-        [("hot.max_bytes", "300000"), ("hot.keep_bytes", "1000000000"), ("hot.keep_secs", "3600"), ("flush.interval_secs", "600")];
+    let settings = [
+        ("hot.max_bytes", "300000"),
+        ("hot.keep_bytes", "1000000000"),
+        ("hot.keep_secs", "3600"),
+        ("flush.interval_secs", "600"),
+    ];
     let z = TestServer::start_tiered(&settings).await;
     let payload = "x".repeat(50_000);
     for number in 0..20 {
@@ -316,7 +345,11 @@ async fn hot_is_full_only_of_what_is_not_in_s3() {
     }
     assert!((5..8).contains(&taken), "{taken} were taken without a flush");
     let (status, problem) = z.post("/tables/t", &json!({"payload": payload})).await;
-    assert_eq!((status, &problem["reason"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("hot_full")), "{problem}");
+    assert_eq!(
+        (status, &problem["reason"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &json!("hot_full")),
+        "{problem}"
+    );
 }
 
 #[tokio::test]
@@ -350,7 +383,10 @@ async fn without_a_bucket_retention_takes_the_last_event_too() {
         assert_eq!(z.post("/tables/t/bulk", &json!({"records": records})).await.0, StatusCode::CREATED);
         sent += count;
         eventually("all of it has expired", || async { z.partition("t", 0).await["earliest"] == sent }).await;
-        assert_eq!((z.partition("t", 0).await["hot_bytes"].clone(), z.read_all("t", "").await.len()), (json!(0), 0));
+        assert_eq!(
+            (z.partition("t", 0).await["hot_bytes"].clone(), z.read_all("t", "").await.len()),
+            (json!(0), 0)
+        );
     }
 }
 
@@ -365,7 +401,11 @@ async fn a_partition_that_cannot_be_flushed_stalls_no_other() {
         eventually("the others are flushed", || async {
             let (_, table) = z.get("/tables/t/partitions").await;
             let is_flushed = |status: &Value| status["flushed"] == status["next"];
-            table["partitions"].as_array().unwrap().iter().all(|status| is_flushed(status) != (status["partition"] == 3))
+            table["partitions"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|status| is_flushed(status) != (status["partition"] == 3))
         })
         .await;
     }

@@ -1,5 +1,5 @@
-//! Upkeep ends what it begins: what must go goes, whatever is left to merge; and objects that nobody names go, and none that somebody
-//! names, or is about to.
+//! Upkeep ends what it begins: what must go goes, whatever is left to merge; and objects that nobody names
+//! go, and none that somebody names, or is about to.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,12 @@ use testing::{
 };
 
 /// Upkeep all the time, and a grace of two seconds.
-const EAGER: [(&str, &str); 4] =
-    [("compaction.interval_secs", "1"), ("compaction.grace_secs", "2"), ("flush.interval_secs", "600"), ("manifests.keep_secs", "1000000")];
+const EAGER: [(&str, &str); 4] = [
+    ("compaction.interval_secs", "1"),
+    ("compaction.grace_secs", "2"),
+    ("flush.interval_secs", "600"),
+    ("manifests.keep_secs", "1000000"),
+];
 
 fn key(table: &str, start: u64, end: u64, epoch: u64) -> String {
     format!("segments/{table}/00000/{start:020}-{end:020}-{epoch:08}.jsonl.zst")
@@ -42,8 +46,9 @@ async fn what_nobody_names_goes_and_nothing_else_does() {
     assert_eq!(z.delete("/tables/gone").await.0, StatusCode::NO_CONTENT);
     assert_eq!(z.post("/flush", &json!({})).await.0, StatusCode::OK);
     z.kill().await;
-    // Of an earlier epoch; of a volume that is gone; of a table that nobody knows; of one that was deleted during a PUT. They are there
-    // before the first look: after one that has found nothing there is none for a day.
+    // Of an earlier epoch; of a volume that is gone; of a table that nobody knows; of one that was deleted
+    // during a PUT. They are there before the first look: after one that has found nothing there is none for
+    // a day.
     let unnamed = [key("t", 0, 7, 1), key("t", 5000, 5010, 1), key("unknown", 0, 5, 1), key("gone", 0, 3, 1)];
     let successors = key("t", 0, 9, 3);
     let foreign = "segments/t/00000/notes.txt".to_owned();
@@ -62,7 +67,10 @@ async fn what_nobody_names_goes_and_nothing_else_does() {
     z.store().faults.add(Operation::ManifestPut, Fault::Hang, 1);
     let flush = tokio::spawn(z.request(Method::POST, "/flush").send());
     let waiting = key("t", 10, 13, 2);
-    eventually("a segment waits for its manifest", || async { z.store().faults.left() == 0 && is_there(&z, &waiting) }).await;
+    eventually("a segment waits for its manifest", || async {
+        z.store().faults.left() == 0 && is_there(&z, &waiting)
+    })
+    .await;
     sleep(Duration::from_secs(3)).await; // for two more looks
     z.store().faults.clear();
     assert_eq!(flush.await.unwrap().unwrap().status(), StatusCode::OK);
@@ -81,7 +89,8 @@ async fn what_nobody_names_goes_and_nothing_else_does() {
 async fn a_retry_under_an_old_epoch_is_spared() {
     let mut z = TestServer::tiered(&EAGER).await;
     z.run().await;
-    // Put, and not named when the process ends; and then for longer than a grace, as the segment cannot be put again.
+    // Put, and not named when the process ends; and then for longer than a grace, as the segment cannot be
+    // put again.
     Sent::default().append(&z, "t", 1, 10).await;
     z.store().faults.add(Operation::ManifestPut, Fault::Hang, 1_000_000);
     let flush = tokio::spawn(z.request(Method::POST, "/flush").send());
@@ -125,21 +134,32 @@ async fn what_expires_waits_for_no_merge() {
     }
     let objects = || z.objects("segments/t/").len();
     assert_eq!(objects(), 180);
-    eventually("retention goes on", || async { z.partition("short", 0).await["earliest"] == z.partition("short", 0).await["next"] }).await;
+    eventually("retention goes on", || async {
+        z.partition("short", 0).await["earliest"] == z.partition("short", 0).await["next"]
+    })
+    .await;
     eventually("its objects are gone", || async { z.objects("segments/short/").is_empty() }).await;
     assert_eq!(objects(), 180, "nothing could be merged");
-    eventually("a turn of merges is given up", || async { z.metric("zombi_upkeep_failures_total").await > 0.0 }).await;
+    eventually("a turn of merges is given up", || async {
+        z.metric("zombi_upkeep_failures_total").await > 0.0
+    })
+    .await;
     z.store().faults.clear();
     eventually("all of it is merged", || async { objects() == 60 }).await;
-    eventually("nothing is left to do", || async { z.metric("zombi_upkeep_due{kind=\"merges\"}").await == 0.0 }).await;
+    eventually("nothing is left to do", || async {
+        z.metric("zombi_upkeep_due{kind=\"merges\"}").await == 0.0
+    })
+    .await;
     assert_eq!(Sent::from_records(&z.read_all("t", "limit=1000").await), sent);
     z.audit().await;
 }
 
-/// A segment that is not compressed has an object beside it, which goes where it goes, and is swept where it is left alone.
+/// A segment that is not compressed has an object beside it, which goes where it goes, and is swept where it
+/// is left alone.
 #[tokio::test]
 async fn an_index_goes_with_its_segment() {
-    let settings = [("segment.compression", "none"), ("compaction.min_segments", "2"), ("manifests.keep_secs", "0")];
+    let settings =
+        [("segment.compression", "none"), ("compaction.min_segments", "2"), ("manifests.keep_secs", "0")];
     let z = TestServer::start_tiered(&[&EAGER[..3], &settings].concat()).await;
     let alone = key("t", 500, 600, 0).replace(".jsonl.zst", ".jsonl.index");
     put(&z, &alone);
@@ -149,7 +169,8 @@ async fn an_index_goes_with_its_segment() {
         z.flush_and_evict().await;
     }
     let keys = || z.objects("segments/t/").into_iter().map(|(key, _)| key).collect::<Vec<_>>();
-    eventually("the segments are merged, and what is left over is gone", || async { keys().len() == 2 }).await;
+    eventually("the segments are merged, and what is left over is gone", || async { keys().len() == 2 })
+        .await;
     assert_eq!(keys()[1], format!("{}.index", keys()[0]));
     assert_eq!(Sent::from_records(&z.read_all("t", "limit=50").await), sent);
     z.audit().await;

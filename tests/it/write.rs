@@ -59,13 +59,20 @@ async fn protobuf_goes_in_and_out() {
         headers: [("h".to_owned(), "v".to_owned())].into(),
         ..Default::default()
     };
-    let request = z.request(Method::POST, "/tables/t").header("content-type", PROTOBUF).header("x-partition", "7");
-    let (status, body) = answer(request.body(event(b"text", Some("k")).encode_to_vec()).send().await.unwrap()).await;
+    let request =
+        z.request(Method::POST, "/tables/t").header("content-type", PROTOBUF).header("x-partition", "7");
+    let (status, body) =
+        answer(request.body(event(b"text", Some("k")).encode_to_vec()).send().await.unwrap()).await;
     assert_eq!((status, body), (StatusCode::CREATED, json!({"offset": 0, "partition": 7, "table": "t"})));
-    let bulk = zombi::proto::v1::BulkWriteRequest { records: vec![event(&[255, 0], None), event(b"text", None)] };
-    let request = z.request(Method::POST, "/tables/t/bulk").header("content-type", PROTOBUF).header("x-partition", "7");
+    let bulk =
+        zombi::proto::v1::BulkWriteRequest { records: vec![event(&[255, 0], None), event(b"text", None)] };
+    let request =
+        z.request(Method::POST, "/tables/t/bulk").header("content-type", PROTOBUF).header("x-partition", "7");
     let (status, body) = answer(request.body(bulk.encode_to_vec()).send().await.unwrap()).await;
-    assert_eq!((status, body), (StatusCode::CREATED, json!({"offsets": [1, 2], "count": 2, "duplicates": 0})));
+    assert_eq!(
+        (status, body),
+        (StatusCode::CREATED, json!({"offsets": [1, 2], "count": 2, "duplicates": 0}))
+    );
 
     for low in [0, 3] {
         assert_eq!(z.partition("t", 7).await["low"], low);
@@ -76,14 +83,21 @@ async fn protobuf_goes_in_and_out() {
         );
         assert_eq!(page["records"][1]["payload_base64"], "/wA=");
         let request = z.request(Method::GET, "/tables/t").header("accept", PROTOBUF);
-        let page = zombi::proto::v1::ReadResponse::decode(request.send().await.unwrap().bytes().await.unwrap()).unwrap();
-        assert_eq!((page.count, page.has_more, page.records[1].payload.as_ref()), (3, false, [255u8, 0].as_slice()));
+        let page =
+            zombi::proto::v1::ReadResponse::decode(request.send().await.unwrap().bytes().await.unwrap())
+                .unwrap();
+        assert_eq!(
+            (page.count, page.has_more, page.records[1].payload.as_ref()),
+            (3, false, [255u8, 0].as_slice())
+        );
         z.flush_and_evict().await;
     }
 
     for bad in ["x", "-1", "1.0", "", "+1"] {
-        let request = z.request(Method::POST, "/tables/t").header("content-type", PROTOBUF).header("x-partition", bad);
-        let (status, body) = answer(request.body(event(b"x", None).encode_to_vec()).send().await.unwrap()).await;
+        let request =
+            z.request(Method::POST, "/tables/t").header("content-type", PROTOBUF).header("x-partition", bad);
+        let (status, body) =
+            answer(request.body(event(b"x", None).encode_to_vec()).send().await.unwrap()).await;
         assert_eq!((status, &body["code"]), (StatusCode::BAD_REQUEST, &json!("bad_partition")), "{bad:?}");
     }
     let (status, body) = z.post_bytes("/tables/t", PROTOBUF, vec![255u8, 255]).await;
@@ -93,7 +107,12 @@ async fn protobuf_goes_in_and_out() {
 #[tokio::test]
 async fn a_stream_is_committed_line_by_line_up_to_the_bad_one() {
     let z = TestServer::start().await;
-    let line = |n: usize| format!("{}\n", json!({"payload": format!("{n}"), "partition": n % 3, "idempotency_key": format!("{n}")}));
+    let line = |n: usize| {
+        format!(
+            "{}\n",
+            json!({"payload": format!("{n}"), "partition": n % 3, "idempotency_key": format!("{n}")})
+        )
+    };
     let body: String = (0..10_000).map(line).collect();
     let (status, summary) = z.post_bytes("/tables/t", NDJSON, body.clone()).await;
     assert_eq!(status, StatusCode::CREATED, "{summary}");
@@ -105,7 +124,11 @@ async fn a_stream_is_committed_line_by_line_up_to_the_bad_one() {
     let bad = format!("{}\n{}{{\"payload\": }}\n{}", line(10_000), line(10_001), line(10_002));
     let (status, problem) = z.post_bytes("/tables/t", NDJSON, bad).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
-    assert_eq!((&problem["code"], &problem["line"], &problem["committed"]), (&json!("bad_json"), &json!(4), &json!(3)), "{problem}");
+    assert_eq!(
+        (&problem["code"], &problem["line"], &problem["committed"]),
+        (&json!("bad_json"), &json!(4), &json!(3)),
+        "{problem}"
+    );
     let all = z.read_all("t", "limit=10000").await;
     assert_eq!(all.len(), 10_002);
 }
@@ -130,7 +153,8 @@ async fn a_bulk_write_is_all_or_nothing() {
 #[tokio::test]
 async fn equal_keys_give_one_event() {
     let mut z = TestServer::start_tiered(&[]).await;
-    let record = |key: &str, partition: u32| json!({"payload": "x", "idempotency_key": key, "partition": partition});
+    let record =
+        |key: &str, partition: u32| json!({"payload": "x", "idempotency_key": key, "partition": partition});
     let bulk = json!({"records": [record("a", 0), record("a", 0), record("a", 1), record("b", 0)]});
     let (_, body) = z.post("/tables/t/bulk", &bulk).await;
     assert_eq!(body, json!({"offsets": [0, 0, 0, 1], "count": 4, "duplicates": 1}));
@@ -148,7 +172,10 @@ async fn equal_keys_give_one_event() {
     z.crash().await;
     assert_eq!(z.partition("t", 0).await["low"], 3);
     let (status, body) = z.post("/tables/t", &concurrent).await;
-    assert_eq!((status, body), (StatusCode::OK, json!({"offset": 2, "partition": 0, "table": "t", "duplicate": true})));
+    assert_eq!(
+        (status, body),
+        (StatusCode::OK, json!({"offset": 2, "partition": 0, "table": "t", "duplicate": true}))
+    );
 }
 
 #[tokio::test]
@@ -156,9 +183,13 @@ async fn an_expected_offset_is_checked_in_the_same_step() {
     let z = TestServer::start().await;
     assert_eq!(z.post("/tables/t?expected_offset=0", &json!({"payload": 1})).await.0, StatusCode::CREATED);
     let (status, problem) = z.post("/tables/t?expected_offset=0", &json!({"payload": 1})).await;
-    assert_eq!((status, &problem["code"], &problem["next"]), (StatusCode::CONFLICT, &json!("offset_mismatch"), &json!(1)));
+    assert_eq!(
+        (status, &problem["code"], &problem["next"]),
+        (StatusCode::CONFLICT, &json!("offset_mismatch"), &json!(1))
+    );
     let racing = json!({"payload": 2});
-    let answers = futures_util::future::join_all((0..30).map(|_| z.post("/tables/t?expected_offset=1", &racing))).await;
+    let answers =
+        futures_util::future::join_all((0..30).map(|_| z.post("/tables/t?expected_offset=1", &racing))).await;
     assert_eq!(answers.iter().filter(|(status, _)| *status == StatusCode::CREATED).count(), 1);
 }
 
@@ -178,15 +209,45 @@ async fn what_is_wrong_is_said_and_nothing_is_written() {
         ("/tables/t", "application/json", "{\"payload\": 1, \"payload_base64\": \"\"}", 400, "bad_payload"),
         ("/tables/t", "application/json", "{\"payload_base64\": \"*\"}", 400, "bad_payload"),
         ("/tables/t", "application/json", &deep, 400, "bad_payload"),
-        ("/tables/t", "application/json", "{\"payload\": 1, \"partition\": 1024}", 422, "partition_out_of_range"),
-        ("/tables/t", "application/json", "{\"payload\": 1, \"partition\": -1}", 422, "partition_out_of_range"),
-        ("/tables/t", "application/json", "{\"payload\": 1, \"timestamp_ms\": 253402300800000}", 422, "timestamp_out_of_range"),
-        ("/tables/t", "application/json", "{\"payload\": 1, \"idempotency_key\": \"\"}", 422, "idempotency_key_out_of_range"),
+        (
+            "/tables/t",
+            "application/json",
+            "{\"payload\": 1, \"partition\": 1024}",
+            422,
+            "partition_out_of_range",
+        ),
+        (
+            "/tables/t",
+            "application/json",
+            "{\"payload\": 1, \"partition\": -1}",
+            422,
+            "partition_out_of_range",
+        ),
+        (
+            "/tables/t",
+            "application/json",
+            "{\"payload\": 1, \"timestamp_ms\": 253402300800000}",
+            422,
+            "timestamp_out_of_range",
+        ),
+        (
+            "/tables/t",
+            "application/json",
+            "{\"payload\": 1, \"idempotency_key\": \"\"}",
+            422,
+            "idempotency_key_out_of_range",
+        ),
         ("/tables/t", "application/json", &large, 413, "record_too_large"),
         ("/tables/t", "text/plain", "{\"payload\": 1}", 415, "unsupported_media_type"),
         ("/tables/t?x=1", "application/json", "{\"payload\": 1}", 400, "bad_query"),
         ("/tables/t?wait_for=cold", "application/json", "{\"payload\": 1}", 422, "no_cold_tier"),
-        ("/tables/t", "application/json", "{\"payload\": 1, \"timestamp_ms\": -62135596800001}", 422, "timestamp_out_of_range"),
+        (
+            "/tables/t",
+            "application/json",
+            "{\"payload\": 1, \"timestamp_ms\": -62135596800001}",
+            422,
+            "timestamp_out_of_range",
+        ),
         ("/tables/t", "application/x-protobuf", "\u{1}", 400, "bad_protobuf"),
         ("/tables/t/bulk", "application/json", &many, 413, "too_many_records"),
         ("/tables/t/bulk", "application/json", "{\"records\": []}", 400, "no_records"),
@@ -204,12 +265,21 @@ async fn what_is_wrong_is_said_and_nothing_is_written() {
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     for partition in ["x", "-1", "", "1.0", "99999999999999999999999"] {
         let request = z.request(Method::POST, "/tables/t").header("content-type", PROTOBUF);
-        let (status, problem) = answer(request.header("x-partition", partition).body("").send().await.unwrap()).await;
-        assert_eq!((status, &problem["code"]), (StatusCode::BAD_REQUEST, &json!("bad_partition")), "{partition}");
+        let (status, problem) =
+            answer(request.header("x-partition", partition).body("").send().await.unwrap()).await;
+        assert_eq!(
+            (status, &problem["code"]),
+            (StatusCode::BAD_REQUEST, &json!("bad_partition")),
+            "{partition}"
+        );
     }
     assert_eq!(z.get("/tables").await.1, json!({"tables": [], "has_more": false, "next": null}));
     let limit = format!("{{\"payload\": {}{}}}", "[".repeat(128), "]".repeat(128));
-    assert_eq!(z.post_bytes("/tables/t", "application/json", limit).await.0, StatusCode::CREATED, "128 deep is not too deep");
+    assert_eq!(
+        z.post_bytes("/tables/t", "application/json", limit).await.0,
+        StatusCode::CREATED,
+        "128 deep is not too deep"
+    );
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
-//! A bucket in memory behind the SDK's own client: no sockets, so that with a paused clock the same seed goes the same way. Every
-//! request takes a while, and may fail: before it is applied, after it, or be applied late.
+//! A bucket in memory behind the SDK's own client: no sockets, so that with a paused clock the same seed goes
+//! the same way. Every request takes a while, and may fail: before it is applied, after it, or be applied
+//! late.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +15,8 @@ use std::{
 use aws_sdk_s3::{
     Client, Config,
     config::{
-        BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
+        BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+        StalledStreamProtectionConfig,
         retry::{RetryConfig, RetryPartition},
         timeout::TimeoutConfig,
     },
@@ -126,7 +128,8 @@ impl Bucket {
             .force_path_style(true)
             .http_client(Connector(Arc::clone(self)))
             .retry_config(RetryConfig::standard().with_max_attempts(3))
-            // By itself it shares what it may try again with all other clients of the process, those of other tests too.
+            // By itself it shares what it may try again with all other clients of the process, those of other
+            // tests too.
             .retry_partition(RetryPartition::new(Uuid::new_v4().to_string()))
             .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(TIMEOUT).build())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
@@ -209,7 +212,9 @@ impl Bucket {
     fn apply(&self, request: &Asked) -> HttpResponse {
         let mut objects = self.objects.lock();
         match request.method.as_str() {
-            "PUT" if request.only_new && objects.contains_key(&request.key) => answer(412, error("PreconditionFailed")),
+            "PUT" if request.only_new && objects.contains_key(&request.key) => {
+                answer(412, error("PreconditionFailed"))
+            }
             "PUT" => {
                 objects.insert(request.key.clone(), request.body.clone());
                 answer(200, Bytes::new())
@@ -222,7 +227,9 @@ impl Bucket {
             "GET" => match (objects.get(&request.key), request.range) {
                 (None, _) => answer(404, error("NoSuchKey")),
                 (Some(whole), None) => answer(200, whole.clone()),
-                (Some(whole), Some((first, last))) if first < whole.len() => answer(206, whole.slice(first..whole.len().min(last + 1))),
+                (Some(whole), Some((first, last))) if first < whole.len() => {
+                    answer(206, whole.slice(first..whole.len().min(last + 1)))
+                }
                 _ => answer(416, error("InvalidRange")),
             },
             other => unreachable!("nobody asks for {other}"),
@@ -248,12 +255,17 @@ impl Asked {
         let key = uri.path().trim_start_matches("/b").trim_start_matches('/').to_owned();
         let query: BTreeMap<String, String> = form(uri.query().unwrap_or("")).collect();
         let range = request.headers().get("range").map(|range| {
-            let (first, last) = range.trim_start_matches("bytes=").split_once('-').expect("a range has two ends");
+            let (first, last) =
+                range.trim_start_matches("bytes=").split_once('-').expect("a range has two ends");
             (first.parse().unwrap(), last.parse().unwrap())
         });
         let prefix = query.get("prefix").map_or("", String::as_str);
         // The probe's keys are random.
-        let shown = if [key.as_str(), prefix].iter().any(|name| name.starts_with("probe")) { "probe" } else { &format!("{key}?{prefix}") };
+        let shown = if [key.as_str(), prefix].iter().any(|name| name.starts_with("probe")) {
+            "probe"
+        } else {
+            &format!("{key}?{prefix}")
+        };
         let line = format!("{} {shown} {range:?}", request.method());
         let body = Bytes::copy_from_slice(request.body().bytes().unwrap_or_default());
         let only_new = request.headers().get("if-none-match").is_some();
@@ -271,10 +283,15 @@ fn list(objects: &BTreeMap<String, Bytes>, query: &BTreeMap<String, String>) -> 
     let after = get("continuation-token").max(get("start-after"));
     let mut found = objects.keys().filter(|key| key.starts_with(get("prefix")) && key.as_str() > after);
     let page: Vec<_> = found.by_ref().take(LIST_PAGE).collect();
-    let next = found.next().and(page.last()).map(|last| format!("<NextContinuationToken>{last}</NextContinuationToken>"));
-    let contents: String = page.iter().map(|key| format!("<Contents><Key>{key}</Key><Size>1</Size></Contents>")).collect();
+    let next = found
+        .next()
+        .and(page.last())
+        .map(|last| format!("<NextContinuationToken>{last}</NextContinuationToken>"));
+    let contents: String =
+        page.iter().map(|key| format!("<Contents><Key>{key}</Key><Size>1</Size></Contents>")).collect();
     let (is_truncated, next) = (next.is_some(), next.unwrap_or_default());
-    format!("<ListBucketResult><IsTruncated>{is_truncated}</IsTruncated>{next}{contents}</ListBucketResult>").into()
+    format!("<ListBucketResult><IsTruncated>{is_truncated}</IsTruncated>{next}{contents}</ListBucketResult>")
+        .into()
 }
 
 fn error(code: &str) -> Bytes {

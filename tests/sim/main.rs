@@ -1,5 +1,5 @@
-//! The store without processes, sockets and disks: on the real hot tier and on its twin, over a bucket in memory, with a clock that
-//! stands still until everybody waits. What is random follows from seeds.
+//! The store without processes, sockets and disks: on the real hot tier and on its twin, over a bucket in
+//! memory, with a clock that stands still until everybody waits. What is random follows from seeds.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::large_futures, missing_docs)]
 
@@ -14,5 +14,10 @@ mod years;
 
 /// Runs a future to its end in a runtime of its own, whose clock jumps ahead when nobody has anything to do.
 fn run<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap()
+        .block_on(future)
 }

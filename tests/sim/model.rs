@@ -1,5 +1,5 @@
-//! Random operations on a whole store, against a plain map: appends, bulks, reads, flushes, commits, crashes, lost volumes, a failing
-//! bucket, failed writes, deleted tables, and time.
+//! Random operations on a whole store, against a plain map: appends, bulks, reads, flushes, commits, crashes,
+//! lost volumes, a failing bucket, failed writes, deleted tables, and time.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -121,8 +121,20 @@ impl World {
     async fn new(ground: Ground) -> Self {
         let (bucket, clock) = (Bucket::new(7), SimClock::new());
         let store = Some(Store::open(&ground, &bucket, &clock, TUNING).await.unwrap());
-        let sheets = (0..PARTITIONS).map(|number| (number, Sheet { commits: vec![None], ..Sheet::default() })).collect();
-        Self { ground, bucket, clock, store, sheets, exists: false, had_trouble: false, volumes: 1, payloads: 0 }
+        let sheets = (0..PARTITIONS)
+            .map(|number| (number, Sheet { commits: vec![None], ..Sheet::default() }))
+            .collect();
+        Self {
+            ground,
+            bucket,
+            clock,
+            store,
+            sheets,
+            exists: false,
+            had_trouble: false,
+            volumes: 1,
+            payloads: 0,
+        }
     }
 
     fn store(&self) -> &Store {
@@ -194,8 +206,12 @@ impl World {
             assert!(matches!(answer, Err(StorageError::KeyReused { .. })), "{answer:?}");
             return;
         }
-        let has_new = events.iter().any(|(partition, key)| key.is_none_or(|key| !self.sheets[partition].keys.contains_key(&key)));
-        let fits = expected_offset.is_none_or(|expected| events.iter().all(|(partition, _)| self.sheets[partition].next == expected));
+        let has_new = events
+            .iter()
+            .any(|(partition, key)| key.is_none_or(|key| !self.sheets[partition].keys.contains_key(&key)));
+        let fits = expected_offset.is_none_or(|expected| {
+            events.iter().all(|(partition, _)| self.sheets[partition].next == expected)
+        });
         if has_new && !fits {
             assert!(matches!(answer, Err(StorageError::OffsetMismatch { .. })), "{answer:?}");
             return;
@@ -205,9 +221,16 @@ impl World {
     }
 
     /// Whether a key comes with something else than it came with before, or earlier in the same request.
-    fn clashes(&self, made: &[(PartitionNumber, Event, String)], events: &[(PartitionNumber, Option<u8>)]) -> bool {
+    fn clashes(
+        &self,
+        made: &[(PartitionNumber, Event, String)],
+        events: &[(PartitionNumber, Option<u8>)],
+    ) -> bool {
         let mut seen: HashMap<(PartitionNumber, u8), &String> = HashMap::new();
-        let keyed = events.iter().zip(made).filter_map(|((partition, key), (.., text))| Some((*partition, (*key)?, text)));
+        let keyed = events
+            .iter()
+            .zip(made)
+            .filter_map(|((partition, key), (.., text))| Some((*partition, (*key)?, text)));
         keyed.into_iter().any(|(partition, key, text)| {
             let known = self.sheets[&partition].keys.get(&key).map(|(_, text)| text);
             known.unwrap_or_else(|| seen.entry((partition, key)).or_insert(text)) != text
@@ -215,7 +238,11 @@ impl World {
     }
 
     /// Does to the map what an append does; answers the places.
-    fn note(&mut self, events: &[(PartitionNumber, Option<u8>)], made: &[(PartitionNumber, Event, String)]) -> Vec<(Offset, bool)> {
+    fn note(
+        &mut self,
+        events: &[(PartitionNumber, Option<u8>)],
+        made: &[(PartitionNumber, Event, String)],
+    ) -> Vec<(Offset, bool)> {
         self.exists = true;
         let mut places = Vec::new();
         for ((partition, key), (_, _, text)) in events.iter().zip(made) {
@@ -249,34 +276,48 @@ impl World {
                 Err(StorageError::UnknownTable(_)) if !self.exists => return,
                 read => read.unwrap(),
             };
-            found.extend(
-                read.records.into_iter().map(|record| (record.offset, String::from_utf8_lossy(record.event.payload.bytes()).into_owned())),
-            );
+            found.extend(read.records.into_iter().map(|record| {
+                (record.offset, String::from_utf8_lossy(record.event.payload.bytes()).into_owned())
+            }));
             if !read.has_more {
                 break;
             }
             assert!(read.next[&partition] > next, "a page that makes no progress");
             next = read.next[&partition];
         }
-        let expected: Vec<_> = self.sheets[&partition].events.range(from..).map(|(offset, text)| (*offset, text.clone())).collect();
+        let expected: Vec<_> = self.sheets[&partition]
+            .events
+            .range(from..)
+            .map(|(offset, text)| (*offset, text.clone()))
+            .collect();
         assert_eq!(found, expected, "partition {partition} from {from}");
     }
 
-    /// All partitions in one read, which may hold all of it or next to nothing: nothing is missing, and the order is the same.
+    /// All partitions in one read, which may hold all of it or next to nothing: nothing is missing, and the
+    /// order is the same.
     async fn read_merged(&self, page: usize) {
         let mut orders = Vec::new();
         for most_bytes in [0, 1 << 20] {
             let look = Look { chunk: ReadLimit { records: page, bytes: 500 }, most_bytes };
             let (mut from, mut found) = (Positions::new(), Vec::new());
             loop {
-                let query = || ReadQuery { table: table(), partition: None, filter: TimeFilter::default(), from: from.clone() };
-                let read = retry(async || self.store().reader.merge(query(), look)?.page(look.chunk).await).await;
+                let query = || ReadQuery {
+                    table: table(),
+                    partition: None,
+                    filter: TimeFilter::default(),
+                    from: from.clone(),
+                };
+                let read =
+                    retry(async || self.store().reader.merge(query(), look)?.page(look.chunk).await).await;
                 let read = match read {
                     Err(StorageError::UnknownTable(_)) if !self.exists => return,
                     read => read.unwrap(),
                 };
-                let text = |record: &Record| String::from_utf8_lossy(record.event.payload.bytes()).into_owned();
-                found.extend(read.records.iter().map(|record| (record.partition, record.offset, record.event.timestamp_ms, text(record))));
+                let text =
+                    |record: &Record| String::from_utf8_lossy(record.event.payload.bytes()).into_owned();
+                found.extend(read.records.iter().map(|record| {
+                    (record.partition, record.offset, record.event.timestamp_ms, text(record))
+                }));
                 if !read.has_more {
                     break;
                 }
@@ -285,8 +326,10 @@ impl World {
             }
             for (number, sheet) in &self.sheets {
                 let of_partition = found.iter().filter(|(partition, ..)| partition == number);
-                let of_partition: Vec<_> = of_partition.map(|(_, offset, _, text)| (*offset, text.clone())).collect();
-                let expected: Vec<_> = sheet.events.range(sheet.start..).map(|(offset, text)| (*offset, text.clone())).collect();
+                let of_partition: Vec<_> =
+                    of_partition.map(|(_, offset, _, text)| (*offset, text.clone())).collect();
+                let expected: Vec<_> =
+                    sheet.events.range(sheet.start..).map(|(offset, text)| (*offset, text.clone())).collect();
                 assert_eq!(of_partition, expected, "partition {number} among all, with {most_bytes} bytes");
             }
             orders.push(found);
@@ -315,8 +358,12 @@ impl World {
                 sheet.commits.push(sheet.committed);
             }
             Err(StorageError::BeyondEnd { .. }) => assert!(offset > sheet.next),
-            Err(StorageError::CommitBackwards { committed, .. }) => assert!(!force && sheet.committed == Some(committed)),
-            Err(StorageError::UnknownTable(_)) => assert!(!self.exists || self.sheets.values().all(|sheet| sheet.next == 0)),
+            Err(StorageError::CommitBackwards { committed, .. }) => {
+                assert!(!force && sheet.committed == Some(committed))
+            }
+            Err(StorageError::UnknownTable(_)) => {
+                assert!(!self.exists || self.sheets.values().all(|sheet| sheet.next == 0))
+            }
             Err(error) => panic!("{error}"),
         }
     }
@@ -358,14 +405,28 @@ impl World {
         };
         self.open().await;
         let store = self.store.as_ref().unwrap();
-        let watermarks: BTreeMap<_, _> =
-            store.hot.tables().partitions().map(|(partition, status)| (partition.number, status.watermarks)).collect();
+        let watermarks: BTreeMap<_, _> = store
+            .hot
+            .tables()
+            .partitions()
+            .map(|(partition, status)| (partition.number, status.watermarks))
+            .collect();
         let committed: BTreeMap<_, _> = store.hot.offsets(&group()).await.unwrap().into_iter().collect();
         for (number, sheet) in &mut self.sheets {
-            let (partition, watermarks) = (Partition::new(table(), *number), watermarks.get(number).copied().unwrap_or_default());
-            assert!(watermarks.next >= sheet.next, "{partition}: {watermarks:?} gives offsets again, {} were given", sheet.next);
+            let (partition, watermarks) =
+                (Partition::new(table(), *number), watermarks.get(number).copied().unwrap_or_default());
+            assert!(
+                watermarks.next >= sheet.next,
+                "{partition}: {watermarks:?} gives offsets again, {} were given",
+                sheet.next
+            );
             let lost = store.reader.lost(&partition, OffsetRange::new(0, watermarks.next));
-            let end = lost.iter().map(|range| range.start).filter(|start| *start >= sheet.cold).min().unwrap_or(watermarks.next);
+            let end = lost
+                .iter()
+                .map(|range| range.start)
+                .filter(|start| *start >= sheet.cold)
+                .min()
+                .unwrap_or(watermarks.next);
             assert!(sheet.cold <= end, "{partition}: {} was cold, {lost:?} is lost", sheet.cold);
             sheet.events.split_off(&end);
             sheet.next = watermarks.next;
@@ -410,16 +471,29 @@ impl World {
         for (number, sheet) in &self.sheets {
             self.read(*number, sheet.start, 100).await;
         }
-        let committed: BTreeMap<_, _> =
-            self.store().hot.offsets(&group()).await.unwrap().into_iter().map(|(partition, offset)| (partition.number, offset)).collect();
-        let expected: BTreeMap<_, _> = self.sheets.iter().filter_map(|(number, sheet)| Some((*number, sheet.committed?))).collect();
+        let committed: BTreeMap<_, _> = self
+            .store()
+            .hot
+            .offsets(&group())
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|(partition, offset)| (partition.number, offset))
+            .collect();
+        let expected: BTreeMap<_, _> =
+            self.sheets.iter().filter_map(|(number, sheet)| Some((*number, sheet.committed?))).collect();
         assert_eq!(committed, expected);
     }
 }
 
 fn check(cases: u32, ground: impl Fn() -> Ground) {
     let persistence = FileFailurePersistence::Direct("tests/sim/model.regressions");
-    let config = Config { cases, failure_persistence: Some(Box::new(persistence)), max_shrink_iters: 2000, ..Config::default() };
+    let config = Config {
+        cases,
+        failure_persistence: Some(Box::new(persistence)),
+        max_shrink_iters: 2000,
+        ..Config::default()
+    };
     let ops = prop::collection::vec(op(), 1..40);
     let checked = TestRunner::new(config).run(&ops, |ops| {
         run(async {

@@ -1,5 +1,6 @@
-//! S3 refuses one kind of request and answers all others, for a moment or for minutes: at work, at a start, at a recovery, at a takeover.
-//! Nothing is lost by that, or declared lost; when it is over, all goes on by itself.
+//! S3 refuses one kind of request and answers all others, for a moment or for minutes: at work, at a start,
+//! at a recovery, at a takeover. Nothing is lost by that, or declared lost; when it is over, all goes on by
+//! itself.
 
 use std::{
     cell::Cell,
@@ -36,7 +37,8 @@ use crate::{
     store::{FORMAT, Ground, Hot, SimClock, Store, Tuning, retry, table},
 };
 
-const KINDS: [Kind; 7] = [Kind::Get, Kind::GetRange, Kind::List, Kind::PutManifest, Kind::PutSegment, Kind::PutNew, Kind::Delete];
+const KINDS: [Kind; 7] =
+    [Kind::Get, Kind::GetRange, Kind::List, Kind::PutManifest, Kind::PutSegment, Kind::PutNew, Kind::Delete];
 /// What waiting heals, and what ends a process that has nothing to serve.
 const WORDS: [Fate; 2] = [Fate::Refused, Fate::Denied];
 /// How soon after it all is well again.
@@ -50,8 +52,8 @@ type Id = u64;
 /// A place, and which event was written there, and when.
 type Placed = (Partition, Offset, (Id, TimestampMs));
 
-/// What is under way: work, or a start after a crash, on an empty volume, on a copy of the volume from before the last flush, or on an
-/// empty one while another writer is at work.
+/// What is under way: work, or a start after a crash, on an empty volume, on a copy of the volume from before
+/// the last flush, or on an empty one while another writer is at work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Under {
     Work,
@@ -80,7 +82,13 @@ fn places() -> [Partition; 3] {
 
 fn event(id: Id, appended_ms: TimestampMs) -> Event {
     let payload = Payload::text(format!("{id} {}", "x".repeat(id as usize * 37 % 200)));
-    Event { payload, timestamp_ms: appended_ms, appended_ms, idempotency_key: Some(format!("key {id}")), headers: BTreeMap::new() }
+    Event {
+        payload,
+        timestamp_ms: appended_ms,
+        appended_ms,
+        idempotency_key: Some(format!("key {id}")),
+        headers: BTreeMap::new(),
+    }
 }
 
 /// Says whether so much time is over.
@@ -92,21 +100,55 @@ fn after(time: Duration) -> impl Fn() -> bool {
 /// All events of a partition.
 async fn read(store: &Store, place: &Partition, kept: OffsetRange) -> Vec<(Offset, Id)> {
     let (table, number) = (place.table.clone(), place.number);
-    let query = ReadQuery { table, partition: Some(number), filter: TimeFilter::default(), from: [(number, kept.start)].into() };
+    let query = ReadQuery {
+        table,
+        partition: Some(number),
+        filter: TimeFilter::default(),
+        from: [(number, kept.start)].into(),
+    };
     let page = store.reader.page(query, ReadLimit { records: 100_000, bytes: 1 << 24 }).await.unwrap();
-    assert!(page.next[&number] == kept.end && !page.has_more, "{place}: a read to the end of {kept} ends at {:?}", page.next);
-    let id = |record: &Record| String::from_utf8_lossy(record.event.payload.bytes()).split(' ').next().unwrap().parse::<Id>().unwrap();
+    assert!(
+        page.next[&number] == kept.end && !page.has_more,
+        "{place}: a read to the end of {kept} ends at {:?}",
+        page.next
+    );
+    let id = |record: &Record| {
+        String::from_utf8_lossy(record.event.payload.bytes())
+            .split(' ')
+            .next()
+            .unwrap()
+            .parse::<Id>()
+            .unwrap()
+    };
     page.records.iter().map(|record| (record.offset, id(record))).collect()
 }
 
-/// Starts one process after the other until one is ready: it may be killed before, and ends by itself if waiting does not help. A copy of
-/// a volume is ready when it has been compared with the bucket: what is written to it before is not in step with what the bucket has.
-async fn start(ground: &Ground, bucket: &Arc<Bucket>, clock: &Arc<SimClock>, is_copy: bool, mut rng: StdRng) -> Store {
+/// Starts one process after the other until one is ready: it may be killed before, and ends by itself if
+/// waiting does not help. A copy of a volume is ready when it has been compared with the bucket: what is
+/// written to it before is not in step with what the bucket has.
+async fn start(
+    ground: &Ground,
+    bucket: &Arc<Bucket>,
+    clock: &Arc<SimClock>,
+    is_copy: bool,
+    mut rng: StdRng,
+) -> Store {
     let (second, mut wait) = (Duration::from_secs(1), Duration::from_millis(200));
     loop {
         let (hot_keep, seed) = (second * rng.random_range(0..4_u32), Some(rng.random()));
-        let tuning = Tuning { flush_interval: second, segment_bytes: 4000, hot_keep, upkeep_interval: second, format: FORMAT, seed };
-        let killed_after = Duration::from_millis(if rng.random_bool(0.3) { rng.random_range(100..20_000) } else { 1_000_000 });
+        let tuning = Tuning {
+            flush_interval: second,
+            segment_bytes: 4000,
+            hot_keep,
+            upkeep_interval: second,
+            format: FORMAT,
+            seed,
+        };
+        let killed_after = Duration::from_millis(if rng.random_bool(0.3) {
+            rng.random_range(100..20_000)
+        } else {
+            1_000_000
+        });
         match timeout(killed_after, Store::open(ground, bucket, clock, tuning)).await {
             Ok(Ok(mut store)) => {
                 if !is_copy || store.is_compared().await {
@@ -143,7 +185,8 @@ impl World {
         start(ground, &self.bucket, &self.clock, false, StdRng::seed_from_u64(self.rng.random())).await
     }
 
-    /// From soon on requests of one kind are refused, for a twentieth of a second or up to 3000 times as long; answers when that is over.
+    /// From soon on requests of one kind are refused, for a twentieth of a second or up to 3000 times as
+    /// long; answers when that is over.
     fn refuse(&mut self, kind: Kind, how: Fate) -> Instant {
         let from = Instant::now() + Duration::from_millis(self.rng.random_range(0..1200));
         let healed = from + Duration::from_secs_f64(0.05 * 3000_f64.powf(self.rng.random_range(0.0..1.0)));
@@ -169,7 +212,8 @@ impl World {
         let ids = self.ids..self.ids + count;
         self.ids = ids.end;
         let events = ids.clone().map(|id| (place.number, event(id, now_ms))).collect();
-        let appended = tier.append(Append { table: place.table.clone(), events, expected_offset: None }).await?;
+        let appended =
+            tier.append(Append { table: place.table.clone(), events, expected_offset: None }).await?;
         Ok(ids.zip(appended).map(|(id, one)| (place.clone(), one.offset, (id, now_ms))).collect())
     }
 
@@ -197,9 +241,16 @@ impl World {
     /// How many offsets are declared lost: all of them behind those that were acked.
     fn lost(&self, store: &Store) -> u64 {
         let lost = |place: &Partition| {
-            let end = self.acked.get(place).and_then(|acked| acked.keys().next_back()).map_or(0, |offset| offset + 1);
+            let end = self
+                .acked
+                .get(place)
+                .and_then(|acked| acked.keys().next_back())
+                .map_or(0, |offset| offset + 1);
             let lost = store.reader.lost(place, OffsetRange::new(0, u64::MAX));
-            assert!(lost.iter().all(|range| range.start >= end), "{place}: {lost:?} is declared lost, and is there up to {end}");
+            assert!(
+                lost.iter().all(|range| range.start >= end),
+                "{place}: {lost:?} is declared lost, and is there up to {end}"
+            );
             lost.iter().map(OffsetRange::len).sum::<u64>()
         };
         places().iter().map(lost).sum()
@@ -209,26 +260,40 @@ impl World {
     async fn check(&self, store: &Store) {
         let mut ids = self.gone.clone();
         for (place, acked) in &self.acked {
-            let status = store.hot.table(&place.table).and_then(|table| table.partition(place.number).copied());
+            let status =
+                store.hot.table(&place.table).and_then(|table| table.partition(place.number).copied());
             let watermarks = status.unwrap().watermarks;
-            assert_eq!(watermarks.flushed, watermarks.next, "{place} is not in S3 {SOON:?} after the refusal");
+            assert_eq!(
+                watermarks.flushed, watermarks.next,
+                "{place} is not in S3 {SOON:?} after the refusal"
+            );
             let kept = OffsetRange::new(watermarks.start, watermarks.next);
             let found = read(store, place, kept).await;
             let is_dense = found.is_sorted() && found.len() as u64 == store.reader.events_in(place, kept);
             assert!(is_dense, "{place} {kept} has holes: {found:?}");
-            assert!(found.iter().all(|(_, id)| ids.insert(*id)), "{place}: an event is there twice, or again: {found:?}");
+            assert!(
+                found.iter().all(|(_, id)| ids.insert(*id)),
+                "{place}: an event is there twice, or again: {found:?}"
+            );
             let found: BTreeMap<Offset, Id> = found.into_iter().collect();
             for (offset, (id, appended_ms)) in acked {
-                let may_expire = place.table != table() && appended_ms + RETENTION_SECS as i64 * 1000 <= self.clock.now_ms();
+                let may_expire = place.table != table()
+                    && appended_ms + RETENTION_SECS as i64 * 1000 <= self.clock.now_ms();
                 let is_expired = *offset < watermarks.start && may_expire;
-                assert!(is_expired || found.get(offset) == Some(id), "{place} {kept}: event {id} was acked at {offset}: {found:?}");
+                assert!(
+                    is_expired || found.get(offset) == Some(id),
+                    "{place} {kept}: event {id} was acked at {offset}: {found:?}"
+                );
             }
             // Who tries again is told where it is.
             if let Some((offset, (id, appended_ms))) = acked.range(watermarks.start..).next() {
                 let events = vec![(place.number, event(*id, *appended_ms))];
                 let again = Append { table: place.table.clone(), events, expected_offset: None };
                 let answer = store.hot.append(again).await.unwrap();
-                assert!(answer[0].duplicate && answer[0].offset == *offset, "{place}: event {id} is doubled: {answer:?}");
+                assert!(
+                    answer[0].duplicate && answer[0].offset == *offset,
+                    "{place}: event {id} is doubled: {answer:?}"
+                );
             }
         }
     }
@@ -240,7 +305,11 @@ impl World {
         let audited = audit::audit(&self.bucket.objects()).await.unwrap();
         assert!(audited.findings.is_empty(), "{:?}", audited.findings);
         // Retention forgets some of it.
-        assert!(audited.lost_offsets <= lost, "{} offsets are declared lost, before it were {lost}", audited.lost_offsets);
+        assert!(
+            audited.lost_offsets <= lost,
+            "{} offsets are declared lost, before it were {lost}",
+            audited.lost_offsets
+        );
         let left = chain::load(&self.bucket.objects()).await.unwrap().state.retired;
         assert!(left.is_empty(), "not deleted: {left:?}");
         store.crash().await;
@@ -271,8 +340,13 @@ impl World {
                 let crashes = after(Duration::from_millis(self.rng.random_range(0..3000)));
                 self.work(&store, false, crashes).await;
             }
-            let (bucket, clock, rng) = (Arc::clone(&self.bucket), Arc::clone(&self.clock), StdRng::seed_from_u64(self.rng.random()));
-            let ready_by = if under.needs(kind) { healed.max(Instant::now()) + SOON } else { Instant::now() + MEANWHILE };
+            let (bucket, clock, rng) =
+                (Arc::clone(&self.bucket), Arc::clone(&self.clock), StdRng::seed_from_u64(self.rng.random()));
+            let ready_by = if under.needs(kind) {
+                healed.max(Instant::now()) + SOON
+            } else {
+                Instant::now() + MEANWHILE
+            };
             let opening = timeout_at(ready_by, start(&ground, &bucket, &clock, under == Under::OldCopy, rng));
             let opened = if under == Under::Takeover {
                 let is_open = Cell::new(false);
@@ -291,7 +365,10 @@ impl World {
             };
             store = opened.expect("it is ready soon after the refusal, or meanwhile if it can do without");
             lost = self.lost(&store);
-            assert!(lost == 0 || under.loses_volume(), "{lost} offsets are declared lost, and the volume is there");
+            assert!(
+                lost == 0 || under.loses_volume(),
+                "{lost} offsets are declared lost, and the volume is there"
+            );
         }
         self.work(&store, false, after(healed - Instant::now() + Duration::from_secs(3))).await;
         self.end(store, &ground, lost).await;
@@ -361,7 +438,8 @@ fn a_volume_whose_starts_get_no_manifest_through_is_no_stranger_to_its_bucket() 
             let tries = if how == Fate::Denied { 1 } else { 3 };
             assert!(world.refused("PUT manifests/", how) > 32 * tries);
             world.bucket.heal();
-            let store = timeout(SOON, world.start(&ground)).await.expect("it is ready soon after the refusal");
+            let store =
+                timeout(SOON, world.start(&ground)).await.expect("it is ready soon after the refusal");
             assert_eq!(world.lost(&store), 0, "the volume is there, and is taken for lost");
             world.end(store, &ground, 0).await;
         });
@@ -380,16 +458,30 @@ fn a_segment_on_its_way_in_an_unknown_format_refuses_the_start_and_changes_nothi
         world.append(hot.tier.as_ref()).await.unwrap();
         let (partition, status) = hot.tier.pending().into_iter().next().unwrap();
         let format = FormatId::new("other/1").unwrap();
-        let intent = FlushIntent { range: status.watermarks.unflushed(), epoch: 9, format, bytes: status.unflushed_bytes };
+        let intent = FlushIntent {
+            range: status.watermarks.unflushed(),
+            epoch: 9,
+            format,
+            bytes: status.unflushed_bytes,
+        };
         hot.tier.intend(vec![(partition, intent)]).await.unwrap();
         hot.crash().await;
         let before = world.bucket.trace().len();
-        let tuning =
-            Tuning { flush_interval: SOON, segment_bytes: 4000, hot_keep: SOON, upkeep_interval: SOON, format: FORMAT, seed: None };
+        let tuning = Tuning {
+            flush_interval: SOON,
+            segment_bytes: 4000,
+            hot_keep: SOON,
+            upkeep_interval: SOON,
+            format: FORMAT,
+            seed: None,
+        };
         for is_down in [false, true] {
             world.bucket.is_down.store(is_down, SeqCst);
             let refused = Store::open(&ground, &world.bucket, &world.clock, tuning).await.err();
-            assert!(matches!(&refused, Some(StorageError::Refused(why)) if why.contains("format other/1")), "{refused:?}");
+            assert!(
+                matches!(&refused, Some(StorageError::Refused(why)) if why.contains("format other/1")),
+                "{refused:?}"
+            );
         }
         assert_eq!(world.bucket.trace().len(), before, "nothing was asked of the bucket");
     });

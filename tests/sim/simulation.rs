@@ -1,5 +1,5 @@
-//! Clients, a store that crashes, a bucket that fails and a clock that jumps, all of it from one seed, in virtual time. The same seed
-//! goes the same way: a failing one is a test from then on.
+//! Clients, a store that crashes, a bucket that fails and a clock that jumps, all of it from one seed, in
+//! virtual time. The same seed goes the same way: a failing one is a test from then on.
 
 use std::{
     cell::{Cell, RefCell},
@@ -138,7 +138,9 @@ impl World {
                 }
                 4..8 => self.append_with_key(partition).await,
                 _ if self.kind == Kind::Process => {
-                    let bulk: Vec<_> = (0..rng.random_range(2..12)).map(|_| (self.next_id(), rng.random_range(0..PARTITIONS))).collect();
+                    let bulk: Vec<_> = (0..rng.random_range(2..12))
+                        .map(|_| (self.next_id(), rng.random_range(0..PARTITIONS)))
+                        .collect();
                     let number = self.bulks.replace(self.bulks.get() + 1);
                     self.append(&server, &bulk, Some(number), false).await;
                 }
@@ -163,14 +165,26 @@ impl World {
     async fn append(&self, server: &Server, events: &[(Id, u64)], bulk: Option<u64>, key: bool) -> bool {
         events.iter().for_each(|(id, partition)| self.history.borrow_mut().begins(*id, *partition, bulk));
         let now_ms = self.clock.now_ms();
-        let sent = events.iter().map(|(id, partition)| (*partition as PartitionNumber, event(*id, key, now_ms))).collect();
-        let appended = until(&server.gone, server.hot.append(Append { table: table(), events: sent, expected_offset: None })).await;
+        let sent = events
+            .iter()
+            .map(|(id, partition)| (*partition as PartitionNumber, event(*id, key, now_ms)))
+            .collect();
+        let appended = until(
+            &server.gone,
+            server.hot.append(Append { table: table(), events: sent, expected_offset: None }),
+        )
+        .await;
         let appended = match appended {
             Some(Ok(appended)) => appended,
-            Some(Err(StorageError::OutcomeUnknown { .. } | StorageError::Closed | StorageError::Fenced(_))) | None => return false,
+            Some(Err(
+                StorageError::OutcomeUnknown { .. } | StorageError::Closed | StorageError::Fenced(_),
+            ))
+            | None => return false,
             Some(Err(error)) => panic!("{error}"),
         };
-        if self.kind == Kind::Volume && !matches!(until(&server.gone, server.flush.flush_now(Some(table()))).await, Some(Ok(_))) {
+        if self.kind == Kind::Volume
+            && !matches!(until(&server.gone, server.flush.flush_now(Some(table()))).await, Some(Ok(_)))
+        {
             return false;
         }
         for ((id, _), place) in events.iter().zip(appended) {
@@ -188,7 +202,10 @@ impl World {
                     self.history.borrow_mut().read(partition, next, &records, is_end.then_some(acked));
                     next = records.last().map_or(next, |(offset, _)| offset + 1);
                 }
-                Some(Err(StorageError::Unavailable { .. } | StorageError::UnknownTable(_) | StorageError::Closed)) | None => {}
+                Some(Err(
+                    StorageError::Unavailable { .. } | StorageError::UnknownTable(_) | StorageError::Closed,
+                ))
+                | None => {}
                 Some(Err(error)) => panic!("{error}"),
             }
             sleep(Duration::from_millis(15)).await;
@@ -226,9 +243,19 @@ async fn until<T>(gone: &CancellationToken, work: impl Future<Output = T>) -> Op
     }
 }
 
-async fn page(reader: &TieredReader, partition: u64, from: Offset, records: usize) -> Result<(Vec<(Offset, Id)>, bool), StorageError> {
+async fn page(
+    reader: &TieredReader,
+    partition: u64,
+    from: Offset,
+    records: usize,
+) -> Result<(Vec<(Offset, Id)>, bool), StorageError> {
     let number = partition as PartitionNumber;
-    let query = ReadQuery { table: table(), partition: Some(number), filter: TimeFilter::default(), from: [(number, from)].into() };
+    let query = ReadQuery {
+        table: table(),
+        partition: Some(number),
+        filter: TimeFilter::default(),
+        from: [(number, from)].into(),
+    };
     let page = reader.page(query, ReadLimit { records, bytes: 1 << 20 }).await?;
     Ok((page.records.iter().map(|record| (record.offset, id_of(record))).collect(), !page.has_more))
 }
@@ -264,22 +291,32 @@ impl Fates {
             segment_bytes: [2000, 10_000, 100_000][self.rng.random_range(0..3)],
             hot_keep: Duration::from_secs([0, 0, 3][self.rng.random_range(0..3)]),
             upkeep_interval: Duration::from_secs(1),
-            // Each process may write another one; what earlier ones have written is read, retried and merged all the same.
+            // Each process may write another one; what earlier ones have written is read, retried and merged
+            // all the same.
             format: formats::all().nth(self.rng.random_range(0..4)).unwrap().id(),
             seed: Some(self.rng.random()),
         }
     }
 
-    /// Starts a process on a volume until it runs; what ends it is that the bucket fails, or somebody else is faster.
+    /// Starts a process on a volume until it runs; what ends it is that the bucket fails, or somebody else is
+    /// faster.
     async fn open(&mut self) -> Store {
         let mut refused = None;
         for _ in 0..STARTS {
             let tuning = self.tuning();
             // It may be killed while it starts, too.
-            let patience = Duration::from_millis(if self.rng.random_bool(0.1) { self.rng.random_range(1..400) } else { 1_000_000 });
-            match timeout(patience, Store::open(&self.ground, &self.world.bucket, &self.world.clock, tuning)).await {
+            let patience = Duration::from_millis(if self.rng.random_bool(0.1) {
+                self.rng.random_range(1..400)
+            } else {
+                1_000_000
+            });
+            match timeout(patience, Store::open(&self.ground, &self.world.bucket, &self.world.clock, tuning))
+                .await
+            {
                 Ok(Ok(store)) => return store,
-                Ok(Err(error @ (StorageError::Refused(_) | StorageError::Fenced(_)))) => refused = Some(error),
+                Ok(Err(error @ (StorageError::Refused(_) | StorageError::Fenced(_)))) => {
+                    refused = Some(error)
+                }
                 Ok(Err(error)) => panic!("{error}"),
                 Err(_) => {}
             }
@@ -298,7 +335,8 @@ impl Fates {
             if let Some(error) = store.failed().now_or_never() {
                 panic!("the store ended by itself: {error}");
             }
-            let event = *["crash", "crash", "faults", "down", "heal", "clock", "fail"].choose(&mut self.rng).unwrap();
+            let event =
+                *["crash", "crash", "faults", "down", "heal", "clock", "fail"].choose(&mut self.rng).unwrap();
             world.bucket.note(event);
             match event {
                 "faults" => world.bucket.faults.store(self.rng.random_range(0..100), SeqCst),
@@ -311,7 +349,9 @@ impl Fates {
                     });
                 }
                 "heal" => world.bucket.heal(),
-                "clock" => world.clock.turn([-86_400_000, -1000, 1000, 86_400_000][self.rng.random_range(0..4)]),
+                "clock" => {
+                    world.clock.turn([-86_400_000, -1000, 1000, 86_400_000][self.rng.random_range(0..4)])
+                }
                 "fail" => {
                     let is_applied = self.rng.random_bool(0.5);
                     store.twin.as_ref().unwrap().fail(is_applied);
@@ -351,8 +391,8 @@ impl Fates {
         (store, serves)
     }
 
-    /// Goes on with a copy of the volume from a moment before the process and its volume were lost. It may have events that the bucket has
-    /// not, and the bucket others that it has not.
+    /// Goes on with a copy of the volume from a moment before the process and its volume were lost. It may
+    /// have events that the bucket has not, and the bucket others that it has not.
     async fn go_back(&mut self, old: Store, gone: &CancellationToken) -> (Store, CancellationToken) {
         let (world, copy) = (Rc::clone(&self.world), self.ground.copy());
         sleep(Duration::from_millis(self.rng.random_range(0..2000))).await;
@@ -389,10 +429,18 @@ fn simulate(seed: u64) -> (Vec<String>, Counts) {
     run(LocalSet::new().run_until(async move {
         let world = World::new(kind, seed);
         let _trace = Trace(Arc::clone(&world.bucket));
-        let mut fates = Fates { world: Rc::clone(&world), rng: StdRng::seed_from_u64(seed), ground: Ground::memory(1), volumes: 1 };
+        let mut fates = Fates {
+            world: Rc::clone(&world),
+            rng: StdRng::seed_from_u64(seed),
+            ground: Ground::memory(1),
+            volumes: 1,
+        };
         let mut clients = JoinSet::new();
         for number in 0..WRITERS {
-            clients.spawn_local(Rc::clone(&world).write(StdRng::seed_from_u64(seed.wrapping_mul(31).wrapping_add(number as u64))));
+            clients.spawn_local(
+                Rc::clone(&world)
+                    .write(StdRng::seed_from_u64(seed.wrapping_mul(31).wrapping_add(number as u64))),
+            );
         }
         if kind == Kind::Process {
             for partition in 0..PARTITIONS {
@@ -410,7 +458,10 @@ fn simulate(seed: u64) -> (Vec<String>, Counts) {
         sleep(SOON).await;
         let tables = store.hot.tables();
         for (partition, status) in tables.partitions() {
-            assert_eq!(status.watermarks.flushed, status.watermarks.next, "{partition} is not in S3 {SOON:?} after the last fault");
+            assert_eq!(
+                status.watermarks.flushed, status.watermarks.next,
+                "{partition} is not in S3 {SOON:?} after the last fault"
+            );
             for lost in store.reader.lost(&partition, OffsetRange::new(0, status.watermarks.next)) {
                 world.history.borrow_mut().declared_lost(u64::from(partition.number), lost.start, lost.end);
             }

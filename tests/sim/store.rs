@@ -1,4 +1,5 @@
-//! A whole store in this process, opened as the server opens it, over a volume and a bucket of the test's own.
+//! A whole store in this process, opened as the server opens it, over a volume and a bucket of the test's
+//! own.
 
 use std::{
     ops::Deref,
@@ -97,7 +98,8 @@ impl Ground {
         Self::Memory(Arc::new(Mutex::new(volume.lock().clone())))
     }
 
-    /// An empty volume for RocksDB, in memory if the machine has such a place: no test here is about the disk.
+    /// An empty volume for RocksDB, in memory if the machine has such a place: no test here is about the
+    /// disk.
     pub fn rocksdb() -> Self {
         let place = std::path::Path::new("/dev/shm");
         // RocksDB takes room for its files ahead.
@@ -139,7 +141,14 @@ impl Opened {
                 let (db, catalog) = Db::open(&opening, Arc::clone(&clock))?;
                 let disk = Arc::new(Disk::new(directory.path(), Reserve { bytes: 0, percent: 0 }).unwrap());
                 let heartbeat = Arc::new(Heartbeat::default());
-                let parts = HotParts { db: Arc::clone(&db), catalog, disk, clock, fence: Arc::clone(&fence), heartbeat };
+                let parts = HotParts {
+                    db: Arc::clone(&db),
+                    catalog,
+                    disk,
+                    clock,
+                    fence: Arc::clone(&fence),
+                    heartbeat,
+                };
                 let (hot, writer) = RocksHot::new(parts, options)?;
                 Ok(Self { hot, writer: Some(Box::pin(writer.run())), fence, twin: None, db: Some(db) })
             }
@@ -147,7 +156,8 @@ impl Opened {
     }
 }
 
-/// Waits until a volume can be opened again: a write may still be on its way to the disk, on a thread of its own.
+/// Waits until a volume can be opened again: a write may still be on its way to the disk, on a thread of its
+/// own.
 async fn closed(db: Option<Arc<Db>>) {
     while db.as_ref().is_some_and(|db| Arc::strong_count(db) > 1) {
         sleep(Duration::from_millis(1)).await;
@@ -240,9 +250,14 @@ impl Deref for Store {
 }
 
 impl Store {
-    /// Opens volume and bucket and brings them together, as the server does: a bucket that does not answer is waited for if the volume has
-    /// nothing to serve without it.
-    pub async fn open(ground: &Ground, bucket: &Arc<Bucket>, clock: &Arc<SimClock>, tuning: Tuning) -> Result<Self, StorageError> {
+    /// Opens volume and bucket and brings them together, as the server does: a bucket that does not answer is
+    /// waited for if the volume has nothing to serve without it.
+    pub async fn open(
+        ground: &Ground,
+        bucket: &Arc<Bucket>,
+        clock: &Arc<SimClock>,
+        tuning: Tuning,
+    ) -> Result<Self, StorageError> {
         let Opened { hot, writer, fence, twin, db } = Opened::open(ground, clock, tuning.seed)?;
         let state = Arc::new(BucketState::default());
         let parts = Parts {
@@ -265,7 +280,8 @@ impl Store {
         self.inner.failed().await
     }
 
-    /// Waits until the bucket is open, or the store ends because the two do not go together; returns whether it is open.
+    /// Waits until the bucket is open, or the store ends because the two do not go together; returns whether
+    /// it is open.
     pub async fn is_compared(&mut self) -> bool {
         loop {
             tokio::select! {

@@ -81,24 +81,41 @@ impl Volume {
     }
 
     fn sheet(&mut self, partition: &Partition) -> Result<&mut Sheet, StorageError> {
-        let table = self.tables.get_mut(&partition.table).ok_or_else(|| StorageError::UnknownTable(partition.table.clone()))?;
+        let table = self
+            .tables
+            .get_mut(&partition.table)
+            .ok_or_else(|| StorageError::UnknownTable(partition.table.clone()))?;
         Ok(table.partitions.entry(partition.number).or_default())
     }
 
     fn visible(&mut self, name: &TableName) -> Result<&mut Table, StorageError> {
-        self.tables.get_mut(name).filter(|table| !table.is_deleted).ok_or_else(|| StorageError::UnknownTable(name.clone()))
+        self.tables
+            .get_mut(name)
+            .filter(|table| !table.is_deleted)
+            .ok_or_else(|| StorageError::UnknownTable(name.clone()))
     }
 
     fn hot_bytes(&self) -> u64 {
-        self.tables.values().flat_map(|table| table.partitions.values()).map(|sheet| sheet.bytes(sheet.watermarks.hot())).sum()
+        self.tables
+            .values()
+            .flat_map(|table| table.partitions.values())
+            .map(|sheet| sheet.bytes(sheet.watermarks.hot()))
+            .sum()
     }
 
     fn flushed_bytes(&self) -> u64 {
         let sheets = self.tables.values().flat_map(|table| table.partitions.values());
-        sheets.map(|sheet| sheet.bytes(OffsetRange::new(sheet.watermarks.low, sheet.watermarks.flushed))).sum()
+        sheets
+            .map(|sheet| sheet.bytes(OffsetRange::new(sheet.watermarks.low, sheet.watermarks.flushed)))
+            .sum()
     }
 
-    fn append(&mut self, append: Append, options: &WriterOptions, now_ms: TimestampMs) -> Result<Vec<Appended>, StorageError> {
+    fn append(
+        &mut self,
+        append: Append,
+        options: &WriterOptions,
+        now_ms: TimestampMs,
+    ) -> Result<Vec<Appended>, StorageError> {
         let Append { table: name, events, expected_offset } = append;
         let known = self.tables.get(&name).filter(|table| !table.is_deleted);
         let live = self.tables.values().filter(|table| !table.is_deleted).count();
@@ -106,7 +123,10 @@ impl Volume {
             return Err(StorageError::TooMany { what: Counted::Tables, limit: options.max_tables });
         }
         let next = |number: &PartitionNumber| {
-            self.tables.get(&name).and_then(|table| table.partitions.get(number)).map_or(0, |sheet| sheet.watermarks.next)
+            self.tables
+                .get(&name)
+                .and_then(|table| table.partitions.get(number))
+                .map_or(0, |sheet| sheet.watermarks.next)
         };
         let first = |number: &PartitionNumber, used: &KeyUse| {
             let sheet = known.and_then(|table| table.partitions.get(number))?;
@@ -142,7 +162,10 @@ impl Volume {
                 return Err(StorageError::OffsetMismatch { partition, expected, next: next(number) });
             }
             if self.hot_bytes() >= options.hot_max_bytes {
-                return Err(StorageError::Overloaded { reason: Overload::HotFull, retry_after: Duration::from_secs(5) });
+                return Err(StorageError::Overloaded {
+                    reason: Overload::HotFull,
+                    retry_after: Duration::from_secs(5),
+                });
             }
         }
         let table = self.tables.entry(name).or_default();
@@ -156,7 +179,10 @@ impl Volume {
             }
             let offset = sheet.watermarks.next;
             if let Some(used) = used {
-                sheet.keys.insert(used.key, FirstWrite { offset, appended_ms: now_ms, payload: Some(used.payload) });
+                sheet.keys.insert(
+                    used.key,
+                    FirstWrite { offset, appended_ms: now_ms, payload: Some(used.payload) },
+                );
             }
             sheet.events.insert(offset, event);
             sheet.watermarks.next += 1;
@@ -238,7 +264,12 @@ impl Sheet {
         assert!(start <= self.watermarks.next, "a start beyond the end");
         let start = start.max(self.watermarks.start);
         let was = self.watermarks.flushed;
-        self.watermarks = Watermarks { start, low: self.watermarks.low.max(start), flushed: was.max(start), next: self.watermarks.next };
+        self.watermarks = Watermarks {
+            start,
+            low: self.watermarks.low.max(start),
+            flushed: was.max(start),
+            next: self.watermarks.next,
+        };
         if self.watermarks.flushed != was {
             self.intent = None;
         }
@@ -257,7 +288,11 @@ impl Sheet {
     }
 
     fn page(&self, number: PartitionNumber, from: Offset, filter: TimeFilter, limit: ReadLimit) -> HotPage {
-        let mut hot = HotPage { watermarks: self.watermarks, page: Page { records: Vec::new(), next: from }, stored_bytes: 0 };
+        let mut hot = HotPage {
+            watermarks: self.watermarks,
+            page: Page { records: Vec::new(), next: from },
+            stored_bytes: 0,
+        };
         if !self.watermarks.hot().contains(from) {
             return hot;
         }

@@ -1,4 +1,5 @@
-//! Ten years of merging, by the pure function that decides it: what there is, what was written for it, and what it took.
+//! Ten years of merging, by the pure function that decides it: what there is, what was written for it, and
+//! what it took.
 
 use std::{collections::VecDeque, fmt::Write, sync::Arc, thread};
 
@@ -9,11 +10,15 @@ use cold_s3::{
 };
 use contracts::{segment::SegmentMeta, sequence::OffsetRange};
 
-/// As the settings are by default, but for the rounds of upkeep: every five minutes instead of every half, so that ten years are short.
+/// As the settings are by default, but for the rounds of upkeep: every five minutes instead of every half, so
+/// that ten years are short.
 const FLUSH_SECS: u64 = 5;
 const UPKEEP_SECS: u64 = 300;
-const OPTIONS: CompactOptions =
-    CompactOptions { min_segments: 10, max_bytes: 64 << 20, rounds_ms: ((UPKEEP_SECS + 2 * FLUSH_SECS) * 1000) as i64 };
+const OPTIONS: CompactOptions = CompactOptions {
+    min_segments: 10,
+    max_bytes: 64 << 20,
+    rounds_ms: ((UPKEEP_SECS + 2 * FLUSH_SECS) * 1000) as i64,
+};
 const YEAR_SECS: u64 = 365 * 86_400;
 /// What an object takes, and an event in it.
 const OBJECT_BYTES: u64 = 200;
@@ -31,12 +36,48 @@ struct Shape {
 }
 
 const SHAPES: [Shape; 7] = [
-    Shape { name: "one table, 1 event/s", tables: 1, rate: 1, writes_secs: 10 * YEAR_SECS, retention_secs: None },
-    Shape { name: "the same, kept two minutes", tables: 1, rate: 1, writes_secs: 10 * YEAR_SECS, retention_secs: Some(120) },
-    Shape { name: "the same, kept an hour", tables: 1, rate: 1, writes_secs: 10 * YEAR_SECS, retention_secs: Some(3600) },
-    Shape { name: "the same, kept 30 days", tables: 1, rate: 1, writes_secs: 10 * YEAR_SECS, retention_secs: Some(30 * 86_400) },
-    Shape { name: "the same, that stops after a day", tables: 1, rate: 1, writes_secs: 86_400, retention_secs: None },
-    Shape { name: "200 tables, 1 event/s each", tables: 200, rate: 1, writes_secs: 10 * YEAR_SECS, retention_secs: None },
+    Shape {
+        name: "one table, 1 event/s",
+        tables: 1,
+        rate: 1,
+        writes_secs: 10 * YEAR_SECS,
+        retention_secs: None,
+    },
+    Shape {
+        name: "the same, kept two minutes",
+        tables: 1,
+        rate: 1,
+        writes_secs: 10 * YEAR_SECS,
+        retention_secs: Some(120),
+    },
+    Shape {
+        name: "the same, kept an hour",
+        tables: 1,
+        rate: 1,
+        writes_secs: 10 * YEAR_SECS,
+        retention_secs: Some(3600),
+    },
+    Shape {
+        name: "the same, kept 30 days",
+        tables: 1,
+        rate: 1,
+        writes_secs: 10 * YEAR_SECS,
+        retention_secs: Some(30 * 86_400),
+    },
+    Shape {
+        name: "the same, that stops after a day",
+        tables: 1,
+        rate: 1,
+        writes_secs: 86_400,
+        retention_secs: None,
+    },
+    Shape {
+        name: "200 tables, 1 event/s each",
+        tables: 200,
+        rate: 1,
+        writes_secs: 10 * YEAR_SECS,
+        retention_secs: None,
+    },
     Shape {
         name: "one table, 50,000 events/s, kept a week",
         tables: 1,
@@ -120,12 +161,18 @@ impl Partition {
             let range = compact::range(&run).expect("a run has segments");
             let appended_ms = run.last().expect("a run has segments").appended_ms;
             let merged = self.put(SegmentMeta { range, bytes, appended_ms, ..SegmentMeta::clone(&run[0]) });
-            let first = self.cold.segments.iter().position(|segment| segment.range == run[0].range).expect("it is one of them");
+            let first = self
+                .cold
+                .segments
+                .iter()
+                .position(|segment| segment.range == run[0].range)
+                .expect("it is one of them");
             self.cold.segments.splice(first..first + run.len(), [merged]);
             self.outcome.requests += 2 * run.len() as u64; // each is read, and deleted
             merges += 1;
         }
-        let is_settled = |segment: &&Arc<SegmentMeta>| segment.bytes > OPTIONS.max_bytes / OPTIONS.min_segments as u64;
+        let is_settled =
+            |segment: &&Arc<SegmentMeta>| segment.bytes > OPTIONS.max_bytes / OPTIONS.min_segments as u64;
         let settled = self.cold.segments.iter().take_while(is_settled).count();
         self.settled.extend(self.cold.segments.drain(..settled));
         if merges > 0 {
@@ -138,7 +185,8 @@ impl Partition {
 fn live(shape: &Shape) -> Outcome {
     let merging = OPTIONS.merging(shape.retention_secs.map(|secs| secs as i64 * 1000), None);
     let cold = ColdPartition::default();
-    let mut partition = Partition { cold, next: 0, settled: VecDeque::new(), merging, outcome: Outcome::default() };
+    let mut partition =
+        Partition { cold, next: 0, settled: VecDeque::new(), merging, outcome: Outcome::default() };
     for now in (UPKEEP_SECS..=10 * YEAR_SECS).step_by(UPKEEP_SECS as usize) {
         if now <= shape.writes_secs {
             for flushed in (now - UPKEEP_SECS..now).step_by(FLUSH_SECS as usize) {
@@ -149,13 +197,21 @@ fn live(shape: &Shape) -> Outcome {
             partition.expire(retention_secs, shape.rate, now);
         }
         partition.merge();
-        partition.outcome.objects = partition.outcome.objects.max(partition.cold.segments.len() + partition.settled.len());
+        partition.outcome.objects =
+            partition.outcome.objects.max(partition.cold.segments.len() + partition.settled.len());
     }
     let hours = shape.writes_secs / 3600;
     let Outcome { objects, appended_bytes, put_bytes, oldest_secs, links, requests } = partition.outcome;
     // One link names what a round has made in all tables.
     let objects = objects * shape.tables as usize;
-    Outcome { objects, appended_bytes, put_bytes, oldest_secs, links: links / hours, requests: requests * shape.tables / hours }
+    Outcome {
+        objects,
+        appended_bytes,
+        put_bytes,
+        oldest_secs,
+        links: links / hours,
+        requests: requests * shape.tables / hours,
+    }
 }
 
 fn row(shape: &Shape, outcome: &Outcome) -> String {
@@ -180,14 +236,15 @@ fn ten_years_of_several_shapes_stay_within_bounds_and_are_written_down() {
     for (shape, outcome) in SHAPES.iter().zip(outcomes) {
         writeln!(table, "{}", row(shape, &outcome)).unwrap();
         let written = outcome.put_bytes as f64 / outcome.appended_bytes as f64;
-        // Classes of ten, up to objects of 64 MiB: 671,000 events. What its own flush has written, and once more in each class; what is
-        // left of a window once more.
+        // Classes of ten, up to objects of 64 MiB: 671,000 events. What its own flush has written, and once
+        // more in each class; what is left of a window once more.
         assert!(written < 8.0, "{}: {outcome:?}", shape.name);
         if let Some(retention_secs) = shape.retention_secs {
             let most = retention_secs + (retention_secs / 10).max(UPKEEP_SECS + 2 * FLUSH_SECS);
             assert!(outcome.oldest_secs <= most, "{}: {outcome:?}", shape.name);
         }
     }
-    let written_down = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.md")).unwrap();
+    let written_down =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/performance.md")).unwrap();
     assert!(written_down.contains(&table), "docs/performance.md is to have this table:\n{table}");
 }

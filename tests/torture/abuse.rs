@@ -1,6 +1,7 @@
-//! A pod as the manifests make it, with a gibibyte, and clients that take all they can without breaking a rule. Beside each attack
-//! somebody with the same address appends and reads what was just written, and probes are sent: all of it is answered, and soon. At the
-//! end the process has not been killed for its memory, has lost nothing, and its next start fits, too.
+//! A pod as the manifests make it, with a gibibyte, and clients that take all they can without breaking a
+//! rule. Beside each attack somebody with the same address appends and reads what was just written, and
+//! probes are sent: all of it is answered, and soon. At the end the process has not been killed for its
+//! memory, has lost nothing, and its next start fits, too.
 
 use std::{
     sync::Arc,
@@ -28,7 +29,8 @@ const MEMORY_BYTES: u64 = 1 << 30;
 const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/base/zombi.yaml");
 /// How often the victim asks beside each attack.
 const ROUNDS: usize = 100;
-/// In what time it is answered, or in so many times what it takes where nobody attacks: this machine may be slow.
+/// In what time it is answered, or in so many times what it takes where nobody attacks: this machine may be
+/// slow.
 const SOON: Duration = Duration::from_secs(2);
 const PROBED_SOON: Duration = Duration::from_secs(1);
 const SLOWER: u32 = 20;
@@ -37,7 +39,8 @@ const SLOWER: u32 = 20;
 struct Victim {
     client: Client,
     written: u64,
-    /// Whether it wants its answer soon and at the first time, or asks again where it is to come later, as clients do.
+    /// Whether it wants its answer soon and at the first time, or asks again where it is to come later, as
+    /// clients do.
     by_clock: bool,
 }
 
@@ -66,21 +69,29 @@ fn worst(sorted: &[Duration]) -> Duration {
 
 impl Victim {
     fn new(by_clock: bool) -> Self {
-        let client = Client::builder().pool_max_idle_per_host(0).timeout(PATIENCE).no_proxy().build().unwrap();
+        let client =
+            Client::builder().pool_max_idle_per_host(0).timeout(PATIENCE).no_proxy().build().unwrap();
         Self { client, written: 0, by_clock }
     }
 
     /// Asks, and wants one answer and no other.
-    async fn ask(&self, what: &str, request: RequestBuilder, wanted: StatusCode) -> Result<(Value, Duration), String> {
+    async fn ask(
+        &self,
+        what: &str,
+        request: RequestBuilder,
+        wanted: StatusCode,
+    ) -> Result<(Value, Duration), String> {
         let began = Instant::now();
         loop {
             let again = request.try_clone().expect("its body is no stream");
-            let response = again.send().await.map_err(|error| format!("{what} was not answered: {error:?}"))?;
+            let response =
+                again.send().await.map_err(|error| format!("{what} was not answered: {error:?}"))?;
             let (status, body) = answer(response).await;
             if status == wanted {
                 return Ok((body, began.elapsed()));
             }
-            let may_ask_again = status == StatusCode::SERVICE_UNAVAILABLE && !self.by_clock && began.elapsed() < PATIENCE;
+            let may_ask_again =
+                status == StatusCode::SERVICE_UNAVAILABLE && !self.by_clock && began.elapsed() < PATIENCE;
             if !may_ask_again {
                 return Err(format!("{what} was refused: {status} {body}"));
             }
@@ -92,7 +103,8 @@ impl Victim {
     async fn round(&mut self, z: &TestServer, took: &mut Took) -> Result<(), String> {
         let append = self.client.post(z.url("/tables/victim")).json(&json!({"payload": self.written}));
         let (written, append_took) = self.ask("an append", append, StatusCode::CREATED).await?;
-        let read = self.client.get(z.url(&format!("/tables/victim?partition=0&offset={}&limit=10", self.written)));
+        let read =
+            self.client.get(z.url(&format!("/tables/victim?partition=0&offset={}&limit=10", self.written)));
         let (page, read_took) = self.ask("a read", read, StatusCode::OK).await?;
         if written["offset"] != self.written || page["records"][0]["payload"] != self.written {
             return Err(format!("event {} is not where it should be: {written} {page}", self.written));
@@ -100,7 +112,8 @@ impl Victim {
         self.written += 1;
         took.asked.extend([append_took, read_took]);
         for probe in ["/livez", "/readyz"] {
-            let (_, probe_took) = self.ask(probe, self.client.get(z.admin_url(probe)), StatusCode::OK).await?;
+            let (_, probe_took) =
+                self.ask(probe, self.client.get(z.admin_url(probe)), StatusCode::OK).await?;
             took.probed.push(probe_took);
         }
         Ok(())
@@ -117,7 +130,10 @@ impl Victim {
     /// Everything that was acked is there.
     async fn has_lost_nothing(&self, z: &TestServer) -> Result<(), String> {
         let records = z.read_all("victim", "limit=10000").await;
-        let is_right = records.iter().zip(0..).all(|(record, n): (_, u64)| record["offset"] == n && record["payload"] == n);
+        let is_right = records
+            .iter()
+            .zip(0..)
+            .all(|(record, n): (_, u64)| record["offset"] == n && record["payload"] == n);
         let count = records.len() as u64;
         if is_right && count == self.written {
             Ok(())
@@ -136,7 +152,10 @@ struct Bounds {
 
 impl Bounds {
     fn of(calm: &Took) -> Self {
-        Self { asked: SOON.max(SLOWER * median(&calm.asked)), probed: PROBED_SOON.max(SLOWER * median(&calm.probed)) }
+        Self {
+            asked: SOON.max(SLOWER * median(&calm.asked)),
+            probed: PROBED_SOON.max(SLOWER * median(&calm.probed)),
+        }
     }
 
     fn check(self, took: &Took) -> Result<(), String> {
@@ -163,7 +182,8 @@ async fn start(group: &Group) -> TestServer {
     z.set("hot.keep_secs", "3600");
     z.run().await;
     for number in 0..24 {
-        let (status, body) = z.post("/tables/large", &json!({"payload": format!("{number:0>50000}").repeat(20)})).await;
+        let (status, body) =
+            z.post("/tables/large", &json!({"payload": format!("{number:0>50000}").repeat(20)})).await;
         assert_eq!(status, StatusCode::CREATED, "{body}");
     }
     z.post("/tables/quiet", &json!({"payload": "x"})).await;
@@ -171,7 +191,12 @@ async fn start(group: &Group) -> TestServer {
 }
 
 /// One attack, with the victim beside it; what was the worst for it.
-async fn attack(z: &mut TestServer, victim: &mut Victim, bounds: Bounds, attack: Attack) -> Result<Duration, String> {
+async fn attack(
+    z: &mut TestServer,
+    victim: &mut Victim,
+    bounds: Bounds,
+    attack: Attack,
+) -> Result<Duration, String> {
     let target = Arc::new(Target {
         main: z.address(),
         admin: z.admin_address(),
@@ -214,14 +239,16 @@ pub async fn run(seed: u64, budget: Budget, by_clock: bool) -> Result<String, St
     let mut victim = Victim::new(by_clock);
     let calm = victim.rounds(&z).await?;
     let bounds = Bounds::of(&calm);
-    let (mut rng, mut attacks, mut worst_of_all) = (StdRng::seed_from_u64(seed), 0, (Duration::ZERO, Attack::Lists));
+    let (mut rng, mut attacks, mut worst_of_all) =
+        (StdRng::seed_from_u64(seed), 0, (Duration::ZERO, Attack::Lists));
     while budget.allows(attacks / Attack::ALL.len()) {
         let mut order = Attack::ALL;
         // What makes partitions, and lists them, stays last.
         let first = order.len() - 2;
         order[..first].shuffle(&mut rng);
         for one in order {
-            let took = attack(&mut z, &mut victim, bounds, one).await.map_err(|why| format!("{one:?}: {why}"))?;
+            let took =
+                attack(&mut z, &mut victim, bounds, one).await.map_err(|why| format!("{one:?}: {why}"))?;
             if took > worst_of_all.0 {
                 worst_of_all = (took, one);
             }

@@ -1,6 +1,7 @@
-//! A store that lives on: as many partitions as a table may have, a retention that is short, S3 at a distance, and a gibibyte of memory.
-//! From the time on when as much goes as comes nothing grows: not the process, not the volume, not the bucket, not what a start has to
-//! read. And what retention is to keep is there, whichever tier has it.
+//! A store that lives on: as many partitions as a table may have, a retention that is short, S3 at a
+//! distance, and a gibibyte of memory. From the time on when as much goes as comes nothing grows: not the
+//! process, not the volume, not the bucket, not what a start has to read. And what retention is to keep is
+//! there, whichever tier has it.
 
 use std::{
     collections::VecDeque,
@@ -56,8 +57,8 @@ const WATCHED: [(&str, f64); 6] = [
     ("bytes of the last checkpoint", (1 << 20) as f64),
     ("due of upkeep", PARTITIONS as f64),
 ];
-/// Less than this is no growth. What grows from the first moment on, and always as fast, is half as much again in the later half of the
-/// samples.
+/// Less than this is no growth. What grows from the first moment on, and always as fast, is half as much
+/// again in the later half of the samples.
 const FACTOR: f64 = 1.25;
 
 /// One look at all that is watched.
@@ -129,7 +130,12 @@ struct Clients {
 impl Clients {
     fn new(z: &TestServer, times: Times) -> Self {
         Self {
-            client: Client::builder().pool_idle_timeout(Duration::from_secs(5)).timeout(PATIENCE).no_proxy().build().unwrap(),
+            client: Client::builder()
+                .pool_idle_timeout(Duration::from_secs(5))
+                .timeout(PATIENCE)
+                .no_proxy()
+                .build()
+                .unwrap(),
             url: z.url(&format!("/tables/{TABLE}")),
             times,
             acked: (0..PARTITIONS).map(|_| Mutex::default()).collect(),
@@ -161,9 +167,12 @@ impl Clients {
         let began = Instant::now();
         loop {
             let again = request.try_clone().expect("its body is no stream");
-            let response = again.send().await.map_err(|error| format!("a request was not answered: {error:?}"))?;
+            let response =
+                again.send().await.map_err(|error| format!("a request was not answered: {error:?}"))?;
             let (status, body) = answer(response).await;
-            let is_later = status == StatusCode::SERVICE_UNAVAILABLE && body["outcome"] != "unknown" && began.elapsed() < PATIENCE;
+            let is_later = status == StatusCode::SERVICE_UNAVAILABLE
+                && body["outcome"] != "unknown"
+                && began.elapsed() < PATIENCE;
             if !is_later {
                 return Ok((status, body));
             }
@@ -183,14 +192,19 @@ impl Clients {
             };
             let body = json!({"records": mine.iter().map(record).collect::<Vec<Value>>()});
             let (status, body) = self.ask(self.client.post(format!("{}/bulk", self.url)).json(&body)).await?;
-            let Some(offsets) = body["offsets"].as_array().filter(|offsets| status == StatusCode::CREATED && offsets.len() == mine.len())
+            let Some(offsets) = body["offsets"]
+                .as_array()
+                .filter(|offsets| status == StatusCode::CREATED && offsets.len() == mine.len())
             else {
                 return Err(format!("an append was refused: {status} {body}"));
             };
             for (&partition, offset) in mine.iter().zip(offsets) {
                 let mut acked = self.acked[partition].lock();
                 if *offset != acked.end() {
-                    return Err(format!("{partition}/{} was to come next, and {offset} was given", acked.end()));
+                    return Err(format!(
+                        "{partition}/{} was to come next, and {offset} was given",
+                        acked.end()
+                    ));
                 }
                 acked.push(sent, self.times.retention);
             }
@@ -220,8 +234,13 @@ impl Clients {
             if status == StatusCode::GONE && Instant::now() > until {
                 return Ok(()); // it took so long that this is kept no more
             }
-            let Some(records) = page["records"].as_array().filter(|records| status == StatusCode::OK && !records.is_empty()) else {
-                return Err(format!("{partition}/{next} to {} was acked, is to be kept, and is not there: {status} {page}", kept.end));
+            let Some(records) =
+                page["records"].as_array().filter(|records| status == StatusCode::OK && !records.is_empty())
+            else {
+                return Err(format!(
+                    "{partition}/{next} to {} was acked, is to be kept, and is not there: {status} {page}",
+                    kept.end
+                ));
             };
             for record in records {
                 if record["offset"] != next || record["payload"]["n"] != next {
@@ -238,7 +257,8 @@ impl Clients {
     async fn page(self: Arc<Self>) -> Result<(), String> {
         let mut cursor = String::new();
         while !self.is_over() {
-            let (status, page) = self.ask(self.client.get(format!("{}?limit=1000{cursor}", self.url))).await?;
+            let (status, page) =
+                self.ask(self.client.get(format!("{}?limit=1000{cursor}", self.url))).await?;
             let records = page["records"].as_array().map(Vec::as_slice).unwrap_or_default();
             let is_right = records.iter().all(|record| record["offset"] == record["payload"]["n"]);
             // Retention may be faster than the cursor.
@@ -283,10 +303,12 @@ async fn look(z: &TestServer) -> Sample {
         due += z.metric(&format!("zombi_upkeep_due{{kind=\"{kind}\"}}")).await;
     }
     let manifests = z.store().keys(BUCKET, manifest::PREFIX);
-    let is_checkpoint = |key: &&String| manifest::number(key).is_some_and(|number| number.is_multiple_of(CHECKPOINT_EVERY));
+    let is_checkpoint =
+        |key: &&String| manifest::number(key).is_some_and(|number| number.is_multiple_of(CHECKPOINT_EVERY));
     let checkpoint = manifests.iter().rev().find(is_checkpoint).and_then(|key| z.store().get(BUCKET, key));
     // Files come and go while they are counted.
-    let volume = std::fs::read_dir(z.data_dir()).unwrap().filter_map(|file| Some(file.ok()?.metadata().ok()?.len()));
+    let volume =
+        std::fs::read_dir(z.data_dir()).unwrap().filter_map(|file| Some(file.ok()?.metadata().ok()?.len()));
     [
         resident_bytes(z.pid()) as f64,
         volume.sum::<u64>() as f64,
@@ -298,7 +320,11 @@ async fn look(z: &TestServer) -> Sample {
 }
 
 /// Looks again and again; those looks count in which as much goes as comes.
-async fn watch(z: &mut TestServer, tasks: &mut JoinSet<Result<(), String>>, times: Times) -> Result<Vec<Sample>, String> {
+async fn watch(
+    z: &mut TestServer,
+    tasks: &mut JoinSet<Result<(), String>>,
+    times: Times,
+) -> Result<Vec<Sample>, String> {
     let (began, mut samples) = (Instant::now(), Vec::new());
     while began.elapsed() < times.all {
         sleep(times.sample).await;
@@ -318,12 +344,15 @@ async fn watch(z: &mut TestServer, tasks: &mut JoinSet<Result<(), String>>, time
 }
 
 fn shown(sample: &Sample) -> String {
-    let each: Vec<String> = WATCHED.iter().zip(sample).map(|((name, _), value)| format!("{value:.0} {name}")).collect();
+    let each: Vec<String> =
+        WATCHED.iter().zip(sample).map(|((name, _), value)| format!("{value:.0} {name}")).collect();
     each.join(", ")
 }
 
 fn mean(samples: &[Sample]) -> Sample {
-    std::array::from_fn(|place| samples.iter().map(|sample| sample[place]).sum::<f64>() / samples.len() as f64)
+    std::array::from_fn(|place| {
+        samples.iter().map(|sample| sample[place]).sum::<f64>() / samples.len() as f64
+    })
 }
 
 /// What there is in the later half of the samples; what it was in the earlier half, if it has grown since.
@@ -333,8 +362,15 @@ fn compare(samples: &[Sample]) -> Result<Sample, String> {
     }
     let (earlier, later) = samples.split_at(samples.len() / 2);
     let (earlier, later) = (mean(earlier), mean(later));
-    let has_grown = WATCHED.iter().zip(earlier.iter().zip(&later)).any(|((_, slack), (before, after))| *after > before * FACTOR + slack);
-    if has_grown { Err(format!("it grows: from {} to {}", shown(&earlier), shown(&later))) } else { Ok(later) }
+    let has_grown = WATCHED
+        .iter()
+        .zip(earlier.iter().zip(&later))
+        .any(|((_, slack), (before, after))| *after > before * FACTOR + slack);
+    if has_grown {
+        Err(format!("it grows: from {} to {}", shown(&earlier), shown(&later)))
+    } else {
+        Ok(later)
+    }
 }
 
 /// Lets it live on, and compares in the end.
@@ -352,13 +388,16 @@ pub async fn run(seed: u64, seconds: Option<u64>) -> Result<String, String> {
     while let Some(ended) = tasks.join_next().await {
         ended.unwrap()?;
     }
-    let checks = stream::iter(0..PARTITIONS).map(|partition| clients.check(partition)).buffer_unordered(PARALLEL_READS);
+    let checks = stream::iter(0..PARTITIONS)
+        .map(|partition| clients.check(partition))
+        .buffer_unordered(PARALLEL_READS);
     checks.try_for_each(|()| ready(Ok(()))).await?;
     if z.has_ended() || group.kills() > 0 {
         return Err(format!("it has ended, or a process was killed for its memory, {} times", group.kills()));
     }
     let settled = compare(&samples)?;
-    let [written, read, put_off] = [&clients.written, &clients.read, &clients.put_off].map(|count| count.load(SeqCst));
+    let [written, read, put_off] =
+        [&clients.written, &clients.read, &clients.put_off].map(|count| count.load(SeqCst));
     if written == 0 || read == 0 {
         return Err("nothing was written, or nothing read: this run proves nothing".to_owned());
     }

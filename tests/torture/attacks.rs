@@ -1,5 +1,6 @@
-//! Ways to take what others need, without breaking a rule: much in little, or much patience. Each begins, and goes on until its tasks
-//! are dropped. An answer that no attack may get, an internal error or a success where there must be none, is a panic of its task.
+//! Ways to take what others need, without breaking a rule: much in little, or much patience. Each begins, and
+//! goes on until its tasks are dropped. An answer that no attack may get, an internal error or a success
+//! where there must be none, is a panic of its task.
 
 use std::{
     net::SocketAddr,
@@ -118,7 +119,13 @@ impl Target {
     }
 
     /// Status and JSON of an answer, or nothing.
-    async fn ask(&self, method: Method, url: &str, headers: &[(&str, &str)], body: Bytes) -> Option<(u16, Value)> {
+    async fn ask(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Option<(u16, Value)> {
         let mut request = self.client.request(method, url).body(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -151,11 +158,19 @@ fn tails() -> [(&'static str, &'static str); 7] {
 }
 
 fn waiters() -> [(&'static str, &'static str); 2] {
-    [("/tables/quiet?partition=0&offset=1&wait=55s", JSON), ("/tables/quiet?partition=3&offset=0&wait=55s", JSON)]
+    [
+        ("/tables/quiet?partition=0&offset=1&wait=55s", JSON),
+        ("/tables/quiet?partition=3&offset=0&wait=55s", JSON),
+    ]
 }
 
 fn many(before: &str, item: &str, after: &str) -> Vec<u8> {
-    [before.as_bytes(), item.repeat(15_000_000 / item.len()).trim_end_matches(',').as_bytes(), after.as_bytes()].concat()
+    [
+        before.as_bytes(),
+        item.repeat(15_000_000 / item.len()).trim_end_matches(',').as_bytes(),
+        after.as_bytes(),
+    ]
+    .concat()
 }
 
 fn growing_bodies(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
@@ -165,7 +180,11 @@ fn growing_bodies(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
         ("/tables/bomb/bulk", JSON, many("{\"records\":[", "{\"payload\":1},", "]}")),
         ("/tables/bomb/bulk", JSON, many("{\"records\":[", "1,", "]}")),
         ("/tables/bomb", JSON, many("[", "1,", "]")),
-        ("/tables/bomb", JSON, format!("{{\"payload\":1,\"headers\":{{{}}}}}", headers.trim_end_matches(',')).into_bytes()),
+        (
+            "/tables/bomb",
+            JSON,
+            format!("{{\"payload\":1,\"headers\":{{{}}}}}", headers.trim_end_matches(',')).into_bytes(),
+        ),
         ("/tables/bomb", PROTOBUF, [0x22, 0].repeat(8_000_000)),
         ("/consumers/g/commit", JSON, many("{\"commits\":[", "{\"table\":\"large\",\"offset\":0},", "]}")),
     ];
@@ -188,7 +207,9 @@ fn growing_bodies(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
 async fn windows(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
     let head = post_head("/tables/quiet", LINES, "content-encoding: zstd\r\ntransfer-encoding: chunked\r\n");
     for (log, blocks, count) in [(27, 1024, 16), (23, 80, 100)] {
-        let begun = [head.clone().into_bytes(), chunk(&[window(log, 0), filling(b'\n').repeat(blocks)].concat())].concat();
+        let begun =
+            [head.clone().into_bytes(), chunk(&[window(log, 0), filling(b'\n').repeat(blocks)].concat())]
+                .concat();
         send_and_hold(target, tasks, vec![begun], count).await;
     }
 }
@@ -243,7 +264,12 @@ fn readers(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
 
 async fn hanging_reads(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
     target.s3.store.faults.add(Operation::SegmentGet, Fault::Hang, usize::MAX);
-    let kinds = [("/tables/cold", JSON), ("/tables/cold", LINES), ("/tables/cold", TAIL), ("/tables/cold?partition=1&offset=3", JSON)];
+    let kinds = [
+        ("/tables/cold", JSON),
+        ("/tables/cold", LINES),
+        ("/tables/cold", TAIL),
+        ("/tables/cold?partition=1&offset=3", JSON),
+    ];
     hold(tasks, gets(target, &kinds, 200).await);
 }
 
@@ -251,7 +277,12 @@ async fn silent_connections(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
     // Both ends are on this machine, and it may allow fewer.
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).saturating_sub(3000);
     let count = usize::try_from(allowed.min(CONNECTIONS + 600)).unwrap_or(0);
-    let kinds: [&[u8]; 4] = [b"", b"GET /tables", b"POST /tables/t HTTP/1.1\r\nx-slow: ", b"GET /livez HTTP/1.1\r\nhost: z\r\n\r\n"];
+    let kinds: [&[u8]; 4] = [
+        b"",
+        b"GET /tables",
+        b"POST /tables/t HTTP/1.1\r\nx-slow: ",
+        b"GET /livez HTTP/1.1\r\nhost: z\r\n\r\n",
+    ];
     let open = (0..count).map(|number| async move {
         let address = if number % 50 == 0 { target.admin } else { target.main };
         let mut socket = TcpStream::connect(address).await.ok()?;
@@ -262,8 +293,15 @@ async fn silent_connections(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
     hold(tasks, sockets);
 }
 
-/// Posts again and again, something else each time, with so many clients. It may be taken, be too many, or come too soon.
-fn ask_on(target: &Arc<Target>, tasks: &mut JoinSet<()>, clients: usize, path: fn(usize) -> String, body: fn(usize) -> Value) {
+/// Posts again and again, something else each time, with so many clients. It may be taken, be too many, or
+/// come too soon.
+fn ask_on(
+    target: &Arc<Target>,
+    tasks: &mut JoinSet<()>,
+    clients: usize,
+    path: fn(usize) -> String,
+    body: fn(usize) -> Value,
+) {
     let numbers = Arc::new(AtomicUsize::new(0));
     for _ in 0..clients {
         let (target, numbers) = (Arc::clone(target), Arc::clone(&numbers));
@@ -320,7 +358,9 @@ async fn lists(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
         }
         assert!(number < 1000, "there is no end to partitions");
     }
-    for path in ["/tables", "/stats", "/metrics", "/tables?limit=10", "/consumers"].into_iter().cycle().take(20) {
+    for path in
+        ["/tables", "/stats", "/metrics", "/tables?limit=10", "/consumers"].into_iter().cycle().take(20)
+    {
         let target = Arc::clone(target);
         tasks.spawn(async move {
             loop {
@@ -342,7 +382,10 @@ fn log_levels(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
             let url = format!("http://{}/log/level", target.admin);
             loop {
                 let answer = target.ask(Method::PUT, &url, &[("content-type", JSON)], body.clone()).await;
-                assert!(answer.as_ref().is_none_or(|(status, _)| *status >= 400), "a level of 1.3 MB was taken");
+                assert!(
+                    answer.as_ref().is_none_or(|(status, _)| *status >= 400),
+                    "a level of 1.3 MB was taken"
+                );
             }
         });
     }

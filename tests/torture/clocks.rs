@@ -1,4 +1,5 @@
-//! The clock jumps by a year, forward and back, and the process stands still now and then: nothing but ages may depend on it.
+//! The clock jumps by a year, forward and back, and the process stands still now and then: nothing but ages
+//! may depend on it.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -17,7 +18,9 @@ use testing::TestServer;
 /// Debian's place for it.
 fn faketime() -> Option<PathBuf> {
     let directories = std::fs::read_dir("/usr/lib").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
-    directories.map(|directory| directory.join("faketime/libfaketimeMT.so.1")).find(|library| library.exists())
+    directories
+        .map(|directory| directory.join("faketime/libfaketimeMT.so.1"))
+        .find(|library| library.exists())
 }
 
 /// Removes what the library leaves of a killed process.

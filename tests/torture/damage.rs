@@ -1,5 +1,5 @@
-//! Flipped bits and files cut short, on the volume and in the bucket: the right answer or an error, never wrong bytes, silent loss
-//! or a panic.
+//! Flipped bits and files cut short, on the volume and in the bucket: the right answer or an error, never
+//! wrong bytes, silent loss or a panic.
 
 use std::{
     collections::BTreeMap,
@@ -64,7 +64,14 @@ impl Outcomes {
 
 impl fmt::Display for Outcomes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({} refused at the start, {} errors, {} right answers)", self.total(), self.refused, self.errors, self.right)
+        write!(
+            f,
+            "{} ({} refused at the start, {} errors, {} right answers)",
+            self.total(),
+            self.refused,
+            self.errors,
+            self.right
+        )
     }
 }
 
@@ -95,27 +102,40 @@ impl Expected {
     /// Compares with what a server says that runs.
     async fn compare(&self, z: &TestServer) -> Result<Found, String> {
         let mut found = Found::Right;
-        let mut look = async |what: String, request: RequestBuilder, is_right: &dyn Fn(StatusCode, &Value) -> bool| match ask(request).await
-        {
-            Some((status, body)) if is_right(status, &body) => Ok(()),
-            Some((status, body)) if !status.is_server_error() || body["code"] == "internal" => Err(format!("{what}: {status} {body}")),
-            _ => {
-                found = Found::Error;
-                Ok(())
-            }
-        };
+        let mut look =
+            async |what: String, request: RequestBuilder, is_right: &dyn Fn(StatusCode, &Value) -> bool| {
+                match ask(request).await {
+                    Some((status, body)) if is_right(status, &body) => Ok(()),
+                    Some((status, body)) if !status.is_server_error() || body["code"] == "internal" => {
+                        Err(format!("{what}: {status} {body}"))
+                    }
+                    _ => {
+                        found = Found::Error;
+                        Ok(())
+                    }
+                }
+            };
         for (table, expected) in &self.0 {
             // Page by page, so that a damaged place does not keep the others from being looked at.
             for page in expected.chunks(50) {
                 let path = format!("/tables/{table}?partition=0&offset={}&limit=50", page[0]["offset"]);
-                let is_right = |_, body: &Value| body["records"].as_array().is_some_and(|found| found == page);
+                let is_right =
+                    |_, body: &Value| body["records"].as_array().is_some_and(|found| found == page);
                 look(path.clone(), z.request(Method::GET, &path), &is_right).await?;
             }
             let path = format!("/tables/{table}");
             let known = keyed(7);
-            look(format!("key 7 of {table}"), z.request(Method::POST, &path).json(&known), &|_, body| body["offset"] == 7).await?;
+            look(format!("key 7 of {table}"), z.request(Method::POST, &path).json(&known), &|_, body| {
+                body["offset"] == 7
+            })
+            .await?;
             let is_next = |_, body: &Value| body["offset"] == expected.len();
-            look(format!("a write to {table}"), z.request(Method::POST, &path).json(&json!({"payload": "new"})), &is_next).await?;
+            look(
+                format!("a write to {table}"),
+                z.request(Method::POST, &path).json(&json!({"payload": "new"})),
+                &is_next,
+            )
+            .await?;
         }
         Ok(found)
     }
@@ -166,7 +186,11 @@ async fn look(z: &mut TestServer, expected: &Expected) -> Result<Found, String> 
     if z.has_ended() {
         // It may give up where writing fails, and only so.
         let code = z.wait().await;
-        return if code == Some(WRITE_FAILED) { Ok(Found::Error) } else { Err(format!("it ended with {code:?}")) };
+        return if code == Some(WRITE_FAILED) {
+            Ok(Found::Error)
+        } else {
+            Err(format!("it ended with {code:?}"))
+        };
     }
     z.end().await;
     Ok(found)
@@ -188,7 +212,8 @@ pub async fn volume(seed: u64, budget: Budget) -> Result<String, String> {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         !name.starts_with("LOG") && !name.starts_with("OPTIONS") && name != "LOCK"
     };
-    let data: Vec<PathBuf> = files.keys().filter(is_data).filter(|path| !files[*path].is_empty()).cloned().collect();
+    let data: Vec<PathBuf> =
+        files.keys().filter(is_data).filter(|path| !files[*path].is_empty()).cloned().collect();
     let mut outcomes = Outcomes::default();
     while budget.allows(outcomes.total()) {
         write_files(&z.data_dir(), &files);
@@ -203,8 +228,12 @@ pub async fn volume(seed: u64, budget: Budget) -> Result<String, String> {
 
 /// Events in many segments, and some in hot alone.
 async fn tiered(compression: &str) -> TestServer {
-    let settings =
-        [("cold.cache_bytes", "0"), ("flush.segment_bytes", "20000"), ("s3.attempts", "1"), ("segment.compression", compression)];
+    let settings = [
+        ("cold.cache_bytes", "0"),
+        ("flush.segment_bytes", "20000"),
+        ("s3.attempts", "1"),
+        ("segment.compression", compression),
+    ];
     let z = TestServer::start_tiered(&settings).await;
     fill(&z, 0, 400).await;
     z.flush_and_evict().await;
@@ -261,8 +290,15 @@ async fn read_back(z: &TestServer, expected: &Expected) -> Result<Found, String>
     for (table, expected) in &expected.0 {
         match ask(z.request(Method::GET, &format!("/tables/{table}?limit=1000"))).await {
             Some((StatusCode::OK, body)) if body["records"].as_array() == Some(expected) => {}
-            Some((status, body)) if status.is_server_error() && body["code"] == "corrupt" => found = Found::Error,
-            wrong => return Err(format!("{table}: {:?}", wrong.map(|(status, body)| (status, body["code"].clone())))),
+            Some((status, body)) if status.is_server_error() && body["code"] == "corrupt" => {
+                found = Found::Error
+            }
+            wrong => {
+                return Err(format!(
+                    "{table}: {:?}",
+                    wrong.map(|(status, body)| (status, body["code"].clone()))
+                ));
+            }
         }
     }
     Ok(found)

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
 
-/// `FS_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`, by a program that may: no safe binding of it is known.
+/// `FS_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`, by a program that may: no safe binding of it is
+/// known.
 const SHUT_DOWN: &str = "import fcntl, os, struct, sys; fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))";
 
 /// A file system in a file, mounted on a directory; unmounted when dropped.
@@ -18,7 +19,9 @@ impl Disk {
     pub async fn make(kind: &str, on: &Path, bytes: u64) -> Result<Self, String> {
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
         let disk = Self { directory, on: on.to_owned() };
-        std::fs::File::create(disk.image()).and_then(|file| file.set_len(bytes)).map_err(|error| error.to_string())?;
+        std::fs::File::create(disk.image())
+            .and_then(|file| file.set_len(bytes))
+            .map_err(|error| error.to_string())?;
         // All of it for everybody: what a file system keeps for root would only make a full one slow to come.
         let options: &[&str] = if kind == "ext4" { &["-q", "-m", "0"] } else { &["-q"] };
         run(&format!("mkfs.{kind}"), &[options, &[&disk.image()]].concat()).await?;
@@ -55,7 +58,11 @@ impl Drop for Disk {
 
 /// Runs a program; what it said if it failed.
 pub async fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new(program).args(arguments).output().await.map_err(|error| format!("{program}: {error}"))?;
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .await
+        .map_err(|error| format!("{program}: {error}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.success() { Ok(()) } else { Err(format!("{program}: {}", said.trim())) }
 }

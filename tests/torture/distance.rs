@@ -1,4 +1,5 @@
-//! S3 at a distance: whatever is sent there comes later, and all that is said back at once. A request takes so much longer, whatever it is.
+//! S3 at a distance: whatever is sent there comes later, and all that is said back at once. A request takes
+//! so much longer, whatever it is.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -1,4 +1,5 @@
-//! Clients of a server that may end at any moment: they write, read, commit, and keep a history of what they were told.
+//! Clients of a server that may end at any moment: they write, read, commit, and keep a history of what they
+//! were told.
 
 use std::{
     collections::BTreeMap,
@@ -33,7 +34,8 @@ pub struct Load {
     server: watch::Sender<Option<String>>,
     ids: AtomicU64,
     bulks: AtomicU64,
-    /// Odd while the disk is being lost. An answer counts only if this was even all the time from its request on.
+    /// Odd while the disk is being lost. An answer counts only if this was even all the time from its request
+    /// on.
     losses: AtomicU64,
     /// The server that has said that it does not know what has become of a write: it may ack nothing more.
     failed: Mutex<Option<String>>,
@@ -153,7 +155,8 @@ impl Load {
                 0..5 => self.write_one(&format!("{url}{path}"), rng.random_range(0..PARTITIONS)).await,
                 5..8 => self.write_with_key(&path, rng.random_range(0..PARTITIONS)).await,
                 _ => {
-                    let partitions: Vec<u64> = (0..rng.random_range(2..50)).map(|_| rng.random_range(0..PARTITIONS)).collect();
+                    let partitions: Vec<u64> =
+                        (0..rng.random_range(2..50)).map(|_| rng.random_range(0..PARTITIONS)).collect();
                     self.write_bulk(&url, &partitions).await;
                 }
             }
@@ -184,11 +187,13 @@ impl Load {
     }
 
     async fn write_bulk(&self, url: &str, partitions: &[u64]) {
-        let (bulk, ids): (u64, Vec<Id>) = (self.bulks.fetch_add(1, SeqCst), partitions.iter().map(|_| self.next_id()).collect());
+        let (bulk, ids): (u64, Vec<Id>) =
+            (self.bulks.fetch_add(1, SeqCst), partitions.iter().map(|_| self.next_id()).collect());
         for (id, partition) in ids.iter().zip(partitions) {
             self.history.lock().begins(*id, *partition, Some(bulk));
         }
-        let records: Vec<_> = ids.iter().zip(partitions).map(|(id, partition)| record(*id, *partition, false)).collect();
+        let records: Vec<_> =
+            ids.iter().zip(partitions).map(|(id, partition)| record(*id, *partition, false)).collect();
         let answer = self.write_to(&format!("{url}/tables/{TABLE}/bulk"), &json!({"records": records})).await;
         self.settle(&ids, answer, true).await;
     }
@@ -205,7 +210,8 @@ impl Load {
         Some((status, body))
     }
 
-    /// Notes an answer, to a write that `is_last` or will be tried again; whether it says what has become of it.
+    /// Notes an answer, to a write that `is_last` or will be tried again; whether it says what has become of
+    /// it.
     async fn settle(&self, ids: &[Id], answer: Answer, is_last: bool) -> bool {
         let Some((status, body)) = answer else {
             sleep(Duration::from_millis(20)).await; // the server is away
@@ -213,13 +219,19 @@ impl Load {
         };
         if status == 200 || status == 201 {
             let one = body["offset"].as_u64().map(|offset| vec![offset]);
-            let offsets = one.or_else(|| body["offsets"].as_array().map(|all| all.iter().filter_map(Value::as_u64).collect())).unwrap();
+            let offsets = one
+                .or_else(|| {
+                    body["offsets"].as_array().map(|all| all.iter().filter_map(Value::as_u64).collect())
+                })
+                .unwrap();
             assert_eq!(offsets.len(), ids.len(), "{body}");
             let mut history = self.history.lock();
             ids.iter().zip(offsets).for_each(|(id, offset)| history.acked(*id, offset));
             return true;
         }
-        let outcome = body["outcome"].as_str().unwrap_or_else(|| panic!("a refused write says no outcome: {status} {body}"));
+        let outcome = body["outcome"]
+            .as_str()
+            .unwrap_or_else(|| panic!("a refused write says no outcome: {status} {body}"));
         let is_refused = outcome == "not_written" && is_last;
         if is_refused {
             ids.iter().for_each(|id| self.history.lock().refused(*id));
@@ -290,7 +302,8 @@ impl Load {
 }
 
 fn record(id: Id, partition: u64, has_key: bool) -> Value {
-    let mut record = json!({"payload": {"id": id, "filling": "x".repeat(id as usize % 300)}, "partition": partition});
+    let mut record =
+        json!({"payload": {"id": id, "filling": "x".repeat(id as usize % 300)}, "partition": partition});
     if has_key {
         record["idempotency_key"] = json!(format!("key {id}"));
     }

@@ -1,4 +1,5 @@
-//! Shows the promises kept by breaking everything around them: `make torture`, `make torture TORTURE="--only kills --seconds 600"`.
+//! Shows the promises kept by breaking everything around them: `make torture`, `make torture TORTURE="--only
+//! kills --seconds 600"`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
@@ -91,10 +92,14 @@ impl Runner {
             return;
         }
         let began = Instant::now();
-        let budget = Budget { rounds, until: self.options.seconds.map(|seconds| began + Duration::from_secs(seconds)) };
+        let budget = Budget {
+            rounds,
+            until: self.options.seconds.map(|seconds| began + Duration::from_secs(seconds)),
+        };
         self.count += 1;
         let outcome = AssertUnwindSafe(Box::pin(scenario(self.seed, budget))).catch_unwind().await;
-        let outcome = outcome.unwrap_or_else(|panic| Err(format!("it panicked: {}", message(panic.as_ref()))));
+        let outcome =
+            outcome.unwrap_or_else(|panic| Err(format!("it panicked: {}", message(panic.as_ref()))));
         let took = began.elapsed().as_secs();
         match outcome {
             Ok(text) => println!("{name}, {took} s: {text}"),
@@ -128,10 +133,13 @@ async fn main() -> ExitCode {
     runner.run("jumps of the clock", 40, clocks::run).await;
     runner.run("damage to the volume", 500, damage::volume).await;
     runner.run("damage to segments", 200, |seed, budget| damage::segments("none", seed, budget)).await;
-    runner.run("damage to compressed segments", 200, |seed, budget| damage::segments("zstd", seed, budget)).await;
+    runner
+        .run("damage to compressed segments", 200, |seed, budget| damage::segments("zstd", seed, budget))
+        .await;
     runner.run("damage to manifests", 100, damage::manifests).await;
     runner.run("an outage of S3", 1, |seed, _| outage::run(seed, seconds)).await;
-    // They take long; abuse also judges by the clock where that is asked for: then it wants a machine for itself.
+    // They take long; abuse also judges by the clock where that is asked for: then it wants a machine for
+    // itself.
     if runner.options.only.is_some() {
         let by_clock = runner.options.clock;
         runner.run("abuse", 1, |seed, budget| abuse::run(seed, budget, by_clock)).await;
@@ -143,7 +151,10 @@ async fn main() -> ExitCode {
         println!("there is no such scenario");
     }
     if !runner.failures.is_empty() {
-        println!("seed {seed}; once more what failed, for whoever sees only the end of this:\n{}", runner.failures.join("\n"));
+        println!(
+            "seed {seed}; once more what failed, for whoever sees only the end of this:\n{}",
+            runner.failures.join("\n")
+        );
     }
     if runner.failures.is_empty() && runner.count > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -15,9 +15,11 @@ impl Group {
         let is_v1 = root.join("memory").is_dir();
         let parent = if is_v1 { root.join("memory") } else { root.to_owned() };
         let group = Self { directory: parent.join(format!("zombi-{name}-{}", std::process::id())), is_v1 };
-        std::fs::create_dir(&group.directory).map_err(|error| format!("{}: {error}", group.directory.display()))?;
+        std::fs::create_dir(&group.directory)
+            .map_err(|error| format!("{}: {error}", group.directory.display()))?;
         let limit = if is_v1 { "memory.limit_in_bytes" } else { "memory.max" };
-        std::fs::write(group.directory.join(limit), bytes.to_string()).map_err(|error| format!("{limit}: {error}"))?;
+        std::fs::write(group.directory.join(limit), bytes.to_string())
+            .map_err(|error| format!("{limit}: {error}"))?;
         Ok(group)
     }
 
@@ -53,5 +55,7 @@ impl Drop for Group {
 
 /// What the image sets for the allocators.
 pub fn environment() -> Vec<(String, String)> {
-    [("MALLOC_ARENA_MAX", "1"), ("MIMALLOC_PURGE_DELAY", "100")].map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+    [("MALLOC_ARENA_MAX", "1"), ("MIMALLOC_PURGE_DELAY", "100")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec()
 }

@@ -1,5 +1,5 @@
-//! S3 is away while everybody writes at full rate, and memory is short: writes are turned away once hot holds what it may, nothing is
-//! killed for its memory, and all is in S3 soon after S3 is back.
+//! S3 is away while everybody writes at full rate, and memory is short: writes are turned away once hot holds
+//! what it may, nothing is killed for its memory, and all is in S3 soon after S3 is back.
 
 use std::{
     sync::atomic::Ordering::SeqCst,
@@ -31,7 +31,8 @@ pub async fn run(seed: u64, seconds: Option<u64>) -> Result<String, String> {
         Err(why) => return Ok(format!("skipped: {why}")),
     };
     let room: u64 = if seconds.is_some_and(|seconds| seconds >= 600) { 512 << 20 } else { 64 << 20 };
-    let mut z = TestServer::tiered(&[("flush.interval_secs", "1"), ("hot.max_bytes", &room.to_string())]).await;
+    let mut z =
+        TestServer::tiered(&[("flush.interval_secs", "1"), ("hot.max_bytes", &room.to_string())]).await;
     z.wrapper = group.wrapper();
     z.environment = memory::environment();
     z.run().await;
@@ -49,7 +50,10 @@ pub async fn run(seed: u64, seconds: Option<u64>) -> Result<String, String> {
     let away = began.elapsed();
     z.store().is_down.store(false, SeqCst);
     let back = Instant::now();
-    eventually("writes are taken again", || async { z.post("/tables/probe", &json!({"payload": 1})).await.0 == StatusCode::CREATED }).await;
+    eventually("writes are taken again", || async {
+        z.post("/tables/probe", &json!({"payload": 1})).await.0 == StatusCode::CREATED
+    })
+    .await;
     load.stop().await;
     eventually("everything is in S3", || all_is_cold(&z)).await;
     let cold_after = back.elapsed();
@@ -71,7 +75,8 @@ pub async fn run(seed: u64, seconds: Option<u64>) -> Result<String, String> {
 async fn until_full(z: &TestServer) -> Result<(), String> {
     let until = Instant::now() + FULL;
     while Instant::now() < until {
-        let response = z.request(Method::POST, "/tables/probe").json(&json!({"payload": 1})).send().await.unwrap();
+        let response =
+            z.request(Method::POST, "/tables/probe").json(&json!({"payload": 1})).send().await.unwrap();
         if response.status() != StatusCode::CREATED {
             assert!(response.headers().contains_key("retry-after"));
             let (status, problem) = answer(response).await;

@@ -1,5 +1,6 @@
-//! Power cuts: the volume is a file system of its own that is shut down without flushing its log, as if the machine had lost its power.
-//! What was answered from then on counts for nothing: a sync in flight may still report success.
+//! Power cuts: the volume is a file system of its own that is shut down without flushing its log, as if the
+//! machine had lost its power. What was answered from then on counts for nothing: a sync in flight may still
+//! report success.
 
 use std::time::Duration;
 

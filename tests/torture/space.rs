@@ -1,5 +1,6 @@
-//! A full disk, in turn with a reserve and without. With one, writes are turned away, reads and flushes go on, and all is well once
-//! there is space; without one, the write that fails ends the process, and it comes back with all it acked once there is space.
+//! A full disk, in turn with a reserve and without. With one, writes are turned away, reads and flushes go
+//! on, and all is well once there is space; without one, the write that fails ends the process, and it comes
+//! back with all it acked once there is space.
 
 use std::{fs::File, path::PathBuf, time::Duration};
 
@@ -102,8 +103,10 @@ async fn write(z: &TestServer) -> (StatusCode, serde_json::Value) {
 }
 
 async fn writes_are_turned_away(z: &TestServer) {
-    eventually("writes are turned away", || async { write(z).await.0 == StatusCode::SERVICE_UNAVAILABLE }).await;
-    let response = z.request(Method::POST, "/tables/probe").json(&json!({"payload": 1})).send().await.unwrap();
+    eventually("writes are turned away", || async { write(z).await.0 == StatusCode::SERVICE_UNAVAILABLE })
+        .await;
+    let response =
+        z.request(Method::POST, "/tables/probe").json(&json!({"payload": 1})).send().await.unwrap();
     assert!(response.headers().contains_key("retry-after"));
     let (_, problem) = answer(response).await;
     assert_eq!((&problem["reason"], &problem["outcome"]), (&json!("disk_full"), &json!("not_written")));

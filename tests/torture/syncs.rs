@@ -1,5 +1,5 @@
-//! Syncs that fail: the disk says EIO, EROFS, EINVAL or EBADFD now and then. The process must ack nothing more and end; the next one
-//! finds what is really there.
+//! Syncs that fail: the disk says EIO, EROFS, EINVAL or EBADFD now and then. The process must ack nothing
+//! more and end; the next one finds what is really there.
 
 use crate::{
     BUSY, Budget, WRITE_FAILED,
@@ -13,7 +13,8 @@ use testing::TestServer;
 const MOST_WHILE_STARTING: usize = 1000;
 
 /// What libfiu lets a sync say.
-const ERRORS: [&str; 4] = ["Input/output error", "Read-only file system", "Invalid argument", "File descriptor in bad state"];
+const ERRORS: [&str; 4] =
+    ["Input/output error", "Read-only file system", "Invalid argument", "File descriptor in bad state"];
 
 /// Lets syncs fail until so many processes have ended of it, and compares in the end.
 pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {

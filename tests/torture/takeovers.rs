@@ -1,5 +1,5 @@
-//! A second writer with a volume of its own takes over the bucket, while the first one works, or sleeps, or is written to. What was
-//! acked as cold is there ever after, and no offset means two events.
+//! A second writer with a volume of its own takes over the bucket, while the first one works, or sleeps, or
+//! is written to. What was acked as cold is there ever after, and no offset means two events.
 
 use std::time::Duration;
 
@@ -51,7 +51,11 @@ pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {
     for number in 0..PARTITIONS {
         let partition = first.partition(TABLE, number).await;
         for range in partition["lost"].as_array().into_iter().flatten() {
-            load.history.lock().declared_lost(number, range["start"].as_u64().unwrap(), range["end"].as_u64().unwrap());
+            load.history.lock().declared_lost(
+                number,
+                range["start"].as_u64().unwrap(),
+                range["end"].as_u64().unwrap(),
+            );
         }
     }
     let counts = finish(&mut first, &load).await?;

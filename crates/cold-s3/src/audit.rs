@@ -78,7 +78,8 @@ async fn audit_once(objects: &Objects) -> Result<Audit, StorageError> {
         audit.lost_offsets += cold.lost.iter().map(contracts::sequence::OffsetRange::len).sum::<u64>();
         segments.extend(cold.segments.iter().map(|meta| (partition.clone(), Arc::clone(meta))));
     }
-    let named: Result<BTreeSet<String>, _> = segments.iter().map(|(partition, meta)| names::key(partition, meta)).collect();
+    let named: Result<BTreeSet<String>, _> =
+        segments.iter().map(|(partition, meta)| names::key(partition, meta)).collect();
     let named = named?;
     let keys = objects.list(names::SEGMENTS, None).await?;
     let is_named = |key: &String| names::parse(key).is_some_and(|found| named.contains(&found.segment));
@@ -95,7 +96,9 @@ async fn audit_once(objects: &Objects) -> Result<Audit, StorageError> {
                 audit.events += meta.range.len();
                 audit.bytes += meta.bytes;
             }
-            Err(StorageError::Corrupt { object, source }) => audit.findings.push(format!("{object}: {source}")),
+            Err(StorageError::Corrupt { object, source }) => {
+                audit.findings.push(format!("{object}: {source}"))
+            }
             Err(error) => return Err(error),
         }
     }
@@ -133,12 +136,19 @@ async fn audit_chain(objects: &Objects, found: &Found, audit: &mut Audit) -> Res
         }
     }
     if state.is_some_and(|state| state != found.state) {
-        audit.findings.push(format!("{}: its state is not what the manifests before it add up to", manifest::key(last.checkpoint)));
+        audit.findings.push(format!(
+            "{}: its state is not what the manifests before it add up to",
+            manifest::key(last.checkpoint)
+        ));
     }
     Ok(())
 }
 
-async fn audit_segment(objects: &Objects, partition: &Partition, meta: &Arc<SegmentMeta>) -> Result<(), StorageError> {
+async fn audit_segment(
+    objects: &Objects,
+    partition: &Partition,
+    meta: &Arc<SegmentMeta>,
+) -> Result<(), StorageError> {
     let (segment, stored) = whole(objects, partition, Arc::clone(meta)).await?;
     let decoded = offload(move || formats::of(&segment.meta)?.decode(&segment, &stored, &mut drop)).await;
     decoded.map_err(|error| StorageError::unavailable(Tier::Cold, error))?

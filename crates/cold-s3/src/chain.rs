@@ -107,7 +107,10 @@ impl Chain {
     pub async fn take_over(objects: Objects, found: Found, by: Takeover) -> Result<Self, StorageError> {
         let (Found { state, last, numbers }, Takeover { store_id, journal, fence, clock }) = (found, by);
         let kept_from = last.as_ref().map_or(0, |last| last.checkpoint.saturating_sub(KEPT));
-        let outdated = numbers.into_iter().filter(|number| *number < kept_from && !state.openings.contains(number)).collect();
+        let outdated = numbers
+            .into_iter()
+            .filter(|number| *number < kept_from && !state.openings.contains(number))
+            .collect();
         let mut chain = Self {
             objects,
             clock,
@@ -314,7 +317,8 @@ pub async fn load(objects: &Objects) -> Result<Found, StorageError> {
     // A link without its checkpoint: the bucket was emptied under a writer, which then put one more link.
     let checkpoint = manifest::key(last.checkpoint);
     if !numbers.contains(&last.checkpoint) && objects.get(&checkpoint).await?.is_none() {
-        let why = format!("{} exists, but {checkpoint}, on which it builds, is gone", manifest::key(last.number));
+        let why =
+            format!("{} exists, but {checkpoint}, on which it builds, is gone", manifest::key(last.number));
         return Err(StorageError::denied(Tier::Cold, Emptied(why)));
     }
     // A whole state is large: it is read once, and moved out of its manifest instead of copied.
@@ -322,7 +326,9 @@ pub async fn load(objects: &Objects) -> Result<Found, StorageError> {
         true => ColdState::begin(&mut last)?,
         false => ColdState::begin(&mut read(objects, last.checkpoint).await?)?,
     };
-    let mut links = stream::iter(last.checkpoint + 1..=last.number).map(|number| read(objects, number)).buffered(PARALLEL_GETS);
+    let mut links = stream::iter(last.checkpoint + 1..=last.number)
+        .map(|number| read(objects, number))
+        .buffered(PARALLEL_GETS);
     while let Some(link) = links.try_next().await? {
         state.apply(&link)?;
     }
@@ -357,6 +363,9 @@ pub async fn follow(objects: &Objects, mut found: Found) -> Result<Found, Storag
 /// `Unavailable`; `Corrupt` if it is missing or damaged.
 pub async fn read(objects: &Objects, number: u64) -> Result<Manifest, StorageError> {
     let key = manifest::key(number);
-    let bytes = objects.get(&key).await?.ok_or_else(|| StorageError::corrupt(&key, "the manifest chain needs it, and it is not there"))?;
+    let bytes = objects
+        .get(&key)
+        .await?
+        .ok_or_else(|| StorageError::corrupt(&key, "the manifest chain needs it, and it is not there"))?;
     manifest::decode(number, &bytes)
 }

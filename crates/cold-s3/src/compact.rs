@@ -45,7 +45,11 @@ impl CompactOptions {
     pub fn merging(self, retention_ms: Option<i64>, retention_bytes: Option<u64>) -> Option<Merging> {
         let window_ms = retention_ms.map(|retention| retention / RETENTION_PART - self.rounds_ms);
         let most = retention_bytes.map_or(u64::MAX, |most| most / RETENTION_PART.unsigned_abs());
-        let merging = Merging { min_segments: self.min_segments.max(2) as u64, max_bytes: self.max_bytes.min(most), window_ms };
+        let merging = Merging {
+            min_segments: self.min_segments.max(2) as u64,
+            max_bytes: self.max_bytes.min(most),
+            window_ms,
+        };
         window_ms.is_none_or(|window| window > 0).then_some(merging)
     }
 }
@@ -64,11 +68,14 @@ pub fn next_run(partition: &ColdPartition, merging: Merging) -> Option<Vec<Arc<S
     let highest = candidates.iter().map(|candidate| candidate.class).max()?;
     let now = candidates.last()?.window;
     let tall = (0..=highest).find_map(|class| {
-        let has_enough =
-            |run: &&[Candidate<'_>]| run.iter().filter(|candidate| candidate.class == class).count() as u64 >= merging.min_segments;
+        let has_enough = |run: &&[Candidate<'_>]| {
+            run.iter().filter(|candidate| candidate.class == class).count() as u64 >= merging.min_segments
+        };
         runs(&candidates, merging, |candidate| candidate.class <= class).find(has_enough)
     });
-    let is_left = |candidate: &Candidate<'_>| candidate.window < now && candidate.segment.bytes <= merging.max_bytes / merging.min_segments;
+    let is_left = |candidate: &Candidate<'_>| {
+        candidate.window < now && candidate.segment.bytes <= merging.max_bytes / merging.min_segments
+    };
     let run = tall.or_else(|| runs(&candidates, merging, is_left).find(|run| run.len() > 1))?;
     Some(run.iter().map(|candidate| Arc::clone(candidate.segment)).collect())
 }
@@ -79,7 +86,11 @@ fn candidates(partition: &ColdPartition, merging: Merging) -> Vec<Candidate<'_>>
     for segment in &partition.segments {
         newest = newest.max(segment.appended_ms);
         let window = merging.window_ms.map_or(0, |length| newest.div_euclid(length));
-        candidates.push(Candidate { segment, class: segment.range.len().checked_ilog(merging.min_segments).unwrap_or(0), window });
+        candidates.push(Candidate {
+            segment,
+            class: segment.range.len().checked_ilog(merging.min_segments).unwrap_or(0),
+            window,
+        });
     }
     candidates
 }
@@ -122,7 +133,8 @@ pub fn range(run: &[Arc<SegmentMeta>]) -> Option<OffsetRange> {
 mod tests {
     use super::*;
 
-    const OPTIONS: CompactOptions = CompactOptions { min_segments: 4, max_bytes: 64 << 20, rounds_ms: 40_000 };
+    const OPTIONS: CompactOptions =
+        CompactOptions { min_segments: 4, max_bytes: 64 << 20, rounds_ms: 40_000 };
     const HOUR_MS: i64 = 3_600_000;
 
     /// Segments of so many events, a hundred bytes each, appended one after another in so many milliseconds.
@@ -187,10 +199,18 @@ mod tests {
     fn no_run_reaches_from_one_window_into_another_and_what_is_left_of_one_becomes_one() {
         // A tenth of 20 minutes without 40 seconds: windows of 80 seconds.
         let retention = Some(HOUR_MS / 3);
-        assert_eq!(places(&partition(&[1; 7], 20_000), retention), Some(3..7), "it begins where the window does");
+        assert_eq!(
+            places(&partition(&[1; 7], 20_000), retention),
+            Some(3..7),
+            "it begins where the window does"
+        );
         assert_eq!(places(&partition(&[1; 4], 20_000), retention), Some(0..3));
         assert_eq!(places(&partition(&[1; 3], 20_000), retention), None, "it is not over");
-        assert_eq!(places(&partition(&[5000, 1, 70, 1, 1], 20_000), retention), Some(0..3), "of whatever size");
+        assert_eq!(
+            places(&partition(&[5000, 1, 70, 1, 1], 20_000), retention),
+            Some(0..3),
+            "of whatever size"
+        );
         let mut back = partition(&[1; 9], 9000);
         Arc::make_mut(&mut back.segments[0]).appended_ms = HOUR_MS;
         assert_eq!(places(&back, retention), Some(0..9), "a clock that was ahead makes one window, not many");

@@ -7,7 +7,10 @@
 use std::collections::BTreeMap;
 
 use super::{
-    manifest::{Changes, ConsumerEntry, ConsumerKey, LostEntry, PartitionEntry, RESERVED_OFFSETS, SegmentEntry, SegmentRef, TableEntry},
+    manifest::{
+        Changes, ConsumerEntry, ConsumerKey, LostEntry, PartitionEntry, RESERVED_OFFSETS, SegmentEntry,
+        SegmentRef, TableEntry,
+    },
     state::{ColdPartition, ColdState},
 };
 use contracts::{
@@ -23,11 +26,15 @@ use contracts::{
 pub fn publish(state: &ColdState, publication: Publication) -> Changes {
     let mut changes = Changes::default();
     let mut next: BTreeMap<Partition, PartitionEntry> = BTreeMap::new();
-    let watermarks: BTreeMap<_, _> = publication.tables.iter().flat_map(|table| partition_watermarks(table)).collect();
+    let watermarks: BTreeMap<_, _> =
+        publication.tables.iter().flat_map(|table| partition_watermarks(table)).collect();
     // Events that were deleted while their segment was being written: the segment must never exist.
-    let is_kept =
-        |partition: &Partition, range: OffsetRange| watermarks.get(partition).is_none_or(|watermarks| watermarks.start < range.end);
-    for (partition, meta) in publication.segments.iter().filter(|(partition, meta)| is_kept(partition, meta.range)) {
+    let is_kept = |partition: &Partition, range: OffsetRange| {
+        watermarks.get(partition).is_none_or(|watermarks| watermarks.start < range.end)
+    };
+    for (partition, meta) in
+        publication.segments.iter().filter(|(partition, meta)| is_kept(partition, meta.range))
+    {
         let entry = next.entry(partition.clone()).or_insert_with(|| known(state, partition));
         // An earlier manifest may have added this segment already, and only its answer was lost.
         if entry.end < meta.range.end {
@@ -51,8 +58,10 @@ pub fn publish(state: &ColdState, publication: Publication) -> Changes {
         entry.reserved_upto = entry.reserved_upto.max(given + RESERVED_OFFSETS);
         changes.partitions.push(entry);
     }
-    let is_new = |entry: &TableEntry| state.tables.get(&entry.table).map_or(!entry.is_usual(), |known| known != entry);
-    changes.configured = publication.tables.iter().map(|table| TableEntry::new(table)).filter(is_new).collect();
+    let is_new =
+        |entry: &TableEntry| state.tables.get(&entry.table).map_or(!entry.is_usual(), |known| known != entry);
+    changes.configured =
+        publication.tables.iter().map(|table| TableEntry::new(table)).filter(is_new).collect();
     if let Some(consumers) = publication.consumers {
         (changes.committed, changes.forgotten) = consumer_changes(&state.consumers, consumers);
     }
@@ -80,7 +89,9 @@ pub fn reserve(state: &ColdState, partitions: &BTreeMap<Partition, Watermarks>) 
 pub fn release(state: &ColdState, tables: &Tables) -> Changes {
     let mut changes = Changes::default();
     for (partition, watermarks) in tables.watermarks() {
-        let Some(cold) = state.partitions.get(&partition).filter(|cold| cold.end == watermarks.next) else { continue };
+        let Some(cold) = state.partitions.get(&partition).filter(|cold| cold.end == watermarks.next) else {
+            continue;
+        };
         if cold.reserved_upto > cold.end {
             changes.partitions.push(PartitionEntry { reserved_upto: cold.end, ..cold.entry(&partition) });
         }
@@ -112,7 +123,10 @@ fn known(state: &ColdState, partition: &Partition) -> PartitionEntry {
 }
 
 /// The committed offsets that changed, and those that are gone.
-fn consumer_changes(known: &BTreeMap<ConsumerKey, Offset>, consumers: Vec<OffsetsOfGroup>) -> (Vec<ConsumerEntry>, Vec<ConsumerKey>) {
+fn consumer_changes(
+    known: &BTreeMap<ConsumerKey, Offset>,
+    consumers: Vec<OffsetsOfGroup>,
+) -> (Vec<ConsumerEntry>, Vec<ConsumerKey>) {
     let mut now: BTreeMap<ConsumerKey, Offset> = BTreeMap::new();
     for (group, offsets) in consumers {
         for (partition, offset) in offsets {
@@ -148,7 +162,14 @@ mod tests {
     }
 
     fn tables(watermarks: Watermarks) -> Vec<Arc<TableStatus>> {
-        let status = PartitionStatus { number: 0, watermarks, hot_bytes: 0, unflushed_bytes: 0, unflushed_since: None, intent: None };
+        let status = PartitionStatus {
+            number: 0,
+            watermarks,
+            hot_bytes: 0,
+            unflushed_bytes: 0,
+            unflushed_since: None,
+            intent: None,
+        };
         vec![Arc::new(TableStatus {
             name: partition().table,
             settings: TableSettings::default(),
@@ -171,8 +192,13 @@ mod tests {
         let id = SegmentId { partition: partition(), start, epoch: 1 };
         let mut builder = formats::find(jsonl::newest(true)).unwrap().builder(id);
         for offset in start..end {
-            let event =
-                Event { payload: Payload::text("x"), timestamp_ms: 0, appended_ms: 0, idempotency_key: None, headers: BTreeMap::new() };
+            let event = Event {
+                payload: Payload::text("x"),
+                timestamp_ms: 0,
+                appended_ms: 0,
+                idempotency_key: None,
+                headers: BTreeMap::new(),
+            };
             builder.push(&Record { partition: 0, offset, event });
         }
         (partition(), builder.finish().unwrap().meta)
@@ -209,24 +235,38 @@ mod tests {
         assert_eq!(links.append(first).reserved_upto, RESERVED_OFFSETS);
         assert!(reserve(&links.0, &known(watermarks(0, 0, 5))).is_empty());
 
-        let flushed = |watermarks| Publication { segments: vec![segment(0, 5)], tables: tables(watermarks), consumers: None };
+        let flushed = |watermarks| Publication {
+            segments: vec![segment(0, 5)],
+            tables: tables(watermarks),
+            consumers: None,
+        };
         let draft = publish(&links.0, flushed(watermarks(0, 0, 7)));
         let cold = links.append(draft);
         assert_eq!((cold.end, cold.reserved_upto), (5, 7 + RESERVED_OFFSETS));
-        assert!(publish(&links.0, flushed(watermarks(0, 5, 7))).added.is_empty(), "the answer was lost, the manifest was not");
+        assert!(
+            publish(&links.0, flushed(watermarks(0, 5, 7))).added.is_empty(),
+            "the answer was lost, the manifest was not"
+        );
 
         let trimmed = Publication { tables: tables(watermarks(5, 5, 7)), ..Publication::default() };
         let draft = publish(&links.0, trimmed.clone());
         assert_eq!((draft.removed.len(), links.append(draft).earliest), (1, 5));
         assert!(publish(&links.0, trimmed).is_empty());
 
-        let dropped = Publication { segments: vec![segment(5, 7)], tables: tables(watermarks(9, 9, 9)), consumers: None };
+        let dropped = Publication {
+            segments: vec![segment(5, 7)],
+            tables: tables(watermarks(9, 9, 9)),
+            consumers: None,
+        };
         assert!(publish(&links.0, dropped).added.is_empty(), "deleted while it was being written");
 
         assert!(release(&links.0, &all(watermarks(5, 5, 7))).is_empty(), "something is not cold yet");
         let draft = lose(&links.0, &known(watermarks(5, 5, 5)));
         let cold = links.append(draft);
-        assert_eq!((cold.lost.as_slice(), cold.end), ([OffsetRange::new(5, 7 + RESERVED_OFFSETS)].as_slice(), 7 + RESERVED_OFFSETS));
+        assert_eq!(
+            (cold.lost.as_slice(), cold.end),
+            ([OffsetRange::new(5, 7 + RESERVED_OFFSETS)].as_slice(), 7 + RESERVED_OFFSETS)
+        );
         assert!(lose(&links.0, &known(watermarks(5, 5, 5))).is_empty(), "declared once");
 
         let next = 7 + RESERVED_OFFSETS;

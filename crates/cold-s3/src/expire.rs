@@ -10,7 +10,12 @@ use contracts::{
 /// New earliest offsets for a table's partitions: drops whole segments whose last event was appended before
 /// `appended_before`, then the oldest until at most `max_bytes` are left. Decides only; nothing is trimmed
 /// here.
-pub fn expired_segments(state: &ColdState, table: &TableStatus, appended_before: TimestampMs, max_bytes: Option<u64>) -> Vec<Trim> {
+pub fn expired_segments(
+    state: &ColdState,
+    table: &TableStatus,
+    appended_before: TimestampMs,
+    max_bytes: Option<u64>,
+) -> Vec<Trim> {
     let partitions: Vec<_> = table.named_partitions().collect();
     let mut pieces = Vec::new();
     for (place, (partition, status)) in partitions.iter().enumerate() {
@@ -26,5 +31,7 @@ pub fn expired_segments(state: &ColdState, table: &TableStatus, appended_before:
     let total: u64 = pieces.iter().map(|piece| piece.bytes).sum();
     let excess = max_bytes.map_or(0, |most| total.saturating_sub(most));
     let ends = choose(pieces, appended_before, excess);
-    ends.into_iter().map(|(place, start, _)| Trim { partition: partitions[place].0.clone(), start, unflushed_bytes: 0 }).collect()
+    ends.into_iter()
+        .map(|(place, start, _)| Trim { partition: partitions[place].0.clone(), start, unflushed_bytes: 0 })
+        .collect()
 }

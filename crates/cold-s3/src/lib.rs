@@ -95,7 +95,8 @@ impl S3Cold {
     /// The cold tier below a prefix, not yet open.
     pub fn new(objects: Objects, options: ColdOptions) -> Self {
         let ColdOptions { cache_bytes, format, create_bucket, upkeep } = options;
-        let (parts, upkeep) = (PartCache::new(objects.clone(), cache_bytes), Mutex::new(BucketUpkeep::new(upkeep)));
+        let (parts, upkeep) =
+            (PartCache::new(objects.clone(), cache_bytes), Mutex::new(BucketUpkeep::new(upkeep)));
         Self { parts, format, objects, opened: RwLock::new(None), create_bucket, upkeep }
     }
 
@@ -107,7 +108,12 @@ impl S3Cold {
     /// Makes a chain that was taken over the one in use. Opening may be retried: the new chain then replaces
     /// the old one.
     fn start(&self, chain: Chain) {
-        let opened = OpenChain { epoch: chain.epoch(), state: chain.state(), seen: chain.seen(), chain: Mutex::new(chain) };
+        let opened = OpenChain {
+            epoch: chain.epoch(),
+            state: chain.state(),
+            seen: chain.seen(),
+            chain: Mutex::new(chain),
+        };
         *self.opened.write() = Some(Arc::new(opened));
     }
 
@@ -148,8 +154,17 @@ impl S3Cold {
         self.opened.read().clone().ok_or_else(|| StorageError::unavailable(Tier::Cold, NotOpened))
     }
 
-    async fn read_segment(&self, partition: &Partition, meta: &Arc<SegmentMeta>, query: SegmentQuery) -> Result<Page, StorageError> {
-        let segment = LocatedSegment { key: names::key(partition, meta)?.into(), partition: partition.clone(), meta: Arc::clone(meta) };
+    async fn read_segment(
+        &self,
+        partition: &Partition,
+        meta: &Arc<SegmentMeta>,
+        query: SegmentQuery,
+    ) -> Result<Page, StorageError> {
+        let segment = LocatedSegment {
+            key: names::key(partition, meta)?.into(),
+            partition: partition.clone(),
+            meta: Arc::clone(meta),
+        };
         formats::of(meta)?.read(&self.parts, &segment, query).await
     }
 
@@ -158,11 +173,15 @@ impl S3Cold {
     /// # Errors
     /// `Expired` below the earliest offset; `Corrupt` if nothing holds it.
     fn at_offset(&self, partition: &Partition, offset: Offset) -> Result<AtOffset, StorageError> {
-        let found = self.with_state(|state| state.partitions.get(partition).map(|cold| (cold.at(offset), cold.earliest)))?;
+        let found = self.with_state(|state| {
+            state.partitions.get(partition).map(|cold| (cold.at(offset), cold.earliest))
+        })?;
         match found {
             Some((Some(found), _)) => Ok(found),
             // Retention or DELETE removed it while it was being read.
-            Some((None, earliest)) if offset < earliest => Err(StorageError::Expired { partition: partition.clone(), offset, earliest }),
+            Some((None, earliest)) if offset < earliest => {
+                Err(StorageError::Expired { partition: partition.clone(), offset, earliest })
+            }
             _ => {
                 let why = format!("no segment holds offset {offset}");
                 Err(StorageError::corrupt(format!("the manifest chain for {partition}"), why))
@@ -182,7 +201,13 @@ impl ColdReader for S3Cold {
         self.with_state(lost).ok().flatten().unwrap_or_default()
     }
 
-    async fn read(&self, partition: &Partition, range: OffsetRange, filter: TimeFilter, limit: ReadLimit) -> Result<Page, StorageError> {
+    async fn read(
+        &self,
+        partition: &Partition,
+        range: OffsetRange,
+        filter: TimeFilter,
+        limit: ReadLimit,
+    ) -> Result<Page, StorageError> {
         let mut page = Page { records: Vec::new(), next: range.start };
         // Bounded: a read with a selective filter returns early and comes again, so that other reads get a
         // turn.
@@ -193,9 +218,12 @@ impl ColdReader for S3Cold {
             match self.at_offset(partition, page.next)? {
                 AtOffset::Lost(lost) => page.next = lost.end.min(range.end),
                 // The filter matches nothing in this segment: no request is needed.
-                AtOffset::Segment(meta) if !filter.wants_any(meta.min_ms, meta.max_ms) => page.next = meta.range.end.min(range.end),
+                AtOffset::Segment(meta) if !filter.wants_any(meta.min_ms, meta.max_ms) => {
+                    page.next = meta.range.end.min(range.end)
+                }
                 AtOffset::Segment(meta) => {
-                    let query = SegmentQuery { from: page.next, end: range.end.min(meta.range.end), filter, limit };
+                    let query =
+                        SegmentQuery { from: page.next, end: range.end.min(meta.range.end), filter, limit };
                     match self.read_segment(partition, &meta, query).await {
                         Ok(read) => page = read,
                         // Its object may be gone because it was merged meanwhile: then the merged segment is
@@ -256,7 +284,8 @@ impl SegmentStore for S3Cold {
 #[async_trait]
 impl ReservationLog for S3Cold {
     fn reserved_upto(&self, partition: &Partition) -> Offset {
-        let reserved = |state: &ColdState| state.partitions.get(partition).map_or(0, |cold| cold.reserved_upto);
+        let reserved =
+            |state: &ColdState| state.partitions.get(partition).map_or(0, |cold| cold.reserved_upto);
         self.with_state(reserved).unwrap_or(0)
     }
 
@@ -266,7 +295,11 @@ impl ReservationLog for S3Cold {
 }
 
 /// Fetches all objects of a segment.
-async fn whole(objects: &Objects, partition: &Partition, meta: Arc<SegmentMeta>) -> Result<(LocatedSegment, SegmentObjects), StorageError> {
+async fn whole(
+    objects: &Objects,
+    partition: &Partition,
+    meta: Arc<SegmentMeta>,
+) -> Result<(LocatedSegment, SegmentObjects), StorageError> {
     let key = names::key(partition, &meta)?;
     let get = async |key: String| {
         let found = objects.get(&key).await?;
@@ -277,5 +310,8 @@ async fn whole(objects: &Objects, partition: &Partition, meta: Arc<SegmentMeta>)
         None => None,
     };
     let body = get(key.clone()).await?;
-    Ok((LocatedSegment { key: key.into(), partition: partition.clone(), meta }, SegmentObjects { body, beside }))
+    Ok((
+        LocatedSegment { key: key.into(), partition: partition.clone(), meta },
+        SegmentObjects { body, beside },
+    ))
 }

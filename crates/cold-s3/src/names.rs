@@ -25,7 +25,10 @@ pub fn beside(key: &str) -> Option<String> {
 }
 
 fn stem(partition: &Partition, range: OffsetRange, epoch: u64) -> String {
-    format!("{SEGMENTS}{}/{:05}/{:020}-{:020}-{epoch:08}", partition.table, partition.number, range.start, range.end)
+    format!(
+        "{SEGMENTS}{}/{:05}/{:020}-{:020}-{epoch:08}",
+        partition.table, partition.number, range.start, range.end
+    )
 }
 
 /// What a segment's key tells.
@@ -50,10 +53,14 @@ pub fn parse(key: &str) -> Option<ParsedKey> {
     if start >= end {
         return None;
     }
-    let (partition, range) = (Partition::new(TableName::parse(table).ok()?, partition.parse().ok()?), OffsetRange::new(start, end));
+    let (partition, range) = (
+        Partition::new(TableName::parse(table).ok()?, partition.parse().ok()?),
+        OffsetRange::new(start, end),
+    );
     let stem = stem(&partition, range, epoch);
     let extension = key.strip_prefix(&stem)?;
-    let format = formats::all().find(|format| extension == format.extension() || Some(extension) == format.beside())?;
+    let format = formats::all()
+        .find(|format| extension == format.extension() || Some(extension) == format.beside())?;
     Some(ParsedKey { partition, range, epoch, segment: stem + format.extension() })
 }
 
@@ -65,12 +72,22 @@ mod tests {
     fn a_key_says_what_it_is_of_and_no_other_does() {
         let partition = Partition::new(TableName::parse("a.b-c").unwrap(), 7);
         let range = OffsetRange::new(3, 12);
-        for (extension, segment) in [(".jsonl.zst", ".jsonl.zst"), (".jsonl", ".jsonl"), (".jsonl.index", ".jsonl")] {
+        for (extension, segment) in
+            [(".jsonl.zst", ".jsonl.zst"), (".jsonl", ".jsonl"), (".jsonl.index", ".jsonl")]
+        {
             let key = stem(&partition, range, 4) + extension;
             let segment = stem(&partition, range, 4) + segment;
-            assert_eq!(parse(&key), Some(ParsedKey { partition: partition.clone(), range, epoch: 4, segment }), "{key}");
-            for other in [key.replace("segments", "segment"), key.replace("00007", "7"), key.replace(".jsonl", ".json"), format!("{key}x")]
-            {
+            assert_eq!(
+                parse(&key),
+                Some(ParsedKey { partition: partition.clone(), range, epoch: 4, segment }),
+                "{key}"
+            );
+            for other in [
+                key.replace("segments", "segment"),
+                key.replace("00007", "7"),
+                key.replace(".jsonl", ".json"),
+                format!("{key}x"),
+            ] {
                 assert_eq!(parse(&other), None, "{other}");
             }
         }

@@ -35,7 +35,10 @@ impl ObjectPart {
         if actual == self.crc32c {
             return Ok(());
         }
-        let why = format!("the bytes from {} on have checksum {actual:08x}, expected {:08x}", self.range.start, self.crc32c);
+        let why = format!(
+            "the bytes from {} on have checksum {actual:08x}, expected {:08x}",
+            self.range.start, self.crc32c
+        );
         Err(StorageError::corrupt(object, why))
     }
 
@@ -58,8 +61,11 @@ pub struct PartCache {
 impl PartCache {
     /// Caches up to `cache_bytes`; 0 for no cache.
     pub fn new(objects: Objects, cache_bytes: u64) -> Self {
-        let weigh = |(object, _): &PartKey, stored: &Bytes| u32::try_from(stored.len() + object.len() + ENTRY_BYTES).unwrap_or(u32::MAX);
-        let kept = (cache_bytes > 0).then(|| moka::sync::Cache::builder().max_capacity(cache_bytes).weigher(weigh).build());
+        let weigh = |(object, _): &PartKey, stored: &Bytes| {
+            u32::try_from(stored.len() + object.len() + ENTRY_BYTES).unwrap_or(u32::MAX)
+        };
+        let kept = (cache_bytes > 0)
+            .then(|| moka::sync::Cache::builder().max_capacity(cache_bytes).weigher(weigh).build());
         Self { objects, kept }
     }
 
@@ -73,7 +79,8 @@ impl PartCache {
         let missing: Vec<usize> = (0..parts.len()).filter(|place| stored[*place].is_none()).collect();
         let are_neighbours = |one: &usize, next: &usize| parts[*one].range.end == parts[*next].range.start;
         let runs = missing.chunk_by(are_neighbours).flat_map(|neighbours| neighbours.chunks(GET_PARTS));
-        let gets: Vec<_> = runs.map(|run| self.get(object, &parts[run[0]..=run[run.len() - 1]], run[0])).collect();
+        let gets: Vec<_> =
+            runs.map(|run| self.get(object, &parts[run[0]..=run[run.len() - 1]], run[0])).collect();
         let mut gets = stream::iter(gets).buffer_unordered(PARALLEL_GETS);
         while let Some((first, found)) = gets.try_next().await? {
             for (place, bytes) in (first..).zip(found) {
@@ -85,7 +92,12 @@ impl PartCache {
 
     /// Fetches neighbouring parts with one GET; returns `first`, the index of the first of them, with their
     /// bytes.
-    async fn get(&self, object: &Arc<str>, parts: &[ObjectPart], first: usize) -> Result<(usize, Vec<Bytes>), StorageError> {
+    async fn get(
+        &self,
+        object: &Arc<str>,
+        parts: &[ObjectPart],
+        first: usize,
+    ) -> Result<(usize, Vec<Bytes>), StorageError> {
         let (start, end) = (parts[0].range.start, parts[parts.len() - 1].range.end);
         let mut rest = self.objects.get_range(object, start..end).await?;
         let mut found = Vec::with_capacity(parts.len());

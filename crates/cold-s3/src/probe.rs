@@ -38,7 +38,9 @@ pub async fn probe(objects: &Objects) -> Result<(), StorageError> {
 
 /// The store answered, but the winner's answer was lost every time.
 #[derive(Debug, thiserror::Error)]
-#[error("probing the store failed {ATTEMPTS} times: none of {CREATORS} PUTs that create one object was answered with success")]
+#[error(
+    "probing the store failed {ATTEMPTS} times: none of {CREATORS} PUTs that create one object was answered with success"
+)]
 struct NoAnswer;
 
 /// Whether the store passed; `false` if that is unknown, because the winner's answer was lost.
@@ -50,7 +52,9 @@ async fn create_and_list(objects: &Objects, key: &str) -> Result<bool, StorageEr
     };
     let winners = created.into_iter().filter(|created| *created == Created::Yes).count();
     if winners > 1 {
-        return Err(refused(format!("of {CREATORS} PUTs of one object with If-None-Match: *, {winners} succeeded")));
+        return Err(refused(format!(
+            "of {CREATORS} PUTs of one object with If-None-Match: *, {winners} succeeded"
+        )));
     }
     if objects.create(key, Bytes::from_static(b"late")).await? == Created::Yes {
         return Err(refused("a PUT with If-None-Match: * overwrote an object".to_owned()));
@@ -111,7 +115,9 @@ struct NoClass {
 
 /// Reads an object of the probe, whole and in part.
 async fn read(objects: &Objects, key: &str) -> Result<(), StorageError> {
-    let refused = |found: String| Err(StorageError::Refused(format!("the S3 store does not return what was put: {found}")));
+    let refused = |found: String| {
+        Err(StorageError::Refused(format!("the S3 store does not return what was put: {found}")))
+    };
     let whole = objects.get(key).await?;
     let Some(whole) = whole.filter(|whole| whole.starts_with(b"creator ")) else {
         return refused("GET returned something else".to_owned());

@@ -10,8 +10,8 @@ use std::{
 
 use super::{
     manifest::{
-        self, Changes, Checkpoint, ConsumerEntry, ConsumerKey, LostEntry, Manifest, PartitionEntry, SegmentEntry, SegmentRef, TableEntry,
-        TakenEntry,
+        self, Changes, Checkpoint, ConsumerEntry, ConsumerKey, LostEntry, Manifest, PartitionEntry,
+        SegmentEntry, SegmentRef, TableEntry, TakenEntry,
     },
     names,
 };
@@ -86,7 +86,10 @@ impl ColdPartition {
             return Err("duplicate range".to_owned());
         }
         if let Some(first) = ranges.first().filter(|first| first.start > self.earliest) {
-            return Err(format!("its earliest offset is {}, but its first range starts at {}", self.earliest, first.start));
+            return Err(format!(
+                "its earliest offset is {}, but its first range starts at {}",
+                self.earliest, first.start
+            ));
         }
         let mut end = None;
         for range in ranges {
@@ -96,11 +99,16 @@ impl ColdPartition {
             end = Some(range.end);
         }
         match end {
-            Some(end) if end != self.end => Err(format!("its end is {}, but its last range ends at {end}", self.end)),
-            _ if self.earliest > self.end => Err(format!("its earliest offset {} is after its end {}", self.earliest, self.end)),
-            _ if self.reserved_upto < self.end => {
-                Err(format!("it ends at {}, but offsets are reserved only up to {}", self.end, self.reserved_upto))
+            Some(end) if end != self.end => {
+                Err(format!("its end is {}, but its last range ends at {end}", self.end))
             }
+            _ if self.earliest > self.end => {
+                Err(format!("its earliest offset {} is after its end {}", self.earliest, self.end))
+            }
+            _ if self.reserved_upto < self.end => Err(format!(
+                "it ends at {}, but offsets are reserved only up to {}",
+                self.end, self.reserved_upto
+            )),
             _ => Ok(()),
         }
     }
@@ -141,7 +149,10 @@ impl ColdState {
     /// `Corrupt` if it holds no state, or its entries contradict one another.
     pub fn begin(manifest: &mut Manifest) -> Result<Self, StorageError> {
         let damaged = |why: String| StorageError::corrupt(manifest::key(manifest.number), why);
-        let checkpoint = manifest.state.take().ok_or_else(|| damaged("it should hold the whole state, and does not".to_owned()))?;
+        let checkpoint = manifest
+            .state
+            .take()
+            .ok_or_else(|| damaged("it should hold the whole state, and does not".to_owned()))?;
         let mut state = Self::from_checkpoint(checkpoint).map_err(damaged)?;
         state.apply(manifest)?;
         Ok(state)
@@ -193,7 +204,9 @@ impl ColdState {
         let Checkpoint { segments: added, lost, partitions, .. } = checkpoint;
         state.change(&Changes { added, lost, partitions, ..Changes::default() }, 0)?;
         state.retired.extend(checkpoint.retired.into_iter().map(|key| (key, Removed::Replaced)));
-        state.retired.extend(checkpoint.taken.into_iter().map(|taken| (taken.key, Removed::Taken(taken.since_ms))));
+        state
+            .retired
+            .extend(checkpoint.taken.into_iter().map(|taken| (taken.key, Removed::Taken(taken.since_ms))));
         state.openings = checkpoint.openings.into_iter().collect();
         Ok(state)
     }
@@ -228,11 +241,21 @@ impl ColdState {
     }
 
     /// Removes a segment, which must exist; its object stays until upkeep deletes it.
-    fn remove_segment(&mut self, entry: &SegmentRef, added: &[SegmentEntry], written_ms: TimestampMs) -> Result<Partition, String> {
+    fn remove_segment(
+        &mut self,
+        entry: &SegmentRef,
+        added: &[SegmentEntry],
+        written_ms: TimestampMs,
+    ) -> Result<Partition, String> {
         let partition = manifest::partition(&entry.table, entry.partition)?;
         let segments = &mut self.partitions.entry(partition.clone()).or_default().segments;
-        let place = segments.iter().position(|segment| (segment.range.start, segment.range.end) == (entry.start, entry.end));
-        let meta = segments.remove(place.ok_or_else(|| format!("{partition} has no segment from {} to {}", entry.start, entry.end))?);
+        let place = segments
+            .iter()
+            .position(|segment| (segment.range.start, segment.range.end) == (entry.start, entry.end));
+        let meta = segments
+            .remove(place.ok_or_else(|| {
+                format!("{partition} has no segment from {} to {}", entry.start, entry.end)
+            })?);
         let why = if is_replaced(entry, added) { Removed::Replaced } else { Removed::Taken(written_ms) };
         self.retired.insert(key(&partition, &meta)?, why);
         Ok(partition)
@@ -297,7 +320,8 @@ impl ColdState {
     /// The whole state, for a checkpoint.
     pub fn checkpoint(&self) -> Checkpoint {
         let each = |(partition, cold): (&Partition, &ColdPartition)| {
-            let segments: Vec<_> = cold.segments.iter().map(|meta| SegmentEntry::new(partition, meta)).collect();
+            let segments: Vec<_> =
+                cold.segments.iter().map(|meta| SegmentEntry::new(partition, meta)).collect();
             let lost: Vec<_> = cold.lost.iter().map(|lost| LostEntry::new(partition, *lost)).collect();
             (segments, lost)
         };
@@ -316,7 +340,11 @@ impl ColdState {
             retired,
             taken,
             tables: self.tables.values().cloned().collect(),
-            consumers: self.consumers.iter().map(|(key, offset)| ConsumerEntry::new(key.clone(), *offset)).collect(),
+            consumers: self
+                .consumers
+                .iter()
+                .map(|(key, offset)| ConsumerEntry::new(key.clone(), *offset))
+                .collect(),
             openings: self.openings.iter().copied().collect(),
         }
     }
@@ -372,7 +400,10 @@ mod tests {
     }
 
     fn added(segments: &[(Offset, Offset)]) -> Changes {
-        Changes { added: segments.iter().map(|&(start, end)| segment(start, end)).collect(), ..Changes::default() }
+        Changes {
+            added: segments.iter().map(|&(start, end)| segment(start, end)).collect(),
+            ..Changes::default()
+        }
     }
 
     fn partition() -> Partition {
@@ -380,7 +411,10 @@ mod tests {
     }
 
     fn removed(segments: &[(Offset, Offset)]) -> Vec<SegmentRef> {
-        segments.iter().map(|&(start, end)| SegmentRef::new(&partition(), OffsetRange::new(start, end))).collect()
+        segments
+            .iter()
+            .map(|&(start, end)| SegmentRef::new(&partition(), OffsetRange::new(start, end)))
+            .collect()
     }
 
     fn entry(start: Offset, end: Offset) -> PartitionEntry {
@@ -414,7 +448,8 @@ mod tests {
     #[test]
     fn what_was_taken_away_is_told_from_what_was_replaced() {
         let merged = Changes { removed: removed(&[(0, 5), (5, 9)]), ..added(&[(0, 9)]) };
-        let taken = Changes { removed: removed(&[(0, 9)]), partitions: vec![entry(9, 9)], ..Changes::default() };
+        let taken =
+            Changes { removed: removed(&[(0, 9)]), partitions: vec![entry(9, 9)], ..Changes::default() };
         let mut state = chain(vec![added(&[(0, 5), (5, 9)]), merged]).unwrap();
         assert_eq!(state.retired.values().collect::<Vec<_>>(), [&Removed::Replaced; 2]);
         state.apply(&Manifest { written_ms: 77, ..manifest(2, taken, None) }).unwrap();
@@ -429,7 +464,8 @@ mod tests {
         }
         let hole = Changes { removed: removed(&[(5, 9)]), ..Changes::default() };
         assert!(chain(vec![added(&[(0, 5), (5, 9), (9, 10)]), hole]).is_err());
-        let after_all_expired = Changes { removed: removed(&[(0, 5)]), partitions: vec![entry(5, 5)], ..Changes::default() };
+        let after_all_expired =
+            Changes { removed: removed(&[(0, 5)]), partitions: vec![entry(5, 5)], ..Changes::default() };
         assert!(chain(vec![added(&[(0, 5)]), after_all_expired.clone(), added(&[(6, 7)])]).is_err());
         assert!(chain(vec![added(&[(0, 5)]), after_all_expired, added(&[(5, 7)])]).is_ok());
         let fits = chain(vec![added(&[(0, 5)])]).unwrap();
@@ -440,7 +476,11 @@ mod tests {
 
     #[test]
     fn the_oldest_segments_may_go() {
-        let expired = Changes { removed: removed(&[(0, 5), (5, 9)]), partitions: vec![entry(9, 9)], ..Changes::default() };
+        let expired = Changes {
+            removed: removed(&[(0, 5), (5, 9)]),
+            partitions: vec![entry(9, 9)],
+            ..Changes::default()
+        };
         let state = chain(vec![added(&[(0, 5), (5, 9)]), expired, added(&[(9, 12)])]).unwrap();
         let cold = &state.partitions[&partition()];
         assert_eq!((cold.earliest, cold.end, cold.reserved_upto), (9, 12, 40));

@@ -54,7 +54,8 @@ impl FoundManifests for FoundChain<'_> {
 }
 
 fn bounds(state: &ColdState) -> BTreeMap<Partition, ColdBounds> {
-    let bounds = |cold: &ColdPartition| ColdBounds { start: cold.earliest, end: cold.end, lost: cold.lost.clone() };
+    let bounds =
+        |cold: &ColdPartition| ColdBounds { start: cold.earliest, end: cold.end, lost: cold.lost.clone() };
     state.partitions.iter().map(|(partition, cold)| (partition.clone(), bounds(cold))).collect()
 }
 
@@ -76,7 +77,9 @@ impl Manifests for S3Cold {
         if self.objects.is_fenced() {
             probe::probe(&self.objects).await
         } else {
-            warn!("s3.unfenced is set: a second Zombi that writes to this bucket and prefix will not be noticed");
+            warn!(
+                "s3.unfenced is set: a second Zombi that writes to this bucket and prefix will not be noticed"
+            );
             probe::probe_unfenced(&self.objects).await
         }
     }
@@ -96,7 +99,11 @@ impl Manifests for S3Cold {
     fn tables(&self) -> Result<Vec<RecoveredTable>, StorageError> {
         let entries = self.with_state(|state| state.tables.clone())?.into_values();
         let table = |entry: TableEntry| {
-            Ok(RecoveredTable { name: parsed(TableName::parse(&entry.table))?, settings: entry.settings(), is_deleted: entry.deleted })
+            Ok(RecoveredTable {
+                name: parsed(TableName::parse(&entry.table))?,
+                settings: entry.settings(),
+                is_deleted: entry.deleted,
+            })
         };
         entries.map(table).collect()
     }
@@ -110,10 +117,16 @@ impl Manifests for S3Cold {
         entries.map(offset).collect()
     }
 
-    fn segments_with_keys(&self, appended_after: TimestampMs) -> Result<Vec<(Partition, OffsetRange)>, StorageError> {
+    fn segments_with_keys(
+        &self,
+        appended_after: TimestampMs,
+    ) -> Result<Vec<(Partition, OffsetRange)>, StorageError> {
         self.with_state(|state| {
             let each = |(partition, cold): (&Partition, &ColdPartition)| {
-                let wanted = cold.segments.iter().filter(|segment| segment.keys > 0 && segment.appended_ms > appended_after);
+                let wanted = cold
+                    .segments
+                    .iter()
+                    .filter(|segment| segment.keys > 0 && segment.appended_ms > appended_after);
                 wanted.map(|segment| (partition.clone(), segment.range)).collect::<Vec<_>>()
             };
             state.partitions.iter().flat_map(each).collect()

@@ -64,7 +64,11 @@ pub struct TableSettings {
 
 impl Default for TableSettings {
     fn default() -> Self {
-        Self { retention_secs: Chosen::default(), retention_bytes: Chosen::default(), partitions: Chosen::default_of(1) }
+        Self {
+            retention_secs: Chosen::default(),
+            retention_bytes: Chosen::default(),
+            partitions: Chosen::default_of(1),
+        }
     }
 }
 
@@ -85,7 +89,12 @@ pub struct TableChange {
 impl TableChange {
     /// The settings after the change; what goes back to a default takes it from `defaults`.
     pub fn apply(&self, settings: TableSettings, defaults: TableSettings) -> TableSettings {
-        fn chosen<T: Copy, U>(change: Change<U>, now: Chosen<T>, default: Chosen<T>, wrap: fn(U) -> T) -> Chosen<T> {
+        fn chosen<T: Copy, U>(
+            change: Change<U>,
+            now: Chosen<T>,
+            default: Chosen<T>,
+            wrap: fn(U) -> T,
+        ) -> Chosen<T> {
             match change {
                 None => now,
                 Some(None) => Chosen { is_own: false, ..default },
@@ -93,9 +102,21 @@ impl TableChange {
             }
         }
         TableSettings {
-            retention_secs: chosen(self.retention_secs, settings.retention_secs, defaults.retention_secs, Some),
-            retention_bytes: chosen(self.retention_bytes, settings.retention_bytes, defaults.retention_bytes, Some),
-            partitions: chosen(self.partitions, settings.partitions, defaults.partitions, |partitions| partitions),
+            retention_secs: chosen(
+                self.retention_secs,
+                settings.retention_secs,
+                defaults.retention_secs,
+                Some,
+            ),
+            retention_bytes: chosen(
+                self.retention_bytes,
+                settings.retention_bytes,
+                defaults.retention_bytes,
+                Some,
+            ),
+            partitions: chosen(self.partitions, settings.partitions, defaults.partitions, |partitions| {
+                partitions
+            }),
         }
     }
 }
@@ -154,7 +175,10 @@ impl Tables {
     /// The tables that can be read and come after a name, in order.
     pub fn after(&self, name: Option<&TableName>) -> impl Iterator<Item = &Arc<TableStatus>> {
         let start = name.map_or(Bound::Unbounded, Bound::Excluded);
-        self.0.range::<TableName, _>((start, Bound::Unbounded)).map(|(_, table)| table).filter(|table| !table.is_deleted)
+        self.0
+            .range::<TableName, _>((start, Bound::Unbounded))
+            .map(|(_, table)| table)
+            .filter(|table| !table.is_deleted)
     }
 
     /// A table, deleted or not.
@@ -247,7 +271,11 @@ pub trait Catalog: Send + Sync {
     ///
     /// # Errors
     /// `PartitionsShrink`, `TooMany`, `OutcomeUnknown` or `Closed`.
-    async fn configure_table(&self, table: TableName, change: TableChange) -> Result<Configured, StorageError>;
+    async fn configure_table(
+        &self,
+        table: TableName,
+        change: TableChange,
+    ) -> Result<Configured, StorageError>;
 
     /// Deletes a table: its events, keys, settings and consumer offsets. Its partitions' next offsets are
     /// remembered, so that no offset means two events if the table is written again.

@@ -58,7 +58,13 @@ pub trait ColdReader: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`, or `Corrupt` if an object is not what its manifest says.
-    async fn read(&self, partition: &Partition, range: OffsetRange, filter: TimeFilter, limit: ReadLimit) -> Result<Page, StorageError>;
+    async fn read(
+        &self,
+        partition: &Partition,
+        range: OffsetRange,
+        filter: TimeFilter,
+        limit: ReadLimit,
+    ) -> Result<Page, StorageError>;
 }
 
 /// Stores segments and publishes them.
@@ -116,7 +122,12 @@ pub trait ColdUpkeep: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable` while the bucket has not been opened.
-    fn expired(&self, table: &TableStatus, appended_before: TimestampMs, max_bytes: Option<u64>) -> Result<Vec<Trim>, StorageError>;
+    fn expired(
+        &self,
+        table: &TableStatus,
+        appended_before: TimestampMs,
+        max_bytes: Option<u64>,
+    ) -> Result<Vec<Trim>, StorageError>;
 
     /// One round: deletes what nobody needs or names any more, then merges small segments for at most
     /// `patience`. `now_ms` only dates what is kept for a while. A round may be interrupted anywhere; the
@@ -124,7 +135,12 @@ pub trait ColdUpkeep: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`, `Denied`; `Fenced` if another writer has taken over.
-    async fn tidy(&self, catalog: &dyn Catalog, now_ms: TimestampMs, patience: Duration) -> Result<(), StorageError>;
+    async fn tidy(
+        &self,
+        catalog: &dyn Catalog,
+        now_ms: TimestampMs,
+        patience: Duration,
+    ) -> Result<(), StorageError>;
 }
 
 /// All roles of a bucket together.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    append::Appender, catalog::Catalog, consumers::ConsumerStorage, error::StorageError, flush_ledger::FlushLedger, gauge::Gauge,
-    idempotency::KeyWindow, journal::Notes, read::HotReader, recovery::Recoverable, reservation::Reservations, retention::Trimmer,
+    append::Appender, catalog::Catalog, consumers::ConsumerStorage, error::StorageError,
+    flush_ledger::FlushLedger, gauge::Gauge, idempotency::KeyWindow, journal::Notes, read::HotReader,
+    recovery::Recoverable, reservation::Reservations, retention::Trimmer,
 };
 
 /// An open volume.
@@ -15,7 +16,9 @@ use super::{
 /// answered. Code that needs one role takes that role and no more; only what puts a store together takes the
 /// whole engine.
 #[async_trait]
-pub trait Engine: Appender + HotReader + Catalog + FlushLedger + Trimmer + ConsumerStorage + Recoverable {
+pub trait Engine:
+    Appender + HotReader + Catalog + FlushLedger + Trimmer + ConsumerStorage + Recoverable
+{
     /// What the volume notes about itself. The notes hold the writer, not the engine, and may outlive it.
     fn notes(&self) -> Arc<dyn Notes>;
 

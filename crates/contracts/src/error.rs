@@ -62,7 +62,9 @@ impl fmt::Display for Overload {
             Overload::Answers => "answers being sent use all the memory they may",
             Overload::Tails => "there are as many event streams as there may be",
             Overload::ColdReads => "as many reads wait for S3 as may",
-            Overload::KeysFull => "idempotency keys use all the space they may, and none is old enough to be forgotten",
+            Overload::KeysFull => {
+                "idempotency keys use all the space they may, and none is old enough to be forgotten"
+            }
             Overload::Slow => "the body came slowly, and others needed the memory that it took",
         })
     }
@@ -230,7 +232,10 @@ impl StorageError {
     }
 
     /// Damaged bytes, with what does not fit.
-    pub fn corrupt(object: impl fmt::Display, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn corrupt(
+        object: impl fmt::Display,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
         Self::Corrupt { object: object.to_string(), source: Arc::from(source.into()) }
     }
 

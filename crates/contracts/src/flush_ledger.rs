@@ -2,7 +2,9 @@
 
 use async_trait::async_trait;
 
-use super::{catalog::PartitionStatus, clock::TimestampMs, error::StorageError, name::Partition, segment::FlushIntent};
+use super::{
+    catalog::PartitionStatus, clock::TimestampMs, error::StorageError, name::Partition, segment::FlushIntent,
+};
 
 /// Which flushed events hot keeps for fast reads: those within both bounds, of time and of bytes.
 #[derive(Debug, Clone, Copy)]

@@ -38,7 +38,9 @@ impl Heartbeat {
     pub fn is_alive(&self) -> bool {
         match self.working_since.load(Relaxed) {
             0 => true,
-            since => self.now_ms().saturating_sub(since - 1) < u64::try_from(STUCK.as_millis()).unwrap_or(u64::MAX),
+            since => {
+                self.now_ms().saturating_sub(since - 1) < u64::try_from(STUCK.as_millis()).unwrap_or(u64::MAX)
+            }
         }
     }
 
@@ -53,7 +55,10 @@ mod tests {
 
     #[test]
     fn waiting_is_no_fault_and_working_for_ever_is() {
-        let heartbeat = Heartbeat { started: Instant::now() - Duration::from_secs(100), working_since: AtomicU64::new(0) };
+        let heartbeat = Heartbeat {
+            started: Instant::now() - Duration::from_secs(100),
+            working_since: AtomicU64::new(0),
+        };
         assert!(heartbeat.is_alive());
         heartbeat.works();
         assert!(heartbeat.is_alive());

@@ -125,6 +125,9 @@ mod tests {
             assert_ne!(json("{\"a\":[1,\"x \\\" y\"]}"), json(other));
         }
         assert_ne!(json("1"), hash_payload(&Payload::text("1")));
-        assert_ne!(hash_payload(&Payload::text("1")), hash_payload(&Payload::new(PayloadKind::Bytes, Bytes::from_static(b"1")).unwrap()));
+        assert_ne!(
+            hash_payload(&Payload::text("1")),
+            hash_payload(&Payload::new(PayloadKind::Bytes, Bytes::from_static(b"1")).unwrap())
+        );
     }
 }

@@ -97,9 +97,8 @@ impl Journal {
     pub fn open(notes: Arc<dyn Notes>) -> Result<Self, StorageError> {
         let record = match notes.stored()? {
             None => ChainRecord::default(),
-            Some(bytes) => {
-                serde_json::from_slice(&bytes).map_err(|error| StorageError::corrupt("the volume's record of the chain", error))?
-            }
+            Some(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|error| StorageError::corrupt("the volume's record of the chain", error))?,
         };
         Ok(Self { notes, record: Mutex::new(record) })
     }
@@ -166,7 +165,10 @@ mod tests {
         let (ours, other, ours_too) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3));
         let record = ChainRecord { openings: vec![(ours, 7), (ours_too, 9)], catching_up: false };
         assert!(record.knows(ours, 7) && record.knows(ours, 3));
-        assert!(!record.knows(ours, 8), "a link after a copy was made, though the copy has tried the number itself");
+        assert!(
+            !record.knows(ours, 8),
+            "a link after a copy was made, though the copy has tried the number itself"
+        );
         assert!(record.knows(ours_too, 8));
         assert!(!record.knows(other, 3));
         assert!(ChainRecord::default().is_empty());
@@ -179,7 +181,11 @@ mod tests {
         for tried in 100..200 {
             record = record.with(Uuid::from_u128(tried), 6, Some(ours));
         }
-        assert!(record.knows(ours, 5) && record.knows(Uuid::from_u128(199), 6) && record.knows(Uuid::from_u128(190), 6));
+        assert!(
+            record.knows(ours, 5)
+                && record.knows(Uuid::from_u128(199), 6)
+                && record.knows(Uuid::from_u128(190), 6)
+        );
         assert!(record.openings.len() <= REMEMBERED + 1);
         let last = Uuid::from_u128(199);
         for number in 7..50 {

@@ -131,7 +131,10 @@ pub trait Manifests: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable` while they have not been taken over.
-    fn segments_with_keys(&self, appended_after: TimestampMs) -> Result<Vec<(Partition, OffsetRange)>, StorageError>;
+    fn segments_with_keys(
+        &self,
+        appended_after: TimestampMs,
+    ) -> Result<Vec<(Partition, OffsetRange)>, StorageError>;
 
     /// Declares lost the offsets of each partition that may have been given beyond its last known event.
     ///

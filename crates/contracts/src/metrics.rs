@@ -72,7 +72,8 @@ pub const REFUSALS: [&str; 15] = [
 ];
 
 /// Sub-millisecond to a minute: an append is one sync, a cold read a few requests.
-const SECONDS: [f64; 16] = [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+const SECONDS: [f64; 16] =
+    [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
 const COUNTS: [f64; 13] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
 const BYTES: [f64; 8] = [256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 16_777_216.0];
 
@@ -131,7 +132,11 @@ pub fn describe() {
 fn describe_all() {
     describe_histogram!(APPEND_BATCH_REQUESTS, "Requests that shared one write and one sync.");
     describe_histogram!(APPEND_BATCH_BYTES, Unit::Bytes, "Stored event bytes of one write.");
-    describe_histogram!(APPEND_BATCH_SECONDS, Unit::Seconds, "Time from taking a batch to its answer, the sync included.");
+    describe_histogram!(
+        APPEND_BATCH_SECONDS,
+        Unit::Seconds,
+        "Time from taking a batch to its answer, the sync included."
+    );
     describe_counter!(APPENDED, "Events made durable.");
     describe_counter!(DUPLICATES, "Events not stored because their idempotency key was known.");
     describe_counter!(READ, "Records returned by reads.");
@@ -140,11 +145,23 @@ fn describe_all() {
     describe_histogram!(HTTP_SECONDS, Unit::Seconds, "Time to the head of the answer, by route.");
     describe_gauge!(CONNECTIONS, "Open client connections.");
     describe_counter!(S3_REQUESTS, "S3 requests by operation and outcome.");
-    describe_histogram!(S3_SECONDS, Unit::Seconds, "Time of S3 requests to the head of the answer, by operation, retries included.");
+    describe_histogram!(
+        S3_SECONDS,
+        Unit::Seconds,
+        "Time of S3 requests to the head of the answer, by operation, retries included."
+    );
     describe_gauge!(APPEND_QUEUE, "Requests that wait for the writer.");
     describe_histogram!(FLUSH_SECONDS, Unit::Seconds, "Time to read, encode and put one segment.");
-    describe_gauge!(FLUSHED_AT, Unit::Seconds, "When a manifest was last committed, as seconds since 1970; 0 before the first.");
-    describe_gauge!(UNFLUSHED_AGE, Unit::Seconds, "How long the oldest event that is in RocksDB alone has waited.");
+    describe_gauge!(
+        FLUSHED_AT,
+        Unit::Seconds,
+        "When a manifest was last committed, as seconds since 1970; 0 before the first."
+    );
+    describe_gauge!(
+        UNFLUSHED_AGE,
+        Unit::Seconds,
+        "How long the oldest event that is in RocksDB alone has waited."
+    );
     describe_gauge!(LOST_OFFSETS, "Offsets that are declared lost with a volume.");
     describe_gauge!(TABLES, "Tables.");
     describe_counter!(FLUSHED_EVENTS, "Events moved to S3.");
@@ -163,15 +180,26 @@ fn describe_all() {
     describe_counter!(REFUSED, "Requests that were turned away with 503, by reason.");
     describe_gauge!(KEYS, "Idempotency keys that are remembered.");
     describe_gauge!(KEY_WINDOW, Unit::Seconds, "For how long idempotency keys really are remembered.");
-    describe_gauge!(KEY_WINDOW_SETTING, Unit::Seconds, "For how long they are to be remembered: idempotency.window_secs.");
+    describe_gauge!(
+        KEY_WINDOW_SETTING,
+        Unit::Seconds,
+        "For how long they are to be remembered: idempotency.window_secs."
+    );
     describe_gauge!(PARTITIONS, "Partitions of all tables.");
     describe_gauge!(GROUPS, "Consumer groups.");
     describe_counter!(GROUPS_EXPIRED, "Consumer groups that were forgotten because nobody used them.");
-    describe_gauge!(UPKEEP_DUE, "What a round of upkeep has left for the next: partitions with segments to merge, objects to delete.");
+    describe_gauge!(
+        UPKEEP_DUE,
+        "What a round of upkeep has left for the next: partitions with segments to merge, objects to delete."
+    );
     describe_counter!(SWEPT, "Objects of segments that nobody named, and that were deleted.");
     describe_counter!(UPKEEP_FAILURES, "Rounds of upkeep in which something failed.");
     describe_counter!(LOG_DROPPED, "Lines of the log that were dropped because nobody took them.");
-    describe_gauge!(S3_CONTACT, Unit::Seconds, "When S3 last answered as it should, as seconds since 1970; 0 before.");
+    describe_gauge!(
+        S3_CONTACT,
+        Unit::Seconds,
+        "When S3 last answered as it should, as seconds since 1970; 0 before."
+    );
 }
 
 /// Counts one batch of the writer.
@@ -284,8 +312,14 @@ pub fn engine(gauges: &[Gauge]) {
 
 /// Shows lags of consumer groups to the recorder of this thread.
 pub fn consumer_lags<'a>(lags: impl Iterator<Item = ConsumerLag<'a>>) {
-    describe_gauge!(CONSUMER_LAG, "Events that a consumer group has not read of a table; the largest ones, no more than 200.");
-    describe_gauge!(COMMITTED, "The sum of the offsets that a consumer group has committed of a table, of the same ones.");
+    describe_gauge!(
+        CONSUMER_LAG,
+        "Events that a consumer group has not read of a table; the largest ones, no more than 200."
+    );
+    describe_gauge!(
+        COMMITTED,
+        "The sum of the offsets that a consumer group has committed of a table, of the same ones."
+    );
     for ConsumerLag { group, table, lag, committed } in lags {
         let labels = [("group", group.to_owned()), ("table", table.to_owned())];
         gauge!(CONSUMER_LAG, &labels).set(lag as f64);

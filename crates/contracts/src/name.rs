@@ -20,7 +20,9 @@ const NAME_RULE: &str = "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$";
 fn parse_name(what: &'static str, value: &str) -> Result<Arc<str>, BadName> {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let bytes = value.as_bytes();
-    let right = (1..=128).contains(&bytes.len()) && word(bytes[0]) && bytes.iter().all(|&byte| word(byte) || byte == b'.' || byte == b'-');
+    let right = (1..=128).contains(&bytes.len())
+        && word(bytes[0])
+        && bytes.iter().all(|&byte| word(byte) || byte == b'.' || byte == b'-');
     if right {
         Ok(Arc::from(value))
     } else {

@@ -148,7 +148,9 @@ impl Payload {
     pub fn reads_back(&self) -> bool {
         let edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_whitespace() || *byte == b'"');
         self.kind != PayloadKind::Json
-            || !(edge(self.bytes.first()) || edge(self.bytes.last()) || memchr::memchr2(b'\n', b'\r', &self.bytes).is_some())
+            || !(edge(self.bytes.first())
+                || edge(self.bytes.last())
+                || memchr::memchr2(b'\n', b'\r', &self.bytes).is_some())
     }
 
     /// How it is shown.
@@ -220,7 +222,11 @@ fn check(json: &str) -> Result<(), BadPayload> {
 /// Skips an escape in a string, whose letter is at `at`; returns where it ends.
 fn escape(json: &str, at: usize) -> Result<usize, BadPayload> {
     match unit(json, at) {
-        Some(0xD800..=0xDBFF) if json[at + 5..].starts_with('\\') && matches!(unit(json, at + 6), Some(0xDC00..=0xDFFF)) => Ok(at + 11),
+        Some(0xD800..=0xDBFF)
+            if json[at + 5..].starts_with('\\') && matches!(unit(json, at + 6), Some(0xDC00..=0xDFFF)) =>
+        {
+            Ok(at + 11)
+        }
         Some(0xD800..=0xDFFF) => Err(BadPayload::LoneSurrogate(format!("\\{}", &json[at..at + 5]))),
         Some(_) => Ok(at + 5),
         None => Ok(at + 1),
@@ -280,9 +286,18 @@ mod tests {
         ] {
             let found = Payload::from_json(Some(&raw(half)), None);
             assert!(matches!(found, Err(BadPayload::LoneSurrogate(_))), "{half}: {found:?}");
-            assert!(half.starts_with('"') || Payload::new(PayloadKind::Json, Bytes::from(half.to_owned())).is_err(), "{half}");
+            assert!(
+                half.starts_with('"')
+                    || Payload::new(PayloadKind::Json, Bytes::from(half.to_owned())).is_err(),
+                "{half}"
+            );
         }
-        for whole in [r#""\ud83d\ude00""#, r#"{"\uD83D\uDE00":"\u00e9\u0000"}"#, r#"["\\ud83d"]"#, r#"["\"\\\"ud83d"]"#] {
+        for whole in [
+            r#""\ud83d\ude00""#,
+            r#"{"\uD83D\uDE00":"\u00e9\u0000"}"#,
+            r#"["\\ud83d"]"#,
+            r#"["\"\\\"ud83d"]"#,
+        ] {
             assert!(Payload::from_json(Some(&raw(whole)), None).is_ok(), "{whole}");
         }
     }

@@ -38,7 +38,12 @@ pub trait Trimmer: Send + Sync {
     ///
     /// # Errors
     /// `UnknownTable`, `Corrupt` or `Unavailable`.
-    async fn expired(&self, table: &TableName, appended_before: TimestampMs, excess_bytes: u64) -> Result<Vec<Trim>, StorageError>;
+    async fn expired(
+        &self,
+        table: &TableName,
+        appended_before: TimestampMs,
+        excess_bytes: u64,
+    ) -> Result<Vec<Trim>, StorageError>;
 
     /// Moves the starts of partitions: what is below is gone for readers, and leaves hot.
     ///
@@ -62,13 +67,18 @@ pub struct ExpiryUnit {
 
 /// For each partition that loses something, its new start and how many bytes go. The oldest units go first;
 /// within a partition they go in order of offsets.
-pub fn choose(mut pieces: Vec<ExpiryUnit>, appended_before: TimestampMs, mut excess: u64) -> Vec<(usize, Offset, u64)> {
+pub fn choose(
+    mut pieces: Vec<ExpiryUnit>,
+    appended_before: TimestampMs,
+    mut excess: u64,
+) -> Vec<(usize, Offset, u64)> {
     // Inside a partition offsets order the pieces, whatever the clock did: a piece is as old as the newest
     // before it.
     pieces.sort_by_key(|piece| (piece.partition, piece.end));
     let mut newest: Option<(usize, TimestampMs)> = None;
     for piece in &mut pieces {
-        if let Some((partition, appended_ms)) = newest.filter(|(partition, _)| *partition == piece.partition) {
+        if let Some((partition, appended_ms)) = newest.filter(|(partition, _)| *partition == piece.partition)
+        {
             debug_assert_eq!(partition, piece.partition);
             piece.appended_ms = piece.appended_ms.max(appended_ms);
         }

@@ -106,7 +106,8 @@ mod tests {
         let mut second = wakeups.wait_for(&table("t"), Some(1));
         let mut other = wakeups.wait_for(&table("u"), None);
         wakeups.appended([(table("t"), 1)]);
-        let woken = [&mut whole, &mut first, &mut second, &mut other].map(|one| one.appended().now_or_never().is_some());
+        let woken = [&mut whole, &mut first, &mut second, &mut other]
+            .map(|one| one.appended().now_or_never().is_some());
         assert_eq!(woken, [true, false, true, false]);
         wakeups.appended([(table("t"), 0)]);
         first.forget();

@@ -53,7 +53,8 @@ impl TableHead {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let stored = stored::Table::decode(bytes).ok()?;
         // Tables stored before there were defaults have no such flag: what was set was the table's own.
-        let retention = |value: Option<u64>, is_default: bool| Chosen { value, is_own: value.is_some() && !is_default };
+        let retention =
+            |value: Option<u64>, is_default: bool| Chosen { value, is_own: value.is_some() && !is_default };
         let settings = TableSettings {
             retention_secs: retention(stored.retention_secs, stored.default_retention_secs),
             retention_bytes: retention(stored.retention_bytes, stored.default_retention_bytes),
@@ -158,9 +159,16 @@ impl CatalogState {
         for table in self.by_name.values().filter(|table| !table.is_deleted) {
             tables += 1;
             partitions += table.partitions.len() as u64;
-            unflushed_events += table.partitions.values().map(|state| state.watermarks.unflushed().len()).sum::<u64>();
+            unflushed_events +=
+                table.partitions.values().map(|state| state.watermarks.unflushed().len()).sum::<u64>();
         }
-        Totals { tables, partitions, hot_bytes: self.hot_bytes, unflushed_bytes: self.unflushed_bytes, unflushed_events }
+        Totals {
+            tables,
+            partitions,
+            hot_bytes: self.hot_bytes,
+            unflushed_bytes: self.unflushed_bytes,
+            unflushed_events,
+        }
     }
 
     /// How many tables there are; deleted ones do not count.
@@ -179,7 +187,10 @@ impl CatalogState {
     }
 
     /// The offsets of a group by the names of their partitions, in order.
-    pub fn named_offsets(&self, offsets: &BTreeMap<PartitionKey, CommittedOffset>) -> Vec<(Partition, Offset)> {
+    pub fn named_offsets(
+        &self,
+        offsets: &BTreeMap<PartitionKey, CommittedOffset>,
+    ) -> Vec<(Partition, Offset)> {
         let name = |(key, committed): (&PartitionKey, &CommittedOffset)| {
             Some((Partition::new(self.name(key.table)?.clone(), key.partition), committed.offset))
         };
@@ -199,7 +210,12 @@ impl CatalogState {
     }
 
     /// Sets a committed consumer offset; `None` forgets it.
-    pub fn set_consumer(&mut self, group: &GroupName, partition: PartitionKey, committed: Option<CommittedOffset>) {
+    pub fn set_consumer(
+        &mut self,
+        group: &GroupName,
+        partition: PartitionKey,
+        committed: Option<CommittedOffset>,
+    ) {
         self.consumers.set(group, partition, committed);
     }
 
@@ -235,7 +251,8 @@ impl CatalogState {
         self.names.insert(head.id, name.clone());
         let partitions = self.by_name.remove(&name).map(|table| table.partitions).unwrap_or_default();
         let TableHead { id, settings, is_deleted } = head;
-        self.by_name.insert(name, TableState { id, settings, is_deleted, partitions, status: OnceLock::new() });
+        self.by_name
+            .insert(name, TableState { id, settings, is_deleted, partitions, status: OnceLock::new() });
         self.changed.get_mut().insert(id);
     }
 
@@ -284,7 +301,9 @@ impl SharedCatalog {
         let changed = std::mem::take(&mut *state.changed.lock());
         if !changed.is_empty() {
             let tables = Arc::make_mut(&mut shown);
-            let found = changed.iter().filter_map(|id| state.name(*id).and_then(|name| Some(state.get(name)?.status(name))));
+            let found = changed
+                .iter()
+                .filter_map(|id| state.name(*id).and_then(|name| Some(state.get(name)?.status(name))));
             found.for_each(|table| tables.insert(table));
         }
         Arc::clone(&shown)

@@ -39,10 +39,13 @@ pub fn encode(event: Event) -> Vec<u8> {
 /// # Errors
 /// `Corrupt` if the version is unknown, or the checksum does not match.
 pub fn decode(stored_bytes: &[u8]) -> Result<Event, StorageError> {
-    let message = stored::Event::decode(verify(stored_bytes)?).map_err(|error| StorageError::corrupt("an event in RocksDB", error))?;
-    let kind = decode_kind(message.payload_kind)
-        .ok_or_else(|| StorageError::corrupt("an event in RocksDB", format!("payload kind {}", message.payload_kind)))?;
-    let payload = Payload::stored(kind, message.payload).map_err(|error| StorageError::corrupt("an event in RocksDB", error))?;
+    let message = stored::Event::decode(verify(stored_bytes)?)
+        .map_err(|error| StorageError::corrupt("an event in RocksDB", error))?;
+    let kind = decode_kind(message.payload_kind).ok_or_else(|| {
+        StorageError::corrupt("an event in RocksDB", format!("payload kind {}", message.payload_kind))
+    })?;
+    let payload = Payload::stored(kind, message.payload)
+        .map_err(|error| StorageError::corrupt("an event in RocksDB", error))?;
     Ok(Event {
         payload,
         timestamp_ms: message.timestamp_ms,
@@ -97,15 +100,20 @@ mod tests {
             any::<Vec<u8>>().prop_map(|bytes| Payload::new(PayloadKind::Bytes, bytes.into()).unwrap()),
             any::<i64>().prop_map(|n| Payload::new(PayloadKind::Json, format!("[{n}, 1.0]").into()).unwrap()),
         ];
-        (payload, any::<i64>(), any::<i64>(), any::<Option<String>>(), any::<std::collections::BTreeMap<String, String>>()).prop_map(
-            |(payload, timestamp_ms, appended_ms, idempotency_key, headers)| Event {
+        (
+            payload,
+            any::<i64>(),
+            any::<i64>(),
+            any::<Option<String>>(),
+            any::<std::collections::BTreeMap<String, String>>(),
+        )
+            .prop_map(|(payload, timestamp_ms, appended_ms, idempotency_key, headers)| Event {
                 payload,
                 timestamp_ms,
                 appended_ms,
                 idempotency_key,
                 headers,
-            },
-        )
+            })
     }
 
     proptest! {

@@ -43,7 +43,8 @@ impl GroupOffsets {
     pub fn set(&mut self, group: &GroupName, partition: PartitionKey, committed: Option<CommittedOffset>) {
         match committed {
             Some(committed) => {
-                let is_new = self.groups.entry(group.clone()).or_default().insert(partition, committed).is_none();
+                let is_new =
+                    self.groups.entry(group.clone()).or_default().insert(partition, committed).is_none();
                 self.count += usize::from(is_new);
             }
             None => {

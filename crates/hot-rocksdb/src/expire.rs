@@ -26,7 +26,9 @@ pub fn expired(
     appended_before: TimestampMs,
     excess_bytes: u64,
 ) -> Result<Vec<Trim>, StorageError> {
-    let Some(table) = catalog.read().get(name).cloned() else { return Err(StorageError::UnknownTable(name.clone())) };
+    let Some(table) = catalog.read().get(name).cloned() else {
+        return Err(StorageError::UnknownTable(name.clone()));
+    };
     let partitions: Vec<_> = table.partitions.iter().collect();
     let mut pieces = Vec::new();
     for (place, &(&partition, state)) in partitions.iter().enumerate() {

@@ -47,7 +47,11 @@ fn decode_fields(bytes: &[u8]) -> Option<FirstWrite> {
     let (offset, rest) = bytes.split_first_chunk::<8>()?;
     let (appended_ms, rest) = rest.split_first_chunk::<8>()?;
     let payload = if rest.is_empty() { None } else { Some(Hash::try_from(rest).ok()?) };
-    Some(FirstWrite { offset: u64::from_be_bytes(*offset), appended_ms: i64::from_be_bytes(*appended_ms), payload })
+    Some(FirstWrite {
+        offset: u64::from_be_bytes(*offset),
+        appended_ms: i64::from_be_bytes(*appended_ms),
+        payload,
+    })
 }
 
 /// The time before which keys are forgotten, shared with the compaction filter: milliseconds since 1970.
@@ -60,7 +64,9 @@ pub fn expiry_filter(
     clock: Arc<dyn Clock>,
 ) -> impl FnMut(u32, &[u8], &[u8]) -> rocksdb::CompactionDecision + Send + 'static {
     move |_level, _key, value| match decode(value) {
-        Some(first) if !first.is_within(window_ms, clock.now_ms()) || first.appended_ms < floor.load(Relaxed) => {
+        Some(first)
+            if !first.is_within(window_ms, clock.now_ms()) || first.appended_ms < floor.load(Relaxed) =>
+        {
             rocksdb::CompactionDecision::Remove
         }
         _ => rocksdb::CompactionDecision::Keep,
@@ -172,20 +178,30 @@ mod tests {
             assert!(first.is_within(10, i64::MIN));
         }
         assert_eq!(decode(&[0; 16]), None);
-        assert_eq!(decode_unversioned(&[0; 16]), Some(FirstWrite { offset: 0, appended_ms: 0, payload: None }));
+        assert_eq!(
+            decode_unversioned(&[0; 16]),
+            Some(FirstWrite { offset: 0, appended_ms: 0, payload: None })
+        );
         assert_eq!(decode_unversioned(&[1; 33]), None);
     }
 
     #[test]
     fn the_oldest_are_forgotten_first_and_the_young_never() {
-        let options = KeyOptions { window_ms: 100 * MINUTE_MS, min_window_ms: 10 * MINUTE_MS, max_bytes: 5 * KEY_BYTES };
+        let options = KeyOptions {
+            window_ms: 100 * MINUTE_MS,
+            min_window_ms: 10 * MINUTE_MS,
+            max_bytes: 5 * KEY_BYTES,
+        };
         let mut ledger = KeyLedger::default();
         for minute in 0..8 {
             assert_eq!(ledger.add(minute * MINUTE_MS + 5), (minute, 1));
         }
         assert!(!ledger.has_room(options, 0));
         assert!(ledger.forget(options, 8 * MINUTE_MS, 0).is_empty(), "all of them are young");
-        assert_eq!(ledger.held().window(options, 8 * MINUTE_MS), KeyWindow { keys: 8, bytes: 8 * KEY_BYTES, window_ms: 480_000 });
+        assert_eq!(
+            ledger.held().window(options, 8 * MINUTE_MS),
+            KeyWindow { keys: 8, bytes: 8 * KEY_BYTES, window_ms: 480_000 }
+        );
         assert_eq!(ledger.forget(options, 20 * MINUTE_MS, 0), [0, 1, 2], "no more than it takes");
         assert!(ledger.has_room(options, 0));
         assert_eq!(ledger.floor_ms(), 3 * MINUTE_MS);

@@ -56,7 +56,8 @@ pub mod cf {
     pub const CONSUMERS: &str = "consumers";
 
     /// All of them.
-    pub const ALL: [&str; 9] = [META, TABLES, PARTITIONS, EVENTS, TIME_SLICES, IDEMPOTENCY, FLUSHED_RUNS, PARTITION_RUNS, CONSUMERS];
+    pub const ALL: [&str; 9] =
+        [META, TABLES, PARTITIONS, EVENTS, TIME_SLICES, IDEMPOTENCY, FLUSHED_RUNS, PARTITION_RUNS, CONSUMERS];
 }
 
 /// Keys of the `meta` column family.
@@ -195,7 +196,8 @@ mod tests {
 
     /// Where an event may be.
     fn places() -> impl Strategy<Value = (PartitionKey, Offset)> {
-        (any::<TableId>(), any::<PartitionNumber>(), any::<Offset>()).prop_map(|(table, partition, offset)| (key(table, partition), offset))
+        (any::<TableId>(), any::<PartitionNumber>(), any::<Offset>())
+            .prop_map(|(table, partition, offset)| (key(table, partition), offset))
     }
 
     proptest! {

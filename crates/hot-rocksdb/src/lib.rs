@@ -107,9 +107,15 @@ impl RocksHot {
         let HotParts { db, catalog, disk, clock, fence, heartbeat } = parts;
         let (requests, receiver) = mpsc::channel(options.queue_len);
         let (wakeups, keys) = (Arc::new(Wakeups::default()), options.keys);
-        let volume = OpenVolume { db: Arc::clone(&db), catalog: Arc::clone(&catalog), clock: Arc::clone(&clock), options };
+        let volume = OpenVolume {
+            db: Arc::clone(&db),
+            catalog: Arc::clone(&catalog),
+            clock: Arc::clone(&clock),
+            options,
+        };
         let writer = Writer::new(volume, Guards { fence, heartbeat }, receiver, Arc::clone(&wakeups))?;
-        let hot = Self { db, catalog, disk, writer: requests, wakeups, clock, keys, reservations: OnceLock::new() };
+        let hot =
+            Self { db, catalog, disk, writer: requests, wakeups, clock, keys, reservations: OnceLock::new() };
         Ok((Arc::new(hot), writer))
     }
 
@@ -124,7 +130,10 @@ impl RocksHot {
             let tables = self.catalog.read();
             let known = tables.get(table).map(|table| &table.partitions);
             let after = |(number, count): (PartitionNumber, u64)| {
-                let mut watermarks = known.and_then(|known| known.get(&number)).map(|state| state.watermarks).unwrap_or_default();
+                let mut watermarks = known
+                    .and_then(|known| known.get(&number))
+                    .map(|state| state.watermarks)
+                    .unwrap_or_default();
                 watermarks.next += count;
                 (Partition::new(table.clone(), number), watermarks)
             };
@@ -144,7 +153,9 @@ impl RocksHot {
         read: impl FnOnce(&Db, &SharedCatalog) -> Result<T, StorageError> + Send + 'static,
     ) -> Result<T, StorageError> {
         let (db, catalog) = (Arc::clone(&self.db), Arc::clone(&self.catalog));
-        task::spawn_blocking(move || read(&db, &catalog)).await.map_err(|error| StorageError::unavailable(Tier::Hot, error))?
+        task::spawn_blocking(move || read(&db, &catalog))
+            .await
+            .map_err(|error| StorageError::unavailable(Tier::Hot, error))?
     }
 }
 
@@ -155,7 +166,10 @@ fn table_id(catalog: &SharedCatalog, table: &TableName) -> Result<TableId, Stora
 }
 
 /// Sends a request to the writer and waits for its answer. Unlike an append, it waits for room in the queue.
-async fn ask<T>(writer: &mpsc::Sender<Request>, request: impl FnOnce(WriterReply<T>) -> Request) -> Result<T, StorageError> {
+async fn ask<T>(
+    writer: &mpsc::Sender<Request>,
+    request: impl FnOnce(WriterReply<T>) -> Request,
+) -> Result<T, StorageError> {
     let (reply, answer) = oneshot::channel();
     writer.send(request(reply)).await.map_err(|_| StorageError::Closed)?;
     answer.await.map_err(|_| StorageError::Closed)?
@@ -167,7 +181,10 @@ impl Appender for RocksHot {
     async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError> {
         // Refused while RocksDB still has room to flush and compact: see `disk`.
         if self.disk.is_full() {
-            return Err(StorageError::Overloaded { reason: Overload::DiskFull, retry_after: Duration::from_secs(5) });
+            return Err(StorageError::Overloaded {
+                reason: Overload::DiskFull,
+                retry_after: Duration::from_secs(5),
+            });
         }
         let Append { table, events, expected_offset } = append;
         self.reserve(&table, &events).await;
@@ -183,11 +200,14 @@ impl Appender for RocksHot {
             .collect();
         let (reply, answer) = oneshot::channel();
         // An append does not wait for room in the queue: the client is told to come back.
-        self.writer.try_send(Request::Append { table, events, expected_offset, reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                StorageError::Overloaded { reason: Overload::QueueFull, retry_after: Duration::from_secs(1) }
+        self.writer.try_send(Request::Append { table, events, expected_offset, reply }).map_err(|error| {
+            match error {
+                mpsc::error::TrySendError::Full(_) => StorageError::Overloaded {
+                    reason: Overload::QueueFull,
+                    retry_after: Duration::from_secs(1),
+                },
+                mpsc::error::TrySendError::Closed(_) => StorageError::Closed,
             }
-            mpsc::error::TrySendError::Closed(_) => StorageError::Closed,
         })?;
         // The writer answers every request that it takes. If it ended before that, the batch may have been on
         // its way to the disk.
@@ -211,7 +231,10 @@ impl HotReader for RocksHot {
         let table = table.clone();
         self.blocking(move |db, catalog| {
             let id = table_id(catalog, &table)?;
-            let from: Vec<_> = from.into_iter().map(|(partition, offset)| (PartitionKey { table: id, partition }, offset)).collect();
+            let from: Vec<_> = from
+                .into_iter()
+                .map(|(partition, offset)| (PartitionKey { table: id, partition }, offset))
+                .collect();
             db.read(&table, &from, filter, limit)
         })
         .await
@@ -228,7 +251,8 @@ impl HotReader for RocksHot {
         let _stops = stop.clone().drop_guard();
         self.blocking(move |db, catalog| {
             let partition = segment.partition();
-            let key = PartitionKey { table: table_id(catalog, &partition.table)?, partition: partition.number };
+            let key =
+                PartitionKey { table: table_id(catalog, &partition.table)?, partition: partition.number };
             let bytes = db.fill(segment.as_mut(), key, upto, enough, &stop)?;
             Ok((segment, bytes))
         })
@@ -254,7 +278,11 @@ impl Catalog for RocksHot {
         self.catalog.read().counted().0
     }
 
-    async fn configure_table(&self, table: TableName, change: TableChange) -> Result<Configured, StorageError> {
+    async fn configure_table(
+        &self,
+        table: TableName,
+        change: TableChange,
+    ) -> Result<Configured, StorageError> {
         self.ask(|reply| Request::ConfigureTable { table, change, reply }).await
     }
 
@@ -284,9 +312,15 @@ impl FlushLedger for RocksHot {
 
 #[async_trait]
 impl Trimmer for RocksHot {
-    async fn expired(&self, table: &TableName, appended_before: TimestampMs, excess_bytes: u64) -> Result<Vec<Trim>, StorageError> {
+    async fn expired(
+        &self,
+        table: &TableName,
+        appended_before: TimestampMs,
+        excess_bytes: u64,
+    ) -> Result<Vec<Trim>, StorageError> {
         let table = table.clone();
-        self.blocking(move |db, catalog| expire::expired(db, catalog, &table, appended_before, excess_bytes)).await
+        self.blocking(move |db, catalog| expire::expired(db, catalog, &table, appended_before, excess_bytes))
+            .await
     }
 
     async fn trim(&self, trims: Vec<Trim>) -> Result<(), StorageError> {
@@ -307,7 +341,11 @@ impl ConsumerStorage for RocksHot {
 
     async fn all_offsets(&self) -> Result<Vec<OffsetsOfGroup>, StorageError> {
         let tables = self.catalog.read();
-        Ok(tables.consumers().iter().map(|(group, offsets)| (group.clone(), tables.named_offsets(offsets))).collect())
+        Ok(tables
+            .consumers()
+            .iter()
+            .map(|(group, offsets)| (group.clone(), tables.named_offsets(offsets)))
+            .collect())
     }
 
     fn commits(&self) -> u64 {

@@ -51,7 +51,13 @@ pub(super) fn database(options: &OpenOptions) -> Options {
 }
 
 /// Options of a column family.
-pub(super) fn family(name: &str, options: &OpenOptions, cache: &Cache, clock: &Arc<dyn Clock>, floor: &Floor) -> Options {
+pub(super) fn family(
+    name: &str,
+    options: &OpenOptions,
+    cache: &Cache,
+    clock: &Arc<dyn Clock>,
+    floor: &Floor,
+) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     blocks.set_cache_index_and_filter_blocks(true);
@@ -75,7 +81,8 @@ pub(super) fn family(name: &str, options: &OpenOptions, cache: &Cache, clock: &A
             // Nearly every key is new: the filter answers without reading a block.
             blocks.set_bloom_filter(10.0, false);
             family.set_write_buffer_size(options.write_buffer_bytes);
-            let filter = idempotency::expiry_filter(options.keys.window_ms, Arc::clone(floor), Arc::clone(clock));
+            let filter =
+                idempotency::expiry_filter(options.keys.window_ms, Arc::clone(floor), Arc::clone(clock));
             family.set_compaction_filter("expired_idempotency_keys", filter);
             family.set_periodic_compaction_seconds(24 * 60 * 60);
         }

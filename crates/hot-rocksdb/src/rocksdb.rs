@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
-use ::rocksdb::{Cache, ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, ReadOptions, Snapshot, WriteBatch, WriteOptions};
+use ::rocksdb::{
+    Cache, ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, ReadOptions, Snapshot, WriteBatch,
+    WriteOptions,
+};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -46,14 +49,19 @@ impl Db {
     ///
     /// # Errors
     /// `Unavailable` if RocksDB cannot open it, `Corrupt` if it is damaged or of an unknown format.
-    pub fn open(options: &OpenOptions, clock: Arc<dyn Clock>) -> Result<(Arc<Self>, Arc<SharedCatalog>), StorageError> {
+    pub fn open(
+        options: &OpenOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Arc<Self>, Arc<SharedCatalog>), StorageError> {
         make_directory(&options.path)?;
         // Damage is looked for first: RocksDB's replay would silently drop what is behind it.
         let noted = Synced::read(&options.path)?;
         wal::check(&options.path, options.is_synced)?;
         let cache = Cache::new_lru_cache(options.cache_bytes);
         let keys_floor = Floor::default();
-        let family = |name| ColumnFamilyDescriptor::new(name, options::family(name, options, &cache, &clock, &keys_floor));
+        let family = |name| {
+            ColumnFamilyDescriptor::new(name, options::family(name, options, &cache, &clock, &keys_floor))
+        };
         let descriptors = cf::ALL.map(family);
         let mut database = options::database(options);
         database.create_if_missing(noted.is_none());
@@ -61,7 +69,8 @@ impl Db {
             let why = "the file is missing, and RocksDB would take the volume for an empty one";
             return Err(StorageError::corrupt(options.path.join(wal::CURRENT).display(), why));
         }
-        let db = DB::open_cf_descriptors(&database, &options.path, descriptors).map_err(|error| not_opened(&options.path, &error))?;
+        let db = DB::open_cf_descriptors(&database, &options.path, descriptors)
+            .map_err(|error| not_opened(&options.path, &error))?;
         let last_batch = last_batch(&db)?;
         synced::check(&options.path, noted.unwrap_or(0), last_batch)?;
         let store_id = identify(&db)?;
@@ -112,7 +121,11 @@ impl Db {
     /// Many values of one family, in the order of the keys.
     /// # Errors
     /// `Corrupt` or `Unavailable`.
-    pub(super) fn get_many(&self, family: &str, keys: &[[u8; 24]]) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
+    pub(super) fn get_many(
+        &self,
+        family: &str,
+        keys: &[[u8; 24]],
+    ) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
         self.db
             .batched_multi_get_cf(self.family(family), keys, false)
             .into_iter()
@@ -121,7 +134,12 @@ impl Db {
     }
 
     /// The pairs whose keys begin with `prefix`, from `start` on, in order.
-    pub(crate) fn scan(&self, family: &str, prefix: &[u8], start: &[u8]) -> impl Iterator<Item = Result<Pair, StorageError>> + use<'_> {
+    pub(crate) fn scan(
+        &self,
+        family: &str,
+        prefix: &[u8],
+        start: &[u8],
+    ) -> impl Iterator<Item = Result<Pair, StorageError>> + use<'_> {
         let mut options = ReadOptions::default();
         options.set_verify_checksums(true);
         if let Some(end) = keys::after_prefix(prefix) {
@@ -152,7 +170,9 @@ impl Db {
     /// RocksDB's own gauges; 0 for what it does not know.
     pub fn gauges(&self) -> Vec<Gauge> {
         let of_database = |property: &str| self.db.property_int_value(property).ok().flatten().unwrap_or(0);
-        let of_family = |family, property: &str| self.db.property_int_value_cf(self.family(family), property).ok().flatten().unwrap_or(0);
+        let of_family = |family, property: &str| {
+            self.db.property_int_value_cf(self.family(family), property).ok().flatten().unwrap_or(0)
+        };
         let sum = |property: &str| cf::ALL.into_iter().map(|family| of_family(family, property)).sum();
         let gauge = |name, help, value| Gauge { name, help, value };
         vec![
@@ -171,8 +191,16 @@ impl Db {
                 "Bytes that compaction must still rewrite.",
                 sum("rocksdb.estimate-pending-compaction-bytes"),
             ),
-            gauge("zombi_rocksdb_memtable_bytes", "Bytes of RocksDB's write buffers.", sum("rocksdb.cur-size-all-mem-tables")),
-            gauge("zombi_rocksdb_sst_bytes", "Bytes of RocksDB's table files.", sum("rocksdb.total-sst-files-size")),
+            gauge(
+                "zombi_rocksdb_memtable_bytes",
+                "Bytes of RocksDB's write buffers.",
+                sum("rocksdb.cur-size-all-mem-tables"),
+            ),
+            gauge(
+                "zombi_rocksdb_sst_bytes",
+                "Bytes of RocksDB's table files.",
+                sum("rocksdb.total-sst-files-size"),
+            ),
         ]
     }
 
@@ -203,7 +231,11 @@ impl Db {
 
     /// The bytes of the files that hold idempotency keys.
     pub(super) fn keys_bytes(&self) -> u64 {
-        self.db.property_int_value_cf(self.family(cf::IDEMPOTENCY), "rocksdb.total-sst-files-size").ok().flatten().unwrap_or(0)
+        self.db
+            .property_int_value_cf(self.family(cf::IDEMPOTENCY), "rocksdb.total-sst-files-size")
+            .ok()
+            .flatten()
+            .unwrap_or(0)
     }
 
     /// Compacts the idempotency keys, which drops those that no longer count; blocks for as long as it takes.
@@ -217,7 +249,10 @@ impl Db {
             let (name, head) = pair?;
             let table = std::str::from_utf8(&name).ok().and_then(|name| TableName::parse(name).ok());
             let (Some(table), Some(head)) = (table, TableHead::decode(&head)) else {
-                return Err(StorageError::corrupt("the list of tables in RocksDB", format!("entry {name:?}")));
+                return Err(StorageError::corrupt(
+                    "the list of tables in RocksDB",
+                    format!("entry {name:?}"),
+                ));
             };
             tables.set_table(table, head);
         }
@@ -225,7 +260,10 @@ impl Db {
             let (key, state) = pair?;
             let known = keys::decode_partition(&key).filter(|key| tables.name(key.table).is_some());
             let Some(key) = known else {
-                return Err(StorageError::corrupt("the list of partitions in RocksDB", format!("key {key:?}")));
+                return Err(StorageError::corrupt(
+                    "the list of partitions in RocksDB",
+                    format!("key {key:?}"),
+                ));
             };
             let mut state = PartitionState::decode(&state)?;
             // A damaged event does not prevent the start: its readers report it.
@@ -244,7 +282,9 @@ impl Db {
     fn load_consumers(&self, tables: &mut CatalogState, now_ms: TimestampMs) -> Result<(), StorageError> {
         for pair in self.scan(cf::CONSUMERS, &[], &[]) {
             let (key, value) = pair?;
-            let damaged = || StorageError::corrupt("a consumer offset in RocksDB", format!("key {key:?}, value {value:?}"));
+            let damaged = || {
+                StorageError::corrupt("a consumer offset in RocksDB", format!("key {key:?}, value {value:?}"))
+            };
             let (group, partition) = keys::decode_consumer(&key).ok_or_else(damaged)?;
             tables.name(partition.table).ok_or_else(damaged)?;
             let committed = CommittedOffset::decode(&value, now_ms).ok_or_else(damaged)?;
@@ -259,7 +299,11 @@ impl Db {
     ///
     /// # Errors
     /// `Corrupt` or `Unavailable`.
-    pub(super) fn appended(&self, key: PartitionKey, offset: Offset) -> Result<Option<TimestampMs>, StorageError> {
+    pub(super) fn appended(
+        &self,
+        key: PartitionKey,
+        offset: Offset,
+    ) -> Result<Option<TimestampMs>, StorageError> {
         let Some(value) = self.get(cf::EVENTS, &keys::event(key, offset))? else { return Ok(None) };
         Ok(Some(codec::decode(&value)?.appended_ms))
     }
@@ -269,7 +313,9 @@ impl Db {
     /// # Errors
     /// `Corrupt` or `Unavailable`.
     pub(super) fn load_keys(&self) -> Result<KeyLedger, StorageError> {
-        let damaged = |what: &[u8]| StorageError::corrupt("the counts of idempotency keys in RocksDB", format!("{what:?}"));
+        let damaged = |what: &[u8]| {
+            StorageError::corrupt("the counts of idempotency keys in RocksDB", format!("{what:?}"))
+        };
         let mut minutes = BTreeMap::new();
         for pair in self.scan(cf::META, meta::KEYS_OF_MINUTE, meta::KEYS_OF_MINUTE) {
             let (key, count) = pair?;
@@ -277,7 +323,8 @@ impl Db {
             minutes.insert(minute, keys::decode_u64(&count).ok_or_else(|| damaged(&count))?);
         }
         let floor = self.get(cf::META, meta::KEYS_FLOOR)?;
-        let floor_ms = floor.map(|bytes| keys::decode_u64(&bytes).ok_or_else(|| damaged(&bytes))).transpose()?;
+        let floor_ms =
+            floor.map(|bytes| keys::decode_u64(&bytes).ok_or_else(|| damaged(&bytes))).transpose()?;
         Ok(KeyLedger::new(minutes, floor_ms.map_or(0, u64::cast_signed)))
     }
 }
@@ -312,8 +359,11 @@ fn not_opened(path: &Path, error: &::rocksdb::Error) -> StorageError {
 pub(crate) type Pair = (Box<[u8]>, Box<[u8]>);
 
 fn last_batch(db: &DB) -> Result<u64, StorageError> {
-    let Some(bytes) = db.get_cf(family(db, cf::META), meta::BATCH).map_err(unavailable)? else { return Ok(0) };
-    keys::decode_u64(&bytes).ok_or_else(|| StorageError::corrupt("the last batch in RocksDB", format!("{bytes:?}")))
+    let Some(bytes) = db.get_cf(family(db, cf::META), meta::BATCH).map_err(unavailable)? else {
+        return Ok(0);
+    };
+    keys::decode_u64(&bytes)
+        .ok_or_else(|| StorageError::corrupt("the last batch in RocksDB", format!("{bytes:?}")))
 }
 
 /// Reads the volume's identity, or creates one if the volume is new. Upgrades an earlier format first.
@@ -323,9 +373,13 @@ fn identify(db: &DB) -> Result<Uuid, StorageError> {
     let get = |key| db.get_cf(family, key).map_err(unavailable);
     match (get(meta::FORMAT)?, get(meta::STORE_ID)?) {
         (Some(format), Some(id)) => {
-            let format = keys::decode_u32(&format).ok_or_else(|| damaged("the format is not a number".to_owned()))?;
+            let format =
+                keys::decode_u32(&format).ok_or_else(|| damaged("the format is not a number".to_owned()))?;
             if !upgrade::upgrade(db, format)? {
-                return Err(damaged(format!("format {format} is unknown, this program writes {}", keys::FORMAT)));
+                return Err(damaged(format!(
+                    "format {format} is unknown, this program writes {}",
+                    keys::FORMAT
+                )));
             }
             Uuid::from_slice(&id).map_err(|error| damaged(error.to_string()))
         }

@@ -41,7 +41,11 @@ impl PartitionView<'_> {
     /// A page from `offset` on; without events if hot does not hold that offset.
     fn read(&self, offset: Offset, filter: TimeFilter, limit: ReadLimit) -> Result<HotPage, StorageError> {
         let watermarks = self.db.state(self.snapshot, self.key)?.watermarks;
-        let nothing = |watermarks| HotPage { watermarks, page: Page { records: Vec::new(), next: offset }, stored_bytes: 0 };
+        let nothing = |watermarks| HotPage {
+            watermarks,
+            page: Page { records: Vec::new(), next: offset },
+            stored_bytes: 0,
+        };
         let mut hot = nothing(watermarks);
         if offset < watermarks.low || watermarks.next <= offset {
             return Ok(hot);
@@ -101,7 +105,8 @@ impl PartitionView<'_> {
             if slice_end > end {
                 return Ok(next);
             }
-            let stored = self.snapshot.get_cf(family, keys::time_slice(self.key, slice)).map_err(unavailable)?;
+            let stored =
+                self.snapshot.get_cf(family, keys::time_slice(self.key, slice)).map_err(unavailable)?;
             let Some(span) = stored.as_deref().map(TimeSlice::decode).transpose()? else { return Ok(next) };
             if filter.wants_any(span.min_ms, span.max_ms) {
                 return Ok(next);
@@ -205,7 +210,9 @@ impl Db {
     ) -> Result<u64, StorageError> {
         let (partition, offset) = (segment.partition().clone(), segment.next());
         let check = |snapshot: &Snapshot<'_>| match self.state(snapshot, key)?.watermarks.start {
-            earliest if offset < earliest => Err(StorageError::Expired { partition: partition.clone(), offset, earliest }),
+            earliest if offset < earliest => {
+                Err(StorageError::Expired { partition: partition.clone(), offset, earliest })
+            }
             _ => Ok(()),
         };
         let snapshot = self.snapshot();
@@ -222,7 +229,9 @@ impl Db {
             let (event, stored_bytes) = match scan.event() {
                 // Dropping events deletes whole files, and a snapshot does not keep them. If the start has
                 // moved, nothing is damaged.
-                Err(damage @ StorageError::Corrupt { .. }) => return Err(check(&self.snapshot()).err().unwrap_or(damage)),
+                Err(damage @ StorageError::Corrupt { .. }) => {
+                    return Err(check(&self.snapshot()).err().unwrap_or(damage));
+                }
                 found => found?,
             };
             segment.push(&Record { partition: key.partition, offset: scan.next, event });
@@ -233,7 +242,8 @@ impl Db {
     }
 
     fn state(&self, snapshot: &Snapshot<'_>, key: PartitionKey) -> Result<PartitionState, StorageError> {
-        let stored = snapshot.get_cf(self.family(cf::PARTITIONS), keys::partition(key)).map_err(unavailable)?;
+        let stored =
+            snapshot.get_cf(self.family(cf::PARTITIONS), keys::partition(key)).map_err(unavailable)?;
         stored.map_or(Ok(PartitionState::default()), |bytes| PartitionState::decode(&bytes))
     }
 }

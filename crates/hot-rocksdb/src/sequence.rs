@@ -55,20 +55,31 @@ impl TimeSlice {
     /// # Errors
     /// `Corrupt` if the bytes are not it.
     pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
-        let stored = stored::TimeSlice::decode(bytes).map_err(|error| StorageError::corrupt("a time slice in RocksDB", error))?;
+        let stored = stored::TimeSlice::decode(bytes)
+            .map_err(|error| StorageError::corrupt("a time slice in RocksDB", error))?;
         Ok(stored.into())
     }
 }
 
 impl From<TimeSlice> for stored::TimeSlice {
     fn from(slice: TimeSlice) -> Self {
-        Self { min_ms: slice.min_ms, max_ms: slice.max_ms, appended_ms: slice.appended_ms, bytes: slice.bytes }
+        Self {
+            min_ms: slice.min_ms,
+            max_ms: slice.max_ms,
+            appended_ms: slice.appended_ms,
+            bytes: slice.bytes,
+        }
     }
 }
 
 impl From<stored::TimeSlice> for TimeSlice {
     fn from(stored: stored::TimeSlice) -> Self {
-        Self { min_ms: stored.min_ms, max_ms: stored.max_ms, appended_ms: stored.appended_ms, bytes: stored.bytes }
+        Self {
+            min_ms: stored.min_ms,
+            max_ms: stored.max_ms,
+            appended_ms: stored.appended_ms,
+            bytes: stored.bytes,
+        }
     }
 }
 
@@ -121,7 +132,12 @@ impl PartitionState {
             intent.range,
             self.watermarks.flushed
         );
-        assert!(intent.range.end <= self.watermarks.next, "segment {} passes next {}", intent.range, self.watermarks.next);
+        assert!(
+            intent.range.end <= self.watermarks.next,
+            "segment {} passes next {}",
+            intent.range,
+            self.watermarks.next
+        );
         self.intent = Some(intent);
     }
 
@@ -137,7 +153,12 @@ impl PartitionState {
             segment.range,
             self.watermarks.flushed
         );
-        assert!(segment.range.end <= self.watermarks.next, "segment {} passes next {}", segment.range, self.watermarks.next);
+        assert!(
+            segment.range.end <= self.watermarks.next,
+            "segment {} passes next {}",
+            segment.range,
+            self.watermarks.next
+        );
         self.watermarks.flushed = segment.range.end;
         self.unflushed_bytes = self.unflushed_bytes.saturating_sub(segment.bytes);
         self.intent = None;
@@ -165,7 +186,11 @@ impl PartitionState {
     /// # Panics
     /// If one of them is not cold yet.
     pub fn evict(&mut self, end: Offset, bytes: u64) -> OffsetRange {
-        assert!(end <= self.watermarks.flushed, "evicting to {end} passes flushed {}", self.watermarks.flushed);
+        assert!(
+            end <= self.watermarks.flushed,
+            "evicting to {end} passes flushed {}",
+            self.watermarks.flushed
+        );
         if end <= self.watermarks.low {
             return OffsetRange::new(end, end);
         }
@@ -186,10 +211,15 @@ impl PartitionState {
         let start = start.max(self.watermarks.start);
         let gone = OffsetRange::new(self.watermarks.low.min(start), start);
         let watermarks = self.watermarks;
-        self.watermarks =
-            Watermarks { start, low: watermarks.low.max(start), flushed: watermarks.flushed.max(start), next: watermarks.next };
+        self.watermarks = Watermarks {
+            start,
+            low: watermarks.low.max(start),
+            flushed: watermarks.flushed.max(start),
+            next: watermarks.next,
+        };
         // The intended segment may be cold without being marked yet: its bytes go too.
-        let unmarked = self.intent.filter(|intent| intent.range.end <= start).map_or(0, |intent| intent.bytes);
+        let unmarked =
+            self.intent.filter(|intent| intent.range.end <= start).map_or(0, |intent| intent.bytes);
         self.hot_bytes = self.hot_bytes.saturating_sub(bytes.max(unmarked) + flushed_bytes);
         self.unflushed_bytes = self.unflushed_bytes.saturating_sub(bytes.max(unmarked));
         if self.watermarks.flushed != watermarks.flushed {
@@ -209,7 +239,14 @@ impl PartitionState {
         watermarks.check(&"a recovered partition");
         let open_slice = self.open_slice.filter(|_| watermarks.next == self.watermarks.next);
         let unflushed_since = self.unflushed_since.filter(|_| !watermarks.unflushed().is_empty());
-        *self = Self { watermarks, hot_bytes: bytes, unflushed_bytes: bytes, intent: None, open_slice, unflushed_since };
+        *self = Self {
+            watermarks,
+            hot_bytes: bytes,
+            unflushed_bytes: bytes,
+            intent: None,
+            open_slice,
+            unflushed_since,
+        };
     }
 
     /// What others see of it.
@@ -253,14 +290,22 @@ impl PartitionState {
     pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
         let damaged = |why: String| StorageError::corrupt("a partition state in RocksDB", why);
         let stored = stored::PartitionState::decode(bytes).map_err(|error| damaged(error.to_string()))?;
-        let watermarks = Watermarks { start: stored.start, low: stored.low, flushed: stored.flushed, next: stored.next };
-        if !(watermarks.start <= watermarks.low && watermarks.low <= watermarks.flushed && watermarks.flushed <= watermarks.next) {
+        let watermarks =
+            Watermarks { start: stored.start, low: stored.low, flushed: stored.flushed, next: stored.next };
+        if !(watermarks.start <= watermarks.low
+            && watermarks.low <= watermarks.flushed
+            && watermarks.flushed <= watermarks.next)
+        {
             return Err(damaged(format!("watermarks are out of order: {watermarks:?}")));
         }
         let intent = match stored.intent {
             None => None,
             Some(intent) => match format(&intent) {
-                Some(format) if intent.start == watermarks.flushed && intent.start <= intent.end && intent.end <= watermarks.next => {
+                Some(format)
+                    if intent.start == watermarks.flushed
+                        && intent.start <= intent.end
+                        && intent.end <= watermarks.next =>
+                {
                     let range = OffsetRange::new(intent.start, intent.end);
                     Some(FlushIntent { range, epoch: intent.epoch, format, bytes: intent.bytes })
                 }
@@ -280,7 +325,11 @@ impl PartitionState {
 
 /// The format of an intent. Before volume format 5 it had no name.
 fn format(intent: &stored::FlushIntent) -> Option<FormatId> {
-    if intent.format.is_empty() { Some(FormatId::unnamed(intent.zstd)) } else { FormatId::new(&intent.format) }
+    if intent.format.is_empty() {
+        Some(FormatId::unnamed(intent.zstd))
+    } else {
+        FormatId::new(&intent.format)
+    }
 }
 
 #[cfg(test)]
@@ -288,7 +337,12 @@ mod tests {
     use super::*;
 
     fn intent(start: Offset, end: Offset, bytes: u64) -> FlushIntent {
-        FlushIntent { range: OffsetRange::new(start, end), epoch: 1, format: FormatId::new("jsonl.zst/2").unwrap(), bytes }
+        FlushIntent {
+            range: OffsetRange::new(start, end),
+            epoch: 1,
+            format: FormatId::new("jsonl.zst/2").unwrap(),
+            bytes,
+        }
     }
 
     fn event(bytes: u64, timestamp_ms: TimestampMs) -> TimeSlice {
@@ -311,8 +365,10 @@ mod tests {
     fn the_last_offset_of_a_slice_brings_its_times() {
         let mut state = PartitionState::default();
         let now = Instant::now();
-        let slices: Vec<_> = (0..2 * SLICE).filter_map(|n| state.give(event(1, 5 - n as i64), now).1).collect();
-        let span = |first: i64| TimeSlice { min_ms: first - 1023, max_ms: first, appended_ms: 7, bytes: 1024 };
+        let slices: Vec<_> =
+            (0..2 * SLICE).filter_map(|n| state.give(event(1, 5 - n as i64), now).1).collect();
+        let span =
+            |first: i64| TimeSlice { min_ms: first - 1023, max_ms: first, appended_ms: 7, bytes: 1024 };
         assert_eq!(slices, [span(5), span(5 - 1024)]);
     }
 
@@ -342,7 +398,10 @@ mod tests {
         }
         state.plan(intent(0, 3, 30));
         assert_eq!(state.trim(2, 20, 0), OffsetRange::new(0, 2));
-        assert_eq!((state.watermarks, state.hot_bytes, state.intent), (Watermarks { start: 2, low: 2, flushed: 2, next: 5 }, 30, None));
+        assert_eq!(
+            (state.watermarks, state.hot_bytes, state.intent),
+            (Watermarks { start: 2, low: 2, flushed: 2, next: 5 }, 30, None)
+        );
         assert!(state.trim(1, 0, 0).is_empty());
         assert_eq!(state.trim(5, 30, 0), OffsetRange::new(2, 5));
         assert_eq!((state.hot_bytes, state.unflushed_bytes, state.unflushed_since), (0, 0, None));
@@ -392,7 +451,8 @@ mod tests {
 
     #[test]
     fn disordered_watermarks_are_damage() {
-        let bytes = stored::PartitionState { low: 2, flushed: 1, next: 3, ..Default::default() }.encode_to_vec();
+        let bytes =
+            stored::PartitionState { low: 2, flushed: 1, next: 3, ..Default::default() }.encode_to_vec();
         assert!(matches!(PartitionState::decode(&bytes), Err(StorageError::Corrupt { .. })));
     }
 }

@@ -43,8 +43,9 @@ impl Synced {
             Err(error) => return Err(failed(&path, &error)),
             Ok(_) => {}
         }
-        let batch = decode(&bytes)
-            .ok_or_else(|| StorageError::corrupt(path.display(), format!("its content is not what was written. {REMEDY}")))?;
+        let batch = decode(&bytes).ok_or_else(|| {
+            StorageError::corrupt(path.display(), format!("its content is not what was written. {REMEDY}"))
+        })?;
         Ok(Some(batch))
     }
 
@@ -57,7 +58,8 @@ impl Synced {
         let open = || -> io::Result<File> {
             let (path, new) = (database.join(NAME), database.join(NEW_NAME));
             let is_there = path.try_exists()?;
-            let file = if is_there { OpenOptions::new().write(true).open(&path)? } else { File::create(&new)? };
+            let file =
+                if is_there { OpenOptions::new().write(true).open(&path)? } else { File::create(&new)? };
             file.write_all_at(&encode(batch), 0)?;
             file.sync_all()?;
             if !is_there {
@@ -93,7 +95,9 @@ pub fn check(database: &Path, noted: u64, found: u64) -> Result<(), StorageError
     if found >= noted {
         return Ok(());
     }
-    let why = format!("its log ends at batch {found}, but batch {noted} was synced: acknowledged events are lost. {REMEDY}");
+    let why = format!(
+        "its log ends at batch {found}, but batch {noted} was synced: acknowledged events are lost. {REMEDY}"
+    );
     Err(StorageError::corrupt(database.display(), why))
 }
 
@@ -141,7 +145,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join(NAME)).unwrap();
         let path = directory.path().join(NAME).display().to_string();
-        for said in [Synced::read(directory.path()).unwrap_err(), Synced::open(directory.path(), 1).unwrap_err()] {
+        for said in
+            [Synced::read(directory.path()).unwrap_err(), Synced::open(directory.path(), 1).unwrap_err()]
+        {
             assert!(said.to_string().contains(&path), "{said}");
         }
     }

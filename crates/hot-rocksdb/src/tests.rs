@@ -30,8 +30,11 @@ impl TestHot {
         let (db, catalog) = Db::open(&options, Arc::clone(&clock)).unwrap();
         let disk = Arc::new(Disk::new(directory.path(), Reserve { bytes: 0, percent: 0 }).unwrap());
         let options = WriterOptions { max_tables: 2, ..WriterOptions::roomy(1000) };
-        let (hot, writer) =
-            RocksHot::new(HotParts { db, catalog, disk, clock, fence: Arc::default(), heartbeat: Arc::default() }, options).unwrap();
+        let (hot, writer) = RocksHot::new(
+            HotParts { db, catalog, disk, clock, fence: Arc::default(), heartbeat: Arc::default() },
+            options,
+        )
+        .unwrap();
         Self { hot, writer: task::spawn(writer.run()) }
     }
 
@@ -64,7 +67,8 @@ fn passed_over(look: impl FnOnce()) -> u64 {
     let mut counts = PerfContext::default();
     counts.reset();
     look();
-    let passed = [PerfMetric::InternalKeySkippedCount, PerfMetric::InternalDeleteSkippedCount].map(|count| counts.metric(count));
+    let passed = [PerfMetric::InternalKeySkippedCount, PerfMetric::InternalDeleteSkippedCount]
+        .map(|count| counts.metric(count));
     set_perf_stats(PerfStatsLevel::Disable);
     passed.iter().sum()
 }
@@ -109,14 +113,22 @@ async fn only_what_is_flushed_is_evicted() {
     opened.append("t", &["a", "b", "c"]).await.unwrap();
     let everything = HotKeep { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 };
     assert_eq!(opened.hot.evict(everything).await.unwrap(), 0);
-    let intent = FlushIntent { range: OffsetRange::new(0, 2), epoch: 1, format: FormatId::new("jsonl.zst/2").unwrap(), bytes: 10 };
+    let intent = FlushIntent {
+        range: OffsetRange::new(0, 2),
+        epoch: 1,
+        format: FormatId::new("jsonl.zst/2").unwrap(),
+        bytes: 10,
+    };
     let segment = vec![(Partition::new(name("t"), 9), intent)];
     opened.hot.intend(segment.clone()).await.unwrap();
     assert_eq!(opened.hot.table(&name("t")).unwrap().partitions[0].intent, Some(intent));
     opened.hot.mark_flushed(segment).await.unwrap();
     assert_eq!(opened.hot.evict(everything).await.unwrap(), 2);
     let page = opened.read(0).await;
-    assert_eq!((page.watermarks, page.page.records.len()), (Watermarks { start: 0, low: 2, flushed: 2, next: 3 }, 0));
+    assert_eq!(
+        (page.watermarks, page.page.records.len()),
+        (Watermarks { start: 0, low: 2, flushed: 2, next: 3 }, 0)
+    );
     assert_eq!(payloads(&opened.read(2).await), [b"c"]);
     opened.close().await;
 }
@@ -136,15 +148,20 @@ async fn tables_are_bounded_and_apart() {
 async fn what_was_evicted_and_what_others_have_costs_a_read_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let opened = TestHot::new(&directory);
-    let (everything, partition) = (HotKeep { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 }, Partition::new(name("t"), 9));
+    let (everything, partition) = (
+        HotKeep { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 },
+        Partition::new(name("t"), 9),
+    );
     let thousand = vec!["a"; 1000];
     for round in 0..20 {
         opened.append("t", &thousand).await.unwrap();
         // Many small runs, most of them evicted, a few left.
         for part in (0..1000).step_by(10) {
             let range = OffsetRange::new(round * 1000 + part, round * 1000 + part + 10);
-            let segment =
-                vec![(partition.clone(), FlushIntent { range, epoch: 1, format: FormatId::new("jsonl.zst/2").unwrap(), bytes: 10 })];
+            let segment = vec![(
+                partition.clone(),
+                FlushIntent { range, epoch: 1, format: FormatId::new("jsonl.zst/2").unwrap(), bytes: 10 },
+            )];
             opened.hot.intend(segment.clone()).await.unwrap();
             opened.hot.mark_flushed(segment).await.unwrap();
         }
@@ -157,11 +174,16 @@ async fn what_was_evicted_and_what_others_have_costs_a_read_nothing() {
     let key = PartitionKey { table: 0, partition: 9 };
     let (limit, db) = (ReadLimit { records: 100, bytes: 1 << 20 }, &opened.hot.db);
     let mut page = Vec::new();
-    let passed = passed_over(|| page = db.read(&name("t"), &[(key, low)], TimeFilter::default(), limit).unwrap());
+    let passed =
+        passed_over(|| page = db.read(&name("t"), &[(key, low)], TimeFilter::default(), limit).unwrap());
     assert_eq!(page[0].page.records.len(), 100);
-    assert!(passed <= 200, "{passed} keys were passed over to read 100 events behind 19,000 that were evicted");
+    assert!(
+        passed <= 200,
+        "{passed} keys were passed over to read 100 events behind 19,000 that were evicted"
+    );
     let prefix = keys::partition(key);
-    let passed = passed_over(|| assert_eq!(db.scan(cf::PARTITION_RUNS, &prefix, &keys::event(key, low)).count(), 100));
+    let passed =
+        passed_over(|| assert_eq!(db.scan(cf::PARTITION_RUNS, &prefix, &keys::event(key, low)).count(), 100));
     assert!(passed <= 200, "{passed} keys were passed over to find the 100 runs that are left");
     let all = passed_over(|| assert_eq!(db.scan(cf::PARTITION_RUNS, &prefix, &prefix).count(), 100));
     assert!(all > 1000, "{all} keys were passed over by a look at what is gone: nothing counts them");

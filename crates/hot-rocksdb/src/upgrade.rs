@@ -68,7 +68,9 @@ fn from_2(db: &DB) -> Result<(), StorageError> {
     let mut count = 0u64;
     for pair in db.iterator_cf(family(db, cf::IDEMPOTENCY), IteratorMode::Start) {
         let (key, value) = pair.map_err(unavailable)?;
-        let damaged = || StorageError::corrupt("an idempotency key in RocksDB", format!("key {key:?}, value {value:?}"));
+        let damaged = || {
+            StorageError::corrupt("an idempotency key in RocksDB", format!("key {key:?}, value {value:?}"))
+        };
         // What an earlier attempt has rewritten is counted again, since its counts were not stored.
         let is_new = idempotency::decode(&value);
         let first = is_new.or_else(|| idempotency::decode_unversioned(&value)).ok_or_else(damaged)?;
@@ -79,7 +81,11 @@ fn from_2(db: &DB) -> Result<(), StorageError> {
         let (prefix, text) = key.split_at_checked(8).ok_or_else(damaged)?;
         let partition = keys::decode_partition(prefix).ok_or_else(damaged)?;
         let text = std::str::from_utf8(text).map_err(|_| damaged())?;
-        writes.put_cf(family(db, cf::IDEMPOTENCY), keys::idempotency(partition, hash_key(text)), idempotency::encode(first));
+        writes.put_cf(
+            family(db, cf::IDEMPOTENCY),
+            keys::idempotency(partition, hash_key(text)),
+            idempotency::encode(first),
+        );
         writes.delete_cf(family(db, cf::IDEMPOTENCY), &key);
         count += 1;
         if writes.len() >= 2 * STEP {

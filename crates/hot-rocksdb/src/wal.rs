@@ -45,7 +45,10 @@ pub fn check(database: &Path, is_synced: bool) -> Result<(), StorageError> {
     for path in logs.map_err(|error| failed(database, &error))?.into_iter().chain(manifest(database)) {
         let damage = File::open(&path).and_then(find_damage).map_err(|error| failed(&path, &error))?;
         if let Some(Damage { at, why }) = damage {
-            return Err(StorageError::corrupt(path.display(), format!("the record at byte {at} is damaged: {why}")));
+            return Err(StorageError::corrupt(
+                path.display(),
+                format!("the record at byte {at} is damaged: {why}"),
+            ));
         }
     }
     Ok(())
@@ -69,7 +72,8 @@ fn logs(database: &Path) -> io::Result<Vec<PathBuf>> {
         // RocksDB's logs are numbered; its messages are in LOG, without an extension. Other files are
         // ignored.
         let number = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".log"));
-        if number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())) {
+        if number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+        {
             logs.push(path);
         }
     }
@@ -102,7 +106,10 @@ fn find_damage(mut log: impl Read) -> io::Result<Option<Damage>> {
                 (None, known) => {
                     let kind = block[at + HEADER - 1];
                     if known.is_none() && kind > LAST {
-                        return Ok(Some(Damage { at: start + at as u64, why: format!("its type is {kind}") }));
+                        return Ok(Some(Damage {
+                            at: start + at as u64,
+                            why: format!("its type is {kind}"),
+                        }));
                     }
                     damaged = known.or(Some(start + at as u64));
                     // Continue only where a record can begin: elsewhere, bytes that look like one may be a
@@ -178,7 +185,8 @@ mod tests {
         synced.set_sync(true);
         let mut ends = Vec::new();
         for number in 0..count {
-            let value: Vec<u8> = (0..number * 7919 % 50_000).map(|place| (place * 31 + number) as u8).collect();
+            let value: Vec<u8> =
+                (0..number * 7919 % 50_000).map(|place| (place * 31 + number) as u8).collect();
             db.put_opt(number.to_be_bytes(), value, &synced).unwrap();
             ends.push(logs(running.path()).unwrap()[0].metadata().unwrap().len());
         }
@@ -203,7 +211,11 @@ mod tests {
             let at = rng.random_range(0..bytes.len());
             bytes[at] ^= 1 << rng.random_range(0..8);
             let damage = find_damage(bytes.as_slice()).unwrap();
-            assert!(damage.is_some() || at as u64 >= last || is_padding(&whole, at), "a flip at {at} of {} is not noticed", whole.len());
+            assert!(
+                damage.is_some() || at as u64 >= last || is_padding(&whole, at),
+                "a flip at {at} of {} is not noticed",
+                whole.len()
+            );
         }
     }
 

@@ -164,7 +164,10 @@ impl BatchWriter {
         self.volume.db.set_keys_floor(self.ledger.floor_ms());
         if !staged.appended.is_empty() && !self.wakeups.is_empty() {
             let tables = self.volume.catalog.read();
-            let named = staged.appended.iter().filter_map(|key| Some((tables.name(key.table)?.clone(), key.partition)));
+            let named = staged
+                .appended
+                .iter()
+                .filter_map(|key| Some((tables.name(key.table)?.clone(), key.partition)));
             self.wakeups.appended(named);
         }
         // After the write that moved `low`: a reader whose events vanish with a file looks `low` up again.

@@ -110,7 +110,11 @@ impl<V: Volume> Case<V> {
         events: &[(PartitionNumber, Option<&str>)],
         expected: Option<Offset>,
     ) -> Result<Vec<Appended>, StorageError> {
-        let events = events.iter().enumerate().map(|(n, (partition, key))| (*partition, event(n as i64, *key))).collect();
+        let events = events
+            .iter()
+            .enumerate()
+            .map(|(n, (partition, key))| (*partition, event(n as i64, *key)))
+            .collect();
         self.hot().append(Append { table: table(), events, expected_offset: expected }).await
     }
 
@@ -118,15 +122,33 @@ impl<V: Volume> Case<V> {
         self.try_append(&vec![(partition, None); count], None).await.unwrap();
     }
 
-    async fn read(&self, partition: PartitionNumber, from: Offset, filter: TimeFilter, limit: ReadLimit) -> HotPage {
+    async fn read(
+        &self,
+        partition: PartitionNumber,
+        from: Offset,
+        filter: TimeFilter,
+        limit: ReadLimit,
+    ) -> HotPage {
         self.hot().read(&table(), vec![(partition, from)], filter, limit).await.unwrap().remove(0)
     }
 
     async fn flush(&self, partition: PartitionNumber, end: Offset) {
         let start = self.watermarks(partition).flushed;
-        let stored_bytes =
-            self.read(partition, start, TimeFilter::default(), ReadLimit { records: (end - start) as usize, ..ALL }).await.stored_bytes;
-        let intent = FlushIntent { range: OffsetRange::new(start, end), epoch: 1, format: FORMAT, bytes: stored_bytes };
+        let stored_bytes = self
+            .read(
+                partition,
+                start,
+                TimeFilter::default(),
+                ReadLimit { records: (end - start) as usize, ..ALL },
+            )
+            .await
+            .stored_bytes;
+        let intent = FlushIntent {
+            range: OffsetRange::new(start, end),
+            epoch: 1,
+            format: FORMAT,
+            bytes: stored_bytes,
+        };
         let segment = vec![(Partition::new(table(), partition), intent)];
         self.hot().intend(segment.clone()).await.unwrap();
         assert_eq!(self.hot().table(&table()).unwrap().partitions[0].intent, Some(intent));
@@ -136,10 +158,20 @@ impl<V: Volume> Case<V> {
 
     fn watermarks(&self, partition: PartitionNumber) -> Watermarks {
         let table = self.hot().table(&table()).unwrap();
-        table.partitions.iter().find(|one| one.number == partition).map(|one| one.watermarks).unwrap_or_default()
+        table
+            .partitions
+            .iter()
+            .find(|one| one.number == partition)
+            .map(|one| one.watermarks)
+            .unwrap_or_default()
     }
 
-    async fn commit(&self, partition: PartitionNumber, offset: Offset, force: bool) -> Result<(), StorageError> {
+    async fn commit(
+        &self,
+        partition: PartitionNumber,
+        offset: Offset,
+        force: bool,
+    ) -> Result<(), StorageError> {
         let offsets = vec![(Partition::new(table(), partition), offset)];
         self.hot().commit(Commit { group: group(), offsets, force }).await
     }
@@ -147,7 +179,13 @@ impl<V: Volume> Case<V> {
 
 fn event(timestamp_ms: i64, key: Option<&str>) -> Event {
     let idempotency_key = key.map(str::to_owned);
-    Event { payload: Payload::text("x"), timestamp_ms, appended_ms: timestamp_ms, idempotency_key, headers: BTreeMap::new() }
+    Event {
+        payload: Payload::text("x"),
+        timestamp_ms,
+        appended_ms: timestamp_ms,
+        idempotency_key,
+        headers: BTreeMap::new(),
+    }
 }
 
 fn places(appended: &[Appended]) -> Vec<(Offset, bool)> {
@@ -160,9 +198,15 @@ fn offsets(page: &HotPage) -> Vec<Offset> {
 
 async fn offsets_are_dense_and_keys_are_written_once<V: Volume>(mut z: Case<V>) {
     let sent = [(0, None), (1, None), (0, Some("a")), (0, Some("a")), (1, Some("a"))];
-    assert_eq!(places(&z.try_append(&sent, None).await.unwrap()), [(0, false), (0, false), (1, false), (1, true), (1, false)]);
+    assert_eq!(
+        places(&z.try_append(&sent, None).await.unwrap()),
+        [(0, false), (0, false), (1, false), (1, true), (1, false)]
+    );
     z.crash().await;
-    assert_eq!(places(&z.try_append(&[(0, Some("a")), (0, None)], None).await.unwrap()), [(1, true), (2, false)]);
+    assert_eq!(
+        places(&z.try_append(&[(0, Some("a")), (0, None)], None).await.unwrap()),
+        [(1, true), (2, false)]
+    );
     assert_eq!(offsets(&z.read(0, 0, TimeFilter::default(), ALL).await), [0, 1, 2]);
 }
 
@@ -188,10 +232,16 @@ async fn a_table_is_made_by_its_settings<V: Volume>(mut z: Case<V>) {
     let change = |partitions| TableChange { partitions: Some(partitions), ..TableChange::default() };
     assert!(z.hot().configure_table(table(), change(Some(3))).await.unwrap().is_new);
     z.crash().await;
-    let configured =
-        z.hot().configure_table(table(), TableChange { retention_bytes: Some(Some(5)), ..TableChange::default() }).await.unwrap();
+    let configured = z
+        .hot()
+        .configure_table(table(), TableChange { retention_bytes: Some(Some(5)), ..TableChange::default() })
+        .await
+        .unwrap();
     assert!(!configured.is_new);
-    assert_eq!((configured.settings.partitions, configured.settings.retention_bytes), (Chosen::own(3), Chosen::own(Some(5))));
+    assert_eq!(
+        (configured.settings.partitions, configured.settings.retention_bytes),
+        (Chosen::own(3), Chosen::own(Some(5)))
+    );
     assert_eq!(z.hot().table(&table()).unwrap().settings, configured.settings);
 }
 
@@ -200,7 +250,11 @@ async fn what_is_refused_leaves_nothing<V: Volume>(mut z: Case<V>) {
     let refused = z.try_append(&[(0, Some("b")), (1, None)], Some(3)).await;
     assert!(matches!(refused, Err(StorageError::OffsetMismatch { expected: 3, next: 0, .. })), "{refused:?}");
     assert_eq!((z.watermarks(0).next, z.watermarks(1).next), (3, 0));
-    assert_eq!(places(&z.try_append(&[(0, Some("b"))], Some(3)).await.unwrap()), [(3, false)], "its key was not taken");
+    assert_eq!(
+        places(&z.try_append(&[(0, Some("b"))], Some(3)).await.unwrap()),
+        [(3, false)],
+        "its key was not taken"
+    );
     // The retry of a write that succeeded must not fail.
     assert_eq!(places(&z.try_append(&[(0, Some("b"))], Some(3)).await.unwrap()), [(3, true)]);
     z.crash().await;
@@ -216,25 +270,39 @@ async fn a_page_ends_at_its_limits<V: Volume>(z: Case<V>) {
     let page = z.read(0, 0, TimeFilter { since: Some(4), until: Some(6) }, ALL).await;
     assert_eq!((offsets(&page), page.page.next), (vec![4, 5], 10));
     assert!(offsets(&z.read(0, 10, TimeFilter::default(), ALL).await).is_empty());
-    let unknown = z.hot().read(&TableName::parse("other").unwrap(), vec![(0, 0)], TimeFilter::default(), ALL).await;
+    let unknown =
+        z.hot().read(&TableName::parse("other").unwrap(), vec![(0, 0)], TimeFilter::default(), ALL).await;
     assert!(matches!(unknown, Err(StorageError::UnknownTable(_))));
 }
 
 async fn a_segment_is_filled_within_its_bounds<V: Volume>(z: Case<V>) {
     z.append(0, 10).await;
     let fill = async |start, end, raw_bytes| {
-        let segment = Box::new(Collected { partition: Partition::new(table(), 0), range: OffsetRange::new(start, start) });
+        let segment = Box::new(Collected {
+            partition: Partition::new(table(), 0),
+            range: OffsetRange::new(start, start),
+        });
         let (segment, bytes) = z.hot().scan(segment, end, raw_bytes).await?;
         Ok::<_, StorageError>((OffsetRange::new(start, segment.next()), bytes))
     };
     let (one, of_one) = fill(2, 6, 1).await.unwrap();
     let (all, of_all) = fill(2, 6, u64::MAX).await.unwrap();
     assert_eq!((one, all), (OffsetRange::new(2, 3), OffsetRange::new(2, 6)));
-    assert!(0 < of_one && 4 * of_one <= of_all && of_all < z.hot().table(&table()).unwrap().partitions[0].hot_bytes);
+    assert!(
+        0 < of_one
+            && 4 * of_one <= of_all
+            && of_all < z.hot().table(&table()).unwrap().partitions[0].hot_bytes
+    );
     assert!(matches!(fill(8, 11, u64::MAX).await, Err(StorageError::Corrupt { .. })));
-    z.hot().trim(vec![Trim { partition: Partition::new(table(), 0), start: 4, unflushed_bytes: 0 }]).await.unwrap();
+    z.hot()
+        .trim(vec![Trim { partition: Partition::new(table(), 0), start: 4, unflushed_bytes: 0 }])
+        .await
+        .unwrap();
     let dropped = fill(2, 6, u64::MAX).await;
-    assert!(matches!(dropped, Err(StorageError::Expired { offset: 2, earliest: 4, .. })), "no damage: {dropped:?}");
+    assert!(
+        matches!(dropped, Err(StorageError::Expired { offset: 2, earliest: 4, .. })),
+        "no damage: {dropped:?}"
+    );
     assert_eq!(fill(4, 6, u64::MAX).await.unwrap().0, OffsetRange::new(4, 6));
     z.hot().delete_table(table()).await.unwrap();
     assert!(matches!(fill(4, 6, 1).await, Err(StorageError::UnknownTable(_))));
@@ -248,7 +316,11 @@ async fn only_what_is_flushed_leaves<V: Volume>(mut z: Case<V>) {
     let roomy = HotKeep { flushed_upto: 0, flushed_after: i64::MAX, max_bytes: u64::MAX };
     assert_eq!(z.hot().evict(roomy).await.unwrap(), 0, "kept for fast reads");
     let long_ago = HotKeep { flushed_after: 1, ..roomy };
-    assert_eq!(z.hot().evict(long_ago).await.unwrap(), 2, "flushed when the clock was ahead: it holds up nothing");
+    assert_eq!(
+        z.hot().evict(long_ago).await.unwrap(),
+        2,
+        "flushed when the clock was ahead: it holds up nothing"
+    );
     assert_eq!(z.hot().evict(NOW).await.unwrap(), 0);
     z.flush(0, 3).await;
     assert_eq!(z.hot().evict(NOW).await.unwrap(), 1);
@@ -271,14 +343,21 @@ async fn a_start_moves_forward_only<V: Volume>(mut z: Case<V>) {
     assert_eq!(z.watermarks(0), Watermarks { start: 5, low: 5, flushed: 5, next: 6 });
     assert_eq!(z.hot().evict(NOW).await.unwrap(), 0);
     assert_eq!(offsets(&z.read(0, 5, TimeFilter::default(), ALL).await), [5]);
-    let unknown = vec![Trim { partition: Partition::new(TableName::parse("other").unwrap(), 0), start: 0, unflushed_bytes: 0 }];
+    let unknown = vec![Trim {
+        partition: Partition::new(TableName::parse("other").unwrap(), 0),
+        start: 0,
+        unflushed_bytes: 0,
+    }];
     assert!(matches!(z.hot().trim(unknown).await, Err(StorageError::UnknownTable(_))));
 }
 
 async fn a_deleted_table_goes_on_with_its_offsets<V: Volume>(mut z: Case<V>) {
     z.try_append(&[(0, Some("a")), (0, None)], None).await.unwrap();
     let change = TableChange { retention_secs: Some(Some(7)), ..TableChange::default() };
-    assert_eq!(z.hot().configure_table(table(), change).await.unwrap().settings.retention_secs, Chosen::own(Some(7)));
+    assert_eq!(
+        z.hot().configure_table(table(), change).await.unwrap().settings.retention_secs,
+        Chosen::own(Some(7))
+    );
     z.commit(0, 1, false).await.unwrap();
     let changes = z.hot().changes();
     z.hot().delete_table(table()).await.unwrap();

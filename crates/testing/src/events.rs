@@ -29,7 +29,8 @@ impl Sent {
         for n in total..total + count {
             let (partition, payload) = (n as u64 % partitions, format!("event {n}"));
             let record = json!({"payload": payload, "partition": partition, "timestamp_ms": 1_700_000_000_000_i64 + n as i64});
-            let sent = server.request(reqwest::Method::POST, &format!("/tables/{table}")).json(&record).send().await;
+            let sent =
+                server.request(reqwest::Method::POST, &format!("/tables/{table}")).json(&record).send().await;
             let Ok(answer) = sent else { return };
             let Ok(answer) = answer.json::<Value>().await else { return };
             let payloads = self.0.entry(partition).or_default();
@@ -66,7 +67,9 @@ impl Sent {
         let body = json!({"records": records.iter().map(|(_, _, record)| record).collect::<Vec<_>>()});
         let (status, answer) = server.post(&format!("/tables/{table}/bulk"), &body).await;
         assert_eq!(status, 201, "{answer}");
-        for ((partition, payload, _), offset) in records.into_iter().zip(answer["offsets"].as_array().unwrap()) {
+        for ((partition, payload, _), offset) in
+            records.into_iter().zip(answer["offsets"].as_array().unwrap())
+        {
             let payloads = self.0.entry(partition).or_default();
             assert_eq!(*offset, payloads.len());
             payloads.push(payload);

@@ -35,7 +35,9 @@ impl Operation {
         match *request.method() {
             Method::PUT if is_segment => Some(Self::SegmentPut),
             Method::PUT if is_manifest => Some(Self::ManifestPut),
-            Method::GET if request.uri().query().is_some_and(|query| query.contains("list-type")) => Some(Self::List),
+            Method::GET if request.uri().query().is_some_and(|query| query.contains("list-type")) => {
+                Some(Self::List)
+            }
             Method::GET if is_manifest => Some(Self::ManifestGet),
             Method::GET if is_segment => Some(Self::SegmentGet),
             Method::DELETE => Some(Self::Delete),
@@ -115,7 +117,8 @@ impl Faults {
     pub(super) fn next<B>(&self, request: &Request<B>) -> Option<Fault> {
         let operation = Operation::of(request)?;
         let mut faults = self.planned.lock().unwrap();
-        let (_, fault, count) = faults.iter_mut().find(|(wanted, _, count)| *wanted == operation && *count > 0)?;
+        let (_, fault, count) =
+            faults.iter_mut().find(|(wanted, _, count)| *wanted == operation && *count > 0)?;
         *count -= 1;
         Some(*fault)
     }
@@ -266,7 +269,9 @@ fn usual_error(status: u16) -> Answer {
 
 fn error(status: u16, code: &str, region: Option<&str>) -> Answer {
     let region = region.map_or_else(String::new, |region| format!("<Region>{region}</Region>"));
-    let text = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>on purpose</Message>{region}</Error>");
+    let text = format!(
+        "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>on purpose</Message>{region}</Error>"
+    );
     // 304 never has a body.
     let mut answer = Response::new(whole(if status == 304 { Bytes::new() } else { text.into() }));
     *answer.status_mut() = hyper::StatusCode::from_u16(status).unwrap();

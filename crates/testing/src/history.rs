@@ -48,21 +48,42 @@ pub enum Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lost(id, partition, offset) => write!(f, "lost: event {id} was acked at {partition}/{offset}"),
-            Self::Vanished(id, partition, offset) => write!(f, "vanished: event {id} was seen at {partition}/{offset}"),
-            Self::Doubled(id, [a, b]) => write!(f, "doubled: event {id} is at {}/{} and at {}/{}", a.0, a.1, b.0, b.1),
-            Self::Reused(partition, offset, [a, b]) => write!(f, "offset reuse: {partition}/{offset} has been events {a} and {b}"),
-            Self::Refused(id, partition, offset) => write!(f, "refused, and yet there: event {id} at {partition}/{offset}"),
-            Self::Stray(id, partition, offset) => write!(f, "stray: nobody wrote event {id} to {partition}, where it is at {offset}"),
-            Self::Gap(partition, wanted, found) => write!(f, "gap: a read of {partition} found {found} where {wanted} should be"),
+            Self::Lost(id, partition, offset) => {
+                write!(f, "lost: event {id} was acked at {partition}/{offset}")
+            }
+            Self::Vanished(id, partition, offset) => {
+                write!(f, "vanished: event {id} was seen at {partition}/{offset}")
+            }
+            Self::Doubled(id, [a, b]) => {
+                write!(f, "doubled: event {id} is at {}/{} and at {}/{}", a.0, a.1, b.0, b.1)
+            }
+            Self::Reused(partition, offset, [a, b]) => {
+                write!(f, "offset reuse: {partition}/{offset} has been events {a} and {b}")
+            }
+            Self::Refused(id, partition, offset) => {
+                write!(f, "refused, and yet there: event {id} at {partition}/{offset}")
+            }
+            Self::Stray(id, partition, offset) => {
+                write!(f, "stray: nobody wrote event {id} to {partition}, where it is at {offset}")
+            }
+            Self::Gap(partition, wanted, found) => {
+                write!(f, "gap: a read of {partition} found {found} where {wanted} should be")
+            }
             Self::Reordered(id, partition, offset, after) => {
-                write!(f, "reordered: event {id} is at {partition}/{offset} and began after {after} was acked")
+                write!(
+                    f,
+                    "reordered: event {id} is at {partition}/{offset} and began after {after} was acked"
+                )
             }
             Self::Stale(partition, next, acked) => {
                 write!(f, "stale: a read of {partition} ended at {next}, and {acked} was acked before it")
             }
-            Self::Split(bulk, there, all) => write!(f, "split: {there} of {all} events of bulk {bulk} are there"),
-            Self::Committed(partition, offset, what, other) => write!(f, "committed offset of {partition}: {offset}, {what} {other}"),
+            Self::Split(bulk, there, all) => {
+                write!(f, "split: {there} of {all} events of bulk {bulk} are there")
+            }
+            Self::Committed(partition, offset, what, other) => {
+                write!(f, "committed offset of {partition}: {offset}, {what} {other}")
+            }
         }
     }
 }
@@ -104,7 +125,10 @@ pub struct Counts {
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { acked, refused, unknown, unknown_and_there, seen } = self;
-        write!(f, "{acked} events acked, {refused} refused, {unknown} unknown ({unknown_and_there} of them there), {seen} seen by readers")
+        write!(
+            f,
+            "{acked} events acked, {refused} refused, {unknown} unknown ({unknown_and_there} of them there), {seen} seen by readers"
+        )
     }
 }
 
@@ -158,7 +182,13 @@ impl History {
     }
 
     /// A reader has read on from `from`, to the end if `acked_before` says what had been acked when it began.
-    pub fn read(&mut self, partition: PartitionId, from: Offset, records: &[(Offset, Id)], acked_before: Option<Offset>) {
+    pub fn read(
+        &mut self,
+        partition: PartitionId,
+        from: Offset,
+        records: &[(Offset, Id)],
+        acked_before: Option<Offset>,
+    ) {
         self.reads += records.len();
         let mut next = from;
         for &(offset, id) in records {
@@ -200,7 +230,12 @@ impl History {
             self.problems.push(Violation::Committed(partition, offset, "went back from", known.least));
         }
         if offset > known.tried {
-            self.problems.push(Violation::Committed(partition, offset, "and nobody went beyond", known.tried));
+            self.problems.push(Violation::Committed(
+                partition,
+                offset,
+                "and nobody went beyond",
+                known.tried,
+            ));
         }
         known.least = known.least.max(offset);
     }
@@ -239,7 +274,9 @@ impl History {
             }
             match write.outcome {
                 WriteState::Acked if !is_there => self.problems.push(Violation::Lost(id, partition, offset)),
-                WriteState::Refused if is_there => self.problems.push(Violation::Refused(id, partition, offset)),
+                WriteState::Refused if is_there => {
+                    self.problems.push(Violation::Refused(id, partition, offset))
+                }
                 WriteState::Unknown if !is_there && self.seen.contains(&id) => {
                     self.problems.push(Violation::Vanished(id, partition, offset))
                 }
@@ -287,7 +324,10 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_lost_or_has_vanished() {
-        assert_eq!(check(history(), &[(0, 0), (1, 1)]), [Violation::Stale(0, 2, 2), Violation::Lost(2, 0, 2)]);
+        assert_eq!(
+            check(history(), &[(0, 0), (1, 1)]),
+            [Violation::Stale(0, 2, 2), Violation::Lost(2, 0, 2)]
+        );
         let mut seen = history();
         seen.read(0, 3, &[(3, 3)], None);
         assert_eq!(check(seen, &[(0, 0), (1, 1), (2, 2)]), [Violation::Vanished(3, 0, 3)]);
@@ -296,8 +336,14 @@ mod tests {
     #[test]
     fn places_are_for_ever() {
         let reused = check(history(), &[(0, 0), (1, 1), (2, 3)]);
-        assert!(reused.contains(&Violation::Reused(0, 2, [2, 3])) && reused.contains(&Violation::Lost(2, 0, 2)), "{reused:?}");
-        assert_eq!(check(history(), &[(0, 0), (1, 1), (2, 2), (3, 3), (4, 3)]), [Violation::Doubled(3, [(0, 3), (0, 4)])]);
+        assert!(
+            reused.contains(&Violation::Reused(0, 2, [2, 3])) && reused.contains(&Violation::Lost(2, 0, 2)),
+            "{reused:?}"
+        );
+        assert_eq!(
+            check(history(), &[(0, 0), (1, 1), (2, 2), (3, 3), (4, 3)]),
+            [Violation::Doubled(3, [(0, 3), (0, 4)])]
+        );
         assert_eq!(check(history(), &[(0, 0), (1, 1), (2, 2), (4, 3)]), [Violation::Gap(0, 3, 4)]);
         assert_eq!(check(history(), &[(0, 0), (1, 1), (2, 2), (3, 9)]), [Violation::Stray(9, 0, 3)]);
     }
@@ -355,7 +401,10 @@ mod tests {
         history.found_committed(0, 9);
         history.found_committed(0, 5);
         history.found_committed(0, 12);
-        let expected = [Violation::Committed(0, 5, "went back from", 9), Violation::Committed(0, 12, "and nobody went beyond", 9)];
+        let expected = [
+            Violation::Committed(0, 5, "went back from", 9),
+            Violation::Committed(0, 12, "and nobody went beyond", 9),
+        ];
         assert_eq!(check(history, &[]), expected);
     }
 }

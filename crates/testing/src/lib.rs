@@ -1,6 +1,13 @@
 //! What Zombi is tested with: the real binary and a client for it, an S3 server with faults, a checker of
 //! histories, and what every engine must do.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs, reason = "it is for tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "it is for tests"
+)]
 
 pub mod conformance;
 pub mod events;

@@ -107,7 +107,8 @@ impl Start {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = timeout(PATIENCE, child.wait_with_output());
         let output = output.await.unwrap_or_else(|_| panic!("{self:?} does not end by itself")).unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         eprintln!("  zombi| {}", said.trim_end().replace('\n', "\n  zombi| "));
         assert!(!said.contains("panicked"), "{self:?}\n{said}");
         Ended { code: output.status.code(), said }
@@ -118,7 +119,9 @@ impl Start {
         let mut process = self.begin();
         let Process { lines, said, .. } = &mut process;
         let lines = lines.as_mut().expect("its log is read");
-        while let Some(line) = timeout(PATIENCE, lines.next_line()).await.expect("it is ready, or ends").unwrap() {
+        while let Some(line) =
+            timeout(PATIENCE, lines.next_line()).await.expect("it is ready, or ends").unwrap()
+        {
             eprintln!("  zombi| {line}");
             said.push_str(&line);
             said.push('\n');
@@ -156,7 +159,8 @@ impl Process {
             let lines = self.lines.as_mut().expect("its log is read");
             let line = timeout(PATIENCE, lines.next_line()).await;
             let line = line.unwrap_or_else(|_| panic!("it never says {message:?}:\n{}", self.said)).unwrap();
-            let line = line.unwrap_or_else(|| panic!("it has ended before it said {message:?}:\n{}", self.said));
+            let line =
+                line.unwrap_or_else(|| panic!("it has ended before it said {message:?}:\n{}", self.said));
             eprintln!("  zombi| {line}");
             self.said.push_str(&line);
             self.said.push('\n');
@@ -204,7 +208,14 @@ impl Process {
 
     /// The metrics, as text.
     pub async fn metrics(&self) -> String {
-        self.client.get(format!("http://{}/metrics", self.admin())).send().await.unwrap().text().await.unwrap()
+        self.client
+            .get(format!("http://{}/metrics", self.admin()))
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap()
     }
 
     /// Whether it has ended by itself.
@@ -236,7 +247,8 @@ pub fn may_open(files: u64) -> bool {
 
 /// Whether there is a program; says so if there is none.
 pub async fn has(program: &str) -> bool {
-    let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().await;
+    let found =
+        Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().await;
     if found.is_err() {
         eprintln!("SKIPPED: there is no {program}");
     }

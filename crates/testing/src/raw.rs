@@ -48,7 +48,10 @@ pub async fn read_until(socket: &mut TcpStream, end: &str) -> String {
     let mut read = String::new();
     let mut buffer = vec![0; 4096];
     while !read.contains(end) {
-        match timeout(PATIENCE, socket.read(&mut buffer)).await.unwrap_or_else(|_| panic!("{end:?} does not come after {read:?}")) {
+        match timeout(PATIENCE, socket.read(&mut buffer))
+            .await
+            .unwrap_or_else(|_| panic!("{end:?} does not come after {read:?}"))
+        {
             Ok(length @ 1..) => read.push_str(&String::from_utf8_lossy(&buffer[..length])),
             _ => break,
         }

@@ -24,8 +24,9 @@ use s3s::{
     Body, S3, S3Request, S3Response, S3Result,
     auth::SimpleAuth,
     dto::{
-        CreateBucketInput, CreateBucketOutput, DeleteObjectInput, DeleteObjectOutput, GetObjectInput, GetObjectOutput, HeadBucketInput,
-        HeadBucketOutput, ListObjectsV2Input, ListObjectsV2Output, Object, PutObjectInput, PutObjectOutput, StreamingBlob,
+        CreateBucketInput, CreateBucketOutput, DeleteObjectInput, DeleteObjectOutput, GetObjectInput,
+        GetObjectOutput, HeadBucketInput, HeadBucketOutput, ListObjectsV2Input, ListObjectsV2Output, Object,
+        PutObjectInput, PutObjectOutput, StreamingBlob,
     },
     s3_error,
     service::{S3Service, S3ServiceBuilder},
@@ -119,7 +120,12 @@ impl ObjectStore {
     pub fn keys(&self, bucket: &str, prefix: &str) -> Vec<String> {
         let buckets = self.buckets.lock().unwrap();
         let objects = buckets.get(bucket);
-        objects.into_iter().flat_map(|objects| objects.keys()).filter(|key| key.starts_with(prefix)).cloned().collect()
+        objects
+            .into_iter()
+            .flat_map(|objects| objects.keys())
+            .filter(|key| key.starts_with(prefix))
+            .cloned()
+            .collect()
     }
 
     /// An object.
@@ -152,7 +158,11 @@ impl ObjectStore {
         Err(s3_error!(SlowDown, "down on request"))
     }
 
-    fn with<T>(&self, bucket: &str, act: impl FnOnce(&mut BTreeMap<String, Bytes>) -> S3Result<T>) -> S3Result<T> {
+    fn with<T>(
+        &self,
+        bucket: &str,
+        act: impl FnOnce(&mut BTreeMap<String, Bytes>) -> S3Result<T>,
+    ) -> S3Result<T> {
         self.check()?;
         let mut buckets = self.buckets.lock().unwrap();
         act(buckets.get_mut(bucket).ok_or_else(|| s3_error!(NoSuchBucket))?)
@@ -164,7 +174,10 @@ struct Service(Arc<ObjectStore>);
 
 #[async_trait::async_trait]
 impl S3 for Service {
-    async fn create_bucket(&self, request: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {
+    async fn create_bucket(
+        &self,
+        request: S3Request<CreateBucketInput>,
+    ) -> S3Result<S3Response<CreateBucketOutput>> {
         self.0.check()?;
         let mut buckets = self.0.buckets.lock().unwrap();
         if buckets.contains_key(&request.input.bucket) {
@@ -174,7 +187,10 @@ impl S3 for Service {
         Ok(S3Response::new(CreateBucketOutput::default()))
     }
 
-    async fn head_bucket(&self, request: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
+    async fn head_bucket(
+        &self,
+        request: S3Request<HeadBucketInput>,
+    ) -> S3Result<S3Response<HeadBucketOutput>> {
         self.0.with(&request.input.bucket, |_| Ok(S3Response::new(HeadBucketOutput::default())))
     }
 
@@ -188,12 +204,16 @@ impl S3 for Service {
         });
         let bytes = pieces.await.map_err(|_| s3_error!(IncompleteBody))?.freeze();
         self.0.with(&bucket, |objects| {
-            if if_none_match.is_some() && !self.0.is_unconditional.load(SeqCst) && objects.contains_key(&key) {
+            if if_none_match.is_some() && !self.0.is_unconditional.load(SeqCst) && objects.contains_key(&key)
+            {
                 return Err(s3_error!(PreconditionFailed));
             }
             if let Some(mirror) = &self.0.mirror {
                 let path = mirror.join(&bucket).join(&key);
-                let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, &bytes));
+                let written = path
+                    .parent()
+                    .map_or(Ok(()), std::fs::create_dir_all)
+                    .and_then(|()| std::fs::write(&path, &bytes));
                 written.map_err(|error| s3_error!(error, InternalError))?;
             }
             objects.insert(key, bytes);
@@ -203,7 +223,8 @@ impl S3 for Service {
 
     async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         let GetObjectInput { bucket, key, range, .. } = request.input;
-        let whole = self.0.with(&bucket, |objects| objects.get(&key).cloned().ok_or_else(|| s3_error!(NoSuchKey)))?;
+        let whole =
+            self.0.with(&bucket, |objects| objects.get(&key).cloned().ok_or_else(|| s3_error!(NoSuchKey)))?;
         let (part, content_range) = match range {
             None => (whole, None),
             Some(range) => {
@@ -222,7 +243,10 @@ impl S3 for Service {
         }))
     }
 
-    async fn list_objects_v2(&self, request: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
+    async fn list_objects_v2(
+        &self,
+        request: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
         self.0.lists.fetch_add(1, SeqCst);
         let input = request.input;
         let prefix = input.prefix.unwrap_or_default();
@@ -236,10 +260,15 @@ impl S3 for Service {
             let contents: Vec<Object> = found
                 .by_ref()
                 .take(page)
-                .map(|(key, bytes)| Object { key: Some(key.clone()), size: Some(bytes.len() as i64), ..Object::default() })
+                .map(|(key, bytes)| Object {
+                    key: Some(key.clone()),
+                    size: Some(bytes.len() as i64),
+                    ..Object::default()
+                })
                 .collect();
             let more = found.next().is_some();
-            let next_continuation_token = if more { contents.last().and_then(|last| last.key.clone()) } else { None };
+            let next_continuation_token =
+                if more { contents.last().and_then(|last| last.key.clone()) } else { None };
             Ok(S3Response::new(ListObjectsV2Output {
                 is_truncated: Some(more),
                 key_count: Some(contents.len() as i32),
@@ -250,7 +279,10 @@ impl S3 for Service {
         })
     }
 
-    async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
+    async fn delete_object(
+        &self,
+        request: S3Request<DeleteObjectInput>,
+    ) -> S3Result<S3Response<DeleteObjectOutput>> {
         self.0.with(&request.input.bucket, |objects| {
             objects.remove(&request.input.key);
             Ok(S3Response::new(DeleteObjectOutput::default()))
@@ -282,7 +314,8 @@ impl S3Server {
                 let (service, store) = (service.clone(), Arc::clone(&served));
                 tokio::spawn(async move {
                     let connection = auto::Builder::new(TokioExecutor::new());
-                    let serve = service_fn(move |request| serve(Arc::clone(&store), service.clone(), request));
+                    let serve =
+                        service_fn(move |request| serve(Arc::clone(&store), service.clone(), request));
                     drop(connection.serve_connection(TokioIo::new(stream), serve).await);
                 });
             }
@@ -303,7 +336,11 @@ impl Drop for S3Server {
 }
 
 /// Serves one request, with a fault if one is due.
-async fn serve(store: Arc<ObjectStore>, service: S3Service, request: Request<Incoming>) -> io::Result<Answer> {
+async fn serve(
+    store: Arc<ObjectStore>,
+    service: S3Service,
+    request: Request<Incoming>,
+) -> io::Result<Answer> {
     let fault = store.faults.next(&request);
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();

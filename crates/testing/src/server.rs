@@ -82,7 +82,9 @@ impl RunningServer {
     /// Reads the log, of either format, up to a message; the whole of it if it ends before.
     async fn read_until(&mut self, message: &str) -> Result<(), String> {
         loop {
-            let Ok(line) = timeout(PATIENCE, self.log.recv()).await else { return Err(format!("{}(it hangs)", self.seen)) };
+            let Ok(line) = timeout(PATIENCE, self.log.recv()).await else {
+                return Err(format!("{}(it hangs)", self.seen));
+            };
             let Some(line) = line else { return Err(self.seen.clone()) };
             self.seen = format!("{}{line}\n", self.seen);
             let json: Value = serde_json::from_str(&line).unwrap_or_default();
@@ -92,7 +94,10 @@ impl RunningServer {
                 Some(address) if line.contains("the admin port") => self.admin = address,
                 _ => {}
             }
-            if line.ends_with(&format!(" {message}")) || line.contains(&format!(" {message} ")) || json["message"] == message {
+            if line.ends_with(&format!(" {message}"))
+                || line.contains(&format!(" {message} "))
+                || json["message"] == message
+            {
                 return Ok(());
             }
         }
@@ -129,20 +134,23 @@ impl TestServer {
     /// The same, not started yet.
     pub async fn tiered(settings: &[(&str, &str)]) -> Self {
         let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), ObjectStore::default()).await.unwrap();
-        let mut all = vec![("flush.interval_secs", "3600"), ("hot.keep_secs", "0"), ("s3.attempt_timeout_secs", "10")];
+        let mut all =
+            vec![("flush.interval_secs", "3600"), ("hot.keep_secs", "0"), ("s3.attempt_timeout_secs", "10")];
         all.extend_from_slice(settings);
         Self::new(Some(Arc::new(s3)), &all)
     }
 
     /// Another one with the same bucket and settings and an empty volume, not started yet.
     pub fn beside(&self) -> Self {
-        let settings: Vec<_> = self.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let settings: Vec<_> =
+            self.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         Self::new(self.s3.clone(), &settings)
     }
 
     fn new(s3: Option<Arc<S3Server>>, settings: &[(&str, &str)]) -> Self {
         let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let client = Client::builder().pool_idle_timeout(Duration::from_secs(5)).timeout(PATIENCE).build().unwrap();
+        let client =
+            Client::builder().pool_idle_timeout(Duration::from_secs(5)).timeout(PATIENCE).build().unwrap();
         Self {
             volume: Arc::new(TempDir::new().unwrap()),
             s3,
@@ -178,7 +186,8 @@ impl TestServer {
         assert!(self.running.is_none(), "it runs already");
         let mut command = self.command();
         command.env("FAILPOINTS", failpoints);
-        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+        let mut child =
+            command.stderr(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (sender, log) = mpsc::channel(100_000);
         let panic = Arc::clone(&self.panic);
@@ -192,7 +201,8 @@ impl TestServer {
             }
         });
         let nowhere = ([0, 0, 0, 0], 0).into();
-        let mut running = RunningServer { child, reader, main: nowhere, admin: nowhere, log, seen: String::new() };
+        let mut running =
+            RunningServer { child, reader, main: nowhere, admin: nowhere, log, seen: String::new() };
         running.read_until("listening on the admin port").await?;
         self.running = Some(running);
         Ok(())
@@ -216,7 +226,8 @@ impl TestServer {
 
     /// Starts the process and kills it after a while, ready or not.
     pub async fn run_for(&mut self, time: Duration) {
-        let mut child = self.command().stderr(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+        let mut child =
+            self.command().stderr(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
         sleep(time).await;
         child.kill().await.unwrap();
     }
@@ -224,7 +235,8 @@ impl TestServer {
     /// Runs a command that looks at the bucket: whether it succeeded, and what it printed.
     pub async fn look(&self, arguments: &[&str]) -> (bool, String) {
         let output = self.command().args(arguments).output().await.unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         (output.status.success(), text)
     }
 
@@ -291,7 +303,8 @@ impl TestServer {
     pub async fn log_line(&mut self, text: &str) -> String {
         let log = &mut self.running.as_mut().expect("the process runs").log;
         loop {
-            let line = timeout(PATIENCE, log.recv()).await.expect("it is logged in time").expect("the process runs");
+            let line =
+                timeout(PATIENCE, log.recv()).await.expect("it is logged in time").expect("the process runs");
             if line.contains(text) {
                 return line;
             }
@@ -306,7 +319,8 @@ impl TestServer {
 
     /// Sends it a signal.
     pub async fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().await.unwrap();
+        let status =
+            Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().await.unwrap();
         assert!(status.success());
     }
 
@@ -343,7 +357,11 @@ impl TestServer {
     /// The objects whose keys begin with `prefix`.
     pub fn objects(&self, prefix: &str) -> Vec<(String, bytes::Bytes)> {
         let store = self.store();
-        store.keys(BUCKET, prefix).into_iter().map(|key| (key.clone(), store.get(BUCKET, &key).unwrap())).collect()
+        store
+            .keys(BUCKET, prefix)
+            .into_iter()
+            .map(|key| (key.clone(), store.get(BUCKET, &key).unwrap()))
+            .collect()
     }
 
     /// Where the volume's files are.

@@ -70,7 +70,11 @@ impl Reservations for Reserver {
 }
 
 /// Reserves for all waiting requests with one manifest, again and again.
-async fn serve(log: Arc<dyn ReservationLog>, mut requests: mpsc::Receiver<ReserveRequest>, is_failing: Arc<AtomicBool>) {
+async fn serve(
+    log: Arc<dyn ReservationLog>,
+    mut requests: mpsc::Receiver<ReserveRequest>,
+    is_failing: Arc<AtomicBool>,
+) {
     while let Some((mut partitions, done)) = requests.recv().await {
         let mut waiting = vec![done];
         while let Ok((more, done)) = requests.try_recv() {

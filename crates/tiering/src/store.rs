@@ -23,8 +23,8 @@ use super::{
     upkeep::{Upkeep, UpkeepOptions},
 };
 use contracts::{
-    bucket::BucketState, clock::Clock, cold::ColdTier, engine::Engine, error::StorageError, fence::Fence, flusher::Flush,
-    heartbeat::Heartbeat, journal::Journal, progress::Progress,
+    bucket::BucketState, clock::Clock, cold::ColdTier, engine::Engine, error::StorageError, fence::Fence,
+    flusher::Flush, heartbeat::Heartbeat, journal::Journal, progress::Progress,
 };
 
 /// How long a task may take to end after it was told to.
@@ -138,8 +138,13 @@ impl Store {
                 progress,
                 clock: Arc::clone(&clock),
             };
-            let tiers =
-                Tiers { hot: Arc::clone(&hot), cold: Arc::clone(tier), clock: Arc::clone(&clock), heartbeat, bucket: Arc::clone(&bucket) };
+            let tiers = Tiers {
+                hot: Arc::clone(&hot),
+                cold: Arc::clone(tier),
+                clock: Arc::clone(&clock),
+                heartbeat,
+                bucket: Arc::clone(&bucket),
+            };
             let (runner, flush) = Flusher::new(tiers, options.flush);
             let flusher = Some(Opening { recovery, bucket }.open(runner, &flush, stopping.clone()).await?);
             cold = Some(ColdSide { tier: Arc::clone(tier), flush: Arc::new(flush), flusher, reserving });
@@ -189,7 +194,9 @@ impl Store {
         {
             match timeout_at(until, tier.release(&self.hot.tables())).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => warn!(%error, "reserved offsets could not be given back: a new volume would leave a gap"),
+                Ok(Err(error)) => {
+                    warn!(%error, "reserved offsets could not be given back: a new volume would leave a gap")
+                }
                 Err(_) => warn!("no time to give reserved offsets back: a new volume would leave a gap"),
             }
         }
@@ -216,7 +223,8 @@ impl Store {
 
     /// Ends the store as a crash would, and waits until none of its tasks runs any more.
     pub async fn crash(self) {
-        let (flusher, reserving) = self.cold.map_or((None, None), |cold| (cold.flusher, Some(cold.reserving)));
+        let (flusher, reserving) =
+            self.cold.map_or((None, None), |cold| (cold.flusher, Some(cold.reserving)));
         for task in self.writer.into_iter().chain(flusher) {
             task.abort();
             drop(task.await);
@@ -246,7 +254,10 @@ async fn last_flush(flush: &dyn Flush, flusher: &Task, until: Instant) -> bool {
             Err(_) => "out of time".to_owned(),
         };
         if Instant::now() + FLUSH_RETRY >= until {
-            warn!(error, "not everything could be flushed; it is safe on the volume, and flushed at the next start");
+            warn!(
+                error,
+                "not everything could be flushed; it is safe on the volume, and flushed at the next start"
+            );
             return false;
         }
         warn!(error, "the last flush failed, will retry");

@@ -54,7 +54,9 @@ impl Upkeep {
             };
             match done {
                 Ok(()) => {}
-                Err(StorageError::Closed | StorageError::Fenced(_) | StorageError::OutcomeUnknown { .. }) => return,
+                Err(StorageError::Closed | StorageError::Fenced(_) | StorageError::OutcomeUnknown { .. }) => {
+                    return;
+                }
                 Err(error) => {
                     metrics::upkeep_failed();
                     warn!(%error, "upkeep failed, will retry");
@@ -76,11 +78,13 @@ impl Upkeep {
     /// Moves the starts of tables with a retention. The next manifest drops the segments below them.
     async fn expire(&self, tables: &Tables) -> Result<(), StorageError> {
         for table in tables.visible() {
-            let (secs, max_bytes) = (table.settings.retention_secs.value, table.settings.retention_bytes.value);
+            let (secs, max_bytes) =
+                (table.settings.retention_secs.value, table.settings.retention_bytes.value);
             if secs.is_none() && max_bytes.is_none() {
                 continue;
             }
-            let age_ms = secs.map_or(i64::MAX, |secs| i64::try_from(secs.saturating_mul(1000)).unwrap_or(i64::MAX));
+            let age_ms =
+                secs.map_or(i64::MAX, |secs| i64::try_from(secs.saturating_mul(1000)).unwrap_or(i64::MAX));
             let before = self.clock.now_ms().saturating_sub(age_ms);
             let trims = match &self.cold {
                 Some(cold) if cold.is_open() => cold.expired(table, before, max_bytes)?,

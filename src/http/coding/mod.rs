@@ -44,10 +44,16 @@ impl Coding {
                     "" | "identity" => continue,
                     "gzip" | "x-gzip" => Self::Gzip,
                     "zstd" => Self::Zstd,
-                    _ => return Err(extract::unsupported(format!("content encoding {text:?} is not supported: send gzip, zstd or none"))),
+                    _ => {
+                        return Err(extract::unsupported(format!(
+                            "content encoding {text:?} is not supported: send gzip, zstd or none"
+                        )));
+                    }
                 };
                 if coding.replace(named).is_some() {
-                    return Err(extract::unsupported(format!("content encoding {text:?} is more than one: send gzip, zstd or none")));
+                    return Err(extract::unsupported(format!(
+                        "content encoding {text:?} is more than one: send gzip, zstd or none"
+                    )));
                 }
             }
         }

@@ -76,7 +76,10 @@ fn what_zstd_wrote_before_it_was_a_standard_is_refused() {
             assert_eq!(decoder.step().unwrap(), DecodeStep::Hungry);
             decoder.feed(Bytes::copy_from_slice(&old));
             let step = decoder.step();
-            assert!(!matches!(step, Ok(DecodeStep::Piece(_) | DecodeStep::End)), "{magic:x} behind {first:x?}: {step:?}");
+            assert!(
+                !matches!(step, Ok(DecodeStep::Piece(_) | DecodeStep::End)),
+                "{magic:x} behind {first:x?}: {step:?}"
+            );
             assert!(decoder.held_bytes() < 1 << 20, "{magic:x} behind {first:x?}");
         }
     }

@@ -49,7 +49,8 @@ impl Magic {
     fn is_right(&self) -> bool {
         let begins_with = |magic: &[u8; 4]| self.bytes[..self.count] == magic[..self.count];
         let first = self.bytes[0];
-        begins_with(&[0x28, 0xb5, 0x2f, 0xfd]) || ((0x50..=0x5f).contains(&first) && begins_with(&[first, 0x2a, 0x4d, 0x18]))
+        begins_with(&[0x28, 0xb5, 0x2f, 0xfd])
+            || ((0x50..=0x5f).contains(&first) && begins_with(&[first, 0x2a, 0x4d, 0x18]))
     }
 }
 

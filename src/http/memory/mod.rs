@@ -90,7 +90,9 @@ impl Budget {
         let mut holdings = self.holdings.lock();
         let id = holdings.next_id;
         holdings.next_id += 1;
-        holdings.all.insert(id, Holding { peer, bytes: 0, since: Instant::now(), give_up: Some(give_up.clone()) });
+        holdings
+            .all
+            .insert(id, Holding { peer, bytes: 0, since: Instant::now(), give_up: Some(give_up.clone()) });
         Share::empty(Arc::clone(self), id, give_up)
     }
 
@@ -158,7 +160,8 @@ impl Budget {
             return;
         }
         holdings.looked = Some(now);
-        let is_over = |peer: &Peer| holdings.peers.get(peer).is_some_and(|of_peer| of_peer.used > self.peer_bytes);
+        let is_over =
+            |peer: &Peer| holdings.peers.get(peer).is_some_and(|of_peer| of_peer.used > self.peer_bytes);
         let may_have = !is_over(&peer);
         let mut coming = 0;
         let mut victims: Vec<_> = Vec::new();

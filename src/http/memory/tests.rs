@@ -60,7 +60,11 @@ async fn alone_a_peer_may_have_all_and_with_others_its_percentage() {
     }
     let gone: Vec<_> = greedy
         .into_iter()
-        .map(|share| tokio::spawn(async move { timeout(Duration::from_secs(9), share.given_up().cancelled()).await.is_ok() }))
+        .map(|share| {
+            tokio::spawn(async move {
+                timeout(Duration::from_secs(9), share.given_up().cancelled()).await.is_ok()
+            })
+        })
         .collect();
     let mut other = budget.receiving(&from(2));
     other.grow_to(6 * MIB).await.unwrap();

@@ -9,7 +9,10 @@ use serde::{
 use serde_json::{Value, value::RawValue};
 use utoipa::ToSchema;
 
-use super::{Charged, Headers, PlacedEvent, RecordParser, SentEvent, bad_payload, no_records, too_large, too_many_headers};
+use super::{
+    Charged, Headers, PlacedEvent, RecordParser, SentEvent, bad_payload, no_records, too_large,
+    too_many_headers,
+};
 use crate::http::{
     error::Problem,
     json_body::{self, Object, Stopped, bad_json},
@@ -78,7 +81,9 @@ struct JsonEvent<'a> {
 fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i128>, D::Error> {
     match <&RawValue>::deserialize(deserializer)?.get() {
         "null" => Ok(None),
-        text => text.parse().map(Some).map_err(|_| D::Error::custom(format_args!("{text} is not a whole number"))),
+        text => {
+            text.parse().map(Some).map_err(|_| D::Error::custom(format_args!("{text} is not a whole number")))
+        }
     }
 }
 
@@ -105,15 +110,22 @@ impl RecordParser<'_> {
     pub fn json_event_at(&self, body: &[u8], place: Option<u64>) -> Result<PlacedEvent, Problem> {
         let Object(event): Object<JsonEvent<'_>> = serde_json::from_slice(body).map_err(bad_json)?;
         let _ = event.offset;
-        let payload = Payload::from_json(event.payload, event.payload_base64.as_deref()).map_err(bad_payload)?;
+        let payload =
+            Payload::from_json(event.payload, event.payload_base64.as_deref()).map_err(bad_payload)?;
         let headers = match event.headers.filter(|headers| headers.get() != "null") {
             None => Headers::new(),
-            Some(headers) => {
-                json_body::part(headers, |from, stopped| from.deserialize_map(HeadersVisitor { limits: self.limits, stopped }))?
-            }
+            Some(headers) => json_body::part(headers, |from, stopped| {
+                from.deserialize_map(HeadersVisitor { limits: self.limits, stopped })
+            })?,
         };
         let idempotency_key = event.idempotency_key.or_else(|| self.key_at(place));
-        self.event(SentEvent { payload, partition: event.partition, timestamp_ms: event.timestamp_ms, idempotency_key, headers })
+        self.event(SentEvent {
+            payload,
+            partition: event.partition,
+            timestamp_ms: event.timestamp_ms,
+            idempotency_key,
+            headers,
+        })
     }
 
     /// Reads a bulk write. `share` grows with its events.
@@ -123,7 +135,9 @@ impl RecordParser<'_> {
     pub fn json_bulk(&self, body: &[u8], share: &mut Share) -> Result<Vec<PlacedEvent>, Problem> {
         let bulk: JsonBulk<'_> = json_body::parse(body)?;
         let charged = Charged::new(share, self.limits);
-        let events = json_body::part(bulk.records, |from, stopped| EventsVisitor { parser: self, charged, stopped }.deserialize(from))?;
+        let events = json_body::part(bulk.records, |from, stopped| {
+            EventsVisitor { parser: self, charged, stopped }.deserialize(from)
+        })?;
         if events.is_empty() { Err(no_records()) } else { Ok(events) }
     }
 }
@@ -178,7 +192,10 @@ impl<'de> Visitor<'de> for EventsVisitor<'_, '_> {
         let mut events = Vec::new();
         while let Some(event) = list.next_element::<&RawValue>()? {
             let index = events.len();
-            let event = self.parser.count(index).and_then(|()| self.parser.json_event_at(event.get().as_bytes(), Some(index as u64)));
+            let event = self
+                .parser
+                .count(index)
+                .and_then(|()| self.parser.json_event_at(event.get().as_bytes(), Some(index as u64)));
             let charged = event.and_then(|placed| self.charged.take(placed.1.footprint()).map(|()| placed));
             match charged {
                 Ok(placed) => events.push(placed),
@@ -208,7 +225,9 @@ mod tests {
 
     /// The names of the fields that a type knows, out of serde's own error.
     fn known<'a, T: Deserialize<'a>>() -> BTreeSet<String> {
-        let Err(error) = serde_json::from_str::<T>(r#"{"": 0}"#) else { panic!("a field without a name is known") };
+        let Err(error) = serde_json::from_str::<T>(r#"{"": 0}"#) else {
+            panic!("a field without a name is known")
+        };
         error.to_string().split('`').skip(3).step_by(2).map(str::to_owned).collect()
     }
 
@@ -218,9 +237,10 @@ mod tests {
 
     #[test]
     fn what_is_parsed_is_what_is_described() {
-        for (known, described) in
-            [(known::<JsonEvent<'_>>(), described::<EventToWrite>()), (known::<JsonBulk<'_>>(), described::<BulkToWrite>())]
-        {
+        for (known, described) in [
+            (known::<JsonEvent<'_>>(), described::<EventToWrite>()),
+            (known::<JsonBulk<'_>>(), described::<BulkToWrite>()),
+        ] {
             let named: BTreeSet<_> = described["properties"].as_object().unwrap().keys().cloned().collect();
             assert_eq!(known, named);
         }
@@ -228,7 +248,8 @@ mod tests {
 
     #[test]
     fn the_description_states_the_bounds_that_hold_by_default() {
-        let (event, bulk, limits) = (described::<EventToWrite>(), described::<BulkToWrite>(), Limits::DEFAULT);
+        let (event, bulk, limits) =
+            (described::<EventToWrite>(), described::<BulkToWrite>(), Limits::DEFAULT);
         let bounds = [
             (&event["properties"]["partition"]["maximum"], Value::from(limits.partitions_per_table - 1)),
             (&event["properties"]["timestamp_ms"]["minimum"], Value::from(MIN_TIMESTAMP_MS)),

@@ -75,7 +75,10 @@ impl RecordParser<'_> {
         };
         let key_limit = self.limits.idempotency_key_bytes;
         if sent.idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > key_limit) {
-            return Err(Problem::new(Code::IdempotencyKeyOutOfRange, format!("idempotency_key must have 1 to {key_limit} bytes")));
+            return Err(Problem::new(
+                Code::IdempotencyKeyOutOfRange,
+                format!("idempotency_key must have 1 to {key_limit} bytes"),
+            ));
         }
         let SentEvent { payload, idempotency_key, headers, .. } = sent;
         let mut event = Event { payload, timestamp_ms, appended_ms: self.now_ms, idempotency_key, headers };
@@ -96,9 +99,10 @@ impl RecordParser<'_> {
     /// The event's own partition, else the request's, else 0.
     fn partition_of(&self, own: Option<i128>) -> Result<PartitionNumber, Problem> {
         match (own, self.partition) {
-            (Some(own), Some(other)) if own != i128::from(other) => {
-                Err(Problem::new(Code::BadPartition, format!("the record names partition {own}, the request's header {other}")))
-            }
+            (Some(own), Some(other)) if own != i128::from(other) => Err(Problem::new(
+                Code::BadPartition,
+                format!("the record names partition {own}, the request's header {other}"),
+            )),
             (Some(own), _) => extract::partition_number(own, self.limits),
             (None, other) => Ok(other.unwrap_or(0)),
         }
@@ -121,7 +125,10 @@ impl<'a> Charged<'a> {
     fn take(&mut self, bytes: usize) -> Result<(), Problem> {
         self.used += bytes;
         if self.used > self.most {
-            return Err(Problem::new(Code::BodyTooLarge, "the records take more memory than twice limits.decoded_body_bytes"));
+            return Err(Problem::new(
+                Code::BodyTooLarge,
+                "the records take more memory than twice limits.decoded_body_bytes",
+            ));
         }
         self.share.try_grow_to(self.used)
     }
@@ -132,11 +139,17 @@ fn no_records() -> Problem {
 }
 
 fn too_many_headers(limits: &Limits) -> Problem {
-    Problem::new(Code::TooManyHeaders, format!("the record has more headers than limits.record_headers of {}", limits.record_headers))
+    Problem::new(
+        Code::TooManyHeaders,
+        format!("the record has more headers than limits.record_headers of {}", limits.record_headers),
+    )
 }
 
 fn too_large(size: usize, limits: &Limits) -> Problem {
-    Problem::new(Code::RecordTooLarge, format!("the record has {size} bytes, limits.record_bytes is {}", limits.record_bytes))
+    Problem::new(
+        Code::RecordTooLarge,
+        format!("the record has {size} bytes, limits.record_bytes is {}", limits.record_bytes),
+    )
 }
 
 fn bad_payload(error: BadPayload) -> Problem {

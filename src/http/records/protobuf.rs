@@ -63,7 +63,8 @@ impl RecordParser<'_> {
         }
         let bulk: v1::BulkWriteRequest = decode(body)?;
         let place = |(index, (event, headers))| {
-            let checked = check_headers(&event, headers).and_then(|()| self.protobuf(event, Some(index as u64)));
+            let checked =
+                check_headers(&event, headers).and_then(|()| self.protobuf(event, Some(index as u64)));
             checked.map_err(|problem| problem.at_index(index))
         };
         bulk.records.into_iter().zip(events).enumerate().map(place).collect()
@@ -82,7 +83,13 @@ impl RecordParser<'_> {
         };
         let (partition, timestamp_ms) = (event.partition.map(i128::from), event.timestamp_ms.map(i128::from));
         let idempotency_key = event.idempotency_key.or_else(|| self.key_at(place));
-        self.event(SentEvent { payload: payload.map_err(bad_payload)?, partition, timestamp_ms, idempotency_key, headers: event.headers })
+        self.event(SentEvent {
+            payload: payload.map_err(bad_payload)?,
+            partition,
+            timestamp_ms,
+            idempotency_key,
+            headers: event.headers,
+        })
     }
 }
 

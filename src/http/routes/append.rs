@@ -54,7 +54,8 @@ impl WriteParams {
     /// # Errors
     /// 400 if one has the wrong form; 422 if there is no bucket to wait for.
     pub fn check(&self, state: &AppState) -> Result<WriteOptions, Problem> {
-        let expected_offset = self.expected_offset.as_ref().map(|param| param.offset("expected_offset")).transpose()?;
+        let expected_offset =
+            self.expected_offset.as_ref().map(|param| param.offset("expected_offset")).transpose()?;
         if let Some(wait_for) = &self.wait_for {
             wait_for.check(state.flush.is_some())?;
         }
@@ -164,5 +165,9 @@ pub async fn wait_until_cold(
     let _waits = connection.wait();
     // The events are written, but not where the client wants them. A retry with the same key is right: it
     // finds the first write.
-    flush.flush_now(Some(table.clone())).await.map(drop).map_err(|error| Problem::from(error).unknown_outcome())
+    flush
+        .flush_now(Some(table.clone()))
+        .await
+        .map(drop)
+        .map_err(|error| Problem::from(error).unknown_outcome())
 }

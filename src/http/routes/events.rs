@@ -84,7 +84,10 @@ pub async fn write(
     let envelope = Envelope::of(&incoming.headers, &state)?;
     if envelope.encoding == Encoding::Ndjson {
         if options.expected_offset.is_some() {
-            return Err(Problem::new(Code::BadQuery, "expected_offset goes with single and bulk writes, not with streams"));
+            return Err(Problem::new(
+                Code::BadQuery,
+                "expected_offset goes with single and bulk writes, not with streams",
+            ));
         }
         return Box::pin(stream::write(&state, table, options, envelope, incoming)).await; // boxed: single writes must not have room for it
     }

@@ -113,16 +113,26 @@ pub async fn write(
     envelope: Envelope,
     incoming: Incoming,
 ) -> Result<Response, Problem> {
-    let mut lines = Lines { state, envelope, rest: BytesMut::new(), searched: 0, read: 0, good: 0, count: 0, lines: Vec::new(), bytes: 0 };
+    let mut lines = Lines {
+        state,
+        envelope,
+        rest: BytesMut::new(),
+        searched: 0,
+        read: 0,
+        good: 0,
+        count: 0,
+        lines: Vec::new(),
+        bytes: 0,
+    };
     let mut progress = StreamProgress::default();
     let connection = incoming.connection();
     let mut pieces = incoming.pieces(&state.limits, &state.inflight);
     match run(&table, &mut pieces, &mut lines, &mut progress).await {
         Ok(()) => {
             drop((pieces, lines)); // a request that waits for S3 holds no memory
-            wait_until_cold(state, &table, options, &connection)
-                .await
-                .map_err(|problem| problem.with("line", progress.committed).with("committed", progress.committed))?;
+            wait_until_cold(state, &table, options, &connection).await.map_err(|problem| {
+                problem.with("line", progress.committed).with("committed", progress.committed)
+            })?;
             let StreamProgress { count, duplicates, partitions, .. } = progress;
             let answer = StreamWritten { count, duplicates, partitions };
             Ok((written(state, options), Json(answer)).into_response())
@@ -212,7 +222,13 @@ async fn commit(state: &AppState, table: &TableName, batch: Vec<StreamLine>, las
                     continue;
                 }
             }
-            Err(error) => return Settled { appended: Vec::new(), last: 0, refused: Some((last, Problem::from(error).without("index"))) },
+            Err(error) => {
+                return Settled {
+                    appended: Vec::new(),
+                    last: 0,
+                    refused: Some((last, Problem::from(error).without("index"))),
+                };
+            }
         }
         break;
     }
@@ -225,7 +241,8 @@ impl StreamProgress {
         for one in &settled.appended {
             self.count += 1;
             self.duplicates += u64::from(one.duplicate);
-            let span = self.partitions.entry(one.partition).or_insert(Span { first: one.offset, last: one.offset });
+            let span =
+                self.partitions.entry(one.partition).or_insert(Span { first: one.offset, last: one.offset });
             span.first = span.first.min(one.offset);
             span.last = span.last.max(one.offset);
         }
@@ -260,7 +277,10 @@ impl Lines<'_> {
         let limit = self.state.limits.body_bytes;
         if self.rest.len() > limit {
             self.read += 1;
-            return Err(Problem::new(Code::RecordTooLarge, format!("the line is over limits.body_bytes of {limit}")));
+            return Err(Problem::new(
+                Code::RecordTooLarge,
+                format!("the line is over limits.body_bytes of {limit}"),
+            ));
         }
         Ok(())
     }
@@ -275,7 +295,8 @@ impl Lines<'_> {
         self.read += 1;
         let line = if self.read == 1 { json_body::without_mark(line)? } else { line };
         if !line.iter().all(u8::is_ascii_whitespace) {
-            let (partition, event) = self.envelope.parser(self.state).json_event_at(line, Some(self.count))?;
+            let (partition, event) =
+                self.envelope.parser(self.state).json_event_at(line, Some(self.count))?;
             self.count += 1;
             self.bytes += event.footprint();
             self.lines.push(StreamLine { number: self.read, partition, event });

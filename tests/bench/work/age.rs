@@ -1,4 +1,5 @@
-//! Whether it stays as fast as it ages: a store through which much has gone against one that has just been made.
+//! Whether it stays as fast as it ages: a store through which much has gone against one that has just been
+//! made.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,8 @@ use crate::{
     report::{Goal, Report},
 };
 
-/// Segments of some fifty events, which leave hot at once, are not merged, and are deleted as soon as their events have expired.
+/// Segments of some fifty events, which leave hot at once, are not merged, and are deleted as soon as their
+/// events have expired.
 const AGEING: [&str; 8] = [
     "flush.interval_secs=0",
     "flush.segment_bytes=16384",
@@ -24,7 +26,8 @@ const AGEING: [&str; 8] = [
     "compaction.grace_secs=0",
     "manifests.keep_secs=0",
 ];
-/// Nothing is merged while they are compared: a store that has aged in a year would not have all of it to do now.
+/// Nothing is merged while they are compared: a store that has aged in a year would not have all of it to do
+/// now.
 const COMPARED: [&str; 1] = ["compaction.interval_secs=3600"];
 const PARTITIONS: usize = 256;
 /// Events that expire, and as many that stay, each time.
@@ -50,7 +53,8 @@ pub async fn run(options: &Options, report: &mut Report) {
     let new = Zombi::tiered(options, &COMPARED);
     if report.wants(appends) {
         let append = async |zombi: &Zombi| json_singles(zombi.address, options.turn(), None).await.rate();
-        let rounds = in_turn(options.rounds(), async |_| append(&old).await, async |_| append(&new).await).await;
+        let rounds =
+            in_turn(options.rounds(), async |_| append(&old).await, async |_| append(&new).await).await;
         report.ratio(appends, "requests/s", Goal::AtLeast(0.9), rounds);
     }
     if report.wants(reads) {
@@ -60,7 +64,11 @@ pub async fn run(options: &Options, report: &mut Report) {
         let offsets = options.events(EVENTS) / 4 - READ;
         let read = async |zombi: &Zombi| {
             let read = move |number: usize| {
-                let path = format!("/tables/read?partition={}&offset={}&limit={READ}", number % 4, number * 7919 % offsets);
+                let path = format!(
+                    "/tables/read?partition={}&offset={}&limit={READ}",
+                    number % 4,
+                    number * 7919 % offsets
+                );
                 get(&path, "application/json")
             };
             load(zombi.address, 16, options.turn(), None, read).await.rate()
@@ -70,7 +78,8 @@ pub async fn run(options: &Options, report: &mut Report) {
     }
 }
 
-/// A year in moments: thousands of segments of which half have expired, tables that are no more, and a manifest for each of these steps.
+/// A year in moments: thousands of segments of which half have expired, tables that are no more, and a
+/// manifest for each of these steps.
 async fn age(options: &Options, zombi: &Zombi) {
     let (times, events) = (if options.full { 10 } else { 1 }, options.events(EVENTS));
     let tables = if options.glance { TABLES / 10 } else { TABLES };
@@ -82,7 +91,9 @@ async fn age(options: &Options, zombi: &Zombi) {
         zombi.ask("POST", "/flush").await;
         for number in 0..tables {
             let table = format!("/tables/deleted-{time}-{number}");
-            zombi.send("POST", &table, "application/json", data::json_record(number, 1, None).as_bytes()).await;
+            zombi
+                .send("POST", &table, "application/json", data::json_record(number, 1, None).as_bytes())
+                .await;
             zombi.ask("POST", &format!("{table}/flush")).await;
             zombi.ask("DELETE", &table).await;
         }

@@ -1,4 +1,5 @@
-//! Single durable writes against the route that parses and answers without storing; latency while the flusher runs.
+//! Single durable writes against the route that parses and answers without storing; latency while the flusher
+//! runs.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -24,12 +25,24 @@ enum Form {
     Keyed,
 }
 
-async fn singles(options: &Options, address: SocketAddr, path: &str, form: Form, connections: usize, salt: usize) -> Load {
+async fn singles(
+    options: &Options,
+    address: SocketAddr,
+    path: &str,
+    form: Form,
+    connections: usize,
+    salt: usize,
+) -> Load {
     let (path, prefix) = (path.to_owned(), format!("{salt}-"));
     // What is sent costs the same processors as what is measured: made before, but for the keys.
     let ready: Vec<Vec<u8>> = (0..1024)
         .map(|number| match form {
-            Form::Protobuf => request("POST", &path, "application/x-protobuf", &data::protobuf_record(number, 4).encode_to_vec()),
+            Form::Protobuf => request(
+                "POST",
+                &path,
+                "application/x-protobuf",
+                &data::protobuf_record(number, 4).encode_to_vec(),
+            ),
             _ => request("POST", &path, "application/json", data::json_record(number, 4, None).as_bytes()),
         })
         .collect();
@@ -61,7 +74,9 @@ pub async fn run(options: &Options, report: &mut Report) {
             let rounds = in_turn(
                 options.rounds(),
                 async |round| singles(options, address, "/tables/t", form, connections, round).await.rate(),
-                async |round| singles(options, address, "/bench/tables/t", form, connections, round).await.rate(),
+                async |round| {
+                    singles(options, address, "/bench/tables/t", form, connections, round).await.rate()
+                },
             );
             report.ratio(&name, "requests/s", Goal::AtLeast(goal), rounds.await);
         }
@@ -83,7 +98,11 @@ async fn group_commit(options: &Options, report: &mut Report) {
         let rounds = in_turn(
             options.rounds(),
             async |round| singles(options, address, "/tables/t", Form::Json, connections, round).await.rate(),
-            async |round| singles(options, address, "/bench/group/tables/t", Form::Json, connections, round).await.rate(),
+            async |round| {
+                singles(options, address, "/bench/group/tables/t", Form::Json, connections, round)
+                    .await
+                    .rate()
+            },
         );
         report.ratio(&name, "requests/s", Goal::AtLeast(0.9), rounds.await);
     }
@@ -97,7 +116,14 @@ async fn beside_tails(options: &Options, report: &mut Report) {
     }
     let (watched, alone) = (Zombi::start(options, &[]), Zombi::start(options, &[]));
     let mut writer = Connection::open(watched.address).await;
-    writer.exchange(&request("POST", "/tables/quiet", "application/json", data::json_record(0, 4, None).as_bytes())).await;
+    writer
+        .exchange(&request(
+            "POST",
+            "/tables/quiet",
+            "application/json",
+            data::json_record(0, 4, None).as_bytes(),
+        ))
+        .await;
     let mut tails = Vec::new();
     for _ in 0..1000 {
         let mut tail = TcpStream::connect(watched.address).await.unwrap();
@@ -120,8 +146,11 @@ async fn beside_tails(options: &Options, report: &mut Report) {
 
 /// JSON records one by one over 64 connections, at a rate if there is one.
 pub async fn json_singles(address: SocketAddr, time: Duration, rate: Option<f64>) -> Load {
-    let ready: Vec<_> =
-        (0..1024).map(|number| request("POST", "/tables/t", "application/json", data::json_record(number, 4, None).as_bytes())).collect();
+    let ready: Vec<_> = (0..1024)
+        .map(|number| {
+            request("POST", "/tables/t", "application/json", data::json_record(number, 4, None).as_bytes())
+        })
+        .collect();
     load(address, 64, time, rate, move |number| ready[number % ready.len()].clone()).await
 }
 
@@ -130,10 +159,16 @@ async fn latency(options: &Options, report: &mut Report) {
     if !report.wants(name) {
         return;
     }
-    let flushing = Zombi::tiered(options, &["flush.interval_secs=0", "flush.segment_bytes=4194304", "hot.keep_secs=0"]);
+    let flushing =
+        Zombi::tiered(options, &["flush.interval_secs=0", "flush.segment_bytes=4194304", "hot.keep_secs=0"]);
     let resting = Zombi::tiered(options, &["flush.interval_secs=3600"]);
     let half = json_singles(resting.address, options.turn(), None).await.rate() / 2.0;
     let paced = async |address| json_singles(address, options.turn() * 2, Some(half)).await.p99();
-    let rounds = in_turn(options.rounds(), async |_| paced(flushing.address).await, async |_| paced(resting.address).await).await;
+    let rounds = in_turn(
+        options.rounds(),
+        async |_| paced(flushing.address).await,
+        async |_| paced(resting.address).await,
+    )
+    .await;
     report.ratio(name, "us", Goal::AtMost(2.0), rounds);
 }

@@ -21,17 +21,30 @@ const STREAMS: usize = 2;
 pub async fn run(options: &Options, report: &mut Report) {
     let json: Vec<_> = (0..32)
         .map(|batch| {
-            let records: Vec<_> = (0..BATCH).map(|number| data::json_record(batch * BATCH + number, 4, None)).collect();
-            request("POST", "/tables/t/bulk", "application/json", format!("{{\"records\":[{}]}}", records.join(",")).as_bytes())
+            let records: Vec<_> =
+                (0..BATCH).map(|number| data::json_record(batch * BATCH + number, 4, None)).collect();
+            request(
+                "POST",
+                "/tables/t/bulk",
+                "application/json",
+                format!("{{\"records\":[{}]}}", records.join(",")).as_bytes(),
+            )
         })
         .collect();
     let protobuf: Vec<_> = (0..32)
         .map(|batch| {
             let records = (0..BATCH).map(|number| data::protobuf_record(batch * BATCH + number, 4)).collect();
-            request("POST", "/tables/t/bulk", "application/x-protobuf", &zombi::proto::v1::BulkWriteRequest { records }.encode_to_vec())
+            request(
+                "POST",
+                "/tables/t/bulk",
+                "application/x-protobuf",
+                &zombi::proto::v1::BulkWriteRequest { records }.encode_to_vec(),
+            )
         })
         .collect();
-    for (name, bodies) in [("bulk of 1,000, JSON, 4 connections", json), ("bulk of 1,000, protobuf, 4 connections", protobuf)] {
+    for (name, bodies) in
+        [("bulk of 1,000, JSON, 4 connections", json), ("bulk of 1,000, protobuf, 4 connections", protobuf)]
+    {
         if !report.wants(name) {
             continue;
         }
@@ -41,7 +54,11 @@ pub async fn run(options: &Options, report: &mut Report) {
             options.rounds(),
             async |_| {
                 let bodies = bodies.clone();
-                load(zombi.address, 4, options.turn(), None, move |number| bodies[number % bodies.len()].clone()).await.rate()
+                load(zombi.address, 4, options.turn(), None, move |number| {
+                    bodies[number % bodies.len()].clone()
+                })
+                .await
+                .rate()
                     * BATCH as f64
             },
             async |_| raw.write(options),

@@ -39,8 +39,15 @@ pub async fn run(options: &Options, report: &mut Report) {
         return;
     }
     let count = options.events(400_000);
-    let zombi =
-        Zombi::tiered(options, &["flush.interval_secs=3600", "hot.keep_secs=0", "cold.cache_bytes=0", "flush.segment_bytes=33554432"]);
+    let zombi = Zombi::tiered(
+        options,
+        &[
+            "flush.interval_secs=3600",
+            "hot.keep_secs=0",
+            "cold.cache_bytes=0",
+            "flush.segment_bytes=33554432",
+        ],
+    );
     zombi.fill("t", data::lines(0..count).as_bytes()).await;
     zombi.ask("POST", "/flush").await;
     let objects = objects(&zombi).await;
@@ -93,14 +100,20 @@ async fn many_partitions(options: &Options, report: &mut Report) {
         for which in ["first", "second"] {
             let before = gets(&zombi).await;
             let (_, cursor) = read::page(&mut connection, &path).await;
-            report.figure(&format!("{name}, its {which} page"), "GETs", Goal::Known, gets(&zombi).await - before);
+            report.figure(
+                &format!("{name}, its {which} page"),
+                "GETs",
+                Goal::Known,
+                gets(&zombi).await - before,
+            );
             path = format!("/tables/many?limit={PAGE}&cursor={}", cursor.unwrap_or_default());
         }
         let pages = async |table: &str| {
             let page = get(&format!("/tables/{table}?limit={PAGE}"), "application/json");
             load(zombi.address, 1, options.turn(), None, move |_| page.clone()).await.rate() * PAGE as f64
         };
-        let rounds = in_turn(options.rounds(), async |_| pages("many").await, async |_| pages("one").await).await;
+        let rounds =
+            in_turn(options.rounds(), async |_| pages("many").await, async |_| pages("one").await).await;
         report.ratio(name, "events/s", goal, rounds);
     }
 }
@@ -118,7 +131,8 @@ async fn objects(zombi: &Zombi) -> Objects {
 async fn get_and_decode(objects: &Objects) {
     for key in objects.list("segments/", None).await.unwrap() {
         let stored = objects.get(&key).await.unwrap().unwrap();
-        let lines = tokio::task::spawn_blocking(move || zstd::decode_all(stored.as_ref()).unwrap()).await.unwrap();
+        let lines =
+            tokio::task::spawn_blocking(move || zstd::decode_all(stored.as_ref()).unwrap()).await.unwrap();
         assert!(!lines.is_empty());
     }
 }
@@ -131,7 +145,8 @@ async fn flush(options: &Options, report: &mut Report) {
     let settings = ["flush.interval_secs=3600", "hot.keep_secs=0", "flush.segment_bytes=33554432"];
     let count = options.events(300_000);
     let text = data::lines(0..count);
-    let partitions: Vec<Arc<[Record]>> = (0..4).map(|first| (first..count).step_by(4).map(record).collect()).collect();
+    let partitions: Vec<Arc<[Record]>> =
+        (0..4).map(|first| (first..count).step_by(4).map(record).collect()).collect();
     if report.wants(name) {
         let zombi = Zombi::tiered(options, &settings);
         let objects = objects(&zombi).await;
@@ -150,10 +165,15 @@ async fn flush(options: &Options, report: &mut Report) {
         report.ratio(name, "events/s", Goal::AtLeast(0.6), rounds.await);
     }
     if report.wants(writers) {
-        let flushing = Zombi::tiered(options, &["flush.interval_secs=0", "flush.segment_bytes=8388608", "hot.keep_secs=0"]);
+        let flushing = Zombi::tiered(
+            options,
+            &["flush.interval_secs=0", "flush.segment_bytes=8388608", "hot.keep_secs=0"],
+        );
         let resting = Zombi::tiered(options, &settings);
         let write = async |zombi: &Zombi| json_singles(zombi.address, options.turn() * 2, None).await.rate();
-        let rounds = in_turn(options.rounds(), async |_| write(&flushing).await, async |_| write(&resting).await).await;
+        let rounds =
+            in_turn(options.rounds(), async |_| write(&flushing).await, async |_| write(&resting).await)
+                .await;
         report.ratio(writers, "requests/s", Goal::AtLeast(0.8), rounds);
     }
 }

@@ -1,4 +1,5 @@
-//! Whether it stays as fast as it grows: the rates of later events against those of the first million; memory and start.
+//! Whether it stays as fast as it grows: the rates of later events against those of the first million; memory
+//! and start.
 
 use super::{rate, timed};
 use crate::{
@@ -33,18 +34,37 @@ pub async fn run(options: &Options, report: &mut Report) {
         let path = format!("/tables/t?partition=0&offset={}", written * part / 4 - part / 4);
         let (_, took) = timed(connection.drain(&get(&path, "application/x-ndjson"))).await;
         let read = rate(part / 4, took);
-        let written_bytes = (zombi.written_bytes() - bytes_before) / ((written * part - events_before) as f64);
+        let written_bytes =
+            (zombi.written_bytes() - bytes_before) / ((written * part - events_before) as f64);
         report.figure(
-            &format!("growth, bytes written to the disk for an event up to {} thousand", written * part / 1000),
+            &format!(
+                "growth, bytes written to the disk for an event up to {} thousand",
+                written * part / 1000
+            ),
             "bytes",
             Goal::Known,
             written_bytes,
         );
         let (append_first, read_first) = *first.get_or_insert((append, read));
         let millions = written * part / 1000;
-        report.ratio(&format!("growth, append rate at {millions} thousand"), "events/s", Goal::AtLeast(0.9), vec![(append, append_first)]);
-        report.ratio(&format!("growth, read rate at {millions} thousand"), "events/s", Goal::AtLeast(0.9), vec![(read, read_first)]);
-        report.figure(&format!("growth, peak memory at {millions} thousand"), "MiB", Goal::AtMost(512.0), zombi.memory_mib("VmHWM"));
+        report.ratio(
+            &format!("growth, append rate at {millions} thousand"),
+            "events/s",
+            Goal::AtLeast(0.9),
+            vec![(append, append_first)],
+        );
+        report.ratio(
+            &format!("growth, read rate at {millions} thousand"),
+            "events/s",
+            Goal::AtLeast(0.9),
+            vec![(read, read_first)],
+        );
+        report.figure(
+            &format!("growth, peak memory at {millions} thousand"),
+            "MiB",
+            Goal::AtMost(512.0),
+            zombi.memory_mib("VmHWM"),
+        );
         let events = (written * part) as f64;
         report.figure(
             &format!("growth, bytes on the volume for an event at {millions} thousand"),
@@ -53,7 +73,12 @@ pub async fn run(options: &Options, report: &mut Report) {
             zombi.volume_bytes() / events,
         );
         zombi.restart();
-        report.figure(&format!("growth, ready after kill -9 at {millions} thousand"), "s", Goal::AtMost(2.0), zombi.ready_in.as_secs_f64());
+        report.figure(
+            &format!("growth, ready after kill -9 at {millions} thousand"),
+            "s",
+            Goal::AtMost(2.0),
+            zombi.ready_in.as_secs_f64(),
+        );
     }
     zombi.ask("POST", "/flush").await;
 }

@@ -26,7 +26,11 @@ pub async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
 }
 
 /// A and B in turn, B first in every other round, so that neither always finds the other's leavings.
-pub async fn in_turn(rounds: usize, mut a: impl AsyncFnMut(usize) -> f64, mut b: impl AsyncFnMut(usize) -> f64) -> Vec<(f64, f64)> {
+pub async fn in_turn(
+    rounds: usize,
+    mut a: impl AsyncFnMut(usize) -> f64,
+    mut b: impl AsyncFnMut(usize) -> f64,
+) -> Vec<(f64, f64)> {
     let mut all = Vec::new();
     for round in 0..rounds {
         all.push(if round % 2 == 0 {

@@ -13,7 +13,8 @@ use crate::{
     report::{Goal, Report, median},
 };
 
-/// What parts the two halves of a table's events in time: nothing happened between them. A multiple of 4, as partitions are.
+/// What parts the two halves of a table's events in time: nothing happened between them. A multiple of 4, as
+/// partitions are.
 const APART: usize = 10_000_000;
 /// Clients that look for what is not there.
 const LOOKING: usize = 20;
@@ -93,7 +94,8 @@ async fn beside_filters(options: &Options, report: &mut Report) {
     let (parts, part) = (if options.full { 10 } else { 1 }, options.events(200_000));
     for first in (0..parts * part).step_by(part) {
         // Every block of a partition has some of both halves, so that no index passes over it.
-        let numbers = (first..first + part).map(|number| if number / 4 % 2 == 0 { number } else { number + APART });
+        let numbers =
+            (first..first + part).map(|number| if number / 4 % 2 == 0 { number } else { number + APART });
         zombi.fill("t", data::lines_in(4, numbers).as_bytes()).await;
     }
     let each = parts * part / 4;
@@ -107,7 +109,10 @@ async fn beside_filters(options: &Options, report: &mut Report) {
     let between = data::timestamp_ms(APART / 2);
     let filtered = get(&format!("/tables/t?since={between}&until={}", between + 1), "application/json");
     let looked = zombi.connect().await.exchange(&filtered).await;
-    assert!(String::from_utf8_lossy(&looked.body).contains("\"count\":0"), "something was found between the halves");
+    assert!(
+        String::from_utf8_lossy(&looked.body).contains("\"count\":0"),
+        "something was found between the halves"
+    );
     let rounds = in_turn(
         options.rounds(),
         async |_| {
@@ -141,7 +146,8 @@ pub async fn page(connection: &mut Connection, path: &str) -> (usize, Option<Str
     assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
     // Only what is behind the records is looked at: the client must not cost more than the server.
     let tail = answer.body.len() - answer.body.iter().rev().position(|&byte| byte == b']').unwrap();
-    let end: Value = serde_json::from_str(&format!("{{{}", &String::from_utf8_lossy(&answer.body[tail + 1..]))).unwrap();
+    let end: Value =
+        serde_json::from_str(&format!("{{{}", &String::from_utf8_lossy(&answer.body[tail + 1..]))).unwrap();
     let cursor = (end["has_more"] == true).then(|| end["next_cursor"].as_str().unwrap().to_owned());
     (end["count"].as_u64().unwrap() as usize, cursor)
 }

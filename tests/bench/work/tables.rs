@@ -29,16 +29,25 @@ pub async fn run(options: &Options, report: &mut Report) {
                 request("POST", &path, "application/json", data::json_record(number, 4, None).as_bytes())
             })
             .collect();
-        load(zombi.address, 64, options.turn(), None, move |number| ready[number % ready.len()].clone()).await.rate()
+        load(zombi.address, 64, options.turn(), None, move |number| ready[number % ready.len()].clone())
+            .await
+            .rate()
     };
     let before = many.memory_mib("VmRSS");
     // The first writes make the tables, and reserve their offsets.
     write(&many, TABLES).await;
     write(&one, 1).await;
     if report.wants(name) {
-        let rounds = in_turn(options.rounds(), async |_| write(&many, TABLES).await, async |_| write(&one, 1).await).await;
+        let rounds =
+            in_turn(options.rounds(), async |_| write(&many, TABLES).await, async |_| write(&one, 1).await)
+                .await;
         report.ratio(name, "requests/s", Goal::AtLeast(0.6), rounds);
-        report.figure("memory that 1,000 tables and their load took", "MiB", Goal::Known, many.memory_mib("VmRSS") - before);
+        report.figure(
+            "memory that 1,000 tables and their load took",
+            "MiB",
+            Goal::Known,
+            many.memory_mib("VmRSS") - before,
+        );
     }
     if report.wants(idle) {
         many.ask("POST", "/flush").await;

@@ -6,8 +6,12 @@ use cold_s3::manifest;
 
 use testing::TestServer;
 
-/// Counts some rounds, and takes the least: what the process does by itself meanwhile, and every hundredth manifest, are only more.
-pub(super) async fn least<const N: usize>(rounds: usize, mut round: impl AsyncFnMut() -> [usize; N]) -> [usize; N] {
+/// Counts some rounds, and takes the least: what the process does by itself meanwhile, and every hundredth
+/// manifest, are only more.
+pub(super) async fn least<const N: usize>(
+    rounds: usize,
+    mut round: impl AsyncFnMut() -> [usize; N],
+) -> [usize; N] {
     let mut least = [usize::MAX; N];
     for _ in 0..rounds {
         let counted = round().await;

@@ -47,7 +47,11 @@ async fn a_thousand_events_sent_together_are_one_group_written_once() {
     bulks(&z, 0..1).await;
     let (before, groups) = (written(&z), z.metric("zombi_append_batch_requests_count").await);
     let sent = bulks(&z, 1..11).await;
-    assert_eq!(z.metric("zombi_append_batch_requests_count").await - groups, 10.0, "a group, and so a sync, for each bulk");
+    assert_eq!(
+        z.metric("zombi_append_batch_requests_count").await - groups,
+        10.0,
+        "a group, and so a sync, for each bulk"
+    );
     let written = written(&z) - before;
     assert!(written < sent * 3 / 2, "{written} bytes were written for {sent} bytes of events");
 }
@@ -72,12 +76,18 @@ fn an_event_costs_few_allocations_on_each_path() {
     let parser = RecordParser { limits: &limits, now_ms: 0, traceparent: None, partition: None, key: None };
     let bodies: Vec<Vec<u8>> = (0..1000).map(|number| record(number).to_string().into_bytes()).collect();
     let mut stored = Vec::with_capacity(1000);
-    let taken = measure(|| stored.extend(bodies.iter().map(|body| codec::encode(parser.json_event(body).unwrap().1))));
+    let taken = measure(|| {
+        stored.extend(bodies.iter().map(|body| codec::encode(parser.json_event(body).unwrap().1)))
+    });
     assert!(taken.count_total <= 4 * 1000, "taking 1,000 events in: {taken:?}");
 
     let mut records = Vec::with_capacity(1000);
     let read = measure(|| {
-        let record = |(offset, bytes): (u64, &Vec<u8>)| Record { partition: 0, offset, event: codec::decode(bytes).unwrap() };
+        let record = |(offset, bytes): (u64, &Vec<u8>)| Record {
+            partition: 0,
+            offset,
+            event: codec::decode(bytes).unwrap(),
+        };
         records.extend((0..).zip(&stored).map(record));
     });
     assert!(read.count_total <= 2 * 1000, "reading 1,000 events from hot: {read:?}");

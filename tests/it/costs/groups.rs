@@ -34,5 +34,8 @@ async fn nothing_costs_more_beside_a_thousand_groups_but_a_scrape_a_little_and_t
     assert_eq!(puts, 1);
     let segments = z.objects("segments/t/").len();
     let most = many[&Count::DeleteManifest] + 100 * GROUPS + 100 * segments;
-    assert!(manifest <= most, "a manifest of {manifest} bytes for {GROUPS} groups of a table that is deleted, more than {most}");
+    assert!(
+        manifest <= most,
+        "a manifest of {manifest} bytes for {GROUPS} groups of a table that is deleted, more than {most}"
+    );
 }

@@ -28,7 +28,10 @@ async fn nothing_costs_more_beside_thousands_of_keys_and_they_are_forgotten_all_
     let [puts, manifest, written] = delete_all(&z).await;
     assert_eq!(puts, 1);
     let most = many[&Count::DeleteManifest] + 100 * segments;
-    assert!(manifest <= most, "a manifest of {manifest} bytes for {segments} segments that are deleted, more than {most}");
+    assert!(
+        manifest <= most,
+        "a manifest of {manifest} bytes for {segments} segments that are deleted, more than {most}"
+    );
     let most = many[&Count::DeleteWritten] + 500 * segments + (32 << 10);
     assert!(written <= most, "{written} bytes were written to delete {KEYS} keys, more than {most}");
 }

@@ -1,5 +1,6 @@
-//! What things cost, in counts that depend on no clock and no machine: requests to S3, bytes, lines, events looked at. `each` says what
-//! single things cost; the others, that nothing costs more for its age, or for how much else there is.
+//! What things cost, in counts that depend on no clock and no machine: requests to S3, bytes, lines, events
+//! looked at. `each` says what single things cost; the others, that nothing costs more for its age, or for
+//! how much else there is.
 
 mod counted;
 mod each;
@@ -43,8 +44,9 @@ enum Count {
     RestartLists,
 }
 
-/// By how much each varies by itself: numbers get digits, threads are woken or not, a LIST has a thousand manifests, eviction drops whole files
-/// now and then, and a route has twenty lines in a scrape once it was asked.
+/// By how much each varies by itself: numbers get digits, threads are woken or not, a LIST has a thousand
+/// manifests, eviction drops whole files now and then, and a route has twenty lines in a scrape once it was
+/// asked.
 const VARIES: [(Count, usize); 20] = [
     (Count::AppendWritten, 128),
     (Count::AppendRequests, 0),
@@ -72,10 +74,15 @@ const VARIES: [(Count, usize); 20] = [
 type Costs = BTreeMap<Count, usize>;
 
 /// Nothing comes by the clock, neither flushes nor merges, and nothing of S3 is kept in memory.
-const STILL: [(&str, &str); 3] = [("compaction.interval_secs", "3600"), ("cold.cache_bytes", "0"), ("flush.parallel", "32")];
+const STILL: [(&str, &str); 3] =
+    [("compaction.interval_secs", "3600"), ("cold.cache_bytes", "0"), ("flush.parallel", "32")];
 
 /// With one of a thing and with many, everything costs the same, and no more beyond that than is said.
-async fn cost_the_same(things: usize, make: impl AsyncFn(&TestServer, Range<usize>), more: &[(Count, usize)]) -> (TestServer, Costs) {
+async fn cost_the_same(
+    things: usize,
+    make: impl AsyncFn(&TestServer, Range<usize>),
+    more: &[(Count, usize)],
+) -> (TestServer, Costs) {
     let mut z = TestServer::start_tiered(&STILL).await;
     make(&z, 0..1).await;
     z.crash().await; // what is counted with many comes after a start as well, which makes files of what was in memory

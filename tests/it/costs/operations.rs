@@ -11,7 +11,8 @@ use super::{
 };
 use testing::TestServer;
 
-/// What each operation costs: on partition 0 of the table `t`, on tables that are made for it, and last a restart.
+/// What each operation costs: on partition 0 of the table `t`, on tables that are made for it, and last a
+/// restart.
 pub(super) async fn costs(z: &mut TestServer) -> Costs {
     let mut costs = Costs::new();
     costs.extend(cold_append(z).await);
@@ -87,7 +88,8 @@ async fn probe_and_scrape(z: &TestServer) -> [(Count, usize); 4] {
         })
         .await
     };
-    let ([ready_requests, ready_bytes, _], [scrape_requests, _, lines]) = (counted("/readyz").await, counted("/metrics").await);
+    let ([ready_requests, ready_bytes, _], [scrape_requests, _, lines]) =
+        (counted("/readyz").await, counted("/metrics").await);
     [
         (Count::ReadyRequests, ready_requests),
         (Count::ReadyBytes, ready_bytes),
@@ -103,12 +105,17 @@ async fn restart(z: &mut TestServer) -> [(Count, usize); 3] {
     let before = requests(z);
     z.run().await;
     let [gets, puts, lists] = passed(before, requests(z));
-    [(Count::RestartGets, gets.saturating_sub(links as usize)), (Count::RestartPuts, puts), (Count::RestartLists, lists)]
+    [
+        (Count::RestartGets, gets.saturating_sub(links as usize)),
+        (Count::RestartPuts, puts),
+        (Count::RestartLists, lists),
+    ]
 }
 
 /// Appends an event with a key of its own to partition 0; its offset.
 pub(super) async fn append(z: &TestServer, table: &str, parameters: &str) -> u64 {
-    let record = json!({"payload": "x".repeat(100), "partition": 0, "idempotency_key": Uuid::new_v4().to_string()});
+    let record =
+        json!({"payload": "x".repeat(100), "partition": 0, "idempotency_key": Uuid::new_v4().to_string()});
     let (status, body) = z.post(&format!("/tables/{table}{parameters}"), &record).await;
     assert_eq!(status, StatusCode::CREATED, "{body}");
     body["offset"].as_u64().unwrap()

@@ -17,7 +17,8 @@ const PARTITIONS: usize = 400;
 const LIMIT: usize = 10;
 
 async fn write(z: &TestServer, table: &str, partitions: Range<usize>) {
-    let records: Vec<_> = partitions.map(|partition| json!({"payload": "x", "partition": partition})).collect();
+    let records: Vec<_> =
+        partitions.map(|partition| json!({"payload": "x", "partition": partition})).collect();
     let (status, body) = z.post(&format!("/tables/{table}/bulk"), &json!({"records": records})).await;
     assert_eq!(status, StatusCode::CREATED, "{body}");
 }
@@ -48,13 +49,20 @@ async fn nothing_costs_more_beside_many_partitions_but_what_is_about_all_of_them
     let many = costs(&mut z).await;
     compare(PARTITIONS, &one, &many, &[]);
 
-    // Each is looked at once, and again for each record that the page takes of it; a cursor has a number for each.
+    // Each is looked at once, and again for each record that the page takes of it; a cursor has a number for
+    // each.
     let [gets, bytes] = page_of_all(&z).await;
     assert!(gets <= gets_of_one + PARTITIONS + LIMIT + 1, "{gets} GETs, and {gets_of_one} for one partition");
-    assert!(bytes <= bytes_of_one + 12 * PARTITIONS, "a page of {bytes} bytes, and of {bytes_of_one} for one partition");
+    assert!(
+        bytes <= bytes_of_one + 12 * PARTITIONS,
+        "a page of {bytes} bytes, and of {bytes_of_one} for one partition"
+    );
 
     let [puts, manifest, _] = delete_all(&z).await;
     assert_eq!(puts, 1);
     let most = many[&Count::DeleteManifest] + 200 * PARTITIONS;
-    assert!(manifest <= most, "a manifest of {manifest} bytes for {PARTITIONS} partitions that are deleted, more than {most}");
+    assert!(
+        manifest <= most,
+        "a manifest of {manifest} bytes for {PARTITIONS} partitions that are deleted, more than {most}"
+    );
 }

@@ -14,7 +14,8 @@ const WAITERS: usize = 1000;
 
 async fn write(z: &TestServer, table: &str, partitions: Range<u32>) {
     for partition in partitions {
-        let (status, body) = z.post(&format!("/tables/{table}"), &json!({"payload": "x", "partition": partition})).await;
+        let (status, body) =
+            z.post(&format!("/tables/{table}"), &json!({"payload": "x", "partition": partition})).await;
         assert_eq!(status, StatusCode::CREATED, "{body}");
     }
 }
@@ -40,7 +41,8 @@ async fn nothing_costs_more_beside_a_thousand_who_wait_for_something_else() {
     if !may_open(4000) {
         return;
     }
-    let settings = [STILL.as_slice(), &[("limits.wait_secs", "600"), ("limits.write_stall_secs", "600")]].concat();
+    let settings =
+        [STILL.as_slice(), &[("limits.wait_secs", "600"), ("limits.write_stall_secs", "600")]].concat();
     let mut z = TestServer::start_tiered(&settings).await;
     write(&z, "t", 0..2).await;
     write(&z, "quiet", 0..2).await;

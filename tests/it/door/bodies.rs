@@ -1,4 +1,5 @@
-//! Compressed bodies: several members are one body, in whatever pieces they come, and nothing hides behind the last.
+//! Compressed bodies: several members are one body, in whatever pieces they come, and nothing hides behind
+//! the last.
 
 use std::io;
 
@@ -8,7 +9,9 @@ use reqwest::{Body, Method, StatusCode};
 use serde_json::json;
 use zombi::proto::v1::PayloadKind;
 
-use super::{JSON, NDJSON, PROTOBUF, ask, bulk_of, count, event, expect_problem, gzip_of, payloads, post, zstd_of};
+use super::{
+    JSON, NDJSON, PROTOBUF, ask, bulk_of, count, event, expect_problem, gzip_of, payloads, post, zstd_of,
+};
 use testing::TestServer;
 
 type Coder = fn(&[u8]) -> Vec<u8>;
@@ -41,7 +44,8 @@ async fn several_members_are_one_body_in_pieces_of_any_size() {
     let text: String = (0..12).map(|n| format!("{{\"payload\":{n}}}\n")).collect();
     let text = text.as_bytes();
     for (coding, code) in CODINGS {
-        // The first ends at a line's end, another is empty, others begin inside a line, the last holds one byte.
+        // The first ends at a line's end, another is empty, others begin inside a line, the last holds one
+        // byte.
         let mut body = members(code, text, &[70, 70, 93, 100, text.len() - 1]);
         if coding == "zstd" {
             body = [SKIPPABLE, &body, SKIPPABLE].concat();
@@ -50,7 +54,8 @@ async fn several_members_are_one_body_in_pieces_of_any_size() {
         for size in [1, 2, 7, 19, first, body.len()] {
             let table = format!("{coding}-{size}");
             let headers = [("content-type", NDJSON), ("content-encoding", coding)];
-            let (status, summary) = ask(post(&z, &format!("/tables/{table}"), &headers, in_pieces(&body, size))).await;
+            let (status, summary) =
+                ask(post(&z, &format!("/tables/{table}"), &headers, in_pieces(&body, size))).await;
             assert_eq!((status.as_u16(), &summary["count"]), (201, &json!(12)), "{table}: {summary}");
             assert_eq!(payloads(&z, &table).await, (0..12).collect::<Vec<i32>>(), "{table}");
         }
@@ -58,7 +63,8 @@ async fn several_members_are_one_body_in_pieces_of_any_size() {
         let headers = [("content-type", NDJSON), ("content-encoding", coding)];
         assert_eq!(ask(post(&z, "/tables/whole", &headers, body)).await.1["count"], 12);
         // Members that hold nothing are no lines.
-        let (status, summary) = ask(post(&z, "/tables/none", &headers, [code(b""), code(b"")].concat())).await;
+        let (status, summary) =
+            ask(post(&z, "/tables/none", &headers, [code(b""), code(b"")].concat())).await;
         assert!(status.is_success() && summary["count"] == 0, "{summary}");
     }
     assert_eq!(count(&z, "whole").await, 24);
@@ -85,10 +91,16 @@ async fn every_kind_of_body_may_have_several_members() {
             }
         }
     }
-    let round = ["one", "one", "one", "two", "two", "two", "three", "three", "three", "four", "five", "four", "five", "four", "five"];
+    let round = [
+        "one", "one", "one", "two", "two", "two", "three", "three", "three", "four", "five", "four", "five",
+        "four", "five",
+    ];
     assert_eq!(payloads(&z, "t").await, [round, round].concat());
     let settings = members(gzip_of, br#"{"retention_secs":1000}"#, &[4]);
-    let request = z.request(Method::PUT, "/tables/t/config").header("content-type", JSON).header("content-encoding", "gzip");
+    let request = z
+        .request(Method::PUT, "/tables/t/config")
+        .header("content-type", JSON)
+        .header("content-encoding", "gzip");
     assert_eq!(ask(request.body(settings)).await.1["retention_secs"], 1000);
 }
 
@@ -98,11 +110,26 @@ fn broken(coding: &str, code: Coder, text: &[u8]) -> Vec<(String, Vec<u8>)> {
     let whole = members(code, text, &[cut]);
     let first = code(&text[..cut]).len();
     let mut broken = Vec::new();
-    for behind in [b"garbage".as_slice(), b"\0", &[0; 512], b"\x1f", b"\x1f\x8b\x08", b"\x28\xb5\x2f", b"\n", b"{\"payload\":2}"] {
+    for behind in [
+        b"garbage".as_slice(),
+        b"\0",
+        &[0; 512],
+        b"\x1f",
+        b"\x1f\x8b\x08",
+        b"\x28\xb5\x2f",
+        b"\n",
+        b"{\"payload\":2}",
+    ] {
         broken.push((format!("{coding} with {behind:?} behind it"), [whole.as_slice(), behind].concat()));
     }
-    broken.push((format!("{coding} with the end of a member behind it"), [&whole[..], &whole[whole.len() - 4..]].concat()));
-    broken.push((format!("{coding} with garbage between"), [&whole[..first], b"garbage", &whole[first..]].concat()));
+    broken.push((
+        format!("{coding} with the end of a member behind it"),
+        [&whole[..], &whole[whole.len() - 4..]].concat(),
+    ));
+    broken.push((
+        format!("{coding} with garbage between"),
+        [&whole[..first], b"garbage", &whole[first..]].concat(),
+    ));
     for end in (1..whole.len()).filter(|end| *end != first) {
         broken.push((format!("{coding} cut at {end} of {}", whole.len()), whole[..end].to_vec()));
     }
@@ -128,14 +155,20 @@ async fn what_is_no_member_breaks_the_body_wherever_it_stands() {
                 for size in [1, body.len()] {
                     let headers = [("content-type", JSON), ("content-encoding", coding)];
                     let answer = ask(post(&z, path, &headers, in_pieces(&body, size))).await;
-                    expect_problem(format!("{path} {what}"), &answer, 400, "body_broken").with("outcome", "not_written");
+                    expect_problem(format!("{path} {what}"), &answer, 400, "body_broken")
+                        .with("outcome", "not_written");
                 }
             }
         }
         let other = if coding == "gzip" { "zstd" } else { "gzip" };
         for body in [code(record), record.to_vec()] {
             let headers = [("content-type", JSON), ("content-encoding", other)];
-            expect_problem(format!("not {other}"), &ask(post(&z, "/tables/t", &headers, body)).await, 400, "body_broken");
+            expect_problem(
+                format!("not {other}"),
+                &ask(post(&z, "/tables/t", &headers, body)).await,
+                400,
+                "body_broken",
+            );
         }
     }
     assert_eq!(z.get("/tables/t").await.0, StatusCode::NOT_FOUND, "nothing was written");
@@ -149,7 +182,8 @@ async fn a_stream_that_breaks_off_says_how_many_of_its_lines_are_stored() {
         for (number, (what, body)) in broken(coding, code, text.as_bytes()).into_iter().enumerate() {
             let table = format!("{coding}{number}");
             let headers = [("content-type", NDJSON), ("content-encoding", coding)];
-            let answer = ask(post(&z, &format!("/tables/{table}"), &headers, in_pieces(&body, 1 + number % 50))).await;
+            let answer =
+                ask(post(&z, &format!("/tables/{table}"), &headers, in_pieces(&body, 1 + number % 50))).await;
             let stored = count(&z, &table).await;
             expect_problem(&what, &answer, 400, "body_broken").with("committed", stored);
             if stored > 0 {
@@ -166,7 +200,12 @@ async fn members_are_bounded_together() {
     for (coding, code) in CODINGS {
         let body = code(&mebibyte).repeat(20);
         let headers = [("content-type", JSON), ("content-encoding", coding)];
-        expect_problem(coding, &ask(post(&z, "/tables/t", &headers, body.clone())).await, 413, "body_too_large");
+        expect_problem(
+            coding,
+            &ask(post(&z, "/tables/t", &headers, body.clone())).await,
+            413,
+            "body_too_large",
+        );
         let headers = [("content-type", NDJSON), ("content-encoding", coding)];
         expect_problem(coding, &ask(post(&z, "/tables/t", &headers, body)).await, 413, "record_too_large");
     }
@@ -197,11 +236,19 @@ async fn content_codings_are_known_by_all_their_names_in_any_case() {
     assert_eq!(ask(post(&z, "/consumers/g/commit", &headers, commit)).await.0, StatusCode::OK);
     for name in ["br", "compress", "gzip2", "none", "*"] {
         let headers = [("content-type", JSON), ("content-encoding", name)];
-        expect_problem(name, &ask(post(&z, "/tables/t", &headers, gzip.clone())).await, 415, "unsupported_media_type")
-            .with("outcome", "not_written");
+        expect_problem(
+            name,
+            &ask(post(&z, "/tables/t", &headers, gzip.clone())).await,
+            415,
+            "unsupported_media_type",
+        )
+        .with("outcome", "not_written");
     }
     // More than one coding on one body: not half of it.
-    for headers in [[("content-encoding", "gzip, zstd"), ("a", "b")], [("content-encoding", "gzip"), ("content-encoding", "zstd")]] {
+    for headers in [
+        [("content-encoding", "gzip, zstd"), ("a", "b")],
+        [("content-encoding", "gzip"), ("content-encoding", "zstd")],
+    ] {
         let (status, answer) = ask(post(&z, "/tables/t", &headers, gzip.clone())).await;
         assert!(status.is_client_error(), "{headers:?}: {answer}");
     }

@@ -1,4 +1,5 @@
-//! Any page may make a browser send: one from elsewhere must not write, and a name that is not ours must not lead here.
+//! Any page may make a browser send: one from elsewhere must not write, and a name that is not ours must not
+//! lead here.
 
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -6,8 +7,15 @@ use serde_json::json;
 use super::{Answer, ask, count, expect_problem};
 use testing::TestServer;
 
-async fn send(z: &TestServer, method: Method, path: &str, headers: &[(&str, &str)], body: &'static str) -> Answer {
-    let request = headers.iter().fold(z.request(method, path), |request, (name, value)| request.header(*name, *value));
+async fn send(
+    z: &TestServer,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &'static str,
+) -> Answer {
+    let request =
+        headers.iter().fold(z.request(method, path), |request, (name, value)| request.header(*name, *value));
     ask(request.header("content-type", "application/json").body(body)).await
 }
 
@@ -36,7 +44,11 @@ async fn a_page_from_elsewhere_changes_nothing() {
         &[("origin", "http://elsewhere.example")],
         &[("origin", "null")],
         &[("origin", "http://127.0.0.1:1")],
-        &[("origin", "https://elsewhere.example"), ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")],
+        &[
+            ("origin", "https://elsewhere.example"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", "no-cors"),
+        ],
         &[("origin", "http://127.0.0.1.elsewhere.example"), ("sec-fetch-site", "same-site")],
         // What the browser says of the page counts more than a name that may lead anywhere.
         &[("origin", &ours), ("sec-fetch-site", "cross-site")],
@@ -44,19 +56,29 @@ async fn a_page_from_elsewhere_changes_nothing() {
     for headers in elsewhere {
         for (method, path, body) in WRITES {
             let answer = send(&z, method.clone(), path, headers, body).await;
-            let problem = expect_problem(format!("{method} {path} {headers:?}"), &answer, 403, "cross_origin");
+            let problem =
+                expect_problem(format!("{method} {path} {headers:?}"), &answer, 403, "cross_origin");
             if path.starts_with("/tables/t") && *method == Method::POST && !path.ends_with("flush") {
                 problem.with("outcome", "not_written");
             }
         }
         for path in ["/tables/t", "/tables", "/livez", "/docs/errors"] {
-            let request = headers.iter().fold(z.request(Method::GET, path), |request, (name, value)| request.header(*name, *value));
-            assert_eq!(request.send().await.unwrap().status(), StatusCode::OK, "reading {path} changes nothing: {headers:?}");
+            let request = headers
+                .iter()
+                .fold(z.request(Method::GET, path), |request, (name, value)| request.header(*name, *value));
+            assert_eq!(
+                request.send().await.unwrap().status(),
+                StatusCode::OK,
+                "reading {path} changes nothing: {headers:?}"
+            );
         }
     }
     // What a form of a page, or a script without leave, may send.
     for content_type in ["application/x-www-form-urlencoded", "text/plain", ""] {
-        let request = z.request(Method::POST, "/tables/t").header("sec-fetch-site", "cross-site").header("content-type", content_type);
+        let request = z
+            .request(Method::POST, "/tables/t")
+            .header("sec-fetch-site", "cross-site")
+            .header("content-type", content_type);
         expect_problem(content_type, &ask(request.body(r#"{"payload":1}"#)).await, 403, "cross_origin");
     }
     assert_eq!(count(&z, "t").await, 1);
@@ -66,7 +88,8 @@ async fn a_page_from_elsewhere_changes_nothing() {
 
 #[tokio::test]
 async fn our_own_pages_and_programs_write() {
-    let z = TestServer::start_with(&[("http.origins", "https://console.example,https://other.example:8443")]).await;
+    let z = TestServer::start_with(&[("http.origins", "https://console.example,https://other.example:8443")])
+        .await;
     let ours = z.url("");
     let host = ours.trim_start_matches("http://");
     let behind_tls = format!("https://{host}");
@@ -88,9 +111,12 @@ async fn our_own_pages_and_programs_write() {
         let answer = send(&z, Method::POST, "/tables/t", headers, r#"{"payload":1}"#).await;
         assert_eq!(answer.0, StatusCode::CREATED, "{headers:?}: {}", answer.1);
     }
-    for origin in
-        ["http://console.example", "https://console.example:8443", "https://other.example", "https://console.example.elsewhere.example"]
-    {
+    for origin in [
+        "http://console.example",
+        "https://console.example:8443",
+        "https://other.example",
+        "https://console.example.elsewhere.example",
+    ] {
         let answer = send(&z, Method::POST, "/tables/t", &[("origin", origin)], r#"{"payload":1}"#).await;
         expect_problem(origin, &answer, 403, "cross_origin");
     }
@@ -101,30 +127,55 @@ async fn our_own_pages_and_programs_write() {
 async fn only_the_names_that_are_listed_lead_here() {
     let z = TestServer::start_with(&[("http.hosts", "zombi,zombi.events.svc,events.example")]).await;
     let record = r#"{"payload":1}"#;
-    for host in ["zombi", "zombi:8080", "ZOMBI", "zombi.events.svc:80", "Events.Example:443", "events.example"] {
+    for host in
+        ["zombi", "zombi:8080", "ZOMBI", "zombi.events.svc:80", "Events.Example:443", "events.example"]
+    {
         let answer = send(&z, Method::POST, "/tables/t", &[("host", host)], record).await;
         assert_eq!(answer.0, StatusCode::CREATED, "{host}: {}", answer.1);
-        assert_eq!(send(&z, Method::GET, "/tables/t", &[("host", host)], "").await.0, StatusCode::OK, "{host}");
+        assert_eq!(
+            send(&z, Method::GET, "/tables/t", &[("host", host)], "").await.0,
+            StatusCode::OK,
+            "{host}"
+        );
     }
-    for host in
-        ["elsewhere.example", "127.0.0.1", "localhost:8080", "zombi.elsewhere.example", "xzombi", "events.example.org", "[::1]:8080"]
-    {
-        for (method, path) in
-            [(Method::POST, "/tables/t"), (Method::GET, "/tables/t"), (Method::DELETE, "/tables/t"), (Method::GET, "/tables")]
-        {
+    for host in [
+        "elsewhere.example",
+        "127.0.0.1",
+        "localhost:8080",
+        "zombi.elsewhere.example",
+        "xzombi",
+        "events.example.org",
+        "[::1]:8080",
+    ] {
+        for (method, path) in [
+            (Method::POST, "/tables/t"),
+            (Method::GET, "/tables/t"),
+            (Method::DELETE, "/tables/t"),
+            (Method::GET, "/tables"),
+        ] {
             let answer = send(&z, method.clone(), path, &[("host", host)], record).await;
-            expect_problem(format!("{method} {path} at {host}"), &answer, 421, "wrong_host").saying("http.hosts");
+            expect_problem(format!("{method} {path} at {host}"), &answer, 421, "wrong_host")
+                .saying("http.hosts");
         }
         // Those who probe know an address only.
         for path in ["/livez", "/readyz", "/startupz", "/health", "/healthz"] {
-            assert_eq!(send(&z, Method::GET, path, &[("host", host)], "").await.0, StatusCode::OK, "{path} at {host}");
+            assert_eq!(
+                send(&z, Method::GET, path, &[("host", host)], "").await.0,
+                StatusCode::OK,
+                "{path} at {host}"
+            );
         }
         let request = z.client.get(z.admin_url("/metrics")).header("host", host);
         assert_eq!(request.send().await.unwrap().status(), StatusCode::OK, "the admin port at {host}");
     }
     // An origin that is the name itself proves nothing where the name is not ours.
     let headers = [("host", "elsewhere.example"), ("origin", "http://elsewhere.example")];
-    expect_problem("rebound", &send(&z, Method::POST, "/tables/t", &headers, record).await, 421, "wrong_host");
+    expect_problem(
+        "rebound",
+        &send(&z, Method::POST, "/tables/t", &headers, record).await,
+        421,
+        "wrong_host",
+    );
     let (_, page) = ask(z.request(Method::GET, "/tables/t").header("host", "zombi")).await;
     assert_eq!(page["count"], 6);
 }

@@ -1,4 +1,5 @@
-//! What is in the bucket is never taken for nothing, never written over, and never all that there is of what was acknowledged.
+//! What is in the bucket is never taken for nothing, never written over, and never all that there is of what
+//! was acknowledged.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -54,7 +55,8 @@ async fn an_object_that_stands_where_a_segment_is_due_is_not_written_over() {
     assert_eq!(z.post("/tables/before", &json!({"payload": 1})).await.0, StatusCode::CREATED);
     z.store().watch_puts();
     z.flush_and_evict().await;
-    let segments: Vec<_> = z.store().object_puts().into_iter().filter(|put| put.path.contains("/segments/")).collect();
+    let segments: Vec<_> =
+        z.store().object_puts().into_iter().filter(|put| put.path.contains("/segments/")).collect();
     assert!(segments.iter().all(|put| put.header("if-none-match") == "*"), "{segments:?}");
     assert_eq!(segments.len(), 1);
 
@@ -98,6 +100,7 @@ async fn what_an_overtaken_writer_acknowledged_alone_can_be_read_from_its_volume
     first.run().await;
     let (status, page) = first.get("/tables/t?partition=0&offset=1").await;
     assert_eq!(status, StatusCode::OK, "{page}");
-    let payloads: Vec<_> = page["records"].as_array().unwrap().iter().map(|record| record["payload"].clone()).collect();
+    let payloads: Vec<_> =
+        page["records"].as_array().unwrap().iter().map(|record| record["payload"].clone()).collect();
     assert_eq!(payloads, (0..32).collect::<Vec<i32>>());
 }

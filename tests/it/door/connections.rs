@@ -41,10 +41,18 @@ async fn every_kind_of_request_may_be_half_closed() {
     let chunked = "POST /tables/t HTTP/1.1\r\nhost: z\r\ntransfer-encoding: chunked\r\n\r\nd\r\n{\"payload\":1}\r\n0\r\n\r\n";
     let requests = [
         ("a large record", request("POST /tables/t", "", &large), 201),
-        ("a bulk write", request("POST /tables/t/bulk", "", r#"{"records":[{"payload":1},{"payload":2}]}"#), 201),
+        (
+            "a bulk write",
+            request("POST /tables/t/bulk", "", r#"{"records":[{"payload":1},{"payload":2}]}"#),
+            201,
+        ),
         ("a stream", request("POST /tables/t", ndjson, &lines), 201),
         ("chunks", chunked.to_owned(), 201),
-        ("a write that ends the connection", request("POST /tables/t", "connection: close\r\n", r#"{"payload":1}"#), 201),
+        (
+            "a write that ends the connection",
+            request("POST /tables/t", "connection: close\r\n", r#"{"payload":1}"#),
+            201,
+        ),
         ("a page", request("GET /tables/t?limit=10000", "", ""), 200),
         ("a page without a length", "GET /tables/t HTTP/1.1\r\nhost: z\r\n\r\n".to_owned(), 200),
         ("a commit", request("POST /consumers/g/commit", "", r#"{"table":"t","offset":1}"#), 200),
@@ -59,14 +67,20 @@ async fn every_kind_of_request_may_be_half_closed() {
         assert_eq!(status_of(&answer), *status, "{what}: {answer:.500}");
     }
     // The whole rest, to its last byte.
-    let answer = half_closed(&z, "GET /tables/t HTTP/1.1\r\nhost: z\r\naccept: application/x-ndjson\r\n\r\n").await;
+    let answer =
+        half_closed(&z, "GET /tables/t HTTP/1.1\r\nhost: z\r\naccept: application/x-ndjson\r\n\r\n").await;
     assert!(answer.ends_with("\r\n0\r\n\r\n"), "{answer:.500}");
-    let answer = half_closed(&z, "GET /tables/t HTTP/1.0\r\nhost: z\r\naccept: application/x-ndjson\r\n\r\n").await;
+    let answer =
+        half_closed(&z, "GET /tables/t HTTP/1.0\r\nhost: z\r\naccept: application/x-ndjson\r\n\r\n").await;
     assert_eq!(answer.matches("\"offset\":").count(), 5005);
     // Requests behind each other are each answered.
     let write = request("POST /tables/two", "", r#"{"payload":1}"#);
     let answers = half_closed(&z, &format!("{write}{write}{}", request("GET /tables/two", "", ""))).await;
-    assert_eq!((answers.matches("HTTP/1.1 201").count(), answers.matches("\"count\":2").count()), (2, 1), "{answers}");
+    assert_eq!(
+        (answers.matches("HTTP/1.1 201").count(), answers.matches("\"count\":2").count()),
+        (2, 1),
+        "{answers}"
+    );
 }
 
 #[tokio::test]
@@ -74,7 +88,10 @@ async fn a_half_closed_client_that_waits_for_an_event_gets_it() {
     let z = TestServer::start().await;
     z.post("/tables/t", &json!({"payload": "first"})).await;
     let (_, page) = z.get("/tables/t").await;
-    let poll = format!("GET /tables/t?wait=50s&cursor={} HTTP/1.1\r\nhost: z\r\n\r\n", page["next_cursor"].as_str().unwrap());
+    let poll = format!(
+        "GET /tables/t?wait=50s&cursor={} HTTP/1.1\r\nhost: z\r\n\r\n",
+        page["next_cursor"].as_str().unwrap()
+    );
     let mut wire = Wire::open(&z).await;
     wire.send(poll).await;
     wire.half_close().await;
@@ -145,6 +162,8 @@ async fn two_hundred_headers_are_taken() {
         let head = wire.head().await;
         assert_eq!(status_of(&head), status, "{line}: {head}");
     }
-    let request = (0..200).fold(z.client.get(z.admin_url("/readyz")), |request, n| request.header(format!("x-header-{n}"), "x"));
+    let request = (0..200).fold(z.client.get(z.admin_url("/readyz")), |request, n| {
+        request.header(format!("x-header-{n}"), "x")
+    });
     assert_eq!(request.send().await.unwrap().status(), StatusCode::OK, "on the admin port");
 }

@@ -1,4 +1,5 @@
-//! Consumer groups: one request says one thing of a partition, and what nobody has committed is all still to be read.
+//! Consumer groups: one request says one thing of a partition, and what nobody has committed is all still to
+//! be read.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -26,7 +27,8 @@ async fn a_request_that_names_a_partition_twice_commits_nothing() {
     ];
     let standing = async || {
         let at = async |table: &str, partition: u32| {
-            z.get(&format!("/consumers/g/offset?table={table}&partition={partition}")).await.1["offset"].clone()
+            z.get(&format!("/consumers/g/offset?table={table}&partition={partition}")).await.1["offset"]
+                .clone()
         };
         [at("t", 0).await, at("t", 1).await, at("u", 0).await]
     };
@@ -38,18 +40,25 @@ async fn a_request_that_names_a_partition_twice_commits_nothing() {
             }
         }
         for commits in &twice {
-            for body in
-                [json!({"commits": commits}), json!({"commits": commits, "force": true}), json!({"commits": commits, "force": false})]
-            {
+            for body in [
+                json!({"commits": commits}),
+                json!({"commits": commits, "force": true}),
+                json!({"commits": commits, "force": false}),
+            ] {
                 expect_problem(&body, &z.post(COMMIT, &body).await, 400, "duplicate_commit");
                 assert_eq!(standing().await, [before.clone(), before.clone(), before.clone()], "{body}");
             }
         }
-        assert_eq!(z.get("/consumers").await.1["groups"].as_array().unwrap().len(), usize::from(!before.is_null()));
+        assert_eq!(
+            z.get("/consumers").await.1["groups"].as_array().unwrap().len(),
+            usize::from(!before.is_null())
+        );
     }
     // The same number in two tables, and two partitions of one, are four places.
-    let all: Vec<_> =
-        [("t", 0), ("t", 1), ("u", 0), ("u", 1)].iter().map(|(t, p)| json!({"table": t, "partition": p, "offset": 21})).collect();
+    let all: Vec<_> = [("t", 0), ("t", 1), ("u", 0), ("u", 1)]
+        .iter()
+        .map(|(t, p)| json!({"table": t, "partition": p, "offset": 21}))
+        .collect();
     assert_eq!(z.post(COMMIT, &json!({"commits": all})).await.0, StatusCode::OK);
     assert_eq!(standing().await, [21, 21, 21]);
 }
@@ -61,16 +70,19 @@ async fn metric(z: &TestServer, group: &str, table: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(&name)).map(|value| value.parse().unwrap())
 }
 
-/// Where a group stands in each partition of a table, and how much is left there, in every place that says so.
+/// Where a group stands in each partition of a table, and how much is left there, in every place that says
+/// so.
 async fn expect_lag(z: &TestServer, group: &str, table: &str, partitions: &[(Option<u64>, u64)], when: &str) {
     let (_, shown) = z.get(&format!("/consumers/{group}")).await;
-    let offsets: Vec<_> = shown["offsets"].as_array().unwrap().iter().filter(|one| one["table"] == table).collect();
+    let offsets: Vec<_> =
+        shown["offsets"].as_array().unwrap().iter().filter(|one| one["table"] == table).collect();
     assert_eq!(offsets.len(), partitions.len(), "{when}: {shown}");
     for (number, (offset, lag)) in partitions.iter().enumerate() {
         let wanted = json!({"table": table, "partition": number, "offset": offset, "lag": lag});
         assert!(offsets.contains(&&wanted), "{when}: no {wanted} in {shown}");
         let (_, one) = z.get(&format!("/consumers/{group}/offset?table={table}&partition={number}")).await;
-        let wanted = json!({"group": group, "table": table, "partition": number, "offset": offset, "lag": lag});
+        let wanted =
+            json!({"group": group, "table": table, "partition": number, "offset": offset, "lag": lag});
         assert_eq!(one, wanted, "{when}");
     }
     let total: u64 = partitions.iter().map(|(_, lag)| lag).sum();
@@ -87,7 +99,11 @@ async fn partitions_that_a_group_never_committed_are_all_still_to_be_read() {
     let mut sent = Sent::default();
     sent.append(&z, "t", 3, 30).await;
     Sent::default().append(&z, "u", 2, 8).await;
-    assert_eq!(z.get("/consumers/g/offset?table=t&partition=2").await.1["lag"], 10, "before the group is there");
+    assert_eq!(
+        z.get("/consumers/g/offset?table=t&partition=2").await.1["lag"],
+        10,
+        "before the group is there"
+    );
     z.post(COMMIT, &json!({"table": "t", "partition": 1, "offset": 4})).await;
     expect_lag(&z, "g", "t", &[(None, 10), (Some(4), 6), (None, 10)], "one committed").await;
     let (_, shown) = z.get("/consumers/g").await;
@@ -103,8 +119,11 @@ async fn partitions_that_a_group_never_committed_are_all_still_to_be_read() {
     expect_lag(&z, "g", "t", &[(None, 11), (Some(4), 7), (None, 11)], "started again").await;
     z.post("/tables/t", &json!({"payload": 1, "partition": 3})).await;
     expect_lag(&z, "g", "t", &[(None, 11), (Some(4), 7), (None, 11), (None, 1)], "a new partition").await;
-    let commits: Vec<_> =
-        [11, 11, 11, 1].iter().enumerate().map(|(p, offset)| json!({"table": "t", "partition": p, "offset": offset})).collect();
+    let commits: Vec<_> = [11, 11, 11, 1]
+        .iter()
+        .enumerate()
+        .map(|(p, offset)| json!({"table": "t", "partition": p, "offset": offset}))
+        .collect();
     assert_eq!(z.post(COMMIT, &json!({"commits": commits})).await.0, StatusCode::OK);
     expect_lag(&z, "g", "t", &[(Some(11), 0), (Some(11), 0), (Some(11), 0), (Some(1), 0)], "all read").await;
 }

@@ -1,11 +1,15 @@
-//! Bodies as programs really send them: with the type that curl sets, with none, with a byte order mark, and as they were read.
+//! Bodies as programs really send them: with the type that curl sets, with none, with a byte order mark, and
+//! as they were read.
 
 use prost::Message;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use zombi::proto::v1::PayloadKind;
 
-use super::{JSON, NDJSON, PROTOBUF, Wire, ask, count, event, expect_problem, gzip_of, payloads, post, request, status_of};
+use super::{
+    JSON, NDJSON, PROTOBUF, Wire, ask, count, event, expect_problem, gzip_of, payloads, post, request,
+    status_of,
+};
 use testing::TestServer;
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -25,8 +29,12 @@ fn bodies() -> [(Method, &'static str, &'static str); 4] {
 #[tokio::test]
 async fn the_type_that_curl_sets_and_no_type_at_all_are_json() {
     let z = TestServer::start().await;
-    let types =
-        [FORM, "application/x-www-form-urlencoded; charset=UTF-8", "Application/X-WWW-Form-Urlencoded", "application/json; charset=utf-8"];
+    let types = [
+        FORM,
+        "application/x-www-form-urlencoded; charset=UTF-8",
+        "Application/X-WWW-Form-Urlencoded",
+        "application/json; charset=utf-8",
+    ];
     for (method, path, body) in bodies() {
         for content_type in types {
             let request = z.request(method.clone(), path).header("content-type", content_type).body(body);
@@ -40,9 +48,16 @@ async fn the_type_that_curl_sets_and_no_type_at_all_are_json() {
     }
     assert_eq!(count(&z, "t").await, 2 * (types.len() + 1));
     for body in ["a=b", "payload=x", "%7B%22payload%22%3A1%7D", ""] {
-        expect_problem(body, &ask(post(&z, "/tables/t", &[("content-type", FORM)], body)).await, 400, "bad_json");
+        expect_problem(
+            body,
+            &ask(post(&z, "/tables/t", &[("content-type", FORM)], body)).await,
+            400,
+            "bad_json",
+        );
     }
-    for content_type in ["text/plain", "multipart/form-data; boundary=x", "application/xml", "json", "text/json"] {
+    for content_type in
+        ["text/plain", "multipart/form-data; boundary=x", "application/xml", "json", "text/json"]
+    {
         let answer = ask(post(&z, "/tables/t", &[("content-type", content_type)], r#"{"payload":1}"#)).await;
         expect_problem(content_type, &answer, 415, "unsupported_media_type").with("outcome", "not_written");
     }
@@ -54,13 +69,17 @@ async fn a_byte_order_mark_is_skipped() {
     let z = TestServer::start().await;
     for (method, path, body) in bodies() {
         let marked = [MARK, body.as_bytes()].concat();
-        let (status, answer) = ask(z.request(method.clone(), path).header("content-type", JSON).body(marked)).await;
+        let (status, answer) =
+            ask(z.request(method.clone(), path).header("content-type", JSON).body(marked)).await;
         assert!(status.is_success(), "{method} {path}: {answer}");
     }
     let lines = [MARK, b"{\"payload\":\"three\"}\n{\"payload\":\"four\"}\n"].concat();
     for (headers, body) in [
         ([("content-type", NDJSON), ("a", "b")], lines.clone()),
-        ([("content-type", NDJSON), ("content-encoding", "gzip")], [gzip_of(&lines[..2]), gzip_of(&lines[2..])].concat()),
+        (
+            [("content-type", NDJSON), ("content-encoding", "gzip")],
+            [gzip_of(&lines[..2]), gzip_of(&lines[2..])].concat(),
+        ),
     ] {
         let (status, summary) = ask(post(&z, "/tables/t", &headers, body)).await;
         assert_eq!((status, &summary["count"]), (StatusCode::CREATED, &json!(2)), "{summary}");
@@ -80,18 +99,29 @@ async fn a_byte_order_mark_is_skipped() {
 
     // A mark alone is no record, and one inside a text is the text's own.
     for body in [MARK.to_vec(), [MARK, b" "].concat()] {
-        expect_problem("a mark", &ask(post(&z, "/tables/t", &[("content-type", JSON)], body)).await, 400, "bad_json");
+        expect_problem(
+            "a mark",
+            &ask(post(&z, "/tables/t", &[("content-type", JSON)], body)).await,
+            400,
+            "bad_json",
+        );
     }
     z.post("/tables/text", &json!({"payload": "\u{feff}text"})).await;
     let proto = event("\u{feff}text", PayloadKind::Text).encode_to_vec();
-    assert_eq!(ask(post(&z, "/tables/text", &[("content-type", PROTOBUF)], proto)).await.0, StatusCode::CREATED);
+    assert_eq!(
+        ask(post(&z, "/tables/text", &[("content-type", PROTOBUF)], proto)).await.0,
+        StatusCode::CREATED
+    );
     assert_eq!(payloads(&z, "text").await, ["\u{feff}text", "\u{feff}text"]);
 }
 
 fn utf_16(text: &str, is_little: bool, is_marked: bool) -> Vec<u8> {
     let units = text.encode_utf16();
     let mark = is_marked.then_some(0xfeff);
-    mark.into_iter().chain(units).flat_map(|unit: u16| if is_little { unit.to_le_bytes() } else { unit.to_be_bytes() }).collect()
+    mark.into_iter()
+        .chain(units)
+        .flat_map(|unit: u16| if is_little { unit.to_le_bytes() } else { unit.to_be_bytes() })
+        .collect()
 }
 
 #[tokio::test]
@@ -100,14 +130,23 @@ async fn utf_16_is_named_and_nothing_of_it_is_written() {
     z.post("/tables/t", &json!({"payload": 1})).await;
     for is_little in [true, false] {
         for (method, path, body) in bodies() {
-            let request = z.request(method.clone(), path).header("content-type", JSON).body(utf_16(body, is_little, true));
+            let request = z
+                .request(method.clone(), path)
+                .header("content-type", JSON)
+                .body(utf_16(body, is_little, true));
             expect_problem(format!("{method} {path}"), &ask(request).await, 400, "bad_json").saying("utf-16");
-            let request = z.request(method.clone(), path).header("content-type", JSON).body(utf_16(body, is_little, false));
+            let request = z
+                .request(method.clone(), path)
+                .header("content-type", JSON)
+                .body(utf_16(body, is_little, false));
             expect_problem(format!("{method} {path}, without a mark"), &ask(request).await, 400, "bad_json");
         }
         let lines = utf_16("{\"payload\":1}\r\n{\"payload\":2}\r\n", is_little, true);
         let answer = ask(post(&z, "/tables/t", &[("content-type", NDJSON)], lines)).await;
-        expect_problem("lines", &answer, 400, "bad_json").with("line", 1).with("committed", 0).saying("utf-16");
+        expect_problem("lines", &answer, 400, "bad_json")
+            .with("line", 1)
+            .with("committed", 0)
+            .saying("utf-16");
     }
     assert_eq!(count(&z, "t").await, 1);
     assert_eq!(z.get("/consumers").await.1, json!({"groups": []}));
@@ -148,13 +187,19 @@ async fn what_was_read_can_be_posted_back() {
         let text = read("from").await;
         assert_eq!(text.lines().count(), records().len() + 1, "{text}");
         let table = format!("{tier}-lines");
-        let (status, summary) = ask(post(&z, &format!("/tables/{table}"), &[("content-type", NDJSON)], text.clone())).await;
-        assert_eq!((status, &summary["count"]), (StatusCode::CREATED, &json!(text.lines().count())), "{summary}");
+        let (status, summary) =
+            ask(post(&z, &format!("/tables/{table}"), &[("content-type", NDJSON)], text.clone())).await;
+        assert_eq!(
+            (status, &summary["count"]),
+            (StatusCode::CREATED, &json!(text.lines().count())),
+            "{summary}"
+        );
         assert_eq!(read(table.as_str()).await, text);
         // The same one by one, and as one bulk write.
         let (single, bulk) = (format!("{tier}-single"), format!("{tier}-bulk"));
         for line in text.lines() {
-            let answer = ask(post(&z, &format!("/tables/{single}"), &[("content-type", JSON)], line.to_owned())).await;
+            let answer =
+                ask(post(&z, &format!("/tables/{single}"), &[("content-type", JSON)], line.to_owned())).await;
             assert_eq!(answer.0, StatusCode::CREATED, "{line}: {}", answer.1);
         }
         let body = format!("{{\"records\":[{}]}}", text.lines().collect::<Vec<_>>().join(","));
@@ -163,7 +208,11 @@ async fn what_was_read_can_be_posted_back() {
         assert_eq!((read(single.as_str()).await, read(bulk.as_str()).await), (text.clone(), text.clone()));
         // Where it came from, what has a key is known.
         if tier == "hot" {
-            let keyed: String = text.lines().filter(|line| line.contains("idempotency_key")).map(|line| format!("{line}\n")).collect();
+            let keyed: String = text
+                .lines()
+                .filter(|line| line.contains("idempotency_key"))
+                .map(|line| format!("{line}\n"))
+                .collect();
             let (_, summary) = ask(post(&z, "/tables/from", &[("content-type", NDJSON)], keyed)).await;
             assert_eq!((&summary["count"], &summary["duplicates"]), (&json!(2), &json!(2)), "{summary}");
         }

@@ -1,4 +1,5 @@
-//! Cursors fit where they have to: into a URL, a header, a line of a log, even those of a thousand partitions.
+//! Cursors fit where they have to: into a URL, a header, a line of a log, even those of a thousand
+//! partitions.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +34,10 @@ async fn follow(z: &TestServer, query: &str, limit: usize) -> (Vec<Value>, Vec<u
 fn offsets(records: &[Value]) -> BTreeMap<u64, Vec<u64>> {
     let mut offsets = BTreeMap::<_, Vec<_>>::new();
     for record in records {
-        offsets.entry(record["partition"].as_u64().unwrap()).or_default().push(record["offset"].as_u64().unwrap());
+        offsets
+            .entry(record["partition"].as_u64().unwrap())
+            .or_default()
+            .push(record["offset"].as_u64().unwrap());
     }
     offsets
 }
@@ -56,7 +60,8 @@ async fn cursors_of_a_thousand_partitions_are_short_also_after_a_lost_volume() {
     z.run().await;
 
     // What is written now is far behind what was written before.
-    let records: Vec<_> = (0..PARTITIONS).map(|partition| json!({"payload": "after", "partition": partition})).collect();
+    let records: Vec<_> =
+        (0..PARTITIONS).map(|partition| json!({"payload": "after", "partition": partition})).collect();
     let (status, body) = z.post("/tables/t/bulk", &json!({"records": records})).await;
     assert_eq!(status, StatusCode::CREATED, "{body:.500}");
     assert!(body["offsets"][0].as_u64().unwrap() >= 1 << 28, "{body:.500}");
@@ -86,9 +91,16 @@ async fn a_cursor_that_was_changed_anywhere_is_refused() {
         changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
         let changed = String::from_utf8(changed).unwrap();
         let (status, problem) = z.get(&format!("/tables/t?cursor={changed}")).await;
-        assert_eq!((status, &problem["code"]), (StatusCode::BAD_REQUEST, &json!("bad_cursor")), "changed at {at} of {}", cursor.len());
+        assert_eq!(
+            (status, &problem["code"]),
+            (StatusCode::BAD_REQUEST, &json!("bad_cursor")),
+            "changed at {at} of {}",
+            cursor.len()
+        );
     }
-    for changed in [&cursor[1..], &cursor[..cursor.len() - 1], &format!("{cursor}A"), &format!("{cursor}{cursor}")] {
+    for changed in
+        [&cursor[1..], &cursor[..cursor.len() - 1], &format!("{cursor}A"), &format!("{cursor}{cursor}")]
+    {
         let (status, problem) = z.get(&format!("/tables/t?cursor={changed}")).await;
         assert_eq!((status, &problem["code"]), (StatusCode::BAD_REQUEST, &json!("bad_cursor")), "{changed}");
     }

@@ -1,5 +1,5 @@
-//! `Expect: 100-continue`: the client waits for a word before it sends its body. What the head decides is said at once, and nobody is
-//! asked for a body that is not wanted.
+//! `Expect: 100-continue`: the client waits for a word before it sends its body. What the head decides is
+//! said at once, and nobody is asked for a body that is not wanted.
 
 use std::time::{Duration, Instant};
 
@@ -12,28 +12,103 @@ use testing::TestServer;
 /// Requests whose heads alone are wrong, and what they are due. `LARGE` is over `limits.body_bytes`.
 const REFUSED: &[(&str, &str, u16, &str)] = &[
     ("POST /tables/t", "content-type: text/csv\r\ncontent-length: 13", 415, "unsupported_media_type"),
-    ("POST /tables/t", "content-type: application/json\r\ncontent-encoding: br\r\ncontent-length: 13", 415, "unsupported_media_type"),
+    (
+        "POST /tables/t",
+        "content-type: application/json\r\ncontent-encoding: br\r\ncontent-length: 13",
+        415,
+        "unsupported_media_type",
+    ),
     ("POST /tables/t", "content-type: application/json\r\ncontent-length: LARGE", 413, "body_too_large"),
     ("POST /tables/t", "content-length: LARGE", 413, "body_too_large"),
-    ("POST /tables/t", "content-type: application/x-protobuf\r\ncontent-length: LARGE", 413, "body_too_large"),
-    ("POST /tables/t", "content-type: application/json\r\ncontent-encoding: gzip\r\ncontent-length: LARGE", 413, "body_too_large"),
+    (
+        "POST /tables/t",
+        "content-type: application/x-protobuf\r\ncontent-length: LARGE",
+        413,
+        "body_too_large",
+    ),
+    (
+        "POST /tables/t",
+        "content-type: application/json\r\ncontent-encoding: gzip\r\ncontent-length: LARGE",
+        413,
+        "body_too_large",
+    ),
     ("POST /tables/a%20b", "content-type: application/json\r\ncontent-length: 13", 400, "bad_table_name"),
-    ("POST /tables/a%20b", "content-type: application/x-ndjson\r\ntransfer-encoding: chunked", 400, "bad_table_name"),
+    (
+        "POST /tables/a%20b",
+        "content-type: application/x-ndjson\r\ntransfer-encoding: chunked",
+        400,
+        "bad_table_name",
+    ),
     ("POST /tables/t?x=1", "content-type: application/json\r\ncontent-length: 13", 400, "bad_query"),
-    ("POST /tables/t?expected_offset=x", "content-type: application/json\r\ncontent-length: 13", 400, "bad_query"),
-    ("POST /tables/t?wait_for=cold", "content-type: application/json\r\ncontent-length: 13", 422, "no_cold_tier"),
-    ("POST /tables/t", "content-type: application/json\r\nx-partition: one\r\ncontent-length: 13", 400, "bad_partition"),
-    ("POST /tables/t", "content-type: application/x-ndjson\r\nx-partition: one\r\ncontent-length: 13", 400, "bad_partition"),
-    ("POST /tables/t", "content-type: application/json\r\nsec-fetch-site: cross-site\r\ncontent-length: 13", 403, "cross_origin"),
-    ("POST /tables/t/bulk", "content-type: application/x-ndjson\r\ncontent-length: 13", 415, "unsupported_media_type"),
+    (
+        "POST /tables/t?expected_offset=x",
+        "content-type: application/json\r\ncontent-length: 13",
+        400,
+        "bad_query",
+    ),
+    (
+        "POST /tables/t?wait_for=cold",
+        "content-type: application/json\r\ncontent-length: 13",
+        422,
+        "no_cold_tier",
+    ),
+    (
+        "POST /tables/t",
+        "content-type: application/json\r\nx-partition: one\r\ncontent-length: 13",
+        400,
+        "bad_partition",
+    ),
+    (
+        "POST /tables/t",
+        "content-type: application/x-ndjson\r\nx-partition: one\r\ncontent-length: 13",
+        400,
+        "bad_partition",
+    ),
+    (
+        "POST /tables/t",
+        "content-type: application/json\r\nsec-fetch-site: cross-site\r\ncontent-length: 13",
+        403,
+        "cross_origin",
+    ),
+    (
+        "POST /tables/t/bulk",
+        "content-type: application/x-ndjson\r\ncontent-length: 13",
+        415,
+        "unsupported_media_type",
+    ),
     ("POST /tables/t/bulk", "content-type: application/json\r\ncontent-length: LARGE", 413, "body_too_large"),
-    ("POST /tables/t/bulk", "content-type: application/x-protobuf\r\nzombi-partition: -1\r\ncontent-length: 13", 400, "bad_partition"),
+    (
+        "POST /tables/t/bulk",
+        "content-type: application/x-protobuf\r\nzombi-partition: -1\r\ncontent-length: 13",
+        400,
+        "bad_partition",
+    ),
     ("POST /nope", "content-type: application/json\r\ncontent-length: 13", 404, "unknown_route"),
     ("PUT /tables/t", "content-type: application/json\r\ncontent-length: 13", 405, "method_not_allowed"),
-    ("POST /consumers/a%20b/commit", "content-type: application/json\r\ncontent-length: 13", 400, "bad_group_name"),
-    ("POST /consumers/g/commit", "content-type: application/x-ndjson\r\ncontent-length: 13", 415, "unsupported_media_type"),
-    ("POST /consumers/g/commit", "content-type: application/json\r\ncontent-length: LARGE", 413, "body_too_large"),
-    ("PUT /tables/a%20b/config", "content-type: application/json\r\ncontent-length: 13", 400, "bad_table_name"),
+    (
+        "POST /consumers/a%20b/commit",
+        "content-type: application/json\r\ncontent-length: 13",
+        400,
+        "bad_group_name",
+    ),
+    (
+        "POST /consumers/g/commit",
+        "content-type: application/x-ndjson\r\ncontent-length: 13",
+        415,
+        "unsupported_media_type",
+    ),
+    (
+        "POST /consumers/g/commit",
+        "content-type: application/json\r\ncontent-length: LARGE",
+        413,
+        "body_too_large",
+    ),
+    (
+        "PUT /tables/a%20b/config",
+        "content-type: application/json\r\ncontent-length: 13",
+        400,
+        "bad_table_name",
+    ),
     ("PUT /tables/t/config", "content-type: text/csv\r\ncontent-length: 13", 415, "unsupported_media_type"),
 ];
 
@@ -58,7 +133,11 @@ async fn a_refusal_that_the_head_decides_comes_at_once_and_asks_for_no_body() {
         // Machines pause now and then; a server that waits for the body waits each time.
         for _ in 0..3 {
             let (head, problem, took) = ask_first(&z, line, &headers).await;
-            assert_eq!((status_of(&head), problem["code"].as_str()), (*status, Some(*code)), "{line} {headers}: {head}{problem}");
+            assert_eq!(
+                (status_of(&head), problem["code"].as_str()),
+                (*status, Some(*code)),
+                "{line} {headers}: {head}{problem}"
+            );
             fastest = fastest.min(took);
             if fastest < Duration::from_secs(2) {
                 break;
@@ -73,8 +152,13 @@ async fn a_refusal_that_the_head_decides_comes_at_once_and_asks_for_no_body() {
 async fn where_writes_make_no_tables_the_head_decides_that_too() {
     let z = TestServer::start_with(&[("tables.auto_create", "false")]).await;
     for line in ["POST /tables/none", "POST /tables/none/bulk"] {
-        let (head, problem, _) = ask_first(&z, line, "content-type: application/json\r\ncontent-length: 13").await;
-        assert_eq!((status_of(&head), problem["code"].as_str()), (404, Some("unknown_table")), "{line}: {head}{problem}");
+        let (head, problem, _) =
+            ask_first(&z, line, "content-type: application/json\r\ncontent-length: 13").await;
+        assert_eq!(
+            (status_of(&head), problem["code"].as_str()),
+            (404, Some("unknown_table")),
+            "{line}: {head}{problem}"
+        );
     }
 }
 
@@ -85,15 +169,31 @@ async fn who_may_go_on_is_told_so_and_who_does_not_wait_is_served_too() {
     let wanted = [
         ("POST /tables/t", "content-type: application/json", r#"{"payload":1}"#.to_owned()),
         ("POST /tables/t", "content-type: application/x-www-form-urlencoded", r#"{"payload":2}"#.to_owned()),
-        ("POST /tables/t/bulk", "content-type: application/json", r#"{"records":[{"payload":3}]}"#.to_owned()),
+        (
+            "POST /tables/t/bulk",
+            "content-type: application/json",
+            r#"{"records":[{"payload":3}]}"#.to_owned(),
+        ),
         ("POST /tables/t", "content-type: application/x-ndjson", "{\"payload\":4}\n".to_owned()),
         ("POST /tables/t", "content-type: application/json\r\ntransfer-encoding: chunked", chunked),
-        ("POST /consumers/g/commit", "content-type: application/json", r#"{"table":"t","offset":1,"force":true}"#.to_owned()),
-        ("PUT /tables/t/config", "content-type: application/json", r#"{"retention_secs":1000000}"#.to_owned()),
+        (
+            "POST /consumers/g/commit",
+            "content-type: application/json",
+            r#"{"table":"t","offset":1,"force":true}"#.to_owned(),
+        ),
+        (
+            "PUT /tables/t/config",
+            "content-type: application/json",
+            r#"{"retention_secs":1000000}"#.to_owned(),
+        ),
     ];
     for expect in ["100-continue", "100-Continue"] {
         for (line, headers, body) in &wanted {
-            let length = if headers.contains("chunked") { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+            let length = if headers.contains("chunked") {
+                String::new()
+            } else {
+                format!("content-length: {}\r\n", body.len())
+            };
             let head = format!("{line} HTTP/1.1\r\nhost: z\r\n{headers}\r\n{length}expect: {expect}\r\n\r\n");
             let mut patient = Wire::open(&z).await;
             patient.send(&head).await;
@@ -118,13 +218,19 @@ async fn who_may_go_on_is_told_so_and_who_does_not_wait_is_served_too() {
 #[tokio::test]
 async fn what_only_the_body_shows_is_refused_behind_it() {
     let z = TestServer::start().await;
-    let (head, _, _) = ask_first(&z, "POST /tables/t", "content-type: application/json\r\ncontent-length: 13").await;
+    let (head, _, _) =
+        ask_first(&z, "POST /tables/t", "content-type: application/json\r\ncontent-length: 13").await;
     assert_eq!(status_of(&head), 100);
     let mut wire = Wire::open(&z).await;
-    wire.send("POST /tables/t HTTP/1.1\r\nhost: z\r\ncontent-length: 13\r\nexpect: 100-continue\r\n\r\n").await;
+    wire.send("POST /tables/t HTTP/1.1\r\nhost: z\r\ncontent-length: 13\r\nexpect: 100-continue\r\n\r\n")
+        .await;
     assert_eq!(status_of(wire.head().await), 100);
     wire.send("{\"payload\": }").await;
     let head = wire.head().await;
-    assert_eq!((status_of(&head), wire.json(&head).await["code"].as_str()), (400, Some("bad_json")), "{head}");
+    assert_eq!(
+        (status_of(&head), wire.json(&head).await["code"].as_str()),
+        (400, Some("bad_json")),
+        "{head}"
+    );
     assert_eq!(z.get("/tables/t").await.0, StatusCode::NOT_FOUND, "nothing was written");
 }

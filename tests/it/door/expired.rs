@@ -48,7 +48,11 @@ async fn a_place_in_a_table_that_was_deleted_leads_to_what_was_written_since() {
         let (_, all) = z.get("/tables/t?limit=3").await;
         let all = next_cursor(&all).to_owned();
         assert_eq!(z.delete("/tables/t").await.0, StatusCode::NO_CONTENT);
-        assert_eq!(z.get(&format!("/tables/t?cursor={all}")).await.0, StatusCode::NOT_FOUND, "nothing is there");
+        assert_eq!(
+            z.get(&format!("/tables/t?cursor={all}")).await.0,
+            StatusCode::NOT_FOUND,
+            "nothing is there"
+        );
         write(&z, 0, 0, &["k", "l"]).await;
         if tier == "cold" {
             z.flush_and_evict().await;
@@ -68,7 +72,10 @@ async fn a_place_in_a_table_that_was_deleted_leads_to_what_was_written_since() {
             let request = z.request(Method::GET, &format!("/tables/t?cursor={all}")).header("accept", accept);
             leads_on(&z, &format!("{tier} {accept}"), &ask(request).await, &["k", "l"]).await;
         }
-        let request = z.request(Method::GET, "/tables/t").header("accept", EVENT_STREAM).header("last-event-id", all.as_str());
+        let request = z
+            .request(Method::GET, "/tables/t")
+            .header("accept", EVENT_STREAM)
+            .header("last-event-id", all.as_str());
         leads_on(&z, &format!("{tier} an event's id"), &ask(request).await, &["k", "l"]).await;
         // Who had read everything has missed nothing.
         assert_eq!(behind(&z, &end).await, ["k", "l"], "{tier}");
@@ -114,10 +121,14 @@ async fn the_cursor_that_leads_on_keeps_the_filters_of_the_read() {
     for n in 0..10 {
         write(&z, n % 2, 1000, &["old"]).await;
     }
-    let filtered = next_cursor(&z.get("/tables/t?limit=2&since=1000&until=1970-01-01T00:00:01.000500Z").await.1).to_owned();
+    let filtered =
+        next_cursor(&z.get("/tables/t?limit=2&since=1000&until=1970-01-01T00:00:01.000500Z").await.1)
+            .to_owned();
     let of_one = next_cursor(&z.get("/tables/t?limit=2&partition=1").await.1).to_owned();
     z.delete("/tables/t").await;
-    for (partition, timestamp_ms, payload) in [(0, 999, "early"), (0, 1000, "in time"), (1, 1000, "in one"), (1, 1001, "late in one")] {
+    for (partition, timestamp_ms, payload) in
+        [(0, 999, "early"), (0, 1000, "in time"), (1, 1000, "in one"), (1, 1001, "late in one")]
+    {
         write(&z, partition, timestamp_ms, &[payload]).await;
     }
     let answer = z.get(&format!("/tables/t?cursor={filtered}")).await;
@@ -133,13 +144,22 @@ async fn what_retention_took_leads_on_too() {
     sent.append(&z, "t", 1, 5000).await;
     let cursor = next_cursor(&z.get("/tables/t?limit=10").await.1).to_owned();
     assert_eq!(z.put("/tables/t/config", &json!({"retention_secs": 0})).await.0, StatusCode::OK);
-    eventually("it has expired", || async { z.get(&format!("/tables/t?cursor={cursor}")).await.0 == StatusCode::GONE }).await;
+    eventually("it has expired", || async {
+        z.get(&format!("/tables/t?cursor={cursor}")).await.0 == StatusCode::GONE
+    })
+    .await;
     let answer = z.get(&format!("/tables/t?cursor={cursor}")).await;
     let earliest = answer.1["earliest"].as_u64().unwrap();
     expect_problem("retention", &answer, 410, "offset_expired");
     let (status, page) = z.get(&format!("/tables/t?cursor={}", next_cursor(&answer.1))).await;
     // Retention may go on in between; it leads on all the same.
-    assert!(status == StatusCode::OK || (status == StatusCode::GONE && page["next_cursor"].is_string()), "{page}");
-    let first = page["records"].as_array().and_then(|records| records.first()).map(|record| record["offset"].as_u64().unwrap());
+    assert!(
+        status == StatusCode::OK || (status == StatusCode::GONE && page["next_cursor"].is_string()),
+        "{page}"
+    );
+    let first = page["records"]
+        .as_array()
+        .and_then(|records| records.first())
+        .map(|record| record["offset"].as_u64().unwrap());
     assert!(first.is_none_or(|first| first >= earliest), "{page}");
 }

@@ -1,4 +1,5 @@
-//! JSON by its names, never by places: an array is no record, no commit, no setting, and no member stands twice.
+//! JSON by its names, never by places: an array is no record, no commit, no setting, and no member stands
+//! twice.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -57,7 +58,8 @@ async fn a_bulk_write_is_an_object_with_an_array() {
         r#"{"records":[{"payload":1}]}[]"#,
         r#"{"records":[{"payload":1},]}"#,
     ] {
-        expect_problem(body, &post_json(&z, "/tables/t/bulk", body).await, 400, "bad_json").with("outcome", "not_written");
+        expect_problem(body, &post_json(&z, "/tables/t/bulk", body).await, 400, "bad_json")
+            .with("outcome", "not_written");
     }
     assert_eq!(z.get("/tables/t").await.0, StatusCode::NOT_FOUND, "nothing was written");
 }
@@ -134,7 +136,8 @@ async fn a_commit_is_an_object_and_so_is_each_of_several() {
 async fn settings_are_an_object_and_what_was_set_stays() {
     let z = TestServer::start().await;
     z.post("/tables/t", &json!({"payload": 1})).await;
-    let (status, body) = z.put("/tables/t/config", &json!({"retention_secs": 1000, "retention_bytes": 1_000_000})).await;
+    let (status, body) =
+        z.put("/tables/t/config", &json!({"retention_secs": 1000, "retention_bytes": 1_000_000})).await;
     assert_eq!(status, StatusCode::OK, "{body}");
     let before = z.get("/tables/t/config").await.1;
     for body in [

@@ -1,4 +1,5 @@
-//! `Idempotency-Key` as a header: the key of records that have none of their own, so that a request sent again is stored once.
+//! `Idempotency-Key` as a header: the key of records that have none of their own, so that a request sent
+//! again is stored once.
 
 use prost::Message;
 use reqwest::StatusCode;
@@ -8,7 +9,13 @@ use zombi::proto::v1::PayloadKind;
 use super::{Answer, JSON, NDJSON, PROTOBUF, ask, bulk_of, count, event, expect_problem, post};
 use testing::TestServer;
 
-async fn send(z: &TestServer, path: &str, content_type: &str, key: &str, body: impl Into<reqwest::Body>) -> Answer {
+async fn send(
+    z: &TestServer,
+    path: &str,
+    content_type: &str,
+    key: &str,
+    body: impl Into<reqwest::Body>,
+) -> Answer {
     ask(post(z, path, &[("content-type", content_type), ("Idempotency-Key", key)], body)).await
 }
 
@@ -22,13 +29,16 @@ async fn a_header_is_the_key_of_a_single_record() {
     let z = TestServer::start().await;
     let record = json!({"payload": "x"}).to_string();
     // A quoted string and the bare word are one key.
-    for (key, status) in [("\"abc\"", 201), ("\"abc\"", 200), ("abc", 200), ("abd", 201), ("\"a c\"", 201), ("\"a c\"", 200)] {
+    for (key, status) in
+        [("\"abc\"", 201), ("\"abc\"", 200), ("abc", 200), ("abd", 201), ("\"a c\"", 201), ("\"a c\"", 200)]
+    {
         let answer = send(&z, "/tables/t", JSON, key, record.clone()).await;
         assert_eq!(answer.0.as_u16(), status, "{key}: {}", answer.1);
     }
     assert_eq!(keys(&z, "t").await, ["abc", "abd", "a c"]);
     let other = json!({"payload": "y"}).to_string();
-    expect_problem("abc", &send(&z, "/tables/t", JSON, "abc", other).await, 422, "idempotency_key_reused").with("offset", 0);
+    expect_problem("abc", &send(&z, "/tables/t", JSON, "abc", other).await, 422, "idempotency_key_reused")
+        .with("offset", 0);
     // It is the key of a member too.
     let member = json!({"payload": "x", "idempotency_key": "abc"});
     assert_eq!(z.post("/tables/t", &member).await.0, StatusCode::OK);
@@ -54,9 +64,16 @@ async fn a_header_is_the_key_of_a_single_record() {
 async fn a_bulk_write_that_is_sent_again_whole_is_all_duplicates() {
     let z = TestServer::start().await;
     let records = json!({"records": [{"payload": 0}, {"payload": 1}, {"payload": 1}]}).to_string();
-    for (key, status, duplicates) in [("\"batch\"", 201, 0), ("\"batch\"", 200, 3), ("batch", 200, 3), ("next", 201, 0)] {
+    for (key, status, duplicates) in
+        [("\"batch\"", 201, 0), ("\"batch\"", 200, 3), ("batch", 200, 3), ("next", 201, 0)]
+    {
         let answer = send(&z, "/tables/t/bulk", JSON, key, records.clone()).await;
-        assert_eq!((answer.0.as_u16(), &answer.1["duplicates"]), (status, &json!(duplicates)), "{key}: {}", answer.1);
+        assert_eq!(
+            (answer.0.as_u16(), &answer.1["duplicates"]),
+            (status, &json!(duplicates)),
+            "{key}: {}",
+            answer.1
+        );
     }
     assert_eq!(keys(&z, "t").await, ["batch/0", "batch/1", "batch/2", "next/0", "next/1", "next/2"]);
     let changed = json!({"records": [{"payload": 0}, {"payload": 2}, {"payload": 1}]}).to_string();
@@ -66,7 +83,10 @@ async fn a_bulk_write_that_is_sent_again_whole_is_all_duplicates() {
     // Those with keys of their own keep them; partitions are apart.
     let mixed = json!({"records": [{"payload": 0, "partition": 1}, {"payload": 1, "idempotency_key": "own"}, {"payload": 2}]}).to_string();
     for duplicates in [0, 3] {
-        assert_eq!(send(&z, "/tables/mixed/bulk", JSON, "batch", mixed.clone()).await.1["duplicates"], duplicates);
+        assert_eq!(
+            send(&z, "/tables/mixed/bulk", JSON, "batch", mixed.clone()).await.1["duplicates"],
+            duplicates
+        );
     }
     let found = keys(&z, "mixed").await;
     let derived = found.iter().filter(|key| key.as_str().unwrap().starts_with("batch/")).count();
@@ -74,7 +94,10 @@ async fn a_bulk_write_that_is_sent_again_whole_is_all_duplicates() {
 
     let bulk = bulk_of(vec![event("a", PayloadKind::Text), event("b", PayloadKind::Text)]);
     for duplicates in [0, 2] {
-        assert_eq!(send(&z, "/tables/proto/bulk", PROTOBUF, "\"batch\"", bulk.clone()).await.1["duplicates"], duplicates);
+        assert_eq!(
+            send(&z, "/tables/proto/bulk", PROTOBUF, "\"batch\"", bulk.clone()).await.1["duplicates"],
+            duplicates
+        );
     }
     assert_eq!(keys(&z, "proto").await, ["batch/0", "batch/1"]);
 }
@@ -82,14 +105,19 @@ async fn a_bulk_write_that_is_sent_again_whole_is_all_duplicates() {
 #[tokio::test]
 async fn a_stream_that_is_sent_again_whole_is_all_duplicates_and_one_that_broke_off_goes_on() {
     let mut z = TestServer::start().await;
-    let lines: Vec<String> = (0..5000).map(|n| format!("{{\"payload\":{n},\"partition\":{}}}\n", n % 3)).collect();
+    let lines: Vec<String> =
+        (0..5000).map(|n| format!("{{\"payload\":{n},\"partition\":{}}}\n", n % 3)).collect();
     // The first time it breaks off.
     let broken = lines[..4000].concat() + "{\n";
     let answer = send(&z, "/tables/t", NDJSON, "\"stream\"", broken).await;
     expect_problem("broken", &answer, 400, "bad_json").with("line", 4001).with("committed", 4000);
     for duplicates in [4000, 5000] {
         let (status, summary) = send(&z, "/tables/t", NDJSON, "stream", lines.concat()).await;
-        assert_eq!((status.as_u16(), &summary["count"], &summary["duplicates"]), (201, &json!(5000), &json!(duplicates)), "{summary}");
+        assert_eq!(
+            (status.as_u16(), &summary["count"], &summary["duplicates"]),
+            (201, &json!(5000), &json!(duplicates)),
+            "{summary}"
+        );
         z.crash().await;
     }
     let (_, summary) = send(&z, "/tables/t", NDJSON, "another", lines[..10].concat()).await;

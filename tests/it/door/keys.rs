@@ -1,5 +1,5 @@
-//! An idempotency key stands for one payload: the same again is a duplicate, another is refused, so that nothing is taken for what
-//! it is not.
+//! An idempotency key stands for one payload: the same again is a duplicate, another is refused, so that
+//! nothing is taken for what it is not.
 
 use futures_util::future::join_all;
 use prost::Message;
@@ -46,18 +46,26 @@ async fn a_known_key_with_another_payload_is_refused_and_the_first_event_stays()
 async fn in_a_bulk_write_the_key_that_was_reused_is_named_and_nothing_is_written() {
     let z = TestServer::start().await;
     z.post("/tables/t/bulk", &json!({"records": [keyed("x", "x"), keyed("first", "k")]})).await;
-    let records = json!({"records": [keyed("new", "n"), keyed("x", "x"), keyed("second", "k"), keyed("more", "m")]});
+    let records =
+        json!({"records": [keyed("new", "n"), keyed("x", "x"), keyed("second", "k"), keyed("more", "m")]});
     expect_problem("JSON", &z.post("/tables/t/bulk", &records).await, 422, REUSED)
         .with("index", 2)
         .with("offset", 1)
         .with("outcome", "not_written");
-    let event = |payload: &str, key: &str| v1::Event { idempotency_key: Some(key.to_owned()), ..event(payload, PayloadKind::Text) };
+    let event = |payload: &str, key: &str| v1::Event {
+        idempotency_key: Some(key.to_owned()),
+        ..event(payload, PayloadKind::Text)
+    };
     let bulk = bulk_of(vec![event("new", "n"), event("second", "k")]);
     let answer = ask(post(&z, "/tables/t/bulk", &[("content-type", PROTOBUF)], bulk)).await;
     expect_problem("protobuf", &answer, 422, REUSED).with("index", 1).with("offset", 1);
     assert_eq!(payloads(&z, "t").await, ["x", "first"]);
-    let (status, body) = z.post("/tables/t/bulk", &json!({"records": [keyed("new", "n"), keyed("first", "k")]})).await;
-    assert_eq!((status, body), (StatusCode::CREATED, json!({"offsets": [2, 1], "count": 2, "duplicates": 1})));
+    let (status, body) =
+        z.post("/tables/t/bulk", &json!({"records": [keyed("new", "n"), keyed("first", "k")]})).await;
+    assert_eq!(
+        (status, body),
+        (StatusCode::CREATED, json!({"offsets": [2, 1], "count": 2, "duplicates": 1}))
+    );
 }
 
 #[tokio::test]
@@ -70,13 +78,18 @@ async fn one_request_that_uses_a_key_for_two_payloads_is_refused() {
         (vec![keyed("x", "x"), keyed("a", "k"), keyed("b", "k"), keyed("a", "k")], 2),
     ] {
         let body = json!({"records": records});
-        expect_problem(&body, &z.post("/tables/t/bulk", &body).await, 422, REUSED).with("index", index).with("outcome", "not_written");
+        expect_problem(&body, &z.post("/tables/t/bulk", &body).await, 422, REUSED)
+            .with("index", index)
+            .with("outcome", "not_written");
     }
     assert_eq!(z.get("/tables/t").await.0, StatusCode::NOT_FOUND, "nothing was written");
     // The same payload is one event, and in another partition it is another.
     let other = json!({"payload": "b", "idempotency_key": "k", "partition": 1});
     let body = json!({"records": [keyed("a", "k"), keyed("a", "k"), other]});
-    assert_eq!(z.post("/tables/t/bulk", &body).await.1, json!({"offsets": [0, 0, 0], "count": 3, "duplicates": 1}));
+    assert_eq!(
+        z.post("/tables/t/bulk", &body).await.1,
+        json!({"offsets": [0, 0, 0], "count": 3, "duplicates": 1})
+    );
 }
 
 #[tokio::test]
@@ -142,7 +155,8 @@ async fn the_same_payload_has_the_same_kind_and_bytes_and_space_between_tokens_d
             let (first, second) = if table.ends_with("there") { (first, second) } else { (second, first) };
             assert_eq!(post_json(&z, table, &record(first)).await.0, StatusCode::CREATED, "{first}");
             let answer = post_json(&z, table, &record(second)).await;
-            let (status, what) = (if *is_same { 200 } else { 422 }, format!("{first} and {second}: {}", answer.1));
+            let (status, what) =
+                (if *is_same { 200 } else { 422 }, format!("{first} and {second}: {}", answer.1));
             assert_eq!(answer.0.as_u16(), status, "{what}");
             assert!(*is_same || answer.1["code"] == REUSED, "{what}");
             assert_eq!(answer.1["offset"], number, "{what}");
@@ -163,7 +177,10 @@ async fn kinds_count_over_all_encodings() {
     for record in [&text, &bytes, &value] {
         assert_eq!(z.post("/tables/t", record).await.0, StatusCode::CREATED);
     }
-    assert_eq!(z.post("/tables/t", &json!({"payload_base64": "YWJj", "idempotency_key": "text"})).await.1["code"], REUSED);
+    assert_eq!(
+        z.post("/tables/t", &json!({"payload_base64": "YWJj", "idempotency_key": "text"})).await.1["code"],
+        REUSED
+    );
     assert_eq!(z.post("/tables/t", &keyed("abc", "bytes")).await.1["code"], REUSED);
     assert_eq!(z.post("/tables/t", &keyed(r#"{"a":[1,2]}"#, "json")).await.1["code"], REUSED);
     for (body, kind, key, status) in [
@@ -190,15 +207,20 @@ async fn kinds_count_over_all_encodings() {
 #[tokio::test]
 async fn headers_and_timestamps_do_not_count() {
     let z = TestServer::start().await;
-    let record =
-        |headers: Value, timestamp_ms: i64| json!({"payload": 1, "idempotency_key": "k", "headers": headers, "timestamp_ms": timestamp_ms});
+    let record = |headers: Value, timestamp_ms: i64| json!({"payload": 1, "idempotency_key": "k", "headers": headers, "timestamp_ms": timestamp_ms});
     assert_eq!(z.post("/tables/t", &record(json!({"a": "1"}), 1)).await.0, StatusCode::CREATED);
-    for (headers, timestamp_ms) in [(json!({"a": "2", "b": "1"}), 1), (json!({}), 2), (json!({"traceparent": "x"}), 1)] {
+    for (headers, timestamp_ms) in
+        [(json!({"a": "2", "b": "1"}), 1), (json!({}), 2), (json!({"traceparent": "x"}), 1)]
+    {
         assert_eq!(z.post("/tables/t", &record(headers, timestamp_ms)).await.0, StatusCode::OK);
     }
     assert_eq!(z.post("/tables/t", &keyed(1, "k")).await.0, StatusCode::OK, "neither of them");
     let traced = [("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")];
-    assert_eq!(ask(post(&z, "/tables/t", &traced, keyed(1, "k").to_string())).await.0, StatusCode::OK, "of another trace");
+    assert_eq!(
+        ask(post(&z, "/tables/t", &traced, keyed(1, "k").to_string())).await.0,
+        StatusCode::OK,
+        "of another trace"
+    );
     let (_, page) = z.get("/tables/t").await;
     assert_eq!((&page["count"], &page["records"][0]["headers"]), (&json!(1), &json!({"a": "1"})));
 }
@@ -209,9 +231,11 @@ async fn of_many_that_use_a_key_at_once_one_is_written_and_only_its_equals_are_d
     for key in ["a", "b", "c"] {
         let records: Vec<_> = (0..30).map(|n| keyed(n % 2, key)).collect();
         let answers = join_all(records.iter().map(|record| z.post("/tables/t", record))).await;
-        let written = answers.iter().position(|(status, _)| *status == StatusCode::CREATED).expect("one is written");
+        let written =
+            answers.iter().position(|(status, _)| *status == StatusCode::CREATED).expect("one is written");
         for (number, (status, body)) in answers.iter().enumerate() {
-            let wanted = if number == written { 201 } else { 200 + 222 * u16::from(number % 2 != written % 2) };
+            let wanted =
+                if number == written { 201 } else { 200 + 222 * u16::from(number % 2 != written % 2) };
             assert_eq!(status.as_u16(), wanted, "{number} where {written} was written: {body}");
         }
     }

@@ -1,5 +1,5 @@
-//! The door: what clients, proxies and browsers really send, and what each of them is due. Never less than was asked for, never
-//! something else: taken whole, or refused whole.
+//! The door: what clients, proxies and browsers really send, and what each of them is due. Never less than
+//! was asked for, never something else: taken whole, or refused whole.
 
 mod bodies;
 mod browsers;
@@ -56,7 +56,10 @@ async fn ask(request: RequestBuilder) -> Answer {
 
 /// A POST with headers of its own; a name may stand twice.
 fn post(z: &TestServer, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> RequestBuilder {
-    headers.iter().fold(z.request(Method::POST, path), |request, (name, value)| request.header(*name, *value)).body(body)
+    headers
+        .iter()
+        .fold(z.request(Method::POST, path), |request, (name, value)| request.header(*name, *value))
+        .body(body)
 }
 
 /// A POST of JSON text as it stands there.
@@ -69,8 +72,8 @@ async fn post_lines(z: &TestServer, path: &str, lines: &[&str]) -> Answer {
     ask(post(z, path, &[("content-type", NDJSON)], lines.join("\n"))).await
 }
 
-/// The same record as a single write, as the second record of a bulk write and as the second line of a stream, all of them
-/// refused with 400 and the same code. The line before it is all that is stored.
+/// The same record as a single write, as the second record of a bulk write and as the second line of a
+/// stream, all of them refused with 400 and the same code. The line before it is all that is stored.
 async fn refused_everywhere(z: &TestServer, table: &str, record: &str, code: &str) {
     let path = format!("/tables/{table}");
     expect_problem(record, &post_json(z, &path, record).await, 400, code);
@@ -89,7 +92,11 @@ async fn payloads(z: &TestServer, table: &str) -> Vec<Value> {
 
 /// The number of a table's events; 0 if it is not there.
 async fn count(z: &TestServer, table: &str) -> usize {
-    if z.get(&format!("/tables/{table}")).await.0 == StatusCode::NOT_FOUND { 0 } else { payloads(z, table).await.len() }
+    if z.get(&format!("/tables/{table}")).await.0 == StatusCode::NOT_FOUND {
+        0
+    } else {
+        payloads(z, table).await.len()
+    }
 }
 
 /// A problem as it should be.
@@ -99,7 +106,12 @@ struct Problem<'a> {
 }
 
 /// An answer that must be a problem, for what was `sent`.
-fn expect_problem<'a>(sent: impl Display, (status, body): &'a Answer, wanted: u16, code: &str) -> Problem<'a> {
+fn expect_problem<'a>(
+    sent: impl Display,
+    (status, body): &'a Answer,
+    wanted: u16,
+    code: &str,
+) -> Problem<'a> {
     assert_eq!((status.as_u16(), &body["code"]), (wanted, &json!(code)), "{sent:.200}: {body}");
     Problem { sent: sent.to_string(), body }
 }
@@ -201,7 +213,10 @@ impl Wire {
 /// The status in a head or at the start of an answer.
 fn status_of(head: impl AsRef<[u8]>) -> u16 {
     let head = String::from_utf8_lossy(head.as_ref()).into_owned();
-    let status = head.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1)).and_then(|status| status.parse().ok());
+    let status = head
+        .strip_prefix("HTTP/1.")
+        .and_then(|rest| rest.split(' ').nth(1))
+        .and_then(|status| status.parse().ok());
     status.unwrap_or_else(|| panic!("no answer: {head:.500}"))
 }
 

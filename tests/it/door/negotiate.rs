@@ -50,7 +50,9 @@ const NEGOTIATED: &[(&[&str], &str)] = &[
 
 /// A read that wants a shape; its answer is not read yet.
 async fn read(z: &TestServer, lines: &[&str]) -> Response {
-    let request = lines.iter().fold(z.request(Method::GET, "/tables/t"), |request, line| request.header("accept", *line));
+    let request = lines
+        .iter()
+        .fold(z.request(Method::GET, "/tables/t"), |request, line| request.header("accept", *line));
     request.send().await.unwrap()
 }
 
@@ -66,16 +68,27 @@ async fn the_shape_that_is_wanted_most_is_given_and_one_that_is_refused_never() 
     z.post("/tables/t", &json!({"payload": 1})).await;
     for (lines, wanted) in NEGOTIATED {
         let response = read(&z, lines).await;
-        assert_eq!((response.status(), content_type(&response).as_str()), (StatusCode::OK, *wanted), "{lines:?}");
+        assert_eq!(
+            (response.status(), content_type(&response).as_str()),
+            (StatusCode::OK, *wanted),
+            "{lines:?}"
+        );
     }
     for lines in [vec!["*/*;q=0"], vec!["*/*; q=0.0"], vec!["application/*;q=0, text/*;q=0, */*;q=0"]] {
         expect_problem(format!("{lines:?}"), &answer(read(&z, &lines).await).await, 406, "not_acceptable");
     }
     // Something else, or nothing.
-    for lines in [vec!["application/json;q=0, */*"], vec!["application/json;q=0", "*/*;q=0.5"], vec!["application/json;q=0"]] {
+    for lines in [
+        vec!["application/json;q=0, */*"],
+        vec!["application/json;q=0", "*/*;q=0.5"],
+        vec!["application/json;q=0"],
+    ] {
         let response = read(&z, &lines).await;
         let is_refused = response.status() == StatusCode::NOT_ACCEPTABLE;
-        assert!(is_refused || (response.status() == StatusCode::OK && content_type(&response) != JSON), "{lines:?}");
+        assert!(
+            is_refused || (response.status() == StatusCode::OK && content_type(&response) != JSON),
+            "{lines:?}"
+        );
     }
     // A problem is a problem in every shape.
     for wanted in [NDJSON, PROTOBUF, EVENT_STREAM] {
@@ -96,7 +109,8 @@ async fn head_answers_as_get_does_and_reads_nothing() {
     // Whoever looks for an event fails, and is counted.
     z.store().faults.add(Operation::SegmentGet, Fault::Status(503), 1000);
     for accept in [JSON, NDJSON, PROTOBUF, EVENT_STREAM] {
-        let response = z.request(Method::HEAD, "/tables/t?limit=100").header("accept", accept).send().await.unwrap();
+        let response =
+            z.request(Method::HEAD, "/tables/t?limit=100").header("accept", accept).send().await.unwrap();
         assert_eq!((response.status(), content_type(&response).as_str()), (StatusCode::OK, accept));
         // Nobody knows it without reading, and whoever believed another would take the table for empty.
         assert!(!response.headers().contains_key("content-length"), "{accept}: {response:?}");

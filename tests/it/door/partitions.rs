@@ -1,4 +1,5 @@
-//! The partition in a header is that of the records that name none, in every encoding; a record that names another is refused.
+//! The partition in a header is that of the records that name none, in every encoding; a record that names
+//! another is refused.
 
 use prost::Message;
 use reqwest::StatusCode;
@@ -42,7 +43,11 @@ async fn send(z: &TestServer, table: &str, form: Form, headers: &[(&str, &str)],
 /// Where the records with a payload are.
 async fn places(z: &TestServer, table: &str, payload: &str) -> Vec<Value> {
     let records = z.read_all(table, "").await;
-    records.iter().filter(|record| record["payload"] == payload).map(|record| record["partition"].clone()).collect()
+    records
+        .iter()
+        .filter(|record| record["payload"] == payload)
+        .map(|record| record["partition"].clone())
+        .collect()
 }
 
 #[tokio::test]
@@ -65,7 +70,10 @@ async fn a_header_is_the_partition_of_records_that_name_none_and_no_others() {
     for name in ["x-partition", "Zombi-Partition"] {
         for (number, (header, own, place)) in cases.into_iter().enumerate() {
             for form in FORMS {
-                let (table, what) = (format!("{name}{number}{form:?}"), format!("{name} {header:?}, record {own:?}, {form:?}"));
+                let (table, what) = (
+                    format!("{name}{number}{form:?}"),
+                    format!("{name} {header:?}, record {own:?}, {form:?}"),
+                );
                 let headers: Vec<_> = header.into_iter().map(|value| (name, value)).collect();
                 let answer = send(&z, &table, form, &headers, own).await;
                 let Some(place) = place else {
@@ -77,7 +85,11 @@ async fn a_header_is_the_partition_of_records_that_name_none_and_no_others() {
                 let others = places(&z, &table, "none").await;
                 let of_header = header.map_or(0, |header| header.parse::<u32>().unwrap());
                 assert!(others.iter().all(|other| *other == of_header), "{what}: {others:?}");
-                assert!(!matches!(form, Form::Json | Form::Protobuf) || answer.1["partition"] == place, "{what}: {}", answer.1);
+                assert!(
+                    !matches!(form, Form::Json | Form::Protobuf) || answer.1["partition"] == place,
+                    "{what}: {}",
+                    answer.1
+                );
             }
         }
     }
@@ -107,12 +119,18 @@ async fn a_header_that_is_no_partition_is_refused_in_every_encoding() {
         for name in ["x-partition", "zombi-partition"] {
             for value in ["x", "-1", "", "1.0", "+1", "0x1", "1,2", "1 2", "99999999999999999999999"] {
                 let answer = send(&z, "t", form, &[(name, value)], None).await;
-                expect_problem(format!("{name}: {value:?}, {form:?}"), &answer, 400, "bad_partition").with("outcome", "not_written");
+                expect_problem(format!("{name}: {value:?}, {form:?}"), &answer, 400, "bad_partition")
+                    .with("outcome", "not_written");
             }
             // Not cut to 32 bits, which would be 7.
             for value in ["1024", "4294967295", "4294967303", "18446744073709551615"] {
                 let answer = send(&z, "t", form, &[(name, value)], None).await;
-                expect_problem(format!("{name}: {value:?}, {form:?}"), &answer, 422, "partition_out_of_range");
+                expect_problem(
+                    format!("{name}: {value:?}, {form:?}"),
+                    &answer,
+                    422,
+                    "partition_out_of_range",
+                );
             }
         }
         for headers in [

@@ -1,4 +1,5 @@
-//! Protobuf is read strictly: what another type of message would make of our bytes is refused, and nothing is cut to fit.
+//! Protobuf is read strictly: what another type of message would make of our bytes is refused, and nothing is
+//! cut to fit.
 
 use prost::Message;
 use reqwest::StatusCode;
@@ -43,9 +44,11 @@ async fn post_bytes(z: &TestServer, path: &str, body: Vec<u8>) -> Answer {
 
 /// Refused as a single write, and as the second record of a bulk write; nothing of either is written.
 async fn refused(z: &TestServer, what: &str, event: &[u8], status: u16, code: &str) {
-    expect_problem(what, &post_bytes(z, "/tables/t", event.to_vec()).await, status, code).with("outcome", "not_written");
+    expect_problem(what, &post_bytes(z, "/tables/t", event.to_vec()).await, status, code)
+        .with("outcome", "not_written");
     let bulk = [bytes(1, &bytes(1, b"good")), bytes(1, event)].concat();
-    expect_problem(what, &post_bytes(z, "/tables/t/bulk", bulk).await, status, code).with("outcome", "not_written");
+    expect_problem(what, &post_bytes(z, "/tables/t/bulk", bulk).await, status, code)
+        .with("outcome", "not_written");
     assert_eq!(z.get("/tables/t").await.0, StatusCode::NOT_FOUND, "{what}");
 }
 
@@ -89,7 +92,10 @@ fn odd_fields() -> Vec<(&'static str, Vec<u8>)> {
         ("a header whose name is no UTF-8", header(&[bytes(1, b"\xff"), value.clone()])),
         ("a header with a group", header(&[name.clone(), tag(3, 3), tag(3, 4)])),
         ("a header that is cut", bytes(4, &[0x0a, 5, b'a'])),
-        ("a header twice", [header(&[name.clone(), value.clone()]), header(&[name, bytes(2, b"c")])].concat()),
+        (
+            "a header twice",
+            [header(&[name.clone(), value.clone()]), header(&[name, bytes(2, b"c")])].concat(),
+        ),
         ("a length beyond the end", [tag(3, 2), varint(9), b"k".to_vec()].concat()),
         ("a length beyond all memory", [tag(3, 2), varint(u64::MAX)].concat()),
         ("a number of eleven bytes", [tag(2, 0), vec![0xff; 10], vec![1]].concat()),
@@ -109,13 +115,21 @@ async fn an_event_has_only_its_own_fields_each_once_and_of_its_type() {
         refused(&z, what, &[payload.as_slice(), &field].concat(), 400, "bad_protobuf").await;
     }
     // The same where the payload comes last.
-    for (what, fields) in [("an unknown number first", number(15, 1)), ("two timestamps first", [number(2, 1), number(2, 2)].concat())] {
+    for (what, fields) in [
+        ("an unknown number first", number(15, 1)),
+        ("two timestamps first", [number(2, 1), number(2, 2)].concat()),
+    ] {
         refused(&z, what, &[fields.as_slice(), &payload].concat(), 400, "bad_protobuf").await;
     }
     // A bulk write has one field.
     for more in [number(2, 1), bytes(2, b"x"), number(1, 1), tag(15, 3), vec![0]] {
         let body = [bytes(1, &payload), more].concat();
-        expect_problem(format!("{body:?}"), &post_bytes(&z, "/tables/t/bulk", body).await, 400, "bad_protobuf");
+        expect_problem(
+            format!("{body:?}"),
+            &post_bytes(&z, "/tables/t/bulk", body).await,
+            400,
+            "bad_protobuf",
+        );
     }
     assert_eq!(z.get("/tables/t").await.0, StatusCode::NOT_FOUND);
 }
@@ -128,13 +142,15 @@ async fn numbers_are_not_cut_to_fit() {
         refused(&z, &format!("partition {partition}"), &with(6, partition), 400, "bad_protobuf").await;
     }
     for partition in [1024, 5000, u64::from(u32::MAX)] {
-        refused(&z, &format!("partition {partition}"), &with(6, partition), 422, "partition_out_of_range").await;
+        refused(&z, &format!("partition {partition}"), &with(6, partition), 422, "partition_out_of_range")
+            .await;
     }
     for kind in [4, 99, (1 << 32) + 2, u64::MAX] {
         refused(&z, &format!("kind {kind}"), &with(5, kind), 400, "bad_protobuf").await;
     }
     for timestamp in [253_402_300_800_000, i64::MAX as u64, i64::MIN as u64] {
-        refused(&z, &format!("timestamp {timestamp}"), &with(2, timestamp), 422, "timestamp_out_of_range").await;
+        refused(&z, &format!("timestamp {timestamp}"), &with(2, timestamp), 422, "timestamp_out_of_range")
+            .await;
     }
 }
 
@@ -196,11 +212,25 @@ async fn whatever_a_proper_encoder_may_write_is_taken() {
         ("nothing but a payload", payload.clone()),
         ("an empty payload", bytes(1, b"")),
         ("the kind nobody specified", [payload.clone(), number(5, 0)].concat()),
-        ("fields in another order", [number(6, 0), number(5, 1), bytes(3, b"order"), payload.clone(), number(2, 7)].concat()),
+        (
+            "fields in another order",
+            [number(6, 0), number(5, 1), bytes(3, b"order"), payload.clone(), number(2, 7)].concat(),
+        ),
         ("a time before 1970", [payload.clone(), number(2, (-5_i64) as u64)].concat()),
         ("a header without a value", [payload.clone(), header(&[bytes(1, b"a")])].concat()),
-        ("a header with its value first", [payload.clone(), header(&[bytes(2, b"v"), bytes(1, b"k")])].concat()),
-        ("two headers", [header(&[bytes(1, b"a"), bytes(2, b"1")]), payload.clone(), header(&[bytes(1, b"b"), bytes(2, b"1")])].concat()),
+        (
+            "a header with its value first",
+            [payload.clone(), header(&[bytes(2, b"v"), bytes(1, b"k")])].concat(),
+        ),
+        (
+            "two headers",
+            [
+                header(&[bytes(1, b"a"), bytes(2, b"1")]),
+                payload.clone(),
+                header(&[bytes(1, b"b"), bytes(2, b"1")]),
+            ]
+            .concat(),
+        ),
         ("bytes", [bytes(1, b"\xff\x00"), number(5, 3)].concat()),
     ];
     for (what, body) in &good {
@@ -212,11 +242,27 @@ async fn whatever_a_proper_encoder_may_write_is_taken() {
     for table in ["single", "bulk"] {
         let (_, page) = z.get(&format!("/tables/{table}?partition=0&offset=0")).await;
         let record = |n: usize, field: &str| page["records"][n][field].clone();
-        assert_eq!([record(0, "payload"), record(1, "payload"), record(2, "payload")], [json!("x"), json!(""), json!("x")], "{page}");
-        assert_eq!((record(3, "idempotency_key"), record(3, "timestamp_ms")), (json!("order"), json!(7)), "{page}");
+        assert_eq!(
+            [record(0, "payload"), record(1, "payload"), record(2, "payload")],
+            [json!("x"), json!(""), json!("x")],
+            "{page}"
+        );
+        assert_eq!(
+            (record(3, "idempotency_key"), record(3, "timestamp_ms")),
+            (json!("order"), json!(7)),
+            "{page}"
+        );
         assert_eq!(record(4, "timestamp_ms"), -5, "{page}");
-        assert_eq!((record(5, "headers"), record(6, "headers")), (json!({"a": ""}), json!({"k": "v"})), "{page}");
-        assert_eq!((record(7, "headers"), record(8, "payload_base64")), (json!({"a": "1", "b": "1"}), json!("/wA=")), "{page}");
+        assert_eq!(
+            (record(5, "headers"), record(6, "headers")),
+            (json!({"a": ""}), json!({"k": "v"})),
+            "{page}"
+        );
+        assert_eq!(
+            (record(7, "headers"), record(8, "payload_base64")),
+            (json!({"a": "1", "b": "1"}), json!("/wA=")),
+            "{page}"
+        );
         assert_eq!(record(0, "headers"), Value::Null, "{page}");
     }
 }

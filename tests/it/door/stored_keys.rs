@@ -1,4 +1,5 @@
-//! What a key stood for is remembered as long as the key: over restarts, flushes, evictions and a volume that was lost.
+//! What a key stood for is remembered as long as the key: over restarts, flushes, evictions and a volume that
+//! was lost.
 
 use reqwest::StatusCode;
 use serde_json::json;
@@ -37,13 +38,20 @@ async fn expect_known(z: &TestServer, offsets: &[u64], when: &str) {
         }
         let what = format!("{when}: {other}");
         let answer = post_json(z, "/tables/t", &record(number, other)).await;
-        expect_problem(&what, &answer, 422, "idempotency_key_reused").with("index", 0).with("offset", *offset);
+        expect_problem(&what, &answer, 422, "idempotency_key_reused")
+            .with("index", 0)
+            .with("offset", *offset);
         let bulk = format!("{{\"records\":[{{\"payload\":1}},{}]}}", record(number, other));
         let answer = post_json(z, "/tables/t/bulk", &bulk).await;
-        expect_problem(&what, &answer, 422, "idempotency_key_reused").with("index", 1).with("offset", *offset);
+        expect_problem(&what, &answer, 422, "idempotency_key_reused")
+            .with("index", 1)
+            .with("offset", *offset);
         let lines = format!("{}\n{}", record(number, same), record(number, other));
         let answer = ask(post(z, "/tables/t", &[("content-type", NDJSON)], lines)).await;
-        expect_problem(&what, &answer, 422, "idempotency_key_reused").with("line", 2).with("committed", 1).with("offset", *offset);
+        expect_problem(&what, &answer, 422, "idempotency_key_reused")
+            .with("line", 2)
+            .with("committed", 1)
+            .with("offset", *offset);
     }
     assert_eq!(z.read_all("t", "").await.len(), PAYLOADS.len(), "{when}: nothing more was written");
 }

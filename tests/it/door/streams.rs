@@ -1,4 +1,5 @@
-//! An answer that could not be sent whole never looks whole, over HTTP/1.0 neither, whose bodies may end where the connection does.
+//! An answer that could not be sent whole never looks whole, over HTTP/1.0 neither, whose bodies may end
+//! where the connection does.
 
 use std::{io, sync::atomic::Ordering::SeqCst};
 
@@ -16,7 +17,8 @@ use testing::{
     server::{PATIENCE, eventually},
 };
 
-/// Events of a megabyte each: more than the sockets and the server between S3 and a client that does not read can hold.
+/// Events of a megabyte each: more than the sockets and the server between S3 and a client that does not read
+/// can hold.
 const EVENTS: usize = 40;
 /// What a client here takes at once.
 const RECEIVE_BUFFER: u32 = 64 << 10;
@@ -25,15 +27,20 @@ const LINES: &str = "GET /tables/t HTTP/1.0\r\nhost: z\r\naccept: application/x-
 
 async fn fill(z: &TestServer) {
     for n in 0..EVENTS {
-        let (status, body) = z.post("/tables/t", &json!({"payload": format!("{}{n}", "0".repeat(1_000_000))})).await;
+        let (status, body) =
+            z.post("/tables/t", &json!({"payload": format!("{}{n}", "0".repeat(1_000_000))})).await;
         assert_eq!(status, StatusCode::CREATED, "{body}");
     }
 }
 
 /// A server with its events in many segments in S3 and nowhere else.
 async fn cold() -> TestServer {
-    let settings =
-        [("flush.segment_bytes", "2000000"), ("cold.cache_bytes", "0"), ("s3.attempts", "1"), ("compaction.interval_secs", "3600")];
+    let settings = [
+        ("flush.segment_bytes", "2000000"),
+        ("cold.cache_bytes", "0"),
+        ("s3.attempts", "1"),
+        ("compaction.interval_secs", "3600"),
+    ];
     let z = TestServer::start_tiered(&settings).await;
     fill(&z).await;
     z.flush_and_evict().await;
@@ -60,7 +67,8 @@ impl Stream {
         Self { socket, came }
     }
 
-    /// Reads on to the end; how many whole lines came, if the connection ended as it does behind a whole answer.
+    /// Reads on to the end; how many whole lines came, if the connection ended as it does behind a whole
+    /// answer.
     async fn end(mut self) -> io::Result<usize> {
         timeout(PATIENCE, self.socket.read_to_end(&mut self.came)).await.expect("the stream ends")?;
         Ok(whole_lines(&self.came))
@@ -72,7 +80,8 @@ fn whole_lines(answer: &[u8]) -> usize {
     let body = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
     assert_eq!(answer.last(), Some(&b'\n'), "the last line is whole");
     let lines = answer[body..answer.len() - 1].split(|byte| *byte == b'\n');
-    let records: Vec<Value> = lines.map(|line| serde_json::from_slice(line).expect("a line is whole")).collect();
+    let records: Vec<Value> =
+        lines.map(|line| serde_json::from_slice(line).expect("a line is whole")).collect();
     records.len()
 }
 
@@ -90,7 +99,11 @@ async fn a_stream_over_http_1_0_that_s3_cuts_off_ends_by_a_reset() {
     let mut wire = Wire::open(&z).await;
     wire.send(LINES).await;
     let head = wire.head().await;
-    assert_eq!((status_of(&head), &wire.json(&head).await["code"]), (503, &json!("cold_unavailable")), "{head}");
+    assert_eq!(
+        (status_of(&head), &wire.json(&head).await["code"]),
+        (503, &json!("cold_unavailable")),
+        "{head}"
+    );
     z.store().is_down.store(false, SeqCst);
 
     let stream = Stream::begin(&z).await;
@@ -123,11 +136,15 @@ async fn a_stream_over_http_1_1_that_s3_cuts_off_is_not_terminated() {
 
 #[tokio::test]
 async fn a_stream_that_the_server_gives_up_ends_by_a_reset_too() {
-    let mut z = TestServer::start_with(&[("limits.write_stall_secs", "1"), ("shutdown.drain_secs", "1")]).await;
+    let mut z =
+        TestServer::start_with(&[("limits.write_stall_secs", "1"), ("shutdown.drain_secs", "1")]).await;
     fill(&z).await;
     let stream = Stream::begin(&z).await;
     // Two connections: this one, and the one that asks.
-    eventually("a client that takes nothing is given up", || async { z.metric("zombi_http_connections").await < 2.0 }).await;
+    eventually("a client that takes nothing is given up", || async {
+        z.metric("zombi_http_connections").await < 2.0
+    })
+    .await;
     let ended = stream.end().await;
     assert!(ended.is_err(), "a clean end behind {ended:?} of {EVENTS} lines, where the client was slow");
 
@@ -158,7 +175,9 @@ async fn large_answers_are_whole_whatever_becomes_of_the_connection_behind_them(
             assert!(wire.rest().await.unwrap().is_empty(), "something behind the answer");
         }
     }
-    let lines = |limit: &str| format!("GET /tables/t?{limit} HTTP/1.0\r\nhost: z\r\naccept: application/x-ndjson\r\n\r\n");
+    let lines = |limit: &str| {
+        format!("GET /tables/t?{limit} HTTP/1.0\r\nhost: z\r\naccept: application/x-ndjson\r\n\r\n")
+    };
     for (query, count) in [("limit=10", 7), ("limit=3", 3), ("since=0", 7)] {
         let mut wire = Wire::open(&z).await;
         wire.send(lines(query)).await;

@@ -1,4 +1,5 @@
-//! Half of a surrogate pair is no character, and what holds one is no JSON that other programs can read: refused, wherever it stands.
+//! Half of a surrogate pair is no character, and what holds one is no JSON that other programs can read:
+//! refused, wherever it stands.
 
 use prost::Message;
 use reqwest::{Method, StatusCode};
@@ -37,7 +38,14 @@ const LONE: &[&str] = &[
 ];
 
 /// Strings with half a pair: as a payload they are text.
-const LONE_TEXT: &[&str] = &[r#""x\ud83d y""#, r#""\udc00""#, r#""\uDC00\uD83D""#, r#""\ud83d\\ude00""#, r#""\ud83d""#, r#""\\\ud83d""#];
+const LONE_TEXT: &[&str] = &[
+    r#""x\ud83d y""#,
+    r#""\udc00""#,
+    r#""\uDC00\uD83D""#,
+    r#""\ud83d\\ude00""#,
+    r#""\ud83d""#,
+    r#""\\\ud83d""#,
+];
 
 /// JSON values in which every pair is whole, or is no pair at all.
 const WHOLE: &[&str] = &[
@@ -63,7 +71,11 @@ async fn half_a_pair_is_refused_in_every_json_body() {
         refused_everywhere(&z, &format!("t{number}"), &record, "bad_json").await;
         let answer = post_json(&z, "/tables/none", &record).await;
         let detail = answer.1["detail"].as_str().unwrap_or_default().to_lowercase();
-        assert!(detail.contains("surrogate") || detail.contains("hex escape"), "it is not named: {}", answer.1);
+        assert!(
+            detail.contains("surrogate") || detail.contains("hex escape"),
+            "it is not named: {}",
+            answer.1
+        );
     }
     for record in [
         r#"{"payload":1,"idempotency_key":"\ud83d"}"#,
@@ -102,18 +114,24 @@ async fn what_only_looks_like_half_a_pair_comes_back_byte_for_byte() {
     for payload in WHOLE {
         let record = format!("{{\"payload\":{payload}}}");
         assert_eq!(post_json(&z, "/tables/t", &record).await.0, StatusCode::CREATED, "{payload}");
-        let answer = ask(post(&z, "/tables/t", &headers, event(*payload, PayloadKind::Json).encode_to_vec())).await;
+        let answer =
+            ask(post(&z, "/tables/t", &headers, event(*payload, PayloadKind::Json).encode_to_vec())).await;
         assert_eq!(answer.0, StatusCode::CREATED, "{payload}: {}", answer.1);
     }
     for text in [r#""\ud83d\ude00""#, r#""\\ud83d""#] {
-        assert_eq!(post_json(&z, "/tables/text", &format!("{{\"payload\":{text}}}")).await.0, StatusCode::CREATED, "{text}");
+        assert_eq!(
+            post_json(&z, "/tables/text", &format!("{{\"payload\":{text}}}")).await.0,
+            StatusCode::CREATED,
+            "{text}"
+        );
     }
     for _ in 0..2 {
         let page = z.request(Method::GET, "/tables/t").send().await.unwrap().text().await.unwrap();
         for payload in WHOLE {
             assert_eq!(page.matches(&format!("\"payload\":{payload},")).count(), 2, "{payload} in {page}");
         }
-        let texts: Vec<Value> = z.read_all("text", "").await.iter().map(|record| record["payload"].clone()).collect();
+        let texts: Vec<Value> =
+            z.read_all("text", "").await.iter().map(|record| record["payload"].clone()).collect();
         assert_eq!(texts, [json!("😀"), json!(r"\ud83d")]);
         z.flush_and_evict().await;
     }

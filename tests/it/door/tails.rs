@@ -40,7 +40,12 @@ impl Tail {
             while let Some((block, rest)) = self.text.split_once("\n\n") {
                 let (block, rest) = (block.to_owned(), rest.to_owned());
                 self.text = rest;
-                let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim_start().to_owned());
+                let field = |name: &str| {
+                    block
+                        .lines()
+                        .find_map(|line| line.strip_prefix(name))
+                        .map(|value| value.trim_start().to_owned())
+                };
                 let (id, data) = (field("id:"), field("data:").filter(|_| field("event:").is_none()));
                 let has_id = id.is_some();
                 if let Some(id) = id {
@@ -140,8 +145,9 @@ async fn batches_go_over_the_partitions_however_few_events_each_has() {
     const PARTITIONS: usize = 1000;
     let z = TestServer::start().await;
     let mut tail = {
-        let records: Vec<_> =
-            (0..PARTITIONS).map(|number| json!({"payload": number, "partition": number, "timestamp_ms": number})).collect();
+        let records: Vec<_> = (0..PARTITIONS)
+            .map(|number| json!({"payload": number, "partition": number, "timestamp_ms": number}))
+            .collect();
         assert_eq!(z.post("/tables/t/bulk", &json!({"records": records})).await.0, StatusCode::CREATED);
         Tail::open(&z, "").await
     };

@@ -1,4 +1,5 @@
-//! `since` and `until` are compared exactly, to the last nanosecond that RFC 3339 can say and to the last year that events have.
+//! `since` and `until` are compared exactly, to the last nanosecond that RFC 3339 can say and to the last
+//! year that events have.
 
 use prost::Message;
 use reqwest::{Method, StatusCode};
@@ -8,8 +9,10 @@ use zombi::proto::v1;
 use super::{NDJSON, PROTOBUF, expect_problem};
 use testing::TestServer;
 
-/// When the events are, in milliseconds since 1970: the first and last that there may be, and some around a second.
-const EVENTS: [i64; 8] = [-62_135_596_800_000, -1500, 999, 1000, 1001, 2000, 253_402_300_799_998, 253_402_300_799_999];
+/// When the events are, in milliseconds since 1970: the first and last that there may be, and some around a
+/// second.
+const EVENTS: [i64; 8] =
+    [-62_135_596_800_000, -1500, 999, 1000, 1001, 2000, 253_402_300_799_998, 253_402_300_799_999];
 
 /// A point in time as it stands in a URL, and how many events are before it.
 const BOUNDS: &[(&str, usize)] = &[
@@ -63,7 +66,9 @@ fn times(records: &[Value]) -> Vec<i64> {
 /// What each shape of an answer gives for a query.
 async fn each_shape(z: &TestServer, query: &str) -> [Vec<i64>; 3] {
     let paged = times(&z.read_all("t", &format!("{query}&limit=2")).await);
-    let read = |accept: &'static str| z.request(Method::GET, &format!("/tables/t?{query}")).header("accept", accept).send();
+    let read = |accept: &'static str| {
+        z.request(Method::GET, &format!("/tables/t?{query}")).header("accept", accept).send()
+    };
     let lines = read(NDJSON).await.unwrap().text().await.unwrap();
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let page = v1::ReadResponse::decode(read(PROTOBUF).await.unwrap().bytes().await.unwrap()).unwrap();
@@ -74,14 +79,24 @@ async fn each_shape(z: &TestServer, query: &str) -> [Vec<i64>; 3] {
 async fn bounds_are_exact_hot_and_cold() {
     let z = TestServer::start_tiered(&[]).await;
     for (number, timestamp_ms) in EVENTS.into_iter().enumerate() {
-        let (status, body) = z.post("/tables/t", &json!({"payload": 1, "timestamp_ms": timestamp_ms, "partition": number % 3})).await;
+        let (status, body) = z
+            .post("/tables/t", &json!({"payload": 1, "timestamp_ms": timestamp_ms, "partition": number % 3}))
+            .await;
         assert_eq!(status, StatusCode::CREATED, "{body}");
     }
     for tier in ["hot", "cold"] {
         for (bound, before) in BOUNDS {
             let (until, since) = EVENTS.split_at(*before);
-            assert_eq!(each_shape(&z, &format!("since={bound}")).await, [since, since, since], "{tier} since={bound}");
-            assert_eq!(each_shape(&z, &format!("until={bound}")).await, [until, until, until], "{tier} until={bound}");
+            assert_eq!(
+                each_shape(&z, &format!("since={bound}")).await,
+                [since, since, since],
+                "{tier} since={bound}"
+            );
+            assert_eq!(
+                each_shape(&z, &format!("until={bound}")).await,
+                [until, until, until],
+                "{tier} until={bound}"
+            );
         }
         let between = "since=1970-01-01T00:00:00.999000001Z&until=1970-01-01T02:00:01.001000001%2B02:00";
         assert_eq!(each_shape(&z, between).await, [[1000, 1001], [1000, 1001], [1000, 1001]], "{tier}");
@@ -113,10 +128,15 @@ async fn what_is_no_point_in_time_is_refused_and_a_raw_plus_is_named() {
             "10000-01-01T00:00:00Z",
             "9999-12-31T23:59:59Z%20and%20more",
         ] {
-            expect_problem(text, &z.get(&format!("/tables/t?{name}={text}")).await, 400, "bad_query").saying(name);
+            expect_problem(text, &z.get(&format!("/tables/t?{name}={text}")).await, 400, "bad_query")
+                .saying(name);
         }
-        for text in ["2024-01-01T00:00:00+02:00", "1970-01-01T00:00:01.000500+00:00", "9999-12-31T23:59:59+01:00"] {
-            expect_problem(text, &z.get(&format!("/tables/t?{name}={text}")).await, 400, "bad_query").saying(name).saying("%2B");
+        for text in
+            ["2024-01-01T00:00:00+02:00", "1970-01-01T00:00:01.000500+00:00", "9999-12-31T23:59:59+01:00"]
+        {
+            expect_problem(text, &z.get(&format!("/tables/t?{name}={text}")).await, 400, "bad_query")
+                .saying(name)
+                .saying("%2B");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Bodies that trickle, stand still or never come: they hold what has come and no more, and those that are no streams end in time.
+//! Bodies that trickle, stand still or never come: they hold what has come and no more, and those that are no
+//! streams end in time.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +44,9 @@ fn beginnings() -> Vec<Vec<u8>> {
 #[tokio::test]
 async fn bodies_that_do_not_come_hold_nothing_that_others_need() {
     // As little memory for bodies as may be: two of those that are declared would take all of it.
-    let z = TestServer::start_with(&[("limits.inflight_bytes", "16777216"), ("limits.body_idle_secs", "600")]).await;
+    let z =
+        TestServer::start_with(&[("limits.inflight_bytes", "16777216"), ("limits.body_idle_secs", "600")])
+            .await;
     let mut victim = Victim::new();
     victim.is_served(&z, "nothing").await;
     let mut attackers = Vec::new();
@@ -51,7 +54,8 @@ async fn bodies_that_do_not_come_hold_nothing_that_others_need() {
         attackers.push(raw::send(z.address(), beginning).await);
     }
     victim.is_served(&z, "100 bodies that stand still").await;
-    let large: Vec<Value> = (0..8).map(|number| json!({"payload": format!("{}{number}", "0".repeat(500_000))})).collect();
+    let large: Vec<Value> =
+        (0..8).map(|number| json!({"payload": format!("{}{number}", "0".repeat(500_000))})).collect();
     let (status, body) = z.post("/tables/large/bulk", &json!({"records": large})).await;
     assert_eq!(status, StatusCode::CREATED, "a body of 4 MB: {body}");
     let lines = "{\"payload\": 1}\n".repeat(10_000);
@@ -107,7 +111,13 @@ async fn a_body_below_the_least_rate_is_given_up_and_a_stream_of_lines_is_not() 
         ("a JSON record", "/tables/t", "application/json", format!("{DECLARED}{CLOSING}"), false),
         ("a JSON record in chunks", "/tables/t", "application/json", format!("{CHUNKED}{CLOSING}"), true),
         ("a bulk write", "/tables/t/bulk", "application/json", format!("{DECLARED}{CLOSING}"), false),
-        ("a protobuf bulk write", "/tables/t/bulk", "application/x-protobuf", format!("{DECLARED}{CLOSING}"), false),
+        (
+            "a protobuf bulk write",
+            "/tables/t/bulk",
+            "application/x-protobuf",
+            format!("{DECLARED}{CLOSING}"),
+            false,
+        ),
         ("a commit", "/consumers/g/commit", "application/json", format!("{DECLARED}{CLOSING}"), false),
     ];
     let slow = slow.map(|(what, path, content_type, headers, is_chunked)| {
@@ -118,11 +128,18 @@ async fn a_body_below_the_least_rate_is_given_up_and_a_stream_of_lines_is_not() 
     // Sixteen times as fast as it must be, for longer than the slow may take.
     let text = format!("{{\"payload\": \"{}\"}}", "x".repeat(30 * 8192));
     let length = text.len();
-    let pieces = move |number: usize| text.as_bytes()[number * 8192..length.min((number + 1) * 8192)].to_vec();
-    let head = post_head("/tables/fast", "application/json", &format!("content-length: {length}\r\n{CLOSING}"));
+    let pieces =
+        move |number: usize| text.as_bytes()[number * 8192..length.min((number + 1) * 8192)].to_vec();
+    let head =
+        post_head("/tables/fast", "application/json", &format!("content-length: {length}\r\n{CLOSING}"));
     let fast = trickle(&z, head, pieces, 31);
     let line = |number| cut_line(number, 29);
-    let lines = trickle(&z, post_head("/tables/lines", "application/x-ndjson", &format!("{CHUNKED}{CLOSING}")), line, 30);
+    let lines = trickle(
+        &z,
+        post_head("/tables/lines", "application/x-ndjson", &format!("{CHUNKED}{CLOSING}")),
+        line,
+        30,
+    );
     let (_, (fast, lines)) = join(join_all(slow), join(fast, lines)).await;
     assert_eq!(raw::status(&fast), 201, "a body above the least rate: {fast}");
     assert_eq!(raw::status(&lines), 201, "two lines a second: {lines}");
@@ -134,13 +151,20 @@ async fn a_body_below_the_least_rate_is_given_up_and_a_stream_of_lines_is_not() 
 async fn a_body_has_a_total_time_and_a_stream_of_lines_is_only_ended_by_silence() {
     let z = TestServer::start_with(&[("limits.body_secs", "3"), ("limits.body_idle_secs", "10")]).await;
     let piece = |_| vec![b' '; 16_384];
-    let long = trickle(&z, post_head("/tables/t", "application/json", &format!("{DECLARED}{CLOSING}")), piece, ENDLESS);
+    let long = trickle(
+        &z,
+        post_head("/tables/t", "application/json", &format!("{DECLARED}{CLOSING}")),
+        piece,
+        ENDLESS,
+    );
     let began = Instant::now();
     let line = |number| cut_line(number, 13);
     let head = || post_head("/tables/lines", "application/x-ndjson", &format!("{CHUNKED}{CLOSING}"));
     let lines = trickle(&z, head(), line, 14);
     let silent = async {
-        let mut socket = raw::send(z.address(), [head().into_bytes(), chunk(b"{\"payload\": \"kept\"}\n{\"pay")].concat()).await;
+        let mut socket =
+            raw::send(z.address(), [head().into_bytes(), chunk(b"{\"payload\": \"kept\"}\n{\"pay")].concat())
+                .await;
         raw::read_to_end(&mut socket).await
     };
     let (long, (lines, silent)) = join(long, join(lines, silent)).await;
@@ -148,7 +172,8 @@ async fn a_body_has_a_total_time_and_a_stream_of_lines_is_only_ended_by_silence(
     assert_eq!(raw::status(&lines), 201, "lines for twice as long, {:?}: {lines}", began.elapsed());
     assert_eq!(raw::status(&silent), 408, "a stream that has fallen silent: {silent}");
     assert_eq!(raw::json(&silent)["committed"], 1, "{silent}");
-    let mut payloads: Vec<_> = z.read_all("lines", "").await.iter().map(|record| record["payload"].to_string()).collect();
+    let mut payloads: Vec<_> =
+        z.read_all("lines", "").await.iter().map(|record| record["payload"].to_string()).collect();
     payloads.sort();
     let mut sent: Vec<_> = (0..13).map(|number| number.to_string()).chain(["\"kept\"".to_owned()]).collect();
     sent.sort();
@@ -157,9 +182,13 @@ async fn a_body_has_a_total_time_and_a_stream_of_lines_is_only_ended_by_silence(
 
 #[tokio::test]
 async fn half_a_line_each_of_many_streams_does_not_turn_others_away() {
-    let z = TestServer::start_with(&[("limits.inflight_bytes", "16777216"), ("limits.body_idle_secs", "600")]).await;
+    let z =
+        TestServer::start_with(&[("limits.inflight_bytes", "16777216"), ("limits.body_idle_secs", "600")])
+            .await;
     let half = format!("{{\"payload\": \"{}", "x".repeat(600_000));
-    let begun = [post_head("/tables/t", "application/x-ndjson", CHUNKED).into_bytes(), chunk(half.as_bytes())].concat();
+    let begun =
+        [post_head("/tables/t", "application/x-ndjson", CHUNKED).into_bytes(), chunk(half.as_bytes())]
+            .concat();
     // Together they want more than there is: somebody must be given up, or wait, and it is not who is quick.
     let attackers = join_all((0..60).map(|_| async {
         let mut socket = raw::connect(z.address()).await;

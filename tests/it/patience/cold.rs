@@ -25,7 +25,12 @@ const MANY: usize = 1_000_000;
 
 /// Tables `cold`, which is in S3 alone, `both`, whose second half is in hot alone, and `hot`.
 async fn start(settings: &[(&str, &str)]) -> (TestServer, Sent) {
-    let patient = [("s3.attempt_timeout_secs", "300"), ("s3.attempts", "1"), ("cold.cache_bytes", "0"), ("limits.cold_reads", "4")];
+    let patient = [
+        ("s3.attempt_timeout_secs", "300"),
+        ("s3.attempts", "1"),
+        ("cold.cache_bytes", "0"),
+        ("limits.cold_reads", "4"),
+    ];
     let z = TestServer::start_tiered(&[&patient[..], settings].concat()).await;
     let mut cold = Sent::default();
     cold.append(&z, "cold", 2, 100).await;
@@ -118,12 +123,16 @@ async fn reads_that_wait_for_s3_keep_no_hot_read_waiting() {
         if raw::status(&answer) == 200 {
             continue; // a stream that has begun, and has nothing yet
         }
-        let answer = if answer.ends_with('}') { answer } else { answer + &raw::read_until(&mut socket, "}").await };
+        let answer =
+            if answer.ends_with('}') { answer } else { answer + &raw::read_until(&mut socket, "}").await };
         let problem = raw::json(&answer);
         assert_eq!((raw::status(&answer), &problem["reason"]), (503, &json!("cold_reads")), "{answer}");
     }
     z.store().faults.clear();
-    eventually("what is cold can be read again", || async { z.get("/tables/cold").await.0 == StatusCode::OK }).await;
+    eventually("what is cold can be read again", || async {
+        z.get("/tables/cold").await.0 == StatusCode::OK
+    })
+    .await;
     assert_eq!(Sent::from_records(&z.read_all("cold", "limit=30").await), cold);
     victim.has_lost_nothing(&z).await;
 }
@@ -131,13 +140,19 @@ async fn reads_that_wait_for_s3_keep_no_hot_read_waiting() {
 #[tokio::test]
 async fn a_read_over_many_cold_partitions_asks_for_a_few_at_once() {
     const PARTITIONS: u64 = 100;
-    let settings = [("s3.attempt_timeout_secs", "300"), ("s3.attempts", "1"), ("cold.cache_bytes", "0"), ("limits.cold_reads", "2")];
+    let settings = [
+        ("s3.attempt_timeout_secs", "300"),
+        ("s3.attempts", "1"),
+        ("cold.cache_bytes", "0"),
+        ("limits.cold_reads", "2"),
+    ];
     let z = TestServer::start_tiered(&settings).await;
     Sent::default().append(&z, "cold", PARTITIONS, 300).await;
     z.flush_and_evict().await;
     z.store().faults.add(Operation::SegmentGet, Fault::Hang, MANY);
     let mut readers = Vec::new();
-    for accept in ["application/json", "application/x-ndjson", "text/event-stream", "application/x-protobuf"] {
+    for accept in ["application/json", "application/x-ndjson", "text/event-stream", "application/x-protobuf"]
+    {
         for _ in 0..10 {
             readers.push(raw::get(z.address(), "/tables/cold", accept).await);
         }
@@ -147,7 +162,8 @@ async fn a_read_over_many_cold_partitions_asks_for_a_few_at_once() {
     assert_eq!(MANY - z.store().faults.left(), 16, "eight each, of two");
     assert_eq!(readers.len(), 40);
     z.store().faults.clear();
-    eventually("what is cold can be read", || async { z.get("/tables/cold").await.0 == StatusCode::OK }).await;
+    eventually("what is cold can be read", || async { z.get("/tables/cold").await.0 == StatusCode::OK })
+        .await;
 }
 
 /// While a PUT hangs, and with it a flush and a write that waits until it is cold.
@@ -156,12 +172,16 @@ async fn others_go_on_while_it_hangs(operation: Operation) {
     let mut victim = Victim::new();
     victim.append(&z, "nothing").await;
     z.store().faults.add(operation, Fault::Hang, MANY);
-    let write = tokio::spawn(z.request(Method::POST, "/tables/late?wait_for=cold").json(&json!({"payload": 1})).send());
+    let write = tokio::spawn(
+        z.request(Method::POST, "/tables/late?wait_for=cold").json(&json!({"payload": 1})).send(),
+    );
     let flush = tokio::spawn(z.request(Method::POST, "/flush").send());
     eventually("a PUT hangs", || async { z.store().faults.left() < MANY }).await;
     // More of the same than there are connections for, where the probes come too.
-    let flushes =
-        join_all((0..40).map(|_| raw::send(z.admin_address(), "POST /flush HTTP/1.1\r\nhost: z\r\ncontent-length: 0\r\n\r\n"))).await;
+    let flushes = join_all((0..40).map(|_| {
+        raw::send(z.admin_address(), "POST /flush HTTP/1.1\r\nhost: z\r\ncontent-length: 0\r\n\r\n")
+    }))
+    .await;
     let during = format!("a hanging {operation:?}");
     for _ in 0..20 {
         victim.append(&z, &during).await;
@@ -170,7 +190,10 @@ async fn others_go_on_while_it_hangs(operation: Operation) {
     let (status, page) = z.get("/tables/victim?limit=1000").await;
     assert_eq!((status, &page["has_more"]), (StatusCode::OK, &json!(false)), "{during}: {page}");
     victim.has_lost_nothing(&z).await;
-    assert!(!write.is_finished() && !flush.is_finished(), "{during}: nothing was cold, and somebody was told so");
+    assert!(
+        !write.is_finished() && !flush.is_finished(),
+        "{during}: nothing was cold, and somebody was told so"
+    );
     assert_eq!(flushes.len(), 40);
 }
 

@@ -1,4 +1,5 @@
-//! As many connections as may be, all of them idle, silent, half a request, or never reading: the oldest of them makes room.
+//! As many connections as may be, all of them idle, silent, half a request, or never reading: the oldest of
+//! them makes room.
 
 use std::time::{Duration, Instant};
 
@@ -57,7 +58,8 @@ async fn fill_large(z: &TestServer) {
     }
 }
 
-/// A connection with a request that the server is at, for certain: it came with another one, which is answered.
+/// A connection with a request that the server is at, for certain: it came with another one, which is
+/// answered.
 async fn at_work(z: &TestServer, request: Vec<u8>) -> TcpStream {
     let mut socket = raw::send(z.address(), [HEAD, &request].concat()).await;
     let head = raw::read_until(&mut socket, "\r\n\r\n").await;
@@ -76,9 +78,17 @@ async fn idle_connections_make_room_for_others_and_connections_at_work_stay() {
     let mut tail = raw::get(z.address(), &format!("/tables/t?cursor={end}"), "text/event-stream").await;
     assert_eq!(raw::status(&raw::read_until(&mut tail, "\r\n\r\n").await), 200);
     let started = Instant::now();
-    let mut poll =
-        at_work(&z, format!("GET /tables/t?wait=50s&cursor={end} HTTP/1.1\r\nhost: z\r\nconnection: close\r\n\r\n").into_bytes()).await;
-    let head = raw::post_head("/tables/lines", "application/x-ndjson", "transfer-encoding: chunked\r\nconnection: close\r\n");
+    let mut poll = at_work(
+        &z,
+        format!("GET /tables/t?wait=50s&cursor={end} HTTP/1.1\r\nhost: z\r\nconnection: close\r\n\r\n")
+            .into_bytes(),
+    )
+    .await;
+    let head = raw::post_head(
+        "/tables/lines",
+        "application/x-ndjson",
+        "transfer-encoding: chunked\r\nconnection: close\r\n",
+    );
     let mut lines = at_work(&z, [head.into_bytes(), raw::chunk(b"{\"payload\": 1}\n")].concat()).await;
 
     let mut victim = Victim::new();
@@ -93,14 +103,21 @@ async fn idle_connections_make_room_for_others_and_connections_at_work_stay() {
     assert!(page.contains("news") || started.elapsed() >= Duration::from_secs(50), "{page}");
     lines.write_all(&[raw::chunk(b"{\"payload\": 2}\n"), b"0\r\n\r\n".to_vec()].concat()).await.unwrap();
     let answer = raw::read_to_end(&mut lines).await;
-    assert_eq!((raw::status(&answer), &raw::json(&answer)["count"]), (201, &json!(2)), "a stream of lines was shut out: {answer}");
+    assert_eq!(
+        (raw::status(&answer), &raw::json(&answer)["count"]),
+        (201, &json!(2)),
+        "a stream of lines was shut out: {answer}"
+    );
     assert_eq!(held.len(), 180);
     victim.has_lost_nothing(&z).await;
 }
 
 #[tokio::test]
 async fn the_admin_port_answers_however_many_connections_either_port_has() {
-    let z = TestServer::start_with(&[&PATIENT[..], &[("limits.connections", "64"), ("limits.admin_connections", "16")]].concat()).await;
+    let z = TestServer::start_with(
+        &[&PATIENT[..], &[("limits.connections", "64"), ("limits.admin_connections", "16")]].concat(),
+    )
+    .await;
     let on_admin = attackers(z.admin_address(), &IDLE[..5], 60).await;
     let mut victim = Victim::new();
     victim.is_served(&z, "60 idle connections on the admin port where 16 may be").await;

@@ -1,4 +1,5 @@
-//! Few file descriptors: connections leave enough of them to the store, and the limit is raised as far as it may be.
+//! Few file descriptors: connections leave enough of them to the store, and the limit is raised as far as it
+//! may be.
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use serde_json::json;
@@ -25,7 +26,8 @@ async fn server(soft: u64, hard: u64) -> Option<TestServer> {
     if !has("prlimit").await || !may_open(hard.max(4000)) {
         return None;
     }
-    let mut z = TestServer::tiered(&[("limits.header_timeout_secs", "600"), ("limits.idle_secs", "600")]).await;
+    let mut z =
+        TestServer::tiered(&[("limits.header_timeout_secs", "600"), ("limits.idle_secs", "600")]).await;
     z.wrapper = ["prlimit", &format!("--nofile={soft}:{hard}")].map(str::to_owned).to_vec();
     Some(z)
 }
@@ -56,8 +58,10 @@ async fn more_idle_connections_than_descriptors_neither_end_it_nor_shut_others_o
     }
     z.flush_and_evict().await;
     // One that makes room for another is still there until it has ended.
-    eventually("at most 512 connections of 1,024 descriptors", async || (1.0..=512.0).contains(&z.metric("zombi_http_connections").await))
-        .await;
+    eventually("at most 512 connections of 1,024 descriptors", async || {
+        (1.0..=512.0).contains(&z.metric("zombi_http_connections").await)
+    })
+    .await;
     victim.is_served(&z, "1,100 idle connections, and a store that has grown").await;
     assert!(!z.has_ended());
     drop(attackers);
@@ -72,7 +76,8 @@ async fn the_soft_limit_is_raised_to_the_hard_one_and_what_holds_is_said_at_the_
     let Some(mut z) = server(1024, 3000).await else { return };
     let log = z.try_run_log().await;
     assert_eq!(limits(z.pid()), (3000, 3000));
-    let said: Vec<_> = log.lines().filter(|line| line.contains("descriptors") || line.contains("open files")).collect();
+    let said: Vec<_> =
+        log.lines().filter(|line| line.contains("descriptors") || line.contains("open files")).collect();
     assert!(matches!(said[..], [line] if line.contains("3000")), "one line says what it may open: {said:?}");
     // More connections than the soft limit would have let in; nobody is shut out to make room that there is.
     let mut open = Vec::new();

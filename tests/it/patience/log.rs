@@ -12,7 +12,11 @@ use testing::process::{Process, Start};
 
 /// Says much: every refused request is a line.
 async fn talkative(volume: &TempDir) -> Process {
-    Start::serve(&volume.path().join("db")).set("host", "127.0.0.1").set("log.level", "zombi=debug,info").ready().await
+    Start::serve(&volume.path().join("db"))
+        .set("host", "127.0.0.1")
+        .set("log.level", "zombi=debug,info")
+        .ready()
+        .await
 }
 
 /// Has it log far more than a pipe holds.
@@ -41,7 +45,10 @@ async fn serves(process: &Process, offset: u64) {
 async fn lost(process: &Process) -> f64 {
     let metrics = process.metrics().await;
     let is_it = |line: &&str| !line.starts_with('#') && line.contains("log") && line.contains("dropped");
-    let line = metrics.lines().find(is_it).unwrap_or_else(|| panic!("no metric counts lines of the log that were dropped:\n{metrics}"));
+    let line = metrics
+        .lines()
+        .find(is_it)
+        .unwrap_or_else(|| panic!("no metric counts lines of the log that were dropped:\n{metrics}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 

@@ -1,5 +1,5 @@
-//! Clients that wait, trickle, or never read, and an S3 that does not answer: nobody else is kept waiting, or turned away, by them.
-//! Attackers and their victim have one address.
+//! Clients that wait, trickle, or never read, and an S3 that does not answer: nobody else is kept waiting, or
+//! turned away, by them. Attackers and their victim have one address.
 
 mod bodies;
 mod cold;
@@ -20,8 +20,8 @@ use testing::{
 /// How often the victim asks while an attack goes on.
 const ROUNDS: usize = 20;
 
-/// Somebody who wants nothing but small things: appends, reads of what was just written, probes. Every request has a connection of
-/// its own, so that it must find room each time.
+/// Somebody who wants nothing but small things: appends, reads of what was just written, probes. Every
+/// request has a connection of its own, so that it must find room each time.
 struct Victim {
     client: Client,
     written: u64,
@@ -29,7 +29,8 @@ struct Victim {
 
 impl Victim {
     fn new() -> Self {
-        let client = Client::builder().pool_max_idle_per_host(0).timeout(PATIENCE).no_proxy().build().unwrap();
+        let client =
+            Client::builder().pool_max_idle_per_host(0).timeout(PATIENCE).no_proxy().build().unwrap();
         Self { client, written: 0 }
     }
 
@@ -44,15 +45,25 @@ impl Victim {
             let offset = self.append(z, during).await;
             let path = format!("/tables/victim?partition=0&offset={offset}&limit=10");
             let (status, page) = self.ask(during, self.client.request(Method::GET, z.url(&path))).await;
-            assert_eq!((status, &page["records"][0]["payload"]), (StatusCode::OK, &json!(offset)), "{during}: a read of it: {page}");
+            assert_eq!(
+                (status, &page["records"][0]["payload"]),
+                (StatusCode::OK, &json!(offset)),
+                "{during}: a read of it: {page}"
+            );
             self.is_alive(z, during).await;
         }
     }
 
     /// Appends one event.
     async fn append(&mut self, z: &TestServer, during: &str) -> u64 {
-        let (status, body) = self.ask(during, self.client.post(z.url("/tables/victim")).json(&json!({"payload": self.written}))).await;
-        assert_eq!((status, &body["offset"]), (StatusCode::CREATED, &json!(self.written)), "{during}: an append: {body}");
+        let (status, body) = self
+            .ask(during, self.client.post(z.url("/tables/victim")).json(&json!({"payload": self.written})))
+            .await;
+        assert_eq!(
+            (status, &body["offset"]),
+            (StatusCode::CREATED, &json!(self.written)),
+            "{during}: an append: {body}"
+        );
         self.written += 1;
         self.written - 1
     }

@@ -1,4 +1,5 @@
-//! Clients that ask for much and take nothing of it: what they hold is bounded, and is not what others read with.
+//! Clients that ask for much and take nothing of it: what they hold is bounded, and is not what others read
+//! with.
 
 use std::time::Duration;
 
@@ -33,7 +34,8 @@ async fn readers(z: &TestServer, each: usize) -> Vec<TcpStream> {
     join_all(kinds.take(4 * each).map(|accept| raw::get(z.address(), "/tables/large", accept))).await
 }
 
-/// What was answered to who asked too much, if an answer has begun: the text speaks of answers, as they are it.
+/// What was answered to who asked too much, if an answer has begun: the text speaks of answers, as they are
+/// it.
 async fn was_told_the_truth(socket: &mut TcpStream) {
     if timeout(Duration::from_millis(100), socket.peek(&mut [0])).await.is_err() {
         return;
@@ -45,7 +47,10 @@ async fn was_told_the_truth(socket: &mut TcpStream) {
     let answer = if answer.ends_with('}') { answer } else { answer + &raw::read_until(socket, "}").await };
     let problem = raw::json(&answer);
     let reason = problem["reason"].as_str().unwrap_or_default();
-    assert!(["answers", "slow", "tails"].contains(&reason), "a reader was told of what readers do not take: {answer}");
+    assert!(
+        ["answers", "slow", "tails"].contains(&reason),
+        "a reader was told of what readers do not take: {answer}"
+    );
     assert!(!problem["detail"].as_str().unwrap().contains("request bodies"), "{problem}");
 }
 
@@ -60,7 +65,8 @@ async fn readers_that_take_nothing_do_not_keep_others_from_reading() {
     victim.is_served(&z, "nothing").await;
     let mut attackers = readers(&z, 40).await;
     victim.is_served(&z, "160 readers that take nothing").await;
-    // Another who reads the same, and takes it: it may be asked to come again, until those make room who take nothing.
+    // Another who reads the same, and takes it: it may be asked to come again, until those make room who take
+    // nothing.
     let mut path = "/tables/large?limit=5".to_owned();
     for offset in (0..24).step_by(5) {
         let mut page = Value::Null;

@@ -1,4 +1,5 @@
-//! Tails that have nothing to tell: they have a bound of their own, hold next to nothing, and still hear of what comes.
+//! Tails that have nothing to tell: they have a bound of their own, hold next to nothing, and still hear of
+//! what comes.
 
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -46,7 +47,9 @@ async fn hundreds_of_idle_tails_keep_nobody_from_reading_and_hold_next_to_nothin
 
     victim.is_served(&z, "600 idle tails").await;
     // Every way to read the very table that they follow.
-    for (query, accept) in [("", "application/json"), ("?wait=1s", "application/json"), ("", "application/x-ndjson")] {
+    for (query, accept) in
+        [("", "application/json"), ("?wait=1s", "application/json"), ("", "application/x-ndjson")]
+    {
         let request = z.request(Method::GET, &format!("/tables/t{query}")).header("accept", accept);
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK, "{query} {accept}: {}", response.text().await.unwrap());
@@ -82,7 +85,8 @@ async fn more_tails_than_may_be_are_turned_away_as_that_and_nothing_else_is() {
     let (_, page) = z.get("/tables/t").await;
     let path = format!("/tables/t?wait=60s&cursor={}", page["next_cursor"].as_str().unwrap());
     let polls: Vec<_> = (0..20).map(|_| tokio::spawn(z.request(Method::GET, &path).send())).collect();
-    let lines = z.request(Method::GET, "/tables/t").header("accept", "application/x-ndjson").send().await.unwrap();
+    let lines =
+        z.request(Method::GET, "/tables/t").header("accept", "application/x-ndjson").send().await.unwrap();
     assert_eq!(lines.status(), StatusCode::OK);
     Victim::new().is_served(&z, "as many tails as may be").await;
     z.post("/tables/t", &json!({"payload": "news"})).await;
@@ -91,5 +95,6 @@ async fn more_tails_than_may_be_are_turned_away_as_that_and_nothing_else_is() {
     }
 
     drop(tails.pop());
-    eventually("one that goes makes room", || async { one_more().await.unwrap().status() == StatusCode::OK }).await;
+    eventually("one that goes makes room", || async { one_more().await.unwrap().status() == StatusCode::OK })
+        .await;
 }

@@ -1,4 +1,5 @@
-//! Bodies whose decoded form is far larger than they are: what is too many is counted, and refused, while it is read.
+//! Bodies whose decoded form is far larger than they are: what is too many is counted, and refused, while it
+//! is read.
 
 use futures_util::future::join_all;
 use prost::Message;
@@ -22,7 +23,12 @@ struct Bomb {
     codes: &'static [&'static str],
 }
 
-fn bomb(what: &'static str, (path, content_type): (&'static str, &'static str), decoded: Vec<u8>, codes: &'static [&'static str]) -> Bomb {
+fn bomb(
+    what: &'static str,
+    (path, content_type): (&'static str, &'static str),
+    decoded: Vec<u8>,
+    codes: &'static [&'static str],
+) -> Bomb {
     let packed = zstd::encode_all(decoded.as_slice(), 3).unwrap();
     Bomb { what, path, content_type, packed, codes }
 }
@@ -58,28 +64,68 @@ fn bombs() -> Vec<Bomb> {
     let no_object = &["bad_json", "too_many_records", "record_too_large"][..];
     vec![
         bomb("empty protobuf records", ("/tables/t/bulk", PROTOBUF), [0x0a, 0].repeat(8_000_000), too_many),
-        bomb("tiny protobuf records", ("/tables/t/bulk", PROTOBUF), [0x0a, 3, 0x0a, 1, b'x'].repeat(3_000_000), too_many),
+        bomb(
+            "tiny protobuf records",
+            ("/tables/t/bulk", PROTOBUF),
+            [0x0a, 3, 0x0a, 1, b'x'].repeat(3_000_000),
+            too_many,
+        ),
         bomb("tiny records", bulk, many("{\"records\":[", |_| "{\"payload\":1},".to_owned(), "]}"), too_many),
-        bomb("empty records", bulk, many("{\"records\":[", |_| "{},".to_owned(), "]}"), &["bad_payload", "bad_json", "too_many_records"]),
+        bomb(
+            "empty records",
+            bulk,
+            many("{\"records\":[", |_| "{},".to_owned(), "]}"),
+            &["bad_payload", "bad_json", "too_many_records"],
+        ),
         bomb("records that are numbers", bulk, ones("{\"records\":[", "]}"), no_object),
         bomb("an array for a bulk write", bulk, ones("[", "]"), no_object),
         bomb("an array for a record", single, ones("[", "]"), no_object),
         bomb("an array for a commit", ("/consumers/g/commit", JSON), ones("[", "]"), no_object),
         bomb("an array for a line", ("/tables/t", LINES), ones("[", "]"), no_object),
         bomb("a record with headers", single, headers(), &["too_many_headers", "record_too_large"]),
-        bomb("a line with headers", ("/tables/t", LINES), headers(), &["too_many_headers", "record_too_large"]),
-        bomb("a protobuf record with headers", ("/tables/t", PROTOBUF), protobuf_headers(), &["too_many_headers", "record_too_large"]),
+        bomb(
+            "a line with headers",
+            ("/tables/t", LINES),
+            headers(),
+            &["too_many_headers", "record_too_large"],
+        ),
+        bomb(
+            "a protobuf record with headers",
+            ("/tables/t", PROTOBUF),
+            protobuf_headers(),
+            &["too_many_headers", "record_too_large"],
+        ),
         bomb(
             "empty protobuf headers",
             ("/tables/t", PROTOBUF),
             [0x22, 0].repeat(8_000_000),
             &["too_many_headers", "bad_protobuf", "record_too_large"],
         ),
-        bomb("unknown protobuf fields", ("/tables/t", PROTOBUF), [0x78, 0].repeat(8_000_000), &["bad_protobuf", "record_too_large"]),
-        bomb("unknown protobuf records", ("/tables/t/bulk", PROTOBUF), [0x12, 0].repeat(8_000_000), &["bad_protobuf"]),
-        bomb("unknown members", single, many("{", |number| format!("\"a{number}\":1,"), "}"), &["bad_json", "record_too_large"]),
+        bomb(
+            "unknown protobuf fields",
+            ("/tables/t", PROTOBUF),
+            [0x78, 0].repeat(8_000_000),
+            &["bad_protobuf", "record_too_large"],
+        ),
+        bomb(
+            "unknown protobuf records",
+            ("/tables/t/bulk", PROTOBUF),
+            [0x12, 0].repeat(8_000_000),
+            &["bad_protobuf"],
+        ),
+        bomb(
+            "unknown members",
+            single,
+            many("{", |number| format!("\"a{number}\":1,"), "}"),
+            &["bad_json", "record_too_large"],
+        ),
         bomb("a payload of numbers", single, ones("{\"payload\":[", "]}"), &["record_too_large"]),
-        bomb("a line's payload of numbers", ("/tables/t", LINES), ones("{\"payload\":[", "]}"), &["record_too_large"]),
+        bomb(
+            "a line's payload of numbers",
+            ("/tables/t", LINES),
+            ones("{\"payload\":[", "]}"),
+            &["record_too_large"],
+        ),
         bomb(
             "a payload that nests",
             single,
@@ -89,7 +135,11 @@ fn bombs() -> Vec<Bomb> {
         bomb(
             "commits",
             ("/consumers/g/commit", JSON),
-            many("{\"commits\":[", |number| format!("{{\"table\":\"t\",\"partition\":{number},\"offset\":0}},"), "]}"),
+            many(
+                "{\"commits\":[",
+                |number| format!("{{\"table\":\"t\",\"partition\":{number},\"offset\":0}},"),
+                "]}",
+            ),
             &["too_many_records", "partition_out_of_range", "unknown_table"],
         ),
     ]
@@ -100,7 +150,10 @@ async fn bodies_that_grow_when_they_are_decoded_are_refused_before_they_do() {
     let z = TestServer::start().await;
     for Bomb { what, path, content_type, packed, codes } in bombs() {
         let (status, problem) = post_packed(&z, path, content_type, "zstd", packed.clone()).await;
-        assert!(status.is_client_error() && codes.iter().any(|code| problem["code"] == *code), "{what}: {status} {problem}");
+        assert!(
+            status.is_client_error() && codes.iter().any(|code| problem["code"] == *code),
+            "{what}: {status} {problem}"
+        );
         if problem["code"] == "too_many_records" && path == "/tables/t/bulk" {
             assert_eq!((status.as_u16(), &problem["index"]), (413, &json!(10_000)), "{what}: {problem}");
         }
@@ -109,7 +162,10 @@ async fn bodies_that_grow_when_they_are_decoded_are_refused_before_they_do() {
         let at_once = (0..8).map(|_| post_packed(&z, path, content_type, "zstd", packed.clone()));
         for (status, problem) in join_all(at_once).await {
             let is_short = status == StatusCode::SERVICE_UNAVAILABLE && problem["code"] == "overloaded";
-            assert!(is_short || codes.iter().any(|code| problem["code"] == *code), "eight times {what}: {status} {problem}");
+            assert!(
+                is_short || codes.iter().any(|code| problem["code"] == *code),
+                "eight times {what}: {status} {problem}"
+            );
         }
         is_still_small(&z, what);
     }
@@ -119,7 +175,8 @@ async fn bodies_that_grow_when_they_are_decoded_are_refused_before_they_do() {
 
 /// A record with so many headers.
 fn with_headers(count: usize) -> Value {
-    let headers: serde_json::Map<_, _> = (0..count).map(|number| (format!("h{number}"), json!("v"))).collect();
+    let headers: serde_json::Map<_, _> =
+        (0..count).map(|number| (format!("h{number}"), json!("v"))).collect();
     json!({"payload": "x", "headers": headers})
 }
 
@@ -140,13 +197,37 @@ async fn headers_are_bounded(z: &TestServer, bound: usize) {
     let before = z.read_all("t", "").await.len();
     let refused = [
         ("a record", z.post("/tables/t", &bad).await, json!(null), json!(null)),
-        ("a protobuf record", z.post_bytes("/tables/t", PROTOBUF, event(bound + 1).encode_to_vec()).await, json!(null), json!(null)),
-        ("a bulk write", z.post("/tables/t/bulk", &json!({"records": [good, bad]})).await, json!(1), json!(null)),
-        ("a protobuf bulk write", z.post_bytes("/tables/t/bulk", PROTOBUF, protobuf_bulk.encode_to_vec()).await, json!(2), json!(null)),
-        ("lines", z.post_bytes("/tables/lines", LINES, format!("{good}\n{good}\n{bad}\n{good}\n")).await, json!(null), json!(3)),
+        (
+            "a protobuf record",
+            z.post_bytes("/tables/t", PROTOBUF, event(bound + 1).encode_to_vec()).await,
+            json!(null),
+            json!(null),
+        ),
+        (
+            "a bulk write",
+            z.post("/tables/t/bulk", &json!({"records": [good, bad]})).await,
+            json!(1),
+            json!(null),
+        ),
+        (
+            "a protobuf bulk write",
+            z.post_bytes("/tables/t/bulk", PROTOBUF, protobuf_bulk.encode_to_vec()).await,
+            json!(2),
+            json!(null),
+        ),
+        (
+            "lines",
+            z.post_bytes("/tables/lines", LINES, format!("{good}\n{good}\n{bad}\n{good}\n")).await,
+            json!(null),
+            json!(3),
+        ),
     ];
     for (what, (status, problem), index, line) in refused {
-        assert_eq!((status.as_u16(), &problem["code"]), (413, &json!("too_many_headers")), "{what}: {problem}");
+        assert_eq!(
+            (status.as_u16(), &problem["code"]),
+            (413, &json!("too_many_headers")),
+            "{what}: {problem}"
+        );
         // A single write may say that it is the first, as there is no other.
         assert!(problem["index"] == index || index.is_null() && problem["index"] == 0, "{what}: {problem}");
         assert_eq!(problem["line"], line, "{what}: {problem}");
@@ -167,12 +248,18 @@ async fn ten_thousand_records_are_taken_and_one_more_is_not() {
     let json = |count: usize| json!({"records": vec![json!({"payload": 1}); count]}).to_string().into_bytes();
     let event = Event { payload: "x".into(), ..Default::default() };
     let protobuf = |count: usize| BulkWriteRequest { records: vec![event.clone(); count] }.encode_to_vec();
-    for (content_type, right, wrong) in [(JSON, json(10_000), json(10_001)), (PROTOBUF, protobuf(10_000), protobuf(10_001))] {
+    for (content_type, right, wrong) in
+        [(JSON, json(10_000), json(10_001)), (PROTOBUF, protobuf(10_000), protobuf(10_001))]
+    {
         let (status, body) = z.post_bytes("/tables/t/bulk", content_type, right).await;
         assert_eq!((status, &body["count"]), (StatusCode::CREATED, &json!(10_000)), "{content_type}");
         let (status, problem) = z.post_bytes("/tables/t/bulk", content_type, wrong).await;
         let expected = (413, &json!("too_many_records"), &json!(10_000), &json!("not_written"));
-        assert_eq!((status.as_u16(), &problem["code"], &problem["index"], &problem["outcome"]), expected, "{content_type}: {problem}");
+        assert_eq!(
+            (status.as_u16(), &problem["code"], &problem["index"], &problem["outcome"]),
+            expected,
+            "{content_type}: {problem}"
+        );
     }
     assert_eq!(z.partition("t", 0).await["next"], 20_000);
 }

@@ -1,4 +1,5 @@
-//! Consumer groups are names that clients choose: bounded, and nothing that every manifest or scrape pays for again.
+//! Consumer groups are names that clients choose: bounded, and nothing that every manifest or scrape pays for
+//! again.
 
 use futures_util::{StreamExt, stream};
 use reqwest::StatusCode;
@@ -7,8 +8,15 @@ use serde_json::{Value, json};
 use super::write_to;
 use testing::{TestServer, server::eventually};
 
-async fn commit(z: &TestServer, group: &str, partitions: impl IntoIterator<Item = u32>) -> (StatusCode, Value) {
-    let commits: Vec<_> = partitions.into_iter().map(|partition| json!({"table": "t", "partition": partition, "offset": 1})).collect();
+async fn commit(
+    z: &TestServer,
+    group: &str,
+    partitions: impl IntoIterator<Item = u32>,
+) -> (StatusCode, Value) {
+    let commits: Vec<_> = partitions
+        .into_iter()
+        .map(|partition| json!({"table": "t", "partition": partition, "offset": 1}))
+        .collect();
     z.post(&format!("/consumers/{group}/commit"), &json!({"commits": commits})).await
 }
 
@@ -79,7 +87,8 @@ async fn groups_that_have_not_moved_are_in_no_manifest_but_checkpoints_and_cost_
     let new = z.objects("manifests/").split_off(before);
     assert!(!new.is_empty());
     // One of them may be a checkpoint, which has everything.
-    let large: Vec<_> = new.iter().filter(|(_, bytes)| bytes.len() > 10_000).map(|(key, bytes)| (key, bytes.len())).collect();
+    let large: Vec<_> =
+        new.iter().filter(|(_, bytes)| bytes.len() > 10_000).map(|(key, bytes)| (key, bytes.len())).collect();
     assert!(large.len() <= 1, "600 groups, one of which has moved: {large:?}");
 
     let metrics = z.client.get(z.admin_url("/metrics")).send().await.unwrap().text().await.unwrap();

@@ -1,5 +1,5 @@
-//! Idempotency keys: what is kept of one is the same however long it is, all together have a bound, and what it does to the window
-//! is shown.
+//! Idempotency keys: what is kept of one is the same however long it is, all together have a bound, and what
+//! it does to the window is shown.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -14,7 +14,8 @@ const KEYS: usize = 2000;
 
 /// One more bulk write of keyed events.
 async fn keyed(z: &TestServer, table: &str, round: usize) -> (StatusCode, Value) {
-    let record = |number: usize| json!({"payload": number, "idempotency_key": format!("key {round}/{number}")});
+    let record =
+        |number: usize| json!({"payload": number, "idempotency_key": format!("key {round}/{number}")});
     let records: Vec<_> = (0..KEYS).map(record).collect();
     z.post(&format!("/tables/{table}/bulk"), &json!({"records": records})).await
 }
@@ -62,7 +63,11 @@ async fn keys_that_must_be_remembered_turn_keyed_writes_away_and_no_others() {
         assert_eq!(z.post("/tables/t", &json!({"payload": "no key"})).await.0, StatusCode::CREATED);
         for round in [0, written - 1] {
             let (status, body) = keyed(&z, "t", round).await;
-            assert!(status.is_success() && body["duplicates"] == KEYS, "round {round}: {status} {:.200}", body.to_string());
+            assert!(
+                status.is_success() && body["duplicates"] == KEYS,
+                "round {round}: {status} {:.200}",
+                body.to_string()
+            );
         }
         let (status, problem) = keyed(&z, "t", ROUNDS).await;
         assert_eq!((status.as_u16(), &problem["reason"]), (503, &json!("keys_full")), "{problem}");
@@ -73,7 +78,8 @@ async fn keys_that_must_be_remembered_turn_keyed_writes_away_and_no_others() {
 #[tokio::test]
 async fn beyond_their_bound_the_oldest_keys_are_forgotten_and_the_window_that_holds_is_shown() {
     let max = MAX_BYTES.to_string();
-    let z = TestServer::start_with(&[("idempotency.max_bytes", &max), ("idempotency.min_window_secs", "1")]).await;
+    let z = TestServer::start_with(&[("idempotency.max_bytes", &max), ("idempotency.min_window_secs", "1")])
+        .await;
     let whole = kept(&z).await["window_secs"].as_u64().unwrap();
     assert_eq!(whole, 7 * 24 * 3600, "nothing is forgotten yet");
     let rounds = MAX_BYTES as usize / 72 / KEYS + 2; // two more than there is room for
@@ -90,7 +96,11 @@ async fn beyond_their_bound_the_oldest_keys_are_forgotten_and_the_window_that_ho
     let shown = metrics.lines().find_map(|line| line.strip_prefix("zombi_idempotency_window_seconds "));
     assert!(shown.expect("the metric is there").parse::<f64>().unwrap() < whole as f64, "{shown:?}");
     let (status, body) = keyed(&z, "t", rounds - 1).await;
-    assert!(status.is_success() && body["duplicates"] == KEYS, "the newest are known: {status} {:.200}", body.to_string());
+    assert!(
+        status.is_success() && body["duplicates"] == KEYS,
+        "the newest are known: {status} {:.200}",
+        body.to_string()
+    );
     let again = || async {
         let (status, body) = keyed(&z, "t", 0).await;
         status == StatusCode::CREATED && body["duplicates"] == 0

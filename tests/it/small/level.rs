@@ -1,4 +1,5 @@
-//! The level of the log, as operators and others set it: short, and never a word that turns the log off without saying so.
+//! The level of the log, as operators and others set it: short, and never a word that turns the log off
+//! without saying so.
 
 use reqwest::StatusCode;
 use serde_json::json;
@@ -22,9 +23,18 @@ async fn a_level_has_at_most_four_kibibytes_and_is_a_level() {
         assert_eq!((status, &body["level"]), (StatusCode::OK, &json!(level)), "{body}");
     }
     let kept = process.get(process.admin(), "/log/level").await.1;
-    for level in [filters(5000), filters(1_300_000), "warning".to_owned(), "info,verbose".to_owned(), "zombi=loud".to_owned()] {
+    for level in [
+        filters(5000),
+        filters(1_300_000),
+        "warning".to_owned(),
+        "info,verbose".to_owned(),
+        "zombi=loud".to_owned(),
+    ] {
         let (status, problem) = process.put(process.admin(), "/log/level", &json!({"level": level})).await;
-        assert!(status == StatusCode::BAD_REQUEST || status == StatusCode::PAYLOAD_TOO_LARGE, "{level:.100}: {status} {problem}");
+        assert!(
+            status == StatusCode::BAD_REQUEST || status == StatusCode::PAYLOAD_TOO_LARGE,
+            "{level:.100}: {status} {problem}"
+        );
         assert!(problem["detail"].is_string(), "{level:.100}: {problem}");
     }
     assert_eq!(process.get(process.admin(), "/log/level").await.1, kept, "what was refused changes nothing");

@@ -21,7 +21,12 @@ async fn make(z: &TestServer, count: u32, partitions: impl Fn(u32) -> u32) {
 
 /// The names on a page.
 fn names(page: &Value) -> Vec<String> {
-    page["tables"].as_array().unwrap().iter().map(|table| table["table"].as_str().unwrap().to_owned()).collect()
+    page["tables"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|table| table["table"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 /// All pages of the tables.
@@ -29,7 +34,8 @@ async fn walk(z: &TestServer, limit: Option<usize>) -> Vec<Value> {
     let (mut pages, mut after) = (Vec::new(), String::new());
     loop {
         let limit = limit.map_or_else(String::new, |limit| format!("&limit={limit}"));
-        let (status, page) = z.get(&format!("/tables?{}", format!("{after}{limit}").trim_start_matches('&'))).await;
+        let (status, page) =
+            z.get(&format!("/tables?{}", format!("{after}{limit}").trim_start_matches('&'))).await;
         assert_eq!(status, StatusCode::OK, "{page}");
         assert!(!names(&page).is_empty() || pages.is_empty(), "a page that goes no further: {page}");
         let is_last = page["has_more"] == false;
@@ -89,9 +95,17 @@ async fn a_page_of_tables_ends_at_its_bytes_and_goes_on_with_however_large_a_tab
     assert_eq!(pages.iter().flat_map(names).collect::<Vec<_>>(), all);
     assert!(pages.len() > 2, "{} pages", pages.len());
     for page in &pages {
-        assert!(page.to_string().len() < 8192 || names(page).len() == 1, "a page of {} bytes", page.to_string().len());
+        assert!(
+            page.to_string().len() < 8192 || names(page).len() == 1,
+            "a page of {} bytes",
+            page.to_string().len()
+        );
     }
-    let large = pages.iter().flat_map(|page| page["tables"].as_array().unwrap()).find(|table| table["table"] == "t003").unwrap();
+    let large = pages
+        .iter()
+        .flat_map(|page| page["tables"].as_array().unwrap())
+        .find(|table| table["table"] == "t003")
+        .unwrap();
     assert_eq!(large["partitions"].as_array().unwrap().len(), 200);
 }
 
@@ -101,8 +115,11 @@ async fn lists_of_many_partitions_asked_for_by_many_take_little() {
     make(&z, 30, |_| 1000).await;
     let before = peak_bytes(z.pid());
     for path in ["/tables", "/stats", "/metrics", "/tables/t000/partitions"] {
-        let answers: Vec<_> =
-            stream::iter(0..32).map(|_| z.request(reqwest::Method::GET, path).send()).buffer_unordered(32).collect().await;
+        let answers: Vec<_> = stream::iter(0..32)
+            .map(|_| z.request(reqwest::Method::GET, path).send())
+            .buffer_unordered(32)
+            .collect()
+            .await;
         let mut given = 0;
         for response in answers {
             let (status, body) = answer(response.unwrap()).await;
@@ -112,7 +129,8 @@ async fn lists_of_many_partitions_asked_for_by_many_take_little() {
         }
         assert!(given > 0, "{path}: nobody got it");
     }
-    // All of it is about 4 MB of text; 32 of them at once, each more than once on its way, would be far beyond.
+    // All of it is about 4 MB of text; 32 of them at once, each more than once on its way, would be far
+    // beyond.
     let grown = peak_bytes(z.pid()).saturating_sub(before);
     assert!(grown < 256 << 20, "{} MiB for lists of 30,000 partitions", grown >> 20);
 }

@@ -41,7 +41,12 @@ async fn there_are_so_many_partitions_in_all_and_no_more_over_every_start() {
     }
     assert_eq!(write_to(&z, "a", 0..8).await.0, StatusCode::CREATED, "those that are there are written");
     let (_, stats) = z.get("/stats").await;
-    assert_eq!((&stats["totals"]["tables"], &stats["totals"]["partitions"]), (&json!(2), &json!(12)), "{}", stats["totals"]);
+    assert_eq!(
+        (&stats["totals"]["tables"], &stats["totals"]["partitions"]),
+        (&json!(2), &json!(12)),
+        "{}",
+        stats["totals"]
+    );
 
     z.crash().await;
     new_ones_are_refused(&z, "c", 0).await;

@@ -1,4 +1,5 @@
-//! Reads of many partitions: what they hold is bounded, and what they ask S3 for is a small function of what there is.
+//! Reads of many partitions: what they hold is bounded, and what they ask S3 for is a small function of what
+//! there is.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -27,8 +28,11 @@ async fn fill(z: &TestServer, partitions: u32, events: u32, payload: usize) {
         json!({"payload": text, "partition": partition, "timestamp_ms": 1_700_000_000_000_u64 + u64::from(event * 1024 + partition)})
     };
     let a_time = (4_000_000 / (payload + 100)).max(1);
-    let all: Vec<_> = (0..events).flat_map(|event| (0..partitions).map(move |partition| (partition, event))).collect();
-    let bulks = all.chunks(a_time).map(|bulk| bulk.iter().map(|(partition, event)| record(*partition, *event)).collect::<Vec<_>>());
+    let all: Vec<_> =
+        (0..events).flat_map(|event| (0..partitions).map(move |partition| (partition, event))).collect();
+    let bulks = all
+        .chunks(a_time)
+        .map(|bulk| bulk.iter().map(|(partition, event)| record(*partition, *event)).collect::<Vec<_>>());
     let written = stream::iter(bulks).map(|records| async move {
         let (status, body) = z.post("/tables/wide/bulk", &json!({"records": records})).await;
         if status == StatusCode::CREATED { Ok(()) } else { Err(body) }
@@ -63,7 +67,12 @@ async fn a_read_of_large_events_in_many_partitions_takes_what_it_gives_and_a_lit
     }
     // All of it, as lines, in the order of their times.
     let ((status, length), took) = takes(&z, async {
-        let mut response = z.request(reqwest::Method::GET, "/tables/wide").header("accept", "application/x-ndjson").send().await.unwrap();
+        let mut response = z
+            .request(reqwest::Method::GET, "/tables/wide")
+            .header("accept", "application/x-ndjson")
+            .send()
+            .await
+            .unwrap();
         let mut length = 0;
         while let Some(piece) = response.chunk().await.unwrap() {
             length += piece.len();
@@ -79,8 +88,12 @@ async fn a_read_of_large_events_in_many_partitions_takes_what_it_gives_and_a_lit
 #[tokio::test]
 async fn a_page_over_a_thousand_cold_partitions_asks_once_for_each_and_the_next_one_hardly_at_all() {
     const PARTITIONS: u32 = 1024;
-    let settings =
-        [("compaction.interval_secs", "3600"), ("limits.partitions_per_table", "1024"), ("hot.keep_bytes", "0"), ("hot.keep_secs", "0")];
+    let settings = [
+        ("compaction.interval_secs", "3600"),
+        ("limits.partitions_per_table", "1024"),
+        ("hot.keep_bytes", "0"),
+        ("hot.keep_secs", "0"),
+    ];
     let z = TestServer::start_tiered(&settings).await;
     fill(&z, PARTITIONS, 20, 900).await;
     z.flush_and_evict().await;
@@ -110,7 +123,10 @@ async fn tails_whose_clients_take_nothing_hold_little_each() {
     let (_tails, took) = takes(&z, async {
         let tails = (0..TAILS).map(|_| raw::get(z.address(), "/tables/wide", "text/event-stream"));
         let tails = join_all(tails).await;
-        eventually("all tails have begun", async || z.metric("zombi_events_read_total").await >= TAILS as f64).await;
+        eventually("all tails have begun", async || {
+            z.metric("zombi_events_read_total").await >= TAILS as f64
+        })
+        .await;
         // What they read until their sockets are full is on its way; then nothing moves.
         let mut before = -1.0;
         eventually("they stand", async || {

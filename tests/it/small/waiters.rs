@@ -39,13 +39,22 @@ async fn records(poll: Poll) -> Vec<Value> {
 async fn a_waiter_hears_of_its_partition_and_one_for_all_hears_of_every_one_new_ones_too() {
     let z = TestServer::start().await;
     assert_eq!(write_to(&z, "t", [0, 1]).await.0, StatusCode::CREATED);
-    let mut tail = raw::get(z.address(), &format!("/tables/t?cursor={}", end(&z, "/tables/t").await), "text/event-stream").await;
+    let mut tail = raw::get(
+        z.address(),
+        &format!("/tables/t?cursor={}", end(&z, "/tables/t").await),
+        "text/event-stream",
+    )
+    .await;
     assert_eq!(raw::status(&raw::read_until(&mut tail, "\r\n\r\n").await), 200);
     // An old partition, one by its cursor, one that is not there yet, and all.
     for partition in [1, 0, 7, 1023] {
-        let there = if partition < 2 { z.partition("t", partition).await["next"].as_u64().unwrap() } else { 0 };
+        let there =
+            if partition < 2 { z.partition("t", partition).await["next"].as_u64().unwrap() } else { 0 };
         let by_offset = poll(&z, &format!("partition={partition}&offset={there}"));
-        let by_cursor = poll(&z, &format!("cursor={}", end(&z, &format!("/tables/t?partition={partition}&offset={there}")).await));
+        let by_cursor = poll(
+            &z,
+            &format!("cursor={}", end(&z, &format!("/tables/t?partition={partition}&offset={there}")).await),
+        );
         let of_all = poll(&z, &format!("cursor={}", end(&z, "/tables/t").await));
         let other = if partition == 0 { 1 } else { 0 };
         let of_another = z.partition("t", other).await["next"].clone();
@@ -58,7 +67,10 @@ async fn a_waiter_hears_of_its_partition_and_one_for_all_hears_of_every_one_new_
             let records = records(waiter).await;
             assert_eq!((records.len(), &records[0]["payload"]), (1, &json!(said)), "partition {partition}");
         }
-        assert!(raw::read_until(&mut tail, &said).await.contains(&said), "a tail does not hear of partition {partition}");
+        assert!(
+            raw::read_until(&mut tail, &said).await.contains(&said),
+            "a tail does not hear of partition {partition}"
+        );
         assert!(!of_another.is_finished(), "who waits for {other} was told of {partition}");
         z.post("/tables/t", &json!({"payload": "its own", "partition": other})).await;
         assert_eq!(records(of_another).await[0]["payload"], "its own");
@@ -98,7 +110,10 @@ async fn cost(z: &TestServer, table: &str) -> u64 {
     is_quiet(z).await;
     let before = processor_ticks(z.pid());
     for number in 0..500 {
-        assert_eq!(z.post(&format!("/tables/{table}"), &json!({"payload": number})).await.0, StatusCode::CREATED);
+        assert_eq!(
+            z.post(&format!("/tables/{table}"), &json!({"payload": number})).await.0,
+            StatusCode::CREATED
+        );
     }
     processor_ticks(z.pid()) - before
 }
@@ -126,10 +141,14 @@ async fn a_thousand_who_wait_elsewhere_cost_an_append_nothing_and_all_hear_of_th
     let mut waiters: Vec<TcpStream> = join_all(waiters).await;
     eventually("all are there", || async { z.metric("zombi_http_connections").await >= 1000.0 }).await;
     let beside = cost(&z, "busy").await;
-    assert!(beside <= 3 * alone + 20, "500 appends cost {alone} ticks, and {beside} beside 1,000 who wait for something else");
+    assert!(
+        beside <= 3 * alone + 20,
+        "500 appends cost {alone} ticks, and {beside} beside 1,000 who wait for something else"
+    );
 
     for (table, partition) in [("quiet", 0), ("busy", 1)] {
-        let (status, _) = z.post(&format!("/tables/{table}"), &json!({"payload": "theirs", "partition": partition})).await;
+        let (status, _) =
+            z.post(&format!("/tables/{table}"), &json!({"payload": "theirs", "partition": partition})).await;
         assert_eq!(status, StatusCode::CREATED);
     }
     for (number, waiter) in waiters.iter_mut().enumerate() {

@@ -29,14 +29,23 @@ async fn a_window_of_eight_mebibytes_is_taken_and_a_larger_one_is_not() {
     ];
     for (path, content_type, body) in routes {
         for head in [window(10, 0), window(22, 7), window(23, 0)] {
-            let (status, answer) = post_packed(&z, path, content_type, "zstd", [head, last(&body)].concat()).await;
+            let (status, answer) =
+                post_packed(&z, path, content_type, "zstd", [head, last(&body)].concat()).await;
             assert!(status.is_success(), "{path} as {content_type}: {status} {answer}");
         }
         let before = z.partition("t", 0).await["next"].clone();
-        let too_large =
-            [window(23, 1), window(24, 0), window(27, 0), window(31, 0), window(41, 7), of_length(100 << 20), of_length(u32::MAX)];
+        let too_large = [
+            window(23, 1),
+            window(24, 0),
+            window(27, 0),
+            window(31, 0),
+            window(41, 7),
+            of_length(100 << 20),
+            of_length(u32::MAX),
+        ];
         for head in too_large {
-            let (status, problem) = post_packed(&z, path, content_type, "zstd", [head, last(&body)].concat()).await;
+            let (status, problem) =
+                post_packed(&z, path, content_type, "zstd", [head, last(&body)].concat()).await;
             assert!(status.is_client_error(), "{path} as {content_type}: {status} {problem}");
         }
         assert_eq!(z.partition("t", 0).await["next"], before, "{path} as {content_type}");
@@ -54,7 +63,11 @@ async fn windows_are_charged_to_the_memory_for_bodies_and_take_it_from_nobody() 
     assert_eq!(z.post("/tables/t", &json!({"payload": 1})).await.0, StatusCode::CREATED);
     // Every window is filled with blank lines, and kept: 100 times 8 MiB, and ten times 128 MiB.
     for (connections, log, blocks) in [(10, 27, 1024), (100, 23, 80)] {
-        let head = post_head("/tables/t", "application/x-ndjson", "content-encoding: zstd\r\ntransfer-encoding: chunked\r\n");
+        let head = post_head(
+            "/tables/t",
+            "application/x-ndjson",
+            "content-encoding: zstd\r\ntransfer-encoding: chunked\r\n",
+        );
         let filled = chunk(&[window(log, 0), filling(b'\n').repeat(blocks)].concat());
         let held = join_all((0..connections).map(|_| async {
             let mut socket = raw::send(z.address(), &head).await;
@@ -64,14 +77,22 @@ async fn windows_are_charged_to_the_memory_for_bodies_and_take_it_from_nobody() 
         .await;
         for number in 0..20 {
             let record = json!({"payload": number});
-            let response = z.client.post(z.url("/tables/t")).header("connection", "close").json(&record).send().await.unwrap();
+            let response = z
+                .client
+                .post(z.url("/tables/t"))
+                .header("connection", "close")
+                .json(&record)
+                .send()
+                .await
+                .unwrap();
             let (status, body) = answer(response).await;
             assert_eq!(status, StatusCode::CREATED, "{connections} windows of 2^{log} bytes: {body}");
         }
         let packed = [window(23, 0), last(b"{\"payload\":1}")].concat();
         // It may be asked to come again, until one of those has made room that stand still.
         eventually(&format!("one more window beside {connections} of 2^{log} bytes"), async || {
-            let (status, body) = post_packed(&z, "/tables/t", "application/json", "zstd", packed.clone()).await;
+            let (status, body) =
+                post_packed(&z, "/tables/t", "application/json", "zstd", packed.clone()).await;
             assert!(status == StatusCode::CREATED || body["reason"] == "memory", "{status} {body}");
             status == StatusCode::CREATED
         })

@@ -1,5 +1,6 @@
-//! What S3 can say at the start: that which waiting may heal is waited for, and that which it cannot ends a start that has nothing to
-//! serve. A volume that can serve by itself does, and the probe shows what is wrong with the bucket.
+//! What S3 can say at the start: that which waiting may heal is waited for, and that which it cannot ends a
+//! start that has nothing to serve. A volume that can serve by itself does, and the probe shows what is wrong
+//! with the bucket.
 
 use std::{
     sync::atomic::Ordering::SeqCst,
@@ -51,22 +52,49 @@ async fn refused_with(refusal: StandingRefusal, settings: &[(&str, &str)]) -> (S
 
 /// What no waiting heals, and what must be said of it, all of the first and one of the second.
 fn permanent() -> Vec<(StandingRefusal, Vec<&'static str>, Vec<&'static str>)> {
-    let elsewhere = |status, code| StandingRefusal { region: Some("eu-central-7"), ..StandingRefusal::of_all(status, code) };
+    let elsewhere = |status, code| StandingRefusal {
+        region: Some("eu-central-7"),
+        ..StandingRefusal::of_all(status, code)
+    };
     let key = vec!["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "credentials"];
     vec![
-        (StandingRefusal::of_all(404, "NoSuchBucket"), vec!["NoSuchBucket", "s3.bucket", BUCKET], vec!["s3.create_bucket", "s3.bucket"]),
-        (StandingRefusal::of_all(403, "AccessDenied"), vec!["AccessDenied"], vec!["s3.", "AWS_", "credentials"]),
+        (
+            StandingRefusal::of_all(404, "NoSuchBucket"),
+            vec!["NoSuchBucket", "s3.bucket", BUCKET],
+            vec!["s3.create_bucket", "s3.bucket"],
+        ),
+        (
+            StandingRefusal::of_all(403, "AccessDenied"),
+            vec!["AccessDenied"],
+            vec!["s3.", "AWS_", "credentials"],
+        ),
         (StandingRefusal::of_all(403, "InvalidAccessKeyId"), vec!["InvalidAccessKeyId"], key.clone()),
         (StandingRefusal::of_all(403, "SignatureDoesNotMatch"), vec!["SignatureDoesNotMatch"], key),
-        (elsewhere(301, "PermanentRedirect"), vec!["eu-central-7", "s3.region"], vec!["redirect", "Redirect", "region"]),
-        (elsewhere(307, "TemporaryRedirect"), vec!["eu-central-7", "s3.region"], vec!["redirect", "Redirect", "region"]),
+        (
+            elsewhere(301, "PermanentRedirect"),
+            vec!["eu-central-7", "s3.region"],
+            vec!["redirect", "Redirect", "region"],
+        ),
+        (
+            elsewhere(307, "TemporaryRedirect"),
+            vec!["eu-central-7", "s3.region"],
+            vec!["redirect", "Redirect", "region"],
+        ),
         (elsewhere(400, "AuthorizationHeaderMalformed"), vec!["eu-central-7", "s3.region"], vec!["region"]),
         // What answers is no S3: a console, a proxy, a port where TLS is spoken.
         (StandingRefusal::of_all(302, ""), vec!["302", "s3.endpoint"], vec!["s3.endpoint"]),
         (StandingRefusal::of_all(404, ""), vec!["404", "s3.endpoint"], vec!["s3.endpoint"]),
         (StandingRefusal::of_all(400, ""), vec!["400", "s3.endpoint"], vec!["s3.endpoint"]),
-        (StandingRefusal::of_all(405, "MethodNotAllowed"), vec!["MethodNotAllowed", "s3.endpoint"], vec!["s3.endpoint"]),
-        (StandingRefusal::of_all(400, "InvalidLocationConstraint"), vec!["InvalidLocationConstraint", "s3.region"], vec!["s3.region"]),
+        (
+            StandingRefusal::of_all(405, "MethodNotAllowed"),
+            vec!["MethodNotAllowed", "s3.endpoint"],
+            vec!["s3.endpoint"],
+        ),
+        (
+            StandingRefusal::of_all(400, "InvalidLocationConstraint"),
+            vec!["InvalidLocationConstraint", "s3.region"],
+            vec!["s3.region"],
+        ),
     ]
 }
 
@@ -131,7 +159,12 @@ async fn rights_that_are_missing_are_noticed_at_the_start_and_not_by_the_first_r
 /// How servers say that they do not know conditional writes.
 fn without_conditions() -> Vec<StandingRefusal> {
     let says = |status, code| StandingRefusal::only(is_conditional, status, code);
-    vec![says(501, "NotImplemented"), says(400, "InvalidArgument"), says(400, "InvalidRequest"), says(304, "NotModified")]
+    vec![
+        says(501, "NotImplemented"),
+        says(400, "InvalidArgument"),
+        says(400, "InvalidRequest"),
+        says(304, "NotModified"),
+    ]
 }
 
 #[tokio::test]
@@ -186,7 +219,8 @@ async fn a_class_that_segments_cannot_have_is_named_at_the_start() {
     ];
     let starts = wrong.map(|refusal| async move {
         for unfenced in ["false", "true"] {
-            let (s3, ended) = refused_with(refusal, &[("s3.storage_class", "FROZEN"), ("s3.unfenced", unfenced)]).await;
+            let (s3, ended) =
+                refused_with(refusal, &[("s3.storage_class", "FROZEN"), ("s3.unfenced", unfenced)]).await;
             says(refusal.code, &ended, FAILED, &[refusal.code, "s3.storage_class"]);
             assert!(s3.store.keys(BUCKET, "").is_empty(), "{}: something was left", refusal.code);
         }
@@ -204,7 +238,8 @@ async fn rights_that_a_start_can_do_without_are_missed_with_a_word() {
         let (volume, s3) = (TempDir::new().unwrap(), store(refusal).await);
         let process = serve(&volume, &s3).set("s3.create_bucket", "true").ready().await;
         assert!(process.said.contains(word), "nothing of {word:?} in:\n{}", process.said);
-        let (status, body) = process.post(process.main(), "/tables/t?wait_for=cold", &json!({"payload": 1})).await;
+        let (status, body) =
+            process.post(process.main(), "/tables/t?wait_for=cold", &json!({"payload": 1})).await;
         assert_eq!(status, StatusCode::CREATED, "{word}: {body}");
         assert_eq!(process.terminate().await, Some(0));
     }
@@ -237,12 +272,17 @@ async fn what_waiting_may_heal_is_waited_for_and_the_probe_says_what_for() {
         let (process_get, admin) = (&process, process.admin());
         let says_why = || async {
             let (_, probe) = process_get.get(admin, "/readyz?verbose").await;
-            bucket_of(&probe).is_some_and(|check| check["status"] == "unavailable" && check["detail"].to_string().contains(code))
+            bucket_of(&probe).is_some_and(|check| {
+                check["status"] == "unavailable" && check["detail"].to_string().contains(code)
+            })
         };
         eventually("the probe says why", says_why).await;
         s3.store.refuse(None);
         process.until("ready").await;
-        assert_eq!(process.post(process.main(), "/tables/t", &json!({"payload": 1})).await.0, StatusCode::CREATED);
+        assert_eq!(
+            process.post(process.main(), "/tables/t", &json!({"payload": 1})).await.0,
+            StatusCode::CREATED
+        );
     });
     join_all(waits).await;
 }
@@ -258,7 +298,8 @@ async fn bucket(z: &TestServer) -> (StatusCode, Value) {
     (status, bucket_of(&probe).cloned().unwrap_or_else(|| panic!("nothing is said of the bucket: {probe}")))
 }
 
-/// A volume that has something that S3 has not yet serves, whatever S3 says, shows it, and goes on with S3 when that is over.
+/// A volume that has something that S3 has not yet serves, whatever S3 says, shows it, and goes on with S3
+/// when that is over.
 async fn serves_alone(refusal: StandingRefusal, word: &str) {
     let what = format!("{} {}", refusal.status, refusal.code);
     let mut z = TestServer::tiered(&[("s3.attempts", "1")]).await;
@@ -306,7 +347,9 @@ async fn a_bucket_that_goes_bad_under_way_is_shown_and_ends_nothing() {
     assert_eq!(z.post("/tables/t", &json!({"payload": 2})).await.0, StatusCode::CREATED);
     eventually("it is shown", || async {
         let (status, check) = bucket(&z).await;
-        status == StatusCode::OK && check["status"] == "unavailable" && check["detail"].to_string().contains("InvalidAccessKeyId")
+        status == StatusCode::OK
+            && check["status"] == "unavailable"
+            && check["detail"].to_string().contains("InvalidAccessKeyId")
     })
     .await;
     assert_eq!(z.post("/tables/t", &json!({"payload": 3})).await.0, StatusCode::CREATED);
@@ -342,5 +385,8 @@ async fn is_shown_for_as_long_as_it_takes_nothing(refusal: StandingRefusal) {
 #[tokio::test]
 async fn a_bucket_that_takes_nothing_more_is_shown_for_as_long_as_that_is_so() {
     let puts = [(403, "AccessDenied"), (400, "InvalidArgument"), (501, "NotImplemented")];
-    join_all(puts.map(|(status, code)| is_shown_for_as_long_as_it_takes_nothing(StandingRefusal::only(is_put, status, code)))).await;
+    join_all(puts.map(|(status, code)| {
+        is_shown_for_as_long_as_it_takes_nothing(StandingRefusal::only(is_put, status, code))
+    }))
+    .await;
 }

@@ -1,5 +1,5 @@
-//! Commands that look at the bucket run anywhere, also where Kubernetes has put the names of a Service called zombi into the
-//! environment; the server and the commands about settings refuse such names.
+//! Commands that look at the bucket run anywhere, also where Kubernetes has put the names of a Service called
+//! zombi into the environment; the server and the commands about settings refuse such names.
 
 use super::{USAGE, says};
 use testing::{
@@ -55,8 +55,10 @@ async fn commands_about_the_bucket_let_names_pass_that_are_not_theirs() {
         let ended = injected(Start::command(words).with_bucket(&endpoint)).ended().await;
         says(&what, &ended, 0, &[expected]);
         // The bucket from the environment, as in a pod.
-        let from_environment = Start::command(words).env("ZOMBI_S3_BUCKET", BUCKET).env("ZOMBI_S3_ENDPOINT", &endpoint);
-        let from_environment = from_environment.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+        let from_environment =
+            Start::command(words).env("ZOMBI_S3_BUCKET", BUCKET).env("ZOMBI_S3_ENDPOINT", &endpoint);
+        let from_environment =
+            from_environment.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
         let ended = injected(from_environment.clone()).ended().await;
         says(&what, &ended, 0, &[expected]);
         // Names that are theirs are read, and must be right.
@@ -71,8 +73,11 @@ async fn commands_about_the_bucket_let_names_pass_that_are_not_theirs() {
 async fn the_server_and_the_commands_about_settings_refuse_them_by_name() {
     let volume = tempfile::tempdir().unwrap();
     let serve = Start::serve(&volume.path().join("db"));
-    let starts =
-        [("serve", serve), ("config check", Start::command(&["config", "check"])), ("config print", Start::command(&["config", "print"]))];
+    let starts = [
+        ("serve", serve),
+        ("config check", Start::command(&["config", "check"])),
+        ("config print", Start::command(&["config", "print"])),
+    ];
     for (what, start) in starts {
         for &(name, value) in INJECTED[..6].iter().chain(&INJECTED[12..]) {
             let ended = start.clone().env(name, value).ended().await;

@@ -1,4 +1,5 @@
-//! What the environment says of S3 and of the log: taken where the setting is not given, and never a reason to panic or to be silent.
+//! What the environment says of S3 and of the log: taken where the setting is not given, and never a reason
+//! to panic or to be silent.
 
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -73,9 +74,16 @@ async fn who_has_no_credentials_is_told_so_where_a_metadata_service_is_silent() 
     let (s3, volume) = (store().await, TempDir::new().unwrap());
     // Connections are taken, and nothing is ever said on them, as where packets are dropped.
     let silent = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let start = without_keys(serve(&volume).with_bucket(&s3.endpoint())).env("AWS_EC2_METADATA_DISABLED", "false");
-    let start = start.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &format!("http://{}", silent.local_addr().unwrap()));
-    says("a silent metadata service", &start.ended().await, FAILED, &["there are no credentials", "AWS_ACCESS_KEY_ID"]);
+    let start =
+        without_keys(serve(&volume).with_bucket(&s3.endpoint())).env("AWS_EC2_METADATA_DISABLED", "false");
+    let start =
+        start.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &format!("http://{}", silent.local_addr().unwrap()));
+    says(
+        "a silent metadata service",
+        &start.ended().await,
+        FAILED,
+        &["there are no credentials", "AWS_ACCESS_KEY_ID"],
+    );
 }
 
 #[tokio::test]
@@ -83,19 +91,34 @@ async fn a_role_that_cannot_be_asked_for_now_is_waited_for() {
     let (s3, volume) = (store().await, TempDir::new().unwrap());
     let token = volume.path().join("token");
     std::fs::write(&token, "a token").unwrap();
-    let start = without_keys(serve(&volume).with_bucket(&s3.endpoint())).env("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/zombi");
+    let start = without_keys(serve(&volume).with_bucket(&s3.endpoint()))
+        .env("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/zombi");
     let start = start.env("AWS_WEB_IDENTITY_TOKEN_FILE", &token.display().to_string());
     // Nothing listens there.
     let mut process = start.env("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1").begin();
-    process.until("the bucket cannot be reached: there is nothing on the volume to serve without it: retrying").await;
-    assert!(process.said.contains("AWS_ACCESS_KEY_ID") && !process.said.contains("there are no credentials"), "{}", process.said);
+    process
+        .until("the bucket cannot be reached: there is nothing on the volume to serve without it: retrying")
+        .await;
+    assert!(
+        process.said.contains("AWS_ACCESS_KEY_ID") && !process.said.contains("there are no credentials"),
+        "{}",
+        process.said
+    );
     assert!(!process.has_ended());
 }
 
 #[tokio::test]
 async fn endpoints_that_are_no_urls_are_refused_by_name() {
     let volume = TempDir::new().unwrap();
-    for endpoint in ["127.0.0.1:9000", "minio:9000", "minio", "//minio:9000", "ftp://minio:9000", "http://", "http:// minio"] {
+    for endpoint in [
+        "127.0.0.1:9000",
+        "minio:9000",
+        "minio",
+        "//minio:9000",
+        "ftp://minio:9000",
+        "http://",
+        "http:// minio",
+    ] {
         let ended = serve(&volume).with_bucket(endpoint).ended().await;
         assert!([Some(FAILED), Some(USAGE)].contains(&ended.code), "{endpoint}: {}", ended.said);
         says_one_of(endpoint, &ended.said, &["s3.endpoint"]);
@@ -131,13 +154,19 @@ async fn a_word_that_is_no_level_is_refused_and_not_taken_for_silence() {
 fn region(s3: &S3Server) -> String {
     let put = s3.store.object_puts().pop().expect("something was put");
     // Credential=KEY/DATE/REGION/s3/aws4_request
-    let scope = put.header("authorization").split("Credential=").nth(1).unwrap_or_else(|| panic!("{put:?}")).to_owned();
+    let scope = put
+        .header("authorization")
+        .split("Credential=")
+        .nth(1)
+        .unwrap_or_else(|| panic!("{put:?}"))
+        .to_owned();
     scope.split('/').nth(2).unwrap().to_owned()
 }
 
 #[tokio::test]
 async fn the_region_is_the_settings_then_aws_names_then_the_first() {
-    let (set, region_name, default_name) = (("s3.region", "eu-set-1"), ("AWS_REGION", "eu-env-2"), ("AWS_DEFAULT_REGION", "eu-env-3"));
+    let (set, region_name, default_name) =
+        (("s3.region", "eu-set-1"), ("AWS_REGION", "eu-env-2"), ("AWS_DEFAULT_REGION", "eu-env-3"));
     let cases = [
         (vec![], None, "us-east-1"),
         (vec![default_name], None, "eu-env-3"),

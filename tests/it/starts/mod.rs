@@ -1,5 +1,5 @@
-//! Starts that cannot go well: they end soon, and say which setting and what cause; where waiting can heal it, or the volume can serve
-//! by itself, they do not end.
+//! Starts that cannot go well: they end soon, and say which setting and what cause; where waiting can heal
+//! it, or the volume can serve by itself, they do not end.
 
 mod bucket;
 mod commands;

@@ -39,7 +39,9 @@ async fn a_volume_that_is_in_use_takes_the_bucket_from_nobody_either() {
     assert_eq!(first.post("/tables/t", &json!({"payload": "a"})).await.0, StatusCode::CREATED);
     first.flush_and_evict().await;
     let objects = first.objects("");
-    let second = Start::serve(&first.data_dir()).set("host", "127.0.0.1").with_bucket(&first.s3.as_ref().unwrap().endpoint());
+    let second = Start::serve(&first.data_dir())
+        .set("host", "127.0.0.1")
+        .with_bucket(&first.s3.as_ref().unwrap().endpoint());
     let ended = second.ended().await;
     says("a volume in use", &ended, FAILED, &[&first.data_dir().display().to_string()]);
     assert_eq!(first.objects(""), objects);
@@ -54,9 +56,15 @@ async fn both_families_are_heard_by_default_where_there_are_both() {
     let has_ipv6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.is_ok();
     for (name, bound) in [("main", process.main()), ("admin", process.admin())] {
         assert!(bound.ip().is_unspecified() && bound.is_ipv6() == has_ipv6, "the {name} port is at {bound}");
-        assert_eq!(process.get(SocketAddr::from((Ipv4Addr::LOCALHOST, bound.port())), "/livez").await.0, StatusCode::OK);
+        assert_eq!(
+            process.get(SocketAddr::from((Ipv4Addr::LOCALHOST, bound.port())), "/livez").await.0,
+            StatusCode::OK
+        );
         if has_ipv6 {
-            assert_eq!(process.get(SocketAddr::from((Ipv6Addr::LOCALHOST, bound.port())), "/livez").await.0, StatusCode::OK);
+            assert_eq!(
+                process.get(SocketAddr::from((Ipv6Addr::LOCALHOST, bound.port())), "/livez").await.0,
+                StatusCode::OK
+            );
         } else {
             eprintln!("SKIPPED: this machine has no IPv6");
         }
@@ -64,7 +72,9 @@ async fn both_families_are_heard_by_default_where_there_are_both() {
     // Two of them cannot have one port, on whichever family the second asks for it.
     for host in ["0.0.0.0", "127.0.0.1", "::"] {
         let other = TempDir::new().unwrap();
-        let taken = Start::serve(&other.path().join("db")).set("host", host).set("port", &process.main().port().to_string());
+        let taken = Start::serve(&other.path().join("db"))
+            .set("host", host)
+            .set("port", &process.main().port().to_string());
         if host == "::" && !has_ipv6 {
             continue;
         }

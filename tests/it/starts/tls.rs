@@ -1,4 +1,5 @@
-//! An S3 whose certificate only the operator's own authority vouches for: `AWS_CA_BUNDLE` is honoured, or named.
+//! An S3 whose certificate only the operator's own authority vouches for: `AWS_CA_BUNDLE` is honoured, or
+//! named.
 
 use std::{
     path::{Path, PathBuf},
@@ -38,7 +39,8 @@ subjectAltName = IP:127.0.0.1, DNS:localhost
 
 /// Runs openssl in a directory.
 async fn openssl(directory: &Path, arguments: &str) {
-    let output = Command::new("openssl").args(arguments.split(' ')).current_dir(directory).output().await.unwrap();
+    let output =
+        Command::new("openssl").args(arguments.split(' ')).current_dir(directory).output().await.unwrap();
     assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -60,10 +62,14 @@ async fn certificates(directory: &Path) {
 async fn terminate(directory: &Path, s3: &S3Server) -> (Child, String) {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/starts/terminator.py");
     let mut command = Command::new("python3");
-    command.arg(script).args(["server.pem", "server.key", &s3.address.port().to_string()]).current_dir(directory);
+    command
+        .arg(script)
+        .args(["server.pem", "server.key", &s3.address.port().to_string()])
+        .current_dir(directory);
     let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let port = timeout(PATIENCE, lines.next_line()).await.expect("it says its port").unwrap().expect("it runs");
+    let port =
+        timeout(PATIENCE, lines.next_line()).await.expect("it says its port").unwrap().expect("it runs");
     (child, format!("https://127.0.0.1:{port}"))
 }
 
@@ -85,14 +91,21 @@ async fn a_bundle_of_authorities_is_trusted_and_one_that_cannot_be_read_is_named
     for wrong in ["missing.pem", "text.pem"] {
         let ended = start.clone().env("AWS_CA_BUNDLE", &bundle(wrong)).ended().await;
         assert!([Some(FAILED), Some(USAGE)].contains(&ended.code), "{wrong}: {}", ended.said);
-        assert!(ended.said.contains("AWS_CA_BUNDLE") && ended.said.contains(wrong), "{wrong}: {}", ended.said);
+        assert!(
+            ended.said.contains("AWS_CA_BUNDLE") && ended.said.contains(wrong),
+            "{wrong}: {}",
+            ended.said
+        );
     }
     // Nobody that this machine trusts vouches for it.
     says("no bundle", &start.ended().await, FAILED, &["AWS_CA_BUNDLE", "s3.endpoint"]);
     assert!(s3.store.keys(BUCKET, "").is_empty(), "it was trusted without its authority");
 
     let process = start.env("AWS_CA_BUNDLE", &bundle("authority.pem")).ready().await;
-    assert_eq!(process.post(process.main(), "/tables/t?wait_for=cold", &json!({"payload": 1})).await.0, StatusCode::CREATED);
+    assert_eq!(
+        process.post(process.main(), "/tables/t?wait_for=cold", &json!({"payload": 1})).await.0,
+        StatusCode::CREATED
+    );
     assert_eq!(s3.store.keys(BUCKET, "segments/").len(), 1);
     assert_eq!(process.terminate().await, Some(0));
 }
@@ -102,6 +115,8 @@ async fn a_server_that_speaks_no_tls_is_not_waited_for_to_learn_it() {
     let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), ObjectStore::default()).await.unwrap();
     s3.store.make_bucket(BUCKET);
     let volume = TempDir::new().unwrap();
-    let start = Start::serve(&volume.path().join("db")).set("host", "127.0.0.1").with_bucket(&format!("https://{}", s3.address));
+    let start = Start::serve(&volume.path().join("db"))
+        .set("host", "127.0.0.1")
+        .with_bucket(&format!("https://{}", s3.address));
     says("https to a server without", &start.ended().await, FAILED, &["TLS", "s3.endpoint", "http://"]);
 }

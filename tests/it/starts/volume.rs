@@ -21,7 +21,10 @@ async fn a_data_directory_is_made_but_not_what_it_should_be_in() {
     let root = TempDir::new().unwrap();
     let data_dir = root.path().join("db");
     let process = Start::serve(&data_dir).set("host", "127.0.0.1").ready().await;
-    assert_eq!(process.post(process.main(), "/tables/t", &json!({"payload": 1})).await.0, StatusCode::CREATED);
+    assert_eq!(
+        process.post(process.main(), "/tables/t", &json!({"payload": 1})).await.0,
+        StatusCode::CREATED
+    );
     assert_eq!(process.terminate().await, Some(0));
     assert!(data_dir.join("CURRENT").exists());
 

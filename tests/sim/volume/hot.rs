@@ -1,5 +1,5 @@
-//! A hot tier in memory: the twin of the one on RocksDB, held to the same promises, that a simulation can run. A crash drops it and
-//! keeps the volume.
+//! A hot tier in memory: the twin of the one on RocksDB, held to the same promises, that a simulation can
+//! run. A crash drops it and keeps the volume.
 
 use std::{
     collections::BTreeMap,
@@ -136,7 +136,10 @@ impl SimHot {
     }
 
     /// Writes in one step, and lets others at it before and after.
-    async fn write<T>(&self, write: impl FnOnce(&mut Volume) -> Result<T, StorageError> + Send) -> Result<T, StorageError>
+    async fn write<T>(
+        &self,
+        write: impl FnOnce(&mut Volume) -> Result<T, StorageError> + Send,
+    ) -> Result<T, StorageError>
     where
         T: Send,
     {
@@ -159,13 +162,19 @@ impl SimHot {
         done
     }
 
-    async fn change<T: Send>(&self, change: impl FnOnce(&mut Volume) -> Result<T, StorageError> + Send) -> Result<T, StorageError> {
+    async fn change<T: Send>(
+        &self,
+        change: impl FnOnce(&mut Volume) -> Result<T, StorageError> + Send,
+    ) -> Result<T, StorageError> {
         let changed = self.write(change).await?;
         self.changes.fetch_add(1, SeqCst);
         Ok(changed)
     }
 
-    async fn change_offsets(&self, change: impl FnOnce(&mut Volume) -> Result<(), StorageError> + Send) -> Result<(), StorageError> {
+    async fn change_offsets(
+        &self,
+        change: impl FnOnce(&mut Volume) -> Result<(), StorageError> + Send,
+    ) -> Result<(), StorageError> {
         self.write(change).await?;
         self.commits.fetch_add(1, SeqCst);
         Ok(())
@@ -179,9 +188,9 @@ impl Appender for SimHot {
             let mut next: BTreeMap<Partition, Watermarks> = BTreeMap::new();
             for (number, _) in &append.events {
                 let partition = Partition::new(append.table.clone(), *number);
-                let known = self
-                    .table(&append.table)
-                    .and_then(|table| table.partitions.iter().find(|one| one.number == *number).map(|one| one.watermarks));
+                let known = self.table(&append.table).and_then(|table| {
+                    table.partitions.iter().find(|one| one.number == *number).map(|one| one.watermarks)
+                });
                 next.entry(partition).or_insert_with(|| known.unwrap_or_default()).next += 1;
             }
             reservations.reserve(next).await;
@@ -211,7 +220,9 @@ impl HotReader for SimHot {
         let mut volume = self.volume.lock();
         let table = volume.visible(table)?;
         let nothing = Sheet::default();
-        let page = |(number, offset)| table.partitions.get(&number).unwrap_or(&nothing).page(number, offset, filter, limit);
+        let page = |(number, offset)| {
+            table.partitions.get(&number).unwrap_or(&nothing).page(number, offset, filter, limit)
+        };
         Ok(from.into_iter().map(page).collect())
     }
 
@@ -233,8 +244,10 @@ impl HotReader for SimHot {
         let mut bytes = 0;
         while segment.next() < upto && segment.raw_bytes() < enough {
             let offset = segment.next();
-            let event =
-                sheet.events.get(&offset).ok_or_else(|| StorageError::corrupt(&partition, format!("offset {offset} is not hot")))?;
+            let event = sheet
+                .events
+                .get(&offset)
+                .ok_or_else(|| StorageError::corrupt(&partition, format!("offset {offset} is not hot")))?;
             segment.push(&Record { partition: partition.number, offset, event: event.clone() });
             bytes += event.size() as u64 + OVERHEAD;
         }
@@ -263,7 +276,11 @@ impl Catalog for SimHot {
         self.changes.load(SeqCst)
     }
 
-    async fn configure_table(&self, table: TableName, change: TableChange) -> Result<Configured, StorageError> {
+    async fn configure_table(
+        &self,
+        table: TableName,
+        change: TableChange,
+    ) -> Result<Configured, StorageError> {
         self.change(|volume| Ok(volume.configure(&table, change, &self.options))).await
     }
 
@@ -305,8 +322,14 @@ impl FlushLedger for SimHot {
                     let (offset, earliest) = (intent.range.start, sheet.watermarks.start);
                     return Err(StorageError::Expired { partition, offset, earliest });
                 }
-                assert_eq!(intent.range.start, sheet.watermarks.flushed, "{partition}: a segment begins elsewhere");
-                assert!(intent.range.end <= sheet.watermarks.next, "{partition}: a segment ends beyond the end");
+                assert_eq!(
+                    intent.range.start, sheet.watermarks.flushed,
+                    "{partition}: a segment begins elsewhere"
+                );
+                assert!(
+                    intent.range.end <= sheet.watermarks.next,
+                    "{partition}: a segment ends beyond the end"
+                );
                 sheet.intent = Some(intent);
             }
             Ok(())
@@ -322,7 +345,10 @@ impl FlushLedger for SimHot {
                 if segment.range.end <= sheet.watermarks.flushed {
                     continue;
                 }
-                assert_eq!(segment.range.start, sheet.watermarks.flushed, "{partition}: a segment begins elsewhere");
+                assert_eq!(
+                    segment.range.start, sheet.watermarks.flushed,
+                    "{partition}: a segment begins elsewhere"
+                );
                 sheet.watermarks.flushed = segment.range.end;
                 sheet.intent = None;
                 sheet.unflushed_since = (!sheet.watermarks.unflushed().is_empty()).then(Instant::now);
@@ -375,9 +401,14 @@ impl ConsumerStorage for SimHot {
                 if offset > next {
                     return Err(StorageError::BeyondEnd { partition: partition.clone(), offset, next });
                 }
-                let committed = volume.consumers.get(&commit.group).and_then(|offsets| offsets.get(partition)).copied();
+                let committed =
+                    volume.consumers.get(&commit.group).and_then(|offsets| offsets.get(partition)).copied();
                 if let Some(committed) = committed.filter(|&committed| offset < committed && !commit.force) {
-                    return Err(StorageError::CommitBackwards { partition: partition.clone(), offset, committed });
+                    return Err(StorageError::CommitBackwards {
+                        partition: partition.clone(),
+                        offset,
+                        committed,
+                    });
                 }
             }
             volume.consumers.entry(commit.group).or_default().extend(commit.offsets);
@@ -388,7 +419,13 @@ impl ConsumerStorage for SimHot {
 
     async fn offsets(&self, group: &GroupName) -> Result<Vec<(Partition, Offset)>, StorageError> {
         let volume = self.volume.lock();
-        Ok(volume.consumers.get(group).into_iter().flatten().map(|(partition, offset)| (partition.clone(), *offset)).collect())
+        Ok(volume
+            .consumers
+            .get(group)
+            .into_iter()
+            .flatten()
+            .map(|(partition, offset)| (partition.clone(), *offset))
+            .collect())
     }
 
     async fn all_offsets(&self) -> Result<Vec<OffsetsOfGroup>, StorageError> {
@@ -413,7 +450,10 @@ impl ConsumerStorage for SimHot {
     }
 
     async fn delete(&self, group: GroupName) -> Result<(), StorageError> {
-        self.change_offsets(|volume| volume.consumers.remove(&group).map(drop).ok_or(StorageError::UnknownGroup(group))).await
+        self.change_offsets(|volume| {
+            volume.consumers.remove(&group).map(drop).ok_or(StorageError::UnknownGroup(group))
+        })
+        .await
     }
 }
 

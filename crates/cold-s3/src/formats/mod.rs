@@ -91,14 +91,24 @@ pub trait SegmentFormat: Send + Sync {
     ///
     /// # Errors
     /// `Unavailable`, or `Corrupt` if an object is not what its manifest says.
-    async fn read(&self, parts: &PartCache, segment: &LocatedSegment, query: SegmentQuery) -> Result<Page, StorageError>;
+    async fn read(
+        &self,
+        parts: &PartCache,
+        segment: &LocatedSegment,
+        query: SegmentQuery,
+    ) -> Result<Page, StorageError>;
 
     /// Decodes whole objects, which must be the ones that the manifest describes, and passes their records to
     /// `take` in order. They are never all in memory.
     ///
     /// # Errors
     /// `Corrupt`, naming the object.
-    fn decode(&self, segment: &LocatedSegment, stored: &SegmentObjects, take: &mut dyn FnMut(Record)) -> Result<(), StorageError>;
+    fn decode(
+        &self,
+        segment: &LocatedSegment,
+        stored: &SegmentObjects,
+        take: &mut dyn FnMut(Record),
+    ) -> Result<(), StorageError>;
 }
 
 /// All known formats, each of which can be read and written.
@@ -121,5 +131,7 @@ pub fn of(meta: &SegmentMeta) -> Result<&'static dyn SegmentFormat, StorageError
 
 /// The error for a format that this program does not know: a newer one wrote it.
 pub fn unknown(id: FormatId) -> StorageError {
-    StorageError::Refused(format!("a segment has the format {id}, which only a newer version of this program knows. Nothing was changed"))
+    StorageError::Refused(format!(
+        "a segment has the format {id}, which only a newer version of this program knows. Nothing was changed"
+    ))
 }

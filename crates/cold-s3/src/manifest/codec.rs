@@ -52,7 +52,10 @@ fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
 pub fn decode(number: u64, bytes: &[u8]) -> Result<Manifest, StorageError> {
     let key = key(number);
     let damaged = |why: String| StorageError::corrupt(&key, why);
-    let end = bytes.len().checked_sub(CHECKSUM_LEN).ok_or_else(|| damaged(format!("its {} bytes are too few", bytes.len())))?;
+    let end = bytes
+        .len()
+        .checked_sub(CHECKSUM_LEN)
+        .ok_or_else(|| damaged(format!("its {} bytes are too few", bytes.len())))?;
     let (body, checksum) = bytes.split_at(end);
     let body = [body, b"}"].concat();
     if checksum != format!("{}{:08x}{}", CHECKSUM.0, crc32c::crc32c(&body), CHECKSUM.1).as_bytes() {
@@ -60,10 +63,14 @@ pub fn decode(number: u64, bytes: &[u8]) -> Result<Manifest, StorageError> {
     }
     // The checksum matches, so these are the bytes that were written: an unknown field comes from a newer
     // program. To ignore it would lose it with the next checkpoint.
-    let unknown = |why: String| StorageError::Refused(format!("{key} was written by a newer program: {why}. Nothing was changed"));
+    let unknown = |why: String| {
+        StorageError::Refused(format!("{key} was written by a newer program: {why}. Nothing was changed"))
+    };
     let Versioned { version } = serde_json::from_slice(&body).map_err(|error| unknown(error.to_string()))?;
     if !(OLDEST..=VERSION).contains(&version) {
-        return Err(unknown(format!("version {version} is unknown; this program knows {OLDEST} to {VERSION}")));
+        return Err(unknown(format!(
+            "version {version} is unknown; this program knows {OLDEST} to {VERSION}"
+        )));
     }
     let manifest: Manifest = serde_json::from_slice(&body).map_err(|error| unknown(error.to_string()))?;
     let entries = manifest.state.iter().flat_map(|state| &state.segments).chain(&manifest.changes.added);
@@ -71,7 +78,10 @@ pub fn decode(number: u64, bytes: &[u8]) -> Result<Manifest, StorageError> {
         return Err(unknown(format!("a segment has the format {id}")));
     }
     if manifest.number != number || manifest.checkpoint > number {
-        return Err(damaged(format!("it claims to be number {} with checkpoint {}", manifest.number, manifest.checkpoint)));
+        return Err(damaged(format!(
+            "it claims to be number {} with checkpoint {}",
+            manifest.number, manifest.checkpoint
+        )));
     }
     Ok(manifest)
 }
@@ -129,7 +139,9 @@ mod tests {
             keys: 1,
             min_ms: 3,
             max_ms: 4,
-            index: Some(IndexText::new(&serde_json::json!({"position": 60, "length": 40, "crc32c": 9, "frame_crc32c": 8}))),
+            index: Some(IndexText::new(
+                &serde_json::json!({"position": 60, "length": 40, "crc32c": 9, "frame_crc32c": 8}),
+            )),
             frames: None,
         }
     }
@@ -137,7 +149,8 @@ mod tests {
     /// The bytes of a manifest, once and for all: what is written must be read by every later program.
     #[test]
     fn a_manifest_has_the_bytes_that_it_always_had() {
-        let partitions = vec![PartitionEntry { table: "t".to_owned(), partition: 3, start: 0, end: 9, reserved_upto: 40 }];
+        let partitions =
+            vec![PartitionEntry { table: "t".to_owned(), partition: 3, start: 0, end: 9, reserved_upto: 40 }];
         let changes = Changes { added: vec![segment()], partitions, ..Changes::default() };
         let bytes = encode(&Manifest { changes, ..manifest() });
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/manifest.json");
@@ -158,13 +171,19 @@ mod tests {
 
     #[test]
     fn what_is_not_known_of_a_manifest_is_no_reason_to_pass_over_it() {
-        let changes = Changes { removed: vec![SegmentRef { table: "t".to_owned(), partition: 0, start: 0, end: 1 }], ..Changes::default() };
+        let changes = Changes {
+            removed: vec![SegmentRef { table: "t".to_owned(), partition: 0, start: 0, end: 1 }],
+            ..Changes::default()
+        };
         let known = serde_json::to_value(Manifest { changes, ..manifest() }).unwrap();
         for place in ["", "/removed/0"] {
             let mut json = known.clone();
             json.pointer_mut(place).unwrap()["hint"] = 1.into();
             let error = decode(7, &sealed(serde_json::to_vec(&json).unwrap())).unwrap_err();
-            assert!(matches!(&error, StorageError::Refused(why) if why.contains("unknown field `hint`")), "{place}: {error}");
+            assert!(
+                matches!(&error, StorageError::Refused(why) if why.contains("unknown field `hint`")),
+                "{place}: {error}"
+            );
         }
         let added = vec![SegmentEntry { format: Some("parquet/1".to_owned()), ..segment() }];
         let later = Manifest { changes: Changes { added, ..Changes::default() }, ..manifest() };

@@ -25,7 +25,12 @@ pub struct LostEntry {
 impl LostEntry {
     /// The entry of a lost range.
     pub fn new(partition: &Partition, range: OffsetRange) -> Self {
-        Self { table: partition.table.to_string(), partition: partition.number, start: range.start, end: range.end }
+        Self {
+            table: partition.table.to_string(),
+            partition: partition.number,
+            start: range.start,
+            end: range.end,
+        }
     }
 }
 
@@ -97,7 +102,11 @@ impl TableEntry {
             retention_secs: retention_secs.value,
             retention_bytes: retention_bytes.value,
             partitions: Some(partitions.value).filter(|count| *count != 1 || partitions.is_own),
-            defaults: named.into_iter().filter(|(_, is_default)| *is_default).map(|(name, _)| name.to_owned()).collect(),
+            defaults: named
+                .into_iter()
+                .filter(|(_, is_default)| *is_default)
+                .map(|(name, _)| name.to_owned())
+                .collect(),
         }
     }
 
@@ -109,11 +118,15 @@ impl TableEntry {
     /// The settings of the table.
     pub fn settings(&self) -> TableSettings {
         let is_default = |name: &str| self.defaults.iter().any(|one| one == name);
-        let retention = |value: Option<u64>, name: &str| Chosen { value, is_own: value.is_some() && !is_default(name) };
+        let retention =
+            |value: Option<u64>, name: &str| Chosen { value, is_own: value.is_some() && !is_default(name) };
         TableSettings {
             retention_secs: retention(self.retention_secs, RETENTION_SECS),
             retention_bytes: retention(self.retention_bytes, RETENTION_BYTES),
-            partitions: Chosen { value: self.partitions.unwrap_or(1), is_own: self.partitions.is_some() && !is_default(PARTITIONS) },
+            partitions: Chosen {
+                value: self.partitions.unwrap_or(1),
+                is_own: self.partitions.is_some() && !is_default(PARTITIONS),
+            },
         }
     }
 }

@@ -92,7 +92,12 @@ impl SegmentEntry {
         let (id, index) = match (self.format_id(), &self.format) {
             (Some(id), None) => (id, &self.frames),
             (Some(id), Some(_)) => (id, &self.index),
-            (None, _) => return Err(format!("segment of {partition} from {} to {} has no format", self.start, self.end)),
+            (None, _) => {
+                return Err(format!(
+                    "segment of {partition} from {} to {} has no format",
+                    self.start, self.end
+                ));
+            }
         };
         let format = formats::find(id).ok_or_else(|| formats::unknown(id).to_string())?;
         let meta = SegmentMeta {
@@ -108,7 +113,8 @@ impl SegmentEntry {
             index: Box::default(),
         };
         let meta = format.index_from_json(meta, &index.as_ref().map(IndexText::value).unwrap_or_default());
-        let meta = meta.map_err(|why| format!("segment of {partition} from {} to {}: {why}", self.start, self.end))?;
+        let meta =
+            meta.map_err(|why| format!("segment of {partition} from {} to {}: {why}", self.start, self.end))?;
         Ok((partition, meta))
     }
 
@@ -166,7 +172,12 @@ pub struct SegmentRef {
 impl SegmentRef {
     /// The name of a segment.
     pub fn new(partition: &Partition, range: OffsetRange) -> Self {
-        Self { table: partition.table.to_string(), partition: partition.number, start: range.start, end: range.end }
+        Self {
+            table: partition.table.to_string(),
+            partition: partition.number,
+            start: range.start,
+            end: range.end,
+        }
     }
 }
 
@@ -211,8 +222,10 @@ mod tests {
         let mut offset = 1 << 40;
         while builder.raw_bytes() < 40 << 20 {
             let payload = Payload::text("x".repeat(1000));
-            let (timestamp_ms, headers) = (1_704_067_200_000 + offset % 1000, std::collections::BTreeMap::new());
-            let event = Event { payload, timestamp_ms, appended_ms: timestamp_ms, idempotency_key: None, headers };
+            let (timestamp_ms, headers) =
+                (1_704_067_200_000 + offset % 1000, std::collections::BTreeMap::new());
+            let event =
+                Event { payload, timestamp_ms, appended_ms: timestamp_ms, idempotency_key: None, headers };
             builder.push(&Record { partition: 7, offset: offset as u64, event });
             offset += 1;
         }

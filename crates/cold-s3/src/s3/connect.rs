@@ -78,7 +78,13 @@ impl Objects {
             .retry_config(RetryConfig::standard().with_max_attempts(options.attempts))
             .timeout_config(timeouts);
         if let Some(Credentials { key_id, secret, token }) = options.credentials.clone() {
-            shared = shared.credentials_provider(aws_sdk_s3::config::Credentials::new(key_id, secret, token, None, "environment"));
+            shared = shared.credentials_provider(aws_sdk_s3::config::Credentials::new(
+                key_id,
+                secret,
+                token,
+                None,
+                "environment",
+            ));
         }
         if let Some(pem) = &options.authorities {
             shared = shared.http_client(trusting(pem));
@@ -89,12 +95,14 @@ impl Objects {
             true => (RequestChecksumCalculation::WhenSupported, ResponseChecksumValidation::WhenSupported),
             false => (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired),
         };
-        let mut config =
-            aws_sdk_s3::config::Builder::from(&shared).request_checksum_calculation(calculate).response_checksum_validation(validate);
+        let mut config = aws_sdk_s3::config::Builder::from(&shared)
+            .request_checksum_calculation(calculate)
+            .response_checksum_validation(validate);
         if let Some(endpoint) = &options.endpoint {
             config = config.endpoint_url(endpoint).force_path_style(true);
         }
-        let objects = Self::new(Client::from_conf(config.build()), options.bucket.clone(), options.prefix.clone());
+        let objects =
+            Self::new(Client::from_conf(config.build()), options.bucket.clone(), options.prefix.clone());
         let (is_unfenced, object_options) = (options.is_unfenced, Arc::new(options.objects.clone()));
         Self { body_timeout: options.attempt_timeout, is_unfenced, object_options, ..objects }
     }
@@ -129,11 +137,18 @@ mod tests {
             attempts: 1,
             with_checksums: false,
             is_unfenced: false,
-            credentials: Some(Credentials { key_id: "zombi".to_owned(), secret: "zombi-secret".to_owned(), token: None }),
+            credentials: Some(Credentials {
+                key_id: "zombi".to_owned(),
+                secret: "zombi-secret".to_owned(),
+                token: None,
+            }),
             authorities: None,
             objects: ObjectOptions::default(),
         };
         let error = Objects::connect(&options).await.get("k").await.unwrap_err();
-        assert!(matches!(error, StorageError::Denied { .. }) && error.to_string().contains("s3.region"), "{error}");
+        assert!(
+            matches!(error, StorageError::Denied { .. }) && error.to_string().contains("s3.region"),
+            "{error}"
+        );
     }
 }

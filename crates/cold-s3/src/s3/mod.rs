@@ -72,7 +72,15 @@ impl Objects {
     /// The objects below `prefix` of `bucket`, with a client that exists.
     pub fn new(client: Client, bucket: String, prefix: String) -> Self {
         let region = client.config().region().map(ToString::to_string).unwrap_or_default();
-        Self { client, bucket, prefix, region, body_timeout: Duration::from_secs(30), is_unfenced: false, object_options: Arc::default() }
+        Self {
+            client,
+            bucket,
+            prefix,
+            region,
+            body_timeout: Duration::from_secs(30),
+            is_unfenced: false,
+            object_options: Arc::default(),
+        }
     }
 
     /// Where the objects are, for people.
@@ -96,12 +104,21 @@ impl Objects {
     /// `Unavailable`; `Denied`.
     pub async fn create_bucket(&self) -> Result<(), StorageError> {
         // AWS needs the region in the request everywhere but in us-east-1, where it rejects it.
-        let constraint = (!self.region.is_empty() && self.region != "us-east-1")
-            .then(|| CreateBucketConfiguration::builder().location_constraint(self.region.as_str().into()).build());
-        let made = self.client.create_bucket().bucket(&self.bucket).set_create_bucket_configuration(constraint).send().await;
+        let constraint = (!self.region.is_empty() && self.region != "us-east-1").then(|| {
+            CreateBucketConfiguration::builder().location_constraint(self.region.as_str().into()).build()
+        });
+        let made = self
+            .client
+            .create_bucket()
+            .bucket(&self.bucket)
+            .set_create_bucket_configuration(constraint)
+            .send()
+            .await;
         match made {
             Ok(_) => Ok(()),
-            Err(error) if matches!(error.code(), Some("BucketAlreadyOwnedByYou" | "BucketAlreadyExists")) => Ok(()),
+            Err(error) if matches!(error.code(), Some("BucketAlreadyOwnedByYou" | "BucketAlreadyExists")) => {
+                Ok(())
+            }
             // The right to use a bucket does not imply the right to create one. If it does not exist, the
             // next request says so.
             Err(error) if error.code() == Some("AccessDenied") => {
@@ -141,7 +158,12 @@ impl Objects {
                 self.full(key),
                 "the object exists with other bytes than this segment has; nothing was overwritten",
             )),
-            None => Err(self.unavailable("create", key, "the object existed and was deleted meanwhile".to_owned(), "retry".into())),
+            None => Err(self.unavailable(
+                "create",
+                key,
+                "the object existed and was deleted meanwhile".to_owned(),
+                "retry".into(),
+            )),
         }
     }
 
@@ -168,7 +190,13 @@ impl Objects {
     }
 
     #[tracing::instrument(name = "s3_create", level = "debug", skip_all, fields(key))]
-    async fn put_new(&self, key: &str, body: Bytes, class: Option<StorageClass>, only_new: bool) -> Result<Created, StorageError> {
+    async fn put_new(
+        &self,
+        key: &str,
+        body: Bytes,
+        class: Option<StorageClass>,
+        only_new: bool,
+    ) -> Result<Created, StorageError> {
         let request = self
             .client
             .put_object()
@@ -206,7 +234,10 @@ impl Objects {
         let wanted = range.end - range.start;
         let header = format!("bytes={}-{}", range.start, range.end - 1);
         let Some(body) = self.get_bytes(key, Some(header)).await? else {
-            return Err(StorageError::corrupt(self.full(key), "the object does not exist, but a manifest names it"));
+            return Err(StorageError::corrupt(
+                self.full(key),
+                "the object does not exist, but a manifest names it",
+            ));
         };
         if body.len() as u64 != wanted {
             let why = format!("{} bytes were returned for {wanted} at {}", body.len(), range.start);
@@ -236,8 +267,22 @@ impl Objects {
         // The client's own time-out covers the answer only up to its head.
         let bytes = match timeout(self.body_timeout, body.collect()).await {
             Ok(Ok(bytes)) => bytes,
-            Ok(Err(source)) => return Err(self.unavailable("get", key, "the answer broke off before its end".to_owned(), source.into())),
-            Err(source) => return Err(self.unavailable("get", key, "the answer came too slowly".to_owned(), source.into())),
+            Ok(Err(source)) => {
+                return Err(self.unavailable(
+                    "get",
+                    key,
+                    "the answer broke off before its end".to_owned(),
+                    source.into(),
+                ));
+            }
+            Err(source) => {
+                return Err(self.unavailable(
+                    "get",
+                    key,
+                    "the answer came too slowly".to_owned(),
+                    source.into(),
+                ));
+            }
         };
         Ok(Some(bytes.into_bytes()))
     }
@@ -271,7 +316,11 @@ impl Objects {
     /// # Errors
     /// `Unavailable`.
     #[tracing::instrument(name = "s3_list", level = "debug", skip_all, fields(below))]
-    pub async fn list_page(&self, below: &str, start_after: Option<&str>) -> Result<Vec<String>, StorageError> {
+    pub async fn list_page(
+        &self,
+        below: &str,
+        start_after: Option<&str>,
+    ) -> Result<Vec<String>, StorageError> {
         let started = Instant::now();
         let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(self.full(below));
         let page = request.set_start_after(start_after.map(|key| self.full(key))).send().await;
@@ -313,17 +362,33 @@ impl Objects {
         match refusal(&error, &self.region) {
             Some(S3Refusal { cure, is_vague }) => {
                 let message = format!("{}; {cure}", message(&error));
-                StorageError::denied(Tier::Cold, Failed { is_vague, ..self.failure(operation, key, message, error.into()) })
+                StorageError::denied(
+                    Tier::Cold,
+                    Failed { is_vague, ..self.failure(operation, key, message, error.into()) },
+                )
             }
             None => self.unavailable(operation, key, message(&error), error.into()),
         }
     }
 
-    fn unavailable(&self, operation: &'static str, key: &str, message: String, source: Source) -> StorageError {
+    fn unavailable(
+        &self,
+        operation: &'static str,
+        key: &str,
+        message: String,
+        source: Source,
+    ) -> StorageError {
         StorageError::unavailable(Tier::Cold, self.failure(operation, key, message, source))
     }
 
     fn failure(&self, operation: &'static str, key: &str, message: String, source: Source) -> Failed {
-        Failed { operation, bucket: self.bucket.clone(), key: self.full(key), message, is_vague: false, source }
+        Failed {
+            operation,
+            bucket: self.bucket.clone(),
+            key: self.full(key),
+            message,
+            is_vague: false,
+            source,
+        }
     }
 }

@@ -30,7 +30,9 @@ where
     E: std::error::Error + ProvideErrorMetadata + 'static,
 {
     if let SdkError::ConstructionFailure(_) = error {
-        return Some(S3Refusal::clear("the request cannot be built: check s3.endpoint, s3.bucket and s3.region"));
+        return Some(S3Refusal::clear(
+            "the request cannot be built: check s3.endpoint, s3.bucket and s3.region",
+        ));
     }
     // Without an answer, credentials are missing, or the server does not speak our protocol.
     let Some(response) = error.raw_response() else { return unsent(error).map(S3Refusal::clear) };
@@ -38,7 +40,9 @@ where
     let status = response.status().as_u16();
     let elsewhere = || {
         let told = header("x-amz-bucket-region").unwrap_or("another one");
-        Some(S3Refusal::clear(format!("the bucket is in region {told}: set s3.region (now {region}), or check s3.endpoint")))
+        Some(S3Refusal::clear(format!(
+            "the bucket is in region {told}: set s3.region (now {region}), or check s3.endpoint"
+        )))
     };
     let code = code(error);
     if code.is_some_and(heals) {
@@ -48,7 +52,15 @@ where
         return Some(S3Refusal::clear(cure));
     }
     match (code, status) {
-        (Some("PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException"), _)
+        (
+            Some(
+                "PermanentRedirect"
+                | "TemporaryRedirect"
+                | "AuthorizationHeaderMalformed"
+                | "IllegalLocationConstraintException",
+            ),
+            _,
+        )
         | (_, 301 | 307 | 308) => elsewhere(),
         (_, 401 | 403) => Some(S3Refusal::clear(
             "the store, or a proxy in front of it, rejects these credentials: check s3.endpoint and AWS_ACCESS_KEY_ID",
@@ -59,21 +71,40 @@ where
         }
         (None, 300..=399) => {
             let place = header("location").unwrap_or("another place");
-            Some(S3Refusal::vague(format!("the server redirects to {place}, which S3 never does: check s3.endpoint")))
+            Some(S3Refusal::vague(format!(
+                "the server redirects to {place}, which S3 never does: check s3.endpoint"
+            )))
         }
-        (None, 400..=499) => Some(S3Refusal::vague("the server is not S3: check s3.endpoint, its scheme and its port")),
-        (Some(_), 300..=499) => {
-            Some(S3Refusal::vague("the store rejects the request: check s3.endpoint, s3.bucket and the other settings of s3"))
+        (None, 400..=499) => {
+            Some(S3Refusal::vague("the server is not S3: check s3.endpoint, its scheme and its port"))
         }
+        (Some(_), 300..=499) => Some(S3Refusal::vague(
+            "the store rejects the request: check s3.endpoint, s3.bucket and the other settings of s3",
+        )),
         _ => None,
     }
 }
 
 /// Codes of errors that pass: with a retry, when a clock is set right, or when the store has less load.
 fn heals(code: &str) -> bool {
-    ["Throttl", "Timeout", "Internal", "SlowDown", "TooManyRequests", "Unavailable"].iter().any(|part| code.contains(part))
-        || matches!(code, "RequestTimeTooSkewed" | "IncompleteBody" | "BadDigest" | "XAmzContentSHA256Mismatch" | "RequestLimitExceeded")
-        || matches!(code, "OperationAborted" | "ConditionalRequestConflict" | "PriorRequestNotComplete" | "BandwidthLimitExceeded")
+    ["Throttl", "Timeout", "Internal", "SlowDown", "TooManyRequests", "Unavailable"]
+        .iter()
+        .any(|part| code.contains(part))
+        || matches!(
+            code,
+            "RequestTimeTooSkewed"
+                | "IncompleteBody"
+                | "BadDigest"
+                | "XAmzContentSHA256Mismatch"
+                | "RequestLimitExceeded"
+        )
+        || matches!(
+            code,
+            "OperationAborted"
+                | "ConditionalRequestConflict"
+                | "PriorRequestNotComplete"
+                | "BandwidthLimitExceeded"
+        )
 }
 
 /// What to do about an error whose code tells what is wrong.
@@ -86,9 +117,11 @@ fn cure(code: &str) -> Option<&'static str> {
         "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "Forbidden" => {
             "give these credentials the right to get, put, delete and list objects in s3.bucket below s3.prefix"
         }
-        "InvalidAccessKeyId" | "InvalidToken" | "ExpiredToken" | "TokenRefreshRequired" | "UnrecognizedClientException" => {
-            "the store does not know AWS_ACCESS_KEY_ID, or its token"
-        }
+        "InvalidAccessKeyId"
+        | "InvalidToken"
+        | "ExpiredToken"
+        | "TokenRefreshRequired"
+        | "UnrecognizedClientException" => "the store does not know AWS_ACCESS_KEY_ID, or its token",
         "SignatureDoesNotMatch" => "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID",
         "InvalidBucketName" => "check s3.bucket",
         "InvalidLocationConstraint" => "check s3.region",
@@ -118,7 +151,9 @@ fn unsent(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     }
     // An answer without TLS though s3.endpoint begins with https://, or an answer that is not HTTP.
     if any_cause(error, |_, said| said.contains("corrupt message of type InvalidContentType")) {
-        return Some("the server does not speak TLS: check whether s3.endpoint should begin with http://, and its port");
+        return Some(
+            "the server does not speak TLS: check whether s3.endpoint should begin with http://, and its port",
+        );
     }
     if any_cause(error, |cause, _| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse)) {
         return Some("the server does not speak HTTP: check s3.endpoint, its scheme and its port");
@@ -128,12 +163,23 @@ fn unsent(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     }
     // No source of credentials is set up. One that is set up and does not answer is retried instead.
     if is_any("the credential provider was not enabled") {
-        return Some("there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role for the pod");
+        return Some(
+            "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role for the pod",
+        );
     }
     if is_any("the credentials provider was not properly configured") {
-        return Some("the source of the credentials is set up wrongly: check AWS_PROFILE, AWS_ROLE_ARN and the files that they use");
+        return Some(
+            "the source of the credentials is set up wrongly: check AWS_PROFILE, AWS_ROLE_ARN and the files that they use",
+        );
     }
-    let refused = ["AccessDenied", "InvalidIdentityToken", "IDPRejectedClaim", "IdpRejectedClaim", "RegionDisabled", "ValidationError"];
+    let refused = [
+        "AccessDenied",
+        "InvalidIdentityToken",
+        "IDPRejectedClaim",
+        "IdpRejectedClaim",
+        "RegionDisabled",
+        "ValidationError",
+    ];
     if is_any("service error") && any_cause(error, |_, said| refused.iter().any(|code| said.contains(code))) {
         return Some("the role cannot be assumed: check AWS_ROLE_ARN and the role's trust policy");
     }
@@ -141,7 +187,10 @@ fn unsent(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
 }
 
 /// Whether an error or one of its causes passes a test of the cause and its text.
-fn any_cause(error: &(dyn std::error::Error + 'static), is: impl Fn(&(dyn std::error::Error + 'static), &str) -> bool) -> bool {
+fn any_cause(
+    error: &(dyn std::error::Error + 'static),
+    is: impl Fn(&(dyn std::error::Error + 'static), &str) -> bool,
+) -> bool {
     iter::successors(Some(error), |error| error.source()).any(|cause| is(cause, &cause.to_string()))
 }
 
@@ -168,9 +217,16 @@ where
         (None, Some(response)) => format!("HTTP status {}", response.status()),
         (None, None) => {
             let text = with_causes(error);
-            let waits = ["loading credentials", "credentials error", "credentials provider timed out", "identity resolver timed out"];
+            let waits = [
+                "loading credentials",
+                "credentials error",
+                "credentials provider timed out",
+                "identity resolver timed out",
+            ];
             if waits.iter().any(|part| text.contains(part)) {
-                return format!("{text}; AWS_ACCESS_KEY_ID is not set, and the configured source of credentials returned none");
+                return format!(
+                    "{text}; AWS_ACCESS_KEY_ID is not set, and the configured source of credentials returned none"
+                );
             }
             text
         }
@@ -202,7 +258,10 @@ where
 mod tests {
     use std::{error::Error, fmt, io};
 
-    use aws_sdk_s3::{config::http::HttpResponse, error::ErrorMetadata, operation::get_object::GetObjectError, primitives::SdkBody};
+    use aws_sdk_s3::{
+        config::http::HttpResponse, error::ErrorMetadata, operation::get_object::GetObjectError,
+        primitives::SdkBody,
+    };
 
     use super::*;
 
@@ -281,8 +340,12 @@ mod tests {
             (404, "NoSuchBucket", "s3.bucket", false),
         ];
         for (status, code, word, is_vague) in lasting {
-            let refusal = refusal(&coded(status, code), "r").unwrap_or_else(|| panic!("{status} {code} is waited for"));
-            assert!(refusal.cure.contains(word) && refusal.is_vague == is_vague, "{status} {code}: {refusal:?}");
+            let refusal =
+                refusal(&coded(status, code), "r").unwrap_or_else(|| panic!("{status} {code} is waited for"));
+            assert!(
+                refusal.cure.contains(word) && refusal.is_vague == is_vague,
+                "{status} {code}: {refusal:?}"
+            );
             assert!(!refusal.cure.contains("unfenced"), "{status} {code}: {refusal:?}");
         }
     }
@@ -315,17 +378,65 @@ mod tests {
         let cases: [(&[&'static str], Option<&str>); 10] = [
             // A metadata service that does not answer, where there is none.
             (
-                &["dispatch failure", "other", nobody, "no credentials found in chain. Attempted:\n  Ec2InstanceMetadata: timed out"],
+                &[
+                    "dispatch failure",
+                    "other",
+                    nobody,
+                    "no credentials found in chain. Attempted:\n  Ec2InstanceMetadata: timed out",
+                ],
                 Some("AWS_ACCESS_KEY_ID"),
             ),
-            (&["dispatch failure", "other", failed, "dispatch failure", "io error", "client error (Connect)", "dns error"], None),
-            (&["dispatch failure", "other", failed, "dispatch failure", "io error", "Connection refused (os error 111)"], None),
+            (
+                &[
+                    "dispatch failure",
+                    "other",
+                    failed,
+                    "dispatch failure",
+                    "io error",
+                    "client error (Connect)",
+                    "dns error",
+                ],
+                None,
+            ),
+            (
+                &[
+                    "dispatch failure",
+                    "other",
+                    failed,
+                    "dispatch failure",
+                    "io error",
+                    "Connection refused (os error 111)",
+                ],
+                None,
+            ),
             (&["dispatch failure", "other", failed, "service error", "unhandled error (Throttling)"], None),
-            (&["dispatch failure", "other", failed, "service error", "unhandled error (AccessDenied)"], Some("AWS_ROLE_ARN")),
+            (
+                &["dispatch failure", "other", failed, "service error", "unhandled error (AccessDenied)"],
+                Some("AWS_ROLE_ARN"),
+            ),
             (&["dispatch failure", "other", "credentials provider timed out after 5 seconds"], None),
-            (&["dispatch failure", "other", "the credentials provider was not properly configured", "a loop"], Some("AWS_PROFILE")),
-            (&["dispatch failure", "io error", "client error (Connect)", "invalid peer certificate: UnknownIssuer"], Some("AWS_CA_BUNDLE")),
-            (&["dispatch failure", "io error", "received corrupt message of type InvalidContentType"], Some("http://")),
+            (
+                &[
+                    "dispatch failure",
+                    "other",
+                    "the credentials provider was not properly configured",
+                    "a loop",
+                ],
+                Some("AWS_PROFILE"),
+            ),
+            (
+                &[
+                    "dispatch failure",
+                    "io error",
+                    "client error (Connect)",
+                    "invalid peer certificate: UnknownIssuer",
+                ],
+                Some("AWS_CA_BUNDLE"),
+            ),
+            (
+                &["dispatch failure", "io error", "received corrupt message of type InvalidContentType"],
+                Some("http://"),
+            ),
             (&["dispatch failure", "timeout", "client error (Connect)", "operation timed out"], None),
         ];
         for (texts, expected) in cases {

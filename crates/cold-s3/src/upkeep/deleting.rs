@@ -79,7 +79,8 @@ pub(super) async fn manifests(cold: &S3Cold) -> Result<(), StorageError> {
 
 /// Deletes objects; returns the keys of those that are gone, in order.
 pub(super) async fn delete(cold: &S3Cold, keys: Vec<String>) -> Vec<String> {
-    let deletes = stream::iter(keys).map(async |key| delete_one(cold, &key).await.map_err(|error| (key.clone(), error)).map(|()| key));
+    let deletes = stream::iter(keys)
+        .map(async |key| delete_one(cold, &key).await.map_err(|error| (key.clone(), error)).map(|()| key));
     let mut results = std::pin::pin!(deletes.buffer_unordered(PARALLEL_DELETES));
     let (mut deleted, mut left) = (Vec::new(), Vec::new());
     while let Some(result) = results.next().await {

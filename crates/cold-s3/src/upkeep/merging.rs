@@ -64,12 +64,27 @@ pub(super) struct MergeRound<'a> {
 }
 
 impl<'a> MergeRound<'a> {
-    pub(super) fn new(cold: &'a S3Cold, options: CompactOptions, tables: &Tables, cursor: &'a mut MergeCursor) -> Self {
+    pub(super) fn new(
+        cold: &'a S3Cold,
+        options: CompactOptions,
+        tables: &Tables,
+        cursor: &'a mut MergeCursor,
+    ) -> Self {
         let merging = |table: &TableStatus| {
-            let retention_ms = table.settings.retention_secs.value.map(|secs| i64::try_from(secs.saturating_mul(1000)).unwrap_or(i64::MAX));
+            let retention_ms = table
+                .settings
+                .retention_secs
+                .value
+                .map(|secs| i64::try_from(secs.saturating_mul(1000)).unwrap_or(i64::MAX));
             Some((table.name.clone(), options.merging(retention_ms, table.settings.retention_bytes.value)?))
         };
-        Self { cold, options, tables: tables.visible().filter_map(|table| merging(table)).collect(), cursor, failed: BTreeSet::new() }
+        Self {
+            cold,
+            options,
+            tables: tables.visible().filter_map(|table| merging(table)).collect(),
+            cursor,
+            failed: BTreeSet::new(),
+        }
     }
 
     /// Merges until there is nothing left to merge, or `until` has passed. A partition that fails does not
@@ -106,8 +121,10 @@ impl<'a> MergeRound<'a> {
     /// memory at once.
     fn next(&mut self) -> Result<Vec<Run>, StorageError> {
         let runs = self.cold.with_state(|state| {
-            let had_a_turn = |partition: &Partition| self.cursor.last.as_ref().is_some_and(|last| partition <= last);
-            let behind = state.partitions.range((self.cursor.last.as_ref().map_or(Unbounded, Excluded), Unbounded));
+            let had_a_turn =
+                |partition: &Partition| self.cursor.last.as_ref().is_some_and(|last| partition <= last);
+            let behind =
+                state.partitions.range((self.cursor.last.as_ref().map_or(Unbounded, Excluded), Unbounded));
             let before = state.partitions.iter().take_while(|(partition, _)| had_a_turn(partition));
             let (mut runs, mut bytes) = (Vec::new(), 0);
             for (partition, found) in behind.chain(before) {
@@ -128,14 +145,18 @@ impl<'a> MergeRound<'a> {
 
     /// The next run of a partition, if there is one.
     fn run(&self, partition: &Partition, found: &ColdPartition) -> Option<Vec<Arc<SegmentMeta>>> {
-        let merging =
-            self.tables.get(&partition.table).filter(|_| !self.cursor.damaged.contains(partition) && !self.failed.contains(partition))?;
+        let merging = self
+            .tables
+            .get(&partition.table)
+            .filter(|_| !self.cursor.damaged.contains(partition) && !self.failed.contains(partition))?;
         compact::next_run(found, *merging)
     }
 
     /// How many partitions have a run that is due.
     fn due(&self) -> Result<u64, StorageError> {
-        let due = |state: &ColdState| state.partitions.iter().filter_map(|(partition, found)| self.run(partition, found)).count();
+        let due = |state: &ColdState| {
+            state.partitions.iter().filter_map(|(partition, found)| self.run(partition, found)).count()
+        };
         Ok(self.cold.with_state(due)? as u64)
     }
 
@@ -165,7 +186,11 @@ impl<'a> MergeRound<'a> {
     }
 }
 
-async fn merge_and_put(cold: &S3Cold, partition: &Partition, run: &[Arc<SegmentMeta>]) -> Result<Segment, StorageError> {
+async fn merge_and_put(
+    cold: &S3Cold,
+    partition: &Partition,
+    run: &[Arc<SegmentMeta>],
+) -> Result<Segment, StorageError> {
     let merged = merge(cold, partition, run).await?;
     cold.put(&merged).await?;
     Ok(merged)
@@ -173,7 +198,11 @@ async fn merge_and_put(cold: &S3Cold, partition: &Partition, run: &[Arc<SegmentM
 
 /// One segment with the events of a run. The same run always gives the same bytes, so that a repeated PUT
 /// does no harm.
-async fn merge(cold: &S3Cold, partition: &Partition, run: &[Arc<SegmentMeta>]) -> Result<Segment, StorageError> {
+async fn merge(
+    cold: &S3Cold,
+    partition: &Partition,
+    run: &[Arc<SegmentMeta>],
+) -> Result<Segment, StorageError> {
     let Some(range) = compact::range(run) else { unreachable!("a run has segments") };
     let id = SegmentId { partition: partition.clone(), start: range.start, epoch: cold.epoch()? };
     let builder = cold.segment(id, cold.format())?;
@@ -194,8 +223,11 @@ async fn merge(cold: &S3Cold, partition: &Partition, run: &[Arc<SegmentMeta>]) -
 fn replace(state: &ColdState, merged: &[(Partition, Vec<Arc<SegmentMeta>>, SegmentMeta)]) -> Changes {
     let mut changes = Changes::default();
     for (partition, run, meta) in merged {
-        let segments = state.partitions.get(partition).map(|cold| cold.segments.as_slice()).unwrap_or_default();
-        let is_there = |meta: &Arc<SegmentMeta>| segments.iter().any(|segment| segment.range == meta.range && segment.epoch == meta.epoch);
+        let segments =
+            state.partitions.get(partition).map(|cold| cold.segments.as_slice()).unwrap_or_default();
+        let is_there = |meta: &Arc<SegmentMeta>| {
+            segments.iter().any(|segment| segment.range == meta.range && segment.epoch == meta.epoch)
+        };
         if run.iter().all(is_there) {
             changes.removed.extend(run.iter().map(|meta| SegmentRef::new(partition, meta.range)));
             changes.added.push(SegmentEntry::new(partition, meta));

@@ -53,11 +53,21 @@ impl BucketUpkeep {
 
 #[async_trait]
 impl ColdUpkeep for S3Cold {
-    fn expired(&self, table: &TableStatus, appended_before: TimestampMs, max_bytes: Option<u64>) -> Result<Vec<Trim>, StorageError> {
+    fn expired(
+        &self,
+        table: &TableStatus,
+        appended_before: TimestampMs,
+        max_bytes: Option<u64>,
+    ) -> Result<Vec<Trim>, StorageError> {
         self.with_state(|state| expire::expired_segments(state, table, appended_before, max_bytes))
     }
 
-    async fn tidy(&self, catalog: &dyn Catalog, now_ms: TimestampMs, patience: Duration) -> Result<(), StorageError> {
+    async fn tidy(
+        &self,
+        catalog: &dyn Catalog,
+        now_ms: TimestampMs,
+        patience: Duration,
+    ) -> Result<(), StorageError> {
         let until = Instant::now() + patience;
         let BucketUpkeep { options, retired_since, sweep, cursor } = &mut *self.upkeep.lock().await;
         deleting::retired(self, options, now_ms, retired_since).await?;

@@ -50,16 +50,25 @@ impl Sweep {
     ///
     /// # Errors
     /// Those of S3; `Fenced` if another writer has taken over.
-    pub(super) async fn run(&mut self, cold: &S3Cold, catalog: &dyn Catalog, grace: Duration) -> Result<(), StorageError> {
+    pub(super) async fn run(
+        &mut self,
+        cold: &S3Cold,
+        catalog: &dyn Catalog,
+        grace: Duration,
+    ) -> Result<(), StorageError> {
         if Instant::now() < self.next {
             return Ok(());
         }
         let now = Instant::now();
         self.next = now + grace; // also after a failure
         let found = look(cold, catalog).await?;
-        self.suspects = found.into_iter().map(|key| (key.clone(), self.suspects.get(&key).copied().unwrap_or(now))).collect();
+        self.suspects = found
+            .into_iter()
+            .map(|key| (key.clone(), self.suspects.get(&key).copied().unwrap_or(now)))
+            .collect();
         let is_due = |since: &Instant| *since != now && now.duration_since(*since) >= grace;
-        let due: Vec<String> = self.suspects.iter().filter(|(_, since)| is_due(since)).map(|(key, _)| key.clone()).collect();
+        let due: Vec<String> =
+            self.suspects.iter().filter(|(_, since)| is_due(since)).map(|(key, _)| key.clone()).collect();
         if !due.is_empty() {
             // Another writer may have named these objects since the look: this fails if one has taken over.
             cold.watch().await?;
@@ -86,13 +95,19 @@ async fn look(cold: &S3Cold, catalog: &dyn Catalog) -> Result<Vec<String>, Stora
 }
 
 /// Those of `keys` that nobody names, by what the chain and the volume say now.
-fn still_unnamed(cold: &S3Cold, catalog: &dyn Catalog, keys: Vec<String>) -> Result<Vec<String>, StorageError> {
+fn still_unnamed(
+    cold: &S3Cold,
+    catalog: &dyn Catalog,
+    keys: Vec<String>,
+) -> Result<Vec<String>, StorageError> {
     let tables = catalog.tables();
     let volume: BTreeMap<_, _> = tables.partitions().collect();
     let epoch = cold.epoch()?;
     cold.with_state(|state| {
-        let is_unnamed =
-            |key: &String| names::parse(key).is_some_and(|key| may_go(&key, state, volume.get(&key.partition).copied(), epoch));
+        let is_unnamed = |key: &String| {
+            names::parse(key)
+                .is_some_and(|key| may_go(&key, state, volume.get(&key.partition).copied(), epoch))
+        };
         keys.into_iter().filter(is_unnamed).collect()
     })
 }

@@ -59,13 +59,18 @@ impl Batch<'_> {
         }
         let bytes = event.value.len() as u64;
         let now = self.started;
-        let (offset, full_slice) = self.state(key).give(TimeSlice::of(event.timestamp_ms, event.appended_ms, bytes), now);
+        let (offset, full_slice) =
+            self.state(key).give(TimeSlice::of(event.timestamp_ms, event.appended_ms, bytes), now);
         self.hot_bytes += bytes;
         self.appended.insert(key);
         let db = &self.volume.db;
         self.writes.put_cf(db.family(cf::EVENTS), keys::event(key, offset), event.value);
         if let Some(slice) = full_slice {
-            self.writes.put_cf(db.family(cf::TIME_SLICES), keys::time_slice(key, offset / SLICE), slice.encode());
+            self.writes.put_cf(
+                db.family(cf::TIME_SLICES),
+                keys::time_slice(key, offset / SLICE),
+                slice.encode(),
+            );
         }
         if let Some((stored, payload)) = used {
             let first = FirstWrite { offset, appended_ms: self.now_ms, payload: Some(payload) };
@@ -76,7 +81,12 @@ impl Batch<'_> {
 
     /// For each event, the first write with its key inside the window, in this batch or before. Refuses a key
     /// that was used for another payload.
-    fn first_writes(&self, table: TableId, name: &TableName, events: &[EncodedEvent]) -> Result<Vec<Option<FirstWrite>>, StorageError> {
+    fn first_writes(
+        &self,
+        table: TableId,
+        name: &TableName,
+        events: &[EncodedEvent],
+    ) -> Result<Vec<Option<FirstWrite>>, StorageError> {
         let mut known = vec![None; events.len()];
         let (places, wanted): (Vec<usize>, Vec<[u8; 24]>) = events
             .iter()
@@ -106,18 +116,26 @@ impl Batch<'_> {
     }
 
     /// Refuses a request that itself uses one key for two payloads.
-    fn check_repeats(&self, table: &TableName, events: &[EncodedEvent], known: &[Option<FirstWrite>]) -> Result<(), StorageError> {
+    fn check_repeats(
+        &self,
+        table: &TableName,
+        events: &[EncodedEvent],
+        known: &[Option<FirstWrite>],
+    ) -> Result<(), StorageError> {
         let mut seen: HashMap<(PartitionNumber, [u8; 16]), ([u8; 16], usize)> = HashMap::new();
-        for (place, (event, _)) in events.iter().zip(known).enumerate().filter(|(_, (_, known))| known.is_none()) {
+        for (place, (event, _)) in
+            events.iter().zip(known).enumerate().filter(|(_, (_, known))| known.is_none())
+        {
             let Some(used) = event.key else { continue };
             let (payload, first) = *seen.entry((event.partition, used.key)).or_insert((used.payload, place));
             if payload != used.payload {
                 let partition = Partition::new(table.clone(), event.partition);
                 // The offset that the first one would have had.
-                let before = events[..first].iter().filter(|one| one.partition == event.partition).count() as u64;
-                let next = self
-                    .head(table)
-                    .map_or(0, |head| self.peek(PartitionKey { table: head.id, partition: event.partition }).watermarks.next);
+                let before =
+                    events[..first].iter().filter(|one| one.partition == event.partition).count() as u64;
+                let next = self.head(table).map_or(0, |head| {
+                    self.peek(PartitionKey { table: head.id, partition: event.partition }).watermarks.next
+                });
                 return Err(StorageError::KeyReused { partition, offset: next + before, place });
             }
         }
@@ -125,19 +143,28 @@ impl Batch<'_> {
     }
 
     /// Refuses new events for which there is no room: in hot, among idempotency keys, or among partitions.
-    fn check_room(&mut self, id: Option<TableId>, events: &[EncodedEvent], known: &[Option<FirstWrite>]) -> Result<(), StorageError> {
-        let overloaded = |reason, secs| Err(StorageError::Overloaded { reason, retry_after: Duration::from_secs(secs) });
+    fn check_room(
+        &mut self,
+        id: Option<TableId>,
+        events: &[EncodedEvent],
+        known: &[Option<FirstWrite>],
+    ) -> Result<(), StorageError> {
+        let overloaded =
+            |reason, secs| Err(StorageError::Overloaded { reason, retry_after: Duration::from_secs(secs) });
         self.make_room();
         if self.hot_bytes >= self.volume.options.hot_max_bytes {
             return overloaded(Overload::HotFull, 5);
         }
-        let new_keys = events.iter().zip(known).filter(|(event, known)| event.key.is_some() && known.is_none()).count();
+        let new_keys =
+            events.iter().zip(known).filter(|(event, known)| event.key.is_some() && known.is_none()).count();
         self.forget_keys(new_keys);
         if new_keys > 0 && !self.ledger.has_room(self.volume.options.keys, new_keys) {
             return overloaded(Overload::KeysFull, 60);
         }
         let limit = self.volume.options.max_partitions;
-        let is_new = |number: &PartitionNumber| id.is_none_or(|table| !self.is_known(PartitionKey { table, partition: *number }));
+        let is_new = |number: &PartitionNumber| {
+            id.is_none_or(|table| !self.is_known(PartitionKey { table, partition: *number }))
+        };
         let new: BTreeSet<_> = events.iter().map(|event| event.partition).filter(is_new).collect();
         if !new.is_empty() && self.partitions + new.len() > limit {
             return Err(StorageError::TooMany { what: Counted::Partitions, limit });

@@ -28,7 +28,11 @@ impl Batch<'_> {
             }
             let committed = self.committed(&commit.group, key).map(|committed| committed.offset);
             if let Some(committed) = committed.filter(|&committed| offset < committed && !commit.force) {
-                return Err(StorageError::CommitBackwards { partition: partition.clone(), offset, committed });
+                return Err(StorageError::CommitBackwards {
+                    partition: partition.clone(),
+                    offset,
+                    committed,
+                });
             }
             if committed.is_none() {
                 new.insert(key);
@@ -46,7 +50,10 @@ impl Batch<'_> {
     fn check_groups(&self, group: &GroupName, new_offsets: usize) -> Result<(), StorageError> {
         let options = &self.volume.options;
         if new_offsets > 0 && self.group_offsets + new_offsets > options.max_group_offsets {
-            return Err(StorageError::TooMany { what: Counted::GroupOffsets, limit: options.max_group_offsets });
+            return Err(StorageError::TooMany {
+                what: Counted::GroupOffsets,
+                limit: options.max_group_offsets,
+            });
         }
         if self.offsets_of(group) == 0 && self.groups >= options.max_groups {
             return Err(StorageError::TooMany { what: Counted::Groups, limit: options.max_groups });
@@ -70,10 +77,15 @@ impl Batch<'_> {
 
     /// Forgets the groups whose last commit was before then; returns them.
     pub(super) fn expire_groups(&mut self, committed_before: TimestampMs) -> Vec<GroupName> {
-        let groups: Vec<GroupName> = self.volume.catalog.read().consumers().iter().map(|(group, _)| group.clone()).collect();
+        let groups: Vec<GroupName> =
+            self.volume.catalog.read().consumers().iter().map(|(group, _)| group.clone()).collect();
         let is_old = |group: &GroupName| {
             let members = self.members(group);
-            let last = members.iter().filter_map(|key| self.committed(group, *key)).map(|committed| committed.at_ms).max();
+            let last = members
+                .iter()
+                .filter_map(|key| self.committed(group, *key))
+                .map(|committed| committed.at_ms)
+                .max();
             last.is_some_and(|last| last < committed_before)
         };
         let old: Vec<GroupName> = groups.into_iter().filter(is_old).collect();
@@ -84,7 +96,12 @@ impl Batch<'_> {
     }
 
     /// Sets a committed offset; `None` forgets it. Keeps the counts that the limits go by.
-    pub(super) fn set_consumer(&mut self, group: &GroupName, key: PartitionKey, committed: Option<CommittedOffset>) {
+    pub(super) fn set_consumer(
+        &mut self,
+        group: &GroupName,
+        key: PartitionKey,
+        committed: Option<CommittedOffset>,
+    ) {
         let was_there = self.committed(group, key).is_some();
         let (family, stored_key) = (self.volume.db.family(cf::CONSUMERS), keys::consumer(group, key));
         match committed {
@@ -119,7 +136,8 @@ impl Batch<'_> {
         let mut members: BTreeSet<PartitionKey> =
             catalog.consumers().of(group).into_iter().flat_map(|offsets| offsets.keys().copied()).collect();
         let least = PartitionKey { table: 0, partition: 0 };
-        let staged = self.change.consumers.range((group.clone(), least)..).take_while(|((name, _), _)| name == group);
+        let staged =
+            self.change.consumers.range((group.clone(), least)..).take_while(|((name, _), _)| name == group);
         for ((_, key), committed) in staged {
             match committed {
                 Some(_) => members.insert(*key),

@@ -27,7 +27,10 @@ const MAX_EVICTED_RUNS: usize = 1024;
 const ROOM_PART: u64 = 16;
 
 impl Batch<'_> {
-    pub(super) fn mark_flushed(&mut self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
+    pub(super) fn mark_flushed(
+        &mut self,
+        segments: Vec<(Partition, FlushIntent)>,
+    ) -> Result<(), StorageError> {
         for (partition, segment) in segments {
             let key = self.existing(&partition)?;
             let watermarks = self.peek(key).watermarks;
@@ -35,20 +38,34 @@ impl Batch<'_> {
                 continue; // marked already, or trimmed meanwhile: then the segment expires in S3
             }
             // The first event behind the segment may be of this very batch: then it came now.
-            let came =
-                if segment.range.end < watermarks.next { self.volume.db.appended(key, segment.range.end).ok().flatten() } else { None };
+            let came = if segment.range.end < watermarks.next {
+                self.volume.db.appended(key, segment.range.end).ok().flatten()
+            } else {
+                None
+            };
             let since = came.map_or(self.started, |came_ms| ago(self.started, self.now_ms, came_ms));
             self.state(key).mark_flushed(segment, since);
             let run = stored::FlushedRun { bytes: segment.bytes, flushed_ms: self.now_ms };
             let (db, end) = (&self.volume.db, segment.range.end);
-            self.writes.put_cf(db.family(cf::FLUSHED_RUNS), keys::flushed_run(self.runs.end, key, end), run.encode_to_vec());
-            self.writes.put_cf(db.family(cf::PARTITION_RUNS), keys::event(key, end), self.runs.end.to_be_bytes());
+            self.writes.put_cf(
+                db.family(cf::FLUSHED_RUNS),
+                keys::flushed_run(self.runs.end, key, end),
+                run.encode_to_vec(),
+            );
+            self.writes.put_cf(
+                db.family(cf::PARTITION_RUNS),
+                keys::event(key, end),
+                self.runs.end.to_be_bytes(),
+            );
             self.runs.end += 1;
         }
         Ok(())
     }
 
-    pub(super) fn record_intents(&mut self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
+    pub(super) fn record_intents(
+        &mut self,
+        intents: Vec<(Partition, FlushIntent)>,
+    ) -> Result<(), StorageError> {
         for (partition, intent) in intents {
             let key = self.existing(&partition)?;
             let earliest = self.peek(key).watermarks.start;
@@ -160,7 +177,8 @@ impl Batch<'_> {
         let (from, to) = (keys::event(key, range.start), keys::event(key, range.end));
         self.writes.delete_range_cf(db.family(cf::EVENTS), from, to);
         // The slice that holds the end still has events, or will have some.
-        let (first, last) = (keys::time_slice(key, range.start / SLICE), keys::time_slice(key, range.end / SLICE));
+        let (first, last) =
+            (keys::time_slice(key, range.start / SLICE), keys::time_slice(key, range.end / SLICE));
         if first != last {
             self.writes.delete_range_cf(db.family(cf::TIME_SLICES), first, last);
         }
@@ -171,7 +189,10 @@ impl Batch<'_> {
 }
 
 /// A flushed run: its number, its partition, its end, and what is stored of it.
-fn decode_run(key: &[u8], value: &[u8]) -> Result<(u64, PartitionKey, Offset, stored::FlushedRun), StorageError> {
+fn decode_run(
+    key: &[u8],
+    value: &[u8],
+) -> Result<(u64, PartitionKey, Offset, stored::FlushedRun), StorageError> {
     let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {key:?}"));
     let (number, partition, end) = keys::decode_flushed_run(key).ok_or_else(damaged)?;
     let run = stored::FlushedRun::decode(value).map_err(|_| damaged())?;

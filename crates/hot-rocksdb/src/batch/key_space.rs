@@ -21,14 +21,19 @@ impl Batch<'_> {
     }
 
     /// The first writes that the volume has for keys, inside the window.
-    pub(super) fn stored_first_writes(&self, wanted: &[[u8; 24]]) -> Result<Vec<Option<FirstWrite>>, StorageError> {
+    pub(super) fn stored_first_writes(
+        &self,
+        wanted: &[[u8; 24]],
+    ) -> Result<Vec<Option<FirstWrite>>, StorageError> {
         let (window_ms, floor_ms) = (self.volume.options.keys.window_ms, self.ledger.floor_ms());
         let stored = self.volume.db.get_many(cf::IDEMPOTENCY, wanted)?;
         let read = |value: Option<Vec<u8>>| {
             let Some(bytes) = value else { return Ok(None) };
-            let damaged = || StorageError::corrupt("an idempotency key in RocksDB", format!("value {bytes:?}"));
+            let damaged =
+                || StorageError::corrupt("an idempotency key in RocksDB", format!("value {bytes:?}"));
             let first = idempotency::decode(&bytes).ok_or_else(damaged)?;
-            Ok(Some(first).filter(|first| first.is_within(window_ms, self.now_ms) && first.appended_ms >= floor_ms))
+            Ok(Some(first)
+                .filter(|first| first.is_within(window_ms, self.now_ms) && first.appended_ms >= floor_ms))
         };
         stored.into_iter().map(read).collect()
     }

@@ -67,7 +67,12 @@ pub(super) struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(volume: &'a OpenVolume, ledger: &'a mut KeyLedger, runs: Range<u64>, started: Instant) -> Self {
+    pub(super) fn new(
+        volume: &'a OpenVolume,
+        ledger: &'a mut KeyLedger,
+        runs: Range<u64>,
+        started: Instant,
+    ) -> Self {
         let now_ms = volume.clock.now_ms();
         let catalog = volume.catalog.read();
         let (hot_bytes, partitions) = (catalog.hot_bytes(), catalog.partitions());
@@ -183,7 +188,12 @@ impl<'a> Batch<'a> {
     }
 
     /// Keeps the answer until the batch is written; a refusal does not wait for that.
-    fn answer<T>(&mut self, staged: Result<T, StorageError>, reply: WriterReply<T>, ack: impl FnOnce(WriterReply<T>, T) -> Ack) {
+    fn answer<T>(
+        &mut self,
+        staged: Result<T, StorageError>,
+        reply: WriterReply<T>,
+        ack: impl FnOnce(WriterReply<T>, T) -> Ack,
+    ) {
         match staged {
             Ok(done) => self.acks.push(ack(reply, done)),
             Err(error) => drop(reply.send(Err(error))),

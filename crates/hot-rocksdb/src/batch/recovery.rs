@@ -39,12 +39,18 @@ impl Batch<'_> {
         }
         for (key, RecoveredPartition { partition, watermarks, hot_bytes }) in partitions {
             let was = self.peek(key).watermarks;
-            assert!(was.next <= watermarks.next, "{partition}: recovery would give offsets again: {was:?} to {watermarks:?}");
+            assert!(
+                was.next <= watermarks.next,
+                "{partition}: recovery would give offsets again: {was:?} to {watermarks:?}"
+            );
             self.delete_events(key, OffsetRange::new(was.low, watermarks.low.clamp(was.low, was.next)));
             if was.next <= watermarks.start {
                 // All that this volume has of the partition is gone, perhaps with its table: a key must not
                 // stand for an event that does not exist.
-                let (from, to) = (keys::partition(key), keys::partition(PartitionKey { partition: key.partition + 1, ..key }));
+                let (from, to) = (
+                    keys::partition(key),
+                    keys::partition(PartitionKey { partition: key.partition + 1, ..key }),
+                );
                 self.writes.delete_range_cf(self.volume.db.family(cf::IDEMPOTENCY), from, to);
             }
             self.state(key).recover(watermarks, hot_bytes);
@@ -53,7 +59,10 @@ impl Batch<'_> {
             let known: Vec<_> = {
                 let catalog = self.volume.catalog.read();
                 let each = catalog.consumers().iter();
-                each.flat_map(|(group, offsets)| offsets.keys().map(|key| (group.clone(), *key)).collect::<Vec<_>>()).collect()
+                each.flat_map(|(group, offsets)| {
+                    offsets.keys().map(|key| (group.clone(), *key)).collect::<Vec<_>>()
+                })
+                .collect()
             };
             for (group, key) in known {
                 self.set_consumer(&group, key, None);
@@ -69,7 +78,10 @@ impl Batch<'_> {
     }
 
     /// Takes over idempotency keys that the volume does not have yet.
-    pub(super) fn recover_keys(&mut self, found: Vec<(Partition, Hash, FirstWrite)>) -> Result<(), StorageError> {
+    pub(super) fn recover_keys(
+        &mut self,
+        found: Vec<(Partition, Hash, FirstWrite)>,
+    ) -> Result<(), StorageError> {
         let mut keys = Vec::with_capacity(found.len());
         for (partition, hash, first) in found {
             keys.push((keys::idempotency(self.existing(&partition)?, hash), first));

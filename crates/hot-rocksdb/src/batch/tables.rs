@@ -16,14 +16,22 @@ use contracts::{
 
 impl Batch<'_> {
     /// Changes a table's settings; creates the table if it does not exist.
-    pub(super) fn configure_table(&mut self, name: &TableName, change: TableChange) -> Result<Configured, StorageError> {
+    pub(super) fn configure_table(
+        &mut self,
+        name: &TableName,
+        change: TableChange,
+    ) -> Result<Configured, StorageError> {
         let defaults = self.volume.options.new_table;
         let known = self.head(name).filter(|head| !head.is_deleted);
         let settings = change.apply(known.map_or(defaults, |head| head.settings), defaults);
         if let Some(head) = known {
             let partitions = head.settings.partitions.value;
             if settings.partitions.value < partitions {
-                return Err(StorageError::PartitionsShrink { table: name.clone(), partitions, asked: settings.partitions.value });
+                return Err(StorageError::PartitionsShrink {
+                    table: name.clone(),
+                    partitions,
+                    asked: settings.partitions.value,
+                });
             }
         } else {
             self.check_tables()?;
@@ -40,9 +48,15 @@ impl Batch<'_> {
     pub(super) fn delete_table(&mut self, name: &TableName) -> Result<(), StorageError> {
         let head = self.visible(name)?;
         let db = &self.volume.db;
-        let stored: Vec<PartitionKey> =
-            self.volume.catalog.read().get(name).map(|table| partition_keys(head.id, table)).unwrap_or_default();
-        let staged: Vec<PartitionKey> = self.change.states.keys().copied().filter(|key| key.table == head.id).collect();
+        let stored: Vec<PartitionKey> = self
+            .volume
+            .catalog
+            .read()
+            .get(name)
+            .map(|table| partition_keys(head.id, table))
+            .unwrap_or_default();
+        let staged: Vec<PartitionKey> =
+            self.change.states.keys().copied().filter(|key| key.table == head.id).collect();
         let ends: BTreeMap<PartitionKey, Offset> =
             stored.into_iter().chain(staged).map(|key| (key, self.peek(key).watermarks.next)).collect();
         for (key, next) in &ends {
@@ -75,7 +89,10 @@ impl Batch<'_> {
     /// The consumer offsets committed for a table, with those of this batch.
     fn committed_of(&self, table: TableId) -> Vec<(GroupName, PartitionKey)> {
         let catalog = self.volume.catalog.read();
-        let stored = catalog.consumers().iter().flat_map(|(group, offsets)| offsets.keys().map(move |key| (group.clone(), *key)));
+        let stored = catalog
+            .consumers()
+            .iter()
+            .flat_map(|(group, offsets)| offsets.keys().map(move |key| (group.clone(), *key)));
         let staged = self.change.consumers.keys().cloned();
         stored.chain(staged).filter(|(_, key)| key.table == table).collect()
     }
@@ -121,7 +138,9 @@ impl Batch<'_> {
 
     /// The head of a table that exists and is not deleted.
     pub(super) fn visible(&self, name: &TableName) -> Result<TableHead, StorageError> {
-        self.head(name).filter(|head| !head.is_deleted).ok_or_else(|| StorageError::UnknownTable(name.clone()))
+        self.head(name)
+            .filter(|head| !head.is_deleted)
+            .ok_or_else(|| StorageError::UnknownTable(name.clone()))
     }
 }
 

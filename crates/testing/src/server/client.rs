@@ -60,7 +60,12 @@ impl TestServer {
     }
 
     /// POST of any bytes: status and JSON.
-    pub async fn post_bytes(&self, path: &str, content_type: &str, body: impl Into<reqwest::Body>) -> (StatusCode, Value) {
+    pub async fn post_bytes(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> (StatusCode, Value) {
         let request = self.request(Method::POST, path).header("content-type", content_type).body(body);
         answer(request.send().await.unwrap()).await
     }
@@ -100,7 +105,13 @@ impl TestServer {
     /// One partition of a table as `GET /tables` shows it.
     pub async fn partition(&self, table: &str, number: u64) -> Value {
         let (_, body) = self.get(&format!("/tables/{table}/partitions")).await;
-        body["partitions"].as_array().unwrap().iter().find(|one| one["partition"] == number).cloned().unwrap_or(Value::Null)
+        body["partitions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|one| one["partition"] == number)
+            .cloned()
+            .unwrap_or(Value::Null)
     }
 }
 
@@ -108,6 +119,10 @@ impl TestServer {
 pub async fn answer(response: Response) -> (StatusCode, Value) {
     let status = response.status();
     let text = response.text().await.unwrap();
-    let value = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) };
+    let value = if text.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_str(&text).unwrap_or(Value::String(text))
+    };
     (status, value)
 }

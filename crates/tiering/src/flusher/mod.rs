@@ -237,7 +237,10 @@ impl Flusher {
             asked_upto: self.waiters.iter().filter_map(|waiter| waiter.end(partition)).max().unwrap_or(0),
         };
         // Never sooner than a tick: without an interval every step would begin segments of a few events each.
-        let policy = FlushPolicy { interval: self.options.interval.max(TICK), segment_bytes: self.options.segment_bytes };
+        let policy = FlushPolicy {
+            interval: self.options.interval.max(TICK),
+            segment_bytes: self.options.segment_bytes,
+        };
         let room = MAX_SEGMENTS.saturating_sub(self.writing.len());
         for task in plan::due(&self.tiers.hot.pending(), policy, room, situation) {
             let partition = task.partition.clone();
@@ -255,12 +258,15 @@ impl Flusher {
             let partition = task.partition.clone();
             let bytes = task.bytes.min(segment_bytes).saturating_mul(2); // about: the object, and its room to grow
             let permits = usize::try_from(bytes).unwrap_or(most).min(most);
-            let (Ok(_turn), Ok(_memory)) = (turns.acquire().await, memory.acquire_many(u32::try_from(permits).unwrap_or(u32::MAX)).await)
-            else {
+            let (Ok(_turn), Ok(_memory)) = (
+                turns.acquire().await,
+                memory.acquire_many(u32::try_from(permits).unwrap_or(u32::MAX)).await,
+            ) else {
                 return (partition, Err(StorageError::Closed));
             };
             let started = Instant::now();
-            let written = partition::write(tiers.hot.as_ref(), tiers.cold.as_ref(), segment_bytes, task).await;
+            let written =
+                partition::write(tiers.hot.as_ref(), tiers.cold.as_ref(), segment_bytes, task).await;
             metrics::segment_written(started.elapsed());
             (partition, written)
         }
@@ -274,7 +280,9 @@ impl Flusher {
         self.watched = Instant::now();
         match self.tiers.cold.watch().await {
             Err(fenced @ StorageError::Fenced(_)) => Err(fenced),
-            Err(error @ (StorageError::Unavailable { tier: Tier::Cold, .. } | StorageError::Denied { .. })) => {
+            Err(
+                error @ (StorageError::Unavailable { tier: Tier::Cold, .. } | StorageError::Denied { .. }),
+            ) => {
                 self.tiers.bucket.troubled(Some(error.to_string()));
                 debug!(%error, "cannot see whether another writer has taken over");
                 Ok(())

@@ -43,12 +43,17 @@ pub async fn write(
     let end = intent.map_or(range.end, |intent| intent.range.end);
     // An earlier attempt may have put this object: its bounds are kept, whatever settings say now.
     let enough = if intent.is_some() { u64::MAX } else { segment_bytes };
-    let builder = cold.segment(SegmentId { partition: partition.clone(), start: range.start, epoch }, format)?;
+    let builder =
+        cold.segment(SegmentId { partition: partition.clone(), start: range.start, epoch }, format)?;
     let (builder, bytes) = hot.scan(builder, end, enough).await?;
-    let segment = offload(|| builder.finish()).await.map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
+    let segment = offload(|| builder.finish())
+        .await
+        .map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
     let planned = FlushIntent { range: segment.meta.range, epoch, format, bytes };
     match intent {
-        Some(intent) => assert!(intent == planned, "{partition}: a retry planned {planned:?}, before it was {intent:?}"),
+        Some(intent) => {
+            assert!(intent == planned, "{partition}: a retry planned {planned:?}, before it was {intent:?}")
+        }
         // Durable before the first byte leaves: from here on this segment has one name and one content.
         None => hot.intend(vec![(partition.clone(), planned)]).await?,
     }

@@ -50,7 +50,8 @@ pub(super) fn due(
     situation: impl Fn(&Partition) -> Situation,
 ) -> Vec<FlushTask> {
     let mut tasks = Vec::new();
-    for (partition, status) in pending.iter().filter(|(_, status)| !status.watermarks.unflushed().is_empty()) {
+    for (partition, status) in pending.iter().filter(|(_, status)| !status.watermarks.unflushed().is_empty())
+    {
         let Situation { is_busy, is_waiting, asked_upto } = situation(partition);
         let has_waited = status.unflushed_since.is_some_and(|since| since.elapsed() >= policy.interval);
         let is_due = has_waited || status.unflushed_bytes >= policy.segment_bytes || status.intent.is_some();
@@ -65,7 +66,9 @@ pub(super) fn due(
 }
 
 /// Up to where partitions must be flushed so that everything they hold now is cold.
-pub(super) fn ends(partitions: impl IntoIterator<Item = (Partition, PartitionStatus)>) -> BTreeMap<Partition, Offset> {
+pub(super) fn ends(
+    partitions: impl IntoIterator<Item = (Partition, PartitionStatus)>,
+) -> BTreeMap<Partition, Offset> {
     let unflushed = partitions.into_iter().filter(|(_, status)| !status.watermarks.unflushed().is_empty());
     unflushed.map(|(partition, status)| (partition, status.watermarks.next)).collect()
 }
@@ -117,8 +120,11 @@ mod tests {
     #[test]
     fn a_partition_in_trouble_does_not_hold_up_others() {
         let pending = pending(vec![status(0, 0, 9, 10, 5), status(1, 0, 9, 10, 5), status(2, 0, 9, 10, 5)]);
-        let situation =
-            |partition: &Partition| Situation { is_waiting: partition.number == 0, is_busy: partition.number == 2, asked_upto: 0 };
+        let situation = |partition: &Partition| Situation {
+            is_waiting: partition.number == 0,
+            is_busy: partition.number == 2,
+            asked_upto: 0,
+        };
         assert_eq!(numbers(&due(&pending, DUE, 9, situation)), [1]);
     }
 

@@ -9,7 +9,10 @@ use std::{
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Flusher, MAX_BACKOFF, OFFSETS, RETRY_CHANGES, TICK, WriteOutcome, partition::WrittenSegment, waiter::FlushWaiter};
+use super::{
+    Flusher, MAX_BACKOFF, OFFSETS, RETRY_CHANGES, TICK, WriteOutcome, partition::WrittenSegment,
+    waiter::FlushWaiter,
+};
 use contracts::{
     catalog::TableStatus,
     cold::Publication,
@@ -31,7 +34,9 @@ impl Flusher {
                 Ok(segment) => written.push(segment),
                 // Dropped since its task was planned. Its waiters stay: they wait for what was written after
                 // it, if anything.
-                Err(StorageError::Expired { .. } | StorageError::UnknownTable(_)) => debug!(%partition, "dropped before it was flushed"),
+                Err(StorageError::Expired { .. } | StorageError::UnknownTable(_)) => {
+                    debug!(%partition, "dropped before it was flushed")
+                }
                 Err(error) => {
                     self.waiters.iter_mut().for_each(|waiter| waiter.fail_partition(&partition, &error));
                     if is_about_the_bucket(&error) {
@@ -49,8 +54,10 @@ impl Flusher {
         let offsets = self.tiers.hot.commits();
         let may_retry = !self.waiters.is_empty() || Instant::now() >= self.retry_changes;
         // Commits alone must not cause manifests more often than flushes do.
-        let offsets_wait = self.offsets_published.elapsed() < self.options.interval.min(OFFSETS) && self.waiters.is_empty();
-        let has_changes = self.published_changes != Some(changes) || (self.published_offsets != Some(offsets) && !offsets_wait);
+        let offsets_wait =
+            self.offsets_published.elapsed() < self.options.interval.min(OFFSETS) && self.waiters.is_empty();
+        let has_changes = self.published_changes != Some(changes)
+            || (self.published_offsets != Some(offsets) && !offsets_wait);
         if !written.is_empty() || (has_changes && may_retry) {
             // Publish, then mark, then evict: a crash between any two leaves every acked event readable.
             if let Err(error) = self.publish_manifest(&written, changes).await {
@@ -82,7 +89,8 @@ impl Flusher {
             true => self.tables(written.iter().map(|segment| &segment.partition.table)),
             false => self.tiers.hot.tables().all().cloned().collect(),
         };
-        let segments = written.iter().map(|segment| (segment.partition.clone(), segment.meta.clone())).collect();
+        let segments =
+            written.iter().map(|segment| (segment.partition.clone(), segment.meta.clone())).collect();
         let have_changed = self.published_offsets != Some(self.tiers.hot.commits());
         let consumers = if have_changed { Some(self.tiers.hot.all_offsets().await?) } else { None };
         let publication = Publication { segments, tables, consumers };
@@ -91,7 +99,8 @@ impl Flusher {
 
     /// Marks segments flushed, which a published manifest names by now, and tells those who wait for them.
     async fn mark(&mut self, written: Vec<WrittenSegment>) -> Result<(), StorageError> {
-        let segments: Vec<_> = written.iter().map(|segment| (segment.partition.clone(), segment.intent)).collect();
+        let segments: Vec<_> =
+            written.iter().map(|segment| (segment.partition.clone(), segment.intent)).collect();
         if !segments.is_empty() {
             self.tiers.hot.mark_flushed(segments).await?;
             crash::point("flush-marked");
@@ -129,7 +138,11 @@ impl Flusher {
     /// How far the tables that somebody waits for are flushed.
     fn flushed(&self) -> BTreeMap<Partition, Offset> {
         let tables = self.tables(self.waiters.iter().flat_map(FlushWaiter::tables));
-        tables.iter().flat_map(|table| table.named_partitions()).map(|(partition, status)| (partition, status.watermarks.flushed)).collect()
+        tables
+            .iter()
+            .flat_map(|table| table.named_partitions())
+            .map(|(partition, status)| (partition, status.watermarks.flushed))
+            .collect()
     }
 
     /// Clears the bucket's trouble, unless something that it did not take still waits: a bucket that can be
@@ -137,7 +150,8 @@ impl Flusher {
     pub(super) fn heal(&mut self) {
         if !self.not_taken.is_empty() {
             // What was dropped meanwhile no longer waits.
-            let waiting: HashSet<Partition> = self.tiers.hot.pending().into_iter().map(|(partition, _)| partition).collect();
+            let waiting: HashSet<Partition> =
+                self.tiers.hot.pending().into_iter().map(|(partition, _)| partition).collect();
             self.not_taken.retain(|partition| waiting.contains(partition));
         }
         if self.not_taken.is_empty() && !self.is_publishing_failing {
@@ -156,6 +170,9 @@ impl Flusher {
 /// Whether the bucket is why a segment failed: it does not answer, refuses the segment, or has other bytes
 /// under its key.
 fn is_about_the_bucket(error: &StorageError) -> bool {
-    let is_its = matches!(error, StorageError::Unavailable { tier: Tier::Cold, .. } | StorageError::Denied { tier: Tier::Cold, .. });
+    let is_its = matches!(
+        error,
+        StorageError::Unavailable { tier: Tier::Cold, .. } | StorageError::Denied { tier: Tier::Cold, .. }
+    );
     is_its || matches!(error, StorageError::Corrupt { .. })
 }

@@ -1,7 +1,7 @@
 //! The cursor of a read: the position in each partition and the filters of the read, as one opaque word.
 //!
-//! `base64url( 2 | flags | since? | until? | partition? | base | width | runs | (gap, length)* |
-//! differences | CRC32C )`, with numbers as varints. A run is of partitions with consecutive numbers; each position is
+//! `base64url( 2 | flags | since? | until? | partition? | base | width | runs | (gap, length)* | differences
+//! | CRC32C )`, with numbers as varints. A run is of partitions with consecutive numbers; each position is
 //! `base` plus a difference of `width` bits, the lowest bit first. Positions in a table are mostly close to
 //! each other, so a thousand of them fit into a header. The checksum covers the table's name too, so that a
 //! cursor of another table, or one made by hand, is refused.
@@ -32,7 +32,9 @@ pub struct BadCursor;
 pub fn encode(query: &ReadQuery, next: &Positions) -> String {
     let TimeFilter { since, until } = query.filter;
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-    let flags = flag(since.is_some(), SINCE) | flag(until.is_some(), UNTIL) | flag(query.partition.is_some(), PARTITION);
+    let flags = flag(since.is_some(), SINCE)
+        | flag(until.is_some(), UNTIL)
+        | flag(query.partition.is_some(), PARTITION);
     let mut bytes = vec![VERSION, flags];
     for bound in [since, until].into_iter().flatten() {
         encode_varint(zigzag(bound), &mut bytes);
@@ -215,7 +217,10 @@ mod tests {
         let given = "AQMKgKCInJ56AgABAwFKn73k";
         let decoded = decode(&table("t"), given).unwrap();
         let filter = TimeFilter { since: Some(5), until: Some(2_100_000_000_000) };
-        assert_eq!((decoded.partition, decoded.filter, decoded.from), (None, filter, Positions::from([(0, 1), (3, 1)])));
+        assert_eq!(
+            (decoded.partition, decoded.filter, decoded.from),
+            (None, filter, Positions::from([(0, 1), (3, 1)]))
+        );
         assert!(decode(&table("u"), given).is_err());
     }
 

@@ -109,7 +109,13 @@ enum HeldTurn {
 }
 
 impl Merge {
-    pub(super) fn new(reader: TieredReader, query: ReadQuery, starts: Positions, look: Look, begins_cold: bool) -> Self {
+    pub(super) fn new(
+        reader: TieredReader,
+        query: ReadQuery,
+        starts: Positions,
+        look: Look,
+        begins_cold: bool,
+    ) -> Self {
         let share = starts.len().max(1);
         // Half of the bound: a record takes more memory than its own bytes.
         let of_held = look.most_bytes / 2 / share;
@@ -157,7 +163,8 @@ impl Merge {
 
     /// Whether what comes next is only in S3, as far as is known.
     pub fn wants_cold(&self) -> bool {
-        let is_cold = |number| self.partials.get(number).is_some_and(|partial: &Partial| partial.next < partial.low);
+        let is_cold =
+            |number| self.partials.get(number).is_some_and(|partial: &Partial| partial.next < partial.low);
         let comes_next = self.given_back.first().filter(|_| !self.has_first()).map(|(_, number)| number);
         if self.has_read { self.empty.iter().chain(comes_next).any(is_cold) } else { self.begins_cold }
     }
@@ -223,7 +230,8 @@ impl Merge {
 
     /// Bytes that the records take that are fetched and not yet given, or being fetched.
     pub fn held_bytes(&self) -> usize {
-        self.held + self.chunk.bytes * self.partials.values().filter(|partial| partial.ahead.is_some()).count()
+        self.held
+            + self.chunk.bytes * self.partials.values().filter(|partial| partial.ahead.is_some()).count()
     }
 
     /// Partitions that are read.
@@ -296,7 +304,10 @@ impl Merge {
         let each = |(&number, &start): (&PartitionNumber, &Offset)| {
             let partition = Partition::new(self.query.table.clone(), number);
             let end = passed.get(&number).copied().unwrap_or(start).max(start);
-            self.reader.lost(&partition, OffsetRange::new(start, end)).into_iter().map(move |lost| (number, lost))
+            self.reader
+                .lost(&partition, OffsetRange::new(start, end))
+                .into_iter()
+                .map(move |lost| (number, lost))
         };
         self.starts.iter().flat_map(each).collect()
     }
@@ -304,12 +315,16 @@ impl Merge {
     /// What hot has of the partitions that have nothing fetched: of all of them, unless they have too much
     /// for one look. What is left out stays among them.
     async fn look_in_hot(&mut self) -> Result<Vec<(PartitionNumber, HotPage)>, StorageError> {
-        let (mut wanted, mut pages) = (Vec::with_capacity(self.empty.len()), Vec::with_capacity(self.empty.len()));
+        let (mut wanted, mut pages) =
+            (Vec::with_capacity(self.empty.len()), Vec::with_capacity(self.empty.len()));
         for number in self.empty.drain(..) {
             let Some(partial) = self.partials.get_mut(&number) else { continue };
             match partial.ahead.take() {
                 Some(Ahead::Hot(page)) => {
-                    pages.push((number, page.await.map_err(|error| StorageError::unavailable(Tier::Hot, error))??));
+                    pages.push((
+                        number,
+                        page.await.map_err(|error| StorageError::unavailable(Tier::Hot, error))??,
+                    ));
                 }
                 cold => {
                     partial.ahead = cold;
@@ -342,15 +357,16 @@ impl Merge {
                     self.empty.push(number);
                     continue;
                 }
-                let (partition, earliest) = (Partition::new(self.query.table.clone(), number), hot.watermarks.start);
+                let (partition, earliest) =
+                    (Partition::new(self.query.table.clone(), number), hot.watermarks.start);
                 return Err(StorageError::Expired { partition, offset: partial.next, earliest });
             }
             if partial.next < hot.watermarks.low {
                 let missing = OffsetRange::new(partial.next, hot.watermarks.low);
                 let page = match partial.ahead.take() {
-                    Some(Ahead::Cold(ahead)) => {
-                        Either::Left(async move { ahead.await.map_err(|error| StorageError::unavailable(Tier::Cold, error))? })
-                    }
+                    Some(Ahead::Cold(ahead)) => Either::Left(async move {
+                        ahead.await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
+                    }),
                     _ => Either::Right(self.reader.read_cold(&self.query, number, missing, self.chunk)?),
                 };
                 cold.push(async move { Ok::<_, StorageError>((number, hot.watermarks, page.await?)) });
@@ -373,10 +389,20 @@ impl Merge {
     }
 
     /// Takes what a look has found in one partition.
-    fn take(&mut self, number: PartitionNumber, watermarks: Watermarks, page: Page) -> Result<(), StorageError> {
+    fn take(
+        &mut self,
+        number: PartitionNumber,
+        watermarks: Watermarks,
+        page: Page,
+    ) -> Result<(), StorageError> {
         let Some(partial) = self.partials.get_mut(&number) else { return Ok(()) };
         let end = partial.end.unwrap_or(watermarks.next);
-        assert!(page.next > partial.next || partial.next >= end, "{}/{number}: a read at {} went nowhere", self.query.table, partial.next);
+        assert!(
+            page.next > partial.next || partial.next >= end,
+            "{}/{number}: a read at {} went nowhere",
+            self.query.table,
+            partial.next
+        );
         partial.next = page.next.min(end);
         partial.low = watermarks.low;
         let wanted = page.records.into_iter().take_while(|record| record.offset < end);
@@ -389,7 +415,12 @@ impl Merge {
         if self.fetches_ahead && self.starts.len() <= PARALLEL_READS && partial.next < end {
             partial.ahead = Some(if partial.next < watermarks.low {
                 let missing = OffsetRange::new(partial.next, watermarks.low.min(end));
-                Ahead::Cold(AbortOnDropHandle::new(task::spawn(self.reader.read_cold(&self.query, number, missing, self.chunk)?)))
+                Ahead::Cold(AbortOnDropHandle::new(task::spawn(self.reader.read_cold(
+                    &self.query,
+                    number,
+                    missing,
+                    self.chunk,
+                )?)))
             } else {
                 Ahead::Hot(self.reader.read_hot(&self.query, number, partial.next, self.chunk))
             });

@@ -69,7 +69,12 @@ pub struct TieredReader {
 
 impl TieredReader {
     /// A reader over hot, and cold if there is one.
-    pub fn new(hot: Arc<dyn HotReader>, catalog: Arc<dyn Catalog>, cold: Option<Arc<dyn ColdReader>>, turns: ReadTurns) -> Self {
+    pub fn new(
+        hot: Arc<dyn HotReader>,
+        catalog: Arc<dyn Catalog>,
+        cold: Option<Arc<dyn ColdReader>>,
+        turns: ReadTurns,
+    ) -> Self {
         Self { hot, catalog, cold, turns }
     }
 
@@ -91,8 +96,10 @@ impl TieredReader {
             return Err(StorageError::UnknownTable(query.table));
         };
         let starts = self.starts(&table, &query)?;
-        let wants_cold =
-            table.partitions.iter().any(|status| starts.get(&status.number).is_some_and(|start| *start < status.watermarks.low));
+        let wants_cold = table
+            .partitions
+            .iter()
+            .any(|status| starts.get(&status.number).is_some_and(|start| *start < status.watermarks.low));
         Ok(Merge::new(self.clone(), query, starts, look.into(), wants_cold))
     }
 
@@ -103,7 +110,9 @@ impl TieredReader {
     /// `UnknownTable`, `Expired` or `BeyondEnd`.
     pub fn rest(&self, query: ReadQuery, chunk: ReadLimit) -> Result<Merge, StorageError> {
         let table = self.catalog.table(&query.table);
-        let ends = table.iter().flat_map(|table| table.partitions.iter().map(|status| (status.number, status.watermarks.next)));
+        let ends = table
+            .iter()
+            .flat_map(|table| table.partitions.iter().map(|status| (status.number, status.watermarks.next)));
         let ends = ends.collect();
         let mut merge = self.merge(query, chunk)?;
         merge.stop_at(&ends);
@@ -116,7 +125,10 @@ impl TieredReader {
     /// # Errors
     /// `UnknownTable`, `Expired` or `BeyondEnd`.
     pub fn check(&self, query: &ReadQuery) -> Result<(), StorageError> {
-        let table = self.catalog.table(&query.table).ok_or_else(|| StorageError::UnknownTable(query.table.clone()))?;
+        let table = self
+            .catalog
+            .table(&query.table)
+            .ok_or_else(|| StorageError::UnknownTable(query.table.clone()))?;
         self.starts(&table, query).map(drop)
     }
 
@@ -160,7 +172,9 @@ impl TieredReader {
         let (hot, table, filter) = (Arc::clone(&self.hot), query.table.clone(), query.filter);
         AbortOnDropHandle::new(task::spawn(async move {
             let page = hot.read(&table, vec![(number, next)], filter, limit).await?.pop();
-            page.ok_or_else(|| StorageError::corrupt(format!("{table}/{number}"), "a read of one partition returned none"))
+            page.ok_or_else(|| {
+                StorageError::corrupt(format!("{table}/{number}"), "a read of one partition returned none")
+            })
         }))
     }
 
@@ -174,7 +188,8 @@ impl TieredReader {
     ) -> Result<impl Future<Output = Result<Page, StorageError>> + Send + use<>, StorageError> {
         let partition = Partition::new(query.table.clone(), number);
         let Some(cold) = self.cold.clone() else {
-            let why = std::io::Error::other(format!("{partition} {missing} is in S3, and no bucket is configured"));
+            let why =
+                std::io::Error::other(format!("{partition} {missing} is in S3, and no bucket is configured"));
             return Err(StorageError::unavailable(Tier::Cold, why));
         };
         let filter = query.filter;
@@ -183,7 +198,8 @@ impl TieredReader {
 
     /// Where each partition that is read begins.
     fn starts(&self, table: &TableStatus, query: &ReadQuery) -> Result<Positions, StorageError> {
-        let mut numbers: Vec<_> = table.partitions.iter().map(|status| (status.number, status.watermarks)).collect();
+        let mut numbers: Vec<_> =
+            table.partitions.iter().map(|status| (status.number, status.watermarks)).collect();
         if let Some(wanted) = query.partition {
             numbers.retain(|(number, _)| *number == wanted);
             if numbers.is_empty() {

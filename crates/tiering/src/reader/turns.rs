@@ -44,7 +44,8 @@ impl ReadTurns {
     /// `Overloaded` if the turn does not come in time.
     pub(super) async fn cold(&self) -> Result<ReadTurn, StorageError> {
         let waiting = timeout(COLD_PATIENCE, Arc::clone(&self.cold).acquire_owned());
-        let overloaded = |_| StorageError::Overloaded { reason: Overload::ColdReads, retry_after: Duration::from_secs(5) };
+        let overloaded =
+            |_| StorageError::Overloaded { reason: Overload::ColdReads, retry_after: Duration::from_secs(5) };
         Ok(ReadTurn { _permit: waiting.await.map_err(overloaded)?.ok() })
     }
 }

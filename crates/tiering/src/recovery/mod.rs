@@ -95,22 +95,28 @@ impl Recovery {
             let record = self.journal.record().await;
             let (store_id, relation) = match found.last() {
                 None => (*self.store_id.lock(), Relation::InStep),
-                Some(last) => (last.store_id, relation(*self.store_id.lock(), &record, self.hot.tables().is_empty(), &last)?),
+                Some(last) => (
+                    last.store_id,
+                    relation(*self.store_id.lock(), &record, self.hot.tables().is_empty(), &last)?,
+                ),
             };
             if is_serving && relation == Relation::Behind {
-                return Err(StorageError::Refused("another volume has advanced this bucket: the next start recovers from it".to_owned()));
+                return Err(StorageError::Refused(
+                    "another volume has advanced this bucket: the next start recovers from it".to_owned(),
+                ));
             }
             let steps = self.steps(&found.partitions(), relation)?;
             compare_before_taking_over(&steps)?;
             if relation == Relation::Behind && !record.is_catching_up() {
                 info!(store = %store_id, "the volume is behind the bucket: recovering from S3");
-                // Noted before the takeover: if it were killed after it without the note, the volume would pass
-                // for the last writer, though it lacks what the bucket has.
+                // Noted before the takeover: if it were killed after it without the note, the volume would
+                // pass for the last writer, though it lacks what the bucket has.
                 self.journal.begin_catching_up(store_id).await?;
                 *self.store_id.lock() = store_id;
                 crash::point("recovery-begun");
             }
-            let (journal, fence, clock) = (Arc::clone(&self.journal), Arc::clone(&self.fence), Arc::clone(&self.clock));
+            let (journal, fence, clock) =
+                (Arc::clone(&self.journal), Arc::clone(&self.fence), Arc::clone(&self.clock));
             match found.take_over(Takeover { store_id, journal, fence, clock }).await {
                 // Another writer was still at work: read what it added.
                 Err(StorageError::Fenced(_)) => found.follow().await?,
@@ -136,8 +142,11 @@ impl Recovery {
         self.cold.declare_lost(&known).await?;
         crash::point("recovery-lost-declared");
         let bounds = self.cold.partitions()?.into_iter();
-        let moved = bounds.filter(|(partition, cold)| known.get(partition).is_none_or(|watermarks| watermarks.next < cold.end));
-        let partitions: Vec<_> = moved.map(|(partition, cold)| empty_at(partition, cold.start, cold.end)).collect();
+        let moved = bounds.filter(|(partition, cold)| {
+            known.get(partition).is_none_or(|watermarks| watermarks.next < cold.end)
+        });
+        let partitions: Vec<_> =
+            moved.map(|(partition, cold)| empty_at(partition, cold.start, cold.end)).collect();
         for one in &partitions {
             let next = known.get(&one.partition).map_or(0, |watermarks| watermarks.next);
             warn!(partition = %one.partition, start = next, end = one.watermarks.next, "these offsets may have been given, and are lost with the volume");
@@ -159,7 +168,11 @@ impl Recovery {
 
     /// What is to be done with each partition that the chain lists. Refuses a bucket that has less than the
     /// volume has flushed to it.
-    fn steps(&self, cold: &BTreeMap<Partition, ColdBounds>, relation: Relation) -> Result<Vec<(Partition, RecoveryStep)>, StorageError> {
+    fn steps(
+        &self,
+        cold: &BTreeMap<Partition, ColdBounds>,
+        relation: Relation,
+    ) -> Result<Vec<(Partition, RecoveryStep)>, StorageError> {
         let tables = self.hot.tables();
         let hot: BTreeMap<_, _> = tables.partitions().collect();
         for (partition, status) in &hot {
@@ -167,7 +180,9 @@ impl Recovery {
             if end < status.watermarks.flushed && status.watermarks.flushed > status.watermarks.start {
                 let flushed = status.watermarks.flushed;
                 if cold.is_empty() {
-                    let why = format!("this volume says that S3 has {partition} up to {flushed}, and there is no manifest");
+                    let why = format!(
+                        "this volume says that S3 has {partition} up to {flushed}, and there is no manifest"
+                    );
                     return Err(StorageError::denied(Tier::Cold, Emptied(why)));
                 }
                 return Err(StorageError::Refused(format!(
@@ -177,13 +192,19 @@ impl Recovery {
             }
         }
         cold.iter()
-            .map(|(partition, cold)| Ok((partition.clone(), step(partition, hot.get(partition).copied(), cold, relation)?)))
+            .map(|(partition, cold)| {
+                Ok((partition.clone(), step(partition, hot.get(partition).copied(), cold, relation)?))
+            })
             .collect()
     }
 
     /// Carries out the steps, after the chain has been taken over. The order is: compare, mark, take over
     /// partitions, then keys, then trim; each may be repeated after a crash.
-    async fn apply(&self, steps: Vec<(Partition, RecoveryStep)>, relation: Relation) -> Result<(), StorageError> {
+    async fn apply(
+        &self,
+        steps: Vec<(Partition, RecoveryStep)>,
+        relation: Relation,
+    ) -> Result<(), StorageError> {
         let mut unmarked = Vec::new();
         let mut recovered = Recovered::default();
         self.progress.begin_counted("comparing partitions on the volume and in S3", steps.len());
@@ -192,13 +213,16 @@ impl Recovery {
             match step {
                 RecoveryStep::Leave => {}
                 RecoveryStep::Mark(intent) => unmarked.push((partition, intent)),
-                RecoveryStep::Replace { start, end } => recovered.partitions.push(empty_at(partition, start, end)),
+                RecoveryStep::Replace { start, end } => {
+                    recovered.partitions.push(empty_at(partition, start, end))
+                }
                 RecoveryStep::Compare { both, start, flushed, next, .. } => {
                     self.compare(&partition, both).await?;
                     if next <= flushed {
                         recovered.partitions.push(empty_at(partition, start, flushed));
                     } else {
-                        let hot_bytes = self.stored_bytes(&partition, OffsetRange::new(flushed, next)).await?;
+                        let hot_bytes =
+                            self.stored_bytes(&partition, OffsetRange::new(flushed, next)).await?;
                         let watermarks = Watermarks { start, low: flushed, flushed, next };
                         recovered.partitions.push(RecoveredPartition { partition, watermarks, hot_bytes });
                     }
@@ -224,8 +248,12 @@ impl Recovery {
     async fn trim(&self) -> Result<(), StorageError> {
         let known = self.hot.tables().watermarks();
         let bounds = self.cold.partitions()?.into_iter();
-        let behind = bounds.filter(|(partition, cold)| known.get(partition).is_some_and(|watermarks| watermarks.start < cold.start));
-        let trims: Vec<_> = behind.map(|(partition, cold)| Trim { partition, start: cold.start, unflushed_bytes: 0 }).collect();
+        let behind = bounds.filter(|(partition, cold)| {
+            known.get(partition).is_some_and(|watermarks| watermarks.start < cold.start)
+        });
+        let trims: Vec<_> = behind
+            .map(|(partition, cold)| Trim { partition, start: cold.start, unflushed_bytes: 0 })
+            .collect();
         if trims.is_empty() { Ok(()) } else { self.hot.trim(trims).await }
     }
 
@@ -234,7 +262,8 @@ impl Recovery {
         let bounds = self.cold.partitions()?;
         // Manifests list only tables that differ from the default. So what an older copy remembers is reset
         // first.
-        let mut names: BTreeSet<TableName> = self.hot.tables().all().map(|table| table.name.clone()).collect();
+        let mut names: BTreeSet<TableName> =
+            self.hot.tables().all().map(|table| table.name.clone()).collect();
         names.extend(bounds.keys().map(|partition| partition.table.clone()));
         let usual = |name| RecoveredTable { name, settings: TableSettings::default(), is_deleted: false };
         recovered.tables.extend(names.into_iter().map(usual));
@@ -245,8 +274,9 @@ impl Recovery {
         }
         // An older copy may have commits that no manifest has. They are kept, unless the events up to there
         // are gone: then the table may be another one by now.
-        let is_gone =
-            |partition: &Partition, offset: Offset| bounds.get(partition).is_some_and(|cold| offset <= cold.start && cold.start > 0);
+        let is_gone = |partition: &Partition, offset: Offset| {
+            bounds.get(partition).is_some_and(|cold| offset <= cold.start && cold.start > 0)
+        };
         for (group, offsets_of_group) in self.hot.all_offsets().await? {
             for (partition, offset) in offsets_of_group {
                 let is_gone = is_gone(&partition, offset);
@@ -270,19 +300,27 @@ impl Recovery {
         let count = segments.len();
         info!(segments = count, "reading idempotency keys from S3");
         self.progress.begin_counted("reading idempotency keys from segments in S3", count);
-        let keys =
-            stream::iter(segments).map(|(partition, range)| self.recover_keys_of(partition, range)).buffer_unordered(PARALLEL_SEGMENTS);
+        let keys = stream::iter(segments)
+            .map(|(partition, range)| self.recover_keys_of(partition, range))
+            .buffer_unordered(PARALLEL_SEGMENTS);
         keys.inspect_ok(|_| self.progress.advance()).try_fold(0, async |sum, keys| Ok(sum + keys)).await
     }
 
     async fn recover_keys_of(&self, partition: Partition, range: OffsetRange) -> Result<u64, StorageError> {
         let (mut next, mut count) = (range.start, 0);
         while next < range.end {
-            let page = self.cold.read(&partition, OffsetRange::new(next, range.end), TimeFilter::default(), CHUNK).await?;
+            let page = self
+                .cold
+                .read(&partition, OffsetRange::new(next, range.end), TimeFilter::default(), CHUNK)
+                .await?;
             let now_ms = self.clock.now_ms();
             let key = |record: Record| {
                 let used = KeyUse::of(&record.event)?;
-                let first = FirstWrite { offset: record.offset, appended_ms: record.event.appended_ms, payload: Some(used.payload) };
+                let first = FirstWrite {
+                    offset: record.offset,
+                    appended_ms: record.event.appended_ms,
+                    payload: Some(used.payload),
+                };
                 // A key may have been used again after its window: the use inside the window counts.
                 let is_known = first.is_within(self.key_window_ms, now_ms);
                 is_known.then(|| (partition.clone(), used.key, first))
@@ -300,9 +338,15 @@ impl Recovery {
     async fn compare(&self, partition: &Partition, both: OffsetRange) -> Result<(), StorageError> {
         let mut next = both.start;
         while next < both.end {
-            let cold = self.cold.read(partition, OffsetRange::new(next, both.end), TimeFilter::default(), CHUNK).await?;
+            let cold = self
+                .cold
+                .read(partition, OffsetRange::new(next, both.end), TimeFilter::default(), CHUNK)
+                .await?;
             let limit = ReadLimit { records: cold.records.len(), bytes: usize::MAX };
-            let hot = self.hot.read(&partition.table, vec![(partition.number, next)], TimeFilter::default(), limit).await?;
+            let hot = self
+                .hot
+                .read(&partition.table, vec![(partition.number, next)], TimeFilter::default(), limit)
+                .await?;
             if hot.into_iter().next().is_none_or(|hot| hot.page.records != cold.records) {
                 return Err(diverged(partition, both, "S3 has other events there than the volume"));
             }
@@ -315,7 +359,10 @@ impl Recovery {
     async fn stored_bytes(&self, partition: &Partition, range: OffsetRange) -> Result<u64, StorageError> {
         let (mut next, mut bytes) = (range.start, 0);
         while next < range.end {
-            let pages = self.hot.read(&partition.table, vec![(partition.number, next)], TimeFilter::default(), CHUNK).await?;
+            let pages = self
+                .hot
+                .read(&partition.table, vec![(partition.number, next)], TimeFilter::default(), CHUNK)
+                .await?;
             let Some(hot) = pages.into_iter().next() else { break };
             (next, bytes) = (hot.page.next, bytes + hot.stored_bytes);
         }
@@ -327,7 +374,11 @@ impl Recovery {
 fn compare_before_taking_over(steps: &[(Partition, RecoveryStep)]) -> Result<(), StorageError> {
     for (partition, step) in steps {
         if let RecoveryStep::Compare { lost: Some(lost), .. } = step {
-            return Err(diverged(partition, *lost, "S3 declares these offsets lost, and the volume has events there"));
+            return Err(diverged(
+                partition,
+                *lost,
+                "S3 declares these offsets lost, and the volume has events there",
+            ));
         }
     }
     Ok(())

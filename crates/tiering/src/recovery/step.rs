@@ -37,7 +37,12 @@ pub(super) enum RecoveryStep {
 }
 
 /// How the volume relates to a bucket that has events.
-pub(super) fn relation(store_id: Uuid, record: &ChainRecord, is_empty: bool, last: &LastManifest) -> Result<Relation, StorageError> {
+pub(super) fn relation(
+    store_id: Uuid,
+    record: &ChainRecord,
+    is_empty: bool,
+    last: &LastManifest,
+) -> Result<Relation, StorageError> {
     // A volume without tables has nothing to lose. It may have tried to begin the bucket while another was
     // faster.
     if is_empty && (record.is_empty() || last.store_id != store_id) {
@@ -91,7 +96,11 @@ pub(super) fn step(
 
 /// A partition of which nothing is in hot.
 pub(super) fn empty_at(partition: Partition, start: Offset, end: Offset) -> RecoveredPartition {
-    RecoveredPartition { partition, watermarks: Watermarks { start, low: end, flushed: end, next: end }, hot_bytes: 0 }
+    RecoveredPartition {
+        partition,
+        watermarks: Watermarks { start, low: end, flushed: end, next: end },
+        hot_bytes: 0,
+    }
 }
 
 /// The refusal of a volume that has other events than the bucket.

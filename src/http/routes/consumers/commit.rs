@@ -107,11 +107,15 @@ pub async fn commit(
         offset: *offset,
     };
     let commits = offsets.iter().map(committed).collect();
-    state.consumers.commit(Commit { group: group.clone(), offsets, force }).await.map_err(|error| match error {
-        // A commit says something of the table; it does not read it, so the error is not a read's.
-        StorageError::BeyondEnd { next, .. } => Problem::new(Code::CommitBeyondEnd, &error).with("next", next),
-        error => error.into(),
-    })?;
+    state.consumers.commit(Commit { group: group.clone(), offsets, force }).await.map_err(
+        |error| match error {
+            // A commit says something of the table; it does not read it, so the error is not a read's.
+            StorageError::BeyondEnd { next, .. } => {
+                Problem::new(Code::CommitBeyondEnd, &error).with("next", next)
+            }
+            error => error.into(),
+        },
+    )?;
     Ok(Json(CommitWritten { group: group.to_string(), commits }))
 }
 
@@ -133,7 +137,10 @@ fn read(body: &[u8], limits: &Limits) -> Result<(Vec<(Partition, Offset)>, bool)
     }
     let (mut offsets, mut named) = (Vec::with_capacity(commits.len()), HashSet::new());
     for one in commits {
-        let partition = Partition::new(extract::table_name(&one.table)?, extract::partition_number(one.partition, limits)?);
+        let partition = Partition::new(
+            extract::table_name(&one.table)?,
+            extract::partition_number(one.partition, limits)?,
+        );
         if !named.insert(partition.clone()) {
             return Err(Problem::new(Code::DuplicateCommit, format!("{partition} is named twice")));
         }
@@ -165,20 +172,32 @@ mod tests {
     #[test]
     fn a_commit_is_one_offset_or_a_list_and_names_each_partition_once() {
         let limits = Limits { bulk_records: 2, ..Limits::DEFAULT };
-        let offsets =
-            |body: &str| read(body.as_bytes(), &limits).map(|(offsets, force)| (offsets.len(), force)).map_err(|problem| problem.code());
+        let offsets = |body: &str| {
+            read(body.as_bytes(), &limits)
+                .map(|(offsets, force)| (offsets.len(), force))
+                .map_err(|problem| problem.code())
+        };
         for (body, expected) in [
             (r#"{"table":"t","offset":1}"#, Ok((1, false))),
             (r#"{"topic":"t","partition":3,"offset":1,"force":true}"#, Ok((1, true))),
-            (r#"{"commits":[{"table":"t","offset":1},{"topic":"t","partition":1,"offset":0}]}"#, Ok((2, false))),
+            (
+                r#"{"commits":[{"table":"t","offset":1},{"topic":"t","partition":1,"offset":0}]}"#,
+                Ok((2, false)),
+            ),
             (r#"{"commits":[]}"#, Err(Code::BadJson)),
             (r#"{"table":"t"}"#, Err(Code::BadJson)),
             (r#"{"table":"t","offset":1,"commits":[{"table":"t","offset":1}]}"#, Err(Code::BadJson)),
             (r#"{"table":"t","offset":-1}"#, Err(Code::BadJson)),
             (r#"{"table":"t","partition":1024,"offset":1}"#, Err(Code::PartitionOutOfRange)),
             (r#"{"table":"a b","offset":1}"#, Err(Code::BadTableName)),
-            (r#"{"commits":[{"table":"t","offset":1},{"table":"t","partition":0,"offset":2}]}"#, Err(Code::DuplicateCommit)),
-            (r#"{"commits":[{"table":"a","offset":1},{"table":"b","offset":1},{"table":"c","offset":1}]}"#, Err(Code::TooManyRecords)),
+            (
+                r#"{"commits":[{"table":"t","offset":1},{"table":"t","partition":0,"offset":2}]}"#,
+                Err(Code::DuplicateCommit),
+            ),
+            (
+                r#"{"commits":[{"table":"a","offset":1},{"table":"b","offset":1},{"table":"c","offset":1}]}"#,
+                Err(Code::TooManyRecords),
+            ),
         ] {
             assert_eq!(offsets(body), expected, "{body}");
         }

@@ -121,7 +121,10 @@ pub async fn offset(
     let table = params.table.name()?;
     let number = params.partition.as_ref().map_or(Ok(0), |partition| partition.number(&state.limits))?;
     let partition = Partition::new(table, number);
-    let status = state.catalog.table(&partition.table).ok_or_else(|| StorageError::UnknownTable(partition.table.clone()))?;
+    let status = state
+        .catalog
+        .table(&partition.table)
+        .ok_or_else(|| StorageError::UnknownTable(partition.table.clone()))?;
     let offsets = state.consumers.offsets(&group).await?;
     let offset = offsets.iter().find(|(other, _)| *other == partition).map(|(_, offset)| *offset);
     Ok(Json(OffsetShown {
@@ -183,7 +186,11 @@ pub async fn offsets(
 
 /// A group's offsets in a table, and how many of its events the group has left to read: all events of a
 /// partition that it has never committed.
-fn show(state: &AppState, name: &TableName, committed: &BTreeMap<PartitionNumber, Offset>) -> (Vec<OffsetWithLag>, u64) {
+fn show(
+    state: &AppState,
+    name: &TableName,
+    committed: &BTreeMap<PartitionNumber, Offset>,
+) -> (Vec<OffsetWithLag>, u64) {
     let table = state.catalog.table(name);
     let there = table.iter().flat_map(|table| &table.partitions).map(|status| status.number);
     let numbers: BTreeSet<PartitionNumber> = there.chain(committed.keys().copied()).collect();
@@ -199,8 +206,14 @@ fn show(state: &AppState, name: &TableName, committed: &BTreeMap<PartitionNumber
 
 /// How many events are left to read: without a commit, all that can be read.
 fn lag(state: &AppState, table: Option<&TableStatus>, partition: &Partition, offset: Option<Offset>) -> u64 {
-    let watermarks = table.and_then(|table| table.partition(partition.number)).map(|status| status.watermarks).unwrap_or_default();
-    let left = OffsetRange::new(offset.unwrap_or(watermarks.start).clamp(watermarks.start, watermarks.next), watermarks.next);
+    let watermarks = table
+        .and_then(|table| table.partition(partition.number))
+        .map(|status| status.watermarks)
+        .unwrap_or_default();
+    let left = OffsetRange::new(
+        offset.unwrap_or(watermarks.start).clamp(watermarks.start, watermarks.next),
+        watermarks.next,
+    );
     state.reader.events_in(partition, left)
 }
 

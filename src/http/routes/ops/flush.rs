@@ -53,7 +53,11 @@ impl From<FlushReport> for Flushed {
             start: range.start,
             end: range.end,
         };
-        Self { events: report.events(), bytes: report.bytes, segments: report.segments.into_iter().map(segment).collect() }
+        Self {
+            events: report.events(),
+            bytes: report.bytes,
+            segments: report.segments.into_iter().map(segment).collect(),
+        }
     }
 }
 
@@ -107,9 +111,16 @@ pub async fn flush_admin(
     flush_now(ops.flush.get().map(AsRef::as_ref), None, &connection).await
 }
 
-async fn flush_now(flush: Option<&dyn Flush>, table: Option<TableName>, connection: &Arc<Connection>) -> Result<Json<Flushed>, Problem> {
+async fn flush_now(
+    flush: Option<&dyn Flush>,
+    table: Option<TableName>,
+    connection: &Arc<Connection>,
+) -> Result<Json<Flushed>, Problem> {
     let Some(flush) = flush else {
-        return Err(Problem::new(Code::NoColdTier, "there is nowhere to flush to: s3.bucket is not set, or the store is not open yet"));
+        return Err(Problem::new(
+            Code::NoColdTier,
+            "there is nowhere to flush to: s3.bucket is not set, or the store is not open yet",
+        ));
     };
     let _waits = connection.wait();
     Ok(Json(flush.flush_now(table).await?.into()))

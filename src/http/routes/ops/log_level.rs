@@ -26,7 +26,10 @@ pub struct LevelShown {
 }
 
 /// `GET /log/level`.
-pub async fn log_level(State(ops): State<OpsState>, Params(NoParams {}): Params<NoParams>) -> Json<LevelShown> {
+pub async fn log_level(
+    State(ops): State<OpsState>,
+    Params(NoParams {}): Params<NoParams>,
+) -> Json<LevelShown> {
     Json(LevelShown { level: ops.log_level.get() })
 }
 

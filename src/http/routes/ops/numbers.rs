@@ -41,7 +41,8 @@ pub async fn metrics(State(ops): State<OpsState>, OnConnection(connection): OnCo
         Some(store) => store.show().await,
         None => String::new(),
     };
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], ops.prometheus.render() + &lags).into_response()
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], ops.prometheus.render() + &lags)
+        .into_response()
 }
 
 /// Show counts, rates and latencies since the start.

@@ -60,7 +60,11 @@ impl Check {
 pub async fn livez(State(ops): State<OpsState>) -> Response {
     let check = |name, heartbeat: &Heartbeat| {
         let is_alive = heartbeat.is_alive();
-        Check::new(name, is_alive, if is_alive { "makes progress" } else { "has worked on the same thing for a minute" })
+        Check::new(
+            name,
+            is_alive,
+            if is_alive { "makes progress" } else { "has worked on the same thing for a minute" },
+        )
     };
     probe(vec![check("writer", &ops.heartbeats.writer), check("flusher", &ops.heartbeats.flusher)], None)
 }
@@ -78,7 +82,8 @@ pub async fn livez(State(ops): State<OpsState>) -> Response {
 )]
 pub async fn readyz(State(ops): State<OpsState>, RawQuery(query): RawQuery) -> Response {
     let lifecycle = Check::new("lifecycle", ops.lifecycle.phase() == Phase::Ready, ops.lifecycle.says());
-    let is_verbose = query.is_some_and(|query| query.split('&').any(|one| one == "verbose" || one.starts_with("verbose=")));
+    let is_verbose = query
+        .is_some_and(|query| query.split('&').any(|one| one == "verbose" || one.starts_with("verbose=")));
     // For people: whether the bucket can be used never decides whether requests should come.
     let bucket = is_verbose.then(|| {
         let trouble = ops.bucket.trouble();

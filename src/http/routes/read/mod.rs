@@ -154,7 +154,8 @@ fn head(shape: Shape) -> Response {
         Shape::Events => EVENT_STREAM,
     };
     // A stream has no known length; an empty body would be sent with a length of 0.
-    ([(header::CONTENT_TYPE, media_type)], Body::from_stream(stream::empty::<Result<Bytes, Infallible>>())).into_response()
+    ([(header::CONTENT_TYPE, media_type)], Body::from_stream(stream::empty::<Result<Bytes, Infallible>>()))
+        .into_response()
 }
 
 impl ReadParams {
@@ -170,7 +171,10 @@ impl ReadParams {
 
     fn query(&self, limits: &Limits, table: TableName) -> Result<ReadQuery, Problem> {
         if let Some(cursor) = &self.cursor {
-            let alone = self.since.is_none() && self.until.is_none() && self.partition.is_none() && self.offset.is_none();
+            let alone = self.since.is_none()
+                && self.until.is_none()
+                && self.partition.is_none()
+                && self.offset.is_none();
             if !alone {
                 let detail = "a cursor carries the filters of its read: it goes with limit and wait only";
                 return Err(Problem::new(Code::BadQuery, detail));
@@ -195,7 +199,12 @@ impl ReadParams {
 /// Fetches the next records when it is this read's turn, and keeps them if the budget has room for them and
 /// for `beside` bytes more. If it has none, the records are dropped while it waits for room, and are read
 /// again.
-async fn fetch(merge: &mut Merge, share: &mut Share, beside: usize, connection: &Arc<Connection>) -> Result<(), Problem> {
+async fn fetch(
+    merge: &mut Merge,
+    share: &mut Share,
+    beside: usize,
+    connection: &Arc<Connection>,
+) -> Result<(), Problem> {
     loop {
         let waits_for_s3 = merge.wants_cold().then(|| connection.wait());
         merge.take_turn().await?;

@@ -39,14 +39,19 @@ pub(super) struct PageRequest<'a> {
 impl PageRequest<'_> {
     pub(super) async fn answer(&self, shape: Shape) -> Result<Response, Problem> {
         let started = Instant::now();
-        let limit = ReadLimit { records: self.limit.unwrap_or(DEFAULT_LIMIT), bytes: self.state.limits.page_bytes };
+        let limit =
+            ReadLimit { records: self.limit.unwrap_or(DEFAULT_LIMIT), bytes: self.state.limits.page_bytes };
         let mut share = self.state.responses.sending(self.connection);
         loop {
             let TablePage { records, next, has_more, lost, turn } = self.page(limit).await?;
-            let (count, bytes) = (records.len() as u64, records.iter().map(|record| record.event.size() as u64).sum());
+            let (count, bytes) =
+                (records.len() as u64, records.iter().map(|record| record.event.size() as u64).sum());
             let end = PageEnd { has_more, next_cursor: cursor::encode(self.query, &next), lost };
             let (encoded, length) = match shape {
-                Shape::Protobuf => (Encoded::Protobuf(records, end), usize::try_from(bytes).unwrap_or(usize::MAX) + 2 * PIECE_BYTES),
+                Shape::Protobuf => (
+                    Encoded::Protobuf(records, end),
+                    usize::try_from(bytes).unwrap_or(usize::MAX) + 2 * PIECE_BYTES,
+                ),
                 _ => {
                     let body = encode::json_page(&records, &end);
                     drop(records);

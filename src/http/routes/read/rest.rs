@@ -37,7 +37,13 @@ pub(super) async fn answer(
     let mut share = state.responses.sending(connection);
     let mut merge = state.reader.rest(query.clone(), CHUNK)?;
     fetch(&mut merge, &mut share, PIECE_BYTES, connection).await?; // an error now becomes a status; later it can only break the answer off
-    let body = Body::from_stream(lines(state.clone(), merge, limit.unwrap_or(usize::MAX), share, Arc::clone(connection)));
+    let body = Body::from_stream(lines(
+        state.clone(),
+        merge,
+        limit.unwrap_or(usize::MAX),
+        share,
+        Arc::clone(connection),
+    ));
     let headers = [(header::CONTENT_TYPE, NDJSON), (X_ACCEL_BUFFERING, "no")];
     Ok((StatusCode::OK, headers, body).into_response())
 }

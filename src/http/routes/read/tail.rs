@@ -18,7 +18,10 @@ use futures_util::Stream;
 use tokio::time::Instant;
 
 use super::{X_ACCEL_BUFFERING, fetch};
-use crate::http::{code::Code, connection::Connection, encode, error::Problem, memory::Share, state::AppState, tails::TailPlace};
+use crate::http::{
+    code::Code, connection::Connection, encode, error::Problem, memory::Share, state::AppState,
+    tails::TailPlace,
+};
 use contracts::{
     error::{Overload, StorageError},
     metrics,
@@ -46,7 +49,9 @@ const BATCH_TIME: Duration = Duration::from_millis(100);
 /// those of the first request.
 pub(super) fn resumed(table: &TableName, last_event_id: &HeaderValue) -> Result<ReadQuery, Problem> {
     let query = last_event_id.to_str().ok().and_then(|text| cursor::decode(table, text).ok());
-    query.ok_or_else(|| Problem::new(Code::BadCursor, "Last-Event-ID is not a cursor that a read of this table has given"))
+    query.ok_or_else(|| {
+        Problem::new(Code::BadCursor, "Last-Event-ID is not a cursor that a read of this table has given")
+    })
 }
 
 /// Streams the rest and then the tail. It ends after `limit` events, at shutdown, or when the client goes.

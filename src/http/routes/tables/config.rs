@@ -68,8 +68,11 @@ pub struct TableConfig {
 impl From<TableSettings> for TableConfig {
     fn from(settings: TableSettings) -> Self {
         let TableSettings { retention_secs, retention_bytes, partitions } = settings;
-        let named =
-            [("retention_secs", retention_secs.is_own), ("retention_bytes", retention_bytes.is_own), ("partitions", partitions.is_own)];
+        let named = [
+            ("retention_secs", retention_secs.is_own),
+            ("retention_bytes", retention_bytes.is_own),
+            ("partitions", partitions.is_own),
+        ];
         Self {
             retention_secs: retention_secs.value,
             retention_bytes: retention_bytes.value,
@@ -128,7 +131,10 @@ pub async fn configure_table(
     if let Some(Some(partitions)) = change.partitions {
         let limit = state.limits.partitions_per_table;
         if !(1..=limit).contains(&partitions) {
-            return Err(Problem::new(Code::PartitionOutOfRange, format!("partitions {partitions} is not from 1 to {limit}")));
+            return Err(Problem::new(
+                Code::PartitionOutOfRange,
+                format!("partitions {partitions} is not from 1 to {limit}"),
+            ));
         }
     }
     let configured = state.catalog.configure_table(name, change.into()).await?;

@@ -203,7 +203,8 @@ pub async fn partitions(
 }
 
 fn show(state: &AppState, table: &TableStatus) -> TableShown {
-    let partitions: Vec<_> = table.partitions.iter().map(|status| show_partition(state, table, status)).collect();
+    let partitions: Vec<_> =
+        table.partitions.iter().map(|status| show_partition(state, table, status)).collect();
     TableShown {
         table: table.name.to_string(),
         hot_bytes: partitions.iter().map(|partition| partition.hot_bytes).sum(),

@@ -29,7 +29,12 @@ impl<'a> OpenFrame<'a> {
     ///
     /// # Errors
     /// `Corrupt`, naming the object.
-    pub fn open(format: Jsonl, segment: &'a LocatedSegment, range: OffsetRange, stored: &Bytes) -> Result<Self, StorageError> {
+    pub fn open(
+        format: Jsonl,
+        segment: &'a LocatedSegment,
+        range: OffsetRange,
+        stored: &Bytes,
+    ) -> Result<Self, StorageError> {
         let object = &*segment.key;
         let text = match format.zstd {
             true => decompress(stored).map_err(|error| StorageError::corrupt(object, error))?.into(),
@@ -47,8 +52,12 @@ impl<'a> OpenFrame<'a> {
     ///
     /// # Errors
     /// `Corrupt` if it is not UTF-8; for a single event, if its line is not that event's.
-    pub fn records(&self, start: Offset) -> Result<impl Iterator<Item = Result<Record, StorageError>>, StorageError> {
-        let text = std::str::from_utf8(&self.text).map_err(|error| StorageError::corrupt(self.object, error))?;
+    pub fn records(
+        &self,
+        start: Offset,
+    ) -> Result<impl Iterator<Item = Result<Record, StorageError>>, StorageError> {
+        let text =
+            std::str::from_utf8(&self.text).map_err(|error| StorageError::corrupt(self.object, error))?;
         let skipped = start.saturating_sub(self.range.start);
         let begins = match usize::try_from(skipped).unwrap_or(usize::MAX) {
             0 => 0,
@@ -62,7 +71,8 @@ impl<'a> OpenFrame<'a> {
         let found = line::read(self.lines, self.partition, &self.text, line);
         let record = found.map_err(|error| StorageError::corrupt(self.object, error))?;
         if record.offset != offset {
-            let why = format!("offset {} found in place of {offset} in the frame of {}", record.offset, self.range);
+            let why =
+                format!("offset {} found in place of {offset} in the frame of {}", record.offset, self.range);
             return Err(StorageError::corrupt(self.object, why));
         }
         Ok(record)
@@ -75,7 +85,8 @@ impl<'a> OpenFrame<'a> {
 }
 
 fn decompress(stored: &[u8]) -> std::io::Result<Vec<u8>> {
-    let size = zstd::zstd_safe::get_frame_content_size(stored).ok().flatten().unwrap_or(MAX_FRAME_BYTES as u64);
+    let size =
+        zstd::zstd_safe::get_frame_content_size(stored).ok().flatten().unwrap_or(MAX_FRAME_BYTES as u64);
     let size = usize::try_from(size).unwrap_or(usize::MAX).min(MAX_FRAME_BYTES);
     zstd::bulk::decompress(stored, size)
 }

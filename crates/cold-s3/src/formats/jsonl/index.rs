@@ -155,7 +155,8 @@ impl IndexLocation {
     }
 
     fn kept(meta: &SegmentMeta) -> Result<Self, StorageError> {
-        let kept = IndexPlace::decode(&*meta.index).map_err(|error| StorageError::corrupt("the index of a segment", error))?;
+        let kept = IndexPlace::decode(&*meta.index)
+            .map_err(|error| StorageError::corrupt("the index of a segment", error))?;
         let IndexPlace { position, length, crc32c, frame_crc32c } = kept;
         Ok(Self { position, length, crc32c, frame_crc32c })
     }
@@ -163,7 +164,8 @@ impl IndexLocation {
 
 /// Version 1: the whole index, which came from the manifest.
 pub fn of_manifest(segment: &LocatedSegment) -> Result<FrameIndex, StorageError> {
-    of_meta(&segment.meta).ok_or_else(|| StorageError::corrupt(&segment.key, "its index in memory is damaged"))
+    of_meta(&segment.meta)
+        .ok_or_else(|| StorageError::corrupt(&segment.key, "its index in memory is damaged"))
 }
 
 fn of_meta(meta: &SegmentMeta) -> Option<FrameIndex> {
@@ -180,7 +182,11 @@ pub fn location(segment: &LocatedSegment) -> Result<IndexLocation, StorageError>
 ///
 /// # Errors
 /// `Unavailable`, or `Corrupt` if it is not the index of this segment.
-pub async fn fetch(parts: &PartCache, segment: &LocatedSegment, beside: Option<String>) -> Result<FrameIndex, StorageError> {
+pub async fn fetch(
+    parts: &PartCache,
+    segment: &LocatedSegment,
+    beside: Option<String>,
+) -> Result<FrameIndex, StorageError> {
     let (location, meta, is_inside) = (location(segment)?, &segment.meta, beside.is_none());
     let end = if is_inside { location.position } else { meta.bytes };
     if let Some(crc32c) = location.frame_crc32c {
@@ -199,17 +205,22 @@ pub async fn fetch(parts: &PartCache, segment: &LocatedSegment, beside: Option<S
 /// `Corrupt`, naming the object.
 pub fn decode(segment: &LocatedSegment, stored: &[u8], zstd: bool) -> Result<FrameIndex, StorageError> {
     let damaged = |why: &str| StorageError::corrupt(&segment.key, format!("its index: {why}"));
-    let (header, body) = stored.split_at_checked(SKIPPABLE_HEADER).ok_or_else(|| damaged("it is too short"))?;
+    let (header, body) =
+        stored.split_at_checked(SKIPPABLE_HEADER).ok_or_else(|| damaged("it is too short"))?;
     let length = (body.len() as u32).to_le_bytes();
     if header != [SKIPPABLE.to_le_bytes(), length].concat() {
         return Err(damaged("it does not begin with the header of a skippable frame of its length"));
     }
     let message = Index::decode(body).map_err(|error| damaged(&error.to_string()))?;
     let (meta, partition) = (&segment.meta, &segment.partition);
-    let index = FrameIndex::from_message(&message).ok_or_else(|| damaged("its lists contradict one another"))?;
+    let index =
+        FrameIndex::from_message(&message).ok_or_else(|| damaged("its lists contradict one another"))?;
     let end = if zstd { location(segment)?.position } else { meta.bytes };
-    let is_its = message.table == partition.table.as_str() && message.partition == partition.number && message.epoch == meta.epoch;
-    if !is_its || message.start != meta.range.start || index.end_offset != meta.range.end || index.end != end {
+    let is_its = message.table == partition.table.as_str()
+        && message.partition == partition.number
+        && message.epoch == meta.epoch;
+    if !is_its || message.start != meta.range.start || index.end_offset != meta.range.end || index.end != end
+    {
         return Err(damaged("it belongs to another segment"));
     }
     Ok(index)
@@ -229,11 +240,21 @@ pub fn frames_to_json(meta: &SegmentMeta) -> Result<Value, StorageError> {
 /// Version 1: takes the frames from a manifest, after checking them.
 pub fn frames_from_json(mut meta: SegmentMeta, json: &Value) -> Result<SegmentMeta, String> {
     let entries = Vec::<FrameEntry>::deserialize(json).map_err(|error| error.to_string())?;
-    let frame = |(first_offset, position, min_ms, max_ms, crc32c)| Frame { first_offset, position, min_ms, max_ms, crc32c };
+    let frame = |(first_offset, position, min_ms, max_ms, crc32c)| Frame {
+        first_offset,
+        position,
+        min_ms,
+        max_ms,
+        crc32c,
+    };
     let frames: Vec<Frame> = entries.into_iter().map(frame).collect();
-    let ordered = frames.windows(2).all(|pair| pair[0].first_offset < pair[1].first_offset && pair[0].position < pair[1].position);
-    let first = frames.first().is_some_and(|first| first.first_offset == meta.range.start && first.position == 0);
-    let last = frames.last().is_some_and(|last| last.first_offset < meta.range.end && last.position < meta.bytes);
+    let ordered = frames
+        .windows(2)
+        .all(|pair| pair[0].first_offset < pair[1].first_offset && pair[0].position < pair[1].position);
+    let first =
+        frames.first().is_some_and(|first| first.first_offset == meta.range.start && first.position == 0);
+    let last =
+        frames.last().is_some_and(|last| last.first_offset < meta.range.end && last.position < meta.bytes);
     if !(ordered && first && last) {
         return Err("its frames are out of order, or not within its bounds".to_owned());
     }

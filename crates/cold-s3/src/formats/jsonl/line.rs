@@ -103,7 +103,9 @@ fn present<'de: 'a, 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<
 /// Splits a line without headers whose payload is not in base64; `None` for other lines, which need a parser.
 fn split(line: &str) -> Option<EventLine<'_>> {
     let (partition, rest) = match line.strip_prefix("{\"partition\":") {
-        Some(rest) => number(rest).map(|(partition, rest)| Some((Some(partition), rest.strip_prefix(',')?)))??,
+        Some(rest) => {
+            number(rest).map(|(partition, rest)| Some((Some(partition), rest.strip_prefix(',')?)))??
+        }
         None => (None, line.strip_prefix('{')?),
     };
     let (offset, rest) = number(rest.strip_prefix("\"offset\":")?)?;
@@ -148,12 +150,23 @@ impl EventLine<'_> {
                     None => Payload::text(serde_json::from_str::<String>(value)?),
                 },
             },
-            (None, Some(text), Some("json")) => Payload::stored(PayloadKind::Json, STANDARD.decode(&*text)?.into())?,
+            (None, Some(text), Some("json")) => {
+                Payload::stored(PayloadKind::Json, STANDARD.decode(&*text)?.into())?
+            }
             (None, Some(text), None) => Payload::stored(PayloadKind::Bytes, STANDARD.decode(&*text)?.into())?,
-            (_, _, kind) => return Err(format!("payload, payload_base64 and payload kind {kind:?} contradict one another").into()),
+            (_, _, kind) => {
+                return Err(format!(
+                    "payload, payload_base64 and payload kind {kind:?} contradict one another"
+                )
+                .into());
+            }
         };
         let EventLine { offset, timestamp_ms, appended_ms, idempotency_key, headers, .. } = self;
-        Ok(Record { partition, offset, event: Event { payload, timestamp_ms, appended_ms, idempotency_key, headers } })
+        Ok(Record {
+            partition,
+            offset,
+            event: Event { payload, timestamp_ms, appended_ms, idempotency_key, headers },
+        })
     }
 }
 
@@ -186,10 +199,18 @@ mod tests {
         ];
         for (payload, is_ordinary) in payloads {
             for (key, is_plain) in [(None, true), (Some("k,\u{e9}"), true), (Some("a\"b\\"), false)] {
-                for (header, has_none) in [(None, true), (Some(("h".to_owned(), "\",\"payload\":1}".to_owned())), false)] {
+                for (header, has_none) in
+                    [(None, true), (Some(("h".to_owned(), "\",\"payload\":1}".to_owned())), false)]
+                {
                     let idempotency_key = key.map(str::to_owned);
                     let headers = header.into_iter().collect();
-                    let event = Event { payload: payload.clone(), timestamp_ms: -5, appended_ms: 3, idempotency_key, headers };
+                    let event = Event {
+                        payload: payload.clone(),
+                        timestamp_ms: -5,
+                        appended_ms: 3,
+                        idempotency_key,
+                        headers,
+                    };
                     assert_eq!(is_split(Kind::Bare, event.clone()), is_ordinary && is_plain && has_none);
                     assert_eq!(is_split(Kind::WithPartition, event), is_ordinary && is_plain && has_none);
                 }
@@ -206,7 +227,8 @@ mod tests {
         assert!(super::read(Kind::WithPartition, 1, &bytes, text).is_ok());
         assert!(super::read(Kind::WithPartition, 2, &bytes, text).is_err());
         assert!(super::read(Kind::Bare, 1, &bytes, text).is_err());
-        let unknown = r#"{"partition":1,"offset":0,"timestamp_ms":0,"appended_ms":0,"key":"k","payload_base64":""}"#;
+        let unknown =
+            r#"{"partition":1,"offset":0,"timestamp_ms":0,"appended_ms":0,"key":"k","payload_base64":""}"#;
         assert!(read(Kind::WithPartition, unknown).unwrap_err().to_string().contains("unknown field `key`"));
     }
 }

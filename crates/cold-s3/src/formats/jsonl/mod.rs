@@ -75,7 +75,11 @@ impl Jsonl {
     }
 
     /// The index of a segment whose objects were read whole.
-    fn whole_index(&self, segment: &LocatedSegment, stored: &SegmentObjects) -> Result<FrameIndex, StorageError> {
+    fn whole_index(
+        &self,
+        segment: &LocatedSegment,
+        stored: &SegmentObjects,
+    ) -> Result<FrameIndex, StorageError> {
         match self.version {
             Version::One => index::of_manifest(segment),
             Version::Two => {
@@ -132,7 +136,12 @@ impl SegmentFormat for Jsonl {
         }
     }
 
-    async fn read(&self, parts: &PartCache, segment: &LocatedSegment, query: SegmentQuery) -> Result<Page, StorageError> {
+    async fn read(
+        &self,
+        parts: &PartCache,
+        segment: &LocatedSegment,
+        query: SegmentQuery,
+    ) -> Result<Page, StorageError> {
         let index = match self.version {
             Version::One => index::of_manifest(segment)?,
             Version::Two => index::fetch(parts, segment, self.beside_key(&segment.key)).await?,
@@ -140,10 +149,19 @@ impl SegmentFormat for Jsonl {
         read::read(parts, segment, index, query, *self).await
     }
 
-    fn decode(&self, segment: &LocatedSegment, stored: &SegmentObjects, take: &mut dyn FnMut(Record)) -> Result<(), StorageError> {
+    fn decode(
+        &self,
+        segment: &LocatedSegment,
+        stored: &SegmentObjects,
+        take: &mut dyn FnMut(Record),
+    ) -> Result<(), StorageError> {
         let (meta, body) = (&segment.meta, &stored.body);
         if body.len() as u64 != meta.bytes || hex(&Sha256::digest(body)) != meta.sha256 {
-            let why = format!("its {} bytes are not the {} bytes whose SHA-256 its manifest holds", body.len(), meta.bytes);
+            let why = format!(
+                "its {} bytes are not the {} bytes whose SHA-256 its manifest holds",
+                body.len(),
+                meta.bytes
+            );
             return Err(StorageError::corrupt(&segment.key, why));
         }
         let index = self.whole_index(segment, stored)?;

@@ -27,7 +27,9 @@ pub async fn read(
     let mut page = Page { records: Vec::new(), next: query.from };
     let mut first = index.frames.partition_point(|frame| frame.first_offset <= page.next).saturating_sub(1);
     // Frames without a matching timestamp are skipped by the index alone, without a request.
-    while page.next < query.end && !query.filter.wants_any(index.frames[first].min_ms, index.frames[first].max_ms) {
+    while page.next < query.end
+        && !query.filter.wants_any(index.frames[first].min_ms, index.frames[first].max_ms)
+    {
         page.next = index.offsets(first).end.min(query.end);
         first += 1;
     }
@@ -61,8 +63,12 @@ fn last_frame(index: &FrameIndex, first: usize, query: &SegmentQuery) -> usize {
     let mut bytes = (left * FRAME_BYTES as f64) as usize;
     let mut last = first;
     for (place, frame) in index.frames.iter().enumerate().skip(first + 1) {
-        let has_enough = frame.first_offset - query.from >= query.limit.records as u64 || bytes >= query.limit.bytes;
-        if has_enough || frame.first_offset >= query.end || !query.filter.wants_any(frame.min_ms, frame.max_ms) {
+        let has_enough =
+            frame.first_offset - query.from >= query.limit.records as u64 || bytes >= query.limit.bytes;
+        if has_enough
+            || frame.first_offset >= query.end
+            || !query.filter.wants_any(frame.min_ms, frame.max_ms)
+        {
             break;
         }
         bytes += FRAME_BYTES;
@@ -72,7 +78,12 @@ fn last_frame(index: &FrameIndex, first: usize, query: &SegmentQuery) -> usize {
 }
 
 /// Adds a frame's events to a page of `bytes` bytes until the limit is reached; returns the bytes added.
-fn add(page: &mut Page, frame: &OpenFrame<'_>, query: &SegmentQuery, bytes: usize) -> Result<usize, StorageError> {
+fn add(
+    page: &mut Page,
+    frame: &OpenFrame<'_>,
+    query: &SegmentQuery,
+    bytes: usize,
+) -> Result<usize, StorageError> {
     let (before, mut added) = (page.records.len(), 0);
     for record in frame.records(page.next)? {
         let record = record?;

@@ -30,7 +30,8 @@ fn payload() -> impl Strategy<Value = Payload> {
 }
 
 fn records() -> impl Strategy<Value = Vec<Record>> {
-    let event = (payload(), any::<i64>(), any::<i64>(), any::<Option<String>>(), any::<BTreeMap<String, String>>());
+    let event =
+        (payload(), any::<i64>(), any::<i64>(), any::<Option<String>>(), any::<BTreeMap<String, String>>());
     prop::collection::vec(event, 1..20).prop_map(|events| {
         let record = |(offset, (payload, timestamp_ms, appended_ms, idempotency_key, headers))| Record {
             partition: 3,
@@ -49,12 +50,18 @@ fn encode(records: &[Record], format: Jsonl) -> Segment {
 }
 
 fn located(segment: &Segment) -> LocatedSegment {
-    LocatedSegment { key: "o".into(), partition: segment.partition.clone(), meta: Arc::new(segment.meta.clone()) }
+    LocatedSegment {
+        key: "o".into(),
+        partition: segment.partition.clone(),
+        meta: Arc::new(segment.meta.clone()),
+    }
 }
 
 fn decode(segment: &Segment) -> Result<Vec<Record>, StorageError> {
-    let (mut records, stored) = (Vec::new(), SegmentObjects { body: segment.body.clone(), beside: segment.beside.clone() });
-    let decoded = formats::of(&segment.meta)?.decode(&located(segment), &stored, &mut |record| records.push(record));
+    let (mut records, stored) =
+        (Vec::new(), SegmentObjects { body: segment.body.clone(), beside: segment.beside.clone() });
+    let decoded =
+        formats::of(&segment.meta)?.decode(&located(segment), &stored, &mut |record| records.push(record));
     decoded.map(|()| records)
 }
 
@@ -116,8 +123,13 @@ fn frames_are_independent_and_the_whole_is_json_lines() {
         let first_times = (1000 - (index.frames[1].first_offset as i64 - 1), 1000);
         assert_eq!((index.frames[0].min_ms, index.frames[0].max_ms), first_times);
         assert_eq!((segment.meta.min_ms, segment.meta.max_ms), (1, 1000));
-        let whole = if format.zstd { zstd::decode_all(segment.body.as_ref()).unwrap() } else { segment.body.to_vec() };
-        let lines: Vec<Value> = serde_json::Deserializer::from_slice(&whole).into_iter().map(Result::unwrap).collect();
+        let whole = if format.zstd {
+            zstd::decode_all(segment.body.as_ref()).unwrap()
+        } else {
+            segment.body.to_vec()
+        };
+        let lines: Vec<Value> =
+            serde_json::Deserializer::from_slice(&whole).into_iter().map(Result::unwrap).collect();
         assert_eq!(lines.len(), 1000);
         assert_eq!(lines[7]["offset"], 7);
         assert_eq!(lines[7].get("partition"), (format.version == Version::Two).then_some(&3.into()));
@@ -143,7 +155,8 @@ fn an_index_goes_through_a_manifest_and_one_that_does_not_fit_is_refused() {
 /// The bytes of each format, once and for all: a retry by a later program must write the same.
 #[test]
 fn every_format_writes_the_bytes_that_it_always_wrote() {
-    let records: Vec<_> = (40..).zip(["plain", "\u{e9} \"quoted\"\n", ""]).map(|(offset, text)| record(offset, text)).collect();
+    let records: Vec<_> =
+        (40..).zip(["plain", "\u{e9} \"quoted\"\n", ""]).map(|(offset, text)| record(offset, text)).collect();
     let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden"));
     for format in ALL {
         let segment = encode(&records, format);
@@ -161,7 +174,12 @@ fn every_format_writes_the_bytes_that_it_always_wrote() {
 fn record(offset: Offset, text: &str) -> Record {
     let headers = BTreeMap::from([("name".to_owned(), "value".to_owned())]);
     let idempotency_key = Some(format!("key {offset}"));
-    let event =
-        Event { payload: Payload::text(text), timestamp_ms: 1_704_067_200_000, appended_ms: 1_704_067_200_123, idempotency_key, headers };
+    let event = Event {
+        payload: Payload::text(text),
+        timestamp_ms: 1_704_067_200_000,
+        appended_ms: 1_704_067_200_123,
+        idempotency_key,
+        headers,
+    };
     Record { partition: 3, offset, event }
 }

@@ -84,10 +84,22 @@ impl SegmentBuilder for Encoder {
     }
 
     fn push(&mut self, record: &Record) {
-        assert!(record.offset == self.next, "{}: offset {} follows {}", self.id.partition, record.offset, self.next);
+        assert!(
+            record.offset == self.next,
+            "{}: offset {} follows {}",
+            self.id.partition,
+            record.offset,
+            self.next
+        );
         self.next += 1;
         let time = record.event.timestamp_ms;
-        let frame = self.frame.get_or_insert(Frame { first_offset: record.offset, position: 0, min_ms: time, max_ms: time, crc32c: 0 });
+        let frame = self.frame.get_or_insert(Frame {
+            first_offset: record.offset,
+            position: 0,
+            min_ms: time,
+            max_ms: time,
+            crc32c: 0,
+        });
         frame.min_ms = frame.min_ms.min(time);
         frame.max_ms = frame.max_ms.max(time);
         self.appended_ms = self.appended_ms.max(record.event.appended_ms);

@@ -14,24 +14,43 @@ fn record(json: &str) -> ChainRecord {
 #[test]
 fn the_last_manifest_tells_how_the_volume_stands() {
     let nothing = ChainRecord::default();
-    let known = record(r#"{"openings": [["00000000-0000-0000-0000-000000000007", 9]], "catching_up": false}"#);
-    let catching_up = record(r#"{"openings": [["00000000-0000-0000-0000-000000000007", 9]], "catching_up": true}"#);
+    let known =
+        record(r#"{"openings": [["00000000-0000-0000-0000-000000000007", 9]], "catching_up": false}"#);
+    let catching_up =
+        record(r#"{"openings": [["00000000-0000-0000-0000-000000000007", 9]], "catching_up": true}"#);
     let other = Uuid::from_u128(2);
-    let of = |record: &ChainRecord, is_empty, last: LastManifest| relation(OURS, record, is_empty, &last).ok();
+    let of =
+        |record: &ChainRecord, is_empty, last: LastManifest| relation(OURS, record, is_empty, &last).ok();
     assert_eq!(of(&known, false, last(OURS, 7, 9)), Some(Relation::InStep));
     assert_eq!(of(&known, true, last(OURS, 7, 3)), Some(Relation::InStep), "opened, and nothing written yet");
-    assert_eq!(of(&known, false, last(OURS, 7, 10)), Some(Relation::Behind), "a copy from before the last manifest");
+    assert_eq!(
+        of(&known, false, last(OURS, 7, 10)),
+        Some(Relation::Behind),
+        "a copy from before the last manifest"
+    );
     assert_eq!(of(&known, false, last(OURS, 8, 9)), Some(Relation::Behind), "opened since by another");
-    assert_eq!(of(&catching_up, false, last(OURS, 7, 9)), Some(Relation::Behind), "a recovery that was killed");
+    assert_eq!(
+        of(&catching_up, false, last(OURS, 7, 9)),
+        Some(Relation::Behind),
+        "a recovery that was killed"
+    );
     assert_eq!(of(&nothing, true, last(other, 7, 9)), Some(Relation::Behind), "an empty volume");
-    assert_eq!(of(&known, true, last(other, 7, 9)), Some(Relation::Behind), "an empty one that has tried to begin the bucket itself");
+    assert_eq!(
+        of(&known, true, last(other, 7, 9)),
+        Some(Relation::Behind),
+        "an empty one that has tried to begin the bucket itself"
+    );
     assert_eq!(of(&nothing, false, last(other, 7, 9)), None, "hot only until now, another's bucket");
     assert_eq!(of(&known, false, last(other, 7, 9)), None, "another's bucket");
 }
 
 /// A partition with so many offsets, of which these are lost.
 fn cold(end: Offset, lost: &[(Offset, Offset)]) -> ColdBounds {
-    ColdBounds { start: 0, end, lost: lost.iter().map(|&(start, end)| OffsetRange::new(start, end)).collect() }
+    ColdBounds {
+        start: 0,
+        end,
+        lost: lost.iter().map(|&(start, end)| OffsetRange::new(start, end)).collect(),
+    }
 }
 
 fn volume(flushed: Offset, next: Offset, intent: Option<(Offset, Offset)>) -> PartitionStatus {
@@ -48,18 +67,29 @@ fn volume(flushed: Offset, next: Offset, intent: Option<(Offset, Offset)>) -> Pa
 #[test]
 fn a_partition_is_marked_replaced_or_compared() {
     let partition = Partition::new(TableName::parse("t").unwrap(), 0);
-    let of = |volume: Option<PartitionStatus>, cold: &ColdBounds, relation| step(&partition, volume.as_ref(), cold, relation);
+    let of = |volume: Option<PartitionStatus>, cold: &ColdBounds, relation| {
+        step(&partition, volume.as_ref(), cold, relation)
+    };
     let (in_step, behind) = (Relation::InStep, Relation::Behind);
     let flushed = cold(9, &[]);
     assert_eq!(of(Some(volume(9, 12, None)), &flushed, in_step).unwrap(), RecoveryStep::Leave);
-    assert!(matches!(of(Some(volume(5, 12, Some((5, 9)))), &flushed, in_step).unwrap(), RecoveryStep::Mark(_)));
+    assert!(matches!(
+        of(Some(volume(5, 12, Some((5, 9)))), &flushed, in_step).unwrap(),
+        RecoveryStep::Mark(_)
+    ));
     assert!(of(Some(volume(5, 12, None)), &flushed, in_step).is_err(), "in step, and yet not");
     assert!(
-        matches!(of(Some(volume(5, 12, Some((5, 9)))), &flushed, behind).unwrap(), RecoveryStep::Compare { .. }),
+        matches!(
+            of(Some(volume(5, 12, Some((5, 9)))), &flushed, behind).unwrap(),
+            RecoveryStep::Compare { .. }
+        ),
         "perhaps another's segment"
     );
     assert_eq!(of(None, &flushed, behind).unwrap(), RecoveryStep::Replace { start: 0, end: 9 });
-    assert_eq!(of(Some(volume(5, 5, None)), &flushed, behind).unwrap(), RecoveryStep::Replace { start: 0, end: 9 });
+    assert_eq!(
+        of(Some(volume(5, 5, None)), &flushed, behind).unwrap(),
+        RecoveryStep::Replace { start: 0, end: 9 }
+    );
     let both = OffsetRange::new(5, 9);
     let compare = |lost| RecoveryStep::Compare { both, start: 0, flushed: 9, next: 12, lost };
     assert_eq!(of(Some(volume(5, 12, None)), &flushed, behind).unwrap(), compare(None));
@@ -70,5 +100,9 @@ fn a_partition_is_marked_replaced_or_compared() {
         "gone in S3 meanwhile"
     );
     let lost = cold(9, &[(5, 9)]);
-    assert_eq!(of(Some(volume(5, 12, None)), &lost, behind).unwrap(), compare(Some(both)), "declared lost, and there again");
+    assert_eq!(
+        of(Some(volume(5, 12, None)), &lost, behind).unwrap(),
+        compare(Some(both)),
+        "declared lost, and there again"
+    );
 }
