@@ -80,7 +80,8 @@ pub async fn verify(config: &Config, out: &mut dyn Write) -> Result<(), InspectE
     }
     writeln!(
         out,
-        "{segments} segments with {events} events in {bytes} bytes are right; {lost_offsets} offsets are declared lost"
+        "{segments} segments with {events} events in {bytes} bytes are right; {lost_offsets} offsets are \
+         declared lost"
     )?;
     if findings.is_empty() { Ok(()) } else { Err(InspectError::Findings(findings.len())) }
 }

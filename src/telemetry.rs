@@ -64,7 +64,8 @@ pub enum BadLevel {
     TooLong(usize),
     /// A word where a level should be is not one.
     #[error(
-        "{0:?} is no level: they are error, warn, info, debug, trace and off; or a target has one, as in zombi=debug"
+        "{0:?} is no level: they are error, warn, info, debug, trace and off; or a target has one, as in \
+         zombi=debug"
     )]
     NoLevel(String),
     /// It does not have the form of a filter.

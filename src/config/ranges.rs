@@ -107,7 +107,10 @@ impl Config {
         }
         wrong.unless(
             self.idempotency.max_bytes / KEY_BYTES >= self.limits.bulk_records as u64,
-            format!("idempotency.max_bytes must have room for the keys of limits.bulk_records, at {KEY_BYTES} bytes each"),
+            format!(
+                "idempotency.max_bytes must have room for the keys of limits.bulk_records, at {KEY_BYTES} \
+                 bytes each"
+            ),
         );
     }
 
@@ -152,7 +155,8 @@ impl Config {
         }
         wrong.unless(
             limits.page_bytes + limits.record_bytes <= limits.response_bytes / 4,
-            "limits.response_bytes must be at least four times limits.page_bytes and limits.record_bytes together",
+            "limits.response_bytes must be at least four times limits.page_bytes and limits.record_bytes \
+             together",
         );
     }
 

@@ -171,7 +171,8 @@ pub fn wants_traces(environment: impl IntoIterator<Item = (String, String)>) -> 
 
 fn service_link_hint(name: &str, value: &str) -> &'static str {
     if value.starts_with("tcp://") || is_service_link(name, value) {
-        ": Kubernetes sets it for a Service called zombi, or zombi-something; set enableServiceLinks: false in the pod's spec"
+        ": Kubernetes sets it for a Service called zombi, or zombi-something; set enableServiceLinks: false \
+         in the pod's spec"
     } else {
         "; `zombi config print` shows those there are"
     }

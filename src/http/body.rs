@@ -185,7 +185,8 @@ impl Shared {
                 }
             }
         };
-        drop(timeout(DISCARD_TIME, read).await); // if it runs out of time, the connection is closed with something left
+        // if it runs out of time, the connection is closed with something left
+        drop(timeout(DISCARD_TIME, read).await);
     }
 }
 

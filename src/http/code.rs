@@ -61,19 +61,24 @@ codes! {
         "No read of this table has returned this cursor: it was cut, changed, or belongs to another table."
         "Send `next_cursor` unchanged. If it is lost, start again, or from an offset."
     BadPartition "bad_partition" BAD_REQUEST
-        "The header `X-Partition` (or `Zombi-Partition`) is not a whole number, two such headers differ, or an event names another partition; `index` or `line` says which."
+        "The header `X-Partition` (or `Zombi-Partition`) is not a whole number, two such headers differ, or \
+         an event names another partition; `index` or `line` says which."
         "Send digits only, and name a partition in one place."
     BadJson "bad_json" BAD_REQUEST
-        "The body, or a line of it, is not JSON of the right form: a syntax error, an array or a scalar where an object is due, an unknown, missing or repeated field, half of a surrogate pair (`\\ud83d` alone), UTF-16, trailing bytes."
+        "The body, or a line of it, is not JSON of the right form: a syntax error, an array or a scalar \
+         where an object is due, an unknown, missing or repeated field, half of a surrogate pair (`\\ud83d` \
+         alone), UTF-16, trailing bytes."
         "`detail` says where; in a stream `line` says which line."
     BadLogLevel "bad_log_level" BAD_REQUEST
         "The level is neither one of `error`, `warn`, `info`, `debug`, `trace`, `off`, nor a list of filters."
         "Send a level, or filters such as `zombi=debug,info`."
     BadProtobuf "bad_protobuf" BAD_REQUEST
-        "The body is not the protobuf message that the path takes. It is read strictly: unknown fields, repeated singular fields, wrong wire types and numbers out of range are refused."
+        "The body is not the protobuf message that the path takes. It is read strictly: unknown fields, \
+         repeated singular fields, wrong wire types and numbers out of range are refused."
         "Use the messages of `proto/zombi/v1/event.proto`."
     BadPayload "bad_payload" BAD_REQUEST
-        "An event has neither or both of `payload` and `payload_base64`, its base64 does not decode, its text is not UTF-8, or its JSON nests deeper than 128."
+        "An event has neither or both of `payload` and `payload_base64`, its base64 does not decode, its \
+         text is not UTF-8, or its JSON nests deeper than 128."
         "Send exactly one, in the right form."
     NoRecords "no_records" BAD_REQUEST
         "A bulk write has no events: `records` is empty."
@@ -94,8 +99,10 @@ codes! {
         "`idempotency_key` is empty or longer than `limits.idempotency_key_bytes`."
         "Leave it out, or send a shorter one, such as a hash."
     IdempotencyKeyReused "idempotency_key_reused" UNPROCESSABLE_ENTITY
-        "The idempotency key is known, and its first write, at `offset`, had another payload; `index` or `line` says which event this is. Nothing was written."
-        "Give each event a key of its own. If this is a retry, send the same payload: the same kind and the same bytes; in JSON, white space between tokens does not count."
+        "The idempotency key is known, and its first write, at `offset`, had another payload; `index` or \
+         `line` says which event this is. Nothing was written."
+        "Give each event a key of its own. If this is a retry, send the same payload: the same kind and the \
+         same bytes; in JSON, white space between tokens does not count."
     CommitBeyondEnd "commit_beyond_end" UNPROCESSABLE_ENTITY
         "A consumer offset is beyond the partition's `next`."
         "Commit the offset after the last event that was read, at most `next`."
@@ -109,7 +116,8 @@ codes! {
         "The request would create more partitions, in all tables together, than `limits.partitions`."
         "Use fewer partitions, or raise the limit together with the memory."
     TooManyGroups "too_many_groups" UNPROCESSABLE_ENTITY
-        "The commit would create more consumer groups than `limits.groups`, or more offsets than `limits.group_offsets`."
+        "The commit would create more consumer groups than `limits.groups`, or more offsets than \
+         `limits.group_offsets`."
         "Delete groups that nobody uses, let `consumers.expire_secs` forget them, or raise the limit."
     PartitionsShrink "partitions_shrink" UNPROCESSABLE_ENTITY
         "The change would leave a table with fewer `partitions`."
@@ -136,16 +144,20 @@ codes! {
         "`Host` is none of those in `http.hosts`."
         "Use one of the server's names, or list this one."
     Timeout "timeout" REQUEST_TIMEOUT
-        "The body was too slow: nothing of it arrived for `limits.body_idle_secs`, less than `limits.body_min_bytes_per_sec` arrived, or not all of it within `limits.body_secs`. The last two do not count for a stream of lines."
+        "The body was too slow: nothing of it arrived for `limits.body_idle_secs`, less than \
+         `limits.body_min_bytes_per_sec` arrived, or not all of it within `limits.body_secs`. The last two \
+         do not count for a stream of lines."
         "Send it without pauses. In a stream, `committed` lines are durable."
     OffsetMismatch "offset_mismatch" CONFLICT
-        "`expected_offset` is not the partition's next offset, which is in `next`: another client has written."
+        "`expected_offset` is not the partition's next offset, which is in `next`: another client has \
+         written."
         "Read what was written, decide again, and send the new `next`."
     CommitBackwards "commit_backwards" CONFLICT
         "A consumer offset would step back from `committed`."
         "Usually a slower member of the group: ignore it. To rewind, commit with `\"force\": true`."
     OffsetExpired "offset_expired" GONE
-        "The event at this offset was dropped, by retention or with its table; the first offset that can be read is `earliest`."
+        "The event at this offset was dropped, by retention or with its table; the first offset that can be \
+         read is `earliest`."
         "Go on with `next_cursor`, or from `earliest`; what came before is gone."
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE
         "The body is over `limits.body_bytes`, or `limits.decoded_body_bytes` after decompression."
@@ -163,23 +175,31 @@ codes! {
         "Path and headers of the request are together over `limits.header_bytes`."
         "Send fewer or shorter headers. The headers of an event go into the body."
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE
-        "The content type is not `application/json`, `application/x-protobuf` or `application/x-ndjson`, or the content encoding is not gzip or zstd."
+        "The content type is not `application/json`, `application/x-protobuf` or `application/x-ndjson`, or \
+         the content encoding is not gzip or zstd."
         "Send one of these."
     OffsetBeyondEnd "offset_beyond_end" RANGE_NOT_SATISFIABLE
         "A read starts beyond the partition's `next`."
         "Start at `next` or before. If the offset was real once, the partition has lost events: see `lost`."
     Internal "internal" INTERNAL_SERVER_ERROR
         "A bug: the request ended in a panic, which is in the server's log."
-        "Report it with the log line. A write may have been stored: send it again with the same idempotency key."
+        "Report it with the log line. A write may have been stored: send it again with the same idempotency \
+         key."
     Corrupt "corrupt" INTERNAL_SERVER_ERROR
         "Stored bytes have changed; `detail` names the object. Wrong bytes are never served."
-        "For a segment: restore the object from a version of the bucket. For RocksDB: replace the volume; what is in S3 comes back."
+        "For a segment: restore the object from a version of the bucket. For RocksDB: replace the volume; \
+         what is in S3 comes back."
     Overloaded "overloaded" SERVICE_UNAVAILABLE
-        "A resource is used up; `reason` says which: `queue_full`, `hot_full`, `disk_full`, `memory` (bodies), `answers`, `tails`, `cold_reads`, `keys_full`, or `slow` (the body was slow, and others needed its memory). Nothing was written."
-        "Try again after `Retry-After`. If it lasts: `hot_full` means that events do not reach S3, `disk_full` that the volume is too small, `keys_full` that `idempotency.max_bytes` is too small."
+        "A resource is used up; `reason` says which: `queue_full`, `hot_full`, `disk_full`, `memory` \
+         (bodies), `answers`, `tails`, `cold_reads`, `keys_full`, or `slow` (the body was slow, and others \
+         needed its memory). Nothing was written."
+        "Try again after `Retry-After`. If it lasts: `hot_full` means that events do not reach S3, \
+         `disk_full` that the volume is too small, `keys_full` that `idempotency.max_bytes` is too small."
     ColdUnavailable "cold_unavailable" SERVICE_UNAVAILABLE
-        "S3 does not answer, and the request needs it: a read of events that only S3 has, a flush, or `wait_for=cold`. A read never returns a short page instead."
-        "Try again after `Retry-After`, and check the bucket, the network and the credentials. Other writes go on."
+        "S3 does not answer, and the request needs it: a read of events that only S3 has, a flush, or \
+         `wait_for=cold`. A read never returns a short page instead."
+        "Try again after `Retry-After`, and check the bucket, the network and the credentials. Other writes \
+         go on."
     HotUnavailable "hot_unavailable" SERVICE_UNAVAILABLE
         "RocksDB could not be read."
         "Try again, and check the server's log and the volume."
@@ -187,7 +207,8 @@ codes! {
         "The server is opening its volume and its bucket. Nothing was written."
         "Try again after `Retry-After`; `/readyz` says how far it is."
     WriteFailed "write_failed" SERVICE_UNAVAILABLE
-        "RocksDB or its sync failed: the write is stored once or not at all. The process exits, and its next start finds out which."
+        "RocksDB or its sync failed: the write is stored once or not at all. The process exits, and its \
+         next start finds out which."
         "Send it again with the same idempotency key once the server is back."
     Closing "closing" SERVICE_UNAVAILABLE
         "The server is stopping. Nothing was written."
@@ -201,8 +222,10 @@ codes! {
 pub fn document() -> String {
     let mut text = String::from(
         "# Errors\n\n\
-         Every error is `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)): `type`, `title`, `status`, `detail` for people, `code` for\n\
-         programs, and `request_id`, which is in the log too. On writes `outcome` says what to do: after `not_written` you may send it again or not;\n\
+         Every error is `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)): \
+         `type`, `title`, `status`, `detail` for people, `code` for\n\
+         programs, and `request_id`, which is in the log too. On writes `outcome` says what to do: after \
+         `not_written` you may send it again or not;\n\
          after `unknown`, send it again with the same idempotency key.\n\n\
          This page is made from the table in the code; every server has it at `/docs/errors`.\n",
     );

@@ -92,7 +92,8 @@ pub fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
             Ok(Encoding::Ndjson)
         }
         _ => Err(unsupported(format!(
-            "content type {text:?} is not supported: send application/json, application/x-protobuf or application/x-ndjson"
+            "content type {text:?} is not supported: send application/json, application/x-protobuf or \
+             application/x-ndjson"
         ))),
     }
 }

@@ -55,7 +55,8 @@ impl OpenConnections {
                 return slot;
             }
             self.0.make_room(began.elapsed() < PATIENCE);
-            drop(timeout(LOOK, left).await); // a connection that could not make room before may be idle by now
+            // a connection that could not make room before may be idle by now
+            drop(timeout(LOOK, left).await);
         }
     }
 

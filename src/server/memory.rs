@@ -33,8 +33,9 @@ pub(super) fn check(config: &Config) {
             needed,
             allowed,
             partitions = config.limits.partitions,
-            "the settings let Zombi take more memory than it may: raise the memory limit, or lower limits.inflight_bytes, limits.response_bytes, \
-             flush.memory_bytes, limits.partitions or the caches"
+            "the settings let Zombi take more memory than it may: raise the memory limit, or lower \
+             limits.inflight_bytes, limits.response_bytes, flush.memory_bytes, limits.partitions or the \
+             caches"
         );
     }
 }

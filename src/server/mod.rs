@@ -170,8 +170,8 @@ fn check_pod(config: &Config) -> Result<(), ServerError> {
     match pod.rsplit_once('-').and_then(|(_, ordinal)| ordinal.parse::<u32>().ok()) {
         None | Some(0) => Ok(()),
         Some(ordinal) => Err(ServerError::Setting(format!(
-            "this is pod {pod}, number {ordinal} of its set, and one Zombi is one pod: set replicas to 1. Nothing was opened, and nobody was \
-             disturbed"
+            "this is pod {pod}, number {ordinal} of its set, and one Zombi is one pod: set replicas to 1. \
+             Nothing was opened, and nobody was disturbed"
         ))),
     }
 }

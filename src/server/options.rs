@@ -152,15 +152,24 @@ fn credentials(environment: &BTreeMap<String, String>) -> Result<Option<Credenti
         // With an empty key the SDK would look for a role instead, and fail elsewhere. An empty token just
         // means that there is none.
         if trimmed.is_empty() && name != "AWS_SESSION_TOKEN" {
-            return Err(format!("{name} is empty: give it its value, or take it away where credentials come from elsewhere"));
+            return Err(format!(
+                "{name} is empty: give it its value, or take it away where credentials come from elsewhere"
+            ));
         }
         if trimmed.len() != value.len() {
             is_trimmed = true;
-            warn!("{name} has white space around it, which is ignored: was its Secret made with `echo` instead of `printf`?");
+            warn!(
+                "{name} has white space around it, which is ignored: was its Secret made with `echo` \
+                 instead of `printf`?"
+            );
         }
         // The value is not shown: it is a secret, or close to one.
         let is_right = trimmed.bytes().all(|byte| byte.is_ascii_graphic());
-        if is_right { Ok(Some(trimmed.to_owned())) } else { Err(format!("{name} has a character that no key has")) }
+        if is_right {
+            Ok(Some(trimmed.to_owned()))
+        } else {
+            Err(format!("{name} has a character that no key has"))
+        }
     });
     match (key_id?, secret?, token?) {
         (Some(key_id), Some(secret), token) if is_trimmed => {

@@ -267,7 +267,8 @@ pub async fn run(seed: u64, budget: Budget, by_clock: bool) -> Result<String, St
     z.kill().await;
     let (took, one) = worst_of_all;
     Ok(format!(
-        "{attacks} attacks, {} events beside them; {:.1?} for a request without, at most {took:.1?} beside {one:?}; at most {peak} MiB with page cache",
+        "{attacks} attacks, {} events beside them; {:.1?} for a request without, at most {took:.1?} beside \
+         {one:?}; at most {peak} MiB with page cache",
         victim.written,
         median(&calm.asked)
     ))

@@ -411,6 +411,7 @@ pub async fn run(seed: u64, seconds: Option<u64>) -> Result<String, String> {
     let Times { all, retention, .. } = times;
     let shown = shown(&settled);
     Ok(format!(
-        "{written} events kept for {retention:.0?} of {all:.0?}, {read} read, {put_off} put off; {shown}; peak {peak} MiB with page cache"
+        "{written} events kept for {retention:.0?} of {all:.0?}, {read} read, {put_off} put off; {shown}; \
+         peak {peak} MiB with page cache"
     ))
 }

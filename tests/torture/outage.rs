@@ -67,7 +67,8 @@ pub async fn run(seed: u64, seconds: Option<u64>) -> Result<String, String> {
     z.kill().await;
     let peak = group.peak_bytes() >> 20;
     Ok(format!(
-        "away for {away:.1?}, full after {full_after:.1?}, all in S3 {cold_after:.1?} after it, at most {peak} MiB with page cache: {counts}"
+        "away for {away:.1?}, full after {full_after:.1?}, all in S3 {cold_after:.1?} after it, at most \
+         {peak} MiB with page cache: {counts}"
     ))
 }
 

@@ -266,7 +266,8 @@ impl Chain {
         // it lacks the note.
         self.journal.intend(self.nonce, manifest.number, self.follows).await?;
         crash::point("manifest-intended");
-        self.unsettled = Some(link.clone()); // until its fate is known, even if this future is dropped halfway
+        // until its fate is known, even if this future is dropped halfway
+        self.unsettled = Some(link.clone());
         let is_ours = match self.objects.create(&key, bytes.clone()).await? {
             Created::Yes => true,
             // It may be ours: an earlier PUT arrived, and only its answer was lost.
@@ -308,8 +309,9 @@ pub async fn load(objects: &Objects) -> Result<Found, StorageError> {
             // A new chain would start again at offset 0, and give the offsets of these segments a second
             // time.
             Some(key) => Err(StorageError::Refused(format!(
-                "there are segments below this prefix (such as {key}) but no manifest: the manifests were deleted, or never copied. \
-                 This is not a new store. Restore the objects below manifests/, or use another prefix. Nothing was changed"
+                "there are segments below this prefix (such as {key}) but no manifest: the manifests were \
+                 deleted, or never copied. This is not a new store. Restore the objects below manifests/, \
+                 or use another prefix. Nothing was changed"
             ))),
         };
     };

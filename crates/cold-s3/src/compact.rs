@@ -81,7 +81,8 @@ pub fn next_run(partition: &ColdPartition, merging: Merging) -> Option<Vec<Arc<S
 }
 
 fn candidates(partition: &ColdPartition, merging: Merging) -> Vec<Candidate<'_>> {
-    let mut newest = TimestampMs::MIN; // a segment is as old as the newest before it: the clock may have been set back
+    // a segment is as old as the newest before it: the clock may have been set back
+    let mut newest = TimestampMs::MIN;
     let mut candidates = Vec::with_capacity(partition.segments.len());
     for segment in &partition.segments {
         newest = newest.max(segment.appended_ms);

@@ -39,7 +39,8 @@ pub async fn probe(objects: &Objects) -> Result<(), StorageError> {
 /// The store answered, but the winner's answer was lost every time.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "probing the store failed {ATTEMPTS} times: none of {CREATORS} PUTs that create one object was answered with success"
+    "probing the store failed {ATTEMPTS} times: none of {CREATORS} PUTs that create one object was answered \
+     with success"
 )]
 struct NoAnswer;
 
@@ -81,8 +82,9 @@ async fn about_the_condition(objects: &Objects, key: &str, error: StorageError) 
 /// The store rejects a PUT with the condition and takes it without.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{source}. The same PUT succeeds without If-None-Match: *, so the store does not support that condition, which keeps two writers \
-     apart. Use another store. Or make sure by other means that only one Zombi uses this bucket and prefix, and set s3.unfenced = true"
+    "{source}. The same PUT succeeds without If-None-Match: *, so the store does not support that \
+     condition, which keeps two writers apart. Use another store. Or make sure by other means that only one \
+     Zombi uses this bucket and prefix, and set s3.unfenced = true"
 )]
 struct NoCondition {
     source: Cause,
@@ -152,13 +154,15 @@ async fn tidy(objects: &Objects, key: &str, is_well: bool) {
     if let Err(error) = objects.delete(key).await
         && is_well
     {
-        warn!(%error, "the object of the start's probe cannot be deleted; without the right to delete, the bucket keeps every object");
+        warn!(%error, "the object of the start's probe cannot be deleted; without the right to delete, the \
+             bucket keeps every object");
     }
 }
 
 fn refused(found: String) -> StorageError {
     StorageError::Refused(format!(
-        "the S3 store cannot keep two writers apart: {found}. Use one that honours conditional writes (AWS, MinIO, Ceph, R2). Or make \
-         sure by other means that only one Zombi uses this bucket and prefix, and set s3.unfenced = true"
+        "the S3 store cannot keep two writers apart: {found}. Use one that honours conditional writes (AWS, \
+         MinIO, Ceph, R2). Or make sure by other means that only one Zombi uses this bucket and prefix, and \
+         set s3.unfenced = true"
     ))
 }

@@ -146,7 +146,8 @@ pub enum StorageError {
     Refused(String),
     /// Another writer has taken over the bucket; this one acks nothing more.
     #[error(
-        "another writer has taken over the bucket: {0}. What only this volume has stays on it: start it without s3.bucket to read that"
+        "another writer has taken over the bucket: {0}. What only this volume has stays on it: start it \
+         without s3.bucket to read that"
     )]
     Fenced(String),
     /// Optimistic concurrency: the partition has moved on.

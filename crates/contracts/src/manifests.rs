@@ -19,8 +19,9 @@ use super::{
 /// The bucket answers, but what was in it is gone.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the bucket came back empty, or is another one: {0}. Nothing was changed. Bring its objects back (its versions, a backup, its server's \
-     old disk). Where they are gone for good, start without s3.bucket to read what is still on this volume"
+    "the bucket came back empty, or is another one: {0}. Nothing was changed. Bring its objects back (its \
+     versions, a backup, its server's old disk). Where they are gone for good, start without s3.bucket to \
+     read what is still on this volume"
 )]
 pub struct Emptied(pub String);
 

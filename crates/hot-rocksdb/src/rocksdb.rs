@@ -333,7 +333,8 @@ impl Db {
 fn make_directory(path: &Path) -> Result<(), StorageError> {
     let failed = |error: io::Error| {
         let why = format!(
-            "data_dir {} cannot be used: {error}; it is created if it is missing, but its parent directory must exist",
+            "data_dir {} cannot be used: {error}; it is created if it is missing, but its parent directory \
+             must exist",
             path.display()
         );
         StorageError::unavailable(Tier::Hot, io::Error::new(error.kind(), why))

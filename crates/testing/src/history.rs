@@ -127,7 +127,8 @@ impl fmt::Display for Counts {
         let Self { acked, refused, unknown, unknown_and_there, seen } = self;
         write!(
             f,
-            "{acked} events acked, {refused} refused, {unknown} unknown ({unknown_and_there} of them there), {seen} seen by readers"
+            "{acked} events acked, {refused} refused, {unknown} unknown ({unknown_and_there} of them \
+             there), {seen} seen by readers"
         )
     }
 }

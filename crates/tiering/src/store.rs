@@ -75,7 +75,8 @@ pub enum StoreError {
     #[error("{0}")]
     Storage(#[from] StorageError),
     /// A task ended unexpectedly.
-    #[error("the {part} ended unexpectedly{}", .source.as_ref().map(|source| format!(": {source}")).unwrap_or_default())]
+    #[error("the {part} ended unexpectedly{}", .source.as_ref().map(|source| format!(": \
+         {source}")).unwrap_or_default())]
     Ended {
         /// Which task.
         part: &'static str,
@@ -270,8 +271,8 @@ fn check_intents(hot: &dyn Engine, cold: &dyn ColdTier) -> Result<(), StorageErr
     for (partition, status) in hot.pending() {
         if let Some(intent) = status.intent.filter(|intent| !cold.knows(intent.format)) {
             return Err(StorageError::Refused(format!(
-                "the volume has begun a segment of {partition} in the format {}, which this program does not know: a newer one wrote it. \
-                 Nothing was changed. Start the newer one",
+                "the volume has begun a segment of {partition} in the format {}, which this program does \
+                 not know: a newer one wrote it. Nothing was changed. Start the newer one",
                 intent.format
             )));
         }

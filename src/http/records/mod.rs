@@ -68,10 +68,16 @@ impl RecordParser<'_> {
         let partition = self.partition_of(sent.partition)?;
         let timestamp_ms = match sent.timestamp_ms {
             None => self.now_ms,
-            Some(given) => i64::try_from(given).ok().filter(|ms| (MIN_TIMESTAMP_MS..=MAX_TIMESTAMP_MS).contains(ms)).ok_or_else(|| {
-                let detail = format!("timestamp_ms {given} is outside the years 1 to 9999, {MIN_TIMESTAMP_MS} to {MAX_TIMESTAMP_MS}");
-                Problem::new(Code::TimestampOutOfRange, detail)
-            })?,
+            Some(given) => i64::try_from(given)
+                .ok()
+                .filter(|ms| (MIN_TIMESTAMP_MS..=MAX_TIMESTAMP_MS).contains(ms))
+                .ok_or_else(|| {
+                    let detail = format!(
+                        "timestamp_ms {given} is outside the years 1 to 9999, {MIN_TIMESTAMP_MS} to \
+                     {MAX_TIMESTAMP_MS}"
+                    );
+                    Problem::new(Code::TimestampOutOfRange, detail)
+                })?,
         };
         let key_limit = self.limits.idempotency_key_bytes;
         if sent.idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > key_limit) {

@@ -60,7 +60,8 @@ pub struct BulkWritten {
     tag = "events",
     params(Table, WriteParams,
         ("X-Partition" = Option<u64>, Header, description = "The partition of events that name none"),
-        ("Idempotency-Key" = Option<String>, Header, description = "The key of an event that has none; in a stream with the event's place behind it: `KEY/0`")),
+        ("Idempotency-Key" = Option<String>, Header, description = "The key of an event that has none; in a \
+             stream with the event's place behind it: `KEY/0`")),
     request_body(content(
         (EventToWrite = "application/json"),
         (Vec<u8> = "application/x-protobuf"),
@@ -70,7 +71,8 @@ pub struct BulkWritten {
         (status = 201, description = "On disk", body = Written),
         (status = 200, description = "Known already: nothing is written", body = Written),
         (status = 202, description = "With `durability = os`: the operating system has it", body = Written),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A \
+             problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
 pub async fn write(
@@ -89,7 +91,8 @@ pub async fn write(
                 "expected_offset goes with single and bulk writes, not with streams",
             ));
         }
-        return Box::pin(stream::write(&state, table, options, envelope, incoming)).await; // boxed: single writes must not have room for it
+        // boxed: single writes must not have room for it
+        return Box::pin(stream::write(&state, table, options, envelope, incoming)).await;
     }
     let connection = incoming.connection();
     let (body, share) = incoming.receive(&state.limits, &state.inflight).await?;
@@ -123,7 +126,8 @@ fn json<T>(body: Bytes, read: impl FnOnce(&[u8]) -> T) -> T {
     tag = "events",
     params(Table, WriteParams,
         ("X-Partition" = Option<u64>, Header, description = "The partition of events that name none"),
-        ("Idempotency-Key" = Option<String>, Header, description = "The key of events that have none, with their place behind it: `KEY/0`")),
+        ("Idempotency-Key" = Option<String>, Header, description = "The key of events that have none, with \
+             their place behind it: `KEY/0`")),
     request_body(content(
         (BulkToWrite = "application/json"),
         (Vec<u8> = "application/x-protobuf"),
@@ -131,8 +135,10 @@ fn json<T>(body: Bytes, read: impl FnOnce(&[u8]) -> T) -> T {
     responses(
         (status = 201, description = "On disk", body = BulkWritten),
         (status = 200, description = "All known already: nothing is written", body = BulkWritten),
-        (status = 202, description = "With `durability = os`: the operating system has them", body = BulkWritten),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = 202, description = "With `durability = os`: the operating system has \
+             them", body = BulkWritten),
+        (status = "default", description = "A \
+             problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
 pub async fn write_bulk(
@@ -146,7 +152,8 @@ pub async fn write_bulk(
     let envelope = Envelope::of(&incoming.headers, &state)?;
     if envelope.encoding == Encoding::Ndjson {
         return Err(extract::unsupported(
-            "a bulk write is application/json or application/x-protobuf; POST /tables/{table} takes application/x-ndjson",
+            "a bulk write is application/json or application/x-protobuf; POST /tables/{table} takes \
+             application/x-ndjson",
         ));
     }
     let connection = incoming.connection();

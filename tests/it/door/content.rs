@@ -86,7 +86,11 @@ async fn a_byte_order_mark_is_skipped() {
     }
     // In pieces of one byte.
     let mut wire = Wire::open(&z).await;
-    wire.send("POST /tables/t HTTP/1.1\r\nhost: z\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n").await;
+    wire.send(
+        "POST /tables/t HTTP/1.1\r\nhost: z\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: \
+         chunked\r\n\r\n",
+    )
+    .await;
     for byte in &lines {
         wire.send([b"1\r\n".as_slice(), &[*byte], b"\r\n"].concat()).await;
     }

@@ -124,7 +124,8 @@ impl Objects {
             Err(error) if error.code() == Some("AccessDenied") => {
                 warn!(
                     bucket = self.bucket,
-                    "s3.create_bucket is set, but these credentials may not create buckets; assuming that the bucket exists"
+                    "s3.create_bucket is set, but these credentials may not create buckets; assuming that \
+                     the bucket exists"
                 );
                 Ok(())
             }

@@ -63,7 +63,8 @@ where
         )
         | (_, 301 | 307 | 308) => elsewhere(),
         (_, 401 | 403) => Some(S3Refusal::clear(
-            "the store, or a proxy in front of it, rejects these credentials: check s3.endpoint and AWS_ACCESS_KEY_ID",
+            "the store, or a proxy in front of it, rejects these credentials: check s3.endpoint and \
+             AWS_ACCESS_KEY_ID",
         )),
         (_, 408 | 409 | 425 | 429) => None,
         (Some("NotImplemented" | "MethodNotAllowed"), _) | (_, 501) => {
@@ -111,11 +112,12 @@ fn heals(code: &str) -> bool {
 fn cure(code: &str) -> Option<&'static str> {
     Some(match code {
         "NoSuchBucket" => {
-            "create the bucket that s3.bucket names, or set s3.create_bucket = true. If it existed before, its server has come back without \
-             its disk: restore that"
+            "create the bucket that s3.bucket names, or set s3.create_bucket = true. If it existed before, \
+             its server has come back without its disk: restore that"
         }
         "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "Forbidden" => {
-            "give these credentials the right to get, put, delete and list objects in s3.bucket below s3.prefix"
+            "give these credentials the right to get, put, delete and list objects in s3.bucket below \
+             s3.prefix"
         }
         "InvalidAccessKeyId"
         | "InvalidToken"
@@ -129,7 +131,8 @@ fn cure(code: &str) -> Option<&'static str> {
         "KeyTooLong" | "KeyTooLongError" => "s3.prefix is too long",
         "InvalidStorageClass" => "check s3.storage_class",
         "InvalidObjectState" => {
-            "objects of its storage class must be restored before they can be read: check s3.storage_class and the bucket's lifecycle rules"
+            "objects of its storage class must be restored before they can be read: check s3.storage_class \
+             and the bucket's lifecycle rules"
         }
         "InvalidEncryptionAlgorithmError" => "check s3.sse",
         _ if code.starts_with("KMS.") => "check s3.sse and s3.kms_key_id",
@@ -145,14 +148,15 @@ fn unsent(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     let is_any = |text: &str| any_cause(error, |_, said| said == text);
     if any_cause(error, |_, said| said.contains("invalid peer certificate")) {
         return Some(
-            "the server's certificate is not trusted: AWS_CA_BUNDLE must name a file with the authority that issued it, and s3.endpoint \
-             must name the server as the certificate does",
+            "the server's certificate is not trusted: AWS_CA_BUNDLE must name a file with the authority \
+             that issued it, and s3.endpoint must name the server as the certificate does",
         );
     }
     // An answer without TLS though s3.endpoint begins with https://, or an answer that is not HTTP.
     if any_cause(error, |_, said| said.contains("corrupt message of type InvalidContentType")) {
         return Some(
-            "the server does not speak TLS: check whether s3.endpoint should begin with http://, and its port",
+            "the server does not speak TLS: check whether s3.endpoint should begin with http://, and its \
+             port",
         );
     }
     if any_cause(error, |cause, _| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse)) {
@@ -164,12 +168,14 @@ fn unsent(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     // No source of credentials is set up. One that is set up and does not answer is retried instead.
     if is_any("the credential provider was not enabled") {
         return Some(
-            "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role for the pod",
+            "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role for the \
+             pod",
         );
     }
     if is_any("the credentials provider was not properly configured") {
         return Some(
-            "the source of the credentials is set up wrongly: check AWS_PROFILE, AWS_ROLE_ARN and the files that they use",
+            "the source of the credentials is set up wrongly: check AWS_PROFILE, AWS_ROLE_ARN and the files \
+             that they use",
         );
     }
     let refused = [
@@ -225,7 +231,8 @@ where
             ];
             if waits.iter().any(|part| text.contains(part)) {
                 return format!(
-                    "{text}; AWS_ACCESS_KEY_ID is not set, and the configured source of credentials returned none"
+                    "{text}; AWS_ACCESS_KEY_ID is not set, and the configured source of credentials \
+                     returned none"
                 );
             }
             text

@@ -180,7 +180,8 @@ impl<'a> MergeRound<'a> {
         crash::point("compact-published");
         for (partition, run, meta) in done {
             metrics::compacted(run.len() as u64, meta.bytes);
-            debug!(%partition, range = %meta.range, segments = run.len(), bytes = meta.bytes, "segments merged");
+            debug!(%partition, range = %meta.range, segments = run.len(), bytes = meta.bytes, "segments \
+                 merged");
         }
         failed.map_or(Ok(()), Err)
     }

@@ -43,7 +43,8 @@ impl FlushHandle {
 #[async_trait]
 impl Flush for FlushHandle {
     async fn flush_now(&self, table: Option<TableName>) -> Result<FlushReport, StorageError> {
-        self.cold.epoch()?; // without an open bucket the flusher does not run, and the request would wait for ever
+        // without an open bucket the flusher does not run, and the request would wait for ever
+        self.cold.epoch()?;
         let ends = match table {
             None => plan::ends(self.hot.pending()),
             Some(name) => {

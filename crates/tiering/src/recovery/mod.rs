@@ -149,7 +149,8 @@ impl Recovery {
             moved.map(|(partition, cold)| empty_at(partition, cold.start, cold.end)).collect();
         for one in &partitions {
             let next = known.get(&one.partition).map_or(0, |watermarks| watermarks.next);
-            warn!(partition = %one.partition, start = next, end = one.watermarks.next, "these offsets may have been given, and are lost with the volume");
+            warn!(partition = %one.partition, start = next, end = one.watermarks.next, "these offsets may \
+                 have been given, and are lost with the volume");
         }
         self.hot.recover(Recovered { partitions, ..Recovered::default() }).await?;
         crash::point("recovery-moved-on");
@@ -186,8 +187,9 @@ impl Recovery {
                     return Err(StorageError::denied(Tier::Cold, Emptied(why)));
                 }
                 return Err(StorageError::Refused(format!(
-                    "the volume says that S3 has {partition} up to {flushed}, its manifests say up to {end}: this is not the volume's bucket \
-                     and prefix, or manifests were deleted. Nothing was changed"
+                    "the volume says that S3 has {partition} up to {flushed}, its manifests say up to \
+                     {end}: this is not the volume's bucket and prefix, or manifests were deleted. Nothing \
+                     was changed"
                 )));
             }
         }

@@ -50,8 +50,9 @@ pub(super) fn relation(
     }
     if last.store_id != store_id {
         return Err(StorageError::Refused(format!(
-            "the volume holds store {store_id}, the bucket holds store {}: they do not belong together. Nothing was changed. Give each \
-             Zombi a bucket or prefix of its own, or start with an empty volume to go on with what the bucket has",
+            "the volume holds store {store_id}, the bucket holds store {}: they do not belong together. \
+             Nothing was changed. Give each Zombi a bucket or prefix of its own, or start with an empty \
+             volume to go on with what the bucket has",
             last.store_id
         )));
     }
@@ -78,8 +79,8 @@ pub(super) fn step(
     }
     if relation == Relation::InStep {
         return Err(StorageError::Refused(format!(
-            "S3 has {partition} up to {}, the volume knows of {} only, though it wrote the last manifest: the volume is damaged. Start with \
-             an empty volume to recover from S3",
+            "S3 has {partition} up to {}, the volume knows of {} only, though it wrote the last manifest: \
+             the volume is damaged. Start with an empty volume to recover from S3",
             cold.end, watermarks.flushed
         )));
     }
@@ -106,9 +107,9 @@ pub(super) fn empty_at(partition: Partition, start: Offset, end: Offset) -> Reco
 /// The refusal of a volume that has other events than the bucket.
 pub(super) fn diverged(partition: &Partition, range: OffsetRange, why: &str) -> StorageError {
     StorageError::Refused(format!(
-        "{partition} {range}: {why}. The volume is an older copy that was written again after another had gone on; its events there are \
-         not served and not deleted. Start with an empty volume to go on with what the bucket has; start this one without s3.bucket to \
-         read what only it has"
+        "{partition} {range}: {why}. The volume is an older copy that was written again after another had \
+         gone on; its events there are not served and not deleted. Start with an empty volume to go on with \
+         what the bucket has; start this one without s3.bucket to read what only it has"
     ))
 }
 

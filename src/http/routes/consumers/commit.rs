@@ -87,7 +87,8 @@ pub struct Committed {
     request_body(content = CommitToWrite),
     responses(
         (status = 200, description = "Committed", body = CommitWritten),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A \
+             problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
 pub async fn commit(

@@ -110,7 +110,8 @@ pub struct GroupsShown {
     params(GroupPath, OffsetParams),
     responses(
         (status = 200, description = "Its offset and lag", body = OffsetShown),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A \
+             problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
 pub async fn offset(
@@ -144,7 +145,8 @@ pub async fn offset(
     params(GroupPath),
     responses(
         (status = 200, description = "All its offsets and lag", body = GroupShown),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A \
+             problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
 pub async fn offsets(
@@ -224,7 +226,8 @@ fn lag(state: &AppState, table: Option<&TableStatus>, partition: &Partition, off
     tag = "consumers",
     responses(
         (status = 200, description = "All groups", body = GroupsShown),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A \
+             problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
 pub async fn groups(
@@ -247,7 +250,8 @@ pub async fn groups(
     params(GroupPath),
     responses(
         (status = 204, description = "Forgotten"),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A \
+             problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
 pub async fn delete(

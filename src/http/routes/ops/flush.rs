@@ -68,7 +68,8 @@ impl From<FlushReport> for Flushed {
     tag = "operations",
     responses(
         (status = 200, description = "What was moved", body = Flushed),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A \
+             problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
 pub async fn flush(
@@ -87,7 +88,8 @@ pub async fn flush(
     params(Table),
     responses(
         (status = 200, description = "What was moved", body = Flushed),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A \
+             problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
 pub async fn flush_table(

@@ -31,7 +31,8 @@ const STATS_TABLES: usize = 100;
     tag = "operations",
     responses(
         (status = 200, description = "Prometheus text", body = String, content_type = "text/plain"),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A \
+             problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
 pub async fn metrics(State(ops): State<OpsState>, OnConnection(connection): OnConnection) -> Response {
@@ -52,7 +53,8 @@ pub async fn metrics(State(ops): State<OpsState>, OnConnection(connection): OnCo
     tag = "operations",
     responses(
         (status = 200, description = "The counts", body = Object),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A \
+             problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
 pub async fn stats(

@@ -54,7 +54,8 @@ impl Check {
     responses(
         (status = 200, description = "Yes", body = Probe),
         (status = 503, description = "No", body = Probe),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A \
+             problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
 pub async fn livez(State(ops): State<OpsState>) -> Response {
@@ -77,7 +78,8 @@ pub async fn livez(State(ops): State<OpsState>) -> Response {
     responses(
         (status = 200, description = "Yes", body = Probe),
         (status = 503, description = "No", body = Probe),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A \
+             problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
 pub async fn readyz(State(ops): State<OpsState>, RawQuery(query): RawQuery) -> Response {
@@ -100,7 +102,8 @@ pub async fn readyz(State(ops): State<OpsState>, RawQuery(query): RawQuery) -> R
     responses(
         (status = 200, description = "Yes", body = Probe),
         (status = 503, description = "No", body = Probe),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A \
+             problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
 pub async fn startupz(State(ops): State<OpsState>) -> Response {

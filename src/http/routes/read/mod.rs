@@ -93,7 +93,8 @@ impl<S: Send + Sync> FromRequestParts<S> for WantedAnswer {
     get,
     path = "/tables/{table}",
     tag = "events",
-    params(Table, ReadParams, ("Last-Event-ID" = Option<String>, Header, description = "Resumes server-sent events")),
+    params(Table, ReadParams, ("Last-Event-ID" = Option<String>, Header, description = "Resumes server-sent \
+         events")),
     responses(
         (
             status = 200,
@@ -105,7 +106,8 @@ impl<S: Send + Sync> FromRequestParts<S> for WantedAnswer {
                 (String = "text/event-stream"),
             )
         ),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A \
+             problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
 pub async fn read(

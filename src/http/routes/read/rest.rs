@@ -36,7 +36,8 @@ pub(super) async fn answer(
 ) -> Result<Response, Problem> {
     let mut share = state.responses.sending(connection);
     let mut merge = state.reader.rest(query.clone(), CHUNK)?;
-    fetch(&mut merge, &mut share, PIECE_BYTES, connection).await?; // an error now becomes a status; later it can only break the answer off
+    // an error now becomes a status; later it can only break the answer off
+    fetch(&mut merge, &mut share, PIECE_BYTES, connection).await?;
     let body = Body::from_stream(lines(
         state.clone(),
         merge,

@@ -67,7 +67,8 @@ pub(super) async fn answer(
     let wakeup = state.appender.wakeups().wait_for(&query.table, query.partition);
     let mut merge = state.reader.merge(query.clone(), LOOK)?;
     let mut share = state.responses.sending(connection);
-    fetch(&mut merge, &mut share, 0, connection).await?; // an error now becomes a status; later it can only break the answer off
+    // an error now becomes a status; later it can only break the answer off
+    fetch(&mut merge, &mut share, 0, connection).await?;
     let tail = Tail {
         state: state.clone(),
         query: query.clone(),

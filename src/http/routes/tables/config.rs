@@ -90,7 +90,8 @@ impl From<TableSettings> for TableConfig {
     params(Table),
     responses(
         (status = 200, description = "The settings", body = TableConfig),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A \
+             problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
 pub async fn table_config(
@@ -114,7 +115,8 @@ pub async fn table_config(
     responses(
         (status = 200, description = "The settings now", body = TableConfig),
         (status = 201, description = "The settings of the new table", body = TableConfig),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A \
+             problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
 pub async fn configure_table(

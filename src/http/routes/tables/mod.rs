@@ -118,7 +118,8 @@ impl From<OffsetRange> for Range {
     params(ListParams),
     responses(
         (status = 200, description = "A page of the tables", body = TablesShown),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A \
+             problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
 pub async fn list(
@@ -188,7 +189,8 @@ impl Walk {
     params(Table),
     responses(
         (status = 200, description = "The table", body = TableShown),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A \
+             problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
 pub async fn partitions(
@@ -243,7 +245,8 @@ fn show_partition(state: &AppState, table: &TableStatus, status: &PartitionStatu
     params(Table),
     responses(
         (status = 204, description = "Deleted; what is in S3 follows within moments"),
-        (status = "default", description = "A problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A \
+             problem", body = ProblemShown, content_type = "application/problem+json"),
     )
 )]
 pub async fn delete_table(
