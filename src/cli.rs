@@ -9,9 +9,9 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    config::{self, BadConfig, Config, Reads},
     inspect::{self, InspectError},
     server::{self, ServerError},
+    settings::{self, BadSettings, Reads, Settings},
     telemetry,
 };
 use contracts::{crash, error::StorageError};
@@ -122,28 +122,28 @@ pub fn run() -> ExitCode {
         Command::Serve | Command::Config { .. } => Reads::All,
         Command::Segments { .. } | Command::Manifest { .. } => Reads::Store,
     };
-    let config = match load(&cli.settings, reads) {
-        Ok(config) => config,
+    let settings = match load(&cli.settings, reads) {
+        Ok(settings) => settings,
         Err(error) => {
             eprintln!("zombi: {error}");
             return ExitCode::from(exit::USAGE);
         }
     };
     match command {
-        Command::Serve => serve(config),
+        Command::Serve => serve(settings),
         Command::Segments { command } => look(async |out: &mut dyn Write| match command {
-            SegmentsCommand::List { table } => inspect::list(&config, table.as_deref(), out).await,
-            SegmentsCommand::Verify => inspect::verify(&config, out).await,
-            SegmentsCommand::Cat { key } => inspect::cat(&config, &key, out).await,
+            SegmentsCommand::List { table } => inspect::list(&settings, table.as_deref(), out).await,
+            SegmentsCommand::Verify => inspect::verify(&settings, out).await,
+            SegmentsCommand::Cat { key } => inspect::cat(&settings, &key, out).await,
         }),
         Command::Manifest { command: ManifestCommand::Show { number } } => {
-            look(async |out: &mut dyn Write| inspect::show(&config, number, out).await)
+            look(async |out: &mut dyn Write| inspect::show(&settings, number, out).await)
         }
         Command::Config { command: ConfigCommand::Check } => {
             println!("the settings can be used");
             ExitCode::SUCCESS
         }
-        Command::Config { command: ConfigCommand::Print } => match config.to_yaml() {
+        Command::Config { command: ConfigCommand::Print } => match settings.to_yaml() {
             Ok(yaml) => {
                 print!("{yaml}");
                 ExitCode::SUCCESS
@@ -179,7 +179,7 @@ fn look(command: impl AsyncFnOnce(&mut dyn Write) -> Result<(), InspectError>) -
 }
 
 /// Reads the settings; flags win over everything else.
-fn load(flags: &SettingFlags, reads: Reads) -> Result<Config, BadConfig> {
+fn load(flags: &SettingFlags, reads: Reads) -> Result<Settings, BadSettings> {
     let mut values = Vec::new();
     for (key, value) in [("data_dir", &flags.data_dir), ("port", &flags.port)] {
         values.extend(value.clone().map(|value| (key.to_owned(), value)));
@@ -188,14 +188,14 @@ fn load(flags: &SettingFlags, reads: Reads) -> Result<Config, BadConfig> {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         values.push((key.to_owned(), value.to_owned()));
     }
-    Config::load(flags.config.clone(), config::environment(), values, reads)
+    Settings::load(flags.config.clone(), settings::environment(), values, reads)
 }
 
 /// Runs the server.
 #[allow(clippy::print_stderr)] // logs are not started yet
-fn serve(config: Config) -> ExitCode {
+fn serve(settings: Settings) -> ExitCode {
     crash::arm();
-    let telemetry = match telemetry::start(&config.log, config::wants_traces(config::environment())) {
+    let telemetry = match telemetry::start(&settings.log, settings::wants_traces(settings::environment())) {
         Ok(telemetry) => telemetry,
         Err(error) => {
             eprintln!("zombi: {error}");
@@ -210,7 +210,7 @@ fn serve(config: Config) -> ExitCode {
         }
     };
     let ended = runtime.block_on(async {
-        let ended = Box::pin(server::run(config, &telemetry)).await;
+        let ended = Box::pin(server::run(settings, &telemetry)).await;
         telemetry.stop().await;
         ended
     });

@@ -4,8 +4,8 @@
 use std::io::{self, Write};
 
 use crate::{
-    config::{self, Config},
     server,
+    settings::{Settings, environment},
 };
 use cold_s3::{
     audit::{self, Audit},
@@ -43,8 +43,8 @@ pub enum InspectError {
 ///
 /// # Errors
 /// [`InspectError`].
-pub async fn list(config: &Config, table: Option<&str>, out: &mut dyn Write) -> Result<(), InspectError> {
-    let found = chain::load(&objects(config).await?).await?;
+pub async fn list(settings: &Settings, table: Option<&str>, out: &mut dyn Write) -> Result<(), InspectError> {
+    let found = chain::load(&objects(settings).await?).await?;
     for (partition, cold) in &found.state.partitions {
         if table.is_some_and(|table| table != partition.table.as_str()) {
             continue;
@@ -69,9 +69,9 @@ pub async fn list(config: &Config, table: Option<&str>, out: &mut dyn Write) -> 
 ///
 /// # Errors
 /// [`InspectError::Findings`] if something is wrong.
-pub async fn verify(config: &Config, out: &mut dyn Write) -> Result<(), InspectError> {
+pub async fn verify(settings: &Settings, out: &mut dyn Write) -> Result<(), InspectError> {
     let Audit { findings, segments, events, bytes, lost_offsets, unnamed } =
-        audit::audit(&objects(config).await?).await?;
+        audit::audit(&objects(settings).await?).await?;
     for finding in &findings {
         writeln!(out, "WRONG {finding}")?;
     }
@@ -90,8 +90,8 @@ pub async fn verify(config: &Config, out: &mut dyn Write) -> Result<(), InspectE
 ///
 /// # Errors
 /// [`InspectError`].
-pub async fn cat(config: &Config, key: &str, out: &mut dyn Write) -> Result<(), InspectError> {
-    let bytes = objects(config)
+pub async fn cat(settings: &Settings, key: &str, out: &mut dyn Write) -> Result<(), InspectError> {
+    let bytes = objects(settings)
         .await?
         .get(key)
         .await?
@@ -108,8 +108,8 @@ pub async fn cat(config: &Config, key: &str, out: &mut dyn Write) -> Result<(), 
 ///
 /// # Errors
 /// [`InspectError`].
-pub async fn show(config: &Config, number: Option<u64>, out: &mut dyn Write) -> Result<(), InspectError> {
-    let objects = objects(config).await?;
+pub async fn show(settings: &Settings, number: Option<u64>, out: &mut dyn Write) -> Result<(), InspectError> {
+    let objects = objects(settings).await?;
     let manifest: Manifest = match number {
         Some(number) => chain::read(&objects, number).await?,
         None => chain::load(&objects)
@@ -122,8 +122,8 @@ pub async fn show(config: &Config, number: Option<u64>, out: &mut dyn Write) -> 
     Ok(())
 }
 
-async fn objects(config: &Config) -> Result<Objects, InspectError> {
-    let options = server::options::s3(config, &config::environment()).map_err(InspectError::Options)?;
+async fn objects(settings: &Settings) -> Result<Objects, InspectError> {
+    let options = S3Options::from_settings(&settings.s3, &environment()).map_err(InspectError::Options)?;
     let options = options.ok_or(InspectError::NoBucket)?;
     Ok(Objects::connect(&options).await)
 }

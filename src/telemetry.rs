@@ -7,6 +7,8 @@ use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use parking_lot::Mutex;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tokio::task;
 use tracing::{Subscriber, level_filters::LevelFilter};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -20,10 +22,43 @@ use tracing_subscriber::{
     util::{SubscriberInitExt, TryInitError},
 };
 
-use crate::{
-    config::{Log, LogFormat},
-    http::state::LogLevel,
-};
+use crate::http::state::LogLevel;
+use contracts::settings::{BrokenRules, Section};
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Logs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogSettings {
+    /// A level, or filters such as `zombi=debug,info`.
+    pub level: String,
+    /// `text` or `json`.
+    pub format: LogFormat,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+impl Section for LogSettings {
+    const NAME: &'static str = "log";
+
+    fn check(&self, broken: &mut BrokenRules) {
+        if let Err(why) = parse_level(&self.level) {
+            broken.unless(false, format!("log.level: {why}"));
+        }
+    }
+}
 
 /// Why logs or traces cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -76,14 +111,6 @@ pub enum BadLevel {
         /// What the parser says about it.
         source: ParseError,
     },
-}
-
-/// Checks a level or filters.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_level(level: &str) -> Result<(), BadLevel> {
-    parse_level(level).map(drop)
 }
 
 fn parse_level(level: &str) -> Result<EnvFilter, BadLevel> {

@@ -1,85 +1,70 @@
 //! What requests may ask for.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The `limits` settings: `ZOMBI_LIMITS_*`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+use contracts::settings::{BrokenRules, MAX_MEMORY, MAX_WAIT_SECS, Seconds, Section};
+
+/// What requests may ask for. The description at `/openapi.json` states the defaults as bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Limits {
-    /// Partitions of a table: the number of a partition is below this.
+    /// Partition numbers are below this.
+    #[schemars(range(min = 1, max = 65_536))]
     pub partitions_per_table: u32,
-    /// Tables.
-    pub tables: usize,
-    /// Partitions of all tables together.
-    pub partitions: usize,
-    /// Consumer groups.
-    pub groups: usize,
-    /// Committed offsets of all groups together.
-    pub group_offsets: usize,
-    /// Bytes of an event: payload, idempotency key and headers.
+    /// Bytes of a record: payload, idempotency key and headers.
+    #[schemars(range(min = 1, max = MAX_MEMORY))]
     pub record_bytes: usize,
-    /// Headers of an event.
+    /// Headers of a record.
+    #[schemars(range(max = 10_000))]
     pub record_headers: usize,
     /// Bytes of an idempotency key.
+    #[schemars(range(min = 1, max = 65_536))]
     pub idempotency_key_bytes: usize,
-    /// Bytes of a body that is not streamed, as they are sent.
+    /// Bytes of a body that is not streamed, and of a line of one that is.
+    #[schemars(range(min = 1, max = MAX_MEMORY))]
     pub body_bytes: usize,
-    /// Bytes of a body that is not streamed, after decompression.
+    /// Bytes of such a body after decompression.
+    #[schemars(range(min = 1, max = MAX_MEMORY))]
     pub decoded_body_bytes: usize,
-    /// Events of a bulk write.
+    /// Records of a bulk write.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub bulk_records: usize,
     /// Records of a page.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub page_records: usize,
-    /// Bytes of the events of a page.
+    /// Bytes of a page.
+    #[schemars(range(min = 1, max = 1 << 30))]
     pub page_bytes: usize,
-    /// Bytes of memory for all bodies that are being received.
+    /// Bytes of all bodies being received, together.
+    #[schemars(range(min = 1 << 20, max = MAX_MEMORY))]
     pub inflight_bytes: usize,
-    /// Pages that are read from RocksDB at once; more wait.
-    pub concurrent_reads: usize,
-    /// Pages that are read from S3 at once; more wait.
-    pub cold_reads: usize,
-    /// Streams of server-sent events.
+    /// Open tails (server-sent events).
+    #[schemars(range(max = 1_000_000))]
     pub tails: usize,
-    /// Seconds that a long poll waits; a longer wait is shortened to this.
-    pub wait_secs: u64,
-    /// Bytes of memory for all answers that are being sent.
+    /// A longer `wait` is shortened to this: proxies give up after a minute.
+    #[schemars(range(max = MAX_WAIT_SECS))]
+    pub wait_secs: Seconds,
+    /// Bytes of all answers being sent, together.
+    #[schemars(range(min = 1 << 20, max = MAX_MEMORY))]
     pub response_bytes: usize,
-    /// Writes that may wait for the writer.
-    pub write_queue: usize,
-    /// Open client connections; the one that has been idle longest makes room for another.
-    pub connections: usize,
-    /// Open connections of the admin port.
-    pub admin_connections: usize,
-    /// Bytes of the head of a request.
-    pub header_bytes: usize,
-    /// Seconds within which the head of a request must arrive.
-    pub header_timeout_secs: u64,
-    /// Seconds that a connection may be idle.
-    pub idle_secs: u64,
-    /// Seconds without a byte of a body after which the request is refused.
-    pub body_idle_secs: u64,
-    /// Seconds within which a body that is not streamed must arrive.
-    pub body_secs: u64,
-    /// Bytes per second at which a body that is not streamed must arrive, on average over ten seconds.
+    /// Seconds without a byte of the body after which the request fails with 408.
+    #[schemars(range(min = 1, max = MAX_WAIT_SECS))]
+    pub body_idle_secs: Seconds,
+    /// Seconds for a body that is not streamed to arrive in full.
+    #[schemars(range(min = 1, max = 24 * MAX_WAIT_SECS))]
+    pub body_secs: Seconds,
+    /// The least rate of a body that is not streamed, as an average over ten seconds; 0: any rate.
+    #[schemars(range(max = 1 << 30))]
     pub body_min_bytes_per_sec: u64,
-    /// Hundredths of a budget that one peer may have while others wait for it.
+    /// Percent of a budget that one client may hold while others wait for it.
+    #[schemars(range(min = 1, max = 100))]
     pub peer_percent: u8,
-    /// Seconds that a client may take nothing of its answer.
-    pub write_stall_secs: u64,
-    /// Bytes of the volume that must stay free.
-    pub disk_reserve_bytes: u64,
-    /// Hundredths of the volume that must stay free; the larger of the two counts.
-    pub disk_reserve_percent: u64,
 }
 
 impl Limits {
-    /// The defaults, which the description at `/openapi.json` states as bounds.
+    /// The defaults.
     pub const DEFAULT: Self = Self {
         partitions_per_table: 1024,
-        tables: 10_000,
-        partitions: 100_000,
-        groups: 10_000,
-        group_offsets: 100_000,
         record_bytes: 1 << 20,
         record_headers: 128,
         idempotency_key_bytes: 1024,
@@ -89,29 +74,37 @@ impl Limits {
         page_records: 10_000,
         page_bytes: 8 << 20,
         inflight_bytes: 128 << 20,
-        concurrent_reads: 16,
-        cold_reads: 16,
         tails: 4096,
-        wait_secs: 55,
+        wait_secs: Seconds::new(55),
         response_bytes: 128 << 20,
-        write_queue: 16_384,
-        connections: 16_384,
-        admin_connections: 64,
-        header_bytes: 64 << 10,
-        header_timeout_secs: 30,
-        idle_secs: 75,
-        body_idle_secs: 30,
-        body_secs: 300,
+        body_idle_secs: Seconds::new(30),
+        body_secs: Seconds::new(300),
         body_min_bytes_per_sec: 1024,
         peer_percent: 50,
-        write_stall_secs: 30,
-        disk_reserve_bytes: 512 << 20,
-        disk_reserve_percent: 5,
     };
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self::DEFAULT
+    }
+}
+
+impl Section for Limits {
+    const NAME: &'static str = "limits";
+
+    fn check(&self, broken: &mut BrokenRules) {
+        for (key, value, most) in [
+            ("limits.record_bytes", self.record_bytes, self.body_bytes),
+            ("limits.body_bytes", self.body_bytes, self.decoded_body_bytes),
+            ("limits.decoded_body_bytes", self.decoded_body_bytes, self.inflight_bytes),
+        ] {
+            broken.outside(key, value as u64, 1, most as u64);
+        }
+        broken.unless(
+            self.page_bytes + self.record_bytes <= self.response_bytes / 4,
+            "limits.response_bytes must be at least four times limits.page_bytes and limits.record_bytes \
+             together",
+        );
     }
 }

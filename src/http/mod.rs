@@ -124,7 +124,7 @@ pub fn description() -> utoipa::openapi::OpenApi {
 pub fn router(state: AppState) -> Router {
     let ops = Arc::clone(&state.ops);
     let surroundings = Arc::new(Surroundings {
-        limits: Arc::clone(&state.limits),
+        header_bytes: state.header_bytes,
         exports_traces: state.exports_traces,
         http: Some(state.http.clone()),
         stats: Some(Arc::clone(&state.stats)),
@@ -135,16 +135,16 @@ pub fn router(state: AppState) -> Router {
 }
 
 /// The routes of the main port until the store is open: probes and metrics, and a refusal of everything else.
-pub fn starting_router(ops: OpsState, limits: Arc<Limits>, http: HttpSettings) -> Router {
+pub fn starting_router(ops: OpsState, header_bytes: usize, http: HttpSettings) -> Router {
     let surroundings =
-        Arc::new(Surroundings { limits, exports_traces: false, http: Some(http), stats: None });
+        Arc::new(Surroundings { header_bytes, exports_traces: false, http: Some(http), stats: None });
     ops_routes(&surroundings, Verb::Operate).with_state(ops).into_router(starting)
 }
 
 /// The routes of the admin port, which is served before the store opens.
-pub fn admin_router(ops: OpsState, limits: Arc<Limits>) -> Router {
+pub fn admin_router(ops: OpsState, header_bytes: usize) -> Router {
     let surroundings = Arc::new(Surroundings {
-        limits,
+        header_bytes,
         exports_traces: false,
         http: Some(HttpSettings::default()),
         stats: None,

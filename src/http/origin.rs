@@ -6,23 +6,40 @@ use axum::{
     extract::Request,
     http::{HeaderMap, HeaderName, Method, header},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{code::Code, error::Problem};
+use contracts::settings::{BrokenRules, Section};
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// The ends of names in clusters and local networks: nobody elsewhere can own such a name.
 const LOCAL: [&str; 4] = [".svc", ".local", ".internal", ".localhost"];
 
-/// The `http` settings: `ZOMBI_HTTP_*`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Whom browsers may write for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HttpSettings {
-    /// The names that a request may be sent to, without a port. Empty: any name; for browsers only names that
-    /// nobody elsewhere can own.
+    /// Names that a request's `Host` may have, separated by commas; others get 421. Give names without ports:
+    /// a port stops the start, and the port of a `Host` is ignored. Empty: any name; for browsers only names
+    /// that nobody elsewhere can own.
     pub hosts: Vec<String>,
-    /// The origins of pages that may write, such as `https://console.example.com`, beside our own.
+    /// Origins besides our own whose pages may write from a browser, such as `https://console.example.com`.
     pub origins: Vec<String>,
+}
+
+impl Section for HttpSettings {
+    const NAME: &'static str = "http";
+
+    fn check(&self, broken: &mut BrokenRules) {
+        for host in &self.hosts {
+            let has_no_port =
+                host.rsplit_once(':').is_none_or(|(name, _)| name.contains(':') || name.starts_with('['));
+            broken.unless(
+                has_no_port && !host.is_empty() && !host.contains(['/', ' ']),
+                format!("http.hosts has {host:?}: names stand there, without a scheme and a port"),
+            );
+        }
+    }
 }
 
 impl HttpSettings {

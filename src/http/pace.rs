@@ -42,8 +42,8 @@ impl Pace {
     /// The pace of a stream. It may take any time, but must not be silent for too long.
     pub fn of_stream(limits: &Limits) -> Self {
         Self {
-            idle: Duration::from_secs(limits.body_idle_secs),
-            whole: Duration::from_secs(limits.body_secs),
+            idle: limits.body_idle_secs.duration(),
+            whole: limits.body_secs.duration(),
             least_bytes: limits.body_min_bytes_per_sec.saturating_mul(WINDOW.as_secs()),
             last: Instant::now(),
             work: None,

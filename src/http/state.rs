@@ -129,6 +129,8 @@ pub struct App {
     pub clock: Arc<dyn Clock>,
     /// What one request may ask for.
     pub limits: Arc<Limits>,
+    /// Bytes that path and headers of a request may have.
+    pub header_bytes: usize,
     /// Whether traces go to a collector.
     pub exports_traces: bool,
     /// Whether an answer means synced (201) or only written (202).

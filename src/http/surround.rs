@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, error};
 
 use super::{
-    body, code::Code, context::RequestContext, error::Problem, limits::Limits, origin::HttpSettings,
+    body, code::Code, context::RequestContext, error::Problem, origin::HttpSettings,
     stats::Stats, trace, verb::Verb,
 };
 use contracts::metrics;
@@ -23,8 +23,8 @@ use contracts::metrics;
 /// What the layer needs to know, whatever the route.
 #[derive(Clone, Default)]
 pub struct Surroundings {
-    /// What one request may ask for.
-    pub limits: Arc<Limits>,
+    /// Bytes that path and headers of a request may have.
+    pub header_bytes: usize,
     /// Whether traces go to a collector.
     pub exports_traces: bool,
     /// Which names and pages are ours; `None` where requests for any name are answered.
@@ -79,7 +79,7 @@ pub async fn surround(
 
 /// Refuses a request whose path and headers are over the limit, or that a browser was made to send.
 fn check_head(request: &Request, surroundings: &Surroundings) -> Result<(), Problem> {
-    let most = surroundings.limits.header_bytes;
+    let most = surroundings.header_bytes;
     let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     let bytes = path
         + request

@@ -6,6 +6,7 @@
 
 mod guard;
 mod open;
+pub mod settings;
 mod watched;
 
 use std::{
@@ -31,36 +32,10 @@ use tracing::{debug, warn};
 use self::{
     guard::{Guard, Times},
     open::OpenConnections,
+    settings::NetSettings,
     watched::Watched,
 };
-use crate::http::{connection::Connection, limits::Limits};
-
-/// The limits of connections.
-#[derive(Debug, Clone)]
-pub struct NetOptions {
-    /// Open connections.
-    pub connections: usize,
-    /// Bytes of a request's head.
-    pub header_bytes: usize,
-    /// How long a request's head may take.
-    pub header_timeout: Duration,
-    /// How long a connection may have no request.
-    pub idle: Duration,
-    /// How long a client may take nothing of its answer.
-    pub write_stall: Duration,
-}
-
-impl From<&Limits> for NetOptions {
-    fn from(limits: &Limits) -> Self {
-        Self {
-            connections: limits.connections,
-            header_bytes: limits.header_bytes,
-            header_timeout: Duration::from_secs(limits.header_timeout_secs),
-            idle: Duration::from_secs(limits.idle_secs),
-            write_stall: Duration::from_secs(limits.write_stall_secs),
-        }
-    }
-}
+use crate::http::connection::Connection;
 
 /// Connections that the operating system holds until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -106,11 +81,11 @@ fn has_no_ipv6(error: &io::Error) -> bool {
 pub async fn serve(
     listener: TcpListener,
     routes: Routes,
-    options: NetOptions,
+    settings: NetSettings,
     stop: CancellationToken,
     drain: Duration,
 ) {
-    let open = OpenConnections::new(options.connections);
+    let open = OpenConnections::new(settings.connections);
     let connections = TaskTracker::new();
     let give_up = CancellationToken::new();
     loop {
@@ -123,14 +98,13 @@ pub async fn serve(
             () = stop.cancelled() => break,
             slot = open.enter(&connection) => slot,
         };
-        let (routes, options, stop, give_up) =
-            (Arc::clone(&routes), options.clone(), stop.clone(), give_up.clone());
+        let (routes, stop, give_up) = (Arc::clone(&routes), stop.clone(), give_up.clone());
         connections.spawn(async move {
             let kill = connection.kill.clone();
             tokio::select! {
                 () = give_up.cancelled() => {}
                 () = kill.cancelled() => {}
-                () = serve_one(stream, connection, routes, &options, stop) => {}
+                () = serve_one(stream, connection, routes, &settings, stop) => {}
             }
             drop(slot);
         });
@@ -169,17 +143,21 @@ async fn serve_one(
     stream: TcpStream,
     connection: Arc<Connection>,
     routes: Routes,
-    options: &NetOptions,
+    settings: &NetSettings,
     stop: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot set TCP_NODELAY");
     }
-    let times = Times { head: options.header_timeout, idle: options.idle, stall: options.write_stall };
+    let times = Times {
+        head: settings.header_timeout_secs.duration(),
+        idle: settings.idle_secs.duration(),
+        stall: settings.write_stall_secs.duration(),
+    };
     let io = TokioIo::new(Guard::new(stream, Arc::clone(&connection), times));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // The router answers a head over the limit with a problem. hyper only cuts off what is far over it.
-    let head_bytes = options.header_bytes.saturating_mul(2);
+    let head_bytes = settings.header_bytes.saturating_mul(2);
     // Half-close: a client that has ended its side may still want its answer (RFC 9112 9.6). No timeout for
     // the head: the guard has one, which covers idle connections too.
     builder
@@ -192,7 +170,7 @@ async fn serve_one(
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(Some(options.header_timeout))
+        .keep_alive_interval(Some(settings.header_timeout_secs.duration()))
         .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(Some(256));
     let served = builder.serve_connection(io, Watched::new(routes, connection));

@@ -5,7 +5,7 @@ use std::fs;
 
 use tracing::{debug, warn};
 
-use crate::config::Config;
+use crate::settings::Settings;
 
 /// About how many bytes of memory a partition takes. Measured as resident memory: 98,000 written partitions
 /// took 620 each, the volume's caches included, and 350 each after the next start.
@@ -25,14 +25,14 @@ pub(super) fn in_small_pages() {
 }
 
 /// Warns if the settings allow more than fits.
-pub(super) fn check(config: &Config) {
+pub(super) fn check(settings: &Settings) {
     let Some(allowed) = allowed() else { return };
-    let needed = needed(config);
+    let needed = needed(settings);
     if needed > allowed {
         warn!(
             needed,
             allowed,
-            partitions = config.limits.partitions,
+            partitions = settings.store.partitions,
             "the settings let Zombi take more memory than it may: raise the memory limit, or lower \
              limits.inflight_bytes, limits.response_bytes, flush.memory_bytes, limits.partitions or the \
              caches"
@@ -41,13 +41,13 @@ pub(super) fn check(config: &Config) {
 }
 
 /// The sum of all budgets.
-fn needed(config: &Config) -> u64 {
-    let limits = &config.limits;
+fn needed(settings: &Settings) -> u64 {
+    let (limits, partitions) = (&settings.limits, settings.store.partitions as u64);
     let budgets =
-        [limits.inflight_bytes, limits.response_bytes, config.hot.cache_bytes, config.flush.memory_bytes];
+        [limits.inflight_bytes, limits.response_bytes, settings.hot.cache_bytes, settings.flush.memory_bytes];
     let budgets: u64 = budgets.iter().map(|bytes| *bytes as u64).sum();
-    let buffers = WRITE_BUFFERS * config.hot.write_buffer_bytes as u64;
-    budgets + buffers + config.cold.cache_bytes + limits.partitions as u64 * PARTITION_BYTES + IDLE_BYTES
+    let buffers = WRITE_BUFFERS * settings.hot.write_buffer_bytes as u64;
+    budgets + buffers + settings.cache.cache_bytes + partitions * PARTITION_BYTES + IDLE_BYTES
 }
 
 /// The memory limit of the control group, of either version; `None` if there is none.
@@ -67,10 +67,10 @@ mod tests {
 
     #[test]
     fn the_defaults_fit_into_what_the_manifests_allow() {
-        assert!(needed(&Config::default()) < 1 << 30, "{}", needed(&Config::default()));
-        let mut config = Config::default();
-        config.limits.partitions = 10_000_000;
-        assert!(needed(&config) > 4 << 30);
+        assert!(needed(&Settings::default()) < 1 << 30, "{}", needed(&Settings::default()));
+        let mut settings = Settings::default();
+        settings.store.partitions = 10_000_000;
+        assert!(needed(&settings) > 4 << 30);
     }
 
     #[test]

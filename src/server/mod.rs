@@ -6,8 +6,8 @@ mod descriptors;
 mod discard;
 mod memory;
 mod open;
-pub mod options;
-mod ports;
+pub mod ports;
+pub mod settings;
 mod stop;
 
 use std::{
@@ -24,12 +24,12 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use self::{descriptors::Descriptors, open::Startup, ports::Ports};
 use crate::{
-    config::Config,
     http::{
         memory::Budget,
         state::{Heartbeats, Lifecycle, Ops, OpsState, Phase},
     },
     prometheus,
+    settings::Settings,
     shutdown::Signals,
     telemetry::Telemetry,
 };
@@ -98,18 +98,18 @@ struct RunningStore {
 ///
 /// # Errors
 /// [`ServerError`] if it cannot start, or must stop because the disk failed or another writer took over.
-pub async fn run(config: Config, telemetry: &Telemetry) -> Result<(), ServerError> {
-    check_pod(&config)?;
+pub async fn run(settings: Settings, telemetry: &Telemetry) -> Result<(), ServerError> {
+    check_pod(&settings)?;
     let mut signals = Signals::listen()
         .map_err(|source| ServerError::Io { what: "cannot listen for signals".to_owned(), source })?;
     let prometheus = prometheus::install()?;
     memory::in_small_pages();
-    memory::check(&config);
-    let descriptors = Descriptors::share(config.limits.connections);
+    memory::check(&settings);
+    let descriptors = Descriptors::share(settings.net.connections);
     let ops = ops(telemetry, &prometheus);
     let metrics_upkeep = task::spawn(keep_metrics(prometheus, telemetry.dropped.clone()));
 
-    let Ports { admin, main, ready } = Ports::open(&config, descriptors, &ops).await?;
+    let Ports { admin, main, ready } = Ports::open(&settings, descriptors, &ops).await?;
     let startup = Startup {
         ops: Arc::clone(&ops),
         stopping: main.stop.clone(),
@@ -122,7 +122,7 @@ pub async fn run(config: Config, telemetry: &Telemetry) -> Result<(), ServerErro
             info!(signal, "stopping before the store was open");
             return Ok(());
         }
-        opened = startup.open(&config) => opened?,
+        opened = startup.open(&settings) => opened?,
     };
     #[cfg(feature = "bench")]
     let router = discard::beside(state);
@@ -133,7 +133,7 @@ pub async fn run(config: Config, telemetry: &Telemetry) -> Result<(), ServerErro
     metrics::ready(true);
     info!("ready");
 
-    let result = stop::wait_and_stop(&config, &ops, &mut signals, running, main).await;
+    let result = stop::wait_and_stop(&settings, &ops, &mut signals, running, main).await;
     admin.stop().await;
     metrics_upkeep.abort();
     result
@@ -165,8 +165,8 @@ async fn keep_metrics(prometheus: PrometheusHandle, dropped: ErrorCounter) {
 
 /// Refuses to start as any pod but the first of its set: it would take the bucket over from the first, with
 /// an empty volume.
-fn check_pod(config: &Config) -> Result<(), ServerError> {
-    let Some(pod) = &config.pod else { return Ok(()) };
+fn check_pod(settings: &Settings) -> Result<(), ServerError> {
+    let Some(pod) = &settings.process.pod else { return Ok(()) };
     match pod.rsplit_once('-').and_then(|(_, ordinal)| ordinal.parse::<u32>().ok()) {
         None | Some(0) => Ok(()),
         Some(ordinal) => Err(ServerError::Setting(format!(

@@ -7,9 +7,8 @@ use tokio::{sync::Mutex, task, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::info;
 
-use super::{RunningStore, ServerError, descriptors::Descriptors, options};
+use super::{RunningStore, ServerError, descriptors::Descriptors};
 use crate::{
-    config::{self, Config, Durability},
     http::{
         memory::Budget,
         observe::Observed,
@@ -17,8 +16,14 @@ use crate::{
         stats::Stats,
         tails::Tails,
     },
+    settings::{Settings, environment},
 };
-use cold_s3::{S3Cold, s3::Objects};
+use cold_s3::{
+    ColdOptions, S3Cold,
+    formats::jsonl,
+    s3::{Objects, S3Options},
+    settings::Compression,
+};
 use contracts::{
     clock::{Clock, SystemClock},
     cold::ColdTier,
@@ -26,8 +31,11 @@ use contracts::{
     fence::Fence,
     flusher::Flush,
 };
-use hot_rocksdb::{HotParts, RocksHot, catalog::SharedCatalog, disk::Disk, rocksdb::Db};
-use tiering::{Parts, Store};
+use hot_rocksdb::{
+    HotParts, RocksHot, catalog::SharedCatalog, disk::Disk, options::OpenOptions, request::WriterOptions,
+    rocksdb::Db, settings::Durability,
+};
+use tiering::{Options, Parts, Store};
 
 /// What the process has before the store is open.
 pub(super) struct Startup {
@@ -46,16 +54,16 @@ impl Startup {
     ///
     /// # Errors
     /// [`ServerError`] if either cannot be opened, or they do not belong together.
-    pub(super) async fn open(self, config: &Config) -> Result<(AppState, RunningStore), ServerError> {
+    pub(super) async fn open(self, settings: &Settings) -> Result<(AppState, RunningStore), ServerError> {
         let ops = &self.ops;
         let clock = SystemClock::shared();
         let opened = Instant::now();
         ops.lifecycle.progress.begin("opening the volume");
-        let (db, catalog) = open_volume(config, Arc::clone(&clock), self.descriptors).await?;
-        info!(path = %config.data_dir.display(), volume = %db.store_id(), took_ms = opened.elapsed().as_millis() as u64, "volume opened");
+        let (db, catalog) = open_volume(settings, Arc::clone(&clock), self.descriptors).await?;
+        info!(path = %settings.process.data_dir.display(), volume = %db.store_id(), took_ms = opened.elapsed().as_millis() as u64, "volume opened");
 
-        let disk = Disk::new(&config.data_dir, options::reserve(config));
-        let asking = || format!("asking data_dir {} for its free space", config.data_dir.display());
+        let disk = Disk::new(&settings.process.data_dir, settings.disk);
+        let asking = || format!("asking data_dir {} for its free space", settings.process.data_dir.display());
         let disk = Arc::new(disk.map_err(|source| ServerError::Io { what: asking(), source })?);
         let fence = Arc::new(Fence::default());
         let parts = HotParts {
@@ -66,26 +74,26 @@ impl Startup {
             fence: Arc::clone(&fence),
             heartbeat: Arc::clone(&ops.heartbeats.writer),
         };
-        let (hot, writer) = RocksHot::new(parts, options::writer(config))?;
+        let (hot, writer) = RocksHot::new(parts, writer_options(settings))?;
         let parts = Parts {
             hot,
             writer: Some(Box::pin(writer.run())),
-            cold: connect(config).await?,
+            cold: connect(settings).await?,
             clock: Arc::clone(&clock),
             fence,
             heartbeat: Arc::clone(&ops.heartbeats.flusher),
             progress: Arc::clone(&ops.lifecycle.progress),
             bucket: Arc::clone(&ops.bucket),
         };
-        let store = Store::open(parts, options::store(config)).await?;
-        show_to_operators(config, &store, ops);
+        let store = Store::open(parts, store_options(settings)).await?;
+        show_to_operators(settings, &store, ops);
         let disk = AbortOnDropHandle::new(task::spawn(async move { disk.watch().await }));
-        let state = self.app(config, &store, clock);
+        let state = self.app(settings, &store, clock);
         Ok((state, RunningStore { db, store, _disk: disk }))
     }
 
     /// What the main port's handlers work with.
-    fn app(self, config: &Config, store: &Store, clock: Arc<dyn Clock>) -> AppState {
+    fn app(self, settings: &Settings, store: &Store, clock: Arc<dyn Clock>) -> AppState {
         let Self { ops, stopping, exports_traces, .. } = self;
         Arc::new(App {
             reader: store.reader.clone(),
@@ -95,19 +103,24 @@ impl Startup {
             engine: store.hot.clone(),
             flush: store.flush().map(|handle| handle as Arc<dyn Flush>),
             clock,
-            limits: Arc::new(config.limits.clone()),
+            limits: Arc::new(settings.limits),
+            header_bytes: settings.net.header_bytes,
             exports_traces,
-            is_synced: config.durability == Durability::Fsync,
+            is_synced: settings.process.durability == Durability::Fsync,
             stats: Arc::new(Stats::default()),
-            http: config.http.clone(),
-            inflight: Budget::new(config.limits.inflight_bytes, config.limits.peer_percent, Overload::Memory),
+            http: settings.http.clone(),
+            inflight: Budget::new(
+                settings.limits.inflight_bytes,
+                settings.limits.peer_percent,
+                Overload::Memory,
+            ),
             responses: Budget::new(
-                config.limits.response_bytes,
-                config.limits.peer_percent,
+                settings.limits.response_bytes,
+                settings.limits.peer_percent,
                 Overload::Answers,
             ),
-            tails: Tails::new(config.limits.tails, config.limits.peer_percent),
-            makes_tables: config.tables.auto_create,
+            tails: Tails::new(settings.limits.tails, settings.limits.peer_percent),
+            makes_tables: settings.new_tables.auto_create,
             stopping,
             ops,
         })
@@ -115,7 +128,7 @@ impl Startup {
 }
 
 /// Gives the admin port what it flushes with and what its metrics are of.
-fn show_to_operators(config: &Config, store: &Store, ops: &OpsState) {
+fn show_to_operators(settings: &Settings, store: &Store, ops: &OpsState) {
     if let Some(flush) = store.flush() {
         drop(ops.flush.set(flush));
     }
@@ -123,7 +136,7 @@ fn show_to_operators(config: &Config, store: &Store, ops: &OpsState) {
         engine: Arc::clone(&store.hot),
         reader: store.reader.clone(),
         has_bucket: store.has_bucket(),
-        key_window_ms: options::keys(config).window_ms.unsigned_abs(),
+        key_window_ms: settings.keys.window_ms().unsigned_abs(),
         turn: Mutex::new(()),
     };
     drop(ops.store.set(Arc::new(observed)));
@@ -132,13 +145,19 @@ fn show_to_operators(config: &Config, store: &Store, ops: &OpsState) {
 /// Opens RocksDB, which may have a long log to replay. The error names the path, as operators know the volume
 /// by that.
 async fn open_volume(
-    config: &Config,
+    settings: &Settings,
     clock: Arc<dyn Clock>,
     descriptors: Descriptors,
 ) -> Result<(Arc<Db>, Arc<SharedCatalog>), ServerError> {
-    let options = options::volume(config, descriptors.volume_files);
+    let options = OpenOptions {
+        path: settings.process.data_dir.clone(),
+        durability: settings.process.durability,
+        keys: settings.keys,
+        hot: settings.hot,
+        max_open_files: descriptors.volume_files,
+    };
     let opened = task::spawn_blocking(move || Db::open(&options, clock)).await;
-    let path = config.data_dir.display().to_string();
+    let path = settings.process.data_dir.display().to_string();
     let opened = opened.map_err(|source| ServerError::Io {
         what: format!("opening data_dir {path}"),
         source: source.into(),
@@ -149,9 +168,44 @@ async fn open_volume(
 }
 
 /// The cold tier, not yet open, if a bucket is configured.
-async fn connect(config: &Config) -> Result<Option<Arc<dyn ColdTier>>, ServerError> {
-    let Some(options) = options::s3(config, &config::environment()).map_err(ServerError::Setting)? else {
+async fn connect(settings: &Settings) -> Result<Option<Arc<dyn ColdTier>>, ServerError> {
+    let Some(options) =
+        S3Options::from_settings(&settings.s3, &environment()).map_err(ServerError::Setting)?
+    else {
         return Ok(None);
     };
-    Ok(Some(Arc::new(S3Cold::new(Objects::connect(&options).await, options::cold(config)))))
+    Ok(Some(Arc::new(S3Cold::new(Objects::connect(&options).await, cold_options(settings)))))
+}
+
+fn writer_options(settings: &Settings) -> WriterOptions {
+    WriterOptions {
+        durability: settings.process.durability,
+        keys: settings.keys,
+        hot: settings.hot,
+        limits: settings.store,
+        tables: settings.new_tables,
+    }
+}
+
+fn cold_options(settings: &Settings) -> ColdOptions {
+    let (upkeep, flush) = (settings.upkeep.interval_secs.duration(), settings.flush.interval_secs.duration());
+    ColdOptions {
+        cache: settings.cache,
+        format: jsonl::newest(settings.segment.compression == Compression::Zstd),
+        create_bucket: settings.s3.create_bucket,
+        compaction: settings.compaction,
+        manifests: settings.manifests,
+        rounds: upkeep.saturating_add(flush.saturating_mul(2)),
+    }
+}
+
+fn store_options(settings: &Settings) -> Options {
+    Options {
+        flush: settings.flush,
+        keep: settings.keep,
+        upkeep: settings.upkeep,
+        groups: settings.groups,
+        reads: settings.reads,
+        key_window_ms: settings.keys.window_ms(),
+    }
 }

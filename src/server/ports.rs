@@ -17,9 +17,9 @@ use tracing::info;
 
 use super::{ServerError, descriptors::Descriptors};
 use crate::{
-    config::Config,
     http::{self, state::OpsState},
-    net::{self, NetOptions, Routes},
+    net::{self, Routes, settings::NetSettings},
+    settings::Settings,
 };
 
 /// How long open requests on the admin port get at the end.
@@ -33,9 +33,9 @@ pub(super) struct Port {
 }
 
 impl Port {
-    fn serve(listener: TcpListener, routes: Routes, options: NetOptions, drain: Duration) -> Self {
+    fn serve(listener: TcpListener, routes: Routes, settings: NetSettings, drain: Duration) -> Self {
         let stop = CancellationToken::new();
-        let serving = task::spawn(net::serve(listener, routes, options, stop.clone(), drain));
+        let serving = task::spawn(net::serve(listener, routes, settings, stop.clone(), drain));
         Self { serving, stop }
     }
 
@@ -62,31 +62,31 @@ impl Ports {
     /// # Errors
     /// [`ServerError::Io`] if one cannot be bound.
     pub(super) async fn open(
-        config: &Config,
+        settings: &Settings,
         descriptors: Descriptors,
         ops: &OpsState,
     ) -> Result<Self, ServerError> {
-        let limits = Arc::new(config.limits.clone());
-        let net = NetOptions { connections: descriptors.connections, ..NetOptions::from(&config.limits) };
-        let admin = bind(config, config.admin_port, "admin").await?;
-        let main = bind(config, config.port, "main").await?;
-        let admin_routes = http::admin_router(ops.clone(), Arc::clone(&limits));
-        let admin_net = NetOptions { connections: config.limits.admin_connections, ..net.clone() };
+        let header_bytes = settings.net.header_bytes;
+        let net = NetSettings { connections: descriptors.connections, ..settings.net };
+        let admin = bind(settings, settings.process.admin_port, "admin").await?;
+        let main = bind(settings, settings.process.port, "main").await?;
+        let admin_routes = http::admin_router(ops.clone(), header_bytes);
+        let admin_net = NetSettings { connections: net.admin_connections, ..net };
         let admin_routes: Routes = Arc::new(move || admin_routes.clone());
         let admin = Port::serve(admin, admin_routes, admin_net, ADMIN_DRAIN);
         let ready: Arc<OnceLock<Router>> = Arc::default();
-        let starting = http::starting_router(ops.clone(), limits, config.http.clone());
+        let starting = http::starting_router(ops.clone(), header_bytes, settings.http.clone());
         let routes: Routes = {
             let ready = Arc::clone(&ready);
             Arc::new(move || ready.get().unwrap_or(&starting).clone())
         };
-        let main = Port::serve(main, routes, net, Duration::from_secs(config.shutdown.drain_secs));
+        let main = Port::serve(main, routes, net, settings.shutdown.drain_secs.duration());
         Ok(Self { admin, main, ready })
     }
 }
 
-async fn bind(config: &Config, port: u16, name: &str) -> Result<TcpListener, ServerError> {
-    let address = SocketAddr::new(config.host, port);
+async fn bind(settings: &Settings, port: u16, name: &str) -> Result<TcpListener, ServerError> {
+    let address = SocketAddr::new(settings.process.host, port);
     let failed =
         |source| ServerError::Io { what: format!("cannot listen on {address}, the {name} port"), source };
     let listener = net::listen(address).map_err(failed)?;

@@ -1,14 +1,12 @@
 //! Waits for a signal or a failure, and stops in order.
 
-use std::time::Duration;
-
 use tokio::{task, time::sleep};
 use tracing::{error, info, warn};
 
 use super::{RunningStore, ServerError, ports::Port};
 use crate::{
-    config::Config,
     http::state::{OpsState, Phase},
+    settings::Settings,
     shutdown::Signals,
 };
 use contracts::metrics;
@@ -16,7 +14,7 @@ use contracts::metrics;
 /// Serves until a signal comes, then stops in order. Ends at once if the store fails, as nothing may be acked
 /// any more.
 pub(super) async fn wait_and_stop(
-    config: &Config,
+    settings: &Settings,
     ops: &OpsState,
     signals: &mut Signals,
     mut running: RunningStore,
@@ -34,20 +32,25 @@ pub(super) async fn wait_and_stop(
                  start");
             std::process::exit(130);
         }
-        stopped = stop(config, ops, running, main) => stopped,
+        stopped = stop(settings, ops, running, main) => stopped,
     }
 }
 
 /// Unready -> keep serving -> stop accepting -> drain -> flush -> close. Requests end before the last flush,
 /// so that it has everything they wrote; load balancers get `shutdown.delay_secs` to notice.
-async fn stop(config: &Config, ops: &OpsState, running: RunningStore, main: Port) -> Result<(), ServerError> {
+async fn stop(
+    settings: &Settings,
+    ops: &OpsState,
+    running: RunningStore,
+    main: Port,
+) -> Result<(), ServerError> {
     ops.lifecycle.enter(Phase::Draining);
     metrics::ready(false);
-    sleep(Duration::from_secs(config.shutdown.delay_secs)).await;
+    sleep(settings.shutdown.delay_secs.duration()).await;
     info!("accepting no more requests");
     main.stop().await;
     let RunningStore { db, store, _disk } = running;
-    store.stop(Duration::from_secs(config.shutdown.flush_secs)).await?;
+    store.stop(settings.shutdown.flush_secs.duration()).await?;
     let closed = task::spawn_blocking(move || db.close()).await;
     match closed {
         Ok(Ok(())) => info!("volume closed"),

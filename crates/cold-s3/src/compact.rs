@@ -18,13 +18,11 @@ const MAX_RUN: usize = 256;
 /// Events may outlive their retention by one part in so many, as only whole segments expire.
 const RETENTION_PART: i64 = 10;
 
-/// Settings of compaction.
+/// Options of compaction.
 #[derive(Debug, Clone, Copy)]
 pub struct CompactOptions {
-    /// Neighbours that are worth a merge; at least 2.
-    pub min_segments: usize,
-    /// Largest size of a merged object, in bytes.
-    pub max_bytes: u64,
+    /// How many segments are merged, and how large the result may be.
+    pub settings: CompactionSettings,
     /// Time from expiry until events are out of sight, in milliseconds: a round of upkeep and two of the
     /// flusher.
     pub rounds_ms: i64,
@@ -46,8 +44,8 @@ impl CompactOptions {
         let window_ms = retention_ms.map(|retention| retention / RETENTION_PART - self.rounds_ms);
         let most = retention_bytes.map_or(u64::MAX, |most| most / RETENTION_PART.unsigned_abs());
         let merging = Merging {
-            min_segments: self.min_segments.max(2) as u64,
-            max_bytes: self.max_bytes.min(most),
+            min_segments: self.settings.min_segments.max(2) as u64,
+            max_bytes: self.settings.max_bytes.min(most),
             window_ms,
         };
         window_ms.is_none_or(|window| window > 0).then_some(merging)
@@ -133,9 +131,11 @@ pub fn range(run: &[Arc<SegmentMeta>]) -> Option<OffsetRange> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use contracts::settings::Seconds;
 
-    const OPTIONS: CompactOptions =
-        CompactOptions { min_segments: 4, max_bytes: 64 << 20, rounds_ms: 40_000 };
+    const OPTIONS: CompactOptions = CompactOptions { settings: SETTINGS, rounds_ms: 40_000 };
+    const SETTINGS: CompactionSettings =
+        CompactionSettings { min_segments: 4, max_bytes: 64 << 20, grace_secs: Seconds::new(0) };
     const HOUR_MS: i64 = 3_600_000;
 
     /// Segments of so many events, a hundred bytes each, appended one after another in so many milliseconds.

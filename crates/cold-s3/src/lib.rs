@@ -15,11 +15,12 @@ pub mod parts;
 pub mod probe;
 mod proto;
 pub mod s3;
+pub mod settings;
 pub mod state;
 mod takeover;
 pub mod upkeep;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use parking_lot::RwLock;
@@ -27,12 +28,14 @@ use tokio::sync::Mutex;
 
 use self::{
     chain::{Chain, LastSeen},
+    compact::CompactOptions,
     formats::{LocatedSegment, SegmentObjects, SegmentQuery},
     manifest::Changes,
     parts::PartCache,
     s3::Objects,
+    settings::{CacheSettings, CompactionSettings, ManifestSettings},
     state::{AtOffset, ColdState},
-    upkeep::{BucketUpkeep, BucketUpkeepOptions},
+    upkeep::BucketUpkeep,
 };
 use contracts::{
     cold::{ColdExtent, ColdReader, Publication, SegmentStore},
@@ -47,14 +50,18 @@ use contracts::{
 /// Settings of the cold tier.
 #[derive(Debug, Clone, Copy)]
 pub struct ColdOptions {
-    /// Bytes of segment parts that are cached for reads, as they are stored; 0 for no cache.
-    pub cache_bytes: u64,
+    /// How much of segments is cached for reads.
+    pub cache: CacheSettings,
     /// The format of new segments.
     pub format: FormatId,
     /// Whether a missing bucket is created.
     pub create_bucket: bool,
-    /// How the bucket is kept small.
-    pub upkeep: BucketUpkeepOptions,
+    /// Which segments are merged, and how long what they replace stays.
+    pub compaction: CompactionSettings,
+    /// How long what retention or DELETE removed stays.
+    pub manifests: ManifestSettings,
+    /// Time from expiry until events are out of sight: a round of upkeep and two of the flusher.
+    pub rounds: Duration,
 }
 
 /// The cold tier. The process may start before its chain can be opened; until then reads and writes are
@@ -94,9 +101,10 @@ struct NotOpened;
 impl S3Cold {
     /// The cold tier below a prefix, not yet open.
     pub fn new(objects: Objects, options: ColdOptions) -> Self {
-        let ColdOptions { cache_bytes, format, create_bucket, upkeep } = options;
-        let (parts, upkeep) =
-            (PartCache::new(objects.clone(), cache_bytes), Mutex::new(BucketUpkeep::new(upkeep)));
+        let ColdOptions { cache, format, create_bucket, compaction, manifests, rounds } = options;
+        let compact = CompactOptions { settings: compaction, rounds_ms: Seconds::from(rounds).ms() };
+        let parts = PartCache::new(objects.clone(), cache.cache_bytes);
+        let upkeep = Mutex::new(BucketUpkeep::new(compact, manifests));
         Self { parts, format, objects, opened: RwLock::new(None), create_bucket, upkeep }
     }
 

@@ -31,4 +31,5 @@ pub mod reservation;
 pub mod retention;
 pub mod segment;
 pub mod sequence;
+pub mod settings;
 pub mod wakeups;

@@ -11,23 +11,16 @@ use std::{
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use super::settings::DiskSettings;
+
 /// How often free space is checked.
 const EVERY: Duration = Duration::from_secs(1);
-
-/// How much must stay free: the larger of the two.
-#[derive(Debug, Clone, Copy)]
-pub struct Reserve {
-    /// In bytes.
-    pub bytes: u64,
-    /// In percent of the file system.
-    pub percent: u64,
-}
 
 /// Tells whether the reserve is used up.
 #[derive(Debug)]
 pub struct Disk {
     path: PathBuf,
-    reserve: Reserve,
+    settings: DiskSettings,
     is_full: AtomicBool,
 }
 
@@ -36,8 +29,8 @@ impl Disk {
     ///
     /// # Errors
     /// Those of the operating system, if it cannot tell.
-    pub fn new(path: &Path, reserve: Reserve) -> io::Result<Self> {
-        let disk = Self { path: path.to_owned(), reserve, is_full: AtomicBool::new(false) };
+    pub fn new(path: &Path, settings: DiskSettings) -> io::Result<Self> {
+        let disk = Self { path: path.to_owned(), settings, is_full: AtomicBool::new(false) };
         disk.look()?;
         Ok(disk)
     }
@@ -61,7 +54,7 @@ impl Disk {
     fn look(&self) -> io::Result<()> {
         let disk = rustix::fs::statvfs(&self.path)?;
         let (free, total) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
-        let is_full = is_below(free, total, self.reserve);
+        let is_full = is_below(free, total, self.settings);
         if self.is_full.swap(is_full, Relaxed) != is_full {
             if is_full {
                 warn!(free_bytes = free, "volume nearly full, refusing writes until there is room");
@@ -73,8 +66,8 @@ impl Disk {
     }
 }
 
-fn is_below(free: u64, total: u64, reserve: Reserve) -> bool {
-    free < reserve.bytes.max(total / 100 * reserve.percent)
+fn is_below(free: u64, total: u64, settings: DiskSettings) -> bool {
+    free < settings.disk_reserve_bytes.max(total / 100 * settings.disk_reserve_percent)
 }
 
 #[cfg(test)]
@@ -83,11 +76,11 @@ mod tests {
 
     #[test]
     fn the_larger_reserve_counts() {
-        let reserve = Reserve { bytes: 512, percent: 5 };
-        assert!(is_below(511, 1000, reserve));
-        assert!(!is_below(512, 1000, reserve));
-        assert!(is_below(999, 20_000, reserve));
-        assert!(!is_below(1000, 20_000, reserve));
-        assert!(!is_below(0, 20_000, Reserve { bytes: 0, percent: 0 }));
+        let settings = DiskSettings { disk_reserve_bytes: 512, disk_reserve_percent: 5 };
+        assert!(is_below(511, 1000, settings));
+        assert!(!is_below(512, 1000, settings));
+        assert!(is_below(999, 20_000, settings));
+        assert!(!is_below(1000, 20_000, settings));
+        assert!(!is_below(0, 20_000, NONE));
     }
 }

@@ -13,6 +13,7 @@ use std::{
     },
 };
 
+use super::settings::KeySettings;
 use contracts::{
     clock::{Clock, TimestampMs},
     idempotency::{FirstWrite, Hash, KeyWindow},
@@ -73,17 +74,6 @@ pub fn expiry_filter(
     }
 }
 
-/// How long and how many keys are remembered.
-#[derive(Debug, Clone, Copy)]
-pub struct KeyOptions {
-    /// How long, if there is space.
-    pub window_ms: i64,
-    /// How long at least.
-    pub min_window_ms: i64,
-    /// Bytes that they may take.
-    pub max_bytes: u64,
-}
-
 /// How many keys came in each minute. Pure; the writer makes it durable.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyLedger {
@@ -120,13 +110,13 @@ impl KeyLedger {
 
     /// Forgets minutes outside the window, and the oldest while there is no room for `new` more keys; returns
     /// those that it forgot.
-    pub fn forget(&mut self, options: KeyOptions, now_ms: TimestampMs, new: usize) -> Vec<i64> {
+    pub fn forget(&mut self, settings: KeySettings, now_ms: TimestampMs, new: usize) -> Vec<i64> {
         let mut forgotten = Vec::new();
         while let Some((&minute, &count)) = self.minutes.first_key_value() {
             let end = (minute + 1) * MINUTE_MS;
-            let is_old = end <= now_ms.saturating_sub(options.window_ms);
-            let may_go = end <= now_ms.saturating_sub(options.min_window_ms);
-            if !is_old && (self.has_room(options, new) || !may_go) {
+            let is_old = end <= now_ms.saturating_sub(settings.window_ms());
+            let may_go = end <= now_ms.saturating_sub(settings.min_window_ms());
+            if !is_old && (self.has_room(settings, new) || !may_go) {
                 break;
             }
             self.minutes.remove(&minute);
@@ -138,8 +128,8 @@ impl KeyLedger {
     }
 
     /// Whether there is room for `new` more keys.
-    pub fn has_room(&self, options: KeyOptions, new: usize) -> bool {
-        (self.keys + new as u64) * KEY_BYTES <= options.max_bytes
+    pub fn has_room(&self, settings: KeySettings, new: usize) -> bool {
+        (self.keys + new as u64) * KEY_BYTES <= settings.max_bytes
     }
 
     /// What others see of it.
@@ -157,9 +147,9 @@ pub struct KeysHeld {
 
 impl KeysHeld {
     /// The window that holds at `now_ms`.
-    pub fn window(self, options: KeyOptions, now_ms: TimestampMs) -> KeyWindow {
+    pub fn window(self, settings: KeySettings, now_ms: TimestampMs) -> KeyWindow {
         let since_floor = now_ms.saturating_sub(self.floor_ms).max(0);
-        let window_ms = options.window_ms.min(since_floor).max(0).cast_unsigned();
+        let window_ms = settings.window_ms().min(since_floor).max(0).cast_unsigned();
         KeyWindow { keys: self.keys, bytes: self.keys * KEY_BYTES, window_ms }
     }
 }
@@ -187,9 +177,9 @@ mod tests {
 
     #[test]
     fn the_oldest_are_forgotten_first_and_the_young_never() {
-        let options = KeyOptions {
-            window_ms: 100 * MINUTE_MS,
-            min_window_ms: 10 * MINUTE_MS,
+        let options = KeySettings {
+            window_secs: Seconds::new(100 * 60),
+            min_window_secs: Seconds::new(10 * 60),
             max_bytes: 5 * KEY_BYTES,
         };
         let mut ledger = KeyLedger::default();

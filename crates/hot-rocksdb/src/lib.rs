@@ -14,6 +14,7 @@ pub mod request;
 pub mod rocksdb;
 pub mod scan;
 pub mod sequence;
+pub mod settings;
 mod stored;
 pub mod synced;
 mod upgrade;
@@ -37,10 +38,10 @@ use uuid::Uuid;
 use self::{
     catalog::SharedCatalog,
     disk::Disk,
-    idempotency::KeyOptions,
     keys::{PartitionKey, TableId, cf, meta},
     request::{EncodedEvent, OpenVolume, Request, WriterOptions, WriterReply},
     rocksdb::Db,
+    settings::KeySettings,
     writer::{Guards, Writer},
 };
 use contracts::{
@@ -93,7 +94,7 @@ pub struct RocksHot {
     writer: mpsc::Sender<Request>,
     wakeups: Arc<Wakeups>,
     clock: Arc<dyn Clock>,
-    keys: KeyOptions,
+    keys: KeySettings,
     reservations: OnceLock<Arc<dyn Reservations>>,
 }
 
@@ -105,7 +106,7 @@ impl RocksHot {
     /// `Corrupt` or `Unavailable` if the volume cannot be read.
     pub fn new(parts: HotParts, options: WriterOptions) -> Result<(Arc<Self>, Writer), StorageError> {
         let HotParts { db, catalog, disk, clock, fence, heartbeat } = parts;
-        let (requests, receiver) = mpsc::channel(options.queue_len);
+        let (requests, receiver) = mpsc::channel(options.limits.write_queue);
         let (wakeups, keys) = (Arc::new(Wakeups::default()), options.keys);
         let volume = OpenVolume {
             db: Arc::clone(&db),

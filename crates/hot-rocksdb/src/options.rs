@@ -5,8 +5,9 @@ use std::{path::PathBuf, sync::Arc};
 use ::rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options};
 
 use super::{
-    idempotency::{self, Floor, KeyOptions},
+    idempotency::{self, Floor},
     keys::cf,
+    settings::{Durability, HotSettings, KeySettings},
 };
 use contracts::clock::Clock;
 
@@ -18,15 +19,13 @@ const LEVEL_0_FILES: i32 = 16;
 pub struct OpenOptions {
     /// The directory of the database.
     pub path: PathBuf,
-    /// Whether every batch was synced before the next one was written: only then can damage inside the log be
-    /// told from a power cut.
-    pub is_synced: bool,
+    /// When a write is answered. Only if every batch was synced before the next one was written can damage
+    /// inside the log be told from a power cut.
+    pub durability: Durability,
     /// How long and how many idempotency keys are remembered.
-    pub keys: KeyOptions,
-    /// Bytes of the block cache.
-    pub cache_bytes: usize,
-    /// Bytes of one write buffer.
-    pub write_buffer_bytes: usize,
+    pub keys: KeySettings,
+    /// How much memory RocksDB takes.
+    pub hot: HotSettings,
     /// Files that may be open at once, -1 for all; others are opened again when they are needed.
     pub max_open_files: i32,
 }
@@ -41,7 +40,7 @@ pub(super) fn database(options: &OpenOptions) -> Options {
     database.set_track_and_verify_wals_in_manifest(true);
     database.set_paranoid_checks(true);
     database.set_manual_wal_flush(false);
-    database.set_max_total_wal_size(4 * options.write_buffer_bytes as u64);
+    database.set_max_total_wal_size(4 * options.hot.write_buffer_bytes as u64);
     database.set_max_background_jobs(4);
     database.set_max_open_files(options.max_open_files);
     database.set_bytes_per_sync(1 << 20);
@@ -68,21 +67,21 @@ pub(super) fn family(
     match name {
         cf::EVENTS => {
             blocks.set_block_size(32 << 10);
-            family.set_write_buffer_size(options.write_buffer_bytes);
+            family.set_write_buffer_size(options.hot.write_buffer_bytes);
             // Every new file spans all partitions, so each merge rewrites nearly everything: merge seldom,
             // and much at once. More files do not slow readers down: a partition's events continue from one
             // file to the next.
             family.set_level_zero_file_num_compaction_trigger(LEVEL_0_FILES);
             family.set_level_zero_slowdown_writes_trigger(3 * LEVEL_0_FILES);
             family.set_level_zero_stop_writes_trigger(4 * LEVEL_0_FILES);
-            family.set_max_bytes_for_level_base(LEVEL_0_FILES as u64 * options.write_buffer_bytes as u64);
+            family.set_max_bytes_for_level_base(LEVEL_0_FILES as u64 * options.hot.write_buffer_bytes as u64);
         }
         cf::IDEMPOTENCY => {
             // Nearly every key is new: the filter answers without reading a block.
             blocks.set_bloom_filter(10.0, false);
-            family.set_write_buffer_size(options.write_buffer_bytes);
+            family.set_write_buffer_size(options.hot.write_buffer_bytes);
             let filter =
-                idempotency::expiry_filter(options.keys.window_ms, Arc::clone(floor), Arc::clone(clock));
+                idempotency::expiry_filter(options.keys.window_ms(), Arc::clone(floor), Arc::clone(clock));
             family.set_compaction_filter("expired_idempotency_keys", filter);
             family.set_periodic_compaction_seconds(24 * 60 * 60);
         }

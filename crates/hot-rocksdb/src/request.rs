@@ -1,13 +1,17 @@
 //! Requests to the writer, and what it needs to serve them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::oneshot;
 
-use super::{catalog::SharedCatalog, idempotency::KeyOptions, rocksdb::Db};
+use super::{
+    catalog::SharedCatalog,
+    rocksdb::Db,
+    settings::{Durability, HotSettings, KeySettings, NewTableSettings, StoreLimits},
+};
 use contracts::{
     append::Appended,
-    catalog::{Configured, TableChange, TableSettings},
+    catalog::{Configured, TableChange},
     clock::{Clock, TimestampMs},
     consumers::Commit,
     error::StorageError,
@@ -18,6 +22,7 @@ use contracts::{
     retention::Trim,
     segment::FlushIntent,
     sequence::Offset,
+    settings::Seconds,
 };
 
 /// Where the writer sends its answer, once the change is durable or refused.
@@ -27,42 +32,28 @@ pub type WriterReply<T> = oneshot::Sender<Result<T, StorageError>>;
 #[derive(Debug, Clone)]
 pub struct WriterOptions {
     /// Whether an answer waits for the sync of the log.
-    pub sync: bool,
+    pub durability: Durability,
     /// How long and how many idempotency keys are remembered.
-    pub keys: KeyOptions,
-    /// Stored bytes that hot may hold.
-    pub hot_max_bytes: u64,
-    /// Tables that may exist.
-    pub max_tables: usize,
-    /// Partitions that may exist, of all tables.
-    pub max_partitions: usize,
-    /// Consumer groups that may exist.
-    pub max_groups: usize,
-    /// Committed offsets that may exist, of all groups.
-    pub max_group_offsets: usize,
-    /// Whether an append creates a table that does not exist.
-    pub auto_create: bool,
-    /// The settings of a new table.
-    pub new_table: TableSettings,
-    /// Requests that may wait in the queue.
-    pub queue_len: usize,
+    pub keys: KeySettings,
+    /// How much hot may hold.
+    pub hot: HotSettings,
+    /// How many of each kind may exist, and wait.
+    pub limits: StoreLimits,
+    /// What a new table is like.
+    pub tables: NewTableSettings,
 }
 
 impl WriterOptions {
-    /// Limits that no test reaches by accident, and keys that are remembered for `window_ms`; for tests of
-    /// other things.
-    pub fn roomy(window_ms: i64) -> Self {
+    /// Limits that no test reaches by accident, and keys that are remembered for `window`; for tests of other
+    /// things.
+    pub fn roomy(window: Duration) -> Self {
+        let min_window_secs = Seconds::new(0);
         Self {
-            sync: true,
-            keys: KeyOptions { window_ms, min_window_ms: 0, max_bytes: 1 << 40 },
-            hot_max_bytes: 1 << 30,
-            max_tables: 1000,
-            max_partitions: 100_000,
-            max_groups: 10_000,
-            max_group_offsets: 100_000,
-            auto_create: true,
-            new_table: TableSettings::default(),
-            queue_len: 1024,
+            durability: Durability::Fsync,
+            keys: KeySettings { window_secs: window.into(), min_window_secs, max_bytes: 1 << 40 },
+            hot: HotSettings { max_bytes: 1 << 30, ..HotSettings::default() },
+            limits: StoreLimits { tables: 1000, write_queue: 1024, ..StoreLimits::default() },
+            tables: NewTableSettings::default(),
         }
     }
 }

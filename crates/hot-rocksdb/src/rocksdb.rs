@@ -18,6 +18,7 @@ use super::{
     keys::{self, PartitionKey, cf, meta},
     options::{self, OpenOptions},
     sequence::{PartitionState, ago},
+    settings::Durability,
     synced::{self, Synced},
     upgrade, wal,
 };
@@ -56,8 +57,8 @@ impl Db {
         make_directory(&options.path)?;
         // Damage is looked for first: RocksDB's replay would silently drop what is behind it.
         let noted = Synced::read(&options.path)?;
-        wal::check(&options.path, options.is_synced)?;
-        let cache = Cache::new_lru_cache(options.cache_bytes);
+        wal::check(&options.path, options.durability == Durability::Fsync)?;
+        let cache = Cache::new_lru_cache(options.hot.cache_bytes);
         let keys_floor = Floor::default();
         let family = |name| {
             ColumnFamilyDescriptor::new(name, options::family(name, options, &cache, &clock, &keys_floor))

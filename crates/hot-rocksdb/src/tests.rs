@@ -2,7 +2,10 @@ use ::rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};
 use futures_util::future::join_all;
 
 use super::*;
-use crate::{disk::Reserve, options::OpenOptions};
+use crate::{
+    options::OpenOptions,
+    settings::{DiskSettings, Durability, HotSettings, StoreLimits},
+};
 use contracts::{
     clock::SystemClock,
     payload::Payload,
@@ -28,7 +31,10 @@ impl TestHot {
         };
         let clock = SystemClock::shared();
         let (db, catalog) = Db::open(&options, Arc::clone(&clock)).unwrap();
-        let disk = Arc::new(Disk::new(directory.path(), Reserve { bytes: 0, percent: 0 }).unwrap());
+        let disk = Arc::new(
+            Disk::new(directory.path(), DiskSettings { disk_reserve_bytes: 0, disk_reserve_percent: 0 })
+                .unwrap(),
+        );
         let options = WriterOptions { max_tables: 2, ..WriterOptions::roomy(1000) };
         let (hot, writer) = RocksHot::new(
             HotParts { db, catalog, disk, clock, fence: Arc::default(), heartbeat: Arc::default() },

@@ -153,7 +153,11 @@ impl BatchWriter {
             return (self, Answers { acks, written: Ok(()) });
         }
         self.guards.heartbeat.waits(); // for the disk
-        if let Err(failed) = self.volume.db.write(staged.writes, self.next_batch, self.volume.options.sync) {
+        if let Err(failed) = self.volume.db.write(
+            staged.writes,
+            self.next_batch,
+            self.volume.options.durability == Durability::Fsync,
+        ) {
             return (self, Answers { acks, written: Err(failed) });
         }
         // Durable: readers may see it now, and the callers are answered after that, so they can read what

@@ -6,12 +6,12 @@ mod opening;
 mod reader;
 mod recovery;
 mod reserve;
+pub mod settings;
 mod store;
 mod upkeep;
 
 pub use self::{
-    flusher::{FlushHandle, FlushOptions},
+    flusher::FlushHandle,
     reader::{Look, Merge, Positions, ReadQuery, ReadTurn, TablePage, TieredReader, cursor},
     store::{Options, Parts, Store, StoreError},
-    upkeep::UpkeepOptions,
 };

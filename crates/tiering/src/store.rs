@@ -56,16 +56,18 @@ pub struct Parts {
 /// The settings of a store.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How events move to cold.
-    pub flush: FlushOptions,
-    /// How the store is kept small.
-    pub upkeep: UpkeepOptions,
+    /// When events move to cold.
+    pub flush: FlushSettings,
+    /// What hot keeps of them.
+    pub keep: KeepSettings,
+    /// How often the store is kept small.
+    pub upkeep: UpkeepSettings,
+    /// When consumer groups are forgotten.
+    pub groups: GroupSettings,
+    /// Reads at once.
+    pub reads: ReadSettings,
     /// For how long idempotency keys are remembered, in milliseconds.
     pub key_window_ms: i64,
-    /// Reads that may use the volume at once.
-    pub hot_reads: usize,
-    /// Reads that may use the bucket at once.
-    pub cold_reads: usize,
 }
 
 /// Why a store ended, or was not opened.
@@ -146,15 +148,21 @@ impl Store {
                 heartbeat,
                 bucket: Arc::clone(&bucket),
             };
-            let (runner, flush) = Flusher::new(tiers, options.flush);
+            let (runner, flush) = Flusher::new(tiers, options.flush, options.keep);
             let flusher = Some(Opening { recovery, bucket }.open(runner, &flush, stopping.clone()).await?);
             cold = Some(ColdSide { tier: Arc::clone(tier), flush: Arc::new(flush), flusher, reserving });
         } else {
             warn!("s3.bucket is not set: events stay on this volume only");
         }
-        let upkeep = Upkeep { hot: Arc::clone(&hot), cold: tier.clone(), clock, options: options.upkeep };
+        let upkeep = Upkeep {
+            hot: Arc::clone(&hot),
+            cold: tier.clone(),
+            clock,
+            settings: options.upkeep,
+            groups: options.groups,
+        };
         let upkeep = AbortOnDropHandle::new(task::spawn(upkeep.run(stopping.clone())));
-        let turns = ReadTurns::new(options.hot_reads, options.cold_reads);
+        let turns = ReadTurns::new(options.reads);
         let reader = TieredReader::new(hot.clone(), hot.clone(), tier.map(|tier| tier as _), turns);
         Ok(Self { hot, reader, cold, writer, upkeep, stopping })
     }

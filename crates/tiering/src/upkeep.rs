@@ -17,15 +17,6 @@ use contracts::{
     metrics,
 };
 
-/// The settings of upkeep.
-#[derive(Debug, Clone, Copy)]
-pub struct UpkeepOptions {
-    /// The time from one round to the next.
-    pub interval: Duration,
-    /// Milliseconds without a commit after which a consumer group is forgotten, if it ever is.
-    pub expire_groups_ms: Option<i64>,
-}
-
 /// The upkeep of one store.
 pub(super) struct Upkeep {
     /// The volume.
@@ -34,20 +25,22 @@ pub(super) struct Upkeep {
     pub(super) cold: Option<Arc<dyn ColdTier>>,
     /// Tells when events expire.
     pub(super) clock: Arc<dyn Clock>,
-    /// Its settings.
-    pub(super) options: UpkeepOptions,
+    /// How often it runs.
+    pub(super) settings: UpkeepSettings,
+    /// When groups are forgotten.
+    pub(super) groups: GroupSettings,
 }
 
 impl Upkeep {
     /// Runs rounds until it is told to stop, or nothing may be written any more.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let mut next = Instant::now() + self.options.interval;
+        let mut next = Instant::now() + self.settings.interval_secs.duration();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep_until(next) => {}
             }
-            next = Instant::now() + self.options.interval;
+            next = Instant::now() + self.settings.interval_secs.duration();
             let done = tokio::select! {
                 () = stop.cancelled() => return,
                 done = self.once(next) => done,
@@ -104,7 +97,7 @@ impl Upkeep {
 
     /// Forgets consumer groups that have not committed for too long.
     async fn expire_groups(&self) -> Result<(), StorageError> {
-        let Some(age_ms) = self.options.expire_groups_ms else { return Ok(()) };
+        let Some(age_ms) = self.groups.expire_ms() else { return Ok(()) };
         let groups = self.hot.expire(self.clock.now_ms().saturating_sub(age_ms)).await?;
         for group in &groups {
             info!(%group, "a consumer group is forgotten: it has committed nothing for \

@@ -1,9 +1,13 @@
 //! Objects over aws-sdk-s3: get, ranged get, create-only put, list, delete. Knows nothing of their content.
 
 mod connect;
+mod environment;
 mod refusal;
 
-pub use self::connect::{Credentials, ObjectOptions, S3Options};
+pub use self::{
+    connect::{Credentials, ObjectOptions, S3Options},
+    environment::check_endpoint,
+};
 
 use std::{ops::Range, sync::Arc, time::Duration};
 

@@ -1,13 +1,12 @@
 //! Deletes objects that nobody needs any more. Failures are logged and retried in the next round; they hold
 //! up nothing else.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::BucketUpkeepOptions;
 use crate::{
     S3Cold,
     manifest::{self, Changes},
@@ -26,6 +25,16 @@ const MAX_FAILURES: usize = 2 * PARALLEL_DELETES;
 /// what is deleted.
 pub(super) type RetiredSince = HashMap<String, Instant>;
 
+/// How long retired objects stay.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kept {
+    /// For reads that are under way.
+    pub(super) grace: Duration,
+    /// Since retention or DELETE removed their events, in milliseconds by the clock. Until then they can be
+    /// restored.
+    pub(super) after_removal_ms: i64,
+}
+
 /// Deletes objects that have been retired for long enough, then publishes that they are gone. In this order:
 /// an object that a manifest forgets before it is deleted would only be found by a sweep.
 ///
@@ -33,7 +42,7 @@ pub(super) type RetiredSince = HashMap<String, Instant>;
 /// Those of publishing a manifest.
 pub(super) async fn retired(
     cold: &S3Cold,
-    options: &BucketUpkeepOptions,
+    kept: Kept,
     now_ms: TimestampMs,
     since: &mut RetiredSince,
 ) -> Result<(), StorageError> {
@@ -43,9 +52,9 @@ pub(super) async fn retired(
         for (key, why) in &state.retired {
             let is_over = match why {
                 Removed::Replaced => true,
-                Removed::Taken(since_ms) => now_ms.saturating_sub(*since_ms) >= options.keep_ms,
+                Removed::Taken(since_ms) => now_ms.saturating_sub(*since_ms) >= kept.after_removal_ms,
             };
-            if since.entry(key.clone()).or_insert_with(Instant::now).elapsed() >= options.grace && is_over {
+            if since.entry(key.clone()).or_insert_with(Instant::now).elapsed() >= kept.grace && is_over {
                 due.push(key.clone());
             }
         }

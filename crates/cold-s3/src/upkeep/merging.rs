@@ -130,7 +130,7 @@ impl<'a> MergeRound<'a> {
             for (partition, found) in behind.chain(before) {
                 let Some(run) = self.run(partition, found) else { continue };
                 bytes += run.iter().map(|segment| segment.bytes).sum::<u64>();
-                if !runs.is_empty() && (bytes > self.options.max_bytes || runs.len() == MERGES) {
+                if !runs.is_empty() && (bytes > self.options.settings.max_bytes || runs.len() == MERGES) {
                     break;
                 }
                 runs.push((partition.clone(), run));

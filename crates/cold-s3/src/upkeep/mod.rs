@@ -12,11 +12,11 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use self::{
-    deleting::RetiredSince,
+    deleting::{Kept, RetiredSince},
     merging::{MergeCursor, MergeRound},
     sweep::Sweep,
 };
-use super::{S3Cold, compact::CompactOptions, expire};
+use super::{S3Cold, compact::CompactOptions, expire, settings::ManifestSettings};
 use contracts::{
     catalog::{Catalog, TableStatus},
     clock::TimestampMs,
@@ -25,29 +25,24 @@ use contracts::{
     retention::Trim,
 };
 
-/// Settings of upkeep in the bucket.
-#[derive(Debug, Clone, Copy)]
-pub struct BucketUpkeepOptions {
-    /// Which segments are merged.
-    pub compact: CompactOptions,
-    /// How long replaced objects stay for reads that are under way.
-    pub grace: Duration,
-    /// How long objects whose events retention or DELETE removed stay, in milliseconds by the clock. Until
-    /// then they can be restored.
-    pub keep_ms: i64,
-}
-
 /// What upkeep of the bucket remembers from one round to the next.
 pub(super) struct BucketUpkeep {
-    options: BucketUpkeepOptions,
+    compact: CompactOptions,
+    manifests: ManifestSettings,
     retired_since: RetiredSince,
     sweep: Sweep,
     cursor: MergeCursor,
 }
 
 impl BucketUpkeep {
-    pub(super) fn new(options: BucketUpkeepOptions) -> Self {
-        Self { options, retired_since: HashMap::new(), sweep: Sweep::new(), cursor: MergeCursor::default() }
+    pub(super) fn new(compact: CompactOptions, manifests: ManifestSettings) -> Self {
+        Self {
+            compact,
+            manifests,
+            retired_since: HashMap::new(),
+            sweep: Sweep::new(),
+            cursor: MergeCursor::default(),
+        }
     }
 }
 
@@ -69,12 +64,20 @@ impl ColdUpkeep for S3Cold {
         patience: Duration,
     ) -> Result<(), StorageError> {
         let until = Instant::now() + patience;
-        let BucketUpkeep { options, retired_since, sweep, cursor } = &mut *self.upkeep.lock().await;
-        deleting::retired(self, options, now_ms, retired_since).await?;
+        let BucketUpkeep { compact, manifests, retired_since, sweep, cursor } =
+            &mut *self.upkeep.lock().await;
+        let grace = compact.settings.grace_secs.duration();
+        deleting::retired(
+            self,
+            Kept { grace, after_removal_ms: manifests.keep_secs.ms() },
+            now_ms,
+            retired_since,
+        )
+        .await?;
         deleting::manifests(self).await?;
         // A sweep that fails does not keep segments from being merged.
-        let swept = sweep.run(self, catalog, options.grace).await;
-        MergeRound::new(self, options.compact, &catalog.tables(), cursor).merge(until).await?;
+        let swept = sweep.run(self, catalog, grace).await;
+        MergeRound::new(self, *compact, &catalog.tables(), cursor).merge(until).await?;
         swept
     }
 }

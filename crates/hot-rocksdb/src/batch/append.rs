@@ -152,7 +152,7 @@ impl Batch<'_> {
         let overloaded =
             |reason, secs| Err(StorageError::Overloaded { reason, retry_after: Duration::from_secs(secs) });
         self.make_room();
-        if self.hot_bytes >= self.volume.options.hot_max_bytes {
+        if self.hot_bytes >= self.volume.options.hot.max_bytes {
             return overloaded(Overload::HotFull, 5);
         }
         let new_keys =
@@ -161,7 +161,7 @@ impl Batch<'_> {
         if new_keys > 0 && !self.ledger.has_room(self.volume.options.keys, new_keys) {
             return overloaded(Overload::KeysFull, 60);
         }
-        let limit = self.volume.options.max_partitions;
+        let limit = self.volume.options.limits.partitions;
         let is_new = |number: &PartitionNumber| {
             id.is_none_or(|table| !self.is_known(PartitionKey { table, partition: *number }))
         };

@@ -49,14 +49,14 @@ impl Batch<'_> {
     /// Refuses a commit that would exceed the limit of groups or of their offsets.
     fn check_groups(&self, group: &GroupName, new_offsets: usize) -> Result<(), StorageError> {
         let options = &self.volume.options;
-        if new_offsets > 0 && self.group_offsets + new_offsets > options.max_group_offsets {
+        if new_offsets > 0 && self.group_offsets + new_offsets > options.limits.group_offsets {
             return Err(StorageError::TooMany {
                 what: Counted::GroupOffsets,
-                limit: options.max_group_offsets,
+                limit: options.limits.group_offsets,
             });
         }
-        if self.offsets_of(group) == 0 && self.groups >= options.max_groups {
-            return Err(StorageError::TooMany { what: Counted::Groups, limit: options.max_groups });
+        if self.offsets_of(group) == 0 && self.groups >= options.limits.groups {
+            return Err(StorageError::TooMany { what: Counted::Groups, limit: options.limits.groups });
         }
         Ok(())
     }

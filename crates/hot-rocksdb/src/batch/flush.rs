@@ -116,7 +116,7 @@ impl Batch<'_> {
     /// If hot is full, evicts events that are in S3, so that only unflushed ones make it refuse writes. Does
     /// so once for a batch: the catalog shows what was evicted only after it.
     pub(super) fn make_room(&mut self) {
-        let most = self.volume.options.hot_max_bytes;
+        let most = self.volume.options.hot.max_bytes;
         if self.hot_bytes < most || self.has_made_room {
             return;
         }

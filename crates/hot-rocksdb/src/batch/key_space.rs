@@ -25,7 +25,7 @@ impl Batch<'_> {
         &self,
         wanted: &[[u8; 24]],
     ) -> Result<Vec<Option<FirstWrite>>, StorageError> {
-        let (window_ms, floor_ms) = (self.volume.options.keys.window_ms, self.ledger.floor_ms());
+        let (window_ms, floor_ms) = (self.volume.options.keys.window_ms(), self.ledger.floor_ms());
         let stored = self.volume.db.get_many(cf::IDEMPOTENCY, wanted)?;
         let read = |value: Option<Vec<u8>>| {
             let Some(bytes) = value else { return Ok(None) };

@@ -21,7 +21,7 @@ impl Batch<'_> {
         name: &TableName,
         change: TableChange,
     ) -> Result<Configured, StorageError> {
-        let defaults = self.volume.options.new_table;
+        let defaults = self.volume.options.tables.settings();
         let known = self.head(name).filter(|head| !head.is_deleted);
         let settings = change.apply(known.map_or(defaults, |head| head.settings), defaults);
         if let Some(head) = known {
@@ -75,7 +75,10 @@ impl Batch<'_> {
         for (group, key) in self.committed_of(head.id) {
             self.set_consumer(&group, key, None);
         }
-        self.put_table(name, TableHead { settings: self.volume.options.new_table, is_deleted: true, ..head });
+        self.put_table(
+            name,
+            TableHead { settings: self.volume.options.tables.settings(), is_deleted: true, ..head },
+        );
         Ok(())
     }
 
@@ -107,7 +110,7 @@ impl Batch<'_> {
     pub(super) fn table_id(&self, name: &TableName) -> Result<Option<TableId>, StorageError> {
         let head = self.head(name);
         if head.is_none_or(|head| head.is_deleted) {
-            if !self.volume.options.auto_create {
+            if !self.volume.options.tables.auto_create {
                 return Err(StorageError::UnknownTable(name.clone()));
             }
             self.check_tables()?;
@@ -117,7 +120,7 @@ impl Batch<'_> {
 
     /// Refuses another table once the limit is reached.
     fn check_tables(&self) -> Result<(), StorageError> {
-        let limit = self.volume.options.max_tables;
+        let limit = self.volume.options.limits.tables;
         let count = self.volume.catalog.read().count() + self.change.tables.len();
         if count >= limit { Err(StorageError::TooMany { what: Counted::Tables, limit }) } else { Ok(()) }
     }
@@ -127,7 +130,10 @@ impl Batch<'_> {
         let staged = self.change.tables.values().map(|head| head.id).max();
         let next = self.volume.catalog.read().next_id();
         let id = staged.map_or(next, |id| next.max(id + 1));
-        self.put_table(name, TableHead { id, settings: self.volume.options.new_table, is_deleted: false });
+        self.put_table(
+            name,
+            TableHead { id, settings: self.volume.options.tables.settings(), is_deleted: false },
+        );
         id
     }
 

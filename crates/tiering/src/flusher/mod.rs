@@ -60,24 +60,6 @@ const OFFSETS: Duration = Duration::from_secs(30);
 /// The longest wait before a failed partition is retried.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
-/// The settings of the flusher.
-#[derive(Debug, Clone)]
-pub struct FlushOptions {
-    /// How long an event waits at most before it is due.
-    pub interval: Duration,
-    /// Unflushed bytes at which a partition is due at once; also the bytes before compression at which a
-    /// segment ends.
-    pub segment_bytes: u64,
-    /// Segments written at once.
-    pub parallel: usize,
-    /// Bytes of memory that the segments being written may take together; a larger segment is written alone.
-    pub memory_bytes: usize,
-    /// How long hot keeps flushed events.
-    pub keep: Duration,
-    /// Bytes of flushed events that hot keeps.
-    pub keep_bytes: u64,
-}
-
 /// What a flusher works on.
 #[derive(Clone)]
 pub struct Tiers {
@@ -99,7 +81,8 @@ type WriteOutcome = (Partition, Result<WrittenSegment, StorageError>);
 /// The flusher.
 pub struct Flusher {
     tiers: Tiers,
-    options: FlushOptions,
+    flush: FlushSettings,
+    keep: KeepSettings,
     requests: mpsc::Receiver<FlushRequest>,
     /// Callers that wait for a flush.
     waiters: Vec<FlushWaiter>,
@@ -128,14 +111,14 @@ pub struct Flusher {
 
 impl Flusher {
     /// A flusher, and the handle through which others ask it for a flush.
-    pub fn new(tiers: Tiers, options: FlushOptions) -> (Self, FlushHandle) {
+    pub fn new(tiers: Tiers, flush: FlushSettings, keep: KeepSettings) -> (Self, FlushHandle) {
         let (handle, requests) = FlushHandle::new(&tiers);
         let flusher = Self {
             waiters: Vec::new(),
             writing: JoinSet::new(),
             busy: HashMap::new(),
-            turns: Arc::new(Semaphore::new(options.parallel)),
-            memory: Arc::new(Semaphore::new(options.memory_bytes)),
+            turns: Arc::new(Semaphore::new(flush.parallel)),
+            memory: Arc::new(Semaphore::new(flush.memory_bytes)),
             troubled: HashMap::new(),
             not_taken: HashSet::new(),
             is_publishing_failing: false,
@@ -146,7 +129,8 @@ impl Flusher {
             watched: Instant::now(),
             evicted: Instant::now(),
             tiers,
-            options,
+            flush,
+            keep,
             requests,
         };
         (flusher, handle)
@@ -238,8 +222,8 @@ impl Flusher {
         };
         // Never sooner than a tick: without an interval every step would begin segments of a few events each.
         let policy = FlushPolicy {
-            interval: self.options.interval.max(TICK),
-            segment_bytes: self.options.segment_bytes,
+            interval: self.flush.interval_secs.duration().max(TICK),
+            segment_bytes: self.flush.segment_bytes,
         };
         let room = MAX_SEGMENTS.saturating_sub(self.writing.len());
         for task in plan::due(&self.tiers.hot.pending(), policy, room, situation) {
@@ -251,9 +235,9 @@ impl Flusher {
 
     /// Writes one segment in a task of its own, once there is a permit and memory for it.
     fn write(&self, task: FlushTask) -> impl Future<Output = WriteOutcome> + Send + use<> {
-        let (tiers, segment_bytes) = (self.tiers.clone(), self.options.segment_bytes);
+        let (tiers, segment_bytes) = (self.tiers.clone(), self.flush.segment_bytes);
         let (turns, memory) = (Arc::clone(&self.turns), Arc::clone(&self.memory));
-        let most = self.options.memory_bytes;
+        let most = self.flush.memory_bytes;
         async move {
             let partition = task.partition.clone();
             // about: the object, and its room to grow
@@ -304,13 +288,12 @@ impl Flusher {
             return Ok(());
         }
         self.evicted = Instant::now();
-        let keep_ms = i64::try_from(self.options.keep.as_millis()).unwrap_or(i64::MAX);
         loop {
             let now_ms = self.tiers.clock.now_ms();
             let keep = HotKeep {
                 flushed_upto: now_ms.saturating_sub(keep_ms),
                 flushed_after: now_ms.saturating_add(keep_ms),
-                max_bytes: self.options.keep_bytes,
+                max_bytes: self.keep.keep_bytes,
             };
             let events = self.tiers.hot.evict(keep).await?;
             if events == 0 {

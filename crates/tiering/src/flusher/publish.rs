@@ -54,8 +54,9 @@ impl Flusher {
         let offsets = self.tiers.hot.commits();
         let may_retry = !self.waiters.is_empty() || Instant::now() >= self.retry_changes;
         // Commits alone must not cause manifests more often than flushes do.
-        let offsets_wait =
-            self.offsets_published.elapsed() < self.options.interval.min(OFFSETS) && self.waiters.is_empty();
+        let offsets_wait = self.offsets_published.elapsed()
+            < self.flush.interval_secs.duration().min(OFFSETS)
+            && self.waiters.is_empty();
         let has_changes = self.published_changes != Some(changes)
             || (self.published_offsets != Some(offsets) && !offsets_wait);
         if !written.is_empty() || (has_changes && may_retry) {

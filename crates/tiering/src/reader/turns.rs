@@ -8,6 +8,7 @@ use tokio::{
     time::timeout,
 };
 
+use crate::settings::ReadSettings;
 use contracts::error::{Overload, StorageError};
 
 /// How long a read waits for a turn to read from S3. If none comes by then, S3 is slow, and waiting longer
@@ -28,9 +29,10 @@ pub struct ReadTurn {
 }
 
 impl ReadTurns {
-    /// `hot` reads at once from RocksDB alone, and `cold` reads that need S3.
-    pub fn new(hot: usize, cold: usize) -> Self {
-        Self { hot: Arc::new(Semaphore::new(hot)), cold: Arc::new(Semaphore::new(cold)) }
+    /// As many turns of each kind as the settings have.
+    pub fn new(settings: ReadSettings) -> Self {
+        let ReadSettings { concurrent_reads, cold_reads } = settings;
+        Self { hot: Arc::new(Semaphore::new(concurrent_reads)), cold: Arc::new(Semaphore::new(cold_reads)) }
     }
 
     /// A turn to read from RocksDB.

@@ -167,7 +167,7 @@ impl ReadParams {
 
     /// As long as the client asks for, but no longer than proxies wait.
     fn wait(&self, limits: &Limits) -> Result<Duration, Problem> {
-        let most = Duration::from_secs(limits.wait_secs);
+        let most = limits.wait_secs.duration();
         self.wait.as_ref().map_or(Ok(Duration::ZERO), |wait| wait.up_to(most))
     }
 

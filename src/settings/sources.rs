@@ -9,19 +9,20 @@ use figment::{
     value::{Dict, Map, Value},
 };
 
-use super::Config;
+use super::{
+    Settings,
+    reference::{ENV_PREFIX, Setting, env_name},
+};
 
-/// What all environment names begin with.
-const ENV_PREFIX: &str = "ZOMBI_";
 /// The environment name of the file's path, which is not a setting.
 const ENV_CONFIG: &str = "ZOMBI_CONFIG";
 
 /// The settings cannot be used; the text names each bad one and its source.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct BadConfig(String);
+pub struct BadSettings(String);
 
-impl BadConfig {
+impl BadSettings {
     pub(super) fn new(text: String) -> Self {
         Self(text)
     }
@@ -49,37 +50,18 @@ impl Reads {
     }
 }
 
-/// One setting.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Setting {
-    /// Its key, parts joined by dots.
-    pub key: String,
-    /// The name of its environment variable.
-    pub env: String,
-    /// Its default.
-    pub default: serde_json::Value,
-}
-
-impl Config {
-    /// Every setting in the order of the keys.
-    pub fn settings() -> Vec<Setting> {
-        let mut settings = Vec::new();
-        let defaults = serde_json::to_value(Self::default()).unwrap_or_default();
-        flatten("", &defaults, &mut settings);
-        settings
-    }
-
+impl Settings {
     /// Reads all sources; `flags` are keys and values from the command line.
     ///
     /// # Errors
-    /// [`BadConfig`] naming every wrong setting and its source.
+    /// [`BadSettings`] naming every wrong setting and its source.
     pub fn load(
         file: Option<PathBuf>,
         environment: impl IntoIterator<Item = (String, String)>,
         flags: Vec<(String, String)>,
         reads: Reads,
-    ) -> Result<Self, BadConfig> {
-        let settings = Self::settings();
+    ) -> Result<Self, BadSettings> {
+        let settings = Self::all();
         let mut variables: Vec<_> =
             environment.into_iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
         variables.sort();
@@ -87,63 +69,70 @@ impl Config {
             .iter()
             .position(|(name, _)| name == ENV_CONFIG)
             .map(|at| PathBuf::from(variables.remove(at).1));
-        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        let mut figment = Figment::from(Serialized::defaults(Self::default().values()));
         if let Some(path) = file.or(named_file) {
             let text = std::fs::read_to_string(&path)
-                .map_err(|error| BadConfig(format!("config file {}: {error}", path.display())))?;
+                .map_err(|error| BadSettings(format!("config file {}: {error}", path.display())))?;
             let checked = check_yaml(&text)
-                .map_err(|why| BadConfig(format!("config file {}: {why}", path.display())))?;
+                .map_err(|why| BadSettings(format!("config file {}: {why}", path.display())))?;
             // An empty file is not a mapping; it means the defaults.
             if checked == Contents::Settings {
                 figment = figment.merge(Yaml::file_exact(path));
             }
         }
-        let mut values = Vec::new();
-        for (name, value) in variables {
-            let known = settings.iter().find(|setting| setting.env == name);
-            let is_wanted =
-                known.map_or_else(|| reads.wants_unknown(&name, &value), |setting| reads.wants(&setting.key));
-            if !is_wanted {
-                continue;
-            }
-            let Some(setting) = known else {
-                return Err(BadConfig(format!(
-                    "environment variable {name} is not a setting{}",
-                    service_link_hint(&name, &value)
-                )));
-            };
-            if value.starts_with("tcp://") {
-                return Err(BadConfig(format!(
-                    "environment variable {name}={value} is not a setting's value{}",
-                    service_link_hint(&name, &value)
-                )));
-            }
-            values.push((setting.clone(), value));
-        }
-        figment = figment.merge(Texts { source: "environment", values });
-        let mut values = Vec::new();
-        for (key, value) in flags {
-            let Some(setting) = settings.iter().find(|setting| setting.key == key) else {
-                return Err(BadConfig(format!("flag --set {key}: there is no such setting")));
-            };
-            values.push((setting.clone(), value));
-        }
-        figment = figment.merge(Texts { source: "flags", values });
-        let config: Self = figment.extract().map_err(|errors| {
+        let figment = figment
+            .merge(Texts { source: "environment", values: of_environment(&settings, variables, reads)? })
+            .merge(Texts { source: "flags", values: of_flags(&settings, flags)? });
+        let config = Self::extract(&figment).map_err(|errors| {
             let lines: Vec<String> = errors.into_iter().map(|error| error.to_string()).collect();
-            BadConfig(lines.join("\n"))
+            BadSettings(lines.join("\n"))
         })?;
         config.check()?;
         Ok(config)
     }
+}
 
-    /// The settings as YAML.
-    ///
-    /// # Errors
-    /// [`BadConfig`] if a value has no YAML form.
-    pub fn to_yaml(&self) -> Result<String, BadConfig> {
-        serde_yaml::to_string(self).map_err(|error| BadConfig(error.to_string()))
+/// The settings that the environment gives.
+fn of_environment(
+    settings: &[Setting],
+    variables: Vec<(String, String)>,
+    reads: Reads,
+) -> Result<Vec<(Setting, String)>, BadSettings> {
+    let mut values = Vec::new();
+    for (name, value) in variables {
+        let known = settings.iter().find(|setting| setting.env == name);
+        let is_wanted =
+            known.map_or_else(|| reads.wants_unknown(&name, &value), |setting| reads.wants(&setting.key));
+        if !is_wanted {
+            continue;
+        }
+        let Some(setting) = known else {
+            return Err(BadSettings(format!(
+                "environment variable {name} is not a setting{}",
+                service_link_hint(&name, &value)
+            )));
+        };
+        if value.starts_with("tcp://") {
+            return Err(BadSettings(format!(
+                "environment variable {name}={value} is not a setting's value{}",
+                service_link_hint(&name, &value)
+            )));
+        }
+        values.push((setting.clone(), value));
     }
+    Ok(values)
+}
+
+/// The settings that the command line gives.
+fn of_flags(
+    settings: &[Setting],
+    flags: Vec<(String, String)>,
+) -> Result<Vec<(Setting, String)>, BadSettings> {
+    let of_flag = |(key, value)| match settings.iter().find(|setting| setting.key == key) {
+        Some(setting) => Ok((setting.clone(), value)),
+        None => Err(BadSettings(format!("flag --set {key}: there is no such setting"))),
+    };
+    flags.into_iter().map(of_flag).collect()
 }
 
 /// The environment variables whose names and values are text.
@@ -213,11 +202,11 @@ fn check_yaml(text: &str) -> Result<Contents, String> {
     if file.is_null() {
         return Ok(Contents::Nothing);
     }
-    check_sections("", &file, &serde_json::to_value(Config::default()).unwrap_or_default())?;
+    check_sections("", &file, &Settings::default().values().into())?;
     Ok(Contents::Settings)
 }
 
-/// Checks that there is a section wherever the defaults have one.
+/// Checks that every name is a setting, and that there is a section wherever the defaults have one.
 fn check_sections(key: &str, found: &serde_yaml::Value, default: &serde_json::Value) -> Result<(), String> {
     let Some(defaults) = default.as_object() else { return Ok(()) };
     let Some(settings) = found.as_mapping() else {
@@ -225,30 +214,14 @@ fn check_sections(key: &str, found: &serde_yaml::Value, default: &serde_json::Va
         return Err(format!("{what} must be a mapping: names of settings, each with its value"));
     };
     for (name, found) in settings {
-        if let Some(name) = name.as_str()
-            && let Some(default) = defaults.get(name)
-        {
-            let key = if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") };
-            check_sections(&key, found, default)?;
-        }
+        let name = name.as_str().unwrap_or_default();
+        let key = if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") };
+        let Some(default) = defaults.get(name) else {
+            return Err(format!("{key} is not a setting; `zombi config print` shows those there are"));
+        };
+        check_sections(&key, found, default)?;
     }
     Ok(())
-}
-
-fn flatten(prefix: &str, value: &serde_json::Value, settings: &mut Vec<Setting>) {
-    match value {
-        serde_json::Value::Object(fields) => {
-            for (name, value) in fields {
-                let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-                flatten(&key, value, settings);
-            }
-        }
-        default => settings.push(Setting {
-            key: prefix.to_owned(),
-            env: format!("{ENV_PREFIX}{}", prefix.replace('.', "_").to_uppercase()),
-            default: default.clone(),
-        }),
-    }
 }
 
 /// Settings that come as text. They are parsed as numbers or booleans where the default is one.
@@ -262,21 +235,17 @@ impl Provider for Texts {
         let is_environment = self.source == "environment";
         Metadata::named(self.source).interpolater(move |_: &Profile, keys: &[&str]| {
             let key = keys.join(".");
-            if is_environment { format!("{ENV_PREFIX}{}", key.replace('.', "_").to_uppercase()) } else { key }
+            if is_environment { env_name(&key) } else { key }
         })
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
         let mut dict = Dict::new();
         for (setting, text) in &self.values {
-            let typed = match &setting.default {
-                serde_json::Value::Number(_) => text.parse::<u64>().map(Value::from).ok(),
-                serde_json::Value::Bool(_) => text.parse::<bool>().map(Value::from).ok(),
-                serde_json::Value::Array(_) => Some(list(text)),
-                // A setting without a default may be a number too.
-                serde_json::Value::Null if NUMBERS.contains(&setting.key.as_str()) => {
-                    text.parse::<u64>().map(Value::from).ok()
-                }
+            let typed = match setting {
+                number if number.is("integer") => text.parse::<u64>().map(Value::from).ok(),
+                flag if flag.is("boolean") => text.parse::<bool>().map(Value::from).ok(),
+                words if words.is("array") => Some(list(text)),
                 _ => None,
             };
             let value = typed.unwrap_or_else(|| Value::from(text.clone()));
@@ -285,9 +254,6 @@ impl Provider for Texts {
         Ok(Map::from([(Profile::default(), dict)]))
     }
 }
-
-/// Numbers that may be left out.
-const NUMBERS: [&str; 2] = ["tables.retention_secs", "tables.retention_bytes"];
 
 /// A list of words separated by commas.
 fn list(text: &str) -> Value {
@@ -323,13 +289,13 @@ mod tests {
     }
 
     fn error(file: Option<PathBuf>, pairs: &[(&str, &str)], flags: &[(&str, &str)]) -> String {
-        Config::load(file, env(pairs), env(flags), Reads::All).unwrap_err().to_string()
+        Settings::load(file, env(pairs), env(flags), Reads::All).unwrap_err().to_string()
     }
 
     #[test]
     fn later_sources_win() {
         let (_dir, path) = file("port: 1\nadmin_port: 2\nflush:\n  interval_secs: 3\n");
-        let config = Config::load(
+        let config = Settings::load(
             path,
             env(&[("ZOMBI_ADMIN_PORT", "4"), ("ZOMBI_FLUSH_INTERVAL_SECS", "5")]),
             env(&[("flush.interval_secs", "6")]),
@@ -344,7 +310,7 @@ mod tests {
 
     #[test]
     fn numbers_stay_text_where_text_is_wanted() {
-        let config = Config::load(
+        let config = Settings::load(
             None,
             env(&[("ZOMBI_S3_BUCKET", "0123"), ("ZOMBI_S3_PREFIX", "1")]),
             vec![],
@@ -394,7 +360,7 @@ mod tests {
 
     #[test]
     fn commands_about_the_bucket_let_service_links_pass_and_nothing_that_may_be_meant_for_them() {
-        let load = |pairs: &[(&str, &str)]| Config::load(None, env(pairs), vec![], Reads::Store);
+        let load = |pairs: &[(&str, &str)]| Settings::load(None, env(pairs), vec![], Reads::Store);
         let config = load(
             &[&LINKS[..], &[("ZOMBI_S3_BUCKET", "events"), ("ZOMBI_PORT", "tcp://10.0.0.1:8080")]].concat(),
         )
@@ -430,10 +396,10 @@ mod tests {
             assert!(said.contains(word) && said.contains("zombi.yaml"), "{text:?}: {said}");
         }
         let (_dir, path) = file("http:\n  hosts: [a.example]\nflush: {interval_secs: 3}\n");
-        let config = Config::load(path, vec![], vec![], Reads::All).unwrap();
+        let config = Settings::load(path, vec![], vec![], Reads::All).unwrap();
         assert_eq!(
             (config.flush.interval_secs, config.flush.parallel),
-            (3, Config::default().flush.parallel)
+            (3, Settings::default().flush.parallel)
         );
     }
 
@@ -451,8 +417,8 @@ mod tests {
         for text in ["# nothing\n", "", "---\n", "---\n# nothing\n\n", "null\n"] {
             let (_dir, path) = file(text);
             assert_eq!(
-                Config::load(path, vec![], vec![], Reads::All).unwrap(),
-                Config::default(),
+                Settings::load(path, vec![], vec![], Reads::All).unwrap(),
+                Settings::default(),
                 "{text:?}"
             );
         }
@@ -460,7 +426,7 @@ mod tests {
 
     #[test]
     fn what_is_printed_can_be_read() {
-        let (_dir, path) = file(&Config::default().to_yaml().unwrap());
-        assert_eq!(Config::load(path, vec![], vec![], Reads::All).unwrap(), Config::default());
+        let (_dir, path) = file(&Settings::default().to_yaml().unwrap());
+        assert_eq!(Settings::load(path, vec![], vec![], Reads::All).unwrap(), Settings::default());
     }
 }

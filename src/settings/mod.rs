@@ -1,0 +1,149 @@
+//! All settings, gathered from the components that own them. `sources` reads them; names, defaults and ranges
+//! are derived from the components' types.
+
+mod reference;
+mod sources;
+
+use figment::Figment;
+use serde_json::{Map, Value};
+
+pub use self::{
+    reference::Setting,
+    sources::{BadSettings, Reads, environment, wants_traces},
+};
+use crate::{
+    http::{limits::Limits, origin::HttpSettings},
+    net::settings::NetSettings,
+    server::settings::{ProcessSettings, ShutdownSettings},
+    telemetry::LogSettings,
+};
+use cold_s3::settings::{CacheSettings, CompactionSettings, ManifestSettings, S3Settings, SegmentSettings};
+use contracts::settings::{BrokenRules, Section};
+use hot_rocksdb::{
+    idempotency::KEY_BYTES,
+    settings::{DiskSettings, HotSettings, KeySettings, NewTableSettings, StoreLimits},
+};
+use tiering::settings::{FlushSettings, GroupSettings, KeepSettings, ReadSettings, UpkeepSettings};
+
+/// Declares [`Settings`] with a field for each component, and what is done to all of them.
+macro_rules! gather {
+    ($($(#[$doc:meta])* $field:ident: $section:ty,)*) => {
+        /// All settings.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        pub struct Settings {
+            $($(#[$doc])* pub $field: $section,)*
+        }
+
+        impl Settings {
+            /// Takes each component's settings out of what all sources give together.
+            fn extract(figment: &Figment) -> Result<Self, Vec<figment::Error>> {
+                let mut errors = Vec::new();
+                $(let $field = reference::extract::<$section>(figment).map_err(|error| errors.extend(error));)*
+                match ($($field,)*) {
+                    ($(Ok($field),)*) => Ok(Self { $($field,)* }),
+                    _ => Err(errors),
+                }
+            }
+
+            /// Calls each component's own check.
+            fn check_sections(&self, broken: &mut BrokenRules) {
+                $(self.$field.check(broken);)*
+            }
+
+            /// The settings by section and name.
+            fn values(&self) -> Map<String, Value> {
+                let mut values = Map::new();
+                $(reference::gather(&mut values, &self.$field);)*
+                values
+            }
+
+            /// Every setting, in the order in which the components declare them.
+            pub fn all() -> Vec<Setting> {
+                let mut settings = Vec::new();
+                $(reference::describe::<$section>(&mut settings);)*
+                settings
+            }
+        }
+    };
+}
+
+gather! {
+    /// Where the process keeps its files and listens.
+    process: ProcessSettings,
+    /// Logs.
+    log: LogSettings,
+    /// Whom browsers may write for.
+    http: HttpSettings,
+    /// The bucket; without one Zombi is hot only.
+    s3: S3Settings,
+    /// When events move to S3.
+    flush: FlushSettings,
+    /// Segments.
+    segment: SegmentSettings,
+    /// What RocksDB holds.
+    hot: HotSettings,
+    /// What hot keeps of events that are in S3.
+    keep: KeepSettings,
+    /// What is kept of S3 in memory.
+    cache: CacheSettings,
+    /// How often the store is kept small.
+    upkeep: UpkeepSettings,
+    /// Merging of small segments.
+    compaction: CompactionSettings,
+    /// What is kept of what is gone.
+    manifests: ManifestSettings,
+    /// New tables.
+    new_tables: NewTableSettings,
+    /// Consumer groups.
+    groups: GroupSettings,
+    /// Idempotency keys.
+    keys: KeySettings,
+    /// What requests may ask for.
+    limits: Limits,
+    /// What the volume may hold.
+    store: StoreLimits,
+    /// What of the volume must stay free.
+    disk: DiskSettings,
+    /// Reads at once.
+    reads: ReadSettings,
+    /// Connections.
+    net: NetSettings,
+    /// How the process stops.
+    shutdown: ShutdownSettings,
+}
+
+impl Settings {
+    /// Checks all settings, so that the error has every broken rule and not only the first.
+    ///
+    /// # Errors
+    /// [`BadSettings`] with a line for each.
+    fn check(&self) -> Result<(), BadSettings> {
+        let mut broken = BrokenRules::default();
+        reference::check_ranges(&self.values(), &mut broken);
+        self.check_sections(&mut broken);
+        self.check_together(&mut broken);
+        let lines = broken.into_lines();
+        if lines.is_empty() { Ok(()) } else { Err(BadSettings::new(lines.join("\n"))) }
+    }
+
+    /// Checks what no component can, as it is about settings of two.
+    fn check_together(&self, broken: &mut BrokenRules) {
+        let most = self.limits.partitions_per_table;
+        broken.outside("tables.partitions", self.new_tables.partitions.into(), 1, most.into());
+        broken.unless(
+            self.keys.max_bytes / KEY_BYTES >= self.limits.bulk_records as u64,
+            format!(
+                "idempotency.max_bytes must have room for the keys of limits.bulk_records, at {KEY_BYTES} \
+                 bytes each"
+            ),
+        );
+    }
+
+    /// The settings as YAML.
+    ///
+    /// # Errors
+    /// [`BadSettings`] if a value has no YAML form.
+    pub fn to_yaml(&self) -> Result<String, BadSettings> {
+        serde_yaml::to_string(&self.values()).map_err(|error| BadSettings::new(error.to_string()))
+    }
+}

@@ -1,0 +1,166 @@
+//! What the types of the components say of their settings: names, defaults, ranges, meaning. The page of
+//! settings is written from it, and values are checked against it.
+
+use figment::Figment;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value};
+
+use contracts::settings::{BrokenRules, Section};
+
+/// What all environment names begin with.
+pub(super) const ENV_PREFIX: &str = "ZOMBI_";
+
+/// One setting.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    /// Its key, parts joined by dots.
+    pub key: String,
+    /// The name of its environment variable.
+    pub env: String,
+    /// Its default.
+    pub default: Value,
+    /// Its JSON Schema: description, type, range.
+    pub schema: Value,
+}
+
+impl Setting {
+    /// Whether its values are of this type of JSON, besides null.
+    pub(super) fn is(&self, kind: &str) -> bool {
+        match &self.schema["type"] {
+            Value::String(only) => only == kind,
+            Value::Array(kinds) => kinds.iter().any(|one| one == kind),
+            _ => false,
+        }
+    }
+
+    /// The least and the greatest value of a number.
+    fn range(&self) -> Option<(u64, u64)> {
+        Some((self.schema["minimum"].as_u64()?, self.schema["maximum"].as_u64()?))
+    }
+}
+
+/// The environment name of a key.
+pub(super) fn env_name(key: &str) -> String {
+    format!("{ENV_PREFIX}{}", key.replace('.', "_").to_uppercase())
+}
+
+/// The key of a field.
+fn key(section: &str, name: &str) -> String {
+    if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") }
+}
+
+/// Takes a component's settings out of its section.
+pub(super) fn extract<S: Section>(figment: &Figment) -> Result<S, figment::Error> {
+    if S::NAME.is_empty() { figment.extract() } else { figment.extract_inner(S::NAME) }
+}
+
+/// Adds a component's settings to its section.
+pub(super) fn gather<S: Section>(values: &mut Map<String, Value>, section: &S) {
+    let Ok(Value::Object(fields)) = serde_json::to_value(section) else { return };
+    if S::NAME.is_empty() {
+        values.extend(fields);
+    } else if let Value::Object(there) = values.entry(S::NAME).or_insert_with(|| Map::new().into()) {
+        there.extend(fields);
+    }
+}
+
+/// Adds what a component's type says of its settings.
+pub(super) fn describe<S: Section>(settings: &mut Vec<Setting>) {
+    let generator = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let schema = generator.into_generator().into_root_schema_for::<S>().to_value();
+    let Ok(defaults) = serde_json::to_value(S::default()) else { return };
+    let Some(fields) = schema["properties"].as_object() else { return };
+    settings.extend(fields.iter().map(|(name, schema)| {
+        let key = key(S::NAME, name);
+        let (env, default) = (env_name(&key), defaults[name].clone());
+        Setting { key, env, default, schema: schema.clone() }
+    }));
+}
+
+/// Checks that numbers are within their ranges.
+pub(super) fn check_ranges(values: &Map<String, Value>, broken: &mut BrokenRules) {
+    for setting in super::Settings::all() {
+        let (section, name) = setting.key.split_once('.').unwrap_or(("", &setting.key));
+        let value = if section.is_empty() { values.get(name) } else { values[section].get(name) };
+        if let (Some(value), Some((least, most))) = (value.and_then(Value::as_u64), setting.range()) {
+            broken.outside(&setting.key, value, least, most);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Settings, *};
+
+    /// Values that a setting may have, for a cell of the table.
+    fn allowed(setting: &Setting) -> String {
+        let choices = |schema: &Value| -> Option<Vec<String>> {
+            if let Some(one) = schema["const"].as_str() {
+                return Some(vec![one.to_owned()]);
+            }
+            let texts = schema["enum"].as_array()?.iter().filter_map(Value::as_str);
+            Some(texts.map(str::to_owned).collect())
+        };
+        let mut schemas = vec![&setting.schema];
+        for list in ["oneOf", "anyOf"] {
+            schemas.extend(setting.schema[list].as_array().into_iter().flatten());
+        }
+        let nested = schemas.clone();
+        for schema in nested {
+            schemas.extend(schema["oneOf"].as_array().into_iter().flatten());
+        }
+        let mut words: Vec<String> = schemas.into_iter().filter_map(choices).flatten().collect();
+        words.dedup();
+        match setting.range() {
+            Some((least, most)) => format!("{least} to {most}"),
+            None if words.is_empty() && setting.is("boolean") => "`true`, `false`".to_owned(),
+            None => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
+        }
+    }
+
+    fn table() -> String {
+        let mut table = "| key | default | may be | meaning |\n|---|---|---|---|\n".to_owned();
+        for setting in Settings::all() {
+            let default = match &setting.default {
+                Value::Null => "none".to_owned(),
+                Value::String(text) if text.is_empty() => "empty".to_owned(),
+                Value::String(text) => format!("`{text}`"),
+                other => format!("`{other}`"),
+            };
+            let meaning = setting.schema["description"].as_str().unwrap_or_default().replace('\n', " ");
+            assert!(!meaning.is_empty(), "{} has no doc comment", setting.key);
+            table += &format!("| `{}` | {default} | {} | {meaning} |\n", setting.key, allowed(&setting));
+        }
+        table
+    }
+
+    #[test]
+    fn the_page_of_settings_is_what_the_types_say() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let above = page.split("| key |").next().unwrap();
+        let page_now = format!("{above}{}", table());
+        if option_env!("UPDATE_DOCS").is_some() {
+            std::fs::write(path, &page_now).unwrap();
+        }
+        assert!(std::fs::read_to_string(path).unwrap() == page_now, "run UPDATE_DOCS=1 cargo test --lib");
+    }
+
+    #[test]
+    fn every_number_has_a_range_and_its_default_is_within() {
+        for setting in Settings::all().into_iter().filter(|setting| setting.is("integer")) {
+            let (least, most) = setting.range().unwrap_or_else(|| panic!("{} has no range", setting.key));
+            assert!(least < most, "{}: {least} to {most}", setting.key);
+            assert!(setting.default.as_u64().is_none_or(|value| (least..=most).contains(&value)));
+        }
+    }
+
+    #[test]
+    fn no_two_components_have_one_key() {
+        let mut keys: Vec<String> = Settings::all().into_iter().map(|setting| setting.key).collect();
+        keys.sort();
+        let count = keys.len();
+        keys.dedup();
+        assert_eq!(keys.len(), count);
+    }
+}
