@@ -1,15 +1,14 @@
-//! The store without processes, sockets and disks: on the real hot tier and on its twin, over a bucket in
-//! memory, with a clock that stands still until everybody waits. What is random follows from seeds.
+//! The store without processes, sockets and disks: on the real hot tier and on its twin (`testing::volume`),
+//! over a bucket in memory (`testing::bucket`), with a clock that stands still until everybody waits. What is
+//! random follows from seeds.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::large_futures, missing_docs)]
 
-mod bucket;
 mod conformance;
 mod model;
 mod refusals;
 mod simulation;
 mod store;
-mod volume;
 mod years;
 
 /// Runs a future to its end in a runtime of its own, whose clock jumps ahead when nobody has anything to do.

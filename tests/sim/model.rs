@@ -22,11 +22,11 @@ use proptest::{
     prelude::*,
     test_runner::{Config, FileFailurePersistence, TestRunner},
 };
+use testing::bucket::MemoryBucket;
 use tiering::{Look, Positions, ReadQuery};
 use tokio::time::sleep;
 
 use crate::{
-    bucket::Bucket,
     run,
     store::{FORMAT, Ground, SimClock, Store, Tuning, group, retry, table},
 };
@@ -96,7 +96,7 @@ struct Sheet {
 
 struct World {
     ground: Ground,
-    bucket: Arc<Bucket>,
+    bucket: Arc<MemoryBucket>,
     clock: Arc<SimClock>,
     store: Option<Store>,
     sheets: BTreeMap<PartitionNumber, Sheet>,
@@ -119,7 +119,7 @@ const TUNING: Tuning = Tuning {
 
 impl World {
     async fn new(ground: Ground) -> Self {
-        let (bucket, clock) = (Bucket::new(7), SimClock::new());
+        let (bucket, clock) = (MemoryBucket::new(7), SimClock::new());
         let store = Some(Store::open(&ground, &bucket, &clock, TUNING).await.unwrap());
         let sheets = (0..PARTITIONS)
             .map(|number| (number, Sheet { commits: vec![None], ..Sheet::default() }))

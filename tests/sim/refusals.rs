@@ -27,18 +27,25 @@ use contracts::{
     sequence::{Offset, OffsetRange},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use testing::bucket::{Fate, MemoryBucket, RequestKind};
 use tiering::ReadQuery;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::{
-    bucket::{Bucket, Fate, Kind},
     run,
     simulation::Trace,
-    store::{FORMAT, Ground, Hot, SimClock, Store, Tuning, retry, table},
+    store::{FORMAT, Ground, Hot, SimClock, Store, Tuning, objects, retry, table},
 };
 
-const KINDS: [Kind; 7] =
-    [Kind::Get, Kind::GetRange, Kind::List, Kind::PutManifest, Kind::PutSegment, Kind::PutNew, Kind::Delete];
+const KINDS: [RequestKind; 7] = [
+    RequestKind::Get,
+    RequestKind::GetRange,
+    RequestKind::List,
+    RequestKind::PutManifest,
+    RequestKind::PutSegment,
+    RequestKind::PutNew,
+    RequestKind::Delete,
+];
 /// What waiting heals, and what ends a process that has nothing to serve.
 const WORDS: [Fate; 2] = [Fate::Refused, Fate::Denied];
 /// How soon after it all is well again.
@@ -69,8 +76,8 @@ impl Under {
     }
 
     /// Whether it cannot end without such requests. What only a copy has becomes cold first.
-    fn needs(self, kind: Kind) -> bool {
-        kind != Kind::Delete && (kind != Kind::PutSegment || self == Self::OldCopy)
+    fn needs(self, kind: RequestKind) -> bool {
+        kind != RequestKind::Delete && (kind != RequestKind::PutSegment || self == Self::OldCopy)
     }
 }
 
@@ -128,7 +135,7 @@ async fn read(store: &Store, place: &Partition, kept: OffsetRange) -> Vec<(Offse
 /// written to it before is not in step with what the bucket has.
 async fn start(
     ground: &Ground,
-    bucket: &Arc<Bucket>,
+    bucket: &Arc<MemoryBucket>,
     clock: &Arc<SimClock>,
     is_copy: bool,
     mut rng: StdRng,
@@ -165,7 +172,7 @@ async fn start(
 }
 
 struct World {
-    bucket: Arc<Bucket>,
+    bucket: Arc<MemoryBucket>,
     clock: Arc<SimClock>,
     rng: StdRng,
     ids: Id,
@@ -177,7 +184,7 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let (bucket, clock, rng) = (Bucket::new(seed), SimClock::new(), StdRng::seed_from_u64(seed));
+        let (bucket, clock, rng) = (MemoryBucket::new(seed), SimClock::new(), StdRng::seed_from_u64(seed));
         Self { bucket, clock, rng, ids: 0, acked: BTreeMap::new(), gone: HashSet::new() }
     }
 
@@ -187,7 +194,7 @@ impl World {
 
     /// From soon on requests of one kind are refused, for a twentieth of a second or up to 3000 times as
     /// long; answers when that is over.
-    fn refuse(&mut self, kind: Kind, how: Fate) -> Instant {
+    fn refuse(&mut self, kind: RequestKind, how: Fate) -> Instant {
         let from = Instant::now() + Duration::from_millis(self.rng.random_range(0..1200));
         let healed = from + Duration::from_secs_f64(0.05 * 3000_f64.powf(self.rng.random_range(0.0..1.0)));
         let bucket = Arc::clone(&self.bucket);
@@ -302,7 +309,7 @@ impl World {
     async fn end(&mut self, store: Store, ground: &Ground, lost: u64) {
         sleep(SOON).await;
         self.check(&store).await;
-        let audited = audit::audit(&self.bucket.objects()).await.unwrap();
+        let audited = audit::audit(&objects(&self.bucket)).await.unwrap();
         assert!(audited.findings.is_empty(), "{:?}", audited.findings);
         // Retention forgets some of it.
         assert!(
@@ -310,14 +317,14 @@ impl World {
             "{} offsets are declared lost, before it were {lost}",
             audited.lost_offsets
         );
-        let left = chain::load(&self.bucket.objects()).await.unwrap().state.retired;
+        let left = chain::load(&objects(&self.bucket)).await.unwrap().state.retired;
         assert!(left.is_empty(), "not deleted: {left:?}");
         store.crash().await;
         let store = self.start(ground).await;
         self.check(&store).await;
     }
 
-    async fn suffer(&mut self, under: Under, kind: Kind, how: Fate) {
+    async fn suffer(&mut self, under: Under, kind: RequestKind, how: Fate) {
         let mut ground = Ground::memory(1);
         let mut store = self.start(&ground).await;
         let [.., short] = places();
@@ -426,7 +433,7 @@ fn a_volume_whose_starts_get_no_manifest_through_is_no_stranger_to_its_bucket() 
             let store = world.start(&ground).await;
             world.work(&store, false, after(Duration::from_secs(4))).await;
             store.crash().await;
-            world.bucket.refuse(Kind::PutManifest, how);
+            world.bucket.refuse(RequestKind::PutManifest, how);
             for _ in 0..3 {
                 // It has something to serve, takes writes, and goes on trying.
                 let store = world.start(&ground).await;

@@ -26,6 +26,10 @@ use contracts::{
 };
 use futures_util::FutureExt;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use testing::{
+    bucket::MemoryBucket,
+    history::{Counts, History, Id},
+};
 use tiering::{FlushHandle, ReadQuery, TieredReader};
 use tokio::{
     task::{JoinSet, LocalSet},
@@ -34,11 +38,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    bucket::Bucket,
     run,
-    store::{Ground, SimClock, Store, Tuning, group, retry, table},
+    store::{Ground, SimClock, Store, Tuning, group, objects, retry, table},
 };
-use testing::history::{Counts, History, Id};
 
 const PARTITIONS: u64 = 3;
 const WRITERS: usize = 6;
@@ -68,7 +70,7 @@ struct Server {
 
 struct World {
     kind: Kind,
-    bucket: Arc<Bucket>,
+    bucket: Arc<MemoryBucket>,
     clock: Arc<SimClock>,
     history: RefCell<History>,
     server: RefCell<Option<Rc<Server>>>,
@@ -95,7 +97,7 @@ impl World {
     fn new(kind: Kind, seed: u64) -> Rc<Self> {
         Rc::new(Self {
             kind,
-            bucket: Bucket::new(seed),
+            bucket: MemoryBucket::new(seed),
             clock: SimClock::new(),
             history: RefCell::default(),
             server: RefCell::new(None),
@@ -411,7 +413,7 @@ impl Fates {
 }
 
 /// Shows how it went before it failed.
-pub struct Trace(pub Arc<Bucket>);
+pub struct Trace(pub Arc<MemoryBucket>);
 
 impl Drop for Trace {
     fn drop(&mut self) {
@@ -469,7 +471,7 @@ fn simulate(seed: u64) -> (Vec<String>, Counts) {
         let cold = read_everything(&store.reader).await;
         assert_eq!(hot, cold, "moving to cold changed what is read");
         world.bucket.note("the end");
-        let audited = audit::audit(&world.bucket.objects()).await.unwrap();
+        let audited = audit::audit(&objects(&world.bucket)).await.unwrap();
         assert!(audited.findings.is_empty(), "{:?}", audited.findings);
         store.crash().await;
         let history = world.history.take();

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use cold_s3::{ColdOptions, S3Cold, compact::CompactOptions, upkeep};
+use cold_s3::{ColdOptions, S3Cold, compact::CompactOptions, s3::Objects, upkeep};
 use contracts::{
     bucket::BucketState,
     clock::{Clock, TimestampMs},
@@ -29,16 +29,14 @@ use hot_rocksdb::{
     request::WriterOptions,
     rocksdb::Db,
 };
-use parking_lot::Mutex;
+use testing::{
+    bucket::MemoryBucket,
+    volume::{MemoryHot, MemoryHotOptions, MemoryVolume},
+};
 use tiering::{self, FlushHandle, FlushOptions, Options, Parts, UpkeepOptions};
 use tokio::{
     task::{self, AbortHandle},
     time::{Instant, sleep},
-};
-
-use crate::{
-    bucket::Bucket,
-    volume::{SimHot, Volume},
 };
 
 /// No fault of a bucket lasts so long.
@@ -80,22 +78,27 @@ impl Clock for SimClock {
     }
 }
 
+/// What a process has of a bucket in memory: a client of its own, whatever it asks for.
+pub fn objects(bucket: &Arc<MemoryBucket>) -> Objects {
+    Objects::new(bucket.client(), MemoryBucket::NAME.to_owned(), String::new())
+}
+
 /// Where a store's volume is.
 pub enum Ground {
-    Memory(Arc<Mutex<Volume>>),
+    Memory(MemoryVolume),
     RocksDb(tempfile::TempDir),
 }
 
 impl Ground {
     /// An empty volume in memory.
     pub fn memory(id: u128) -> Self {
-        Self::Memory(Volume::new(id))
+        Self::Memory(MemoryVolume::new(id))
     }
 
     /// A copy of a volume in memory as it is now.
     pub fn copy(&self) -> Self {
         let Self::Memory(volume) = self else { panic!("a volume in memory is copied") };
-        Self::Memory(Arc::new(Mutex::new(volume.lock().clone())))
+        Self::Memory(volume.copy())
     }
 
     /// An empty volume for RocksDB, in memory if the machine has such a place: no test here is about the
@@ -114,7 +117,7 @@ struct Opened {
     hot: Arc<dyn Engine>,
     writer: Option<BoxFuture<'static, Result<(), StorageError>>>,
     fence: Arc<Fence>,
-    twin: Option<Arc<SimHot>>,
+    twin: Option<Arc<MemoryHot>>,
     db: Option<Arc<Db>>,
 }
 
@@ -123,13 +126,14 @@ impl Opened {
     fn open(ground: &Ground, clock: &Arc<SimClock>, seed: Option<u64>) -> Result<Self, StorageError> {
         let clock: Arc<dyn Clock> = clock.clone();
         let fence = Arc::new(Fence::default());
-        let options = WriterOptions::roomy(WINDOW_MS);
         match ground {
             Ground::Memory(volume) => {
-                let twin = SimHot::open(Arc::clone(volume), clock, Arc::clone(&fence), options, seed);
+                let options = MemoryHotOptions::roomy(WINDOW_MS);
+                let twin = MemoryHot::open(volume.clone(), clock, Arc::clone(&fence), options, seed);
                 Ok(Self { hot: twin.clone(), writer: None, fence, twin: Some(twin), db: None })
             }
             Ground::RocksDb(directory) => {
+                let options = WriterOptions::roomy(WINDOW_MS);
                 let opening = OpenOptions {
                     path: directory.path().join("db"),
                     is_synced: true,
@@ -236,7 +240,7 @@ pub struct Store {
     inner: tiering::Store,
     pub flush: Arc<FlushHandle>,
     /// Its volume, if that is the one in memory.
-    pub twin: Option<Arc<SimHot>>,
+    pub twin: Option<Arc<MemoryHot>>,
     db: Option<Arc<Db>>,
     bucket: Arc<BucketState>,
 }
@@ -254,7 +258,7 @@ impl Store {
     /// waited for if the volume has nothing to serve without it.
     pub async fn open(
         ground: &Ground,
-        bucket: &Arc<Bucket>,
+        bucket: &Arc<MemoryBucket>,
         clock: &Arc<SimClock>,
         tuning: Tuning,
     ) -> Result<Self, StorageError> {
@@ -263,7 +267,7 @@ impl Store {
         let parts = Parts {
             hot,
             writer,
-            cold: Some(Arc::new(S3Cold::new(bucket.objects(), tuning.cold()))),
+            cold: Some(Arc::new(S3Cold::new(objects(bucket), tuning.cold()))),
             clock: clock.clone(),
             fence,
             heartbeat: Arc::default(),

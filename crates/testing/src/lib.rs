@@ -1,5 +1,5 @@
-//! What Zombi is tested with: the real binary and a client for it, an S3 server with faults, a checker of
-//! histories, and what every engine must do.
+//! What Zombi is tested with: the real binary and a client for it, an S3 server with faults, a bucket and a
+//! hot engine in memory, a checker of histories, and what every engine must do.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,6 +9,7 @@
     reason = "it is for tests"
 )]
 
+pub mod bucket;
 pub mod conformance;
 pub mod events;
 pub mod faults;
@@ -18,6 +19,7 @@ pub mod process;
 pub mod raw;
 pub mod s3;
 pub mod server;
+pub mod volume;
 
 pub use self::events::Sent;
 pub use self::server::TestServer;

@@ -29,7 +29,6 @@ use aws_smithy_runtime_api::client::{
     runtime_components::RuntimeComponents,
 };
 use bytes::Bytes;
-use cold_s3::s3::Objects;
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::{Instant, sleep};
@@ -43,6 +42,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
+    /// Applied, and answered.
     Answered,
     /// 503, not applied.
     Refused,
@@ -58,18 +58,24 @@ pub enum Fate {
 
 /// Kinds of requests, of which one may be refused while the others are answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum RequestKind {
+    /// GET of a whole object.
     Get,
+    /// GET of a part of one.
     GetRange,
+    /// A page of keys.
     List,
+    /// PUT below `manifests/`.
     PutManifest,
+    /// PUT below `segments/`.
     PutSegment,
     /// Every PUT with `If-None-Match: *`.
     PutNew,
+    /// DELETE of one object.
     Delete,
 }
 
-impl Kind {
+impl RequestKind {
     fn is_of(self, request: &Asked) -> bool {
         let Asked { method, key, only_new, range, .. } = request;
         match self {
@@ -84,8 +90,8 @@ impl Kind {
     }
 }
 
-/// The bucket.
-pub struct Bucket {
+/// The bucket. Any number of clients may share it.
+pub struct MemoryBucket {
     objects: Mutex<BTreeMap<String, Bytes>>,
     rng: Mutex<StdRng>,
     /// Of a thousand requests so many suffer.
@@ -93,18 +99,21 @@ pub struct Bucket {
     /// Nothing is answered while set.
     pub is_down: AtomicBool,
     /// What is refused, and how.
-    refused: Mutex<Option<(Kind, Fate)>>,
+    refused: Mutex<Option<(RequestKind, Fate)>>,
     started: Instant,
     trace: Mutex<Vec<String>>,
 }
 
-impl fmt::Debug for Bucket {
+impl fmt::Debug for MemoryBucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Bucket")
+        f.write_str("MemoryBucket")
     }
 }
 
-impl Bucket {
+impl MemoryBucket {
+    /// Its name.
+    pub const NAME: &str = "b";
+
     /// An empty bucket whose faults follow from the seed.
     pub fn new(seed: u64) -> Arc<Self> {
         Arc::new(Self {
@@ -119,7 +128,7 @@ impl Bucket {
     }
 
     /// A client of its own for one process.
-    pub fn objects(self: &Arc<Self>) -> Objects {
+    pub fn client(self: &Arc<Self>) -> Client {
         let config = Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("us-east-1"))
@@ -135,7 +144,7 @@ impl Bucket {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
-        Objects::new(Client::from_conf(config.build()), "b".to_owned(), String::new())
+        Client::from_conf(config.build())
     }
 
     /// What it was asked, and what it answered, in order.
@@ -150,7 +159,7 @@ impl Bucket {
     }
 
     /// From now on requests of one kind have this fate.
-    pub fn refuse(&self, kind: Kind, how: Fate) {
+    pub fn refuse(&self, kind: RequestKind, how: Fate) {
         self.note(&format!("{kind:?} is refused"));
         *self.refused.lock() = Some((kind, how));
     }
@@ -252,7 +261,8 @@ struct Asked {
 impl Asked {
     fn of(request: &HttpRequest) -> Self {
         let uri: hyper::Uri = request.uri().parse().expect("the SDK asks for URIs");
-        let key = uri.path().trim_start_matches("/b").trim_start_matches('/').to_owned();
+        let path = uri.path().trim_start_matches('/').trim_start_matches(MemoryBucket::NAME);
+        let key = path.trim_start_matches('/').to_owned();
         let query: BTreeMap<String, String> = form(uri.query().unwrap_or("")).collect();
         let range = request.headers().get("range").map(|range| {
             let (first, last) =
@@ -304,7 +314,7 @@ fn answer(status: u16, body: Bytes) -> HttpResponse {
 
 /// The bucket as the SDK sees it.
 #[derive(Debug, Clone)]
-struct Connector(Arc<Bucket>);
+struct Connector(Arc<MemoryBucket>);
 
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {

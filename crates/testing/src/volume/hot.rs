@@ -1,6 +1,9 @@
 //! A hot tier in memory: the twin of the one on RocksDB, held to the same promises, that a simulation can
 //! run. A crash drops it and keeps the volume.
 
+mod consumers;
+mod ledger;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -14,41 +17,56 @@ use std::{
 use async_trait::async_trait;
 use contracts::{
     append::{Append, Appended, Appender},
-    catalog::{Catalog, Configured, PartitionStatus, TableChange, TableSettings, TableStatus, Tables},
-    clock::{Clock, TimestampMs},
-    consumers::{Commit, ConsumerStorage, OffsetsOfGroup},
+    catalog::{Catalog, Configured, TableChange, TableSettings, TableStatus, Tables},
+    clock::Clock,
     engine::Engine,
     error::StorageError,
     event::Record,
     fence::Fence,
-    flush_ledger::{FlushLedger, HotKeep},
     gauge::Gauge,
-    idempotency::{FirstWrite, Hash, KeyWindow},
+    idempotency::KeyWindow,
     journal::Notes,
-    name::{GroupName, Partition, PartitionNumber, TableName},
+    name::{Partition, PartitionNumber, TableName},
     read::{HotPage, HotReader, ReadLimit, TimeFilter},
-    recovery::{Recoverable, Recovered},
     reservation::Reservations,
-    retention::{Trim, Trimmer},
-    segment::FlushIntent,
     segment::SegmentBuilder,
     sequence::{Offset, Watermarks},
     wakeups::Wakeups,
 };
-use hot_rocksdb::request::WriterOptions;
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::{OVERHEAD, Run, Sheet, Table, Volume};
+use super::{MemoryTable, MemoryVolume, OVERHEAD, Sheet, VolumeState};
 
-/// The tier on a volume, until it is dropped.
-pub struct SimHot {
-    volume: Arc<Mutex<Volume>>,
+/// What the engine in memory is set up with.
+#[derive(Debug, Clone)]
+pub struct MemoryHotOptions {
+    /// How long an idempotency key is remembered, in milliseconds.
+    pub key_window_ms: i64,
+    /// Stored bytes that hot may hold.
+    pub hot_max_bytes: u64,
+    /// Tables that may exist.
+    pub max_tables: usize,
+    /// The settings of a new table.
+    pub new_table: TableSettings,
+}
+
+impl MemoryHotOptions {
+    /// Limits that no test reaches by accident, and keys that are remembered for `key_window_ms`.
+    pub fn roomy(key_window_ms: i64) -> Self {
+        let new_table = TableSettings::default();
+        Self { key_window_ms, hot_max_bytes: 1 << 30, max_tables: 1000, new_table }
+    }
+}
+
+/// The engine on a volume, until it is dropped: that is a crash.
+pub struct MemoryHot {
+    volume: MemoryVolume,
     clock: Arc<dyn Clock>,
     fence: Arc<Fence>,
-    options: WriterOptions,
+    options: MemoryHotOptions,
     reservations: OnceLock<Arc<dyn Reservations>>,
     wakeups: Arc<Wakeups>,
     changes: AtomicU64,
@@ -59,7 +77,7 @@ pub struct SimHot {
 }
 
 /// Keeps notes on a volume.
-struct VolumeNotes(Arc<Mutex<Volume>>);
+struct VolumeNotes(MemoryVolume);
 
 impl std::fmt::Debug for VolumeNotes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -70,7 +88,7 @@ impl std::fmt::Debug for VolumeNotes {
 #[async_trait]
 impl Notes for VolumeNotes {
     fn store_id(&self) -> Uuid {
-        self.0.lock().store_id()
+        self.0.lock().store_id
     }
 
     fn stored(&self) -> Result<Option<Vec<u8>>, StorageError> {
@@ -94,13 +112,13 @@ enum Health {
     Failed,
 }
 
-impl SimHot {
+impl MemoryHot {
     /// Opens a volume. With a seed everything takes a while that follows from it.
     pub fn open(
-        volume: Arc<Mutex<Volume>>,
+        volume: MemoryVolume,
         clock: Arc<dyn Clock>,
         fence: Arc<Fence>,
-        options: WriterOptions,
+        options: MemoryHotOptions,
         seed: Option<u64>,
     ) -> Arc<Self> {
         let now = Instant::now();
@@ -138,7 +156,7 @@ impl SimHot {
     /// Writes in one step, and lets others at it before and after.
     async fn write<T>(
         &self,
-        write: impl FnOnce(&mut Volume) -> Result<T, StorageError> + Send,
+        write: impl FnOnce(&mut VolumeState) -> Result<T, StorageError> + Send,
     ) -> Result<T, StorageError>
     where
         T: Send,
@@ -164,7 +182,7 @@ impl SimHot {
 
     async fn change<T: Send>(
         &self,
-        change: impl FnOnce(&mut Volume) -> Result<T, StorageError> + Send,
+        change: impl FnOnce(&mut VolumeState) -> Result<T, StorageError> + Send,
     ) -> Result<T, StorageError> {
         let changed = self.write(change).await?;
         self.changes.fetch_add(1, SeqCst);
@@ -173,7 +191,7 @@ impl SimHot {
 
     async fn change_offsets(
         &self,
-        change: impl FnOnce(&mut Volume) -> Result<(), StorageError> + Send,
+        change: impl FnOnce(&mut VolumeState) -> Result<(), StorageError> + Send,
     ) -> Result<(), StorageError> {
         self.write(change).await?;
         self.commits.fetch_add(1, SeqCst);
@@ -182,7 +200,7 @@ impl SimHot {
 }
 
 #[async_trait]
-impl Appender for SimHot {
+impl Appender for MemoryHot {
     async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError> {
         if let Some(reservations) = self.reservations.get() {
             let mut next: BTreeMap<Partition, Watermarks> = BTreeMap::new();
@@ -208,7 +226,7 @@ impl Appender for SimHot {
 }
 
 #[async_trait]
-impl HotReader for SimHot {
+impl HotReader for MemoryHot {
     async fn read(
         &self,
         table: &TableName,
@@ -256,14 +274,14 @@ impl HotReader for SimHot {
 }
 
 #[async_trait]
-impl Catalog for SimHot {
+impl Catalog for MemoryHot {
     fn table(&self, name: &TableName) -> Option<Arc<TableStatus>> {
         self.tables().get(name).filter(|table| !table.is_deleted).cloned()
     }
 
     fn tables(&self) -> Arc<Tables> {
         let volume = self.volume.lock();
-        let status = |(name, table): (&TableName, &Table)| TableStatus {
+        let status = |(name, table): (&TableName, &MemoryTable)| TableStatus {
             name: name.clone(),
             settings: table.settings,
             is_deleted: table.is_deleted,
@@ -281,7 +299,7 @@ impl Catalog for SimHot {
         table: TableName,
         change: TableChange,
     ) -> Result<Configured, StorageError> {
-        self.change(|volume| Ok(volume.configure(&table, change, &self.options))).await
+        self.change(|volume| Ok(volume.configure(&table, change, self.options.new_table))).await
     }
 
     async fn delete_table(&self, table: TableName) -> Result<(), StorageError> {
@@ -306,182 +324,9 @@ impl Catalog for SimHot {
 }
 
 #[async_trait]
-impl FlushLedger for SimHot {
-    fn pending(&self) -> Vec<(Partition, PartitionStatus)> {
-        let tables = self.tables();
-        let partitions = tables.visible().flat_map(|table| table.named_partitions());
-        let pending = partitions.filter(|(_, status)| !status.watermarks.unflushed().is_empty());
-        pending.map(|(partition, status)| (partition, *status)).collect()
-    }
-
-    async fn intend(&self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
-        self.write(|volume| {
-            for (partition, intent) in intents {
-                let sheet = volume.sheet(&partition)?;
-                if intent.range.start < sheet.watermarks.start {
-                    let (offset, earliest) = (intent.range.start, sheet.watermarks.start);
-                    return Err(StorageError::Expired { partition, offset, earliest });
-                }
-                assert_eq!(
-                    intent.range.start, sheet.watermarks.flushed,
-                    "{partition}: a segment begins elsewhere"
-                );
-                assert!(
-                    intent.range.end <= sheet.watermarks.next,
-                    "{partition}: a segment ends beyond the end"
-                );
-                sheet.intent = Some(intent);
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    async fn mark_flushed(&self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
-        let flushed_ms = self.clock.now_ms();
-        self.write(|volume| {
-            for (partition, segment) in segments {
-                let sheet = volume.sheet(&partition)?;
-                if segment.range.end <= sheet.watermarks.flushed {
-                    continue;
-                }
-                assert_eq!(
-                    segment.range.start, sheet.watermarks.flushed,
-                    "{partition}: a segment begins elsewhere"
-                );
-                sheet.watermarks.flushed = segment.range.end;
-                sheet.intent = None;
-                sheet.unflushed_since = (!sheet.watermarks.unflushed().is_empty()).then(Instant::now);
-                sheet.watermarks.check(&partition);
-                volume.runs.push(Run { partition, end: segment.range.end, flushed_ms });
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    async fn evict(&self, keep: HotKeep) -> Result<u64, StorageError> {
-        self.write(|volume| Ok(volume.evict(keep))).await
-    }
-}
-
-#[async_trait]
-impl Trimmer for SimHot {
-    async fn trim(&self, trims: Vec<Trim>) -> Result<(), StorageError> {
-        self.change(|volume| {
-            for trim in trims {
-                volume.runs.retain(|run| run.partition != trim.partition || run.end > trim.start);
-                volume.sheet(&trim.partition)?.trim(trim.start);
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    /// It keeps more than it would have to: everything.
-    async fn expired(&self, table: &TableName, _: TimestampMs, _: u64) -> Result<Vec<Trim>, StorageError> {
-        self.volume.lock().visible(table).map(|_| Vec::new())
-    }
-}
-
-#[async_trait]
-impl ConsumerStorage for SimHot {
-    async fn commit(&self, commit: Commit) -> Result<(), StorageError> {
-        self.change_offsets(|volume| {
-            for (partition, offset) in &commit.offsets {
-                let (offset, next) = (
-                    *offset,
-                    volume
-                        .tables
-                        .get(&partition.table)
-                        .and_then(|table| table.partitions.get(&partition.number))
-                        .map_or(0, |sheet| sheet.watermarks.next),
-                );
-                volume.visible(&partition.table)?;
-                if offset > next {
-                    return Err(StorageError::BeyondEnd { partition: partition.clone(), offset, next });
-                }
-                let committed =
-                    volume.consumers.get(&commit.group).and_then(|offsets| offsets.get(partition)).copied();
-                if let Some(committed) = committed.filter(|&committed| offset < committed && !commit.force) {
-                    return Err(StorageError::CommitBackwards {
-                        partition: partition.clone(),
-                        offset,
-                        committed,
-                    });
-                }
-            }
-            volume.consumers.entry(commit.group).or_default().extend(commit.offsets);
-            Ok(())
-        })
-        .await
-    }
-
-    async fn offsets(&self, group: &GroupName) -> Result<Vec<(Partition, Offset)>, StorageError> {
-        let volume = self.volume.lock();
-        Ok(volume
-            .consumers
-            .get(group)
-            .into_iter()
-            .flatten()
-            .map(|(partition, offset)| (partition.clone(), *offset))
-            .collect())
-    }
-
-    async fn all_offsets(&self) -> Result<Vec<OffsetsOfGroup>, StorageError> {
-        let volume = self.volume.lock();
-        let each = |(group, offsets): (&GroupName, &BTreeMap<Partition, Offset>)| {
-            (group.clone(), offsets.iter().map(|(partition, offset)| (partition.clone(), *offset)).collect())
-        };
-        Ok(volume.consumers.iter().map(each).collect())
-    }
-
-    fn commits(&self) -> u64 {
-        self.commits.load(SeqCst)
-    }
-
-    /// It keeps them all.
-    async fn expire(&self, _: TimestampMs) -> Result<Vec<GroupName>, StorageError> {
-        Ok(Vec::new())
-    }
-
-    async fn groups(&self) -> Result<Vec<GroupName>, StorageError> {
-        Ok(self.volume.lock().consumers.keys().cloned().collect())
-    }
-
-    async fn delete(&self, group: GroupName) -> Result<(), StorageError> {
-        self.change_offsets(|volume| {
-            volume.consumers.remove(&group).map(drop).ok_or(StorageError::UnknownGroup(group))
-        })
-        .await
-    }
-}
-
-#[async_trait]
-impl Recoverable for SimHot {
-    async fn recover(&self, recovered: Recovered) -> Result<(), StorageError> {
-        self.write(|volume| {
-            volume.recover(recovered);
-            Ok(())
-        })
-        .await
-    }
-
-    async fn recover_keys(&self, keys: Vec<(Partition, Hash, FirstWrite)>) -> Result<(), StorageError> {
-        self.write(|volume| {
-            for (partition, key, first) in keys {
-                volume.sheet(&partition)?.keys.insert(key, first);
-            }
-            Ok(())
-        })
-        .await
-    }
-}
-
-#[async_trait]
-impl Engine for SimHot {
+impl Engine for MemoryHot {
     fn notes(&self) -> Arc<dyn Notes> {
-        Arc::new(VolumeNotes(Arc::clone(&self.volume)))
+        Arc::new(VolumeNotes(self.volume.clone()))
     }
 
     fn reserve_with(&self, reservations: Arc<dyn Reservations>) {

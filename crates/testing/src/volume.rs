@@ -1,50 +1,70 @@
-//! A volume in memory: what survives a crash of the tier on it. What it was told is durable at once.
+//! A volume in memory, and the hot engine on it: the twin of the one on RocksDB. What it was told is durable
+//! at once, and survives a crash of the engine.
 
+mod append;
 mod hot;
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
-    time::Duration,
 };
 
 use contracts::{
-    append::{Append, Appended},
     catalog::{Configured, PartitionStatus, TableChange, TableSettings},
     clock::TimestampMs,
-    error::{Counted, Overload, StorageError},
+    error::StorageError,
     event::{Event, Record},
     flush_ledger::HotKeep,
-    idempotency::{FirstWrite, Hash, KeyUse},
+    idempotency::{FirstWrite, Hash},
     name::{GroupName, Partition, PartitionNumber, TableName},
     read::{HotPage, Page, ReadLimit, TimeFilter},
     recovery::{Recovered, RecoveredOffset, RecoveredTable},
     segment::FlushIntent,
     sequence::{Offset, OffsetRange, Watermarks},
 };
-use hot_rocksdb::request::WriterOptions;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-pub use self::hot::SimHot;
+pub use self::hot::{MemoryHot, MemoryHotOptions};
 
 /// What a stored event takes beside what its sender chose.
 const OVERHEAD: u64 = 24;
 
+/// A volume. Its clones are the same one.
+#[derive(Debug, Clone)]
+pub struct MemoryVolume(Arc<Mutex<VolumeState>>);
+
+impl MemoryVolume {
+    /// An empty one, for the store with this id.
+    pub fn new(store_id: u128) -> Self {
+        Self(Arc::new(Mutex::new(VolumeState::new(Uuid::from_u128(store_id)))))
+    }
+
+    /// Another one that holds what this one holds now.
+    pub fn copy(&self) -> Self {
+        let state = self.lock().clone();
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VolumeState> {
+        self.0.lock()
+    }
+}
+
 /// What survives a crash.
 #[derive(Debug, Clone)]
-pub struct Volume {
+struct VolumeState {
     store_id: Uuid,
     chain: Option<Vec<u8>>,
-    tables: BTreeMap<TableName, Table>,
+    tables: BTreeMap<TableName, MemoryTable>,
     consumers: BTreeMap<GroupName, BTreeMap<Partition, Offset>>,
     /// Flushed runs in the order in which they were flushed.
-    runs: Vec<Run>,
+    runs: Vec<FlushedRun>,
 }
 
 #[derive(Debug, Clone, Default)]
-struct Table {
+struct MemoryTable {
     settings: TableSettings,
     is_deleted: bool,
     partitions: BTreeMap<PartitionNumber, Sheet>,
@@ -61,23 +81,27 @@ struct Sheet {
 }
 
 #[derive(Debug, Clone)]
-struct Run {
+struct FlushedRun {
     partition: Partition,
     end: Offset,
     flushed_ms: TimestampMs,
 }
 
-impl Volume {
-    /// An empty one.
-    pub fn new(store_id: u128) -> Arc<Mutex<Self>> {
-        let store_id = Uuid::from_u128(store_id);
+impl VolumeState {
+    fn new(store_id: Uuid) -> Self {
         let (tables, consumers) = (BTreeMap::new(), BTreeMap::new());
-        Arc::new(Mutex::new(Self { store_id, chain: None, tables, consumers, runs: Vec::new() }))
+        Self { store_id, chain: None, tables, consumers, runs: Vec::new() }
     }
 
-    /// Its identity.
-    pub fn store_id(&self) -> Uuid {
-        self.store_id
+    /// A table that was not deleted.
+    fn known(&self, name: &TableName) -> Option<&MemoryTable> {
+        self.tables.get(name).filter(|table| !table.is_deleted)
+    }
+
+    /// The next offset of a partition, of a deleted table too.
+    fn next(&self, table: &TableName, number: PartitionNumber) -> Offset {
+        let sheet = self.tables.get(table).and_then(|table| table.partitions.get(&number));
+        sheet.map_or(0, |sheet| sheet.watermarks.next)
     }
 
     fn sheet(&mut self, partition: &Partition) -> Result<&mut Sheet, StorageError> {
@@ -88,7 +112,7 @@ impl Volume {
         Ok(table.partitions.entry(partition.number).or_default())
     }
 
-    fn visible(&mut self, name: &TableName) -> Result<&mut Table, StorageError> {
+    fn visible(&mut self, name: &TableName) -> Result<&mut MemoryTable, StorageError> {
         self.tables
             .get_mut(name)
             .filter(|table| !table.is_deleted)
@@ -110,91 +134,10 @@ impl Volume {
             .sum()
     }
 
-    fn append(
-        &mut self,
-        append: Append,
-        options: &WriterOptions,
-        now_ms: TimestampMs,
-    ) -> Result<Vec<Appended>, StorageError> {
-        let Append { table: name, events, expected_offset } = append;
-        let known = self.tables.get(&name).filter(|table| !table.is_deleted);
-        let live = self.tables.values().filter(|table| !table.is_deleted).count();
-        if known.is_none() && live >= options.max_tables {
-            return Err(StorageError::TooMany { what: Counted::Tables, limit: options.max_tables });
-        }
-        let next = |number: &PartitionNumber| {
-            self.tables
-                .get(&name)
-                .and_then(|table| table.partitions.get(number))
-                .map_or(0, |sheet| sheet.watermarks.next)
-        };
-        let first = |number: &PartitionNumber, used: &KeyUse| {
-            let sheet = known.and_then(|table| table.partitions.get(number))?;
-            sheet.keys.get(&used.key).copied().filter(|first| first.is_within(options.keys.window_ms, now_ms))
-        };
-        // What this very request has of a key counts too.
-        let mut uses: HashMap<(PartitionNumber, Hash), Hash> = HashMap::new();
-        let mut has_new = false;
-        for (place, (number, event)) in events.iter().enumerate() {
-            let Some(used) = KeyUse::of(event) else {
-                has_new = true;
-                continue;
-            };
-            let partition = Partition::new(name.clone(), *number);
-            match first(number, &used) {
-                Some(first) if first.clashes(used.payload) => {
-                    return Err(StorageError::KeyReused { partition, offset: first.offset, place });
-                }
-                Some(_) => {}
-                None => {
-                    has_new = true;
-                    if *uses.entry((*number, used.key)).or_insert(used.payload) != used.payload {
-                        return Err(StorageError::KeyReused { partition, offset: next(number), place });
-                    }
-                }
-            }
-        }
-        if has_new {
-            if let Some(expected) = expected_offset
-                && let Some((number, _)) = events.iter().find(|(number, _)| next(number) != expected)
-            {
-                let partition = Partition::new(name.clone(), *number);
-                return Err(StorageError::OffsetMismatch { partition, expected, next: next(number) });
-            }
-            if self.hot_bytes() >= options.hot_max_bytes {
-                return Err(StorageError::Overloaded {
-                    reason: Overload::HotFull,
-                    retry_after: Duration::from_secs(5),
-                });
-            }
-        }
-        let table = self.tables.entry(name).or_default();
-        table.is_deleted = false;
-        let append = |(number, event): (PartitionNumber, Event)| {
-            let sheet = table.partitions.entry(number).or_default();
-            let used = KeyUse::of(&event);
-            let first = used.as_ref().and_then(|used| sheet.keys.get(&used.key));
-            if let Some(first) = first.filter(|first| first.is_within(options.keys.window_ms, now_ms)) {
-                return Appended { partition: number, offset: first.offset, duplicate: true };
-            }
-            let offset = sheet.watermarks.next;
-            if let Some(used) = used {
-                sheet.keys.insert(
-                    used.key,
-                    FirstWrite { offset, appended_ms: now_ms, payload: Some(used.payload) },
-                );
-            }
-            sheet.events.insert(offset, event);
-            sheet.watermarks.next += 1;
-            sheet.unflushed_since.get_or_insert_with(Instant::now);
-            Appended { partition: number, offset, duplicate: false }
-        };
-        Ok(events.into_iter().map(append).collect())
-    }
-
-    fn configure(&mut self, name: &TableName, change: TableChange, options: &WriterOptions) -> Configured {
-        let known = self.tables.get(name).filter(|table| !table.is_deleted).map(|table| table.settings);
-        let settings = change.apply(known.unwrap_or(options.new_table), options.new_table);
+    /// Changes a table's settings; `default` are those of a new one.
+    fn configure(&mut self, name: &TableName, change: TableChange, default: TableSettings) -> Configured {
+        let known = self.known(name).map(|table| table.settings);
+        let settings = change.apply(known.unwrap_or(default), default);
         let table = self.tables.entry(name.clone()).or_default();
         (table.settings, table.is_deleted) = (settings, false);
         Configured { settings, is_new: known.is_none() }

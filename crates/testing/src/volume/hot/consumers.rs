@@ -1,0 +1,80 @@
+//! What consumers have committed.
+
+use std::{collections::BTreeMap, sync::atomic::Ordering::SeqCst};
+
+use async_trait::async_trait;
+use contracts::{
+    clock::TimestampMs,
+    consumers::{Commit, ConsumerStorage, OffsetsOfGroup},
+    error::StorageError,
+    name::{GroupName, Partition},
+    sequence::Offset,
+};
+
+use super::MemoryHot;
+
+#[async_trait]
+impl ConsumerStorage for MemoryHot {
+    async fn commit(&self, commit: Commit) -> Result<(), StorageError> {
+        self.change_offsets(|volume| {
+            for (partition, offset) in &commit.offsets {
+                let (offset, next) = (*offset, volume.next(&partition.table, partition.number));
+                volume.visible(&partition.table)?;
+                if offset > next {
+                    return Err(StorageError::BeyondEnd { partition: partition.clone(), offset, next });
+                }
+                let committed =
+                    volume.consumers.get(&commit.group).and_then(|offsets| offsets.get(partition)).copied();
+                if let Some(committed) = committed.filter(|&committed| offset < committed && !commit.force) {
+                    return Err(StorageError::CommitBackwards {
+                        partition: partition.clone(),
+                        offset,
+                        committed,
+                    });
+                }
+            }
+            volume.consumers.entry(commit.group).or_default().extend(commit.offsets);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn offsets(&self, group: &GroupName) -> Result<Vec<(Partition, Offset)>, StorageError> {
+        let volume = self.volume.lock();
+        Ok(volume
+            .consumers
+            .get(group)
+            .into_iter()
+            .flatten()
+            .map(|(partition, offset)| (partition.clone(), *offset))
+            .collect())
+    }
+
+    async fn all_offsets(&self) -> Result<Vec<OffsetsOfGroup>, StorageError> {
+        let volume = self.volume.lock();
+        let each = |(group, offsets): (&GroupName, &BTreeMap<Partition, Offset>)| {
+            (group.clone(), offsets.iter().map(|(partition, offset)| (partition.clone(), *offset)).collect())
+        };
+        Ok(volume.consumers.iter().map(each).collect())
+    }
+
+    fn commits(&self) -> u64 {
+        self.commits.load(SeqCst)
+    }
+
+    /// It keeps them all.
+    async fn expire(&self, _: TimestampMs) -> Result<Vec<GroupName>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupName>, StorageError> {
+        Ok(self.volume.lock().consumers.keys().cloned().collect())
+    }
+
+    async fn delete(&self, group: GroupName) -> Result<(), StorageError> {
+        self.change_offsets(|volume| {
+            volume.consumers.remove(&group).map(drop).ok_or(StorageError::UnknownGroup(group))
+        })
+        .await
+    }
+}

@@ -1,0 +1,118 @@
+//! What has left for cold, what is gone, and what a recovery brings.
+
+use async_trait::async_trait;
+use contracts::{
+    catalog::{Catalog, PartitionStatus},
+    clock::TimestampMs,
+    error::StorageError,
+    flush_ledger::{FlushLedger, HotKeep},
+    idempotency::{FirstWrite, Hash},
+    name::{Partition, TableName},
+    recovery::{Recoverable, Recovered},
+    retention::{Trim, Trimmer},
+    segment::FlushIntent,
+};
+use tokio::time::Instant;
+
+use super::MemoryHot;
+use crate::volume::FlushedRun;
+
+#[async_trait]
+impl FlushLedger for MemoryHot {
+    fn pending(&self) -> Vec<(Partition, PartitionStatus)> {
+        let tables = self.tables();
+        let partitions = tables.visible().flat_map(|table| table.named_partitions());
+        let pending = partitions.filter(|(_, status)| !status.watermarks.unflushed().is_empty());
+        pending.map(|(partition, status)| (partition, *status)).collect()
+    }
+
+    async fn intend(&self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
+        self.write(|volume| {
+            for (partition, intent) in intents {
+                let sheet = volume.sheet(&partition)?;
+                if intent.range.start < sheet.watermarks.start {
+                    let (offset, earliest) = (intent.range.start, sheet.watermarks.start);
+                    return Err(StorageError::Expired { partition, offset, earliest });
+                }
+                assert_eq!(
+                    intent.range.start, sheet.watermarks.flushed,
+                    "{partition}: a segment begins elsewhere"
+                );
+                assert!(
+                    intent.range.end <= sheet.watermarks.next,
+                    "{partition}: a segment ends beyond the end"
+                );
+                sheet.intent = Some(intent);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn mark_flushed(&self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
+        let flushed_ms = self.clock.now_ms();
+        self.write(|volume| {
+            for (partition, segment) in segments {
+                let sheet = volume.sheet(&partition)?;
+                if segment.range.end <= sheet.watermarks.flushed {
+                    continue;
+                }
+                assert_eq!(
+                    segment.range.start, sheet.watermarks.flushed,
+                    "{partition}: a segment begins elsewhere"
+                );
+                sheet.watermarks.flushed = segment.range.end;
+                sheet.intent = None;
+                sheet.unflushed_since = (!sheet.watermarks.unflushed().is_empty()).then(Instant::now);
+                sheet.watermarks.check(&partition);
+                volume.runs.push(FlushedRun { partition, end: segment.range.end, flushed_ms });
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn evict(&self, keep: HotKeep) -> Result<u64, StorageError> {
+        self.write(|volume| Ok(volume.evict(keep))).await
+    }
+}
+
+#[async_trait]
+impl Trimmer for MemoryHot {
+    async fn trim(&self, trims: Vec<Trim>) -> Result<(), StorageError> {
+        self.change(|volume| {
+            for trim in trims {
+                volume.runs.retain(|run| run.partition != trim.partition || run.end > trim.start);
+                volume.sheet(&trim.partition)?.trim(trim.start);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// It keeps more than it would have to: everything.
+    async fn expired(&self, table: &TableName, _: TimestampMs, _: u64) -> Result<Vec<Trim>, StorageError> {
+        self.volume.lock().visible(table).map(|_| Vec::new())
+    }
+}
+
+#[async_trait]
+impl Recoverable for MemoryHot {
+    async fn recover(&self, recovered: Recovered) -> Result<(), StorageError> {
+        self.write(|volume| {
+            volume.recover(recovered);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn recover_keys(&self, keys: Vec<(Partition, Hash, FirstWrite)>) -> Result<(), StorageError> {
+        self.write(|volume| {
+            for (partition, key, first) in keys {
+                volume.sheet(&partition)?.keys.insert(key, first);
+            }
+            Ok(())
+        })
+        .await
+    }
+}
