@@ -3,16 +3,13 @@
 
 use std::io::{self, Write};
 
-use crate::{
-    server,
-    settings::{Settings, environment},
-};
+use crate::settings::{Settings, environment};
 use cold_s3::{
     audit::{self, Audit},
     chain,
     manifest::Manifest,
     names,
-    s3::Objects,
+    s3::{Objects, S3Options},
 };
 use contracts::error::StorageError;
 

@@ -152,7 +152,7 @@ impl LogLevel for Level {
 ///
 /// # Errors
 /// [`TelemetryError`].
-pub fn start(log: &Log, wants_traces: bool) -> Result<Telemetry, TelemetryError> {
+pub fn start(log: &LogSettings, wants_traces: bool) -> Result<Telemetry, TelemetryError> {
     let (filter, handle) = reload::Layer::new(parse_level(&log.level)?);
     // Lossy: no request may wait for the reader of the log.
     let (stderr, writer) =
@@ -218,11 +218,11 @@ mod tests {
         for level in
             ["info", "WARN", "off", "zombi=debug,info", "zombi=debug, info", "zombi[request]=trace,warn"]
         {
-            assert!(check_level(level).is_ok(), "{level}");
+            assert!(parse_level(level).is_ok(), "{level}");
         }
         for level in ["warning", "", "info,zombi", "zombi=warning", "loud", "verbose,info"] {
-            assert!(check_level(level).is_err(), "{level}");
+            assert!(parse_level(level).is_err(), "{level}");
         }
-        assert!(matches!(check_level(&"zombi=info,".repeat(1000)), Err(BadLevel::TooLong(_))));
+        assert!(matches!(parse_level(&"zombi=info,".repeat(1000)), Err(BadLevel::TooLong(_))));
     }
 }

@@ -46,7 +46,6 @@ use utoipa_swagger_ui::SwaggerUi;
 use self::{
     code::Code,
     error::Problem,
-    limits::Limits,
     origin::HttpSettings,
     route_table::RouteTable,
     routes::{

@@ -15,13 +15,14 @@ use tokio::time::Instant;
 use tracing::{Instrument, error};
 
 use super::{
-    body, code::Code, context::RequestContext, error::Problem, origin::HttpSettings,
-    stats::Stats, trace, verb::Verb,
+    body, code::Code, context::RequestContext, error::Problem, origin::HttpSettings, stats::Stats, trace,
+    verb::Verb,
 };
+use crate::net::settings::NetSettings;
 use contracts::metrics;
 
 /// What the layer needs to know, whatever the route.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Surroundings {
     /// Bytes that path and headers of a request may have.
     pub header_bytes: usize,
@@ -31,6 +32,17 @@ pub struct Surroundings {
     pub http: Option<HttpSettings>,
     /// Counts for `/stats`, on the port that has it.
     pub stats: Option<Arc<Stats>>,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self {
+            header_bytes: NetSettings::default().header_bytes,
+            exports_traces: false,
+            http: None,
+            stats: None,
+        }
+    }
 }
 
 /// What the layer needs to know at one route.

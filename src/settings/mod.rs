@@ -47,7 +47,7 @@ macro_rules! gather {
 
             /// Calls each component's own check.
             fn check_sections(&self, broken: &mut BrokenRules) {
-                $(self.$field.check(broken);)*
+                $(Section::check(&self.$field, broken);)*
             }
 
             /// The settings by section and name.

@@ -51,7 +51,14 @@ fn key(section: &str, name: &str) -> String {
 
 /// Takes a component's settings out of its section.
 pub(super) fn extract<S: Section>(figment: &Figment) -> Result<S, figment::Error> {
-    if S::NAME.is_empty() { figment.extract() } else { figment.extract_inner(S::NAME) }
+    if S::NAME.is_empty() {
+        return figment.extract();
+    }
+    figment.extract_inner(S::NAME).map_err(|mut error| {
+        // figment puts the section behind the names within it.
+        error.path.rotate_right(1);
+        error
+    })
 }
 
 /// Adds a component's settings to its section.

@@ -276,6 +276,7 @@ fn insert(dict: &mut Dict, key: &str, value: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use contracts::settings::Seconds;
 
     fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -303,8 +304,13 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            (config.port, config.admin_port, config.flush.interval_secs, config.hot.keep_secs),
-            (1, 4, 6, 3600)
+            (
+                config.process.port,
+                config.process.admin_port,
+                config.flush.interval_secs,
+                config.keep.keep_secs
+            ),
+            (1, 4, Seconds::new(6), Seconds::new(3600))
         );
     }
 
@@ -399,7 +405,7 @@ mod tests {
         let config = Settings::load(path, vec![], vec![], Reads::All).unwrap();
         assert_eq!(
             (config.flush.interval_secs, config.flush.parallel),
-            (3, Settings::default().flush.parallel)
+            (Seconds::new(3), Settings::default().flush.parallel)
         );
     }
 

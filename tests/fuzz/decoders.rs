@@ -25,7 +25,6 @@ use hot_rocksdb::{
 };
 use tiering::cursor;
 use zombi::{
-    config::{Config, Reads},
     http::{
         coding::{Coding, DecodeStep, Decoder as BodyDecoder},
         connection::Connection,
@@ -36,6 +35,7 @@ use zombi::{
         params::{LimitParam, OffsetParam, TimeParam, WaitParam},
         records::RecordParser,
     },
+    settings::{Reads, Settings},
 };
 
 /// Takes any bytes; what panics is a bug.
@@ -267,11 +267,12 @@ fn manifest(data: &[u8]) {
 fn config(data: &[u8]) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(data).unwrap();
-    if let Ok(config) = Config::load(Some(file.path().to_owned()), BTreeMap::new(), Vec::new(), Reads::All) {
+    if let Ok(config) = Settings::load(Some(file.path().to_owned()), BTreeMap::new(), Vec::new(), Reads::All)
+    {
         assert!(config.to_yaml().is_ok());
     }
     let Ok(text) = std::str::from_utf8(data) else { return };
-    for setting in Config::settings() {
-        drop(Config::load(None, [(setting.env.to_owned(), text.to_owned())], Vec::new(), Reads::All));
+    for setting in Settings::all() {
+        drop(Settings::load(None, [(setting.env.clone(), text.to_owned())], Vec::new(), Reads::All));
     }
 }

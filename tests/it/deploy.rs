@@ -7,7 +7,7 @@ use std::{
 };
 
 use axum::{body::Body, http::Request};
-use contracts::error::Overload;
+use contracts::{error::Overload, settings::Seconds};
 use k8s_openapi::{
     api::{
         apps::v1::StatefulSet,
@@ -20,12 +20,12 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use serde::Deserialize;
 use tower::ServiceExt;
 use zombi::{
-    config::{Config, Reads},
     http::{
         self,
         memory::Budget,
         state::{Heartbeats, Lifecycle, LogLevel, Ops, Phase},
     },
+    settings::{Reads, Settings},
 };
 
 const PLACES: [&str; 3] = ["base", "overlays/dev", "overlays/production"];
@@ -64,7 +64,7 @@ fn variable(one: EnvVar) -> Option<(String, String)> {
 struct Deployed {
     set: StatefulSet,
     services: Vec<Service>,
-    config: Config,
+    settings: Settings,
 }
 
 impl Deployed {
@@ -81,8 +81,8 @@ impl Deployed {
         let environment = container.env.unwrap().into_iter().filter_map(variable);
         let environment = environment.filter(|(name, _)| name != "ZOMBI_CONFIG");
         // An unknown name or a bad value is refused by the program itself.
-        let config = Config::load(Some(file), environment, vec![], Reads::All).unwrap();
-        Self { set, services, config }
+        let settings = Settings::load(Some(file), environment, vec![], Reads::All).unwrap();
+        Self { set, services, settings }
     }
 
     fn pod(&self) -> &PodSpec {
@@ -142,7 +142,7 @@ async fn status(phase: Phase, action: &HTTPGetAction) -> u16 {
         bucket,
     });
     let request = Request::get(action.path.as_deref().unwrap()).body(Body::empty()).unwrap();
-    http::admin_router(ops, Arc::default()).oneshot(request).await.unwrap().status().as_u16()
+    http::admin_router(ops, 65_536).oneshot(request).await.unwrap().status().as_u16()
 }
 
 #[tokio::test]
@@ -159,7 +159,8 @@ async fn every_probe_is_answered_as_it_should_be_in_each_state() {
         for (name, probe, expected) in probes {
             let action = probe.as_ref().unwrap().http_get.as_ref().unwrap();
             let port = deployed.port(&action.port);
-            let ports = [i32::from(deployed.config.port), i32::from(deployed.config.admin_port)];
+            let ports =
+                [i32::from(deployed.settings.process.port), i32::from(deployed.settings.process.admin_port)];
             assert!(ports.contains(&port), "{place}: the {name} probe goes to port {port}");
             for (phase, expected) in
                 [Phase::Starting, Phase::Ready, Phase::Draining].into_iter().zip(expected)
@@ -175,7 +176,7 @@ async fn every_probe_is_answered_as_it_should_be_in_each_state() {
         // clients.
         for probe in [&container.startup_probe, &container.liveness_probe, &container.readiness_probe] {
             let port = &probe.as_ref().unwrap().http_get.as_ref().unwrap().port;
-            assert_eq!(deployed.port(port), i32::from(deployed.config.admin_port), "{place}");
+            assert_eq!(deployed.port(port), i32::from(deployed.settings.process.admin_port), "{place}");
         }
     }
 }
@@ -185,7 +186,9 @@ fn ports_and_services_fit_the_settings() {
     each(|place, deployed| {
         let ports: BTreeSet<i32> =
             deployed.container().ports.iter().flatten().map(|port| port.container_port).collect();
-        let expected = BTreeSet::from([deployed.config.port, deployed.config.admin_port].map(i32::from));
+        let expected = BTreeSet::from(
+            [deployed.settings.process.port, deployed.settings.process.admin_port].map(i32::from),
+        );
         assert_eq!(ports, expected, "{place}");
         let labels = deployed.set.spec.template.metadata.as_ref().unwrap().labels.clone().unwrap();
         let ours = |service: &&Service| {
@@ -218,15 +221,18 @@ fn the_volume_is_where_the_data_goes_and_the_grace_period_is_long_enough() {
         let mounts = deployed.container().volume_mounts.as_ref().unwrap();
         let mount =
             mounts.iter().find(|mount| Some(&mount.name) == claims[0].metadata.name.as_ref()).unwrap();
-        assert_eq!(Path::new(&mount.mount_path), deployed.config.data_dir, "{place}");
-        let shutdown = &deployed.config.shutdown;
-        let budget = shutdown.delay_secs + shutdown.drain_secs + shutdown.flush_secs;
+        assert_eq!(Path::new(&mount.mount_path), deployed.settings.process.data_dir, "{place}");
+        let shutdown = &deployed.settings.shutdown;
+        let budget: u64 = [shutdown.delay_secs, shutdown.drain_secs, shutdown.flush_secs]
+            .map(|secs| secs.duration().as_secs())
+            .iter()
+            .sum();
         let grace = u64::try_from(deployed.pod().termination_grace_period_seconds.unwrap()).unwrap();
         assert!(
             grace >= budget + 20,
             "{place}: {grace} s for a shutdown of {budget} s and closing the volume"
         );
-        assert!(shutdown.delay_secs >= 5, "{place}: endpoints need time to go");
+        assert!(shutdown.delay_secs >= Seconds::new(5), "{place}: endpoints need time to go");
         assert_eq!(
             (set.replicas, set.pod_management_policy.as_deref()),
             (Some(1), Some("Parallel")),
@@ -272,12 +278,12 @@ fn the_pod_is_restricted_and_its_memory_is_enough_for_its_budgets() {
         let (limits, requests) = (resources.limits.as_ref().unwrap(), resources.requests.as_ref().unwrap());
         assert!(!limits.contains_key("cpu"), "{place}: throttling would look like a slow disk");
         assert!(requests.contains_key("cpu") && requests.contains_key("memory"), "{place}");
-        let config = &deployed.config;
-        let caches = config.hot.cache_bytes as u64
-            + config.cold.cache_bytes
-            + 4 * config.hot.write_buffer_bytes as u64;
+        let settings = &deployed.settings;
+        let caches = settings.hot.cache_bytes as u64
+            + settings.cache.cache_bytes
+            + 4 * settings.hot.write_buffer_bytes as u64;
         let budgets = caches
-            + (config.limits.inflight_bytes + config.limits.response_bytes + config.flush.memory_bytes)
+            + (settings.limits.inflight_bytes + settings.limits.response_bytes + settings.flush.memory_bytes)
                 as u64;
         let limit = mebibytes(&limits["memory"].0) << 20;
         assert!(budgets < limit, "{place}: budgets of {budgets} bytes in {limit}");

@@ -4,7 +4,6 @@
 mod consumers;
 mod costs;
 mod deploy;
-mod docs;
 mod door;
 mod faults;
 mod kept;

@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use cold_s3::{ColdOptions, S3Cold, compact::CompactOptions, s3::Objects, upkeep};
+use cold_s3::{
+    ColdOptions, S3Cold,
+    s3::Objects,
+    settings::{CacheSettings, CompactionSettings, ManifestSettings},
+};
 use contracts::{
     bucket::BucketState,
     clock::{Clock, TimestampMs},
@@ -20,20 +24,25 @@ use contracts::{
     heartbeat::Heartbeat,
     name::{GroupName, TableName},
     segment::FormatId,
+    settings::Seconds,
 };
 use futures_util::future::BoxFuture;
 use hot_rocksdb::{
     HotParts, RocksHot,
-    disk::{Disk, Reserve},
+    disk::Disk,
     options::OpenOptions,
     request::WriterOptions,
     rocksdb::Db,
+    settings::{DiskSettings, Durability, HotSettings},
 };
 use testing::{
     bucket::MemoryBucket,
     volume::{MemoryHot, MemoryHotOptions, MemoryVolume},
 };
-use tiering::{self, FlushHandle, FlushOptions, Options, Parts, UpkeepOptions};
+use tiering::{
+    self, FlushHandle, Options, Parts,
+    settings::{FlushSettings, GroupSettings, KeepSettings, ReadSettings, UpkeepSettings},
+};
 use tokio::{
     task::{self, AbortHandle},
     time::{Instant, sleep},
@@ -136,14 +145,19 @@ impl Opened {
                 let options = WriterOptions::roomy(WINDOW_MS);
                 let opening = OpenOptions {
                     path: directory.path().join("db"),
-                    is_synced: true,
+                    durability: Durability::Fsync,
                     keys: options.keys,
                     max_open_files: -1,
-                    cache_bytes: 1 << 20,
-                    write_buffer_bytes: 1 << 20,
+                    hot: HotSettings { cache_bytes: 1 << 20, write_buffer_bytes: 1 << 20, ..options.hot },
                 };
                 let (db, catalog) = Db::open(&opening, Arc::clone(&clock))?;
-                let disk = Arc::new(Disk::new(directory.path(), Reserve { bytes: 0, percent: 0 }).unwrap());
+                let disk = Arc::new(
+                    Disk::new(
+                        directory.path(),
+                        DiskSettings { disk_reserve_bytes: 0, disk_reserve_percent: 0 },
+                    )
+                    .unwrap(),
+                );
                 let heartbeat = Arc::new(Heartbeat::default());
                 let parts = HotParts {
                     db: Arc::clone(&db),
@@ -212,25 +226,33 @@ pub struct Tuning {
 
 impl Tuning {
     fn cold(&self) -> ColdOptions {
-        let compact = CompactOptions { min_segments: 3, max_bytes: 64 << 20, rounds_ms: 0 };
-        let upkeep = upkeep::BucketUpkeepOptions { compact, grace: self.upkeep_interval, keep_ms: 0 };
-        ColdOptions { cache_bytes: 0, format: self.format, create_bucket: false, upkeep }
+        ColdOptions {
+            cache: CacheSettings { cache_bytes: 0 },
+            format: self.format,
+            create_bucket: false,
+            compaction: CompactionSettings {
+                min_segments: 3,
+                max_bytes: 64 << 20,
+                grace_secs: self.upkeep_interval.into(),
+            },
+            manifests: ManifestSettings { keep_secs: Seconds::new(0) },
+            rounds: Duration::ZERO,
+        }
     }
 
     fn store(&self) -> Options {
         Options {
-            flush: FlushOptions {
-                interval: self.flush_interval,
+            flush: FlushSettings {
+                interval_secs: self.flush_interval.into(),
                 segment_bytes: self.segment_bytes,
                 parallel: 4,
                 memory_bytes: 1 << 20,
-                keep: self.hot_keep,
-                keep_bytes: 1 << 30,
             },
-            upkeep: UpkeepOptions { interval: self.upkeep_interval, expire_groups_ms: None },
+            keep: KeepSettings { keep_secs: self.hot_keep.into(), keep_bytes: 1 << 30 },
+            upkeep: UpkeepSettings { interval_secs: self.upkeep_interval.into() },
+            groups: GroupSettings::default(),
+            reads: ReadSettings::default(),
             key_window_ms: WINDOW_MS,
-            hot_reads: 16,
-            cold_reads: 16,
         }
     }
 }

@@ -6,19 +6,19 @@ use std::{collections::VecDeque, fmt::Write, sync::Arc, thread};
 use cold_s3::{
     compact::{self, CompactOptions, Merging},
     formats::jsonl,
+    settings::CompactionSettings,
     state::ColdPartition,
 };
-use contracts::{segment::SegmentMeta, sequence::OffsetRange};
+use contracts::{segment::SegmentMeta, sequence::OffsetRange, settings::Seconds};
 
 /// As the settings are by default, but for the rounds of upkeep: every five minutes instead of every half, so
 /// that ten years are short.
 const FLUSH_SECS: u64 = 5;
 const UPKEEP_SECS: u64 = 300;
-const OPTIONS: CompactOptions = CompactOptions {
-    min_segments: 10,
-    max_bytes: 64 << 20,
-    rounds_ms: ((UPKEEP_SECS + 2 * FLUSH_SECS) * 1000) as i64,
-};
+const SETTINGS: CompactionSettings =
+    CompactionSettings { min_segments: 10, max_bytes: 64 << 20, grace_secs: Seconds::new(600) };
+const OPTIONS: CompactOptions =
+    CompactOptions { settings: SETTINGS, rounds_ms: ((UPKEEP_SECS + 2 * FLUSH_SECS) * 1000) as i64 };
 const YEAR_SECS: u64 = 365 * 86_400;
 /// What an object takes, and an event in it.
 const OBJECT_BYTES: u64 = 200;
@@ -172,7 +172,7 @@ impl Partition {
             merges += 1;
         }
         let is_settled =
-            |segment: &&Arc<SegmentMeta>| segment.bytes > OPTIONS.max_bytes / OPTIONS.min_segments as u64;
+            |segment: &&Arc<SegmentMeta>| segment.bytes > SETTINGS.max_bytes / SETTINGS.min_segments as u64;
         let settled = self.cold.segments.iter().take_while(is_settled).count();
         self.settled.extend(self.cold.segments.drain(..settled));
         if merges > 0 {

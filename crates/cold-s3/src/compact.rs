@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use super::state::ColdPartition;
+use super::{settings::CompactionSettings, state::ColdPartition};
 use contracts::{clock::TimestampMs, segment::SegmentMeta, sequence::OffsetRange};
 
 /// Segments of one merge at most.

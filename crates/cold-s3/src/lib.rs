@@ -45,6 +45,7 @@ use contracts::{
     reservation::ReservationLog,
     segment::{FormatId, Segment, SegmentBuilder, SegmentId, SegmentMeta},
     sequence::{Offset, OffsetRange, Watermarks},
+    settings::Seconds,
 };
 
 /// Settings of the cold tier.

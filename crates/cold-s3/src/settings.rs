@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::s3::check_endpoint;
-use contracts::settings::{BrokenRules, MAX_BYTES, MAX_SECS, MAX_WAIT_SECS, Seconds, Section};
+use contracts::settings::{BrokenRules, MAX_SECS, MAX_WAIT_SECS, Seconds, Section};
 
 /// When requests to S3 carry checksums beyond those that Zombi's own objects have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

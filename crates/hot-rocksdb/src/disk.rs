@@ -81,6 +81,6 @@ mod tests {
         assert!(!is_below(512, 1000, settings));
         assert!(is_below(999, 20_000, settings));
         assert!(!is_below(1000, 20_000, settings));
-        assert!(!is_below(0, 20_000, NONE));
+        assert!(!is_below(0, 20_000, DiskSettings { disk_reserve_bytes: 0, disk_reserve_percent: 0 }));
     }
 }

@@ -157,6 +157,7 @@ impl KeysHeld {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use contracts::settings::Seconds;
 
     #[test]
     fn the_window_is_half_open_and_a_clock_stepping_back_keeps_keys() {

@@ -44,13 +44,13 @@ pub struct WriterOptions {
 }
 
 impl WriterOptions {
-    /// Limits that no test reaches by accident, and keys that are remembered for `window`; for tests of other
+    /// Limits that no test reaches by accident, and keys that are remembered for `window_ms`; for tests of other
     /// things.
-    pub fn roomy(window: Duration) -> Self {
-        let min_window_secs = Seconds::new(0);
+    pub fn roomy(window_ms: i64) -> Self {
+        let window_secs = Duration::from_millis(window_ms.max(0).unsigned_abs()).into();
         Self {
             durability: Durability::Fsync,
-            keys: KeySettings { window_secs: window.into(), min_window_secs, max_bytes: 1 << 40 },
+            keys: KeySettings { window_secs, min_window_secs: Seconds::new(0), max_bytes: 1 << 40 },
             hot: HotSettings { max_bytes: 1 << 30, ..HotSettings::default() },
             limits: StoreLimits { tables: 1000, write_queue: 1024, ..StoreLimits::default() },
             tables: NewTableSettings::default(),

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use super::*;
 use crate::{
     options::OpenOptions,
-    settings::{DiskSettings, Durability, HotSettings, StoreLimits},
+    settings::{DiskSettings, Durability, HotSettings},
 };
 use contracts::{
     clock::SystemClock,
@@ -23,11 +23,10 @@ impl TestHot {
     fn new(directory: &tempfile::TempDir) -> Self {
         let options = OpenOptions {
             path: directory.path().join("db"),
-            is_synced: true,
+            durability: Durability::Fsync,
             keys: WriterOptions::roomy(1000).keys,
             max_open_files: -1,
-            cache_bytes: 1 << 20,
-            write_buffer_bytes: 1 << 20,
+            hot: HotSettings { cache_bytes: 1 << 20, write_buffer_bytes: 1 << 20, ..HotSettings::default() },
         };
         let clock = SystemClock::shared();
         let (db, catalog) = Db::open(&options, Arc::clone(&clock)).unwrap();
@@ -35,7 +34,8 @@ impl TestHot {
             Disk::new(directory.path(), DiskSettings { disk_reserve_bytes: 0, disk_reserve_percent: 0 })
                 .unwrap(),
         );
-        let options = WriterOptions { max_tables: 2, ..WriterOptions::roomy(1000) };
+        let mut options = WriterOptions::roomy(1000);
+        options.limits.tables = 2;
         let (hot, writer) = RocksHot::new(
             HotParts { db, catalog, disk, clock, fence: Arc::default(), heartbeat: Arc::default() },
             options,

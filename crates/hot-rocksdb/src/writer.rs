@@ -16,6 +16,7 @@ use super::{
     batch::{Ack, Batch},
     idempotency::KeyLedger,
     request::{OpenVolume, Request},
+    settings::Durability,
 };
 use contracts::{error::StorageError, fence::Fence, heartbeat::Heartbeat, metrics, wakeups::Wakeups};
 

@@ -15,12 +15,13 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use super::{
-    flusher::{FlushHandle, FlushOptions, Flusher, Tiers},
+    flusher::{FlushHandle, Flusher, Tiers},
     opening::Opening,
     reader::{ReadTurns, TieredReader},
     recovery::Recovery,
     reserve::Reserver,
-    upkeep::{Upkeep, UpkeepOptions},
+    settings::{FlushSettings, GroupSettings, KeepSettings, ReadSettings, UpkeepSettings},
+    upkeep::Upkeep,
 };
 use contracts::{
     bucket::BucketState, clock::Clock, cold::ColdTier, engine::Engine, error::StorageError, fence::Fence,

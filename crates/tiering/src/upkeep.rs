@@ -2,12 +2,13 @@
 //! space in hot, then cold, where merging gets the time that is left. What must go never waits for what only
 //! saves cost.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::settings::{GroupSettings, UpkeepSettings};
 use contracts::{
     catalog::{TableStatus, Tables},
     clock::Clock,

@@ -30,6 +30,7 @@ use self::{
     plan::{FlushPolicy, FlushTask, Situation},
     waiter::{FlushRequest, FlushWaiter},
 };
+use crate::settings::{FlushSettings, KeepSettings};
 use contracts::{
     bucket::BucketState,
     clock::Clock,
@@ -291,8 +292,8 @@ impl Flusher {
         loop {
             let now_ms = self.tiers.clock.now_ms();
             let keep = HotKeep {
-                flushed_upto: now_ms.saturating_sub(keep_ms),
-                flushed_after: now_ms.saturating_add(keep_ms),
+                flushed_upto: now_ms.saturating_sub(self.keep.keep_secs.ms()),
+                flushed_after: now_ms.saturating_add(self.keep.keep_secs.ms()),
                 max_bytes: self.keep.keep_bytes,
             };
             let events = self.tiers.hot.evict(keep).await?;
