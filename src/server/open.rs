@@ -52,7 +52,12 @@ impl Startup {
         let opened = Instant::now();
         ops.lifecycle.progress.begin("opening the volume");
         let (db, catalog) = open_volume(config, Arc::clone(&clock), self.descriptors).await?;
-        info!(path = %config.data_dir.display(), volume = %db.store_id(), took_ms = opened.elapsed().as_millis() as u64, "volume opened");
+        info!(
+            path = %config.data_dir.display(),
+            volume = %db.store_id(),
+            took_ms = opened.elapsed().as_millis() as u64,
+            "volume opened"
+        );
 
         let disk = Disk::new(&config.data_dir, options::reserve(config));
         let asking = || format!("asking data_dir {} for its free space", config.data_dir.display());

@@ -177,7 +177,11 @@ async fn ask<T>(
 
 #[async_trait]
 impl Appender for RocksHot {
-    #[tracing::instrument(level = "debug", skip_all, fields(table = %append.table, events = append.events.len() as i64))]
+    #[tracing::instrument(
+        level = "debug",
+        skip_all,
+        fields(table = %append.table, events = append.events.len() as i64)
+    )]
     async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError> {
         // Refused while RocksDB still has room to flush and compact: see `disk`.
         if self.disk.is_full() {
