@@ -1,10 +1,14 @@
+use std::collections::BTreeMap;
+
 use ::rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};
 use futures_util::future::join_all;
 
 use super::*;
 use crate::{disk::Reserve, options::OpenOptions};
 use contracts::{
+    append::{Append, Appended, Appender},
     clock::SystemClock,
+    event::Event,
     payload::Payload,
     segment::FormatId,
     sequence::{OffsetRange, Watermarks},
