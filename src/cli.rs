@@ -32,8 +32,8 @@ mod exit {
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Settings: defaults < --config file < ZOMBI_* environment < flags. `zombi config print` \
-         shows them all."
+    after_help = "Settings: defaults < --config file < ZOMBI_* environment < flags. \
+                  `zombi config print` shows them all."
 )]
 struct Cli {
     #[command(flatten)]
@@ -169,7 +169,7 @@ fn look(command: impl AsyncFnOnce(&mut dyn Write) -> Result<(), InspectError>) -
     };
     match looked {
         Ok(()) => ExitCode::SUCCESS,
-        // `| head`
+        // The reader has seen enough: `| head`.
         Err(InspectError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("zombi: {error}");

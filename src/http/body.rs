@@ -185,7 +185,7 @@ impl Shared {
                 }
             }
         };
-        // if it runs out of time, the connection is closed with something left
+        // If it runs out of time, the connection is closed with something left.
         drop(timeout(DISCARD_TIME, read).await);
     }
 }
@@ -288,10 +288,12 @@ impl BodyPieces {
                 biased;
                 piece = self.stream.next() => piece,
                 () = self.given_up.cancelled() => {
-                    let slow = StorageError::Overloaded { reason: Overload::Slow, retry_after: Duration::from_secs(1) };
-                    return Err(slow.into());
+                    let (reason, retry_after) = (Overload::Slow, Duration::from_secs(1));
+                    return Err(StorageError::Overloaded { reason, retry_after }.into());
                 }
-                () = sleep_until(self.pace.until()) => return Err(Problem::new(Code::Timeout, self.pace.too_slow())),
+                () = sleep_until(self.pace.until()) => {
+                    return Err(Problem::new(Code::Timeout, self.pace.too_slow()));
+                }
             },
         };
         let piece = piece

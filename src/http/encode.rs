@@ -211,7 +211,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_pieces_of_a_protobuf_page_are_one_message(payloads: Vec<String>, has_more: bool, piece in 1usize..200) {
+        fn the_pieces_of_a_protobuf_page_are_one_message(
+            payloads: Vec<String>,
+            has_more: bool,
+            piece in 1usize..200,
+        ) {
             let record = |(offset, text): (u64, &String)| Record {
                 partition: 2,
                 offset,
@@ -224,13 +228,17 @@ mod tests {
                 },
             };
             let records: Vec<_> = (0..).zip(&payloads).map(record).collect();
-            let pieces: Vec<_> = protobuf_page(records, PageEnd { has_more, next_cursor: "c".to_owned(), lost: vec![] }, piece).collect();
+            let end = PageEnd { has_more, next_cursor: "c".to_owned(), lost: vec![] };
+            let pieces: Vec<_> = protobuf_page(records, end, piece).collect();
             let longest = payloads.iter().map(String::len).max().unwrap_or(0);
             prop_assert!(pieces.iter().all(|bytes| bytes.len() < piece + longest + 100));
             let page = v1::ReadResponse::decode(pieces.concat().as_slice()).unwrap();
             let found: Vec<_> = page.records.iter().map(|record| record.payload.to_vec()).collect();
             prop_assert_eq!(found, payloads.iter().map(|text| text.as_bytes().to_vec()).collect::<Vec<_>>());
-            prop_assert_eq!((page.count as usize, page.has_more, page.next_cursor.as_str()), (payloads.len(), has_more, "c"));
+            prop_assert_eq!(
+                (page.count as usize, page.has_more, page.next_cursor.as_str()),
+                (payloads.len(), has_more, "c")
+            );
         }
     }
 }

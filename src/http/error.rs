@@ -21,6 +21,9 @@ use contracts::{
 /// The `type` of a problem begins with this; its code follows.
 const TYPE: &str = "/docs/errors#";
 
+/// The media type of a problem.
+pub(super) const PROBLEM_JSON: &str = "application/problem+json";
+
 /// What the client of a write knows after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -140,7 +143,7 @@ impl Problem {
         }
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if let Some(delay) = problem.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(delay.as_secs().max(1)));
         }
@@ -187,66 +190,69 @@ impl IntoResponse for Problem {
 
 impl From<StorageError> for Problem {
     fn from(error: StorageError) -> Self {
-        let mut problem = match &error {
-            StorageError::Unavailable { tier: Tier::Cold, .. }
-            | StorageError::Denied { tier: Tier::Cold, .. } => {
-                Self::new(Code::ColdUnavailable, &error).retry_after(Duration::from_secs(1))
+        let problem = Self::new(code_of(&error), &error);
+        let problem = match &error {
+            StorageError::Unavailable { .. }
+            | StorageError::Denied { .. }
+            | StorageError::Closed
+            | StorageError::Refused(_) => problem.retry_after(Duration::from_secs(1)),
+            StorageError::Overloaded { reason, retry_after } => {
+                problem.retry_after(*retry_after).with("reason", reason_name(*reason))
             }
-            StorageError::Unavailable { tier: Tier::Hot, .. }
-            | StorageError::Denied { tier: Tier::Hot, .. } => {
-                Self::new(Code::HotUnavailable, &error).retry_after(Duration::from_secs(1))
-            }
-            StorageError::Corrupt { .. } => Self::new(Code::Corrupt, &error),
-            StorageError::Overloaded { reason, retry_after } => Self::new(Code::Overloaded, &error)
-                .retry_after(*retry_after)
-                .with("reason", reason_name(*reason)),
-            StorageError::OutcomeUnknown { .. } => Self::new(Code::WriteFailed, &error),
-            StorageError::Closed => Self::new(Code::Closing, &error).retry_after(Duration::from_secs(1)),
-            StorageError::Refused(_) => Self::new(Code::Closing, &error).retry_after(Duration::from_secs(1)),
-            StorageError::Fenced(_) => Self::new(Code::Fenced, &error),
             StorageError::OffsetMismatch { partition, expected, next } => {
-                Self::new(Code::OffsetMismatch, &error)
-                    .with("partition", partition.number)
-                    .with("expected", *expected)
-                    .with("next", *next)
+                problem.with("partition", partition.number).with("expected", *expected).with("next", *next)
             }
-            StorageError::UnknownTable(_) => Self::new(Code::UnknownTable, &error),
-            StorageError::UnknownGroup(_) => Self::new(Code::UnknownGroup, &error),
-            StorageError::TooMany { what, limit } => {
-                let code = match what {
-                    Counted::Tables => Code::TooManyTables,
-                    Counted::Partitions => Code::TooManyPartitions,
-                    Counted::Groups | Counted::GroupOffsets => Code::TooManyGroups,
-                };
-                Self::new(code, &error).with("limit", *limit)
-            }
-            StorageError::PartitionsShrink { partitions, .. } => {
-                Self::new(Code::PartitionsShrink, &error).with("partitions", *partitions)
-            }
+            StorageError::TooMany { limit, .. } => problem.with("limit", *limit),
+            StorageError::PartitionsShrink { partitions, .. } => problem.with("partitions", *partitions),
             StorageError::KeyReused { partition, offset, place } => {
-                Self::new(Code::IdempotencyKeyReused, &error)
-                    .with("partition", partition.number)
-                    .with("offset", *offset)
-                    .with("index", *place)
+                problem.with("partition", partition.number).with("offset", *offset).with("index", *place)
             }
-            StorageError::BeyondEnd { partition, offset, next } => Self::new(Code::OffsetBeyondEnd, &error)
-                .with("partition", partition.number)
-                .with("offset", *offset)
-                .with("next", *next),
-            StorageError::Expired { partition, offset, earliest } => Self::new(Code::OffsetExpired, &error)
+            StorageError::BeyondEnd { partition, offset, next } => {
+                problem.with("partition", partition.number).with("offset", *offset).with("next", *next)
+            }
+            StorageError::Expired { partition, offset, earliest } => problem
                 .with("partition", partition.number)
                 .with("offset", *offset)
                 .with("earliest", *earliest),
             StorageError::CommitBackwards { offset, committed, .. } => {
-                Self::new(Code::CommitBackwards, &error).with("offset", *offset).with("committed", *committed)
+                problem.with("offset", *offset).with("committed", *committed)
             }
+            StorageError::Corrupt { .. }
+            | StorageError::OutcomeUnknown { .. }
+            | StorageError::Fenced(_)
+            | StorageError::UnknownTable(_)
+            | StorageError::UnknownGroup(_) => problem,
         };
-        problem.0.outcome = Some(if matches!(error, StorageError::OutcomeUnknown { .. }) {
-            Outcome::Unknown
-        } else {
-            Outcome::NotWritten
-        });
-        problem
+        match error {
+            StorageError::OutcomeUnknown { .. } => problem.unknown_outcome(),
+            _ => problem.not_written(),
+        }
+    }
+}
+
+/// The code of an error of the store.
+fn code_of(error: &StorageError) -> Code {
+    match error {
+        StorageError::Unavailable { tier, .. } | StorageError::Denied { tier, .. } => match tier {
+            Tier::Cold => Code::ColdUnavailable,
+            Tier::Hot => Code::HotUnavailable,
+        },
+        StorageError::Corrupt { .. } => Code::Corrupt,
+        StorageError::Overloaded { .. } => Code::Overloaded,
+        StorageError::OutcomeUnknown { .. } => Code::WriteFailed,
+        StorageError::Closed | StorageError::Refused(_) => Code::Closing,
+        StorageError::Fenced(_) => Code::Fenced,
+        StorageError::OffsetMismatch { .. } => Code::OffsetMismatch,
+        StorageError::UnknownTable(_) => Code::UnknownTable,
+        StorageError::UnknownGroup(_) => Code::UnknownGroup,
+        StorageError::TooMany { what: Counted::Tables, .. } => Code::TooManyTables,
+        StorageError::TooMany { what: Counted::Partitions, .. } => Code::TooManyPartitions,
+        StorageError::TooMany { what: Counted::Groups | Counted::GroupOffsets, .. } => Code::TooManyGroups,
+        StorageError::PartitionsShrink { .. } => Code::PartitionsShrink,
+        StorageError::KeyReused { .. } => Code::IdempotencyKeyReused,
+        StorageError::BeyondEnd { .. } => Code::OffsetBeyondEnd,
+        StorageError::Expired { .. } => Code::OffsetExpired,
+        StorageError::CommitBackwards { .. } => Code::CommitBackwards,
     }
 }
 

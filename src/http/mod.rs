@@ -64,8 +64,8 @@ use self::{
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Zombi",
-    description = "An event store for Kubernetes: RocksDB hot, S3 cold, one ordered read over both. Every \
-         error is explained at `/docs/errors`."
+    description = "An event store for Kubernetes: RocksDB hot, S3 cold, one ordered read over both. \
+                   Every error is explained at `/docs/errors`."
 ))]
 struct Description;
 
@@ -172,7 +172,7 @@ async fn starting() -> Problem {
 /// Pages load their own scripts and styles, and nothing from elsewhere.
 async fn of_pages(mut response: Response) -> Response {
     let policy = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
-         frame-ancestors 'none'; base-uri 'none'";
+                  frame-ancestors 'none'; base-uri 'none'";
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     response
 }

@@ -89,11 +89,12 @@ impl Meter {
             .map(|(_, count)| count)
             .sum::<u64>();
         let requests = recent.latency_us.len();
+        let average = if requests == 0 { 0.0 } else { recent.latency_sum_us as f64 / requests as f64 };
         json!({
             "total": self.total.load(Relaxed),
             "bytes_total": self.bytes.load(Relaxed),
             "rate_per_sec": within as f64 / RATE_SECS.min(second + 1) as f64,
-            "avg_latency_us": if requests == 0 { 0.0 } else { recent.latency_sum_us as f64 / requests as f64 },
+            "avg_latency_us": average,
             "p99_latency_us": if requests == 0 { 0 } else { recent.latency_us.value_at_quantile(0.99) },
         })
     }

@@ -55,7 +55,7 @@ impl OpenConnections {
                 return slot;
             }
             self.0.make_room(began.elapsed() < PATIENCE);
-            // a connection that could not make room before may be idle by now
+            // A connection that could not make room before may be idle by now.
             drop(timeout(LOOK, left).await);
         }
     }

@@ -60,7 +60,12 @@ impl Startup {
         let opened = Instant::now();
         ops.lifecycle.progress.begin("opening the volume");
         let (db, catalog) = open_volume(settings, Arc::clone(&clock), self.descriptors).await?;
-        info!(path = %settings.process.data_dir.display(), volume = %db.store_id(), took_ms = opened.elapsed().as_millis() as u64, "volume opened");
+        info!(
+            path = %settings.process.data_dir.display(),
+            volume = %db.store_id(),
+            took_ms = opened.elapsed().as_millis() as u64,
+            "volume opened"
+        );
 
         let disk = Disk::new(&settings.process.data_dir, settings.disk);
         let asking = || format!("asking data_dir {} for its free space", settings.process.data_dir.display());

@@ -28,8 +28,10 @@ pub(super) async fn wait_and_stop(
     tokio::select! {
         biased;
         signal = signals.next() => {
-            warn!(signal, "second signal: exiting at once; what is on the volume is flushed at the next \
-                 start");
+            warn!(
+                signal,
+                "second signal: exiting at once; what is on the volume is flushed at the next start"
+            );
             std::process::exit(130);
         }
         stopped = stop(settings, ops, running, main) => stopped,

@@ -5,7 +5,10 @@ use std::ops::Range;
 /// A payload: a JSON object of about 230 bytes.
 pub fn payload(number: usize) -> String {
     format!(
-        "{{\"order\":\"o-{number:08}\",\"customer\":\"c-{:06}\",\"status\":\"{}\",\"total_cents\":{},\"currency\":\"EUR\",\"items\":[{{\"sku\":\"A-{:05}\",\"count\":{}}},{{\"sku\":\"B-{:05}\",\"count\":{}}}],\"warehouse\":\"{}\",\"note\":\"leave it at the door {}\"}}",
+        "{{\"order\":\"o-{number:08}\",\"customer\":\"c-{:06}\",\"status\":\"{}\",\
+         \"total_cents\":{},\"currency\":\"EUR\",\
+         \"items\":[{{\"sku\":\"A-{:05}\",\"count\":{}}},{{\"sku\":\"B-{:05}\",\"count\":{}}}],\
+         \"warehouse\":\"{}\",\"note\":\"leave it at the door {}\"}}",
         number * 7919 % 1_000_003,
         ["created", "paid", "packed", "shipped"][number % 4],
         number * 31 % 100_000,

@@ -85,10 +85,17 @@ impl Report {
     /// All rows for programs.
     pub fn json(&self) -> Value {
         let rows = self.rows.iter().map(|row| {
-            json!({"work": row.name, "unit": row.unit, "goal": row.goal.text(), "median": row.median(), "met": row.goal.is_met(row.median()),
-                   "rounds": row.rounds.iter().map(|(a, b)| json!({"a": a, "b": b})).collect::<Vec<_>>()})
+            json!({
+                "work": row.name,
+                "unit": row.unit,
+                "goal": row.goal.text(),
+                "median": row.median(),
+                "met": row.goal.is_met(row.median()),
+                "rounds": row.rounds.iter().map(|(a, b)| json!({"a": a, "b": b})).collect::<Vec<_>>(),
+            })
         });
-        json!({"rows": rows.collect::<Vec<_>>(), "processors": std::thread::available_parallelism().map_or(0, usize::from)})
+        let processors = std::thread::available_parallelism().map_or(0, usize::from);
+        json!({"rows": rows.collect::<Vec<_>>(), "processors": processors})
     }
 }
 

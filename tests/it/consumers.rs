@@ -13,7 +13,10 @@ async fn offsets_are_committed_and_survive_a_crash() {
     let (status, body) =
         z.post("/consumers/g/commit", &json!({"table": "t", "partition": 1, "offset": 4})).await;
     assert_eq!(status, StatusCode::OK, "{body}");
-    let commits = json!({"commits": [{"topic": "t", "partition": 0, "offset": 10}, {"table": "t", "partition": 1, "offset": 5}]});
+    let commits = json!({"commits": [
+        {"topic": "t", "partition": 0, "offset": 10},
+        {"table": "t", "partition": 1, "offset": 5},
+    ]});
     assert_eq!(z.post("/consumers/g/commit", &commits).await.0, StatusCode::OK);
     z.crash().await;
     let (_, body) = z.get("/consumers/g/offset?table=t&partition=1").await;

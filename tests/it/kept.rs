@@ -116,7 +116,12 @@ impl Kept {
             for (key, offset) in keys.iter().filter(|(key, _)| is_known(key)) {
                 let record =
                     self.expected.tables[table].iter().find(|record| record["offset"] == *offset).unwrap();
-                let event = json!({"payload": record["payload"], "timestamp_ms": record["timestamp_ms"], "partition": 0, "idempotency_key": key});
+                let event = json!({
+                    "payload": record["payload"],
+                    "timestamp_ms": record["timestamp_ms"],
+                    "partition": 0,
+                    "idempotency_key": key,
+                });
                 let (status, again) = z.post(&format!("/tables/{table}"), &event).await;
                 assert_eq!(
                     (status, &again["duplicate"], &again["offset"]),

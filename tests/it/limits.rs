@@ -123,8 +123,8 @@ async fn idle_slow_header_sockets_do_not_disturb_others_and_are_closed() {
 async fn a_body_that_does_not_come_is_given_up() {
     let z = TestServer::start_with(&[("limits.body_idle_secs", "1")]).await;
     let mut socket = z.connect().await;
-    let head = "POST /tables/t HTTP/1.1\r\nhost: z\r\ncontent-type: application/json\r\ncontent-length: \
-         20\r\nconnection: close\r\n\r\n{";
+    let head = "POST /tables/t HTTP/1.1\r\nhost: z\r\ncontent-type: application/json\r\n\
+                content-length: 20\r\nconnection: close\r\n\r\n{";
     socket.write_all(head.as_bytes()).await.unwrap();
     let mut text = String::new();
     socket.read_to_string(&mut text).await.unwrap();

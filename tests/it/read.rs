@@ -11,7 +11,13 @@ use testing::{Sent, TestServer};
 #[tokio::test]
 async fn partitions_are_merged_by_timestamp_and_inside_by_offset() {
     let z = TestServer::start_tiered(&[]).await;
-    let record = |partition: u32, timestamp_ms: i64| json!({"payload": "x", "partition": partition, "timestamp_ms": timestamp_ms});
+    let record = |partition: u32, timestamp_ms: i64| {
+        json!({
+            "payload": "x",
+            "partition": partition,
+            "timestamp_ms": timestamp_ms,
+        })
+    };
     // Partition 1 steps back in time; 9, 10 and 100 tie.
     let sent = [
         record(0, 10),

@@ -76,7 +76,13 @@ async fn a_table_has_the_defaults_until_it_has_its_own_and_gives_back_what_is_nu
     ];
     let mut z = TestServer::start_with(&defaults).await;
     assert_eq!(z.post("/tables/t", &json!({"payload": 1})).await.0, StatusCode::CREATED);
-    let shown = |secs: u64, bytes: u64, partitions: u64| json!({"retention_secs": secs, "retention_bytes": bytes, "partitions": partitions});
+    let shown = |secs: u64, bytes: u64, partitions: u64| {
+        json!({
+            "retention_secs": secs,
+            "retention_bytes": bytes,
+            "partitions": partitions,
+        })
+    };
     holds(&z, "t", shown(1_000_000, 2_000_000, 4), &[]).await;
     let (status, _) = z.put("/tables/t/config", &json!({"retention_secs": 500_000})).await;
     assert_eq!(status, StatusCode::OK);

@@ -14,7 +14,11 @@ async fn a_json_record_comes_back_as_it_went_in() {
     let z = TestServer::start_tiered(&[]).await;
     let records = [
         json!({"payload": "text with \"quotes\", \u{e9} and \u{0}", "timestamp_ms": 1}),
-        json!({"payload": {"b": [1, 2.50, null], "a": "\u{e9}"}, "timestamp_ms": 2, "headers": {"k": "v", "a": ""}}),
+        json!({
+            "payload": {"b": [1, 2.50, null], "a": "\u{e9}"},
+            "timestamp_ms": 2,
+            "headers": {"k": "v", "a": ""},
+        }),
         json!({"payload": null, "timestamp_ms": 3}),
         json!({"payload": "", "timestamp_ms": 4, "idempotency_key": "k/\u{e9}"}),
         json!({"payload_base64": "AP+A", "timestamp_ms": 5}),
@@ -79,7 +83,14 @@ async fn protobuf_goes_in_and_out() {
         let (_, page) = z.get("/tables/t?partition=7&offset=0").await;
         assert_eq!(
             page["records"][0],
-            json!({"payload": "text", "timestamp_ms": 5, "partition": 7, "offset": 0, "idempotency_key": "k", "headers": {"h": "v"}})
+            json!({
+                "payload": "text",
+                "timestamp_ms": 5,
+                "partition": 7,
+                "offset": 0,
+                "idempotency_key": "k",
+                "headers": {"h": "v"},
+            })
         );
         assert_eq!(page["records"][1]["payload_base64"], "/wA=");
         let request = z.request(Method::GET, "/tables/t").header("accept", PROTOBUF);

@@ -63,10 +63,13 @@ fn op() -> impl Strategy<Value = Op> {
     let partition = 0..PARTITIONS;
     let events = prop::collection::vec((0..PARTITIONS, prop::option::weighted(0.4, 0..6u8)), 1..8);
     prop_oneof![
-        12 => (events, prop::option::weighted(0.2, any::<bool>())).prop_map(|(events, expected)| Op::Append { events, expected }),
-        4 => (partition.clone(), any::<prop::sample::Index>(), 1..6usize).prop_map(|(partition, from, page)| Op::Read { partition, from, page }),
+        12 => (events, prop::option::weighted(0.2, any::<bool>()))
+            .prop_map(|(events, expected)| Op::Append { events, expected }),
+        4 => (partition.clone(), any::<prop::sample::Index>(), 1..6usize)
+            .prop_map(|(partition, from, page)| Op::Read { partition, from, page }),
         6 => Just(Op::Flush),
-        2 => (partition, any::<prop::sample::Index>(), any::<bool>()).prop_map(|(partition, to, force)| Op::Commit { partition, to, force }),
+        2 => (partition, any::<prop::sample::Index>(), any::<bool>())
+            .prop_map(|(partition, to, force)| Op::Commit { partition, to, force }),
         3 => Just(Op::Crash),
         2 => Just(Op::LoseVolume),
         1 => (1..400u32).prop_map(Op::Trouble),

@@ -313,7 +313,9 @@ impl Store {
             tokio::select! {
                 biased;
                 error = self.inner.failed() => {
-                    assert!(matches!(error, tiering::StoreError::Storage(StorageError::Refused(_))), "{error}");
+                    let is_refused =
+                        matches!(error, tiering::StoreError::Storage(StorageError::Refused(_)));
+                    assert!(is_refused, "{error}");
                     return false;
                 }
                 () = sleep(Duration::from_millis(100)) => {}

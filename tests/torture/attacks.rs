@@ -332,7 +332,8 @@ fn keys(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
         4,
         |_| "/tables/keys/bulk".to_owned(),
         |round| {
-            let record = |number: usize| json!({"payload": 1, "idempotency_key": format!("{round:0>500}{number:0>500}")});
+            let key = |number: usize| format!("{round:0>500}{number:0>500}");
+            let record = |number: usize| json!({"payload": 1, "idempotency_key": key(number)});
             json!({"records": (0..2000).map(record).collect::<Vec<_>>()})
         },
     );
@@ -340,7 +341,8 @@ fn keys(target: &Arc<Target>, tasks: &mut JoinSet<()>) {
 
 /// A bulk write of a record for each partition of a new table.
 fn new_table(_: usize) -> Value {
-    json!({"records": (0..1024).map(|partition| json!({"payload": 1, "partition": partition})).collect::<Vec<_>>()})
+    let record = |partition: usize| json!({"payload": 1, "partition": partition});
+    json!({"records": (0..1024).map(record).collect::<Vec<_>>()})
 }
 
 fn partitions(target: &Arc<Target>, tasks: &mut JoinSet<()>) {

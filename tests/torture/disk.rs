@@ -6,8 +6,9 @@ use tokio::process::Command;
 
 /// `FS_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`, by a program that may: no safe binding of it is
 /// known.
-const SHUT_DOWN: &str = "import fcntl, os, struct, sys; fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), \
-     0x8004587D, struct.pack('I', 2))";
+const SHUT_DOWN: &str = "\
+    import fcntl, os, struct, sys; \
+    fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))";
 
 /// A file system in a file, mounted on a directory; unmounted when dropped.
 pub struct Disk {

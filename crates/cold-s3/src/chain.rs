@@ -266,7 +266,7 @@ impl Chain {
         // it lacks the note.
         self.journal.intend(self.nonce, manifest.number, self.follows).await?;
         crash::point("manifest-intended");
-        // until its fate is known, even if this future is dropped halfway
+        // Until its fate is known, even if this future is dropped halfway.
         self.unsettled = Some(link.clone());
         let is_ours = match self.objects.create(&key, bytes.clone()).await? {
             Created::Yes => true,

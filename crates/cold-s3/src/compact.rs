@@ -79,7 +79,7 @@ pub fn next_run(partition: &ColdPartition, merging: Merging) -> Option<Vec<Arc<S
 }
 
 fn candidates(partition: &ColdPartition, merging: Merging) -> Vec<Candidate<'_>> {
-    // a segment is as old as the newest before it: the clock may have been set back
+    // A segment is as old as the newest before it: the clock may have been set back.
     let mut newest = TimestampMs::MIN;
     let mut candidates = Vec::with_capacity(partition.segments.len());
     for segment in &partition.segments {

@@ -154,8 +154,11 @@ async fn tidy(objects: &Objects, key: &str, is_well: bool) {
     if let Err(error) = objects.delete(key).await
         && is_well
     {
-        warn!(%error, "the object of the start's probe cannot be deleted; without the right to delete, the \
-             bucket keeps every object");
+        warn!(
+            %error,
+            "the object of the start's probe cannot be deleted; without the right to delete, the bucket \
+             keeps every object"
+        );
     }
 }
 

@@ -45,8 +45,11 @@ impl Disk {
         loop {
             sleep(EVERY).await;
             if let Err(error) = self.look() {
-                warn!(%error, path = %self.path.display(), "free space of the volume unknown, going by the \
-                     last answer");
+                warn!(
+                    %error,
+                    path = %self.path.display(),
+                    "free space of the volume unknown, going by the last answer"
+                );
             }
         }
     }

@@ -209,7 +209,12 @@ mod tests {
         }
 
         #[test]
-        fn consumer_keys_do_not_collide(a in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", b in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", t: u32, p: u32) {
+        fn consumer_keys_do_not_collide(
+            a in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}",
+            b in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}",
+            t: u32,
+            p: u32,
+        ) {
             let (a, b) = (GroupName::parse(&a).unwrap(), GroupName::parse(&b).unwrap());
             let stored = consumer(&a, key(t, p));
             prop_assert_eq!(stored.starts_with(&consumer_prefix(&b)), a == b);

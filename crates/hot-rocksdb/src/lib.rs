@@ -1,5 +1,6 @@
 //! The hot tier behind its contract: sends changes to the writer, and reads on threads that may block.
 
+mod appender;
 pub mod batch;
 pub mod catalog;
 pub mod codec;
@@ -21,11 +22,7 @@ mod upgrade;
 pub mod wal;
 pub mod writer;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use tokio::{
@@ -39,24 +36,22 @@ use self::{
     catalog::SharedCatalog,
     disk::Disk,
     keys::{PartitionKey, TableId, cf, meta},
-    request::{EncodedEvent, OpenVolume, Request, WriterOptions, WriterReply},
+    request::{OpenVolume, Request, WriterOptions, WriterReply},
     rocksdb::Db,
     settings::KeySettings,
     writer::{Guards, Writer},
 };
 use contracts::{
-    append::{Append, Appended, Appender},
     catalog::{Catalog, Configured, PartitionStatus, TableChange, TableStatus, Tables, Totals},
     clock::{Clock, TimestampMs},
     consumers::{Commit, ConsumerStorage, OffsetsOfGroup},
     engine::Engine,
-    error::{Overload, StorageError, Tier},
-    event::Event,
+    error::{StorageError, Tier},
     fence::Fence,
     flush_ledger::{FlushLedger, HotKeep},
     gauge::Gauge,
     heartbeat::Heartbeat,
-    idempotency::{FirstWrite, Hash, KeyUse, KeyWindow},
+    idempotency::{FirstWrite, Hash, KeyWindow},
     journal::Notes,
     name::{GroupName, Partition, PartitionNumber, TableName},
     read::{HotPage, HotReader, ReadLimit, TimeFilter},
@@ -120,29 +115,6 @@ impl RocksHot {
         Ok((Arc::new(hot), writer))
     }
 
-    /// Reserves the offsets of an append before the writer gives them; without a bucket nothing is reserved.
-    async fn reserve(&self, table: &TableName, events: &[(PartitionNumber, Event)]) {
-        let Some(reservations) = self.reservations.get() else { return };
-        let mut counts: BTreeMap<PartitionNumber, u64> = BTreeMap::new();
-        for (number, _) in events {
-            *counts.entry(*number).or_default() += 1;
-        }
-        let next = {
-            let tables = self.catalog.read();
-            let known = tables.get(table).map(|table| &table.partitions);
-            let after = |(number, count): (PartitionNumber, u64)| {
-                let mut watermarks = known
-                    .and_then(|known| known.get(&number))
-                    .map(|state| state.watermarks)
-                    .unwrap_or_default();
-                watermarks.next += count;
-                (Partition::new(table.clone(), number), watermarks)
-            };
-            counts.into_iter().map(after).collect()
-        };
-        reservations.reserve(next).await;
-    }
-
     /// Sends a request to the writer, and waits for its answer.
     async fn ask<T>(&self, request: impl FnOnce(WriterReply<T>) -> Request) -> Result<T, StorageError> {
         ask(&self.writer, request).await
@@ -174,50 +146,6 @@ async fn ask<T>(
     let (reply, answer) = oneshot::channel();
     writer.send(request(reply)).await.map_err(|_| StorageError::Closed)?;
     answer.await.map_err(|_| StorageError::Closed)?
-}
-
-#[async_trait]
-impl Appender for RocksHot {
-    #[tracing::instrument(level = "debug", skip_all, fields(table = %append.table, events = append.events.len() as i64))]
-    async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError> {
-        // Refused while RocksDB still has room to flush and compact: see `disk`.
-        if self.disk.is_full() {
-            return Err(StorageError::Overloaded {
-                reason: Overload::DiskFull,
-                retry_after: Duration::from_secs(5),
-            });
-        }
-        let Append { table, events, expected_offset } = append;
-        self.reserve(&table, &events).await;
-        let events = events
-            .into_iter()
-            .map(|(partition, event)| EncodedEvent {
-                partition,
-                timestamp_ms: event.timestamp_ms,
-                appended_ms: event.appended_ms,
-                key: KeyUse::of(&event),
-                value: codec::encode(event),
-            })
-            .collect();
-        let (reply, answer) = oneshot::channel();
-        // An append does not wait for room in the queue: the client is told to come back.
-        self.writer.try_send(Request::Append { table, events, expected_offset, reply }).map_err(|error| {
-            match error {
-                mpsc::error::TrySendError::Full(_) => StorageError::Overloaded {
-                    reason: Overload::QueueFull,
-                    retry_after: Duration::from_secs(1),
-                },
-                mpsc::error::TrySendError::Closed(_) => StorageError::Closed,
-            }
-        })?;
-        // The writer answers every request that it takes. If it ended before that, the batch may have been on
-        // its way to the disk.
-        answer.await.map_err(StorageError::outcome_unknown)?
-    }
-
-    fn wakeups(&self) -> &Arc<Wakeups> {
-        &self.wakeups
-    }
 }
 
 #[async_trait]

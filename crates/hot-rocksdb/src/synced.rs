@@ -23,9 +23,9 @@ const NAME: &str = "SYNCED";
 const NEW_NAME: &str = "SYNCED.new";
 const LENGTH: usize = 12;
 /// What an operator can do.
-const REMEDY: &str = "With a bucket, start with an empty volume: it recovers from S3 and declares what is \
-     lost. Without one, or to go on with what is left, delete the file SYNCED; offsets of lost events are \
-     then given again";
+const REMEDY: &str = "\
+    With a bucket, start with an empty volume: it recovers from S3 and declares what is lost. Without one, \
+    or to go on with what is left, delete the file SYNCED; offsets of lost events are then given again";
 
 /// The open note.
 #[derive(Debug)]

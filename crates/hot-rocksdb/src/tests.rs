@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use ::rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};
 use futures_util::future::join_all;
 
@@ -7,7 +9,9 @@ use crate::{
     settings::{DiskSettings, Durability, HotSettings},
 };
 use contracts::{
+    append::{Append, Appended, Appender},
     clock::SystemClock,
+    event::Event,
     payload::Payload,
     segment::FormatId,
     sequence::{OffsetRange, Watermarks},

@@ -6,6 +6,11 @@ use serde_json::{Value, json};
 
 use super::TestServer;
 
+/// A record as it is sent; each is a millisecond after the one before.
+fn record(n: usize, partition: u64, payload: &str) -> Value {
+    json!({"payload": payload, "partition": partition, "timestamp_ms": 1_700_000_000_000_i64 + n as i64})
+}
+
 /// Payloads by partition, in the order of their offsets.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Sent(pub BTreeMap<u64, Vec<String>>);
@@ -28,7 +33,7 @@ impl Sent {
         let total: usize = self.0.values().map(Vec::len).sum();
         for n in total..total + count {
             let (partition, payload) = (n as u64 % partitions, format!("event {n}"));
-            let record = json!({"payload": payload, "partition": partition, "timestamp_ms": 1_700_000_000_000_i64 + n as i64});
+            let record = record(n, partition, &payload);
             let sent =
                 server.request(reqwest::Method::POST, &format!("/tables/{table}")).json(&record).send().await;
             let Ok(answer) = sent else { return };
@@ -55,15 +60,12 @@ impl Sent {
     /// Sends `count` more events to `table` over `partitions` as one bulk write.
     pub async fn append(&mut self, server: &TestServer, table: &str, partitions: u64, count: usize) {
         let total: usize = self.0.values().map(Vec::len).sum();
-        let record = |n: usize| {
+        let each = |n: usize| {
             let (partition, payload) = (n as u64 % partitions, format!("event {n}"));
-            (
-                partition,
-                payload.clone(),
-                json!({"payload": payload, "partition": partition, "timestamp_ms": 1_700_000_000_000_i64 + n as i64}),
-            )
+            let record = record(n, partition, &payload);
+            (partition, payload, record)
         };
-        let records: Vec<_> = (total..total + count).map(record).collect();
+        let records: Vec<_> = (total..total + count).map(each).collect();
         let body = json!({"records": records.iter().map(|(_, _, record)| record).collect::<Vec<_>>()});
         let (status, answer) = server.post(&format!("/tables/{table}/bulk"), &body).await;
         assert_eq!(status, 201, "{answer}");

@@ -78,8 +78,10 @@ pub enum StoreError {
     #[error("{0}")]
     Storage(#[from] StorageError),
     /// A task ended unexpectedly.
-    #[error("the {part} ended unexpectedly{}", .source.as_ref().map(|source| format!(": \
-         {source}")).unwrap_or_default())]
+    #[error(
+        "the {part} ended unexpectedly{}",
+        .source.as_ref().map(|source| format!(": {source}")).unwrap_or_default()
+    )]
     Ended {
         /// Which task.
         part: &'static str,

@@ -87,8 +87,11 @@ impl Upkeep {
             };
             if !trims.is_empty() {
                 for trim in &trims {
-                    info!(partition = %trim.partition, start = trim.start, "retention: earlier events are \
-                         gone");
+                    info!(
+                        partition = %trim.partition,
+                        start = trim.start,
+                        "retention: earlier events are gone"
+                    );
                 }
                 self.hot.trim(trims).await?;
             }
@@ -101,8 +104,10 @@ impl Upkeep {
         let Some(age_ms) = self.groups.expire_ms() else { return Ok(()) };
         let groups = self.hot.expire(self.clock.now_ms().saturating_sub(age_ms)).await?;
         for group in &groups {
-            info!(%group, "a consumer group is forgotten: it has committed nothing for \
-                 consumers.expire_secs");
+            info!(
+                %group,
+                "a consumer group is forgotten: it has committed nothing for consumers.expire_secs"
+            );
         }
         metrics::groups_expired(groups.len() as u64);
         Ok(())

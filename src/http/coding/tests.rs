@@ -36,7 +36,10 @@ fn decode(coding: Coding, coded: &[u8], piece: usize) -> io::Result<Vec<u8>> {
 
 proptest! {
     #[test]
-    fn members_in_a_row_are_one_body_in_whatever_pieces(texts in prop::collection::vec(".{0,300}", 1..5), piece in 1usize..200) {
+    fn members_in_a_row_are_one_body_in_whatever_pieces(
+        texts in prop::collection::vec(".{0,300}", 1..5),
+        piece in 1usize..200,
+    ) {
         for coding in [Coding::Gzip, Coding::Zstd] {
             let coded: Vec<u8> = texts.iter().flat_map(|text| encode(coding, text.as_bytes())).collect();
             let decoded = decode(coding, &coded, piece).unwrap();
@@ -44,7 +47,8 @@ proptest! {
             prop_assert_eq!(&decoded, text.as_bytes());
             prop_assert!(decode(coding, &coded[..coded.len() - 1], piece).is_err(), "cut");
             for garbage in [b"\0".as_slice(), b"{}", b"\x1f\x8b", &[0; 600]] {
-                prop_assert!(decode(coding, &[coded.as_slice(), garbage].concat(), piece).is_err(), "{:?}", garbage);
+                let spoilt = [coded.as_slice(), garbage].concat();
+                prop_assert!(decode(coding, &spoilt, piece).is_err(), "{:?}", garbage);
             }
         }
     }

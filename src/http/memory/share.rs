@@ -57,7 +57,7 @@ impl Share {
                 return Ok(());
             }
             budget.make_room(peer, more);
-            // a share that was safe at the last look may not be at the next
+            // A share that was safe at the last look may not be at the next.
             drop(timeout(2 * LOOK_INTERVAL, freed).await);
         }
         Err(self.no_room())

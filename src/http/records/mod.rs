@@ -74,7 +74,7 @@ impl RecordParser<'_> {
                 .ok_or_else(|| {
                     let detail = format!(
                         "timestamp_ms {given} is outside the years 1 to 9999, {MIN_TIMESTAMP_MS} to \
-                     {MAX_TIMESTAMP_MS}"
+                         {MAX_TIMESTAMP_MS}"
                     );
                     Problem::new(Code::TimestampOutOfRange, detail)
                 })?,

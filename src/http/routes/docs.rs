@@ -8,9 +8,11 @@ use crate::http::{
     params::{NoParams, Params},
 };
 
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}\
-    h2{font:600 1.1rem ui-monospace,monospace;margin:2rem 0 \
-    0}code{font-family:ui-monospace,monospace}p{margin:.3rem 0}";
+const STYLE: &str = "\
+    body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}\
+    h2{font:600 1.1rem ui-monospace,monospace;margin:2rem 0 0}\
+    code{font-family:ui-monospace,monospace}\
+    p{margin:.3rem 0}";
 
 /// `GET /docs/errors`: the `type` of every problem points here.
 pub async fn errors(Params(NoParams {}): Params<NoParams>) -> Result<Markup, Problem> {
@@ -26,9 +28,10 @@ pub async fn errors(Params(NoParams {}): Params<NoParams>) -> Result<Markup, Pro
             body {
                 h1 { "Errors" }
                 p {
-                    "Every error has a " code { "code" } ", a " code { "detail" } " and the " code { "request_id" } ", which is in the log too. "
-                    "On writes " code { "outcome" } " says what to do: after " code { "not_written" } " you \
-                         may send it again or not; after "
+                    "Every error has a " code { "code" } ", a " code { "detail" } " and the "
+                    code { "request_id" } ", which is in the log too. "
+                    "On writes " code { "outcome" } " says what to do: after " code { "not_written" }
+                    " you may send it again or not; after "
                     code { "unknown" } ", send it again with the same idempotency key."
                 }
                 @for code in Code::ALL {

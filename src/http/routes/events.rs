@@ -7,7 +7,7 @@ use super::{
 use crate::http::{
     body::Incoming,
     code::Code,
-    error::{Problem, ProblemShown},
+    error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::{self, Encoding, Table},
     params::Params,
     records::{BulkToWrite, EventToWrite},
@@ -58,10 +58,17 @@ pub struct BulkWritten {
     post,
     path = "/tables/{table}",
     tag = "events",
-    params(Table, WriteParams,
+    params(
+        Table,
+        WriteParams,
         ("X-Partition" = Option<u64>, Header, description = "The partition of events that name none"),
-        ("Idempotency-Key" = Option<String>, Header, description = "The key of an event that has none; in a \
-             stream with the event's place behind it: `KEY/0`")),
+        (
+            "Idempotency-Key" = Option<String>,
+            Header,
+            description = "The key of an event that has none; in a stream with the event's place behind it: \
+                           `KEY/0`",
+        ),
+    ),
     request_body(content(
         (EventToWrite = "application/json"),
         (Vec<u8> = "application/x-protobuf"),
@@ -71,8 +78,7 @@ pub struct BulkWritten {
         (status = 201, description = "On disk", body = Written),
         (status = 200, description = "Known already: nothing is written", body = Written),
         (status = 202, description = "With `durability = os`: the operating system has it", body = Written),
-        (status = "default", description = "A \
-             problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
 pub async fn write(
@@ -91,7 +97,7 @@ pub async fn write(
                 "expected_offset goes with single and bulk writes, not with streams",
             ));
         }
-        // boxed: single writes must not have room for it
+        // Boxed: single writes must not have room for it.
         return Box::pin(stream::write(&state, table, options, envelope, incoming)).await;
     }
     let connection = incoming.connection();
@@ -124,10 +130,16 @@ fn json<T>(body: Bytes, read: impl FnOnce(&[u8]) -> T) -> T {
     post,
     path = "/tables/{table}/bulk",
     tag = "events",
-    params(Table, WriteParams,
+    params(
+        Table,
+        WriteParams,
         ("X-Partition" = Option<u64>, Header, description = "The partition of events that name none"),
-        ("Idempotency-Key" = Option<String>, Header, description = "The key of events that have none, with \
-             their place behind it: `KEY/0`")),
+        (
+            "Idempotency-Key" = Option<String>,
+            Header,
+            description = "The key of events that have none, with their place behind it: `KEY/0`",
+        ),
+    ),
     request_body(content(
         (BulkToWrite = "application/json"),
         (Vec<u8> = "application/x-protobuf"),
@@ -135,10 +147,12 @@ fn json<T>(body: Bytes, read: impl FnOnce(&[u8]) -> T) -> T {
     responses(
         (status = 201, description = "On disk", body = BulkWritten),
         (status = 200, description = "All known already: nothing is written", body = BulkWritten),
-        (status = 202, description = "With `durability = os`: the operating system has \
-             them", body = BulkWritten),
-        (status = "default", description = "A \
-             problem", body = ProblemShown, content_type = "application/problem+json"),
+        (
+            status = 202,
+            description = "With `durability = os`: the operating system has them",
+            body = BulkWritten,
+        ),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
 pub async fn write_bulk(

@@ -22,8 +22,12 @@ use testing::TestServer;
 /// About 300 bytes of JSON, as a service would send it.
 fn record(number: usize) -> Value {
     json!({
-        "payload": {"carrier": "UA", "flight": number, "tailnum": format!("N{}", 10_000 + number * 7919 % 90_000), "origin": "EWR", "dest": "IAH",
-            "sched_dep_time": 515, "dep_time": 517, "dep_delay": 2, "sched_arr_time": 819, "arr_time": 830, "arr_delay": 11, "distance": 1400},
+        "payload": {
+            "carrier": "UA", "flight": number, "tailnum": format!("N{}", 10_000 + number * 7919 % 90_000),
+            "origin": "EWR", "dest": "IAH",
+            "sched_dep_time": 515, "dep_time": 517, "dep_delay": 2,
+            "sched_arr_time": 819, "arr_time": 830, "arr_delay": 11, "distance": 1400,
+        },
         "timestamp_ms": 1_357_035_300_000_u64 + number as u64,
         "partition": number % 4,
         "idempotency_key": format!("2013-01-01/UA{number}/EWR/0515"),

@@ -11,7 +11,10 @@ use testing::TestServer;
 const KEYS: usize = 5000;
 
 async fn write(z: &TestServer, keys: Range<usize>) {
-    let record = |number: usize| json!({"payload": number, "partition": 0, "idempotency_key": format!("key {number:04}")});
+    let record = |number: usize| {
+        let key = format!("key {number:04}");
+        json!({"payload": number, "partition": 0, "idempotency_key": key})
+    };
     let records: Vec<_> = keys.map(record).collect();
     let (status, body) = z.post("/tables/t/bulk", &json!({"records": records})).await;
     assert_eq!(status, StatusCode::CREATED, "{body}");

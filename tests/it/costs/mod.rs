@@ -85,7 +85,7 @@ async fn cost_the_same(
 ) -> (TestServer, Costs) {
     let mut z = TestServer::start_tiered(&STILL).await;
     make(&z, 0..1).await;
-    // what is counted with many comes after a start as well, which makes files of what was in memory
+    // What is counted with many comes after a start as well, which makes files of what was in memory.
     z.crash().await;
     let one = costs(&mut z).await;
     make(&z, 1..things).await;

@@ -38,8 +38,8 @@ async fn every_kind_of_request_may_be_half_closed() {
     let large = format!("{{\"payload\":\"{}\"}}", "x".repeat(1_000_000));
     let lines: String = (0..5000).map(|n| format!("{{\"payload\":{n}}}\n")).collect();
     let ndjson = "content-type: application/x-ndjson\r\n";
-    let chunked = "POST /tables/t HTTP/1.1\r\nhost: z\r\ntransfer-encoding: \
-         chunked\r\n\r\nd\r\n{\"payload\":1}\r\n0\r\n\r\n";
+    let chunked = "POST /tables/t HTTP/1.1\r\nhost: z\r\ntransfer-encoding: chunked\r\n\r\n\
+                   d\r\n{\"payload\":1}\r\n0\r\n\r\n";
     let requests = [
         ("a large record", request("POST /tables/t", "", &large), 201),
         (

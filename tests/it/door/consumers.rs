@@ -22,8 +22,17 @@ async fn a_request_that_names_a_partition_twice_commits_nothing() {
         json!([{"table": "t", "offset": 20}, {"topic": "t", "offset": 12}]),
         json!([{"topic": "t", "offset": 20}, {"topic": "t", "offset": 20}]),
         json!([{"table": "t", "offset": 20}, {"table": "t", "partition": 0, "offset": 12}]),
-        json!([{"table": "t", "partition": 1, "offset": 20}, {"table": "u", "offset": 1}, {"topic": "t", "partition": 1, "offset": 21}]),
-        json!([{"table": "u", "offset": 3}, {"table": "t", "offset": 20}, {"table": "v", "offset": 0}, {"table": "t", "offset": 12}]),
+        json!([
+            {"table": "t", "partition": 1, "offset": 20},
+            {"table": "u", "offset": 1},
+            {"topic": "t", "partition": 1, "offset": 21},
+        ]),
+        json!([
+            {"table": "u", "offset": 3},
+            {"table": "t", "offset": 20},
+            {"table": "v", "offset": 0},
+            {"table": "t", "offset": 12},
+        ]),
     ];
     let standing = async || {
         let at = async |table: &str, partition: u32| {

@@ -87,8 +87,8 @@ async fn a_byte_order_mark_is_skipped() {
     // In pieces of one byte.
     let mut wire = Wire::open(&z).await;
     wire.send(
-        "POST /tables/t HTTP/1.1\r\nhost: z\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: \
-         chunked\r\n\r\n",
+        "POST /tables/t HTTP/1.1\r\nhost: z\r\ncontent-type: application/x-ndjson\r\n\
+         transfer-encoding: chunked\r\n\r\n",
     )
     .await;
     for byte in &lines {

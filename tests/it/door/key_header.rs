@@ -81,7 +81,9 @@ async fn a_bulk_write_that_is_sent_again_whole_is_all_duplicates() {
     expect_problem("changed", &answer, 422, "idempotency_key_reused").with("index", 1).with("offset", 1);
 
     // Those with keys of their own keep them; partitions are apart.
-    let mixed = json!({"records": [{"payload": 0, "partition": 1}, {"payload": 1, "idempotency_key": "own"}, {"payload": 2}]}).to_string();
+    let records =
+        json!([{"payload": 0, "partition": 1}, {"payload": 1, "idempotency_key": "own"}, {"payload": 2}]);
+    let mixed = json!({"records": records}).to_string();
     for duplicates in [0, 3] {
         assert_eq!(
             send(&z, "/tables/mixed/bulk", JSON, "batch", mixed.clone()).await.1["duplicates"],

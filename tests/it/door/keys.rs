@@ -207,7 +207,14 @@ async fn kinds_count_over_all_encodings() {
 #[tokio::test]
 async fn headers_and_timestamps_do_not_count() {
     let z = TestServer::start().await;
-    let record = |headers: Value, timestamp_ms: i64| json!({"payload": 1, "idempotency_key": "k", "headers": headers, "timestamp_ms": timestamp_ms});
+    let record = |headers: Value, timestamp_ms: i64| {
+        json!({
+            "payload": 1,
+            "idempotency_key": "k",
+            "headers": headers,
+            "timestamp_ms": timestamp_ms,
+        })
+    };
     assert_eq!(z.post("/tables/t", &record(json!({"a": "1"}), 1)).await.0, StatusCode::CREATED);
     for (headers, timestamp_ms) in
         [(json!({"a": "2", "b": "1"}), 1), (json!({}), 2), (json!({"traceparent": "x"}), 1)]

@@ -1,4 +1,5 @@
-//! Server-sent events: ids that a client resumes with, with each event where they are short, with each batch where they are not.
+//! Server-sent events: ids that a client resumes with, with each event where they are short, with each batch
+//! where they are not.
 
 use std::collections::BTreeSet;
 

@@ -25,7 +25,8 @@ const BESIDE: u64 = 32 << 20;
 async fn fill(z: &TestServer, partitions: u32, events: u32, payload: usize) {
     let record = |partition: u32, event: u32| {
         let text = format!("{partition} {event} {}", "x".repeat(payload));
-        json!({"payload": text, "partition": partition, "timestamp_ms": 1_700_000_000_000_u64 + u64::from(event * 1024 + partition)})
+        let timestamp_ms = 1_700_000_000_000_u64 + u64::from(event * 1024 + partition);
+        json!({"payload": text, "partition": partition, "timestamp_ms": timestamp_ms})
     };
     let a_time = (4_000_000 / (payload + 100)).max(1);
     let all: Vec<_> =

@@ -51,14 +51,14 @@ async fn certificates(directory: &Path) {
     openssl(
         directory,
         &format!(
-            "req -x509 {new} -subj /CN=authority -extensions authority -days 2 -keyout authority.key -out \
-             authority.pem"
+            "req -x509 {new} -subj /CN=authority -extensions authority -days 2 \
+             -keyout authority.key -out authority.pem"
         ),
     )
     .await;
     openssl(directory, &format!("req {new} -subj /CN=localhost -keyout server.key -out server.csr")).await;
-    let signed = "-CA authority.pem -CAkey authority.key -CAcreateserial -extfile extensions -extensions \
-         server -days 2";
+    let signed = "-CA authority.pem -CAkey authority.key -CAcreateserial \
+                  -extfile extensions -extensions server -days 2";
     openssl(directory, &format!("x509 -req -in server.csr {signed} -out server.pem")).await;
 }
 

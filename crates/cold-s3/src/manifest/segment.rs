@@ -199,7 +199,10 @@ mod tests {
 
     #[test]
     fn a_segment_of_before_formats_had_names_is_one_of_format_1() {
-        let old = r#"{"table":"t","partition":0,"start":1,"end":2,"epoch":1,"zstd":true,"bytes":114,"sha256":"01","appended_ms":5,"keys":1,"frames":[[1,0,3,4,17]]}"#;
+        let old = concat!(
+            r#"{"table":"t","partition":0,"start":1,"end":2,"epoch":1,"zstd":true,"bytes":114,"#,
+            r#""sha256":"01","appended_ms":5,"keys":1,"frames":[[1,0,3,4,17]]}"#,
+        );
         let entry: SegmentEntry = serde_json::from_str(old).unwrap();
         let (partition, meta) = entry.decode().unwrap();
         assert_eq!((meta.format.as_str(), meta.min_ms, meta.max_ms), ("jsonl.zst/1", 3, 4));

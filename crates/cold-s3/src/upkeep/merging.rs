@@ -180,8 +180,13 @@ impl<'a> MergeRound<'a> {
         crash::point("compact-published");
         for (partition, run, meta) in done {
             metrics::compacted(run.len() as u64, meta.bytes);
-            debug!(%partition, range = %meta.range, segments = run.len(), bytes = meta.bytes, "segments \
-                 merged");
+            debug!(
+                %partition,
+                range = %meta.range,
+                segments = run.len(),
+                bytes = meta.bytes,
+                "segments merged"
+            );
         }
         failed.map_or(Ok(()), Err)
     }
@@ -208,8 +213,9 @@ async fn merge(
     let id = SegmentId { partition: partition.clone(), start: range.start, epoch: cold.epoch()? };
     let builder = cold.segment(id, cold.format())?;
     let segments = stream::iter(run.to_vec()).map(|meta| whole(cold.objects(), partition, meta));
-    let add = |mut builder: Box<dyn SegmentBuilder>, (segment, stored): (LocatedSegment, SegmentObjects)| async move {
+    let add = |mut builder: Box<dyn SegmentBuilder>, read: (LocatedSegment, SegmentObjects)| async move {
         let added = offload(move || {
+            let (segment, stored) = read;
             formats::of(&segment.meta)?.decode(&segment, &stored, &mut |record| builder.push(&record))?;
             Ok(builder)
         });

@@ -126,8 +126,10 @@ impl Batch<'_> {
         let max_bytes = flushed.saturating_sub(over);
         let keep = HotKeep { flushed_upto: TimestampMs::MIN, flushed_after: TimestampMs::MAX, max_bytes };
         if let Err(error) = self.evict(keep) {
-            tracing::warn!(%error, "hot is full and flushed events cannot be evicted, refusing writes until \
-                 there is room");
+            tracing::warn!(
+                %error,
+                "hot is full and flushed events cannot be evicted, refusing writes until there is room"
+            );
         }
     }
 

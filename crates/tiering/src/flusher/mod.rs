@@ -241,7 +241,7 @@ impl Flusher {
         let most = self.flush.memory_bytes;
         async move {
             let partition = task.partition.clone();
-            // about: the object, and its room to grow
+            // About: the object, and its room to grow.
             let bytes = task.bytes.min(segment_bytes).saturating_mul(2);
             let permits = usize::try_from(bytes).unwrap_or(most).min(most);
             let (Ok(_turn), Ok(_memory)) = (

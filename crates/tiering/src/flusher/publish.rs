@@ -108,7 +108,12 @@ impl Flusher {
         }
         for segment in written {
             metrics::flushed(1, segment.meta.range.len(), segment.meta.bytes);
-            debug!(partition = %segment.partition, range = %segment.meta.range, bytes = segment.meta.bytes, "segment flushed");
+            debug!(
+                partition = %segment.partition,
+                range = %segment.meta.range,
+                bytes = segment.meta.bytes,
+                "segment flushed"
+            );
             self.troubled.remove(&segment.partition);
             self.not_taken.remove(&segment.partition);
             self.waiters.iter_mut().for_each(|waiter| waiter.report(&segment));

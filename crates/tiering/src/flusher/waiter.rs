@@ -43,7 +43,7 @@ impl FlushHandle {
 #[async_trait]
 impl Flush for FlushHandle {
     async fn flush_now(&self, table: Option<TableName>) -> Result<FlushReport, StorageError> {
-        // without an open bucket the flusher does not run, and the request would wait for ever
+        // Without an open bucket the flusher does not run, and the request would wait for ever.
         self.cold.epoch()?;
         let ends = match table {
             None => plan::ends(self.hot.pending()),

@@ -177,17 +177,29 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_goes_in_comes_out(since: Option<i64>, until: Option<i64>, partition: Option<u32>, next: Positions) {
+        fn what_goes_in_comes_out(
+            since: Option<i64>,
+            until: Option<i64>,
+            partition: Option<u32>,
+            next: Positions,
+        ) {
             let query = query(partition, TimeFilter { since, until });
             let cursor = encode(&query, &next);
             let decoded = decode(&table("t"), &cursor).unwrap();
-            prop_assert_eq!((decoded.partition, decoded.filter, decoded.from), (partition, query.filter, next));
+            prop_assert_eq!(
+                (decoded.partition, decoded.filter, decoded.from),
+                (partition, query.filter, next)
+            );
             prop_assert!(decode(&table("u"), &cursor).is_err());
         }
 
         #[test]
-        fn positions_near_each_other_come_out_too(base: u64, near in prop::collection::btree_map(0u32..40, 0u64..100, 0..40)) {
-            let next: Positions = near.into_iter().map(|(number, more)| (number, base.saturating_add(more))).collect();
+        fn positions_near_each_other_come_out_too(
+            base: u64,
+            near in prop::collection::btree_map(0u32..40, 0u64..100, 0..40),
+        ) {
+            let next: Positions =
+                near.into_iter().map(|(number, more)| (number, base.saturating_add(more))).collect();
             let cursor = encode(&query(None, TimeFilter::default()), &next);
             prop_assert_eq!(decode(&table("t"), &cursor).unwrap().from, next);
         }

@@ -149,8 +149,12 @@ impl Recovery {
             moved.map(|(partition, cold)| empty_at(partition, cold.start, cold.end)).collect();
         for one in &partitions {
             let next = known.get(&one.partition).map_or(0, |watermarks| watermarks.next);
-            warn!(partition = %one.partition, start = next, end = one.watermarks.next, "these offsets may \
-                 have been given, and are lost with the volume");
+            warn!(
+                partition = %one.partition,
+                start = next,
+                end = one.watermarks.next,
+                "these offsets may have been given, and are lost with the volume"
+            );
         }
         self.hot.recover(Recovered { partitions, ..Recovered::default() }).await?;
         crash::point("recovery-moved-on");

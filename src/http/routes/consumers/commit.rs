@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use crate::http::{
     body::Incoming,
     code::Code,
-    error::{Problem, ProblemShown},
+    error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::{self, Encoding, GroupPath},
     json_body,
     limits::Limits,
@@ -87,8 +87,7 @@ pub struct Committed {
     request_body(content = CommitToWrite),
     responses(
         (status = 200, description = "Committed", body = CommitWritten),
-        (status = "default", description = "A \
-             problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
 pub async fn commit(

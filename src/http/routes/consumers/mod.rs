@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::http::{
     answers,
     connection::OnConnection,
-    error::{Problem, ProblemShown},
+    error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::GroupPath,
     params::{NoParams, Params, PartitionParam, TableParam},
     state::AppState,
@@ -110,8 +110,7 @@ pub struct GroupsShown {
     params(GroupPath, OffsetParams),
     responses(
         (status = 200, description = "Its offset and lag", body = OffsetShown),
-        (status = "default", description = "A \
-             problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
 pub async fn offset(
@@ -145,8 +144,7 @@ pub async fn offset(
     params(GroupPath),
     responses(
         (status = 200, description = "All its offsets and lag", body = GroupShown),
-        (status = "default", description = "A \
-             problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
 pub async fn offsets(
@@ -181,7 +179,8 @@ pub async fn offsets(
             lag += lag_of_table;
             shown.push(TableWithLag { table: name.to_string(), lag: lag_of_table });
         }
-        yield [&br#"],"tables":"#[..], &answers::json(&shown)?, br#","lag":"#, &answers::json(&lag)?, b"}"].concat().into();
+        let (shown, lag) = (answers::json(&shown)?, answers::json(&lag)?);
+        yield [&br#"],"tables":"#[..], &shown, br#","lag":"#, &lag, b"}"].concat().into();
     };
     Ok(answers::answer(share.stream::<Problem>(pieces)))
 }
@@ -226,8 +225,7 @@ fn lag(state: &AppState, table: Option<&TableStatus>, partition: &Partition, off
     tag = "consumers",
     responses(
         (status = 200, description = "All groups", body = GroupsShown),
-        (status = "default", description = "A \
-             problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
 pub async fn groups(
@@ -250,8 +248,7 @@ pub async fn groups(
     params(GroupPath),
     responses(
         (status = 204, description = "Forgotten"),
-        (status = "default", description = "A \
-             problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
 pub async fn delete(

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::http::{
     code::Code,
     connection::{Connection, OnConnection},
-    error::{Problem, ProblemShown},
+    error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::Table,
     params::{NoParams, Params},
     state::{AppState, OpsState},
@@ -68,8 +68,7 @@ impl From<FlushReport> for Flushed {
     tag = "operations",
     responses(
         (status = 200, description = "What was moved", body = Flushed),
-        (status = "default", description = "A \
-             problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
 pub async fn flush(
@@ -88,8 +87,7 @@ pub async fn flush(
     params(Table),
     responses(
         (status = 200, description = "What was moved", body = Flushed),
-        (status = "default", description = "A \
-             problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
 pub async fn flush_table(

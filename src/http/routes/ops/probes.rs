@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::http::{
     context::Shaped,
-    error::ProblemShown,
+    error::{PROBLEM_JSON, ProblemShown},
     state::{OpsState, Phase},
 };
 use contracts::heartbeat::Heartbeat;
@@ -54,8 +54,7 @@ impl Check {
     responses(
         (status = 200, description = "Yes", body = Probe),
         (status = 503, description = "No", body = Probe),
-        (status = "default", description = "A \
-             problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
 pub async fn livez(State(ops): State<OpsState>) -> Response {
@@ -78,8 +77,7 @@ pub async fn livez(State(ops): State<OpsState>) -> Response {
     responses(
         (status = 200, description = "Yes", body = Probe),
         (status = 503, description = "No", body = Probe),
-        (status = "default", description = "A \
-             problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
 pub async fn readyz(State(ops): State<OpsState>, RawQuery(query): RawQuery) -> Response {
@@ -102,8 +100,7 @@ pub async fn readyz(State(ops): State<OpsState>, RawQuery(query): RawQuery) -> R
     responses(
         (status = 200, description = "Yes", body = Probe),
         (status = 503, description = "No", body = Probe),
-        (status = "default", description = "A \
-             problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
 pub async fn startupz(State(ops): State<OpsState>) -> Response {

@@ -23,7 +23,7 @@ use crate::http::{
     code::Code,
     connection::{Connection, OnConnection},
     encode::{NDJSON, PROTOBUF, PageRead},
-    error::{Problem, ProblemShown},
+    error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::Table,
     limits::Limits,
     memory::Share,
@@ -93,8 +93,11 @@ impl<S: Send + Sync> FromRequestParts<S> for WantedAnswer {
     get,
     path = "/tables/{table}",
     tag = "events",
-    params(Table, ReadParams, ("Last-Event-ID" = Option<String>, Header, description = "Resumes server-sent \
-         events")),
+    params(
+        Table,
+        ReadParams,
+        ("Last-Event-ID" = Option<String>, Header, description = "Resumes server-sent events"),
+    ),
     responses(
         (
             status = 200,
@@ -106,8 +109,7 @@ impl<S: Send + Sync> FromRequestParts<S> for WantedAnswer {
                 (String = "text/event-stream"),
             )
         ),
-        (status = "default", description = "A \
-             problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
 pub async fn read(

@@ -36,7 +36,7 @@ pub(super) async fn answer(
 ) -> Result<Response, Problem> {
     let mut share = state.responses.sending(connection);
     let mut merge = state.reader.rest(query.clone(), CHUNK)?;
-    // an error now becomes a status; later it can only break the answer off
+    // An error now becomes a status; later it can only break the answer off.
     fetch(&mut merge, &mut share, PIECE_BYTES, connection).await?;
     let body = Body::from_stream(lines(
         state.clone(),

@@ -67,7 +67,7 @@ pub(super) async fn answer(
     let wakeup = state.appender.wakeups().wait_for(&query.table, query.partition);
     let mut merge = state.reader.merge(query.clone(), LOOK)?;
     let mut share = state.responses.sending(connection);
-    // an error now becomes a status; later it can only break the answer off
+    // An error now becomes a status; later it can only break the answer off.
     fetch(&mut merge, &mut share, 0, connection).await?;
     let tail = Tail {
         state: state.clone(),
@@ -115,12 +115,13 @@ fn events(mut tail: Tail, mut merge: Merge) -> impl Stream<Item = Result<Event, 
                 metrics::read(1);
                 batch_bytes += json.len();
                 let mut event = Event::default().data(json);
+                let all_have_ids = merge.partitions() <= ID_PARTITIONS;
                 // Whether another event is at hand shows only after a look; it does not wait for S3.
-                if merge.partitions() > ID_PARTITIONS && tail.left > 0 && !merge.is_fetched() && !merge.wants_cold() {
+                if !all_have_ids && tail.left > 0 && !merge.is_fetched() && !merge.wants_cold() {
                     tail.fetch(&mut merge).await?;
                 }
-                let ends_batch = tail.left == 0 || batch_bytes >= BATCH_BYTES || began.elapsed() >= BATCH_TIME || !merge.is_fetched();
-                if merge.partitions() <= ID_PARTITIONS || ends_batch {
+                let is_full = batch_bytes >= BATCH_BYTES || began.elapsed() >= BATCH_TIME;
+                if all_have_ids || tail.left == 0 || is_full || !merge.is_fetched() {
                     event = event.id(cursor::encode(&tail.query, &merge.positions()));
                     (batch_bytes, began) = (0, Instant::now());
                 }

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use crate::http::{
     body::Incoming,
     code::Code,
-    error::{Problem, ProblemShown},
+    error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::{self, Encoding, Table},
     json_body,
     params::{NoParams, Params},
@@ -90,8 +90,7 @@ impl From<TableSettings> for TableConfig {
     params(Table),
     responses(
         (status = 200, description = "The settings", body = TableConfig),
-        (status = "default", description = "A \
-             problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
 pub async fn table_config(
@@ -115,8 +114,7 @@ pub async fn table_config(
     responses(
         (status = 200, description = "The settings now", body = TableConfig),
         (status = 201, description = "The settings of the new table", body = TableConfig),
-        (status = "default", description = "A \
-             problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
 pub async fn configure_table(

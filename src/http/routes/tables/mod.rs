@@ -13,7 +13,7 @@ use self::config::TableConfig;
 use crate::http::{
     answers::{answer, json, member},
     connection::{Connection, OnConnection},
-    error::{Problem, ProblemShown},
+    error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::Table,
     limits::Limits,
     memory::Share,
@@ -118,8 +118,7 @@ impl From<OffsetRange> for Range {
     params(ListParams),
     responses(
         (status = 200, description = "A page of the tables", body = TablesShown),
-        (status = "default", description = "A \
-             problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
 pub async fn list(
@@ -146,7 +145,8 @@ pub async fn list(
             last = Some(table.table);
         };
         let next = last.filter(|_| has_more);
-        yield [&br#"],"has_more":"#[..], &json(&has_more)?, br#","next":"#, &json(&next)?, b"}"].concat().into();
+        let (has_more, next) = (json(&has_more)?, json(&next)?);
+        yield [&br#"],"has_more":"#[..], &has_more, br#","next":"#, &next, b"}"].concat().into();
     };
     Ok(answer(share.stream::<Problem>(pieces)))
 }
@@ -189,8 +189,7 @@ impl Walk {
     params(Table),
     responses(
         (status = 200, description = "The table", body = TableShown),
-        (status = "default", description = "A \
-             problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
 pub async fn partitions(
@@ -245,8 +244,7 @@ fn show_partition(state: &AppState, table: &TableStatus, status: &PartitionStatu
     params(Table),
     responses(
         (status = 204, description = "Deleted; what is in S3 follows within moments"),
-        (status = "default", description = "A \
-             problem", body = ProblemShown, content_type = "application/problem+json"),
+        (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
 pub async fn delete_table(

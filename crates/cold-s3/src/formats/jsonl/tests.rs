@@ -87,14 +87,23 @@ fn damaged(segment: &Segment, at: prop::sample::Index, bit: u8, is_beside: bool)
 
 proptest! {
     #[test]
-    fn what_goes_in_comes_out_and_always_as_the_same_bytes(records in records(), format in prop::sample::select(ALL.to_vec())) {
+    fn what_goes_in_comes_out_and_always_as_the_same_bytes(
+        records in records(),
+        format in prop::sample::select(ALL.to_vec()),
+    ) {
         let segment = encode(&records, format);
         prop_assert_eq!(&encode(&records, format).body, &segment.body);
         prop_assert_eq!(decode(&segment).unwrap(), records);
     }
 
     #[test]
-    fn every_flipped_bit_is_noticed(records in records(), format in prop::sample::select(ALL.to_vec()), is_beside: bool, at: prop::sample::Index, bit in 0u8..8) {
+    fn every_flipped_bit_is_noticed(
+        records in records(),
+        format in prop::sample::select(ALL.to_vec()),
+        is_beside: bool,
+        at: prop::sample::Index,
+        bit in 0u8..8,
+    ) {
         let segment = damaged(&encode(&records, format), at, bit, is_beside);
         prop_assert!(decode(&segment).is_err());
         prop_assert!(decode_frames(&segment).is_err());

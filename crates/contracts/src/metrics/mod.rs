@@ -1,0 +1,264 @@
+//! Counts and shows what is measured. Others call the functions here and never name a metric: `names` does.
+
+mod names;
+
+use std::time::Duration;
+
+use metrics::{counter, describe_gauge, gauge, histogram};
+
+use self::names::{
+    APPEND_BATCH_BYTES, APPEND_BATCH_REQUESTS, APPEND_BATCH_SECONDS, APPEND_QUEUE, APPENDED, BUILD_INFO,
+    COLD_ENABLED, COMMITTED, COMPACTED_BYTES, COMPACTED_SEGMENTS, CONNECTIONS, CONSUMER_LAG, COUNTERS,
+    DUPLICATES, EVICTED, FLUSH_FAILURES, FLUSH_SECONDS, FLUSHED_AT, FLUSHED_BYTES, FLUSHED_EVENTS,
+    FLUSHED_SEGMENTS, GROUPS, GROUPS_EXPIRED, HOT_BYTES, HTTP_REQUESTS, HTTP_SECONDS, KEY_WINDOW,
+    KEY_WINDOW_SETTING, KEYS, LAGS, LOG_DROPPED, LOST_OFFSETS, PARTITIONS, READ, READY, REFUSED, S3_CONTACT,
+    S3_REQUESTS, S3_SECONDS, SCANNED, SWEPT, TABLES, UNFLUSHED_AGE, UNFLUSHED_BYTES, UNFLUSHED_EVENTS,
+    UPKEEP_DUE, UPKEEP_FAILURES,
+};
+pub use self::names::{BUCKETS, MetricPattern};
+use crate::{gauge::Gauge, idempotency::KeyWindow};
+
+/// Why requests are turned away with 503: `reason` of `zombi_refused_total`.
+pub const REFUSALS: [&str; 15] = [
+    "queue_full",
+    "hot_full",
+    "disk_full",
+    "memory",
+    "answers",
+    "tails",
+    "cold_reads",
+    "keys_full",
+    "slow",
+    "closing",
+    "fenced",
+    "starting",
+    "cold_unavailable",
+    "hot_unavailable",
+    "write_failed",
+];
+
+/// Describes every metric to the installed recorder, and starts the counters that rates are taken of.
+pub fn describe() {
+    names::describe();
+    // There from the first scrape, so that a rate sees the first increment.
+    for (name, _) in COUNTERS {
+        counter!(name).increment(0);
+    }
+    for reason in REFUSALS {
+        counter!(REFUSED, "reason" => reason).increment(0);
+    }
+    gauge!(READY).set(0.0);
+    gauge!(S3_CONTACT).set(0.0);
+    gauge!(CONNECTIONS).set(0.0);
+    gauge!(FLUSHED_AT).set(0.0);
+    upkeep_due_merges(0);
+    upkeep_due_deletes(0);
+    gauge!(APPEND_QUEUE).set(0.0);
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+/// Counts one batch of the writer.
+pub fn append_batch(requests: usize, bytes: usize, took: Duration) {
+    histogram!(APPEND_BATCH_REQUESTS).record(requests as f64);
+    histogram!(APPEND_BATCH_BYTES).record(bytes as f64);
+    histogram!(APPEND_BATCH_SECONDS).record(took);
+}
+
+/// Counts events of one append.
+pub fn appended(stored: u64, duplicates: u64) {
+    counter!(APPENDED).increment(stored);
+    counter!(DUPLICATES).increment(duplicates);
+}
+
+/// Counts records of one read.
+pub fn read(records: u64) {
+    counter!(READ).increment(records);
+}
+
+/// Counts events that a read looked at in hot.
+pub fn scanned(events: u64) {
+    counter!(SCANNED).increment(events);
+}
+
+/// Counts one HTTP request; `route` is the route's pattern, never a path.
+pub fn http_request(route: &str, method: &str, status: u16, took: Duration) {
+    let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
+    counter!(HTTP_REQUESTS, &labels).increment(1);
+    histogram!(HTTP_SECONDS, "route" => route.to_owned()).record(took);
+}
+
+/// Counts an open connection.
+pub fn connection_opened() {
+    gauge!(CONNECTIONS).increment(1.0);
+}
+
+/// Counts a connection as closed.
+pub fn connection_closed() {
+    gauge!(CONNECTIONS).decrement(1.0);
+}
+
+/// Counts one S3 request, its retries included.
+pub fn s3_request(operation: &'static str, succeeded: bool, took: Duration) {
+    let outcome = if succeeded { "ok" } else { "error" };
+    counter!(S3_REQUESTS, "operation" => operation, "outcome" => outcome).increment(1);
+    histogram!(S3_SECONDS, "operation" => operation).record(took);
+}
+
+/// Counts segments that became cold.
+pub fn flushed(segments: u64, events: u64, bytes: u64) {
+    counter!(FLUSHED_SEGMENTS).increment(segments);
+    counter!(FLUSHED_EVENTS).increment(events);
+    counter!(FLUSHED_BYTES).increment(bytes);
+}
+
+/// Counts segments that were merged into one.
+pub fn compacted(segments: u64, bytes: u64) {
+    counter!(COMPACTED_SEGMENTS).increment(segments);
+    counter!(COMPACTED_BYTES).increment(bytes);
+}
+
+/// Shows how many partitions have segments to merge for which there was no time.
+pub fn upkeep_due_merges(partitions: u64) {
+    gauge!(UPKEEP_DUE, "kind" => "merges").set(partitions as f64);
+}
+
+/// Shows how many objects that nobody needs could not be deleted.
+pub fn upkeep_due_deletes(objects: u64) {
+    gauge!(UPKEEP_DUE, "kind" => "deletes").set(objects as f64);
+}
+
+/// Counts objects that nobody named, and that were deleted.
+pub fn swept(objects: u64) {
+    counter!(SWEPT).increment(objects);
+}
+
+/// Counts a round of upkeep in which something failed.
+pub fn upkeep_failed() {
+    counter!(UPKEEP_FAILURES).increment(1);
+}
+
+/// Counts a flush round in which something failed.
+pub fn flush_failed() {
+    counter!(FLUSH_FAILURES).increment(1);
+}
+
+/// Shows how many requests wait for the writer.
+pub fn append_queue(requests: usize) {
+    gauge!(APPEND_QUEUE).set(requests as f64);
+}
+
+/// Counts the time of one segment.
+pub fn segment_written(took: Duration) {
+    histogram!(FLUSH_SECONDS).record(took);
+}
+
+/// Shows when a manifest was published.
+pub fn manifest_published(now_ms: i64) {
+    gauge!(FLUSHED_AT).set(now_ms as f64 / 1000.0);
+}
+
+/// Shows the engine's own numbers, which bring their names.
+pub fn engine(gauges: &[Gauge]) {
+    for Gauge { name, help, value } in gauges {
+        describe_gauge!(*name, *help);
+        gauge!(*name).set(*value as f64);
+    }
+}
+
+/// Shows lags of consumer groups to the recorder of this thread.
+pub fn consumer_lags<'a>(lags: impl Iterator<Item = ConsumerLag<'a>>) {
+    for (name, help) in LAGS {
+        describe_gauge!(name, help);
+    }
+    for ConsumerLag { group, table, lag, committed } in lags {
+        let labels = [("group", group.to_owned()), ("table", table.to_owned())];
+        gauge!(CONSUMER_LAG, &labels).set(lag as f64);
+        gauge!(COMMITTED, &labels).set(committed as f64);
+    }
+}
+
+/// How far a group is in a table.
+#[derive(Debug, Clone, Copy)]
+pub struct ConsumerLag<'a> {
+    /// The group.
+    pub group: &'a str,
+    /// The table.
+    pub table: &'a str,
+    /// Events that it has not read.
+    pub lag: u64,
+    /// The sum of its committed offsets.
+    pub committed: u64,
+}
+
+/// Says whether requests should come.
+pub fn ready(is_ready: bool) {
+    gauge!(READY).set(f64::from(u8::from(is_ready)));
+}
+
+/// Counts a request that was turned away.
+pub fn refused(reason: &'static str) {
+    counter!(REFUSED, "reason" => reason).increment(1);
+}
+
+/// Counts forgotten consumer groups.
+pub fn groups_expired(groups: u64) {
+    counter!(GROUPS_EXPIRED).increment(groups);
+}
+
+/// Says how many lines of the log were dropped since the start.
+pub fn log_lines_dropped(lines: u64) {
+    counter!(LOG_DROPPED).absolute(lines);
+}
+
+/// Says that S3 has answered as it should.
+pub fn s3_contact(now_ms: i64) {
+    gauge!(S3_CONTACT).set(now_ms as f64 / 1000.0);
+}
+
+/// Counts evicted events.
+pub fn evicted(events: u64) {
+    counter!(EVICTED).increment(events);
+}
+
+/// What the store holds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Held {
+    /// Tables.
+    pub tables: u64,
+    /// Stored bytes of the events in hot.
+    pub bytes: u64,
+    /// Stored bytes of the events that only hot has.
+    pub unflushed_bytes: u64,
+    /// How many events only hot has.
+    pub unflushed_events: u64,
+    /// How long the oldest of them has waited.
+    pub unflushed_for: Duration,
+    /// Offsets declared lost.
+    pub lost: u64,
+    /// Partitions of all tables.
+    pub partitions: u64,
+    /// Consumer groups.
+    pub groups: u64,
+    /// Whether a bucket is configured.
+    pub has_bucket: bool,
+    /// The idempotency keys.
+    pub keys: KeyWindow,
+    /// How long keys are to be remembered, in milliseconds.
+    pub key_window_setting_ms: u64,
+}
+
+/// Shows what the store holds.
+pub fn held(held: Held) {
+    gauge!(TABLES).set(held.tables as f64);
+    gauge!(HOT_BYTES).set(held.bytes as f64);
+    gauge!(UNFLUSHED_BYTES).set(held.unflushed_bytes as f64);
+    gauge!(UNFLUSHED_EVENTS).set(held.unflushed_events as f64);
+    gauge!(UNFLUSHED_AGE).set(held.unflushed_for.as_secs_f64());
+    gauge!(LOST_OFFSETS).set(held.lost as f64);
+    gauge!(PARTITIONS).set(held.partitions as f64);
+    gauge!(GROUPS).set(held.groups as f64);
+    gauge!(COLD_ENABLED).set(f64::from(u8::from(held.has_bucket)));
+    gauge!(KEYS).set(held.keys.keys as f64);
+    gauge!(KEY_WINDOW).set(held.keys.window_ms as f64 / 1000.0);
+    gauge!(KEY_WINDOW_SETTING).set(held.key_window_setting_ms as f64 / 1000.0);
+}

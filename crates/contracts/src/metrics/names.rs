@@ -1,0 +1,169 @@
+//! Every metric: its name, help, unit and buckets.
+
+use metrics::{Unit, with_recorder};
+
+pub(super) const APPEND_BATCH_REQUESTS: &str = "zombi_append_batch_requests";
+pub(super) const APPEND_BATCH_BYTES: &str = "zombi_append_batch_bytes";
+pub(super) const APPEND_BATCH_SECONDS: &str = "zombi_append_batch_duration_seconds";
+pub(super) const APPENDED: &str = "zombi_events_appended_total";
+pub(super) const DUPLICATES: &str = "zombi_events_duplicate_total";
+pub(super) const READ: &str = "zombi_events_read_total";
+pub(super) const SCANNED: &str = "zombi_hot_scanned_events_total";
+pub(super) const HTTP_REQUESTS: &str = "zombi_http_requests_total";
+pub(super) const HTTP_SECONDS: &str = "zombi_http_request_duration_seconds";
+pub(super) const CONNECTIONS: &str = "zombi_http_connections";
+pub(super) const S3_REQUESTS: &str = "zombi_s3_requests_total";
+pub(super) const S3_SECONDS: &str = "zombi_s3_request_duration_seconds";
+pub(super) const APPEND_QUEUE: &str = "zombi_append_queue_requests";
+pub(super) const FLUSH_SECONDS: &str = "zombi_flush_segment_duration_seconds";
+pub(super) const FLUSHED_AT: &str = "zombi_flush_last_success_timestamp_seconds";
+pub(super) const UNFLUSHED_AGE: &str = "zombi_unflushed_age_seconds";
+pub(super) const LOST_OFFSETS: &str = "zombi_lost_offsets";
+pub(super) const TABLES: &str = "zombi_tables";
+pub(super) const CONSUMER_LAG: &str = "zombi_consumer_lag_events";
+pub(super) const FLUSHED_EVENTS: &str = "zombi_flush_events_total";
+pub(super) const FLUSHED_SEGMENTS: &str = "zombi_flush_segments_total";
+pub(super) const FLUSHED_BYTES: &str = "zombi_flush_bytes_total";
+pub(super) const FLUSH_FAILURES: &str = "zombi_flush_failures_total";
+pub(super) const EVICTED: &str = "zombi_hot_evicted_events_total";
+pub(super) const HOT_BYTES: &str = "zombi_hot_bytes";
+pub(super) const COMPACTED_SEGMENTS: &str = "zombi_compacted_segments_total";
+pub(super) const COMPACTED_BYTES: &str = "zombi_compacted_bytes_total";
+pub(super) const UPKEEP_DUE: &str = "zombi_upkeep_due";
+pub(super) const UPKEEP_FAILURES: &str = "zombi_upkeep_failures_total";
+pub(super) const SWEPT: &str = "zombi_swept_objects_total";
+pub(super) const UNFLUSHED_BYTES: &str = "zombi_unflushed_bytes";
+pub(super) const UNFLUSHED_EVENTS: &str = "zombi_unflushed_events";
+pub(super) const BUILD_INFO: &str = "zombi_build_info";
+pub(super) const READY: &str = "zombi_ready";
+pub(super) const COLD_ENABLED: &str = "zombi_cold_enabled";
+pub(super) const REFUSED: &str = "zombi_refused_total";
+pub(super) const KEYS: &str = "zombi_idempotency_keys";
+pub(super) const KEY_WINDOW: &str = "zombi_idempotency_window_seconds";
+pub(super) const KEY_WINDOW_SETTING: &str = "zombi_idempotency_window_setting_seconds";
+pub(super) const PARTITIONS: &str = "zombi_partitions";
+pub(super) const GROUPS: &str = "zombi_consumer_groups";
+pub(super) const GROUPS_EXPIRED: &str = "zombi_consumer_groups_expired_total";
+pub(super) const COMMITTED: &str = "zombi_consumer_committed_events";
+pub(super) const LOG_DROPPED: &str = "zombi_log_lines_dropped_total";
+pub(super) const S3_CONTACT: &str = "zombi_s3_last_contact_timestamp_seconds";
+
+/// Counters without labels, each with its help.
+pub(super) const COUNTERS: [(&str, &str); 15] = [
+    (APPENDED, "Events made durable."),
+    (DUPLICATES, "Events not stored because their idempotency key was known."),
+    (READ, "Records returned by reads."),
+    (SCANNED, "Events that reads looked at in RocksDB, wanted by their filter or not."),
+    (FLUSHED_EVENTS, "Events moved to S3."),
+    (FLUSHED_SEGMENTS, "Segments that a manifest names."),
+    (FLUSHED_BYTES, "Bytes of those segments' objects."),
+    (FLUSH_FAILURES, "Flush rounds in which something failed; it is tried again."),
+    (COMPACTED_SEGMENTS, "Segments that were merged into larger ones."),
+    (COMPACTED_BYTES, "Bytes of the merged objects."),
+    (EVICTED, "Events dropped from RocksDB because S3 has them."),
+    (GROUPS_EXPIRED, "Consumer groups that were forgotten because nobody used them."),
+    (SWEPT, "Objects of segments that nobody named, and that were deleted."),
+    (UPKEEP_FAILURES, "Rounds of upkeep in which something failed."),
+    (LOG_DROPPED, "Lines of the log that were dropped because nobody took them."),
+];
+
+/// Counters with labels.
+const LABELLED_COUNTERS: [(&str, &str); 3] = [
+    (HTTP_REQUESTS, "HTTP requests by route, method and status."),
+    (S3_REQUESTS, "S3 requests by operation and outcome."),
+    (REFUSED, "Requests that were turned away with 503, by reason."),
+];
+
+/// Gauges, which go up and down.
+const GAUGES: [(&str, &str); 19] = [
+    (CONNECTIONS, "Open client connections."),
+    (APPEND_QUEUE, "Requests that wait for the writer."),
+    (FLUSHED_AT, "When a manifest was last committed, as seconds since 1970; 0 before the first."),
+    (UNFLUSHED_AGE, "How long the oldest event that is in RocksDB alone has waited."),
+    (LOST_OFFSETS, "Offsets that are declared lost with a volume."),
+    (TABLES, "Tables."),
+    (HOT_BYTES, "Stored bytes of the events in RocksDB."),
+    (UNFLUSHED_BYTES, "Stored bytes of the events that are in RocksDB alone."),
+    (UNFLUSHED_EVENTS, "Events that are in RocksDB alone."),
+    (BUILD_INFO, "The program's version."),
+    (READY, "1 while requests should come: recovered, and not draining."),
+    (COLD_ENABLED, "1 if a bucket is configured."),
+    (KEYS, "Idempotency keys that are remembered."),
+    (KEY_WINDOW, "For how long idempotency keys really are remembered."),
+    (KEY_WINDOW_SETTING, "For how long they are to be remembered: idempotency.window_secs."),
+    (PARTITIONS, "Partitions of all tables."),
+    (GROUPS, "Consumer groups."),
+    (
+        UPKEEP_DUE,
+        "What a round of upkeep has left for the next: partitions with segments to merge, objects to delete.",
+    ),
+    (S3_CONTACT, "When S3 last answered as it should, as seconds since 1970; 0 before."),
+];
+
+/// Gauges of consumer groups, which have a recorder of their own.
+pub(super) const LAGS: [(&str, &str); 2] = [
+    (
+        CONSUMER_LAG,
+        "Events that a consumer group has not read of a table; the largest ones, no more than 200.",
+    ),
+    (COMMITTED, "The sum of the offsets that a consumer group has committed of a table, of the same ones."),
+];
+
+/// Histograms: of times, unless [`BUCKETS`] names them.
+const HISTOGRAMS: [(&str, &str); 6] = [
+    (APPEND_BATCH_REQUESTS, "Requests that shared one write and one sync."),
+    (APPEND_BATCH_BYTES, "Stored event bytes of one write."),
+    (APPEND_BATCH_SECONDS, "Time from taking a batch to its answer, the sync included."),
+    (HTTP_SECONDS, "Time to the head of the answer, by route."),
+    (S3_SECONDS, "Time of S3 requests to the head of the answer, by operation, retries included."),
+    (FLUSH_SECONDS, "Time to read, encode and put one segment."),
+];
+
+/// Sub-millisecond to a minute: an append is one sync, a cold read a few requests.
+const SECONDS: [f64; 16] =
+    [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+const COUNTS: [f64; 13] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
+const BYTES: [f64; 8] = [256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 16_777_216.0];
+
+/// Buckets of histograms, by the suffix of their names or by the full name.
+pub const BUCKETS: [(MetricPattern, &[f64]); 3] = [
+    (MetricPattern::Suffix("_seconds"), &SECONDS),
+    (MetricPattern::Full(APPEND_BATCH_REQUESTS), &COUNTS),
+    (MetricPattern::Full(APPEND_BATCH_BYTES), &BYTES),
+];
+
+/// Which metrics a setting of the recorder applies to.
+#[derive(Debug, Clone, Copy)]
+pub enum MetricPattern {
+    /// All whose names have this suffix.
+    Suffix(&'static str),
+    /// The one of that name.
+    Full(&'static str),
+}
+
+/// Describes all but [`LAGS`] to the installed recorder.
+pub(super) fn describe() {
+    with_recorder(|recorder| {
+        for (name, help) in COUNTERS.into_iter().chain(LABELLED_COUNTERS) {
+            recorder.describe_counter(name.into(), unit(name), help.into());
+        }
+        for (name, help) in GAUGES {
+            recorder.describe_gauge(name.into(), unit(name), help.into());
+        }
+        for (name, help) in HISTOGRAMS {
+            recorder.describe_histogram(name.into(), unit(name), help.into());
+        }
+    });
+}
+
+/// The unit with which a name ends.
+fn unit(name: &str) -> Option<Unit> {
+    let name = name.strip_suffix("_total").unwrap_or(name);
+    if name.ends_with("_seconds") {
+        Some(Unit::Seconds)
+    } else if name.ends_with("_bytes") {
+        Some(Unit::Bytes)
+    } else {
+        None
+    }
+}
