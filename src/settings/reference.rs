@@ -56,19 +56,21 @@ pub(super) fn extract<S: Section>(figment: &Figment) -> Result<S, figment::Error
     }
     figment.extract_inner(S::NAME).map_err(|mut error| {
         // figment puts the section behind the names within it.
-        error.path.rotate_right(1);
+        error.path.rotate_right(S::NAME.split('.').count());
         error
     })
 }
 
 /// Adds a component's settings to its section.
-pub(super) fn gather<S: Section>(values: &mut Map<String, Value>, section: &S) {
-    let Ok(Value::Object(fields)) = serde_json::to_value(section) else { return };
-    if S::NAME.is_empty() {
-        values.extend(fields);
-    } else if let Value::Object(there) = values.entry(S::NAME).or_insert_with(|| Map::new().into()) {
-        there.extend(fields);
+pub(super) fn gather<S: Section>(values: &mut Map<String, Value>, component: &S) {
+    let Ok(Value::Object(fields)) = serde_json::to_value(component) else { return };
+    let mut section = values;
+    for name in S::NAME.split('.').filter(|name| !name.is_empty()) {
+        let inner = section.entry(name).or_insert_with(|| Map::new().into());
+        let Value::Object(inner) = inner else { return };
+        section = inner;
     }
+    section.extend(fields);
 }
 
 /// Adds what a component's type says of its settings.
@@ -84,12 +86,19 @@ pub(super) fn describe<S: Section>(settings: &mut Vec<Setting>) {
     }));
 }
 
+/// The value of a key.
+fn find<'a>(values: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    match key.split_once('.') {
+        None => values.get(key),
+        Some((section, rest)) => find(values.get(section)?.as_object()?, rest),
+    }
+}
+
 /// Checks that numbers are within their ranges.
 pub(super) fn check_ranges(values: &Map<String, Value>, broken: &mut BrokenRules) {
     for setting in super::Settings::all() {
-        let (section, name) = setting.key.split_once('.').unwrap_or(("", &setting.key));
-        let value = if section.is_empty() { values.get(name) } else { values[section].get(name) };
-        if let (Some(value), Some((least, most))) = (value.and_then(Value::as_u64), setting.range()) {
+        let value = find(values, &setting.key).and_then(Value::as_u64);
+        if let (Some(value), Some((least, most))) = (value, setting.range()) {
             broken.outside(&setting.key, value, least, most);
         }
     }
