@@ -14,6 +14,7 @@
 )]
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
+mod bare;
 mod client;
 mod data;
 mod process;
@@ -47,6 +48,9 @@ pub struct Options {
     /// Where volumes are made; what is measured is this disk.
     #[arg(long, default_value = ".bench")]
     dir: PathBuf,
+    /// Serve one of the floors that `make cost` compares with, instead of measuring.
+    #[arg(long, value_name = "FLOOR")]
+    bare: Option<bare::Floor>,
     /// Where the figures go as JSON.
     #[arg(long, default_value = "bench.json")]
     json: PathBuf,
@@ -101,6 +105,10 @@ impl Options {
 
 fn main() {
     let options = Options::parse();
+    if let Some(floor) = options.bare {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        return runtime.block_on(bare::serve(floor));
+    }
     std::fs::create_dir_all(&options.dir).unwrap();
     // One thread: the load must leave the server its processors.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

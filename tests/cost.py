@@ -1,0 +1,385 @@
+#!/usr/bin/env python3
+"""Counts what a request costs, in instructions of user space: the same twice, whatever else the machine does.
+
+Usage: cost.py ZOMBI BENCH S3 [--only NAME]... [--check PROFILE] [--keep DIR]
+
+Each case runs under `valgrind --tool=callgrind`: some requests to warm up, then the counters are set to zero, then
+the requests that count. `--check` compares with the limits in tests/cost.json, with a tenth of slack.
+`--keep` leaves the profiles, for callgrind_annotate.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+CONNECTIONS = 32
+EVENT = {
+    "payload": {
+        "carrier": "UA", "flight": 1545, "tailnum": "N14228", "origin": "EWR", "dest": "IAH", "year": 2013,
+        "month": 1, "day": 1, "sched_dep_time": 515, "dep_time": 517, "dep_delay": 2, "sched_arr_time": 819,
+        "arr_time": 830, "arr_delay": 11, "air_time": 227, "distance": 1400, "hour": 5, "minute": 15,
+    },
+    "timestamp_ms": 1357034400000,
+}
+WAIT = 120
+
+
+class Connection:
+    """One HTTP/1.1 connection; answers are read by content-length or in chunks."""
+
+    def __init__(self, address):
+        self.socket = socket.create_connection(address, timeout=WAIT)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.buffer = b""
+
+    def send(self, method, path, body=b"", headers=()):
+        head = f"{method} {path} HTTP/1.1\r\nhost: zombi\r\n"
+        if method in ("POST", "PUT"):
+            head += f"content-length: {len(body)}\r\n"
+        for name, value in headers:
+            head += f"{name}: {value}\r\n"
+        self.socket.sendall(head.encode() + b"\r\n" + body)
+
+    def more(self):
+        data = self.socket.recv(1 << 20)
+        if not data:
+            raise EOFError("the server closed the connection")
+        self.buffer += data
+
+    def until(self, mark):
+        while mark not in self.buffer:
+            self.more()
+        part, self.buffer = self.buffer.split(mark, 1)
+        return part
+
+    def head(self):
+        lines = self.until(b"\r\n\r\n").decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines[1:])
+        return int(lines[0].split()[1]), headers
+
+    def exactly(self, count):
+        while len(self.buffer) < count:
+            self.more()
+        part, self.buffer = self.buffer[:count], self.buffer[count:]
+        return part
+
+    def answer(self):
+        status, headers = self.head()
+        if "content-length" in headers:
+            return status, self.exactly(int(headers["content-length"]))
+        body = b""
+        if headers.get("transfer-encoding") == "chunked":
+            while size := int(self.until(b"\r\n"), 16):
+                body += self.exactly(size)
+                self.exactly(2)
+            self.exactly(2)
+        return status, body
+
+    def ask(self, *request, expect=range(200, 300)):
+        self.send(*request)
+        status, body = self.answer()
+        assert status in expect, (status, body[:500])
+        return body
+
+
+class Counted:
+    """A program under callgrind."""
+
+    def __init__(self, name, command, place, env=None):
+        self.out = place / f"callgrind.{name}"
+        self.log = open(place / f"{name}.log", "wb")
+        tool = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={self.out}", "--collect-systime=no"]
+        self.process = subprocess.Popen(
+            tool + command, stdout=subprocess.PIPE, stderr=self.log, env={**os.environ, **(env or {})})
+        self.dumps = 0
+
+    def first_line(self):
+        return self.process.stdout.readline().decode().strip()
+
+    def control(self, *what):
+        subprocess.run(["callgrind_control", *what, str(self.process.pid)], check=True,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=WAIT)
+
+    def zero(self):
+        self.control("--zero")
+
+    def total(self):
+        """The instructions since the counters were set to zero."""
+        self.control("--dump")
+        self.dumps += 1
+        path = pathlib.Path(f"{self.out}.{self.dumps}")
+        until = time.monotonic() + WAIT
+        while time.monotonic() < until:
+            if path.exists():
+                found = re.findall(r"^(?:totals|summary): (\d+)", path.read_text(errors="replace"), re.M)
+                if found:
+                    return int(found[-1])
+            time.sleep(0.1)
+        raise TimeoutError(f"{path} has no total")
+
+    def stop(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.log.close()
+
+
+class Bare(Counted):
+    def __init__(self, bench, floor, place):
+        super().__init__(floor, [bench, "--bare", floor], place)
+        host, port = self.first_line().rsplit(":", 1)
+        self.address = (host, int(port))
+
+
+class Zombi(Counted):
+    def __init__(self, binary, place, name="zombi", s3=None, settings=()):
+        values = {"data_dir": str(place / f"{name}-data"), "host": "127.0.0.1", "port": "0", "admin_port": "0",
+                  "log.format": "json", "compaction.interval_secs": "3600", **dict(settings)}
+        self.s3 = None
+        env = {}
+        if s3:
+            self.s3 = subprocess.Popen([s3, "127.0.0.1:0"], stdout=subprocess.PIPE)
+            values |= {"s3.bucket": "events", "s3.endpoint": self.s3.stdout.readline().decode().strip(),
+                       "s3.create_bucket": "true"}
+            env = {"AWS_ACCESS_KEY_ID": "zombi", "AWS_SECRET_ACCESS_KEY": "zombi-secret"}
+        flags = [flag for key, value in values.items() for flag in ("--set", f"{key}={value}")]
+        super().__init__(name, [binary, "serve", *flags], place, env)
+        self.address, self.admin = self.port("main"), self.port("admin")
+        self.ready()
+
+    def port(self, name):
+        until = time.monotonic() + WAIT
+        pattern = re.compile(r'"address":"([^"]+)"[^\n]*' + f"listening on the {name} port|listening on the {name}"
+                             + r' port[^\n]*"address":"([^"]+)"')
+        while time.monotonic() < until:
+            if found := pattern.search(pathlib.Path(self.log.name).read_text(errors="replace")):
+                host, port = (found[1] or found[2]).rsplit(":", 1)
+                return host, int(port)
+            time.sleep(0.1)
+        raise TimeoutError(f"no {name} port")
+
+    def ready(self):
+        until = time.monotonic() + WAIT
+        while time.monotonic() < until:
+            connection = Connection(self.admin)
+            connection.send("GET", "/readyz")
+            if connection.answer()[0] == 200:
+                return
+            time.sleep(0.2)
+        raise TimeoutError("not ready")
+
+    def stop(self):
+        super().stop()
+        if self.s3:
+            self.s3.kill()
+            self.s3.wait()
+
+
+def rounds(server, count, *request, expect=range(200, 300), warm=5):
+    """Sends a request on each connection, then reads all answers, again and again; instructions a request."""
+    connections = [Connection(server.address) for _ in range(CONNECTIONS)]
+
+    def turn():
+        for connection in connections:
+            connection.send(*request)
+        for connection in connections:
+            status, body = connection.answer()
+            assert status in expect, (status, body[:500])
+
+    for _ in range(warm):
+        turn()
+    server.zero()
+    for _ in range(count):
+        turn()
+    return server.total() / (count * CONNECTIONS)
+
+
+def lines(count, start=0):
+    return b"".join(json.dumps({**EVENT, "timestamp_ms": EVENT["timestamp_ms"] + start + n},
+                               separators=(",", ":")).encode() + b"\n" for n in range(count))
+
+
+NDJSON = ("content-type", "application/x-ndjson")
+JSON = ("content-type", "application/json")
+ONE = json.dumps(EVENT, separators=(",", ":")).encode()
+
+
+def append(z):
+    return rounds(z, 20, "POST", "/tables/flights", ONE, [JSON])
+
+
+def refused(z):
+    bad = json.dumps({**EVENT, "timestamp_ms": "yesterday"}, separators=(",", ":")).encode()
+    return rounds(z, 20, "POST", "/tables/flights", bad, [JSON], expect=range(400, 500))
+
+
+def ndjson_in(z):
+    connection, count = Connection(z.address), 3000
+    connection.ask("POST", "/tables/stream", lines(500), [NDJSON])
+    z.zero()
+    connection.ask("POST", "/tables/stream", lines(count), [NDJSON])
+    return z.total() / count
+
+
+def ndjson_out(z):
+    connection, count = Connection(z.address), 3000
+    connection.ask("POST", "/tables/out", lines(count), [NDJSON])
+    read = ("GET", f"/tables/out?limit={count}", b"", [("accept", "application/x-ndjson")])
+    connection.ask(*read)
+    z.zero()
+    body = connection.ask(*read)
+    assert body.count(b"\n") >= count, body[-300:]
+    return z.total() / count
+
+
+def bulk(z):
+    body = json.dumps({"records": [EVENT] * 100}, separators=(",", ":")).encode()
+    connection, turns = Connection(z.address), 20
+    for _ in range(3):
+        connection.ask("POST", "/tables/bulk-in/bulk", body, [JSON])
+    z.zero()
+    for _ in range(turns):
+        connection.ask("POST", "/tables/bulk-in/bulk", body, [JSON])
+    return z.total() / (turns * 100)
+
+
+def page(z):
+    connection, turns = Connection(z.address), 5
+    connection.ask("POST", "/tables/paged", lines(1000), [NDJSON])
+    for _ in range(2):
+        connection.ask("GET", "/tables/paged?limit=1000")
+    z.zero()
+    for _ in range(turns):
+        connection.ask("GET", "/tables/paged?limit=1000")
+    return z.total() / (turns * 1000)
+
+
+def sse(z):
+    """An event that a tail waits for: its append is taken off."""
+    tail, writer, count = Connection(z.address), Connection(z.address), 200
+    writer.ask("POST", "/tables/tailed", ONE, [JSON])
+    tail.send("GET", "/tables/tailed/stream", b"", [("accept", "text/event-stream")])
+    tail.head()
+    for _ in range(5):
+        writer.ask("POST", "/tables/tailed", ONE, [JSON])
+        tail.until(b"data: ")
+    z.zero()
+    for _ in range(count):
+        writer.ask("POST", "/tables/tailed", ONE, [JSON])
+        tail.until(b"data: ")
+    both = z.total() / count
+    for _ in range(5):
+        writer.ask("POST", "/tables/alone", ONE, [JSON])
+    z.zero()
+    for _ in range(count):
+        writer.ask("POST", "/tables/alone", ONE, [JSON])
+    return both - z.total() / count
+
+
+def long_poll(z):
+    """A poll that waits and is woken by an append, which is taken off."""
+    poll, writer, count = Connection(z.address), Connection(z.address), 100
+    offset = json.loads(writer.ask("POST", "/tables/polled", ONE, [JSON]))["offset"]
+
+    def turn(offset):
+        poll.send("GET", f"/tables/polled?partition=0&offset={offset + 1}&wait=30s")
+        time.sleep(0.02)
+        offset = json.loads(writer.ask("POST", "/tables/polled", ONE, [JSON]))["offset"]
+        status, body = poll.answer()
+        assert status == 200 and json.loads(body)["records"], body
+        return offset
+
+    for _ in range(5):
+        offset = turn(offset)
+    z.zero()
+    for _ in range(count):
+        offset = turn(offset)
+    both = z.total() / count
+    z.zero()
+    for _ in range(count):
+        writer.ask("POST", "/tables/alone", ONE, [JSON])
+    return both - z.total() / count
+
+
+def flush(z):
+    connection, count = Connection(z.address), 5000
+    connection.ask("POST", "/tables/first", lines(100), [NDJSON])
+    admin = Connection(z.admin)
+    admin.ask("POST", "/flush")
+    connection.ask("POST", "/tables/flushed", lines(count), [NDJSON])
+    z.zero()
+    admin.ask("POST", "/flush")
+    return z.total() / count
+
+
+CASES = {
+    "hyper": ("hyper alone, a request", "hyper"),
+    "axum": ("axum alone, a request", "axum"),
+    "around": ("axum with what must stand around it, a request", "around"),
+    "refused": ("refused append", refused),
+    "append": ("durable append", append),
+    "ndjson_in": ("NDJSON in, an event", ndjson_in),
+    "ndjson_out": ("NDJSON out, an event", ndjson_out),
+    "bulk": ("bulk of 100, an event", bulk),
+    "page": ("JSON page of 1,000, a record", page),
+    "sse": ("SSE, an event", sse),
+    "long_poll": ("long poll that is woken", long_poll),
+    "flush": ("flush, an event", flush),
+}
+FLUSHED = {"flush": {"flush.interval_secs": "3600"}}
+
+
+def run(name, options, place):
+    case = CASES[name][1]
+    if isinstance(case, str):
+        server = Bare(options.bench, case, place)
+        case = append
+    else:
+        server = Zombi(options.zombi, place, name, options.s3 if name in FLUSHED else None,
+                       FLUSHED.get(name, {}).items())
+    try:
+        return case(server)
+    finally:
+        server.stop()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("zombi")
+    parser.add_argument("bench")
+    parser.add_argument("s3")
+    parser.add_argument("--only", action="append", choices=CASES)
+    parser.add_argument("--check")
+    parser.add_argument("--keep")
+    options = parser.parse_args()
+    if not shutil.which("valgrind"):
+        sys.exit("valgrind is not installed")
+    limits = json.loads((pathlib.Path(__file__).parent / "cost.json").read_text())[options.check] \
+        if options.check else {}
+    place = pathlib.Path(options.keep or tempfile.mkdtemp())
+    place.mkdir(parents=True, exist_ok=True)
+    over = []
+    try:
+        for name in options.only or CASES:
+            count = run(name, options, place)
+            limit = limits.get(name)
+            print(f"{CASES[name][0]:50} {count:10,.0f}" + (f"   limit {limit:,}" if limit else ""), flush=True)
+            if limit and count > 1.1 * limit:
+                over.append(f"{name}: {count:,.0f} instructions, the limit is {limit:,} and a tenth")
+    finally:
+        if not options.keep:
+            shutil.rmtree(place, ignore_errors=True)
+    if over:
+        sys.exit("\n".join(over))
+
+
+if __name__ == "__main__":
+    main()
