@@ -79,7 +79,7 @@ impl Observed {
             held.unflushed_for = held
                 .unflushed_for
                 .max(status.unflushed_since.map_or(Duration::ZERO, |since| since.elapsed()));
-            let kept = OffsetRange::new(status.watermarks.start, status.watermarks.next);
+            let kept = OffsetRange::new(status.watermarks.earliest, status.watermarks.next);
             held.lost += kept.len() - self.reader.events_in(&partition, kept);
         }
         held
@@ -120,7 +120,7 @@ impl Observed {
     /// How many events a partition has before an offset; without an offset, how many it has.
     fn events(&self, partition: &Partition, status: &PartitionStatus, before: Option<Offset>) -> u64 {
         let watermarks = status.watermarks;
-        let end = before.unwrap_or(watermarks.next).clamp(watermarks.start, watermarks.next);
-        self.reader.events_in(partition, OffsetRange::new(watermarks.start, end))
+        let end = before.unwrap_or(watermarks.next).clamp(watermarks.earliest, watermarks.next);
+        self.reader.events_in(partition, OffsetRange::new(watermarks.earliest, end))
     }
 }

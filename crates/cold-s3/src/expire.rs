@@ -20,7 +20,7 @@ pub fn expired_segments(
     let mut pieces = Vec::new();
     for (place, (partition, status)) in partitions.iter().enumerate() {
         let segments = state.partitions.get(partition).into_iter().flat_map(|cold| &cold.segments);
-        let kept = segments.filter(|segment| segment.range.end > status.watermarks.start);
+        let kept = segments.filter(|segment| segment.range.end > status.watermarks.earliest);
         pieces.extend(kept.map(|segment| ExpiryUnit {
             partition: place,
             end: segment.range.end,
@@ -32,6 +32,10 @@ pub fn expired_segments(
     let excess = max_bytes.map_or(0, |most| total.saturating_sub(most));
     let ends = choose(pieces, appended_before, excess);
     ends.into_iter()
-        .map(|(place, start, _)| Trim { partition: partitions[place].0.clone(), start, unflushed_bytes: 0 })
+        .map(|(place, earliest, _)| Trim {
+            partition: partitions[place].0.clone(),
+            earliest,
+            unflushed_bytes: 0,
+        })
         .collect()
 }

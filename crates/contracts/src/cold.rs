@@ -117,8 +117,8 @@ pub trait SegmentStore: Send + Sync {
 /// The order is decide, publish, delete: no object that the last manifest names is ever deleted.
 #[async_trait]
 pub trait ColdUpkeep: Send + Sync {
-    /// New starts for a table: whole segments whose last event was appended before `appended_before`, then
-    /// the oldest until the table would take no more than `max_bytes`. Decides only.
+    /// New earliest offsets for a table: drops whole segments whose last event was appended before
+    /// `appended_before`, then the oldest until the table would take no more than `max_bytes`. Decides only.
     ///
     /// # Errors
     /// `Unavailable` while the bucket has not been opened.

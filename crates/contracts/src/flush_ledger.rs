@@ -38,7 +38,7 @@ pub trait FlushLedger: Send + Sync {
     /// Makes the bounds of coming segments durable.
     ///
     /// # Errors
-    /// `Expired` if one begins below its partition's start; `OutcomeUnknown` or `Closed`.
+    /// `Expired` if one begins below its partition's earliest offset; `OutcomeUnknown` or `Closed`.
     async fn intend(&self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError>;
 
     /// Notes that a published manifest names these segments. It may be repeated.

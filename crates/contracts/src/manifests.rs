@@ -39,8 +39,8 @@ pub struct LastManifest {
 /// One partition as the manifests have it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ColdBounds {
-    /// The first offset that retention keeps.
-    pub start: Offset,
+    /// The first offset that can be read.
+    pub earliest: Offset,
     /// The first offset that no segment and no lost range holds.
     pub end: Offset,
     /// Its lost ranges, in order.

@@ -15,26 +15,26 @@ use super::{
     sequence::Offset,
 };
 
-/// A new start for a partition.
+/// A new earliest offset for a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trim {
     /// The partition.
     pub partition: Partition,
     /// The first offset that is kept.
-    pub start: Offset,
+    pub earliest: Offset,
     /// Stored bytes of the events below it that are in hot alone.
     pub unflushed_bytes: u64,
 }
 
 /// Drops from hot what retention no longer keeps.
 ///
-/// The order is decide, then trim. A start only moves forward, and in the same durable step what is below it
-/// leaves hot.
+/// The order is decide, then trim. An earliest offset only moves forward, and in the same durable step what
+/// is below it leaves hot.
 #[async_trait]
 pub trait Trimmer: Send + Sync {
-    /// New starts for a table without a bucket: whole time slices whose last event was appended before
-    /// `appended_before`, then the oldest until `excess_bytes` stored bytes would be gone. Decides;
-    /// [`Trimmer::trim`] acts.
+    /// New earliest offsets for a table without a bucket: drops whole time slices whose last event was
+    /// appended before `appended_before`, then the oldest until `excess_bytes` stored bytes would be gone.
+    /// Decides; [`Trimmer::trim`] acts.
     ///
     /// # Errors
     /// `UnknownTable`, `Corrupt` or `Unavailable`.
@@ -45,7 +45,8 @@ pub trait Trimmer: Send + Sync {
         excess_bytes: u64,
     ) -> Result<Vec<Trim>, StorageError>;
 
-    /// Moves the starts of partitions: what is below is gone for readers, and leaves hot.
+    /// Moves the earliest offsets of partitions: what is below is gone for readers, and leaves hot. One that
+    /// would step back stays where it is.
     ///
     /// # Errors
     /// `UnknownTable`, `OutcomeUnknown` or `Closed`.
@@ -65,8 +66,8 @@ pub struct ExpiryUnit {
     pub bytes: u64,
 }
 
-/// For each partition that loses something, its new start and how many bytes go. The oldest units go first;
-/// within a partition they go in order of offsets.
+/// For each partition that loses something: its index, its new earliest offset and how many stored bytes go.
+/// The oldest units go first; within a partition they go in order of offsets.
 pub fn choose(
     mut pieces: Vec<ExpiryUnit>,
     appended_before: TimestampMs,

@@ -14,8 +14,8 @@ use contracts::{
     sequence::Offset,
 };
 
-/// New starts for the partitions of a table without a bucket: behind whole slices, or behind the open one if
-/// all of it may go. Only decides; `trim` acts.
+/// New earliest offsets for the partitions of a table without a bucket: after whole slices, or after the open
+/// one if all of it may go. Decides only; `trim` acts.
 ///
 /// # Errors
 /// `Corrupt` or `Unavailable`.
@@ -39,7 +39,7 @@ pub fn expired(
             let (_, slice) = keys::decode_event(&key).ok_or_else(damaged)?;
             let TimeSlice { appended_ms, bytes, .. } = TimeSlice::decode(&value)?;
             let end = (slice + 1) * SLICE;
-            if end > state.watermarks.start {
+            if end > state.watermarks.earliest {
                 pieces.push(ExpiryUnit { partition: place, end, appended_ms, bytes });
             }
         }
@@ -47,9 +47,9 @@ pub fn expired(
             pieces.push(ExpiryUnit { partition: place, end: state.watermarks.next, appended_ms, bytes });
         }
     }
-    let trim = |(place, start, unflushed_bytes): (usize, Offset, u64)| Trim {
+    let trim = |(place, earliest, unflushed_bytes): (usize, Offset, u64)| Trim {
         partition: Partition::new(name.clone(), *partitions[place].0),
-        start,
+        earliest,
         unflushed_bytes,
     };
     Ok(choose(pieces, appended_before, excess_bytes).into_iter().map(trim).collect())

@@ -117,9 +117,9 @@ pub enum Request {
         /// How many events were evicted.
         reply: WriterReply<u64>,
     },
-    /// Move the starts of partitions.
+    /// Move the earliest offsets of partitions.
     Trim {
-        /// Where they are to start.
+        /// Their new earliest offsets.
         trims: Vec<Trim>,
         /// Answered when it is durable.
         reply: WriterReply<()>,

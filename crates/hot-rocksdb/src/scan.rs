@@ -209,7 +209,7 @@ impl Db {
         stop: &CancellationToken,
     ) -> Result<u64, StorageError> {
         let (partition, offset) = (segment.partition().clone(), segment.next());
-        let check = |snapshot: &Snapshot<'_>| match self.state(snapshot, key)?.watermarks.start {
+        let check = |snapshot: &Snapshot<'_>| match self.state(snapshot, key)?.watermarks.earliest {
             earliest if offset < earliest => {
                 Err(StorageError::Expired { partition: partition.clone(), offset, earliest })
             }
@@ -227,8 +227,8 @@ impl Db {
                 return Err(StorageError::Closed);
             }
             let (event, stored_bytes) = match scan.event() {
-                // Dropping events deletes whole files, and a snapshot does not keep them. If the start has
-                // moved, nothing is damaged.
+                // Dropping events deletes whole files, and a snapshot does not keep them. If `earliest` has
+                // moved past them, nothing is damaged.
                 Err(damage @ StorageError::Corrupt { .. }) => {
                     return Err(check(&self.snapshot()).err().unwrap_or(damage));
                 }

@@ -75,7 +75,7 @@ impl Upkeep {
         cold.tidy(self.hot.as_ref(), self.clock.now_ms(), patience).await
     }
 
-    /// Moves the starts of tables with a retention. The next manifest drops the segments below them.
+    /// Moves the earliest offsets of tables with a retention. The next manifest drops the segments below them.
     async fn expire(&self, tables: &Tables) -> Result<(), StorageError> {
         for table in tables.visible() {
             let (secs, max_bytes) =
@@ -93,8 +93,8 @@ impl Upkeep {
             };
             if !trims.is_empty() {
                 for trim in &trims {
-                    info!(partition = %trim.partition, start = trim.start, "retention: earlier events are \
-                         gone");
+                    let (partition, earliest) = (&trim.partition, trim.earliest);
+                    info!(%partition, earliest, "retention drops the events below `earliest`");
                 }
                 self.hot.trim(trims).await?;
             }

@@ -237,7 +237,7 @@ impl HotReader for SimHot {
         let mut volume = self.volume.lock();
         let nothing = Sheet::default();
         let sheet = volume.visible(&partition.table)?.partitions.get(&partition.number).unwrap_or(&nothing);
-        let (offset, earliest) = (segment.next(), sheet.watermarks.start);
+        let (offset, earliest) = (segment.next(), sheet.watermarks.earliest);
         if offset < earliest {
             return Err(StorageError::Expired { partition, offset, earliest });
         }
@@ -318,8 +318,8 @@ impl FlushLedger for SimHot {
         self.write(|volume| {
             for (partition, intent) in intents {
                 let sheet = volume.sheet(&partition)?;
-                if intent.range.start < sheet.watermarks.start {
-                    let (offset, earliest) = (intent.range.start, sheet.watermarks.start);
+                if intent.range.start < sheet.watermarks.earliest {
+                    let (offset, earliest) = (intent.range.start, sheet.watermarks.earliest);
                     return Err(StorageError::Expired { partition, offset, earliest });
                 }
                 assert_eq!(
@@ -370,8 +370,8 @@ impl Trimmer for SimHot {
     async fn trim(&self, trims: Vec<Trim>) -> Result<(), StorageError> {
         self.change(|volume| {
             for trim in trims {
-                volume.runs.retain(|run| run.partition != trim.partition || run.end > trim.start);
-                volume.sheet(&trim.partition)?.trim(trim.start);
+                volume.runs.retain(|run| run.partition != trim.partition || run.end > trim.earliest);
+                volume.sheet(&trim.partition)?.trim(trim.earliest);
             }
             Ok(())
         })

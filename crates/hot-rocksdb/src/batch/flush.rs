@@ -1,4 +1,4 @@
-//! What the flusher and retention ask of the writer: bounds of segments, watermarks, eviction, starts.
+//! What the flusher and retention ask of the writer: bounds of segments, watermarks, eviction, trims.
 
 use std::collections::BTreeMap;
 
@@ -68,7 +68,7 @@ impl Batch<'_> {
     ) -> Result<(), StorageError> {
         for (partition, intent) in intents {
             let key = self.existing(&partition)?;
-            let earliest = self.peek(key).watermarks.start;
+            let earliest = self.peek(key).watermarks.earliest;
             if intent.range.start < earliest {
                 return Err(StorageError::Expired { partition, offset: intent.range.start, earliest });
             }
@@ -131,16 +131,16 @@ impl Batch<'_> {
         }
     }
 
-    /// Moves starts: events below leave hot, and their runs leave the order of eviction.
+    /// Moves earliest offsets: events below leave hot, and their runs leave the order of eviction.
     pub(super) fn trim(&mut self, trims: Vec<Trim>) -> Result<(), StorageError> {
         let mut known = Vec::with_capacity(trims.len());
-        for Trim { partition, start, unflushed_bytes } in trims {
+        for Trim { partition, earliest, unflushed_bytes } in trims {
             let key = self.existing(&partition)?;
-            known.push((key, start, unflushed_bytes, self.forget_runs(key, start)?));
+            known.push((key, earliest, unflushed_bytes, self.forget_runs(key, earliest)?));
         }
         // From here on nothing fails: all of them move, or none.
-        for (key, start, unflushed_bytes, flushed_bytes) in known {
-            let gone = self.state(key).trim(start, unflushed_bytes, flushed_bytes);
+        for (key, earliest, unflushed_bytes, flushed_bytes) in known {
+            let gone = self.state(key).trim(earliest, unflushed_bytes, flushed_bytes);
             self.delete_events(key, gone);
         }
         Ok(())

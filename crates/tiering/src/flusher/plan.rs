@@ -83,7 +83,7 @@ mod tests {
     fn status(number: u32, flushed: Offset, next: Offset, bytes: u64, waited_secs: u64) -> PartitionStatus {
         PartitionStatus {
             number,
-            watermarks: Watermarks { start: 0, low: 0, flushed, next },
+            watermarks: Watermarks { earliest: 0, low: 0, flushed, next },
             hot_bytes: bytes,
             unflushed_bytes: bytes,
             unflushed_since: (next > flushed).then(|| Instant::now() - Duration::from_secs(waited_secs)),

@@ -348,17 +348,17 @@ impl Merge {
         let mut cold = Vec::new();
         for (number, hot) in pages {
             let Some(partial) = self.partials.get_mut(&number) else { continue };
-            if partial.next < hot.watermarks.start {
-                // Retention or DELETE was faster. A read that asked for no offset continues at the new start;
-                // one that did must learn that events are gone.
+            if partial.next < hot.watermarks.earliest {
+                // Retention or DELETE was faster. A read that asked for no offset continues at the new
+                // earliest one; one that did must learn that events are gone.
                 if !self.query.from.contains_key(&number) && self.starts.get(&number) == Some(&partial.next) {
-                    partial.next = hot.watermarks.start;
+                    partial.next = hot.watermarks.earliest;
                     self.starts.insert(number, partial.next);
                     self.empty.push(number);
                     continue;
                 }
                 let (partition, earliest) =
-                    (Partition::new(self.query.table.clone(), number), hot.watermarks.start);
+                    (Partition::new(self.query.table.clone(), number), hot.watermarks.earliest);
                 return Err(StorageError::Expired { partition, offset: partial.next, earliest });
             }
             if partial.next < hot.watermarks.low {

@@ -27,7 +27,8 @@ use contracts::{
     sequence::{Offset, OffsetRange},
 };
 
-/// The next offset to read of each partition; one that is not listed is read from its start.
+/// The next offset to read of each partition; one that is not listed is read from its earliest
+/// offset.
 pub type Positions = BTreeMap<PartitionNumber, Offset>;
 
 /// What to read.
@@ -132,14 +133,14 @@ impl TieredReader {
         self.starts(&table, query).map(drop)
     }
 
-    /// The query with each position moved into what is kept: to the start if it has expired, to the end if it
-    /// is beyond it.
+    /// The query with each position moved into what can be read: up to the earliest offset if it has expired,
+    /// back to the end if it is beyond it.
     pub fn moved_on(&self, query: &ReadQuery) -> ReadQuery {
         let mut moved = query.clone();
         let Some(table) = self.catalog.table(&query.table) else { return moved };
         for status in &table.partitions {
             if let Some(from) = moved.from.get_mut(&status.number) {
-                *from = (*from).clamp(status.watermarks.start, status.watermarks.next);
+                *from = (*from).clamp(status.watermarks.earliest, status.watermarks.next);
             }
         }
         moved
@@ -208,7 +209,7 @@ impl TieredReader {
         }
         let mut starts = Positions::new();
         for (number, watermarks) in numbers {
-            let earliest = watermarks.start;
+            let earliest = watermarks.earliest;
             let offset = query.from.get(&number).copied().unwrap_or(earliest);
             let partition = Partition::new(table.name.clone(), number);
             if offset < earliest {

@@ -146,7 +146,7 @@ impl Recovery {
             known.get(partition).is_none_or(|watermarks| watermarks.next < cold.end)
         });
         let partitions: Vec<_> =
-            moved.map(|(partition, cold)| empty_at(partition, cold.start, cold.end)).collect();
+            moved.map(|(partition, cold)| empty_at(partition, cold.earliest, cold.end)).collect();
         for one in &partitions {
             let next = known.get(&one.partition).map_or(0, |watermarks| watermarks.next);
             warn!(partition = %one.partition, start = next, end = one.watermarks.next, "these offsets may \
@@ -178,7 +178,7 @@ impl Recovery {
         let hot: BTreeMap<_, _> = tables.partitions().collect();
         for (partition, status) in &hot {
             let end = cold.get(partition).map_or(0, |cold| cold.end);
-            if end < status.watermarks.flushed && status.watermarks.flushed > status.watermarks.start {
+            if end < status.watermarks.flushed && status.watermarks.flushed > status.watermarks.earliest {
                 let flushed = status.watermarks.flushed;
                 if cold.is_empty() {
                     let why = format!(
@@ -215,17 +215,17 @@ impl Recovery {
             match step {
                 RecoveryStep::Leave => {}
                 RecoveryStep::Mark(intent) => unmarked.push((partition, intent)),
-                RecoveryStep::Replace { start, end } => {
-                    recovered.partitions.push(empty_at(partition, start, end))
+                RecoveryStep::Replace { earliest, end } => {
+                    recovered.partitions.push(empty_at(partition, earliest, end))
                 }
-                RecoveryStep::Compare { both, start, flushed, next, .. } => {
+                RecoveryStep::Compare { both, earliest, flushed, next, .. } => {
                     self.compare(&partition, both).await?;
                     if next <= flushed {
-                        recovered.partitions.push(empty_at(partition, start, flushed));
+                        recovered.partitions.push(empty_at(partition, earliest, flushed));
                     } else {
                         let hot_bytes =
                             self.stored_bytes(&partition, OffsetRange::new(flushed, next)).await?;
-                        let watermarks = Watermarks { start, low: flushed, flushed, next };
+                        let watermarks = Watermarks { earliest, low: flushed, flushed, next };
                         recovered.partitions.push(RecoveredPartition { partition, watermarks, hot_bytes });
                     }
                 }
@@ -251,10 +251,10 @@ impl Recovery {
         let known = self.hot.tables().watermarks();
         let bounds = self.cold.partitions()?.into_iter();
         let behind = bounds.filter(|(partition, cold)| {
-            known.get(partition).is_some_and(|watermarks| watermarks.start < cold.start)
+            known.get(partition).is_some_and(|watermarks| watermarks.earliest < cold.earliest)
         });
         let trims: Vec<_> = behind
-            .map(|(partition, cold)| Trim { partition, start: cold.start, unflushed_bytes: 0 })
+            .map(|(partition, cold)| Trim { partition, earliest: cold.earliest, unflushed_bytes: 0 })
             .collect();
         if trims.is_empty() { Ok(()) } else { self.hot.trim(trims).await }
     }
@@ -277,7 +277,7 @@ impl Recovery {
         // An older copy may have commits that no manifest has. They are kept, unless the events up to there
         // are gone: then the table may be another one by now.
         let is_gone = |partition: &Partition, offset: Offset| {
-            bounds.get(partition).is_some_and(|cold| offset <= cold.start && cold.start > 0)
+            bounds.get(partition).is_some_and(|cold| offset <= cold.earliest && cold.earliest > 0)
         };
         for (group, offsets_of_group) in self.hot.all_offsets().await? {
             for (partition, offset) in offsets_of_group {

@@ -220,7 +220,7 @@ fn show_partition(state: &AppState, table: &TableStatus, status: &PartitionStatu
     let partition = Partition::new(table.name.clone(), status.number);
     PartitionShown {
         partition: status.number,
-        earliest: status.watermarks.start,
+        earliest: status.watermarks.earliest,
         low: status.watermarks.low,
         flushed: status.watermarks.flushed,
         next: status.watermarks.next,
@@ -228,7 +228,7 @@ fn show_partition(state: &AppState, table: &TableStatus, status: &PartitionStatu
         cold_bytes: state.reader.cold_bytes(&partition),
         lost: state
             .reader
-            .lost(&partition, OffsetRange::new(status.watermarks.start, status.watermarks.next))
+            .lost(&partition, OffsetRange::new(status.watermarks.earliest, status.watermarks.next))
             .into_iter()
             .map(Range::from)
             .collect(),
