@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     code::Code,
     coding::{Coding, DecodeStep, Decoder},
-    connection::{Connection, Mark, OnConnection},
+    connection::{Connection, CountGuard, OnConnection},
     error::Problem,
     limits::Limits,
     memory::{Budget, Share},
@@ -128,15 +128,15 @@ const FIRST_BYTES: usize = 256 << 10;
 
 /// A body that two read, one after the other: the handler, and then whoever discards the rest.
 #[derive(Clone)]
-pub struct Shared(Arc<SharedBody>);
+pub struct SharedBody(Arc<SharedBodyState>);
 
-struct SharedBody {
+struct SharedBodyState {
     body: Mutex<Body>,
     /// The client waits for a word before it sends the body (`Expect: 100-continue`), and has not had it yet.
     is_held_back: AtomicBool,
 }
 
-impl HttpBody for Shared {
+impl HttpBody for SharedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -158,17 +158,17 @@ impl HttpBody for Shared {
 }
 
 /// Shares a request's body, if it has one.
-pub fn share(request: Request<Body>) -> (Request<Body>, Option<Shared>) {
+pub fn share(request: Request<Body>) -> (Request<Body>, Option<SharedBody>) {
     if request.body().is_end_stream() {
         return (request, None);
     }
     let (parts, body) = request.into_parts();
     let is_held_back = AtomicBool::new(parts.headers.contains_key(header::EXPECT));
-    let body = Shared(Arc::new(SharedBody { body: Mutex::new(body), is_held_back }));
+    let body = SharedBody(Arc::new(SharedBodyState { body: Mutex::new(body), is_held_back }));
     (Request::from_parts(parts, Body::new(body.clone())), Some(body))
 }
 
-impl Shared {
+impl SharedBody {
     /// Reads what is left of it and discards that, within bounds. A client that holds its body back (`Expect:
     /// 100-continue`) takes the refusal as its answer and sends nothing more.
     pub async fn discard(self) {
@@ -213,7 +213,7 @@ pub struct BodyPieces {
     /// Bytes that have arrived, as they were sent.
     sent: usize,
     /// Marks the connection while the client has something to send.
-    coming: Option<Mark>,
+    coming: Option<CountGuard>,
 }
 
 impl BodyPieces {
@@ -268,7 +268,7 @@ impl BodyPieces {
         self.kept = kept;
         self.share.shrink_to(self.needed());
         self.share.touch();
-        self.pace.listens(); // until now nobody may have listened
+        self.pace.resume(); // until now nobody may have listened
     }
 
     fn needed(&self) -> usize {
@@ -299,7 +299,7 @@ impl BodyPieces {
             .map_err(|error| Problem::new(Code::BodyBroken, format!("the body broke off: {error}")))?;
         match &piece {
             Some(piece) => {
-                self.pace.came(piece.len());
+                self.pace.received(piece.len());
                 self.sent += piece.len();
             }
             None => self.coming = None,

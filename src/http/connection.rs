@@ -170,37 +170,37 @@ impl Connection {
     }
 
     /// A request begins.
-    pub fn request(self: &Arc<Self>) -> Mark {
+    pub fn request(self: &Arc<Self>) -> CountGuard {
         self.begun.fetch_add(1, Relaxed);
-        Mark::new(self, |connection| &connection.requests)
+        CountGuard::new(self, |connection| &connection.requests)
     }
 
     /// A body begins to come.
-    pub fn body(self: &Arc<Self>) -> Mark {
-        Mark::new(self, |connection| &connection.bodies)
+    pub fn body(self: &Arc<Self>) -> CountGuard {
+        CountGuard::new(self, |connection| &connection.bodies)
     }
 
     /// A request waits for something to happen.
-    pub fn wait(self: &Arc<Self>) -> Mark {
-        Mark::new(self, |connection| &connection.waits)
+    pub fn wait(self: &Arc<Self>) -> CountGuard {
+        CountGuard::new(self, |connection| &connection.waits)
     }
 }
 
 /// Counts something of a connection while it is held.
 #[derive(Debug)]
-pub struct Mark {
+pub struct CountGuard {
     connection: Arc<Connection>,
     count: fn(&Connection) -> &AtomicUsize,
 }
 
-impl Mark {
+impl CountGuard {
     fn new(connection: &Arc<Connection>, count: fn(&Connection) -> &AtomicUsize) -> Self {
         count(connection).fetch_add(1, Relaxed);
         Self { connection: Arc::clone(connection), count }
     }
 }
 
-impl Drop for Mark {
+impl Drop for CountGuard {
     fn drop(&mut self) {
         (self.count)(&self.connection).fetch_sub(1, Relaxed);
         self.connection.progressed();

@@ -16,7 +16,7 @@ pub const REQUEST_ID: &str = "x-request-id";
 
 /// Marks an answer that keeps its own body although its status is an error's.
 #[derive(Debug, Clone, Copy)]
-pub struct Shaped;
+pub struct OwnBody;
 
 /// What is kept of a request for its answer.
 pub struct RequestContext {
@@ -46,7 +46,7 @@ impl RequestContext {
         if let Some(problem) = problem {
             response = self.render(problem);
         } else if (status.is_client_error() || status.is_server_error())
-            && response.extensions().get::<Shaped>().is_none()
+            && response.extensions().get::<OwnBody>().is_none()
         {
             let allow = response.headers().get(header::ALLOW).cloned();
             response = self.render(from_status(status));

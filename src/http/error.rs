@@ -223,11 +223,11 @@ impl From<StorageError> for Problem {
             StorageError::PartitionsShrink { partitions, .. } => {
                 Self::new(Code::PartitionsShrink, &error).with("partitions", *partitions)
             }
-            StorageError::KeyReused { partition, offset, place } => {
+            StorageError::KeyReused { partition, offset, index } => {
                 Self::new(Code::IdempotencyKeyReused, &error)
                     .with("partition", partition.number)
                     .with("offset", *offset)
-                    .with("index", *place)
+                    .with("index", *index)
             }
             StorageError::BeyondEnd { partition, offset, next } => Self::new(Code::OffsetBeyondEnd, &error)
                 .with("partition", partition.number)

@@ -8,7 +8,7 @@ use contracts::{
     catalog::{PartitionStatus, TableStatus, Tables},
     consumers::OffsetsOfGroup,
     engine::Engine,
-    metrics::{self, ConsumerLag, Held},
+    metrics::{self, ConsumerLag, StoreGauges},
     name::{GroupName, Partition, TableName},
     offload::offload,
     sequence::{Offset, OffsetRange},
@@ -51,7 +51,7 @@ impl Observed {
     fn look(&self, offsets: Vec<OffsetsOfGroup>) -> String {
         let tables = self.engine.tables();
         let groups = offsets.len() as u64;
-        metrics::held(Held { groups, ..self.held(&tables) });
+        metrics::store(StoreGauges { groups, ..self.gauges(&tables) });
         metrics::engine(&self.engine.gauges());
         let lags = self.lags(&tables, offsets);
         let shown = lags.iter().map(|((group, table), (lag, committed))| ConsumerLag {
@@ -63,26 +63,26 @@ impl Observed {
         prometheus::consumer_lags(shown)
     }
 
-    fn held(&self, tables: &Tables) -> Held {
-        let mut held = Held {
+    fn gauges(&self, tables: &Tables) -> StoreGauges {
+        let mut gauges = StoreGauges {
             tables: tables.visible().count() as u64,
             has_bucket: self.has_bucket,
             keys: self.engine.key_window(),
             key_window_setting_ms: self.key_window_ms,
-            ..Held::default()
+            ..StoreGauges::default()
         };
         for (partition, status) in tables.visible().flat_map(|table| table.named_partitions()) {
-            held.partitions += 1;
-            held.bytes += status.hot_bytes;
-            held.unflushed_bytes += status.unflushed_bytes;
-            held.unflushed_events += status.watermarks.unflushed().len();
-            held.unflushed_for = held
+            gauges.partitions += 1;
+            gauges.bytes += status.hot_bytes;
+            gauges.unflushed_bytes += status.unflushed_bytes;
+            gauges.unflushed_events += status.watermarks.unflushed().len();
+            gauges.unflushed_for = gauges
                 .unflushed_for
                 .max(status.unflushed_since.map_or(Duration::ZERO, |since| since.elapsed()));
             let kept = OffsetRange::new(status.watermarks.earliest, status.watermarks.next);
-            held.lost += kept.len() - self.reader.events_in(&partition, kept);
+            gauges.lost += kept.len() - self.reader.events_in(&partition, kept);
         }
-        held
+        gauges
     }
 
     /// By group and table, the largest first. A group has not read the partitions that it has never

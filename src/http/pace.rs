@@ -51,12 +51,12 @@ impl Pace {
     }
 
     /// From now on the body is listened to; until now its silence was not its client's fault.
-    pub fn listens(&mut self) {
+    pub fn resume(&mut self) {
         self.last = Instant::now();
     }
 
     /// So many bytes have arrived.
-    pub fn came(&mut self, bytes: usize) {
+    pub fn received(&mut self, bytes: usize) {
         self.last = Instant::now();
         if let Some(work) = &mut self.work {
             if self.last >= work.window_end && work.window_bytes >= self.least_bytes {
@@ -112,7 +112,7 @@ mod tests {
                 return ((pace.until() - began).as_secs(), pace.too_slow());
             }
             advance(every).await;
-            pace.came(bytes);
+            pace.received(bytes);
         }
     }
 
@@ -134,11 +134,11 @@ mod tests {
         for _ in 0..100 {
             advance(Duration::from_secs(29)).await;
             assert!(pace.until() > Instant::now());
-            pace.came(1);
+            pace.received(1);
         }
         assert!(pace.too_slow().contains("body_idle_secs"));
         advance(Duration::from_secs(29)).await;
-        pace.listens();
+        pace.resume();
         assert_eq!(pace.until() - Instant::now(), Duration::from_secs(30));
     }
 }

@@ -65,7 +65,7 @@ impl Lifecycle {
     }
 
     /// The phase in words; while starting, what is being done.
-    pub fn says(&self) -> String {
+    pub fn describe(&self) -> String {
         match self.phase() {
             Phase::Starting => self.progress.to_string(),
             Phase::Ready => "ready".to_owned(),

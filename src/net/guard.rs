@@ -23,7 +23,7 @@ const HTTP2: &[u8] = b"PRI ";
 
 /// How long a client may take for what.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Times {
+pub(super) struct ClientTimeouts {
     /// To send a request's head, from its first byte, or from the beginning of the connection.
     pub(super) head: Duration,
     /// To begin another request.
@@ -47,7 +47,7 @@ enum Expected {
 pub(super) struct Guard {
     stream: TcpStream,
     connection: Arc<Connection>,
-    times: Times,
+    timeouts: ClientTimeouts,
     expected: Expected,
     /// How many requests had begun at the last look.
     begun: usize,
@@ -60,15 +60,15 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(stream: TcpStream, connection: Arc<Connection>, times: Times) -> Self {
+    pub(super) fn new(stream: TcpStream, connection: Arc<Connection>, timeouts: ClientTimeouts) -> Self {
         Self {
             stream,
             connection,
-            times,
-            expected: Expected::First(Instant::now() + times.head),
+            timeouts,
+            expected: Expected::First(Instant::now() + timeouts.head),
             begun: 0,
             is_http2: false,
-            timer: Box::pin(sleep(times.head)),
+            timer: Box::pin(sleep(timeouts.head)),
             stalled: None,
             is_broken: false,
         }
@@ -86,7 +86,7 @@ impl Guard {
             // These bytes belong to requests in progress; the next head is only expected after them.
             self.expected = Expected::Next;
         } else if !matches!(self.expected, Expected::Head(_)) {
-            self.expected = Expected::Head(Instant::now() + self.times.head);
+            self.expected = Expected::Head(Instant::now() + self.timeouts.head);
         }
     }
 
@@ -117,7 +117,7 @@ impl Guard {
         let (now, still) = (Instant::now(), Duration::from_millis(self.connection.still_for_ms()));
         let until = match self.expected {
             Expected::First(until) | Expected::Head(until) => until,
-            Expected::Next => now + self.times.idle.saturating_sub(still),
+            Expected::Next => now + self.timeouts.idle.saturating_sub(still),
         };
         // A timer that is reset to the current time on each poll would never fire, so a time that has passed
         // needs none.
@@ -143,7 +143,7 @@ impl Guard {
         if self.stalled.is_none() {
             self.connection.set_stalled(true);
         }
-        let stall = self.times.stall;
+        let stall = self.timeouts.stall;
         let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(stall)));
         ready!(timer.as_mut().poll(context));
         self.is_broken = true;

@@ -29,7 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use self::{
-    guard::{Guard, Times},
+    guard::{ClientTimeouts, Guard},
     open::OpenConnections,
     watched::Watched,
 };
@@ -175,8 +175,9 @@ async fn serve_one(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot set TCP_NODELAY");
     }
-    let times = Times { head: options.header_timeout, idle: options.idle, stall: options.write_stall };
-    let io = TokioIo::new(Guard::new(stream, Arc::clone(&connection), times));
+    let timeouts =
+        ClientTimeouts { head: options.header_timeout, idle: options.idle, stall: options.write_stall };
+    let io = TokioIo::new(Guard::new(stream, Arc::clone(&connection), timeouts));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // The router answers a head over the limit with a problem. hyper only cuts off what is far over it.
     let head_bytes = options.header_bytes.saturating_mul(2);

@@ -50,7 +50,7 @@ pub(super) fn beside(state: AppState) -> Router {
     };
     let (batch, waiting) = mpsc::channel(QUEUE_LEN);
     task::spawn(async move {
-        if let Err(error) = commit_batches(waiting).await {
+        if let Err(error) = sync_batches(waiting).await {
             tracing::error!(%error, FILE, "the benchmark's file failed, /bench/group answers no more");
         }
     });
@@ -61,7 +61,7 @@ pub(super) fn beside(state: AppState) -> Router {
 /// How many events an append has, and whom to tell that they are synced.
 type WaitingAppend = (usize, oneshot::Sender<()>);
 
-async fn commit_batches(mut waiting: mpsc::Receiver<WaitingAppend>) -> io::Result<()> {
+async fn sync_batches(mut waiting: mpsc::Receiver<WaitingAppend>) -> io::Result<()> {
     let Some(mut first) = waiting.recv().await else { return Ok(()) };
     let mut file = File::create(FILE)?;
     std::fs::remove_file(FILE)?;

@@ -54,7 +54,7 @@ impl Startup {
         let (db, catalog) = open_volume(config, Arc::clone(&clock), self.descriptors).await?;
         info!(path = %config.data_dir.display(), volume = %db.store_id(), took_ms = opened.elapsed().as_millis() as u64, "volume opened");
 
-        let disk = Disk::new(&config.data_dir, options::reserve(config));
+        let disk = Disk::new(&config.data_dir, options::headroom(config));
         let asking = || format!("asking data_dir {} for its free space", config.data_dir.display());
         let disk = Arc::new(disk.map_err(|source| ServerError::Io { what: asking(), source })?);
         let fence = Arc::new(Fence::default());

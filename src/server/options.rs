@@ -14,7 +14,7 @@ use cold_s3::{
     upkeep,
 };
 use contracts::catalog::{Chosen, TableSettings};
-use hot_rocksdb::{disk::Reserve, idempotency::KeyOptions, options::OpenOptions, request::WriterOptions};
+use hot_rocksdb::{disk::Headroom, idempotency::KeyOptions, options::OpenOptions, request::WriterOptions};
 use tiering::{FlushOptions, Options, UpkeepOptions};
 
 /// Milliseconds of a setting in seconds. Settings have bounds, so that none is cut.
@@ -57,8 +57,8 @@ pub(super) fn writer(config: &Config) -> WriterOptions {
     }
 }
 
-pub(super) fn reserve(config: &Config) -> Reserve {
-    Reserve { bytes: config.limits.disk_reserve_bytes, percent: config.limits.disk_reserve_percent }
+pub(super) fn headroom(config: &Config) -> Headroom {
+    Headroom { bytes: config.limits.disk_reserve_bytes, percent: config.limits.disk_reserve_percent }
 }
 
 /// Where the bucket is, if one is configured. What the settings leave out comes from the usual `AWS_*` names.

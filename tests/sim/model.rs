@@ -22,7 +22,7 @@ use proptest::{
     prelude::*,
     test_runner::{Config, FileFailurePersistence, TestRunner},
 };
-use tiering::{Look, Positions, ReadQuery};
+use tiering::{FetchLimits, Positions, ReadQuery};
 use tokio::time::sleep;
 
 use crate::{
@@ -298,7 +298,7 @@ impl World {
     async fn read_merged(&self, page: usize) {
         let mut orders = Vec::new();
         for most_bytes in [0, 1 << 20] {
-            let look = Look { chunk: ReadLimit { records: page, bytes: 500 }, most_bytes };
+            let limits = FetchLimits { chunk: ReadLimit { records: page, bytes: 500 }, most_bytes };
             let (mut from, mut found) = (Positions::new(), Vec::new());
             loop {
                 let query = || ReadQuery {
@@ -308,7 +308,8 @@ impl World {
                     from: from.clone(),
                 };
                 let read =
-                    retry(async || self.store().reader.merge(query(), look)?.page(look.chunk).await).await;
+                    retry(async || self.store().reader.merge(query(), limits)?.page(limits.chunk).await)
+                        .await;
                 let read = match read {
                     Err(StorageError::UnknownTable(_)) if !self.exists => return,
                     read => read.unwrap(),

@@ -24,7 +24,7 @@ use contracts::{
 use futures_util::future::BoxFuture;
 use hot_rocksdb::{
     HotParts, RocksHot,
-    disk::{Disk, Reserve},
+    disk::{Disk, Headroom},
     options::OpenOptions,
     request::WriterOptions,
     rocksdb::Db,
@@ -139,7 +139,7 @@ impl Opened {
                     write_buffer_bytes: 1 << 20,
                 };
                 let (db, catalog) = Db::open(&opening, Arc::clone(&clock))?;
-                let disk = Arc::new(Disk::new(directory.path(), Reserve { bytes: 0, percent: 0 }).unwrap());
+                let disk = Arc::new(Disk::new(directory.path(), Headroom { bytes: 0, percent: 0 }).unwrap());
                 let heartbeat = Arc::new(Heartbeat::default());
                 let parts = HotParts {
                     db: Arc::clone(&db),
@@ -292,7 +292,7 @@ impl Store {
                 }
                 () = sleep(Duration::from_millis(100)) => {}
             }
-            if self.bucket.says() == "open" {
+            if self.bucket.describe() == "open" {
                 return true;
             }
         }

@@ -135,7 +135,7 @@ impl Volume {
         // What this very request has of a key counts too.
         let mut uses: HashMap<(PartitionNumber, Hash), Hash> = HashMap::new();
         let mut has_new = false;
-        for (place, (number, event)) in events.iter().enumerate() {
+        for (index, (number, event)) in events.iter().enumerate() {
             let Some(used) = KeyUse::of(event) else {
                 has_new = true;
                 continue;
@@ -143,13 +143,13 @@ impl Volume {
             let partition = Partition::new(name.clone(), *number);
             match first(number, &used) {
                 Some(first) if first.clashes(used.payload) => {
-                    return Err(StorageError::KeyReused { partition, offset: first.offset, place });
+                    return Err(StorageError::KeyReused { partition, offset: first.offset, index });
                 }
                 Some(_) => {}
                 None => {
                     has_new = true;
                     if *uses.entry((*number, used.key)).or_insert(used.payload) != used.payload {
-                        return Err(StorageError::KeyReused { partition, offset: next(number), place });
+                        return Err(StorageError::KeyReused { partition, offset: next(number), index });
                     }
                 }
             }

@@ -33,7 +33,7 @@ use contracts::{
 /// Manifests read at once when the chain is opened.
 const PARALLEL_GETS: usize = 16;
 /// Links kept before the last checkpoint, for processes that are still reading the chain from an earlier one.
-const KEPT: u64 = CHECKPOINT_EVERY;
+const KEPT_LINKS: u64 = CHECKPOINT_EVERY;
 
 /// The chain as it was found.
 #[derive(Debug, Default, Clone)]
@@ -91,12 +91,12 @@ impl LastSeen {
 
     /// Whether the chain can be assumed to exist without another request.
     pub fn is_recent(&self) -> bool {
-        self.0.lock().elapsed() < LOOK_BACK
+        self.0.lock().elapsed() < SEEN_FOR
     }
 }
 
 /// How long the chain is assumed to exist after it was seen.
-const LOOK_BACK: Duration = Duration::from_secs(10);
+const SEEN_FOR: Duration = Duration::from_secs(10);
 
 impl Chain {
     /// Takes over the chain that was found: publishes the first link of the next epoch.
@@ -106,7 +106,7 @@ impl Chain {
     /// the link may exist.
     pub async fn take_over(objects: Objects, found: Found, by: Takeover) -> Result<Self, StorageError> {
         let (Found { state, last, numbers }, Takeover { store_id, journal, fence, clock }) = (found, by);
-        let kept_from = last.as_ref().map_or(0, |last| last.checkpoint.saturating_sub(KEPT));
+        let kept_from = last.as_ref().map_or(0, |last| last.checkpoint.saturating_sub(KEPT_LINKS));
         let outdated = numbers
             .into_iter()
             .filter(|number| *number < kept_from && !state.openings.contains(number))
@@ -281,7 +281,7 @@ impl Chain {
         self.last = manifest.number;
         self.follows = Some(self.nonce);
         if manifest.state.is_some() {
-            let old = self.checkpoint.saturating_sub(KEPT)..manifest.number.saturating_sub(KEPT);
+            let old = self.checkpoint.saturating_sub(KEPT_LINKS)..manifest.number.saturating_sub(KEPT_LINKS);
             let state = self.state.read();
             self.outdated.extend(old.filter(|number| !state.openings.contains(number)));
         }

@@ -295,7 +295,7 @@ impl ReservationLog for S3Cold {
 }
 
 /// Fetches all objects of a segment.
-async fn whole(
+async fn fetch_whole(
     objects: &Objects,
     partition: &Partition,
     meta: Arc<SegmentMeta>,

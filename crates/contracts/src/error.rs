@@ -35,7 +35,7 @@ pub enum Overload {
     QueueFull,
     /// Hot holds `hot.max_bytes` of events that are not yet cold.
     HotFull,
-    /// Less disk is free than the reserve.
+    /// Less of the volume is free than `limits.disk_reserve_bytes` and `limits.disk_reserve_percent` demand.
     DiskFull,
     /// In-flight request bodies use `limits.inflight_bytes`.
     Memory,
@@ -192,7 +192,7 @@ pub enum StorageError {
         /// The first write with the key.
         offset: Offset,
         /// The index of the event in its append.
-        place: usize,
+        index: usize,
     },
     /// A read or commit beyond the end of the partition.
     #[error("{partition}: offset {offset} is beyond the next offset {next}")]

@@ -33,13 +33,13 @@ impl Event {
 
     /// About how many bytes it takes in memory: what budgets count.
     pub fn footprint(&self) -> usize {
-        self.weight() + RECORD_BYTES
+        self.weight() + EVENT_OVERHEAD_BYTES
     }
 
     /// What it adds to the bytes of a page. What every record takes besides is bounded by the page's limit of
     /// records.
     pub fn weight(&self) -> usize {
-        self.size() + self.headers.len() * HEADER_BYTES
+        self.size() + self.headers.len() * HEADER_OVERHEAD_BYTES
     }
 
     /// Appends the JSON fields `idempotency_key` and `headers`, each after a comma, if there are any.
@@ -61,9 +61,9 @@ impl Event {
 }
 
 /// About what an event takes in memory besides its own bytes.
-pub const RECORD_BYTES: usize = 200;
+pub const EVENT_OVERHEAD_BYTES: usize = 200;
 /// About what a header takes besides its name and value: two allocations and a place in a tree.
-pub const HEADER_BYTES: usize = 100;
+pub const HEADER_OVERHEAD_BYTES: usize = 100;
 
 /// An event with its partition and offset, as a read shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

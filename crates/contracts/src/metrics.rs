@@ -372,7 +372,7 @@ pub fn evicted(events: u64) {
 
 /// What the store holds.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Held {
+pub struct StoreGauges {
     /// Tables.
     pub tables: u64,
     /// Stored bytes of the events in hot.
@@ -398,17 +398,17 @@ pub struct Held {
 }
 
 /// Shows what the store holds.
-pub fn held(held: Held) {
-    gauge!(TABLES).set(held.tables as f64);
-    gauge!(HOT_BYTES).set(held.bytes as f64);
-    gauge!(UNFLUSHED_BYTES).set(held.unflushed_bytes as f64);
-    gauge!(UNFLUSHED_EVENTS).set(held.unflushed_events as f64);
-    gauge!(UNFLUSHED_AGE).set(held.unflushed_for.as_secs_f64());
-    gauge!(LOST_OFFSETS).set(held.lost as f64);
-    gauge!(PARTITIONS).set(held.partitions as f64);
-    gauge!(GROUPS).set(held.groups as f64);
-    gauge!(COLD_ENABLED).set(f64::from(u8::from(held.has_bucket)));
-    gauge!(KEYS).set(held.keys.keys as f64);
-    gauge!(KEY_WINDOW).set(held.keys.window_ms as f64 / 1000.0);
-    gauge!(KEY_WINDOW_SETTING).set(held.key_window_setting_ms as f64 / 1000.0);
+pub fn store(store: StoreGauges) {
+    gauge!(TABLES).set(store.tables as f64);
+    gauge!(HOT_BYTES).set(store.bytes as f64);
+    gauge!(UNFLUSHED_BYTES).set(store.unflushed_bytes as f64);
+    gauge!(UNFLUSHED_EVENTS).set(store.unflushed_events as f64);
+    gauge!(UNFLUSHED_AGE).set(store.unflushed_for.as_secs_f64());
+    gauge!(LOST_OFFSETS).set(store.lost as f64);
+    gauge!(PARTITIONS).set(store.partitions as f64);
+    gauge!(GROUPS).set(store.groups as f64);
+    gauge!(COLD_ENABLED).set(f64::from(u8::from(store.has_bucket)));
+    gauge!(KEYS).set(store.keys.keys as f64);
+    gauge!(KEY_WINDOW).set(store.keys.window_ms as f64 / 1000.0);
+    gauge!(KEY_WINDOW_SETTING).set(store.key_window_setting_ms as f64 / 1000.0);
 }

@@ -29,7 +29,7 @@ impl Progress {
     }
 
     /// Says why the step does not go on for now.
-    pub fn trouble(&self, why: impl fmt::Display) {
+    pub fn set_trouble(&self, why: impl fmt::Display) {
         self.0.lock().trouble = Some(why.to_string());
     }
 

@@ -12,22 +12,22 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 /// How often free space is checked.
-const EVERY: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How much must stay free: the larger of the two.
 #[derive(Debug, Clone, Copy)]
-pub struct Reserve {
+pub struct Headroom {
     /// In bytes.
     pub bytes: u64,
     /// In percent of the file system.
     pub percent: u64,
 }
 
-/// Tells whether the reserve is used up.
+/// Tells whether less is free than the headroom.
 #[derive(Debug)]
 pub struct Disk {
     path: PathBuf,
-    reserve: Reserve,
+    headroom: Headroom,
     is_full: AtomicBool,
 }
 
@@ -36,13 +36,13 @@ impl Disk {
     ///
     /// # Errors
     /// Those of the operating system, if it cannot tell.
-    pub fn new(path: &Path, reserve: Reserve) -> io::Result<Self> {
-        let disk = Self { path: path.to_owned(), reserve, is_full: AtomicBool::new(false) };
+    pub fn new(path: &Path, headroom: Headroom) -> io::Result<Self> {
+        let disk = Self { path: path.to_owned(), headroom, is_full: AtomicBool::new(false) };
         disk.look()?;
         Ok(disk)
     }
 
-    /// Whether less is free than the reserve.
+    /// Whether less is free than the headroom.
     pub fn is_full(&self) -> bool {
         self.is_full.load(Relaxed)
     }
@@ -50,7 +50,7 @@ impl Disk {
     /// Checks every second until the future is dropped.
     pub async fn watch(&self) {
         loop {
-            sleep(EVERY).await;
+            sleep(CHECK_INTERVAL).await;
             if let Err(error) = self.look() {
                 warn!(%error, path = %self.path.display(), "free space of the volume unknown, going by the \
                      last answer");
@@ -61,7 +61,7 @@ impl Disk {
     fn look(&self) -> io::Result<()> {
         let disk = rustix::fs::statvfs(&self.path)?;
         let (free, total) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
-        let is_full = is_below(free, total, self.reserve);
+        let is_full = is_below(free, total, self.headroom);
         if self.is_full.swap(is_full, Relaxed) != is_full {
             if is_full {
                 warn!(free_bytes = free, "volume nearly full, refusing writes until there is room");
@@ -73,8 +73,8 @@ impl Disk {
     }
 }
 
-fn is_below(free: u64, total: u64, reserve: Reserve) -> bool {
-    free < reserve.bytes.max(total / 100 * reserve.percent)
+fn is_below(free: u64, total: u64, headroom: Headroom) -> bool {
+    free < headroom.bytes.max(total / 100 * headroom.percent)
 }
 
 #[cfg(test)]
@@ -82,12 +82,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_larger_reserve_counts() {
-        let reserve = Reserve { bytes: 512, percent: 5 };
-        assert!(is_below(511, 1000, reserve));
-        assert!(!is_below(512, 1000, reserve));
-        assert!(is_below(999, 20_000, reserve));
-        assert!(!is_below(1000, 20_000, reserve));
-        assert!(!is_below(0, 20_000, Reserve { bytes: 0, percent: 0 }));
+    fn the_larger_headroom_counts() {
+        let headroom = Headroom { bytes: 512, percent: 5 };
+        assert!(is_below(511, 1000, headroom));
+        assert!(!is_below(512, 1000, headroom));
+        assert!(is_below(999, 20_000, headroom));
+        assert!(!is_below(1000, 20_000, headroom));
+        assert!(!is_below(0, 20_000, Headroom { bytes: 0, percent: 0 }));
     }
 }

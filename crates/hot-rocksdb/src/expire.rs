@@ -30,7 +30,7 @@ pub fn expired(
         return Err(StorageError::UnknownTable(name.clone()));
     };
     let partitions: Vec<_> = table.partitions.iter().collect();
-    let mut pieces = Vec::new();
+    let mut units = Vec::new();
     for (place, &(&partition, state)) in partitions.iter().enumerate() {
         let prefix = keys::partition(PartitionKey { table: table.id, partition });
         for pair in db.scan(cf::TIME_SLICES, &prefix, &prefix) {
@@ -40,11 +40,11 @@ pub fn expired(
             let TimeSlice { appended_ms, bytes, .. } = TimeSlice::decode(&value)?;
             let end = (slice + 1) * SLICE;
             if end > state.watermarks.earliest {
-                pieces.push(ExpiryUnit { partition: place, end, appended_ms, bytes });
+                units.push(ExpiryUnit { partition: place, end, appended_ms, bytes });
             }
         }
         if let Some(TimeSlice { appended_ms, bytes, .. }) = state.open_slice {
-            pieces.push(ExpiryUnit { partition: place, end: state.watermarks.next, appended_ms, bytes });
+            units.push(ExpiryUnit { partition: place, end: state.watermarks.next, appended_ms, bytes });
         }
     }
     let trim = |(place, earliest, unflushed_bytes): (usize, Offset, u64)| Trim {
@@ -52,5 +52,5 @@ pub fn expired(
         earliest,
         unflushed_bytes,
     };
-    Ok(choose(pieces, appended_before, excess_bytes).into_iter().map(trim).collect())
+    Ok(choose(units, appended_before, excess_bytes).into_iter().map(trim).collect())
 }

@@ -268,9 +268,9 @@ impl Db {
             let mut state = PartitionState::decode(&state)?;
             // A damaged event does not prevent the start: its readers report it.
             if state.unflushed_since.is_some()
-                && let Ok(Some(came_ms)) = self.appended(key, state.watermarks.flushed)
+                && let Ok(Some(appended_ms)) = self.appended(key, state.watermarks.flushed)
             {
-                state.unflushed_since = Some(ago(Instant::now(), now_ms, came_ms));
+                state.unflushed_since = Some(ago(Instant::now(), now_ms, appended_ms));
             }
             tables.set_state(key, state);
         }

@@ -24,9 +24,9 @@ use contracts::{
 const MAX_SCAN: u64 = 4096;
 
 /// Stored bytes after which one call reads no further partition.
-const MUCH_BYTES: usize = 8 << 20;
+const ENOUGH_BYTES: usize = 8 << 20;
 /// The same where a filter makes it look for events.
-const MUCH_LOOKED_AT: usize = 1 << 20;
+const ENOUGH_FILTERED_BYTES: usize = 1 << 20;
 
 /// One partition as a snapshot has it.
 #[derive(Clone, Copy)]
@@ -179,7 +179,7 @@ impl Db {
         limit: ReadLimit,
     ) -> Result<Vec<HotPage>, StorageError> {
         let snapshot = self.snapshot();
-        let most = if filter == TimeFilter::default() { MUCH_BYTES } else { MUCH_LOOKED_AT };
+        let most = if filter == TimeFilter::default() { ENOUGH_BYTES } else { ENOUGH_FILTERED_BYTES };
         let much = limit.bytes.saturating_mul(from.len()).min(most) as u64;
         let (mut pages, mut bytes) = (Vec::with_capacity(from.len()), 0);
         for &(key, offset) in from {

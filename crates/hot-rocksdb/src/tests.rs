@@ -2,7 +2,7 @@ use ::rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};
 use futures_util::future::join_all;
 
 use super::*;
-use crate::{disk::Reserve, options::OpenOptions};
+use crate::{disk::Headroom, options::OpenOptions};
 use contracts::{
     clock::SystemClock,
     payload::Payload,
@@ -28,7 +28,7 @@ impl TestHot {
         };
         let clock = SystemClock::shared();
         let (db, catalog) = Db::open(&options, Arc::clone(&clock)).unwrap();
-        let disk = Arc::new(Disk::new(directory.path(), Reserve { bytes: 0, percent: 0 }).unwrap());
+        let disk = Arc::new(Disk::new(directory.path(), Headroom { bytes: 0, percent: 0 }).unwrap());
         let options = WriterOptions { max_tables: 2, ..WriterOptions::roomy(1000) };
         let (hot, writer) = RocksHot::new(
             HotParts { db, catalog, disk, clock, fence: Arc::default(), heartbeat: Arc::default() },

@@ -217,11 +217,11 @@ async fn a_key_means_one_payload<V: Volume>(mut z: Case<V>) {
         z.hot().append(Append { table: table(), events, expected_offset: None }).await
     };
     let within_one = append(&z, &["x", "y"]).await;
-    assert!(matches!(within_one, Err(StorageError::KeyReused { place: 1, .. })), "{within_one:?}");
+    assert!(matches!(within_one, Err(StorageError::KeyReused { index: 1, .. })), "{within_one:?}");
     assert_eq!(places(&append(&z, &["x", "x"]).await.unwrap()), [(0, false), (0, true)]);
     for _ in 0..2 {
         let again = append(&z, &["x", "y"]).await;
-        assert!(matches!(again, Err(StorageError::KeyReused { offset: 0, place: 1, .. })), "{again:?}");
+        assert!(matches!(again, Err(StorageError::KeyReused { offset: 0, index: 1, .. })), "{again:?}");
         assert_eq!(places(&append(&z, &["x"]).await.unwrap()), [(0, true)]);
         z.crash().await;
     }

@@ -11,7 +11,7 @@ mod upkeep;
 
 pub use self::{
     flusher::{FlushHandle, FlushOptions},
-    reader::{Look, Merge, Positions, ReadQuery, ReadTurn, TablePage, TieredReader, cursor},
+    reader::{FetchLimits, Merge, Positions, ReadQuery, ReadTurn, TablePage, TieredReader, cursor},
     store::{Options, Parts, Store, StoreError},
     upkeep::UpkeepOptions,
 };

@@ -28,7 +28,7 @@ use contracts::{
 };
 
 /// How long a task may take to end after it was told to.
-const END: Duration = Duration::from_secs(10);
+const TASK_END_TIMEOUT: Duration = Duration::from_secs(10);
 /// The wait before the last flush is retried.
 const FLUSH_RETRY: Duration = Duration::from_millis(500);
 
@@ -202,12 +202,12 @@ impl Store {
             }
         }
         self.stopping.cancel();
-        if timeout(END, &mut self.upkeep).await.is_err() {
+        if timeout(TASK_END_TIMEOUT, &mut self.upkeep).await.is_err() {
             warn!("upkeep did not stop in time");
         }
         let flushed = match self.cold.as_mut().and_then(|cold| cold.flusher.as_mut()) {
             None => Ok(()),
-            Some(flusher) => match timeout(END, flusher).await {
+            Some(flusher) => match timeout(TASK_END_TIMEOUT, flusher).await {
                 Ok(Ok(Ok(()) | Err(StorageError::Closed))) => Ok(()),
                 Ok(ended) => Err(ended_early("flusher", ended)),
                 Err(_) => {

@@ -24,7 +24,7 @@ const SMALL_BYTES: usize = 64 << 10;
 /// One part in so many of a budget is kept for small shares.
 const SMALL_PART: usize = 16;
 /// How long a share is safe after its client has touched it.
-const SAFE: Duration = Duration::from_secs(1);
+const SAFE_TIME: Duration = Duration::from_secs(1);
 /// Shares to give up are looked for at most this often.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -170,7 +170,7 @@ impl Budget {
             let is_greedy = may_have && holding.peer != peer && is_over(&holding.peer);
             if give_up.is_cancelled() {
                 coming += holding.bytes;
-            } else if is_greedy || now >= holding.since + SAFE {
+            } else if is_greedy || now >= holding.since + SAFE_TIME {
                 victims.push((!is_greedy, holding.since, holding.bytes, give_up));
             }
         }

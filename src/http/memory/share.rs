@@ -116,7 +116,7 @@ impl Share {
 
     /// A body that keeps the share until all but its last piece is sent.
     pub fn body(self, bytes: impl Into<Bytes>) -> Body {
-        Body::new(Sharing { bytes: bytes.into(), share: self })
+        Body::new(ChargedBody { bytes: bytes.into(), share: self })
     }
 
     fn no_room(&self) -> Problem {
@@ -131,12 +131,12 @@ impl Drop for Share {
 }
 
 /// A body and its share of the budget.
-struct Sharing {
+struct ChargedBody {
     bytes: Bytes,
     share: Share,
 }
 
-impl HttpBody for Sharing {
+impl HttpBody for ChargedBody {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -213,10 +213,10 @@ async fn commit(state: &AppState, table: &TableName, batch: Vec<StreamLine>, las
     loop {
         match append_to_hot(state, table, events, None).await {
             Ok(all) => appended = all,
-            Err(error @ StorageError::KeyReused { place, .. }) if refused.is_none() => {
-                refused = Some((numbers[place], Problem::from(error).without("index")));
-                upto = numbers[place] - 1;
-                again.truncate(place);
+            Err(error @ StorageError::KeyReused { index, .. }) if refused.is_none() => {
+                refused = Some((numbers[index], Problem::from(error).without("index")));
+                upto = numbers[index] - 1;
+                again.truncate(index);
                 events = std::mem::take(&mut again);
                 if !events.is_empty() {
                     continue;

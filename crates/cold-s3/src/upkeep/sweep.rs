@@ -31,7 +31,7 @@ use contracts::{
 };
 
 /// Time between two looks when the last one found nothing.
-const EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+const IDLE_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What earlier looks have found.
 pub(super) struct Sweep {
@@ -78,7 +78,7 @@ impl Sweep {
             metrics::swept(deleted.len() as u64);
             deleted.iter().for_each(|key| _ = self.suspects.remove(key));
         }
-        self.next = now + if self.suspects.is_empty() { EVERY } else { grace };
+        self.next = now + if self.suspects.is_empty() { IDLE_INTERVAL } else { grace };
         Ok(())
     }
 }

@@ -38,12 +38,13 @@ impl Batch<'_> {
                 continue; // marked already, or trimmed meanwhile: then the segment expires in S3
             }
             // The first event behind the segment may be of this very batch: then it came now.
-            let came = if segment.range.end < watermarks.next {
+            let appended_ms = if segment.range.end < watermarks.next {
                 self.volume.db.appended(key, segment.range.end).ok().flatten()
             } else {
                 None
             };
-            let since = came.map_or(self.started, |came_ms| ago(self.started, self.now_ms, came_ms));
+            let since =
+                appended_ms.map_or(self.started, |appended_ms| ago(self.started, self.now_ms, appended_ms));
             self.state(key).mark_flushed(segment, since);
             let run = stored::FlushedRun { bytes: segment.bytes, flushed_ms: self.now_ms };
             let (db, end) = (&self.volume.db, segment.range.end);

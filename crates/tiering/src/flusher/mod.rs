@@ -46,17 +46,17 @@ use contracts::{
 /// How often the flusher looks for what is due.
 const TICK: Duration = Duration::from_millis(200);
 /// How often it checks whether another writer has taken over, while it has nothing to write.
-const WATCH: Duration = Duration::from_secs(2);
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 /// How often it evicts while nobody waits for a flush: each eviction is a write of its own.
-const EVICT: Duration = Duration::from_secs(1);
+const EVICT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a segment that is ready waits for the next one to share its manifest.
-const GATHER: Duration = Duration::from_millis(100);
+const GATHER_TIME: Duration = Duration::from_millis(100);
 /// Segments that are written at once, and that one manifest names, at most.
 const MAX_SEGMENTS: usize = 256;
 /// The wait before a manifest without segments is retried.
-const RETRY_CHANGES: Duration = Duration::from_secs(2);
+const CHANGES_RETRY: Duration = Duration::from_secs(2);
 /// The longest time that a committed consumer offset waits for a manifest.
-const OFFSETS: Duration = Duration::from_secs(30);
+const MAX_OFFSETS_WAIT: Duration = Duration::from_secs(30);
 /// The longest wait before a failed partition is retried.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
@@ -171,7 +171,7 @@ impl Flusher {
             match self.step(ready).await {
                 Err(fenced @ StorageError::Fenced(_)) => return Err(fenced),
                 Err(error) => {
-                    self.tiers.bucket.troubled(Some(error.to_string()));
+                    self.tiers.bucket.set_trouble(Some(error.to_string()));
                     warn!(%error, "flush failed, will retry");
                 }
                 Ok(()) => {}
@@ -202,7 +202,7 @@ impl Flusher {
     async fn gather(&mut self, first: Result<(task::Id, WriteOutcome), JoinError>) -> Vec<WriteOutcome> {
         let mut ready = Vec::from_iter(self.joined(first));
         while ready.len() < MAX_SEGMENTS
-            && let Ok(Some(next)) = timeout(GATHER, self.writing.join_next_with_id()).await
+            && let Ok(Some(next)) = timeout(GATHER_TIME, self.writing.join_next_with_id()).await
         {
             ready.extend(self.joined(next));
         }
@@ -233,7 +233,7 @@ impl Flusher {
         let busy: HashSet<&Partition> = self.busy.values().collect();
         let situation = |partition: &Partition| Situation {
             is_busy: busy.contains(partition),
-            is_waiting: self.troubled.get(partition).is_some_and(|(_, until)| *until > now),
+            is_backing_off: self.troubled.get(partition).is_some_and(|(_, until)| *until > now),
             asked_upto: self.waiters.iter().filter_map(|waiter| waiter.end(partition)).max().unwrap_or(0),
         };
         // Never sooner than a tick: without an interval every step would begin segments of a few events each.
@@ -275,7 +275,7 @@ impl Flusher {
 
     /// Checks for another writer: an idle one would not notice it otherwise.
     async fn watch(&mut self) -> Result<(), StorageError> {
-        if self.watched.elapsed() < WATCH {
+        if self.watched.elapsed() < WATCH_INTERVAL {
             return Ok(());
         }
         self.watched = Instant::now();
@@ -284,7 +284,7 @@ impl Flusher {
             Err(
                 error @ (StorageError::Unavailable { tier: Tier::Cold, .. } | StorageError::Denied { .. }),
             ) => {
-                self.tiers.bucket.troubled(Some(error.to_string()));
+                self.tiers.bucket.set_trouble(Some(error.to_string()));
                 debug!(%error, "cannot see whether another writer has taken over");
                 Ok(())
             }
@@ -300,7 +300,7 @@ impl Flusher {
     /// Drops from hot what is flushed and need not be kept. Only after a round that published, or had nothing
     /// to: see the order above.
     async fn evict(&mut self) -> Result<(), StorageError> {
-        if self.waiters.is_empty() && self.evicted.elapsed() < EVICT {
+        if self.waiters.is_empty() && self.evicted.elapsed() < EVICT_INTERVAL {
             return Ok(());
         }
         self.evicted = Instant::now();

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{
-    Flusher, MAX_BACKOFF, OFFSETS, RETRY_CHANGES, TICK, WriteOutcome, partition::WrittenSegment,
+    CHANGES_RETRY, Flusher, MAX_BACKOFF, MAX_OFFSETS_WAIT, TICK, WriteOutcome, partition::WrittenSegment,
     waiter::FlushWaiter,
 };
 use contracts::{
@@ -40,7 +40,7 @@ impl Flusher {
                 Err(error) => {
                     self.waiters.iter_mut().for_each(|waiter| waiter.fail_partition(&partition, &error));
                     if is_about_the_bucket(&error) {
-                        self.tiers.bucket.troubled(Some(error.to_string()));
+                        self.tiers.bucket.set_trouble(Some(error.to_string()));
                         self.not_taken.insert(partition.clone());
                     }
                     self.back_off(partition);
@@ -54,21 +54,21 @@ impl Flusher {
         let offsets = self.tiers.hot.commits();
         let may_retry = !self.waiters.is_empty() || Instant::now() >= self.retry_changes;
         // Commits alone must not cause manifests more often than flushes do.
-        let offsets_wait =
-            self.offsets_published.elapsed() < self.options.interval.min(OFFSETS) && self.waiters.is_empty();
+        let offsets_wait = self.offsets_published.elapsed() < self.options.interval.min(MAX_OFFSETS_WAIT)
+            && self.waiters.is_empty();
         let has_changes = self.published_changes != Some(changes)
             || (self.published_offsets != Some(offsets) && !offsets_wait);
         if !written.is_empty() || (has_changes && may_retry) {
             // Publish, then mark, then evict: a crash between any two leaves every acked event readable.
             if let Err(error) = self.publish_manifest(&written, changes).await {
                 written.into_iter().for_each(|segment| self.back_off(segment.partition));
-                self.retry_changes = Instant::now() + RETRY_CHANGES;
+                self.retry_changes = Instant::now() + CHANGES_RETRY;
                 self.is_publishing_failing = true;
                 return Err(error);
             }
             self.is_publishing_failing = false;
             metrics::manifest_published(self.tiers.clock.now_ms());
-            crash::point("flush-committed");
+            crash::point("flush-published");
             self.published_changes = Some(changes);
             (self.published_offsets, self.offsets_published) = (Some(offsets), Instant::now());
             self.watched = Instant::now();
@@ -155,7 +155,7 @@ impl Flusher {
             self.not_taken.retain(|partition| waiting.contains(partition));
         }
         if self.not_taken.is_empty() && !self.is_publishing_failing {
-            self.tiers.bucket.troubled(None);
+            self.tiers.bucket.set_trouble(None);
         }
     }
 

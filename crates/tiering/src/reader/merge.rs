@@ -25,26 +25,26 @@ const PARALLEL_READS: usize = 8;
 /// The least that is fetched of one partition among many.
 const MIN_CHUNK: ReadLimit = ReadLimit { records: 16, bytes: 1 << 10 };
 /// Bytes that may be fetched and not yet given, unless a read asks for less.
-const MOST_BYTES: usize = 32 << 20;
+const MAX_HELD_BYTES: usize = 32 << 20;
 
 /// Bytes that a read may hold while it waits for its next turn.
-const HELD_BETWEEN: usize = 1 << 20;
+const HELD_BETWEEN_TURNS: usize = 1 << 20;
 
 /// Bytes that are fetched of one partition among many where there is room for more than its share.
 const LARGE_CHUNK: usize = 64 << 10;
 
 /// How much a merge fetches from the tiers.
 #[derive(Debug, Clone, Copy)]
-pub struct Look {
+pub struct FetchLimits {
     /// About how much one look fetches of all partitions together.
     pub chunk: ReadLimit,
     /// Bytes that may be fetched and not yet given, besides what one look adds.
     pub most_bytes: usize,
 }
 
-impl From<ReadLimit> for Look {
+impl From<ReadLimit> for FetchLimits {
     fn from(chunk: ReadLimit) -> Self {
-        Self { chunk, most_bytes: MOST_BYTES }
+        Self { chunk, most_bytes: MAX_HELD_BYTES }
     }
 }
 
@@ -113,15 +113,15 @@ impl Merge {
         reader: TieredReader,
         query: ReadQuery,
         starts: Positions,
-        look: Look,
+        limits: FetchLimits,
         begins_cold: bool,
     ) -> Self {
         let share = starts.len().max(1);
         // Half of the bound: a record takes more memory than its own bytes.
-        let of_held = look.most_bytes / 2 / share;
+        let of_held = limits.most_bytes / 2 / share;
         let chunk = ReadLimit {
-            records: (look.chunk.records / share + 1).max(MIN_CHUNK.records).min(look.chunk.records),
-            bytes: (look.chunk.bytes / share).max(of_held.min(LARGE_CHUNK)).max(MIN_CHUNK.bytes),
+            records: (limits.chunk.records / share + 1).max(MIN_CHUNK.records).min(limits.chunk.records),
+            bytes: (limits.chunk.bytes / share).max(of_held.min(LARGE_CHUNK)).max(MIN_CHUNK.bytes),
         };
         let empty = starts.keys().copied().collect();
         let partial = |(number, next)| (number, Partial { next, ..Partial::default() });
@@ -140,7 +140,7 @@ impl Merge {
             has_read: false,
             turn: HeldTurn::None,
             held: 0,
-            most: look.most_bytes,
+            most: limits.most_bytes,
         }
     }
 
@@ -268,7 +268,10 @@ impl Merge {
             }
             self.fetch().await?;
             // A filter that matches little may need many looks: others get a turn between two of them.
-            if !self.empty.is_empty() && self.held <= HELD_BETWEEN && !matches!(self.turn, HeldTurn::None) {
+            if !self.empty.is_empty()
+                && self.held <= HELD_BETWEEN_TURNS
+                && !matches!(self.turn, HeldTurn::None)
+            {
                 self.end_turn();
                 self.take_turn().await?;
             }
@@ -314,7 +317,7 @@ impl Merge {
 
     /// What hot has of the partitions that have nothing fetched: of all of them, unless they have too much
     /// for one look. What is left out stays among them.
-    async fn look_in_hot(&mut self) -> Result<Vec<(PartitionNumber, HotPage)>, StorageError> {
+    async fn fetch_hot(&mut self) -> Result<Vec<(PartitionNumber, HotPage)>, StorageError> {
         let (mut wanted, mut pages) =
             (Vec::with_capacity(self.empty.len()), Vec::with_capacity(self.empty.len()));
         for number in self.empty.drain(..) {
@@ -344,7 +347,7 @@ impl Merge {
     /// One look at the partitions that have nothing fetched. Hot is asked first, then cold for what hot no
     /// longer has: see `reader`.
     async fn fetch(&mut self) -> Result<(), StorageError> {
-        let pages = self.look_in_hot().await?;
+        let pages = self.fetch_hot().await?;
         let mut cold = Vec::new();
         for (number, hot) in pages {
             let Some(partial) = self.partials.get_mut(&number) else { continue };

@@ -14,7 +14,7 @@ use tokio::task;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use self::{
-    merge::{Look, Merge},
+    merge::{FetchLimits, Merge},
     turns::{ReadTurn, ReadTurns},
 };
 use contracts::{
@@ -92,7 +92,7 @@ impl TieredReader {
     ///
     /// # Errors
     /// `UnknownTable`, `Expired` or `BeyondEnd`.
-    pub fn merge(&self, query: ReadQuery, look: impl Into<Look>) -> Result<Merge, StorageError> {
+    pub fn merge(&self, query: ReadQuery, limits: impl Into<FetchLimits>) -> Result<Merge, StorageError> {
         let Some(table) = self.catalog.table(&query.table) else {
             return Err(StorageError::UnknownTable(query.table));
         };
@@ -101,7 +101,7 @@ impl TieredReader {
             .partitions
             .iter()
             .any(|status| starts.get(&status.number).is_some_and(|start| *start < status.watermarks.low));
-        Ok(Merge::new(self.clone(), query, starts, look.into(), wants_cold))
+        Ok(Merge::new(self.clone(), query, starts, limits.into(), wants_cold))
     }
 
     /// Like [`TieredReader::merge`], but ends with what is there now, even if more is written meanwhile, and

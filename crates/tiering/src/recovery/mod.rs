@@ -214,7 +214,7 @@ impl Recovery {
             self.progress.advance();
             match step {
                 RecoveryStep::Leave => {}
-                RecoveryStep::Mark(intent) => unmarked.push((partition, intent)),
+                RecoveryStep::MarkFlushed(intent) => unmarked.push((partition, intent)),
                 RecoveryStep::Replace { earliest, end } => {
                     recovered.partitions.push(empty_at(partition, earliest, end))
                 }

@@ -27,8 +27,8 @@ pub enum Relation {
 pub(super) enum RecoveryStep {
     /// Leave it as it is.
     Leave,
-    /// Mark the segment flushed: the process ended between manifest and mark.
-    Mark(FlushIntent),
+    /// Mark the segment flushed: the process ended after the manifest and before this note.
+    MarkFlushed(FlushIntent),
     /// Take over what S3 has: the volume has nothing beyond it.
     Replace { earliest: Offset, end: Offset },
     /// Compare `both`, which both tiers have and which must be equal; S3 ends at `flushed`, the volume at
@@ -75,7 +75,7 @@ pub(super) fn step(
     // below.
     let intent = status.and_then(|status| status.intent).filter(|intent| intent.range.end == cold.end);
     if let Some(intent) = intent.filter(|_| relation == Relation::InStep) {
-        return Ok(RecoveryStep::Mark(intent));
+        return Ok(RecoveryStep::MarkFlushed(intent));
     }
     if relation == Relation::InStep {
         return Err(StorageError::Refused(format!(

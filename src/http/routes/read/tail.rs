@@ -29,13 +29,14 @@ use contracts::{
     read::ReadLimit,
     wakeups::Wakeup,
 };
-use tiering::{Look, Merge, ReadQuery, cursor};
+use tiering::{FetchLimits, Merge, ReadQuery, cursor};
 
 /// The media type of the answer.
 pub(super) const EVENT_STREAM: &str = "text/event-stream";
 /// What a tail reads at once, and the most that it holds while its client takes nothing. It is little because
 /// there may be many tails.
-const LOOK: Look = Look { chunk: ReadLimit { records: 256, bytes: 64 << 10 }, most_bytes: 160 << 10 };
+const FETCH: FetchLimits =
+    FetchLimits { chunk: ReadLimit { records: 256, bytes: 64 << 10 }, most_bytes: 160 << 10 };
 /// After this long without an event a comment is sent, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// In tables of up to this many partitions every event has a cursor. A cursor grows with the partitions, so
@@ -65,7 +66,7 @@ pub(super) async fn answer(
     let place = state.tails.take(connection).ok_or_else(full)?;
     // Registered before the first look, so that nothing is missed between the two.
     let wakeup = state.appender.wakeups().wait_for(&query.table, query.partition);
-    let mut merge = state.reader.merge(query.clone(), LOOK)?;
+    let mut merge = state.reader.merge(query.clone(), FETCH)?;
     let mut share = state.responses.sending(connection);
     // an error now becomes a status; later it can only break the answer off
     fetch(&mut merge, &mut share, 0, connection).await?;
@@ -143,7 +144,7 @@ fn events(mut tail: Tail, mut merge: Merge) -> impl Stream<Item = Result<Event, 
                 }
             }
             tail.wakeup.forget();
-            merge = tail.state.reader.merge(tail.query.clone(), LOOK)?;
+            merge = tail.state.reader.merge(tail.query.clone(), FETCH)?;
         }
     }
 }

@@ -131,7 +131,7 @@ pub async fn list(
     let after = params.after.as_ref().map(TableParam::name).transpose()?;
     let page_bytes = state.limits.page_bytes;
     let share = share_of_one(&state, &connection).await?;
-    let mut walk = Walk { state, after };
+    let mut walk = TableWalk { state, after };
     let pieces = async_stream::try_stream! {
         let (mut last, mut count, mut bytes) = (None, 0, 0);
         yield Bytes::from_static(br#"{"tables":["#);
@@ -162,14 +162,14 @@ pub async fn share_of_one(state: &AppState, connection: &Connection) -> Result<S
 
 /// Goes through the tables in order of their names. It handles one at a time, so that a list keeps neither a
 /// worker nor the catalog from others.
-pub struct Walk {
+pub struct TableWalk {
     /// Where the tables are.
     pub state: AppState,
     /// The name of the last table.
     pub after: Option<TableName>,
 }
 
-impl Walk {
+impl TableWalk {
     /// The next table.
     pub async fn next(&mut self) -> Option<TableShown> {
         tokio::task::yield_now().await;

@@ -75,7 +75,7 @@ fn a_partition_is_marked_replaced_or_compared() {
     assert_eq!(of(Some(volume(9, 12, None)), &flushed, in_step).unwrap(), RecoveryStep::Leave);
     assert!(matches!(
         of(Some(volume(5, 12, Some((5, 9)))), &flushed, in_step).unwrap(),
-        RecoveryStep::Mark(_)
+        RecoveryStep::MarkFlushed(_)
     ));
     assert!(of(Some(volume(5, 12, None)), &flushed, in_step).is_err(), "in step, and yet not");
     assert!(
