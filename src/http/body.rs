@@ -59,18 +59,19 @@ impl<S: Send + Sync> FromRequest<S> for Incoming {
 }
 
 impl Incoming {
-    /// The connection that it comes on.
+    /// The connection that it arrives on.
     pub fn connection(&self) -> Arc<Connection> {
         Arc::clone(&self.connection)
     }
 
-    /// The body in pieces, for a stream. It may take any time, but it must not fall silent.
+    /// The body in pieces, for a stream. It may take any time, but must not be silent for
+    /// `limits.body_idle_secs`.
     pub fn pieces(self, limits: &Limits, budget: &Arc<Budget>) -> BodyPieces {
         let pace = Pace::of_stream(limits);
         self.at_pace(pace, budget)
     }
 
-    /// The whole body, and its share of the memory for bodies.
+    /// The whole body, decoded, and its share of the memory for bodies.
     ///
     /// # Errors
     /// 413 over `limits.body_bytes` or `limits.decoded_body_bytes`, 503 without memory, 408 or 400 if it does
@@ -126,7 +127,7 @@ const DISCARD_IDLE: Duration = Duration::from_secs(2);
 /// The most that is allocated in advance for a body of known length.
 const FIRST_BYTES: usize = 256 << 10;
 
-/// A body that two read, one after the other: the handler, and then whoever discards the rest.
+/// A body with two readers, one after the other: the handler, and then the layer that discards the rest.
 #[derive(Clone)]
 pub struct SharedBody(Arc<SharedBodyState>);
 
@@ -268,7 +269,7 @@ impl BodyPieces {
         self.kept = kept;
         self.share.shrink_to(self.needed());
         self.share.touch();
-        self.pace.resume(); // until now nobody may have listened
+        self.pace.resume(); // the body may have been left unread until now
     }
 
     fn needed(&self) -> usize {

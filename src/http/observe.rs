@@ -17,8 +17,8 @@ use tiering::TieredReader;
 
 use crate::prometheus;
 
-/// At most this many consumer lags are shown, the largest ones: clients choose the names of groups, and each
-/// would be a label.
+/// At most this many consumer lags are shown, the largest: clients choose the names of groups, and each name
+/// is a label.
 const MAX_LAGS: usize = 200;
 
 /// The open store.
@@ -39,8 +39,8 @@ pub struct Observed {
 type Lag = ((GroupName, TableName), (u64, u64));
 
 impl Observed {
-    /// Updates the gauges, and returns the consumer lags as text: their labels change, so they are written
-    /// anew each time. Scrapes are served one at a time, on a thread where they delay nobody else.
+    /// Updates the gauges, and returns the consumer lags as text: their labels change, so they are rendered
+    /// anew each time. Scrapes are served one at a time, on a thread where they delay no request.
     pub async fn show(self: &Arc<Self>) -> String {
         let _turn = self.turn.lock().await;
         let offsets = self.engine.all_offsets().await.unwrap_or_default();

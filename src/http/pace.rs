@@ -1,4 +1,4 @@
-//! How slow a body may be, so that no client is waited for without end.
+//! How slowly a body may arrive, so that no client is waited for without end.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ impl Pace {
         }
     }
 
-    /// From now on the body is listened to; until now its silence was not its client's fault.
+    /// The body is read again: until now its silence was not its client's fault.
     pub fn resume(&mut self) {
         self.last = Instant::now();
     }
@@ -83,16 +83,17 @@ impl Pace {
     pub fn too_slow(&self) -> String {
         match self.work {
             Some(work) if self.until() == work.until => {
-                format!("it took longer than {} s, limits.body_secs", self.whole.as_secs())
+                format!("the body took longer than {} s, limits.body_secs", self.whole.as_secs())
             }
             Some(work) if self.until() == self.window_limit(&work) => {
                 let rate = self.least_bytes / WINDOW.as_secs();
+                let secs = WINDOW.as_secs();
                 format!(
-                    "it came slower than {rate} bytes a second, limits.body_min_bytes_per_sec, for {} s",
-                    WINDOW.as_secs()
+                    "the body arrived slower than {rate} bytes a second, limits.body_min_bytes_per_sec, for \
+                     {secs} s"
                 )
             }
-            _ => format!("nothing of the body came for {} s, limits.body_idle_secs", self.idle.as_secs()),
+            _ => format!("nothing of the body arrived for {} s, limits.body_idle_secs", self.idle.as_secs()),
         }
     }
 }

@@ -22,7 +22,7 @@ pub struct Tails {
 #[derive(Debug, Default)]
 struct Taken {
     next: u64,
-    /// By number, which is the order in which they came.
+    /// By number, which is the order in which they began.
     all: BTreeMap<u64, (Peer, CancellationToken)>,
     peers: HashMap<Peer, usize>,
 }

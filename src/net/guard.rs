@@ -1,5 +1,6 @@
-//! A connection that gives up on a client which sends no request, takes nothing of its answer, or stays idle
-//! for too long. Its end never looks like the end of an incomplete answer.
+//! A connection that gives up on a client which sends no request, reads nothing of its answer, or stays idle
+//! for too long. When it cuts an answer off, it resets the connection, so that the part never passes for the
+//! whole.
 
 use std::{
     future::Future,
@@ -21,14 +22,14 @@ use crate::http::connection::Connection;
 /// What an HTTP/2 connection begins with.
 const HTTP2: &[u8] = b"PRI ";
 
-/// How long a client may take for what.
+/// How long a client may take for each thing that it is expected to do.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClientTimeouts {
     /// To send a request's head, from its first byte, or from the beginning of the connection.
     pub(super) head: Duration,
     /// To begin another request.
     pub(super) idle: Duration,
-    /// To take something of its answer.
+    /// To read something of its answer.
     pub(super) stall: Duration,
 }
 
@@ -90,8 +91,8 @@ impl Guard {
         }
     }
 
-    /// Takes note of progress in either direction. On an HTTP/2 connection without a request it is none:
-    /// pings would keep it open for ever.
+    /// Takes note of progress in either direction. On an HTTP/2 connection without a request nothing counts
+    /// as progress: pings would keep it open for ever.
     fn progressed(&self) {
         if !self.is_http2 || self.connection.is_busy() {
             self.connection.progressed();
@@ -127,7 +128,7 @@ impl Guard {
             }
             ready!(self.timer.as_mut().poll(context));
         }
-        Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client asks for nothing"))
+        Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client sent no request in time"))
     }
 
     /// Passes on a write's progress; fails if there has been none for too long.
@@ -147,7 +148,7 @@ impl Guard {
         let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(stall)));
         ready!(timer.as_mut().poll(context));
         self.is_broken = true;
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing of its answer")))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing of its answer")))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The open connections, and which of them makes room when the limit is reached.
+//! The open connections, and which of them is closed to make room when the limit is reached.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

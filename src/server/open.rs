@@ -1,5 +1,5 @@
-//! Opens the volume and the store on it, and gathers what the routes work with. An engine or a kind of bucket
-//! is chosen here.
+//! Opens the volume and the store on it, and gathers what the routes work with. This is where an engine and a
+//! kind of bucket are chosen.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ use tiering::{Parts, Store};
 
 /// What the process has before the store is open.
 pub(super) struct Startup {
-    /// Told how far the start has come, and given what it opens.
+    /// Shows how far the start has come, and receives what it opens.
     pub(super) ops: OpsState,
     /// Ends long answers at shutdown.
     pub(super) stopping: CancellationToken,
@@ -55,8 +55,8 @@ impl Startup {
         info!(path = %config.data_dir.display(), volume = %db.store_id(), took_ms = opened.elapsed().as_millis() as u64, "volume opened");
 
         let disk = Disk::new(&config.data_dir, options::headroom(config));
-        let asking = || format!("asking data_dir {} for its free space", config.data_dir.display());
-        let disk = Arc::new(disk.map_err(|source| ServerError::Io { what: asking(), source })?);
+        let what = || format!("cannot read the free space of data_dir {}", config.data_dir.display());
+        let disk = Arc::new(disk.map_err(|source| ServerError::Io { what: what(), source })?);
         let fence = Arc::new(Fence::default());
         let parts = HotParts {
             db: Arc::clone(&db),
@@ -114,7 +114,7 @@ impl Startup {
     }
 }
 
-/// Gives the admin port what it flushes with and what its metrics are of.
+/// Gives the admin port the flusher that it asks and the store that its metrics describe.
 fn show_to_operators(config: &Config, store: &Store, ops: &OpsState) {
     if let Some(flush) = store.flush() {
         drop(ops.flush.set(flush));

@@ -17,7 +17,7 @@ use contracts::catalog::{Chosen, TableSettings};
 use hot_rocksdb::{disk::Headroom, idempotency::KeyOptions, options::OpenOptions, request::WriterOptions};
 use tiering::{FlushOptions, Options, UpkeepOptions};
 
-/// Milliseconds of a setting in seconds. Settings have bounds, so that none is cut.
+/// A setting in seconds, as milliseconds. Settings are bounded, so none is cut off here.
 fn ms(secs: u64) -> i64 {
     i64::try_from(secs.saturating_mul(1000)).unwrap_or(i64::MAX)
 }
@@ -141,7 +141,7 @@ fn region(config: &Config, environment: &BTreeMap<String, String>) -> Result<Str
     }
 }
 
-/// Credentials from the environment, if they needed mending: a Secret made with `echo` ends with a line
+/// Credentials from the environment, if they had to be trimmed: a Secret made with `echo` ends with a line
 /// break. Otherwise `None`, and the SDK reads them itself.
 fn credentials(environment: &BTreeMap<String, String>) -> Result<Option<Credentials>, String> {
     const NAMES: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];

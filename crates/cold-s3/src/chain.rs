@@ -70,7 +70,7 @@ pub struct Chain {
     checkpoint: u64,
     /// A link whose PUT was not answered: it may exist or not.
     unsettled: Option<Link>,
-    /// Links that nobody needs any more.
+    /// Links that are no longer needed.
     outdated: Vec<u64>,
     seen: Arc<LastSeen>,
 }
@@ -218,7 +218,7 @@ impl Chain {
         self.unsettled.as_ref().is_some_and(|(_, bytes)| bytes == found)
     }
 
-    /// Takes the numbers of links that nobody needs any more, to be deleted.
+    /// Takes the numbers of links that are no longer needed, to be deleted.
     pub fn outdated(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.outdated)
     }

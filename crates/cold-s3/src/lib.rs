@@ -105,8 +105,8 @@ impl S3Cold {
         &self.objects
     }
 
-    /// Makes a chain that was taken over the one in use. Opening may be retried: the new chain then replaces
-    /// the old one.
+    /// Puts a chain that was taken over into use. Opening may be retried: the new chain then replaces the old
+    /// one.
     fn start(&self, chain: Chain) {
         let opened = OpenChain {
             epoch: chain.epoch(),
@@ -133,7 +133,7 @@ impl S3Cold {
         self.opened()?.chain.lock().await.append(draft).await
     }
 
-    /// Takes the numbers of manifests that nobody needs any more.
+    /// Takes the numbers of manifests that are no longer needed.
     ///
     /// # Errors
     /// `Unavailable` while the chain is not open.
@@ -294,7 +294,7 @@ impl ReservationLog for S3Cold {
     }
 }
 
-/// Fetches all objects of a segment.
+/// Fetches all objects of a segment, whole.
 async fn fetch_whole(
     objects: &Objects,
     partition: &Partition,

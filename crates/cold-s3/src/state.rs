@@ -143,7 +143,8 @@ pub struct ColdState {
 }
 
 impl ColdState {
-    /// The state after a checkpoint: the state that it holds, which is taken out of it, and its own changes.
+    /// The state after a checkpoint: the state that it holds, which is moved out of `manifest`, and its own
+    /// changes.
     ///
     /// # Errors
     /// `Corrupt` if it holds no state, or its entries contradict one another.

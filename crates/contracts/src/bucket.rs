@@ -43,7 +43,7 @@ impl BucketState {
         }
     }
 
-    /// The state in words.
+    /// The state in words, as `/readyz?verbose` shows it.
     pub fn describe(&self) -> &'static str {
         match &*self.state.lock() {
             Bucket::None => "none is configured",

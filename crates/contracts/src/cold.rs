@@ -129,7 +129,7 @@ pub trait ColdUpkeep: Send + Sync {
         max_bytes: Option<u64>,
     ) -> Result<Vec<Trim>, StorageError>;
 
-    /// One round: deletes what nobody needs or names any more, then merges small segments for at most
+    /// One round: deletes objects that are no longer needed or named, then merges small segments for at most
     /// `patience`. `now_ms` only dates what is kept for a while. A round may be interrupted anywhere; the
     /// next one continues.
     ///

@@ -31,13 +31,13 @@ impl Event {
         self.payload.bytes().len() + self.idempotency_key.as_ref().map_or(0, String::len) + headers
     }
 
-    /// About how many bytes it takes in memory: what budgets count.
+    /// Roughly the bytes of memory that it takes; the budgets for bodies and answers count these.
     pub fn footprint(&self) -> usize {
         self.weight() + EVENT_OVERHEAD_BYTES
     }
 
-    /// What it adds to the bytes of a page. What every record takes besides is bounded by the page's limit of
-    /// records.
+    /// The bytes that it adds to a page: its size and the overhead of its headers. The fixed overhead of a
+    /// record is left out, because a page limits the number of records.
     pub fn weight(&self) -> usize {
         self.size() + self.headers.len() * HEADER_OVERHEAD_BYTES
     }
@@ -60,9 +60,9 @@ impl Event {
     }
 }
 
-/// About what an event takes in memory besides its own bytes.
+/// Roughly the memory that an event takes beside its own bytes.
 pub const EVENT_OVERHEAD_BYTES: usize = 200;
-/// About what a header takes besides its name and value: two allocations and a place in a tree.
+/// Roughly the memory that a header takes beside its name and value: two allocations and a tree entry.
 pub const HEADER_OVERHEAD_BYTES: usize = 100;
 
 /// An event with its partition and offset, as a read shows it.

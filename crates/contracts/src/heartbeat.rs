@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Longer than any single piece of work takes.
+/// Longer than any single piece of work takes; a task that works on one for this long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 /// One task's sign of life.

@@ -1,4 +1,4 @@
-//! What recovery asks of the manifests in a bucket, before they are taken over and after.
+//! The manifests of a bucket as recovery uses them: found first, then taken over.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -140,13 +140,13 @@ pub trait Manifests: Send + Sync {
     /// Declares lost the offsets of each partition that may have been given beyond its last known event.
     ///
     /// # Errors
-    /// Those of a publication.
+    /// Those of [`SegmentStore::publish`](super::cold::SegmentStore::publish).
     async fn declare_lost(&self, known: &BTreeMap<Partition, Watermarks>) -> Result<(), StorageError>;
 
-    /// Notes at the end, when nothing is written any more, that no offset beyond each partition's `next` was
-    /// given: a new volume then continues without a gap.
+    /// Gives reservations back at a clean stop, when nothing is written any more: publishes that no offset
+    /// beyond each partition's `next` was given, so that a new volume continues without a gap.
     ///
     /// # Errors
-    /// Those of a publication.
+    /// Those of [`SegmentStore::publish`](super::cold::SegmentStore::publish).
     async fn release(&self, tables: &Tables) -> Result<(), StorageError>;
 }

@@ -93,10 +93,10 @@ pub enum MetricPattern {
     Full(&'static str),
 }
 
-/// Describes every metric to the installed recorder, and starts the counters that rates are taken of.
+/// Describes every metric to the installed recorder, and sets counters and gauges to 0.
 pub fn describe() {
     describe_all();
-    // There from the first scrape, so that a rate sees the first increment.
+    // They exist from the first scrape, so that a rate sees the first increment.
     for name in [
         APPENDED,
         DUPLICATES,
@@ -155,7 +155,7 @@ fn describe_all() {
     describe_gauge!(
         FLUSHED_AT,
         Unit::Seconds,
-        "When a manifest was last committed, as seconds since 1970; 0 before the first."
+        "When a manifest was last published, as seconds since 1970; 0 before the first."
     );
     describe_gauge!(
         UNFLUSHED_AGE,
@@ -167,7 +167,7 @@ fn describe_all() {
     describe_counter!(FLUSHED_EVENTS, "Events moved to S3.");
     describe_counter!(FLUSHED_SEGMENTS, "Segments that a manifest names.");
     describe_counter!(FLUSHED_BYTES, Unit::Bytes, "Bytes of those segments' objects.");
-    describe_counter!(FLUSH_FAILURES, "Flush rounds in which something failed; it is tried again.");
+    describe_counter!(FLUSH_FAILURES, "Flush rounds in which something failed; they are retried.");
     describe_counter!(COMPACTED_SEGMENTS, "Segments that were merged into larger ones.");
     describe_counter!(COMPACTED_BYTES, Unit::Bytes, "Bytes of the merged objects.");
     describe_counter!(EVICTED, "Events dropped from RocksDB because S3 has them.");
@@ -175,30 +175,33 @@ fn describe_all() {
     describe_gauge!(UNFLUSHED_BYTES, Unit::Bytes, "Stored bytes of the events that are in RocksDB alone.");
     describe_gauge!(UNFLUSHED_EVENTS, "Events that are in RocksDB alone.");
     describe_gauge!(BUILD_INFO, "The program's version.");
-    describe_gauge!(READY, "1 while requests should come: recovered, and not draining.");
+    describe_gauge!(READY, "1 while the process takes requests: recovered, and not draining.");
     describe_gauge!(COLD_ENABLED, "1 if a bucket is configured.");
     describe_counter!(REFUSED, "Requests that were turned away with 503, by reason.");
     describe_gauge!(KEYS, "Idempotency keys that are remembered.");
-    describe_gauge!(KEY_WINDOW, Unit::Seconds, "For how long idempotency keys really are remembered.");
+    describe_gauge!(KEY_WINDOW, Unit::Seconds, "For how long idempotency keys are remembered now.");
     describe_gauge!(
         KEY_WINDOW_SETTING,
         Unit::Seconds,
-        "For how long they are to be remembered: idempotency.window_secs."
+        "For how long idempotency keys should be remembered: idempotency.window_secs."
     );
     describe_gauge!(PARTITIONS, "Partitions of all tables.");
     describe_gauge!(GROUPS, "Consumer groups.");
-    describe_counter!(GROUPS_EXPIRED, "Consumer groups that were forgotten because nobody used them.");
+    describe_counter!(GROUPS_EXPIRED, "Consumer groups that were forgotten because they were not used.");
     describe_gauge!(
         UPKEEP_DUE,
         "What a round of upkeep has left for the next: partitions with segments to merge, objects to delete."
     );
-    describe_counter!(SWEPT, "Objects of segments that nobody named, and that were deleted.");
+    describe_counter!(SWEPT, "Deleted objects of segments that no manifest named.");
     describe_counter!(UPKEEP_FAILURES, "Rounds of upkeep in which something failed.");
-    describe_counter!(LOG_DROPPED, "Lines of the log that were dropped because nobody took them.");
+    describe_counter!(
+        LOG_DROPPED,
+        "Log lines that were dropped because standard error was not read fast enough."
+    );
     describe_gauge!(
         S3_CONTACT,
         Unit::Seconds,
-        "When S3 last answered as it should, as seconds since 1970; 0 before."
+        "When S3 last answered without an error, as seconds since 1970; 0 before the first answer."
     );
 }
 
@@ -262,17 +265,17 @@ pub fn compacted(segments: u64, bytes: u64) {
     counter!(COMPACTED_BYTES).increment(bytes);
 }
 
-/// Shows how many partitions have segments to merge for which there was no time.
+/// Shows how many partitions still have segments to merge after a round.
 pub fn upkeep_due_merges(partitions: u64) {
     gauge!(UPKEEP_DUE, "kind" => "merges").set(partitions as f64);
 }
 
-/// Shows how many objects that nobody needs could not be deleted.
+/// Shows how many objects that are no longer needed could not be deleted.
 pub fn upkeep_due_deletes(objects: u64) {
     gauge!(UPKEEP_DUE, "kind" => "deletes").set(objects as f64);
 }
 
-/// Counts objects that nobody named, and that were deleted.
+/// Counts deleted objects that no manifest named.
 pub fn swept(objects: u64) {
     counter!(SWEPT).increment(objects);
 }
@@ -302,7 +305,7 @@ pub fn manifest_published(now_ms: i64) {
     gauge!(FLUSHED_AT).set(now_ms as f64 / 1000.0);
 }
 
-/// Shows the engine's own numbers, which bring their names.
+/// Shows the engine's own gauges, under the names that they bring.
 pub fn engine(gauges: &[Gauge]) {
     for Gauge { name, help, value } in gauges {
         describe_gauge!(*name, *help);
@@ -314,11 +317,11 @@ pub fn engine(gauges: &[Gauge]) {
 pub fn consumer_lags<'a>(lags: impl Iterator<Item = ConsumerLag<'a>>) {
     describe_gauge!(
         CONSUMER_LAG,
-        "Events that a consumer group has not read of a table; the largest ones, no more than 200."
+        "Events of a table that a consumer group has not read; only the 200 largest are shown."
     );
     describe_gauge!(
         COMMITTED,
-        "The sum of the offsets that a consumer group has committed of a table, of the same ones."
+        "The sum of the offsets that a consumer group has committed in a table; shown with the lags."
     );
     for ConsumerLag { group, table, lag, committed } in lags {
         let labels = [("group", group.to_owned()), ("table", table.to_owned())];
@@ -340,7 +343,7 @@ pub struct ConsumerLag<'a> {
     pub committed: u64,
 }
 
-/// Says whether requests should come.
+/// Shows whether the process takes requests.
 pub fn ready(is_ready: bool) {
     gauge!(READY).set(f64::from(u8::from(is_ready)));
 }
@@ -355,12 +358,12 @@ pub fn groups_expired(groups: u64) {
     counter!(GROUPS_EXPIRED).increment(groups);
 }
 
-/// Says how many lines of the log were dropped since the start.
+/// Shows how many log lines were dropped since the start.
 pub fn log_lines_dropped(lines: u64) {
     counter!(LOG_DROPPED).absolute(lines);
 }
 
-/// Says that S3 has answered as it should.
+/// Shows when S3 last answered without an error.
 pub fn s3_contact(now_ms: i64) {
     gauge!(S3_CONTACT).set(now_ms as f64 / 1000.0);
 }

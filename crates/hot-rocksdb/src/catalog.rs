@@ -75,7 +75,7 @@ pub struct TableState {
     pub is_deleted: bool,
     /// Its partitions.
     pub partitions: BTreeMap<PartitionNumber, PartitionState>,
-    /// The table as others see it; built when somebody looks, dropped at the next change.
+    /// The table as others see it; built on demand, dropped at the next change.
     status: OnceLock<Arc<TableStatus>>,
 }
 

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 /// How often free space is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much must stay free: the larger of the two.
+/// The free space that must stay, for RocksDB: the larger of the two.
 #[derive(Debug, Clone, Copy)]
 pub struct Headroom {
     /// In bytes.
@@ -23,7 +23,7 @@ pub struct Headroom {
     pub percent: u64,
 }
 
-/// Tells whether less is free than the headroom.
+/// Knows whether the volume has less free space than its headroom.
 #[derive(Debug)]
 pub struct Disk {
     path: PathBuf,
@@ -35,7 +35,7 @@ impl Disk {
     /// Checks free space for the first time.
     ///
     /// # Errors
-    /// Those of the operating system, if it cannot tell.
+    /// Those of the operating system, if it cannot read the free space.
     pub fn new(path: &Path, headroom: Headroom) -> io::Result<Self> {
         let disk = Self { path: path.to_owned(), headroom, is_full: AtomicBool::new(false) };
         disk.look()?;
@@ -52,8 +52,8 @@ impl Disk {
         loop {
             sleep(CHECK_INTERVAL).await;
             if let Err(error) = self.look() {
-                warn!(%error, path = %self.path.display(), "free space of the volume unknown, going by the \
-                     last answer");
+                warn!(%error, path = %self.path.display(), "cannot read the volume's free space, keeping the \
+                     last result");
             }
         }
     }

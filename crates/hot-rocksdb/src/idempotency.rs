@@ -1,9 +1,9 @@
 //! What RocksDB keeps of an idempotency key, and for how long. Compaction drops expired keys, so nothing
 //! scans for them.
 //!
-//! Keys are counted by the minute in which they came. If they would take more space than they may, the oldest
-//! minutes are forgotten first: their keys stop counting at once, and compaction drops them later. No key
-//! younger than the minimum window is forgotten.
+//! Keys are counted by the minute in which they arrived. When they exceed their space, the oldest minutes are
+//! forgotten first: their keys stop counting at once, and compaction drops them later. No key younger than
+//! the minimum window is forgotten.
 
 use std::{
     collections::BTreeMap,
@@ -76,15 +76,15 @@ pub fn expiry_filter(
 /// How long and how many keys are remembered.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyOptions {
-    /// How long, if there is space.
+    /// How long, while there is space.
     pub window_ms: i64,
     /// How long at least.
     pub min_window_ms: i64,
-    /// Bytes that they may take.
+    /// Bytes that they may take on the volume.
     pub max_bytes: u64,
 }
 
-/// How many keys came in each minute. Pure; the writer makes it durable.
+/// How many keys arrived in each minute. Pure; the writer makes it durable.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyLedger {
     minutes: BTreeMap<i64, u64>,

@@ -1,4 +1,5 @@
-//! The hot tier behind its contract: sends changes to the writer, and reads on threads that may block.
+//! The hot tier: implements the roles of `contracts` over RocksDB. Changes go to the writer; reads run on
+//! threads that may block.
 
 pub mod batch;
 pub mod catalog;
@@ -199,7 +200,7 @@ impl Appender for RocksHot {
             })
             .collect();
         let (reply, answer) = oneshot::channel();
-        // An append does not wait for room in the queue: the client is told to come back.
+        // An append does not wait for room in the queue: the client is told to retry later.
         self.writer.try_send(Request::Append { table, events, expected_offset, reply }).map_err(|error| {
             match error {
                 mpsc::error::TrySendError::Full(_) => StorageError::Overloaded {
@@ -246,7 +247,7 @@ impl HotReader for RocksHot {
         upto: Offset,
         enough: u64,
     ) -> Result<(Box<dyn SegmentBuilder>, u64), StorageError> {
-        // A blocking thread runs on after its caller has gone; the token tells this one to stop.
+        // A blocking thread keeps running after its caller was dropped; the token tells this one to stop.
         let stop = CancellationToken::new();
         let _stops = stop.clone().drop_guard();
         self.blocking(move |db, catalog| {

@@ -54,7 +54,7 @@ impl Db {
         clock: Arc<dyn Clock>,
     ) -> Result<(Arc<Self>, Arc<SharedCatalog>), StorageError> {
         make_directory(&options.path)?;
-        // Damage is looked for first: RocksDB's replay would silently drop what is behind it.
+        // Damage is looked for first: RocksDB's replay would silently drop everything after it.
         let noted = Synced::read(&options.path)?;
         wal::check(&options.path, options.is_synced)?;
         let cache = Cache::new_lru_cache(options.cache_bytes);
@@ -111,7 +111,8 @@ impl Db {
         last_batch(&self.db)
     }
 
-    /// One value.
+    /// One value; `None` if the key is not there.
+    ///
     /// # Errors
     /// `Corrupt` or `Unavailable`.
     pub(super) fn get(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
@@ -119,6 +120,7 @@ impl Db {
     }
 
     /// Many values of one family, in the order of the keys.
+    ///
     /// # Errors
     /// `Corrupt` or `Unavailable`.
     pub(super) fn get_many(
@@ -295,7 +297,7 @@ impl Db {
 }
 
 impl Db {
-    /// When an event was appended, if it is there.
+    /// When an event was appended; `None` if hot does not have it.
     ///
     /// # Errors
     /// `Corrupt` or `Unavailable`.

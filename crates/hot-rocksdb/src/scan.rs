@@ -25,7 +25,7 @@ const MAX_SCAN: u64 = 4096;
 
 /// Stored bytes after which one call reads no further partition.
 const ENOUGH_BYTES: usize = 8 << 20;
-/// The same where a filter makes it look for events.
+/// The same for a read with a filter, which examines more events than it returns.
 const ENOUGH_FILTERED_BYTES: usize = 1 << 20;
 
 /// One partition as a snapshot has it.
@@ -166,8 +166,8 @@ impl<'a> Scan<'a> {
 
 impl Db {
     /// Reads partitions of one table, all from one snapshot: their watermarks, and a page of the events that
-    /// hot has. Stops after the partition with which there is as much as was asked for in all, or so much
-    /// that the caller should not wait for more.
+    /// hot has. Stops after the partition that fills the limit of all partitions together, or that makes the
+    /// call long enough; the caller then asks for the rest.
     ///
     /// # Errors
     /// `Corrupt` or `Unavailable`.
@@ -180,14 +180,14 @@ impl Db {
     ) -> Result<Vec<HotPage>, StorageError> {
         let snapshot = self.snapshot();
         let most = if filter == TimeFilter::default() { ENOUGH_BYTES } else { ENOUGH_FILTERED_BYTES };
-        let much = limit.bytes.saturating_mul(from.len()).min(most) as u64;
+        let enough = limit.bytes.saturating_mul(from.len()).min(most) as u64;
         let (mut pages, mut bytes) = (Vec::with_capacity(from.len()), 0);
         for &(key, offset) in from {
             let partition = PartitionView { db: self, snapshot: &snapshot, table, key };
             let page = partition.read(offset, filter, limit)?;
             bytes += page.stored_bytes;
             pages.push(page);
-            if bytes >= much {
+            if bytes >= enough {
                 break;
             }
         }

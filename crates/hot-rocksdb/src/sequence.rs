@@ -83,7 +83,8 @@ impl From<stored::TimeSlice> for TimeSlice {
     }
 }
 
-/// The instant of something that happened at `then_ms`, by the clock that reads `now_ms` now.
+/// The instant of something that happened at `then_ms`, by the clock that reads `now_ms` at `now`; `now`
+/// itself if the clock says that it is yet to happen.
 pub fn ago(now: Instant, now_ms: TimestampMs, then_ms: TimestampMs) -> Instant {
     let ago = Duration::from_millis(now_ms.saturating_sub(then_ms).max(0).unsigned_abs());
     now.checked_sub(ago).unwrap_or(now)
@@ -102,7 +103,7 @@ pub struct PartitionState {
     pub intent: Option<FlushIntent>,
     /// The events since the last full slice.
     pub open_slice: Option<TimeSlice>,
-    /// When the oldest unflushed event came. Not stored: a start reads it from the event.
+    /// When the oldest unflushed event arrived. Not stored: a start reads it from the event.
     pub unflushed_since: Option<Instant>,
 }
 
@@ -141,8 +142,8 @@ impl PartitionState {
         self.intent = Some(intent);
     }
 
-    /// Notes that a published manifest names the segment; the first event behind it, if there is one, came at
-    /// `since`.
+    /// Notes that a published manifest names the segment; the first event after it, if there is one, arrived
+    /// at `since`.
     ///
     /// # Panics
     /// If the segment is not the next one.

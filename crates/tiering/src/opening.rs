@@ -21,7 +21,7 @@ use contracts::{bucket::BucketState, error::StorageError, flusher::Flush};
 
 /// The longest wait before the bucket is tried again.
 const OPEN_RETRY: Duration = Duration::from_secs(5);
-/// How long a start retries what waiting does not resolve: new rights and names take a while to be known
+/// How long a start retries what waiting does not resolve: new rights and names take a while to take effect
 /// everywhere.
 const DENIED_RETRY_TIME: Duration = Duration::from_secs(15);
 
@@ -29,7 +29,7 @@ const DENIED_RETRY_TIME: Duration = Duration::from_secs(15);
 pub(super) struct Opening {
     /// Reconciles volume and bucket.
     pub(super) recovery: Recovery,
-    /// Told what is wrong with the bucket.
+    /// Shows what is wrong with the bucket.
     pub(super) bucket: Arc<BucketState>,
 }
 

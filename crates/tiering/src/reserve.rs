@@ -29,10 +29,10 @@ use contracts::{
 
 /// Writes that may wait for a reservation; any beyond that go on without one.
 const QUEUE_LEN: usize = 4096;
-/// How long a write waits for its reservation.
+/// How long a write waits for its reservation, before it goes on without one.
 const RESERVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The partitions whose offsets are to be reserved, and whom to tell.
+/// The partitions whose offsets are to be reserved, and where to send the answer.
 type ReserveRequest = (BTreeMap<Partition, Watermarks>, oneshot::Sender<()>);
 
 /// Asks for reservations.

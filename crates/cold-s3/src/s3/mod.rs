@@ -227,7 +227,7 @@ impl Objects {
         self.get_bytes(key, None).await
     }
 
-    /// A range of an object: all of it, or an error.
+    /// A range of an object: all of its bytes, or an error.
     ///
     /// # Errors
     /// `Unavailable`; `Corrupt` if the object is gone or shorter.

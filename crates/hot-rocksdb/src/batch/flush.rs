@@ -27,6 +27,7 @@ const MAX_EVICTED_RUNS: usize = 1024;
 const ROOM_PART: u64 = 16;
 
 impl Batch<'_> {
+    /// Stages that published segments are flushed, and queues their events for eviction.
     pub(super) fn mark_flushed(
         &mut self,
         segments: Vec<(Partition, FlushIntent)>,
@@ -37,7 +38,7 @@ impl Batch<'_> {
             if segment.range.end <= watermarks.flushed {
                 continue; // marked already, or trimmed meanwhile: then the segment expires in S3
             }
-            // The first event behind the segment may be of this very batch: then it came now.
+            // The first event after the segment may belong to this very batch: then it arrived now.
             let appended_ms = if segment.range.end < watermarks.next {
                 self.volume.db.appended(key, segment.range.end).ok().flatten()
             } else {
@@ -63,6 +64,7 @@ impl Batch<'_> {
         Ok(())
     }
 
+    /// Stages the bounds of coming segments; refuses one whose first events retention or DELETE has dropped.
     pub(super) fn record_intents(
         &mut self,
         intents: Vec<(Partition, FlushIntent)>,
@@ -78,6 +80,7 @@ impl Batch<'_> {
         Ok(())
     }
 
+    /// Stages the eviction of flushed runs that `keep` does not protect; returns the number of their events.
     pub(super) fn evict(&mut self, keep: HotKeep) -> Result<u64, StorageError> {
         let db = &self.volume.db;
         let mut flushed_bytes = self.volume.catalog.read().flushed_bytes();
@@ -151,7 +154,7 @@ impl Batch<'_> {
     pub(super) fn forget_runs(&mut self, key: PartitionKey, upto: Offset) -> Result<u64, StorageError> {
         let db = &self.volume.db;
         let mut bytes = 0;
-        // Runs that end at `low` or before have gone already, perhaps with this very batch.
+        // Runs that end at `low` or before were forgotten already, perhaps in this very batch.
         let first = keys::event(key, self.peek(key).watermarks.low + 1);
         for pair in db.scan(cf::PARTITION_RUNS, &keys::partition(key), &first) {
             let (index_key, number) = pair?;

@@ -89,7 +89,7 @@ pub struct Tiers {
     pub clock: Arc<dyn Clock>,
     /// The flusher's sign of life.
     pub heartbeat: Arc<Heartbeat>,
-    /// Told what is wrong with the bucket.
+    /// Shows what is wrong with the bucket.
     pub bucket: Arc<BucketState>,
 }
 
@@ -106,7 +106,7 @@ pub struct Flusher {
     /// Segments being written, at most one of each partition.
     writing: JoinSet<WriteOutcome>,
     busy: HashMap<task::Id, Partition>,
-    /// Permits to write, and permits for the memory that takes.
+    /// Permits to write, and permits for the memory that writing takes.
     turns: Arc<Semaphore>,
     memory: Arc<Semaphore>,
     /// Partitions that failed: how often in a row, and when they are retried.
@@ -162,7 +162,7 @@ impl Flusher {
         loop {
             let mut ready = Vec::new();
             tokio::select! {
-                biased;
+                biased; // a stop is seen even if segments never cease to become ready
                 () = stop.cancelled() => return Ok(()),
                 Some(request) = self.requests.recv() => self.waiters.push(FlushWaiter::new(request)),
                 Some(outcome) = self.writing.join_next_with_id() => ready = self.gather(outcome).await,
@@ -198,7 +198,7 @@ impl Flusher {
         published.and(done)
     }
 
-    /// Takes what else is ready or soon will be, so that it shares one manifest.
+    /// Takes the other segments that are ready or soon will be, so that they share one manifest.
     async fn gather(&mut self, first: Result<(task::Id, WriteOutcome), JoinError>) -> Vec<WriteOutcome> {
         let mut ready = Vec::from_iter(self.joined(first));
         while ready.len() < MAX_SEGMENTS
@@ -256,7 +256,7 @@ impl Flusher {
         let most = self.options.memory_bytes;
         async move {
             let partition = task.partition.clone();
-            // about: the object, and its room to grow
+            // roughly the object and the spare room of its buffer
             let bytes = task.bytes.min(segment_bytes).saturating_mul(2);
             let permits = usize::try_from(bytes).unwrap_or(most).min(most);
             let (Ok(_turn), Ok(_memory)) = (
@@ -297,8 +297,8 @@ impl Flusher {
         }
     }
 
-    /// Drops from hot what is flushed and need not be kept. Only after a round that published, or had nothing
-    /// to: see the order above.
+    /// Drops from hot what is flushed and need not be kept. Called only after a round that published, or had
+    /// nothing to publish: see the order above.
     async fn evict(&mut self) -> Result<(), StorageError> {
         if self.waiters.is_empty() && self.evicted.elapsed() < EVICT_INTERVAL {
             return Ok(());

@@ -36,7 +36,7 @@ pub(super) struct FlushPolicy {
 pub(super) struct Situation {
     /// A segment of it is being written.
     pub(super) is_busy: bool,
-    /// It failed, and is not retried yet.
+    /// Its last segment failed, and it is not retried yet.
     pub(super) is_backing_off: bool,
     /// A caller waits for it to be flushed up to here.
     pub(super) asked_upto: Offset,

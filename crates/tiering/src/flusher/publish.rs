@@ -83,7 +83,7 @@ impl Flusher {
     }
 
     /// Publishes everything that has changed since the last manifest, as the counters of changes tell. If no
-    /// table has changed, only the tables of these segments are sent along.
+    /// table has changed, it passes only the tables of these segments.
     async fn publish_manifest(&self, written: &[WrittenSegment], changes: u64) -> Result<(), StorageError> {
         let tables = match self.published_changes == Some(changes) {
             true => self.tables(written.iter().map(|segment| &segment.partition.table)),
@@ -97,7 +97,7 @@ impl Flusher {
         self.tiers.cold.publish(publication).await
     }
 
-    /// Marks segments flushed, which a published manifest names by now, and tells those who wait for them.
+    /// Marks segments flushed, which a published manifest names by now, and reports them to their waiters.
     async fn mark(&mut self, written: Vec<WrittenSegment>) -> Result<(), StorageError> {
         let segments: Vec<_> =
             written.iter().map(|segment| (segment.partition.clone(), segment.intent)).collect();
@@ -135,7 +135,7 @@ impl Flusher {
         names.into_iter().filter_map(|name| self.tiers.hot.table(name)).collect()
     }
 
-    /// How far the tables that somebody waits for are flushed.
+    /// How far the tables that have waiters are flushed.
     fn flushed(&self) -> BTreeMap<Partition, Offset> {
         let tables = self.tables(self.waiters.iter().flat_map(FlushWaiter::tables));
         tables
@@ -145,8 +145,8 @@ impl Flusher {
             .collect()
     }
 
-    /// Clears the bucket's trouble, unless something that it did not take still waits: a bucket that can be
-    /// read may still refuse writes.
+    /// Clears the bucket's trouble, unless something that it refused still waits: a bucket that can be read
+    /// may still refuse writes.
     pub(super) fn heal(&mut self) {
         if !self.not_taken.is_empty() {
             // What was dropped meanwhile no longer waits.

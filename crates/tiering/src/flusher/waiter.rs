@@ -43,7 +43,7 @@ impl FlushHandle {
 #[async_trait]
 impl Flush for FlushHandle {
     async fn flush_now(&self, table: Option<TableName>) -> Result<FlushReport, StorageError> {
-        // without an open bucket the flusher does not run, and the request would wait for ever
+        // Without an open bucket the flusher does not run, and the request would wait for ever.
         self.cold.epoch()?;
         let ends = match table {
             None => plan::ends(self.hot.pending()),
@@ -103,7 +103,7 @@ impl FlushWaiter {
         }
     }
 
-    /// Stops waiting for what is flushed, or gone.
+    /// Stops waiting for partitions that are flushed, or whose table was deleted.
     pub(super) fn settle(&mut self, flushed: &BTreeMap<Partition, Offset>) {
         self.ends.retain(|partition, end| flushed.get(partition).is_some_and(|flushed| flushed < end));
     }

@@ -55,7 +55,8 @@ pub struct TablePage {
     pub has_more: bool,
     /// What the page skipped because it was lost with a volume.
     pub lost: Vec<(PartitionNumber, OffsetRange)>,
-    /// The turn with which it was read, held for as long as the records are in memory.
+    /// The turn with which it was read; drop it with the records, since turns bound how many pages are in
+    /// memory.
     pub turn: ReadTurn,
 }
 
@@ -104,7 +105,7 @@ impl TieredReader {
         Ok(Merge::new(self.clone(), query, starts, limits.into(), wants_cold))
     }
 
-    /// Like [`TieredReader::merge`], but ends with what is there now, even if more is written meanwhile, and
+    /// Like [`TieredReader::merge`], but ends at what is there now, even if more is written meanwhile, and
     /// fetches ahead.
     ///
     /// # Errors
@@ -179,7 +180,7 @@ impl TieredReader {
         }))
     }
 
-    /// Reads from cold; does nothing before it is awaited.
+    /// A read from cold; it sends nothing before it is awaited.
     fn read_cold(
         &self,
         query: &ReadQuery,

@@ -1,4 +1,4 @@
-//! What the states of volume and bucket mean together at the start, and how they are reconciled.
+//! How the states of volume and bucket relate at a start, and how they are reconciled.
 //!
 //! | volume | bucket | |
 //! |---|---|---|
@@ -47,11 +47,11 @@ use contracts::{
     sequence::{Offset, OffsetRange, Watermarks},
 };
 
-/// How often the chain is followed when another writer was faster.
+/// How many times the chain is followed when another writer was faster.
 const ATTEMPTS: usize = 100;
 /// Segments read at once for their idempotency keys.
 const PARALLEL_SEGMENTS: usize = 4;
-/// What is read of a segment at once.
+/// How much of a segment is read at once.
 const CHUNK: ReadLimit = ReadLimit { records: 10_000, bytes: 8 << 20 };
 
 /// What recovery works on.
@@ -66,7 +66,7 @@ pub struct Recovery {
     pub store_id: Mutex<Uuid>,
     /// Closed when another writer takes over.
     pub fence: Arc<Fence>,
-    /// Told how far recovery has come.
+    /// Shows how far recovery has come.
     pub progress: Arc<Progress>,
     /// How long idempotency keys are remembered, in milliseconds.
     pub key_window_ms: i64,
@@ -150,7 +150,7 @@ impl Recovery {
         for one in &partitions {
             let next = known.get(&one.partition).map_or(0, |watermarks| watermarks.next);
             warn!(partition = %one.partition, start = next, end = one.watermarks.next, "these offsets may \
-                 have been given, and are lost with the volume");
+                 have been given, and are declared lost with the volume");
         }
         self.hot.recover(Recovered { partitions, ..Recovered::default() }).await?;
         crash::point("recovery-moved-on");
@@ -162,7 +162,7 @@ impl Recovery {
     /// Reserves offsets for all partitions.
     ///
     /// # Errors
-    /// Those of a publication.
+    /// Those of [`SegmentStore::publish`](contracts::cold::SegmentStore::publish).
     pub async fn reserve(&self) -> Result<(), StorageError> {
         self.cold.reserve(&self.hot.tables().watermarks()).await
     }
@@ -241,7 +241,7 @@ impl Recovery {
             self.hot.recover(recovered).await?;
             crash::point("recovery-partitions");
             let keys = self.recover_keys().await?;
-            info!(tables, partitions, keys, "taken over from S3");
+            info!(tables, partitions, keys, "tables, partitions and idempotency keys recovered from S3");
         }
         self.trim().await
     }

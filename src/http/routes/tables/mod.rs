@@ -173,7 +173,8 @@ impl TableWalk {
     /// The next table.
     pub async fn next(&mut self) -> Option<TableShown> {
         tokio::task::yield_now().await;
-        // Asked anew each time: a client that reads slowly must not keep all tables as they were in memory.
+        // Looked up anew each time: a client that reads slowly must not keep an old snapshot of all tables in
+        // memory.
         let table = Arc::clone(self.state.catalog.tables().after(self.after.as_ref()).next()?);
         let shown = show(&self.state, &table);
         self.after = Some(table.name.clone());
