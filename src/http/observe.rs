@@ -22,7 +22,7 @@ use crate::prometheus;
 const MAX_LAGS: usize = 200;
 
 /// The open store.
-pub struct Observed {
+pub struct ObservedStore {
     /// Tables, sizes, committed offsets.
     pub engine: Arc<dyn Engine>,
     /// Lost ranges.
@@ -38,7 +38,7 @@ pub struct Observed {
 /// How far a group is in a table: how many events it has not read, and the sum of its committed offsets.
 type Lag = ((GroupName, TableName), (u64, u64));
 
-impl Observed {
+impl ObservedStore {
     /// Updates the gauges, and returns the consumer lags as text: their labels change, so they are rendered
     /// anew each time. Scrapes are served one at a time, on a thread where they delay no request.
     pub async fn show(self: &Arc<Self>) -> String {

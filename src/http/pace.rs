@@ -20,11 +20,11 @@ pub struct Pace {
     /// When something last arrived.
     last: Instant,
     /// What is asked of a body that is received whole.
-    work: Option<Work>,
+    work: Option<WholeBodyPace>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Work {
+struct WholeBodyPace {
     until: Instant,
     window_end: Instant,
     window_bytes: u64,
@@ -35,7 +35,8 @@ impl Pace {
     pub fn of_whole(limits: &Limits) -> Self {
         let mut pace = Self::of_stream(limits);
         let now = Instant::now();
-        pace.work = Some(Work { until: now + pace.whole, window_end: now + WINDOW, window_bytes: 0 });
+        pace.work =
+            Some(WholeBodyPace { until: now + pace.whole, window_end: now + WINDOW, window_bytes: 0 });
         pace
     }
 
@@ -75,7 +76,7 @@ impl Pace {
     }
 
     /// A window that has had enough ends with the next one.
-    fn window_limit(&self, work: &Work) -> Instant {
+    fn window_limit(&self, work: &WholeBodyPace) -> Instant {
         if work.window_bytes >= self.least_bytes { work.window_end + WINDOW } else { work.window_end }
     }
 

@@ -12,7 +12,7 @@ use crate::{
     config::{self, Config, Durability},
     http::{
         memory::Budget,
-        observe::Observed,
+        observe::ObservedStore,
         state::{App, AppState, OpsState},
         stats::Stats,
         tails::Tails,
@@ -119,7 +119,7 @@ fn show_to_operators(config: &Config, store: &Store, ops: &OpsState) {
     if let Some(flush) = store.flush() {
         drop(ops.flush.set(flush));
     }
-    let observed = Observed {
+    let observed = ObservedStore {
         engine: Arc::clone(&store.hot),
         reader: store.reader.clone(),
         has_bucket: store.has_bucket(),

@@ -27,7 +27,7 @@ use contracts::{
     error::{StorageError, Tier},
     fence::Fence,
     journal::Journal,
-    manifests::{Emptied, Takeover},
+    manifests::{BucketEmptied, Takeover},
 };
 
 /// Manifests read at once when the chain is opened.
@@ -209,7 +209,7 @@ impl Chain {
         // Another's link under the next number still means that we were overtaken.
         match self.objects.get(&next).await? {
             Some(found) if !self.is_unsettled(&found) => Err(self.overtaken(&next)),
-            _ => Err(StorageError::denied(Tier::Cold, Emptied(format!("{key} is gone")))),
+            _ => Err(StorageError::denied(Tier::Cold, BucketEmptied(format!("{key} is gone")))),
         }
     }
 
@@ -321,7 +321,7 @@ pub async fn load(objects: &Objects) -> Result<Found, StorageError> {
     if !numbers.contains(&last.checkpoint) && objects.get(&checkpoint).await?.is_none() {
         let why =
             format!("{} exists, but {checkpoint}, on which it builds, is gone", manifest::key(last.number));
-        return Err(StorageError::denied(Tier::Cold, Emptied(why)));
+        return Err(StorageError::denied(Tier::Cold, BucketEmptied(why)));
     }
     // A whole state is large: it is read once, and moved out of its manifest instead of copied.
     let mut state = match last.checkpoint == last.number {

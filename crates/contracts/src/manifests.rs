@@ -23,7 +23,7 @@ use super::{
      versions, a backup, its server's old disk). Where they are gone for good, start without s3.bucket to \
      read what is still on this volume"
 )]
-pub struct Emptied(pub String);
+pub struct BucketEmptied(pub String);
 
 /// Who wrote the last manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

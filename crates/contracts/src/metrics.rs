@@ -373,7 +373,7 @@ pub fn evicted(events: u64) {
     counter!(EVICTED).increment(events);
 }
 
-/// What the store holds.
+/// The gauges of the store at one scrape.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StoreGauges {
     /// Tables.

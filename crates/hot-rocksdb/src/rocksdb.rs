@@ -294,9 +294,7 @@ impl Db {
         }
         Ok(())
     }
-}
 
-impl Db {
     /// When an event was appended; `None` if hot does not have it.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 
 use crate::{
     S3Cold,
-    compact::{self, CompactOptions, Merging},
+    compact::{self, CompactOptions, MergeRules},
     fetch_whole,
     formats::{self, LocatedSegment, SegmentObjects},
     manifest::{Changes, SegmentEntry, SegmentRef},
@@ -57,7 +57,7 @@ pub(super) struct MergeCursor {
 pub(super) struct MergeRound<'a> {
     cold: &'a S3Cold,
     options: CompactOptions,
-    tables: BTreeMap<TableName, Merging>,
+    tables: BTreeMap<TableName, MergeRules>,
     cursor: &'a mut MergeCursor,
     /// Partitions whose merges have failed in this round.
     failed: BTreeSet<Partition>,

@@ -38,7 +38,7 @@ use contracts::{
     fence::Fence,
     idempotency::{FirstWrite, KeyUse},
     journal::Journal,
-    manifests::{ColdBounds, Emptied, Takeover},
+    manifests::{BucketEmptied, ColdBounds, Takeover},
     name::{GroupName, Partition, TableName},
     progress::Progress,
     read::{ReadLimit, TimeFilter},
@@ -184,7 +184,7 @@ impl Recovery {
                     let why = format!(
                         "this volume says that S3 has {partition} up to {flushed}, and there is no manifest"
                     );
-                    return Err(StorageError::denied(Tier::Cold, Emptied(why)));
+                    return Err(StorageError::denied(Tier::Cold, BucketEmptied(why)));
                 }
                 return Err(StorageError::Refused(format!(
                     "the volume says that S3 has {partition} up to {flushed}, its manifests say up to \
