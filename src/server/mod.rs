@@ -171,7 +171,7 @@ fn check_pod(config: &Config) -> Result<(), ServerError> {
         None | Some(0) => Ok(()),
         Some(ordinal) => Err(ServerError::Setting(format!(
             "this is pod {pod}, number {ordinal} of its set, and one Zombi is one pod: set replicas to 1. \
-             Nothing was opened, and nobody was disturbed"
+             Nothing was opened, and no other Zombi was affected"
         ))),
     }
 }
