@@ -27,8 +27,8 @@ pub fn collect_process() {
     metrics_process::Collector::default().collect();
 }
 
-/// Renders lags of consumer groups. Groups come and go, and a recorder forgets nothing: they get a new one
-/// each time.
+/// Renders the lags of consumer groups. Groups come and go, and a recorder never forgets a label, so each
+/// call uses a new one.
 pub fn consumer_lags<'a>(lags: impl Iterator<Item = ConsumerLag<'a>>) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || ours::consumer_lags(lags));

@@ -1,5 +1,5 @@
 //! Logs on standard error, with a level that can be changed at run time, and OTLP traces if a collector is
-//! named.
+//! configured.
 
 use std::{io, panic, sync::Arc};
 
@@ -79,7 +79,7 @@ pub enum TelemetryError {
 pub struct Telemetry {
     /// Changes what is logged.
     pub level: Arc<Level>,
-    /// Counts the lines that were dropped because nobody read them.
+    /// Counts the lines that were dropped because standard error was not read fast enough.
     pub dropped: ErrorCounter,
     traces: Option<SdkTracerProvider>,
     /// Writes the last lines when dropped.
@@ -95,11 +95,11 @@ const MAX_LEVEL_BYTES: usize = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum BadLevel {
     /// It is too long.
-    #[error("it has {0} bytes, and may have {MAX_LEVEL_BYTES}")]
+    #[error("the filter has {0} bytes, more than {MAX_LEVEL_BYTES}")]
     TooLong(usize),
     /// A word where a level should be is not one.
     #[error(
-        "{0:?} is no level: they are error, warn, info, debug, trace and off; or a target has one, as in \
+        "{0:?} is not a level: use error, warn, info, debug, trace or off, or give a target its own, as in \
          zombi=debug"
     )]
     NoLevel(String),
@@ -117,8 +117,8 @@ fn parse_level(level: &str) -> Result<EnvFilter, BadLevel> {
     if level.len() > MAX_LEVEL_BYTES {
         return Err(BadLevel::TooLong(level.len()));
     }
-    // `tracing` takes a word that is not a level for a target: everything of it would be logged, and nothing
-    // of any other.
+    // `tracing` takes a word that is not a level for a target: it would log everything of that target, and
+    // nothing of any other.
     let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
     let mut words = level.split(',').map(str::trim).filter(|word| !word.contains(['=', '[']));
     if let Some(word) = words.find(|word| !is_level(word)) {

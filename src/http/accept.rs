@@ -53,7 +53,7 @@ pub fn shape(headers: &HeaderMap) -> Result<Shape, Problem> {
     match (best, json) {
         (None, Some(0)) => Err(Problem::new(
             Code::NotAcceptable,
-            "every shape of the answer is refused: application/json is the usual one",
+            "Accept refuses every media type that the answer can have: accept application/json",
         )),
         (None, _) => Ok(Shape::Json),
         (Some((most, _)), Some(json)) if json > most => Ok(Shape::Json),

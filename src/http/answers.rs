@@ -18,8 +18,8 @@ pub fn json(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
     serde_json::to_vec(value).map_err(|error| Problem::new(Code::Internal, error))
 }
 
-/// The text of member `number`, counted from 1, of a list or an object: a comma stands before each but the
-/// first.
+/// The text of member `number`, counted from 1, of a list or an object: each but the first begins with a
+/// comma.
 pub fn member(number: usize, mut text: Vec<u8>) -> Bytes {
     if number > 1 {
         text.insert(0, b',');

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     code::Code,
     coding::{Coding, DecodeStep, Decoder},
-    connection::{Connection, Mark, OnConnection},
+    connection::{Connection, CountGuard, OnConnection},
     error::Problem,
     limits::Limits,
     memory::{Budget, Share},
@@ -59,18 +59,19 @@ impl<S: Send + Sync> FromRequest<S> for Incoming {
 }
 
 impl Incoming {
-    /// The connection that it comes on.
+    /// The connection that it arrives on.
     pub fn connection(&self) -> Arc<Connection> {
         Arc::clone(&self.connection)
     }
 
-    /// The body in pieces, for a stream. It may take any time, but it must not fall silent.
+    /// The body in pieces, for a stream. It may take any time, but must not be silent for
+    /// `limits.body_idle_secs`.
     pub fn pieces(self, limits: &Limits, budget: &Arc<Budget>) -> BodyPieces {
         let pace = Pace::of_stream(limits);
         self.at_pace(pace, budget)
     }
 
-    /// The whole body, and its share of the memory for bodies.
+    /// The whole body, decoded, and its share of the memory for bodies.
     ///
     /// # Errors
     /// 413 over `limits.body_bytes` or `limits.decoded_body_bytes`, 503 without memory, 408 or 400 if it does
@@ -126,17 +127,17 @@ const DISCARD_IDLE: Duration = Duration::from_secs(2);
 /// The most that is allocated in advance for a body of known length.
 const FIRST_BYTES: usize = 256 << 10;
 
-/// A body that two read, one after the other: the handler, and then whoever discards the rest.
+/// A body with two readers, one after the other: the handler, and then the layer that discards the rest.
 #[derive(Clone)]
-pub struct Shared(Arc<SharedBody>);
+pub struct SharedBody(Arc<SharedBodyState>);
 
-struct SharedBody {
+struct SharedBodyState {
     body: Mutex<Body>,
     /// The client waits for a word before it sends the body (`Expect: 100-continue`), and has not had it yet.
     is_held_back: AtomicBool,
 }
 
-impl HttpBody for Shared {
+impl HttpBody for SharedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -158,17 +159,17 @@ impl HttpBody for Shared {
 }
 
 /// Shares a request's body, if it has one.
-pub fn share(request: Request<Body>) -> (Request<Body>, Option<Shared>) {
+pub fn share(request: Request<Body>) -> (Request<Body>, Option<SharedBody>) {
     if request.body().is_end_stream() {
         return (request, None);
     }
     let (parts, body) = request.into_parts();
     let is_held_back = AtomicBool::new(parts.headers.contains_key(header::EXPECT));
-    let body = Shared(Arc::new(SharedBody { body: Mutex::new(body), is_held_back }));
+    let body = SharedBody(Arc::new(SharedBodyState { body: Mutex::new(body), is_held_back }));
     (Request::from_parts(parts, Body::new(body.clone())), Some(body))
 }
 
-impl Shared {
+impl SharedBody {
     /// Reads what is left of it and discards that, within bounds. A client that holds its body back (`Expect:
     /// 100-continue`) takes the refusal as its answer and sends nothing more.
     pub async fn discard(self) {
@@ -213,7 +214,7 @@ pub struct BodyPieces {
     /// Bytes that have arrived, as they were sent.
     sent: usize,
     /// Marks the connection while the client has something to send.
-    coming: Option<Mark>,
+    coming: Option<CountGuard>,
 }
 
 impl BodyPieces {
@@ -268,7 +269,7 @@ impl BodyPieces {
         self.kept = kept;
         self.share.shrink_to(self.needed());
         self.share.touch();
-        self.pace.listens(); // until now nobody may have listened
+        self.pace.resume(); // the body may have been left unread until now
     }
 
     fn needed(&self) -> usize {
@@ -301,7 +302,7 @@ impl BodyPieces {
             .map_err(|error| Problem::new(Code::BodyBroken, format!("the body broke off: {error}")))?;
         match &piece {
             Some(piece) => {
-                self.pace.came(piece.len());
+                self.pace.received(piece.len());
                 self.sent += piece.len();
             }
             None => self.coming = None,

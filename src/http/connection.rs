@@ -16,7 +16,7 @@ use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Whoever has a share of what all clients use: a client's address, of IPv6 its network of 64 bits.
+/// A client as budgets see it: its IPv4 address, or the /64 network of its IPv6 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Peer(IpAddr);
 
@@ -46,11 +46,11 @@ pub struct Connection {
     watcher: AtomicWaker,
     /// Requests under way whose bodies have not arrived whole.
     bodies: AtomicUsize,
-    /// Requests under way that wait for something to happen.
+    /// Requests under way that wait for an event or for S3.
     waits: AtomicUsize,
     /// Whether an answer is under way that ends where the connection ends (HTTP/1.0).
     is_unfinished: AtomicBool,
-    /// Whether everything that arrived has been looked at, and more is waited for.
+    /// Whether everything that arrived has been handled, and another request is awaited.
     is_listening: AtomicBool,
     /// Whether a write waits for the client.
     is_stalled: AtomicBool,
@@ -69,9 +69,9 @@ impl Default for Connection {
 pub enum Idleness {
     /// No request is under way, and none has arrived.
     NoRequest,
-    /// It waits for its client to send or to take something.
+    /// It waits for its client to send or to read something.
     Client,
-    /// It waits for something that its client wants to hear of.
+    /// It waits for an event or for S3, not for its client.
     Events,
 }
 
@@ -94,30 +94,29 @@ impl Connection {
         }
     }
 
-    /// Bytes went either way.
+    /// Notes that bytes went either way.
     pub fn progressed(&self) {
         let ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.progress_ms.store(ms, Relaxed);
     }
 
-    /// Milliseconds since anything has happened.
+    /// Milliseconds since the last progress: bytes in either direction, or the end of a request.
     pub fn still_for_ms(&self) -> u64 {
         let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         now.saturating_sub(self.progress_ms.load(Relaxed))
     }
 
-    /// Everything that arrived has been looked at and another request is waited for, or something has
-    /// arrived.
+    /// Sets whether everything that arrived has been handled and another request is awaited.
     pub fn set_listening(&self, is_listening: bool) {
         self.is_listening.store(is_listening, Relaxed);
     }
 
-    /// A write waits for the client, or does no longer.
+    /// Sets whether a write waits for the client.
     pub fn set_stalled(&self, is_stalled: bool) {
         self.is_stalled.store(is_stalled, Relaxed);
     }
 
-    /// An answer begins that ends where the connection ends, or has ended whole.
+    /// Sets whether an answer is under way that ends where the connection ends (HTTP/1.0).
     pub fn set_unfinished(&self, is_unfinished: bool) {
         self.is_unfinished.store(is_unfinished, Relaxed);
     }
@@ -149,7 +148,7 @@ impl Connection {
         (self.waits.load(Relaxed) > 0).then_some(Idleness::Events)
     }
 
-    /// Whether what it has sent is still to be looked at, so that it is not yet known whether it may be
+    /// Whether something that it has sent is yet to be handled, so that it is not known whether it may be
     /// ended.
     pub fn is_undecided(&self) -> bool {
         !self.is_busy() && !self.is_listening.load(Relaxed) && self.idleness().is_none()
@@ -169,38 +168,39 @@ impl Connection {
         self.begun.load(Relaxed)
     }
 
-    /// A request begins.
-    pub fn request(self: &Arc<Self>) -> Mark {
+    /// A request begins; it is under way until the guard is dropped.
+    pub fn request(self: &Arc<Self>) -> CountGuard {
         self.begun.fetch_add(1, Relaxed);
-        Mark::new(self, |connection| &connection.requests)
+        CountGuard::new(self, |connection| &connection.requests)
     }
 
-    /// A body begins to come.
-    pub fn body(self: &Arc<Self>) -> Mark {
-        Mark::new(self, |connection| &connection.bodies)
+    /// A body begins to arrive; it counts as arriving until the guard is dropped.
+    pub fn body(self: &Arc<Self>) -> CountGuard {
+        CountGuard::new(self, |connection| &connection.bodies)
     }
 
-    /// A request waits for something to happen.
-    pub fn wait(self: &Arc<Self>) -> Mark {
-        Mark::new(self, |connection| &connection.waits)
+    /// A request waits for an event or for S3 until the guard is dropped. Meanwhile its connection may be
+    /// closed to make room for another.
+    pub fn wait(self: &Arc<Self>) -> CountGuard {
+        CountGuard::new(self, |connection| &connection.waits)
     }
 }
 
 /// Counts something of a connection while it is held.
 #[derive(Debug)]
-pub struct Mark {
+pub struct CountGuard {
     connection: Arc<Connection>,
     count: fn(&Connection) -> &AtomicUsize,
 }
 
-impl Mark {
+impl CountGuard {
     fn new(connection: &Arc<Connection>, count: fn(&Connection) -> &AtomicUsize) -> Self {
         count(connection).fetch_add(1, Relaxed);
         Self { connection: Arc::clone(connection), count }
     }
 }
 
-impl Drop for Mark {
+impl Drop for CountGuard {
     fn drop(&mut self) {
         (self.count)(&self.connection).fetch_sub(1, Relaxed);
         self.connection.progressed();
@@ -208,7 +208,7 @@ impl Drop for Mark {
     }
 }
 
-/// The connection that a request came on; a new one if `net` gave none, as in tests.
+/// The connection that a request arrived on; a new one if `net` gave none, as in tests.
 #[derive(Debug, Clone)]
 pub struct OnConnection(pub Arc<Connection>);
 

@@ -16,7 +16,7 @@ pub const REQUEST_ID: &str = "x-request-id";
 
 /// Marks an answer that keeps its own body although its status is an error's.
 #[derive(Debug, Clone, Copy)]
-pub struct Shaped;
+pub struct OwnBody;
 
 /// What is kept of a request for its answer.
 pub struct RequestContext {
@@ -39,14 +39,15 @@ impl RequestContext {
         }
     }
 
-    /// Names the request in its answer, and turns an error, whoever made it, into a problem.
+    /// Adds the request id to the answer, and turns any error, a layer's or the framework's too, into a
+    /// problem.
     pub fn answer(&self, mut response: Response) -> Response {
         let status = response.status();
         let problem = response.extensions_mut().remove::<Problem>();
         if let Some(problem) = problem {
             response = self.render(problem);
         } else if (status.is_client_error() || status.is_server_error())
-            && response.extensions().get::<Shaped>().is_none()
+            && response.extensions().get::<OwnBody>().is_none()
         {
             let allow = response.headers().get(header::ALLOW).cloned();
             response = self.render(from_status(status));
@@ -76,8 +77,8 @@ impl RequestContext {
         self.verb.map_or(self.method == Method::POST, |verb| verb == Verb::Append)
     }
 
-    /// Logs our own failures as errors. The others are the client's mistakes, or come in great numbers while
-    /// something is full or away; metrics count those.
+    /// Logs our own failures as errors. The others are the client's mistakes, or arrive in great numbers
+    /// while something is full or unavailable; metrics count those.
     fn log(&self, problem: &Problem) {
         let (code, path, detail) = (problem.code().name(), self.uri.path(), problem.detail());
         let (request_id, method) = (&self.id, &self.method);

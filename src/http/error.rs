@@ -28,7 +28,7 @@ pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Nothing of the request, or of a stream nothing behind `committed`, was or will be written.
+    /// Nothing of the request, or of a stream nothing after `committed`, was or will be written.
     NotWritten,
     /// The events may be written once or not at all: send them again with the same idempotency keys.
     Unknown,
@@ -121,8 +121,8 @@ impl Problem {
         self
     }
 
-    /// Renders the answer. For a write it tells the outcome; a server error that does not name one, such as a
-    /// panic, has left it open.
+    /// Renders the answer. With `tells_outcome` it says what became of the write; a server error that does
+    /// not know, such as a panic, is `unknown`.
     pub(super) fn render(self, request_id: &str, tells_outcome: bool) -> Response {
         let problem = *self.0;
         let (code, status) = (problem.code.name(), problem.code.status());
@@ -177,7 +177,7 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// As an error it breaks off an answer that has begun.
+/// As an error it ends an answer that has begun.
 impl std::error::Error for Problem {}
 
 impl IntoResponse for Problem {
@@ -204,8 +204,8 @@ impl From<StorageError> for Problem {
             }
             StorageError::TooMany { limit, .. } => problem.with("limit", *limit),
             StorageError::PartitionsShrink { partitions, .. } => problem.with("partitions", *partitions),
-            StorageError::KeyReused { partition, offset, place } => {
-                problem.with("partition", partition.number).with("offset", *offset).with("index", *place)
+            StorageError::KeyReused { partition, offset, index } => {
+                problem.with("partition", partition.number).with("offset", *offset).with("index", *index)
             }
             StorageError::BeyondEnd { partition, offset, next } => {
                 problem.with("partition", partition.number).with("offset", *offset).with("next", *next)

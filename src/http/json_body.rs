@@ -66,7 +66,7 @@ pub fn bad_json(error: impl ToString) -> Problem {
 
 /// 413 for a list with more than `most` members.
 pub fn too_many(most: usize) -> Problem {
-    Problem::new(Code::TooManyRecords, format!("there are more records than limits.bulk_records of {most}"))
+    Problem::new(Code::TooManyRecords, format!("there are more members than limits.bulk_records of {most}"))
         .at_index(most)
 }
 

@@ -108,7 +108,7 @@ fn ops_routes(surroundings: &Arc<Surroundings>, metrics: Verb) -> RouteTable<Ops
 fn pages(surroundings: &Arc<Surroundings>) -> RouteTable {
     let pages: Router = SwaggerUi::new("/docs").url("/openapi.json", description()).into();
     let pages = pages.route("/docs/errors", get(docs::errors)).layer(middleware::map_response(of_pages));
-    RouteTable::new(Arc::clone(surroundings)).whole(Verb::Open, pages)
+    RouteTable::new(Arc::clone(surroundings)).add_router(Verb::Open, pages)
 }
 
 /// What `/openapi.json` says.

@@ -8,7 +8,7 @@ use contracts::{
     catalog::{PartitionStatus, TableStatus, Tables},
     consumers::OffsetsOfGroup,
     engine::Engine,
-    metrics::{self, ConsumerLag, Held},
+    metrics::{self, ConsumerLag, StoreGauges},
     name::{GroupName, Partition, TableName},
     offload::offload,
     sequence::{Offset, OffsetRange},
@@ -17,12 +17,12 @@ use tiering::TieredReader;
 
 use crate::prometheus;
 
-/// At most this many consumer lags are shown, the largest ones: clients choose the names of groups, and each
-/// would be a label.
+/// At most this many consumer lags are shown, the largest: clients choose the names of groups, and each name
+/// is a label.
 const MAX_LAGS: usize = 200;
 
 /// The open store.
-pub struct Observed {
+pub struct ObservedStore {
     /// Tables, sizes, committed offsets.
     pub engine: Arc<dyn Engine>,
     /// Lost ranges.
@@ -38,9 +38,9 @@ pub struct Observed {
 /// How far a group is in a table: how many events it has not read, and the sum of its committed offsets.
 type Lag = ((GroupName, TableName), (u64, u64));
 
-impl Observed {
-    /// Updates the gauges, and returns the consumer lags as text: their labels change, so they are written
-    /// anew each time. Scrapes are served one at a time, on a thread where they delay nobody else.
+impl ObservedStore {
+    /// Updates the gauges, and returns the consumer lags as text: their labels change, so they are rendered
+    /// anew each time. Scrapes are served one at a time, on a thread where they delay no request.
     pub async fn show(self: &Arc<Self>) -> String {
         let _turn = self.turn.lock().await;
         let offsets = self.engine.all_offsets().await.unwrap_or_default();
@@ -51,7 +51,7 @@ impl Observed {
     fn look(&self, offsets: Vec<OffsetsOfGroup>) -> String {
         let tables = self.engine.tables();
         let groups = offsets.len() as u64;
-        metrics::held(Held { groups, ..self.held(&tables) });
+        metrics::store(StoreGauges { groups, ..self.gauges(&tables) });
         metrics::engine(&self.engine.gauges());
         let lags = self.lags(&tables, offsets);
         let shown = lags.iter().map(|((group, table), (lag, committed))| ConsumerLag {
@@ -63,26 +63,26 @@ impl Observed {
         prometheus::consumer_lags(shown)
     }
 
-    fn held(&self, tables: &Tables) -> Held {
-        let mut held = Held {
+    fn gauges(&self, tables: &Tables) -> StoreGauges {
+        let mut gauges = StoreGauges {
             tables: tables.visible().count() as u64,
             has_bucket: self.has_bucket,
             keys: self.engine.key_window(),
             key_window_setting_ms: self.key_window_ms,
-            ..Held::default()
+            ..StoreGauges::default()
         };
         for (partition, status) in tables.visible().flat_map(|table| table.named_partitions()) {
-            held.partitions += 1;
-            held.bytes += status.hot_bytes;
-            held.unflushed_bytes += status.unflushed_bytes;
-            held.unflushed_events += status.watermarks.unflushed().len();
-            held.unflushed_for = held
+            gauges.partitions += 1;
+            gauges.bytes += status.hot_bytes;
+            gauges.unflushed_bytes += status.unflushed_bytes;
+            gauges.unflushed_events += status.watermarks.unflushed().len();
+            gauges.unflushed_for = gauges
                 .unflushed_for
                 .max(status.unflushed_since.map_or(Duration::ZERO, |since| since.elapsed()));
-            let kept = OffsetRange::new(status.watermarks.start, status.watermarks.next);
-            held.lost += kept.len() - self.reader.events_in(&partition, kept);
+            let kept = OffsetRange::new(status.watermarks.earliest, status.watermarks.next);
+            gauges.lost += kept.len() - self.reader.events_in(&partition, kept);
         }
-        held
+        gauges
     }
 
     /// By group and table, the largest first. A group has not read the partitions that it has never
@@ -120,7 +120,7 @@ impl Observed {
     /// How many events a partition has before an offset; without an offset, how many it has.
     fn events(&self, partition: &Partition, status: &PartitionStatus, before: Option<Offset>) -> u64 {
         let watermarks = status.watermarks;
-        let end = before.unwrap_or(watermarks.next).clamp(watermarks.start, watermarks.next);
-        self.reader.events_in(partition, OffsetRange::new(watermarks.start, end))
+        let end = before.unwrap_or(watermarks.next).clamp(watermarks.earliest, watermarks.next);
+        self.reader.events_in(partition, OffsetRange::new(watermarks.earliest, end))
     }
 }

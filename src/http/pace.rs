@@ -1,4 +1,4 @@
-//! How slow a body may be, so that no client is waited for without end.
+//! How slowly a body may arrive, so that no client is waited for without end.
 
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ pub struct Pace {
     /// When something last arrived.
     last: Instant,
     /// What is asked of a body that is received whole.
-    work: Option<Work>,
+    work: Option<WholeBodyPace>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Work {
+struct WholeBodyPace {
     until: Instant,
     window_end: Instant,
     window_bytes: u64,
@@ -35,7 +35,8 @@ impl Pace {
     pub fn of_whole(limits: &Limits) -> Self {
         let mut pace = Self::of_stream(limits);
         let now = Instant::now();
-        pace.work = Some(Work { until: now + pace.whole, window_end: now + WINDOW, window_bytes: 0 });
+        pace.work =
+            Some(WholeBodyPace { until: now + pace.whole, window_end: now + WINDOW, window_bytes: 0 });
         pace
     }
 
@@ -50,13 +51,13 @@ impl Pace {
         }
     }
 
-    /// From now on the body is listened to; until now its silence was not its client's fault.
-    pub fn listens(&mut self) {
+    /// The body is read again: until now its silence was not its client's fault.
+    pub fn resume(&mut self) {
         self.last = Instant::now();
     }
 
     /// So many bytes have arrived.
-    pub fn came(&mut self, bytes: usize) {
+    pub fn received(&mut self, bytes: usize) {
         self.last = Instant::now();
         if let Some(work) = &mut self.work {
             if self.last >= work.window_end && work.window_bytes >= self.least_bytes {
@@ -75,7 +76,7 @@ impl Pace {
     }
 
     /// A window that has had enough ends with the next one.
-    fn window_limit(&self, work: &Work) -> Instant {
+    fn window_limit(&self, work: &WholeBodyPace) -> Instant {
         if work.window_bytes >= self.least_bytes { work.window_end + WINDOW } else { work.window_end }
     }
 
@@ -83,16 +84,17 @@ impl Pace {
     pub fn too_slow(&self) -> String {
         match self.work {
             Some(work) if self.until() == work.until => {
-                format!("it took longer than {} s, limits.body_secs", self.whole.as_secs())
+                format!("the body took longer than {} s, limits.body_secs", self.whole.as_secs())
             }
             Some(work) if self.until() == self.window_limit(&work) => {
                 let rate = self.least_bytes / WINDOW.as_secs();
+                let secs = WINDOW.as_secs();
                 format!(
-                    "it came slower than {rate} bytes a second, limits.body_min_bytes_per_sec, for {} s",
-                    WINDOW.as_secs()
+                    "the body arrived slower than {rate} bytes a second, limits.body_min_bytes_per_sec, for \
+                     {secs} s"
                 )
             }
-            _ => format!("nothing of the body came for {} s, limits.body_idle_secs", self.idle.as_secs()),
+            _ => format!("nothing of the body arrived for {} s, limits.body_idle_secs", self.idle.as_secs()),
         }
     }
 }
@@ -112,7 +114,7 @@ mod tests {
                 return ((pace.until() - began).as_secs(), pace.too_slow());
             }
             advance(every).await;
-            pace.came(bytes);
+            pace.received(bytes);
         }
     }
 
@@ -134,11 +136,11 @@ mod tests {
         for _ in 0..100 {
             advance(Duration::from_secs(29)).await;
             assert!(pace.until() > Instant::now());
-            pace.came(1);
+            pace.received(1);
         }
         assert!(pace.too_slow().contains("body_idle_secs"));
         advance(Duration::from_secs(29)).await;
-        pace.listens();
+        pace.resume();
         assert_eq!(pace.until() - Instant::now(), Duration::from_secs(30));
     }
 }

@@ -1,8 +1,7 @@
 //! Query parameters. Each is a type that knows its form, its bounds for the description, and its error.
 //!
-//! A parameter keeps its text until its value is asked for: so a request with several mistakes is told the
-//! same one whatever the order of its parameters, and a parameter that does not count for the answer asked
-//! for is not looked at.
+//! A parameter keeps its text until its value is needed: so a request with several mistakes gets the same
+//! error whatever the order of its parameters, and a parameter that does not apply is not parsed.
 
 use std::time::Duration;
 

@@ -94,7 +94,7 @@ where
 
     /// Adds a router that was built elsewhere and whose routes all do the same. They are not listed in
     /// [`verbs`](Self::verbs).
-    pub fn whole(mut self, verb: Verb, router: Router<S>) -> Self {
+    pub fn add_router(mut self, verb: Verb, router: Router<S>) -> Self {
         let router: Router<S> =
             router.layer(middleware::from_fn_with_state(self.surrounded(Some(verb)), surround));
         self.router = self.router.merge(OpenApiRouter::from(router));

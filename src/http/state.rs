@@ -9,7 +9,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    limits::Limits, memory::Budget, observe::Observed, origin::HttpSettings, stats::Stats, tails::Tails,
+    limits::Limits, memory::Budget, observe::ObservedStore, origin::HttpSettings, stats::Stats, tails::Tails,
 };
 use contracts::{
     append::Appender, bucket::BucketState, catalog::Catalog, clock::Clock, consumers::ConsumerStorage,
@@ -65,7 +65,7 @@ impl Lifecycle {
     }
 
     /// The phase in words; while starting, what is being done.
-    pub fn says(&self) -> String {
+    pub fn describe(&self) -> String {
         match self.phase() {
             Phase::Starting => self.progress.to_string(),
             Phase::Ready => "ready".to_owned(),
@@ -96,7 +96,7 @@ pub struct Ops {
     /// Flushes on request, once the store is open; without a bucket it stays empty.
     pub flush: OnceLock<Arc<dyn Flush>>,
     /// The store, once it is open.
-    pub store: OnceLock<Arc<Observed>>,
+    pub store: OnceLock<Arc<ObservedStore>>,
     /// What liveness depends on.
     pub heartbeats: Heartbeats,
     /// Changes what is logged.

@@ -103,7 +103,9 @@ pub fn check<E: From<WrongMessage>>(
                 let length = decode_varint(&mut message).map_err(WrongMessage::from)?;
                 let length = usize::try_from(length).ok().filter(|length| *length <= message.len());
                 let Some(length) = length else {
-                    return Err(wrong(format!("field {number}, {name}, is longer than what is there")));
+                    return Err(wrong(format!(
+                        "field {number}, {name}, is longer than the rest of the message"
+                    )));
                 };
                 let (inner, rest) = message.split_at(length);
                 if let Value::Message(fields) = field.value {

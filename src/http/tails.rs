@@ -16,18 +16,18 @@ use super::connection::{Connection, Peer};
 pub struct Tails {
     most: usize,
     of_peer: usize,
-    taken: Mutex<Taken>,
+    taken: Mutex<TakenPlaces>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct TakenPlaces {
     next: u64,
-    /// By number, which is the order in which they came.
+    /// By number, which is the order in which they began.
     all: BTreeMap<u64, (Peer, CancellationToken)>,
     peers: HashMap<Peer, usize>,
 }
 
-impl Taken {
+impl TakenPlaces {
     fn of(&self, peer: Peer) -> usize {
         self.peers.get(&peer).copied().unwrap_or(0)
     }

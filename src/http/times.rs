@@ -60,7 +60,7 @@ pub fn length(name: &str, text: &str) -> Result<Duration, Problem> {
     let wrong = || {
         Problem::new(
             Code::BadQuery,
-            format!("{name}={text:?} is no length of time: write 30, 30s, 0.5s, 500ms or 1m"),
+            format!("{name}={text:?} is not a duration: write 30, 30s, 0.5s, 500ms or 1m"),
         )
     };
     let has_unit = text.ends_with(|last: char| last.is_ascii_alphabetic());

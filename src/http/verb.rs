@@ -1,5 +1,5 @@
-//! What a route does. It is said where the route is added, and read by everything that depends on it: nobody
-//! guesses it from a method or a path.
+//! What a route does. It is given where the route is added; nothing that depends on it guesses it from a
+//! method or a path.
 
 /// What a route does, and so the right that a caller needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

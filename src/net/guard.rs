@@ -1,5 +1,6 @@
-//! A connection that gives up on a client which sends no request, takes nothing of its answer, or stays idle
-//! for too long. Its end never looks like the end of an incomplete answer.
+//! A connection that gives up on a client which sends no request, reads nothing of its answer, or stays idle
+//! for too long. When it cuts an answer off, it resets the connection, so that the part never passes for the
+//! whole.
 
 use std::{
     future::Future,
@@ -21,14 +22,14 @@ use crate::http::connection::Connection;
 /// What an HTTP/2 connection begins with.
 const HTTP2: &[u8] = b"PRI ";
 
-/// How long a client may take for what.
+/// How long a client may take for each thing that it is expected to do.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Times {
+pub(super) struct ClientTimeouts {
     /// To send a request's head, from its first byte, or from the beginning of the connection.
     pub(super) head: Duration,
     /// To begin another request.
     pub(super) idle: Duration,
-    /// To take something of its answer.
+    /// To read something of its answer.
     pub(super) stall: Duration,
 }
 
@@ -47,7 +48,7 @@ enum Expected {
 pub(super) struct Guard {
     stream: TcpStream,
     connection: Arc<Connection>,
-    times: Times,
+    timeouts: ClientTimeouts,
     expected: Expected,
     /// How many requests had begun at the last look.
     begun: usize,
@@ -60,15 +61,15 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(stream: TcpStream, connection: Arc<Connection>, times: Times) -> Self {
+    pub(super) fn new(stream: TcpStream, connection: Arc<Connection>, timeouts: ClientTimeouts) -> Self {
         Self {
             stream,
             connection,
-            times,
-            expected: Expected::First(Instant::now() + times.head),
+            timeouts,
+            expected: Expected::First(Instant::now() + timeouts.head),
             begun: 0,
             is_http2: false,
-            timer: Box::pin(sleep(times.head)),
+            timer: Box::pin(sleep(timeouts.head)),
             stalled: None,
             is_broken: false,
         }
@@ -86,12 +87,12 @@ impl Guard {
             // These bytes belong to requests in progress; the next head is only expected after them.
             self.expected = Expected::Next;
         } else if !matches!(self.expected, Expected::Head(_)) {
-            self.expected = Expected::Head(Instant::now() + self.times.head);
+            self.expected = Expected::Head(Instant::now() + self.timeouts.head);
         }
     }
 
-    /// Takes note of progress in either direction. On an HTTP/2 connection without a request it is none:
-    /// pings would keep it open for ever.
+    /// Takes note of progress in either direction. On an HTTP/2 connection without a request nothing counts
+    /// as progress: pings would keep it open for ever.
     fn progressed(&self) {
         if !self.is_http2 || self.connection.is_busy() {
             self.connection.progressed();
@@ -117,7 +118,7 @@ impl Guard {
         let (now, still) = (Instant::now(), Duration::from_millis(self.connection.still_for_ms()));
         let until = match self.expected {
             Expected::First(until) | Expected::Head(until) => until,
-            Expected::Next => now + self.times.idle.saturating_sub(still),
+            Expected::Next => now + self.timeouts.idle.saturating_sub(still),
         };
         // A timer that is reset to the current time on each poll would never fire, so a time that has passed
         // needs none.
@@ -127,7 +128,7 @@ impl Guard {
             }
             ready!(self.timer.as_mut().poll(context));
         }
-        Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client asks for nothing"))
+        Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client sent no request in time"))
     }
 
     /// Passes on a write's progress; fails if there has been none for too long.
@@ -143,11 +144,11 @@ impl Guard {
         if self.stalled.is_none() {
             self.connection.set_stalled(true);
         }
-        let stall = self.times.stall;
+        let stall = self.timeouts.stall;
         let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(stall)));
         ready!(timer.as_mut().poll(context));
         self.is_broken = true;
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing of its answer")))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing of its answer")))
     }
 }
 

@@ -30,7 +30,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use self::{
-    guard::{Guard, Times},
+    guard::{ClientTimeouts, Guard},
     open::OpenConnections,
     settings::NetSettings,
     watched::Watched,
@@ -149,12 +149,12 @@ async fn serve_one(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot set TCP_NODELAY");
     }
-    let times = Times {
+    let timeouts = ClientTimeouts {
         head: settings.header_timeout_secs.duration(),
         idle: settings.idle_secs.duration(),
         stall: settings.write_stall_secs.duration(),
     };
-    let io = TokioIo::new(Guard::new(stream, Arc::clone(&connection), times));
+    let io = TokioIo::new(Guard::new(stream, Arc::clone(&connection), timeouts));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // The router answers a head over the limit with a problem. hyper only cuts off what is far over it.
     let head_bytes = settings.header_bytes.saturating_mul(2);

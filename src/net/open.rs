@@ -1,4 +1,4 @@
-//! The open connections, and which of them makes room when the limit is reached.
+//! The open connections, and which of them is closed to make room when the limit is reached.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use contracts::metrics;
 /// How long busy connections are spared, while others may still turn out to be idle.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often to look again for a connection that could make room.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The open connections of one listener.
 #[derive(Debug, Clone)]
@@ -56,7 +56,7 @@ impl OpenConnections {
             }
             self.0.make_room(began.elapsed() < PATIENCE);
             // A connection that could not make room before may be idle by now.
-            drop(timeout(LOOK, left).await);
+            drop(timeout(LOOK_INTERVAL, left).await);
         }
     }
 

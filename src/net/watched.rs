@@ -19,7 +19,7 @@ use hyper::{
 use tower::Service as _;
 
 use super::Routes;
-use crate::http::connection::{Connection, Mark, OnConnection};
+use crate::http::connection::{Connection, CountGuard, OnConnection};
 
 /// The routes as one connection sees them.
 pub(super) struct Watched {
@@ -71,7 +71,7 @@ pub(super) struct WatchedBody {
     body: Body,
     /// The connection, if the end of the answer is the end of the connection.
     ends_with: Option<Arc<Connection>>,
-    _under_way: Mark,
+    _under_way: CountGuard,
 }
 
 impl HttpBody for WatchedBody {

@@ -5,7 +5,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{info, warn};
 
 /// Descriptors that are kept for the volume, the bucket, the admin port and everything else.
-const KEPT: u64 = 512;
+const KEPT_DESCRIPTORS: u64 = 512;
 
 /// How the descriptors are shared.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +41,7 @@ impl Descriptors {
 
     fn of(allowed: Option<u64>, connections: usize) -> Self {
         let Some(allowed) = allowed else { return Self { connections, volume_files: -1 } };
-        let room = allowed.saturating_sub(KEPT).max(16);
+        let room = allowed.saturating_sub(KEPT_DESCRIPTORS).max(16);
         let volume_files = (allowed / 4).clamp(64, 1 << 20);
         Self {
             connections: connections.min(usize::try_from(room).unwrap_or(usize::MAX)),

@@ -1,7 +1,6 @@
 //! Engines that keep nothing, for the benchmark to compare with. `/bench` answers at once, which shows the
 //! cost of writes without storage. `/bench/group` appends zeros to a plain file, with one sync for all
-//! waiting writes: the least that a group commit can cost. They exist only in builds with the feature
-//! `bench`.
+//! waiting writes: the least that a shared sync can cost. They exist only in builds with the feature `bench`.
 
 use std::{
     fs::File,
@@ -50,7 +49,7 @@ pub(super) fn beside(state: AppState) -> Router {
     };
     let (batch, waiting) = mpsc::channel(QUEUE_LEN);
     task::spawn(async move {
-        if let Err(error) = commit_batches(waiting).await {
+        if let Err(error) = sync_batches(waiting).await {
             tracing::error!(%error, FILE, "the benchmark's file failed, /bench/group answers no more");
         }
     });
@@ -58,10 +57,10 @@ pub(super) fn beside(state: AppState) -> Router {
     routes.merge(http::router(state))
 }
 
-/// How many events an append has, and whom to tell that they are synced.
+/// How many events an append has, and where to report that they are synced.
 type WaitingAppend = (usize, oneshot::Sender<()>);
 
-async fn commit_batches(mut waiting: mpsc::Receiver<WaitingAppend>) -> io::Result<()> {
+async fn sync_batches(mut waiting: mpsc::Receiver<WaitingAppend>) -> io::Result<()> {
     let Some(mut first) = waiting.recv().await else { return Ok(()) };
     let mut file = File::create(FILE)?;
     std::fs::remove_file(FILE)?;

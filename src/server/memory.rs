@@ -1,5 +1,5 @@
 //! Checks that the memory which the settings allow fits into the memory limit. The system kills a process
-//! beyond it without a word, so it is logged at the start.
+//! beyond it without a message, so a start that may exceed it logs a warning.
 
 use std::fs;
 
@@ -7,16 +7,16 @@ use tracing::{debug, warn};
 
 use crate::settings::Settings;
 
-/// About how many bytes of memory a partition takes. Measured as resident memory: 98,000 written partitions
+/// Roughly the bytes of memory that a partition takes. Measured as resident memory: 98,000 written partitions
 /// took 620 each, the volume's caches included, and 350 each after the next start.
 const PARTITION_BYTES: u64 = 650;
-/// About how many bytes an idle Zombi takes.
+/// Roughly the bytes of memory that an idle Zombi takes.
 const IDLE_BYTES: u64 = 48 << 20;
 /// Write buffers that RocksDB may have at once.
 const WRITE_BUFFERS: u64 = 4;
 
 /// Turns huge pages off. A pod's limit counts a huge page whole, of which each of many connections may use a
-/// twentieth. (Forty tails whose clients take nothing: 290 MB, and 85 % of what was resident were huge
+/// twentieth. (Forty tails whose clients read nothing took 290 MB, and 85 % of what was resident were huge
 /// pages.)
 pub(super) fn in_small_pages() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {

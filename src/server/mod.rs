@@ -40,12 +40,12 @@ use contracts::{
 use hot_rocksdb::rocksdb::Db;
 use tiering::{Store, StoreError};
 
-/// What bodies on the admin port may take together, in bytes.
+/// Bytes of memory that bodies on the admin port may take together.
 const ADMIN_BODIES: usize = 1 << 20;
 /// How often the metrics' recorder is drained.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
-/// Why the server could not start, or ended before it was told to.
+/// Why the server could not start, or ended without a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The operating system refused something: a port, signals, the disk.
@@ -171,7 +171,7 @@ fn check_pod(settings: &Settings) -> Result<(), ServerError> {
         None | Some(0) => Ok(()),
         Some(ordinal) => Err(ServerError::Setting(format!(
             "this is pod {pod}, number {ordinal} of its set, and one Zombi is one pod: set replicas to 1. \
-             Nothing was opened, and nobody was disturbed"
+             Nothing was opened, and no other Zombi was affected"
         ))),
     }
 }

@@ -1,5 +1,5 @@
-//! Opens the volume and the store on it, and gathers what the routes work with. An engine or a kind of bucket
-//! is chosen here.
+//! Opens the volume and the store on it, and gathers what the routes work with. This is where an engine and a
+//! kind of bucket are chosen.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::{RunningStore, ServerError, descriptors::Descriptors};
 use crate::{
     http::{
         memory::Budget,
-        observe::Observed,
+        observe::ObservedStore,
         state::{App, AppState, OpsState},
         stats::Stats,
         tails::Tails,
@@ -39,7 +39,7 @@ use tiering::{Options, Parts, Store};
 
 /// What the process has before the store is open.
 pub(super) struct Startup {
-    /// Told how far the start has come, and given what it opens.
+    /// Shows how far the start has come, and receives what it opens.
     pub(super) ops: OpsState,
     /// Ends long answers at shutdown.
     pub(super) stopping: CancellationToken,
@@ -68,8 +68,9 @@ impl Startup {
         );
 
         let disk = Disk::new(&settings.process.data_dir, settings.disk);
-        let asking = || format!("asking data_dir {} for its free space", settings.process.data_dir.display());
-        let disk = Arc::new(disk.map_err(|source| ServerError::Io { what: asking(), source })?);
+        let data_dir = settings.process.data_dir.display();
+        let what = || format!("cannot read the free space of data_dir {data_dir}");
+        let disk = Arc::new(disk.map_err(|source| ServerError::Io { what: what(), source })?);
         let fence = Arc::new(Fence::default());
         let parts = HotParts {
             db: Arc::clone(&db),
@@ -132,12 +133,12 @@ impl Startup {
     }
 }
 
-/// Gives the admin port what it flushes with and what its metrics are of.
+/// Gives the admin port the flusher that it asks and the store that its metrics describe.
 fn show_to_operators(settings: &Settings, store: &Store, ops: &OpsState) {
     if let Some(flush) = store.flush() {
         drop(ops.flush.set(flush));
     }
-    let observed = Observed {
+    let observed = ObservedStore {
         engine: Arc::clone(&store.hot),
         reader: store.reader.clone(),
         has_bucket: store.has_bucket(),

@@ -50,7 +50,7 @@ impl Port {
 pub(super) struct Ports {
     /// Probes, metrics, flush, log level.
     pub(super) admin: Port,
-    /// Everything else; until the store is open it says what the start is doing.
+    /// The API; until the store is open, all but probes and metrics is answered 503 `starting`.
     pub(super) main: Port,
     /// The main port's routes, to be set once the store is open.
     pub(super) ready: Arc<OnceLock<Router>>,

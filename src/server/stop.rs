@@ -11,8 +11,8 @@ use crate::{
 };
 use contracts::metrics;
 
-/// Serves until a signal comes, then stops in order. Ends at once if the store fails, as nothing may be acked
-/// any more.
+/// Serves until a signal arrives, then stops in order. Ends at once if the store fails, since nothing may be
+/// acknowledged any more.
 pub(super) async fn wait_and_stop(
     settings: &Settings,
     ops: &OpsState,

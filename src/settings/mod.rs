@@ -38,7 +38,8 @@ macro_rules! gather {
             /// Takes each component's settings out of what all sources give together.
             fn extract(figment: &Figment) -> Result<Self, Vec<figment::Error>> {
                 let mut errors = Vec::new();
-                $(let $field = reference::extract::<$section>(figment).map_err(|error| errors.extend(error));)*
+                $(let $field =
+                    reference::extract::<$section>(figment).map_err(|error| errors.extend(error));)*
                 match ($($field,)*) {
                     ($(Ok($field),)*) => Ok(Self { $($field,)* }),
                     _ => Err(errors),

@@ -240,7 +240,7 @@ async fn a_kill_between_any_two_steps_of_a_flush_loses_and_doubles_nothing() {
         "flush-intended",
         "flush-put",
         "manifest-intended",
-        "flush-committed",
+        "flush-published",
         "flush-marked",
         "flush-evicted",
     ] {

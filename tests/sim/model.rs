@@ -23,7 +23,7 @@ use proptest::{
     test_runner::{Config, FileFailurePersistence, TestRunner},
 };
 use testing::bucket::MemoryBucket;
-use tiering::{Look, Positions, ReadQuery};
+use tiering::{FetchLimits, Positions, ReadQuery};
 use tokio::time::sleep;
 
 use crate::{
@@ -87,7 +87,7 @@ struct Sheet {
     events: BTreeMap<Offset, String>,
     next: Offset,
     /// Below it everything was deleted.
-    start: Offset,
+    earliest: Offset,
     /// Where the first event with a key is, and what it says.
     keys: HashMap<u8, (Offset, String)>,
     committed: Option<Offset>,
@@ -153,7 +153,7 @@ impl World {
             Op::Append { events, expected } => self.append(events, expected).await,
             Op::Read { partition, from, page } => {
                 let sheet = &self.sheets[&partition];
-                let from = sheet.start + from.index((sheet.next - sheet.start) as usize + 1) as u64;
+                let from = sheet.earliest + from.index((sheet.next - sheet.earliest) as usize + 1) as u64;
                 self.read(partition, from, page).await;
                 self.read_merged(page).await;
             }
@@ -301,7 +301,7 @@ impl World {
     async fn read_merged(&self, page: usize) {
         let mut orders = Vec::new();
         for most_bytes in [0, 1 << 20] {
-            let look = Look { chunk: ReadLimit { records: page, bytes: 500 }, most_bytes };
+            let limits = FetchLimits { chunk: ReadLimit { records: page, bytes: 500 }, most_bytes };
             let (mut from, mut found) = (Positions::new(), Vec::new());
             loop {
                 let query = || ReadQuery {
@@ -311,7 +311,8 @@ impl World {
                     from: from.clone(),
                 };
                 let read =
-                    retry(async || self.store().reader.merge(query(), look)?.page(look.chunk).await).await;
+                    retry(async || self.store().reader.merge(query(), limits)?.page(limits.chunk).await)
+                        .await;
                 let read = match read {
                     Err(StorageError::UnknownTable(_)) if !self.exists => return,
                     read => read.unwrap(),
@@ -331,8 +332,11 @@ impl World {
                 let of_partition = found.iter().filter(|(partition, ..)| partition == number);
                 let of_partition: Vec<_> =
                     of_partition.map(|(_, offset, _, text)| (*offset, text.clone())).collect();
-                let expected: Vec<_> =
-                    sheet.events.range(sheet.start..).map(|(offset, text)| (*offset, text.clone())).collect();
+                let expected: Vec<_> = sheet
+                    .events
+                    .range(sheet.earliest..)
+                    .map(|(offset, text)| (*offset, text.clone()))
+                    .collect();
                 assert_eq!(of_partition, expected, "partition {number} among all, with {most_bytes} bytes");
             }
             orders.push(found);
@@ -437,7 +441,7 @@ impl World {
             let found = committed.get(&partition).copied();
             assert!(sheet.commits.contains(&found), "{partition}: {found:?} is committed, {sheet:?}");
             sheet.committed = found;
-            sheet.start = watermarks.start;
+            sheet.earliest = watermarks.earliest;
         }
         // A table that was deleted, and not flushed since it was written again, is as it was.
         self.exists = store.hot.table(&table()).is_some();
@@ -457,7 +461,7 @@ impl World {
         self.exists = false;
         for sheet in self.sheets.values_mut() {
             sheet.events.clear();
-            sheet.start = sheet.next;
+            sheet.earliest = sheet.next;
             sheet.keys.clear();
             sheet.committed = None;
             sheet.commits.push(None);
@@ -472,7 +476,7 @@ impl World {
     /// Everything is as the map says.
     async fn check(&self) {
         for (number, sheet) in &self.sheets {
-            self.read(*number, sheet.start, 100).await;
+            self.read(*number, sheet.earliest, 100).await;
         }
         let committed: BTreeMap<_, _> = self
             .store()

@@ -274,7 +274,7 @@ impl World {
                 watermarks.flushed, watermarks.next,
                 "{place} is not in S3 {SOON:?} after the refusal"
             );
-            let kept = OffsetRange::new(watermarks.start, watermarks.next);
+            let kept = OffsetRange::new(watermarks.earliest, watermarks.next);
             let found = read(store, place, kept).await;
             let is_dense = found.is_sorted() && found.len() as u64 == store.reader.events_in(place, kept);
             assert!(is_dense, "{place} {kept} has holes: {found:?}");
@@ -286,14 +286,14 @@ impl World {
             for (offset, (id, appended_ms)) in acked {
                 let may_expire = place.table != table()
                     && appended_ms + RETENTION_SECS as i64 * 1000 <= self.clock.now_ms();
-                let is_expired = *offset < watermarks.start && may_expire;
+                let is_expired = *offset < watermarks.earliest && may_expire;
                 assert!(
                     is_expired || found.get(offset) == Some(id),
                     "{place} {kept}: event {id} was acked at {offset}: {found:?}"
                 );
             }
             // Who tries again is told where it is.
-            if let Some((offset, (id, appended_ms))) = acked.range(watermarks.start..).next() {
+            if let Some((offset, (id, appended_ms))) = acked.range(watermarks.earliest..).next() {
                 let events = vec![(place.number, event(*id, *appended_ms))];
                 let again = Append { table: place.table.clone(), events, expected_offset: None };
                 let answer = store.hot.append(again).await.unwrap();

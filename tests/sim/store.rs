@@ -320,7 +320,7 @@ impl Store {
                 }
                 () = sleep(Duration::from_millis(100)) => {}
             }
-            if self.bucket.says() == "open" {
+            if self.bucket.describe() == "open" {
                 return true;
             }
         }

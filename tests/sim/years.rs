@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, fmt::Write, sync::Arc, thread};
 
 use cold_s3::{
-    compact::{self, CompactOptions, Merging},
+    compact::{self, CompactOptions, MergeRules},
     formats::jsonl,
     settings::CompactionSettings,
     state::ColdPartition,
@@ -107,7 +107,7 @@ struct Partition {
     next: u64,
     /// Objects before those that are too large to be in a run, so that ten years are short.
     settled: VecDeque<Arc<SegmentMeta>>,
-    merging: Option<Merging>,
+    merging: Option<MergeRules>,
     outcome: Outcome,
 }
 

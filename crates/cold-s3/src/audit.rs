@@ -7,10 +7,9 @@ use futures_util::{StreamExt, stream};
 
 use super::{
     chain::{self, Found},
-    formats, manifest, names,
+    fetch_whole, formats, manifest, names,
     s3::Objects,
     state::ColdState,
-    whole,
 };
 use contracts::{
     error::{StorageError, Tier},
@@ -149,7 +148,7 @@ async fn audit_segment(
     partition: &Partition,
     meta: &Arc<SegmentMeta>,
 ) -> Result<(), StorageError> {
-    let (segment, stored) = whole(objects, partition, Arc::clone(meta)).await?;
+    let (segment, stored) = fetch_whole(objects, partition, Arc::clone(meta)).await?;
     let decoded = offload(move || formats::of(&segment.meta)?.decode(&segment, &stored, &mut drop)).await;
     decoded.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
 }

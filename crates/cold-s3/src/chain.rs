@@ -27,13 +27,13 @@ use contracts::{
     error::{StorageError, Tier},
     fence::Fence,
     journal::Journal,
-    manifests::{Emptied, Takeover},
+    manifests::{BucketEmptied, Takeover},
 };
 
 /// Manifests read at once when the chain is opened.
 const PARALLEL_GETS: usize = 16;
 /// Links kept before the last checkpoint, for processes that are still reading the chain from an earlier one.
-const KEPT: u64 = CHECKPOINT_EVERY;
+const KEPT_LINKS: u64 = CHECKPOINT_EVERY;
 
 /// The chain as it was found.
 #[derive(Debug, Default, Clone)]
@@ -70,7 +70,7 @@ pub struct Chain {
     checkpoint: u64,
     /// A link whose PUT was not answered: it may exist or not.
     unsettled: Option<Link>,
-    /// Links that nobody needs any more.
+    /// Links that are no longer needed.
     outdated: Vec<u64>,
     seen: Arc<LastSeen>,
 }
@@ -91,12 +91,12 @@ impl LastSeen {
 
     /// Whether the chain can be assumed to exist without another request.
     pub fn is_recent(&self) -> bool {
-        self.0.lock().elapsed() < LOOK_BACK
+        self.0.lock().elapsed() < SEEN_FOR
     }
 }
 
 /// How long the chain is assumed to exist after it was seen.
-const LOOK_BACK: Duration = Duration::from_secs(10);
+const SEEN_FOR: Duration = Duration::from_secs(10);
 
 impl Chain {
     /// Takes over the chain that was found: publishes the first link of the next epoch.
@@ -106,7 +106,7 @@ impl Chain {
     /// the link may exist.
     pub async fn take_over(objects: Objects, found: Found, by: Takeover) -> Result<Self, StorageError> {
         let (Found { state, last, numbers }, Takeover { store_id, journal, fence, clock }) = (found, by);
-        let kept_from = last.as_ref().map_or(0, |last| last.checkpoint.saturating_sub(KEPT));
+        let kept_from = last.as_ref().map_or(0, |last| last.checkpoint.saturating_sub(KEPT_LINKS));
         let outdated = numbers
             .into_iter()
             .filter(|number| *number < kept_from && !state.openings.contains(number))
@@ -209,7 +209,7 @@ impl Chain {
         // Another's link under the next number still means that we were overtaken.
         match self.objects.get(&next).await? {
             Some(found) if !self.is_unsettled(&found) => Err(self.overtaken(&next)),
-            _ => Err(StorageError::denied(Tier::Cold, Emptied(format!("{key} is gone")))),
+            _ => Err(StorageError::denied(Tier::Cold, BucketEmptied(format!("{key} is gone")))),
         }
     }
 
@@ -218,7 +218,7 @@ impl Chain {
         self.unsettled.as_ref().is_some_and(|(_, bytes)| bytes == found)
     }
 
-    /// Takes the numbers of links that nobody needs any more, to be deleted.
+    /// Takes the numbers of links that are no longer needed, to be deleted.
     pub fn outdated(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.outdated)
     }
@@ -281,7 +281,7 @@ impl Chain {
         self.last = manifest.number;
         self.follows = Some(self.nonce);
         if manifest.state.is_some() {
-            let old = self.checkpoint.saturating_sub(KEPT)..manifest.number.saturating_sub(KEPT);
+            let old = self.checkpoint.saturating_sub(KEPT_LINKS)..manifest.number.saturating_sub(KEPT_LINKS);
             let state = self.state.read();
             self.outdated.extend(old.filter(|number| !state.openings.contains(number)));
         }
@@ -321,7 +321,7 @@ pub async fn load(objects: &Objects) -> Result<Found, StorageError> {
     if !numbers.contains(&last.checkpoint) && objects.get(&checkpoint).await?.is_none() {
         let why =
             format!("{} exists, but {checkpoint}, on which it builds, is gone", manifest::key(last.number));
-        return Err(StorageError::denied(Tier::Cold, Emptied(why)));
+        return Err(StorageError::denied(Tier::Cold, BucketEmptied(why)));
     }
     // A whole state is large: it is read once, and moved out of its manifest instead of copied.
     let mut state = match last.checkpoint == last.number {

@@ -30,7 +30,7 @@ pub struct CompactOptions {
 
 /// The rules for merging the segments of one table.
 #[derive(Debug, Clone, Copy)]
-pub struct Merging {
+pub struct MergeRules {
     min_segments: u64,
     max_bytes: u64,
     /// The length of a window, in milliseconds; `None` for a single window, where events do not expire.
@@ -40,10 +40,10 @@ pub struct Merging {
 impl CompactOptions {
     /// The rules for a table with this retention; `None` if nothing is to be merged, because a window would
     /// be too short to be worth it.
-    pub fn merging(self, retention_ms: Option<i64>, retention_bytes: Option<u64>) -> Option<Merging> {
+    pub fn merging(self, retention_ms: Option<i64>, retention_bytes: Option<u64>) -> Option<MergeRules> {
         let window_ms = retention_ms.map(|retention| retention / RETENTION_PART - self.rounds_ms);
         let most = retention_bytes.map_or(u64::MAX, |most| most / RETENTION_PART.unsigned_abs());
-        let merging = Merging {
+        let merging = MergeRules {
             min_segments: self.settings.min_segments.max(2) as u64,
             max_bytes: self.settings.max_bytes.min(most),
             window_ms,
@@ -61,7 +61,7 @@ struct Candidate<'a> {
 
 /// The next run of a partition's segments that is worth merging: one of the lowest class that has one,
 /// otherwise what is left of a window that is over.
-pub fn next_run(partition: &ColdPartition, merging: Merging) -> Option<Vec<Arc<SegmentMeta>>> {
+pub fn next_run(partition: &ColdPartition, merging: MergeRules) -> Option<Vec<Arc<SegmentMeta>>> {
     let candidates = candidates(partition, merging);
     let highest = candidates.iter().map(|candidate| candidate.class).max()?;
     let now = candidates.last()?.window;
@@ -78,7 +78,7 @@ pub fn next_run(partition: &ColdPartition, merging: Merging) -> Option<Vec<Arc<S
     Some(run.iter().map(|candidate| Arc::clone(candidate.segment)).collect())
 }
 
-fn candidates(partition: &ColdPartition, merging: Merging) -> Vec<Candidate<'_>> {
+fn candidates(partition: &ColdPartition, merging: MergeRules) -> Vec<Candidate<'_>> {
     // A segment is as old as the newest before it: the clock may have been set back.
     let mut newest = TimestampMs::MIN;
     let mut candidates = Vec::with_capacity(partition.segments.len());
@@ -97,7 +97,7 @@ fn candidates(partition: &ColdPartition, merging: Merging) -> Vec<Candidate<'_>>
 /// Runs of neighbours that are wanted and fit into one object, in the order of their offsets.
 fn runs<'a>(
     candidates: &'a [Candidate<'a>],
-    merging: Merging,
+    merging: MergeRules,
     wanted: impl Fn(&Candidate<'_>) -> bool,
 ) -> impl Iterator<Item = &'a [Candidate<'a>]> {
     let mut start = 0;

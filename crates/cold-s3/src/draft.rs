@@ -30,7 +30,7 @@ pub fn publish(state: &ColdState, publication: Publication) -> Changes {
         publication.tables.iter().flat_map(|table| partition_watermarks(table)).collect();
     // Events that were deleted while their segment was being written: the segment must never exist.
     let is_kept = |partition: &Partition, range: OffsetRange| {
-        watermarks.get(partition).is_none_or(|watermarks| watermarks.start < range.end)
+        watermarks.get(partition).is_none_or(|watermarks| watermarks.earliest < range.end)
     };
     for (partition, meta) in
         publication.segments.iter().filter(|(partition, meta)| is_kept(partition, meta.range))
@@ -44,13 +44,13 @@ pub fn publish(state: &ColdState, publication: Publication) -> Changes {
     }
     for (partition, watermarks) in &watermarks {
         let cold = state.partitions.get(partition);
-        if watermarks.start > cold.map_or(0, |cold| cold.earliest) {
+        if watermarks.earliest > cold.map_or(0, |cold| cold.earliest) {
             let segments = cold.into_iter().flat_map(|cold| &cold.segments);
-            let expired = segments.filter(|segment| segment.range.end <= watermarks.start);
+            let expired = segments.filter(|segment| segment.range.end <= watermarks.earliest);
             changes.removed.extend(expired.map(|segment| SegmentRef::new(partition, segment.range)));
             let entry = next.entry(partition.clone()).or_insert_with(|| known(state, partition));
-            entry.start = watermarks.start;
-            entry.end = entry.end.max(watermarks.start);
+            entry.earliest = watermarks.earliest;
+            entry.end = entry.end.max(watermarks.earliest);
         }
     }
     for (partition, mut entry) in next {
@@ -73,8 +73,8 @@ pub fn reserve(state: &ColdState, partitions: &BTreeMap<Partition, Watermarks>) 
     let mut changes = Changes::default();
     for (partition, watermarks) in partitions {
         let mut entry = known(state, partition);
-        entry.start = entry.start.max(watermarks.start);
-        entry.end = entry.end.max(entry.start);
+        entry.earliest = entry.earliest.max(watermarks.earliest);
+        entry.end = entry.end.max(entry.earliest);
         let given = watermarks.next.max(entry.end);
         if entry.reserved_upto < given + RESERVED_OFFSETS / 2 {
             entry.reserved_upto = given + RESERVED_OFFSETS;
@@ -157,8 +157,8 @@ mod tests {
         Partition::new(TableName::parse("t").unwrap(), 0)
     }
 
-    fn watermarks(start: Offset, flushed: Offset, next: Offset) -> Watermarks {
-        Watermarks { start, low: start.max(flushed), flushed: start.max(flushed), next }
+    fn watermarks(earliest: Offset, flushed: Offset, next: Offset) -> Watermarks {
+        Watermarks { earliest, low: earliest.max(flushed), flushed: earliest.max(flushed), next }
     }
 
     fn tables(watermarks: Watermarks) -> Vec<Arc<TableStatus>> {

@@ -17,21 +17,25 @@ pub fn expired_segments(
     max_bytes: Option<u64>,
 ) -> Vec<Trim> {
     let partitions: Vec<_> = table.named_partitions().collect();
-    let mut pieces = Vec::new();
+    let mut units = Vec::new();
     for (place, (partition, status)) in partitions.iter().enumerate() {
         let segments = state.partitions.get(partition).into_iter().flat_map(|cold| &cold.segments);
-        let kept = segments.filter(|segment| segment.range.end > status.watermarks.start);
-        pieces.extend(kept.map(|segment| ExpiryUnit {
+        let kept = segments.filter(|segment| segment.range.end > status.watermarks.earliest);
+        units.extend(kept.map(|segment| ExpiryUnit {
             partition: place,
             end: segment.range.end,
             appended_ms: segment.appended_ms,
             bytes: segment.bytes,
         }));
     }
-    let total: u64 = pieces.iter().map(|piece| piece.bytes).sum();
+    let total: u64 = units.iter().map(|unit| unit.bytes).sum();
     let excess = max_bytes.map_or(0, |most| total.saturating_sub(most));
-    let ends = choose(pieces, appended_before, excess);
+    let ends = choose(units, appended_before, excess);
     ends.into_iter()
-        .map(|(place, start, _)| Trim { partition: partitions[place].0.clone(), start, unflushed_bytes: 0 })
+        .map(|(place, earliest, _)| Trim {
+            partition: partitions[place].0.clone(),
+            earliest,
+            unflushed_bytes: 0,
+        })
         .collect()
 }

@@ -114,8 +114,8 @@ impl S3Cold {
         &self.objects
     }
 
-    /// Makes a chain that was taken over the one in use. Opening may be retried: the new chain then replaces
-    /// the old one.
+    /// Puts a chain that was taken over into use. Opening may be retried: the new chain then replaces the old
+    /// one.
     fn start(&self, chain: Chain) {
         let opened = OpenChain {
             epoch: chain.epoch(),
@@ -142,7 +142,7 @@ impl S3Cold {
         self.opened()?.chain.lock().await.append(draft).await
     }
 
-    /// Takes the numbers of manifests that nobody needs any more.
+    /// Takes the numbers of manifests that are no longer needed.
     ///
     /// # Errors
     /// `Unavailable` while the chain is not open.
@@ -303,8 +303,8 @@ impl ReservationLog for S3Cold {
     }
 }
 
-/// Fetches all objects of a segment.
-async fn whole(
+/// Fetches all objects of a segment, whole.
+async fn fetch_whole(
     objects: &Objects,
     partition: &Partition,
     meta: Arc<SegmentMeta>,

@@ -1,4 +1,4 @@
-//! The keys of segments: how they are built, and what they tell. Pure.
+//! The keys of segments: how they are built, and how they are parsed. Pure.
 
 use super::formats;
 use contracts::{
@@ -31,7 +31,7 @@ fn stem(partition: &Partition, range: OffsetRange, epoch: u64) -> String {
     )
 }
 
-/// What a segment's key tells.
+/// What a segment's key says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParsedKey {
     /// The partition that it belongs to.

@@ -31,7 +31,7 @@ pub struct ColdPartition {
     pub segments: Vec<Arc<SegmentMeta>>,
     /// Its lost ranges, in order.
     pub lost: Vec<OffsetRange>,
-    /// The earliest offset that retention keeps.
+    /// The first offset that can be read.
     pub earliest: Offset,
     /// The first offset that no segment and no lost range holds.
     pub end: Offset,
@@ -72,7 +72,7 @@ impl ColdPartition {
         PartitionEntry {
             table: partition.table.to_string(),
             partition: partition.number,
-            start: self.earliest,
+            earliest: self.earliest,
             end: self.end,
             reserved_upto: self.reserved_upto,
         }
@@ -143,7 +143,8 @@ pub struct ColdState {
 }
 
 impl ColdState {
-    /// The state after a checkpoint: the state that it holds, which is taken out of it, and its own changes.
+    /// The state after a checkpoint: the state that it holds, which is moved out of `manifest`, and its own
+    /// changes.
     ///
     /// # Errors
     /// `Corrupt` if it holds no state, or its entries contradict one another.
@@ -289,8 +290,8 @@ impl ColdState {
     fn set_bounds(&mut self, entry: &PartitionEntry) -> Result<Partition, String> {
         let partition = manifest::partition(&entry.table, entry.partition)?;
         let cold = self.partitions.entry(partition.clone()).or_default();
-        (cold.earliest, cold.end, cold.reserved_upto) = (entry.start, entry.end, entry.reserved_upto);
-        cold.lost.retain(|lost| lost.end > entry.start);
+        (cold.earliest, cold.end, cold.reserved_upto) = (entry.earliest, entry.end, entry.reserved_upto);
+        cold.lost.retain(|lost| lost.end > entry.earliest);
         Ok(partition)
     }
 
@@ -417,8 +418,8 @@ mod tests {
             .collect()
     }
 
-    fn entry(start: Offset, end: Offset) -> PartitionEntry {
-        PartitionEntry { table: "t".to_owned(), partition: 0, start, end, reserved_upto: 40 }
+    fn entry(earliest: Offset, end: Offset) -> PartitionEntry {
+        PartitionEntry { table: "t".to_owned(), partition: 0, earliest, end, reserved_upto: 40 }
     }
 
     fn chain(links: Vec<Changes>) -> Result<ColdState, StorageError> {

@@ -55,7 +55,7 @@ impl FoundManifests for FoundChain<'_> {
 
 fn bounds(state: &ColdState) -> BTreeMap<Partition, ColdBounds> {
     let bounds =
-        |cold: &ColdPartition| ColdBounds { start: cold.earliest, end: cold.end, lost: cold.lost.clone() };
+        |cold: &ColdPartition| ColdBounds { earliest: cold.earliest, end: cold.end, lost: cold.lost.clone() };
     state.partitions.iter().map(|(partition, cold)| (partition.clone(), bounds(cold))).collect()
 }
 

@@ -28,7 +28,7 @@ impl BucketState {
     }
 
     /// Sets what is wrong with the bucket; `None` clears it. Ignored while no bucket is configured.
-    pub fn troubled(&self, why: Option<String>) {
+    pub fn set_trouble(&self, why: Option<String>) {
         match &mut *self.state.lock() {
             Bucket::None => {}
             Bucket::Opening(trouble) | Bucket::Open(trouble) => *trouble = why,
@@ -43,8 +43,8 @@ impl BucketState {
         }
     }
 
-    /// The state in words.
-    pub fn says(&self) -> &'static str {
+    /// The state in words, as `/readyz?verbose` shows it.
+    pub fn describe(&self) -> &'static str {
         match &*self.state.lock() {
             Bucket::None => "none is configured",
             Bucket::Opening(_) => "it is being opened",

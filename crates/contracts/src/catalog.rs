@@ -263,8 +263,8 @@ pub trait Catalog: Send + Sync {
     }
 
     /// Returns a value that changes whenever something has changed that manifests carry besides segments and
-    /// consumer offsets: starts of partitions, settings and deletions of tables. Read it before the tables:
-    /// they then hold at least what it stands for.
+    /// consumer offsets: earliest offsets of partitions, settings and deletions of tables. Read it before the
+    /// tables: they then hold at least the changes that it counts.
     fn changes(&self) -> u64;
 
     /// Changes a table's settings, and creates the table if it does not exist.

@@ -117,8 +117,8 @@ pub trait SegmentStore: Send + Sync {
 /// The order is decide, publish, delete: no object that the last manifest names is ever deleted.
 #[async_trait]
 pub trait ColdUpkeep: Send + Sync {
-    /// New starts for a table: whole segments whose last event was appended before `appended_before`, then
-    /// the oldest until the table would take no more than `max_bytes`. Decides only.
+    /// New earliest offsets for a table: drops whole segments whose last event was appended before
+    /// `appended_before`, then the oldest until the table would take no more than `max_bytes`. Decides only.
     ///
     /// # Errors
     /// `Unavailable` while the bucket has not been opened.
@@ -129,7 +129,7 @@ pub trait ColdUpkeep: Send + Sync {
         max_bytes: Option<u64>,
     ) -> Result<Vec<Trim>, StorageError>;
 
-    /// One round: deletes what nobody needs or names any more, then merges small segments for at most
+    /// One round: deletes objects that are no longer needed or named, then merges small segments for at most
     /// `patience`. `now_ms` only dates what is kept for a while. A round may be interrupted anywhere; the
     /// next one continues.
     ///

@@ -1,4 +1,4 @@
-//! What consumer groups are promised: committed offsets are durable, and step back only when forced.
+//! The consumer role of an engine: committed offsets are durable, and step back only when forced.
 
 use async_trait::async_trait;
 

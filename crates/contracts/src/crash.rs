@@ -1,10 +1,10 @@
 //! Fail points between two durable steps, where a test may end the process as kill -9 would:
 //! `FAILPOINTS="flush-put=return"`. Only builds with the feature `failpoints` have them.
 
-/// Reads from the environment at which points to end.
+/// Reads `FAILPOINTS` from the environment; they are in force until the process ends.
 #[cfg(feature = "failpoints")]
 pub fn arm() {
-    std::mem::forget(fail::FailScenario::setup()); // in force until the end
+    std::mem::forget(fail::FailScenario::setup()); // dropping it would disarm them
 }
 
 /// Ends the process here if a test asked for that.

@@ -34,7 +34,8 @@ pub trait Engine:
     /// The engine's own gauges; it may have none.
     fn gauges(&self) -> Vec<Gauge>;
 
-    /// Reclaims space that nothing uses any more, if there is much of it.
+    /// Reclaims unused space once there is enough of it to be worth the work. Called once a round of upkeep;
+    /// may take long.
     ///
     /// # Errors
     /// `Unavailable`.

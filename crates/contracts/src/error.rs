@@ -35,7 +35,7 @@ pub enum Overload {
     QueueFull,
     /// Hot holds `hot.max_bytes` of events that are not yet cold.
     HotFull,
-    /// Less disk is free than the reserve.
+    /// Less of the volume is free than `limits.disk_reserve_bytes` and `limits.disk_reserve_percent` demand.
     DiskFull,
     /// In-flight request bodies use `limits.inflight_bytes`.
     Memory,
@@ -43,12 +43,12 @@ pub enum Overload {
     Answers,
     /// There are `limits.tails` server-sent event streams.
     Tails,
-    /// All of `limits.cold_reads` wait for S3, and have for a while.
+    /// All of `limits.cold_reads` have been waiting for S3 for a while.
     ColdReads,
     /// Idempotency keys use `idempotency.max_bytes`, and all of them are younger than
     /// `idempotency.min_window_secs`.
     KeysFull,
-    /// The body was slow, and others needed the memory that it took.
+    /// The body was slow, and other requests needed the memory that it held.
     Slow,
 }
 
@@ -58,14 +58,14 @@ impl fmt::Display for Overload {
             Overload::QueueFull => "too many writes are waiting",
             Overload::HotFull => "the hot tier is full of events that are not yet in S3",
             Overload::DiskFull => "the volume is nearly full",
-            Overload::Memory => "in-flight request bodies use all the memory they may",
-            Overload::Answers => "answers being sent use all the memory they may",
-            Overload::Tails => "there are as many event streams as there may be",
-            Overload::ColdReads => "as many reads wait for S3 as may",
+            Overload::Memory => "the memory for request bodies is used up",
+            Overload::Answers => "the memory for answers is used up",
+            Overload::Tails => "all places for event streams are taken",
+            Overload::ColdReads => "too many reads are waiting for S3",
             Overload::KeysFull => {
-                "idempotency keys use all the space they may, and none is old enough to be forgotten"
+                "the space for idempotency keys is used up, and none is old enough to be forgotten"
             }
-            Overload::Slow => "the body came slowly, and others needed the memory that it took",
+            Overload::Slow => "the body arrived slowly, and other requests needed the memory that it held",
         })
     }
 }
@@ -86,10 +86,10 @@ pub enum Counted {
 impl fmt::Display for Counted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Counted::Tables => "tables, limits.tables",
-            Counted::Partitions => "partitions in all, limits.partitions",
-            Counted::Groups => "consumer groups, limits.groups",
-            Counted::GroupOffsets => "committed offsets in all, limits.group_offsets",
+            Counted::Tables => "tables (limits.tables)",
+            Counted::Partitions => "partitions in all (limits.partitions)",
+            Counted::Groups => "consumer groups (limits.groups)",
+            Counted::GroupOffsets => "committed offsets in all (limits.group_offsets)",
         })
     }
 }
@@ -97,8 +97,8 @@ impl fmt::Display for Counted {
 /// A failure of a tier, or a request that the stored state does not allow.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StorageError {
-    /// The tier cannot be reached now; the same call may work later. Nothing was changed, or changing it
-    /// again does no harm.
+    /// The tier cannot be reached now; the same call may work later. Nothing was changed, or repeating the
+    /// change does no harm.
     #[error("the {tier} tier cannot be reached: {source}")]
     Unavailable {
         /// Which tier.
@@ -192,7 +192,7 @@ pub enum StorageError {
         /// The first write with the key.
         offset: Offset,
         /// The index of the event in its append.
-        place: usize,
+        index: usize,
     },
     /// A read or commit beyond the end of the partition.
     #[error("{partition}: offset {offset} is beyond the next offset {next}")]
@@ -245,13 +245,13 @@ impl StorageError {
         Self::OutcomeUnknown { source: Arc::new(source) }
     }
 
-    /// A tier that refuses what is asked of it, until somebody changes something.
+    /// A tier that refuses a request until an operator changes something.
     pub fn denied(tier: Tier, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Denied { tier, source: Arc::new(source) }
     }
 
-    /// Whether the bucket itself is the cause, and not how volume and bucket relate: then the volume may
-    /// serve without it.
+    /// Whether the bucket alone is the cause, and not how volume and bucket relate: the volume may then serve
+    /// without it.
     pub fn may_be_the_buckets(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Overloaded { .. } | Self::Denied { .. })
     }

@@ -31,15 +31,15 @@ impl Event {
         self.payload.bytes().len() + self.idempotency_key.as_ref().map_or(0, String::len) + headers
     }
 
-    /// About how many bytes it takes in memory: what budgets count.
+    /// Roughly the bytes of memory that it takes; the budgets for bodies and answers count these.
     pub fn footprint(&self) -> usize {
-        self.weight() + RECORD_BYTES
+        self.weight() + EVENT_OVERHEAD_BYTES
     }
 
-    /// What it adds to the bytes of a page. What every record takes besides is bounded by the page's limit of
-    /// records.
+    /// The bytes that it adds to a page: its size and the overhead of its headers. The fixed overhead of a
+    /// record is left out, because a page limits the number of records.
     pub fn weight(&self) -> usize {
-        self.size() + self.headers.len() * HEADER_BYTES
+        self.size() + self.headers.len() * HEADER_OVERHEAD_BYTES
     }
 
     /// Appends the JSON fields `idempotency_key` and `headers`, each after a comma, if there are any.
@@ -60,10 +60,10 @@ impl Event {
     }
 }
 
-/// About what an event takes in memory besides its own bytes.
-pub const RECORD_BYTES: usize = 200;
-/// About what a header takes besides its name and value: two allocations and a place in a tree.
-pub const HEADER_BYTES: usize = 100;
+/// Roughly the memory that an event takes beside its own bytes.
+pub const EVENT_OVERHEAD_BYTES: usize = 200;
+/// Roughly the memory that a header takes beside its name and value: two allocations and a tree entry.
+pub const HEADER_OVERHEAD_BYTES: usize = 100;
 
 /// An event with its partition and offset, as a read shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

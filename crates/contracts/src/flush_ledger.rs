@@ -11,7 +11,7 @@ use super::{
 pub struct HotKeep {
     /// Evict what was flushed at this time or before.
     pub flushed_upto: TimestampMs,
-    /// Evict what seems to have been flushed after this time: the clock was ahead, and the real age is
+    /// Evict what seems to have been flushed after this time: the clock was ahead then, and the real age is
     /// unknown.
     pub flushed_after: TimestampMs,
     /// Evict the oldest until the flushed events take at most this many bytes.
@@ -19,7 +19,7 @@ pub struct HotKeep {
 }
 
 impl HotKeep {
-    /// Whether events that were flushed at `flushed_ms` may stay as far as their age goes.
+    /// Whether the age of events that were flushed at `flushed_ms` lets them stay.
     pub fn keeps(&self, flushed_ms: TimestampMs) -> bool {
         self.flushed_upto < flushed_ms && flushed_ms <= self.flushed_after
     }
@@ -38,7 +38,7 @@ pub trait FlushLedger: Send + Sync {
     /// Makes the bounds of coming segments durable.
     ///
     /// # Errors
-    /// `Expired` if one begins below its partition's start; `OutcomeUnknown` or `Closed`.
+    /// `Expired` if one begins below its partition's earliest offset; `OutcomeUnknown` or `Closed`.
     async fn intend(&self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError>;
 
     /// Notes that a published manifest names these segments. It may be repeated.
@@ -47,8 +47,8 @@ pub trait FlushLedger: Send + Sync {
     /// `OutcomeUnknown` or `Closed`.
     async fn mark_flushed(&self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError>;
 
-    /// Drops a number of flushed events that `keep` does not keep, the oldest first, and returns how many: 0
-    /// if there are none left.
+    /// Drops some of the flushed events that `keep` does not protect, the oldest first. Returns how many; 0
+    /// once there are none left.
     ///
     /// # Errors
     /// `OutcomeUnknown` or `Closed`.

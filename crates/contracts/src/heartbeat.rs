@@ -3,11 +3,13 @@
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-/// Longer than any single piece of work takes.
-const STUCK: Duration = Duration::from_secs(60);
+use tokio::time::Instant;
+
+/// Longer than any single piece of work takes; a task that works on one for this long is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 /// One task's sign of life.
 #[derive(Debug)]
@@ -39,7 +41,8 @@ impl Heartbeat {
         match self.working_since.load(Relaxed) {
             0 => true,
             since => {
-                self.now_ms().saturating_sub(since - 1) < u64::try_from(STUCK.as_millis()).unwrap_or(u64::MAX)
+                self.now_ms().saturating_sub(since - 1)
+                    < u64::try_from(STUCK_AFTER.as_millis()).unwrap_or(u64::MAX)
             }
         }
     }

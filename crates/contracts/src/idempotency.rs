@@ -24,7 +24,7 @@ pub struct KeyWindow {
 /// The first half of a SHA-256.
 pub type Hash = [u8; 16];
 
-/// What tells one use of a key from another.
+/// One use of a key: two uses with the same payload are the same write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyUse {
     /// The hash of the key.

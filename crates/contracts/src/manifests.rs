@@ -1,4 +1,4 @@
-//! What recovery asks of the manifests in a bucket, before they are taken over and after.
+//! The manifests of a bucket as recovery uses them: found first, then taken over.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -23,7 +23,7 @@ use super::{
      versions, a backup, its server's old disk). Where they are gone for good, start without s3.bucket to \
      read what is still on this volume"
 )]
-pub struct Emptied(pub String);
+pub struct BucketEmptied(pub String);
 
 /// Who wrote the last manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +39,8 @@ pub struct LastManifest {
 /// One partition as the manifests have it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ColdBounds {
-    /// The first offset that retention keeps.
-    pub start: Offset,
+    /// The first offset that can be read.
+    pub earliest: Offset,
     /// The first offset that no segment and no lost range holds.
     pub end: Offset,
     /// Its lost ranges, in order.
@@ -140,13 +140,13 @@ pub trait Manifests: Send + Sync {
     /// Declares lost the offsets of each partition that may have been given beyond its last known event.
     ///
     /// # Errors
-    /// Those of a publication.
+    /// Those of [`SegmentStore::publish`](super::cold::SegmentStore::publish).
     async fn declare_lost(&self, known: &BTreeMap<Partition, Watermarks>) -> Result<(), StorageError>;
 
-    /// Notes at the end, when nothing is written any more, that no offset beyond each partition's `next` was
-    /// given: a new volume then continues without a gap.
+    /// Gives reservations back at a clean stop, when nothing is written any more: publishes that no offset
+    /// beyond each partition's `next` was given, so that a new volume continues without a gap.
     ///
     /// # Errors
-    /// Those of a publication.
+    /// Those of [`SegmentStore::publish`](super::cold::SegmentStore::publish).
     async fn release(&self, tables: &Tables) -> Result<(), StorageError>;
 }

@@ -1,10 +1,10 @@
-//! How far a long piece of work has come, for people who wait for it.
+//! The progress of long work, such as a recovery, for operators who wait for it.
 
 use std::fmt;
 
 use parking_lot::Mutex;
 
-/// What is being done: reported by the work itself, shown to whoever asks.
+/// The current step, reported by the work itself and shown by probes.
 #[derive(Debug, Default)]
 pub struct Progress(Mutex<ProgressStep>);
 
@@ -28,8 +28,8 @@ impl Progress {
         *self.0.lock() = ProgressStep { what, done: 0, of, trouble: None };
     }
 
-    /// Says why the step does not go on for now.
-    pub fn trouble(&self, why: impl fmt::Display) {
+    /// Says what holds up the current step; the next step clears it.
+    pub fn set_trouble(&self, why: impl fmt::Display) {
         self.0.lock().trouble = Some(why.to_string());
     }
 

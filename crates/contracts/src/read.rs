@@ -23,9 +23,9 @@ pub struct ReadLimit {
 /// Which timestamps a read wants: `since <= timestamp < until`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TimeFilter {
-    /// The first wanted, if there is a bound.
+    /// The first timestamp that is wanted, if there is a lower bound.
     pub since: Option<TimestampMs>,
-    /// The first no longer wanted, if there is a bound.
+    /// The first timestamp that is no longer wanted, if there is an upper bound.
     pub until: Option<TimestampMs>,
 }
 
@@ -46,7 +46,7 @@ impl TimeFilter {
 pub struct Page {
     /// The wanted records, in offset order.
     pub records: Vec<Record>,
-    /// The first offset that was not looked at: go on from here.
+    /// The first offset that was not examined: the next read continues here.
     pub next: Offset,
 }
 
@@ -57,7 +57,7 @@ pub struct HotPage {
     pub watermarks: Watermarks,
     /// What hot has from the position asked for; empty if that is below `watermarks.low`.
     pub page: Page,
-    /// Stored bytes of all events that were looked at.
+    /// Stored bytes of all events that were examined, wanted or not.
     pub stored_bytes: u64,
 }
 

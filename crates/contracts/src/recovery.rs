@@ -1,4 +1,4 @@
-//! What recovery finds in S3, and who takes it over.
+//! What recovery finds in S3, and the role of an engine that takes it over.
 
 use async_trait::async_trait;
 
@@ -10,7 +10,7 @@ use super::{
     sequence::{Offset, Watermarks},
 };
 
-/// A partition as recovery wants it.
+/// A partition as it must be after a recovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoveredPartition {
     /// The partition.
@@ -32,7 +32,7 @@ pub struct Recovered {
     pub consumers: Option<Vec<RecoveredOffset>>,
 }
 
-/// A table as recovery wants it.
+/// A table as it must be after a recovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoveredTable {
     /// Its name.
@@ -43,12 +43,12 @@ pub struct RecoveredTable {
     pub is_deleted: bool,
 }
 
-/// A committed consumer offset as recovery wants it.
+/// A committed consumer offset as it must be after a recovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecoveredOffset {
     /// The group.
     pub group: GroupName,
-    /// Of which partition.
+    /// The partition that it belongs to.
     pub partition: Partition,
     /// The next offset to read.
     pub offset: Offset,

@@ -34,6 +34,6 @@ pub trait ReservationLog: std::fmt::Debug + Send + Sync {
     /// Reserves offsets beyond what each partition has given.
     ///
     /// # Errors
-    /// Those of a publication.
+    /// Those of [`SegmentStore::publish`](super::cold::SegmentStore::publish).
     async fn reserve(&self, partitions: &BTreeMap<Partition, Watermarks>) -> Result<(), StorageError>;
 }

@@ -15,26 +15,26 @@ use super::{
     sequence::Offset,
 };
 
-/// A new start for a partition.
+/// A new earliest offset for a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trim {
     /// The partition.
     pub partition: Partition,
     /// The first offset that is kept.
-    pub start: Offset,
+    pub earliest: Offset,
     /// Stored bytes of the events below it that are in hot alone.
     pub unflushed_bytes: u64,
 }
 
 /// Drops from hot what retention no longer keeps.
 ///
-/// The order is decide, then trim. A start only moves forward, and in the same durable step what is below it
-/// leaves hot.
+/// The order is decide, then trim. An earliest offset only moves forward, and in the same durable step what
+/// is below it leaves hot.
 #[async_trait]
 pub trait Trimmer: Send + Sync {
-    /// New starts for a table without a bucket: whole time slices whose last event was appended before
-    /// `appended_before`, then the oldest until `excess_bytes` stored bytes would be gone. Decides;
-    /// [`Trimmer::trim`] acts.
+    /// New earliest offsets for a table without a bucket: drops whole time slices whose last event was
+    /// appended before `appended_before`, then the oldest until `excess_bytes` stored bytes would be gone.
+    /// Decides; [`Trimmer::trim`] acts.
     ///
     /// # Errors
     /// `UnknownTable`, `Corrupt` or `Unavailable`.
@@ -45,7 +45,8 @@ pub trait Trimmer: Send + Sync {
         excess_bytes: u64,
     ) -> Result<Vec<Trim>, StorageError>;
 
-    /// Moves the starts of partitions: what is below is gone for readers, and leaves hot.
+    /// Moves the earliest offsets of partitions: what is below is gone for readers, and leaves hot. One that
+    /// would step back stays where it is.
     ///
     /// # Errors
     /// `UnknownTable`, `OutcomeUnknown` or `Closed`.
@@ -65,36 +66,35 @@ pub struct ExpiryUnit {
     pub bytes: u64,
 }
 
-/// For each partition that loses something, its new start and how many bytes go. The oldest units go first;
-/// within a partition they go in order of offsets.
+/// For each partition that loses something: its index, its new earliest offset and how many stored bytes go.
+/// The oldest units go first; within a partition they go in order of offsets.
 pub fn choose(
-    mut pieces: Vec<ExpiryUnit>,
+    mut units: Vec<ExpiryUnit>,
     appended_before: TimestampMs,
     mut excess: u64,
 ) -> Vec<(usize, Offset, u64)> {
-    // Inside a partition offsets order the pieces, whatever the clock did: a piece is as old as the newest
+    // Inside a partition offsets order the units, whatever the clock did: a unit is as old as the newest
     // before it.
-    pieces.sort_by_key(|piece| (piece.partition, piece.end));
+    units.sort_by_key(|unit| (unit.partition, unit.end));
     let mut newest: Option<(usize, TimestampMs)> = None;
-    for piece in &mut pieces {
-        if let Some((partition, appended_ms)) = newest.filter(|(partition, _)| *partition == piece.partition)
-        {
-            debug_assert_eq!(partition, piece.partition);
-            piece.appended_ms = piece.appended_ms.max(appended_ms);
+    for unit in &mut units {
+        if let Some((partition, appended_ms)) = newest.filter(|(partition, _)| *partition == unit.partition) {
+            debug_assert_eq!(partition, unit.partition);
+            unit.appended_ms = unit.appended_ms.max(appended_ms);
         }
-        newest = Some((piece.partition, piece.appended_ms));
+        newest = Some((unit.partition, unit.appended_ms));
     }
-    pieces.sort_by_key(|piece| (piece.appended_ms, piece.partition, piece.end));
+    units.sort_by_key(|unit| (unit.appended_ms, unit.partition, unit.end));
     let mut gone: BTreeMap<usize, (Offset, u64)> = BTreeMap::new();
-    for piece in pieces {
-        let is_old = piece.appended_ms < appended_before;
-        if !is_old && excess < piece.bytes {
+    for unit in units {
+        let is_old = unit.appended_ms < appended_before;
+        if !is_old && excess < unit.bytes {
             break; // without this one the table would be smaller than its bound
         }
-        excess = excess.saturating_sub(piece.bytes);
-        let (end, bytes) = gone.entry(piece.partition).or_default();
-        *end = piece.end;
-        *bytes += piece.bytes;
+        excess = excess.saturating_sub(unit.bytes);
+        let (end, bytes) = gone.entry(unit.partition).or_default();
+        *end = unit.end;
+        *bytes += unit.bytes;
     }
     gone.into_iter().map(|(partition, (end, bytes))| (partition, end, bytes)).collect()
 }
@@ -103,23 +103,23 @@ pub fn choose(
 mod tests {
     use super::*;
 
-    fn piece(partition: usize, end: Offset, appended_ms: TimestampMs) -> ExpiryUnit {
+    fn unit(partition: usize, end: Offset, appended_ms: TimestampMs) -> ExpiryUnit {
         ExpiryUnit { partition, end, appended_ms, bytes: 10 }
     }
 
     #[test]
     fn what_is_old_goes_in_order_of_offsets() {
-        let pieces = vec![piece(0, 5, 100), piece(0, 9, 200), piece(0, 12, 50), piece(1, 4, 199)];
-        assert_eq!(choose(pieces.clone(), 200, 0), [(0, 5, 10), (1, 4, 10)]);
-        assert_eq!(choose(pieces.clone(), 201, 0), [(0, 12, 30), (1, 4, 10)]);
-        assert!(choose(pieces, 100, 0).is_empty());
+        let units = vec![unit(0, 5, 100), unit(0, 9, 200), unit(0, 12, 50), unit(1, 4, 199)];
+        assert_eq!(choose(units.clone(), 200, 0), [(0, 5, 10), (1, 4, 10)]);
+        assert_eq!(choose(units.clone(), 201, 0), [(0, 12, 30), (1, 4, 10)]);
+        assert!(choose(units, 100, 0).is_empty());
     }
 
     #[test]
     fn at_least_as_many_bytes_are_kept_as_the_bound_says() {
-        let pieces = vec![piece(0, 5, 100), piece(1, 4, 150), piece(0, 9, 200)];
-        assert!(choose(pieces.clone(), 0, 9).is_empty());
-        assert_eq!(choose(pieces.clone(), 0, 10), [(0, 5, 10)]);
-        assert_eq!(choose(pieces, 0, 29), [(0, 5, 10), (1, 4, 10)]);
+        let units = vec![unit(0, 5, 100), unit(1, 4, 150), unit(0, 9, 200)];
+        assert!(choose(units.clone(), 0, 9).is_empty());
+        assert_eq!(choose(units.clone(), 0, 10), [(0, 5, 10)]);
+        assert_eq!(choose(units, 0, 29), [(0, 5, 10), (1, 4, 10)]);
     }
 }

@@ -133,10 +133,10 @@ pub trait SegmentBuilder: Send {
     /// The partition whose events it holds.
     fn partition(&self) -> &Partition;
 
-    /// The offset of the record that comes next.
+    /// The offset that the next record must have.
     fn next(&self) -> Offset;
 
-    /// Adds the next record; offsets must follow one another.
+    /// Adds the next record, whose offset must be [`SegmentBuilder::next`].
     fn push(&mut self, record: &Record);
 
     /// The bytes encoded so far, before compression.

@@ -52,11 +52,11 @@ impl fmt::Display for OffsetRange {
     }
 }
 
-/// A partition's places, as of one moment: `start <= low <= flushed <= next`.
+/// A partition's watermarks at one moment: `earliest <= low <= flushed <= next`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Watermarks {
-    /// The first offset that retention keeps.
-    pub start: Offset,
+    /// The first offset that can be read: retention or DELETE dropped what is below.
+    pub earliest: Offset,
     /// The first offset that is still hot.
     pub low: Offset,
     /// The first offset that is not yet cold.
@@ -81,7 +81,7 @@ impl Watermarks {
     /// # Panics
     /// If it does not hold: a bug or a broken volume, and going on would lose events.
     pub fn check(&self, partition: &impl fmt::Display) {
-        assert!(self.start <= self.low, "{partition}: start {} passes low {}", self.start, self.low);
+        assert!(self.earliest <= self.low, "{partition}: earliest {} passes low {}", self.earliest, self.low);
         assert!(self.low <= self.flushed, "{partition}: low {} passes flushed {}", self.low, self.flushed);
         assert!(self.flushed <= self.next, "{partition}: flushed {} passes next {}", self.flushed, self.next);
     }

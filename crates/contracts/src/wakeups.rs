@@ -21,7 +21,7 @@ type WakeupKey = (TableName, Option<PartitionNumber>);
 #[derive(Debug, Default)]
 pub struct Wakeups {
     places: Mutex<HashMap<WakeupKey, watch::Sender<()>>>,
-    /// How many keys somebody waits for. Mostly none, and then an append costs nothing.
+    /// How many keys have waiting readers. Mostly none, and then an append costs nothing.
     count: AtomicUsize,
 }
 
@@ -43,12 +43,12 @@ impl Wakeups {
         Wakeup { wakeups: Arc::clone(self), place, receiver }
     }
 
-    /// Whether nobody waits.
+    /// Whether no reader waits.
     pub fn is_empty(&self) -> bool {
         self.count.load(SeqCst) == 0
     }
 
-    /// Wakes those who wait for these partitions. Call it once readers can see the new events.
+    /// Wakes the readers that wait for these partitions. Call it once readers can see the new events.
     pub fn appended(&self, partitions: impl IntoIterator<Item = (TableName, PartitionNumber)>) {
         if self.is_empty() {
             return;
@@ -65,7 +65,7 @@ impl Wakeups {
 }
 
 impl Wakeup {
-    /// Forgets all appends so far: only a later one wakes it.
+    /// Forgets all appends so far: only a later one completes the next [`Wakeup::appended`].
     pub fn forget(&mut self) {
         self.receiver.mark_unchanged();
     }

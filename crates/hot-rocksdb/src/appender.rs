@@ -47,7 +47,7 @@ impl Appender for RocksHot {
             })
             .collect();
         let (reply, answer) = oneshot::channel();
-        // An append does not wait for room in the queue: the client is told to come back.
+        // An append does not wait for room in the queue: the client is told to retry later.
         self.writer.try_send(Request::Append { table, events, expected_offset, reply }).map_err(|error| {
             match error {
                 mpsc::error::TrySendError::Full(_) => StorageError::Overloaded {

@@ -75,7 +75,7 @@ pub struct TableState {
     pub is_deleted: bool,
     /// Its partitions.
     pub partitions: BTreeMap<PartitionNumber, PartitionState>,
-    /// The table as others see it; built when somebody looks, dropped at the next change.
+    /// The table as others see it; built on demand, dropped at the next change.
     status: OnceLock<Arc<TableStatus>>,
 }
 
@@ -229,13 +229,13 @@ impl CatalogState {
         self.hot_bytes.saturating_sub(self.unflushed_bytes)
     }
 
-    /// Counters of the changes that manifests carry: to starts and settings of tables, and to consumer
-    /// offsets.
+    /// Counters of the changes that manifests carry: to earliest offsets and settings of tables, and to
+    /// consumer offsets.
     pub fn counted(&self) -> (u64, u64) {
         (self.changes, self.commits)
     }
 
-    /// Counts a change: to starts or settings, to consumer offsets, or to both.
+    /// Counts a change: to earliest offsets or settings, to consumer offsets, or to both.
     pub fn count_change(&mut self, is_listed: bool, has_offsets: bool) {
         self.changes += u64::from(is_listed);
         self.commits += u64::from(has_offsets);

@@ -16,7 +16,7 @@ const VERSION: u8 = 1;
 /// Version byte and checksum.
 const HEADER: usize = 5;
 
-/// The stored form of an event.
+/// The stored form of an event, with version and checksum.
 pub fn encode(event: Event) -> Vec<u8> {
     let message = stored::Event {
         payload_kind: encode_kind(event.payload.kind()),

@@ -14,9 +14,9 @@ use tracing::{info, warn};
 use super::settings::DiskSettings;
 
 /// How often free space is checked.
-const EVERY: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Tells whether the reserve is used up.
+/// Knows whether the volume has less free space than its headroom.
 #[derive(Debug)]
 pub struct Disk {
     path: PathBuf,
@@ -28,14 +28,14 @@ impl Disk {
     /// Checks free space for the first time.
     ///
     /// # Errors
-    /// Those of the operating system, if it cannot tell.
+    /// Those of the operating system, if it cannot read the free space.
     pub fn new(path: &Path, settings: DiskSettings) -> io::Result<Self> {
         let disk = Self { path: path.to_owned(), settings, is_full: AtomicBool::new(false) };
         disk.look()?;
         Ok(disk)
     }
 
-    /// Whether less is free than the reserve.
+    /// Whether less is free than the headroom.
     pub fn is_full(&self) -> bool {
         self.is_full.load(Relaxed)
     }
@@ -43,12 +43,12 @@ impl Disk {
     /// Checks every second until the future is dropped.
     pub async fn watch(&self) {
         loop {
-            sleep(EVERY).await;
+            sleep(CHECK_INTERVAL).await;
             if let Err(error) = self.look() {
                 warn!(
                     %error,
                     path = %self.path.display(),
-                    "free space of the volume unknown, going by the last answer"
+                    "cannot read the volume's free space, keeping the last result"
                 );
             }
         }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_larger_reserve_counts() {
+    fn the_larger_headroom_counts() {
         let settings = DiskSettings { disk_reserve_bytes: 512, disk_reserve_percent: 5 };
         assert!(is_below(511, 1000, settings));
         assert!(!is_below(512, 1000, settings));

@@ -14,8 +14,8 @@ use contracts::{
     sequence::Offset,
 };
 
-/// New starts for the partitions of a table without a bucket: behind whole slices, or behind the open one if
-/// all of it may go. Only decides; `trim` acts.
+/// New earliest offsets for the partitions of a table without a bucket: after whole slices, or after the open
+/// one if all of it may go. Decides only; `trim` acts.
 ///
 /// # Errors
 /// `Corrupt` or `Unavailable`.
@@ -30,7 +30,7 @@ pub fn expired(
         return Err(StorageError::UnknownTable(name.clone()));
     };
     let partitions: Vec<_> = table.partitions.iter().collect();
-    let mut pieces = Vec::new();
+    let mut units = Vec::new();
     for (place, &(&partition, state)) in partitions.iter().enumerate() {
         let prefix = keys::partition(PartitionKey { table: table.id, partition });
         for pair in db.scan(cf::TIME_SLICES, &prefix, &prefix) {
@@ -39,18 +39,18 @@ pub fn expired(
             let (_, slice) = keys::decode_event(&key).ok_or_else(damaged)?;
             let TimeSlice { appended_ms, bytes, .. } = TimeSlice::decode(&value)?;
             let end = (slice + 1) * SLICE;
-            if end > state.watermarks.start {
-                pieces.push(ExpiryUnit { partition: place, end, appended_ms, bytes });
+            if end > state.watermarks.earliest {
+                units.push(ExpiryUnit { partition: place, end, appended_ms, bytes });
             }
         }
         if let Some(TimeSlice { appended_ms, bytes, .. }) = state.open_slice {
-            pieces.push(ExpiryUnit { partition: place, end: state.watermarks.next, appended_ms, bytes });
+            units.push(ExpiryUnit { partition: place, end: state.watermarks.next, appended_ms, bytes });
         }
     }
-    let trim = |(place, start, unflushed_bytes): (usize, Offset, u64)| Trim {
+    let trim = |(place, earliest, unflushed_bytes): (usize, Offset, u64)| Trim {
         partition: Partition::new(name.clone(), *partitions[place].0),
-        start,
+        earliest,
         unflushed_bytes,
     };
-    Ok(choose(pieces, appended_before, excess_bytes).into_iter().map(trim).collect())
+    Ok(choose(units, appended_before, excess_bytes).into_iter().map(trim).collect())
 }

@@ -1,9 +1,9 @@
 //! What RocksDB keeps of an idempotency key, and for how long. Compaction drops expired keys, so nothing
 //! scans for them.
 //!
-//! Keys are counted by the minute in which they came. If they would take more space than they may, the oldest
-//! minutes are forgotten first: their keys stop counting at once, and compaction drops them later. No key
-//! younger than the minimum window is forgotten.
+//! Keys are counted by the minute in which they arrived. When they exceed their space, the oldest minutes are
+//! forgotten first: their keys stop counting at once, and compaction drops them later. No key younger than
+//! the minimum window is forgotten.
 
 use std::{
     collections::BTreeMap,
@@ -74,7 +74,7 @@ pub fn expiry_filter(
     }
 }
 
-/// How many keys came in each minute. Pure; the writer makes it durable.
+/// How many keys arrived in each minute. Pure; the writer makes it durable.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyLedger {
     minutes: BTreeMap<i64, u64>,

@@ -49,7 +49,7 @@ pub mod cf {
     pub const IDEMPOTENCY: &str = "idempotency";
     /// What eviction drops next, oldest first.
     pub const FLUSHED_RUNS: &str = "flushed_runs";
-    /// The same runs by partition: those that a new start takes away are found without reading other
+    /// The same runs by partition: those that a trim takes away are found without reading other
     /// partitions'.
     pub const PARTITION_RUNS: &str = "partition_runs";
     /// Committed consumer offsets.

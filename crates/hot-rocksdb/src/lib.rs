@@ -1,4 +1,5 @@
-//! The hot tier behind its contract: sends changes to the writer, and reads on threads that may block.
+//! The hot tier: implements the roles of `contracts` over RocksDB. Changes go to the writer; reads run on
+//! threads that may block.
 
 mod appender;
 pub mod batch;
@@ -175,7 +176,7 @@ impl HotReader for RocksHot {
         upto: Offset,
         enough: u64,
     ) -> Result<(Box<dyn SegmentBuilder>, u64), StorageError> {
-        // A blocking thread runs on after its caller has gone; the token tells this one to stop.
+        // A blocking thread keeps running after its caller was dropped; the token tells this one to stop.
         let stop = CancellationToken::new();
         let _stops = stop.clone().drop_guard();
         self.blocking(move |db, catalog| {

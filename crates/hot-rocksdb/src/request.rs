@@ -44,8 +44,8 @@ pub struct WriterOptions {
 }
 
 impl WriterOptions {
-    /// Limits that no test reaches by accident, and keys that are remembered for `window_ms`; for tests of other
-    /// things.
+    /// Limits that no test reaches by accident, and keys that are remembered for `window_ms`; for tests of
+    /// other things.
     pub fn roomy(window_ms: i64) -> Self {
         let window_secs = Duration::from_millis(window_ms.max(0).unsigned_abs()).into();
         Self {
@@ -108,9 +108,9 @@ pub enum Request {
         /// How many events were evicted.
         reply: WriterReply<u64>,
     },
-    /// Move the starts of partitions.
+    /// Move the earliest offsets of partitions.
     Trim {
-        /// Where they are to start.
+        /// Their new earliest offsets.
         trims: Vec<Trim>,
         /// Answered when it is durable.
         reply: WriterReply<()>,

@@ -55,7 +55,7 @@ impl Db {
         clock: Arc<dyn Clock>,
     ) -> Result<(Arc<Self>, Arc<SharedCatalog>), StorageError> {
         make_directory(&options.path)?;
-        // Damage is looked for first: RocksDB's replay would silently drop what is behind it.
+        // Damage is looked for first: RocksDB's replay would silently drop everything after it.
         let noted = Synced::read(&options.path)?;
         wal::check(&options.path, options.durability == Durability::Fsync)?;
         let cache = Cache::new_lru_cache(options.hot.cache_bytes);
@@ -112,7 +112,8 @@ impl Db {
         last_batch(&self.db)
     }
 
-    /// One value.
+    /// One value; `None` if the key is not there.
+    ///
     /// # Errors
     /// `Corrupt` or `Unavailable`.
     pub(super) fn get(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
@@ -120,6 +121,7 @@ impl Db {
     }
 
     /// Many values of one family, in the order of the keys.
+    ///
     /// # Errors
     /// `Corrupt` or `Unavailable`.
     pub(super) fn get_many(
@@ -269,9 +271,9 @@ impl Db {
             let mut state = PartitionState::decode(&state)?;
             // A damaged event does not prevent the start: its readers report it.
             if state.unflushed_since.is_some()
-                && let Ok(Some(came_ms)) = self.appended(key, state.watermarks.flushed)
+                && let Ok(Some(appended_ms)) = self.appended(key, state.watermarks.flushed)
             {
-                state.unflushed_since = Some(ago(Instant::now(), now_ms, came_ms));
+                state.unflushed_since = Some(ago(Instant::now(), now_ms, appended_ms));
             }
             tables.set_state(key, state);
         }
@@ -293,10 +295,8 @@ impl Db {
         }
         Ok(())
     }
-}
 
-impl Db {
-    /// When an event was appended, if it is there.
+    /// When an event was appended; `None` if hot does not have it.
     ///
     /// # Errors
     /// `Corrupt` or `Unavailable`.

@@ -24,9 +24,9 @@ use contracts::{
 const MAX_SCAN: u64 = 4096;
 
 /// Stored bytes after which one call reads no further partition.
-const MUCH_BYTES: usize = 8 << 20;
-/// The same where a filter makes it look for events.
-const MUCH_LOOKED_AT: usize = 1 << 20;
+const ENOUGH_BYTES: usize = 8 << 20;
+/// The same for a read with a filter, which examines more events than it returns.
+const ENOUGH_FILTERED_BYTES: usize = 1 << 20;
 
 /// One partition as a snapshot has it.
 #[derive(Clone, Copy)]
@@ -166,8 +166,8 @@ impl<'a> Scan<'a> {
 
 impl Db {
     /// Reads partitions of one table, all from one snapshot: their watermarks, and a page of the events that
-    /// hot has. Stops after the partition with which there is as much as was asked for in all, or so much
-    /// that the caller should not wait for more.
+    /// hot has. Stops after the partition that fills the limit of all partitions together, or that makes the
+    /// call long enough; the caller then asks for the rest.
     ///
     /// # Errors
     /// `Corrupt` or `Unavailable`.
@@ -179,15 +179,15 @@ impl Db {
         limit: ReadLimit,
     ) -> Result<Vec<HotPage>, StorageError> {
         let snapshot = self.snapshot();
-        let most = if filter == TimeFilter::default() { MUCH_BYTES } else { MUCH_LOOKED_AT };
-        let much = limit.bytes.saturating_mul(from.len()).min(most) as u64;
+        let most = if filter == TimeFilter::default() { ENOUGH_BYTES } else { ENOUGH_FILTERED_BYTES };
+        let enough = limit.bytes.saturating_mul(from.len()).min(most) as u64;
         let (mut pages, mut bytes) = (Vec::with_capacity(from.len()), 0);
         for &(key, offset) in from {
             let partition = PartitionView { db: self, snapshot: &snapshot, table, key };
             let page = partition.read(offset, filter, limit)?;
             bytes += page.stored_bytes;
             pages.push(page);
-            if bytes >= much {
+            if bytes >= enough {
                 break;
             }
         }
@@ -209,7 +209,7 @@ impl Db {
         stop: &CancellationToken,
     ) -> Result<u64, StorageError> {
         let (partition, offset) = (segment.partition().clone(), segment.next());
-        let check = |snapshot: &Snapshot<'_>| match self.state(snapshot, key)?.watermarks.start {
+        let check = |snapshot: &Snapshot<'_>| match self.state(snapshot, key)?.watermarks.earliest {
             earliest if offset < earliest => {
                 Err(StorageError::Expired { partition: partition.clone(), offset, earliest })
             }
@@ -227,8 +227,8 @@ impl Db {
                 return Err(StorageError::Closed);
             }
             let (event, stored_bytes) = match scan.event() {
-                // Dropping events deletes whole files, and a snapshot does not keep them. If the start has
-                // moved, nothing is damaged.
+                // Dropping events deletes whole files, and a snapshot does not keep them. If `earliest` has
+                // moved past them, nothing is damaged.
                 Err(damage @ StorageError::Corrupt { .. }) => {
                     return Err(check(&self.snapshot()).err().unwrap_or(damage));
                 }

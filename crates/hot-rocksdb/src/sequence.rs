@@ -83,7 +83,8 @@ impl From<stored::TimeSlice> for TimeSlice {
     }
 }
 
-/// The instant of something that happened at `then_ms`, by the clock that reads `now_ms` now.
+/// The instant of something that happened at `then_ms`, by the clock that reads `now_ms` at `now`; `now`
+/// itself if the clock says that it is yet to happen.
 pub fn ago(now: Instant, now_ms: TimestampMs, then_ms: TimestampMs) -> Instant {
     let ago = Duration::from_millis(now_ms.saturating_sub(then_ms).max(0).unsigned_abs());
     now.checked_sub(ago).unwrap_or(now)
@@ -102,7 +103,7 @@ pub struct PartitionState {
     pub intent: Option<FlushIntent>,
     /// The events since the last full slice.
     pub open_slice: Option<TimeSlice>,
-    /// When the oldest unflushed event came. Not stored: a start reads it from the event.
+    /// When the oldest unflushed event arrived. Not stored: a start reads it from the event.
     pub unflushed_since: Option<Instant>,
 }
 
@@ -141,8 +142,8 @@ impl PartitionState {
         self.intent = Some(intent);
     }
 
-    /// Notes that a published manifest names the segment; the first event behind it, if there is one, came at
-    /// `since`.
+    /// Notes that a published manifest names the segment; the first event after it, if there is one, arrived
+    /// at `since`.
     ///
     /// # Panics
     /// If the segment is not the next one.
@@ -201,25 +202,25 @@ impl PartitionState {
         evicted
     }
 
-    /// Moves the start: events below it are gone from both tiers. Returns those that leave hot; `bytes` of
+    /// Moves `earliest`: events below it are gone from both tiers. Returns those that leave hot; `bytes` of
     /// their stored bytes were not cold, and `flushed_bytes` were.
     ///
     /// # Panics
     /// If it passes `next`.
-    pub fn trim(&mut self, start: Offset, bytes: u64, flushed_bytes: u64) -> OffsetRange {
-        assert!(start <= self.watermarks.next, "start {start} passes next {}", self.watermarks.next);
-        let start = start.max(self.watermarks.start);
-        let gone = OffsetRange::new(self.watermarks.low.min(start), start);
+    pub fn trim(&mut self, earliest: Offset, bytes: u64, flushed_bytes: u64) -> OffsetRange {
+        assert!(earliest <= self.watermarks.next, "earliest {earliest} passes next {}", self.watermarks.next);
+        let earliest = earliest.max(self.watermarks.earliest);
+        let gone = OffsetRange::new(self.watermarks.low.min(earliest), earliest);
         let watermarks = self.watermarks;
         self.watermarks = Watermarks {
-            start,
-            low: watermarks.low.max(start),
-            flushed: watermarks.flushed.max(start),
+            earliest,
+            low: watermarks.low.max(earliest),
+            flushed: watermarks.flushed.max(earliest),
             next: watermarks.next,
         };
         // The intended segment may be cold without being marked yet: its bytes go too.
         let unmarked =
-            self.intent.filter(|intent| intent.range.end <= start).map_or(0, |intent| intent.bytes);
+            self.intent.filter(|intent| intent.range.end <= earliest).map_or(0, |intent| intent.bytes);
         self.hot_bytes = self.hot_bytes.saturating_sub(bytes.max(unmarked) + flushed_bytes);
         self.unflushed_bytes = self.unflushed_bytes.saturating_sub(bytes.max(unmarked));
         if self.watermarks.flushed != watermarks.flushed {
@@ -227,7 +228,8 @@ impl PartitionState {
         }
         self.settle();
         // Of an open slice that has lost its beginning only the rest counts.
-        if let Some(slice) = self.open_slice.as_mut().filter(|_| start / SLICE == watermarks.next / SLICE) {
+        if let Some(slice) = self.open_slice.as_mut().filter(|_| earliest / SLICE == watermarks.next / SLICE)
+        {
             slice.bytes = slice.bytes.min(self.hot_bytes);
         }
         gone
@@ -264,7 +266,7 @@ impl PartitionState {
     /// The stored form.
     pub fn encode(&self) -> Vec<u8> {
         stored::PartitionState {
-            start: self.watermarks.start,
+            start: self.watermarks.earliest,
             low: self.watermarks.low,
             flushed: self.watermarks.flushed,
             next: self.watermarks.next,
@@ -290,9 +292,13 @@ impl PartitionState {
     pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
         let damaged = |why: String| StorageError::corrupt("a partition state in RocksDB", why);
         let stored = stored::PartitionState::decode(bytes).map_err(|error| damaged(error.to_string()))?;
-        let watermarks =
-            Watermarks { start: stored.start, low: stored.low, flushed: stored.flushed, next: stored.next };
-        if !(watermarks.start <= watermarks.low
+        let watermarks = Watermarks {
+            earliest: stored.start,
+            low: stored.low,
+            flushed: stored.flushed,
+            next: stored.next,
+        };
+        if !(watermarks.earliest <= watermarks.low
             && watermarks.low <= watermarks.flushed
             && watermarks.flushed <= watermarks.next)
         {
@@ -400,7 +406,7 @@ mod tests {
         assert_eq!(state.trim(2, 20, 0), OffsetRange::new(0, 2));
         assert_eq!(
             (state.watermarks, state.hot_bytes, state.intent),
-            (Watermarks { start: 2, low: 2, flushed: 2, next: 5 }, 30, None)
+            (Watermarks { earliest: 2, low: 2, flushed: 2, next: 5 }, 30, None)
         );
         assert!(state.trim(1, 0, 0).is_empty());
         assert_eq!(state.trim(5, 30, 0), OffsetRange::new(2, 5));

@@ -137,7 +137,7 @@ async fn only_what_is_flushed_is_evicted() {
     let page = opened.read(0).await;
     assert_eq!(
         (page.watermarks, page.page.records.len()),
-        (Watermarks { start: 0, low: 2, flushed: 2, next: 3 }, 0)
+        (Watermarks { earliest: 0, low: 2, flushed: 2, next: 3 }, 0)
     );
     assert_eq!(payloads(&opened.read(2).await), [b"c"]);
     opened.close().await;

@@ -22,7 +22,7 @@ use super::{
 use contracts::{error::StorageError, idempotency::hash_key};
 
 /// Keys written in one step.
-const STEP: usize = 10_000;
+const STEP_KEYS: usize = 10_000;
 
 /// Upgrades from `format`. Leaves a volume of today's format alone; returns `false` for an unknown one.
 ///
@@ -53,7 +53,7 @@ fn from_3(db: &DB) -> Result<(), StorageError> {
         let damaged = || StorageError::corrupt("a flushed run in RocksDB", format!("key {key:?}"));
         let (sequence, partition, end) = keys::decode_flushed_run(&key).ok_or_else(damaged)?;
         writes.put_cf(family(db, cf::PARTITION_RUNS), keys::event(partition, end), sequence.to_be_bytes());
-        if writes.len() >= STEP {
+        if writes.len() >= STEP_KEYS {
             write(db, std::mem::take(&mut writes))?;
         }
     }
@@ -88,7 +88,7 @@ fn from_2(db: &DB) -> Result<(), StorageError> {
         );
         writes.delete_cf(family(db, cf::IDEMPOTENCY), &key);
         count += 1;
-        if writes.len() >= 2 * STEP {
+        if writes.len() >= 2 * STEP_KEYS {
             write(db, std::mem::take(&mut writes))?;
         }
     }

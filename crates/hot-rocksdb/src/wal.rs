@@ -2,9 +2,9 @@
 //! RocksDB reads them.
 //!
 //! Replay ends at the first record that is not whole. After a power cut that is the last one, which was never
-//! acknowledged. Damage in the middle looks the same to RocksDB, and everything behind it would silently be
+//! acknowledged. Damage in the middle looks the same to RocksDB, and everything after it would silently be
 //! gone. But a batch is written only after the one before it has been synced. So if a whole record begins
-//! behind one that is not whole, that one was whole once, and has been damaged.
+//! after one that is not whole, that one was whole once, and has been damaged.
 //!
 //! Damage to the very last batch, and a log that was cut off, look like a power cut here: `synced` notices
 //! them. There is one exception. A piece of a type that only recycled logs use, which are not enabled, makes

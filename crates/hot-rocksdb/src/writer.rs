@@ -20,7 +20,7 @@ use super::{
 };
 use contracts::{error::StorageError, fence::Fence, heartbeat::Heartbeat, metrics, wakeups::Wakeups};
 
-/// Requests and bytes at which a batch is full, so that none of its callers waits for ever.
+/// Requests and bytes at which a batch is full, so that the wait of its callers has an end.
 const MAX_BATCH_REQUESTS: usize = 4096;
 const MAX_BATCH_BYTES: usize = 16 << 20;
 
@@ -76,6 +76,7 @@ impl Writer {
             answers.send();
             (batches, answers) = writing.await.map_err(StorageError::outcome_unknown)?;
             if let Err(failed @ StorageError::OutcomeUnknown { .. }) = answers.written.clone() {
+                // Before the process ends: these callers must learn that their outcome is unknown.
                 answers.send();
                 return Err(failed);
             }
@@ -116,7 +117,7 @@ impl Answers {
 /// Writes batches, one after the other.
 struct BatchWriter {
     volume: OpenVolume,
-    /// How many idempotency keys came in each minute.
+    /// How many idempotency keys arrived in each minute.
     ledger: KeyLedger,
     /// The numbers of the flushed runs that may be left, in the order of their eviction; the end is the
     /// number of the next one.

@@ -45,7 +45,7 @@ pub async fn suite<V: Volume>(empty: impl Fn() -> V) {
         a_page_ends_at_its_limits
         a_segment_is_filled_within_its_bounds
         only_what_is_flushed_leaves
-        a_start_moves_forward_only
+        earliest_only_moves_forward
         a_deleted_table_goes_on_with_its_offsets
         commits_are_all_or_nothing
         an_append_wakes_readers
@@ -217,11 +217,11 @@ async fn a_key_means_one_payload<V: Volume>(mut z: Case<V>) {
         z.hot().append(Append { table: table(), events, expected_offset: None }).await
     };
     let within_one = append(&z, &["x", "y"]).await;
-    assert!(matches!(within_one, Err(StorageError::KeyReused { place: 1, .. })), "{within_one:?}");
+    assert!(matches!(within_one, Err(StorageError::KeyReused { index: 1, .. })), "{within_one:?}");
     assert_eq!(places(&append(&z, &["x", "x"]).await.unwrap()), [(0, false), (0, true)]);
     for _ in 0..2 {
         let again = append(&z, &["x", "y"]).await;
-        assert!(matches!(again, Err(StorageError::KeyReused { offset: 0, place: 1, .. })), "{again:?}");
+        assert!(matches!(again, Err(StorageError::KeyReused { offset: 0, index: 1, .. })), "{again:?}");
         assert_eq!(places(&append(&z, &["x"]).await.unwrap()), [(0, true)]);
         z.crash().await;
     }
@@ -295,7 +295,7 @@ async fn a_segment_is_filled_within_its_bounds<V: Volume>(z: Case<V>) {
     );
     assert!(matches!(fill(8, 11, u64::MAX).await, Err(StorageError::Corrupt { .. })));
     z.hot()
-        .trim(vec![Trim { partition: Partition::new(table(), 0), start: 4, unflushed_bytes: 0 }])
+        .trim(vec![Trim { partition: Partition::new(table(), 0), earliest: 4, unflushed_bytes: 0 }])
         .await
         .unwrap();
     let dropped = fill(2, 6, u64::MAX).await;
@@ -325,27 +325,27 @@ async fn only_what_is_flushed_leaves<V: Volume>(mut z: Case<V>) {
     z.flush(0, 3).await;
     assert_eq!(z.hot().evict(NOW).await.unwrap(), 1);
     z.crash().await;
-    assert_eq!(z.watermarks(0), Watermarks { start: 0, low: 3, flushed: 3, next: 5 });
+    assert_eq!(z.watermarks(0), Watermarks { earliest: 0, low: 3, flushed: 3, next: 5 });
     assert!(offsets(&z.read(0, 1, TimeFilter::default(), ALL).await).is_empty());
     assert_eq!(offsets(&z.read(0, 3, TimeFilter::default(), ALL).await), [3, 4]);
     assert!(z.hot().table(&table()).unwrap().partitions[0].unflushed_bytes > 0);
 }
 
-async fn a_start_moves_forward_only<V: Volume>(mut z: Case<V>) {
+async fn earliest_only_moves_forward<V: Volume>(mut z: Case<V>) {
     z.append(0, 6).await;
     z.flush(0, 4).await;
-    let trim = |start| vec![Trim { partition: Partition::new(table(), 0), start, unflushed_bytes: 0 }];
+    let trim = |earliest| vec![Trim { partition: Partition::new(table(), 0), earliest, unflushed_bytes: 0 }];
     z.hot().trim(trim(3)).await.unwrap();
     z.hot().trim(trim(1)).await.unwrap();
     z.crash().await;
-    assert_eq!(z.watermarks(0), Watermarks { start: 3, low: 3, flushed: 4, next: 6 });
+    assert_eq!(z.watermarks(0), Watermarks { earliest: 3, low: 3, flushed: 4, next: 6 });
     z.hot().trim(trim(5)).await.unwrap();
-    assert_eq!(z.watermarks(0), Watermarks { start: 5, low: 5, flushed: 5, next: 6 });
+    assert_eq!(z.watermarks(0), Watermarks { earliest: 5, low: 5, flushed: 5, next: 6 });
     assert_eq!(z.hot().evict(NOW).await.unwrap(), 0);
     assert_eq!(offsets(&z.read(0, 5, TimeFilter::default(), ALL).await), [5]);
     let unknown = vec![Trim {
         partition: Partition::new(TableName::parse("other").unwrap(), 0),
-        start: 0,
+        earliest: 0,
         unflushed_bytes: 0,
     }];
     assert!(matches!(z.hot().trim(unknown).await, Err(StorageError::UnknownTable(_))));
@@ -368,7 +368,7 @@ async fn a_deleted_table_goes_on_with_its_offsets<V: Volume>(mut z: Case<V>) {
     z.crash().await;
     assert!(z.hot().groups().await.unwrap().is_empty());
     assert_eq!(places(&z.try_append(&[(0, Some("a"))], None).await.unwrap()), [(2, false)]);
-    assert_eq!(z.watermarks(0), Watermarks { start: 2, low: 2, flushed: 2, next: 3 });
+    assert_eq!(z.watermarks(0), Watermarks { earliest: 2, low: 2, flushed: 2, next: 3 });
     assert_eq!(z.hot().table(&table()).unwrap().settings, TableSettings::default());
 }
 

@@ -203,14 +203,14 @@ impl Sheet {
         }
     }
 
-    fn trim(&mut self, start: Offset) {
-        assert!(start <= self.watermarks.next, "a start beyond the end");
-        let start = start.max(self.watermarks.start);
+    fn trim(&mut self, earliest: Offset) {
+        assert!(earliest <= self.watermarks.next, "earliest beyond the end");
+        let earliest = earliest.max(self.watermarks.earliest);
         let was = self.watermarks.flushed;
         self.watermarks = Watermarks {
-            start,
-            low: self.watermarks.low.max(start),
-            flushed: was.max(start),
+            earliest,
+            low: self.watermarks.low.max(earliest),
+            flushed: was.max(earliest),
             next: self.watermarks.next,
         };
         if self.watermarks.flushed != was {

@@ -12,6 +12,6 @@ mod upkeep;
 
 pub use self::{
     flusher::FlushHandle,
-    reader::{Look, Merge, Positions, ReadQuery, ReadTurn, TablePage, TieredReader, cursor},
+    reader::{FetchLimits, Merge, Positions, ReadQuery, ReadTurn, TablePage, TieredReader, cursor},
     store::{Options, Parts, Store, StoreError},
 };

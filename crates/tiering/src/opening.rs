@@ -21,15 +21,15 @@ use contracts::{bucket::BucketState, error::StorageError, flusher::Flush};
 
 /// The longest wait before the bucket is tried again.
 const OPEN_RETRY: Duration = Duration::from_secs(5);
-/// How long a start retries what waiting does not resolve: new rights and names take a while to be known
+/// How long a start retries what waiting does not resolve: new rights and names take a while to take effect
 /// everywhere.
-const REFUSALS: Duration = Duration::from_secs(15);
+const DENIED_RETRY_TIME: Duration = Duration::from_secs(15);
 
 /// What opening works on.
 pub(super) struct Opening {
     /// Reconciles volume and bucket.
     pub(super) recovery: Recovery,
-    /// Told what is wrong with the bucket.
+    /// Shows what is wrong with the bucket.
     pub(super) bucket: Arc<BucketState>,
 }
 
@@ -80,18 +80,19 @@ impl Opening {
                 Ok(relation) => return Ok(Some(relation)),
                 Err(error) => error,
             };
-            self.bucket.troubled(Some(error.to_string()));
+            self.bucket.set_trouble(Some(error.to_string()));
             if error.may_be_the_buckets() && self.recovery.may_serve_alone().await {
                 warn_of(&error, "serving what is on the volume alone, and retrying");
                 return Ok(None);
             }
             // Waiting does not change how volume and bucket relate; names and rights may still change for a
             // while.
-            let may_heal = error.is_retryable() || (error.may_be_the_buckets() && began.elapsed() < REFUSALS);
+            let may_heal =
+                error.is_retryable() || (error.may_be_the_buckets() && began.elapsed() < DENIED_RETRY_TIME);
             if !may_heal {
                 return Err(error);
             }
-            self.recovery.progress.trouble(&error);
+            self.recovery.progress.set_trouble(&error);
             warn_of(&error, "there is nothing on the volume to serve without it: retrying");
             sleep(wait).await;
             wait = OPEN_RETRY.min(wait * 2);
@@ -108,7 +109,7 @@ impl Opening {
             match self.once(true).await {
                 Ok(_) => break,
                 Err(error) if error.may_be_the_buckets() => {
-                    self.bucket.troubled(Some(error.to_string()));
+                    self.bucket.set_trouble(Some(error.to_string()));
                     warn_of(&error, "serving what is on the volume alone, and retrying");
                 }
                 Err(error) => return Err(error),

@@ -29,10 +29,10 @@ use contracts::{
 
 /// Writes that may wait for a reservation; any beyond that go on without one.
 const QUEUE_LEN: usize = 4096;
-/// How long a write waits for its reservation.
-const WAIT: Duration = Duration::from_secs(2);
+/// How long a write waits for its reservation, before it goes on without one.
+const RESERVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The partitions whose offsets are to be reserved, and whom to tell.
+/// The partitions whose offsets are to be reserved, and where to send the answer.
 type ReserveRequest = (BTreeMap<Partition, Watermarks>, oneshot::Sender<()>);
 
 /// Asks for reservations.
@@ -62,7 +62,7 @@ impl Reservations for Reserver {
         }
         let (done, reserved) = oneshot::channel();
         let is_asked = self.requests.try_send((next, done)).is_ok();
-        if is_asked && !self.is_failing.load(Relaxed) && timeout(WAIT, reserved).await.is_err() {
+        if is_asked && !self.is_failing.load(Relaxed) && timeout(RESERVE_TIMEOUT, reserved).await.is_err() {
             self.is_failing.store(true, Relaxed);
             warn!("no offsets could be reserved in S3 in time; writes continue without a reservation");
         }

@@ -28,8 +28,8 @@ use contracts::{
     flusher::Flush, heartbeat::Heartbeat, journal::Journal, progress::Progress,
 };
 
-/// How long a task may take to end after it was told to.
-const END: Duration = Duration::from_secs(10);
+/// How long a task may take to end once it was told to.
+const TASK_END_TIMEOUT: Duration = Duration::from_secs(10);
 /// The wait before the last flush is retried.
 const FLUSH_RETRY: Duration = Duration::from_millis(500);
 
@@ -48,9 +48,9 @@ pub struct Parts {
     pub fence: Arc<Fence>,
     /// The flusher's sign of life.
     pub heartbeat: Arc<Heartbeat>,
-    /// Told how far a long start has come.
+    /// Shows how far a long start has come.
     pub progress: Arc<Progress>,
-    /// Told what is wrong with the bucket.
+    /// Shows what is wrong with the bucket.
     pub bucket: Arc<BucketState>,
 }
 
@@ -104,11 +104,11 @@ pub struct Store {
     stopping: CancellationToken,
 }
 
-/// The bucket, open or not, and what runs because there is one.
+/// The bucket, open or not, and the tasks that exist because of it.
 struct ColdSide {
     tier: Arc<dyn ColdTier>,
     flush: Arc<FlushHandle>,
-    /// `None` once its end was told.
+    /// `None` once its end was reported.
     flusher: Option<Task>,
     reserving: AbortOnDropHandle<()>,
 }
@@ -213,12 +213,12 @@ impl Store {
             }
         }
         self.stopping.cancel();
-        if timeout(END, &mut self.upkeep).await.is_err() {
+        if timeout(TASK_END_TIMEOUT, &mut self.upkeep).await.is_err() {
             warn!("upkeep did not stop in time");
         }
         let flushed = match self.cold.as_mut().and_then(|cold| cold.flusher.as_mut()) {
             None => Ok(()),
-            Some(flusher) => match timeout(END, flusher).await {
+            Some(flusher) => match timeout(TASK_END_TIMEOUT, flusher).await {
                 Ok(Ok(Ok(()) | Err(StorageError::Closed))) => Ok(()),
                 Ok(ended) => Err(ended_early("flusher", ended)),
                 Err(_) => {
@@ -258,7 +258,7 @@ async fn last_flush(flush: &dyn Flush, flusher: &Task, until: Instant) -> bool {
                 return true;
             }
             Ok(Err(error @ StorageError::Fenced(_))) => {
-                warn!(%error, "the last flush is given up");
+                warn!(%error, "another writer has taken over, giving up the last flush");
                 return false;
             }
             Ok(Err(StorageError::Closed)) if flusher.is_finished() => return false,
@@ -294,7 +294,8 @@ fn check_intents(hot: &dyn Engine, cold: &dyn ColdTier) -> Result<(), StorageErr
 /// What a task returned, or how it was cut short.
 type TaskEnd = Result<Result<(), StorageError>, JoinError>;
 
-/// Waits for the end of a task; for ever if there is none, or it has ended: its end is told once.
+/// Waits for the end of a task. Waits for ever if there is none, or if its end was reported before: each end
+/// is reported once.
 async fn ended(task: &mut Option<Task>) -> TaskEnd {
     let Some(running) = task else { return pending().await };
     let ended = running.await;
@@ -302,7 +303,7 @@ async fn ended(task: &mut Option<Task>) -> TaskEnd {
     ended
 }
 
-/// Why a task ended that should have gone on.
+/// Why a task ended that should still run.
 fn ended_early(part: &'static str, ended: TaskEnd) -> StoreError {
     match ended {
         Ok(Ok(())) => StoreError::Ended { part, source: None },

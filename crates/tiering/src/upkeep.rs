@@ -1,6 +1,6 @@
-//! Keeps the store small, alongside the flusher. The order of a round is: retention, unused consumer groups,
-//! space in hot, then cold, where merging gets the time that is left. What must go never waits for what only
-//! saves cost.
+//! Keeps the store small, in a task beside the flusher. The order of a round is: retention, unused consumer
+//! groups, space in hot, then cold, where merging gets the time that is left. What must go never waits for
+//! work that only saves cost.
 
 use std::sync::Arc;
 
@@ -69,7 +69,8 @@ impl Upkeep {
         cold.tidy(self.hot.as_ref(), self.clock.now_ms(), patience).await
     }
 
-    /// Moves the starts of tables with a retention. The next manifest drops the segments below them.
+    /// Moves the earliest offsets of tables that have a retention. The next manifest drops the segments below
+    /// them.
     async fn expire(&self, tables: &Tables) -> Result<(), StorageError> {
         for table in tables.visible() {
             let (secs, max_bytes) =
@@ -87,11 +88,8 @@ impl Upkeep {
             };
             if !trims.is_empty() {
                 for trim in &trims {
-                    info!(
-                        partition = %trim.partition,
-                        start = trim.start,
-                        "retention: earlier events are gone"
-                    );
+                    let (partition, earliest) = (&trim.partition, trim.earliest);
+                    info!(%partition, earliest, "retention drops the events below `earliest`");
                 }
                 self.hot.trim(trims).await?;
             }
@@ -104,10 +102,7 @@ impl Upkeep {
         let Some(age_ms) = self.groups.expire_ms() else { return Ok(()) };
         let groups = self.hot.expire(self.clock.now_ms().saturating_sub(age_ms)).await?;
         for group in &groups {
-            info!(
-                %group,
-                "a consumer group is forgotten: it has committed nothing for consumers.expire_secs"
-            );
+            info!(%group, "consumer group forgotten: it has committed nothing for consumers.expire_secs");
         }
         metrics::groups_expired(groups.len() as u64);
         Ok(())

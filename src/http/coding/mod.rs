@@ -61,7 +61,7 @@ impl Coding {
     }
 }
 
-/// What one step of a decoder came to.
+/// The result of one step of a decoder.
 #[derive(Debug, PartialEq, Eq)]
 pub enum DecodeStep {
     /// Decoded bytes, at least one.

@@ -1,5 +1,5 @@
-//! zstd frames in a row. It uses zstd's own decoder, which tells how much memory it has taken, and looks at
-//! every frame's magic number before that decoder does.
+//! zstd frames in a row. It uses zstd's own decoder, which reports how much memory it has allocated, and
+//! checks every frame's magic number before that decoder does.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 
@@ -84,7 +84,10 @@ impl ZstdFrames {
         };
         let magic = magic.push(byte);
         if !magic.is_right() {
-            return Err(io::Error::new(ErrorKind::InvalidData, "what begins here is no zstd frame"));
+            return Err(io::Error::new(
+                ErrorKind::InvalidData,
+                "a zstd frame must begin here, and none does",
+            ));
         }
         self.input.consume(1);
         self.place = at(magic);
@@ -114,7 +117,7 @@ impl ZstdFrames {
 }
 
 fn cut_off() -> io::Error {
-    io::Error::new(ErrorKind::UnexpectedEof, "the last zstd frame is not whole")
+    io::Error::new(ErrorKind::UnexpectedEof, "the last zstd frame is incomplete")
 }
 
 impl Read for ZstdFrames {

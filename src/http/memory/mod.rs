@@ -1,9 +1,9 @@
-//! Memory that all requests share: taken as bytes come, given back when they are gone.
+//! Memory that all requests share: taken as bytes arrive, given back when they are dropped.
 //!
 //! A slow client never holds up a budget. When a budget is used up, a request that needs some waits a moment,
-//! and meanwhile the shares go that have waited longest for their own client. While others wait, one peer has
-//! at most its percentage; alone it may have everything. A sixteenth is kept for small shares, so that a
-//! small write finds room beside large ones.
+//! and meanwhile the shares whose own clients have been silent longest are given up. While others wait, one
+//! peer has at most its percentage; alone it may have everything. A sixteenth is kept for small shares, so
+//! that a small write finds room beside large ones.
 
 mod share;
 #[cfg(test)]
@@ -24,7 +24,7 @@ const SMALL_BYTES: usize = 64 << 10;
 /// One part in so many of a budget is kept for small shares.
 const SMALL_PART: usize = 16;
 /// How long a share is safe after its client has touched it.
-const SAFE: Duration = Duration::from_secs(1);
+const SAFE_TIME: Duration = Duration::from_secs(1);
 /// Shares to give up are looked for at most this often.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -33,7 +33,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 pub struct Budget {
     bytes: usize,
     peer_bytes: usize,
-    /// What a request is told that finds no room.
+    /// The reason that a request without room is refused with.
     reason: Overload,
     holdings: Mutex<Holdings>,
     freed: Notify,
@@ -61,27 +61,27 @@ struct PeerHoldings {
 struct Holding {
     peer: Peer,
     bytes: usize,
-    /// When its client last sent or took something.
+    /// When its client last sent or read something.
     since: Instant,
-    /// Ends whoever holds the share; `None` while the server is at work on it and the client is not waited
-    /// for.
+    /// Makes the holder drop the share; `None` while the server works on it and waits for no client.
     give_up: Option<CancellationToken>,
 }
 
 impl Budget {
     /// A budget of `bytes`, of which one peer has at most `peer_percent` hundredths while others wait.
-    /// `reason` is what a request is told that finds no room.
+    /// `reason` is the reason that a request without room is refused with.
     pub fn new(bytes: usize, peer_percent: u8, reason: Overload) -> Arc<Self> {
         let peer_bytes = bytes / 100 * usize::from(peer_percent);
         Arc::new(Self { bytes, peer_bytes, reason, holdings: Mutex::default(), freed: Notify::new() })
     }
 
-    /// An empty share for a body that is being received. [`Share::given_up`] tells when it must go.
+    /// An empty share for a body that is being received. [`Share::given_up`] is cancelled when it must be
+    /// dropped.
     pub fn receiving(self: &Arc<Self>, connection: &Connection) -> Share {
         self.share(connection.peer, CancellationToken::new())
     }
 
-    /// An empty share for an answer. If it must go, its connection is ended.
+    /// An empty share for an answer. If others need its memory, its connection is ended.
     pub fn sending(self: &Arc<Self>, connection: &Connection) -> Share {
         self.share(connection.peer, connection.kill.clone())
     }
@@ -170,7 +170,7 @@ impl Budget {
             let is_greedy = may_have && holding.peer != peer && is_over(&holding.peer);
             if give_up.is_cancelled() {
                 coming += holding.bytes;
-            } else if is_greedy || now >= holding.since + SAFE {
+            } else if is_greedy || now >= holding.since + SAFE_TIME {
                 victims.push((!is_greedy, holding.since, holding.bytes, give_up));
             }
         }

@@ -37,7 +37,8 @@ impl Share {
         Self { budget, id, bytes: 0, give_up }
     }
 
-    /// Takes what is missing to `bytes`. If there is no room, it waits a moment for others to make some.
+    /// Grows the share to `bytes`. If there is no room, waits a moment while others are made to give some
+    /// back.
     ///
     /// # Errors
     /// 503 if there is still no room.
@@ -63,7 +64,7 @@ impl Share {
         Err(self.no_room())
     }
 
-    /// Takes what is missing to `bytes`, now or not at all.
+    /// Grows the share to `bytes`, now or not at all.
     ///
     /// # Errors
     /// 503 if there is no room.
@@ -76,7 +77,7 @@ impl Share {
         Ok(())
     }
 
-    /// Gives back what is over `bytes`.
+    /// Gives back what exceeds `bytes`.
     pub fn shrink_to(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
         if less > 0 {
@@ -90,13 +91,13 @@ impl Share {
         self.bytes
     }
 
-    /// The client has sent or taken something. A share that its client has touched lately is not given up.
+    /// Notes that the client has sent or read something. A share that was touched lately is not given up.
     pub fn touch(&self) {
         self.budget.touch(self.id);
     }
 
-    /// From now on the server is at work on it and the client is not waited for: the share is not given up
-    /// any more.
+    /// From now on the server works on the request and waits for no client: the share is not given up any
+    /// more.
     pub fn settle(&self) {
         self.budget.settle(self.id);
     }
@@ -116,7 +117,7 @@ impl Share {
 
     /// A body that keeps the share until all but its last piece is sent.
     pub fn body(self, bytes: impl Into<Bytes>) -> Body {
-        Body::new(Sharing { bytes: bytes.into(), share: self })
+        Body::new(ChargedBody { bytes: bytes.into(), share: self })
     }
 
     fn no_room(&self) -> Problem {
@@ -131,12 +132,12 @@ impl Drop for Share {
 }
 
 /// A body and its share of the budget.
-struct Sharing {
+struct ChargedBody {
     bytes: Bytes,
     share: Share,
 }
 
-impl HttpBody for Sharing {
+impl HttpBody for ChargedBody {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -152,7 +152,7 @@ impl<'de> Visitor<'de> for HeadersVisitor<'_> {
     type Value = Headers;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("an object of texts")
+        out.write_str("an object of strings")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Headers, A::Error> {
@@ -185,7 +185,7 @@ impl<'de> Visitor<'de> for EventsVisitor<'_, '_> {
     type Value = Vec<PlacedEvent>;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("an array of records")
+        out.write_str("an array of events")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Vec<PlacedEvent>, A::Error> {

@@ -37,7 +37,7 @@ pub struct RecordParser<'a> {
     pub traceparent: Option<&'a str>,
     /// The partition of events that name none; events that name another one are refused.
     pub partition: Option<PartitionNumber>,
-    /// The idempotency key of an event that has none; of several events each has its place behind the key.
+    /// The idempotency key of an event that has none; of several events each has its index after the key.
     pub key: Option<&'a str>,
 }
 
@@ -107,7 +107,7 @@ impl RecordParser<'_> {
         match (own, self.partition) {
             (Some(own), Some(other)) if own != i128::from(other) => Err(Problem::new(
                 Code::BadPartition,
-                format!("the record names partition {own}, the request's header {other}"),
+                format!("the event names partition {own}, the request's header {other}"),
             )),
             (Some(own), _) => extract::partition_number(own, self.limits),
             (None, other) => Ok(other.unwrap_or(0)),
@@ -133,7 +133,7 @@ impl<'a> Charged<'a> {
         if self.used > self.most {
             return Err(Problem::new(
                 Code::BodyTooLarge,
-                "the records take more memory than twice limits.decoded_body_bytes",
+                "the events take more memory than twice limits.decoded_body_bytes",
             ));
         }
         self.share.try_grow_to(self.used)
@@ -147,14 +147,14 @@ fn no_records() -> Problem {
 fn too_many_headers(limits: &Limits) -> Problem {
     Problem::new(
         Code::TooManyHeaders,
-        format!("the record has more headers than limits.record_headers of {}", limits.record_headers),
+        format!("the event has more headers than limits.record_headers of {}", limits.record_headers),
     )
 }
 
 fn too_large(size: usize, limits: &Limits) -> Problem {
     Problem::new(
         Code::RecordTooLarge,
-        format!("the record has {size} bytes, limits.record_bytes is {}", limits.record_bytes),
+        format!("the event has {size} bytes, limits.record_bytes is {}", limits.record_bytes),
     )
 }
 

@@ -14,7 +14,7 @@ use crate::{
     proto::v1,
 };
 use contracts::{
-    event::{HEADER_BYTES, RECORD_BYTES},
+    event::{EVENT_OVERHEAD_BYTES, HEADER_OVERHEAD_BYTES},
     payload::{Payload, PayloadKind},
 };
 
@@ -48,12 +48,12 @@ impl RecordParser<'_> {
                 Some(headers) => {
                     *headers += 1;
                     self.count_headers(*headers).map_err(|problem| problem.at_index(index - 1))?;
-                    charged.take(HEADER_BYTES)
+                    charged.take(HEADER_OVERHEAD_BYTES)
                 }
                 None => {
                     self.count(index)?;
                     events.push(0);
-                    charged.take(RECORD_BYTES)
+                    charged.take(EVENT_OVERHEAD_BYTES)
                 }
             }
         })?;

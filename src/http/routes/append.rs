@@ -103,10 +103,10 @@ impl Envelope {
     }
 }
 
-/// Checks that the write finds its table or may make it. This comes before any of the body is asked for.
+/// Checks that the table exists or may be created. Called before any of the body is read.
 ///
 /// # Errors
-/// 404 if it would not.
+/// 404 otherwise.
 pub fn check_table(state: &AppState, table: &TableName) -> Result<(), StorageError> {
     let is_there = state.makes_tables || state.catalog.table(table).is_some();
     if is_there { Ok(()) } else { Err(StorageError::UnknownTable(table.clone())) }

@@ -1,8 +1,8 @@
-//! Streamed writes: one JSON event a line, of any length, committed in batches as they arrive.
+//! Streamed writes: one JSON event a line, any number of lines, appended in batches as they arrive.
 //!
 //! While one batch waits for its sync the next is read, so a batch is what arrived in the meantime. At most
-//! one is being committed: nothing behind a batch that failed, or behind a bad line, is written. What is
-//! charged to the memory for bodies is what has arrived and is not yet committed.
+//! one is being appended: nothing after a batch that failed, or after a bad line, is written. What has
+//! arrived and is not yet durable is charged to the memory for bodies.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ use contracts::{
     name::{PartitionNumber, TableName},
 };
 
-/// How many events or bytes are read ahead of the batch that is being committed.
+/// How many events or bytes are read ahead of the batch that is being appended.
 const BATCH_EVENTS: usize = 4096;
 const BATCH_BYTES: usize = 2 << 20;
 
@@ -72,13 +72,13 @@ struct StreamLine {
     event: Event,
 }
 
-/// Lines that have been read and are not being committed yet.
+/// Lines that have been read and are not being appended yet.
 struct Lines<'a> {
     state: &'a AppState,
     envelope: Envelope,
-    /// The beginning of a line whose end has not come.
+    /// The beginning of a line whose end has not arrived.
     rest: BytesMut,
-    /// How many bytes of `rest` are known to hold no line's end.
+    /// How many bytes of `rest` are known to hold no line break.
     searched: usize,
     /// Lines that have been read.
     read: u64,
@@ -90,8 +90,8 @@ struct Lines<'a> {
     bytes: usize,
 }
 
-/// What became of a batch.
-struct Settled {
+/// The outcome of a batch.
+struct BatchOutcome {
     appended: Vec<Appended>,
     /// The last line that is durable.
     last: u64,
@@ -99,9 +99,9 @@ struct Settled {
     refused: Option<(u64, Problem)>,
 }
 
-/// A batch that is being committed.
-struct UnderWay<'a> {
-    settled: BoxFuture<'a, Settled>,
+/// A batch that is being appended.
+struct BatchUnderWay<'a> {
+    settled: BoxFuture<'a, BatchOutcome>,
     bytes: usize,
 }
 
@@ -141,7 +141,7 @@ pub async fn write(
     }
 }
 
-/// Reads and commits until the end. An error comes with the line that it is about.
+/// Reads and appends until the end. An error is returned with the line that it is about.
 async fn run(
     table: &TableName,
     pieces: &mut BodyPieces,
@@ -149,20 +149,23 @@ async fn run(
     progress: &mut StreamProgress,
 ) -> Result<(), (u64, Problem)> {
     let state = lines.state;
-    let mut under_way: Option<UnderWay<'_>> = None;
-    // Once set, nothing more is read; what was read before is still committed.
+    let mut under_way: Option<BatchUnderWay<'_>> = None;
+    // Once set, nothing more is read; what was read before is still appended.
     let mut ended: Option<Result<(), (u64, Problem)>> = None;
     loop {
         if under_way.is_none() && !lines.lines.is_empty() {
             let (bytes, last) = (lines.bytes, lines.good);
-            under_way = Some(UnderWay { settled: commit(state, table, lines.take(), last).boxed(), bytes });
+            under_way = Some(BatchUnderWay {
+                settled: append_batch(state, table, lines.take(), last).boxed(),
+                bytes,
+            });
         }
         if under_way.is_none()
             && let Some(ended) = ended
         {
             return ended;
         }
-        let being_committed = under_way.as_ref().map_or(0, |under_way| under_way.bytes);
+        let being_appended = under_way.as_ref().map_or(0, |under_way| under_way.bytes);
         tokio::select! {
             biased;
             settled = settle(&mut under_way) => {
@@ -179,7 +182,7 @@ async fn run(
                     Err(problem) => Err(problem),
                 };
                 let taken = match taken {
-                    Ok(is_end) => pieces.keep(lines.held() + being_committed).await.map(|()| is_end),
+                    Ok(is_end) => pieces.keep(lines.held() + being_appended).await.map(|()| is_end),
                     wrong => wrong,
                 };
                 match taken {
@@ -194,16 +197,21 @@ async fn run(
 }
 
 /// Waits for the batch that is under way; for ever if there is none.
-async fn settle(under_way: &mut Option<UnderWay<'_>>) -> Settled {
+async fn settle(under_way: &mut Option<BatchUnderWay<'_>>) -> BatchOutcome {
     let Some(batch) = under_way else { return std::future::pending().await };
     let settled = batch.settled.as_mut().await;
     *under_way = None;
     settled
 }
 
-/// Commits a batch. If the key of one of its events was used for another payload, only the lines before that
-/// event are committed.
-async fn commit(state: &AppState, table: &TableName, batch: Vec<StreamLine>, last: u64) -> Settled {
+/// Appends a batch whose last line is `last`. If the key of one of its events was used for another payload,
+/// only the lines before that event are appended.
+async fn append_batch(
+    state: &AppState,
+    table: &TableName,
+    batch: Vec<StreamLine>,
+    last: u64,
+) -> BatchOutcome {
     let numbers: Vec<u64> = batch.iter().map(|line| line.number).collect();
     let may_clash = batch.iter().any(|line| line.event.idempotency_key.is_some());
     let mut events: Vec<_> = batch.into_iter().map(|line| (line.partition, line.event)).collect();
@@ -213,17 +221,17 @@ async fn commit(state: &AppState, table: &TableName, batch: Vec<StreamLine>, las
     loop {
         match append_to_hot(state, table, events, None).await {
             Ok(all) => appended = all,
-            Err(error @ StorageError::KeyReused { place, .. }) if refused.is_none() => {
-                refused = Some((numbers[place], Problem::from(error).without("index")));
-                upto = numbers[place] - 1;
-                again.truncate(place);
+            Err(error @ StorageError::KeyReused { index, .. }) if refused.is_none() => {
+                refused = Some((numbers[index], Problem::from(error).without("index")));
+                upto = numbers[index] - 1;
+                again.truncate(index);
                 events = std::mem::take(&mut again);
                 if !events.is_empty() {
                     continue;
                 }
             }
             Err(error) => {
-                return Settled {
+                return BatchOutcome {
                     appended: Vec::new(),
                     last: 0,
                     refused: Some((last, Problem::from(error).without("index"))),
@@ -232,11 +240,11 @@ async fn commit(state: &AppState, table: &TableName, batch: Vec<StreamLine>, las
         }
         break;
     }
-    Settled { appended, last: upto, refused }
+    BatchOutcome { appended, last: upto, refused }
 }
 
 impl StreamProgress {
-    fn add(&mut self, settled: &Settled) {
+    fn add(&mut self, settled: &BatchOutcome) {
         self.committed = self.committed.max(settled.last);
         for one in &settled.appended {
             self.count += 1;

@@ -149,8 +149,13 @@ mod tests {
     /// The bytes of a manifest, once and for all: what is written must be read by every later program.
     #[test]
     fn a_manifest_has_the_bytes_that_it_always_had() {
-        let partitions =
-            vec![PartitionEntry { table: "t".to_owned(), partition: 3, start: 0, end: 9, reserved_upto: 40 }];
+        let partitions = vec![PartitionEntry {
+            table: "t".to_owned(),
+            partition: 3,
+            earliest: 0,
+            end: 9,
+            reserved_upto: 40,
+        }];
         let changes = Changes { added: vec![segment()], partitions, ..Changes::default() };
         let bytes = encode(&Manifest { changes, ..manifest() });
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/manifest.json");

@@ -42,8 +42,9 @@ pub struct PartitionEntry {
     pub table: String,
     /// Its number.
     pub partition: PartitionNumber,
-    /// The earliest offset that can be read.
-    pub start: Offset,
+    /// The first offset that can be read; manifests have it as `start`.
+    #[serde(rename = "start")]
+    pub earliest: Offset,
     /// The first offset that no segment and no lost range holds.
     pub end: Offset,
     /// No offset from here on has been given to an event.

@@ -214,8 +214,8 @@ mod tests {
         assert_eq!(again.decode().unwrap(), (partition, meta));
     }
 
-    /// What a segment takes in every checkpoint and in memory does not go by its size. docs/performance.md
-    /// says what follows for 10 TB.
+    /// What a segment takes in every checkpoint and in memory does not depend on its size.
+    /// docs/performance.md says what follows for 10 TB.
     #[test]
     fn a_large_segment_takes_no_more_than_a_small_one_in_a_manifest() {
         use contracts::{event::Event, event::Record, payload::Payload, segment::SegmentId};

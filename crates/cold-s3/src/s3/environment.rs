@@ -9,7 +9,8 @@ use super::{Credentials, ObjectOptions, S3Options};
 use crate::settings::{Checksums, Encryption, S3Settings};
 
 impl S3Options {
-    /// Where the bucket is, if one is configured. What the settings leave out comes from the usual `AWS_*` names.
+    /// Where the bucket is, if one is configured. What the settings leave out comes from the usual `AWS_*`
+    /// names.
     ///
     /// # Errors
     /// Names the setting or variable that cannot be used.
@@ -95,7 +96,7 @@ fn region(settings: &S3Settings, environment: &BTreeMap<String, String>) -> Resu
     }
 }
 
-/// Credentials from the environment, if they needed mending: a Secret made with `echo` ends with a line
+/// Credentials from the environment, if they had to be trimmed: a Secret made with `echo` ends with a line
 /// break. Otherwise `None`, and the SDK reads them itself.
 fn credentials(environment: &BTreeMap<String, String>) -> Result<Option<Credentials>, String> {
     const NAMES: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];

@@ -55,7 +55,7 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 /// A request that did not succeed.
 #[derive(Debug, thiserror::Error)]
 #[error("S3 {operation} of {bucket}/{key}: {message}")]
-struct Failed {
+struct FailedRequest {
     operation: &'static str,
     bucket: String,
     key: String,
@@ -69,7 +69,7 @@ struct Failed {
 /// Whether a store rejected a request without telling what is wrong with it.
 pub(super) fn is_vague(error: &StorageError) -> bool {
     let StorageError::Denied { source, .. } = error else { return false };
-    source.downcast_ref::<Failed>().is_some_and(|failed| failed.is_vague)
+    source.downcast_ref::<FailedRequest>().is_some_and(|failed| failed.is_vague)
 }
 
 impl Objects {
@@ -231,7 +231,7 @@ impl Objects {
         self.get_bytes(key, None).await
     }
 
-    /// A range of an object: all of it, or an error.
+    /// A range of an object: all of its bytes, or an error.
     ///
     /// # Errors
     /// `Unavailable`; `Corrupt` if the object is gone or shorter.
@@ -284,7 +284,7 @@ impl Objects {
                 return Err(self.unavailable(
                     "get",
                     key,
-                    "the answer came too slowly".to_owned(),
+                    "the answer arrived too slowly".to_owned(),
                     source.into(),
                 ));
             }
@@ -369,7 +369,7 @@ impl Objects {
                 let message = format!("{}; {cure}", message(&error));
                 StorageError::denied(
                     Tier::Cold,
-                    Failed { is_vague, ..self.failure(operation, key, message, error.into()) },
+                    FailedRequest { is_vague, ..self.failure(operation, key, message, error.into()) },
                 )
             }
             None => self.unavailable(operation, key, message(&error), error.into()),
@@ -386,8 +386,8 @@ impl Objects {
         StorageError::unavailable(Tier::Cold, self.failure(operation, key, message, source))
     }
 
-    fn failure(&self, operation: &'static str, key: &str, message: String, source: Source) -> Failed {
-        Failed {
+    fn failure(&self, operation: &'static str, key: &str, message: String, source: Source) -> FailedRequest {
+        FailedRequest {
             operation,
             bucket: self.bucket.clone(),
             key: self.full(key),

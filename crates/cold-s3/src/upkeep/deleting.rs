@@ -1,5 +1,5 @@
-//! Deletes objects that nobody needs any more. Failures are logged and retried in the next round; they hold
-//! up nothing else.
+//! Deletes objects that are no longer needed. Failures are logged and retried in the next round; they hold up
+//! nothing else.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -75,7 +75,7 @@ pub(super) async fn retired(
     .await
 }
 
-/// Deletes manifests that nobody needs.
+/// Deletes manifests that are no longer needed.
 ///
 /// # Errors
 /// `Unavailable` while the chain is not open.

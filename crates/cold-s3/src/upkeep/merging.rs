@@ -17,11 +17,11 @@ use tracing::{debug, warn};
 
 use crate::{
     S3Cold,
-    compact::{self, CompactOptions, Merging},
+    compact::{self, CompactOptions, MergeRules},
+    fetch_whole,
     formats::{self, LocatedSegment, SegmentObjects},
     manifest::{Changes, SegmentEntry, SegmentRef},
     state::{ColdPartition, ColdState},
-    whole,
 };
 use contracts::{
     catalog::{TableStatus, Tables},
@@ -35,9 +35,9 @@ use contracts::{
 };
 
 /// Merges of one turn at most; one manifest publishes all of them.
-const MERGES: usize = 16;
+const MAX_MERGES: usize = 16;
 /// A turn may take so many times as long as a round.
-const TURN: u32 = 10;
+const TURN_ROUNDS: u32 = 10;
 /// Objects that one merge reads at once.
 const PARALLEL_GETS: usize = 8;
 
@@ -57,7 +57,7 @@ pub(super) struct MergeCursor {
 pub(super) struct MergeRound<'a> {
     cold: &'a S3Cold,
     options: CompactOptions,
-    tables: BTreeMap<TableName, Merging>,
+    tables: BTreeMap<TableName, MergeRules>,
     cursor: &'a mut MergeCursor,
     /// Partitions whose merges have failed in this round.
     failed: BTreeSet<Partition>,
@@ -94,7 +94,7 @@ impl<'a> MergeRound<'a> {
     /// Those of S3 and of publishing a manifest.
     pub(super) async fn merge(mut self, until: Instant) -> Result<(), StorageError> {
         let round = until.saturating_duration_since(Instant::now());
-        let patience = round.saturating_mul(TURN).max(Duration::from_secs(5));
+        let patience = round.saturating_mul(TURN_ROUNDS).max(Duration::from_secs(5));
         let mut failed = None;
         while Instant::now() < until {
             let runs = self.next()?;
@@ -130,7 +130,7 @@ impl<'a> MergeRound<'a> {
             for (partition, found) in behind.chain(before) {
                 let Some(run) = self.run(partition, found) else { continue };
                 bytes += run.iter().map(|segment| segment.bytes).sum::<u64>();
-                if !runs.is_empty() && (bytes > self.options.settings.max_bytes || runs.len() == MERGES) {
+                if !runs.is_empty() && (bytes > self.options.settings.max_bytes || runs.len() == MAX_MERGES) {
                     break;
                 }
                 runs.push((partition.clone(), run));
@@ -212,7 +212,7 @@ async fn merge(
     let Some(range) = compact::range(run) else { unreachable!("a run has segments") };
     let id = SegmentId { partition: partition.clone(), start: range.start, epoch: cold.epoch()? };
     let builder = cold.segment(id, cold.format())?;
-    let segments = stream::iter(run.to_vec()).map(|meta| whole(cold.objects(), partition, meta));
+    let segments = stream::iter(run.to_vec()).map(|meta| fetch_whole(cold.objects(), partition, meta));
     let add = |mut builder: Box<dyn SegmentBuilder>, read: (LocatedSegment, SegmentObjects)| async move {
         let added = offload(move || {
             let (segment, stored) = read;

@@ -1,6 +1,6 @@
 //! Keeps the bucket small. In this order: deletes objects of segments that were replaced or removed long
-//! enough ago, old manifests, and objects that nobody names; then merges small segments for as long as there
-//! is time.
+//! enough ago, old manifests, and objects that no manifest names; then merges small segments for as long as
+//! there is time.
 
 mod deleting;
 mod merging;

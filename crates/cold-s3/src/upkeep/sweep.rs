@@ -1,10 +1,10 @@
-//! Finds segment objects that nobody names, and deletes them: they are left over from a kill between a PUT
-//! and its manifest, or from a DELETE during a PUT.
+//! Finds segment objects that no manifest names, and deletes them: they are left over from a kill between a
+//! PUT and its manifest, or from a DELETE during a PUT.
 //!
 //! An object is deleted only if all of this holds:
 //!
 //! - its name is a segment's, and neither the state nor the list of retired objects names it;
-//! - no intent on the volume names it, since then it still waits for its manifest, or is put once more;
+//! - no intent on the volume names it, since then it still waits for its manifest, or is put again;
 //! - its epoch is below the writer's own: no writer is still at work on it, and no merge puts it again while
 //!   it is deleted;
 //! - its offsets are not declared lost, since it may be the last copy of their events;
@@ -31,11 +31,11 @@ use contracts::{
 };
 
 /// Time between two looks when the last one found nothing.
-const EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+const IDLE_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What earlier looks have found.
 pub(super) struct Sweep {
-    /// Objects that nobody names, and when a look first found them.
+    /// Objects that no manifest names, and when a look first found them.
     suspects: BTreeMap<String, Instant>,
     next: Instant,
 }
@@ -78,12 +78,12 @@ impl Sweep {
             metrics::swept(deleted.len() as u64);
             deleted.iter().for_each(|key| _ = self.suspects.remove(key));
         }
-        self.next = now + if self.suspects.is_empty() { EVERY } else { grace };
+        self.next = now + if self.suspects.is_empty() { IDLE_INTERVAL } else { grace };
         Ok(())
     }
 }
 
-/// The objects that nobody names, listed page by page, so that the keys are never all in memory.
+/// The objects that no manifest names, listed page by page, so that the keys are never all in memory.
 async fn look(cold: &S3Cold, catalog: &dyn Catalog) -> Result<Vec<String>, StorageError> {
     let (mut found, mut last): (Vec<String>, Option<String>) = (Vec::new(), None);
     loop {
@@ -94,7 +94,7 @@ async fn look(cold: &S3Cold, catalog: &dyn Catalog) -> Result<Vec<String>, Stora
     }
 }
 
-/// Those of `keys` that nobody names, by what the chain and the volume say now.
+/// Those of `keys` that neither the chain nor an intent on the volume names now.
 fn still_unnamed(
     cold: &S3Cold,
     catalog: &dyn Catalog,
@@ -112,7 +112,7 @@ fn still_unnamed(
     })
 }
 
-/// Whether nobody names an object, and nobody can be about to. What cannot be told for sure stays.
+/// Whether nothing names an object, and nothing can be about to. An object in doubt stays.
 fn may_go(key: &ParsedKey, state: &ColdState, volume: Option<&PartitionStatus>, epoch: u64) -> bool {
     let here = state.partitions.get(&key.partition).and_then(|cold| cold.at(key.range.start));
     let is_lost = matches!(here, Some(AtOffset::Lost(_)));

@@ -37,10 +37,10 @@ pub const REFUSALS: [&str; 15] = [
     "write_failed",
 ];
 
-/// Describes every metric to the installed recorder, and starts the counters that rates are taken of.
+/// Describes every metric to the installed recorder, and sets counters and gauges to 0.
 pub fn describe() {
     names::describe();
-    // There from the first scrape, so that a rate sees the first increment.
+    // They exist from the first scrape, so that a rate sees the first increment.
     for (name, _) in COUNTERS {
         counter!(name).increment(0);
     }
@@ -117,17 +117,17 @@ pub fn compacted(segments: u64, bytes: u64) {
     counter!(COMPACTED_BYTES).increment(bytes);
 }
 
-/// Shows how many partitions have segments to merge for which there was no time.
+/// Shows how many partitions still have segments to merge after a round.
 pub fn upkeep_due_merges(partitions: u64) {
     gauge!(UPKEEP_DUE, "kind" => "merges").set(partitions as f64);
 }
 
-/// Shows how many objects that nobody needs could not be deleted.
+/// Shows how many objects that are no longer needed could not be deleted.
 pub fn upkeep_due_deletes(objects: u64) {
     gauge!(UPKEEP_DUE, "kind" => "deletes").set(objects as f64);
 }
 
-/// Counts objects that nobody named, and that were deleted.
+/// Counts deleted objects that no manifest named.
 pub fn swept(objects: u64) {
     counter!(SWEPT).increment(objects);
 }
@@ -157,7 +157,7 @@ pub fn manifest_published(now_ms: i64) {
     gauge!(FLUSHED_AT).set(now_ms as f64 / 1000.0);
 }
 
-/// Shows the engine's own numbers, which bring their names.
+/// Shows the engine's own gauges, under the names that they bring.
 pub fn engine(gauges: &[Gauge]) {
     for Gauge { name, help, value } in gauges {
         describe_gauge!(*name, *help);
@@ -190,7 +190,7 @@ pub struct ConsumerLag<'a> {
     pub committed: u64,
 }
 
-/// Says whether requests should come.
+/// Shows whether the process takes requests.
 pub fn ready(is_ready: bool) {
     gauge!(READY).set(f64::from(u8::from(is_ready)));
 }
@@ -205,12 +205,12 @@ pub fn groups_expired(groups: u64) {
     counter!(GROUPS_EXPIRED).increment(groups);
 }
 
-/// Says how many lines of the log were dropped since the start.
+/// Shows how many log lines were dropped since the start.
 pub fn log_lines_dropped(lines: u64) {
     counter!(LOG_DROPPED).absolute(lines);
 }
 
-/// Says that S3 has answered as it should.
+/// Shows when S3 last answered without an error.
 pub fn s3_contact(now_ms: i64) {
     gauge!(S3_CONTACT).set(now_ms as f64 / 1000.0);
 }
@@ -220,9 +220,9 @@ pub fn evicted(events: u64) {
     counter!(EVICTED).increment(events);
 }
 
-/// What the store holds.
+/// The gauges of the store at one scrape.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Held {
+pub struct StoreGauges {
     /// Tables.
     pub tables: u64,
     /// Stored bytes of the events in hot.
@@ -248,17 +248,17 @@ pub struct Held {
 }
 
 /// Shows what the store holds.
-pub fn held(held: Held) {
-    gauge!(TABLES).set(held.tables as f64);
-    gauge!(HOT_BYTES).set(held.bytes as f64);
-    gauge!(UNFLUSHED_BYTES).set(held.unflushed_bytes as f64);
-    gauge!(UNFLUSHED_EVENTS).set(held.unflushed_events as f64);
-    gauge!(UNFLUSHED_AGE).set(held.unflushed_for.as_secs_f64());
-    gauge!(LOST_OFFSETS).set(held.lost as f64);
-    gauge!(PARTITIONS).set(held.partitions as f64);
-    gauge!(GROUPS).set(held.groups as f64);
-    gauge!(COLD_ENABLED).set(f64::from(u8::from(held.has_bucket)));
-    gauge!(KEYS).set(held.keys.keys as f64);
-    gauge!(KEY_WINDOW).set(held.keys.window_ms as f64 / 1000.0);
-    gauge!(KEY_WINDOW_SETTING).set(held.key_window_setting_ms as f64 / 1000.0);
+pub fn store(store: StoreGauges) {
+    gauge!(TABLES).set(store.tables as f64);
+    gauge!(HOT_BYTES).set(store.bytes as f64);
+    gauge!(UNFLUSHED_BYTES).set(store.unflushed_bytes as f64);
+    gauge!(UNFLUSHED_EVENTS).set(store.unflushed_events as f64);
+    gauge!(UNFLUSHED_AGE).set(store.unflushed_for.as_secs_f64());
+    gauge!(LOST_OFFSETS).set(store.lost as f64);
+    gauge!(PARTITIONS).set(store.partitions as f64);
+    gauge!(GROUPS).set(store.groups as f64);
+    gauge!(COLD_ENABLED).set(f64::from(u8::from(store.has_bucket)));
+    gauge!(KEYS).set(store.keys.keys as f64);
+    gauge!(KEY_WINDOW).set(store.keys.window_ms as f64 / 1000.0);
+    gauge!(KEY_WINDOW_SETTING).set(store.key_window_setting_ms as f64 / 1000.0);
 }

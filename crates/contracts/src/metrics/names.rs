@@ -57,14 +57,14 @@ pub(super) const COUNTERS: [(&str, &str); 15] = [
     (FLUSHED_EVENTS, "Events moved to S3."),
     (FLUSHED_SEGMENTS, "Segments that a manifest names."),
     (FLUSHED_BYTES, "Bytes of those segments' objects."),
-    (FLUSH_FAILURES, "Flush rounds in which something failed; it is tried again."),
+    (FLUSH_FAILURES, "Flush rounds in which something failed; they are retried."),
     (COMPACTED_SEGMENTS, "Segments that were merged into larger ones."),
     (COMPACTED_BYTES, "Bytes of the merged objects."),
     (EVICTED, "Events dropped from RocksDB because S3 has them."),
-    (GROUPS_EXPIRED, "Consumer groups that were forgotten because nobody used them."),
-    (SWEPT, "Objects of segments that nobody named, and that were deleted."),
+    (GROUPS_EXPIRED, "Consumer groups that were forgotten because they were not used."),
+    (SWEPT, "Deleted objects of segments that no manifest named."),
     (UPKEEP_FAILURES, "Rounds of upkeep in which something failed."),
-    (LOG_DROPPED, "Lines of the log that were dropped because nobody took them."),
+    (LOG_DROPPED, "Log lines that were dropped because standard error was not read fast enough."),
 ];
 
 /// Counters with labels.
@@ -78,7 +78,7 @@ const LABELLED_COUNTERS: [(&str, &str); 3] = [
 const GAUGES: [(&str, &str); 19] = [
     (CONNECTIONS, "Open client connections."),
     (APPEND_QUEUE, "Requests that wait for the writer."),
-    (FLUSHED_AT, "When a manifest was last committed, as seconds since 1970; 0 before the first."),
+    (FLUSHED_AT, "When a manifest was last published, as seconds since 1970; 0 before the first."),
     (UNFLUSHED_AGE, "How long the oldest event that is in RocksDB alone has waited."),
     (LOST_OFFSETS, "Offsets that are declared lost with a volume."),
     (TABLES, "Tables."),
@@ -86,27 +86,27 @@ const GAUGES: [(&str, &str); 19] = [
     (UNFLUSHED_BYTES, "Stored bytes of the events that are in RocksDB alone."),
     (UNFLUSHED_EVENTS, "Events that are in RocksDB alone."),
     (BUILD_INFO, "The program's version."),
-    (READY, "1 while requests should come: recovered, and not draining."),
+    (READY, "1 while the process takes requests: recovered, and not draining."),
     (COLD_ENABLED, "1 if a bucket is configured."),
     (KEYS, "Idempotency keys that are remembered."),
-    (KEY_WINDOW, "For how long idempotency keys really are remembered."),
-    (KEY_WINDOW_SETTING, "For how long they are to be remembered: idempotency.window_secs."),
+    (KEY_WINDOW, "For how long idempotency keys are remembered now."),
+    (KEY_WINDOW_SETTING, "For how long idempotency keys should be remembered: idempotency.window_secs."),
     (PARTITIONS, "Partitions of all tables."),
     (GROUPS, "Consumer groups."),
     (
         UPKEEP_DUE,
         "What a round of upkeep has left for the next: partitions with segments to merge, objects to delete.",
     ),
-    (S3_CONTACT, "When S3 last answered as it should, as seconds since 1970; 0 before."),
+    (S3_CONTACT, "When S3 last answered without an error, as seconds since 1970; 0 before the first answer."),
 ];
 
 /// Gauges of consumer groups, which have a recorder of their own.
 pub(super) const LAGS: [(&str, &str); 2] = [
+    (CONSUMER_LAG, "Events of a table that a consumer group has not read; only the 200 largest are shown."),
     (
-        CONSUMER_LAG,
-        "Events that a consumer group has not read of a table; the largest ones, no more than 200.",
+        COMMITTED,
+        "The sum of the offsets that a consumer group has committed in a table; shown with the lags.",
     ),
-    (COMMITTED, "The sum of the offsets that a consumer group has committed of a table, of the same ones."),
 ];
 
 /// Histograms: of times, unless [`BUCKETS`] names them.

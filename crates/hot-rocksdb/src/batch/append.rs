@@ -88,12 +88,12 @@ impl Batch<'_> {
         events: &[EncodedEvent],
     ) -> Result<Vec<Option<FirstWrite>>, StorageError> {
         let mut known = vec![None; events.len()];
-        let (places, wanted): (Vec<usize>, Vec<[u8; 24]>) = events
+        let (indices, wanted): (Vec<usize>, Vec<[u8; 24]>) = events
             .iter()
             .enumerate()
-            .filter_map(|(place, event)| {
+            .filter_map(|(index, event)| {
                 let key = PartitionKey { table, partition: event.partition };
-                Some((place, keys::idempotency(key, event.key?.key)))
+                Some((index, keys::idempotency(key, event.key?.key)))
             })
             .unzip();
         // This batch deletes the keys of a forgotten table, but the volume still has them.
@@ -101,16 +101,16 @@ impl Batch<'_> {
             true => vec![None; wanted.len()],
             false => self.stored_first_writes(&wanted)?,
         };
-        for ((place, key), stored) in places.into_iter().zip(&wanted).zip(stored) {
+        for ((index, key), stored) in indices.into_iter().zip(&wanted).zip(stored) {
             let first = stored.or_else(|| self.first_writes.get(key).copied());
-            let event = &events[place];
+            let event = &events[index];
             if let (Some(first), Some(used)) = (first, event.key)
                 && first.clashes(used.payload)
             {
                 let partition = Partition::new(name.clone(), event.partition);
-                return Err(StorageError::KeyReused { partition, offset: first.offset, place });
+                return Err(StorageError::KeyReused { partition, offset: first.offset, index });
             }
-            known[place] = first;
+            known[index] = first;
         }
         Ok(known)
     }
@@ -123,11 +123,11 @@ impl Batch<'_> {
         known: &[Option<FirstWrite>],
     ) -> Result<(), StorageError> {
         let mut seen: HashMap<(PartitionNumber, [u8; 16]), ([u8; 16], usize)> = HashMap::new();
-        for (place, (event, _)) in
+        for (index, (event, _)) in
             events.iter().zip(known).enumerate().filter(|(_, (_, known))| known.is_none())
         {
             let Some(used) = event.key else { continue };
-            let (payload, first) = *seen.entry((event.partition, used.key)).or_insert((used.payload, place));
+            let (payload, first) = *seen.entry((event.partition, used.key)).or_insert((used.payload, index));
             if payload != used.payload {
                 let partition = Partition::new(table.clone(), event.partition);
                 // The offset that the first one would have had.
@@ -136,7 +136,7 @@ impl Batch<'_> {
                 let next = self.head(table).map_or(0, |head| {
                     self.peek(PartitionKey { table: head.id, partition: event.partition }).watermarks.next
                 });
-                return Err(StorageError::KeyReused { partition, offset: next + before, place });
+                return Err(StorageError::KeyReused { partition, offset: next + before, index });
             }
         }
         Ok(())

@@ -61,6 +61,7 @@ impl Batch<'_> {
         Ok(())
     }
 
+    /// Forgets a group; `UnknownGroup` if it has no offsets.
     pub(super) fn delete_group(&mut self, group: &GroupName) -> Result<(), StorageError> {
         if self.offsets_of(group) == 0 {
             return Err(StorageError::UnknownGroup(group.clone()));
@@ -75,7 +76,7 @@ impl Batch<'_> {
         }
     }
 
-    /// Forgets the groups whose last commit was before then; returns them.
+    /// Forgets the groups whose last commit was before a time; returns them.
     pub(super) fn expire_groups(&mut self, committed_before: TimestampMs) -> Vec<GroupName> {
         let groups: Vec<GroupName> =
             self.volume.catalog.read().consumers().iter().map(|(group, _)| group.clone()).collect();
@@ -95,7 +96,7 @@ impl Batch<'_> {
         old
     }
 
-    /// Sets a committed offset; `None` forgets it. Keeps the counts that the limits go by.
+    /// Sets a committed offset; `None` forgets it. Keeps the counts that limits are checked against.
     pub(super) fn set_consumer(
         &mut self,
         group: &GroupName,

@@ -1,4 +1,4 @@
-//! What the flusher and retention ask of the writer: bounds of segments, watermarks, eviction, starts.
+//! What the flusher and retention ask of the writer: bounds of segments, watermarks, eviction, trims.
 
 use std::collections::BTreeMap;
 
@@ -27,6 +27,7 @@ const MAX_EVICTED_RUNS: usize = 1024;
 const ROOM_PART: u64 = 16;
 
 impl Batch<'_> {
+    /// Stages that published segments are flushed, and queues their events for eviction.
     pub(super) fn mark_flushed(
         &mut self,
         segments: Vec<(Partition, FlushIntent)>,
@@ -37,13 +38,14 @@ impl Batch<'_> {
             if segment.range.end <= watermarks.flushed {
                 continue; // marked already, or trimmed meanwhile: then the segment expires in S3
             }
-            // The first event behind the segment may be of this very batch: then it came now.
-            let came = if segment.range.end < watermarks.next {
+            // The first event after the segment may belong to this very batch: then it arrived now.
+            let appended_ms = if segment.range.end < watermarks.next {
                 self.volume.db.appended(key, segment.range.end).ok().flatten()
             } else {
                 None
             };
-            let since = came.map_or(self.started, |came_ms| ago(self.started, self.now_ms, came_ms));
+            let since =
+                appended_ms.map_or(self.started, |appended_ms| ago(self.started, self.now_ms, appended_ms));
             self.state(key).mark_flushed(segment, since);
             let run = stored::FlushedRun { bytes: segment.bytes, flushed_ms: self.now_ms };
             let (db, end) = (&self.volume.db, segment.range.end);
@@ -62,13 +64,14 @@ impl Batch<'_> {
         Ok(())
     }
 
+    /// Stages the bounds of coming segments; refuses one whose first events retention or DELETE has dropped.
     pub(super) fn record_intents(
         &mut self,
         intents: Vec<(Partition, FlushIntent)>,
     ) -> Result<(), StorageError> {
         for (partition, intent) in intents {
             let key = self.existing(&partition)?;
-            let earliest = self.peek(key).watermarks.start;
+            let earliest = self.peek(key).watermarks.earliest;
             if intent.range.start < earliest {
                 return Err(StorageError::Expired { partition, offset: intent.range.start, earliest });
             }
@@ -77,6 +80,7 @@ impl Batch<'_> {
         Ok(())
     }
 
+    /// Stages the eviction of flushed runs that `keep` does not protect; returns the number of their events.
     pub(super) fn evict(&mut self, keep: HotKeep) -> Result<u64, StorageError> {
         let db = &self.volume.db;
         let mut flushed_bytes = self.volume.catalog.read().flushed_bytes();
@@ -133,16 +137,16 @@ impl Batch<'_> {
         }
     }
 
-    /// Moves starts: events below leave hot, and their runs leave the order of eviction.
+    /// Moves earliest offsets: events below leave hot, and their runs leave the order of eviction.
     pub(super) fn trim(&mut self, trims: Vec<Trim>) -> Result<(), StorageError> {
         let mut known = Vec::with_capacity(trims.len());
-        for Trim { partition, start, unflushed_bytes } in trims {
+        for Trim { partition, earliest, unflushed_bytes } in trims {
             let key = self.existing(&partition)?;
-            known.push((key, start, unflushed_bytes, self.forget_runs(key, start)?));
+            known.push((key, earliest, unflushed_bytes, self.forget_runs(key, earliest)?));
         }
         // From here on nothing fails: all of them move, or none.
-        for (key, start, unflushed_bytes, flushed_bytes) in known {
-            let gone = self.state(key).trim(start, unflushed_bytes, flushed_bytes);
+        for (key, earliest, unflushed_bytes, flushed_bytes) in known {
+            let gone = self.state(key).trim(earliest, unflushed_bytes, flushed_bytes);
             self.delete_events(key, gone);
         }
         Ok(())
@@ -152,7 +156,7 @@ impl Batch<'_> {
     pub(super) fn forget_runs(&mut self, key: PartitionKey, upto: Offset) -> Result<u64, StorageError> {
         let db = &self.volume.db;
         let mut bytes = 0;
-        // Runs that end at `low` or before have gone already, perhaps with this very batch.
+        // Runs that end at `low` or before were forgotten already, perhaps in this very batch.
         let first = keys::event(key, self.peek(key).watermarks.low + 1);
         for pair in db.scan(cf::PARTITION_RUNS, &keys::partition(key), &first) {
             let (index_key, number) = pair?;

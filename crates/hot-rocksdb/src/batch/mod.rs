@@ -1,6 +1,6 @@
 //! One batch of the writer: stages requests over the published state, without changing it, for one write.
 //!
-//! Here is what all requests share; what each caller asks of the writer has a file of its own.
+//! This file has what all requests share; each kind of request has a file of its own.
 
 mod append;
 mod consumers;

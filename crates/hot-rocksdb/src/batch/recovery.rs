@@ -44,7 +44,7 @@ impl Batch<'_> {
                 "{partition}: recovery would give offsets again: {was:?} to {watermarks:?}"
             );
             self.delete_events(key, OffsetRange::new(was.low, watermarks.low.clamp(was.low, was.next)));
-            if was.next <= watermarks.start {
+            if was.next <= watermarks.earliest {
                 // All that this volume has of the partition is gone, perhaps with its table: a key must not
                 // stand for an event that does not exist.
                 let (from, to) = (

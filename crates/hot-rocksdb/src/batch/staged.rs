@@ -53,7 +53,7 @@ pub(crate) struct CatalogUpdate {
     pub(super) consumers: BTreeMap<(GroupName, PartitionKey), Option<CommittedOffset>>,
     /// The counts of idempotency keys, if they change.
     pub(super) keys: Option<KeysHeld>,
-    /// Whether it changes starts or settings of tables, which manifests carry.
+    /// Whether it changes earliest offsets or settings of tables, which manifests carry.
     pub(super) is_listed: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What is asked of the writer about whole tables: settings, deletion, and new ids.
+//! What whole tables ask of the writer: settings, deletion, and new ids.
 
 use std::collections::BTreeMap;
 

@@ -72,14 +72,14 @@ impl VolumeState {
         // What this very request has of a key counts too.
         let mut uses: HashMap<(PartitionNumber, Hash), Hash> = HashMap::new();
         let mut has_new = false;
-        for (place, (number, event)) in append.events.iter().enumerate() {
+        for (index, (number, event)) in append.events.iter().enumerate() {
             let Some(used) = KeyUse::of(event) else {
                 has_new = true;
                 continue;
             };
             let reused = |offset: Offset| {
                 let partition = Partition::new(append.table.clone(), *number);
-                StorageError::KeyReused { partition, offset, place }
+                StorageError::KeyReused { partition, offset, index }
             };
             match first(number, &used) {
                 Some(first) if first.clashes(used.payload) => return Err(reused(first.offset)),

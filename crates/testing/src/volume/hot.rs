@@ -255,7 +255,7 @@ impl HotReader for MemoryHot {
         let mut volume = self.volume.lock();
         let nothing = Sheet::default();
         let sheet = volume.visible(&partition.table)?.partitions.get(&partition.number).unwrap_or(&nothing);
-        let (offset, earliest) = (segment.next(), sheet.watermarks.start);
+        let (offset, earliest) = (segment.next(), sheet.watermarks.earliest);
         if offset < earliest {
             return Err(StorageError::Expired { partition, offset, earliest });
         }

@@ -47,17 +47,17 @@ use contracts::{
 /// How often the flusher looks for what is due.
 const TICK: Duration = Duration::from_millis(200);
 /// How often it checks whether another writer has taken over, while it has nothing to write.
-const WATCH: Duration = Duration::from_secs(2);
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 /// How often it evicts while nobody waits for a flush: each eviction is a write of its own.
-const EVICT: Duration = Duration::from_secs(1);
+const EVICT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a segment that is ready waits for the next one to share its manifest.
-const GATHER: Duration = Duration::from_millis(100);
+const GATHER_TIME: Duration = Duration::from_millis(100);
 /// Segments that are written at once, and that one manifest names, at most.
 const MAX_SEGMENTS: usize = 256;
 /// The wait before a manifest without segments is retried.
-const RETRY_CHANGES: Duration = Duration::from_secs(2);
+const CHANGES_RETRY: Duration = Duration::from_secs(2);
 /// The longest time that a committed consumer offset waits for a manifest.
-const OFFSETS: Duration = Duration::from_secs(30);
+const MAX_OFFSETS_WAIT: Duration = Duration::from_secs(30);
 /// The longest wait before a failed partition is retried.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
@@ -72,7 +72,7 @@ pub struct Tiers {
     pub clock: Arc<dyn Clock>,
     /// The flusher's sign of life.
     pub heartbeat: Arc<Heartbeat>,
-    /// Told what is wrong with the bucket.
+    /// Shows what is wrong with the bucket.
     pub bucket: Arc<BucketState>,
 }
 
@@ -90,7 +90,7 @@ pub struct Flusher {
     /// Segments being written, at most one of each partition.
     writing: JoinSet<WriteOutcome>,
     busy: HashMap<task::Id, Partition>,
-    /// Permits to write, and permits for the memory that takes.
+    /// Permits to write, and permits for the memory that writing takes.
     turns: Arc<Semaphore>,
     memory: Arc<Semaphore>,
     /// Partitions that failed: how often in a row, and when they are retried.
@@ -147,7 +147,7 @@ impl Flusher {
         loop {
             let mut ready = Vec::new();
             tokio::select! {
-                biased;
+                biased; // a stop is seen even if segments never cease to become ready
                 () = stop.cancelled() => return Ok(()),
                 Some(request) = self.requests.recv() => self.waiters.push(FlushWaiter::new(request)),
                 Some(outcome) = self.writing.join_next_with_id() => ready = self.gather(outcome).await,
@@ -156,7 +156,7 @@ impl Flusher {
             match self.step(ready).await {
                 Err(fenced @ StorageError::Fenced(_)) => return Err(fenced),
                 Err(error) => {
-                    self.tiers.bucket.troubled(Some(error.to_string()));
+                    self.tiers.bucket.set_trouble(Some(error.to_string()));
                     warn!(%error, "flush failed, will retry");
                 }
                 Ok(()) => {}
@@ -183,11 +183,11 @@ impl Flusher {
         published.and(done)
     }
 
-    /// Takes what else is ready or soon will be, so that it shares one manifest.
+    /// Takes the other segments that are ready or soon will be, so that they share one manifest.
     async fn gather(&mut self, first: Result<(task::Id, WriteOutcome), JoinError>) -> Vec<WriteOutcome> {
         let mut ready = Vec::from_iter(self.joined(first));
         while ready.len() < MAX_SEGMENTS
-            && let Ok(Some(next)) = timeout(GATHER, self.writing.join_next_with_id()).await
+            && let Ok(Some(next)) = timeout(GATHER_TIME, self.writing.join_next_with_id()).await
         {
             ready.extend(self.joined(next));
         }
@@ -218,7 +218,7 @@ impl Flusher {
         let busy: HashSet<&Partition> = self.busy.values().collect();
         let situation = |partition: &Partition| Situation {
             is_busy: busy.contains(partition),
-            is_waiting: self.troubled.get(partition).is_some_and(|(_, until)| *until > now),
+            is_backing_off: self.troubled.get(partition).is_some_and(|(_, until)| *until > now),
             asked_upto: self.waiters.iter().filter_map(|waiter| waiter.end(partition)).max().unwrap_or(0),
         };
         // Never sooner than a tick: without an interval every step would begin segments of a few events each.
@@ -241,7 +241,7 @@ impl Flusher {
         let most = self.flush.memory_bytes;
         async move {
             let partition = task.partition.clone();
-            // About: the object, and its room to grow.
+            // Roughly the object and the spare room of its buffer.
             let bytes = task.bytes.min(segment_bytes).saturating_mul(2);
             let permits = usize::try_from(bytes).unwrap_or(most).min(most);
             let (Ok(_turn), Ok(_memory)) = (
@@ -260,7 +260,7 @@ impl Flusher {
 
     /// Checks for another writer: an idle one would not notice it otherwise.
     async fn watch(&mut self) -> Result<(), StorageError> {
-        if self.watched.elapsed() < WATCH {
+        if self.watched.elapsed() < WATCH_INTERVAL {
             return Ok(());
         }
         self.watched = Instant::now();
@@ -269,7 +269,7 @@ impl Flusher {
             Err(
                 error @ (StorageError::Unavailable { tier: Tier::Cold, .. } | StorageError::Denied { .. }),
             ) => {
-                self.tiers.bucket.troubled(Some(error.to_string()));
+                self.tiers.bucket.set_trouble(Some(error.to_string()));
                 debug!(%error, "cannot see whether another writer has taken over");
                 Ok(())
             }
@@ -282,10 +282,10 @@ impl Flusher {
         }
     }
 
-    /// Drops from hot what is flushed and need not be kept. Only after a round that published, or had nothing
-    /// to: see the order above.
+    /// Drops from hot what is flushed and need not be kept. Called only after a round that published, or had
+    /// nothing to publish: see the order above.
     async fn evict(&mut self) -> Result<(), StorageError> {
-        if self.waiters.is_empty() && self.evicted.elapsed() < EVICT {
+        if self.waiters.is_empty() && self.evicted.elapsed() < EVICT_INTERVAL {
             return Ok(());
         }
         self.evicted = Instant::now();

@@ -36,8 +36,8 @@ pub(super) struct FlushPolicy {
 pub(super) struct Situation {
     /// A segment of it is being written.
     pub(super) is_busy: bool,
-    /// It failed, and is not retried yet.
-    pub(super) is_waiting: bool,
+    /// Its last segment failed, and it is not retried yet.
+    pub(super) is_backing_off: bool,
     /// A caller waits for it to be flushed up to here.
     pub(super) asked_upto: Offset,
 }
@@ -52,10 +52,10 @@ pub(super) fn due(
     let mut tasks = Vec::new();
     for (partition, status) in pending.iter().filter(|(_, status)| !status.watermarks.unflushed().is_empty())
     {
-        let Situation { is_busy, is_waiting, asked_upto } = situation(partition);
+        let Situation { is_busy, is_backing_off, asked_upto } = situation(partition);
         let has_waited = status.unflushed_since.is_some_and(|since| since.elapsed() >= policy.interval);
         let is_due = has_waited || status.unflushed_bytes >= policy.segment_bytes || status.intent.is_some();
-        if !is_busy && (asked_upto > status.watermarks.flushed || (is_due && !is_waiting)) {
+        if !is_busy && (asked_upto > status.watermarks.flushed || (is_due && !is_backing_off)) {
             let (partition, range) = (partition.clone(), status.watermarks.unflushed());
             let task = FlushTask { partition, range, intent: status.intent, bytes: status.unflushed_bytes };
             tasks.push((status.unflushed_since, task));
@@ -83,7 +83,7 @@ mod tests {
     fn status(number: u32, flushed: Offset, next: Offset, bytes: u64, waited_secs: u64) -> PartitionStatus {
         PartitionStatus {
             number,
-            watermarks: Watermarks { start: 0, low: 0, flushed, next },
+            watermarks: Watermarks { earliest: 0, low: 0, flushed, next },
             hot_bytes: bytes,
             unflushed_bytes: bytes,
             unflushed_since: (next > flushed).then(|| Instant::now() - Duration::from_secs(waited_secs)),
@@ -121,7 +121,7 @@ mod tests {
     fn a_partition_in_trouble_does_not_hold_up_others() {
         let pending = pending(vec![status(0, 0, 9, 10, 5), status(1, 0, 9, 10, 5), status(2, 0, 9, 10, 5)]);
         let situation = |partition: &Partition| Situation {
-            is_waiting: partition.number == 0,
+            is_backing_off: partition.number == 0,
             is_busy: partition.number == 2,
             asked_upto: 0,
         };
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(ends(pending.clone()).values().copied().collect::<Vec<_>>(), [9, 6, 9]);
         let situation = |partition: &Partition| Situation {
             asked_upto: if partition.number == 1 { 4 } else { 9 },
-            is_waiting: true,
+            is_backing_off: true,
             is_busy: partition.number == 2,
         };
         assert_eq!(numbers(&due(&pending, DUE, 9, situation)), [0]);

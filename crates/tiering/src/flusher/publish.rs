@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{
-    Flusher, MAX_BACKOFF, OFFSETS, RETRY_CHANGES, TICK, WriteOutcome, partition::WrittenSegment,
+    CHANGES_RETRY, Flusher, MAX_BACKOFF, MAX_OFFSETS_WAIT, TICK, WriteOutcome, partition::WrittenSegment,
     waiter::FlushWaiter,
 };
 use contracts::{
@@ -40,7 +40,7 @@ impl Flusher {
                 Err(error) => {
                     self.waiters.iter_mut().for_each(|waiter| waiter.fail_partition(&partition, &error));
                     if is_about_the_bucket(&error) {
-                        self.tiers.bucket.troubled(Some(error.to_string()));
+                        self.tiers.bucket.set_trouble(Some(error.to_string()));
                         self.not_taken.insert(partition.clone());
                     }
                     self.back_off(partition);
@@ -55,7 +55,7 @@ impl Flusher {
         let may_retry = !self.waiters.is_empty() || Instant::now() >= self.retry_changes;
         // Commits alone must not cause manifests more often than flushes do.
         let offsets_wait = self.offsets_published.elapsed()
-            < self.flush.interval_secs.duration().min(OFFSETS)
+            < self.flush.interval_secs.duration().min(MAX_OFFSETS_WAIT)
             && self.waiters.is_empty();
         let has_changes = self.published_changes != Some(changes)
             || (self.published_offsets != Some(offsets) && !offsets_wait);
@@ -63,13 +63,13 @@ impl Flusher {
             // Publish, then mark, then evict: a crash between any two leaves every acked event readable.
             if let Err(error) = self.publish_manifest(&written, changes).await {
                 written.into_iter().for_each(|segment| self.back_off(segment.partition));
-                self.retry_changes = Instant::now() + RETRY_CHANGES;
+                self.retry_changes = Instant::now() + CHANGES_RETRY;
                 self.is_publishing_failing = true;
                 return Err(error);
             }
             self.is_publishing_failing = false;
             metrics::manifest_published(self.tiers.clock.now_ms());
-            crash::point("flush-committed");
+            crash::point("flush-published");
             self.published_changes = Some(changes);
             (self.published_offsets, self.offsets_published) = (Some(offsets), Instant::now());
             self.watched = Instant::now();
@@ -84,7 +84,7 @@ impl Flusher {
     }
 
     /// Publishes everything that has changed since the last manifest, as the counters of changes tell. If no
-    /// table has changed, only the tables of these segments are sent along.
+    /// table has changed, it passes only the tables of these segments.
     async fn publish_manifest(&self, written: &[WrittenSegment], changes: u64) -> Result<(), StorageError> {
         let tables = match self.published_changes == Some(changes) {
             true => self.tables(written.iter().map(|segment| &segment.partition.table)),
@@ -98,7 +98,7 @@ impl Flusher {
         self.tiers.cold.publish(publication).await
     }
 
-    /// Marks segments flushed, which a published manifest names by now, and tells those who wait for them.
+    /// Marks segments flushed, which a published manifest names by now, and reports them to their waiters.
     async fn mark(&mut self, written: Vec<WrittenSegment>) -> Result<(), StorageError> {
         let segments: Vec<_> =
             written.iter().map(|segment| (segment.partition.clone(), segment.intent)).collect();
@@ -141,7 +141,7 @@ impl Flusher {
         names.into_iter().filter_map(|name| self.tiers.hot.table(name)).collect()
     }
 
-    /// How far the tables that somebody waits for are flushed.
+    /// How far the tables that have waiters are flushed.
     fn flushed(&self) -> BTreeMap<Partition, Offset> {
         let tables = self.tables(self.waiters.iter().flat_map(FlushWaiter::tables));
         tables
@@ -151,8 +151,8 @@ impl Flusher {
             .collect()
     }
 
-    /// Clears the bucket's trouble, unless something that it did not take still waits: a bucket that can be
-    /// read may still refuse writes.
+    /// Clears the bucket's trouble, unless something that it refused still waits: a bucket that can be read
+    /// may still refuse writes.
     pub(super) fn heal(&mut self) {
         if !self.not_taken.is_empty() {
             // What was dropped meanwhile no longer waits.
@@ -161,7 +161,7 @@ impl Flusher {
             self.not_taken.retain(|partition| waiting.contains(partition));
         }
         if self.not_taken.is_empty() && !self.is_publishing_failing {
-            self.tiers.bucket.troubled(None);
+            self.tiers.bucket.set_trouble(None);
         }
     }
 

@@ -103,7 +103,7 @@ impl FlushWaiter {
         }
     }
 
-    /// Stops waiting for what is flushed, or gone.
+    /// Stops waiting for partitions that are flushed, or whose table was deleted.
     pub(super) fn settle(&mut self, flushed: &BTreeMap<Partition, Offset>) {
         self.ends.retain(|partition, end| flushed.get(partition).is_some_and(|flushed| flushed < end));
     }

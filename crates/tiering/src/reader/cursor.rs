@@ -1,4 +1,4 @@
-//! The cursor of a read: the position in each partition and the filters of the read, as one opaque word.
+//! The cursor of a read: the position in each partition and the filters of the read, as one opaque string.
 //!
 //! `base64url( 2 | flags | since? | until? | partition? | base | width | runs | (gap, length)* | differences
 //! | CRC32C )`, with numbers as varints. A run is of partitions with consecutive numbers; each position is

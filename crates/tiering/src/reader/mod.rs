@@ -14,7 +14,7 @@ use tokio::task;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use self::{
-    merge::{Look, Merge},
+    merge::{FetchLimits, Merge},
     turns::{ReadTurn, ReadTurns},
 };
 use contracts::{
@@ -27,7 +27,8 @@ use contracts::{
     sequence::{Offset, OffsetRange},
 };
 
-/// The next offset to read of each partition; one that is not listed is read from its start.
+/// The next offset to read of each partition; one that is not listed is read from its earliest
+/// offset.
 pub type Positions = BTreeMap<PartitionNumber, Offset>;
 
 /// What to read.
@@ -54,7 +55,8 @@ pub struct TablePage {
     pub has_more: bool,
     /// What the page skipped because it was lost with a volume.
     pub lost: Vec<(PartitionNumber, OffsetRange)>,
-    /// The turn with which it was read, held for as long as the records are in memory.
+    /// The turn with which it was read; drop it with the records, since turns bound how many pages are in
+    /// memory.
     pub turn: ReadTurn,
 }
 
@@ -91,7 +93,7 @@ impl TieredReader {
     ///
     /// # Errors
     /// `UnknownTable`, `Expired` or `BeyondEnd`.
-    pub fn merge(&self, query: ReadQuery, look: impl Into<Look>) -> Result<Merge, StorageError> {
+    pub fn merge(&self, query: ReadQuery, limits: impl Into<FetchLimits>) -> Result<Merge, StorageError> {
         let Some(table) = self.catalog.table(&query.table) else {
             return Err(StorageError::UnknownTable(query.table));
         };
@@ -100,10 +102,10 @@ impl TieredReader {
             .partitions
             .iter()
             .any(|status| starts.get(&status.number).is_some_and(|start| *start < status.watermarks.low));
-        Ok(Merge::new(self.clone(), query, starts, look.into(), wants_cold))
+        Ok(Merge::new(self.clone(), query, starts, limits.into(), wants_cold))
     }
 
-    /// Like [`TieredReader::merge`], but ends with what is there now, even if more is written meanwhile, and
+    /// Like [`TieredReader::merge`], but ends at what is there now, even if more is written meanwhile, and
     /// fetches ahead.
     ///
     /// # Errors
@@ -132,14 +134,14 @@ impl TieredReader {
         self.starts(&table, query).map(drop)
     }
 
-    /// The query with each position moved into what is kept: to the start if it has expired, to the end if it
-    /// is beyond it.
+    /// The query with each position moved into what can be read: up to the earliest offset if it has expired,
+    /// back to the end if it is beyond it.
     pub fn moved_on(&self, query: &ReadQuery) -> ReadQuery {
         let mut moved = query.clone();
         let Some(table) = self.catalog.table(&query.table) else { return moved };
         for status in &table.partitions {
             if let Some(from) = moved.from.get_mut(&status.number) {
-                *from = (*from).clamp(status.watermarks.start, status.watermarks.next);
+                *from = (*from).clamp(status.watermarks.earliest, status.watermarks.next);
             }
         }
         moved
@@ -178,7 +180,7 @@ impl TieredReader {
         }))
     }
 
-    /// Reads from cold; does nothing before it is awaited.
+    /// A read from cold; it sends nothing before it is awaited.
     fn read_cold(
         &self,
         query: &ReadQuery,
@@ -208,7 +210,7 @@ impl TieredReader {
         }
         let mut starts = Positions::new();
         for (number, watermarks) in numbers {
-            let earliest = watermarks.start;
+            let earliest = watermarks.earliest;
             let offset = query.from.get(&number).copied().unwrap_or(earliest);
             let partition = Partition::new(table.name.clone(), number);
             if offset < earliest {

@@ -1,4 +1,4 @@
-//! What the states of volume and bucket mean together at the start, and how they are reconciled.
+//! How the states of volume and bucket relate at a start, and how they are reconciled.
 //!
 //! | volume | bucket | |
 //! |---|---|---|
@@ -38,7 +38,7 @@ use contracts::{
     fence::Fence,
     idempotency::{FirstWrite, KeyUse},
     journal::Journal,
-    manifests::{ColdBounds, Emptied, Takeover},
+    manifests::{BucketEmptied, ColdBounds, Takeover},
     name::{GroupName, Partition, TableName},
     progress::Progress,
     read::{ReadLimit, TimeFilter},
@@ -47,11 +47,11 @@ use contracts::{
     sequence::{Offset, OffsetRange, Watermarks},
 };
 
-/// How often the chain is followed when another writer was faster.
+/// How many times the chain is followed when another writer was faster.
 const ATTEMPTS: usize = 100;
 /// Segments read at once for their idempotency keys.
 const PARALLEL_SEGMENTS: usize = 4;
-/// What is read of a segment at once.
+/// How much of a segment is read at once.
 const CHUNK: ReadLimit = ReadLimit { records: 10_000, bytes: 8 << 20 };
 
 /// What recovery works on.
@@ -66,7 +66,7 @@ pub struct Recovery {
     pub store_id: Mutex<Uuid>,
     /// Closed when another writer takes over.
     pub fence: Arc<Fence>,
-    /// Told how far recovery has come.
+    /// Shows how far recovery has come.
     pub progress: Arc<Progress>,
     /// How long idempotency keys are remembered, in milliseconds.
     pub key_window_ms: i64,
@@ -146,14 +146,14 @@ impl Recovery {
             known.get(partition).is_none_or(|watermarks| watermarks.next < cold.end)
         });
         let partitions: Vec<_> =
-            moved.map(|(partition, cold)| empty_at(partition, cold.start, cold.end)).collect();
+            moved.map(|(partition, cold)| empty_at(partition, cold.earliest, cold.end)).collect();
         for one in &partitions {
             let next = known.get(&one.partition).map_or(0, |watermarks| watermarks.next);
             warn!(
                 partition = %one.partition,
                 start = next,
                 end = one.watermarks.next,
-                "these offsets may have been given, and are lost with the volume"
+                "these offsets may have been given, and are declared lost with the volume"
             );
         }
         self.hot.recover(Recovered { partitions, ..Recovered::default() }).await?;
@@ -166,7 +166,7 @@ impl Recovery {
     /// Reserves offsets for all partitions.
     ///
     /// # Errors
-    /// Those of a publication.
+    /// Those of [`SegmentStore::publish`](contracts::cold::SegmentStore::publish).
     pub async fn reserve(&self) -> Result<(), StorageError> {
         self.cold.reserve(&self.hot.tables().watermarks()).await
     }
@@ -182,13 +182,13 @@ impl Recovery {
         let hot: BTreeMap<_, _> = tables.partitions().collect();
         for (partition, status) in &hot {
             let end = cold.get(partition).map_or(0, |cold| cold.end);
-            if end < status.watermarks.flushed && status.watermarks.flushed > status.watermarks.start {
+            if end < status.watermarks.flushed && status.watermarks.flushed > status.watermarks.earliest {
                 let flushed = status.watermarks.flushed;
                 if cold.is_empty() {
                     let why = format!(
                         "this volume says that S3 has {partition} up to {flushed}, and there is no manifest"
                     );
-                    return Err(StorageError::denied(Tier::Cold, Emptied(why)));
+                    return Err(StorageError::denied(Tier::Cold, BucketEmptied(why)));
                 }
                 return Err(StorageError::Refused(format!(
                     "the volume says that S3 has {partition} up to {flushed}, its manifests say up to \
@@ -218,18 +218,18 @@ impl Recovery {
             self.progress.advance();
             match step {
                 RecoveryStep::Leave => {}
-                RecoveryStep::Mark(intent) => unmarked.push((partition, intent)),
-                RecoveryStep::Replace { start, end } => {
-                    recovered.partitions.push(empty_at(partition, start, end))
+                RecoveryStep::MarkFlushed(intent) => unmarked.push((partition, intent)),
+                RecoveryStep::Replace { earliest, end } => {
+                    recovered.partitions.push(empty_at(partition, earliest, end))
                 }
-                RecoveryStep::Compare { both, start, flushed, next, .. } => {
+                RecoveryStep::Compare { both, earliest, flushed, next, .. } => {
                     self.compare(&partition, both).await?;
                     if next <= flushed {
-                        recovered.partitions.push(empty_at(partition, start, flushed));
+                        recovered.partitions.push(empty_at(partition, earliest, flushed));
                     } else {
                         let hot_bytes =
                             self.stored_bytes(&partition, OffsetRange::new(flushed, next)).await?;
-                        let watermarks = Watermarks { start, low: flushed, flushed, next };
+                        let watermarks = Watermarks { earliest, low: flushed, flushed, next };
                         recovered.partitions.push(RecoveredPartition { partition, watermarks, hot_bytes });
                     }
                 }
@@ -245,7 +245,7 @@ impl Recovery {
             self.hot.recover(recovered).await?;
             crash::point("recovery-partitions");
             let keys = self.recover_keys().await?;
-            info!(tables, partitions, keys, "taken over from S3");
+            info!(tables, partitions, keys, "tables, partitions and idempotency keys recovered from S3");
         }
         self.trim().await
     }
@@ -255,10 +255,10 @@ impl Recovery {
         let known = self.hot.tables().watermarks();
         let bounds = self.cold.partitions()?.into_iter();
         let behind = bounds.filter(|(partition, cold)| {
-            known.get(partition).is_some_and(|watermarks| watermarks.start < cold.start)
+            known.get(partition).is_some_and(|watermarks| watermarks.earliest < cold.earliest)
         });
         let trims: Vec<_> = behind
-            .map(|(partition, cold)| Trim { partition, start: cold.start, unflushed_bytes: 0 })
+            .map(|(partition, cold)| Trim { partition, earliest: cold.earliest, unflushed_bytes: 0 })
             .collect();
         if trims.is_empty() { Ok(()) } else { self.hot.trim(trims).await }
     }
@@ -281,7 +281,7 @@ impl Recovery {
         // An older copy may have commits that no manifest has. They are kept, unless the events up to there
         // are gone: then the table may be another one by now.
         let is_gone = |partition: &Partition, offset: Offset| {
-            bounds.get(partition).is_some_and(|cold| offset <= cold.start && cold.start > 0)
+            bounds.get(partition).is_some_and(|cold| offset <= cold.earliest && cold.earliest > 0)
         };
         for (group, offsets_of_group) in self.hot.all_offsets().await? {
             for (partition, offset) in offsets_of_group {

@@ -27,13 +27,13 @@ pub enum Relation {
 pub(super) enum RecoveryStep {
     /// Leave it as it is.
     Leave,
-    /// Mark the segment flushed: the process ended between manifest and mark.
-    Mark(FlushIntent),
+    /// Mark the segment flushed: the process ended after the manifest and before this note.
+    MarkFlushed(FlushIntent),
     /// Take over what S3 has: the volume has nothing beyond it.
-    Replace { start: Offset, end: Offset },
+    Replace { earliest: Offset, end: Offset },
     /// Compare `both`, which both tiers have and which must be equal; S3 ends at `flushed`, the volume at
     /// `next`.
-    Compare { both: OffsetRange, start: Offset, flushed: Offset, next: Offset, lost: Option<OffsetRange> },
+    Compare { both: OffsetRange, earliest: Offset, flushed: Offset, next: Offset, lost: Option<OffsetRange> },
 }
 
 /// How the volume relates to a bucket that has events.
@@ -75,7 +75,7 @@ pub(super) fn step(
     // below.
     let intent = status.and_then(|status| status.intent).filter(|intent| intent.range.end == cold.end);
     if let Some(intent) = intent.filter(|_| relation == Relation::InStep) {
-        return Ok(RecoveryStep::Mark(intent));
+        return Ok(RecoveryStep::MarkFlushed(intent));
     }
     if relation == Relation::InStep {
         return Err(StorageError::Refused(format!(
@@ -84,22 +84,22 @@ pub(super) fn step(
             cold.end, watermarks.flushed
         )));
     }
-    let start = watermarks.start.max(cold.start);
+    let earliest = watermarks.earliest.max(cold.earliest);
     // What has expired in S3 meanwhile cannot be compared, and is no longer wanted.
-    let first = watermarks.flushed.max(cold.start).min(watermarks.next);
+    let first = watermarks.flushed.max(cold.earliest).min(watermarks.next);
     let both = OffsetRange::new(first, watermarks.next.min(cold.end).max(first));
     if both.is_empty() {
-        return Ok(RecoveryStep::Replace { start, end: cold.end });
+        return Ok(RecoveryStep::Replace { earliest, end: cold.end });
     }
     let lost = cold.lost.iter().map(|lost| lost.overlap(both)).find(|lost| !lost.is_empty());
-    Ok(RecoveryStep::Compare { both, start, flushed: cold.end, next: watermarks.next, lost })
+    Ok(RecoveryStep::Compare { both, earliest, flushed: cold.end, next: watermarks.next, lost })
 }
 
 /// A partition of which nothing is in hot.
-pub(super) fn empty_at(partition: Partition, start: Offset, end: Offset) -> RecoveredPartition {
+pub(super) fn empty_at(partition: Partition, earliest: Offset, end: Offset) -> RecoveredPartition {
     RecoveredPartition {
         partition,
-        watermarks: Watermarks { start, low: end, flushed: end, next: end },
+        watermarks: Watermarks { earliest, low: end, flushed: end, next: end },
         hot_bytes: 0,
     }
 }

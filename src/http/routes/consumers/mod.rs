@@ -212,7 +212,7 @@ fn lag(state: &AppState, table: Option<&TableStatus>, partition: &Partition, off
         .map(|status| status.watermarks)
         .unwrap_or_default();
     let left = OffsetRange::new(
-        offset.unwrap_or(watermarks.start).clamp(watermarks.start, watermarks.next),
+        offset.unwrap_or(watermarks.earliest).clamp(watermarks.earliest, watermarks.next),
         watermarks.next,
     );
     state.reader.events_in(partition, left)

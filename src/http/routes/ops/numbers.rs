@@ -14,7 +14,7 @@ use crate::{
         connection::OnConnection,
         error::{PROBLEM_JSON, Problem, ProblemShown},
         params::{NoParams, Params},
-        routes::tables::{self, Walk},
+        routes::tables::{self, TableWalk},
         state::{AppState, OpsState},
     },
     prometheus,
@@ -73,7 +73,7 @@ pub async fn stats(
     });
     stats["idempotency"] = json!({"keys": keys, "bytes": bytes, "window_secs": window_ms / 1000});
     let share = tables::share_of_one(&state, &connection).await?;
-    let mut walk = Walk { state, after: None };
+    let mut walk = TableWalk { state, after: None };
     let pieces = async_stream::try_stream! {
         let mut text = answers::json(&stats)?;
         text.pop(); // the closing brace: one more member follows

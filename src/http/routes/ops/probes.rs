@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::http::{
-    context::Shaped,
+    context::OwnBody,
     error::{PROBLEM_JSON, ProblemShown},
     state::{OpsState, Phase},
 };
@@ -81,13 +81,13 @@ pub async fn livez(State(ops): State<OpsState>) -> Response {
     )
 )]
 pub async fn readyz(State(ops): State<OpsState>, RawQuery(query): RawQuery) -> Response {
-    let lifecycle = Check::new("lifecycle", ops.lifecycle.phase() == Phase::Ready, ops.lifecycle.says());
+    let lifecycle = Check::new("lifecycle", ops.lifecycle.phase() == Phase::Ready, ops.lifecycle.describe());
     let is_verbose = query
         .is_some_and(|query| query.split('&').any(|one| one == "verbose" || one.starts_with("verbose=")));
     // For people: whether the bucket can be used never decides whether requests should come.
     let bucket = is_verbose.then(|| {
         let trouble = ops.bucket.trouble();
-        Check::new("bucket", trouble.is_none(), trouble.unwrap_or_else(|| ops.bucket.says().to_owned()))
+        Check::new("bucket", trouble.is_none(), trouble.unwrap_or_else(|| ops.bucket.describe().to_owned()))
     });
     probe(vec![lifecycle], bucket)
 }
@@ -104,7 +104,7 @@ pub async fn readyz(State(ops): State<OpsState>, RawQuery(query): RawQuery) -> R
     )
 )]
 pub async fn startupz(State(ops): State<OpsState>) -> Response {
-    probe(vec![Check::new("recovery", ops.lifecycle.phase() >= Phase::Ready, ops.lifecycle.says())], None)
+    probe(vec![Check::new("recovery", ops.lifecycle.phase() >= Phase::Ready, ops.lifecycle.describe())], None)
 }
 
 fn status(passes: bool) -> &'static str {
@@ -118,7 +118,7 @@ fn probe(mut checks: Vec<Check>, beside: Option<Check>) -> Response {
     let code = if passes { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut response = (code, Json(Probe { status: status(passes), checks })).into_response();
     if !passes {
-        response.extensions_mut().insert(Shaped); // the 503 of a probe is an answer, not an error
+        response.extensions_mut().insert(OwnBody); // the 503 of a probe is an answer, not an error
     }
     response
 }

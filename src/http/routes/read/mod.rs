@@ -33,7 +33,7 @@ use crate::http::{
 use contracts::{name::TableName, read::TimeFilter};
 use tiering::{Merge, Positions, ReadQuery, cursor};
 
-/// Tells nginx to pass a stream on as it comes.
+/// Tells nginx to pass a stream on without buffering it.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// The cursor of the last event that a client of server-sent events has seen.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -139,7 +139,7 @@ pub async fn read(
             request.answer(shape).await
         }
     };
-    // A client whose place is gone is told where it can go on.
+    // A client whose position no longer exists is told where it can continue.
     answered.map_err(|problem| match problem.code() {
         Code::OffsetExpired | Code::OffsetBeyondEnd => {
             let next = reader.moved_on(&query);

@@ -49,14 +49,14 @@ impl PageRequest<'_> {
             let end = PageEnd { has_more, next_cursor: cursor::encode(self.query, &next), lost };
             let (encoded, length) = match shape {
                 Shape::Protobuf => (
-                    Encoded::Protobuf(records, end),
+                    EncodedPage::Protobuf(records, end),
                     usize::try_from(bytes).unwrap_or(usize::MAX) + 2 * PIECE_BYTES,
                 ),
                 _ => {
                     let body = encode::json_page(&records, &end);
                     drop(records);
                     let length = body.len();
-                    (Encoded::Json(body), length)
+                    (EncodedPage::Json(body), length)
                 }
             };
             if share.try_grow_to(length).is_err() {
@@ -101,13 +101,13 @@ impl PageRequest<'_> {
 }
 
 /// A page as it is sent.
-enum Encoded {
+enum EncodedPage {
     Json(Vec<u8>),
     /// Its records are encoded while they are sent.
     Protobuf(Vec<Record>, PageEnd),
 }
 
-impl Encoded {
+impl EncodedPage {
     fn answer(self, share: Share) -> Response {
         let (media_type, body) = match self {
             Self::Json(body) => ("application/json", share.body(body)),

@@ -1,6 +1,5 @@
-//! Server-sent events: the rest of a table, and then every new event as it comes. An `id` is a cursor, so a
-//! client that was cut off goes on where it was by sending it as `Last-Event-ID`, which browsers do by
-//! themselves.
+//! Server-sent events: the rest of a table, and then every new event as it is appended. An `id` is a cursor,
+//! so a client that was cut off resumes by sending it as `Last-Event-ID`, which browsers do by themselves.
 //!
 //! A tail that waits holds its place and nothing else. What it reads is charged to the memory for answers
 //! until it is sent.
@@ -29,24 +28,25 @@ use contracts::{
     read::ReadLimit,
     wakeups::Wakeup,
 };
-use tiering::{Look, Merge, ReadQuery, cursor};
+use tiering::{FetchLimits, Merge, ReadQuery, cursor};
 
 /// The media type of the answer.
 pub(super) const EVENT_STREAM: &str = "text/event-stream";
-/// What a tail reads at once, and the most that it holds while its client takes nothing. It is little because
-/// there may be many tails.
-const LOOK: Look = Look { chunk: ReadLimit { records: 256, bytes: 64 << 10 }, most_bytes: 160 << 10 };
+/// What a tail fetches at once, and the most that it holds while its client reads nothing. It is little
+/// because there may be many tails.
+const FETCH: FetchLimits =
+    FetchLimits { chunk: ReadLimit { records: 256, bytes: 64 << 10 }, most_bytes: 160 << 10 };
 /// After this long without an event a comment is sent, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// In tables of up to this many partitions every event has a cursor. A cursor grows with the partitions, so
 /// in larger tables only the last event of each batch has one.
 const ID_PARTITIONS: usize = 64;
-/// A batch ends at this many bytes, after this long, or when no more events are at hand.
+/// A batch ends at this many bytes, after this long, or when no more events are fetched.
 const BATCH_BYTES: usize = 64 << 10;
 const BATCH_TIME: Duration = Duration::from_millis(100);
 
-/// Where a client goes on that was cut off. It counts more than the parameters of its URL, which are still
-/// those of the first request.
+/// Where a client that was cut off resumes. It overrides the parameters of its URL, which are still those of
+/// the first request.
 pub(super) fn resumed(table: &TableName, last_event_id: &HeaderValue) -> Result<ReadQuery, Problem> {
     let query = last_event_id.to_str().ok().and_then(|text| cursor::decode(table, text).ok());
     query.ok_or_else(|| {
@@ -65,7 +65,7 @@ pub(super) async fn answer(
     let place = state.tails.take(connection).ok_or_else(full)?;
     // Registered before the first look, so that nothing is missed between the two.
     let wakeup = state.appender.wakeups().wait_for(&query.table, query.partition);
-    let mut merge = state.reader.merge(query.clone(), LOOK)?;
+    let mut merge = state.reader.merge(query.clone(), FETCH)?;
     let mut share = state.responses.sending(connection);
     // An error now becomes a status; later it can only break the answer off.
     fetch(&mut merge, &mut share, 0, connection).await?;
@@ -116,7 +116,7 @@ fn events(mut tail: Tail, mut merge: Merge) -> impl Stream<Item = Result<Event, 
                 batch_bytes += json.len();
                 let mut event = Event::default().data(json);
                 let all_have_ids = merge.partitions() <= ID_PARTITIONS;
-                // Whether another event is at hand shows only after a look; it does not wait for S3.
+                // Only a fetch shows whether another event follows; this one does not wait for S3.
                 if !all_have_ids && tail.left > 0 && !merge.is_fetched() && !merge.wants_cold() {
                     tail.fetch(&mut merge).await?;
                 }
@@ -144,7 +144,7 @@ fn events(mut tail: Tail, mut merge: Merge) -> impl Stream<Item = Result<Event, 
                 }
             }
             tail.wakeup.forget();
-            merge = tail.state.reader.merge(tail.query.clone(), LOOK)?;
+            merge = tail.state.reader.merge(tail.query.clone(), FETCH)?;
         }
     }
 }

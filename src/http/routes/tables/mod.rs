@@ -130,7 +130,7 @@ pub async fn list(
     let after = params.after.as_ref().map(TableParam::name).transpose()?;
     let page_bytes = state.limits.page_bytes;
     let share = share_of_one(&state, &connection).await?;
-    let mut walk = Walk { state, after };
+    let mut walk = TableWalk { state, after };
     let pieces = async_stream::try_stream! {
         let (mut last, mut count, mut bytes) = (None, 0, 0);
         yield Bytes::from_static(br#"{"tables":["#);
@@ -162,18 +162,19 @@ pub async fn share_of_one(state: &AppState, connection: &Connection) -> Result<S
 
 /// Goes through the tables in order of their names. It handles one at a time, so that a list keeps neither a
 /// worker nor the catalog from others.
-pub struct Walk {
+pub struct TableWalk {
     /// Where the tables are.
     pub state: AppState,
     /// The name of the last table.
     pub after: Option<TableName>,
 }
 
-impl Walk {
+impl TableWalk {
     /// The next table.
     pub async fn next(&mut self) -> Option<TableShown> {
         tokio::task::yield_now().await;
-        // Asked anew each time: a client that reads slowly must not keep all tables as they were in memory.
+        // Looked up anew each time: a client that reads slowly must not keep an old snapshot of all tables in
+        // memory.
         let table = Arc::clone(self.state.catalog.tables().after(self.after.as_ref()).next()?);
         let shown = show(&self.state, &table);
         self.after = Some(table.name.clone());
@@ -219,7 +220,7 @@ fn show_partition(state: &AppState, table: &TableStatus, status: &PartitionStatu
     let partition = Partition::new(table.name.clone(), status.number);
     PartitionShown {
         partition: status.number,
-        earliest: status.watermarks.start,
+        earliest: status.watermarks.earliest,
         low: status.watermarks.low,
         flushed: status.watermarks.flushed,
         next: status.watermarks.next,
@@ -227,7 +228,7 @@ fn show_partition(state: &AppState, table: &TableStatus, status: &PartitionStatu
         cold_bytes: state.reader.cold_bytes(&partition),
         lost: state
             .reader
-            .lost(&partition, OffsetRange::new(status.watermarks.start, status.watermarks.next))
+            .lost(&partition, OffsetRange::new(status.watermarks.earliest, status.watermarks.next))
             .into_iter()
             .map(Range::from)
             .collect(),

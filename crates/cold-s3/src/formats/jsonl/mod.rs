@@ -93,7 +93,7 @@ impl Jsonl {
     }
 }
 
-/// A range of an object, cut off at its end: the checksum then tells that bytes are missing.
+/// A range of an object, cut off at the object's end: the checksum then shows that bytes are missing.
 fn slice(object: &Bytes, range: &std::ops::Range<u64>) -> Bytes {
     let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(object.len());
     object.slice(usize::try_from(range.start).unwrap_or(usize::MAX).min(end)..end)

@@ -30,8 +30,8 @@ impl FlushLedger for MemoryHot {
         self.write(|volume| {
             for (partition, intent) in intents {
                 let sheet = volume.sheet(&partition)?;
-                if intent.range.start < sheet.watermarks.start {
-                    let (offset, earliest) = (intent.range.start, sheet.watermarks.start);
+                if intent.range.start < sheet.watermarks.earliest {
+                    let (offset, earliest) = (intent.range.start, sheet.watermarks.earliest);
                     return Err(StorageError::Expired { partition, offset, earliest });
                 }
                 assert_eq!(
@@ -82,8 +82,8 @@ impl Trimmer for MemoryHot {
     async fn trim(&self, trims: Vec<Trim>) -> Result<(), StorageError> {
         self.change(|volume| {
             for trim in trims {
-                volume.runs.retain(|run| run.partition != trim.partition || run.end > trim.start);
-                volume.sheet(&trim.partition)?.trim(trim.start);
+                volume.runs.retain(|run| run.partition != trim.partition || run.end > trim.earliest);
+                volume.sheet(&trim.partition)?.trim(trim.earliest);
             }
             Ok(())
         })

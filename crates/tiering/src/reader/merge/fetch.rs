@@ -1,4 +1,4 @@
-//! One look of a merge at the tiers: hot is asked first, then cold for what hot no longer has.
+//! One fetch of a merge from the tiers: hot is asked first, then cold for what hot no longer has.
 
 use futures_util::{StreamExt, TryStreamExt, future::Either, stream};
 use tokio::task;
@@ -16,24 +16,24 @@ use contracts::{
 const PARALLEL_READS: usize = 8;
 
 impl Merge {
-    /// One look at the partitions that have nothing fetched. Hot is asked first, then cold for what hot no
-    /// longer has: see `reader`.
+    /// Fetches once for the partitions that have nothing fetched. Hot is asked first, then cold for what hot
+    /// no longer has: see `reader`.
     pub(super) async fn fetch(&mut self) -> Result<(), StorageError> {
-        let pages = self.look_in_hot().await?;
+        let pages = self.fetch_hot().await?;
         let mut cold = Vec::new();
         for (number, hot) in pages {
             let Some(partial) = self.partials.get_mut(&number) else { continue };
-            if partial.next < hot.watermarks.start {
-                // Retention or DELETE was faster. A read that asked for no offset continues at the new start;
-                // one that did must learn that events are gone.
+            if partial.next < hot.watermarks.earliest {
+                // Retention or DELETE was faster. A read that asked for no offset continues at the new
+                // earliest one; one that did must learn that events are gone.
                 if !self.query.from.contains_key(&number) && self.starts.get(&number) == Some(&partial.next) {
-                    partial.next = hot.watermarks.start;
+                    partial.next = hot.watermarks.earliest;
                     self.starts.insert(number, partial.next);
                     self.empty.push(number);
                     continue;
                 }
                 let (partition, earliest) =
-                    (Partition::new(self.query.table.clone(), number), hot.watermarks.start);
+                    (Partition::new(self.query.table.clone(), number), hot.watermarks.earliest);
                 return Err(StorageError::Expired { partition, offset: partial.next, earliest });
             }
             if partial.next < hot.watermarks.low {
@@ -51,8 +51,8 @@ impl Merge {
         }
         self.has_read = true;
         if !cold.is_empty() && matches!(self.turn, HeldTurn::Hot(_)) {
-            // Evicted since the last look. A read that waits for S3 must not hold a turn that others need for
-            // hot.
+            // Evicted since the last fetch. A read that waits for S3 must not hold a turn that others need
+            // for hot.
             self.turn = HeldTurn::None;
             self.turn = HeldTurn::Cold(self.reader.turns.cold().await?);
         }
@@ -64,8 +64,8 @@ impl Merge {
     }
 
     /// What hot has of the partitions that have nothing fetched: of all of them, unless they have too much
-    /// for one look. What is left out stays among them.
-    async fn look_in_hot(&mut self) -> Result<Vec<(PartitionNumber, HotPage)>, StorageError> {
+    /// for one fetch. Those left out stay in `empty`.
+    async fn fetch_hot(&mut self) -> Result<Vec<(PartitionNumber, HotPage)>, StorageError> {
         let most = self.empty.len();
         let (mut wanted, mut pages) = (Vec::with_capacity(most), Vec::with_capacity(most));
         for number in self.empty.drain(..) {
@@ -90,7 +90,7 @@ impl Merge {
         Ok(pages)
     }
 
-    /// Takes what a look has found in one partition.
+    /// Takes what a fetch has found in one partition.
     fn take(
         &mut self,
         number: PartitionNumber,
@@ -99,6 +99,7 @@ impl Merge {
     ) -> Result<(), StorageError> {
         let Some(partial) = self.partials.get_mut(&number) else { return Ok(()) };
         let end = partial.end.unwrap_or(watermarks.next);
+        // A page without progress would be fetched again for ever.
         assert!(
             page.next > partial.next || partial.next >= end,
             "{}/{number}: a read at {} went nowhere",

@@ -1,8 +1,8 @@
 //! Merges partitions by timestamp, ties by partition; inside a partition always by offset.
 //!
-//! However many partitions there are, the records that are fetched and not yet given are bounded. Beyond the
-//! bound, the partitions whose next records come last drop what was fetched of them, and keep only the offset
-//! and the time of their next record. They are fetched again when that record is due.
+//! However many partitions there are, the records that are fetched and not yet returned are bounded. Beyond
+//! the bound, the partitions whose next records come last drop what was fetched of them, and keep only the
+//! offset and the time of their next record. They are fetched again when that record is due.
 
 mod fetch;
 
@@ -22,34 +22,34 @@ use contracts::{
 
 /// The least that is fetched of one partition among many.
 const MIN_CHUNK: ReadLimit = ReadLimit { records: 16, bytes: 1 << 10 };
-/// Bytes that may be fetched and not yet given, unless a read asks for less.
-const MOST_BYTES: usize = 32 << 20;
+/// Bytes that may be fetched and not yet returned, unless a read asks for less.
+const MAX_HELD_BYTES: usize = 32 << 20;
 
 /// Bytes that a read may hold while it waits for its next turn.
-const HELD_BETWEEN: usize = 1 << 20;
+const HELD_BETWEEN_TURNS: usize = 1 << 20;
 
-/// Bytes that are fetched of one partition among many where there is room for more than its share.
+/// Bytes that are fetched of one partition among many, where there is room for more than its share.
 const LARGE_CHUNK: usize = 64 << 10;
 
 /// How much a merge fetches from the tiers.
 #[derive(Debug, Clone, Copy)]
-pub struct Look {
-    /// About how much one look fetches of all partitions together.
+pub struct FetchLimits {
+    /// Roughly how much one fetch reads of all partitions together.
     pub chunk: ReadLimit,
-    /// Bytes that may be fetched and not yet given, besides what one look adds.
+    /// Bytes that may be fetched and not yet returned; one fetch may exceed them by its chunk.
     pub most_bytes: usize,
 }
 
-impl From<ReadLimit> for Look {
+impl From<ReadLimit> for FetchLimits {
     fn from(chunk: ReadLimit) -> Self {
-        Self { chunk, most_bytes: MOST_BYTES }
+        Self { chunk, most_bytes: MAX_HELD_BYTES }
     }
 }
 
 /// The state of the merge in one partition.
 #[derive(Default)]
 struct Partial {
-    /// Fetched, not yet given.
+    /// Fetched, not yet returned.
     fetched: VecDeque<Record>,
     /// The first offset that was not fetched yet.
     next: Offset,
@@ -76,17 +76,17 @@ pub struct Merge {
     partials: BTreeMap<PartitionNumber, Partial>,
     /// The first fetched record of each partition that has one.
     heads: BTreeSet<Head>,
-    /// The next record of each partition that has dropped what was fetched of it.
-    given_back: BTreeSet<Head>,
+    /// The next record of each partition whose fetched records were dropped to make room.
+    dropped: BTreeSet<Head>,
     /// Partitions with nothing fetched that may have more.
     empty: Vec<PartitionNumber>,
     fetches_ahead: bool,
-    /// Whether the first look needs S3, and whether there was a look yet.
+    /// Whether the first fetch needs S3, and whether there was a fetch yet.
     begins_cold: bool,
     has_read: bool,
     /// The turn that it has.
     turn: HeldTurn,
-    /// Bytes that the records take that are fetched and not yet given, and the most that they may.
+    /// Bytes of the records that are fetched and not yet returned, and the most that they may take.
     held: usize,
     most: usize,
 }
@@ -111,15 +111,15 @@ impl Merge {
         reader: TieredReader,
         query: ReadQuery,
         starts: Positions,
-        look: Look,
+        limits: FetchLimits,
         begins_cold: bool,
     ) -> Self {
         let share = starts.len().max(1);
         // Half of the bound: a record takes more memory than its own bytes.
-        let of_held = look.most_bytes / 2 / share;
+        let of_held = limits.most_bytes / 2 / share;
         let chunk = ReadLimit {
-            records: (look.chunk.records / share + 1).max(MIN_CHUNK.records).min(look.chunk.records),
-            bytes: (look.chunk.bytes / share).max(of_held.min(LARGE_CHUNK)).max(MIN_CHUNK.bytes),
+            records: (limits.chunk.records / share + 1).max(MIN_CHUNK.records).min(limits.chunk.records),
+            bytes: (limits.chunk.bytes / share).max(of_held.min(LARGE_CHUNK)).max(MIN_CHUNK.bytes),
         };
         let empty = starts.keys().copied().collect();
         let partial = |(number, next)| (number, Partial { next, ..Partial::default() });
@@ -131,18 +131,18 @@ impl Merge {
             starts,
             partials,
             heads: BTreeSet::new(),
-            given_back: BTreeSet::new(),
+            dropped: BTreeSet::new(),
             empty,
             fetches_ahead: false,
             begins_cold,
             has_read: false,
             turn: HeldTurn::None,
             held: 0,
-            most: look.most_bytes,
+            most: limits.most_bytes,
         }
     }
 
-    /// Waits for a turn to read; for one that includes S3, if what comes next is there.
+    /// Waits for a turn to read: for one that includes S3, if the next records are there.
     ///
     /// # Errors
     /// `Overloaded` if the turn does not come in time.
@@ -159,47 +159,47 @@ impl Merge {
         self.turn = HeldTurn::None;
     }
 
-    /// Whether what comes next is only in S3, as far as is known.
+    /// Whether the next records are only in S3, as far as is known.
     pub fn wants_cold(&self) -> bool {
         let is_cold =
             |number| self.partials.get(number).is_some_and(|partial: &Partial| partial.next < partial.low);
-        let comes_next = self.given_back.first().filter(|_| !self.has_first()).map(|(_, number)| number);
+        let comes_next = self.dropped.first().filter(|_| !self.has_first()).map(|(_, number)| number);
         if self.has_read { self.empty.iter().chain(comes_next).any(is_cold) } else { self.begins_cold }
     }
 
-    /// Drops everything that was fetched and not given; it will be fetched again.
+    /// Drops everything that was fetched and not returned, and its turn; the next fetch reads it again.
     pub fn restart(&mut self) {
         self.turn = HeldTurn::None;
         while let Some(head) = self.heads.pop_last() {
-            self.give_back(head);
+            self.drop_fetched(head);
         }
         self.partials.values_mut().for_each(|partial| partial.ahead = None);
     }
 
-    /// Drops what was fetched of the partitions that come last, as long as more is held than may be. The
-    /// first one stays, so that the merge makes progress.
+    /// While more is held than may be, drops what was fetched of the partitions that come last. The first one
+    /// stays, so that the merge makes progress.
     fn make_room(&mut self) {
         while self.held > self.most && self.heads.len() > 1 {
             let Some(head) = self.heads.pop_last() else { break };
-            self.give_back(head);
+            self.drop_fetched(head);
         }
     }
 
     /// Drops what was fetched of a partition that is no longer among the heads.
-    fn give_back(&mut self, head: Head) {
+    fn drop_fetched(&mut self, head: Head) {
         let Some(partial) = self.partials.get_mut(&head.1) else { return };
-        let given = std::mem::take(&mut partial.fetched);
-        if let Some(first) = given.front() {
+        let fetched = std::mem::take(&mut partial.fetched);
+        if let Some(first) = fetched.front() {
             partial.next = first.offset;
         }
-        self.held -= given.iter().map(|record| record.event.footprint()).sum::<usize>();
+        self.held -= fetched.iter().map(|record| record.event.footprint()).sum::<usize>();
         partial.ahead = None;
-        self.given_back.insert(head);
+        self.dropped.insert(head);
     }
 
     /// Whether the first of all known records is fetched.
     fn has_first(&self) -> bool {
-        self.heads.first().is_some_and(|head| self.given_back.first().is_none_or(|other| head < other))
+        self.heads.first().is_some_and(|head| self.dropped.first().is_none_or(|other| head < other))
     }
 
     /// Waits for a turn, then reads one page. The turn is held for as long as the page is.
@@ -226,7 +226,7 @@ impl Merge {
         Ok(TablePage { records, next, has_more, lost, turn })
     }
 
-    /// Bytes that the records take that are fetched and not yet given, or being fetched.
+    /// Bytes of the records that are fetched and not yet returned, or being fetched.
     pub fn held_bytes(&self) -> usize {
         self.held
             + self.chunk.bytes * self.partials.values().filter(|partial| partial.ahead.is_some()).count()
@@ -237,7 +237,7 @@ impl Merge {
         self.partials.len()
     }
 
-    /// Whether the next record can be given without a look at the tiers.
+    /// Whether the next record can be returned without a fetch.
     pub fn is_fetched(&self) -> bool {
         self.empty.is_empty() && self.has_first()
     }
@@ -261,12 +261,15 @@ impl Merge {
     pub async fn peek(&mut self) -> Result<Option<&Record>, StorageError> {
         while !self.is_fetched() {
             if self.empty.is_empty() {
-                let Some((_, number)) = self.given_back.pop_first() else { break };
+                let Some((_, number)) = self.dropped.pop_first() else { break };
                 self.empty.push(number);
             }
             self.fetch().await?;
-            // A filter that matches little may need many looks: others get a turn between two of them.
-            if !self.empty.is_empty() && self.held <= HELD_BETWEEN && !matches!(self.turn, HeldTurn::None) {
+            // A filter that matches little may need many fetches: others get a turn between two of them.
+            if !self.empty.is_empty()
+                && self.held <= HELD_BETWEEN_TURNS
+                && !matches!(self.turn, HeldTurn::None)
+            {
                 self.end_turn();
                 self.take_turn().await?;
             }
@@ -288,7 +291,7 @@ impl Merge {
         record
     }
 
-    /// For each partition the first offset that has not been given.
+    /// For each partition the first offset that has not been returned.
     pub fn positions(&self) -> Positions {
         let position = |partial: &Partial| partial.fetched.front().map_or(partial.next, |head| head.offset);
         let mut positions = self.query.from.clone();

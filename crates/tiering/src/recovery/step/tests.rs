@@ -47,7 +47,7 @@ fn the_last_manifest_tells_how_the_volume_stands() {
 /// A partition with so many offsets, of which these are lost.
 fn cold(end: Offset, lost: &[(Offset, Offset)]) -> ColdBounds {
     ColdBounds {
-        start: 0,
+        earliest: 0,
         end,
         lost: lost.iter().map(|&(start, end)| OffsetRange::new(start, end)).collect(),
     }
@@ -60,7 +60,7 @@ fn volume(flushed: Offset, next: Offset, intent: Option<(Offset, Offset)>) -> Pa
         format: FormatId::new("jsonl.zst/2").unwrap(),
         bytes: 1,
     });
-    let watermarks = Watermarks { start: 0, low: 0, flushed, next };
+    let watermarks = Watermarks { earliest: 0, low: 0, flushed, next };
     PartitionStatus { number: 0, watermarks, hot_bytes: 0, unflushed_bytes: 0, unflushed_since: None, intent }
 }
 
@@ -75,7 +75,7 @@ fn a_partition_is_marked_replaced_or_compared() {
     assert_eq!(of(Some(volume(9, 12, None)), &flushed, in_step).unwrap(), RecoveryStep::Leave);
     assert!(matches!(
         of(Some(volume(5, 12, Some((5, 9)))), &flushed, in_step).unwrap(),
-        RecoveryStep::Mark(_)
+        RecoveryStep::MarkFlushed(_)
     ));
     assert!(of(Some(volume(5, 12, None)), &flushed, in_step).is_err(), "in step, and yet not");
     assert!(
@@ -85,18 +85,18 @@ fn a_partition_is_marked_replaced_or_compared() {
         ),
         "perhaps another's segment"
     );
-    assert_eq!(of(None, &flushed, behind).unwrap(), RecoveryStep::Replace { start: 0, end: 9 });
+    assert_eq!(of(None, &flushed, behind).unwrap(), RecoveryStep::Replace { earliest: 0, end: 9 });
     assert_eq!(
         of(Some(volume(5, 5, None)), &flushed, behind).unwrap(),
-        RecoveryStep::Replace { start: 0, end: 9 }
+        RecoveryStep::Replace { earliest: 0, end: 9 }
     );
     let both = OffsetRange::new(5, 9);
-    let compare = |lost| RecoveryStep::Compare { both, start: 0, flushed: 9, next: 12, lost };
+    let compare = |lost| RecoveryStep::Compare { both, earliest: 0, flushed: 9, next: 12, lost };
     assert_eq!(of(Some(volume(5, 12, None)), &flushed, behind).unwrap(), compare(None));
-    let expired = ColdBounds { start: 50, ..cold(60, &[]) };
+    let expired = ColdBounds { earliest: 50, ..cold(60, &[]) };
     assert_eq!(
         of(Some(volume(5, 12, None)), &expired, behind).unwrap(),
-        RecoveryStep::Replace { start: 50, end: 60 },
+        RecoveryStep::Replace { earliest: 50, end: 60 },
         "gone in S3 meanwhile"
     );
     let lost = cold(9, &[(5, 9)]);
