@@ -15,7 +15,7 @@ use contracts::error::StorageError;
 
 /// Why nothing can be shown.
 #[derive(Debug, thiserror::Error)]
-pub enum InspectError {
+pub(crate) enum InspectError {
     /// The settings of the bucket cannot be used.
     #[error("{0}")]
     Options(String),
@@ -40,7 +40,11 @@ pub enum InspectError {
 ///
 /// # Errors
 /// [`InspectError`].
-pub async fn list(settings: &Settings, table: Option<&str>, out: &mut dyn Write) -> Result<(), InspectError> {
+pub(crate) async fn list(
+    settings: &Settings,
+    table: Option<&str>,
+    out: &mut dyn Write,
+) -> Result<(), InspectError> {
     let found = chain::load(&objects(settings).await?).await?;
     for (partition, cold) in &found.state.partitions {
         if table.is_some_and(|table| table != partition.table.as_str()) {
@@ -66,7 +70,7 @@ pub async fn list(settings: &Settings, table: Option<&str>, out: &mut dyn Write)
 ///
 /// # Errors
 /// [`InspectError::Findings`] if something is wrong.
-pub async fn verify(settings: &Settings, out: &mut dyn Write) -> Result<(), InspectError> {
+pub(crate) async fn verify(settings: &Settings, out: &mut dyn Write) -> Result<(), InspectError> {
     let Audit { findings, segments, events, bytes, lost_offsets, unnamed } =
         audit::audit(&objects(settings).await?).await?;
     for finding in &findings {
@@ -87,7 +91,7 @@ pub async fn verify(settings: &Settings, out: &mut dyn Write) -> Result<(), Insp
 ///
 /// # Errors
 /// [`InspectError`].
-pub async fn cat(settings: &Settings, key: &str, out: &mut dyn Write) -> Result<(), InspectError> {
+pub(crate) async fn cat(settings: &Settings, key: &str, out: &mut dyn Write) -> Result<(), InspectError> {
     let bytes = objects(settings)
         .await?
         .get(key)
@@ -105,7 +109,11 @@ pub async fn cat(settings: &Settings, key: &str, out: &mut dyn Write) -> Result<
 ///
 /// # Errors
 /// [`InspectError`].
-pub async fn show(settings: &Settings, number: Option<u64>, out: &mut dyn Write) -> Result<(), InspectError> {
+pub(crate) async fn show(
+    settings: &Settings,
+    number: Option<u64>,
+    out: &mut dyn Write,
+) -> Result<(), InspectError> {
     let objects = objects(settings).await?;
     let manifest: Manifest = match number {
         Some(number) => chain::read(&objects, number).await?,

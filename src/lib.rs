@@ -4,11 +4,11 @@
 
 pub mod cli;
 pub mod http;
-pub mod inspect;
-pub mod net;
-pub mod prometheus;
+mod inspect;
+mod net;
+mod prometheus;
 pub mod proto;
-pub mod server;
+mod server;
 pub mod settings;
-pub mod shutdown;
-pub mod telemetry;
+mod shutdown;
+mod telemetry;

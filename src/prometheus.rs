@@ -7,7 +7,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 ///
 /// # Errors
 /// If there is another recorder.
-pub fn install() -> Result<PrometheusHandle, BuildError> {
+pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
     let mut builder = PrometheusBuilder::new();
     for (named, buckets) in BUCKETS {
         let matcher = match named {
@@ -23,13 +23,13 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
 }
 
 /// Brings the process metrics up to date; call it before rendering.
-pub fn collect_process() {
+pub(crate) fn collect_process() {
     metrics_process::Collector::default().collect();
 }
 
 /// Renders the lags of consumer groups. Groups come and go, and a recorder never forgets a label, so each
 /// call uses a new one.
-pub fn consumer_lags<'a>(lags: impl Iterator<Item = ConsumerLag<'a>>) -> String {
+pub(crate) fn consumer_lags<'a>(lags: impl Iterator<Item = ConsumerLag<'a>>) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || ours::consumer_lags(lags));
     recorder.handle().render()

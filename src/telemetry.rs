@@ -62,7 +62,7 @@ impl Section for LogSettings {
 
 /// Why logs or traces cannot be started.
 #[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
+pub(crate) enum TelemetryError {
     /// `log.level` is not a filter.
     #[error("log.level: {0}")]
     Level(#[from] BadLevel),
@@ -76,7 +76,7 @@ pub enum TelemetryError {
 
 /// Logs and traces, once started.
 #[derive(Debug)]
-pub struct Telemetry {
+pub(crate) struct Telemetry {
     /// Changes what is logged.
     pub level: Arc<Level>,
     /// Counts the lines that were dropped because standard error was not read fast enough.
@@ -93,7 +93,7 @@ const MAX_LEVEL_BYTES: usize = 4096;
 
 /// The text is not a level or filter.
 #[derive(Debug, thiserror::Error)]
-pub enum BadLevel {
+pub(crate) enum BadLevel {
     /// It is too long.
     #[error("the filter has {0} bytes, more than {MAX_LEVEL_BYTES}")]
     TooLong(usize),
@@ -129,7 +129,7 @@ fn parse_level(level: &str) -> Result<EnvFilter, BadLevel> {
 
 /// What is logged.
 #[derive(Debug)]
-pub struct Level {
+pub(crate) struct Level {
     text: Mutex<String>,
     filter: reload::Handle<EnvFilter, Registry>,
 }
@@ -152,7 +152,7 @@ impl LogLevel for Level {
 ///
 /// # Errors
 /// [`TelemetryError`].
-pub fn start(log: &LogSettings, wants_traces: bool) -> Result<Telemetry, TelemetryError> {
+pub(crate) fn start(log: &LogSettings, wants_traces: bool) -> Result<Telemetry, TelemetryError> {
     let (filter, handle) = reload::Layer::new(parse_level(&log.level)?);
     // Lossy: no request may wait for the reader of the log.
     let (stderr, writer) =
@@ -180,12 +180,12 @@ pub fn start(log: &LogSettings, wants_traces: bool) -> Result<Telemetry, Telemet
 
 impl Telemetry {
     /// Whether traces go to a collector.
-    pub fn exports_traces(&self) -> bool {
+    pub(crate) fn exports_traces(&self) -> bool {
         self.traces.is_some()
     }
 
     /// Sends the traces that have not been sent yet.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         let Some(traces) = self.traces.clone() else { return };
         // Shutting down waits for the network, and blocks its thread.
         match task::spawn_blocking(move || traces.shutdown()).await {

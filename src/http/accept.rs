@@ -6,7 +6,7 @@ use super::{code::Code, error::Problem};
 
 /// The shapes of the answer to a read. Among those wanted equally the first is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub(super) enum Shape {
     /// A page as one JSON object.
     Json,
     /// The whole rest, one JSON record a line.
@@ -36,7 +36,7 @@ type Weight = u16;
 ///
 /// # Errors
 /// 406 if JSON is refused and nothing else of ours is wanted.
-pub fn shape(headers: &HeaderMap) -> Result<Shape, Problem> {
+pub(super) fn shape(headers: &HeaderMap) -> Result<Shape, Problem> {
     let lines = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let wanted: Vec<(String, Weight)> = lines.flat_map(ranges).filter_map(range).collect();
     let weight =

@@ -14,13 +14,13 @@ use super::{code::Code, error::Problem};
 ///
 /// # Errors
 /// 500 if it cannot be JSON.
-pub fn json(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
+pub(super) fn json(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
     serde_json::to_vec(value).map_err(|error| Problem::new(Code::Internal, error))
 }
 
 /// The text of member `number`, counted from 1, of a list or an object: each but the first begins with a
 /// comma.
-pub fn member(number: usize, mut text: Vec<u8>) -> Bytes {
+pub(super) fn member(number: usize, mut text: Vec<u8>) -> Bytes {
     if number > 1 {
         text.insert(0, b',');
     }
@@ -28,6 +28,6 @@ pub fn member(number: usize, mut text: Vec<u8>) -> Bytes {
 }
 
 /// An answer whose body is JSON.
-pub fn answer(body: Body) -> Response {
+pub(super) fn answer(body: Body) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }

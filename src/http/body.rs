@@ -38,7 +38,7 @@ use super::{
 use contracts::error::{Overload, StorageError};
 
 /// The headers of a request, and its body, which is still to be received.
-pub struct Incoming {
+pub(super) struct Incoming {
     /// The headers.
     pub headers: HeaderMap,
     body: Body,
@@ -60,13 +60,13 @@ impl<S: Send + Sync> FromRequest<S> for Incoming {
 
 impl Incoming {
     /// The connection that it arrives on.
-    pub fn connection(&self) -> Arc<Connection> {
+    pub(super) fn connection(&self) -> Arc<Connection> {
         Arc::clone(&self.connection)
     }
 
     /// The body in pieces, for a stream. It may take any time, but must not be silent for
     /// `limits.body_idle_secs`.
-    pub fn pieces(self, limits: &Limits, budget: &Arc<Budget>) -> BodyPieces {
+    pub(super) fn pieces(self, limits: &Limits, budget: &Arc<Budget>) -> BodyPieces {
         let pace = Pace::of_stream(limits);
         self.at_pace(pace, budget)
     }
@@ -76,7 +76,11 @@ impl Incoming {
     /// # Errors
     /// 413 over `limits.body_bytes` or `limits.decoded_body_bytes`, 503 without memory, 408 or 400 if it does
     /// not arrive.
-    pub async fn receive(self, limits: &Limits, budget: &Arc<Budget>) -> Result<(Bytes, Share), Problem> {
+    pub(super) async fn receive(
+        self,
+        limits: &Limits,
+        budget: &Arc<Budget>,
+    ) -> Result<(Bytes, Share), Problem> {
         let declared = content_length(&self.headers);
         if declared.is_some_and(|declared| declared > limits.body_bytes) {
             return Err(too_large(limits.body_bytes));
@@ -129,7 +133,7 @@ const FIRST_BYTES: usize = 256 << 10;
 
 /// A body with two readers, one after the other: the handler, and then the layer that discards the rest.
 #[derive(Clone)]
-pub struct SharedBody(Arc<SharedBodyState>);
+pub(super) struct SharedBody(Arc<SharedBodyState>);
 
 struct SharedBodyState {
     body: Mutex<Body>,
@@ -159,7 +163,7 @@ impl HttpBody for SharedBody {
 }
 
 /// Shares a request's body, if it has one.
-pub fn share(request: Request<Body>) -> (Request<Body>, Option<SharedBody>) {
+pub(super) fn share(request: Request<Body>) -> (Request<Body>, Option<SharedBody>) {
     if request.body().is_end_stream() {
         return (request, None);
     }
@@ -172,7 +176,7 @@ pub fn share(request: Request<Body>) -> (Request<Body>, Option<SharedBody>) {
 impl SharedBody {
     /// Reads what is left of it and discards that, within bounds. A client that holds its body back (`Expect:
     /// 100-continue`) takes the refusal as its answer and sends nothing more.
-    pub async fn discard(self) {
+    pub(super) async fn discard(self) {
         if self.0.is_held_back.load(Relaxed) {
             return;
         }
@@ -201,7 +205,7 @@ fn too_large(limit: usize) -> Problem {
 }
 
 /// A body that arrives in pieces, decoded, and its share of the memory.
-pub struct BodyPieces {
+pub(super) struct BodyPieces {
     stream: BodyDataStream,
     decoder: Option<Decoder>,
     pace: Pace,
@@ -223,7 +227,7 @@ impl BodyPieces {
     /// # Errors
     /// 408 if the body is too slow, 400 if it breaks off or is not coded as it says, 503 if others need its
     /// memory more.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         loop {
             if self.decoder.is_some() {
                 self.keep(self.kept).await?; // the decoder may have grown
@@ -257,7 +261,7 @@ impl BodyPieces {
     ///
     /// # Errors
     /// 503 if there is none.
-    pub async fn keep(&mut self, bytes: usize) -> Result<(), Problem> {
+    pub(super) async fn keep(&mut self, bytes: usize) -> Result<(), Problem> {
         self.kept = bytes;
         let needed = self.needed();
         self.share.shrink_to(needed);
@@ -265,7 +269,7 @@ impl BodyPieces {
     }
 
     /// What had arrived has been dealt with, and the caller keeps so many bytes of the rest.
-    pub fn progressed(&mut self, kept: usize) {
+    pub(super) fn progressed(&mut self, kept: usize) {
         self.kept = kept;
         self.share.shrink_to(self.needed());
         self.share.touch();
@@ -277,7 +281,7 @@ impl BodyPieces {
     }
 
     /// What has arrived so far is complete: a pause here is no fault of the client.
-    pub fn at_rest(&mut self) {
+    pub(super) fn at_rest(&mut self) {
         self.share.touch();
     }
 

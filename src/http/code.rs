@@ -219,7 +219,8 @@ codes! {
 }
 
 /// The document of all codes, as Markdown.
-pub fn document() -> String {
+#[cfg(test)]
+fn document() -> String {
     let mut text = String::from(
         "# Errors\n\n\
          Every error is `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)): \

@@ -12,14 +12,14 @@ use super::{code::Code, error::Problem, verb::Verb};
 use contracts::metrics;
 
 /// The header that names a request in answers and logs.
-pub const REQUEST_ID: &str = "x-request-id";
+pub(super) const REQUEST_ID: &str = "x-request-id";
 
 /// Marks an answer that keeps its own body although its status is an error's.
 #[derive(Debug, Clone, Copy)]
-pub struct OwnBody;
+pub(super) struct OwnBody;
 
 /// What is kept of a request for its answer.
-pub struct RequestContext {
+pub(super) struct RequestContext {
     /// Its method.
     pub method: Method,
     uri: Uri,
@@ -30,7 +30,7 @@ pub struct RequestContext {
 impl RequestContext {
     /// Keeps what is needed of a request, and gives it an id unless it has one. `verb` is its route's; `None`
     /// if no route took it.
-    pub fn new(request: &Request, verb: Option<Verb>) -> Self {
+    pub(super) fn new(request: &Request, verb: Option<Verb>) -> Self {
         Self {
             method: request.method().clone(),
             uri: request.uri().clone(),
@@ -41,7 +41,7 @@ impl RequestContext {
 
     /// Adds the request id to the answer, and turns any error, a layer's or the framework's too, into a
     /// problem.
-    pub fn answer(&self, mut response: Response) -> Response {
+    pub(super) fn answer(&self, mut response: Response) -> Response {
         let status = response.status();
         let problem = response.extensions_mut().remove::<Problem>();
         if let Some(problem) = problem {

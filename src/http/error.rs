@@ -27,7 +27,7 @@ pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 /// What the client of a write knows after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub(super) enum Outcome {
     /// Nothing of the request, or of a stream nothing after `committed`, was or will be written.
     NotWritten,
     /// The events may be written once or not at all: send them again with the same idempotency keys.
@@ -153,7 +153,8 @@ impl Problem {
 
 /// An error (RFC 9457); some codes have more fields.
 #[derive(Debug, ToSchema)]
-pub struct ProblemShown {
+#[expect(dead_code, reason = "only described; `Problem` is what is rendered")]
+pub(super) struct ProblemShown {
     /// The explanation of the code.
     pub r#type: String,
     /// The status in words.

@@ -13,7 +13,7 @@ use super::{code::Code, error::Problem};
 
 /// A JSON object. By itself a structure would also be read from an array, field by field in their order.
 #[derive(Debug)]
-pub struct Object<T>(pub T);
+pub(super) struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -39,7 +39,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 ///
 /// # Errors
 /// 400 with the place and the reason.
-pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
+pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
     let text = without_mark(body)?;
     let Object(value) = serde_json::from_slice(text).map_err(bad_json)?;
     Ok(value)
@@ -49,7 +49,7 @@ pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
 ///
 /// # Errors
 /// 400 for UTF-16 and UTF-32.
-pub fn without_mark(text: &[u8]) -> Result<&[u8], Problem> {
+pub(super) fn without_mark(text: &[u8]) -> Result<&[u8], Problem> {
     match text {
         [0xEF, 0xBB, 0xBF, rest @ ..] => Ok(rest),
         [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] | [_, 0, ..] | [0, _, ..] => {
@@ -60,22 +60,22 @@ pub fn without_mark(text: &[u8]) -> Result<&[u8], Problem> {
 }
 
 /// 400 for text that is not the JSON that it should be.
-pub fn bad_json(error: impl ToString) -> Problem {
+pub(super) fn bad_json(error: impl ToString) -> Problem {
     Problem::new(Code::BadJson, error)
 }
 
 /// 413 for a list with more than `most` members.
-pub fn too_many(most: usize) -> Problem {
+pub(super) fn too_many(most: usize) -> Problem {
     Problem::new(Code::TooManyRecords, format!("there are more members than limits.bulk_records of {most}"))
         .at_index(most)
 }
 
 /// Keeps the problem for which a visitor stops reading: serde's errors are texts, and would lose it.
-pub struct Stopped(Cell<Option<Problem>>);
+pub(super) struct Stopped(Cell<Option<Problem>>);
 
 impl Stopped {
     /// The error to stop with.
-    pub fn by<E: de::Error>(&self, problem: Problem) -> E {
+    pub(super) fn by<E: de::Error>(&self, problem: Problem) -> E {
         self.0.set(Some(problem));
         E::custom("stopped")
     }
@@ -85,7 +85,7 @@ impl Stopped {
 ///
 /// # Errors
 /// What `visit` stopped with, or 400.
-pub fn part<'a, T>(
+pub(super) fn part<'a, T>(
     text: &'a RawValue,
     visit: impl FnOnce(&mut serde_json::Deserializer<StrRead<'a>>, &Stopped) -> Result<T, serde_json::Error>,
 ) -> Result<T, Problem> {
@@ -98,7 +98,7 @@ pub fn part<'a, T>(
 ///
 /// # Errors
 /// 400; 413 with the `index` of the first object that is too many.
-pub fn list<'a, T: Deserialize<'a>>(text: &'a RawValue, most: usize) -> Result<Vec<T>, Problem> {
+pub(super) fn list<'a, T: Deserialize<'a>>(text: &'a RawValue, most: usize) -> Result<Vec<T>, Problem> {
     part(text, |from, stopped| ListVisitor { most, stopped, of: PhantomData }.deserialize(from))
 }
 

@@ -1,34 +1,34 @@
 //! HTTP: the routes of every port. Requests become calls of the contracts, and what these return becomes
 //! bytes.
 
-pub mod accept;
-pub mod answers;
-pub mod body;
-pub mod code;
+mod accept;
+mod answers;
+mod body;
+mod code;
 pub mod coding;
 pub mod connection;
-pub mod context;
+mod context;
 pub mod encode;
-pub mod error;
+mod error;
 pub mod extract;
-pub mod json_body;
+mod json_body;
 pub mod limits;
 pub mod memory;
-pub mod observe;
-pub mod origin;
-pub mod pace;
+pub(crate) mod observe;
+pub(crate) mod origin;
+mod pace;
 pub mod params;
 pub mod records;
-pub mod route_table;
-pub mod routes;
+mod route_table;
+mod routes;
 pub mod state;
-pub mod stats;
-pub mod strict;
-pub mod surround;
-pub mod tails;
-pub mod times;
-pub mod trace;
-pub mod verb;
+pub(crate) mod stats;
+mod strict;
+mod surround;
+pub(crate) mod tails;
+mod times;
+mod trace;
+pub(crate) mod verb;
 
 use std::{sync::Arc, time::Duration};
 

@@ -11,7 +11,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 /// The pace of one body.
 #[derive(Debug)]
-pub struct Pace {
+pub(super) struct Pace {
     idle: Duration,
     /// How long the whole body may take.
     whole: Duration,
@@ -32,7 +32,7 @@ struct WholeBodyPace {
 
 impl Pace {
     /// The pace of a body that is received whole.
-    pub fn of_whole(limits: &Limits) -> Self {
+    pub(super) fn of_whole(limits: &Limits) -> Self {
         let mut pace = Self::of_stream(limits);
         let now = Instant::now();
         pace.work =
@@ -41,7 +41,7 @@ impl Pace {
     }
 
     /// The pace of a stream. It may take any time, but must not be silent for too long.
-    pub fn of_stream(limits: &Limits) -> Self {
+    pub(super) fn of_stream(limits: &Limits) -> Self {
         Self {
             idle: limits.body_idle_secs.duration(),
             whole: limits.body_secs.duration(),
@@ -52,12 +52,12 @@ impl Pace {
     }
 
     /// The body is read again: until now its silence was not its client's fault.
-    pub fn resume(&mut self) {
+    pub(super) fn resume(&mut self) {
         self.last = Instant::now();
     }
 
     /// So many bytes have arrived.
-    pub fn received(&mut self, bytes: usize) {
+    pub(super) fn received(&mut self, bytes: usize) {
         self.last = Instant::now();
         if let Some(work) = &mut self.work {
             if self.last >= work.window_end && work.window_bytes >= self.least_bytes {
@@ -69,7 +69,7 @@ impl Pace {
     }
 
     /// When it will be too slow if nothing arrives until then.
-    pub fn until(&self) -> Instant {
+    pub(super) fn until(&self) -> Instant {
         let idle = self.last + self.idle;
         let Some(work) = self.work else { return idle };
         idle.min(work.until).min(self.window_limit(&work))
@@ -81,7 +81,7 @@ impl Pace {
     }
 
     /// Why it is too slow now.
-    pub fn too_slow(&self) -> String {
+    pub(super) fn too_slow(&self) -> String {
         match self.work {
             Some(work) if self.until() == work.until => {
                 format!("the body took longer than {} s, limits.body_secs", self.whole.as_secs())

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// Routes that take a state of type `S`.
-pub struct RouteTable<S = ()> {
+pub(super) struct RouteTable<S = ()> {
     surroundings: Arc<Surroundings>,
     router: OpenApiRouter<S>,
     verbs: Vec<RouteVerb>,
@@ -26,7 +26,7 @@ pub struct RouteTable<S = ()> {
 
 /// A route and what it does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RouteVerb {
+pub(super) struct RouteVerb {
     /// Its method; a `GET` answers `HEAD` too.
     pub method: &'static str,
     /// Its path, with `{names}` for what varies.
@@ -40,18 +40,18 @@ where
     S: Clone + Send + Sync + 'static,
 {
     /// A table without routes.
-    pub fn new(surroundings: Arc<Surroundings>) -> Self {
+    pub(super) fn new(surroundings: Arc<Surroundings>) -> Self {
         Self { surroundings, router: OpenApiRouter::default(), verbs: Vec::new() }
     }
 
     /// A table without routes whose description begins with `description`.
-    pub fn described(surroundings: Arc<Surroundings>, description: OpenApi) -> Self {
+    pub(super) fn described(surroundings: Arc<Surroundings>, description: OpenApi) -> Self {
         Self { router: OpenApiRouter::with_openapi(description), ..Self::new(surroundings) }
     }
 
     /// Adds described routes of one path that do the same. Others of that path may be added with another
     /// verb.
-    pub fn route(mut self, verb: Verb, routes: UtoipaMethodRouter<S>) -> Self {
+    pub(super) fn route(mut self, verb: Verb, routes: UtoipaMethodRouter<S>) -> Self {
         let (schemas, paths, methods) = routes;
         for (path, item) in &paths.paths {
             let operations =
@@ -66,7 +66,7 @@ where
     }
 
     /// Adds a `GET` that is not described.
-    pub fn get<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
+    pub(super) fn get<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
     where
         H: Handler<T, S>,
         T: 'static,
@@ -75,7 +75,7 @@ where
     }
 
     /// Adds a `POST` that is not described.
-    pub fn post<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
+    pub(super) fn post<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
     where
         H: Handler<T, S>,
         T: 'static,
@@ -84,7 +84,7 @@ where
     }
 
     /// Adds a `PUT` that is not described.
-    pub fn put<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
+    pub(super) fn put<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
     where
         H: Handler<T, S>,
         T: 'static,
@@ -94,7 +94,7 @@ where
 
     /// Adds a router that was built elsewhere and whose routes all do the same. They are not listed in
     /// [`verbs`](Self::verbs).
-    pub fn add_router(mut self, verb: Verb, router: Router<S>) -> Self {
+    pub(super) fn add_router(mut self, verb: Verb, router: Router<S>) -> Self {
         let router: Router<S> =
             router.layer(middleware::from_fn_with_state(self.surrounded(Some(verb)), surround));
         self.router = self.router.merge(OpenApiRouter::from(router));
@@ -102,25 +102,26 @@ where
     }
 
     /// Adds the routes of another table, with their own surroundings.
-    pub fn merge(mut self, other: Self) -> Self {
+    pub(super) fn merge(mut self, other: Self) -> Self {
         self.router = self.router.merge(other.router);
         self.verbs.extend(other.verbs);
         self
     }
 
     /// Gives the handlers their state.
-    pub fn with_state(self, state: S) -> RouteTable {
+    pub(super) fn with_state(self, state: S) -> RouteTable {
         let Self { surroundings, router, verbs } = self;
         RouteTable { surroundings, router: router.with_state(state), verbs }
     }
 
     /// What `/openapi.json` says of these routes.
-    pub fn description(self) -> OpenApi {
+    pub(super) fn description(self) -> OpenApi {
         self.router.into_openapi()
     }
 
     /// Every route that was added by itself, and what it does.
-    pub fn verbs(&self) -> &[RouteVerb] {
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests compare them with the documents"))]
+    pub(super) fn verbs(&self) -> &[RouteVerb] {
         &self.verbs
     }
 
@@ -145,7 +146,7 @@ where
 
 impl RouteTable {
     /// The finished router. `otherwise` answers requests for paths that it does not know; they have no verb.
-    pub fn into_router<H, T>(self, otherwise: H) -> Router
+    pub(super) fn into_router<H, T>(self, otherwise: H) -> Router
     where
         H: Handler<T, ()>,
         T: 'static,

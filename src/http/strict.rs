@@ -12,7 +12,7 @@ use prost::{
 
 /// What a field may hold.
 #[derive(Debug, Clone, Copy)]
-pub enum Value {
+pub(super) enum Value {
     /// Bytes of any kind.
     Bytes,
     /// UTF-8; the decoder checks that it is.
@@ -25,7 +25,7 @@ pub enum Value {
 
 /// A field of a message.
 #[derive(Debug, Clone, Copy)]
-pub struct Field {
+pub(super) struct Field {
     /// Its number.
     pub number: u32,
     /// Its name, for people.
@@ -48,7 +48,7 @@ const fn many(number: u32, name: &'static str, value: Value) -> Field {
 const HEADER: &[Field] = &[one(1, "key", Value::Text), one(2, "value", Value::Text)];
 
 /// `zombi.v1.Event`.
-pub const EVENT: &[Field] = &[
+pub(super) const EVENT: &[Field] = &[
     one(1, "payload", Value::Bytes),
     one(2, "timestamp_ms", Value::Number(u64::MAX)),
     one(3, "idempotency_key", Value::Text),
@@ -58,7 +58,7 @@ pub const EVENT: &[Field] = &[
 ];
 
 /// `zombi.v1.BulkWriteRequest`.
-pub const BULK: &[Field] = &[many(1, "records", Value::Message(EVENT))];
+pub(super) const BULK: &[Field] = &[many(1, "records", Value::Message(EVENT))];
 
 /// What is wrong with a message.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -75,7 +75,7 @@ pub enum WrongMessage {
 ///
 /// # Errors
 /// The first mistake, or what `enter` returns.
-pub fn check<E: From<WrongMessage>>(
+pub(super) fn check<E: From<WrongMessage>>(
     mut message: &[u8],
     fields: &'static [Field],
     enter: &mut impl FnMut(&'static str) -> Result<(), E>,

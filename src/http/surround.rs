@@ -23,7 +23,7 @@ use contracts::metrics;
 
 /// What the layer needs to know, whatever the route.
 #[derive(Clone)]
-pub struct Surroundings {
+pub(super) struct Surroundings {
     /// Bytes that path and headers of a request may have.
     pub header_bytes: usize,
     /// Whether traces go to a collector.
@@ -47,7 +47,7 @@ impl Default for Surroundings {
 
 /// What the layer needs to know at one route.
 #[derive(Clone)]
-pub struct Surrounded {
+pub(super) struct Surrounded {
     /// What is the same for all routes.
     pub surroundings: Arc<Surroundings>,
     /// What the route does; `None` where no route takes the request.
@@ -56,7 +56,7 @@ pub struct Surrounded {
 
 /// The layer: counts, traces, checks the head, catches panics, reads the rest of a refused body, renders
 /// errors.
-pub async fn surround(
+pub(super) async fn surround(
     State(Surrounded { surroundings, verb }): State<Surrounded>,
     request: Request,
     next: Next,

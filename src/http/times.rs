@@ -22,7 +22,7 @@ const NANOS_PER_SEC: i128 = 1_000_000_000;
 ///
 /// # Errors
 /// 400 naming the parameter.
-pub fn bound(name: &str, text: &str) -> Result<TimestampMs, Problem> {
+pub(super) fn bound(name: &str, text: &str) -> Result<TimestampMs, Problem> {
     if let Ok(ms) = text.parse::<TimestampMs>() {
         return Ok(ms);
     }
@@ -56,7 +56,7 @@ fn nanos(text: &str) -> Result<i128, String> {
 ///
 /// # Errors
 /// 400 naming the parameter, with an example.
-pub fn length(name: &str, text: &str) -> Result<Duration, Problem> {
+pub(super) fn length(name: &str, text: &str) -> Result<Duration, Problem> {
     let wrong = || {
         Problem::new(
             Code::BadQuery,

@@ -12,17 +12,17 @@ use tracing::{Span, field, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// The header, and the name under which it is stored with an event.
-pub const TRACEPARENT: &str = "traceparent";
+pub(super) const TRACEPARENT: &str = "traceparent";
 
 /// The `traceparent` of a request, if it is valid.
-pub fn traceparent(headers: &HeaderMap) -> Option<String> {
+pub(super) fn traceparent(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(TRACEPARENT)?.to_str().ok()?;
     let context = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
     context.span().span_context().is_valid().then(|| text.to_owned())
 }
 
 /// A span for a request that belongs to a trace, and for every request if traces are exported.
-pub fn span(exports: bool, request: &Request) -> Span {
+pub(super) fn span(exports: bool, request: &Request) -> Span {
     if !exports && !request.headers().contains_key(TRACEPARENT) {
         return Span::none();
     }
@@ -48,6 +48,6 @@ pub fn span(exports: bool, request: &Request) -> Span {
 }
 
 /// Records the status of the answer in the span of the request.
-pub fn record(span: &Span, status: StatusCode) {
+pub(super) fn record(span: &Span, status: StatusCode) {
     span.record("http.response.status_code", i64::from(status.as_u16()));
 }

@@ -3,7 +3,7 @@
 
 /// What a route does, and so the right that a caller needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Verb {
+pub(crate) enum Verb {
     /// Appends events to a table, which it may create. A problem says whether anything was written.
     Append,
     /// Reads a table's events, its settings or the state of its partitions.

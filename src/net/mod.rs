@@ -6,7 +6,7 @@
 
 mod guard;
 mod open;
-pub mod settings;
+pub(crate) mod settings;
 mod watched;
 
 use std::{
@@ -44,13 +44,13 @@ const MAX_HEADERS: usize = 512;
 
 /// Returns the routes that are served now. Called for each request, as the start ends while connections are
 /// open.
-pub type Routes = Arc<dyn Fn() -> Router + Send + Sync>;
+pub(crate) type Routes = Arc<dyn Fn() -> Router + Send + Sync>;
 
 /// Binds a listener. `::` also accepts IPv4, and means `0.0.0.0` where there is no IPv6.
 ///
 /// # Errors
 /// What the operating system said.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let is_any = address.ip().is_unspecified() && address.is_ipv6();
     match bind(address) {
         Err(error) if is_any && has_no_ipv6(&error) => {
@@ -78,7 +78,7 @@ fn has_no_ipv6(error: &io::Error) -> bool {
 }
 
 /// Accepts until `stop`, then lets open requests end within `drain`, then drops the rest.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     routes: Routes,
     settings: NetSettings,

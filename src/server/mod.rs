@@ -6,8 +6,8 @@ mod descriptors;
 mod discard;
 mod memory;
 mod open;
-pub mod ports;
-pub mod settings;
+pub(crate) mod ports;
+pub(crate) mod settings;
 mod stop;
 
 use std::{
@@ -47,7 +47,7 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
 /// Why the server could not start, or ended without a signal.
 #[derive(Debug, thiserror::Error)]
-pub enum ServerError {
+pub(crate) enum ServerError {
     /// The operating system refused something: a port, signals, the disk.
     #[error("{what}: {source}")]
     Io {
@@ -98,7 +98,7 @@ struct RunningStore {
 ///
 /// # Errors
 /// [`ServerError`] if it cannot start, or must stop because the disk failed or another writer took over.
-pub async fn run(settings: Settings, telemetry: &Telemetry) -> Result<(), ServerError> {
+pub(crate) async fn run(settings: Settings, telemetry: &Telemetry) -> Result<(), ServerError> {
     check_pod(&settings)?;
     let mut signals = Signals::listen()
         .map_err(|source| ServerError::Io { what: "cannot listen for signals".to_owned(), source })?;

@@ -35,8 +35,9 @@ macro_rules! gather {
         }
 
         impl Settings {
-            /// Takes each component's settings out of what all sources give together.
-            fn extract(figment: &Figment) -> Result<Self, Vec<figment::Error>> {
+            /// Takes each component's settings out of what all sources give together; otherwise a line for each
+            /// wrong one.
+            fn extract(figment: &Figment) -> Result<Self, Vec<String>> {
                 let mut errors = Vec::new();
                 $(let $field =
                     reference::extract::<$section>(figment).map_err(|error| errors.extend(error));)*

@@ -50,14 +50,16 @@ fn key(section: &str, name: &str) -> String {
 }
 
 /// Takes a component's settings out of its section.
-pub(super) fn extract<S: Section>(figment: &Figment) -> Result<S, figment::Error> {
-    if S::NAME.is_empty() {
-        return figment.extract();
-    }
-    figment.extract_inner(S::NAME).map_err(|mut error| {
+///
+/// # Errors
+/// A line for each that has the wrong type, with its key and source.
+pub(super) fn extract<S: Section>(figment: &Figment) -> Result<S, Vec<String>> {
+    let names = S::NAME.split('.').filter(|name| !name.is_empty()).count();
+    let taken = if names == 0 { figment.extract() } else { figment.extract_inner(S::NAME) };
+    taken.map_err(|mut error| {
         // figment puts the section behind the names within it.
-        error.path.rotate_right(S::NAME.split('.').count());
-        error
+        error.path.rotate_right(names);
+        error.into_iter().map(|error| error.to_string()).collect()
     })
 }
 

@@ -61,7 +61,7 @@ impl Settings {
         flags: Vec<(String, String)>,
         reads: Reads,
     ) -> Result<Self, BadSettings> {
-        let settings = Self::all();
+        let known = Self::all();
         let mut variables: Vec<_> =
             environment.into_iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
         variables.sort();
@@ -81,14 +81,11 @@ impl Settings {
             }
         }
         let figment = figment
-            .merge(Texts { source: "environment", values: of_environment(&settings, variables, reads)? })
-            .merge(Texts { source: "flags", values: of_flags(&settings, flags)? });
-        let config = Self::extract(&figment).map_err(|errors| {
-            let lines: Vec<String> = errors.into_iter().map(|error| error.to_string()).collect();
-            BadSettings(lines.join("\n"))
-        })?;
-        config.check()?;
-        Ok(config)
+            .merge(Texts { source: "environment", values: of_environment(&known, variables, reads)? })
+            .merge(Texts { source: "flags", values: of_flags(&known, flags)? });
+        let settings = Self::extract(&figment).map_err(|lines| BadSettings(lines.join("\n")))?;
+        settings.check()?;
+        Ok(settings)
     }
 }
 

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How much stands around the handler.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub enum Floor {
+pub(crate) enum Floor {
     /// hyper's HTTP/1 connection and a function.
     Hyper,
     /// `axum::serve` and one route.
@@ -70,7 +70,7 @@ async fn layer(State(()): State<()>, request: Request, next: Next) -> Response {
 }
 
 /// Serves until it is killed.
-pub async fn serve(floor: Floor) {
+pub(crate) async fn serve(floor: Floor) {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     println!("{}", listener.local_addr().unwrap());
     let routes = Router::new().route("/tables/{table}", post(on_axum));

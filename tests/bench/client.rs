@@ -19,7 +19,7 @@ use tokio::{
 };
 
 /// A request as bytes.
-pub fn request(method: &str, path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn request(method: &str, path: &str, content_type: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: {content_type}\r\n\
          content-length: {}\r\n\r\n",
@@ -29,19 +29,19 @@ pub fn request(method: &str, path: &str, content_type: &str, body: &[u8]) -> Vec
 }
 
 /// A GET that asks for a media type.
-pub fn get(path: &str, accept: &str) -> Vec<u8> {
+pub(crate) fn get(path: &str, accept: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: bench\r\naccept: {accept}\r\n\r\n").into_bytes()
 }
 
 /// A connection that is kept.
-pub struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     buffer: BytesMut,
 }
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     /// Empty if only its length was wanted.
     pub body: Vec<u8>,
@@ -49,20 +49,20 @@ pub struct Answer {
 }
 
 impl Connection {
-    pub async fn open(address: SocketAddr) -> Self {
+    pub(crate) async fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, buffer: BytesMut::with_capacity(256 << 10) }
     }
 
     /// Sends a request and reads its answer.
-    pub async fn exchange(&mut self, request: &[u8]) -> Answer {
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> Answer {
         self.stream.write_all(request).await.unwrap();
         self.answer(true).await
     }
 
     /// Sends a request; of the answer only the length is kept.
-    pub async fn drain(&mut self, request: &[u8]) -> Answer {
+    pub(crate) async fn drain(&mut self, request: &[u8]) -> Answer {
         self.stream.write_all(request).await.unwrap();
         self.answer(false).await
     }
@@ -140,7 +140,7 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
 }
 
 /// What a load has done.
-pub struct Load {
+pub(crate) struct Load {
     pub requests: usize,
     pub took: Duration,
     /// Microseconds from when a request was due to its answer.
@@ -148,18 +148,18 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn rate(&self) -> f64 {
+    pub(crate) fn rate(&self) -> f64 {
         self.requests as f64 / self.took.as_secs_f64()
     }
 
-    pub fn p99(&self) -> f64 {
+    pub(crate) fn p99(&self) -> f64 {
         self.latency.value_at_quantile(0.99) as f64
     }
 }
 
 /// Sends requests over many connections for a while, each as soon as the one before was answered; with a
 /// `rate`, each when it is due, and its latency counts from then.
-pub async fn load<F>(
+pub(crate) async fn load<F>(
     address: SocketAddr,
     connections: usize,
     time: Duration,

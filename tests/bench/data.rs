@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// A payload: a JSON object of about 230 bytes.
-pub fn payload(number: usize) -> String {
+pub(crate) fn payload(number: usize) -> String {
     format!(
         "{{\"order\":\"o-{number:08}\",\"customer\":\"c-{:06}\",\"status\":\"{}\",\
          \"total_cents\":{},\"currency\":\"EUR\",\
@@ -22,12 +22,12 @@ pub fn payload(number: usize) -> String {
 }
 
 /// When an event happened: a second after the one before.
-pub fn timestamp_ms(number: usize) -> i64 {
+pub(crate) fn timestamp_ms(number: usize) -> i64 {
     1_700_000_000_000 + number as i64 * 1000
 }
 
 /// A record as JSON, one line without its end.
-pub fn json_record(number: usize, partitions: usize, key: Option<&str>) -> String {
+pub(crate) fn json_record(number: usize, partitions: usize, key: Option<&str>) -> String {
     let key = key.map(|key| format!(",\"idempotency_key\":\"{key}\"")).unwrap_or_default();
     format!(
         "{{\"payload\":{},\"partition\":{},\"timestamp_ms\":{}{key}}}",
@@ -38,17 +38,17 @@ pub fn json_record(number: usize, partitions: usize, key: Option<&str>) -> Strin
 }
 
 /// Records as NDJSON, in 4 partitions.
-pub fn lines(numbers: Range<usize>) -> String {
+pub(crate) fn lines(numbers: Range<usize>) -> String {
     lines_in(4, numbers)
 }
 
 /// Records as NDJSON, in so many partitions.
-pub fn lines_in(partitions: usize, numbers: impl Iterator<Item = usize>) -> String {
+pub(crate) fn lines_in(partitions: usize, numbers: impl Iterator<Item = usize>) -> String {
     numbers.map(|number| json_record(number, partitions, None) + "\n").collect()
 }
 
 /// The same, of about 1 kB each.
-pub fn large_lines_in(partitions: usize, numbers: impl Iterator<Item = usize>) -> String {
+pub(crate) fn large_lines_in(partitions: usize, numbers: impl Iterator<Item = usize>) -> String {
     let line = |number: usize| {
         let parts = [0, 1, 2, 3].map(|part| payload(4 * number + part)).join(",");
         format!(
@@ -61,7 +61,7 @@ pub fn large_lines_in(partitions: usize, numbers: impl Iterator<Item = usize>) -
 }
 
 /// A record as protobuf: the message `zombi.v1.Event`.
-pub fn protobuf_record(number: usize, partitions: usize) -> zombi::proto::v1::Event {
+pub(crate) fn protobuf_record(number: usize, partitions: usize) -> zombi::proto::v1::Event {
     zombi::proto::v1::Event {
         payload: payload(number).into_bytes().into(),
         partition: Some((number % partitions) as u32),

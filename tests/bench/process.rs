@@ -18,11 +18,11 @@ use crate::{
 };
 
 /// What the S3 server takes.
-pub const ACCESS_KEY: &str = "zombi";
-pub const SECRET_KEY: &str = "zombi-secret";
+pub(crate) const ACCESS_KEY: &str = "zombi";
+pub(crate) const SECRET_KEY: &str = "zombi-secret";
 
 /// A running server on a volume of its own.
-pub struct Zombi {
+pub(crate) struct Zombi {
     child: Child,
     pub address: SocketAddr,
     volume: TempDir,
@@ -41,12 +41,12 @@ struct S3 {
 
 impl Zombi {
     /// Without a bucket.
-    pub fn start(options: &Options, settings: &[&str]) -> Self {
+    pub(crate) fn start(options: &Options, settings: &[&str]) -> Self {
         Self::new(options, settings, None)
     }
 
     /// With a bucket of its own.
-    pub fn tiered(options: &Options, settings: &[&str]) -> Self {
+    pub(crate) fn tiered(options: &Options, settings: &[&str]) -> Self {
         let mut child = Command::new(options.s3())
             .arg("127.0.0.1:0")
             .stdout(Stdio::piped())
@@ -65,29 +65,29 @@ impl Zombi {
     }
 
     /// Ends it without warning and starts it again.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         (self.child, self.address, self.ready_in) = spawn(&self.binary, &self.volume, &self.settings);
     }
 
     /// The same, with other settings.
-    pub fn restart_with(&mut self, settings: &[&str]) {
+    pub(crate) fn restart_with(&mut self, settings: &[&str]) {
         self.settings = all_settings(settings, self.s3.as_ref());
         self.restart();
     }
 
-    pub async fn connect(&self) -> Connection {
+    pub(crate) async fn connect(&self) -> Connection {
         Connection::open(self.address).await
     }
 
     /// Asks for something and expects 200 to 299; the answer as JSON.
-    pub async fn ask(&self, method: &str, path: &str) -> Value {
+    pub(crate) async fn ask(&self, method: &str, path: &str) -> Value {
         self.send(method, path, "application/json", b"").await
     }
 
     /// The same, with a body.
-    pub async fn send(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> Value {
+    pub(crate) async fn send(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> Value {
         let answer = self.connect().await.exchange(&request(method, path, content_type, body)).await;
         assert!(
             matches!(answer.status, 200..300),
@@ -99,12 +99,12 @@ impl Zombi {
     }
 
     /// Fills a table by one stream.
-    pub async fn fill(&self, table: &str, lines: &[u8]) {
+    pub(crate) async fn fill(&self, table: &str, lines: &[u8]) {
         self.send("POST", &format!("/tables/{table}"), "application/x-ndjson", lines).await;
     }
 
     /// A counter, summed over its labels that hold `label`.
-    pub async fn metric(&self, name: &str, label: &str) -> f64 {
+    pub(crate) async fn metric(&self, name: &str, label: &str) -> f64 {
         let answer = self.connect().await.exchange(&request("GET", "/metrics", "text/plain", b"")).await;
         let text = String::from_utf8_lossy(&answer.body).into_owned();
         let lines = text.lines().filter(|line| {
@@ -114,12 +114,12 @@ impl Zombi {
     }
 
     /// A figure in kB of `/proc/<pid>/status`, in MiB.
-    pub fn memory_mib(&self, name: &str) -> f64 {
+    pub(crate) fn memory_mib(&self, name: &str) -> f64 {
         self.proc_number("status", name) / 1024.0
     }
 
     /// Bytes that the process has caused to be written to the disk.
-    pub fn written_bytes(&self) -> f64 {
+    pub(crate) fn written_bytes(&self) -> f64 {
         self.proc_number("io", "write_bytes")
     }
 
@@ -132,14 +132,14 @@ impl Zombi {
     }
 
     /// Seconds of processor time so far.
-    pub fn processor_secs(&self) -> f64 {
+    pub(crate) fn processor_secs(&self) -> f64 {
         let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let fields: Vec<&str> = text.rsplit(')').next().unwrap().split_whitespace().collect();
         (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
     }
 
     /// Bytes on the volume.
-    pub fn volume_bytes(&self) -> f64 {
+    pub(crate) fn volume_bytes(&self) -> f64 {
         fs::read_dir(self.volume.path().join("db"))
             .unwrap()
             .filter_map(|entry| entry.ok()?.metadata().ok())
@@ -147,7 +147,7 @@ impl Zombi {
             .sum()
     }
 
-    pub fn endpoint(&self) -> &str {
+    pub(crate) fn endpoint(&self) -> &str {
         &self.s3.as_ref().expect("it has a bucket").endpoint
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 /// What a ratio should be.
 #[derive(Debug, Clone, Copy)]
-pub enum Goal {
+pub(crate) enum Goal {
     /// A should be at least so much of B.
     AtLeast(f64),
     /// A should be at most so much of B.
@@ -43,36 +43,36 @@ struct Row {
 
 /// The rows so far.
 #[derive(Debug, Default)]
-pub struct Report {
+pub(crate) struct Report {
     only: Vec<String>,
     rows: Vec<Row>,
 }
 
 impl Report {
     /// An empty report of the rows whose name holds one of these texts; of all if there are none.
-    pub fn new(only: Vec<String>) -> Self {
+    pub(crate) fn new(only: Vec<String>) -> Self {
         Self { only, rows: Vec::new() }
     }
 
     /// Whether a row is wanted.
-    pub fn wants(&self, name: &str) -> bool {
+    pub(crate) fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|text| name.contains(text.as_str()))
     }
 
     /// A row of ratios.
-    pub fn ratio(&mut self, name: &str, unit: &'static str, goal: Goal, rounds: Vec<(f64, f64)>) {
+    pub(crate) fn ratio(&mut self, name: &str, unit: &'static str, goal: Goal, rounds: Vec<(f64, f64)>) {
         let row = Row { name: name.to_owned(), unit, goal, rounds };
         println!("{}", row.line());
         self.rows.push(row);
     }
 
     /// A figure that stands by itself.
-    pub fn figure(&mut self, name: &str, unit: &'static str, goal: Goal, value: f64) {
+    pub(crate) fn figure(&mut self, name: &str, unit: &'static str, goal: Goal, value: f64) {
         self.ratio(name, unit, goal, vec![(value, 1.0)]);
     }
 
     /// Prints all rows together.
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         println!(
             "\n{:<52} {:>8} {:>17}  {:<8} {:>11} {:>11}  unit",
             "work", "A/B", "range", "goal", "A", "B"
@@ -83,7 +83,7 @@ impl Report {
     }
 
     /// All rows for programs.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let rows = self.rows.iter().map(|row| {
             json!({
                 "work": row.name,
@@ -140,7 +140,7 @@ impl Row {
 }
 
 /// The one in the middle.
-pub fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }

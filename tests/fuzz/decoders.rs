@@ -39,10 +39,10 @@ use zombi::{
 };
 
 /// Takes any bytes; what panics is a bug.
-pub type Decoder = fn(&[u8]);
+pub(crate) type Decoder = fn(&[u8]);
 
 /// The decoders, by the names of their corpora.
-pub const ALL: [(&str, Decoder); 12] = [
+pub(crate) const ALL: [(&str, Decoder); 12] = [
     ("json", json),
     ("bulk", bulk),
     ("protobuf", protobuf),

@@ -413,7 +413,7 @@ impl Fates {
 }
 
 /// Shows how it went before it failed.
-pub struct Trace(pub Arc<MemoryBucket>);
+pub(crate) struct Trace(pub Arc<MemoryBucket>);
 
 impl Drop for Trace {
     fn drop(&mut self) {

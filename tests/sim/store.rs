@@ -51,32 +51,32 @@ use tokio::{
 /// No fault of a bucket lasts so long.
 const ATTEMPTS: usize = 500;
 /// The format of segments where it does not matter.
-pub const FORMAT: FormatId = FormatId::new("jsonl.zst/2").unwrap();
-pub const WINDOW_MS: i64 = 7 * 24 * 3600 * 1000;
+pub(crate) const FORMAT: FormatId = FormatId::new("jsonl.zst/2").unwrap();
+pub(crate) const WINDOW_MS: i64 = 7 * 24 * 3600 * 1000;
 
 /// The one table.
-pub fn table() -> TableName {
+pub(crate) fn table() -> TableName {
     TableName::parse("t").unwrap()
 }
 
 /// The one consumer group.
-pub fn group() -> GroupName {
+pub(crate) fn group() -> GroupName {
     GroupName::parse("g").unwrap()
 }
 
 /// A clock that a test turns.
 #[derive(Debug)]
-pub struct SimClock {
+pub(crate) struct SimClock {
     started: Instant,
     offset_ms: AtomicI64,
 }
 
 impl SimClock {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self { started: Instant::now(), offset_ms: AtomicI64::new(1_700_000_000_000) })
     }
 
-    pub fn turn(&self, by_ms: i64) {
+    pub(crate) fn turn(&self, by_ms: i64) {
         self.offset_ms.fetch_add(by_ms, SeqCst);
     }
 }
@@ -88,31 +88,31 @@ impl Clock for SimClock {
 }
 
 /// What a process has of a bucket in memory: a client of its own, whatever it asks for.
-pub fn objects(bucket: &Arc<MemoryBucket>) -> Objects {
+pub(crate) fn objects(bucket: &Arc<MemoryBucket>) -> Objects {
     Objects::new(bucket.client(), MemoryBucket::NAME.to_owned(), String::new())
 }
 
 /// Where a store's volume is.
-pub enum Ground {
+pub(crate) enum Ground {
     Memory(MemoryVolume),
     RocksDb(tempfile::TempDir),
 }
 
 impl Ground {
     /// An empty volume in memory.
-    pub fn memory(id: u128) -> Self {
+    pub(crate) fn memory(id: u128) -> Self {
         Self::Memory(MemoryVolume::new(id))
     }
 
     /// A copy of a volume in memory as it is now.
-    pub fn copy(&self) -> Self {
+    pub(crate) fn copy(&self) -> Self {
         let Self::Memory(volume) = self else { panic!("a volume in memory is copied") };
         Self::Memory(volume.copy())
     }
 
     /// An empty volume for RocksDB, in memory if the machine has such a place: no test here is about the
     /// disk.
-    pub fn rocksdb() -> Self {
+    pub(crate) fn rocksdb() -> Self {
         let place = std::path::Path::new("/dev/shm");
         // RocksDB takes room for its files ahead.
         let has_room = rustix::fs::statvfs(place).is_ok_and(|disk| disk.f_bavail * disk.f_frsize > 1 << 30);
@@ -183,7 +183,7 @@ async fn closed(db: Option<Arc<Db>>) {
 }
 
 /// An open hot tier without a store around it. Dropping it is a crash.
-pub struct Hot {
+pub(crate) struct Hot {
     pub tier: Arc<dyn Engine>,
     db: Option<Arc<Db>>,
     writer: Option<AbortHandle>,
@@ -191,14 +191,14 @@ pub struct Hot {
 
 impl Hot {
     /// Opens the tier of a volume.
-    pub fn open(ground: &Ground, clock: &Arc<SimClock>) -> Result<Self, StorageError> {
+    pub(crate) fn open(ground: &Ground, clock: &Arc<SimClock>) -> Result<Self, StorageError> {
         let Opened { hot, writer, db, .. } = Opened::open(ground, clock, None)?;
         let writer = writer.map(|writer| task::spawn(async move { drop(writer.await) }).abort_handle());
         Ok(Self { tier: hot, db, writer })
     }
 
     /// Ends it as a crash does, and waits until its volume can be opened again.
-    pub async fn crash(mut self) {
+    pub(crate) async fn crash(mut self) {
         let (db, writer) = (self.db.take(), self.writer.take());
         if let Some(writer) = writer {
             writer.abort();
@@ -213,7 +213,7 @@ impl Hot {
 
 /// How a store behaves.
 #[derive(Debug, Clone, Copy)]
-pub struct Tuning {
+pub(crate) struct Tuning {
     pub flush_interval: Duration,
     pub segment_bytes: u64,
     pub hot_keep: Duration,
@@ -258,7 +258,7 @@ impl Tuning {
 }
 
 /// An open store. Dropping it is a crash.
-pub struct Store {
+pub(crate) struct Store {
     inner: tiering::Store,
     pub flush: Arc<FlushHandle>,
     /// Its volume, if that is the one in memory.
@@ -278,7 +278,7 @@ impl Deref for Store {
 impl Store {
     /// Opens volume and bucket and brings them together, as the server does: a bucket that does not answer is
     /// waited for if the volume has nothing to serve without it.
-    pub async fn open(
+    pub(crate) async fn open(
         ground: &Ground,
         bucket: &Arc<MemoryBucket>,
         clock: &Arc<SimClock>,
@@ -302,13 +302,13 @@ impl Store {
     }
 
     /// Waits until a part ends that should not.
-    pub async fn failed(&mut self) -> tiering::StoreError {
+    pub(crate) async fn failed(&mut self) -> tiering::StoreError {
         self.inner.failed().await
     }
 
     /// Waits until the bucket is open, or the store ends because the two do not go together; returns whether
     /// it is open.
-    pub async fn is_compared(&mut self) -> bool {
+    pub(crate) async fn is_compared(&mut self) -> bool {
         loop {
             tokio::select! {
                 biased;
@@ -327,7 +327,7 @@ impl Store {
     }
 
     /// Ends it as a crash does, and waits until its volume can be opened again.
-    pub async fn crash(self) {
+    pub(crate) async fn crash(self) {
         let Self { inner, flush, twin, db, .. } = self;
         inner.crash().await;
         drop((flush, twin));
@@ -336,7 +336,9 @@ impl Store {
 }
 
 /// Tries again for as long as trying may help.
-pub async fn retry<T>(mut attempt: impl AsyncFnMut() -> Result<T, StorageError>) -> Result<T, StorageError> {
+pub(crate) async fn retry<T>(
+    mut attempt: impl AsyncFnMut() -> Result<T, StorageError>,
+) -> Result<T, StorageError> {
     for _ in 0..ATTEMPTS {
         match attempt().await {
             Err(error) if error.is_retryable() => sleep(Duration::from_millis(200)).await,

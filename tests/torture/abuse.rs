@@ -227,7 +227,7 @@ async fn attack(
 }
 
 /// One attack after the other, and a start at the end.
-pub async fn run(seed: u64, budget: Budget, by_clock: bool) -> Result<String, String> {
+pub(crate) async fn run(seed: u64, budget: Budget, by_clock: bool) -> Result<String, String> {
     let group = match Group::make("abuse", MEMORY_BYTES) {
         Ok(group) => group,
         Err(why) => return Ok(format!("skipped: {why}")),

@@ -374,7 +374,7 @@ fn compare(samples: &[Sample]) -> Result<Sample, String> {
 }
 
 /// Lets it live on, and compares in the end.
-pub async fn run(seed: u64, seconds: Option<u64>) -> Result<String, String> {
+pub(crate) async fn run(seed: u64, seconds: Option<u64>) -> Result<String, String> {
     let group = match Group::make("ageing", MEMORY_BYTES) {
         Ok(group) => group,
         Err(why) => return Ok(format!("skipped: {why}")),

@@ -38,7 +38,7 @@ const PROTOBUF: &str = "application/x-protobuf";
 const TAIL: &str = "text/event-stream";
 
 /// What is attacked. Tables: `cold` is in S3 alone, `large` has 24 MB in hot, `quiet` has little.
-pub struct Target {
+pub(crate) struct Target {
     pub main: SocketAddr,
     pub admin: SocketAddr,
     pub client: Client,
@@ -46,7 +46,7 @@ pub struct Target {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attack {
+pub(crate) enum Attack {
     /// Bodies of kilobytes that are tens of megabytes once they are decoded.
     GrowingBodies,
     /// zstd windows, of as much as may be and of more.
@@ -77,7 +77,7 @@ pub enum Attack {
 
 impl Attack {
     /// All of them. The last make what stays, and look at it.
-    pub const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::GrowingBodies,
         Self::Windows,
         Self::StandingBodies,
@@ -94,7 +94,7 @@ impl Attack {
     ];
 
     /// Begins; what goes on does so in `tasks`.
-    pub async fn begin(self, target: &Arc<Target>, tasks: &mut JoinSet<()>) {
+    pub(crate) async fn begin(self, target: &Arc<Target>, tasks: &mut JoinSet<()>) {
         match self {
             Self::GrowingBodies => growing_bodies(target, tasks),
             Self::Windows => windows(target, tasks).await,

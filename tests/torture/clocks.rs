@@ -31,7 +31,7 @@ fn forget(pid: u32) {
 }
 
 /// Turns the clock again and again, with a kill now and then, and compares in the end.
-pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
     let Some(library) = faketime() else { return Ok("skipped: there is no libfaketime".to_owned()) };
     let mut rng = StdRng::seed_from_u64(seed);
     let mut z = TestServer::tiered(&BUSY).await;

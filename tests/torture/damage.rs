@@ -197,7 +197,7 @@ async fn look(z: &mut TestServer, expected: &Expected) -> Result<Found, String> 
 }
 
 /// Damages files of the volume.
-pub async fn volume(seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn volume(seed: u64, budget: Budget) -> Result<String, String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut z = TestServer::start().await;
     fill(&z, 0, 400).await;
@@ -242,7 +242,7 @@ async fn tiered(compression: &str) -> TestServer {
 }
 
 /// Damages segments under a server that runs. Those that zstd has compressed have a checksum of its own, too.
-pub async fn segments(compression: &str, seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn segments(compression: &str, seed: u64, budget: Budget) -> Result<String, String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut z = tiered(compression).await;
     let expected = Expected::of(&z).await;
@@ -261,7 +261,7 @@ pub async fn segments(compression: &str, seed: u64, budget: Budget) -> Result<St
 }
 
 /// Damages manifests before a start, with the volume or without.
-pub async fn manifests(seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn manifests(seed: u64, budget: Budget) -> Result<String, String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut z = tiered("zstd").await;
     z.flush_and_evict().await;

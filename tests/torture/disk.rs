@@ -11,14 +11,14 @@ const SHUT_DOWN: &str = "\
     fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))";
 
 /// A file system in a file, mounted on a directory; unmounted when dropped.
-pub struct Disk {
+pub(crate) struct Disk {
     directory: tempfile::TempDir,
     on: PathBuf,
 }
 
 impl Disk {
     /// Makes one; needs root, and the programs that do it.
-    pub async fn make(kind: &str, on: &Path, bytes: u64) -> Result<Self, String> {
+    pub(crate) async fn make(kind: &str, on: &Path, bytes: u64) -> Result<Self, String> {
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
         let disk = Self { directory, on: on.to_owned() };
         std::fs::File::create(disk.image())
@@ -40,12 +40,12 @@ impl Disk {
     }
 
     /// Cuts its power: what its log has not on the disk is gone, once it is mounted again.
-    pub async fn cut(&self) -> Result<(), String> {
+    pub(crate) async fn cut(&self) -> Result<(), String> {
         run("python3", &["-c", SHUT_DOWN, &self.on.display().to_string()]).await
     }
 
     /// Mounts it anew.
-    pub async fn again(&self) -> Result<(), String> {
+    pub(crate) async fn again(&self) -> Result<(), String> {
         run("umount", &[&self.on.display().to_string()]).await?;
         self.mount().await
     }
@@ -59,7 +59,7 @@ impl Drop for Disk {
 }
 
 /// Runs a program; what it said if it failed.
-pub async fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+pub(crate) async fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
     let output = Command::new(program)
         .args(arguments)
         .output()

@@ -18,14 +18,14 @@ const PIECE: usize = 64 << 10;
 const PIECES: usize = 1024;
 
 /// Another address of a server; gone when dropped, but for connections that are open.
-pub struct Distance {
+pub(crate) struct Distance {
     address: SocketAddr,
     accepting: JoinHandle<()>,
 }
 
 impl Distance {
     /// The server at `there`, so much further away.
-    pub async fn to(there: SocketAddr, later: Duration) -> Self {
+    pub(crate) async fn to(there: SocketAddr, later: Duration) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let accepting = tokio::spawn(async move {
@@ -42,7 +42,7 @@ impl Distance {
     }
 
     /// What clients are configured with.
-    pub fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 }

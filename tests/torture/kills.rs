@@ -12,7 +12,7 @@ use crate::{
 use testing::{TestServer, history::Counts};
 
 /// Kills a server again and again, and compares in the end.
-pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut z = TestServer::start_tiered(&BUSY).await;
     let load = Load::new();
@@ -36,7 +36,7 @@ pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {
 }
 
 /// Ends the load, moves everything to cold, and holds what is there against the history.
-pub async fn finish(z: &mut TestServer, load: &Load) -> Result<Counts, String> {
+pub(crate) async fn finish(z: &mut TestServer, load: &Load) -> Result<Counts, String> {
     load.point_at(Some(z.url("")));
     load.stop().await;
     let hot = load.read_everything(&z.url("")).await;

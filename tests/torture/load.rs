@@ -21,13 +21,13 @@ use testing::{
     server::PATIENCE,
 };
 
-pub const TABLE: &str = "t";
-pub const PARTITIONS: u64 = 4;
+pub(crate) const TABLE: &str = "t";
+pub(crate) const PARTITIONS: u64 = 4;
 /// Consumers of the table's partitions, one a partition.
 const GROUP: &str = "g";
 
 /// What the clients share.
-pub struct Load {
+pub(crate) struct Load {
     pub history: Mutex<History>,
     client: Client,
     /// Where the server is, while it is anywhere.
@@ -47,7 +47,7 @@ pub struct Load {
 
 /// What the clients do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
+pub(crate) enum Style {
     /// Write one by one, with keys and in bulk, read, follow and commit.
     Mixed,
     /// Write one by one and with keys, and wait until it is cold: what is acked survives the volume too.
@@ -58,7 +58,7 @@ pub enum Style {
 type Answer = Option<(u16, Value)>;
 
 impl Load {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             history: Mutex::default(),
             client: Client::builder().timeout(PATIENCE).pool_max_idle_per_host(64).build().unwrap(),
@@ -74,7 +74,7 @@ impl Load {
     }
 
     /// Starts the clients; they wait for a server.
-    pub fn start(self: &Arc<Self>, style: Style, seed: u64, writers: u64) {
+    pub(crate) fn start(self: &Arc<Self>, style: Style, seed: u64, writers: u64) {
         let mut clients = self.clients.lock();
         for number in 0..writers {
             clients.spawn(Arc::clone(self).write(style, StdRng::seed_from_u64(seed.wrapping_add(number))));
@@ -90,23 +90,23 @@ impl Load {
     }
 
     /// Tells the clients where the server is.
-    pub fn point_at(&self, url: Option<String>) {
+    pub(crate) fn point_at(&self, url: Option<String>) {
         self.server.send_replace(url);
     }
 
     /// The server is about to lose its disk: from now on nobody can know what became of what was asked of it.
-    pub fn disk_goes(&self) {
+    pub(crate) fn disk_goes(&self) {
         self.point_at(None);
         self.losses.fetch_add(1, SeqCst);
     }
 
     /// The server has ended, and the disk is back.
-    pub fn disk_is_back(&self) {
+    pub(crate) fn disk_is_back(&self) {
         self.losses.fetch_add(1, SeqCst);
     }
 
     /// Stops the clients; what they are about to be told they are told.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         self.stopping.send_replace(true);
         let mut clients = std::mem::take(&mut *self.clients.lock());
         while let Some(ended) = clients.join_next().await {
@@ -115,7 +115,7 @@ impl Load {
     }
 
     /// How many events were sent.
-    pub fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.ids.load(SeqCst)
     }
 
@@ -283,7 +283,7 @@ impl Load {
     }
 
     /// Everything that a quiet server has.
-    pub async fn read_everything(&self, url: &str) -> BTreeMap<u64, Vec<(u64, Id)>> {
+    pub(crate) async fn read_everything(&self, url: &str) -> BTreeMap<u64, Vec<(u64, Id)>> {
         let mut found = BTreeMap::new();
         for partition in 0..PARTITIONS {
             let (records, mut next): (&mut Vec<_>, u64) = (found.entry(partition).or_default(), 0);

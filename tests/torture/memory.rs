@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 /// A group of processes whose memory is bounded; gone when dropped.
-pub struct Group {
+pub(crate) struct Group {
     directory: PathBuf,
     is_v1: bool,
 }
 
 impl Group {
     /// Makes one; needs root, and a system that has such groups.
-    pub fn make(name: &str, bytes: u64) -> Result<Self, String> {
+    pub(crate) fn make(name: &str, bytes: u64) -> Result<Self, String> {
         let root = Path::new("/sys/fs/cgroup");
         let is_v1 = root.join("memory").is_dir();
         let parent = if is_v1 { root.join("memory") } else { root.to_owned() };
@@ -24,7 +24,7 @@ impl Group {
     }
 
     /// What puts a command into it.
-    pub fn wrapper(&self) -> Vec<String> {
+    pub(crate) fn wrapper(&self) -> Vec<String> {
         let join = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.directory.display());
         ["sh", "-c", &join, "sh"].map(str::to_owned).to_vec()
     }
@@ -34,13 +34,13 @@ impl Group {
     }
 
     /// The most that it has taken, page cache included.
-    pub fn peak_bytes(&self) -> u64 {
+    pub(crate) fn peak_bytes(&self) -> u64 {
         let text = self.read(if self.is_v1 { "memory.max_usage_in_bytes" } else { "memory.peak" });
         text.trim().parse().unwrap_or(0)
     }
 
     /// How often a process was killed for its memory.
-    pub fn kills(&self) -> u64 {
+    pub(crate) fn kills(&self) -> u64 {
         let text = self.read(if self.is_v1 { "memory.oom_control" } else { "memory.events" });
         let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
         count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
@@ -54,7 +54,7 @@ impl Drop for Group {
 }
 
 /// What the image sets for the allocators.
-pub fn environment() -> Vec<(String, String)> {
+pub(crate) fn environment() -> Vec<(String, String)> {
     [("MALLOC_ARENA_MAX", "1"), ("MIMALLOC_PURGE_DELAY", "100")]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec()

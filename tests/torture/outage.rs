@@ -25,7 +25,7 @@ const MEMORY_BYTES: u64 = 512 << 20;
 const FULL: Duration = Duration::from_secs(1800);
 
 /// One outage, until hot is full and for a while more, and compares in the end.
-pub async fn run(seed: u64, seconds: Option<u64>) -> Result<String, String> {
+pub(crate) async fn run(seed: u64, seconds: Option<u64>) -> Result<String, String> {
     let group = match Group::make("outage", MEMORY_BYTES) {
         Ok(group) => group,
         Err(why) => return Ok(format!("skipped: {why}")),

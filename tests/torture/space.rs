@@ -45,7 +45,7 @@ impl Filler {
 }
 
 /// Fills the disk again and again, and compares in the end.
-pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
     let mut z = TestServer::tiered(&BUSY).await;
     // RocksDB takes room for its log ahead: little, so that a full disk is soon noticed.
     z.set("hot.write_buffer_bytes", "2097152");

@@ -17,7 +17,7 @@ const ERRORS: [&str; 4] =
     ["Input/output error", "Read-only file system", "Invalid argument", "File descriptor in bad state"];
 
 /// Lets syncs fail until so many processes have ended of it, and compares in the end.
-pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
     if let Err(why) = run_program("fiu-run", &["-x", "true"]).await {
         return Ok(format!("skipped: {why}"));
     }

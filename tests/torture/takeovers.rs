@@ -17,7 +17,7 @@ use testing::TestServer;
 const FENCED: i32 = 4;
 
 /// Takes over again and again, and compares in the end.
-pub async fn run(seed: u64, budget: Budget) -> Result<String, String> {
+pub(crate) async fn run(seed: u64, budget: Budget) -> Result<String, String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut first = TestServer::start_tiered(&BUSY).await;
     let load = Load::new();

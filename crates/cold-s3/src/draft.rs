@@ -23,7 +23,7 @@ use contracts::{
 
 /// Adds new segments, removes those below the partitions' earliest offsets, and carries changed tables and
 /// consumer offsets.
-pub fn publish(state: &ColdState, publication: Publication) -> Changes {
+pub(crate) fn publish(state: &ColdState, publication: Publication) -> Changes {
     let mut changes = Changes::default();
     let mut next: BTreeMap<Partition, PartitionEntry> = BTreeMap::new();
     let watermarks: BTreeMap<_, _> =
@@ -69,7 +69,7 @@ pub fn publish(state: &ColdState, publication: Publication) -> Changes {
 }
 
 /// Reserves offsets beyond those that each partition has given, where fewer than half a reservation is left.
-pub fn reserve(state: &ColdState, partitions: &BTreeMap<Partition, Watermarks>) -> Changes {
+pub(crate) fn reserve(state: &ColdState, partitions: &BTreeMap<Partition, Watermarks>) -> Changes {
     let mut changes = Changes::default();
     for (partition, watermarks) in partitions {
         let mut entry = known(state, partition);
@@ -86,7 +86,7 @@ pub fn reserve(state: &ColdState, partitions: &BTreeMap<Partition, Watermarks>) 
 
 /// Gives back the reservations of partitions whose events are all in S3. A recovery then declares nothing
 /// lost.
-pub fn release(state: &ColdState, tables: &Tables) -> Changes {
+pub(crate) fn release(state: &ColdState, tables: &Tables) -> Changes {
     let mut changes = Changes::default();
     for (partition, watermarks) in tables.watermarks() {
         let Some(cold) = state.partitions.get(&partition).filter(|cold| cold.end == watermarks.next) else {
@@ -101,7 +101,7 @@ pub fn release(state: &ColdState, tables: &Tables) -> Changes {
 
 /// Declares lost the reserved offsets after the last event that is known: a volume that is gone may have
 /// given them, so they must never be given again.
-pub fn lose(state: &ColdState, partitions: &BTreeMap<Partition, Watermarks>) -> Changes {
+pub(crate) fn lose(state: &ColdState, partitions: &BTreeMap<Partition, Watermarks>) -> Changes {
     let mut changes = Changes::default();
     for (partition, cold) in &state.partitions {
         let end = partitions.get(partition).map_or(cold.end, |watermarks| watermarks.next.max(cold.end));

@@ -10,7 +10,7 @@ use contracts::{
 /// New earliest offsets for a table's partitions: drops whole segments whose last event was appended before
 /// `appended_before`, then the oldest until at most `max_bytes` are left. Decides only; nothing is trimmed
 /// here.
-pub fn expired_segments(
+pub(crate) fn expired_segments(
     state: &ColdState,
     table: &TableStatus,
     appended_before: TimestampMs,

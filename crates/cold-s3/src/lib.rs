@@ -6,19 +6,19 @@
 pub mod audit;
 pub mod chain;
 pub mod compact;
-pub mod draft;
-pub mod expire;
+mod draft;
+mod expire;
 pub mod formats;
 pub mod manifest;
 pub mod names;
-pub mod parts;
-pub mod probe;
+mod parts;
+mod probe;
 mod proto;
 pub mod s3;
 pub mod settings;
 pub mod state;
 mod takeover;
-pub mod upkeep;
+mod upkeep;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

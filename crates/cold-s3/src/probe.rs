@@ -21,7 +21,7 @@ const ATTEMPTS: usize = 5;
 /// # Errors
 /// `Refused` if the store breaks a rule that Zombi relies on; `Denied` if it rejects a request;
 /// `Unavailable`.
-pub async fn probe(objects: &Objects) -> Result<(), StorageError> {
+pub(crate) async fn probe(objects: &Objects) -> Result<(), StorageError> {
     for _ in 0..ATTEMPTS {
         let key = format!("probe/{}", Uuid::new_v4());
         let result = match create_and_list(objects, &key).await {
@@ -137,7 +137,7 @@ async fn read(objects: &Objects, key: &str) -> Result<(), StorageError> {
 ///
 /// # Errors
 /// Those of [`probe`].
-pub async fn probe_unfenced(objects: &Objects) -> Result<(), StorageError> {
+pub(crate) async fn probe_unfenced(objects: &Objects) -> Result<(), StorageError> {
     let key = format!("probe/{}", Uuid::new_v4());
     objects.create(&key, Bytes::from_static(b"creator 0")).await?;
     let found = match read(objects, &key).await {

@@ -19,7 +19,7 @@ use contracts::{
 ///
 /// # Errors
 /// `Corrupt` or `Unavailable`.
-pub fn expired(
+pub(crate) fn expired(
     db: &Db,
     catalog: &SharedCatalog,
     name: &TableName,

@@ -2,10 +2,10 @@
 //! threads that may block.
 
 mod appender;
-pub mod batch;
+mod batch;
 pub mod catalog;
 pub mod codec;
-pub mod consumers;
+mod consumers;
 pub mod disk;
 mod expire;
 mod handles;
@@ -14,14 +14,14 @@ pub mod keys;
 pub mod options;
 pub mod request;
 pub mod rocksdb;
-pub mod scan;
+mod scan;
 pub mod sequence;
 pub mod settings;
 mod stored;
-pub mod synced;
+mod synced;
 mod upgrade;
-pub mod wal;
-pub mod writer;
+mod wal;
+mod writer;
 
 use std::sync::{Arc, OnceLock};
 

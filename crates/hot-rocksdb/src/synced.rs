@@ -29,14 +29,14 @@ const REMEDY: &str = "\
 
 /// The open note.
 #[derive(Debug)]
-pub struct Synced(File);
+pub(crate) struct Synced(File);
 
 impl Synced {
     /// What the note of a volume says; `None` if there is none yet.
     ///
     /// # Errors
     /// `Corrupt` if it is damaged, `Unavailable` if it cannot be read.
-    pub fn read(database: &Path) -> Result<Option<u64>, StorageError> {
+    pub(crate) fn read(database: &Path) -> Result<Option<u64>, StorageError> {
         let path = database.join(NAME);
         let mut bytes = Vec::new();
         match File::open(&path).and_then(|file| file.take(LENGTH as u64 + 1).read_to_end(&mut bytes)) {
@@ -55,7 +55,7 @@ impl Synced {
     ///
     /// # Errors
     /// `Unavailable` if it cannot be written.
-    pub fn open(database: &Path, batch: u64) -> Result<Self, StorageError> {
+    pub(crate) fn open(database: &Path, batch: u64) -> Result<Self, StorageError> {
         let open = || -> io::Result<File> {
             let (path, new) = (database.join(NAME), database.join(NEW_NAME));
             let is_there = path.try_exists()?;
@@ -78,7 +78,7 @@ impl Synced {
     ///
     /// # Errors
     /// Those of the file.
-    pub fn set(&self, batch: u64) -> io::Result<()> {
+    pub(crate) fn set(&self, batch: u64) -> io::Result<()> {
         self.0.write_all_at(&encode(batch), 0)
     }
 }
@@ -92,7 +92,7 @@ pub(super) fn failed(path: &Path, error: &io::Error) -> StorageError {
 ///
 /// # Errors
 /// `Corrupt` if it does not.
-pub fn check(database: &Path, noted: u64, found: u64) -> Result<(), StorageError> {
+pub(crate) fn check(database: &Path, noted: u64, found: u64) -> Result<(), StorageError> {
     if found >= noted {
         return Ok(());
     }

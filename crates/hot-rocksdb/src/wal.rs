@@ -25,7 +25,7 @@ use super::synced::failed;
 use contracts::error::StorageError;
 
 /// RocksDB's file that names the current manifest. Without it, RocksDB takes a directory for an empty one.
-pub const CURRENT: &str = "CURRENT";
+pub(crate) const CURRENT: &str = "CURRENT";
 const BLOCK: usize = 32 << 10;
 const HEADER: usize = 7;
 /// The types of the pieces with which a record begins.
@@ -40,7 +40,7 @@ const LAST: u8 = 4;
 ///
 /// # Errors
 /// `Corrupt` if one is damaged in its middle, `Unavailable` if one cannot be read.
-pub fn check(database: &Path, is_synced: bool) -> Result<(), StorageError> {
+pub(crate) fn check(database: &Path, is_synced: bool) -> Result<(), StorageError> {
     let logs = if is_synced { logs(database) } else { Ok(Vec::new()) };
     for path in logs.map_err(|error| failed(database, &error))?.into_iter().chain(manifest(database)) {
         let damage = File::open(&path).and_then(find_damage).map_err(|error| failed(&path, &error))?;

@@ -37,7 +37,7 @@ type ReserveRequest = (BTreeMap<Partition, Watermarks>, oneshot::Sender<()>);
 
 /// Asks for reservations.
 #[derive(Debug)]
-pub struct Reserver {
+pub(crate) struct Reserver {
     log: Arc<dyn ReservationLog>,
     requests: mpsc::Sender<ReserveRequest>,
     /// Whether the last reservation failed: then no write waits for the next one.
@@ -46,7 +46,9 @@ pub struct Reserver {
 
 impl Reserver {
     /// A reserver, and the task that serves it until the reserver is dropped.
-    pub fn new(log: Arc<dyn ReservationLog>) -> (Arc<Self>, impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn new(
+        log: Arc<dyn ReservationLog>,
+    ) -> (Arc<Self>, impl Future<Output = ()> + Send + 'static) {
         let (requests, receiver) = mpsc::channel(QUEUE_LEN);
         let is_failing = Arc::new(AtomicBool::new(false));
         let task = serve(Arc::clone(&log), receiver, Arc::clone(&is_failing));

@@ -30,7 +30,7 @@ use contracts::{
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct WriteParams {
+pub(crate) struct WriteParams {
     /// Write only if this is the next offset of the one partition written to
     #[param(inline)]
     expected_offset: Option<OffsetParam>,
@@ -41,7 +41,7 @@ pub struct WriteParams {
 
 /// What a write asks for beyond its events.
 #[derive(Debug, Clone, Copy)]
-pub struct WriteOptions {
+pub(crate) struct WriteOptions {
     /// Append only if this is the next offset.
     pub expected_offset: Option<Offset>,
     /// Whether the answer waits until the events are in S3.
@@ -53,7 +53,7 @@ impl WriteParams {
     ///
     /// # Errors
     /// 400 if one has the wrong form; 422 if there is no bucket to wait for.
-    pub fn check(&self, state: &AppState) -> Result<WriteOptions, Problem> {
+    pub(crate) fn check(&self, state: &AppState) -> Result<WriteOptions, Problem> {
         let expected_offset =
             self.expected_offset.as_ref().map(|param| param.offset("expected_offset")).transpose()?;
         if let Some(wait_for) = &self.wait_for {
@@ -64,12 +64,12 @@ impl WriteParams {
 }
 
 /// The status of a write that stored something. It is 202 if only the operating system has the events so far.
-pub fn written(state: &AppState, options: WriteOptions) -> StatusCode {
+pub(crate) fn written(state: &AppState, options: WriteOptions) -> StatusCode {
     if state.is_synced || options.until_cold { StatusCode::CREATED } else { StatusCode::ACCEPTED }
 }
 
 /// What the head of a write says of its events.
-pub struct Envelope {
+pub(crate) struct Envelope {
     /// How the body is encoded.
     pub encoding: Encoding,
     partition: Option<PartitionNumber>,
@@ -82,7 +82,7 @@ impl Envelope {
     ///
     /// # Errors
     /// 400, 415 or 422.
-    pub fn of(headers: &HeaderMap, state: &AppState) -> Result<Self, Problem> {
+    pub(crate) fn of(headers: &HeaderMap, state: &AppState) -> Result<Self, Problem> {
         Ok(Self {
             encoding: extract::encoding(headers)?,
             partition: extract::partition_header(headers, &state.limits)?,
@@ -92,7 +92,7 @@ impl Envelope {
     }
 
     /// The parser for its events, with the time of this moment.
-    pub fn parser<'a>(&'a self, state: &'a AppState) -> RecordParser<'a> {
+    pub(crate) fn parser<'a>(&'a self, state: &'a AppState) -> RecordParser<'a> {
         RecordParser {
             limits: &state.limits,
             now_ms: state.clock.now_ms(),
@@ -107,7 +107,7 @@ impl Envelope {
 ///
 /// # Errors
 /// 404 otherwise.
-pub fn check_table(state: &AppState, table: &TableName) -> Result<(), StorageError> {
+pub(crate) fn check_table(state: &AppState, table: &TableName) -> Result<(), StorageError> {
     let is_there = state.makes_tables || state.catalog.table(table).is_some();
     if is_there { Ok(()) } else { Err(StorageError::UnknownTable(table.clone())) }
 }
@@ -116,7 +116,7 @@ pub fn check_table(state: &AppState, table: &TableName) -> Result<(), StorageErr
 ///
 /// # Errors
 /// Those of the hot tier, and 400 if there is an `expected_offset` for several partitions.
-pub async fn append(
+pub(crate) async fn append(
     state: &AppState,
     table: &TableName,
     events: Vec<(PartitionNumber, Event)>,
@@ -134,7 +134,7 @@ pub async fn append(
 ///
 /// # Errors
 /// Those of the hot tier.
-pub async fn append_to_hot(
+pub(crate) async fn append_to_hot(
     state: &AppState,
     table: &TableName,
     events: Vec<(PartitionNumber, Event)>,
@@ -155,7 +155,7 @@ pub async fn append_to_hot(
 ///
 /// # Errors
 /// Those of the flush. The events are then already durable in the hot tier.
-pub async fn wait_until_cold(
+pub(crate) async fn wait_until_cold(
     state: &AppState,
     table: &TableName,
     options: WriteOptions,

@@ -15,7 +15,7 @@ const STYLE: &str = "\
     p{margin:.3rem 0}";
 
 /// `GET /docs/errors`: the `type` of every problem points here.
-pub async fn errors(Params(NoParams {}): Params<NoParams>) -> Result<Markup, Problem> {
+pub(crate) async fn errors(Params(NoParams {}): Params<NoParams>) -> Result<Markup, Problem> {
     Ok(html! {
         (DOCTYPE)
         html lang="en" {

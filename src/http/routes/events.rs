@@ -26,7 +26,7 @@ use utoipa::ToSchema;
 
 /// Where an event is.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Written {
+pub(crate) struct Written {
     /// Its offset: the first write's, for a duplicate.
     pub offset: u64,
     /// Its partition.
@@ -41,7 +41,7 @@ pub struct Written {
 
 /// Where the events of a bulk write are.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct BulkWritten {
+pub(crate) struct BulkWritten {
     /// In the order sent.
     pub offsets: Vec<u64>,
     /// How many.
@@ -81,7 +81,7 @@ pub struct BulkWritten {
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub async fn write(
+pub(crate) async fn write(
     State(state): State<AppState>,
     Table(table): Table,
     Params(params): Params<WriteParams>,
@@ -155,7 +155,7 @@ fn json<T>(body: Bytes, read: impl FnOnce(&[u8]) -> T) -> T {
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub async fn write_bulk(
+pub(crate) async fn write_bulk(
     State(state): State<AppState>,
     Table(table): Table,
     Params(params): Params<WriteParams>,

@@ -1,10 +1,10 @@
 //! One handler for each route, in files by topic.
 
-pub mod append;
-pub mod consumers;
-pub mod docs;
-pub mod events;
-pub mod ops;
-pub mod read;
-pub mod stream;
-pub mod tables;
+pub(super) mod append;
+pub(super) mod consumers;
+pub(super) mod docs;
+pub(super) mod events;
+pub(super) mod ops;
+pub(super) mod read;
+pub(super) mod stream;
+pub(super) mod tables;

@@ -36,7 +36,7 @@ const BATCH_BYTES: usize = 2 << 20;
 
 /// What became of a stream.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct StreamWritten {
+pub(crate) struct StreamWritten {
     /// Events taken, duplicates included.
     pub count: u64,
     /// How many of them were known.
@@ -47,7 +47,7 @@ pub struct StreamWritten {
 
 /// The offsets of a stream's events in one partition.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
-pub struct Span {
+pub(crate) struct Span {
     /// The smallest.
     pub first: u64,
     /// The largest.
@@ -106,7 +106,7 @@ struct BatchUnderWay<'a> {
 }
 
 /// `POST /tables/{table}` with NDJSON.
-pub async fn write(
+pub(crate) async fn write(
     state: &AppState,
     table: TableName,
     options: WriteOptions,

@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Records of one read.
 const READ: usize = 100;
 
-pub async fn run(options: &Options, report: &mut Report) {
+pub(crate) async fn run(options: &Options, report: &mut Report) {
     let appends = "a year-old store against a new one, appends";
     let reads = "a year-old store against a new one, reads of 100";
     let start = "a year-old store, ready after kill -9";

@@ -56,7 +56,7 @@ async fn singles(
     .await
 }
 
-pub async fn run(options: &Options, report: &mut Report) {
+pub(crate) async fn run(options: &Options, report: &mut Report) {
     let rows = [
         ("append JSON", Form::Json, [0.65, 0.85]),
         ("append protobuf", Form::Protobuf, [0.60, 0.80]),
@@ -145,7 +145,7 @@ async fn beside_tails(options: &Options, report: &mut Report) {
 }
 
 /// JSON records one by one over 64 connections, at a rate if there is one.
-pub async fn json_singles(address: SocketAddr, time: Duration, rate: Option<f64>) -> Load {
+pub(crate) async fn json_singles(address: SocketAddr, time: Duration, rate: Option<f64>) -> Load {
     let ready: Vec<_> = (0..1024)
         .map(|number| {
             request("POST", "/tables/t", "application/json", data::json_record(number, 4, None).as_bytes())

@@ -18,7 +18,7 @@ use crate::{
 const BATCH: usize = 1000;
 const STREAMS: usize = 2;
 
-pub async fn run(options: &Options, report: &mut Report) {
+pub(crate) async fn run(options: &Options, report: &mut Report) {
     let json: Vec<_> = (0..32)
         .map(|batch| {
             let records: Vec<_> =
@@ -90,14 +90,14 @@ async fn stream(options: &Options, report: &mut Report) {
 }
 
 /// RocksDB with its default settings, and the events as Zombi stores them.
-pub struct Raw {
+pub(crate) struct Raw {
     db: DB,
     values: Vec<Vec<u8>>,
     _directory: TempDir,
 }
 
 impl Raw {
-    pub fn new(options: &Options) -> Self {
+    pub(crate) fn new(options: &Options) -> Self {
         let directory = TempDir::new_in(&options.dir).unwrap();
         let mut rocks = RocksOptions::default();
         rocks.create_if_missing(true);
@@ -107,7 +107,7 @@ impl Raw {
     }
 
     /// Writes synced batches for one turn; events a second.
-    pub fn write(&self, options: &Options) -> f64 {
+    pub(crate) fn write(&self, options: &Options) -> f64 {
         let mut write = WriteOptions::default();
         write.set_sync(true);
         let started = Instant::now();
@@ -128,7 +128,7 @@ impl Raw {
     }
 
     /// Writes so many events.
-    pub fn fill(&self, count: usize) {
+    pub(crate) fn fill(&self, count: usize) {
         let write = WriteOptions::default();
         for start in (0..count).step_by(BATCH) {
             self.write_batch(start, &write);
@@ -136,7 +136,7 @@ impl Raw {
     }
 
     /// Iterates over all events; how many bytes they have.
-    pub fn scan(&self) -> (usize, usize) {
+    pub(crate) fn scan(&self) -> (usize, usize) {
         let mut events = self.db.raw_iterator();
         events.seek_to_first();
         let (mut count, mut bytes) = (0, 0);

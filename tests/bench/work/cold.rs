@@ -31,7 +31,7 @@ const RANDOM_READS: usize = 200;
 const RANDOM_RECORDS: usize = 1000;
 const PAGE: usize = 1000;
 
-pub async fn run(options: &Options, report: &mut Report) {
+pub(crate) async fn run(options: &Options, report: &mut Report) {
     flush(options, report).await;
     many_partitions(options, report).await;
     let names = ["cold read, stream", "cold read, GETs for 1,000 at random"];

@@ -12,7 +12,7 @@ use crate::{
 
 const MILLION: usize = 1_000_000;
 
-pub async fn run(options: &Options, report: &mut Report) {
+pub(crate) async fn run(options: &Options, report: &mut Report) {
     let name = "growth";
     if !report.wants(name) || (options.glance && options.only.is_empty()) {
         return;

@@ -21,7 +21,7 @@ const LOOKING: usize = 20;
 /// Small reads of all clients together, in a second.
 const SMALL_READS: f64 = 200.0;
 
-pub async fn run(options: &Options, report: &mut Report) {
+pub(crate) async fn run(options: &Options, report: &mut Report) {
     first_of_many(options, report).await;
     beside_filters(options, report).await;
     let (pages_name, stream_name) = ("hot read, pages of 1,000", "hot read, NDJSON stream");
@@ -130,7 +130,7 @@ async fn beside_filters(options: &Options, report: &mut Report) {
 }
 
 /// Follows cursors to the end; how many records there were.
-pub async fn pages(connection: &mut Connection, path: &str) -> usize {
+pub(crate) async fn pages(connection: &mut Connection, path: &str) -> usize {
     let mut found = page(connection, path).await;
     let mut count = found.0;
     while let Some(cursor) = found.1 {
@@ -141,7 +141,7 @@ pub async fn pages(connection: &mut Connection, path: &str) -> usize {
 }
 
 /// Reads a page; how many records it has, and the cursor of the next one if there is one.
-pub async fn page(connection: &mut Connection, path: &str) -> (usize, Option<String>) {
+pub(crate) async fn page(connection: &mut Connection, path: &str) -> (usize, Option<String>) {
     let answer = connection.exchange(&get(path, "application/json")).await;
     assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
     // Only what is behind the records is looked at: the client must not cost more than the server.

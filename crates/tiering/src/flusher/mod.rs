@@ -63,7 +63,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
 /// What a flusher works on.
 #[derive(Clone)]
-pub struct Tiers {
+pub(super) struct Tiers {
     /// Where events come from, and the consumer offsets that manifests carry.
     pub hot: Arc<dyn Engine>,
     /// Where events go.
@@ -80,7 +80,7 @@ pub struct Tiers {
 type WriteOutcome = (Partition, Result<WrittenSegment, StorageError>);
 
 /// The flusher.
-pub struct Flusher {
+pub(crate) struct Flusher {
     tiers: Tiers,
     flush: FlushSettings,
     keep: KeepSettings,
@@ -112,7 +112,7 @@ pub struct Flusher {
 
 impl Flusher {
     /// A flusher, and the handle through which others ask it for a flush.
-    pub fn new(tiers: Tiers, flush: FlushSettings, keep: KeepSettings) -> (Self, FlushHandle) {
+    pub(crate) fn new(tiers: Tiers, flush: FlushSettings, keep: KeepSettings) -> (Self, FlushHandle) {
         let (handle, requests) = FlushHandle::new(&tiers);
         let flusher = Self {
             waiters: Vec::new(),
@@ -141,7 +141,7 @@ impl Flusher {
     ///
     /// # Errors
     /// `Fenced` if another writer has the bucket: the process must stop acking and exit.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), StorageError> {
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), StorageError> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

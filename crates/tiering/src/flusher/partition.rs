@@ -15,7 +15,7 @@ use contracts::{
 
 /// A segment that is in S3, but that no manifest names yet.
 #[derive(Debug, Clone)]
-pub struct WrittenSegment {
+pub(crate) struct WrittenSegment {
     /// Its partition.
     pub partition: Partition,
     /// Its bounds.
@@ -29,7 +29,7 @@ pub struct WrittenSegment {
 /// # Errors
 /// Those of the tiers. The task can be retried, and then writes the same bytes under the same key.
 #[tracing::instrument(name = "flush_segment", level = "debug", skip_all, fields(partition = %task.partition))]
-pub async fn write(
+pub(crate) async fn write(
     hot: &(impl HotReader + FlushLedger + ?Sized),
     cold: &dyn SegmentStore,
     segment_bytes: u64,

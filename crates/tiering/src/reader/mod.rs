@@ -13,9 +13,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::task;
 use tokio_util::task::AbortOnDropHandle;
 
+pub(crate) use self::turns::ReadTurns;
 pub use self::{
     merge::{FetchLimits, Merge},
-    turns::{ReadTurn, ReadTurns},
+    turns::ReadTurn,
 };
 use contracts::{
     catalog::{Catalog, TableStatus},

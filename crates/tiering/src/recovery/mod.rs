@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-pub use self::step::Relation;
+pub(crate) use self::step::Relation;
 use self::step::{RecoveryStep, diverged, empty_at, relation, step};
 use contracts::{
     catalog::TableSettings,
@@ -55,7 +55,7 @@ const PARALLEL_SEGMENTS: usize = 4;
 const CHUNK: ReadLimit = ReadLimit { records: 10_000, bytes: 8 << 20 };
 
 /// What recovery works on.
-pub struct Recovery {
+pub(crate) struct Recovery {
     /// The bucket, not yet open.
     pub cold: Arc<dyn ColdTier>,
     /// The volume.
@@ -77,7 +77,7 @@ pub struct Recovery {
 impl Recovery {
     /// Whether the volume may serve alone while the bucket does not answer: not if it is new, or in the
     /// middle of a recovery.
-    pub async fn may_serve_alone(&self) -> bool {
+    pub(crate) async fn may_serve_alone(&self) -> bool {
         let record = self.journal.record().await;
         !record.is_catching_up() && (!record.is_empty() || !self.hot.tables().is_empty())
     }
@@ -89,7 +89,7 @@ impl Recovery {
     /// # Errors
     /// `Refused` if they do not belong together; `Unavailable`: retry; `Corrupt`; `Fenced` if other writers
     /// keep being faster.
-    pub async fn open(&self, is_serving: bool) -> Result<Relation, StorageError> {
+    pub(crate) async fn open(&self, is_serving: bool) -> Result<Relation, StorageError> {
         let mut found = self.cold.find().await?;
         for _ in 0..ATTEMPTS {
             let record = self.journal.record().await;
@@ -137,7 +137,7 @@ impl Recovery {
     ///
     /// # Errors
     /// Those of the tiers; the recovery then continues at the next start.
-    pub async fn finish(&self) -> Result<(), StorageError> {
+    pub(crate) async fn finish(&self) -> Result<(), StorageError> {
         let known = self.hot.tables().watermarks();
         self.cold.declare_lost(&known).await?;
         crash::point("recovery-lost-declared");
@@ -167,7 +167,7 @@ impl Recovery {
     ///
     /// # Errors
     /// Those of [`SegmentStore::publish`](contracts::cold::SegmentStore::publish).
-    pub async fn reserve(&self) -> Result<(), StorageError> {
+    pub(crate) async fn reserve(&self) -> Result<(), StorageError> {
         self.cold.reserve(&self.hot.tables().watermarks()).await
     }
 

@@ -15,7 +15,7 @@ use contracts::{
 
 /// How the volume relates to the bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Relation {
+pub(crate) enum Relation {
     /// The volume wrote the last manifest, or there is none.
     InStep,
     /// The volume is empty, or older than the chain: it must recover from S3.

@@ -23,7 +23,7 @@ use contracts::{consumers::Commit, error::StorageError, name::Partition, sequenc
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"table": "events", "partition": 0, "offset": 42}))]
-pub struct CommitToWrite<'a> {
+pub(crate) struct CommitToWrite<'a> {
     /// The table; `topic` is accepted too.
     #[serde(alias = "topic")]
     table: Option<String>,
@@ -45,7 +45,7 @@ pub struct CommitToWrite<'a> {
 /// One of several commits.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct OneCommit {
+pub(crate) struct OneCommit {
     /// The table; `topic` is accepted too.
     #[serde(alias = "topic")]
     table: String,
@@ -60,7 +60,7 @@ pub struct OneCommit {
 
 /// What was committed.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct CommitWritten {
+pub(crate) struct CommitWritten {
     /// The group.
     pub group: String,
     /// In the order sent.
@@ -69,7 +69,7 @@ pub struct CommitWritten {
 
 /// A committed offset.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Committed {
+pub(crate) struct Committed {
     /// The table.
     pub table: String,
     /// The partition.
@@ -90,7 +90,7 @@ pub struct Committed {
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub async fn commit(
+pub(crate) async fn commit(
     State(state): State<AppState>,
     GroupPath(group): GroupPath,
     Params(NoParams {}): Params<NoParams>,

@@ -1,6 +1,6 @@
 //! Consumer groups: how far they are, which there are, and their end. Commits are in `commit`.
 
-pub mod commit;
+pub(crate) mod commit;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,7 +33,7 @@ const TABLE_BYTES: usize = 256 << 10;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct OffsetParams {
+pub(crate) struct OffsetParams {
     /// The table; `topic` is accepted too
     #[serde(alias = "topic")]
     #[param(inline)]
@@ -45,7 +45,7 @@ pub struct OffsetParams {
 
 /// How far a group is in one partition.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct OffsetShown {
+pub(crate) struct OffsetShown {
     /// The group.
     pub group: String,
     /// The table.
@@ -61,7 +61,7 @@ pub struct OffsetShown {
 
 /// How far a group is.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct GroupShown {
+pub(crate) struct GroupShown {
     /// The group.
     pub group: String,
     /// Events left to read, of all tables that it reads.
@@ -74,7 +74,7 @@ pub struct GroupShown {
 
 /// A table that a group reads.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct TableWithLag {
+pub(crate) struct TableWithLag {
     /// The table.
     pub table: String,
     /// Events left to read.
@@ -83,7 +83,7 @@ pub struct TableWithLag {
 
 /// One of a group's offsets.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct OffsetWithLag {
+pub(crate) struct OffsetWithLag {
     /// The table.
     pub table: String,
     /// The partition.
@@ -97,7 +97,7 @@ pub struct OffsetWithLag {
 
 /// The consumer groups.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct GroupsShown {
+pub(crate) struct GroupsShown {
     /// In order of their names.
     pub groups: Vec<String>,
 }
@@ -113,7 +113,7 @@ pub struct GroupsShown {
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub async fn offset(
+pub(crate) async fn offset(
     State(state): State<AppState>,
     GroupPath(group): GroupPath,
     Params(params): Params<OffsetParams>,
@@ -147,7 +147,7 @@ pub async fn offset(
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub async fn offsets(
+pub(crate) async fn offsets(
     State(state): State<AppState>,
     GroupPath(group): GroupPath,
     Params(NoParams {}): Params<NoParams>,
@@ -228,7 +228,7 @@ fn lag(state: &AppState, table: Option<&TableStatus>, partition: &Partition, off
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub async fn groups(
+pub(crate) async fn groups(
     State(state): State<AppState>,
     Params(NoParams {}): Params<NoParams>,
     OnConnection(connection): OnConnection,
@@ -251,7 +251,7 @@ pub async fn groups(
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub async fn delete(
+pub(crate) async fn delete(
     State(state): State<AppState>,
     GroupPath(group): GroupPath,
     Params(NoParams {}): Params<NoParams>,

@@ -23,7 +23,7 @@ use contracts::{
 
 /// What a flush moved to S3.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Flushed {
+pub(crate) struct Flushed {
     /// Events.
     pub events: u64,
     /// Bytes of the segments' objects.
@@ -34,7 +34,7 @@ pub struct Flushed {
 
 /// A segment that a flush wrote: the offsets `start <= offset < end`.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct SegmentFlushed {
+pub(crate) struct SegmentFlushed {
     /// Its table.
     pub table: String,
     /// Its partition.
@@ -71,7 +71,7 @@ impl From<FlushReport> for Flushed {
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub async fn flush(
+pub(crate) async fn flush(
     State(state): State<AppState>,
     Params(NoParams {}): Params<NoParams>,
     OnConnection(connection): OnConnection,
@@ -90,7 +90,7 @@ pub async fn flush(
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub async fn flush_table(
+pub(crate) async fn flush_table(
     State(state): State<AppState>,
     Table(table): Table,
     Params(NoParams {}): Params<NoParams>,
@@ -103,7 +103,7 @@ pub async fn flush_table(
 }
 
 /// `POST /flush` on the admin port.
-pub async fn flush_admin(
+pub(crate) async fn flush_admin(
     State(ops): State<OpsState>,
     Params(NoParams {}): Params<NoParams>,
     OnConnection(connection): OnConnection,

@@ -20,13 +20,13 @@ const BODY_BYTES: usize = 4096;
 /// What is logged: a level such as `debug`, or filters such as `zombi=debug,info`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LevelShown {
+pub(crate) struct LevelShown {
     /// The level, or the filters.
     pub level: String,
 }
 
 /// `GET /log/level`.
-pub async fn log_level(
+pub(crate) async fn log_level(
     State(ops): State<OpsState>,
     Params(NoParams {}): Params<NoParams>,
 ) -> Json<LevelShown> {
@@ -34,7 +34,7 @@ pub async fn log_level(
 }
 
 /// `PUT /log/level`.
-pub async fn set_log_level(
+pub(crate) async fn set_log_level(
     State(ops): State<OpsState>,
     Params(NoParams {}): Params<NoParams>,
     incoming: Incoming,

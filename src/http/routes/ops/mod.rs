@@ -1,6 +1,6 @@
 //! For those who run Zombi: probes, numbers, flushes on request, the log level.
 
-pub mod flush;
-pub mod log_level;
-pub mod numbers;
-pub mod probes;
+pub(crate) mod flush;
+pub(crate) mod log_level;
+pub(crate) mod numbers;
+pub(crate) mod probes;

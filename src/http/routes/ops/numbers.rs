@@ -34,7 +34,7 @@ const STATS_TABLES: usize = 100;
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub async fn metrics(State(ops): State<OpsState>, OnConnection(connection): OnConnection) -> Response {
+pub(crate) async fn metrics(State(ops): State<OpsState>, OnConnection(connection): OnConnection) -> Response {
     let _waits = connection.wait(); // for other scrapes, which go one after the other
     prometheus::collect_process();
     let lags = match ops.store.get() {
@@ -55,7 +55,7 @@ pub async fn metrics(State(ops): State<OpsState>, OnConnection(connection): OnCo
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub async fn stats(
+pub(crate) async fn stats(
     State(state): State<AppState>,
     Params(NoParams {}): Params<NoParams>,
     OnConnection(connection): OnConnection,

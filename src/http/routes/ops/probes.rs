@@ -18,7 +18,7 @@ use contracts::heartbeat::Heartbeat;
 
 /// What a probe says.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Probe {
+pub(crate) struct Probe {
     /// `ok` or `unavailable`.
     pub status: &'static str,
     /// What was looked at.
@@ -27,7 +27,7 @@ pub struct Probe {
 
 /// One thing that a probe looks at.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Check {
+pub(crate) struct Check {
     /// What.
     pub name: &'static str,
     /// `ok` or `unavailable`.
@@ -57,7 +57,7 @@ impl Check {
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub async fn livez(State(ops): State<OpsState>) -> Response {
+pub(crate) async fn livez(State(ops): State<OpsState>) -> Response {
     let check = |name, heartbeat: &Heartbeat| {
         let is_alive = heartbeat.is_alive();
         Check::new(
@@ -80,7 +80,7 @@ pub async fn livez(State(ops): State<OpsState>) -> Response {
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub async fn readyz(State(ops): State<OpsState>, RawQuery(query): RawQuery) -> Response {
+pub(crate) async fn readyz(State(ops): State<OpsState>, RawQuery(query): RawQuery) -> Response {
     let lifecycle = Check::new("lifecycle", ops.lifecycle.phase() == Phase::Ready, ops.lifecycle.describe());
     let is_verbose = query
         .is_some_and(|query| query.split('&').any(|one| one == "verbose" || one.starts_with("verbose=")));
@@ -103,7 +103,7 @@ pub async fn readyz(State(ops): State<OpsState>, RawQuery(query): RawQuery) -> R
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub async fn startupz(State(ops): State<OpsState>) -> Response {
+pub(crate) async fn startupz(State(ops): State<OpsState>) -> Response {
     probe(vec![Check::new("recovery", ops.lifecycle.phase() >= Phase::Ready, ops.lifecycle.describe())], None)
 }
 

@@ -42,7 +42,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct ReadParams {
+pub(crate) struct ReadParams {
     /// Records of a page; 100 if left out, at most `limits.page_records`
     #[param(inline)]
     limit: Option<LimitParam>,
@@ -67,7 +67,7 @@ pub struct ReadParams {
 }
 
 /// How the answer is wanted.
-pub struct WantedAnswer {
+pub(crate) struct WantedAnswer {
     shape: Shape,
     /// Whether only the head of the answer is wanted.
     is_head: bool,
@@ -112,7 +112,7 @@ impl<S: Send + Sync> FromRequestParts<S> for WantedAnswer {
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub async fn read(
+pub(crate) async fn read(
     State(state): State<AppState>,
     Table(table): Table,
     Params(params): Params<ReadParams>,

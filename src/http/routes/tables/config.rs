@@ -52,7 +52,7 @@ impl From<TableConfigChange> for TableChange {
 
 /// The settings of a table.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct TableConfig {
+pub(crate) struct TableConfig {
     /// Seconds after its append for which an event is kept at least; null: for ever.
     #[schema(required = true)]
     pub retention_secs: Option<u64>,
@@ -93,7 +93,7 @@ impl From<TableSettings> for TableConfig {
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub async fn table_config(
+pub(crate) async fn table_config(
     State(state): State<AppState>,
     Table(name): Table,
     Params(NoParams {}): Params<NoParams>,
@@ -117,7 +117,7 @@ pub async fn table_config(
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub async fn configure_table(
+pub(crate) async fn configure_table(
     State(state): State<AppState>,
     Table(name): Table,
     Params(NoParams {}): Params<NoParams>,

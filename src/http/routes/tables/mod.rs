@@ -1,6 +1,6 @@
 //! Tables: which there are, where their partitions stand, and their end.
 
-pub mod config;
+pub(crate) mod config;
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ const PARTITION_BYTES: usize = 200;
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct ListParams {
+pub(crate) struct ListParams {
     /// Tables of a page; 1,000 if left out. A page may be shorter
     #[param(inline)]
     limit: Option<LimitParam>,
@@ -49,7 +49,7 @@ pub struct ListParams {
 
 /// A page of the tables.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct TablesShown {
+pub(crate) struct TablesShown {
     /// In order of their names.
     pub tables: Vec<TableShown>,
     /// Whether there are more.
@@ -61,7 +61,7 @@ pub struct TablesShown {
 
 /// A table and its partitions.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct TableShown {
+pub(crate) struct TableShown {
     /// Its name.
     pub table: String,
     /// Stored bytes in RocksDB.
@@ -76,7 +76,7 @@ pub struct TableShown {
 
 /// A partition and where it stands.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct PartitionShown {
+pub(crate) struct PartitionShown {
     /// Its number.
     pub partition: u32,
     /// The first offset that can be read.
@@ -97,7 +97,7 @@ pub struct PartitionShown {
 
 /// Offsets, `start` included, `end` not.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
-pub struct Range {
+pub(crate) struct Range {
     /// The first offset.
     pub start: u64,
     /// The first offset after it.
@@ -121,7 +121,7 @@ impl From<OffsetRange> for Range {
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub async fn list(
+pub(crate) async fn list(
     State(state): State<AppState>,
     Params(params): Params<ListParams>,
     OnConnection(connection): OnConnection,
@@ -153,7 +153,7 @@ pub async fn list(
 
 /// A share of the memory for answers that is large enough for one table, which is all that a list of tables
 /// holds at once.
-pub async fn share_of_one(state: &AppState, connection: &Connection) -> Result<Share, Problem> {
+pub(crate) async fn share_of_one(state: &AppState, connection: &Connection) -> Result<Share, Problem> {
     let table = PARTITION_BYTES * (1 + state.limits.partitions_per_table as usize);
     let mut share = state.responses.sending(connection);
     share.grow_to((2 * table).min(state.limits.page_bytes)).await?; // as values, and as text
@@ -162,7 +162,7 @@ pub async fn share_of_one(state: &AppState, connection: &Connection) -> Result<S
 
 /// Goes through the tables in order of their names. It handles one at a time, so that a list keeps neither a
 /// worker nor the catalog from others.
-pub struct TableWalk {
+pub(crate) struct TableWalk {
     /// Where the tables are.
     pub state: AppState,
     /// The name of the last table.
@@ -171,7 +171,7 @@ pub struct TableWalk {
 
 impl TableWalk {
     /// The next table.
-    pub async fn next(&mut self) -> Option<TableShown> {
+    pub(crate) async fn next(&mut self) -> Option<TableShown> {
         tokio::task::yield_now().await;
         // Looked up anew each time: a client that reads slowly must not keep an old snapshot of all tables in
         // memory.
@@ -193,7 +193,7 @@ impl TableWalk {
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub async fn partitions(
+pub(crate) async fn partitions(
     State(state): State<AppState>,
     Table(name): Table,
     Params(NoParams {}): Params<NoParams>,
@@ -248,7 +248,7 @@ fn show_partition(state: &AppState, table: &TableStatus, status: &PartitionStatu
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub async fn delete_table(
+pub(crate) async fn delete_table(
     State(state): State<AppState>,
     Table(name): Table,
     Params(NoParams {}): Params<NoParams>,

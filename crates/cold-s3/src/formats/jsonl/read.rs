@@ -17,7 +17,7 @@ use contracts::{
 ///
 /// # Errors
 /// `Unavailable`, or `Corrupt` if the object is not what its index says.
-pub async fn read(
+pub(super) async fn read(
     parts: &PartCache,
     segment: &LocatedSegment,
     index: FrameIndex,

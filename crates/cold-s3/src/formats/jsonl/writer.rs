@@ -20,7 +20,7 @@ use contracts::{
 const ZSTD_LEVEL: i32 = 3;
 
 /// The builder of one segment.
-pub struct Encoder {
+pub(super) struct Encoder {
     format: Jsonl,
     id: SegmentId,
     /// `None` if frames are not compressed.
@@ -38,7 +38,7 @@ pub struct Encoder {
 
 impl Encoder {
     /// An empty segment.
-    pub fn new(format: Jsonl, id: SegmentId) -> Self {
+    pub(super) fn new(format: Jsonl, id: SegmentId) -> Self {
         let (compressor, failure) = match format.zstd.then(compressor).transpose() {
             Ok(compressor) => (compressor, None),
             Err(error) => (None, Some(error)),
