@@ -11,6 +11,7 @@ pub mod context;
 pub mod encode;
 pub mod error;
 pub mod extract;
+pub mod forwarded;
 pub mod json_body;
 pub mod limits;
 pub mod memory;
