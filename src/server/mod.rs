@@ -7,6 +7,7 @@ mod discard;
 mod memory;
 mod open;
 pub mod ports;
+mod reload;
 pub mod settings;
 mod stop;
 
@@ -28,6 +29,7 @@ use crate::{
         memory::Budget,
         state::{Heartbeats, Lifecycle, Ops, OpsState, Phase},
     },
+    net::tls::TlsError,
     prometheus,
     settings::Settings,
     shutdown::Signals,
@@ -59,6 +61,9 @@ pub enum ServerError {
     /// A setting cannot be used here.
     #[error("{0}")]
     Setting(String),
+    /// A file of TLS cannot be used.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     /// The volume cannot be opened. Used if the cause does not name its path.
     #[error("data_dir {path}: {source}")]
     Volume {
@@ -109,7 +114,8 @@ pub async fn run(settings: Settings, telemetry: &Telemetry) -> Result<(), Server
     let ops = ops(telemetry, &prometheus);
     let metrics_upkeep = task::spawn(keep_metrics(prometheus, telemetry.dropped.clone()));
 
-    let Ports { admin, main, ready } = Ports::open(&settings, descriptors, &ops).await?;
+    let Ports { admin, main, ready, tls } = Ports::open(&settings, descriptors, &ops).await?;
+    let _reload = tls.map(reload::watch);
     let startup = Startup {
         ops: Arc::clone(&ops),
         stopping: main.stop.clone(),
