@@ -20,7 +20,7 @@ use contracts::{crash, error::StorageError};
 mod exit {
     /// The server could not start, or failed.
     pub(super) const FAILED: u8 = 1;
-    /// The command line or a setting is wrong.
+    /// The command line or a setting is wrong, or a file that a setting names.
     pub(super) const USAGE: u8 = 2;
     /// A write to the volume failed; the next start reads what is really there.
     pub(super) const WRITE_FAILED: u8 = 3;
@@ -223,6 +223,7 @@ fn serve(settings: Settings) -> ExitCode {
             ExitCode::from(match error {
                 ServerError::Storage(StorageError::OutcomeUnknown { .. }) => exit::WRITE_FAILED,
                 ServerError::Storage(StorageError::Fenced(_)) => exit::FENCED,
+                ServerError::Tls(_) => exit::USAGE,
                 _ => exit::FAILED,
             })
         }

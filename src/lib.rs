@@ -5,7 +5,7 @@
 pub mod cli;
 pub mod http;
 mod inspect;
-mod net;
+pub mod net;
 mod prometheus;
 pub mod proto;
 mod server;

@@ -1,11 +1,11 @@
 //! What is known of a client's connection: whose it is, what it waits for, and how to end it. `net` keeps
-//! this up to date, and requests carry it.
+//! this up to date, and requests carry it, each with the client that it comes from.
 
 use std::{
     convert::Infallible,
     net::{IpAddr, Ipv4Addr},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -30,14 +30,25 @@ impl Peer {
     }
 }
 
-/// The state of a connection, as far as others need to know it.
+/// A connection, as far as others need to know it. One of a trusted proxy carries the requests of many
+/// clients.
 #[derive(Debug)]
 pub struct Connection {
-    /// Whose it is.
+    /// Where the client is: at the other end, or behind the proxy that speaks for it.
+    pub address: IpAddr,
+    /// Whose share is used.
     pub peer: Peer,
     /// Ends it, whatever it is doing.
     pub kill: CancellationToken,
+    state: Arc<ConnectionState>,
+}
+
+/// What is the same for all requests of a connection.
+#[derive(Debug)]
+struct ConnectionState {
     opened: Instant,
+    /// Whom the client's certificate names.
+    certificate: OnceLock<Arc<str>>,
     /// Requests under way.
     requests: AtomicUsize,
     /// Requests that have begun since it was opened.
@@ -64,6 +75,16 @@ impl Default for Connection {
     }
 }
 
+impl ConnectionState {
+    fn age_ms(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn progressed(&self) {
+        self.progress_ms.store(self.age_ms(), Relaxed);
+    }
+}
+
 /// Why a connection may be ended to make room for another. Those with the first reason are ended first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Idleness {
@@ -78,10 +99,9 @@ pub enum Idleness {
 impl Connection {
     /// A connection from an address.
     pub fn new(address: IpAddr) -> Self {
-        Self {
-            peer: Peer::at(address),
-            kill: CancellationToken::new(),
+        let state = ConnectionState {
             opened: Instant::now(),
+            certificate: OnceLock::new(),
             requests: AtomicUsize::new(0),
             begun: AtomicUsize::new(0),
             watcher: AtomicWaker::new(),
@@ -91,67 +111,85 @@ impl Connection {
             is_listening: AtomicBool::new(false),
             is_stalled: AtomicBool::new(false),
             progress_ms: AtomicU64::new(0),
-        }
+        };
+        let kill = CancellationToken::new();
+        Self { address, peer: Peer::at(address), kill, state: Arc::new(state) }
+    }
+
+    /// The same connection, for a request that its other end passes on for a client at another address.
+    pub fn for_client(&self, address: IpAddr) -> Self {
+        let (kill, state) = (self.kill.clone(), Arc::clone(&self.state));
+        Self { address, peer: Peer::at(address), kill, state }
+    }
+
+    /// Whom the certificate names that the client has shown: the one URI in it. `None` without TLS, without a
+    /// certificate, and with one that names nobody.
+    pub fn certificate(&self) -> Option<&Arc<str>> {
+        self.state.certificate.get()
+    }
+
+    /// The handshake is complete, and the client's certificate names somebody.
+    pub fn set_certificate(&self, name: Arc<str>) {
+        // There is one handshake.
+        drop(self.state.certificate.set(name));
     }
 
     /// Notes that bytes went either way.
     pub fn progressed(&self) {
-        let ms = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.progress_ms.store(ms, Relaxed);
+        self.state.progressed();
     }
 
     /// Milliseconds since the last progress: bytes in either direction, or the end of a request.
     pub fn still_for_ms(&self) -> u64 {
-        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
-        now.saturating_sub(self.progress_ms.load(Relaxed))
+        self.state.age_ms().saturating_sub(self.state.progress_ms.load(Relaxed))
     }
 
     /// Sets whether everything that arrived has been handled and another request is awaited.
     pub fn set_listening(&self, is_listening: bool) {
-        self.is_listening.store(is_listening, Relaxed);
+        self.state.is_listening.store(is_listening, Relaxed);
     }
 
     /// Sets whether a write waits for the client.
     pub fn set_stalled(&self, is_stalled: bool) {
-        self.is_stalled.store(is_stalled, Relaxed);
+        self.state.is_stalled.store(is_stalled, Relaxed);
     }
 
     /// Sets whether an answer is under way that ends where the connection ends (HTTP/1.0).
     pub fn set_unfinished(&self, is_unfinished: bool) {
-        self.is_unfinished.store(is_unfinished, Relaxed);
+        self.state.is_unfinished.store(is_unfinished, Relaxed);
     }
 
     /// Whether a request is under way.
     pub fn is_busy(&self) -> bool {
-        self.requests.load(Relaxed) > 0
+        self.state.requests.load(Relaxed) > 0
     }
 
     /// Ready while no request is under way.
     pub fn poll_idle(&self, context: &mut Context<'_>) -> Poll<()> {
-        self.watcher.register(context.waker()); // before the check, so that no end is missed
+        self.state.watcher.register(context.waker()); // before the check, so that no end is missed
         if self.is_busy() { Poll::Pending } else { Poll::Ready(()) }
     }
 
     /// Whether closing the connection cleanly would make an unfinished answer look finished.
     pub fn must_not_end_cleanly(&self) -> bool {
-        self.is_unfinished.load(Relaxed)
+        self.state.is_unfinished.load(Relaxed)
     }
 
     /// Why it may be ended to make room; `None` if it may not.
     pub fn idleness(&self) -> Option<Idleness> {
-        if !self.is_busy() && self.is_listening.load(Relaxed) {
+        if !self.is_busy() && self.state.is_listening.load(Relaxed) {
             return Some(Idleness::NoRequest);
         }
         if self.waits_for_client() && self.still_for_ms() >= 1000 {
             return Some(Idleness::Client);
         }
-        (self.waits.load(Relaxed) > 0).then_some(Idleness::Events)
+        (self.state.waits.load(Relaxed) > 0).then_some(Idleness::Events)
     }
 
     /// Whether something that it has sent is yet to be handled, so that it is not known whether it may be
     /// ended.
     pub fn is_undecided(&self) -> bool {
-        !self.is_busy() && !self.is_listening.load(Relaxed) && self.idleness().is_none()
+        !self.is_busy() && !self.state.is_listening.load(Relaxed) && self.idleness().is_none()
     }
 
     /// Whether it waits for its client, but not yet long enough to be ended for that.
@@ -160,51 +198,51 @@ impl Connection {
     }
 
     fn waits_for_client(&self) -> bool {
-        self.bodies.load(Relaxed) > 0 || self.is_stalled.load(Relaxed)
+        self.state.bodies.load(Relaxed) > 0 || self.state.is_stalled.load(Relaxed)
     }
 
     /// How many requests have begun.
     pub fn begun(&self) -> usize {
-        self.begun.load(Relaxed)
+        self.state.begun.load(Relaxed)
     }
 
     /// A request begins; it is under way until the guard is dropped.
-    pub fn request(self: &Arc<Self>) -> CountGuard {
-        self.begun.fetch_add(1, Relaxed);
-        CountGuard::new(self, |connection| &connection.requests)
+    pub fn request(&self) -> CountGuard {
+        self.state.begun.fetch_add(1, Relaxed);
+        CountGuard::new(self, |state| &state.requests)
     }
 
     /// A body begins to arrive; it counts as arriving until the guard is dropped.
-    pub fn body(self: &Arc<Self>) -> CountGuard {
-        CountGuard::new(self, |connection| &connection.bodies)
+    pub fn body(&self) -> CountGuard {
+        CountGuard::new(self, |state| &state.bodies)
     }
 
     /// A request waits for an event or for S3 until the guard is dropped. Meanwhile its connection may be
     /// closed to make room for another.
-    pub fn wait(self: &Arc<Self>) -> CountGuard {
-        CountGuard::new(self, |connection| &connection.waits)
+    pub fn wait(&self) -> CountGuard {
+        CountGuard::new(self, |state| &state.waits)
     }
 }
 
 /// Counts something of a connection while it is held.
 #[derive(Debug)]
 pub struct CountGuard {
-    connection: Arc<Connection>,
-    count: fn(&Connection) -> &AtomicUsize,
+    state: Arc<ConnectionState>,
+    count: fn(&ConnectionState) -> &AtomicUsize,
 }
 
 impl CountGuard {
-    fn new(connection: &Arc<Connection>, count: fn(&Connection) -> &AtomicUsize) -> Self {
-        count(connection).fetch_add(1, Relaxed);
-        Self { connection: Arc::clone(connection), count }
+    fn new(connection: &Connection, count: fn(&ConnectionState) -> &AtomicUsize) -> Self {
+        count(&connection.state).fetch_add(1, Relaxed);
+        Self { state: Arc::clone(&connection.state), count }
     }
 }
 
 impl Drop for CountGuard {
     fn drop(&mut self) {
-        (self.count)(&self.connection).fetch_sub(1, Relaxed);
-        self.connection.progressed();
-        self.connection.watcher.wake();
+        (self.count)(&self.state).fetch_sub(1, Relaxed);
+        self.state.progressed();
+        self.state.watcher.wake();
     }
 }
 
@@ -231,6 +269,22 @@ mod tests {
         assert_eq!(peer("2001:db8::1"), peer("2001:db8::ffff:2"));
         assert_ne!(peer("2001:db8::1"), peer("2001:db8:0:1::1"));
         assert_ne!(peer("10.0.0.1"), peer("10.0.0.2"));
+    }
+
+    #[test]
+    fn what_a_proxy_passes_on_is_its_clients_and_keeps_its_connection_busy() {
+        let connection = Connection::new([10, 0, 0, 1].into());
+        connection.set_certificate("spiffe://corp/proxy".into());
+        let passed_on = connection.for_client([192, 0, 2, 7].into());
+        assert_eq!(passed_on.peer, Peer::at([192, 0, 2, 7].into()));
+        assert_eq!(connection.peer, Peer::at([10, 0, 0, 1].into()));
+        assert_eq!(passed_on.certificate(), connection.certificate());
+        let request = passed_on.request();
+        assert!(connection.is_busy());
+        drop(request);
+        assert!(!connection.is_busy());
+        passed_on.kill.cancel();
+        assert!(connection.kill.is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ mod context;
 pub mod encode;
 mod error;
 pub mod extract;
+mod forwarded;
 mod json_body;
 pub mod limits;
 pub mod memory;

@@ -9,14 +9,14 @@ use axum::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{code::Code, error::Problem};
+use super::{code::Code, error::Problem, forwarded::ProxyNetwork};
 use contracts::settings::{BrokenRules, Section};
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// The ends of names in clusters and local networks: nobody elsewhere can own such a name.
 const LOCAL: [&str; 4] = [".svc", ".local", ".internal", ".localhost"];
 
-/// Whom browsers may write for.
+/// Whom browsers may write for, and which proxies are believed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HttpSettings {
     /// Names that a request's `Host` may have, separated by commas; others get 421. Give names without ports:
@@ -25,6 +25,9 @@ pub struct HttpSettings {
     pub hosts: Vec<String>,
     /// Origins besides our own whose pages may write from a browser, such as `https://console.example.com`.
     pub origins: Vec<String>,
+    /// Networks of proxies whose `X-Forwarded-For` is believed, such as `10.0.0.0/8`, separated by commas. A
+    /// request that comes through one counts as that of the last address there that is no such proxy's.
+    pub trusted_proxies: Vec<ProxyNetwork>,
 }
 
 impl Section for HttpSettings {
@@ -170,8 +173,8 @@ mod tests {
 
     #[test]
     fn where_names_are_listed_others_are_not_ours() {
-        let listed =
-            HttpSettings { hosts: vec!["zombi".to_owned(), "zombi.zombi.svc".to_owned()], origins: vec![] };
+        let hosts = vec!["zombi".to_owned(), "zombi.zombi.svc".to_owned()];
+        let listed = HttpSettings { hosts, ..HttpSettings::default() };
         for (host, refused) in [
             ("zombi", None),
             ("ZOMBI:8080", None),

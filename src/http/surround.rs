@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use tracing::{Instrument, error};
 
 use super::{
-    body, code::Code, context::RequestContext, error::Problem, origin::HttpSettings, stats::Stats, trace,
-    verb::Verb,
+    body, code::Code, context::RequestContext, error::Problem, forwarded, origin::HttpSettings, stats::Stats,
+    trace, verb::Verb,
 };
 use crate::net::settings::NetSettings;
 use contracts::metrics;
@@ -58,10 +58,13 @@ pub(super) struct Surrounded {
 /// errors.
 pub(super) async fn surround(
     State(Surrounded { surroundings, verb }): State<Surrounded>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let started = Instant::now();
+    if let Some(http) = &surroundings.http {
+        forwarded::attribute(&mut request, &http.trusted_proxies);
+    }
     let route = request.extensions().get::<MatchedPath>().cloned();
     let span = trace::span(surroundings.exports_traces, &request);
     let context = RequestContext::new(&request, verb);

@@ -13,10 +13,10 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Instant, Sleep, sleep},
 };
 
+use super::stream::ClientStream;
 use crate::http::connection::Connection;
 
 /// What an HTTP/2 connection begins with.
@@ -46,7 +46,7 @@ enum Expected {
 
 /// The guarded connection.
 pub(super) struct Guard {
-    stream: TcpStream,
+    stream: ClientStream,
     connection: Arc<Connection>,
     timeouts: ClientTimeouts,
     expected: Expected,
@@ -61,7 +61,7 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(stream: TcpStream, connection: Arc<Connection>, timeouts: ClientTimeouts) -> Self {
+    pub(super) fn new(stream: ClientStream, connection: Arc<Connection>, timeouts: ClientTimeouts) -> Self {
         Self {
             stream,
             connection,
@@ -150,6 +150,19 @@ impl Guard {
         self.is_broken = true;
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing of its answer")))
     }
+
+    /// The same for a flush or a shutdown, which wait for the client where TLS holds bytes that were written.
+    /// One that has nothing to wait for says nothing of the client.
+    fn watch_rest(
+        &mut self,
+        context: &mut Context<'_>,
+        progress: Poll<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
+        match progress {
+            Poll::Ready(Ok(())) if self.stalled.is_none() => progress,
+            progress => self.watch(context, progress),
+        }
+    }
 }
 
 impl Drop for Guard {
@@ -157,7 +170,7 @@ impl Drop for Guard {
         // An HTTP/1.0 answer ends where its connection ends, so a connection with an incomplete one must end
         // with a reset: a clean end would pass for the end of the answer.
         let is_cut = self.connection.must_not_end_cleanly() || self.is_broken || self.stalled.is_some();
-        if is_cut && let Err(error) = self.stream.set_zero_linger() {
+        if is_cut && let Err(error) = self.stream.socket().set_zero_linger() {
             tracing::debug!(%error, "a connection cannot be reset");
         }
     }
@@ -205,13 +218,15 @@ impl AsyncWrite for Guard {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let progress = Pin::new(&mut self.stream).poll_flush(context);
+        self.watch_rest(context, progress)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.connection.must_not_end_cleanly() {
             return Poll::Ready(Ok(())); // reset instead: see `drop`
         }
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let progress = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.watch_rest(context, progress)
     }
 }

@@ -1,4 +1,5 @@
-//! Serves routes on a listener, within limits that hold against slow, silent and greedy clients.
+//! Serves routes on a listener, with TLS or without, within limits that hold against slow, silent and greedy
+//! clients.
 //!
 //! `axum::serve` waits for a request's head without end, and cannot give up an open stream; this loop bounds
 //! the first and can do the second. At the limit of connections, the one that has been idle the longest makes
@@ -6,7 +7,9 @@
 
 mod guard;
 mod open;
-pub(crate) mod settings;
+pub mod settings;
+mod stream;
+pub mod tls;
 mod watched;
 
 use std::{
@@ -33,6 +36,8 @@ use self::{
     guard::{ClientTimeouts, Guard},
     open::OpenConnections,
     settings::NetSettings,
+    stream::ClientStream,
+    tls::Tls,
     watched::Watched,
 };
 use crate::http::connection::Connection;
@@ -44,13 +49,24 @@ const MAX_HEADERS: usize = 512;
 
 /// Returns the routes that are served now. Called for each request, as the start ends while connections are
 /// open.
-pub(crate) type Routes = Arc<dyn Fn() -> Router + Send + Sync>;
+pub type Routes = Arc<dyn Fn() -> Router + Send + Sync>;
+
+/// What is served on a listener.
+#[derive(Clone)]
+pub struct ServedPort {
+    /// The routes.
+    pub routes: Routes,
+    /// What clients may take, and how long.
+    pub settings: NetSettings,
+    /// TLS, if only that is spoken.
+    pub tls: Option<Arc<Tls>>,
+}
 
 /// Binds a listener. `::` also accepts IPv4, and means `0.0.0.0` where there is no IPv6.
 ///
 /// # Errors
 /// What the operating system said.
-pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let is_any = address.ip().is_unspecified() && address.is_ipv6();
     match bind(address) {
         Err(error) if is_any && has_no_ipv6(&error) => {
@@ -78,14 +94,8 @@ fn has_no_ipv6(error: &io::Error) -> bool {
 }
 
 /// Accepts until `stop`, then lets open requests end within `drain`, then drops the rest.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    routes: Routes,
-    settings: NetSettings,
-    stop: CancellationToken,
-    drain: Duration,
-) {
-    let open = OpenConnections::new(settings.connections);
+pub async fn serve(listener: TcpListener, port: ServedPort, stop: CancellationToken, drain: Duration) {
+    let open = OpenConnections::new(port.settings.connections);
     let connections = TaskTracker::new();
     let give_up = CancellationToken::new();
     loop {
@@ -98,13 +108,13 @@ pub(crate) async fn serve(
             () = stop.cancelled() => break,
             slot = open.enter(&connection) => slot,
         };
-        let (routes, stop, give_up) = (Arc::clone(&routes), stop.clone(), give_up.clone());
+        let (port, stop, give_up) = (port.clone(), stop.clone(), give_up.clone());
         connections.spawn(async move {
             let kill = connection.kill.clone();
             tokio::select! {
                 () = give_up.cancelled() => {}
                 () = kill.cancelled() => {}
-                () = serve_one(stream, connection, routes, &settings, stop) => {}
+                () = serve_one(stream, connection, port, stop) => {}
             }
             drop(slot);
         });
@@ -142,10 +152,10 @@ fn is_the_peers(error: &io::Error) -> bool {
 async fn serve_one(
     stream: TcpStream,
     connection: Arc<Connection>,
-    routes: Routes,
-    settings: &NetSettings,
+    port: ServedPort,
     stop: CancellationToken,
 ) {
+    let ServedPort { routes, settings, tls } = port;
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot set TCP_NODELAY");
     }
@@ -154,7 +164,37 @@ async fn serve_one(
         idle: settings.idle_secs.duration(),
         stall: settings.write_stall_secs.duration(),
     };
+    let stream = match tls {
+        None => ClientStream::Plain(stream),
+        Some(tls) => {
+            // Boxed: a handshake takes room that the connection does not need before or after.
+            let handshake = Box::pin(tls.accept(stream, &connection, timeouts.head));
+            let accepted = tokio::select! {
+                () = stop.cancelled() => None,
+                accepted = handshake => accepted,
+            };
+            let Some(stream) = accepted else { return };
+            ClientStream::Tls(Box::new(stream))
+        }
+    };
     let io = TokioIo::new(Guard::new(stream, Arc::clone(&connection), timeouts));
+    let builder = protocols(&settings);
+    let served = builder.serve_connection(io, Watched::new(routes, connection));
+    tokio::pin!(served);
+    let result: Result<(), _> = tokio::select! {
+        result = served.as_mut() => result,
+        () = stop.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = result {
+        debug!(%error, "connection ended");
+    }
+}
+
+/// HTTP/1.1 and HTTP/2, told apart by what a client sends first.
+fn protocols(settings: &NetSettings) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // The router answers a head over the limit with a problem. hyper only cuts off what is far over it.
     let head_bytes = settings.header_bytes.saturating_mul(2);
@@ -173,16 +213,5 @@ async fn serve_one(
         .keep_alive_interval(Some(settings.header_timeout_secs.duration()))
         .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(Some(256));
-    let served = builder.serve_connection(io, Watched::new(routes, connection));
-    tokio::pin!(served);
-    let result: Result<(), _> = tokio::select! {
-        result = served.as_mut() => result,
-        () = stop.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            served.await
-        }
-    };
-    if let Err(error) = result {
-        debug!(%error, "connection ended");
-    }
+    builder
 }

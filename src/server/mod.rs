@@ -6,7 +6,8 @@ mod descriptors;
 mod discard;
 mod memory;
 mod open;
-pub(crate) mod ports;
+mod ports;
+mod reload;
 pub(crate) mod settings;
 mod stop;
 
@@ -28,6 +29,7 @@ use crate::{
         memory::Budget,
         state::{Heartbeats, Lifecycle, Ops, OpsState, Phase},
     },
+    net::tls::TlsError,
     prometheus,
     settings::Settings,
     shutdown::Signals,
@@ -59,6 +61,9 @@ pub(crate) enum ServerError {
     /// A setting cannot be used here.
     #[error("{0}")]
     Setting(String),
+    /// A file of TLS cannot be used.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     /// The volume cannot be opened. Used if the cause does not name its path.
     #[error("data_dir {path}: {source}")]
     Volume {
@@ -109,7 +114,8 @@ pub(crate) async fn run(settings: Settings, telemetry: &Telemetry) -> Result<(),
     let ops = ops(telemetry, &prometheus);
     let metrics_upkeep = task::spawn(keep_metrics(prometheus, telemetry.dropped.clone()));
 
-    let Ports { admin, main, ready } = Ports::open(&settings, descriptors, &ops).await?;
+    let Ports { admin, main, ready, tls } = Ports::open(&settings, descriptors, &ops).await?;
+    let _reload = tls.map(reload::watch);
     let startup = Startup {
         ops: Arc::clone(&ops),
         stopping: main.stop.clone(),

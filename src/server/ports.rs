@@ -2,7 +2,7 @@
 //! bucket is opened: a process that cannot serve must not take the bucket from one that does.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -18,7 +18,7 @@ use tracing::info;
 use super::{ServerError, descriptors::Descriptors};
 use crate::{
     http::{self, state::OpsState},
-    net::{self, Routes, settings::NetSettings},
+    net::{self, Routes, ServedPort, settings::NetSettings, tls::Tls},
     settings::Settings,
 };
 
@@ -33,9 +33,9 @@ pub(super) struct Port {
 }
 
 impl Port {
-    fn serve(listener: TcpListener, routes: Routes, settings: NetSettings, drain: Duration) -> Self {
+    fn serve(listener: TcpListener, served: ServedPort, drain: Duration) -> Self {
         let stop = CancellationToken::new();
-        let serving = task::spawn(net::serve(listener, routes, settings, stop.clone(), drain));
+        let serving = task::spawn(net::serve(listener, served, stop.clone(), drain));
         Self { serving, stop }
     }
 
@@ -54,39 +54,45 @@ pub(super) struct Ports {
     pub(super) main: Port,
     /// The main port's routes, to be set once the store is open.
     pub(super) ready: Arc<OnceLock<Router>>,
+    /// TLS on the main port. The admin port is plain: the kubelet asks it.
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 impl Ports {
     /// Binds both, then serves both.
     ///
     /// # Errors
-    /// [`ServerError::Io`] if one cannot be bound.
+    /// [`ServerError::Tls`] if a file of TLS cannot be used, [`ServerError::Io`] if a port cannot be bound.
     pub(super) async fn open(
         settings: &Settings,
         descriptors: Descriptors,
         ops: &OpsState,
     ) -> Result<Self, ServerError> {
         let header_bytes = settings.net.header_bytes;
+        let tls = Tls::load(&settings.tls)?.map(Arc::new);
         let net = NetSettings { connections: descriptors.connections, ..settings.net };
-        let admin = bind(settings, settings.process.admin_port, "admin").await?;
-        let main = bind(settings, settings.process.port, "main").await?;
+        let process = &settings.process;
+        let admin = bind(process.admin_host.unwrap_or(process.host), process.admin_port, "admin").await?;
+        let main = bind(process.host, process.port, "main").await?;
         let admin_routes = http::admin_router(ops.clone(), header_bytes);
         let admin_net = NetSettings { connections: net.admin_connections, ..net };
         let admin_routes: Routes = Arc::new(move || admin_routes.clone());
-        let admin = Port::serve(admin, admin_routes, admin_net, ADMIN_DRAIN);
+        let served = ServedPort { routes: admin_routes, settings: admin_net, tls: None };
+        let admin = Port::serve(admin, served, ADMIN_DRAIN);
         let ready: Arc<OnceLock<Router>> = Arc::default();
         let starting = http::starting_router(ops.clone(), header_bytes, settings.http.clone());
         let routes: Routes = {
             let ready = Arc::clone(&ready);
             Arc::new(move || ready.get().unwrap_or(&starting).clone())
         };
-        let main = Port::serve(main, routes, net, settings.shutdown.drain_secs.duration());
-        Ok(Self { admin, main, ready })
+        let served = ServedPort { routes, settings: net, tls: tls.clone() };
+        let main = Port::serve(main, served, settings.shutdown.drain_secs.duration());
+        Ok(Self { admin, main, ready, tls })
     }
 }
 
-async fn bind(settings: &Settings, port: u16, name: &str) -> Result<TcpListener, ServerError> {
-    let address = SocketAddr::new(settings.process.host, port);
+async fn bind(host: IpAddr, port: u16, name: &str) -> Result<TcpListener, ServerError> {
+    let address = SocketAddr::new(host, port);
     let failed =
         |source| ServerError::Io { what: format!("cannot listen on {address}, the {name} port"), source };
     let listener = net::listen(address).map_err(failed)?;

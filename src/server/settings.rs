@@ -19,6 +19,8 @@ pub struct ProcessSettings {
     /// The address that both ports bind to. By default all addresses, IPv4 and IPv6; `0.0.0.0` where there is
     /// no IPv6.
     pub host: IpAddr,
+    /// The address that the admin port binds to, if it is another. Unset: `host`.
+    pub admin_host: Option<IpAddr>,
     /// The main port; 0 takes a free one.
     pub port: u16,
     /// The port of probes, metrics, flush and log level; 0 takes a free one.
@@ -34,6 +36,7 @@ impl Default for ProcessSettings {
         Self {
             data_dir: PathBuf::from("./data"),
             host: IpAddr::from(Ipv6Addr::UNSPECIFIED),
+            admin_host: None,
             port: 8080,
             admin_port: 9090,
             pod: None,

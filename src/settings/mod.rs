@@ -13,7 +13,7 @@ pub use self::{
 };
 use crate::{
     http::{limits::Limits, origin::HttpSettings},
-    net::settings::NetSettings,
+    net::{settings::NetSettings, tls::settings::TlsSettings},
     server::settings::{ProcessSettings, ShutdownSettings},
     telemetry::LogSettings,
 };
@@ -74,8 +74,10 @@ gather! {
     process: ProcessSettings,
     /// Logs.
     log: LogSettings,
-    /// Whom browsers may write for.
+    /// Whom browsers may write for, and which proxies are believed.
     http: HttpSettings,
+    /// TLS on the main port.
+    tls: TlsSettings,
     /// The bucket; without one Zombi is hot only.
     s3: S3Settings,
     /// When events move to S3.

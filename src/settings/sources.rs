@@ -329,6 +329,8 @@ mod tests {
         assert!(text.contains("6O") && text.contains("ZOMBI_FLUSH_INTERVAL_SECS"), "{text}");
         let text = error(None, &[("ZOMBI_FLUSH_INTERVALL", "6")], &[]);
         assert!(text.contains("ZOMBI_FLUSH_INTERVALL"), "{text}");
+        let text = error(None, &[("ZOMBI_HTTP_TRUSTED_PROXIES", "10.0.0.0/8, 10.0.0.0/33")], &[]);
+        assert!(text.contains("10.0.0.0/33") && text.contains("ZOMBI_HTTP_TRUSTED_PROXIES"), "{text}");
         let (_dir, path) = file("flush:\n  intervall: 3\n");
         let text = error(path, &[], &[]);
         assert!(text.contains("intervall") && text.contains("zombi.yaml"), "{text}");

@@ -1,5 +1,6 @@
 //! What Zombi is tested with: the real binary and a client for it, an S3 server with faults, a bucket and a
-//! hot engine in memory, a checker of histories, and what every engine must do.
+//! hot engine in memory, a checker of histories, certificates and a client of TLS, and what every engine must
+//! do.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,6 +11,7 @@
 )]
 
 pub mod bucket;
+pub mod certificates;
 pub mod conformance;
 pub mod events;
 pub mod faults;
@@ -19,6 +21,7 @@ pub mod process;
 pub mod raw;
 pub mod s3;
 pub mod server;
+pub mod tls;
 pub mod volume;
 
 pub use self::events::Sent;

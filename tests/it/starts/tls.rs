@@ -17,50 +17,11 @@ use tokio::{
 
 use super::{FAILED, USAGE, says};
 use testing::{
+    certificates::{Authority, THIS_MACHINE},
     process::{Start, has},
     s3::{ObjectStore, S3Server},
     server::{BUCKET, PATIENCE},
 };
-
-/// What is said of an authority, and of a server that is this machine.
-const EXTENSIONS: &str = "
-[req]
-distinguished_name = name
-prompt = no
-[name]
-CN = zombi tests
-[authority]
-basicConstraints = critical, CA:TRUE
-keyUsage = critical, keyCertSign
-[server]
-basicConstraints = critical, CA:FALSE
-subjectAltName = IP:127.0.0.1, DNS:localhost
-";
-
-/// Runs openssl in a directory.
-async fn openssl(directory: &Path, arguments: &str) {
-    let output =
-        Command::new("openssl").args(arguments.split(' ')).current_dir(directory).output().await.unwrap();
-    assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// An authority in `authority.pem`, and a server's certificate of it.
-async fn certificates(directory: &Path) {
-    std::fs::write(directory.join("extensions"), EXTENSIONS).unwrap();
-    let new = "-newkey rsa:2048 -nodes -config extensions";
-    openssl(
-        directory,
-        &format!(
-            "req -x509 {new} -subj /CN=authority -extensions authority -days 2 \
-             -keyout authority.key -out authority.pem"
-        ),
-    )
-    .await;
-    openssl(directory, &format!("req {new} -subj /CN=localhost -keyout server.key -out server.csr")).await;
-    let signed = "-CA authority.pem -CAkey authority.key -CAcreateserial \
-                  -extfile extensions -extensions server -days 2";
-    openssl(directory, &format!("x509 -req -in server.csr {signed} -out server.pem")).await;
-}
 
 /// TLS before an S3 server; ends when dropped.
 async fn terminate(directory: &Path, s3: &S3Server) -> (Child, String) {
@@ -83,7 +44,8 @@ async fn a_bundle_of_authorities_is_trusted_and_one_that_cannot_be_read_is_named
         return;
     }
     let directory = TempDir::new().unwrap();
-    certificates(directory.path()).await;
+    let authority = Authority::new(directory.path(), "authority").await;
+    authority.sign("server", THIS_MACHINE).await;
     let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), ObjectStore::default()).await.unwrap();
     s3.store.make_bucket(BUCKET);
     let (_terminator, endpoint) = terminate(directory.path(), &s3).await;

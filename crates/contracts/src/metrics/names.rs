@@ -47,9 +47,11 @@ pub(super) const GROUPS_EXPIRED: &str = "zombi_consumer_groups_expired_total";
 pub(super) const COMMITTED: &str = "zombi_consumer_committed_events";
 pub(super) const LOG_DROPPED: &str = "zombi_log_lines_dropped_total";
 pub(super) const S3_CONTACT: &str = "zombi_s3_last_contact_timestamp_seconds";
+pub(super) const AUTH_RELOAD_FAILURES: &str = "zombi_auth_reload_failures_total";
+pub(super) const AUTH_LOADED_AT: &str = "zombi_auth_loaded_timestamp_seconds";
 
 /// Counters without labels, each with its help.
-pub(super) const COUNTERS: [(&str, &str); 15] = [
+pub(super) const COUNTERS: [(&str, &str); 16] = [
     (APPENDED, "Events made durable."),
     (DUPLICATES, "Events not stored because their idempotency key was known."),
     (READ, "Records returned by reads."),
@@ -65,6 +67,10 @@ pub(super) const COUNTERS: [(&str, &str); 15] = [
     (SWEPT, "Deleted objects of segments that no manifest named."),
     (UPKEEP_FAILURES, "Rounds of upkeep in which something failed."),
     (LOG_DROPPED, "Log lines that were dropped because standard error was not read fast enough."),
+    (
+        AUTH_RELOAD_FAILURES,
+        "Changes of certificates or other files of access that cannot be used; those before stay in force.",
+    ),
 ];
 
 /// Counters with labels.
@@ -75,7 +81,7 @@ const LABELLED_COUNTERS: [(&str, &str); 3] = [
 ];
 
 /// Gauges, which go up and down.
-const GAUGES: [(&str, &str); 19] = [
+const GAUGES: [(&str, &str); 20] = [
     (CONNECTIONS, "Open client connections."),
     (APPEND_QUEUE, "Requests that wait for the writer."),
     (FLUSHED_AT, "When a manifest was last published, as seconds since 1970; 0 before the first."),
@@ -98,6 +104,10 @@ const GAUGES: [(&str, &str); 19] = [
         "What a round of upkeep has left for the next: partitions with segments to merge, objects to delete.",
     ),
     (S3_CONTACT, "When S3 last answered without an error, as seconds since 1970; 0 before the first answer."),
+    (
+        AUTH_LOADED_AT,
+        "When certificates or other files of access that are in force were loaded, as seconds since 1970.",
+    ),
 ];
 
 /// Gauges of consumer groups, which have a recorder of their own.

@@ -1,0 +1,257 @@
+//! Whose request a proxy passes on. `X-Forwarded-For` is believed only of proxies that are trusted: anybody
+//! may send it.
+
+use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr};
+
+use axum::{extract::Request, http::HeaderMap};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::connection::OnConnection;
+
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// A network of proxies, such as `10.0.0.0/8`, or one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProxyNetwork {
+    /// Its first address.
+    address: IpAddr,
+    /// How many leading bits all its addresses share.
+    bits: u32,
+}
+
+impl ProxyNetwork {
+    /// Whether an address is in it. An IPv4 address in IPv6's form counts as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let differs = network.to_bits() ^ address.to_bits();
+                differs.checked_shr(u32::BITS - self.bits).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let differs = network.to_bits() ^ address.to_bits();
+                differs.checked_shr(u128::BITS - self.bits).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for ProxyNetwork {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |why: &str| {
+            format!("{text:?} is no network: {why}; 10.0.0.0/8, 2001:db8::/32 and 192.0.2.1 are some")
+        };
+        let (address, bits) =
+            text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let address: IpAddr = address.parse().map_err(|_| wrong("it begins with an address"))?;
+        let most = if address.is_ipv4() { u32::BITS } else { u128::BITS };
+        let bits = match bits {
+            None => most,
+            Some(bits) if bits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                bits.parse().map_err(|_| wrong("the number of its bits follows"))?
+            }
+            Some(_) => return Err(wrong("the number of its bits follows")),
+        };
+        if bits > most {
+            return Err(wrong(&format!("it has at most {most} bits")));
+        }
+        let network = Self { address, bits };
+        // 10.1.0.0/8 is most likely meant as 10.1.0.0/16: nobody is trusted on a guess.
+        let is_first = match address {
+            IpAddr::V4(v4) => v4.to_bits().checked_shl(bits).unwrap_or(0) == 0,
+            IpAddr::V6(v6) => v6.to_bits().checked_shl(bits).unwrap_or(0) == 0,
+        };
+        let is_mapped = address.to_canonical() != address;
+        match (is_first, is_mapped) {
+            (true, false) => Ok(network),
+            (_, true) => Err(wrong("give an IPv4 address in IPv6's form as IPv4")),
+            (false, _) => Err(wrong("its address has bits that are not the network's")),
+        }
+    }
+}
+
+impl fmt::Display for ProxyNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
+}
+
+impl Serialize for ProxyNetwork {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ProxyNetwork {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for ProxyNetwork {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "ProxyNetwork".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        String::json_schema(generator)
+    }
+}
+
+/// Where the client of a request is: the last address in `X-Forwarded-For` that is no trusted proxy's, if the
+/// `peer` that sent it is one. Each proxy writes behind what it was sent, so whoever stands further left may
+/// have been made up. A trusted proxy that names no address is itself the client.
+fn client_address(peer: IpAddr, headers: &HeaderMap, proxies: &[ProxyNetwork]) -> IpAddr {
+    let is_trusted = |address: IpAddr| proxies.iter().any(|network| network.contains(address));
+    let mut client = peer;
+    if !is_trusted(client) {
+        return client;
+    }
+    let lines = headers.get_all(FORWARDED_FOR).iter().rev();
+    // A line that is no text names nobody, as an empty one does.
+    let named = lines.flat_map(|line| line.to_str().unwrap_or("").rsplit(','));
+    for name in named {
+        let Some(address) = address_in(name.trim()) else { break };
+        client = address;
+        if !is_trusted(client) {
+            break;
+        }
+    }
+    client
+}
+
+/// An address as proxies write it: with a port or without, IPv6 in brackets or not.
+fn address_in(name: &str) -> Option<IpAddr> {
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return Some(address.to_canonical());
+    }
+    if let Ok(address) = name.parse::<std::net::SocketAddr>() {
+        return Some(address.ip().to_canonical());
+    }
+    let bare = name.strip_prefix('[')?.strip_suffix(']')?;
+    bare.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+/// Makes a request its client's, if a trusted proxy passes it on: it takes of the client's share, not of the
+/// proxy's.
+pub(super) fn attribute(request: &mut Request, proxies: &[ProxyNetwork]) {
+    if proxies.is_empty() {
+        return;
+    }
+    let Some(OnConnection(connection)) = request.extensions().get::<OnConnection>() else { return };
+    let address = client_address(connection.address, request.headers(), proxies);
+    if address != connection.address {
+        let passed_on = OnConnection(connection.for_client(address).into());
+        request.extensions_mut().insert(passed_on);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::{body::Body, http::HeaderValue};
+
+    use super::{super::connection::Connection, *};
+
+    fn proxies(texts: &[&str]) -> Vec<ProxyNetwork> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn client(peer: &str, lines: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(FORWARDED_FOR, HeaderValue::from_bytes(line.as_bytes()).unwrap());
+        }
+        let trusted = proxies(&["10.0.0.0/8", "2001:db8::/32", "192.0.2.1"]);
+        client_address(peer.parse().unwrap(), &headers, &trusted).to_string()
+    }
+
+    #[test]
+    fn a_network_holds_its_addresses_and_no_others() {
+        for (network, address, holds) in [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.0", false),
+            ("10.0.0.0/8", "::ffff:10.1.2.3", true),
+            ("10.0.0.0/8", "2001:db8::1", false),
+            ("192.0.2.1", "192.0.2.1", true),
+            ("192.0.2.1", "192.0.2.0", false),
+            ("0.0.0.0/0", "203.0.113.9", true),
+            ("0.0.0.0/0", "2001:db8::1", false),
+            ("2001:db8::/32", "2001:db8:ffff::1", true),
+            ("2001:db8::/32", "2001:db9::1", false),
+            ("::/0", "2001:db8::1", true),
+            ("::1", "::1", true),
+            ("10.0.0.128/25", "10.0.0.127", false),
+        ] {
+            let parsed: ProxyNetwork = network.parse().unwrap();
+            assert_eq!(parsed.contains(address.parse().unwrap()), holds, "{network} {address}");
+            assert_eq!(parsed.to_string().parse(), Ok(parsed));
+        }
+    }
+
+    #[test]
+    fn what_is_no_network_is_refused_by_name() {
+        for text in [
+            "",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "10.0.0.0/-1",
+            "10.1.0.0/8",
+            "ten/8",
+            "10.0.0.0/8/8",
+            "::ffff:10.0.0.0/104",
+            "10.0.0.0/99999999999",
+        ] {
+            assert!(text.parse::<ProxyNetwork>().unwrap_err().contains(&format!("{text:?}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed_and_from_the_right() {
+        let cases: &[(&str, &[&str], &str)] = &[
+            ("203.0.113.5", &["198.51.100.7"], "203.0.113.5"),
+            ("10.0.0.1", &["198.51.100.7"], "198.51.100.7"),
+            ("::ffff:10.0.0.1", &["198.51.100.7"], "198.51.100.7"),
+            ("10.0.0.1", &["1.1.1.1, 198.51.100.7"], "198.51.100.7"),
+            ("10.0.0.1", &["1.1.1.1,198.51.100.7 , 10.9.9.9"], "198.51.100.7"),
+            ("10.0.0.1", &["1.1.1.1", "198.51.100.7", "2001:db8::5"], "198.51.100.7"),
+            ("10.0.0.1", &["198.51.100.7:4711"], "198.51.100.7"),
+            ("10.0.0.1", &["[2001:db9::7]:4711"], "2001:db9::7"),
+            ("10.0.0.1", &["[2001:db9::7]"], "2001:db9::7"),
+            ("10.0.0.1", &["2001:db9::7"], "2001:db9::7"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("10.0.0.1", &[""], "10.0.0.1"),
+            ("10.0.0.1", &["1.1.1.1, unknown"], "10.0.0.1"),
+            ("10.0.0.1", &["1.1.1.1, unknown, 10.3.3.3"], "10.3.3.3"),
+            ("10.0.0.1", &["1.1.1.1, \u{e4}"], "10.0.0.1"),
+            ("10.0.0.1", &["10.2.2.2, 10.3.3.3"], "10.2.2.2"),
+        ];
+        for (peer, lines, expected) in cases {
+            assert_eq!(client(peer, lines), *expected, "{peer} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_passed_on_is_its_clients() {
+        let connection = Arc::new(Connection::new([10, 0, 0, 1].into()));
+        let mut request =
+            Request::builder().header(FORWARDED_FOR, "198.51.100.7").body(Body::empty()).unwrap();
+        request.extensions_mut().insert(OnConnection(Arc::clone(&connection)));
+        attribute(&mut request, &[]);
+        attribute(&mut request, &proxies(&["10.0.0.2"]));
+        let of = |request: &Request| request.extensions().get::<OnConnection>().unwrap().0.peer;
+        assert_eq!(of(&request), connection.peer);
+        attribute(&mut request, &proxies(&["10.0.0.0/8"]));
+        assert_eq!(of(&request), Connection::new([198, 51, 100, 7].into()).peer);
+    }
+}

@@ -1,0 +1,181 @@
+//! The files of TLS: where they are, what they hold at one time, and the configuration that comes of it.
+
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    Error, RootCertStore, ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs},
+    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use sha2::{Digest, Sha256};
+
+use super::{
+    TlsError,
+    settings::{ClientAuth, TlsSettings},
+};
+
+/// The most that one file may have, in bytes: a bundle of every public authority has less.
+const MOST_BYTES: u64 = 1 << 20;
+/// What is spoken over TLS, the preferred first.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// Where the files are.
+#[derive(Debug)]
+pub(super) struct TlsPaths {
+    cert: PathBuf,
+    key: PathBuf,
+    /// The authorities of clients, if certificates are asked for.
+    client_ca: Option<PathBuf>,
+    /// Whether a client may have no certificate.
+    lets_in_without: bool,
+}
+
+impl TlsPaths {
+    /// The files that the settings name; `None` without TLS.
+    pub(super) fn of(settings: &TlsSettings) -> Option<Self> {
+        let asks = settings.client_auth != ClientAuth::None;
+        Some(Self {
+            cert: settings.cert_file.clone()?,
+            key: settings.key_file.clone()?,
+            // Settings that ask and name no file were refused. If they get here all the same, the empty path
+            // cannot be read, and nobody is let in without a certificate.
+            client_ca: asks.then(|| settings.client_ca_file.clone().unwrap_or_default()),
+            lets_in_without: settings.client_auth == ClientAuth::Optional,
+        })
+    }
+}
+
+/// What the files held when they were read.
+pub(super) struct TlsFiles {
+    cert: TlsFile,
+    key: TlsFile,
+    client_ca: Option<TlsFile>,
+    lets_in_without: bool,
+}
+
+/// One file, and what it held or why it could not be read.
+struct TlsFile {
+    setting: &'static str,
+    path: PathBuf,
+    contents: Result<Vec<u8>, String>,
+}
+
+impl TlsFiles {
+    /// Reads all of them. What cannot be read is kept as that: [`Self::config`] says so.
+    pub(super) fn read(paths: &TlsPaths) -> Self {
+        Self {
+            cert: TlsFile::read("tls.cert_file", &paths.cert),
+            key: TlsFile::read("tls.key_file", &paths.key),
+            client_ca: paths.client_ca.as_ref().map(|path| TlsFile::read("tls.client_ca_file", path)),
+            lets_in_without: paths.lets_in_without,
+        }
+    }
+
+    /// A hash of all that was read, of what could not be read too.
+    pub(super) fn hash(&self) -> [u8; 32] {
+        let mut hasher = Sha256::new();
+        for file in [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()].into_iter().flatten() {
+            let (kind, bytes) = match &file.contents {
+                Ok(contents) => (b'+', contents.as_slice()),
+                Err(why) => (b'-', why.as_bytes()),
+            };
+            // With its length, so that bytes that move from one file to the next change it.
+            hasher.update([kind]);
+            hasher.update((bytes.len() as u64).to_be_bytes());
+            hasher.update(bytes);
+        }
+        hasher.finalize().into()
+    }
+
+    /// What connections are accepted with.
+    ///
+    /// # Errors
+    /// [`TlsError`] for the first file that cannot be used.
+    pub(super) fn config(&self) -> Result<ServerConfig, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let (chain, key) = (self.cert.certificates()?, self.key.private_key()?);
+        let verifier = self.verifier(&provider)?;
+        let asks = verifier.is_some();
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(TlsError::Pair)?;
+        let builder = match verifier {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
+            Error::InconsistentKeys(_) => TlsError::Strangers,
+            error => TlsError::Pair(error),
+        })?;
+        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        if asks {
+            // A resumed session would skip the check of the client's certificate, which may have expired.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
+        Ok(config)
+    }
+
+    /// What checks the certificates of clients, if they are asked for one.
+    fn verifier(
+        &self,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+        let Some(file) = &self.client_ca else { return Ok(None) };
+        let mut authorities = RootCertStore::empty();
+        for authority in file.certificates()? {
+            authorities.add(authority).map_err(|error| file.refused(error.to_string()))?;
+        }
+        let builder =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), Arc::clone(provider));
+        let builder = if self.lets_in_without { builder.allow_unauthenticated() } else { builder };
+        builder.build().map(Some).map_err(|error| file.refused(error.to_string()))
+    }
+}
+
+impl TlsFile {
+    fn read(setting: &'static str, path: &Path) -> Self {
+        let contents = contents(path);
+        Self { setting, path: path.to_owned(), contents }
+    }
+
+    fn bytes(&self) -> Result<&[u8], TlsError> {
+        self.contents.as_deref().map_err(|why| self.refused(why.clone()))
+    }
+
+    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(self.bytes()?).collect();
+        match found {
+            Ok(found) if found.is_empty() => Err(self.refused("there is no certificate in it, as PEM")),
+            Ok(found) => Ok(found),
+            Err(error) => Err(self.refused(error.to_string())),
+        }
+    }
+
+    fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
+        // What the parser says may quote the file, and that must not get into a log.
+        PrivateKeyDer::from_pem_slice(self.bytes()?)
+            .map_err(|_| self.refused("there is no private key in it, as PEM and without a passphrase"))
+    }
+
+    fn refused(&self, why: impl Into<String>) -> TlsError {
+        TlsError::File { setting: self.setting, path: self.path.clone(), why: why.into() }
+    }
+}
+
+/// Reads a file, whatever links lead to it.
+fn contents(path: &Path) -> Result<Vec<u8>, String> {
+    let mut contents = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut contents));
+    match read {
+        Err(error) => Err(error.to_string()),
+        Ok(_) if contents.len() as u64 > MOST_BYTES => Err(format!("it has more than {MOST_BYTES} bytes")),
+        Ok(_) => Ok(contents),
+    }
+}
