@@ -10,7 +10,7 @@ use contracts::{
     consumers::Commit,
     engine::Engine,
     error::StorageError,
-    event::{Event, Record},
+    event::{Event, IdempotencyKey, Record},
     flush_ledger::HotKeep,
     name::{GroupName, Partition, PartitionNumber, TableName},
     payload::Payload,
@@ -178,7 +178,7 @@ impl<V: Volume> Case<V> {
 }
 
 fn event(timestamp_ms: i64, key: Option<&str>) -> Event {
-    let idempotency_key = key.map(str::to_owned);
+    let idempotency_key = key.map(|key| IdempotencyKey::parse(key, 100).unwrap());
     Event {
         payload: Payload::text("x"),
         timestamp_ms,

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::formats;
 use contracts::{
-    event::Event,
+    event::{Event, IdempotencyKey},
     name::{Partition, TableName},
     payload::{Payload, PayloadKind},
     segment::Segment,
@@ -30,8 +30,8 @@ fn payload() -> impl Strategy<Value = Payload> {
 }
 
 fn records() -> impl Strategy<Value = Vec<Record>> {
-    let event =
-        (payload(), any::<i64>(), any::<i64>(), any::<Option<String>>(), any::<BTreeMap<String, String>>());
+    let key = any::<Option<String>>().prop_map(|key| key.map(IdempotencyKey::stored));
+    let event = (payload(), any::<i64>(), any::<i64>(), key, any::<BTreeMap<String, String>>());
     prop::collection::vec(event, 1..20).prop_map(|events| {
         let record = |(offset, (payload, timestamp_ms, appended_ms, idempotency_key, headers))| Record {
             partition: 3,
@@ -182,7 +182,7 @@ fn every_format_writes_the_bytes_that_it_always_wrote() {
 
 fn record(offset: Offset, text: &str) -> Record {
     let headers = BTreeMap::from([("name".to_owned(), "value".to_owned())]);
-    let idempotency_key = Some(format!("key {offset}"));
+    let idempotency_key = Some(IdempotencyKey::stored(format!("key {offset}")));
     let event = Event {
         payload: Payload::text(text),
         timestamp_ms: 1_704_067_200_000,
