@@ -132,10 +132,9 @@ fn frames_are_independent_and_the_whole_is_json_lines() {
         let first_times = (1000 - (index.frames[1].first_offset as i64 - 1), 1000);
         assert_eq!((index.frames[0].min_ms, index.frames[0].max_ms), first_times);
         assert_eq!((segment.meta.min_ms, segment.meta.max_ms), (1, 1000));
-        let whole = if format.zstd {
-            zstd::decode_all(segment.body.as_ref()).unwrap()
-        } else {
-            segment.body.to_vec()
+        let whole = match format.framing {
+            Framing::Zstd => zstd::decode_all(segment.body.as_ref()).unwrap(),
+            Framing::Plain => segment.body.to_vec(),
         };
         let lines: Vec<Value> =
             serde_json::Deserializer::from_slice(&whole).into_iter().map(Result::unwrap).collect();
