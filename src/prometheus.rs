@@ -29,7 +29,7 @@ pub(crate) fn collect_process() {
 
 /// Renders the lags of consumer groups. Groups come and go, and a recorder never forgets a label, so each
 /// call uses a new one.
-pub(crate) fn consumer_lags<'a>(lags: impl Iterator<Item = ConsumerLag<'a>>) -> String {
+pub(crate) fn consumer_lags(lags: &[ConsumerLag]) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || ours::consumer_lags(lags));
     recorder.handle().render()

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::proto::v1;
 use contracts::{
-    event::Record,
+    event::{IdempotencyKey, Record},
     name::PartitionNumber,
     payload::{PayloadKind, write_json_number},
     sequence::OffsetRange,
@@ -166,7 +166,7 @@ fn protobuf_record(record: Record) -> v1::Record {
         timestamp_ms: event.timestamp_ms,
         partition: record.partition,
         offset: record.offset,
-        idempotency_key: event.idempotency_key,
+        idempotency_key: event.idempotency_key.map(IdempotencyKey::into_string),
         headers: event.headers,
         payload_kind: kind.into(),
     }
@@ -192,7 +192,7 @@ mod tests {
             payload,
             timestamp_ms: 7,
             appended_ms: 0,
-            idempotency_key: Some("k".to_owned()),
+            idempotency_key: Some(IdempotencyKey::stored("k")),
             headers: [("a".to_owned(), "b".to_owned())].into(),
         };
         let payloads = [Payload::text("text".to_owned()), Payload::guess(Bytes::from_static(&[0xff]))];
@@ -223,7 +223,7 @@ mod tests {
                     payload: Payload::text(text.clone()),
                     timestamp_ms: 7,
                     appended_ms: 0,
-                    idempotency_key: Some("k".to_owned()),
+                    idempotency_key: Some(IdempotencyKey::stored("k")),
                     headers: [("a".to_owned(), "b".to_owned())].into(),
                 },
             };

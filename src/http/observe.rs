@@ -9,7 +9,7 @@ use contracts::{
     consumers::OffsetsOfGroup,
     engine::Engine,
     metrics::{self, ConsumerLag, StoreGauges},
-    name::{GroupName, Partition, TableName},
+    name::{Partition, TableName},
     offload::offload,
     sequence::{Offset, OffsetRange},
 };
@@ -35,8 +35,14 @@ pub struct ObservedStore {
     pub turn: Mutex<()>,
 }
 
-/// How far a group is in a table: how many events it has not read, and the sum of its committed offsets.
-type Lag = ((GroupName, TableName), (u64, u64));
+/// What a group has read of a table.
+#[derive(Default)]
+struct ReadSoFar {
+    /// Events before its committed offsets.
+    events: u64,
+    /// The sum of its committed offsets.
+    committed: u64,
+}
 
 impl ObservedStore {
     /// Updates the gauges, and returns the consumer lags as text: their labels change, so they are rendered
@@ -53,14 +59,7 @@ impl ObservedStore {
         let groups = offsets.len() as u64;
         metrics::store(StoreGauges { groups, ..self.gauges(&tables) });
         metrics::engine(&self.engine.gauges());
-        let lags = self.lags(&tables, offsets);
-        let shown = lags.iter().map(|((group, table), (lag, committed))| ConsumerLag {
-            group: group.as_str(),
-            table: table.as_str(),
-            lag: *lag,
-            committed: *committed,
-        });
-        prometheus::consumer_lags(shown)
+        prometheus::consumer_lags(&self.lags(&tables, offsets))
     }
 
     fn gauges(&self, tables: &Tables) -> StoreGauges {
@@ -88,31 +87,32 @@ impl ObservedStore {
     /// By group and table, the largest first. A group has not read the partitions that it has never
     /// committed, so its lag in a table is all of the table's events except those before its committed
     /// offsets.
-    fn lags(&self, tables: &Tables, offsets: Vec<OffsetsOfGroup>) -> Vec<Lag> {
+    fn lags(&self, tables: &Tables, offsets: Vec<OffsetsOfGroup>) -> Vec<ConsumerLag> {
         let mut whole: BTreeMap<TableName, u64> = BTreeMap::new();
         let visible = |name: &TableName| tables.get(name).filter(|table| !table.is_deleted);
         let events_of = |table: &TableStatus| {
             table.named_partitions().map(|(partition, status)| self.events(&partition, status, None)).sum()
         };
-        let mut lags: Vec<Lag> = Vec::new();
+        let mut lags: Vec<ConsumerLag> = Vec::new();
         for (group, offsets) in offsets {
-            let mut of_tables: BTreeMap<TableName, (u64, u64)> = BTreeMap::new();
+            let mut of_tables: BTreeMap<TableName, ReadSoFar> = BTreeMap::new();
             for (partition, offset) in offsets {
                 let table = visible(&partition.table);
-                let read = table.and_then(|table| table.partition(partition.number));
-                let read = read.map_or(0, |status| self.events(&partition, status, Some(offset)));
-                let (all_read, committed) = of_tables.entry(partition.table).or_default();
-                *all_read += read;
-                *committed += offset;
+                let status = table.and_then(|table| table.partition(partition.number));
+                let events = status.map_or(0, |status| self.events(&partition, status, Some(offset)));
+                let read = of_tables.entry(partition.table).or_default();
+                read.events += events;
+                read.committed += offset;
             }
-            for (name, (read, committed)) in of_tables {
+            for (table, read) in of_tables {
                 let events = *whole
-                    .entry(name.clone())
-                    .or_insert_with(|| visible(&name).map_or(0, |table| events_of(table)));
-                lags.push(((group.clone(), name), (events.saturating_sub(read), committed)));
+                    .entry(table.clone())
+                    .or_insert_with(|| visible(&table).map_or(0, |table| events_of(table)));
+                let (group, lag) = (group.clone(), events.saturating_sub(read.events));
+                lags.push(ConsumerLag { group, table, lag, committed: read.committed });
             }
         }
-        lags.sort_by_key(|(_, (lag, _))| std::cmp::Reverse(*lag));
+        lags.sort_by_key(|one| std::cmp::Reverse(one.lag));
         lags.truncate(MAX_LAGS);
         lags
     }

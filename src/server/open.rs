@@ -20,7 +20,7 @@ use crate::{
 };
 use cold_s3::{
     ColdOptions, S3Cold,
-    formats::jsonl,
+    formats::jsonl::{self, Framing},
     s3::{Objects, S3Options},
     settings::Compression,
 };
@@ -195,9 +195,13 @@ fn writer_options(settings: &Settings) -> WriterOptions {
 
 fn cold_options(settings: &Settings) -> ColdOptions {
     let (upkeep, flush) = (settings.upkeep.interval_secs.duration(), settings.flush.interval_secs.duration());
+    let framing = match settings.segment.compression {
+        Compression::Zstd => Framing::Zstd,
+        Compression::None => Framing::Plain,
+    };
     ColdOptions {
         cache: settings.cache,
-        format: jsonl::newest(settings.segment.compression == Compression::Zstd),
+        format: jsonl::newest(framing),
         create_bucket: settings.s3.create_bucket,
         compaction: settings.compaction,
         manifests: settings.manifests,

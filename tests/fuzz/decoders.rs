@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cold_s3::{
     formats::{
         LocatedSegment, SegmentFormat,
-        jsonl::{self, frame::OpenFrame, index, line},
+        jsonl::{self, Framing, frame::OpenFrame, index, line},
     },
     manifest,
     state::ColdState,
@@ -227,8 +227,8 @@ fn segment(data: &[u8]) {
             for record in opened.iter().flat_map(|frame| frame.records(0)).flatten() {
                 drop(record);
             }
-            drop(index::decode(&placed, data, true));
-            drop(index::decode(&placed, data, false));
+            drop(index::decode(&placed, data, Framing::Zstd));
+            drop(index::decode(&placed, data, Framing::Plain));
         }
     }
     let frame = Bytes::from(String::from_utf8_lossy(data).into_owned());

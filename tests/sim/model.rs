@@ -28,7 +28,7 @@ use tokio::time::sleep;
 
 use crate::{
     run,
-    store::{FORMAT, Ground, SimClock, Store, Tuning, group, retry, table},
+    store::{FORMAT, Ground, SimClock, Store, Tuning, group, key_of, retry, table},
 };
 
 const PARTITIONS: PartitionNumber = 3;
@@ -191,7 +191,7 @@ impl World {
                 payload: Payload::text(text.clone()),
                 timestamp_ms: 1_000 * (self.payloads as i64 * 31 % 17),
                 appended_ms: 1_700_000_000_000,
-                idempotency_key: key.map(|key| format!("key {key}")),
+                idempotency_key: key.map(key_of),
                 headers: BTreeMap::new(),
             };
             made.push((*partition, event, text));

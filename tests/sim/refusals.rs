@@ -34,7 +34,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use crate::{
     run,
     simulation::Trace,
-    store::{FORMAT, Ground, Hot, SimClock, Store, Tuning, objects, retry, table},
+    store::{FORMAT, Ground, Hot, SimClock, Store, Tuning, key_of, objects, retry, table},
 };
 
 const KINDS: [RequestKind; 7] = [
@@ -93,7 +93,7 @@ fn event(id: Id, appended_ms: TimestampMs) -> Event {
         payload,
         timestamp_ms: appended_ms,
         appended_ms,
-        idempotency_key: Some(format!("key {id}")),
+        idempotency_key: Some(key_of(id)),
         headers: BTreeMap::new(),
     }
 }

@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     run,
-    store::{Ground, SimClock, Store, Tuning, group, objects, retry, table},
+    store::{Ground, SimClock, Store, Tuning, group, key_of, objects, retry, table},
 };
 
 const PARTITIONS: u64 = 3;
@@ -88,7 +88,7 @@ fn event(id: Id, key: bool, appended_ms: i64) -> Event {
         payload: Payload::text(format!("{id} {}", "x".repeat(id as usize * 37 % 200))),
         timestamp_ms: (id as i64) * 7919 % 100_000,
         appended_ms,
-        idempotency_key: key.then(|| format!("key {id}")),
+        idempotency_key: key.then(|| key_of(id)),
         headers: BTreeMap::new(),
     }
 }

@@ -2,6 +2,7 @@
 //! own.
 
 use std::{
+    fmt::Display,
     ops::Deref,
     sync::{
         Arc,
@@ -20,6 +21,7 @@ use contracts::{
     clock::{Clock, TimestampMs},
     engine::Engine,
     error::StorageError,
+    event::IdempotencyKey,
     fence::Fence,
     heartbeat::Heartbeat,
     name::{GroupName, TableName},
@@ -53,6 +55,11 @@ const ATTEMPTS: usize = 500;
 /// The format of segments where it does not matter.
 pub(crate) const FORMAT: FormatId = FormatId::new("jsonl.zst/2").unwrap();
 pub(crate) const WINDOW_MS: i64 = 7 * 24 * 3600 * 1000;
+
+/// An idempotency key.
+pub(crate) fn key_of(id: impl Display) -> IdempotencyKey {
+    IdempotencyKey::parse(format!("key {id}"), 100).unwrap()
+}
 
 /// The one table.
 pub(crate) fn table() -> TableName {

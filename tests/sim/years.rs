@@ -5,7 +5,7 @@ use std::{collections::VecDeque, fmt::Write, sync::Arc, thread};
 
 use cold_s3::{
     compact::{self, CompactOptions, MergeRules},
-    formats::jsonl,
+    formats::jsonl::{self, Framing},
     settings::CompactionSettings,
     state::ColdPartition,
 };
@@ -122,7 +122,7 @@ impl Partition {
         let meta = SegmentMeta {
             range: OffsetRange::new(self.next, self.next + count),
             epoch: 1,
-            format: jsonl::newest(true),
+            format: jsonl::newest(Framing::Zstd),
             bytes: OBJECT_BYTES + count * EVENT_BYTES,
             sha256: String::new(),
             appended_ms: (now_secs * 1000) as i64,

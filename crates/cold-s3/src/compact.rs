@@ -131,6 +131,7 @@ pub fn range(run: &[Arc<SegmentMeta>]) -> Option<OffsetRange> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::jsonl::{self, Framing};
     use contracts::settings::Seconds;
 
     const OPTIONS: CompactOptions = CompactOptions { settings: SETTINGS, rounds_ms: 40_000 };
@@ -146,7 +147,7 @@ mod tests {
             segments.push(Arc::new(SegmentMeta {
                 range: OffsetRange::new(next, next + count),
                 epoch: 1,
-                format: crate::formats::jsonl::newest(true),
+                format: jsonl::newest(Framing::Zstd),
                 bytes: count * 100,
                 sha256: String::new(),
                 appended_ms: now,

@@ -145,7 +145,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        formats::{self, jsonl},
+        formats::{
+            self,
+            jsonl::{self, Framing},
+        },
         manifest::{Manifest, VERSION},
     };
     use contracts::{
@@ -190,7 +193,7 @@ mod tests {
             segment::SegmentId,
         };
         let id = SegmentId { partition: partition(), start, epoch: 1 };
-        let mut builder = formats::find(jsonl::newest(true)).unwrap().builder(id);
+        let mut builder = formats::find(jsonl::newest(Framing::Zstd)).unwrap().builder(id);
         for offset in start..end {
             let event = Event {
                 payload: Payload::text("x"),

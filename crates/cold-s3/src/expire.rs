@@ -30,11 +30,11 @@ pub(crate) fn expired_segments(
     }
     let total: u64 = units.iter().map(|unit| unit.bytes).sum();
     let excess = max_bytes.map_or(0, |most| total.saturating_sub(most));
-    let ends = choose(units, appended_before, excess);
-    ends.into_iter()
-        .map(|(place, earliest, _)| Trim {
-            partition: partitions[place].0.clone(),
-            earliest,
+    choose(units, appended_before, excess)
+        .into_iter()
+        .map(|expiry| Trim {
+            partition: partitions[expiry.partition].0.clone(),
+            earliest: expiry.earliest,
             unflushed_bytes: 0,
         })
         .collect()

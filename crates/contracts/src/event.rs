@@ -1,4 +1,4 @@
-//! Events and the records they become once they have an offset.
+//! Events, their idempotency keys, and the records they become once they have an offset.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub struct Event {
     /// When it was appended, by the server's clock. The idempotency window begins here.
     pub appended_ms: TimestampMs,
     /// Stored at most once per partition and key within the window.
-    pub idempotency_key: Option<String>,
+    pub idempotency_key: Option<IdempotencyKey>,
     /// The sender's own names and values.
     pub headers: BTreeMap<String, String>,
 }
@@ -28,7 +28,9 @@ impl Event {
     /// The size that limits count, in bytes: everything whose length the sender chose.
     pub fn size(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.payload.bytes().len() + self.idempotency_key.as_ref().map_or(0, String::len) + headers
+        self.payload.bytes().len()
+            + self.idempotency_key.as_ref().map_or(0, |key| key.as_str().len())
+            + headers
     }
 
     /// Roughly the bytes of memory that it takes; the budgets for bodies and answers count these.
@@ -46,7 +48,7 @@ impl Event {
     pub fn write_json_attributes(&self, out: &mut Vec<u8>) {
         if let Some(key) = &self.idempotency_key {
             out.extend_from_slice(b",\"idempotency_key\":");
-            write_json_string(out, key);
+            write_json_string(out, key.as_str());
         }
         for (place, (name, value)) in self.headers.iter().enumerate() {
             out.extend_from_slice(if place == 0 { b",\"headers\":{" } else { b"," });
@@ -65,6 +67,48 @@ pub const EVENT_OVERHEAD_BYTES: usize = 200;
 /// Roughly the memory that a header takes beside its name and value: two allocations and a tree entry.
 pub const HEADER_OVERHEAD_BYTES: usize = 100;
 
+/// What a sender calls an event, so that it may send it again: text that is not empty, and no longer than the
+/// limit that held when it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey(String);
+
+/// A text that cannot be an idempotency key; it says the rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("idempotency_key must have 1 to {limit_bytes} bytes")]
+pub struct BadIdempotencyKey {
+    limit_bytes: usize,
+}
+
+impl IdempotencyKey {
+    /// A key as it is sent, of at most `limit_bytes`.
+    ///
+    /// # Errors
+    /// [`BadIdempotencyKey`] with the rule.
+    pub fn parse(text: impl Into<String>, limit_bytes: usize) -> Result<Self, BadIdempotencyKey> {
+        let text = text.into();
+        if (1..=limit_bytes).contains(&text.len()) {
+            Ok(Self(text))
+        } else {
+            Err(BadIdempotencyKey { limit_bytes })
+        }
+    }
+
+    /// A key that was checked when it was stored, by the limit of that time.
+    pub fn stored(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The text alone.
+    pub fn into_string(self) -> String {
+        self.0
+    }
+}
+
 /// An event with its partition and offset, as a read shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -74,4 +118,20 @@ pub struct Record {
     pub offset: Offset,
     /// The event.
     pub event: Event,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_not_empty_and_within_the_limit_in_bytes() {
+        for right in ["k", "\u{e9}\u{e9}", "a\"b\\", "four"] {
+            assert_eq!(IdempotencyKey::parse(right, 4).unwrap().as_str(), right);
+        }
+        for wrong in ["", "\u{e9}\u{e9}5", "fives"] {
+            let error = IdempotencyKey::parse(wrong, 4).unwrap_err();
+            assert_eq!(error.to_string(), "idempotency_key must have 1 to 4 bytes", "{wrong:?}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     clock::TimestampMs,
-    event::Event,
+    event::{Event, IdempotencyKey},
     payload::{Payload, PayloadKind},
     sequence::Offset,
 };
@@ -64,8 +64,8 @@ impl FirstWrite {
 }
 
 /// The hash of a key.
-pub fn hash_key(key: &str) -> Hash {
-    half(Sha256::new_with_prefix(key))
+pub fn hash_key(key: &IdempotencyKey) -> Hash {
+    half(Sha256::new_with_prefix(key.as_str()))
 }
 
 /// The hash of a payload: of its kind and bytes; for JSON, without the white space between tokens, which may

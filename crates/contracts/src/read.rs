@@ -61,6 +61,14 @@ pub struct HotPage {
     pub stored_bytes: u64,
 }
 
+/// A segment with the events that a scan added to it.
+pub struct Scanned {
+    /// The segment.
+    pub segment: Box<dyn SegmentBuilder>,
+    /// The bytes that these events take in hot.
+    pub stored_bytes: u64,
+}
+
 /// Reads what is hot.
 ///
 /// Watermarks and events of one call come from one moment, so an event that leaves hot between two calls is
@@ -82,7 +90,7 @@ pub trait HotReader: Send + Sync {
     ) -> Result<Vec<HotPage>, StorageError>;
 
     /// Adds a partition's events to a segment, from its next offset up to `upto`, until its `raw_bytes` reach
-    /// `enough`. Returns the segment and the bytes that these events take in hot.
+    /// `enough`.
     ///
     /// # Errors
     /// `UnknownTable`; `Expired` if one of them was dropped meanwhile, `Corrupt` if it is missing otherwise;
@@ -92,5 +100,5 @@ pub trait HotReader: Send + Sync {
         segment: Box<dyn SegmentBuilder>,
         upto: Offset,
         enough: u64,
-    ) -> Result<(Box<dyn SegmentBuilder>, u64), StorageError>;
+    ) -> Result<Scanned, StorageError>;
 }

@@ -66,13 +66,20 @@ pub struct ExpiryUnit {
     pub bytes: u64,
 }
 
-/// For each partition that loses something: its index, its new earliest offset and how many stored bytes go.
-/// The oldest units go first; within a partition they go in order of offsets.
-pub fn choose(
-    mut units: Vec<ExpiryUnit>,
-    appended_before: TimestampMs,
-    mut excess: u64,
-) -> Vec<(usize, Offset, u64)> {
+/// The units of one partition that expire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expiry {
+    /// Which of the table's partitions, in their order.
+    pub partition: usize,
+    /// Its new earliest offset.
+    pub earliest: Offset,
+    /// The stored bytes that go.
+    pub bytes: u64,
+}
+
+/// What each partition loses; those that lose nothing are left out. The oldest units go first; within a
+/// partition they go in order of offsets.
+pub fn choose(mut units: Vec<ExpiryUnit>, appended_before: TimestampMs, mut excess: u64) -> Vec<Expiry> {
     // Inside a partition offsets order the units, whatever the clock did: a unit is as old as the newest
     // before it.
     units.sort_by_key(|unit| (unit.partition, unit.end));
@@ -85,18 +92,19 @@ pub fn choose(
         newest = Some((unit.partition, unit.appended_ms));
     }
     units.sort_by_key(|unit| (unit.appended_ms, unit.partition, unit.end));
-    let mut gone: BTreeMap<usize, (Offset, u64)> = BTreeMap::new();
+    let mut gone: BTreeMap<usize, Expiry> = BTreeMap::new();
     for unit in units {
         let is_old = unit.appended_ms < appended_before;
         if !is_old && excess < unit.bytes {
             break; // without this one the table would be smaller than its bound
         }
         excess = excess.saturating_sub(unit.bytes);
-        let (end, bytes) = gone.entry(unit.partition).or_default();
-        *end = unit.end;
-        *bytes += unit.bytes;
+        let nothing = Expiry { partition: unit.partition, earliest: 0, bytes: 0 };
+        let expiry = gone.entry(unit.partition).or_insert(nothing);
+        expiry.earliest = unit.end;
+        expiry.bytes += unit.bytes;
     }
-    gone.into_iter().map(|(partition, (end, bytes))| (partition, end, bytes)).collect()
+    gone.into_values().collect()
 }
 
 #[cfg(test)]
@@ -107,11 +115,15 @@ mod tests {
         ExpiryUnit { partition, end, appended_ms, bytes: 10 }
     }
 
+    fn expiry(partition: usize, earliest: Offset, bytes: u64) -> Expiry {
+        Expiry { partition, earliest, bytes }
+    }
+
     #[test]
     fn what_is_old_goes_in_order_of_offsets() {
         let units = vec![unit(0, 5, 100), unit(0, 9, 200), unit(0, 12, 50), unit(1, 4, 199)];
-        assert_eq!(choose(units.clone(), 200, 0), [(0, 5, 10), (1, 4, 10)]);
-        assert_eq!(choose(units.clone(), 201, 0), [(0, 12, 30), (1, 4, 10)]);
+        assert_eq!(choose(units.clone(), 200, 0), [expiry(0, 5, 10), expiry(1, 4, 10)]);
+        assert_eq!(choose(units.clone(), 201, 0), [expiry(0, 12, 30), expiry(1, 4, 10)]);
         assert!(choose(units, 100, 0).is_empty());
     }
 
@@ -119,7 +131,7 @@ mod tests {
     fn at_least_as_many_bytes_are_kept_as_the_bound_says() {
         let units = vec![unit(0, 5, 100), unit(1, 4, 150), unit(0, 9, 200)];
         assert!(choose(units.clone(), 0, 9).is_empty());
-        assert_eq!(choose(units.clone(), 0, 10), [(0, 5, 10)]);
-        assert_eq!(choose(units, 0, 29), [(0, 5, 10), (1, 4, 10)]);
+        assert_eq!(choose(units.clone(), 0, 10), [expiry(0, 5, 10)]);
+        assert_eq!(choose(units, 0, 29), [expiry(0, 5, 10), expiry(1, 4, 10)]);
     }
 }

@@ -97,6 +97,15 @@ impl TableState {
     }
 }
 
+/// Counters of the changes that manifests carry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ChangeCounts {
+    /// Changes to earliest offsets of partitions and to settings of tables.
+    pub tables: u64,
+    /// Changes to consumer offsets.
+    pub commits: u64,
+}
+
 /// All tables.
 #[derive(Debug, Default)]
 pub struct CatalogState {
@@ -109,8 +118,7 @@ pub struct CatalogState {
     unflushed: BTreeSet<PartitionKey>,
     consumers: GroupOffsets,
     keys: KeysHeld,
-    changes: u64,
-    commits: u64,
+    counts: ChangeCounts,
     /// Tables that have changed since `SharedCatalog::tables` last returned them.
     changed: Mutex<BTreeSet<TableId>>,
 }
@@ -229,16 +237,15 @@ impl CatalogState {
         self.hot_bytes.saturating_sub(self.unflushed_bytes)
     }
 
-    /// Counters of the changes that manifests carry: to earliest offsets and settings of tables, and to
-    /// consumer offsets.
-    pub fn counted(&self) -> (u64, u64) {
-        (self.changes, self.commits)
+    /// How many changes there were that manifests carry.
+    pub fn change_counts(&self) -> ChangeCounts {
+        self.counts
     }
 
     /// Counts a change: to earliest offsets or settings, to consumer offsets, or to both.
     pub fn count_change(&mut self, is_listed: bool, has_offsets: bool) {
-        self.changes += u64::from(is_listed);
-        self.commits += u64::from(has_offsets);
+        self.counts.tables += u64::from(is_listed);
+        self.counts.commits += u64::from(has_offsets);
     }
 
     /// The first id that no table has had.

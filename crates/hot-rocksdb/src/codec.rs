@@ -7,7 +7,7 @@ use prost::Message;
 use crate::stored;
 use contracts::{
     error::StorageError,
-    event::Event,
+    event::{Event, IdempotencyKey},
     payload::{Payload, PayloadKind},
 };
 
@@ -23,7 +23,7 @@ pub fn encode(event: Event) -> Vec<u8> {
         payload: event.payload.into_bytes(),
         timestamp_ms: event.timestamp_ms,
         appended_ms: event.appended_ms,
-        idempotency_key: event.idempotency_key,
+        idempotency_key: event.idempotency_key.map(IdempotencyKey::into_string),
         headers: event.headers.into_iter().map(|(name, value)| stored::Header { name, value }).collect(),
     };
     let mut out = Vec::with_capacity(HEADER + message.encoded_len());
@@ -50,7 +50,7 @@ pub fn decode(stored_bytes: &[u8]) -> Result<Event, StorageError> {
         payload,
         timestamp_ms: message.timestamp_ms,
         appended_ms: message.appended_ms,
-        idempotency_key: message.idempotency_key,
+        idempotency_key: message.idempotency_key.map(IdempotencyKey::stored),
         headers: message.headers.into_iter().map(|header| (header.name, header.value)).collect(),
     })
 }
@@ -107,11 +107,11 @@ mod tests {
             any::<Option<String>>(),
             any::<std::collections::BTreeMap<String, String>>(),
         )
-            .prop_map(|(payload, timestamp_ms, appended_ms, idempotency_key, headers)| Event {
+            .prop_map(|(payload, timestamp_ms, appended_ms, key, headers)| Event {
                 payload,
                 timestamp_ms,
                 appended_ms,
-                idempotency_key,
+                idempotency_key: key.map(IdempotencyKey::stored),
                 headers,
             })
     }

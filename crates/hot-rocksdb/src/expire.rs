@@ -10,8 +10,7 @@ use contracts::{
     clock::TimestampMs,
     error::StorageError,
     name::{Partition, TableName},
-    retention::{ExpiryUnit, Trim, choose},
-    sequence::Offset,
+    retention::{Expiry, ExpiryUnit, Trim, choose},
 };
 
 /// New earliest offsets for the partitions of a table without a bucket: after whole slices, or after the open
@@ -47,10 +46,10 @@ pub(crate) fn expired(
             units.push(ExpiryUnit { partition: place, end: state.watermarks.next, appended_ms, bytes });
         }
     }
-    let trim = |(place, earliest, unflushed_bytes): (usize, Offset, u64)| Trim {
-        partition: Partition::new(name.clone(), *partitions[place].0),
+    let trim = |Expiry { partition, earliest, bytes }| Trim {
+        partition: Partition::new(name.clone(), *partitions[partition].0),
         earliest,
-        unflushed_bytes,
+        unflushed_bytes: bytes,
     };
     Ok(choose(units, appended_before, excess_bytes).into_iter().map(trim).collect())
 }

@@ -55,7 +55,7 @@ use contracts::{
     idempotency::{FirstWrite, Hash, KeyWindow},
     journal::Notes,
     name::{GroupName, Partition, PartitionNumber, TableName},
-    read::{HotPage, HotReader, ReadLimit, TimeFilter},
+    read::{HotPage, HotReader, ReadLimit, Scanned, TimeFilter},
     recovery::{Recoverable, Recovered},
     reservation::Reservations,
     retention::{Trim, Trimmer},
@@ -175,7 +175,7 @@ impl HotReader for RocksHot {
         mut segment: Box<dyn SegmentBuilder>,
         upto: Offset,
         enough: u64,
-    ) -> Result<(Box<dyn SegmentBuilder>, u64), StorageError> {
+    ) -> Result<Scanned, StorageError> {
         // A blocking thread keeps running after its caller was dropped; the token tells this one to stop.
         let stop = CancellationToken::new();
         let _stops = stop.clone().drop_guard();
@@ -183,8 +183,8 @@ impl HotReader for RocksHot {
             let partition = segment.partition();
             let key =
                 PartitionKey { table: table_id(catalog, &partition.table)?, partition: partition.number };
-            let bytes = db.fill(segment.as_mut(), key, upto, enough, &stop)?;
-            Ok((segment, bytes))
+            let stored_bytes = db.fill(segment.as_mut(), key, upto, enough, &stop)?;
+            Ok(Scanned { segment, stored_bytes })
         })
         .await
     }
@@ -205,7 +205,7 @@ impl Catalog for RocksHot {
     }
 
     fn changes(&self) -> u64 {
-        self.catalog.read().counted().0
+        self.catalog.read().change_counts().tables
     }
 
     async fn configure_table(
@@ -279,7 +279,7 @@ impl ConsumerStorage for RocksHot {
     }
 
     fn commits(&self) -> u64 {
-        self.catalog.read().counted().1
+        self.catalog.read().change_counts().commits
     }
 
     async fn expire(&self, committed_before: TimestampMs) -> Result<Vec<GroupName>, StorageError> {

@@ -19,7 +19,7 @@ use super::{
     idempotency::{self, KeyLedger},
     keys::{self, cf, meta},
 };
-use contracts::{error::StorageError, idempotency::hash_key};
+use contracts::{error::StorageError, event::IdempotencyKey, idempotency::hash_key};
 
 /// Keys written in one step.
 const STEP_KEYS: usize = 10_000;
@@ -83,7 +83,7 @@ fn from_2(db: &DB) -> Result<(), StorageError> {
         let text = std::str::from_utf8(text).map_err(|_| damaged())?;
         writes.put_cf(
             family(db, cf::IDEMPOTENCY),
-            keys::idempotency(partition, hash_key(text)),
+            keys::idempotency(partition, hash_key(&IdempotencyKey::stored(text))),
             idempotency::encode(first),
         );
         writes.delete_cf(family(db, cf::IDEMPOTENCY), &key);

@@ -10,7 +10,7 @@ use contracts::{
     consumers::Commit,
     engine::Engine,
     error::StorageError,
-    event::{Event, Record},
+    event::{Event, IdempotencyKey, Record},
     flush_ledger::HotKeep,
     name::{GroupName, Partition, PartitionNumber, TableName},
     payload::Payload,
@@ -178,7 +178,7 @@ impl<V: Volume> Case<V> {
 }
 
 fn event(timestamp_ms: i64, key: Option<&str>) -> Event {
-    let idempotency_key = key.map(str::to_owned);
+    let idempotency_key = key.map(|key| IdempotencyKey::parse(key, 100).unwrap());
     Event {
         payload: Payload::text("x"),
         timestamp_ms,
@@ -282,8 +282,9 @@ async fn a_segment_is_filled_within_its_bounds<V: Volume>(z: Case<V>) {
             partition: Partition::new(table(), 0),
             range: OffsetRange::new(start, start),
         });
-        let (segment, bytes) = z.hot().scan(segment, end, raw_bytes).await?;
-        Ok::<_, StorageError>((OffsetRange::new(start, segment.next()), bytes))
+        let scanned = z.hot().scan(segment, end, raw_bytes).await?;
+        let filled = OffsetRange::new(start, scanned.segment.next());
+        Ok::<_, StorageError>((filled, scanned.stored_bytes))
     };
     let (one, of_one) = fill(2, 6, 1).await.unwrap();
     let (all, of_all) = fill(2, 6, u64::MAX).await.unwrap();

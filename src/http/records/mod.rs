@@ -18,7 +18,7 @@ use super::{
 };
 use contracts::{
     clock::{MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS, TimestampMs},
-    event::Event,
+    event::{Event, IdempotencyKey},
     name::PartitionNumber,
     payload::{BadPayload, Payload},
 };
@@ -37,11 +37,13 @@ pub struct RecordParser<'a> {
     pub traceparent: Option<&'a str>,
     /// The partition of events that name none; events that name another one are refused.
     pub partition: Option<PartitionNumber>,
-    /// The idempotency key of an event that has none; of several events each has its index after the key.
+    /// The idempotency key of an event that has none; of several events each has its index after the key. Not
+    /// parsed yet: the limit holds for the key that an event gets.
     pub key: Option<&'a str>,
 }
 
-/// An event as it was sent: its numbers may still be out of range, and its partition and time may be missing.
+/// An event as it was sent: its numbers and key may still be out of range, and its partition and time may be
+/// missing.
 struct SentEvent {
     payload: Payload,
     partition: Option<i128>,
@@ -79,14 +81,11 @@ impl RecordParser<'_> {
                     Problem::new(Code::TimestampOutOfRange, detail)
                 })?,
         };
-        let key_limit = self.limits.idempotency_key_bytes;
-        if sent.idempotency_key.as_ref().is_some_and(|key| key.is_empty() || key.len() > key_limit) {
-            return Err(Problem::new(
-                Code::IdempotencyKeyOutOfRange,
-                format!("idempotency_key must have 1 to {key_limit} bytes"),
-            ));
-        }
         let SentEvent { payload, idempotency_key, headers, .. } = sent;
+        let idempotency_key = idempotency_key
+            .map(|key| IdempotencyKey::parse(key, self.limits.idempotency_key_bytes))
+            .transpose()
+            .map_err(|error| Problem::new(Code::IdempotencyKeyOutOfRange, error))?;
         let mut event = Event { payload, timestamp_ms, appended_ms: self.now_ms, idempotency_key, headers };
         let size = event.size();
         if size > self.limits.record_bytes {

@@ -8,7 +8,10 @@ use aws_sdk_s3::{
 };
 use bytes::Bytes;
 use cold_s3::{
-    formats::{self, jsonl},
+    formats::{
+        self,
+        jsonl::{self, Framing},
+    },
     s3::Objects,
 };
 use contracts::{
@@ -192,7 +195,7 @@ async fn encode_and_put(objects: &Objects, partitions: &[Arc<[Record]>], round: 
         tokio::task::spawn_blocking(move || {
             let partition = Partition::new(TableName::parse("t").unwrap(), records[0].partition);
             let id = SegmentId { partition, start: 0, epoch: 1 };
-            let mut encoder = formats::find(jsonl::newest(true)).unwrap().builder(id);
+            let mut encoder = formats::find(jsonl::newest(Framing::Zstd)).unwrap().builder(id);
             records.iter().for_each(|record| encoder.push(record));
             encoder.finish().unwrap().body
         })

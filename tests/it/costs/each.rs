@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::{ops::Range, sync::atomic::Ordering::SeqCst};
 
 use allocation_counter::measure;
-use cold_s3::formats::{self, LocatedSegment, SegmentObjects, jsonl};
+use cold_s3::formats::{
+    self, LocatedSegment, SegmentObjects,
+    jsonl::{self, Framing},
+};
 use contracts::{
     event::Record,
     name::{Partition, TableName},
@@ -97,7 +100,7 @@ fn an_event_costs_few_allocations_on_each_path() {
     assert!(read.count_total <= 2 * 1000, "reading 1,000 events from hot: {read:?}");
 
     let partition = Partition::new(TableName::parse("t").unwrap(), 0);
-    let format = formats::find(jsonl::newest(true)).unwrap();
+    let format = formats::find(jsonl::newest(Framing::Zstd)).unwrap();
     let mut encoder = format.builder(SegmentId { partition: partition.clone(), start: 0, epoch: 1 });
     let encoded = measure(|| records.iter().for_each(|record| encoder.push(record)));
     assert!(encoded.count_total <= 100, "encoding a segment of 1,000 events: {encoded:?}");

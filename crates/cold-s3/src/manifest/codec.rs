@@ -99,7 +99,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        formats::jsonl,
+        formats::jsonl::{self, Framing},
         manifest::{Changes, IndexText, PartitionEntry, SegmentRef},
     };
 
@@ -131,7 +131,7 @@ mod tests {
             start: 5,
             end: 9,
             epoch: 1,
-            format: Some(jsonl::newest(true).to_string()),
+            format: Some(jsonl::newest(Framing::Zstd).to_string()),
             zstd: None,
             bytes: 100,
             sha256: "aa".to_owned(),

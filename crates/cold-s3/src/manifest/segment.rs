@@ -194,7 +194,7 @@ pub struct TakenEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::formats::jsonl;
+    use crate::formats::jsonl::{self, Framing};
     use contracts::name::TableName;
 
     #[test]
@@ -221,7 +221,7 @@ mod tests {
         use contracts::{event::Event, event::Record, payload::Payload, segment::SegmentId};
         let partition = Partition::new(TableName::parse("a_table_of_some_name").unwrap(), 7);
         let id = SegmentId { partition: partition.clone(), start: 1 << 40, epoch: 100 };
-        let mut builder = formats::find(jsonl::newest(true)).unwrap().builder(id);
+        let mut builder = formats::find(jsonl::newest(Framing::Zstd)).unwrap().builder(id);
         let mut offset = 1 << 40;
         while builder.raw_bytes() < 40 << 20 {
             let payload = Payload::text("x".repeat(1000));

@@ -16,7 +16,11 @@ use self::names::{
     UNFLUSHED_BYTES, UNFLUSHED_EVENTS, UPKEEP_DUE, UPKEEP_FAILURES,
 };
 pub use self::names::{BUCKETS, MetricPattern};
-use crate::{gauge::Gauge, idempotency::KeyWindow};
+use crate::{
+    gauge::Gauge,
+    idempotency::KeyWindow,
+    name::{GroupName, TableName},
+};
 
 /// Why requests are turned away with 503: `reason` of `zombi_refused_total`.
 pub const REFUSALS: [&str; 15] = [
@@ -166,24 +170,24 @@ pub fn engine(gauges: &[Gauge]) {
 }
 
 /// Shows lags of consumer groups to the recorder of this thread.
-pub fn consumer_lags<'a>(lags: impl Iterator<Item = ConsumerLag<'a>>) {
+pub fn consumer_lags(lags: &[ConsumerLag]) {
     for (name, help) in LAGS {
         describe_gauge!(name, help);
     }
     for ConsumerLag { group, table, lag, committed } in lags {
-        let labels = [("group", group.to_owned()), ("table", table.to_owned())];
-        gauge!(CONSUMER_LAG, &labels).set(lag as f64);
-        gauge!(COMMITTED, &labels).set(committed as f64);
+        let labels = [("group", group.to_string()), ("table", table.to_string())];
+        gauge!(CONSUMER_LAG, &labels).set(*lag as f64);
+        gauge!(COMMITTED, &labels).set(*committed as f64);
     }
 }
 
 /// How far a group is in a table.
-#[derive(Debug, Clone, Copy)]
-pub struct ConsumerLag<'a> {
+#[derive(Debug, Clone)]
+pub struct ConsumerLag {
     /// The group.
-    pub group: &'a str,
+    pub group: GroupName,
     /// The table.
-    pub table: &'a str,
+    pub table: TableName,
     /// Events that it has not read.
     pub lag: u64,
     /// The sum of its committed offsets.

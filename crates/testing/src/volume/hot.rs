@@ -27,7 +27,7 @@ use contracts::{
     idempotency::KeyWindow,
     journal::Notes,
     name::{Partition, PartitionNumber, TableName},
-    read::{HotPage, HotReader, ReadLimit, TimeFilter},
+    read::{HotPage, HotReader, ReadLimit, Scanned, TimeFilter},
     reservation::Reservations,
     segment::SegmentBuilder,
     sequence::{Offset, Watermarks},
@@ -249,7 +249,7 @@ impl HotReader for MemoryHot {
         mut segment: Box<dyn SegmentBuilder>,
         upto: Offset,
         enough: u64,
-    ) -> Result<(Box<dyn SegmentBuilder>, u64), StorageError> {
+    ) -> Result<Scanned, StorageError> {
         self.pause().await;
         let partition = segment.partition().clone();
         let mut volume = self.volume.lock();
@@ -259,7 +259,7 @@ impl HotReader for MemoryHot {
         if offset < earliest {
             return Err(StorageError::Expired { partition, offset, earliest });
         }
-        let mut bytes = 0;
+        let mut stored_bytes = 0;
         while segment.next() < upto && segment.raw_bytes() < enough {
             let offset = segment.next();
             let event = sheet
@@ -267,9 +267,9 @@ impl HotReader for MemoryHot {
                 .get(&offset)
                 .ok_or_else(|| StorageError::corrupt(&partition, format!("offset {offset} is not hot")))?;
             segment.push(&Record { partition: partition.number, offset, event: event.clone() });
-            bytes += event.size() as u64 + OVERHEAD;
+            stored_bytes += event.size() as u64 + OVERHEAD;
         }
-        Ok((segment, bytes))
+        Ok(Scanned { segment, stored_bytes })
     }
 }
 

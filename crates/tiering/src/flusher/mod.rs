@@ -76,6 +76,14 @@ pub(super) struct Tiers {
     pub bucket: Arc<BucketState>,
 }
 
+/// How a partition fares whose segments fail.
+struct Backoff {
+    /// How often in a row.
+    failures: u32,
+    /// When it is retried.
+    until: Instant,
+}
+
 /// What became of one segment's task.
 type WriteOutcome = (Partition, Result<WrittenSegment, StorageError>);
 
@@ -93,8 +101,8 @@ pub(crate) struct Flusher {
     /// Permits to write, and permits for the memory that writing takes.
     turns: Arc<Semaphore>,
     memory: Arc<Semaphore>,
-    /// Partitions that failed: how often in a row, and when they are retried.
-    troubled: HashMap<Partition, (u32, Instant)>,
+    /// Partitions that failed, until one of their segments is published.
+    troubled: HashMap<Partition, Backoff>,
     /// Partitions whose segment the bucket did not take.
     not_taken: HashSet<Partition>,
     /// Whether the bucket did not take the last manifest.
@@ -218,7 +226,7 @@ impl Flusher {
         let busy: HashSet<&Partition> = self.busy.values().collect();
         let situation = |partition: &Partition| Situation {
             is_busy: busy.contains(partition),
-            is_backing_off: self.troubled.get(partition).is_some_and(|(_, until)| *until > now),
+            is_backing_off: self.troubled.get(partition).is_some_and(|backoff| backoff.until > now),
             asked_upto: self.waiters.iter().filter_map(|waiter| waiter.end(partition)).max().unwrap_or(0),
         };
         // Never sooner than a tick: without an interval every step would begin segments of a few events each.

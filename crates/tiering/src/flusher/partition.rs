@@ -8,7 +8,7 @@ use contracts::{
     flush_ledger::FlushLedger,
     name::Partition,
     offload::offload,
-    read::HotReader,
+    read::{HotReader, Scanned},
     segment::FlushIntent,
     segment::{SegmentId, SegmentMeta},
 };
@@ -45,11 +45,11 @@ pub(crate) async fn write(
     let enough = if intent.is_some() { u64::MAX } else { segment_bytes };
     let builder =
         cold.segment(SegmentId { partition: partition.clone(), start: range.start, epoch }, format)?;
-    let (builder, bytes) = hot.scan(builder, end, enough).await?;
-    let segment = offload(|| builder.finish())
+    let Scanned { segment, stored_bytes } = hot.scan(builder, end, enough).await?;
+    let segment = offload(|| segment.finish())
         .await
         .map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
-    let planned = FlushIntent { range: segment.meta.range, epoch, format, bytes };
+    let planned = FlushIntent { range: segment.meta.range, epoch, format, bytes: stored_bytes };
     match intent {
         Some(intent) => {
             assert!(intent == planned, "{partition}: a retry planned {planned:?}, before it was {intent:?}")

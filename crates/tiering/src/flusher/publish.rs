@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{
-    CHANGES_RETRY, Flusher, MAX_BACKOFF, MAX_OFFSETS_WAIT, TICK, WriteOutcome, partition::WrittenSegment,
-    waiter::FlushWaiter,
+    Backoff, CHANGES_RETRY, Flusher, MAX_BACKOFF, MAX_OFFSETS_WAIT, TICK, WriteOutcome,
+    partition::WrittenSegment, waiter::FlushWaiter,
 };
 use contracts::{
     catalog::TableStatus,
@@ -167,9 +167,10 @@ impl Flusher {
 
     /// Leaves a failed partition alone for a while: twice as long each time, up to [`MAX_BACKOFF`].
     fn back_off(&mut self, partition: Partition) {
-        let (failures, until) = self.troubled.entry(partition).or_insert((0, Instant::now()));
-        *failures = failures.saturating_add(1);
-        *until = Instant::now() + MAX_BACKOFF.min(TICK * 2u32.saturating_pow((*failures).min(10)));
+        let now = Instant::now();
+        let backoff = self.troubled.entry(partition).or_insert(Backoff { failures: 0, until: now });
+        backoff.failures = backoff.failures.saturating_add(1);
+        backoff.until = now + MAX_BACKOFF.min(TICK * 2u32.saturating_pow(backoff.failures.min(10)));
     }
 }
 

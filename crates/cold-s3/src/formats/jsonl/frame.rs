@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{super::LocatedSegment, FRAME_BYTES, Jsonl, line};
+use super::{super::LocatedSegment, FRAME_BYTES, Framing, Jsonl, line};
 use contracts::{
     error::StorageError,
     event::Record,
@@ -36,9 +36,9 @@ impl<'a> OpenFrame<'a> {
         stored: &Bytes,
     ) -> Result<Self, StorageError> {
         let object = &*segment.key;
-        let text = match format.zstd {
-            true => decompress(stored).map_err(|error| StorageError::corrupt(object, error))?.into(),
-            false => stored.clone(),
+        let text = match format.framing {
+            Framing::Zstd => decompress(stored).map_err(|error| StorageError::corrupt(object, error))?.into(),
+            Framing::Plain => stored.clone(),
         };
         let lines = memchr::memchr_iter(b'\n', &text).count() as u64;
         if lines != range.len() || text.last().is_some_and(|last| *last != b'\n') {

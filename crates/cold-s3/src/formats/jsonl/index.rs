@@ -9,7 +9,7 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::LocatedSegment;
+use super::{super::LocatedSegment, Framing};
 use crate::{
     parts::{ObjectPart, PartCache},
     proto::{Index, IndexPlace},
@@ -148,6 +148,14 @@ impl IndexLocation {
         ObjectPart { range: self.position..self.position.saturating_add(self.length), crc32c: self.crc32c }
     }
 
+    /// The position after the segment's last frame: an index inside the segment comes right after it.
+    fn frames_end(&self, framing: Framing, meta: &SegmentMeta) -> u64 {
+        match framing {
+            Framing::Zstd => self.position,
+            Framing::Plain => meta.bytes,
+        }
+    }
+
     /// The form that is kept in memory.
     pub fn keep(self) -> Box<[u8]> {
         let Self { position, length, crc32c, frame_crc32c } = self;
@@ -178,17 +186,18 @@ pub fn location(segment: &LocatedSegment) -> Result<IndexLocation, StorageError>
 }
 
 /// Version 2: the index, from memory if there is only one frame, otherwise from the object `beside` the
-/// segment, or from the end of the segment itself.
+/// segment if there is one, or from the end of the segment itself.
 ///
 /// # Errors
 /// `Unavailable`, or `Corrupt` if it is not the index of this segment.
 pub async fn fetch(
     parts: &PartCache,
     segment: &LocatedSegment,
+    framing: Framing,
     beside: Option<String>,
 ) -> Result<FrameIndex, StorageError> {
-    let (location, meta, is_inside) = (location(segment)?, &segment.meta, beside.is_none());
-    let end = if is_inside { location.position } else { meta.bytes };
+    let (location, meta) = (location(segment)?, &segment.meta);
+    let end = location.frames_end(framing, meta);
     if let Some(crc32c) = location.frame_crc32c {
         let (first_offset, min_ms, max_ms) = (meta.range.start, meta.min_ms, meta.max_ms);
         let only = Frame { first_offset, position: 0, min_ms, max_ms, crc32c };
@@ -196,14 +205,14 @@ pub async fn fetch(
     }
     let object: Arc<str> = beside.map_or_else(|| Arc::clone(&segment.key), Into::into);
     let found = parts.read(&object, &[location.part()]).await?;
-    decode(segment, found.first().map(AsRef::as_ref).unwrap_or_default(), is_inside)
+    decode(segment, found.first().map(AsRef::as_ref).unwrap_or_default(), framing)
 }
 
 /// Version 2: decodes the stored form, which must be the index of this segment.
 ///
 /// # Errors
 /// `Corrupt`, naming the object.
-pub fn decode(segment: &LocatedSegment, stored: &[u8], zstd: bool) -> Result<FrameIndex, StorageError> {
+pub fn decode(segment: &LocatedSegment, stored: &[u8], framing: Framing) -> Result<FrameIndex, StorageError> {
     let damaged = |why: &str| StorageError::corrupt(&segment.key, format!("its index: {why}"));
     let (header, body) =
         stored.split_at_checked(SKIPPABLE_HEADER).ok_or_else(|| damaged("it is too short"))?;
@@ -215,7 +224,7 @@ pub fn decode(segment: &LocatedSegment, stored: &[u8], zstd: bool) -> Result<Fra
     let (meta, partition) = (&segment.meta, &segment.partition);
     let index =
         FrameIndex::from_message(&message).ok_or_else(|| damaged("its lists contradict one another"))?;
-    let end = if zstd { location(segment)?.position } else { meta.bytes };
+    let end = location(segment)?.frames_end(framing, meta);
     let is_its = message.table == partition.table.as_str()
         && message.partition == partition.number
         && message.epoch == meta.epoch;
@@ -270,13 +279,19 @@ pub fn location_to_json(meta: &SegmentMeta) -> Result<Value, StorageError> {
 }
 
 /// Version 2: takes the location from a manifest, after checking it.
-pub fn location_from_json(mut meta: SegmentMeta, json: &Value, zstd: bool) -> Result<SegmentMeta, String> {
+pub fn location_from_json(
+    mut meta: SegmentMeta,
+    json: &Value,
+    framing: Framing,
+) -> Result<SegmentMeta, String> {
     let location = IndexLocation::deserialize(json).map_err(|error| error.to_string())?;
-    let is_inside = match zstd {
-        true => location.position > 0 && location.position.checked_add(location.length) == Some(meta.bytes),
-        false => location.position == 0 && meta.bytes > 0,
+    let fits = match framing {
+        Framing::Zstd => {
+            location.position > 0 && location.position.checked_add(location.length) == Some(meta.bytes)
+        }
+        Framing::Plain => location.position == 0 && meta.bytes > 0,
     };
-    if !is_inside || location.length < SKIPPABLE_HEADER as u64 || meta.min_ms > meta.max_ms {
+    if !fits || location.length < SKIPPABLE_HEADER as u64 || meta.min_ms > meta.max_ms {
         return Err(format!("its index at {} does not fit its {} bytes", location.position, meta.bytes));
     }
     meta.index = location.keep();

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use contracts::{
-    event::{Event, Record},
+    event::{Event, IdempotencyKey, Record},
     name::PartitionNumber,
     payload::{self, Payload, PayloadKind, write_json_number},
     sequence::Offset,
@@ -162,6 +162,7 @@ impl EventLine<'_> {
             }
         };
         let EventLine { offset, timestamp_ms, appended_ms, idempotency_key, headers, .. } = self;
+        let idempotency_key = idempotency_key.map(IdempotencyKey::stored);
         Ok(Record {
             partition,
             offset,
@@ -202,7 +203,7 @@ mod tests {
                 for (header, has_none) in
                     [(None, true), (Some(("h".to_owned(), "\",\"payload\":1}".to_owned())), false)]
                 {
-                    let idempotency_key = key.map(str::to_owned);
+                    let idempotency_key = key.map(IdempotencyKey::stored);
                     let headers = header.into_iter().collect();
                     let event = Event {
                         payload: payload.clone(),

@@ -38,7 +38,16 @@ pub const FRAME_BYTES: usize = 256 << 10;
 pub struct Jsonl {
     id: FormatId,
     version: Version,
-    zstd: bool,
+    framing: Framing,
+}
+
+/// How the lines of a frame are stored, and with that where the index of version 2 is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// Each frame is one of zstd; the index is inside the segment, after them.
+    Zstd,
+    /// As they are; the index is an object beside the segment.
+    Plain,
 }
 
 /// Decides where the index is, and which fields lines have.
@@ -48,24 +57,27 @@ enum Version {
     Two,
 }
 
-const fn jsonl(name: &str, version: Version, zstd: bool) -> Jsonl {
+const fn jsonl(name: &str, version: Version, framing: Framing) -> Jsonl {
     match FormatId::new(name) {
-        Some(id) => Jsonl { id, version, zstd },
+        Some(id) => Jsonl { id, version, framing },
         None => panic!("a format's name is short and printable"),
     }
 }
 
 /// All versions; [`newest`] relies on the order.
 pub static ALL: [Jsonl; 4] = [
-    jsonl("jsonl.zst/2", Version::Two, true),
-    jsonl("jsonl/2", Version::Two, false),
-    jsonl("jsonl.zst/1", Version::One, true),
-    jsonl("jsonl/1", Version::One, false),
+    jsonl("jsonl.zst/2", Version::Two, Framing::Zstd),
+    jsonl("jsonl/2", Version::Two, Framing::Plain),
+    jsonl("jsonl.zst/1", Version::One, Framing::Zstd),
+    jsonl("jsonl/1", Version::One, Framing::Plain),
 ];
 
 /// The format of new segments.
-pub fn newest(zstd: bool) -> FormatId {
-    ALL[usize::from(!zstd)].id
+pub fn newest(framing: Framing) -> FormatId {
+    match framing {
+        Framing::Zstd => ALL[0].id,
+        Framing::Plain => ALL[1].id,
+    }
 }
 
 impl Jsonl {
@@ -84,10 +96,13 @@ impl Jsonl {
             Version::One => index::of_manifest(segment),
             Version::Two => {
                 let location = index::location(segment)?;
-                let beside = stored.beside.as_ref().filter(|_| !self.zstd).unwrap_or(&stored.body);
-                let found = slice(beside, &location.part().range);
+                let object = match (self.framing, &stored.beside) {
+                    (Framing::Plain, Some(beside)) => beside,
+                    _ => &stored.body,
+                };
+                let found = slice(object, &location.part().range);
                 location.part().check(&segment.key, &found)?;
-                index::decode(segment, &found, self.zstd)
+                index::decode(segment, &found, self.framing)
             }
         }
     }
@@ -111,11 +126,17 @@ impl SegmentFormat for Jsonl {
     }
 
     fn extension(&self) -> &'static str {
-        if self.zstd { ".jsonl.zst" } else { ".jsonl" }
+        match self.framing {
+            Framing::Zstd => ".jsonl.zst",
+            Framing::Plain => ".jsonl",
+        }
     }
 
     fn beside(&self) -> Option<&'static str> {
-        (self.version == Version::Two && !self.zstd).then_some(".jsonl.index")
+        match (self.version, self.framing) {
+            (Version::Two, Framing::Plain) => Some(".jsonl.index"),
+            _ => None,
+        }
     }
 
     fn builder(&self, id: SegmentId) -> Box<dyn SegmentBuilder> {
@@ -132,7 +153,7 @@ impl SegmentFormat for Jsonl {
     fn index_from_json(&self, meta: SegmentMeta, index: &Value) -> Result<SegmentMeta, String> {
         match self.version {
             Version::One => index::frames_from_json(meta, index),
-            Version::Two => index::location_from_json(meta, index, self.zstd),
+            Version::Two => index::location_from_json(meta, index, self.framing),
         }
     }
 
@@ -144,7 +165,7 @@ impl SegmentFormat for Jsonl {
     ) -> Result<Page, StorageError> {
         let index = match self.version {
             Version::One => index::of_manifest(segment)?,
-            Version::Two => index::fetch(parts, segment, self.beside_key(&segment.key)).await?,
+            Version::Two => index::fetch(parts, segment, self.framing, self.beside_key(&segment.key)).await?,
         };
         read::read(parts, segment, index, query, *self).await
     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::formats;
 use contracts::{
-    event::Event,
+    event::{Event, IdempotencyKey},
     name::{Partition, TableName},
     payload::{Payload, PayloadKind},
     segment::Segment,
@@ -30,8 +30,8 @@ fn payload() -> impl Strategy<Value = Payload> {
 }
 
 fn records() -> impl Strategy<Value = Vec<Record>> {
-    let event =
-        (payload(), any::<i64>(), any::<i64>(), any::<Option<String>>(), any::<BTreeMap<String, String>>());
+    let key = any::<Option<String>>().prop_map(|key| key.map(IdempotencyKey::stored));
+    let event = (payload(), any::<i64>(), any::<i64>(), key, any::<BTreeMap<String, String>>());
     prop::collection::vec(event, 1..20).prop_map(|events| {
         let record = |(offset, (payload, timestamp_ms, appended_ms, idempotency_key, headers))| Record {
             partition: 3,
@@ -132,10 +132,9 @@ fn frames_are_independent_and_the_whole_is_json_lines() {
         let first_times = (1000 - (index.frames[1].first_offset as i64 - 1), 1000);
         assert_eq!((index.frames[0].min_ms, index.frames[0].max_ms), first_times);
         assert_eq!((segment.meta.min_ms, segment.meta.max_ms), (1, 1000));
-        let whole = if format.zstd {
-            zstd::decode_all(segment.body.as_ref()).unwrap()
-        } else {
-            segment.body.to_vec()
+        let whole = match format.framing {
+            Framing::Zstd => zstd::decode_all(segment.body.as_ref()).unwrap(),
+            Framing::Plain => segment.body.to_vec(),
         };
         let lines: Vec<Value> =
             serde_json::Deserializer::from_slice(&whole).into_iter().map(Result::unwrap).collect();
@@ -182,7 +181,7 @@ fn every_format_writes_the_bytes_that_it_always_wrote() {
 
 fn record(offset: Offset, text: &str) -> Record {
     let headers = BTreeMap::from([("name".to_owned(), "value".to_owned())]);
-    let idempotency_key = Some(format!("key {offset}"));
+    let idempotency_key = Some(IdempotencyKey::stored(format!("key {offset}")));
     let event = Event {
         payload: Payload::text(text),
         timestamp_ms: 1_704_067_200_000,

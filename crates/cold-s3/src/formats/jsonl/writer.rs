@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 use zstd::{bulk::Compressor, zstd_safe::CParameter};
 
 use super::{
-    FRAME_BYTES, Jsonl, Version, hex,
+    FRAME_BYTES, Framing, Jsonl, Version, hex,
     index::{Frame, FrameIndex, IndexLocation},
     line,
 };
@@ -39,7 +39,11 @@ pub(super) struct Encoder {
 impl Encoder {
     /// An empty segment.
     pub(super) fn new(format: Jsonl, id: SegmentId) -> Self {
-        let (compressor, failure) = match format.zstd.then(compressor).transpose() {
+        let made = match format.framing {
+            Framing::Zstd => compressor().map(Some),
+            Framing::Plain => Ok(None),
+        };
+        let (compressor, failure) = match made {
             Ok(compressor) => (compressor, None),
             Err(error) => (None, Some(error)),
         };
@@ -130,11 +134,14 @@ impl SegmentBuilder for Encoder {
             Version::One => index.keep(),
             Version::Two => {
                 let encoded = index.encode(&id);
-                let position = if format.zstd { body.len() as u64 } else { 0 };
+                let position = match format.framing {
+                    Framing::Zstd => body.len() as u64,
+                    Framing::Plain => 0,
+                };
                 let location = IndexLocation::new(position, &encoded, &index);
-                match format.zstd {
-                    true => body.extend_from_slice(&encoded),
-                    false => beside = Some(encoded.into()),
+                match format.framing {
+                    Framing::Zstd => body.extend_from_slice(&encoded),
+                    Framing::Plain => beside = Some(encoded.into()),
                 }
                 location.keep()
             }
