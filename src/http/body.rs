@@ -12,12 +12,13 @@ use std::{
 };
 
 use axum::{
-    body::{Body, BodyDataStream, HttpBody},
+    body::{Body, HttpBody},
     extract::FromRequest,
     http::{HeaderMap, Request, header},
 };
 use bytes::{Bytes, BytesMut};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
+use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::{
@@ -29,11 +30,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     code::Code,
     coding::{Coding, DecodeStep, Decoder},
-    connection::{Connection, CountGuard, OnConnection},
+    connection::{Connection, CountGuard},
     error::Problem,
     limits::Limits,
     memory::{Budget, Share},
     pace::Pace,
+    scope::RequestScope,
 };
 use contracts::error::{Overload, StorageError};
 
@@ -41,7 +43,7 @@ use contracts::error::{Overload, StorageError};
 pub(super) struct Incoming {
     /// The headers.
     pub headers: HeaderMap,
-    body: Body,
+    body: Option<SharedBody>,
     coding: Option<Coding>,
     connection: Arc<Connection>,
 }
@@ -50,10 +52,9 @@ impl<S: Send + Sync> FromRequest<S> for Incoming {
     type Rejection = Problem;
 
     async fn from_request(request: Request<Body>, _state: &S) -> Result<Self, Problem> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, _) = request.into_parts();
         let coding = Coding::of(&parts.headers)?;
-        let connection =
-            parts.extensions.get::<OnConnection>().map(|on| Arc::clone(&on.0)).unwrap_or_default();
+        let RequestScope { connection, body, .. } = parts.extensions.remove().unwrap_or_default();
         Ok(Self { headers: parts.headers, body, coding, connection })
     }
 }
@@ -99,7 +100,7 @@ impl Incoming {
         let share = budget.receiving(&self.connection);
         BodyPieces {
             given_up: share.given_up(),
-            stream: self.body.into_data_stream(),
+            body: self.body,
             decoder: self.coding.map(Decoder::new),
             pace,
             share,
@@ -162,28 +163,37 @@ impl HttpBody for SharedBody {
     }
 }
 
-/// Shares a request's body, if it has one.
-pub(super) fn share(request: Request<Body>) -> (Request<Body>, Option<SharedBody>) {
-    if request.body().is_end_stream() {
-        return (request, None);
+/// Takes a request's body, if it has one, to share it.
+pub(super) fn share(request: &mut Request<Body>) -> Option<SharedBody> {
+    let body = std::mem::take(request.body_mut());
+    if body.is_end_stream() {
+        return None;
     }
-    let (parts, body) = request.into_parts();
-    let is_held_back = AtomicBool::new(parts.headers.contains_key(header::EXPECT));
-    let body = SharedBody(Arc::new(SharedBodyState { body: Mutex::new(body), is_held_back }));
-    (Request::from_parts(parts, Body::new(body.clone())), Some(body))
+    let is_held_back = AtomicBool::new(request.headers().contains_key(header::EXPECT));
+    Some(SharedBody(Arc::new(SharedBodyState { body: Mutex::new(body), is_held_back })))
 }
 
 impl SharedBody {
+    /// The next piece; `None` at the end. Cancel safe.
+    async fn next(&mut self) -> Option<Result<Bytes, axum::Error>> {
+        loop {
+            match self.frame().await?.map(Frame::into_data) {
+                Ok(Ok(piece)) => return Some(Ok(piece)),
+                Ok(Err(_)) => {} // trailers: nobody asks for them
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
     /// Reads what is left of it and discards that, within bounds. A client that holds its body back (`Expect:
     /// 100-continue`) takes the refusal as its answer and sends nothing more.
-    pub(super) async fn discard(self) {
+    pub(super) async fn discard(mut self) {
         if self.0.is_held_back.load(Relaxed) {
             return;
         }
-        let mut rest = Body::new(self).into_data_stream();
         let mut left = DISCARDED_BYTES;
         let read = async {
-            while let Ok(Some(Ok(piece))) = timeout(DISCARD_IDLE, rest.next()).await {
+            while let Ok(Some(Ok(piece))) = timeout(DISCARD_IDLE, self.next()).await {
                 left = left.saturating_sub(piece.len());
                 if left == 0 {
                     break;
@@ -206,7 +216,8 @@ fn too_large(limit: usize) -> Problem {
 
 /// A body that arrives in pieces, decoded, and its share of the memory.
 pub(super) struct BodyPieces {
-    stream: BodyDataStream,
+    /// What is still to be received of it; `None` for no body.
+    body: Option<SharedBody>,
     decoder: Option<Decoder>,
     pace: Pace,
     share: Share,
@@ -287,11 +298,15 @@ impl BodyPieces {
 
     /// The next piece as it was sent.
     async fn next_sent(&mut self) -> Result<Option<Bytes>, Problem> {
-        let piece = match self.stream.next().now_or_never() {
+        let Some(body) = &mut self.body else {
+            self.coming = None;
+            return Ok(None);
+        };
+        let piece = match body.next().now_or_never() {
             Some(piece) => piece,
             None => tokio::select! {
                 biased;
-                piece = self.stream.next() => piece,
+                piece = body.next() => piece,
                 () = self.given_up.cancelled() => {
                     let (reason, retry_after) = (Overload::Slow, Duration::from_secs(1));
                     return Err(StorageError::Overloaded { reason, retry_after }.into());
@@ -358,7 +373,7 @@ mod tests {
         let connection = Arc::new(Connection::default());
         let incoming = Incoming {
             headers: HeaderMap::new(),
-            body: Body::from(coded),
+            body: share(&mut Request::new(Body::from(coded))),
             coding: Some(Coding::Zstd),
             connection,
         };

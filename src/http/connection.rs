@@ -2,7 +2,6 @@
 //! this up to date, and requests carry it, each with the client that it comes from.
 
 use std::{
-    convert::Infallible,
     net::{IpAddr, Ipv4Addr},
     sync::{
         Arc, OnceLock,
@@ -11,7 +10,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use axum::{extract::FromRequestParts, http::request::Parts};
 use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -243,18 +241,6 @@ impl Drop for CountGuard {
         (self.count)(&self.state).fetch_sub(1, Relaxed);
         self.state.progressed();
         self.state.watcher.wake();
-    }
-}
-
-/// The connection that a request arrived on; a new one if `net` gave none, as in tests.
-#[derive(Debug, Clone)]
-pub struct OnConnection(pub Arc<Connection>);
-
-impl<S: Send + Sync> FromRequestParts<S> for OnConnection {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
-        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_else(|| Self(Arc::default())))
     }
 }
 

@@ -2,12 +2,12 @@
 //! them.
 
 use axum::{
-    extract::{FromRequestParts, Path},
+    extract::FromRequestParts,
     http::{HeaderMap, header, request::Parts},
 };
 use utoipa::IntoParams;
 
-use super::{code::Code, error::Problem, limits::Limits};
+use super::{code::Code, error::Problem, limits::Limits, scope::RequestScope};
 use contracts::name::{GroupName, PartitionNumber, TableName};
 
 /// The headers with the partition of events that name none.
@@ -33,26 +33,19 @@ pub struct GroupPath(
     pub GroupName,
 );
 
-async fn path_text<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {
-    let Path(text) = Path::<String>::from_request_parts(parts, state)
-        .await
-        .map_err(|error| Problem::new(Code::BadPath, error.body_text()))?;
-    Ok(text)
-}
-
 impl<S: Send + Sync> FromRequestParts<S> for Table {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        table_name(&path_text(parts, state).await?).map(Self)
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        table_name(&RequestScope::parameter(parts, 0)?).map(Self)
     }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for GroupPath {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let text = path_text(parts, state).await?;
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let text = RequestScope::parameter(parts, 0)?;
         GroupName::parse(&text).map(Self).map_err(|error| Problem::new(Code::BadGroupName, error))
     }
 }

@@ -1,13 +1,13 @@
 //! Whose request a proxy passes on. `X-Forwarded-For` is believed only of proxies that are trusted: anybody
 //! may send it.
 
-use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr};
+use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr, sync::Arc};
 
-use axum::{extract::Request, http::HeaderMap};
+use axum::http::HeaderMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::connection::OnConnection;
+use super::connection::Connection;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
@@ -139,27 +139,25 @@ fn address_in(name: &str) -> Option<IpAddr> {
     bare.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
-/// Makes a request its client's, if a trusted proxy passes it on: it takes of the client's share, not of the
-/// proxy's.
-pub(super) fn attribute(request: &mut Request, proxies: &[ProxyNetwork]) {
+/// The connection as its client's, if a trusted proxy passes the request on: it takes of the client's share, not
+/// of the proxy's.
+pub(super) fn attribute(
+    connection: Arc<Connection>,
+    headers: &HeaderMap,
+    proxies: &[ProxyNetwork],
+) -> Arc<Connection> {
     if proxies.is_empty() {
-        return;
+        return connection;
     }
-    let Some(OnConnection(connection)) = request.extensions().get::<OnConnection>() else { return };
-    let address = client_address(connection.address, request.headers(), proxies);
-    if address != connection.address {
-        let passed_on = OnConnection(connection.for_client(address).into());
-        request.extensions_mut().insert(passed_on);
-    }
+    let address = client_address(connection.address, headers, proxies);
+    if address == connection.address { connection } else { connection.for_client(address).into() }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use axum::http::{HeaderName, HeaderValue};
 
-    use axum::{body::Body, http::HeaderValue};
-
-    use super::{super::connection::Connection, *};
+    use super::*;
 
     fn proxies(texts: &[&str]) -> Vec<ProxyNetwork> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -244,14 +242,12 @@ mod tests {
     #[test]
     fn a_request_that_is_passed_on_is_its_clients() {
         let connection = Arc::new(Connection::new([10, 0, 0, 1].into()));
-        let mut request =
-            Request::builder().header(FORWARDED_FOR, "198.51.100.7").body(Body::empty()).unwrap();
-        request.extensions_mut().insert(OnConnection(Arc::clone(&connection)));
-        attribute(&mut request, &[]);
-        attribute(&mut request, &proxies(&["10.0.0.2"]));
-        let of = |request: &Request| request.extensions().get::<OnConnection>().unwrap().0.peer;
-        assert_eq!(of(&request), connection.peer);
-        attribute(&mut request, &proxies(&["10.0.0.0/8"]));
-        assert_eq!(of(&request), Connection::new([198, 51, 100, 7].into()).peer);
+        let headers = HeaderMap::from_iter([(
+            HeaderName::from_static(FORWARDED_FOR),
+            HeaderValue::from_static("198.51.100.7"),
+        )]);
+        let peer = |known: &[&str]| attribute(Arc::clone(&connection), &headers, &proxies(known)).peer;
+        assert_eq!((peer(&[]), peer(&["10.0.0.2"])), (connection.peer, connection.peer));
+        assert_eq!(peer(&["10.0.0.0/8"]), Connection::new([198, 51, 100, 7].into()).peer);
     }
 }

@@ -22,6 +22,7 @@ pub mod params;
 pub mod records;
 mod route_table;
 mod routes;
+pub mod scope;
 pub mod state;
 pub(crate) mod stats;
 mod strict;
@@ -41,14 +42,14 @@ use axum::{
     routing::get,
 };
 use utoipa::OpenApi;
-use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
+pub use self::route_table::Routes;
 use self::{
     code::Code,
     error::Problem,
     origin::HttpSettings,
-    route_table::RouteTable,
+    route_table::{RouteTable, described},
     routes::{
         consumers::{self, commit},
         docs, events,
@@ -73,22 +74,22 @@ struct Description;
 /// The routes of the main port that need the open store.
 fn store_routes(surroundings: &Arc<Surroundings>) -> RouteTable<AppState> {
     RouteTable::described(Arc::clone(surroundings), Description::openapi())
-        .route(Verb::Append, routes!(events::write))
-        .route(Verb::Read, routes!(read::read))
-        .route(Verb::Manage, routes!(tables::delete_table))
-        .route(Verb::Append, routes!(events::write_bulk))
-        .route(Verb::Read, routes!(tables::list))
-        .route(Verb::Read, routes!(tables::partitions))
-        .route(Verb::Read, routes!(config::table_config))
-        .route(Verb::Manage, routes!(config::configure_table))
-        .route(Verb::Commit, routes!(consumers::groups))
-        .route(Verb::Commit, routes!(consumers::offsets))
-        .route(Verb::Rewind, routes!(consumers::delete))
-        .route(Verb::Commit, routes!(commit::commit))
-        .route(Verb::Commit, routes!(consumers::offset))
-        .route(Verb::Operate, routes!(numbers::stats))
-        .route(Verb::Operate, routes!(flush::flush))
-        .route(Verb::Manage, routes!(flush::flush_table))
+        .route(Verb::Append, described!(events::write))
+        .route(Verb::Read, described!(read::read))
+        .route(Verb::Manage, described!(tables::delete_table))
+        .route(Verb::Append, described!(events::write_bulk))
+        .route(Verb::Read, described!(tables::list))
+        .route(Verb::Read, described!(tables::partitions))
+        .route(Verb::Read, described!(config::table_config))
+        .route(Verb::Manage, described!(config::configure_table))
+        .route(Verb::Commit, described!(consumers::groups))
+        .route(Verb::Commit, described!(consumers::offsets))
+        .route(Verb::Rewind, described!(consumers::delete))
+        .route(Verb::Commit, described!(commit::commit))
+        .route(Verb::Commit, described!(consumers::offset))
+        .route(Verb::Operate, described!(numbers::stats))
+        .route(Verb::Operate, described!(flush::flush))
+        .route(Verb::Manage, described!(flush::flush_table))
 }
 
 /// Probes and metrics, which every port has from the first moment. The metrics name tables and groups:
@@ -97,19 +98,20 @@ fn ops_routes(surroundings: &Arc<Surroundings>, metrics: Verb) -> RouteTable<Ops
     // A probe knows an address only, so it is answered whatever name it asks for.
     let any_name = Arc::new(Surroundings { http: None, ..Surroundings::clone(surroundings) });
     let table: RouteTable<OpsState> = RouteTable::new(any_name)
-        .route(Verb::Open, routes!(probes::livez))
-        .route(Verb::Open, routes!(probes::readyz))
-        .route(Verb::Open, routes!(probes::startupz))
+        .route(Verb::Open, described!(probes::livez))
+        .route(Verb::Open, described!(probes::readyz))
+        .route(Verb::Open, described!(probes::startupz))
         .get(Verb::Open, "/health", probes::livez)
         .get(Verb::Open, "/healthz", probes::livez);
-    RouteTable::new(Arc::clone(surroundings)).route(metrics, routes!(numbers::metrics)).merge(table)
+    RouteTable::new(Arc::clone(surroundings)).route(metrics, described!(numbers::metrics)).merge(table)
 }
 
 /// Pages for people, and the description.
 fn pages(surroundings: &Arc<Surroundings>) -> RouteTable {
     let pages: Router = SwaggerUi::new("/docs").url("/openapi.json", description()).into();
     let pages = pages.route("/docs/errors", get(docs::errors)).layer(middleware::map_response(of_pages));
-    RouteTable::new(Arc::clone(surroundings)).add_router(Verb::Open, pages)
+    let paths = ["/docs", "/docs/", "/docs/{*rest}", "/openapi.json"];
+    RouteTable::new(Arc::clone(surroundings)).add_router(Verb::Open, &paths, pages)
 }
 
 /// What `/openapi.json` says.
@@ -121,7 +123,20 @@ pub fn description() -> utoipa::openapi::OpenApi {
 }
 
 /// The routes of the main port.
-pub fn router(state: AppState) -> Router {
+#[cfg(not(feature = "bench"))]
+pub(crate) fn routes(state: AppState) -> Routes {
+    table(state).finish(nothing_here)
+}
+
+/// The routes of the main port, and the same over other states below other paths.
+#[cfg(feature = "bench")]
+pub(crate) fn routes_beside<const N: usize>(state: AppState, others: [(&str, AppState); N]) -> Routes {
+    let below = others.into_iter().map(|(path, state)| table(state).below(path));
+    below.fold(table(state), RouteTable::merge).finish(nothing_here)
+}
+
+/// The route table of the main port.
+fn table(state: AppState) -> RouteTable {
     let ops = Arc::clone(&state.ops);
     let surroundings = Arc::new(Surroundings {
         header_bytes: state.header_bytes,
@@ -131,28 +146,28 @@ pub fn router(state: AppState) -> Router {
     });
     let store = store_routes(&surroundings);
     let ops = ops_routes(&surroundings, Verb::Operate).with_state(ops);
-    store.with_state(state).merge(ops).merge(pages(&surroundings)).into_router(nothing_here)
+    store.with_state(state).merge(ops).merge(pages(&surroundings))
 }
 
 /// The routes of the main port until the store is open: probes and metrics, and a refusal of everything else.
-pub fn starting_router(ops: OpsState, header_bytes: usize, http: HttpSettings) -> Router {
+pub fn starting_routes(ops: OpsState, header_bytes: usize, http: HttpSettings) -> Routes {
     let surroundings =
         Arc::new(Surroundings { header_bytes, exports_traces: false, http: Some(http), stats: None });
-    ops_routes(&surroundings, Verb::Operate).with_state(ops).into_router(starting)
+    ops_routes(&surroundings, Verb::Operate).with_state(ops).finish(starting)
 }
 
 /// The routes of the admin port, which is served before the store opens.
-pub fn admin_router(ops: OpsState, header_bytes: usize) -> Router {
+pub fn admin_routes(ops: OpsState, header_bytes: usize) -> Routes {
     let surroundings = Arc::new(Surroundings {
         header_bytes,
         exports_traces: false,
         http: Some(HttpSettings::default()),
         stats: None,
     });
-    admin_routes(&surroundings).with_state(ops).into_router(nothing_here)
+    admin_table(&surroundings).with_state(ops).finish(nothing_here)
 }
 
-fn admin_routes(surroundings: &Arc<Surroundings>) -> RouteTable<OpsState> {
+fn admin_table(surroundings: &Arc<Surroundings>) -> RouteTable<OpsState> {
     ops_routes(surroundings, Verb::Open)
         .post(Verb::Operate, "/flush", flush::flush_admin)
         .get(Verb::Operate, "/log/level", log_level::log_level)
@@ -183,7 +198,6 @@ mod tests {
     use axum::{body::Body, extract::Request};
     use http_body_util::BodyExt;
     use serde_json::Value;
-    use tower::ServiceExt;
 
     use super::*;
 
@@ -220,9 +234,8 @@ mod tests {
         let ops = ops_routes(&surroundings, Verb::Operate);
         let routes: Vec<_> = store
             .verbs()
-            .iter()
             .chain(ops.verbs())
-            .map(|route| (route.method, route.path.as_str(), route.verb))
+            .map(|route| (route.method.as_ref().unwrap().as_str(), route.path.as_str(), route.verb))
             .collect();
         let expected = [
             ("POST", "/tables/{table}", Verb::Append),
@@ -249,9 +262,11 @@ mod tests {
             ("GET", "/healthz", Verb::Open),
         ];
         assert_eq!(routes, expected);
-        let admin = admin_routes(&surroundings);
-        let of_admin: Vec<_> =
-            admin.verbs().iter().map(|route| (route.method, route.path.as_str(), route.verb)).collect();
+        let admin = admin_table(&surroundings);
+        let of_admin: Vec<_> = admin
+            .verbs()
+            .map(|route| (route.method.as_ref().unwrap().as_str(), route.path.as_str(), route.verb))
+            .collect();
         for route in [
             ("GET", "/metrics", Verb::Open),
             ("POST", "/flush", Verb::Operate),
@@ -276,9 +291,9 @@ mod tests {
             panic!("on purpose")
         }
         let table: RouteTable = RouteTable::new(Arc::default());
-        let router = table.post(Verb::Append, "/tables/{table}", broken).into_router(nothing_here);
+        let routes = table.post(Verb::Append, "/tables/{table}", broken).finish(nothing_here);
         let request = Request::post("/tables/t").header("x-request-id", "mine").body(Body::empty()).unwrap();
-        let response = router.oneshot(request).await.unwrap();
+        let response = routes.answer(request, Arc::default()).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = response.into_body().collect().await.unwrap().to_bytes();
         let problem: Value = serde_json::from_slice(&body).unwrap();

@@ -1,38 +1,89 @@
-//! The route table of a port. A route can only be added together with its verb, and with what surrounds it:
-//! so the surrounding layer knows the verb before the request reaches a handler, at no cost to the request.
+//! The route table of a port. A route can only be added together with its verb, and with what surrounds it.
+//! The finished table finds a request's route itself: a router that boxes and clones what is below each layer
+//! would cost an append a quarter of its time.
 
-use std::sync::Arc;
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use axum::{
     Router,
+    body::{Body, HttpBody},
+    extract::Request,
     handler::Handler,
-    middleware,
-    routing::{self, MethodRouter},
+    http::{HeaderValue, Method, StatusCode, header},
+    response::{IntoResponse, Response},
 };
-use utoipa::openapi::OpenApi;
-use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+use tokio::time::Instant;
+use tower::ServiceExt;
+use utoipa::openapi::{Components, OpenApi};
+use utoipa_axum::router::UtoipaMethodRouter;
 
 use super::{
-    surround::{Surrounded, Surroundings, surround},
+    connection::Connection,
+    surround::{Surroundings, surround},
     verb::Verb,
 };
+use contracts::metrics::HttpCounts;
+
+/// An answer that is being made.
+type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
+/// A handler with its state.
+pub(super) type Endpoint = Arc<dyn Fn(Request) -> Answering + Send + Sync>;
+/// A handler that waits for its state.
+type Stateless<S> = Box<dyn FnOnce(S) -> Endpoint>;
+
+/// A handler together with its description: see [`RouteTable::route`].
+macro_rules! described {
+    ($($part:ident)::+) => {
+        (::utoipa_axum::routes!($($part)::+), $($part)::+)
+    };
+}
+pub(super) use described;
 
 /// Routes that take a state of type `S`.
 pub(super) struct RouteTable<S = ()> {
     surroundings: Arc<Surroundings>,
-    router: OpenApiRouter<S>,
-    verbs: Vec<RouteVerb>,
+    description: OpenApi,
+    routes: Vec<AddedRoute<S>>,
+}
+
+/// A route of a table that is not finished.
+struct AddedRoute<S> {
+    route: RouteVerb,
+    surroundings: Arc<Surroundings>,
+    endpoint: Stateless<S>,
 }
 
 /// A route and what it does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RouteVerb {
-    /// Its method; a `GET` answers `HEAD` too.
-    pub method: &'static str,
+    /// Its method; a `GET` answers `HEAD` too. `None` for any method.
+    pub method: Option<Method>,
     /// Its path, with `{names}` for what varies.
     pub path: String,
     /// What it does.
     pub verb: Verb,
+}
+
+/// The finished routes of a port.
+pub struct Routes {
+    paths: matchit::Router<Vec<Route>>,
+    /// Answers requests for paths that no route has.
+    otherwise: Route,
+}
+
+/// What a request is answered by.
+pub(super) struct Route {
+    method: Option<Method>,
+    /// What it does; `None` where no route takes the request.
+    pub verb: Option<Verb>,
+    /// What is the same for all routes of its kind.
+    pub surroundings: Arc<Surroundings>,
+    /// The handler.
+    pub endpoint: Endpoint,
+    /// Its path, with `{names}` for what varies.
+    pub path: Arc<str>,
+    /// Counts its answers.
+    pub counts: HttpCounts,
 }
 
 impl<S> RouteTable<S>
@@ -41,129 +92,246 @@ where
 {
     /// A table without routes.
     pub(super) fn new(surroundings: Arc<Surroundings>) -> Self {
-        Self { surroundings, router: OpenApiRouter::default(), verbs: Vec::new() }
+        Self { surroundings, description: OpenApi::default(), routes: Vec::new() }
     }
 
     /// A table without routes whose description begins with `description`.
     pub(super) fn described(surroundings: Arc<Surroundings>, description: OpenApi) -> Self {
-        Self { router: OpenApiRouter::with_openapi(description), ..Self::new(surroundings) }
+        Self { description, ..Self::new(surroundings) }
     }
 
-    /// Adds described routes of one path that do the same. Others of that path may be added with another
-    /// verb.
-    pub(super) fn route(mut self, verb: Verb, routes: UtoipaMethodRouter<S>) -> Self {
-        let (schemas, paths, methods) = routes;
+    /// Adds a described route, as [`described!`] gives it.
+    pub(super) fn route<H, T>(self, verb: Verb, (described, handler): (UtoipaMethodRouter<S>, H)) -> Self
+    where
+        H: Handler<T, S, Future = Answering>,
+        T: 'static,
+    {
+        let (schemas, paths, _) = described;
+        let mut table = self;
         for (path, item) in &paths.paths {
-            let operations =
-                [("GET", &item.get), ("PUT", &item.put), ("POST", &item.post), ("DELETE", &item.delete)];
+            let operations = [
+                (Method::GET, &item.get),
+                (Method::PUT, &item.put),
+                (Method::POST, &item.post),
+                (Method::DELETE, &item.delete),
+            ];
             for (method, _) in operations.into_iter().filter(|(_, operation)| operation.is_some()) {
-                self.verbs.push(RouteVerb { method, path: path.clone(), verb });
+                table = table.plain(verb, Some(method), path, handler.clone());
             }
         }
-        let methods = self.with_verb(verb, methods);
-        self.router = self.router.routes((schemas, paths, methods));
-        self
+        let components = table.description.components.get_or_insert_with(Components::new);
+        components.schemas.extend(schemas);
+        for (path, item) in paths.paths {
+            match table.description.paths.paths.get_mut(&path) {
+                Some(others) => others.merge_operations(item),
+                None => drop(table.description.paths.paths.insert(path, item)),
+            }
+        }
+        table
     }
 
     /// Adds a `GET` that is not described.
     pub(super) fn get<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
     where
-        H: Handler<T, S>,
+        H: Handler<T, S, Future = Answering>,
         T: 'static,
     {
-        self.plain(verb, "GET", path, routing::get(handler))
+        self.plain(verb, Some(Method::GET), path, handler)
     }
 
     /// Adds a `POST` that is not described.
     pub(super) fn post<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
     where
-        H: Handler<T, S>,
+        H: Handler<T, S, Future = Answering>,
         T: 'static,
     {
-        self.plain(verb, "POST", path, routing::post(handler))
+        self.plain(verb, Some(Method::POST), path, handler)
     }
 
     /// Adds a `PUT` that is not described.
     pub(super) fn put<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
     where
-        H: Handler<T, S>,
+        H: Handler<T, S, Future = Answering>,
         T: 'static,
     {
-        self.plain(verb, "PUT", path, routing::put(handler))
+        self.plain(verb, Some(Method::PUT), path, handler)
     }
 
-    /// Adds a router that was built elsewhere and whose routes all do the same. They are not listed in
-    /// [`verbs`](Self::verbs).
-    pub(super) fn add_router(mut self, verb: Verb, router: Router<S>) -> Self {
-        let router: Router<S> =
-            router.layer(middleware::from_fn_with_state(self.surrounded(Some(verb)), surround));
-        self.router = self.router.merge(OpenApiRouter::from(router));
+    fn plain<H, T>(mut self, verb: Verb, method: Option<Method>, path: &str, handler: H) -> Self
+    where
+        H: Handler<T, S, Future = Answering>,
+        T: 'static,
+    {
+        let endpoint: Stateless<S> =
+            Box::new(|state| Arc::new(move |request| handler.clone().call(request, state.clone())));
+        let route = RouteVerb { method, path: path.to_owned(), verb };
+        self.routes.push(AddedRoute { route, surroundings: Arc::clone(&self.surroundings), endpoint });
         self
     }
 
-    /// Adds the routes of another table, with their own surroundings.
-    pub(super) fn merge(mut self, other: Self) -> Self {
-        self.router = self.router.merge(other.router);
-        self.verbs.extend(other.verbs);
+    /// Adds paths that a router built elsewhere answers, whatever the method. All of them do the same.
+    pub(super) fn add_router(mut self, verb: Verb, paths: &[&str], router: Router) -> Self {
+        for path in paths {
+            let router = router.clone();
+            let endpoint: Stateless<S> = Box::new(|_| of_router(router));
+            let route = RouteVerb { method: None, path: (*path).to_owned(), verb };
+            self.routes.push(AddedRoute { route, surroundings: Arc::clone(&self.surroundings), endpoint });
+        }
         self
     }
 
     /// Gives the handlers their state.
     pub(super) fn with_state(self, state: S) -> RouteTable {
-        let Self { surroundings, router, verbs } = self;
-        RouteTable { surroundings, router: router.with_state(state), verbs }
+        let Self { surroundings, description, routes } = self;
+        let routes = routes.into_iter().map(|AddedRoute { route, surroundings, endpoint }| {
+            let endpoint = endpoint(state.clone());
+            AddedRoute { route, surroundings, endpoint: Box::new(|()| endpoint) as Stateless<()> }
+        });
+        RouteTable { routes: routes.collect(), surroundings, description }
+    }
+
+    /// Adds the routes of another table, with their own surroundings.
+    pub(super) fn merge(mut self, other: Self) -> Self {
+        self.routes.extend(other.routes);
+        self
     }
 
     /// What `/openapi.json` says of these routes.
     pub(super) fn description(self) -> OpenApi {
-        self.router.into_openapi()
+        self.description
     }
 
-    /// Every route that was added by itself, and what it does.
+    /// Every route, and what it does.
     #[cfg_attr(not(test), expect(dead_code, reason = "tests compare them with the documents"))]
-    pub(super) fn verbs(&self) -> &[RouteVerb] {
-        &self.verbs
-    }
-
-    fn plain(mut self, verb: Verb, method: &'static str, path: &str, methods: MethodRouter<S>) -> Self {
-        self.verbs.push(RouteVerb { method, path: path.to_owned(), verb });
-        let methods = self.with_verb(verb, methods);
-        self.router = self.router.route(path, methods);
-        self
-    }
-
-    fn with_verb(&self, verb: Verb, methods: MethodRouter<S>) -> MethodRouter<S> {
-        let known = layered(methods, self.surrounded(Some(verb)));
-        // Of two default answers to other methods `merge` keeps the later one: such a request has no verb.
-        let unknown = layered(MethodRouter::new(), self.surrounded(None));
-        known.merge(unknown)
-    }
-
-    fn surrounded(&self, verb: Option<Verb>) -> Surrounded {
-        Surrounded { surroundings: Arc::clone(&self.surroundings), verb }
+    pub(super) fn verbs(&self) -> impl Iterator<Item = &RouteVerb> {
+        self.routes.iter().map(|added| &added.route)
     }
 }
 
 impl RouteTable {
-    /// The finished router. `otherwise` answers requests for paths that it does not know; they have no verb.
-    pub(super) fn into_router<H, T>(self, otherwise: H) -> Router
+    /// The same routes below a path.
+    #[cfg(feature = "bench")]
+    pub(super) fn below(mut self, prefix: &str) -> Self {
+        for added in &mut self.routes {
+            added.route.path = format!("{prefix}{}", added.route.path);
+        }
+        self
+    }
+
+    /// The finished routes. `otherwise` answers requests for paths that they do not know; it has no verb.
+    ///
+    /// # Panics
+    /// If two routes take the same requests, or a path is not one: a mistake in the table, and the first start
+    /// shows it.
+    pub(super) fn finish<H, T>(self, otherwise: H) -> Routes
     where
-        H: Handler<T, ()>,
+        H: Handler<T, (), Future = Answering>,
         T: 'static,
     {
-        let otherwise: Router = Router::new().fallback(otherwise);
-        let otherwise: Router =
-            otherwise.layer(middleware::from_fn_with_state(self.surrounded(None), surround));
-        let router: Router = self.router.into();
-        router.merge(otherwise)
+        let endpoint: Endpoint = Arc::new(move |request| otherwise.clone().call(request, ()));
+        let unmatched = Route::without_verb("unmatched", Arc::clone(&self.surroundings), endpoint);
+        let mut by_path: Vec<(String, Vec<Route>)> = Vec::new();
+        for AddedRoute { route: RouteVerb { method, path, verb }, surroundings, endpoint } in self.routes {
+            let route = Route {
+                method,
+                verb: Some(verb),
+                surroundings,
+                endpoint: endpoint(()),
+                counts: HttpCounts::new(&path),
+                path: path.as_str().into(),
+            };
+            match by_path.iter_mut().find(|(known, _)| *known == path) {
+                Some((_, routes)) => routes.push(route),
+                None => by_path.push((path, vec![route])),
+            }
+        }
+        let mut paths = matchit::Router::new();
+        for (path, mut routes) in by_path {
+            routes.extend(Route::of_other_methods(&path, &routes));
+            if let Err(error) = paths.insert(path.as_str(), routes) {
+                panic!("route {path}: {error}");
+            }
+        }
+        Routes { paths, otherwise: unmatched }
     }
 }
 
-fn layered<S>(methods: MethodRouter<S>, state: Surrounded) -> MethodRouter<S>
-where
-    S: Clone + Send + Sync + 'static,
-{
-    methods.layer(middleware::from_fn_with_state(state, surround))
+impl Route {
+    fn without_verb(path: &str, surroundings: Arc<Surroundings>, endpoint: Endpoint) -> Self {
+        Self {
+            method: None,
+            verb: None,
+            surroundings,
+            endpoint,
+            counts: HttpCounts::new(path),
+            path: path.into(),
+        }
+    }
+
+    /// Answers methods that no route of a path takes; `None` if one takes any.
+    fn of_other_methods(path: &str, routes: &[Self]) -> Option<Self> {
+        let mut known = Vec::new();
+        for method in routes.iter().map(|route| route.method.as_ref()) {
+            let method = method?;
+            known.push(method.as_str());
+            if method == Method::GET {
+                known.push("HEAD");
+            }
+        }
+        let allow = HeaderValue::from_str(&known.join(",")).ok()?;
+        let endpoint: Endpoint = Arc::new(move |_| {
+            let response = (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, allow.clone())]).into_response();
+            Box::pin(std::future::ready(response))
+        });
+        Some(Self::without_verb(path, Arc::clone(&routes.first()?.surroundings), endpoint))
+    }
+
+    fn takes(&self, method: &Method) -> bool {
+        self.method.as_ref().is_none_or(|own| own == method || (own == Method::GET && method == Method::HEAD))
+    }
+}
+
+impl Routes {
+    /// Answers a request that arrived on a connection.
+    pub async fn answer(&self, request: Request, connection: Arc<Connection>) -> Response {
+        let started = Instant::now();
+        let is_head = request.method() == Method::HEAD;
+        let (route, parameters) = self.find(&request);
+        let response = surround(started, route, parameters, request, connection).await;
+        if is_head { without_body(response) } else { response }
+    }
+
+    /// The route of a request, and what its path says for the `{names}` of the route's, as it was sent.
+    fn find(&self, request: &Request) -> (&Route, Vec<String>) {
+        let Ok(found) = self.paths.at(request.uri().path()) else { return (&self.otherwise, Vec::new()) };
+        let route = found.value.iter().find(|route| route.takes(request.method()));
+        let parameters = found.params.iter().map(|(_, value)| value.to_owned()).collect();
+        (route.unwrap_or(&self.otherwise), parameters)
+    }
+}
+
+/// All requests are answered by a router that was built elsewhere.
+impl From<Router> for Routes {
+    fn from(router: Router) -> Self {
+        let otherwise = Route::without_verb("unmatched", Arc::default(), of_router(router));
+        Self { paths: matchit::Router::new(), otherwise }
+    }
+}
+
+fn of_router(router: Router) -> Endpoint {
+    Arc::new(move |request| {
+        let router = router.clone();
+        Box::pin(async move { router.oneshot(request).await.into_response() })
+    })
+}
+
+/// The answer to `HEAD`: that to `GET` without its body, but with its length where that is known.
+fn without_body(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        parts.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    }
+    Response::from_parts(parts, Body::empty())
 }
 
 #[cfg(test)]
@@ -174,14 +342,13 @@ mod tests {
     };
     use http_body_util::BodyExt;
     use serde_json::Value;
-    use tower::ServiceExt;
 
     use super::*;
     use crate::http::{code::Code, error::Problem};
 
-    async fn problem(router: &Router, method: Method, path: &str) -> (StatusCode, Value) {
+    async fn problem(routes: &Routes, method: Method, path: &str) -> (StatusCode, Value) {
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
-        let response = router.clone().oneshot(request).await.unwrap();
+        let response = routes.answer(request, Arc::default()).await;
         let (status, allow) = (response.status(), response.headers().get(header::ALLOW).cloned());
         let body = response.into_body().collect().await.unwrap().to_bytes();
         let mut problem: Value = serde_json::from_slice(&body).unwrap();
@@ -201,16 +368,18 @@ mod tests {
             refuse,
         );
         let table = table.get(Verb::Append, "/only", refuse);
-        let said: Vec<_> =
-            table.verbs().iter().map(|route| (route.method, route.path.as_str(), route.verb)).collect();
+        let said: Vec<_> = table
+            .verbs()
+            .map(|route| (route.method.clone().unwrap(), route.path.as_str(), route.verb))
+            .collect();
         let expected = [
-            ("POST", "/t", Verb::Append),
-            ("GET", "/t", Verb::Read),
-            ("PUT", "/t", Verb::Manage),
-            ("GET", "/only", Verb::Append),
+            (Method::POST, "/t", Verb::Append),
+            (Method::GET, "/t", Verb::Read),
+            (Method::PUT, "/t", Verb::Manage),
+            (Method::GET, "/only", Verb::Append),
         ];
         assert_eq!(said, expected);
-        let router = table.into_router(|| async { StatusCode::NOT_FOUND });
+        let routes = table.finish(|| async { StatusCode::NOT_FOUND });
         for (method, path, status, outcome) in [
             (Method::POST, "/t", 409, Some("not_written")),
             (Method::GET, "/t", 409, None),
@@ -222,7 +391,7 @@ mod tests {
             (Method::GET, "/nowhere", 404, None),
             (Method::POST, "/nowhere", 404, Some("not_written")),
         ] {
-            let (found, problem) = problem(&router, method.clone(), path).await;
+            let (found, problem) = problem(&routes, method.clone(), path).await;
             assert_eq!(
                 (found.as_u16(), problem["outcome"].as_str()),
                 (status, outcome),

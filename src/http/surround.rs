@@ -5,9 +5,8 @@
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
-    extract::{MatchedPath, Request, State},
+    extract::Request,
     http::Method,
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
@@ -15,11 +14,10 @@ use tokio::time::Instant;
 use tracing::{Instrument, error};
 
 use super::{
-    body, code::Code, context::RequestContext, error::Problem, forwarded, origin::HttpSettings, stats::Stats,
-    trace, verb::Verb,
+    body, code::Code, connection::Connection, context::RequestContext, error::Problem, forwarded,
+    origin::HttpSettings, route_table::Route, scope::RequestScope, stats::Stats, trace,
 };
 use crate::net::settings::NetSettings;
-use contracts::metrics;
 
 /// What the layer needs to know, whatever the route.
 #[derive(Clone)]
@@ -45,34 +43,28 @@ impl Default for Surroundings {
     }
 }
 
-/// What the layer needs to know at one route.
-#[derive(Clone)]
-pub(super) struct Surrounded {
-    /// What is the same for all routes.
-    pub surroundings: Arc<Surroundings>,
-    /// What the route does; `None` where no route takes the request.
-    pub verb: Option<Verb>,
-}
-
-/// The layer: counts, traces, checks the head, catches panics, reads the rest of a refused body, renders
-/// errors.
+/// Answers a request by its route: counts, traces, checks the head, catches panics, reads the rest of a refused
+/// body, renders errors. `parameters` are those of the request's path.
 pub(super) async fn surround(
-    State(Surrounded { surroundings, verb }): State<Surrounded>,
+    started: Instant,
+    route: &Route,
+    parameters: Vec<String>,
     mut request: Request,
-    next: Next,
+    mut connection: Arc<Connection>,
 ) -> Response {
-    let started = Instant::now();
+    let surroundings = &*route.surroundings;
     if let Some(http) = &surroundings.http {
-        forwarded::attribute(&mut request, &http.trusted_proxies);
+        connection = forwarded::attribute(connection, request.headers(), &http.trusted_proxies);
     }
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let span = trace::span(surroundings.exports_traces, &request);
-    let context = RequestContext::new(&request, verb);
-    let (request, body) = body::share(request);
-    let response = match check_head(&request, &surroundings) {
+    let span = trace::span(surroundings.exports_traces, &route.path, &request);
+    let context = RequestContext::new(&request, route.verb);
+    let body = body::share(&mut request);
+    let response = match check_head(&request, surroundings) {
         Ok(()) => {
-            let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
-            handled.instrument(span.clone()).await.unwrap_or_else(panicked)
+            request.extensions_mut().insert(RequestScope { connection, parameters, body: body.clone() });
+            let handled = AssertUnwindSafe((route.endpoint)(request)).catch_unwind();
+            let handled = if span.is_none() { handled.await } else { handled.instrument(span.clone()).await };
+            handled.unwrap_or_else(panicked)
         }
         Err(problem) => problem.into_response(),
     };
@@ -84,8 +76,7 @@ pub(super) async fn surround(
     }
     let response = span.in_scope(|| context.answer(response));
     trace::record(&span, response.status());
-    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    metrics::http_request(route, counted(&context.method), response.status().as_u16(), started.elapsed());
+    route.counts.count(counted(&context.method), response.status().as_u16(), started.elapsed());
     if let Some(stats) = surroundings.stats.as_deref().filter(|_| is_refused) {
         stats.failed();
     }
@@ -118,11 +109,16 @@ fn panicked(cause: Box<dyn Any + Send>) -> Response {
     Problem::new(Code::Internal, "the server failed; its log says why").into_response()
 }
 
-/// The methods that are counted by name.
-const STANDARD: [Method; 7] =
-    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS, Method::PATCH];
-
 /// The label for a method. Methods that clients make up must not become labels of their own.
-fn counted(method: &Method) -> &str {
-    if STANDARD.contains(method) { method.as_str() } else { "other" }
+fn counted(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::PATCH => "PATCH",
+        _ => "other",
+    }
 }

@@ -2,7 +2,7 @@
 //! with the events that it writes.
 
 use axum::{
-    extract::{MatchedPath, Request},
+    extract::Request,
     http::{HeaderMap, StatusCode},
 };
 use opentelemetry::{propagation::TextMapPropagator, trace::TraceContextExt};
@@ -22,12 +22,11 @@ pub(super) fn traceparent(headers: &HeaderMap) -> Option<String> {
 }
 
 /// A span for a request that belongs to a trace, and for every request if traces are exported.
-pub(super) fn span(exports: bool, request: &Request) -> Span {
+pub(super) fn span(exports: bool, route: &str, request: &Request) -> Span {
     if !exports && !request.headers().contains_key(TRACEPARENT) {
         return Span::none();
     }
     let parent = TraceContextPropagator::new().extract(&HeaderExtractor(request.headers()));
-    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
     let span = info_span!(
         "request",
         otel.name = format!("{} {route}", request.method()),

@@ -19,7 +19,6 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -40,7 +39,7 @@ use self::{
     tls::Tls,
     watched::Watched,
 };
-use crate::http::connection::Connection;
+use crate::http::{self, connection::Connection};
 
 /// Connections that the operating system holds until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -49,7 +48,7 @@ const MAX_HEADERS: usize = 512;
 
 /// Returns the routes that are served now. Called for each request, as the start ends while connections are
 /// open.
-pub type Routes = Arc<dyn Fn() -> Router + Send + Sync>;
+pub type Routes = Arc<dyn Fn() -> Arc<http::Routes> + Send + Sync>;
 
 /// What is served on a listener.
 #[derive(Clone)]

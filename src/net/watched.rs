@@ -8,6 +8,8 @@ use std::{
     task::{Context, Poll},
 };
 
+use super::Routes;
+use crate::http::connection::{Connection, CountGuard};
 use axum::{
     body::{Body, Bytes, HttpBody},
     http::{Request, Response, Version, header},
@@ -16,10 +18,6 @@ use hyper::{
     body::{Frame, Incoming, SizeHint},
     service::Service,
 };
-use tower::Service as _;
-
-use super::Routes;
-use crate::http::connection::{Connection, CountGuard, OnConnection};
 
 /// The routes as one connection sees them.
 pub(super) struct Watched {
@@ -44,11 +42,9 @@ impl Service<Request<Incoming>> for Watched {
         let connection = Arc::clone(&self.connection);
         let under_way = connection.request();
         let version = request.version();
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(OnConnection(Arc::clone(&connection)));
-        let answering = (self.routes)().call(request);
+        let routes = (self.routes)();
         Box::pin(async move {
-            let answer = answering.await?;
+            let answer = routes.answer(request.map(Body::new), Arc::clone(&connection)).await;
             // In HTTP/1.0 an answer without a length ends where the connection ends. Until the body is whole,
             // the connection must not end cleanly: the client would take a part for the whole.
             let has_length = answer.headers().contains_key(header::CONTENT_LENGTH)

@@ -13,7 +13,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use axum::Router;
 use tokio::{
     sync::{mpsc, oneshot},
     task,
@@ -42,10 +41,10 @@ const FILE: &str = "bench.group";
 
 /// The routes of the main port, and the same routes below `/bench` and `/bench/group` over engines that keep
 /// nothing.
-pub(super) fn beside(state: AppState) -> Router {
+pub(super) fn beside(state: AppState) -> http::Routes {
     let discarding = |batch| {
         let hot = Arc::new(Discard { next: AtomicU64::new(0), wakeups: Arc::default(), batch });
-        http::router(Arc::new(App { appender: hot.clone(), catalog: hot, ..App::clone(&state) }))
+        Arc::new(App { appender: hot.clone(), catalog: hot, ..App::clone(&state) })
     };
     let (batch, waiting) = mpsc::channel(QUEUE_LEN);
     task::spawn(async move {
@@ -53,8 +52,8 @@ pub(super) fn beside(state: AppState) -> Router {
             tracing::error!(%error, FILE, "the benchmark's file failed, /bench/group answers no more");
         }
     });
-    let routes = Router::new().nest("/bench/group", discarding(Some(batch))).nest("/bench", discarding(None));
-    routes.merge(http::router(state))
+    let (batched, discarded) = (discarding(Some(batch)), discarding(None));
+    http::routes_beside(state, [("/bench/group", batched), ("/bench", discarded)])
 }
 
 /// How many events an append has, and where to report that they are synced.

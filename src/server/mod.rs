@@ -131,10 +131,10 @@ pub(crate) async fn run(settings: Settings, telemetry: &Telemetry) -> Result<(),
         opened = startup.open(&settings) => opened?,
     };
     #[cfg(feature = "bench")]
-    let router = discard::beside(state);
+    let routes = discard::beside(state);
     #[cfg(not(feature = "bench"))]
-    let router = crate::http::router(state);
-    drop(ready.set(router));
+    let routes = crate::http::routes(state);
+    drop(ready.set(Arc::new(routes)));
     ops.lifecycle.enter(Phase::Ready);
     metrics::ready(true);
     info!("ready");

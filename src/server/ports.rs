@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
 use tokio::{
     net::TcpListener,
     task::{self, JoinHandle},
@@ -53,7 +52,7 @@ pub(super) struct Ports {
     /// The API; until the store is open, all but probes and metrics is answered 503 `starting`.
     pub(super) main: Port,
     /// The main port's routes, to be set once the store is open.
-    pub(super) ready: Arc<OnceLock<Router>>,
+    pub(super) ready: Arc<OnceLock<Arc<http::Routes>>>,
     /// TLS on the main port. The admin port is plain: the kubelet asks it.
     pub(super) tls: Option<Arc<Tls>>,
 }
@@ -74,16 +73,16 @@ impl Ports {
         let process = &settings.process;
         let admin = bind(process.admin_host.unwrap_or(process.host), process.admin_port, "admin").await?;
         let main = bind(process.host, process.port, "main").await?;
-        let admin_routes = http::admin_router(ops.clone(), header_bytes);
+        let admin_routes = Arc::new(http::admin_routes(ops.clone(), header_bytes));
         let admin_net = NetSettings { connections: net.admin_connections, ..net };
-        let admin_routes: Routes = Arc::new(move || admin_routes.clone());
+        let admin_routes: Routes = Arc::new(move || Arc::clone(&admin_routes));
         let served = ServedPort { routes: admin_routes, settings: admin_net, tls: None };
         let admin = Port::serve(admin, served, ADMIN_DRAIN);
-        let ready: Arc<OnceLock<Router>> = Arc::default();
-        let starting = http::starting_router(ops.clone(), header_bytes, settings.http.clone());
+        let ready: Arc<OnceLock<Arc<http::Routes>>> = Arc::default();
+        let starting = Arc::new(http::starting_routes(ops.clone(), header_bytes, settings.http.clone()));
         let routes: Routes = {
             let ready = Arc::clone(&ready);
-            Arc::new(move || ready.get().unwrap_or(&starting).clone())
+            Arc::new(move || Arc::clone(ready.get().unwrap_or(&starting)))
         };
         let served = ServedPort { routes, settings: net, tls: tls.clone() };
         let main = Port::serve(main, served, settings.shutdown.drain_secs.duration());

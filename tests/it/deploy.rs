@@ -18,7 +18,6 @@ use k8s_openapi::{
 use kube::core::{DynamicObject, Resource};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde::Deserialize;
-use tower::ServiceExt;
 use zombi::{
     http::{
         self,
@@ -142,7 +141,7 @@ async fn status(phase: Phase, action: &HTTPGetAction) -> u16 {
         bucket,
     });
     let request = Request::get(action.path.as_deref().unwrap()).body(Body::empty()).unwrap();
-    http::admin_router(ops, 65_536).oneshot(request).await.unwrap().status().as_u16()
+    http::admin_routes(ops, 65_536).answer(request, Arc::default()).await.status().as_u16()
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use zombi::{
-    http::connection::OnConnection,
+    http::scope::OnConnection,
     net::{
         self, ServedPort,
         settings::NetSettings,
@@ -58,7 +58,8 @@ async fn a_connection_knows_whom_the_clients_certificate_names() {
     let Some(site) = Site::new().await else { return };
     let tls = Tls::load(&site.asking(ClientAuth::Optional)).unwrap().map(Arc::new);
     let router = Router::new().route("/who", get(who));
-    let routes = Arc::new(move || router.clone());
+    let routes = Arc::new(zombi::http::Routes::from(router));
+    let routes = Arc::new(move || Arc::clone(&routes));
     let listener = net::listen(([127, 0, 0, 1], 0).into()).unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
     let port = ServedPort { routes, settings: NetSettings::default(), tls };

@@ -1,21 +1,30 @@
 //! Counts and shows what is measured. Others call the functions here and never name a metric: `names` does.
+//!
+//! What each request counts is looked up once and kept. The recorder must be installed by then: it is, before
+//! anything is served.
 
+mod http;
 mod names;
 
 use std::time::Duration;
 
-use metrics::{counter, describe_gauge, gauge, histogram};
+use std::sync::OnceLock;
+
+use metrics::{Counter, Histogram, counter, describe_gauge, gauge, histogram};
 
 use self::names::{
     APPEND_BATCH_BYTES, APPEND_BATCH_REQUESTS, APPEND_BATCH_SECONDS, APPEND_QUEUE, APPENDED, AUTH_LOADED_AT,
     AUTH_RELOAD_FAILURES, BUILD_INFO, COLD_ENABLED, COMMITTED, COMPACTED_BYTES, COMPACTED_SEGMENTS,
     CONNECTIONS, CONSUMER_LAG, COUNTERS, DUPLICATES, EVICTED, FLUSH_FAILURES, FLUSH_SECONDS, FLUSHED_AT,
-    FLUSHED_BYTES, FLUSHED_EVENTS, FLUSHED_SEGMENTS, GROUPS, GROUPS_EXPIRED, HOT_BYTES, HTTP_REQUESTS,
-    HTTP_SECONDS, KEY_WINDOW, KEY_WINDOW_SETTING, KEYS, LAGS, LOG_DROPPED, LOST_OFFSETS, PARTITIONS, READ,
-    READY, REFUSED, S3_CONTACT, S3_REQUESTS, S3_SECONDS, SCANNED, SWEPT, TABLES, UNFLUSHED_AGE,
-    UNFLUSHED_BYTES, UNFLUSHED_EVENTS, UPKEEP_DUE, UPKEEP_FAILURES,
+    FLUSHED_BYTES, FLUSHED_EVENTS, FLUSHED_SEGMENTS, GROUPS, GROUPS_EXPIRED, HOT_BYTES, KEY_WINDOW,
+    KEY_WINDOW_SETTING, KEYS, LAGS, LOG_DROPPED, LOST_OFFSETS, PARTITIONS, READ, READY, REFUSED, S3_CONTACT,
+    S3_REQUESTS, S3_SECONDS, SCANNED, SWEPT, TABLES, UNFLUSHED_AGE, UNFLUSHED_BYTES, UNFLUSHED_EVENTS,
+    UPKEEP_DUE, UPKEEP_FAILURES,
 };
-pub use self::names::{BUCKETS, MetricPattern};
+pub use self::{
+    http::HttpCounts,
+    names::{BUCKETS, MetricPattern},
+};
 use crate::{
     gauge::Gauge,
     idempotency::KeyWindow,
@@ -63,32 +72,33 @@ pub fn describe() {
 
 /// Counts one batch of the writer.
 pub fn append_batch(requests: usize, bytes: usize, took: Duration) {
-    histogram!(APPEND_BATCH_REQUESTS).record(requests as f64);
-    histogram!(APPEND_BATCH_BYTES).record(bytes as f64);
-    histogram!(APPEND_BATCH_SECONDS).record(took);
+    static HISTOGRAMS: OnceLock<[Histogram; 3]> = OnceLock::new();
+    let [of_requests, of_bytes, of_seconds] = HISTOGRAMS.get_or_init(|| {
+        [histogram!(APPEND_BATCH_REQUESTS), histogram!(APPEND_BATCH_BYTES), histogram!(APPEND_BATCH_SECONDS)]
+    });
+    of_requests.record(requests as f64);
+    of_bytes.record(bytes as f64);
+    of_seconds.record(took);
 }
 
 /// Counts events of one append.
 pub fn appended(stored: u64, duplicates: u64) {
-    counter!(APPENDED).increment(stored);
-    counter!(DUPLICATES).increment(duplicates);
+    static COUNTERS: OnceLock<[Counter; 2]> = OnceLock::new();
+    let [appended, known] = COUNTERS.get_or_init(|| [counter!(APPENDED), counter!(DUPLICATES)]);
+    appended.increment(stored);
+    known.increment(duplicates);
 }
 
 /// Counts records of one read.
 pub fn read(records: u64) {
-    counter!(READ).increment(records);
+    static COUNTER: OnceLock<Counter> = OnceLock::new();
+    COUNTER.get_or_init(|| counter!(READ)).increment(records);
 }
 
 /// Counts events that a read looked at in hot.
 pub fn scanned(events: u64) {
-    counter!(SCANNED).increment(events);
-}
-
-/// Counts one HTTP request; `route` is the route's pattern, never a path.
-pub fn http_request(route: &str, method: &str, status: u16, took: Duration) {
-    let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
-    counter!(HTTP_REQUESTS, &labels).increment(1);
-    histogram!(HTTP_SECONDS, "route" => route.to_owned()).record(took);
+    static COUNTER: OnceLock<Counter> = OnceLock::new();
+    COUNTER.get_or_init(|| counter!(SCANNED)).increment(events);
 }
 
 /// Counts an open connection.

@@ -11,10 +11,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::http::{
     answers,
-    connection::OnConnection,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::GroupPath,
     params::{NoParams, Params, PartitionParam, TableParam},
+    scope::OnConnection,
     state::AppState,
 };
 use contracts::{

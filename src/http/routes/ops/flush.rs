@@ -8,10 +8,11 @@ use utoipa::ToSchema;
 
 use crate::http::{
     code::Code,
-    connection::{Connection, OnConnection},
+    connection::Connection,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::Table,
     params::{NoParams, Params},
+    scope::OnConnection,
     state::{AppState, OpsState},
 };
 use contracts::{

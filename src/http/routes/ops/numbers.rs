@@ -11,10 +11,10 @@ use serde_json::json;
 use crate::{
     http::{
         answers,
-        connection::OnConnection,
         error::{PROBLEM_JSON, Problem, ProblemShown},
         params::{NoParams, Params},
         routes::tables::{self, TableWalk},
+        scope::OnConnection,
         state::{AppState, OpsState},
     },
     prometheus,

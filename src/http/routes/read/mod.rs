@@ -21,13 +21,14 @@ use self::{page::PageRequest, tail::EVENT_STREAM};
 use crate::http::{
     accept::{self, Shape},
     code::Code,
-    connection::{Connection, OnConnection},
+    connection::Connection,
     encode::{NDJSON, PROTOBUF, PageRead},
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::Table,
     limits::Limits,
     memory::Share,
     params::{CursorParam, LimitParam, OffsetParam, Params, PartitionParam, TimeParam, WaitParam},
+    scope::OnConnection,
     state::AppState,
 };
 use contracts::{name::TableName, read::TimeFilter};

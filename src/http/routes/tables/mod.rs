@@ -12,12 +12,13 @@ use utoipa::{IntoParams, ToSchema};
 use self::config::TableConfig;
 use crate::http::{
     answers::{answer, json, member},
-    connection::{Connection, OnConnection},
+    connection::Connection,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::Table,
     limits::Limits,
     memory::Share,
     params::{LimitParam, NoParams, Params, TableParam},
+    scope::OnConnection,
     state::AppState,
 };
 use contracts::{

@@ -1,0 +1,47 @@
+//! What a request carries besides itself. It is one extension for all of it, as each would cost allocations.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{extract::FromRequestParts, http::request::Parts};
+use percent_encoding::percent_decode_str;
+
+use super::{body::SharedBody, code::Code, connection::Connection, error::Problem};
+
+/// What a request carries besides itself.
+#[derive(Clone, Default)]
+pub(super) struct RequestScope {
+    /// The connection that it arrived on, as its client's: see `forwarded`.
+    pub connection: Arc<Connection>,
+    /// What its path says for the `{names}` of its route's, as it was sent.
+    pub parameters: Vec<String>,
+    /// Its body, if it has one; its own is empty.
+    pub body: Option<SharedBody>,
+}
+
+impl RequestScope {
+    /// The parameter at this place of the path.
+    ///
+    /// # Errors
+    /// 400 if it is not UTF-8.
+    pub(super) fn parameter(parts: &Parts, place: usize) -> Result<String, Problem> {
+        let scope = parts.extensions.get::<Self>();
+        let sent = scope.and_then(|scope| scope.parameters.get(place)).map_or("", String::as_str);
+        let text = percent_decode_str(sent).decode_utf8();
+        text.map(Into::into).map_err(|error| {
+            Problem::new(Code::BadPath, format!("the path has a name that is not UTF-8: {error}"))
+        })
+    }
+}
+
+/// The connection that a request arrived on; a new one if there is none, as in tests.
+#[derive(Debug, Clone)]
+pub struct OnConnection(pub Arc<Connection>);
+
+impl<S: Send + Sync> FromRequestParts<S> for OnConnection {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        let scope = parts.extensions.get::<RequestScope>();
+        Ok(Self(scope.map(|scope| Arc::clone(&scope.connection)).unwrap_or_default()))
+    }
+}
