@@ -193,6 +193,7 @@ where
     /// Adds the routes of another table, with their own surroundings.
     pub(super) fn merge(mut self, other: Self) -> Self {
         self.routes.extend(other.routes);
+        self.description.merge(other.description);
         self
     }
 
