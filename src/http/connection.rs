@@ -97,6 +97,11 @@ pub enum Idleness {
 impl Connection {
     /// A connection from an address.
     pub fn new(address: IpAddr) -> Self {
+        Self::ended_by(address, CancellationToken::new())
+    }
+
+    /// A connection from an address, which `kill` ends.
+    pub fn ended_by(address: IpAddr, kill: CancellationToken) -> Self {
         let state = ConnectionState {
             opened: Instant::now(),
             certificate: OnceLock::new(),
@@ -110,7 +115,6 @@ impl Connection {
             is_stalled: AtomicBool::new(false),
             progress_ms: AtomicU64::new(0),
         };
-        let kill = CancellationToken::new();
         Self { address, peer: Peer::at(address), kill, state: Arc::new(state) }
     }
 

@@ -1,9 +1,11 @@
 //! What is kept of a request for its answer: its id, what its route does, and what the log needs. Every
 //! answer passes here last.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use axum::{
     extract::Request,
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header},
     response::Response,
 };
 use tracing::{debug, error};
@@ -12,7 +14,7 @@ use super::{code::Code, error::Problem, verb::Verb};
 use contracts::metrics;
 
 /// The header that names a request in answers and logs.
-pub(super) const REQUEST_ID: &str = "x-request-id";
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Marks an answer that keeps its own body although its status is an error's.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +25,7 @@ pub(super) struct RequestContext {
     /// Its method.
     pub method: Method,
     uri: Uri,
-    id: String,
+    id: HeaderValue,
     verb: Option<Verb>,
 }
 
@@ -56,11 +58,13 @@ impl RequestContext {
             }
         }
         let headers = response.headers_mut();
-        if let Ok(id) = HeaderValue::from_str(&self.id) {
-            headers.insert(REQUEST_ID, id);
-        }
+        headers.insert(REQUEST_ID, self.id.clone());
         protect(headers);
         response
+    }
+
+    fn id(&self) -> &str {
+        self.id.to_str().unwrap_or_default()
     }
 
     fn render(&self, problem: Problem) -> Response {
@@ -68,7 +72,7 @@ impl RequestContext {
         if let Some(reason) = problem.refusal() {
             metrics::refused(reason);
         }
-        problem.render(&self.id, self.tells_outcome())
+        problem.render(self.id(), self.tells_outcome())
     }
 
     /// Whether a problem says what became of the write. Every append is a POST, so a POST that no route took
@@ -81,7 +85,7 @@ impl RequestContext {
     /// while something is full or unavailable; metrics count those.
     fn log(&self, problem: &Problem) {
         let (code, path, detail) = (problem.code().name(), self.uri.path(), problem.detail());
-        let (request_id, method) = (&self.id, &self.method);
+        let (request_id, method) = (self.id(), &self.method);
         if problem.code().status() == StatusCode::INTERNAL_SERVER_ERROR {
             error!(request_id, code, %method, path, detail, "request failed");
         } else {
@@ -100,12 +104,23 @@ fn protect(headers: &mut HeaderMap) {
         .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
 }
 
-/// The id that the client sent, if it is short and visible; otherwise a new one.
-fn request_id(headers: &HeaderMap) -> String {
-    let sent = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-    let usable =
-        sent.filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()));
-    usable.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned)
+/// The id that the client sent, if it is short and visible; otherwise a new one. New ones grow with time, and are
+/// no secret: a quick source of random bits will do.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    if let Some(sent) = headers.get(REQUEST_ID)
+        && (1..=128).contains(&sent.len())
+        && sent.as_bytes().iter().all(u8::is_ascii_graphic)
+    {
+        return sent.clone();
+    }
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut random = [0; 10];
+    fastrand::fill(&mut random);
+    let ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+    let id = uuid::Builder::from_unix_timestamp_millis(ms, &random).into_uuid();
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    let text = id.hyphenated().encode_lower(&mut text);
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 /// The problem for an error that the framework or a layer made.

@@ -3,7 +3,7 @@
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, HeaderName, header, request::Parts},
 };
 use utoipa::IntoParams;
 
@@ -11,9 +11,10 @@ use super::{code::Code, error::Problem, limits::Limits, scope::RequestScope};
 use contracts::name::{GroupName, PartitionNumber, TableName};
 
 /// The headers with the partition of events that name none.
-const PARTITION_HEADERS: [&str; 2] = ["x-partition", "zombi-partition"];
+const PARTITION_HEADERS: [HeaderName; 2] =
+    [HeaderName::from_static("x-partition"), HeaderName::from_static("zombi-partition")];
 /// The header with the idempotency key of an event that has none (draft-ietf-httpapi-idempotency-key-header).
-const KEY_HEADER: &str = "idempotency-key";
+const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The `{table}` of a path.
 #[derive(IntoParams)]
@@ -102,7 +103,7 @@ pub fn unsupported(detail: impl ToString) -> Problem {
 /// 400 if it is not a number, or two headers differ; 422 if it is out of range.
 pub fn partition_header(headers: &HeaderMap, limits: &Limits) -> Result<Option<PartitionNumber>, Problem> {
     let mut found: Option<u64> = None;
-    for value in PARTITION_HEADERS.iter().flat_map(|name| headers.get_all(*name)) {
+    for value in PARTITION_HEADERS.iter().flat_map(|name| headers.get_all(name)) {
         let digits = value
             .to_str()
             .ok()

@@ -5,6 +5,7 @@
 //! the first and can do the second. At the limit of connections, the one that has been idle the longest makes
 //! room for the next.
 
+mod ended;
 mod guard;
 mod open;
 pub mod settings;
@@ -32,6 +33,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use self::{
+    ended::Ended,
     guard::{ClientTimeouts, Guard},
     open::OpenConnections,
     settings::NetSettings,
@@ -102,17 +104,17 @@ pub async fn serve(listener: TcpListener, port: ServedPort, stop: CancellationTo
             () = stop.cancelled() => break,
             accepted = accept(&listener) => accepted,
         };
-        let connection = Arc::new(Connection::new(address.ip()));
+        let connection = Arc::new(Connection::ended_by(address.ip(), give_up.child_token()));
         let slot = tokio::select! {
             () = stop.cancelled() => break,
             slot = open.enter(&connection) => slot,
         };
-        let (port, stop, give_up) = (port.clone(), stop.clone(), give_up.clone());
+        let (port, stop) = (port.clone(), stop.clone());
         connections.spawn(async move {
             let kill = connection.kill.clone();
             tokio::select! {
-                () = give_up.cancelled() => {}
-                () = kill.cancelled() => {}
+                biased;
+                () = Ended::new(&kill) => {}
                 () = serve_one(stream, connection, port, stop) => {}
             }
             drop(slot);
@@ -181,8 +183,9 @@ async fn serve_one(
     let served = builder.serve_connection(io, Watched::new(routes, connection));
     tokio::pin!(served);
     let result: Result<(), _> = tokio::select! {
+        biased;
         result = served.as_mut() => result,
-        () = stop.cancelled() => {
+        () = Ended::new(&stop) => {
             served.as_mut().graceful_shutdown();
             served.await
         }

@@ -11,7 +11,9 @@ mod tests;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
+use slab::Slab;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -42,9 +44,8 @@ pub struct Budget {
 #[derive(Debug, Default)]
 struct Holdings {
     used: usize,
-    next_id: u64,
-    all: HashMap<u64, Holding>,
-    peers: HashMap<Peer, PeerHoldings>,
+    all: Slab<Holding>,
+    peers: HashMap<Peer, PeerHoldings, RandomState>,
     waiting: usize,
     looked: Option<Instant>,
 }
@@ -88,11 +89,8 @@ impl Budget {
 
     fn share(self: &Arc<Self>, peer: Peer, give_up: CancellationToken) -> Share {
         let mut holdings = self.holdings.lock();
-        let id = holdings.next_id;
-        holdings.next_id += 1;
-        holdings
-            .all
-            .insert(id, Holding { peer, bytes: 0, since: Instant::now(), give_up: Some(give_up.clone()) });
+        let holding = Holding { peer, bytes: 0, since: Instant::now(), give_up: Some(give_up.clone()) };
+        let id = holdings.all.insert(holding);
         Share::empty(Arc::clone(self), id, give_up)
     }
 
@@ -101,14 +99,14 @@ impl Budget {
         self.holdings.lock().used
     }
 
-    fn peer_of(&self, id: u64) -> Option<Peer> {
-        self.holdings.lock().all.get(&id).map(|holding| holding.peer)
+    fn peer_of(&self, id: usize) -> Option<Peer> {
+        self.holdings.lock().all.get(id).map(|holding| holding.peer)
     }
 
     /// Takes `more` for a share, if there is room for it.
-    fn take(&self, id: u64, more: usize) -> bool {
+    fn take(&self, id: usize, more: usize) -> bool {
         let mut holdings = self.holdings.lock();
-        let Some(holding) = holdings.all.get(&id) else { return false };
+        let Some(holding) = holdings.all.get(id) else { return false };
         let (peer, bytes) = (holding.peer, holding.bytes + more);
         let room = if bytes <= SMALL_BYTES { self.bytes } else { self.bytes - self.bytes / SMALL_PART };
         let of_peer = holdings.peers.get(&peer);
@@ -122,16 +120,16 @@ impl Budget {
     }
 
     /// Gives back `less` bytes of a share.
-    fn give_back(&self, id: u64, less: usize) {
+    fn give_back(&self, id: usize, less: usize) {
         self.holdings.lock().remove(id, less);
         self.freed.notify_waiters();
     }
 
     /// Ends a share that has `bytes`.
-    fn forget(&self, id: u64, bytes: usize) {
+    fn forget(&self, id: usize, bytes: usize) {
         let mut holdings = self.holdings.lock();
         holdings.remove(id, bytes);
-        holdings.all.remove(&id);
+        drop(holdings.all.try_remove(id));
         let is_awaited = holdings.waiting > 0;
         drop(holdings);
         if is_awaited {
@@ -139,14 +137,14 @@ impl Budget {
         }
     }
 
-    fn touch(&self, id: u64) {
-        if let Some(holding) = self.holdings.lock().all.get_mut(&id) {
+    fn touch(&self, id: usize) {
+        if let Some(holding) = self.holdings.lock().all.get_mut(id) {
             holding.since = Instant::now();
         }
     }
 
-    fn settle(&self, id: u64) {
-        if let Some(holding) = self.holdings.lock().all.get_mut(&id) {
+    fn settle(&self, id: usize) {
+        if let Some(holding) = self.holdings.lock().all.get_mut(id) {
             holding.give_up = None;
         }
     }
@@ -165,7 +163,7 @@ impl Budget {
         let may_have = !is_over(&peer);
         let mut coming = 0;
         let mut victims: Vec<_> = Vec::new();
-        for holding in holdings.all.values().filter(|holding| holding.bytes > 0) {
+        for holding in holdings.all.iter().map(|(_, holding)| holding).filter(|holding| holding.bytes > 0) {
             let Some(give_up) = &holding.give_up else { continue };
             let is_greedy = may_have && holding.peer != peer && is_over(&holding.peer);
             if give_up.is_cancelled() {
@@ -193,15 +191,15 @@ impl Budget {
 }
 
 impl Holdings {
-    fn add(&mut self, id: u64, more: usize) {
-        let Some(holding) = self.all.get_mut(&id) else { return };
+    fn add(&mut self, id: usize, more: usize) {
+        let Some(holding) = self.all.get_mut(id) else { return };
         holding.bytes += more;
         self.used += more;
         self.peers.entry(holding.peer).or_default().used += more;
     }
 
-    fn remove(&mut self, id: u64, less: usize) {
-        let Some(holding) = self.all.get_mut(&id) else { return };
+    fn remove(&mut self, id: usize, less: usize) {
+        let Some(holding) = self.all.get_mut(id) else { return };
         holding.bytes -= less;
         self.used -= less;
         let peer = holding.peer;

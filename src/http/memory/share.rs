@@ -27,13 +27,13 @@ pub(super) const PIECE_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Share {
     budget: Arc<Budget>,
-    id: u64,
+    id: usize,
     bytes: usize,
     give_up: CancellationToken,
 }
 
 impl Share {
-    pub(super) fn empty(budget: Arc<Budget>, id: u64, give_up: CancellationToken) -> Self {
+    pub(super) fn empty(budget: Arc<Budget>, id: usize, give_up: CancellationToken) -> Self {
         Self { budget, id, bytes: 0, give_up }
     }
 

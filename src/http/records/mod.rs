@@ -94,9 +94,9 @@ impl RecordParser<'_> {
         // What is read can be written again as it is, so nothing is added that would not fit then.
         if let Some(traceparent) = self.traceparent
             && event.headers.len() < self.limits.record_headers
-            && size + TRACEPARENT.len() + traceparent.len() <= self.limits.record_bytes
+            && size + TRACEPARENT.as_str().len() + traceparent.len() <= self.limits.record_bytes
         {
-            event.headers.entry(TRACEPARENT.to_owned()).or_insert_with(|| traceparent.to_owned());
+            event.headers.entry(TRACEPARENT.as_str().to_owned()).or_insert_with(|| traceparent.to_owned());
         }
         Ok((partition, event))
     }
