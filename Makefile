@@ -6,7 +6,7 @@ TESTED := --features failpoints,bench
 # Where cargo puts its binaries, wherever that was configured.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug
 
-.PHONY: help run test demo demo-kills contract stores deploy-check image-check observe bench bench-report torture fuzz bugs bugs-check release check setup
+.PHONY: help run test demo demo-kills contract stores deploy-check image-check observe bench bench-report cost torture fuzz bugs bugs-check release check setup
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -51,6 +51,10 @@ bench: setup ## Measure against the limit; BENCH="--full", BENCH="--only hot"
 bench-report: setup ## A glance at the same, with the build that the tests use; it judges nothing
 	$(CARGO) build --locked $(TESTED) --bins --examples
 	$(TARGET)/examples/bench --glance
+
+cost: setup ## Count what a request costs, in instructions; needs valgrind; COST="--only append"
+	$(CARGO) build --locked --release --features bench --bins --examples
+	python3 tests/cost.py $(TARGET:debug=release)/zombi $(TARGET:debug=release)/examples/bench $(TARGET:debug=release)/examples/s3 $(COST)
 
 torture: setup ## Break everything around it; TORTURE="--seconds 600 --seed 7 --only kills"
 	$(CARGO) test --locked $(TESTED) --test torture -- $(TORTURE)
