@@ -1,8 +1,6 @@
 //! What is kept of a request for its answer: its id, what its route does, and what the log needs. Every
 //! answer passes here last.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use axum::{
     extract::Request,
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header},
@@ -11,7 +9,10 @@ use axum::{
 use tracing::{debug, error};
 
 use super::{code::Code, error::Problem, verb::Verb};
-use contracts::metrics;
+use contracts::{
+    clock::{Clock, SystemClock},
+    metrics,
+};
 
 /// The header that names a request in answers and logs.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -113,11 +114,10 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     {
         return sent.clone();
     }
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut random = [0; 10];
     fastrand::fill(&mut random);
-    let ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-    let id = uuid::Builder::from_unix_timestamp_millis(ms, &random).into_uuid();
+    let now_ms = SystemClock.now_ms().max(0).unsigned_abs();
+    let id = uuid::Builder::from_unix_timestamp_millis(now_ms, &random).into_uuid();
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     let text = id.hyphenated().encode_lower(&mut text);
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"))
