@@ -14,8 +14,9 @@ use cold_s3::{
 use contracts::{
     error::Overload,
     event::{Event, Record},
+    json::JsonScanner,
     name::{Partition, TableName},
-    payload::Payload,
+    payload::{Payload, write_json_string},
     segment::{FormatId, SegmentMeta},
     sequence::OffsetRange,
 };
@@ -42,9 +43,10 @@ use zombi::{
 pub(crate) type Decoder = fn(&[u8]);
 
 /// The decoders, by the names of their corpora.
-pub(crate) const ALL: [(&str, Decoder); 12] = [
+pub(crate) const ALL: [(&str, Decoder); 13] = [
     ("json", json),
     ("bulk", bulk),
+    ("quick", quick),
     ("protobuf", protobuf),
     ("ndjson", ndjson),
     ("coding", coding),
@@ -95,6 +97,28 @@ fn bulk(data: &[u8]) {
         json.or_else(|_| parser.protobuf_bulk(Bytes::copy_from_slice(data), &mut reserved))
     });
     events.into_iter().flatten().for_each(|(partition, event)| goes_round(partition, event));
+}
+
+/// What is read in one pass is the same as what serde makes of it.
+fn quick(data: &[u8]) {
+    let mut scanner = JsonScanner::new(data);
+    if let Some(value) = scanner.as_mut().and_then(JsonScanner::value)
+        && scanner.is_some_and(|scanner| scanner.is_at_end())
+    {
+        let slow = Payload::from_json(Some(serde_json::from_slice(data).unwrap()), None).unwrap();
+        assert_eq!(Payload::scanned(value), slow);
+    }
+    let budget = Budget::new(1 << 30, 100, Overload::Memory);
+    let mut reserved = [(); 2].map(|()| budget.receiving(&Connection::default()));
+    with_parser(Some(3), |parser| {
+        parser.is_quick(data);
+        parser.is_quick_bulk(data, reserved.each_mut());
+    });
+    if let Ok(text) = std::str::from_utf8(data) {
+        let mut written = Vec::new();
+        write_json_string(&mut written, text);
+        assert_eq!(written, serde_json::to_vec(text).unwrap());
+    }
 }
 
 fn protobuf(data: &[u8]) {

@@ -19,6 +19,7 @@ pub mod gauge;
 pub mod heartbeat;
 pub mod idempotency;
 pub mod journal;
+pub mod json;
 pub mod manifests;
 pub mod metrics;
 pub mod name;

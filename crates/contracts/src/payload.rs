@@ -5,6 +5,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::json::{self, ValidJson};
+
 /// How deep containers may nest in a JSON payload.
 pub const MAX_JSON_DEPTH: usize = 128;
 
@@ -72,6 +74,7 @@ impl Payload {
             PayloadKind::Text => {
                 std::str::from_utf8(&bytes)?;
             }
+            PayloadKind::Json if json::is_plain(&bytes) => {}
             PayloadKind::Json => {
                 let value: &RawValue = serde_json::from_slice(&bytes)?;
                 check(value.get())?;
@@ -109,6 +112,14 @@ impl Payload {
             }
             (None, Some(text)) => Ok(Self { kind: PayloadKind::Bytes, bytes: STANDARD.decode(text)?.into() }),
             _ => Err(BadPayload::NotExactlyOne),
+        }
+    }
+
+    /// The payload that a scanned value makes. It is not checked again.
+    pub fn scanned(value: ValidJson<'_>) -> Self {
+        match value.string() {
+            Some(text) => Self { kind: PayloadKind::Text, bytes: Bytes::copy_from_slice(&text) },
+            None => Self { kind: PayloadKind::Json, bytes: Bytes::copy_from_slice(value.text()) },
         }
     }
 
@@ -185,9 +196,33 @@ pub fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Opt
 
 /// Appends `text` as a JSON string.
 pub fn write_json_string(out: &mut Vec<u8>, text: &str) {
-    if serde_json::to_writer(&mut *out, text).is_err() {
-        unreachable!("a string written to memory cannot fail");
+    out.push(b'"');
+    let mut rest = text.as_bytes();
+    while let [byte, behind @ ..] = json::special(rest) {
+        out.extend_from_slice(&rest[..rest.len() - behind.len() - 1]);
+        write_escape(out, *byte);
+        rest = behind;
     }
+    out.extend_from_slice(rest);
+    out.push(b'"');
+}
+
+/// Appends a byte that cannot stand in a string by itself.
+fn write_escape(out: &mut Vec<u8>, byte: u8) {
+    let letter = match byte {
+        b'"' | b'\\' => byte,
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        0x08 => b'b',
+        0x0C => b'f',
+        _ => {
+            let digit = |value: u8| b"0123456789abcdef"[usize::from(value & 0xF)];
+            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte)]);
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', letter]);
 }
 
 /// Appends `before`, then the number.
@@ -240,6 +275,8 @@ fn unit(json: &str, at: usize) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn raw(text: &str) -> Box<RawValue> {
@@ -299,6 +336,18 @@ mod tests {
             r#"["\"\\\"ud83d"]"#,
         ] {
             assert!(Payload::from_json(Some(&raw(whole)), None).is_ok(), "{whole}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn strings_are_written_as_serde_writes_them(
+            text in prop_oneof![any::<String>(), "[ -~\0-\x1f\x7f]{0,80}"]
+        ) {
+            let mut out = b"before".to_vec();
+            write_json_string(&mut out, &text);
+            prop_assert_eq!(&out[..6], b"before");
+            prop_assert_eq!(&out[6..], serde_json::to_vec(&text).unwrap());
         }
     }
 }

@@ -108,6 +108,14 @@ impl RecordParser<'_> {
     /// # Errors
     /// 400, 413 or 422.
     pub fn json_event_at(&self, body: &[u8], place: Option<u64>) -> Result<PlacedEvent, Problem> {
+        match self.quick_event(body, place) {
+            Some(event) => event,
+            None => self.any_event(body, place),
+        }
+    }
+
+    /// Reads any event, or says what is wrong with it.
+    pub(super) fn any_event(&self, body: &[u8], place: Option<u64>) -> Result<PlacedEvent, Problem> {
         let Object(event): Object<JsonEvent<'_>> = serde_json::from_slice(body).map_err(bad_json)?;
         let _ = event.offset;
         let payload =
@@ -133,8 +141,17 @@ impl RecordParser<'_> {
     /// # Errors
     /// 400, 413 or 422, with the `index` of the event; 503 without memory.
     pub fn json_bulk(&self, body: &[u8], share: &mut Share) -> Result<Vec<PlacedEvent>, Problem> {
+        let mut charged = Charged::new(share, self.limits);
+        if let Some(events) = self.quick_bulk(body, &mut charged) {
+            return Ok(events);
+        }
+        charged.again();
+        self.any_bulk(body, charged)
+    }
+
+    /// Reads any bulk write, or says what is wrong with it.
+    pub(super) fn any_bulk(&self, body: &[u8], charged: Charged<'_>) -> Result<Vec<PlacedEvent>, Problem> {
         let bulk: JsonBulk<'_> = json_body::parse(body)?;
-        let charged = Charged::new(share, self.limits);
         let events = json_body::part(bulk.records, |from, stopped| {
             EventsVisitor { parser: self, charged, stopped }.deserialize(from)
         })?;

@@ -3,6 +3,7 @@
 
 mod json;
 mod protobuf;
+mod quick;
 
 use std::collections::BTreeMap;
 
@@ -117,14 +118,20 @@ impl RecordParser<'_> {
 /// Charges the events of one body to the budget, beside the body itself.
 struct Charged<'a> {
     share: &'a mut Share,
+    start: usize,
     used: usize,
     most: usize,
 }
 
 impl<'a> Charged<'a> {
     fn new(share: &'a mut Share, limits: &Limits) -> Self {
-        let used = share.bytes();
-        Self { share, used, most: used + 2 * limits.decoded_body_bytes }
+        let start = share.bytes();
+        Self { share, start, used: start, most: start + 2 * limits.decoded_body_bytes }
+    }
+
+    /// Begins anew with the first event. What has been taken from the budget is kept for the same events.
+    fn again(&mut self) {
+        self.used = self.start;
     }
 
     fn take(&mut self, bytes: usize) -> Result<(), Problem> {

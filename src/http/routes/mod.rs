@@ -4,6 +4,7 @@ pub(super) mod append;
 pub(super) mod consumers;
 pub(super) mod docs;
 pub(super) mod events;
+mod lines;
 pub(super) mod ops;
 pub(super) mod read;
 pub(super) mod stream;

@@ -10,12 +10,14 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{FutureExt, future::BoxFuture};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::append::{Envelope, WriteOptions, append_to_hot, wait_until_cold, written};
+use super::{
+    append::{Envelope, WriteOptions, append_to_hot, wait_until_cold, written},
+    lines::LineSplitter,
+};
 use crate::http::{
     body::{BodyPieces, Incoming},
     code::Code,
@@ -76,10 +78,7 @@ struct StreamLine {
 struct Lines<'a> {
     state: &'a AppState,
     envelope: Envelope,
-    /// The beginning of a line whose end has not arrived.
-    rest: BytesMut,
-    /// How many bytes of `rest` are known to hold no line break.
-    searched: usize,
+    splitter: LineSplitter,
     /// Lines that have been read.
     read: u64,
     /// Lines before the first bad one.
@@ -116,8 +115,7 @@ pub(crate) async fn write(
     let mut lines = Lines {
         state,
         envelope,
-        rest: BytesMut::new(),
-        searched: 0,
+        splitter: LineSplitter::default(),
         read: 0,
         good: 0,
         count: 0,
@@ -186,7 +184,7 @@ async fn run(
                     wrong => wrong,
                 };
                 match taken {
-                    Ok(false) if lines.rest.is_empty() => pieces.at_rest(),
+                    Ok(false) if lines.splitter.rest_bytes() == 0 => pieces.at_rest(),
                     Ok(false) => {}
                     Ok(true) => ended = Some(Ok(())),
                     Err(problem) => ended = Some(Err((lines.read, problem))),
@@ -264,7 +262,7 @@ impl Lines<'_> {
 
     /// The memory that it takes, in bytes.
     fn held(&self) -> usize {
-        self.bytes + self.rest.len()
+        self.bytes + self.splitter.rest_bytes()
     }
 
     fn take(&mut self) -> Vec<StreamLine> {
@@ -273,17 +271,13 @@ impl Lines<'_> {
     }
 
     /// Takes the lines that end in a piece of the body.
-    fn take_piece(&mut self, piece: &Bytes) -> Result<(), Problem> {
-        self.rest.extend_from_slice(piece);
-        while let Some(end) = memchr::memchr(b'\n', &self.rest[self.searched..]) {
-            let line = self.rest.split_to(self.searched + end);
-            self.rest.advance(1);
-            self.searched = 0;
-            self.take_line(&line)?;
-        }
-        self.searched = self.rest.len();
+    fn take_piece(&mut self, piece: &[u8]) -> Result<(), Problem> {
+        let mut splitter = std::mem::take(&mut self.splitter);
+        let taken = splitter.split(piece, |line| self.take_line(line));
+        self.splitter = splitter;
+        taken?;
         let limit = self.state.limits.body_bytes;
-        if self.rest.len() > limit {
+        if self.splitter.rest_bytes() > limit {
             self.read += 1;
             return Err(Problem::new(
                 Code::RecordTooLarge,
@@ -295,7 +289,7 @@ impl Lines<'_> {
 
     /// Takes the last line, which needs no end.
     fn take_last(&mut self) -> Result<(), Problem> {
-        let line = self.rest.split();
+        let line = self.splitter.take_rest();
         if line.is_empty() { Ok(()) } else { self.take_line(&line) }
     }
 
