@@ -105,8 +105,8 @@ fn protect(headers: &mut HeaderMap) {
         .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
 }
 
-/// The id that the client sent, if it is short and visible; otherwise a new one. New ones grow with time, and are
-/// no secret: a quick source of random bits will do.
+/// The id that the client sent, if it is short and visible; otherwise a new one. New ones grow with time, and
+/// are no secret: a quick source of random bits will do.
 fn request_id(headers: &HeaderMap) -> HeaderValue {
     if let Some(sent) = headers.get(REQUEST_ID)
         && (1..=128).contains(&sent.len())

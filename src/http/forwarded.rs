@@ -139,8 +139,8 @@ fn address_in(name: &str) -> Option<IpAddr> {
     bare.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
-/// The connection as its client's, if a trusted proxy passes the request on: it takes of the client's share, not
-/// of the proxy's.
+/// The connection as its client's, if a trusted proxy passes the request on: it takes of the client's share,
+/// not of the proxy's.
 pub(super) fn attribute(
     connection: Arc<Connection>,
     headers: &HeaderMap,

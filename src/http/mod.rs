@@ -20,9 +20,11 @@ pub(crate) mod origin;
 mod pace;
 pub mod params;
 pub mod records;
+mod route;
 mod route_table;
 mod routes;
 pub mod scope;
+mod shared_body;
 pub mod state;
 pub(crate) mod stats;
 mod strict;
@@ -49,6 +51,7 @@ use self::{
     code::Code,
     error::Problem,
     origin::HttpSettings,
+    route::Surroundings,
     route_table::{RouteTable, described},
     routes::{
         consumers::{self, commit},
@@ -58,7 +61,6 @@ use self::{
         tables::{self, config},
     },
     state::{AppState, OpsState},
-    surround::Surroundings,
     verb::Verb,
 };
 

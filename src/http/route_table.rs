@@ -2,7 +2,7 @@
 //! The finished table finds a request's route itself: a router that boxes and clones what is below each layer
 //! would cost an append a quarter of its time.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -19,15 +19,12 @@ use utoipa_axum::router::UtoipaMethodRouter;
 
 use super::{
     connection::Connection,
-    surround::{Surroundings, surround},
+    route::{AnswerFuture, Endpoint, Route, Surroundings},
+    surround::surround,
     verb::Verb,
 };
 use contracts::metrics::HttpCounts;
 
-/// An answer that is being made.
-type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
-/// A handler with its state.
-pub(super) type Endpoint = Arc<dyn Fn(Request) -> Answering + Send + Sync>;
 /// A handler that waits for its state.
 type Stateless<S> = Box<dyn FnOnce(S) -> Endpoint>;
 
@@ -71,21 +68,6 @@ pub struct Routes {
     otherwise: Route,
 }
 
-/// What a request is answered by.
-pub(super) struct Route {
-    method: Option<Method>,
-    /// What it does; `None` where no route takes the request.
-    pub verb: Option<Verb>,
-    /// What is the same for all routes of its kind.
-    pub surroundings: Arc<Surroundings>,
-    /// The handler.
-    pub endpoint: Endpoint,
-    /// Its path, with `{names}` for what varies.
-    pub path: Arc<str>,
-    /// Counts its answers.
-    pub counts: HttpCounts,
-}
-
 impl<S> RouteTable<S>
 where
     S: Clone + Send + Sync + 'static,
@@ -103,7 +85,7 @@ where
     /// Adds a described route, as [`described!`] gives it.
     pub(super) fn route<H, T>(self, verb: Verb, (described, handler): (UtoipaMethodRouter<S>, H)) -> Self
     where
-        H: Handler<T, S, Future = Answering>,
+        H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
         let (schemas, paths, _) = described;
@@ -133,7 +115,7 @@ where
     /// Adds a `GET` that is not described.
     pub(super) fn get<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
     where
-        H: Handler<T, S, Future = Answering>,
+        H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
         self.plain(verb, Some(Method::GET), path, handler)
@@ -142,7 +124,7 @@ where
     /// Adds a `POST` that is not described.
     pub(super) fn post<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
     where
-        H: Handler<T, S, Future = Answering>,
+        H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
         self.plain(verb, Some(Method::POST), path, handler)
@@ -151,7 +133,7 @@ where
     /// Adds a `PUT` that is not described.
     pub(super) fn put<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
     where
-        H: Handler<T, S, Future = Answering>,
+        H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
         self.plain(verb, Some(Method::PUT), path, handler)
@@ -159,7 +141,7 @@ where
 
     fn plain<H, T>(mut self, verb: Verb, method: Option<Method>, path: &str, handler: H) -> Self
     where
-        H: Handler<T, S, Future = Answering>,
+        H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
         let endpoint: Stateless<S> =
@@ -222,11 +204,11 @@ impl RouteTable {
     /// The finished routes. `otherwise` answers requests for paths that they do not know; it has no verb.
     ///
     /// # Panics
-    /// If two routes take the same requests, or a path is not one: a mistake in the table, and the first start
-    /// shows it.
+    /// If two routes take the same requests, or a path is not one: a mistake in the table, and the first
+    /// start shows it.
     pub(super) fn finish<H, T>(self, otherwise: H) -> Routes
     where
-        H: Handler<T, (), Future = Answering>,
+        H: Handler<T, (), Future = AnswerFuture>,
         T: 'static,
     {
         let endpoint: Endpoint = Arc::new(move |request| otherwise.clone().call(request, ()));

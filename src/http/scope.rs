@@ -5,7 +5,7 @@ use std::{convert::Infallible, sync::Arc};
 use axum::{extract::FromRequestParts, http::request::Parts};
 use percent_encoding::percent_decode_str;
 
-use super::{body::SharedBody, code::Code, connection::Connection, error::Problem};
+use super::{code::Code, connection::Connection, error::Problem, shared_body::SharedBody};
 
 /// What a request carries besides itself.
 #[derive(Clone, Default)]

@@ -1,6 +1,5 @@
-//! What surrounds every request, as one layer with one wait in it. Each layer of axum clones everything below
-//! it and boxes a future, and hundreds of requests that wait for a sync hold all of these at once: more
-//! layers would make appends slower.
+//! What surrounds every request: one function with one wait in it, as hundreds of requests wait for a sync at
+//! once, and each holds what is kept here.
 
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
 
@@ -14,37 +13,18 @@ use tokio::time::Instant;
 use tracing::{Instrument, error};
 
 use super::{
-    body, code::Code, connection::Connection, context::RequestContext, error::Problem, forwarded,
-    origin::HttpSettings, route_table::Route, scope::RequestScope, stats::Stats, trace,
+    code::Code,
+    connection::Connection,
+    context::RequestContext,
+    error::Problem,
+    forwarded,
+    route::{Route, Surroundings},
+    scope::RequestScope,
+    shared_body, trace,
 };
-use crate::net::settings::NetSettings;
 
-/// What the layer needs to know, whatever the route.
-#[derive(Clone)]
-pub(super) struct Surroundings {
-    /// Bytes that path and headers of a request may have.
-    pub header_bytes: usize,
-    /// Whether traces go to a collector.
-    pub exports_traces: bool,
-    /// Which names and pages are ours; `None` where requests for any name are answered.
-    pub http: Option<HttpSettings>,
-    /// Counts for `/stats`, on the port that has it.
-    pub stats: Option<Arc<Stats>>,
-}
-
-impl Default for Surroundings {
-    fn default() -> Self {
-        Self {
-            header_bytes: NetSettings::default().header_bytes,
-            exports_traces: false,
-            http: None,
-            stats: None,
-        }
-    }
-}
-
-/// Answers a request by its route: counts, traces, checks the head, catches panics, reads the rest of a refused
-/// body, renders errors. `parameters` are those of the request's path.
+/// Answers a request by its route: counts, traces, checks the head, catches panics, reads the rest of a
+/// refused body, renders errors. `parameters` are those of the request's path.
 pub(super) async fn surround(
     started: Instant,
     route: &Route,
@@ -58,7 +38,7 @@ pub(super) async fn surround(
     }
     let span = trace::span(surroundings.exports_traces, &route.path, &request);
     let context = RequestContext::new(&request, route.verb);
-    let body = body::share(&mut request);
+    let body = shared_body::share(&mut request);
     let response = match check_head(&request, surroundings) {
         Ok(()) => {
             request.extensions_mut().insert(RequestScope { connection, parameters, body: body.clone() });

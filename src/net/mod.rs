@@ -5,12 +5,12 @@
 //! the first and can do the second. At the limit of connections, the one that has been idle the longest makes
 //! room for the next.
 
-mod ended;
 mod guard;
 mod open;
 pub mod settings;
 mod stream;
 pub mod tls;
+mod until_cancelled;
 mod watched;
 
 use std::{
@@ -33,12 +33,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use self::{
-    ended::Ended,
     guard::{ClientTimeouts, Guard},
     open::OpenConnections,
     settings::NetSettings,
     stream::ClientStream,
     tls::Tls,
+    until_cancelled::UntilCancelled,
     watched::Watched,
 };
 use crate::http::{self, connection::Connection};
@@ -50,13 +50,13 @@ const MAX_HEADERS: usize = 512;
 
 /// Returns the routes that are served now. Called for each request, as the start ends while connections are
 /// open.
-pub type Routes = Arc<dyn Fn() -> Arc<http::Routes> + Send + Sync>;
+pub type CurrentRoutes = Arc<dyn Fn() -> Arc<http::Routes> + Send + Sync>;
 
 /// What is served on a listener.
 #[derive(Clone)]
 pub struct ServedPort {
     /// The routes.
-    pub routes: Routes,
+    pub routes: CurrentRoutes,
     /// What clients may take, and how long.
     pub settings: NetSettings,
     /// TLS, if only that is spoken.
@@ -114,7 +114,7 @@ pub async fn serve(listener: TcpListener, port: ServedPort, stop: CancellationTo
             let kill = connection.kill.clone();
             tokio::select! {
                 biased;
-                () = Ended::new(&kill) => {}
+                () = UntilCancelled::new(&kill) => {}
                 () = serve_one(stream, connection, port, stop) => {}
             }
             drop(slot);
@@ -185,7 +185,7 @@ async fn serve_one(
     let result: Result<(), _> = tokio::select! {
         biased;
         result = served.as_mut() => result,
-        () = Ended::new(&stop) => {
+        () = UntilCancelled::new(&stop) => {
             served.as_mut().graceful_shutdown();
             served.await
         }

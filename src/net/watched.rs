@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::Routes;
+use super::CurrentRoutes;
 use crate::http::connection::{Connection, CountGuard};
 use axum::{
     body::{Body, Bytes, HttpBody},
@@ -21,24 +21,24 @@ use hyper::{
 
 /// The routes as one connection sees them.
 pub(super) struct Watched {
-    routes: Routes,
+    routes: CurrentRoutes,
     connection: Arc<Connection>,
 }
 
 impl Watched {
-    pub(super) fn new(routes: Routes, connection: Arc<Connection>) -> Self {
+    pub(super) fn new(routes: CurrentRoutes, connection: Arc<Connection>) -> Self {
         Self { routes, connection }
     }
 }
 
-type Answering = Pin<Box<dyn Future<Output = Result<Response<WatchedBody>, Infallible>> + Send>>;
+type WatchedAnswer = Pin<Box<dyn Future<Output = Result<Response<WatchedBody>, Infallible>> + Send>>;
 
 impl Service<Request<Incoming>> for Watched {
     type Response = Response<WatchedBody>;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = WatchedAnswer;
 
-    fn call(&self, request: Request<Incoming>) -> Answering {
+    fn call(&self, request: Request<Incoming>) -> WatchedAnswer {
         let connection = Arc::clone(&self.connection);
         let under_way = connection.request();
         let version = request.version();

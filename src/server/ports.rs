@@ -17,7 +17,7 @@ use tracing::info;
 use super::{ServerError, descriptors::Descriptors};
 use crate::{
     http::{self, state::OpsState},
-    net::{self, Routes, ServedPort, settings::NetSettings, tls::Tls},
+    net::{self, CurrentRoutes, ServedPort, settings::NetSettings, tls::Tls},
     settings::Settings,
 };
 
@@ -75,12 +75,12 @@ impl Ports {
         let main = bind(process.host, process.port, "main").await?;
         let admin_routes = Arc::new(http::admin_routes(ops.clone(), header_bytes));
         let admin_net = NetSettings { connections: net.admin_connections, ..net };
-        let admin_routes: Routes = Arc::new(move || Arc::clone(&admin_routes));
+        let admin_routes: CurrentRoutes = Arc::new(move || Arc::clone(&admin_routes));
         let served = ServedPort { routes: admin_routes, settings: admin_net, tls: None };
         let admin = Port::serve(admin, served, ADMIN_DRAIN);
         let ready: Arc<OnceLock<Arc<http::Routes>>> = Arc::default();
         let starting = Arc::new(http::starting_routes(ops.clone(), header_bytes, settings.http.clone()));
-        let routes: Routes = {
+        let routes: CurrentRoutes = {
             let ready = Arc::clone(&ready);
             Arc::new(move || Arc::clone(ready.get().unwrap_or(&starting)))
         };

@@ -35,8 +35,8 @@ macro_rules! gather {
         }
 
         impl Settings {
-            /// Takes each component's settings out of what all sources give together; otherwise a line for each
-            /// wrong one.
+            /// Takes each component's settings out of what all sources give together; otherwise a line for
+            /// each wrong one.
             fn extract(figment: &Figment) -> Result<Self, Vec<String>> {
                 let mut errors = Vec::new();
                 $(let $field =

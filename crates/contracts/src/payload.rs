@@ -5,10 +5,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::json::{self, ValidJson};
-
-/// How deep containers may nest in a JSON payload.
-pub const MAX_JSON_DEPTH: usize = 128;
+use super::json::{self, MAX_JSON_DEPTH, ValidJson};
 
 /// How a JSON reader is shown the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

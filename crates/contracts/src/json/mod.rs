@@ -10,6 +10,7 @@ mod words;
 
 use std::borrow::Cow;
 
+pub use self::skip::MAX_JSON_DEPTH;
 pub(crate) use self::words::special;
 use self::words::{eight_digits, no_digits};
 
@@ -25,7 +26,7 @@ pub struct JsonScanner<'a> {
     is_simple: bool,
 }
 
-/// One JSON value: valid, nested no deeper than [`MAX_JSON_DEPTH`](super::payload::MAX_JSON_DEPTH), without
+/// One JSON value: valid, nested no deeper than [`MAX_JSON_DEPTH`], without
 /// lone surrogates. Only a [`JsonScanner`] makes one.
 #[derive(Debug, Clone, Copy)]
 pub struct ValidJson<'a> {

@@ -5,7 +5,9 @@
 //! takes it.
 
 use super::words::{many_digits, no_digits, quotes, special, specials};
-use crate::payload::MAX_JSON_DEPTH;
+
+/// How deep containers may nest in a JSON payload.
+pub const MAX_JSON_DEPTH: usize = 128;
 
 // Deeper nesting than the bits of a `u64` can tell is not plain.
 const _: () = assert!(MAX_JSON_DEPTH >= 62);

@@ -6,7 +6,7 @@ use proptest::{prelude::*, sample::Index};
 use serde_json::value::RawValue;
 
 use super::{words, *};
-use crate::payload::{MAX_JSON_DEPTH, Payload};
+use crate::payload::Payload;
 
 /// How deep a plain value nests at most.
 const PLAIN_DEPTH: usize = 62;

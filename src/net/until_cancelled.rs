@@ -9,21 +9,21 @@ use std::{
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-/// Ready once the token is cancelled. It waits in the token's list only once for each waker, and otherwise just
-/// looks.
-pub(super) struct Ended<'a> {
+/// Ready once the token is cancelled. It waits in the token's list only once for each waker, and otherwise
+/// just looks.
+pub(super) struct UntilCancelled<'a> {
     token: &'a CancellationToken,
     waiting: Pin<Box<WaitForCancellationFuture<'a>>>,
     waker: Option<Waker>,
 }
 
-impl<'a> Ended<'a> {
+impl<'a> UntilCancelled<'a> {
     pub(super) fn new(token: &'a CancellationToken) -> Self {
         Self { token, waiting: Box::pin(token.cancelled()), waker: None }
     }
 }
 
-impl Future for Ended<'_> {
+impl Future for UntilCancelled<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
@@ -46,7 +46,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_token_ends_the_wait_however_often_it_was_polled() {
         let token = CancellationToken::new();
-        let mut ended = Ended::new(&token);
+        let mut ended = UntilCancelled::new(&token);
         for _ in 0..3 {
             assert!(timeout(Duration::from_secs(1), &mut ended).await.is_err());
         }

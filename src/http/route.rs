@@ -1,0 +1,53 @@
+//! A route of a port, and what is the same for all routes of its kind.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use axum::{extract::Request, http::Method, response::Response};
+
+use super::{origin::HttpSettings, stats::Stats, verb::Verb};
+use crate::net::settings::NetSettings;
+use contracts::metrics::HttpCounts;
+
+/// An answer that is being made.
+pub(super) type AnswerFuture = Pin<Box<dyn Future<Output = Response> + Send>>;
+/// A handler with its state.
+pub(super) type Endpoint = Arc<dyn Fn(Request) -> AnswerFuture + Send + Sync>;
+/// What surrounds the handlers of routes of one kind.
+#[derive(Clone)]
+pub(super) struct Surroundings {
+    /// Bytes that path and headers of a request may have.
+    pub header_bytes: usize,
+    /// Whether traces go to a collector.
+    pub exports_traces: bool,
+    /// Which names and pages are ours; `None` where requests for any name are answered.
+    pub http: Option<HttpSettings>,
+    /// Counts for `/stats`, on the port that has it.
+    pub stats: Option<Arc<Stats>>,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self {
+            header_bytes: NetSettings::default().header_bytes,
+            exports_traces: false,
+            http: None,
+            stats: None,
+        }
+    }
+}
+
+/// What a request is answered by.
+pub(super) struct Route {
+    /// Its method; a `GET` answers `HEAD` too. `None` for any method.
+    pub method: Option<Method>,
+    /// What it does; `None` where no route takes the request.
+    pub verb: Option<Verb>,
+    /// What is the same for all routes of its kind.
+    pub surroundings: Arc<Surroundings>,
+    /// The handler.
+    pub endpoint: Endpoint,
+    /// Its path, with `{names}` for what varies.
+    pub path: Arc<str>,
+    /// Counts its answers.
+    pub counts: HttpCounts,
+}

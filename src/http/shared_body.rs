@@ -1,0 +1,102 @@
+//! A request's body, which two read one after the other: the handler, and whoever discards the rest of one that was
+//! refused.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, HttpBody},
+    http::{Request, header},
+};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::time::timeout;
+
+/// How much of a refused body is read and discarded, and for how long. Many clients read the answer only
+/// after they have sent everything, and closing the connection earlier would take the answer with it.
+const DISCARDED_BYTES: usize = 64 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(5);
+/// A client that sends nothing for this long is not expected to send the rest.
+const DISCARD_IDLE: Duration = Duration::from_secs(2);
+
+/// A body with two readers, one after the other: the handler, and then the layer that discards the rest.
+#[derive(Clone)]
+pub(super) struct SharedBody(Arc<SharedBodyState>);
+
+struct SharedBodyState {
+    body: Mutex<Body>,
+    /// The client waits for a word before it sends the body (`Expect: 100-continue`), and has not had it yet.
+    is_held_back: AtomicBool,
+}
+
+impl HttpBody for SharedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.0.is_held_back.store(false, Relaxed);
+        Pin::new(&mut *self.0.body.lock()).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.body.lock().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.body.lock().size_hint()
+    }
+}
+
+/// Takes a request's body, if it has one, to share it.
+pub(super) fn share(request: &mut Request<Body>) -> Option<SharedBody> {
+    let body = std::mem::take(request.body_mut());
+    if body.is_end_stream() {
+        return None;
+    }
+    let is_held_back = AtomicBool::new(request.headers().contains_key(header::EXPECT));
+    Some(SharedBody(Arc::new(SharedBodyState { body: Mutex::new(body), is_held_back })))
+}
+
+impl SharedBody {
+    /// The next piece; `None` at the end. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<Result<Bytes, axum::Error>> {
+        loop {
+            match self.frame().await?.map(Frame::into_data) {
+                Ok(Ok(piece)) => return Some(Ok(piece)),
+                Ok(Err(_)) => {} // trailers: nobody asks for them
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    /// Reads what is left of it and discards that, within bounds. A client that holds its body back (`Expect:
+    /// 100-continue`) takes the refusal as its answer and sends nothing more.
+    pub(super) async fn discard(mut self) {
+        if self.0.is_held_back.load(Relaxed) {
+            return;
+        }
+        let mut left = DISCARDED_BYTES;
+        let read = async {
+            while let Ok(Some(Ok(piece))) = timeout(DISCARD_IDLE, self.next()).await {
+                left = left.saturating_sub(piece.len());
+                if left == 0 {
+                    break;
+                }
+            }
+        };
+        // If it runs out of time, the connection is closed with something left.
+        drop(timeout(DISCARD_TIME, read).await);
+    }
+}
