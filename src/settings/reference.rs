@@ -127,8 +127,12 @@ mod tests {
         for schema in nested {
             schemas.extend(schema["oneOf"].as_array().into_iter().flatten());
         }
-        let mut words: Vec<String> = schemas.into_iter().filter_map(choices).flatten().collect();
-        words.dedup();
+        let mut words: Vec<String> = Vec::new();
+        for word in schemas.into_iter().filter_map(choices).flatten() {
+            if !words.contains(&word) {
+                words.push(word);
+            }
+        }
         match setting.range() {
             Some((least, most)) => format!("{least} to {most}"),
             None if words.is_empty() && setting.is("boolean") => "`true`, `false`".to_owned(),
