@@ -265,7 +265,7 @@ def sse(z):
     """An event that a tail waits for: its append is taken off."""
     tail, writer, count = Connection(z.address), Connection(z.address), 200
     writer.ask("POST", "/tables/tailed", ONE, [JSON])
-    tail.send("GET", "/tables/tailed/stream", b"", [("accept", "text/event-stream")])
+    tail.send("GET", "/tables/tailed", b"", [("accept", "text/event-stream")])
     tail.head()
     for _ in range(5):
         writer.ask("POST", "/tables/tailed", ONE, [JSON])
