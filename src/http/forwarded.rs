@@ -23,17 +23,18 @@ pub struct ProxyNetwork {
 impl ProxyNetwork {
     /// Whether an address is in it. An IPv4 address in IPv6's form counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let differs = network.to_bits() ^ address.to_bits();
-                differs.checked_shr(u32::BITS - self.bits).unwrap_or(0) == 0
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let differs = network.to_bits() ^ address.to_bits();
-                differs.checked_shr(u128::BITS - self.bits).unwrap_or(0) == 0
-            }
-            _ => false,
-        }
+        let address = address.to_canonical();
+        let differs = bits_of(self.address) ^ bits_of(address);
+        address.is_ipv4() == self.address.is_ipv4()
+            && differs.checked_shr(u128::BITS - self.bits).unwrap_or(0) == 0
+    }
+}
+
+/// The bits of an address, from the highest of the number on.
+fn bits_of(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()) << (u128::BITS - u32::BITS),
+        IpAddr::V6(address) => address.to_bits(),
     }
 }
 
@@ -60,10 +61,7 @@ impl FromStr for ProxyNetwork {
         }
         let network = Self { address, bits };
         // 10.1.0.0/8 is most likely meant as 10.1.0.0/16: nobody is trusted on a guess.
-        let is_first = match address {
-            IpAddr::V4(v4) => v4.to_bits().checked_shl(bits).unwrap_or(0) == 0,
-            IpAddr::V6(v6) => v6.to_bits().checked_shl(bits).unwrap_or(0) == 0,
-        };
+        let is_first = bits_of(address).checked_shl(bits).unwrap_or(0) == 0;
         let is_mapped = address.to_canonical() != address;
         match (is_first, is_mapped) {
             (true, false) => Ok(network),

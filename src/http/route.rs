@@ -12,6 +12,7 @@ use contracts::metrics::HttpCounts;
 pub(super) type AnswerFuture = Pin<Box<dyn Future<Output = Response> + Send>>;
 /// A handler with its state.
 pub(super) type Endpoint = Arc<dyn Fn(Request) -> AnswerFuture + Send + Sync>;
+
 /// What surrounds the handlers of routes of one kind.
 #[derive(Clone)]
 pub(super) struct Surroundings {
@@ -46,8 +47,6 @@ pub(super) struct Route {
     pub surroundings: Arc<Surroundings>,
     /// The handler.
     pub endpoint: Endpoint,
-    /// Its path, with `{names}` for what varies.
-    pub path: Arc<str>,
-    /// Counts its answers.
+    /// Counts its answers, by its path with `{names}` for what varies.
     pub counts: HttpCounts,
 }

@@ -2,7 +2,7 @@
 //! The finished table finds a request's route itself: a router that boxes and clones what is below each layer
 //! would cost an append a quarter of its time.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Router,
@@ -213,7 +213,7 @@ impl RouteTable {
     {
         let endpoint: Endpoint = Arc::new(move |request| otherwise.clone().call(request, ()));
         let unmatched = Route::without_verb("unmatched", Arc::clone(&self.surroundings), endpoint);
-        let mut by_path: Vec<(String, Vec<Route>)> = Vec::new();
+        let mut by_path: BTreeMap<String, Vec<Route>> = BTreeMap::new();
         for AddedRoute { route: RouteVerb { method, path, verb }, surroundings, endpoint } in self.routes {
             let route = Route {
                 method,
@@ -221,12 +221,8 @@ impl RouteTable {
                 surroundings,
                 endpoint: endpoint(()),
                 counts: HttpCounts::new(&path),
-                path: path.as_str().into(),
             };
-            match by_path.iter_mut().find(|(known, _)| *known == path) {
-                Some((_, routes)) => routes.push(route),
-                None => by_path.push((path, vec![route])),
-            }
+            by_path.entry(path).or_default().push(route);
         }
         let mut paths = matchit::Router::new();
         for (path, mut routes) in by_path {
@@ -241,14 +237,7 @@ impl RouteTable {
 
 impl Route {
     fn without_verb(path: &str, surroundings: Arc<Surroundings>, endpoint: Endpoint) -> Self {
-        Self {
-            method: None,
-            verb: None,
-            surroundings,
-            endpoint,
-            counts: HttpCounts::new(path),
-            path: path.into(),
-        }
+        Self { method: None, verb: None, surroundings, endpoint, counts: HttpCounts::new(path) }
     }
 
     /// Answers methods that no route of a path takes; `None` if one takes any.

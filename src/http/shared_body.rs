@@ -1,5 +1,5 @@
-//! A request's body, which two read one after the other: the handler, and whoever discards the rest of one that was
-//! refused.
+//! A request's body, which two read one after the other: the handler, and what discards the rest of one that
+//! was refused.
 
 use std::{
     pin::Pin,
@@ -28,7 +28,7 @@ const DISCARD_TIME: Duration = Duration::from_secs(5);
 /// A client that sends nothing for this long is not expected to send the rest.
 const DISCARD_IDLE: Duration = Duration::from_secs(2);
 
-/// A body with two readers, one after the other: the handler, and then the layer that discards the rest.
+/// A body with two readers, one after the other.
 #[derive(Clone)]
 pub(super) struct SharedBody(Arc<SharedBodyState>);
 

@@ -36,7 +36,7 @@ pub(super) async fn surround(
     if let Some(http) = &surroundings.http {
         connection = forwarded::attribute(connection, request.headers(), &http.trusted_proxies);
     }
-    let span = trace::span(surroundings.exports_traces, &route.path, &request);
+    let span = trace::span(surroundings.exports_traces, route.counts.route(), &request);
     let context = RequestContext::new(&request, route.verb);
     let body = shared_body::share(&mut request);
     let response = match check_head(&request, surroundings) {

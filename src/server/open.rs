@@ -33,7 +33,7 @@ use contracts::{
 };
 use hot_rocksdb::{
     HotParts, RocksHot, catalog::SharedCatalog, disk::Disk, options::OpenOptions, request::WriterOptions,
-    rocksdb::Db, settings::Durability,
+    rocksdb::Db,
 };
 use tiering::{Options, Parts, Store};
 
@@ -112,7 +112,7 @@ impl Startup {
             limits: Arc::new(settings.limits),
             header_bytes: settings.net.header_bytes,
             exports_traces,
-            is_synced: settings.process.durability == Durability::Fsync,
+            is_synced: settings.process.durability.is_synced(),
             stats: Arc::new(Stats::default()),
             http: settings.http.clone(),
             inflight: Budget::new(

@@ -117,13 +117,13 @@ gather! {
 }
 
 impl Settings {
-    /// Checks all settings, so that the error has every broken rule and not only the first.
+    /// Checks all settings against `known`, so that the error has every broken rule and not only the first.
     ///
     /// # Errors
     /// [`BadSettings`] with a line for each.
-    fn check(&self) -> Result<(), BadSettings> {
+    fn check(&self, known: &[Setting]) -> Result<(), BadSettings> {
         let mut broken = BrokenRules::default();
-        reference::check_ranges(&self.values(), &mut broken);
+        reference::check_ranges(known, &self.values(), &mut broken);
         self.check_sections(&mut broken);
         self.check_together(&mut broken);
         let lines = broken.into_lines();

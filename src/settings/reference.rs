@@ -97,8 +97,8 @@ fn find<'a>(values: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
 }
 
 /// Checks that numbers are within their ranges.
-pub(super) fn check_ranges(values: &Map<String, Value>, broken: &mut BrokenRules) {
-    for setting in super::Settings::all() {
+pub(super) fn check_ranges(known: &[Setting], values: &Map<String, Value>, broken: &mut BrokenRules) {
+    for setting in known {
         let value = find(values, &setting.key).and_then(Value::as_u64);
         if let (Some(value), Some((least, most))) = (value, setting.range()) {
             broken.outside(&setting.key, value, least, most);

@@ -84,7 +84,7 @@ impl Settings {
             .merge(Texts { source: "environment", values: of_environment(&known, variables, reads)? })
             .merge(Texts { source: "flags", values: of_flags(&known, flags)? });
         let settings = Self::extract(&figment).map_err(|lines| BadSettings(lines.join("\n")))?;
-        settings.check()?;
+        settings.check(&known)?;
         Ok(settings)
     }
 }

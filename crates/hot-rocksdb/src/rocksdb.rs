@@ -18,7 +18,6 @@ use super::{
     keys::{self, PartitionKey, cf, meta},
     options::{self, OpenOptions},
     sequence::{PartitionState, ago},
-    settings::Durability,
     synced::{self, Synced},
     upgrade, wal,
 };
@@ -57,7 +56,7 @@ impl Db {
         make_directory(&options.path)?;
         // Damage is looked for first: RocksDB's replay would silently drop everything after it.
         let noted = Synced::read(&options.path)?;
-        wal::check(&options.path, options.durability == Durability::Fsync)?;
+        wal::check(&options.path, options.durability.is_synced())?;
         let cache = Cache::new_lru_cache(options.hot.cache_bytes);
         let keys_floor = Floor::default();
         let family = |name| {

@@ -18,6 +18,13 @@ pub enum Durability {
     Os,
 }
 
+impl Durability {
+    /// Whether a write is synced before it is answered.
+    pub fn is_synced(self) -> bool {
+        self == Self::Fsync
+    }
+}
+
 /// What RocksDB holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HotSettings {

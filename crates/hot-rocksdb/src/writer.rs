@@ -16,7 +16,6 @@ use super::{
     batch::{Ack, Batch},
     idempotency::KeyLedger,
     request::{OpenVolume, Request},
-    settings::Durability,
 };
 use contracts::{error::StorageError, fence::Fence, heartbeat::Heartbeat, metrics, wakeups::Wakeups};
 
@@ -155,11 +154,9 @@ impl BatchWriter {
             return (self, Answers { acks, written: Ok(()) });
         }
         self.guards.heartbeat.waits(); // for the disk
-        if let Err(failed) = self.volume.db.write(
-            staged.writes,
-            self.next_batch,
-            self.volume.options.durability == Durability::Fsync,
-        ) {
+        if let Err(failed) =
+            self.volume.db.write(staged.writes, self.next_batch, self.volume.options.durability.is_synced())
+        {
             return (self, Answers { acks, written: Err(failed) });
         }
         // Durable: readers may see it now, and the callers are answered after that, so they can read what

@@ -26,8 +26,8 @@ pub struct JsonScanner<'a> {
     is_simple: bool,
 }
 
-/// One JSON value: valid, nested no deeper than [`MAX_JSON_DEPTH`], without
-/// lone surrogates. Only a [`JsonScanner`] makes one.
+/// One JSON value: valid, nested no deeper than [`MAX_JSON_DEPTH`], without lone surrogates. Only a
+/// [`JsonScanner`] makes one.
 #[derive(Debug, Clone, Copy)]
 pub struct ValidJson<'a> {
     /// UTF-8, from the first byte of the value to its last.

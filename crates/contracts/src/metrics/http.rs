@@ -27,6 +27,11 @@ impl HttpCounts {
         Self { route: route.to_owned(), seconds: OnceLock::new(), requests: RwLock::default() }
     }
 
+    /// The route's pattern.
+    pub fn route(&self) -> &str {
+        &self.route
+    }
+
     /// Counts one request, and how long it took. `method` is one of few: each is a label.
     pub fn count(&self, method: &'static str, status: u16, took: Duration) {
         let seconds = self.seconds.get_or_init(|| histogram!(HTTP_SECONDS, "route" => self.route.clone()));
