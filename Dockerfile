@@ -9,6 +9,7 @@ FROM ${RUST} AS builder
 RUN apt-get update && apt-get install -y --no-install-recommends g++ libclang-dev make && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 # First the dependencies alone, RocksDB among them: this layer stays until Cargo.lock changes.
+COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 COPY crates/contracts/Cargo.toml crates/contracts/
 COPY crates/tiering/Cargo.toml crates/tiering/

@@ -7,6 +7,7 @@ mod discard;
 mod memory;
 mod open;
 mod ports;
+mod processor;
 mod reload;
 pub(crate) mod settings;
 mod stop;
@@ -104,6 +105,7 @@ struct RunningStore {
 /// # Errors
 /// [`ServerError`] if it cannot start, or must stop because the disk failed or another writer took over.
 pub(crate) async fn run(settings: Settings, telemetry: &Telemetry) -> Result<(), ServerError> {
+    processor::check().map_err(ServerError::Setting)?;
     check_pod(&settings)?;
     let mut signals = Signals::listen()
         .map_err(|source| ServerError::Io { what: "cannot listen for signals".to_owned(), source })?;
