@@ -2,6 +2,7 @@
 //!
 //! Read `ARCHITECTURE.md` first: the map, the three paths and what must hold.
 
+pub mod auth;
 pub mod cli;
 pub mod http;
 mod inspect;
@@ -12,3 +13,4 @@ mod server;
 pub mod settings;
 mod shutdown;
 mod telemetry;
+mod yaml;

@@ -1,5 +1,5 @@
-//! Logs on standard error, with a level that can be changed at run time, and OTLP traces if a collector is
-//! configured.
+//! Logs on standard error, with a level that can be changed at run time; the audit log beside them, which has
+//! no level; and OTLP traces if a collector is configured.
 
 use std::{io, panic, sync::Arc};
 
@@ -11,18 +11,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::task;
 use tracing::{Subscriber, level_filters::LevelFilter};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    filter::{ParseError, Targets},
-    fmt,
+    filter::{FilterExt, ParseError, Targets},
+    fmt::{self, MakeWriter},
     layer::SubscriberExt,
     registry::LookupSpan,
     reload,
     util::{SubscriberInitExt, TryInitError},
 };
 
-use crate::http::state::LogLevel;
+use crate::{auth::audit, http::state::LogLevel};
 use contracts::settings::{BrokenRules, Section};
 
 /// How log lines look.
@@ -80,13 +80,28 @@ pub(crate) struct Telemetry {
     /// Changes what is logged.
     pub level: Arc<Level>,
     /// Counts the lines that were dropped because standard error was not read fast enough.
-    pub dropped: ErrorCounter,
+    pub dropped: DroppedLines,
     traces: Option<SdkTracerProvider>,
-    /// Writes the last lines when dropped.
-    _writer: WorkerGuard,
+    /// Write the last lines when dropped.
+    _writers: [WorkerGuard; 2],
 }
 
-/// Lines that may wait for the reader of standard error; any beyond that are dropped, and counted.
+/// Counts lines that were dropped, those of the audit log too.
+#[derive(Debug, Clone)]
+pub(crate) struct DroppedLines {
+    log: ErrorCounter,
+    audit: ErrorCounter,
+}
+
+impl DroppedLines {
+    /// How many there were since the start.
+    pub(crate) fn count(&self) -> u64 {
+        self.log.dropped_lines().saturating_add(self.audit.dropped_lines()) as u64
+    }
+}
+
+/// Lines of either log that may wait for the reader of standard error; any beyond that are dropped, and
+/// counted.
 const WAITING_LINES: usize = 8192;
 /// Bytes that a filter may have: the time to parse one grows with its square.
 const MAX_LEVEL_BYTES: usize = 4096;
@@ -153,29 +168,53 @@ impl LogLevel for Level {
 /// # Errors
 /// [`TelemetryError`].
 pub(crate) fn start(log: &LogSettings, wants_traces: bool) -> Result<Telemetry, TelemetryError> {
-    let (filter, handle) = reload::Layer::new(parse_level(&log.level)?);
+    // Each has a queue of its own: however much else is logged, no line of the audit log is dropped for it.
+    let (lines, lines_writer) = stderr("log");
+    let (audit, audit_writer) = stderr("audit-log");
+    let dropped = DroppedLines { log: lines.error_counter(), audit: audit.error_counter() };
+    let traces = if wants_traces { Some(provider()?) } else { None };
+    let (subscriber, level) = subscriber(log, lines, audit, traces.as_ref())?;
+    subscriber.try_init()?;
+    panic::set_hook(Box::new(|panic| tracing::error!("{panic}"))); // so that a panic reaches the log too
+    Ok(Telemetry { level: Arc::new(level), dropped, traces, _writers: [lines_writer, audit_writer] })
+}
+
+/// A queue before standard error, and the thread that empties it.
+fn stderr(thread: &str) -> (NonBlocking, WorkerGuard) {
     // Lossy: no request may wait for the reader of the log.
-    let (stderr, writer) =
-        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).finish(io::stderr());
-    let dropped = stderr.error_counter();
-    let lines = match log.format {
-        LogFormat::Text => fmt::layer().with_writer(stderr).with_target(false).with_ansi(false).boxed(),
+    let queue = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES);
+    queue.thread_name(thread).finish(io::stderr())
+}
+
+/// What takes everything that is logged: writes the lines of the log to `lines` and those of the audit log to
+/// `audit`, and exports spans.
+fn subscriber<L, A>(
+    log: &LogSettings,
+    lines: L,
+    audit: A,
+    traces: Option<&SdkTracerProvider>,
+) -> Result<(impl Subscriber + Send + Sync + use<L, A>, Level), BadLevel>
+where
+    L: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+    A: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let (filter, handle) = reload::Layer::<EnvFilter, Registry>::new(parse_level(&log.level)?);
+    let others = Targets::new().with_default(LevelFilter::TRACE).with_target(audit::TARGET, LevelFilter::OFF);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match log.format {
+        LogFormat::Text => fmt::layer().with_writer(lines).with_target(false).with_ansi(false).boxed(),
         LogFormat::Json => fmt::layer()
-            .with_writer(stderr)
+            .with_writer(lines)
             .with_target(false)
             .json()
             .flatten_event(true)
             .with_span_list(false)
             .boxed(),
     };
-    let traces = if wants_traces { Some(provider()?) } else { None };
-    tracing_subscriber::registry()
-        .with(lines.with_filter(filter))
-        .with(traces.as_ref().map(spans))
-        .try_init()?;
-    panic::set_hook(Box::new(|panic| tracing::error!("{panic}"))); // so that a panic reaches the log too
-    let level = Level { text: Mutex::new(log.level.clone()), filter: handle };
-    Ok(Telemetry { level: Arc::new(level), dropped, traces, _writer: writer })
+    let subscriber = tracing_subscriber::registry()
+        .with(lines.with_filter(filter.and(others)))
+        .with(audit::layer(audit))
+        .with(traces.map(spans));
+    Ok((subscriber, Level { text: Mutex::new(log.level.clone()), filter: handle }))
 }
 
 impl Telemetry {
@@ -203,15 +242,19 @@ fn provider() -> Result<SdkTracerProvider, ExporterBuildError> {
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build())
 }
 
-/// Exports Zombi's own spans, whatever the level of the logs is.
+/// Exports Zombi's own spans, whatever the level of the logs is. The audit log goes to no collector.
 fn spans<S: Subscriber + for<'a> LookupSpan<'a>>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S> {
-    let ours = Targets::new().with_target("zombi", LevelFilter::DEBUG);
+    let ours =
+        Targets::new().with_target("zombi", LevelFilter::DEBUG).with_target(audit::TARGET, LevelFilter::OFF);
     tracing_opentelemetry::layer().with_tracer(provider.tracer("zombi")).with_filter(ours)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::auth::audit::tests::WrittenLines;
 
     #[test]
     fn a_word_that_is_no_level_is_refused() {
@@ -224,5 +267,29 @@ mod tests {
             assert!(parse_level(level).is_err(), "{level}");
         }
         assert!(matches!(parse_level(&"zombi=info,".repeat(1000)), Err(BadLevel::TooLong(_))));
+    }
+
+    #[test]
+    fn the_audit_log_has_no_level_and_its_lines_are_nowhere_else() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let (lines, audit) = (WrittenLines::new(), WrittenLines::new());
+            let settings = LogSettings { level: "trace".to_owned(), format };
+            let (subscriber, level) = subscriber(&settings, lines.writer(), audit.writer(), None).unwrap();
+            let _guard = tracing::subscriber::set_default(subscriber);
+            for (text, is_logged) in
+                [("trace", true), ("off", false), ("zombi::audit=trace", false), ("info", true)]
+            {
+                level.set(text).unwrap();
+                tracing::info!(target: audit::TARGET, verb = "manage");
+                tracing::info!("another");
+                let said = audit.take();
+                assert_eq!(said.len(), 1, "{text}: {said:?}");
+                let line: Value = serde_json::from_str(&said[0]).unwrap();
+                assert_eq!((&line["target"], &line["verb"]), (&json!("zombi::audit"), &json!("manage")));
+                let logged = lines.take();
+                assert_eq!(logged.len(), usize::from(is_logged), "{text}: {logged:?}");
+                assert!(logged.iter().all(|line| line.contains("another")), "{text}: {logged:?}");
+            }
+        }
     }
 }

@@ -4,14 +4,13 @@
     tests/deploy.py
 
 Every overlay against the Kubernetes schemas, strictly, and against what has gone wrong in clusters: volumes, probes, budgets,
-names, networks, secrets; the examples of docs/kubernetes.md, rendered; the Dockerfile by hadolint; the Tiltfile evaluated, with
-Tilt's own functions standing in. Needs the packages of tests/requirements.txt in the Python that runs it; what needs kubectl is
+names, networks, secrets, identity; the examples of deploy/examples, and those of docs/kubernetes.md, rendered; the Dockerfile by
+hadolint; the Tiltfile evaluated, with Tilt's own functions standing in. Needs the packages of tests/requirements.txt in the Python that runs it; what needs kubectl is
 skipped, and says so, where there is none.
 """
 
 import base64
 import glob
-import ipaddress
 import os
 import re
 import shutil
@@ -22,16 +21,11 @@ import tempfile
 import starlark
 import yaml
 
+import identity
 from demo import check, say
+from manifests import DEPLOY, OPERATOR, POD_SECURITY, ROOT, TOOLS, kustomize, lets_out, of, one, validate, variables, with_components
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-DEPLOY = os.path.join(ROOT, "deploy")
-TOOLS = os.path.dirname(sys.executable)
-KUBERNETES = "1.32.0"
-# The Prometheus operator's kinds are not in Kubernetes' schemas.
-OPERATOR = "monitoring.coreos.com/"
 PLACES = ["base", "overlays/dev", "overlays/production"]
-POD_SECURITY = {"pod-security.kubernetes.io/enforce": "restricted"}
 MONTH = 30 * 24 * 60 * 60
 # What a cluster may need beside the NetworkPolicy: addresses and ports that a component must open, and nothing else does.
 WAYS_OUT = {
@@ -65,55 +59,11 @@ def manifests():
     settings(places["overlays/production"])
     disruption(places["overlays/production"])
     network(places["overlays/production"])
+    identity.production(places)
+    identity.certificate(places["overlays/production"])
+    identity.examples(places["overlays/production"])
     dashboards()
     documented()
-
-
-def kustomize(directory):
-    rendered = subprocess.run(["kubectl", "kustomize", directory], capture_output=True, text=True)
-    check(rendered.returncode == 0, f"{directory} can be rendered: {rendered.stderr}")
-    return list(yaml.safe_load_all(rendered.stdout))
-
-
-def with_components(*components):
-    """The base with these components."""
-    with tempfile.TemporaryDirectory() as directory:
-        paths = [os.path.join(DEPLOY, "base")] + [os.path.join(DEPLOY, "components", component) for component in components]
-        paths = [os.path.relpath(path, directory) for path in paths]
-        with open(os.path.join(directory, "kustomization.yaml"), "w") as file:
-            yaml.safe_dump({"resources": paths[:1], "components": paths[1:]}, file)
-        return kustomize(directory)
-
-
-def validate(place, objects):
-    known = [each for each in objects if not each["apiVersion"].startswith(OPERATOR)]
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        yaml.safe_dump_all(known, file)
-        file.flush()
-        command = [os.path.join(TOOLS, "kubernetes-validate"), "--strict", "-k", KUBERNETES, file.name]
-        found = subprocess.run(command, capture_output=True, text=True)
-    check(found.returncode == 0, f"{place} is valid: {found.stdout}{found.stderr}")
-    others = f"; {len(objects) - len(known)} of the operator's own" if len(known) < len(objects) else ""
-    say(f"manifests  {place}: {len(known)} objects valid for Kubernetes {KUBERNETES}{others}")
-    return objects
-
-
-def of(objects, kind):
-    return [each for each in objects if each["kind"] == kind]
-
-
-def one(objects, kind, name):
-    found = [each for each in of(objects, kind) if each["metadata"]["name"] == name]
-    check(len(found) == 1, f"there is one {kind} {name}: {len(found)}")
-    return found[0]
-
-
-def variables(stateful):
-    """The environment of Zombi's container: a value, or where it comes from."""
-    env = stateful["spec"]["template"]["spec"]["containers"][0]["env"]
-    names = [each["name"] for each in env]
-    check(len(names) == len(set(names)), f"no variable is set twice: {names}")
-    return {each["name"]: each.get("value", each.get("valueFrom")) for each in env}
 
 
 def pod(place, stateful):
@@ -193,9 +143,10 @@ def disruption(objects):
 
 def network(production):
     """The policy alone closes what a component opens; with the component it is open, and as much as before stays closed."""
-    alone = one(production, "NetworkPolicy", "zombi")
+    alone = one(with_components("network-policy"), "NetworkPolicy", "zombi")
     check(lets_out(alone, "kube-system", 53, "UDP") and lets_out(alone, "203.0.113.7", 443, "TCP"), "DNS and S3 are open")
-    metrics = [rule for rule in alone["spec"]["ingress"] if {"port": "admin"} in rule["ports"]]
+    entries = one(production, "NetworkPolicy", "zombi")["spec"]["ingress"]
+    metrics = [rule for rule in entries if {"port": "admin"} in rule["ports"]]
     monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
     check([rule["from"] for rule in metrics] == [[monitoring]], f"the admin port is open to monitoring alone: {metrics}")
     ways = [way for opened in WAYS_OUT.values() for way in opened]
@@ -210,34 +161,13 @@ def network(production):
         check(policy["spec"]["egress"][:len(rules)] == rules, f"{component} takes nothing away")
         check(policy["spec"]["ingress"] == alone["spec"]["ingress"], f"{component} leaves alone who may come in")
         check(not of(with_components(component), "NetworkPolicy"), f"{component} by itself closes nothing")
+    identity.api_server(alone, one(production, "NetworkPolicy", "zombi"))
     there = {name for name in os.listdir(os.path.join(DEPLOY, "components")) if name.startswith("egress-")}
     check(there == set(WAYS_OUT), f"each component is tried: {there ^ set(WAYS_OUT)}")
     with open(os.path.join(ROOT, "docs", "kubernetes.md")) as file:
         text = file.read()
     check(all(f"`{component}`" in text for component in there), "docs/kubernetes.md has them all")
     say(f"network    {len(ways)} ways out for DNS and credentials: closed by the policy, opened by {len(there)} components")
-
-
-def lets_out(policy, where, port, protocol):
-    """Whether the policy lets Zombi go to an address, or to the pods of a namespace."""
-    for rule in policy["spec"]["egress"]:
-        ports = rule.get("ports")
-        if ports and not any((each["port"], each.get("protocol", "TCP")) == (port, protocol) for each in ports):
-            continue
-        if not rule.get("to") or any(reaches(peer, where) for peer in rule["to"]):
-            return True
-    return False
-
-
-def reaches(peer, where):
-    if "ipBlock" in peer:
-        check("except" not in peer["ipBlock"], "no way out has an exception")
-        try:
-            return ipaddress.ip_address(where) in ipaddress.ip_network(peer["ipBlock"]["cidr"])
-        except ValueError:
-            return False
-    check(set(peer) == {"namespaceSelector"}, f"a way out is an address or a namespace: {peer}")
-    return peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": where}
 
 
 def dashboards():
@@ -257,6 +187,9 @@ def documented():
             os.symlink(ROOT, os.path.join(directory, "zombi"))
             with open(os.path.join(directory, "kustomization.yaml"), "w") as file:
                 file.write(example)
+            shutil.copy(os.path.join(DEPLOY, "examples", "policy.yaml"), directory)
+            with open(os.path.join(directory, "tokens.yaml"), "w") as file:
+                file.write("version: 1\ntokens: [{name: ci, sha256: " + "0" * 64 + "}]\n")
             objects = validate(f"docs/kubernetes.md, example {number}", kustomize(directory))
         watched = [each for each in objects if each["apiVersion"].startswith(OPERATOR)]
         kinds = {each["kind"] for each in watched}
@@ -272,6 +205,12 @@ def documented():
         found = variables(one(objects, "StatefulSet", "zombi"))
         check(found["ZOMBI_S3_BUCKET"] == "my-events", f"the overlay's own bucket holds: {found}")
         check("ZOMBI_HTTP_HOSTS" in found and "ZOMBI_POD" in found, f"and the rest stays: {found}")
+        # By the same names, or the pod would still have the examples of the component.
+        policy = yaml.safe_load(one(objects, "ConfigMap", "zombi-policy")["data"]["policy.yaml"])
+        check("quotas" not in policy, f"the overlay's own policy holds: {policy}")
+        tokens = yaml.safe_load(base64.b64decode(one(objects, "Secret", "zombi-tokens")["data"]["tokens.yaml"]))
+        check([token["name"] for token in tokens["tokens"]] == ["ci"], f"the overlay's own tokens hold: {tokens}")
+        check(found["ZOMBI_AUTH_OIDC_ISSUER"].startswith("https://oidc.eks."), f"and its issuer: {found}")
     for path in glob.glob(os.path.join(ROOT, "docs", "**", "*.md"), recursive=True):
         with open(path) as file:
             for link in re.findall(r"\]\(([^)#:]+)\)", file.read()):

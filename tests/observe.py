@@ -32,6 +32,11 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OPERATOR = os.path.join(ROOT, "deploy", "components", "prometheus-operator")
 DASHBOARDS = os.path.join(ROOT, "deploy", "components", "grafana-dashboards", "*.json")
 RUNBOOKS = os.path.join(ROOT, "docs", "runbooks")
+# Numbers of an issuer's keys. They are there only with an issuer: static tokens need no keys, and 0 would be an alert.
+WITH_ISSUER = {"zombi_auth_keys"}
+# The public half of a key whose other half nobody has.
+JWKS = {"keys": [{"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "1",
+                  "x": "CBDRN164VwwBzp4aeLa5lZbb2Vy3MPi5hT-lT4knEuI", "y": "fDHnGwpsFnijQtgtc0OtLEg82Bsx-BnSnDLgPkIdglc"}]}
 
 
 def main():
@@ -43,6 +48,7 @@ def main():
         try:
             load(zombi)
             metrics(zombi)
+            identity(sys.argv[1], s3.endpoint, directory)
             expressions(zombi, directory)
         finally:
             zombi.kill()
@@ -68,9 +74,36 @@ def metrics(zombi):
     check(found.returncode == 0, f"promtool finds nothing in the metrics: {found.stdout.decode()}{found.stderr.decode()}")
     # An alert on a series that is not there yet misses what it counts first; on one that is never there it misses everything.
     names = {name for expression in alert_expressions() for name in re.findall(r"\bzombi_\w+", expression)}
-    missing = {name for name in names if not re.search(rf"^{name}[ {{]".encode(), text, re.M)}
-    check(not missing, f"there is every metric that an alert names: {sorted(missing)}")
+    missing = {name for name in names if not has(text, name)}
+    check(missing == WITH_ISSUER & names, f"there is every metric that an alert names, but those of an issuer: {sorted(missing)}")
     say(f"metrics    {len(re.findall(rb'^# TYPE zombi_', text, re.M))} of Zombi's own; promtool finds nothing; {len(names)} are in alerts")
+
+
+def has(text, name):
+    return re.search(rf"^{name}[ {{]".encode(), text, re.M)
+
+
+def identity(binary, endpoint, directory):
+    """A Zombi with an issuer has the metrics that it alone has, and they say that all is well."""
+    files = {"policy.yaml": "version: 1\nbindings: []\n", "jwks.json": json.dumps(JWKS)}
+    for name, text in files.items():
+        with open(os.path.join(directory, name), "w") as file:
+            file.write(text)
+    settings = {"s3.bucket": "identified", "auth.mode": "required", "auth.policy_file": os.path.join(directory, "policy.yaml"),
+                "auth.oidc.issuer": "https://issuer.example.com", "auth.oidc.jwks_file": os.path.join(directory, "jwks.json")}
+    zombi = Zombi(binary, os.path.join(directory, "identified"), endpoint, settings)
+    try:
+        with open(zombi.volume + ".log") as log:
+            port = re.search(r"the admin port address=\S+:(\d+)", log.read()).group(1)
+        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read()
+    finally:
+        zombi.kill()
+    missing = {name for name in WITH_ISSUER if not has(text, name)}
+    check(not missing, f"with an issuer there are the numbers of its keys: {sorted(missing)}")
+    for name, value in (("zombi_auth_keys", 1), ("zombi_auth_enabled", 1), ("zombi_auth_reload_failures_total", 0)):
+        found = re.findall(rf"^{name}(?:{{.*}})? (\S+)$".encode(), text, re.M)
+        check(found and all(float(one) == value for one in found), f"{name} is {value} where all is well: {found}")
+    say("identity   with an issuer there are its keys; without one there are none to miss")
 
 
 def rules():
@@ -91,7 +124,7 @@ def alerts():
             tests = [test for each in yaml.safe_load(file)["tests"] for test in each["alert_rule_test"]]
     found = [rule for group in rules()["groups"] for rule in group["rules"]]
     # Whoever is on call should know them all.
-    check(1 <= len(found) <= 16, f"at most sixteen alerts: {len(found)}")
+    check(1 <= len(found) <= 18, f"at most eighteen alerts: {len(found)}")
     for rule in found:
         mine = [bool(test["exp_alerts"]) for test in tests if test["alertname"] == rule["alert"]]
         check(True in mine, f"{rule['alert']} has a unit test in which it fires")

@@ -10,7 +10,10 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use tokio::{task::coop, time::sleep_until};
+use tokio::{
+    task::coop,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -24,6 +27,7 @@ use super::{
     scope::RequestScope,
     shared_body::SharedBody,
 };
+use crate::auth::quotas::{QuotaHold, Usage};
 use contracts::error::{Overload, StorageError};
 
 /// The headers of a request, and its body, which is still to be received.
@@ -33,6 +37,9 @@ pub(super) struct Incoming {
     body: Option<SharedBody>,
     coding: Option<Coding>,
     connection: Arc<Connection>,
+    /// What the caller uses of its quotas, and what this body holds of them.
+    usage: Option<Arc<Usage>>,
+    held: Option<QuotaHold>,
 }
 
 impl<S: Send + Sync> FromRequest<S> for Incoming {
@@ -41,8 +48,15 @@ impl<S: Send + Sync> FromRequest<S> for Incoming {
     async fn from_request(request: Request<Body>, _state: &S) -> Result<Self, Problem> {
         let (mut parts, _) = request.into_parts();
         let coding = Coding::of(&parts.headers)?;
-        let RequestScope { connection, body, .. } = parts.extensions.remove().unwrap_or_default();
-        Ok(Self { headers: parts.headers, body, coding, connection })
+        let RequestScope { connection, caller, body, .. } = parts.extensions.remove().unwrap_or_default();
+        let usage = caller.usage().filter(|_| body.is_some()).cloned();
+        let held = usage.as_ref().map(|usage| {
+            usage.write_debt()?;
+            let declared = content_length(&parts.headers).unwrap_or(STREAM_BYTES);
+            usage.hold_inflight(declared.min(STREAM_BYTES) as u64)
+        });
+        let held = held.transpose()?;
+        Ok(Self { headers: parts.headers, body, coding, connection, usage, held })
     }
 }
 
@@ -56,22 +70,26 @@ impl Incoming {
     /// `limits.body_idle_secs`.
     pub(super) fn pieces(self, limits: &Limits, budget: &Arc<Budget>) -> BodyPieces {
         let pace = Pace::of_stream(limits);
-        self.at_pace(pace, budget)
+        self.at_pace(pace, budget, STREAM_BYTES)
     }
 
     /// The whole body, decoded, and its share of the memory for bodies.
     ///
     /// # Errors
-    /// 413 over `limits.body_bytes` or `limits.decoded_body_bytes`, 503 without memory, 408 or 400 if it does
-    /// not arrive.
+    /// 413 over `limits.body_bytes` or `limits.decoded_body_bytes`, 429 over the caller's quota, 503 without
+    /// memory, 408 or 400 if it does not arrive.
     pub(super) async fn receive(
-        self,
+        mut self,
         limits: &Limits,
         budget: &Arc<Budget>,
     ) -> Result<(Bytes, Share), Problem> {
         let declared = content_length(&self.headers);
         if declared.is_some_and(|declared| declared > limits.body_bytes) {
             return Err(too_large(limits.body_bytes));
+        }
+        // What is declared is refused before any of it is read; the rest is counted as it arrives.
+        if let (Some(held), Some(declared)) = (&mut self.held, declared) {
+            held.grow_to(declared as u64)?;
         }
         let sizes = Sizes {
             // Memory is taken as bytes arrive, whatever length was declared. Without a coding the declared
@@ -80,10 +98,11 @@ impl Incoming {
             sent: limits.body_bytes,
             decoded: if self.coding.is_some() { limits.decoded_body_bytes } else { limits.body_bytes },
         };
-        self.at_pace(Pace::of_whole(limits), budget).collect(sizes).await
+        self.at_pace(Pace::of_whole(limits), budget, usize::MAX).collect(sizes).await
     }
 
-    fn at_pace(self, pace: Pace, budget: &Arc<Budget>) -> BodyPieces {
+    /// `most_held` is what the body holds of its caller's quota at most, in bytes.
+    fn at_pace(self, pace: Pace, budget: &Arc<Budget>, most_held: usize) -> BodyPieces {
         let share = budget.receiving(&self.connection);
         BodyPieces {
             given_up: share.given_up(),
@@ -95,6 +114,10 @@ impl Incoming {
             ready: None,
             sent: 0,
             coming: Some(self.connection.body()),
+            usage: self.usage,
+            held: self.held,
+            most_held,
+            not_before: None,
         }
     }
 }
@@ -110,12 +133,20 @@ struct Sizes {
     decoded: usize,
 }
 
+/// What a stream holds of its caller's quota, whatever its length, and what any body holds at first that does
+/// not say that it is smaller.
+const STREAM_BYTES: usize = 64 << 10;
 /// The most that is allocated in advance for a body of known length.
 const FIRST_BYTES: usize = 256 << 10;
 
 /// The length that the head declares.
 fn content_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Others need the memory more.
+fn given_up() -> Problem {
+    StorageError::Overloaded { reason: Overload::Slow, retry_after: Duration::from_secs(1) }.into()
 }
 
 fn too_large(limit: usize) -> Problem {
@@ -138,6 +169,11 @@ pub(super) struct BodyPieces {
     sent: usize,
     /// Marks the connection while the client has something to send.
     coming: Option<CountGuard>,
+    usage: Option<Arc<Usage>>,
+    held: Option<QuotaHold>,
+    most_held: usize,
+    /// When more is read of a caller that is over its quota of bytes a second, and how long that was to wait.
+    not_before: Option<(Instant, Duration)>,
 }
 
 impl BodyPieces {
@@ -179,10 +215,13 @@ impl BodyPieces {
     /// that.
     ///
     /// # Errors
-    /// 503 if there is none.
+    /// 503 if there is none, 429 over the caller's quota.
     pub(super) async fn keep(&mut self, bytes: usize) -> Result<(), Problem> {
         self.kept = bytes;
         let needed = self.needed();
+        if let Some(held) = &mut self.held {
+            held.grow_to(needed.min(self.most_held) as u64)?;
+        }
         self.share.shrink_to(needed);
         self.share.grow_to(needed).await
     }
@@ -206,6 +245,15 @@ impl BodyPieces {
 
     /// The next piece as it was sent.
     async fn next_sent(&mut self) -> Result<Option<Bytes>, Problem> {
+        if let Some((not_before, pause)) = self.not_before {
+            tokio::select! {
+                biased;
+                () = sleep_until(not_before) => {}
+                () = self.given_up.cancelled() => return Err(given_up()),
+            }
+            self.not_before = None;
+            self.pace.paused(pause);
+        }
         let Some(body) = &mut self.body else {
             self.coming = None;
             return Ok(None);
@@ -215,10 +263,7 @@ impl BodyPieces {
             None => tokio::select! {
                 biased;
                 piece = body.next() => piece,
-                () = self.given_up.cancelled() => {
-                    let (reason, retry_after) = (Overload::Slow, Duration::from_secs(1));
-                    return Err(StorageError::Overloaded { reason, retry_after }.into());
-                }
+                () = self.given_up.cancelled() => return Err(given_up()),
                 () = sleep_until(self.pace.until()) => {
                     return Err(Problem::new(Code::Timeout, self.pace.too_slow()));
                 }
@@ -231,6 +276,9 @@ impl BodyPieces {
             Some(piece) => {
                 self.pace.received(piece.len());
                 self.sent += piece.len();
+                let wait = self.usage.as_ref().map(|usage| usage.pace_write(piece.len() as u64));
+                let wait = wait.filter(|wait| !wait.is_zero());
+                self.not_before = wait.map(|wait| (Instant::now() + wait, wait));
             }
             None => self.coming = None,
         }
@@ -265,6 +313,7 @@ impl BodyPieces {
     fn received(mut self, body: Bytes) -> (Bytes, Share) {
         self.share.shrink_to(body.len());
         self.share.settle();
+        self.share.keep_until_dropped(self.held);
         (body, self.share)
     }
 }
@@ -287,6 +336,8 @@ mod tests {
             body: share(&mut Request::new(Body::from(coded))),
             coding: Some(Coding::Zstd),
             connection,
+            usage: None,
+            held: None,
         };
         let mut pieces = incoming.pieces(&Limits::default(), &budget);
         let mut other = budget.receiving(&Connection::default());

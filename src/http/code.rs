@@ -42,6 +42,17 @@ codes! {
     BadRequest "bad_request" BAD_REQUEST
         "The request cannot be understood as HTTP for this path."
         "Compare it with `/openapi.json`."
+    Unauthenticated "unauthenticated" UNAUTHORIZED
+        "There is no credential, or it is not accepted: `reason` says why."
+        "Send `Authorization: Bearer TOKEN` with a token that is valid for this server."
+    Forbidden "forbidden" FORBIDDEN
+        "The caller may not do this: no binding of the policy gives `principal` the right to `verb` \
+         `resource`. The answer is the same whether the resource exists or not. Or a token came to the admin \
+         port from another machine, while the main port speaks TLS."
+        "Ask whoever keeps the policy. `zombi auth can` says what a principal may do."
+    AuthUnavailable "auth_unavailable" SERVICE_UNAVAILABLE
+        "Tokens cannot be verified: the issuer's keys have not been fetched yet."
+        "Try again after `Retry-After`. Static tokens work meanwhile."
     BadPath "bad_path" BAD_REQUEST
         "A part of the path is not UTF-8 after URL decoding."
         "Send UTF-8, percent-encoded."
@@ -181,6 +192,12 @@ codes! {
     OffsetBeyondEnd "offset_beyond_end" RANGE_NOT_SATISFIABLE
         "A read starts beyond the partition's `next`."
         "Start at `next` or before. If the offset was real once, the partition has lost events: see `lost`."
+    QuotaExceeded "quota_exceeded" TOO_MANY_REQUESTS
+        "The principal is over a quota of the policy; `quota` says which: `requests`, `write_bytes`, \
+         `read_bytes`, `inflight`, `streams`, `flushes`, `tables`, `partitions` or `groups`. Nothing was \
+         written."
+        "Try again after `Retry-After`. `tables`, `partitions` and `groups` count what the principal has \
+         made, and waiting does not help: delete tables or groups that nobody needs, or raise the quota."
     Internal "internal" INTERNAL_SERVER_ERROR
         "A bug: the request ended in a panic, which is in the server's log."
         "Report it with the log line. A write may have been stored: send it again with the same idempotency \

@@ -14,17 +14,27 @@ use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// A client as budgets see it: its IPv4 address, or the /64 network of its IPv6 address.
+use crate::auth::principal::ShownCertificate;
+
+/// A client as budgets see it: its principal, or without one its IPv4 address, or the /64 network of its IPv6
+/// address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Peer(IpAddr);
+pub struct Peer(PeerKind);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum PeerKind {
+    Network(IpAddr),
+    /// By the number of what it uses of its quotas.
+    Principal(u64),
+}
 
 impl Peer {
     /// The peer at an address.
     pub fn at(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
+        Self(PeerKind::Network(match address.to_canonical() {
             IpAddr::V6(address) => IpAddr::from((address.to_bits() >> 64 << 64).to_be_bytes()),
             address => address,
-        })
+        }))
     }
 }
 
@@ -34,7 +44,7 @@ impl Peer {
 pub struct Connection {
     /// Where the client is: at the other end, or behind the proxy that speaks for it.
     pub address: IpAddr,
-    /// Whose share is used.
+    /// Whose share is used: the principal's, once that is known.
     pub peer: Peer,
     /// Ends it, whatever it is doing.
     pub kill: CancellationToken,
@@ -46,7 +56,7 @@ pub struct Connection {
 struct ConnectionState {
     opened: Instant,
     /// Whom the client's certificate names.
-    certificate: OnceLock<Arc<str>>,
+    certificate: OnceLock<ShownCertificate>,
     /// Requests under way.
     requests: AtomicUsize,
     /// Requests that have begun since it was opened.
@@ -124,16 +134,23 @@ impl Connection {
         Self { address, peer: Peer::at(address), kill, state }
     }
 
-    /// Whom the certificate names that the client has shown: the one URI in it. `None` without TLS, without a
-    /// certificate, and with one that names nobody.
-    pub fn certificate(&self) -> Option<&Arc<str>> {
+    /// The same connection, for a request of a principal: it takes of that one's share, wherever it comes
+    /// from.
+    pub fn for_principal(&self, number: u64) -> Self {
+        let (kill, state) = (self.kill.clone(), Arc::clone(&self.state));
+        Self { address: self.address, peer: Peer(PeerKind::Principal(number)), kill, state }
+    }
+
+    /// Whom the certificate names that the client has shown. `None` without TLS, without a certificate, and
+    /// with one that names nobody.
+    pub fn certificate(&self) -> Option<&ShownCertificate> {
         self.state.certificate.get()
     }
 
     /// The handshake is complete, and the client's certificate names somebody.
-    pub fn set_certificate(&self, name: Arc<str>) {
+    pub fn set_certificate(&self, shown: ShownCertificate) {
         // There is one handshake.
-        drop(self.state.certificate.set(name));
+        drop(self.state.certificate.set(shown));
     }
 
     /// Notes that bytes went either way.
@@ -264,11 +281,15 @@ mod tests {
     #[test]
     fn what_a_proxy_passes_on_is_its_clients_and_keeps_its_connection_busy() {
         let connection = Connection::new([10, 0, 0, 1].into());
-        connection.set_certificate("spiffe://corp/proxy".into());
+        connection.set_certificate(ShownCertificate { uri: "spiffe://corp/proxy".into(), ends_ms: 0 });
         let passed_on = connection.for_client([192, 0, 2, 7].into());
         assert_eq!(passed_on.peer, Peer::at([192, 0, 2, 7].into()));
         assert_eq!(connection.peer, Peer::at([10, 0, 0, 1].into()));
         assert_eq!(passed_on.certificate(), connection.certificate());
+        let of_principal = [7, 8].map(|number| passed_on.for_principal(number));
+        assert_eq!(of_principal[0].peer, connection.for_principal(7).peer);
+        assert_ne!(of_principal[0].peer, of_principal[1].peer);
+        assert_eq!(of_principal[0].address, passed_on.address);
         let request = passed_on.request();
         assert!(connection.is_busy());
         drop(request);

@@ -8,7 +8,8 @@ use axum::{
 };
 use tracing::{debug, error};
 
-use super::{code::Code, error::Problem, verb::Verb};
+use super::{code::Code, error::Problem};
+use crate::auth::verb::Verb;
 use contracts::{
     clock::{Clock, SystemClock},
     metrics,
@@ -64,7 +65,8 @@ impl RequestContext {
         response
     }
 
-    fn id(&self) -> &str {
+    /// The request's id.
+    pub(super) fn id(&self) -> &str {
         self.id.to_str().unwrap_or_default()
     }
 

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::code::Code;
+use crate::auth::refusal::CredentialRefusal;
 use contracts::{
     error::{Counted, Overload, StorageError, Tier},
     metrics,
@@ -103,6 +104,20 @@ impl Problem {
         metrics::REFUSALS.into_iter().find(|known| *known == reason)
     }
 
+    /// Why a caller was refused: the `reason` of its credential, or the code.
+    pub(super) fn denial(&self) -> &'static str {
+        let reason = self.0.extra.get("reason").and_then(Value::as_str);
+        match (self.0.code, reason) {
+            (Code::Unauthenticated, None) => "no_credential",
+            (Code::Unauthenticated, Some(reason)) => CredentialRefusal::ALL
+                .into_iter()
+                .map(CredentialRefusal::reason)
+                .find(|known| *known == reason)
+                .unwrap_or("unauthenticated"),
+            (code, _) => code.name(),
+        }
+    }
+
     /// Says when to try again.
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.0.retry_after = Some(delay);
@@ -125,6 +140,7 @@ impl Problem {
     /// not know, such as a panic, is `unknown`.
     pub(super) fn render(self, request_id: &str, tells_outcome: bool) -> Response {
         let problem = *self.0;
+        let has_reason = problem.extra.contains_key("reason");
         let (code, status) = (problem.code.name(), problem.code.status());
         let mut body = json!({
             "type": format!("{TYPE}{code}"),
@@ -144,8 +160,16 @@ impl Problem {
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if problem.code == Code::Unauthenticated {
+            // RFC 6750 3.1: no error where no credential was sent.
+            let challenge =
+                if has_reason { r#"Bearer error="invalid_token""# } else { r#"Bearer realm="zombi""# };
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
         if let Some(delay) = problem.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(delay.as_secs().max(1)));
+            // Rounded up: who comes a moment too early comes in vain.
+            let secs = u64::try_from(delay.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(secs.max(1)));
         }
         response
     }
@@ -204,6 +228,9 @@ impl From<StorageError> for Problem {
                 problem.with("partition", partition.number).with("expected", *expected).with("next", *next)
             }
             StorageError::TooMany { limit, .. } => problem.with("limit", *limit),
+            StorageError::OverQuota { quota, .. } => {
+                problem.retry_after(Duration::from_secs(1)).with("quota", *quota)
+            }
             StorageError::PartitionsShrink { partitions, .. } => problem.with("partitions", *partitions),
             StorageError::KeyReused { partition, offset, index } => {
                 problem.with("partition", partition.number).with("offset", *offset).with("index", *index)
@@ -249,6 +276,7 @@ fn code_of(error: &StorageError) -> Code {
         StorageError::TooMany { what: Counted::Tables, .. } => Code::TooManyTables,
         StorageError::TooMany { what: Counted::Partitions, .. } => Code::TooManyPartitions,
         StorageError::TooMany { what: Counted::Groups | Counted::GroupOffsets, .. } => Code::TooManyGroups,
+        StorageError::OverQuota { .. } => Code::QuotaExceeded,
         StorageError::PartitionsShrink { .. } => Code::PartitionsShrink,
         StorageError::KeyReused { .. } => Code::IdempotencyKeyReused,
         StorageError::BeyondEnd { .. } => Code::OffsetBeyondEnd,
@@ -275,6 +303,7 @@ fn reason_name(reason: Overload) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::caller::CallerEnd;
 
     #[test]
     fn every_503_is_counted_by_its_reason() {
@@ -287,5 +316,30 @@ mod tests {
             StorageError::Overloaded { reason: Overload::HotFull, retry_after: Duration::from_secs(1) };
         assert_eq!(Problem::from(full).refusal(), Some("hot_full"));
         assert_eq!(Problem::new(Code::Internal, "").refusal(), None);
+    }
+
+    #[test]
+    fn nobody_is_told_to_come_again_too_early() {
+        for (millis, secs) in [(0, "1"), (1, "1"), (1000, "1"), (1001, "2"), (30_000, "30")] {
+            let problem = Problem::new(Code::QuotaExceeded, "").retry_after(Duration::from_millis(millis));
+            assert_eq!(problem.render("id", true).headers()[header::RETRY_AFTER], secs, "{millis} ms");
+        }
+    }
+
+    #[test]
+    fn a_write_that_its_callers_right_did_not_outlast_may_have_been_stored() {
+        for end in [CallerEnd::Expired, CallerEnd::Revoked] {
+            assert_eq!(Problem::from(end).0.outcome, Some(Outcome::Unknown), "{end:?}");
+        }
+    }
+
+    #[test]
+    fn over_a_quota_nothing_is_written_and_the_quota_is_named() {
+        let problem = Problem::from(StorageError::OverQuota { quota: "tables", limit: 7 });
+        assert_eq!((problem.code(), problem.code().status().as_u16()), (Code::QuotaExceeded, 429));
+        assert!(problem.detail().contains("tables") && problem.detail().contains('7'), "{problem}");
+        let Fields { outcome, retry_after, extra, .. } = *problem.0;
+        assert_eq!((outcome, retry_after), (Some(Outcome::NotWritten), Some(Duration::from_secs(1))));
+        assert_eq!(Value::Object(extra), json!({"quota": "tables"}));
     }
 }

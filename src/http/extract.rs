@@ -8,6 +8,7 @@ use axum::{
 use utoipa::IntoParams;
 
 use super::{code::Code, error::Problem, limits::Limits, scope::RequestScope};
+use crate::auth::policy::Resource;
 use contracts::name::{GroupName, PartitionNumber, TableName};
 
 /// The headers with the partition of events that name none.
@@ -16,7 +17,7 @@ const PARTITION_HEADERS: [HeaderName; 2] =
 /// The header with the idempotency key of an event that has none (draft-ietf-httpapi-idempotency-key-header).
 const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The `{table}` of a path.
+/// The `{table}` of a path, with which the caller may do what the route does.
 #[derive(IntoParams)]
 #[into_params(names("table"), parameter_in = Path)]
 pub struct Table(
@@ -25,7 +26,7 @@ pub struct Table(
     pub TableName,
 );
 
-/// The `{group}` of a path.
+/// The `{group}` of a path, with which the caller may do what the route does.
 #[derive(IntoParams)]
 #[into_params(names("group"), parameter_in = Path)]
 pub struct GroupPath(
@@ -38,7 +39,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Table {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        table_name(&RequestScope::parameter(parts, 0)?).map(Self)
+        let name = table_name(&RequestScope::parameter(parts, 0)?)?;
+        RequestScope::allow(parts, Resource::Table(&name))?;
+        Ok(Self(name))
     }
 }
 
@@ -47,7 +50,9 @@ impl<S: Send + Sync> FromRequestParts<S> for GroupPath {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
         let text = RequestScope::parameter(parts, 0)?;
-        GroupName::parse(&text).map(Self).map_err(|error| Problem::new(Code::BadGroupName, error))
+        let name = GroupName::parse(&text).map_err(|error| Problem::new(Code::BadGroupName, error))?;
+        RequestScope::allow(parts, Resource::Group(&name))?;
+        Ok(Self(name))
     }
 }
 

@@ -2,8 +2,11 @@
 //! bytes.
 
 mod accept;
+mod access;
 mod answers;
+mod audited;
 mod body;
+mod callers_body;
 mod code;
 pub mod coding;
 pub mod connection;
@@ -25,6 +28,7 @@ mod route_table;
 mod routes;
 pub mod scope;
 mod shared_body;
+mod sharing;
 pub mod state;
 pub(crate) mod stats;
 mod strict;
@@ -32,7 +36,6 @@ mod surround;
 pub(crate) mod tails;
 mod times;
 mod trace;
-pub(crate) mod verb;
 
 use std::{sync::Arc, time::Duration};
 
@@ -61,8 +64,8 @@ use self::{
         tables::{self, config},
     },
     state::{AppState, OpsState},
-    verb::Verb,
 };
+use crate::auth::{gate::Gate, verb::Verb};
 
 /// The head of `/openapi.json`.
 #[derive(OpenApi)]
@@ -144,36 +147,55 @@ fn table(state: AppState) -> RouteTable {
         header_bytes: state.header_bytes,
         exports_traces: state.exports_traces,
         http: Some(state.http.clone()),
+        gate: state.gate.clone(),
         stats: Some(Arc::clone(&state.stats)),
+        ..Surroundings::default()
     });
     let store = store_routes(&surroundings);
-    let ops = ops_routes(&surroundings, Verb::Operate).with_state(ops);
+    let ops = with_log_level(ops_routes(&surroundings, Verb::Operate)).with_state(ops);
     store.with_state(state).merge(ops).merge(pages(&surroundings))
 }
 
 /// The routes of the main port until the store is open: probes and metrics, and a refusal of everything else.
-pub fn starting_routes(ops: OpsState, header_bytes: usize, http: HttpSettings) -> Routes {
+pub fn starting_routes(
+    ops: OpsState,
+    header_bytes: usize,
+    http: HttpSettings,
+    gate: Option<Arc<Gate>>,
+) -> Routes {
     let surroundings =
-        Arc::new(Surroundings { header_bytes, exports_traces: false, http: Some(http), stats: None });
+        Arc::new(Surroundings { header_bytes, http: Some(http), gate, ..Surroundings::default() });
     ops_routes(&surroundings, Verb::Operate).with_state(ops).finish(starting)
 }
 
-/// The routes of the admin port, which is served before the store opens.
-pub fn admin_routes(ops: OpsState, header_bytes: usize) -> Routes {
+/// The routes of the admin port, which is served before the store opens. `has_tls_beside_it` says whether the
+/// main port speaks TLS, as this one never does.
+pub fn admin_routes(
+    ops: OpsState,
+    header_bytes: usize,
+    gate: Option<Arc<Gate>>,
+    has_tls_beside_it: bool,
+) -> Routes {
     let surroundings = Arc::new(Surroundings {
         header_bytes,
-        exports_traces: false,
         http: Some(HttpSettings::default()),
-        stats: None,
+        gate,
+        tokens_from_here_only: has_tls_beside_it,
+        ..Surroundings::default()
     });
     admin_table(&surroundings).with_state(ops).finish(nothing_here)
 }
 
 fn admin_table(surroundings: &Arc<Surroundings>) -> RouteTable<OpsState> {
-    ops_routes(surroundings, Verb::Open)
-        .post(Verb::Operate, "/flush", flush::flush_admin)
-        .get(Verb::Operate, "/log/level", log_level::log_level)
-        .put(Verb::Operate, "/log/level", log_level::set_log_level)
+    with_log_level(ops_routes(surroundings, Verb::Open)).post(Verb::Operate, "/flush", flush::flush_admin)
+}
+
+fn with_log_level(table: RouteTable<OpsState>) -> RouteTable<OpsState> {
+    table.get(Verb::Operate, "/log/level", log_level::log_level).put(
+        Verb::Operate,
+        "/log/level",
+        log_level::set_log_level,
+    )
 }
 
 /// Answers at paths that no route knows.
@@ -197,11 +219,11 @@ async fn of_pages(mut response: Response) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use axum::{body::Body, extract::Request};
+    use axum::{body::Body, extract::Request, http::Method};
     use http_body_util::BodyExt;
     use serde_json::Value;
 
-    use super::*;
+    use super::{route_table::RouteVerb, *};
 
     #[test]
     fn the_committed_description_is_up_to_date() {
@@ -285,6 +307,43 @@ mod tests {
                 assert_eq!(said.count(), 1, "{method} {path}");
             }
         }
+    }
+
+    /// What a route is about, for people.
+    fn resource(route: &RouteVerb) -> &'static str {
+        match (route.method.as_ref().map(Method::as_str), route.path.as_str()) {
+            (_, "/tables") => "each table that is listed",
+            (_, "/consumers") => "each group that is listed",
+            (Some("GET"), "/consumers/{group}") => "group; `read` on each table that is shown",
+            (_, "/consumers/{group}/offset") => "group; `read` on the table",
+            (_, "/consumers/{group}/commit") => "group, with `force` `rewind` on it; `read` on each table",
+            (_, path) if path.contains("{table}") => "table",
+            (_, path) if path.contains("{group}") => "group",
+            _ if route.verb == Verb::Open => "-",
+            _ => "server",
+        }
+    }
+
+    #[test]
+    fn the_committed_table_of_routes_is_up_to_date() {
+        let surroundings = Arc::default();
+        let (store, ops) = (store_routes(&surroundings), ops_routes(&surroundings, Verb::Operate));
+        let ops = with_log_level(ops);
+        let rows = store.verbs().chain(ops.verbs()).map(|route| {
+            let method = route.method.as_ref().unwrap();
+            format!("| {method} | `{}` | {} | {} |\n", route.path, route.verb.name(), resource(route))
+        });
+        let rows: String = rows.collect();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/security.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let (before, rest) = text.split_once("<!-- routes -->\n").unwrap();
+        let (_, after) = rest.split_once("<!-- /routes -->").unwrap();
+        let head = "| method | path | verb | resource |\n|---|---|---|---|\n";
+        let expected = format!("{before}<!-- routes -->\n{head}{rows}<!-- /routes -->{after}");
+        if option_env!("UPDATE_DOCS").is_some() {
+            std::fs::write(path, &expected).unwrap();
+        }
+        assert!(std::fs::read_to_string(path).unwrap() == expected, "run UPDATE_DOCS=1 cargo test --lib");
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Which requests a browser may be made to send. `Host` is checked so that no foreign name leads here, and
 //! `Origin` so that no foreign page writes here. Requests of programs, which carry no such headers, pass
-//! unless `http.hosts` lists names.
+//! unless `http.hosts` lists names. What pages of listed origins are told is in `sharing`.
 
 use axum::{
     extract::Request,
@@ -13,6 +13,13 @@ use super::{code::Code, error::Problem, forwarded::ProxyNetwork};
 use contracts::settings::{BrokenRules, Section};
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// What only browsers send, beside `Origin`.
+const OF_BROWSERS: [HeaderName; 4] = [
+    FETCH_SITE,
+    HeaderName::from_static("sec-fetch-mode"),
+    HeaderName::from_static("sec-fetch-dest"),
+    HeaderName::from_static("sec-fetch-user"),
+];
 /// The ends of names in clusters and local networks: nobody elsewhere can own such a name.
 const LOCAL: [&str; 4] = [".svc", ".local", ".internal", ".localhost"];
 
@@ -23,7 +30,9 @@ pub struct HttpSettings {
     /// a port stops the start, and the port of a `Host` is ignored. Empty: any name; for browsers only names
     /// that nobody elsewhere can own.
     pub hosts: Vec<String>,
-    /// Origins besides our own whose pages may write from a browser, such as `https://console.example.com`.
+    /// Origins besides our own whose pages may use Zombi from a browser, such as
+    /// `https://console.example.com`, separated by commas. They send their credentials themselves, in
+    /// `Authorization`.
     pub origins: Vec<String>,
     /// Networks of proxies whose `X-Forwarded-For` is believed, such as `10.0.0.0/8`, separated by commas. A
     /// request that comes through one counts as that of the last address there that is no such proxy's.
@@ -42,6 +51,15 @@ impl Section for HttpSettings {
                 format!("http.hosts has {host:?}: names stand there, without a scheme and a port"),
             );
         }
+        for origin in &self.origins {
+            broken.unless(
+                is_origin(origin),
+                format!(
+                    "http.origins has {origin:?}: each is a scheme and a name, and a port if it has one, \
+                     such as https://console.example.com"
+                ),
+            );
+        }
     }
 }
 
@@ -49,11 +67,15 @@ impl HttpSettings {
     /// Checks the `Host` of a request, and which page made a browser send it.
     ///
     /// # Errors
-    /// 421 or 403.
+    /// 400, 421 or 403.
     pub fn check(&self, request: &Request) -> Result<(), Problem> {
         let headers = request.headers();
-        if self.hosts.is_empty() && !headers.contains_key(header::ORIGIN) && !headers.contains_key(FETCH_SITE)
-        {
+        if headers.get_all(header::HOST).iter().nth(1).is_some() {
+            return Err(Problem::new(Code::BadRequest, "there is more than one Host"));
+        }
+        let is_of_a_browser =
+            headers.contains_key(header::ORIGIN) || OF_BROWSERS.iter().any(|name| headers.contains_key(name));
+        if self.hosts.is_empty() && !is_of_a_browser {
             return Ok(());
         }
         let authority = request.uri().authority().map(|authority| authority.as_str());
@@ -83,13 +105,15 @@ impl HttpSettings {
             || lower.ends_with(".svc.cluster.local")
     }
 
+    /// Whether pages of an origin may use what is here, although it is not ours.
+    pub(super) fn lists(&self, origin: &str) -> bool {
+        self.origins.iter().any(|known| known.trim_end_matches('/').eq_ignore_ascii_case(origin))
+    }
+
     fn may_write(&self, headers: &HeaderMap, host: &str) -> bool {
         let text = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("not text"));
         let origin = text(&header::ORIGIN);
-        let is_listed = |origin: &str| {
-            self.origins.iter().any(|known| known.trim_end_matches('/').eq_ignore_ascii_case(origin))
-        };
-        if origin.is_some_and(is_listed) {
+        if origin.is_some_and(|origin| self.lists(origin)) {
             return true;
         }
         match (text(&FETCH_SITE), origin) {
@@ -101,6 +125,15 @@ impl HttpSettings {
             (None, None) => true,
         }
     }
+}
+
+/// Whether browsers may send this as `Origin`: no path, and no pattern.
+fn is_origin(text: &str) -> bool {
+    let without_slash = text.strip_suffix('/').unwrap_or(text);
+    let (scheme, rest) = without_slash.split_once("://").unwrap_or_default();
+    let is_scheme = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    let is_place = rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@*\"\\".contains(&byte));
+    !scheme.is_empty() && !rest.is_empty() && is_scheme && is_place
 }
 
 /// The name without its port.
@@ -147,6 +180,8 @@ mod tests {
                 vec![("host", "evil.example.com"), ("origin", "http://evil.example.com")],
                 Some(Code::WrongHost),
             ),
+            (vec![("host", "evil.example.com"), ("sec-fetch-mode", "no-cors")], Some(Code::WrongHost)),
+            (vec![host, host], Some(Code::BadRequest)),
             (vec![("host", "10.0.0.1:8080"), ("origin", "http://10.0.0.1:8080")], None),
             (vec![("host", "[::1]:8080"), ("origin", "http://[::1]:8080")], None),
             (
@@ -169,6 +204,24 @@ mod tests {
             ),
             None
         );
+    }
+
+    #[test]
+    fn an_origin_is_a_scheme_and_a_name() {
+        let broken = |origin: &str| {
+            let mut broken = BrokenRules::default();
+            let settings = HttpSettings { origins: vec![origin.to_owned()], ..HttpSettings::default() };
+            Section::check(&settings, &mut broken);
+            broken.into_lines()
+        };
+        for right in ["https://console.example.com", "http://localhost:3000", "https://[::1]:8443/"] {
+            assert!(broken(right).is_empty(), "{right}");
+        }
+        for wrong in
+            ["", "*", "https://*.example.com", "console.example.com", "https://", "https://a/b", "null"]
+        {
+            assert!(broken(wrong)[0].contains("http.origins"), "{wrong}");
+        }
     }
 
     #[test]

@@ -56,6 +56,15 @@ impl Pace {
         self.last = Instant::now();
     }
 
+    /// Nothing was read for so long, which was not its client's fault.
+    pub(super) fn paused(&mut self, pause: Duration) {
+        self.resume();
+        if let Some(work) = &mut self.work {
+            work.until += pause;
+            work.window_end += pause;
+        }
+    }
+
     /// So many bytes have arrived.
     pub(super) fn received(&mut self, bytes: usize) {
         self.last = Instant::now();
@@ -128,6 +137,18 @@ mod tests {
         assert!(after == 10 && why.contains("body_min_bytes_per_sec"), "{after} {why}");
         let (after, why) = send(Pace::of_whole(&limits), 1200, secs(1)).await;
         assert!(after == 300 && why.contains("body_secs"), "{after} {why}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_that_we_have_made_does_not_count() {
+        let mut pace = Pace::of_whole(&Limits::default());
+        for _ in 0..10 {
+            pace.received(20_000);
+            advance(Duration::from_secs(100)).await;
+            pace.paused(Duration::from_secs(100));
+            assert!(pace.until() > Instant::now(), "{}", pace.too_slow());
+        }
+        assert!(pace.until() <= Instant::now() + Duration::from_secs(30));
     }
 
     #[tokio::test(start_paused = true)]

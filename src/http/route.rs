@@ -4,8 +4,11 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 use axum::{extract::Request, http::Method, response::Response};
 
-use super::{origin::HttpSettings, stats::Stats, verb::Verb};
-use crate::net::settings::NetSettings;
+use super::{origin::HttpSettings, stats::Stats};
+use crate::{
+    auth::{gate::Gate, verb::Verb},
+    net::settings::NetSettings,
+};
 use contracts::metrics::HttpCounts;
 
 /// An answer that is being made.
@@ -22,6 +25,10 @@ pub(super) struct Surroundings {
     pub exports_traces: bool,
     /// Which names and pages are ours; `None` where requests for any name are answered.
     pub http: Option<HttpSettings>,
+    /// Who is let in; `None` where everybody is.
+    pub gate: Option<Arc<Gate>>,
+    /// Whether tokens are taken from this machine only: on a port without TLS beside one with it.
+    pub tokens_from_here_only: bool,
     /// Counts for `/stats`, on the port that has it.
     pub stats: Option<Arc<Stats>>,
 }
@@ -32,6 +39,8 @@ impl Default for Surroundings {
             header_bytes: NetSettings::default().header_bytes,
             exports_traces: false,
             http: None,
+            gate: None,
+            tokens_from_here_only: false,
             stats: None,
         }
     }

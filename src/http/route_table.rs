@@ -21,8 +21,8 @@ use super::{
     connection::Connection,
     route::{AnswerFuture, Endpoint, Route, Surroundings},
     surround::surround,
-    verb::Verb,
 };
+use crate::auth::verb::Verb;
 use contracts::metrics::HttpCounts;
 
 /// A handler that waits for its state.

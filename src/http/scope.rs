@@ -6,6 +6,7 @@ use axum::{extract::FromRequestParts, http::request::Parts};
 use percent_encoding::percent_decode_str;
 
 use super::{code::Code, connection::Connection, error::Problem, shared_body::SharedBody};
+use crate::auth::{caller::Caller, policy::Resource};
 
 /// What a request carries besides itself.
 #[derive(Clone, Default)]
@@ -14,11 +15,24 @@ pub(super) struct RequestScope {
     pub connection: Arc<Connection>,
     /// What its path says for the `{names}` of its route's, as it was sent.
     pub parameters: Vec<String>,
+    /// Who sent it, and what the caller may do.
+    pub caller: Caller,
     /// Its body, if it has one; its own is empty.
     pub body: Option<SharedBody>,
 }
 
 impl RequestScope {
+    /// Decides whether the caller may do what the route does with this.
+    ///
+    /// # Errors
+    /// 403 otherwise.
+    pub(super) fn allow(parts: &Parts, resource: Resource<'_>) -> Result<(), Problem> {
+        match parts.extensions.get::<Self>() {
+            Some(scope) => Ok(scope.caller.allow(resource)?),
+            None => Ok(Caller::default().allow(resource)?),
+        }
+    }
+
     /// The parameter at this place of the path.
     ///
     /// # Errors
@@ -30,6 +44,24 @@ impl RequestScope {
         text.map(Into::into).map_err(|error| {
             Problem::new(Code::BadPath, format!("the path has a name that is not UTF-8: {error}"))
         })
+    }
+}
+
+/// Whoever sent a request, and the connection that it arrived on.
+#[derive(Default)]
+pub(super) struct RequestSender {
+    /// The connection.
+    pub connection: Arc<Connection>,
+    /// Who, and what it may do.
+    pub caller: Caller,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for RequestSender {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        let Some(scope) = parts.extensions.get::<RequestScope>() else { return Ok(Self::default()) };
+        Ok(Self { connection: Arc::clone(&scope.connection), caller: scope.caller.clone() })
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::Duration,
@@ -36,6 +36,8 @@ struct SharedBodyState {
     body: Mutex<Body>,
     /// The client waits for a word before it sends the body (`Expect: 100-continue`), and has not had it yet.
     is_held_back: AtomicBool,
+    /// Bytes that were read of it.
+    received: AtomicU64,
 }
 
 impl HttpBody for SharedBody {
@@ -47,7 +49,13 @@ impl HttpBody for SharedBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.0.is_held_back.store(false, Relaxed);
-        Pin::new(&mut *self.0.body.lock()).poll_frame(context)
+        let polled = Pin::new(&mut *self.0.body.lock()).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            self.0.received.fetch_add(data.len() as u64, Relaxed);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -66,10 +74,16 @@ pub(super) fn share(request: &mut Request<Body>) -> Option<SharedBody> {
         return None;
     }
     let is_held_back = AtomicBool::new(request.headers().contains_key(header::EXPECT));
-    Some(SharedBody(Arc::new(SharedBodyState { body: Mutex::new(body), is_held_back })))
+    let (body, received) = (Mutex::new(body), AtomicU64::new(0));
+    Some(SharedBody(Arc::new(SharedBodyState { body, is_held_back, received })))
 }
 
 impl SharedBody {
+    /// Bytes that were read of it, as they were sent.
+    pub(super) fn received(&self) -> u64 {
+        self.0.received.load(Relaxed)
+    }
+
     /// The next piece; `None` at the end. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, axum::Error>> {
         loop {

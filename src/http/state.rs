@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     limits::Limits, memory::Budget, observe::ObservedStore, origin::HttpSettings, stats::Stats, tails::Tails,
 };
+use crate::auth::gate::Gate;
 use contracts::{
     append::Appender, bucket::BucketState, catalog::Catalog, clock::Clock, consumers::ConsumerStorage,
     engine::Engine, flusher::Flush, heartbeat::Heartbeat, progress::Progress,
@@ -105,6 +106,8 @@ pub struct Ops {
     pub inflight: Arc<Budget>,
     /// What is known of the bucket.
     pub bucket: Arc<BucketState>,
+    /// Who is let in; `None` where everybody is.
+    pub gate: Option<Arc<Gate>>,
 }
 
 /// What the main port's handlers work with, as they get it.
@@ -139,6 +142,8 @@ pub struct App {
     pub stats: Arc<Stats>,
     /// Whom browsers may write for.
     pub http: HttpSettings,
+    /// Who is let in; `None` where everybody is.
+    pub gate: Option<Arc<Gate>>,
     /// The memory that bodies being received may take.
     pub inflight: Arc<Budget>,
     /// The memory that answers being sent may take.

@@ -5,7 +5,7 @@ use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
     extract::Request,
-    http::Method,
+    http::{HeaderMap, Method, Version, header},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
@@ -13,6 +13,9 @@ use tokio::time::Instant;
 use tracing::{Instrument, error};
 
 use super::{
+    access,
+    audited::AuditedRequest,
+    callers_body,
     code::Code,
     connection::Connection,
     context::RequestContext,
@@ -20,11 +23,14 @@ use super::{
     forwarded,
     route::{Route, Surroundings},
     scope::RequestScope,
-    shared_body, trace,
+    shared_body::{self, SharedBody},
+    sharing::SharedWith,
+    trace,
 };
+use crate::auth::{caller::Caller, policy::Resource, verb::Verb};
 
-/// Answers a request by its route: counts, traces, checks the head, catches panics, reads the rest of a
-/// refused body, renders errors. `parameters` are those of the request's path.
+/// Answers a request by its route: counts, traces, checks the head, finds out who sends it, catches panics,
+/// reads the rest of a refused body, renders errors. `parameters` are those of the request's path.
 pub(super) async fn surround(
     started: Instant,
     route: &Route,
@@ -38,29 +44,97 @@ pub(super) async fn surround(
     }
     let span = trace::span(surroundings.exports_traces, route.counts.route(), &request);
     let context = RequestContext::new(&request, route.verb);
+    let shared_with = surroundings.http.as_ref().and_then(|http| SharedWith::of(&request, http));
     let body = shared_body::share(&mut request);
-    let response = match check_head(&request, surroundings) {
-        Ok(()) => {
-            request.extensions_mut().insert(RequestScope { connection, parameters, body: body.clone() });
-            let handled = AssertUnwindSafe((route.endpoint)(request)).catch_unwind();
-            let handled = if span.is_none() { handled.await } else { handled.instrument(span.clone()).await };
-            handled.unwrap_or_else(panicked)
+    let peer = connection.address;
+    let (caller, refusal) = match check_head(&request, surroundings) {
+        Ok(()) => enter(request.headers(), route, &connection).await,
+        Err(problem) => (Caller::default(), Some(problem)),
+    };
+    let response = match refusal {
+        None => {
+            let is_limited = caller.usage().is_some();
+            let ends_with = (is_limited && request.version() < Version::HTTP_2).then(|| connection.clone());
+            if let Some(number) = caller.number() {
+                connection = connection.for_principal(number).into();
+            }
+            let scope = RequestScope { connection, parameters, caller: caller.clone(), body: body.clone() };
+            let handled = handle(route, request, scope);
+            let response =
+                if span.is_none() { handled.await } else { handled.instrument(span.clone()).await };
+            callers_body::limit(response, &caller, ends_with)
         }
-        Err(problem) => problem.into_response(),
+        Some(problem) => problem.into_response(),
+    };
+    let mut response = match &shared_with {
+        Some(page) => page.instead_of(response),
+        None => response,
     };
     let is_refused = response.status().is_client_error() || response.status().is_server_error();
+    let received = body.as_ref().map_or(0, SharedBody::received);
     // A client that was too slow with its body is not waited for again.
     let is_slow = response.extensions().get::<Problem>().is_some_and(Problem::is_of_a_slow_body);
     if let Some(body) = body.filter(|_| is_refused && !is_slow) {
         Box::pin(body.discard()).await;
     }
-    let response = span.in_scope(|| context.answer(response));
+    if let (Some(gate), Some(verb)) = (&surroundings.gate, route.verb.filter(|verb| *verb != Verb::Open)) {
+        let (request_id, caller) = (context.id(), &caller);
+        response = AuditedRequest { gate, verb, peer, request_id, caller, received }.answered(response);
+    }
+    let mut response = span.in_scope(|| context.answer(response));
+    if let Some(page) = shared_with {
+        page.mark(response.headers_mut());
+    }
     trace::record(&span, response.status());
     route.counts.count(counted(&context.method), response.status().as_u16(), started.elapsed());
-    if let Some(stats) = surroundings.stats.as_deref().filter(|_| is_refused) {
-        stats.failed();
-    }
+    surroundings.stats.iter().filter(|_| is_refused).for_each(|stats| stats.failed());
     response
+}
+
+/// Finds out who sends a request, where that matters, and whether it is refused at once. What concerns the
+/// whole server is decided here; what concerns tables and groups, when their names have been parsed.
+async fn enter(headers: &HeaderMap, route: &Route, connection: &Connection) -> (Caller, Option<Problem>) {
+    let Some(gate) = &route.surroundings.gate else { return (Caller::anybody(), None) };
+    let Some(verb) = route.verb.filter(|verb| *verb != Verb::Open) else { return (Caller::default(), None) };
+    if route.surroundings.tokens_from_here_only
+        && headers.contains_key(header::AUTHORIZATION)
+        && !connection.address.to_canonical().is_loopback()
+    {
+        return (Caller::default(), Some(access::token_from_elsewhere()));
+    }
+    let admission = Caller::admit(gate, headers, connection.certificate(), verb);
+    let caller = match AssertUnwindSafe(admission).catch_unwind().await {
+        Ok(Ok(caller)) => caller,
+        Ok(Err(refusal)) => return (Caller::default(), Some(refusal.into())),
+        Err(cause) => return (Caller::default(), Some(panicked(cause).not_written())),
+    };
+    let refusal = begin(&caller, verb).err();
+    (caller, refusal)
+}
+
+/// Counts a request for its caller's quotas, and decides whether the caller may operate the server.
+fn begin(caller: &Caller, verb: Verb) -> Result<(), Problem> {
+    caller.count_request()?;
+    if verb == Verb::Operate {
+        caller.allow(Resource::Server)?;
+    }
+    Ok(())
+}
+
+/// The handler's answer, or a refusal if the caller's right ends first.
+async fn handle(route: &Route, mut request: Request, scope: RequestScope) -> Response {
+    let caller = scope.caller.clone();
+    request.extensions_mut().insert(scope);
+    let answering = AssertUnwindSafe((route.endpoint)(request)).catch_unwind();
+    let answering = async { answering.await.unwrap_or_else(|cause| panicked(cause).into_response()) };
+    if caller.usage().is_none() {
+        return answering.await;
+    }
+    tokio::select! {
+        biased;
+        response = answering => response,
+        end = caller.given_up() => Problem::from(end).into_response(),
+    }
 }
 
 /// Refuses a request whose path and headers are over the limit, or that a browser was made to send.
@@ -82,11 +156,11 @@ fn check_head(request: &Request, surroundings: &Surroundings) -> Result<(), Prob
     surroundings.http.as_ref().map_or(Ok(()), |http| http.check(request))
 }
 
-fn panicked(cause: Box<dyn Any + Send>) -> Response {
+fn panicked(cause: Box<dyn Any + Send>) -> Problem {
     let text =
         cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
     error!(panic = text.unwrap_or("not a text"), "request panicked, answering 500");
-    Problem::new(Code::Internal, "the server failed; its log says why").into_response()
+    Problem::new(Code::Internal, "the server failed; its log says why")
 }
 
 /// The label for a method. Methods that clients make up must not become labels of their own.
@@ -102,3 +176,6 @@ fn counted(method: &Method) -> &'static str {
         _ => "other",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The process from its start to its end. The one place that names concrete types: it builds them, starts
 //! them and stops them in order.
 
+mod access;
 mod descriptors;
 #[cfg(feature = "bench")]
 mod discard;
@@ -22,10 +23,12 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{task, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
-use tracing_appender::non_blocking::ErrorCounter;
 
-use self::{descriptors::Descriptors, open::Startup, ports::Ports};
+use self::{
+    access::AuditKeeper, descriptors::Descriptors, open::Startup, ports::Ports, reload::WatchedFiles,
+};
 use crate::{
+    auth::{bad_file::BadFile, gate::Gate},
     http::{
         memory::Budget,
         state::{Heartbeats, Lifecycle, Ops, OpsState, Phase},
@@ -34,7 +37,7 @@ use crate::{
     prometheus,
     settings::Settings,
     shutdown::Signals,
-    telemetry::Telemetry,
+    telemetry::{DroppedLines, Telemetry},
 };
 use contracts::{
     error::{Overload, StorageError},
@@ -62,9 +65,15 @@ pub(crate) enum ServerError {
     /// A setting cannot be used here.
     #[error("{0}")]
     Setting(String),
+    /// The policy or the tokens cannot be used.
+    #[error("{0}")]
+    Auth(#[from] BadFile),
     /// A file of TLS cannot be used.
     #[error("{0}")]
     Tls(#[from] TlsError),
+    /// The policy, the tokens or the issuer's keys cannot be used.
+    #[error("{0}")]
+    Access(String),
     /// The volume cannot be opened. Used if the cause does not name its path.
     #[error("data_dir {path}: {source}")]
     Volume {
@@ -107,31 +116,49 @@ struct RunningStore {
 pub(crate) async fn run(settings: Settings, telemetry: &Telemetry) -> Result<(), ServerError> {
     processor::check().map_err(ServerError::Setting)?;
     check_pod(&settings)?;
-    let mut signals = Signals::listen()
+    let signals = Signals::listen()
         .map_err(|source| ServerError::Io { what: "cannot listen for signals".to_owned(), source })?;
     let prometheus = prometheus::install()?;
     memory::in_small_pages();
     memory::check(&settings);
-    let descriptors = Descriptors::share(settings.net.connections);
-    let ops = ops(telemetry, &prometheus);
+    let gate = access::open(&settings)?;
+    let audit = gate.as_ref().map(AuditKeeper::of);
+    let ops = ops(telemetry, &prometheus, gate);
     let metrics_upkeep = task::spawn(keep_metrics(prometheus, telemetry.dropped.clone()));
+    let served = Box::pin(serve(&settings, &ops, telemetry.exports_traces(), signals)).await;
+    metrics_upkeep.abort();
+    if let Some(audit) = audit {
+        audit.end().await;
+    }
+    served
+}
 
-    let Ports { admin, main, ready, tls } = Ports::open(&settings, descriptors, &ops).await?;
-    let _reload = tls.map(reload::watch);
-    let startup = Startup {
-        ops: Arc::clone(&ops),
-        stopping: main.stop.clone(),
-        exports_traces: telemetry.exports_traces(),
-        descriptors,
-    };
+/// Serves both ports, opens the store between, and stops in order.
+///
+/// # Errors
+/// As [`run`].
+async fn serve(
+    settings: &Settings,
+    ops: &OpsState,
+    exports_traces: bool,
+    mut signals: Signals,
+) -> Result<(), ServerError> {
+    let descriptors = Descriptors::share(settings.net.connections);
+    let gate = ops.gate.as_ref();
+    let files = gate.map(|gate| WatchedFiles::of(settings, gate)).unwrap_or_default();
+    let Ports { admin, main, ready, tls } = Ports::open(settings, descriptors, ops, gate).await?;
+    let _reload = files.keep(tls);
+    let startup = Startup { ops: Arc::clone(ops), stopping: main.stop.clone(), exports_traces, descriptors };
     let (state, running) = tokio::select! {
         biased;
         signal = signals.next() => {
             info!(signal, "stopping before the store was open");
             return Ok(());
         }
-        opened = startup.open(&settings) => opened?,
+        opened = startup.open(settings) => opened?,
     };
+    // Not before the volume is open: what is fetched is kept below its directory.
+    let _keys = gate.and_then(access::keep_keys);
     #[cfg(feature = "bench")]
     let routes = discard::beside(state);
     #[cfg(not(feature = "bench"))]
@@ -141,14 +168,13 @@ pub(crate) async fn run(settings: Settings, telemetry: &Telemetry) -> Result<(),
     metrics::ready(true);
     info!("ready");
 
-    let result = stop::wait_and_stop(&settings, &ops, &mut signals, running, main).await;
+    let result = stop::wait_and_stop(settings, ops, &mut signals, running, main).await;
     admin.stop().await;
-    metrics_upkeep.abort();
     result
 }
 
 /// What probes, metrics and the admin port need; they work before the store is open.
-fn ops(telemetry: &Telemetry, prometheus: &PrometheusHandle) -> OpsState {
+fn ops(telemetry: &Telemetry, prometheus: &PrometheusHandle, gate: Option<Arc<Gate>>) -> OpsState {
     Arc::new(Ops {
         lifecycle: Arc::new(Lifecycle::default()),
         prometheus: prometheus.clone(),
@@ -158,16 +184,17 @@ fn ops(telemetry: &Telemetry, prometheus: &PrometheusHandle) -> OpsState {
         log_level: telemetry.level.clone(),
         inflight: Budget::new(ADMIN_BODIES, 100, Overload::Memory),
         bucket: Arc::default(),
+        gate,
     })
 }
 
 /// Drains the recorder's histograms, which would grow without end, and passes on the count of dropped log
 /// lines.
-async fn keep_metrics(prometheus: PrometheusHandle, dropped: ErrorCounter) {
+async fn keep_metrics(prometheus: PrometheusHandle, dropped: DroppedLines) {
     loop {
         sleep(METRICS_UPKEEP).await;
         prometheus.run_upkeep();
-        metrics::log_lines_dropped(dropped.dropped_lines() as u64);
+        metrics::log_lines_dropped(dropped.count());
     }
 }
 

@@ -115,6 +115,7 @@ impl Startup {
             is_synced: settings.process.durability.is_synced(),
             stats: Arc::new(Stats::default()),
             http: settings.http.clone(),
+            gate: ops.gate.clone(),
             inflight: Budget::new(
                 settings.limits.inflight_bytes,
                 settings.limits.peer_percent,

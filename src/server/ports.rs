@@ -16,9 +16,14 @@ use tracing::info;
 
 use super::{ServerError, descriptors::Descriptors};
 use crate::{
+    auth::gate::Gate,
     http::{self, state::OpsState},
     net::{self, CurrentRoutes, ServedPort, settings::NetSettings, tls::Tls},
     settings::Settings,
+};
+use contracts::{
+    clock::{Clock, SystemClock},
+    metrics,
 };
 
 /// How long open requests on the admin port get at the end.
@@ -66,20 +71,26 @@ impl Ports {
         settings: &Settings,
         descriptors: Descriptors,
         ops: &OpsState,
+        gate: Option<&Arc<Gate>>,
     ) -> Result<Self, ServerError> {
         let header_bytes = settings.net.header_bytes;
         let tls = Tls::load(&settings.tls)?.map(Arc::new);
+        if tls.is_some() {
+            metrics::auth_loaded("tls", SystemClock.now_ms());
+        }
         let net = NetSettings { connections: descriptors.connections, ..settings.net };
         let process = &settings.process;
         let admin = bind(process.admin_host.unwrap_or(process.host), process.admin_port, "admin").await?;
         let main = bind(process.host, process.port, "main").await?;
-        let admin_routes = Arc::new(http::admin_routes(ops.clone(), header_bytes));
+        let of_admin = gate.filter(|_| settings.auth.admin).cloned();
+        let admin_routes = Arc::new(http::admin_routes(ops.clone(), header_bytes, of_admin, tls.is_some()));
         let admin_net = NetSettings { connections: net.admin_connections, ..net };
         let admin_routes: CurrentRoutes = Arc::new(move || Arc::clone(&admin_routes));
         let served = ServedPort { routes: admin_routes, settings: admin_net, tls: None };
         let admin = Port::serve(admin, served, ADMIN_DRAIN);
         let ready: Arc<OnceLock<Arc<http::Routes>>> = Arc::default();
-        let starting = Arc::new(http::starting_routes(ops.clone(), header_bytes, settings.http.clone()));
+        let starting =
+            Arc::new(http::starting_routes(ops.clone(), header_bytes, settings.http.clone(), gate.cloned()));
         let routes: CurrentRoutes = {
             let ready = Arc::clone(&ready);
             Arc::new(move || Arc::clone(ready.get().unwrap_or(&starting)))

@@ -1,13 +1,26 @@
-//! Looks at files again that may change while the server runs. By their contents, and not by events of the
-//! file system: a mounted Secret changes by a link above the file, and a network file system tells nothing.
+//! Looks at files again that may change while the server runs: policy, tokens, keys, certificates. By their
+//! contents, and not by events of the file system: a mounted Secret changes by a link above the file, and a
+//! network file system tells nothing. A file that cannot be used changes nothing: what was loaded before
+//! stays in force.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
+use sha2::{Digest, Sha256};
 use tokio::{task, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, info};
 
-use crate::net::tls::Tls;
+use crate::{
+    auth::{gate::Gate, policy::Policy, tokens::Tokens},
+    net::tls::Tls,
+    settings::Settings,
+};
 use contracts::{
     clock::{Clock, SystemClock},
     metrics,
@@ -15,30 +28,209 @@ use contracts::{
 
 /// How often files are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// More of a file is not read: it is refused anyway.
+const MAX_FILE_BYTES: u64 = (1 << 20) + 1;
 
-/// Uses new files of TLS when they come, until the handle is dropped.
-pub(super) fn watch(tls: Arc<Tls>) -> AbortOnDropHandle<()> {
-    metrics::auth_loaded("tls", SystemClock.now_ms());
-    AbortOnDropHandle::new(task::spawn(async move {
-        loop {
-            sleep(LOOK_INTERVAL).await;
-            look(&tls).await;
-        }
-    }))
+/// Takes the contents of a file over.
+///
+/// # Errors
+/// Why they cannot be used.
+type Adopt = Box<dyn Fn(&[u8]) -> Result<(), String> + Send>;
+
+/// A file that is looked at.
+struct WatchedFile {
+    /// What it holds, as metrics and the log name it.
+    what: &'static str,
+    path: PathBuf,
+    /// Of the contents that were looked at last, whether they could be used or not.
+    seen: Option<[u8; 32]>,
+    adopt: Adopt,
 }
 
-async fn look(tls: &Arc<Tls>) {
-    let tls = Arc::clone(tls);
-    match task::spawn_blocking(move || tls.reload()).await {
+/// The files of the gate that may change.
+#[derive(Default)]
+pub(super) struct WatchedFiles(Vec<WatchedFile>);
+
+impl WatchedFiles {
+    /// Those that the settings name. They were loaded a moment ago, and are taken over once more: what is in
+    /// force and what is known of the files must be the same, even if they have changed in between. Blocks on
+    /// the disk.
+    pub(super) fn of(settings: &Settings, gate: &Arc<Gate>) -> Self {
+        let (policy, tokens, keys) = (Arc::clone(gate), Arc::clone(gate), Arc::clone(gate));
+        let mut files = Self::default();
+        files.add("policy", &settings.auth.policy_file, move |contents| {
+            policy.adopt_policy(Policy::parse(text(contents)?).map_err(|bad| bad.to_string())?);
+            Ok(())
+        });
+        files.add("tokens", &settings.auth.tokens_file, move |contents| {
+            tokens.adopt_tokens(Tokens::parse(text(contents)?).map_err(|bad| bad.to_string())?);
+            Ok(())
+        });
+        files.add("jwks", &settings.oidc.jwks_file, move |contents| match keys.verifier() {
+            Some(verifier) => verifier.keys().replace(contents).map(drop).map_err(|bad| bad.to_string()),
+            None => Ok(()),
+        });
+        files
+    }
+
+    fn add(
+        &mut self,
+        what: &'static str,
+        path: &Option<PathBuf>,
+        adopt: impl Fn(&[u8]) -> Result<(), String> + Send + 'static,
+    ) {
+        if let Some(path) = path.clone() {
+            let mut file = WatchedFile { what, path, seen: None, adopt: Box::new(adopt) };
+            file.look();
+            self.0.push(file);
+        }
+    }
+
+    /// Uses changed files when they come, those of TLS too, until the handle is dropped.
+    pub(super) fn keep(self, tls: Option<Arc<Tls>>) -> AbortOnDropHandle<()> {
+        let mut files = self.0;
+        AbortOnDropHandle::new(task::spawn(async move {
+            loop {
+                sleep(LOOK_INTERVAL).await;
+                let tls = tls.clone();
+                let looked = task::spawn_blocking(move || {
+                    for file in &mut files {
+                        if file.look() {
+                            info!(file = %file.path.display(), "{} reloaded", file.what);
+                        }
+                    }
+                    if let Some(tls) = tls {
+                        look_at(&tls);
+                    }
+                    files
+                });
+                match looked.await {
+                    Ok(back) => files = back,
+                    Err(error) => return debug!(%error, "files of access are not looked at any more"),
+                }
+            }
+        }))
+    }
+}
+
+impl WatchedFile {
+    /// Takes the file over if it has changed; whether it did.
+    fn look(&mut self) -> bool {
+        let contents = match read(&self.path) {
+            Ok(contents) => contents,
+            Err(error) => {
+                self.refuse(None, &error.to_string());
+                return false;
+            }
+        };
+        let seen = digest(&contents);
+        if self.seen == Some(seen) {
+            return false;
+        }
+        // Whatever a file holds, those that come after it are looked at.
+        let adopted = catch_unwind(AssertUnwindSafe(|| (self.adopt)(&contents)));
+        match adopted.unwrap_or_else(|_| Err("reading it failed, which is a bug".to_owned())) {
+            Ok(()) => {
+                self.seen = Some(seen);
+                metrics::auth_loaded(self.what, SystemClock.now_ms());
+                true
+            }
+            Err(why) => {
+                self.refuse(Some(seen), &why);
+                false
+            }
+        }
+    }
+
+    /// Says once why the file cannot be used.
+    fn refuse(&mut self, seen: Option<[u8; 32]>, why: &str) {
+        if self.seen == seen {
+            return;
+        }
+        self.seen = seen;
+        metrics::auth_reload_failed();
+        error!(
+            file = %self.path.display(),
+            why,
+            "the changed {} cannot be used, what was loaded before stays in force",
+            self.what
+        );
+    }
+}
+
+fn read(path: &PathBuf) -> io::Result<Vec<u8>> {
+    let mut contents = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(fs::File::open(path)?, MAX_FILE_BYTES), &mut contents)?;
+    Ok(contents)
+}
+
+fn digest(contents: &[u8]) -> [u8; 32] {
+    Sha256::digest(contents).into()
+}
+
+fn text(contents: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(contents).map_err(|error| error.to_string())
+}
+
+fn look_at(tls: &Tls) {
+    let failed = |error: &str| {
+        metrics::auth_reload_failed();
+        error!(error, "the changed files of TLS cannot be used, keeping those before");
+    };
+    match catch_unwind(AssertUnwindSafe(|| tls.reload())) {
         Ok(Ok(false)) => {}
         Ok(Ok(true)) => {
             metrics::auth_loaded("tls", SystemClock.now_ms());
             info!("certificate reloaded, new connections get it");
         }
-        Ok(Err(error)) => {
-            metrics::auth_reload_failed();
-            error!(%error, "the changed files of TLS cannot be used, keeping those before");
-        }
-        Err(error) => debug!(%error, "the files of TLS were not looked at"),
+        Ok(Err(error)) => failed(&error.to_string()),
+        Err(_) => failed("reading them failed, which is a bug"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::gate::tests::gate;
+
+    const GOOD: &str = "version: 1\nbindings: []\n";
+
+    fn settings(directory: &tempfile::TempDir, policy: &str) -> Settings {
+        let path = directory.path().join("policy.yaml");
+        fs::write(&path, policy).unwrap();
+        let mut settings = Settings::default();
+        settings.auth.policy_file = Some(path);
+        settings
+    }
+
+    #[test]
+    fn a_file_that_has_changed_since_it_was_loaded_is_in_force_from_the_first_look() {
+        let everybody = "version: 1\nbindings:\n- {subjects: [\"*\"], anonymous: true, role: producer}\n";
+        let (directory, gate) = (tempfile::tempdir().unwrap(), gate(GOOD));
+        let mut files = WatchedFiles::of(&settings(&directory, everybody), &gate);
+        assert!(gate.lets_everybody_in(), "the gate was made with another policy");
+        assert!(!files.0[0].look(), "it is the same still");
+        fs::write(&files.0[0].path, GOOD).unwrap();
+        assert!(files.0[0].look() && !gate.lets_everybody_in());
+    }
+
+    #[test]
+    fn what_breaks_its_reader_is_refused_like_any_bad_file_and_can_be_mended() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut settings = settings(&directory, "odd");
+        let mut files = WatchedFiles::default();
+        let path = settings.auth.policy_file.take();
+        files.add("policy", &path, |contents| {
+            assert_ne!(contents, b"odd", "on purpose");
+            Ok(())
+        });
+        let file = &mut files.0[0];
+        assert!(file.seen.is_some() && !file.look(), "it is tried once");
+        fs::write(&file.path, GOOD).unwrap();
+        assert!(file.look());
+        fs::remove_file(&file.path).unwrap();
+        assert!(!file.look() && file.seen.is_none());
+        fs::write(&file.path, GOOD).unwrap();
+        assert!(file.look());
     }
 }

@@ -12,6 +12,7 @@ pub use self::{
     sources::{BadSettings, Reads, environment, wants_traces},
 };
 use crate::{
+    auth::settings::{AuditSettings, AuthSettings, OidcSettings},
     http::{limits::Limits, origin::HttpSettings},
     net::{settings::NetSettings, tls::settings::TlsSettings},
     server::settings::{ProcessSettings, ShutdownSettings},
@@ -74,6 +75,12 @@ gather! {
     process: ProcessSettings,
     /// Logs.
     log: LogSettings,
+    /// Who is let in.
+    auth: AuthSettings,
+    /// Whose tokens are accepted.
+    oidc: OidcSettings,
+    /// What is written of who did what.
+    audit: AuditSettings,
     /// Whom browsers may write for, and which proxies are believed.
     http: HttpSettings,
     /// TLS on the main port.

@@ -177,6 +177,39 @@ mod tests {
         }
     }
 
+    /// A section within another, `log`.
+    #[derive(Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+    struct Inner {
+        /// A number.
+        #[schemars(range(min = 1, max = 3))]
+        lines: u64,
+    }
+
+    impl Section for Inner {
+        const NAME: &'static str = "log.inner";
+    }
+
+    #[test]
+    fn a_section_may_lie_within_another() {
+        let mut values = Settings::default().values();
+        let level = find(&values, "log.level").cloned();
+        gather(&mut values, &Inner { lines: 2 });
+        assert_eq!(find(&values, "log.inner.lines"), Some(&Value::from(2)));
+        assert_eq!(find(&values, "log.level").cloned(), level);
+        assert_eq!(find(&values, "log.level.lines"), None);
+        let figment = |values: &Map<String, Value>| {
+            Figment::from(figment::providers::Serialized::defaults(values.clone()))
+        };
+        assert_eq!(extract::<Inner>(&figment(&values)), Ok(Inner { lines: 2 }));
+        values["log"]["inner"]["lines"] = Value::from("two");
+        let error = extract::<Inner>(&figment(&values)).unwrap_err();
+        assert!(error.concat().contains("log.inner.lines"), "{error:?}");
+        let mut settings = Vec::new();
+        describe::<Inner>(&mut settings);
+        assert_eq!((settings[0].key.as_str(), settings[0].range()), ("log.inner.lines", Some((1, 3))));
+        assert_eq!(settings[0].env, "ZOMBI_LOG_INNER_LINES");
+    }
+
     #[test]
     fn no_two_components_have_one_key() {
         let mut keys: Vec<String> = Settings::all().into_iter().map(|setting| setting.key).collect();

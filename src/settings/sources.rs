@@ -1,5 +1,6 @@
 //! Where settings come from: defaults < YAML file < environment < flags. An error about an unknown key or a
-//! bad value names it and its source. Only this file reads YAML and the environment.
+//! bad value names it and its source. Only this file reads the environment; YAML is
+//! read here and in `yaml`.
 
 use std::{collections::BTreeMap, path::PathBuf};
 

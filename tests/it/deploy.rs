@@ -1,4 +1,7 @@
-//! The manifests of `deploy/`, typed, against what the program does: probes, ports, settings, budgets.
+//! The manifests of `deploy/`, typed, against what the program does: probes, ports, settings, budgets; and
+//! identity.
+
+mod identity;
 
 use std::{
     collections::BTreeSet,
@@ -139,9 +142,10 @@ async fn status(phase: Phase, action: &HTTPGetAction) -> u16 {
         log_level: Arc::new(Unchanging),
         inflight,
         bucket,
+        gate: None,
     });
     let request = Request::get(action.path.as_deref().unwrap()).body(Body::empty()).unwrap();
-    http::admin_routes(ops, 65_536).answer(request, Arc::default()).await.status().as_u16()
+    http::admin_routes(ops, 65_536, None, false).answer(request, Arc::default()).await.status().as_u16()
 }
 
 #[tokio::test]

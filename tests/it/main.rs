@@ -1,6 +1,7 @@
 //! Tests from outside: the real binary, real HTTP, a real S3 protocol.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::disallowed_methods)]
 
+mod auth;
 mod auth_tls;
 mod consumers;
 mod costs;

@@ -14,7 +14,7 @@ use testing::{
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
 /// A collector: what is posted to it.
-async fn collector() -> (String, mpsc::Receiver<Bytes>) {
+pub(crate) async fn collector() -> (String, mpsc::Receiver<Bytes>) {
     async fn collect(State(sender): State<mpsc::Sender<Bytes>>, body: Bytes) -> StatusCode {
         sender.send(body).await.unwrap();
         StatusCode::OK

@@ -204,7 +204,8 @@ impl World {
         let next = self.sheets[&events[0].0].next;
         let expected_offset = expected.map(|is_right| if is_right { next } else { next + 1 });
         let sent = made.iter().map(|(partition, event, _)| (*partition, event.clone())).collect();
-        let answer = self.store().hot.append(Append { table: table(), events: sent, expected_offset }).await;
+        let append = Append { table: table(), events: sent, expected_offset, made_by: None };
+        let answer = self.store().hot.append(append).await;
         if self.clashes(&made, &events) {
             assert!(matches!(answer, Err(StorageError::KeyReused { .. })), "{answer:?}");
             return;
@@ -356,7 +357,8 @@ impl World {
         let sheet = self.sheets.get_mut(&partition).unwrap();
         let offset = to.index(sheet.next as usize + 2) as u64;
         let offsets = vec![(Partition::new(table(), partition), offset)];
-        let answer = self.store.as_ref().unwrap().hot.commit(Commit { group: group(), offsets, force }).await;
+        let commit = Commit { group: group(), offsets, force, made_by: None };
+        let answer = self.store.as_ref().unwrap().hot.commit(commit).await;
         match answer {
             Ok(()) => {
                 assert!(offset <= sheet.next);
@@ -388,7 +390,8 @@ impl World {
         let events = [(0, None), (1, Some(5)), (0, Some(5))];
         let made = self.events(&events);
         let sent = made.iter().map(|(partition, event, _)| (*partition, event.clone())).collect();
-        let answer = twin.append(Append { table: table(), events: sent, expected_offset: None }).await;
+        let append = Append { table: table(), events: sent, expected_offset: None, made_by: None };
+        let answer = twin.append(append).await;
         // Somebody else's write may have been the last one.
         let is_ours = matches!(answer, Err(StorageError::OutcomeUnknown { .. }));
         assert!(answer.is_err());

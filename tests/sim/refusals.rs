@@ -219,8 +219,8 @@ impl World {
         let ids = self.ids..self.ids + count;
         self.ids = ids.end;
         let events = ids.clone().map(|id| (place.number, event(id, now_ms))).collect();
-        let appended =
-            tier.append(Append { table: place.table.clone(), events, expected_offset: None }).await?;
+        let append = Append { table: place.table.clone(), events, expected_offset: None, made_by: None };
+        let appended = tier.append(append).await?;
         Ok(ids.zip(appended).map(|(id, one)| (place.clone(), one.offset, (id, now_ms))).collect())
     }
 
@@ -295,7 +295,8 @@ impl World {
             // Who tries again is told where it is.
             if let Some((offset, (id, appended_ms))) = acked.range(watermarks.earliest..).next() {
                 let events = vec![(place.number, event(*id, *appended_ms))];
-                let again = Append { table: place.table.clone(), events, expected_offset: None };
+                let again =
+                    Append { table: place.table.clone(), events, expected_offset: None, made_by: None };
                 let answer = store.hot.append(again).await.unwrap();
                 assert!(
                     answer[0].duplicate && answer[0].offset == *offset,

@@ -173,7 +173,7 @@ impl World {
             .collect();
         let appended = until(
             &server.gone,
-            server.hot.append(Append { table: table(), events: sent, expected_offset: None }),
+            server.hot.append(Append { table: table(), events: sent, expected_offset: None, made_by: None }),
         )
         .await;
         let appended = match appended {
@@ -222,7 +222,8 @@ impl World {
             if end > next {
                 next = end;
                 self.history.borrow_mut().commits(partition, next);
-                let commit = Commit { group: group(), offsets: vec![(place.clone(), next)], force: false };
+                let offsets = vec![(place.clone(), next)];
+                let commit = Commit { group: group(), offsets, force: false, made_by: None };
                 if let Some(Ok(())) = until(&server.gone, server.hot.commit(commit)).await {
                     self.history.borrow_mut().committed(partition, next);
                 }

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::{
     error::StorageError,
     event::Event,
+    maker::Maker,
     name::{PartitionNumber, TableName},
     sequence::Offset,
     wakeups::Wakeups,
@@ -21,6 +22,8 @@ pub struct Append {
     pub events: Vec<(PartitionNumber, Event)>,
     /// Append only if this is the next offset of every partition named.
     pub expected_offset: Option<Offset>,
+    /// Who counts as the maker of what it makes: the table, and partitions. `None`: nobody.
+    pub made_by: Option<Maker>,
 }
 
 /// Where one event of an [`Append`] was stored.
@@ -44,8 +47,8 @@ pub trait Appender: Send + Sync {
     /// Appends events and returns where each one is, in the order sent, once all of them are durable.
     ///
     /// # Errors
-    /// `Overloaded`, `Closed`, `UnknownTable`, `OffsetMismatch`, `KeyReused` and `TooMany` write nothing;
-    /// after `OutcomeUnknown` all of the events are there, or none.
+    /// `Overloaded`, `Closed`, `UnknownTable`, `OffsetMismatch`, `KeyReused`, `TooMany` and `OverQuota` write
+    /// nothing; after `OutcomeUnknown` all of the events are there, or none.
     async fn append(&self, append: Append) -> Result<Vec<Appended>, StorageError>;
 
     /// Wakes readers that wait for an append, once it can be read.

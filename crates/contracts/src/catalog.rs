@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     error::StorageError,
+    maker::Maker,
     name::{Partition, PartitionNumber, TableName},
     segment::FlushIntent,
     sequence::Watermarks,
@@ -76,7 +77,7 @@ impl Default for TableSettings {
 pub type Change<T> = Option<Option<T>>;
 
 /// Changes to a table's settings.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableChange {
     /// See [`TableSettings::retention_secs`].
     pub retention_secs: Change<u64>,
@@ -84,6 +85,8 @@ pub struct TableChange {
     pub retention_bytes: Change<u64>,
     /// See [`TableSettings::partitions`].
     pub partitions: Change<u32>,
+    /// Who counts as the table's maker if the change makes it. `None`: nobody.
+    pub made_by: Option<Maker>,
 }
 
 impl TableChange {
@@ -270,7 +273,7 @@ pub trait Catalog: Send + Sync {
     /// Changes a table's settings, and creates the table if it does not exist.
     ///
     /// # Errors
-    /// `PartitionsShrink`, `TooMany`, `OutcomeUnknown` or `Closed`.
+    /// `PartitionsShrink`, `TooMany`, `OverQuota`, `OutcomeUnknown` or `Closed`.
     async fn configure_table(
         &self,
         table: TableName,

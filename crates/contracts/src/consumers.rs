@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use super::{
     clock::TimestampMs,
     error::StorageError,
+    maker::Maker,
     name::{GroupName, Partition},
     sequence::Offset,
 };
@@ -18,6 +19,8 @@ pub struct Commit {
     pub offsets: Vec<(Partition, Offset)>,
     /// Whether an offset may step back.
     pub force: bool,
+    /// Who counts as the group's maker if this is its first commit. `None`: nobody.
+    pub made_by: Option<Maker>,
 }
 
 /// A group and what it has committed, in order of partition.
@@ -32,8 +35,8 @@ pub trait ConsumerStorage: Send + Sync {
     /// Commits offsets. They are durable when this returns.
     ///
     /// # Errors
-    /// `UnknownTable`, `BeyondEnd`, `CommitBackwards` and `TooMany` change nothing; `OutcomeUnknown`;
-    /// `Closed`.
+    /// `UnknownTable`, `BeyondEnd`, `CommitBackwards`, `TooMany` and `OverQuota` change nothing;
+    /// `OutcomeUnknown`; `Closed`.
     async fn commit(&self, commit: Commit) -> Result<(), StorageError>;
 
     /// All committed offsets of a group, in order of partition; empty if it has none.

@@ -174,6 +174,14 @@ pub enum StorageError {
         /// The setting's value.
         limit: usize,
     },
+    /// The principal has made as many as it may. Waiting does not help. Nothing was changed.
+    #[error("over the quota {quota}: the principal may have made at most {limit}")]
+    OverQuota {
+        /// The quota: `tables`, `partitions` or `groups`.
+        quota: &'static str,
+        /// The principal's limit.
+        limit: u64,
+    },
     /// A table would have fewer partitions than it has.
     #[error("table {table} has {partitions} partitions, and they cannot become {asked}")]
     PartitionsShrink {

@@ -20,6 +20,7 @@ pub mod heartbeat;
 pub mod idempotency;
 pub mod journal;
 pub mod json;
+pub mod maker;
 pub mod manifests;
 pub mod metrics;
 pub mod name;

@@ -7,14 +7,16 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    RocksHot, codec,
+    RocksHot,
+    catalog::CatalogState,
+    codec,
     request::{EncodedEvent, Request},
 };
 use contracts::{
     append::{Append, Appended, Appender},
     error::{Overload, StorageError},
-    event::Event,
     idempotency::KeyUse,
+    maker::{Made, Maker},
     name::{Partition, PartitionNumber, TableName},
     wakeups::Wakeups,
 };
@@ -34,8 +36,8 @@ impl Appender for RocksHot {
                 retry_after: Duration::from_secs(5),
             });
         }
-        let Append { table, events, expected_offset } = append;
-        self.reserve(&table, &events).await;
+        self.reserve(&append).await?;
+        let Append { table, events, expected_offset, made_by } = append;
         let events = events
             .into_iter()
             .map(|(partition, event)| EncodedEvent {
@@ -48,15 +50,15 @@ impl Appender for RocksHot {
             .collect();
         let (reply, answer) = oneshot::channel();
         // An append does not wait for room in the queue: the client is told to retry later.
-        self.writer.try_send(Request::Append { table, events, expected_offset, reply }).map_err(|error| {
-            match error {
+        self.writer.try_send(Request::Append { table, events, expected_offset, made_by, reply }).map_err(
+            |error| match error {
                 mpsc::error::TrySendError::Full(_) => StorageError::Overloaded {
                     reason: Overload::QueueFull,
                     retry_after: Duration::from_secs(1),
                 },
                 mpsc::error::TrySendError::Closed(_) => StorageError::Closed,
-            }
-        })?;
+            },
+        )?;
         // The writer answers every request that it takes. If it ended before that, the batch may have been on
         // its way to the disk.
         answer.await.map_err(StorageError::outcome_unknown)?
@@ -69,25 +71,50 @@ impl Appender for RocksHot {
 
 impl RocksHot {
     /// Reserves the offsets of an append before the writer gives them; without a bucket nothing is reserved.
-    async fn reserve(&self, table: &TableName, events: &[(PartitionNumber, Event)]) {
-        let Some(reservations) = self.reservations.get() else { return };
+    ///
+    /// # Errors
+    /// `OverQuota`. The writer would refuse it too, but the chain remembers a partition from its first
+    /// reservation on: a maker over its quota must not make it remember more.
+    async fn reserve(&self, append: &Append) -> Result<(), StorageError> {
+        let Some(reservations) = self.reservations.get() else { return Ok(()) };
         let mut counts: BTreeMap<PartitionNumber, u64> = BTreeMap::new();
-        for (number, _) in events {
+        for (number, _) in &append.events {
             *counts.entry(*number).or_default() += 1;
         }
         let next = {
             let tables = self.catalog.read();
-            let known = tables.get(table).map(|table| &table.partitions);
+            if let Some(maker) = &append.made_by {
+                check_maker(&tables, maker, &append.table, counts.keys())?;
+            }
+            let known = tables.get(&append.table).map(|table| &table.partitions);
             let after = |(number, count): (PartitionNumber, u64)| {
                 let mut watermarks = known
                     .and_then(|known| known.get(&number))
                     .map(|state| state.watermarks)
                     .unwrap_or_default();
                 watermarks.next += count;
-                (Partition::new(table.clone(), number), watermarks)
+                (Partition::new(append.table.clone(), number), watermarks)
             };
             counts.into_iter().map(after).collect()
         };
         reservations.reserve(next).await;
+        Ok(())
     }
+}
+
+/// Refuses an append that would now make more than its maker may.
+fn check_maker<'a>(
+    tables: &CatalogState,
+    maker: &Maker,
+    table: &TableName,
+    partitions: impl Iterator<Item = &'a PartitionNumber>,
+) -> Result<(), StorageError> {
+    let made = |what| tables.made().of(&maker.principal, what).max(0).unsigned_abs();
+    if tables.visible(table).is_none() {
+        maker.check(Made::Tables, made(Made::Tables), 1)?;
+    }
+    let known = tables.get(table);
+    let is_new =
+        |number: &&PartitionNumber| known.is_none_or(|table| !table.partitions.contains_key(*number));
+    maker.check(Made::Partitions, made(Made::Partitions), partitions.filter(is_new).count() as u64)
 }

@@ -12,17 +12,19 @@ use super::{
     consumers::{CommittedOffset, GroupOffsets},
     idempotency::KeysHeld,
     keys::{PartitionKey, TableId},
+    makers::MadeCounts,
     sequence::PartitionState,
 };
 use crate::stored;
 use contracts::{
     catalog::{Chosen, PartitionStatus, TableSettings, TableStatus, Tables, Totals},
+    maker::Made,
     name::{GroupName, Partition, PartitionNumber, TableName},
     sequence::Offset,
 };
 
 /// A table as it is stored, without its partitions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableHead {
     /// Its number in keys.
     pub id: TableId,
@@ -30,11 +32,13 @@ pub struct TableHead {
     pub settings: TableSettings,
     /// Whether it was deleted, and not written since.
     pub is_deleted: bool,
+    /// The principal that made it, if there was one; `None` for a deleted table.
+    pub made_by: Option<Arc<str>>,
 }
 
 impl TableHead {
     /// The stored form.
-    pub fn encode(self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let TableSettings { retention_secs, retention_bytes, partitions } = self.settings;
         stored::Table {
             id: self.id,
@@ -45,6 +49,7 @@ impl TableHead {
             default_retention_secs: !retention_secs.is_own,
             default_retention_bytes: !retention_bytes.is_own,
             own_partitions: partitions.is_own,
+            made_by: self.made_by.as_deref().map(str::to_owned),
         }
         .encode_to_vec()
     }
@@ -60,7 +65,8 @@ impl TableHead {
             retention_bytes: retention(stored.retention_bytes, stored.default_retention_bytes),
             partitions: Chosen { value: stored.partitions.unwrap_or(1), is_own: stored.own_partitions },
         };
-        Some(Self { id: stored.id, settings, is_deleted: stored.deleted })
+        let made_by = stored.made_by.map(Arc::from);
+        Some(Self { id: stored.id, settings, is_deleted: stored.deleted, made_by })
     }
 }
 
@@ -73,6 +79,8 @@ pub struct TableState {
     pub settings: TableSettings,
     /// Whether it was deleted, and not written since.
     pub is_deleted: bool,
+    /// The principal that made it, if there was one; `None` for a deleted table.
+    pub made_by: Option<Arc<str>>,
     /// Its partitions.
     pub partitions: BTreeMap<PartitionNumber, PartitionState>,
     /// The table as others see it; built on demand, dropped at the next change.
@@ -82,7 +90,8 @@ pub struct TableState {
 impl TableState {
     /// What is stored of it, without its partitions.
     pub fn head(&self) -> TableHead {
-        TableHead { id: self.id, settings: self.settings, is_deleted: self.is_deleted }
+        let made_by = self.made_by.clone();
+        TableHead { id: self.id, settings: self.settings, is_deleted: self.is_deleted, made_by }
     }
 
     /// The table as others see it.
@@ -117,6 +126,7 @@ pub struct CatalogState {
     /// Partitions with events that are not in cold yet.
     unflushed: BTreeSet<PartitionKey>,
     consumers: GroupOffsets,
+    made: MadeCounts,
     keys: KeysHeld,
     counts: ChangeCounts,
     /// Tables that have changed since `SharedCatalog::tables` last returned them.
@@ -189,6 +199,11 @@ impl CatalogState {
         self.partitions
     }
 
+    /// How many tables, partitions and groups each principal has made.
+    pub fn made(&self) -> &MadeCounts {
+        &self.made
+    }
+
     /// The committed consumer offsets.
     pub fn consumers(&self) -> &GroupOffsets {
         &self.consumers
@@ -227,6 +242,12 @@ impl CatalogState {
         self.consumers.set(group, partition, committed);
     }
 
+    /// Sets the principal that made a consumer group; `None` when the group has gone, too.
+    pub fn set_group_maker(&mut self, group: &GroupName, made_by: Option<Arc<str>>) {
+        let before = self.consumers.set_maker(group, made_by.clone());
+        self.made.replace(Made::Groups, before.as_ref(), made_by.as_ref());
+    }
+
     /// Stored bytes of all events in hot.
     pub fn hot_bytes(&self) -> u64 {
         self.hot_bytes
@@ -256,10 +277,12 @@ impl CatalogState {
     /// Adds a table without partitions, or replaces the head of a known one.
     pub fn set_table(&mut self, name: TableName, head: TableHead) {
         self.names.insert(head.id, name.clone());
-        let partitions = self.by_name.remove(&name).map(|table| table.partitions).unwrap_or_default();
-        let TableHead { id, settings, is_deleted } = head;
-        self.by_name
-            .insert(name, TableState { id, settings, is_deleted, partitions, status: OnceLock::new() });
+        let (maker_before, partitions) =
+            self.by_name.remove(&name).map(|table| (table.made_by, table.partitions)).unwrap_or_default();
+        let TableHead { id, settings, is_deleted, made_by } = head;
+        self.made.replace(Made::Tables, maker_before.as_ref(), made_by.as_ref());
+        let status = OnceLock::new();
+        self.by_name.insert(name, TableState { id, settings, is_deleted, made_by, partitions, status });
         self.changed.get_mut().insert(id);
     }
 
@@ -268,7 +291,7 @@ impl CatalogState {
         let Some(table) = self.names.get(&key.table).and_then(|name| self.by_name.get_mut(name)) else {
             unreachable!("a partition's table is added before its state");
         };
-        let old = table.partitions.insert(key.partition, state);
+        let old = table.partitions.insert(key.partition, state.clone());
         table.status = OnceLock::new();
         self.changed.get_mut().insert(key.table);
         self.partitions += usize::from(old.is_none());
@@ -279,6 +302,7 @@ impl CatalogState {
         let old = old.unwrap_or_default();
         self.hot_bytes = self.hot_bytes + state.hot_bytes - old.hot_bytes;
         self.unflushed_bytes = self.unflushed_bytes + state.unflushed_bytes - old.unflushed_bytes;
+        self.made.replace(Made::Partitions, old.made_by.as_ref(), state.made_by.as_ref());
     }
 }
 

@@ -1,6 +1,6 @@
 //! Committed consumer offsets. All of them are in RocksDB, and in memory too, since their number is limited.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::keys::PartitionKey;
 use contracts::{clock::TimestampMs, name::GroupName, sequence::Offset};
@@ -36,6 +36,8 @@ impl CommittedOffset {
 pub struct GroupOffsets {
     groups: BTreeMap<GroupName, BTreeMap<PartitionKey, CommittedOffset>>,
     count: usize,
+    /// The principals that made the groups, of those that somebody made.
+    makers: BTreeMap<GroupName, Arc<str>>,
 }
 
 impl GroupOffsets {
@@ -70,6 +72,19 @@ impl GroupOffsets {
     /// The offsets of one group.
     pub fn of(&self, group: &GroupName) -> Option<&BTreeMap<PartitionKey, CommittedOffset>> {
         self.groups.get(group)
+    }
+
+    /// The principal that made a group, if there was one.
+    pub fn maker(&self, group: &GroupName) -> Option<&Arc<str>> {
+        self.makers.get(group)
+    }
+
+    /// Sets the principal that made a group; returns the one before. `None` when the group has gone, too.
+    pub fn set_maker(&mut self, group: &GroupName, made_by: Option<Arc<str>>) -> Option<Arc<str>> {
+        match made_by {
+            Some(made_by) => self.makers.insert(group.clone(), made_by),
+            None => self.makers.remove(group),
+        }
     }
 
     /// How many groups there are.

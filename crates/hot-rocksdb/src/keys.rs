@@ -75,9 +75,13 @@ pub mod meta {
     pub const KEYS_FLOOR: &[u8] = b"keys_floor";
     /// Prefix of the counts of idempotency keys, u64; the minute since 1970 follows, i64.
     pub const KEYS_OF_MINUTE: &[u8] = b"keys/";
+    /// Prefix of the principals that have made a consumer group, as text; the group's name follows. A program
+    /// that does not know of makers may leave one behind whose group is gone.
+    pub const GROUP_MAKER: &[u8] = b"group_maker/";
 }
 
-/// The version of the layout in this file.
+/// The version of the layout in this file. Fields and facts that an older program may pass over and drop do
+/// not change it, such as who made what: to such a program, and after it, nobody did.
 pub const FORMAT: u32 = 5;
 
 /// Offsets of one time slice.
@@ -120,6 +124,16 @@ pub fn minute(minute: i64) -> Vec<u8> {
 /// Reads a key of the counts of idempotency keys.
 pub fn decode_minute(bytes: &[u8]) -> Option<i64> {
     Some(i64::from_be_bytes(bytes.strip_prefix(meta::KEYS_OF_MINUTE)?.try_into().ok()?))
+}
+
+/// Key of the principal that has made a consumer group.
+pub fn group_maker(group: &GroupName) -> Vec<u8> {
+    [meta::GROUP_MAKER, group.as_str().as_bytes()].concat()
+}
+
+/// Reads a key of the makers of consumer groups.
+pub fn decode_group_maker(bytes: &[u8]) -> Option<GroupName> {
+    GroupName::parse(std::str::from_utf8(bytes.strip_prefix(meta::GROUP_MAKER)?).ok()?).ok()
 }
 
 /// Key of a flushed run: `sequence` orders eviction.
@@ -218,6 +232,7 @@ mod tests {
             let (a, b) = (GroupName::parse(&a).unwrap(), GroupName::parse(&b).unwrap());
             let stored = consumer(&a, key(t, p));
             prop_assert_eq!(stored.starts_with(&consumer_prefix(&b)), a == b);
+            prop_assert_eq!(decode_group_maker(&group_maker(&a)), Some(a.clone()));
             prop_assert_eq!(decode_consumer(&stored), Some((a, key(t, p))));
         }
 

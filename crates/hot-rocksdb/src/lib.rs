@@ -11,6 +11,8 @@ mod expire;
 mod handles;
 pub mod idempotency;
 pub mod keys;
+mod load;
+mod makers;
 pub mod options;
 pub mod request;
 pub mod rocksdb;

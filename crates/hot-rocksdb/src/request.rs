@@ -17,6 +17,7 @@ use contracts::{
     error::StorageError,
     flush_ledger::HotKeep,
     idempotency::{FirstWrite, Hash, KeyUse},
+    maker::Maker,
     name::{GroupName, Partition, PartitionNumber, TableName},
     recovery::Recovered,
     retention::Trim,
@@ -84,6 +85,8 @@ pub enum Request {
         events: Vec<EncodedEvent>,
         /// What `next` must be in each of their partitions, if anything.
         expected_offset: Option<Offset>,
+        /// Who makes what has to be made for them.
+        made_by: Option<Maker>,
         /// The offset of each event, and whether it was a duplicate.
         reply: WriterReply<Vec<Appended>>,
     },

@@ -1,23 +1,20 @@
 //! Opens RocksDB, reads from it, and writes what `writer` hands it.
 
-use std::{collections::BTreeMap, io, path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
 use ::rocksdb::{
     Cache, ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, ReadOptions, Snapshot, WriteBatch,
     WriteOptions,
 };
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    catalog::{CatalogState, SharedCatalog, TableHead},
+    catalog::SharedCatalog,
     codec,
-    consumers::CommittedOffset,
     handles::{family, unavailable},
-    idempotency::{Floor, KeyLedger},
+    idempotency::Floor,
     keys::{self, PartitionKey, cf, meta},
     options::{self, OpenOptions},
-    sequence::{PartitionState, ago},
     synced::{self, Synced},
     upgrade, wal,
 };
@@ -25,7 +22,6 @@ use contracts::{
     clock::{Clock, TimestampMs},
     error::{StorageError, Tier},
     gauge::Gauge,
-    name::TableName,
     sequence::Offset,
 };
 
@@ -245,56 +241,6 @@ impl Db {
         self.db.compact_range_cf(self.family(cf::IDEMPOTENCY), None::<&[u8]>, None::<&[u8]>);
     }
 
-    fn load(&self, now_ms: TimestampMs) -> Result<CatalogState, StorageError> {
-        let mut tables = CatalogState::default();
-        for pair in self.scan(cf::TABLES, &[], &[]) {
-            let (name, head) = pair?;
-            let table = std::str::from_utf8(&name).ok().and_then(|name| TableName::parse(name).ok());
-            let (Some(table), Some(head)) = (table, TableHead::decode(&head)) else {
-                return Err(StorageError::corrupt(
-                    "the list of tables in RocksDB",
-                    format!("entry {name:?}"),
-                ));
-            };
-            tables.set_table(table, head);
-        }
-        for pair in self.scan(cf::PARTITIONS, &[], &[]) {
-            let (key, state) = pair?;
-            let known = keys::decode_partition(&key).filter(|key| tables.name(key.table).is_some());
-            let Some(key) = known else {
-                return Err(StorageError::corrupt(
-                    "the list of partitions in RocksDB",
-                    format!("key {key:?}"),
-                ));
-            };
-            let mut state = PartitionState::decode(&state)?;
-            // A damaged event does not prevent the start: its readers report it.
-            if state.unflushed_since.is_some()
-                && let Ok(Some(appended_ms)) = self.appended(key, state.watermarks.flushed)
-            {
-                state.unflushed_since = Some(ago(Instant::now(), now_ms, appended_ms));
-            }
-            tables.set_state(key, state);
-        }
-        self.load_consumers(&mut tables, now_ms)?;
-        Ok(tables)
-    }
-
-    /// Loads all committed offsets into the catalog, whose tables are there already.
-    fn load_consumers(&self, tables: &mut CatalogState, now_ms: TimestampMs) -> Result<(), StorageError> {
-        for pair in self.scan(cf::CONSUMERS, &[], &[]) {
-            let (key, value) = pair?;
-            let damaged = || {
-                StorageError::corrupt("a consumer offset in RocksDB", format!("key {key:?}, value {value:?}"))
-            };
-            let (group, partition) = keys::decode_consumer(&key).ok_or_else(damaged)?;
-            tables.name(partition.table).ok_or_else(damaged)?;
-            let committed = CommittedOffset::decode(&value, now_ms).ok_or_else(damaged)?;
-            tables.set_consumer(&group, partition, Some(committed));
-        }
-        Ok(())
-    }
-
     /// When an event was appended; `None` if hot does not have it.
     ///
     /// # Errors
@@ -306,26 +252,6 @@ impl Db {
     ) -> Result<Option<TimestampMs>, StorageError> {
         let Some(value) = self.get(cf::EVENTS, &keys::event(key, offset))? else { return Ok(None) };
         Ok(Some(codec::decode(&value)?.appended_ms))
-    }
-
-    /// Loads the counts of idempotency keys.
-    ///
-    /// # Errors
-    /// `Corrupt` or `Unavailable`.
-    pub(super) fn load_keys(&self) -> Result<KeyLedger, StorageError> {
-        let damaged = |what: &[u8]| {
-            StorageError::corrupt("the counts of idempotency keys in RocksDB", format!("{what:?}"))
-        };
-        let mut minutes = BTreeMap::new();
-        for pair in self.scan(cf::META, meta::KEYS_OF_MINUTE, meta::KEYS_OF_MINUTE) {
-            let (key, count) = pair?;
-            let minute = keys::decode_minute(&key).ok_or_else(|| damaged(&key))?;
-            minutes.insert(minute, keys::decode_u64(&count).ok_or_else(|| damaged(&count))?);
-        }
-        let floor = self.get(cf::META, meta::KEYS_FLOOR)?;
-        let floor_ms =
-            floor.map(|bytes| keys::decode_u64(&bytes).ok_or_else(|| damaged(&bytes))).transpose()?;
-        Ok(KeyLedger::new(minutes, floor_ms.map_or(0, u64::cast_signed)))
     }
 }
 

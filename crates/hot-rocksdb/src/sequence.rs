@@ -1,6 +1,6 @@
 //! One partition's state: gives offsets, moves watermarks, counts bytes. Pure; the writer makes it durable.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use prost::Message;
 use tokio::time::Instant;
@@ -91,7 +91,7 @@ pub fn ago(now: Instant, now_ms: TimestampMs, then_ms: TimestampMs) -> Instant {
 }
 
 /// A partition's watermarks, sizes and the segment being written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PartitionState {
     /// Its watermarks.
     pub watermarks: Watermarks,
@@ -105,6 +105,8 @@ pub struct PartitionState {
     pub open_slice: Option<TimeSlice>,
     /// When the oldest unflushed event arrived. Not stored: a start reads it from the event.
     pub unflushed_since: Option<Instant>,
+    /// The principal whose append made it, if there was one.
+    pub made_by: Option<Arc<str>>,
 }
 
 impl PartitionState {
@@ -248,6 +250,7 @@ impl PartitionState {
             intent: None,
             open_slice,
             unflushed_since,
+            made_by: self.made_by.take(),
         };
     }
 
@@ -281,6 +284,7 @@ impl PartitionState {
                 format: intent.format.to_string(),
             }),
             open_slice: self.open_slice.map(stored::TimeSlice::from),
+            made_by: self.made_by.as_deref().map(str::to_owned),
         }
         .encode_to_vec()
     }
@@ -325,6 +329,7 @@ impl PartitionState {
             intent,
             open_slice: stored.open_slice.map(TimeSlice::from),
             unflushed_since: (!watermarks.unflushed().is_empty()).then(Instant::now),
+            made_by: stored.made_by.map(Arc::from),
         })
     }
 }
@@ -357,7 +362,7 @@ mod tests {
 
     #[test]
     fn offsets_are_dense_and_survive_a_round_trip() {
-        let mut state = PartitionState::default();
+        let mut state = PartitionState { made_by: Some("token:ci".into()), ..PartitionState::default() };
         let now = Instant::now();
         assert_eq!((0..5).map(|_| state.give(event(10, 0), now).0).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
         state.plan(intent(0, 3, 30));

@@ -12,6 +12,7 @@ use contracts::{
     append::{Append, Appended, Appender},
     clock::SystemClock,
     event::Event,
+    maker::{Maker, MakerLimits},
     payload::Payload,
     segment::FormatId,
     sequence::{OffsetRange, Watermarks},
@@ -54,20 +55,34 @@ impl TestHot {
     }
 
     async fn append(&self, table: &str, payloads: &[&str]) -> Result<Vec<Appended>, StorageError> {
-        let event = |text: &&str| Event {
-            payload: Payload::text(*text),
-            timestamp_ms: 0,
-            appended_ms: 0,
-            idempotency_key: None,
-            headers: BTreeMap::new(),
-        };
         let events = payloads.iter().map(|text| (9, event(text))).collect();
-        self.hot.append(Append { table: name(table), events, expected_offset: None }).await
+        self.hot.append(Append { table: name(table), events, expected_offset: None, made_by: None }).await
     }
 
     async fn read(&self, from: Offset) -> HotPage {
         let limit = ReadLimit { records: 100, bytes: 1 << 20 };
         self.hot.read(&name("t"), vec![(9, from)], TimeFilter::default(), limit).await.unwrap().remove(0)
+    }
+}
+
+/// What was reserved, in order.
+#[derive(Debug, Default)]
+struct Reserved(parking_lot::Mutex<Vec<Partition>>);
+
+#[async_trait]
+impl Reservations for Reserved {
+    async fn reserve(&self, next: BTreeMap<Partition, Watermarks>) {
+        self.0.lock().extend(next.into_keys());
+    }
+}
+
+fn event(text: &str) -> Event {
+    Event {
+        payload: Payload::text(text),
+        timestamp_ms: 0,
+        appended_ms: 0,
+        idempotency_key: None,
+        headers: BTreeMap::new(),
     }
 }
 
@@ -151,6 +166,29 @@ async fn tables_are_bounded_and_apart() {
     opened.append("t2", &["b"]).await.unwrap();
     assert!(matches!(opened.append("t3", &["c"]).await, Err(StorageError::TooMany { .. })));
     assert_eq!(payloads(&opened.read(0).await), [b"a"]);
+    opened.close().await;
+}
+
+#[tokio::test]
+async fn who_is_over_a_quota_reserves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = TestHot::new(&directory);
+    let reserved = Arc::new(Reserved::default());
+    opened.hot.reserve_with(reserved.clone());
+    let limits = MakerLimits { tables: Some(1), partitions: Some(1), ..MakerLimits::default() };
+    let made_by = Some(Maker { principal: "token:ci".into(), limits });
+    let append = async |table: &str, partition: PartitionNumber| {
+        let events = vec![(partition, event("a"))];
+        let append = Append { table: name(table), events, expected_offset: None, made_by: made_by.clone() };
+        opened.hot.append(append).await
+    };
+    append("t", 0).await.unwrap();
+    for (table, partition) in [("u", 0), ("t", 1)] {
+        let refused = append(table, partition).await;
+        assert!(matches!(refused, Err(StorageError::OverQuota { limit: 1, .. })), "{refused:?}");
+    }
+    append("t", 0).await.unwrap();
+    assert_eq!(*reserved.0.lock(), vec![Partition::new(name("t"), 0); 2]);
     opened.close().await;
 }
 

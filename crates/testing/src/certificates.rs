@@ -1,9 +1,14 @@
 //! Certificates that openssl makes for a test.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use tokio::process::Command;
+use tempfile::TempDir;
 
 /// What the server's certificate of every test is for: this machine.
 pub const THIS_MACHINE: &str = "subjectAltName = IP:127.0.0.1, DNS:localhost";
@@ -36,26 +41,34 @@ const NOW: &str = "-days 2";
 /// Dates that are over.
 const OVER: &str = "-startdate 20200101000000Z -enddate 20200201000000Z";
 
-/// A certificate and its key, as PEM.
+/// A certificate and its key.
 #[derive(Debug, Clone)]
 pub struct Certified {
+    /// The file of the certificate, as PEM, for as long as its directory is there.
     pub cert: PathBuf,
+    /// The file of the key, as PEM, likewise.
     pub key: PathBuf,
+    /// The certificate as PEM.
+    pub cert_pem: String,
+    key_pem: String,
 }
 
 impl Certified {
     fn named(directory: &Path, name: &str) -> Self {
-        Self { cert: directory.join(format!("{name}.pem")), key: directory.join(format!("{name}.key")) }
+        let (cert, key) = (directory.join(format!("{name}.pem")), directory.join(format!("{name}.key")));
+        let read = |path: &Path| fs::read_to_string(path).unwrap();
+        let (cert_pem, key_pem) = (read(&cert), read(&key));
+        Self { cert, key, cert_pem, key_pem }
     }
 
     /// The certificate.
     pub fn certificate(&self) -> CertificateDer<'static> {
-        CertificateDer::from_pem_file(&self.cert).unwrap()
+        CertificateDer::from_pem_slice(self.cert_pem.as_bytes()).unwrap()
     }
 
     /// Its key.
     pub fn private_key(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::from_pem_file(&self.key).unwrap()
+        PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).unwrap()
     }
 }
 
@@ -70,14 +83,14 @@ pub struct Authority {
 
 impl Authority {
     /// A new one. Its files are `{name}.pem` and `{name}.key` in the directory.
-    pub async fn new(directory: &Path, name: &str) -> Self {
-        std::fs::write(directory.join("openssl.conf"), CONFIG).unwrap();
-        std::fs::write(directory.join("signed.txt"), "").unwrap();
+    pub fn new(directory: &Path, name: &str) -> Self {
+        fs::write(directory.join("openssl.conf"), CONFIG).unwrap();
+        fs::write(directory.join("signed.txt"), "").unwrap();
         let itself = format!(
             "req -x509 {NEW_KEY} -subj /CN={name} -extensions authority {NOW} \
              -keyout {name}.key -out {name}.pem"
         );
-        openssl(directory, &itself).await;
+        openssl(directory, &itself);
         Self {
             directory: directory.to_owned(),
             name: name.to_owned(),
@@ -87,33 +100,59 @@ impl Authority {
 
     /// A new key and a certificate for it, in `{name}.key` and `{name}.pem`. `says` is a line of openssl's
     /// extensions, or empty.
-    pub async fn sign(&self, name: &str, says: &str) -> Certified {
-        self.sign_for(name, says, NOW).await
+    pub fn sign(&self, name: &str, says: &str) -> Certified {
+        self.sign_for(name, says, NOW)
     }
 
     /// The same, but it has expired.
-    pub async fn sign_expired(&self, name: &str, says: &str) -> Certified {
-        self.sign_for(name, says, OVER).await
+    pub fn sign_expired(&self, name: &str, says: &str) -> Certified {
+        self.sign_for(name, says, OVER)
     }
 
-    async fn sign_for(&self, name: &str, says: &str, dates: &str) -> Certified {
+    fn sign_for(&self, name: &str, says: &str, dates: &str) -> Certified {
         let Self { directory, name: authority, .. } = self;
         let extensions = format!("[of_it]\nbasicConstraints = critical, CA:FALSE\n{says}\n");
-        std::fs::write(directory.join(format!("{name}.conf")), extensions).unwrap();
-        openssl(directory, &format!("req {NEW_KEY} -subj /CN={name} -keyout {name}.key -out {name}.csr"))
-            .await;
+        fs::write(directory.join(format!("{name}.conf")), extensions).unwrap();
+        openssl(directory, &format!("req {NEW_KEY} -subj /CN={name} -keyout {name}.key -out {name}.csr"));
         let signing = format!(
             "ca -batch -notext -config openssl.conf -cert {authority}.pem -keyfile {authority}.key \
              -in {name}.csr -out {name}.pem -extfile {name}.conf -extensions of_it {dates}"
         );
-        openssl(directory, &signing).await;
+        openssl(directory, &signing);
         Certified::named(directory, name)
     }
 }
 
-/// Runs openssl in a directory.
-async fn openssl(directory: &Path, arguments: &str) {
-    let output =
-        Command::new("openssl").args(arguments.split(' ')).current_dir(directory).output().await.unwrap();
+/// A server that is this machine, and its authority. Their files are gone.
+#[derive(Debug)]
+pub struct CertifiedServer {
+    /// The authority's certificate.
+    pub authority: Certified,
+    /// The server's.
+    pub server: Certified,
+}
+
+impl CertifiedServer {
+    /// The one that the tests of a process share.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<CertifiedServer> = OnceLock::new();
+        SHARED.get_or_init(Self::make)
+    }
+
+    /// Another one, of another authority that has the same name.
+    pub fn make() -> Self {
+        let directory = TempDir::new().unwrap();
+        let authority = Authority::new(directory.path(), "authority");
+        let server = authority.sign("server", THIS_MACHINE);
+        Self { authority: authority.own, server }
+    }
+}
+
+/// Runs openssl in a directory, with arguments that hold no spaces; what it prints.
+pub fn openssl(directory: &Path, arguments: &str) -> Vec<u8> {
+    let mut command = Command::new("openssl");
+    let output = command.args(arguments.split_whitespace()).current_dir(directory).output();
+    let output = output.expect("openssl is there: these tests need it");
     assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
 }

@@ -1,5 +1,8 @@
 //! What every engine must do, whatever it is made of: [`suite`].
 
+mod makers;
+mod segments;
+
 use std::collections::BTreeMap;
 
 use futures_util::FutureExt;
@@ -10,15 +13,22 @@ use contracts::{
     consumers::Commit,
     engine::Engine,
     error::StorageError,
-    event::{Event, IdempotencyKey, Record},
+    event::{Event, IdempotencyKey},
     flush_ledger::HotKeep,
     name::{GroupName, Partition, PartitionNumber, TableName},
     payload::Payload,
     read::{HotPage, ReadLimit, TimeFilter},
     retention::Trim,
-    segment::FlushIntent,
-    segment::{FormatId, Segment, SegmentBuilder},
+    segment::{FlushIntent, FormatId},
     sequence::{Offset, OffsetRange, Watermarks},
+};
+
+use self::{
+    makers::{
+        groups_are_counted_by_who_made_them, partitions_are_counted_by_who_made_them,
+        tables_are_counted_by_who_made_them, what_a_recovery_leaves_is_still_counted,
+    },
+    segments::a_segment_is_filled_within_its_bounds,
 };
 
 /// A volume with an engine on it that can be crashed.
@@ -49,6 +59,10 @@ pub async fn suite<V: Volume>(empty: impl Fn() -> V) {
         a_deleted_table_goes_on_with_its_offsets
         commits_are_all_or_nothing
         an_append_wakes_readers
+        tables_are_counted_by_who_made_them
+        partitions_are_counted_by_who_made_them
+        groups_are_counted_by_who_made_them
+        what_a_recovery_leaves_is_still_counted
     }
 }
 
@@ -65,35 +79,6 @@ fn table() -> TableName {
 
 fn group() -> GroupName {
     GroupName::parse("g").unwrap()
-}
-
-/// Counts what it is given.
-struct Collected {
-    partition: Partition,
-    range: OffsetRange,
-}
-
-impl SegmentBuilder for Collected {
-    fn partition(&self) -> &Partition {
-        &self.partition
-    }
-
-    fn next(&self) -> Offset {
-        self.range.end
-    }
-
-    fn push(&mut self, record: &Record) {
-        assert_eq!(record.offset, self.range.end);
-        self.range.end += 1;
-    }
-
-    fn raw_bytes(&self) -> u64 {
-        self.range.len()
-    }
-
-    fn finish(self: Box<Self>) -> Result<Segment, StorageError> {
-        unreachable!("it is never put")
-    }
 }
 
 impl<V: Volume> Case<V> {
@@ -115,7 +100,7 @@ impl<V: Volume> Case<V> {
             .enumerate()
             .map(|(n, (partition, key))| (*partition, event(n as i64, *key)))
             .collect();
-        self.hot().append(Append { table: table(), events, expected_offset: expected }).await
+        self.hot().append(Append { table: table(), events, expected_offset: expected, made_by: None }).await
     }
 
     async fn append(&self, partition: PartitionNumber, count: usize) {
@@ -173,7 +158,7 @@ impl<V: Volume> Case<V> {
         force: bool,
     ) -> Result<(), StorageError> {
         let offsets = vec![(Partition::new(table(), partition), offset)];
-        self.hot().commit(Commit { group: group(), offsets, force }).await
+        self.hot().commit(Commit { group: group(), offsets, force, made_by: None }).await
     }
 }
 
@@ -214,7 +199,7 @@ async fn a_key_means_one_payload<V: Volume>(mut z: Case<V>) {
     let keyed = |text: &str| (0, Event { payload: Payload::text(text), ..event(0, Some("a")) });
     let append = async |z: &Case<V>, texts: &[&str]| {
         let events = texts.iter().map(|text| keyed(text)).collect();
-        z.hot().append(Append { table: table(), events, expected_offset: None }).await
+        z.hot().append(Append { table: table(), events, expected_offset: None, made_by: None }).await
     };
     let within_one = append(&z, &["x", "y"]).await;
     assert!(matches!(within_one, Err(StorageError::KeyReused { index: 1, .. })), "{within_one:?}");
@@ -273,40 +258,6 @@ async fn a_page_ends_at_its_limits<V: Volume>(z: Case<V>) {
     let unknown =
         z.hot().read(&TableName::parse("other").unwrap(), vec![(0, 0)], TimeFilter::default(), ALL).await;
     assert!(matches!(unknown, Err(StorageError::UnknownTable(_))));
-}
-
-async fn a_segment_is_filled_within_its_bounds<V: Volume>(z: Case<V>) {
-    z.append(0, 10).await;
-    let fill = async |start, end, raw_bytes| {
-        let segment = Box::new(Collected {
-            partition: Partition::new(table(), 0),
-            range: OffsetRange::new(start, start),
-        });
-        let scanned = z.hot().scan(segment, end, raw_bytes).await?;
-        let filled = OffsetRange::new(start, scanned.segment.next());
-        Ok::<_, StorageError>((filled, scanned.stored_bytes))
-    };
-    let (one, of_one) = fill(2, 6, 1).await.unwrap();
-    let (all, of_all) = fill(2, 6, u64::MAX).await.unwrap();
-    assert_eq!((one, all), (OffsetRange::new(2, 3), OffsetRange::new(2, 6)));
-    assert!(
-        0 < of_one
-            && 4 * of_one <= of_all
-            && of_all < z.hot().table(&table()).unwrap().partitions[0].hot_bytes
-    );
-    assert!(matches!(fill(8, 11, u64::MAX).await, Err(StorageError::Corrupt { .. })));
-    z.hot()
-        .trim(vec![Trim { partition: Partition::new(table(), 0), earliest: 4, unflushed_bytes: 0 }])
-        .await
-        .unwrap();
-    let dropped = fill(2, 6, u64::MAX).await;
-    assert!(
-        matches!(dropped, Err(StorageError::Expired { offset: 2, earliest: 4, .. })),
-        "no damage: {dropped:?}"
-    );
-    assert_eq!(fill(4, 6, u64::MAX).await.unwrap().0, OffsetRange::new(4, 6));
-    z.hot().delete_table(table()).await.unwrap();
-    assert!(matches!(fill(4, 6, 1).await, Err(StorageError::UnknownTable(_))));
 }
 
 async fn only_what_is_flushed_leaves<V: Volume>(mut z: Case<V>) {
@@ -379,7 +330,7 @@ async fn commits_are_all_or_nothing<V: Volume>(mut z: Case<V>) {
     assert!(matches!(z.commit(0, 4, false).await, Err(StorageError::BeyondEnd { next: 3, .. })));
     z.commit(0, 2, false).await.unwrap();
     let both = vec![(Partition::new(table(), 1), 1), (Partition::new(table(), 0), 1)];
-    let back = z.hot().commit(Commit { group: group(), offsets: both, force: false }).await;
+    let back = z.hot().commit(Commit { group: group(), offsets: both, force: false, made_by: None }).await;
     assert!(matches!(back, Err(StorageError::CommitBackwards { committed: 2, .. })), "{back:?}");
     z.crash().await;
     assert_eq!(z.hot().offsets(&group()).await.unwrap(), [(Partition::new(table(), 0), 2)]);

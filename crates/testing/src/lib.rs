@@ -1,6 +1,6 @@
-//! What Zombi is tested with: the real binary and a client for it, an S3 server with faults, a bucket and a
-//! hot engine in memory, a checker of histories, certificates and a client of TLS, and what every engine must
-//! do.
+//! What Zombi is tested with: the real binary and a client for it, an S3 server with faults, an issuer of
+//! tokens and its key server, a bucket and a hot engine in memory, a checker of histories, certificates and a
+//! client of TLS, and what every engine must do.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,6 +17,7 @@ pub mod events;
 pub mod faults;
 pub mod frames;
 pub mod history;
+pub mod jwks;
 pub mod process;
 pub mod raw;
 pub mod s3;

@@ -1,6 +1,7 @@
 //! The real binary on a volume of its own, and a client for it.
 
 mod client;
+mod log;
 
 use std::{
     net::SocketAddr,
@@ -118,7 +119,7 @@ impl TestServer {
 
     /// Hot only, with settings.
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
-        let mut server = Self::new(None, settings);
+        let mut server = Self::hot(settings);
         server.run().await;
         server
     }
@@ -145,6 +146,11 @@ impl TestServer {
         let settings: Vec<_> =
             self.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         Self::new(self.s3.clone(), &settings)
+    }
+
+    /// Hot only, not started yet.
+    pub fn hot(settings: &[(&str, &str)]) -> Self {
+        Self::new(None, settings)
     }
 
     fn new(s3: Option<Arc<S3Server>>, settings: &[(&str, &str)]) -> Self {
@@ -210,10 +216,7 @@ impl TestServer {
 
     /// Waits until the process that was started is ready; its log if it ends before.
     pub async fn until_ready(&mut self) -> Result<(), String> {
-        let mut running = self.running.take().unwrap();
-        running.read_until("ready").await?;
-        self.running = Some(running);
-        Ok(())
+        self.until("ready").await
     }
 
     /// Starts the process and waits until it is ready; what it has logged.

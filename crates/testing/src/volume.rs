@@ -3,6 +3,7 @@
 
 mod append;
 mod hot;
+mod makers;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,6 +17,7 @@ use contracts::{
     event::{Event, Record},
     flush_ledger::HotKeep,
     idempotency::{FirstWrite, Hash},
+    maker::Made,
     name::{GroupName, Partition, PartitionNumber, TableName},
     read::{HotPage, Page, ReadLimit, TimeFilter},
     recovery::{Recovered, RecoveredOffset, RecoveredTable},
@@ -59,6 +61,8 @@ struct VolumeState {
     chain: Option<Vec<u8>>,
     tables: BTreeMap<TableName, MemoryTable>,
     consumers: BTreeMap<GroupName, BTreeMap<Partition, Offset>>,
+    /// The principals that made groups.
+    group_makers: BTreeMap<GroupName, Arc<str>>,
     /// Flushed runs in the order in which they were flushed.
     runs: Vec<FlushedRun>,
 }
@@ -67,6 +71,8 @@ struct VolumeState {
 struct MemoryTable {
     settings: TableSettings,
     is_deleted: bool,
+    /// The principal that made it, if there was one; none has made a deleted table.
+    made_by: Option<Arc<str>>,
     partitions: BTreeMap<PartitionNumber, Sheet>,
 }
 
@@ -78,6 +84,8 @@ struct Sheet {
     keys: HashMap<Hash, FirstWrite>,
     intent: Option<FlushIntent>,
     unflushed_since: Option<Instant>,
+    /// The principal whose append made it, if there was one.
+    made_by: Option<Arc<str>>,
 }
 
 #[derive(Debug, Clone)]
@@ -89,8 +97,14 @@ struct FlushedRun {
 
 impl VolumeState {
     fn new(store_id: Uuid) -> Self {
-        let (tables, consumers) = (BTreeMap::new(), BTreeMap::new());
-        Self { store_id, chain: None, tables, consumers, runs: Vec::new() }
+        Self {
+            store_id,
+            chain: None,
+            tables: BTreeMap::new(),
+            consumers: BTreeMap::new(),
+            group_makers: BTreeMap::new(),
+            runs: Vec::new(),
+        }
     }
 
     /// A table that was not deleted.
@@ -135,12 +149,24 @@ impl VolumeState {
     }
 
     /// Changes a table's settings; `default` are those of a new one.
-    fn configure(&mut self, name: &TableName, change: TableChange, default: TableSettings) -> Configured {
+    fn configure(
+        &mut self,
+        name: &TableName,
+        change: TableChange,
+        default: TableSettings,
+    ) -> Result<Configured, StorageError> {
         let known = self.known(name).map(|table| table.settings);
+        let is_new = known.is_none();
+        if is_new {
+            self.check_maker(change.made_by.as_ref(), Made::Tables, 1)?;
+        }
         let settings = change.apply(known.unwrap_or(default), default);
         let table = self.tables.entry(name.clone()).or_default();
         (table.settings, table.is_deleted) = (settings, false);
-        Configured { settings, is_new: known.is_none() }
+        if is_new {
+            table.made_by = change.made_by.map(|maker| maker.principal);
+        }
+        Ok(Configured { settings, is_new })
     }
 
     fn evict(&mut self, keep: HotKeep) -> u64 {
@@ -170,6 +196,7 @@ impl VolumeState {
         for RecoveredTable { name, settings, is_deleted } in recovered.tables {
             let table = self.tables.entry(name).or_default();
             (table.settings, table.is_deleted) = (settings, is_deleted);
+            table.made_by = table.made_by.take().filter(|_| !is_deleted);
         }
         self.runs.retain(|run| recovered.partitions.iter().all(|one| one.partition != run.partition));
         for one in recovered.partitions {
@@ -185,6 +212,7 @@ impl VolumeState {
             for RecoveredOffset { group, partition, offset } in consumers {
                 self.consumers.entry(group).or_default().insert(partition, offset);
             }
+            self.forget_groups();
         }
     }
 }

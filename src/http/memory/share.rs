@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Budget, LOOK_INTERVAL};
+use crate::auth::quotas::QuotaHold;
 use crate::http::error::Problem;
 use contracts::error::StorageError;
 
@@ -30,11 +31,18 @@ pub struct Share {
     id: usize,
     bytes: usize,
     give_up: CancellationToken,
+    /// What it holds of its caller's quota.
+    held: Option<QuotaHold>,
 }
 
 impl Share {
     pub(super) fn empty(budget: Arc<Budget>, id: usize, give_up: CancellationToken) -> Self {
-        Self { budget, id, bytes: 0, give_up }
+        Self { budget, id, bytes: 0, give_up, held: None }
+    }
+
+    /// Keeps what is held of a quota for as long as the share.
+    pub(in crate::http) fn keep_until_dropped(&mut self, held: Option<QuotaHold>) {
+        self.held = held;
     }
 
     /// Grows the share to `bytes`. If there is no room, waits a moment while others are made to give some

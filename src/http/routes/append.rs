@@ -7,6 +7,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use utoipa::IntoParams;
 
+use crate::auth::caller::Caller;
 use crate::http::{
     code::Code,
     connection::Connection,
@@ -21,6 +22,7 @@ use contracts::{
     append::{Append, Appended},
     error::StorageError,
     event::Event,
+    maker::Maker,
     metrics,
     name::{PartitionNumber, TableName},
     sequence::Offset,
@@ -52,12 +54,14 @@ impl WriteParams {
     /// Checks the parameters.
     ///
     /// # Errors
-    /// 400 if one has the wrong form; 422 if there is no bucket to wait for.
-    pub(crate) fn check(&self, state: &AppState) -> Result<WriteOptions, Problem> {
+    /// 400 if one has the wrong form; 422 if there is no bucket to wait for; 429 if the caller has waited for
+    /// too many flushes.
+    pub(crate) fn check(&self, state: &AppState, caller: &Caller) -> Result<WriteOptions, Problem> {
         let expected_offset =
             self.expected_offset.as_ref().map(|param| param.offset("expected_offset")).transpose()?;
         if let Some(wait_for) = &self.wait_for {
             wait_for.check(state.flush.is_some())?;
+            caller.usage().map_or(Ok(()), |usage| usage.flush(Instant::now()))?;
         }
         Ok(WriteOptions { expected_offset, until_cold: self.wait_for.is_some() })
     }
@@ -75,6 +79,10 @@ pub(crate) struct Envelope {
     partition: Option<PartitionNumber>,
     key: Option<String>,
     traceparent: Option<String>,
+    /// Whom what the write makes is counted for.
+    pub made_by: Option<Maker>,
+    /// Whose write it is.
+    pub caller: Caller,
 }
 
 impl Envelope {
@@ -82,12 +90,14 @@ impl Envelope {
     ///
     /// # Errors
     /// 400, 415 or 422.
-    pub(crate) fn of(headers: &HeaderMap, state: &AppState) -> Result<Self, Problem> {
+    pub(crate) fn of(headers: &HeaderMap, state: &AppState, caller: &Caller) -> Result<Self, Problem> {
         Ok(Self {
             encoding: extract::encoding(headers)?,
             partition: extract::partition_header(headers, &state.limits)?,
             key: extract::key_header(headers)?,
             traceparent: trace::traceparent(headers),
+            made_by: caller.maker(),
+            caller: caller.clone(),
         })
     }
 
@@ -121,13 +131,14 @@ pub(crate) async fn append(
     table: &TableName,
     events: Vec<(PartitionNumber, Event)>,
     options: WriteOptions,
+    made_by: Option<Maker>,
 ) -> Result<Vec<Appended>, Problem> {
     if let (Some(_), [(first, _), rest @ ..]) = (options.expected_offset, events.as_slice())
         && rest.iter().any(|(partition, _)| partition != first)
     {
         return Err(Problem::new(Code::BadQuery, "expected_offset goes with a write to one partition"));
     }
-    Ok(append_to_hot(state, table, events, options.expected_offset).await?)
+    Ok(append_to_hot(state, table, events, options.expected_offset, made_by).await?)
 }
 
 /// Appends events and counts them.
@@ -139,10 +150,12 @@ pub(crate) async fn append_to_hot(
     table: &TableName,
     events: Vec<(PartitionNumber, Event)>,
     expected_offset: Option<Offset>,
+    made_by: Option<Maker>,
 ) -> Result<Vec<Appended>, StorageError> {
     let started = Instant::now();
     let bytes: usize = events.iter().map(|(_, event)| event.size()).sum();
-    let appended = state.appender.append(Append { table: table.clone(), events, expected_offset }).await?;
+    let append = Append { table: table.clone(), events, expected_offset, made_by };
+    let appended = state.appender.append(append).await?;
     let duplicates = appended.iter().filter(|one| one.duplicate).count() as u64;
     let stored = appended.len() as u64 - duplicates;
     state.stats.wrote(stored, bytes as u64, started.elapsed());

@@ -4,6 +4,7 @@ use super::{
     append::{Envelope, WriteParams, append, check_table, wait_until_cold, written},
     stream,
 };
+use crate::auth::caller::Caller;
 use crate::http::{
     body::Incoming,
     code::Code,
@@ -85,11 +86,12 @@ pub(crate) async fn write(
     State(state): State<AppState>,
     Table(table): Table,
     Params(params): Params<WriteParams>,
+    caller: Caller,
     incoming: Incoming,
 ) -> Result<Response, Problem> {
-    let options = params.check(&state)?;
+    let options = params.check(&state, &caller)?;
     check_table(&state, &table)?;
-    let envelope = Envelope::of(&incoming.headers, &state)?;
+    let envelope = Envelope::of(&incoming.headers, &state, &caller)?;
     if envelope.encoding == Encoding::Ndjson {
         if options.expected_offset.is_some() {
             return Err(Problem::new(
@@ -109,7 +111,8 @@ pub(crate) async fn write(
     };
     // It is the only event, so it is the one that is wrong.
     let event = event.map_err(|problem| problem.at_index(0))?;
-    let appended = append(&state, &table, vec![event], options).await?;
+    let appended = append(&state, &table, vec![event], options, envelope.made_by).await?;
+    caller.counts(appended.len() as u64);
     drop(share);
     wait_until_cold(&state, &table, options, &connection).await?;
     let Some(Appended { partition, offset, duplicate }) = appended.first().copied() else {
@@ -159,11 +162,12 @@ pub(crate) async fn write_bulk(
     State(state): State<AppState>,
     Table(table): Table,
     Params(params): Params<WriteParams>,
+    caller: Caller,
     incoming: Incoming,
 ) -> Result<Response, Problem> {
-    let options = params.check(&state)?;
+    let options = params.check(&state, &caller)?;
     check_table(&state, &table)?;
-    let envelope = Envelope::of(&incoming.headers, &state)?;
+    let envelope = Envelope::of(&incoming.headers, &state, &caller)?;
     if envelope.encoding == Encoding::Ndjson {
         return Err(extract::unsupported(
             "a bulk write is application/json or application/x-protobuf; POST /tables/{table} takes \
@@ -177,7 +181,8 @@ pub(crate) async fn write_bulk(
         Encoding::Protobuf => parser.protobuf_bulk(body, &mut share)?,
         _ => json(body, |body| parser.json_bulk(body, &mut share))?,
     };
-    let appended = append(&state, &table, events, options).await?;
+    let appended = append(&state, &table, events, options, envelope.made_by).await?;
+    caller.counts(appended.len() as u64);
     drop(share);
     wait_until_cold(&state, &table, options, &connection).await?;
     let duplicates = appended.iter().filter(|one| one.duplicate).count();

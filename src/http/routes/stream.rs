@@ -29,6 +29,7 @@ use contracts::{
     append::Appended,
     error::StorageError,
     event::Event,
+    maker::Maker,
     name::{PartitionNumber, TableName},
 };
 
@@ -154,7 +155,8 @@ async fn run(
         if under_way.is_none() && !lines.lines.is_empty() {
             let (bytes, last) = (lines.bytes, lines.good);
             under_way = Some(BatchUnderWay {
-                settled: append_batch(state, table, lines.take(), last).boxed(),
+                settled: append_batch(state, table, lines.take(), last, lines.envelope.made_by.clone())
+                    .boxed(),
                 bytes,
             });
         }
@@ -168,6 +170,7 @@ async fn run(
             biased;
             settled = settle(&mut under_way) => {
                 progress.add(&settled);
+                lines.envelope.caller.counts(settled.appended.len() as u64);
                 if let Some(refused) = settled.refused {
                     return Err(refused);
                 }
@@ -209,6 +212,7 @@ async fn append_batch(
     table: &TableName,
     batch: Vec<StreamLine>,
     last: u64,
+    made_by: Option<Maker>,
 ) -> BatchOutcome {
     let numbers: Vec<u64> = batch.iter().map(|line| line.number).collect();
     let may_clash = batch.iter().any(|line| line.event.idempotency_key.is_some());
@@ -217,7 +221,7 @@ async fn append_batch(
     let mut refused = None;
     let (mut appended, mut upto) = (Vec::new(), last);
     loop {
-        match append_to_hot(state, table, events, None).await {
+        match append_to_hot(state, table, events, None, made_by.clone()).await {
             Ok(all) => appended = all,
             Err(error @ StorageError::KeyReused { index, .. }) if refused.is_none() => {
                 refused = Some((numbers[index], Problem::from(error).without("index")));

@@ -122,6 +122,14 @@ impl TlsFiles {
         Ok(config)
     }
 
+    /// All that is wrong with them. Whether they fit together is seen once each can be used.
+    pub(super) fn faults(&self) -> Vec<TlsError> {
+        let verifier = self.verifier(&Arc::new(aws_lc_rs::default_provider()));
+        let of_each = [self.cert.certificates().err(), self.key.private_key().err(), verifier.err()];
+        let faults: Vec<TlsError> = of_each.into_iter().flatten().collect();
+        if faults.is_empty() { self.config().err().into_iter().collect() } else { faults }
+    }
+
     /// What checks the certificates of clients, if they are asked for one.
     fn verifier(
         &self,

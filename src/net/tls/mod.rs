@@ -67,6 +67,11 @@ impl Tls {
         Ok(Some(Self { seen: Mutex::new(files.hash()), paths, current }))
     }
 
+    /// All that is wrong with the files that the settings name: [`load`](Self::load) tells the first of it.
+    pub(crate) fn faults(settings: &TlsSettings) -> Vec<TlsError> {
+        TlsPaths::of(settings).map(|paths| TlsFiles::read(&paths).faults()).unwrap_or_default()
+    }
+
     /// Reads the files again, and uses what they hold for the connections from now on. Returns whether that
     /// is anything new. Blocks on the disk. Files that could not be used are neither tried nor reported again
     /// before one of them changes.
@@ -125,8 +130,8 @@ impl Tls {
             }
         };
         let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        if let Some(name) = shown.and_then(|shown| certificate::named_by(shown)) {
-            connection.set_certificate(name);
+        if let Some(shown) = shown.and_then(|shown| certificate::named_by(shown)) {
+            connection.set_certificate(shown);
         }
         Some(stream)
     }

@@ -33,8 +33,8 @@ impl Site {
             return None;
         }
         let directory = TempDir::new().unwrap();
-        let authority = Authority::new(directory.path(), "authority").await;
-        let server = authority.sign("server", THIS_MACHINE).await;
+        let authority = Authority::new(directory.path(), "authority");
+        let server = authority.sign("server", THIS_MACHINE);
         Some(Self { directory, authority, server })
     }
 

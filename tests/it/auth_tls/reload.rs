@@ -63,7 +63,7 @@ async fn a_new_certificate_is_used_for_new_connections_and_no_request_fails() {
     let Some(site) = Site::new().await else { return };
     let mut mount = Mount::new(site.directory.path(), &site.server.cert, &site.server.key);
     let z = serve(&mount.cert(), &mount.key(), &[]).await;
-    let next = site.authority.sign("next", THIS_MACHINE).await;
+    let next = site.authority.sign("next", THIS_MACHINE);
     let (client, address, stop) = (site.client(), z.address(), Arc::new(AtomicBool::new(false)));
     let workers: Vec<_> = (0..4)
         .map(|worker| {
@@ -99,7 +99,7 @@ async fn a_new_certificate_is_used_for_new_connections_and_no_request_fails() {
 #[tokio::test]
 async fn what_cannot_be_used_leaves_the_certificate_before_it_and_is_reported() {
     let Some(site) = Site::new().await else { return };
-    let next = site.authority.sign("next", THIS_MACHINE).await;
+    let next = site.authority.sign("next", THIS_MACHINE);
     let mut mount = Mount::new(site.directory.path(), &site.server.cert, &site.server.key);
     let mut z = serve(&mount.cert(), &mount.key(), &[]).await;
     let empty = site.directory.path().join("empty.pem");
@@ -124,7 +124,7 @@ async fn what_cannot_be_used_leaves_the_certificate_before_it_and_is_reported() 
 #[tokio::test]
 async fn what_is_read_again_is_tried_and_reported_once() {
     let Some(site) = Site::new().await else { return };
-    let next = site.authority.sign("next", THIS_MACHINE).await;
+    let next = site.authority.sign("next", THIS_MACHINE);
     let mut mount = Mount::new(site.directory.path(), &site.server.cert, &site.server.key);
     let settings = TlsSettings {
         cert_file: Some(mount.cert()),

@@ -15,7 +15,7 @@ const USAGE: i32 = 2;
 async fn a_start_that_cannot_serve_tls_names_the_setting() {
     let Some(site) = Site::new().await else { return };
     let volume = TempDir::new().unwrap();
-    let other = site.authority.sign("other", THIS_MACHINE).await;
+    let other = site.authority.sign("other", THIS_MACHINE);
     let path = |path: &Path| path.display().to_string();
     let (cert, key, other) = (path(&site.server.cert), path(&site.server.key), path(&other.key));
     let missing = path(&site.directory.path().join("missing.pem"));

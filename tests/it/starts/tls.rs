@@ -44,8 +44,8 @@ async fn a_bundle_of_authorities_is_trusted_and_one_that_cannot_be_read_is_named
         return;
     }
     let directory = TempDir::new().unwrap();
-    let authority = Authority::new(directory.path(), "authority").await;
-    authority.sign("server", THIS_MACHINE).await;
+    let authority = Authority::new(directory.path(), "authority");
+    authority.sign("server", THIS_MACHINE);
     let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), ObjectStore::default()).await.unwrap();
     s3.store.make_bucket(BUCKET);
     let (_terminator, endpoint) = terminate(directory.path(), &s3).await;

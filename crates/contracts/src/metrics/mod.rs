@@ -13,13 +13,13 @@ use std::sync::OnceLock;
 use metrics::{Counter, Histogram, counter, describe_gauge, gauge, histogram};
 
 use self::names::{
-    APPEND_BATCH_BYTES, APPEND_BATCH_REQUESTS, APPEND_BATCH_SECONDS, APPEND_QUEUE, APPENDED, AUTH_LOADED_AT,
-    AUTH_RELOAD_FAILURES, BUILD_INFO, COLD_ENABLED, COMMITTED, COMPACTED_BYTES, COMPACTED_SEGMENTS,
-    CONNECTIONS, CONSUMER_LAG, COUNTERS, DUPLICATES, EVICTED, FLUSH_FAILURES, FLUSH_SECONDS, FLUSHED_AT,
-    FLUSHED_BYTES, FLUSHED_EVENTS, FLUSHED_SEGMENTS, GROUPS, GROUPS_EXPIRED, HOT_BYTES, KEY_WINDOW,
-    KEY_WINDOW_SETTING, KEYS, LAGS, LOG_DROPPED, LOST_OFFSETS, PARTITIONS, READ, READY, REFUSED, S3_CONTACT,
-    S3_REQUESTS, S3_SECONDS, SCANNED, SWEPT, TABLES, UNFLUSHED_AGE, UNFLUSHED_BYTES, UNFLUSHED_EVENTS,
-    UPKEEP_DUE, UPKEEP_FAILURES,
+    APPEND_BATCH_BYTES, APPEND_BATCH_REQUESTS, APPEND_BATCH_SECONDS, APPEND_QUEUE, APPENDED, AUTH_ENABLED,
+    AUTH_KEYS, AUTH_LOADED_AT, AUTH_RELOAD_FAILURES, BUILD_INFO, COLD_ENABLED, COMMITTED, COMPACTED_BYTES,
+    COMPACTED_SEGMENTS, CONNECTIONS, CONSUMER_LAG, COUNTERS, DUPLICATES, EVICTED, FLUSH_FAILURES,
+    FLUSH_SECONDS, FLUSHED_AT, FLUSHED_BYTES, FLUSHED_EVENTS, FLUSHED_SEGMENTS, GROUPS, GROUPS_EXPIRED,
+    HOT_BYTES, KEY_WINDOW, KEY_WINDOW_SETTING, KEYS, LAGS, LOG_DROPPED, LOST_OFFSETS, PARTITIONS, READ,
+    READY, REFUSED, S3_CONTACT, S3_REQUESTS, S3_SECONDS, SCANNED, SWEPT, TABLES, UNFLUSHED_AGE,
+    UNFLUSHED_BYTES, UNFLUSHED_EVENTS, UPKEEP_DUE, UPKEEP_FAILURES,
 };
 pub use self::{
     http::HttpCounts,
@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Why requests are turned away with 503: `reason` of `zombi_refused_total`.
-pub const REFUSALS: [&str; 15] = [
+pub const REFUSALS: [&str; 16] = [
     "queue_full",
     "hot_full",
     "disk_full",
@@ -47,6 +47,7 @@ pub const REFUSALS: [&str; 15] = [
     "starting",
     "cold_unavailable",
     "hot_unavailable",
+    "auth_unavailable",
     "write_failed",
 ];
 
@@ -232,6 +233,16 @@ pub fn s3_contact(now_ms: i64) {
 /// Shows when files of access were loaded that are in force now; `what` they are for.
 pub fn auth_loaded(what: &'static str, now_ms: i64) {
     gauge!(AUTH_LOADED_AT, "what" => what).set(now_ms as f64 / 1000.0);
+}
+
+/// Shows whether callers are asked who they are.
+pub fn auth_enabled(is_enabled: bool) {
+    gauge!(AUTH_ENABLED).set(if is_enabled { 1.0 } else { 0.0 });
+}
+
+/// Shows how many keys of the issuer can verify a token.
+pub fn auth_keys(keys: usize) {
+    gauge!(AUTH_KEYS).set(keys as f64);
 }
 
 /// Counts a change of files of access that cannot be used.

@@ -48,6 +48,8 @@ pub(super) const COMMITTED: &str = "zombi_consumer_committed_events";
 pub(super) const LOG_DROPPED: &str = "zombi_log_lines_dropped_total";
 pub(super) const S3_CONTACT: &str = "zombi_s3_last_contact_timestamp_seconds";
 pub(super) const AUTH_RELOAD_FAILURES: &str = "zombi_auth_reload_failures_total";
+pub(super) const AUTH_ENABLED: &str = "zombi_auth_enabled";
+pub(super) const AUTH_KEYS: &str = "zombi_auth_keys";
 pub(super) const AUTH_LOADED_AT: &str = "zombi_auth_loaded_timestamp_seconds";
 
 /// Counters without labels, each with its help.
@@ -81,7 +83,7 @@ const LABELLED_COUNTERS: [(&str, &str); 3] = [
 ];
 
 /// Gauges, which go up and down.
-const GAUGES: [(&str, &str); 20] = [
+const GAUGES: [(&str, &str); 22] = [
     (CONNECTIONS, "Open client connections."),
     (APPEND_QUEUE, "Requests that wait for the writer."),
     (FLUSHED_AT, "When a manifest was last published, as seconds since 1970; 0 before the first."),
@@ -104,9 +106,12 @@ const GAUGES: [(&str, &str); 20] = [
         "What a round of upkeep has left for the next: partitions with segments to merge, objects to delete.",
     ),
     (S3_CONTACT, "When S3 last answered without an error, as seconds since 1970; 0 before the first answer."),
+    (AUTH_ENABLED, "1 if callers are asked who they are: auth.mode."),
+    (AUTH_KEYS, "Keys of the issuer that can verify a token; only where an issuer is configured."),
     (
         AUTH_LOADED_AT,
-        "When certificates or other files of access that are in force were loaded, as seconds since 1970.",
+        "When files of access that are in force were loaded, by what they hold, or the keys of the issuer \
+         last fetched, as seconds since 1970; 0 before the first fetch.",
     ),
 ];
 

@@ -16,6 +16,7 @@ use contracts::{
     append::Appended,
     error::{Counted, Overload, StorageError},
     idempotency::FirstWrite,
+    maker::{Made, Maker},
     name::{Partition, PartitionNumber, TableName},
     sequence::Offset,
 };
@@ -27,24 +28,29 @@ impl Batch<'_> {
         table: TableName,
         events: Vec<EncodedEvent>,
         expected_offset: Option<Offset>,
+        made_by: Option<Maker>,
     ) -> Result<Vec<Appended>, StorageError> {
         // Decide first: until the last `?` no event is staged, so a refused request leaves none behind.
-        let id = self.table_id(&table)?;
+        let id = self.table_id(&table, made_by.as_ref())?;
         let known = match id {
             Some(id) => self.first_writes(id, &table, &events)?,
             None => vec![None; events.len()],
         };
         self.check_repeats(&table, &events, &known)?;
         let has_new = known.iter().any(Option::is_none);
-        if has_new {
+        let new_partitions = if has_new {
             self.check_expected(&table, id, &events, expected_offset)?;
-            self.check_room(id, &events, &known)?;
-        }
+            self.check_room(id, &events, &known, made_by.as_ref())?
+        } else {
+            BTreeSet::new()
+        };
+        let made_by = made_by.map(|maker| maker.principal);
         let id = match id {
             Some(id) => id,
-            None => self.add_table(&table),
+            None => self.add_table(&table, made_by.clone()),
         };
-        self.revive(&table);
+        self.revive(&table, made_by.as_ref());
+        self.make_partitions(id, new_partitions, made_by.as_ref());
         Ok(events.into_iter().zip(known).map(|(event, known)| self.append_one(id, event, known)).collect())
     }
 
@@ -143,12 +149,14 @@ impl Batch<'_> {
     }
 
     /// Refuses new events for which there is no room: in hot, among idempotency keys, or among partitions.
+    /// Returns the partitions that they make.
     fn check_room(
         &mut self,
         id: Option<TableId>,
         events: &[EncodedEvent],
         known: &[Option<FirstWrite>],
-    ) -> Result<(), StorageError> {
+        maker: Option<&Maker>,
+    ) -> Result<BTreeSet<PartitionNumber>, StorageError> {
         let overloaded =
             |reason, secs| Err(StorageError::Overloaded { reason, retry_after: Duration::from_secs(secs) });
         self.make_room();
@@ -169,7 +177,8 @@ impl Batch<'_> {
         if !new.is_empty() && self.partitions + new.len() > limit {
             return Err(StorageError::TooMany { what: Counted::Partitions, limit });
         }
-        Ok(())
+        self.check_maker(maker, Made::Partitions, new.len())?;
+        Ok(new)
     }
 
     /// Refuses a request whose expected offset is not the next one of each of its partitions.

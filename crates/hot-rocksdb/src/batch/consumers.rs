@@ -1,6 +1,9 @@
 //! What consumers ask of the writer: committed offsets.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::Batch;
 use crate::{
@@ -11,6 +14,7 @@ use contracts::{
     clock::TimestampMs,
     consumers::Commit,
     error::{Counted, StorageError},
+    maker::Made,
     name::GroupName,
 };
 
@@ -39,15 +43,20 @@ impl Batch<'_> {
             }
             puts.push((key, offset));
         }
-        self.check_groups(&commit.group, new.len())?;
+        self.check_groups(commit, new.len())?;
+        let makes_group = self.offsets_of(&commit.group) == 0 && !puts.is_empty();
         for (key, offset) in puts {
             self.set_consumer(&commit.group, key, Some(CommittedOffset { offset, at_ms: self.now_ms }));
+        }
+        if makes_group {
+            let made_by = commit.made_by.as_ref().map(|maker| Arc::clone(&maker.principal));
+            self.set_group_maker(&commit.group, made_by);
         }
         Ok(())
     }
 
-    /// Refuses a commit that would exceed the limit of groups or of their offsets.
-    fn check_groups(&self, group: &GroupName, new_offsets: usize) -> Result<(), StorageError> {
+    /// Refuses a commit that would exceed the limit of groups, of its maker's groups, or of their offsets.
+    fn check_groups(&self, commit: &Commit, new_offsets: usize) -> Result<(), StorageError> {
         let options = &self.volume.options;
         if new_offsets > 0 && self.group_offsets + new_offsets > options.limits.group_offsets {
             return Err(StorageError::TooMany {
@@ -55,10 +64,13 @@ impl Batch<'_> {
                 limit: options.limits.group_offsets,
             });
         }
-        if self.offsets_of(group) == 0 && self.groups >= options.limits.groups {
+        if self.offsets_of(&commit.group) > 0 {
+            return Ok(());
+        }
+        if self.groups >= options.limits.groups {
             return Err(StorageError::TooMany { what: Counted::Groups, limit: options.limits.groups });
         }
-        Ok(())
+        self.check_maker(commit.made_by.as_ref(), Made::Groups, 1)
     }
 
     /// Forgets a group; `UnknownGroup` if it has no offsets.
@@ -96,7 +108,8 @@ impl Batch<'_> {
         old
     }
 
-    /// Sets a committed offset; `None` forgets it. Keeps the counts that limits are checked against.
+    /// Sets a committed offset; `None` forgets it. Keeps the counts that limits are checked against, and
+    /// forgets who made a group that has no offsets left.
     pub(super) fn set_consumer(
         &mut self,
         group: &GroupName,
@@ -115,6 +128,9 @@ impl Batch<'_> {
         self.offset_counts.insert(group.clone(), after);
         self.group_offsets = self.group_offsets + after - before;
         self.groups = self.groups + usize::from(after > 0) - usize::from(before > 0);
+        if before > 0 && after == 0 {
+            self.set_group_maker(group, None);
+        }
     }
 
     /// How many offsets a group has, with the changes of this batch.

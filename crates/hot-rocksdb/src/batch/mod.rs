@@ -6,6 +6,7 @@ mod append;
 mod consumers;
 mod flush;
 mod key_space;
+mod makers;
 mod recovery;
 mod staged;
 mod tables;
@@ -23,6 +24,7 @@ use self::staged::{CatalogUpdate, Staged};
 use crate::{
     idempotency::KeyLedger,
     keys::{self, PartitionKey, TableId, cf},
+    makers::MadeCounts,
     request::{OpenVolume, Request, WriterReply},
     sequence::PartitionState,
 };
@@ -59,6 +61,8 @@ pub(super) struct Batch<'a> {
     offset_counts: HashMap<GroupName, usize>,
     /// Partitions, with those of this batch.
     partitions: usize,
+    /// How many more, or fewer, each principal has made with this batch.
+    made: MadeCounts,
     acks: Vec<Ack>,
     appended: BTreeSet<PartitionKey>,
     evicted: Vec<(Vec<u8>, Vec<u8>)>,
@@ -94,6 +98,7 @@ impl<'a> Batch<'a> {
             group_offsets,
             offset_counts: HashMap::new(),
             partitions,
+            made: MadeCounts::default(),
             acks: Vec::new(),
             appended: BTreeSet::new(),
             evicted: Vec::new(),
@@ -107,8 +112,8 @@ impl<'a> Batch<'a> {
     /// Stages a request, or answers it at once if it cannot be done.
     pub(super) fn stage(&mut self, request: Request) {
         match request {
-            Request::Append { table, events, expected_offset, reply } => {
-                let staged = self.append(table, events, expected_offset);
+            Request::Append { table, events, expected_offset, made_by, reply } => {
+                let staged = self.append(table, events, expected_offset, made_by);
                 self.answer(staged, reply, Ack::Appended);
             }
             Request::Evict { keep, reply } => {
@@ -215,15 +220,15 @@ impl<'a> Batch<'a> {
 
     /// A partition's state, with the changes of this batch.
     fn peek(&self, key: PartitionKey) -> PartitionState {
-        let staged = self.change.states.get(&key).copied();
-        staged.or_else(|| self.volume.catalog.read().state(key).copied()).unwrap_or_default()
+        let staged = self.change.states.get(&key).cloned();
+        staged.or_else(|| self.volume.catalog.read().state(key).cloned()).unwrap_or_default()
     }
 
     /// A partition's state, to be changed by this batch; adds the partition if it does not exist.
     fn state(&mut self, key: PartitionKey) -> &mut PartitionState {
         let (catalog, partitions) = (&self.volume.catalog, &mut self.partitions);
         self.change.states.entry(key).or_insert_with(|| {
-            let known = catalog.read().state(key).copied();
+            let known = catalog.read().state(key).cloned();
             *partitions += usize::from(known.is_none());
             known.unwrap_or_default()
         })

@@ -1,5 +1,7 @@
 //! What recovery and the journal ask of the writer: facts about the volume, and partitions as S3 has them.
 
+use std::collections::BTreeSet;
+
 use super::Batch;
 use crate::{
     catalog::TableHead,
@@ -27,7 +29,9 @@ impl Batch<'_> {
     pub(super) fn recover(&mut self, recovered: Recovered) -> Result<(), StorageError> {
         for RecoveredTable { name, settings, is_deleted } in recovered.tables {
             let id = self.recovered_table(&name);
-            self.put_table(&name, TableHead { id, settings, is_deleted });
+            // S3 does not say who made a table: what the volume knows stays.
+            let made_by = self.head(&name).and_then(|head| head.made_by).filter(|_| !is_deleted);
+            self.put_table(&name, TableHead { id, settings, is_deleted, made_by });
         }
         let mut partitions = Vec::with_capacity(recovered.partitions.len());
         for one in recovered.partitions {
@@ -56,7 +60,7 @@ impl Batch<'_> {
             self.state(key).recover(watermarks, hot_bytes);
         }
         if let Some(consumers) = recovered.consumers {
-            let known: Vec<_> = {
+            let mut forgotten: BTreeSet<_> = {
                 let catalog = self.volume.catalog.read();
                 let each = catalog.consumers().iter();
                 each.flat_map(|(group, offsets)| {
@@ -64,14 +68,16 @@ impl Batch<'_> {
                 })
                 .collect()
             };
-            for (group, key) in known {
-                self.set_consumer(&group, key, None);
-            }
             for RecoveredOffset { group, partition, offset } in consumers {
                 let table = self.recovered_table(&partition.table);
                 let key = PartitionKey { table, partition: partition.number };
                 // When it was committed is unknown: it counts as committed now.
                 self.set_consumer(&group, key, Some(CommittedOffset { offset, at_ms: self.now_ms }));
+                forgotten.remove(&(group, key));
+            }
+            // Last, so that a group that stays is never without offsets: it would lose its maker.
+            for (group, key) in forgotten {
+                self.set_consumer(&group, key, None);
             }
         }
         Ok(())
@@ -100,7 +106,7 @@ impl Batch<'_> {
     fn recovered_table(&mut self, name: &TableName) -> keys::TableId {
         match self.head(name) {
             Some(head) => head.id,
-            None => self.add_table(name),
+            None => self.add_table(name, None),
         }
     }
 }

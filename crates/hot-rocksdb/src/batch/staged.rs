@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
+    sync::Arc,
 };
 
 use rocksdb::WriteBatch;
@@ -51,6 +52,8 @@ pub(crate) struct CatalogUpdate {
     pub(super) tables: BTreeMap<TableName, TableHead>,
     pub(super) states: BTreeMap<PartitionKey, PartitionState>,
     pub(super) consumers: BTreeMap<(GroupName, PartitionKey), Option<CommittedOffset>>,
+    /// Who made which groups; `None` for those that have gone, too.
+    pub(super) group_makers: BTreeMap<GroupName, Option<Arc<str>>>,
     /// The counts of idempotency keys, if they change.
     pub(super) keys: Option<KeysHeld>,
     /// Whether it changes earliest offsets or settings of tables, which manifests carry.
@@ -65,6 +68,9 @@ impl CatalogUpdate {
         }
         for ((group, partition), committed) in self.consumers {
             tables.set_consumer(&group, partition, committed);
+        }
+        for (group, made_by) in self.group_makers {
+            tables.set_group_maker(&group, made_by);
         }
         // Tables before states: a partition's table must be there.
         for (name, head) in self.tables {

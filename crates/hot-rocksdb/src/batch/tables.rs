@@ -1,6 +1,6 @@
 //! What whole tables ask of the writer: settings, deletion, and new ids.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::Batch;
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
 use contracts::{
     catalog::{Configured, TableChange},
     error::{Counted, StorageError},
+    maker::{Made, Maker},
     name::{GroupName, TableName},
     sequence::Offset,
 };
@@ -23,8 +24,8 @@ impl Batch<'_> {
     ) -> Result<Configured, StorageError> {
         let defaults = self.volume.options.tables.settings();
         let known = self.head(name).filter(|head| !head.is_deleted);
-        let settings = change.apply(known.map_or(defaults, |head| head.settings), defaults);
-        if let Some(head) = known {
+        let settings = change.apply(known.as_ref().map_or(defaults, |head| head.settings), defaults);
+        if let Some(head) = &known {
             let partitions = head.settings.partitions.value;
             if settings.partitions.value < partitions {
                 return Err(StorageError::PartitionsShrink {
@@ -34,14 +35,19 @@ impl Batch<'_> {
                 });
             }
         } else {
-            self.check_tables()?;
+            self.check_tables(change.made_by.as_ref())?;
         }
+        let is_new = known.is_none();
+        let made_by = match known {
+            Some(head) => head.made_by,
+            None => change.made_by.map(|maker| maker.principal),
+        };
         let id = match self.head(name) {
             Some(head) => head.id,
-            None => self.add_table(name),
+            None => self.add_table(name, made_by.clone()),
         };
-        self.put_table(name, TableHead { id, settings, is_deleted: false });
-        Ok(Configured { settings, is_new: known.is_none() })
+        self.put_table(name, TableHead { id, settings, is_deleted: false, made_by });
+        Ok(Configured { settings, is_new })
     }
 
     /// Forgets all of a table but its partitions' next offsets, so that none is given twice.
@@ -77,15 +83,20 @@ impl Batch<'_> {
         }
         self.put_table(
             name,
-            TableHead { settings: self.volume.options.tables.settings(), is_deleted: true, ..head },
+            TableHead {
+                settings: self.volume.options.tables.settings(),
+                is_deleted: true,
+                made_by: None,
+                ..head
+            },
         );
         Ok(())
     }
 
-    /// The next write revives a deleted table.
-    pub(super) fn revive(&mut self, name: &TableName) {
+    /// The next write revives a deleted table, which is then made by whoever writes.
+    pub(super) fn revive(&mut self, name: &TableName, made_by: Option<&Arc<str>>) {
         if let Some(head) = self.head(name).filter(|head| head.is_deleted) {
-            self.put_table(name, TableHead { is_deleted: false, ..head });
+            self.put_table(name, TableHead { is_deleted: false, made_by: made_by.cloned(), ..head });
         }
     }
 
@@ -102,42 +113,49 @@ impl Batch<'_> {
 
     /// A table's head, from this batch or before; deleted tables have one too.
     pub(super) fn head(&self, name: &TableName) -> Option<TableHead> {
-        let staged = self.change.tables.get(name).copied();
+        let staged = self.change.tables.get(name).cloned();
         staged.or_else(|| self.volume.catalog.read().get(name).map(TableState::head))
     }
 
     /// A table's id; `None` if the table is new and may be created.
-    pub(super) fn table_id(&self, name: &TableName) -> Result<Option<TableId>, StorageError> {
+    pub(super) fn table_id(
+        &self,
+        name: &TableName,
+        maker: Option<&Maker>,
+    ) -> Result<Option<TableId>, StorageError> {
         let head = self.head(name);
-        if head.is_none_or(|head| head.is_deleted) {
+        if head.as_ref().is_none_or(|head| head.is_deleted) {
             if !self.volume.options.tables.auto_create {
                 return Err(StorageError::UnknownTable(name.clone()));
             }
-            self.check_tables()?;
+            self.check_tables(maker)?;
         }
         Ok(head.map(|head| head.id))
     }
 
-    /// Refuses another table once the limit is reached.
-    fn check_tables(&self) -> Result<(), StorageError> {
+    /// Refuses another table once the limit of all tables, or of its maker's, is reached.
+    fn check_tables(&self, maker: Option<&Maker>) -> Result<(), StorageError> {
         let limit = self.volume.options.limits.tables;
         let count = self.volume.catalog.read().count() + self.change.tables.len();
-        if count >= limit { Err(StorageError::TooMany { what: Counted::Tables, limit }) } else { Ok(()) }
+        if count >= limit {
+            return Err(StorageError::TooMany { what: Counted::Tables, limit });
+        }
+        self.check_maker(maker, Made::Tables, 1)
     }
 
     /// Adds a table under an id that no table has had.
-    pub(super) fn add_table(&mut self, name: &TableName) -> TableId {
+    pub(super) fn add_table(&mut self, name: &TableName, made_by: Option<Arc<str>>) -> TableId {
         let staged = self.change.tables.values().map(|head| head.id).max();
         let next = self.volume.catalog.read().next_id();
         let id = staged.map_or(next, |id| next.max(id + 1));
-        self.put_table(
-            name,
-            TableHead { id, settings: self.volume.options.tables.settings(), is_deleted: false },
-        );
+        let settings = self.volume.options.tables.settings();
+        self.put_table(name, TableHead { id, settings, is_deleted: false, made_by });
         id
     }
 
     pub(super) fn put_table(&mut self, name: &TableName, head: TableHead) {
+        let maker_before = self.head(name).and_then(|head| head.made_by);
+        self.made.replace(Made::Tables, maker_before.as_ref(), head.made_by.as_ref());
         self.writes.put_cf(self.volume.db.family(cf::TABLES), name.as_str(), head.encode());
         self.change.tables.insert(name.clone(), head);
     }

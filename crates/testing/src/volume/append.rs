@@ -1,6 +1,9 @@
 //! An append to a volume in memory: checked as a whole, then written as a whole.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use contracts::{
     append::{Append, Appended},
@@ -8,6 +11,7 @@ use contracts::{
     error::{Counted, Overload, StorageError},
     event::Event,
     idempotency::{FirstWrite, Hash, KeyUse},
+    maker::Made,
     name::{Partition, PartitionNumber},
     sequence::Offset,
 };
@@ -24,11 +28,17 @@ impl VolumeState {
         now_ms: TimestampMs,
     ) -> Result<Vec<Appended>, StorageError> {
         self.check(&append, options, now_ms)?;
-        let Append { table, events, .. } = append;
+        let is_new = self.known(&append.table).is_none();
+        let Append { table, events, made_by, .. } = append;
+        let made_by = made_by.map(|maker| maker.principal);
         let table = self.tables.entry(table).or_default();
         table.is_deleted = false;
+        if is_new {
+            table.made_by = made_by.clone();
+        }
         let append = |(number, event): (PartitionNumber, Event)| {
-            let sheet = table.partitions.entry(number).or_default();
+            let new = || Sheet { made_by: made_by.clone(), ..Sheet::default() };
+            let sheet = table.partitions.entry(number).or_insert_with(new);
             sheet.append(number, event, options.key_window_ms, now_ms)
         };
         Ok(events.into_iter().map(append).collect())
@@ -41,8 +51,11 @@ impl VolumeState {
         now_ms: TimestampMs,
     ) -> Result<(), StorageError> {
         let live = self.tables.values().filter(|table| !table.is_deleted).count();
-        if self.known(&append.table).is_none() && live >= options.max_tables {
-            return Err(StorageError::TooMany { what: Counted::Tables, limit: options.max_tables });
+        if self.known(&append.table).is_none() {
+            if live >= options.max_tables {
+                return Err(StorageError::TooMany { what: Counted::Tables, limit: options.max_tables });
+            }
+            self.check_maker(append.made_by.as_ref(), Made::Tables, 1)?;
         }
         if !self.has_new(append, options.key_window_ms, now_ms)? {
             return Ok(());
@@ -60,7 +73,10 @@ impl VolumeState {
                 retry_after: Duration::from_secs(5),
             });
         }
-        Ok(())
+        let known = self.tables.get(&append.table).map(|table| &table.partitions);
+        let is_new = |number: &PartitionNumber| known.is_none_or(|known| !known.contains_key(number));
+        let new: BTreeSet<_> = append.events.iter().map(|(number, _)| *number).filter(is_new).collect();
+        self.check_maker(append.made_by.as_ref(), Made::Partitions, new.len())
     }
 
     /// Whether an event is to be written: not all of them are there already, under their keys.

@@ -299,13 +299,13 @@ impl Catalog for MemoryHot {
         table: TableName,
         change: TableChange,
     ) -> Result<Configured, StorageError> {
-        self.change(|volume| Ok(volume.configure(&table, change, self.options.new_table))).await
+        self.change(|volume| volume.configure(&table, change, self.options.new_table)).await
     }
 
     async fn delete_table(&self, table: TableName) -> Result<(), StorageError> {
         self.change(|volume| {
             let found = volume.visible(&table)?;
-            (found.settings, found.is_deleted) = (TableSettings::default(), true);
+            (found.settings, found.is_deleted, found.made_by) = (TableSettings::default(), true, None);
             for sheet in found.partitions.values_mut() {
                 sheet.trim(sheet.watermarks.next);
                 sheet.keys.clear();
@@ -314,7 +314,7 @@ impl Catalog for MemoryHot {
             for offsets in volume.consumers.values_mut() {
                 offsets.retain(|partition, _| partition.table != table);
             }
-            volume.consumers.retain(|_, offsets| !offsets.is_empty());
+            volume.forget_groups();
             Ok(())
         })
         .await?;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::auth::{caller::Caller, policy::Resource, verb::Verb};
 use crate::http::{
     body::Incoming,
     code::Code,
@@ -94,6 +95,7 @@ pub(crate) async fn commit(
     State(state): State<AppState>,
     GroupPath(group): GroupPath,
     Params(NoParams {}): Params<NoParams>,
+    caller: Caller,
     incoming: Incoming,
 ) -> Result<Json<CommitWritten>, Problem> {
     if extract::encoding(&incoming.headers)? != Encoding::Json {
@@ -101,21 +103,29 @@ pub(crate) async fn commit(
     }
     let (body, _share) = incoming.receive(&state.limits, &state.inflight).await?;
     let (offsets, force) = read(&body, &state.limits)?;
+    if force {
+        caller.allow_to(Verb::Rewind, Resource::Group(&group))?;
+    }
+    for (partition, _) in &offsets {
+        caller.allow_to(Verb::Read, Resource::Table(&partition.table))?;
+    }
     let committed = |(partition, offset): &(Partition, Offset)| Committed {
         table: partition.table.to_string(),
         partition: partition.number,
         offset: *offset,
     };
     let commits = offsets.iter().map(committed).collect();
-    state.consumers.commit(Commit { group: group.clone(), offsets, force }).await.map_err(
-        |error| match error {
+    state
+        .consumers
+        .commit(Commit { group: group.clone(), offsets, force, made_by: caller.maker() })
+        .await
+        .map_err(|error| match error {
             // A commit says something of the table; it does not read it, so the error is not a read's.
             StorageError::BeyondEnd { next, .. } => {
                 Problem::new(Code::CommitBeyondEnd, &error).with("next", next)
             }
             error => error.into(),
-        },
-    )?;
+        })?;
     Ok(Json(CommitWritten { group: group.to_string(), commits }))
 }
 

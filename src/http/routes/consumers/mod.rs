@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::auth::{caller::Caller, policy::Resource, verb::Verb};
 use crate::http::{
     answers,
     error::{PROBLEM_JSON, Problem, ProblemShown},
@@ -117,8 +118,10 @@ pub(crate) async fn offset(
     State(state): State<AppState>,
     GroupPath(group): GroupPath,
     Params(params): Params<OffsetParams>,
+    caller: Caller,
 ) -> Result<Json<OffsetShown>, Problem> {
     let table = params.table.name()?;
+    caller.allow_to(Verb::Read, Resource::Table(&table))?;
     let number = params.partition.as_ref().map_or(Ok(0), |partition| partition.number(&state.limits))?;
     let partition = Partition::new(table, number);
     let status = state
@@ -152,6 +155,7 @@ pub(crate) async fn offsets(
     GroupPath(group): GroupPath,
     Params(NoParams {}): Params<NoParams>,
     OnConnection(connection): OnConnection,
+    caller: Caller,
 ) -> Result<Response, Problem> {
     let mut share = state.responses.sending(&connection);
     let offsets = state.consumers.offsets(&group).await?;
@@ -160,7 +164,8 @@ pub(crate) async fn offsets(
     }
     share.grow_to(offsets.len() * COMMITTED_BYTES + TABLE_BYTES).await?;
     let mut tables: BTreeMap<TableName, BTreeMap<PartitionNumber, Offset>> = BTreeMap::new();
-    for (partition, offset) in offsets {
+    let may_read = |table: &TableName| caller.may(Verb::Read, Resource::Table(table));
+    for (partition, offset) in offsets.into_iter().filter(|(partition, _)| may_read(&partition.table)) {
         tables.entry(partition.table).or_default().insert(partition.number, offset);
     }
     // Table by table, so that a group of many tables does not keep a worker for long.
@@ -232,9 +237,11 @@ pub(crate) async fn groups(
     State(state): State<AppState>,
     Params(NoParams {}): Params<NoParams>,
     OnConnection(connection): OnConnection,
+    caller: Caller,
 ) -> Result<Response, Problem> {
     let mut share = state.responses.sending(&connection);
-    let groups = state.consumers.groups().await?;
+    let mut groups = state.consumers.groups().await?;
+    groups.retain(|group| caller.may(Verb::Commit, Resource::Group(group)));
     let body = answers::json(&GroupsShown { groups: groups.iter().map(GroupName::to_string).collect() })?;
     share.grow_to(body.len()).await?;
     Ok(answers::answer(share.body(body)))

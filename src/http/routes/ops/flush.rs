@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State};
 use serde::Serialize;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use crate::auth::caller::Caller;
 use crate::http::{
     code::Code,
     connection::Connection,
@@ -76,8 +78,9 @@ pub(crate) async fn flush(
     State(state): State<AppState>,
     Params(NoParams {}): Params<NoParams>,
     OnConnection(connection): OnConnection,
+    caller: Caller,
 ) -> Result<Json<Flushed>, Problem> {
-    flush_now(state.flush.as_deref(), None, &connection).await
+    flush_now(state.flush.as_deref(), None, &connection, &caller).await
 }
 
 /// Move one table to S3 now. The answer comes when it is there.
@@ -96,11 +99,12 @@ pub(crate) async fn flush_table(
     Table(table): Table,
     Params(NoParams {}): Params<NoParams>,
     OnConnection(connection): OnConnection,
+    caller: Caller,
 ) -> Result<Json<Flushed>, Problem> {
     if state.catalog.table(&table).is_none() {
         return Err(StorageError::UnknownTable(table).into());
     }
-    flush_now(state.flush.as_deref(), Some(table), &connection).await
+    flush_now(state.flush.as_deref(), Some(table), &connection, &caller).await
 }
 
 /// `POST /flush` on the admin port.
@@ -108,14 +112,16 @@ pub(crate) async fn flush_admin(
     State(ops): State<OpsState>,
     Params(NoParams {}): Params<NoParams>,
     OnConnection(connection): OnConnection,
+    caller: Caller,
 ) -> Result<Json<Flushed>, Problem> {
-    flush_now(ops.flush.get().map(AsRef::as_ref), None, &connection).await
+    flush_now(ops.flush.get().map(AsRef::as_ref), None, &connection, &caller).await
 }
 
 async fn flush_now(
     flush: Option<&dyn Flush>,
     table: Option<TableName>,
     connection: &Arc<Connection>,
+    caller: &Caller,
 ) -> Result<Json<Flushed>, Problem> {
     let Some(flush) = flush else {
         return Err(Problem::new(
@@ -123,6 +129,7 @@ async fn flush_now(
             "there is nowhere to flush to: s3.bucket is not set, or the store is not open yet",
         ));
     };
+    caller.usage().map_or(Ok(()), |usage| usage.flush(Instant::now()))?;
     let _waits = connection.wait();
     Ok(Json(flush.flush_now(table).await?.into()))
 }

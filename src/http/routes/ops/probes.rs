@@ -89,7 +89,13 @@ pub(crate) async fn readyz(State(ops): State<OpsState>, RawQuery(query): RawQuer
         let trouble = ops.bucket.trouble();
         Check::new("bucket", trouble.is_none(), trouble.unwrap_or_else(|| ops.bucket.describe().to_owned()))
     });
-    probe(vec![lifecycle], bucket)
+    let mut checks = vec![lifecycle];
+    if let Some(verifier) = ops.gate.as_ref().and_then(|gate| gate.verifier()) {
+        let has_keys = verifier.keys().has_keys();
+        let said = if has_keys { "the issuer's keys are there" } else { "waiting for the issuer's keys" };
+        checks.push(Check::new("auth", has_keys, said));
+    }
+    probe(checks, bucket)
 }
 
 /// Tell whether recovery has ended.

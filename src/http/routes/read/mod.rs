@@ -28,7 +28,7 @@ use crate::http::{
     limits::Limits,
     memory::Share,
     params::{CursorParam, LimitParam, OffsetParam, Params, PartitionParam, TimeParam, WaitParam},
-    scope::OnConnection,
+    scope::RequestSender,
     state::AppState,
 };
 use contracts::{name::TableName, read::TimeFilter};
@@ -117,7 +117,7 @@ pub(crate) async fn read(
     State(state): State<AppState>,
     Table(table): Table,
     Params(params): Params<ReadParams>,
-    OnConnection(connection): OnConnection,
+    RequestSender { connection, caller }: RequestSender,
     WantedAnswer { shape, is_head, last_event_id }: WantedAnswer,
 ) -> Result<Response, Problem> {
     let limit = params.limit(&state.limits)?;
@@ -133,11 +133,11 @@ pub(crate) async fn read(
     let reader = &state.reader;
     let answered = match shape {
         _ if is_head => reader.check(&query).map(|()| head(shape)).map_err(Problem::from),
-        Shape::Ndjson => rest::answer(&state, &query, limit, &connection).await,
-        Shape::Events => tail::answer(&state, &query, limit, &connection).await,
+        Shape::Ndjson => rest::answer(&state, &query, limit, &connection, &caller).await,
+        Shape::Events => tail::answer(&state, &query, limit, &connection, &caller).await,
         Shape::Json | Shape::Protobuf => {
-            let request = PageRequest { state: &state, query: &query, limit, wait, connection: &connection };
-            request.answer(shape).await
+            let (state, query, connection, caller) = (&state, &query, &connection, &caller);
+            PageRequest { state, query, limit, wait, connection, caller }.answer(shape).await
         }
     };
     // A client whose position no longer exists is told where it can continue.

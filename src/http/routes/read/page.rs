@@ -9,6 +9,7 @@ use axum::{
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, timeout_at};
 
+use crate::auth::caller::Caller;
 use crate::http::{
     accept::Shape,
     connection::Connection,
@@ -34,6 +35,7 @@ pub(super) struct PageRequest<'a> {
     /// How long the client waits for the first record.
     pub(super) wait: Duration,
     pub(super) connection: &'a Arc<Connection>,
+    pub(super) caller: &'a Caller,
 }
 
 impl PageRequest<'_> {
@@ -67,6 +69,7 @@ impl PageRequest<'_> {
             }
             self.state.stats.read(count, bytes, started.elapsed());
             metrics::read(count);
+            self.caller.counts(count);
             return Ok(encoded.answer(share));
         }
     }

@@ -12,6 +12,10 @@ use futures_util::Stream;
 use tokio::time::Instant;
 
 use super::{X_ACCEL_BUFFERING, fetch};
+use crate::auth::{
+    caller::Caller,
+    quotas::{QuotaHold, Usage},
+};
 use crate::http::{
     connection::Connection,
     encode::{self, NDJSON},
@@ -33,50 +37,61 @@ pub(super) async fn answer(
     query: &ReadQuery,
     limit: Option<usize>,
     connection: &Arc<Connection>,
+    caller: &Caller,
 ) -> Result<Response, Problem> {
+    let held = caller.usage().map(Usage::hold_stream).transpose()?;
     let mut share = state.responses.sending(connection);
     let mut merge = state.reader.rest(query.clone(), CHUNK)?;
     // An error now becomes a status; later it can only break the answer off.
     fetch(&mut merge, &mut share, PIECE_BYTES, connection).await?;
-    let body = Body::from_stream(lines(
-        state.clone(),
-        merge,
-        limit.unwrap_or(usize::MAX),
+    let rest = Rest {
+        state: state.clone(),
+        left: limit.unwrap_or(usize::MAX),
         share,
-        Arc::clone(connection),
-    ));
+        connection: Arc::clone(connection),
+        caller: caller.clone(),
+        _held: held,
+    };
     let headers = [(header::CONTENT_TYPE, NDJSON), (X_ACCEL_BUFFERING, "no")];
-    Ok((StatusCode::OK, headers, body).into_response())
+    Ok((StatusCode::OK, headers, Body::from_stream(lines(rest, merge))).into_response())
 }
 
-fn lines(
+/// What an answer needs besides its records.
+struct Rest {
     state: AppState,
-    mut merge: Merge,
-    limit: usize,
-    mut share: Share,
+    /// How many records may still come.
+    left: usize,
+    share: Share,
     connection: Arc<Connection>,
-) -> impl Stream<Item = Result<Bytes, Problem>> {
+    caller: Caller,
+    _held: Option<QuotaHold>,
+}
+
+fn lines(mut rest: Rest, mut merge: Merge) -> impl Stream<Item = Result<Bytes, Problem>> {
     async_stream::try_stream! {
-        let (mut out, mut left) = (Vec::with_capacity(PIECE_BYTES + 4096), limit);
+        let rest = &mut rest; // captures all of it, so that its place among the streams is held
+        let mut out = Vec::with_capacity(PIECE_BYTES + 4096);
         let (mut records, mut bytes, started) = (0, 0, Instant::now());
-        while left > 0 {
+        while rest.left > 0 {
             if !merge.is_fetched() {
                 // While it waits it holds what it has fetched, and no room for what it may fetch.
-                share.shrink_to(out.len() + merge.held_bytes());
-                fetch(&mut merge, &mut share, PIECE_BYTES, &connection).await?;
+                rest.share.shrink_to(out.len() + merge.held_bytes());
+                fetch(&mut merge, &mut rest.share, PIECE_BYTES, &rest.connection).await?;
             }
             let Some(record) = merge.pop() else { break };
             encode::record(&mut out, &record);
             out.push(b'\n');
-            (records, left) = (records + 1, left - 1);
+            records += 1;
+            rest.left -= 1;
+            rest.caller.counts(1);
             if out.len() >= PIECE_BYTES {
                 bytes += out.len() as u64;
-                share.touch();
+                rest.share.touch();
                 yield Bytes::from(std::mem::replace(&mut out, Vec::with_capacity(PIECE_BYTES + 4096)));
             }
         }
         bytes += out.len() as u64;
-        state.stats.read(records, bytes, started.elapsed());
+        rest.state.stats.read(records, bytes, started.elapsed());
         metrics::read(records);
         if !out.is_empty() {
             yield Bytes::from(out);

@@ -17,6 +17,10 @@ use futures_util::Stream;
 use tokio::time::Instant;
 
 use super::{X_ACCEL_BUFFERING, fetch};
+use crate::auth::{
+    caller::Caller,
+    quotas::{QuotaHold, Usage},
+};
 use crate::http::{
     code::Code, connection::Connection, encode, error::Problem, memory::Share, state::AppState,
     tails::TailPlace,
@@ -60,7 +64,9 @@ pub(super) async fn answer(
     query: &ReadQuery,
     limit: Option<usize>,
     connection: &Arc<Connection>,
+    caller: &Caller,
 ) -> Result<Response, Problem> {
+    let held = caller.usage().map(Usage::hold_stream).transpose()?;
     let full = || StorageError::Overloaded { reason: Overload::Tails, retry_after: Duration::from_secs(5) };
     let place = state.tails.take(connection).ok_or_else(full)?;
     // Registered before the first look, so that nothing is missed between the two.
@@ -76,7 +82,9 @@ pub(super) async fn answer(
         left: limit.unwrap_or(usize::MAX),
         wakeup,
         share,
+        caller: caller.clone(),
         _place: place,
+        _held: held,
     };
     let answer = Sse::new(events(tail, merge)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     Ok(([(X_ACCEL_BUFFERING, "no")], answer).into_response())
@@ -89,7 +97,9 @@ struct Tail {
     left: usize,
     wakeup: Wakeup,
     share: Share,
+    caller: Caller,
     _place: TailPlace,
+    _held: Option<QuotaHold>,
 }
 
 impl Tail {
@@ -113,6 +123,7 @@ fn events(mut tail: Tail, mut merge: Merge) -> impl Stream<Item = Result<Event, 
                 let json = String::from_utf8(json).map_err(|error| StorageError::corrupt("a record", error))?;
                 tail.left -= 1;
                 metrics::read(1);
+                tail.caller.counts(1);
                 batch_bytes += json.len();
                 let mut event = Event::default().data(json);
                 let all_have_ids = merge.partitions() <= ID_PARTITIONS;

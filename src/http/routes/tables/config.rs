@@ -4,6 +4,7 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
+use crate::auth::caller::Caller;
 use crate::http::{
     body::Incoming,
     code::Code,
@@ -46,7 +47,7 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Res
 impl From<TableConfigChange> for TableChange {
     fn from(change: TableConfigChange) -> Self {
         let TableConfigChange { retention_secs, retention_bytes, partitions } = change;
-        Self { retention_secs, retention_bytes, partitions }
+        Self { retention_secs, retention_bytes, partitions, made_by: None }
     }
 }
 
@@ -121,6 +122,7 @@ pub(crate) async fn configure_table(
     State(state): State<AppState>,
     Table(name): Table,
     Params(NoParams {}): Params<NoParams>,
+    caller: Caller,
     incoming: Incoming,
 ) -> Result<(StatusCode, Json<TableConfig>), Problem> {
     if extract::encoding(&incoming.headers)? != Encoding::Json {
@@ -137,7 +139,8 @@ pub(crate) async fn configure_table(
             ));
         }
     }
-    let configured = state.catalog.configure_table(name, change.into()).await?;
+    let configured =
+        state.catalog.configure_table(name, TableChange { made_by: caller.maker(), ..change.into() }).await?;
     let status = if configured.is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(configured.settings.into())))
 }

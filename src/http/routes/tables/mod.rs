@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use self::config::TableConfig;
+use crate::auth::{caller::Caller, policy::Resource, verb::Verb};
 use crate::http::{
     answers::{answer, json, member},
     connection::Connection,
@@ -126,12 +127,13 @@ pub(crate) async fn list(
     State(state): State<AppState>,
     Params(params): Params<ListParams>,
     OnConnection(connection): OnConnection,
+    caller: Caller,
 ) -> Result<Response, Problem> {
     let limit = params.limit.as_ref().map_or(Ok(DEFAULT_LIMIT), |limit| limit.up_to(MAX_LIMIT))?;
     let after = params.after.as_ref().map(TableParam::name).transpose()?;
     let page_bytes = state.limits.page_bytes;
     let share = share_of_one(&state, &connection).await?;
-    let mut walk = TableWalk { state, after };
+    let mut walk = TableWalk { state, after, caller };
     let pieces = async_stream::try_stream! {
         let (mut last, mut count, mut bytes) = (None, 0, 0);
         yield Bytes::from_static(br#"{"tables":["#);
@@ -168,18 +170,23 @@ pub(crate) struct TableWalk {
     pub state: AppState,
     /// The name of the last table.
     pub after: Option<TableName>,
+    /// Whose tables are shown: those that it may read.
+    pub caller: Caller,
 }
 
 impl TableWalk {
     /// The next table.
     pub(crate) async fn next(&mut self) -> Option<TableShown> {
-        tokio::task::yield_now().await;
-        // Looked up anew each time: a client that reads slowly must not keep an old snapshot of all tables in
-        // memory.
-        let table = Arc::clone(self.state.catalog.tables().after(self.after.as_ref()).next()?);
-        let shown = show(&self.state, &table);
-        self.after = Some(table.name.clone());
-        Some(shown)
+        loop {
+            tokio::task::yield_now().await;
+            // Looked up anew each time: a client that reads slowly must not keep an old snapshot of all
+            // tables in memory.
+            let table = Arc::clone(self.state.catalog.tables().after(self.after.as_ref()).next()?);
+            self.after = Some(table.name.clone());
+            if self.caller.may(Verb::Read, Resource::Table(&table.name)) {
+                return Some(show(&self.state, &table));
+            }
+        }
     }
 }
 

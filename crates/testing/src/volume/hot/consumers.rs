@@ -7,6 +7,7 @@ use contracts::{
     clock::TimestampMs,
     consumers::{Commit, ConsumerStorage, OffsetsOfGroup},
     error::StorageError,
+    maker::Made,
     name::{GroupName, Partition},
     sequence::Offset,
 };
@@ -32,6 +33,11 @@ impl ConsumerStorage for MemoryHot {
                         committed,
                     });
                 }
+            }
+            if !volume.consumers.contains_key(&commit.group) {
+                volume.check_maker(commit.made_by.as_ref(), Made::Groups, 1)?;
+                let made_by = commit.made_by.map(|maker| (commit.group.clone(), maker.principal));
+                volume.group_makers.extend(made_by);
             }
             volume.consumers.entry(commit.group).or_default().extend(commit.offsets);
             Ok(())
@@ -73,7 +79,9 @@ impl ConsumerStorage for MemoryHot {
 
     async fn delete(&self, group: GroupName) -> Result<(), StorageError> {
         self.change_offsets(|volume| {
-            volume.consumers.remove(&group).map(drop).ok_or(StorageError::UnknownGroup(group))
+            volume.consumers.remove(&group).ok_or(StorageError::UnknownGroup(group))?;
+            volume.forget_groups();
+            Ok(())
         })
         .await
     }

@@ -3,7 +3,7 @@
 
 /// What a route does, and so the right that a caller needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Verb {
+pub enum Verb {
     /// Appends events to a table, which it may create. A problem says whether anything was written.
     Append,
     /// Reads a table's events, its settings or the state of its partitions.
@@ -18,4 +18,19 @@ pub(crate) enum Verb {
     Operate,
     /// Needs no right: probes, documentation, and the metrics of the admin port.
     Open,
+}
+
+impl Verb {
+    /// Its name, as policies have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Append => "append",
+            Self::Read => "read",
+            Self::Commit => "commit",
+            Self::Rewind => "rewind",
+            Self::Manage => "manage",
+            Self::Operate => "operate",
+            Self::Open => "open",
+        }
+    }
 }

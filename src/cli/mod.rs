@@ -1,4 +1,9 @@
-//! The commands and their exit codes.
+//! The commands and their exit codes: those that ask the policy or make tokens (auth), the check of files
+//! (check), and how a command answers (answer).
+
+mod answer;
+mod auth;
+mod check;
 
 use std::{
     io::{self, BufWriter, Write},
@@ -8,6 +13,10 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 
+use self::{
+    answer::{Unanswered, say},
+    auth::{AuthCommand, TokenCommand},
+};
 use crate::{
     inspect::{self, InspectError},
     server::{self, ServerError},
@@ -16,9 +25,11 @@ use crate::{
 };
 use contracts::{crash, error::StorageError};
 
-/// Exit codes, beside 0.
+/// Exit codes.
 mod exit {
-    /// The server could not start, or failed.
+    /// All went well; or the answer is yes.
+    pub(super) const DONE: u8 = 0;
+    /// The server could not start, or failed; or the answer is no.
     pub(super) const FAILED: u8 = 1;
     /// The command line or a setting is wrong, or a file that a setting names.
     pub(super) const USAGE: u8 = 2;
@@ -77,6 +88,16 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Ask the policy
+    Auth {
+        #[command(subcommand)]
+        command: AuthCommand,
+    },
+    /// Make tokens for clients
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -109,51 +130,73 @@ enum ManifestCommand {
 enum ConfigCommand {
     /// Print the settings in force as YAML
     Print,
-    /// Say whether the settings can be used
-    Check,
+    /// Say whether the settings can be used; exits with 2 if not
+    #[command(after_help = "Example: ZOMBI_AUTH_POLICY_FILE=policy.yaml zombi config check --files")]
+    Check {
+        /// Read the files that they name, too: policy, tokens, keys, certificates; says all that is wrong
+        #[arg(long)]
+        files: bool,
+    },
 }
 
 /// Runs the command line.
-#[allow(clippy::print_stdout, clippy::print_stderr)] // commands speak to a person
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
-    let command = cli.command.unwrap_or(Command::Serve);
-    let reads = match &command {
-        Command::Serve | Command::Config { .. } => Reads::All,
-        Command::Segments { .. } | Command::Manifest { .. } => Reads::Store,
-    };
-    let settings = match load(&cli.settings, reads) {
-        Ok(settings) => settings,
+    let Cli { settings: flags, command } = Cli::parse();
+    match command.unwrap_or(Command::Serve) {
+        Command::Serve => with_settings(&flags, Reads::All, serve),
+        Command::Segments { command } => {
+            with_settings(&flags, Reads::Store, |settings| segments(&settings, command))
+        }
+        Command::Manifest { command: ManifestCommand::Show { number } } => {
+            with_settings(&flags, Reads::Store, |settings| {
+                look(async |out: &mut dyn Write| inspect::show(&settings, number, out).await)
+            })
+        }
+        Command::Config { command } => {
+            with_settings(&flags, Reads::All, |settings| say(|out| config(&settings, &command, out)))
+        }
+        Command::Auth { command: AuthCommand::Can(question) } => {
+            with_settings(&flags, Reads::All, |settings| say(|out| auth::can(&settings, &question, out)))
+        }
+        // Without settings: it works wherever the binary is.
+        Command::Token { command: TokenCommand::New { name } } => {
+            say(|out| auth::new_token(&name, out, &mut io::stderr()))
+        }
+    }
+}
+
+/// Runs a command with the settings that it reads.
+#[allow(clippy::print_stderr)] // commands speak to a person
+fn with_settings(flags: &SettingFlags, reads: Reads, command: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
+    match load(flags, reads) {
+        Ok(settings) => command(settings),
         Err(error) => {
             eprintln!("zombi: {error}");
-            return ExitCode::from(exit::USAGE);
+            ExitCode::from(exit::USAGE)
         }
-    };
-    match command {
-        Command::Serve => serve(settings),
-        Command::Segments { command } => look(async |out: &mut dyn Write| match command {
-            SegmentsCommand::List { table } => inspect::list(&settings, table.as_deref(), out).await,
-            SegmentsCommand::Verify => inspect::verify(&settings, out).await,
-            SegmentsCommand::Cat { key } => inspect::cat(&settings, &key, out).await,
-        }),
-        Command::Manifest { command: ManifestCommand::Show { number } } => {
-            look(async |out: &mut dyn Write| inspect::show(&settings, number, out).await)
-        }
-        Command::Config { command: ConfigCommand::Check } => {
-            println!("the settings can be used");
-            ExitCode::SUCCESS
-        }
-        Command::Config { command: ConfigCommand::Print } => match settings.to_yaml() {
-            Ok(yaml) => {
-                print!("{yaml}");
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                eprintln!("zombi: {error}");
-                ExitCode::from(exit::FAILED)
-            }
-        },
     }
+}
+
+/// Shows segments, or audits them.
+fn segments(settings: &Settings, command: SegmentsCommand) -> ExitCode {
+    look(async |out: &mut dyn Write| match command {
+        SegmentsCommand::List { table } => inspect::list(settings, table.as_deref(), out).await,
+        SegmentsCommand::Verify => inspect::verify(settings, out).await,
+        SegmentsCommand::Cat { key } => inspect::cat(settings, &key, out).await,
+    })
+}
+
+/// Shows or checks the settings.
+fn config(settings: &Settings, command: &ConfigCommand, out: &mut dyn Write) -> Result<u8, Unanswered> {
+    match command {
+        ConfigCommand::Check { files: true } => return check::check_files(settings, out),
+        ConfigCommand::Check { files: false } => writeln!(out, "the settings can be used")?,
+        ConfigCommand::Print => {
+            let yaml = settings.to_yaml().map_err(|error| Unanswered::Failed(error.to_string()))?;
+            write!(out, "{yaml}")?;
+        }
+    }
+    Ok(exit::DONE)
 }
 
 /// Runs a command that looks at the bucket.
@@ -223,9 +266,34 @@ fn serve(settings: Settings) -> ExitCode {
             ExitCode::from(match error {
                 ServerError::Storage(StorageError::OutcomeUnknown { .. }) => exit::WRITE_FAILED,
                 ServerError::Storage(StorageError::Fenced(_)) => exit::FENCED,
-                ServerError::Tls(_) => exit::USAGE,
+                ServerError::Auth(_) | ServerError::Access(_) | ServerError::Tls(_) => exit::USAGE,
                 _ => exit::FAILED,
             })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn settings_are_printed_and_checked() {
+        let said = |command: &ConfigCommand| {
+            let mut out: Vec<u8> = Vec::new();
+            let code = config(&Settings::default(), command, &mut out).unwrap();
+            (code, String::from_utf8(out).unwrap())
+        };
+        let check = said(&ConfigCommand::Check { files: false });
+        assert_eq!(check, (exit::DONE, "the settings can be used\n".to_owned()));
+        let (code, yaml) = said(&ConfigCommand::Print);
+        assert!(code == exit::DONE && yaml.contains("\nauth:\n") && yaml.contains("port: 8080"), "{yaml}");
     }
 }

@@ -1,0 +1,445 @@
+//! Whoever sent a request, and what it may do. Each decision is about names that were parsed, never about a
+//! path: so what is decided and what is done cannot differ.
+
+use std::{
+    fmt,
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use axum::http::HeaderMap;
+use parking_lot::Mutex;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::{
+    gate::{Credential, Gate, Identity},
+    policy::{Decision, Quota, Resource},
+    principal::{Principal, ShownCertificate},
+    quotas::{OverQuota, Usage},
+    refusal::CredentialRefusal,
+    verb::Verb,
+};
+use contracts::{
+    maker::{Maker, MakerLimits},
+    name::{GroupName, TableName},
+};
+
+/// How much longer a request that changes something may take than its caller's right lasts.
+const CHANGES_MAY_FINISH: Duration = Duration::from_secs(300);
+
+/// Whoever sent a request. By default it is nobody, who may do nothing: what was forgotten lets no one in.
+#[derive(Clone, Default)]
+pub(crate) struct Caller(CallerKind);
+
+#[derive(Clone, Default)]
+enum CallerKind {
+    /// Identity is off: everybody may do everything.
+    Anybody,
+    /// Nobody was asked for, as the route is open, or nobody was let in.
+    #[default]
+    Nobody,
+    /// The gate has let it in.
+    Known(Arc<Admitted>),
+}
+
+/// A caller that the gate has let in.
+struct Admitted {
+    gate: Arc<Gate>,
+    verb: Verb,
+    principal: Principal,
+    credential: Credential,
+    /// When the credential ends.
+    expires: Option<Instant>,
+    usage: Arc<Usage>,
+    changes: watch::Receiver<u64>,
+    touched: Mutex<Vec<Touched>>,
+    /// Events that the request has written or read.
+    records: AtomicU64,
+}
+
+/// Why nobody is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AdmissionRefusal {
+    /// There is no credential, and the policy has nothing for those without one.
+    NoCredential,
+    /// The credential is not taken.
+    Bad(CredentialRefusal),
+}
+
+/// What a credential and the right by it have come to while an answer takes long.
+enum Standing {
+    /// They are still good, until then.
+    Good { expires: Option<Instant> },
+    /// One of them was taken away.
+    Gone,
+}
+
+/// Something that the request is about, and what was decided.
+#[derive(Debug, Clone)]
+pub(crate) struct Touched {
+    /// What the caller wanted to do.
+    pub(crate) verb: Verb,
+    /// With what.
+    pub(crate) resource: OwnedResource,
+    /// Whether it may.
+    pub(crate) decision: Decision,
+}
+
+/// A resource by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OwnedResource {
+    /// A table.
+    Table(TableName),
+    /// A consumer group.
+    Group(GroupName),
+    /// The whole server.
+    Server,
+}
+
+impl OwnedResource {
+    fn borrowed(&self) -> Resource<'_> {
+        match self {
+            Self::Table(name) => Resource::Table(name),
+            Self::Group(name) => Resource::Group(name),
+            Self::Server => Resource::Server,
+        }
+    }
+}
+
+impl From<Resource<'_>> for OwnedResource {
+    fn from(resource: Resource<'_>) -> Self {
+        match resource {
+            Resource::Table(name) => Self::Table(name.clone()),
+            Resource::Group(name) => Self::Group(name.clone()),
+            Resource::Server => Self::Server,
+        }
+    }
+}
+
+impl fmt::Display for OwnedResource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Table(name) => write!(f, "table {name}"),
+            Self::Group(name) => write!(f, "group {name}"),
+            Self::Server => f.write_str("server"),
+        }
+    }
+}
+
+/// The caller may not do what it wants to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Forbidden {
+    /// Who it is.
+    pub(crate) principal: Principal,
+    /// What it wanted to do.
+    pub(crate) verb: Verb,
+    /// With what.
+    pub(crate) resource: OwnedResource,
+}
+
+/// Why a caller's request must end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallerEnd {
+    /// Its credential has expired.
+    Expired,
+    /// Its credential or its right was taken away.
+    Revoked,
+}
+
+impl std::error::Error for CallerEnd {}
+
+impl fmt::Display for CallerEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "the credential has expired",
+            Self::Revoked => "the right was taken away",
+        })
+    }
+}
+
+impl Caller {
+    /// Whoever it is, where identity is off.
+    pub(crate) fn anybody() -> Self {
+        Self(CallerKind::Anybody)
+    }
+
+    /// Lets the sender of a request in that is to do this, or not. `certificate` is whom the client's
+    /// certificate names. Takes no time, unless a token's key is not known: then it may wait three seconds.
+    ///
+    /// # Errors
+    /// [`AdmissionRefusal`].
+    pub(crate) async fn admit(
+        gate: &Arc<Gate>,
+        headers: &HeaderMap,
+        certificate: Option<&ShownCertificate>,
+        verb: Verb,
+    ) -> Result<Self, AdmissionRefusal> {
+        // Before the credential is looked at, so that no change is missed after that.
+        let changes = gate.changed.subscribe();
+        let identity = gate.identify(headers, certificate).await.map_err(AdmissionRefusal::Bad)?;
+        let Identity { principal, credential, expires } = identity;
+        if principal == Principal::Anonymous && !gate.policy.load().names(&principal) {
+            return Err(AdmissionRefusal::NoCredential);
+        }
+        let usage = gate.quotas.usage(&principal);
+        Ok(Self(CallerKind::Known(Arc::new(Admitted {
+            gate: Arc::clone(gate),
+            verb,
+            principal,
+            credential,
+            expires,
+            usage,
+            changes,
+            touched: Mutex::default(),
+            records: AtomicU64::new(0),
+        }))))
+    }
+
+    /// Counts the request for its caller's quotas. A read also has to wait until earlier answers are paid
+    /// for.
+    ///
+    /// # Errors
+    /// [`OverQuota`] if there are too many.
+    pub(crate) fn count_request(&self) -> Result<(), OverQuota> {
+        let Some(admitted) = self.known() else { return Ok(()) };
+        admitted.usage.request(Instant::now())?;
+        if admitted.verb == Verb::Read { admitted.usage.read_debt() } else { Ok(()) }
+    }
+
+    fn known(&self) -> Option<&Admitted> {
+        match &self.0 {
+            CallerKind::Known(admitted) => Some(admitted),
+            CallerKind::Anybody | CallerKind::Nobody => None,
+        }
+    }
+
+    /// Who it is; `None` where that is not known.
+    pub(crate) fn principal(&self) -> Option<&Principal> {
+        self.known().map(|admitted| &admitted.principal)
+    }
+
+    /// What it uses of its quotas; `None` where nobody has any.
+    pub(crate) fn usage(&self) -> Option<&Arc<Usage>> {
+        self.known().map(|admitted| &admitted.usage)
+    }
+
+    /// The number by which budgets tell it from others; `None` where only its address tells them: without a
+    /// credential, for example.
+    pub(crate) fn number(&self) -> Option<u64> {
+        let admitted = self.known().filter(|admitted| admitted.principal != Principal::Anonymous)?;
+        Some(admitted.usage.number())
+    }
+
+    /// Whom what the request makes is counted for; `None` where nobody counts.
+    pub(crate) fn maker(&self) -> Option<Maker> {
+        let admitted = self.known()?;
+        let Quota { tables, partitions, groups, .. } = admitted.usage.quota();
+        let limits = MakerLimits { tables, partitions, groups };
+        Some(Maker { principal: admitted.principal.to_string().into(), limits })
+    }
+
+    /// Counts events that the request has written or read, for the audit log.
+    pub(crate) fn counts(&self, records: u64) {
+        if let Some(admitted) = self.known() {
+            admitted.records.fetch_add(records, Relaxed);
+        }
+    }
+
+    /// Events that the request has written or read.
+    pub(crate) fn records(&self) -> u64 {
+        self.known().map_or(0, |admitted| admitted.records.load(Relaxed))
+    }
+
+    /// Everything that was decided, in its order.
+    pub(crate) fn touched(&self) -> Vec<Touched> {
+        self.known().map(|admitted| admitted.touched.lock().clone()).unwrap_or_default()
+    }
+
+    /// Decides whether it may do what its route does with this.
+    ///
+    /// # Errors
+    /// [`Forbidden`] otherwise.
+    pub(crate) fn allow(&self, resource: Resource<'_>) -> Result<(), Forbidden> {
+        self.allow_to(self.known().map_or(Verb::Open, |admitted| admitted.verb), resource)
+    }
+
+    /// Decides whether it may do something that the request asks for besides.
+    ///
+    /// # Errors
+    /// [`Forbidden`] otherwise.
+    pub(crate) fn allow_to(&self, verb: Verb, resource: Resource<'_>) -> Result<(), Forbidden> {
+        match &self.0 {
+            CallerKind::Anybody => Ok(()),
+            CallerKind::Nobody => {
+                Err(Forbidden { principal: Principal::Anonymous, verb, resource: resource.into() })
+            }
+            CallerKind::Known(admitted) => admitted.decide(verb, resource),
+        }
+    }
+
+    /// Whether it may see this in a list.
+    pub(crate) fn may(&self, verb: Verb, resource: Resource<'_>) -> bool {
+        match &self.0 {
+            CallerKind::Anybody => true,
+            CallerKind::Nobody => false,
+            CallerKind::Known(admitted) => {
+                admitted.gate.policy.load().decide(&admitted.principal, verb, resource).is_allowed()
+            }
+        }
+    }
+
+    /// Waits until an answer that goes on must end; for ever where nobody is known.
+    pub(crate) async fn ended(&self) -> CallerEnd {
+        match self.known() {
+            Some(admitted) => admitted.ended().await,
+            None => pending().await,
+        }
+    }
+
+    /// Waits until a request that is being worked on must be given up. Reads wait for events, and end at
+    /// once; whatever changes something may finish, as nobody would know how far it has come.
+    pub(crate) async fn given_up(&self) -> CallerEnd {
+        let end = self.ended().await;
+        if self.known().is_some_and(|admitted| admitted.verb != Verb::Read) {
+            sleep(CHANGES_MAY_FINISH).await;
+        }
+        end
+    }
+}
+
+impl Admitted {
+    fn decide(&self, verb: Verb, resource: Resource<'_>) -> Result<(), Forbidden> {
+        let decision = self.gate.policy.load().decide(&self.principal, verb, resource);
+        let resource = OwnedResource::from(resource);
+        self.touched.lock().push(Touched { verb, resource: resource.clone(), decision });
+        if decision.is_allowed() {
+            return Ok(());
+        }
+        Err(Forbidden { principal: self.principal.clone(), verb, resource })
+    }
+
+    async fn ended(&self) -> CallerEnd {
+        let (mut changes, mut ends) = (self.changes.clone(), self.expires);
+        loop {
+            tokio::select! {
+                biased;
+                () = until(ends) => return CallerEnd::Expired,
+                changed = changes.changed() => match changed.map(|()| self.standing()) {
+                    Ok(Standing::Good { expires }) => ends = expires,
+                    Ok(Standing::Gone) => return CallerEnd::Revoked,
+                    Err(_) => return pending().await, // the server is stopping
+                },
+            }
+        }
+    }
+
+    /// Whether the credential is still good and allows what was allowed, and until when.
+    fn standing(&self) -> Standing {
+        let expires = match &self.credential {
+            Credential::Lasting => self.expires,
+            // Its line may have another name or another end by now.
+            Credential::Static(bearer) => match self.gate.of_static_token(bearer) {
+                Ok(identity) if identity.principal == self.principal => identity.expires,
+                _ => return Standing::Gone,
+            },
+        };
+        let policy = self.gate.policy.load();
+        let allows = |touched: &Touched| {
+            policy.decide(&self.principal, touched.verb, touched.resource.borrowed()).is_allowed()
+        };
+        // What was denied before is nobody's loss.
+        let touched = self.touched.lock();
+        let is_right = touched.iter().filter(|touched| touched.decision.is_allowed()).all(allows);
+        if is_right { Standing::Good { expires } } else { Standing::Gone }
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderValue, header};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::auth::{gate::tests::gate, policy::Policy, tokens};
+
+    const ORDERS: &str =
+        "version: 1\nbindings:\n- {subjects: [\"token:ci\"], role: owner, tables: [orders]}\n";
+    const NOBODY: &str = "version: 1\nbindings: []\n";
+
+    fn orders() -> TableName {
+        TableName::parse("orders").unwrap()
+    }
+
+    /// A line of a file for a token, which expires after so long.
+    fn file_of(line: &str, expires_secs: i64) -> tokens::Tokens {
+        let now = jiff::Timestamp::now();
+        let expires = now + jiff::SignedDuration::from_secs(expires_secs);
+        let line = line.replace('}', &format!(", expires: {expires}}}"));
+        tokens::Tokens::parse(&format!("version: 1\ntokens:\n{line}\n")).unwrap()
+    }
+
+    /// The owner of `orders`, by a token that is good for an hour.
+    async fn owner(verb: Verb) -> (Arc<Gate>, tokens::NewToken, Caller) {
+        let (gate, token) = (gate(ORDERS), tokens::new_token("ci").unwrap());
+        gate.adopt_tokens(file_of(&token.line, 3600));
+        let mut headers = HeaderMap::new();
+        let bearer = HeaderValue::from_str(&format!("Bearer {}", token.plain)).unwrap();
+        headers.insert(header::AUTHORIZATION, bearer);
+        let Ok(caller) = Caller::admit(&gate, &headers, None, verb).await else { panic!("it is refused") };
+        caller.allow(Resource::Table(&orders())).unwrap();
+        (gate, token, caller)
+    }
+
+    #[test]
+    fn nobody_may_do_nothing_and_anybody_everything() {
+        let orders = orders();
+        for (caller, may) in [(Caller::default(), false), (Caller::anybody(), true)] {
+            assert_eq!(caller.may(Verb::Read, Resource::Table(&orders)), may);
+            assert_eq!(caller.allow_to(Verb::Read, Resource::Table(&orders)).is_ok(), may);
+            assert_eq!(caller.allow(Resource::Server).is_ok(), may);
+            assert_eq!((caller.principal(), caller.number()), (None, None));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_ends_with_its_right_and_a_change_may_finish() {
+        for (verb, after) in [(Verb::Read, 0), (Verb::Append, 300), (Verb::Manage, 300)] {
+            let (gate, _, caller) = owner(verb).await;
+            let began = Instant::now();
+            assert!(timeout(Duration::from_secs(600), caller.given_up()).await.is_err());
+            gate.adopt_policy(Policy::parse(ORDERS).unwrap());
+            assert!(timeout(Duration::from_secs(600), caller.given_up()).await.is_err(), "it still is right");
+            gate.adopt_policy(Policy::parse(NOBODY).unwrap());
+            assert_eq!(caller.ended().await, CallerEnd::Revoked);
+            assert_eq!(began.elapsed().as_secs(), 1200);
+            assert_eq!(caller.given_up().await, CallerEnd::Revoked);
+            assert_eq!(began.elapsed().as_secs(), 1200 + after, "{verb:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_static_token_ends_when_its_line_says_so_now() {
+        let (gate, token, caller) = owner(Verb::Read).await;
+        let began = Instant::now();
+        gate.adopt_tokens(file_of(&token.line, 60));
+        assert_eq!(caller.ended().await, CallerEnd::Expired);
+        assert!((55..=60).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+        let (gate, token, caller) = owner(Verb::Read).await;
+        gate.adopt_tokens(file_of(&token.line.replace("\"ci\"", "\"cd\""), 3600));
+        assert_eq!(caller.ended().await, CallerEnd::Revoked, "it is somebody else's");
+    }
+}

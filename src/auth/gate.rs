@@ -1,0 +1,264 @@
+//! The gate: finds out who sends a request, before any of its body is read. Whether that caller is let in,
+//! and what it may do, is decided in `caller`.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use axum::http::{HeaderMap, header};
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    audit::AuditTrail,
+    jwt::Verifier,
+    policy::Policy,
+    principal::{Principal, ShownCertificate},
+    quotas::Quotas,
+    refusal::CredentialRefusal,
+    tokens::{self, Tokens},
+};
+use contracts::clock::{Clock, TimestampMs};
+
+/// Bytes that a credential may have.
+const MAX_BEARER_BYTES: usize = 8 << 10;
+
+/// Who sends a request, by its credential.
+pub(super) struct Identity {
+    pub(super) principal: Principal,
+    pub(super) credential: Credential,
+    /// When the credential ends.
+    pub(super) expires: Option<Instant>,
+}
+
+/// What is checked again of a credential while an answer takes long.
+pub(super) enum Credential {
+    /// Nothing: a certificate, or a token whose end is known.
+    Lasting,
+    /// Whether this static token is still in the file.
+    Static(Box<str>),
+}
+
+/// The gate of a server that lets in only whom its policy knows.
+pub struct Gate {
+    pub(super) policy: ArcSwap<Policy>,
+    pub(super) quotas: Quotas,
+    tokens: ArcSwap<Tokens>,
+    verifier: Option<Verifier>,
+    clock: Arc<dyn Clock>,
+    /// What is written of who did what.
+    pub(crate) audit: AuditTrail,
+    /// Counts the policies and the files of tokens that were taken over.
+    pub(super) changed: watch::Sender<u64>,
+}
+
+/// What a gate is made of.
+pub(crate) struct GateParts {
+    /// What each principal may do.
+    pub(crate) policy: Policy,
+    /// The static tokens.
+    pub(crate) tokens: Tokens,
+    /// Verifies an issuer's tokens.
+    pub(crate) verifier: Option<Verifier>,
+    /// What is written of who did what.
+    pub(crate) audit: AuditTrail,
+    /// The setting `limits.body_bytes`.
+    pub(crate) body_bytes: u64,
+}
+
+impl Gate {
+    /// A gate of these parts.
+    pub(crate) fn new(parts: GateParts, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let GateParts { policy, tokens, verifier, audit, body_bytes } = parts;
+        let policy = Arc::new(policy);
+        Arc::new(Self {
+            quotas: Quotas::new(Arc::clone(&policy), body_bytes),
+            policy: ArcSwap::new(policy),
+            tokens: ArcSwap::from_pointee(tokens),
+            verifier,
+            audit,
+            clock,
+            changed: watch::Sender::new(0),
+        })
+    }
+
+    /// Takes another policy over. Long answers whose right it takes away end.
+    pub(crate) fn adopt_policy(&self, policy: Policy) {
+        let policy = Arc::new(policy);
+        self.quotas.adopt(Arc::clone(&policy));
+        self.policy.store(policy);
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Takes other static tokens over. Long answers of those that are gone end.
+    pub(crate) fn adopt_tokens(&self, tokens: Tokens) {
+        self.tokens.store(Arc::new(tokens));
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Whether the policy has something for callers without a credential.
+    #[cfg(test)]
+    pub(crate) fn lets_everybody_in(&self) -> bool {
+        self.policy.load().names(&Principal::Anonymous)
+    }
+
+    /// What verifies an issuer's tokens, if there is an issuer.
+    pub(crate) fn verifier(&self) -> Option<&Verifier> {
+        self.verifier.as_ref()
+    }
+
+    /// Who sends a request: whom its one bearer token names, else its client's certificate, else nobody that
+    /// is known. A token that is wrong is refused whatever the certificate. Takes no time, unless a token's
+    /// key is not known: then it may wait three seconds.
+    ///
+    /// # Errors
+    /// Why the credential is not taken.
+    pub(super) async fn identify(
+        &self,
+        headers: &HeaderMap,
+        certificate: Option<&ShownCertificate>,
+    ) -> Result<Identity, CredentialRefusal> {
+        match (bearer(headers)?, certificate) {
+            (Some(bearer), _) if tokens::is_token(bearer) => self.of_static_token(bearer),
+            (Some(bearer), _) => {
+                let Some(verifier) = &self.verifier else { return Err(CredentialRefusal::UnknownToken) };
+                let verified = verifier.verify(bearer).await?;
+                let expires = Some(self.moment(verified.expires_ms));
+                Ok(Identity { principal: verified.principal, credential: Credential::Lasting, expires })
+            }
+            (None, Some(certificate)) => self.of_certificate(certificate),
+            (None, None) => Ok(Identity {
+                principal: Principal::Anonymous,
+                credential: Credential::Lasting,
+                expires: None,
+            }),
+        }
+    }
+
+    /// Whose static token it is, as the file is now.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub(super) fn of_static_token(&self, bearer: &str) -> Result<Identity, CredentialRefusal> {
+        let found = self.tokens.load().find(bearer, self.clock.now_ms())?;
+        let expires = found.expires_ms.map(|expires_ms| self.moment(expires_ms));
+        Ok(Identity { principal: found.principal, credential: Credential::Static(bearer.into()), expires })
+    }
+
+    /// Whom a certificate names. It was good when the connection was opened, which may be long ago.
+    fn of_certificate(&self, certificate: &ShownCertificate) -> Result<Identity, CredentialRefusal> {
+        if self.clock.now_ms() >= certificate.ends_ms {
+            return Err(CredentialRefusal::Expired);
+        }
+        Ok(Identity {
+            principal: Principal::Certificate(certificate.uri.to_string()),
+            credential: Credential::Lasting,
+            expires: Some(self.moment(certificate.ends_ms)),
+        })
+    }
+
+    /// The moment of a time of day, by the process's own clock: a clock that is set back keeps nobody in.
+    fn moment(&self, at_ms: TimestampMs) -> Instant {
+        let left_ms = u64::try_from(at_ms.saturating_sub(self.clock.now_ms())).unwrap_or(0);
+        Instant::now() + Duration::from_millis(left_ms)
+    }
+}
+
+/// The bearer token of a request, if it has a credential.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, CredentialRefusal> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() || value.len() > MAX_BEARER_BYTES {
+        return Err(CredentialRefusal::Malformed);
+    }
+    let text = value.to_str().map_err(|_| CredentialRefusal::Malformed)?;
+    match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && is_b64token(token.trim()) => {
+            Ok(Some(token.trim()))
+        }
+        _ => Err(CredentialRefusal::Malformed),
+    }
+}
+
+/// Whether a text has the form that RFC 6750 2.1 gives to every bearer token. What has not, two tokens in one
+/// header for example, is not looked at further.
+fn is_b64token(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+    let without_padding = text.trim_end_matches('=');
+    !without_padding.is_empty() && without_padding.bytes().all(is_inner)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+    use crate::auth::settings::{AuditLog, AuditSettings};
+    use contracts::clock::SystemClock;
+
+    /// A gate with this policy, which knows no tokens.
+    pub(crate) fn gate(policy: &str) -> Arc<Gate> {
+        gate_with_clock(policy, SystemClock::shared())
+    }
+
+    /// The same, by this clock.
+    pub(crate) fn gate_with_clock(policy: &str, clock: Arc<dyn Clock>) -> Arc<Gate> {
+        let parts = GateParts {
+            policy: Policy::parse(policy).unwrap(),
+            tokens: Tokens::default(),
+            verifier: None,
+            audit: AuditTrail::new(AuditSettings { log: AuditLog::Off }),
+            body_bytes: 1000,
+        };
+        Gate::new(parts, clock)
+    }
+
+    #[test]
+    fn a_credential_is_one_bearer_token_in_one_header() {
+        let of = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, HeaderValue::from_static(value));
+            }
+            bearer(&headers).map(|bearer| bearer.map(str::to_owned))
+        };
+        assert_eq!(of(&[]), Ok(None));
+        for value in ["Bearer a.b.c", "bearer  a.b.c ", "BEARER a.b.c"] {
+            assert_eq!(of(&[value]).unwrap().as_deref(), Some("a.b.c"), "{value}");
+        }
+        assert_eq!(of(&["Bearer aZ0-._~+/=="]).unwrap().as_deref(), Some("aZ0-._~+/=="));
+        for wrong in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer =",
+            "Bearer a=b",
+            "Basic YTpi",
+            "a.b.c",
+            "Bearer\ta.b.c",
+            "Bearer a. b.c",
+            "Bearer a, Bearer b",
+            "Bearer \"a.b.c\"",
+            "Bearer Bearer a.b.c",
+        ] {
+            assert_eq!(of(&[wrong]), Err(CredentialRefusal::Malformed), "{wrong}");
+        }
+        assert_eq!(of(&["Bearer a", "Bearer a"]), Err(CredentialRefusal::Malformed));
+        assert_eq!(of(&["", "Bearer a"]), Err(CredentialRefusal::Malformed));
+    }
+
+    #[tokio::test]
+    async fn a_certificate_counts_until_it_ends_and_never_beside_a_token() {
+        let gate = gate("version: 1\nbindings: []\n");
+        let now_ms = SystemClock.now_ms();
+        let certificate = |ends_ms: TimestampMs| ShownCertificate { uri: "spiffe://corp/a".into(), ends_ms };
+        let mut headers = HeaderMap::new();
+        let named = gate.identify(&headers, Some(&certificate(now_ms + 60_000))).await;
+        let Ok(Identity { principal, expires, .. }) = named else { panic!("it is refused") };
+        assert_eq!(principal.to_string(), "cert:spiffe://corp/a");
+        assert!(expires.is_some_and(|expires| expires <= Instant::now() + Duration::from_secs(60)));
+        let ended = gate.identify(&headers, Some(&certificate(now_ms))).await;
+        assert_eq!(ended.err(), Some(CredentialRefusal::Expired));
+        headers.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer nobodys"));
+        let bad = gate.identify(&headers, Some(&certificate(now_ms + 60_000))).await;
+        assert_eq!(bad.err(), Some(CredentialRefusal::UnknownToken));
+    }
+}

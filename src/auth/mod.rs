@@ -1,0 +1,16 @@
+//! Who a caller is, what the caller may do, and how much of it: credentials, policy, quotas, audit.
+
+pub mod audit;
+pub mod bad_file;
+pub(crate) mod caller;
+mod fields;
+pub mod files;
+pub mod gate;
+pub mod jwt;
+pub mod policy;
+pub mod principal;
+pub mod quotas;
+pub mod refusal;
+pub mod settings;
+pub mod tokens;
+pub mod verb;

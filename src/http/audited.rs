@@ -1,0 +1,172 @@
+//! What the audit log is told of a request: when it is answered, or, if nobody knows beforehand how long the
+//! answer becomes, when the answer has ended.
+
+use std::{
+    net::IpAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    http::StatusCode,
+    response::Response,
+};
+use hyper::body::{Frame, SizeHint};
+
+use super::{code::Code, error::Problem};
+use crate::auth::{
+    audit::{AuditOutcome, AuditRecord},
+    caller::{Caller, OwnedResource},
+    gate::Gate,
+    policy::Decision,
+    verb::Verb,
+};
+
+/// A request, as far as the audit log is concerned.
+pub(super) struct AuditedRequest<'a> {
+    /// Whose log it is.
+    pub gate: &'a Arc<Gate>,
+    /// What its route does.
+    pub verb: Verb,
+    /// Where it came from.
+    pub peer: IpAddr,
+    /// The id that its answer has.
+    pub request_id: &'a str,
+    /// Who sent it; nobody if no one was let in.
+    pub caller: &'a Caller,
+    /// Bytes of its body that were read before it was answered.
+    pub received: u64,
+}
+
+/// What its answer says.
+#[derive(Debug, Clone, Copy)]
+struct AnswerSaid {
+    status: StatusCode,
+    /// Why it was denied, if it was.
+    denial: Option<&'static str>,
+}
+
+impl AnswerSaid {
+    fn of(response: &Response) -> Self {
+        let problem = response.extensions().get::<Problem>();
+        let is_denial = |problem: &&Problem| {
+            matches!(problem.code().status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+                || problem.code() == Code::WrongHost
+        };
+        Self { status: response.status(), denial: problem.filter(is_denial).map(Problem::denial) }
+    }
+}
+
+impl AuditedRequest<'_> {
+    /// Tells the audit log of the answer, now or when it has ended.
+    pub(super) fn answered(&self, response: Response) -> Response {
+        let said = AnswerSaid::of(&response);
+        if said.denial.is_none() && !self.gate.audit.has(self.verb) {
+            return response;
+        }
+        match (said.denial, response.body().size_hint().exact()) {
+            (None, None) => {
+                let kept = KeptRequest {
+                    gate: Arc::clone(self.gate),
+                    verb: self.verb,
+                    peer: self.peer,
+                    request_id: self.request_id.to_owned(),
+                    caller: self.caller.clone(),
+                    received: self.received,
+                };
+                response.map(|body| Body::new(AuditedBody { body, kept, said, sent: 0 }))
+            }
+            (_, length) => {
+                self.record(said, length.unwrap_or(0));
+                response
+            }
+        }
+    }
+
+    fn record(&self, said: AnswerSaid, sent: u64) {
+        let touched = self.caller.touched();
+        let name =
+            |pick: fn(&OwnedResource) -> Option<&str>| touched.iter().find_map(|one| pick(&one.resource));
+        let binding = touched.iter().rev().find_map(|one| match one.decision {
+            Decision::Allowed { binding } => Some(binding),
+            Decision::Denied => None,
+        });
+        let is_about_events = matches!(self.verb, Verb::Append | Verb::Read);
+        self.gate.audit.record(&AuditRecord {
+            request_id: self.request_id,
+            principal: self.caller.principal(),
+            peer: self.peer,
+            verb: self.verb,
+            table: name(|resource| match resource {
+                OwnedResource::Table(name) => Some(name.as_str()),
+                _ => None,
+            }),
+            group: name(|resource| match resource {
+                OwnedResource::Group(name) => Some(name.as_str()),
+                _ => None,
+            }),
+            outcome: match said.denial {
+                Some(reason) => AuditOutcome::Denied { reason },
+                None => AuditOutcome::Allowed { binding },
+            },
+            status: said.status.as_u16(),
+            records: is_about_events.then(|| self.caller.records()),
+            bytes: if self.verb == Verb::Append { self.received } else { sent },
+        });
+    }
+}
+
+/// What is kept of a request until its answer has ended.
+struct KeptRequest {
+    gate: Arc<Gate>,
+    verb: Verb,
+    peer: IpAddr,
+    request_id: String,
+    caller: Caller,
+    received: u64,
+}
+
+/// The body of an answer that the audit log is told of when it ends, however it ends.
+struct AuditedBody {
+    body: Body,
+    kept: KeptRequest,
+    said: AnswerSaid,
+    /// Bytes that were handed over.
+    sent: u64,
+}
+
+impl HttpBody for AuditedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.sent += data.len() as u64;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for AuditedBody {
+    fn drop(&mut self) {
+        let KeptRequest { gate, verb, peer, request_id, caller, received } = &self.kept;
+        let (verb, peer, request_id, received) = (*verb, *peer, request_id.as_str(), *received);
+        AuditedRequest { gate, verb, peer, request_id, caller, received }.record(self.said, self.sent);
+    }
+}

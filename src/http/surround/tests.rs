@@ -1,0 +1,149 @@
+//! Who gets through to a handler, and what those are told who do not.
+
+use std::net::IpAddr;
+
+use axum::{
+    body::{Body, to_bytes},
+    http::StatusCode,
+};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    auth::{
+        gate::{
+            Gate,
+            tests::{gate, gate_with_clock},
+        },
+        tokens::{Tokens, new_token},
+    },
+    http::{
+        origin::HttpSettings,
+        route_table::{RouteTable, Routes},
+    },
+};
+use contracts::clock::{Clock, TimestampMs};
+
+const OPERATOR: &str =
+    "version: 1\nbindings:\n- {subjects: [\"token:ci\"], role: operator, tables: [\"*\"]}\n";
+
+/// A clock that breaks whoever looks at it.
+struct BrokenClock;
+
+impl Clock for BrokenClock {
+    fn now_ms(&self) -> TimestampMs {
+        panic!("on purpose")
+    }
+}
+
+/// A token that the gate knows.
+fn token_for(gate: &Gate) -> String {
+    let token = new_token("ci").unwrap();
+    gate.adopt_tokens(Tokens::parse(&format!("version: 1\ntokens:\n{}\n", token.line)).unwrap());
+    token.plain
+}
+
+/// Routes of each kind, all of which say that somebody got through.
+fn routes(surroundings: Surroundings) -> Routes {
+    async fn through() -> &'static str {
+        "through"
+    }
+    let table: RouteTable = RouteTable::new(Arc::new(surroundings));
+    let table = table.get(Verb::Open, "/open", through).get(Verb::Operate, "/operate", through);
+    table.post(Verb::Append, "/append", through).finish(|| async { StatusCode::NOT_FOUND })
+}
+
+/// A request's answer: its status, its headers and its JSON.
+async fn answer(routes: &Routes, request: Request, from: IpAddr) -> (StatusCode, HeaderMap, Value) {
+    let response = routes.answer(request, Arc::new(Connection::new(from))).await;
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, 1 << 20).await.unwrap();
+    (parts.status, parts.headers, serde_json::from_slice(&body).unwrap_or_default())
+}
+
+fn request(method: Method, path: &str, headers: &[(&str, &str)]) -> Request {
+    let request = Request::builder().method(method).uri(path);
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    request.body(Body::empty()).unwrap()
+}
+
+#[tokio::test]
+async fn a_token_is_taken_from_this_machine_only_where_a_port_beside_it_speaks_tls() {
+    let gate = gate(OPERATOR);
+    let bearer = format!("Bearer {}", token_for(&gate));
+    for tokens_from_here_only in [false, true] {
+        let gate = Some(Arc::clone(&gate));
+        let routes = routes(Surroundings { gate, tokens_from_here_only, ..Surroundings::default() });
+        for (from, is_here) in [
+            ("127.0.0.1", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("192.0.2.7", false),
+            ("fe80::1", false),
+        ] {
+            let from: IpAddr = from.parse().unwrap();
+            let taken = if is_here || !tokens_from_here_only { 200 } else { 403 };
+            for (authorization, due) in
+                [(bearer.as_str(), taken), ("Bearer nobodys", if taken == 403 { 403 } else { 401 })]
+            {
+                let asked = request(Method::GET, "/operate", &[("authorization", authorization)]);
+                let (status, _, problem) = answer(&routes, asked, from).await;
+                assert_eq!(status.as_u16(), due, "{from}: {problem}");
+                assert!(due != 403 || problem["detail"].as_str().unwrap().contains("main port"), "{problem}");
+            }
+            // Nothing has crossed the network that should not.
+            assert_eq!(answer(&routes, request(Method::GET, "/operate", &[]), from).await.0, 401, "{from}");
+            let open = request(Method::GET, "/open", &[("authorization", &bearer)]);
+            assert_eq!(answer(&routes, open, from).await.0, 200, "{from}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_gate_that_breaks_lets_nobody_in() {
+    let gate = gate_with_clock(OPERATOR, Arc::new(BrokenClock));
+    let bearer = format!("Bearer {}", token_for(&gate));
+    let routes = routes(Surroundings { gate: Some(gate), ..Surroundings::default() });
+    for (method, path) in [(Method::GET, "/operate"), (Method::POST, "/append")] {
+        let asked = request(method.clone(), path, &[("authorization", &bearer)]);
+        let (status, _, problem) = answer(&routes, asked, [192, 0, 2, 7].into()).await;
+        assert_eq!((status.as_u16(), &problem["code"]), (500, &json!("internal")), "{problem}");
+        if method == Method::POST {
+            assert_eq!(problem["outcome"], "not_written", "{problem}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_a_listed_origin_sees_every_answer_and_asks_beforehand_without_a_credential() {
+    let http =
+        HttpSettings { origins: vec!["https://console.example".to_owned()], ..HttpSettings::default() };
+    let routes =
+        routes(Surroundings { gate: Some(gate(OPERATOR)), http: Some(http), ..Surroundings::default() });
+    let from: IpAddr = [192, 0, 2, 7].into();
+    let host = ("host", "zombi");
+    for (origin, is_listed) in [("https://console.example", true), ("https://elsewhere.example", false)] {
+        let asks = [host, ("origin", origin), ("access-control-request-method", "POST")];
+        let (status, headers, _) = answer(&routes, request(Method::OPTIONS, "/append", &asks), from).await;
+        assert_eq!(status.as_u16(), if is_listed { 204 } else { 405 }, "{origin}");
+        let methods = headers.get("access-control-allow-methods").map(|value| value.to_str().unwrap());
+        assert_eq!(methods, is_listed.then_some("POST"), "{origin}");
+        for (method, path, due) in
+            [(Method::POST, "/append", 401), (Method::GET, "/open", 200), (Method::GET, "/nowhere", 404)]
+        {
+            let asked = request(method.clone(), path, &[host, ("origin", origin)]);
+            let (status, headers, _) = answer(&routes, asked, from).await;
+            let due = if is_listed || method == Method::GET { due } else { 403 };
+            assert_eq!(status.as_u16(), due, "{origin} {method} {path}");
+            let shown_to = headers.get("access-control-allow-origin").map(|value| value.to_str().unwrap());
+            assert_eq!(shown_to, is_listed.then_some(origin), "{origin} {method} {path}");
+            assert!(!headers.contains_key("access-control-allow-credentials"));
+        }
+    }
+}
+
+#[test]
+fn whoever_is_not_known_to_a_handler_may_do_nothing() {
+    let (parts, _) = request(Method::GET, "/operate", &[]).into_parts();
+    assert_eq!(RequestScope::allow(&parts, Resource::Server).unwrap_err().code(), Code::Unauthenticated);
+}
