@@ -50,6 +50,8 @@ CAUGHT_BY = {
     "swept_though_kept": "it upkeep::",
     "swept_under_an_intent": "it upkeep::",
     "swept_of_a_successor": "it upkeep::",
+    "key_read_at_home_only": "sim conformance",
+    "paused_is_the_end": "sim the_twin_is_read_as_plain_lists_are",
 }
 # Longer than any of these tests takes, on a slow machine too.
 PATIENCE_SECS = 3600

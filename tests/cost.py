@@ -267,6 +267,7 @@ def sse(z):
     writer.ask("POST", "/tables/tailed", ONE, [JSON])
     tail.send("GET", "/tables/tailed", b"", [("accept", "text/event-stream")])
     tail.head()
+    tail.until(b"data: {}")  # it has caught up
     for _ in range(5):
         writer.ask("POST", "/tables/tailed", ONE, [JSON])
         tail.until(b"data: ")

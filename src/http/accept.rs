@@ -15,10 +15,12 @@ pub(super) enum Shape {
     Protobuf,
     /// Server-sent events.
     Events,
+    /// A page as a batch of CloudEvents.
+    CloudEvents,
 }
 
 /// The names of each shape.
-const NAMES: [(Shape, &[&str]); 4] = [
+const NAMES: [(Shape, &[&str]); 5] = [
     (Shape::Json, &["application/json"]),
     (
         Shape::Ndjson,
@@ -26,6 +28,7 @@ const NAMES: [(Shape, &[&str]); 4] = [
     ),
     (Shape::Protobuf, &["application/x-protobuf", "application/protobuf"]),
     (Shape::Events, &["text/event-stream"]),
+    (Shape::CloudEvents, &["application/cloudevents-batch+json"]),
 ];
 
 /// How much something is wanted, in thousandths; 0 means never.
@@ -59,6 +62,12 @@ pub(super) fn shape(headers: &HeaderMap) -> Result<Shape, Problem> {
         (Some((most, _)), Some(json)) if json > most => Ok(Shape::Json),
         (Some((_, shape)), _) => Ok(shape),
     }
+}
+
+/// Whether `Accept` wants JSON by its own name.
+pub(super) fn names_json(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(ranges).filter_map(range).any(|(name, weight)| name == "application/json" && weight > 0)
 }
 
 /// The members of a list. A comma in quotes separates nothing (RFC 9110 5.6.4).
@@ -110,6 +119,24 @@ mod tests {
     }
 
     #[test]
+    fn json_is_wanted_where_it_is_named() {
+        for (line, is_named) in [
+            ("application/json", true),
+            ("application/json, text/plain, */*", true),
+            ("text/plain, Application/JSON;q=0.1", true),
+            ("application/json;q=0, */*", false),
+            ("*/*", false),
+            ("application/*", false),
+            ("application/cloudevents+json", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, HeaderValue::from_static(line));
+            assert_eq!(names_json(&headers), is_named, "{line}");
+        }
+        assert!(!names_json(&HeaderMap::new()));
+    }
+
+    #[test]
     fn the_most_wanted_shape_is_taken() {
         for (lines, wanted) in [
             (vec![], Shape::Json),
@@ -129,6 +156,10 @@ mod tests {
             (vec!["application/json;profile=\"a,b\";q=0, application/x-ndjson;q=0.1"], Shape::Ndjson),
             (vec!["text/*"], Shape::Json),
             (vec!["text/html"], Shape::Json),
+            (vec!["application/cloudevents-batch+json"], Shape::CloudEvents),
+            (vec!["application/cloudevents-batch+json, application/json"], Shape::Json),
+            (vec!["application/cloudevents-batch+json, */*;q=0.1"], Shape::CloudEvents),
+            (vec!["application/cloudevents+json"], Shape::Json),
             (vec!["application/x-ndjson;q=2"], Shape::Json),
             (vec!["application/x-ndjson;q=0.1234, nonsense"], Shape::Json),
         ] {

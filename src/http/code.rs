@@ -66,7 +66,7 @@ codes! {
         "A query parameter is unknown, is given twice, has the wrong form, or does not go with the others."
         "`detail` names the parameter; the parameters are in `/openapi.json`."
     BadLimit "bad_limit" BAD_REQUEST
-        "`limit` is 0 or above `limits.page_records`."
+        "`limit` is 0, or `limit` or `last` is above `limits.page_records`."
         "Ask for fewer and follow `next_cursor`."
     BadCursor "bad_cursor" BAD_REQUEST
         "No read of this table has returned this cursor: it was cut, changed, or belongs to another table."
@@ -91,6 +91,11 @@ codes! {
         "An event has neither or both of `payload` and `payload_base64`, its base64 does not decode, its \
          text is not UTF-8, or its JSON nests deeper than 128."
         "Send exactly one, in the right form."
+    BadCloudEvent "bad_cloudevent" BAD_REQUEST
+        "A CloudEvent breaks CloudEvents 1.0; `attribute` names what is missing or wrong, and in a batch \
+         `index` says of which event."
+        "Send `id`, `source`, `type` and `specversion` 1.0, attributes named in lower-case letters and \
+         digits, `time` in RFC 3339, and `data` or `data_base64`, not both."
     NoRecords "no_records" BAD_REQUEST
         "A bulk write has no events: `records` is empty."
         "Send at least one."
@@ -106,14 +111,18 @@ codes! {
     TimestampOutOfRange "timestamp_out_of_range" UNPROCESSABLE_ENTITY
         "`timestamp_ms` is outside the years 1 to 9999."
         "Send milliseconds since 1970, or leave it out for the server's clock."
+    BadKey "bad_key" UNPROCESSABLE_ENTITY
+        "`key` is empty or longer than `limits.key_bytes`. Of a CloudEvent it is `partitionkey`, else \
+         `subject`, else `source`."
+        "Leave it out, or send a shorter one; a CloudEvent needs a shorter `partitionkey`."
     IdempotencyKeyOutOfRange "idempotency_key_out_of_range" UNPROCESSABLE_ENTITY
         "`idempotency_key` is empty or longer than `limits.idempotency_key_bytes`."
         "Leave it out, or send a shorter one, such as a hash."
     IdempotencyKeyReused "idempotency_key_reused" UNPROCESSABLE_ENTITY
-        "The idempotency key is known, and its first write, at `offset`, had another payload; `index` or \
-         `line` says which event this is. Nothing was written."
-        "Give each event a key of its own. If this is a retry, send the same payload: the same kind and the \
-         same bytes; in JSON, white space between tokens does not count."
+        "The idempotency key is known, and its first write, at `offset`, had another payload or `key`; \
+         `index` or `line` says which event this is. Nothing was written."
+        "Give each event an idempotency key of its own. If this is a retry, send the same payload, of the \
+         same kind and bytes (in JSON, white space between tokens does not count), and the same `key`."
     CommitBeyondEnd "commit_beyond_end" UNPROCESSABLE_ENTITY
         "A consumer offset is beyond the partition's `next`."
         "Commit the offset after the last event that was read, at most `next`."
@@ -187,7 +196,8 @@ codes! {
         "Send fewer or shorter headers. The headers of an event go into the body."
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE
         "The content type is not `application/json`, `application/x-protobuf` or `application/x-ndjson`, or \
-         the content encoding is not gzip or zstd."
+         the content encoding is not gzip, zstd, deflate or snappy; or a protobuf body is said to be another \
+         message. CloudEvents are taken as JSON only."
         "Send one of these."
     OffsetBeyondEnd "offset_beyond_end" RANGE_NOT_SATISFIABLE
         "A read starts beyond the partition's `next`."

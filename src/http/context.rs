@@ -137,7 +137,7 @@ fn from_status(status: StatusCode) -> Problem {
         }
         StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::new(
             Code::UnsupportedMediaType,
-            "the content encoding is not supported: send gzip, zstd or none",
+            "the content encoding is not supported: send gzip, zstd, deflate, snappy or none",
         ),
         status if status.is_server_error() => {
             Problem::new(Code::Internal, "the server failed; its log has the request id")

@@ -1,6 +1,8 @@
 //! Records become bytes: JSON, JSON lines, or protobuf. JSON is written by hand, for speed; the types that
 //! describe it stand beside it.
 
+mod cloudevents;
+
 use std::{collections::BTreeMap, io::Write, iter};
 
 use bytes::Bytes;
@@ -8,9 +10,10 @@ use prost::Message;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+pub use self::cloudevents::{CLOUDEVENTS, CloudEventSettings, cloudevents_page};
 use crate::proto::v1;
 use contracts::{
-    event::{IdempotencyKey, Record},
+    event::{EventKey, IdempotencyKey, Record},
     name::PartitionNumber,
     payload::{PayloadKind, write_json_number},
     sequence::OffsetRange,
@@ -36,6 +39,9 @@ pub struct RecordRead {
     pub partition: u32,
     /// Its place in the partition.
     pub offset: u64,
+    /// Its key, if it has one.
+    #[schema(required = false)]
+    pub key: String,
     /// Its idempotency key, if it has one.
     #[schema(required = false)]
     pub idempotency_key: String,
@@ -51,10 +57,13 @@ pub struct PageRead {
     pub records: Vec<RecordRead>,
     /// How many.
     pub count: usize,
-    /// Whether another page could be read now.
+    /// Whether another page could be read now. With filters a page may be short or empty although there is.
     pub has_more: bool,
-    /// Where the next page begins; at the end it resumes the tail.
-    pub next_cursor: String,
+    /// Whether the place is at the end of every partition.
+    pub up_to_date: bool,
+    /// Where the next page begins; at the end it resumes the tail. Null where a read that goes back ends.
+    #[schema(required = true)]
+    pub next_cursor: Option<String>,
     /// Offsets that the page passed over because they were lost with a volume; left out if there are none.
     pub lost: Option<Vec<PartitionRange>>,
 }
@@ -87,15 +96,17 @@ pub fn record(out: &mut Vec<u8>, record: &Record) {
 pub struct PageEnd {
     /// Whether another page could be read now.
     pub has_more: bool,
-    /// Where the next page begins.
-    pub next_cursor: String,
+    /// Whether the place is at the end of every partition.
+    pub up_to_date: bool,
+    /// Where the next page begins, unless the read has ended for good.
+    pub next_cursor: Option<String>,
     /// What the page passed over because it was lost with a volume.
     pub lost: Vec<(PartitionNumber, OffsetRange)>,
 }
 
 /// A page as one JSON object.
 pub fn json_page(records: &[Record], end: &PageEnd) -> Vec<u8> {
-    let PageEnd { has_more, next_cursor, lost } = end;
+    let PageEnd { has_more, up_to_date, next_cursor, lost } = end;
     let mut out =
         Vec::with_capacity(256 + records.iter().map(|record| record.event.size() + 128).sum::<usize>());
     out.extend_from_slice(b"{\"records\":[");
@@ -105,12 +116,13 @@ pub fn json_page(records: &[Record], end: &PageEnd) -> Vec<u8> {
         }
         record(&mut out, one);
     }
-    // The cursor is base64, so nothing in it needs escaping.
-    let _ = write!(
-        out,
-        "],\"count\":{},\"has_more\":{has_more},\"next_cursor\":\"{next_cursor}\"",
-        records.len()
-    );
+    let count = records.len();
+    let _ = write!(out, "],\"count\":{count},\"has_more\":{has_more},\"up_to_date\":{up_to_date}");
+    match next_cursor {
+        // It is base64, so nothing in it needs escaping.
+        Some(cursor) => _ = write!(out, ",\"next_cursor\":\"{cursor}\""),
+        None => out.extend_from_slice(b",\"next_cursor\":null"),
+    }
     for (place, (partition, range)) in lost.iter().enumerate() {
         let before = if place == 0 { ",\"lost\":[" } else { "," };
         let _ = write!(
@@ -137,8 +149,9 @@ pub fn protobuf_page(records: Vec<Record>, end: PageEnd, piece: usize) -> impl I
         records: Vec::new(),
         count,
         has_more: end.has_more,
-        next_cursor: end.next_cursor,
+        next_cursor: end.next_cursor.unwrap_or_default(),
         lost,
+        up_to_date: end.up_to_date,
     };
     let mut rest = Some(rest);
     iter::from_fn(move || {
@@ -169,6 +182,7 @@ fn protobuf_record(record: Record) -> v1::Record {
         idempotency_key: event.idempotency_key.map(IdempotencyKey::into_string),
         headers: event.headers,
         payload_kind: kind.into(),
+        key: event.key.map(EventKey::into_string),
     }
 }
 
@@ -192,15 +206,23 @@ mod tests {
             payload,
             timestamp_ms: 7,
             appended_ms: 0,
+            key: Some(EventKey::stored("customer")),
             idempotency_key: Some(IdempotencyKey::stored("k")),
             headers: [("a".to_owned(), "b".to_owned())].into(),
         };
         let payloads = [Payload::text("text".to_owned()), Payload::guess(Bytes::from_static(&[0xff]))];
         let records: Vec<_> =
             payloads.map(|payload| Record { partition: 2, offset: 9, event: event(payload) }).into();
-        let end =
-            PageEnd { has_more: true, next_cursor: "c".to_owned(), lost: vec![(2, OffsetRange::new(3, 5))] };
+        let end = PageEnd {
+            has_more: true,
+            up_to_date: false,
+            next_cursor: Some("c".to_owned()),
+            lost: vec![(2, OffsetRange::new(3, 5))],
+        };
         let page: Value = serde_json::from_slice(&json_page(&records, &end)).unwrap();
+        let last = PageEnd { next_cursor: None, ..end };
+        let last: Value = serde_json::from_slice(&json_page(&[], &last)).unwrap();
+        assert_eq!((&page["next_cursor"], &last["next_cursor"]), (&"c".into(), &Value::Null));
         let described = |schema| serde_json::to_value(schema).unwrap()["properties"].take();
         assert_eq!(names(&page), names(&described(PageRead::schema())));
         assert_eq!(names(&page["lost"][0]), names(&described(PartitionRange::schema())));
@@ -223,12 +245,18 @@ mod tests {
                     payload: Payload::text(text.clone()),
                     timestamp_ms: 7,
                     appended_ms: 0,
+                    key: Some(EventKey::stored("customer")),
                     idempotency_key: Some(IdempotencyKey::stored("k")),
                     headers: [("a".to_owned(), "b".to_owned())].into(),
                 },
             };
             let records: Vec<_> = (0..).zip(&payloads).map(record).collect();
-            let end = PageEnd { has_more, next_cursor: "c".to_owned(), lost: vec![] };
+            let end = PageEnd {
+                has_more,
+                up_to_date: !has_more,
+                next_cursor: Some("c".to_owned()),
+                lost: vec![],
+            };
             let pieces: Vec<_> = protobuf_page(records, end, piece).collect();
             let longest = payloads.iter().map(String::len).max().unwrap_or(0);
             prop_assert!(pieces.iter().all(|bytes| bytes.len() < piece + longest + 100));
@@ -236,8 +264,8 @@ mod tests {
             let found: Vec<_> = page.records.iter().map(|record| record.payload.to_vec()).collect();
             prop_assert_eq!(found, payloads.iter().map(|text| text.as_bytes().to_vec()).collect::<Vec<_>>());
             prop_assert_eq!(
-                (page.count as usize, page.has_more, page.next_cursor.as_str()),
-                (payloads.len(), has_more, "c")
+                (page.count as usize, page.has_more, page.up_to_date, page.next_cursor.as_str()),
+                (payloads.len(), has_more, !has_more, "c")
             );
         }
     }

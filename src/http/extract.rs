@@ -7,13 +7,21 @@ use axum::{
 };
 use utoipa::IntoParams;
 
-use super::{code::Code, error::Problem, limits::Limits, scope::RequestScope};
+use super::{
+    code::Code,
+    error::Problem,
+    limits::Limits,
+    media::{self, NDJSON_NAMES},
+    scope::RequestScope,
+};
 use crate::auth::policy::Resource;
 use contracts::name::{GroupName, PartitionNumber, TableName};
 
 /// The headers with the partition of events that name none.
 const PARTITION_HEADERS: [HeaderName; 2] =
     [HeaderName::from_static("x-partition"), HeaderName::from_static("zombi-partition")];
+/// Parameters of a content type that name the message of a protobuf body.
+const MESSAGE_TYPES: [&str; 2] = ["messageType", "proto"];
 /// The header with the idempotency key of an event that has none (draft-ietf-httpapi-idempotency-key-header).
 const KEY_HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -26,6 +34,17 @@ pub struct Table(
     pub TableName,
 );
 
+/// Whether the `{table}` of a path is a table's name, on a route that is open to everybody.
+pub(super) struct OpenTable;
+
+impl<S: Send + Sync> FromRequestParts<S> for OpenTable {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        table_of(parts).map(|_| Self)
+    }
+}
+
 /// The `{group}` of a path, with which the caller may do what the route does.
 #[derive(IntoParams)]
 #[into_params(names("group"), parameter_in = Path)]
@@ -35,11 +54,28 @@ pub struct GroupPath(
     pub GroupName,
 );
 
+/// The `{group}` of a path where the body says what the caller needs: the handler decides.
+pub(super) struct AnyGroup(pub GroupName);
+
+impl<S: Send + Sync> FromRequestParts<S> for AnyGroup {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        group_of(parts).map(Self)
+    }
+}
+
+/// The group that a path names.
+fn group_of(parts: &Parts) -> Result<GroupName, Problem> {
+    let text = RequestScope::parameter(parts, 0)?;
+    GroupName::parse(&text).map_err(|error| Problem::new(Code::BadGroupName, error))
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for Table {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        let name = table_name(&RequestScope::parameter(parts, 0)?)?;
+        let name = table_of(parts)?;
         RequestScope::allow(parts, Resource::Table(&name))?;
         Ok(Self(name))
     }
@@ -49,11 +85,15 @@ impl<S: Send + Sync> FromRequestParts<S> for GroupPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        let text = RequestScope::parameter(parts, 0)?;
-        let name = GroupName::parse(&text).map_err(|error| Problem::new(Code::BadGroupName, error))?;
+        let name = group_of(parts)?;
         RequestScope::allow(parts, Resource::Group(&name))?;
         Ok(Self(name))
     }
+}
+
+/// The table that a path names.
+fn table_of(parts: &Parts) -> Result<TableName, Problem> {
+    table_name(&RequestScope::parameter(parts, 0)?)
 }
 
 /// The name of a table, from outside.
@@ -83,17 +123,29 @@ pub enum Encoding {
 pub fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Encoding::Json) };
     let text = value.to_str().unwrap_or("not text");
-    let essence = text.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    let essence = media::essence(text);
     match essence.as_str() {
         "" | "application/json" | "application/x-www-form-urlencoded" => Ok(Encoding::Json),
         "application/x-protobuf" | "application/protobuf" => Ok(Encoding::Protobuf),
-        "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => {
-            Ok(Encoding::Ndjson)
-        }
+        name if NDJSON_NAMES.contains(&name) => Ok(Encoding::Ndjson),
         _ => Err(unsupported(format!(
             "content type {text:?} is not supported: send application/json, application/x-protobuf or \
              application/x-ndjson"
         ))),
+    }
+}
+
+/// Checks that a protobuf body is not said to be another message than `ours`.
+///
+/// # Errors
+/// 415 if it is.
+pub(super) fn message_type(headers: &HeaderMap, ours: &str) -> Result<(), Problem> {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    match MESSAGE_TYPES.iter().find_map(|name| media::parameter(content_type, name)) {
+        Some(other) if other != ours => {
+            Err(unsupported(format!("the body is said to be {other}: this path takes {ours}")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -200,6 +252,20 @@ mod tests {
             vec![("x-partition", "1024")],
         ] {
             assert_eq!(of(&wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_protobuf_body_is_ours_or_does_not_say_what_it_is() {
+        for (content_type, is_ours) in [
+            ("application/x-protobuf", true),
+            ("application/x-protobuf; messageType=\"zombi.v1.Event\"", true),
+            ("application/x-protobuf;messagetype=zombi.v1.Event", true),
+            ("application/x-protobuf; messageType=\"zombi.v1.BulkWriteRequest\"", false),
+            ("application/x-protobuf;proto=io.prometheus.write.v2.Request", false),
+        ] {
+            let checked = message_type(&headers(&[("content-type", content_type)]), "zombi.v1.Event");
+            assert_eq!(checked.is_ok(), is_ours, "{content_type}");
         }
     }
 

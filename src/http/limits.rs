@@ -17,6 +17,9 @@ pub struct Limits {
     /// Headers of a record.
     #[schemars(range(max = 10_000))]
     pub record_headers: usize,
+    /// Bytes of the key of a record.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub key_bytes: usize,
     /// Bytes of an idempotency key.
     #[schemars(range(min = 1, max = 65_536))]
     pub idempotency_key_bytes: usize,
@@ -35,6 +38,15 @@ pub struct Limits {
     /// Bytes of a page.
     #[schemars(range(min = 1, max = 1 << 30))]
     pub page_bytes: usize,
+    /// Filters of a read by key or header.
+    #[schemars(range(max = 256))]
+    pub filters: usize,
+    /// Bytes of their names and values together: the cursors of the read carry them.
+    #[schemars(range(max = 16_384))]
+    pub filter_bytes: usize,
+    /// Events that a page of such a read looks at, about; a page that has found less says `has_more`.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub page_scan_events: usize,
     /// Bytes of all bodies being received, together.
     #[schemars(range(min = 1 << 20, max = MAX_MEMORY))]
     pub inflight_bytes: usize,
@@ -44,6 +56,9 @@ pub struct Limits {
     /// A longer `wait` is shortened to this: proxies give up after a minute.
     #[schemars(range(max = MAX_WAIT_SECS))]
     pub wait_secs: Seconds,
+    /// Seconds without an event after which a tail is sent its place.
+    #[schemars(range(min = 1, max = MAX_WAIT_SECS))]
+    pub ping_secs: Seconds,
     /// Bytes of all answers being sent, together.
     #[schemars(range(min = 1 << 20, max = MAX_MEMORY))]
     pub response_bytes: usize,
@@ -67,15 +82,20 @@ impl Limits {
         partitions_per_table: 1024,
         record_bytes: 1 << 20,
         record_headers: 128,
+        key_bytes: 1024,
         idempotency_key_bytes: 1024,
         body_bytes: 8 << 20,
         decoded_body_bytes: 16 << 20,
         bulk_records: 10_000,
         page_records: 10_000,
         page_bytes: 8 << 20,
+        filters: 16,
+        filter_bytes: 4096,
+        page_scan_events: 100_000,
         inflight_bytes: 128 << 20,
         tails: 4096,
         wait_secs: Seconds::new(55),
+        ping_secs: Seconds::new(15),
         response_bytes: 128 << 20,
         body_idle_secs: Seconds::new(30),
         body_secs: Seconds::new(300),

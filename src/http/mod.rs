@@ -4,6 +4,7 @@
 mod accept;
 mod access;
 mod answers;
+mod attributes;
 mod audited;
 mod body;
 mod callers_body;
@@ -14,9 +15,11 @@ mod context;
 pub mod encode;
 mod error;
 pub mod extract;
+pub mod filters;
 mod forwarded;
 mod json_body;
 pub mod limits;
+pub mod media;
 pub mod memory;
 pub(crate) mod observe;
 pub(crate) mod origin;
@@ -57,11 +60,12 @@ use self::{
     route::Surroundings,
     route_table::{RouteTable, described},
     routes::{
-        consumers::{self, commit},
-        docs, events,
+        consumers::{self, commit, reset},
+        docs,
+        events::{bulk, cloudevents, raw, write},
         ops::{flush, log_level, numbers, probes},
         read,
-        tables::{self, config},
+        tables::{self, config, segments},
     },
     state::{AppState, OpsState},
 };
@@ -79,18 +83,23 @@ struct Description;
 /// The routes of the main port that need the open store.
 fn store_routes(surroundings: &Arc<Surroundings>) -> RouteTable<AppState> {
     RouteTable::described(Arc::clone(surroundings), Description::openapi())
-        .route(Verb::Append, described!(events::write))
+        .route(Verb::Append, described!(write::write))
         .route(Verb::Read, described!(read::read))
         .route(Verb::Manage, described!(tables::delete_table))
-        .route(Verb::Append, described!(events::write_bulk))
+        .route(Verb::Append, described!(bulk::write_bulk))
+        .route(Verb::Append, described!(raw::write_raw))
+        .options(Verb::Open, "/tables/{table}", cloudevents::handshake)
+        .options(Verb::Open, "/tables/{table}/raw", cloudevents::raw_handshake)
         .route(Verb::Read, described!(tables::list))
         .route(Verb::Read, described!(tables::partitions))
+        .route(Verb::Read, described!(segments::segments))
         .route(Verb::Read, described!(config::table_config))
         .route(Verb::Manage, described!(config::configure_table))
         .route(Verb::Commit, described!(consumers::groups))
         .route(Verb::Commit, described!(consumers::offsets))
         .route(Verb::Rewind, described!(consumers::delete))
         .route(Verb::Commit, described!(commit::commit))
+        .route(Verb::Rewind, described!(reset::reset))
         .route(Verb::Commit, described!(consumers::offset))
         .route(Verb::Operate, described!(numbers::stats))
         .route(Verb::Operate, described!(flush::flush))
@@ -266,14 +275,19 @@ mod tests {
             ("GET", "/tables/{table}", Verb::Read),
             ("DELETE", "/tables/{table}", Verb::Manage),
             ("POST", "/tables/{table}/bulk", Verb::Append),
+            ("POST", "/tables/{table}/raw", Verb::Append),
+            ("OPTIONS", "/tables/{table}", Verb::Open),
+            ("OPTIONS", "/tables/{table}/raw", Verb::Open),
             ("GET", "/tables", Verb::Read),
             ("GET", "/tables/{table}/partitions", Verb::Read),
+            ("GET", "/tables/{table}/segments", Verb::Read),
             ("GET", "/tables/{table}/config", Verb::Read),
             ("PUT", "/tables/{table}/config", Verb::Manage),
             ("GET", "/consumers", Verb::Commit),
             ("GET", "/consumers/{group}", Verb::Commit),
             ("DELETE", "/consumers/{group}", Verb::Rewind),
             ("POST", "/consumers/{group}/commit", Verb::Commit),
+            ("POST", "/consumers/{group}/reset", Verb::Rewind),
             ("GET", "/consumers/{group}/offset", Verb::Commit),
             ("GET", "/stats", Verb::Operate),
             ("POST", "/flush", Verb::Operate),
@@ -286,6 +300,20 @@ mod tests {
             ("GET", "/healthz", Verb::Open),
         ];
         assert_eq!(routes, expected);
+
+        let description = serde_json::to_value(description()).unwrap();
+        for (path, item) in description["paths"].as_object().unwrap() {
+            for method in item.as_object().unwrap().keys().map(|method| method.to_uppercase()) {
+                let said =
+                    routes.iter().filter(|route| (route.0, route.1) == (method.as_str(), path.as_str()));
+                assert_eq!(said.count(), 1, "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_route_of_the_admin_port_says_what_it_does() {
+        let surroundings = Arc::default();
         let admin = admin_table(&surroundings);
         let of_admin: Vec<_> = admin
             .verbs()
@@ -298,28 +326,22 @@ mod tests {
         ] {
             assert!(of_admin.contains(&route), "{route:?} in {of_admin:?}");
         }
-
-        let description = serde_json::to_value(description()).unwrap();
-        for (path, item) in description["paths"].as_object().unwrap() {
-            for method in item.as_object().unwrap().keys().map(|method| method.to_uppercase()) {
-                let said =
-                    routes.iter().filter(|route| (route.0, route.1) == (method.as_str(), path.as_str()));
-                assert_eq!(said.count(), 1, "{method} {path}");
-            }
-        }
     }
 
     /// What a route is about, for people.
     fn resource(route: &RouteVerb) -> &'static str {
         match (route.method.as_ref().map(Method::as_str), route.path.as_str()) {
+            _ if route.verb == Verb::Open => "-",
             (_, "/tables") => "each table that is listed",
             (_, "/consumers") => "each group that is listed",
             (Some("GET"), "/consumers/{group}") => "group; `read` on each table that is shown",
             (_, "/consumers/{group}/offset") => "group; `read` on the table",
             (_, "/consumers/{group}/commit") => "group, with `force` `rewind` on it; `read` on each table",
+            (_, "/consumers/{group}/reset") => {
+                "group, with `dry_run` only `commit` on it; `read` on the table"
+            }
             (_, path) if path.contains("{table}") => "table",
             (_, path) if path.contains("{group}") => "group",
-            _ if route.verb == Verb::Open => "-",
             _ => "server",
         }
     }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use axum::{
     extract::{FromRequestParts, Query},
-    http::request::Parts,
+    http::{Uri, request::Parts},
 };
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, de::DeserializeOwned};
 use utoipa::{
     PartialSchema, ToSchema,
@@ -18,13 +19,17 @@ use utoipa::{
     },
 };
 
-use super::{code::Code, error::Problem, extract, limits::Limits, times};
+use super::{accept::Shape, code::Code, error::Problem, extract, limits::Limits, times};
 use contracts::{
     clock::TimestampMs,
     name::{PartitionNumber, TableName},
+    read::ReadOrder,
     sequence::Offset,
 };
 use tiering::{ReadQuery, cursor};
+
+/// The names of filters by header begin with this.
+pub(super) const HEADER_FILTER: &str = "header.";
 
 /// A query, field by field. An unknown parameter is an error, and so is one that is given twice.
 pub struct Params<T>(pub T);
@@ -38,6 +43,49 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
             .map_err(|error| Problem::new(Code::BadQuery, error.body_text()))?;
         Ok(Self(params))
     }
+}
+
+/// A query with filters by header, which have any name behind `header.`: these apart, all others field by
+/// field.
+pub struct FilteredParams<T> {
+    /// The other parameters.
+    pub params: T,
+    /// The filters by header as they were sent, with the whole names of their parameters.
+    pub headers: Vec<(String, String)>,
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for FilteredParams<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        Self::parse(parts.uri.query().unwrap_or_default())
+    }
+}
+
+impl<T: DeserializeOwned> FilteredParams<T> {
+    /// Reads a query.
+    ///
+    /// # Errors
+    /// 400.
+    pub fn parse(query: &str) -> Result<Self, Problem> {
+        let (headers, others): (Vec<_>, Vec<_>) = query.split('&').partition(|pair| is_of_header(pair));
+        Ok(Self { params: read_pairs(&others)?, headers: read_pairs(&headers)? })
+    }
+}
+
+/// Whether a pair of a query is a filter by header.
+fn is_of_header(pair: &str) -> bool {
+    let (name, _) = pair.split_once('=').unwrap_or((pair, ""));
+    percent_decode_str(name).decode_utf8_lossy().starts_with(HEADER_FILTER)
+}
+
+/// Reads some of the pairs of a query.
+fn read_pairs<T: DeserializeOwned>(pairs: &[&str]) -> Result<T, Problem> {
+    let uri = Uri::builder().path_and_query(format!("/?{}", pairs.join("&"))).build();
+    let uri = uri.map_err(|error| Problem::new(Code::BadQuery, error))?;
+    let Query(read) =
+        Query::<T>::try_from_uri(&uri).map_err(|error| Problem::new(Code::BadQuery, error.body_text()))?;
+    Ok(read)
 }
 
 /// For routes without query parameters.
@@ -88,12 +136,40 @@ parameter! {
     CursorParam, text()
 }
 parameter! {
+    /// What a key or a header must be: a text, or with `*` at its end how it must begin.
+    FilterParam, text()
+}
+parameter! {
+    /// Which end a read begins at: `oldest` or `newest`.
+    OrderParam, text().enum_values(Some(["oldest", "newest"]))
+}
+parameter! {
+    /// How many of the last events are read.
+    LastParam, whole_number().minimum(Some(0)).maximum(Some(Limits::DEFAULT.page_records))
+}
+parameter! {
+    /// The shape of the answer, whatever `Accept` says: `json`, `ndjson` or `cloudevents`.
+    FormatParam, text().enum_values(Some(["json", "ndjson", "cloudevents"]))
+}
+parameter! {
+    /// Where an earlier page of a list ended.
+    AfterParam, text()
+}
+parameter! {
     /// The name of a table.
     TableParam, text()
 }
 parameter! {
     /// What the answer to a write waits for.
     WaitForParam, text()
+}
+parameter! {
+    /// What becomes of a stream at a bad line.
+    OnErrorParam, text()
+}
+parameter! {
+    /// How a body is split into events.
+    SplitParam, text()
 }
 
 impl LimitParam {
@@ -115,6 +191,68 @@ impl PartitionParam {
     /// 400 if it is none; 422 if it is not below `limits.partitions_per_table`.
     pub fn number(&self, limits: &Limits) -> Result<PartitionNumber, Problem> {
         extract::partition_number(number("partition", &self.0)?.into(), limits)
+    }
+}
+
+impl LastParam {
+    /// The number, if it is at most `most`.
+    ///
+    /// # Errors
+    /// 400.
+    pub fn up_to(&self, most: usize) -> Result<usize, Problem> {
+        let Self(text) = self;
+        let last = usize::try_from(number("last", text)?).ok().filter(|last| *last <= most);
+        last.ok_or_else(|| Problem::new(Code::BadLimit, format!("last={text} is not from 0 to {most}")))
+    }
+}
+
+impl OrderParam {
+    /// The order.
+    ///
+    /// # Errors
+    /// 400 if it is none.
+    pub fn order(&self) -> Result<ReadOrder, Problem> {
+        match self.0.as_str() {
+            "oldest" => Ok(ReadOrder::Oldest),
+            "newest" => Ok(ReadOrder::Newest),
+            other => {
+                let detail = format!("order={other:?} is not known: it is oldest or newest");
+                Err(Problem::new(Code::BadQuery, detail))
+            }
+        }
+    }
+}
+
+impl FormatParam {
+    /// The shape.
+    ///
+    /// # Errors
+    /// 400 if it is not known.
+    pub(super) fn shape(&self) -> Result<Shape, Problem> {
+        match self.0.as_str() {
+            "json" => Ok(Shape::Json),
+            "ndjson" => Ok(Shape::Ndjson),
+            "cloudevents" => Ok(Shape::CloudEvents),
+            other => {
+                let detail = format!("format={other:?} is not known: it is json, ndjson or cloudevents");
+                Err(Problem::new(Code::BadQuery, detail))
+            }
+        }
+    }
+}
+
+impl AfterParam {
+    /// The partition and the offset from which a list of segments goes on.
+    ///
+    /// # Errors
+    /// 400 unless a page of such a list gave it.
+    pub fn place(&self) -> Result<(PartitionNumber, Offset), Problem> {
+        let place = self
+            .0
+            .split_once('-')
+            .and_then(|(partition, offset)| Some((partition.parse().ok()?, number("after", offset).ok()?)));
+        let detail = || format!("after={:?} is not the `next` of a page of segments", self.0);
+        place.ok_or_else(|| Problem::new(Code::BadQuery, detail()))
     }
 }
 
@@ -185,6 +323,35 @@ impl WaitForParam {
             )),
         }
     }
+}
+
+impl OnErrorParam {
+    /// Checks that it asks to skip the line, which is all that it may ask for.
+    ///
+    /// # Errors
+    /// 400 for anything else.
+    pub fn check(&self) -> Result<(), Problem> {
+        only("on_error", &self.0, "skip")
+    }
+}
+
+impl SplitParam {
+    /// Checks that it asks to split an array, which is all that it may ask for.
+    ///
+    /// # Errors
+    /// 400 for anything else.
+    pub fn check(&self) -> Result<(), Problem> {
+        only("split", &self.0, "array")
+    }
+}
+
+/// Checks that a parameter has the only value that it may have.
+fn only(name: &str, text: &str, value: &str) -> Result<(), Problem> {
+    if text == value {
+        return Ok(());
+    }
+    let detail = format!("{name}={text:?} is not known: leave it out, or ask for {value}");
+    Err(Problem::new(Code::BadQuery, detail))
 }
 
 fn number(name: &str, text: &str) -> Result<u64, Problem> {
@@ -259,5 +426,35 @@ mod tests {
         let query = params("table=t&limit=10").await.unwrap();
         assert_eq!(query.limit.unwrap().up_to(10).unwrap(), 10);
         assert!(params("table=t").await.unwrap().limit.is_none());
+    }
+
+    fn filtered(query: &str) -> Result<FilteredParams<Query>, String> {
+        FilteredParams::parse(query).map_err(|problem| problem.to_string())
+    }
+
+    #[test]
+    fn filters_by_header_stand_apart_whatever_their_names_and_places() {
+        let read = filtered("header.a=1&table=t&%68eader.b%20c=x%26y&limit=5&header.=&header.d").unwrap();
+        let pairs: Vec<_> = read.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let expected = [("header.a", "1"), ("header.b c", "x&y"), ("header.", ""), ("header.d", "")];
+        assert_eq!(pairs, expected);
+        assert_eq!((read.params.table.0.as_str(), read.params.limit.unwrap().0.as_str()), ("t", "5"));
+        for (query, detail) in [
+            ("table=t&header=1", "unknown field `header`"),
+            ("table=t&headers.a=1", "unknown field `headers.a`"),
+            ("header.a=1", "missing field `table`"),
+        ] {
+            let problem = filtered(query).map(drop).unwrap_err();
+            assert!(problem.contains(detail), "{query}: {problem}");
+        }
+        assert!(filtered("table=t&").unwrap().headers.is_empty());
+    }
+
+    #[test]
+    fn the_place_of_a_list_of_segments_is_a_partition_and_an_offset() {
+        assert_eq!(AfterParam("3-1024".to_owned()).place().unwrap(), (3, 1024));
+        for wrong in ["", "3", "3-", "-5", "a-1", "3-x", "3-+1", "99999999999-1", "3-1-1"] {
+            assert!(AfterParam(wrong.to_owned()).place().is_err(), "{wrong}");
+        }
     }
 }

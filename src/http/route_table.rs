@@ -130,6 +130,15 @@ where
         self.plain(verb, Some(Method::POST), path, handler)
     }
 
+    /// Adds an `OPTIONS` that is not described.
+    pub(super) fn options<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
+    where
+        H: Handler<T, S, Future = AnswerFuture>,
+        T: 'static,
+    {
+        self.plain(verb, Some(Method::OPTIONS), path, handler)
+    }
+
     /// Adds a `PUT` that is not described.
     pub(super) fn put<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
     where

@@ -9,7 +9,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    limits::Limits, memory::Budget, observe::ObservedStore, origin::HttpSettings, stats::Stats, tails::Tails,
+    encode::CloudEventSettings, limits::Limits, memory::Budget, observe::ObservedStore, origin::HttpSettings,
+    records::RawSettings, stats::Stats, tails::Tails,
 };
 use crate::auth::gate::Gate;
 use contracts::{
@@ -142,6 +143,10 @@ pub struct App {
     pub stats: Arc<Stats>,
     /// Whom browsers may write for.
     pub http: HttpSettings,
+    /// What is kept of requests with raw bodies.
+    pub raw: RawSettings,
+    /// What reads say in CloudEvents.
+    pub cloudevents: CloudEventSettings,
     /// Who is let in; `None` where everybody is.
     pub gate: Option<Arc<Gate>>,
     /// The memory that bodies being received may take.

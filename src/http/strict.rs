@@ -55,6 +55,7 @@ pub(super) const EVENT: &[Field] = &[
     many(4, "headers", Value::Message(HEADER)),
     one(5, "payload_kind", Value::Number(3)),
     one(6, "partition", Value::Number(u32::MAX as u64)),
+    one(7, "key", Value::Text),
 ];
 
 /// `zombi.v1.BulkWriteRequest`.
@@ -139,6 +140,7 @@ mod tests {
             headers: [("a".to_owned(), "b".to_owned()), ("c".to_owned(), String::new())].into(),
             payload_kind: 2,
             partition: Some(u32::MAX),
+            key: Some("customer".to_owned()),
         }
     }
 
@@ -163,7 +165,7 @@ mod tests {
     fn what_is_not_quite_an_event_is_refused() {
         let good = event().encode_to_vec();
         for (what, more) in [
-            ("an unknown field", [0x38, 1].as_slice()),
+            ("an unknown field", [0x78, 1].as_slice()),
             ("a second payload", &[0x0a, 1, b'y']),
             ("a second timestamp", &[0x10, 1]),
             ("a wrong wire type", &[0x0d, 1, 2, 3, 4]),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::{
-    Unit,
+    SignedDuration, SpanTotal, Unit,
     civil::DateTime,
     fmt::temporal::{Pieces, PiecesOffset},
 };
@@ -13,6 +13,9 @@ use contracts::clock::TimestampMs;
 
 /// 1970-01-01T00:00:00.
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+/// The form of date and time in RFC 3339, before fraction and offset.
+const FORM: &[u8] = b"0000-00-00T00:00:00";
+const WRONG_FORM: &str = "RFC 3339 is written like 2018-04-05T17:31:00Z";
 const NANOS_PER_MS: i128 = 1_000_000;
 const NANOS_PER_SEC: i128 = 1_000_000_000;
 
@@ -36,6 +39,54 @@ pub(super) fn bound(name: &str, text: &str) -> Result<TimestampMs, Problem> {
     let ms = nanos.div_euclid(NANOS_PER_MS) + i128::from(nanos.rem_euclid(NANOS_PER_MS) > 0);
     TimestampMs::try_from(ms)
         .map_err(|error| Problem::new(Code::BadQuery, format!("{name}={text:?}: {error}")))
+}
+
+/// When an event happened: milliseconds since 1970, or RFC 3339.
+///
+/// # Errors
+/// Why it is neither.
+pub(super) fn moment(text: &str) -> Result<TimestampMs, String> {
+    text.parse().or_else(|_| rfc3339(text))
+}
+
+/// A point in time exactly as RFC 3339 writes it, in milliseconds: what is finer is cut off.
+///
+/// # Errors
+/// Why it is none.
+pub(super) fn rfc3339(text: &str) -> Result<TimestampMs, String> {
+    let (digits, rest) = text.as_bytes().split_at_checked(FORM.len()).ok_or(WRONG_FORM)?;
+    let fits = |(form, byte): (&u8, &u8)| match form {
+        b'0' => byte.is_ascii_digit(),
+        form => form.eq_ignore_ascii_case(byte),
+    };
+    let (fraction, offset) = match rest {
+        [b'.', behind @ ..] => {
+            behind.split_at(behind.iter().take_while(|byte| byte.is_ascii_digit()).count())
+        }
+        _ => (b"0".as_slice(), rest),
+    };
+    let is_offset = match offset {
+        [b'Z' | b'z'] => true,
+        [b'+' | b'-', h, hh, b':', m, mm] => {
+            [h, hh, m, mm].iter().all(|digit| digit.is_ascii_digit())
+                && (*h, *hh) <= (b'2', b'3')
+                && *m <= b'5'
+        }
+        _ => false,
+    };
+    if !FORM.iter().zip(digits).all(fits) || fraction.is_empty() || !is_offset {
+        return Err(WRONG_FORM.to_owned());
+    }
+    // Milliseconds are the first three digits, and there may be more than anybody reads.
+    let short = [digits, b".", &fraction[..fraction.len().min(9)], offset].concat();
+    let nanos = nanos(&String::from_utf8_lossy(&short))?;
+    TimestampMs::try_from(nanos.div_euclid(NANOS_PER_MS)).map_err(|error| error.to_string())
+}
+
+/// A time as RFC 3339 writes it; `None` if no calendar of four digits has it.
+pub(super) fn shown(ms: TimestampMs) -> Option<String> {
+    let time = EPOCH.checked_add(SignedDuration::from_millis(ms)).ok().filter(|time| time.year() >= 0)?;
+    Some(format!("{time}Z"))
 }
 
 /// Nanoseconds since 1970. It does not use jiff's own timestamps, because they end a day before the year 9999
@@ -70,6 +121,20 @@ pub(super) fn length(name: &str, text: &str) -> Result<Duration, Problem> {
         span.get_years() != 0 || span.get_months() != 0 || span.get_weeks() != 0 || span.get_days() != 0;
     let nanos = if has_date { None } else { span.total(Unit::Nanosecond).ok() };
     nanos.filter(|nanos| *nanos >= 0.0).map(|nanos| Duration::from_nanos(nanos as u64)).ok_or_else(wrong)
+}
+
+/// A length of time before now, `-1h`, `-90m`, `-7d`: how long. A day has 24 hours.
+///
+/// # Errors
+/// 400 naming the parameter, with an example.
+pub(super) fn ago(name: &str, text: &str) -> Result<Duration, Problem> {
+    let span = text.strip_prefix('-').and_then(|length| length.parse::<jiff::Span>().ok());
+    let nanos = span.and_then(|span| span.total(SpanTotal::from(Unit::Nanosecond).days_are_24_hours()).ok());
+    let nanos = nanos.filter(|nanos| *nanos >= 0.0);
+    nanos.map(|nanos| Duration::from_nanos(nanos as u64)).ok_or_else(|| {
+        let detail = format!("{name}={text:?} is not a time before now: write -1h, -90m or -7d");
+        Problem::new(Code::BadQuery, detail)
+    })
 }
 
 #[cfg(test)]
@@ -108,6 +173,59 @@ mod tests {
     }
 
     #[test]
+    fn a_time_is_shown_as_it_is_read() {
+        for (ms, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+            (1_522_949_460_123, "2018-04-05T17:31:00.123Z"),
+            (-62_135_596_800_000, "0001-01-01T00:00:00Z"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(shown(ms).as_deref(), Some(text));
+            assert_eq!(moment(text), Ok(ms), "{text}");
+        }
+        assert_eq!(shown(TimestampMs::MAX), None);
+    }
+
+    #[test]
+    fn a_moment_is_cut_to_milliseconds_and_written_as_rfc_3339_demands() {
+        for (text, ms) in [
+            ("1000", 1000),
+            ("-1", -1),
+            ("2018-04-05T17:31:00Z", 1_522_949_460_000),
+            ("2018-04-05T17:31:00.000000000Z", 1_522_949_460_000),
+            ("2018-04-05t18:31:00.1239999999999999+01:00", 1_522_949_460_123),
+            ("2018-04-05T16:31:00-01:00", 1_522_949_460_000),
+            ("1969-12-31T23:59:59.9995z", -1),
+        ] {
+            assert_eq!(moment(text), Ok(ms), "{text}");
+        }
+        for text in [
+            "",
+            "lunchtime",
+            "1e3",
+            "2018-04-05T18:31Z",
+            "2018-04-05T18:31:00X",
+            "2018-04-05T18:31:00",
+            "2018-04-05T18:31:00.Z",
+            "2018-04-05T18:31:00+25:00",
+            "2018-04-05T18:31:00+01:60",
+            "2018-04-05T18:31:00+xx:00",
+            "2018-04-05T18:31:00+05",
+            "2018-04-05T18:31:00+0500",
+            "2018-04-05 18:31:00Z",
+            "2018-13-05T18:31:00Z",
+            "2018-02-30T18:31:00Z",
+            "2018-04-05T24:31:00Z",
+            "20180405T183100Z",
+            "2018-04-05T18:31:00Z[UTC]",
+            "\u{661}018-04-05T18:31:00Z",
+        ] {
+            assert!(moment(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_plus_that_became_a_space_is_named() {
         let problem = format!("{:?}", bound("since", "2024-01-01T00:00:00 02:00").unwrap_err());
         assert!(problem.contains("%2B"), "{problem}");
@@ -129,6 +247,25 @@ mod tests {
         }
         for text in ["", "-1", "-1s", "soon", "1y", "s", "1 x", "1e3"] {
             assert!(length("wait", text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_before_now_has_a_sign_and_a_unit() {
+        for (text, secs) in [
+            ("-1h", 3600),
+            ("-90m", 5400),
+            ("-30s", 30),
+            ("-1h 30m", 5400),
+            ("-7d", 7 * 86_400),
+            ("-2w", 14 * 86_400),
+            ("-1d 12h", 129_600),
+            ("-0s", 0),
+        ] {
+            assert_eq!(ago("by", text).unwrap(), Duration::from_secs(secs), "{text}");
+        }
+        for text in ["", "-", "1h", "--1h", "-1", "-1y", "-1mo", "-soon", "+1h", "1h ago"] {
+            assert!(ago("by", text).is_err(), "{text}");
         }
     }
 }

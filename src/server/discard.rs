@@ -20,7 +20,7 @@ use tokio::{
 
 use contracts::{
     append::{Append, Appended, Appender},
-    catalog::{Catalog, Configured, TableChange, TableStatus, Tables},
+    catalog::{Catalog, Configured, TableChange, TableSettings, TableStatus, Tables},
     error::{Overload, StorageError},
     name::TableName,
     sequence::Offset,
@@ -121,6 +121,10 @@ impl Catalog for Discard {
 
     fn tables(&self) -> Arc<Tables> {
         Arc::default()
+    }
+
+    fn settings(&self, _name: &TableName) -> TableSettings {
+        TableSettings::default()
     }
 
     fn changes(&self) -> u64 {

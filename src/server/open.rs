@@ -115,6 +115,8 @@ impl Startup {
             is_synced: settings.process.durability.is_synced(),
             stats: Arc::new(Stats::default()),
             http: settings.http.clone(),
+            raw: settings.raw.clone(),
+            cloudevents: settings.cloudevents.clone(),
             gate: ops.gate.clone(),
             inflight: Budget::new(
                 settings.limits.inflight_bytes,

@@ -13,7 +13,7 @@ pub use self::{
 };
 use crate::{
     auth::settings::{AuditSettings, AuthSettings, OidcSettings},
-    http::{limits::Limits, origin::HttpSettings},
+    http::{encode::CloudEventSettings, limits::Limits, origin::HttpSettings, records::RawSettings},
     net::{settings::NetSettings, tls::settings::TlsSettings},
     server::settings::{ProcessSettings, ShutdownSettings},
     telemetry::LogSettings,
@@ -83,6 +83,10 @@ gather! {
     audit: AuditSettings,
     /// Whom browsers may write for, and which proxies are believed.
     http: HttpSettings,
+    /// What is kept of requests with raw bodies.
+    raw: RawSettings,
+    /// What reads say in CloudEvents.
+    cloudevents: CloudEventSettings,
     /// TLS on the main port.
     tls: TlsSettings,
     /// The bucket; without one Zombi is hot only.

@@ -146,6 +146,24 @@ async fn refuse_wrong_reads(z: &TestServer) {
         ("since=yesterday", 400, "bad_query"),
         ("colour=red", 400, "bad_query"),
         ("cursor=AQABAAHabHYk&since=1", 400, "bad_query"),
+        ("cursor=AQABAAHabHYk&key=a", 400, "bad_query"),
+        ("cursor=AQABAAHabHYk&header.a=b", 400, "bad_query"),
+        ("cursor=AQABAAHabHYk&order=newest", 400, "bad_query"),
+        ("cursor=AQABAAHabHYk&last=1", 400, "bad_query"),
+        ("key=", 400, "bad_query"),
+        ("key=a&key=b", 400, "bad_query"),
+        ("header.=a", 400, "bad_query"),
+        ("header.a=1&header.a=2", 400, "bad_query"),
+        ("type=a&header.type=a", 400, "bad_query"),
+        ("headers.a=1", 400, "bad_query"),
+        ("order=backwards", 400, "bad_query"),
+        ("order=newest&wait=1s", 400, "bad_query"),
+        ("order=newest&last=1", 400, "bad_query"),
+        ("order=newest&partition=0&offset=2", 416, "offset_beyond_end"),
+        ("last=10001", 400, "bad_limit"),
+        ("last=-1", 400, "bad_query"),
+        ("last=1&partition=0&offset=0", 400, "bad_query"),
+        ("format=csv", 400, "bad_query"),
         ("limit=1&limit=2", 400, "bad_query"),
         ("partition=0&offset=2", 416, "offset_beyond_end"),
         ("partition=0&offset=-1", 400, "bad_query"),
@@ -230,7 +248,7 @@ async fn server_sent_events_go_on_after_a_break_and_end_at_shutdown() {
     let open = request(&z).send().await.unwrap();
     let reading = tokio::spawn(open.text());
     assert_eq!(z.terminate().await, Some(0));
-    assert_eq!(reading.await.unwrap().unwrap().matches("data:").count(), 15);
+    assert_eq!(reading.await.unwrap().unwrap().matches("data: {\"payload\"").count(), 15);
 }
 
 /// The next `count` events, and the id of the last.
@@ -245,7 +263,7 @@ async fn take_events(mut response: reqwest::Response, count: usize) -> (Vec<Valu
                     .find_map(|line| line.strip_prefix(name))
                     .map(|value| value.trim_start().to_owned())
             };
-            if let (Some(data), true) = (line("data:"), records.len() < count) {
+            if let (Some(data), None, true) = (line("data:"), line("event:"), records.len() < count) {
                 records.push(serde_json::from_str(&data).unwrap());
                 id = line("id:").unwrap();
             }

@@ -6,6 +6,7 @@
 
 mod conformance;
 mod model;
+mod reads;
 mod refusals;
 mod simulation;
 mod store;

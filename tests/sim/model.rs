@@ -11,11 +11,12 @@ use contracts::{
     append::{Append, Appender},
     consumers::Commit,
     error::StorageError,
-    event::{Event, Record},
+    event::{Event, EventKey, Record},
+    filter::ReadFilter,
     flusher::Flush,
     name::{Partition, PartitionNumber},
     payload::Payload,
-    read::{ReadLimit, TimeFilter},
+    read::{ReadLimit, ReadOrder},
     sequence::{Offset, OffsetRange},
 };
 use proptest::{
@@ -32,6 +33,18 @@ use crate::{
 };
 
 const PARTITIONS: PartitionNumber = 3;
+
+/// The key of an event with this text: some have one. A retry has the same.
+fn event_key(text: &str) -> Option<EventKey> {
+    text.len().is_multiple_of(3).then(|| EventKey::stored(text))
+}
+
+/// The text of an event, whose key must be the one that it was sent with.
+fn text_of(record: &Record) -> String {
+    let text = String::from_utf8_lossy(record.event.payload.bytes()).into_owned();
+    assert_eq!(record.event.key, event_key(&text), "{record:?}");
+    text
+}
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -191,6 +204,7 @@ impl World {
                 payload: Payload::text(text.clone()),
                 timestamp_ms: 1_000 * (self.payloads as i64 * 31 % 17),
                 appended_ms: 1_700_000_000_000,
+                key: event_key(&text),
                 idempotency_key: key.map(key_of),
                 headers: BTreeMap::new(),
             };
@@ -272,7 +286,8 @@ impl World {
             let query = || ReadQuery {
                 table: table(),
                 partition: Some(partition),
-                filter: TimeFilter::default(),
+                filter: ReadFilter::default(),
+                order: ReadOrder::Oldest,
                 from: [(partition, next)].into(),
             };
             let read = retry(async || self.store().reader.page(query(), limit).await).await;
@@ -280,9 +295,7 @@ impl World {
                 Err(StorageError::UnknownTable(_)) if !self.exists => return,
                 read => read.unwrap(),
             };
-            found.extend(read.records.into_iter().map(|record| {
-                (record.offset, String::from_utf8_lossy(record.event.payload.bytes()).into_owned())
-            }));
+            found.extend(read.records.iter().map(|record| (record.offset, text_of(record))));
             if !read.has_more {
                 break;
             }
@@ -308,7 +321,8 @@ impl World {
                 let query = || ReadQuery {
                     table: table(),
                     partition: None,
-                    filter: TimeFilter::default(),
+                    filter: ReadFilter::default(),
+                    order: ReadOrder::Oldest,
                     from: from.clone(),
                 };
                 let read =
@@ -318,10 +332,8 @@ impl World {
                     Err(StorageError::UnknownTable(_)) if !self.exists => return,
                     read => read.unwrap(),
                 };
-                let text =
-                    |record: &Record| String::from_utf8_lossy(record.event.payload.bytes()).into_owned();
                 found.extend(read.records.iter().map(|record| {
-                    (record.partition, record.offset, record.event.timestamp_ms, text(record))
+                    (record.partition, record.offset, record.event.timestamp_ms, text_of(record))
                 }));
                 if !read.has_more {
                     break;

@@ -18,10 +18,11 @@ use contracts::{
     engine::Engine,
     error::StorageError,
     event::{Event, Record},
+    filter::ReadFilter,
     flusher::Flush,
     name::{Partition, TableName},
     payload::Payload,
-    read::{ReadLimit, TimeFilter},
+    read::{ReadLimit, ReadOrder},
     segment::FlushIntent,
     segment::FormatId,
     sequence::{Offset, OffsetRange},
@@ -93,6 +94,7 @@ fn event(id: Id, appended_ms: TimestampMs) -> Event {
         payload,
         timestamp_ms: appended_ms,
         appended_ms,
+        key: None,
         idempotency_key: Some(key_of(id)),
         headers: BTreeMap::new(),
     }
@@ -110,7 +112,8 @@ async fn read(store: &Store, place: &Partition, kept: OffsetRange) -> Vec<(Offse
     let query = ReadQuery {
         table,
         partition: Some(number),
-        filter: TimeFilter::default(),
+        filter: ReadFilter::default(),
+        order: ReadOrder::Oldest,
         from: [(number, kept.start)].into(),
     };
     let page = store.reader.page(query, ReadLimit { records: 100_000, bytes: 1 << 24 }).await.unwrap();

@@ -18,10 +18,11 @@ use contracts::{
     engine::Engine,
     error::StorageError,
     event::{Event, Record},
+    filter::ReadFilter,
     flusher::Flush,
     name::{Partition, PartitionNumber},
     payload::Payload,
-    read::{ReadLimit, TimeFilter},
+    read::{ReadLimit, ReadOrder},
     sequence::{Offset, OffsetRange},
 };
 use futures_util::FutureExt;
@@ -88,6 +89,7 @@ fn event(id: Id, key: bool, appended_ms: i64) -> Event {
         payload: Payload::text(format!("{id} {}", "x".repeat(id as usize * 37 % 200))),
         timestamp_ms: (id as i64) * 7919 % 100_000,
         appended_ms,
+        key: None,
         idempotency_key: key.then(|| key_of(id)),
         headers: BTreeMap::new(),
     }
@@ -256,7 +258,8 @@ async fn page(
     let query = ReadQuery {
         table: table(),
         partition: Some(number),
-        filter: TimeFilter::default(),
+        filter: ReadFilter::default(),
+        order: ReadOrder::Oldest,
         from: [(number, from)].into(),
     };
     let page = reader.page(query, ReadLimit { records, bytes: 1 << 20 }).await?;

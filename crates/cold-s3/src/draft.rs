@@ -177,6 +177,7 @@ mod tests {
             name: partition().table,
             settings: TableSettings::default(),
             is_deleted: false,
+            keys_elsewhere: false,
             partitions: vec![status],
         })]
     }
@@ -199,6 +200,7 @@ mod tests {
                 payload: Payload::text("x"),
                 timestamp_ms: 0,
                 appended_ms: 0,
+                key: None,
                 idempotency_key: None,
                 headers: BTreeMap::new(),
             };

@@ -14,6 +14,7 @@ pub mod names;
 mod parts;
 mod probe;
 mod proto;
+mod reader;
 pub mod s3;
 pub mod settings;
 pub mod state;
@@ -29,22 +30,21 @@ use tokio::sync::Mutex;
 use self::{
     chain::{Chain, LastSeen},
     compact::CompactOptions,
-    formats::{LocatedSegment, SegmentObjects, SegmentQuery},
+    formats::{LocatedSegment, SegmentObjects},
     manifest::Changes,
     parts::PartCache,
     s3::Objects,
     settings::{CacheSettings, CompactionSettings, ManifestSettings},
-    state::{AtOffset, ColdState},
+    state::ColdState,
     upkeep::BucketUpkeep,
 };
 use contracts::{
-    cold::{ColdExtent, ColdReader, Publication, SegmentStore},
+    cold::{Publication, SegmentStore},
     error::{StorageError, Tier},
     name::Partition,
-    read::{Page, ReadLimit, TimeFilter},
     reservation::ReservationLog,
     segment::{FormatId, Segment, SegmentBuilder, SegmentId, SegmentMeta},
-    sequence::{Offset, OffsetRange, Watermarks},
+    sequence::{Offset, Watermarks},
     settings::Seconds,
 };
 
@@ -76,9 +76,6 @@ pub struct S3Cold {
     /// Locked for a whole round, so that rounds never overlap.
     upkeep: Mutex<BucketUpkeep>,
 }
-
-/// Segments and lost ranges that one call visits at most when a filter matches few events.
-const MAX_VISITS: usize = 8;
 
 /// The chain after it was taken over, and what is read of it without its lock.
 struct OpenChain {
@@ -161,91 +158,6 @@ impl S3Cold {
 
     fn opened(&self) -> Result<Arc<OpenChain>, StorageError> {
         self.opened.read().clone().ok_or_else(|| StorageError::unavailable(Tier::Cold, NotOpened))
-    }
-
-    async fn read_segment(
-        &self,
-        partition: &Partition,
-        meta: &Arc<SegmentMeta>,
-        query: SegmentQuery,
-    ) -> Result<Page, StorageError> {
-        let segment = LocatedSegment {
-            key: names::key(partition, meta)?.into(),
-            partition: partition.clone(),
-            meta: Arc::clone(meta),
-        };
-        formats::of(meta)?.read(&self.parts, &segment, query).await
-    }
-
-    /// What holds an offset now.
-    ///
-    /// # Errors
-    /// `Expired` below the earliest offset; `Corrupt` if nothing holds it.
-    fn at_offset(&self, partition: &Partition, offset: Offset) -> Result<AtOffset, StorageError> {
-        let found = self.with_state(|state| {
-            state.partitions.get(partition).map(|cold| (cold.at(offset), cold.earliest))
-        })?;
-        match found {
-            Some((Some(found), _)) => Ok(found),
-            // Retention or DELETE removed it while it was being read.
-            Some((None, earliest)) if offset < earliest => {
-                Err(StorageError::Expired { partition: partition.clone(), offset, earliest })
-            }
-            _ => {
-                let why = format!("no segment holds offset {offset}");
-                Err(StorageError::corrupt(format!("the manifest chain for {partition}"), why))
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl ColdReader for S3Cold {
-    fn extent(&self, partition: &Partition) -> Option<ColdExtent> {
-        self.with_state(|state| state.partitions.get(partition)?.extent()).ok().flatten()
-    }
-
-    fn lost(&self, partition: &Partition) -> Vec<OffsetRange> {
-        let lost = |state: &ColdState| state.partitions.get(partition).map(|cold| cold.lost.clone());
-        self.with_state(lost).ok().flatten().unwrap_or_default()
-    }
-
-    async fn read(
-        &self,
-        partition: &Partition,
-        range: OffsetRange,
-        filter: TimeFilter,
-        limit: ReadLimit,
-    ) -> Result<Page, StorageError> {
-        let mut page = Page { records: Vec::new(), next: range.start };
-        // Bounded: a read with a selective filter returns early and comes again, so that other reads get a
-        // turn.
-        for _ in 0..MAX_VISITS {
-            if !page.records.is_empty() || page.next >= range.end {
-                break;
-            }
-            match self.at_offset(partition, page.next)? {
-                AtOffset::Lost(lost) => page.next = lost.end.min(range.end),
-                // The filter matches nothing in this segment: no request is needed.
-                AtOffset::Segment(meta) if !filter.wants_any(meta.min_ms, meta.max_ms) => {
-                    page.next = meta.range.end.min(range.end)
-                }
-                AtOffset::Segment(meta) => {
-                    let query =
-                        SegmentQuery { from: page.next, end: range.end.min(meta.range.end), filter, limit };
-                    match self.read_segment(partition, &meta, query).await {
-                        Ok(read) => page = read,
-                        // Its object may be gone because it was merged meanwhile: then the merged segment is
-                        // read.
-                        Err(error) => match self.at_offset(partition, page.next)? {
-                            AtOffset::Segment(now) if Arc::ptr_eq(&now, &meta) => return Err(error),
-                            _ => {}
-                        },
-                    }
-                }
-            }
-        }
-        Ok(page)
     }
 }
 

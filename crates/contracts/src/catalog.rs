@@ -7,8 +7,10 @@ use tokio::time::Instant;
 
 use super::{
     error::StorageError,
+    event::EventKey,
     maker::Maker,
     name::{Partition, PartitionNumber, TableName},
+    partitioner::partition_of,
     segment::FlushIntent,
     sequence::Watermarks,
 };
@@ -129,8 +131,8 @@ impl TableChange {
 pub struct Configured {
     /// The settings now in force.
     pub settings: TableSettings,
-    /// Whether this created the table.
-    pub is_new: bool,
+    /// The settings before; `None` if this created the table.
+    pub before: Option<TableSettings>,
 }
 
 /// A table and its partitions.
@@ -142,6 +144,9 @@ pub struct TableStatus {
     pub settings: TableSettings,
     /// Whether it was deleted and not written since. Only cleanup still sees such a table.
     pub is_deleted: bool,
+    /// Whether events with keys may be in partitions that their keys do not choose now: their senders named
+    /// them, or the table had fewer partitions.
+    pub keys_elsewhere: bool,
     /// Its partitions in order of their numbers.
     pub partitions: Vec<PartitionStatus>,
 }
@@ -151,6 +156,13 @@ impl TableStatus {
     pub fn partition(&self, number: PartitionNumber) -> Option<&PartitionStatus> {
         let place = self.partitions.binary_search_by_key(&number, |status| status.number).ok()?;
         self.partitions.get(place)
+    }
+
+    /// The one partition that has all events of a key: the one that the key chooses. `None` if others may
+    /// have some.
+    pub fn home_of(&self, key: &str) -> Option<PartitionNumber> {
+        let partitions = self.settings.partitions.value;
+        (!self.keys_elsewhere).then(|| partition_of(&EventKey::stored(key), partitions))
     }
 
     /// Its partitions with their full names.
@@ -255,6 +267,10 @@ pub trait Catalog: Send + Sync {
 
     /// All tables as of now, deleted ones included.
     fn tables(&self) -> Arc<Tables>;
+
+    /// The settings with which a write finds a table; those of a new table if there is none. They are not
+    /// those of the write's own batch: a change that is under way may be durable before it.
+    fn settings(&self, name: &TableName) -> TableSettings;
 
     /// Sums over all tables; deleted ones do not count.
     fn totals(&self) -> Totals {

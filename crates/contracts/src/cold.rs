@@ -12,11 +12,11 @@ use super::{
     error::StorageError,
     manifests::Manifests,
     name::Partition,
-    read::{Page, ReadLimit, TimeFilter},
+    read::{Page, Wanted},
     reservation::ReservationLog,
     retention::Trim,
     segment::{FormatId, Segment, SegmentBuilder, SegmentId, SegmentMeta},
-    sequence::OffsetRange,
+    sequence::{Offset, OffsetRange},
 };
 
 /// What one manifest adds.
@@ -42,10 +42,19 @@ pub struct ColdExtent {
     pub bytes: u64,
 }
 
+/// A segment that exists, and where its object is.
+#[derive(Debug, Clone)]
+pub struct ListedSegment {
+    /// The object's address, for programs that read it without Zombi.
+    pub url: String,
+    /// What its manifest says of it.
+    pub meta: Arc<SegmentMeta>,
+}
+
 /// Reads published segments.
 ///
-/// Records come in offset order, and only from segments that a published manifest names. A failure is an
-/// error, never a shorter page.
+/// Records come in the order that is wanted, and only from segments that a published manifest names. A
+/// failure is an error, never a shorter page.
 #[async_trait]
 pub trait ColdReader: Send + Sync {
     /// What segments hold of a partition; `None` if they hold nothing, or while the bucket is not open.
@@ -54,7 +63,19 @@ pub trait ColdReader: Send + Sync {
     /// The offsets of a partition that were lost with a volume; none while the bucket is not open.
     fn lost(&self, partition: &Partition) -> Vec<OffsetRange>;
 
-    /// Reads from `range.start`, within `range`, at least one frame. Skips what was lost.
+    /// The segments of a partition that have offsets from `from` on, in order, at most so many.
+    ///
+    /// # Errors
+    /// `Unavailable` while the bucket is not open.
+    fn segments(
+        &self,
+        partition: &Partition,
+        from: Offset,
+        most: usize,
+    ) -> Result<Vec<ListedSegment>, StorageError>;
+
+    /// Reads `range` from its first offset on, or from its last one back: at least one frame. Skips what was
+    /// lost.
     ///
     /// # Errors
     /// `Unavailable`, or `Corrupt` if an object is not what its manifest says.
@@ -62,8 +83,7 @@ pub trait ColdReader: Send + Sync {
         &self,
         partition: &Partition,
         range: OffsetRange,
-        filter: TimeFilter,
-        limit: ReadLimit,
+        wanted: &Wanted,
     ) -> Result<Page, StorageError>;
 }
 

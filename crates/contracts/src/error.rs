@@ -192,8 +192,8 @@ pub enum StorageError {
         /// How many were asked for.
         asked: u32,
     },
-    /// An idempotency key was used before, for another payload.
-    #[error("{partition}: the idempotency key was used for another payload, at offset {offset}")]
+    /// An idempotency key was used before, for another payload or with another key of the event.
+    #[error("{partition}: the idempotency key was used for another payload or key, at offset {offset}")]
     KeyReused {
         /// The partition.
         partition: Partition,

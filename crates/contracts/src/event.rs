@@ -1,4 +1,4 @@
-//! Events, their idempotency keys, and the records they become once they have an offset.
+//! Events, their keys, and the records they become once they have an offset.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +18,8 @@ pub struct Event {
     pub timestamp_ms: TimestampMs,
     /// When it was appended, by the server's clock. The idempotency window begins here.
     pub appended_ms: TimestampMs,
+    /// What it is about. Events of one key go to one partition, unless their sender names another.
+    pub key: Option<EventKey>,
     /// Stored at most once per partition and key within the window.
     pub idempotency_key: Option<IdempotencyKey>,
     /// The sender's own names and values.
@@ -29,6 +31,7 @@ impl Event {
     pub fn size(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         self.payload.bytes().len()
+            + self.key.as_ref().map_or(0, |key| key.as_str().len())
             + self.idempotency_key.as_ref().map_or(0, |key| key.as_str().len())
             + headers
     }
@@ -44,8 +47,12 @@ impl Event {
         self.size() + self.headers.len() * HEADER_OVERHEAD_BYTES
     }
 
-    /// Appends the JSON fields `idempotency_key` and `headers`, each after a comma, if there are any.
+    /// Appends the JSON fields `key`, `idempotency_key` and `headers`, each after a comma, if there are any.
     pub fn write_json_attributes(&self, out: &mut Vec<u8>) {
+        if let Some(key) = &self.key {
+            out.extend_from_slice(b",\"key\":");
+            write_json_string(out, key.as_str());
+        }
         if let Some(key) = &self.idempotency_key {
             out.extend_from_slice(b",\"idempotency_key\":");
             write_json_string(out, key.as_str());
@@ -67,46 +74,61 @@ pub const EVENT_OVERHEAD_BYTES: usize = 200;
 /// Roughly the memory that a header takes beside its name and value: two allocations and a tree entry.
 pub const HEADER_OVERHEAD_BYTES: usize = 100;
 
-/// What a sender calls an event, so that it may send it again: text that is not empty, and no longer than the
-/// limit that held when it was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdempotencyKey(String);
-
-/// A text that cannot be an idempotency key; it says the rule.
+/// A text that cannot be a key; it says the rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("idempotency_key must have 1 to {limit_bytes} bytes")]
-pub struct BadIdempotencyKey {
+#[error("{name} must have 1 to {limit_bytes} bytes")]
+pub struct BadKeyLength {
+    name: &'static str,
     limit_bytes: usize,
 }
 
-impl IdempotencyKey {
-    /// A key as it is sent, of at most `limit_bytes`.
-    ///
-    /// # Errors
-    /// [`BadIdempotencyKey`] with the rule.
-    pub fn parse(text: impl Into<String>, limit_bytes: usize) -> Result<Self, BadIdempotencyKey> {
-        let text = text.into();
-        if (1..=limit_bytes).contains(&text.len()) {
-            Ok(Self(text))
-        } else {
-            Err(BadIdempotencyKey { limit_bytes })
+macro_rules! key {
+    ($(#[$doc:meta])* $type:ident, $name:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $type(String);
+
+        impl $type {
+            /// A key as it is sent, of at most `limit_bytes`.
+            ///
+            /// # Errors
+            /// [`BadKeyLength`] with the rule.
+            pub fn parse(text: impl Into<String>, limit_bytes: usize) -> Result<Self, BadKeyLength> {
+                let text = text.into();
+                if (1..=limit_bytes).contains(&text.len()) {
+                    Ok(Self(text))
+                } else {
+                    Err(BadKeyLength { name: $name, limit_bytes })
+                }
+            }
+
+            /// A key that was checked when it was stored, by the limit of that time.
+            pub fn stored(text: impl Into<String>) -> Self {
+                Self(text.into())
+            }
+
+            /// The key as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            /// The text alone.
+            pub fn into_string(self) -> String {
+                self.0
+            }
         }
-    }
+    };
+}
 
-    /// A key that was checked when it was stored, by the limit of that time.
-    pub fn stored(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The key as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The text alone.
-    pub fn into_string(self) -> String {
-        self.0
-    }
+key! {
+    /// What an event is about: text that is not empty, and no longer than the limit that held when it was
+    /// written. It chooses the event's partition, see `partitioner`.
+    EventKey, "key"
+}
+key! {
+    /// What a sender calls an event, so that it may send it again: text that is not empty, and no longer than
+    /// the limit that held when it was written.
+    IdempotencyKey, "idempotency_key"
 }
 
 /// An event with its partition and offset, as a read shows it.

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     clock::TimestampMs,
-    event::{Event, IdempotencyKey},
+    event::{Event, EventKey, IdempotencyKey},
     payload::{Payload, PayloadKind},
     sequence::Offset,
 };
@@ -21,22 +21,26 @@ pub struct KeyWindow {
     pub window_ms: u64,
 }
 
+/// Marks the hash of an event that has a key.
+const WITH_KEY: u8 = 0x10;
+
 /// The first half of a SHA-256.
 pub type Hash = [u8; 16];
 
-/// One use of a key: two uses with the same payload are the same write.
+/// One use of an idempotency key: two uses with the same payload and event key are the same write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyUse {
-    /// The hash of the key.
+    /// The hash of the idempotency key.
     pub key: Hash,
-    /// The hash of the payload.
+    /// The hash of the payload and of the event's key.
     pub payload: Hash,
 }
 
 impl KeyUse {
     /// The use of an event's key; `None` if it has none.
     pub fn of(event: &Event) -> Option<Self> {
-        Some(Self { key: hash_key(event.idempotency_key.as_ref()?), payload: hash_payload(&event.payload) })
+        let key = hash_key(event.idempotency_key.as_ref()?);
+        Some(Self { key, payload: hash_payload(&event.payload, event.key.as_ref()) })
     }
 }
 
@@ -47,7 +51,7 @@ pub struct FirstWrite {
     pub offset: Offset,
     /// When it was appended.
     pub appended_ms: TimestampMs,
-    /// The hash of its payload; `None` for what was stored before there were hashes.
+    /// The hash of its payload and key; `None` for what was stored before there were hashes.
     pub payload: Option<Hash>,
 }
 
@@ -57,7 +61,7 @@ impl FirstWrite {
         now_ms.saturating_sub(self.appended_ms) < window_ms
     }
 
-    /// Whether a write with another payload has the same key.
+    /// Whether another write has the same idempotency key.
     pub fn clashes(self, payload: Hash) -> bool {
         self.payload.is_some_and(|first| first != payload)
     }
@@ -68,15 +72,25 @@ pub fn hash_key(key: &IdempotencyKey) -> Hash {
     half(Sha256::new_with_prefix(key.as_str()))
 }
 
-/// The hash of a payload: of its kind and bytes; for JSON, without the white space between tokens, which may
-/// differ when a client retries.
-pub fn hash_payload(payload: &Payload) -> Hash {
-    let kind = match payload.kind() {
+/// The hash of a payload and of the event's key: of the payload's kind and bytes; for JSON, without the white
+/// space between tokens, which may differ when a client retries.
+pub fn hash_payload(payload: &Payload, key: Option<&EventKey>) -> Hash {
+    let kind: u8 = match payload.kind() {
         PayloadKind::Text => 1,
         PayloadKind::Json => 2,
         PayloadKind::Bytes => 3,
     };
-    let mut hasher = Sha256::new_with_prefix([kind]);
+    // Without a key it is what it was before events had keys. With one it begins otherwise and says the key's
+    // length, so that no payload passes for a key.
+    let mut hasher = match key {
+        None => Sha256::new_with_prefix([kind]),
+        Some(key) => {
+            let mut hasher = Sha256::new_with_prefix([kind | WITH_KEY]);
+            hasher.update((key.as_str().len() as u64).to_be_bytes());
+            hasher.update(key.as_str());
+            hasher
+        }
+    };
     match payload.kind() {
         PayloadKind::Json => tokens(payload.bytes(), |part| hasher.update(part)),
         _ => hasher.update(payload.bytes()),
@@ -115,7 +129,7 @@ mod tests {
     use super::*;
 
     fn json(text: &'static str) -> Hash {
-        hash_payload(&Payload::new(PayloadKind::Json, Bytes::from_static(text.as_bytes())).unwrap())
+        hash_payload(&Payload::new(PayloadKind::Json, Bytes::from_static(text.as_bytes())).unwrap(), None)
     }
 
     #[test]
@@ -124,10 +138,21 @@ mod tests {
         for other in ["{\"a\":[1,\"x \\\"  y\"]}", "{\"a\":[1.0,\"x \\\" y\"]}", "{\"b\":[1,\"x \\\" y\"]}"] {
             assert_ne!(json("{\"a\":[1,\"x \\\" y\"]}"), json(other));
         }
-        assert_ne!(json("1"), hash_payload(&Payload::text("1")));
+        assert_ne!(json("1"), hash_payload(&Payload::text("1"), None));
         assert_ne!(
-            hash_payload(&Payload::text("1")),
-            hash_payload(&Payload::new(PayloadKind::Bytes, Bytes::from_static(b"1")).unwrap())
+            hash_payload(&Payload::text("1"), None),
+            hash_payload(&Payload::new(PayloadKind::Bytes, Bytes::from_static(b"1")).unwrap(), None)
         );
+    }
+
+    #[test]
+    fn another_key_of_the_event_is_another_write() {
+        let hash = |key: Option<&str>, text: &str| {
+            hash_payload(&Payload::text(text), key.map(EventKey::stored).as_ref())
+        };
+        assert_eq!(hash(Some("a"), "x"), hash(Some("a"), "x"));
+        for other in [hash(None, "x"), hash(Some("b"), "x"), hash(Some("a"), "y"), hash(Some("ax"), "")] {
+            assert_ne!(hash(Some("a"), "x"), other);
+        }
     }
 }

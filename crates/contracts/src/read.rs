@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 
 use super::{
-    clock::TimestampMs,
     error::StorageError,
     event::Record,
+    filter::ReadFilter,
     name::{PartitionNumber, TableName},
     segment::SegmentBuilder,
     sequence::{Offset, Watermarks},
@@ -20,34 +20,73 @@ pub struct ReadLimit {
     pub bytes: usize,
 }
 
-/// Which timestamps a read wants: `since <= timestamp < until`.
+/// In which direction a read goes through a partition.
+///
+/// A read has a position in each partition. Oldest first it is the first offset that was not read yet; newest
+/// first it is the first offset behind those that were not read yet. So both are half open: from position 5
+/// on, one reads 5, 6, 7, and the other 4, 3, 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct TimeFilter {
-    /// The first timestamp that is wanted, if there is a lower bound.
-    pub since: Option<TimestampMs>,
-    /// The first timestamp that is no longer wanted, if there is an upper bound.
-    pub until: Option<TimestampMs>,
+pub enum ReadOrder {
+    /// Offsets ascend.
+    #[default]
+    Oldest,
+    /// Offsets descend.
+    Newest,
 }
 
-impl TimeFilter {
-    /// Whether an event with this timestamp is wanted.
-    pub fn wants(&self, timestamp_ms: TimestampMs) -> bool {
-        self.wants_any(timestamp_ms, timestamp_ms)
+impl ReadOrder {
+    /// The position from which `offset` is the next one that is read.
+    pub fn before(self, offset: Offset) -> Offset {
+        match self {
+            Self::Oldest => offset,
+            Self::Newest => offset.saturating_add(1),
+        }
     }
 
-    /// Whether events with timestamps from `min_ms` to `max_ms` inclusive may hold a wanted one.
-    pub fn wants_any(&self, min_ms: TimestampMs, max_ms: TimestampMs) -> bool {
-        self.since.is_none_or(|since| max_ms >= since) && self.until.is_none_or(|until| min_ms < until)
+    /// The position once `offset` was read.
+    pub fn behind(self, offset: Offset) -> Offset {
+        match self {
+            Self::Oldest => offset.saturating_add(1),
+            Self::Newest => offset,
+        }
+    }
+}
+
+/// What a read of one tier wants.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Which events.
+    pub filter: ReadFilter,
+    /// In which direction.
+    pub order: ReadOrder,
+    /// How many of them.
+    pub limit: ReadLimit,
+    /// Events of each partition that one call looks at, at most, if the filter has to look into events. The
+    /// last frame of a segment may go beyond it.
+    pub most_examined: u64,
+}
+
+impl Wanted {
+    /// All events, the oldest first.
+    pub fn all(limit: ReadLimit) -> Self {
+        Self::filtered(ReadFilter::default(), limit)
+    }
+
+    /// The events that a filter wants, the oldest first.
+    pub fn filtered(filter: impl Into<ReadFilter>, limit: ReadLimit) -> Self {
+        Self { filter: filter.into(), order: ReadOrder::Oldest, limit, most_examined: u64::MAX }
     }
 }
 
 /// A run of one partition's events as one tier has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// The wanted records, in offset order.
+    /// The wanted records, in the order of the read.
     pub records: Vec<Record>,
-    /// The first offset that was not examined: the next read continues here.
+    /// The position behind what was examined: the next read continues here.
     pub next: Offset,
+    /// Events that were decoded, wanted or not.
+    pub examined: u64,
 }
 
 /// One partition of a hot read, all from one moment.
@@ -55,7 +94,7 @@ pub struct Page {
 pub struct HotPage {
     /// The partition's watermarks at that moment.
     pub watermarks: Watermarks,
-    /// What hot has from the position asked for; empty if that is below `watermarks.low`.
+    /// What hot has from the position asked for; empty if hot does not have the next event from there.
     pub page: Page,
     /// Stored bytes of all events that were examined, wanted or not.
     pub stored_bytes: u64,
@@ -76,8 +115,8 @@ pub struct Scanned {
 /// twice.
 #[async_trait]
 pub trait HotReader: Send + Sync {
-    /// Reads each partition from an offset, all from one snapshot. Once the first ones have filled the limit,
-    /// the rest are left out; at least one partition is read.
+    /// Reads each partition from a position, all from one snapshot. Once the first ones have filled the
+    /// limit, the rest are left out; at least one partition is read.
     ///
     /// # Errors
     /// `UnknownTable`, `Corrupt`, or `Unavailable`.
@@ -85,8 +124,7 @@ pub trait HotReader: Send + Sync {
         &self,
         table: &TableName,
         from: Vec<(PartitionNumber, Offset)>,
-        filter: TimeFilter,
-        limit: ReadLimit,
+        wanted: Wanted,
     ) -> Result<Vec<HotPage>, StorageError>;
 
     /// Adds a partition's events to a segment, from its next offset up to `upto`, until its `raw_bytes` reach

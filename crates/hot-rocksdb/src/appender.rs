@@ -18,6 +18,7 @@ use contracts::{
     idempotency::KeyUse,
     maker::{Made, Maker},
     name::{Partition, PartitionNumber, TableName},
+    partitioner::positive_hash,
     wakeups::Wakeups,
 };
 
@@ -45,6 +46,7 @@ impl Appender for RocksHot {
                 timestamp_ms: event.timestamp_ms,
                 appended_ms: event.appended_ms,
                 key: KeyUse::of(&event),
+                key_hash: event.key.as_ref().map(positive_hash),
                 value: codec::encode(event),
             })
             .collect();

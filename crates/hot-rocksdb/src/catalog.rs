@@ -34,6 +34,8 @@ pub struct TableHead {
     pub is_deleted: bool,
     /// The principal that made it, if there was one; `None` for a deleted table.
     pub made_by: Option<Arc<str>>,
+    /// See [`TableStatus::keys_elsewhere`].
+    pub keys_elsewhere: bool,
 }
 
 impl TableHead {
@@ -50,6 +52,7 @@ impl TableHead {
             default_retention_bytes: !retention_bytes.is_own,
             own_partitions: partitions.is_own,
             made_by: self.made_by.as_deref().map(str::to_owned),
+            keys_elsewhere: self.keys_elsewhere,
         }
         .encode_to_vec()
     }
@@ -65,8 +68,8 @@ impl TableHead {
             retention_bytes: retention(stored.retention_bytes, stored.default_retention_bytes),
             partitions: Chosen { value: stored.partitions.unwrap_or(1), is_own: stored.own_partitions },
         };
-        let made_by = stored.made_by.map(Arc::from);
-        Some(Self { id: stored.id, settings, is_deleted: stored.deleted, made_by })
+        let (made_by, keys_elsewhere) = (stored.made_by.map(Arc::from), stored.keys_elsewhere);
+        Some(Self { id: stored.id, settings, is_deleted: stored.deleted, made_by, keys_elsewhere })
     }
 }
 
@@ -81,6 +84,8 @@ pub struct TableState {
     pub is_deleted: bool,
     /// The principal that made it, if there was one; `None` for a deleted table.
     pub made_by: Option<Arc<str>>,
+    /// See [`TableStatus::keys_elsewhere`].
+    pub keys_elsewhere: bool,
     /// Its partitions.
     pub partitions: BTreeMap<PartitionNumber, PartitionState>,
     /// The table as others see it; built on demand, dropped at the next change.
@@ -90,8 +95,13 @@ pub struct TableState {
 impl TableState {
     /// What is stored of it, without its partitions.
     pub fn head(&self) -> TableHead {
-        let made_by = self.made_by.clone();
-        TableHead { id: self.id, settings: self.settings, is_deleted: self.is_deleted, made_by }
+        TableHead {
+            id: self.id,
+            settings: self.settings,
+            is_deleted: self.is_deleted,
+            made_by: self.made_by.clone(),
+            keys_elsewhere: self.keys_elsewhere,
+        }
     }
 
     /// The table as others see it.
@@ -100,6 +110,7 @@ impl TableState {
             name: name.clone(),
             settings: self.settings,
             is_deleted: self.is_deleted,
+            keys_elsewhere: self.keys_elsewhere,
             partitions: self.partitions.iter().map(|(&number, state)| state.status(number)).collect(),
         };
         Arc::clone(self.status.get_or_init(|| Arc::new(status())))
@@ -279,10 +290,11 @@ impl CatalogState {
         self.names.insert(head.id, name.clone());
         let (maker_before, partitions) =
             self.by_name.remove(&name).map(|table| (table.made_by, table.partitions)).unwrap_or_default();
-        let TableHead { id, settings, is_deleted, made_by } = head;
+        let TableHead { id, settings, is_deleted, made_by, keys_elsewhere } = head;
         self.made.replace(Made::Tables, maker_before.as_ref(), made_by.as_ref());
         let status = OnceLock::new();
-        self.by_name.insert(name, TableState { id, settings, is_deleted, made_by, partitions, status });
+        let table = TableState { id, settings, is_deleted, made_by, keys_elsewhere, partitions, status };
+        self.by_name.insert(name, table);
         self.changed.get_mut().insert(id);
     }
 

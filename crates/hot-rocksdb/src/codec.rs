@@ -7,7 +7,7 @@ use prost::Message;
 use crate::stored;
 use contracts::{
     error::StorageError,
-    event::{Event, IdempotencyKey},
+    event::{Event, EventKey, IdempotencyKey},
     payload::{Payload, PayloadKind},
 };
 
@@ -25,6 +25,7 @@ pub fn encode(event: Event) -> Vec<u8> {
         appended_ms: event.appended_ms,
         idempotency_key: event.idempotency_key.map(IdempotencyKey::into_string),
         headers: event.headers.into_iter().map(|(name, value)| stored::Header { name, value }).collect(),
+        key: event.key.map(EventKey::into_string),
     };
     let mut out = Vec::with_capacity(HEADER + message.encoded_len());
     out.extend_from_slice(&[VERSION, 0, 0, 0, 0]);
@@ -50,6 +51,7 @@ pub fn decode(stored_bytes: &[u8]) -> Result<Event, StorageError> {
         payload,
         timestamp_ms: message.timestamp_ms,
         appended_ms: message.appended_ms,
+        key: message.key.map(EventKey::stored),
         idempotency_key: message.idempotency_key.map(IdempotencyKey::stored),
         headers: message.headers.into_iter().map(|header| (header.name, header.value)).collect(),
     })
@@ -104,15 +106,18 @@ mod tests {
             payload,
             any::<i64>(),
             any::<i64>(),
-            any::<Option<String>>(),
+            any::<[Option<String>; 2]>(),
             any::<std::collections::BTreeMap<String, String>>(),
         )
-            .prop_map(|(payload, timestamp_ms, appended_ms, key, headers)| Event {
-                payload,
-                timestamp_ms,
-                appended_ms,
-                idempotency_key: key.map(IdempotencyKey::stored),
-                headers,
+            .prop_map(|(payload, timestamp_ms, appended_ms, [key, idempotency_key], headers)| {
+                Event {
+                    payload,
+                    timestamp_ms,
+                    appended_ms,
+                    key: key.map(EventKey::stored),
+                    idempotency_key: idempotency_key.map(IdempotencyKey::stored),
+                    headers,
+                }
             })
     }
 

@@ -82,7 +82,7 @@ pub mod meta {
 
 /// The version of the layout in this file. Fields and facts that an older program may pass over and drop do
 /// not change it, such as who made what: to such a program, and after it, nobody did.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 
 /// Offsets of one time slice.
 pub const SLICE: u64 = 1024;

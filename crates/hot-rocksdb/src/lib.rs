@@ -41,11 +41,13 @@ use self::{
     keys::{PartitionKey, TableId, cf, meta},
     request::{OpenVolume, Request, WriterOptions, WriterReply},
     rocksdb::Db,
-    settings::KeySettings,
+    settings::{KeySettings, NewTableSettings},
     writer::{Guards, Writer},
 };
 use contracts::{
-    catalog::{Catalog, Configured, PartitionStatus, TableChange, TableStatus, Tables, Totals},
+    catalog::{
+        Catalog, Configured, PartitionStatus, TableChange, TableSettings, TableStatus, Tables, Totals,
+    },
     clock::{Clock, TimestampMs},
     consumers::{Commit, ConsumerStorage, OffsetsOfGroup},
     engine::Engine,
@@ -57,7 +59,7 @@ use contracts::{
     idempotency::{FirstWrite, Hash, KeyWindow},
     journal::Notes,
     name::{GroupName, Partition, PartitionNumber, TableName},
-    read::{HotPage, HotReader, ReadLimit, Scanned, TimeFilter},
+    read::{HotPage, HotReader, Scanned, Wanted},
     recovery::{Recoverable, Recovered},
     reservation::Reservations,
     retention::{Trim, Trimmer},
@@ -93,6 +95,7 @@ pub struct RocksHot {
     wakeups: Arc<Wakeups>,
     clock: Arc<dyn Clock>,
     keys: KeySettings,
+    new_tables: NewTableSettings,
     reservations: OnceLock<Arc<dyn Reservations>>,
 }
 
@@ -105,7 +108,7 @@ impl RocksHot {
     pub fn new(parts: HotParts, options: WriterOptions) -> Result<(Arc<Self>, Writer), StorageError> {
         let HotParts { db, catalog, disk, clock, fence, heartbeat } = parts;
         let (requests, receiver) = mpsc::channel(options.limits.write_queue);
-        let (wakeups, keys) = (Arc::new(Wakeups::default()), options.keys);
+        let (wakeups, keys, new_tables) = (Arc::new(Wakeups::default()), options.keys, options.tables);
         let volume = OpenVolume {
             db: Arc::clone(&db),
             catalog: Arc::clone(&catalog),
@@ -113,8 +116,9 @@ impl RocksHot {
             options,
         };
         let writer = Writer::new(volume, Guards { fence, heartbeat }, receiver, Arc::clone(&wakeups))?;
+        let reservations = OnceLock::new();
         let hot =
-            Self { db, catalog, disk, writer: requests, wakeups, clock, keys, reservations: OnceLock::new() };
+            Self { db, catalog, disk, writer: requests, wakeups, clock, keys, new_tables, reservations };
         Ok((Arc::new(hot), writer))
     }
 
@@ -157,8 +161,7 @@ impl HotReader for RocksHot {
         &self,
         table: &TableName,
         from: Vec<(PartitionNumber, Offset)>,
-        filter: TimeFilter,
-        limit: ReadLimit,
+        wanted: Wanted,
     ) -> Result<Vec<HotPage>, StorageError> {
         let table = table.clone();
         self.blocking(move |db, catalog| {
@@ -167,7 +170,7 @@ impl HotReader for RocksHot {
                 .into_iter()
                 .map(|(partition, offset)| (PartitionKey { table: id, partition }, offset))
                 .collect();
-            db.read(&table, &from, filter, limit)
+            db.read(&table, &from, &wanted)
         })
         .await
     }
@@ -200,6 +203,10 @@ impl Catalog for RocksHot {
 
     fn tables(&self) -> Arc<Tables> {
         self.catalog.tables()
+    }
+
+    fn settings(&self, name: &TableName) -> TableSettings {
+        self.catalog.read().get(name).map_or_else(|| self.new_tables.settings(), |table| table.settings)
     }
 
     fn totals(&self) -> Totals {

@@ -68,8 +68,10 @@ pub struct EncodedEvent {
     pub timestamp_ms: TimestampMs,
     /// When it was appended.
     pub appended_ms: TimestampMs,
-    /// Hashes of its idempotency key and payload, if it has a key.
+    /// Hashes of its idempotency key and payload, if it has such a key.
     pub key: Option<KeyUse>,
+    /// The hash of its own key, if it has one: see `partitioner`.
+    pub key_hash: Option<u32>,
     /// The stored form.
     pub value: Vec<u8>,
 }

@@ -13,11 +13,12 @@ use super::{
 use contracts::{
     error::StorageError,
     event::{Event, Record},
+    filter::TimeFilter,
     metrics,
     name::TableName,
-    read::{HotPage, Page, ReadLimit, TimeFilter},
+    read::{HotPage, Page, ReadOrder, Wanted},
     segment::SegmentBuilder,
-    sequence::Offset,
+    sequence::{Offset, OffsetRange},
 };
 
 /// Events that one call reads at most where a filter wants few of them: some milliseconds of work.
@@ -38,124 +39,198 @@ struct PartitionView<'a> {
 }
 
 impl PartitionView<'_> {
-    /// A page from `offset` on; without events if hot does not hold that offset.
-    fn read(&self, offset: Offset, filter: TimeFilter, limit: ReadLimit) -> Result<HotPage, StorageError> {
+    /// A page from a position on; without events if hot does not hold the next one from there.
+    fn read(&self, from: Offset, wanted: &Wanted) -> Result<HotPage, StorageError> {
+        let order = wanted.order;
         let watermarks = self.db.state(self.snapshot, self.key)?.watermarks;
         let nothing = |watermarks| HotPage {
             watermarks,
-            page: Page { records: Vec::new(), next: offset },
+            page: Page { records: Vec::new(), next: from, examined: 0 },
             stored_bytes: 0,
         };
         let mut hot = nothing(watermarks);
-        if offset < watermarks.low || watermarks.next <= offset {
+        let is_hot = match order {
+            ReadOrder::Oldest => watermarks.hot().contains(from),
+            ReadOrder::Newest => watermarks.low < from,
+        };
+        if !is_hot {
             return Ok(hot);
         }
-        match self.fill_page(filter, limit, &mut hot) {
+        hot.page.next = from.min(watermarks.next);
+        match self.fill_page(wanted, &mut hot) {
             Err(damage @ StorageError::Corrupt { .. }) => {
                 // Eviction deletes whole files, and a snapshot does not keep them. If `low` has passed this
                 // place meanwhile, nothing is damaged: the events are cold.
                 let now = self.db.state(&self.db.snapshot(), self.key)?.watermarks;
-                if now.low <= hot.page.next { Err(damage) } else { Ok(nothing(now)) }
+                match order {
+                    ReadOrder::Oldest if hot.page.next < now.low => Ok(nothing(now)),
+                    ReadOrder::Newest if hot.page.next <= now.low => Ok(HotPage { watermarks: now, ..hot }),
+                    _ => Err(damage),
+                }
             }
             scanned => scanned.map(|()| hot),
         }
     }
 
     /// Fills a page from its `next` on.
-    fn fill_page(&self, filter: TimeFilter, limit: ReadLimit, hot: &mut HotPage) -> Result<(), StorageError> {
-        let (page, end) = (&mut hot.page, hot.watermarks.next);
-        page.next = self.skip_slices(filter, page.next, end)?;
-        let scan_end = if filter == TimeFilter::default() { end } else { end.min(page.next + MAX_SCAN) };
-        let mut scan = Scan::new(*self, page.next, end, ReadOptions::default());
-        let (mut bytes, mut scanned) = (0, 0);
-        while page.next < scan_end && page.records.len() < limit.records {
+    fn fill_page(&self, wanted: &Wanted, hot: &mut HotPage) -> Result<(), StorageError> {
+        let Wanted { filter, order, limit, most_examined } = wanted;
+        let (page, held) = (&mut hot.page, hot.watermarks.hot());
+        page.next = self.skip_slices(wanted, page.next, held)?;
+        let most = if filter.wants_all() { u64::MAX } else { MAX_SCAN.min(*most_examined) };
+        let mut scan = Scan::new(*self, *order, left(held, page.next, *order), ReadOptions::default());
+        let mut bytes = 0;
+        while !scan.left.is_empty() && page.examined < most && page.records.len() < limit.records {
             let (event, stored_bytes) = scan.event()?;
-            scanned += 1;
-            if filter.wants(event.timestamp_ms) {
+            page.examined += 1;
+            if filter.wants(&event) {
                 bytes += event.weight();
                 if bytes > limit.bytes && !page.records.is_empty() {
                     break;
                 }
-                page.records.push(Record { partition: self.key.partition, offset: page.next, event });
+                page.records.push(Record { partition: self.key.partition, offset: scan.offset(), event });
             }
             hot.stored_bytes += stored_bytes;
             scan.advance();
-            if scan.next.is_multiple_of(SLICE) {
-                let wanted = self.skip_slices(filter, scan.next, end)?;
-                if wanted != scan.next {
-                    scan.seek(wanted);
+            if scan.next().is_multiple_of(SLICE) {
+                let next = self.skip_slices(wanted, scan.next(), held)?;
+                if next != scan.next() {
+                    scan.seek(next);
                 }
             }
-            page.next = scan.next;
+            page.next = scan.next();
         }
-        metrics::scanned(scanned);
+        metrics::scanned(page.examined);
         Ok(())
     }
 
-    /// The first offset from `next` on whose slice may hold a wanted event. Only full slices have a stored
-    /// time span, so the open one is always read.
-    fn skip_slices(&self, filter: TimeFilter, mut next: Offset, end: Offset) -> Result<Offset, StorageError> {
-        if filter == TimeFilter::default() {
+    /// The first position from `next` on behind which a wanted event may be in the same slice. Only full
+    /// slices have a stored time span, so the open one is always read.
+    fn skip_slices(
+        &self,
+        wanted: &Wanted,
+        mut next: Offset,
+        held: OffsetRange,
+    ) -> Result<Offset, StorageError> {
+        let time = wanted.filter.time;
+        if time == TimeFilter::default() {
             return Ok(next);
         }
         let family = self.db.family(cf::TIME_SLICES);
         loop {
-            let slice = next / SLICE;
-            let slice_end = (slice + 1) * SLICE;
-            if slice_end > end {
+            let offset = match wanted.order {
+                ReadOrder::Oldest => next,
+                ReadOrder::Newest if next <= held.start => return Ok(next),
+                ReadOrder::Newest => next - 1,
+            };
+            let slice = offset / SLICE;
+            if (slice + 1) * SLICE > held.end {
                 return Ok(next);
             }
             let stored =
                 self.snapshot.get_cf(family, keys::time_slice(self.key, slice)).map_err(unavailable)?;
             let Some(span) = stored.as_deref().map(TimeSlice::decode).transpose()? else { return Ok(next) };
-            if filter.wants_any(span.min_ms, span.max_ms) {
+            if time.wants_any(span.min_ms, span.max_ms) {
                 return Ok(next);
             }
-            next = slice_end;
+            next = match wanted.order {
+                ReadOrder::Oldest => (slice + 1) * SLICE,
+                ReadOrder::Newest => (slice * SLICE).max(held.start),
+            };
         }
     }
 }
 
-/// Walks the events of a partition up to `end`; a gap among them is damage.
+/// What is left of the offsets that hot holds, from a position on.
+fn left(held: OffsetRange, next: Offset, order: ReadOrder) -> OffsetRange {
+    match order {
+        ReadOrder::Oldest => OffsetRange::new(next, held.end),
+        ReadOrder::Newest => OffsetRange::new(held.start, next),
+    }
+}
+
+/// Walks the events of a partition, from one end of a range or from the other; a gap among them is damage.
 struct Scan<'a> {
     partition: PartitionView<'a>,
+    order: ReadOrder,
     events: DBRawIterator<'a>,
-    next: Offset,
-    end: Offset,
+    left: OffsetRange,
 }
 
 impl<'a> Scan<'a> {
-    /// A walk that begins at `next`.
-    fn new(partition: PartitionView<'a>, next: Offset, end: Offset, mut options: ReadOptions) -> Self {
+    /// A walk over `left`.
+    fn new(
+        partition: PartitionView<'a>,
+        order: ReadOrder,
+        left: OffsetRange,
+        mut options: ReadOptions,
+    ) -> Self {
         let PartitionView { db, snapshot, key, .. } = partition;
         options.set_verify_checksums(true);
-        options.set_iterate_range(keys::event(key, next).to_vec()..keys::event(key, end).to_vec());
+        options.set_iterate_range(keys::event(key, left.start).to_vec()..keys::event(key, left.end).to_vec());
         let mut events = snapshot.raw_iterator_cf_opt(db.family(cf::EVENTS), options);
-        events.seek_to_first();
-        Self { partition, events, next, end }
+        match order {
+            ReadOrder::Oldest => events.seek_to_first(),
+            ReadOrder::Newest => events.seek_to_last(),
+        }
+        Self { partition, order, events, left }
     }
 
-    /// The event at `next`, which must be there, and its stored bytes.
+    /// The offset of the next event.
+    fn offset(&self) -> Offset {
+        match self.order {
+            ReadOrder::Oldest => self.left.start,
+            ReadOrder::Newest => self.left.end.saturating_sub(1),
+        }
+    }
+
+    /// The position of the walk.
+    fn next(&self) -> Offset {
+        match self.order {
+            ReadOrder::Oldest => self.left.start,
+            ReadOrder::Newest => self.left.end,
+        }
+    }
+
+    /// The next event, which must be there, and its stored bytes.
     fn event(&self) -> Result<(Event, u64), StorageError> {
+        let offset = self.offset();
         let Some((key, value)) = self.events.item() else {
             self.events.status().map_err(unavailable)?;
-            return Err(self.damaged(format!("offset {} is missing before {}", self.next, self.end)));
+            return Err(self.damaged(format!("offset {offset} is missing from {}", self.left)));
         };
-        if key != keys::event(self.partition.key, self.next) {
+        if key != keys::event(self.partition.key, offset) {
             let found = keys::decode_event(key);
-            return Err(self.damaged(format!("offset {} is missing, {found:?} follows", self.next)));
+            return Err(self.damaged(format!("offset {offset} is missing, {found:?} follows")));
         }
         Ok((codec::decode(value)?, value.len() as u64))
     }
 
     fn advance(&mut self) {
-        self.next += 1;
-        self.events.next();
+        match self.order {
+            ReadOrder::Oldest => {
+                self.left.start += 1;
+                self.events.next();
+            }
+            ReadOrder::Newest => {
+                self.left.end -= 1;
+                self.events.prev();
+            }
+        }
     }
 
+    /// Goes on at a position, which must not be behind the end of the walk.
     fn seek(&mut self, next: Offset) {
-        self.next = next;
-        self.events.seek(keys::event(self.partition.key, next));
+        match self.order {
+            ReadOrder::Oldest => {
+                self.left.start = next;
+                self.events.seek(keys::event(self.partition.key, next));
+            }
+            ReadOrder::Newest => {
+                self.left.end = next;
+                self.events.seek_for_prev(keys::event(self.partition.key, next.saturating_sub(1)));
+            }
+        }
     }
 
     fn damaged(&self, why: String) -> StorageError {
@@ -175,16 +250,15 @@ impl Db {
         &self,
         table: &TableName,
         from: &[(PartitionKey, Offset)],
-        filter: TimeFilter,
-        limit: ReadLimit,
+        wanted: &Wanted,
     ) -> Result<Vec<HotPage>, StorageError> {
         let snapshot = self.snapshot();
-        let most = if filter == TimeFilter::default() { ENOUGH_BYTES } else { ENOUGH_FILTERED_BYTES };
-        let enough = limit.bytes.saturating_mul(from.len()).min(most) as u64;
+        let most = if wanted.filter.wants_all() { ENOUGH_BYTES } else { ENOUGH_FILTERED_BYTES };
+        let enough = wanted.limit.bytes.saturating_mul(from.len()).min(most) as u64;
         let (mut pages, mut bytes) = (Vec::with_capacity(from.len()), 0);
         for &(key, offset) in from {
             let partition = PartitionView { db: self, snapshot: &snapshot, table, key };
-            let page = partition.read(offset, filter, limit)?;
+            let page = partition.read(offset, wanted)?;
             bytes += page.stored_bytes;
             pages.push(page);
             if bytes >= enough {
@@ -220,10 +294,11 @@ impl Db {
         let mut options = ReadOptions::default();
         options.fill_cache(false); // a flush must not push out of the cache what readers want
         let view = PartitionView { db: self, snapshot: &snapshot, table: &partition.table, key };
-        let mut scan = Scan::new(view, offset, upto, options);
+        let mut scan =
+            Scan::new(view, ReadOrder::Oldest, OffsetRange::new(offset, upto.max(offset)), options);
         let mut bytes = 0;
-        while scan.next < upto && segment.raw_bytes() < enough {
-            if scan.next.is_multiple_of(SLICE) && stop.is_cancelled() {
+        while !scan.left.is_empty() && segment.raw_bytes() < enough {
+            if scan.offset().is_multiple_of(SLICE) && stop.is_cancelled() {
                 return Err(StorageError::Closed);
             }
             let (event, stored_bytes) = match scan.event() {
@@ -234,7 +309,7 @@ impl Db {
                 }
                 found => found?,
             };
-            segment.push(&Record { partition: key.partition, offset: scan.next, event });
+            segment.push(&Record { partition: key.partition, offset: scan.offset(), event });
             bytes += stored_bytes;
             scan.advance();
         }

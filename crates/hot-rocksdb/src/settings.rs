@@ -117,8 +117,8 @@ pub struct NewTableSettings {
     /// Likewise, in bytes.
     #[schemars(range(max = MAX_BYTES))]
     pub retention_bytes: Option<u64>,
-    /// Likewise: partitions of a table. Stored and shown; a record that names no partition still goes to
-    /// partition 0.
+    /// Likewise: partitions of a table, among which the keys of records choose. A record without a key and
+    /// without a partition goes to partition 0.
     #[schemars(range(min = 1, max = 65_536))]
     pub partitions: u32,
 }

@@ -14,6 +14,7 @@ use contracts::{
     event::Event,
     maker::{Maker, MakerLimits},
     payload::Payload,
+    read::ReadLimit,
     segment::FormatId,
     sequence::{OffsetRange, Watermarks},
 };
@@ -61,7 +62,7 @@ impl TestHot {
 
     async fn read(&self, from: Offset) -> HotPage {
         let limit = ReadLimit { records: 100, bytes: 1 << 20 };
-        self.hot.read(&name("t"), vec![(9, from)], TimeFilter::default(), limit).await.unwrap().remove(0)
+        self.hot.read(&name("t"), vec![(9, from)], Wanted::all(limit)).await.unwrap().remove(0)
     }
 }
 
@@ -81,6 +82,7 @@ fn event(text: &str) -> Event {
         payload: Payload::text(text),
         timestamp_ms: 0,
         appended_ms: 0,
+        key: None,
         idempotency_key: None,
         headers: BTreeMap::new(),
     }
@@ -222,8 +224,7 @@ async fn what_was_evicted_and_what_others_have_costs_a_read_nothing() {
     let key = PartitionKey { table: 0, partition: 9 };
     let (limit, db) = (ReadLimit { records: 100, bytes: 1 << 20 }, &opened.hot.db);
     let mut page = Vec::new();
-    let passed =
-        passed_over(|| page = db.read(&name("t"), &[(key, low)], TimeFilter::default(), limit).unwrap());
+    let passed = passed_over(|| page = db.read(&name("t"), &[(key, low)], &Wanted::all(limit)).unwrap());
     assert_eq!(page[0].page.records.len(), 100);
     assert!(
         passed <= 200,

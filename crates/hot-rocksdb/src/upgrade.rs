@@ -8,6 +8,8 @@
 //! too.
 //!
 //! In format 5 intents name the format of their segment; earlier ones are read as what they meant.
+//!
+//! In format 6 events may have keys, which an earlier program would leave out without a word.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +38,7 @@ pub(super) fn upgrade(db: &DB, format: u32) -> Result<bool, StorageError> {
             from_3(db)?;
         }
         3 => from_3(db)?,
-        4 => {}
+        4 | 5 => {}
         _ => return Ok(false),
     }
     let mut writes = WriteBatch::default();

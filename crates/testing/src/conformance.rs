@@ -1,6 +1,7 @@
 //! What every engine must do, whatever it is made of: [`suite`].
 
 mod makers;
+mod reads;
 mod segments;
 
 use std::collections::BTreeMap;
@@ -13,11 +14,12 @@ use contracts::{
     consumers::Commit,
     engine::Engine,
     error::StorageError,
-    event::{Event, IdempotencyKey},
+    event::{Event, EventKey, IdempotencyKey},
+    filter::{ReadFilter, TimeFilter},
     flush_ledger::HotKeep,
     name::{GroupName, Partition, PartitionNumber, TableName},
     payload::Payload,
-    read::{HotPage, ReadLimit, TimeFilter},
+    read::{HotPage, ReadLimit, Wanted},
     retention::Trim,
     segment::{FlushIntent, FormatId},
     sequence::{Offset, OffsetRange, Watermarks},
@@ -27,6 +29,10 @@ use self::{
     makers::{
         groups_are_counted_by_who_made_them, partitions_are_counted_by_who_made_them,
         tables_are_counted_by_who_made_them, what_a_recovery_leaves_is_still_counted,
+    },
+    reads::{
+        a_filter_looks_into_events, a_key_has_a_home_until_keys_are_elsewhere,
+        a_read_goes_back_from_a_position,
     },
     segments::a_segment_is_filled_within_its_bounds,
 };
@@ -53,6 +59,9 @@ pub async fn suite<V: Volume>(empty: impl Fn() -> V) {
         a_table_is_made_by_its_settings
         what_is_refused_leaves_nothing
         a_page_ends_at_its_limits
+        a_read_goes_back_from_a_position
+        a_filter_looks_into_events
+        a_key_has_a_home_until_keys_are_elsewhere
         a_segment_is_filled_within_its_bounds
         only_what_is_flushed_leaves
         earliest_only_moves_forward
@@ -111,10 +120,14 @@ impl<V: Volume> Case<V> {
         &self,
         partition: PartitionNumber,
         from: Offset,
-        filter: TimeFilter,
+        filter: impl Into<ReadFilter>,
         limit: ReadLimit,
     ) -> HotPage {
-        self.hot().read(&table(), vec![(partition, from)], filter, limit).await.unwrap().remove(0)
+        self.look(partition, from, Wanted::filtered(filter, limit)).await
+    }
+
+    async fn look(&self, partition: PartitionNumber, from: Offset, wanted: Wanted) -> HotPage {
+        self.hot().read(&table(), vec![(partition, from)], wanted).await.unwrap().remove(0)
     }
 
     async fn flush(&self, partition: PartitionNumber, end: Offset) {
@@ -168,6 +181,7 @@ fn event(timestamp_ms: i64, key: Option<&str>) -> Event {
         payload: Payload::text("x"),
         timestamp_ms,
         appended_ms: timestamp_ms,
+        key: None,
         idempotency_key,
         headers: BTreeMap::new(),
     }
@@ -211,23 +225,31 @@ async fn a_key_means_one_payload<V: Volume>(mut z: Case<V>) {
         z.crash().await;
     }
     assert_eq!(z.watermarks(0).next, 1, "nothing of it was written");
+    // The event's own key belongs to what is compared.
+    let event = Event { key: Some(EventKey::stored("k")), ..keyed("x").1 };
+    let append = Append { table: table(), events: vec![(0, event)], expected_offset: None, made_by: None };
+    let other = z.hot().append(append).await;
+    assert!(matches!(other, Err(StorageError::KeyReused { offset: 0, index: 0, .. })), "{other:?}");
 }
 
 async fn a_table_is_made_by_its_settings<V: Volume>(mut z: Case<V>) {
     let change = |partitions| TableChange { partitions: Some(partitions), ..TableChange::default() };
-    assert!(z.hot().configure_table(table(), change(Some(3))).await.unwrap().is_new);
+    assert!(z.hot().configure_table(table(), change(Some(3))).await.unwrap().before.is_none());
     z.crash().await;
     let configured = z
         .hot()
         .configure_table(table(), TableChange { retention_bytes: Some(Some(5)), ..TableChange::default() })
         .await
         .unwrap();
-    assert!(!configured.is_new);
+    assert_eq!(configured.before.map(|before| before.partitions), Some(Chosen::own(3)));
     assert_eq!(
         (configured.settings.partitions, configured.settings.retention_bytes),
         (Chosen::own(3), Chosen::own(Some(5)))
     );
     assert_eq!(z.hot().table(&table()).unwrap().settings, configured.settings);
+    assert_eq!(z.hot().settings(&table()), configured.settings);
+    let other = z.hot().settings(&TableName::parse("other").unwrap());
+    assert_eq!(other.partitions, Chosen::default_of(1), "those of a new table");
 }
 
 async fn what_is_refused_leaves_nothing<V: Volume>(mut z: Case<V>) {
@@ -255,8 +277,7 @@ async fn a_page_ends_at_its_limits<V: Volume>(z: Case<V>) {
     let page = z.read(0, 0, TimeFilter { since: Some(4), until: Some(6) }, ALL).await;
     assert_eq!((offsets(&page), page.page.next), (vec![4, 5], 10));
     assert!(offsets(&z.read(0, 10, TimeFilter::default(), ALL).await).is_empty());
-    let unknown =
-        z.hot().read(&TableName::parse("other").unwrap(), vec![(0, 0)], TimeFilter::default(), ALL).await;
+    let unknown = z.hot().read(&TableName::parse("other").unwrap(), vec![(0, 0)], Wanted::all(ALL)).await;
     assert!(matches!(unknown, Err(StorageError::UnknownTable(_))));
 }
 

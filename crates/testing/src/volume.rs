@@ -19,7 +19,7 @@ use contracts::{
     idempotency::{FirstWrite, Hash},
     maker::Made,
     name::{GroupName, Partition, PartitionNumber, TableName},
-    read::{HotPage, Page, ReadLimit, TimeFilter},
+    read::{HotPage, Page, ReadOrder, Wanted},
     recovery::{Recovered, RecoveredOffset, RecoveredTable},
     segment::FlushIntent,
     sequence::{Offset, OffsetRange, Watermarks},
@@ -73,6 +73,7 @@ struct MemoryTable {
     is_deleted: bool,
     /// The principal that made it, if there was one; none has made a deleted table.
     made_by: Option<Arc<str>>,
+    keys_elsewhere: bool,
     partitions: BTreeMap<PartitionNumber, Sheet>,
 }
 
@@ -156,17 +157,19 @@ impl VolumeState {
         default: TableSettings,
     ) -> Result<Configured, StorageError> {
         let known = self.known(name).map(|table| table.settings);
-        let is_new = known.is_none();
-        if is_new {
+        if known.is_none() {
             self.check_maker(change.made_by.as_ref(), Made::Tables, 1)?;
         }
         let settings = change.apply(known.unwrap_or(default), default);
         let table = self.tables.entry(name.clone()).or_default();
         (table.settings, table.is_deleted) = (settings, false);
-        if is_new {
+        table.keys_elsewhere |= known
+            .is_some_and(|known| known.partitions.value != settings.partitions.value)
+            && !table.partitions.is_empty();
+        if known.is_none() {
             table.made_by = change.made_by.map(|maker| maker.principal);
         }
-        Ok(Configured { settings, is_new })
+        Ok(Configured { settings, before: known })
     }
 
     fn evict(&mut self, keep: HotKeep) -> u64 {
@@ -195,12 +198,13 @@ impl VolumeState {
     fn recover(&mut self, recovered: Recovered) {
         for RecoveredTable { name, settings, is_deleted } in recovered.tables {
             let table = self.tables.entry(name).or_default();
-            (table.settings, table.is_deleted) = (settings, is_deleted);
+            (table.settings, table.is_deleted, table.keys_elsewhere) = (settings, is_deleted, !is_deleted);
             table.made_by = table.made_by.take().filter(|_| !is_deleted);
         }
         self.runs.retain(|run| recovered.partitions.iter().all(|one| one.partition != run.partition));
         for one in recovered.partitions {
             let table = self.tables.entry(one.partition.table.clone()).or_default();
+            table.keys_elsewhere = !table.is_deleted;
             let sheet = table.partitions.entry(one.partition.number).or_default();
             assert!(sheet.watermarks.next <= one.watermarks.next, "recovery would give offsets again");
             sheet.watermarks = one.watermarks;
@@ -258,21 +262,26 @@ impl Sheet {
         }
     }
 
-    fn page(&self, number: PartitionNumber, from: Offset, filter: TimeFilter, limit: ReadLimit) -> HotPage {
+    fn page(&self, number: PartitionNumber, from: Offset, wanted: &Wanted) -> HotPage {
+        let Wanted { filter, order, limit, most_examined } = wanted;
         let mut hot = HotPage {
             watermarks: self.watermarks,
-            page: Page { records: Vec::new(), next: from },
+            page: Page { records: Vec::new(), next: from, examined: 0 },
             stored_bytes: 0,
         };
-        if !self.watermarks.hot().contains(from) {
-            return hot;
-        }
+        let events: Box<dyn Iterator<Item = (&Offset, &Event)>> = match order {
+            ReadOrder::Oldest if self.watermarks.hot().contains(from) => Box::new(self.events.range(from..)),
+            ReadOrder::Newest => Box::new(self.events.range(..from).rev()),
+            ReadOrder::Oldest => return hot,
+        };
+        let most = if filter.looks_into_events() { *most_examined } else { u64::MAX };
         let mut bytes = 0;
-        for (&offset, event) in self.events.range(from..) {
-            if hot.page.records.len() >= limit.records {
+        for (&offset, event) in events {
+            if hot.page.records.len() >= limit.records || hot.page.examined >= most {
                 break;
             }
-            if filter.wants(event.timestamp_ms) {
+            hot.page.examined += 1;
+            if filter.wants(event) {
                 bytes += event.footprint();
                 if bytes > limit.bytes && !hot.page.records.is_empty() {
                     break;
@@ -280,7 +289,7 @@ impl Sheet {
                 hot.page.records.push(Record { partition: number, offset, event: event.clone() });
             }
             hot.stored_bytes += event.size() as u64 + OVERHEAD;
-            hot.page.next = offset + 1;
+            hot.page.next = order.behind(offset);
         }
         hot
     }

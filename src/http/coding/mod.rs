@@ -1,10 +1,14 @@
-//! Content codings of request bodies: gzip and zstd, decoded in pieces as they arrive and in bounded memory.
+//! Content codings of request bodies: gzip, zstd, deflate and snappy, decoded in pieces as they arrive and in
+//! bounded memory.
 //!
 //! Several gzip members or zstd frames in a row are one body (RFC 1952 2.2, RFC 8878 3.1), however they are
-//! cut into pieces. Anything else that follows them is an error. zstd windows are at most 8 MiB (RFC 9659).
+//! cut into pieces; zlib streams and snappy frames likewise. Anything else that follows them is an error.
+//! zstd windows are at most 8 MiB (RFC 9659).
 
+mod snappy_frames;
 #[cfg(test)]
 mod tests;
+mod zlib_streams;
 mod zstd_frames;
 
 use std::io::{self, BufRead, ErrorKind, Read};
@@ -13,13 +17,15 @@ use axum::http::{HeaderMap, header};
 use bytes::{Buf, Bytes};
 use flate2::bufread::MultiGzDecoder;
 
-use self::zstd_frames::ZstdFrames;
+use self::{snappy_frames::SnappyFrames, zlib_streams::ZlibStreams, zstd_frames::ZstdFrames};
 use super::{error::Problem, extract};
 
 /// Bytes that one step decodes at most.
 const PIECE_BYTES: usize = 64 << 10;
-/// What a gzip decoder holds: its window and tables, rounded up.
-const GZIP_BYTES: usize = 64 << 10;
+/// What a decoder of gzip or zlib holds: its window and tables, rounded up.
+const INFLATE_BYTES: usize = 64 << 10;
+/// What may be sent, for people.
+const KNOWN: &str = "gzip, zstd, deflate, snappy or none";
 
 /// How a body is coded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +34,16 @@ pub enum Coding {
     Gzip,
     /// RFC 8878.
     Zstd,
+    /// RFC 1950, zlib.
+    Deflate,
+    /// Snappy's framing format.
+    Snappy,
 }
 
 impl Coding {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Gzip, Self::Zstd, Self::Deflate, Self::Snappy];
+
     /// The coding that `Content-Encoding` names, in any case; none for `identity` and an empty value.
     ///
     /// # Errors
@@ -44,15 +57,17 @@ impl Coding {
                     "" | "identity" => continue,
                     "gzip" | "x-gzip" => Self::Gzip,
                     "zstd" => Self::Zstd,
+                    "deflate" => Self::Deflate,
+                    "snappy" => Self::Snappy,
                     _ => {
                         return Err(extract::unsupported(format!(
-                            "content encoding {text:?} is not supported: send gzip, zstd or none"
+                            "content encoding {text:?} is not supported: send {KNOWN}"
                         )));
                     }
                 };
                 if coding.replace(named).is_some() {
                     return Err(extract::unsupported(format!(
-                        "content encoding {text:?} is more than one: send gzip, zstd or none"
+                        "content encoding {text:?} is more than one: send {KNOWN}"
                     )));
                 }
             }
@@ -78,6 +93,10 @@ pub enum Decoder {
     Gzip(Box<MultiGzDecoder<Input>>),
     /// zstd.
     Zstd(Box<ZstdFrames>),
+    /// zlib.
+    Deflate(Box<ZlibStreams>),
+    /// Snappy.
+    Snappy(Box<SnappyFrames>),
 }
 
 impl Decoder {
@@ -86,6 +105,8 @@ impl Decoder {
         match coding {
             Coding::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(Input::default()))),
             Coding::Zstd => Self::Zstd(Box::default()),
+            Coding::Deflate => Self::Deflate(Box::default()),
+            Coding::Snappy => Self::Snappy(Box::default()),
         }
     }
 
@@ -102,8 +123,9 @@ impl Decoder {
     /// The memory that it holds, in bytes.
     pub fn held_bytes(&self) -> usize {
         match self {
-            Self::Gzip(_) => GZIP_BYTES,
+            Self::Gzip(_) | Self::Deflate(_) => INFLATE_BYTES,
             Self::Zstd(zstd) => zstd.held_bytes(),
+            Self::Snappy(snappy) => snappy.held_bytes(),
         }
     }
 
@@ -116,6 +138,8 @@ impl Decoder {
         let read = match self {
             Self::Gzip(gzip) => gzip.read(&mut piece),
             Self::Zstd(zstd) => zstd.read(&mut piece),
+            Self::Deflate(zlib) => zlib.read(&mut piece),
+            Self::Snappy(snappy) => snappy.read(&mut piece),
         };
         match read {
             Ok(0) => Ok(DecodeStep::End),
@@ -132,6 +156,8 @@ impl Decoder {
         match self {
             Self::Gzip(gzip) => gzip.get_mut(),
             Self::Zstd(zstd) => zstd.input(),
+            Self::Deflate(zlib) => zlib.input(),
+            Self::Snappy(snappy) => snappy.input(),
         }
     }
 }

@@ -10,8 +10,7 @@ use serde_json::{Value, value::RawValue};
 use utoipa::ToSchema;
 
 use super::{
-    Charged, Headers, PlacedEvent, RecordParser, SentEvent, bad_payload, no_records, too_large,
-    too_many_headers,
+    Charged, Headers, NewEvent, RecordParser, SentEvent, bad_payload, no_records, too_large, too_many_headers,
 };
 use crate::http::{
     error::Problem,
@@ -31,12 +30,15 @@ pub struct EventToWrite {
     /// Any bytes.
     #[schema(format = "byte")]
     pub payload_base64: Option<String>,
-    /// 0 if left out.
+    /// If left out, the key chooses it; without a key it is 0.
     #[schema(minimum = 0, maximum = 1023)]
     pub partition: Option<u32>,
     /// Milliseconds since 1970, years 1 to 9999; the server's clock if left out.
     #[schema(minimum = -62_135_596_800_000_i64, maximum = 253_402_300_799_999_i64)]
     pub timestamp_ms: Option<i64>,
+    /// What the event is about: events of one key go to one partition.
+    #[schema(min_length = 1, max_length = 1024)]
+    pub key: Option<String>,
     /// Stored at most once per partition and key within the window.
     #[schema(min_length = 1, max_length = 1024)]
     pub idempotency_key: Option<String>,
@@ -67,6 +69,8 @@ struct JsonEvent<'a> {
     partition: Option<i128>,
     #[serde(default, deserialize_with = "whole")]
     timestamp_ms: Option<i128>,
+    #[serde(default)]
+    key: Option<String>,
     #[serde(default)]
     idempotency_key: Option<String>,
     #[serde(borrow, default)]
@@ -99,7 +103,7 @@ impl RecordParser<'_> {
     ///
     /// # Errors
     /// 400, 413 or 422.
-    pub fn json_event(&self, body: &[u8]) -> Result<PlacedEvent, Problem> {
+    pub fn json_event(&self, body: &[u8]) -> Result<NewEvent, Problem> {
         self.json_event_at(json_body::without_mark(body)?, None)
     }
 
@@ -107,7 +111,7 @@ impl RecordParser<'_> {
     ///
     /// # Errors
     /// 400, 413 or 422.
-    pub fn json_event_at(&self, body: &[u8], place: Option<u64>) -> Result<PlacedEvent, Problem> {
+    pub fn json_event_at(&self, body: &[u8], place: Option<u64>) -> Result<NewEvent, Problem> {
         match self.quick_event(body, place) {
             Some(event) => event,
             None => self.any_event(body, place),
@@ -115,7 +119,7 @@ impl RecordParser<'_> {
     }
 
     /// Reads any event, or says what is wrong with it.
-    pub(super) fn any_event(&self, body: &[u8], place: Option<u64>) -> Result<PlacedEvent, Problem> {
+    pub(super) fn any_event(&self, body: &[u8], place: Option<u64>) -> Result<NewEvent, Problem> {
         let Object(event): Object<JsonEvent<'_>> = serde_json::from_slice(body).map_err(bad_json)?;
         let _ = event.offset;
         let payload =
@@ -131,6 +135,7 @@ impl RecordParser<'_> {
             payload,
             partition: event.partition,
             timestamp_ms: event.timestamp_ms,
+            key: event.key,
             idempotency_key,
             headers,
         })
@@ -140,7 +145,7 @@ impl RecordParser<'_> {
     ///
     /// # Errors
     /// 400, 413 or 422, with the `index` of the event; 503 without memory.
-    pub fn json_bulk(&self, body: &[u8], share: &mut Share) -> Result<Vec<PlacedEvent>, Problem> {
+    pub fn json_bulk(&self, body: &[u8], share: &mut Share) -> Result<Vec<NewEvent>, Problem> {
         let mut charged = Charged::new(share, self.limits);
         if let Some(events) = self.quick_bulk(body, &mut charged) {
             return Ok(events);
@@ -150,7 +155,7 @@ impl RecordParser<'_> {
     }
 
     /// Reads any bulk write, or says what is wrong with it.
-    pub(super) fn any_bulk(&self, body: &[u8], charged: Charged<'_>) -> Result<Vec<PlacedEvent>, Problem> {
+    pub(super) fn any_bulk(&self, body: &[u8], charged: Charged<'_>) -> Result<Vec<NewEvent>, Problem> {
         let bulk: JsonBulk<'_> = json_body::parse(body)?;
         let events = json_body::part(bulk.records, |from, stopped| {
             EventsVisitor { parser: self, charged, stopped }.deserialize(from)
@@ -199,13 +204,13 @@ struct EventsVisitor<'a, 'b> {
 }
 
 impl<'de> Visitor<'de> for EventsVisitor<'_, '_> {
-    type Value = Vec<PlacedEvent>;
+    type Value = Vec<NewEvent>;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("an array of events")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Vec<PlacedEvent>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Vec<NewEvent>, A::Error> {
         let mut events = Vec::new();
         while let Some(event) = list.next_element::<&RawValue>()? {
             let index = events.len();
@@ -213,9 +218,9 @@ impl<'de> Visitor<'de> for EventsVisitor<'_, '_> {
                 .parser
                 .count(index)
                 .and_then(|()| self.parser.json_event_at(event.get().as_bytes(), Some(index as u64)));
-            let charged = event.and_then(|placed| self.charged.take(placed.1.footprint()).map(|()| placed));
+            let charged = event.and_then(|new| self.charged.take(new.event.footprint()).map(|()| new));
             match charged {
-                Ok(placed) => events.push(placed),
+                Ok(new) => events.push(new),
                 Err(problem) => return Err(self.stopped.by(problem.at_index(index))),
             }
         }
@@ -224,9 +229,9 @@ impl<'de> Visitor<'de> for EventsVisitor<'_, '_> {
 }
 
 impl<'de> DeserializeSeed<'de> for EventsVisitor<'_, '_> {
-    type Value = Vec<PlacedEvent>;
+    type Value = Vec<NewEvent>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<PlacedEvent>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<NewEvent>, D::Error> {
         deserializer.deserialize_seq(self)
     }
 }
@@ -271,6 +276,7 @@ mod tests {
             (&event["properties"]["partition"]["maximum"], Value::from(limits.partitions_per_table - 1)),
             (&event["properties"]["timestamp_ms"]["minimum"], Value::from(MIN_TIMESTAMP_MS)),
             (&event["properties"]["timestamp_ms"]["maximum"], Value::from(MAX_TIMESTAMP_MS)),
+            (&event["properties"]["key"]["maxLength"], Value::from(limits.key_bytes)),
             (&event["properties"]["idempotency_key"]["maxLength"], Value::from(limits.idempotency_key_bytes)),
             (&bulk["properties"]["records"]["maxItems"], Value::from(limits.bulk_records)),
         ];

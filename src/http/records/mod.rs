@@ -1,13 +1,19 @@
 //! What writes send becomes events, or a problem that says what is wrong with it. Everything is counted while
 //! it is read, and its memory is charged to the budget before it is allocated.
 
+mod cloudevents;
 mod json;
 mod protobuf;
 mod quick;
+mod raw;
 
 use std::collections::BTreeMap;
 
-pub use self::json::{BulkToWrite, EventToWrite};
+pub use self::{
+    cloudevents::{CloudEventHead, CloudEventMode},
+    json::{BulkToWrite, EventToWrite},
+    raw::{RawEnvelope, RawSettings, either},
+};
 use super::{
     code::Code,
     error::Problem,
@@ -19,13 +25,21 @@ use super::{
 };
 use contracts::{
     clock::{MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS, TimestampMs},
-    event::{Event, IdempotencyKey},
+    event::{Event, EventKey, IdempotencyKey},
     name::PartitionNumber,
     payload::{BadPayload, Payload},
 };
 
 type Headers = BTreeMap<String, String>;
-type PlacedEvent = (PartitionNumber, Event);
+
+/// An event that was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// The partition that it must go to; `None` if none was named, and its key decides.
+    pub partition: Option<PartitionNumber>,
+    /// The event.
+    pub event: Event,
+}
 
 /// Turns what a request sends into events.
 #[derive(Debug, Clone, Copy)]
@@ -36,19 +50,20 @@ pub struct RecordParser<'a> {
     pub now_ms: TimestampMs,
     /// The trace that the request belongs to. Events keep it, so that a consumer can continue the trace.
     pub traceparent: Option<&'a str>,
-    /// The partition of events that name none; events that name another one are refused.
+    /// The partition of events that name none, whatever their keys; events that name another one are refused.
     pub partition: Option<PartitionNumber>,
     /// The idempotency key of an event that has none; of several events each has its index after the key. Not
     /// parsed yet: the limit holds for the key that an event gets.
-    pub key: Option<&'a str>,
+    pub idempotency_key: Option<&'a str>,
 }
 
-/// An event as it was sent: its numbers and key may still be out of range, and its partition and time may be
+/// An event as it was sent: its numbers and keys may still be out of range, and its partition and time may be
 /// missing.
 struct SentEvent {
     payload: Payload,
     partition: Option<i128>,
     timestamp_ms: Option<i128>,
+    key: Option<String>,
     idempotency_key: Option<String>,
     headers: Headers,
 }
@@ -61,13 +76,14 @@ impl RecordParser<'_> {
     }
 
     fn key_at(&self, place: Option<u64>) -> Option<String> {
+        let key = self.idempotency_key?;
         Some(match place {
-            None => self.key?.to_owned(),
-            Some(place) => format!("{}/{place}", self.key?),
+            None => key.to_owned(),
+            Some(place) => format!("{key}/{place}"),
         })
     }
 
-    fn event(&self, sent: SentEvent) -> Result<PlacedEvent, Problem> {
+    fn event(&self, sent: SentEvent) -> Result<NewEvent, Problem> {
         let partition = self.partition_of(sent.partition)?;
         let timestamp_ms = match sent.timestamp_ms {
             None => self.now_ms,
@@ -82,12 +98,17 @@ impl RecordParser<'_> {
                     Problem::new(Code::TimestampOutOfRange, detail)
                 })?,
         };
-        let SentEvent { payload, idempotency_key, headers, .. } = sent;
+        let SentEvent { payload, key, idempotency_key, headers, .. } = sent;
+        let key = key
+            .map(|key| EventKey::parse(key, self.limits.key_bytes))
+            .transpose()
+            .map_err(|error| Problem::new(Code::BadKey, error))?;
         let idempotency_key = idempotency_key
             .map(|key| IdempotencyKey::parse(key, self.limits.idempotency_key_bytes))
             .transpose()
             .map_err(|error| Problem::new(Code::IdempotencyKeyOutOfRange, error))?;
-        let mut event = Event { payload, timestamp_ms, appended_ms: self.now_ms, idempotency_key, headers };
+        let appended_ms = self.now_ms;
+        let mut event = Event { payload, timestamp_ms, appended_ms, key, idempotency_key, headers };
         let size = event.size();
         if size > self.limits.record_bytes {
             return Err(too_large(size, self.limits));
@@ -99,18 +120,18 @@ impl RecordParser<'_> {
         {
             event.headers.entry(TRACEPARENT.as_str().to_owned()).or_insert_with(|| traceparent.to_owned());
         }
-        Ok((partition, event))
+        Ok(NewEvent { partition, event })
     }
 
-    /// The event's own partition, else the request's, else 0.
-    fn partition_of(&self, own: Option<i128>) -> Result<PartitionNumber, Problem> {
+    /// The event's own partition, else the request's.
+    fn partition_of(&self, own: Option<i128>) -> Result<Option<PartitionNumber>, Problem> {
         match (own, self.partition) {
             (Some(own), Some(other)) if own != i128::from(other) => Err(Problem::new(
                 Code::BadPartition,
                 format!("the event names partition {own}, the request's header {other}"),
             )),
-            (Some(own), _) => extract::partition_number(own, self.limits),
-            (None, other) => Ok(other.unwrap_or(0)),
+            (Some(own), _) => extract::partition_number(own, self.limits).map(Some),
+            (None, other) => Ok(other),
         }
     }
 }

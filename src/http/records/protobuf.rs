@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 
-use super::{Charged, PlacedEvent, RecordParser, SentEvent, bad_payload, no_records, too_many_headers};
+use super::{Charged, NewEvent, RecordParser, SentEvent, bad_payload, no_records, too_many_headers};
 use crate::{
     http::{
         code::Code,
@@ -23,7 +23,7 @@ impl RecordParser<'_> {
     ///
     /// # Errors
     /// 400, 413 or 422.
-    pub fn protobuf_event(&self, body: Bytes) -> Result<PlacedEvent, Problem> {
+    pub fn protobuf_event(&self, body: Bytes) -> Result<NewEvent, Problem> {
         let mut headers = 0;
         strict::check(&body, strict::EVENT, &mut |_| {
             headers += 1;
@@ -38,7 +38,7 @@ impl RecordParser<'_> {
     ///
     /// # Errors
     /// 400, 413 or 422, with the `index` of the event; 503 without memory.
-    pub fn protobuf_bulk(&self, body: Bytes, share: &mut Share) -> Result<Vec<PlacedEvent>, Problem> {
+    pub fn protobuf_bulk(&self, body: Bytes, share: &mut Share) -> Result<Vec<NewEvent>, Problem> {
         // How many headers each event has.
         let mut events: Vec<usize> = Vec::new();
         let mut charged = Charged::new(share, self.limits);
@@ -74,7 +74,7 @@ impl RecordParser<'_> {
         if count > self.limits.record_headers { Err(too_many_headers(self.limits)) } else { Ok(()) }
     }
 
-    fn protobuf(&self, event: v1::Event, place: Option<u64>) -> Result<PlacedEvent, Problem> {
+    fn protobuf(&self, event: v1::Event, place: Option<u64>) -> Result<NewEvent, Problem> {
         let payload = match event.payload_kind() {
             v1::PayloadKind::Unspecified => Ok(Payload::guess(event.payload)),
             v1::PayloadKind::Text => Payload::new(PayloadKind::Text, event.payload),
@@ -87,6 +87,7 @@ impl RecordParser<'_> {
             payload: payload.map_err(bad_payload)?,
             partition,
             timestamp_ms,
+            key: event.key,
             idempotency_key,
             headers: event.headers,
         })

@@ -1,7 +1,7 @@
 //! Plain events as JSON in one pass. `None` means that a text is not plain, whatever is unusual or wrong in
 //! it: `json` reads it then, and it alone says what is wrong.
 
-use super::{Charged, Headers, PlacedEvent, RecordParser, SentEvent};
+use super::{Charged, Headers, NewEvent, RecordParser, SentEvent};
 #[cfg(any(test, feature = "fuzz"))]
 use crate::http::memory::Share;
 use crate::http::{error::Problem, limits::Limits};
@@ -17,6 +17,7 @@ struct QuickEvent<'a> {
     payload_base64: Option<&'a str>,
     partition: Option<i64>,
     timestamp_ms: Option<i64>,
+    key: Option<&'a str>,
     idempotency_key: Option<&'a str>,
     headers: Option<Headers>,
     offset: Option<i64>,
@@ -24,11 +25,7 @@ struct QuickEvent<'a> {
 
 impl RecordParser<'_> {
     /// Reads a text that is one event, of several at `place`.
-    pub(super) fn quick_event(
-        &self,
-        text: &[u8],
-        place: Option<u64>,
-    ) -> Option<Result<PlacedEvent, Problem>> {
+    pub(super) fn quick_event(&self, text: &[u8], place: Option<u64>) -> Option<Result<NewEvent, Problem>> {
         let mut from = JsonScanner::new(text)?;
         let mut event = QuickEvent::default();
         fields(&mut from, self.limits, &mut event)?;
@@ -36,7 +33,7 @@ impl RecordParser<'_> {
     }
 
     /// Reads a bulk write whose events are all good, and charges them one by one.
-    pub(super) fn quick_bulk(&self, body: &[u8], charged: &mut Charged<'_>) -> Option<Vec<PlacedEvent>> {
+    pub(super) fn quick_bulk(&self, body: &[u8], charged: &mut Charged<'_>) -> Option<Vec<NewEvent>> {
         let mut from = JsonScanner::new(body)?;
         from.take(b'{')?;
         from.take(b'"')?;
@@ -48,9 +45,9 @@ impl RecordParser<'_> {
             self.count(index).ok()?;
             let mut event = QuickEvent::default();
             fields(&mut from, self.limits, &mut event)?;
-            let placed = self.of_quick(event, Some(index as u64))?.ok()?;
-            charged.take(placed.1.footprint()).ok()?;
-            events.push(placed);
+            let new = self.of_quick(event, Some(index as u64))?.ok()?;
+            charged.take(new.event.footprint()).ok()?;
+            events.push(new);
             match from.token()? {
                 b',' => {}
                 b']' => break,
@@ -62,7 +59,7 @@ impl RecordParser<'_> {
     }
 
     #[inline]
-    fn of_quick(&self, event: QuickEvent<'_>, place: Option<u64>) -> Option<Result<PlacedEvent, Problem>> {
+    fn of_quick(&self, event: QuickEvent<'_>, place: Option<u64>) -> Option<Result<NewEvent, Problem>> {
         let payload = match (event.payload, event.payload_base64) {
             (Some(value), None) => Payload::scanned(value),
             (None, text) => Payload::from_json(None, text).ok()?,
@@ -72,6 +69,7 @@ impl RecordParser<'_> {
             payload,
             partition: event.partition.map(i128::from),
             timestamp_ms: event.timestamp_ms.map(i128::from),
+            key: event.key.map(str::to_owned),
             idempotency_key: event.idempotency_key.map(str::to_owned).or_else(|| self.key_at(place)),
             headers: event.headers.unwrap_or_default(),
         }))
@@ -89,6 +87,8 @@ fn fields<'a>(from: &mut JsonScanner<'a>, limits: &Limits, event: &mut QuickEven
             put(&mut event.timestamp_ms, from.integer())?;
         } else if from.takes(b"idempotency_key\":") {
             put(&mut event.idempotency_key, from.string())?;
+        } else if from.takes(b"key\":") {
+            put(&mut event.key, from.string())?;
         } else if from.takes(b"partition\":") {
             put(&mut event.partition, from.integer())?;
         } else if from.takes(b"headers\":") {

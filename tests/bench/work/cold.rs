@@ -184,7 +184,8 @@ async fn flush(options: &Options, report: &mut Report) {
 fn record(number: usize) -> Record {
     let payload = Payload::new(PayloadKind::Json, Bytes::from(data::payload(number))).unwrap();
     let (timestamp_ms, headers) = (data::timestamp_ms(number), Default::default());
-    let event = Event { payload, timestamp_ms, appended_ms: timestamp_ms, idempotency_key: None, headers };
+    let event =
+        Event { payload, timestamp_ms, appended_ms: timestamp_ms, key: None, idempotency_key: None, headers };
     Record { partition: number as u32 % 4, offset: number as u64 / 4, event }
 }
 

@@ -43,17 +43,23 @@ const EVERYBODY: [&str; 6] = ["producer", "consumer", "owner", "operator", "nobo
 type RouteCase = (Method, &'static str, &'static str, RouteRight);
 
 const RECORD: &str = r#"{"payload":1}"#;
+const RESET: &str = r#"{"table":"t","to":"earliest"}"#;
+/// What shows without doing needs less.
+const RESET_DRY: &str = r#"{"table":"t","to":"earliest","dry_run":true}"#;
 
 /// All routes of the main port. Those that delete stand last.
 const MAIN: &[RouteCase] = &[
     (Method::POST, "/tables/{table}", RECORD, RouteRight::Append),
     (Method::POST, "/tables/{table}/bulk", r#"{"records":[{"payload":1}]}"#, RouteRight::Append),
+    (Method::POST, "/tables/{table}/raw", RECORD, RouteRight::Append),
     (Method::GET, "/tables/{table}", "", RouteRight::Read),
     (Method::HEAD, "/tables/{table}", "", RouteRight::Read),
     (Method::GET, "/tables/{table}/partitions", "", RouteRight::Read),
     (Method::HEAD, "/tables/{table}/partitions", "", RouteRight::Read),
     (Method::GET, "/tables/{table}/config", "", RouteRight::Read),
     (Method::HEAD, "/tables/{table}/config", "", RouteRight::Read),
+    (Method::GET, "/tables/{table}/segments", "", RouteRight::Read),
+    (Method::HEAD, "/tables/{table}/segments", "", RouteRight::Read),
     (Method::PUT, "/tables/{table}/config", "{}", RouteRight::Manage),
     (Method::POST, "/tables/{table}/flush", "", RouteRight::Manage),
     (Method::GET, "/tables", "", RouteRight::Listed),
@@ -61,6 +67,8 @@ const MAIN: &[RouteCase] = &[
     (Method::GET, "/consumers", "", RouteRight::Listed),
     (Method::HEAD, "/consumers", "", RouteRight::Listed),
     (Method::POST, "/consumers/{group}/commit", r#"{"table":"t","offset":1}"#, RouteRight::Commit),
+    (Method::POST, "/consumers/{group}/reset", RESET, RouteRight::Rewind),
+    (Method::POST, "/consumers/{group}/reset", RESET_DRY, RouteRight::Commit),
     (Method::GET, "/consumers/{group}", "", RouteRight::Commit),
     (Method::HEAD, "/consumers/{group}", "", RouteRight::Commit),
     (Method::GET, "/consumers/{group}/offset?table=t", "", RouteRight::Commit),
@@ -82,8 +90,10 @@ const MAIN: &[RouteCase] = &[
     (Method::GET, "/docs/index.html", "", RouteRight::Nothing),
     (Method::GET, "/docs/errors", "", RouteRight::Nothing),
     (Method::OPTIONS, "/tables/{table}", "", RouteRight::Nothing),
+    (Method::OPTIONS, "/tables/{table}/raw", "", RouteRight::Nothing),
     (Method::OPTIONS, "/tables/{table}/bulk", "", RouteRight::Nothing),
     (Method::OPTIONS, "/consumers/{group}/commit", "", RouteRight::Nothing),
+    (Method::OPTIONS, "/consumers/{group}/reset", "", RouteRight::Nothing),
     (Method::DELETE, "/consumers/{group}", "", RouteRight::Rewind),
     (Method::DELETE, "/tables/{table}", "", RouteRight::Manage),
 ];

@@ -80,11 +80,17 @@ async fn a_flush_costs_a_put_for_each_partition_and_one_for_all() {
 #[test]
 fn an_event_costs_few_allocations_on_each_path() {
     let limits = Limits::default();
-    let parser = RecordParser { limits: &limits, now_ms: 0, traceparent: None, partition: None, key: None };
+    let parser = RecordParser {
+        limits: &limits,
+        now_ms: 0,
+        traceparent: None,
+        partition: None,
+        idempotency_key: None,
+    };
     let bodies: Vec<Vec<u8>> = (0..1000).map(|number| record(number).to_string().into_bytes()).collect();
     let mut stored = Vec::with_capacity(1000);
     let taken = measure(|| {
-        stored.extend(bodies.iter().map(|body| codec::encode(parser.json_event(body).unwrap().1)))
+        stored.extend(bodies.iter().map(|body| codec::encode(parser.json_event(body).unwrap().event)))
     });
     assert!(taken.count_total <= 4 * 1000, "taking 1,000 events in: {taken:?}");
 

@@ -16,9 +16,9 @@ use contracts::{
     error::StorageError,
     event::Record,
     name::Partition,
-    read::{Page, ReadLimit, TimeFilter},
+    read::{Page, Wanted},
     segment::{FormatId, SegmentBuilder, SegmentId, SegmentMeta},
-    sequence::Offset,
+    sequence::OffsetRange,
 };
 
 /// A segment that a manifest names, with the key of its object.
@@ -33,16 +33,12 @@ pub struct LocatedSegment {
 }
 
 /// A read of one segment.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct SegmentQuery {
-    /// The first offset to read.
-    pub from: Offset,
-    /// The first offset not to read.
-    pub end: Offset,
-    /// The timestamps of the events to return.
-    pub filter: TimeFilter,
-    /// How many events to return at most.
-    pub limit: ReadLimit,
+    /// The offsets to read, all of them in the segment; at least one.
+    pub range: OffsetRange,
+    /// Which of their events to return, how many, and from which end.
+    pub wanted: Wanted,
 }
 
 /// The content of a segment's objects.
@@ -86,8 +82,8 @@ pub trait SegmentFormat: Send + Sync {
     /// Why the index is invalid.
     fn index_from_json(&self, meta: SegmentMeta, index: &Value) -> Result<SegmentMeta, String>;
 
-    /// Reads events of a segment that holds the first offset of `query`: at least to the end of one part, or
-    /// until the limit is reached.
+    /// Reads events of a segment, from the end of the range at which the read begins: at least to the end of
+    /// one part, or until the limit is reached.
     ///
     /// # Errors
     /// `Unavailable`, or `Corrupt` if an object is not what its manifest says.
@@ -95,7 +91,7 @@ pub trait SegmentFormat: Send + Sync {
         &self,
         parts: &PartCache,
         segment: &LocatedSegment,
-        query: SegmentQuery,
+        query: &SegmentQuery,
     ) -> Result<Page, StorageError>;
 
     /// Decodes whole objects, which must be the ones that the manifest describes, and passes their records to

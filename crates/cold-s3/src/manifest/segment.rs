@@ -227,8 +227,14 @@ mod tests {
             let payload = Payload::text("x".repeat(1000));
             let (timestamp_ms, headers) =
                 (1_704_067_200_000 + offset % 1000, std::collections::BTreeMap::new());
-            let event =
-                Event { payload, timestamp_ms, appended_ms: timestamp_ms, idempotency_key: None, headers };
+            let event = Event {
+                payload,
+                timestamp_ms,
+                appended_ms: timestamp_ms,
+                key: None,
+                idempotency_key: None,
+                headers,
+            };
             builder.push(&Record { partition: 7, offset: offset as u64, event });
             offset += 1;
         }

@@ -6,9 +6,9 @@
 mod http;
 mod names;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
 
-use std::sync::OnceLock;
+use parking_lot::Mutex;
 
 use metrics::{Counter, Histogram, counter, describe_gauge, gauge, histogram};
 
@@ -18,7 +18,7 @@ use self::names::{
     COMPACTED_SEGMENTS, CONNECTIONS, CONSUMER_LAG, COUNTERS, DUPLICATES, EVICTED, FLUSH_FAILURES,
     FLUSH_SECONDS, FLUSHED_AT, FLUSHED_BYTES, FLUSHED_EVENTS, FLUSHED_SEGMENTS, GROUPS, GROUPS_EXPIRED,
     HOT_BYTES, KEY_WINDOW, KEY_WINDOW_SETTING, KEYS, LAGS, LOG_DROPPED, LOST_OFFSETS, PARTITIONS, READ,
-    READY, REFUSED, S3_CONTACT, S3_REQUESTS, S3_SECONDS, SCANNED, SWEPT, TABLES, UNFLUSHED_AGE,
+    READY, REFUSED, REJECTED, S3_CONTACT, S3_REQUESTS, S3_SECONDS, SCANNED, SWEPT, TABLES, UNFLUSHED_AGE,
     UNFLUSHED_BYTES, UNFLUSHED_EVENTS, UPKEEP_DUE, UPKEEP_FAILURES,
 };
 pub use self::{
@@ -50,6 +50,11 @@ pub const REFUSALS: [&str; 16] = [
     "auth_unavailable",
     "write_failed",
 ];
+
+/// Tables that are shown by name where lines were left out.
+const REJECTED_TABLES: usize = 1000;
+/// The label of the others; no table can be called so.
+const OTHER_TABLES: &str = "(others)";
 
 /// Describes every metric to the installed recorder, and sets counters and gauges to 0.
 pub fn describe() {
@@ -88,6 +93,20 @@ pub fn appended(stored: u64, duplicates: u64) {
     let [appended, known] = COUNTERS.get_or_init(|| [counter!(APPENDED), counter!(DUPLICATES)]);
     appended.increment(stored);
     known.increment(duplicates);
+}
+
+/// Counts a line of a stream that was left out. Clients choose the names of tables, so only so many of them
+/// become labels.
+pub fn rejected(table: &TableName) {
+    static COUNTERS: Mutex<BTreeMap<TableName, Counter>> = Mutex::new(BTreeMap::new());
+    let mut counters = COUNTERS.lock();
+    let is_shown = counters.len() < REJECTED_TABLES || counters.contains_key(table);
+    if is_shown {
+        let new = || counter!(REJECTED, "table" => table.to_string());
+        counters.entry(table.clone()).or_insert_with(new).increment(1);
+    } else {
+        counter!(REJECTED, "table" => OTHER_TABLES).increment(1);
+    }
 }
 
 /// Counts records of one read.

@@ -7,6 +7,7 @@ pub(super) const APPEND_BATCH_BYTES: &str = "zombi_append_batch_bytes";
 pub(super) const APPEND_BATCH_SECONDS: &str = "zombi_append_batch_duration_seconds";
 pub(super) const APPENDED: &str = "zombi_events_appended_total";
 pub(super) const DUPLICATES: &str = "zombi_events_duplicate_total";
+pub(super) const REJECTED: &str = "zombi_events_rejected_total";
 pub(super) const READ: &str = "zombi_events_read_total";
 pub(super) const SCANNED: &str = "zombi_hot_scanned_events_total";
 pub(super) const HTTP_REQUESTS: &str = "zombi_http_requests_total";
@@ -76,7 +77,8 @@ pub(super) const COUNTERS: [(&str, &str); 16] = [
 ];
 
 /// Counters with labels.
-const LABELLED_COUNTERS: [(&str, &str); 3] = [
+const LABELLED_COUNTERS: [(&str, &str); 4] = [
+    (REJECTED, "Bad lines of streams that were left out, as on_error=skip asks for, by table."),
     (HTTP_REQUESTS, "HTTP requests by route, method and status."),
     (S3_REQUESTS, "S3 requests by operation and outcome."),
     (REFUSED, "Requests that were turned away with 503, by reason."),

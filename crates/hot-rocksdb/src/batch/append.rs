@@ -51,6 +51,7 @@ impl Batch<'_> {
         };
         self.revive(&table, made_by.as_ref());
         self.make_partitions(id, new_partitions, made_by.as_ref());
+        self.note_keys_elsewhere(&table, &events);
         Ok(events.into_iter().zip(known).map(|(event, known)| self.append_one(id, event, known)).collect())
     }
 

@@ -31,11 +31,14 @@ impl Batch<'_> {
             let id = self.recovered_table(&name);
             // S3 does not say who made a table: what the volume knows stays.
             let made_by = self.head(&name).and_then(|head| head.made_by).filter(|_| !is_deleted);
-            self.put_table(&name, TableHead { id, settings, is_deleted, made_by });
+            let head = TableHead { id, settings, is_deleted, made_by, keys_elsewhere: !is_deleted };
+            self.put_table(&name, head);
         }
         let mut partitions = Vec::with_capacity(recovered.partitions.len());
         for one in recovered.partitions {
             let table = self.recovered_table(&one.partition.table);
+            // S3 does not say which partitions keys are in.
+            self.keys_are_elsewhere(&one.partition.table);
             partitions.push((PartitionKey { table, partition: one.partition.number }, one));
         }
         for (key, _) in &partitions {

@@ -6,12 +6,14 @@ use super::Batch;
 use crate::{
     catalog::{TableHead, TableState},
     keys::{self, PartitionKey, TableId, cf},
+    request::EncodedEvent,
 };
 use contracts::{
     catalog::{Configured, TableChange},
     error::{Counted, StorageError},
     maker::{Made, Maker},
     name::{GroupName, TableName},
+    partitioner::partition_of_hash,
     sequence::Offset,
 };
 
@@ -37,7 +39,12 @@ impl Batch<'_> {
         } else {
             self.check_tables(change.made_by.as_ref())?;
         }
-        let is_new = known.is_none();
+        let before = known.as_ref().map(|head| head.settings);
+        let keys_move = known.as_ref().is_some_and(|head| {
+            head.keys_elsewhere
+                || (head.settings.partitions.value != settings.partitions.value
+                    && self.is_written(name, head.id))
+        });
         let made_by = match known {
             Some(head) => head.made_by,
             None => change.made_by.map(|maker| maker.principal),
@@ -46,8 +53,39 @@ impl Batch<'_> {
             Some(head) => head.id,
             None => self.add_table(name, made_by.clone()),
         };
-        self.put_table(name, TableHead { id, settings, is_deleted: false, made_by });
-        Ok(Configured { settings, is_new })
+        let head = TableHead { id, settings, is_deleted: false, made_by, keys_elsewhere: keys_move };
+        self.put_table(name, head);
+        Ok(Configured { settings, before })
+    }
+
+    /// Whether a table has, or once had, events.
+    fn is_written(&self, name: &TableName, id: TableId) -> bool {
+        let is_stored =
+            self.volume.catalog.read().get(name).is_some_and(|table| !table.partitions.is_empty());
+        is_stored || self.change.states.keys().any(|key| key.table == id)
+    }
+
+    /// Notes that keys are elsewhere once one of these events is not in the partition that its key chooses.
+    pub(super) fn note_keys_elsewhere(&mut self, name: &TableName, events: &[EncodedEvent]) {
+        if events.iter().all(|event| event.key_hash.is_none()) {
+            return;
+        }
+        let Some(head) = self.head(name).filter(|head| !head.keys_elsewhere) else { return };
+        let partitions = head.settings.partitions.value;
+        let is_elsewhere = |event: &EncodedEvent| {
+            event.key_hash.is_some_and(|hash| partition_of_hash(hash, partitions) != event.partition)
+        };
+        if events.iter().any(is_elsewhere) {
+            self.keys_are_elsewhere(name);
+        }
+    }
+
+    /// From now on a key may be in any partition.
+    pub(super) fn keys_are_elsewhere(&mut self, name: &TableName) {
+        let head = self.head(name).filter(|head| !head.is_deleted && !head.keys_elsewhere);
+        if let Some(head) = head {
+            self.put_table(name, TableHead { keys_elsewhere: true, ..head });
+        }
     }
 
     /// Forgets all of a table but its partitions' next offsets, so that none is given twice.
@@ -87,6 +125,7 @@ impl Batch<'_> {
                 settings: self.volume.options.tables.settings(),
                 is_deleted: true,
                 made_by: None,
+                keys_elsewhere: false,
                 ..head
             },
         );
@@ -149,7 +188,8 @@ impl Batch<'_> {
         let next = self.volume.catalog.read().next_id();
         let id = staged.map_or(next, |id| next.max(id + 1));
         let settings = self.volume.options.tables.settings();
-        self.put_table(name, TableHead { id, settings, is_deleted: false, made_by });
+        let head = TableHead { id, settings, is_deleted: false, made_by, keys_elsewhere: false };
+        self.put_table(name, head);
         id
     }
 

@@ -13,6 +13,7 @@ use contracts::{
     idempotency::{FirstWrite, Hash, KeyUse},
     maker::Made,
     name::{Partition, PartitionNumber},
+    partitioner::partition_of,
     sequence::Offset,
 };
 use tokio::time::Instant;
@@ -36,6 +37,10 @@ impl VolumeState {
         if is_new {
             table.made_by = made_by.clone();
         }
+        let partitions = table.settings.partitions.value;
+        table.keys_elsewhere |= events.iter().any(|(number, event)| {
+            event.key.as_ref().is_some_and(|key| partition_of(key, partitions) != *number)
+        });
         let append = |(number, event): (PartitionNumber, Event)| {
             let new = || Sheet { made_by: made_by.clone(), ..Sheet::default() };
             let sheet = table.partitions.entry(number).or_insert_with(new);

@@ -27,7 +27,7 @@ use contracts::{
     idempotency::KeyWindow,
     journal::Notes,
     name::{Partition, PartitionNumber, TableName},
-    read::{HotPage, HotReader, ReadLimit, Scanned, TimeFilter},
+    read::{HotPage, HotReader, Scanned, Wanted},
     reservation::Reservations,
     segment::SegmentBuilder,
     sequence::{Offset, Watermarks},
@@ -231,15 +231,14 @@ impl HotReader for MemoryHot {
         &self,
         table: &TableName,
         from: Vec<(PartitionNumber, Offset)>,
-        filter: TimeFilter,
-        limit: ReadLimit,
+        wanted: Wanted,
     ) -> Result<Vec<HotPage>, StorageError> {
         self.pause().await;
         let mut volume = self.volume.lock();
         let table = volume.visible(table)?;
         let nothing = Sheet::default();
         let page = |(number, offset)| {
-            table.partitions.get(&number).unwrap_or(&nothing).page(number, offset, filter, limit)
+            table.partitions.get(&number).unwrap_or(&nothing).page(number, offset, &wanted)
         };
         Ok(from.into_iter().map(page).collect())
     }
@@ -285,9 +284,14 @@ impl Catalog for MemoryHot {
             name: name.clone(),
             settings: table.settings,
             is_deleted: table.is_deleted,
+            keys_elsewhere: table.keys_elsewhere,
             partitions: table.partitions.iter().map(|(number, sheet)| sheet.status(*number)).collect(),
         };
         Arc::new(volume.tables.iter().map(|table| Arc::new(status(table))).collect())
+    }
+
+    fn settings(&self, name: &TableName) -> TableSettings {
+        self.volume.lock().tables.get(name).map_or(self.options.new_table, |table| table.settings)
     }
 
     fn changes(&self) -> u64 {
@@ -306,6 +310,7 @@ impl Catalog for MemoryHot {
         self.change(|volume| {
             let found = volume.visible(&table)?;
             (found.settings, found.is_deleted, found.made_by) = (TableSettings::default(), true, None);
+            found.keys_elsewhere = false;
             for sheet in found.partitions.values_mut() {
                 sheet.trim(sheet.watermarks.next);
                 sheet.keys.clear();

@@ -6,6 +6,7 @@
 
 pub mod cursor;
 mod merge;
+mod order;
 mod turns;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -13,6 +14,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::task;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::order::Whereabouts;
 pub(crate) use self::turns::ReadTurns;
 pub use self::{
     merge::{FetchLimits, Merge},
@@ -20,16 +22,21 @@ pub use self::{
 };
 use contracts::{
     catalog::{Catalog, TableStatus},
-    cold::ColdReader,
+    clock::TimestampMs,
+    cold::{ColdReader, ListedSegment},
     error::{StorageError, Tier},
     event::Record,
+    filter::{ReadFilter, TimeFilter},
     name::{Partition, PartitionNumber, TableName},
-    read::{HotPage, HotReader, Page, ReadLimit, TimeFilter},
+    read::{HotPage, HotReader, Page, ReadLimit, ReadOrder, Wanted},
     sequence::{Offset, OffsetRange},
 };
 
-/// The next offset to read of each partition; one that is not listed is read from its earliest
-/// offset.
+/// The position of a read in each partition: see [`ReadOrder`].
+///
+/// Oldest first, a partition that is not listed is read from its earliest offset. Newest first, one that is
+/// not listed among others was made after the read began, and has nothing for it; if none is listed, all are
+/// read from their ends.
 pub type Positions = BTreeMap<PartitionNumber, Offset>;
 
 /// What to read.
@@ -39,8 +46,10 @@ pub struct ReadQuery {
     pub table: TableName,
     /// One partition; `None` reads all.
     pub partition: Option<PartitionNumber>,
-    /// Which timestamps.
-    pub filter: TimeFilter,
+    /// Which events.
+    pub filter: ReadFilter,
+    /// In which direction.
+    pub order: ReadOrder,
     /// Where to begin.
     pub from: Positions,
 }
@@ -52,7 +61,8 @@ pub struct TablePage {
     pub records: Vec<Record>,
     /// Where the next page begins.
     pub next: Positions,
-    /// Whether another page could be read now.
+    /// Whether another page could be read now. If the filter looks into events, the page may have ended
+    /// because it had looked at many, and the next one may have none.
     pub has_more: bool,
     /// What the page skipped because it was lost with a volume.
     pub lost: Vec<(PartitionNumber, OffsetRange)>,
@@ -99,11 +109,27 @@ impl TieredReader {
             return Err(StorageError::UnknownTable(query.table));
         };
         let starts = self.starts(&table, &query)?;
-        let wants_cold = table
-            .partitions
-            .iter()
-            .any(|status| starts.get(&status.number).is_some_and(|start| *start < status.watermarks.low));
+        let wants_cold = table.partitions.iter().any(|status| {
+            starts.get(&status.number).is_some_and(|start| {
+                order::whereabouts(query.order, *start, status.watermarks) == Whereabouts::Cold
+            })
+        });
         Ok(Merge::new(self.clone(), query, starts, limits.into(), wants_cold))
+    }
+
+    /// For each partition the first offset whose event is not before `since`; its end if there is none.
+    ///
+    /// # Errors
+    /// `UnknownTable`, `Overloaded`, or those of the tiers.
+    pub async fn first_since(&self, table: TableName, since: TimestampMs) -> Result<Positions, StorageError> {
+        let filter = TimeFilter { since: Some(since), until: None }.into();
+        let query =
+            ReadQuery { table, partition: None, filter, order: ReadOrder::Oldest, from: Positions::new() };
+        let mut merge = self.merge(query, ReadLimit { records: 1, bytes: 1 })?;
+        merge.take_turn().await?;
+        // A merge knows its first record once it knows the first of each partition.
+        merge.peek().await?;
+        Ok(merge.positions())
     }
 
     /// Like [`TieredReader::merge`], but ends at what is there now, even if more is written meanwhile, and
@@ -135,6 +161,25 @@ impl TieredReader {
         self.starts(&table, query).map(drop)
     }
 
+    /// The read that goes back from where `query`, which goes forward, begins: both begin with the same
+    /// event. Where it names no offset, it goes back from the end.
+    ///
+    /// # Errors
+    /// `UnknownTable`, `Expired` or `BeyondEnd`.
+    pub fn turned(&self, query: &ReadQuery) -> Result<ReadQuery, StorageError> {
+        let table = self
+            .catalog
+            .table(&query.table)
+            .ok_or_else(|| StorageError::UnknownTable(query.table.clone()))?;
+        self.starts(&table, query)?;
+        let end = |number| table.partition(number).map_or(0, |status| status.watermarks.next);
+        let back = |(&number, &offset): (&PartitionNumber, &Offset)| {
+            (number, ReadOrder::Newest.before(offset).min(end(number)))
+        };
+        let from = query.from.iter().map(back).collect();
+        Ok(ReadQuery { order: ReadOrder::Newest, from, ..query.clone() })
+    }
+
     /// The query with each position moved into what can be read: up to the earliest offset if it has expired,
     /// back to the end if it is beyond it.
     pub fn moved_on(&self, query: &ReadQuery) -> ReadQuery {
@@ -164,17 +209,31 @@ impl TieredReader {
         self.cold.as_ref().and_then(|cold| cold.extent(partition)).map_or(0, |extent| extent.bytes)
     }
 
+    /// Segments of a partition that have offsets from `from` on, in order, at most so many; none without a
+    /// bucket.
+    ///
+    /// # Errors
+    /// `Unavailable` while the bucket is not open.
+    pub fn segments(
+        &self,
+        partition: &Partition,
+        from: Offset,
+        most: usize,
+    ) -> Result<Vec<ListedSegment>, StorageError> {
+        self.cold.as_ref().map_or(Ok(Vec::new()), |cold| cold.segments(partition, from, most))
+    }
+
     /// Begins to read one partition from hot.
     fn read_hot(
         &self,
-        query: &ReadQuery,
+        table: &TableName,
         number: PartitionNumber,
         next: Offset,
-        limit: ReadLimit,
+        wanted: Wanted,
     ) -> AbortOnDropHandle<Result<HotPage, StorageError>> {
-        let (hot, table, filter) = (Arc::clone(&self.hot), query.table.clone(), query.filter);
+        let (hot, table) = (Arc::clone(&self.hot), table.clone());
         AbortOnDropHandle::new(task::spawn(async move {
-            let page = hot.read(&table, vec![(number, next)], filter, limit).await?.pop();
+            let page = hot.read(&table, vec![(number, next)], wanted).await?.pop();
             page.ok_or_else(|| {
                 StorageError::corrupt(format!("{table}/{number}"), "a read of one partition returned none")
             })
@@ -184,26 +243,26 @@ impl TieredReader {
     /// A read from cold; it sends nothing before it is awaited.
     fn read_cold(
         &self,
-        query: &ReadQuery,
+        table: &TableName,
         number: PartitionNumber,
         missing: OffsetRange,
-        limit: ReadLimit,
+        wanted: Wanted,
     ) -> Result<impl Future<Output = Result<Page, StorageError>> + Send + use<>, StorageError> {
-        let partition = Partition::new(query.table.clone(), number);
+        let partition = Partition::new(table.clone(), number);
         let Some(cold) = self.cold.clone() else {
             let why =
                 std::io::Error::other(format!("{partition} {missing} is in S3, and no bucket is configured"));
             return Err(StorageError::unavailable(Tier::Cold, why));
         };
-        let filter = query.filter;
-        Ok(async move { cold.read(&partition, missing, filter, limit).await })
+        Ok(async move { cold.read(&partition, missing, &wanted).await })
     }
 
     /// Where each partition that is read begins.
     fn starts(&self, table: &TableStatus, query: &ReadQuery) -> Result<Positions, StorageError> {
         let mut numbers: Vec<_> =
             table.partitions.iter().map(|status| (status.number, status.watermarks)).collect();
-        if let Some(wanted) = query.partition {
+        let home = || query.filter.only_key().and_then(|key| table.home_of(key));
+        if let Some(wanted) = query.partition.or_else(home) {
             numbers.retain(|(number, _)| *number == wanted);
             if numbers.is_empty() {
                 numbers.push((wanted, Default::default())); // not written yet: empty, and can be waited for
@@ -211,8 +270,13 @@ impl TieredReader {
         }
         let mut starts = Positions::new();
         for (number, watermarks) in numbers {
-            let earliest = watermarks.earliest;
-            let offset = query.from.get(&number).copied().unwrap_or(earliest);
+            let (earliest, known) = (watermarks.earliest, query.from.get(&number).copied());
+            let offset = match (query.order, known) {
+                (ReadOrder::Newest, None) if !query.from.is_empty() => continue,
+                // What has expired meanwhile is where the read ends.
+                (ReadOrder::Newest, known) => known.unwrap_or(watermarks.next).max(earliest),
+                (ReadOrder::Oldest, known) => known.unwrap_or(earliest),
+            };
             let partition = Partition::new(table.name.clone(), number);
             if offset < earliest {
                 return Err(StorageError::Expired { partition, offset, earliest });

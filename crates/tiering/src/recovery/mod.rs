@@ -41,7 +41,7 @@ use contracts::{
     manifests::{BucketEmptied, ColdBounds, Takeover},
     name::{GroupName, Partition, TableName},
     progress::Progress,
-    read::{ReadLimit, TimeFilter},
+    read::{ReadLimit, Wanted},
     recovery::{Recovered, RecoveredOffset, RecoveredPartition, RecoveredTable},
     retention::Trim,
     sequence::{Offset, OffsetRange, Watermarks},
@@ -315,10 +315,8 @@ impl Recovery {
     async fn recover_keys_of(&self, partition: Partition, range: OffsetRange) -> Result<u64, StorageError> {
         let (mut next, mut count) = (range.start, 0);
         while next < range.end {
-            let page = self
-                .cold
-                .read(&partition, OffsetRange::new(next, range.end), TimeFilter::default(), CHUNK)
-                .await?;
+            let page =
+                self.cold.read(&partition, OffsetRange::new(next, range.end), &Wanted::all(CHUNK)).await?;
             let now_ms = self.clock.now_ms();
             let key = |record: Record| {
                 let used = KeyUse::of(&record.event)?;
@@ -344,15 +342,11 @@ impl Recovery {
     async fn compare(&self, partition: &Partition, both: OffsetRange) -> Result<(), StorageError> {
         let mut next = both.start;
         while next < both.end {
-            let cold = self
-                .cold
-                .read(partition, OffsetRange::new(next, both.end), TimeFilter::default(), CHUNK)
-                .await?;
+            let cold =
+                self.cold.read(partition, OffsetRange::new(next, both.end), &Wanted::all(CHUNK)).await?;
             let limit = ReadLimit { records: cold.records.len(), bytes: usize::MAX };
-            let hot = self
-                .hot
-                .read(&partition.table, vec![(partition.number, next)], TimeFilter::default(), limit)
-                .await?;
+            let hot =
+                self.hot.read(&partition.table, vec![(partition.number, next)], Wanted::all(limit)).await?;
             if hot.into_iter().next().is_none_or(|hot| hot.page.records != cold.records) {
                 return Err(diverged(partition, both, "S3 has other events there than the volume"));
             }
@@ -365,10 +359,8 @@ impl Recovery {
     async fn stored_bytes(&self, partition: &Partition, range: OffsetRange) -> Result<u64, StorageError> {
         let (mut next, mut bytes) = (range.start, 0);
         while next < range.end {
-            let pages = self
-                .hot
-                .read(&partition.table, vec![(partition.number, next)], TimeFilter::default(), CHUNK)
-                .await?;
+            let pages =
+                self.hot.read(&partition.table, vec![(partition.number, next)], Wanted::all(CHUNK)).await?;
             let Some(hot) = pages.into_iter().next() else { break };
             (next, bytes) = (hot.page.next, bytes + hot.stored_bytes);
         }

@@ -17,7 +17,7 @@ fn limits() -> Limits {
 }
 
 fn with_parser<T>(limits: &Limits, take: impl FnOnce(RecordParser<'_>) -> T) -> T {
-    take(RecordParser { limits, now_ms: 7, traceparent: None, partition: None, key: Some("key") })
+    take(RecordParser { limits, now_ms: 7, traceparent: None, partition: None, idempotency_key: Some("key") })
 }
 
 fn is_quick(text: &str) -> bool {
@@ -46,6 +46,7 @@ fn what_clients_send_is_quick() {
         r#"{ "payload": {"a": 1, "b": [1, 2.5e3]}, "partition": 3, "offset": 17 }"#,
         r#"{"idempotency_key":"order-7","headers":{"source":"billing","tenant":""},"payload":{"order":7}}"#,
         r#"{"payload_base64":"AAH/gA==","headers":{},"timestamp_ms":-1}"#,
+        r#"{"key":"customer 7","payload":1}"#,
         "{\n  \"payload\": {\n    \"order\": 7,\n    \"text\": \"a\"\n  },\n  \"partition\": 0\n}\r\n",
     ] {
         assert!(is_quick(text), "{text}");
@@ -97,6 +98,7 @@ fn what_is_unusual_or_wrong_is_not_quick() {
         r#"{"payload":1,"timestamp_ms":"yesterday"}"#,
         r#"{"payload":1,"offset":99999999999999999999}"#,
         r#"{"payload":1,"idempotency_key":"a\u0062"}"#,
+        r#"{"payload":1,"key":"a\u0062"}"#,
         r#"{"payload":1,"headers":{"a":"b","a":"c"}}"#,
         r#"{"payload":1,"headers":{"a":1}}"#,
         r#"{"payload":1,"headers":null}"#,
@@ -115,6 +117,7 @@ fn what_an_event_may_not_be_is_said_in_the_same_words() {
         r#"{"payload":1,"partition":1024}"#,
         r#"{"payload":1,"timestamp_ms":999999999999999999}"#,
         r#"{"payload":1,"idempotency_key":""}"#,
+        r#"{"payload":1,"key":""}"#,
     ] {
         assert!(is_quick(text), "{text}");
         assert!(!is_quick_bulk(&Limits::DEFAULT, format!("{{\"records\":[{text}]}}").as_bytes()), "{text}");
@@ -147,7 +150,7 @@ fn events_are_charged_once_whichever_way_they_are_read() {
 }
 
 /// The fields of an event: a value that any of them may have, and one that is odd.
-fn fields() -> [(&'static str, Vec<String>, Vec<String>); 7] {
+fn fields() -> [(&'static str, Vec<String>, Vec<String>); 8] {
     let of = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>();
     let mut payloads = of(&[
         "1",
@@ -189,6 +192,7 @@ fn fields() -> [(&'static str, Vec<String>, Vec<String>); 7] {
         ),
         ("offset", of(&["7", "-7"]), of(&["18446744073709551615", "null", "\"7\""])),
         ("payload_base64", of(&["\"AAH/gA==\"", "\"\""]), of(&["\"?\"", "null", "1"])),
+        ("key", of(&["\"k\"", "\"\"", "\"customer 7\""]), of(&["\"\\n\"", "null", "7"])),
     ]
 }
 
@@ -205,8 +209,8 @@ fn field(place: usize) -> impl Strategy<Value = String> {
 /// An event with one of the payloads, some other fields in any order, and seldom one that is too much.
 fn event() -> impl Strategy<Value = String> {
     let payload = prop_oneof![8 => Just(0), 1 => Just(6)];
-    let others = prop::sample::subsequence(vec![1, 2, 3, 4, 5], 0..=5);
-    let more = prop_oneof![20 => Just(None), 1 => (0..7_usize).prop_map(Some)];
+    let others = prop::sample::subsequence(vec![1, 2, 3, 4, 5, 7], 0..=6);
+    let more = prop_oneof![20 => Just(None), 1 => (0..8_usize).prop_map(Some)];
     let places = (payload, others, more).prop_map(|(payload, others, more)| {
         others.into_iter().chain([payload]).chain(more).collect::<Vec<_>>()
     });

@@ -1,6 +1,8 @@
-//! Consumer groups: how far they are, which there are, and their end. Commits are in `commit`.
+//! Consumer groups: how far they are, which there are, and their end. Commits are in `commit`, moves to
+//! another place in `reset`.
 
 pub(crate) mod commit;
+pub(crate) mod reset;
 
 use std::collections::{BTreeMap, BTreeSet};
 

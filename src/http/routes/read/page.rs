@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    http::header,
+    http::{HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use futures_util::{StreamExt, stream};
@@ -13,16 +13,23 @@ use crate::auth::caller::Caller;
 use crate::http::{
     accept::Shape,
     connection::Connection,
-    encode::{self, PROTOBUF, PageEnd},
+    encode::{self, CLOUDEVENTS, PROTOBUF, PageEnd},
     error::Problem,
     memory::Share,
     state::AppState,
 };
-use contracts::{error::StorageError, event::Record, metrics, read::ReadLimit};
+use contracts::{
+    error::StorageError,
+    event::Record,
+    metrics,
+    read::{ReadLimit, ReadOrder},
+};
 use tiering::{ReadQuery, ReadTurn, TablePage, cursor};
 
-/// Records of a page that names no limit.
-const DEFAULT_LIMIT: usize = 100;
+/// Where the next page of CloudEvents begins, as their batch has no place for it.
+const CURSOR: HeaderName = HeaderName::from_static("zombi-cursor");
+/// How many offsets a page of CloudEvents passed over because they were lost with a volume.
+const LOST: HeaderName = HeaderName::from_static("zombi-lost");
 /// Bytes of a protobuf page that are encoded and sent at once.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -30,8 +37,8 @@ const PIECE_BYTES: usize = 64 << 10;
 pub(super) struct PageRequest<'a> {
     pub(super) state: &'a AppState,
     pub(super) query: &'a ReadQuery,
-    /// How many records it has at most, if the client says so.
-    pub(super) limit: Option<usize>,
+    /// How many records it has at most.
+    pub(super) records: usize,
     /// How long the client waits for the first record.
     pub(super) wait: Duration,
     pub(super) connection: &'a Arc<Connection>,
@@ -41,19 +48,32 @@ pub(super) struct PageRequest<'a> {
 impl PageRequest<'_> {
     pub(super) async fn answer(&self, shape: Shape) -> Result<Response, Problem> {
         let started = Instant::now();
-        let limit =
-            ReadLimit { records: self.limit.unwrap_or(DEFAULT_LIMIT), bytes: self.state.limits.page_bytes };
+        let limit = ReadLimit { records: self.records, bytes: self.state.limits.page_bytes };
         let mut share = self.state.responses.sending(self.connection);
         loop {
             let TablePage { records, next, has_more, lost, turn } = self.page(limit).await?;
             let (count, bytes) =
                 (records.len() as u64, records.iter().map(|record| record.event.size() as u64).sum());
-            let end = PageEnd { has_more, next_cursor: cursor::encode(self.query, &next), lost };
+            let is_newest = self.query.order == ReadOrder::Newest;
+            let end = PageEnd {
+                has_more,
+                up_to_date: !has_more && !is_newest,
+                // Newest first there is nothing behind the earliest event, whatever is written.
+                next_cursor: (has_more || !is_newest).then(|| cursor::encode(self.query, &next)),
+                lost,
+            };
             let (encoded, length) = match shape {
                 Shape::Protobuf => (
                     EncodedPage::Protobuf(records, end),
                     usize::try_from(bytes).unwrap_or(usize::MAX) + 2 * PIECE_BYTES,
                 ),
+                Shape::CloudEvents => {
+                    let source = self.state.cloudevents.source.as_deref();
+                    let body = encode::cloudevents_page(&records, &self.query.table, source);
+                    drop(records);
+                    let length = body.len();
+                    (EncodedPage::CloudEvents(body, self.records, end), length)
+                }
                 _ => {
                     let body = encode::json_page(&records, &end);
                     drop(records);
@@ -74,7 +94,7 @@ impl PageRequest<'_> {
         }
     }
 
-    /// Reads a page. If it would be empty, waits for the first new event.
+    /// Reads a page. If it would be empty with nothing left to look at, waits for the first new event.
     async fn page(&self, limit: ReadLimit) -> Result<TablePage, StorageError> {
         let Self { state, connection, .. } = self;
         let until = Instant::now() + self.wait;
@@ -82,7 +102,8 @@ impl PageRequest<'_> {
         let mut wakeup = state.appender.wakeups().wait_for(&query.table, query.partition);
         loop {
             wakeup.forget();
-            let merge = state.reader.merge(query.clone(), limit)?;
+            let mut merge = state.reader.merge(query.clone(), limit)?;
+            merge.look_at_most(state.limits.page_scan_events);
             let waits_for_s3 = merge.wants_cold().then(|| connection.wait());
             let mut page = merge.page(limit).await?;
             drop(waits_for_s3);
@@ -108,6 +129,8 @@ enum EncodedPage {
     Json(Vec<u8>),
     /// Its records are encoded while they are sent.
     Protobuf(Vec<Record>, PageEnd),
+    /// What a page says besides its events is in headers; the next one has at most so many, too.
+    CloudEvents(Vec<u8>, usize, PageEnd),
 }
 
 impl EncodedPage {
@@ -118,7 +141,27 @@ impl EncodedPage {
                 let pieces = encode::protobuf_page(records, end, PIECE_BYTES);
                 (PROTOBUF, share.stream(stream::iter(pieces).map(Ok::<_, Infallible>)))
             }
+            Self::CloudEvents(body, limit, end) => {
+                let mut response = ([(header::CONTENT_TYPE, CLOUDEVENTS)], share.body(body)).into_response();
+                response.headers_mut().extend(beside_cloudevents(limit, &end));
+                return response;
+            }
         };
         ([(header::CONTENT_TYPE, media_type)], body).into_response()
     }
+}
+
+/// What a page of CloudEvents says in headers. There is a link to the next page only while it can be read
+/// now: who follows links comes to an end.
+fn beside_cloudevents(limit: usize, end: &PageEnd) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let cursor = end.next_cursor.as_deref();
+    let link = cursor.filter(|_| end.has_more).map(|cursor| {
+        // Relative to the address that was asked for, whatever a proxy has made of it.
+        format!("<?cursor={cursor}&limit={limit}&format=cloudevents>; rel=\"next\"")
+    });
+    let lost: u64 = end.lost.iter().map(|(_, range)| range.len()).sum();
+    let lost = (lost > 0).then(|| (LOST, HeaderValue::from(lost)));
+    let texts = [(header::LINK, link), (CURSOR, cursor.map(str::to_owned))];
+    let texts = texts.into_iter().filter_map(|(name, text)| Some((name, HeaderValue::try_from(text?).ok()?)));
+    texts.chain(lost)
 }

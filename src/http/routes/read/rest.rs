@@ -43,7 +43,7 @@ pub(super) async fn answer(
     let mut share = state.responses.sending(connection);
     let mut merge = state.reader.rest(query.clone(), CHUNK)?;
     // An error now becomes a status; later it can only break the answer off.
-    fetch(&mut merge, &mut share, PIECE_BYTES, connection).await?;
+    fetch(state, &mut merge, &mut share, PIECE_BYTES, connection).await?;
     let rest = Rest {
         state: state.clone(),
         left: limit.unwrap_or(usize::MAX),
@@ -76,9 +76,19 @@ fn lines(mut rest: Rest, mut merge: Merge) -> impl Stream<Item = Result<Bytes, P
             if !merge.is_fetched() {
                 // While it waits it holds what it has fetched, and no room for what it may fetch.
                 rest.share.shrink_to(out.len() + merge.held_bytes());
-                fetch(&mut merge, &mut rest.share, PIECE_BYTES, &rest.connection).await?;
+                fetch(&rest.state, &mut merge, &mut rest.share, PIECE_BYTES, &rest.connection).await?;
             }
-            let Some(record) = merge.pop() else { break };
+            let Some(record) = merge.pop() else {
+                if !merge.is_paused() {
+                    break;
+                }
+                // The client gets what was found while more is looked for.
+                if !out.is_empty() {
+                    bytes += out.len() as u64;
+                    yield Bytes::from(std::mem::replace(&mut out, Vec::with_capacity(PIECE_BYTES + 4096)));
+                }
+                continue;
+            };
             encode::record(&mut out, &record);
             out.push(b'\n');
             records += 1;

@@ -15,7 +15,7 @@ use crate::http::{
     state::AppState,
 };
 use contracts::{
-    catalog::{Change, TableChange, TableSettings},
+    catalog::{Change, Configured, TableChange, TableSettings},
     error::StorageError,
 };
 
@@ -64,6 +64,10 @@ pub(crate) struct TableConfig {
     pub partitions: u32,
     /// Which of these were set for this table; the others were the defaults when it was made.
     pub own: Vec<&'static str>,
+    /// What the change means for what was written before; left out if it means nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub warning: Option<String>,
 }
 
 impl From<TableSettings> for TableConfig {
@@ -79,7 +83,24 @@ impl From<TableSettings> for TableConfig {
             retention_bytes: retention_bytes.value,
             partitions: partitions.value,
             own: named.into_iter().filter(|(_, is_own)| *is_own).map(|(name, _)| name).collect(),
+            warning: None,
         }
+    }
+}
+
+impl TableConfig {
+    /// The settings after a change, with a warning if keys now choose other partitions.
+    fn changed(Configured { settings, before }: Configured) -> Self {
+        let now = settings.partitions.value;
+        let grown = before.map(|before| before.partitions.value).filter(|before| *before < now);
+        let warning = grown.map(|before| {
+            format!(
+                "keys move: they now choose among {now} partitions, before among {before}. Events of one \
+                 key from before and after the change may be in two partitions, and a retry of an event \
+                 whose key moved is not recognised"
+            )
+        });
+        Self { warning, ..settings.into() }
     }
 }
 
@@ -141,6 +162,6 @@ pub(crate) async fn configure_table(
     }
     let configured =
         state.catalog.configure_table(name, TableChange { made_by: caller.maker(), ..change.into() }).await?;
-    let status = if configured.is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(configured.settings.into())))
+    let status = if configured.before.is_none() { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(TableConfig::changed(configured))))
 }

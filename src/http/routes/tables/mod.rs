@@ -1,6 +1,7 @@
 //! Tables: which there are, where their partitions stand, and their end.
 
 pub(crate) mod config;
+pub(crate) mod segments;
 
 use std::sync::Arc;
 

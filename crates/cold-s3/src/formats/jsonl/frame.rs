@@ -56,8 +56,7 @@ impl<'a> OpenFrame<'a> {
         &self,
         start: Offset,
     ) -> Result<impl Iterator<Item = Result<Record, StorageError>>, StorageError> {
-        let text =
-            std::str::from_utf8(&self.text).map_err(|error| StorageError::corrupt(self.object, error))?;
+        let text = self.text()?;
         let skipped = start.saturating_sub(self.range.start);
         let begins = match usize::try_from(skipped).unwrap_or(usize::MAX) {
             0 => 0,
@@ -65,6 +64,24 @@ impl<'a> OpenFrame<'a> {
         };
         let lines = text[begins..].split_terminator('\n');
         Ok((self.range.start + skipped..).zip(lines).map(|(offset, line)| self.record(offset, line)))
+    }
+
+    /// Its events before `end`, the last one first.
+    ///
+    /// # Errors
+    /// As [`OpenFrame::records`].
+    pub fn records_back(
+        &self,
+        end: Offset,
+    ) -> Result<impl Iterator<Item = Result<Record, StorageError>>, StorageError> {
+        let end = end.min(self.range.end);
+        let skipped = usize::try_from(self.range.end - end).unwrap_or(usize::MAX);
+        let lines = self.text()?.rsplit_terminator('\n').skip(skipped);
+        Ok((self.range.start..end).rev().zip(lines).map(|(offset, line)| self.record(offset, line)))
+    }
+
+    fn text(&self) -> Result<&str, StorageError> {
+        std::str::from_utf8(&self.text).map_err(|error| StorageError::corrupt(self.object, error))
     }
 
     fn record(&self, offset: Offset, line: &str) -> Result<Record, StorageError> {

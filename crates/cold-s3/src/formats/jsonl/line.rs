@@ -4,10 +4,10 @@
 //! {"partition":0,"offset":0,"timestamp_ms":1704067200000,"appended_ms":1704067200123,"payload":"text"}
 //! ```
 //!
-//! An `idempotency_key` and `headers`, if the event has them, come before the payload, which is a text or any
-//! JSON value. Bytes that are not text are in `payload_base64` instead; so is JSON text that a line would not
-//! keep byte for byte, with `"payload_kind":"json"` before it. Fields always come in this order, so that most
-//! lines can be read without a parser: the payload is everything up to the last brace.
+//! A `key`, an `idempotency_key` and `headers`, if the event has them, come before the payload, which is a
+//! text or any JSON value. Bytes that are not text are in `payload_base64` instead; so is JSON text that a
+//! line would not keep byte for byte, with `"payload_kind":"json"` before it. Fields always come in this
+//! order, so that most lines can be read without a parser: the payload is everything up to the last brace.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use contracts::{
-    event::{Event, IdempotencyKey, Record},
+    event::{Event, EventKey, IdempotencyKey, Record},
     name::PartitionNumber,
     payload::{self, Payload, PayloadKind, write_json_number},
     sequence::Offset,
@@ -84,6 +84,8 @@ struct EventLine<'a> {
     timestamp_ms: i64,
     appended_ms: i64,
     #[serde(default)]
+    key: Option<String>,
+    #[serde(default)]
     idempotency_key: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
@@ -110,15 +112,9 @@ fn split(line: &str) -> Option<EventLine<'_>> {
     };
     let (offset, rest) = number(rest.strip_prefix("\"offset\":")?)?;
     let (timestamp_ms, rest) = number(rest.strip_prefix(",\"timestamp_ms\":")?)?;
-    let (appended_ms, mut rest) = number(rest.strip_prefix(",\"appended_ms\":")?)?;
-    let mut idempotency_key = None;
-    if let Some(after) = rest.strip_prefix(",\"idempotency_key\":\"") {
-        let (key, after) = after.split_once('"')?;
-        if key.contains('\\') {
-            return None;
-        }
-        (idempotency_key, rest) = (Some(key.to_owned()), after);
-    }
+    let (appended_ms, rest) = number(rest.strip_prefix(",\"appended_ms\":")?)?;
+    let (key, rest) = plain_text(rest, ",\"key\":\"")?;
+    let (idempotency_key, rest) = plain_text(rest, ",\"idempotency_key\":\"")?;
     let payload = Some(rest.strip_prefix(",\"payload\":")?.strip_suffix('}')?);
     let headers = BTreeMap::new();
     Some(EventLine {
@@ -126,12 +122,20 @@ fn split(line: &str) -> Option<EventLine<'_>> {
         offset,
         timestamp_ms,
         appended_ms,
+        key,
         idempotency_key,
         headers,
         payload,
         payload_base64: None,
         payload_kind: None,
     })
+}
+
+/// The text of a field if that is at the front, and what follows it; `None` if the text has escapes.
+fn plain_text<'a>(line: &'a str, before: &str) -> Option<(Option<String>, &'a str)> {
+    let Some(after) = line.strip_prefix(before) else { return Some((None, line)) };
+    let (text, rest) = after.split_once('"')?;
+    if text.contains('\\') { None } else { Some((Some(text.to_owned()), rest)) }
 }
 
 /// The number at the front, and what follows it.
@@ -161,12 +165,13 @@ impl EventLine<'_> {
                 .into());
             }
         };
-        let EventLine { offset, timestamp_ms, appended_ms, idempotency_key, headers, .. } = self;
-        let idempotency_key = idempotency_key.map(IdempotencyKey::stored);
+        let EventLine { offset, timestamp_ms, appended_ms, headers, .. } = self;
+        let key = self.key.map(EventKey::stored);
+        let idempotency_key = self.idempotency_key.map(IdempotencyKey::stored);
         Ok(Record {
             partition,
             offset,
-            event: Event { payload, timestamp_ms, appended_ms, idempotency_key, headers },
+            event: Event { payload, timestamp_ms, appended_ms, key, idempotency_key, headers },
         })
     }
 }
@@ -199,22 +204,23 @@ mod tests {
             (Payload::new(PayloadKind::Bytes, Bytes::from_static(&[255])).unwrap(), false),
         ];
         for (payload, is_ordinary) in payloads {
-            for (key, is_plain) in [(None, true), (Some("k,\u{e9}"), true), (Some("a\"b\\"), false)] {
-                for (header, has_none) in
-                    [(None, true), (Some(("h".to_owned(), "\",\"payload\":1}".to_owned())), false)]
-                {
-                    let idempotency_key = key.map(IdempotencyKey::stored);
-                    let headers = header.into_iter().collect();
-                    let event = Event {
-                        payload: payload.clone(),
-                        timestamp_ms: -5,
-                        appended_ms: 3,
-                        idempotency_key,
-                        headers,
-                    };
-                    assert_eq!(is_split(Kind::Bare, event.clone()), is_ordinary && is_plain && has_none);
-                    assert_eq!(is_split(Kind::WithPartition, event), is_ordinary && is_plain && has_none);
-                }
+            let keys = [(None, true), (Some("k,\u{e9}"), true), (Some("a\"b\\"), false)];
+            let headers = [(None, true), (Some(("h".to_owned(), "\",\"payload\":1}".to_owned())), false)];
+            let all = keys.iter().flat_map(|key| keys.iter().map(move |other| (key, other)));
+            for ((key, other), (header, has_none)) in
+                all.flat_map(|keys| headers.iter().map(move |header| (keys, header)))
+            {
+                let event = Event {
+                    payload: payload.clone(),
+                    timestamp_ms: -5,
+                    appended_ms: 3,
+                    key: key.0.map(EventKey::stored),
+                    idempotency_key: other.0.map(IdempotencyKey::stored),
+                    headers: header.clone().into_iter().collect(),
+                };
+                let is_plain = is_ordinary && key.1 && other.1 && *has_none;
+                assert_eq!(is_split(Kind::Bare, event.clone()), is_plain);
+                assert_eq!(is_split(Kind::WithPartition, event), is_plain);
             }
         }
     }
@@ -229,7 +235,7 @@ mod tests {
         assert!(super::read(Kind::WithPartition, 2, &bytes, text).is_err());
         assert!(super::read(Kind::Bare, 1, &bytes, text).is_err());
         let unknown =
-            r#"{"partition":1,"offset":0,"timestamp_ms":0,"appended_ms":0,"key":"k","payload_base64":""}"#;
-        assert!(read(Kind::WithPartition, unknown).unwrap_err().to_string().contains("unknown field `key`"));
+            r#"{"partition":1,"offset":0,"timestamp_ms":0,"appended_ms":0,"keys":[],"payload_base64":""}"#;
+        assert!(read(Kind::WithPartition, unknown).unwrap_err().to_string().contains("unknown field `keys`"));
     }
 }

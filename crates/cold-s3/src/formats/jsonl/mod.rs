@@ -4,8 +4,8 @@
 //! | name | lines | index |
 //! |---|---|---|
 //! | `jsonl.zst/1`, `jsonl/1` | without `partition` | in the manifest |
-//! | `jsonl.zst/2` | with `partition` | in a skippable frame after the last one |
-//! | `jsonl/2` | with `partition` | in an object `.index` beside the segment |
+//! | `jsonl.zst/2` | with `partition`, and `key` if there is one | in a skippable frame after the last one |
+//! | `jsonl/2` | likewise | in an object `.index` beside the segment |
 //!
 //! Version 1 was written before formats had names. See `line` for the lines and `index` for the index.
 
@@ -161,7 +161,7 @@ impl SegmentFormat for Jsonl {
         &self,
         parts: &PartCache,
         segment: &LocatedSegment,
-        query: SegmentQuery,
+        query: &SegmentQuery,
     ) -> Result<Page, StorageError> {
         let index = match self.version {
             Version::One => index::of_manifest(segment)?,

@@ -1,4 +1,7 @@
-//! Reads events of a segment frame by frame; decompresses and decodes only as much as a read needs.
+//! Reads events of a segment frame by frame, forwards or backwards; decompresses and decodes only as much as
+//! a read needs.
+
+use bytes::Bytes;
 
 use super::{
     super::{LocatedSegment, SegmentQuery},
@@ -9,8 +12,10 @@ use super::{
 use crate::parts::PartCache;
 use contracts::{
     error::{StorageError, Tier},
+    event::Record,
     offload::offload,
-    read::Page,
+    read::{Page, ReadOrder},
+    sequence::OffsetRange,
 };
 
 /// Reads events: at least to the end of one frame, or until the limit is reached.
@@ -21,79 +26,139 @@ pub(super) async fn read(
     parts: &PartCache,
     segment: &LocatedSegment,
     index: FrameIndex,
-    query: SegmentQuery,
+    query: &SegmentQuery,
     format: Jsonl,
 ) -> Result<Page, StorageError> {
-    let mut page = Page { records: Vec::new(), next: query.from };
-    let mut first = index.frames.partition_point(|frame| frame.first_offset <= page.next).saturating_sub(1);
+    let order = query.wanted.order;
     // Frames without a matching timestamp are skipped by the index alone, without a request.
-    while page.next < query.end
-        && !query.filter.wants_any(index.frames[first].min_ms, index.frames[first].max_ms)
-    {
-        page.next = index.offsets(first).end.min(query.end);
-        first += 1;
-    }
-    if page.next == query.end {
-        return Ok(page);
-    }
-    let query = SegmentQuery { from: page.next, ..query };
-    let places = first..=last_frame(&index, first, &query);
-    let frames: Vec<_> = places.clone().map(|place| index.part(place)).collect();
-    let stored = parts.read(&segment.key, &frames).await?;
-    let segment = segment.clone();
-    let decode = move || {
-        let mut bytes = 0;
-        for (place, stored) in places.zip(&stored) {
-            let range = index.offsets(place);
-            bytes += add(&mut page, &OpenFrame::open(format, &segment, range, stored)?, &query, bytes)?;
-            if page.next < range.end {
-                break;
-            }
-        }
-        Ok(page)
+    let mut places = overlapping(&index, query.range, order)
+        .skip_while(|place| !index.may_match(*place, query))
+        .peekable();
+    let Some(&first) = places.peek() else {
+        let next = if order == ReadOrder::Oldest { query.range.end } else { query.range.start };
+        return Ok(Page { records: Vec::new(), next, examined: 0 });
     };
+    let begins = index.offsets(first).overlap(query.range);
+    let next = if order == ReadOrder::Oldest { begins.start } else { begins.end };
+    let page = Page { records: Vec::new(), next, examined: 0 };
+    let mut places = worth_fetching(&index, places, query);
+    // A GET fetches neighbours in the order in which they are stored.
+    places.sort_unstable();
+    let frames: Vec<_> = places.iter().map(|place| index.part(*place)).collect();
+    let stored = parts.read(&segment.key, &frames).await?;
+    let mut fetched: Vec<FetchedFrame> = places
+        .into_iter()
+        .zip(stored)
+        .map(|(place, stored)| FetchedFrame { range: index.offsets(place), stored })
+        .collect();
+    if order == ReadOrder::Newest {
+        fetched.reverse();
+    }
+    let (segment, query) = (segment.clone(), query.clone());
+    let decode = move || fill(page, &segment, &query, fetched, format);
     offload(decode).await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
 }
 
-/// The last frame worth fetching together with `first`: up to enough records or bytes for the limit, and no
-/// further than the filter matches.
-fn last_frame(index: &FrameIndex, first: usize, query: &SegmentQuery) -> usize {
+/// A frame as it is stored, and the offsets in it.
+pub(super) struct FetchedFrame {
+    pub(super) range: OffsetRange,
+    pub(super) stored: Bytes,
+}
+
+/// The frames that hold offsets of `range`, in the order of the read.
+pub(super) fn overlapping(
+    index: &FrameIndex,
+    range: OffsetRange,
+    order: ReadOrder,
+) -> impl Iterator<Item = usize> + use<> {
+    let first = index.frames.partition_point(|frame| frame.first_offset <= range.start).saturating_sub(1);
+    let end = index.frames.partition_point(|frame| frame.first_offset < range.end);
+    let count = end.saturating_sub(first);
+    (0..count).map(move |step| match order {
+        ReadOrder::Oldest => first + step,
+        ReadOrder::Newest => end - 1 - step,
+    })
+}
+
+impl FrameIndex {
+    /// Whether a frame may hold an event that the query wants.
+    fn may_match(&self, place: usize, query: &SegmentQuery) -> bool {
+        let frame = &self.frames[place];
+        query.wanted.filter.time.wants_any(frame.min_ms, frame.max_ms)
+    }
+}
+
+/// The frames worth fetching together: up to enough records or bytes for the limit, and no further than the
+/// filter matches.
+fn worth_fetching(
+    index: &FrameIndex,
+    mut places: impl Iterator<Item = usize>,
+    query: &SegmentQuery,
+) -> Vec<usize> {
+    let limit = query.wanted.limit;
+    let Some(first) = places.next() else { return Vec::new() };
     let range = index.offsets(first);
-    let left = (range.end - query.from) as f64 / range.len() as f64;
-    let mut bytes = (left * FRAME_BYTES as f64) as usize;
-    let mut last = first;
-    for (place, frame) in index.frames.iter().enumerate().skip(first + 1) {
-        let has_enough =
-            frame.first_offset - query.from >= query.limit.records as u64 || bytes >= query.limit.bytes;
-        if has_enough
-            || frame.first_offset >= query.end
-            || !query.filter.wants_any(frame.min_ms, frame.max_ms)
-        {
+    let mut offsets = range.overlap(query.range).len();
+    let mut bytes = (offsets as f64 / range.len() as f64 * FRAME_BYTES as f64) as usize;
+    let mut worth = vec![first];
+    for place in places {
+        let has_enough = offsets >= limit.records as u64
+            || bytes >= limit.bytes
+            || (query.wanted.filter.looks_into_events() && offsets >= query.wanted.most_examined);
+        if has_enough || !index.may_match(place, query) {
             break;
         }
+        offsets += index.offsets(place).len();
         bytes += FRAME_BYTES;
-        last = place;
+        worth.push(place);
     }
-    last
+    worth
+}
+
+/// Adds the events of frames, which come in the order of the read, to a page until its limit is reached.
+pub(super) fn fill(
+    mut page: Page,
+    segment: &LocatedSegment,
+    query: &SegmentQuery,
+    fetched: Vec<FetchedFrame>,
+    format: Jsonl,
+) -> Result<Page, StorageError> {
+    let mut bytes = 0;
+    for FetchedFrame { range, stored } in fetched {
+        let frame = OpenFrame::open(format, segment, range, &stored)?;
+        let here = range.overlap(query.range);
+        bytes += match query.wanted.order {
+            ReadOrder::Oldest => add(&mut page, &frame, frame.records(here.start)?, query, bytes)?,
+            ReadOrder::Newest => add(&mut page, &frame, frame.records_back(here.end)?, query, bytes)?,
+        };
+        let ends = if query.wanted.order == ReadOrder::Oldest { here.end } else { here.start };
+        if page.next != ends {
+            break;
+        }
+    }
+    Ok(page)
 }
 
 /// Adds a frame's events to a page of `bytes` bytes until the limit is reached; returns the bytes added.
 fn add(
     page: &mut Page,
     frame: &OpenFrame<'_>,
+    records: impl Iterator<Item = Result<Record, StorageError>>,
     query: &SegmentQuery,
     bytes: usize,
 ) -> Result<usize, StorageError> {
+    let wanted = &query.wanted;
     let (before, mut added) = (page.records.len(), 0);
-    for record in frame.records(page.next)? {
+    for record in records {
         let record = record?;
-        if record.offset >= query.end || page.records.len() >= query.limit.records {
+        if !query.range.contains(record.offset) || page.records.len() >= wanted.limit.records {
             break;
         }
-        let next = record.offset + 1;
-        if query.filter.wants(record.event.timestamp_ms) {
+        page.examined += 1;
+        let next = wanted.order.behind(record.offset);
+        if wanted.filter.wants(&record.event) {
             let weight = record.event.weight();
-            if bytes + added + weight > query.limit.bytes && !page.records.is_empty() {
+            if bytes + added + weight > wanted.limit.bytes && !page.records.is_empty() {
                 break;
             }
             added += weight;

@@ -1,3 +1,5 @@
+mod reads;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
@@ -6,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::formats;
 use contracts::{
-    event::{Event, IdempotencyKey},
+    event::{Event, EventKey, IdempotencyKey},
     name::{Partition, TableName},
     payload::{Payload, PayloadKind},
     segment::Segment,
@@ -30,13 +32,14 @@ fn payload() -> impl Strategy<Value = Payload> {
 }
 
 fn records() -> impl Strategy<Value = Vec<Record>> {
-    let key = any::<Option<String>>().prop_map(|key| key.map(IdempotencyKey::stored));
-    let event = (payload(), any::<i64>(), any::<i64>(), key, any::<BTreeMap<String, String>>());
+    let key = any::<Option<String>>().prop_map(|key| key.map(EventKey::stored));
+    let idempotency_key = any::<Option<String>>().prop_map(|key| key.map(IdempotencyKey::stored));
+    let keys = (key, idempotency_key);
+    let event = (payload(), any::<i64>(), any::<i64>(), keys, any::<BTreeMap<String, String>>());
     prop::collection::vec(event, 1..20).prop_map(|events| {
-        let record = |(offset, (payload, timestamp_ms, appended_ms, idempotency_key, headers))| Record {
-            partition: 3,
-            offset,
-            event: Event { payload, timestamp_ms, appended_ms, idempotency_key, headers },
+        let record = |(offset, (payload, timestamp_ms, appended_ms, (key, idempotency_key), headers))| {
+            let event = Event { payload, timestamp_ms, appended_ms, key, idempotency_key, headers };
+            Record { partition: 3, offset, event }
         };
         (40..).zip(events).map(record).collect()
     })
@@ -119,6 +122,7 @@ fn frames_are_independent_and_the_whole_is_json_lines() {
             payload: Payload::text("x".repeat(1000)),
             timestamp_ms: 1000 - n as i64,
             appended_ms: 0,
+            key: None,
             idempotency_key: None,
             headers: BTreeMap::new(),
         },
@@ -165,10 +169,14 @@ fn an_index_goes_through_a_manifest_and_one_that_does_not_fit_is_refused() {
 fn every_format_writes_the_bytes_that_it_always_wrote() {
     let records: Vec<_> =
         (40..).zip(["plain", "\u{e9} \"quoted\"\n", ""]).map(|(offset, text)| record(offset, text)).collect();
+    // Version 1 is older than keys.
+    let with_keys = ALL.into_iter().filter(|format| format.version == Version::Two);
+    let pinned = ALL.into_iter().map(|format| (format, "", records.clone()));
+    let pinned = pinned.chain(with_keys.map(|format| (format, "-keys", keyed(&records))));
     let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden"));
-    for format in ALL {
+    for (format, suffix, records) in pinned {
         let segment = encode(&records, format);
-        let name = format.id.as_str().replace('/', "-");
+        let name = format.id.as_str().replace('/', "-") + suffix;
         let pinned = [(name.clone(), Some(segment.body.clone())), (name + ".index", segment.beside.clone())];
         for (name, bytes) in pinned.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))) {
             if option_env!("UPDATE_DOCS").is_some() {
@@ -179,6 +187,16 @@ fn every_format_writes_the_bytes_that_it_always_wrote() {
     }
 }
 
+/// The same events, of which all but the last have a key.
+fn keyed(records: &[Record]) -> Vec<Record> {
+    let keys = ["customer 7", "a \"b\"\\", ""].map(|key| (!key.is_empty()).then(|| EventKey::stored(key)));
+    let with = |(record, key): (&Record, Option<EventKey>)| Record {
+        event: Event { key, ..record.event.clone() },
+        ..record.clone()
+    };
+    records.iter().zip(keys).map(with).collect()
+}
+
 fn record(offset: Offset, text: &str) -> Record {
     let headers = BTreeMap::from([("name".to_owned(), "value".to_owned())]);
     let idempotency_key = Some(IdempotencyKey::stored(format!("key {offset}")));
@@ -186,6 +204,7 @@ fn record(offset: Offset, text: &str) -> Record {
         payload: Payload::text(text),
         timestamp_ms: 1_704_067_200_000,
         appended_ms: 1_704_067_200_123,
+        key: None,
         idempotency_key,
         headers,
     };

@@ -4,12 +4,15 @@ use futures_util::{StreamExt, TryStreamExt, future::Either, stream};
 use tokio::task;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Ahead, HeldTurn, Merge};
+use super::{
+    super::order::{Whereabouts, head, missing, whereabouts},
+    Ahead, HeldTurn, Merge,
+};
 use contracts::{
     error::{StorageError, Tier},
     name::{Partition, PartitionNumber},
-    read::{HotPage, Page},
-    sequence::{OffsetRange, Watermarks},
+    read::{HotPage, Page, ReadOrder},
+    sequence::{Offset, OffsetRange, Watermarks},
 };
 
 /// Partitions read from cold at once.
@@ -20,33 +23,26 @@ impl Merge {
     /// no longer has: see `reader`.
     pub(super) async fn fetch(&mut self) -> Result<(), StorageError> {
         let pages = self.fetch_hot().await?;
-        let mut cold = Vec::new();
+        let (mut cold, wanted) = (Vec::new(), self.wanted());
         for (number, hot) in pages {
             let Some(partial) = self.partials.get_mut(&number) else { continue };
-            if partial.next < hot.watermarks.earliest {
-                // Retention or DELETE was faster. A read that asked for no offset continues at the new
-                // earliest one; one that did must learn that events are gone.
-                if !self.query.from.contains_key(&number) && self.starts.get(&number) == Some(&partial.next) {
-                    partial.next = hot.watermarks.earliest;
-                    self.starts.insert(number, partial.next);
-                    self.empty.push(number);
-                    continue;
+            let place = whereabouts(self.query.order, partial.next, hot.watermarks);
+            match place {
+                Whereabouts::Expired => self.expired(number, hot.watermarks)?,
+                Whereabouts::Cold => {
+                    let page = match partial.ahead.take() {
+                        Some(Ahead::Cold(ahead)) => Either::Left(async move {
+                            ahead.await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
+                        }),
+                        _ => {
+                            let missing = missing(self.query.order, partial.next, hot.watermarks);
+                            let (reader, table) = (&self.reader, &self.query.table);
+                            Either::Right(reader.read_cold(table, number, missing, wanted.clone())?)
+                        }
+                    };
+                    cold.push(async move { Ok::<_, StorageError>((number, hot.watermarks, page.await?)) });
                 }
-                let (partition, earliest) =
-                    (Partition::new(self.query.table.clone(), number), hot.watermarks.earliest);
-                return Err(StorageError::Expired { partition, offset: partial.next, earliest });
-            }
-            if partial.next < hot.watermarks.low {
-                let missing = OffsetRange::new(partial.next, hot.watermarks.low);
-                let page = match partial.ahead.take() {
-                    Some(Ahead::Cold(ahead)) => Either::Left(async move {
-                        ahead.await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
-                    }),
-                    _ => Either::Right(self.reader.read_cold(&self.query, number, missing, self.chunk)?),
-                };
-                cold.push(async move { Ok::<_, StorageError>((number, hot.watermarks, page.await?)) });
-            } else {
-                self.take(number, hot.watermarks, hot.page)?;
+                Whereabouts::Hot | Whereabouts::Nowhere => self.take(number, hot.watermarks, hot.page)?,
             }
         }
         self.has_read = true;
@@ -61,6 +57,21 @@ impl Merge {
             self.take(number, watermarks, page)?;
         }
         Ok(())
+    }
+
+    /// Retention or DELETE was faster than the read. One that asked for no offset continues at the new
+    /// earliest one; one that did must learn that events are gone.
+    fn expired(&mut self, number: PartitionNumber, watermarks: Watermarks) -> Result<(), StorageError> {
+        let Some(partial) = self.partials.get_mut(&number) else { return Ok(()) };
+        let earliest = watermarks.earliest;
+        if !self.query.from.contains_key(&number) && self.starts.get(&number) == Some(&partial.next) {
+            partial.next = earliest;
+            self.starts.insert(number, earliest);
+            self.empty.push(number);
+            return Ok(());
+        }
+        let partition = Partition::new(self.query.table.clone(), number);
+        Err(StorageError::Expired { partition, offset: partial.next, earliest })
     }
 
     /// What hot has of the partitions that have nothing fetched: of all of them, unless they have too much
@@ -83,7 +94,7 @@ impl Merge {
         }
         if !wanted.is_empty() {
             let mut numbers: Vec<_> = wanted.iter().map(|(number, _)| *number).collect();
-            let read = self.reader.hot.read(&self.query.table, wanted, self.query.filter, self.chunk).await?;
+            let read = self.reader.hot.read(&self.query.table, wanted, self.wanted()).await?;
             self.empty.extend(numbers.split_off(read.len()));
             pages.extend(numbers.into_iter().zip(read));
         }
@@ -98,33 +109,61 @@ impl Merge {
         page: Page,
     ) -> Result<(), StorageError> {
         let Some(partial) = self.partials.get_mut(&number) else { return Ok(()) };
-        let end = partial.end.unwrap_or(watermarks.next);
+        let order = self.query.order;
+        // Newest first a read ends at the earliest offset, whatever is written meanwhile.
+        let (end, gets_on) = match order {
+            ReadOrder::Oldest => (partial.end.unwrap_or(watermarks.next), page.next > partial.next),
+            ReadOrder::Newest => (watermarks.earliest, page.next < partial.next),
+        };
+        let is_at_end = |next: Offset| match order {
+            ReadOrder::Oldest => next >= end,
+            ReadOrder::Newest => next <= end,
+        };
         // A page without progress would be fetched again for ever.
         assert!(
-            page.next > partial.next || partial.next >= end,
+            gets_on || is_at_end(partial.next),
             "{}/{number}: a read at {} went nowhere",
             self.query.table,
             partial.next
         );
-        partial.next = page.next.min(end);
-        partial.low = watermarks.low;
-        let wanted = page.records.into_iter().take_while(|record| record.offset < end);
+        partial.next = if is_at_end(page.next) { end } else { page.next };
+        partial.watermarks = watermarks;
+        self.unvisited -= usize::from(!std::mem::replace(&mut partial.is_visited, true));
+        self.examined += page.examined;
+        // The position before a record is behind the end if the record is.
+        let wanted = page.records.into_iter().take_while(|record| !is_at_end(order.before(record.offset)));
         partial.fetched.extend(wanted.inspect(|record| self.held += record.event.footprint()));
+        let is_done = is_at_end(partial.next);
         match partial.fetched.front() {
-            Some(head) => _ = self.heads.insert((head.event.timestamp_ms, number)),
-            None if partial.next < end => self.empty.push(number),
+            Some(next) => _ = self.heads.insert(head(order, next.event.timestamp_ms, number)),
+            None if !is_done => self.empty.push(number),
             None => {}
         }
-        if self.fetches_ahead && self.starts.len() <= PARALLEL_READS && partial.next < end {
-            partial.ahead = Some(if partial.next < watermarks.low {
-                let missing = OffsetRange::new(partial.next, watermarks.low.min(end));
-                let page = self.reader.read_cold(&self.query, number, missing, self.chunk)?;
-                Ahead::Cold(AbortOnDropHandle::new(task::spawn(page)))
-            } else {
-                Ahead::Hot(self.reader.read_hot(&self.query, number, partial.next, self.chunk))
-            });
+        if self.fetches_ahead && self.starts.len() <= PARALLEL_READS && !is_done {
+            self.fetch_ahead_of(number, watermarks)?;
         }
         self.make_room();
+        Ok(())
+    }
+
+    /// Begins to fetch the next page of a partition from the tier that should have it.
+    fn fetch_ahead_of(
+        &mut self,
+        number: PartitionNumber,
+        watermarks: Watermarks,
+    ) -> Result<(), StorageError> {
+        let (order, wanted) = (self.query.order, self.wanted());
+        let Some(partial) = self.partials.get_mut(&number) else { return Ok(()) };
+        let (reader, table) = (&self.reader, &self.query.table);
+        partial.ahead = match whereabouts(order, partial.next, watermarks) {
+            Whereabouts::Cold => {
+                let missing = missing(order, partial.next, watermarks);
+                let missing = partial.end.map_or(missing, |end| missing.overlap(OffsetRange::new(0, end)));
+                let page = reader.read_cold(table, number, missing, wanted)?;
+                Some(Ahead::Cold(AbortOnDropHandle::new(task::spawn(page))))
+            }
+            _ => Some(Ahead::Hot(reader.read_hot(table, number, partial.next, wanted))),
+        };
         Ok(())
     }
 }

@@ -1,4 +1,5 @@
-//! Merges partitions by timestamp, ties by partition; inside a partition always by offset.
+//! Merges partitions by timestamp, ties by partition; inside a partition always by offset. Newest first, all
+//! three descend.
 //!
 //! However many partitions there are, the records that are fetched and not yet returned are bounded. Beyond
 //! the bound, the partitions whose next records come last drop what was fetched of them, and keep only the
@@ -10,14 +11,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Positions, ReadQuery, TablePage, TieredReader, turns::ReadTurn};
+use super::{
+    Positions, ReadQuery, TablePage, TieredReader,
+    order::{Head, Whereabouts, head, partition_of, whereabouts},
+    turns::ReadTurn,
+};
 use contracts::{
-    clock::TimestampMs,
     error::StorageError,
     event::Record,
     name::{Partition, PartitionNumber},
-    read::{HotPage, Page, ReadLimit},
-    sequence::{Offset, OffsetRange},
+    read::{HotPage, Page, ReadLimit, Wanted},
+    sequence::{Offset, OffsetRange, Watermarks},
 };
 
 /// The least that is fetched of one partition among many.
@@ -30,6 +34,11 @@ const HELD_BETWEEN_TURNS: usize = 1 << 20;
 
 /// Bytes that are fetched of one partition among many, where there is room for more than its share.
 const LARGE_CHUNK: usize = 64 << 10;
+
+/// Events that one fetch looks at in all partitions together, if the filter looks into events, and the least
+/// that it looks at in each.
+const LOOKED_AT: u64 = 65_536;
+const MIN_LOOKED_AT: u64 = 64;
 
 /// How much a merge fetches from the tiers.
 #[derive(Debug, Clone, Copy)]
@@ -51,12 +60,14 @@ impl From<ReadLimit> for FetchLimits {
 struct Partial {
     /// Fetched, not yet returned.
     fetched: VecDeque<Record>,
-    /// The first offset that was not fetched yet.
+    /// The position behind what was fetched.
     next: Offset,
     /// Where to stop, if the read ends with what was there when it began.
     end: Option<Offset>,
-    /// The first offset that is in hot, as far as is known.
-    low: Offset,
+    /// Where the partition stands, as far as is known.
+    watermarks: Watermarks,
+    /// Whether something was fetched, if only that there is nothing.
+    is_visited: bool,
     /// The next page, if it is already being fetched from the tier that should have it.
     ahead: Option<Ahead>,
 }
@@ -81,6 +92,12 @@ pub struct Merge {
     /// Partitions with nothing fetched that may have more.
     empty: Vec<PartitionNumber>,
     fetches_ahead: bool,
+    /// Partitions of which nothing was fetched yet.
+    unvisited: usize,
+    /// Events that were looked at, how many may be before the merge pauses, and how many between two pauses.
+    examined: u64,
+    pause_at: u64,
+    most_examined: u64,
     /// Whether the first fetch needs S3, and whether there was a fetch yet.
     begins_cold: bool,
     has_read: bool,
@@ -90,9 +107,6 @@ pub struct Merge {
     held: usize,
     most: usize,
 }
-
-/// The timestamp of a partition's next record, then the partition: the order of the merge.
-type Head = (TimestampMs, PartitionNumber);
 
 /// The turn that a merge has.
 #[derive(Debug, Default)]
@@ -121,7 +135,7 @@ impl Merge {
             records: (limits.chunk.records / share + 1).max(MIN_CHUNK.records).min(limits.chunk.records),
             bytes: (limits.chunk.bytes / share).max(of_held.min(LARGE_CHUNK)).max(MIN_CHUNK.bytes),
         };
-        let empty = starts.keys().copied().collect();
+        let (empty, unvisited) = (starts.keys().copied().collect(), starts.len());
         let partial = |(number, next)| (number, Partial { next, ..Partial::default() });
         let partials = starts.iter().map(|(&number, &next)| (number, next)).map(partial).collect();
         Self {
@@ -132,6 +146,10 @@ impl Merge {
             partials,
             heads: BTreeSet::new(),
             dropped: BTreeSet::new(),
+            unvisited,
+            examined: 0,
+            pause_at: u64::MAX,
+            most_examined: u64::MAX,
             empty,
             fetches_ahead: false,
             begins_cold,
@@ -161,10 +179,19 @@ impl Merge {
 
     /// Whether the next records are only in S3, as far as is known.
     pub fn wants_cold(&self) -> bool {
-        let is_cold =
-            |number| self.partials.get(number).is_some_and(|partial: &Partial| partial.next < partial.low);
-        let comes_next = self.dropped.first().filter(|_| !self.has_first()).map(|(_, number)| number);
-        if self.has_read { self.empty.iter().chain(comes_next).any(is_cold) } else { self.begins_cold }
+        let order = self.query.order;
+        let is_cold = |number: PartitionNumber| {
+            self.partials.get(&number).is_some_and(|partial| {
+                whereabouts(order, partial.next, partial.watermarks) == Whereabouts::Cold
+            })
+        };
+        let comes_next =
+            self.dropped.first().filter(|_| !self.has_first()).map(|next| partition_of(order, *next));
+        if self.has_read {
+            self.empty.iter().copied().chain(comes_next).any(is_cold)
+        } else {
+            self.begins_cold
+        }
     }
 
     /// Drops everything that was fetched and not returned, and its turn; the next fetch reads it again.
@@ -187,10 +214,11 @@ impl Merge {
 
     /// Drops what was fetched of a partition that is no longer among the heads.
     fn drop_fetched(&mut self, head: Head) {
-        let Some(partial) = self.partials.get_mut(&head.1) else { return };
+        let order = self.query.order;
+        let Some(partial) = self.partials.get_mut(&partition_of(order, head)) else { return };
         let fetched = std::mem::take(&mut partial.fetched);
         if let Some(first) = fetched.front() {
-            partial.next = first.offset;
+            partial.next = order.before(first.offset);
         }
         self.held -= fetched.iter().map(|record| record.event.footprint()).sum::<usize>();
         partial.ahead = None;
@@ -217,7 +245,7 @@ impl Merge {
             }
             records.extend(self.pop());
         }
-        let has_more = self.peek().await?.is_some();
+        let has_more = self.peek().await?.is_some() || self.is_paused();
         let (next, lost) = (self.positions(), self.lost());
         let turn = match self.turn {
             HeldTurn::None => ReadTurn::default(),
@@ -242,6 +270,32 @@ impl Merge {
         self.empty.is_empty() && self.has_first()
     }
 
+    /// Lets the merge pause once it has looked at so many more events, if its filter looks into events:
+    /// others are then due, and its position says how far it is. Each partition is looked at first, so that
+    /// it always gets on.
+    pub fn look_at_most(&mut self, events: usize) {
+        if self.query.filter.looks_into_events() {
+            self.most_examined = events as u64;
+            self.pause_at = self.examined.saturating_add(self.most_examined);
+        }
+    }
+
+    /// Whether it has paused: there is nothing to return yet, and there may be more.
+    pub fn is_paused(&self) -> bool {
+        !self.empty.is_empty() && self.unvisited == 0 && self.examined >= self.pause_at
+    }
+
+    /// What a fetch wants of each partition.
+    fn wanted(&self) -> Wanted {
+        let ReadQuery { filter, order, .. } = &self.query;
+        let share = self.partials.len().max(1) as u64;
+        let most_examined = match filter.looks_into_events() {
+            true => (LOOKED_AT / share).max(MIN_LOOKED_AT).min(self.most_examined).max(1),
+            false => u64::MAX,
+        };
+        Wanted { filter: filter.clone(), order: *order, limit: self.chunk, most_examined }
+    }
+
     /// Stops each partition at `ends`.
     pub(super) fn stop_at(&mut self, ends: &Positions) {
         for (number, partial) in &mut self.partials {
@@ -254,15 +308,19 @@ impl Merge {
         self.fetches_ahead = true;
     }
 
-    /// The next record; `None` if there is none now.
+    /// The next record; `None` if there is none now, or if the merge has paused.
     ///
     /// # Errors
     /// Those of the tiers; the merge must not be used after one.
     pub async fn peek(&mut self) -> Result<Option<&Record>, StorageError> {
+        let order = self.query.order;
         while !self.is_fetched() {
+            if self.is_paused() {
+                return Ok(None);
+            }
             if self.empty.is_empty() {
-                let Some((_, number)) = self.dropped.pop_first() else { break };
-                self.empty.push(number);
+                let Some(next) = self.dropped.pop_first() else { break };
+                self.empty.push(partition_of(order, next));
             }
             self.fetch().await?;
             // A filter that matches little may need many fetches: others get a turn between two of them.
@@ -274,26 +332,33 @@ impl Merge {
                 self.take_turn().await?;
             }
         }
-        let Some((_, number)) = self.heads.first() else { return Ok(None) };
-        Ok(self.partials.get(number).and_then(|partial| partial.fetched.front()))
+        let Some(next) = self.heads.first() else { return Ok(None) };
+        Ok(self.partials.get(&partition_of(order, *next)).and_then(|partial| partial.fetched.front()))
     }
 
-    /// Takes what [`Merge::peek`] has shown.
+    /// Takes what [`Merge::peek`] has shown, or would show without a fetch.
     pub fn pop(&mut self) -> Option<Record> {
-        let (_, number) = self.heads.pop_first()?;
+        if !self.is_fetched() {
+            return None;
+        }
+        let order = self.query.order;
+        let number = partition_of(order, self.heads.pop_first()?);
         let partial = self.partials.get_mut(&number)?;
         let record = partial.fetched.pop_front();
         self.held = self.held.saturating_sub(record.as_ref().map_or(0, |record| record.event.footprint()));
         match partial.fetched.front() {
-            Some(head) => _ = self.heads.insert((head.event.timestamp_ms, number)),
+            Some(next) => _ = self.heads.insert(head(order, next.event.timestamp_ms, number)),
             None => self.empty.push(number),
         }
         record
     }
 
-    /// For each partition the first offset that has not been returned.
+    /// For each partition the position behind what has been returned.
     pub fn positions(&self) -> Positions {
-        let position = |partial: &Partial| partial.fetched.front().map_or(partial.next, |head| head.offset);
+        let order = self.query.order;
+        let position = |partial: &Partial| {
+            partial.fetched.front().map_or(partial.next, |next| order.before(next.offset))
+        };
         let mut positions = self.query.from.clone();
         positions.extend(self.partials.iter().map(|(&number, partial)| (number, position(partial))));
         positions
@@ -304,9 +369,9 @@ impl Merge {
         let passed = self.positions();
         let each = |(&number, &start): (&PartitionNumber, &Offset)| {
             let partition = Partition::new(self.query.table.clone(), number);
-            let end = passed.get(&number).copied().unwrap_or(start).max(start);
+            let now = passed.get(&number).copied().unwrap_or(start);
             self.reader
-                .lost(&partition, OffsetRange::new(start, end))
+                .lost(&partition, OffsetRange::new(start.min(now), start.max(now)))
                 .into_iter()
                 .map(move |lost| (number, lost))
         };

@@ -5,6 +5,8 @@
 pub(super) struct LineSplitter {
     /// The beginning of a line whose end has not arrived.
     rest: Vec<u8>,
+    /// Whether what comes up to the next line break is dropped.
+    is_dropping: bool,
 }
 
 impl LineSplitter {
@@ -17,6 +19,11 @@ impl LineSplitter {
         mut piece: &[u8],
         mut take: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
+        if self.is_dropping {
+            let Some(end) = memchr::memchr(b'\n', piece) else { return Ok(()) };
+            piece = &piece[end + 1..];
+            self.is_dropping = false;
+        }
         while let Some(end) = memchr::memchr(b'\n', piece) {
             let line = &piece[..end];
             if self.rest.is_empty() {
@@ -29,6 +36,12 @@ impl LineSplitter {
         }
         self.rest.extend_from_slice(piece);
         Ok(())
+    }
+
+    /// Drops the line whose end has not arrived, and what is still to come of it.
+    pub(super) fn drop_rest(&mut self) {
+        self.rest = Vec::new();
+        self.is_dropping = true;
     }
 
     /// How many bytes of a line have arrived without its end.
@@ -76,6 +89,22 @@ mod tests {
         });
         assert_eq!((error, taken), (Err("bad"), vec![b"ab".to_vec()]));
         assert_eq!(splitter.rest_bytes(), 0);
+    }
+
+    #[test]
+    fn a_line_that_is_dropped_is_dropped_up_to_its_end() {
+        let mut splitter = LineSplitter::default();
+        let mut lines = Vec::new();
+        for piece in ["a\nbb", "bb", "bb\nc", "\n", "d"] {
+            let Ok(()) = splitter.split::<Infallible>(piece.as_bytes(), |line| {
+                lines.push(String::from_utf8(line.to_vec()).unwrap());
+                Ok(())
+            });
+            if piece == "a\nbb" || piece == "d" {
+                splitter.drop_rest();
+            }
+        }
+        assert_eq!((lines, splitter.take_rest()), (vec!["a".to_owned(), "c".to_owned()], vec![]));
     }
 
     proptest! {

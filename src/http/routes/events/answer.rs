@@ -1,0 +1,190 @@
+//! What writes answer: JSON, or headers alone.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Json,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::rejected::RejectedLine;
+use contracts::{append::Appended, name::TableName};
+
+const PARTITION: HeaderName = HeaderName::from_static("zombi-partition");
+const OFFSET: HeaderName = HeaderName::from_static("zombi-offset");
+const DUPLICATE: HeaderName = HeaderName::from_static("zombi-duplicate");
+const COUNT: HeaderName = HeaderName::from_static("zombi-count");
+const DUPLICATES: HeaderName = HeaderName::from_static("zombi-duplicates");
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// Where an event is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Written {
+    /// Its offset: the first write's, for a duplicate.
+    pub offset: u64,
+    /// Its partition.
+    pub partition: u32,
+    /// Its table.
+    pub table: String,
+    /// There, and true, if the idempotency key was seen before and nothing was written.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub duplicate: bool,
+}
+
+/// Where events that were sent together are.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BulkWritten {
+    /// In the order sent.
+    pub offsets: Vec<u64>,
+    /// How many.
+    pub count: usize,
+    /// How many of them were known.
+    pub duplicates: usize,
+}
+
+/// What became of a stream.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct StreamWritten {
+    /// Events taken, duplicates included.
+    pub count: u64,
+    /// How many of them were known.
+    pub duplicates: u64,
+    /// Where they are, by partition.
+    pub partitions: BTreeMap<u32, Span>,
+}
+
+/// The offsets of a stream's events in one partition.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub(crate) struct Span {
+    /// The smallest.
+    pub first: u64,
+    /// The largest.
+    pub last: u64,
+}
+
+/// What became of a stream whose bad lines were left out.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct StreamSkipped {
+    /// What became of the other lines.
+    #[serde(flatten)]
+    pub written: StreamWritten,
+    /// Lines that were left out.
+    pub rejected_count: u64,
+    /// The first 100 of them.
+    pub rejected: Vec<RejectedLine>,
+}
+
+/// What a write of a body of any kind answers.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum WriteAnswer {
+    /// One event.
+    One(Written),
+    /// Several, all or nothing.
+    Several(BulkWritten),
+    /// A stream of lines with `on_error=skip`.
+    Skipped(StreamSkipped),
+    /// A stream of lines.
+    Stream(StreamWritten),
+}
+
+/// How a write is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AnswerForm {
+    /// JSON.
+    Json,
+    /// Headers, since the client has asked for that.
+    Minimal,
+    /// Headers: a body would be taken for an event.
+    Headers,
+}
+
+impl AnswerForm {
+    /// JSON, unless `Prefer: return=minimal` asks for less (RFC 7240).
+    pub(super) fn preferred(headers: &HeaderMap) -> Self {
+        let lines = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
+        let preferences = lines.flat_map(|line| line.split(','));
+        let is_minimal = |preference: &str| {
+            let named = preference.split(';').next().and_then(|one| one.split_once('='));
+            named.is_some_and(|(name, value)| {
+                name.trim().eq_ignore_ascii_case("return")
+                    && value.trim().trim_matches('"').eq_ignore_ascii_case("minimal")
+            })
+        };
+        if preferences.into_iter().any(is_minimal) { Self::Minimal } else { Self::Json }
+    }
+
+    /// The answer to a write of one event; `written` is the status if it was stored.
+    pub(super) fn one(self, table: &TableName, appended: Appended, written: StatusCode) -> Response {
+        let Appended { partition, offset, duplicate } = appended;
+        let mut response = match self {
+            Self::Json => {
+                let answer = Written { offset, partition, table: table.to_string(), duplicate };
+                let status = if duplicate { StatusCode::OK } else { written };
+                (status, Json(WriteAnswer::One(answer))).into_response()
+            }
+            Self::Minimal | Self::Headers => self.without_body(written),
+        };
+        let headers = response.headers_mut();
+        headers.insert(PARTITION, HeaderValue::from(partition));
+        headers.insert(OFFSET, HeaderValue::from(offset));
+        if duplicate {
+            headers.insert(DUPLICATE, HeaderValue::from_static("true"));
+        }
+        response
+    }
+
+    /// The answer to a write of several events; `written` is the status if one of them was stored.
+    pub(super) fn several(self, appended: &[Appended], written: StatusCode) -> Response {
+        let duplicates = appended.iter().filter(|one| one.duplicate).count();
+        if self == Self::Json {
+            let offsets: Vec<u64> = appended.iter().map(|one| one.offset).collect();
+            let status = if duplicates == appended.len() { StatusCode::OK } else { written };
+            let answer = BulkWritten { count: offsets.len(), offsets, duplicates };
+            return (status, Json(WriteAnswer::Several(answer))).into_response();
+        }
+        let mut response = self.without_body(written);
+        response.headers_mut().insert(COUNT, HeaderValue::from(appended.len()));
+        response.headers_mut().insert(DUPLICATES, HeaderValue::from(duplicates));
+        response
+    }
+
+    /// 204; 202 where only the operating system has the events so far.
+    fn without_body(self, written: StatusCode) -> Response {
+        let status =
+            if written == StatusCode::ACCEPTED { StatusCode::ACCEPTED } else { StatusCode::NO_CONTENT };
+        let mut response = status.into_response();
+        if self == Self::Minimal {
+            response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static("return=minimal"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn less_is_answered_where_less_is_asked_for() {
+        for (lines, form) in [
+            (vec![], AnswerForm::Json),
+            (vec!["return=minimal"], AnswerForm::Minimal),
+            (vec!["respond-async, Return = \"minimal\"; foo=1"], AnswerForm::Minimal),
+            (vec!["wait=10", "return=minimal"], AnswerForm::Minimal),
+            (vec!["return=representation"], AnswerForm::Json),
+            (vec!["minimal"], AnswerForm::Json),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in &lines {
+                headers.append(PREFER, HeaderValue::from_static(line));
+            }
+            assert_eq!(AnswerForm::preferred(&headers), form, "{lines:?}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! CloudEvents on `POST /tables/{table}`, and the handshake that webhooks begin with.
+
+use axum::{
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    answer::AnswerForm,
+    append::{Envelope, WriteCall},
+};
+use crate::http::{
+    accept,
+    body::Incoming,
+    error::Problem,
+    extract::OpenTable,
+    records::{CloudEventHead, CloudEventMode},
+};
+
+const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");
+const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
+const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
+
+/// Appends CloudEvents: one, or a batch that is all or nothing. The answer has no body unless the client
+/// names JSON in `Accept`: a broker would take a body that is no CloudEvent for a failure, and send the event
+/// again.
+pub(super) async fn write(
+    call: WriteCall<'_>,
+    mode: CloudEventMode,
+    incoming: Incoming,
+) -> Result<Response, Problem> {
+    let state = call.state;
+    let envelope = Envelope::of(&incoming.headers, state)?;
+    let form = if accept::names_json(&incoming.headers) {
+        AnswerForm::preferred(&incoming.headers)
+    } else {
+        AnswerForm::Headers
+    };
+    if mode == CloudEventMode::Binary {
+        let head = CloudEventHead::of_headers(&incoming.headers, &state.limits)?;
+        let (body, share) = incoming.receive(&state.limits, &state.inflight).await?;
+        let event = envelope.parser(state).binary_cloud_event(head, body)?;
+        return call.one(event, share, form).await;
+    }
+    let (body, mut share) = incoming.receive(&state.limits, &state.inflight).await?;
+    if mode.seen_in(&body) == CloudEventMode::Batch {
+        let events = envelope.parser(state).cloud_event_batch(&body, &mut share)?;
+        drop(body);
+        return call.several(events, share, form).await;
+    }
+    let event = envelope.parser(state).structured_cloud_event(&body)?;
+    drop(body);
+    call.one(event, share, form).await
+}
+
+/// `OPTIONS /tables/{table}`: agrees to deliveries, if a sender of webhooks asks for that. It lets nobody in:
+/// each delivery is checked by itself.
+pub(crate) async fn handshake(_: OpenTable, headers: HeaderMap) -> Response {
+    agree(&headers, "POST,GET,HEAD,DELETE")
+}
+
+/// `OPTIONS /tables/{table}/raw`: the same.
+pub(crate) async fn raw_handshake(_: OpenTable, headers: HeaderMap) -> Response {
+    agree(&headers, "POST")
+}
+
+/// The answer to `OPTIONS` where `allowed` methods are known. Other uses of it are refused.
+fn agree(headers: &HeaderMap, allowed: &'static str) -> Response {
+    let Some(origin) = headers.get(REQUEST_ORIGIN).filter(|origin| !origin.is_empty()) else {
+        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, allowed)]).into_response();
+    };
+    let agreed = [
+        (header::ALLOW, HeaderValue::from_static("POST")),
+        (ALLOWED_ORIGIN, origin.clone()),
+        (ALLOWED_RATE, HeaderValue::from_static("*")),
+    ];
+    (StatusCode::OK, agreed).into_response()
+}
