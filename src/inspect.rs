@@ -1,5 +1,5 @@
-//! Shows an operator what a bucket holds: `zombi segments` and `zombi manifest`. Reads only, so a server may
-//! be running.
+//! Shows an operator what a bucket holds: `zombi verify`, `zombi segment` and `zombi manifest`. Reads only, so
+//! a server may be running.
 
 use std::io::{self, Write};
 

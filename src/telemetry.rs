@@ -1,10 +1,10 @@
 //! Logs on standard error, with a level that can be changed at run time; the audit log beside them, which has
 //! no level; and OTLP traces if a collector is configured.
 
-use std::{io, panic, sync::Arc};
+use std::{io, panic, sync::Arc, time::Duration};
 
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithHttpConfig};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use parking_lot::Mutex;
 use schemars::JsonSchema;
@@ -103,6 +103,8 @@ impl DroppedLines {
 /// Lines of either log that may wait for the reader of standard error; any beyond that are dropped, and
 /// counted.
 const WAITING_LINES: usize = 8192;
+/// How long an export may take, as the exporter's own client has it.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that a filter may have: the time to parse one grows with its square.
 const MAX_LEVEL_BYTES: usize = 4096;
 
@@ -236,10 +238,20 @@ impl Telemetry {
 }
 
 fn provider() -> Result<SdkTracerProvider, ExporterBuildError> {
-    let exporter = SpanExporter::builder().with_http().build()?;
+    let exporter = exporter()?;
     let resource = Resource::builder()
         .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build())
+}
+
+/// The exporter. Where the system has no certificates its own client cannot be built; a collector without TLS
+/// can be reached all the same.
+fn exporter() -> Result<SpanExporter, ExporterBuildError> {
+    SpanExporter::builder().with_http().build().or_else(|error| {
+        let client = reqwest::blocking::Client::builder().tls_certs_only([]).timeout(EXPORT_TIMEOUT).build();
+        let client = client.map_err(|_| error)?;
+        SpanExporter::builder().with_http().with_http_client(client).build()
+    })
 }
 
 /// Exports Zombi's own spans, whatever the level of the logs is. The audit log goes to no collector.

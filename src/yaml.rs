@@ -1,9 +1,11 @@
-//! Reads small YAML files that are no settings: the policy and the tokens of `auth`. JSON is YAML, too.
+//! YAML that is no settings: reads small files, the policy and the tokens of `auth`, and writes what the
+//! command line shows. JSON is YAML, too.
 
 use std::{cell::Cell, collections::HashSet, fmt};
 
-use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
 /// The longest text that is read.
@@ -35,6 +37,14 @@ pub(crate) fn parse_yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     let strict = Strict { left: &left, depth: 0 };
     strict.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| error.to_string())?;
     serde_yaml::from_str(text).map_err(|error| error.to_string())
+}
+
+/// Writes a value as one document.
+///
+/// # Errors
+/// Why it has no YAML form.
+pub(crate) fn write_yaml(value: &impl Serialize) -> Result<String, String> {
+    serde_yaml::to_string(value).map_err(|error| error.to_string())
 }
 
 /// The line, counted from 1, of the value to which `steps` lead. If it is not there, the line of what should

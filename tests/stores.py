@@ -53,7 +53,7 @@ def one_writer(binary, endpoint, volume, settings=None):
         zombi.start()
         after = sorted((one["partition"], one["offset"], one["payload"]) for one in zombi.pages())
         check(len(after) == 3000 and after == before, "all events come back from S3 alone")
-        audit = subprocess.run(zombi.command + ["segments", "verify"], env=zombi.environment, capture_output=True, text=True)
+        audit = subprocess.run(zombi.command + ["verify"], env=zombi.environment, capture_output=True, text=True)
         check(audit.returncode == 0, f"the audit finds nothing: {audit.stdout}{audit.stderr}")
     finally:
         zombi.kill()

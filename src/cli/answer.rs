@@ -1,11 +1,12 @@
 //! Commands that answer by what they print and by their exit code.
 
 use std::{
+    fmt::Display,
     io::{self, Write},
     process::ExitCode,
 };
 
-use super::exit;
+use super::{client::ClientError, exit};
 
 /// Why a command has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,9 @@ pub(super) enum Unanswered {
     /// The system refuses something.
     #[error("{0}")]
     Failed(String),
+    /// The server says no, or cannot be reached.
+    #[error("{0}")]
+    Server(#[from] ClientError),
     /// The output cannot be written.
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
@@ -25,13 +29,17 @@ impl Unanswered {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => exit::USAGE,
-            Self::Failed(_) | Self::Print(_) => exit::FAILED,
+            Self::Failed(_) | Self::Server(_) | Self::Print(_) => exit::FAILED,
         }
+    }
+
+    /// Whether the reader of the output has gone: `| head`.
+    fn is_of_a_closed_pipe(&self) -> bool {
+        matches!(self, Self::Print(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 }
 
 /// Runs such a command on the standard output.
-#[allow(clippy::print_stderr)] // commands speak to a person
 pub(super) fn say(command: impl FnOnce(&mut dyn Write) -> Result<u8, Unanswered>) -> ExitCode {
     let mut out = io::stdout().lock();
     let said = command(&mut out).and_then(|code| {
@@ -40,12 +48,35 @@ pub(super) fn say(command: impl FnOnce(&mut dyn Write) -> Result<u8, Unanswered>
     });
     match said {
         Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            // The reader has seen enough, but not how it ends: that is no success.
-            if !matches!(&error, Unanswered::Print(error) if error.kind() == io::ErrorKind::BrokenPipe) {
-                eprintln!("zombi: {error}");
-            }
-            ExitCode::from(error.exit_code())
-        }
+        // The reader has seen enough, but not how it ends: that is no success.
+        Err(error) if error.is_of_a_closed_pipe() => ExitCode::from(exit::FAILED),
+        Err(error) => say_failed(&error),
     }
+}
+
+/// Runs a command that asks a server.
+pub(super) fn ask(command: impl AsyncFnOnce() -> Result<u8, Unanswered>) -> ExitCode {
+    let answered = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command()),
+        Err(error) => Err(Unanswered::Failed(format!("cannot start: {error}"))),
+    };
+    match answered {
+        Ok(code) => ExitCode::from(code),
+        // What was read is data: whoever has enough of it has been served.
+        Err(error) if error.is_of_a_closed_pipe() => ExitCode::SUCCESS,
+        Err(error) => say_failed(&error),
+    }
+}
+
+#[allow(clippy::print_stderr)] // commands speak to a person
+fn say_failed(error: &Unanswered) -> ExitCode {
+    eprintln!("zombi: {error}");
+    ExitCode::from(error.exit_code())
+}
+
+/// Says what is wrong with the command line or a setting.
+#[allow(clippy::print_stderr)] // commands speak to a person
+pub(super) fn say_usage(error: &dyn Display) -> ExitCode {
+    eprintln!("zombi: {error}");
+    ExitCode::from(exit::USAGE)
 }

@@ -4,7 +4,7 @@ use std::{fmt, io::Write};
 
 use clap::{Args, Subcommand};
 
-use super::{answer::Unanswered, exit};
+use super::{answer::Unanswered, exit, flags::SettingFlags};
 use crate::{
     auth::verb::Verb,
     auth::{
@@ -41,7 +41,12 @@ policy makes no sense.
 Example: zombi auth can sa:shop/checkout append orders
          zombi auth can sa:billing/worker commit billing
          zombi auth can token:oncall operate")]
-    Can(Question),
+    Can {
+        #[command(flatten)]
+        question: Question,
+        #[command(flatten, next_help_heading = "Settings")]
+        settings: SettingFlags,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -177,7 +182,7 @@ mod tests {
     use super::{super::Cli, *};
     use crate::{
         auth::{settings::AuthSettings, tokens::Tokens},
-        cli::Command,
+        cli::{Command, StoreCommand},
     };
 
     const POLICY: &str = r#"
@@ -199,7 +204,9 @@ bindings:
     fn question(words: &str) -> Result<Question, String> {
         let words = ["zombi", "auth", "can"].into_iter().chain(words.split_whitespace());
         match Cli::try_parse_from(words).map_err(|error| error.to_string())?.command {
-            Some(Command::Auth { command: AuthCommand::Can(question) }) => Ok(question),
+            Some(Command::Store(StoreCommand::Auth { command: AuthCommand::Can { question, .. } })) => {
+                Ok(question)
+            }
             other => Err(format!("{other:?}")),
         }
     }

@@ -1,35 +1,59 @@
-//! The commands and their exit codes: those that ask the policy or make tokens (auth), the check of files
-//! (check), and how a command answers (answer).
+//! The commands, of three kinds, and their exit codes. *Server* (serve, check) and *store* (store, auth)
+//! commands read settings; a *client's* (append, bench, consumers, flush, read, segments, tables, tail) ask a
+//! server through `client`, read none, and print through `output`.
 
 mod answer;
+pub mod append;
 mod auth;
+mod bench;
 mod check;
+pub mod client;
+mod completions;
+mod consumers;
+mod cursor_file;
+mod flags;
+mod flush;
+mod output;
+mod read;
+#[cfg(test)]
+mod reference;
+mod reset;
+mod segments;
+mod serve;
+mod store;
+mod tables;
+mod tail;
+mod times;
 
 use std::{
-    io::{self, BufWriter, Write},
-    path::PathBuf,
+    io::{self, Write},
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use self::{
-    answer::{Unanswered, say},
+    answer::{Unanswered, ask, say},
+    append::AppendArgs,
     auth::{AuthCommand, TokenCommand},
+    bench::BenchArgs,
+    completions::CompletionsArgs,
+    consumers::{ConsumerArgs, ConsumersArgs},
+    flags::{ClientFlags, SettingFlags, refuse_flags},
+    flush::FlushArgs,
+    read::ReadArgs,
+    segments::SegmentsArgs,
+    store::{ManifestCommand, SegmentCommand, VerifyArgs},
+    tables::{TableArgs, TablesArgs},
+    tail::TailArgs,
 };
-use crate::{
-    inspect::{self, InspectError},
-    server::{self, ServerError},
-    settings::{self, BadSettings, Reads, Settings},
-    telemetry,
-};
-use contracts::{crash, error::StorageError};
+use crate::settings::{Reads, Settings};
 
 /// Exit codes.
 mod exit {
     /// All went well; or the answer is yes.
     pub(super) const DONE: u8 = 0;
-    /// The server could not start, or failed; or the answer is no.
+    /// The server could not start, or failed, or says no, or cannot be reached; or the answer is no.
     pub(super) const FAILED: u8 = 1;
     /// The command line or a setting is wrong, or a file that a setting names.
     pub(super) const USAGE: u8 = 2;
@@ -37,56 +61,71 @@ mod exit {
     pub(super) const WRITE_FAILED: u8 = 3;
     /// Another writer has taken over the bucket.
     pub(super) const FENCED: u8 = 4;
+    /// SIGINT has ended a client's command, as shells say it.
+    pub(super) const INTERRUPTED: u8 = 130;
+    /// SIGTERM has.
+    pub(super) const TERMINATED: u8 = 143;
 }
 
 /// An event store for Kubernetes: RocksDB hot, S3 cold, one ordered read over both.
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Settings: defaults < --config file < ZOMBI_* environment < flags. \
-                  `zombi config print` shows them all."
+    after_help = "\
+Settings, for the commands that read them: defaults < --config file < ZOMBI_* environment < flags. \
+`zombi config print` shows them all.
+
+Exit codes: 0; 1 if the answer is no, or there is none; 2 for a wrong command line."
 )]
 struct Cli {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Settings")]
     settings: SettingFlags,
+    #[command(flatten, next_help_heading = "Server and output, for a client's commands")]
+    client: ClientFlags,
     #[command(subcommand)]
     command: Option<Command>,
 }
 
-#[derive(Debug, Args)]
-struct SettingFlags {
-    /// A YAML file with settings [env: ZOMBI_CONFIG]
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Where RocksDB lives: the setting data_dir
-    #[arg(long, global = true, value_name = "DIR")]
-    data_dir: Option<String>,
-    /// The main port: the setting port
-    #[arg(long, global = true)]
-    port: Option<String>,
-    /// Any setting, e.g. --set flush.interval_secs=10
-    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Server(ServerCommand),
+    #[command(flatten)]
+    Store(StoreCommand),
+    #[command(flatten)]
+    Client(ClientCommand),
+    /// Print the completions of a shell
+    #[command(after_help = "Example: zombi completions bash > /etc/bash_completion.d/zombi")]
+    Completions(CompletionsArgs),
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum ServerCommand {
     /// Run the server (the default)
-    Serve,
-    /// Look at the segments in the bucket
-    Segments {
-        #[command(subcommand)]
-        command: SegmentsCommand,
-    },
-    /// Look at the manifests in the bucket
-    Manifest {
-        #[command(subcommand)]
-        command: ManifestCommand,
+    Serve {
+        #[command(flatten)]
+        settings: SettingFlags,
     },
     /// Look at the settings
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    /// Audit the bucket: every object, checksum and offset; exits with 1 if anything is wrong
+    Verify(VerifyArgs),
+    /// Look at a segment in the bucket
+    Segment {
+        #[command(subcommand)]
+        command: SegmentCommand,
+    },
+    /// Look at the manifests in the bucket
+    Manifest {
+        #[command(subcommand)]
+        command: ManifestCommand,
     },
     /// Ask the policy
     Auth {
@@ -101,176 +140,124 @@ enum Command {
 }
 
 #[derive(Debug, Subcommand)]
-enum SegmentsCommand {
-    /// List those that exist
-    List {
-        /// Of this table only
-        #[arg(long)]
-        table: Option<String>,
-    },
-    /// Audit the bucket: every object, checksum and offset; fails if anything is wrong
-    Verify,
-    /// Print the events of one, a JSON line each
-    Cat {
-        /// Its key as `list` shows it
-        key: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum ManifestCommand {
-    /// Print one as JSON
-    Show {
-        /// Its number; the last if left out
-        number: Option<u64>,
-    },
+enum ClientCommand {
+    /// Append the lines of a file or of the standard input to a table
+    #[command(after_help = append::EXAMPLES)]
+    Append(Box<AppendArgs>),
+    /// Read a table
+    #[command(after_help = read::EXAMPLES)]
+    Read(Box<ReadArgs>),
+    /// Show the last events of a table, and go on with new ones
+    #[command(after_help = tail::EXAMPLES)]
+    Tail(Box<TailArgs>),
+    /// List the tables
+    Tables(TablesArgs),
+    /// Look at a table, change or delete it
+    Table(Box<TableArgs>),
+    /// List the consumer groups
+    Consumers(ConsumersArgs),
+    /// Look at a consumer group, move or delete it
+    Consumer(Box<ConsumerArgs>),
+    /// List a table's segments in S3
+    Segments(Box<SegmentsArgs>),
+    /// Move a table, or everything, to S3 now
+    Flush(FlushArgs),
+    /// Measure appends to a table, and check what was written
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(Box<BenchArgs>),
 }
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Print the settings in force as YAML
-    Print,
+    Print {
+        #[command(flatten)]
+        settings: SettingFlags,
+    },
     /// Say whether the settings can be used; exits with 2 if not
     #[command(after_help = "Example: ZOMBI_AUTH_POLICY_FILE=policy.yaml zombi config check --files")]
     Check {
         /// Read the files that they name, too: policy, tokens, keys, certificates; says all that is wrong
         #[arg(long)]
         files: bool,
+        #[command(flatten)]
+        settings: SettingFlags,
     },
 }
 
 /// Runs the command line.
 pub fn run() -> ExitCode {
-    let Cli { settings: flags, command } = Cli::parse();
-    match command.unwrap_or(Command::Serve) {
-        Command::Serve => with_settings(&flags, Reads::All, serve),
-        Command::Segments { command } => {
-            with_settings(&flags, Reads::Store, |settings| segments(&settings, command))
+    let Cli { settings, client, command } = Cli::parse();
+    let serve = ServerCommand::Serve { settings: SettingFlags::default() };
+    match command.unwrap_or(Command::Server(serve)) {
+        Command::Server(_) | Command::Store(_) if client.is_any() => {
+            refuse_flags("--url, --token-file, --ca-file, --timeout and -o", "a client's commands")
         }
-        Command::Manifest { command: ManifestCommand::Show { number } } => {
-            with_settings(&flags, Reads::Store, |settings| {
-                look(async |out: &mut dyn Write| inspect::show(&settings, number, out).await)
-            })
+        Command::Client(_) | Command::Completions(_) if settings.is_any() => {
+            refuse_flags("--config, --data-dir, --port and --set", "commands that read settings")
         }
-        Command::Config { command } => {
-            with_settings(&flags, Reads::All, |settings| say(|out| config(&settings, &command, out)))
+        Command::Server(command) => run_server_command(command, settings),
+        Command::Store(command) => run_store_command(command, settings),
+        Command::Client(command) => ask(async || Box::pin(run_client_command(command, client)).await),
+        Command::Completions(args) => say(|out| completions::print(&args, out)),
+    }
+}
+
+fn run_server_command(command: ServerCommand, before: SettingFlags) -> ExitCode {
+    match command {
+        ServerCommand::Serve { settings } => settings.over(before).with_settings(Reads::All, serve::serve),
+        ServerCommand::Config { command: ConfigCommand::Print { settings } } => {
+            let settings = settings.over(before);
+            settings.with_settings(Reads::All, |settings| say(|out| print_settings(&settings, out)))
         }
-        Command::Auth { command: AuthCommand::Can(question) } => {
-            with_settings(&flags, Reads::All, |settings| say(|out| auth::can(&settings, &question, out)))
-        }
+        ServerCommand::Config { command: ConfigCommand::Check { files, settings } } => settings
+            .over(before)
+            .with_settings(Reads::All, |settings| say(|out| check_settings(&settings, files, out))),
+    }
+}
+
+fn run_store_command(command: StoreCommand, before: SettingFlags) -> ExitCode {
+    match command {
+        StoreCommand::Verify(args) => store::verify(args, before),
+        StoreCommand::Segment { command } => store::segment(command, before),
+        StoreCommand::Manifest { command } => store::manifest(command, before),
+        StoreCommand::Auth { command: AuthCommand::Can { question, settings } } => settings
+            .over(before)
+            .with_settings(Reads::Store, |settings| say(|out| auth::can(&settings, &question, out))),
         // Without settings: it works wherever the binary is.
-        Command::Token { command: TokenCommand::New { name } } => {
+        StoreCommand::Token { command: TokenCommand::New { name } } => {
             say(|out| auth::new_token(&name, out, &mut io::stderr()))
         }
     }
 }
 
-/// Runs a command with the settings that it reads.
-#[allow(clippy::print_stderr)] // commands speak to a person
-fn with_settings(flags: &SettingFlags, reads: Reads, command: impl FnOnce(Settings) -> ExitCode) -> ExitCode {
-    match load(flags, reads) {
-        Ok(settings) => command(settings),
-        Err(error) => {
-            eprintln!("zombi: {error}");
-            ExitCode::from(exit::USAGE)
-        }
-    }
-}
-
-/// Shows segments, or audits them.
-fn segments(settings: &Settings, command: SegmentsCommand) -> ExitCode {
-    look(async |out: &mut dyn Write| match command {
-        SegmentsCommand::List { table } => inspect::list(settings, table.as_deref(), out).await,
-        SegmentsCommand::Verify => inspect::verify(settings, out).await,
-        SegmentsCommand::Cat { key } => inspect::cat(settings, &key, out).await,
-    })
-}
-
-/// Shows or checks the settings.
-fn config(settings: &Settings, command: &ConfigCommand, out: &mut dyn Write) -> Result<u8, Unanswered> {
+async fn run_client_command(command: ClientCommand, before: ClientFlags) -> Result<u8, Unanswered> {
     match command {
-        ConfigCommand::Check { files: true } => return check::check_files(settings, out),
-        ConfigCommand::Check { files: false } => writeln!(out, "the settings can be used")?,
-        ConfigCommand::Print => {
-            let yaml = settings.to_yaml().map_err(|error| Unanswered::Failed(error.to_string()))?;
-            write!(out, "{yaml}")?;
-        }
+        ClientCommand::Append(args) => append::append(*args, before).await,
+        ClientCommand::Read(args) => read::read(*args, before).await,
+        ClientCommand::Tail(args) => tail::tail(*args, before).await,
+        ClientCommand::Tables(args) => tables::list(args, before).await,
+        ClientCommand::Table(args) => tables::table(*args, before).await,
+        ClientCommand::Consumers(args) => consumers::list(args, before).await,
+        ClientCommand::Consumer(args) => consumers::consumer(*args, before).await,
+        ClientCommand::Segments(args) => segments::list(*args, before).await,
+        ClientCommand::Flush(args) => flush::flush(args, before).await,
+        ClientCommand::Bench(args) => bench::bench(*args, before).await,
     }
+}
+
+fn print_settings(settings: &Settings, out: &mut dyn Write) -> Result<u8, Unanswered> {
+    let yaml = settings.to_yaml().map_err(|error| Unanswered::Failed(error.to_string()))?;
+    write!(out, "{yaml}")?;
     Ok(exit::DONE)
 }
 
-/// Runs a command that looks at the bucket.
-#[allow(clippy::print_stderr)] // commands speak to a person
-fn look(command: impl AsyncFnOnce(&mut dyn Write) -> Result<(), InspectError>) -> ExitCode {
-    let looked = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(async {
-            let mut out = BufWriter::new(io::stdout().lock());
-            command(&mut out).await?;
-            Ok(out.flush()?)
-        }),
-        Err(error) => Err(error.into()),
-    };
-    match looked {
-        Ok(()) => ExitCode::SUCCESS,
-        // The reader has seen enough: `| head`.
-        Err(InspectError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("zombi: {error}");
-            ExitCode::from(exit::FAILED)
-        }
+fn check_settings(settings: &Settings, files: bool, out: &mut dyn Write) -> Result<u8, Unanswered> {
+    if files {
+        return check::check_files(settings, out);
     }
-}
-
-/// Reads the settings; flags win over everything else.
-fn load(flags: &SettingFlags, reads: Reads) -> Result<Settings, BadSettings> {
-    let mut values = Vec::new();
-    for (key, value) in [("data_dir", &flags.data_dir), ("port", &flags.port)] {
-        values.extend(value.clone().map(|value| (key.to_owned(), value)));
-    }
-    for pair in &flags.set {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        values.push((key.to_owned(), value.to_owned()));
-    }
-    Settings::load(flags.config.clone(), settings::environment(), values, reads)
-}
-
-/// Runs the server.
-#[allow(clippy::print_stderr)] // logs are not started yet
-fn serve(settings: Settings) -> ExitCode {
-    crash::arm();
-    let telemetry = match telemetry::start(&settings.log, settings::wants_traces(settings::environment())) {
-        Ok(telemetry) => telemetry,
-        Err(error) => {
-            eprintln!("zombi: {error}");
-            return ExitCode::from(exit::USAGE);
-        }
-    };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "cannot start");
-            return ExitCode::from(exit::FAILED);
-        }
-    };
-    let ended = runtime.block_on(async {
-        let ended = Box::pin(server::run(settings, &telemetry)).await;
-        telemetry.stop().await;
-        ended
-    });
-    // A task that hangs must not keep the process from ending.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(%error, "exiting");
-            ExitCode::from(match error {
-                ServerError::Storage(StorageError::OutcomeUnknown { .. }) => exit::WRITE_FAILED,
-                ServerError::Storage(StorageError::Fenced(_)) => exit::FENCED,
-                ServerError::Auth(_) | ServerError::Access(_) | ServerError::Tls(_) => exit::USAGE,
-                _ => exit::FAILED,
-            })
-        }
-    }
+    writeln!(out, "the settings can be used")?;
+    Ok(exit::DONE)
 }
 
 #[cfg(test)]
@@ -286,14 +273,26 @@ mod tests {
 
     #[test]
     fn settings_are_printed_and_checked() {
-        let said = |command: &ConfigCommand| {
-            let mut out: Vec<u8> = Vec::new();
-            let code = config(&Settings::default(), command, &mut out).unwrap();
-            (code, String::from_utf8(out).unwrap())
-        };
-        let check = said(&ConfigCommand::Check { files: false });
-        assert_eq!(check, (exit::DONE, "the settings can be used\n".to_owned()));
-        let (code, yaml) = said(&ConfigCommand::Print);
-        assert!(code == exit::DONE && yaml.contains("\nauth:\n") && yaml.contains("port: 8080"), "{yaml}");
+        let mut out: Vec<u8> = Vec::new();
+        assert_eq!(check_settings(&Settings::default(), false, &mut out).unwrap(), exit::DONE);
+        assert_eq!(String::from_utf8(out).unwrap(), "the settings can be used\n");
+        let mut out: Vec<u8> = Vec::new();
+        assert_eq!(print_settings(&Settings::default(), &mut out).unwrap(), exit::DONE);
+        let yaml = String::from_utf8(out).unwrap();
+        assert!(yaml.contains("\nauth:\n") && yaml.contains("port: 8080"), "{yaml}");
+    }
+
+    #[test]
+    fn flags_stand_before_a_command_or_behind_it() {
+        for words in
+            ["--url http://z tables", "tables --url http://z", "--set a.b=1 verify", "verify --set a.b=1"]
+        {
+            Cli::try_parse_from(["zombi"].into_iter().chain(words.split(' '))).unwrap();
+        }
+        for words in
+            ["tables --set a.b=1", "verify --url http://z", "read", "tables -o csv", "segments list x"]
+        {
+            assert!(Cli::try_parse_from(["zombi"].into_iter().chain(words.split(' '))).is_err(), "{words}");
+        }
     }
 }

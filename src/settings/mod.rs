@@ -7,6 +7,7 @@ mod sources;
 use figment::Figment;
 use serde_json::{Map, Value};
 
+pub(crate) use self::sources::{ENV_TOKEN_FILE, ENV_URL};
 pub use self::{
     reference::Setting,
     sources::{BadSettings, Reads, environment, wants_traces},

@@ -17,6 +17,12 @@ use super::{
 
 /// The environment name of the file's path, which is not a setting.
 const ENV_CONFIG: &str = "ZOMBI_CONFIG";
+/// Where a client's commands find the server.
+pub(crate) const ENV_URL: &str = "ZOMBI_URL";
+/// Where they find their token.
+pub(crate) const ENV_TOKEN_FILE: &str = "ZOMBI_TOKEN_FILE";
+/// The sections that commands about the store read.
+const STORE_SECTIONS: [&str; 3] = ["s3", "auth", "cluster"];
 
 /// The settings cannot be used; the text names each bad one and its source.
 #[derive(Debug, thiserror::Error)]
@@ -34,20 +40,26 @@ impl BadSettings {
 pub enum Reads {
     /// All of them: an unknown name is a mistake.
     All,
-    /// Those of the bucket and the volume's path: `ZOMBI_S3_*` and `ZOMBI_DATA_DIR`. For a Service called
-    /// zombi, Kubernetes sets variables with these prefixes in every pod; they are ignored.
+    /// Those of the store: `data_dir`, `s3.*`, `auth.*` and `cluster.*`. For a Service called zombi,
+    /// Kubernetes sets variables with these prefixes in every pod; they are ignored.
     Store,
 }
 
 impl Reads {
     fn wants(self, key: &str) -> bool {
-        self == Self::All || key == "data_dir" || key.starts_with("s3.")
+        self == Self::All
+            || key == "data_dir"
+            || key.split_once('.').is_some_and(|(section, _)| STORE_SECTIONS.contains(&section))
     }
 
     /// Whether an unknown variable is reported as a mistake: only if it must be meant for this command, and
     /// not if Kubernetes has set it for a Service called zombi-s3, for example.
     fn wants_unknown(self, name: &str, value: &str) -> bool {
-        self == Self::All || (name.starts_with("ZOMBI_S3_") && !is_service_link(name, value))
+        let is_of_store = || {
+            let mut sections = STORE_SECTIONS.iter();
+            sections.any(|section| name.starts_with(&format!("{ENV_PREFIX}{}_", section.to_uppercase())))
+        };
+        self == Self::All || (is_of_store() && !is_service_link(name, value))
     }
 }
 
@@ -63,8 +75,9 @@ impl Settings {
         reads: Reads,
     ) -> Result<Self, BadSettings> {
         let known = Self::all();
-        let mut variables: Vec<_> =
-            environment.into_iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
+        // A client's names are no mistake of whoever runs a server beside it.
+        let is_read = |name: &str| name.starts_with(ENV_PREFIX) && ![ENV_URL, ENV_TOKEN_FILE].contains(&name);
+        let mut variables: Vec<_> = environment.into_iter().filter(|(name, _)| is_read(name)).collect();
         variables.sort();
         let named_file = variables
             .iter()
@@ -380,6 +393,32 @@ mod tests {
         ] {
             let text = load(&[(name, value)]).unwrap_err().to_string();
             assert!(text.contains(name), "{text}");
+        }
+    }
+
+    #[test]
+    fn commands_about_the_store_read_what_is_of_the_store() {
+        let load = |pairs: &[(&str, &str)]| Settings::load(None, env(pairs), vec![], Reads::Store);
+        let config = load(&[
+            ("ZOMBI_AUTH_POLICY_FILE", "/policy.yaml"),
+            ("ZOMBI_DATA_DIR", "/data"),
+            ("ZOMBI_FLUSH_INTERVAL_SECS", "often"),
+            ("ZOMBI_AUTH_SERVICE_HOST", "10.0.0.1"),
+        ])
+        .unwrap();
+        assert_eq!(config.auth.policy_file.as_deref(), Some(std::path::Path::new("/policy.yaml")));
+        assert_eq!(config.flush, Settings::default().flush);
+        for name in ["ZOMBI_AUTH_POLICY", "ZOMBI_CLUSTER_POD"] {
+            let text = load(&[(name, "x")]).unwrap_err().to_string();
+            assert!(text.contains(name), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_names_of_clients_are_nobodys_mistake() {
+        for reads in [Reads::All, Reads::Store] {
+            let pairs = env(&[("ZOMBI_URL", "http://z"), ("ZOMBI_TOKEN_FILE", "/token")]);
+            assert_eq!(Settings::load(None, pairs, vec![], reads).unwrap(), Settings::default());
         }
     }
 

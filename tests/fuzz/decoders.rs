@@ -1,6 +1,7 @@
 //! What is done with the bytes: decode them, and where that works, hold the decoder to what it says.
 
 mod access;
+mod client;
 mod sent;
 mod stored;
 
@@ -8,7 +9,7 @@ mod stored;
 pub(crate) type Decoder = fn(&[u8]);
 
 /// The decoders, by the names of their corpora.
-pub(crate) const ALL: [(&str, Decoder); 21] = [
+pub(crate) const ALL: [(&str, Decoder); 23] = [
     ("json", sent::json),
     ("bulk", sent::bulk),
     ("quick", sent::quick),
@@ -30,6 +31,8 @@ pub(crate) const ALL: [(&str, Decoder); 21] = [
     ("jwks", access::jwks),
     ("jwt", access::jwt),
     ("certificate", access::certificate),
+    ("sse", client::sse),
+    ("lines", client::input_lines),
 ];
 
 fn base64(bytes: &[u8]) -> String {

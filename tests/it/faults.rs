@@ -190,7 +190,7 @@ async fn a_retry_writes_the_same_bytes_under_the_same_key() {
             "{:?}",
             objects.iter().map(|(key, _)| key).collect::<Vec<_>>()
         );
-        let (is_right, text) = z.look(&["segments", "verify"]).await;
+        let (is_right, text) = z.look(&["verify"]).await;
         assert!(is_right && !text.contains("named by no manifest"), "{text}");
         assert_eq!(Sent::from_records(&z.read_all("t", "").await), sent);
     }
@@ -292,9 +292,9 @@ async fn small_segments_become_large_ones_and_kills_do_no_harm() {
     eventually("few segments are left", || async { z.objects("segments/").len() < 14 }).await;
     assert_eq!(Sent::from_records(&z.read_all("t", "limit=1000").await), sent);
     z.audit().await;
-    let (_, list) = z.look(&["segments", "list", "--table", "t"]).await;
+    let (_, list) = z.look(&["verify", "--list", "--table", "t"]).await;
     let key = list.lines().next().unwrap().split('\t').next().unwrap();
-    let (is_right, lines) = z.look(&["segments", "cat", key]).await;
+    let (is_right, lines) = z.look(&["segment", "cat", key]).await;
     assert!(is_right && lines.starts_with("{\"partition\":0,\"offset\":0,"), "{lines:.200}");
     let (is_right, manifest) = z.look(&["manifest", "show"]).await;
     assert!(is_right && manifest.contains("\"store_id\""), "{manifest}");
@@ -309,14 +309,14 @@ async fn an_audit_finds_what_is_wrong() {
     let key = z.objects("segments/")[0].0.clone();
     z.audit().await;
     z.store().flip_bit("events", &key, 50);
-    let (is_right, text) = z.look(&["segments", "verify"]).await;
+    let (is_right, text) = z.look(&["verify"]).await;
     assert!(!is_right && text.contains(&key), "{text}");
     z.store().delete("events", &key);
-    let (is_right, text) = z.look(&["segments", "verify"]).await;
+    let (is_right, text) = z.look(&["verify"]).await;
     assert!(!is_right && text.contains("it is not there"), "{text}");
     let manifest = z.objects("manifests/").last().unwrap().0.clone();
     z.store().flip_bit("events", &manifest, 50);
-    let (is_right, text) = z.look(&["segments", "verify"]).await;
+    let (is_right, text) = z.look(&["verify"]).await;
     assert!(!is_right && text.contains(&manifest), "{text}");
 }
 

@@ -3,6 +3,7 @@
 
 mod auth;
 mod auth_tls;
+mod cli;
 mod consumers;
 mod costs;
 mod deploy;

@@ -12,6 +12,7 @@
 
 pub mod bucket;
 pub mod certificates;
+pub mod command;
 pub mod conformance;
 pub mod events;
 pub mod faults;

@@ -30,7 +30,7 @@ use zombi::http::{
 
 use super::{base64, stored::goes_round};
 
-fn with_parser<T>(partition: Option<u32>, take: impl FnOnce(RecordParser<'_>) -> T) -> T {
+pub(super) fn with_parser<T>(partition: Option<u32>, take: impl FnOnce(RecordParser<'_>) -> T) -> T {
     let limits = Limits::default();
     take(RecordParser { limits: &limits, now_ms: 0, traceparent: None, partition, idempotency_key: None })
 }

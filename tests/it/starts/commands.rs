@@ -45,9 +45,9 @@ async fn commands_about_the_bucket_let_names_pass_that_are_not_theirs() {
     let endpoint = z.s3.as_ref().unwrap().endpoint();
     let key = z.objects("segments/")[0].0.clone();
     let looks: [(&[&str], &str); 4] = [
-        (&["segments", "list"], &key),
-        (&["segments", "verify"], ""),
-        (&["segments", "cat", &key], "\"offset\":99"),
+        (&["verify", "--list"], &key),
+        (&["verify"], ""),
+        (&["segment", "cat", &key], "\"offset\":99"),
         (&["manifest", "show"], "store_id"),
     ];
     for (words, expected) in looks {

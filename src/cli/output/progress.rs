@@ -1,0 +1,74 @@
+//! What is shown beside the result while a command works: a bar or a spinner, on a terminal only, and notes.
+//! All of it goes to the standard error.
+
+use std::{io::IsTerminal, time::Duration};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::text::printable;
+
+/// How often a bar is drawn anew when nothing changes: it shows how long things take.
+const TICK: Duration = Duration::from_millis(250);
+/// With a known end. The message has what is counted beside bytes.
+const BAR: &str = "{bar:24} {percent:>3}%  {bytes}/{total_bytes}  {bytes_per_sec}  {msg}  {eta_precise} left";
+/// With an unknown end.
+const SPINNER: &str = "{spinner} {elapsed_precise}  {msg}";
+
+/// The line at the foot of a terminal.
+#[derive(Debug, Clone)]
+pub(in crate::cli) struct StatusLine {
+    bar: ProgressBar,
+}
+
+impl StatusLine {
+    /// Shows nothing but notes.
+    pub(in crate::cli) fn none() -> Self {
+        Self { bar: ProgressBar::hidden() }
+    }
+
+    /// How far a file is read.
+    pub(in crate::cli) fn of_bytes(total: u64) -> Self {
+        Self::shown(ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden()), BAR)
+    }
+
+    /// That something goes on, and what.
+    pub(in crate::cli) fn waiting(what: &str) -> Self {
+        let line = Self::shown(ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()), SPINNER);
+        line.say(what);
+        line
+    }
+
+    fn shown(bar: ProgressBar, template: &str) -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self::none();
+        }
+        let plain = ProgressStyle::default_bar();
+        let style = ProgressStyle::with_template(template).unwrap_or(plain).progress_chars("=> ");
+        bar.set_style(style.tick_chars("|/-\\ "));
+        // Hidden where the terminal is a dumb one.
+        bar.set_draw_target(ProgressDrawTarget::stderr());
+        bar.enable_steady_tick(TICK);
+        Self { bar }
+    }
+
+    /// So many bytes are read.
+    pub(in crate::cli) fn at(&self, bytes: u64) {
+        self.bar.set_position(bytes);
+    }
+
+    /// What is said beside the bar.
+    pub(in crate::cli) fn say(&self, message: &str) {
+        self.bar.set_message(printable(message).into_owned());
+    }
+
+    /// A line that stays.
+    #[allow(clippy::print_stderr)] // commands speak to a person
+    pub(in crate::cli) fn note(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("zombi: {}", printable(text)));
+    }
+
+    /// Takes the line away; before the result is printed, so that both are not on one line.
+    pub(in crate::cli) fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}
