@@ -6,14 +6,16 @@ TESTED := --features failpoints,bench
 # Where cargo puts its binaries, wherever that was configured.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug
 
-.PHONY: help run test demo demo-kills contract stores deploy-check image-check observe bench bench-report cost torture fuzz bugs bugs-check release check setup
+.PHONY: help run test demo demo-kills contract stores deploy-check image-check supply-check notice requirements kube-build kube-check observe console-check bench bench-report backup-rate cost torture fuzz bugs bugs-check release check setup
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-run: setup ## Start Zombi on :8080, with RocksDB in ./data and no bucket
+run: setup ## Start Zombi on :8080, with RocksDB in ./data and no bucket; it says where its console is
 	$(CARGO) run --locked
 
+# Tests wait more than they compute, so more run at once than there are processors.
+test: export RUST_TEST_THREADS ?= 4
 test: setup ## Run all tests
 	$(CARGO) test --locked --workspace $(TESTED)
 
@@ -40,9 +42,30 @@ image-check: setup ## Build the image's last stage and run it with podman; skipp
 	$(CARGO) build --locked $(TESTED) --bins --examples
 	$$(.ci/python) tests/image.py $(TARGET)/zombi $(TARGET)/examples/s3
 
+supply-check: ## Check what the binary is made of, workflows and licences; builds nothing
+	$$(.ci/python) tests/supply.py
+
+notice: ## Write NOTICE, the licences of what is linked in, anew
+	python3 tests/notice.py
+
+requirements: ## Write tests/requirements.txt anew, with hashes; needs uv
+	uv pip compile tests/requirements.in --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet --output-file tests/requirements.txt
+	sed -i '1i # Made from tests/requirements.in by `make requirements`.' tests/requirements.txt
+
+kube-build: ## Build Kubernetes for kube-check, once a machine: ten minutes and 4 GiB, through the Go module proxy
+	tests/kube/build
+
+kube-check: setup ## Run it on a real Kubernetes; KUBE="--only dev --keep"; skipped where that cannot be
+	$(CARGO) build --locked $(TESTED) --bins --examples
+	$$(.ci/python) -B tests/kube/check.py $(TARGET)/zombi $(TARGET)/examples/s3 $(KUBE)
+
 observe: setup ## Check metrics, alerts and dashboards with Prometheus
 	$(CARGO) build --locked $(TESTED) --bins --examples
 	$$(.ci/python) tests/observe.py $(TARGET)/zombi $(TARGET)/examples/s3
+
+console-check: setup ## Try the console in Chromium; its screenshots are kept below the target directory
+	$(CARGO) build --locked $(TESTED) --bins --examples
+	$$(.ci/python) tests/console.py $(TARGET)/zombi $(TARGET)/examples/s3 $(TARGET)/console
 
 bench: setup ## Measure against the limit; BENCH="--full", BENCH="--only hot"
 	$(CARGO) build --locked --release --features bench --bins --examples
@@ -55,6 +78,10 @@ bench-report: setup ## A glance at the same, with the build that the tests use; 
 cost: setup ## Count what a request costs, in instructions; needs valgrind; COST="--only append"
 	$(CARGO) build --locked --release --features bench --bins --examples
 	python3 tests/cost.py $(TARGET:debug=release)/zombi $(TARGET:debug=release)/examples/bench $(TARGET:debug=release)/examples/s3 $(COST)
+
+backup-rate: setup ## Measure a backup against a plain copy; RATE="--events 100000"
+	$(CARGO) build --locked --release --bins --examples
+	python3 tests/backup_rate.py $(TARGET:debug=release)/zombi $(TARGET:debug=release)/examples/s3 $(RATE)
 
 torture: setup ## Break everything around it; TORTURE="--seconds 600 --seed 7 --only kills"
 	$(CARGO) test --locked $(TESTED) --test torture -- $(TORTURE)

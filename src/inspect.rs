@@ -1,7 +1,9 @@
-//! Shows an operator what a bucket holds: `zombi verify`, `zombi segment` and `zombi manifest`. Reads only, so
-//! a server may be running.
+//! Shows an operator what a bucket holds: `zombi verify`, `zombi segment` and `zombi manifest`. Reads only,
+//! so a server may be running.
 
 use std::io::{self, Write};
+
+use serde_json::json;
 
 use crate::settings::{Settings, environment};
 use cold_s3::{
@@ -9,7 +11,9 @@ use cold_s3::{
     chain,
     manifest::Manifest,
     names,
+    place::ObjectPlace,
     s3::{Objects, S3Options},
+    watcher::Watcher,
 };
 use contracts::error::StorageError;
 
@@ -19,8 +23,11 @@ pub(crate) enum InspectError {
     /// The settings of the bucket cannot be used.
     #[error("{0}")]
     Options(String),
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Usage(String),
     /// No bucket is configured.
-    #[error("s3.bucket is not set: there is no cold tier to look at")]
+    #[error("s3.bucket is not set, and no other place is named: there is nothing to look at")]
     NoBucket,
     /// The object or manifest does not exist.
     #[error("there is no {0}")]
@@ -41,11 +48,11 @@ pub(crate) enum InspectError {
 /// # Errors
 /// [`InspectError`].
 pub(crate) async fn list(
-    settings: &Settings,
+    place: &dyn ObjectPlace,
     table: Option<&str>,
     out: &mut dyn Write,
 ) -> Result<(), InspectError> {
-    let found = chain::load(&objects(settings).await?).await?;
+    let found = chain::load(place).await?;
     for (partition, cold) in &found.state.partitions {
         if table.is_some_and(|table| table != partition.table.as_str()) {
             continue;
@@ -66,13 +73,26 @@ pub(crate) async fn list(
     Ok(())
 }
 
-/// Audits the bucket and prints the findings.
+/// Audits a bucket or a backup, and prints the findings.
 ///
 /// # Errors
 /// [`InspectError::Findings`] if something is wrong.
-pub(crate) async fn verify(settings: &Settings, out: &mut dyn Write) -> Result<(), InspectError> {
+pub(crate) async fn verify(
+    place: &dyn ObjectPlace,
+    json: bool,
+    watcher: &dyn Watcher,
+    out: &mut dyn Write,
+) -> Result<(), InspectError> {
     let Audit { findings, segments, events, bytes, lost_offsets, unnamed } =
-        audit::audit(&objects(settings).await?).await?;
+        Box::pin(audit::audit_watched(place, watcher)).await?;
+    if json {
+        let said = json!({
+            "findings": findings, "segments": segments, "events": events, "bytes": bytes,
+            "lost_offsets": lost_offsets, "unnamed": unnamed,
+        });
+        writeln!(out, "{said}")?;
+        return if findings.is_empty() { Ok(()) } else { Err(InspectError::Findings(findings.len())) };
+    }
     for finding in &findings {
         writeln!(out, "WRONG {finding}")?;
     }
@@ -127,7 +147,11 @@ pub(crate) async fn show(
     Ok(())
 }
 
-async fn objects(settings: &Settings) -> Result<Objects, InspectError> {
+/// The settings' own bucket and prefix.
+///
+/// # Errors
+/// [`InspectError`].
+pub(crate) async fn objects(settings: &Settings) -> Result<Objects, InspectError> {
     let options = S3Options::from_settings(&settings.s3, &environment()).map_err(InspectError::Options)?;
     let options = options.ok_or(InspectError::NoBucket)?;
     Ok(Objects::connect(&options).await)

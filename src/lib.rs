@@ -3,12 +3,19 @@
 //! Read `ARCHITECTURE.md` first: the map, the three paths and what must hold.
 
 pub mod auth;
+mod care;
 pub mod cli;
+#[cfg(not(feature = "fuzz"))]
+mod console;
+#[cfg(feature = "fuzz")]
+pub mod console;
 pub mod http;
 mod inspect;
 pub mod net;
 mod prometheus;
 pub mod proto;
+mod revision;
+mod salvage;
 mod server;
 pub mod settings;
 mod shutdown;

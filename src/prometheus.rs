@@ -1,7 +1,9 @@
 //! The recorder of this process. See `contracts::metrics` for what is recorded.
 
-use contracts::metrics::{self as ours, BUCKETS, ConsumerLag, MetricPattern};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::revision::REVISION;
+use contracts::metrics::{self as ours, BUCKETS, ConsumerLag, MetricPattern};
 
 /// Installs the recorder and describes every metric.
 ///
@@ -17,7 +19,7 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         builder = builder.set_buckets_for_metric(matcher, buckets)?;
     }
     let handle = builder.install_recorder()?;
-    ours::describe();
+    ours::describe(REVISION);
     metrics_process::Collector::default().describe();
     Ok(handle)
 }

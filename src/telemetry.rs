@@ -1,5 +1,6 @@
-//! Logs on standard error, with a level that can be changed at run time; the audit log beside them, which has
-//! no level; and OTLP traces if a collector is configured.
+//! Logs on standard error, with a level that can be changed at run time and that neither errors nor changes
+//! obey (see `http::changes`); the audit log beside them, which has no level; and OTLP traces if a collector
+//! is configured.
 
 use std::{io, panic, sync::Arc, time::Duration};
 
@@ -22,7 +23,11 @@ use tracing_subscriber::{
     util::{SubscriberInitExt, TryInitError},
 };
 
-use crate::{auth::audit, http::state::LogLevel};
+use crate::{
+    auth::audit,
+    http::{changes, state::LogLevel},
+    revision::VERSION,
+};
 use contracts::settings::{BrokenRules, Section};
 
 /// How log lines look.
@@ -202,6 +207,12 @@ where
 {
     let (filter, handle) = reload::Layer::<EnvFilter, Registry>::new(parse_level(&log.level)?);
     let others = Targets::new().with_default(LevelFilter::TRACE).with_target(audit::TARGET, LevelFilter::OFF);
+    // Whoever wants silence wants none of what happens every day; what broke, and who deleted what, is asked
+    // for later.
+    let always =
+        Targets::new().with_default(LevelFilter::ERROR).with_target(changes::TARGET, LevelFilter::INFO);
+    let wanted = FilterExt::<Registry>::or(filter, always);
+    let wanted = FilterExt::<Registry>::and(wanted, others);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match log.format {
         LogFormat::Text => fmt::layer().with_writer(lines).with_target(false).with_ansi(false).boxed(),
         LogFormat::Json => fmt::layer()
@@ -213,7 +224,7 @@ where
             .boxed(),
     };
     let subscriber = tracing_subscriber::registry()
-        .with(lines.with_filter(filter.and(others)))
+        .with(lines.with_filter(wanted))
         .with(audit::layer(audit))
         .with(traces.map(spans));
     Ok((subscriber, Level { text: Mutex::new(log.level.clone()), filter: handle }))
@@ -239,8 +250,8 @@ impl Telemetry {
 
 fn provider() -> Result<SdkTracerProvider, ExporterBuildError> {
     let exporter = exporter()?;
-    let resource = Resource::builder()
-        .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+    let resource =
+        Resource::builder().with_attribute(opentelemetry::KeyValue::new("service.version", VERSION));
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build())
 }
 
@@ -279,6 +290,25 @@ mod tests {
             assert!(parse_level(level).is_err(), "{level}");
         }
         assert!(matches!(parse_level(&"zombi=info,".repeat(1000)), Err(BadLevel::TooLong(_))));
+    }
+
+    #[test]
+    fn no_level_hides_errors_or_who_changed_what() {
+        let (lines, audit) = (WrittenLines::new(), WrittenLines::new());
+        let settings = LogSettings { level: "off".to_owned(), format: LogFormat::Text };
+        let (subscriber, level) = subscriber(&settings, lines.writer(), audit.writer(), None).unwrap();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        for text in ["off", "error", "zombi::changes=off", "trace"] {
+            level.set(text).unwrap();
+            tracing::error!("broken");
+            tracing::info!(target: changes::TARGET, table = "t", "table deleted");
+            tracing::warn!("beside it");
+            let logged = lines.take();
+            let is_there = |text: &str| logged.iter().any(|line| line.contains(text));
+            assert!(is_there("broken") && is_there("table deleted"), "{text}: {logged:?}");
+            assert_eq!(is_there("beside it"), text == "trace", "{text}: {logged:?}");
+        }
+        assert!(audit.take().is_empty());
     }
 
     #[test]

@@ -52,6 +52,14 @@ CAUGHT_BY = {
     "swept_of_a_successor": "it upkeep::",
     "key_read_at_home_only": "sim conformance",
     "paused_is_the_end": "sim the_twin_is_read_as_plain_lists_are",
+    "erased_under_an_intent": "sim conformance",
+    "erased_in_hot_only": "it erase::tiers",
+    "lease_ignored": "it erase::leases",
+    "lease_not_waited_for": "sim leases",
+    "token_for_others": "lib auth::jwt::",
+    "algorithm_of_header": "lib auth::jwt::",
+    "token_of_former_keys": "lib auth::jwt::",
+    "right_on_the_raw_path": "it auth::policy::",
 }
 # Longer than any of these tests takes, on a slow machine too.
 PATIENCE_SECS = 3600

@@ -11,6 +11,7 @@ skipped, and says so, where there is none.
 
 import base64
 import glob
+import json
 import os
 import re
 import shutil
@@ -200,9 +201,16 @@ def documented():
         rules = [rule for group in one(objects, "PrometheusRule", "zombi")["spec"]["groups"] for rule in group["rules"]]
         [absent] = [rule["expr"] for rule in rules if rule["alert"] == "ZombiAbsent"]
         check(absent == 'absent(up{job="zombi",namespace="zombi"})', f"no other Zombi hides that this one is gone: {absent}")
+        books = [rule["annotations"]["runbook_url"] for rule in rules]
+        copy = r"https://git\.example\.com/platform/zombi/blob/main/docs/runbooks/[a-z0-9-]+\.md"
+        wrong = [book for book in books if not re.fullmatch(copy, book)]
+        check(not wrong, f"every alert leads to the overlay's own copy of the runbooks: {wrong}")
         [monitor] = of(objects, "PodMonitor")
         check(monitor["metadata"]["namespace"] == "zombi", f"this one is scraped in the namespace that the alert asks for: {monitor}")
-        found = variables(one(objects, "StatefulSet", "zombi"))
+        stateful = one(objects, "StatefulSet", "zombi")
+        image = stateful["spec"]["template"]["spec"]["containers"][0]["image"]
+        check(image == "registry.corp.example/zombi:0.1.0", f"the overlay's own image runs: {image}")
+        found = variables(stateful)
         check(found["ZOMBI_S3_BUCKET"] == "my-events", f"the overlay's own bucket holds: {found}")
         check("ZOMBI_HTTP_HOSTS" in found and "ZOMBI_POD" in found, f"and the rest stays: {found}")
         # By the same names, or the pod would still have the examples of the component.
@@ -216,7 +224,24 @@ def documented():
             for link in re.findall(r"\]\(([^)#:]+)\)", file.read()):
                 target = os.path.join(os.path.dirname(path), link)
                 check(os.path.exists(target), f"{os.path.relpath(path, ROOT)} leads to {link}")
-    say(f"docs       {len(examples)} example rendered; every link leads somewhere")
+    policies = rights()
+    say(f"docs       {len(examples)} example rendered; every link leads somewhere; {policies} policies and rules as JSON")
+
+
+def rights():
+    """Policies and rules of the page, pasted as they are: what Zombi needs and nothing more, and no rule that deletes its objects."""
+    with open(os.path.join(ROOT, "docs", "operations", "iam.md")) as file:
+        found = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", file.read(), re.S)]
+    statements = [statement for each in found for statement in each.get("Statement", []) if "Resource" in statement]
+    actions = {action for each in statements for action in ([each["Action"]] if isinstance(each["Action"], str) else each["Action"])}
+    wanted = {"s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "kms:Decrypt", "kms:GenerateDataKey"}
+    check(actions == wanted, f"Zombi's rights are these and no others: {actions ^ wanted}")
+    rules = [rule for each in found for rule in each.get("Rules", [])]
+    check(rules, "there are lifecycle rules")
+    for rule in rules:
+        deletes = "Transitions" in rule or set(rule.get("Expiration", {})) - {"ExpiredObjectDeleteMarker"}
+        check(not deletes, f"no rule deletes or moves what is current: {rule}")
+    return len(found)
 
 
 def dockerfile():

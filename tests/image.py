@@ -29,8 +29,8 @@ from demo import S3, check, say
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TOOLS = ["buildah", "podman", "runc", "debootstrap", "kubectl", "strip", "readelf"]
-BASE, IMAGE = "localhost/debian:bookworm-slim", "localhost/zombi:dev"
-# What distroless/cc brings, the base of the image that is shipped.
+BASE, IMAGE = "localhost/debian:trixie-slim", "localhost/zombi:dev"
+# What distroless/cc-debian13 brings, the base of the image that is shipped.
 PROVIDED = {"libc.so.6", "libm.so.6", "libgcc_s.so.1", "libstdc++.so.6", "libgomp.so.1", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
 MEMORY = 256 << 20
 PATIENCE = 300
@@ -76,12 +76,16 @@ def build(containers, zombi, directory):
     os.makedirs(os.path.join(directory, "builder", "out", "data"))
     subprocess.run(["strip", "-o", os.path.join(directory, "builder", "out", "zombi"), zombi], check=True)
     containers.run("buildah", "bud", "--isolation", "chroot", "--build-context", f"builder={directory}/builder",
-                   "--build-arg", f"RUNTIME={BASE}", "--build-arg", "VERSION=test", "-t", IMAGE, ROOT)
+                   "--build-arg", f"RUNTIME={BASE}", "--build-arg", "VERSION=test", "--build-arg", "REVISION=abc123", "-t", IMAGE, ROOT)
     image = json.loads(containers.run("podman", "inspect", IMAGE))[0]
     check(image["User"] == "65532:65532", f"the image's user is not root: {image['User']}")
-    check(image["Labels"]["org.opencontainers.image.version"] == "test", f"the image says what it is: {image['Labels']}")
+    said = {name: image["Labels"][f"org.opencontainers.image.{name}"] for name in ("version", "revision", "licenses")}
+    check(said == {"version": "test", "revision": "abc123", "licenses": "Apache-2.0"}, f"the image says what it is: {said}")
     # Docker gives a new volume the owner of the folder that it is mounted on; podman would give it to the user in any case.
-    folder = os.path.join(containers.run("podman", "image", "mount", IMAGE).strip(), "var", "lib", "zombi")
+    root = containers.run("podman", "image", "mount", IMAGE).strip()
+    for name in ("LICENSE", "NOTICE"):
+        check(same(os.path.join(root, "usr", "share", "doc", "zombi", name), os.path.join(ROOT, name)), f"the image has {name}")
+    folder = os.path.join(root, "var", "lib", "zombi")
     check(os.path.isdir(folder), "the image has the folder that a volume is mounted on")
     data = os.stat(folder)
     containers.run("podman", "image", "unmount", IMAGE)
@@ -91,13 +95,20 @@ def build(containers, zombi, directory):
     return True
 
 
-def debian():
-    """A Debian with what distroless/cc has, as a tar file that is made once."""
-    kept = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "zombi", "debian-bookworm.tar")
+def same(one, other):
+    with open(one, "rb") as first, open(other, "rb") as second:
+        return first.read() == second.read()
+
+
+def debian(*more):
+    """A Debian 13 with what distroless/cc has, and with more packages, as a tar file that is made once."""
+    name = "-".join(["debian-trixie", *more]) + ".tar"
+    kept = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "zombi", name)
     if not os.path.exists(kept):
         os.makedirs(os.path.dirname(kept), exist_ok=True)
         with tempfile.TemporaryDirectory() as directory:
-            made = subprocess.run(["debootstrap", "--variant=minbase", "--include=libstdc++6,ca-certificates", "bookworm", directory],
+            packages = ",".join(["libstdc++6", "ca-certificates", *more])
+            made = subprocess.run(["debootstrap", "--variant=minbase", f"--include={packages}", "trixie", directory],
                                   capture_output=True, text=True)
             if made.returncode:
                 say(f"image     SKIPPED: debootstrap cannot make a Debian here: {(made.stdout + made.stderr)[-300:]}")
@@ -110,7 +121,10 @@ def debian():
 
 
 def alone(containers):
-    """`docker run`, as docs/operations.md has it, with nothing but a new volume to write to."""
+    """`docker run`, as docs/operations/README.md has it, with nothing but a new volume to write to."""
+    version = containers.run("podman", "run", "--rm", "--network=none", IMAGE, "--version").strip()
+    check(re.fullmatch(r"zombi \S+ \(\S+\)", version), f"it says its version and commit: {version}")
+
     def start():
         return containers.started("podman", "run", "--detach", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges",
                                   f"--memory={MEMORY}", "--network=host", "--volume", "zombi:/var/lib/zombi",

@@ -34,6 +34,10 @@ DASHBOARDS = os.path.join(ROOT, "deploy", "components", "grafana-dashboards", "*
 RUNBOOKS = os.path.join(ROOT, "docs", "runbooks")
 # Numbers of an issuer's keys. They are there only with an issuer: static tokens need no keys, and 0 would be an alert.
 WITH_ISSUER = {"zombi_auth_keys"}
+# What depends on this machine, and may be an alert here: how fast its disk syncs, and how full it is.
+OF_MACHINE = ("duration", "zombi_disk_", "zombi:slo_burn")
+# Whoever is on call should know them all.
+MOST_ALERTS = 30
 # The public half of a key whose other half nobody has.
 JWKS = {"keys": [{"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "1",
                   "x": "CBDRN164VwwBzp4aeLa5lZbb2Vy3MPi5hT-lT4knEuI", "y": "fDHnGwpsFnijQtgtc0OtLEg82Bsx-BnSnDLgPkIdglc"}]}
@@ -107,9 +111,17 @@ def identity(binary, endpoint, directory):
 
 
 def rules():
-    """The groups of the PrometheusRule, as Prometheus itself reads them."""
-    with open(os.path.join(OPERATOR, "prometheus-rule.yaml")) as file:
-        return yaml.safe_load(file)["spec"]
+    """The groups of the PrometheusRules, as Prometheus itself reads them: alerts, and objectives."""
+    groups = []
+    for name in ("prometheus-rule.yaml", "slo.yaml"):
+        with open(os.path.join(OPERATOR, name)) as file:
+            groups += yaml.safe_load(file)["spec"]["groups"]
+    return {"groups": groups}
+
+
+def all_rules(kind):
+    """Those with an `alert`, or those that `record`."""
+    return [rule for group in rules()["groups"] for rule in group["rules"] if kind in rule]
 
 
 def alerts():
@@ -122,9 +134,8 @@ def alerts():
             check(found.returncode == 0, f"promtool {' '.join(command[:2])}: {found.stdout}{found.stderr}")
         with open(tests) as file:
             tests = [test for each in yaml.safe_load(file)["tests"] for test in each["alert_rule_test"]]
-    found = [rule for group in rules()["groups"] for rule in group["rules"]]
-    # Whoever is on call should know them all.
-    check(1 <= len(found) <= 18, f"at most eighteen alerts: {len(found)}")
+    found = all_rules("alert")
+    check(1 <= len(found) <= MOST_ALERTS, f"at most {MOST_ALERTS} alerts: {len(found)}")
     for rule in found:
         mine = [bool(test["exp_alerts"]) for test in tests if test["alertname"] == rule["alert"]]
         check(True in mine, f"{rule['alert']} has a unit test in which it fires")
@@ -132,7 +143,22 @@ def alerts():
     unknown = {test["alertname"] for test in tests} - {rule["alert"] for rule in found}
     check(not unknown, f"the unit tests name alerts that there are: {unknown}")
     runbooks(found)
+    objectives()
     say(f"alerts     {len(found)}, each with a runbook; promtool passes {len(tests)} tests, in which each fires and is silent")
+
+
+def objectives():
+    """Each has its part missed and its burn, over the same windows; and the page of alerts names them all."""
+    recorded = {(rule["record"], rule.get("labels", {}).get("slo")) for rule in all_rules("record")}
+    windows = {name.rsplit(":rate", 1)[1] for name, _ in recorded if name.startswith("zombi:slo_burn:rate")}
+    check({"5m", "30m", "1h", "6h", "3d"} == windows, f"burn rates have five windows: {windows}")
+    for window in windows:
+        for slo in ("writes", "latency", "freshness"):
+            check((f"zombi:slo_errors:ratio_rate{window}", slo) in recorded, f"{slo} is measured over {window}")
+    with open(os.path.join(ROOT, "docs", "operations", "alerts.md")) as file:
+        page = file.read()
+    missing = [rule["alert"] for rule in all_rules("alert") if f"| {rule['alert']} | {rule['labels']['severity']} |" not in page]
+    check(not missing, f"docs/operations/alerts.md has every alert with its severity: {missing}")
 
 
 def runbooks(found):
@@ -159,8 +185,8 @@ def expressions(zombi, directory):
             prometheus.wait_until(expression, f"the dashboard's {title!r} shows something: {expression}")
         for expression in alert_expressions():
             found = prometheus.query(expression)
-            # How fast a disk syncs is this machine's affair.
-            check(not found or "duration" in expression, f"nothing is wrong, so no alert begins: {expression} gives {found}")
+            of_machine = any(part in expression for part in OF_MACHINE)
+            check(not found or of_machine, f"nothing is wrong, so no alert begins: {expression} gives {found}")
         say(f"prometheus {len(dashboard_expressions())} dashboard and {len(alert_expressions())} alert expressions evaluated")
 
 
@@ -178,7 +204,7 @@ def dashboard_expressions():
 
 
 def alert_expressions():
-    return [rule["expr"] for group in rules()["groups"] for rule in group["rules"]]
+    return [rule["expr"] for rule in all_rules("alert")]
 
 
 class Prometheus:
@@ -188,9 +214,13 @@ class Prometheus:
         self.target, self.directory = target, directory
 
     def __enter__(self):
-        config = os.path.join(self.directory, "prometheus.yml")
+        config, recorded = (os.path.join(self.directory, name) for name in ("prometheus.yml", "recorded.yml"))
+        # As the dashboard needs them, and every second.
+        groups = [{**group, "interval": "1s"} for group in rules()["groups"] if any("record" in rule for rule in group["rules"])]
+        with open(recorded, "w") as file:
+            json.dump({"groups": groups}, file)
         with open(config, "w") as file:
-            json.dump({"global": {"scrape_interval": "1s"},
+            json.dump({"global": {"scrape_interval": "1s"}, "rule_files": [recorded],
                        "scrape_configs": [{"job_name": "zombi", "static_configs": [{"targets": [f"127.0.0.1:{self.target}"]}]}]}, file)
         for _ in range(10):
             with socket.socket() as free:

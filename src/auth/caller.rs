@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    gate::{Credential, Gate, Identity},
+    gate::{Gate, Identity},
     policy::{Decision, Quota, Resource},
     principal::{Principal, ShownCertificate},
     quotas::{OverQuota, Usage},
@@ -53,10 +53,7 @@ enum CallerKind {
 struct Admitted {
     gate: Arc<Gate>,
     verb: Verb,
-    principal: Principal,
-    credential: Credential,
-    /// When the credential ends.
-    expires: Option<Instant>,
+    identity: Identity,
     usage: Arc<Usage>,
     changes: watch::Receiver<u64>,
     touched: Mutex<Vec<Touched>>,
@@ -71,14 +68,6 @@ pub(crate) enum AdmissionRefusal {
     NoCredential,
     /// The credential is not taken.
     Bad(CredentialRefusal),
-}
-
-/// What a credential and the right by it have come to while an answer takes long.
-enum Standing {
-    /// They are still good, until then.
-    Good { expires: Option<Instant> },
-    /// One of them was taken away.
-    Gone,
 }
 
 /// Something that the request is about, and what was decided.
@@ -145,12 +134,12 @@ pub(crate) struct Forbidden {
 }
 
 /// Why a caller's request must end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CallerEnd {
-    /// Its credential has expired.
-    Expired,
-    /// Its credential or its right was taken away.
-    Revoked,
+    /// Its credential is not good any more.
+    Credential(CredentialRefusal),
+    /// A right that it was let in by was taken away.
+    Right(Forbidden),
 }
 
 impl std::error::Error for CallerEnd {}
@@ -158,8 +147,9 @@ impl std::error::Error for CallerEnd {}
 impl fmt::Display for CallerEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Expired => "the credential has expired",
-            Self::Revoked => "the right was taken away",
+            Self::Credential(CredentialRefusal::Expired) => "the credential has expired",
+            Self::Credential(_) => "the credential is not accepted any more",
+            Self::Right(_) => "the right was taken away",
         })
     }
 }
@@ -171,7 +161,8 @@ impl Caller {
     }
 
     /// Lets the sender of a request in that is to do this, or not. `certificate` is whom the client's
-    /// certificate names. Takes no time, unless a token's key is not known: then it may wait three seconds.
+    /// certificate names, `session` the id of its session where one counts. Takes no time, unless a token's
+    /// key is not known: then it may wait three seconds.
     ///
     /// # Errors
     /// [`AdmissionRefusal`].
@@ -179,22 +170,21 @@ impl Caller {
         gate: &Arc<Gate>,
         headers: &HeaderMap,
         certificate: Option<&ShownCertificate>,
+        session: Option<&str>,
         verb: Verb,
     ) -> Result<Self, AdmissionRefusal> {
         // Before the credential is looked at, so that no change is missed after that.
         let changes = gate.changed.subscribe();
-        let identity = gate.identify(headers, certificate).await.map_err(AdmissionRefusal::Bad)?;
-        let Identity { principal, credential, expires } = identity;
-        if principal == Principal::Anonymous && !gate.policy.load().names(&principal) {
+        let identity = gate.identify(headers, certificate, session).await.map_err(AdmissionRefusal::Bad)?;
+        let principal = &identity.principal;
+        if *principal == Principal::Anonymous && !gate.policy.load().names(principal) {
             return Err(AdmissionRefusal::NoCredential);
         }
-        let usage = gate.quotas.usage(&principal);
+        let usage = gate.quotas.usage(principal);
         Ok(Self(CallerKind::Known(Arc::new(Admitted {
             gate: Arc::clone(gate),
             verb,
-            principal,
-            credential,
-            expires,
+            identity,
             usage,
             changes,
             touched: Mutex::default(),
@@ -222,7 +212,7 @@ impl Caller {
 
     /// Who it is; `None` where that is not known.
     pub(crate) fn principal(&self) -> Option<&Principal> {
-        self.known().map(|admitted| &admitted.principal)
+        self.known().map(|admitted| &admitted.identity.principal)
     }
 
     /// What it uses of its quotas; `None` where nobody has any.
@@ -233,7 +223,7 @@ impl Caller {
     /// The number by which budgets tell it from others; `None` where only its address tells them: without a
     /// credential, for example.
     pub(crate) fn number(&self) -> Option<u64> {
-        let admitted = self.known().filter(|admitted| admitted.principal != Principal::Anonymous)?;
+        let admitted = self.known().filter(|admitted| admitted.identity.principal != Principal::Anonymous)?;
         Some(admitted.usage.number())
     }
 
@@ -242,7 +232,7 @@ impl Caller {
         let admitted = self.known()?;
         let Quota { tables, partitions, groups, .. } = admitted.usage.quota();
         let limits = MakerLimits { tables, partitions, groups };
-        Some(Maker { principal: admitted.principal.to_string().into(), limits })
+        Some(Maker { principal: admitted.identity.principal.to_string().into(), limits })
     }
 
     /// Counts events that the request has written or read, for the audit log.
@@ -260,6 +250,12 @@ impl Caller {
     /// Everything that was decided, in its order.
     pub(crate) fn touched(&self) -> Vec<Touched> {
         self.known().map(|admitted| admitted.touched.lock().clone()).unwrap_or_default()
+    }
+
+    /// The verb that reaches furthest of all that was decided; `None` if nothing was.
+    pub(crate) fn reached(&self) -> Option<Verb> {
+        let touched = self.known()?.touched.lock();
+        touched.iter().map(|one| one.verb).max_by_key(|verb| verb.reach())
     }
 
     /// Decides whether it may do what its route does with this.
@@ -290,7 +286,7 @@ impl Caller {
             CallerKind::Anybody => true,
             CallerKind::Nobody => false,
             CallerKind::Known(admitted) => {
-                admitted.gate.policy.load().decide(&admitted.principal, verb, resource).is_allowed()
+                admitted.gate.policy.load().decide(&admitted.identity.principal, verb, resource).is_allowed()
             }
         }
     }
@@ -316,48 +312,45 @@ impl Caller {
 
 impl Admitted {
     fn decide(&self, verb: Verb, resource: Resource<'_>) -> Result<(), Forbidden> {
-        let decision = self.gate.policy.load().decide(&self.principal, verb, resource);
+        let decision = self.gate.policy.load().decide(&self.identity.principal, verb, resource);
         let resource = OwnedResource::from(resource);
         self.touched.lock().push(Touched { verb, resource: resource.clone(), decision });
         if decision.is_allowed() {
             return Ok(());
         }
-        Err(Forbidden { principal: self.principal.clone(), verb, resource })
+        Err(Forbidden { principal: self.identity.principal.clone(), verb, resource })
     }
 
     async fn ended(&self) -> CallerEnd {
-        let (mut changes, mut ends) = (self.changes.clone(), self.expires);
+        let (mut changes, mut ends) = (self.changes.clone(), self.identity.expires);
         loop {
             tokio::select! {
                 biased;
-                () = until(ends) => return CallerEnd::Expired,
+                () = until(ends) => return CallerEnd::Credential(CredentialRefusal::Expired),
                 changed = changes.changed() => match changed.map(|()| self.standing()) {
-                    Ok(Standing::Good { expires }) => ends = expires,
-                    Ok(Standing::Gone) => return CallerEnd::Revoked,
+                    Ok(Ok(expires)) => ends = expires,
+                    Ok(Err(end)) => return end,
                     Err(_) => return pending().await, // the server is stopping
                 },
             }
         }
     }
 
-    /// Whether the credential is still good and allows what was allowed, and until when.
-    fn standing(&self) -> Standing {
-        let expires = match &self.credential {
-            Credential::Lasting => self.expires,
-            // Its line may have another name or another end by now.
-            Credential::Static(bearer) => match self.gate.of_static_token(bearer) {
-                Ok(identity) if identity.principal == self.principal => identity.expires,
-                _ => return Standing::Gone,
-            },
-        };
+    /// Until when the credential is still good, if it allows what it has allowed.
+    fn standing(&self) -> Result<Option<Instant>, CallerEnd> {
+        let expires = self.gate.good_until(&self.identity).map_err(CallerEnd::Credential)?;
         let policy = self.gate.policy.load();
-        let allows = |touched: &Touched| {
-            policy.decide(&self.principal, touched.verb, touched.resource.borrowed()).is_allowed()
-        };
+        let principal = &self.identity.principal;
+        let mut touched = self.touched.lock();
         // What was denied before is nobody's loss.
-        let touched = self.touched.lock();
-        let is_right = touched.iter().filter(|touched| touched.decision.is_allowed()).all(allows);
-        if is_right { Standing::Good { expires } } else { Standing::Gone }
+        let lost = touched
+            .iter()
+            .filter(|one| one.decision.is_allowed())
+            .find(|one| !policy.decide(principal, one.verb, one.resource.borrowed()).is_allowed());
+        let Some(Touched { verb, resource, .. }) = lost.cloned() else { return Ok(expires) };
+        // For the audit log, which names what was denied.
+        touched.push(Touched { verb, resource: resource.clone(), decision: Decision::Denied });
+        Err(CallerEnd::Right(Forbidden { principal: principal.clone(), verb, resource }))
     }
 }
 
@@ -399,7 +392,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         let bearer = HeaderValue::from_str(&format!("Bearer {}", token.plain)).unwrap();
         headers.insert(header::AUTHORIZATION, bearer);
-        let Ok(caller) = Caller::admit(&gate, &headers, None, verb).await else { panic!("it is refused") };
+        let Ok(caller) = Caller::admit(&gate, &headers, None, None, verb).await else {
+            panic!("it is refused")
+        };
         caller.allow(Resource::Table(&orders())).unwrap();
         (gate, token, caller)
     }
@@ -424,9 +419,14 @@ mod tests {
             gate.adopt_policy(Policy::parse(ORDERS).unwrap());
             assert!(timeout(Duration::from_secs(600), caller.given_up()).await.is_err(), "it still is right");
             gate.adopt_policy(Policy::parse(NOBODY).unwrap());
-            assert_eq!(caller.ended().await, CallerEnd::Revoked);
+            let lost = CallerEnd::Right(Forbidden {
+                principal: Principal::Token("ci".to_owned()),
+                verb,
+                resource: OwnedResource::Table(orders()),
+            });
+            assert_eq!(caller.ended().await, lost);
             assert_eq!(began.elapsed().as_secs(), 1200);
-            assert_eq!(caller.given_up().await, CallerEnd::Revoked);
+            assert_eq!(caller.given_up().await, lost);
             assert_eq!(began.elapsed().as_secs(), 1200 + after, "{verb:?}");
         }
     }
@@ -436,10 +436,11 @@ mod tests {
         let (gate, token, caller) = owner(Verb::Read).await;
         let began = Instant::now();
         gate.adopt_tokens(file_of(&token.line, 60));
-        assert_eq!(caller.ended().await, CallerEnd::Expired);
+        assert_eq!(caller.ended().await, CallerEnd::Credential(CredentialRefusal::Expired));
         assert!((55..=60).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
         let (gate, token, caller) = owner(Verb::Read).await;
         gate.adopt_tokens(file_of(&token.line.replace("\"ci\"", "\"cd\""), 3600));
-        assert_eq!(caller.ended().await, CallerEnd::Revoked, "it is somebody else's");
+        let gone = CallerEnd::Credential(CredentialRefusal::UnknownToken);
+        assert_eq!(caller.ended().await, gone, "it is somebody else's");
     }
 }

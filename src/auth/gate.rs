@@ -1,5 +1,5 @@
 //! The gate: finds out who sends a request, before any of its body is read. Whether that caller is let in,
-//! and what it may do, is decided in `caller`.
+//! and what it may do, is decided in `caller`. People sign in to the console here, and out.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,12 +9,13 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     audit::AuditTrail,
-    jwt::Verifier,
+    jwt::{Verifier, keys::KeyMark},
     policy::Policy,
     principal::{Principal, ShownCertificate},
     quotas::Quotas,
-    refusal::CredentialRefusal,
-    tokens::{self, Tokens},
+    refusal::{CredentialRefusal, SignInRefusal},
+    sessions::{NewSession, SessionDigest, Sessions},
+    tokens::{self, TokenDigest, Tokens},
 };
 use contracts::clock::{Clock, TimestampMs};
 
@@ -22,6 +23,7 @@ use contracts::clock::{Clock, TimestampMs};
 const MAX_BEARER_BYTES: usize = 8 << 10;
 
 /// Who sends a request, by its credential.
+#[derive(Debug, Clone)]
 pub(super) struct Identity {
     pub(super) principal: Principal,
     pub(super) credential: Credential,
@@ -29,12 +31,15 @@ pub(super) struct Identity {
     pub(super) expires: Option<Instant>,
 }
 
-/// What is checked again of a credential while an answer takes long.
-pub(super) enum Credential {
-    /// Nothing: a certificate, or a token whose end is known.
-    Lasting,
-    /// Whether this static token is still in the file.
-    Static(Box<str>),
+/// What is checked again of a credential while an answer takes long. Of a certificate that is nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Credential {
+    /// The static token that must still be in the file.
+    pub(super) token: Option<TokenDigest>,
+    /// The issuer's key that must still be in its set.
+    pub(super) key: Option<KeyMark>,
+    /// The session that must not have been ended.
+    pub(super) session: Option<SessionDigest>,
 }
 
 /// The gate of a server that lets in only whom its policy knows.
@@ -43,10 +48,11 @@ pub struct Gate {
     pub(super) quotas: Quotas,
     tokens: ArcSwap<Tokens>,
     verifier: Option<Verifier>,
+    sessions: Sessions,
     clock: Arc<dyn Clock>,
     /// What is written of who did what.
     pub(crate) audit: AuditTrail,
-    /// Counts the policies and the files of tokens that were taken over.
+    /// Counts the policies, the files of tokens and the keys that were taken over.
     pub(super) changed: watch::Sender<u64>,
 }
 
@@ -69,14 +75,19 @@ impl Gate {
     pub(crate) fn new(parts: GateParts, clock: Arc<dyn Clock>) -> Arc<Self> {
         let GateParts { policy, tokens, verifier, audit, body_bytes } = parts;
         let policy = Arc::new(policy);
+        let changed = watch::Sender::new(0);
+        if let Some(verifier) = &verifier {
+            verifier.keys().tell(changed.clone());
+        }
         Arc::new(Self {
             quotas: Quotas::new(Arc::clone(&policy), body_bytes),
             policy: ArcSwap::new(policy),
             tokens: ArcSwap::from_pointee(tokens),
             verifier,
+            sessions: Sessions::default(),
             audit,
             clock,
-            changed: watch::Sender::new(0),
+            changed,
         })
     }
 
@@ -105,9 +116,10 @@ impl Gate {
         self.verifier.as_ref()
     }
 
-    /// Who sends a request: whom its one bearer token names, else its client's certificate, else nobody that
-    /// is known. A token that is wrong is refused whatever the certificate. Takes no time, unless a token's
-    /// key is not known: then it may wait three seconds.
+    /// Who sends a request: whom its one bearer token names, else whoever began the session, else its
+    /// client's certificate, else nobody that is known. A token that is wrong is refused whatever the others
+    /// are. `session` is the id of a session, on routes where one counts. Takes no time, unless a token's key
+    /// is not known: then it may wait three seconds.
     ///
     /// # Errors
     /// Why the credential is not taken.
@@ -115,32 +127,113 @@ impl Gate {
         &self,
         headers: &HeaderMap,
         certificate: Option<&ShownCertificate>,
+        session: Option<&str>,
     ) -> Result<Identity, CredentialRefusal> {
-        match (bearer(headers)?, certificate) {
-            (Some(bearer), _) if tokens::is_token(bearer) => self.of_static_token(bearer),
-            (Some(bearer), _) => {
-                let Some(verifier) = &self.verifier else { return Err(CredentialRefusal::UnknownToken) };
-                let verified = verifier.verify(bearer).await?;
-                let expires = Some(self.moment(verified.expires_ms));
-                Ok(Identity { principal: verified.principal, credential: Credential::Lasting, expires })
-            }
-            (None, Some(certificate)) => self.of_certificate(certificate),
-            (None, None) => Ok(Identity {
+        if let Some(bearer) = bearer(headers)? {
+            return self.of_bearer(bearer).await;
+        }
+        if let Some(identity) = session.and_then(|id| self.of_session(id)) {
+            return Ok(identity);
+        }
+        match certificate {
+            Some(certificate) => self.of_certificate(certificate),
+            None => Ok(Identity {
                 principal: Principal::Anonymous,
-                credential: Credential::Lasting,
+                credential: Credential::default(),
                 expires: None,
             }),
         }
     }
 
+    /// Whom a bearer token names.
+    async fn of_bearer(&self, bearer: &str) -> Result<Identity, CredentialRefusal> {
+        if tokens::is_token(bearer) {
+            return self.of_static_token(bearer);
+        }
+        let Some(verifier) = &self.verifier else { return Err(CredentialRefusal::UnknownToken) };
+        let verified = verifier.verify(bearer).await?;
+        let expires = Some(self.moment(verified.expires_ms));
+        let credential = Credential { key: Some(verified.key), ..Credential::default() };
+        Ok(Identity { principal: verified.principal, credential, expires })
+    }
+
     /// Whose static token it is, as the file is now.
-    ///
-    /// # Errors
-    /// Why it is not taken.
-    pub(super) fn of_static_token(&self, bearer: &str) -> Result<Identity, CredentialRefusal> {
+    fn of_static_token(&self, bearer: &str) -> Result<Identity, CredentialRefusal> {
         let found = self.tokens.load().find(bearer, self.clock.now_ms())?;
         let expires = found.expires_ms.map(|expires_ms| self.moment(expires_ms));
-        Ok(Identity { principal: found.principal, credential: Credential::Static(bearer.into()), expires })
+        let credential = Credential { token: Some(tokens::digest(bearer)), ..Credential::default() };
+        Ok(Identity { principal: found.principal, credential, expires })
+    }
+
+    /// Whoever began a session, if it goes on.
+    fn of_session(&self, id: &str) -> Option<Identity> {
+        let (digest, identity) = self.sessions.find(id, Instant::now())?;
+        match self.good_until(&identity) {
+            Ok(expires) => Some(Identity { expires, ..identity }),
+            Err(_) => {
+                self.sessions.end(&digest);
+                None
+            }
+        }
+    }
+
+    /// Until when a credential that was taken earlier is good, as files and sessions are now; `None` without
+    /// an end.
+    ///
+    /// # Errors
+    /// Why it is not good any more.
+    pub(super) fn good_until(&self, identity: &Identity) -> Result<Option<Instant>, CredentialRefusal> {
+        let Credential { token, key, session } = &identity.credential;
+        if session.is_some_and(|session| !self.sessions.has(&session, Instant::now())) {
+            return Err(CredentialRefusal::Expired);
+        }
+        // The issuer has taken it back, perhaps because somebody else has it.
+        let has = |key: &KeyMark| self.verifier.as_ref().is_some_and(|verifier| verifier.keys().holds(key));
+        if key.as_ref().is_some_and(|key| !has(key)) {
+            return Err(CredentialRefusal::UnknownKey);
+        }
+        let Some(digest) = token else { return Ok(identity.expires) };
+        // Its line may have another name or another end by now.
+        let found = self.tokens.load().find_digest(digest, self.clock.now_ms())?;
+        if found.principal != identity.principal {
+            return Err(CredentialRefusal::UnknownToken);
+        }
+        let of_token = found.expires_ms.map(|expires_ms| self.moment(expires_ms));
+        // A session may end before its token does.
+        let of_session = identity.expires.filter(|_| session.is_some());
+        Ok(of_token.into_iter().chain(of_session).min())
+    }
+
+    /// Begins a session for whoever has this token, which is forgotten. It counts as a request of its
+    /// principal.
+    ///
+    /// # Errors
+    /// Why the token is not taken.
+    pub(crate) async fn sign_in(&self, token: &str) -> Result<NewSession, SignInRefusal> {
+        if token.len() > MAX_BEARER_BYTES || !is_b64token(token) {
+            return Err(CredentialRefusal::Malformed.into());
+        }
+        let identity = self.of_bearer(token).await?;
+        self.quotas.usage(&identity.principal).request(Instant::now())?;
+        let begun = self.sessions.begin(identity, Instant::now()).ok_or(CredentialRefusal::Unavailable)?;
+        if begun.has_displaced {
+            // The other's streams end. Otherwise nobody need look again: anybody may sign in often.
+            self.changed.send_modify(|count| *count += 1);
+        }
+        Ok(begun)
+    }
+
+    /// Ends a session, and whatever goes on by it.
+    pub(crate) fn sign_out(&self, id: &str) {
+        if let Some((digest, _)) = self.sessions.find(id, Instant::now()) {
+            self.sessions.end(&digest);
+            self.changed.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Who signed in with a session, if it goes on.
+    pub(crate) fn signed_in(&self, id: &str) -> Option<Principal> {
+        self.of_session(id).map(|identity| identity.principal)
     }
 
     /// Whom a certificate names. It was good when the connection was opened, which may be long ago.
@@ -150,7 +243,7 @@ impl Gate {
         }
         Ok(Identity {
             principal: Principal::Certificate(certificate.uri.to_string()),
-            credential: Credential::Lasting,
+            credential: Credential::default(),
             expires: Some(self.moment(certificate.ends_ms)),
         })
     }
@@ -245,20 +338,55 @@ pub(crate) mod tests {
         assert_eq!(of(&["", "Bearer a"]), Err(CredentialRefusal::Malformed));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_session_is_its_tokens_and_ends_with_it_or_by_signing_out() {
+        let (gate, headers) = (gate("version: 1\nbindings: []\n"), HeaderMap::new());
+        let file = |line: &str| Tokens::parse(&format!("version: 1\ntokens:\n{line}\n")).unwrap();
+        let token = tokens::new_token("ci").unwrap();
+        let unknown = SignInRefusal::Credential(CredentialRefusal::UnknownToken);
+        assert_eq!(gate.sign_in(&token.plain).await.err(), Some(unknown));
+        gate.adopt_tokens(file(&token.line));
+        let Ok(session) = gate.sign_in(&token.plain).await else { panic!("it is refused") };
+        assert_eq!(session.principal.to_string(), "token:ci");
+        let who = async |id: &str| match gate.identify(&headers, None, Some(id)).await {
+            Ok(identity) => identity.principal.to_string(),
+            Err(refusal) => refusal.reason().to_owned(),
+        };
+        assert_eq!(who(&session.id).await, "token:ci");
+        assert_eq!(who("other").await, "anonymous");
+        // Its line is somebody else's now.
+        gate.adopt_tokens(file(&token.line.replace("\"ci\"", "\"cd\"")));
+        assert_eq!(who(&session.id).await, "anonymous");
+        gate.adopt_tokens(file(&token.line));
+        assert_eq!(who(&session.id).await, "anonymous", "an ended session stays ended");
+        let Ok(session) = gate.sign_in(&token.plain).await else { panic!("it is refused") };
+        let Ok(identity) = gate.identify(&headers, None, Some(&session.id)).await else {
+            panic!("it is refused")
+        };
+        assert!(gate.good_until(&identity).is_ok());
+        gate.sign_out(&session.id);
+        assert_eq!(gate.good_until(&identity), Err(CredentialRefusal::Expired));
+        assert_eq!(who(&session.id).await, "anonymous");
+        for wrong in ["", "a b", "\u{e9}", &"x".repeat(MAX_BEARER_BYTES + 1)] {
+            let malformed = SignInRefusal::Credential(CredentialRefusal::Malformed);
+            assert_eq!(gate.sign_in(wrong).await.err(), Some(malformed), "{wrong}");
+        }
+    }
+
     #[tokio::test]
     async fn a_certificate_counts_until_it_ends_and_never_beside_a_token() {
         let gate = gate("version: 1\nbindings: []\n");
         let now_ms = SystemClock.now_ms();
         let certificate = |ends_ms: TimestampMs| ShownCertificate { uri: "spiffe://corp/a".into(), ends_ms };
         let mut headers = HeaderMap::new();
-        let named = gate.identify(&headers, Some(&certificate(now_ms + 60_000))).await;
+        let named = gate.identify(&headers, Some(&certificate(now_ms + 60_000)), None).await;
         let Ok(Identity { principal, expires, .. }) = named else { panic!("it is refused") };
         assert_eq!(principal.to_string(), "cert:spiffe://corp/a");
         assert!(expires.is_some_and(|expires| expires <= Instant::now() + Duration::from_secs(60)));
-        let ended = gate.identify(&headers, Some(&certificate(now_ms))).await;
+        let ended = gate.identify(&headers, Some(&certificate(now_ms)), None).await;
         assert_eq!(ended.err(), Some(CredentialRefusal::Expired));
         headers.append(header::AUTHORIZATION, HeaderValue::from_static("Bearer nobodys"));
-        let bad = gate.identify(&headers, Some(&certificate(now_ms + 60_000))).await;
+        let bad = gate.identify(&headers, Some(&certificate(now_ms + 60_000)), None).await;
         assert_eq!(bad.err(), Some(CredentialRefusal::UnknownToken));
     }
 }

@@ -1,4 +1,6 @@
-//! Why a credential is not taken.
+//! Why a credential is not taken, and why nobody is signed in with it.
+
+use super::quotas::OverQuota;
 
 /// Why a credential is not taken. Nothing in it tells what the credential was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,6 +60,27 @@ impl CredentialRefusal {
             Self::UnknownToken => "unknown_token",
             Self::Unavailable => "unavailable",
         }
+    }
+}
+
+/// Why nobody is signed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SignInRefusal {
+    /// The token is not taken.
+    Credential(CredentialRefusal),
+    /// Its principal is over its quota.
+    OverQuota(OverQuota),
+}
+
+impl From<CredentialRefusal> for SignInRefusal {
+    fn from(refusal: CredentialRefusal) -> Self {
+        Self::Credential(refusal)
+    }
+}
+
+impl From<OverQuota> for SignInRefusal {
+    fn from(over: OverQuota) -> Self {
+        Self::OverQuota(over)
     }
 }
 

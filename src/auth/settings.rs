@@ -177,7 +177,8 @@ pub enum AuditLog {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AuditSettings {
     /// `changes`: requests that rewind, manage or operate, and denials. `all`: every request but probes and
-    /// pages without data. Not under `log.level`.
+    /// pages without data. Not under `log.level`. With `auth.mode` `none` nothing is audited: nobody is
+    /// known.
     pub log: AuditLog,
 }
 

@@ -25,7 +25,8 @@ const RANDOM_CHARS: usize = 43;
 const CHECKSUM_CHARS: usize = 6;
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-type TokenDigest = [u8; 32];
+/// The SHA-256 of a token.
+pub(super) type TokenDigest = [u8; 32];
 
 /// The static tokens of a file. It holds their digests only.
 #[derive(Debug, Default)]
@@ -105,8 +106,19 @@ impl Tokens {
         if !is_well_formed(bearer) {
             return Err(CredentialRefusal::Malformed);
         }
-        let digest = digest(bearer);
-        let found = self.0.get_key_value(&digest);
+        self.find_digest(&digest(bearer), now_ms)
+    }
+
+    /// Whose token it is that has this digest.
+    ///
+    /// # Errors
+    /// [`CredentialRefusal`]: unknown or expired.
+    pub(super) fn find_digest(
+        &self,
+        digest: &TokenDigest,
+        now_ms: TimestampMs,
+    ) -> Result<FoundToken, CredentialRefusal> {
+        let found = self.0.get_key_value(digest);
         // The map compares in variable time. That tells about a digest only, which is of no use to a guesser;
         // the decision is made in constant time all the same.
         let (_, token) = found
@@ -212,7 +224,8 @@ fn checksum(random: &str) -> String {
     digits.into_iter().map(char::from).collect()
 }
 
-fn digest(text: &str) -> TokenDigest {
+/// The digest of a token.
+pub(super) fn digest(text: &str) -> TokenDigest {
     Sha256::digest(text).into()
 }
 

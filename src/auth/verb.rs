@@ -33,4 +33,15 @@ impl Verb {
             Self::Open => "open",
         }
     }
+
+    /// How far it reaches, as people ask about it later: what changes no more than events and offsets, then a
+    /// group, a table, the server.
+    pub(crate) fn reach(self) -> u8 {
+        match self {
+            Self::Append | Self::Read | Self::Commit | Self::Open => 0,
+            Self::Rewind => 1,
+            Self::Manage => 2,
+            Self::Operate => 3,
+        }
+    }
 }

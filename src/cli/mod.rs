@@ -1,11 +1,12 @@
-//! The commands, of three kinds, and their exit codes. *Server* (serve, check) and *store* (store, auth)
-//! commands read settings; a *client's* (append, bench, consumers, flush, read, segments, tables, tail) ask a
-//! server through `client`, read none, and print through `output`.
+//! The commands, of three kinds, and their exit codes. *Server* (serve, check) and *store* (store, care,
+//! auth) commands read settings; a *client's* (append, bench, consumers, flush, read, segments, tables, tail)
+//! ask a server through `client`, read none, and print through `output`.
 
 mod answer;
 pub mod append;
 mod auth;
 mod bench;
+mod care;
 mod check;
 pub mod client;
 mod completions;
@@ -13,6 +14,7 @@ mod consumers;
 mod cursor_file;
 mod flags;
 mod flush;
+mod look;
 mod output;
 mod read;
 #[cfg(test)]
@@ -37,6 +39,7 @@ use self::{
     append::AppendArgs,
     auth::{AuthCommand, TokenCommand},
     bench::BenchArgs,
+    care::{BackupArgs, RestoreArgs, SalvageArgs},
     completions::CompletionsArgs,
     consumers::{ConsumerArgs, ConsumersArgs},
     flags::{ClientFlags, SettingFlags, refuse_flags},
@@ -47,7 +50,10 @@ use self::{
     tables::{TableArgs, TablesArgs},
     tail::TailArgs,
 };
-use crate::settings::{Reads, Settings};
+use crate::{
+    revision::VERSION,
+    settings::{Reads, Settings},
+};
 
 /// Exit codes.
 mod exit {
@@ -70,7 +76,7 @@ mod exit {
 /// An event store for Kubernetes: RocksDB hot, S3 cold, one ordered read over both.
 #[derive(Debug, Parser)]
 #[command(
-    version,
+    version = VERSION,
     after_help = "\
 Settings, for the commands that read them: defaults < --config file < ZOMBI_* environment < flags. \
 `zombi config print` shows them all.
@@ -115,7 +121,16 @@ enum ServerCommand {
 
 #[derive(Debug, Subcommand)]
 enum StoreCommand {
-    /// Audit the bucket: every object, checksum and offset; exits with 1 if anything is wrong
+    /// Copy the store to another bucket, prefix or directory, beside a running server or without one
+    #[command(after_help = care::BACKUP_EXAMPLES)]
+    Backup(BackupArgs),
+    /// Begin a new store in an empty prefix with a backup, or with what another store had at some time
+    #[command(after_help = care::RESTORE_EXAMPLES)]
+    Restore(RestoreArgs),
+    /// Print the events that only a volume has, as JSON lines that can be posted
+    #[command(after_help = care::SALVAGE_EXAMPLES)]
+    Salvage(SalvageArgs),
+    /// Audit a bucket or a backup: every object, checksum and offset; exits with 1 if anything is wrong
     Verify(VerifyArgs),
     /// Look at a segment in the bucket
     Segment {
@@ -218,6 +233,9 @@ fn run_server_command(command: ServerCommand, before: SettingFlags) -> ExitCode 
 
 fn run_store_command(command: StoreCommand, before: SettingFlags) -> ExitCode {
     match command {
+        StoreCommand::Backup(args) => care::backup(args, before),
+        StoreCommand::Restore(args) => care::restore(args, before),
+        StoreCommand::Salvage(args) => care::salvage(args, before),
         StoreCommand::Verify(args) => store::verify(args, before),
         StoreCommand::Segment { command } => store::segment(command, before),
         StoreCommand::Manifest { command } => store::manifest(command, before),
@@ -262,9 +280,52 @@ fn check_settings(settings: &Settings, files: bool, out: &mut dyn Write) -> Resu
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::CommandFactory;
 
     use super::*;
+
+    /// The commands in a page that are to be typed: by themselves, behind variables, or in a pod
+    /// (`kubectl exec .. -- zombi`).
+    fn typed(page: &str) -> Vec<Vec<&str>> {
+        let mut commands = Vec::new();
+        let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+        for line in blocks.flat_map(str::lines) {
+            let line = line.split(" #").next().unwrap_or_default();
+            for part in line.split('|') {
+                let words: Vec<&str> = part.split_whitespace().collect();
+                let Some(at) = words.iter().rposition(|word| *word == "zombi") else { continue };
+                let is_typed = words[..at].iter().all(|word| word.contains('=')) || words[at - 1] == "--";
+                if is_typed {
+                    let words = words[at..].iter().copied();
+                    commands.push(words.take_while(|word| !word.starts_with(['>', '<'])).collect());
+                }
+            }
+        }
+        commands
+    }
+
+    #[test]
+    fn what_pages_for_operators_say_can_be_typed() {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+        let mut count = 0;
+        for folder in ["operations", "runbooks"] {
+            for page in std::fs::read_dir(docs.join(folder)).unwrap() {
+                let path = page.unwrap().path();
+                let text = std::fs::read_to_string(&path).unwrap();
+                for words in typed(&text) {
+                    count += 1;
+                    // `--version` ends the parsing too, and is no error.
+                    let parsed = Cli::try_parse_from(words.iter().copied());
+                    if let Some(error) = parsed.err().filter(clap::Error::use_stderr) {
+                        panic!("{}: {words:?}: {error}", path.display());
+                    }
+                }
+            }
+        }
+        assert!(count >= 10, "only {count} commands were found");
+    }
 
     #[test]
     fn the_commands_fit_together() {

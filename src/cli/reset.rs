@@ -32,8 +32,8 @@ pub(super) struct ResetArgs {
     #[arg(value_parser = TableName::parse)]
     table: TableName,
     /// Where to: earliest, latest, a time in RFC 3339, an offset, or by how much: -1h, +10m
-    #[arg(long, value_name = "PLACE", value_parser = ResetPlace::parse, allow_hyphen_values = true)]
-    to: ResetPlace,
+    #[arg(long, value_name = "PLACE", value_parser = NewPlace::parse, allow_hyphen_values = true)]
+    to: NewPlace,
     /// Only this partition
     #[arg(long)]
     partition: Option<u32>,
@@ -46,7 +46,7 @@ pub(super) struct ResetArgs {
 
 /// Where a group is moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum ResetPlace {
+enum NewPlace {
     Earliest,
     Latest,
     Time(String),
@@ -55,7 +55,7 @@ enum ResetPlace {
     By(String),
 }
 
-impl ResetPlace {
+impl NewPlace {
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "earliest" => return Ok(Self::Earliest),
@@ -111,8 +111,8 @@ pub(super) async fn reset(args: ResetArgs, before: ClientFlags) -> Result<u8, Un
     let mut session = args.client.clone().over(before).session(Endurance::Asks, StatusLine::none())?;
     session.refuse_payload()?;
     let to = match (&args.to, args.partition) {
-        (ResetPlace::Offset(_), None) => args.to.to_json(Some(only_partition(&session, &args.table).await?)),
-        (ResetPlace::Offset(_), partition) | (_, partition @ None) => args.to.to_json(partition),
+        (NewPlace::Offset(_), None) => args.to.to_json(Some(only_partition(&session, &args.table).await?)),
+        (NewPlace::Offset(_), partition) | (_, partition @ None) => args.to.to_json(partition),
         (_, Some(partition)) => {
             let would = ask(&session, &args, args.to.to_json(None), true).await?;
             let ResetAnswer { offsets } = session.client.parse(&would)?;
@@ -122,7 +122,7 @@ pub(super) async fn reset(args: ResetArgs, before: ClientFlags) -> Result<u8, Un
                 let why = format!("{} has no partition {partition}", args.table);
                 return Err(Unanswered::Failed(why));
             };
-            ResetPlace::Offset(new).to_json(Some(partition))
+            NewPlace::Offset(new).to_json(Some(partition))
         }
     };
     let answer = ask(&session, &args, to, args.dry_run).await?;
@@ -201,11 +201,11 @@ mod tests {
             ("+1h30m", json!({"by": "+1h30m"})),
             ("2026-11-26T12:00:00Z", json!({"time": "2026-11-26T12:00:00Z"})),
         ] {
-            assert_eq!(ResetPlace::parse(text).unwrap().to_json(Some(3)), expected, "{text}");
+            assert_eq!(NewPlace::parse(text).unwrap().to_json(Some(3)), expected, "{text}");
         }
-        assert!(ResetPlace::parse("1h").unwrap_err().contains("-1h"));
+        assert!(NewPlace::parse("1h").unwrap_err().contains("-1h"));
         for text in ["", "yesterday", "-", "+", "2026-11-26"] {
-            assert!(ResetPlace::parse(text).is_err(), "{text}");
+            assert!(NewPlace::parse(text).is_err(), "{text}");
         }
     }
 }

@@ -1,21 +1,25 @@
 //! Commands that look at the bucket, beside a running server or without one: `verify`, `segment`,
 //! `manifest`.
 
-use std::{
-    io::{self, BufWriter, Write},
-    process::ExitCode,
-};
+use std::{io::Write, process::ExitCode};
 
 use clap::{Args, Subcommand};
 
-use super::{exit, flags::SettingFlags, output::StatusLine};
-use crate::{
-    inspect::{self, InspectError},
-    settings::{Reads, Settings},
+use super::{
+    care::{self, RebuildArgs},
+    flags::SettingFlags,
+    look::look,
+    output::StatusLine,
 };
+use crate::{inspect, settings::Settings};
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
+    /// s3://bucket/prefix or a directory, also of a backup; s3.bucket and s3.prefix if left out
+    url: Option<String>,
+    /// Print one JSON object
+    #[arg(long, conflicts_with = "list")]
+    json: bool,
     /// Only list the segments that exist: key, events, bytes
     #[arg(long)]
     list: bool,
@@ -39,6 +43,9 @@ pub(super) enum SegmentCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ManifestCommand {
+    /// Make manifests anew from the segments, for a bucket whose manifests are gone
+    #[command(after_help = care::REBUILD_EXAMPLES)]
+    Rebuild(RebuildArgs),
     /// Print one as JSON
     Show {
         /// Its number; the last if left out
@@ -50,13 +57,14 @@ pub(super) enum ManifestCommand {
 
 /// Audits the bucket, or lists its segments.
 pub(super) fn verify(args: VerifyArgs, before: SettingFlags) -> ExitCode {
-    let VerifyArgs { list, table, settings } = args;
+    let VerifyArgs { url, json, list, table, settings } = args;
     look(settings.over(before), async |settings: &Settings, out: &mut dyn Write| {
+        let place = crate::care::place(settings, url.as_deref()).await?;
         if list {
-            return inspect::list(settings, table.as_deref(), out).await;
+            return inspect::list(&*place, table.as_deref(), out).await;
         }
-        let status = StatusLine::waiting("reading the bucket");
-        let verified = inspect::verify(settings, out).await;
+        let status = StatusLine::of_bytes(0);
+        let verified = inspect::verify(&*place, json, &status, out).await;
         status.end();
         verified
     })
@@ -72,39 +80,11 @@ pub(super) fn segment(command: SegmentCommand, before: SettingFlags) -> ExitCode
 
 /// Prints a manifest.
 pub(super) fn manifest(command: ManifestCommand, before: SettingFlags) -> ExitCode {
-    let ManifestCommand::Show { number, settings } = command;
+    let (number, settings) = match command {
+        ManifestCommand::Rebuild(args) => return care::rebuild(args, before),
+        ManifestCommand::Show { number, settings } => (number, settings),
+    };
     look(settings.over(before), async |settings: &Settings, out: &mut dyn Write| {
         inspect::show(settings, number, out).await
     })
-}
-
-/// Runs a command that looks at the bucket.
-fn look(
-    flags: SettingFlags,
-    command: impl AsyncFnOnce(&Settings, &mut dyn Write) -> Result<(), InspectError>,
-) -> ExitCode {
-    flags.with_settings(Reads::Store, |settings| {
-        let looked = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(async {
-                let mut out = BufWriter::new(io::stdout().lock());
-                command(&settings, &mut out).await?;
-                Ok(out.flush()?)
-            }),
-            Err(error) => Err(error.into()),
-        };
-        say_looked(looked)
-    })
-}
-
-#[allow(clippy::print_stderr)] // commands speak to a person
-fn say_looked(looked: Result<(), InspectError>) -> ExitCode {
-    match looked {
-        Ok(()) => ExitCode::SUCCESS,
-        // The reader has seen enough: `| head`.
-        Err(InspectError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("zombi: {error}");
-            ExitCode::from(exit::FAILED)
-        }
-    }
 }

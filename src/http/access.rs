@@ -68,10 +68,10 @@ impl From<OverQuota> for Problem {
 impl From<CallerEnd> for Problem {
     fn from(end: CallerEnd) -> Self {
         let problem = match end {
-            CallerEnd::Expired => {
-                Self::new(Code::Unauthenticated, end).with("reason", CredentialRefusal::Expired.reason())
+            CallerEnd::Credential(refusal) => {
+                Self::new(Code::Unauthenticated, end).with("reason", refusal.reason())
             }
-            CallerEnd::Revoked => Self::new(Code::Forbidden, end),
+            CallerEnd::Right(forbidden) => forbidden.into(),
         };
         // The request was being worked on.
         problem.unknown_outcome()

@@ -17,6 +17,8 @@ pub(super) const PARTITION_KEY: &str = "partitionkey";
 pub(super) const PARTITION: &str = "zombipartition";
 /// See [`PARTITION`].
 pub(super) const OFFSET: &str = "zombioffset";
+/// What a read adds to an event that was erased.
+pub(super) const ERASED: &str = "zombierased";
 
 /// Whether an attribute may have this name: lower-case letters and digits, and not that of the data.
 pub(super) fn is_name(name: &str) -> bool {
@@ -33,7 +35,7 @@ pub(super) fn may_be(name: &str, value: &str) -> bool {
         _ if CORE.contains(&name) || name == PARTITION_KEY => !value.is_empty(),
         _ => true,
     };
-    is_right && is_name(name) && name != PARTITION && name != OFFSET
+    is_right && is_name(name) && ![PARTITION, OFFSET, ERASED].contains(&name)
 }
 
 /// Whether a text is a media type (RFC 2046), with or without parameters.

@@ -2,6 +2,7 @@
 //! answer becomes, when the answer has ended.
 
 use std::{
+    cmp::Reverse,
     net::IpAddr,
     pin::Pin,
     sync::Arc,
@@ -18,7 +19,7 @@ use hyper::body::{Frame, SizeHint};
 use super::{code::Code, error::Problem};
 use crate::auth::{
     audit::{AuditOutcome, AuditRecord},
-    caller::{Caller, OwnedResource},
+    caller::{Caller, OwnedResource, Touched},
     gate::Gate,
     policy::Decision,
     verb::Verb,
@@ -36,6 +37,8 @@ pub(super) struct AuditedRequest<'a> {
     pub request_id: &'a str,
     /// Who sent it; nobody if no one was let in.
     pub caller: &'a Caller,
+    /// Whether it came as far as its handler. A refusal before that is a denial, whatever its code is.
+    pub is_let_in: bool,
     /// Bytes of its body that were read before it was answered.
     pub received: u64,
 }
@@ -49,10 +52,11 @@ struct AnswerSaid {
 }
 
 impl AnswerSaid {
-    fn of(response: &Response) -> Self {
+    fn of(response: &Response, is_let_in: bool) -> Self {
         let problem = response.extensions().get::<Problem>();
         let is_denial = |problem: &&Problem| {
-            matches!(problem.code().status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+            !is_let_in
+                || matches!(problem.code().status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
                 || problem.code() == Code::WrongHost
         };
         Self { status: response.status(), denial: problem.filter(is_denial).map(Problem::denial) }
@@ -62,8 +66,9 @@ impl AnswerSaid {
 impl AuditedRequest<'_> {
     /// Tells the audit log of the answer, now or when it has ended.
     pub(super) fn answered(&self, response: Response) -> Response {
-        let said = AnswerSaid::of(&response);
-        if said.denial.is_none() && !self.gate.audit.has(self.verb) {
+        let said = AnswerSaid::of(&response, self.is_let_in);
+        let verb = self.caller.reached().unwrap_or(self.verb);
+        if said.denial.is_none() && !self.gate.audit.has(verb) {
             return response;
         }
         match (said.denial, response.body().size_hint().exact()) {
@@ -74,6 +79,7 @@ impl AuditedRequest<'_> {
                     peer: self.peer,
                     request_id: self.request_id.to_owned(),
                     caller: self.caller.clone(),
+                    is_let_in: self.is_let_in,
                     received: self.received,
                 };
                 response.map(|body| Body::new(AuditedBody { body, kept, said, sent: 0 }))
@@ -85,11 +91,28 @@ impl AuditedRequest<'_> {
         }
     }
 
+    /// What was decided, in the order in which it is to be named: only what was denied if that ended the
+    /// request, the last first; else what reaches furthest. A route's verb is what it does only until a body
+    /// asks for more or for less: `force`, `dry_run`.
+    fn decided(&self, said: AnswerSaid) -> Vec<Touched> {
+        let mut touched = self.caller.touched();
+        let is_denied = |one: &Touched| !one.decision.is_allowed();
+        if said.denial.is_some() && touched.iter().any(is_denied) {
+            touched.retain(is_denied);
+            touched.reverse();
+        } else {
+            // Stable: of those that reach equally far, the first.
+            touched.sort_by_key(|one| Reverse(one.verb.reach()));
+        }
+        touched
+    }
+
     fn record(&self, said: AnswerSaid, sent: u64) {
-        let touched = self.caller.touched();
+        let touched = self.decided(said);
+        let verb = touched.first().map_or(self.verb, |one| one.verb);
         let name =
             |pick: fn(&OwnedResource) -> Option<&str>| touched.iter().find_map(|one| pick(&one.resource));
-        let binding = touched.iter().rev().find_map(|one| match one.decision {
+        let binding = touched.iter().find_map(|one| match one.decision {
             Decision::Allowed { binding } => Some(binding),
             Decision::Denied => None,
         });
@@ -98,7 +121,7 @@ impl AuditedRequest<'_> {
             request_id: self.request_id,
             principal: self.caller.principal(),
             peer: self.peer,
-            verb: self.verb,
+            verb,
             table: name(|resource| match resource {
                 OwnedResource::Table(name) => Some(name.as_str()),
                 _ => None,
@@ -125,6 +148,7 @@ struct KeptRequest {
     peer: IpAddr,
     request_id: String,
     caller: Caller,
+    is_let_in: bool,
     received: u64,
 }
 
@@ -165,8 +189,16 @@ impl HttpBody for AuditedBody {
 
 impl Drop for AuditedBody {
     fn drop(&mut self) {
-        let KeptRequest { gate, verb, peer, request_id, caller, received } = &self.kept;
-        let (verb, peer, request_id, received) = (*verb, *peer, request_id.as_str(), *received);
-        AuditedRequest { gate, verb, peer, request_id, caller, received }.record(self.said, self.sent);
+        let kept = &self.kept;
+        let request = AuditedRequest {
+            gate: &kept.gate,
+            verb: kept.verb,
+            peer: kept.peer,
+            request_id: &kept.request_id,
+            caller: &kept.caller,
+            is_let_in: kept.is_let_in,
+            received: kept.received,
+        };
+        request.record(self.said, self.sent);
     }
 }

@@ -31,7 +31,7 @@ use crate::auth::quotas::{QuotaHold, Usage};
 use contracts::error::{Overload, StorageError};
 
 /// The headers of a request, and its body, which is still to be received.
-pub(super) struct Incoming {
+pub(crate) struct Incoming {
     /// The headers.
     pub headers: HeaderMap,
     body: Option<SharedBody>,
@@ -78,7 +78,7 @@ impl Incoming {
     /// # Errors
     /// 413 over `limits.body_bytes` or `limits.decoded_body_bytes`, 429 over the caller's quota, 503 without
     /// memory, 408 or 400 if it does not arrive.
-    pub(super) async fn receive(
+    pub(crate) async fn receive(
         mut self,
         limits: &Limits,
         budget: &Arc<Budget>,

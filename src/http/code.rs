@@ -142,6 +142,21 @@ codes! {
     PartitionsShrink "partitions_shrink" UNPROCESSABLE_ENTITY
         "The change would leave a table with fewer `partitions`."
         "Keep their number: keys would move, and events would stay behind in partitions that nobody reads."
+    BadErasure "bad_erasure" BAD_REQUEST
+        "An erasure must name exactly one of `offsets`, `key`, `header` and `idempotency_key`, and what it \
+         names must not be empty; `reason` has at most 1024 bytes."
+        "Say in one of these ways what is to be erased."
+    EraseBeyondEnd "erase_beyond_end" UNPROCESSABLE_ENTITY
+        "An offset to erase was not given to an event yet: the partition's `next` is not behind it. Nothing \
+         is erased."
+        "Check the partition and the offsets."
+    TooManyOffsets "too_many_offsets" UNPROCESSABLE_ENTITY
+        "The erasure names, or finds, more events than `erase.offsets`. Nothing is erased."
+        "Ask for several erasures, by `partition` or by offsets, or raise the limit. A whole table goes with \
+         `DELETE /tables/{table}?now=true`."
+    UnknownErasure "unknown_erasure" NOT_FOUND
+        "The table has no erasure with this id. Of those that are done, the last `erase.keep` are remembered."
+        "Check the table and the id."
     UnknownRoute "unknown_route" NOT_FOUND
         "There is nothing at this path."
         "The paths are in `/openapi.json`."
@@ -218,8 +233,8 @@ codes! {
          what is in S3 comes back."
     Overloaded "overloaded" SERVICE_UNAVAILABLE
         "A resource is used up; `reason` says which: `queue_full`, `hot_full`, `disk_full`, `memory` \
-         (bodies), `answers`, `tails`, `cold_reads`, `keys_full`, or `slow` (the body was slow, and others \
-         needed its memory). Nothing was written."
+         (bodies), `answers`, `tails`, `cold_reads`, `keys_full`, `erasures` (`erase.pending` at once), \
+         or `slow` (the body was slow, and others needed its memory). Nothing was written."
         "Try again after `Retry-After`. If it lasts: `hot_full` means that events do not reach S3, \
          `disk_full` that the volume is too small, `keys_full` that `idempotency.max_bytes` is too small."
     ColdUnavailable "cold_unavailable" SERVICE_UNAVAILABLE
@@ -232,7 +247,7 @@ codes! {
         "Try again, and check the server's log and the volume."
     Starting "starting" SERVICE_UNAVAILABLE
         "The server is opening its volume and its bucket. Nothing was written."
-        "Try again after `Retry-After`; `/readyz` says how far it is."
+        "Try again after `Retry-After`; `/readyz` says how far it is, with identity on only that of the admin port."
     WriteFailed "write_failed" SERVICE_UNAVAILABLE
         "RocksDB or its sync failed: the write is stored once or not at all. The process exits, and its \
          next start finds out which."
@@ -240,6 +255,11 @@ codes! {
     Closing "closing" SERVICE_UNAVAILABLE
         "The server is stopping. Nothing was written."
         "Try again after `Retry-After`."
+    FenceUnknown "fence_unknown" SERVICE_UNAVAILABLE
+        "The manifests in S3 have not been seen for `s3.lease_secs`, so that another Zombi may have taken \
+         over the bucket; or this one has just taken over, and the one before may still write. Reads go on."
+        "Try again after `Retry-After`, with the same idempotency keys if `outcome` is `unknown`. If it \
+         lasts, S3 is out of reach: see the runbook on S3."
     Fenced "fenced" SERVICE_UNAVAILABLE
         "Another Zombi has taken over the bucket; this one confirms nothing more and exits."
         "Give each Zombi its own bucket or prefix."

@@ -8,7 +8,7 @@ use axum::{
 };
 use tracing::{debug, error};
 
-use super::{code::Code, error::Problem};
+use super::{code::Code, error::Problem, refusals};
 use crate::auth::verb::Verb;
 use contracts::{
     clock::{Clock, SystemClock},
@@ -65,6 +65,11 @@ impl RequestContext {
         response
     }
 
+    /// The request's id, as a header has it.
+    pub(super) fn id_header(&self) -> HeaderValue {
+        self.id.clone()
+    }
+
     /// The request's id.
     pub(super) fn id(&self) -> &str {
         self.id.to_str().unwrap_or_default()
@@ -74,18 +79,20 @@ impl RequestContext {
         self.log(&problem);
         if let Some(reason) = problem.refusal() {
             metrics::refused(reason);
+            refusals::log(reason, problem.detail(), self.id());
         }
-        problem.render(self.id(), self.tells_outcome())
+        let tells_outcome = self.tells_outcome() || problem.code() == Code::QuotaExceeded;
+        problem.render(self.id(), tells_outcome)
     }
 
-    /// Whether a problem says what became of the write. Every append is a POST, so a POST that no route took
-    /// may have been meant as one.
+    /// Whether any problem says what became of the write; one about a quota does in any case. Every append is
+    /// a POST, so a POST that no route took may have been meant as one.
     fn tells_outcome(&self) -> bool {
         self.verb.map_or(self.method == Method::POST, |verb| verb == Verb::Append)
     }
 
     /// Logs our own failures as errors. The others are the client's mistakes, or arrive in great numbers
-    /// while something is full or unavailable; metrics count those.
+    /// while something is full or unavailable; metrics count those, and `refusals` says so now and then.
     fn log(&self, problem: &Problem) {
         let (code, path, detail) = (problem.code().name(), self.uri.path(), problem.detail());
         let (request_id, method) = (self.id(), &self.method);
@@ -101,7 +108,11 @@ impl RequestContext {
 /// of their own.
 fn protect(headers: &mut HeaderMap) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Only what never changes may be kept.
+    let is_for_ever = |value: &HeaderValue| value.as_bytes().ends_with(b"immutable");
+    if !headers.get(header::CACHE_CONTROL).is_some_and(is_for_ever) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));

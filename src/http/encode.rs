@@ -27,7 +27,7 @@ pub const PROTOBUF: &str = "application/x-protobuf";
 /// A stored event.
 #[derive(Debug, ToSchema)]
 pub struct RecordRead {
-    /// What came in `payload`.
+    /// What came in `payload`; null if it was erased.
     #[schema(value_type = Option<Value>)]
     pub payload: Option<Value>,
     /// What came as other bytes.
@@ -39,6 +39,9 @@ pub struct RecordRead {
     pub partition: u32,
     /// Its place in the partition.
     pub offset: u64,
+    /// True if the event was erased: then its payload, key, headers and idempotency key are gone.
+    #[schema(required = false)]
+    pub erased: bool,
     /// Its key, if it has one.
     #[schema(required = false)]
     pub key: String,
@@ -173,9 +176,11 @@ fn protobuf_record(record: Record) -> v1::Record {
         PayloadKind::Text => v1::PayloadKind::Text,
         PayloadKind::Json => v1::PayloadKind::Json,
         PayloadKind::Bytes => v1::PayloadKind::Bytes,
+        PayloadKind::Erased => v1::PayloadKind::Unspecified,
     };
+    let erased = event.is_erased();
     v1::Record {
-        payload: event.payload.into_bytes(),
+        payload: if erased { Bytes::new() } else { event.payload.into_bytes() },
         timestamp_ms: event.timestamp_ms,
         partition: record.partition,
         offset: record.offset,
@@ -183,6 +188,7 @@ fn protobuf_record(record: Record) -> v1::Record {
         headers: event.headers,
         payload_kind: kind.into(),
         key: event.key.map(EventKey::into_string),
+        erased,
     }
 }
 
@@ -210,7 +216,11 @@ mod tests {
             idempotency_key: Some(IdempotencyKey::stored("k")),
             headers: [("a".to_owned(), "b".to_owned())].into(),
         };
-        let payloads = [Payload::text("text".to_owned()), Payload::guess(Bytes::from_static(&[0xff]))];
+        let payloads = [
+            Payload::text("text".to_owned()),
+            Payload::guess(Bytes::from_static(&[0xff])),
+            Payload::erased(&[7; 16]),
+        ];
         let records: Vec<_> =
             payloads.map(|payload| Record { partition: 2, offset: 9, event: event(payload) }).into();
         let end = PageEnd {
@@ -228,7 +238,28 @@ mod tests {
         assert_eq!(names(&page["lost"][0]), names(&described(PartitionRange::schema())));
         let mut written = names(&page["records"][0]);
         written.extend(names(&page["records"][1]));
+        written.extend(names(&page["records"][2]));
         assert_eq!(written, names(&described(RecordRead::schema())));
+    }
+
+    #[test]
+    fn an_erased_event_shows_that_it_was_and_nothing_of_the_rest() {
+        let event = Event {
+            payload: Payload::text("secret"),
+            timestamp_ms: 7,
+            appended_ms: 0,
+            key: Some(EventKey::stored("customer")),
+            idempotency_key: Some(IdempotencyKey::stored("k")),
+            headers: [("a".to_owned(), "b".to_owned())].into(),
+        };
+        let erased = Record { partition: 2, offset: 9, event: contracts::erasure::tombstone(&event) };
+        let mut out = Vec::new();
+        record(&mut out, &erased);
+        let expected = r#"{"payload":null,"erased":true,"timestamp_ms":7,"partition":2,"offset":9}"#;
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        let proto =
+            v1::Record { timestamp_ms: 7, partition: 2, offset: 9, erased: true, ..Default::default() };
+        assert_eq!(protobuf_record(erased), proto);
     }
 
     proptest! {

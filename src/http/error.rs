@@ -191,7 +191,7 @@ pub(super) struct ProblemShown {
     pub code: String,
     /// The request, as the log names it.
     pub request_id: String,
-    /// On writes: `not_written`, or `unknown`.
+    /// On writes: `not_written`, or `unknown`. With `quota_exceeded` always `not_written`.
     #[schema(required = false)]
     pub outcome: String,
 }
@@ -219,6 +219,7 @@ impl From<StorageError> for Problem {
         let problem = match &error {
             StorageError::Unavailable { .. }
             | StorageError::Denied { .. }
+            | StorageError::FenceUnknown { .. }
             | StorageError::Closed
             | StorageError::Refused(_) => problem.retry_after(Duration::from_secs(1)),
             StorageError::Overloaded { reason, retry_after } => {
@@ -252,7 +253,9 @@ impl From<StorageError> for Problem {
             | StorageError::UnknownGroup(_) => problem,
         };
         match error {
-            StorageError::OutcomeUnknown { .. } => problem.unknown_outcome(),
+            StorageError::OutcomeUnknown { .. } | StorageError::FenceUnknown { is_written: true } => {
+                problem.unknown_outcome()
+            }
             _ => problem.not_written(),
         }
     }
@@ -270,6 +273,7 @@ fn code_of(error: &StorageError) -> Code {
         StorageError::OutcomeUnknown { .. } => Code::WriteFailed,
         StorageError::Closed | StorageError::Refused(_) => Code::Closing,
         StorageError::Fenced(_) => Code::Fenced,
+        StorageError::FenceUnknown { .. } => Code::FenceUnknown,
         StorageError::OffsetMismatch { .. } => Code::OffsetMismatch,
         StorageError::UnknownTable(_) => Code::UnknownTable,
         StorageError::UnknownGroup(_) => Code::UnknownGroup,
@@ -297,13 +301,18 @@ fn reason_name(reason: Overload) -> &'static str {
         Overload::ColdReads => "cold_reads",
         Overload::KeysFull => "keys_full",
         Overload::Slow => "slow",
+        Overload::Erasures => "erasures",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::caller::CallerEnd;
+    use crate::auth::{
+        caller::{CallerEnd, Forbidden, OwnedResource},
+        principal::Principal,
+        verb::Verb,
+    };
 
     #[test]
     fn every_503_is_counted_by_its_reason() {
@@ -328,8 +337,31 @@ mod tests {
 
     #[test]
     fn a_write_that_its_callers_right_did_not_outlast_may_have_been_stored() {
-        for end in [CallerEnd::Expired, CallerEnd::Revoked] {
-            assert_eq!(Problem::from(end).0.outcome, Some(Outcome::Unknown), "{end:?}");
+        let lost = Forbidden {
+            principal: Principal::Token("ci".to_owned()),
+            verb: Verb::Read,
+            resource: OwnedResource::Server,
+        };
+        for (end, code, extra) in [
+            (
+                CallerEnd::Right(lost),
+                Code::Forbidden,
+                json!({"principal": "token:ci", "verb": "read", "resource": "server"}),
+            ),
+            (
+                CallerEnd::Credential(CredentialRefusal::Expired),
+                Code::Unauthenticated,
+                json!({"reason": "expired"}),
+            ),
+            (
+                CallerEnd::Credential(CredentialRefusal::UnknownToken),
+                Code::Unauthenticated,
+                json!({"reason": "unknown_token"}),
+            ),
+        ] {
+            let problem = Problem::from(end);
+            assert_eq!((problem.code(), problem.0.outcome), (code, Some(Outcome::Unknown)), "{problem}");
+            assert_eq!(Value::Object(problem.0.extra), extra);
         }
     }
 

@@ -8,6 +8,7 @@ mod attributes;
 mod audited;
 mod body;
 mod callers_body;
+pub(crate) mod changes;
 mod code;
 pub mod coding;
 pub mod connection;
@@ -24,8 +25,10 @@ pub mod memory;
 pub(crate) mod observe;
 pub(crate) mod origin;
 mod pace;
+pub(crate) mod pages;
 pub mod params;
 pub mod records;
+pub(crate) mod refusals;
 mod route;
 mod route_table;
 mod routes;
@@ -44,7 +47,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware,
     response::Response,
     routing::get,
@@ -52,20 +55,21 @@ use axum::{
 use utoipa::OpenApi;
 use utoipa_swagger_ui::SwaggerUi;
 
+pub(crate) use self::route_table::RouteTable;
 pub use self::route_table::Routes;
 use self::{
     code::Code,
     error::Problem,
-    origin::HttpSettings,
+    origin::{HostCheck, HttpSettings},
     route::Surroundings,
-    route_table::{RouteTable, described},
+    route_table::described,
     routes::{
         consumers::{self, commit, reset},
         docs,
         events::{bulk, cloudevents, raw, write},
-        ops::{flush, log_level, numbers, probes},
+        ops::{flush, log_level, numbers, probes, settings},
         read,
-        tables::{self, config, segments},
+        tables::{self, config, erase, segments},
     },
     state::{AppState, OpsState},
 };
@@ -102,22 +106,31 @@ fn store_routes(surroundings: &Arc<Surroundings>) -> RouteTable<AppState> {
         .route(Verb::Rewind, described!(reset::reset))
         .route(Verb::Commit, described!(consumers::offset))
         .route(Verb::Operate, described!(numbers::stats))
+        .route(Verb::Operate, described!(settings::settings))
         .route(Verb::Operate, described!(flush::flush))
         .route(Verb::Manage, described!(flush::flush_table))
+        .route(Verb::Manage, described!(erase::erase))
+        .route(Verb::Manage, described!(erase::erasure))
 }
 
-/// Probes and metrics, which every port has from the first moment. The metrics name tables and groups:
-/// `metrics` says who may see them.
-fn ops_routes(surroundings: &Arc<Surroundings>, metrics: Verb) -> RouteTable<OpsState> {
+/// Probes and metrics, which the main port has from the first moment. The metrics name tables and groups, and
+/// where others must show who they are, probes leave names out.
+fn ops_routes(surroundings: &Arc<Surroundings>) -> RouteTable<OpsState> {
+    let probes = probe_routes(surroundings)
+        .route(Verb::Open, described!(probes::readyz))
+        .route(Verb::Open, described!(probes::startupz));
+    let metrics: RouteTable<OpsState> = RouteTable::new(Arc::clone(surroundings));
+    metrics.route(Verb::Operate, described!(numbers::metrics)).merge(probes)
+}
+
+/// The probes that say the same on every port.
+fn probe_routes(surroundings: &Arc<Surroundings>) -> RouteTable<OpsState> {
     // A probe knows an address only, so it is answered whatever name it asks for.
     let any_name = Arc::new(Surroundings { http: None, ..Surroundings::clone(surroundings) });
-    let table: RouteTable<OpsState> = RouteTable::new(any_name)
+    RouteTable::new(any_name)
         .route(Verb::Open, described!(probes::livez))
-        .route(Verb::Open, described!(probes::readyz))
-        .route(Verb::Open, described!(probes::startupz))
         .get(Verb::Open, "/health", probes::livez)
-        .get(Verb::Open, "/healthz", probes::livez);
-    RouteTable::new(Arc::clone(surroundings)).route(metrics, described!(numbers::metrics)).merge(table)
+        .get(Verb::Open, "/healthz", probes::livez)
 }
 
 /// Pages for people, and the description.
@@ -132,21 +145,59 @@ fn pages(surroundings: &Arc<Surroundings>) -> RouteTable {
 pub fn description() -> utoipa::openapi::OpenApi {
     let surroundings = Arc::default();
     let mut description = store_routes(&surroundings).description();
-    description.merge(ops_routes(&surroundings, Verb::Operate).description());
+    description.merge(ops_routes(&surroundings).description());
     description
 }
 
-/// The routes of the main port.
+/// The routes of the main port, with those that another room adds.
 #[cfg(not(feature = "bench"))]
-pub(crate) fn routes(state: AppState) -> Routes {
-    table(state).finish(nothing_here)
+pub(crate) fn routes(state: AppState, more: RouteTable) -> Routes {
+    table(state).merge(more).finish(nothing_here)
 }
 
-/// The routes of the main port, and the same over other states below other paths.
+/// The same, and those of the main port over other states below other paths.
 #[cfg(feature = "bench")]
-pub(crate) fn routes_beside<const N: usize>(state: AppState, others: [(&str, AppState); N]) -> Routes {
+pub(crate) fn routes_beside<const N: usize>(
+    state: AppState,
+    more: RouteTable,
+    others: [(&str, AppState); N],
+) -> Routes {
     let below = others.into_iter().map(|(path, state)| table(state).below(path));
-    below.fold(table(state), RouteTable::merge).finish(nothing_here)
+    below.fold(table(state).merge(more), RouteTable::merge).finish(nothing_here)
+}
+
+/// What surrounds requests of the console: a session counts, and only our own pages may send what changes
+/// something. Pages of `http.origins` have the API itself.
+fn of_console(state: &AppState) -> Arc<Surroundings> {
+    Arc::new(Surroundings {
+        header_bytes: state.header_bytes,
+        exports_traces: state.exports_traces,
+        http: Some(HttpSettings { origins: Vec::new(), ..state.http.clone() }),
+        gate: state.gate.clone(),
+        takes_sessions: true,
+        ..Surroundings::default()
+    })
+}
+
+/// A table for pages of the console.
+pub(crate) fn console_table<S: Clone + Send + Sync + 'static>(state: &AppState) -> RouteTable<S> {
+    RouteTable::new(of_console(state))
+}
+
+/// The API as the console has it, below [`pages::API`]: the same handlers and the same rights, and a session
+/// counts. All of it only reads.
+pub(crate) fn console_api(state: &AppState) -> RouteTable {
+    let surroundings = of_console(state);
+    let ops = with_log_level(ops_routes(&surroundings)).with_state(Arc::clone(&state.ops));
+    let all = store_routes(&surroundings).with_state(state.clone()).merge(ops);
+    all.only(|route| route.method == Some(Method::GET)).below(pages::API)
+}
+
+/// What pages ask within the process: [`console_api`], and resets of consumer groups, which no path leads to.
+fn asked_by_pages(state: &AppState) -> RouteTable {
+    let table: RouteTable<AppState> = console_table(state);
+    let resets = table.route(Verb::Rewind, described!(reset::reset)).with_state(state.clone());
+    console_api(state).merge(resets.below(pages::API))
 }
 
 /// The route table of the main port.
@@ -161,7 +212,7 @@ fn table(state: AppState) -> RouteTable {
         ..Surroundings::default()
     });
     let store = store_routes(&surroundings);
-    let ops = with_log_level(ops_routes(&surroundings, Verb::Operate)).with_state(ops);
+    let ops = with_log_level(ops_routes(&surroundings)).with_state(ops);
     store.with_state(state).merge(ops).merge(pages(&surroundings))
 }
 
@@ -174,29 +225,44 @@ pub fn starting_routes(
 ) -> Routes {
     let surroundings =
         Arc::new(Surroundings { header_bytes, http: Some(http), gate, ..Surroundings::default() });
-    ops_routes(&surroundings, Verb::Operate).with_state(ops).finish(starting)
+    ops_routes(&surroundings).with_state(ops).finish(starting)
 }
 
-/// The routes of the admin port, which is served before the store opens. `has_tls_beside_it` says whether the
-/// main port speaks TLS, as this one never does.
-pub fn admin_routes(
-    ops: OpsState,
-    header_bytes: usize,
-    gate: Option<Arc<Gate>>,
-    has_tls_beside_it: bool,
-) -> Routes {
+/// How the admin port lets in.
+#[derive(Debug, Clone, Copy)]
+pub struct AdminDoor {
+    /// Bytes that path and headers of a request may have.
+    pub header_bytes: usize,
+    /// Whether more than probes and metrics wants the right to operate: the setting `auth.admin`.
+    pub asks_who: bool,
+    /// Whether the main port speaks TLS, as this one never does.
+    pub has_tls_beside_it: bool,
+}
+
+/// The routes of the admin port, which is served before the store opens.
+pub fn admin_routes(ops: OpsState, door: AdminDoor, gate: Option<Arc<Gate>>) -> Routes {
     let surroundings = Arc::new(Surroundings {
-        header_bytes,
+        header_bytes: door.header_bytes,
         http: Some(HttpSettings::default()),
+        host_check: HostCheck::AnyName,
         gate,
-        tokens_from_here_only: has_tls_beside_it,
+        lets_anybody_in: !door.asks_who,
+        tokens_from_here_only: door.has_tls_beside_it,
         ..Surroundings::default()
     });
     admin_table(&surroundings).with_state(ops).finish(nothing_here)
 }
 
 fn admin_table(surroundings: &Arc<Surroundings>) -> RouteTable<OpsState> {
-    with_log_level(ops_routes(surroundings, Verb::Open)).post(Verb::Operate, "/flush", flush::flush_admin)
+    // The kubelet and Prometheus have no credentials, and whoever looks here is to see what is wrong.
+    let probes = probe_routes(surroundings).get(Verb::Open, "/readyz", probes::readyz_admin).get(
+        Verb::Open,
+        "/startupz",
+        probes::startupz_admin,
+    );
+    let metrics: RouteTable<OpsState> = RouteTable::new(Arc::clone(surroundings));
+    let metrics = metrics.get(Verb::Open, "/metrics", numbers::metrics);
+    with_log_level(metrics.merge(probes)).post(Verb::Operate, "/flush", flush::flush_admin)
 }
 
 fn with_log_level(table: RouteTable<OpsState>) -> RouteTable<OpsState> {
@@ -228,7 +294,7 @@ async fn of_pages(mut response: Response) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use axum::{body::Body, extract::Request, http::Method};
+    use axum::{body::Body, extract::Request};
     use http_body_util::BodyExt;
     use serde_json::Value;
 
@@ -264,7 +330,7 @@ mod tests {
     fn every_route_says_what_it_does() {
         let surroundings = Arc::default();
         let store = store_routes(&surroundings);
-        let ops = ops_routes(&surroundings, Verb::Operate);
+        let ops = ops_routes(&surroundings);
         let routes: Vec<_> = store
             .verbs()
             .chain(ops.verbs())
@@ -290,14 +356,17 @@ mod tests {
             ("POST", "/consumers/{group}/reset", Verb::Rewind),
             ("GET", "/consumers/{group}/offset", Verb::Commit),
             ("GET", "/stats", Verb::Operate),
+            ("GET", "/settings", Verb::Operate),
             ("POST", "/flush", Verb::Operate),
             ("POST", "/tables/{table}/flush", Verb::Manage),
+            ("POST", "/tables/{table}/erase", Verb::Manage),
+            ("GET", "/tables/{table}/erase/{id}", Verb::Manage),
             ("GET", "/metrics", Verb::Operate),
             ("GET", "/livez", Verb::Open),
-            ("GET", "/readyz", Verb::Open),
-            ("GET", "/startupz", Verb::Open),
             ("GET", "/health", Verb::Open),
             ("GET", "/healthz", Verb::Open),
+            ("GET", "/readyz", Verb::Open),
+            ("GET", "/startupz", Verb::Open),
         ];
         assert_eq!(routes, expected);
 
@@ -321,6 +390,8 @@ mod tests {
             .collect();
         for route in [
             ("GET", "/metrics", Verb::Open),
+            ("GET", "/readyz", Verb::Open),
+            ("GET", "/startupz", Verb::Open),
             ("POST", "/flush", Verb::Operate),
             ("PUT", "/log/level", Verb::Operate),
         ] {
@@ -349,7 +420,7 @@ mod tests {
     #[test]
     fn the_committed_table_of_routes_is_up_to_date() {
         let surroundings = Arc::default();
-        let (store, ops) = (store_routes(&surroundings), ops_routes(&surroundings, Verb::Operate));
+        let (store, ops) = (store_routes(&surroundings), ops_routes(&surroundings));
         let ops = with_log_level(ops);
         let rows = store.verbs().chain(ops.verbs()).map(|route| {
             let method = route.method.as_ref().unwrap();

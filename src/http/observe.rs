@@ -8,13 +8,14 @@ use contracts::{
     catalog::{PartitionStatus, TableStatus, Tables},
     consumers::OffsetsOfGroup,
     engine::Engine,
-    metrics::{self, ConsumerLag, StoreGauges},
+    metrics::{self, AwaitedBudget, ConsumerLag, StoreGauges},
     name::{Partition, TableName},
     offload::offload,
     sequence::{Offset, OffsetRange},
 };
 use tiering::TieredReader;
 
+use super::memory::Budget;
 use crate::prometheus;
 
 /// At most this many consumer lags are shown, the largest: clients choose the names of groups, and each name
@@ -27,10 +28,12 @@ pub struct ObservedStore {
     pub engine: Arc<dyn Engine>,
     /// Lost ranges.
     pub reader: TieredReader,
-    /// Whether a bucket is configured.
-    pub has_bucket: bool,
     /// For how long idempotency keys are to be remembered, in milliseconds.
     pub key_window_ms: u64,
+    /// The memory that bodies being received may take.
+    pub inflight: Arc<Budget>,
+    /// The memory that answers being sent may take.
+    pub responses: Arc<Budget>,
     /// Held by the scrape that is being served.
     pub turn: Mutex<()>,
 }
@@ -59,13 +62,13 @@ impl ObservedStore {
         let groups = offsets.len() as u64;
         metrics::store(StoreGauges { groups, ..self.gauges(&tables) });
         metrics::engine(&self.engine.gauges());
+        self.show_waiting();
         prometheus::consumer_lags(&self.lags(&tables, offsets))
     }
 
     fn gauges(&self, tables: &Tables) -> StoreGauges {
         let mut gauges = StoreGauges {
             tables: tables.visible().count() as u64,
-            has_bucket: self.has_bucket,
             keys: self.engine.key_window(),
             key_window_setting_ms: self.key_window_ms,
             ..StoreGauges::default()
@@ -82,6 +85,14 @@ impl ObservedStore {
             gauges.lost += kept.len() - self.reader.events_in(&partition, kept);
         }
         gauges
+    }
+
+    fn show_waiting(&self) {
+        let reads = self.reader.waiting();
+        metrics::budget_waiting(AwaitedBudget::Memory, self.inflight.waiting());
+        metrics::budget_waiting(AwaitedBudget::Answers, self.responses.waiting());
+        metrics::budget_waiting(AwaitedBudget::HotReads, reads.hot);
+        metrics::budget_waiting(AwaitedBudget::ColdReads, reads.cold);
     }
 
     /// By group and table, the largest first. A group has not read the partitions that it has never

@@ -1,6 +1,8 @@
 //! Which requests a browser may be made to send. `Host` is checked so that no foreign name leads here, and
-//! `Origin` so that no foreign page writes here. Requests of programs, which carry no such headers, pass
-//! unless `http.hosts` lists names. What pages of listed origins are told is in `sharing`.
+//! `Origin` so that no foreign page writes here. Requests of programs, which carry nothing of a browser's,
+//! pass unless `http.hosts` lists names. What pages of listed origins are told is in `sharing`.
+
+use std::net::{IpAddr, Ipv6Addr};
 
 use axum::{
     extract::Request,
@@ -13,8 +15,13 @@ use super::{code::Code, error::Problem, forwarded::ProxyNetwork};
 use contracts::settings::{BrokenRules, Section};
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// What only browsers send, beside `Origin`.
-const OF_BROWSERS: [HeaderName; 4] = [
+/// What browsers send, beside `Origin`. A page's GET to its own origin has no `Origin`, and to a plain
+/// `http://` name browsers send no `Sec-Fetch-*`: such a request, and with DNS rebinding it is a foreign
+/// page's, shows itself by `Accept-Language` alone. Each browser sends that and no script can take it away.
+/// Probes of Kubernetes, Prometheus, curl, wget and the HTTP clients of Go, Java and Python do not, unless
+/// told to.
+const OF_BROWSERS: [HeaderName; 5] = [
+    header::ACCEPT_LANGUAGE,
     FETCH_SITE,
     HeaderName::from_static("sec-fetch-mode"),
     HeaderName::from_static("sec-fetch-dest"),
@@ -27,8 +34,8 @@ const LOCAL: [&str; 4] = [".svc", ".local", ".internal", ".localhost"];
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HttpSettings {
     /// Names that a request's `Host` may have, separated by commas; others get 421. Give names without ports:
-    /// a port stops the start, and the port of a `Host` is ignored. Empty: any name; for browsers only names
-    /// that nobody elsewhere can own.
+    /// a port stops the start, and the port of a `Host` is ignored. IPv6 addresses stand there with brackets
+    /// or without. Empty: any name; for browsers only names that nobody elsewhere can own.
     pub hosts: Vec<String>,
     /// Origins besides our own whose pages may use Zombi from a browser, such as
     /// `https://console.example.com`, separated by commas. They send their credentials themselves, in
@@ -39,15 +46,23 @@ pub struct HttpSettings {
     pub trusted_proxies: Vec<ProxyNetwork>,
 }
 
+/// Which names a request may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HostCheck {
+    /// Any: on the admin port, which is asked by address, and which kubelets and Prometheus reach.
+    AnyName,
+    /// Those of `http.hosts`.
+    OurNames,
+}
+
 impl Section for HttpSettings {
     const NAME: &'static str = "http";
 
     fn check(&self, broken: &mut BrokenRules) {
         for host in &self.hosts {
-            let has_no_port =
-                host.rsplit_once(':').is_none_or(|(name, _)| name.contains(':') || name.starts_with('['));
+            let is_name = !host.is_empty() && !host.contains([':', '[', ']', '/', ' ']);
             broken.unless(
-                has_no_port && !host.is_empty() && !host.contains(['/', ' ']),
+                is_name || without_brackets(host).parse::<Ipv6Addr>().is_ok(),
                 format!("http.hosts has {host:?}: names stand there, without a scheme and a port"),
             );
         }
@@ -64,11 +79,12 @@ impl Section for HttpSettings {
 }
 
 impl HttpSettings {
-    /// Checks the `Host` of a request, and which page made a browser send it.
+    /// Checks the `Host` of a request, and which page made a browser send it. `host_check` says whether the
+    /// name matters.
     ///
     /// # Errors
     /// 400, 421 or 403.
-    pub fn check(&self, request: &Request) -> Result<(), Problem> {
+    pub(super) fn check(&self, request: &Request, host_check: HostCheck) -> Result<(), Problem> {
         let headers = request.headers();
         if headers.get_all(header::HOST).iter().nth(1).is_some() {
             return Err(Problem::new(Code::BadRequest, "there is more than one Host"));
@@ -80,7 +96,7 @@ impl HttpSettings {
         }
         let authority = request.uri().authority().map(|authority| authority.as_str());
         let host = authority.or_else(|| headers.get(header::HOST)?.to_str().ok()).unwrap_or("");
-        if !self.knows(host_name(host)) {
+        if host_check == HostCheck::OurNames && !self.knows(host_name(host)) {
             return Err(Problem::new(Code::WrongHost, format!("Host {host:?} is not in http.hosts")));
         }
         let writes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
@@ -95,9 +111,9 @@ impl HttpSettings {
 
     fn knows(&self, name: &str) -> bool {
         if !self.hosts.is_empty() {
-            return self.hosts.iter().any(|known| known.eq_ignore_ascii_case(name));
+            return self.hosts.iter().any(|known| is_same_host(known, name));
         }
-        let is_address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+        let is_address = without_brackets(name).parse::<IpAddr>().is_ok();
         let lower = name.to_ascii_lowercase();
         is_address
             || !lower.contains('.')
@@ -136,6 +152,20 @@ fn is_origin(text: &str) -> bool {
     !scheme.is_empty() && !rest.is_empty() && is_scheme && is_place
 }
 
+/// An IPv6 address as it stands in a URL, without what stands around it there; any other name as it is.
+fn without_brackets(name: &str) -> &str {
+    name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name)
+}
+
+/// Whether two names are the same. An IPv6 address has several spellings.
+fn is_same_host(known: &str, name: &str) -> bool {
+    let (known, name) = (without_brackets(known), without_brackets(name));
+    match (known.parse::<Ipv6Addr>(), name.parse::<Ipv6Addr>()) {
+        (Ok(known), Ok(name)) => known == name,
+        _ => known.eq_ignore_ascii_case(name),
+    }
+}
+
 /// The name without its port.
 fn host_name(host: &str) -> &str {
     match host.rsplit_once(':') {
@@ -156,12 +186,22 @@ mod tests {
     use super::*;
 
     fn check(settings: &HttpSettings, method: Method, headers: &[(&str, &str)]) -> Option<Code> {
+        check_of(HostCheck::OurNames, settings, method, headers)
+    }
+
+    fn check_of(
+        host_check: HostCheck,
+        settings: &HttpSettings,
+        method: Method,
+        headers: &[(&str, &str)],
+    ) -> Option<Code> {
         let request = headers
             .iter()
             .fold(Request::builder().method(method).uri("/tables/t"), |request, (name, value)| {
                 request.header(*name, *value)
             });
-        settings.check(&request.body(Body::empty()).unwrap()).err().map(|problem| problem.code())
+        let checked = settings.check(&request.body(Body::empty()).unwrap(), host_check);
+        checked.err().map(|problem| problem.code())
     }
 
     #[test]
@@ -204,6 +244,58 @@ mod tests {
             ),
             None
         );
+    }
+
+    /// What a browser sends with a page's GET to its own origin, if that is `http://` and a name.
+    #[test]
+    fn a_page_that_reads_from_its_own_foreign_name_is_known_by_the_language() {
+        let any = HttpSettings::default();
+        for (host, refused) in [("evil.example.com", Some(Code::WrongHost)), ("zombi:8080", None)] {
+            let sent = [("host", host), ("accept", "*/*"), ("accept-language", "en-US,en;q=0.9")];
+            assert_eq!(check(&any, Method::GET, &sent), refused, "{host}");
+        }
+        let scrapes = [
+            ("host", "zombi.example.com"),
+            ("accept", "text/plain"),
+            ("accept-encoding", "gzip"),
+            ("user-agent", "x"),
+        ];
+        assert_eq!(check(&any, Method::GET, &scrapes), None);
+    }
+
+    #[test]
+    fn where_any_name_will_do_pages_still_write_to_their_own_only() {
+        let settings = HttpSettings { hosts: vec!["zombi".to_owned()], ..HttpSettings::default() };
+        let host = ("host", "metrics.example.com");
+        for (origin, refused) in
+            [("http://metrics.example.com", None), ("https://evil.example.com", Some(Code::CrossOrigin))]
+        {
+            for settings in [&settings, &HttpSettings::default()] {
+                let sent = [host, ("origin", origin)];
+                assert_eq!(check_of(HostCheck::AnyName, settings, Method::POST, &sent), refused, "{origin}");
+                assert_eq!(check_of(HostCheck::AnyName, settings, Method::GET, &sent), None, "{origin}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_of_version_6_is_listed_with_brackets_or_without() {
+        let of = |host: &str| HttpSettings { hosts: vec![host.to_owned()], ..HttpSettings::default() };
+        for listed in ["::1", "[::1]", "0:0::1"] {
+            let mut broken = BrokenRules::default();
+            Section::check(&of(listed), &mut broken);
+            assert_eq!(broken.into_lines(), Vec::<String>::new(), "{listed}");
+            for (host, refused) in
+                [("[::1]:8080", None), ("[::1]", None), ("[::2]:8080", Some(Code::WrongHost))]
+            {
+                assert_eq!(check(&of(listed), Method::GET, &[("host", host)]), refused, "{listed}: {host}");
+            }
+        }
+        for wrong in ["[::1]:8080", "zombi:80", "[zombi]", "[::1", "http://zombi", ""] {
+            let mut broken = BrokenRules::default();
+            Section::check(&of(wrong), &mut broken);
+            assert!(broken.into_lines()[0].contains("http.hosts"), "{wrong}");
+        }
     }
 
     #[test]

@@ -160,6 +160,10 @@ parameter! {
     TableParam, text()
 }
 parameter! {
+    /// Whether something is wanted: `true` or `false`.
+    SwitchParam, text().enum_values(Some(["true", "false"]))
+}
+parameter! {
     /// What the answer to a write waits for.
     WaitForParam, text()
 }
@@ -220,6 +224,18 @@ impl OrderParam {
                 Err(Problem::new(Code::BadQuery, detail))
             }
         }
+    }
+}
+
+impl SwitchParam {
+    /// Whether it is wanted.
+    ///
+    /// # Errors
+    /// 400 if it is neither `true` nor `false`.
+    pub fn is_on(&self) -> Result<bool, Problem> {
+        self.0
+            .parse()
+            .map_err(|_| Problem::new(Code::BadQuery, format!("{:?} is neither true nor false", self.0)))
     }
 }
 

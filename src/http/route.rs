@@ -4,7 +4,10 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 use axum::{extract::Request, http::Method, response::Response};
 
-use super::{origin::HttpSettings, stats::Stats};
+use super::{
+    origin::{HostCheck, HttpSettings},
+    stats::Stats,
+};
 use crate::{
     auth::{gate::Gate, verb::Verb},
     net::settings::NetSettings,
@@ -23,12 +26,18 @@ pub(super) struct Surroundings {
     pub header_bytes: usize,
     /// Whether traces go to a collector.
     pub exports_traces: bool,
-    /// Which names and pages are ours; `None` where requests for any name are answered.
+    /// Which names and pages are ours; `None` where requests for any name are answered, and of any page.
     pub http: Option<HttpSettings>,
+    /// Whether the name that a request asks for matters, where pages do.
+    pub host_check: HostCheck,
     /// Who is let in; `None` where everybody is.
     pub gate: Option<Arc<Gate>>,
+    /// Whether everybody is let in all the same, and the gate only writes down who did what.
+    pub lets_anybody_in: bool,
     /// Whether tokens are taken from this machine only: on a port without TLS beside one with it.
     pub tokens_from_here_only: bool,
+    /// Whether a session counts, by its cookie: below the console's path only.
+    pub takes_sessions: bool,
     /// Counts for `/stats`, on the port that has it.
     pub stats: Option<Arc<Stats>>,
 }
@@ -39,8 +48,11 @@ impl Default for Surroundings {
             header_bytes: NetSettings::default().header_bytes,
             exports_traces: false,
             http: None,
+            host_check: HostCheck::OurNames,
             gate: None,
+            lets_anybody_in: false,
             tokens_from_here_only: false,
+            takes_sessions: false,
             stats: None,
         }
     }

@@ -37,7 +37,7 @@ macro_rules! described {
 pub(super) use described;
 
 /// Routes that take a state of type `S`.
-pub(super) struct RouteTable<S = ()> {
+pub(crate) struct RouteTable<S = ()> {
     surroundings: Arc<Surroundings>,
     description: OpenApi,
     routes: Vec<AddedRoute<S>>,
@@ -113,7 +113,7 @@ where
     }
 
     /// Adds a `GET` that is not described.
-    pub(super) fn get<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
+    pub(crate) fn get<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
     where
         H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
@@ -122,7 +122,7 @@ where
     }
 
     /// Adds a `POST` that is not described.
-    pub(super) fn post<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
+    pub(crate) fn post<H, T>(self, verb: Verb, path: &str, handler: H) -> Self
     where
         H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
@@ -172,7 +172,7 @@ where
     }
 
     /// Gives the handlers their state.
-    pub(super) fn with_state(self, state: S) -> RouteTable {
+    pub(crate) fn with_state(self, state: S) -> RouteTable {
         let Self { surroundings, description, routes } = self;
         let routes = routes.into_iter().map(|AddedRoute { route, surroundings, endpoint }| {
             let endpoint = endpoint(state.clone());
@@ -182,9 +182,24 @@ where
     }
 
     /// Adds the routes of another table, with their own surroundings.
-    pub(super) fn merge(mut self, other: Self) -> Self {
+    pub(crate) fn merge(mut self, other: Self) -> Self {
         self.routes.extend(other.routes);
         self.description.merge(other.description);
+        self
+    }
+
+    /// The routes that `keeps` wants, without their description.
+    pub(super) fn only(mut self, keeps: impl Fn(&RouteVerb) -> bool) -> Self {
+        self.routes.retain(|added| keeps(&added.route));
+        self.description = OpenApi::default();
+        self
+    }
+
+    /// The same routes below a path.
+    pub(super) fn below(mut self, prefix: &str) -> Self {
+        for added in &mut self.routes {
+            added.route.path = format!("{prefix}{}", added.route.path);
+        }
         self
     }
 
@@ -201,15 +216,6 @@ where
 }
 
 impl RouteTable {
-    /// The same routes below a path.
-    #[cfg(feature = "bench")]
-    pub(super) fn below(mut self, prefix: &str) -> Self {
-        for added in &mut self.routes {
-            added.route.path = format!("{prefix}{}", added.route.path);
-        }
-        self
-    }
-
     /// The finished routes. `otherwise` answers requests for paths that they do not know; it has no verb.
     ///
     /// # Panics

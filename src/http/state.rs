@@ -8,6 +8,7 @@ use std::sync::{
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use super::routes::ops::settings::SettingShown;
 use super::{
     encode::CloudEventSettings, limits::Limits, memory::Budget, observe::ObservedStore, origin::HttpSettings,
     records::RawSettings, stats::Stats, tails::Tails,
@@ -15,9 +16,9 @@ use super::{
 use crate::auth::gate::Gate;
 use contracts::{
     append::Appender, bucket::BucketState, catalog::Catalog, clock::Clock, consumers::ConsumerStorage,
-    engine::Engine, flusher::Flush, heartbeat::Heartbeat, progress::Progress,
+    engine::Engine, erasure::Erasures, flusher::Flush, heartbeat::Heartbeat, progress::Progress,
 };
-use tiering::TieredReader;
+use tiering::{TieredReader, settings::ErasureSettings};
 
 /// The phase of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,6 +128,10 @@ pub struct App {
     pub consumers: Arc<dyn ConsumerStorage>,
     /// Reads over both tiers.
     pub reader: TieredReader,
+    /// Erases events from both tiers.
+    pub erasures: Arc<dyn Erasures>,
+    /// How many erasures there may be, and of how many events each.
+    pub erase: ErasureSettings,
     /// Moves events to cold, if there is a bucket.
     pub flush: Option<Arc<dyn Flush>>,
     /// The time of day.
@@ -141,6 +146,8 @@ pub struct App {
     pub is_synced: bool,
     /// What `/stats` shows.
     pub stats: Arc<Stats>,
+    /// What `/settings` shows.
+    pub settings: Arc<[SettingShown]>,
     /// Whom browsers may write for.
     pub http: HttpSettings,
     /// What is kept of requests with raw bodies.

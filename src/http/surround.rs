@@ -18,7 +18,7 @@ use super::{
     callers_body,
     code::Code,
     connection::Connection,
-    context::RequestContext,
+    context::{REQUEST_ID, RequestContext},
     error::Problem,
     forwarded,
     route::{Route, Surroundings},
@@ -27,7 +27,7 @@ use super::{
     sharing::SharedWith,
     trace,
 };
-use crate::auth::{caller::Caller, policy::Resource, verb::Verb};
+use crate::auth::{caller::Caller, policy::Resource, sessions, verb::Verb};
 
 /// Answers a request by its route: counts, traces, checks the head, finds out who sends it, catches panics,
 /// reads the rest of a refused body, renders errors. `parameters` are those of the request's path.
@@ -45,14 +45,15 @@ pub(super) async fn surround(
     let span = trace::span(surroundings.exports_traces, route.counts.route(), &request);
     let context = RequestContext::new(&request, route.verb);
     let shared_with = surroundings.http.as_ref().and_then(|http| SharedWith::of(&request, http));
-    let body = shared_body::share(&mut request);
-    let peer = connection.address;
+    let (body, peer) = (shared_body::share(&mut request), connection.address);
     let (caller, refusal) = match check_head(&request, surroundings) {
         Ok(()) => enter(request.headers(), route, &connection).await,
         Err(problem) => (Caller::default(), Some(problem)),
     };
+    let is_let_in = refusal.is_none();
     let response = match refusal {
         None => {
+            pass_id_on(&mut request, &context, surroundings);
             let is_limited = caller.usage().is_some();
             let ends_with = (is_limited && request.version() < Version::HTTP_2).then(|| connection.clone());
             if let Some(number) = caller.number() {
@@ -72,14 +73,14 @@ pub(super) async fn surround(
     };
     let is_refused = response.status().is_client_error() || response.status().is_server_error();
     let received = body.as_ref().map_or(0, SharedBody::received);
-    // A client that was too slow with its body is not waited for again.
-    let is_slow = response.extensions().get::<Problem>().is_some_and(Problem::is_of_a_slow_body);
-    if let Some(body) = body.filter(|_| is_refused && !is_slow) {
+    let is_heard_out = is_refused && !is_of_a_slow_body(&response);
+    if let Some(body) = body.filter(|_| is_heard_out) {
         Box::pin(body.discard()).await;
     }
     if let (Some(gate), Some(verb)) = (&surroundings.gate, route.verb.filter(|verb| *verb != Verb::Open)) {
         let (request_id, caller) = (context.id(), &caller);
-        response = AuditedRequest { gate, verb, peer, request_id, caller, received }.answered(response);
+        response =
+            AuditedRequest { gate, verb, peer, request_id, caller, is_let_in, received }.answered(response);
     }
     let mut response = span.in_scope(|| context.answer(response));
     if let Some(page) = shared_with {
@@ -91,18 +92,34 @@ pub(super) async fn surround(
     response
 }
 
+/// Gives a request for a page its id as a header: what the page asks within the process has the same.
+fn pass_id_on(request: &mut Request, context: &RequestContext, surroundings: &Surroundings) {
+    if surroundings.takes_sessions {
+        request.headers_mut().insert(REQUEST_ID, context.id_header());
+    }
+}
+
+/// A client that was too slow with its body is not waited for again.
+fn is_of_a_slow_body(response: &Response) -> bool {
+    response.extensions().get::<Problem>().is_some_and(Problem::is_of_a_slow_body)
+}
+
 /// Finds out who sends a request, where that matters, and whether it is refused at once. What concerns the
 /// whole server is decided here; what concerns tables and groups, when their names have been parsed.
 async fn enter(headers: &HeaderMap, route: &Route, connection: &Connection) -> (Caller, Option<Problem>) {
     let Some(gate) = &route.surroundings.gate else { return (Caller::anybody(), None) };
     let Some(verb) = route.verb.filter(|verb| *verb != Verb::Open) else { return (Caller::default(), None) };
+    if route.surroundings.lets_anybody_in {
+        return (Caller::anybody(), None);
+    }
     if route.surroundings.tokens_from_here_only
         && headers.contains_key(header::AUTHORIZATION)
         && !connection.address.to_canonical().is_loopback()
     {
         return (Caller::default(), Some(access::token_from_elsewhere()));
     }
-    let admission = Caller::admit(gate, headers, connection.certificate(), verb);
+    let session = route.surroundings.takes_sessions.then(|| sessions::cookie(headers)).flatten();
+    let admission = Caller::admit(gate, headers, connection.certificate(), session, verb);
     let caller = match AssertUnwindSafe(admission).catch_unwind().await {
         Ok(Ok(caller)) => caller,
         Ok(Err(refusal)) => return (Caller::default(), Some(refusal.into())),
@@ -153,7 +170,8 @@ fn check_head(request: &Request, surroundings: &Surroundings) -> Result<(), Prob
             format!("path and headers have {bytes} bytes, limits.header_bytes is {most}"),
         ));
     }
-    surroundings.http.as_ref().map_or(Ok(()), |http| http.check(request))
+    let http = surroundings.http.as_ref();
+    http.map_or(Ok(()), |http| http.check(request, surroundings.host_check))
 }
 
 fn panicked(cause: Box<dyn Any + Send>) -> Problem {

@@ -41,7 +41,7 @@ const FILE: &str = "bench.group";
 
 /// The routes of the main port, and the same routes below `/bench` and `/bench/group` over engines that keep
 /// nothing.
-pub(super) fn beside(state: AppState) -> http::Routes {
+pub(super) fn beside(state: AppState, more: http::RouteTable) -> http::Routes {
     let discarding = |batch| {
         let hot = Arc::new(Discard { next: AtomicU64::new(0), wakeups: Arc::default(), batch });
         Arc::new(App { appender: hot.clone(), catalog: hot, ..App::clone(&state) })
@@ -53,7 +53,7 @@ pub(super) fn beside(state: AppState) -> http::Routes {
         }
     });
     let (batched, discarded) = (discarding(Some(batch)), discarding(None));
-    http::routes_beside(state, [("/bench/group", batched), ("/bench", discarded)])
+    http::routes_beside(state, more, [("/bench/group", batched), ("/bench", discarded)])
 }
 
 /// How many events an append has, and where to report that they are synced.

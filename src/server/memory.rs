@@ -50,6 +50,17 @@ fn needed(settings: &Settings) -> u64 {
     budgets + buffers + settings.cache.cache_bytes + partitions * PARTITION_BYTES + IDLE_BYTES
 }
 
+/// The memory that Zombi may take: the control group's limit, else what the machine has. `None` where neither
+/// is known.
+pub(super) fn most() -> Option<u64> {
+    allowed().or_else(|| of_machine(&fs::read_to_string("/proc/meminfo").ok()?))
+}
+
+fn of_machine(text: &str) -> Option<u64> {
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    total.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// The memory limit of the control group, of either version; `None` if there is none.
 fn allowed() -> Option<u64> {
     let files = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
@@ -71,6 +82,15 @@ mod tests {
         let mut settings = Settings::default();
         settings.store.partitions = 10_000_000;
         assert!(needed(&settings) > 4 << 30);
+    }
+
+    #[test]
+    fn a_machine_says_how_much_memory_it_has() {
+        let told = "MemTotal:       16384 kB\nMemFree:         1024 kB\n";
+        assert_eq!(
+            (of_machine(told), of_machine("MemTotal: much"), of_machine("")),
+            (Some(16 << 20), None, None)
+        );
     }
 
     #[test]

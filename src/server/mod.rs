@@ -29,8 +29,10 @@ use self::{
 };
 use crate::{
     auth::{bad_file::BadFile, gate::Gate},
+    console,
     http::{
         memory::Budget,
+        refusals,
         state::{Heartbeats, Lifecycle, Ops, OpsState, Phase},
     },
     net::tls::TlsError,
@@ -41,7 +43,7 @@ use crate::{
 };
 use contracts::{
     error::{Overload, StorageError},
-    metrics,
+    metrics::{self, Bounds},
 };
 use hot_rocksdb::rocksdb::Db;
 use tiering::{Store, StoreError};
@@ -121,12 +123,20 @@ pub(crate) async fn run(settings: Settings, telemetry: &Telemetry) -> Result<(),
     let prometheus = prometheus::install()?;
     memory::in_small_pages();
     memory::check(&settings);
+    metrics::bounds(Bounds {
+        has_bucket: settings.s3.bucket.is_some(),
+        hot_max_bytes: settings.hot.max_bytes,
+        memory_max_bytes: memory::most(),
+    });
     let gate = access::open(&settings)?;
     let audit = gate.as_ref().map(AuditKeeper::of);
     let ops = ops(telemetry, &prometheus, gate);
     let metrics_upkeep = task::spawn(keep_metrics(prometheus, telemetry.dropped.clone()));
+    let refusals = AbortOnDropHandle::new(task::spawn(refusals::keep()));
     let served = Box::pin(serve(&settings, &ops, telemetry.exports_traces(), signals)).await;
     metrics_upkeep.abort();
+    drop(refusals);
+    refusals::say_all();
     if let Some(audit) = audit {
         audit.end().await;
     }
@@ -146,7 +156,8 @@ async fn serve(
     let descriptors = Descriptors::share(settings.net.connections);
     let gate = ops.gate.as_ref();
     let files = gate.map(|gate| WatchedFiles::of(settings, gate)).unwrap_or_default();
-    let Ports { admin, main, ready, tls } = Ports::open(settings, descriptors, ops, gate).await?;
+    let Ports { admin, main, address, ready, tls } = Ports::open(settings, descriptors, ops, gate).await?;
+    let has_tls = tls.is_some();
     let _reload = files.keep(tls);
     let startup = Startup { ops: Arc::clone(ops), stopping: main.stop.clone(), exports_traces, descriptors };
     let (state, running) = tokio::select! {
@@ -159,13 +170,17 @@ async fn serve(
     };
     // Not before the volume is open: what is fetched is kept below its directory.
     let _keys = gate.and_then(access::keep_keys);
+    let console = console::routes(&state, settings.console, has_tls);
     #[cfg(feature = "bench")]
-    let routes = discard::beside(state);
+    let routes = discard::beside(state, console);
     #[cfg(not(feature = "bench"))]
-    let routes = crate::http::routes(state);
+    let routes = crate::http::routes(state, console);
     drop(ready.set(Arc::new(routes)));
     ops.lifecycle.enter(Phase::Ready);
     metrics::ready(true);
+    if settings.console.enabled {
+        info!(url = %console::url(address, has_tls), "console");
+    }
     info!("ready");
 
     let result = stop::wait_and_stop(settings, ops, &mut signals, running, main).await;

@@ -27,6 +27,7 @@ use cold_s3::{
 use contracts::{
     clock::{Clock, SystemClock},
     cold::ColdTier,
+    erasure::Erasures,
     error::Overload,
     fence::Fence,
     flusher::Flush,
@@ -92,14 +93,21 @@ impl Startup {
             bucket: Arc::clone(&ops.bucket),
         };
         let store = Store::open(parts, store_options(settings)).await?;
-        show_to_operators(settings, &store, ops);
+        let budgets = MainBudgets::new(settings);
+        show_to_operators(settings, &store, &budgets, ops);
         let disk = AbortOnDropHandle::new(task::spawn(async move { disk.watch().await }));
-        let state = self.app(settings, &store, clock);
+        let state = self.app(settings, &store, budgets, clock);
         Ok((state, RunningStore { db, store, _disk: disk }))
     }
 
     /// What the main port's handlers work with.
-    fn app(self, settings: &Settings, store: &Store, clock: Arc<dyn Clock>) -> AppState {
+    fn app(
+        self,
+        settings: &Settings,
+        store: &Store,
+        budgets: MainBudgets,
+        clock: Arc<dyn Clock>,
+    ) -> AppState {
         let Self { ops, stopping, exports_traces, .. } = self;
         Arc::new(App {
             reader: store.reader.clone(),
@@ -107,6 +115,8 @@ impl Startup {
             catalog: store.hot.clone(),
             consumers: store.hot.clone(),
             engine: store.hot.clone(),
+            erasures: Arc::clone(&store.erasures) as Arc<dyn Erasures>,
+            erase: settings.erasures,
             flush: store.flush().map(|handle| handle as Arc<dyn Flush>),
             clock,
             limits: Arc::new(settings.limits),
@@ -114,20 +124,13 @@ impl Startup {
             exports_traces,
             is_synced: settings.process.durability.is_synced(),
             stats: Arc::new(Stats::default()),
+            settings: settings.shown().into(),
             http: settings.http.clone(),
             raw: settings.raw.clone(),
             cloudevents: settings.cloudevents.clone(),
             gate: ops.gate.clone(),
-            inflight: Budget::new(
-                settings.limits.inflight_bytes,
-                settings.limits.peer_percent,
-                Overload::Memory,
-            ),
-            responses: Budget::new(
-                settings.limits.response_bytes,
-                settings.limits.peer_percent,
-                Overload::Answers,
-            ),
+            inflight: budgets.inflight,
+            responses: budgets.responses,
             tails: Tails::new(settings.limits.tails, settings.limits.peer_percent),
             makes_tables: settings.new_tables.auto_create,
             stopping,
@@ -136,16 +139,33 @@ impl Startup {
     }
 }
 
-/// Gives the admin port the flusher that it asks and the store that its metrics describe.
-fn show_to_operators(settings: &Settings, store: &Store, ops: &OpsState) {
+/// The memory that requests of the main port share.
+struct MainBudgets {
+    inflight: Arc<Budget>,
+    responses: Arc<Budget>,
+}
+
+impl MainBudgets {
+    fn new(settings: &Settings) -> Self {
+        let limits = &settings.limits;
+        Self {
+            inflight: Budget::new(limits.inflight_bytes, limits.peer_percent, Overload::Memory),
+            responses: Budget::new(limits.response_bytes, limits.peer_percent, Overload::Answers),
+        }
+    }
+}
+
+/// Gives the admin port the flusher that it asks and what its metrics describe.
+fn show_to_operators(settings: &Settings, store: &Store, budgets: &MainBudgets, ops: &OpsState) {
     if let Some(flush) = store.flush() {
         drop(ops.flush.set(flush));
     }
     let observed = ObservedStore {
         engine: Arc::clone(&store.hot),
         reader: store.reader.clone(),
-        has_bucket: store.has_bucket(),
         key_window_ms: settings.keys.window_ms().unsigned_abs(),
+        inflight: Arc::clone(&budgets.inflight),
+        responses: Arc::clone(&budgets.responses),
         turn: Mutex::new(()),
     };
     drop(ops.store.set(Arc::new(observed)));
@@ -219,6 +239,8 @@ fn store_options(settings: &Settings) -> Options {
         upkeep: settings.upkeep,
         groups: settings.groups,
         reads: settings.reads,
+        erasures: settings.erasures,
+        lease: settings.s3.lease_secs.duration(),
         key_window_ms: settings.keys.window_ms(),
     }
 }

@@ -56,6 +56,8 @@ pub(super) struct Ports {
     pub(super) admin: Port,
     /// The API; until the store is open, all but probes and metrics is answered 503 `starting`.
     pub(super) main: Port,
+    /// Where the main port is.
+    pub(super) address: SocketAddr,
     /// The main port's routes, to be set once the store is open.
     pub(super) ready: Arc<OnceLock<Arc<http::Routes>>>,
     /// TLS on the main port. The admin port is plain: the kubelet asks it.
@@ -82,8 +84,13 @@ impl Ports {
         let process = &settings.process;
         let admin = bind(process.admin_host.unwrap_or(process.host), process.admin_port, "admin").await?;
         let main = bind(process.host, process.port, "main").await?;
-        let of_admin = gate.filter(|_| settings.auth.admin).cloned();
-        let admin_routes = Arc::new(http::admin_routes(ops.clone(), header_bytes, of_admin, tls.is_some()));
+        let address = main.local_addr().map_err(|source| ServerError::Io {
+            what: "cannot look up the address of the main port".to_owned(),
+            source,
+        })?;
+        let door =
+            http::AdminDoor { header_bytes, asks_who: settings.auth.admin, has_tls_beside_it: tls.is_some() };
+        let admin_routes = Arc::new(http::admin_routes(ops.clone(), door, gate.cloned()));
         let admin_net = NetSettings { connections: net.admin_connections, ..net };
         let admin_routes: CurrentRoutes = Arc::new(move || Arc::clone(&admin_routes));
         let served = ServedPort { routes: admin_routes, settings: admin_net, tls: None };
@@ -97,7 +104,7 @@ impl Ports {
         };
         let served = ServedPort { routes, settings: net, tls: tls.clone() };
         let main = Port::serve(main, served, settings.shutdown.drain_secs.duration());
-        Ok(Self { admin, main, ready, tls })
+        Ok(Self { admin, main, address, ready, tls })
     }
 }
 

@@ -4,6 +4,8 @@
 mod reference;
 mod sources;
 
+use std::collections::BTreeMap;
+
 use figment::Figment;
 use serde_json::{Map, Value};
 
@@ -14,7 +16,11 @@ pub use self::{
 };
 use crate::{
     auth::settings::{AuditSettings, AuthSettings, OidcSettings},
-    http::{encode::CloudEventSettings, limits::Limits, origin::HttpSettings, records::RawSettings},
+    console::settings::ConsoleSettings,
+    http::{
+        encode::CloudEventSettings, limits::Limits, origin::HttpSettings, records::RawSettings,
+        state::SettingShown,
+    },
     net::{settings::NetSettings, tls::settings::TlsSettings},
     server::settings::{ProcessSettings, ShutdownSettings},
     telemetry::LogSettings,
@@ -25,7 +31,13 @@ use hot_rocksdb::{
     idempotency::KEY_BYTES,
     settings::{DiskSettings, HotSettings, KeySettings, NewTableSettings, StoreLimits},
 };
-use tiering::settings::{FlushSettings, GroupSettings, KeepSettings, ReadSettings, UpkeepSettings};
+use tiering::settings::{
+    ErasureSettings, FlushSettings, GroupSettings, KeepSettings, ReadSettings, UpkeepSettings,
+};
+
+/// Where settings come from that are not the defaults, by their keys: `file`, `environment` or `flags`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SettingSources(BTreeMap<String, &'static str>);
 
 /// Declares [`Settings`] with a field for each component, and what is done to all of them.
 macro_rules! gather {
@@ -34,6 +46,8 @@ macro_rules! gather {
         #[derive(Debug, Clone, Default, PartialEq, Eq)]
         pub struct Settings {
             $($(#[$doc])* pub $field: $section,)*
+            /// Where those come from that are not the defaults.
+            pub sources: SettingSources,
         }
 
         impl Settings {
@@ -44,7 +58,7 @@ macro_rules! gather {
                 $(let $field =
                     reference::extract::<$section>(figment).map_err(|error| errors.extend(error));)*
                 match ($($field,)*) {
-                    ($(Ok($field),)*) => Ok(Self { $($field,)* }),
+                    ($(Ok($field),)*) => Ok(Self { $($field,)* sources: SettingSources::default() }),
                     _ => Err(errors),
                 }
             }
@@ -84,6 +98,8 @@ gather! {
     audit: AuditSettings,
     /// Whom browsers may write for, and which proxies are believed.
     http: HttpSettings,
+    /// The console.
+    console: ConsoleSettings,
     /// What is kept of requests with raw bodies.
     raw: RawSettings,
     /// What reads say in CloudEvents.
@@ -108,6 +124,8 @@ gather! {
     compaction: CompactionSettings,
     /// What is kept of what is gone.
     manifests: ManifestSettings,
+    /// Erasures.
+    erasures: ErasureSettings,
     /// New tables.
     new_tables: NewTableSettings,
     /// Consumer groups.
@@ -153,6 +171,17 @@ impl Settings {
                  bytes each"
             ),
         );
+    }
+
+    /// Every setting in force, and where it comes from.
+    pub fn shown(&self) -> Vec<SettingShown> {
+        let values = self.values();
+        let one = |Setting { key, default, .. }: Setting| SettingShown {
+            value: reference::find(&values, &key).cloned().unwrap_or(default),
+            source: self.sources.0.get(&key).copied().unwrap_or("default").to_owned(),
+            key,
+        };
+        Self::all().into_iter().map(one).collect()
     }
 
     /// The settings as YAML.

@@ -89,7 +89,7 @@ pub(super) fn describe<S: Section>(settings: &mut Vec<Setting>) {
 }
 
 /// The value of a key.
-fn find<'a>(values: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+pub(super) fn find<'a>(values: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     match key.split_once('.') {
         None => values.get(key),
         Some((section, rest)) => find(values.get(section)?.as_object()?, rest),

@@ -11,12 +11,15 @@ use figment::{
 };
 
 use super::{
-    Settings,
+    SettingSources, Settings,
     reference::{ENV_PREFIX, Setting, env_name},
 };
 
 /// The environment name of the file's path, which is not a setting.
 const ENV_CONFIG: &str = "ZOMBI_CONFIG";
+/// The names of sources.
+const ENVIRONMENT: &str = "environment";
+const FLAGS: &str = "flags";
 /// Where a client's commands find the server.
 pub(crate) const ENV_URL: &str = "ZOMBI_URL";
 /// Where they find their token.
@@ -95,12 +98,24 @@ impl Settings {
             }
         }
         let figment = figment
-            .merge(Texts { source: "environment", values: of_environment(&known, variables, reads)? })
-            .merge(Texts { source: "flags", values: of_flags(&known, flags)? });
-        let settings = Self::extract(&figment).map_err(|lines| BadSettings(lines.join("\n")))?;
+            .merge(Texts { source: ENVIRONMENT, values: of_environment(&known, variables, reads)? })
+            .merge(Texts { source: FLAGS, values: of_flags(&known, flags)? });
+        let mut settings = Self::extract(&figment).map_err(|lines| BadSettings(lines.join("\n")))?;
+        settings.sources = sources(&figment, &known);
         settings.check(&known)?;
         Ok(settings)
     }
+}
+
+/// Where settings come from that are not the defaults.
+fn sources(figment: &Figment, known: &[Setting]) -> SettingSources {
+    let source = |setting: &Setting| {
+        let metadata = figment.find_metadata(&setting.key)?;
+        let named = [ENVIRONMENT, FLAGS].into_iter().find(|name| *name == metadata.name);
+        let of_file = metadata.source.as_ref().and_then(|source| source.file_path()).map(|_| "file");
+        Some((setting.key.clone(), named.or(of_file)?))
+    };
+    SettingSources(known.iter().filter_map(source).collect())
 }
 
 /// The settings that the environment gives.
@@ -243,7 +258,7 @@ struct Texts {
 
 impl Provider for Texts {
     fn metadata(&self) -> Metadata {
-        let is_environment = self.source == "environment";
+        let is_environment = self.source == ENVIRONMENT;
         Metadata::named(self.source).interpolater(move |_: &Profile, keys: &[&str]| {
             let key = keys.join(".");
             if is_environment { env_name(&key) } else { key }
@@ -323,6 +338,32 @@ mod tests {
             ),
             (1, 4, Seconds::new(6), Seconds::new(3600))
         );
+    }
+
+    #[test]
+    fn each_setting_in_force_says_where_it_comes_from() {
+        let (_dir, path) = file("port: 1\nhttp:\n  hosts: [zombi]\n");
+        let pairs = env(&[("ZOMBI_ADMIN_PORT", "4"), ("ZOMBI_S3_BUCKET", "b")]);
+        let flags = env(&[("flush.interval_secs", "6"), ("s3.bucket", "c")]);
+        let settings = Settings::load(path, pairs, flags, Reads::All).unwrap();
+        let shown = settings.shown();
+        let of = |key: &str| {
+            let one = shown.iter().find(|one| one.key == key).unwrap();
+            (one.value.to_string(), one.source.clone())
+        };
+        for (key, value, source) in [
+            ("port", "1", "file"),
+            ("http.hosts", "[\"zombi\"]", "file"),
+            ("admin_port", "4", "environment"),
+            ("s3.bucket", "\"c\"", "flags"),
+            ("flush.interval_secs", "6", "flags"),
+            ("hot.keep_secs", "3600", "default"),
+            ("s3.endpoint", "null", "default"),
+            ("console.writes", "false", "default"),
+        ] {
+            assert_eq!(of(key), (value.to_owned(), source.to_owned()), "{key}");
+        }
+        assert_eq!(shown.len(), Settings::all().len());
     }
 
     #[test]
@@ -471,7 +512,9 @@ mod tests {
 
     #[test]
     fn what_is_printed_can_be_read() {
-        let (_dir, path) = file(&Settings::default().to_yaml().unwrap());
-        assert_eq!(Settings::load(path, vec![], vec![], Reads::All).unwrap(), Settings::default());
+        let printed = Settings::default().to_yaml().unwrap();
+        let (_dir, path) = file(&printed);
+        let read = Settings::load(path, vec![], vec![], Reads::All).unwrap();
+        assert_eq!(Settings { sources: SettingSources::default(), ..read }, Settings::default());
     }
 }

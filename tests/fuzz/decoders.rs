@@ -9,7 +9,7 @@ mod stored;
 pub(crate) type Decoder = fn(&[u8]);
 
 /// The decoders, by the names of their corpora.
-pub(crate) const ALL: [(&str, Decoder); 23] = [
+pub(crate) const ALL: [(&str, Decoder); 26] = [
     ("json", sent::json),
     ("bulk", sent::bulk),
     ("quick", sent::quick),
@@ -23,8 +23,10 @@ pub(crate) const ALL: [(&str, Decoder); 23] = [
     ("cursor", sent::cursor),
     ("keys", stored::stored_keys),
     ("stored", stored::stored),
+    ("erasure", stored::erasure),
     ("segment", stored::segment),
     ("manifest", stored::manifest),
+    ("backup", stored::backup),
     ("config", access::config),
     ("policy", access::policy),
     ("tokens", access::tokens),
@@ -33,6 +35,7 @@ pub(crate) const ALL: [(&str, Decoder); 23] = [
     ("certificate", access::certificate),
     ("sse", client::sse),
     ("lines", client::input_lines),
+    ("console", zombi::console::show_any),
 ];
 
 fn base64(bytes: &[u8]) -> String {

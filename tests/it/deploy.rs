@@ -145,7 +145,8 @@ async fn status(phase: Phase, action: &HTTPGetAction) -> u16 {
         gate: None,
     });
     let request = Request::get(action.path.as_deref().unwrap()).body(Body::empty()).unwrap();
-    http::admin_routes(ops, 65_536, None, false).answer(request, Arc::default()).await.status().as_u16()
+    let door = http::AdminDoor { header_bytes: 65_536, asks_who: true, has_tls_beside_it: false };
+    http::admin_routes(ops, door, None).answer(request, Arc::default()).await.status().as_u16()
 }
 
 #[tokio::test]

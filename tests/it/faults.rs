@@ -343,7 +343,8 @@ async fn the_second_writer_takes_over_and_an_idle_first_one_notices() {
 
 #[tokio::test]
 async fn a_writer_that_slept_through_a_takeover_acks_nothing_more_once_it_knows() {
-    let mut first = TestServer::start_tiered(&[("compaction.interval_secs", "1")]).await;
+    let settings = [("compaction.interval_secs", "1"), ("manifests.keep_secs", "0")];
+    let mut first = TestServer::start_tiered(&settings).await;
     let mut sent = Sent::default();
     sent.append(&first, "t", 1, 10).await;
     first.flush_and_evict().await;

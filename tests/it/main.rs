@@ -3,15 +3,19 @@
 
 mod auth;
 mod auth_tls;
+mod backup;
 mod cli;
+mod console;
 mod consumers;
 mod costs;
 mod deploy;
 mod door;
+mod erase;
 mod faults;
 mod kept;
 mod limits;
 mod objects;
+mod operators;
 mod patience;
 mod read;
 mod reading;

@@ -101,6 +101,25 @@ async fn a_lost_volume_comes_back_from_s3() {
 }
 
 #[tokio::test]
+async fn an_empty_volume_says_in_one_line_that_it_recovers_and_what_that_means() {
+    let mut z = TestServer::start_tiered(&[]).await;
+    append(&z, "t", "a").await;
+    z.flush_and_evict().await;
+    z.kill().await;
+    lose_volume(&z);
+    let log = z.try_run_log().await;
+    let line = log.lines().find(|line| line.contains("recovering from S3")).unwrap();
+    for word in ["the volume is empty", "lost", "mount it"] {
+        assert!(line.contains(word), "nothing of {word:?} in {line}");
+    }
+    let log = {
+        z.kill().await;
+        z.try_run_log().await
+    };
+    assert!(!log.contains("recovering from S3"), "{log}");
+}
+
+#[tokio::test]
 async fn after_a_clean_stop_a_new_volume_goes_on_without_a_gap() {
     let mut z = TestServer::start_tiered(&[]).await;
     for n in 0..10 {

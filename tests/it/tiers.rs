@@ -288,11 +288,12 @@ async fn the_disk_follows_what_is_evicted() {
             .filter(|c| *c != '\\' && *c != '"')
             .collect::<String>()
     };
-    for n in 0..40 {
+    // Up to fifteen files that were merged with no others yet stay until they are, and some of the log.
+    for n in 0..80 {
         assert_eq!(z.post("/tables/t", &json!({"payload": payload(n)})).await.0, StatusCode::CREATED);
     }
     let full = size(&z.data_dir());
-    assert!(full > 30_000_000, "{full} bytes");
+    assert!(full > 60_000_000, "{full} bytes");
     z.flush_and_evict().await;
     eventually("the disk has room again", || async { size(&z.data_dir()) < full / 2 }).await;
     assert_eq!(z.partition("t", 0).await["hot_bytes"], 0);

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::large_futures, missing_docs)]
 
 mod conformance;
+mod leases;
 mod model;
 mod reads;
 mod refusals;

@@ -1,5 +1,5 @@
 //! Random operations on a whole store, against a plain map: appends, bulks, reads, flushes, commits, crashes,
-//! lost volumes, a failing bucket, failed writes, deleted tables, and time.
+//! lost volumes, a failing bucket, failed writes, deleted tables, erased events, and time.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,7 +9,9 @@ use std::{
 
 use contracts::{
     append::{Append, Appender},
+    clock::Clock,
     consumers::Commit,
+    erasure::{ErasedPart, Erasure, Erasures},
     error::StorageError,
     event::{Event, EventKey, Record},
     filter::ReadFilter,
@@ -39,8 +41,16 @@ fn event_key(text: &str) -> Option<EventKey> {
     text.len().is_multiple_of(3).then(|| EventKey::stored(text))
 }
 
+/// What an erased event reads as.
+const ERASED: &str = "(erased)";
+
 /// The text of an event, whose key must be the one that it was sent with.
 fn text_of(record: &Record) -> String {
+    if record.event.is_erased() {
+        let Event { key, idempotency_key, headers, .. } = &record.event;
+        assert!(key.is_none() && idempotency_key.is_none() && headers.is_empty(), "{record:?}");
+        return ERASED.to_owned();
+    }
     let text = String::from_utf8_lossy(record.event.payload.bytes()).into_owned();
     assert_eq!(record.event.key, event_key(&text), "{record:?}");
     text
@@ -70,6 +80,8 @@ enum Op {
     FailWrite { is_applied: bool },
     /// Delete the table.
     Delete,
+    /// Erase an event.
+    Erase { partition: PartitionNumber, at: prop::sample::Index },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -81,6 +93,8 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (partition.clone(), any::<prop::sample::Index>(), 1..6usize)
             .prop_map(|(partition, from, page)| Op::Read { partition, from, page }),
         6 => Just(Op::Flush),
+        1 => (partition.clone(), any::<prop::sample::Index>())
+            .prop_map(|(partition, at)| Op::Erase { partition, at }),
         2 => (partition, any::<prop::sample::Index>(), any::<bool>())
             .prop_map(|(partition, to, force)| Op::Commit { partition, to, force }),
         3 => Just(Op::Crash),
@@ -101,8 +115,8 @@ struct Sheet {
     next: Offset,
     /// Below it everything was deleted.
     earliest: Offset,
-    /// Where the first event with a key is, and what it says.
-    keys: HashMap<u8, (Offset, String)>,
+    /// Where the first event with a key is, and what it says, unless it was erased.
+    keys: HashMap<u8, (Offset, Option<String>)>,
     committed: Option<Offset>,
     /// What a lost volume leaves at the least.
     cold: Offset,
@@ -130,6 +144,7 @@ const TUNING: Tuning = Tuning {
     hot_keep: Duration::ZERO,
     upkeep_interval: Duration::from_secs(1),
     format: FORMAT,
+    lease: Duration::ZERO,
     seed: None,
 };
 
@@ -188,6 +203,7 @@ impl World {
             Op::Wait(secs) => sleep(Duration::from_secs(secs)).await,
             Op::FailWrite { is_applied } => self.fail_write(is_applied).await,
             Op::Delete => self.delete().await,
+            Op::Erase { partition, at } => self.erase(partition, at).await,
         }
     }
 
@@ -249,9 +265,9 @@ impl World {
             .iter()
             .zip(made)
             .filter_map(|((partition, key), (.., text))| Some((*partition, (*key)?, text)));
-        keyed.into_iter().any(|(partition, key, text)| {
-            let known = self.sheets[&partition].keys.get(&key).map(|(_, text)| text);
-            known.unwrap_or_else(|| seen.entry((partition, key)).or_insert(text)) != text
+        keyed.into_iter().any(|(partition, key, text)| match self.sheets[&partition].keys.get(&key) {
+            Some((_, known)) => known.as_ref().is_some_and(|known| known != text),
+            None => *seen.entry((partition, key)).or_insert(text) != text,
         })
     }
 
@@ -272,7 +288,7 @@ impl World {
             let offset = sheet.next;
             sheet.events.insert(offset, text.clone());
             sheet.next += 1;
-            sheet.keys.extend(key.map(|key| (key, (offset, text.clone()))));
+            sheet.keys.extend(key.map(|key| (key, (offset, Some(text.clone())))));
             places.push((offset, false));
         }
         places
@@ -485,6 +501,33 @@ impl World {
         match self.store().flush.flush_now(None).await {
             Ok(_) => self.everything_is_cold(),
             Err(error) => assert!(self.had_trouble, "{error}"),
+        }
+    }
+
+    /// An erased event is a tombstone from then on, whatever happens, and nothing else moves.
+    async fn erase(&mut self, partition: PartitionNumber, at: prop::sample::Index) {
+        let sheet = self.sheets.get_mut(&partition).unwrap();
+        if self.bucket.faults.load(SeqCst) > 0 || !self.exists || sheet.next == 0 {
+            return;
+        }
+        let store = self.store.as_ref().unwrap();
+        let offset = at.index(sheet.next as usize) as u64;
+        let parts = vec![ErasedPart::of(partition, vec![offset])];
+        let erasure = Erasure::asked(table(), parts, self.clock.now_ms());
+        let id = store.erasures.ask(erasure).await.unwrap().id;
+        let is_done = || store.erasures.find(&table(), id).unwrap().erasure.done_ms.is_some();
+        for _ in 0..6000 {
+            if is_done() {
+                break;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert!(is_done(), "{:?}", store.erasures.find(&table(), id));
+        if let Some(text) = sheet.events.get_mut(&offset) {
+            *text = ERASED.to_owned();
+        }
+        for (_, text) in sheet.keys.values_mut().filter(|(first, _)| *first == offset) {
+            *text = None;
         }
     }
 

@@ -41,6 +41,7 @@ const TUNING: Tuning = Tuning {
     hot_keep: Duration::ZERO,
     upkeep_interval: Duration::from_secs(1),
     format: FORMAT,
+    lease: Duration::ZERO,
     seed: None,
 };
 

@@ -152,6 +152,7 @@ async fn start(
             hot_keep,
             upkeep_interval: second,
             format: FORMAT,
+            lease: Duration::ZERO,
             seed,
         };
         let killed_after = Duration::from_millis(if rng.random_bool(0.3) {
@@ -475,7 +476,7 @@ fn a_segment_on_its_way_in_an_unknown_format_refuses_the_start_and_changes_nothi
             format,
             bytes: status.unflushed_bytes,
         };
-        hot.tier.intend(vec![(partition, intent)]).await.unwrap();
+        hot.tier.intend(vec![(partition, intent)], 0).await.unwrap();
         hot.crash().await;
         let before = world.bucket.trace().len();
         let tuning = Tuning {
@@ -484,6 +485,7 @@ fn a_segment_on_its_way_in_an_unknown_format_refuses_the_start_and_changes_nothi
             hot_keep: SOON,
             upkeep_interval: SOON,
             format: FORMAT,
+            lease: Duration::ZERO,
             seed: None,
         };
         for is_down in [false, true] {

@@ -16,6 +16,7 @@ use contracts::{
     clock::Clock,
     consumers::Commit,
     engine::Engine,
+    erasure::{ErasedPart, Erasure, Erasures},
     error::StorageError,
     event::{Event, Record},
     filter::ReadFilter,
@@ -31,12 +32,13 @@ use testing::{
     bucket::MemoryBucket,
     history::{Counts, History, Id},
 };
-use tiering::{FlushHandle, ReadQuery, TieredReader};
+use tiering::{EraserHandle, FlushHandle, ReadQuery, TieredReader};
 use tokio::{
     task::{JoinSet, LocalSet},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
     run,
@@ -66,6 +68,7 @@ struct Server {
     hot: Arc<dyn Engine>,
     reader: TieredReader,
     flush: Arc<FlushHandle>,
+    erasures: Arc<EraserHandle>,
     gone: CancellationToken,
 }
 
@@ -77,10 +80,24 @@ struct World {
     server: RefCell<Option<Rc<Server>>>,
     ids: Cell<Id>,
     bulks: Cell<u64>,
+    /// Events that were acked, and may be erased.
+    placed: RefCell<Vec<(u64, Offset, Id)>>,
+    /// What was asked to be erased, and which event it was.
+    erased: RefCell<ErasedEvents>,
+    /// The erasures that were taken.
+    erasures: RefCell<Vec<(Uuid, u64, Offset)>>,
     stopping: CancellationToken,
 }
 
-fn id_of(record: &Record) -> Id {
+/// Which events were where that somebody has asked to erase.
+type ErasedEvents = BTreeMap<(u64, Offset), Id>;
+
+/// Which event it is. Of an erased one only its place tells, and that somebody has asked for it.
+fn id_of(record: &Record, erased: &ErasedEvents) -> Id {
+    if record.event.is_erased() {
+        let place = (u64::from(record.partition), record.offset);
+        return *erased.get(&place).unwrap_or_else(|| panic!("nobody has asked to erase {place:?}"));
+    }
     String::from_utf8_lossy(record.event.payload.bytes()).split(' ').next().unwrap().parse().unwrap()
 }
 
@@ -105,6 +122,9 @@ impl World {
             server: RefCell::new(None),
             ids: Cell::new(0),
             bulks: Cell::new(0),
+            placed: RefCell::default(),
+            erased: RefCell::default(),
+            erasures: RefCell::default(),
             stopping: CancellationToken::new(),
         })
     }
@@ -129,7 +149,9 @@ impl World {
     fn serve(&self, store: &Store) -> CancellationToken {
         let gone = CancellationToken::new();
         let (hot, reader, flush) = (Arc::clone(&store.hot), store.reader.clone(), Arc::clone(&store.flush));
-        *self.server.borrow_mut() = Some(Rc::new(Server { hot, reader, flush, gone: gone.clone() }));
+        let erasures = Arc::clone(&store.erasures);
+        *self.server.borrow_mut() =
+            Some(Rc::new(Server { hot, reader, flush, erasures, gone: gone.clone() }));
         gone
     }
 
@@ -191,17 +213,43 @@ impl World {
         {
             return false;
         }
-        for ((id, _), place) in events.iter().zip(appended) {
+        for ((id, partition), place) in events.iter().zip(appended) {
             self.history.borrow_mut().acked(*id, place.offset);
+            self.placed.borrow_mut().push((*partition, place.offset, *id));
         }
         true
+    }
+
+    /// Erases one event after the other.
+    async fn erase(self: Rc<Self>, mut rng: StdRng) {
+        while let Some(server) = self.server().await {
+            sleep(Duration::from_millis(rng.random_range(200..4000))).await;
+            let Some((partition, offset, id)) = self.placed.borrow().choose(&mut rng).copied() else {
+                continue;
+            };
+            // From here on it may read as erased.
+            self.erased.borrow_mut().insert((partition, offset), id);
+            let parts = vec![ErasedPart::of(partition as PartitionNumber, vec![offset])];
+            let asked = server.erasures.ask(Erasure::asked(table(), parts, self.clock.now_ms()));
+            match until(&server.gone, asked).await {
+                Some(Ok(erasure)) => self.erasures.borrow_mut().push((erasure.id, partition, offset)),
+                Some(Err(
+                    StorageError::OutcomeUnknown { .. }
+                    | StorageError::Closed
+                    | StorageError::Fenced(_)
+                    | StorageError::Overloaded { .. },
+                ))
+                | None => {}
+                Some(Err(error)) => panic!("{error}"),
+            }
+        }
     }
 
     async fn follow(self: Rc<Self>, partition: u64) {
         let mut next: Offset = 0;
         while let Some(server) = self.server().await {
             let acked = self.history.borrow().acked_end(partition);
-            match until(&server.gone, page(&server.reader, partition, next, 20)).await {
+            match until(&server.gone, page(&server.reader, partition, next, 20, &self.erased)).await {
                 Some(Ok((records, is_end))) => {
                     self.history.borrow_mut().read(partition, next, &records, is_end.then_some(acked));
                     next = records.last().map_or(next, |(offset, _)| offset + 1);
@@ -253,6 +301,7 @@ async fn page(
     partition: u64,
     from: Offset,
     records: usize,
+    erased: &RefCell<ErasedEvents>,
 ) -> Result<(Vec<(Offset, Id)>, bool), StorageError> {
     let number = partition as PartitionNumber;
     let query = ReadQuery {
@@ -263,16 +312,22 @@ async fn page(
         from: [(number, from)].into(),
     };
     let page = reader.page(query, ReadLimit { records, bytes: 1 << 20 }).await?;
-    Ok((page.records.iter().map(|record| (record.offset, id_of(record))).collect(), !page.has_more))
+    let erased = erased.borrow();
+    let found = page.records.iter().map(|record| (record.offset, id_of(record, &erased))).collect();
+    Ok((found, !page.has_more))
 }
 
-async fn read_everything(reader: &TieredReader) -> BTreeMap<u64, Vec<(Offset, Id)>> {
+async fn read_everything(
+    reader: &TieredReader,
+    erased: &RefCell<ErasedEvents>,
+) -> BTreeMap<u64, Vec<(Offset, Id)>> {
     let mut found = BTreeMap::new();
     for partition in 0..PARTITIONS {
         let all: &mut Vec<(Offset, Id)> = found.entry(partition).or_default();
         loop {
             let next = all.last().map_or(0, |(offset, _)| offset + 1);
-            let (records, is_end) = retry(async || page(reader, partition, next, 1000).await).await.unwrap();
+            let read = retry(async || page(reader, partition, next, 1000, erased).await).await;
+            let (records, is_end) = read.unwrap();
             all.extend(records);
             if is_end {
                 break;
@@ -280,6 +335,26 @@ async fn read_everything(reader: &TieredReader) -> BTreeMap<u64, Vec<(Offset, Id
         }
     }
     found
+}
+
+/// Whatever was taken to be erased is, in both tiers.
+async fn expect_erased(world: &World, store: &Store) {
+    let erasures = world.erasures.borrow().clone();
+    for (id, partition, offset) in erasures {
+        let found = store.erasures.find(&table(), id);
+        let found = found.unwrap_or_else(|| panic!("the erasure of {offset} in {partition} is forgotten"));
+        assert!(found.erasure.done_ms.is_some(), "not done {SOON:?} after the last fault: {found:?}");
+        let number = partition as PartitionNumber;
+        let query = ReadQuery {
+            table: table(),
+            partition: Some(number),
+            filter: ReadFilter::default(),
+            order: ReadOrder::Oldest,
+            from: [(number, offset)].into(),
+        };
+        let page = store.reader.page(query, ReadLimit { records: 1, bytes: 1 << 20 }).await.unwrap();
+        assert!(page.records[0].offset == offset && page.records[0].event.is_erased(), "{page:?}");
+    }
 }
 
 /// What happens to one store.
@@ -300,6 +375,7 @@ impl Fates {
             // Each process may write another one; what earlier ones have written is read, retried and merged
             // all the same.
             format: formats::all().nth(self.rng.random_range(0..4)).unwrap().id(),
+            lease: Duration::ZERO,
             seed: Some(self.rng.random()),
         }
     }
@@ -453,6 +529,7 @@ fn simulate(seed: u64) -> (Vec<String>, Counts) {
                 clients.spawn_local(Rc::clone(&world).follow(partition));
                 clients.spawn_local(Rc::clone(&world).commit(partition));
             }
+            clients.spawn_local(Rc::clone(&world).erase(StdRng::seed_from_u64(seed.wrapping_mul(37))));
         }
         let store = fates.turmoil().await;
         sleep(Duration::from_secs(1)).await;
@@ -460,7 +537,7 @@ fn simulate(seed: u64) -> (Vec<String>, Counts) {
         while let Some(ended) = clients.join_next().await {
             ended.unwrap();
         }
-        let hot = read_everything(&store.reader).await;
+        let hot = read_everything(&store.reader, &world.erased).await;
         sleep(SOON).await;
         let tables = store.hot.tables();
         for (partition, status) in tables.partitions() {
@@ -472,7 +549,8 @@ fn simulate(seed: u64) -> (Vec<String>, Counts) {
                 world.history.borrow_mut().declared_lost(u64::from(partition.number), lost.start, lost.end);
             }
         }
-        let cold = read_everything(&store.reader).await;
+        let cold = read_everything(&store.reader, &world.erased).await;
+        expect_erased(&world, &store).await;
         assert_eq!(hot, cold, "moving to cold changed what is read");
         world.bucket.note("the end");
         let audited = audit::audit(&objects(&world.bucket)).await.unwrap();

@@ -43,7 +43,7 @@ use testing::{
 };
 use tiering::{
     self, FlushHandle, Options, Parts,
-    settings::{FlushSettings, GroupSettings, KeepSettings, ReadSettings, UpkeepSettings},
+    settings::{ErasureSettings, FlushSettings, GroupSettings, KeepSettings, ReadSettings, UpkeepSettings},
 };
 use tokio::{
     task::{self, AbortHandle},
@@ -227,6 +227,8 @@ pub(crate) struct Tuning {
     pub upkeep_interval: Duration,
     /// What new segments are written in.
     pub format: FormatId,
+    /// How long it may go on without seeing the manifests; zero for ever.
+    pub lease: Duration,
     /// What delays follow from, if there are any.
     pub seed: Option<u64>,
 }
@@ -259,6 +261,8 @@ impl Tuning {
             upkeep: UpkeepSettings { interval_secs: self.upkeep_interval.into() },
             groups: GroupSettings::default(),
             reads: ReadSettings::default(),
+            erasures: ErasureSettings::default(),
+            lease: self.lease,
             key_window_ms: WINDOW_MS,
         }
     }

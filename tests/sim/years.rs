@@ -122,6 +122,7 @@ impl Partition {
         let meta = SegmentMeta {
             range: OffsetRange::new(self.next, self.next + count),
             epoch: 1,
+            rewrite: 0,
             format: jsonl::newest(Framing::Zstd),
             bytes: OBJECT_BYTES + count * EVENT_BYTES,
             sha256: String::new(),
@@ -129,6 +130,7 @@ impl Partition {
             min_ms: 0,
             max_ms: 0,
             keys: 0,
+            erased: 0,
             index: Box::default(),
         };
         self.next += count;

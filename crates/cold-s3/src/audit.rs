@@ -4,12 +4,17 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use futures_util::{StreamExt, stream};
+use sha2::{Digest, Sha256};
 
 use super::{
+    backup::{BackupRecord, backup_of},
     chain::{self, Found},
-    fetch_whole, formats, manifest, names,
-    s3::Objects,
+    fetch_whole, formats,
+    formats::jsonl::hex,
+    manifest, names,
+    place::ObjectPlace,
     state::ColdState,
+    watcher::{Unwatched, Watcher},
 };
 use contracts::{
     error::{StorageError, Tier},
@@ -41,37 +46,56 @@ pub struct Audit {
     pub unnamed: Vec<String>,
 }
 
-/// Audits the bucket below a prefix. A writer may be at work: if it has published since the audit began,
+/// Audits the bucket below a prefix while nobody watches.
+///
+/// # Errors
+/// Those of [`audit_watched`].
+pub async fn audit(objects: &dyn ObjectPlace) -> Result<Audit, StorageError> {
+    audit_watched(objects, &Unwatched).await
+}
+
+/// Audits the bucket below a prefix, or a backup: at the manifest that it is consistent at, and every object
+/// of its list. A writer may be at work: if it has published since the audit began,
 /// findings may be segments that it replaced, and the audit starts again.
 ///
 /// # Errors
-/// `Unavailable` if the bucket cannot be read; damage is a finding.
-pub async fn audit(objects: &Objects) -> Result<Audit, StorageError> {
+/// `Unavailable` if the bucket cannot be read; `Refused` if it is a backup that was never finished; damage is
+/// a finding.
+pub async fn audit_watched(objects: &dyn ObjectPlace, watcher: &dyn Watcher) -> Result<Audit, StorageError> {
     let mut attempts = 0;
     loop {
-        let before = last_key(objects).await?;
-        let audit = audit_once(objects).await?;
+        let before = chain::links(objects).await?.last();
+        let audit = audit_once(objects, watcher).await?;
         attempts += 1;
-        if audit.findings.is_empty() || attempts == ATTEMPTS || last_key(objects).await? == before {
+        if audit.findings.is_empty() || attempts == ATTEMPTS || chain::links(objects).await?.last() == before
+        {
             return Ok(audit);
         }
     }
 }
 
-async fn last_key(objects: &Objects) -> Result<Option<String>, StorageError> {
-    Ok(objects.list(manifest::PREFIX, None).await?.pop())
-}
-
-async fn audit_once(objects: &Objects) -> Result<Audit, StorageError> {
+async fn audit_once(objects: &dyn ObjectPlace, watcher: &dyn Watcher) -> Result<Audit, StorageError> {
+    watcher.begins("reading manifests", 0);
     let mut audit = Audit::default();
-    let found = match chain::load(objects).await {
+    let record = backup_of(objects).await?;
+    let found = match chain::load_upto(objects, record.as_ref().map(|record| record.manifest)).await {
         Err(StorageError::Corrupt { object, source }) => {
             audit.findings.push(format!("{object}: {source}"));
             return Ok(audit);
         }
         found => found?,
     };
-    audit_chain(objects, &found, &mut audit).await?;
+    if let Some(record) = &record
+        && found.last.as_ref().map(|last| (last.number, last.store_id))
+            != Some((record.manifest, record.store_id))
+    {
+        let number = record.manifest;
+        audit.findings.push(format!("backup.json names manifest {number}, and it is not there"));
+    }
+    // A source that was at work may have deleted old links while they were copied.
+    if record.is_none() || has_all_links(&found) {
+        audit_chain(objects, &found, &mut audit).await?;
+    }
     let mut segments = Vec::new();
     for (partition, cold) in &found.state.partitions {
         audit.lost_offsets += cold.lost.iter().map(contracts::sequence::OffsetRange::len).sum::<u64>();
@@ -80,15 +104,32 @@ async fn audit_once(objects: &Objects) -> Result<Audit, StorageError> {
     let named: Result<BTreeSet<String>, _> =
         segments.iter().map(|(partition, meta)| names::key(partition, meta)).collect();
     let named = named?;
-    let keys = objects.list(names::SEGMENTS, None).await?;
+    let keys = objects.listed(names::SEGMENTS).await?.into_iter().map(|object| object.key);
     let is_named = |key: &String| names::parse(key).is_some_and(|found| named.contains(&found.segment));
-    audit.unnamed = keys.into_iter().filter(|key| !is_named(key)).collect();
+    audit.unnamed = keys.filter(|key| !is_named(key)).collect();
+    watcher.begins("reading segments", segments.iter().map(|(_, meta)| meta.bytes).sum());
+    audit_segments(objects, segments, &mut audit, watcher).await?;
+    if let Some(record) = record {
+        audit_list(objects, &record, &named, &mut audit).await?;
+    }
+    audit.findings.sort();
+    Ok(audit)
+}
+
+/// Reads segments whole, a few at once.
+async fn audit_segments(
+    objects: &dyn ObjectPlace,
+    segments: Vec<(Partition, Arc<SegmentMeta>)>,
+    audit: &mut Audit,
+    watcher: &dyn Watcher,
+) -> Result<(), StorageError> {
     let checks = stream::iter(segments).map(|(partition, meta)| async move {
         let checked = audit_segment(objects, &partition, &meta).await;
         (meta, checked)
     });
-    let mut checks = checks.buffer_unordered(PARALLEL_SEGMENTS);
+    let mut checks = std::pin::pin!(checks.buffer_unordered(PARALLEL_SEGMENTS));
     while let Some((meta, checked)) = checks.next().await {
+        watcher.did(meta.bytes);
         match checked {
             Ok(()) => {
                 audit.segments += 1;
@@ -101,16 +142,51 @@ async fn audit_once(objects: &Objects) -> Result<Audit, StorageError> {
             Err(error) => return Err(error),
         }
     }
-    audit.findings.sort();
-    Ok(audit)
+    Ok(())
+}
+
+/// Reads what the list of a backup names beside the segments of its state: what retention or DELETE took
+/// away, and what earlier states need.
+async fn audit_list(
+    objects: &dyn ObjectPlace,
+    record: &BackupRecord,
+    named: &BTreeSet<String>,
+    audit: &mut Audit,
+) -> Result<(), StorageError> {
+    let list = match record.list(objects).await {
+        Err(StorageError::Corrupt { object, source }) => {
+            audit.findings.push(format!("{object}: {source}"));
+            return Ok(());
+        }
+        list => list?,
+    };
+    audit.unnamed.retain(|key| !list.contains_key(key));
+    for entry in list.into_values().filter(|entry| !named.contains(&entry.key)) {
+        let body = objects.get(&entry.key).await?;
+        if body.is_none_or(|body| hex(&Sha256::digest(&body)) != entry.sha256) {
+            audit.findings.push(format!("{}: it is not what the list of the backup names", entry.key));
+        }
+    }
+    Ok(())
+}
+
+/// Whether all links from the checkpoint before the last one are there.
+fn has_all_links(found: &Found) -> bool {
+    let Some(last) = &found.last else { return true };
+    let first = last.checkpoint.saturating_sub(manifest::CHECKPOINT_EVERY);
+    (first..=last.number).all(|number| found.links.contains(number))
 }
 
 /// Reads the chain again from the checkpoint before the last one, if that still exists: the last checkpoint
 /// must hold the state that the links before it add up to.
-async fn audit_chain(objects: &Objects, found: &Found, audit: &mut Audit) -> Result<(), StorageError> {
+async fn audit_chain(
+    objects: &dyn ObjectPlace,
+    found: &Found,
+    audit: &mut Audit,
+) -> Result<(), StorageError> {
     let Some(last) = &found.last else { return Ok(()) };
     let earlier = last.checkpoint.checked_sub(manifest::CHECKPOINT_EVERY);
-    let Some(first) = earlier.filter(|first| found.numbers.contains(first)) else { return Ok(()) };
+    let Some(first) = earlier.filter(|first| found.links.contains(*first)) else { return Ok(()) };
     let (mut state, mut epoch) = (None, None);
     for number in first..=last.number {
         let mut link = match chain::read(objects, number).await {
@@ -144,7 +220,7 @@ async fn audit_chain(objects: &Objects, found: &Found, audit: &mut Audit) -> Res
 }
 
 async fn audit_segment(
-    objects: &Objects,
+    objects: &dyn ObjectPlace,
     partition: &Partition,
     meta: &Arc<SegmentMeta>,
 ) -> Result<(), StorageError> {

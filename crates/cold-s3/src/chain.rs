@@ -7,17 +7,20 @@
 //! Old links are deleted, except the first of each epoch. A writer that slept through any number of takeovers
 //! therefore still finds another's link under the number it wants next: the link that overtook it.
 
+mod load;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+pub(crate) use self::load::links;
+pub use self::load::{Found, follow, load, load_upto, read};
 use super::{
+    links::Links,
     manifest::{self, CHECKPOINT_EVERY, Changes, Manifest, VERSION},
-    names,
     s3::{Created, Objects},
     state::ColdState,
 };
@@ -25,26 +28,10 @@ use contracts::{
     clock::Clock,
     crash,
     error::{StorageError, Tier},
-    fence::Fence,
+    fence::{Fence, LEASE_MARGIN},
     journal::Journal,
     manifests::{BucketEmptied, Takeover},
 };
-
-/// Manifests read at once when the chain is opened.
-const PARALLEL_GETS: usize = 16;
-/// Links kept before the last checkpoint, for processes that are still reading the chain from an earlier one.
-const KEPT_LINKS: u64 = CHECKPOINT_EVERY;
-
-/// The chain as it was found.
-#[derive(Debug, Default, Clone)]
-pub struct Found {
-    /// The state after its last link.
-    pub state: ColdState,
-    /// Its last link; `None` for a new store.
-    pub last: Option<Manifest>,
-    /// The numbers of all links that exist.
-    pub numbers: Vec<u64>,
-}
 
 /// A link and its bytes.
 type Link = (Arc<Manifest>, Bytes);
@@ -70,9 +57,14 @@ pub struct Chain {
     checkpoint: u64,
     /// A link whose PUT was not answered: it may exist or not.
     unsettled: Option<Link>,
-    /// Links that are no longer needed.
-    outdated: Vec<u64>,
+    /// The links that exist.
+    links: Links,
     seen: Arc<LastSeen>,
+    /// Seconds that the writer may go on for without seeing the chain; 0 if it needs no lease.
+    lease_secs: u64,
+    /// Seconds that the writer before this one may go on for, and when they are over, once that is known.
+    awaits_secs: u64,
+    awaits_until: Option<Instant>,
 }
 
 /// When this epoch's first link was last seen in the bucket. A successful PUT of a later link proves nothing:
@@ -105,12 +97,11 @@ impl Chain {
     /// `Fenced` if another writer has extended it meanwhile: follow it. `Unavailable`: read it again, since
     /// the link may exist.
     pub async fn take_over(objects: Objects, found: Found, by: Takeover) -> Result<Self, StorageError> {
-        let (Found { state, last, numbers }, Takeover { store_id, journal, fence, clock }) = (found, by);
-        let kept_from = last.as_ref().map_or(0, |last| last.checkpoint.saturating_sub(KEPT_LINKS));
-        let outdated = numbers
-            .into_iter()
-            .filter(|number| *number < kept_from && !state.openings.contains(number))
-            .collect();
+        let (Found { state, last, links }, Takeover { store_id, journal, fence, clock }) = (found, by);
+        let awaits_secs = match &last {
+            None => 0,
+            Some(last) => awaits_secs(last, journal.record().await.knows(last.nonce, last.number)),
+        };
         let mut chain = Self {
             objects,
             clock,
@@ -127,19 +118,30 @@ impl Chain {
             last: 0,
             checkpoint: last.as_ref().map_or(0, |last| last.checkpoint),
             unsettled: None,
-            outdated,
+            links,
             seen: Arc::new(LastSeen::now()),
+            lease_secs: fence.lease().map_or(0, |lease| lease.as_secs()),
+            awaits_secs,
+            awaits_until: None,
         };
         let number = chain.opening;
         let mut opening = chain.link(number, Changes::default());
         opening.opens = true;
+        let began = Instant::now();
         chain.put(encode(opening)).await?;
         chain.seen.renew();
         // If this process slept after it read the chain, the number it created may have been used and deleted
         // again in between. Then later links exist, and the takeover has failed.
         let later = chain.objects.list(manifest::PREFIX, Some(&manifest::key(number))).await?;
         match later.first() {
-            None => Ok(Self { fence, ..chain }),
+            None => {
+                let until = Instant::now() + Duration::from_secs(awaits_secs);
+                if awaits_secs > 0 {
+                    fence.hold_until(until);
+                }
+                fence.renew(began);
+                Ok(Self { fence, awaits_until: Some(until), ..chain })
+            }
             Some(key) => Err(StorageError::Fenced(format!("{key} existed before manifest {number}"))),
         }
     }
@@ -183,11 +185,35 @@ impl Chain {
     /// `Fenced` if one has; `Denied` if the chain is gone; `Unavailable`.
     pub async fn watch(&mut self) -> Result<(), StorageError> {
         self.settle().await?;
-        let next = manifest::key(self.last + 1);
+        let (next, began) = (manifest::key(self.last + 1), Instant::now());
         match self.objects.get(&next).await? {
-            None => self.check_there().await,
-            Some(_) => Err(self.overtaken(&next)),
+            None => self.check_there().await?,
+            Some(_) => return Err(self.overtaken(&next)),
         }
+        // From when it was asked: somebody may have taken over since the store looked.
+        self.fence.renew(began);
+        Ok(())
+    }
+
+    /// Publishes the last link of a writer that stops, from which on nobody waits for its lease. Writes
+    /// nothing if there are no changes and there is no lease.
+    ///
+    /// # Errors
+    /// Those of [`Chain::append`].
+    pub async fn release(&mut self, draft: impl FnOnce(&ColdState) -> Changes) -> Result<(), StorageError> {
+        self.settle().await?;
+        let changes = draft(&self.state.read());
+        let has_lease = self.lease_secs > 0;
+        if changes.is_empty() && !has_lease {
+            return Ok(());
+        }
+        self.state.read().check(&changes)?;
+        self.check_there().await?;
+        // Before the link exists: another may take over, and write, at once.
+        self.fence.end_lease();
+        let mut link = self.link(self.last + 1, changes);
+        link.released = has_lease;
+        self.put(encode(link)).await
     }
 
     /// Checks that the chain still exists, unless it was seen recently: nothing must be put into a bucket
@@ -218,14 +244,16 @@ impl Chain {
         self.unsettled.as_ref().is_some_and(|(_, bytes)| bytes == found)
     }
 
-    /// Takes the numbers of links that are no longer needed, to be deleted.
-    pub fn outdated(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.outdated)
+    /// Takes the numbers of links that are no longer needed, to be deleted: a state up to `keep_ms` ago can
+    /// be read without them.
+    pub(crate) fn outdated(&mut self, keep_ms: i64) -> Vec<u64> {
+        let before_ms = self.clock.now_ms().saturating_sub(keep_ms);
+        self.links.take_outdated(self.checkpoint, &self.state.read().openings, before_ms)
     }
 
     /// Gives back the numbers of those that could not be deleted.
-    pub fn still_outdated(&mut self, numbers: Vec<u64>) {
-        self.outdated.extend(numbers);
+    pub(crate) fn still_outdated(&mut self, numbers: Vec<u64>) {
+        self.links.put_back(numbers);
     }
 
     /// Finds out what became of a PUT that was not answered, by repeating it: no other link may be put
@@ -253,6 +281,13 @@ impl Chain {
             store_id: self.store_id,
             written_ms: self.clock.now_ms(),
             checkpoint: if is_checkpoint { number } else { self.checkpoint },
+            lease_secs: self.lease_secs,
+            awaits_secs: if self.awaits_until.is_some_and(|until| until <= Instant::now()) {
+                0
+            } else {
+                self.awaits_secs
+            },
+            released: false,
             opens: false,
             changes,
             state: is_checkpoint.then(|| self.state.read().checkpoint()),
@@ -268,8 +303,13 @@ impl Chain {
         crash::point("manifest-intended");
         // Until its fate is known, even if this future is dropped halfway.
         self.unsettled = Some(link.clone());
+        let began = Instant::now();
         let is_ours = match self.objects.create(&key, bytes.clone()).await? {
-            Created::Yes => true,
+            Created::Yes => {
+                // Whoever creates a link is the last to have written: nobody had taken over when this began.
+                self.fence.renew(began);
+                true
+            }
             // It may be ours: an earlier PUT arrived, and only its answer was lost.
             Created::Exists => self.objects.get(&key).await?.is_some_and(|found| found == *bytes),
         };
@@ -280,14 +320,17 @@ impl Chain {
         self.unsettled = None;
         self.last = manifest.number;
         self.follows = Some(self.nonce);
-        if manifest.state.is_some() {
-            let old = self.checkpoint.saturating_sub(KEPT_LINKS)..manifest.number.saturating_sub(KEPT_LINKS);
-            let state = self.state.read();
-            self.outdated.extend(old.filter(|number| !state.openings.contains(number)));
-        }
+        self.links.add(manifest.number, manifest.written_ms);
         self.checkpoint = manifest.checkpoint;
         Ok(())
     }
+}
+
+/// Seconds that a writer which takes over must wait: until the one before it cannot write any more. Nothing
+/// after its own volume's links, but for what that one was waiting for itself.
+fn awaits_secs(last: &Manifest, is_own: bool) -> u64 {
+    let lease = if is_own || last.lease_secs == 0 { 0 } else { last.lease_secs + LEASE_MARGIN.as_secs() };
+    if last.released { 0 } else { lease.max(last.awaits_secs) }
 }
 
 fn encode(manifest: Manifest) -> Link {
@@ -295,79 +338,41 @@ fn encode(manifest: Manifest) -> Link {
     (Arc::new(manifest), bytes)
 }
 
-/// Reads the chain: the last checkpoint and the links after it.
-///
-/// # Errors
-/// `Unavailable`; `Denied` if the last link's checkpoint is gone; `Refused` if there are segments and no
-/// manifests; `Corrupt` if a link is missing, damaged, or contradicts those before it.
-pub async fn load(objects: &Objects) -> Result<Found, StorageError> {
-    let keys = objects.list(manifest::PREFIX, None).await?;
-    let numbers: Vec<u64> = keys.iter().filter_map(|key| manifest::number(key)).collect();
-    let Some(&last) = numbers.iter().max() else {
-        return match objects.list(names::SEGMENTS, None).await?.first() {
-            None => Ok(Found::default()),
-            // A new chain would start again at offset 0, and give the offsets of these segments a second
-            // time.
-            Some(key) => Err(StorageError::Refused(format!(
-                "there are segments below this prefix (such as {key}) but no manifest: the manifests were \
-                 deleted, or never copied. This is not a new store. Restore the objects below manifests/, \
-                 or use another prefix. Nothing was changed"
-            ))),
-        };
-    };
-    let mut last = read(objects, last).await?;
-    // A link without its checkpoint: the bucket was emptied under a writer, which then put one more link.
-    let checkpoint = manifest::key(last.checkpoint);
-    if !numbers.contains(&last.checkpoint) && objects.get(&checkpoint).await?.is_none() {
-        let why =
-            format!("{} exists, but {checkpoint}, on which it builds, is gone", manifest::key(last.number));
-        return Err(StorageError::denied(Tier::Cold, BucketEmptied(why)));
-    }
-    // A whole state is large: it is read once, and moved out of its manifest instead of copied.
-    let mut state = match last.checkpoint == last.number {
-        true => ColdState::begin(&mut last)?,
-        false => ColdState::begin(&mut read(objects, last.checkpoint).await?)?,
-    };
-    let mut links = stream::iter(last.checkpoint + 1..=last.number)
-        .map(|number| read(objects, number))
-        .buffered(PARALLEL_GETS);
-    while let Some(link) = links.try_next().await? {
-        state.apply(&link)?;
-    }
-    Ok(Found { state, last: Some(last), numbers })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Reads the links that another writer has added meanwhile. One by one: reading the whole chain again could
-/// take longer than a busy writer takes for its next link, and a takeover would never win.
-///
-/// # Errors
-/// Those of reading the chain.
-pub async fn follow(objects: &Objects, mut found: Found) -> Result<Found, StorageError> {
-    let known = found.numbers.len();
-    while let Some(last) = &found.last {
-        let number = last.number + 1;
-        let Some(bytes) = objects.get(&manifest::key(number)).await? else { break };
-        let link = manifest::decode(number, &bytes)?;
-        if link.opens {
-            return load(objects).await; // a takeover, by a third writer or by our own late PUT
+    fn last(lease_secs: u64, awaits_secs: u64, released: bool) -> Manifest {
+        Manifest {
+            version: VERSION,
+            number: 7,
+            epoch: 1,
+            nonce: Uuid::nil(),
+            store_id: Uuid::nil(),
+            written_ms: 0,
+            checkpoint: 0,
+            lease_secs,
+            awaits_secs,
+            released,
+            opens: false,
+            changes: Changes::default(),
+            state: None,
         }
-        found.state.apply(&link)?;
-        found.numbers.push(number);
-        found.last = Some(link);
     }
-    // Nothing was added, so the link that beat us is gone again: only a full read can tell what happened.
-    if found.numbers.len() == known { load(objects).await } else { Ok(found) }
-}
 
-/// Reads one link.
-///
-/// # Errors
-/// `Unavailable`; `Corrupt` if it is missing or damaged.
-pub async fn read(objects: &Objects, number: u64) -> Result<Manifest, StorageError> {
-    let key = manifest::key(number);
-    let bytes = objects
-        .get(&key)
-        .await?
-        .ok_or_else(|| StorageError::corrupt(&key, "the manifest chain needs it, and it is not there"))?;
-    manifest::decode(number, &bytes)
+    #[test]
+    fn a_writer_waits_for_the_lease_of_another_volume_unless_it_was_released() {
+        for (last, is_own, secs) in [
+            (last(0, 0, false), false, 0),
+            (last(30, 0, false), false, 35),
+            (last(30, 0, false), true, 0),
+            (last(30, 0, true), false, 0),
+            // It was killed while it waited itself, and its lease is a shorter one.
+            (last(2, 65, false), false, 65),
+            (last(30, 12, false), false, 35),
+            (last(30, 65, false), true, 65),
+        ] {
+            assert_eq!(awaits_secs(&last, is_own), secs, "{last:?} {is_own}");
+        }
+    }
 }

@@ -147,6 +147,7 @@ mod tests {
             segments.push(Arc::new(SegmentMeta {
                 range: OffsetRange::new(next, next + count),
                 epoch: 1,
+                rewrite: 0,
                 format: jsonl::newest(Framing::Zstd),
                 bytes: count * 100,
                 sha256: String::new(),
@@ -154,6 +155,7 @@ mod tests {
                 min_ms: 0,
                 max_ms: 0,
                 keys: 0,
+                erased: 0,
                 index: Box::default(),
             }));
             next += count;

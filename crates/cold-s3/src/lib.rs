@@ -4,14 +4,18 @@
 //! decides that.
 
 pub mod audit;
+pub mod backup;
 pub mod chain;
 pub mod compact;
+pub mod directory;
 mod draft;
 mod expire;
 pub mod formats;
+pub mod links;
 pub mod manifest;
 pub mod names;
 mod parts;
+pub mod place;
 mod probe;
 mod proto;
 mod reader;
@@ -20,6 +24,7 @@ pub mod settings;
 pub mod state;
 mod takeover;
 mod upkeep;
+pub mod watcher;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -33,6 +38,7 @@ use self::{
     formats::{LocatedSegment, SegmentObjects},
     manifest::Changes,
     parts::PartCache,
+    place::ObjectPlace,
     s3::Objects,
     settings::{CacheSettings, CompactionSettings, ManifestSettings},
     state::ColdState,
@@ -139,12 +145,12 @@ impl S3Cold {
         self.opened()?.chain.lock().await.append(draft).await
     }
 
-    /// Takes the numbers of manifests that are no longer needed.
+    /// Takes the numbers of manifests that are no longer needed to read a state up to `keep_ms` ago.
     ///
     /// # Errors
     /// `Unavailable` while the chain is not open.
-    async fn outdated(&self) -> Result<Vec<u64>, StorageError> {
-        Ok(self.opened()?.chain.lock().await.outdated())
+    async fn outdated(&self, keep_ms: i64) -> Result<Vec<u64>, StorageError> {
+        Ok(self.opened()?.chain.lock().await.outdated(keep_ms))
     }
 
     /// Gives back the numbers of those that could not be deleted.
@@ -217,7 +223,7 @@ impl ReservationLog for S3Cold {
 
 /// Fetches all objects of a segment, whole.
 async fn fetch_whole(
-    objects: &Objects,
+    objects: &dyn ObjectPlace,
     partition: &Partition,
     meta: Arc<SegmentMeta>,
 ) -> Result<(LocatedSegment, SegmentObjects), StorageError> {

@@ -16,7 +16,7 @@ pub const SEGMENTS: &str = "segments/";
 /// # Errors
 /// `Refused` if its format is not known.
 pub fn key(partition: &Partition, meta: &SegmentMeta) -> Result<String, StorageError> {
-    Ok(stem(partition, meta.range, meta.epoch) + formats::of(meta)?.extension())
+    Ok(stem(partition, meta.range, meta.epoch, meta.rewrite) + formats::of(meta)?.extension())
 }
 
 /// The key of the object beside a segment, if its format has one.
@@ -24,11 +24,15 @@ pub fn beside(key: &str) -> Option<String> {
     formats::all().find_map(|format| format.beside_key(key))
 }
 
-fn stem(partition: &Partition, range: OffsetRange, epoch: u64) -> String {
-    format!(
-        "{SEGMENTS}{}/{:05}/{:020}-{:020}-{epoch:08}",
-        partition.table, partition.number, range.start, range.end
-    )
+/// What the keys of a partition's segments begin with.
+pub fn directory(partition: &Partition) -> String {
+    format!("{SEGMENTS}{}/{:05}/", partition.table, partition.number)
+}
+
+fn stem(partition: &Partition, range: OffsetRange, epoch: u64, rewrite: u32) -> String {
+    let stem = format!("{}{:020}-{:020}-{epoch:08}", directory(partition), range.start, range.end);
+    // Only what was written anew by itself has this part.
+    if rewrite == 0 { stem } else { format!("{stem}-{rewrite:04}") }
 }
 
 /// What a segment's key says.
@@ -40,6 +44,8 @@ pub struct ParsedKey {
     pub range: OffsetRange,
     /// The epoch of the writer that planned it.
     pub epoch: u64,
+    /// Which one it is of those with this range and epoch.
+    pub rewrite: u32,
     /// The key of the segment itself, also if this is the object beside it.
     pub segment: String,
 }
@@ -50,6 +56,10 @@ pub fn parse(key: &str) -> Option<ParsedKey> {
     let (table, partition, name) = (parts.next()?, parts.next()?, parts.next()?);
     let mut numbers = name.split_once('.')?.0.split('-').map(|number| number.parse::<u64>());
     let (start, end, epoch) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+    let rewrite = match numbers.next() {
+        None => 0,
+        Some(number) => u32::try_from(number.ok()?).ok()?,
+    };
     if start >= end {
         return None;
     }
@@ -57,11 +67,11 @@ pub fn parse(key: &str) -> Option<ParsedKey> {
         Partition::new(TableName::parse(table).ok()?, partition.parse().ok()?),
         OffsetRange::new(start, end),
     );
-    let stem = stem(&partition, range, epoch);
+    let stem = stem(&partition, range, epoch, rewrite);
     let extension = key.strip_prefix(&stem)?;
     let format = formats::all()
         .find(|format| extension == format.extension() || Some(extension) == format.beside())?;
-    Some(ParsedKey { partition, range, epoch, segment: stem + format.extension() })
+    Some(ParsedKey { partition, range, epoch, rewrite, segment: stem + format.extension() })
 }
 
 #[cfg(test)]
@@ -72,14 +82,15 @@ mod tests {
     fn a_key_says_what_it_is_of_and_no_other_does() {
         let partition = Partition::new(TableName::parse("a.b-c").unwrap(), 7);
         let range = OffsetRange::new(3, 12);
-        for (extension, segment) in
-            [(".jsonl.zst", ".jsonl.zst"), (".jsonl", ".jsonl"), (".jsonl.index", ".jsonl")]
+        let extensions = [(".jsonl.zst", ".jsonl.zst"), (".jsonl", ".jsonl"), (".jsonl.index", ".jsonl")];
+        for (rewrite, (extension, segment)) in
+            [0, 1, 12_345].into_iter().flat_map(|n| extensions.map(|e| (n, e)))
         {
-            let key = stem(&partition, range, 4) + extension;
-            let segment = stem(&partition, range, 4) + segment;
+            let key = stem(&partition, range, 4, rewrite) + extension;
+            let segment = stem(&partition, range, 4, rewrite) + segment;
             assert_eq!(
                 parse(&key),
-                Some(ParsedKey { partition: partition.clone(), range, epoch: 4, segment }),
+                Some(ParsedKey { partition: partition.clone(), range, epoch: 4, rewrite, segment }),
                 "{key}"
             );
             for other in [
@@ -87,6 +98,8 @@ mod tests {
                 key.replace("00007", "7"),
                 key.replace(".jsonl", ".json"),
                 format!("{key}x"),
+                key.replace("-00000004", "-00000004-0000"),
+                key.replace("-00000004", "-00000004-7"),
             ] {
                 assert_eq!(parse(&other), None, "{other}");
             }

@@ -66,6 +66,12 @@ pub struct S3Settings {
     pub kms_key_id: Option<String>,
     /// The storage class of segments; manifests keep the bucket's own.
     pub storage_class: Option<String>,
+    /// Seconds that writes are taken for without seeing the manifests in S3: then 503 `fence_unknown`, until
+    /// S3 answers again. A volume that takes over waits that long, and 5 seconds more, before it takes
+    /// writes. 0: writes go on without S3, and what is acknowledged after another volume has taken over is
+    /// on the old one alone.
+    #[schemars(range(max = MAX_WAIT_SECS))]
+    pub lease_secs: Seconds,
 }
 
 impl Default for S3Settings {
@@ -83,6 +89,7 @@ impl Default for S3Settings {
             sse: None,
             kms_key_id: None,
             storage_class: None,
+            lease_secs: Seconds::new(0),
         }
     }
 }
@@ -183,7 +190,7 @@ impl Section for CompactionSettings {
 /// What is kept of what is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ManifestSettings {
-    /// Seconds that what retention or DELETE removed can still be found in S3.
+    /// Seconds that what retention or DELETE removed stays in S3, and how far back a restore can reach.
     #[schemars(range(max = MAX_SECS))]
     pub keep_secs: Seconds,
 }

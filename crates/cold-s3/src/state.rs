@@ -8,6 +8,8 @@ use std::{
     sync::Arc,
 };
 
+use uuid::Uuid;
+
 use super::{
     manifest::{
         self, Changes, Checkpoint, ConsumerEntry, ConsumerKey, LostEntry, Manifest, PartitionEntry,
@@ -18,6 +20,7 @@ use super::{
 use contracts::{
     clock::TimestampMs,
     cold::ColdExtent,
+    erasure::Erasure,
     error::StorageError,
     name::Partition,
     segment::SegmentMeta,
@@ -138,6 +141,8 @@ pub struct ColdState {
     pub tables: BTreeMap<String, TableEntry>,
     /// The committed consumer offsets.
     pub consumers: BTreeMap<ConsumerKey, Offset>,
+    /// The erasures that are under way, and the last ones that are done.
+    pub erasures: BTreeMap<Uuid, Erasure>,
     /// The numbers of the manifests that began an epoch; these are never deleted.
     pub openings: BTreeSet<u64>,
 }
@@ -209,6 +214,7 @@ impl ColdState {
             .retired
             .extend(checkpoint.taken.into_iter().map(|taken| (taken.key, Removed::Taken(taken.since_ms))));
         state.openings = checkpoint.openings.into_iter().collect();
+        state.erasures = checkpoint.erasures.into_iter().map(|erasure| (erasure.id, erasure)).collect();
         Ok(state)
     }
 
@@ -238,6 +244,10 @@ impl ColdState {
         }
         self.change_tables(changes);
         self.change_consumers(changes);
+        self.erasures.extend(changes.erasures.iter().map(|erasure| (erasure.id, erasure.clone())));
+        for id in &changes.unlisted {
+            self.erasures.remove(id);
+        }
         Ok(())
     }
 
@@ -346,6 +356,7 @@ impl ColdState {
                 .iter()
                 .map(|(key, offset)| ConsumerEntry::new(key.clone(), *offset))
                 .collect(),
+            erasures: self.erasures.values().cloned().collect(),
             openings: self.openings.iter().copied().collect(),
         }
     }
@@ -359,11 +370,9 @@ fn is_replaced(removed: &SegmentRef, added: &[SegmentEntry]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
     use crate::manifest::{IndexText, VERSION};
-    use contracts::name::TableName;
+    use contracts::{erasure::ErasedPart, name::TableName};
 
     fn manifest(number: u64, changes: Changes, state: Option<Checkpoint>) -> Manifest {
         Manifest {
@@ -374,6 +383,9 @@ mod tests {
             store_id: Uuid::nil(),
             written_ms: 0,
             checkpoint: 0,
+            lease_secs: 0,
+            awaits_secs: 0,
+            released: false,
             opens: number == 0,
             changes,
             state,
@@ -387,11 +399,13 @@ mod tests {
             start,
             end,
             epoch: 1,
+            rewrite: 0,
             format: None,
             zstd: Some(true),
             bytes: 10,
             sha256: String::new(),
             appended_ms: 0,
+            erased: 0,
             keys: 0,
             min_ms: 0,
             max_ms: 0,
@@ -456,6 +470,27 @@ mod tests {
         state.apply(&Manifest { written_ms: 77, ..manifest(2, taken, None) }).unwrap();
         assert_eq!(state.retired.values().filter(|why| **why == Removed::Taken(77)).count(), 1);
         assert_eq!(ColdState::from_checkpoint(state.checkpoint()).unwrap(), state);
+    }
+
+    #[test]
+    fn a_segment_that_is_written_anew_replaces_itself() {
+        let anew = SegmentEntry { rewrite: 1, erased: 2, ..segment(0, 5) };
+        let erasure = Erasure::asked(partition().table, vec![ErasedPart::of(0, vec![1, 3])], 7);
+        let changes = Changes {
+            removed: removed(&[(0, 5)]),
+            added: vec![anew],
+            erasures: vec![erasure.clone()],
+            ..Changes::default()
+        };
+        let mut state = chain(vec![added(&[(0, 5), (5, 9)]), changes]).unwrap();
+        let old = "segments/t/00000/00000000000000000000-00000000000000000005-00000001.jsonl.zst";
+        assert_eq!(state.retired.get(old), Some(&Removed::Replaced));
+        let cold = &state.partitions[&partition()];
+        assert_eq!((cold.segments[0].rewrite, cold.segments[0].erased, cold.end), (1, 2, 9));
+        assert_eq!(ColdState::from_checkpoint(state.checkpoint()).unwrap(), state);
+        let unlisted = Changes { unlisted: vec![erasure.id], ..Changes::default() };
+        state.apply(&manifest(2, unlisted, None)).unwrap();
+        assert!(state.erasures.is_empty());
     }
 
     #[test]

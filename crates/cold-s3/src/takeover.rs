@@ -138,6 +138,6 @@ impl Manifests for S3Cold {
     }
 
     async fn release(&self, tables: &Tables) -> Result<(), StorageError> {
-        self.change(|state| draft::release(state, tables)).await
+        self.opened()?.chain.lock().await.release(|state| draft::release(state, tables)).await
     }
 }

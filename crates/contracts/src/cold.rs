@@ -9,6 +9,7 @@ use super::{
     catalog::{Catalog, TableStatus},
     clock::TimestampMs,
     consumers::OffsetsOfGroup,
+    erasure::ColdErase,
     error::StorageError,
     manifests::Manifests,
     name::Partition,
@@ -164,6 +165,6 @@ pub trait ColdUpkeep: Send + Sync {
 }
 
 /// All roles of a bucket together.
-pub trait ColdTier: ColdReader + SegmentStore + Manifests + ReservationLog + ColdUpkeep {}
+pub trait ColdTier: ColdReader + SegmentStore + Manifests + ReservationLog + ColdUpkeep + ColdErase {}
 
-impl<T: ColdReader + SegmentStore + Manifests + ReservationLog + ColdUpkeep> ColdTier for T {}
+impl<T: ColdReader + SegmentStore + Manifests + ReservationLog + ColdUpkeep + ColdErase> ColdTier for T {}

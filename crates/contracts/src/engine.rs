@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    append::Appender, catalog::Catalog, consumers::ConsumerStorage, error::StorageError,
+    append::Appender, catalog::Catalog, consumers::ConsumerStorage, erasure::HotErase, error::StorageError,
     flush_ledger::FlushLedger, gauge::Gauge, idempotency::KeyWindow, journal::Notes, read::HotReader,
     recovery::Recoverable, reservation::Reservations, retention::Trimmer,
 };
@@ -17,7 +17,7 @@ use super::{
 /// whole engine.
 #[async_trait]
 pub trait Engine:
-    Appender + HotReader + Catalog + FlushLedger + Trimmer + ConsumerStorage + Recoverable
+    Appender + HotReader + Catalog + FlushLedger + Trimmer + ConsumerStorage + Recoverable + HotErase
 {
     /// What the volume notes about itself. The notes hold the writer, not the engine, and may outlive it.
     fn notes(&self) -> Arc<dyn Notes>;

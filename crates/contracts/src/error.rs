@@ -50,6 +50,8 @@ pub enum Overload {
     KeysFull,
     /// The body was slow, and other requests needed the memory that it held.
     Slow,
+    /// There are `erase.pending` erasures that are not done.
+    Erasures,
 }
 
 impl fmt::Display for Overload {
@@ -65,6 +67,7 @@ impl fmt::Display for Overload {
             Overload::KeysFull => {
                 "the space for idempotency keys is used up, and none is old enough to be forgotten"
             }
+            Overload::Erasures => "too many erasures are under way",
             Overload::Slow => "the body arrived slowly, and other requests needed the memory that it held",
         })
     }
@@ -146,10 +149,20 @@ pub enum StorageError {
     Refused(String),
     /// Another writer has taken over the bucket; this one acks nothing more.
     #[error(
-        "another writer has taken over the bucket: {0}. What only this volume has stays on it: start it \
-         without s3.bucket to read that"
+        "another writer has taken over the bucket: {0}. What only this volume has stays on it: `zombi \
+         salvage` prints it"
     )]
     Fenced(String),
+    /// This writer has not seen the manifests for as long as its lease lasts, or the writer before it may
+    /// still be at work: another may write, so this one does not.
+    #[error(
+        "the manifests have not been seen for as long as s3.lease_secs allows, or the writer before this one \
+         may still hold its lease: whether another writer has taken over the bucket is not known"
+    )]
+    FenceUnknown {
+        /// Whether the write may be on the volume all the same.
+        is_written: bool,
+    },
     /// Optimistic concurrency: the partition has moved on.
     #[error("{partition}: expected offset {expected}, but the next offset is {next}")]
     OffsetMismatch {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     clock::TimestampMs,
     name::PartitionNumber,
-    payload::{Payload, write_json_string},
+    payload::{Payload, PayloadKind, write_json_string},
     sequence::Offset,
 };
 
@@ -27,6 +27,16 @@ pub struct Event {
 }
 
 impl Event {
+    /// Whether it was erased: its place and its times are left of it.
+    pub fn is_erased(&self) -> bool {
+        self.payload.kind() == PayloadKind::Erased
+    }
+
+    /// Whether it has an idempotency key, or had one before it was erased.
+    pub fn has_idempotency_key(&self) -> bool {
+        self.idempotency_key.is_some() || (self.is_erased() && !self.payload.bytes().is_empty())
+    }
+
     /// The size that limits count, in bytes: everything whose length the sender chose.
     pub fn size(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();

@@ -35,11 +35,15 @@ pub trait FlushLedger: Send + Sync {
     /// The partitions with events that are not yet cold. Flushed ones cost nothing here.
     fn pending(&self) -> Vec<(Partition, PartitionStatus)>;
 
-    /// Makes the bounds of coming segments durable.
+    /// Makes the bounds of coming segments durable. `erasures` is what the scan of their events has
+    /// returned: if events were erased since, the segments may hold some of them, and a retry would write
+    /// other bytes.
     ///
     /// # Errors
-    /// `Expired` if one begins below its partition's earliest offset; `OutcomeUnknown` or `Closed`.
-    async fn intend(&self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError>;
+    /// `Unavailable` if events were erased since the scan: scan again. `Expired` if one begins below its
+    /// partition's earliest offset; `OutcomeUnknown` or `Closed`.
+    async fn intend(&self, intents: Vec<(Partition, FlushIntent)>, erasures: u64)
+    -> Result<(), StorageError>;
 
     /// Notes that a published manifest names these segments. It may be repeated.
     ///

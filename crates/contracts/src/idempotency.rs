@@ -44,6 +44,15 @@ impl KeyUse {
     }
 }
 
+/// What an event in S3 says of its idempotency key: the key's hash, and the payload's unless that was erased.
+/// `None` if it has no such key.
+pub fn remembered(event: &Event) -> Option<(Hash, Option<Hash>)> {
+    if event.is_erased() {
+        return Some((Hash::try_from(&event.payload.bytes()[..]).ok()?, None));
+    }
+    KeyUse::of(event).map(|used| (used.key, Some(used.payload)))
+}
+
 /// The first event with a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FirstWrite {
@@ -79,6 +88,7 @@ pub fn hash_payload(payload: &Payload, key: Option<&EventKey>) -> Hash {
         PayloadKind::Text => 1,
         PayloadKind::Json => 2,
         PayloadKind::Bytes => 3,
+        PayloadKind::Erased => 4,
     };
     // Without a key it is what it was before events had keys. With one it begins otherwise and says the key's
     // length, so that no payload passes for a key.

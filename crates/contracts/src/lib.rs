@@ -10,6 +10,7 @@ pub mod cold;
 pub mod consumers;
 pub mod crash;
 pub mod engine;
+pub mod erasure;
 pub mod error;
 pub mod event;
 pub mod fence;

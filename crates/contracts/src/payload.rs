@@ -16,6 +16,8 @@ pub enum PayloadKind {
     Json,
     /// Any bytes, shown in base64.
     Bytes,
+    /// Erased: nothing is left to show.
+    Erased,
 }
 
 /// The bytes of an event and how they are shown. By construction `Text` and `Json` are UTF-8 and `Json` is
@@ -55,6 +57,12 @@ impl Payload {
         Self { kind: PayloadKind::Text, bytes: Bytes::from(text.into()) }
     }
 
+    /// What is left of an erased payload: the hash of the event's idempotency key, if it had one, so that a
+    /// retry is still known.
+    pub fn erased(key_hash: &[u8]) -> Self {
+        Self { kind: PayloadKind::Erased, bytes: Bytes::copy_from_slice(key_hash) }
+    }
+
     /// Bytes of unknown kind: text if they are UTF-8.
     pub fn guess(bytes: Bytes) -> Self {
         let kind = if std::str::from_utf8(&bytes).is_ok() { PayloadKind::Text } else { PayloadKind::Bytes };
@@ -67,7 +75,7 @@ impl Payload {
     /// [`BadPayload`] if they are not.
     pub fn new(kind: PayloadKind, bytes: Bytes) -> Result<Self, BadPayload> {
         match kind {
-            PayloadKind::Bytes => {}
+            PayloadKind::Bytes | PayloadKind::Erased => {}
             PayloadKind::Text => {
                 std::str::from_utf8(&bytes)?;
             }
@@ -85,7 +93,7 @@ impl Payload {
     /// # Errors
     /// [`BadPayload`] if text is not UTF-8: a reader is never handed an invalid string.
     pub fn stored(kind: PayloadKind, bytes: Bytes) -> Result<Self, BadPayload> {
-        if kind != PayloadKind::Bytes {
+        if matches!(kind, PayloadKind::Text | PayloadKind::Json) {
             std::str::from_utf8(&bytes)?;
         }
         Ok(Self { kind, bytes })
@@ -140,6 +148,7 @@ impl Payload {
                 }
             }
             PayloadKind::Bytes => self.write_base64(out),
+            PayloadKind::Erased => out.extend_from_slice(b"\"payload\":null,\"erased\":true"),
         }
     }
 
@@ -166,7 +175,7 @@ impl Payload {
         self.kind
     }
 
-    /// The bytes as they were sent.
+    /// The bytes as they were sent; what is left of them if they were erased.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }

@@ -106,6 +106,9 @@ pub struct Scanned {
     pub segment: Box<dyn SegmentBuilder>,
     /// The bytes that these events take in hot.
     pub stored_bytes: u64,
+    /// How many times the engine had erased events before the scan began: see
+    /// [`FlushLedger::intend`](super::flush_ledger::FlushLedger::intend).
+    pub erasures: u64,
 }
 
 /// Reads what is hot.

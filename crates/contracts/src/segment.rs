@@ -97,6 +97,8 @@ pub struct SegmentMeta {
     pub range: OffsetRange,
     /// The epoch of the writer that planned it.
     pub epoch: u64,
+    /// Which one it is of those with its range and epoch: 0, or more if it was written anew by itself.
+    pub rewrite: u32,
     /// How it is encoded.
     pub format: FormatId,
     /// The object's length.
@@ -109,8 +111,10 @@ pub struct SegmentMeta {
     pub min_ms: TimestampMs,
     /// The largest timestamp in it.
     pub max_ms: TimestampMs,
-    /// How many of its events have an idempotency key.
+    /// How many of its events have an idempotency key, or the hash of one.
     pub keys: u64,
+    /// How many of its events are erased.
+    pub erased: u64,
     /// The format's own index of the object; opaque to everything else.
     pub index: Box<[u8]>,
 }

@@ -8,6 +8,7 @@ use crate::stored;
 use contracts::{
     error::StorageError,
     event::{Event, EventKey, IdempotencyKey},
+    idempotency::Hash,
     payload::{Payload, PayloadKind},
 };
 
@@ -47,14 +48,27 @@ pub fn decode(stored_bytes: &[u8]) -> Result<Event, StorageError> {
     })?;
     let payload = Payload::stored(kind, message.payload)
         .map_err(|error| StorageError::corrupt("an event in RocksDB", error))?;
-    Ok(Event {
+    let event = Event {
         payload,
         timestamp_ms: message.timestamp_ms,
         appended_ms: message.appended_ms,
         key: message.key.map(EventKey::stored),
         idempotency_key: message.idempotency_key.map(IdempotencyKey::stored),
         headers: message.headers.into_iter().map(|header| (header.name, header.value)).collect(),
-    })
+    };
+    if event.is_erased() && !is_tombstone(&event) {
+        return Err(StorageError::corrupt("an event in RocksDB", "it is erased, and it is not"));
+    }
+    Ok(event)
+}
+
+/// Whether nothing is left of an erased event that should not be.
+fn is_tombstone(event: &Event) -> bool {
+    let Event { payload, key, idempotency_key, headers, .. } = event;
+    key.is_none()
+        && idempotency_key.is_none()
+        && headers.is_empty()
+        && [0, size_of::<Hash>()].contains(&payload.bytes().len())
 }
 
 fn verify(stored_bytes: &[u8]) -> Result<&[u8], StorageError> {
@@ -78,6 +92,7 @@ fn encode_kind(kind: PayloadKind) -> u32 {
         PayloadKind::Text => 1,
         PayloadKind::Json => 2,
         PayloadKind::Bytes => 3,
+        PayloadKind::Erased => 4,
     }
 }
 
@@ -86,6 +101,7 @@ fn decode_kind(kind: u32) -> Option<PayloadKind> {
         1 => Some(PayloadKind::Text),
         2 => Some(PayloadKind::Json),
         3 => Some(PayloadKind::Bytes),
+        4 => Some(PayloadKind::Erased),
         _ => None,
     }
 }
@@ -124,7 +140,11 @@ mod tests {
     proptest! {
         #[test]
         fn what_goes_in_comes_out(event in event()) {
-            prop_assert_eq!(decode(&encode(event.clone())).unwrap(), event);
+            prop_assert_eq!(decode(&encode(event.clone())).unwrap(), event.clone());
+            let left = contracts::erasure::tombstone(&event);
+            prop_assert_eq!(decode(&encode(left.clone())).unwrap(), left.clone());
+            let more = Event { key: Some(EventKey::stored("k")), ..left };
+            prop_assert!(decode(&encode(more)).is_err());
         }
 
         #[test]

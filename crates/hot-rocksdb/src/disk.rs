@@ -1,5 +1,5 @@
 //! Watches the volume's free space, so that writes are refused before the disk is full: RocksDB needs room to
-//! flush and compact, and a failed write ends the process.
+//! flush and compact, and a failed write ends the process. Shows it to operators too.
 
 use std::{
     io,
@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::settings::DiskSettings;
+use contracts::metrics;
 
 /// How often free space is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -57,6 +58,7 @@ impl Disk {
     fn look(&self) -> io::Result<()> {
         let disk = rustix::fs::statvfs(&self.path)?;
         let (free, total) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
+        metrics::disk(free, total);
         let is_full = is_below(free, total, self.settings);
         if self.is_full.swap(is_full, Relaxed) != is_full {
             if is_full {

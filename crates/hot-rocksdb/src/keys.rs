@@ -14,6 +14,8 @@
 //!
 //! Event keys hold a table's id, never its name, and an id is never reused: no table finds another's events.
 
+use uuid::Uuid;
+
 use contracts::{
     idempotency::Hash,
     name::{GroupName, PartitionNumber},
@@ -78,11 +80,14 @@ pub mod meta {
     /// Prefix of the principals that have made a consumer group, as text; the group's name follows. A program
     /// that does not know of makers may leave one behind whose group is gone.
     pub const GROUP_MAKER: &[u8] = b"group_maker/";
+    /// Prefix of the erasures that were asked for: JSON, which `contracts::erasure` owns; the id follows, 16
+    /// bytes.
+    pub const ERASURE: &[u8] = b"erasure/";
 }
 
 /// The version of the layout in this file. Fields and facts that an older program may pass over and drop do
 /// not change it, such as who made what: to such a program, and after it, nobody did.
-pub const FORMAT: u32 = 6;
+pub const FORMAT: u32 = 7;
 
 /// Offsets of one time slice.
 pub const SLICE: u64 = 1024;
@@ -129,6 +134,11 @@ pub fn decode_minute(bytes: &[u8]) -> Option<i64> {
 /// Key of the principal that has made a consumer group.
 pub fn group_maker(group: &GroupName) -> Vec<u8> {
     [meta::GROUP_MAKER, group.as_str().as_bytes()].concat()
+}
+
+/// Key of an erasure.
+pub fn erasure(id: Uuid) -> Vec<u8> {
+    [meta::ERASURE, id.as_bytes()].concat()
 }
 
 /// Reads a key of the makers of consumer groups.

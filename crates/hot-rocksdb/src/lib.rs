@@ -2,11 +2,13 @@
 //! threads that may block.
 
 mod appender;
+pub mod at_rest;
 mod batch;
 pub mod catalog;
 pub mod codec;
 mod consumers;
 pub mod disk;
+mod erase;
 mod expire;
 mod handles;
 pub mod idempotency;
@@ -17,6 +19,7 @@ pub mod options;
 pub mod request;
 pub mod rocksdb;
 mod scan;
+mod scrub;
 pub mod sequence;
 pub mod settings;
 mod stored;
@@ -25,7 +28,10 @@ mod upgrade;
 mod wal;
 mod writer;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU64, Ordering::SeqCst},
+};
 
 use async_trait::async_trait;
 use tokio::{
@@ -97,6 +103,8 @@ pub struct RocksHot {
     keys: KeySettings,
     new_tables: NewTableSettings,
     reservations: OnceLock<Arc<dyn Reservations>>,
+    /// How many batches have erased events since the process began.
+    erasures: Arc<AtomicU64>,
 }
 
 impl RocksHot {
@@ -114,11 +122,23 @@ impl RocksHot {
             catalog: Arc::clone(&catalog),
             clock: Arc::clone(&clock),
             options,
+            erasures: Arc::default(),
         };
+        let erasures = Arc::clone(&volume.erasures);
         let writer = Writer::new(volume, Guards { fence, heartbeat }, receiver, Arc::clone(&wakeups))?;
         let reservations = OnceLock::new();
-        let hot =
-            Self { db, catalog, disk, writer: requests, wakeups, clock, keys, new_tables, reservations };
+        let hot = Self {
+            db,
+            catalog,
+            disk,
+            writer: requests,
+            wakeups,
+            clock,
+            keys,
+            new_tables,
+            reservations,
+            erasures,
+        };
         Ok((Arc::new(hot), writer))
     }
 
@@ -184,12 +204,14 @@ impl HotReader for RocksHot {
         // A blocking thread keeps running after its caller was dropped; the token tells this one to stop.
         let stop = CancellationToken::new();
         let _stops = stop.clone().drop_guard();
+        // Before the snapshot: whatever is erased after it counts.
+        let erasures = self.erasures.load(SeqCst);
         self.blocking(move |db, catalog| {
             let partition = segment.partition();
             let key =
                 PartitionKey { table: table_id(catalog, &partition.table)?, partition: partition.number };
             let stored_bytes = db.fill(segment.as_mut(), key, upto, enough, &stop)?;
-            Ok(Scanned { segment, stored_bytes })
+            Ok(Scanned { segment, stored_bytes, erasures })
         })
         .await
     }
@@ -236,8 +258,12 @@ impl FlushLedger for RocksHot {
         self.catalog.read().pending()
     }
 
-    async fn intend(&self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
-        self.ask(|reply| Request::Intend { intents, reply }).await
+    async fn intend(
+        &self,
+        intents: Vec<(Partition, FlushIntent)>,
+        erasures: u64,
+    ) -> Result<(), StorageError> {
+        self.ask(|reply| Request::Intend { intents, erasures, reply }).await
     }
 
     async fn mark_flushed(&self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {

@@ -1,8 +1,12 @@
 //! Requests to the writer, and what it needs to serve them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::{
     catalog::SharedCatalog,
@@ -14,6 +18,7 @@ use contracts::{
     catalog::{Configured, TableChange},
     clock::{Clock, TimestampMs},
     consumers::Commit,
+    erasure::UsedKey,
     error::StorageError,
     flush_ledger::HotKeep,
     idempotency::{FirstWrite, Hash, KeyUse},
@@ -96,6 +101,8 @@ pub enum Request {
     Intend {
         /// The segments.
         intents: Vec<(Partition, FlushIntent)>,
+        /// How many times events had been erased when their scan began.
+        erasures: u64,
         /// Answered when it is durable.
         reply: WriterReply<()>,
     },
@@ -171,6 +178,8 @@ pub enum Request {
         /// The groups.
         reply: WriterReply<Vec<GroupName>>,
     },
+    /// Erase events, or note something of it.
+    Erase(EraseRequest),
     /// Forget a consumer group.
     DeleteGroup {
         /// The group.
@@ -180,7 +189,64 @@ pub enum Request {
     },
 }
 
+/// A request that belongs to an erasure.
+#[derive(Debug)]
+pub enum EraseRequest {
+    /// Keep erasures, and forget others.
+    Note {
+        /// Their ids and stored forms.
+        noted: Vec<(Uuid, Vec<u8>)>,
+        /// Those to forget.
+        forgotten: Vec<Uuid>,
+        /// Answered when it is durable.
+        reply: WriterReply<()>,
+    },
+    /// Overwrite events.
+    Overwrite {
+        /// Their partition.
+        partition: Partition,
+        /// Their offsets.
+        offsets: Vec<Offset>,
+        /// Those that a segment being written holds.
+        reply: WriterReply<Vec<Offset>>,
+    },
+    /// Forget the hashes of payloads beside idempotency keys.
+    ForgetPayloads {
+        /// The partition.
+        partition: Partition,
+        /// The hashes of the keys, and the offsets that they stood for.
+        keys: Vec<UsedKey>,
+        /// Answered when it is durable.
+        reply: WriterReply<()>,
+    },
+}
+
 impl Request {
+    /// Whether a client waits for it, and not a part of this process.
+    pub(super) fn is_of_a_client(&self) -> bool {
+        matches!(
+            self,
+            Request::Append { .. }
+                | Request::Commit { .. }
+                | Request::DeleteGroup { .. }
+                | Request::ConfigureTable { .. }
+                | Request::DeleteTable { .. }
+        )
+    }
+
+    /// Answers a client's request with an error, and nothing else.
+    pub(super) fn refuse(self, error: StorageError) {
+        match self {
+            Request::Append { reply, .. } => drop(reply.send(Err(error))),
+            Request::ConfigureTable { reply, .. } => drop(reply.send(Err(error))),
+            Request::Commit { reply, .. }
+            | Request::DeleteGroup { reply, .. }
+            | Request::DeleteTable { reply, .. } => drop(reply.send(Err(error))),
+            // Nobody's but this process's: whoever waits learns that there is no answer.
+            _ => {}
+        }
+    }
+
     /// The stored bytes of the events that it appends.
     pub(super) fn bytes(&self) -> usize {
         match self {
@@ -196,4 +262,6 @@ pub(super) struct OpenVolume {
     pub(super) catalog: Arc<SharedCatalog>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) options: WriterOptions,
+    /// How many batches have erased events since the process began.
+    pub(super) erasures: Arc<AtomicU64>,
 }

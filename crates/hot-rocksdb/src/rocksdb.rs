@@ -77,6 +77,11 @@ impl Db {
         Ok((db, Arc::new(SharedCatalog::new(tables))))
     }
 
+    /// The database itself.
+    pub(super) fn rocks(&self) -> &DB {
+        &self.db
+    }
+
     /// The volume's identity.
     pub fn store_id(&self) -> Uuid {
         self.store_id

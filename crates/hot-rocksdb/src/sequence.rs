@@ -254,6 +254,12 @@ impl PartitionState {
         };
     }
 
+    /// Notes that events which are not yet cold take so many bytes less than they did.
+    pub fn shrink(&mut self, bytes: u64) {
+        self.hot_bytes = self.hot_bytes.saturating_sub(bytes);
+        self.unflushed_bytes = self.unflushed_bytes.saturating_sub(bytes);
+    }
+
     /// What others see of it.
     pub fn status(&self, number: PartitionNumber) -> PartitionStatus {
         PartitionStatus {

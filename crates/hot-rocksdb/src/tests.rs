@@ -11,6 +11,7 @@ use crate::{
 use contracts::{
     append::{Append, Appended, Appender},
     clock::SystemClock,
+    erasure::{HotErase, Scrub},
     event::Event,
     maker::{Maker, MakerLimits},
     payload::Payload,
@@ -147,7 +148,7 @@ async fn only_what_is_flushed_is_evicted() {
         bytes: 10,
     };
     let segment = vec![(Partition::new(name("t"), 9), intent)];
-    opened.hot.intend(segment.clone()).await.unwrap();
+    opened.hot.intend(segment.clone(), 0).await.unwrap();
     assert_eq!(opened.hot.table(&name("t")).unwrap().partitions[0].intent, Some(intent));
     opened.hot.mark_flushed(segment).await.unwrap();
     assert_eq!(opened.hot.evict(everything).await.unwrap(), 2);
@@ -212,7 +213,7 @@ async fn what_was_evicted_and_what_others_have_costs_a_read_nothing() {
                 partition.clone(),
                 FlushIntent { range, epoch: 1, format: FormatId::new("jsonl.zst/2").unwrap(), bytes: 10 },
             )];
-            opened.hot.intend(segment.clone()).await.unwrap();
+            opened.hot.intend(segment.clone(), 0).await.unwrap();
             opened.hot.mark_flushed(segment).await.unwrap();
         }
         if round < 19 {
@@ -236,5 +237,56 @@ async fn what_was_evicted_and_what_others_have_costs_a_read_nothing() {
     assert!(passed <= 200, "{passed} keys were passed over to find the 100 runs that are left");
     let all = passed_over(|| assert_eq!(db.scan(cf::PARTITION_RUNS, &prefix, &prefix).count(), 100));
     assert!(all > 1000, "{all} keys were passed over by a look at what is gone: nothing counts them");
+    opened.close().await;
+}
+
+/// The files of a directory that hold a text.
+fn holders(directory: &std::path::Path, text: &[u8]) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let holds = |path: &std::path::PathBuf| {
+        std::fs::read(path).is_ok_and(|bytes| bytes.windows(text.len()).any(|window| window == text))
+    };
+    entries.filter(holds).collect()
+}
+
+/// In memory, in the log, in files of one level and of several, and behind a reader's snapshot.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_erased_or_evicted_is_in_no_file_once_it_was_scrubbed() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = TestHot::new(&directory);
+    let files = directory.path().join("db");
+    let partition = Partition::new(name("t"), 9);
+    let secrets = ["8f1e63a0c2d94b57", "70b9d6e2f4813ca5", "c5a27f90e81b364d", "19d0e7b3a6c8f254"];
+    for (round, secret) in secrets.into_iter().enumerate() {
+        opened.append("t", &[secret, "kept"]).await.unwrap();
+        if round > 0 {
+            let db = &opened.hot.db;
+            cf::ALL.into_iter().for_each(|family| db.rocks().flush_cf(db.family(family)).unwrap());
+        }
+    }
+    assert_eq!(secrets.map(|secret| holders(&files, secret.as_bytes()).is_empty()), [false; 4]);
+    let range = OffsetRange::new(6, 7);
+    let format = FormatId::new("jsonl.zst/2").unwrap();
+    let erased = opened.hot.erase(partition.clone(), vec![0, 2]).await.unwrap();
+    assert!(erased.is_empty());
+    let flushed = FlushIntent { range: OffsetRange::new(0, 6), epoch: 1, format, bytes: 10 };
+    opened.hot.intend(vec![(partition.clone(), flushed)], 1).await.unwrap();
+    opened.hot.mark_flushed(vec![(partition.clone(), flushed)]).await.unwrap();
+    let everything = HotKeep { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 };
+    assert_eq!(opened.hot.evict(everything).await.unwrap(), 6);
+    opened.hot.erase(partition.clone(), vec![6]).await.unwrap();
+    let db = Arc::clone(&opened.hot.db);
+    let reading = std::thread::spawn(move || {
+        let _snapshot = db.snapshot();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+    });
+    let ranges = vec![(partition.clone(), OffsetRange::new(0, 6)), (partition, range)];
+    opened.hot.scrub(Scrub::Ranges(ranges)).await.unwrap();
+    reading.join().unwrap();
+    for secret in secrets {
+        assert_eq!(holders(&files, secret.as_bytes()), Vec::<std::path::PathBuf>::new(), "{secret}");
+    }
+    assert_eq!(payloads(&opened.read(7).await), [b"kept"]);
+    opened.hot.scrub(Scrub::Everything).await.unwrap(); // with nothing to do
     opened.close().await;
 }

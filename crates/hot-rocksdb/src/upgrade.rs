@@ -10,6 +10,8 @@
 //! In format 5 intents name the format of their segment; earlier ones are read as what they meant.
 //!
 //! In format 6 events may have keys, which an earlier program would leave out without a word.
+//!
+//! In format 7 events may be erased, which an earlier program would take for damage.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +40,7 @@ pub(super) fn upgrade(db: &DB, format: u32) -> Result<bool, StorageError> {
             from_3(db)?;
         }
         3 => from_3(db)?,
-        4 | 5 => {}
+        4..=6 => {}
         _ => return Ok(false),
     }
     let mut writes = WriteBatch::default();

@@ -61,7 +61,8 @@ fn manifest(database: &Path) -> Option<PathBuf> {
     Some(database.join(name.trim_end())).filter(|path| path.is_file())
 }
 
-fn logs(database: &Path) -> io::Result<Vec<PathBuf>> {
+/// The logs of a database, in order.
+pub(super) fn logs(database: &Path) -> io::Result<Vec<PathBuf>> {
     let mut logs = Vec::new();
     let entries = match database.read_dir() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(logs),

@@ -8,7 +8,10 @@
 //! there. It never retries a sync: after one that failed, the kernel may have dropped the data, and the next
 //! would report success.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering::SeqCst},
+};
 
 use tokio::{sync::mpsc, task, time::Instant};
 
@@ -113,6 +116,25 @@ impl Answers {
     }
 }
 
+/// Stages requests; returns whether a client's is among them.
+///
+/// A writer that may have been overtaken takes nothing from clients. What this process writes for itself goes
+/// on: without it the manifests could not be seen again.
+fn stage(batch: &mut Batch<'_>, requests: Vec<Request>, fence: &Fence) -> bool {
+    let lease = fence.check_lease();
+    let mut has_clients = false;
+    for request in requests {
+        match &lease {
+            Err(unknown) if request.is_of_a_client() => request.refuse(unknown.clone()),
+            _ => {
+                has_clients |= request.is_of_a_client();
+                batch.stage(request);
+            }
+        }
+    }
+    has_clients
+}
+
 /// Writes batches, one after the other.
 struct BatchWriter {
     volume: OpenVolume,
@@ -142,7 +164,7 @@ impl BatchWriter {
         let started = Instant::now();
         let count = requests.len();
         let mut batch = Batch::new(&self.volume, &mut self.ledger, self.runs.clone(), started);
-        requests.into_iter().for_each(|request| batch.stage(request));
+        let has_clients = stage(&mut batch, requests, &self.guards.fence);
         let staged = batch.finish();
         let acks = staged.acks;
         // Right before the write: a writer that was replaced must not acknowledge anything.
@@ -163,6 +185,10 @@ impl BatchWriter {
         // they wrote.
         self.runs = staged.runs;
         self.next_batch += 1;
+        if staged.erases {
+            // After the write: a scan that begins with this count sees the tombstones.
+            self.volume.erasures.fetch_add(1, SeqCst);
+        }
         self.volume.catalog.publish(|tables| staged.change.apply(tables));
         self.volume.db.set_keys_floor(self.ledger.floor_ms());
         if !staged.appended.is_empty() && !self.wakeups.is_empty() {
@@ -178,6 +204,11 @@ impl BatchWriter {
             self.volume.db.delete_files(&from, &to);
         }
         metrics::append_batch(count, bytes, started.elapsed());
-        (self, Answers { acks, written: Ok(()) })
+        // The process may have slept since it looked at its lease.
+        let written = match self.guards.fence.check_lease() {
+            Err(_) if has_clients => Err(StorageError::FenceUnknown { is_written: true }),
+            _ => Ok(()),
+        };
+        (self, Answers { acks, written })
     }
 }

@@ -1,5 +1,6 @@
 //! What every engine must do, whatever it is made of: [`suite`].
 
+mod erase;
 mod makers;
 mod reads;
 mod segments;
@@ -26,6 +27,10 @@ use contracts::{
 };
 
 use self::{
+    erase::{
+        an_erased_event_keeps_its_place_and_the_hash_of_its_key, erasures_are_noted,
+        what_a_segment_being_written_holds_is_left,
+    },
     makers::{
         groups_are_counted_by_who_made_them, partitions_are_counted_by_who_made_them,
         tables_are_counted_by_who_made_them, what_a_recovery_leaves_is_still_counted,
@@ -64,6 +69,9 @@ pub async fn suite<V: Volume>(empty: impl Fn() -> V) {
         a_key_has_a_home_until_keys_are_elsewhere
         a_segment_is_filled_within_its_bounds
         only_what_is_flushed_leaves
+        an_erased_event_keeps_its_place_and_the_hash_of_its_key
+        what_a_segment_being_written_holds_is_left
+        erasures_are_noted
         earliest_only_moves_forward
         a_deleted_table_goes_on_with_its_offsets
         commits_are_all_or_nothing
@@ -148,7 +156,7 @@ impl<V: Volume> Case<V> {
             bytes: stored_bytes,
         };
         let segment = vec![(Partition::new(table(), partition), intent)];
-        self.hot().intend(segment.clone()).await.unwrap();
+        self.hot().intend(segment.clone(), 0).await.unwrap();
         assert_eq!(self.hot().table(&table()).unwrap().partitions[0].intent, Some(intent));
         self.hot().mark_flushed(segment.clone()).await.unwrap();
         self.hot().mark_flushed(segment).await.unwrap(); // does no harm

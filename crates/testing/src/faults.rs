@@ -250,7 +250,7 @@ fn flipped(head: response::Parts, bytes: &Bytes) -> Answer {
     Response::from_parts(head, whole(bytes.freeze()))
 }
 
-fn whole(bytes: Bytes) -> UnsyncBoxBody<Bytes, io::Error> {
+pub(super) fn whole(bytes: Bytes) -> UnsyncBoxBody<Bytes, io::Error> {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 

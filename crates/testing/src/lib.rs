@@ -19,6 +19,7 @@ pub mod faults;
 pub mod frames;
 pub mod history;
 pub mod jwks;
+pub mod mirror;
 pub mod process;
 pub mod raw;
 pub mod s3;

@@ -5,7 +5,6 @@ use std::{
     collections::BTreeMap,
     io,
     net::SocketAddr,
-    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -24,25 +23,31 @@ use s3s::{
     Body, S3, S3Request, S3Response, S3Result,
     auth::SimpleAuth,
     dto::{
-        CreateBucketInput, CreateBucketOutput, DeleteObjectInput, DeleteObjectOutput, GetObjectInput,
-        GetObjectOutput, HeadBucketInput, HeadBucketOutput, ListObjectsV2Input, ListObjectsV2Output, Object,
-        PutObjectInput, PutObjectOutput, StreamingBlob,
+        CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, CreateBucketInput,
+        CreateBucketOutput, DeleteObjectInput, DeleteObjectOutput, GetObjectInput, GetObjectOutput,
+        HeadBucketInput, HeadBucketOutput, ListObjectsV2Input, ListObjectsV2Output, Object, PutObjectInput,
+        PutObjectOutput, StreamingBlob,
     },
     s3_error,
     service::{S3Service, S3ServiceBuilder},
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use super::faults::{Answer, Faults, ReceivedRequest, StandingRefusal};
+use super::{
+    faults::{Answer, Faults, ReceivedRequest, StandingRefusal, whole},
+    mirror::{Buckets, Mirror},
+};
 
-/// The one key pair that it accepts.
+/// The key pair that it accepts, if it is told no other.
 pub const ACCESS_KEY: &str = "zombi";
 pub const SECRET_KEY: &str = "zombi-secret";
+/// Another key with the same secret, for whom the first is withdrawn.
+pub const SECOND_ACCESS_KEY: &str = "zombi-second";
 
 /// What the server holds, shared with the test.
 #[derive(Debug, Default)]
 pub struct ObjectStore {
-    buckets: Mutex<BTreeMap<String, BTreeMap<String, Bytes>>>,
+    buckets: Mutex<Buckets>,
     /// Every request is answered 503 while set.
     pub is_down: AtomicBool,
     /// Requests that came while it was down, or that it refused.
@@ -56,15 +61,20 @@ pub struct ObjectStore {
     /// How many GETs there were, and the bytes of their answers.
     pub gets: AtomicUsize,
     pub got_bytes: AtomicUsize,
-    /// How many PUTs and LISTs there were.
+    /// How many PUTs and LISTs there were, and how many objects were copied in the store.
     pub puts: AtomicUsize,
+    pub copies: AtomicUsize,
+    /// No object is copied while set, as by a store that cannot.
+    pub refuses_copies: AtomicBool,
     pub lists: AtomicUsize,
     /// `If-None-Match` is ignored while set.
     pub is_unconditional: AtomicBool,
     /// Keys that one LIST page holds; 0 means 1000.
     pub list_page: AtomicUsize,
-    /// Objects are written below it too, so that a person can look at them.
-    pub mirror: Option<PathBuf>,
+    /// Objects are written there too. What is there at the start, it holds.
+    pub mirror: Option<Mirror>,
+    /// The key pair that it accepts in place of the first.
+    pub keys: Option<(String, String)>,
 }
 
 /// The head of a PUT.
@@ -158,6 +168,12 @@ impl ObjectStore {
         Err(s3_error!(SlowDown, "down on request"))
     }
 
+    /// Does the same to the mirror, if there is one.
+    fn follow(&self, act: impl FnOnce(&Mirror) -> io::Result<()>) -> S3Result<()> {
+        let followed = self.mirror.as_ref().map_or(Ok(()), act);
+        followed.map_err(|error| s3_error!(error, InternalError))
+    }
+
     fn with<T>(
         &self,
         bucket: &str,
@@ -183,6 +199,7 @@ impl S3 for Service {
         if buckets.contains_key(&request.input.bucket) {
             return Err(s3_error!(BucketAlreadyOwnedByYou));
         }
+        self.0.follow(|mirror| mirror.make_bucket(&request.input.bucket))?;
         buckets.insert(request.input.bucket, BTreeMap::new());
         Ok(S3Response::new(CreateBucketOutput::default()))
     }
@@ -208,16 +225,34 @@ impl S3 for Service {
             {
                 return Err(s3_error!(PreconditionFailed));
             }
-            if let Some(mirror) = &self.0.mirror {
-                let path = mirror.join(&bucket).join(&key);
-                let written = path
-                    .parent()
-                    .map_or(Ok(()), std::fs::create_dir_all)
-                    .and_then(|()| std::fs::write(&path, &bytes));
-                written.map_err(|error| s3_error!(error, InternalError))?;
-            }
+            self.0.follow(|mirror| mirror.put(&bucket, &key, &bytes))?;
             objects.insert(key, bytes);
             Ok(S3Response::new(PutObjectOutput::default()))
+        })
+    }
+
+    async fn copy_object(
+        &self,
+        request: S3Request<CopyObjectInput>,
+    ) -> S3Result<S3Response<CopyObjectOutput>> {
+        if self.0.refuses_copies.load(SeqCst) {
+            return Err(s3_error!(AccessDenied, "no copies"));
+        }
+        let CopyObjectInput { bucket, key, copy_source, .. } = request.input;
+        let CopySource::Bucket { bucket: from, key: source, .. } = copy_source else {
+            return Err(s3_error!(InvalidArgument));
+        };
+        let body = self
+            .0
+            .with(&from, |objects| objects.get(&*source).cloned().ok_or_else(|| s3_error!(NoSuchKey)))?;
+        self.0.copies.fetch_add(1, SeqCst);
+        self.0.with(&bucket, |objects| {
+            self.0.follow(|mirror| mirror.put(&bucket, &key, &body))?;
+            objects.insert(key, body);
+            Ok(S3Response::new(CopyObjectOutput {
+                copy_object_result: Some(CopyObjectResult::default()),
+                ..CopyObjectOutput::default()
+            }))
         })
     }
 
@@ -283,8 +318,10 @@ impl S3 for Service {
         &self,
         request: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
-        self.0.with(&request.input.bucket, |objects| {
-            objects.remove(&request.input.key);
+        let DeleteObjectInput { bucket, key, .. } = request.input;
+        self.0.with(&bucket, |objects| {
+            self.0.follow(|mirror| mirror.delete(&bucket, &key))?;
+            objects.remove(&key);
             Ok(S3Response::new(DeleteObjectOutput::default()))
         })
     }
@@ -300,12 +337,19 @@ pub struct S3Server {
 
 impl S3Server {
     /// Serves on `address`; port 0 takes a free one.
-    pub async fn start(address: SocketAddr, store: ObjectStore) -> io::Result<Self> {
+    pub async fn start(address: SocketAddr, mut store: ObjectStore) -> io::Result<Self> {
+        let (key, secret) =
+            store.keys.take().unwrap_or_else(|| (ACCESS_KEY.to_owned(), SECRET_KEY.to_owned()));
+        if let Some(mirror) = &store.mirror {
+            *store.buckets.get_mut().unwrap() = mirror.load()?;
+        }
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let store = Arc::new(store);
         let mut builder = S3ServiceBuilder::new(Service(Arc::clone(&store)));
-        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let mut keys = SimpleAuth::from_single(key, secret);
+        drop(keys.register(SECOND_ACCESS_KEY.to_owned(), SECRET_KEY.into()));
+        builder.set_auth(keys);
         let service = builder.build();
         let served = Arc::clone(&store);
         let accepting = tokio::spawn(async move {
@@ -341,6 +385,10 @@ async fn serve(
     service: S3Service,
     request: Request<Incoming>,
 ) -> io::Result<Answer> {
+    // The probes of a pod in MinIO's place have no signature.
+    if request.uri().path().starts_with("/minio/health/") {
+        return Ok(Answer::new(whole(Bytes::new())));
+    }
     let fault = store.faults.next(&request);
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();

@@ -79,7 +79,7 @@ impl TlsClient {
             tokio::spawn(connection);
             Sender::Http1(sender)
         };
-        Ok(HttpsConnection { certificate, authority, sender })
+        Ok(HttpsConnection { certificate, authority, token: None, sender })
     }
 }
 
@@ -98,6 +98,7 @@ pub struct HttpsConnection {
     /// What the server has shown.
     pub certificate: CertificateDer<'static>,
     authority: String,
+    token: Option<String>,
     sender: Sender,
 }
 
@@ -107,6 +108,12 @@ enum Sender {
 }
 
 impl HttpsConnection {
+    /// Shows this token with everything from now on.
+    #[must_use]
+    pub fn with_token(self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self }
+    }
+
     /// GET: the answer, its body as JSON, or as a string of JSON if it is none.
     pub async fn get(&mut self, path: &str) -> Result<Response<Value>, Failure> {
         self.send(Method::GET, path, Bytes::new()).await
@@ -119,6 +126,10 @@ impl HttpsConnection {
 
     async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Response<Value>, Failure> {
         let request = Request::builder().method(method).header(header::CONTENT_TYPE, "application/json");
+        let request = match &self.token {
+            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
+            None => request,
+        };
         let response = match &mut self.sender {
             Sender::Http1(sender) => {
                 let request = request.uri(path).header(header::HOST, &self.authority);

@@ -2,6 +2,7 @@
 //! at once, and survives a crash of the engine.
 
 mod append;
+mod erase;
 mod hot;
 mod makers;
 
@@ -13,6 +14,7 @@ use std::{
 use contracts::{
     catalog::{Configured, PartitionStatus, TableChange, TableSettings},
     clock::TimestampMs,
+    erasure::Erasure,
     error::StorageError,
     event::{Event, Record},
     flush_ledger::HotKeep,
@@ -65,6 +67,8 @@ struct VolumeState {
     group_makers: BTreeMap<GroupName, Arc<str>>,
     /// Flushed runs in the order in which they were flushed.
     runs: Vec<FlushedRun>,
+    /// The erasures that were asked for.
+    erasures: BTreeMap<Uuid, Erasure>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -105,6 +109,7 @@ impl VolumeState {
             consumers: BTreeMap::new(),
             group_makers: BTreeMap::new(),
             runs: Vec::new(),
+            erasures: BTreeMap::new(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The store over its two tiers: opens it, reads over both, moves events from hot to cold, keeps it small.
 //! Knows roles only, never an engine or a format.
 
+mod eraser;
 mod flusher;
 mod opening;
 mod reader;
@@ -11,7 +12,10 @@ mod store;
 mod upkeep;
 
 pub use self::{
+    eraser::EraserHandle,
     flusher::FlushHandle,
-    reader::{FetchLimits, Merge, Positions, ReadQuery, ReadTurn, TablePage, TieredReader, cursor},
+    reader::{
+        FetchLimits, Merge, Positions, ReadQuery, ReadTurn, TablePage, TieredReader, WaitingReads, cursor,
+    },
     store::{Options, Parts, Store, StoreError},
 };

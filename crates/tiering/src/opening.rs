@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     task,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
@@ -69,6 +69,20 @@ impl Opening {
             }
         }
         self.reserve_all().await;
+        if let Some(until) = self.recovery.fence.held_until() {
+            self.recovery.progress.begin("waiting until the writer before this one cannot write any more");
+            info!(
+                wait_secs = until.saturating_duration_since(Instant::now()).as_secs(),
+                "another volume wrote the manifests last and did not release them: waiting for its lease"
+            );
+            tokio::select! {
+                () = sleep_until(until) => {}
+                ended = &mut flusher => return Err(match ended {
+                    Ok(Err(why)) => why,
+                    _ => StorageError::Closed,
+                }),
+            }
+        }
         Ok(flusher)
     }
 

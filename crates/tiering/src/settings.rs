@@ -96,6 +96,30 @@ impl GroupSettings {
     }
 }
 
+/// Erasures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ErasureSettings {
+    /// Events that one erasure erases at most.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub offsets: usize,
+    /// Erasures that are under way at once; more get 503.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub pending: usize,
+    /// Erasures that are done and can still be asked for; older ones are forgotten.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub keep: usize,
+}
+
+impl Default for ErasureSettings {
+    fn default() -> Self {
+        Self { offsets: 10_000, pending: 16, keep: 1000 }
+    }
+}
+
+impl Section for ErasureSettings {
+    const NAME: &'static str = "erase";
+}
+
 /// Reads at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReadSettings {

@@ -15,12 +15,13 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use super::{
+    eraser::{EraserHandle, EraserParts},
     flusher::{FlushHandle, Flusher, Tiers},
     opening::Opening,
     reader::{ReadTurns, TieredReader},
     recovery::Recovery,
     reserve::Reserver,
-    settings::{FlushSettings, GroupSettings, KeepSettings, ReadSettings, UpkeepSettings},
+    settings::{ErasureSettings, FlushSettings, GroupSettings, KeepSettings, ReadSettings, UpkeepSettings},
     upkeep::Upkeep,
 };
 use contracts::{
@@ -67,6 +68,10 @@ pub struct Options {
     pub groups: GroupSettings,
     /// Reads at once.
     pub reads: ReadSettings,
+    /// How many erasures there may be.
+    pub erasures: ErasureSettings,
+    /// How long this writer may go on without seeing the manifests; zero for ever.
+    pub lease: Duration,
     /// For how long idempotency keys are remembered, in milliseconds.
     pub key_window_ms: i64,
 }
@@ -98,9 +103,12 @@ pub struct Store {
     pub hot: Arc<dyn Engine>,
     /// Reads over both tiers, in one order.
     pub reader: TieredReader,
+    /// Erases events from both tiers.
+    pub erasures: Arc<EraserHandle>,
     cold: Option<ColdSide>,
     writer: Option<Task>,
     upkeep: AbortOnDropHandle<()>,
+    eraser: AbortOnDropHandle<()>,
     stopping: CancellationToken,
 }
 
@@ -111,6 +119,13 @@ struct ColdSide {
     /// `None` once its end was reported.
     flusher: Option<Task>,
     reserving: AbortOnDropHandle<()>,
+}
+
+impl ColdSide {
+    /// The bucket, and what flushes to it.
+    fn to_erase_in(&self) -> (Arc<dyn ColdTier>, Arc<dyn Flush>) {
+        (Arc::clone(&self.tier), Arc::clone(&self.flush) as Arc<dyn Flush>)
+    }
 }
 
 impl Store {
@@ -127,6 +142,7 @@ impl Store {
         let tier = cold;
         let mut cold = None;
         if let Some(tier) = &tier {
+            fence.need_lease(options.lease);
             check_intents(hot.as_ref(), tier.as_ref())?;
             bucket.opening();
             progress.begin("reading the manifests in S3");
@@ -139,7 +155,7 @@ impl Store {
                 store_id: notes.store_id().into(),
                 journal: Arc::new(Journal::open(notes)?),
                 hot: Arc::clone(&hot),
-                fence,
+                fence: Arc::clone(&fence),
                 key_window_ms: options.key_window_ms,
                 progress,
                 clock: Arc::clone(&clock),
@@ -150,6 +166,7 @@ impl Store {
                 clock: Arc::clone(&clock),
                 heartbeat,
                 bucket: Arc::clone(&bucket),
+                fence: Arc::clone(&fence),
             };
             let (runner, flush) = Flusher::new(tiers, options.flush, options.keep);
             let flusher = Some(Opening { recovery, bucket }.open(runner, &flush, stopping.clone()).await?);
@@ -157,6 +174,14 @@ impl Store {
         } else {
             warn!("s3.bucket is not set: events stay on this volume only");
         }
+        let (erasures, eraser) = EraserHandle::new(EraserParts {
+            hot: Arc::clone(&hot),
+            cold: cold.as_ref().map(ColdSide::to_erase_in),
+            clock: Arc::clone(&clock),
+            fence,
+            settings: options.erasures,
+        })?;
+        let eraser = AbortOnDropHandle::new(task::spawn(eraser.run(stopping.clone())));
         let upkeep = Upkeep {
             hot: Arc::clone(&hot),
             cold: tier.clone(),
@@ -167,17 +192,12 @@ impl Store {
         let upkeep = AbortOnDropHandle::new(task::spawn(upkeep.run(stopping.clone())));
         let turns = ReadTurns::new(options.reads);
         let reader = TieredReader::new(hot.clone(), hot.clone(), tier.map(|tier| tier as _), turns);
-        Ok(Self { hot, reader, cold, writer, upkeep, stopping })
+        Ok(Self { hot, reader, erasures, cold, writer, upkeep, eraser, stopping })
     }
 
     /// Flushes on request, if there is a bucket.
     pub fn flush(&self) -> Option<Arc<FlushHandle>> {
         self.cold.as_ref().map(|cold| Arc::clone(&cold.flush))
-    }
-
-    /// Whether there is a bucket, open or not.
-    pub fn has_bucket(&self) -> bool {
-        self.cold.is_some()
     }
 
     /// Waits until a task ends that should not: the disk failed, another writer took over the bucket, or the
@@ -216,6 +236,9 @@ impl Store {
         if timeout(TASK_END_TIMEOUT, &mut self.upkeep).await.is_err() {
             warn!("upkeep did not stop in time");
         }
+        if timeout(TASK_END_TIMEOUT, &mut self.eraser).await.is_err() {
+            warn!("the eraser did not stop in time");
+        }
         let flushed = match self.cold.as_mut().and_then(|cold| cold.flusher.as_mut()) {
             None => Ok(()),
             Some(flusher) => match timeout(TASK_END_TIMEOUT, flusher).await {
@@ -241,7 +264,7 @@ impl Store {
             task.abort();
             drop(task.await);
         }
-        for task in reserving.into_iter().chain([self.upkeep]) {
+        for task in reserving.into_iter().chain([self.upkeep, self.eraser]) {
             task.abort();
             drop(task.await);
         }

@@ -35,9 +35,14 @@ pub struct KeySet {
     digest: [u8; 32],
 }
 
+/// A public key by its digest: of what makes it the key that it is, whatever it is called.
+pub type KeyMark = [u8; 32];
+
 /// A key, and the one algorithm that it verifies.
 #[derive(Debug)]
 pub(super) struct VerifyingKey {
+    /// Which key it is.
+    pub(super) mark: KeyMark,
     /// Its name. A key without one verifies only if it is alone.
     kid: Option<String>,
     pub(super) algorithm: Algorithm,
@@ -92,6 +97,11 @@ impl KeySet {
         }
     }
 
+    /// Whether it has this very key.
+    pub(super) fn holds(&self, mark: &KeyMark) -> bool {
+        self.keys.iter().any(|key| key.mark == *mark)
+    }
+
     /// How many keys can be used.
     pub fn count(&self) -> usize {
         self.keys.len()
@@ -137,7 +147,17 @@ fn verifying_key(jwk: &Value) -> Result<Option<VerifyingKey>, String> {
         Algorithm::ES384 => point(jwk, 48)?,
         _ => ed25519(jwk)?,
     };
-    Ok(Some(VerifyingKey { kid, algorithm, public }))
+    Ok(Some(VerifyingKey { mark: mark(jwk), kid, algorithm, public }))
+}
+
+/// What tells a public key from every other.
+fn mark(jwk: &Value) -> KeyMark {
+    let mut digest = Sha256::new();
+    for name in ["kty", "crv", "n", "e", "x", "y"] {
+        digest.update(jwk[name].as_str().unwrap_or_default());
+        digest.update([0_u8]);
+    }
+    digest.finalize().into()
 }
 
 /// Whether the issuer means the key for signatures; a key that does not say may be used.
@@ -239,6 +259,16 @@ mod tests {
                 assert_eq!(set.find(Some("a")).unwrap().algorithm, algorithm);
             }
         }
+    }
+
+    #[test]
+    fn a_key_is_known_again_by_what_it_is_and_not_by_its_name() {
+        let (one, two) = (Signer::p256().jwk("a"), Signer::p384().jwk("b"));
+        let set = parse(&json!([one, two])).unwrap();
+        let mark = set.find(Some("a")).unwrap().mark;
+        assert!(parse(&json!([changed(one, json!({ "kid": "renamed" }))])).unwrap().holds(&mark));
+        let another = changed(two, json!({ "kid": "a" }));
+        assert!(set.holds(&mark) && !parse(&json!([another])).unwrap().holds(&mark));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use sha2::{Digest, Sha256};
 use self::{
     claims::ClaimRules,
     header::TokenHeader,
-    keys::{BadKeySet, KeySet, VerifyingKey},
+    keys::{BadKeySet, KeyMark, KeySet, VerifyingKey},
     source::KeySource,
 };
 use super::{principal::Principal, refusal::CredentialRefusal, settings::OidcSettings};
@@ -36,6 +36,9 @@ use contracts::clock::{Clock, TimestampMs};
 const MAX_TOKEN_BYTES: usize = 8 << 10;
 /// Verified tokens that are remembered.
 const CACHED_TOKENS: u64 = 10_000;
+/// Refused tokens that are remembered, and for how long at most.
+const REFUSED_TOKENS: u64 = 1000;
+const REFUSED_FOR: Duration = Duration::from_secs(10);
 /// How long a verified token is remembered at most.
 const CACHED_FOR: Duration = Duration::from_secs(60);
 
@@ -45,6 +48,8 @@ pub struct Verifier {
     rules: ClaimRules,
     /// By the SHA-256 of the token: verifying its signature takes as long as much of a small request.
     cache: Cache<[u8; 32], CachedToken>,
+    /// Likewise, tokens that were refused.
+    refused: Cache<[u8; 32], RefusedToken>,
     clock: Arc<dyn Clock>,
 }
 
@@ -55,6 +60,8 @@ pub struct Verified {
     pub principal: Principal,
     /// The first moment at which it is refused: its `exp`, and the leeway.
     pub expires_ms: TimestampMs,
+    /// The key that it is signed with.
+    pub key: KeyMark,
 }
 
 /// A token that was verified.
@@ -64,6 +71,14 @@ struct CachedToken {
     /// The first moment at which it must be verified again.
     until_ms: TimestampMs,
     /// The keys that verified it. It is forgotten with them.
+    set: Arc<KeySet>,
+}
+
+/// A token that was refused.
+#[derive(Clone)]
+struct RefusedToken {
+    why: CredentialRefusal,
+    /// The keys that it was refused with: others may have signed it.
     set: Arc<KeySet>,
 }
 
@@ -96,7 +111,8 @@ impl Verifier {
         let _ = aws_lc::DEFAULT_PROVIDER.install_default();
         // The clock may be set back; the cache's own time may not.
         let cache = Cache::builder().max_capacity(CACHED_TOKENS).time_to_live(CACHED_FOR).build();
-        Self { keys, rules, cache, clock }
+        let refused = Cache::builder().max_capacity(REFUSED_TOKENS).time_to_live(REFUSED_FOR).build();
+        Self { keys, rules, cache, refused, clock }
     }
 
     /// Where the keys come from.
@@ -117,21 +133,38 @@ impl Verifier {
         if let Some(verified) = self.cached(&digest) {
             return Ok(verified);
         }
+        if let Some(why) = self.refused_before(&digest) {
+            return Err(why);
+        }
         let header = TokenHeader::of(token)?;
         // Boxed: nearly all tokens are known, and a request must not have room for the wait.
         let (set, key) = Box::pin(self.keys.find(header.kid.as_deref())).await?;
         if header.algorithm != key.algorithm {
             return Err(CredentialRefusal::Algorithm);
         }
-        let claims = signed_claims(token, &key)?;
         let now_ms = self.clock.now_ms();
-        let accepted = self.rules.accept(&claims, now_ms)?;
+        let accepted = signed_claims(token, &key).and_then(|claims| self.rules.accept(&claims, now_ms));
+        let accepted = accepted.inspect_err(|why| self.remember(digest, *why, &set))?;
         let expires_ms = accepted.expires_ms + self.rules.leeway_ms();
-        let verified = Verified { principal: accepted.principal, expires_ms };
+        let verified = Verified { principal: accepted.principal, expires_ms, key: key.mark };
         let longest_ms = now_ms + CACHED_FOR.as_millis() as TimestampMs;
         let until_ms = accepted.expires_ms.min(longest_ms);
         self.cache.insert(digest, CachedToken { verified: verified.clone(), until_ms, set });
         Ok(verified)
+    }
+
+    /// Remembers a refusal that no waiting heals and that cost a signature: clients that do not read their
+    /// file again send the same token over and over.
+    fn remember(&self, digest: [u8; 32], why: CredentialRefusal, set: &Arc<KeySet>) {
+        if matches!(why, CredentialRefusal::BadSignature | CredentialRefusal::Expired) {
+            self.refused.insert(digest, RefusedToken { why, set: Arc::clone(set) });
+        }
+    }
+
+    /// Why a token was refused a moment ago, with the keys as they are now.
+    fn refused_before(&self, digest: &[u8; 32]) -> Option<CredentialRefusal> {
+        let known = self.refused.get(digest)?;
+        Arc::ptr_eq(&known.set, &self.keys.current()?).then_some(known.why)
     }
 
     /// What a token says that was verified a moment ago, with the keys as they are now.

@@ -5,10 +5,18 @@
 //! that is not known; never more often than every ten seconds. So a flood of made-up names costs one GET per
 //! pause, and whoever hangs up does not end the fetch that others wait for.
 
-use std::{fmt, fs::File, io::Read, path::Path, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    fs::File,
+    io::Read,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
 use tokio::{
+    sync::watch,
     task,
     time::{Instant, sleep_until, timeout},
 };
@@ -18,7 +26,7 @@ use tracing::{info, warn};
 use super::{
     fetch::{FETCH_TIMEOUT, FetchKeys, HttpsKeys},
     kept::KeptKeys,
-    keys::{BadKeySet, KeySet, MAX_SET_BYTES, VerifyingKey},
+    keys::{BadKeySet, KeyMark, KeySet, MAX_SET_BYTES, VerifyingKey},
     turns::FetchTurns,
 };
 use crate::auth::{refusal::CredentialRefusal, settings::OidcSettings};
@@ -37,6 +45,8 @@ pub struct KeySource {
     keys: ArcSwapOption<KeySet>,
     /// How they are fetched; `None` if they are a file's.
     remote: Option<RemoteKeys>,
+    /// Told when keys have changed, once somebody wants to know.
+    changed: OnceLock<watch::Sender<u64>>,
 }
 
 /// A key, and the set that it is in.
@@ -93,7 +103,7 @@ impl KeySource {
         File::open(path)
             .and_then(|file| file.take(MAX_SET_BYTES as u64 + 1).read_to_end(&mut bytes))
             .map_err(|error| BadKeySet::new(format!("{}: {error}", path.display())))?;
-        let source = Self { keys: ArcSwapOption::empty(), remote: None };
+        let source = Self { keys: ArcSwapOption::empty(), remote: None, changed: OnceLock::new() };
         let replaced = source.replace(&bytes);
         replaced.map_err(|why| BadKeySet::new(format!("{}: {why}", path.display())))?;
         Ok(source)
@@ -109,7 +119,8 @@ impl KeySource {
         }
         metrics::auth_loaded("jwks", 0);
         let remote = RemoteKeys { fetch, kept, refresh, turns: FetchTurns::default() };
-        Self { keys: ArcSwapOption::new(keys.map(Arc::new)), remote: Some(remote) }
+        let keys = ArcSwapOption::new(keys.map(Arc::new));
+        Self { keys, remote: Some(remote), changed: OnceLock::new() }
     }
 
     /// Replaces the keys with those of a JWKS, all or none of them, and says whether they are others than
@@ -125,7 +136,21 @@ impl KeySource {
         }
         info!(keys = set.count(), "the keys of the issuer have changed");
         self.keys.store(Some(Arc::new(set)));
+        if let Some(changed) = self.changed.get() {
+            changed.send_modify(|count| *count += 1);
+        }
         Ok(true)
+    }
+
+    /// Counts every change of the keys from now on, so that whoever goes by one that is gone can end.
+    pub(in crate::auth) fn tell(&self, changed: watch::Sender<u64>) {
+        // A second one would be another gate's, and there is one.
+        drop(self.changed.set(changed));
+    }
+
+    /// Whether this very key is still the issuer's.
+    pub(in crate::auth) fn holds(&self, mark: &KeyMark) -> bool {
+        self.current().is_some_and(|keys| keys.holds(mark))
     }
 
     /// How many keys there are.

@@ -1,5 +1,7 @@
 //! The decision table for tokens, as far as it needs no server.
 
+mod remembered;
+
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};

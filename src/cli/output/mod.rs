@@ -239,7 +239,7 @@ mod tests {
         let text = printed(OutputFormat::Table, Some(80), |output| {
             items().into_iter().try_for_each(|item| output.items(COLUMNS, &[item]))
         });
-        assert_eq!(text, "TABLE      EVENTS\norders  1,234,567\ncarts  0\n");
+        assert_eq!(text, "TABLE      EVENTS\norders  1,234,567\ncarts           0\n");
     }
 
     fn records() -> Vec<Box<RawValue>> {

@@ -6,6 +6,7 @@ use std::{io::IsTerminal, time::Duration};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::text::printable;
+use cold_s3::watcher::Watcher;
 
 /// How often a bar is drawn anew when nothing changes: it shows how long things take.
 const TICK: Duration = Duration::from_millis(250);
@@ -29,6 +30,13 @@ impl StatusLine {
     /// How far a file is read.
     pub(in crate::cli) fn of_bytes(total: u64) -> Self {
         Self::shown(ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden()), BAR)
+    }
+
+    /// Begins anew, with another end.
+    fn restart(&self, what: &str, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(0);
+        self.say(what);
     }
 
     /// That something goes on, and what.
@@ -70,5 +78,15 @@ impl StatusLine {
     /// Takes the line away; before the result is printed, so that both are not on one line.
     pub(in crate::cli) fn end(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+impl Watcher for StatusLine {
+    fn begins(&self, what: &str, bytes: u64) {
+        self.restart(what, bytes);
+    }
+
+    fn did(&self, bytes: u64) {
+        self.bar.inc(bytes);
     }
 }

@@ -50,12 +50,13 @@ impl<'a> ShownRecord<'a> {
         })
     }
 
-    /// The payload's bytes, as they were sent.
+    /// The payload's bytes, as they were sent; none if they were erased.
     ///
     /// # Errors
     /// What is wrong with it.
     pub(in crate::cli) fn payload(&self) -> io::Result<Cow<'a, [u8]>> {
         match (self.payload, &self.payload_base64) {
+            _ if self.erased => Ok(Cow::Borrowed(b"")),
             (Some(json), _) if json.get().starts_with('"') => {
                 let text: String = serde_json::from_str(json.get())?;
                 Ok(Cow::Owned(text.into_bytes()))

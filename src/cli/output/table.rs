@@ -113,9 +113,10 @@ pub(super) fn render(
             styled.set_cell_alignment(CellAlignment::Right);
         }
         let is_last = place + 1 == shown.len();
-        styled.set_padding((0, if is_last { 0 } else { GAP }));
-        if !is_last {
-            let width = u16::try_from(widths.0[place]).unwrap_or(u16::MAX).saturating_add(GAP);
+        let gap = if is_last { 0 } else { GAP };
+        styled.set_padding((0, gap));
+        if !is_last || column.is_number {
+            let width = u16::try_from(widths.0[place]).unwrap_or(u16::MAX).saturating_add(gap);
             styled.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
         }
     }

@@ -55,7 +55,7 @@ pub fn cloudevents_page(records: &[Record], table: &TableName, source: Option<&s
     let mut out = Vec::with_capacity(2 + length);
     for (place, record) in records.iter().enumerate() {
         out.push(if place == 0 { b'[' } else { b',' });
-        let mut members = Members { out: &mut out, is_first: true };
+        let mut members = MembersWriter { out: &mut out, is_first: true };
         if is_cloudevent(record) {
             members.as_it_came(record);
         } else {
@@ -74,12 +74,12 @@ fn is_cloudevent(record: &Record) -> bool {
 }
 
 /// The members of an object that is being written.
-struct Members<'a> {
+struct MembersWriter<'a> {
     out: &'a mut Vec<u8>,
     is_first: bool,
 }
 
-impl Members<'_> {
+impl MembersWriter<'_> {
     fn name(&mut self, name: &str) {
         self.out.push(if self.is_first { b'{' } else { b',' });
         self.is_first = false;
@@ -111,7 +111,9 @@ impl Members<'_> {
         if let Some(time) = times::shown(event.timestamp_ms) {
             self.text("time", &time);
         }
-        self.text("datacontenttype", content_type(&event.payload, headers.get(CONTENT_TYPE)));
+        if !event.is_erased() {
+            self.text("datacontenttype", content_type(&event.payload, headers.get(CONTENT_TYPE)));
+        }
         if let Some(key) = event.key.as_ref().filter(|_| !headers.contains_key("partitionkey")) {
             self.text("partitionkey", key.as_str());
         }
@@ -128,6 +130,11 @@ impl Members<'_> {
     fn end(mut self, record: &Record) {
         self.text(attributes::PARTITION, &record.partition.to_string());
         self.text(attributes::OFFSET, &record.offset.to_string());
+        if record.event.is_erased() {
+            self.text(attributes::ERASED, "true");
+            self.out.push(b'}');
+            return;
+        }
         let payload = &record.event.payload;
         let bytes = payload.bytes();
         match (payload.kind(), std::str::from_utf8(bytes)) {
@@ -153,7 +160,7 @@ fn content_type<'a>(payload: &Payload, said: Option<&'a String>) -> &'a str {
     let (kind, default) = match payload.kind() {
         PayloadKind::Json => (DataKind::Json, "application/json"),
         PayloadKind::Text => (DataKind::Text, "text/plain"),
-        PayloadKind::Bytes => (DataKind::Bytes, "application/octet-stream"),
+        PayloadKind::Bytes | PayloadKind::Erased => (DataKind::Bytes, "application/octet-stream"),
     };
     let is_right = |said: &&String| attributes::is_media_type(said) && DataKind::of(said) == kind;
     said.filter(is_right).map_or(default, String::as_str)

@@ -99,6 +99,11 @@ impl Budget {
         self.holdings.lock().used
     }
 
+    /// Requests that wait for a share of it now.
+    pub fn waiting(&self) -> usize {
+        self.holdings.lock().waiting
+    }
+
     fn peer_of(&self, id: usize) -> Option<Peer> {
         self.holdings.lock().all.get(id).map(|holding| holding.peer)
     }

@@ -5,6 +5,7 @@ pub(crate) mod append;
 pub(crate) mod bulk;
 pub(crate) mod cold;
 pub(crate) mod growth;
+pub(crate) mod identity;
 pub(crate) mod read;
 pub(crate) mod tables;
 

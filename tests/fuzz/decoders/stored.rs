@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cold_s3::{
+    backup::{BackupEntry, BackupMark, BackupRecord, RestoreNote},
     formats::{
-        LocatedSegment, SegmentFormat,
+        self, LocatedSegment, NamedSegment, SegmentFormat, SegmentObjects,
         jsonl::{self, Framing, frame::OpenFrame, index, line},
     },
     manifest,
     state::ColdState,
 };
 use contracts::{
+    erasure::Erasure,
     event::{Event, Record},
     name::{Partition, TableName},
     payload::Payload,
@@ -41,6 +43,16 @@ pub(super) fn goes_round(partition: u32, event: Event) {
     encode::record(&mut shown, &record);
     // Numbers may be greater than any type: it only has to be JSON.
     let _: &serde_json::value::RawValue = serde_json::from_slice(&shown).unwrap();
+}
+
+pub(super) fn erasure(data: &[u8]) {
+    let Ok(erasure) = Erasure::decode(data) else { return };
+    assert_eq!(Erasure::decode(&erasure.encode()).unwrap(), erasure);
+    for (_, part) in erasure.partitions() {
+        let whole = part.span();
+        assert!(part.ranges().all(|range| whole.is_some_and(|whole| whole.overlap(range) == range)));
+        let _ = part.touches(OffsetRange::new(7, 9));
+    }
 }
 
 pub(super) fn stored_keys(data: &[u8]) {
@@ -80,6 +92,7 @@ fn placed(format: FormatId, events: u64) -> LocatedSegment {
     let meta = SegmentMeta {
         range: OffsetRange::new(0, events),
         epoch: 1,
+        rewrite: 0,
         format,
         bytes: 100,
         sha256: String::new(),
@@ -87,6 +100,7 @@ fn placed(format: FormatId, events: u64) -> LocatedSegment {
         min_ms: 0,
         max_ms: 0,
         keys: 0,
+        erased: 0,
         index: Box::default(),
     };
     LocatedSegment {
@@ -121,6 +135,37 @@ pub(super) fn segment(data: &[u8]) {
             event.filter(|event| Payload::new(event.payload.kind(), event.payload.bytes().clone()).is_ok())
         {
             goes_round(0, event);
+        }
+    }
+}
+
+/// The objects of backups, and segments of which nothing is known but their names.
+pub(super) fn backup(data: &[u8]) {
+    if let Ok(mark) = BackupMark::decode(data) {
+        assert_eq!(BackupMark::decode(&mark.encode()).unwrap(), mark);
+    }
+    if let Ok(record) = BackupRecord::decode(data) {
+        assert_eq!(BackupRecord::decode(&record.encode()).unwrap(), record);
+    }
+    if let Ok(note) = RestoreNote::decode(data) {
+        assert_eq!(RestoreNote::decode(&note.encode()).unwrap(), note);
+    }
+    if let Ok(entries) = BackupEntry::decode_list(data) {
+        assert_eq!(BackupEntry::decode_list(&BackupEntry::encode_list(&entries)).unwrap(), entries);
+    }
+    let body = Bytes::copy_from_slice(data);
+    let lines = data.iter().filter(|byte| **byte == b'\n').count() as u64;
+    for format in jsonl::ALL {
+        let named = NamedSegment {
+            key: format!("o{}", format.extension()).into(),
+            partition: Partition::new(TableName::parse("t").unwrap(), 0),
+            range: OffsetRange::new(0, lines.max(1)),
+            epoch: 1,
+            rewrite: 0,
+        };
+        let stored = SegmentObjects { body: body.clone(), beside: format.beside().map(|_| body.clone()) };
+        if let Ok(meta) = formats::describe(&named, &stored) {
+            assert_eq!(meta.range, named.range);
         }
     }
 }

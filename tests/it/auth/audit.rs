@@ -14,39 +14,39 @@ const TURN: Duration = Duration::from_secs(10);
 
 /// A line of the audit log.
 #[derive(Debug)]
-struct AuditSeen(Value);
+pub(super) struct AuditSeen(Value);
 
 impl AuditSeen {
     /// The line, if it is one of the audit log.
-    fn parse(line: &str) -> Option<Self> {
+    pub(super) fn parse(line: &str) -> Option<Self> {
         let line: Value = serde_json::from_str(line).ok()?;
         (line["target"] == "zombi::audit").then_some(Self(line))
     }
 
     /// A field, wherever the form of a line has its fields.
-    fn field(&self, name: &str) -> &Value {
+    pub(super) fn field(&self, name: &str) -> &Value {
         self.0.get(name).unwrap_or_else(|| &self.0["fields"][name])
     }
 
-    fn text(&self, name: &str) -> &str {
+    pub(super) fn text(&self, name: &str) -> &str {
         self.field(name).as_str().unwrap_or_else(|| panic!("no {name} in {}", self.0))
     }
 
     /// The status as a number.
-    fn status(&self) -> u64 {
+    pub(super) fn status(&self) -> u64 {
         let status = self.field("status");
         let number = status.as_u64().or_else(|| status.as_str()?.parse().ok());
         number.unwrap_or_else(|| panic!("no status in {}", self.0))
     }
 
     /// How many denials it stands for.
-    fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.field("count").as_u64().unwrap_or(1)
     }
 }
 
 /// `reader` and `writer` of `orders`, who may do no more, `boss`, and `nobody`.
-async fn start(settings: &[(&str, &str)]) -> Secured {
+pub(super) async fn start(settings: &[(&str, &str)]) -> Secured {
     let bindings = [
         binding("reader", "consumer", &["orders"], &["billing"]),
         binding("writer", "producer", &["orders"], &[]),
@@ -56,7 +56,7 @@ async fn start(settings: &[(&str, &str)]) -> Secured {
 }
 
 /// The next line of the audit log.
-async fn next(s: &mut Secured) -> AuditSeen {
+pub(super) async fn next(s: &mut Secured) -> AuditSeen {
     loop {
         let line = s.z.log_line("").await;
         if let Some(seen) = AuditSeen::parse(&line) {

@@ -4,6 +4,7 @@
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use futures_util::future::join_all;
+use reqwest::{Client, Method, redirect::Policy};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -11,13 +12,13 @@ use super::{
     answered::decided,
     federated::Federated,
     minted::{ISSUER, claims, good, signed_by, usual},
-    secured::{FAILURES, policy, token},
+    secured::{FAILURES, comes, ends, policy, token},
 };
 use testing::{
     certificates::CertifiedServer,
     jwks::{JwksAnswer, JwksServer, KIDS},
     process::Start,
-    server::eventually,
+    server::{answer, eventually},
 };
 
 const AWAY: &str = "503 auth_unavailable";
@@ -250,6 +251,45 @@ async fn a_set_in_a_file_is_read_again_when_it_changes_and_a_bad_one_is_not_take
     federated.file("jwks.json", &whole);
     eventually("the next good file is taken", || async { federated.decision(&rsa).await == "201" }).await;
     federated.expect("the key of before", &p256, "401 unknown_key").await;
+}
+
+/// Its issuer has taken a key back: whoever has it could go on by what it opened.
+#[tokio::test]
+async fn what_was_opened_by_a_key_ends_when_the_key_leaves_the_set() {
+    let mut federated = Federated::prepare_without_url(JwksServer::away(usual()));
+    let path = federated.file("jwks.json", &set_of(&["rsa", "p256"]));
+    federated.z.set("auth.oidc.jwks_file", &path);
+    federated.z.set("limits.wait_secs", "3600");
+    federated.run().await;
+    let (gone, stays) = (good(), signed_by("p256", &claims()));
+    federated.expect("an event", &gone, "201").await;
+    let read = |token: &str, query: &str| {
+        federated.z.request(Method::GET, &format!("/tables/t{query}")).bearer_auth(token)
+    };
+    let tail = async |token: &str| {
+        let mut tail = read(token, "").header("accept", "text/event-stream").send().await.unwrap();
+        comes(&mut tail, "payload").await;
+        tail
+    };
+    let (_, page) = answer(read(&gone, "").send().await.unwrap()).await;
+    let cursor = page["next_cursor"].as_str().unwrap();
+    let poll = tokio::spawn(read(&gone, &format!("?wait=3600&cursor={cursor}")).send());
+    let (lost, mut kept) = (tail(&gone).await, tail(&stays).await);
+    let browser = Client::builder().tls_certs_only([]).redirect(Policy::none()).build().unwrap();
+    let form = browser.post(federated.z.url("/console/sign-in")).header("sec-fetch-site", "same-origin");
+    let form = form.header("content-type", "application/x-www-form-urlencoded").body(format!("token={gone}"));
+    let signed_in = form.send().await.unwrap();
+    let cookie = signed_in.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let by_session = || federated.z.request(Method::GET, "/console/api/tables/t").header("cookie", &cookie);
+    assert_eq!(by_session().send().await.unwrap().status(), 200);
+
+    federated.file("jwks.json", &set_of(&["p256"]));
+    ends(lost).await;
+    let (status, problem) = answer(poll.await.unwrap().unwrap()).await;
+    assert_eq!((status.as_u16(), &problem["reason"]), (401, &json!("unknown_key")), "{problem}");
+    assert_eq!(by_session().send().await.unwrap().status(), 401);
+    federated.expect("another event", &stays, "201").await;
+    comes(&mut kept, "payload").await;
 }
 
 #[tokio::test]

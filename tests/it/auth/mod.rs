@@ -5,6 +5,7 @@
 mod answered;
 mod attacks;
 mod audit;
+mod audit_decided;
 mod cli;
 mod federated;
 mod jwt_carriage;
@@ -19,8 +20,9 @@ mod lists;
 mod minted;
 mod policy;
 mod policy_files;
+mod probes;
 mod quotas;
 mod reload;
 mod routes;
-mod secured;
+pub(crate) mod secured;
 mod tokens;

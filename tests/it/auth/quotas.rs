@@ -30,6 +30,7 @@ async fn over(response: Response, quota: &str) -> Value {
     let retry_after = response.headers().get("retry-after").cloned();
     let answer = answer(response).await;
     expect(quota, &answer, 429, "quota_exceeded");
+    assert_eq!(answer.1["outcome"], "not_written", "whatever was asked for: {}", answer.1);
     let problem = answer.1;
     assert_eq!(problem["quota"], quota, "{problem}");
     let retry_after = retry_after.unwrap_or_else(|| panic!("no Retry-After beside {problem}"));
@@ -164,6 +165,23 @@ async fn a_read_of_the_whole_rest_is_a_stream_too() {
         rest("limited").await.unwrap().status() == StatusCode::OK
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_long_poll_is_a_stream_too_while_it_waits() {
+    let s = start(&json!({"streams": 1}), &[("limits.wait_secs", "3600")]).await;
+    assert_eq!(append(&s, "free", "orders").send().await.unwrap().status(), StatusCode::CREATED);
+    let tail = s.tail("limited", "orders").await;
+    let poll = |wait: &str| s.request("limited", Method::GET, &format!("/tables/orders?wait={wait}")).send();
+    over(poll("1h").await.unwrap(), "streams").await;
+    assert_eq!(s.get("limited", "/tables/orders").await.0, StatusCode::OK, "it waits for nothing");
+    drop(tail);
+    eventually("its place is given back", async || poll("1h").await.unwrap().status() == StatusCode::OK)
+        .await;
+    // What has waited holds nothing any more.
+    let tail = s.tail("limited", "orders").await;
+    over(poll("1h").await.unwrap(), "streams").await;
+    drop(tail);
 }
 
 #[tokio::test]

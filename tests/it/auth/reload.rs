@@ -4,7 +4,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::secured::{FAILURES, NO_ONE, Secured, binding, comes, ends, policy};
+use super::secured::{FAILURES, NO_ONE, Secured, binding, comes, ends, entry, policy, token, tokens_file};
 use testing::server::{answer, eventually};
 
 /// Seconds since 1970 when something was last read, by `what`.
@@ -47,15 +47,13 @@ async fn a_right_that_is_taken_away_ends_streams_and_long_polls() {
     s.policy.swap(&policy(&[owner("writer")]));
     until_reader_gets(&s, StatusCode::FORBIDDEN).await;
     ends(lost).await;
-    match waits.await.unwrap() {
-        Ok(response) => {
-            let (status, page) = answer(response).await;
-            let is_empty = status == StatusCode::OK && page["count"] == 0;
-            assert!(is_empty || status == StatusCode::FORBIDDEN, "{status}: {page}");
-        }
-        // It was cut off, and not given up by its client.
-        Err(error) => assert!(!error.is_timeout(), "{error}"),
-    }
+    let (status, problem) = answer(waits.await.unwrap().unwrap()).await;
+    let said = ["code", "principal", "verb", "resource"].map(|name| problem[name].as_str().unwrap_or(""));
+    assert_eq!(
+        (status, said),
+        (StatusCode::FORBIDDEN, ["forbidden", "token:reader", "read", "table orders"]),
+        "{problem}"
+    );
     // Who comes back is told.
     let resumed = s.request("reader", Method::GET, "/tables/orders").header("accept", "text/event-stream");
     let resumed = resumed.header("last-event-id", &cursor).send().await.unwrap();
@@ -65,6 +63,24 @@ async fn a_right_that_is_taken_away_ends_streams_and_long_polls() {
         StatusCode::CREATED
     );
     comes(&mut kept, "second").await;
+}
+
+#[tokio::test]
+async fn a_long_poll_whose_credential_goes_says_why() {
+    let mut s = start(&[owner("writer"), reader()]).await;
+    let cursor = s.get("reader", "/tables/orders").await.1["next_cursor"].as_str().unwrap().to_owned();
+    let (status, page) = s.get("writer", "/tables/orders").await;
+    assert_eq!((status, &page["count"]), (StatusCode::OK, &json!(1)), "{page}");
+    let waits = s.request("reader", Method::GET, &format!("/tables/orders?wait=3600s&cursor={cursor}"));
+    let waits = tokio::spawn(waits.send());
+    // Another stream of the same token shows that both are being answered.
+    let mut tail = s.tail("reader", "orders").await;
+    comes(&mut tail, "first").await;
+    s.tokens.swap(&tokens_file(&[entry("writer", &token("writer"))]));
+    let (status, problem) = answer(waits.await.unwrap().unwrap()).await;
+    let said = ["code", "reason"].map(|name| problem[name].as_str().unwrap_or(""));
+    assert_eq!((status, said), (StatusCode::UNAUTHORIZED, ["unauthenticated", "unknown_token"]), "{problem}");
+    ends(tail).await;
 }
 
 #[tokio::test]

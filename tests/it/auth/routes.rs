@@ -47,6 +47,9 @@ const RESET: &str = r#"{"table":"t","to":"earliest"}"#;
 /// What shows without doing needs less.
 const RESET_DRY: &str = r#"{"table":"t","to":"earliest","dry_run":true}"#;
 
+/// The id of an erasure that there is not.
+const NO_ERASURE: &str = "00000000-0000-4000-8000-000000000000";
+
 /// All routes of the main port. Those that delete stand last.
 const MAIN: &[RouteCase] = &[
     (Method::POST, "/tables/{table}", RECORD, RouteRight::Append),
@@ -62,6 +65,9 @@ const MAIN: &[RouteCase] = &[
     (Method::HEAD, "/tables/{table}/segments", "", RouteRight::Read),
     (Method::PUT, "/tables/{table}/config", "{}", RouteRight::Manage),
     (Method::POST, "/tables/{table}/flush", "", RouteRight::Manage),
+    (Method::POST, "/tables/{table}/erase", r#"{"offsets":[0]}"#, RouteRight::Manage),
+    (Method::GET, "/tables/{table}/erase/{id}", "", RouteRight::Manage),
+    (Method::HEAD, "/tables/{table}/erase/{id}", "", RouteRight::Manage),
     (Method::GET, "/tables", "", RouteRight::Listed),
     (Method::HEAD, "/tables", "", RouteRight::Listed),
     (Method::GET, "/consumers", "", RouteRight::Listed),
@@ -75,6 +81,8 @@ const MAIN: &[RouteCase] = &[
     (Method::HEAD, "/consumers/{group}/offset?table=t", "", RouteRight::Commit),
     (Method::GET, "/stats", "", RouteRight::Operate),
     (Method::HEAD, "/stats", "", RouteRight::Operate),
+    (Method::GET, "/settings", "", RouteRight::Operate),
+    (Method::HEAD, "/settings", "", RouteRight::Operate),
     (Method::POST, "/flush", "", RouteRight::Operate),
     (Method::GET, "/metrics", "", RouteRight::Operate),
     (Method::HEAD, "/metrics", "", RouteRight::Operate),
@@ -94,6 +102,35 @@ const MAIN: &[RouteCase] = &[
     (Method::OPTIONS, "/tables/{table}/bulk", "", RouteRight::Nothing),
     (Method::OPTIONS, "/consumers/{group}/commit", "", RouteRight::Nothing),
     (Method::OPTIONS, "/consumers/{group}/reset", "", RouteRight::Nothing),
+    // Pages are open by themselves: what they show they ask the API for. See `console`.
+    (Method::GET, "/", "", RouteRight::Nothing),
+    (Method::GET, "/console", "", RouteRight::Nothing),
+    (Method::GET, "/console/", "", RouteRight::Nothing),
+    (Method::GET, "/console/tables", "", RouteRight::Nothing),
+    (Method::GET, "/console/events", "", RouteRight::Nothing),
+    (Method::GET, "/console/consumers", "", RouteRight::Nothing),
+    (Method::GET, "/console/health", "", RouteRight::Nothing),
+    (Method::GET, "/console/sign-in", "", RouteRight::Nothing),
+    (Method::POST, "/console/sign-in", "", RouteRight::Nothing),
+    (Method::GET, "/console/assets/{name}", "", RouteRight::Nothing),
+    (Method::GET, "/console/api/tables", "", RouteRight::Listed),
+    (Method::GET, "/console/api/tables/{table}", "", RouteRight::Read),
+    (Method::GET, "/console/api/tables/{table}/partitions", "", RouteRight::Read),
+    (Method::GET, "/console/api/tables/{table}/config", "", RouteRight::Read),
+    (Method::GET, "/console/api/tables/{table}/segments", "", RouteRight::Read),
+    (Method::GET, "/console/api/tables/{table}/erase/{id}", "", RouteRight::Manage),
+    (Method::GET, "/console/api/consumers", "", RouteRight::Listed),
+    (Method::GET, "/console/api/consumers/{group}", "", RouteRight::Commit),
+    (Method::GET, "/console/api/consumers/{group}/offset?table=t", "", RouteRight::Commit),
+    (Method::GET, "/console/api/stats", "", RouteRight::Operate),
+    (Method::GET, "/console/api/settings", "", RouteRight::Operate),
+    (Method::GET, "/console/api/metrics", "", RouteRight::Operate),
+    (Method::GET, "/console/api/log/level", "", RouteRight::Operate),
+    (Method::GET, "/console/api/livez", "", RouteRight::Nothing),
+    (Method::GET, "/console/api/readyz?verbose", "", RouteRight::Nothing),
+    (Method::GET, "/console/api/startupz", "", RouteRight::Nothing),
+    (Method::GET, "/console/api/health", "", RouteRight::Nothing),
+    (Method::GET, "/console/api/healthz", "", RouteRight::Nothing),
     (Method::DELETE, "/consumers/{group}", "", RouteRight::Rewind),
     (Method::DELETE, "/tables/{table}", "", RouteRight::Manage),
 ];
@@ -124,7 +161,7 @@ async fn with_everybody(settings: &[(&str, &str)]) -> Secured {
 
 /// Asks a route for everybody.
 async fn ask_for_everybody(s: &Secured, is_admin: bool, (method, path, body, wanted): &RouteCase) {
-    let path = path.replace("{table}", "t").replace("{group}", "g");
+    let path = path.replace("{table}", "t").replace("{group}", "g").replace("{id}", NO_ERASURE);
     for who in EVERYBODY {
         let request = if is_admin {
             s.admin(who, method.clone(), &path)
@@ -210,7 +247,7 @@ async fn no_route_is_missing_here() {
     // And those that are not described: what a path answers to.
     for (_, path, ..) in MAIN {
         let place = path.split('?').next().unwrap();
-        let there = place.replace("{table}", "t").replace("{group}", "g");
+        let there = place.replace("{table}", "t").replace("{group}", "g").replace("{id}", NO_ERASURE);
         let response = s.request("operator", Method::PATCH, &there).send().await.unwrap();
         let allow = response.headers().get("allow").map(|value| value.to_str().unwrap().to_owned());
         for method in allow.iter().flat_map(|allow| allow.split(',')).map(str::trim) {

@@ -18,20 +18,20 @@ use testing::{
 };
 
 /// Who sends no credential.
-pub(super) const NO_ONE: &str = "";
+pub(crate) const NO_ONE: &str = "";
 /// Counts files that could not be taken.
-pub(super) const FAILURES: &str = "zombi_auth_reload_failures_total";
+pub(crate) const FAILURES: &str = "zombi_auth_reload_failures_total";
 
 /// What came for a request: its status and its JSON.
-pub(super) type Answered = (StatusCode, Value);
+pub(crate) type Answered = (StatusCode, Value);
 
 /// The token that a name stands for, the same each time.
-pub(super) fn token(name: &str) -> String {
+pub(crate) fn token(name: &str) -> String {
     with_checksum(&URL_SAFE_NO_PAD.encode(Sha256::digest(name)))
 }
 
 /// The token that has these 43 characters.
-pub(super) fn with_checksum(secret: &str) -> String {
+pub(crate) fn with_checksum(secret: &str) -> String {
     let mut crc = Crc::new();
     crc.update(secret.as_bytes());
     format!("zmb_{secret}{}", base62(crc.sum()))
@@ -49,22 +49,22 @@ fn base62(mut number: u32) -> String {
 }
 
 /// What a tokens file says of a token instead of the token.
-pub(super) fn digest_of(token: &str) -> String {
+pub(crate) fn digest_of(token: &str) -> String {
     Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// An entry of a tokens file.
-pub(super) fn entry(name: &str, token: &str) -> Value {
+pub(crate) fn entry(name: &str, token: &str) -> Value {
     json!({"name": name, "sha256": digest_of(token)})
 }
 
 /// A tokens file. JSON is YAML.
-pub(super) fn tokens_file(entries: &[Value]) -> String {
+pub(crate) fn tokens_file(entries: &[Value]) -> String {
     json!({"version": 1, "tokens": entries}).to_string()
 }
 
 /// What a name may do, by its role.
-pub(super) fn binding(name: &str, role: &str, tables: &[&str], groups: &[&str]) -> Value {
+pub(crate) fn binding(name: &str, role: &str, tables: &[&str], groups: &[&str]) -> Value {
     let mut binding = json!({"subjects": [format!("token:{name}")], "role": role, "tables": tables});
     if !groups.is_empty() {
         binding["groups"] = json!(groups);
@@ -73,12 +73,12 @@ pub(super) fn binding(name: &str, role: &str, tables: &[&str], groups: &[&str]) 
 }
 
 /// A policy without quotas. JSON is YAML.
-pub(super) fn policy(bindings: &[Value]) -> String {
+pub(crate) fn policy(bindings: &[Value]) -> String {
     json!({"version": 1, "bindings": bindings}).to_string()
 }
 
 /// A file as a kubelet mounts it: its name leads over `..data` to a directory that is replaced as a whole.
-pub(super) struct Mount {
+pub(crate) struct Mount {
     directory: TempDir,
     name: &'static str,
     turn: u32,
@@ -93,12 +93,12 @@ impl Mount {
     }
 
     /// Where the file is.
-    pub(super) fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.directory.path().join(self.name)
     }
 
     /// Puts another text in its place, from one moment to the next. The file's own link stays as it is.
-    pub(super) fn swap(&mut self, text: &str) {
+    pub(crate) fn swap(&mut self, text: &str) {
         let root = self.directory.path();
         let (old, new) = (format!("..turn_{}", self.turn), format!("..turn_{}", self.turn + 1));
         fs::create_dir(root.join(&new)).unwrap();
@@ -112,16 +112,16 @@ impl Mount {
     }
 
     /// Writes into the file that is there, as an editor does, or a copy that is not done yet.
-    pub(super) fn overwrite(&self, text: &str) {
+    pub(crate) fn overwrite(&self, text: &str) {
         fs::write(self.path(), text).unwrap();
     }
 }
 
 /// A server with `auth.mode = required`.
-pub(super) struct Secured {
-    pub(super) z: TestServer,
-    pub(super) policy: Mount,
-    pub(super) tokens: Mount,
+pub(crate) struct Secured {
+    pub(crate) z: TestServer,
+    pub(crate) policy: Mount,
+    pub(crate) tokens: Mount,
 }
 
 /// The two files; each of these names has its token.
@@ -140,7 +140,7 @@ fn required(policy: &Mount, tokens: &Mount) -> [(&'static str, String); 3] {
 
 impl Secured {
     /// Hot only, with a policy, a token for each of the names, and settings.
-    pub(super) async fn start(policy: &str, names: &[&str], settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(policy: &str, names: &[&str], settings: &[(&str, &str)]) -> Self {
         let (policy, tokens) = mounts(policy, names);
         let required = required(&policy, &tokens);
         let mut all: Vec<(&str, &str)> = required.iter().map(|(key, value)| (*key, value.as_str())).collect();
@@ -150,7 +150,7 @@ impl Secured {
     }
 
     /// With a bucket; flushes on request only.
-    pub(super) async fn start_tiered(policy: &str, names: &[&str]) -> Self {
+    pub(crate) async fn start_tiered(policy: &str, names: &[&str]) -> Self {
         let (policy, tokens) = mounts(policy, names);
         let mut z = TestServer::tiered(&[]).await;
         for (key, value) in required(&policy, &tokens) {
@@ -161,37 +161,37 @@ impl Secured {
     }
 
     /// Somebody's request on the main port.
-    pub(super) fn request(&self, who: &str, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, who: &str, method: Method, path: &str) -> RequestBuilder {
         with_credential(self.z.request(method, path), who)
     }
 
     /// Somebody's request on the admin port.
-    pub(super) fn admin(&self, who: &str, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn admin(&self, who: &str, method: Method, path: &str) -> RequestBuilder {
         with_credential(self.z.client.request(method, self.z.admin_url(path)), who)
     }
 
     /// GET: status and JSON.
-    pub(super) async fn get(&self, who: &str, path: &str) -> Answered {
+    pub(crate) async fn get(&self, who: &str, path: &str) -> Answered {
         ask(self.request(who, Method::GET, path)).await
     }
 
     /// POST of JSON: status and JSON.
-    pub(super) async fn post(&self, who: &str, path: &str, body: &Value) -> Answered {
+    pub(crate) async fn post(&self, who: &str, path: &str, body: &Value) -> Answered {
         ask(self.request(who, Method::POST, path).json(body)).await
     }
 
     /// PUT of JSON: status and JSON.
-    pub(super) async fn put(&self, who: &str, path: &str, body: &Value) -> Answered {
+    pub(crate) async fn put(&self, who: &str, path: &str, body: &Value) -> Answered {
         ask(self.request(who, Method::PUT, path).json(body)).await
     }
 
     /// DELETE: status and JSON.
-    pub(super) async fn delete(&self, who: &str, path: &str) -> Answered {
+    pub(crate) async fn delete(&self, who: &str, path: &str) -> Answered {
         ask(self.request(who, Method::DELETE, path)).await
     }
 
     /// The payloads of a table of at most 10,000 events; none if it is not there.
-    pub(super) async fn payloads(&self, who: &str, table: &str) -> Vec<Value> {
+    pub(crate) async fn payloads(&self, who: &str, table: &str) -> Vec<Value> {
         let (status, page) = self.get(who, &format!("/tables/{table}?limit=10000")).await;
         if status == StatusCode::NOT_FOUND {
             return Vec::new();
@@ -202,7 +202,7 @@ impl Secured {
     }
 
     /// A metric, as the admin port shows it to everybody: the sum over its labels.
-    pub(super) async fn metric(&self, name: &str) -> f64 {
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
         let request = self.admin(NO_ONE, Method::GET, "/metrics");
         let text = request.send().await.unwrap().text().await.unwrap();
         let is_its = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
@@ -211,7 +211,7 @@ impl Secured {
     }
 
     /// Opens a stream of a table's events.
-    pub(super) async fn tail(&self, who: &str, table: &str) -> Response {
+    pub(crate) async fn tail(&self, who: &str, table: &str) -> Response {
         let request = self.request(who, Method::GET, &format!("/tables/{table}"));
         let response = request.header("accept", "text/event-stream").send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK, "{who} at {table}");
@@ -224,17 +224,17 @@ fn with_credential(request: RequestBuilder, who: &str) -> RequestBuilder {
 }
 
 /// Sends a request.
-pub(super) async fn ask(request: RequestBuilder) -> Answered {
+pub(crate) async fn ask(request: RequestBuilder) -> Answered {
     answer(request.send().await.unwrap()).await
 }
 
 /// An answer must be this problem, for what was sent.
-pub(super) fn expect(sent: impl Display, (status, body): &Answered, wanted: u16, code: &str) {
+pub(crate) fn expect(sent: impl Display, (status, body): &Answered, wanted: u16, code: &str) {
     assert_eq!((status.as_u16(), &body["code"]), (wanted, &json!(code)), "{sent}: {body}");
 }
 
 /// Reads a stream on until a text has come.
-pub(super) async fn comes(stream: &mut Response, text: &str) {
+pub(crate) async fn comes(stream: &mut Response, text: &str) {
     let mut came = String::new();
     while !came.contains(text) {
         let piece = timeout(PATIENCE, stream.chunk()).await.expect("it comes in time").unwrap();
@@ -244,7 +244,7 @@ pub(super) async fn comes(stream: &mut Response, text: &str) {
 }
 
 /// Reads a stream on until the server ends it, cleanly or not.
-pub(super) async fn ends(mut stream: Response) {
+pub(crate) async fn ends(mut stream: Response) {
     loop {
         match timeout(PATIENCE, stream.chunk()).await.expect("it goes on, or ends") {
             Ok(Some(_)) => {}
@@ -259,7 +259,7 @@ pub(super) async fn ends(mut stream: Response) {
 }
 
 /// A start with these two files; they and its volume are in the directory.
-pub(super) fn start_with_files(policy: &str, tokens: &str) -> (Start, TempDir) {
+pub(crate) fn start_with_files(policy: &str, tokens: &str) -> (Start, TempDir) {
     let directory = TempDir::new().unwrap();
     let write = |name: &str, text: &str| {
         let path = directory.path().join(name);

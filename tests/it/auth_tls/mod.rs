@@ -2,6 +2,7 @@
 
 mod clients;
 mod reload;
+mod required;
 mod stalls;
 mod starts;
 

@@ -179,3 +179,44 @@ async fn only_the_names_that_are_listed_lead_here() {
     let (_, page) = ask(z.request(Method::GET, "/tables/t").header("host", "zombi")).await;
     assert_eq!(page["count"], 6);
 }
+
+/// With DNS rebinding a page's name leads here. Its GETs have no `Origin`, and to `http://` no `Sec-Fetch-*`.
+#[tokio::test]
+async fn a_page_that_was_led_here_by_its_own_name_reads_nothing() {
+    let z = TestServer::start_with(&[]).await;
+    let record = r#"{"payload":1}"#;
+    assert_eq!(send(&z, Method::POST, "/tables/t", &[], record).await.0, StatusCode::CREATED);
+    let name = ("host", "rebound.example.com:8080");
+    let of_a_browser = [name, ("accept", "*/*"), ("accept-language", "de-DE,de;q=0.9")];
+    for path in ["/tables/t", "/tables", "/stats", "/metrics"] {
+        let answer = send(&z, Method::GET, path, &of_a_browser, "").await;
+        expect_problem(path, &answer, 421, "wrong_host");
+        // Programs may use any name.
+        assert_eq!(send(&z, Method::GET, path, &[name], "").await.0, StatusCode::OK, "{path}");
+        let ours = [("accept-language", "de-DE,de;q=0.9")];
+        assert_eq!(send(&z, Method::GET, path, &ours, "").await.0, StatusCode::OK, "{path}");
+    }
+}
+
+/// The admin port has no list of names, and what is sent from a page of elsewhere changes nothing there
+/// either.
+#[tokio::test]
+async fn the_admin_port_is_asked_by_any_name_and_written_to_by_no_foreign_page() {
+    let z = TestServer::start_with(&[("http.hosts", "zombi")]).await;
+    let ask_admin = async |method: Method, path: &str, origin: Option<&str>| {
+        let request = z.client.request(method, z.admin_url(path)).header("host", "ops.example.com");
+        let request = request.header("accept-language", "en").json(&json!({"level": "info"}));
+        let request = match origin {
+            Some(origin) => request.header("origin", origin),
+            None => request,
+        };
+        ask(request).await
+    };
+    for path in ["/readyz", "/log/level"] {
+        assert_eq!(ask_admin(Method::GET, path, None).await.0, StatusCode::OK, "{path}");
+    }
+    let same = ask_admin(Method::PUT, "/log/level", Some("http://ops.example.com")).await;
+    assert_eq!(same.0, StatusCode::OK, "{}", same.1);
+    let foreign = ask_admin(Method::PUT, "/log/level", Some("https://elsewhere.example.com")).await;
+    expect_problem("a foreign page", &foreign, 403, "cross_origin");
+}

@@ -1,14 +1,20 @@
 //! What the environment says of S3 and of the log: taken where the setting is not given, and never a reason
 //! to panic or to be silent.
 
+use std::sync::atomic::Ordering::SeqCst;
+
+use hyper::http::request::Parts;
+use reqwest::StatusCode;
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::{FAILED, USAGE, says, says_one_of};
 use testing::{
+    faults::StandingRefusal,
     process::Start,
-    s3::{ACCESS_KEY, ObjectStore, S3Server, SECRET_KEY},
-    server::BUCKET,
+    s3::{ACCESS_KEY, ObjectStore, S3Server, SECOND_ACCESS_KEY, SECRET_KEY},
+    server::{BUCKET, eventually},
 };
 
 async fn store() -> S3Server {
@@ -227,4 +233,45 @@ async fn an_endpoint_that_is_empty_hides_no_other() {
     let start = start.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
     drop(start.env("AWS_ENDPOINT_URL_S3", "").env("AWS_ENDPOINT_URL", &s3.endpoint()).ready().await);
     assert!(!s3.store.object_puts().is_empty(), "it was not asked");
+}
+
+/// A file of credentials, as a Secret that is mounted holds one.
+fn credentials(volume: &TempDir, key: &str) -> String {
+    let path = volume.path().join("credentials");
+    let text = format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = {SECRET_KEY}\n");
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+/// Whether a request is signed with the first of the two keys that the server knows.
+fn is_of_first_key(head: &Parts) -> bool {
+    let signed = head.headers.get("authorization").and_then(|value| value.to_str().ok());
+    signed.is_some_and(|text| text.contains(&format!("Credential={ACCESS_KEY}/")))
+}
+
+#[tokio::test]
+async fn a_file_of_credentials_is_read_again_when_s3_rejects_what_it_held() {
+    let (s3, volume) = (store().await, TempDir::new().unwrap());
+    let file = credentials(&volume, ACCESS_KEY);
+    let start = without_keys(serve(&volume).with_bucket(&s3.endpoint()));
+    let process = start.env("AWS_SHARED_CREDENTIALS_FILE", &file).ready().await;
+    let append = "/tables/t?wait_for=cold";
+    let (status, body) = process.post(process.main(), append, &json!({"payload": 1})).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+
+    // The key is withdrawn before anybody has changed the file: the volume goes on by itself.
+    let withdrawn = StandingRefusal::only(is_of_first_key, 403, "InvalidAccessKeyId");
+    s3.store.refuse(Some(withdrawn));
+    let (status, body) = process.post(process.main(), "/tables/t", &json!({"payload": 2})).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    eventually("S3 is asked with the withdrawn key", || async { s3.store.refused.load(SeqCst) > 0 }).await;
+
+    credentials(&volume, SECOND_ACCESS_KEY);
+    eventually("everything is flushed with the new key, without a restart", || async {
+        process.post(process.main(), "/flush", &json!(null)).await.0 == StatusCode::OK
+    })
+    .await;
+    let (status, body) = process.post(process.main(), append, &json!({"payload": 3})).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    assert_eq!(process.terminate().await, Some(0));
 }

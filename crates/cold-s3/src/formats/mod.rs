@@ -32,6 +32,21 @@ pub struct LocatedSegment {
     pub meta: Arc<SegmentMeta>,
 }
 
+/// A segment of which only the name is known.
+#[derive(Debug, Clone)]
+pub struct NamedSegment {
+    /// The key below the prefix.
+    pub key: Arc<str>,
+    /// The partition that it belongs to.
+    pub partition: Partition,
+    /// Its offsets.
+    pub range: OffsetRange,
+    /// The epoch of the writer that planned it.
+    pub epoch: u64,
+    /// Which one it is of those with its range and epoch.
+    pub rewrite: u32,
+}
+
 /// A read of one segment.
 #[derive(Debug, Clone)]
 pub struct SegmentQuery {
@@ -105,6 +120,12 @@ pub trait SegmentFormat: Send + Sync {
         stored: &SegmentObjects,
         take: &mut dyn FnMut(Record),
     ) -> Result<(), StorageError>;
+
+    /// Describes a segment by whole objects alone, as its manifest did.
+    ///
+    /// # Errors
+    /// `Corrupt` if they are not a whole segment of this format and name.
+    fn describe(&self, named: &NamedSegment, stored: &SegmentObjects) -> Result<SegmentMeta, StorageError>;
 }
 
 /// All known formats, each of which can be read and written.
@@ -115,6 +136,21 @@ pub fn all() -> impl Iterator<Item = &'static dyn SegmentFormat> {
 /// The format with this name, if it is known.
 pub fn find(id: FormatId) -> Option<&'static dyn SegmentFormat> {
     all().find(|format| format.id() == id)
+}
+
+/// Describes a segment by whole objects alone, in the format that its key and its bytes tell.
+///
+/// # Errors
+/// `Corrupt` if they are not a whole segment of any format: why the newest does not fit.
+pub fn describe(named: &NamedSegment, stored: &SegmentObjects) -> Result<SegmentMeta, StorageError> {
+    let mut first = None;
+    for format in all().filter(|format| named.key.ends_with(format.extension())) {
+        match format.describe(named, stored) {
+            Ok(meta) => return Ok(meta),
+            Err(error) => _ = first.get_or_insert(error),
+        }
+    }
+    Err(first.unwrap_or_else(|| StorageError::corrupt(&named.key, "no format has keys of this ending")))
 }
 
 /// The format of a segment.

@@ -16,13 +16,18 @@ pub use self::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use contracts::clock::TimestampMs;
+use contracts::{clock::TimestampMs, erasure::Erasure};
 
 /// Every manifest whose number is a multiple of this is a checkpoint: it holds the whole state.
 pub const CHECKPOINT_EVERY: u64 = 100;
 /// Offsets reserved beyond those given: a writer that finds an empty volume starts after them, so that it
 /// gives none twice.
 pub const RESERVED_OFFSETS: u64 = 1 << 28;
+
+/// As serde asks: whether a number is left out.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
 
 /// One link of the chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +47,16 @@ pub struct Manifest {
     pub written_ms: TimestampMs,
     /// The number of the last checkpoint up to this manifest.
     pub checkpoint: u64,
+    /// Seconds that its writer may go on for without seeing the chain; 0 if it needs no lease.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lease_secs: u64,
+    /// Seconds that a writer which takes over must wait, whatever this one's own lease is: its writer was
+    /// still waiting for the lease of the one before it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub awaits_secs: u64,
+    /// Whether its writer has stopped, and nobody needs to wait for its lease.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub released: bool,
     /// Whether it is the first manifest of its epoch.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub opens: bool,
@@ -87,6 +102,12 @@ pub struct Changes {
     /// The consumer offsets that no longer exist.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forgotten: Vec<ConsumerKey>,
+    /// Erasures, as they are after this manifest: what is erased, and when.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub erasures: Vec<Erasure>,
+    /// Erasures that are no longer listed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlisted: Vec<Uuid>,
 }
 
 impl Changes {
@@ -115,6 +136,9 @@ pub struct Checkpoint {
     pub tables: Vec<TableEntry>,
     /// Every committed consumer offset.
     pub consumers: Vec<ConsumerEntry>,
+    /// Every erasure that is under way, and the last ones that are done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub erasures: Vec<Erasure>,
     /// The numbers of the manifests that began an epoch. They are kept for ever, so that a writer that was
     /// overtaken long ago finds another's manifest under the number it wants next.
     pub openings: Vec<u64>,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::partition;
+use super::{is_zero, partition};
 use crate::formats;
 use contracts::{
     clock::TimestampMs,
@@ -26,6 +26,9 @@ pub struct SegmentEntry {
     pub end: Offset,
     /// The epoch in its name.
     pub epoch: u64,
+    /// The number at the end of its name, if it was written anew by itself.
+    #[serde(default, skip_serializing_if = "is_zero_u32")]
+    pub rewrite: u32,
     /// The name of its format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
@@ -40,6 +43,10 @@ pub struct SegmentEntry {
     pub appended_ms: TimestampMs,
     /// How many of its events have an idempotency key.
     pub keys: u64,
+    /// How many of its events are erased. A program that does not know of erased events does not know of this
+    /// either, and refuses.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub erased: u64,
     /// The smallest timestamp in it.
     #[serde(default)]
     pub min_ms: TimestampMs,
@@ -67,12 +74,14 @@ impl SegmentEntry {
             start: meta.range.start,
             end: meta.range.end,
             epoch: meta.epoch,
+            rewrite: meta.rewrite,
             format: Some(meta.format.to_string()),
             zstd: None,
             bytes: meta.bytes,
             sha256: meta.sha256.clone(),
             appended_ms: meta.appended_ms,
             keys: meta.keys,
+            erased: meta.erased,
             min_ms: meta.min_ms,
             max_ms: meta.max_ms,
             index: Some(IndexText::new(&index)),
@@ -103,6 +112,7 @@ impl SegmentEntry {
         let meta = SegmentMeta {
             range: OffsetRange::new(self.start, self.end),
             epoch: self.epoch,
+            rewrite: self.rewrite,
             format: id,
             bytes: self.bytes,
             sha256: self.sha256.clone(),
@@ -110,6 +120,7 @@ impl SegmentEntry {
             min_ms: self.min_ms,
             max_ms: self.max_ms,
             keys: self.keys,
+            erased: self.erased,
             index: Box::default(),
         };
         let meta = format.index_from_json(meta, &index.as_ref().map(IndexText::value).unwrap_or_default());
@@ -126,6 +137,11 @@ impl SegmentEntry {
             _ => None,
         }
     }
+}
+
+/// As serde asks: whether a number is left out.
+fn is_zero_u32(number: &u32) -> bool {
+    *number == 0
 }
 
 /// JSON that is kept as text, which takes a tenth of the memory: a checkpoint holds one for each segment.

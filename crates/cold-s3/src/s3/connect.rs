@@ -2,14 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::{
+    BehaviorVersion, ConfigLoader, Region, identity::IdentityCache, retry::RetryConfig,
+    timeout::TimeoutConfig,
+};
 use aws_sdk_s3::{
     Client,
     config::{RequestChecksumCalculation, ResponseChecksumValidation},
     types::{ServerSideEncryption, StorageClass},
 };
 
-use super::Objects;
+use super::{Objects, credentials::RereadCredentials};
 
 /// Where the bucket is, and how requests are sent.
 #[derive(Debug, Clone)]
@@ -32,6 +35,8 @@ pub struct S3Options {
     pub is_unfenced: bool,
     /// Credentials that were read already; `None` to use the usual AWS chain.
     pub credentials: Option<Credentials>,
+    /// Whether the usual chain finds them in a file, which is read again when S3 rejects them.
+    pub has_credentials_file: bool,
     /// Certificates of the authorities to trust instead of the system's, as PEM.
     pub authorities: Option<Vec<u8>>,
     /// How the server stores objects.
@@ -69,14 +74,11 @@ pub struct ObjectOptions {
 impl Objects {
     /// The objects of a bucket, with a new client. Sends no request yet.
     pub async fn connect(options: &S3Options) -> Self {
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(Duration::from_secs(5).min(options.attempt_timeout))
-            .operation_attempt_timeout(options.attempt_timeout)
-            .build();
-        let mut shared = aws_config::defaults(BehaviorVersion::latest())
-            .region(Region::new(options.region.clone()))
-            .retry_config(RetryConfig::standard().with_max_attempts(options.attempts))
-            .timeout_config(timeouts);
+        let mut shared = loader(options);
+        let reread = options.has_credentials_file.then(|| {
+            let options = options.clone();
+            RereadCredentials::new(move || loader(&options))
+        });
         if let Some(Credentials { key_id, secret, token }) = options.credentials.clone() {
             shared = shared.credentials_provider(aws_sdk_s3::config::Credentials::new(
                 key_id,
@@ -86,8 +88,8 @@ impl Objects {
                 "environment",
             ));
         }
-        if let Some(pem) = &options.authorities {
-            shared = shared.http_client(trusting(pem));
+        if let Some(reread) = &reread {
+            shared = shared.credentials_provider(reread.clone());
         }
         let shared = shared.load().await;
         // Segments and manifests carry checksums of their own, and many servers reject the optional ones.
@@ -98,6 +100,10 @@ impl Objects {
         let mut config = aws_sdk_s3::config::Builder::from(&shared)
             .request_checksum_calculation(calculate)
             .response_checksum_validation(validate);
+        if let Some(reread) = reread {
+            // It keeps them itself, for as long as S3 takes them.
+            config = config.interceptor(reread).identity_cache(IdentityCache::no_cache());
+        }
         if let Some(endpoint) = &options.endpoint {
             config = config.endpoint_url(endpoint).force_path_style(true);
         }
@@ -105,6 +111,22 @@ impl Objects {
             Self::new(Client::from_conf(config.build()), options.bucket.clone(), options.prefix.clone());
         let (is_unfenced, object_options) = (options.is_unfenced, Arc::new(options.objects.clone()));
         Self { body_timeout: options.attempt_timeout, is_unfenced, object_options, ..objects }
+    }
+}
+
+/// What is read of the environment and its files, and how requests are sent.
+fn loader(options: &S3Options) -> ConfigLoader {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(5).min(options.attempt_timeout))
+        .operation_attempt_timeout(options.attempt_timeout)
+        .build();
+    let loader = aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::new(options.region.clone()))
+        .retry_config(RetryConfig::standard().with_max_attempts(options.attempts))
+        .timeout_config(timeouts);
+    match &options.authorities {
+        Some(pem) => loader.http_client(trusting(pem)),
+        None => loader,
     }
 }
 
@@ -142,6 +164,7 @@ mod tests {
                 secret: "zombi-secret".to_owned(),
                 token: None,
             }),
+            has_credentials_file: false,
             authorities: None,
             objects: ObjectOptions::default(),
         };

@@ -1,6 +1,6 @@
 //! What connects to the bucket, from the settings and the usual `AWS_*` names.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use tracing::warn;
@@ -39,6 +39,7 @@ impl S3Options {
             with_checksums: settings.checksums == Checksums::WhenSupported,
             is_unfenced: settings.unfenced,
             credentials: credentials(environment)?,
+            has_credentials_file: has_credentials_file(environment),
             authorities,
             objects: ObjectOptions {
                 sse: settings.sse.map(|sse| match sse {
@@ -134,6 +135,17 @@ fn credentials(environment: &BTreeMap<String, String>) -> Result<Option<Credenti
     }
 }
 
+/// Whether credentials come from a file: one that is named, or the one that is looked for. A key pair in the
+/// environment comes first, and then the file does not matter.
+fn has_credentials_file(environment: &BTreeMap<String, String>) -> bool {
+    if environment.contains_key("AWS_ACCESS_KEY_ID") {
+        return false;
+    }
+    let usual = |home: &str| Path::new(home).join(".aws").join("credentials").is_file();
+    named(&["AWS_SHARED_CREDENTIALS_FILE"], environment).is_some()
+        || named(&["HOME"], environment).is_some_and(|(_, home)| usual(home))
+}
+
 /// Checks the address of an S3 server.
 ///
 /// # Errors
@@ -182,6 +194,19 @@ mod tests {
         .unwrap()
         .unwrap();
         assert_eq!((options.region.as_str(), options.endpoint), ("us-east-1", None));
+    }
+
+    #[test]
+    fn a_file_of_credentials_is_read_again_unless_the_environment_has_a_key_pair() {
+        let named = ("AWS_SHARED_CREDENTIALS_FILE", "/etc/zombi/s3/credentials");
+        let key = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "s")];
+        let rereads = |pairs: &[(&str, &str)]| {
+            let options = S3Options::from_settings(&settings(), &environment(pairs));
+            options.unwrap().unwrap().has_credentials_file
+        };
+        assert!(rereads(&[named]));
+        assert!(!rereads(&[named, key[0], key[1]]));
+        assert!(!rereads(&[("AWS_SHARED_CREDENTIALS_FILE", ""), ("HOME", "/nonexistent")]));
     }
 
     #[test]

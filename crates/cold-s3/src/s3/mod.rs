@@ -1,11 +1,14 @@
 //! Objects over aws-sdk-s3: get, ranged get, create-only put, list, delete. Knows nothing of their content.
 
 mod connect;
+mod copy;
+mod credentials;
 mod environment;
 mod refusal;
 
 pub use self::{
     connect::{Credentials, ObjectOptions, S3Options},
+    copy::FoundObject,
     environment::check_endpoint,
 };
 
@@ -179,18 +182,14 @@ impl Objects {
     /// `Unavailable`: the object may have been created all the same. `Denied`, also by a store that does not
     /// support the condition.
     pub async fn create(&self, key: &str, body: Bytes) -> Result<Created, StorageError> {
-        if !self.is_fenced() && self.get(key).await?.is_some() {
-            return Ok(Created::Exists);
-        }
-        self.put_new(key, body, None, self.is_fenced()).await
+        self.create_as(key, body, false).await
     }
 
-    /// Puts an object whether or not it exists. For the probe: a store that takes this PUT but not the one of
-    /// [`Objects::create`] rejects the condition.
+    /// Puts an object whether or not it exists.
     ///
     /// # Errors
     /// Those of [`Objects::create`].
-    pub(super) async fn put_over(&self, key: &str, body: Bytes) -> Result<(), StorageError> {
+    pub(crate) async fn put_over(&self, key: &str, body: Bytes) -> Result<(), StorageError> {
         self.put_new(key, body, None, false).await.map(drop)
     }
 

@@ -75,12 +75,12 @@ pub(super) async fn retired(
     .await
 }
 
-/// Deletes manifests that are no longer needed.
+/// Deletes manifests that are no longer needed to read a state up to `keep_ms` ago.
 ///
 /// # Errors
 /// `Unavailable` while the chain is not open.
-pub(super) async fn manifests(cold: &S3Cold) -> Result<(), StorageError> {
-    let outdated = cold.outdated().await?;
+pub(super) async fn manifests(cold: &S3Cold, keep_ms: i64) -> Result<(), StorageError> {
+    let outdated = cold.outdated(keep_ms).await?;
     let deleted = delete(cold, outdated.iter().copied().map(manifest::key).collect()).await;
     let is_left = |number: &u64| deleted.binary_search(&manifest::key(*number)).is_err();
     cold.still_outdated(outdated.into_iter().filter(is_left).collect()).await

@@ -233,7 +233,8 @@ fn replace(state: &ColdState, merged: &[(Partition, Vec<Arc<SegmentMeta>>, Segme
         let segments =
             state.partitions.get(partition).map(|cold| cold.segments.as_slice()).unwrap_or_default();
         let is_there = |meta: &Arc<SegmentMeta>| {
-            segments.iter().any(|segment| segment.range == meta.range && segment.epoch == meta.epoch)
+            let name = (meta.range, meta.epoch, meta.rewrite);
+            segments.iter().any(|segment| (segment.range, segment.epoch, segment.rewrite) == name)
         };
         if run.iter().all(is_there) {
             changes.removed.extend(run.iter().map(|meta| SegmentRef::new(partition, meta.range)));

@@ -3,6 +3,7 @@
 //! there is time.
 
 mod deleting;
+mod erasing;
 mod merging;
 mod sweep;
 
@@ -74,7 +75,7 @@ impl ColdUpkeep for S3Cold {
             retired_since,
         )
         .await?;
-        deleting::manifests(self).await?;
+        deleting::manifests(self, manifests.keep_secs.ms()).await?;
         // A sweep that fails does not keep segments from being merged.
         let swept = sweep.run(self, catalog, grace).await;
         MergeRound::new(self, *compact, &catalog.tables(), cursor).merge(until).await?;

@@ -14,25 +14,27 @@ use metrics::{Counter, Histogram, counter, describe_gauge, gauge, histogram};
 
 use self::names::{
     APPEND_BATCH_BYTES, APPEND_BATCH_REQUESTS, APPEND_BATCH_SECONDS, APPEND_QUEUE, APPENDED, AUTH_ENABLED,
-    AUTH_KEYS, AUTH_LOADED_AT, AUTH_RELOAD_FAILURES, BUILD_INFO, COLD_ENABLED, COMMITTED, COMPACTED_BYTES,
-    COMPACTED_SEGMENTS, CONNECTIONS, CONSUMER_LAG, COUNTERS, DUPLICATES, EVICTED, FLUSH_FAILURES,
-    FLUSH_SECONDS, FLUSHED_AT, FLUSHED_BYTES, FLUSHED_EVENTS, FLUSHED_SEGMENTS, GROUPS, GROUPS_EXPIRED,
-    HOT_BYTES, KEY_WINDOW, KEY_WINDOW_SETTING, KEYS, LAGS, LOG_DROPPED, LOST_OFFSETS, PARTITIONS, READ,
-    READY, REFUSED, REJECTED, S3_CONTACT, S3_REQUESTS, S3_SECONDS, SCANNED, SWEPT, TABLES, UNFLUSHED_AGE,
-    UNFLUSHED_BYTES, UNFLUSHED_EVENTS, UPKEEP_DUE, UPKEEP_FAILURES,
+    AUTH_KEYS, AUTH_LOADED_AT, AUTH_RELOAD_FAILURES, BUDGET_WAITING, BUILD_INFO, COLD_ENABLED, COMMITTED,
+    COMPACTED_BYTES, COMPACTED_SEGMENTS, CONNECTIONS, CONSUMER_LAG, COUNTERS, DISK, DISK_FREE, DUPLICATES,
+    EVICTED, FLUSH_FAILURES, FLUSH_SECONDS, FLUSHED_AT, FLUSHED_BYTES, FLUSHED_EVENTS, FLUSHED_SEGMENTS,
+    GROUPS, GROUPS_EXPIRED, HOT_BYTES, HOT_MAX, KEY_WINDOW, KEY_WINDOW_SETTING, KEYS, LAGS, LOG_DROPPED,
+    LOST_OFFSETS, MEMORY_MAX, PARTITIONS, READ, READY, RECOVERIES, REFUSED, REJECTED, S3_CONTACT,
+    S3_REQUESTS, S3_SECONDS, SCANNED, SWEPT, TABLES, UNFLUSHED_AGE, UNFLUSHED_BYTES, UNFLUSHED_EVENTS,
+    UPKEEP_DUE, UPKEEP_FAILURES,
 };
 pub use self::{
     http::HttpCounts,
     names::{BUCKETS, MetricPattern},
 };
 use crate::{
+    clock::{Clock, SystemClock},
     gauge::Gauge,
     idempotency::KeyWindow,
     name::{GroupName, TableName},
 };
 
 /// Why requests are turned away with 503: `reason` of `zombi_refused_total`.
-pub const REFUSALS: [&str; 16] = [
+pub const REFUSALS: [&str; 18] = [
     "queue_full",
     "hot_full",
     "disk_full",
@@ -42,6 +44,8 @@ pub const REFUSALS: [&str; 16] = [
     "cold_reads",
     "keys_full",
     "slow",
+    "erasures",
+    "fence_unknown",
     "closing",
     "fenced",
     "starting",
@@ -51,13 +55,42 @@ pub const REFUSALS: [&str; 16] = [
     "write_failed",
 ];
 
+/// What requests wait for a share of: `budget` of `zombi_budget_waiting_requests`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AwaitedBudget {
+    /// Memory for bodies: `limits.inflight_bytes`.
+    Memory,
+    /// Memory for answers: `limits.response_bytes`.
+    Answers,
+    /// Turns to read from RocksDB: `limits.concurrent_reads`.
+    HotReads,
+    /// Turns to read from S3: `limits.cold_reads`.
+    ColdReads,
+}
+
+impl AwaitedBudget {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Memory, Self::Answers, Self::HotReads, Self::ColdReads];
+
+    /// Where it is known as a reason to refuse too, the same word.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Answers => "answers",
+            Self::HotReads => "hot_reads",
+            Self::ColdReads => "cold_reads",
+        }
+    }
+}
+
 /// Tables that are shown by name where lines were left out.
 const REJECTED_TABLES: usize = 1000;
 /// The label of the others; no table can be called so.
 const OTHER_TABLES: &str = "(others)";
 
-/// Describes every metric to the installed recorder, and sets counters and gauges to 0.
-pub fn describe() {
+/// Describes every metric to the installed recorder, and sets counters and gauges to 0. `revision` is the
+/// commit that the program was built from.
+pub fn describe(revision: &'static str) {
     names::describe();
     // They exist from the first scrape, so that a rate sees the first increment.
     for (name, _) in COUNTERS {
@@ -66,6 +99,9 @@ pub fn describe() {
     for reason in REFUSALS {
         counter!(REFUSED, "reason" => reason).increment(0);
     }
+    for budget in AwaitedBudget::ALL {
+        budget_waiting(budget, 0);
+    }
     gauge!(READY).set(0.0);
     gauge!(S3_CONTACT).set(0.0);
     gauge!(CONNECTIONS).set(0.0);
@@ -73,7 +109,7 @@ pub fn describe() {
     upkeep_due_merges(0);
     upkeep_due_deletes(0);
     gauge!(APPEND_QUEUE).set(0.0);
-    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "revision" => revision).set(1.0);
 }
 
 /// Counts one batch of the writer.
@@ -131,11 +167,14 @@ pub fn connection_closed() {
     gauge!(CONNECTIONS).decrement(1.0);
 }
 
-/// Counts one S3 request, its retries included.
+/// Counts one S3 request, its retries included. One that succeeded shows that S3 answers.
 pub fn s3_request(operation: &'static str, succeeded: bool, took: Duration) {
     let outcome = if succeeded { "ok" } else { "error" };
     counter!(S3_REQUESTS, "operation" => operation, "outcome" => outcome).increment(1);
     histogram!(S3_SECONDS, "operation" => operation).record(took);
+    if succeeded {
+        s3_contact(SystemClock.now_ms());
+    }
 }
 
 /// Counts segments that became cold.
@@ -234,6 +273,42 @@ pub fn refused(reason: &'static str) {
     counter!(REFUSED, "reason" => reason).increment(1);
 }
 
+/// What the process may take; it does not change while it runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Whether a bucket is configured.
+    pub has_bucket: bool,
+    /// Stored bytes of events in hot beyond which writes are refused.
+    pub hot_max_bytes: u64,
+    /// Bytes of memory that the system grants, if that is known.
+    pub memory_max_bytes: Option<u64>,
+}
+
+/// Shows what the process may take.
+pub fn bounds(bounds: Bounds) {
+    gauge!(COLD_ENABLED).set(f64::from(u8::from(bounds.has_bucket)));
+    gauge!(HOT_MAX).set(bounds.hot_max_bytes as f64);
+    if let Some(bytes) = bounds.memory_max_bytes {
+        gauge!(MEMORY_MAX).set(bytes as f64);
+    }
+}
+
+/// Shows how large the volume is, and how much of it is free.
+pub fn disk(free_bytes: u64, bytes: u64) {
+    gauge!(DISK_FREE).set(free_bytes as f64);
+    gauge!(DISK).set(bytes as f64);
+}
+
+/// Shows how many requests wait for a share of a budget.
+pub fn budget_waiting(budget: AwaitedBudget, requests: usize) {
+    gauge!(BUDGET_WAITING, "budget" => budget.name()).set(requests as f64);
+}
+
+/// Counts a recovery from S3 that has ended.
+pub fn recovered() {
+    counter!(RECOVERIES).increment(1);
+}
+
 /// Counts forgotten consumer groups.
 pub fn groups_expired(groups: u64) {
     counter!(GROUPS_EXPIRED).increment(groups);
@@ -293,8 +368,6 @@ pub struct StoreGauges {
     pub partitions: u64,
     /// Consumer groups.
     pub groups: u64,
-    /// Whether a bucket is configured.
-    pub has_bucket: bool,
     /// The idempotency keys.
     pub keys: KeyWindow,
     /// How long keys are to be remembered, in milliseconds.
@@ -311,7 +384,6 @@ pub fn store(store: StoreGauges) {
     gauge!(LOST_OFFSETS).set(store.lost as f64);
     gauge!(PARTITIONS).set(store.partitions as f64);
     gauge!(GROUPS).set(store.groups as f64);
-    gauge!(COLD_ENABLED).set(f64::from(u8::from(store.has_bucket)));
     gauge!(KEYS).set(store.keys.keys as f64);
     gauge!(KEY_WINDOW).set(store.keys.window_ms as f64 / 1000.0);
     gauge!(KEY_WINDOW_SETTING).set(store.key_window_setting_ms as f64 / 1000.0);

@@ -48,13 +48,19 @@ pub(super) const GROUPS_EXPIRED: &str = "zombi_consumer_groups_expired_total";
 pub(super) const COMMITTED: &str = "zombi_consumer_committed_events";
 pub(super) const LOG_DROPPED: &str = "zombi_log_lines_dropped_total";
 pub(super) const S3_CONTACT: &str = "zombi_s3_last_contact_timestamp_seconds";
+pub(super) const DISK_FREE: &str = "zombi_disk_free_bytes";
+pub(super) const DISK: &str = "zombi_disk_bytes";
+pub(super) const HOT_MAX: &str = "zombi_hot_max_bytes";
+pub(super) const MEMORY_MAX: &str = "zombi_memory_max_bytes";
+pub(super) const RECOVERIES: &str = "zombi_recoveries_total";
+pub(super) const BUDGET_WAITING: &str = "zombi_budget_waiting_requests";
 pub(super) const AUTH_RELOAD_FAILURES: &str = "zombi_auth_reload_failures_total";
 pub(super) const AUTH_ENABLED: &str = "zombi_auth_enabled";
 pub(super) const AUTH_KEYS: &str = "zombi_auth_keys";
 pub(super) const AUTH_LOADED_AT: &str = "zombi_auth_loaded_timestamp_seconds";
 
 /// Counters without labels, each with its help.
-pub(super) const COUNTERS: [(&str, &str); 16] = [
+pub(super) const COUNTERS: [(&str, &str); 17] = [
     (APPENDED, "Events made durable."),
     (DUPLICATES, "Events not stored because their idempotency key was known."),
     (READ, "Records returned by reads."),
@@ -70,6 +76,7 @@ pub(super) const COUNTERS: [(&str, &str); 16] = [
     (SWEPT, "Deleted objects of segments that no manifest named."),
     (UPKEEP_FAILURES, "Rounds of upkeep in which something failed."),
     (LOG_DROPPED, "Log lines that were dropped because standard error was not read fast enough."),
+    (RECOVERIES, "Recoveries from S3 since the start: of an empty volume, or of an older copy of one."),
     (
         AUTH_RELOAD_FAILURES,
         "Changes of certificates or other files of access that cannot be used; those before stay in force.",
@@ -85,7 +92,7 @@ const LABELLED_COUNTERS: [(&str, &str); 4] = [
 ];
 
 /// Gauges, which go up and down.
-const GAUGES: [(&str, &str); 22] = [
+const GAUGES: [(&str, &str); 27] = [
     (CONNECTIONS, "Open client connections."),
     (APPEND_QUEUE, "Requests that wait for the writer."),
     (FLUSHED_AT, "When a manifest was last published, as seconds since 1970; 0 before the first."),
@@ -95,7 +102,7 @@ const GAUGES: [(&str, &str); 22] = [
     (HOT_BYTES, "Stored bytes of the events in RocksDB."),
     (UNFLUSHED_BYTES, "Stored bytes of the events that are in RocksDB alone."),
     (UNFLUSHED_EVENTS, "Events that are in RocksDB alone."),
-    (BUILD_INFO, "The program's version."),
+    (BUILD_INFO, "The program's version, and the commit that it was built from."),
     (READY, "1 while the process takes requests: recovered, and not draining."),
     (COLD_ENABLED, "1 if a bucket is configured."),
     (KEYS, "Idempotency keys that are remembered."),
@@ -107,6 +114,14 @@ const GAUGES: [(&str, &str); 22] = [
         UPKEEP_DUE,
         "What a round of upkeep has left for the next: partitions with segments to merge, objects to delete.",
     ),
+    (DISK_FREE, "Bytes of the volume that are free for Zombi."),
+    (DISK, "Bytes of the volume."),
+    (HOT_MAX, "Stored bytes of events in RocksDB beyond which writes are refused: hot.max_bytes."),
+    (
+        MEMORY_MAX,
+        "Bytes of memory that Zombi may take: its control group's limit, else the machine's memory.",
+    ),
+    (BUDGET_WAITING, "Requests that wait for a share of a budget, by budget."),
     (S3_CONTACT, "When S3 last answered without an error, as seconds since 1970; 0 before the first answer."),
     (AUTH_ENABLED, "1 if callers are asked who they are: auth.mode."),
     (AUTH_KEYS, "Keys of the issuer that can verify a token; only where an issuer is configured."),

@@ -12,7 +12,7 @@ use crate::{
 };
 use contracts::{
     clock::TimestampMs,
-    error::StorageError,
+    error::{StorageError, Tier},
     flush_ledger::HotKeep,
     name::Partition,
     retention::Trim,
@@ -25,6 +25,11 @@ const MAX_EVICTED_RUNS: usize = 1024;
 
 /// When hot is full, one part in this many is freed at once.
 const ROOM_PART: u64 = 16;
+
+/// A segment may hold what was erased since its events were scanned.
+#[derive(Debug, thiserror::Error)]
+#[error("events were erased while a segment was being filled: it is filled again")]
+struct ErasedMeanwhile;
 
 impl Batch<'_> {
     /// Stages that published segments are flushed, and queues their events for eviction.
@@ -64,11 +69,16 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Stages the bounds of coming segments; refuses one whose first events retention or DELETE has dropped.
+    /// Stages the bounds of coming segments; refuses one whose first events retention or DELETE has dropped,
+    /// and all of them if events were erased since they were scanned.
     pub(super) fn record_intents(
         &mut self,
         intents: Vec<(Partition, FlushIntent)>,
+        erasures: u64,
     ) -> Result<(), StorageError> {
+        if erasures < self.erasures() {
+            return Err(StorageError::unavailable(Tier::Hot, ErasedMeanwhile));
+        }
         for (partition, intent) in intents {
             let key = self.existing(&partition)?;
             let earliest = self.peek(key).watermarks.earliest;

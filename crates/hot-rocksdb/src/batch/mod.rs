@@ -4,6 +4,7 @@
 
 mod append;
 mod consumers;
+mod erase;
 mod flush;
 mod key_space;
 mod makers;
@@ -68,6 +69,8 @@ pub(super) struct Batch<'a> {
     evicted: Vec<(Vec<u8>, Vec<u8>)>,
     /// The numbers of the flushed runs that may be left; the end is the number of the next one.
     runs: Range<u64>,
+    /// Whether this batch erases events.
+    erases: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -103,6 +106,7 @@ impl<'a> Batch<'a> {
             appended: BTreeSet::new(),
             evicted: Vec::new(),
             runs,
+            erases: false,
         };
         // Keys expire with time, whatever this batch does.
         batch.forget_keys(0);
@@ -120,8 +124,8 @@ impl<'a> Batch<'a> {
                 let staged = self.evict(keep);
                 self.answer(staged, reply, Ack::Evicted);
             }
-            Request::Intend { intents, reply } => {
-                let staged = self.record_intents(intents);
+            Request::Intend { intents, erasures, reply } => {
+                let staged = self.record_intents(intents, erasures);
                 self.acknowledge(staged, reply);
             }
             Request::MarkFlushed { segments, reply } => {
@@ -133,6 +137,7 @@ impl<'a> Batch<'a> {
                 self.change.is_listed |= staged.is_ok();
                 self.acknowledge(staged, reply);
             }
+            Request::Erase(request) => self.stage_erase(request),
             Request::Commit { commit, reply } => {
                 let staged = self.commit(&commit);
                 self.acknowledge(staged, reply);
@@ -185,6 +190,7 @@ impl<'a> Batch<'a> {
             appended: self.appended,
             evicted: self.evicted,
             runs: self.runs,
+            erases: self.erases,
         }
     }
 

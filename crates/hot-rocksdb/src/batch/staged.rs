@@ -22,6 +22,7 @@ use contracts::{
     catalog::Configured,
     error::StorageError,
     name::{GroupName, TableName},
+    sequence::Offset,
 };
 
 /// An answer that waits for the batch's write.
@@ -30,6 +31,7 @@ pub(crate) enum Ack {
     Evicted(WriterReply<u64>, u64),
     Configured(WriterReply<Configured>, Configured),
     Expired(WriterReply<Vec<GroupName>>, Vec<GroupName>),
+    Overwritten(WriterReply<Vec<Offset>>, Vec<Offset>),
     Done(WriterReply<()>),
 }
 
@@ -41,6 +43,7 @@ impl Ack {
             Ack::Evicted(reply, events) => drop(reply.send(written.map(|()| events))),
             Ack::Configured(reply, configured) => drop(reply.send(written.map(|()| configured))),
             Ack::Expired(reply, groups) => drop(reply.send(written.map(|()| groups))),
+            Ack::Overwritten(reply, left) => drop(reply.send(written.map(|()| left))),
             Ack::Done(reply) => drop(reply.send(written)),
         }
     }
@@ -93,4 +96,6 @@ pub(crate) struct Staged {
     pub(crate) evicted: Vec<(Vec<u8>, Vec<u8>)>,
     /// The numbers of the flushed runs that may be left; the end is the number of the next one.
     pub(crate) runs: Range<u64>,
+    /// Whether it erases events.
+    pub(crate) erases: bool,
 }

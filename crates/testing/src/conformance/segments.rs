@@ -12,9 +12,9 @@ use contracts::{
 use super::{Case, Volume, table};
 
 /// Counts what it is given.
-struct Collected {
-    partition: Partition,
-    range: OffsetRange,
+pub(super) struct Collected {
+    pub(super) partition: Partition,
+    pub(super) range: OffsetRange,
 }
 
 impl SegmentBuilder for Collected {

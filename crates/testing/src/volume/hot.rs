@@ -63,7 +63,7 @@ impl MemoryHotOptions {
 
 /// The engine on a volume, until it is dropped: that is a crash.
 pub struct MemoryHot {
-    volume: MemoryVolume,
+    pub(super) volume: MemoryVolume,
     clock: Arc<dyn Clock>,
     fence: Arc<Fence>,
     options: MemoryHotOptions,
@@ -71,6 +71,8 @@ pub struct MemoryHot {
     wakeups: Arc<Wakeups>,
     changes: AtomicU64,
     commits: AtomicU64,
+    /// How many times events were erased since it was opened.
+    pub(super) erasures: AtomicU64,
     /// How long things take; nothing does if there is none.
     rng: Option<Mutex<StdRng>>,
     health: Mutex<Health>,
@@ -136,6 +138,7 @@ impl MemoryHot {
             wakeups: Arc::default(),
             changes: AtomicU64::new(0),
             commits: AtomicU64::new(0),
+            erasures: AtomicU64::new(0),
             rng: seed.map(|seed| Mutex::new(StdRng::seed_from_u64(seed))),
             health: Mutex::new(Health::Sound),
         })
@@ -153,8 +156,21 @@ impl MemoryHot {
         }
     }
 
+    /// Writes for a client: only while it is known that nobody has taken over.
+    async fn write_for_client<T: Send>(
+        &self,
+        write: impl FnOnce(&mut VolumeState) -> Result<T, StorageError> + Send,
+    ) -> Result<T, StorageError> {
+        let fence = Arc::clone(&self.fence);
+        self.write(move |volume| {
+            fence.check_lease()?;
+            write(volume)
+        })
+        .await
+    }
+
     /// Writes in one step, and lets others at it before and after.
-    async fn write<T>(
+    pub(super) async fn write<T>(
         &self,
         write: impl FnOnce(&mut VolumeState) -> Result<T, StorageError> + Send,
     ) -> Result<T, StorageError>
@@ -215,7 +231,7 @@ impl Appender for MemoryHot {
         }
         let now_ms = self.clock.now_ms();
         let table = append.table.clone();
-        let appended = self.write(|volume| volume.append(append, &self.options, now_ms)).await?;
+        let appended = self.write_for_client(|volume| volume.append(append, &self.options, now_ms)).await?;
         self.wakeups.appended(appended.iter().map(|one| (table.clone(), one.partition)));
         Ok(appended)
     }
@@ -252,6 +268,7 @@ impl HotReader for MemoryHot {
         self.pause().await;
         let partition = segment.partition().clone();
         let mut volume = self.volume.lock();
+        let erasures = self.erasures.load(SeqCst);
         let nothing = Sheet::default();
         let sheet = volume.visible(&partition.table)?.partitions.get(&partition.number).unwrap_or(&nothing);
         let (offset, earliest) = (segment.next(), sheet.watermarks.earliest);
@@ -268,7 +285,7 @@ impl HotReader for MemoryHot {
             segment.push(&Record { partition: partition.number, offset, event: event.clone() });
             stored_bytes += event.size() as u64 + OVERHEAD;
         }
-        Ok(Scanned { segment, stored_bytes })
+        Ok(Scanned { segment, stored_bytes, erasures })
     }
 }
 

@@ -38,6 +38,7 @@ use contracts::{
     crash,
     engine::Engine,
     error::{StorageError, Tier},
+    fence::Fence,
     flush_ledger::HotKeep,
     heartbeat::Heartbeat,
     metrics,
@@ -74,6 +75,8 @@ pub(super) struct Tiers {
     pub heartbeat: Arc<Heartbeat>,
     /// Shows what is wrong with the bucket.
     pub bucket: Arc<BucketState>,
+    /// Says how long the manifests may go unseen.
+    pub fence: Arc<Fence>,
 }
 
 /// How a partition fares whose segments fail.
@@ -268,7 +271,9 @@ impl Flusher {
 
     /// Checks for another writer: an idle one would not notice it otherwise.
     async fn watch(&mut self) -> Result<(), StorageError> {
-        if self.watched.elapsed() < WATCH_INTERVAL {
+        // Several looks in each lease, so that one that fails does not end it.
+        let lease = self.tiers.fence.lease().map_or(WATCH_INTERVAL, |lease| lease / 4);
+        if self.watched.elapsed() < WATCH_INTERVAL.min(lease) {
             return Ok(());
         }
         self.watched = Instant::now();

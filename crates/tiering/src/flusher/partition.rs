@@ -13,6 +13,9 @@ use contracts::{
     segment::{SegmentId, SegmentMeta},
 };
 
+/// Times that a segment is filled again because events were erased meanwhile.
+const MAX_SCANS: usize = 20;
+
 /// A segment that is in S3, but that no manifest names yet.
 #[derive(Debug, Clone)]
 pub(crate) struct WrittenSegment {
@@ -43,20 +46,27 @@ pub(crate) async fn write(
     let end = intent.map_or(range.end, |intent| intent.range.end);
     // An earlier attempt may have put this object: its bounds are kept, whatever settings say now.
     let enough = if intent.is_some() { u64::MAX } else { segment_bytes };
-    let builder =
-        cold.segment(SegmentId { partition: partition.clone(), start: range.start, epoch }, format)?;
-    let Scanned { segment, stored_bytes } = hot.scan(builder, end, enough).await?;
-    let segment = offload(|| segment.finish())
-        .await
-        .map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
-    let planned = FlushIntent { range: segment.meta.range, epoch, format, bytes: stored_bytes };
-    match intent {
-        Some(intent) => {
-            assert!(intent == planned, "{partition}: a retry planned {planned:?}, before it was {intent:?}")
+    let id = SegmentId { partition: partition.clone(), start: range.start, epoch };
+    let mut attempts = 0;
+    let (segment, planned) = loop {
+        let builder = cold.segment(id.clone(), format)?;
+        let Scanned { segment, stored_bytes, erasures } = hot.scan(builder, end, enough).await?;
+        let segment = offload(|| segment.finish())
+            .await
+            .map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
+        let planned = FlushIntent { range: segment.meta.range, epoch, format, bytes: stored_bytes };
+        if let Some(intent) = intent {
+            assert!(intent == planned, "{partition}: a retry planned {planned:?}, before it was {intent:?}");
+            break (segment, planned);
         }
         // Durable before the first byte leaves: from here on this segment has one name and one content.
-        None => hot.intend(vec![(partition.clone(), planned)]).await?,
-    }
+        match hot.intend(vec![(partition.clone(), planned)], erasures).await {
+            Ok(()) => break (segment, planned),
+            // Events were erased since the scan, and the segment may hold some of them.
+            Err(StorageError::Unavailable { tier: Tier::Hot, .. }) if attempts < MAX_SCANS => attempts += 1,
+            Err(error) => return Err(error),
+        }
+    };
     crash::point("flush-intended");
     cold.put(&segment).await?;
     crash::point("flush-put");

@@ -18,7 +18,7 @@ use self::order::Whereabouts;
 pub(crate) use self::turns::ReadTurns;
 pub use self::{
     merge::{FetchLimits, Merge},
-    turns::ReadTurn,
+    turns::{ReadTurn, WaitingReads},
 };
 use contracts::{
     catalog::{Catalog, TableStatus},
@@ -89,6 +89,11 @@ impl TieredReader {
         turns: ReadTurns,
     ) -> Self {
         Self { hot, catalog, cold, turns }
+    }
+
+    /// How many reads wait for a turn now.
+    pub fn waiting(&self) -> WaitingReads {
+        self.turns.waiting()
     }
 
     /// Waits for a turn, then reads one page. A page from hot never waits for one that needs S3.

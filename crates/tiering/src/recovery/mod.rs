@@ -13,6 +13,7 @@
 //! continues at the next start: it is noted on the volume before the chain is taken over, and its end is
 //! noted last.
 
+mod compare;
 mod step;
 
 use std::{
@@ -26,19 +27,25 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 pub(crate) use self::step::Relation;
-use self::step::{RecoveryStep, diverged, empty_at, relation, step};
+use self::{
+    compare::compare_before_taking_over,
+    step::{RecoveryStep, empty_at, relation, step},
+};
 use contracts::{
     catalog::TableSettings,
-    clock::Clock,
+    clock::{Clock, TimestampMs},
     cold::ColdTier,
     crash,
     engine::Engine,
+    erasure::Scrub,
     error::{StorageError, Tier},
     event::Record,
     fence::Fence,
-    idempotency::{FirstWrite, KeyUse},
+    flush_ledger::HotKeep,
+    idempotency::{FirstWrite, remembered},
     journal::Journal,
     manifests::{BucketEmptied, ColdBounds, Takeover},
+    metrics,
     name::{GroupName, Partition, TableName},
     progress::Progress,
     read::{ReadLimit, Wanted},
@@ -108,7 +115,7 @@ impl Recovery {
             let steps = self.steps(&found.partitions(), relation)?;
             compare_before_taking_over(&steps)?;
             if relation == Relation::Behind && !record.is_catching_up() {
-                info!(store = %store_id, "the volume is behind the bucket: recovering from S3");
+                self.say_behind(store_id);
                 // Noted before the takeover: if it were killed after it without the note, the volume would
                 // pass for the last writer, though it lacks what the bucket has.
                 self.journal.begin_catching_up(store_id).await?;
@@ -129,6 +136,19 @@ impl Recovery {
             }
         }
         Err(StorageError::Fenced(format!("{ATTEMPTS} times another writer was faster")))
+    }
+
+    /// Says that a recovery begins. An empty volume may be a mount that is missing.
+    fn say_behind(&self, store_id: Uuid) {
+        if self.hot.tables().is_empty() {
+            warn!(
+                store = %store_id,
+                "the volume is empty and the bucket is not: recovering from S3. Events that a lost volume \
+                 had not flushed are lost with it; if there is such a volume, stop, and mount it"
+            );
+        } else {
+            info!(store = %store_id, "the volume is behind the bucket: recovering from S3");
+        }
     }
 
     /// Ends a recovery: every partition continues after the last offset that may have been given.
@@ -158,9 +178,37 @@ impl Recovery {
         }
         self.hot.recover(Recovered { partitions, ..Recovered::default() }).await?;
         crash::point("recovery-moved-on");
+        self.empty_hot().await?;
         self.journal.caught_up().await?;
+        metrics::recovered();
         info!("recovered from S3");
         Ok(())
+    }
+
+    /// Drops what the volume still has of events that are in S3. Some of them may have been erased there
+    /// since this copy of the volume was made, and hot is read first.
+    async fn empty_hot(&self) -> Result<(), StorageError> {
+        let nothing =
+            HotKeep { flushed_upto: TimestampMs::MAX, flushed_after: TimestampMs::MAX, max_bytes: 0 };
+        let mut events = 0;
+        loop {
+            let evicted = self.hot.evict(nothing).await?;
+            events += evicted;
+            if evicted == 0 {
+                break;
+            }
+        }
+        if events == 0 {
+            return Ok(());
+        }
+        match self.hot.scrub(Scrub::Everything).await {
+            // Nobody reads it any more, and compaction removes it in time.
+            Err(error) if error.is_retryable() => {
+                warn!(%error, "what this copy of the volume held may stay in its files for a while");
+                Ok(())
+            }
+            scrubbed => scrubbed,
+        }
     }
 
     /// Reserves offsets for all partitions.
@@ -319,15 +367,12 @@ impl Recovery {
                 self.cold.read(&partition, OffsetRange::new(next, range.end), &Wanted::all(CHUNK)).await?;
             let now_ms = self.clock.now_ms();
             let key = |record: Record| {
-                let used = KeyUse::of(&record.event)?;
-                let first = FirstWrite {
-                    offset: record.offset,
-                    appended_ms: record.event.appended_ms,
-                    payload: Some(used.payload),
-                };
+                let (key, payload) = remembered(&record.event)?;
+                let first =
+                    FirstWrite { offset: record.offset, appended_ms: record.event.appended_ms, payload };
                 // A key may have been used again after its window: the use inside the window counts.
                 let is_known = first.is_within(self.key_window_ms, now_ms);
-                is_known.then(|| (partition.clone(), used.key, first))
+                is_known.then(|| (partition.clone(), key, first))
             };
             let keys: Vec<_> = page.records.into_iter().filter_map(key).collect();
             count += keys.len() as u64;
@@ -336,48 +381,4 @@ impl Recovery {
         }
         Ok(count)
     }
-
-    /// Compares what both tiers have: a copy that was written to after another had gone on must not be
-    /// served.
-    async fn compare(&self, partition: &Partition, both: OffsetRange) -> Result<(), StorageError> {
-        let mut next = both.start;
-        while next < both.end {
-            let cold =
-                self.cold.read(partition, OffsetRange::new(next, both.end), &Wanted::all(CHUNK)).await?;
-            let limit = ReadLimit { records: cold.records.len(), bytes: usize::MAX };
-            let hot =
-                self.hot.read(&partition.table, vec![(partition.number, next)], Wanted::all(limit)).await?;
-            if hot.into_iter().next().is_none_or(|hot| hot.page.records != cold.records) {
-                return Err(diverged(partition, both, "S3 has other events there than the volume"));
-            }
-            next = cold.next;
-        }
-        Ok(())
-    }
-
-    /// The stored bytes of a range in hot.
-    async fn stored_bytes(&self, partition: &Partition, range: OffsetRange) -> Result<u64, StorageError> {
-        let (mut next, mut bytes) = (range.start, 0);
-        while next < range.end {
-            let pages =
-                self.hot.read(&partition.table, vec![(partition.number, next)], Wanted::all(CHUNK)).await?;
-            let Some(hot) = pages.into_iter().next() else { break };
-            (next, bytes) = (hot.page.next, bytes + hot.stored_bytes);
-        }
-        Ok(bytes)
-    }
-}
-
-/// Refuses what could not be reconciled, while nothing has been changed yet.
-fn compare_before_taking_over(steps: &[(Partition, RecoveryStep)]) -> Result<(), StorageError> {
-    for (partition, step) in steps {
-        if let RecoveryStep::Compare { lost: Some(lost), .. } = step {
-            return Err(diverged(
-                partition,
-                *lost,
-                "S3 declares these offsets lost, and the volume has events there",
-            ));
-        }
-    }
-    Ok(())
 }

@@ -109,7 +109,7 @@ pub(super) fn diverged(partition: &Partition, range: OffsetRange, why: &str) -> 
     StorageError::Refused(format!(
         "{partition} {range}: {why}. The volume is an older copy that was written again after another had \
          gone on; its events there are not served and not deleted. Start with an empty volume to go on with \
-         what the bucket has; start this one without s3.bucket to read what only it has"
+         what the bucket has; `zombi salvage` prints what only this one has"
     ))
 }
 

@@ -106,7 +106,7 @@ impl<'a> Attributes<'a> {
                 "attributes have names of lower-case letters and digits, and none is data",
             ));
         }
-        if name == attributes::PARTITION || name == attributes::OFFSET {
+        if [attributes::PARTITION, attributes::OFFSET, attributes::ERASED].contains(&name) {
             return Ok(());
         }
         if self.all.len() == self.limits.record_headers {

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use crate::auth::{caller::Caller, policy::Resource, verb::Verb};
 use crate::http::{
     body::Incoming,
+    changes::ChangedBy,
     code::Code,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::{self, Encoding, GroupPath},
@@ -19,6 +20,9 @@ use crate::http::{
     state::AppState,
 };
 use contracts::{consumers::Commit, error::StorageError, name::Partition, sequence::Offset};
+
+/// Offsets that one line of the log names.
+const SAID_OFFSETS: usize = 10;
 
 /// Offsets to commit: `table` and `offset`, with `partition`, or `commits`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -101,6 +105,7 @@ pub(crate) async fn commit(
     if extract::encoding(&incoming.headers)? != Encoding::Json {
         return Err(extract::unsupported("a commit is application/json"));
     }
+    let connection = incoming.connection();
     let (body, _share) = incoming.receive(&state.limits, &state.inflight).await?;
     let (offsets, force) = read(&body, &state.limits)?;
     if force {
@@ -115,6 +120,7 @@ pub(crate) async fn commit(
         offset: *offset,
     };
     let commits = offsets.iter().map(committed).collect();
+    let said = force.then(|| said(&offsets));
     state
         .consumers
         .commit(Commit { group: group.clone(), offsets, force, made_by: caller.maker() })
@@ -126,7 +132,20 @@ pub(crate) async fn commit(
             }
             error => error.into(),
         })?;
+    if let Some(said) = said {
+        ChangedBy { caller, connection }.log("commit forced", Resource::Group(&group), Some(&said));
+    }
     Ok(Json(CommitWritten { group: group.to_string(), commits }))
+}
+
+/// Offsets, for the log: the first ones, and how many more there are.
+pub(super) fn said(offsets: &[(Partition, Offset)]) -> String {
+    let first = offsets.iter().take(SAID_OFFSETS);
+    let mut said: Vec<_> = first.map(|(partition, offset)| format!("{partition} to {offset}")).collect();
+    if let Some(more) = offsets.len().checked_sub(SAID_OFFSETS).filter(|more| *more > 0) {
+        said.push(format!("and {more} more"));
+    }
+    said.join(", ")
 }
 
 /// The offsets of a request, each partition at most once, and whether they may step back.

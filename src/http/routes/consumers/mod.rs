@@ -14,6 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::auth::{caller::Caller, policy::Resource, verb::Verb};
 use crate::http::{
     answers,
+    changes::ChangedBy,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::GroupPath,
     params::{NoParams, Params, PartitionParam, TableParam},
@@ -264,7 +265,10 @@ pub(crate) async fn delete(
     State(state): State<AppState>,
     GroupPath(group): GroupPath,
     Params(NoParams {}): Params<NoParams>,
+    OnConnection(connection): OnConnection,
+    caller: Caller,
 ) -> Result<StatusCode, Problem> {
-    state.consumers.delete(group).await?;
+    state.consumers.delete(group.clone()).await?;
+    ChangedBy { caller, connection }.log("consumer group deleted", Resource::Group(&group), None);
     Ok(StatusCode::NO_CONTENT)
 }

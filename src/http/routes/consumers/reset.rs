@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 use utoipa::ToSchema;
 
-use super::COMMITTED_BYTES;
+use super::{COMMITTED_BYTES, commit};
 use crate::auth::{caller::Caller, policy::Resource, verb::Verb};
 use crate::http::{
     answers,
     body::Incoming,
+    changes::ChangedBy,
     code::Code,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::{self, AnyGroup, Encoding, GroupPath},
@@ -177,8 +178,11 @@ pub(crate) async fn reset(
     let offsets: Vec<_> =
         moved.map(|(&number, &offset)| (Partition::new(name.clone(), number), offset)).collect();
     if !dry_run && !offsets.is_empty() {
+        let said = commit::said(&offsets);
         let commit = Commit { group: group.clone(), offsets, force: true, made_by: caller.maker() };
         state.consumers.commit(commit).await?;
+        let by = ChangedBy { caller: caller.clone(), connection: Arc::clone(&connection) };
+        by.log("consumer group moved", Resource::Group(&group), Some(&said));
     }
     let (group, table) = (group.to_string(), name.to_string());
     let body = answers::json(&ResetShown { group, table, dry_run, partitions: shown })?;

@@ -4,3 +4,4 @@ pub(crate) mod flush;
 pub(crate) mod log_level;
 pub(crate) mod numbers;
 pub(crate) mod probes;
+pub(crate) mod settings;

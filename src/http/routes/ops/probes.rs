@@ -69,6 +69,41 @@ pub(crate) async fn livez(State(ops): State<OpsState>) -> Response {
     probe(vec![check("writer", &ops.heartbeats.writer), check("flusher", &ops.heartbeats.flusher)], None)
 }
 
+/// How much a probe says. What S3 answers names buckets and objects, and a start names tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ProbeDetail {
+    /// Everything, for operators.
+    All,
+    /// Nothing that a name stands in: for anybody who can reach a port where others must show who they are.
+    Little,
+}
+
+impl ProbeDetail {
+    /// On the main port.
+    fn of_main_port(ops: &OpsState) -> Self {
+        if ops.gate.is_some() { Self::Little } else { Self::All }
+    }
+
+    /// The phase in words.
+    fn phase(self, ops: &OpsState) -> String {
+        match (self, ops.lifecycle.phase()) {
+            (Self::Little, Phase::Starting) => {
+                "starting; /startupz on the admin port says what is being done".to_owned()
+            }
+            _ => ops.lifecycle.describe(),
+        }
+    }
+
+    /// What is wrong with the bucket, if anything.
+    fn trouble(self, ops: &OpsState) -> Option<String> {
+        let trouble = ops.bucket.trouble()?;
+        Some(match self {
+            Self::All => trouble,
+            Self::Little => "there is trouble; /readyz?verbose on the admin port says which".to_owned(),
+        })
+    }
+}
+
 /// Tell whether requests should come: recovered, and not draining. Never about S3.
 #[utoipa::path(
     get,
@@ -81,12 +116,21 @@ pub(crate) async fn livez(State(ops): State<OpsState>) -> Response {
     )
 )]
 pub(crate) async fn readyz(State(ops): State<OpsState>, RawQuery(query): RawQuery) -> Response {
-    let lifecycle = Check::new("lifecycle", ops.lifecycle.phase() == Phase::Ready, ops.lifecycle.describe());
+    ready(&ops, query.as_deref(), ProbeDetail::of_main_port(&ops))
+}
+
+/// The same on the admin port, with all there is to say.
+pub(crate) async fn readyz_admin(State(ops): State<OpsState>, RawQuery(query): RawQuery) -> Response {
+    ready(&ops, query.as_deref(), ProbeDetail::All)
+}
+
+fn ready(ops: &OpsState, query: Option<&str>, detail: ProbeDetail) -> Response {
+    let lifecycle = Check::new("lifecycle", ops.lifecycle.phase() == Phase::Ready, detail.phase(ops));
     let is_verbose = query
         .is_some_and(|query| query.split('&').any(|one| one == "verbose" || one.starts_with("verbose=")));
     // For people: whether the bucket can be used never decides whether requests should come.
     let bucket = is_verbose.then(|| {
-        let trouble = ops.bucket.trouble();
+        let trouble = detail.trouble(ops);
         Check::new("bucket", trouble.is_none(), trouble.unwrap_or_else(|| ops.bucket.describe().to_owned()))
     });
     let mut checks = vec![lifecycle];
@@ -110,7 +154,16 @@ pub(crate) async fn readyz(State(ops): State<OpsState>, RawQuery(query): RawQuer
     )
 )]
 pub(crate) async fn startupz(State(ops): State<OpsState>) -> Response {
-    probe(vec![Check::new("recovery", ops.lifecycle.phase() >= Phase::Ready, ops.lifecycle.describe())], None)
+    started(&ops, ProbeDetail::of_main_port(&ops))
+}
+
+/// The same on the admin port, with all there is to say.
+pub(crate) async fn startupz_admin(State(ops): State<OpsState>) -> Response {
+    started(&ops, ProbeDetail::All)
+}
+
+fn started(ops: &OpsState, detail: ProbeDetail) -> Response {
+    probe(vec![Check::new("recovery", ops.lifecycle.phase() >= Phase::Ready, detail.phase(ops))], None)
 }
 
 fn status(passes: bool) -> &'static str {

@@ -164,7 +164,7 @@ fn head(shape: Shape) -> Response {
 /// Fetches the next records when it is this read's turn, unless the merge pauses before there are any, and
 /// keeps them if the budget has room for them and for `beside` bytes more. If it has none, the records are
 /// dropped while it waits for room, and are read again.
-async fn fetch(
+pub(in crate::http::routes) async fn fetch(
     state: &AppState,
     merge: &mut Merge,
     share: &mut Share,

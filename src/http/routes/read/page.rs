@@ -9,7 +9,7 @@ use axum::{
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, timeout_at};
 
-use crate::auth::caller::Caller;
+use crate::auth::{caller::Caller, quotas::Usage};
 use crate::http::{
     accept::Shape,
     connection::Connection,
@@ -48,6 +48,9 @@ pub(super) struct PageRequest<'a> {
 impl PageRequest<'_> {
     pub(super) async fn answer(&self, shape: Shape) -> Result<Response, Problem> {
         let started = Instant::now();
+        // A long poll keeps a connection and a place to wake it up, as a stream does.
+        let holder = self.caller.usage().filter(|_| !self.wait.is_zero());
+        let _held = holder.map(Usage::hold_stream).transpose()?;
         let limit = ReadLimit { records: self.records, bytes: self.state.limits.page_bytes };
         let mut share = self.state.responses.sending(self.connection);
         loop {

@@ -4,9 +4,10 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use crate::auth::caller::Caller;
+use crate::auth::{caller::Caller, policy::Resource};
 use crate::http::{
     body::Incoming,
+    changes::ChangedBy,
     code::Code,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::{self, Encoding, Table},
@@ -104,6 +105,18 @@ impl TableConfig {
     }
 }
 
+/// Settings, for the log.
+fn said(settings: &TableSettings) -> String {
+    let TableSettings { retention_secs, retention_bytes, partitions } = settings;
+    let most = |value: Option<u64>| value.map_or_else(|| "none".to_owned(), |value| value.to_string());
+    format!(
+        "retention_secs {}, retention_bytes {}, partitions {}",
+        most(retention_secs.value),
+        most(retention_bytes.value),
+        partitions.value
+    )
+}
+
 /// Show a table's settings, and which of them were set for this table.
 #[utoipa::path(
     get,
@@ -149,6 +162,7 @@ pub(crate) async fn configure_table(
     if extract::encoding(&incoming.headers)? != Encoding::Json {
         return Err(extract::unsupported("settings are application/json"));
     }
+    let connection = incoming.connection();
     let (body, _share) = incoming.receive(&state.limits, &state.inflight).await?;
     let change: TableConfigChange = json_body::parse(&body)?;
     if let Some(Some(partitions)) = change.partitions {
@@ -160,8 +174,10 @@ pub(crate) async fn configure_table(
             ));
         }
     }
-    let configured =
-        state.catalog.configure_table(name, TableChange { made_by: caller.maker(), ..change.into() }).await?;
+    let made = TableChange { made_by: caller.maker(), ..change.into() };
+    let configured = state.catalog.configure_table(name.clone(), made).await?;
+    let settings = said(&configured.settings);
+    ChangedBy { caller, connection }.log("settings changed", Resource::Table(&name), Some(&settings));
     let status = if configured.before.is_none() { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(TableConfig::changed(configured))))
 }

@@ -1,11 +1,16 @@
 //! Tables: which there are, where their partitions stand, and their end.
 
 pub(crate) mod config;
+pub(crate) mod erase;
 pub(crate) mod segments;
 
 use std::sync::Arc;
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -14,12 +19,13 @@ use self::config::TableConfig;
 use crate::auth::{caller::Caller, policy::Resource, verb::Verb};
 use crate::http::{
     answers::{answer, json, member},
+    changes::ChangedBy,
     connection::Connection,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::Table,
     limits::Limits,
     memory::Share,
-    params::{LimitParam, NoParams, Params, TableParam},
+    params::{LimitParam, NoParams, Params, SwitchParam, TableParam},
     scope::OnConnection,
     state::AppState,
 };
@@ -48,6 +54,16 @@ pub(crate) struct ListParams {
     /// Only tables behind this name: `next` of the page before
     #[param(inline)]
     after: Option<TableParam>,
+}
+
+/// Parameters of a deletion.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DeleteParams {
+    /// `true` removes everything at once, instead of keeping the objects in S3 for a while
+    #[param(inline)]
+    now: Option<SwitchParam>,
 }
 
 /// A page of the tables.
@@ -247,21 +263,44 @@ fn show_partition(state: &AppState, table: &TableStatus, status: &PartitionStatu
 /// Delete a table: its events in both tiers, its keys, its settings and its consumer offsets.
 ///
 /// The next offsets of its partitions are remembered: a table that is written again goes on with them.
+/// Nobody can read its events any more. Their objects in S3 stay for `manifests.keep_secs` (two days), and
+/// at least `compaction.grace_secs`, in case the deletion was a mistake; what RocksDB's files hold of them
+/// goes with its compactions. With `now=true` both go at once, and nothing brings them back: the header
+/// `Location` names the erasure that says how far that is.
 #[utoipa::path(
     delete,
     path = "/tables/{table}",
     tag = "tables",
-    params(Table),
+    params(Table, DeleteParams),
     responses(
-        (status = 204, description = "Deleted; what is in S3 follows within moments"),
+        (status = 204, description = "Deleted"),
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
 pub(crate) async fn delete_table(
     State(state): State<AppState>,
     Table(name): Table,
-    Params(NoParams {}): Params<NoParams>,
-) -> Result<StatusCode, Problem> {
-    state.catalog.delete_table(name).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Params(params): Params<DeleteParams>,
+    OnConnection(connection): OnConnection,
+    caller: Caller,
+) -> Result<Response, Problem> {
+    let is_now = params.now.as_ref().map_or(Ok(false), SwitchParam::is_on)?;
+    let by = ChangedBy { caller, connection };
+    let before = state.catalog.tables().get(&name).cloned();
+    match (state.catalog.delete_table(name.clone()).await, &before) {
+        // Deleted before, perhaps by a request whose answer was lost: what is left of it can still go now.
+        (Err(StorageError::UnknownTable(_)), Some(table)) if is_now && table.is_deleted => {}
+        (deleted, _) => {
+            deleted?;
+            by.log("table deleted", Resource::Table(&name), None);
+        }
+    }
+    let tables = state.catalog.tables();
+    let (Some(before), Some(after)) = (before.filter(|_| is_now), tables.get(&name)) else {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    };
+    let whole = erase::whole(&name, &before, after, state.clock.now_ms());
+    let asked = erase::ask(&state, whole, &by).await?;
+    let place = [(header::LOCATION, format!("/tables/{name}/erase/{}", asked.id))];
+    Ok((StatusCode::NO_CONTENT, place).into_response())
 }

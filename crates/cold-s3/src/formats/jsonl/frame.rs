@@ -101,7 +101,7 @@ impl<'a> OpenFrame<'a> {
     }
 }
 
-fn decompress(stored: &[u8]) -> std::io::Result<Vec<u8>> {
+pub(super) fn decompress(stored: &[u8]) -> std::io::Result<Vec<u8>> {
     let size =
         zstd::zstd_safe::get_frame_content_size(stored).ok().flatten().unwrap_or(MAX_FRAME_BYTES as u64);
     let size = usize::try_from(size).unwrap_or(usize::MAX).min(MAX_FRAME_BYTES);

@@ -235,6 +235,11 @@ pub fn decode(segment: &LocatedSegment, stored: &[u8], framing: Framing) -> Resu
     Ok(index)
 }
 
+/// Whether bytes begin as an index does.
+pub(super) fn is_index(stored: &[u8]) -> bool {
+    stored.starts_with(&SKIPPABLE.to_le_bytes())
+}
+
 /// Version 1, in a manifest: first offset, position, smallest and largest timestamp, CRC32C of each frame.
 type FrameEntry = (Offset, u64, TimestampMs, TimestampMs, u32);
 

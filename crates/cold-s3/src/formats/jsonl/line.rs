@@ -8,6 +8,9 @@
 //! text or any JSON value. Bytes that are not text are in `payload_base64` instead; so is JSON text that a
 //! line would not keep byte for byte, with `"payload_kind":"json"` before it. Fields always come in this
 //! order, so that most lines can be read without a parser: the payload is everything up to the last brace.
+//!
+//! An erased event has neither payload nor key nor headers: `"erased":true` stands in their place, and then
+//! `"idempotency_key_hash"`, in hexadecimal, if it had such a key.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -16,8 +19,10 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::hex;
 use contracts::{
     event::{Event, EventKey, IdempotencyKey, Record},
+    idempotency::Hash,
     name::PartitionNumber,
     payload::{self, Payload, PayloadKind, write_json_number},
     sequence::Offset,
@@ -46,6 +51,15 @@ pub fn write(out: &mut Vec<u8>, kind: Kind, record: &Record) {
     write_json_number(out, "\"offset\":", record.offset);
     write_json_number(out, ",\"timestamp_ms\":", event.timestamp_ms);
     write_json_number(out, ",\"appended_ms\":", event.appended_ms);
+    if event.is_erased() {
+        out.extend_from_slice(b",\"erased\":true");
+        let hash = event.payload.bytes();
+        if !hash.is_empty() {
+            out.extend_from_slice(format!(",\"idempotency_key_hash\":\"{}\"", hex(hash)).as_bytes());
+        }
+        out.extend_from_slice(b"}\n");
+        return;
+    }
     event.write_json_attributes(out);
     if event.payload.reads_back() {
         out.push(b',');
@@ -95,6 +109,10 @@ struct EventLine<'a> {
     payload_base64: Option<Cow<'a, str>>,
     #[serde(default)]
     payload_kind: Option<String>,
+    #[serde(default)]
+    erased: bool,
+    #[serde(default)]
+    idempotency_key_hash: Option<String>,
 }
 
 /// The text of a field's value.
@@ -128,6 +146,8 @@ fn split(line: &str) -> Option<EventLine<'_>> {
         payload,
         payload_base64: None,
         payload_kind: None,
+        erased: false,
+        idempotency_key_hash: None,
     })
 }
 
@@ -145,7 +165,32 @@ fn number<T: std::str::FromStr>(text: &str) -> Option<(T, &str)> {
 }
 
 impl EventLine<'_> {
+    /// What is left of the payload, if it was erased.
+    fn erased(&self) -> Result<Option<Payload>, Reason> {
+        let has_more = self.payload.is_some()
+            || self.payload_base64.is_some()
+            || self.payload_kind.is_some()
+            || self.key.is_some()
+            || self.idempotency_key.is_some()
+            || !self.headers.is_empty();
+        match (self.erased, &self.idempotency_key_hash) {
+            (false, None) => Ok(None),
+            (true, None) if !has_more => Ok(Some(Payload::erased(&[]))),
+            (true, Some(hash)) if !has_more => {
+                let hash = unhex(hash).ok_or("the hash of its idempotency key is none")?;
+                Ok(Some(Payload::erased(&hash)))
+            }
+            _ => Err("it is erased, and it is not".into()),
+        }
+    }
+
     fn into_record(self, partition: PartitionNumber, frame: &Bytes) -> Result<Record, Reason> {
+        if let Some(payload) = self.erased()? {
+            let EventLine { offset, timestamp_ms, appended_ms, headers, .. } = self;
+            let event =
+                Event { payload, timestamp_ms, appended_ms, key: None, idempotency_key: None, headers };
+            return Ok(Record { partition, offset, event });
+        }
         let payload = match (self.payload, self.payload_base64, self.payload_kind.as_deref()) {
             (Some(value), None, None) => match value.strip_prefix('"') {
                 None => Payload::stored(PayloadKind::Json, frame.slice_ref(value.as_bytes()))?,
@@ -174,6 +219,18 @@ impl EventLine<'_> {
             event: Event { payload, timestamp_ms, appended_ms, key, idempotency_key, headers },
         })
     }
+}
+
+/// The bytes that hexadecimal digits stand for.
+fn unhex(text: &str) -> Option<Hash> {
+    let mut hash = Hash::default();
+    if text.len() != 2 * hash.len() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (place, byte) in hash.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * place..2 * place + 2], 16).ok()?;
+    }
+    Some(hash)
 }
 
 #[cfg(test)]
@@ -222,6 +279,33 @@ mod tests {
                 assert_eq!(is_split(Kind::Bare, event.clone()), is_plain);
                 assert_eq!(is_split(Kind::WithPartition, event), is_plain);
             }
+        }
+    }
+
+    #[test]
+    fn an_erased_event_keeps_its_place_its_times_and_the_hash_of_its_idempotency_key() {
+        let event = Event {
+            payload: Payload::text("secret"),
+            timestamp_ms: -5,
+            appended_ms: 3,
+            key: Some(EventKey::stored("customer")),
+            idempotency_key: Some(IdempotencyKey::stored("once")),
+            headers: [("a".to_owned(), "b".to_owned())].into(),
+        };
+        let without = Event { idempotency_key: None, ..event.clone() };
+        for event in [event, without].map(|event| contracts::erasure::tombstone(&event)) {
+            assert!(!is_split(Kind::Bare, event.clone()) && !is_split(Kind::WithPartition, event));
+        }
+        for wrong in [
+            r#"{"offset":0,"timestamp_ms":0,"appended_ms":0,"erased":true,"payload":1}"#,
+            r#"{"offset":0,"timestamp_ms":0,"appended_ms":0,"erased":true,"key":"k"}"#,
+            r#"{"offset":0,"timestamp_ms":0,"appended_ms":0,"erased":true,"idempotency_key_hash":"00"}"#,
+            r#"{"offset":0,"timestamp_ms":0,"appended_ms":0,"idempotency_key_hash":"00","payload":1}"#,
+            r#"{"offset":0,"timestamp_ms":0,"appended_ms":0,"erased":false}"#,
+        ] {
+            let frame = Bytes::from_static(wrong.as_bytes());
+            let line = std::str::from_utf8(&frame).unwrap();
+            assert!(super::read(Kind::Bare, 1, &frame, line).is_err(), "{wrong}");
         }
     }
 

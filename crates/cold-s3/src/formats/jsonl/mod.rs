@@ -9,6 +9,7 @@
 //!
 //! Version 1 was written before formats had names. See `line` for the lines and `index` for the index.
 
+mod describe;
 pub mod frame;
 pub mod index;
 pub mod line;
@@ -21,7 +22,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use self::{frame::OpenFrame, index::FrameIndex, writer::Encoder};
-use super::{LocatedSegment, SegmentFormat, SegmentObjects, SegmentQuery};
+use super::{LocatedSegment, NamedSegment, SegmentFormat, SegmentObjects, SegmentQuery};
 use crate::parts::PartCache;
 use contracts::{
     error::StorageError,
@@ -115,7 +116,7 @@ fn slice(object: &Bytes, range: &std::ops::Range<u64>) -> Bytes {
 }
 
 /// Lower-case hexadecimal.
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -195,6 +196,10 @@ impl SegmentFormat for Jsonl {
             }
         }
         Ok(())
+    }
+
+    fn describe(&self, named: &NamedSegment, stored: &SegmentObjects) -> Result<SegmentMeta, StorageError> {
+        describe::describe(*self, named, stored)
     }
 }
 

@@ -210,3 +210,54 @@ fn record(offset: Offset, text: &str) -> Record {
     };
     Record { partition: 3, offset, event }
 }
+
+proptest! {
+    /// A segment's objects and its name say all that its manifest said.
+    #[test]
+    fn a_segment_is_described_by_its_objects_alone(records in records(), at: prop::sample::Index) {
+        for format in ALL {
+            let segment = encode(&records, format);
+            let named = NamedSegment {
+                key: format!("o{}", format.extension()).into(),
+                partition: segment.partition.clone(),
+                range: segment.meta.range,
+                epoch: segment.meta.epoch,
+                rewrite: segment.meta.rewrite,
+            };
+            let stored = SegmentObjects { body: segment.body.clone(), beside: segment.beside.clone() };
+            prop_assert_eq!(&formats::describe(&named, &stored).unwrap(), &segment.meta);
+            // And nothing passes for it: not a part of it, and not another range.
+            let cut = at.index(segment.body.len());
+            let part = SegmentObjects { body: segment.body.slice(..cut), beside: segment.beside.clone() };
+            prop_assert!(formats::describe(&named, &part).is_err());
+            let longer = OffsetRange::new(named.range.start, named.range.end + 1);
+            let named_longer = NamedSegment { range: longer, ..named };
+            prop_assert!(formats::describe(&named_longer, &stored).is_err());
+        }
+    }
+}
+
+/// Frames of their own lengths: several of them, also of lines that are not compressed.
+#[test]
+fn a_segment_of_several_frames_is_described_too() {
+    let record = |offset: u64| {
+        let (timestamp_ms, headers) = (offset as i64 % 7, BTreeMap::new());
+        let payload = Payload::text("x".repeat(9000));
+        let event =
+            Event { payload, timestamp_ms, appended_ms: 9, key: None, idempotency_key: None, headers };
+        Record { partition: 3, offset, event }
+    };
+    let records: Vec<_> = (40..200).map(record).collect();
+    for format in ALL {
+        let segment = encode(&records, format);
+        let named = NamedSegment {
+            key: format!("o{}", format.extension()).into(),
+            partition: segment.partition.clone(),
+            range: segment.meta.range,
+            epoch: segment.meta.epoch,
+            rewrite: segment.meta.rewrite,
+        };
+        let stored = SegmentObjects { body: segment.body, beside: segment.beside };
+        assert_eq!(formats::describe(&named, &stored).unwrap(), segment.meta);
+    }
+}

@@ -29,6 +29,7 @@ pub(super) struct Encoder {
     raw_bytes: u64,
     appended_ms: i64,
     keys: u64,
+    erased: u64,
     lines: Vec<u8>,
     frame: Option<Frame>,
     frames: Vec<Frame>,
@@ -55,6 +56,7 @@ impl Encoder {
             raw_bytes: 0,
             appended_ms: i64::MIN,
             keys: 0,
+            erased: 0,
             lines: Vec::with_capacity(FRAME_BYTES + (16 << 10)),
             frame: None,
             frames: Vec::new(),
@@ -107,7 +109,8 @@ impl SegmentBuilder for Encoder {
         frame.min_ms = frame.min_ms.min(time);
         frame.max_ms = frame.max_ms.max(time);
         self.appended_ms = self.appended_ms.max(record.event.appended_ms);
-        self.keys += u64::from(record.event.idempotency_key.is_some());
+        self.keys += u64::from(record.event.has_idempotency_key());
+        self.erased += u64::from(record.event.is_erased());
         let before = self.lines.len();
         line::write(&mut self.lines, self.format.lines(), record);
         self.raw_bytes += (self.lines.len() - before) as u64;
@@ -122,7 +125,7 @@ impl SegmentBuilder for Encoder {
 
     fn finish(mut self: Box<Self>) -> Result<Segment, StorageError> {
         self.end_frame();
-        let Self { format, id, next, appended_ms, keys, frames, mut body, failure, .. } = *self;
+        let Self { format, id, next, appended_ms, keys, erased, frames, mut body, failure, .. } = *self;
         let range = OffsetRange::new(id.start, next);
         if let Some(error) = failure {
             return Err(StorageError::corrupt(format!("the new segment {} {range}", id.partition), error));
@@ -149,6 +152,7 @@ impl SegmentBuilder for Encoder {
         let meta = SegmentMeta {
             range,
             epoch: id.epoch,
+            rewrite: 0,
             format: format.id,
             bytes: body.len() as u64,
             sha256: hex(&Sha256::digest(&body)),
@@ -156,6 +160,7 @@ impl SegmentBuilder for Encoder {
             min_ms,
             max_ms,
             keys,
+            erased,
             index: kept,
         };
         Ok(Segment { partition: id.partition, meta, body: body.into(), beside })

@@ -1,10 +1,12 @@
 //! What has left for cold, what is gone, and what a recovery brings.
 
+use std::{io, sync::atomic::Ordering::SeqCst};
+
 use async_trait::async_trait;
 use contracts::{
     catalog::{Catalog, PartitionStatus},
     clock::TimestampMs,
-    error::StorageError,
+    error::{StorageError, Tier},
     flush_ledger::{FlushLedger, HotKeep},
     idempotency::{FirstWrite, Hash},
     name::{Partition, TableName},
@@ -26,8 +28,16 @@ impl FlushLedger for MemoryHot {
         pending.map(|(partition, status)| (partition, *status)).collect()
     }
 
-    async fn intend(&self, intents: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
+    async fn intend(
+        &self,
+        intents: Vec<(Partition, FlushIntent)>,
+        erasures: u64,
+    ) -> Result<(), StorageError> {
         self.write(|volume| {
+            if erasures < self.erasures.load(SeqCst) {
+                let why = io::Error::other("events were erased while a segment was being filled");
+                return Err(StorageError::unavailable(Tier::Hot, why));
+            }
             for (partition, intent) in intents {
                 let sheet = volume.sheet(&partition)?;
                 if intent.range.start < sheet.watermarks.earliest {

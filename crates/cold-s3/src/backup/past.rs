@@ -1,0 +1,167 @@
+//! The state of a store or a backup at an earlier manifest.
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::records::{BackupMark, BackupRecord, refuse_cluster};
+use crate::{chain, links::Links, manifest::Manifest, place::ObjectPlace, state::ColdState};
+use contracts::{clock::TimestampMs, error::StorageError};
+
+/// Manifests read at once.
+const PARALLEL_GETS: usize = 16;
+
+/// To which state a restore goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RestorePoint {
+    /// The last one: of a backup the one at which it is consistent.
+    #[default]
+    Latest,
+    /// That after this manifest.
+    Manifest(u64),
+    /// That after the last manifest that was written by this time.
+    Time(TimestampMs),
+}
+
+/// The manifests of a store or a backup.
+#[derive(Debug)]
+pub(super) struct Past<'a> {
+    place: &'a dyn ObjectPlace,
+    /// Those that count.
+    pub(super) links: Links,
+    /// The last of them.
+    pub(super) latest: u64,
+}
+
+/// What a place is a backup of; `None` if it is none.
+///
+/// # Errors
+/// `Refused` if no run of the backup has ended yet.
+pub(crate) async fn backup_of(place: &dyn ObjectPlace) -> Result<Option<BackupRecord>, StorageError> {
+    if let Some(record) = BackupRecord::of(place).await? {
+        return Ok(Some(record));
+    }
+    match BackupMark::of(place).await? {
+        None => Ok(None),
+        Some(_) => Err(StorageError::Refused(format!(
+            "{} is a backup that was begun and not ended: run the same zombi backup again",
+            place.place()
+        ))),
+    }
+}
+
+impl<'a> Past<'a> {
+    /// Looks at a place.
+    ///
+    /// # Errors
+    /// `Refused` if it holds no store; those of the place.
+    pub(super) async fn of(place: &'a dyn ObjectPlace) -> Result<Self, StorageError> {
+        refuse_cluster(place).await?;
+        let mut links = chain::links(place).await?;
+        if let Some(record) = backup_of(place).await? {
+            links.end_with(record.manifest);
+        }
+        match links.last() {
+            Some(latest) => Ok(Self { place, links, latest }),
+            None => Err(StorageError::Refused(format!(
+                "{} holds no manifests, so there is nothing to restore from",
+                place.place()
+            ))),
+        }
+    }
+
+    /// The number of the manifest to go back to.
+    ///
+    /// # Errors
+    /// `Refused` if there is none that early or that late.
+    pub(super) async fn number(&self, point: RestorePoint) -> Result<u64, StorageError> {
+        match point {
+            RestorePoint::Latest => Ok(self.latest),
+            RestorePoint::Manifest(number) if self.links.checkpoint_of(number).is_some() => Ok(number),
+            RestorePoint::Manifest(number) => Err(StorageError::Refused(format!(
+                "the state after manifest {number} cannot be read any more, or not yet; these can: {}",
+                shown(&self.links.readable())
+            ))),
+            RestorePoint::Time(time_ms) => self.number_by(time_ms).await,
+        }
+    }
+
+    /// The last manifest that was written by a time. Their times ascend, but for a clock that was set back.
+    async fn number_by(&self, time_ms: TimestampMs) -> Result<u64, StorageError> {
+        let readable = self.links.readable();
+        let (mut low, mut high) = (0, readable.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if chain::read(self.place, readable[middle]).await?.written_ms <= time_ms {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        match low.checked_sub(1) {
+            Some(found) => Ok(readable[found]),
+            None => Err(StorageError::Refused(format!(
+                "no manifest is as old as that; those that can be restored: {}",
+                shown(&readable)
+            ))),
+        }
+    }
+
+    /// The state after a manifest, and that manifest.
+    ///
+    /// # Errors
+    /// `Corrupt` if a link is missing or damaged; those of the place.
+    pub(super) async fn state(&self, number: u64) -> Result<(ColdState, Manifest), StorageError> {
+        let checkpoint = self.links.checkpoint_of(number).unwrap_or(number);
+        let mut last = chain::read(self.place, checkpoint).await?;
+        let mut state = ColdState::begin(&mut last)?;
+        let mut links = self.between(checkpoint + 1, number);
+        while let Some(link) = links.next().await {
+            last = link?;
+            state.apply(&last)?;
+        }
+        Ok((state, last))
+    }
+
+    /// The manifests from `first` to `last`, in order, where they exist.
+    fn between(&self, first: u64, last: u64) -> stream::BoxStream<'_, Result<Manifest, StorageError>> {
+        let numbers: Vec<u64> =
+            self.links.numbers().filter(|number| (first..=last).contains(number)).collect();
+        stream::iter(numbers).map(|number| chain::read(self.place, number)).buffered(PARALLEL_GETS).boxed()
+    }
+
+    /// The manifests behind `number`.
+    ///
+    /// # Errors
+    /// `Corrupt`; those of the place.
+    pub(super) async fn behind(&self, number: u64) -> Result<Vec<Manifest>, StorageError> {
+        self.between(number + 1, self.latest).try_collect().await
+    }
+}
+
+/// Numbers as ranges, for people.
+fn shown(numbers: &[u64]) -> String {
+    let runs = numbers.chunk_by(|one, next| one + 1 == *next);
+    let shown: Vec<String> = runs
+        .map(|run| match run {
+            [only] => only.to_string(),
+            _ => format!("{} to {}", run[0], run[run.len() - 1]),
+        })
+        .collect();
+    if shown.is_empty() { "none".to_owned() } else { shown.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_shown_as_ranges() {
+        for (numbers, text) in [
+            (&[0u64; 0][..], "none"),
+            (&[7], "7"),
+            (&[1, 2, 3], "1 to 3"),
+            (&[1, 2, 5, 7, 8], "1 to 2, 5, 7 to 8"),
+        ] {
+            assert_eq!(shown(numbers), text);
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Begins a new store in an empty place with the state that another had at some manifest. See the room's
+//! first lines for the order of steps.
+
+mod pieces;
+mod wanted;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use uuid::Uuid;
+
+pub(super) use self::pieces::{cut, put};
+use self::{
+    pieces::copy_pieces,
+    wanted::{Segments, add_erasures, clip_erasures, close, is_erased_since, narrow},
+};
+use super::{
+    copying::Copier,
+    cover::Piece,
+    first_link::FirstLink,
+    past::{Past, RestorePoint},
+    records::{NOTE, RestoreNote},
+};
+use crate::{
+    manifest::{self, Manifest},
+    names,
+    place::{ObjectPlace, create_same},
+    state::ColdState,
+    watcher::Watcher,
+};
+use contracts::{
+    clock::TimestampMs,
+    crash,
+    error::StorageError,
+    name::{Partition, TableName},
+    segment::SegmentMeta,
+};
+
+/// How many times the source is read again because something was merged or expired meanwhile.
+const ATTEMPTS: usize = 20;
+
+/// Options of a restore.
+#[derive(Debug, Clone, Default)]
+pub struct RestoreOptions {
+    /// To which state.
+    pub point: RestorePoint,
+    /// Which tables; all if there is none.
+    pub tables: Vec<TableName>,
+    /// Nothing was written that the source does not know, or nobody minds: offsets go on at the end of each
+    /// partition.
+    pub source_is_gone: bool,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// The time of day.
+    pub now_ms: TimestampMs,
+}
+
+/// What a restore made, or would make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreReport {
+    /// The new store; `None` if only planned.
+    pub store_id: Option<Uuid>,
+    /// The source's manifest.
+    pub manifest: u64,
+    /// When that was written, by its writer's clock.
+    pub manifest_ms: TimestampMs,
+    /// Tables.
+    pub tables: u64,
+    /// Partitions.
+    pub partitions: u64,
+    /// Segments.
+    pub segments: u64,
+    /// Those among them that had to be cut.
+    pub cut_segments: u64,
+    /// Events.
+    pub events: u64,
+    /// Partitions whose next offset leaves a gap, since the source may have given the offsets in it.
+    pub partitions_with_a_gap: u64,
+}
+
+/// What is to be put at the target.
+struct Restored {
+    state: ColdState,
+    last: Manifest,
+    pieces: Vec<(Partition, Piece)>,
+}
+
+impl Restored {
+    /// The epoch of the new chain: greater than that of any segment in it, so that no name can repeat.
+    fn epoch(&self) -> u64 {
+        let of_segments = self.pieces.iter().map(|(_, piece)| piece.meta.epoch).max();
+        1 + of_segments.unwrap_or(0).max(self.last.epoch)
+    }
+}
+
+/// Restores a store.
+///
+/// # Errors
+/// `Refused` if the target is not empty, the state cannot be read any more, or a table is unknown; `Corrupt`
+/// if an object is not what its manifest says; those of both places. The same call may be repeated after
+/// each.
+pub async fn restore(
+    from: &dyn ObjectPlace,
+    to: &dyn ObjectPlace,
+    options: RestoreOptions,
+    watcher: &dyn Watcher,
+) -> Result<RestoreReport, StorageError> {
+    watcher.begins("reading both places", 0);
+    let begun = RestoreNote::of(to).await?;
+    if begun.is_none() {
+        must_be_empty(to).await?;
+    }
+    let mut past = Past::of(from).await?;
+    let note = note(from, &past, begun.as_ref(), &options).await?;
+    if is_done(to, &note).await? {
+        to.delete(NOTE).await?;
+        let (mut state, last) = past.state(note.manifest).await?;
+        narrow(&mut state, &options.tables)?;
+        return Ok(report(&state, &last, 0, Some(note.store_id)));
+    }
+    let mut restored = plan(from, &past, &note, &options).await?;
+    if options.dry_run {
+        let cut = restored.pieces.iter().filter(|(_, piece)| !piece.is_whole()).count();
+        return Ok(report(&restored.state, &restored.last, cut, None));
+    }
+    create_same(to, NOTE, note.encode()).await?;
+    crash::point("restore-begun");
+    let copier = Copier::new(from, to, watcher);
+    for attempt in 1.. {
+        let cut = restored.pieces.iter().filter(|(_, piece)| !piece.is_whole()).count();
+        match copy_pieces(&copier, &restored).await? {
+            Ok(segments) => {
+                crash::point("restore-segments");
+                let report = report(&restored.state, &restored.last, cut, Some(note.store_id));
+                begin(to, restored, segments, (note.store_id, options.now_ms)).await?;
+                crash::point("restore-begins");
+                to.delete(NOTE).await?;
+                return Ok(report);
+            }
+            Err(key) if attempt == ATTEMPTS => {
+                let object = format!("{}{key}", from.place());
+                return Err(StorageError::corrupt(object, "the manifests name it, and it is not there"));
+            }
+            // Compaction or retention was at work: what replaced it is in the chain by now.
+            Err(_) => {
+                past = Past::of(from).await?;
+                restored = plan(from, &past, &note, &options).await?;
+            }
+        }
+    }
+    unreachable!("the attempts end")
+}
+
+async fn must_be_empty(to: &dyn ObjectPlace) -> Result<(), StorageError> {
+    match to.first("").await? {
+        None => Ok(()),
+        Some(key) => Err(StorageError::Refused(format!(
+            "{} is not empty (there is {key}): a restore goes into an empty prefix only. Nothing was changed",
+            to.place()
+        ))),
+    }
+}
+
+/// What is restored: what was begun, if it was by the same words, else what the words say.
+async fn note(
+    from: &dyn ObjectPlace,
+    past: &Past<'_>,
+    begun: Option<&RestoreNote>,
+    options: &RestoreOptions,
+) -> Result<RestoreNote, StorageError> {
+    let mut tables: Vec<String> = options.tables.iter().map(ToString::to_string).collect();
+    tables.sort();
+    tables.dedup();
+    let manifest = match (options.point, begun) {
+        // What is the latest now may be later than what was begun.
+        (RestorePoint::Latest, Some(begun)) => begun.manifest,
+        (point, _) => past.number(point).await?,
+    };
+    let note = RestoreNote {
+        version: RestoreNote::VERSION,
+        from: from.place(),
+        manifest,
+        tables,
+        source_is_gone: options.source_is_gone,
+        store_id: begun.map_or_else(Uuid::new_v4, |begun| begun.store_id),
+    };
+    match begun {
+        Some(begun) if *begun != note => Err(StorageError::Refused(format!(
+            "another restore was begun there and not ended: {}. Run it again as it was, or take another \
+             prefix. Nothing was changed",
+            String::from_utf8_lossy(&begun.encode())
+        ))),
+        _ => Ok(note),
+    }
+}
+
+/// Whether the new chain is there, and only the end was missing.
+async fn is_done(to: &dyn ObjectPlace, note: &RestoreNote) -> Result<bool, StorageError> {
+    let Some(bytes) = to.get(&manifest::key(0)).await? else { return Ok(false) };
+    if manifest::decode(0, &bytes)?.store_id == note.store_id {
+        return Ok(true);
+    }
+    Err(StorageError::Refused(format!(
+        "a server has begun a store of its own in {}, where a restore was under way: take another prefix. \
+         Nothing was changed",
+        to.place()
+    )))
+}
+
+/// Decides what the target gets.
+async fn plan(
+    from: &dyn ObjectPlace,
+    past: &Past<'_>,
+    note: &RestoreNote,
+    options: &RestoreOptions,
+) -> Result<Restored, StorageError> {
+    let (mut state, last) = past.state(note.manifest).await?;
+    narrow(&mut state, &options.tables)?;
+    if note.source_is_gone {
+        close(&mut state);
+    }
+    let there: BTreeSet<String> =
+        from.listed(names::SEGMENTS).await?.into_iter().map(|object| object.key).collect();
+    let mut segments = Segments::new(there);
+    segments.add_state(&state)?;
+    if note.manifest != past.latest {
+        let (latest, _) = past.state(past.latest).await?;
+        let is_erased = is_erased_since(&state, &latest);
+        segments.add_state(&latest)?;
+        if is_erased || segments.pieces(&state).is_err() {
+            // Merged or erased after that manifest, and expired before the last one: only the links between
+            // know of it. They come before the last state, so that is added again.
+            for link in past.behind(note.manifest).await? {
+                segments.add_link(&link)?;
+            }
+            segments.add_state(&latest)?;
+        }
+        add_erasures(&mut state, &latest);
+    }
+    clip_erasures(&mut state);
+    let pieces = segments.pieces(&state).map_err(|(partition, hole)| {
+        StorageError::Refused(format!(
+            "the events of {partition} {hole} at manifest {} are not there any more: {} kept them for as \
+             long as manifests.keep_secs says, or they were erased. Take a later point in time, or a backup",
+            note.manifest,
+            from.place()
+        ))
+    })?;
+    Ok(Restored { state, last, pieces })
+}
+
+/// Begins the new chain.
+async fn begin(
+    to: &dyn ObjectPlace,
+    restored: Restored,
+    segments: Vec<(Partition, Arc<SegmentMeta>)>,
+    (store_id, now_ms): (Uuid, TimestampMs),
+) -> Result<(), StorageError> {
+    let epoch = restored.epoch();
+    let mut state = restored.state;
+    for cold in state.partitions.values_mut() {
+        cold.segments.clear();
+    }
+    for (partition, meta) in segments {
+        if let Some(cold) = state.partitions.get_mut(&partition) {
+            cold.segments.push(meta);
+        }
+    }
+    FirstLink { state, store_id, epoch, now_ms }.create(to).await
+}
+
+fn report(state: &ColdState, last: &Manifest, cut: usize, store_id: Option<Uuid>) -> RestoreReport {
+    let segments = || state.partitions.values().flat_map(|cold| &cold.segments);
+    let tables: BTreeSet<&TableName> = state.partitions.keys().map(|partition| &partition.table).collect();
+    let with_a_gap = state.partitions.values().filter(|cold| cold.reserved_upto > cold.end);
+    RestoreReport {
+        store_id,
+        manifest: last.number,
+        manifest_ms: last.written_ms,
+        tables: tables.len() as u64,
+        partitions: state.partitions.len() as u64,
+        segments: segments().count() as u64,
+        cut_segments: cut as u64,
+        events: segments().map(|meta| meta.range.len()).sum(),
+        partitions_with_a_gap: with_a_gap.count() as u64,
+    }
+}

@@ -1,0 +1,119 @@
+//! Puts the segments of a restored store: as they are, or cut.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::{
+    super::{copying::Copier, cover::Piece, plan::WantedObject},
+    Restored,
+};
+use crate::{
+    fetch_whole, formats, names,
+    place::{ObjectPlace, create_same},
+};
+use contracts::{
+    error::{StorageError, Tier},
+    name::Partition,
+    offload::offload,
+    segment::{Segment, SegmentId, SegmentMeta},
+};
+
+/// Segments that are copied or cut at once.
+const PARALLEL_PIECES: usize = 4;
+
+/// Puts all segments of the new store; what they are, or the key of one that is gone at the source.
+pub(super) async fn copy_pieces(
+    copier: &Copier<'_>,
+    restored: &Restored,
+) -> Result<Result<Vec<(Partition, Arc<SegmentMeta>)>, String>, StorageError> {
+    let bytes = restored.pieces.iter().map(|(_, piece)| piece.meta.bytes).sum();
+    copier.watcher.begins("copying segments", bytes);
+    let epoch = restored.epoch();
+    let work = stream::iter(restored.pieces.clone()).map(|(partition, piece)| async move {
+        let bytes = piece.meta.bytes;
+        let put = if piece.is_whole() {
+            copy_whole(copier, &partition, piece).await?
+        } else {
+            copy_part(copier, &partition, piece, epoch).await?
+        };
+        copier.watcher.did(bytes);
+        Ok::<_, StorageError>(put.map(|meta| (partition, meta)))
+    });
+    let mut work = std::pin::pin!(work.buffered(PARALLEL_PIECES));
+    let mut segments = Vec::with_capacity(restored.pieces.len());
+    while let Some(put) = work.try_next().await? {
+        match put {
+            Ok(segment) => segments.push(segment),
+            Err(gone) => return Ok(Err(gone)),
+        }
+    }
+    Ok(Ok(segments))
+}
+
+/// Copies a segment as it is, with the object beside it.
+async fn copy_whole(
+    copier: &Copier<'_>,
+    partition: &Partition,
+    piece: Piece,
+) -> Result<Result<Arc<SegmentMeta>, String>, StorageError> {
+    let meta = piece.meta;
+    let key = names::key(partition, &meta)?;
+    let beside = formats::of(&meta)?.beside_key(&key);
+    let objects = beside.map(|key| (key, None)).into_iter().chain([(key, Some(meta.sha256.clone()))]);
+    for (key, sha256) in objects {
+        let object = WantedObject { key, bytes: meta.bytes, sha256, is_needed: true };
+        if copier.check(&object).await?.is_none() {
+            return Ok(Err(object.key));
+        }
+    }
+    Ok(Ok(meta))
+}
+
+/// Writes a part of a segment as a segment of its own. The same part always gives the same bytes.
+async fn copy_part(
+    copier: &Copier<'_>,
+    partition: &Partition,
+    piece: Piece,
+    epoch: u64,
+) -> Result<Result<Arc<SegmentMeta>, String>, StorageError> {
+    let key = names::key(partition, &piece.meta)?;
+    if copier.from.first(&key).await?.is_none() {
+        return Ok(Err(key));
+    }
+    let segment = cut(copier.from, partition, piece, epoch).await?;
+    put(copier.to, &segment).await?;
+    Ok(Ok(Arc::new(segment.meta)))
+}
+
+/// Cuts a part out of a segment, in the same format.
+pub(in crate::backup) async fn cut(
+    from: &dyn ObjectPlace,
+    partition: &Partition,
+    piece: Piece,
+    epoch: u64,
+) -> Result<Segment, StorageError> {
+    let Piece { meta, range } = piece;
+    let (segment, stored) = fetch_whole(from, partition, meta).await?;
+    let partition = partition.clone();
+    let cut = offload(move || {
+        let format = formats::of(&segment.meta)?;
+        let mut builder = format.builder(SegmentId { partition, start: range.start, epoch });
+        format.decode(&segment, &stored, &mut |record| {
+            if range.contains(record.offset) {
+                builder.push(&record);
+            }
+        })?;
+        builder.finish()
+    });
+    cut.await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
+}
+
+/// Puts the objects of a segment, the one beside it first.
+pub(in crate::backup) async fn put(to: &dyn ObjectPlace, segment: &Segment) -> Result<(), StorageError> {
+    let key = names::key(&segment.partition, &segment.meta)?;
+    if let (Some(beside), Some(body)) = (formats::of(&segment.meta)?.beside_key(&key), &segment.beside) {
+        create_same(to, &beside, body.clone()).await?;
+    }
+    create_same(to, &key, segment.body.clone()).await.map(drop)
+}

@@ -1,0 +1,230 @@
+//! The whole of it between directories: a store with two manifests, of which the second merges what the first
+//! names with what came later.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::{first_link::FirstLink, restore::put as put_objects, *};
+use crate::{
+    audit::audit,
+    directory::Directory,
+    formats::{
+        self,
+        jsonl::{self, Framing},
+    },
+    manifest::{self, Changes, Manifest, SegmentEntry, SegmentRef, VERSION},
+    names,
+    place::ObjectPlace,
+    state::{ColdPartition, ColdState},
+    watcher::Unwatched,
+};
+use contracts::{
+    erasure::tombstone,
+    error::StorageError,
+    event::{Event, Record},
+    name::{Partition, TableName},
+    payload::Payload,
+    segment::{Segment, SegmentId, SegmentMeta},
+    sequence::{Offset, OffsetRange},
+};
+
+/// Directories that go with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        let root = std::env::temp_dir().join(format!("zombi-backup-{}", Uuid::new_v4()));
+        std::fs::create_dir(&root).unwrap();
+        Self(root)
+    }
+
+    fn place(&self, name: &str) -> Directory {
+        Directory::new(self.0.join(name))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+fn partition() -> Partition {
+    Partition::new(TableName::parse("t").unwrap(), 3)
+}
+
+fn record(offset: Offset) -> Record {
+    let event = Event {
+        payload: Payload::text(format!("event {offset}")),
+        timestamp_ms: 1000 + offset as i64,
+        appended_ms: 2000 + offset as i64,
+        key: None,
+        idempotency_key: None,
+        headers: BTreeMap::new(),
+    };
+    Record { partition: 3, offset, event }
+}
+
+fn segment(start: Offset, end: Offset, framing: Framing) -> Segment {
+    let id = SegmentId { partition: partition(), start, epoch: 1 };
+    let mut builder = formats::find(jsonl::newest(framing)).unwrap().builder(id);
+    (start..end).for_each(|offset| builder.push(&record(offset)));
+    builder.finish().unwrap()
+}
+
+async fn put(place: &Directory, segment: Segment) -> SegmentMeta {
+    put_objects(place, &segment).await.unwrap();
+    segment.meta
+}
+
+async fn delete(place: &Directory, meta: &SegmentMeta) {
+    let key = names::key(&partition(), meta).unwrap();
+    place.delete(&key).await.unwrap();
+    if let Some(beside) = names::beside(&key) {
+        place.delete(&beside).await.unwrap();
+    }
+}
+
+/// Events 0 to 9 at manifest 0; events 10 to 14 later, merged with the last of those before.
+async fn store(place: &Directory, framing: Framing) -> Uuid {
+    let store_id = Uuid::new_v4();
+    let first = put(place, segment(0, 5, framing)).await;
+    let replaced = put(place, segment(5, 10, framing)).await;
+    let cold = ColdPartition {
+        segments: vec![first.into(), replaced.clone().into()],
+        end: 10,
+        reserved_upto: 1000,
+        ..ColdPartition::default()
+    };
+    let mut state = ColdState::default();
+    state.partitions.insert(partition(), cold);
+    FirstLink { state, store_id, epoch: 2, now_ms: 10_000 }.create(place).await.unwrap();
+    let merged = put(place, segment(5, 15, framing)).await;
+    let changes = Changes {
+        removed: vec![SegmentRef::new(&partition(), replaced.range)],
+        added: vec![SegmentEntry::new(&partition(), &merged)],
+        ..Changes::default()
+    };
+    let link = Manifest {
+        version: VERSION,
+        number: 1,
+        epoch: 2,
+        nonce: Uuid::nil(),
+        store_id,
+        written_ms: 20_000,
+        checkpoint: 0,
+        lease_secs: 0,
+        awaits_secs: 0,
+        released: false,
+        opens: false,
+        changes,
+        state: None,
+    };
+    place.create(&manifest::key(1), manifest::encode(&link).into()).await.unwrap();
+    delete(place, &replaced).await;
+    store_id
+}
+
+const SAVE: SaveOptions = SaveOptions { dry_run: false, now_ms: 30_000 };
+
+async fn events(place: &Directory) -> u64 {
+    let audited = audit(place).await.unwrap();
+    assert!(audited.findings.is_empty(), "{:?}", audited.findings);
+    audited.events
+}
+
+async fn restored(from: &Directory, to: &Directory, point: RestorePoint) -> RestoreReport {
+    let options = RestoreOptions { point, source_is_gone: true, ..RestoreOptions::default() };
+    restore(from, to, options, &Unwatched).await.unwrap()
+}
+
+fn is_refused<T: std::fmt::Debug>(result: Result<T, StorageError>, because: &str) {
+    assert!(matches!(&result, Err(StorageError::Refused(why)) if why.contains(because)), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_backup_is_renewed_and_restored_at_any_manifest() {
+    for framing in [Framing::Zstd, Framing::Plain] {
+        let scratch = Scratch::new();
+        let (source, backup) = (scratch.place("source"), scratch.place("backup"));
+        let store_id = store(&source, framing).await;
+        let saved = save(&source, &backup, SAVE, &Unwatched).await.unwrap();
+        assert_eq!((saved.store_id, saved.manifest, saved.events), (store_id, 1, 15));
+        assert_eq!(events(&backup).await, 15);
+        let again = save(&source, &backup, SAVE, &Unwatched).await.unwrap();
+        assert_eq!((again.copied_objects, again.copied_manifests), (0, 0));
+        for (number, from) in [("0", &source), ("1", &backup)] {
+            // What was merged since is cut, in the bucket as in the backup.
+            let then = scratch.place(&format!("then-{number}"));
+            let report = restored(from, &then, RestorePoint::Time(19_999)).await;
+            assert_eq!((report.manifest, report.cut_segments, report.events), (0, 1, 10));
+            assert_eq!(events(&then).await, 10);
+            let now = scratch.place(&format!("now-{number}"));
+            let report = restored(from, &now, RestorePoint::Latest).await;
+            assert_eq!((report.manifest, report.cut_segments, report.events), (1, 0, 15));
+            assert_eq!((report.partitions_with_a_gap, events(&now).await), (0, 15));
+            is_refused(restore(from, &now, RestoreOptions::default(), &Unwatched).await, "not empty");
+        }
+        let none = RestoreOptions { point: RestorePoint::Time(9_999), ..RestoreOptions::default() };
+        is_refused(restore(&source, &scratch.place("x"), none, &Unwatched).await, "0 to 1");
+        assert_eq!(scratch.place("x").first("").await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn what_lies_in_the_backup_is_told_by_its_bytes() {
+    let scratch = Scratch::new();
+    let (source, backup) = (scratch.place("source"), scratch.place("backup"));
+    store(&source, Framing::Zstd).await;
+    save(&source, &backup, SAVE, &Unwatched).await.unwrap();
+    // As after a kill: nothing is listed.
+    backup.delete("backup.json").await.unwrap();
+    is_refused(audit(&backup).await, "begun and not ended");
+    let again = save(&source, &backup, SAVE, &Unwatched).await.unwrap();
+    assert_eq!((again.copied_objects, again.held_objects), (0, 2));
+    // Another object under the same name is noticed, and stays.
+    backup.delete("backup.json").await.unwrap();
+    let key = backup.first(names::SEGMENTS).await.unwrap().unwrap();
+    backup.replace(&key, Bytes::from_static(b"other")).await.unwrap();
+    let refused = save(&source, &backup, SAVE, &Unwatched).await;
+    assert!(matches!(&refused, Err(StorageError::Corrupt { .. })), "{refused:?}");
+    assert_eq!(backup.get(&key).await.unwrap().unwrap(), "other");
+}
+
+#[tokio::test]
+async fn manifests_are_made_anew_from_segments_that_overlap() {
+    let scratch = Scratch::new();
+    let place = scratch.place("store");
+    for (start, end) in [(2, 5), (5, 10), (8, 15), (20, 22)] {
+        put(&place, segment(start, end, Framing::Plain)).await;
+    }
+    let options = RebuildOptions { dry_run: false, store_id: None, skip_damaged: false, now_ms: 7 };
+    let planned = rebuild(&place, RebuildOptions { dry_run: true, ..options }, &Unwatched).await.unwrap();
+    assert_eq!((planned.store_id, place.first(manifest::PREFIX).await.unwrap()), (None, None));
+    let report = rebuild(&place, options, &Unwatched).await.unwrap();
+    assert_eq!((report.segments, report.cut_segments, report.events), (4, 1, 15));
+    assert_eq!(report.holes, [(partition(), OffsetRange::new(15, 20))]);
+    assert_eq!(events(&place).await, 15);
+    is_refused(rebuild(&place, options, &Unwatched).await, "exists");
+}
+
+#[tokio::test]
+async fn what_the_chain_has_not_is_beyond_it() {
+    let scratch = Scratch::new();
+    let place = scratch.place("store");
+    store(&place, Framing::Zstd).await;
+    let mut beyond = Beyond::of(&place).await.unwrap();
+    let mut other = record(12);
+    other.event.payload = Payload::text("another");
+    let records = vec![record(4), record(11), other.clone(), record(15)];
+    let found = beyond.unknown(&partition(), records.clone(), 0).await.unwrap();
+    assert_eq!(found, [other, record(15)]);
+    let found = beyond.unknown(&partition(), records.clone(), 13).await.unwrap();
+    assert_eq!(found, [record(15)], "what was flushed is taken for the same");
+    let erased = Record { event: tombstone(&record(11).event), ..record(11) };
+    assert!(beyond.unknown(&partition(), vec![erased], 0).await.unwrap().is_empty(), "it was erased since");
+    let unknown = Partition::new(partition().table, 4);
+    assert_eq!(beyond.unknown(&unknown, records.clone(), 0).await.unwrap(), records);
+}

@@ -1,0 +1,124 @@
+//! Reads the chain: from its last checkpoint on, or what another writer has added since.
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::{
+    links::Links,
+    manifest::{self, Manifest},
+    names,
+    place::ObjectPlace,
+    state::ColdState,
+};
+use contracts::{
+    error::{StorageError, Tier},
+    manifests::BucketEmptied,
+};
+
+/// Manifests read at once when the chain is opened.
+const PARALLEL_GETS: usize = 16;
+
+/// The chain as it was found.
+#[derive(Debug, Default, Clone)]
+pub struct Found {
+    /// The state after its last link.
+    pub state: ColdState,
+    /// Its last link; `None` for a new store.
+    pub last: Option<Manifest>,
+    /// All links that exist.
+    pub links: Links,
+}
+
+/// Reads the chain: the last checkpoint and the links after it.
+///
+/// # Errors
+/// `Unavailable`; `Denied` if the last link's checkpoint is gone; `Refused` if there are segments and no
+/// manifests; `Corrupt` if a link is missing, damaged, or contradicts those before it.
+pub async fn load(objects: &dyn ObjectPlace) -> Result<Found, StorageError> {
+    load_upto(objects, None).await
+}
+
+/// Reads the chain up to link `upto`, as if those behind it did not exist.
+///
+/// # Errors
+/// Those of [`load`].
+pub async fn load_upto(objects: &dyn ObjectPlace, upto: Option<u64>) -> Result<Found, StorageError> {
+    let mut links = links(objects).await?;
+    links.end_with(upto.unwrap_or(u64::MAX));
+    let Some(last) = links.last() else {
+        return match objects.first(names::SEGMENTS).await? {
+            None => Ok(Found::default()),
+            // A new chain would start again at offset 0, and give the offsets of these segments a second
+            // time.
+            Some(key) => Err(StorageError::Refused(format!(
+                "there are segments below this prefix (such as {key}) but no manifest: the manifests were \
+                 deleted, or never copied. This is not a new store. Restore the objects below manifests/, \
+                 or make them anew from the segments: zombi manifest rebuild. Nothing was changed"
+            ))),
+        };
+    };
+    let mut last = read(objects, last).await?;
+    // A link without its checkpoint: the bucket was emptied under a writer, which then put one more link.
+    let checkpoint = manifest::key(last.checkpoint);
+    if !links.contains(last.checkpoint) && objects.get(&checkpoint).await?.is_none() {
+        let why =
+            format!("{} exists, but {checkpoint}, on which it builds, is gone", manifest::key(last.number));
+        return Err(StorageError::denied(Tier::Cold, BucketEmptied(why)));
+    }
+    // A whole state is large: it is read once, and moved out of its manifest instead of copied.
+    let mut state = match last.checkpoint == last.number {
+        true => ColdState::begin(&mut last)?,
+        false => ColdState::begin(&mut read(objects, last.checkpoint).await?)?,
+    };
+    let mut rest = stream::iter(last.checkpoint + 1..=last.number)
+        .map(|number| read(objects, number))
+        .buffered(PARALLEL_GETS);
+    while let Some(link) = rest.try_next().await? {
+        state.apply(&link)?;
+    }
+    drop(rest);
+    Ok(Found { state, last: Some(last), links })
+}
+
+/// Lists the links.
+///
+/// # Errors
+/// `Unavailable` or `Denied`.
+pub(crate) async fn links(objects: &dyn ObjectPlace) -> Result<Links, StorageError> {
+    let found = objects.listed(manifest::PREFIX).await?.into_iter();
+    Ok(Links::new(found.filter_map(|object| Some((manifest::number(&object.key)?, object.modified_ms)))))
+}
+
+/// Reads the links that another writer has added meanwhile. One by one: reading the whole chain again could
+/// take longer than a busy writer takes for its next link, and a takeover would never win.
+///
+/// # Errors
+/// Those of reading the chain.
+pub async fn follow(objects: &dyn ObjectPlace, mut found: Found) -> Result<Found, StorageError> {
+    let known = found.links.len();
+    while let Some(last) = &found.last {
+        let number = last.number + 1;
+        let Some(bytes) = objects.get(&manifest::key(number)).await? else { break };
+        let link = manifest::decode(number, &bytes)?;
+        if link.opens {
+            return load(objects).await; // a takeover, by a third writer or by our own late PUT
+        }
+        found.state.apply(&link)?;
+        found.links.add(number, link.written_ms);
+        found.last = Some(link);
+    }
+    // Nothing was added, so the link that beat us is gone again: only a full read can tell what happened.
+    if found.links.len() == known { load(objects).await } else { Ok(found) }
+}
+
+/// Reads one link.
+///
+/// # Errors
+/// `Unavailable`; `Corrupt` if it is missing or damaged.
+pub async fn read(objects: &dyn ObjectPlace, number: u64) -> Result<Manifest, StorageError> {
+    let key = manifest::key(number);
+    let bytes = objects
+        .get(&key)
+        .await?
+        .ok_or_else(|| StorageError::corrupt(&key, "the manifest chain needs it, and it is not there"))?;
+    manifest::decode(number, &bytes)
+}

@@ -1,0 +1,253 @@
+//! Erases events in the bucket.
+//!
+//! Segments that hold one are written anew, put, and published instead of the old ones. Then the partition's
+//! objects are listed, and every one that holds an erased offset and is not the one that the state names is
+//! deleted: replaced and expired ones, and those that no manifest names. A second list confirms that they are
+//! gone. All of it may be repeated: a segment that holds nothing more of the events is left as it is.
+//!
+//! Rounds of upkeep wait meanwhile: a merge that has read the old segments must not be published after.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tracing::info;
+use uuid::Uuid;
+
+use super::deleting;
+use crate::{
+    S3Cold, fetch_whole,
+    formats::{self, LocatedSegment, SegmentObjects},
+    manifest::{Changes, SegmentEntry, SegmentRef},
+    names::{self, ParsedKey},
+    state::{AtOffset, ColdState},
+};
+use contracts::{
+    cold::SegmentStore,
+    crash,
+    erasure::{ColdErase, ColdErased, ErasedPart, Erasure, tombstone},
+    error::{StorageError, Tier},
+    event::Record,
+    idempotency::remembered,
+    name::Partition,
+    offload::offload,
+    segment::{Segment, SegmentBuilder, SegmentId, SegmentMeta},
+};
+
+/// Some objects that hold erased events are still there.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} objects that hold erased events could not be deleted, such as {1}")]
+struct StillThere(usize, String);
+
+#[async_trait]
+impl ColdErase for S3Cold {
+    fn erasures(&self) -> Result<Vec<Erasure>, StorageError> {
+        self.with_state(|state| state.erasures.values().cloned().collect())
+    }
+
+    async fn note_erasures(&self, noted: Vec<Erasure>, forgotten: Vec<Uuid>) -> Result<(), StorageError> {
+        self.change(|state| {
+            let is_new = |erasure: &Erasure| state.erasures.get(&erasure.id) != Some(erasure);
+            let is_listed = |id: &Uuid| state.erasures.contains_key(id);
+            Changes {
+                erasures: noted.into_iter().filter(is_new).collect(),
+                unlisted: forgotten.into_iter().filter(is_listed).collect(),
+                ..Changes::default()
+            }
+        })
+        .await
+    }
+
+    async fn erase(&self, erasure: &Erasure) -> Result<ColdErased, StorageError> {
+        let _no_other_round = self.upkeep.lock().await;
+        let mut done = ColdErased::default();
+        for (partition, part) in erasure.partitions() {
+            for meta in self.with_state(|state| holding(state, &partition, part))? {
+                rewrite(self, &partition, &meta, part, &mut done).await?;
+            }
+            done.objects += delete_others(self, &partition, part).await?;
+        }
+        Ok(done)
+    }
+}
+
+/// The segments of a partition that hold one of the offsets.
+fn holding(state: &ColdState, partition: &Partition, part: &ErasedPart) -> Vec<Arc<SegmentMeta>> {
+    let segments = state.partitions.get(partition).into_iter().flat_map(|cold| &cold.segments);
+    segments.filter(|segment| part.touches(segment.range)).cloned().collect()
+}
+
+/// A segment as it is read and written anew.
+struct Rewriting {
+    builder: Box<dyn SegmentBuilder>,
+    /// Events that were not erased before.
+    erased: u64,
+    done: ColdErased,
+}
+
+impl Rewriting {
+    fn push(&mut self, partition: &Partition, part: &ErasedPart, record: Record) {
+        let record = match part.contains(record.offset) {
+            false => record,
+            true => {
+                if let Some((hash, _)) = remembered(&record.event) {
+                    self.done.keys.push((partition.clone(), (hash, record.offset)));
+                }
+                self.erased += u64::from(!record.event.is_erased());
+                Record { event: tombstone(&record.event), ..record }
+            }
+        };
+        self.builder.push(&record);
+    }
+}
+
+/// Writes a segment anew without the events, unless it holds nothing of them; publishes it in place of the
+/// old one.
+async fn rewrite(
+    cold: &S3Cold,
+    partition: &Partition,
+    meta: &Arc<SegmentMeta>,
+    part: &ErasedPart,
+    done: &mut ColdErased,
+) -> Result<(), StorageError> {
+    let read = fetch_whole(cold.objects(), partition, Arc::clone(meta)).await?;
+    let id = SegmentId { partition: partition.clone(), start: meta.range.start, epoch: cold.epoch()? };
+    let builder = cold.segment(id, cold.format())?;
+    let (of, part) = (partition.clone(), part.clone());
+    let decoded = offload(move || decode(builder, read, &of, &part)).await;
+    let Rewriting { builder, erased, done: found } =
+        decoded.map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
+    done.keys.extend(found.keys);
+    if erased == 0 {
+        return Ok(());
+    }
+    let finished = offload(|| builder.finish()).await;
+    let mut segment = finished.map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
+    segment.meta.rewrite = next_rewrite(cold, partition, &segment.meta).await?;
+    cold.put(&segment).await?;
+    crash::point("erase-put");
+    let is_replaced = publish(cold, partition, meta, &segment).await?;
+    crash::point("erase-published");
+    if !is_replaced {
+        // What it was made from is no longer there: the next attempt looks again.
+        let gone = std::io::Error::other("a segment was replaced while it was written anew");
+        return Err(StorageError::unavailable(Tier::Cold, gone));
+    }
+    done.segments += 1;
+    info!(%partition, range = %meta.range, events = erased, "segment written anew without erased events");
+    Ok(())
+}
+
+fn decode(
+    builder: Box<dyn SegmentBuilder>,
+    (segment, stored): (LocatedSegment, SegmentObjects),
+    partition: &Partition,
+    part: &ErasedPart,
+) -> Result<Rewriting, StorageError> {
+    let mut rewriting = Rewriting { builder, erased: 0, done: ColdErased::default() };
+    let take = &mut |record| rewriting.push(partition, part, record);
+    formats::of(&segment.meta)?.decode(&segment, &stored, take)?;
+    Ok(rewriting)
+}
+
+/// Names the new segment in place of the old one; returns whether the old one was still named.
+async fn publish(
+    cold: &S3Cold,
+    partition: &Partition,
+    old: &SegmentMeta,
+    new: &Segment,
+) -> Result<bool, StorageError> {
+    let mut is_replaced = false;
+    cold.change(|state| {
+        let Some(AtOffset::Segment(now)) =
+            state.partitions.get(partition).and_then(|found| found.at(old.range.start))
+        else {
+            return Changes::default();
+        };
+        is_replaced = (now.range, now.epoch, now.rewrite) == (old.range, old.epoch, old.rewrite);
+        if !is_replaced {
+            return Changes::default();
+        }
+        Changes {
+            removed: vec![SegmentRef::new(partition, old.range)],
+            added: vec![SegmentEntry::new(partition, &new.meta)],
+            ..Changes::default()
+        }
+    })
+    .await?;
+    Ok(is_replaced)
+}
+
+/// A number that no object with this range and epoch has: an attempt that was cut off may have left some.
+async fn next_rewrite(cold: &S3Cold, partition: &Partition, meta: &SegmentMeta) -> Result<u32, StorageError> {
+    let same = |key: &ParsedKey| (key.range, key.epoch) == (meta.range, meta.epoch);
+    let mut last = 0;
+    each_object(cold, partition, |_, parsed| {
+        if same(&parsed) {
+            last = last.max(parsed.rewrite);
+        }
+    })
+    .await?;
+    Ok(last.saturating_add(1))
+}
+
+/// Deletes every object of a partition that holds one of the offsets and is not named, and confirms that none
+/// is left; returns how many there were.
+async fn delete_others(cold: &S3Cold, partition: &Partition, part: &ErasedPart) -> Result<u64, StorageError> {
+    let others = others(cold, partition, part).await?;
+    if others.is_empty() {
+        return Ok(0);
+    }
+    // Another writer may have named one of them: this fails if one has taken over.
+    cold.watch().await?;
+    let deleted = deleting::delete(cold, others).await;
+    crash::point("erase-deleted");
+    let left = self::others(cold, partition, part).await?;
+    if let Some(one) = left.first() {
+        return Err(StorageError::unavailable(Tier::Cold, StillThere(left.len(), one.clone())));
+    }
+    let count = deleted.len() as u64;
+    cold.change(|state| Changes {
+        deleted: deleted.into_iter().filter(|key| state.retired.contains_key(key)).collect(),
+        ..Changes::default()
+    })
+    .await?;
+    Ok(count)
+}
+
+/// The objects of a partition that hold one of the offsets, but for the ones that the state names.
+async fn others(
+    cold: &S3Cold,
+    partition: &Partition,
+    part: &ErasedPart,
+) -> Result<Vec<String>, StorageError> {
+    let mut found = Vec::new();
+    each_object(cold, partition, |key, parsed| {
+        if part.touches(parsed.range) {
+            found.push((key, parsed.segment));
+        }
+    })
+    .await?;
+    let named: Vec<Arc<SegmentMeta>> = cold.with_state(|state| holding(state, partition, part))?;
+    let named: Result<Vec<String>, _> = named.iter().map(|meta| names::key(partition, meta)).collect();
+    let named = named?;
+    Ok(found.into_iter().filter(|(_, segment)| !named.contains(segment)).map(|(key, _)| key).collect())
+}
+
+/// Passes on the objects of a partition's segments, page by page.
+async fn each_object(
+    cold: &S3Cold,
+    partition: &Partition,
+    mut take: impl FnMut(String, ParsedKey),
+) -> Result<(), StorageError> {
+    let (directory, mut last): (String, Option<String>) = (names::directory(partition), None);
+    loop {
+        let page = cold.objects().list_page(&directory, last.as_deref()).await?;
+        let Some(end) = page.last().cloned() else { return Ok(()) };
+        for key in page {
+            if let Some(parsed) = names::parse(&key) {
+                take(key, parsed);
+            }
+        }
+        last = Some(end);
+    }
+}

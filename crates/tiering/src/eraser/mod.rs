@@ -1,0 +1,348 @@
+//! Erases events from both tiers, one erasure after the other; `contracts::erasure` has the order of its
+//! steps.
+//!
+//! An erasure is on the volume before it is answered, and in the manifests as soon as these can be written.
+//! So it goes on after a restart, and on another volume. A failed step is repeated later, and everything
+//! before it does no harm a second time.
+
+mod list;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::{
+    sync::{Mutex, Notify},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use self::list::ErasureList;
+use crate::settings::ErasureSettings;
+use contracts::{
+    catalog::TableStatus,
+    clock::Clock,
+    cold::ColdTier,
+    crash,
+    engine::Engine,
+    erasure::{Erasure, ErasureProgress, ErasureStatus, Erasures, Scrub, UsedKey},
+    error::{Overload, StorageError, Tier},
+    fence::Fence,
+    flusher::Flush,
+    name::{Partition, TableName},
+    sequence::{Offset, OffsetRange},
+};
+
+/// Events that one batch of the writer overwrites at most: others wait for that long.
+const BATCH_EVENTS: usize = 256;
+/// Times that events are flushed because a segment being written held them.
+const MAX_FLUSHES: usize = 10;
+/// The wait before a failed erasure is tried again: twice as long each time, up to the longest.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LONGEST_RETRY: Duration = Duration::from_secs(10);
+/// How long one flush is waited for.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often it looks whether the bucket is open by now.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What an eraser works on.
+#[derive(Clone)]
+pub(crate) struct EraserParts {
+    /// The volume.
+    pub(crate) hot: Arc<dyn Engine>,
+    /// The bucket, if there is one, and what flushes to it.
+    pub(crate) cold: Option<(Arc<dyn ColdTier>, Arc<dyn Flush>)>,
+    /// Dates what is done.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Tells whether clients' writes may be taken.
+    pub(crate) fence: Arc<Fence>,
+    /// How many erasures there may be.
+    pub(crate) settings: ErasureSettings,
+}
+
+/// Takes erasures.
+pub struct EraserHandle {
+    parts: EraserParts,
+    list: Arc<ErasureList>,
+    /// Locked while one is taken, so that they are counted one by one.
+    asking: Mutex<()>,
+    wake: Arc<Notify>,
+}
+
+/// Carries erasures out.
+pub(crate) struct Eraser {
+    parts: EraserParts,
+    list: Arc<ErasureList>,
+    wake: Arc<Notify>,
+    /// Whether the volume's list and the one of the manifests were brought together.
+    is_adopted: bool,
+}
+
+impl EraserHandle {
+    /// A handle, and the eraser that carries out what it takes and what the volume has noted.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Unavailable` if the notes cannot be read.
+    pub(crate) fn new(parts: EraserParts) -> Result<(Arc<Self>, Eraser), StorageError> {
+        let list = Arc::new(ErasureList::new(parts.hot.erasures()?, parts.settings.keep));
+        let wake = Arc::new(Notify::new());
+        let eraser = Eraser {
+            parts: parts.clone(),
+            list: Arc::clone(&list),
+            wake: Arc::clone(&wake),
+            is_adopted: false,
+        };
+        Ok((Arc::new(Self { parts, list, asking: Mutex::new(()), wake }), eraser))
+    }
+}
+
+#[async_trait]
+impl Erasures for EraserHandle {
+    async fn ask(&self, mut erasure: Erasure) -> Result<Erasure, StorageError> {
+        let _one_by_one = self.asking.lock().await;
+        self.parts.fence.check_lease()?;
+        if self.list.under_way() >= self.parts.settings.pending {
+            let retry_after = Duration::from_secs(5);
+            return Err(StorageError::Overloaded { reason: Overload::Erasures, retry_after });
+        }
+        if erasure.parts.is_empty() {
+            // There is nothing to erase, and a note of that.
+            (erasure.hot_done_ms, erasure.done_ms) = (Some(erasure.asked_ms), Some(erasure.asked_ms));
+        }
+        self.parts.hot.note_erasures(vec![erasure.clone()], self.list.to_forget()).await?;
+        crash::point("erase-noted");
+        self.list.set(erasure.clone(), None);
+        self.list.forget();
+        self.wake.notify_one();
+        Ok(erasure)
+    }
+
+    fn find(&self, table: &TableName, id: Uuid) -> Option<ErasureProgress> {
+        self.list.get(id).filter(|found| found.erasure.table == *table)
+    }
+}
+
+impl Eraser {
+    /// Carries out erasures until it is told to stop, or nothing may be written any more.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut retry = FIRST_RETRY;
+        loop {
+            let done = tokio::select! {
+                () = stop.cancelled() => return,
+                done = self.once() => done,
+            };
+            let wait = match done {
+                Ok(()) if self.is_adopted || self.parts.cold.is_none() => None,
+                Ok(()) => Some(LOOK_INTERVAL),
+                Err(StorageError::Closed | StorageError::Fenced(_) | StorageError::OutcomeUnknown { .. }) => {
+                    return;
+                }
+                Err(_) => Some(retry),
+            };
+            retry = if done.is_ok() { FIRST_RETRY } else { LONGEST_RETRY.min(retry * 2) };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.wake.notified() => {}
+                () = sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+            }
+        }
+    }
+
+    /// Carries out what is under way. One that fails keeps no other from being carried out.
+    ///
+    /// # Errors
+    /// The last failure.
+    async fn once(&mut self) -> Result<(), StorageError> {
+        let mut failed = self.adopt().await.err();
+        for erasure in self.list.to_do() {
+            let id = erasure.id;
+            let Err(error) = self.carry_out(erasure).await else { continue };
+            if matches!(
+                error,
+                StorageError::Closed | StorageError::Fenced(_) | StorageError::OutcomeUnknown { .. }
+            ) {
+                return Err(error);
+            }
+            if self.list.fail(id, &error) {
+                warn!(%id, %error, "an erasure could not be carried out yet, will retry");
+            }
+            failed = Some(error);
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Brings together, once the bucket is open, what the volume has noted and what the manifests list.
+    async fn adopt(&mut self) -> Result<(), StorageError> {
+        let Some((cold, _)) = self.parts.cold.as_ref().filter(|(cold, _)| cold.is_open() && !self.is_adopted)
+        else {
+            return Ok(());
+        };
+        let listed = cold.erasures()?;
+        let news: Vec<Erasure> = listed.iter().filter(|one| self.list.is_news(one)).cloned().collect();
+        if !news.is_empty() {
+            info!(erasures = news.len(), "going on with erasures that the manifests list");
+            self.parts.hot.note_erasures(news.clone(), Vec::new()).await?;
+            news.into_iter().for_each(|erasure| self.list.set(erasure, None));
+        }
+        let known: BTreeMap<Uuid, &Erasure> = listed.iter().map(|one| (one.id, one)).collect();
+        let unlisted = self.list.all().into_iter().filter(|one| known.get(&one.id) != Some(&one)).collect();
+        cold.note_erasures(unlisted, Vec::new()).await?;
+        self.is_adopted = true;
+        Ok(())
+    }
+
+    /// Carries an erasure out as far as it can be now.
+    ///
+    /// # Errors
+    /// Those of the tiers; the next attempt goes on.
+    async fn carry_out(&self, erasure: Erasure) -> Result<(), StorageError> {
+        // Hot does not wait for S3.
+        let (listed, erased) =
+            tokio::join!(self.list_in_manifests(&erasure), self.erase_hot(erasure.clone()));
+        let mut erasure = erased?;
+        listed?;
+        if let Some((cold, to)) = &self.parts.cold {
+            if !cold.is_open() {
+                return Err(StorageError::unavailable(Tier::Cold, BucketNotOpen));
+            }
+            self.make_named(&erasure, cold.as_ref(), to.as_ref()).await?;
+            let done = cold.erase(&erasure).await?;
+            self.forget_payloads(done.keys).await?;
+            (erasure.segments, erasure.objects) =
+                (erasure.segments + done.segments, erasure.objects + done.objects);
+        }
+        erasure.done_ms = Some(self.parts.clock.now_ms());
+        erasure.parts.clear();
+        if let Some((cold, _)) = &self.parts.cold {
+            cold.note_erasures(vec![erasure.clone()], self.list.to_forget()).await?;
+            crash::point("erase-listed-done");
+        }
+        self.parts.hot.note_erasures(vec![erasure.clone()], self.list.to_forget()).await?;
+        let Erasure { id, table, events, segments, objects, .. } = &erasure;
+        info!(%id, %table, events, segments, objects, asked_by = erasure.asked_by, "erasure done");
+        self.list.set(erasure, None);
+        self.list.forget();
+        Ok(())
+    }
+
+    async fn list_in_manifests(&self, erasure: &Erasure) -> Result<(), StorageError> {
+        match &self.parts.cold {
+            Some((cold, _)) if cold.is_open() => {
+                cold.note_erasures(vec![erasure.clone()], Vec::new()).await?;
+                crash::point("erase-listed");
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Overwrites the events that are hot and scrubs the volume, unless that is done.
+    async fn erase_hot(&self, mut erasure: Erasure) -> Result<Erasure, StorageError> {
+        if erasure.status() != ErasureStatus::Pending {
+            return Ok(erasure);
+        }
+        for flushes in 0.. {
+            let left = self.overwrite(&erasure).await?;
+            if left == 0 {
+                break;
+            }
+            // A retry of the segment that is being written must find what it found before.
+            match self.parts.cold.as_ref().filter(|(cold, _)| cold.is_open() && flushes < MAX_FLUSHES) {
+                Some((_, to)) => flush(to.as_ref(), Some(&erasure.table)).await?,
+                None => return Err(StorageError::unavailable(Tier::Cold, BeingFlushed(left))),
+            }
+        }
+        crash::point("erase-overwritten");
+        let spans = erasure.partitions().filter_map(|(partition, part)| Some((partition, part.span()?)));
+        self.parts.hot.scrub(Scrub::Ranges(spans.collect())).await?;
+        crash::point("erase-scrubbed");
+        erasure.hot_done_ms = Some(self.parts.clock.now_ms());
+        self.parts.hot.note_erasures(vec![erasure.clone()], Vec::new()).await?;
+        self.list.set(erasure.clone(), None);
+        crash::point("erase-hot-done");
+        Ok(erasure)
+    }
+
+    /// Overwrites the events that are hot; returns how many segments being written still hold.
+    async fn overwrite(&self, erasure: &Erasure) -> Result<usize, StorageError> {
+        let tables = self.parts.hot.tables();
+        let Some(table) = tables.get(&erasure.table) else { return Ok(0) };
+        let mut left = 0;
+        for (partition, part) in erasure.partitions() {
+            let hot = hot_of(table, &partition);
+            let offsets =
+                part.ranges().map(|range| range.overlap(hot)).flat_map(|range| range.start..range.end);
+            let offsets: Vec<Offset> = offsets.collect();
+            for some in offsets.chunks(BATCH_EVENTS) {
+                left += self.parts.hot.erase(partition.clone(), some.to_vec()).await?.len();
+            }
+        }
+        Ok(left)
+    }
+
+    /// Waits until a manifest names all of the events that are still there, and none of those that were
+    /// dropped.
+    async fn make_named(
+        &self,
+        erasure: &Erasure,
+        cold: &dyn ColdTier,
+        to: &dyn Flush,
+    ) -> Result<(), StorageError> {
+        let (tables, bounds) = (self.parts.hot.tables(), cold.partitions()?);
+        let Some(table) = tables.get(&erasure.table) else { return Ok(()) };
+        let (mut is_unnamed, mut is_dropped) = (false, false);
+        for (partition, part) in erasure.partitions() {
+            let Some(status) = table.partition(partition.number) else { continue };
+            let (marks, named) = (status.watermarks, bounds.get(&partition));
+            is_unnamed |= part.touches(marks.unflushed());
+            is_dropped |= named.is_some_and(|cold| cold.earliest < marks.earliest);
+        }
+        if is_dropped {
+            flush(to, None).await?;
+        } else if is_unnamed {
+            flush(to, Some(&erasure.table)).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the hashes of payloads beside idempotency keys: of events that only cold had.
+    async fn forget_payloads(&self, keys: Vec<(Partition, UsedKey)>) -> Result<(), StorageError> {
+        let mut of: BTreeMap<Partition, Vec<UsedKey>> = BTreeMap::new();
+        for (partition, key) in keys {
+            of.entry(partition).or_default().push(key);
+        }
+        if of.is_empty() {
+            return Ok(());
+        }
+        let spans = of.keys().map(|partition| (partition.clone(), OffsetRange::new(0, 0))).collect();
+        for (partition, keys) in of {
+            for some in keys.chunks(BATCH_EVENTS) {
+                self.parts.hot.forget_payloads(partition.clone(), some.to_vec()).await?;
+            }
+        }
+        crash::point("erase-forgotten");
+        self.parts.hot.scrub(Scrub::Ranges(spans)).await
+    }
+}
+
+/// Flushes a table, or all of them, within a bounded time: others wait to be erased.
+async fn flush(to: &dyn Flush, table: Option<&TableName>) -> Result<(), StorageError> {
+    let flushed = timeout(FLUSH_TIMEOUT, to.flush_now(table.cloned())).await;
+    flushed.map_err(|error| StorageError::unavailable(Tier::Cold, error))?.map(drop)
+}
+
+/// The offsets of a partition that are hot.
+fn hot_of(table: &TableStatus, partition: &Partition) -> OffsetRange {
+    table.partition(partition.number).map_or(OffsetRange::new(0, 0), |status| status.watermarks.hot())
+}
+
+/// A bucket is configured, and it is not open.
+#[derive(Debug, thiserror::Error)]
+#[error("the bucket is not open yet")]
+struct BucketNotOpen;
+
+/// Events that must be flushed first.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} of the events are in segments that are being written: they are erased once these are in S3")]
+struct BeingFlushed(usize);

@@ -1,0 +1,228 @@
+//! A page that is being made: what it asks the API, and how it is answered.
+
+use std::time::Duration;
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use maud::{Markup, html};
+use serde::de::DeserializeOwned;
+use tokio::{sync::SemaphorePermit, time::timeout};
+
+use super::{
+    Console, PATH,
+    api::{ApiMetrics, ApiProblem},
+    view::{
+        self, NavItem, PageFrame,
+        text::{query_value, shell_quoted},
+    },
+};
+use crate::{
+    auth::sessions,
+    http::pages::{self, ApiAnswer, Visitor},
+};
+
+/// What a page may load and do: nothing that is not ours.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+                      connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+/// How long a page waits for a place.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A page that is being made.
+pub(super) struct Visit<'a> {
+    pub(super) console: &'a Console,
+    pub(super) visitor: &'a Visitor,
+    /// What was asked, as commands that ask the same.
+    commands: Vec<String>,
+    /// Taken when the first answer comes: whatever waits for S3 holds no place that other pages need.
+    place: Option<SemaphorePermit<'a>>,
+}
+
+/// What a page shows.
+pub(super) struct Shown {
+    pub(super) title: String,
+    pub(super) body: Markup,
+}
+
+/// A refusal of the API.
+#[derive(Debug, Clone)]
+pub(super) struct Refused {
+    pub(super) status: StatusCode,
+    pub(super) problem: Box<ApiProblem>,
+}
+
+impl Refused {
+    /// Whether the visitor lacks the right.
+    pub(super) fn is_no_right(&self) -> bool {
+        matches!(self.status, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED)
+    }
+}
+
+impl Console {
+    /// Begins a page.
+    pub(super) fn visit<'a>(&'a self, visitor: &'a Visitor) -> Visit<'a> {
+        Visit { console: self, visitor, commands: Vec::new(), place: None }
+    }
+
+    /// Whether the visitor's cookie may go over TLS only.
+    pub(super) fn is_secure(&self, visitor: &Visitor) -> bool {
+        self.has_tls || visitor.says_https
+    }
+
+    /// The scheme, the name and the port by which the visitor came.
+    pub(super) fn origin(&self, visitor: &Visitor) -> String {
+        let scheme = if self.is_secure(visitor) { "https" } else { "http" };
+        format!("{scheme}://{}", visitor.host)
+    }
+}
+
+impl Visit<'_> {
+    /// Asks for JSON. `path` has its query; it stands at the foot of the page.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub(super) async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Refused> {
+        self.commands.push(self.command(path, None));
+        self.ask(path, None).await
+    }
+
+    /// Asks for the metrics.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub(super) async fn metrics(&mut self) -> Result<ApiMetrics, Refused> {
+        self.commands.push(self.command("/metrics", None));
+        let answer = self.answered("/metrics", None).await?;
+        if answer.status.is_success() {
+            Ok(ApiMetrics::new(String::from_utf8_lossy(&answer.body).into_owned()))
+        } else {
+            Err(refused(answer.status, &answer.body))
+        }
+    }
+
+    /// Posts JSON, and asks for JSON. Of what a page shows, `shown` is the body that does it.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub(super) async fn post<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        body: &serde_json::Value,
+        shown: &serde_json::Value,
+    ) -> Result<T, Refused> {
+        self.commands.push(self.command(path, Some(&shown.to_string())));
+        self.ask(path, Some(body.to_string().into_bytes())).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&mut self, path: &str, body: Option<Vec<u8>>) -> Result<T, Refused> {
+        let answer = self.answered(path, body).await?;
+        // A probe that does not pass is an answer, too.
+        if (answer.status.is_success() || path.starts_with("/readyz"))
+            && let Ok(value) = serde_json::from_slice(&answer.body)
+        {
+            return Ok(value);
+        }
+        Err(refused(answer.status, &answer.body))
+    }
+
+    /// The answer of the API, read when there is a place for it.
+    async fn answered(&mut self, path: &str, body: Option<Vec<u8>>) -> Result<ApiAnswer, Refused> {
+        let response = self.console.api.ask(self.visitor, path, body).await;
+        if self.place.is_none() {
+            let place = timeout(PATIENCE, self.console.places.acquire()).await;
+            self.place = place.ok().and_then(Result::ok);
+        }
+        if self.place.is_none() {
+            let problem = ApiProblem {
+                title: "Busy".to_owned(),
+                detail: "Too many pages are being made. Load this one again in a moment.".to_owned(),
+                ..ApiProblem::default()
+            };
+            return Err(Refused { status: StatusCode::SERVICE_UNAVAILABLE, problem: Box::new(problem) });
+        }
+        Ok(ApiAnswer::read(response).await)
+    }
+
+    /// The command that asks for a path.
+    pub(super) fn command(&self, path: &str, body: Option<&str>) -> String {
+        let url = shell_quoted(&format!("{}{path}", self.console.origin(self.visitor)));
+        let token =
+            if self.console.state.gate.is_some() { " -H \"Authorization: Bearer $TOKEN\"" } else { "" };
+        let body = body.map(|body| format!(" --json {}", shell_quoted(body))).unwrap_or_default();
+        format!("curl -s {url}{token}{body}")
+    }
+
+    /// The page as an answer. Whoever is not known is asked to sign in.
+    pub(super) fn answer(&self, place: NavItem, shown: Result<Shown, Refused>) -> Response {
+        let (status, shown) = match shown {
+            Ok(shown) => (StatusCode::OK, shown),
+            Err(refused) if refused.status == StatusCode::UNAUTHORIZED => return self.ask_to_sign_in(),
+            Err(refused) => {
+                let title = refused.problem.title.clone();
+                (refused.status, Shown { title, body: self.refusal(&refused) })
+            }
+        };
+        let gate = self.console.state.gate.as_ref();
+        let session = sessions::cookie(self.visitor.headers());
+        let principal = gate.zip(session).and_then(|(gate, id)| gate.signed_in(id));
+        let frame = PageFrame {
+            place,
+            title: &shown.title,
+            principal: principal.map(|principal| principal.to_string()),
+            address: format!("{}{}", self.console.origin(self.visitor), self.visitor.address),
+            commands: &self.commands,
+        };
+        of_console(pages::page(status, view::layout(&frame, &shown.body)))
+    }
+
+    fn ask_to_sign_in(&self) -> Response {
+        let next = query_value(&self.visitor.address);
+        see(&format!("{PATH}/sign-in?next={next}"))
+    }
+
+    /// A refusal, as a page shows it.
+    fn refusal(&self, refused: &Refused) -> Markup {
+        let ApiProblem { title, detail, code, request_id, .. } = &*refused.problem;
+        html! {
+            h1 { (title) }
+            div.notice.bad role="alert" {
+                p { (detail) }
+                @if !code.is_empty() {
+                    p.muted {
+                        "Code " a href=(format!("/docs/errors#{code}")) { code { (code) } }
+                        ", request " code { (request_id) }
+                    }
+                }
+            }
+            p { a href=(PATH) { "To the overview" } }
+        }
+    }
+}
+
+fn refused(status: StatusCode, body: &[u8]) -> Refused {
+    let mut problem: ApiProblem = serde_json::from_slice(body).unwrap_or_default();
+    if problem.title.is_empty() {
+        status.canonical_reason().unwrap_or("Error").clone_into(&mut problem.title);
+    }
+    if problem.detail.is_empty() {
+        "The answer broke off, or it is too long to be shown.".clone_into(&mut problem.detail);
+    }
+    let status = if status.is_success() { StatusCode::BAD_GATEWAY } else { status };
+    Refused { status, problem: Box::new(problem) }
+}
+
+/// Leads the browser to another page.
+pub(super) fn see(path: &str) -> Response {
+    let location = HeaderValue::from_str(path).unwrap_or(HeaderValue::from_static(PATH));
+    of_console((StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response())
+}
+
+/// An answer with what browsers are to keep to. A referrer for our own pages only; without any, browsers
+/// would not say which page a form is sent from.
+pub(super) fn of_console(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    response
+}

@@ -1,0 +1,85 @@
+//! What a volume has beyond the chain is printed, and posted again.
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use testing::{Sent, TestServer};
+
+use super::{done, refused};
+
+/// The lines that are events.
+fn events(text: &str) -> Vec<Value> {
+    text.lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn what_an_abandoned_volume_had_is_saved() {
+    let mut first = TestServer::start_tiered(&[]).await;
+    Sent::default().append(&first, "t", 2, 20).await;
+    first.flush_and_evict().await;
+    // Acked, and never in S3.
+    let left = json!({
+        "payload": {"order": 7}, "key": "customer", "idempotency_key": "order-7", "headers": {"a": "b"},
+        "timestamp_ms": 1_700_000_000_000_i64, "partition": 1,
+    });
+    assert_eq!(first.post("/tables/t", &left).await.0, StatusCode::CREATED);
+    first.kill().await;
+    let mut second = first.beside();
+    second.run().await;
+    assert_eq!(second.post("/tables/t", &json!({"payload": "of the second"})).await.0, StatusCode::CREATED);
+    second.flush_and_evict().await;
+
+    let text = done(&first, &["salvage"]).await;
+    let found = events(&text);
+    assert_eq!(found.len(), 1, "{text}");
+    for field in ["payload", "key", "idempotency_key", "headers", "timestamp_ms", "partition"] {
+        assert_eq!(found[0][field], left[field], "{field}");
+    }
+    assert_eq!(found[0]["offset"], 10);
+    let lines: String = found.iter().map(|event| format!("{event}\n")).collect();
+    for count in ["first", "second"] {
+        let (status, answer) = second.post_bytes("/tables/t", "application/x-ndjson", lines.clone()).await;
+        assert_eq!((status, &answer["count"]), (StatusCode::CREATED, &json!(1)), "{count}: {answer}");
+    }
+    let records = second.read_all("t", "partition=1").await;
+    assert_eq!(records.iter().filter(|record| record["payload"] == left["payload"]).count(), 1);
+    second.flush_and_evict().await;
+    second.audit().await;
+}
+
+#[tokio::test]
+async fn one_table_is_printed_at_a_time() {
+    let mut z = TestServer::start_tiered(&[]).await;
+    for table in ["a", "b"] {
+        Sent::default().append(&z, table, 1, 5).await;
+    }
+    z.flush_and_evict().await;
+    z.kill().await;
+    let text = done(&z, &["salvage"]).await;
+    assert!(events(&text).is_empty() && text.contains("no event that is not in S3"), "{text}");
+    z.run().await;
+    for table in ["a", "b"] {
+        assert_eq!(
+            z.post(&format!("/tables/{table}"), &json!({"payload": table})).await.0,
+            StatusCode::CREATED
+        );
+    }
+    refused(&z, &["salvage"], &["db"]).await; // it is in use
+    z.kill().await;
+    refused(&z, &["salvage"], &["a, b", "--table"]).await;
+    let text = done(&z, &["salvage", "--table", "b"]).await;
+    assert_eq!(events(&text)[0]["payload"], "b");
+    refused(&z, &["salvage", "--table", "c"], &["table c"]).await;
+    // It was only read.
+    z.run().await;
+    assert_eq!(z.read_all("a", "").await.len(), 6);
+}
+
+#[tokio::test]
+async fn no_volume_is_made_where_there_is_none() {
+    let z = TestServer::hot(&[]);
+    refused(&z, &["salvage"], &["holds no volume"]).await;
+    assert!(!z.data_dir().exists());
+}

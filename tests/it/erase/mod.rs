@@ -1,0 +1,147 @@
+//! Erased events: what is left of them in answers, and that nothing else is left in any file of the volume or
+//! any object of the bucket.
+
+mod asked;
+mod leases;
+mod restarts;
+mod tables;
+mod tiers;
+
+use std::{fs, path::Path};
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use testing::{TestServer, server::eventually};
+
+/// Objects stay for as long as they would in production, and nothing is merged by itself.
+const KEEPING: [(&str, &str); 3] = [
+    ("compaction.interval_secs", "3600"),
+    ("compaction.grace_secs", "3600"),
+    ("manifests.keep_secs", "1000000"),
+];
+
+/// A text that is found as it is in compressed files, too: nothing in it repeats.
+fn secret(number: usize) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(format!("secret {number}")).iter().take(20).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// An event whose payload, key, header and idempotency key each hold a secret of their own.
+fn event(number: usize) -> Value {
+    json!({
+        "payload": format!("payload-{}", secret(number)),
+        "key": format!("key-{}", secret(number + 1000)),
+        "headers": {"subject": format!("header-{}", secret(number + 2000))},
+        "idempotency_key": format!("once-{}", secret(number + 3000)),
+        "timestamp_ms": 1_700_000_000_000_i64 + number as i64,
+        "partition": 0,
+    })
+}
+
+/// What must not be found of it any more.
+fn secrets(number: usize) -> [String; 4] {
+    [0, 1000, 2000, 3000].map(|more| secret(number + more))
+}
+
+async fn write(z: &TestServer, numbers: std::ops::Range<usize>) {
+    for number in numbers {
+        let (status, body) = z.post("/tables/t", &event(number)).await;
+        assert_eq!((status, &body["offset"]), (StatusCode::CREATED, &json!(number)), "{body}");
+    }
+}
+
+/// Asks for an erasure, which must be taken; its id.
+pub(crate) async fn erase(z: &TestServer, asked: &Value) -> String {
+    let (status, body) = z.post("/tables/t/erase", asked).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{body}");
+    body["id"].as_str().unwrap().to_owned()
+}
+
+/// Waits until an erasure is done; what is shown of it.
+pub(crate) async fn done(z: &TestServer, id: &str) -> Value {
+    let mut shown = Value::Null;
+    eventually("the erasure is done", async || {
+        let (status, body) = z.get(&format!("/tables/t/erase/{id}")).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        shown = body;
+        shown["status"] == "done"
+    })
+    .await;
+    shown
+}
+
+/// The files and objects that hold a text, as they are or decompressed.
+fn holders(z: &TestServer, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    look_into(&z.data_dir(), text.as_bytes(), &mut found);
+    if z.s3.is_some() {
+        for (key, body) in z.objects("") {
+            let decoded = zstd::decode_all(&body[..]).unwrap_or_default();
+            if holds(&body, text.as_bytes()) || holds(&decoded, text.as_bytes()) {
+                found.push(key);
+            }
+        }
+    }
+    found
+}
+
+fn look_into(directory: &Path, text: &[u8], found: &mut Vec<String>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            look_into(&path, text, found);
+        } else if let Ok(bytes) = fs::read(&path)
+            && holds(&bytes, text)
+        {
+            found.push(path.display().to_string());
+        }
+    }
+}
+
+fn holds(bytes: &[u8], text: &[u8]) -> bool {
+    bytes.windows(text.len()).any(|window| window == text)
+}
+
+/// Checks that nothing is left of an event, and that its place is.
+async fn expect_erased(z: &TestServer, number: usize) {
+    for secret in secrets(number) {
+        assert_eq!(holders(z, &secret), [""; 0], "{secret} of event {number}");
+    }
+    let (status, page) = z.get(&format!("/tables/t?partition=0&offset={number}&limit=1")).await;
+    assert_eq!(status, StatusCode::OK, "{page}");
+    let timestamp_ms = 1_700_000_000_000_i64 + number as i64;
+    let expected = json!({
+        "payload": null, "erased": true, "timestamp_ms": timestamp_ms, "partition": 0, "offset": number,
+    });
+    assert_eq!(page["records"][0], expected);
+}
+
+/// Checks that an event is as it was sent.
+async fn expect_kept(z: &TestServer, number: usize) {
+    let (_, page) = z.get(&format!("/tables/t?partition=0&offset={number}&limit=1")).await;
+    let (sent, found) = (event(number), &page["records"][0]);
+    for name in ["payload", "key", "headers", "idempotency_key", "timestamp_ms"] {
+        assert_eq!(found[name], sent[name], "{name} of event {number}");
+    }
+    assert!(found.get("erased").is_none());
+}
+
+/// The lines of the newest segments of a table, by offset.
+fn lines(z: &TestServer) -> Vec<Value> {
+    let objects = z.objects("segments/t/");
+    let bodies = objects.iter().filter(|(key, _)| key.ends_with(".zst"));
+    let texts = bodies.map(|(_, body)| String::from_utf8(zstd::decode_all(&body[..]).unwrap()).unwrap());
+    let mut lines: Vec<Value> = texts
+        .flat_map(|text| text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<_>>())
+        .collect();
+    lines.sort_by_key(|line| line["offset"].as_u64());
+    lines
+}
+
+/// A read as NDJSON.
+async fn ndjson(z: &TestServer, query: &str) -> Vec<Value> {
+    let request = z.request(Method::GET, &format!("/tables/t?{query}&format=ndjson"));
+    let text = request.send().await.unwrap().text().await.unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}

@@ -1,0 +1,63 @@
+//! Tables that are deleted at once.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::{KEEPING, holders, secrets, write};
+use testing::{TestServer, server::eventually};
+
+/// Deletes the table; the erasure that goes with it, if one does.
+async fn delete(z: &TestServer, query: &str) -> (StatusCode, Option<String>) {
+    let answer = z.request(Method::DELETE, &format!("/tables/t{query}")).send().await.unwrap();
+    let place = answer.headers().get("location").map(|place| place.to_str().unwrap().to_owned());
+    (answer.status(), place)
+}
+
+#[tokio::test]
+async fn now_leaves_nothing_of_the_table_and_without_it_objects_stay_for_a_while() {
+    for tiered in [true, false] {
+        let z = if tiered { TestServer::start_tiered(&KEEPING).await } else { TestServer::start().await };
+        write(&z, 0..6).await;
+        if tiered {
+            z.flush_and_evict().await;
+            write(&z, 6..8).await;
+            assert_eq!(delete(&z, "?now=false").await, (StatusCode::NO_CONTENT, None));
+            z.post("/flush", &json!(null)).await;
+            assert!(!holders(&z, &secrets(0)[0]).is_empty(), "it can still be found");
+        }
+        // It may be said later, too.
+        let (status, place) = delete(&z, "?now=true").await;
+        assert_eq!(status, StatusCode::NO_CONTENT);
+        let place = place.unwrap();
+        let mut shown = Value::Null;
+        eventually("it is done", async || {
+            shown = z.get(&place).await.1;
+            shown["status"] == "done"
+        })
+        .await;
+        let count = if tiered { 8 } else { 6 };
+        for number in 0..count {
+            for secret in secrets(number) {
+                assert_eq!(holders(&z, &secret), [""; 0], "{number} {shown}");
+            }
+        }
+        assert_eq!(z.get("/tables/t").await.0, StatusCode::NOT_FOUND);
+        let (_, written) = z.post("/tables/t", &json!({"payload": "later"})).await;
+        assert_eq!(written["offset"], count);
+        assert_eq!(z.get("/tables/t").await.1["count"], 1);
+        if tiered {
+            z.post("/flush", &json!(null)).await;
+            z.audit().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn now_is_true_or_false_and_a_table_that_never_was_is_not_found() {
+    let z = TestServer::start().await;
+    write(&z, 0..1).await;
+    assert_eq!(delete(&z, "?now=1").await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(delete(&z, "?then=true").await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(z.delete("/tables/none?now=true").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(z.get("/tables/t").await.1["count"], 1);
+}

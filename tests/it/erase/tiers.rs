@@ -1,0 +1,149 @@
+//! Nothing is left in either tier: merged, expired, replaced and unnamed objects go too.
+
+use reqwest::StatusCode;
+use serde_json::json;
+
+use super::{KEEPING, done, erase, event, expect_erased, expect_kept, holders, lines, secrets, write};
+use testing::{
+    TestServer,
+    faults::{Fault, Operation},
+    server::{BUCKET, eventually},
+};
+
+#[tokio::test]
+async fn nothing_is_left_of_hot_cold_and_merged_events() {
+    // Two segments merge at once, and what they replace stays for an hour.
+    let settings = [
+        ("compaction.interval_secs", "1"),
+        ("compaction.min_segments", "2"),
+        ("compaction.grace_secs", "3600"),
+        ("manifests.keep_secs", "1000000"),
+    ];
+    let z = TestServer::start_tiered(&settings).await;
+    for round in 0..4 {
+        write(&z, round * 5..(round + 1) * 5).await;
+        z.flush_and_evict().await;
+    }
+    let merged = || z.objects("segments/t/").iter().any(|(key, _)| key.contains("-00000000000000000020-"));
+    eventually("all segments are merged", async || merged()).await;
+    write(&z, 20..23).await;
+    assert!(holders(&z, &secrets(7)[0]).len() >= 2, "a segment and the one that was merged from it");
+    // An object that no manifest names, as a kill between a PUT and its manifest leaves it.
+    let (key, body) = z.objects("segments/t/").remove(0);
+    let unnamed = key.replace("-00000001.", "-00000000.");
+    z.store().replace(BUCKET, &unnamed, body);
+
+    let shown = done(&z, &erase(&z, &json!({"offsets": [0, 7, 8, 21], "reason": "asked"})).await).await;
+    assert!(shown["segments"].as_u64() >= Some(1) && shown["objects"].as_u64() >= Some(2), "{shown}");
+    for number in 0..23 {
+        match [0, 7, 8, 21].contains(&number) {
+            true => expect_erased(&z, number).await,
+            false => expect_kept(&z, number).await,
+        }
+    }
+    assert!(z.store().get(BUCKET, &unnamed).is_none());
+    let lines = lines(&z);
+    let erased: Vec<_> = lines.iter().filter(|line| line["erased"] == true).collect();
+    assert!(erased.iter().any(|line| line["offset"] == 7), "{lines:?}");
+    assert!(erased.iter().all(|line| line.get("payload").is_none() && line.get("key").is_none()));
+    let named: Vec<_> = z.objects("segments/t/").into_iter().map(|(key, _)| key).collect();
+    assert!(named.iter().any(|key| key.ends_with("-0001.jsonl.zst")), "{named:?}");
+    z.audit().await;
+    // What was written anew merges with others, and stays erased.
+    for more in [23..26, 26..30] {
+        write(&z, more).await;
+        z.flush_and_evict().await;
+    }
+    // With which of its neighbours first is a question of time.
+    let spans = |key: &str| {
+        let name = key.rsplit('/').next().unwrap();
+        let mut numbers = name.split('-').map(|number| number.parse::<u64>().unwrap_or_default());
+        numbers.next().unwrap() <= 20 && numbers.next().unwrap() >= 26
+    };
+    eventually("merged again", async || z.objects("segments/t/").iter().any(|(key, _)| spans(key))).await;
+    expect_erased(&z, 21).await;
+    expect_kept(&z, 22).await;
+    z.audit().await;
+}
+
+#[tokio::test]
+async fn an_event_that_expired_goes_from_the_objects_that_are_kept() {
+    let z = TestServer::start_tiered(&KEEPING).await;
+    write(&z, 0..5).await;
+    z.flush_and_evict().await;
+    assert_eq!(z.delete("/tables/t").await.0, StatusCode::NO_CONTENT);
+    z.post("/flush", &json!(null)).await;
+    assert!(!holders(&z, &secrets(2)[0]).is_empty(), "it is kept, to be found again");
+    // The next write revives the table.
+    let (_, written) = z.post("/tables/t", &json!({"payload": "later"})).await;
+    assert_eq!(written["offset"], 5);
+    done(&z, &erase(&z, &json!({"offsets": [2]})).await).await;
+    for secret in secrets(2) {
+        assert_eq!(holders(&z, &secret), [""; 0]);
+    }
+    let (_, page) = z.get("/tables/t").await;
+    assert_eq!((&page["records"][0]["payload"], &page["count"]), (&json!("later"), &json!(1)));
+    z.audit().await;
+}
+
+#[tokio::test]
+async fn hot_does_not_wait_for_s3_and_s3_follows() {
+    let z = TestServer::start_tiered(&[&KEEPING[..], &[("s3.attempts", "1")]].concat()).await;
+    write(&z, 0..4).await;
+    z.flush_and_evict().await;
+    write(&z, 4..8).await;
+    z.store().is_down.store(true, std::sync::atomic::Ordering::SeqCst);
+    let id = erase(&z, &json!({"offsets": [1, 5]})).await;
+    eventually("the volume has nothing of it any more", async || {
+        let (_, shown) = z.get(&format!("/tables/t/erase/{id}")).await;
+        shown["status"] == "hot_done" && shown["trouble"].is_string()
+    })
+    .await;
+    expect_erased(&z, 5).await;
+    z.store().is_down.store(false, std::sync::atomic::Ordering::SeqCst);
+    done(&z, &id).await;
+    for number in [1, 5] {
+        expect_erased(&z, number).await;
+    }
+    z.audit().await;
+}
+
+#[tokio::test]
+async fn what_a_segment_being_written_holds_goes_once_it_is_named() {
+    let z = TestServer::start_tiered(&KEEPING).await;
+    write(&z, 0..4).await;
+    // The segment is put, and its manifest does not come through.
+    z.store().faults.add(Operation::ManifestPut, Fault::Status(503), 1_000_000);
+    assert_eq!(z.post("/flush", &json!(null)).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    let id = erase(&z, &json!({"offsets": [2]})).await;
+    z.store().faults.clear();
+    done(&z, &id).await;
+    expect_erased(&z, 2).await;
+    expect_kept(&z, 3).await;
+    z.audit().await;
+}
+
+#[tokio::test]
+async fn erasing_while_events_are_written_and_flushed_loses_nothing() {
+    let settings =
+        [("flush.interval_secs", "1"), ("compaction.interval_secs", "1"), ("compaction.min_segments", "2")];
+    let z = TestServer::start_tiered(&settings).await;
+    let mut gone = Vec::new();
+    for number in 0..60 {
+        let (_, body) = z.post("/tables/t", &event(number)).await;
+        assert_eq!(body["offset"], number);
+        if number % 6 == 5 {
+            let id = erase(&z, &json!({"offsets": [number, number - 3]})).await;
+            gone.extend([number, number - 3]);
+            done(&z, &id).await;
+        }
+    }
+    for number in 0..60 {
+        match gone.contains(&number) {
+            true => expect_erased(&z, number).await,
+            false => expect_kept(&z, number).await,
+        }
+    }
+    eventually("all of it is cold", async || z.post("/flush", &json!(null)).await.0 == StatusCode::OK).await;
+    z.audit().await;
+}
