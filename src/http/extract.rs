@@ -135,6 +135,17 @@ pub fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
     }
 }
 
+/// Checks that a body may be JSON; `detail` says that it must be.
+///
+/// # Errors
+/// 415 for another type.
+pub(super) fn json_only(headers: &HeaderMap, detail: &str) -> Result<(), Problem> {
+    match encoding(headers)? {
+        Encoding::Json => Ok(()),
+        Encoding::Protobuf | Encoding::Ndjson => Err(unsupported(detail)),
+    }
+}
+
 /// Checks that a protobuf body is not said to be another message than `ours`.
 ///
 /// # Errors

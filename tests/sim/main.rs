@@ -13,6 +13,33 @@ mod simulation;
 mod store;
 mod years;
 
+use proptest::{
+    strategy::Strategy,
+    test_runner::{Config, FileFailurePersistence, TestRunner},
+};
+
+/// Runs random cases. One that fails is made smaller, and kept in the file `regressions` to be tried first.
+fn check_cases<S: Strategy>(
+    cases: u32,
+    regressions: &'static str,
+    strategy: &S,
+    case: impl AsyncFn(S::Value),
+) {
+    let config = Config {
+        cases,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(regressions))),
+        max_shrink_iters: 2000,
+        ..Config::default()
+    };
+    let checked = TestRunner::new(config).run(strategy, |value| {
+        run(case(value));
+        Ok(())
+    });
+    if let Err(failed) = checked {
+        panic!("{failed}");
+    }
+}
+
 /// Runs a future to its end in a runtime of its own, whose clock jumps ahead when nobody has anything to do.
 fn run<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread()

@@ -21,16 +21,13 @@ use contracts::{
     read::{ReadLimit, ReadOrder},
     sequence::{Offset, OffsetRange},
 };
-use proptest::{
-    prelude::*,
-    test_runner::{Config, FileFailurePersistence, TestRunner},
-};
+use proptest::prelude::*;
 use testing::bucket::MemoryBucket;
 use tiering::{FetchLimits, Positions, ReadQuery};
 use tokio::time::sleep;
 
 use crate::{
-    run,
+    check_cases,
     store::{FORMAT, Ground, SimClock, Store, Tuning, group, key_of, retry, table},
 };
 
@@ -552,30 +549,17 @@ impl World {
 }
 
 fn check(cases: u32, ground: impl Fn() -> Ground) {
-    let persistence = FileFailurePersistence::Direct("tests/sim/model.regressions");
-    let config = Config {
-        cases,
-        failure_persistence: Some(Box::new(persistence)),
-        max_shrink_iters: 2000,
-        ..Config::default()
-    };
     let ops = prop::collection::vec(op(), 1..40);
-    let checked = TestRunner::new(config).run(&ops, |ops| {
-        run(async {
-            let mut world = World::new(ground()).await;
-            for op in ops {
-                world.step(op).await;
-            }
-            world.bucket.heal();
-            world.check().await;
-            retry(async || world.store().flush.flush_now(None).await).await.unwrap();
-            world.check().await;
-        });
-        Ok(())
+    check_cases(cases, "tests/sim/model.regressions", &ops, async |ops| {
+        let mut world = World::new(ground()).await;
+        for op in ops {
+            world.step(op).await;
+        }
+        world.bucket.heal();
+        world.check().await;
+        retry(async || world.store().flush.flush_now(None).await).await.unwrap();
+        world.check().await;
     });
-    if let Err(failed) = checked {
-        panic!("{failed}");
-    }
 }
 
 #[test]

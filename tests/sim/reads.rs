@@ -16,16 +16,13 @@ use contracts::{
     read::{ReadLimit, ReadOrder},
     sequence::Offset,
 };
-use proptest::{
-    prelude::*,
-    test_runner::{Config, FileFailurePersistence, TestRunner},
-};
+use proptest::prelude::*;
 use testing::bucket::MemoryBucket;
 use tiering::{FetchLimits, Positions, ReadQuery};
 use tokio::time::sleep;
 
 use crate::{
-    run,
+    check_cases,
     store::{FORMAT, Ground, SimClock, Store, Tuning, retry, table},
 };
 
@@ -294,32 +291,20 @@ impl World {
 }
 
 fn check(cases: u32, ground: impl Fn() -> Ground) {
-    let persistence = FileFailurePersistence::Direct("tests/sim/reads.regressions");
-    let config = Config {
-        cases,
-        failure_persistence: Some(Box::new(persistence)),
-        max_shrink_iters: 2000,
-        ..Config::default()
-    };
     let manners = (any::<bool>(), any::<bool>())
         .prop_map(|(is_orderly, are_keys_at_home)| Manners { is_orderly, are_keys_at_home });
     let (steps, looks) = (prop::collection::vec(step(), 1..12), prop::collection::vec(look(), 1..6));
-    let checked = TestRunner::new(config).run(&(manners, steps, looks), |(manners, steps, looks)| {
-        run(async {
-            let mut world = World::new(ground(), manners).await;
-            for step in steps {
-                world.step(step).await;
-            }
-            for look in &looks {
-                world.check(look).await;
-                world.check_first(look.times.0.map_or(10, TimestampMs::from)).await;
-            }
-        });
-        Ok(())
+    let plans = (manners, steps, looks);
+    check_cases(cases, "tests/sim/reads.regressions", &plans, async |(manners, steps, looks)| {
+        let mut world = World::new(ground(), manners).await;
+        for step in steps {
+            world.step(step).await;
+        }
+        for look in &looks {
+            world.check(look).await;
+            world.check_first(look.times.0.map_or(10, TimestampMs::from)).await;
+        }
     });
-    if let Err(failed) = checked {
-        panic!("{failed}");
-    }
 }
 
 #[test]

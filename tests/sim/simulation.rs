@@ -296,6 +296,18 @@ async fn until<T>(gone: &CancellationToken, work: impl Future<Output = T>) -> Op
     }
 }
 
+/// One partition from an offset on.
+fn query_from(partition: u64, from: Offset) -> ReadQuery {
+    let number = partition as PartitionNumber;
+    ReadQuery {
+        table: table(),
+        partition: Some(number),
+        filter: ReadFilter::default(),
+        order: ReadOrder::Oldest,
+        from: [(number, from)].into(),
+    }
+}
+
 async fn page(
     reader: &TieredReader,
     partition: u64,
@@ -303,15 +315,7 @@ async fn page(
     records: usize,
     erased: &RefCell<ErasedEvents>,
 ) -> Result<(Vec<(Offset, Id)>, bool), StorageError> {
-    let number = partition as PartitionNumber;
-    let query = ReadQuery {
-        table: table(),
-        partition: Some(number),
-        filter: ReadFilter::default(),
-        order: ReadOrder::Oldest,
-        from: [(number, from)].into(),
-    };
-    let page = reader.page(query, ReadLimit { records, bytes: 1 << 20 }).await?;
+    let page = reader.page(query_from(partition, from), ReadLimit { records, bytes: 1 << 20 }).await?;
     let erased = erased.borrow();
     let found = page.records.iter().map(|record| (record.offset, id_of(record, &erased))).collect();
     Ok((found, !page.has_more))
@@ -344,14 +348,7 @@ async fn expect_erased(world: &World, store: &Store) {
         let found = store.erasures.find(&table(), id);
         let found = found.unwrap_or_else(|| panic!("the erasure of {offset} in {partition} is forgotten"));
         assert!(found.erasure.done_ms.is_some(), "not done {SOON:?} after the last fault: {found:?}");
-        let number = partition as PartitionNumber;
-        let query = ReadQuery {
-            table: table(),
-            partition: Some(number),
-            filter: ReadFilter::default(),
-            order: ReadOrder::Oldest,
-            from: [(number, offset)].into(),
-        };
+        let query = query_from(partition, offset);
         let page = store.reader.page(query, ReadLimit { records: 1, bytes: 1 << 20 }).await.unwrap();
         assert!(page.records[0].offset == offset && page.records[0].event.is_erased(), "{page:?}");
     }

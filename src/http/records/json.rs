@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor},
+    de::{Error, MapAccess, Visitor},
 };
 use serde_json::{Value, value::RawValue};
 use utoipa::ToSchema;
@@ -157,8 +157,8 @@ impl RecordParser<'_> {
     /// Reads any bulk write, or says what is wrong with it.
     pub(super) fn any_bulk(&self, body: &[u8], charged: Charged<'_>) -> Result<Vec<NewEvent>, Problem> {
         let bulk: JsonBulk<'_> = json_body::parse(body)?;
-        let events = json_body::part(bulk.records, |from, stopped| {
-            EventsVisitor { parser: self, charged, stopped }.deserialize(from)
+        let events = self.event_list(bulk.records, "an array of events", charged, |event, index| {
+            self.json_event_at(event.get().as_bytes(), Some(index as u64))
         })?;
         if events.is_empty() { Err(no_records()) } else { Ok(events) }
     }
@@ -193,46 +193,6 @@ impl<'de> Visitor<'de> for HeadersVisitor<'_> {
             headers.insert(name, value);
         }
         Ok(headers)
-    }
-}
-
-/// Reads the events of a bulk write one by one.
-struct EventsVisitor<'a, 'b> {
-    parser: &'a RecordParser<'a>,
-    charged: Charged<'b>,
-    stopped: &'a Stopped,
-}
-
-impl<'de> Visitor<'de> for EventsVisitor<'_, '_> {
-    type Value = Vec<NewEvent>;
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("an array of events")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Vec<NewEvent>, A::Error> {
-        let mut events = Vec::new();
-        while let Some(event) = list.next_element::<&RawValue>()? {
-            let index = events.len();
-            let event = self
-                .parser
-                .count(index)
-                .and_then(|()| self.parser.json_event_at(event.get().as_bytes(), Some(index as u64)));
-            let charged = event.and_then(|new| self.charged.take(new.event.footprint()).map(|()| new));
-            match charged {
-                Ok(new) => events.push(new),
-                Err(problem) => return Err(self.stopped.by(problem.at_index(index))),
-            }
-        }
-        Ok(events)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for EventsVisitor<'_, '_> {
-    type Value = Vec<NewEvent>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<NewEvent>, D::Error> {
-        deserializer.deserialize_seq(self)
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod cloudevents;
 mod json;
+mod list;
 mod protobuf;
 mod quick;
 mod raw;

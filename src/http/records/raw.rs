@@ -1,22 +1,17 @@
 //! Bodies that are not records: the body, one of its lines or one of its elements is the payload, and what
 //! else an event has comes from the request.
 
-use std::fmt;
-
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
 use schemars::JsonSchema;
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{DeserializeSeed, SeqAccess, Visitor},
-};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Charged, Headers, NewEvent, RecordParser, SentEvent, bad_payload, too_large, too_many_headers};
 use crate::http::{
     code::Code,
     error::Problem,
-    json_body::{self, Stopped, bad_json},
+    json_body::{self, bad_json},
     limits::Limits,
     media::MediaKind,
     memory::Share,
@@ -193,8 +188,8 @@ impl RecordParser<'_> {
     ) -> Result<Vec<NewEvent>, Problem> {
         let charged = Charged::new(share, self.limits);
         let array: &RawValue = serde_json::from_slice(json_body::without_mark(body)?).map_err(bad_json)?;
-        json_body::part(array, |from, stopped| {
-            ElementsVisitor { parser: self, raw, charged, stopped }.deserialize(from)
+        self.event_list(array, "an array, whose elements become events", charged, |element, index| {
+            self.raw_line(element.get().as_bytes(), raw, index as u64)
         })
     }
 
@@ -219,47 +214,6 @@ impl RecordParser<'_> {
 fn json(body: &Bytes) -> Result<Payload, Problem> {
     let text = body.slice_ref(json_body::without_mark(body)?);
     Payload::new(PayloadKind::Json, text).map_err(bad_payload)
-}
-
-/// Reads the elements of an array one by one.
-struct ElementsVisitor<'a, 'b> {
-    parser: &'a RecordParser<'a>,
-    raw: &'a RawEnvelope,
-    charged: Charged<'b>,
-    stopped: &'a Stopped,
-}
-
-impl<'de> Visitor<'de> for ElementsVisitor<'_, '_> {
-    type Value = Vec<NewEvent>;
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("an array, whose elements become events")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Vec<NewEvent>, A::Error> {
-        let mut events = Vec::new();
-        while let Some(element) = list.next_element::<&RawValue>()? {
-            let index = events.len();
-            let event = self
-                .parser
-                .count(index)
-                .and_then(|()| self.parser.raw_line(element.get().as_bytes(), self.raw, index as u64));
-            let charged = event.and_then(|new| self.charged.take(new.event.footprint()).map(|()| new));
-            match charged {
-                Ok(new) => events.push(new),
-                Err(problem) => return Err(self.stopped.by(problem.at_index(index))),
-            }
-        }
-        Ok(events)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for ElementsVisitor<'_, '_> {
-    type Value = Vec<NewEvent>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<NewEvent>, D::Error> {
-        deserializer.deserialize_seq(self)
-    }
 }
 
 #[cfg(test)]

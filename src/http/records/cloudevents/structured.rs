@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt};
 
 use serde::{
     Deserializer,
-    de::{DeserializeSeed, MapAccess, SeqAccess, Visitor},
+    de::{MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -39,9 +39,7 @@ impl RecordParser<'_> {
     pub fn cloud_event_batch(&self, body: &[u8], share: &mut Share) -> Result<Vec<NewEvent>, Problem> {
         let charged = Charged::new(share, self.limits);
         let array: &RawValue = serde_json::from_slice(json_body::without_mark(body)?).map_err(bad_json)?;
-        json_body::part(array, |from, stopped| {
-            BatchVisitor { parser: self, charged, stopped }.deserialize(from)
-        })
+        self.event_list(array, "an array of CloudEvents", charged, |object, _| self.json_cloud_event(object))
     }
 
     fn json_cloud_event(&self, object: &RawValue) -> Result<NewEvent, Problem> {
@@ -137,42 +135,5 @@ fn attribute(name: &str, value: &RawValue) -> Result<Option<String>, Problem> {
             Ok(number) => Ok(Some(number.to_string())),
             Err(_) => Err(bad(name, "a number must be whole and have at most 32 bits")),
         },
-    }
-}
-
-/// Reads the events of a batch one by one.
-struct BatchVisitor<'a, 'b> {
-    parser: &'a RecordParser<'a>,
-    charged: Charged<'b>,
-    stopped: &'a Stopped,
-}
-
-impl<'de> Visitor<'de> for BatchVisitor<'_, '_> {
-    type Value = Vec<NewEvent>;
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("an array of CloudEvents")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Vec<NewEvent>, A::Error> {
-        let mut events = Vec::new();
-        while let Some(object) = list.next_element::<&RawValue>()? {
-            let index = events.len();
-            let event = self.parser.count(index).and_then(|()| self.parser.json_cloud_event(object));
-            let charged = event.and_then(|new| self.charged.take(new.event.footprint()).map(|()| new));
-            match charged {
-                Ok(new) => events.push(new),
-                Err(problem) => return Err(self.stopped.by(problem.at_index(index))),
-            }
-        }
-        Ok(events)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for BatchVisitor<'_, '_> {
-    type Value = Vec<NewEvent>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<NewEvent>, D::Error> {
-        deserializer.deserialize_seq(self)
     }
 }

@@ -13,7 +13,7 @@ use crate::http::{
     changes::ChangedBy,
     code::Code,
     error::{PROBLEM_JSON, Problem, ProblemShown},
-    extract::{self, Encoding, GroupPath},
+    extract::{self, GroupPath},
     json_body,
     limits::Limits,
     params::{NoParams, Params},
@@ -102,9 +102,7 @@ pub(crate) async fn commit(
     caller: Caller,
     incoming: Incoming,
 ) -> Result<Json<CommitWritten>, Problem> {
-    if extract::encoding(&incoming.headers)? != Encoding::Json {
-        return Err(extract::unsupported("a commit is application/json"));
-    }
+    extract::json_only(&incoming.headers, "a commit is application/json")?;
     let connection = incoming.connection();
     let (body, _share) = incoming.receive(&state.limits, &state.inflight).await?;
     let (offsets, force) = read(&body, &state.limits)?;

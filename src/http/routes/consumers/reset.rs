@@ -15,7 +15,7 @@ use crate::http::{
     changes::ChangedBy,
     code::Code,
     error::{PROBLEM_JSON, Problem, ProblemShown},
-    extract::{self, AnyGroup, Encoding, GroupPath},
+    extract::{self, AnyGroup, GroupPath},
     json_body,
     limits::Limits,
     params::{NoParams, Params},
@@ -146,9 +146,7 @@ pub(crate) async fn reset(
     if !caller.may(Verb::Commit, Resource::Group(&group)) {
         caller.allow_to(Verb::Rewind, Resource::Group(&group))?;
     }
-    if extract::encoding(&incoming.headers)? != Encoding::Json {
-        return Err(extract::unsupported("a reset is application/json"));
-    }
+    extract::json_only(&incoming.headers, "a reset is application/json")?;
     let connection = incoming.connection();
     let (body, _received) = incoming.receive(&state.limits, &state.inflight).await?;
     let asked: ResetToMake<'_> = json_body::parse(&body)?;

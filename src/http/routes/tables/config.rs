@@ -10,7 +10,7 @@ use crate::http::{
     changes::ChangedBy,
     code::Code,
     error::{PROBLEM_JSON, Problem, ProblemShown},
-    extract::{self, Encoding, Table},
+    extract::{self, Table},
     json_body,
     params::{NoParams, Params},
     state::AppState,
@@ -159,9 +159,7 @@ pub(crate) async fn configure_table(
     caller: Caller,
     incoming: Incoming,
 ) -> Result<(StatusCode, Json<TableConfig>), Problem> {
-    if extract::encoding(&incoming.headers)? != Encoding::Json {
-        return Err(extract::unsupported("settings are application/json"));
-    }
+    extract::json_only(&incoming.headers, "settings are application/json")?;
     let connection = incoming.connection();
     let (body, _share) = incoming.receive(&state.limits, &state.inflight).await?;
     let change: TableConfigChange = json_body::parse(&body)?;

@@ -24,7 +24,7 @@ use crate::http::{
     code::Code,
     connection::Connection,
     error::{PROBLEM_JSON, Problem, ProblemShown},
-    extract::{self, Encoding, Table},
+    extract::{self, Table},
     json_body::{self, Stopped},
     params::{NoParams, Params},
     scope::{RequestScope, RequestSender},
@@ -168,9 +168,7 @@ pub(crate) async fn erase(
     RequestSender { connection, caller }: RequestSender,
     incoming: Incoming,
 ) -> Result<(StatusCode, Json<ErasureShown>), Problem> {
-    if extract::encoding(&incoming.headers)? != Encoding::Json {
-        return Err(extract::unsupported("an erasure is application/json"));
-    }
+    extract::json_only(&incoming.headers, "an erasure is application/json")?;
     let (body, share) = incoming.receive(&state.limits, &state.inflight).await?;
     let asked: ErasureAsked<'_> = json_body::parse(&body)?;
     let table = state.catalog.table(&name).ok_or_else(|| StorageError::UnknownTable(name.clone()))?;

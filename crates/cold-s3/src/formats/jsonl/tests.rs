@@ -52,6 +52,17 @@ fn encode(records: &[Record], format: Jsonl) -> Segment {
     builder.finish().unwrap()
 }
 
+/// What its object's name says of a segment.
+fn named(segment: &Segment, format: Jsonl) -> NamedSegment {
+    NamedSegment {
+        key: format!("o{}", format.extension()).into(),
+        partition: segment.partition.clone(),
+        range: segment.meta.range,
+        epoch: segment.meta.epoch,
+        rewrite: segment.meta.rewrite,
+    }
+}
+
 fn located(segment: &Segment) -> LocatedSegment {
     LocatedSegment {
         key: "o".into(),
@@ -217,13 +228,7 @@ proptest! {
     fn a_segment_is_described_by_its_objects_alone(records in records(), at: prop::sample::Index) {
         for format in ALL {
             let segment = encode(&records, format);
-            let named = NamedSegment {
-                key: format!("o{}", format.extension()).into(),
-                partition: segment.partition.clone(),
-                range: segment.meta.range,
-                epoch: segment.meta.epoch,
-                rewrite: segment.meta.rewrite,
-            };
+            let named = named(&segment, format);
             let stored = SegmentObjects { body: segment.body.clone(), beside: segment.beside.clone() };
             prop_assert_eq!(&formats::describe(&named, &stored).unwrap(), &segment.meta);
             // And nothing passes for it: not a part of it, and not another range.
@@ -250,13 +255,7 @@ fn a_segment_of_several_frames_is_described_too() {
     let records: Vec<_> = (40..200).map(record).collect();
     for format in ALL {
         let segment = encode(&records, format);
-        let named = NamedSegment {
-            key: format!("o{}", format.extension()).into(),
-            partition: segment.partition.clone(),
-            range: segment.meta.range,
-            epoch: segment.meta.epoch,
-            rewrite: segment.meta.rewrite,
-        };
+        let named = named(&segment, format);
         let stored = SegmentObjects { body: segment.body, beside: segment.beside };
         assert_eq!(formats::describe(&named, &stored).unwrap(), segment.meta);
     }
