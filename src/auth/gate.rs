@@ -159,9 +159,10 @@ impl Gate {
 
     /// Whose static token it is, as the file is now.
     fn of_static_token(&self, bearer: &str) -> Result<Identity, CredentialRefusal> {
-        let found = self.tokens.load().find(bearer, self.clock.now_ms())?;
+        let digest = tokens::digest_of(bearer)?;
+        let found = self.tokens.load().find_digest(&digest, self.clock.now_ms())?;
         let expires = found.expires_ms.map(|expires_ms| self.moment(expires_ms));
-        let credential = Credential { token: Some(tokens::digest(bearer)), ..Credential::default() };
+        let credential = Credential { token: Some(digest), ..Credential::default() };
         Ok(Identity { principal: found.principal, credential, expires })
     }
 

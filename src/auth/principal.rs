@@ -1,6 +1,11 @@
 //! Who a caller is, by the name that the policy, the audit log and refusals have for it.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    str::FromStr,
+    sync::Arc,
+};
 
 use contracts::clock::TimestampMs;
 
@@ -177,6 +182,15 @@ fn fits_uri(value: &str, is_whole: bool) -> bool {
     match value.split_once(':') {
         Some((scheme, rest)) => !scheme.is_empty() && is_scheme(scheme) && !(is_whole && rest.is_empty()),
         None => !is_whole && is_scheme(value),
+    }
+}
+
+/// A peer as budgets see it: its IPv4 address, or the /64 network of its IPv6 address, of which it may have
+/// all addresses.
+pub(crate) fn network_of(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
     principal::{Principal, is_token_name},
     refusal::CredentialRefusal,
 };
-use contracts::clock::TimestampMs;
+use contracts::{clock::TimestampMs, hex::hex};
 
 /// Characters of base64url for 256 bits.
 const RANDOM_CHARS: usize = 43;
@@ -84,7 +84,7 @@ pub fn new_token(name: &str) -> Result<NewToken, NoNewToken> {
     getrandom::fill(&mut bytes).map_err(NoNewToken::Random)?;
     let random = URL_SAFE_NO_PAD.encode(bytes);
     let plain = format!("{TOKEN_PREFIX}{random}{}", checksum(&random));
-    let sha256: String = digest(&plain).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = hex(&digest(&plain));
     // The name in quotes, as it may look like a number.
     Ok(NewToken { plain, line: format!("  - {{name: \"{name}\", sha256: \"{sha256}\"}}") })
 }
@@ -103,10 +103,7 @@ impl Tokens {
     /// # Errors
     /// [`CredentialRefusal`]: malformed, unknown or expired.
     pub fn find(&self, bearer: &str, now_ms: TimestampMs) -> Result<FoundToken, CredentialRefusal> {
-        if !is_well_formed(bearer) {
-            return Err(CredentialRefusal::Malformed);
-        }
-        self.find_digest(&digest(bearer), now_ms)
+        self.find_digest(&digest_of(bearer)?, now_ms)
     }
 
     /// Whose token it is that has this digest.
@@ -224,8 +221,15 @@ fn checksum(random: &str) -> String {
     digits.into_iter().map(char::from).collect()
 }
 
-/// The digest of a token.
-pub(super) fn digest(text: &str) -> TokenDigest {
+/// The digest of a bearer that has the form of a token.
+///
+/// # Errors
+/// `Malformed` if it has not.
+pub(super) fn digest_of(bearer: &str) -> Result<TokenDigest, CredentialRefusal> {
+    if is_well_formed(bearer) { Ok(digest(bearer)) } else { Err(CredentialRefusal::Malformed) }
+}
+
+fn digest(text: &str) -> TokenDigest {
     Sha256::digest(text).into()
 }
 
@@ -236,7 +240,7 @@ mod tests {
     use super::*;
 
     fn hex(text: &str) -> String {
-        digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+        contracts::hex::hex(&digest(text))
     }
 
     fn token(random: char) -> String {

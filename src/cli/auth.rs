@@ -97,7 +97,7 @@ pub(super) fn can(settings: &Settings, question: &Question, out: &mut dyn Write)
             Ok(exit::DONE)
         }
         Decision::Denied => {
-            let verb_name = name_of(*verb);
+            let verb_name = verb.name();
             match policy.lacking(principal, *verb) {
                 Lacking::Binding => writeln!(out, "no: no binding is for {principal}")?,
                 Lacking::Verb => writeln!(out, "no: no binding for {principal} gives it {verb_name}")?,
@@ -129,7 +129,7 @@ impl AskedObject {
     fn of(Question { verb, name, .. }: &Question) -> Result<Self, Unanswered> {
         let bad_name = |error: BadName| Unanswered::Usage(error.to_string());
         let name = name.as_deref();
-        let missing = |what: &str| Unanswered::Usage(format!("{} needs a {what}", name_of(*verb)));
+        let missing = |what: &str| Unanswered::Usage(format!("{} needs a {what}", verb.name()));
         match verb {
             Verb::Append | Verb::Read | Verb::Manage => {
                 TableName::parse(name.ok_or_else(|| missing("table"))?).map(Self::Table).map_err(bad_name)
@@ -165,13 +165,8 @@ impl fmt::Display for AskedObject {
 }
 
 fn parse_verb(text: &str) -> Result<Verb, String> {
-    let found = VERBS.iter().find(|(name, _)| *name == text).map(|(_, verb)| *verb);
-    found.ok_or_else(|| format!("there are {}", VERBS.map(|(name, _)| name).join(", ")))
-}
-
-/// The name of a verb that can be asked about.
-fn name_of(verb: Verb) -> &'static str {
-    VERBS.iter().find(|(_, known)| *known == verb).map_or("open", |(name, _)| *name)
+    let found = VERBS.into_iter().find(|verb| verb.name() == text);
+    found.ok_or_else(|| format!("there are {}", VERBS.map(Verb::name).join(", ")))
 }
 
 #[cfg(test)]

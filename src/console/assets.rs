@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{PATH, visit::of_console};
 use crate::http::pages::Visitor;
+use contracts::hex::hex;
 
 /// Characters of a hash in a name.
 const HASH_CHARS: usize = 16;
@@ -48,7 +49,7 @@ impl Asset {
             "css" => "text/css; charset=utf-8",
             _ => "image/svg+xml",
         };
-        let hash: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex(&Sha256::digest(content));
         Self { name: format!("{stem}-{}.{extension}", &hash[..HASH_CHARS]), media_type, content }
     }
 
@@ -108,7 +109,7 @@ mod tests {
         ];
         assert_eq!(vendored["sha256"].as_object().unwrap().len(), files.len());
         for (name, content) in files {
-            let hash: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+            let hash = hex(&Sha256::digest(content));
             assert_eq!(vendored["sha256"][name], Value::from(hash), "{name}");
         }
     }

@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, header};
 
-use super::{code::Code, error::Problem};
+use super::{code::Code, error::Problem, media::NDJSON_NAMES};
 
 /// The shapes of the answer to a read. Among those wanted equally the first is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,10 +22,7 @@ pub(super) enum Shape {
 /// The names of each shape.
 const NAMES: [(Shape, &[&str]); 5] = [
     (Shape::Json, &["application/json"]),
-    (
-        Shape::Ndjson,
-        &["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"],
-    ),
+    (Shape::Ndjson, &NDJSON_NAMES),
     (Shape::Protobuf, &["application/x-protobuf", "application/protobuf"]),
     (Shape::Events, &["text/event-stream"]),
     (Shape::CloudEvents, &["application/cloudevents-batch+json"]),

@@ -31,3 +31,12 @@ pub(super) fn member(number: usize, mut text: Vec<u8>) -> Bytes {
 pub(super) fn answer(body: Body) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
+
+/// The end of a page of a list: whether there is more, and where it goes on then.
+///
+/// # Errors
+/// 500 if it cannot be JSON.
+pub(super) fn page_end(has_more: bool, next: Option<String>) -> Result<Vec<u8>, Problem> {
+    let (next, has_more) = (json(&next.filter(|_| has_more))?, json(&has_more)?);
+    Ok([&br#"],"has_more":"#[..], &has_more, br#","next":"#, &next, b"}"].concat())
+}

@@ -27,6 +27,11 @@ pub(super) fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
+/// Whether it is an attribute that only reads add.
+pub(super) fn is_of_reads(name: &str) -> bool {
+    [PARTITION, OFFSET, ERASED].contains(&name)
+}
+
 /// Whether a read may show a header of an event as this attribute.
 pub(super) fn may_be(name: &str, value: &str) -> bool {
     let is_right = match name {
@@ -35,7 +40,7 @@ pub(super) fn may_be(name: &str, value: &str) -> bool {
         _ if CORE.contains(&name) || name == PARTITION_KEY => !value.is_empty(),
         _ => true,
     };
-    is_right && is_name(name) && ![PARTITION, OFFSET, ERASED].contains(&name)
+    is_right && is_name(name) && !is_of_reads(name)
 }
 
 /// Whether a text is a media type (RFC 2046), with or without parameters.
@@ -63,7 +68,7 @@ impl DataKind {
     /// The kind that a content type says.
     pub(super) fn of(content_type: &str) -> Self {
         let essence = media::essence(content_type);
-        match MediaKind::of(&essence) {
+        match MediaKind::of_essence(&essence) {
             MediaKind::Json => Self::Json,
             MediaKind::Text => Self::Text,
             // In structured mode it is sent as a text.

@@ -2,25 +2,15 @@
 //! what deletes or takes back. The log has them whatever its level is, and whether callers are asked who they
 //! are or not. Where they are, the audit log has all their requests besides.
 
-use std::sync::Arc;
-
 use tracing::info;
 
-use super::connection::Connection;
-use crate::auth::{caller::Caller, policy::Resource};
+use super::scope::RequestSender;
+use crate::auth::policy::Resource;
 
 /// The target of these lines, which no level leaves out.
 pub(crate) const TARGET: &str = "zombi::changes";
 
-/// Whoever asks for a change.
-pub(super) struct ChangedBy {
-    /// Who it is.
-    pub(super) caller: Caller,
-    /// Where it comes from.
-    pub(super) connection: Arc<Connection>,
-}
-
-impl ChangedBy {
+impl RequestSender {
     /// Logs a change that was made: what was done, to which table or group, and what more there is to say.
     pub(super) fn log(&self, what: &str, of: Resource<'_>, detail: Option<&str>) {
         let (table, group) = match of {

@@ -14,7 +14,7 @@ use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::principal::ShownCertificate;
+use crate::auth::principal::{ShownCertificate, network_of};
 
 /// A client as budgets see it: its principal, or without one its IPv4 address, or the /64 network of its IPv6
 /// address.
@@ -31,10 +31,7 @@ enum PeerKind {
 impl Peer {
     /// The peer at an address.
     pub fn at(address: IpAddr) -> Self {
-        Self(PeerKind::Network(match address.to_canonical() {
-            IpAddr::V6(address) => IpAddr::from((address.to_bits() >> 64 << 64).to_be_bytes()),
-            address => address,
-        }))
+        Self(PeerKind::Network(network_of(address)))
     }
 }
 

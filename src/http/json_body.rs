@@ -5,7 +5,7 @@ use std::{cell::Cell, fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+    de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 use serde_json::{de::StrRead, value::RawValue};
 
@@ -94,16 +94,26 @@ pub(super) fn part<'a, T>(
     read.map_err(|error| stopped.0.take().unwrap_or_else(|| bad_json(error)))
 }
 
-/// Reads a list of at most `most` objects, which are counted before they take memory.
+/// Reads a list of at most `most` members, which are counted before they take memory. `expected` says what it
+/// should be.
 ///
 /// # Errors
-/// 400; 413 with the `index` of the first object that is too many.
-pub(super) fn list<'a, T: Deserialize<'a>>(text: &'a RawValue, most: usize) -> Result<Vec<T>, Problem> {
-    part(text, |from, stopped| ListVisitor { most, stopped, of: PhantomData }.deserialize(from))
+/// 400; what `too_many` makes of `most` if there are more.
+pub(super) fn list<'a, T: Deserialize<'a>>(
+    text: &'a RawValue,
+    expected: &'static str,
+    most: usize,
+    too_many: fn(usize) -> Problem,
+) -> Result<Vec<T>, Problem> {
+    part(text, |from, stopped| {
+        from.deserialize_seq(ListVisitor { expected, most, too_many, stopped, of: PhantomData })
+    })
 }
 
 struct ListVisitor<'a, T> {
+    expected: &'static str,
     most: usize,
+    too_many: fn(usize) -> Problem,
     stopped: &'a Stopped,
     of: PhantomData<T>,
 }
@@ -112,25 +122,17 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<'_, T> {
     type Value = Vec<T>;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("an array")
+        out.write_str(self.expected)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
         let mut taken = Vec::new();
-        while let Some(Object(one)) = list.next_element()? {
+        while let Some(one) = list.next_element()? {
             if taken.len() == self.most {
-                return Err(self.stopped.by(too_many(self.most)));
+                return Err(self.stopped.by((self.too_many)(self.most)));
             }
             taken.push(one);
         }
         Ok(taken)
-    }
-}
-
-impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for ListVisitor<'_, T> {
-    type Value = Vec<T>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<T>, D::Error> {
-        deserializer.deserialize_seq(self)
     }
 }

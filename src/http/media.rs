@@ -22,11 +22,15 @@ pub enum MediaKind {
 impl MediaKind {
     /// The kind of a content type, whatever its parameters and case.
     pub fn of(content_type: &str) -> Self {
-        let essence = essence(content_type);
+        Self::of_essence(&essence(content_type))
+    }
+
+    /// The kind of a media type as [`essence`] gives it.
+    pub(super) fn of_essence(essence: &str) -> Self {
         match essence.split_once('/') {
             Some((_, "json")) => Self::Json,
             Some((_, subtype)) if subtype.ends_with("+json") => Self::Json,
-            _ if NDJSON_NAMES.contains(&essence.as_str()) => Self::Lines,
+            _ if NDJSON_NAMES.contains(&essence) => Self::Lines,
             Some(("text", _)) => Self::Text,
             _ => Self::Bytes,
         }

@@ -69,7 +69,10 @@ impl<T: DeserializeOwned> FilteredParams<T> {
     /// 400.
     pub fn parse(query: &str) -> Result<Self, Problem> {
         let (headers, others): (Vec<_>, Vec<_>) = query.split('&').partition(|pair| is_of_header(pair));
-        Ok(Self { params: read_pairs(&others)?, headers: read_pairs(&headers)? })
+        let params = read_pairs(&others)?;
+        // Most queries have none, and need no second one made for them.
+        let headers = if headers.is_empty() { Vec::new() } else { read_pairs(&headers)? };
+        Ok(Self { params, headers })
     }
 }
 
@@ -328,16 +331,11 @@ impl WaitForParam {
     /// # Errors
     /// 400 for anything else; 422 if there is no bucket.
     pub fn check(&self, has_bucket: bool) -> Result<(), Problem> {
-        match self.0.as_str() {
-            "cold" if has_bucket => Ok(()),
-            "cold" => {
-                Err(Problem::new(Code::NoColdTier, "wait_for=cold needs a bucket, and s3.bucket is not set"))
-            }
-            other => Err(Problem::new(
-                Code::BadQuery,
-                format!("wait_for={other:?} is not known: leave it out, or ask for cold"),
-            )),
+        only("wait_for", &self.0, "cold")?;
+        if has_bucket {
+            return Ok(());
         }
+        Err(Problem::new(Code::NoColdTier, "wait_for=cold needs a bucket, and s3.bucket is not set"))
     }
 }
 

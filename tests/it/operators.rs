@@ -13,11 +13,6 @@ use testing::{
     server::{answer, eventually},
 };
 
-/// All metrics, as text.
-async fn metrics(z: &TestServer) -> String {
-    z.client.get(z.admin_url("/metrics")).send().await.unwrap().text().await.unwrap()
-}
-
 /// The value of a series; its name stands with its labels.
 fn value(metrics: &str, series: &str) -> f64 {
     let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -27,7 +22,7 @@ fn value(metrics: &str, series: &str) -> f64 {
 #[tokio::test]
 async fn every_number_that_alerts_and_dashboards_ask_for_is_there_from_the_first_scrape() {
     let z = TestServer::start_tiered(&[("hot.max_bytes", "123456789")]).await;
-    let metrics = metrics(&z).await;
+    let metrics = z.admin_metrics().await;
     let exact = [
         ("zombi_ready", 1.0),
         ("zombi_cold_enabled", 1.0),

@@ -13,21 +13,14 @@ use tokio::{
 
 use crate::{
     run,
-    store::{FORMAT, Ground, SimClock, Store, Tuning, table},
+    store::{self, Ground, SimClock, Store, Tuning, table},
 };
 
 const LEASE: Duration = Duration::from_secs(10);
 const MARGIN: Duration = Duration::from_secs(5);
 
-const TUNING: Tuning = Tuning {
-    flush_interval: Duration::from_secs(1),
-    segment_bytes: 600,
-    hot_keep: Duration::ZERO,
-    upkeep_interval: Duration::from_secs(1),
-    format: FORMAT,
-    lease: LEASE,
-    seed: Some(3),
-};
+const TUNING: Tuning =
+    Tuning { flush_interval: Duration::from_secs(1), lease: LEASE, seed: Some(3), ..store::TUNING };
 
 async fn append(hot: &Arc<dyn Engine>, clock: &SimClock) -> Result<(), StorageError> {
     let event = Event {

@@ -28,7 +28,7 @@ use tokio::time::sleep;
 
 use crate::{
     check_cases,
-    store::{FORMAT, Ground, SimClock, Store, Tuning, group, key_of, retry, table},
+    store::{Ground, SimClock, Store, TUNING, group, key_of, retry, table},
 };
 
 const PARTITIONS: PartitionNumber = 3;
@@ -134,16 +134,6 @@ struct World {
     volumes: u128,
     payloads: u64,
 }
-
-const TUNING: Tuning = Tuning {
-    flush_interval: Duration::from_secs(1_000_000),
-    segment_bytes: 600,
-    hot_keep: Duration::ZERO,
-    upkeep_interval: Duration::from_secs(1),
-    format: FORMAT,
-    lease: Duration::ZERO,
-    seed: None,
-};
 
 impl World {
     async fn new(ground: Ground) -> Self {

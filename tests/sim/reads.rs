@@ -23,7 +23,7 @@ use tokio::time::sleep;
 
 use crate::{
     check_cases,
-    store::{FORMAT, Ground, SimClock, Store, Tuning, retry, table},
+    store::{Ground, SimClock, Store, TUNING, retry, table},
 };
 
 const PARTITIONS: PartitionNumber = 3;
@@ -31,16 +31,6 @@ const KINDS: [&str; 3] = ["order.made", "order.paid", "invoice"];
 const KEYS: [&str; 3] = ["customer-1", "customer-2", "other"];
 /// No read of so few events needs more pages.
 const MOST_PAGES: usize = 2000;
-
-const TUNING: Tuning = Tuning {
-    flush_interval: Duration::from_secs(1_000_000),
-    segment_bytes: 600,
-    hot_keep: Duration::ZERO,
-    upkeep_interval: Duration::from_secs(1),
-    format: FORMAT,
-    lease: Duration::ZERO,
-    seed: None,
-};
 
 #[derive(Debug, Clone)]
 enum Step {

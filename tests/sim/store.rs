@@ -233,6 +233,17 @@ pub(crate) struct Tuning {
     pub seed: Option<u64>,
 }
 
+/// Nothing by itself but upkeep, each second, and small segments.
+pub(crate) const TUNING: Tuning = Tuning {
+    flush_interval: Duration::from_secs(1_000_000),
+    segment_bytes: 600,
+    hot_keep: Duration::ZERO,
+    upkeep_interval: Duration::from_secs(1),
+    format: FORMAT,
+    lease: Duration::ZERO,
+    seed: None,
+};
+
 impl Tuning {
     fn cold(&self) -> ColdOptions {
         ColdOptions {

@@ -4,13 +4,12 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use futures_util::{StreamExt, stream};
-use sha2::{Digest, Sha256};
 
 use super::{
     backup::{BackupRecord, backup_of},
     chain::{self, Found},
     fetch_whole, formats,
-    formats::jsonl::hex,
+    formats::jsonl::sha256,
     manifest, names,
     place::ObjectPlace,
     state::ColdState,
@@ -163,7 +162,7 @@ async fn audit_list(
     audit.unnamed.retain(|key| !list.contains_key(key));
     for entry in list.into_values().filter(|entry| !named.contains(&entry.key)) {
         let body = objects.get(&entry.key).await?;
-        if body.is_none_or(|body| hex(&Sha256::digest(&body)) != entry.sha256) {
+        if body.is_none_or(|body| sha256(&body) != entry.sha256) {
             audit.findings.push(format!("{}: it is not what the list of the backup names", entry.key));
         }
     }

@@ -168,15 +168,7 @@ impl Chain {
     /// `Unavailable`: the link may exist; the next call settles that first. `Fenced`: from now on always.
     /// `Denied` if the chain is gone.
     pub async fn append(&mut self, draft: impl FnOnce(&ColdState) -> Changes) -> Result<(), StorageError> {
-        self.settle().await?;
-        let changes = draft(&self.state.read());
-        if changes.is_empty() {
-            return Ok(());
-        }
-        self.state.read().check(&changes)?;
-        self.check_there().await?;
-        let link = self.link(self.last + 1, changes);
-        self.put(encode(link)).await
+        self.extend(draft, false).await
     }
 
     /// Checks whether another writer has taken over.
@@ -201,19 +193,29 @@ impl Chain {
     /// # Errors
     /// Those of [`Chain::append`].
     pub async fn release(&mut self, draft: impl FnOnce(&ColdState) -> Changes) -> Result<(), StorageError> {
+        self.extend(draft, true).await
+    }
+
+    /// Publishes the next link; the last one of a writer gives its lease back, if it has one.
+    async fn extend(
+        &mut self,
+        draft: impl FnOnce(&ColdState) -> Changes,
+        is_last: bool,
+    ) -> Result<(), StorageError> {
         self.settle().await?;
         let changes = draft(&self.state.read());
-        let has_lease = self.lease_secs > 0;
-        if changes.is_empty() && !has_lease {
+        let released = is_last && self.lease_secs > 0;
+        if changes.is_empty() && !released {
             return Ok(());
         }
         self.state.read().check(&changes)?;
         self.check_there().await?;
-        // Before the link exists: another may take over, and write, at once.
-        self.fence.end_lease();
-        let mut link = self.link(self.last + 1, changes);
-        link.released = has_lease;
-        self.put(encode(link)).await
+        if is_last {
+            // Before the link exists: another may take over, and write, at once.
+            self.fence.end_lease();
+        }
+        let link = self.link(self.last + 1, changes);
+        self.put(encode(Manifest { released, ..link })).await
     }
 
     /// Checks that the chain still exists, unless it was seen recently: nothing must be put into a bucket

@@ -22,13 +22,6 @@ use contracts::{
 /// Segments and lost ranges that one call visits at most when a filter matches few events.
 const MAX_VISITS: usize = 8;
 
-/// What the next offset of a read is in.
-enum Visited {
-    Found(AtOffset),
-    /// Retention or DELETE took away everything that is left of the read.
-    Nothing,
-}
-
 impl S3Cold {
     /// What holds an offset now.
     ///
@@ -51,14 +44,19 @@ impl S3Cold {
         }
     }
 
-    /// What the next offset of a read is in.
+    /// What the next offset of a read is in; nothing if retention or DELETE took away all that is left of it.
     ///
     /// # Errors
     /// Those of [`S3Cold::at_offset`]; a read that goes back ends instead where everything has expired.
-    fn visit(&self, partition: &Partition, next: Offset, order: ReadOrder) -> Result<Visited, StorageError> {
-        match (order, self.at_offset(partition, first_read(next, order))) {
-            (ReadOrder::Newest, Err(StorageError::Expired { .. })) => Ok(Visited::Nothing),
-            (_, found) => found.map(Visited::Found),
+    fn visit(
+        &self,
+        partition: &Partition,
+        next: Offset,
+        order: ReadOrder,
+    ) -> Result<Option<AtOffset>, StorageError> {
+        match (order, self.at_offset(partition, order.first(next))) {
+            (ReadOrder::Newest, Err(StorageError::Expired { .. })) => Ok(None),
+            (_, found) => found.map(Some),
         }
     }
 
@@ -74,30 +72,6 @@ impl S3Cold {
             meta: Arc::clone(meta),
         };
         formats::of(meta)?.read(&self.parts, &segment, query).await
-    }
-}
-
-/// The offset that a read at a position looks at first.
-fn first_read(next: Offset, order: ReadOrder) -> Offset {
-    match order {
-        ReadOrder::Oldest => next,
-        ReadOrder::Newest => next.saturating_sub(1),
-    }
-}
-
-/// The position behind a run of offsets of which a read wants none, within `range`.
-fn behind(run: OffsetRange, range: OffsetRange, order: ReadOrder) -> Offset {
-    match order {
-        ReadOrder::Oldest => run.end.min(range.end),
-        ReadOrder::Newest => run.start.max(range.start),
-    }
-}
-
-/// What is left to read of `range` from a position on.
-fn left(range: OffsetRange, next: Offset, order: ReadOrder) -> OffsetRange {
-    match order {
-        ReadOrder::Oldest => OffsetRange::new(next.min(range.end), range.end),
-        ReadOrder::Newest => OffsetRange::new(range.start, next.max(range.start)),
     }
 }
 
@@ -137,32 +111,29 @@ impl ColdReader for S3Cold {
         wanted: &Wanted,
     ) -> Result<Page, StorageError> {
         let order = wanted.order;
-        let next = if order == ReadOrder::Oldest { range.start } else { range.end };
-        let mut page = Page { records: Vec::new(), next, examined: 0 };
+        let mut page = Page::empty(order.start_of(range));
         // Bounded: a read with a selective filter returns early and comes again, so that other reads get a
         // turn.
         for _ in 0..MAX_VISITS {
-            let range = left(range, page.next, order);
+            let range = order.left(range, page.next.clamp(range.start, range.end));
             if !page.records.is_empty() || range.is_empty() || page.examined >= wanted.most_examined {
                 break;
             }
             match self.visit(partition, page.next, order)? {
-                Visited::Nothing => page.next = range.start,
-                Visited::Found(AtOffset::Lost(lost)) => page.next = behind(lost, range, order),
+                None => page.next = range.start,
+                Some(AtOffset::Lost(lost)) => page.next = order.end_of(lost.overlap(range)),
                 // The filter matches nothing in this segment: no request is needed.
-                Visited::Found(AtOffset::Segment(meta))
-                    if !wanted.filter.time.wants_any(meta.min_ms, meta.max_ms) =>
-                {
-                    page.next = behind(meta.range, range, order);
+                Some(AtOffset::Segment(meta)) if !wanted.filter.time.wants_any(meta.min_ms, meta.max_ms) => {
+                    page.next = order.end_of(meta.range.overlap(range));
                 }
-                Visited::Found(AtOffset::Segment(meta)) => {
+                Some(AtOffset::Segment(meta)) => {
                     let query = SegmentQuery { range: range.overlap(meta.range), wanted: wanted.clone() };
                     match self.read_segment(partition, &meta, &query).await {
                         Ok(read) => page = Page { examined: page.examined + read.examined, ..read },
                         // Its object may be gone because it was merged meanwhile: then the merged segment is
                         // read.
                         Err(error) => match self.visit(partition, page.next, order)? {
-                            Visited::Found(AtOffset::Segment(now)) if Arc::ptr_eq(&now, &meta) => {
+                            Some(AtOffset::Segment(now)) if Arc::ptr_eq(&now, &meta) => {
                                 return Err(error);
                             }
                             _ => {}

@@ -265,6 +265,14 @@ pub trait Catalog: Send + Sync {
     /// One table as of now; `None` if it was never written, or deleted and not written since.
     fn table(&self, name: &TableName) -> Option<Arc<TableStatus>>;
 
+    /// A table that is there.
+    ///
+    /// # Errors
+    /// `UnknownTable`.
+    fn existing(&self, name: &TableName) -> Result<Arc<TableStatus>, StorageError> {
+        self.table(name).ok_or_else(|| StorageError::UnknownTable(name.clone()))
+    }
+
     /// All tables as of now, deleted ones included.
     fn tables(&self) -> Arc<Tables>;
 

@@ -193,6 +193,11 @@ impl Erasure {
         }
     }
 
+    /// Whether neither tier holds anything of the events any more.
+    pub fn is_done(&self) -> bool {
+        self.done_ms.is_some()
+    }
+
     /// How far it is.
     pub fn status(&self) -> ErasureStatus {
         match (self.done_ms, self.hot_done_ms) {

@@ -1,6 +1,6 @@
 //! What can go wrong below the API, by what a caller can do about it. Every error keeps its cause.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, iter, sync::Arc, time::Duration};
 
 use super::{
     name::{GroupName, Partition, TableName},
@@ -9,6 +9,15 @@ use super::{
 
 /// The cause of an error, shared so that every waiter of a batch can have it.
 pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
+
+/// An error's text with those of its causes, in one line. Some texts include their cause's already.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = iter::successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
+    })
+}
 
 /// Where an event lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,6 +257,11 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Whether nothing can be written any more, so that no retry helps.
+    pub fn ends_writing(&self) -> bool {
+        matches!(self, Self::Closed | Self::Fenced(_) | Self::OutcomeUnknown { .. })
+    }
+
     /// A tier that cannot be reached, with its cause.
     pub fn unavailable(tier: Tier, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Unavailable { tier, source: Arc::new(source) }

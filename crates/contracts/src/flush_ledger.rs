@@ -19,6 +19,10 @@ pub struct HotKeep {
 }
 
 impl HotKeep {
+    /// Nothing that is flushed stays.
+    pub const NOTHING: Self =
+        Self { flushed_upto: TimestampMs::MAX, flushed_after: TimestampMs::MAX, max_bytes: 0 };
+
     /// Whether the age of events that were flushed at `flushed_ms` lets them stay.
     pub fn keeps(&self, flushed_ms: TimestampMs) -> bool {
         self.flushed_upto < flushed_ms && flushed_ms <= self.flushed_after

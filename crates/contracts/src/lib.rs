@@ -19,6 +19,7 @@ pub mod flush_ledger;
 pub mod flusher;
 pub mod gauge;
 pub mod heartbeat;
+pub mod hex;
 pub mod idempotency;
 pub mod journal;
 pub mod json;

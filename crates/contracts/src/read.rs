@@ -8,7 +8,7 @@ use super::{
     filter::ReadFilter,
     name::{PartitionNumber, TableName},
     segment::SegmentBuilder,
-    sequence::{Offset, Watermarks},
+    sequence::{Offset, OffsetRange, Watermarks},
 };
 
 /// How much one call reads at most.
@@ -50,6 +50,38 @@ impl ReadOrder {
             Self::Newest => offset,
         }
     }
+
+    /// The offset that a read at a position looks at first.
+    pub fn first(self, next: Offset) -> Offset {
+        match self {
+            Self::Oldest => next,
+            Self::Newest => next.saturating_sub(1),
+        }
+    }
+
+    /// The position at which a read of a range begins.
+    pub fn start_of(self, range: OffsetRange) -> Offset {
+        match self {
+            Self::Oldest => range.start,
+            Self::Newest => range.end,
+        }
+    }
+
+    /// The position once all of a range was read.
+    pub fn end_of(self, range: OffsetRange) -> Offset {
+        match self {
+            Self::Oldest => range.end,
+            Self::Newest => range.start,
+        }
+    }
+
+    /// What is left to read of a range, from a position in it on.
+    pub fn left(self, range: OffsetRange, next: Offset) -> OffsetRange {
+        match self {
+            Self::Oldest => OffsetRange::new(next, range.end),
+            Self::Newest => OffsetRange::new(range.start, next),
+        }
+    }
 }
 
 /// What a read of one tier wants.
@@ -87,6 +119,13 @@ pub struct Page {
     pub next: Offset,
     /// Events that were decoded, wanted or not.
     pub examined: u64,
+}
+
+impl Page {
+    /// A page without events, at a position.
+    pub fn empty(next: Offset) -> Self {
+        Self { records: Vec::new(), next, examined: 0 }
+    }
 }
 
 /// One partition of a hot read, all from one moment.

@@ -212,11 +212,17 @@ impl Db {
     /// # Errors
     /// `Corrupt` or `Unavailable`; nothing is lost, the log has it.
     pub fn close(&self) -> Result<(), StorageError> {
-        for name in cf::ALL {
-            self.db.flush_cf(self.family(name)).map_err(unavailable)?;
-        }
+        self.flush()?;
         self.db.cancel_all_background_work(true);
         Ok(())
+    }
+
+    /// Writes out what is in memory.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Unavailable`.
+    pub(super) fn flush(&self) -> Result<(), StorageError> {
+        cf::ALL.into_iter().try_for_each(|name| self.db.flush_cf(self.family(name)).map_err(unavailable))
     }
 
     /// The greatest sequence of a flushed run, if there are any.

@@ -43,11 +43,7 @@ impl PartitionView<'_> {
     fn read(&self, from: Offset, wanted: &Wanted) -> Result<HotPage, StorageError> {
         let order = wanted.order;
         let watermarks = self.db.state(self.snapshot, self.key)?.watermarks;
-        let nothing = |watermarks| HotPage {
-            watermarks,
-            page: Page { records: Vec::new(), next: from, examined: 0 },
-            stored_bytes: 0,
-        };
+        let nothing = |watermarks| HotPage { watermarks, page: Page::empty(from), stored_bytes: 0 };
         let mut hot = nothing(watermarks);
         let is_hot = match order {
             ReadOrder::Oldest => watermarks.hot().contains(from),
@@ -78,7 +74,7 @@ impl PartitionView<'_> {
         let (page, held) = (&mut hot.page, hot.watermarks.hot());
         page.next = self.skip_slices(wanted, page.next, held)?;
         let most = if filter.wants_all() { u64::MAX } else { MAX_SCAN.min(*most_examined) };
-        let mut scan = Scan::new(*self, *order, left(held, page.next, *order), ReadOptions::default());
+        let mut scan = Scan::new(*self, *order, order.left(held, page.next), ReadOptions::default());
         let mut bytes = 0;
         while !scan.left.is_empty() && page.examined < most && page.records.len() < limit.records {
             let (event, stored_bytes) = scan.event()?;
@@ -118,12 +114,10 @@ impl PartitionView<'_> {
         }
         let family = self.db.family(cf::TIME_SLICES);
         loop {
-            let offset = match wanted.order {
-                ReadOrder::Oldest => next,
-                ReadOrder::Newest if next <= held.start => return Ok(next),
-                ReadOrder::Newest => next - 1,
-            };
-            let slice = offset / SLICE;
+            if wanted.order == ReadOrder::Newest && next <= held.start {
+                return Ok(next);
+            }
+            let slice = wanted.order.first(next) / SLICE;
             if (slice + 1) * SLICE > held.end {
                 return Ok(next);
             }
@@ -138,14 +132,6 @@ impl PartitionView<'_> {
                 ReadOrder::Newest => (slice * SLICE).max(held.start),
             };
         }
-    }
-}
-
-/// What is left of the offsets that hot holds, from a position on.
-fn left(held: OffsetRange, next: Offset, order: ReadOrder) -> OffsetRange {
-    match order {
-        ReadOrder::Oldest => OffsetRange::new(next, held.end),
-        ReadOrder::Newest => OffsetRange::new(held.start, next),
     }
 }
 
@@ -178,18 +164,12 @@ impl<'a> Scan<'a> {
 
     /// The offset of the next event.
     fn offset(&self) -> Offset {
-        match self.order {
-            ReadOrder::Oldest => self.left.start,
-            ReadOrder::Newest => self.left.end.saturating_sub(1),
-        }
+        self.order.first(self.next())
     }
 
     /// The position of the walk.
     fn next(&self) -> Offset {
-        match self.order {
-            ReadOrder::Oldest => self.left.start,
-            ReadOrder::Newest => self.left.end,
-        }
+        self.order.start_of(self.left)
     }
 
     /// The next event, which must be there, and its stored bytes.

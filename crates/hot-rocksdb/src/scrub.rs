@@ -10,7 +10,7 @@ use std::{path::PathBuf, thread, time::Duration};
 
 use ::rocksdb::{BottommostLevelCompaction, CompactOptions};
 
-use super::{handles::unavailable, keys::cf, rocksdb::Db, synced::failed, wal};
+use super::{handles::unavailable, rocksdb::Db, synced::failed, wal};
 use contracts::error::{StorageError, Tier};
 
 /// How often readers and logs are looked at, and how many times.
@@ -53,9 +53,7 @@ impl Db {
     pub(super) fn scrub(&self, spans: &[KeySpan]) -> Result<(), StorageError> {
         let written = self.rocks().latest_sequence_number();
         let logs = self.filled_logs()?;
-        for family in cf::ALL {
-            self.rocks().flush_cf(self.family(family)).map_err(unavailable)?;
-        }
+        self.flush()?;
         // An older snapshot makes compaction keep what it sees.
         wait("a read still holds an old snapshot of the volume", || {
             let oldest = self.rocks().property_int_value(OLDEST_SNAPSHOT).map_err(unavailable)?.unwrap_or(0);

@@ -139,7 +139,7 @@ async fn only_what_is_flushed_is_evicted() {
     let directory = tempfile::tempdir().unwrap();
     let opened = TestHot::new(&directory);
     opened.append("t", &["a", "b", "c"]).await.unwrap();
-    let everything = HotKeep { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 };
+    let everything = HotKeep::NOTHING;
     assert_eq!(opened.hot.evict(everything).await.unwrap(), 0);
     let intent = FlushIntent {
         range: OffsetRange::new(0, 2),
@@ -199,10 +199,7 @@ async fn who_is_over_a_quota_reserves_nothing() {
 async fn what_was_evicted_and_what_others_have_costs_a_read_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let opened = TestHot::new(&directory);
-    let (everything, partition) = (
-        HotKeep { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 },
-        Partition::new(name("t"), 9),
-    );
+    let (everything, partition) = (HotKeep::NOTHING, Partition::new(name("t"), 9));
     let thousand = vec!["a"; 1000];
     for round in 0..20 {
         opened.append("t", &thousand).await.unwrap();
@@ -260,8 +257,7 @@ async fn what_was_erased_or_evicted_is_in_no_file_once_it_was_scrubbed() {
     for (round, secret) in secrets.into_iter().enumerate() {
         opened.append("t", &[secret, "kept"]).await.unwrap();
         if round > 0 {
-            let db = &opened.hot.db;
-            cf::ALL.into_iter().for_each(|family| db.rocks().flush_cf(db.family(family)).unwrap());
+            opened.hot.db.flush().unwrap();
         }
     }
     assert_eq!(secrets.map(|secret| holders(&files, secret.as_bytes()).is_empty()), [false; 4]);
@@ -272,7 +268,7 @@ async fn what_was_erased_or_evicted_is_in_no_file_once_it_was_scrubbed() {
     let flushed = FlushIntent { range: OffsetRange::new(0, 6), epoch: 1, format, bytes: 10 };
     opened.hot.intend(vec![(partition.clone(), flushed)], 1).await.unwrap();
     opened.hot.mark_flushed(vec![(partition.clone(), flushed)]).await.unwrap();
-    let everything = HotKeep { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 };
+    let everything = HotKeep::NOTHING;
     assert_eq!(opened.hot.evict(everything).await.unwrap(), 6);
     opened.hot.erase(partition.clone(), vec![6]).await.unwrap();
     let db = Arc::clone(&opened.hot.db);

@@ -87,7 +87,7 @@ pub async fn suite<V: Volume>(empty: impl Fn() -> V) {
 struct Case<V>(V);
 
 const ALL: ReadLimit = ReadLimit { records: 1000, bytes: 1 << 20 };
-const NOW: HotKeep = HotKeep { flushed_upto: i64::MAX, flushed_after: i64::MAX, max_bytes: 0 };
+const NOW: HotKeep = HotKeep::NOTHING;
 const FORMAT: FormatId = FormatId::new("jsonl.zst/2").unwrap();
 
 fn table() -> TableName {
@@ -105,6 +105,13 @@ impl<V: Volume> Case<V> {
 
     async fn crash(&mut self) {
         self.0.crash().await;
+    }
+
+    async fn append_events(
+        &self,
+        events: Vec<(PartitionNumber, Event)>,
+    ) -> Result<Vec<Appended>, StorageError> {
+        self.hot().append(Append { table: table(), events, expected_offset: None, made_by: None }).await
     }
 
     async fn try_append(
@@ -220,8 +227,7 @@ async fn offsets_are_dense_and_keys_are_written_once<V: Volume>(mut z: Case<V>) 
 async fn a_key_means_one_payload<V: Volume>(mut z: Case<V>) {
     let keyed = |text: &str| (0, Event { payload: Payload::text(text), ..event(0, Some("a")) });
     let append = async |z: &Case<V>, texts: &[&str]| {
-        let events = texts.iter().map(|text| keyed(text)).collect();
-        z.hot().append(Append { table: table(), events, expected_offset: None, made_by: None }).await
+        z.append_events(texts.iter().map(|text| keyed(text)).collect()).await
     };
     let within_one = append(&z, &["x", "y"]).await;
     assert!(matches!(within_one, Err(StorageError::KeyReused { index: 1, .. })), "{within_one:?}");
@@ -235,8 +241,7 @@ async fn a_key_means_one_payload<V: Volume>(mut z: Case<V>) {
     assert_eq!(z.watermarks(0).next, 1, "nothing of it was written");
     // The event's own key belongs to what is compared.
     let event = Event { key: Some(EventKey::stored("k")), ..keyed("x").1 };
-    let append = Append { table: table(), events: vec![(0, event)], expected_offset: None, made_by: None };
-    let other = z.hot().append(append).await;
+    let other = z.append_events(vec![(0, event)]).await;
     assert!(matches!(other, Err(StorageError::KeyReused { offset: 0, index: 0, .. })), "{other:?}");
 }
 

@@ -269,11 +269,7 @@ impl Sheet {
 
     fn page(&self, number: PartitionNumber, from: Offset, wanted: &Wanted) -> HotPage {
         let Wanted { filter, order, limit, most_examined } = wanted;
-        let mut hot = HotPage {
-            watermarks: self.watermarks,
-            page: Page { records: Vec::new(), next: from, examined: 0 },
-            stored_bytes: 0,
-        };
+        let mut hot = HotPage { watermarks: self.watermarks, page: Page::empty(from), stored_bytes: 0 };
         let events: Box<dyn Iterator<Item = (&Offset, &Event)>> = match order {
             ReadOrder::Oldest if self.watermarks.hot().contains(from) => Box::new(self.events.range(from..)),
             ReadOrder::Newest => Box::new(self.events.range(..from).rev()),

@@ -48,9 +48,7 @@ impl Upkeep {
             };
             match done {
                 Ok(()) => {}
-                Err(StorageError::Closed | StorageError::Fenced(_) | StorageError::OutcomeUnknown { .. }) => {
-                    return;
-                }
+                Err(error) if error.ends_writing() => return,
                 Err(error) => {
                     metrics::upkeep_failed();
                     warn!(%error, "upkeep failed, will retry");

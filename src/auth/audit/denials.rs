@@ -3,14 +3,17 @@
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     time::Duration,
 };
 
 use tokio::time::Instant;
 
 use super::{AuditOutcome, AuditRecord};
-use crate::auth::{principal::Principal, verb::Verb};
+use crate::auth::{
+    principal::{Principal, network_of},
+    verb::Verb,
+};
 
 /// For how long denials are counted before they are said.
 pub(super) const TURN: Duration = Duration::from_secs(10);
@@ -65,7 +68,7 @@ pub(super) struct KeptDenial {
 impl DenialTurns {
     /// Counts a denial. Returns whether it begins a turn: then it is to be said at once, and is not counted.
     pub(super) fn count(&mut self, reason: &'static str, record: &AuditRecord<'_>, now: Instant) -> bool {
-        let mut key = DenialKey { network: Some(network(record.peer)), reason };
+        let mut key = DenialKey { network: Some(network_of(record.peer)), reason };
         // The oldest could make room, but then each of very many peers would have a line.
         if self.turns.len() >= MAX_TURNS && !self.turns.contains_key(&key) {
             key.network = None;
@@ -144,14 +147,5 @@ impl KeptDenial {
             records: self.records,
             bytes: self.bytes,
         }
-    }
-}
-
-/// A peer as budgets see it: its IPv4 address, or the /64 network of its IPv6 address, of which it may have
-/// all addresses.
-fn network(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-        address => address,
     }
 }

@@ -1,8 +1,6 @@
 //! Fetches an issuer's JWKS: one GET over TLS, without redirects, proxies or anything kept between two.
 
 use std::{
-    error::Error,
-    iter,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -23,6 +21,7 @@ use tokio::{fs::File, io::AsyncReadExt, task, time::timeout};
 
 use super::keys::{BadKeySet, MAX_SET_BYTES};
 use crate::auth::settings::{OidcSettings, parse_jwks_url};
+use contracts::error::with_causes;
 
 /// How long a fetch may take, from reading its files to the last byte.
 pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -151,15 +150,6 @@ async fn read(path: &Path, most: usize) -> Result<Vec<u8>, String> {
         return Err(format!("{}: it has more than {most} bytes", path.display()));
     }
     Ok(bytes)
-}
-
-/// An error's text with those of its causes: what a TLS handshake failed for stands in the last.
-fn with_causes(error: &dyn Error) -> String {
-    let causes = iter::successors(error.source(), |&cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| {
-        let cause = cause.to_string();
-        if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
-    })
 }
 
 #[cfg(test)]

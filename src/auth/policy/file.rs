@@ -15,15 +15,9 @@ use crate::auth::{
     verb::Verb,
 };
 
-/// The verbs of roles, by their names.
-pub(crate) const VERBS: [(&str, Verb); 6] = [
-    ("append", Verb::Append),
-    ("read", Verb::Read),
-    ("commit", Verb::Commit),
-    ("rewind", Verb::Rewind),
-    ("manage", Verb::Manage),
-    ("operate", Verb::Operate),
-];
+/// The verbs of roles.
+pub(crate) const VERBS: [Verb; 6] =
+    [Verb::Append, Verb::Read, Verb::Commit, Verb::Rewind, Verb::Manage, Verb::Operate];
 
 /// Roles by their names.
 type RoleVerbs = HashMap<String, VerbSet>;
@@ -65,10 +59,10 @@ fn roles(value: Option<FileValue<'_>>, errors: &mut FileErrors<'_>) -> RoleVerbs
         }
         let mut verbs = Vec::new();
         for (place, word) in value.texts(errors) {
-            match VERBS.iter().find(|(name, _)| *name == word) {
-                Some((_, verb)) => verbs.push(*verb),
+            match VERBS.into_iter().find(|verb| verb.name() == word) {
+                Some(verb) => verbs.push(verb),
                 None => {
-                    let known = VERBS.map(|(name, _)| name).join(", ");
+                    let known = VERBS.map(Verb::name).join(", ");
                     errors.add(&place, format_args!("unknown verb {word:?}; there are {known}"));
                 }
             }

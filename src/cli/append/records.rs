@@ -1,15 +1,11 @@
 //! A line becomes the JSON of a record. What the line holds is kept byte for byte; what is added is what it
 //! does not have. Whatever the server would refuse is left for the server to refuse.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use contracts::payload::write_json_string;
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
-use serde_json::value::RawValue;
+use contracts::{json::JsonMembers, payload::write_json_string};
+use serde::Deserialize;
 
 /// What a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +59,8 @@ pub fn write_record(
     additions: &Additions,
 ) -> Result<(), BadLine> {
     let members = match format {
-        LineFormat::Text => Members::default(),
-        LineFormat::Json => Members(vec![("payload".into(), json(line)?)]),
+        LineFormat::Text => JsonMembers::default(),
+        LineFormat::Json => JsonMembers(vec![("payload".to_owned(), json(line)?)]),
         LineFormat::Records => json(line)?,
     };
     let payload = match format {
@@ -114,13 +110,13 @@ pub fn write_record(
 }
 
 /// The headers of a record together with those that it does not have; none if it stays as it is.
-fn merged_headers(members: &Members<'_>, additions: &Additions) -> Result<Option<String>, BadLine> {
+fn merged_headers(members: &JsonMembers<'_>, additions: &Additions) -> Result<Option<String>, BadLine> {
     if additions.headers.is_empty() {
         return Ok(None);
     }
-    let own: Members<'_> = match members.get("headers") {
+    let own: JsonMembers<'_> = match members.get("headers") {
         Some(headers) => json(headers.get().as_bytes()).map_err(|bad| BadLine(format!("headers: {bad}")))?,
-        None => Members::default(),
+        None => JsonMembers::default(),
     };
     let mut out = vec![b'{'];
     let mut object = ObjectWriter { out: &mut out, has_members: false };
@@ -139,7 +135,7 @@ fn merged_headers(members: &Members<'_>, additions: &Additions) -> Result<Option
 /// The value of a field, as text.
 pub(super) fn field(payload: &[u8], name: &str) -> Result<String, BadLine> {
     let missing = || BadLine(format!("there is no field {name:?} to make its idempotency key from"));
-    let members: Members<'_> = json(payload).map_err(|_| missing())?;
+    let members: JsonMembers<'_> = json(payload).map_err(|_| missing())?;
     let value = members.get(name).ok_or_else(missing)?.get();
     match value.as_bytes().first() {
         Some(b'"') => serde_json::from_str(value).map_err(|_| missing()),
@@ -150,41 +146,6 @@ pub(super) fn field(payload: &[u8], name: &str) -> Result<String, BadLine> {
 
 fn json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, BadLine> {
     serde_json::from_slice(text).map_err(|error| BadLine(format!("bad_json: {error}")))
-}
-
-/// The members of an object in their order, those that stand twice, too: the server refuses them.
-#[derive(Debug, Default)]
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'a> Members<'a> {
-    /// The first of this name that is not null.
-    fn get(&self, name: &str) -> Option<&'a RawValue> {
-        self.0.iter().find(|(own, value)| own == name && value.get() != "null").map(|(_, value)| *value)
-    }
-}
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Collect;
-
-        impl<'de> Visitor<'de> for Collect {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
-                    members.push((Cow::Owned(name), value));
-                }
-                Ok(Members(members))
-            }
-        }
-
-        deserializer.deserialize_map(Collect)
-    }
 }
 
 /// Writes the members of an object.

@@ -9,7 +9,6 @@ pub mod sse;
 mod tail;
 
 use std::{
-    error::Error,
     fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
@@ -34,6 +33,7 @@ pub(super) use self::{
     tail::{Follower, TailItem},
 };
 use super::output::StatusLine;
+use contracts::error::with_causes;
 
 /// The server that is asked if nobody says which.
 const DEFAULT_URL: &str = "http://localhost:8080";
@@ -310,20 +310,6 @@ fn read_file(path: &Path) -> Result<Vec<u8>, String> {
         return Err(wrong(&format!("its {bytes} bytes are too many; the limit is {MAX_FILE_BYTES}")));
     }
     fs::read(path).map_err(|error| wrong(&error))
-}
-
-/// An error and its causes, in one line.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.ends_with(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -14,6 +14,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often a request is sent that the server fails at with 500: a bug does not go away.
 const INTERNAL_ERRORS: u32 = 3;
 
+/// The pause after so many failures in a row.
+pub(super) fn pause_after(failed: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(1 << failed.min(10)).min(LONGEST_PAUSE)
+}
+
 /// How long a command waits for a server that does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) struct Patience {
@@ -64,7 +69,7 @@ impl Retry {
         if !self.may_repeat(error) {
             return None;
         }
-        let doubled = FIRST_PAUSE.saturating_mul(1 << self.failed.min(10)).min(LONGEST_PAUSE);
+        let doubled = pause_after(self.failed);
         // So that many clients do not come back all at once.
         let pause = doubled.mul_f64(0.5 + 0.5 * fastrand::f64());
         let pause =

@@ -16,15 +16,13 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     Call, ClientError, ServerClient,
+    retry::pause_after,
     sse::{SseItem, SseParser},
 };
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// The server says something every 15 seconds; after so long without a word the connection is dead.
 const SILENCE: Duration = Duration::from_secs(60);
-/// The pause before a stream that ended is opened anew; doubled each time that nothing came.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What comes of following a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,8 +113,9 @@ impl<'a> Follower<'a> {
         }
     }
 
+    /// The pause before a stream that ended is opened anew, the longer the more often nothing came.
     fn pause(&mut self) -> Duration {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.fruitless.min(10)).min(LONGEST_PAUSE);
+        let pause = pause_after(self.fruitless);
         self.fruitless += 1;
         pause
     }

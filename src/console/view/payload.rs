@@ -1,14 +1,11 @@
 //! Payloads as people read them: JSON as a tree, text as it is, bytes in hexadecimal. They come from outside
 //! and may be hostile: nothing of them is ever markup.
 
-use std::fmt::{self, Write};
+use std::fmt::Write;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use contracts::json::JsonMembers;
 use maud::{Markup, html};
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
 use serde_json::value::RawValue;
 
 use super::{
@@ -18,7 +15,7 @@ use super::{
 
 /// Bytes of JSON that become a tree; longer ones are shown as text.
 const TREE_BYTES: usize = 64 << 10;
-/// TreeMembers of a list or an object that a tree shows.
+/// Members of a list or an object that a tree shows.
 const TREE_MEMBERS: usize = 1000;
 /// Nested lists and objects that are open at first.
 const OPEN_DEPTH: usize = 2;
@@ -135,39 +132,12 @@ fn hex(raw: &[u8]) -> Markup {
     }
 }
 
-/// The members of an object in their order, those that come twice too.
-struct TreeMembers<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for TreeMembers<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Vec<(String, &'de RawValue)>;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(members)
-            }
-        }
-
-        deserializer.deserialize_map(InOrder).map(Self)
-    }
-}
-
 /// A value, with what is in it below it. Numbers are shown as they came, whatever their size.
 fn tree(json: &RawValue, depth: usize) -> Markup {
     let plain = json.get().trim();
     match plain.as_bytes().first() {
         Some(b'{') => match serde_json::from_str(plain) {
-            Ok(TreeMembers(members)) => nested("{", "}", depth, named(members)),
+            Ok(JsonMembers(members)) => nested("{", "}", depth, named(members)),
             Err(_) => leaf("other", plain),
         },
         Some(b'[') => match serde_json::from_str::<Vec<&RawValue>>(plain) {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use indicatif::HumanCount;
 use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -15,15 +16,7 @@ const UNITS: [(char, i64); 5] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)
 
 /// A whole number with its thousands apart: `1,234,567`.
 pub(in crate::console) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanCount(number).to_string()
 }
 
 /// So many of them: `1 event`, `1,234 events`.

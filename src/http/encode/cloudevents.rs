@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::http::{
-    attributes::{self, DataKind, VERSION},
+    attributes::{self, DataKind, PARTITION_KEY, VERSION},
     times,
 };
 use contracts::{
@@ -114,8 +114,8 @@ impl MembersWriter<'_> {
         if !event.is_erased() {
             self.text("datacontenttype", content_type(&event.payload, headers.get(CONTENT_TYPE)));
         }
-        if let Some(key) = event.key.as_ref().filter(|_| !headers.contains_key("partitionkey")) {
-            self.text("partitionkey", key.as_str());
+        if let Some(key) = event.key.as_ref().filter(|_| !headers.contains_key(PARTITION_KEY)) {
+            self.text(PARTITION_KEY, key.as_str());
         }
         let is_own =
             |name: &str| ["id", "source", "specversion", "type", "time", "datacontenttype"].contains(&name);

@@ -342,7 +342,7 @@ async fn no_line_of_any_level_and_no_metric_has_a_token() {
             assert!(!problem.to_string().contains(secret), "{problem}");
         }
     }
-    let metrics = s.admin(NO_ONE, Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+    let metrics = s.z.admin_metrics().await;
     let mut lines = lines_until_level(&mut s).await;
     lines.extend(metrics.lines().map(str::to_owned));
     for secret in &secrets {

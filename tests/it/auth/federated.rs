@@ -132,14 +132,6 @@ impl Federated {
 
     /// A metric, the sum over its labels.
     pub(super) async fn metric(&self, name: &str) -> f64 {
-        let text = self.metrics().await;
-        let is_its = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
-        let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
-        text.lines().filter(is_its).map(value).sum()
-    }
-
-    /// All metrics, as the admin port shows them to everybody.
-    pub(super) async fn metrics(&self) -> String {
-        self.z.client.get(self.z.admin_url("/metrics")).send().await.unwrap().text().await.unwrap()
+        self.z.admin_metric(name).await
     }
 }

@@ -104,7 +104,7 @@ async fn a_token_is_in_no_log_trace_metric_answer_or_file() {
             }
         }
     }
-    assert!(!holds(federated.metrics().await.as_bytes(), &secrets), "it is in the metrics");
+    assert!(!holds(federated.z.admin_metrics().await.as_bytes(), &secrets), "it is in the metrics");
     assert_eq!(federated.metric("zombi_log_lines_dropped_total").await, 0.0);
     let (code, log) = federated.z.terminate_with_log().await;
     assert_eq!(code, Some(0));

@@ -206,7 +206,7 @@ async fn the_bearer_for_the_key_server_goes_there_only_and_is_read_anew() {
     expect_keys(&federated, "answered").await;
     assert_eq!(federated.jwks.seen().last().unwrap().authorization, "Bearer second-bearer");
     assert_eq!(elsewhere.connections(), 0);
-    let metrics = federated.metrics().await;
+    let metrics = federated.z.admin_metrics().await;
     let (code, log) = federated.z.terminate_with_log().await;
     assert_eq!(code, Some(0));
     assert!(log.contains("TRACE"), "the whole log was asked for");

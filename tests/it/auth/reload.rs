@@ -4,7 +4,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::secured::{FAILURES, NO_ONE, Secured, binding, comes, ends, entry, policy, token, tokens_file};
+use super::secured::{FAILURES, Secured, binding, comes, ends, entry, policy, token, tokens_file};
 use testing::server::{answer, eventually};
 
 /// Seconds since 1970 when something was last read, by `what`.
@@ -150,8 +150,7 @@ async fn a_policy_that_cannot_be_used_keeps_the_one_of_before() {
 #[tokio::test]
 async fn it_is_shown_when_each_file_was_last_taken() {
     let s = start(&[owner("writer")]).await;
-    let request = s.admin(NO_ONE, Method::GET, "/metrics");
-    let text = request.send().await.unwrap().text().await.unwrap();
+    let text = s.z.admin_metrics().await;
     for what in ["policy", "tokens"] {
         let series = format!("{LOADED}{{what=\"{what}\"}} ");
         let line = text.lines().find(|line| line.starts_with(&series));

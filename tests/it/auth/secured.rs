@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
+use contracts::hex::hex;
 use testing::{
     TestServer,
     process::Start,
@@ -50,7 +51,7 @@ fn base62(mut number: u32) -> String {
 
 /// What a tokens file says of a token instead of the token.
 pub(crate) fn digest_of(token: &str) -> String {
-    Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(token))
 }
 
 /// An entry of a tokens file.
@@ -203,11 +204,7 @@ impl Secured {
 
     /// A metric, as the admin port shows it to everybody: the sum over its labels.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
-        let request = self.admin(NO_ONE, Method::GET, "/metrics");
-        let text = request.send().await.unwrap().text().await.unwrap();
-        let is_its = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
-        let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
-        text.lines().filter(is_its).map(value).sum()
+        self.z.admin_metric(name).await
     }
 
     /// Opens a stream of a table's events.

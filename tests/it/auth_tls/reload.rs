@@ -112,7 +112,7 @@ async fn what_cannot_be_used_leaves_the_certificate_before_it_and_is_reported() 
         assert_eq!(connection.certificate, site.server.certificate());
         assert_eq!(connection.get("/livez").await.unwrap().status(), StatusCode::OK);
     }
-    let metrics = z.client.get(z.admin_url("/metrics")).send().await.unwrap().text().await.unwrap();
+    let metrics = z.admin_metrics().await;
     assert!(metrics.contains("\nzombi_auth_reload_failures_total 3\n"), "{metrics}");
     assert!(metrics.contains("\nzombi_auth_loaded_timestamp_seconds{what=\"tls\"} "), "{metrics}");
     mount.put(&next.cert, &next.key);

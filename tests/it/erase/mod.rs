@@ -12,6 +12,7 @@ use std::{fs, path::Path};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use contracts::hex::hex;
 use testing::{TestServer, server::eventually};
 
 /// Objects stay for as long as they would in production, and nothing is merged by itself.
@@ -24,7 +25,7 @@ const KEEPING: [(&str, &str); 3] = [
 /// A text that is found as it is in compressed files, too: nothing in it repeats.
 fn secret(number: usize) -> String {
     use sha2::{Digest, Sha256};
-    Sha256::digest(format!("secret {number}")).iter().take(20).map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(format!("secret {number}"))[..20])
 }
 
 /// An event whose payload, key, header and idempotency key each hold a secret of their own.

@@ -4,6 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{BEGAN_MS, write};
+use contracts::hex::hex;
 use testing::TestServer;
 
 /// All segments that a query gives, page by page.
@@ -72,7 +73,7 @@ async fn each_segment_that_exists_is_listed_with_all_that_finds_and_checks_it() 
 
 fn sha256(bytes: &[u8]) -> String {
     use sha2::{Digest, Sha256};
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
 }
 
 #[tokio::test]

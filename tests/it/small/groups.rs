@@ -91,7 +91,7 @@ async fn groups_that_have_not_moved_are_in_no_manifest_but_checkpoints_and_cost_
         new.iter().filter(|(_, bytes)| bytes.len() > 10_000).map(|(key, bytes)| (key, bytes.len())).collect();
     assert!(large.len() <= 1, "600 groups, one of which has moved: {large:?}");
 
-    let metrics = z.client.get(z.admin_url("/metrics")).send().await.unwrap().text().await.unwrap();
+    let metrics = z.admin_metrics().await;
     let lags = metrics.lines().filter(|line| line.starts_with("zombi_consumer_lag_events{")).count();
     assert!((1..=200).contains(&lags), "{lags} groups are shown");
     all_come_back(z, GROUPS, name).await;

@@ -11,9 +11,10 @@ use futures_util::{StreamExt, stream};
 
 use super::{
     plan::{CopyPlan, WantedObject},
-    records::{BackupEntry, sha256},
+    records::BackupEntry,
 };
 use crate::{
+    formats::jsonl::sha256,
     names::SEGMENTS,
     place::{ObjectPlace, create_same},
     watcher::Watcher,

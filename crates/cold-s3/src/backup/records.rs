@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::{formats::jsonl::hex, place::ObjectPlace};
+use crate::{formats::jsonl::sha256, place::ObjectPlace};
 use contracts::{clock::TimestampMs, error::StorageError};
 
 /// The version that is written, and the only one that can be read.
@@ -204,11 +203,6 @@ fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, StorageErro
         )));
     }
     serde_json::from_slice(bytes).map_err(damaged)
-}
-
-/// SHA-256 in hex.
-pub(super) fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
 }
 
 /// Refuses a cluster's prefix: its shards have chains of their own, which this program cannot read.

@@ -1,6 +1,6 @@
 //! Makes a backup, or brings one up to date. See the room's first lines for the order of steps.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, stream};
 use uuid::Uuid;
@@ -8,10 +8,11 @@ use uuid::Uuid;
 use super::{
     copying::{Copier, Copies},
     plan::{CopyPlan, plan, wanted},
-    records::{BackupEntry, BackupMark, BackupRecord, LISTS, MARK, RECORD, refuse_cluster, sha256},
+    records::{BackupEntry, BackupMark, BackupRecord, LISTS, MARK, RECORD, refuse_cluster},
 };
 use crate::{
     chain::{self, Found},
+    formats::jsonl::sha256,
     links::Links,
     manifest::{self, Manifest},
     names,
@@ -82,7 +83,7 @@ pub async fn save(
     watcher.begins("reading both places", 0);
     refuse_cluster(from).await?;
     let (mut found, mut last) = load(from).await?;
-    let before = look(to).await?;
+    let mut before = look(to).await?;
     check(to, &before, last.store_id).await?;
     check_links(from, to, &before.links, &found.links).await?;
     if options.dry_run {
@@ -97,7 +98,7 @@ pub async fn save(
     let copier = Copier::new(from, to, watcher);
     let mut done = Copies::default();
     for attempt in 1.. {
-        copy_segments(&copier, &found, &before, &mut done).await?;
+        copy_segments(&copier, &found, &mut before, &mut done).await?;
         crash::point("backup-segments");
         if done.gone.is_none() {
             watcher.begins("copying manifests", 0);
@@ -195,14 +196,13 @@ async fn check_links(
 async fn copy_segments(
     copier: &Copier<'_>,
     found: &Found,
-    before: &Before,
+    before: &mut Before,
     done: &mut Copies,
 ) -> Result<(), StorageError> {
     // What an attempt before has copied is there, and known.
-    let (mut there, mut listed) = (before.there.clone(), before.listed.clone());
-    there.extend(done.entries.values().map(|entry| (entry.key.clone(), entry.bytes)));
-    listed.extend(done.entries.iter().map(|(key, entry)| (key.clone(), entry.clone())));
-    let planned = plan(wanted(&found.state)?, &there, &listed);
+    before.there.extend(done.entries.values().map(|entry| (entry.key.clone(), entry.bytes)));
+    before.listed.extend(done.entries.iter().map(|(key, entry)| (key.clone(), entry.clone())));
+    let planned = plan(wanted(&found.state)?, &before.there, &before.listed);
     copier.watcher.begins("copying segments", planned.bytes());
     let copies = copier.all(planned).await?;
     done.entries.extend(copies.entries);
@@ -279,9 +279,8 @@ async fn record(
     };
     to.replace(RECORD, record.encode()).await?;
     crash::point("backup-recorded");
-    let lists: BTreeSet<String> = to.listed(LISTS).await?.into_iter().map(|object| object.key).collect();
-    for old in lists.into_iter().filter(|list| *list != key) {
-        to.delete(&old).await?;
+    for old in to.listed(LISTS).await?.into_iter().filter(|list| list.key != key) {
+        to.delete(&old.key).await?;
     }
     Ok(())
 }

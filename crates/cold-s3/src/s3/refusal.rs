@@ -5,6 +5,8 @@ use std::iter;
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
+use contracts::error::with_causes;
+
 /// An error that no retry can heal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct S3Refusal {
@@ -238,19 +240,6 @@ where
             text
         }
     }
-}
-
-/// An error's text with those of its causes.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    for cause in iter::successors(error.source(), |error| error.source()) {
-        let cause = cause.to_string();
-        // Some texts include their cause's already.
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
 }
 
 /// Whether a create-only PUT was rejected because the object exists.

@@ -3,6 +3,7 @@
 //!
 //! What is taken here serde takes, too, and it means the same. The tests and the fuzzer hold both to that.
 
+mod members;
 mod skip;
 #[cfg(test)]
 mod tests;
@@ -10,9 +11,9 @@ mod words;
 
 use std::borrow::Cow;
 
-pub use self::skip::MAX_JSON_DEPTH;
 pub(crate) use self::words::special;
 use self::words::{eight_digits, no_digits};
+pub use self::{members::JsonMembers, skip::MAX_JSON_DEPTH};
 
 /// A number with more digits may not fit into 64 bits.
 const MAX_DIGITS: usize = 18;

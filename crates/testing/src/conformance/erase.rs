@@ -11,7 +11,7 @@ use contracts::{
     sequence::OffsetRange,
 };
 
-use super::{ALL, Append, Case, FORMAT, NOW, Volume, event, offsets, places, segments::Collected, table};
+use super::{ALL, Case, FORMAT, NOW, Volume, event, offsets, places, segments::Collected, table};
 use contracts::filter::TimeFilter;
 
 pub(super) async fn an_erased_event_keeps_its_place_and_the_hash_of_its_key<V: Volume>(mut z: Case<V>) {
@@ -26,31 +26,19 @@ pub(super) async fn an_erased_event_keeps_its_place_and_the_hash_of_its_key<V: V
         assert_eq!(found[..2], [event(0, Some("a")), tombstone(&event(1, Some("b")))]);
         assert!(found[2].is_erased() && found[2].payload.bytes().is_empty());
         let other = Event { payload: Payload::text("another"), ..event(9, Some("b")) };
-        let append = Append {
-            table: table(),
-            events: vec![(0, other), (0, event(9, Some("a")))],
-            expected_offset: None,
-            made_by: None,
-        };
-        assert_eq!(places(&z.hot().append(append).await.unwrap()), [(1, true), (0, true)]);
+        let events = vec![(0, other), (0, event(9, Some("a")))];
+        assert_eq!(places(&z.append_events(events).await.unwrap()), [(1, true), (0, true)]);
         z.hot().scrub(Scrub::Ranges(vec![(partition.clone(), OffsetRange::new(0, 3))])).await.unwrap();
         z.crash().await;
     }
-    let reused = Event { payload: Payload::text("another"), ..event(9, Some("a")) };
-    let reuse = Append { table: table(), events: vec![(0, reused)], expected_offset: None, made_by: None };
-    assert!(matches!(z.hot().append(reuse).await, Err(StorageError::KeyReused { .. })), "it was not erased");
+    let another = || vec![(0, Event { payload: Payload::text("another"), ..event(9, Some("a")) })];
+    let reused = z.append_events(another()).await;
+    assert!(matches!(reused, Err(StorageError::KeyReused { .. })), "it was not erased");
     let a = hash_key(event(0, Some("a")).idempotency_key.as_ref().unwrap());
     z.hot().forget_payloads(partition.clone(), vec![(a, 5)]).await.unwrap();
-    let reused = |text: &str| Event { payload: Payload::text(text), ..event(9, Some("a")) };
-    let append = |text: &str| Append {
-        table: table(),
-        events: vec![(0, reused(text))],
-        expected_offset: None,
-        made_by: None,
-    };
-    assert!(z.hot().append(append("another")).await.is_err(), "the key stands for another offset");
+    assert!(z.append_events(another()).await.is_err(), "the key stands for another offset");
     z.hot().forget_payloads(partition, vec![(a, 0)]).await.unwrap();
-    assert_eq!(places(&z.hot().append(append("another")).await.unwrap()), [(0, true)]);
+    assert_eq!(places(&z.append_events(another()).await.unwrap()), [(0, true)]);
 }
 
 pub(super) async fn what_a_segment_being_written_holds_is_left<V: Volume>(mut z: Case<V>) {

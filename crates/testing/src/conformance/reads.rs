@@ -1,7 +1,6 @@
 //! Reads: backwards, and of what a filter wants.
 
 use contracts::{
-    append::Append,
     catalog::TableChange,
     event::{Event, EventKey},
     filter::{EventCondition, EventField, ReadFilter, TextPattern, TimeFilter},
@@ -42,7 +41,7 @@ pub(super) async fn a_filter_looks_into_events<V: Volume>(z: Case<V>) {
         Event { headers: [("type".to_owned(), kind.to_owned())].into(), ..event(n, None) }
     };
     let events = (0..10).map(|n| (0, of_kind(n))).collect();
-    z.hot().append(Append { table: table(), events, expected_offset: None, made_by: None }).await.unwrap();
+    z.append_events(events).await.unwrap();
     let filter = |text: &str| ReadFilter {
         conditions: [EventCondition {
             field: EventField::Header("type".to_owned()),
@@ -78,8 +77,7 @@ pub(super) async fn a_key_has_a_home_until_keys_are_elsewhere<V: Volume>(mut z: 
     let home = |z: &Case<V>| z.hot().table(&table()).unwrap().home_of(key.as_str());
     let append = async |z: &Case<V>, partition: PartitionNumber, key: Option<&EventKey>| {
         let events = vec![(partition, Event { key: key.cloned(), ..event(0, None) })];
-        let append = Append { table: table(), events, expected_offset: None, made_by: None };
-        z.hot().append(append).await.unwrap();
+        z.append_events(events).await.unwrap();
     };
     let spread = |partitions| TableChange { partitions: Some(Some(partitions)), ..TableChange::default() };
     z.hot().configure_table(table(), spread(3)).await.unwrap();

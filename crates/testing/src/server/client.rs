@@ -102,6 +102,19 @@ impl TestServer {
         line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
     }
 
+    /// All metrics, as the admin port shows them to everybody.
+    pub async fn admin_metrics(&self) -> String {
+        self.client.get(self.admin_url("/metrics")).send().await.unwrap().text().await.unwrap()
+    }
+
+    /// One of them, the sum over its labels.
+    pub async fn admin_metric(&self, name: &str) -> f64 {
+        let text = self.admin_metrics().await;
+        let is_its = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
+        text.lines().filter(is_its).map(value).sum()
+    }
+
     /// One partition of a table as `GET /tables` shows it.
     pub async fn partition(&self, table: &str, number: u64) -> Value {
         let (_, body) = self.get(&format!("/tables/{table}/partitions")).await;

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use contracts::{
-    erasure::{Erasure, ErasureProgress, ErasureStatus},
+    erasure::{Erasure, ErasureProgress},
     error::StorageError,
 };
 
@@ -48,26 +48,23 @@ impl ErasureList {
 
     /// How many are not done.
     pub(super) fn under_way(&self) -> usize {
-        let is_open = |progress: &&ErasureProgress| progress.erasure.status() != ErasureStatus::Done;
+        let is_open = |progress: &&ErasureProgress| !progress.erasure.is_done();
         self.known.lock().values().filter(is_open).count()
     }
 
     /// Those that are not done, the oldest first.
     pub(super) fn to_do(&self) -> Vec<Erasure> {
-        let mut open = self.all();
-        open.retain(|erasure| erasure.status() != ErasureStatus::Done);
+        let known = self.known.lock();
+        let erasures = known.values().map(|progress| &progress.erasure);
+        let mut open: Vec<Erasure> = erasures.filter(|erasure| !erasure.is_done()).cloned().collect();
         open.sort_by_key(|erasure| (erasure.asked_ms, erasure.id));
         open
     }
 
     /// Whether the manifests say of an erasure what is not known here: that it is there, or done.
     pub(super) fn is_news(&self, listed: &Erasure) -> bool {
-        match self.known.lock().get(&listed.id) {
-            None => true,
-            Some(known) => {
-                known.erasure.status() != ErasureStatus::Done && listed.status() == ErasureStatus::Done
-            }
-        }
+        let known = self.known.lock();
+        known.get(&listed.id).is_none_or(|known| !known.erasure.is_done() && listed.is_done())
     }
 
     /// Those that are done and too old to be kept.

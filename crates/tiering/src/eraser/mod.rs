@@ -132,12 +132,10 @@ impl Eraser {
                 () = stop.cancelled() => return,
                 done = self.once() => done,
             };
-            let wait = match done {
+            let wait = match &done {
                 Ok(()) if self.is_adopted || self.parts.cold.is_none() => None,
                 Ok(()) => Some(LOOK_INTERVAL),
-                Err(StorageError::Closed | StorageError::Fenced(_) | StorageError::OutcomeUnknown { .. }) => {
-                    return;
-                }
+                Err(error) if error.ends_writing() => return,
                 Err(_) => Some(retry),
             };
             retry = if done.is_ok() { FIRST_RETRY } else { LONGEST_RETRY.min(retry * 2) };
@@ -158,10 +156,7 @@ impl Eraser {
         for erasure in self.list.to_do() {
             let id = erasure.id;
             let Err(error) = self.carry_out(erasure).await else { continue };
-            if matches!(
-                error,
-                StorageError::Closed | StorageError::Fenced(_) | StorageError::OutcomeUnknown { .. }
-            ) {
+            if error.ends_writing() {
                 return Err(error);
             }
             if self.list.fail(id, &error) {

@@ -48,7 +48,7 @@ impl Flush for FlushHandle {
         let ends = match table {
             None => plan::ends(self.hot.pending()),
             Some(name) => {
-                let table = self.hot.table(&name).ok_or(StorageError::UnknownTable(name))?;
+                let table = self.hot.existing(&name)?;
                 plan::ends(table.named_partitions().map(|(partition, status)| (partition, *status)))
             }
         };

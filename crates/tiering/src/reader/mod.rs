@@ -110,9 +110,7 @@ impl TieredReader {
     /// # Errors
     /// `UnknownTable`, `Expired` or `BeyondEnd`.
     pub fn merge(&self, query: ReadQuery, limits: impl Into<FetchLimits>) -> Result<Merge, StorageError> {
-        let Some(table) = self.catalog.table(&query.table) else {
-            return Err(StorageError::UnknownTable(query.table));
-        };
+        let table = self.catalog.existing(&query.table)?;
         let starts = self.starts(&table, &query)?;
         let wants_cold = table.partitions.iter().any(|status| {
             starts.get(&status.number).is_some_and(|start| {
@@ -159,10 +157,7 @@ impl TieredReader {
     /// # Errors
     /// `UnknownTable`, `Expired` or `BeyondEnd`.
     pub fn check(&self, query: &ReadQuery) -> Result<(), StorageError> {
-        let table = self
-            .catalog
-            .table(&query.table)
-            .ok_or_else(|| StorageError::UnknownTable(query.table.clone()))?;
+        let table = self.catalog.existing(&query.table)?;
         self.starts(&table, query).map(drop)
     }
 
@@ -172,10 +167,7 @@ impl TieredReader {
     /// # Errors
     /// `UnknownTable`, `Expired` or `BeyondEnd`.
     pub fn turned(&self, query: &ReadQuery) -> Result<ReadQuery, StorageError> {
-        let table = self
-            .catalog
-            .table(&query.table)
-            .ok_or_else(|| StorageError::UnknownTable(query.table.clone()))?;
+        let table = self.catalog.existing(&query.table)?;
         self.starts(&table, query)?;
         let end = |number| table.partition(number).map_or(0, |status| status.watermarks.next);
         let back = |(&number, &offset): (&PartitionNumber, &Offset)| {

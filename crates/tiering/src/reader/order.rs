@@ -33,10 +33,7 @@ pub(super) fn whereabouts(order: ReadOrder, next: Offset, watermarks: Watermarks
 
 /// What only cold has of a partition, from a position on whose next event is there.
 pub(super) fn missing(order: ReadOrder, next: Offset, watermarks: Watermarks) -> OffsetRange {
-    match order {
-        ReadOrder::Oldest => OffsetRange::new(next, watermarks.low),
-        ReadOrder::Newest => OffsetRange::new(watermarks.earliest, next),
-    }
+    order.left(OffsetRange::new(watermarks.earliest, watermarks.low), next)
 }
 
 /// The timestamp of a partition's next record, then the partition: the order of the merge. Newest first their

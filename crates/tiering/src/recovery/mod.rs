@@ -33,7 +33,7 @@ use self::{
 };
 use contracts::{
     catalog::TableSettings,
-    clock::{Clock, TimestampMs},
+    clock::Clock,
     cold::ColdTier,
     crash,
     engine::Engine,
@@ -188,11 +188,9 @@ impl Recovery {
     /// Drops what the volume still has of events that are in S3. Some of them may have been erased there
     /// since this copy of the volume was made, and hot is read first.
     async fn empty_hot(&self) -> Result<(), StorageError> {
-        let nothing =
-            HotKeep { flushed_upto: TimestampMs::MAX, flushed_after: TimestampMs::MAX, max_bytes: 0 };
         let mut events = 0;
         loop {
-            let evicted = self.hot.evict(nothing).await?;
+            let evicted = self.hot.evict(HotKeep::NOTHING).await?;
             events += evicted;
             if evicted == 0 {
                 break;

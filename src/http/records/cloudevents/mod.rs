@@ -28,7 +28,10 @@ use crate::http::{
     limits::Limits,
     media, times,
 };
-use contracts::payload::{Payload, PayloadKind};
+use contracts::{
+    hex::hex,
+    payload::{Payload, PayloadKind},
+};
 
 /// What all media types of CloudEvents begin with.
 const MEDIA_TYPES: &[u8] = b"application/cloudevents";
@@ -106,7 +109,7 @@ impl<'a> Attributes<'a> {
                 "attributes have names of lower-case letters and digits, and none is data",
             ));
         }
-        if [attributes::PARTITION, attributes::OFFSET, attributes::ERASED].contains(&name) {
+        if attributes::is_of_reads(name) {
             return Ok(());
         }
         if self.all.len() == self.limits.record_headers {
@@ -236,7 +239,7 @@ fn identity(source: &str, id: &str, limit_bytes: usize) -> String {
     let mut hasher = Sha256::new_with_prefix((source.len() as u64).to_be_bytes());
     hasher.update(source);
     hasher.update(id);
-    let mut hash: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut hash = hex(&hasher.finalize());
     hash.truncate(limit_bytes);
     hash
 }

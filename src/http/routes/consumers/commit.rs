@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::auth::{caller::Caller, policy::Resource, verb::Verb};
+use crate::auth::{policy::Resource, verb::Verb};
 use crate::http::{
     body::Incoming,
-    changes::ChangedBy,
     code::Code,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::{self, GroupPath},
-    json_body,
+    json_body::{self, Object, too_many},
     limits::Limits,
     params::{NoParams, Params},
+    scope::RequestSender,
     state::AppState,
 };
 use contracts::{consumers::Commit, error::StorageError, name::Partition, sequence::Offset};
@@ -99,18 +99,17 @@ pub(crate) async fn commit(
     State(state): State<AppState>,
     GroupPath(group): GroupPath,
     Params(NoParams {}): Params<NoParams>,
-    caller: Caller,
+    by: RequestSender,
     incoming: Incoming,
 ) -> Result<Json<CommitWritten>, Problem> {
     extract::json_only(&incoming.headers, "a commit is application/json")?;
-    let connection = incoming.connection();
     let (body, _share) = incoming.receive(&state.limits, &state.inflight).await?;
     let (offsets, force) = read(&body, &state.limits)?;
     if force {
-        caller.allow_to(Verb::Rewind, Resource::Group(&group))?;
+        by.caller.allow_to(Verb::Rewind, Resource::Group(&group))?;
     }
     for (partition, _) in &offsets {
-        caller.allow_to(Verb::Read, Resource::Table(&partition.table))?;
+        by.caller.allow_to(Verb::Read, Resource::Table(&partition.table))?;
     }
     let committed = |(partition, offset): &(Partition, Offset)| Committed {
         table: partition.table.to_string(),
@@ -121,19 +120,24 @@ pub(crate) async fn commit(
     let said = force.then(|| said(&offsets));
     state
         .consumers
-        .commit(Commit { group: group.clone(), offsets, force, made_by: caller.maker() })
+        .commit(Commit { group: group.clone(), offsets, force, made_by: by.caller.maker() })
         .await
-        .map_err(|error| match error {
-            // A commit says something of the table; it does not read it, so the error is not a read's.
-            StorageError::BeyondEnd { next, .. } => {
-                Problem::new(Code::CommitBeyondEnd, &error).with("next", next)
-            }
-            error => error.into(),
-        })?;
+        .map_err(refused)?;
     if let Some(said) = said {
-        ChangedBy { caller, connection }.log("commit forced", Resource::Group(&group), Some(&said));
+        by.log("commit forced", Resource::Group(&group), Some(&said));
     }
     Ok(Json(CommitWritten { group: group.to_string(), commits }))
+}
+
+/// The problem of a commit that was refused. A commit says something of the table; it does not read it, so
+/// the error is not a read's.
+pub(super) fn refused(error: StorageError) -> Problem {
+    match error {
+        StorageError::BeyondEnd { next, .. } => {
+            Problem::new(Code::CommitBeyondEnd, &error).with("next", next)
+        }
+        error => error.into(),
+    }
 }
 
 /// Offsets, for the log: the first ones, and how many more there are.
@@ -150,12 +154,12 @@ pub(super) fn said(offsets: &[(Partition, Offset)]) -> String {
 fn read(body: &[u8], limits: &Limits) -> Result<(Vec<(Partition, Offset)>, bool), Problem> {
     let request: CommitToWrite<'_> = json_body::parse(body)?;
     let force = request.force;
-    let commits: Vec<OneCommit> = match request {
+    let commits: Vec<Object<OneCommit>> = match request {
         CommitToWrite { table: Some(table), partition, offset: Some(offset), commits: None, .. } => {
-            vec![OneCommit { table, partition: partition.unwrap_or(0), offset }]
+            vec![Object(OneCommit { table, partition: partition.unwrap_or(0), offset })]
         }
         CommitToWrite { table: None, partition: None, offset: None, commits: Some(commits), .. } => {
-            json_body::list(commits, limits.bulk_records)?
+            json_body::list(commits, "an array", limits.bulk_records, too_many)?
         }
         _ => return Err(either()),
     };
@@ -163,7 +167,7 @@ fn read(body: &[u8], limits: &Limits) -> Result<(Vec<(Partition, Offset)>, bool)
         return Err(either());
     }
     let (mut offsets, mut named) = (Vec::with_capacity(commits.len()), HashSet::new());
-    for one in commits {
+    for Object(one) in commits {
         let partition = Partition::new(
             extract::table_name(&one.table)?,
             extract::partition_number(one.partition, limits)?,

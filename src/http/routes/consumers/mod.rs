@@ -14,11 +14,10 @@ use utoipa::{IntoParams, ToSchema};
 use crate::auth::{caller::Caller, policy::Resource, verb::Verb};
 use crate::http::{
     answers,
-    changes::ChangedBy,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::GroupPath,
     params::{NoParams, Params, PartitionParam, TableParam},
-    scope::OnConnection,
+    scope::{OnConnection, RequestSender},
     state::AppState,
 };
 use contracts::{
@@ -127,10 +126,7 @@ pub(crate) async fn offset(
     caller.allow_to(Verb::Read, Resource::Table(&table))?;
     let number = params.partition.as_ref().map_or(Ok(0), |partition| partition.number(&state.limits))?;
     let partition = Partition::new(table, number);
-    let status = state
-        .catalog
-        .table(&partition.table)
-        .ok_or_else(|| StorageError::UnknownTable(partition.table.clone()))?;
+    let status = state.catalog.existing(&partition.table)?;
     let offsets = state.consumers.offsets(&group).await?;
     let offset = offsets.iter().find(|(other, _)| *other == partition).map(|(_, offset)| *offset);
     Ok(Json(OffsetShown {
@@ -265,10 +261,9 @@ pub(crate) async fn delete(
     State(state): State<AppState>,
     GroupPath(group): GroupPath,
     Params(NoParams {}): Params<NoParams>,
-    OnConnection(connection): OnConnection,
-    caller: Caller,
+    by: RequestSender,
 ) -> Result<StatusCode, Problem> {
     state.consumers.delete(group.clone()).await?;
-    ChangedBy { caller, connection }.log("consumer group deleted", Resource::Group(&group), None);
+    by.log("consumer group deleted", Resource::Group(&group), None);
     Ok(StatusCode::NO_CONTENT)
 }

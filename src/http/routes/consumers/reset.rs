@@ -1,6 +1,6 @@
 //! Resets of consumer groups: all partitions of a table at once, to one end, to a time, or one to an offset.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use axum::{extract::State, response::Response};
 use serde::{Deserialize, Serialize};
@@ -8,17 +8,17 @@ use serde_json::{Value, value::RawValue};
 use utoipa::ToSchema;
 
 use super::{COMMITTED_BYTES, commit};
-use crate::auth::{caller::Caller, policy::Resource, verb::Verb};
+use crate::auth::{policy::Resource, verb::Verb};
 use crate::http::{
     answers,
     body::Incoming,
-    changes::ChangedBy,
     code::Code,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::{self, AnyGroup, GroupPath},
     json_body,
     limits::Limits,
     params::{NoParams, Params},
+    scope::RequestSender,
     state::AppState,
     times,
 };
@@ -139,28 +139,27 @@ pub(crate) async fn reset(
     State(state): State<AppState>,
     AnyGroup(group): AnyGroup,
     Params(NoParams {}): Params<NoParams>,
-    caller: Caller,
+    by: RequestSender,
     incoming: Incoming,
 ) -> Result<Response, Problem> {
     // What the caller needs follows from the body; one that may do neither is refused before it.
-    if !caller.may(Verb::Commit, Resource::Group(&group)) {
-        caller.allow_to(Verb::Rewind, Resource::Group(&group))?;
+    if !by.caller.may(Verb::Commit, Resource::Group(&group)) {
+        by.caller.allow_to(Verb::Rewind, Resource::Group(&group))?;
     }
     extract::json_only(&incoming.headers, "a reset is application/json")?;
-    let connection = incoming.connection();
     let (body, _received) = incoming.receive(&state.limits, &state.inflight).await?;
     let asked: ResetToMake<'_> = json_body::parse(&body)?;
     let dry_run = asked.dry_run;
     let verb = if dry_run { Verb::Commit } else { Verb::Rewind };
-    caller.allow_to(verb, Resource::Group(&group))?;
+    by.caller.allow_to(verb, Resource::Group(&group))?;
     let name = extract::table_name(&asked.table)?;
-    caller.allow_to(Verb::Read, Resource::Table(&name))?;
+    by.caller.allow_to(Verb::Read, Resource::Table(&name))?;
     let target = target(asked.to, &state.limits, state.clock.now_ms())?;
 
-    let table = state.catalog.table(&name).ok_or_else(|| StorageError::UnknownTable(name.clone()))?;
-    let mut share = state.responses.sending(&connection);
+    let table = state.catalog.existing(&name)?;
+    let mut share = state.responses.sending(&by.connection);
     share.grow_to((2 * table.partitions.len() + 1) * COMMITTED_BYTES).await?;
-    let waits = connection.wait();
+    let waits = by.connection.wait();
     let new = places(&state, &table, target).await?;
     drop(waits);
     let old: BTreeMap<PartitionNumber, Offset> = state
@@ -177,9 +176,8 @@ pub(crate) async fn reset(
         moved.map(|(&number, &offset)| (Partition::new(name.clone(), number), offset)).collect();
     if !dry_run && !offsets.is_empty() {
         let said = commit::said(&offsets);
-        let commit = Commit { group: group.clone(), offsets, force: true, made_by: caller.maker() };
+        let commit = Commit { group: group.clone(), offsets, force: true, made_by: by.caller.maker() };
         state.consumers.commit(commit).await?;
-        let by = ChangedBy { caller: caller.clone(), connection: Arc::clone(&connection) };
         by.log("consumer group moved", Resource::Group(&group), Some(&said));
     }
     let (group, table) = (group.to_string(), name.to_string());
@@ -204,7 +202,7 @@ fn show(
 /// The new offsets of the partitions that are moved.
 async fn places(
     state: &AppState,
-    table: &Arc<TableStatus>,
+    table: &TableStatus,
     target: ResetTarget,
 ) -> Result<BTreeMap<PartitionNumber, Offset>, Problem> {
     let all = |place: fn(Watermarks) -> Offset| {
@@ -219,7 +217,7 @@ async fn places(
             if offset > watermarks.next {
                 let partition = Partition::new(table.name.clone(), number);
                 let error = StorageError::BeyondEnd { partition, offset, next: watermarks.next };
-                return Err(Problem::new(Code::CommitBeyondEnd, error).with("next", watermarks.next));
+                return Err(commit::refused(error));
             }
             // What is gone cannot be read again: the group goes on with what is left.
             Ok([(number, offset.max(watermarks.earliest))].into())

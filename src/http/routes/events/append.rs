@@ -121,8 +121,7 @@ impl Envelope {
 /// # Errors
 /// 404 otherwise.
 pub(super) fn check_table(state: &AppState, table: &TableName) -> Result<(), StorageError> {
-    let is_there = state.makes_tables || state.catalog.table(table).is_some();
-    if is_there { Ok(()) } else { Err(StorageError::UnknownTable(table.clone())) }
+    if state.makes_tables { Ok(()) } else { state.catalog.existing(table).map(drop) }
 }
 
 /// Gives each event its partition: the one that was named, else the one that its key chooses among the

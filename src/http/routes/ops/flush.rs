@@ -18,7 +18,6 @@ use crate::http::{
     state::{AppState, OpsState},
 };
 use contracts::{
-    error::StorageError,
     flusher::{Flush, FlushReport},
     name::{Partition, TableName},
     sequence::OffsetRange,
@@ -101,9 +100,7 @@ pub(crate) async fn flush_table(
     OnConnection(connection): OnConnection,
     caller: Caller,
 ) -> Result<Json<Flushed>, Problem> {
-    if state.catalog.table(&table).is_none() {
-        return Err(StorageError::UnknownTable(table).into());
-    }
+    state.catalog.existing(&table)?;
     flush_now(state.flush.as_deref(), Some(table), &connection, &caller).await
 }
 

@@ -34,6 +34,7 @@ use crate::http::{
     scope::RequestSender,
     state::AppState,
 };
+use contracts::{error::StorageError, event::Record};
 use tiering::{Merge, ReadQuery, cursor};
 
 /// Records of a page that names no limit.
@@ -136,7 +137,7 @@ async fn answer(
     connection: &Arc<Connection>,
     caller: &Caller,
 ) -> Result<Response, Problem> {
-    *query = asked.begin(query.clone(), state, connection).await?;
+    asked.begin(query, state, connection).await?;
     match asked.shape {
         Shape::Ndjson => rest::answer(state, query, asked.limit, connection, caller).await,
         Shape::Events => tail::answer(state, query, asked.limit, connection, caller).await,
@@ -164,7 +165,7 @@ fn head(shape: Shape) -> Response {
 /// Fetches the next records when it is this read's turn, unless the merge pauses before there are any, and
 /// keeps them if the budget has room for them and for `beside` bytes more. If it has none, the records are
 /// dropped while it waits for room, and are read again.
-pub(in crate::http::routes) async fn fetch(
+async fn fetch(
     state: &AppState,
     merge: &mut Merge,
     share: &mut Share,
@@ -186,5 +187,28 @@ pub(in crate::http::routes) async fn fetch(
         merge.restart();
         share.shrink_to(beside);
         share.grow_to(needed).await?;
+    }
+}
+
+/// The next record of a search, which answers nothing while it looks: it goes on where the merge pauses, and
+/// ends with the process. `None` at the end.
+pub(in crate::http::routes) async fn next_record(
+    state: &AppState,
+    merge: &mut Merge,
+    share: &mut Share,
+    connection: &Arc<Connection>,
+) -> Result<Option<Record>, Problem> {
+    loop {
+        if state.stopping.is_cancelled() {
+            return Err(StorageError::Closed.into());
+        }
+        if !merge.is_fetched() {
+            fetch(state, merge, share, 0, connection).await?;
+        }
+        match merge.pop() {
+            Some(record) => return Ok(Some(record)),
+            None if merge.is_paused() => {}
+            None => return Ok(None),
+        }
     }
 }

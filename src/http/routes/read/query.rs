@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::fetch;
+use super::next_record;
 use crate::http::{
     accept::Shape,
     code::Code,
@@ -20,7 +20,6 @@ use crate::http::{
     state::AppState,
 };
 use contracts::{
-    error::StorageError,
     filter::{ReadFilter, TimeFilter},
     name::TableName,
     read::{ReadLimit, ReadOrder},
@@ -185,31 +184,22 @@ impl AskedRead {
     /// Those of a read.
     pub(super) async fn begin(
         &self,
-        query: ReadQuery,
+        query: &mut ReadQuery,
         state: &AppState,
         connection: &Arc<Connection>,
-    ) -> Result<ReadQuery, Problem> {
-        let Some(last) = self.last else { return Ok(query) };
+    ) -> Result<(), Problem> {
+        let Some(last) = self.last else { return Ok(()) };
         let back = ReadQuery { order: ReadOrder::Newest, ..query.clone() };
         let mut share = state.responses.sending(connection);
         let mut merge = state.reader.merge(back, LAST_FETCH)?;
         let mut found = 0;
-        while found < last {
-            if state.stopping.is_cancelled() {
-                return Err(StorageError::Closed.into());
-            }
-            if !merge.is_fetched() {
-                fetch(state, &mut merge, &mut share, 0, connection).await?;
-            }
-            match merge.pop() {
-                Some(_) => found += 1,
-                None if merge.is_paused() => {}
-                None => break,
-            }
+        while found < last && next_record(state, &mut merge, &mut share, connection).await?.is_some() {
+            found += 1;
         }
-        let from = merge.positions();
+        query.from = merge.positions();
         // What was found may have expired meanwhile.
-        Ok(state.reader.moved_on(&ReadQuery { from, ..query }))
+        *query = state.reader.moved_on(query);
+        Ok(())
     }
 }
 

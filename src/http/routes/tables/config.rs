@@ -4,21 +4,18 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use crate::auth::{caller::Caller, policy::Resource};
+use crate::auth::policy::Resource;
 use crate::http::{
     body::Incoming,
-    changes::ChangedBy,
     code::Code,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::{self, Table},
     json_body,
     params::{NoParams, Params},
+    scope::RequestSender,
     state::AppState,
 };
-use contracts::{
-    catalog::{Change, Configured, TableChange, TableSettings},
-    error::StorageError,
-};
+use contracts::catalog::{Change, Configured, TableChange, TableSettings};
 
 /// What to change of a table's settings: what is left out stays, `null` goes back to the default.
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
@@ -133,7 +130,7 @@ pub(crate) async fn table_config(
     Table(name): Table,
     Params(NoParams {}): Params<NoParams>,
 ) -> Result<Json<TableConfig>, Problem> {
-    let table = state.catalog.table(&name).ok_or(StorageError::UnknownTable(name))?;
+    let table = state.catalog.existing(&name)?;
     Ok(Json(table.settings.into()))
 }
 
@@ -156,11 +153,10 @@ pub(crate) async fn configure_table(
     State(state): State<AppState>,
     Table(name): Table,
     Params(NoParams {}): Params<NoParams>,
-    caller: Caller,
+    by: RequestSender,
     incoming: Incoming,
 ) -> Result<(StatusCode, Json<TableConfig>), Problem> {
     extract::json_only(&incoming.headers, "settings are application/json")?;
-    let connection = incoming.connection();
     let (body, _share) = incoming.receive(&state.limits, &state.inflight).await?;
     let change: TableConfigChange = json_body::parse(&body)?;
     if let Some(Some(partitions)) = change.partitions {
@@ -172,10 +168,10 @@ pub(crate) async fn configure_table(
             ));
         }
     }
-    let made = TableChange { made_by: caller.maker(), ..change.into() };
+    let made = TableChange { made_by: by.caller.maker(), ..change.into() };
     let configured = state.catalog.configure_table(name.clone(), made).await?;
     let settings = said(&configured.settings);
-    ChangedBy { caller, connection }.log("settings changed", Resource::Table(&name), Some(&settings));
+    by.log("settings changed", Resource::Table(&name), Some(&settings));
     let status = if configured.before.is_none() { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(TableConfig::changed(configured))))
 }

@@ -1,17 +1,14 @@
 //! Erasing events: what is to be erased, and how far it is. What finds the events, a key or a header, is
 //! looked up now and kept nowhere.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json,
     extract::{FromRequestParts, State},
     http::{StatusCode, request::Parts},
 };
-use serde::{
-    Deserialize, Serialize,
-    de::{Deserializer as _, SeqAccess, Visitor},
-};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -20,12 +17,11 @@ use super::super::read;
 use crate::auth::policy::Resource;
 use crate::http::{
     body::Incoming,
-    changes::ChangedBy,
     code::Code,
     connection::Connection,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::{self, Table},
-    json_body::{self, Stopped},
+    json_body,
     params::{NoParams, Params},
     scope::{RequestScope, RequestSender},
     state::AppState,
@@ -33,7 +29,6 @@ use crate::http::{
 use contracts::{
     catalog::{PartitionStatus, TableStatus},
     erasure::{ErasedPart, Erasure, ErasureProgress},
-    error::StorageError,
     event::{IdempotencyKey, Record},
     filter::{EventCondition, EventField, ReadFilter, TextPattern},
     name::{PartitionNumber, TableName},
@@ -165,13 +160,13 @@ pub(crate) async fn erase(
     State(state): State<AppState>,
     Table(name): Table,
     Params(NoParams {}): Params<NoParams>,
-    RequestSender { connection, caller }: RequestSender,
+    by: RequestSender,
     incoming: Incoming,
 ) -> Result<(StatusCode, Json<ErasureShown>), Problem> {
     extract::json_only(&incoming.headers, "an erasure is application/json")?;
     let (body, share) = incoming.receive(&state.limits, &state.inflight).await?;
     let asked: ErasureAsked<'_> = json_body::parse(&body)?;
-    let table = state.catalog.table(&name).ok_or_else(|| StorageError::UnknownTable(name.clone()))?;
+    let table = state.catalog.existing(&name)?;
     let (named, reason) = Named::of(asked, &state)?;
     drop((body, share));
     let parts = match named {
@@ -184,12 +179,12 @@ pub(crate) async fn erase(
                 order: ReadOrder::Oldest,
                 from: Positions::new(),
             };
-            find(&state, query, key.as_ref(), &connection).await?
+            find(&state, query, key.as_ref(), &by.connection).await?
         }
     };
     let mut erasure = Erasure::asked(name, parts, state.clock.now_ms());
     erasure.reason = reason;
-    let shown = ask(&state, erasure, &ChangedBy { caller, connection }).await?;
+    let shown = ask(&state, erasure, &by).await?;
     Ok((StatusCode::ACCEPTED, Json(shown)))
 }
 
@@ -221,7 +216,7 @@ pub(crate) async fn erasure(
 pub(super) async fn ask(
     state: &AppState,
     mut erasure: Erasure,
-    by: &ChangedBy,
+    by: &RequestSender,
 ) -> Result<ErasureShown, Problem> {
     erasure.asked_by = by.caller.principal().map(ToString::to_string);
     let erasure = state.erasures.ask(erasure).await?;
@@ -289,31 +284,7 @@ impl Named {
 
 /// Reads offsets, which are counted before they take memory.
 fn read_offsets(text: &RawValue, most: usize) -> Result<Vec<Offset>, Problem> {
-    json_body::part(text, |from, stopped| from.deserialize_seq(OffsetsVisitor { most, stopped }))
-}
-
-struct OffsetsVisitor<'a> {
-    most: usize,
-    stopped: &'a Stopped,
-}
-
-impl<'de> Visitor<'de> for OffsetsVisitor<'_> {
-    type Value = Vec<Offset>;
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("an array of offsets")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Offset>, A::Error> {
-        let mut taken = Vec::new();
-        while let Some(offset) = list.next_element()? {
-            if taken.len() == self.most {
-                return Err(self.stopped.by(too_many(self.most)));
-            }
-            taken.push(offset);
-        }
-        Ok(taken)
-    }
+    json_body::list(text, "an array of offsets", most, too_many)
 }
 
 fn too_many(most: usize) -> Problem {
@@ -350,25 +321,15 @@ async fn find(
     let is_wanted = |record: &Record| {
         !record.event.is_erased() && key.is_none_or(|key| record.event.idempotency_key.as_ref() == Some(key))
     };
-    loop {
-        if state.stopping.is_cancelled() {
-            return Err(StorageError::Closed.into());
+    while let Some(record) = read::next_record(state, &mut merge, &mut share, connection).await? {
+        if !is_wanted(&record) {
+            continue;
         }
-        if !merge.is_fetched() {
-            read::fetch(state, &mut merge, &mut share, 0, connection).await?;
+        if count == most {
+            return Err(too_many(most));
         }
-        match merge.pop() {
-            Some(record) if is_wanted(&record) => {
-                if count == most {
-                    return Err(too_many(most));
-                }
-                count += 1;
-                found.entry(record.partition).or_default().push(record.offset);
-            }
-            Some(_) => {}
-            None if merge.is_paused() => {}
-            None => break,
-        }
+        count += 1;
+        found.entry(record.partition).or_default().push(record.offset);
     }
     Ok(found.into_iter().map(|(partition, offsets)| ErasedPart::of(partition, offsets)).collect())
 }

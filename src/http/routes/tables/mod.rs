@@ -18,15 +18,14 @@ use utoipa::{IntoParams, ToSchema};
 use self::config::TableConfig;
 use crate::auth::{caller::Caller, policy::Resource, verb::Verb};
 use crate::http::{
-    answers::{answer, json, member},
-    changes::ChangedBy,
+    answers::{answer, json, member, page_end},
     connection::Connection,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::Table,
     limits::Limits,
     memory::Share,
     params::{LimitParam, NoParams, Params, SwitchParam, TableParam},
-    scope::OnConnection,
+    scope::{OnConnection, RequestSender},
     state::AppState,
 };
 use contracts::{
@@ -164,9 +163,7 @@ pub(crate) async fn list(
             yield member(count, text);
             last = Some(table.table);
         };
-        let next = last.filter(|_| has_more);
-        let (has_more, next) = (json(&has_more)?, json(&next)?);
-        yield [&br#"],"has_more":"#[..], &has_more, br#","next":"#, &next, b"}"].concat().into();
+        yield page_end(has_more, last)?.into();
     };
     Ok(answer(share.stream::<Problem>(pieces)))
 }
@@ -225,7 +222,7 @@ pub(crate) async fn partitions(
     OnConnection(connection): OnConnection,
 ) -> Result<Response, Problem> {
     let share = share_of_one(&state, &connection).await?;
-    let table = state.catalog.table(&name).ok_or(StorageError::UnknownTable(name))?;
+    let table = state.catalog.existing(&name)?;
     Ok(answer(share.body(json(&show(&state, &table))?)))
 }
 
@@ -281,11 +278,9 @@ pub(crate) async fn delete_table(
     State(state): State<AppState>,
     Table(name): Table,
     Params(params): Params<DeleteParams>,
-    OnConnection(connection): OnConnection,
-    caller: Caller,
+    by: RequestSender,
 ) -> Result<Response, Problem> {
     let is_now = params.now.as_ref().map_or(Ok(false), SwitchParam::is_on)?;
-    let by = ChangedBy { caller, connection };
     let before = state.catalog.tables().get(&name).cloned();
     match (state.catalog.delete_table(name.clone()).await, &before) {
         // Deleted before, perhaps by a request whose answer was lost: what is left of it can still go now.

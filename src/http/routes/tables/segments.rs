@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::super::read::X_ACCEL_BUFFERING;
 use crate::http::{
     accept::{self, Shape},
-    answers::{answer, json},
+    answers::{answer, json, page_end},
     code::Code,
     encode::NDJSON,
     error::{PROBLEM_JSON, Problem, ProblemShown},
@@ -27,7 +27,6 @@ use crate::http::{
 };
 use contracts::{
     cold::ListedSegment,
-    error::StorageError,
     filter::TimeFilter,
     name::{Partition, PartitionNumber, TableName},
     sequence::Offset,
@@ -196,10 +195,7 @@ fn page(mut walk: SegmentWalk, limit: usize) -> impl Stream<Item = Result<Bytes,
             }
         }
         let has_more = walk.look().await?;
-        let (next, has_more) = (json(&next.filter(|_| has_more))?, json(&has_more)?);
-        for part in [&br#"],"has_more":"#[..], &has_more, br#","next":"#, &next, b"}"] {
-            out.extend_from_slice(part);
-        }
+        out.extend_from_slice(&page_end(has_more, next)?);
         yield Bytes::from(out);
     }
 }
@@ -242,7 +238,7 @@ impl SegmentWalk {
         let since = params.since.as_ref().map(|since| since.bound("since")).transpose()?;
         let until = params.until.as_ref().map(|until| until.bound("until")).transpose()?;
         let (first, from) = params.after.as_ref().map_or(Ok((0, 0)), AfterParam::place)?;
-        let status = state.catalog.table(&table).ok_or_else(|| StorageError::UnknownTable(table.clone()))?;
+        let status = state.catalog.existing(&table)?;
         let numbers = status.partitions.iter().map(|status| status.number);
         let partitions: VecDeque<_> = numbers
             .filter(|number| partition.is_none_or(|wanted| wanted == *number) && *number >= first)

@@ -13,7 +13,7 @@ use crate::{
     state::ColdState,
 };
 use contracts::{
-    erasure::{Erasure, ErasureStatus},
+    erasure::Erasure,
     error::StorageError,
     name::{Partition, TableName},
     segment::SegmentMeta,
@@ -59,8 +59,7 @@ pub(super) fn close(state: &mut ColdState) {
 /// Adds the erasures that were asked for since and are not done: the restored store carries them out.
 pub(super) fn add_erasures(state: &mut ColdState, latest: &ColdState) {
     let is_wanted = |erasure: &&Erasure| {
-        erasure.status() != ErasureStatus::Done
-            && state.partitions.keys().any(|partition| partition.table == erasure.table)
+        !erasure.is_done() && state.partitions.keys().any(|partition| partition.table == erasure.table)
     };
     let open: Vec<Erasure> = latest.erasures.values().filter(is_wanted).cloned().collect();
     state.erasures.extend(open.into_iter().map(|erasure| (erasure.id, erasure)));

@@ -4,13 +4,12 @@
 use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
 use super::{
     super::{LocatedSegment, NamedSegment, SegmentObjects},
-    FRAME_BYTES, Framing, Jsonl, Version, frame, hex,
+    FRAME_BYTES, Framing, Jsonl, Version, frame,
     index::{self, Frame, FrameIndex, IndexLocation},
-    line,
+    line, sha256,
 };
 use contracts::{clock::TimestampMs, error::StorageError, segment::SegmentMeta};
 
@@ -61,7 +60,7 @@ pub(super) fn describe(
         rewrite: named.rewrite,
         format: format.id,
         bytes: body.len() as u64,
-        sha256: hex(&Sha256::digest(body)),
+        sha256: sha256(body),
         appended_ms: content.appended_ms,
         min_ms,
         max_ms,

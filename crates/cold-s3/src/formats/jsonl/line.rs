@@ -19,9 +19,9 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::hex;
 use contracts::{
     event::{Event, EventKey, IdempotencyKey, Record},
+    hex::hex,
     idempotency::Hash,
     name::PartitionNumber,
     payload::{self, Payload, PayloadKind, write_json_number},

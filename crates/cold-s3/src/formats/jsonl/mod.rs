@@ -27,6 +27,7 @@ use crate::parts::PartCache;
 use contracts::{
     error::StorageError,
     event::Record,
+    hex::hex,
     read::Page,
     segment::{FormatId, SegmentBuilder, SegmentId, SegmentMeta},
 };
@@ -115,9 +116,9 @@ fn slice(object: &Bytes, range: &std::ops::Range<u64>) -> Bytes {
     object.slice(usize::try_from(range.start).unwrap_or(usize::MAX).min(end)..end)
 }
 
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// The SHA-256 of some bytes, in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 #[async_trait]
@@ -178,7 +179,7 @@ impl SegmentFormat for Jsonl {
         take: &mut dyn FnMut(Record),
     ) -> Result<(), StorageError> {
         let (meta, body) = (&segment.meta, &stored.body);
-        if body.len() as u64 != meta.bytes || hex(&Sha256::digest(body)) != meta.sha256 {
+        if body.len() as u64 != meta.bytes || sha256(body) != meta.sha256 {
             let why = format!(
                 "its {} bytes are not the {} bytes whose SHA-256 its manifest holds",
                 body.len(),

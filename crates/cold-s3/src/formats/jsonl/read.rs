@@ -35,12 +35,9 @@ pub(super) async fn read(
         .skip_while(|place| !index.may_match(*place, query))
         .peekable();
     let Some(&first) = places.peek() else {
-        let next = if order == ReadOrder::Oldest { query.range.end } else { query.range.start };
-        return Ok(Page { records: Vec::new(), next, examined: 0 });
+        return Ok(Page::empty(order.end_of(query.range)));
     };
-    let begins = index.offsets(first).overlap(query.range);
-    let next = if order == ReadOrder::Oldest { begins.start } else { begins.end };
-    let page = Page { records: Vec::new(), next, examined: 0 };
+    let page = Page::empty(order.start_of(index.offsets(first).overlap(query.range)));
     let mut places = worth_fetching(&index, places, query);
     // A GET fetches neighbours in the order in which they are stored.
     places.sort_unstable();
@@ -131,8 +128,7 @@ pub(super) fn fill(
             ReadOrder::Oldest => add(&mut page, &frame, frame.records(here.start)?, query, bytes)?,
             ReadOrder::Newest => add(&mut page, &frame, frame.records_back(here.end)?, query, bytes)?,
         };
-        let ends = if query.wanted.order == ReadOrder::Oldest { here.end } else { here.start };
-        if page.next != ends {
+        if page.next != query.wanted.order.end_of(here) {
             break;
         }
     }

@@ -81,7 +81,7 @@ fn decode(segment: &Segment) -> Result<Vec<Record>, StorageError> {
 
 /// Frame by frame, without the checksum of the whole.
 fn decode_frames(segment: &Segment) -> Result<Vec<Record>, StorageError> {
-    let sha256 = hex(&Sha256::digest(&segment.body));
+    let sha256 = sha256(&segment.body);
     decode(&Segment { meta: SegmentMeta { sha256, ..segment.meta.clone() }, ..segment.clone() })
 }
 

@@ -1,12 +1,11 @@
 //! Writes a segment frame by frame. The same records always give the same bytes.
 
-use sha2::{Digest, Sha256};
 use zstd::{bulk::Compressor, zstd_safe::CParameter};
 
 use super::{
-    FRAME_BYTES, Framing, Jsonl, Version, hex,
+    FRAME_BYTES, Framing, Jsonl, Version,
     index::{Frame, FrameIndex, IndexLocation},
-    line,
+    line, sha256,
 };
 use contracts::{
     error::StorageError,
@@ -155,7 +154,7 @@ impl SegmentBuilder for Encoder {
             rewrite: 0,
             format: format.id,
             bytes: body.len() as u64,
-            sha256: hex(&Sha256::digest(&body)),
+            sha256: sha256(&body),
             appended_ms,
             min_ms,
             max_ms,
