@@ -1,8 +1,7 @@
 //! `zombi salvage`: prints what a volume holds beyond the chain of manifests, as events that can be posted.
 //! For a volume that was refused, or left behind by a takeover.
 //!
-//! The volume is opened as at a start, and nothing is written to it but what opening it writes; no server may
-//! use it. The chain is only read.
+//! The volume is only read, and not upgraded; no server may use it meanwhile. The chain is only read, too.
 
 use std::{io::Write, sync::Arc};
 
@@ -15,6 +14,7 @@ use cold_s3::{backup::Beyond, s3::Objects};
 use contracts::{
     catalog::TableStatus,
     clock::SystemClock,
+    erasure::{Erasure, ErasureStatus},
     event::Record,
     name::{Partition, TableName},
     read::ReadLimit,
@@ -32,6 +32,8 @@ pub(crate) struct Salvaged {
     pub(crate) table: Option<TableName>,
     /// How many events.
     pub(crate) events: u64,
+    /// The erasures that the volume has noted, that are not done, and that the chain does not list.
+    pub(crate) erasures: Vec<Erasure>,
     /// Whether a bucket was looked at. Otherwise all that the volume does not know to be flushed was printed.
     pub(crate) has_bucket: bool,
 }
@@ -70,8 +72,9 @@ pub(crate) async fn salvage(
     };
     let has_bucket = beyond.is_some();
     let mut salvage = Salvage { volume, beyond };
+    let erasures = salvage.unlisted_erasures()?;
     let Some(table) = salvage.choose(table).await? else {
-        return Ok(Salvaged { table: None, events: 0, has_bucket });
+        return Ok(Salvaged { table: None, events: 0, erasures, has_bucket });
     };
     let mut events = 0;
     let mut line = Vec::new();
@@ -85,10 +88,20 @@ pub(crate) async fn salvage(
             Ok(true)
         })
         .await?;
-    Ok(Salvaged { table: Some(table.name.clone()), events, has_bucket })
+    Ok(Salvaged { table: Some(table.name.clone()), events, erasures, has_bucket })
 }
 
 impl Salvage<'_> {
+    /// The erasures that nobody else will carry out.
+    fn unlisted_erasures(&self) -> Result<Vec<Erasure>, InspectError> {
+        let mut noted = self.volume.erasures()?;
+        noted.retain(|erasure| {
+            let is_listed = self.beyond.as_ref().is_some_and(|chain| chain.lists(erasure.id));
+            erasure.status() != ErasureStatus::Done && !is_listed
+        });
+        Ok(noted)
+    }
+
     /// The table to print: the one that is named, or the only one that has something.
     async fn choose(&mut self, named: Option<TableName>) -> Result<Option<Arc<TableStatus>>, InspectError> {
         let tables = self.volume.tables();

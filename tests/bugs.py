@@ -60,6 +60,10 @@ CAUGHT_BY = {
     "algorithm_of_header": "lib auth::jwt::",
     "token_of_former_keys": "lib auth::jwt::",
     "right_on_the_raw_path": "it auth::policy::",
+    "swept_though_lost": "lib upkeep::sweep::",
+    "old_copy_not_scrubbed": "it an_older_copy_of_the_volume",
+    "backup_is_opened": "it no_server_writes_into_a_backup",
+    "released_while_waiting": "lib chain::",
 }
 # Longer than any of these tests takes, on a slow machine too.
 PATIENCE_SECS = 3600

@@ -63,8 +63,30 @@ def manifests():
     identity.production(places)
     identity.certificate(places["overlays/production"])
     identity.examples(places["overlays/production"])
+    jobs(places["overlays/production"])
     dashboards()
     documented()
+
+
+def jobs(production):
+    """The Jobs of the examples: restricted, one at a time, and nothing that the Service sends requests to."""
+    selected = one(production, "Service", "zombi")["spec"]["selector"]
+    for name in ("backup.yaml", "care.yaml"):
+        with open(os.path.join(DEPLOY, "examples", name)) as file:
+            objects = validate(f"examples/{name}", list(yaml.safe_load_all(file)))
+        spec = objects[0]["spec"]
+        if objects[0]["kind"] == "CronJob":
+            check(spec["concurrencyPolicy"] == "Forbid", f"{name}: of two backups at once one is refused: {spec}")
+            spec = spec["jobTemplate"]["spec"]
+        template = spec["template"]
+        labels = template["metadata"]["labels"]
+        check(any(labels.get(key) != value for key, value in selected.items()), f"{name}: the Service passes it by: {labels}")
+        container = template["spec"]["containers"][0]
+        context = {**template["spec"]["securityContext"], **container["securityContext"]}
+        restricted = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}, "allowPrivilegeEscalation": False,
+                      "capabilities": {"drop": ["ALL"]}}
+        check(all(context.get(key) == value for key, value in restricted.items()), f"{name}: its pod is restricted: {context}")
+        check(template["spec"]["automountServiceAccountToken"] is False, f"{name}: it needs nothing of the API server")
 
 
 def pod(place, stateful):

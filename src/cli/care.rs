@@ -18,7 +18,9 @@ use cold_s3::backup::{
 };
 use contracts::{
     clock::{Clock, SystemClock},
-    name::TableName,
+    erasure::{ErasedPart, Erasure},
+    name::{Partition, TableName},
+    sequence::OffsetRange,
 };
 
 /// What `zombi help backup` ends with.
@@ -253,6 +255,12 @@ fn rebuild_text(report: &RebuildReport) -> String {
     for (partition, hole) in &report.holes {
         text.push_str(&format!("declared lost, as no segment holds them: {partition} {hole}\n"));
     }
+    for (partition, range) in &report.conflicts {
+        text.push_str(&format!(
+            "cannot know: segments have different events at {partition} {range}; those of the last writer are \
+             named, and another may have been acknowledged\n"
+        ));
+    }
     for finding in &report.damaged {
         text.push_str(&format!("WRONG and left out: {finding}\n"));
     }
@@ -268,16 +276,19 @@ fn rebuild_text(report: &RebuildReport) -> String {
 }
 
 fn rebuild_json(report: &RebuildReport) -> Value {
-    let hole = |(partition, hole): &(contracts::name::Partition, contracts::sequence::OffsetRange)| {
-        json!({
-            "table": partition.table.as_str(), "partition": partition.number, "start": hole.start,
-            "end": hole.end,
-        })
+    let ranges = |ranges: &[(Partition, OffsetRange)]| {
+        let shown = ranges.iter().map(|(partition, range)| {
+            json!({
+                "table": partition.table.as_str(), "partition": partition.number, "start": range.start,
+                "end": range.end,
+            })
+        });
+        shown.collect::<Vec<_>>()
     };
     json!({
         "store_id": report.store_id, "partitions": report.partitions, "segments": report.segments,
         "cut_segments": report.cut_segments, "superseded": report.superseded, "events": report.events,
-        "holes": report.holes.iter().map(hole).collect::<Vec<_>>(), "damaged": report.damaged,
+        "holes": ranges(&report.holes), "conflicts": ranges(&report.conflicts), "damaged": report.damaged,
         "foreign": report.foreign,
     })
 }
@@ -286,8 +297,12 @@ fn rebuild_json(report: &RebuildReport) -> Value {
 pub(super) fn salvage(args: SalvageArgs, before: SettingFlags) -> ExitCode {
     let SalvageArgs { table, settings } = args;
     look(settings.over(before), async |settings: &Settings, out: &mut dyn Write| {
-        let Salvaged { table, events, has_bucket } = Box::pin(salvage::salvage(settings, table, out)).await?;
+        let salvaged = Box::pin(salvage::salvage(settings, table, out)).await?;
+        let Salvaged { table, events, erasures, has_bucket } = salvaged;
         let status = StatusLine::none();
+        for erasure in &erasures {
+            status.note(&erasure_text(erasure));
+        }
         if !has_bucket {
             status
                 .note("s3.bucket is not set: these are all events that the volume does not know to be in S3");
@@ -298,6 +313,24 @@ pub(super) fn salvage(args: SalvageArgs, before: SettingFlags) -> ExitCode {
         }
         Ok(())
     })
+}
+
+/// What an erasure was to erase, so that it can be asked for again.
+fn erasure_text(erasure: &Erasure) -> String {
+    let part = |part: &ErasedPart| {
+        let ranges: Vec<String> = part.ranges().map(|range| range.to_string()).collect();
+        format!("partition {} {}", part.partition, ranges.join(" "))
+    };
+    let parts: Vec<String> = erasure.parts.iter().map(part).collect();
+    format!(
+        "erasure {} of {} events of {} ({}) was asked for here and the manifests do not list it: ask for it \
+         again where the store goes on; {}",
+        erasure.id,
+        erasure.events,
+        erasure.table,
+        erasure.reason.as_deref().unwrap_or("no reason given"),
+        parts.join(", "),
+    )
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use contracts::{
     catalog::{PartitionStatus, TableStatus, Tables},
     consumers::OffsetsOfGroup,
     engine::Engine,
+    erasure::Erasures,
     metrics::{self, AwaitedBudget, ConsumerLag, StoreGauges},
     name::{Partition, TableName},
     offload::offload,
@@ -28,6 +29,8 @@ pub struct ObservedStore {
     pub engine: Arc<dyn Engine>,
     /// Lost ranges.
     pub reader: TieredReader,
+    /// Erasures that are not done.
+    pub erasures: Arc<dyn Erasures>,
     /// For how long idempotency keys are to be remembered, in milliseconds.
     pub key_window_ms: u64,
     /// The memory that bodies being received may take.
@@ -71,6 +74,7 @@ impl ObservedStore {
             tables: tables.visible().count() as u64,
             keys: self.engine.key_window(),
             key_window_setting_ms: self.key_window_ms,
+            erasures: self.erasures.pending(),
             ..StoreGauges::default()
         };
         for (partition, status) in tables.visible().flat_map(|table| table.named_partitions()) {

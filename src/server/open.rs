@@ -163,6 +163,7 @@ fn show_to_operators(settings: &Settings, store: &Store, budgets: &MainBudgets, 
     let observed = ObservedStore {
         engine: Arc::clone(&store.hot),
         reader: store.reader.clone(),
+        erasures: Arc::clone(&store.erasures) as Arc<dyn Erasures>,
         key_window_ms: settings.keys.window_ms().unsigned_abs(),
         inflight: Arc::clone(&budgets.inflight),
         responses: Arc::clone(&budgets.responses),

@@ -30,7 +30,8 @@ fn lose_volume(z: &TestServer) {
     std::fs::remove_dir_all(z.data_dir()).unwrap();
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Puts a copy of a folder in the place of another.
+pub(crate) fn copy(from: &Path, to: &Path) {
     drop(std::fs::remove_dir_all(to));
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -488,6 +489,8 @@ async fn a_recovery_may_be_killed_anywhere() {
         "recovery-partitions",
         "recovery-lost-declared",
         "recovery-moved-on",
+        "recovery-emptied",
+        "recovery-scrubbed",
     ];
     for point in points {
         let log = z.try_run_with(&format!("{point}=return")).await.unwrap_err();

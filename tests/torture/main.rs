@@ -6,6 +6,7 @@
 mod abuse;
 mod ageing;
 mod attacks;
+mod backups;
 mod clocks;
 mod damage;
 mod disk;
@@ -125,6 +126,7 @@ async fn main() -> ExitCode {
     println!("seed {seed}");
     let mut runner = Runner { options, seed, failures: Vec::new(), count: 0 };
     runner.run("kills", 100, kills::run).await;
+    runner.run("backups", 30, backups::run).await;
     runner.run("power cuts on ext4", 40, |seed, budget| power::run_on("ext4", seed, budget)).await;
     runner.run("power cuts on xfs", 20, |seed, budget| power::run_on("xfs", seed, budget)).await;
     runner.run("failed syncs", 20, syncs::run).await;

@@ -7,6 +7,7 @@ use futures_util::{StreamExt, stream};
 
 use super::{
     backup::{BackupRecord, backup_of},
+    byte_budget::ByteBudget,
     chain::{self, Found},
     fetch_whole, formats,
     formats::jsonl::sha256,
@@ -122,7 +123,9 @@ async fn audit_segments(
     audit: &mut Audit,
     watcher: &dyn Watcher,
 ) -> Result<(), StorageError> {
+    let budget = &ByteBudget::new();
     let checks = stream::iter(segments).map(|(partition, meta)| async move {
+        let _held = budget.take(meta.bytes).await;
         let checked = audit_segment(objects, &partition, &meta).await;
         (meta, checked)
     });

@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-pub(crate) use self::load::links;
+pub(crate) use self::load::{Author, links};
 pub use self::load::{Found, follow, load, load_upto, read};
 use super::{
     links::Links,
@@ -51,6 +51,8 @@ pub struct Chain {
     epoch: u64,
     /// The number of the link that this epoch began with. It is never deleted.
     opening: u64,
+    /// The checksum of that link, by which it is known again.
+    opening_crc: u32,
     /// The number of the last link.
     last: u64,
     /// The number of the last checkpoint.
@@ -115,6 +117,7 @@ impl Chain {
             follows: last.as_ref().map(|last| last.nonce),
             epoch: last.as_ref().map_or(1, |last| last.epoch + 1),
             opening: last.as_ref().map_or(0, |last| last.number + 1),
+            opening_crc: 0,
             last: 0,
             checkpoint: last.as_ref().map_or(0, |last| last.checkpoint),
             unsettled: None,
@@ -127,8 +130,10 @@ impl Chain {
         let number = chain.opening;
         let mut opening = chain.link(number, Changes::default());
         opening.opens = true;
+        let opening = encode(opening);
+        chain.opening_crc = crc32c::crc32c(&opening.1);
         let began = Instant::now();
-        chain.put(encode(opening)).await?;
+        chain.put(opening).await?;
         chain.seen.renew();
         // If this process slept after it read the chain, the number it created may have been used and deleted
         // again in between. Then later links exist, and the takeover has failed.
@@ -229,7 +234,11 @@ impl Chain {
 
     async fn look_back(&mut self) -> Result<(), StorageError> {
         let (key, next) = (manifest::key(self.opening), manifest::key(self.last + 1));
-        if self.objects.get(&key).await?.is_some() {
+        if let Some(found) = self.objects.get(&key).await? {
+            // The bucket may have been emptied, and another store begun in it.
+            if crc32c::crc32c(&found) != self.opening_crc {
+                return Err(self.overtaken(&key));
+            }
             self.seen.renew();
             return Ok(());
         }
@@ -329,10 +338,12 @@ impl Chain {
 }
 
 /// Seconds that a writer which takes over must wait: until the one before it cannot write any more. Nothing
-/// after its own volume's links, but for what that one was waiting for itself.
+/// after its own volume's links, or one that was released, but for what that writer was waiting for itself:
+/// the lease of the one before it goes on.
 fn awaits_secs(last: &Manifest, is_own: bool) -> u64 {
-    let lease = if is_own || last.lease_secs == 0 { 0 } else { last.lease_secs + LEASE_MARGIN.as_secs() };
-    if last.released { 0 } else { lease.max(last.awaits_secs) }
+    let is_over = is_own || last.released || last.lease_secs == 0;
+    let lease = if is_over { 0 } else { last.lease_secs + LEASE_MARGIN.as_secs() };
+    lease.max(last.awaits_secs)
 }
 
 fn encode(manifest: Manifest) -> Link {
@@ -373,6 +384,9 @@ mod tests {
             (last(2, 65, false), false, 65),
             (last(30, 12, false), false, 35),
             (last(30, 65, false), true, 65),
+            // It was stopped while it waited: its own lease is over, the one before it is not.
+            (last(30, 65, true), false, 65),
+            (last(30, 65, true), true, 65),
         ] {
             assert_eq!(awaits_secs(&last, is_own), secs, "{last:?} {is_own}");
         }

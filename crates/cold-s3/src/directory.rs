@@ -129,14 +129,31 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
+/// Makes the root, whose own place must exist, and the folders below it.
+fn make_folders(root: &Path, folder: &Path) -> io::Result<()> {
+    make_folder(root)?;
+    let mut made = root.to_path_buf();
+    for part in folder.strip_prefix(root).unwrap_or(Path::new("")).components() {
+        made.push(part);
+        make_folder(&made)?;
+    }
+    Ok(())
+}
+
+/// Makes a folder, and syncs the one that it is in: else a power cut could take it away with all that it holds.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        made => made?,
+    }
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+    std::fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
 /// Writes a file beside its place, syncs it, and moves it there: it is whole or not there.
 fn write_whole(root: &Path, path: &Path, body: &[u8]) -> io::Result<()> {
-    match std::fs::create_dir(root) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
     let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
+    make_folders(root, folder)?;
     let beside = folder.join(format!("{UNFINISHED}{}", Uuid::new_v4()));
     let written = write_synced(&beside, body).and_then(|()| std::fs::rename(&beside, path));
     if let Err(error) = written {

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod backup;
+mod byte_budget;
 pub mod chain;
 pub mod compact;
 pub mod directory;
@@ -26,11 +27,16 @@ mod takeover;
 mod upkeep;
 pub mod watcher;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
+use uuid::Uuid;
 
 use self::{
     chain::{Chain, LastSeen},
@@ -42,7 +48,7 @@ use self::{
     s3::Objects,
     settings::{CacheSettings, CompactionSettings, ManifestSettings},
     state::ColdState,
-    upkeep::BucketUpkeep,
+    upkeep::{BucketUpkeep, ErasedSoFar},
 };
 use contracts::{
     cold::{Publication, SegmentStore},
@@ -81,6 +87,8 @@ pub struct S3Cold {
     create_bucket: bool,
     /// Locked for a whole round, so that rounds never overlap.
     upkeep: Mutex<BucketUpkeep>,
+    /// Of the erasures that could not be ended yet.
+    erased_so_far: parking_lot::Mutex<HashMap<Uuid, ErasedSoFar>>,
 }
 
 /// The chain after it was taken over, and what is read of it without its lock.
@@ -109,7 +117,15 @@ impl S3Cold {
         let compact = CompactOptions { settings: compaction, rounds_ms: Seconds::from(rounds).ms() };
         let parts = PartCache::new(objects.clone(), cache.cache_bytes);
         let upkeep = Mutex::new(BucketUpkeep::new(compact, manifests));
-        Self { parts, format, objects, opened: RwLock::new(None), create_bucket, upkeep }
+        Self {
+            parts,
+            format,
+            objects,
+            opened: RwLock::new(None),
+            create_bucket,
+            upkeep,
+            erased_so_far: parking_lot::Mutex::default(),
+        }
     }
 
     /// The objects below the prefix.

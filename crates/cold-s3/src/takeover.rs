@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tracing::warn;
 
 use super::{
-    S3Cold,
+    S3Cold, backup,
     chain::{self, Chain, Found},
     draft,
     manifest::{ConsumerKey, TableEntry},
@@ -74,6 +74,7 @@ impl Manifests for S3Cold {
         if self.create_bucket {
             self.objects.create_bucket().await?;
         }
+        backup::must_be_a_store(&self.objects).await?;
         if self.objects.is_fenced() {
             probe::probe(&self.objects).await
         } else {

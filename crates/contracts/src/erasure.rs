@@ -4,8 +4,9 @@
 //! An erased event keeps its offset, its times and the hash of its idempotency key; all else that its sender
 //! wrote goes. The order of an erasure is:
 //!
-//! 1. noted on the volume, in one synced batch; only then is it answered;
-//! 2. listed in the manifests, so that a volume that takes over goes on with it;
+//! 1. noted on the volume, in one synced batch;
+//! 2. listed in the manifests, so that a volume that takes over goes on with it; only then is it answered,
+//!    unless S3 does not take it in time: then it is listed later;
 //! 3. overwritten in hot, and scrubbed from the volume's files: then it is `hot_done`;
 //! 4. segments that hold the events written anew, put, and named by a manifest instead of the old ones;
 //! 5. every other object that holds them deleted, and confirmed to be gone;
@@ -14,7 +15,7 @@
 //!
 //! Each step may be repeated, so an erasure that was cut off anywhere begins again with the third.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -314,7 +315,7 @@ pub trait ColdErase: Send + Sync {
     /// `Unavailable` while they have not been taken over.
     fn erasures(&self) -> Result<Vec<Erasure>, StorageError>;
 
-    /// Lists erasures in the next manifest, and no longer lists others.
+    /// Lists erasures in the next manifest, and no longer lists others. One that is listed as done stays so.
     ///
     /// # Errors
     /// Those of [`SegmentStore::publish`](super::cold::SegmentStore::publish).
@@ -338,18 +339,31 @@ pub struct ErasureProgress {
     pub trouble: Option<String>,
 }
 
+/// The erasures that are not done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PendingErasures {
+    /// How many there are.
+    pub count: u64,
+    /// How long ago the oldest was asked for, by the clock; zero if there is none.
+    pub oldest: Duration,
+}
+
 /// Takes orders to erase, and shows how far they are.
 #[async_trait]
 pub trait Erasures: Send + Sync {
-    /// Takes an erasure; durable when this returns.
+    /// Takes an erasure; durable when this returns. If S3 answers in time, a volume that takes over knows it,
+    /// too.
     ///
     /// # Errors
-    /// `Overloaded` if too many are waiting; `OutcomeUnknown` or `Closed`.
+    /// `Overloaded` if too many are waiting; `Fenced`, `OutcomeUnknown` or `Closed`.
     async fn ask(&self, erasure: Erasure) -> Result<Erasure, StorageError>;
 
     /// An erasure of a table, whether or not the table still exists; `None` if there is none of this id, or
     /// if it was forgotten.
     fn find(&self, table: &TableName, id: Uuid) -> Option<ErasureProgress>;
+
+    /// Those that are not done.
+    fn pending(&self) -> PendingErasures;
 }
 
 #[cfg(test)]

@@ -35,4 +35,11 @@ pub trait Flush: Send + Sync {
     /// The first error that kept a partition from being flushed; the others were flushed all the same.
     /// `Closed` without a cold tier.
     async fn flush_now(&self, table: Option<TableName>) -> Result<FlushReport, StorageError>;
+
+    /// Waits until every segment of a table that is being written now has been put, or has failed. One whose
+    /// events were dropped meanwhile is named by no manifest, and its object is there all the same.
+    ///
+    /// # Errors
+    /// `Closed` without a cold tier, or if flushing ends; `Unavailable` while the bucket is not open.
+    async fn settled(&self, table: &TableName) -> Result<(), StorageError>;
 }

@@ -29,7 +29,8 @@ use contracts::{
 pub struct Db {
     db: DB,
     store_id: Uuid,
-    synced: Synced,
+    /// `None` if it was opened to be read only.
+    synced: Option<Synced>,
     /// Shared with the compaction filter of idempotency keys.
     keys_floor: Floor,
 }
@@ -53,12 +54,8 @@ impl Db {
         // Damage is looked for first: RocksDB's replay would silently drop everything after it.
         let noted = Synced::read(&options.path)?;
         wal::check(&options.path, options.durability.is_synced())?;
-        let cache = Cache::new_lru_cache(options.hot.cache_bytes);
         let keys_floor = Floor::default();
-        let family = |name| {
-            ColumnFamilyDescriptor::new(name, options::family(name, options, &cache, &clock, &keys_floor))
-        };
-        let descriptors = cf::ALL.map(family);
+        let descriptors = descriptors(options, &clock, &keys_floor);
         let mut database = options::database(options);
         database.create_if_missing(noted.is_none());
         if noted.is_some() && !options.path.join(wal::CURRENT).exists() {
@@ -71,10 +68,39 @@ impl Db {
         synced::check(&options.path, noted.unwrap_or(0), last_batch)?;
         let store_id = identify(&db)?;
         // By now RocksDB has written out and synced what it replayed, so the note may demand it.
-        let synced = Synced::open(&options.path, last_batch)?;
-        let db = Arc::new(Self { db, store_id, synced, keys_floor });
-        let tables = db.load(clock.now_ms())?;
-        Ok((db, Arc::new(SharedCatalog::new(tables))))
+        let synced = Some(Synced::open(&options.path, last_batch)?);
+        Self { db, store_id, synced, keys_floor }.loaded(clock.now_ms())
+    }
+
+    /// Opens the volume to read it: nothing is written to it, and an earlier format is not upgraded.
+    ///
+    /// # Errors
+    /// `Refused` if it is of an earlier format that cannot be read as it is; those of [`Db::open`].
+    pub(super) fn open_read_only(
+        options: &OpenOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Arc<Self>, Arc<SharedCatalog>), StorageError> {
+        let noted = Synced::read(&options.path)?;
+        wal::check(&options.path, options.durability.is_synced())?;
+        let keys_floor = Floor::default();
+        let mut database = options::database(options);
+        database.create_missing_column_families(false);
+        let failed = |error: ::rocksdb::Error| not_opened(&options.path, &error);
+        let families = DB::list_cf(&database, &options.path).map_err(failed)?;
+        if cf::ALL.iter().any(|name| !families.iter().any(|family| family == name)) {
+            return Err(needs_upgrade(&options.path));
+        }
+        let descriptors = descriptors(options, &clock, &keys_floor);
+        let db = DB::open_cf_descriptors_read_only(&database, &options.path, descriptors, false)
+            .map_err(failed)?;
+        synced::check(&options.path, noted.unwrap_or(0), last_batch(&db)?)?;
+        let store_id = read_identity(&db)?.ok_or_else(|| needs_upgrade(&options.path))?;
+        Self { db, store_id, synced: None, keys_floor }.loaded(clock.now_ms())
+    }
+
+    fn loaded(self, now_ms: TimestampMs) -> Result<(Arc<Self>, Arc<SharedCatalog>), StorageError> {
+        let tables = self.load(now_ms)?;
+        Ok((Arc::new(self), Arc::new(SharedCatalog::new(tables))))
     }
 
     /// The database itself.
@@ -97,9 +123,9 @@ impl Db {
         let mut options = WriteOptions::default();
         options.set_sync(sync);
         self.db.write_opt(writes, &options).map_err(StorageError::outcome_unknown)?;
-        if sync {
+        if sync && let Some(synced) = &self.synced {
             // After the sync, never before: the note must not demand what the disk may not have.
-            self.synced.set(number).map_err(StorageError::outcome_unknown)?;
+            synced.set(number).map_err(StorageError::outcome_unknown)?;
         }
         Ok(())
     }
@@ -266,6 +292,27 @@ impl Db {
     }
 }
 
+/// The column families, with their options.
+fn descriptors(
+    options: &OpenOptions,
+    clock: &Arc<dyn Clock>,
+    keys_floor: &Floor,
+) -> Vec<ColumnFamilyDescriptor> {
+    let cache = Cache::new_lru_cache(options.hot.cache_bytes);
+    let descriptor =
+        |name| ColumnFamilyDescriptor::new(name, options::family(name, options, &cache, clock, keys_floor));
+    cf::ALL.into_iter().map(descriptor).collect()
+}
+
+/// The refusal of a volume that can only be read after an upgrade.
+fn needs_upgrade(path: &Path) -> StorageError {
+    StorageError::Refused(format!(
+        "the volume in {} has an earlier format, and is not upgraded to be read: start the server on it once, \
+         without a bucket, or use the program that wrote it. Nothing was changed",
+        path.display()
+    ))
+}
+
 /// Creates the data directory, but not its parent: a missing mount must not be taken for an empty volume.
 fn make_directory(path: &Path) -> Result<(), StorageError> {
     let failed = |error: io::Error| {
@@ -333,4 +380,14 @@ fn identify(db: &DB) -> Result<Uuid, StorageError> {
         }
         _ => Err(damaged("format and store id must be there together".to_owned())),
     }
+}
+
+/// The identity of a volume whose format can be read as it is; `None` for another format.
+fn read_identity(db: &DB) -> Result<Option<Uuid>, StorageError> {
+    let get = |key| db.get_cf(family(db, cf::META), key).map_err(unavailable);
+    let format = get(meta::FORMAT)?.and_then(|format| keys::decode_u32(&format));
+    let is_read = format.is_some_and(|format| upgrade::may_be_read(format));
+    let Some(id) = get(meta::STORE_ID)?.filter(|_| is_read) else { return Ok(None) };
+    let damaged = |error: uuid::Error| StorageError::corrupt("the volume's identity", error.to_string());
+    Uuid::from_slice(&id).map(Some).map_err(damaged)
 }

@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use super::*;
 use crate::{
     options::OpenOptions,
+    scrub::KeySpan,
     settings::{DiskSettings, Durability, HotSettings},
 };
 use contracts::{
@@ -284,5 +285,22 @@ async fn what_was_erased_or_evicted_is_in_no_file_once_it_was_scrubbed() {
     }
     assert_eq!(payloads(&opened.read(7).await), [b"kept"]);
     opened.hot.scrub(Scrub::Everything).await.unwrap(); // with nothing to do
+    opened.close().await;
+}
+
+/// RocksDB does not say how a compaction went, so the files are looked at.
+#[tokio::test]
+async fn a_scrub_that_leaves_an_old_file_is_no_scrub() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = TestHot::new(&directory);
+    opened.append("t", &["gone", "kept"]).await.unwrap();
+    opened.hot.erase(Partition::new(name("t"), 9), vec![0]).await.unwrap();
+    let (db, spans) = (&opened.hot.db, [KeySpan::all(cf::EVENTS)]);
+    db.rocks().disable_file_deletions().unwrap();
+    let scrubbed = db.scrub_within(&spans, std::time::Duration::from_millis(200));
+    let error = scrubbed.unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("a table file"), "{error}");
+    db.rocks().enable_file_deletions().unwrap();
+    db.scrub_within(&spans, std::time::Duration::from_secs(20)).unwrap();
     opened.close().await;
 }

@@ -65,6 +65,8 @@ pub enum Fault {
     Slow,
     /// No answer comes, and nothing is applied; the connection breaks when faults are cleared.
     Hang,
+    /// It is applied and answered once faults are cleared.
+    Held,
     /// Half of the answer's body is missing, and its length says so.
     Truncated,
     /// A bit of the answer's body is wrong.
@@ -197,6 +199,10 @@ impl ReceivedRequest {
             Some(Fault::Hang) => {
                 drop(timeout(Duration::from_secs(3600), cleared.notified()).await);
                 Err(broken())
+            }
+            Some(Fault::Held) => {
+                drop(timeout(Duration::from_secs(3600), cleared.notified()).await);
+                self.apply().await.map(|(head, bytes)| Response::from_parts(head, whole(bytes)))
             }
             Some(Fault::AppliedLate) => {
                 self.apply_late();

@@ -247,6 +247,16 @@ impl TestServer {
         (output.status.success(), text)
     }
 
+    /// Runs a command that looks at the bucket, and kills it after a while; whether it had ended by then.
+    pub async fn look_for(&self, arguments: &[&str], time: Duration) -> bool {
+        let mut command = self.command();
+        command.args(arguments).stderr(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let has_ended = timeout(time, child.wait()).await.is_ok();
+        drop(child.kill().await);
+        has_ended
+    }
+
     /// Audits the bucket.
     pub async fn audit(&self) {
         let (is_right, text) = self.look(&["verify"]).await;

@@ -1,9 +1,9 @@
 //! Restores: what a new store has, where it goes on, and what is refused.
 
 use serde_json::json;
-use testing::{Sent, TestServer};
+use testing::{Sent, TestServer, server::BUCKET};
 
-use super::{at, done, json_of, refused, serve};
+use super::{at, done, json_of, killed, refused, serve};
 
 /// Offsets that a reservation holds.
 const RESERVED: u64 = 1 << 28;
@@ -75,4 +75,37 @@ async fn some_tables_are_restored_and_no_place_is_written_over() {
     refused(&z, &["restore", "--from", &at("nothing"), "--to", &at("x")], &["no manifests"]).await;
     assert!(z.objects("x/").is_empty());
     assert_eq!(z.get("/tables/other").await.0, 200, "the source goes on");
+}
+
+#[tokio::test]
+async fn no_server_writes_into_a_backup_or_a_restore_that_has_not_ended() {
+    let mut z = TestServer::start_tiered(&[]).await;
+    Sent::default().append(&z, "t", 2, 40).await;
+    z.flush_and_evict().await;
+    done(&z, &["backup", "--to", &at("backup")]).await;
+    for is_whole in [true, false] {
+        // Of one that was begun only the mark is there.
+        if !is_whole {
+            z.store().delete(BUCKET, "backup/backup.json");
+        }
+        let before = z.objects("backup/");
+        let mut other = z.beside();
+        other.set("s3.prefix", "backup");
+        let log = other.try_run().await.unwrap_err();
+        assert!(log.contains("is a backup, not a store") && log.contains("nothing was changed"), "{log}");
+        assert_eq!(z.objects("backup/"), before);
+    }
+    done(&z, &["backup", "--to", &at("backup")]).await;
+    let words = ["restore", "--from", &at("backup"), "--to", &at("new"), "--source-is-gone"];
+    killed(&mut z, "restore-begun=return", &words).await;
+    let mut other = z.beside();
+    other.set("s3.prefix", "new");
+    let log = other.try_run().await.unwrap_err();
+    assert!(log.contains("a restore was begun") && log.contains("run it again"), "{log}");
+    // Once its manifest is there, it is a store.
+    killed(&mut z, "restore-begins=return", &words).await;
+    assert!(z.store().get(BUCKET, "new/restore.json").is_some());
+    assert_eq!(serve(&z, "new").await.read_all("t", "limit=100").await.len(), 40);
+    done(&z, &words).await;
+    assert!(z.store().get(BUCKET, "new/restore.json").is_none());
 }

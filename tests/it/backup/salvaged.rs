@@ -1,5 +1,7 @@
 //! What a volume has beyond the chain is printed, and posted again.
 
+use std::collections::BTreeMap;
+
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use testing::{Sent, TestServer};
@@ -69,8 +71,14 @@ async fn one_table_is_printed_at_a_time() {
     refused(&z, &["salvage"], &["db"]).await; // it is in use
     z.kill().await;
     refused(&z, &["salvage"], &["a, b", "--table"]).await;
+    let files = || {
+        let files = std::fs::read_dir(z.data_dir()).unwrap().map(|entry| entry.unwrap());
+        files.map(|file| (file.file_name(), std::fs::read(file.path()).unwrap())).collect::<BTreeMap<_, _>>()
+    };
+    let before = files();
     let text = done(&z, &["salvage", "--table", "b"]).await;
     assert_eq!(events(&text)[0]["payload"], "b");
+    assert!(files() == before, "nothing is written to it");
     refused(&z, &["salvage", "--table", "c"], &["table c"]).await;
     // It was only read.
     z.run().await;

@@ -1,10 +1,14 @@
 //! An erasure goes on after a kill between any two of its steps, and on another volume.
 
+use std::collections::BTreeSet;
+
+use hyper::http::request::Parts;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{KEEPING, done, event, expect_erased, expect_kept, write};
-use testing::{TestServer, server::eventually};
+use super::{KEEPING, done, erase, event, expect_erased, expect_kept, write};
+use crate::recovery::copy;
+use testing::{TestServer, faults::StandingRefusal, server::eventually};
 
 /// Every place between two durable steps.
 const POINTS: [&str; 10] = [
@@ -71,11 +75,21 @@ async fn a_kill_between_any_two_steps_delays_it_and_no_more() {
     }
 }
 
-/// Asks for the erasure of an event in each segment; its id, if there is an answer.
-async fn asked(z: &TestServer) -> Option<String> {
+/// Asks for the erasure of an event in each segment. The process may end before its answer comes.
+async fn ask(z: &TestServer) {
     let request = z.request(Method::POST, "/tables/t/erase").json(&json!({"offsets": [1, 5]}));
-    let shown: Value = request.send().await.ok()?.json().await.ok()?;
-    Some(shown["id"].as_str()?.to_owned())
+    drop(request.send().await);
+}
+
+/// The erasures that the manifests list.
+fn listed(z: &TestServer) -> BTreeSet<String> {
+    let ids = |(_, body): (String, bytes::Bytes)| {
+        let manifest: Value = serde_json::from_slice(&body).unwrap();
+        let erasures = [&manifest["erasures"], &manifest["state"]["erasures"]];
+        let all = erasures.into_iter().filter_map(|list| list.as_array().cloned()).flatten();
+        all.map(|erasure| erasure["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    z.objects("manifests/").into_iter().flat_map(ids).collect()
 }
 
 fn all_gone(z: &TestServer) -> bool {
@@ -89,19 +103,15 @@ async fn a_volume_that_takes_over_goes_on_with_it() {
         let mut z = filled().await;
         assert_eq!(z.post("/flush", &json!(null)).await.0, StatusCode::OK);
         z.kill().await;
-        // Listed in the manifests by then, or the next step is not reached.
         z.try_run_with(&format!("{point}=return")).await.unwrap();
-        let id = asked(&z).await;
+        ask(&z).await;
         z.wait().await;
-        // It may have ended before its answer came.
-        let Some(id) = id else { continue };
-        let listed = z.objects("manifests/").iter().any(|(_, body)| super::holds(body, id.as_bytes()));
+        // It is listed before it is answered, and before any of its steps.
+        let listed = listed(&z);
+        assert_eq!(listed.len(), 1, "{point}: {listed:?}");
         let mut second = z.beside();
         second.run().await;
-        if !listed {
-            continue; // it was killed first, and the volume with its note is the one that is gone
-        }
-        done(&second, &id).await;
+        done(&second, listed.first().unwrap()).await;
         for number in [1, 5] {
             expect_erased(&second, number).await;
             let (status, body) = second.post("/tables/t", &event(number)).await;
@@ -114,4 +124,77 @@ async fn a_volume_that_takes_over_goes_on_with_it() {
         expect_erased(&z, 1).await;
         expect_erased(&z, 5).await;
     }
+}
+
+/// While the first cannot go on, the second is in the manifests all the same.
+#[tokio::test]
+async fn two_that_wait_go_on_though_the_volume_is_lost() {
+    let mut z = filled().await;
+    assert_eq!(z.post("/flush", &json!(null)).await.0, StatusCode::OK);
+    let of_segments = |head: &Parts| head.method == Method::GET && head.uri.path().contains("/segments/");
+    z.store().refuse(Some(StandingRefusal::only(of_segments, 403, "AccessDenied")));
+    let first = erase(&z, &json!({"offsets": [1]})).await;
+    let second = erase(&z, &json!({"offsets": [5]})).await;
+    assert_eq!(listed(&z), BTreeSet::from([first.clone(), second.clone()]));
+    z.kill().await;
+    z.store().refuse(None);
+    let mut other = z.beside();
+    other.run().await;
+    for (id, number) in [(first, 1), (second, 5)] {
+        done(&other, &id).await;
+        for secret in super::secrets(number) {
+            let found = other.objects("segments/").into_iter().filter(|(_, body)| {
+                super::holds(&zstd::decode_all(&body[..]).unwrap_or_default(), secret.as_bytes())
+            });
+            assert_eq!(found.count(), 0, "{number}");
+        }
+    }
+    other.audit().await;
+}
+
+/// What S3 did not take is on the volume alone. `salvage` says so.
+#[tokio::test]
+async fn one_that_no_manifest_lists_is_told_by_salvage() {
+    let mut z = filled().await;
+    z.kill().await;
+    z.try_run_with("erase-noted=return").await.unwrap();
+    ask(&z).await;
+    z.wait().await;
+    assert!(listed(&z).is_empty());
+    let (is_right, text) = z.look(&["salvage"]).await;
+    assert!(is_right, "{text}");
+    for words in ["the manifests do not list it", "partition 0 [1, 2) [5, 6)"] {
+        assert!(text.contains(words), "nothing of {words:?} in {text}");
+    }
+    // It is carried out where the volume is.
+    z.run().await;
+    eventually("it is erased", async || is_erased(&z, 1).await && all_gone(&z)).await;
+}
+
+/// A copy of the volume from before the erasure holds the events in its files: these are scrubbed, though the
+/// copy was killed before, and though S3 has all of its events, so that there is nothing to evict.
+#[tokio::test]
+async fn an_older_copy_of_the_volume_brings_nothing_back() {
+    let mut z = TestServer::start_tiered(&KEEPING).await;
+    write(&z, 0..8).await;
+    z.kill().await;
+    let old = tempfile::tempdir().unwrap();
+    copy(&z.data_dir(), &old.path().join("db"));
+    z.run().await;
+    z.flush_and_evict().await;
+    let id = erase(&z, &json!({"offsets": [1, 5]})).await;
+    done(&z, &id).await;
+    z.kill().await;
+    copy(&old.path().join("db"), &z.data_dir());
+    assert!(!super::holders(&z, &super::secret(1)).is_empty(), "the copy has it");
+    z.try_run_with("recovery-emptied=return").await.unwrap_err();
+    z.run().await;
+    for number in 0..8 {
+        match [1, 5].contains(&number) {
+            true => expect_erased(&z, number).await,
+            false => expect_kept(&z, number).await,
+        }
+    }
+    done(&z, &id).await;
+    z.audit().await;
 }

@@ -4,7 +4,11 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{KEEPING, holders, secrets, write};
-use testing::{TestServer, server::eventually};
+use testing::{
+    TestServer,
+    faults::{Fault, Operation},
+    server::eventually,
+};
 
 /// Deletes the table; the erasure that goes with it, if one does.
 async fn delete(z: &TestServer, query: &str) -> (StatusCode, Option<String>) {
@@ -60,4 +64,31 @@ async fn now_is_true_or_false_and_a_table_that_never_was_is_not_found() {
     assert_eq!(delete(&z, "?then=true").await.0, StatusCode::BAD_REQUEST);
     assert_eq!(z.delete("/tables/none?now=true").await.0, StatusCode::NOT_FOUND);
     assert_eq!(z.get("/tables/t").await.1["count"], 1);
+}
+
+/// A segment that is on its way to S3 while its table is deleted arrives after that, and is named by nobody.
+#[tokio::test]
+async fn now_waits_for_what_is_on_its_way() {
+    let z = TestServer::start_tiered(&KEEPING).await;
+    write(&z, 0..6).await;
+    z.store().faults.add(Operation::SegmentPut, Fault::Held, 1);
+    let flush = tokio::spawn(z.request(Method::POST, "/flush").send());
+    eventually("a PUT is held", async || z.store().faults.left() == 0).await;
+    let (status, place) = delete(&z, "?now=true").await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let place = place.unwrap();
+    for _ in 0..20 {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert_ne!(z.get(&place).await.1["status"], "done", "the segment is still under way");
+    }
+    z.store().faults.clear();
+    drop(flush.await);
+    eventually("it is done", async || z.get(&place).await.1["status"] == "done").await;
+    for number in 0..6 {
+        for secret in secrets(number) {
+            assert_eq!(holders(&z, &secret), [""; 0], "{number}");
+        }
+    }
+    z.post("/flush", &json!(null)).await;
+    z.audit().await;
 }

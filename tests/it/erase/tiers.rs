@@ -1,12 +1,16 @@
 //! Nothing is left in either tier: merged, expired, replaced and unnamed objects go too.
 
-use reqwest::StatusCode;
+use std::time::Duration;
+
+use hyper::http::request::Parts;
+use reqwest::{Method, StatusCode};
 use serde_json::json;
+use tokio::time::sleep;
 
 use super::{KEEPING, done, erase, event, expect_erased, expect_kept, holders, lines, secrets, write};
 use testing::{
     TestServer,
-    faults::{Fault, Operation},
+    faults::{Fault, Operation, StandingRefusal},
     server::{BUCKET, eventually},
 };
 
@@ -145,5 +149,71 @@ async fn erasing_while_events_are_written_and_flushed_loses_nothing() {
         }
     }
     eventually("all of it is cold", async || z.post("/flush", &json!(null)).await.0 == StatusCode::OK).await;
+    z.audit().await;
+}
+
+/// An erasure whose objects cannot be deleted reads no segment a second time, and holds up nothing.
+#[tokio::test]
+async fn one_that_is_stuck_reads_nothing_again() {
+    let z = TestServer::start_tiered(&KEEPING).await;
+    write(&z, 0..4).await;
+    z.flush_and_evict().await;
+    let no_deletes = |head: &Parts| head.method == Method::DELETE;
+    z.store().refuse(Some(StandingRefusal::only(no_deletes, 403, "AccessDenied")));
+    let id = erase(&z, &json!({"offsets": [1]})).await;
+    let trouble = async || {
+        let (_, shown) = z.get(&format!("/tables/t/erase/{id}")).await;
+        shown["trouble"].as_str().unwrap_or_default().to_owned()
+    };
+    eventually("it is stuck", async || trouble().await.contains("could not be deleted")).await;
+    let nothing_of_segments = |head: &Parts| {
+        let is_get = head.method == Method::GET && head.uri.path().contains("/segments/");
+        head.method == Method::DELETE || is_get
+    };
+    z.store().refuse(Some(StandingRefusal::only(nothing_of_segments, 403, "AccessDenied")));
+    for _ in 0..30 {
+        sleep(Duration::from_millis(100)).await;
+        assert!(trouble().await.contains("could not be deleted"), "{}", trouble().await);
+    }
+    assert_eq!(z.metric("zombi_erasures_pending").await, 1.0);
+    assert!((2.0..3600.0).contains(&z.metric("zombi_erasure_oldest_seconds").await));
+    z.store().refuse(None);
+    let shown = done(&z, &id).await;
+    assert_eq!(z.metric("zombi_erasures_pending").await, 0.0);
+    assert_eq!(z.metric("zombi_erasure_oldest_seconds").await, 0.0);
+    assert_eq!((&shown["segments"], &shown["objects"]), (&json!(1), &json!(1)), "{shown}");
+    expect_erased(&z, 1).await;
+    z.audit().await;
+}
+
+/// A segment that is not compressed has an object beside it: both are written anew, and both of the old go.
+#[tokio::test]
+async fn an_uncompressed_segment_goes_with_what_is_beside_it() {
+    let settings = [&KEEPING[..], &[("segment.compression", "none")]].concat();
+    let mut z = TestServer::start_tiered(&settings).await;
+    write(&z, 0..6).await;
+    z.flush_and_evict().await;
+    let old: Vec<String> = z.objects("segments/t/").into_iter().map(|(key, _)| key).collect();
+    assert_eq!(old.len(), 2, "{old:?}");
+    // An attempt that was killed has put one that nobody names.
+    z.kill().await;
+    z.try_run_with("erase-put=return").await.unwrap();
+    let asked = z.request(Method::POST, "/tables/t/erase").json(&json!({"offsets": [2, 3]}));
+    drop(asked.send().await);
+    z.wait().await;
+    z.run().await;
+    eventually("it is erased", async || {
+        [2, 3].iter().all(|number| holders(&z, &secrets(*number)[0]).is_empty())
+    })
+    .await;
+    eventually("it is done", async || z.metric("zombi_erasures_pending").await == 0.0).await;
+    for number in 0..6 {
+        match [2, 3].contains(&number) {
+            true => expect_erased(&z, number).await,
+            false => expect_kept(&z, number).await,
+        }
+    }
+    let left: Vec<String> = z.objects("segments/t/").into_iter().map(|(key, _)| key).collect();
+    assert!(left.len() == 2 && left.iter().all(|key| !old.contains(key)), "{left:?}");
     z.audit().await;
 }

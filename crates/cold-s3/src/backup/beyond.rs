@@ -43,6 +43,11 @@ impl<'a> Beyond<'a> {
         self.found.last.as_ref().map(|last| last.store_id)
     }
 
+    /// Whether the chain lists an erasure.
+    pub fn lists(&self, erasure: Uuid) -> bool {
+        self.found.state.erasures.contains_key(&erasure)
+    }
+
     /// Those of a partition's records that no segment has. Below `known_upto` an offset that a segment holds
     /// is taken for the same event; from there on the events themselves are compared.
     ///

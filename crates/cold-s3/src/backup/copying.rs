@@ -14,6 +14,7 @@ use super::{
     records::BackupEntry,
 };
 use crate::{
+    byte_budget::ByteBudget,
     formats::jsonl::sha256,
     names::SEGMENTS,
     place::{ObjectPlace, create_same},
@@ -48,11 +49,13 @@ pub(super) struct Copier<'a> {
     pub(super) watcher: &'a dyn Watcher,
     /// Whether the store has refused to copy by itself.
     refuses: AtomicBool,
+    /// For objects that pass through this process.
+    budget: ByteBudget,
 }
 
 impl<'a> Copier<'a> {
     pub(super) fn new(from: &'a dyn ObjectPlace, to: &'a dyn ObjectPlace, watcher: &'a dyn Watcher) -> Self {
-        Self { from, to, watcher, refuses: AtomicBool::new(false) }
+        Self { from, to, watcher, refuses: AtomicBool::new(false), budget: ByteBudget::new() }
     }
 
     /// Copies and compares as planned. Ends early if a needed object is gone.
@@ -128,6 +131,7 @@ impl<'a> Copier<'a> {
     }
 
     async fn copy_by_hand(&self, object: &WantedObject) -> Result<Option<BackupEntry>, StorageError> {
+        let _held = self.budget.take(object.bytes).await;
         let Some(body) = self.from.get(&object.key).await? else { return Ok(None) };
         let entry = entry_of(&object.key, body.clone()).await?;
         if object.sha256.as_ref().is_some_and(|sha256| *sha256 != entry.sha256) {
@@ -140,7 +144,11 @@ impl<'a> Copier<'a> {
 
     /// Compares an object that is there with the one that is wanted; `None` if the source does not have it.
     pub(super) async fn check(&self, object: &WantedObject) -> Result<Option<BackupEntry>, StorageError> {
-        let Some(body) = self.to.get(&object.key).await? else { return self.copy(object).await };
+        let held = self.budget.take(object.bytes).await;
+        let Some(body) = self.to.get(&object.key).await? else {
+            drop(held);
+            return self.copy(object).await;
+        };
         let entry = entry_of(&object.key, body).await?;
         let wanted = match &object.sha256 {
             Some(sha256) => sha256.clone(),

@@ -25,13 +25,16 @@
 //! 4. `restore.json` is deleted.
 //!
 //! Until 3 a server refuses the place, since it has segments and no manifests; a run with the same words goes
-//! on as `restore.json` says. Killed after 3, the next run finds its own manifest and does 4.
+//! on as `restore.json` says. Killed after 3, the next run finds its own manifest and does 4. A server refuses
+//! a backup, too, whose past it would sweep away: no manifest names it.
 //!
 //! **Manifests made anew** (`rebuild`) are one object: manifest 0, created, after every segment was read.
-//! Segments that overlap are cut before that, into objects of their own. Killed at any time, the bucket has
+//! Segments that overlap are cut before that, into objects of their own; of the last epoch's nothing is cut
+//! away, since a writer that was overtaken may have put others beside them. Killed at any time, the bucket has
 //! no manifest, and the next run does the same again.
 
 mod beyond;
+mod conflicts;
 mod copying;
 mod cover;
 mod first_link;
@@ -44,10 +47,10 @@ mod save;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::past::backup_of;
+pub(crate) use self::past::{backup_of, must_be_a_store};
 pub use self::{
     beyond::Beyond,
-    cover::{Cover, Piece, cover},
+    cover::{Cover, Piece, Preferred, cover},
     past::RestorePoint,
     plan::{CopyPlan, WantedObject, plan},
     rebuild::{RebuildOptions, RebuildReport, rebuild},

@@ -2,8 +2,14 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::records::{BackupMark, BackupRecord, refuse_cluster};
-use crate::{chain, links::Links, manifest::Manifest, place::ObjectPlace, state::ColdState};
+use super::records::{BackupMark, BackupRecord, MARK, NOTE, RECORD, RestoreNote, refuse_cluster};
+use crate::{
+    chain,
+    links::Links,
+    manifest::{self, Manifest},
+    place::ObjectPlace,
+    state::ColdState,
+};
 use contracts::{clock::TimestampMs, error::StorageError};
 
 /// Manifests read at once.
@@ -46,6 +52,41 @@ pub(crate) async fn backup_of(place: &dyn ObjectPlace) -> Result<Option<BackupRe
             place.place()
         ))),
     }
+}
+
+/// Refuses a place in which no server may write: a backup, whose past it would sweep away as objects that
+/// nobody names, or a restore that has not ended. One that only its note is left of is a store.
+///
+/// # Errors
+/// `Refused`; those of the place.
+pub(crate) async fn must_be_a_store(place: &dyn ObjectPlace) -> Result<(), StorageError> {
+    if has(place, MARK).await? || has(place, RECORD).await? {
+        return Err(StorageError::Refused(format!(
+            "{} is a backup, not a store: restore it into an empty prefix; nothing was changed",
+            place.place()
+        )));
+    }
+    if !has(place, NOTE).await? {
+        return Ok(());
+    }
+    let Some(note) = RestoreNote::of(place).await? else { return Ok(()) };
+    let is_begun = match place.get(&manifest::key(0)).await? {
+        Some(bytes) => manifest::decode(0, &bytes)?.store_id == note.store_id,
+        None => false,
+    };
+    if is_begun {
+        return Ok(());
+    }
+    Err(StorageError::Refused(format!(
+        "a restore was begun in {} and not ended: run it again ({}); nothing was changed",
+        place.place(),
+        String::from_utf8_lossy(&note.encode())
+    )))
+}
+
+/// Whether a place lists an object. A store that is not probed yet may answer any GET with something.
+async fn has(place: &dyn ObjectPlace, key: &str) -> Result<bool, StorageError> {
+    Ok(place.first(key).await?.is_some_and(|found| found == key))
 }
 
 impl<'a> Past<'a> {
@@ -115,7 +156,9 @@ impl<'a> Past<'a> {
         let mut state = ColdState::begin(&mut last)?;
         let mut links = self.between(checkpoint + 1, number);
         while let Some(link) = links.next().await {
-            last = link?;
+            let link = link?;
+            chain::Author::of(&last).followed_by(&link)?;
+            last = link;
             state.apply(&last)?;
         }
         Ok((state, last))

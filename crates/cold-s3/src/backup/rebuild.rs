@@ -7,7 +7,8 @@ use futures_util::{StreamExt, stream};
 use uuid::Uuid;
 
 use super::{
-    cover::{Cover, cover},
+    conflicts::conflicts,
+    cover::{Cover, Preferred, cover},
     first_link::FirstLink,
     records::refuse_cluster,
     restore::{cut, put},
@@ -63,6 +64,9 @@ pub struct RebuildReport {
     pub events: u64,
     /// Offsets between segments that none holds; they are declared lost.
     pub holes: Vec<(Partition, OffsetRange)>,
+    /// Offsets at which segments have different events. Those of the last epoch are named; whether others
+    /// were acknowledged cannot be known.
+    pub conflicts: Vec<(Partition, OffsetRange)>,
     /// What is wrong with segments that are left out, a sentence each.
     pub damaged: Vec<String>,
     /// Objects below `segments/` that are no segments.
@@ -108,8 +112,10 @@ pub async fn rebuild(
     let epoch = 1 + described.values().flatten().map(|meta| meta.epoch).max().unwrap_or(0);
     let mut state = ColdState::default();
     for (partition, segments) in described {
-        let found = cover(whole(&segments), &segments);
+        let found = cover(whole(&segments), &segments, Preferred::Latest);
         report.count(&partition, &segments, &found);
+        let conflicts = conflicts(place, &partition, &segments, &found).await?;
+        report.conflicts.extend(conflicts.into_iter().map(|range| (partition.clone(), range)));
         if !options.dry_run {
             let cold = write(place, &partition, found, epoch).await?;
             state.partitions.insert(partition, cold);

@@ -1,13 +1,13 @@
 //! Makes a backup, or brings one up to date. See the room's first lines for the order of steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use futures_util::{StreamExt, stream};
 use uuid::Uuid;
 
 use super::{
     copying::{Copier, Copies},
-    plan::{CopyPlan, plan, wanted},
+    plan::{CopyPlan, WantedObject, plan, wanted},
     records::{BackupEntry, BackupMark, BackupRecord, LISTS, MARK, RECORD, refuse_cluster},
 };
 use crate::{
@@ -192,6 +192,22 @@ async fn check_links(
     Ok(())
 }
 
+/// Adds the lengths that the state does not say.
+async fn measured(
+    from: &dyn ObjectPlace,
+    mut wanted: Vec<WantedObject>,
+) -> Result<Vec<WantedObject>, StorageError> {
+    if wanted.iter().all(|object| object.bytes > 0) {
+        return Ok(wanted);
+    }
+    let lengths: HashMap<String, u64> =
+        from.listed(names::SEGMENTS).await?.into_iter().map(|object| (object.key, object.bytes)).collect();
+    for object in wanted.iter_mut().filter(|object| object.bytes == 0) {
+        object.bytes = lengths.get(&object.key).copied().unwrap_or(0);
+    }
+    Ok(wanted)
+}
+
 /// Copies what is not there yet, and adds it to what was done before.
 async fn copy_segments(
     copier: &Copier<'_>,
@@ -202,7 +218,8 @@ async fn copy_segments(
     // What an attempt before has copied is there, and known.
     before.there.extend(done.entries.values().map(|entry| (entry.key.clone(), entry.bytes)));
     before.listed.extend(done.entries.iter().map(|(key, entry)| (key.clone(), entry.clone())));
-    let planned = plan(wanted(&found.state)?, &before.there, &before.listed);
+    let wanted = measured(copier.from, wanted(&found.state)?).await?;
+    let planned = plan(wanted, &before.there, &before.listed);
     copier.watcher.begins("copying segments", planned.bytes());
     let copies = copier.all(planned).await?;
     done.entries.extend(copies.entries);
@@ -252,7 +269,26 @@ fn entries(before: Before, done: Copies) -> BTreeMap<String, BackupEntry> {
     entries
 }
 
-/// Names what is there: the list, then the record. The list of the run before goes last.
+/// The number of the manifest that a list belongs to.
+fn manifest_of(list: &str) -> Option<u64> {
+    list.strip_prefix(LISTS)?.split('-').next()?.parse().ok()
+}
+
+/// Refuses to write over what another run has recorded meanwhile, at a later manifest: this one does not know
+/// all of its objects.
+async fn must_be_newest(to: &dyn ObjectPlace, manifest: u64) -> Result<(), StorageError> {
+    match BackupRecord::of(to).await? {
+        Some(other) if other.manifest > manifest => Err(StorageError::Refused(format!(
+            "another run of this backup has ended meanwhile, at manifest {}, and this one at manifest \
+             {manifest}: the other counts, and nothing was recorded of this one. Run one at a time",
+            other.manifest
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Names what is there: the list, then the record. Lists of earlier runs go last; one of another run that is
+/// about to be named stays.
 async fn record(
     to: &dyn ObjectPlace,
     report: &BackupReport,
@@ -277,10 +313,13 @@ async fn record(
         list: key.clone(),
         list_sha256,
     };
+    must_be_newest(to, report.manifest).await?;
     to.replace(RECORD, record.encode()).await?;
     crash::point("backup-recorded");
-    for old in to.listed(LISTS).await?.into_iter().filter(|list| list.key != key) {
-        to.delete(&old.key).await?;
+    for list in to.listed(LISTS).await? {
+        if manifest_of(&list.key).is_some_and(|number| number < report.manifest) {
+            to.delete(&list.key).await?;
+        }
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{first_link::FirstLink, restore::put as put_objects, *};
 use crate::{
     audit::audit,
+    chain,
     directory::Directory,
     formats::{
         self,
@@ -110,7 +111,7 @@ async fn store(place: &Directory, framing: Framing) -> Uuid {
     let link = Manifest {
         version: VERSION,
         number: 1,
-        epoch: 2,
+        epoch: 3,
         nonce: Uuid::nil(),
         store_id,
         written_ms: 20_000,
@@ -118,7 +119,7 @@ async fn store(place: &Directory, framing: Framing) -> Uuid {
         lease_secs: 0,
         awaits_secs: 0,
         released: false,
-        opens: false,
+        opens: true,
         changes,
         state: None,
     };
@@ -193,6 +194,31 @@ async fn what_lies_in_the_backup_is_told_by_its_bytes() {
     assert_eq!(backup.get(&key).await.unwrap().unwrap(), "other");
 }
 
+/// Two runs at once: the one that read the earlier manifest ends last.
+#[tokio::test]
+async fn a_run_that_is_older_records_nothing() {
+    let scratch = Scratch::new();
+    let (source, backup) = (scratch.place("source"), scratch.place("backup"));
+    store(&source, Framing::Zstd).await;
+    save(&source, &backup, SAVE, &Unwatched).await.unwrap();
+    let record = BackupRecord::decode(&backup.get("backup.json").await.unwrap().unwrap()).unwrap();
+    let later = BackupRecord { manifest: 9, ..record.clone() }.encode();
+    backup.replace("backup.json", later.clone()).await.unwrap();
+    is_refused(save(&source, &backup, SAVE, &Unwatched).await, "another run");
+    assert_eq!(backup.get("backup.json").await.unwrap().unwrap(), later);
+    // One that is newer takes away the lists of older ones, and none that a run may be about to name.
+    backup.replace("backup.json", record.encode()).await.unwrap();
+    let list = |number: u64| format!("backup-lists/{number:020}-0123456789abcdef.jsonl");
+    for number in [0, 1, 9] {
+        backup.create(&list(number), Bytes::new()).await.unwrap();
+    }
+    save(&source, &backup, SAVE, &Unwatched).await.unwrap();
+    let mut left: Vec<String> =
+        backup.listed("backup-lists/").await.unwrap().into_iter().map(|object| object.key).collect();
+    left.retain(|key| *key != record.list);
+    assert_eq!(left, [list(1), list(9)]);
+}
+
 #[tokio::test]
 async fn manifests_are_made_anew_from_segments_that_overlap() {
     let scratch = Scratch::new();
@@ -206,8 +232,32 @@ async fn manifests_are_made_anew_from_segments_that_overlap() {
     let report = rebuild(&place, options, &Unwatched).await.unwrap();
     assert_eq!((report.segments, report.cut_segments, report.events), (4, 1, 15));
     assert_eq!(report.holes, [(partition(), OffsetRange::new(15, 20))]);
+    assert!(report.conflicts.is_empty(), "what overlaps is the same");
     assert_eq!(events(&place).await, 15);
     is_refused(rebuild(&place, options, &Unwatched).await, "exists");
+}
+
+/// A writer that was overtaken has put a segment that reaches further than what the next one named.
+#[tokio::test]
+async fn what_two_writers_put_is_taken_of_the_later_and_told() {
+    let scratch = Scratch::new();
+    let place = scratch.place("store");
+    put(&place, segment(0, 10, Framing::Zstd)).await;
+    let id = SegmentId { partition: partition(), start: 5, epoch: 2 };
+    let mut builder = formats::find(jsonl::newest(Framing::Zstd)).unwrap().builder(id);
+    for offset in 5..8 {
+        let mut record = record(offset);
+        if offset > 5 {
+            record.event.payload = Payload::text("of the later one");
+        }
+        builder.push(&record);
+    }
+    put(&place, builder.finish().unwrap()).await;
+    let options = RebuildOptions { dry_run: false, store_id: None, skip_damaged: false, now_ms: 7 };
+    let report = rebuild(&place, options, &Unwatched).await.unwrap();
+    assert_eq!((report.segments, report.cut_segments, report.events), (3, 2, 10));
+    assert_eq!(report.conflicts, [(partition(), OffsetRange::new(6, 8))]);
+    assert_eq!(events(&place).await, 10);
 }
 
 #[tokio::test]
@@ -227,4 +277,32 @@ async fn what_the_chain_has_not_is_beyond_it() {
     assert!(beyond.unknown(&partition(), vec![erased], 0).await.unwrap().is_empty(), "it was erased since");
     let unknown = Partition::new(partition().table, 4);
     assert_eq!(beyond.unknown(&unknown, records.clone(), 0).await.unwrap(), records);
+}
+
+#[tokio::test]
+async fn links_of_different_chains_are_damage() {
+    let scratch = Scratch::new();
+    let place = scratch.place("store");
+    store(&place, Framing::Zstd).await;
+    let found = chain::load(&place).await.unwrap();
+    let last = found.last.clone().unwrap();
+    let next = Manifest { number: 2, opens: false, changes: Changes::default(), ..last.clone() };
+    let others = [
+        (Manifest { store_id: Uuid::new_v4(), ..next.clone() }, "of store"),
+        (Manifest { store_id: Uuid::new_v4(), opens: true, ..next.clone() }, "of store"),
+        (Manifest { nonce: Uuid::new_v4(), ..next.clone() }, "did not take over"),
+    ];
+    for (other, why) in others {
+        place.replace(&manifest::key(2), manifest::encode(&other).into()).await.unwrap();
+        let loaded = chain::load(&place).await.map(drop).unwrap_err();
+        let followed = chain::follow(&place, found.clone()).await.map(drop).unwrap_err();
+        for error in [loaded, followed] {
+            let is_damage = matches!(error, StorageError::Corrupt { .. });
+            assert!(is_damage && error.to_string().contains(why), "{error}");
+        }
+    }
+    for next in [next.clone(), Manifest { nonce: Uuid::new_v4(), opens: true, epoch: 4, ..next }] {
+        place.replace(&manifest::key(2), manifest::encode(&next).into()).await.unwrap();
+        assert_eq!(chain::load(&place).await.unwrap().last.unwrap().number, 2);
+    }
 }

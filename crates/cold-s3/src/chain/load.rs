@@ -1,6 +1,7 @@
 //! Reads the chain: from its last checkpoint on, or what another writer has added since.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use uuid::Uuid;
 
 use crate::{
     links::Links,
@@ -65,18 +66,53 @@ pub async fn load_upto(objects: &dyn ObjectPlace, upto: Option<u64>) -> Result<F
         return Err(StorageError::denied(Tier::Cold, BucketEmptied(why)));
     }
     // A whole state is large: it is read once, and moved out of its manifest instead of copied.
-    let mut state = match last.checkpoint == last.number {
-        true => ColdState::begin(&mut last)?,
-        false => ColdState::begin(&mut read(objects, last.checkpoint).await?)?,
+    let (mut state, mut before) = match last.checkpoint == last.number {
+        true => (ColdState::begin(&mut last)?, Author::of(&last)),
+        false => {
+            let mut checkpoint = read(objects, last.checkpoint).await?;
+            (ColdState::begin(&mut checkpoint)?, Author::of(&checkpoint))
+        }
     };
     let mut rest = stream::iter(last.checkpoint + 1..=last.number)
         .map(|number| read(objects, number))
         .buffered(PARALLEL_GETS);
     while let Some(link) = rest.try_next().await? {
+        before = before.followed_by(&link)?;
         state.apply(&link)?;
     }
     drop(rest);
     Ok(Found { state, last: Some(last), links })
+}
+
+/// Who wrote a link, and of which store it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Author {
+    store_id: Uuid,
+    nonce: Uuid,
+}
+
+impl Author {
+    /// Of a link.
+    pub(crate) fn of(link: &Manifest) -> Self {
+        Self { store_id: link.store_id, nonce: link.nonce }
+    }
+
+    /// The author of the next link: the same one, or one who took over with it. Other links were brought
+    /// together from different chains, and to apply one to the state of another would mix two stores.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub(crate) fn followed_by(self, link: &Manifest) -> Result<Self, StorageError> {
+        let next = Self::of(link);
+        let why = if next.store_id != self.store_id {
+            format!("it is of store {}, and the one before it of store {}", next.store_id, self.store_id)
+        } else if next.nonce != self.nonce && !link.opens {
+            "another writer than that of the one before it wrote it, and did not take over".to_owned()
+        } else {
+            return Ok(next);
+        };
+        Err(StorageError::corrupt(manifest::key(link.number), why))
+    }
 }
 
 /// Lists the links.
@@ -102,6 +138,7 @@ pub async fn follow(objects: &dyn ObjectPlace, mut found: Found) -> Result<Found
         if link.opens {
             return load(objects).await; // a takeover, by a third writer or by our own late PUT
         }
+        Author::of(last).followed_by(&link)?;
         found.state.apply(&link)?;
         found.links.add(number, link.written_ms);
         found.last = Some(link);

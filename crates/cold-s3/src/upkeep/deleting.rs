@@ -13,7 +13,7 @@ use crate::{
     names,
     state::Removed,
 };
-use contracts::{clock::TimestampMs, crash, error::StorageError, metrics};
+use contracts::{clock::TimestampMs, cold::SegmentStore, crash, error::StorageError, metrics};
 
 /// Objects deleted at once.
 const PARALLEL_DELETES: usize = 8;
@@ -39,7 +39,7 @@ pub(super) struct Kept {
 /// an object that a manifest forgets before it is deleted would only be found by a sweep.
 ///
 /// # Errors
-/// Those of publishing a manifest.
+/// Those of publishing a manifest; `Fenced` if another writer has taken over.
 pub(super) async fn retired(
     cold: &S3Cold,
     kept: Kept,
@@ -61,6 +61,10 @@ pub(super) async fn retired(
         due
     })?;
     let count = due.len();
+    if count > 0 {
+        // Another writer may have taken over, and may need them.
+        cold.watch().await?;
+    }
     let deleted = delete(cold, due).await;
     metrics::upkeep_due_deletes((count - deleted.len()) as u64);
     if deleted.is_empty() {
@@ -78,9 +82,16 @@ pub(super) async fn retired(
 /// Deletes manifests that are no longer needed to read a state up to `keep_ms` ago.
 ///
 /// # Errors
-/// `Unavailable` while the chain is not open.
+/// `Unavailable`; `Fenced` if another writer has taken over.
 pub(super) async fn manifests(cold: &S3Cold, keep_ms: i64) -> Result<(), StorageError> {
     let outdated = cold.outdated(keep_ms).await?;
+    if outdated.is_empty() {
+        return Ok(());
+    }
+    if let Err(error) = cold.watch().await {
+        cold.still_outdated(outdated).await?;
+        return Err(error);
+    }
     let deleted = delete(cold, outdated.iter().copied().map(manifest::key).collect()).await;
     let is_left = |number: &u64| deleted.binary_search(&manifest::key(*number)).is_err();
     cold.still_outdated(outdated.into_iter().filter(is_left).collect()).await

@@ -3,11 +3,13 @@
 //! Segments that hold one are written anew, put, and published instead of the old ones. Then the partition's
 //! objects are listed, and every one that holds an erased offset and is not the one that the state names is
 //! deleted: replaced and expired ones, and those that no manifest names. A second list confirms that they are
-//! gone. All of it may be repeated: a segment that holds nothing more of the events is left as it is.
+//! gone. All of it may be repeated: a segment that holds nothing more of the events is left as it is, and is
+//! not read again by the next attempt of this process.
 //!
-//! Rounds of upkeep wait meanwhile: a merge that has read the old segments must not be published after.
+//! Rounds of upkeep wait while one segment is written anew, and have their turns between: a merge that has read
+//! an old segment must not be published after. What they merge meanwhile is looked at, too.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use async_trait::async_trait;
 use tracing::info;
@@ -46,7 +48,11 @@ impl ColdErase for S3Cold {
 
     async fn note_erasures(&self, noted: Vec<Erasure>, forgotten: Vec<Uuid>) -> Result<(), StorageError> {
         self.change(|state| {
-            let is_new = |erasure: &Erasure| state.erasures.get(&erasure.id) != Some(erasure);
+            // Whoever notes late does not take back that it is done.
+            let is_new = |erasure: &Erasure| match state.erasures.get(&erasure.id) {
+                None => true,
+                Some(listed) => listed != erasure && (listed.done_ms.is_none() || erasure.done_ms.is_some()),
+            };
             let is_listed = |id: &Uuid| state.erasures.contains_key(id);
             Changes {
                 erasures: noted.into_iter().filter(is_new).collect(),
@@ -58,16 +64,55 @@ impl ColdErase for S3Cold {
     }
 
     async fn erase(&self, erasure: &Erasure) -> Result<ColdErased, StorageError> {
-        let _no_other_round = self.upkeep.lock().await;
-        let mut done = ColdErased::default();
-        for (partition, part) in erasure.partitions() {
-            for meta in self.with_state(|state| holding(state, &partition, part))? {
-                rewrite(self, &partition, &meta, part, &mut done).await?;
-            }
-            done.objects += delete_others(self, &partition, part).await?;
-        }
-        Ok(done)
+        let mut so_far = self.erased_so_far.lock().remove(&erasure.id).unwrap_or_default();
+        let erased = erase_on(self, erasure, &mut so_far).await;
+        let Err(error) = erased else { return Ok(so_far.done) };
+        let listed: HashSet<Uuid> = self.with_state(|state| state.erasures.keys().copied().collect())?;
+        let mut kept = self.erased_so_far.lock();
+        kept.retain(|id, _| listed.contains(id));
+        kept.insert(erasure.id, so_far);
+        Err(error)
     }
+}
+
+/// What the attempts of an erasure have done.
+#[derive(Debug, Default)]
+pub(crate) struct ErasedSoFar {
+    /// The keys of segments that hold nothing of its events any more.
+    clean: HashSet<String>,
+    done: ColdErased,
+}
+
+/// Goes on with an erasure from where the last attempt has come.
+async fn erase_on(cold: &S3Cold, erasure: &Erasure, so_far: &mut ErasedSoFar) -> Result<(), StorageError> {
+    for (partition, part) in erasure.partitions() {
+        loop {
+            let _no_other_round = cold.upkeep.lock().await;
+            let Some(meta) = next_unclean(cold, &partition, part, &so_far.clean)? else {
+                // No round was since the look: nothing that is named holds any of it.
+                so_far.done.objects += delete_others(cold, &partition, part).await?;
+                break;
+            };
+            let clean = rewrite(cold, &partition, &meta, part, &mut so_far.done).await?;
+            so_far.clean.insert(clean);
+        }
+    }
+    Ok(())
+}
+
+/// The next segment that may hold one of the offsets.
+fn next_unclean(
+    cold: &S3Cold,
+    partition: &Partition,
+    part: &ErasedPart,
+    clean: &HashSet<String>,
+) -> Result<Option<Arc<SegmentMeta>>, StorageError> {
+    for meta in cold.with_state(|state| holding(state, partition, part))? {
+        if !clean.contains(&names::key(partition, &meta)?) {
+            return Ok(Some(meta));
+        }
+    }
+    Ok(None)
 }
 
 /// The segments of a partition that hold one of the offsets.
@@ -101,14 +146,14 @@ impl Rewriting {
 }
 
 /// Writes a segment anew without the events, unless it holds nothing of them; publishes it in place of the
-/// old one.
+/// old one. Returns the key of the one that is named then.
 async fn rewrite(
     cold: &S3Cold,
     partition: &Partition,
     meta: &Arc<SegmentMeta>,
     part: &ErasedPart,
     done: &mut ColdErased,
-) -> Result<(), StorageError> {
+) -> Result<String, StorageError> {
     let read = fetch_whole(cold.objects(), partition, Arc::clone(meta)).await?;
     let id = SegmentId { partition: partition.clone(), start: meta.range.start, epoch: cold.epoch()? };
     let builder = cold.segment(id, cold.format())?;
@@ -116,9 +161,9 @@ async fn rewrite(
     let decoded = offload(move || decode(builder, read, &of, &part)).await;
     let Rewriting { builder, erased, done: found } =
         decoded.map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
-    done.keys.extend(found.keys);
     if erased == 0 {
-        return Ok(());
+        done.keys.extend(found.keys);
+        return names::key(partition, meta);
     }
     let finished = offload(|| builder.finish()).await;
     let mut segment = finished.map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
@@ -132,9 +177,10 @@ async fn rewrite(
         let gone = std::io::Error::other("a segment was replaced while it was written anew");
         return Err(StorageError::unavailable(Tier::Cold, gone));
     }
+    done.keys.extend(found.keys);
     done.segments += 1;
     info!(%partition, range = %meta.range, events = erased, "segment written anew without erased events");
-    Ok(())
+    names::key(partition, &segment.meta)
 }
 
 fn decode(

@@ -12,6 +12,7 @@ use std::{collections::HashMap, time::Duration};
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+pub(super) use self::erasing::ErasedSoFar;
 use self::{
     deleting::{Kept, RetiredSince},
     merging::{MergeCursor, MergeRound},

@@ -6,8 +6,9 @@
 //! - its name is a segment's, and neither the state nor the list of retired objects names it;
 //! - no intent on the volume names it, since then it still waits for its manifest, or is put again;
 //! - its epoch is below the writer's own: no writer is still at work on it, and no merge puts it again while
-//!   it is deleted;
-//! - its offsets are not declared lost, since it may be the last copy of their events;
+//!   it is deleted. One of the writer's own goes, too, if all of its events were dropped: nothing names such a
+//!   segment any more, and what was erased may be in it;
+//! - none of its offsets is declared lost, since it may be the last copy of their events;
 //! - two looks have found it, one grace period apart by this process's own clock;
 //! - immediately before the DELETE, the chain has no newer link, so that no other writer can have named it.
 
@@ -114,12 +115,62 @@ fn still_unnamed(
 
 /// Whether nothing names an object, and nothing can be about to. An object in doubt stays.
 fn may_go(key: &ParsedKey, state: &ColdState, volume: Option<&PartitionStatus>, epoch: u64) -> bool {
-    let here = state.partitions.get(&key.partition).and_then(|cold| cold.at(key.range.start));
-    let is_lost = matches!(here, Some(AtOffset::Lost(_)));
+    let cold = state.partitions.get(&key.partition);
+    let is_lost = cold.is_some_and(|cold| cold.lost.iter().any(|lost| !lost.overlap(key.range).is_empty()));
     let is_key = |meta: &SegmentMeta| names::key(&key.partition, meta).is_ok_and(|name| name == key.segment);
+    let here = cold.and_then(|cold| cold.at(key.range.start));
     let is_state = matches!(here, Some(AtOffset::Segment(meta)) if is_key(&meta));
     let is_kept = state.retired.contains_key(&key.segment);
     let intent = volume.and_then(|status| status.intent);
     let is_intended = intent.is_some_and(|intent| intent.range == key.range && intent.epoch == key.epoch);
-    !(is_state || is_lost || is_kept || is_intended || key.epoch >= epoch)
+    let earliest = volume.map_or(0, |status| status.watermarks.earliest);
+    let earliest = cold.map_or(0, |cold| cold.earliest).max(earliest);
+    let is_dropped = key.epoch == epoch && key.range.end <= earliest;
+    let is_old = key.epoch < epoch || is_dropped;
+    is_old && !(is_state || is_lost || is_kept || is_intended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{ColdPartition, Removed};
+    use contracts::{
+        name::{Partition, TableName},
+        sequence::OffsetRange,
+    };
+
+    /// Events up to 5 were dropped, those from 9 to 20 are lost, and this writer has epoch 3.
+    fn goes(start: u64, end: u64, epoch: u64, is_retired: bool) -> bool {
+        let partition = Partition::new(TableName::parse("t").unwrap(), 0);
+        let name = format!("segments/t/00000/{start:020}-{end:020}-{epoch:08}.jsonl.zst");
+        let cold = ColdPartition {
+            lost: vec![OffsetRange::new(9, 20)],
+            earliest: 5,
+            end: 20,
+            reserved_upto: 100,
+            ..ColdPartition::default()
+        };
+        let mut state = ColdState::default();
+        state.partitions.insert(partition, cold);
+        if is_retired {
+            state.retired.insert(name.clone(), Removed::Replaced);
+        }
+        may_go(&names::parse(&name).unwrap(), &state, None, 3)
+    }
+
+    #[test]
+    fn an_object_that_reaches_into_what_was_lost_stays() {
+        assert!(goes(5, 9, 1, false) && goes(20, 25, 1, false));
+        for (start, end) in [(9, 20), (5, 10), (0, 12), (19, 25), (0, 30)] {
+            assert!(!goes(start, end, 1, false), "{start} to {end}");
+        }
+    }
+
+    #[test]
+    fn of_the_writers_own_only_what_was_dropped_goes() {
+        assert!(goes(0, 5, 3, false) && goes(0, 5, 2, false) && goes(5, 9, 2, false));
+        assert!(!goes(0, 6, 3, false) && !goes(5, 9, 3, false), "it may be named yet");
+        assert!(!goes(0, 5, 4, false), "it is a successor's");
+        assert!(!goes(0, 5, 3, true), "it is kept for a while");
+    }
 }

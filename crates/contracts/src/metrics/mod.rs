@@ -16,11 +16,11 @@ use self::names::{
     APPEND_BATCH_BYTES, APPEND_BATCH_REQUESTS, APPEND_BATCH_SECONDS, APPEND_QUEUE, APPENDED, AUTH_ENABLED,
     AUTH_KEYS, AUTH_LOADED_AT, AUTH_RELOAD_FAILURES, BUDGET_WAITING, BUILD_INFO, COLD_ENABLED, COMMITTED,
     COMPACTED_BYTES, COMPACTED_SEGMENTS, CONNECTIONS, CONSUMER_LAG, COUNTERS, DISK, DISK_FREE, DUPLICATES,
-    EVICTED, FLUSH_FAILURES, FLUSH_SECONDS, FLUSHED_AT, FLUSHED_BYTES, FLUSHED_EVENTS, FLUSHED_SEGMENTS,
-    GROUPS, GROUPS_EXPIRED, HOT_BYTES, HOT_MAX, KEY_WINDOW, KEY_WINDOW_SETTING, KEYS, LAGS, LOG_DROPPED,
-    LOST_OFFSETS, MEMORY_MAX, PARTITIONS, READ, READY, RECOVERIES, REFUSED, REJECTED, S3_CONTACT,
-    S3_REQUESTS, S3_SECONDS, SCANNED, SWEPT, TABLES, UNFLUSHED_AGE, UNFLUSHED_BYTES, UNFLUSHED_EVENTS,
-    UPKEEP_DUE, UPKEEP_FAILURES,
+    ERASURE_OLDEST, ERASURES_PENDING, EVICTED, FLUSH_FAILURES, FLUSH_SECONDS, FLUSHED_AT, FLUSHED_BYTES,
+    FLUSHED_EVENTS, FLUSHED_SEGMENTS, GROUPS, GROUPS_EXPIRED, HOT_BYTES, HOT_MAX, KEY_WINDOW,
+    KEY_WINDOW_SETTING, KEYS, LAGS, LOG_DROPPED, LOST_OFFSETS, MEMORY_MAX, PARTITIONS, READ, READY,
+    RECOVERIES, REFUSED, REJECTED, S3_CONTACT, S3_REQUESTS, S3_SECONDS, SCANNED, SWEPT, TABLES,
+    UNFLUSHED_AGE, UNFLUSHED_BYTES, UNFLUSHED_EVENTS, UPKEEP_DUE, UPKEEP_FAILURES,
 };
 pub use self::{
     http::HttpCounts,
@@ -28,6 +28,7 @@ pub use self::{
 };
 use crate::{
     clock::{Clock, SystemClock},
+    erasure::PendingErasures,
     gauge::Gauge,
     idempotency::KeyWindow,
     name::{GroupName, TableName},
@@ -372,6 +373,8 @@ pub struct StoreGauges {
     pub keys: KeyWindow,
     /// How long keys are to be remembered, in milliseconds.
     pub key_window_setting_ms: u64,
+    /// The erasures that are not done.
+    pub erasures: PendingErasures,
 }
 
 /// Shows what the store holds.
@@ -387,4 +390,6 @@ pub fn store(store: StoreGauges) {
     gauge!(KEYS).set(store.keys.keys as f64);
     gauge!(KEY_WINDOW).set(store.keys.window_ms as f64 / 1000.0);
     gauge!(KEY_WINDOW_SETTING).set(store.key_window_setting_ms as f64 / 1000.0);
+    gauge!(ERASURES_PENDING).set(store.erasures.count as f64);
+    gauge!(ERASURE_OLDEST).set(store.erasures.oldest.as_secs_f64());
 }

@@ -32,6 +32,8 @@ pub(super) const COMPACTED_SEGMENTS: &str = "zombi_compacted_segments_total";
 pub(super) const COMPACTED_BYTES: &str = "zombi_compacted_bytes_total";
 pub(super) const UPKEEP_DUE: &str = "zombi_upkeep_due";
 pub(super) const UPKEEP_FAILURES: &str = "zombi_upkeep_failures_total";
+pub(super) const ERASURES_PENDING: &str = "zombi_erasures_pending";
+pub(super) const ERASURE_OLDEST: &str = "zombi_erasure_oldest_seconds";
 pub(super) const SWEPT: &str = "zombi_swept_objects_total";
 pub(super) const UNFLUSHED_BYTES: &str = "zombi_unflushed_bytes";
 pub(super) const UNFLUSHED_EVENTS: &str = "zombi_unflushed_events";
@@ -92,7 +94,7 @@ const LABELLED_COUNTERS: [(&str, &str); 4] = [
 ];
 
 /// Gauges, which go up and down.
-const GAUGES: [(&str, &str); 27] = [
+const GAUGES: [(&str, &str); 29] = [
     (CONNECTIONS, "Open client connections."),
     (APPEND_QUEUE, "Requests that wait for the writer."),
     (FLUSHED_AT, "When a manifest was last published, as seconds since 1970; 0 before the first."),
@@ -114,6 +116,8 @@ const GAUGES: [(&str, &str); 27] = [
         UPKEEP_DUE,
         "What a round of upkeep has left for the next: partitions with segments to merge, objects to delete.",
     ),
+    (ERASURES_PENDING, "Erasures that were asked for and are not done."),
+    (ERASURE_OLDEST, "How long ago the oldest of them was asked for; 0 if there is none."),
     (DISK_FREE, "Bytes of the volume that are free for Zombi."),
     (DISK, "Bytes of the volume."),
     (HOT_MAX, "Stored bytes of events in RocksDB beyond which writes are refused: hot.max_bytes."),

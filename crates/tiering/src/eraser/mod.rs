@@ -1,23 +1,24 @@
 //! Erases events from both tiers, one erasure after the other; `contracts::erasure` has the order of its
 //! steps.
 //!
-//! An erasure is on the volume before it is answered, and in the manifests as soon as these can be written.
-//! So it goes on after a restart, and on another volume. A failed step is repeated later, and everything
-//! before it does no harm a second time.
+//! An erasure is on the volume before it is answered, and in the manifests too, unless these cannot be written
+//! then; if so, as soon as they can be. So it goes on after a restart, and on another volume. A failed step is
+//! repeated later, and everything before it does no harm a second time.
 
+mod asking;
 mod list;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use tokio::{
-    sync::{Mutex, Notify},
+    sync::Notify,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+pub use self::asking::EraserHandle;
 use self::list::ErasureList;
 use crate::settings::ErasureSettings;
 use contracts::{
@@ -26,8 +27,8 @@ use contracts::{
     cold::ColdTier,
     crash,
     engine::Engine,
-    erasure::{Erasure, ErasureProgress, ErasureStatus, Erasures, Scrub, UsedKey},
-    error::{Overload, StorageError, Tier},
+    erasure::{Erasure, ErasureStatus, Scrub, UsedKey},
+    error::{StorageError, Tier},
     fence::Fence,
     flusher::Flush,
     name::{Partition, TableName},
@@ -61,15 +62,6 @@ pub(crate) struct EraserParts {
     pub(crate) settings: ErasureSettings,
 }
 
-/// Takes erasures.
-pub struct EraserHandle {
-    parts: EraserParts,
-    list: Arc<ErasureList>,
-    /// Locked while one is taken, so that they are counted one by one.
-    asking: Mutex<()>,
-    wake: Arc<Notify>,
-}
-
 /// Carries erasures out.
 pub(crate) struct Eraser {
     parts: EraserParts,
@@ -77,50 +69,6 @@ pub(crate) struct Eraser {
     wake: Arc<Notify>,
     /// Whether the volume's list and the one of the manifests were brought together.
     is_adopted: bool,
-}
-
-impl EraserHandle {
-    /// A handle, and the eraser that carries out what it takes and what the volume has noted.
-    ///
-    /// # Errors
-    /// `Corrupt` or `Unavailable` if the notes cannot be read.
-    pub(crate) fn new(parts: EraserParts) -> Result<(Arc<Self>, Eraser), StorageError> {
-        let list = Arc::new(ErasureList::new(parts.hot.erasures()?, parts.settings.keep));
-        let wake = Arc::new(Notify::new());
-        let eraser = Eraser {
-            parts: parts.clone(),
-            list: Arc::clone(&list),
-            wake: Arc::clone(&wake),
-            is_adopted: false,
-        };
-        Ok((Arc::new(Self { parts, list, asking: Mutex::new(()), wake }), eraser))
-    }
-}
-
-#[async_trait]
-impl Erasures for EraserHandle {
-    async fn ask(&self, mut erasure: Erasure) -> Result<Erasure, StorageError> {
-        let _one_by_one = self.asking.lock().await;
-        self.parts.fence.check_lease()?;
-        if self.list.under_way() >= self.parts.settings.pending {
-            let retry_after = Duration::from_secs(5);
-            return Err(StorageError::Overloaded { reason: Overload::Erasures, retry_after });
-        }
-        if erasure.parts.is_empty() {
-            // There is nothing to erase, and a note of that.
-            (erasure.hot_done_ms, erasure.done_ms) = (Some(erasure.asked_ms), Some(erasure.asked_ms));
-        }
-        self.parts.hot.note_erasures(vec![erasure.clone()], self.list.to_forget()).await?;
-        crash::point("erase-noted");
-        self.list.set(erasure.clone(), None);
-        self.list.forget();
-        self.wake.notify_one();
-        Ok(erasure)
-    }
-
-    fn find(&self, table: &TableName, id: Uuid) -> Option<ErasureProgress> {
-        self.list.get(id).filter(|found| found.erasure.table == *table)
-    }
 }
 
 impl Eraser {
@@ -152,8 +100,23 @@ impl Eraser {
     /// # Errors
     /// The last failure.
     async fn once(&mut self) -> Result<(), StorageError> {
-        let mut failed = self.adopt().await.err();
-        for erasure in self.list.to_do() {
+        let failed = self.adopt().await.err();
+        let to_do = self.list.to_do();
+        // All of them before any waits for another's work: a volume that takes over must know them. Hot does
+        // not wait for S3.
+        let (listed, done) = tokio::join!(self.list_in_manifests(to_do.clone()), self.carry_out_each(to_do));
+        done?;
+        listed?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Carries out one after the other.
+    ///
+    /// # Errors
+    /// The last failure; at once if nothing may be written any more.
+    async fn carry_out_each(&self, to_do: Vec<Erasure>) -> Result<(), StorageError> {
+        let mut failed = None;
+        for erasure in to_do {
             let id = erasure.id;
             let Err(error) = self.carry_out(erasure).await else { continue };
             if error.ends_writing() {
@@ -174,7 +137,12 @@ impl Eraser {
             return Ok(());
         };
         let listed = cold.erasures()?;
-        let news: Vec<Erasure> = listed.iter().filter(|one| self.list.is_news(one)).cloned().collect();
+        // Another volume held nothing of the events any more; this one may.
+        let anew = |one: &Erasure| match one.status() {
+            ErasureStatus::Done => one.clone(),
+            _ => Erasure { hot_done_ms: None, ..one.clone() },
+        };
+        let news: Vec<Erasure> = listed.iter().filter(|one| self.list.is_news(one)).map(anew).collect();
         if !news.is_empty() {
             info!(erasures = news.len(), "going on with erasures that the manifests list");
             self.parts.hot.note_erasures(news.clone(), Vec::new()).await?;
@@ -194,13 +162,16 @@ impl Eraser {
     async fn carry_out(&self, erasure: Erasure) -> Result<(), StorageError> {
         // Hot does not wait for S3.
         let (listed, erased) =
-            tokio::join!(self.list_in_manifests(&erasure), self.erase_hot(erasure.clone()));
+            tokio::join!(self.list_in_manifests(vec![erasure.clone()]), self.erase_hot(erasure.clone()));
         let mut erasure = erased?;
         listed?;
         if let Some((cold, to)) = &self.parts.cold {
             if !cold.is_open() {
                 return Err(StorageError::unavailable(Tier::Cold, BucketNotOpen));
             }
+            // A segment of events that were dropped since may still be on its way to the bucket.
+            let settled = timeout(FLUSH_TIMEOUT, to.settled(&erasure.table)).await;
+            settled.map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
             self.make_named(&erasure, cold.as_ref(), to.as_ref()).await?;
             let done = cold.erase(&erasure).await?;
             self.forget_payloads(done.keys).await?;
@@ -221,10 +192,11 @@ impl Eraser {
         Ok(())
     }
 
-    async fn list_in_manifests(&self, erasure: &Erasure) -> Result<(), StorageError> {
+    /// Lists erasures in the manifests, where they are not yet.
+    async fn list_in_manifests(&self, erasures: Vec<Erasure>) -> Result<(), StorageError> {
         match &self.parts.cold {
-            Some((cold, _)) if cold.is_open() => {
-                cold.note_erasures(vec![erasure.clone()], Vec::new()).await?;
+            Some((cold, _)) if cold.is_open() && !erasures.is_empty() => {
+                cold.note_erasures(erasures, Vec::new()).await?;
                 crash::point("erase-listed");
                 Ok(())
             }

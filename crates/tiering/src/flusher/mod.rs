@@ -17,7 +17,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch},
     task::{self, JoinError, JoinSet},
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
@@ -28,7 +28,7 @@ pub use self::waiter::FlushHandle;
 use self::{
     partition::WrittenSegment,
     plan::{FlushPolicy, FlushTask, Situation},
-    waiter::{FlushRequest, FlushWaiter},
+    waiter::{FlushRequest, FlushWaiter, Writing},
 };
 use crate::settings::{FlushSettings, KeepSettings};
 use contracts::{
@@ -100,7 +100,8 @@ pub(crate) struct Flusher {
     waiters: Vec<FlushWaiter>,
     /// Segments being written, at most one of each partition.
     writing: JoinSet<WriteOutcome>,
-    busy: HashMap<task::Id, Partition>,
+    /// The partitions of these tasks, for those who wait for their ends as well.
+    busy: watch::Sender<Writing>,
     /// Permits to write, and permits for the memory that writing takes.
     turns: Arc<Semaphore>,
     memory: Arc<Semaphore>,
@@ -124,11 +125,12 @@ pub(crate) struct Flusher {
 impl Flusher {
     /// A flusher, and the handle through which others ask it for a flush.
     pub(crate) fn new(tiers: Tiers, flush: FlushSettings, keep: KeepSettings) -> (Self, FlushHandle) {
-        let (handle, requests) = FlushHandle::new(&tiers);
+        let busy = watch::Sender::new(Writing::new());
+        let (handle, requests) = FlushHandle::new(&tiers, busy.subscribe());
         let flusher = Self {
             waiters: Vec::new(),
             writing: JoinSet::new(),
-            busy: HashMap::new(),
+            busy,
             turns: Arc::new(Semaphore::new(flush.parallel)),
             memory: Arc::new(Semaphore::new(flush.memory_bytes)),
             troubled: HashMap::new(),
@@ -209,7 +211,7 @@ impl Flusher {
     fn joined(&mut self, outcome: Result<(task::Id, WriteOutcome), JoinError>) -> Option<WriteOutcome> {
         match outcome {
             Ok((id, outcome)) => {
-                self.busy.remove(&id);
+                self.ended(id);
                 Some(outcome)
             }
             Err(ended) => {
@@ -217,16 +219,23 @@ impl Flusher {
                 if ended.is_panic() {
                     error!(error = %ended, "writing a segment panicked");
                 }
-                let partition = self.busy.remove(&ended.id())?;
+                let partition = self.ended(ended.id())?;
                 Some((partition, Err(StorageError::unavailable(Tier::Cold, ended))))
             }
         }
     }
 
+    /// Takes a task that has ended out of those that are busy; its partition.
+    fn ended(&self, id: task::Id) -> Option<Partition> {
+        let mut partition = None;
+        self.busy.send_modify(|busy| partition = busy.remove(&id));
+        partition
+    }
+
     /// Begins to write the segments that are due.
     fn begin(&mut self) {
         let now = Instant::now();
-        let busy: HashSet<&Partition> = self.busy.values().collect();
+        let busy: HashSet<Partition> = self.busy.borrow().values().cloned().collect();
         let situation = |partition: &Partition| Situation {
             is_busy: busy.contains(partition),
             is_backing_off: self.troubled.get(partition).is_some_and(|backoff| backoff.until > now),
@@ -241,7 +250,7 @@ impl Flusher {
         for task in plan::due(&self.tiers.hot.pending(), policy, room, situation) {
             let partition = task.partition.clone();
             let writing = self.writing.spawn(self.write(task));
-            self.busy.insert(writing.id(), partition);
+            self.busy.send_modify(|busy| _ = busy.insert(writing.id(), partition));
         }
     }
 

@@ -1,9 +1,15 @@
 //! On-demand flush: the caller waits until everything appended before the call is in S3.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task,
+};
 
 use super::{Tiers, partition::WrittenSegment, plan};
 use contracts::{
@@ -18,6 +24,9 @@ use contracts::{
 /// Requests that may wait for the flusher.
 const QUEUE_LEN: usize = 64;
 
+/// The segments that are being written, by their tasks.
+pub(super) type Writing = HashMap<task::Id, Partition>;
+
 type FlushReply = oneshot::Sender<Result<FlushReport, StorageError>>;
 
 /// A request to flush up to these offsets.
@@ -31,12 +40,16 @@ pub struct FlushHandle {
     hot: Arc<dyn Engine>,
     cold: Arc<dyn ColdTier>,
     requests: mpsc::Sender<FlushRequest>,
+    writing: watch::Receiver<Writing>,
 }
 
 impl FlushHandle {
-    pub(super) fn new(tiers: &Tiers) -> (Self, mpsc::Receiver<FlushRequest>) {
+    pub(super) fn new(
+        tiers: &Tiers,
+        writing: watch::Receiver<Writing>,
+    ) -> (Self, mpsc::Receiver<FlushRequest>) {
         let (requests, receiver) = mpsc::channel(QUEUE_LEN);
-        (Self { hot: Arc::clone(&tiers.hot), cold: Arc::clone(&tiers.cold), requests }, receiver)
+        (Self { hot: Arc::clone(&tiers.hot), cold: Arc::clone(&tiers.cold), requests, writing }, receiver)
     }
 }
 
@@ -56,6 +69,18 @@ impl Flush for FlushHandle {
         let request = FlushRequest { ends, reply };
         self.requests.send(request).await.map_err(|_| StorageError::Closed)?;
         answer.await.map_err(|_| StorageError::Closed)?
+    }
+
+    async fn settled(&self, table: &TableName) -> Result<(), StorageError> {
+        // Without an open bucket nothing is being written.
+        self.cold.epoch()?;
+        let mut writing = self.writing.clone();
+        let begun: HashSet<task::Id> = {
+            let now = writing.borrow_and_update();
+            now.iter().filter(|(_, partition)| partition.table == *table).map(|(id, _)| *id).collect()
+        };
+        let settled = writing.wait_for(|now| !begun.iter().any(|id| now.contains_key(id))).await;
+        settled.map(drop).map_err(|_| StorageError::Closed)
     }
 }
 

@@ -185,28 +185,16 @@ impl Recovery {
         Ok(())
     }
 
-    /// Drops what the volume still has of events that are in S3. Some of them may have been erased there
-    /// since this copy of the volume was made, and hot is read first.
+    /// Drops what the volume still has of events that are in S3, from its files too. Some of them may have been
+    /// erased there since this copy of the volume was made, and hot is read first. The files are scrubbed
+    /// whatever was dropped just now: partitions that were taken over dropped theirs before, and an attempt
+    /// before this one may have ended between the two.
     async fn empty_hot(&self) -> Result<(), StorageError> {
-        let mut events = 0;
-        loop {
-            let evicted = self.hot.evict(HotKeep::NOTHING).await?;
-            events += evicted;
-            if evicted == 0 {
-                break;
-            }
-        }
-        if events == 0 {
-            return Ok(());
-        }
-        match self.hot.scrub(Scrub::Everything).await {
-            // Nobody reads it any more, and compaction removes it in time.
-            Err(error) if error.is_retryable() => {
-                warn!(%error, "what this copy of the volume held may stay in its files for a while");
-                Ok(())
-            }
-            scrubbed => scrubbed,
-        }
+        while self.hot.evict(HotKeep::NOTHING).await? > 0 {}
+        crash::point("recovery-emptied");
+        self.hot.scrub(Scrub::Everything).await?;
+        crash::point("recovery-scrubbed");
+        Ok(())
     }
 
     /// Reserves offsets for all partitions.

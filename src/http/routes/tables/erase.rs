@@ -144,7 +144,8 @@ impl<S: Send + Sync> FromRequestParts<S> for ErasurePath {
 /// Their offsets and times stay, and reads show them with `"erased": true`. The hash of an idempotency key
 /// stays too, so that a retry is a duplicate. What a key or a header finds is what is there when it is asked
 /// for; the answer comes once it was found, and that takes as long as a read of the table. The erasure itself
-/// goes on after the answer, and after a restart.
+/// goes on after the answer, and after a restart. Of segments that retention or DELETE removed, and that are
+/// kept for a while, those that hold one of the events are deleted whole.
 #[utoipa::path(
     post,
     path = "/tables/{table}/erase",

@@ -11,7 +11,7 @@ use uuid::Uuid;
 pub(super) use self::pieces::{cut, put};
 use self::{
     pieces::copy_pieces,
-    wanted::{Segments, add_erasures, clip_erasures, close, is_erased_since, narrow},
+    wanted::{Segments, add_erasures, clip_erasures, close, doubtful, is_erased_since, narrow},
 };
 use super::{
     copying::Copier,
@@ -222,21 +222,25 @@ async fn plan(
         from.listed(names::SEGMENTS).await?.into_iter().map(|object| object.key).collect();
     let mut segments = Segments::new(there);
     segments.add_state(&state)?;
-    if note.manifest != past.latest {
-        let (latest, _) = past.state(past.latest).await?;
-        let is_erased = is_erased_since(&state, &latest);
-        segments.add_state(&latest)?;
+    let mut links = Vec::new();
+    let latest = match note.manifest == past.latest {
+        true => None,
+        false => Some(past.state(past.latest).await?.0),
+    };
+    if let Some(latest) = &latest {
+        let is_erased = is_erased_since(&state, latest);
+        segments.add_state(latest)?;
         if is_erased || segments.pieces(&state).is_err() {
             // Merged or erased after that manifest, and expired before the last one: only the links between
             // know of it. They come before the last state, so that is added again.
-            for link in past.behind(note.manifest).await? {
-                segments.add_link(&link)?;
+            links = past.behind(note.manifest).await?;
+            for link in &links {
+                segments.add_link(link)?;
             }
-            segments.add_state(&latest)?;
+            segments.add_state(latest)?;
         }
-        add_erasures(&mut state, &latest);
+        add_erasures(&mut state, latest);
     }
-    clip_erasures(&mut state);
     let pieces = segments.pieces(&state).map_err(|(partition, hole)| {
         StorageError::Refused(format!(
             "the events of {partition} {hole} at manifest {} are not there any more: {} kept them for as \
@@ -245,6 +249,19 @@ async fn plan(
             from.place()
         ))
     })?;
+    if let Some(latest) = &latest
+        && let Some(partition) = doubtful((&state, note.manifest), latest, &links, &pieces)?
+    {
+        return Err(StorageError::Refused(format!(
+            "events of table {} were erased after manifest {}, and {} lacks manifests since then that would \
+             say which segments still hold them. Restore the last state, one behind the missing manifests, \
+             or other tables (--table). Nothing was changed",
+            partition.table,
+            note.manifest,
+            from.place()
+        )));
+    }
+    clip_erasures(&mut state);
     Ok(Restored { state, last, pieces })
 }
 

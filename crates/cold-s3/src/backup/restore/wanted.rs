@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::super::cover::{Piece, cover};
+use super::super::cover::{Piece, Preferred, cover};
 use crate::{
     manifest::{self, Manifest},
     names,
@@ -85,6 +85,53 @@ pub(super) fn is_erased_since(state: &ColdState, latest: &ColdState) -> bool {
     latest.erasures.values().any(|erasure| state.erasures.get(&erasure.id) != Some(erasure))
 }
 
+/// The erasures that a store lists at the least before it forgets old ones, unless `erase.keep` says less.
+const LISTED_ERASURES: usize = 1000;
+
+/// Of the pieces the first of which nobody can tell whether it holds what was erased since manifest `number`:
+/// links behind it are missing, and with them what replaced the piece. What a link behind the last gap added,
+/// or the last state names, was made from what was right by then.
+pub(super) fn doubtful<'a>(
+    (then, number): (&ColdState, u64),
+    latest: &ColdState,
+    links: &[Manifest],
+    pieces: &'a [(Partition, Piece)],
+) -> Result<Option<&'a Partition>, StorageError> {
+    let (mut next, mut behind_gap) = (number + 1, None);
+    for (at, link) in links.iter().enumerate() {
+        if link.number != next {
+            behind_gap = Some(at);
+        }
+        next = link.number + 1;
+    }
+    let Some(behind_gap) = behind_gap else { return Ok(None) };
+    let mut told = BTreeSet::new();
+    for link in &links[behind_gap..] {
+        for entry in &link.changes.added {
+            let damaged = |why: String| StorageError::corrupt(manifest::key(link.number), why);
+            let (partition, meta) = entry.decode().map_err(damaged)?;
+            told.insert(names::key(&partition, &meta)?);
+        }
+    }
+    for (partition, cold) in &latest.partitions {
+        for meta in &cold.segments {
+            told.insert(names::key(partition, meta)?);
+        }
+    }
+    let are_some_forgotten = latest.erasures.len() >= LISTED_ERASURES
+        || then.erasures.keys().any(|id| !latest.erasures.contains_key(id));
+    let is_erased = |table: &TableName| {
+        let mut since = latest.erasures.values().filter(|one| then.erasures.get(&one.id) != Some(*one));
+        are_some_forgotten || since.any(|one| one.table == *table)
+    };
+    for (partition, piece) in pieces {
+        if is_erased(&partition.table) && !told.contains(&names::key(partition, &piece.meta)?) {
+            return Ok(Some(partition));
+        }
+    }
+    Ok(None)
+}
+
 /// The segments that are known and whose objects are there. They are added in the order in which manifests
 /// named them: where something was erased, what is older counts no more.
 pub(super) struct Segments {
@@ -138,7 +185,7 @@ impl Segments {
             let known = self.known.get(partition).map(Vec::as_slice).unwrap_or_default();
             for run in cold.segments.chunk_by(|one, next| one.range.end == next.range.start) {
                 let wanted = OffsetRange::new(run[0].range.start, run[run.len() - 1].range.end);
-                let found = cover(wanted, known);
+                let found = cover(wanted, known, Preferred::Whole);
                 if let Some(hole) = found.holes.first() {
                     return Err((partition.clone(), *hole));
                 }
@@ -152,8 +199,20 @@ impl Segments {
 #[cfg(test)]
 mod tests {
     use super::{super::super::cover::tests::meta, *};
-    use crate::{manifest::ConsumerKey, state::ColdPartition};
-    use contracts::erasure::ErasedPart;
+    use crate::{
+        formats::{
+            self,
+            jsonl::{self, Framing},
+        },
+        manifest::{Changes, ConsumerKey, SegmentEntry},
+        state::ColdPartition,
+    };
+    use contracts::{
+        erasure::ErasedPart,
+        event::{Event, Record},
+        payload::Payload,
+        segment::SegmentId,
+    };
 
     fn partition(table: &str) -> Partition {
         Partition::new(TableName::parse(table).unwrap(), 0)
@@ -236,6 +295,73 @@ mod tests {
         segments.add_state(&state).unwrap();
         segments.add(&partition("a"), &anew).unwrap();
         assert_eq!(segments.pieces(&state), Err((partition("a"), OffsetRange::new(0, 5))));
+    }
+
+    /// A segment of the same name as `meta` has, with an index.
+    fn built(start: u64, end: u64) -> Arc<SegmentMeta> {
+        let id = SegmentId { partition: partition("a"), start, epoch: 1 };
+        let mut builder = formats::find(jsonl::newest(Framing::Zstd)).unwrap().builder(id);
+        for offset in start..end {
+            let event = Event {
+                payload: Payload::text("x"),
+                timestamp_ms: 0,
+                appended_ms: 0,
+                key: None,
+                idempotency_key: None,
+                headers: BTreeMap::new(),
+            };
+            builder.push(&Record { partition: 0, offset, event });
+        }
+        Arc::new(builder.finish().unwrap().meta)
+    }
+
+    #[test]
+    fn what_may_have_been_erased_in_a_gap_is_not_taken() {
+        let link = |number: u64, added: &[Arc<SegmentMeta>]| Manifest {
+            version: manifest::VERSION,
+            number,
+            epoch: 1,
+            nonce: uuid::Uuid::nil(),
+            store_id: uuid::Uuid::nil(),
+            written_ms: 0,
+            checkpoint: 0,
+            lease_secs: 0,
+            awaits_secs: 0,
+            released: false,
+            opens: false,
+            changes: Changes {
+                added: added.iter().map(|meta| SegmentEntry::new(&partition("a"), meta)).collect(),
+                ..Changes::default()
+            },
+            state: None,
+        };
+        let (mut then, mut latest) = (state(), state());
+        narrow(&mut then, &[partition("a").table]).unwrap();
+        // Of what there was the last state names the second; the first was merged, or has expired.
+        latest.partitions.get_mut(&partition("a")).unwrap().segments.remove(0);
+        let piece = |meta: Arc<SegmentMeta>| (partition("a"), Piece { range: meta.range, meta });
+        let (old, kept) = (vec![piece(meta(0, 5, 1))], vec![piece(meta(5, 9, 1))]);
+        let whole = [link(8, &[]), link(9, &[])];
+        let gap = [link(8, &[]), link(11, &[]), link(12, &[])];
+        let found = |latest: &ColdState, links: &[Manifest], pieces: &[(Partition, Piece)]| {
+            doubtful((&then, 7), latest, links, pieces).unwrap().cloned()
+        };
+        assert_eq!(found(&latest, &gap, &old), None, "nothing was erased");
+        let erased = |table: &str| {
+            let asked = Erasure::asked(partition(table).table, vec![ErasedPart::of(0, vec![1])], 7);
+            Erasure { done_ms: Some(9), parts: Vec::new(), ..asked }
+        };
+        for table in ["b", "a"] {
+            let erasure = erased(table);
+            latest.erasures.insert(erasure.id, erasure);
+            let is_told = table == "b";
+            assert_eq!(found(&latest, &gap, &old), (!is_told).then(|| partition("a")), "{table}");
+        }
+        assert_eq!((found(&latest, &whole, &old), found(&latest, &gap, &kept)), (None, None));
+        let added = [link(8, &[]), link(11, &[]), link(12, &[built(0, 5)])];
+        assert_eq!(found(&latest, &added, &old), None, "it was made behind the gap");
+        let before = [link(8, &[built(0, 5)]), link(11, &[])];
+        assert_eq!(found(&latest, &before, &old), Some(partition("a")));
     }
 
     #[test]
