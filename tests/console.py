@@ -33,7 +33,7 @@ ROWS = 500  # of a live list: console.js
 PATIENCE_MS = 60_000
 LONG = "a-name-that-is-as-long-as-a-name-may-be." + "x" * 88
 EVIL = "<script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
-LIVE = "document.querySelector('.live-status').textContent === 'Live'"
+LIVE = "document.querySelector('.live-status').textContent === 'Following'"
 # What a page notes of itself: the policy's refusals, and whatever escapes.
 WATCH = """
 window.refused = [];
@@ -67,6 +67,7 @@ def main():
             without_script(browser, zombi)
             move(browser, zombi)
             live(browser, zombi)
+            unanswered(browser, zombi)
             sign_in(browser, secured, directory, out)
             foreign(browser, zombi)
         finally:
@@ -227,6 +228,10 @@ def keyboard(browser, zombi):
     page.wait_for_url(tab.base + "/console/tables")
     page.keyboard.press("/")
     check(page.evaluate("document.activeElement.name") == "name", "/ leads to the search")
+    page = tab.open("/console")
+    page.keyboard.press("/")
+    page.wait_for_url(tab.base + "/console/tables")
+    page.keyboard.press("/")
     page.keyboard.type("orders")
     page.keyboard.press("Enter")
     page.wait_for_url("**/console/tables?name=orders")
@@ -272,6 +277,9 @@ def state(browser, zombi):
     page.click("[data-live-toggle]")
     until(page, LIVE)
     check("live=1" in page.url and "key=c-3" in page.url, f"the address says that it is live: {page.url}")
+    foot = page.inner_text(".foot")
+    check(page.url in foot and "text/event-stream" in foot, f"so does the foot: {foot}")
+    check(not page.locator("nav.pages").is_visible(), "there are no pages of what is live")
     page.reload()
     until(page, LIVE)
     page.keyboard.press("p")
@@ -295,6 +303,7 @@ def hostile(browser, zombi):
             if summary.is_visible():
                 summary.click()
         check(page.locator("main img, main script").count() == 0, f"{path}: a payload is text")
+        check("offset=" in path or "00 01 02 03 04" in page.inner_text("#events"), f"{path}: bytes are hexadecimal, live too")
         tab.is_clean(path)
     page = tab.open(f"{one}0")
     check("12345678901234567890" in page.inner_text("main"), "numbers stay what they are")
@@ -312,8 +321,12 @@ def without_script(browser, zombi):
     check(not page.locator("[data-live-toggle]").is_visible(), "what needs a script is not offered")
     page.click("nav.pages a[rel=next]")
     check("cursor=" in page.url and page.locator(".event").count() > 0, "and there is a next page")
-    for path in ("/", "/console/tables/orders", "/console/consumers/billing", "/console/health"):
+    for path in ("/", "/console/tables/orders", "/console/health", "/console/consumers/billing"):
         tab.open(path)
+    for to, fields in (("earliest", [False, False]), ("time", [True, False]), ("offset", [True, True])):
+        page.locator("select[name=to]").first.select_option(to)
+        shown = [page.locator(f"input[name={name}]").first.is_visible() for name in ("value", "partition")]
+        check(shown == fields, f"a form asks for what counts: {to} {shown}")
     check(not tab.errors and not tab.foreign, f"without a script: {tab.errors} {tab.foreign}")
     tab.close()
     say("no script all pages work but for what is live")
@@ -359,6 +372,20 @@ def live(browser, zombi):
     tab.is_clean("a live list")
     tab.close()
     say(f"live      20,000 events, {ROWS} rows, {used[1] >> 20} MiB used")
+
+
+def unanswered(browser, zombi):
+    """Numbers that are old say so, and no longer than they are."""
+    tab = Tab(browser, zombi)
+    page = tab.open("/")
+    page.wait_for_selector(".chart canvas")
+    said = "document.querySelector('[data-verdict]').textContent.includes('No answer from the server; the numbers are from before')"
+    page.route("**/console/api/**", lambda route: route.abort())
+    until(page, said)
+    page.unroute("**/console/api/**")
+    until(page, f"!{said}")
+    tab.close()
+    say("no answer is said on the overview")
 
 
 def sign_in(browser, zombi, directory, out):

@@ -48,6 +48,8 @@ def main():
             zombi.kill()
             zombi.start()
             read_back(zombi, expected, events)
+            if not data.startswith(directory):
+                append_file(zombi, arguments.zombi, data, expected, events)
             send_again(zombi, data, min(20_000, events))
             say(f"memory    peak {zombi.peak_rss_mib()} MiB")
             check(zombi.peak_rss_mib() < 512, "peak memory is under 512 MiB")
@@ -109,6 +111,18 @@ def read_back(zombi, expected, events):
     found = digest(records)
     check(found == expected, f"counts and hashes are equal:\n  sent {expected}\n  read {found}")
     say("compared  " + ", ".join(f"partition {number}: {count:,} {sha[:12]}" for number, (count, sha) in sorted(found.items())))
+
+
+def append_file(zombi, binary, data, expected, events):
+    """The same file by the command line, into a table of its own."""
+    started, table = time.monotonic(), f"{TABLE}-appended"
+    command = [binary, "append", table, "--file", data, "--format", "records", "--url", f"http://127.0.0.1:{zombi.port}", "-o", "json"]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    check(ran.returncode == 0, f"zombi append: {ran.returncode} {ran.stdout} {ran.stderr}")
+    summary = json.loads(ran.stdout)
+    check((summary["count"], summary["duplicates"]) == (events, 0), f"every event was new: {summary}")
+    report("append", events, started)
+    check(digest(zombi.pages(table)) == expected, "what zombi append has sent is what is in the file")
 
 
 def send_again(zombi, data, count):
@@ -197,15 +211,15 @@ class Zombi:
         response = connection.getresponse()
         return response.status, json.loads(response.read())
 
-    def pages(self):
-        connection, path = self.connect(), f"/tables/{TABLE}?limit=10000"
+    def pages(self, table=TABLE):
+        connection, path = self.connect(), f"/tables/{table}?limit=10000"
         while True:
             status, page = self.request("GET", path, connection)
             check(status == 200, f"a page: {status} {page if status != 200 else ''}")
             yield from page["records"]
             if not page["has_more"]:
                 return
-            path = f"/tables/{TABLE}?limit=10000&cursor={page['next_cursor']}"
+            path = f"/tables/{table}?limit=10000&cursor={page['next_cursor']}"
 
     def partitions(self):
         return self.request("GET", f"/tables/{TABLE}/partitions")[1]["partitions"]

@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use super::{client::ClientError, exit};
+use super::{client::ClientError, exit, output::tell};
 
 /// Why a command has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -39,8 +39,18 @@ impl Unanswered {
     }
 }
 
-/// Runs such a command on the standard output.
+/// Runs a command on the standard output that only shows something: whoever has enough of it is served.
+pub(super) fn show(command: impl FnOnce(&mut dyn Write) -> Result<u8, Unanswered>) -> ExitCode {
+    on_stdout(exit::DONE, command)
+}
+
+/// Runs a command on the standard output whose end says how it went. Whoever does not read that far has not
+/// been told that it went well.
 pub(super) fn say(command: impl FnOnce(&mut dyn Write) -> Result<u8, Unanswered>) -> ExitCode {
+    on_stdout(exit::FAILED, command)
+}
+
+fn on_stdout(if_closed: u8, command: impl FnOnce(&mut dyn Write) -> Result<u8, Unanswered>) -> ExitCode {
     let mut out = io::stdout().lock();
     let said = command(&mut out).and_then(|code| {
         out.flush()?;
@@ -48,8 +58,7 @@ pub(super) fn say(command: impl FnOnce(&mut dyn Write) -> Result<u8, Unanswered>
     });
     match said {
         Ok(code) => ExitCode::from(code),
-        // The reader has seen enough, but not how it ends: that is no success.
-        Err(error) if error.is_of_a_closed_pipe() => ExitCode::from(exit::FAILED),
+        Err(error) if error.is_of_a_closed_pipe() => ExitCode::from(if_closed),
         Err(error) => say_failed(&error),
     }
 }
@@ -68,15 +77,13 @@ pub(super) fn ask(command: impl AsyncFnOnce() -> Result<u8, Unanswered>) -> Exit
     }
 }
 
-#[allow(clippy::print_stderr)] // commands speak to a person
 fn say_failed(error: &Unanswered) -> ExitCode {
-    eprintln!("zombi: {error}");
+    tell(error);
     ExitCode::from(error.exit_code())
 }
 
 /// Says what is wrong with the command line or a setting.
-#[allow(clippy::print_stderr)] // commands speak to a person
 pub(super) fn say_usage(error: &dyn Display) -> ExitCode {
-    eprintln!("zombi: {error}");
+    tell(error);
     ExitCode::from(exit::USAGE)
 }

@@ -149,7 +149,8 @@ impl ClientFlags {
     pub(super) fn session(self, endurance: Endurance, status: StatusLine) -> Result<Session, Unanswered> {
         let mut environment = settings::environment();
         let mut of_environment = |name: &str| environment.remove(name).filter(|value| !value.is_empty());
-        let url = self.url.or_else(|| of_environment(settings::ENV_URL));
+        let of_flag = self.url.map(|url| (url, "--url"));
+        let url = of_flag.or_else(|| of_environment(settings::ENV_URL).map(|url| (url, settings::ENV_URL)));
         let token_file = self.token_file.or_else(|| of_environment(settings::ENV_TOKEN_FILE).map(Into::into));
         let patience = match (endurance, self.timeout) {
             (Endurance::Asks, timeout) => Patience::asking(timeout.unwrap_or(TIMEOUT)),

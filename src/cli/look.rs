@@ -5,12 +5,43 @@ use std::{
     process::ExitCode,
 };
 
-use super::{exit, flags::SettingFlags};
+use super::{exit, flags::SettingFlags, output::tell};
 use crate::{
     inspect::InspectError,
     settings::{Reads, Settings},
 };
 use contracts::crash;
+
+/// An output whose reader may go, `| head`, while the command goes on: how it ends is still to be told.
+pub(super) struct UntilClosed<'a> {
+    out: &'a mut dyn Write,
+    is_closed: bool,
+}
+
+impl<'a> UntilClosed<'a> {
+    pub(super) fn new(out: &'a mut dyn Write) -> Self {
+        Self { out, is_closed: false }
+    }
+}
+
+impl Write for UntilClosed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_closed {
+            return Ok(bytes.len());
+        }
+        match self.out.write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.is_closed = true;
+                Ok(bytes.len())
+            }
+            written => written,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.is_closed { Ok(()) } else { self.out.flush() }
+    }
+}
 
 /// Runs a command that works on the bucket.
 pub(super) fn look(
@@ -31,16 +62,43 @@ pub(super) fn look(
     })
 }
 
-#[allow(clippy::print_stderr)] // commands speak to a person
 fn say_looked(looked: Result<(), InspectError>) -> ExitCode {
     match looked {
         Ok(()) => ExitCode::SUCCESS,
         // The reader has seen enough: `| head`.
         Err(InspectError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("zombi: {error}");
+            tell(&error);
             let is_usage = matches!(error, InspectError::Usage(_));
             ExitCode::from(if is_usage { exit::USAGE } else { exit::FAILED })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pipe whose reader has gone.
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    }
+
+    #[test]
+    fn a_command_goes_on_where_nobody_reads_it_any_more() {
+        let mut closed = Closed;
+        let mut out = UntilClosed::new(&mut closed);
+        for _ in 0..3 {
+            writeln!(out, "WRONG").unwrap();
+        }
+        out.flush().unwrap();
     }
 }

@@ -35,7 +35,7 @@ use std::{
 use clap::{Parser, Subcommand};
 
 use self::{
-    answer::{Unanswered, ask, say},
+    answer::{Unanswered, ask, say, show},
     append::AppendArgs,
     auth::{AuthCommand, TokenCommand},
     bench::BenchArgs,
@@ -78,10 +78,18 @@ mod exit {
 #[command(
     version = VERSION,
     after_help = "\
-Settings, for the commands that read them: defaults < --config file < ZOMBI_* environment < flags. \
-`zombi config print` shows them all.
+Three kinds of commands:
+  server  serve, config: they read all settings
+  store   backup, restore, salvage, verify, segment, manifest, auth, token: of the settings they read s3.*, \
+auth.*, cluster.* and data_dir, and token none
+  client  append, read, tail, tables, table, consumers, consumer, segments, flush, bench, completions: they \
+read no settings, only their flags, ZOMBI_URL and ZOMBI_TOKEN_FILE
 
-Exit codes: 0; 1 if the answer is no, or there is none; 2 for a wrong command line."
+Settings: defaults < --config file < ZOMBI_* environment < flags. `zombi config print` shows them all.
+
+Exit codes: 0; 1 if the answer is no, or there is none; 2 for a wrong command line, setting or file. Of serve, \
+too: 3 if a write to the volume failed, 4 if another writer has taken over the bucket. 130 and 143 if SIGINT \
+or SIGTERM has ended an append."
 )]
 struct Cli {
     #[command(flatten, next_help_heading = "Settings")]
@@ -214,7 +222,7 @@ pub fn run() -> ExitCode {
         Command::Server(command) => run_server_command(command, settings),
         Command::Store(command) => run_store_command(command, settings),
         Command::Client(command) => ask(async || Box::pin(run_client_command(command, client)).await),
-        Command::Completions(args) => say(|out| completions::print(&args, out)),
+        Command::Completions(args) => show(|out| completions::print(&args, out)),
     }
 }
 
@@ -223,7 +231,7 @@ fn run_server_command(command: ServerCommand, before: SettingFlags) -> ExitCode 
         ServerCommand::Serve { settings } => settings.over(before).with_settings(Reads::All, serve::serve),
         ServerCommand::Config { command: ConfigCommand::Print { settings } } => {
             let settings = settings.over(before);
-            settings.with_settings(Reads::All, |settings| say(|out| print_settings(&settings, out)))
+            settings.with_settings(Reads::All, |settings| show(|out| print_settings(&settings, out)))
         }
         ServerCommand::Config { command: ConfigCommand::Check { files, settings } } => settings
             .over(before)
@@ -243,6 +251,9 @@ fn run_store_command(command: StoreCommand, before: SettingFlags) -> ExitCode {
             .over(before)
             .with_settings(Reads::Store, |settings| say(|out| auth::can(&settings, &question, out))),
         // Without settings: it works wherever the binary is.
+        StoreCommand::Token { .. } if before.is_any() => {
+            refuse_flags("--config, --data-dir, --port and --set", "commands that read settings")
+        }
         StoreCommand::Token { command: TokenCommand::New { name } } => {
             say(|out| auth::new_token(&name, out, &mut io::stderr()))
         }

@@ -88,6 +88,9 @@ pub(super) async fn read(args: ReadArgs, before: ClientFlags) -> Result<u8, Unan
         status.say(&format!("{} events", text::count(count)));
     }
     status.end();
+    if count == 0 && output.is_for_people() {
+        status.note("there is no such event");
+    }
     Ok(exit::DONE)
 }
 

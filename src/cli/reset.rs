@@ -171,10 +171,14 @@ async fn only_partition(session: &Session, table: &TableName) -> Result<u32, Una
 fn print(session: &mut Session, args: &ResetArgs, answer: &ServerAnswer) -> Result<(), Unanswered> {
     let ResetAnswer { offsets } = session.client.parse(answer)?;
     let shown = |offset: Option<u64>| offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string());
+    let after = |moved: &MovedOffset| match moved.new {
+        new @ Some(_) if new != moved.old => shown(new),
+        _ => "stays".to_owned(),
+    };
     let item = |moved: &MovedOffset| ShownItem {
         name: format!("{}/{}", args.table, moved.partition),
         json: String::new(),
-        cells: vec![args.table.to_string(), moved.partition.to_string(), shown(moved.old), shown(moved.new)],
+        cells: vec![args.table.to_string(), moved.partition.to_string(), shown(moved.old), after(moved)],
     };
     let items: Vec<ShownItem> = if session.output.is_for_people() {
         offsets.iter().map(item).collect()

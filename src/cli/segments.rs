@@ -78,20 +78,26 @@ pub(super) async fn list(args: SegmentsArgs, before: ClientFlags) -> Result<u8, 
         .with_some("since", args.since.map(|since| since.parameter(now_ms)))
         .with_some("until", args.until.map(|until| until.parameter(now_ms)));
     let mut after = None;
+    let mut count = 0;
     loop {
         let call = first.clone().with_some("after", after);
         let page: SegmentsPage = session.client.ask_json(&call).await?;
         let items =
             page.segments.iter().map(|segment| item(&session, segment)).collect::<Result<Vec<_>, _>>()?;
+        count += items.len();
         if !items.is_empty() {
             session.output.items(COLUMNS, &items)?;
             session.output.flush()?;
         }
         after = page.next.filter(|_| page.has_more).map(|next| as_parameter(&next));
         if after.is_none() {
-            return Ok(exit::DONE);
+            break;
         }
     }
+    if count == 0 && session.output.is_for_people() {
+        session.status.note("no event of this table is in S3 yet, or none that is asked for");
+    }
+    Ok(exit::DONE)
 }
 
 /// The value of a parameter, which is text or a number.

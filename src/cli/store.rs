@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use super::{
     care::{self, RebuildArgs},
     flags::SettingFlags,
-    look::look,
+    look::{UntilClosed, look},
     output::StatusLine,
 };
 use crate::{inspect, settings::Settings};
@@ -64,7 +64,7 @@ pub(super) fn verify(args: VerifyArgs, before: SettingFlags) -> ExitCode {
             return inspect::list(&*place, table.as_deref(), out).await;
         }
         let status = StatusLine::of_bytes(0);
-        let verified = inspect::verify(&*place, json, &status, out).await;
+        let verified = inspect::verify(&*place, json, &status, &mut UntilClosed::new(out)).await;
         status.end();
         verified
     })

@@ -51,14 +51,22 @@ pub(super) async fn tail(args: TailArgs, before: ClientFlags) -> Result<u8, Unan
     let last = ("last".to_owned(), args.last.max(1).to_string());
     let parameters: Vec<(String, String)> = filters.chain([last]).collect();
     let mut pages = PageReader::new(client, args.table.clone(), parameters.clone(), None);
+    let mut count = 0;
     while let Some(page) = pages.next().await? {
         note_lost(status, &page.lost);
+        count += page.records.len();
         if args.last > 0 {
             output.records(args.table.as_str(), &page.records)?;
             output.flush()?;
         }
     }
+    if let Some(most) = pages.last().filter(|most| *most < args.last) {
+        status.note(&format!("the server shows no more than {most} of the last events: limits.page_records"));
+    }
     if !args.follow {
+        if count == 0 && output.is_for_people() {
+            status.note("there is no such event");
+        }
         return Ok(exit::DONE);
     }
     let place = pages.cursor().map(str::to_owned);

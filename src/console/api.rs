@@ -185,7 +185,6 @@ pub(super) struct ApiTotals {
 /// `GET /settings`.
 #[derive(Debug, Deserialize)]
 pub(super) struct ApiSettings {
-    pub(super) version: String,
     pub(super) settings: Vec<ApiSetting>,
 }
 

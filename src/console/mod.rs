@@ -54,7 +54,8 @@ pub(crate) fn routes(state: &AppState, settings: ConsoleSettings, has_tls: bool)
         has_tls,
         places: Semaphore::new(PAGES_AT_ONCE),
     };
-    table_of_pages(state).with_state(Arc::new(console)).merge(http::console_api(state))
+    let pages = table_of_pages(state).with_state(Arc::new(console)).merge(http::console_api(state));
+    pages.with_error_page(visit::error_page)
 }
 
 fn table_of_pages(state: &AppState) -> RouteTable<Arc<Console>> {

@@ -35,6 +35,8 @@ pub(super) struct Visit<'a> {
     pub(super) visitor: &'a Visitor,
     /// What was asked, as commands that ask the same.
     commands: Vec<String>,
+    /// The command that follows what is live.
+    live: Option<String>,
     /// Taken when the first answer comes: whatever waits for S3 holds no place that other pages need.
     place: Option<SemaphorePermit<'a>>,
 }
@@ -62,7 +64,7 @@ impl Refused {
 impl Console {
     /// Begins a page.
     pub(super) fn visit<'a>(&'a self, visitor: &'a Visitor) -> Visit<'a> {
-        Visit { console: self, visitor, commands: Vec::new(), place: None }
+        Visit { console: self, visitor, commands: Vec::new(), live: None, place: None }
     }
 
     /// Whether the visitor's cookie may go over TLS only.
@@ -85,6 +87,24 @@ impl Visit<'_> {
     pub(super) async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Refused> {
         self.commands.push(self.command(path, None));
         self.ask(path, None).await
+    }
+
+    /// Asks for more of what is shown by a command already, or perhaps not at all.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub(super) async fn more<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Refused> {
+        self.ask(path, None).await
+    }
+
+    /// Puts the command that asks for a path at the foot of the page.
+    pub(super) fn note(&mut self, path: &str) {
+        self.commands.push(self.command(path, None));
+    }
+
+    /// Puts the command that follows a path there, for while the page is live.
+    pub(super) fn note_live(&mut self, path: &str) {
+        self.live = Some(self.curl("-sN -H 'Accept: text/event-stream'", path, ""));
     }
 
     /// Asks for the metrics.
@@ -146,58 +166,83 @@ impl Visit<'_> {
 
     /// The command that asks for a path.
     pub(super) fn command(&self, path: &str, body: Option<&str>) -> String {
+        let body = body.map(|body| format!(" --json {}", shell_quoted(body))).unwrap_or_default();
+        self.curl("-s", path, &body)
+    }
+
+    fn curl(&self, flags: &str, path: &str, body: &str) -> String {
         let url = shell_quoted(&format!("{}{path}", self.console.origin(self.visitor)));
         let token =
             if self.console.state.gate.is_some() { " -H \"Authorization: Bearer $TOKEN\"" } else { "" };
-        let body = body.map(|body| format!(" --json {}", shell_quoted(body))).unwrap_or_default();
-        format!("curl -s {url}{token}{body}")
+        format!("curl {flags} {url}{token}{body}")
     }
 
     /// The page as an answer. Whoever is not known is asked to sign in.
     pub(super) fn answer(&self, place: NavItem, shown: Result<Shown, Refused>) -> Response {
         let (status, shown) = match shown {
             Ok(shown) => (StatusCode::OK, shown),
-            Err(refused) if refused.status == StatusCode::UNAUTHORIZED => return self.ask_to_sign_in(),
+            Err(refused) if refused.status == StatusCode::UNAUTHORIZED => {
+                return see(&way_in(&self.visitor.address));
+            }
             Err(refused) => {
                 let title = refused.problem.title.clone();
-                (refused.status, Shown { title, body: self.refusal(&refused) })
+                (refused.status, Shown { title, body: refusal(&refused.problem) })
             }
         };
         let gate = self.console.state.gate.as_ref();
         let session = sessions::cookie(self.visitor.headers());
         let principal = gate.zip(session).and_then(|(gate, id)| gate.signed_in(id));
+        // Whoever is let in without a name may have one.
+        let is_nobody = gate.is_some() && principal.is_none() && place != NavItem::SignIn;
         let frame = PageFrame {
             place,
             title: &shown.title,
+            sign_in: is_nobody.then(|| way_in(&self.visitor.address)),
+            live: self.live.as_deref(),
             principal: principal.map(|principal| principal.to_string()),
             address: format!("{}{}", self.console.origin(self.visitor), self.visitor.address),
             commands: &self.commands,
         };
         of_console(pages::page(status, view::layout(&frame, &shown.body)))
     }
+}
 
-    fn ask_to_sign_in(&self) -> Response {
-        let next = query_value(&self.visitor.address);
-        see(&format!("{PATH}/sign-in?next={next}"))
-    }
+/// Where to sign in, and then to go on with an address of ours.
+pub(super) fn way_in(next: &str) -> String {
+    format!("{PATH}/sign-in?next={}", query_value(next))
+}
 
-    /// A refusal, as a page shows it.
-    fn refusal(&self, refused: &Refused) -> Markup {
-        let ApiProblem { title, detail, code, request_id, .. } = &*refused.problem;
-        html! {
-            h1 { (title) }
-            div.notice.bad role="alert" {
-                p { (detail) }
-                @if !code.is_empty() {
-                    p.muted {
-                        "Code " a href=(format!("/docs/errors#{code}")) { code { (code) } }
-                        ", request " code { (request_id) }
-                    }
+/// A refusal, as a page shows it.
+fn refusal(problem: &ApiProblem) -> Markup {
+    let ApiProblem { title, detail, code, request_id, .. } = problem;
+    html! {
+        h1 { (title) }
+        div.notice.bad role="alert" {
+            p { (detail) }
+            @if !code.is_empty() {
+                p.muted {
+                    "Code " a href=(format!("/docs/errors#{code}")) { code { (code) } }
+                    ", request " code { (request_id) }
                 }
             }
-            p { a href=(PATH) { "To the overview" } }
         }
+        p { a href=(PATH) { "To the overview" } }
     }
+}
+
+/// The page of an error that comes before any of our pages, or instead of it.
+pub(super) fn error_page(status: StatusCode, problem: &[u8]) -> Response {
+    let Refused { problem, .. } = refused(status, problem);
+    let frame = PageFrame {
+        place: NavItem::Elsewhere,
+        title: &problem.title,
+        principal: None,
+        sign_in: None,
+        address: String::new(),
+        commands: &[],
+        live: None,
+    };
+    of_console(pages::page(status, view::layout(&frame, &refusal(&problem))))
 }
 
 fn refused(status: StatusCode, body: &[u8]) -> Refused {

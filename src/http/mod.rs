@@ -15,6 +15,7 @@ pub mod connection;
 mod context;
 pub mod encode;
 mod error;
+mod error_page;
 pub mod extract;
 pub mod filters;
 mod forwarded;

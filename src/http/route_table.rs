@@ -19,6 +19,7 @@ use utoipa_axum::router::UtoipaMethodRouter;
 
 use super::{
     connection::Connection,
+    error_page::{self, ErrorPage},
     route::{AnswerFuture, Endpoint, Route, Surroundings},
     surround::surround,
 };
@@ -41,6 +42,7 @@ pub(crate) struct RouteTable<S = ()> {
     surroundings: Arc<Surroundings>,
     description: OpenApi,
     routes: Vec<AddedRoute<S>>,
+    error_page: Option<ErrorPage>,
 }
 
 /// A route of a table that is not finished.
@@ -66,6 +68,8 @@ pub struct Routes {
     paths: matchit::Router<Vec<Route>>,
     /// Answers requests for paths that no route has.
     otherwise: Route,
+    /// Shows errors where people look.
+    error_page: Option<ErrorPage>,
 }
 
 impl<S> RouteTable<S>
@@ -74,7 +78,7 @@ where
 {
     /// A table without routes.
     pub(super) fn new(surroundings: Arc<Surroundings>) -> Self {
-        Self { surroundings, description: OpenApi::default(), routes: Vec::new() }
+        Self { surroundings, description: OpenApi::default(), routes: Vec::new(), error_page: None }
     }
 
     /// A table without routes whose description begins with `description`.
@@ -173,18 +177,25 @@ where
 
     /// Gives the handlers their state.
     pub(crate) fn with_state(self, state: S) -> RouteTable {
-        let Self { surroundings, description, routes } = self;
+        let Self { surroundings, description, routes, error_page } = self;
         let routes = routes.into_iter().map(|AddedRoute { route, surroundings, endpoint }| {
             let endpoint = endpoint(state.clone());
             AddedRoute { route, surroundings, endpoint: Box::new(|()| endpoint) as Stateless<()> }
         });
-        RouteTable { routes: routes.collect(), surroundings, description }
+        RouteTable { routes: routes.collect(), surroundings, description, error_page }
     }
 
     /// Adds the routes of another table, with their own surroundings.
     pub(crate) fn merge(mut self, other: Self) -> Self {
         self.routes.extend(other.routes);
+        self.error_page = self.error_page.or(other.error_page);
         self.description.merge(other.description);
+        self
+    }
+
+    /// Shows errors as pages where people look, also at paths that no route takes.
+    pub(crate) fn with_error_page(mut self, page: ErrorPage) -> Self {
+        self.error_page = Some(page);
         self
     }
 
@@ -246,7 +257,7 @@ impl RouteTable {
                 panic!("route {path}: {error}");
             }
         }
-        Routes { paths, otherwise: unmatched }
+        Routes { paths, otherwise: unmatched, error_page: self.error_page }
     }
 }
 
@@ -283,8 +294,13 @@ impl Routes {
     pub async fn answer(&self, request: Request, connection: Arc<Connection>) -> Response {
         let started = Instant::now();
         let is_head = request.method() == Method::HEAD;
+        let page = self.error_page.filter(|_| error_page::is_looked_at(request.uri().path()));
         let (route, parameters) = self.find(&request);
         let response = surround(started, route, parameters, request, connection).await;
+        let response = match page {
+            Some(page) => Box::pin(error_page::shown(page, response)).await,
+            None => response,
+        };
         if is_head { without_body(response) } else { response }
     }
 
@@ -301,7 +317,7 @@ impl Routes {
 impl From<Router> for Routes {
     fn from(router: Router) -> Self {
         let otherwise = Route::without_verb("unmatched", Arc::default(), of_router(router));
-        Self { paths: matchit::Router::new(), otherwise }
+        Self { paths: matchit::Router::new(), otherwise, error_page: None }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use figment::{
     Figment, Metadata, Profile, Provider,
-    providers::{Format, Serialized, Yaml},
+    providers::{Data, Format, Serialized, Yaml},
     value::{Dict, Map, Value},
 };
 
@@ -50,9 +50,12 @@ pub enum Reads {
 
 impl Reads {
     fn wants(self, key: &str) -> bool {
-        self == Self::All
-            || key == "data_dir"
-            || key.split_once('.').is_some_and(|(section, _)| STORE_SECTIONS.contains(&section))
+        self.wants_member(key.split_once('.').map_or(key, |(section, _)| section))
+    }
+
+    /// The same for a section, or a setting that stands in none.
+    fn wants_member(self, name: &str) -> bool {
+        self == Self::All || name == "data_dir" || STORE_SECTIONS.contains(&name)
     }
 
     /// Whether an unknown variable is reported as a mistake: only if it must be meant for this command, and
@@ -90,11 +93,11 @@ impl Settings {
         if let Some(path) = file.or(named_file) {
             let text = std::fs::read_to_string(&path)
                 .map_err(|error| BadSettings(format!("config file {}: {error}", path.display())))?;
-            let checked = check_yaml(&text)
+            let checked = check_yaml(&text, reads)
                 .map_err(|why| BadSettings(format!("config file {}: {why}", path.display())))?;
             // An empty file is not a mapping; it means the defaults.
             if checked == Contents::Settings {
-                figment = figment.merge(Yaml::file_exact(path));
+                figment = figment.merge(PartOfFile { file: Yaml::file_exact(path), reads });
             }
         }
         let figment = figment
@@ -217,16 +220,19 @@ enum Contents {
 }
 
 /// Checks what figment lets pass: of two equal keys it takes the last, and a list passes for a section, by
-/// the order of its settings.
-fn check_yaml(text: &str) -> Result<Contents, String> {
+/// the order of its settings. What the command does not read is not looked at.
+fn check_yaml(text: &str, reads: Reads) -> Result<Contents, String> {
     // serde_yaml fails on a text without a single value: it finds no document.
     if text.lines().all(|line| matches!(line.trim(), "" | "---") || line.trim_start().starts_with('#')) {
         return Ok(Contents::Nothing);
     }
     // serde_yaml refuses a duplicate key.
-    let file: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
+    let mut file: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
     if file.is_null() {
         return Ok(Contents::Nothing);
+    }
+    if let Some(members) = file.as_mapping_mut() {
+        members.retain(|name, _| name.as_str().is_none_or(|name| reads.wants_member(name)));
     }
     check_sections("", &file, &Settings::default().values().into())?;
     Ok(Contents::Settings)
@@ -248,6 +254,26 @@ fn check_sections(key: &str, found: &serde_yaml::Value, default: &serde_json::Va
         check_sections(&key, found, default)?;
     }
     Ok(())
+}
+
+/// What a command reads of a file of settings.
+struct PartOfFile {
+    file: Data<Yaml>,
+    reads: Reads,
+}
+
+impl Provider for PartOfFile {
+    fn metadata(&self) -> Metadata {
+        self.file.metadata()
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let mut data = self.file.data()?;
+        for members in data.values_mut() {
+            members.retain(|name, _| self.reads.wants_member(name));
+        }
+        Ok(data)
+    }
 }
 
 /// Settings that come as text. They are parsed as numbers or booleans where the default is one.
@@ -453,6 +479,24 @@ mod tests {
             let text = load(&[(name, "x")]).unwrap_err().to_string();
             assert!(text.contains(name), "{text}");
         }
+    }
+
+    #[test]
+    fn commands_about_the_store_read_no_more_than_that_of_a_file() {
+        let of_others = "port: often\nflush: {interval_secs: -1}\nof_the_future: [1]\n";
+        let (_dir, path) = file(&format!("{of_others}data_dir: /data\ns3:\n  bucket: events\n"));
+        let settings = Settings::load(path.clone(), vec![], vec![], Reads::Store).unwrap();
+        assert_eq!(settings.s3.bucket.as_deref(), Some("events"));
+        assert_eq!(settings.process.data_dir, std::path::Path::new("/data"));
+        assert_eq!(settings.flush, Settings::default().flush);
+        assert!(Settings::load(path, vec![], vec![], Reads::All).is_err());
+        for text in ["s3: {bukket: events}\n", "s3: 3\n", "data_dir: [1]\n", "auth: {mode: maybe}\n"] {
+            let (_dir, path) = file(&format!("{of_others}{text}"));
+            let said = Settings::load(path, vec![], vec![], Reads::Store).unwrap_err().to_string();
+            assert!(said.contains("zombi.yaml"), "{text}: {said}");
+        }
+        let (_dir, path) = file(of_others);
+        assert_eq!(Settings::load(path, vec![], vec![], Reads::Store).unwrap(), Settings::default());
     }
 
     #[test]

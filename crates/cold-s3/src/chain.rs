@@ -31,6 +31,7 @@ use contracts::{
     fence::{Fence, LEASE_MARGIN},
     journal::Journal,
     manifests::{BucketEmptied, Takeover},
+    metrics,
 };
 
 /// A link and its bytes.
@@ -145,6 +146,8 @@ impl Chain {
                     fence.hold_until(until);
                 }
                 fence.renew(began);
+                // Nothing was flushed since the writer before this one had done so.
+                last.iter().for_each(|last| metrics::manifest_published(last.written_ms));
                 Ok(Self { fence, awaits_until: Some(until), ..chain })
             }
             Some(key) => Err(StorageError::Fenced(format!("{key} existed before manifest {number}"))),
@@ -330,6 +333,7 @@ impl Chain {
         self.state.write().apply(manifest)?;
         self.unsettled = None;
         self.last = manifest.number;
+        metrics::last_manifest(manifest.number);
         self.follows = Some(self.nonce);
         self.links.add(manifest.number, manifest.written_ms);
         self.checkpoint = manifest.checkpoint;

@@ -120,6 +120,23 @@ impl CommandLine {
         RunningCommand { stdin: child.stdin.take(), lines, child }
     }
 
+    /// Runs it with its standard error on a terminal of so many columns, which is in `err`, and its standard
+    /// output in a pipe.
+    pub async fn watched(&self, columns: u16) -> Ran {
+        let (master, slave) = terminal(columns).unwrap();
+        let mut command = self.build();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(slave);
+        let child = command.spawn().unwrap();
+        drop(command); // and with it this process's end
+        let reading = task::spawn_blocking(move || read_all(File::from(master)));
+        let output = timeout(PATIENCE, child.wait_with_output());
+        let output = output.await.unwrap_or_else(|_| panic!("{self:?} does not end by itself")).unwrap();
+        let err = timeout(PATIENCE, reading).await.expect("the terminal is closed").unwrap();
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        eprintln!("  client| {:?} watched: {:?}\n{out:.2000}{err:.2000}", self.words, output.status.code());
+        Ran { code: output.status.code(), out, err: err.replace("\r\n", "\n") }
+    }
+
     /// Runs it on a terminal of so many columns, with nothing on its standard input.
     pub async fn on_terminal(&self, columns: u16) -> Ran {
         let (master, slave) = terminal(columns).unwrap();
@@ -153,6 +170,17 @@ impl RunningCommand {
     pub async fn closed(mut self) -> Option<i32> {
         drop((self.stdin.take(), self.lines));
         timeout(PATIENCE, self.child.wait()).await.expect("it ends in time").unwrap().code()
+    }
+
+    /// Closes its standard output, then sends it a signal, and waits until it ends: its code.
+    pub async fn stopped_unread(self, name: &str) -> Option<i32> {
+        let Self { mut child, stdin, lines } = self;
+        drop(lines);
+        let pid = child.id().expect("it runs").to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().await.unwrap().success());
+        let status = timeout(PATIENCE, child.wait()).await.expect("it ends in time").unwrap();
+        drop(stdin);
+        status.code()
     }
 
     /// Waits until it ends: its code, and what it still printed.

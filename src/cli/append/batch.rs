@@ -3,7 +3,7 @@
 use super::{
     input::InputLine,
     keys::KeyRule,
-    records::{Additions, BadLine, LineFormat, write_record},
+    records::{Additions, BadLine, LineFormat, is_erased, write_record},
 };
 
 /// Events and bytes of a batch, both well below what a server takes by default.
@@ -28,20 +28,27 @@ pub(super) struct BatchBuilder {
     keys: KeyRule,
     records: Vec<PreparedRecord>,
     bytes: usize,
+    /// Lines that were left out, of all batches.
+    erased: u64,
 }
 
 impl BatchBuilder {
     pub(super) fn new(format: LineFormat, additions: Additions, keys: KeyRule) -> Self {
-        Self { format, additions, keys, records: Vec::new(), bytes: 0 }
+        Self { format, additions, keys, records: Vec::new(), bytes: 0, erased: 0 }
     }
 
-    /// Adds the event of a line. A blank line is one only where lines are text.
+    /// Adds the event of a line. A blank line is one only where lines are text; of an erased event nothing is
+    /// left that could be sent.
     ///
     /// # Errors
     /// [`BadLine`].
     pub(super) fn push(&mut self, line: &InputLine) -> Result<(), BadLine> {
         let InputLine { number, bytes } = line;
         if self.format != LineFormat::Text && bytes.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        if self.format == LineFormat::Records && is_erased(bytes) {
+            self.erased += 1;
             return Ok(());
         }
         let key = self.keys.choose(*number, bytes)?;
@@ -58,6 +65,11 @@ impl BatchBuilder {
 
     pub(super) fn is_empty(&self) -> bool {
         self.records.is_empty()
+    }
+
+    /// How many lines were left out.
+    pub(super) fn erased(&self) -> u64 {
+        self.erased
     }
 
     /// The batch, and begins the next.
@@ -104,5 +116,24 @@ mod tests {
             builder.push(&line(2, b" \t")).unwrap();
             assert_eq!(builder.take().len(), count, "{format:?}");
         }
+    }
+
+    #[test]
+    fn erased_events_are_left_out_and_counted() {
+        let mut records = builder(LineFormat::Records);
+        for (number, text) in [
+            r#"{"payload":null,"erased":true,"partition":0,"offset":0}"#,
+            r#"{"payload":{"erased":true}}"#,
+            r#"{"payload":1,"erased":false}"#,
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            records.push(&line(number as u64 + 1, text.as_bytes())).unwrap();
+        }
+        assert_eq!((records.erased(), records.take().len()), (1, 2));
+        let mut json = builder(LineFormat::Json);
+        json.push(&line(1, br#"{"erased":true}"#)).unwrap();
+        assert_eq!((json.erased(), json.take().len()), (0, 1));
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct DeliveryTotals {
     pub(super) duplicates: u64,
     /// Bytes of the input.
     pub(super) bytes: u64,
+    /// Lines of erased events, which are not sent.
+    pub(super) erased: u64,
 }
 
 /// Where batches go.

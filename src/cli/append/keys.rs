@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fmt::Write,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -17,8 +18,8 @@ const MAX_DIFFERENT_LINES: usize = 10_000_000;
 /// What keys are made from.
 #[derive(Debug)]
 pub(super) enum KeyRule {
-    /// A name and the number of the line.
-    Numbered { name: String, key: String },
+    /// A name, which may be of this run only, and the number of the line.
+    Numbered { name: String, is_given: bool, key: String },
     /// The line, and how often it stood before.
     Hash { before: HashMap<[u8; 16], u64>, key: String },
     /// A field of each event.
@@ -26,19 +27,19 @@ pub(super) enum KeyRule {
 }
 
 impl KeyRule {
-    /// By what the flags say. The lines of a file have its name; those of a standard input without a name
-    /// have one that no other run has.
+    /// By what the flags say. The lines of a file have its name; those of anything else, a pipe for example,
+    /// have one that no other run has unless they are given one.
     ///
     /// # Errors
     /// What does not go together, as a sentence.
     pub(super) fn new(rule: Option<&str>, source: Option<&str>, file: &Path) -> Result<Self, String> {
-        let of_file = (file != Path::new("-")).then(|| file_name(file));
-        let numbered = |name: String| Ok(Self::Numbered { name, key: String::new() });
+        let of_file = is_file(file).then(|| file_name(file));
+        let numbered = |name: String, is_given| Ok(Self::Numbered { name, is_given, key: String::new() });
         match (rule, source.map(str::to_owned).or(of_file)) {
-            (None | Some("line"), Some(name)) => numbered(name),
-            (None, None) => numbered(Uuid::new_v4().to_string()),
+            (None | Some("line"), Some(name)) => numbered(name, true),
+            (None, None) => numbered(Uuid::new_v4().to_string(), false),
             (Some("line"), None) => {
-                Err("keys by line of the standard input need --source, which names it".to_owned())
+                Err("keys by line of what is no file need --source, which names it".to_owned())
             }
             (Some(_), _) if source.is_some() => {
                 Err("--source goes with keys by line: --idempotency-key line".to_owned())
@@ -49,13 +50,18 @@ impl KeyRule {
         }
     }
 
+    /// Whether the same input has the same keys in another run.
+    pub(super) fn is_repeatable(&self) -> bool {
+        !matches!(self, Self::Numbered { is_given: false, .. })
+    }
+
     /// The key of a line.
     ///
     /// # Errors
     /// [`BadLine`] if there are too many to count.
     pub(super) fn choose(&mut self, number: u64, line: &[u8]) -> Result<KeyChoice<'_>, BadLine> {
         match self {
-            Self::Numbered { name, key } => {
+            Self::Numbered { name, key, .. } => {
                 key.clear();
                 // Writing to a String does not fail.
                 let _ = write!(key, "{name}:{number}");
@@ -81,6 +87,13 @@ impl KeyRule {
             Self::Field(name) => Ok(KeyChoice::Field(name)),
         }
     }
+}
+
+/// Whether it is a file whose name says which lines it has: no pipe, no process substitution, and not what
+/// stands below /dev. One that is not there is; opening it says what is wrong.
+fn is_file(file: &Path) -> bool {
+    let is_passing = file == Path::new("-") || file.starts_with("/dev") || file.starts_with("/proc");
+    !is_passing && fs::metadata(file).map_or(true, |metadata| metadata.is_file())
 }
 
 /// The name of a file without its folders: where it lies does not change what is in it.
@@ -128,6 +141,31 @@ mod tests {
     fn a_run_on_the_standard_input_has_keys_of_its_own() {
         let (one, other) = (keys(None, None, "-", &["a"]).unwrap(), keys(None, None, "-", &["a"]).unwrap());
         assert!(one != other && one[0].ends_with(":1"), "{one:?} {other:?}");
+    }
+
+    #[test]
+    fn what_passes_by_has_no_name_of_its_own() {
+        let pipe = tempfile::tempdir().unwrap().keep().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        for file in [pipe.to_str().unwrap(), "/dev/stdin", "/dev/fd/63", "/proc/self/fd/0", "-"] {
+            assert!(keys(Some("line"), None, file, &[]).unwrap_err().contains("--source"), "{file}");
+            assert!(!keys(None, None, file, &["a"]).unwrap()[0].starts_with("pipe:"), "{file}");
+            assert_eq!(keys(None, Some("s"), file, &["a"]).unwrap(), ["s:1"], "{file}");
+        }
+        std::fs::remove_dir_all(pipe.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn only_a_name_of_this_run_makes_it_another_one() {
+        let is_repeatable =
+            |rule, source, file: &str| KeyRule::new(rule, source, Path::new(file)).unwrap().is_repeatable();
+        assert!(!is_repeatable(None, None, "-") && !is_repeatable(None, None, "/dev/stdin"));
+        for (rule, source, file) in
+            [(None, None, "f"), (None, Some("s"), "-"), (Some("hash"), None, "-"), (Some("id"), None, "-")]
+        {
+            assert!(is_repeatable(rule, source, file), "{rule:?} {source:?} {file}");
+        }
     }
 
     #[test]

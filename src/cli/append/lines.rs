@@ -71,6 +71,7 @@ pub(super) async fn append(
             let Some(line) = queue.next(builder.is_empty()).await.map_err(failed)? else { break };
             builder.push(&line).map_err(|bad| Unanswered::Failed(format!("line {}: {bad}", line.number)))?;
         }
+        delivery.totals.erased = builder.erased();
         if builder.is_empty() {
             return Ok(());
         }

@@ -12,7 +12,7 @@ mod whole;
 
 use std::{
     io::{self, IsTerminal},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::{Args, ValueEnum};
@@ -37,8 +37,9 @@ use super::{
 use crate::shutdown::Signals;
 
 pub(super) const EXAMPLES: &str = "\
-A file may be compressed (.zst, .gz). Run the same command again after a break: what is stored already is \
-not stored twice, and the summary says how many `duplicates` there were.
+A file may be compressed (.zst, .gz). After a break, run the same command again: of a file, and of any input \
+with --source, --idempotency-key hash or a field, what is stored already is not stored twice, and the summary \
+says how many `duplicates` there were. Any other input that is sent again is stored again.
 
 Examples:
   zombi append orders -f orders.ndjson --format json --idempotency-key id
@@ -94,7 +95,7 @@ pub(super) struct AppendArgs {
     /// (the default for files), a hash of the line, or a field of it
     #[arg(long, value_name = "line|hash|FIELD")]
     idempotency_key: Option<String>,
-    /// How keys by line name the input [default: the file's name]
+    /// How keys by line name the input [default: the file's name; a pipe has none]
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
     /// Append only if this is the partition's next offset
@@ -122,10 +123,10 @@ pub(super) async fn append(args: AppendArgs, before: ClientFlags) -> Result<u8, 
     };
     let mut session = args.client.clone().over(before).session(Endurance::WorksOn, status)?;
     session.refuse_payload()?;
-    if input.bytes().is_none() && io::stdin().is_terminal() {
+    if args.file == Path::new("-") && io::stdin().is_terminal() {
         session.status.note("reading from the terminal; Ctrl-D ends it");
     }
-    let started = Instant::now();
+    let (started, is_repeatable) = (Instant::now(), keys.is_repeatable());
     let mut delivery = Delivery {
         client: &session.client,
         table: &args.table,
@@ -144,15 +145,26 @@ pub(super) async fn append(args: AppendArgs, before: ClientFlags) -> Result<u8, 
     let totals = delivery.totals;
     session.status.end();
     if !matches!(ended, Ok(Ok(()))) && totals.count > 0 {
-        let count = text::count(totals.count);
-        session.status.note(&format!("{count} events are stored; run the same command again to go on"));
+        let next = if is_repeatable {
+            "run the same command again to go on"
+        } else {
+            "another run would store them again, as this input had no name (--source)"
+        };
+        session.status.note(&format!("{} events are stored; {next}", text::count(totals.count)));
+    }
+    if totals.erased > 0 {
+        let count = text::count(totals.erased);
+        session.status.note(&format!("lines left out, as their events were erased: {count}"));
     }
     let code = match ended {
         Ok(done) => done.map(|()| exit::DONE)?,
         Err(name) => code_of_signal(name),
     };
-    print_summary(&mut session, &args.table, totals, started.elapsed().as_secs_f64())?;
-    Ok(code)
+    match print_summary(&mut session, &args.table, totals, started.elapsed().as_secs_f64()) {
+        // Nobody reads it any more; what has ended the command is said all the same.
+        Err(_) if code != exit::DONE => Ok(code),
+        printed => printed.map(|()| code),
+    }
 }
 
 /// An error of the system.
@@ -193,7 +205,7 @@ fn print_summary(
     totals: DeliveryTotals,
     seconds: f64,
 ) -> Result<(), Unanswered> {
-    let DeliveryTotals { count, duplicates, bytes } = totals;
+    let DeliveryTotals { count, duplicates, bytes, .. } = totals;
     let json = json!({
         "table": table.as_str(),
         "count": count,

@@ -109,6 +109,14 @@ pub fn write_record(
     Ok(())
 }
 
+/// Whether a record, as `zombi read -o json` prints it, is of an erased event.
+pub(super) fn is_erased(line: &[u8]) -> bool {
+    // Most lines are not looked at twice.
+    memchr::memmem::find(line, b"erased").is_some()
+        && json::<JsonMembers<'_>>(line)
+            .is_ok_and(|members| members.get("erased").is_some_and(|erased| erased.get() == "true"))
+}
+
 /// The headers of a record together with those that it does not have; none if it stays as it is.
 fn merged_headers(members: &JsonMembers<'_>, additions: &Additions) -> Result<Option<String>, BadLine> {
     if additions.headers.is_empty() {

@@ -1,7 +1,11 @@
 //! The load: so many requests at once, each sent when it is due. A request that fails is not sent again;
 //! what became of its events is open, and they are left out of the comparison.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use contracts::{name::TableName, payload::write_json_string};
 use futures_util::future::join_all;
@@ -89,8 +93,9 @@ pub(super) async fn run(
     status: &StatusLine,
 ) -> Result<LoadResult, Unanswered> {
     let began = Instant::now();
-    let connections = (0..plan.connections)
-        .map(|number| Box::pin(async move { Worker { client, plan, run, number, began }.run(status).await }));
+    let events = AtomicU64::new(0);
+    let worker = |number| Worker { client, plan, run, number, began, events: &events };
+    let connections = (0..plan.connections).map(|number| Box::pin(worker(number).run(status)));
     let mut all = LoadResult::new()?;
     for one in join_all(connections).await {
         all.join(one?);
@@ -107,6 +112,8 @@ struct Worker<'a> {
     run: BenchRun,
     number: u32,
     began: Instant,
+    /// Acknowledged on all connections.
+    events: &'a AtomicU64,
 }
 
 impl Worker<'_> {
@@ -131,6 +138,8 @@ impl Worker<'_> {
                     let micros = u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX);
                     result.micros.saturating_record(micros.max(1));
                     result.events += batch;
+                    let events = self.events.fetch_add(batch, Ordering::Relaxed) + batch;
+                    status.say(&format!("appending: {} events", text::count(events)));
                     result.bytes += payloads.iter().map(|payload| payload.len() as u64).sum::<u64>();
                     payloads.iter().for_each(|payload| result.sum.add(payload.as_bytes()));
                 }
@@ -144,9 +153,6 @@ impl Worker<'_> {
                         break;
                     }
                 }
-            }
-            if self.number == 0 {
-                status.say(&format!("{} events by the first of the connections", text::count(result.events)));
             }
         }
         Ok(result)

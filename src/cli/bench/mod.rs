@@ -49,12 +49,12 @@ pub(super) struct BenchArgs {
         value_parser = clap::value_parser!(u32).range(1..=1000)
     )]
     connections: u32,
-    /// Bytes of a payload
+    /// Bytes of a payload; fewer than 55 become 55, which say whose it is
     #[arg(
         long,
         value_name = "BYTES",
         default_value_t = 256,
-        value_parser = clap::value_parser!(u32).range(55..=1_000_000)
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
     )]
     size: u32,
     /// Events a second in all; as many as there can be if left out

@@ -84,8 +84,8 @@ impl ClientError {
 /// Where the server is, and what is needed to reach it.
 #[derive(Debug)]
 pub(super) struct Access {
-    /// Its address; the usual one if left out.
-    pub(super) url: Option<String>,
+    /// Its address, and what gave it; the usual one if left out.
+    pub(super) url: Option<(String, &'static str)>,
     pub(super) token_file: Option<PathBuf>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) patience: Patience,
@@ -117,7 +117,10 @@ impl ServerClient {
     /// What cannot be used, as a sentence.
     pub(super) fn new(access: Access, status: StatusLine) -> Result<Self, String> {
         let Access { url, token_file, ca_file, patience } = access;
-        let base = parse_base(url.as_deref().unwrap_or(DEFAULT_URL))?;
+        let base = match url {
+            Some((url, given_by)) => parse_base(&url, given_by)?,
+            None => parse_base(DEFAULT_URL, "--url")?,
+        };
         let connect = patience.attempt.min(CONNECT_TIMEOUT);
         // A redirect would take the token elsewhere.
         let http = Client::builder().redirect(redirect::Policy::none()).connect_timeout(connect);
@@ -286,9 +289,9 @@ impl ServerClient {
     }
 }
 
-/// The address of a server: scheme, host, port, and a path if it stands behind one.
-fn parse_base(text: &str) -> Result<Url, String> {
-    let wrong = |why: &str| format!("--url {text:?}: {why}");
+/// The address of a server: scheme, host, port, and a path if it stands behind one. An error names what gave it.
+fn parse_base(text: &str, given_by: &str) -> Result<Url, String> {
+    let wrong = |why: &str| format!("{given_by} {text:?}: {why}");
     let url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
     match url.scheme() {
         "http" | "https" => {}
@@ -319,7 +322,7 @@ mod tests {
     #[test]
     fn an_address_has_a_scheme_and_holds_no_secret() {
         for text in ["http://localhost:8080", "https://zombi.example/behind/a/path", "http://[::1]:8080/"] {
-            assert!(parse_base(text).is_ok(), "{text}");
+            assert!(parse_base(text, "--url").is_ok(), "{text}");
         }
         for (text, why) in [
             ("localhost:8080", "http://"),
@@ -329,8 +332,8 @@ mod tests {
             ("http://zombi/?a=b", "path"),
             ("http://", "host"),
         ] {
-            let said = parse_base(text).unwrap_err();
-            assert!(said.contains(why), "{text}: {said}");
+            let said = parse_base(text, "ZOMBI_URL").unwrap_err();
+            assert!(said.starts_with("ZOMBI_URL ") && said.contains(why), "{text}: {said}");
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::{Call, ClientError, ServerClient};
 
-/// Records of a page that is asked for.
+/// Records of a page that is asked for, unless the server's settings say that they are too many.
 const PAGE_RECORDS: u64 = 1000;
 
 /// Offsets that were lost with a volume, as a page says.
@@ -41,6 +41,8 @@ pub(in crate::cli) struct PageReader<'a> {
     /// Of the first page; the cursor has them for the others.
     first: Vec<(String, String)>,
     cursor: Option<String>,
+    /// How many records a page is asked for.
+    most: u64,
     /// How many records are still wanted, if not all.
     left: Option<u64>,
     is_at_end: bool,
@@ -54,7 +56,8 @@ impl<'a> PageReader<'a> {
         first: Vec<(String, String)>,
         limit: Option<u64>,
     ) -> Self {
-        Self { client, table, first, cursor: None, left: limit, is_at_end: limit == Some(0) }
+        let is_at_end = limit == Some(0);
+        Self { client, table, first, cursor: None, most: PAGE_RECORDS, left: limit, is_at_end }
     }
 
     /// From a cursor, which has the parameters of the read that it came from.
@@ -71,21 +74,56 @@ impl<'a> PageReader<'a> {
         if self.is_at_end {
             return Ok(None);
         }
+        let page: FetchedPage = loop {
+            let answered = self.client.ask_json(&self.call()).await;
+            match answered {
+                Ok(page) => break page,
+                Err(error) if self.asks_for_less(&error) => {}
+                Err(error) => return Err(error),
+            }
+        };
+        let count = page.records.len() as u64;
+        self.left = self.left.map(|left| left.saturating_sub(count));
+        self.is_at_end = !page.has_more || self.left == Some(0) || page.next_cursor.is_none();
+        self.cursor.clone_from(&page.next_cursor);
+        Ok(Some(page))
+    }
+
+    fn call(&self) -> Call {
         let mut call = Call::get(format!("/tables/{}", self.table));
         match &self.cursor {
             Some(cursor) => call = call.with("cursor", cursor),
             None => call.query.clone_from(&self.first),
         }
         // The last events are asked for by their number, which is a limit of its own.
-        if !call.query.iter().any(|(name, _)| name == "last") {
-            call = call.with("limit", self.left.map_or(PAGE_RECORDS, |left| left.min(PAGE_RECORDS)));
+        if call.query.iter().any(|(name, _)| name == "last") {
+            return call;
         }
-        let page: FetchedPage = self.client.ask_json(&call).await?;
-        let count = page.records.len() as u64;
-        self.left = self.left.map(|left| left.saturating_sub(count));
-        self.is_at_end = !page.has_more || self.left == Some(0) || page.next_cursor.is_none();
-        self.cursor.clone_from(&page.next_cursor);
-        Ok(Some(page))
+        call.with("limit", self.left.map_or(self.most, |left| left.min(self.most)))
+    }
+
+    /// Whether the server, whose settings nobody knows here, may take half of what was asked for.
+    fn asks_for_less(&mut self, error: &ClientError) -> bool {
+        if error.refusal().is_none_or(|refusal| refusal.code != "bad_limit") {
+            return false;
+        }
+        let last = self.first.iter_mut().find(|(name, _)| name == "last" && self.cursor.is_none());
+        match last {
+            Some((_, number)) => {
+                let half = number.parse::<u64>().map_or(0, |number| number / 2);
+                *number = half.to_string();
+                half > 0
+            }
+            None => {
+                self.most = self.left.map_or(self.most, |left| left.min(self.most)) / 2;
+                self.most > 0
+            }
+        }
+    }
+
+    /// How many of the last events were asked for in the end, if it was by their number.
+    pub(in crate::cli) fn last(&self) -> Option<u64> {
+        self.first.iter().find(|(name, _)| name == "last").and_then(|(_, number)| number.parse().ok())
     }
 
     /// Where it goes on.

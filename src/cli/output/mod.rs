@@ -13,7 +13,7 @@ use serde_json::{Value, value::RawValue};
 
 use self::table::ColumnWidths;
 pub(super) use self::{
-    progress::StatusLine,
+    progress::{StatusLine, tell},
     record::ShownRecord,
     table::{Column, ShownItem},
 };

@@ -1,7 +1,11 @@
 //! What is shown beside the result while a command works: a bar or a spinner, on a terminal only, and notes.
 //! All of it goes to the standard error.
 
-use std::{io::IsTerminal, time::Duration};
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -14,6 +18,11 @@ const TICK: Duration = Duration::from_millis(250);
 const BAR: &str = "{bar:24} {percent:>3}%  {bytes}/{total_bytes}  {bytes_per_sec}  {msg}  {eta_precise} left";
 /// With an unknown end.
 const SPINNER: &str = "{spinner} {elapsed_precise}  {msg}";
+
+/// Says something to whoever runs the command. Where nobody listens any more, it is done all the same.
+pub(in crate::cli) fn tell(text: &dyn Display) {
+    let _ = writeln!(io::stderr(), "zombi: {text}");
+}
 
 /// The line at the foot of a terminal.
 #[derive(Debug, Clone)]
@@ -47,7 +56,7 @@ impl StatusLine {
     }
 
     fn shown(bar: ProgressBar, template: &str) -> Self {
-        if !std::io::stderr().is_terminal() {
+        if !io::stderr().is_terminal() {
             return Self::none();
         }
         let plain = ProgressStyle::default_bar();
@@ -70,9 +79,8 @@ impl StatusLine {
     }
 
     /// A line that stays.
-    #[allow(clippy::print_stderr)] // commands speak to a person
     pub(in crate::cli) fn note(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("zombi: {}", printable(text)));
+        self.bar.suspend(|| tell(&printable(text)));
     }
 
     /// Takes the line away; before the result is printed, so that both are not on one line.

@@ -9,7 +9,7 @@ const all = (selector, from = document) => [...from.querySelectorAll(selector)];
 
 // Numbers, as the server writes them.
 const count = (number) => Math.round(number).toLocaleString("en-US");
-const events = (number) => `${count(number)} event${number === 1 ? "" : "s"}`;
+const counted = (number, what) => `${count(number)} ${what}${number === 1 ? "" : "s"}`;
 function bytes(number) {
   for (const unit of ["B", "KiB", "MiB", "GiB", "TiB"]) {
     if (number < 1000) return unit === "B" ? `${number} B` : `${number.toFixed(1)} ${unit}`;
@@ -21,20 +21,15 @@ function length(secs) {
   if (secs < 10) return secs > 0 ? `${secs.toFixed(1)} s` : "0 s";
   const whole = Math.round(secs);
   const [d, h, m, s] = [Math.floor(whole / 86400), Math.floor(whole / 3600) % 24, Math.floor(whole / 60) % 60, whole % 60];
-  if (d) return `${count(d)} d ${h} h`;
-  return h ? `${h} h ${m} min` : m ? `${m} min ${s} s` : `${s} s`;
+  return d ? `${count(d)} d ${h} h` : h ? `${h} h ${m} min` : m ? `${m} min ${s} s` : `${s} s`;
 }
-function micros(us) {
-  if (us < 1000) return `${us.toFixed(0)} µs`;
-  return us < 1e6 ? `${(us / 1000).toFixed(1)} ms` : `${(us / 1e6).toFixed(1)} s`;
-}
+const micros = (us) => (us < 1000 ? `${us.toFixed(0)} µs` : us < 1e6 ? `${(us / 1000).toFixed(1)} ms` : `${(us / 1e6).toFixed(1)} s`);
 
-function element(name, className = "", text = "") {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  made.textContent = text;
-  return made;
+function hex(base64) {
+  const found = [...atob(base64.slice(0, 136))].map((letter) => letter.charCodeAt(0).toString(16).padStart(2, "0"));
+  return found.slice(0, 100).join(" ") + (found.length > 100 ? " …" : "");
 }
+const element = (name, className = "", textContent = "") => Object.assign(document.createElement(name), { className, textContent });
 
 // Local time beside UTC.
 const plain = (date) => date.toISOString().replace("T", " ").replace("Z", "");
@@ -42,7 +37,7 @@ function addLocal(time) {
   const date = new Date(time.dateTime);
   if (Number.isNaN(date.getTime()) || date.getTimezoneOffset() === 0) return;
   const local = plain(new Date(date.getTime() - date.getTimezoneOffset() * 60000));
-  time.append(element("span", "local", ` ${local} local`));
+  time.append(element("span", "local", `${local} local`));
 }
 function timeElement(ms) {
   const date = new Date(ms);
@@ -55,6 +50,8 @@ function timeElement(ms) {
 
 // A text to the clipboard; where the browser gives none, it is selected, to be copied by hand.
 async function copy(button) {
+  if (!button) return;
+  const label = (button.dataset.label ??= button.textContent);
   let said = "Copied";
   try {
     await navigator.clipboard.writeText(button.dataset.copy);
@@ -66,10 +63,10 @@ async function copy(button) {
     area.remove();
   }
   button.textContent = said;
-  setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  setTimeout(() => { button.textContent = label; }, 1500);
 }
 
-// The keyboard: `/` to the search, `g` and a letter to a place, `p` pauses what is live.
+// The keyboard: `/` to the search of the page or to the tables, `g` and a letter to a place, `p` pauses what is live.
 function keyboard() {
   let afterG = 0;
   document.addEventListener("keydown", (event) => {
@@ -80,7 +77,8 @@ function keyboard() {
     }
     if (event.key === "/") {
       event.preventDefault();
-      $("[data-search]")?.focus();
+      const search = $("[data-search]");
+      if (search) search.focus(); else location.assign("/console/tables");
     } else if (event.key === "p") {
       $("[data-pause]")?.click();
     } else if (event.key === "g") {
@@ -100,24 +98,16 @@ async function ask(path) {
   if (!response.ok && response.status !== 503) throw new Error(String(response.status));
   return path === "/metrics" ? response.text() : response.json();
 }
+const valueOf = (line) => Number(line.slice(line.lastIndexOf(" ") + 1));
 function metric(text, name, label = "") {
-  let sum = 0;
-  for (const line of text.split("\n")) {
-    if (!line.startsWith(name) || !"{ ".includes(line[name.length])) continue;
-    const at = line.lastIndexOf(" ");
-    if (line.slice(0, at).includes(label)) sum += Number(line.slice(at + 1));
-  }
-  return sum;
+  const lines = text.split("\n").filter((line) => line.startsWith(name) && "{ ".includes(line[name.length]) && line.includes(label));
+  return lines.reduce((sum, line) => sum + valueOf(line), 0);
 }
 // The buckets of a histogram: upper bounds in seconds, and how many were at most that.
 function buckets(text, name) {
-  const found = [];
-  for (const line of text.split("\n")) {
-    if (!line.startsWith(`${name}_bucket`)) continue;
-    const bound = /le="([^"]+)"/.exec(line)?.[1];
-    found.push([bound === "+Inf" ? Infinity : Number(bound), Number(line.slice(line.lastIndexOf(" ") + 1))]);
-  }
-  return found.sort((a, b) => a[0] - b[0]);
+  const lines = text.split("\n").filter((line) => line.startsWith(`${name}_bucket`));
+  const bound = (line) => Number(/le="([^"]+)"/.exec(line)[1].replace("+Inf", "Infinity"));
+  return lines.map((line) => [bound(line), valueOf(line)]).sort((a, b) => a[0] - b[0]);
 }
 function quantile(now, before, wanted) {
   const grown = now.map(([bound, number], place) => [bound, number - (before[place]?.[1] ?? 0)]);
@@ -135,6 +125,8 @@ function say(name, text) {
   for (const place of all(`[data-live="${name}"]`)) if (place.textContent !== text) place.textContent = text;
 }
 
+// What a graph shows: its points, or the last minute if there are too few. Without any, uPlot begins in 1970.
+const span = (_, from, to) => (to > from && to - from < 86400 ? [from, to] : [Date.now() / 1000 - 60, Date.now() / 1000]);
 class Chart {
   constructor(name, format, colour) {
     this.place = $(`[data-chart="${name}"]`);
@@ -153,7 +145,7 @@ class Chart {
     const clock = (_, ticks) => ticks.map((tick) => new Date(tick * 1000).toTimeString().slice(0, 8));
     this.plot = new uPlot({
       width: this.place.clientWidth, height: 150, legend: { show: false }, cursor: { show: false },
-      scales: { x: { range: (_, from, to) => (to > from ? [from, to] : [Date.now() / 1000 - 60, Date.now() / 1000]) }, y: { range: (_, __, most) => [0, Math.max(most * 1.15, 10)] } },
+      scales: { x: { range: span }, y: { range: (_, __, most) => [0, Math.max(most * 1.15, 10)] } },
       axes: [{ ...axis, values: clock, space: 90, size: 28 }, { ...axis, values, size: 62 }],
       series: [{}, { stroke: line, width: 1.5, fill: `${line}22`, spanGaps: true, points: { show: false } }],
     }, this.data, this.place);
@@ -171,48 +163,56 @@ function overview() {
   if (!$("[data-poll]")) return;
   const rate = new Chart("rate", (value) => count(value), "--hot");
   const p99 = new Chart("p99", (value) => micros(value), "--cold");
-  let [last, seen] = [null, []];
+  const shown = (name) => $(`[data-live="${name}"]`).textContent;
+  let [last, seen, age, lost] = [null, [], shown("age"), Number(shown("lost").replaceAll(",", ""))];
+  function verdict(kind, first, more = "") {
+    $("[data-verdict]").dataset.verdict = kind;
+    say("verdict", first);
+    say("verdict-more", more);
+  }
   async function numbers() {
     const [stats, probe] = await Promise.all([ask("/stats"), ask("/readyz?verbose")]);
     const now = performance.now() / 1000;
-    const each = last ? Math.max(stats.writes.total - last.total, 0) / (now - last.now) : null;
-    if (last) rate.add(Date.now() / 1000, each);
-    if (last) say("rate", count(each));
+    if (last) {
+      const each = Math.max(stats.writes.total - last.total, 0) / (now - last.now);
+      rate.add(Date.now() / 1000, each);
+      say("rate", count(each));
+    }
     last = { now, total: stats.writes.total };
     say("appended", count(stats.writes.total));
     say("p99", micros(stats.writes.p99_latency_us));
-    say("hot", bytes(stats.totals.hot_bytes));
     say("unflushed", count(stats.totals.unflushed_events));
     say("unflushed-bytes", bytes(stats.totals.unflushed_bytes));
     say("errors", count(stats.errors_total));
+    say("uptime", length(stats.uptime_secs));
     const bad = probe.checks?.find((check) => check.status !== "ok");
     const waiting = stats.totals.unflushed_events;
-    const verdict = (kind, first, more) => {
-      $("[data-verdict]").dataset.verdict = kind;
-      say("verdict", first);
-      say("verdict-more", more);
-    };
-    if (bad?.name === "bucket") verdict("warn", "Ready, but S3 cannot be used", bad.detail);
+    if (bad?.name === "bucket") verdict("warn", "Ready, but S3 cannot be used", `${bad.detail}. Events are on the volume only until it can.`);
     else if (bad) verdict("bad", "Not ready", `${bad.name}: ${bad.detail}`);
     else if (!stats.flush.enabled) verdict("warn", "Ready, without S3", "No bucket is configured: every event is on this volume only.");
-    else if (waiting) verdict("good", "On its way to S3", `${events(waiting)}, ${bytes(stats.totals.unflushed_bytes)}.`);
+    else if (lost) verdict("warn", "Ready, but events were lost", `${counted(lost, "offset")} with a volume: the tables say which.`);
+    else if (waiting) verdict("good", "On its way to S3", `${counted(waiting, "event")}, ${bytes(stats.totals.unflushed_bytes)}; the oldest for ${age}.`);
     else verdict("good", "Everything is in S3", "Nothing waits on the volume alone.");
   }
   async function metrics() {
     const text = await ask("/metrics");
     const flushed = metric(text, "zombi_flush_last_success_timestamp_seconds");
     say("flushed", flushed ? `${length(Math.max(Date.now() / 1000 - flushed, 0))} ago` : "none yet");
-    say("age", length(metric(text, "zombi_unflushed_age_seconds")));
+    if (flushed) $("[data-flushed]").replaceChildren(timeElement(Math.trunc(flushed * 1000)));
+    $("[data-meter]").value = metric(text, "zombi_hot_bytes");
+    say("hot", bytes(metric(text, "zombi_hot_bytes")));
+    say("age", (age = length(metric(text, "zombi_unflushed_age_seconds"))));
     say("s3-errors", count(metric(text, "zombi_s3_requests_total", 'outcome="error"')));
-    say("lost", count(metric(text, "zombi_lost_offsets")));
+    say("lost", count((lost = metric(text, "zombi_lost_offsets"))));
     seen = [...seen, buckets(text, "zombi_append_batch_duration_seconds")].slice(-7);
     const slow = seen.length > 1 ? quantile(seen.at(-1), seen[0], 0.99) : null;
     p99.add(Date.now() / 1000, slow === null ? null : slow * 1e6);
-    say("p99-minute", slow === null ? "no write" : micros(slow * 1e6));
+    say("p99-minute", seen.length < 2 ? "…" : slow === null ? "no write" : micros(slow * 1e6));
   }
-  // A round that fails is told by the next that does not: what is shown stays until then.
+  // What is shown stays until a round succeeds. A request that nobody answers is a TypeError.
+  const failed = (error) => error instanceof TypeError && verdict("bad", "No answer from the server; the numbers are from before");
   const every = (ms, round) => {
-    const next = () => (document.hidden ? Promise.resolve() : round().catch(() => {})).then(() => setTimeout(next, ms));
+    const next = () => (document.hidden ? Promise.resolve() : round().catch(failed)).then(() => setTimeout(next, ms));
     next();
   };
   every(2000, numbers);
@@ -238,7 +238,7 @@ function liveEvents() {
     if (record.headers?.type) what.append(element("span", "type", record.headers.type));
     // The payload as it came, before anything that JavaScript would make of its numbers.
     const raw = data.slice(data.indexOf(":") + 1, ends?.index ?? data.length);
-    const text = record.erased ? "erased" : "payload_base64" in record ? `${raw.slice(1, -1)} (base64)` : typeof record.payload === "string" ? record.payload : raw;
+    const text = record.erased ? "erased" : "payload_base64" in record ? hex(record.payload_base64) : typeof record.payload === "string" ? record.payload : raw;
     const shown = text.slice(0, 300).replace(/[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, " ");
     line.append(when, element("span", "place", `${partition}:${offset}`), what, element("code", "line", shown));
     made.append(line);
@@ -249,13 +249,13 @@ function liveEvents() {
     const fresh = waiting.splice(0).map(row).reverse();
     list.prepend(...fresh);
     while (list.children.length > ROWS) list.lastElementChild.remove();
-    $("#count").textContent = events(number);
+    $("#count").textContent = counted(number, "event");
     $("#nothing")?.remove();
   }
   function open() {
     const url = place ? `${API}/tables/${encodeURIComponent(list.dataset.table)}?cursor=${encodeURIComponent(place)}` : list.dataset.follow;
     source = new EventSource(url);
-    source.onopen = () => tell("Live");
+    source.onopen = () => tell("Following");
     source.onerror = () => tell(source.readyState === EventSource.CLOSED ? "The stream was refused: load the page again." : "Trying to connect");
     source.addEventListener("caught-up", (event) => { place = event.lastEventId || place; });
     source.onmessage = (event) => {
@@ -269,10 +269,14 @@ function liveEvents() {
   }
   function set(isLive) {
     toggle.setAttribute("aria-pressed", String(isLive));
-    pause.disabled = !isLive;
+    pause.hidden = !isLive;
     [isPaused, pause.textContent] = [false, "Pause"];
     source?.close();
     history.replaceState(null, "", isLive ? list.dataset.selfLive : list.dataset.self);
+    // The foot says what is on the screen; pages lead elsewhere while it moves.
+    $("[data-address] code").textContent = $("[data-address] button").dataset.copy = location.href;
+    $("[data-live-command]").hidden = !isLive;
+    $(".pages").hidden = isLive;
     if (!isLive) return tell("");
     [place, number, waiting] = ["", 0, []];
     list.replaceChildren();
@@ -290,10 +294,7 @@ function liveEvents() {
 
 for (const hidden of all(".needs-script")) hidden.hidden = false;
 for (const time of all("time[datetime]")) addLocal(time);
-document.addEventListener("click", (event) => {
-  const button = event.target.closest?.("[data-copy]");
-  if (button) copy(button);
-});
+document.addEventListener("click", (event) => copy(event.target.closest?.("[data-copy]")));
 keyboard();
 overview();
 liveEvents();

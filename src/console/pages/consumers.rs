@@ -16,7 +16,9 @@ use super::super::{
 };
 use crate::http::pages::Visitor;
 
-/// Groups of a page: each is asked for.
+/// Groups that are asked for, one by one, to find those that are behind the most.
+const ASKED: usize = 500;
+/// Those of them that a page shows at first.
 const GROUPS: usize = 50;
 const NONE: &str = "There is no consumer group yet, or none that you may see. The first commit makes one.";
 /// Partitions of a table that are shown.
@@ -45,8 +47,8 @@ async fn show_groups(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
     let mut names =
         groups.into_iter().filter(|name| name.as_str() > after && name.contains(wanted)).peekable();
     let mut listed = Vec::new();
-    while let Some(name) = names.next_if(|_| listed.len() < GROUPS) {
-        match visit.get::<ApiGroup>(&format!("/consumers/{}", path_name(&name))).await {
+    while let Some(name) = names.next_if(|_| listed.len() < ASKED) {
+        match visit.more::<ApiGroup>(&path_to(&name)).await {
             Ok(group) => listed.push(group),
             // It may have been deleted meanwhile.
             Err(refused) if refused.status == axum::http::StatusCode::NOT_FOUND => {}
@@ -55,6 +57,12 @@ async fn show_groups(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
     }
     let last = listed.last().map(|group| group.group.clone()).filter(|_| names.peek().is_some());
     listed.sort_by(|one, other| other.lag.cmp(&one.lag).then_with(|| one.group.cmp(&other.group)));
+    let others = listed.len().saturating_sub(GROUPS);
+    let are_cut = others > 0 && visitor.asks("all").is_none();
+    if are_cut {
+        listed.truncate(GROUPS);
+    }
+    listed.iter().take(GROUPS).for_each(|group| visit.note(&path_to(&group.group)));
     let body = html! {
         div.head {
             h1 { "Consumers" }
@@ -73,12 +81,18 @@ async fn show_groups(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
         } @else {
             (empty(NONE, &html! {}))
         }
-        @if let Some(last) = last {
-            @let query = [("after", Some(last.as_str())), ("name", visitor.asks("name"))];
-            nav.pages aria-label="Pages" {
-                a rel="next" href=(address(&format!("{PATH}/consumers"), query)) { "More groups" }
+        @if are_cut || last.is_some() { nav.pages aria-label="Pages" {
+            @if are_cut {
+                @let query = [("after", visitor.asks("after")), ("name", visitor.asks("name")), ("all", Some("1"))];
+                a href=(address(&format!("{PATH}/consumers"), query)) {
+                    (counted(others as u64, "group")) " that are behind less"
+                }
             }
-        }
+            @if let Some(last) = last {
+                @let query = [("after", Some(last.as_str())), ("name", visitor.asks("name"))];
+                a rel="next" href=(address(&format!("{PATH}/consumers"), query)) { "More groups, by name" }
+            }
+        } }
     };
     Ok(Shown { title: "Consumers".to_owned(), body })
 }
@@ -115,6 +129,11 @@ fn list(groups: &[ApiGroup]) -> Markup {
     scrolling("Consumer groups, those that are behind the most first", &rows)
 }
 
+/// Where the API has a group.
+fn path_to(group: &str) -> String {
+    format!("/consumers/{}", path_name(group))
+}
+
 fn page_of(group: &str) -> String {
     format!("{PATH}/consumers/{}", path_name(group))
 }
@@ -130,7 +149,7 @@ fn behind(lag: u64) -> Markup {
 async fn show_group(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
     let visitor = visit.visitor;
     let part = path_name(visitor.named());
-    let group: ApiGroup = visit.get(&format!("/consumers/{part}")).await?;
+    let group: ApiGroup = visit.get(&path_to(visitor.named())).await?;
     let mut by_table: BTreeMap<&str, Vec<&ApiOffset>> = BTreeMap::new();
     for offset in &group.offsets {
         by_table.entry(&offset.table).or_default().push(offset);
@@ -143,7 +162,7 @@ async fn show_group(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
         p.muted { (counted(group.lag, "event")) " left to read, of all tables that it reads" }
         @for table in &group.tables {
             section {
-                h2.long { a href=(page_of_table(&table.table)) { (table.table) } }
+                h2.long title=(table.table) { a href=(page_of_table(&table.table)) { (table.table) } }
                 p { "Behind: " (behind(table.lag)) }
                 (offsets(by_table.get(table.table.as_str()).map(Vec::as_slice).unwrap_or_default()))
                 (reset_form(&part, &table.table))
@@ -194,17 +213,18 @@ fn reset_form(part: &str, table: &str) -> Markup {
             div.field {
                 label for=(id("to")) { "Move to" }
                 select id=(id("to")) name="to" {
-                    option value="earliest" { "the first event that is there" }
+                    option value="earliest" { "the first event there" }
                     option value="latest" { "the end" }
                     option value="time" { "a time" }
-                    option value="offset" { "an offset of a partition" }
+                    option value="offset" { "an offset" }
                 }
             }
-            div.field {
+            // Which of these count follows from the choice: the style sheet hides the others.
+            div.field.of-value {
                 label for=(id("value")) { "Time or offset" }
-                input id=(id("value")) name="value" placeholder="-1h, or 2026-01-31 12:00" autocomplete="off";
+                input id=(id("value")) name="value" placeholder="-1h, 2026-01-31 12:00" autocomplete="off";
             }
-            div.field {
+            div.field.of-offset {
                 label for=(id("partition")) { "Partition" }
                 input id=(id("partition")) name="partition" inputmode="numeric" autocomplete="off"
                     placeholder="for an offset";

@@ -20,8 +20,8 @@ use super::super::{
 use crate::http::pages::{API, Visitor};
 
 /// Events of a page that names no limit, and those that there are to choose from.
-const LIMIT: &str = "50";
-const LIMITS: [&str; 4] = ["20", "50", "100", "200"];
+const LIMIT: usize = 50;
+const LIMITS: [usize; 4] = [20, 50, 100, 200];
 /// Tables that are offered by name.
 const OFFERED: &str = "1000";
 /// Characters of a payload in a row.
@@ -29,7 +29,7 @@ const LINE_CHARS: usize = 300;
 /// Bytes of a payload that a row opens to; longer ones have a page of their own.
 const OPEN_BYTES: usize = 4096;
 /// Events that a live list begins with.
-const LIVE_LAST: &str = "50";
+const LIVE_LAST: usize = 50;
 
 /// What is asked for.
 struct WantedEvents<'a> {
@@ -43,13 +43,16 @@ struct WantedEvents<'a> {
     /// `NAME=VALUE`
     header: Option<&'a str>,
     order: &'static str,
-    limit: &'a str,
+    /// `None` for the usual one.
+    limit: Option<&'a str>,
+    /// The setting `limits.page_records`.
+    most: usize,
     cursor: Option<&'a str>,
     is_live: bool,
 }
 
 impl<'a> WantedEvents<'a> {
-    fn of(visitor: &'a Visitor) -> Option<Self> {
+    fn of(visitor: &'a Visitor, most: usize) -> Option<Self> {
         let (offset, since) = (visitor.asks("offset"), visitor.asks("since"));
         // Whoever names a place goes on from there; whoever names none wants the latest.
         let order = match visitor.asks("order") {
@@ -68,17 +71,23 @@ impl<'a> WantedEvents<'a> {
             r#type: visitor.asks("type"),
             header: visitor.asks("header"),
             order,
-            limit: visitor.asks("limit").unwrap_or(LIMIT),
+            limit: visitor.asks("limit"),
+            most,
             cursor: visitor.asks("cursor"),
             is_live: visitor.asks("live").is_some(),
         })
+    }
+
+    /// Events of a page.
+    fn limit(&self) -> String {
+        self.limit.map_or_else(|| LIMIT.min(self.most).to_string(), str::to_owned)
     }
 
     /// The request of the API for one page, or for everything that comes if it is `live`.
     fn path(&self, live: bool, now: Timestamp) -> String {
         let path = format!("/tables/{}", path_name(self.table));
         if let Some(cursor) = self.cursor.filter(|_| !live) {
-            return address(&path, [("limit", Some(self.limit)), ("cursor", Some(cursor))]);
+            return address(&path, [("limit", Some(self.limit().as_str())), ("cursor", Some(cursor))]);
         }
         let since = self.since.map(|text| moment(text, now));
         let until = self.until.map(|text| moment(text, now));
@@ -95,15 +104,16 @@ impl<'a> WantedEvents<'a> {
         ];
         let path = address(&path, filters);
         if live {
-            return address(&path, [("last", Some(LIVE_LAST))]);
+            let last = LIVE_LAST.min(self.most).to_string();
+            return address(&path, [("last", Some(last.as_str()))]);
         }
         let order = (self.order != "oldest").then_some(self.order);
-        address(&path, [("offset", self.offset), ("order", order), ("limit", Some(self.limit))])
+        let limit = self.limit();
+        address(&path, [("offset", self.offset), ("order", order), ("limit", Some(limit.as_str()))])
     }
 
     /// The address of another page of the same.
     fn with(&self, cursor: Option<&str>, is_live: bool) -> String {
-        let limit = (self.limit != LIMIT).then_some(self.limit);
         address(
             &format!("{PATH}/events"),
             [
@@ -116,7 +126,7 @@ impl<'a> WantedEvents<'a> {
                 ("type", self.r#type),
                 ("header", self.header),
                 ("order", Some(self.order)),
-                ("limit", limit),
+                ("limit", self.limit),
                 ("cursor", cursor),
                 ("live", is_live.then_some("1")),
             ],
@@ -132,7 +142,8 @@ pub(in crate::console) async fn events(State(console): State<Arc<Console>>, visi
 }
 
 async fn show(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
-    let Some(wanted) = WantedEvents::of(visit.visitor) else { return choose(visit).await };
+    let most = visit.console.state.limits.page_records;
+    let Some(wanted) = WantedEvents::of(visit.visitor, most) else { return choose(visit).await };
     let now = now(visit.console);
     let page: Result<ApiPage, Refused> = visit.get(&wanted.path(false, now)).await;
     if let Err(refused) = &page
@@ -140,7 +151,11 @@ async fn show(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
     {
         return Err(refused.clone());
     }
-    let follow = format!("{API}{}", wanted.path(true, now));
+    let live = wanted.path(true, now);
+    let follow = format!("{API}{live}");
+    if page.is_ok() {
+        visit.note_live(&live);
+    }
     let body = html! {
         div.head {
             h1.long title=(wanted.table) {
@@ -167,7 +182,7 @@ async fn choose(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
     let body = html! {
         h1 { "Events" }
         @if tables.is_empty() {
-            (super::tables::none())
+            (super::tables::none(visit))
         } @else {
             form.search method="get" {
                 label for="table" { "Table" }
@@ -198,7 +213,7 @@ fn form(wanted: &WantedEvents<'_>) -> Markup {
             (field("key", "Key", wanted.key, "exact, or prefix*"))
             (field("type", "Type", wanted.r#type, "exact, or prefix*"))
             (field("header", "Header", wanted.header, "name=value"))
-            (field("since", "From", wanted.since, "-1h, or 2026-01-31 12:00"))
+            (field("since", "From", wanted.since, "-1h, or a date"))
             (field("until", "Until", wanted.until, "UTC, or with a zone"))
             (field("partition", "Partition", wanted.partition, "all"))
             (field("offset", "Offset", wanted.offset, "with a partition"))
@@ -212,7 +227,9 @@ fn form(wanted: &WantedEvents<'_>) -> Markup {
             div.field {
                 label for="limit" { "Events" }
                 select #limit name="limit" {
-                    @for limit in LIMITS { option value=(limit) selected[wanted.limit == limit] { (limit) } }
+                    @for limit in limits(wanted) {
+                        option value=(limit) selected[wanted.limit() == limit] { (limit) }
+                    }
                 }
             }
             div.field.buttons {
@@ -221,6 +238,16 @@ fn form(wanted: &WantedEvents<'_>) -> Markup {
             }
         }
     }
+}
+
+/// How many events a page may have, to choose from.
+fn limits(wanted: &WantedEvents<'_>) -> Vec<String> {
+    let mut limits: Vec<usize> = LIMITS.into_iter().filter(|limit| *limit <= wanted.most).collect();
+    if limits.len() < LIMITS.len() {
+        limits.push(wanted.most);
+    }
+    limits.dedup();
+    limits.iter().map(ToString::to_string).collect()
 }
 
 fn list(visit: &Visit<'_>, wanted: &WantedEvents<'_>, page: &ApiPage, follow: &str) -> Markup {
@@ -232,7 +259,7 @@ fn list(visit: &Visit<'_>, wanted: &WantedEvents<'_>, page: &ApiPage, follow: &s
             p.live-status role="status" {}
             button.needs-script type="button" hidden data-live-toggle
                 aria-pressed=(wanted.is_live.to_string()) { "Live" }
-            button.needs-script type="button" hidden data-pause disabled { "Pause" }
+            button type="button" hidden data-pause { "Pause" }
             noscript { span.muted { "Without a script nothing is live: load the page again." } }
         }
         @if lost > 0 { p.notice { "Lost with a volume in between: " (counted(lost, "offset")) "." } }
@@ -291,7 +318,7 @@ fn row(visit: &Visit<'_>, table: &str, record: &ApiRecord) -> Markup {
                     p.actions {
                         a href=(own) { "This event alone" }
                         " "
-                        (copy_button(&command, "command for this event"))
+                        (copy_button(&command, "command for this event", "Copy as curl"))
                     }
                 }
             }
@@ -350,7 +377,8 @@ mod tests {
             r#type: None,
             header: None,
             order: "newest",
-            limit: LIMIT,
+            limit: None,
+            most: 10_000,
             cursor: None,
             is_live: false,
         }
@@ -371,5 +399,10 @@ mod tests {
         let page = WantedEvents { cursor: Some("abc"), ..by_key };
         assert_eq!(page.path(false, now), "/tables/a%20b?limit=50&cursor=abc");
         assert!(page.with(None, true).ends_with("&header=x%20%3D%20y%3Dz&order=newest&live=1"));
+        let small = WantedEvents { most: 7, ..wanted() };
+        assert_eq!(small.path(false, now), "/tables/a%20b?order=newest&limit=7");
+        assert_eq!(small.path(true, now), "/tables/a%20b?last=7");
+        assert_eq!(limits(&small), ["7"]);
+        assert_eq!(limits(&wanted()), ["20", "50", "100", "200"]);
     }
 }

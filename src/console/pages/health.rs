@@ -15,7 +15,7 @@ use super::super::{
     },
     visit::{Refused, Shown, Visit},
 };
-use crate::http::pages::Visitor;
+use crate::{http::pages::Visitor, revision::VERSION};
 
 /// `GET /console/health`.
 pub(in crate::console) async fn health(State(console): State<Arc<Console>>, visitor: Visitor) -> Response {
@@ -39,7 +39,7 @@ async fn show(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
         @match &numbers {
             Some((settings, metrics)) => {
                 section { h2 { "S3 and manifests" } (bucket(metrics)) }
-                section { h2 { "Build" } p { "Zombi " (settings.version) } }
+                section { h2 { "Build" } p { "Zombi " (VERSION) } }
                 section { h2 { "Settings" } (in_force(settings, visitor)) }
             },
             None => { (no_right("Settings, build and the numbers of S3", "operate")) }
@@ -92,7 +92,13 @@ fn bucket(metrics: &ApiMetrics) -> Markup {
     let counted = |name: &str, label: &str| count(whole(number(name, label)));
     html! {
         dl.facts {
-            dt { "Last manifest" } dd { (moment("zombi_flush_last_success_timestamp_seconds")) }
+            dt { "Last flush" } dd { (moment("zombi_flush_last_success_timestamp_seconds")) }
+            dt { "Last manifest" } dd {
+                @match metrics.sum("zombi_manifest_number", "") {
+                    Some(last) if last >= 0.0 => { "number " (count(whole(last))) },
+                    _ => { "none yet" },
+                }
+            }
             dt { "Last answer of S3" } dd { (moment("zombi_s3_last_contact_timestamp_seconds")) }
             dt { "Segments published" } dd { (counted("zombi_flush_segments_total", "")) }
             dt { "Flush rounds that failed" } dd { (counted("zombi_flush_failures_total", "")) }

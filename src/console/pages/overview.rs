@@ -62,7 +62,7 @@ async fn show(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
             Some(numbers) => (board(numbers)),
             None => (no_right("The numbers of the whole server", "operate")),
         }
-        (list(&tables))
+        (list(visit, &tables))
     };
     Ok(Shown { title: "Overview".to_owned(), body })
 }
@@ -105,6 +105,11 @@ fn safety(numbers: &Numbers) -> (&'static str, String, String) {
         let more = "No bucket is configured: every event is on this volume only.".to_owned();
         return ("warn", "Ready, without S3".to_owned(), more);
     }
+    let lost = whole(metrics.sum("zombi_lost_offsets", "").unwrap_or(0.0));
+    if lost > 0 {
+        let more = format!("{} with a volume: the tables say which.", counted(lost, "offset"));
+        return ("warn", "Ready, but events were lost".to_owned(), more);
+    }
     if waiting == 0 {
         return ("good", "Everything is in S3".to_owned(), "Nothing waits on the volume alone.".to_owned());
     }
@@ -132,19 +137,19 @@ fn board(numbers: &Numbers) -> Markup {
                     aria-label="Appended events a second, over the last minutes" {}
             }
             figure {
-                figcaption { "Append p99, over the last minute " b data-live="p99-minute" { } }
+                figcaption { "Append p99, over the last minute " b data-live="p99-minute" { "…" } }
                 div.chart data-chart="p99" role="img"
                     aria-label="99th percentile of the time of a write, over the last minutes" {}
             }
         }
         dl.tiles data-poll {
             (tile("Appended", "appended", &count(stats.writes.total), &html! {
-                "events, " (format!("{:.1}", stats.writes.rate_per_sec)) "/s"
+                "events, " span data-live="rate" { (count(whole(stats.writes.rate_per_sec))) } "/s"
             }))
             (tile("Append p99", "p99", &micros(stats.writes.p99_latency_us), &html! { "since the start" }))
             (tile("On the volume", "hot", &bytes(hot), &html! {
                 "of " (bytes(*hot_most)) " "
-                meter min="0" max=(hot_most) value=(hot) aria-label="Used of what RocksDB may hold" {}
+                meter data-meter min="0" max=(hot_most) value=(hot) aria-label="Used of what RocksDB may hold" {}
             }))
             (tile("Not in S3 yet", "unflushed", &count(totals.unflushed_events), &html! {
                 "events, " span data-live="unflushed-bytes" { (bytes(totals.unflushed_bytes)) }
@@ -152,14 +157,14 @@ fn board(numbers: &Numbers) -> Markup {
                 span data-live="age" { (length(metric("zombi_unflushed_age_seconds"))) }
             }))
             (tile("Last flush", "flushed", &ago, &html! {
-                @if flushed_at > 0.0 { (time((flushed_at * 1000.0) as i64)) }
+                span data-flushed { @if flushed_at > 0.0 { (time((flushed_at * 1000.0) as i64)) } }
             }))
             (tile("S3 errors", "s3-errors", &count(whole(s3_errors)), &html! { "since the start" }))
             (tile("Lost offsets", "lost", &count(whole(metric("zombi_lost_offsets"))), &html! {
                 "with a volume"
             }))
             (tile("Refused or failed", "errors", &count(stats.errors_total), &html! {
-                "requests in " (length(stats.uptime_secs as f64))
+                "requests in " span data-live="uptime" { (length(stats.uptime_secs as f64)) }
             }))
         }
         p.muted.totals {
@@ -169,12 +174,12 @@ fn board(numbers: &Numbers) -> Markup {
     }
 }
 
-fn list(tables: &ApiTables) -> Markup {
+fn list(visit: &Visit<'_>, tables: &ApiTables) -> Markup {
     html! {
         section {
             h2 { "Tables" }
             @if tables.tables.is_empty() {
-                (super::tables::none())
+                (super::tables::none(visit))
             } @else {
                 (super::tables::list(&tables.tables))
                 @if tables.next.is_some() { p { a href=(format!("{PATH}/tables")) { "All tables" } } }

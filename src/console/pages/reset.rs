@@ -19,7 +19,7 @@ use super::{
             NavItem, empty, scrolling,
             text::{address, count, counted, moment, path_name},
         },
-        visit::{Refused, Shown, Visit, of_console, see},
+        visit::{Refused, Shown, Visit, of_console, see, way_in},
     },
     events::now,
 };
@@ -96,6 +96,12 @@ pub(in crate::console) async fn reset(
             let group = format!("{PATH}/consumers/{}", path_name(visitor.named()));
             see(&address(&group, [("moved", Some(table.as_str()))]))
         }
+        // The session has ended since the preview, which has all that was filled in.
+        Err(refused) if refused.status == StatusCode::UNAUTHORIZED => {
+            let fields = ["table", "to", "value", "partition"].map(|name| (name, form.field(name)));
+            let preview = format!("{PATH}/consumers/{}/reset", path_name(visitor.named()));
+            see(&way_in(&address(&preview, fields)))
+        }
         Err(refused) => visit.answer(NavItem::Consumers, Err(refused)),
     }
 }
@@ -133,7 +139,7 @@ async fn show(visit: &mut Visit<'_>, target: &Target) -> Result<Shown, Refused> 
     let ApiReset { partitions } = visit.post(&path, &dry, &done).await?;
     let moves = partitions.iter().filter(|one| one.new.is_some() && one.new != one.old).count();
     let body = html! {
-        h1.long { "Move " (group) " in " (target.table) }
+        h1.long title=(group) { "Move " (group) " in " (target.table) }
         @if partitions.is_empty() {
             (empty("The table has no partition yet.", &html! {}))
         } @else {
@@ -152,7 +158,7 @@ async fn show(visit: &mut Visit<'_>, target: &Target) -> Result<Shown, Refused> 
             form.reset method="post" action=(format!("{PATH}/consumers/{}/reset", path_name(group))) {
                 input type="hidden" name="table" value=(target.table);
                 @for (name, value) in &target.fields { input type="hidden" name=(name) value=(value); }
-                button.danger type="submit" { "Move the group now" }
+                div.field.buttons { button.danger type="submit" { "Move the group now" } }
             }
         }
         p { a href=(format!("{PATH}/consumers/{}", path_name(group))) { "Back to " (group) } }

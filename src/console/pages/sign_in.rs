@@ -128,7 +128,7 @@ fn status_of(refusal: SignInRefusal) -> StatusCode {
 
 fn answer(visit: &Visit<'_>, next: &str, refusal: Option<SignInRefusal>) -> Response {
     let shown = Shown { title: "Sign in".to_owned(), body: page(next, refusal) };
-    let mut response = visit.answer(NavItem::Elsewhere, Ok(shown));
+    let mut response = visit.answer(NavItem::SignIn, Ok(shown));
     if let Some(refusal) = refusal {
         *response.status_mut() = status_of(refusal);
     }

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 
 use super::super::{
     Console, PATH,
-    api::{ApiConfig, ApiSegments, ApiTable},
+    api::{ApiConfig, ApiPartition, ApiSegments, ApiTable},
     view::{
         NavItem, empty, partition_bars, scrolling,
         text::{address, bytes, count, counted, length, path_name, time},
@@ -16,8 +16,10 @@ use super::super::{
 };
 use crate::http::pages::Visitor;
 
-/// Segments of a page.
-const SEGMENTS: &str = "50";
+/// Segments of a page, unless the settings say that they are too many.
+const SEGMENTS: usize = 50;
+/// Ranges of lost offsets that are shown.
+const RANGES: usize = 200;
 
 /// `GET /console/tables/{table}`.
 pub(in crate::console) async fn table(State(console): State<Arc<Console>>, visitor: Visitor) -> Response {
@@ -31,13 +33,19 @@ async fn show(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
     let part = path_name(name);
     let table: ApiTable = visit.get(&format!("/tables/{part}/partitions")).await?;
     let after = visit.visitor.asks("after");
-    let path = address(&format!("/tables/{part}/segments"), [("limit", Some(SEGMENTS)), ("after", after)]);
+    let limit = SEGMENTS.min(visit.console.state.limits.page_records).to_string();
+    let path =
+        address(&format!("/tables/{part}/segments"), [("limit", Some(limit.as_str())), ("after", after)]);
     let listed: ApiSegments = visit.get(&path).await?;
     let events = address(&format!("{PATH}/events"), [("table", Some(name))]);
     let live = address(&format!("{PATH}/events"), [("table", Some(name)), ("live", Some("1"))]);
     let total: u64 = table.partitions.iter().map(|one| one.next.saturating_sub(one.earliest)).sum();
-    let lost: u64 =
-        table.partitions.iter().flat_map(|one| &one.lost).map(|range| range.end - range.start).sum();
+    let lost: u64 = table
+        .partitions
+        .iter()
+        .flat_map(|one| &one.lost)
+        .map(|range| range.end.saturating_sub(range.start))
+        .sum();
     let body = html! {
         div.head {
             h1.long title=(name) { (name) }
@@ -56,10 +64,36 @@ async fn show(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
                 (partition_bars(&table))
             }
         }
+        @if lost > 0 { section { h2 { "Lost with a volume" } (lost_ranges(&table.partitions)) } }
         section { h2 { "Settings" } (settings(&table.config)) }
         section { h2 { "Segments" } (segments(&listed, &part)) }
     };
     Ok(Shown { title: name.to_owned(), body })
+}
+
+fn lost_ranges(partitions: &[ApiPartition]) -> Markup {
+    let all = partitions.iter().flat_map(|one| one.lost.iter().map(move |range| (one.partition, range)));
+    let number = all.clone().count();
+    let rows = html! {
+        table.grid.narrow {
+            thead {
+                tr { @for head in ["Partition", "Offsets", "How many"] { th.n scope="col" { (head) } } }
+            }
+            tbody {
+                @for (partition, range) in all.take(RANGES) {
+                    tr {
+                        td.n { (partition) }
+                        td.n { (count(range.start)) " – " (count(range.end.saturating_sub(1))) }
+                        td.n { (count(range.end.saturating_sub(range.start))) }
+                    }
+                }
+            }
+        }
+    };
+    html! {
+        (scrolling("Lost offsets", &rows))
+        @if number > RANGES { p.muted { "and " (count((number - RANGES) as u64)) " more" } }
+    }
 }
 
 fn settings(config: &ApiConfig) -> Markup {
@@ -68,7 +102,7 @@ fn settings(config: &ApiConfig) -> Markup {
     let rows = [
         ("retention_secs", "An event is kept", age),
         ("retention_bytes", "Bytes that are kept", size),
-        ("partitions", "Keys are spread over", format!("{} partitions", config.partitions)),
+        ("partitions", "Keys are spread over", counted(config.partitions.into(), "partition")),
     ];
     let table = html! {
         table.grid.narrow {
@@ -118,7 +152,7 @@ fn segments(listed: &ApiSegments, part: &str) -> Markup {
                         td.n { (bytes(one.bytes)) }
                         td { (time(one.min_timestamp_ms)) }
                         td { (time(one.max_timestamp_ms)) }
-                        td.long { code title=(one.url) { (one.url) } }
+                        td.object { code title=(one.url) { (one.url) } }
                     }
                 }
             }

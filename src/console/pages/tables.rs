@@ -18,6 +18,9 @@ use crate::http::pages::Visitor;
 
 /// Tables of a page.
 const LIMIT: &str = "500";
+/// Tables that a search shows, and pages that it looks through for them.
+const FOUND: usize = 500;
+const SEARCHED: usize = 40;
 
 /// `GET /console/tables`.
 pub(in crate::console) async fn tables(State(console): State<Arc<Console>>, visitor: Visitor) -> Response {
@@ -29,10 +32,18 @@ pub(in crate::console) async fn tables(State(console): State<Arc<Console>>, visi
 async fn show(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
     let (after, wanted) = (visit.visitor.asks("after"), visit.visitor.asks("name"));
     let path = address("/tables", [("limit", Some(LIMIT)), ("after", after)]);
-    let ApiTables { mut tables, next } = visit.get(&path).await?;
+    let ApiTables { mut tables, mut next } = visit.get(&path).await?;
     let are_there = !tables.is_empty();
     if let Some(wanted) = wanted {
         tables.retain(|table| table.table.contains(wanted));
+        // A name that is looked for may stand on any page.
+        for _ in 1..SEARCHED {
+            let Some(after) = next.take_if(|_| tables.len() < FOUND) else { break };
+            let path = address("/tables", [("limit", Some(LIMIT)), ("after", Some(after.as_str()))]);
+            let page: ApiTables = visit.more(&path).await?;
+            tables.extend(page.tables.into_iter().filter(|table| table.table.contains(wanted)));
+            next = page.next;
+        }
     }
     let on = next
         .as_deref()
@@ -53,7 +64,7 @@ async fn show(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
                 p { a href=(format!("{PATH}/tables")) { "All tables" } }
             }))
         } @else {
-            (none())
+            (none(visit))
         }
         @if let Some(on) = on { nav.pages aria-label="Pages" { a href=(on) rel="next" { "More tables" } } }
     };
@@ -61,11 +72,11 @@ async fn show(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
 }
 
 /// What is said where there are none.
-pub(super) fn none() -> Markup {
-    let command = "curl localhost:8080/tables/events --json '{\"payload\": {\"hello\": \"world\"}}'";
+pub(super) fn none(visit: &Visit<'_>) -> Markup {
+    let command = visit.command("/tables/events", Some(r#"{"payload": {"hello": "world"}}"#));
     empty(
         "There is no table yet, or none that you may read. The first event makes one:",
-        &html! { div.copied { code { (command) } (copy_button(command, "command")) } },
+        &html! { div.copied { code { (command) } (copy_button(&command, "command", "Copy")) } },
     )
 }
 

@@ -22,6 +22,8 @@ pub(super) enum NavItem {
     Health,
     /// None of them.
     Elsewhere,
+    /// The way in, before which there is nothing to go to.
+    SignIn,
 }
 
 /// The places: each with its name, its path below the console's, and the key that leads there after `g`.
@@ -41,10 +43,14 @@ pub(super) struct PageFrame<'a> {
     pub(super) title: &'a str,
     /// Who has signed in.
     pub(super) principal: Option<String>,
-    /// Its address.
+    /// Where to sign in, for whoever has not and may see the page all the same.
+    pub(super) sign_in: Option<String>,
+    /// Its address; none if it has none of its own.
     pub(super) address: String,
     /// Commands that show the same.
     pub(super) commands: &'a [String],
+    /// The command that follows what is live on it.
+    pub(super) live: Option<&'a str>,
 }
 
 /// A whole page.
@@ -83,10 +89,12 @@ fn header(frame: &PageFrame<'_>) -> Markup {
                 img src=(ASSETS.icon.path()) alt="" width="20" height="20";
                 span { "zombi" }
             }
-            nav aria-label="Console" {
-                @for (place, name, path, key) in NAV {
-                    a href=(format!("{PATH}{path}")) data-go=(key)
-                        aria-current=[(place == frame.place).then_some("page")] { (name) }
+            @if frame.place != NavItem::SignIn {
+                nav aria-label="Console" {
+                    @for (place, name, path, key) in NAV {
+                        a href=(format!("{PATH}{path}")) data-go=(key)
+                            aria-current=[(place == frame.place).then_some("page")] { (name) }
+                    }
                 }
             }
             @if let Some(principal) = &frame.principal {
@@ -94,6 +102,8 @@ fn header(frame: &PageFrame<'_>) -> Markup {
                     span.principal title=(principal) { (principal) }
                     button.quiet type="submit" { "Sign out" }
                 }
+            } @else if let Some(way) = &frame.sign_in {
+                p.who { a.button.quiet href=(way) { "Sign in" } }
             }
         }
     }
@@ -103,17 +113,24 @@ fn foot(frame: &PageFrame<'_>) -> Markup {
     html! {
         footer.foot {
             div.asked {
-                h2 { "This page" }
-                (copied(&frame.address, "address"))
+                @if !frame.address.is_empty() {
+                    h2 { "This page" }
+                    div data-address { (copied(&frame.address, "address")) }
+                }
                 @if !frame.commands.is_empty() {
                     h2 { "The same from a shell" }
                     @for command in frame.commands { (copied(command, "command")) }
                 }
+                @if let Some(live) = frame.live {
+                    div hidden data-live-command { (copied(live, "command that follows")) }
+                }
             }
-            p.keys.needs-script hidden {
-                kbd { "/" } " search, " kbd { "g" } " then "
-                @for (_, name, _, key) in NAV { kbd { (key) } " " (name.to_lowercase()) ", " }
-                kbd { "p" } " pause"
+            @if frame.place != NavItem::SignIn {
+                p.keys.needs-script hidden {
+                    kbd { "/" } " search, " kbd { "g" } " then "
+                    @for (_, name, _, key) in NAV { kbd { (key) } " " (name.to_lowercase()) ", " }
+                    kbd { "p" } " pause"
+                }
             }
         }
     }
@@ -124,16 +141,16 @@ fn copied(text: &str, what: &str) -> Markup {
     html! {
         div.copied {
             code { (text) }
-            (copy_button(text, what))
+            (copy_button(text, what, "Copy"))
         }
     }
 }
 
 /// A button that copies a text; there is none without a script.
-pub(super) fn copy_button(text: &str, what: &str) -> Markup {
+pub(super) fn copy_button(text: &str, what: &str, label: &str) -> Markup {
     html! {
         button.quiet.needs-script type="button" hidden data-copy=(text)
-            aria-label=(format!("Copy the {what}")) { "Copy" }
+            aria-label=[(label == "Copy").then(|| format!("Copy the {what}"))] { (label) }
     }
 }
 

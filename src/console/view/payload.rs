@@ -125,7 +125,7 @@ fn hex(raw: &[u8]) -> Markup {
         lines.push('\n');
     }
     html! {
-        pre.payload tabindex="0" role="group" aria-label="Payload in hexadecimal" { (lines) }
+        pre.payload.hex tabindex="0" role="group" aria-label="Payload in hexadecimal" { (lines) }
         @if raw.len() > HEX_BYTES {
             p.muted { "Only the beginning is shown: it has " (bytes(raw.len() as u64)) "." }
         }

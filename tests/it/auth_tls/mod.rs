@@ -1,6 +1,7 @@
 //! TLS on the main port: who is let in, certificates that change while requests run, and clients that stall.
 
 mod clients;
+mod console;
 mod reload;
 mod required;
 mod stalls;

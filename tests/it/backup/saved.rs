@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use serde_json::json;
-use testing::{Sent, TestServer, server::BUCKET};
+use testing::{Sent, TestServer, command::CommandLine, server::BUCKET};
 
 use super::{at, done, json_of, refused, serve};
 
@@ -76,6 +76,15 @@ async fn a_directory_holds_a_backup_too() {
     done(&z, &["restore", "--from", &directory, "--to", &at("restored"), "--source-is-gone"]).await;
     let restored = serve(&z, "restored").await;
     assert_eq!(Sent::from_records(&restored.read_all("t", "limit=50").await), sent);
+    // On a terminal both show how far they are.
+    let second = place.path().join("second").display().to_string();
+    for words in [&["verify", &*directory][..], &["backup", "--from", &directory, "--to", &second]] {
+        let ran = CommandLine::new(words).watched(120).await;
+        assert_eq!(ran.code, Some(0), "{words:?}: {}", ran.err);
+        for word in ["%", " left"] {
+            assert!(ran.err.contains(word), "{words:?}: {word:?} is not shown: {:?}", ran.err);
+        }
+    }
     // A damaged object is found.
     let segment = std::fs::read_dir(place.path().join("backup/segments/t/00000")).unwrap();
     let file =
@@ -84,6 +93,8 @@ async fn a_directory_holds_a_backup_too() {
     bytes[20] ^= 1;
     std::fs::write(&file, bytes).unwrap();
     refused(&z, &["verify", &directory], &["WRONG", "jsonl"]).await;
+    let unread = CommandLine::new(&["verify", &directory]).begin().closed().await;
+    assert_eq!(unread, Some(1), "whether or not anybody reads what it is");
 }
 
 /// The source is written, merged and expires while backups are made; each is whole.

@@ -78,6 +78,16 @@ async fn a_line_that_is_wrong_is_named_and_nothing_of_its_batch_is_sent() {
 }
 
 #[tokio::test]
+async fn erased_events_are_left_out_with_a_word() {
+    let z = TestServer::start().await;
+    let input = "{\"payload\":null,\"erased\":true,\"timestamp_ms\":1}\n{\"payload\":2}\n";
+    let ran = CommandLine::new(&["append", "t", "--format", "records"]).at(&z).input(input).run().await;
+    assert_eq!((ran.code, &one(&ran)["count"]), (Some(0), &json!(1)), "{}", ran.err);
+    assert!(ran.err.contains("were erased: 1"), "{}", ran.err);
+    assert_eq!(payloads(&z, "t").await, [2]);
+}
+
+#[tokio::test]
 async fn flags_that_make_no_sense_are_usage() {
     let z = TestServer::start().await;
     for (words, named) in [
@@ -86,6 +96,7 @@ async fn flags_that_make_no_sense_are_usage() {
         (&["append", "t", "-f", "/tmp"], "directory"),
         (&["append", "t", "--header", "novalue"], "NAME=VALUE"),
         (&["append", "t", "--idempotency-key", "line"], "--source"),
+        (&["append", "t", "-f", "/dev/stdin", "--idempotency-key", "line"], "--source"),
         (&["append", "t", "--idempotency-key", "hash", "--source", "s"], "--source"),
         (&["append", "t", "--format", "csv"], "csv"),
         (&["append", "t", "-o", "payload"], "payload"),

@@ -142,3 +142,43 @@ async fn an_interrupted_append_says_what_is_stored() {
     assert!(summary["count"].as_u64().unwrap() <= 2, "{out}");
     drop(stdin);
 }
+
+#[tokio::test]
+async fn an_interrupted_append_has_its_code_where_nobody_reads_the_summary() {
+    let z = TestServer::start().await;
+    for (signal, expected) in [("INT", 130), ("TERM", 143)] {
+        let before = count(&z).await;
+        let mut running = CommandLine::new(&["append", "t"]).at(&z).begin();
+        // Its standard input stays open.
+        let mut stdin = running.stdin.take().unwrap();
+        stdin.write_all(b"one\n").await.unwrap();
+        eventually("it is stored", async || count(&z).await > before).await;
+        assert_eq!(running.stopped_unread(signal).await, Some(expected), "{signal}");
+        drop(stdin);
+    }
+}
+
+#[tokio::test]
+async fn what_an_interrupted_append_advises_stores_nothing_twice() {
+    let z = TestServer::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("lines");
+    // The second batch has a line that is refused.
+    let lines: String = (0..5001).map(|number| format!("{number}\n")).collect();
+    std::fs::write(&file, format!("{lines}{{\n")).unwrap();
+    let (text, name) = (std::fs::read(&file).unwrap(), file.display().to_string());
+    let words = ["append", "t", "--format", "json"];
+    for (more, input, is_repeatable) in [
+        (&["-f", &*name][..], &b""[..], true),
+        (&["--source", "s"], &text[..], true),
+        (&["--idempotency-key", "hash"], &text[..], true),
+        (&[], &text[..], false),
+    ] {
+        let ran = CommandLine::new(&[&words[..], more].concat()).at(&z).input(input).run().await;
+        assert_eq!(ran.code, Some(1), "{more:?}: {}", ran.err);
+        // A pipe's first batch may end anywhere, and nothing may have been stored of it.
+        let said = ran.err.contains("run the same command again");
+        assert!(said == is_repeatable || !ran.err.contains("are stored"), "{more:?}: {}", ran.err);
+        assert!(is_repeatable || !said, "{more:?}: {}", ran.err);
+    }
+}

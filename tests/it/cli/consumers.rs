@@ -31,6 +31,14 @@ async fn groups_are_listed_with_their_lag() {
     assert_eq!(one(&zombi(&z, &["consumer", "billing"]).await), z.get("/consumers/billing").await.1);
     says("nobody", &CommandLine::new(&["consumer", "nobody"]).at(&z).run().await, FAILED, &["unknown_group"]);
 
+    // Partitions that are not moved are said to stay.
+    let words = ["consumer", "reset", "billing", "orders", "--to", "2", "--partition", "0", "-o", "table"];
+    let moved =
+        "TABLE   PARTITION  OLD    NEW\norders          0    1      2\norders          1    -  stays\n";
+    assert_eq!(zombi(&z, &words).await.out, moved);
+    let again = moved.replace("    1      2", "    2  stays");
+    assert_eq!(zombi(&z, &words).await.out, again);
+
     let delete = CommandLine::new(&["consumer", "delete", "mail"]).at(&z).run().await;
     says("without --yes", &delete, USAGE, &["--yes"]);
     zombi(&z, &["consumer", "delete", "mail", "--yes"]).await;

@@ -59,11 +59,16 @@ async fn flags_win_over_the_environment_and_may_stand_before_the_command() {
     for (url, named) in
         [("localhost:8080", "http://"), ("http://u:p@z", "--token-file"), ("http://z/?a", "path")]
     {
-        says(url, &CommandLine::new(&["tables"]).env("ZOMBI_URL", url).run().await, USAGE, &[named]);
+        let ran = CommandLine::new(&["tables"]).env("ZOMBI_URL", url).run().await;
+        says(url, &ran, USAGE, &["ZOMBI_URL ", named]);
+        says(url, &CommandLine::new(&["tables", "--url", url]).run().await, USAGE, &["--url ", named]);
     }
-    for words in
-        [&["--set", "port=1", "tables"][..], &["--url", "http://z", "verify"], &["tables", "-o", "csv"]]
-    {
+    for words in [
+        &["--set", "port=1", "tables"][..],
+        &["--url", "http://z", "verify"],
+        &["tables", "-o", "csv"],
+        &["--config", "/nowhere", "token", "new", "a"],
+    ] {
         says("a flag of others", &CommandLine::new(words).run().await, USAGE, &[]);
     }
 }

@@ -18,6 +18,13 @@ async fn every_shell_has_its_completions() {
 }
 
 #[tokio::test]
+async fn who_has_seen_enough_of_what_is_only_shown_is_served() {
+    for words in [&["completions", "bash"][..], &["config", "print"]] {
+        assert_eq!(CommandLine::new(words).begin().closed().await, Some(0), "{words:?}");
+    }
+}
+
+#[tokio::test]
 async fn help_is_on_the_standard_output_and_mistakes_are_not() {
     for words in [&["--help"][..], &["append", "--help"], &["consumer", "reset", "--help"], &["help", "tail"]]
     {

@@ -89,6 +89,38 @@ async fn many_pages_are_one_list() {
 }
 
 #[tokio::test]
+async fn pages_are_as_small_as_the_server_wants_them() {
+    let z = TestServer::start_with(&[("limits.page_records", "7")]).await;
+    let mut sent = Sent::default();
+    sent.append(&z, "t", 2, 100).await;
+    assert_eq!(Sent::from_records(&lines(&zombi(&z, &["read", "t"]).await)), sent);
+    assert_eq!(lines(&zombi(&z, &["read", "t", "-n", "33"]).await).len(), 33);
+    assert_eq!(lines(&zombi(&z, &["tail", "t", "-n", "6"]).await).len(), 6);
+    let tail = zombi(&z, &["tail", "t"]).await;
+    assert!(tail.err.contains("no more than 5") && tail.err.contains("limits.page_records"), "{}", tail.err);
+    assert_eq!(lines(&tail).len(), 5);
+    let bench = one(&zombi(&z, &["bench", "b", "--duration", "300ms", "--size", "1"]).await);
+    assert_eq!(bench["read_back"]["right"], true, "{bench}");
+    assert_eq!(bench["bytes"], 55 * bench["events"].as_u64().unwrap(), "what says whose it is: {bench}");
+}
+
+#[tokio::test]
+async fn that_there_is_nothing_is_said_to_people_only() {
+    let z = filled("t").await;
+    for words in [
+        &["read", "t", "--since", "1h"][..],
+        &["tail", "t", "--key", "nobody"],
+        &["segments", "t"],
+        &["consumers"],
+    ] {
+        let ran = zombi(&z, &[words, &["-o", "table"]].concat()).await;
+        assert!(ran.out.is_empty() && ran.err.contains("no "), "{words:?}: {}{}", ran.out, ran.err);
+        let piped = zombi(&z, words).await;
+        assert_eq!((piped.out.as_str(), piped.err.as_str()), ("", ""), "{words:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_cursor_file_makes_each_run_go_on_where_the_last_one_ended() {
     let z = TestServer::start().await;
     let directory = tempfile::tempdir().unwrap();

@@ -3,7 +3,7 @@
 use serde_json::json;
 use testing::{Sent, TestServer, command::CommandLine};
 
-use super::{one, zombi};
+use super::{lines, one, zombi};
 
 #[tokio::test]
 async fn a_terminal_gets_a_table_that_fits() {
@@ -46,6 +46,27 @@ async fn a_bar_shows_how_far_it_is_and_how_long_it_takes() {
     // In a pipe there is the summary and nothing else.
     let piped = zombi(&z, &["append", "u", "-f", &name]).await;
     assert_eq!((&one(&piped)["count"], piped.err.as_str()), (&json!(50_000), ""));
+}
+
+#[tokio::test]
+async fn whatever_takes_long_shows_that_it_goes_on() {
+    let z = TestServer::start_tiered(&[]).await;
+    Sent::default().append(&z, "t", 1, 5_000).await;
+    for (words, shown) in [
+        (&["read", "t"][..], &["events"][..]),
+        (&["bench", "b", "--duration", "500ms"], &["appending", " events"]),
+        (&["flush"], &["moving events to S3"]),
+    ] {
+        let ran = CommandLine::new(words).at(&z).watched(120).await;
+        assert_eq!(ran.code, Some(0), "{words:?}: {}", ran.err);
+        for word in shown {
+            assert!(ran.err.contains(word), "{words:?}: {word:?} is not shown: {:?}", ran.err);
+        }
+        // What is piped has nothing of it.
+        assert!(!lines(&ran).is_empty() && !ran.out.contains('\u{1b}'), "{words:?}: {:.300}", ran.out);
+        let piped = CommandLine::new(words).at(&z).run().await;
+        assert_eq!(piped.err, "", "{words:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The console: pages that show what their visitor may see, to browsers with and without a session.
 
+mod faces;
 mod pages;
 mod rights;
 mod sessions;

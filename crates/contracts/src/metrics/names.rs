@@ -18,6 +18,7 @@ pub(super) const S3_SECONDS: &str = "zombi_s3_request_duration_seconds";
 pub(super) const APPEND_QUEUE: &str = "zombi_append_queue_requests";
 pub(super) const FLUSH_SECONDS: &str = "zombi_flush_segment_duration_seconds";
 pub(super) const FLUSHED_AT: &str = "zombi_flush_last_success_timestamp_seconds";
+pub(super) const LAST_MANIFEST: &str = "zombi_manifest_number";
 pub(super) const UNFLUSHED_AGE: &str = "zombi_unflushed_age_seconds";
 pub(super) const LOST_OFFSETS: &str = "zombi_lost_offsets";
 pub(super) const TABLES: &str = "zombi_tables";
@@ -94,10 +95,11 @@ const LABELLED_COUNTERS: [(&str, &str); 4] = [
 ];
 
 /// Gauges, which go up and down.
-const GAUGES: [(&str, &str); 29] = [
+const GAUGES: [(&str, &str); 30] = [
     (CONNECTIONS, "Open client connections."),
     (APPEND_QUEUE, "Requests that wait for the writer."),
     (FLUSHED_AT, "When a manifest was last published, as seconds since 1970; 0 before the first."),
+    (LAST_MANIFEST, "The number of the last manifest, once the bucket is open."),
     (UNFLUSHED_AGE, "How long the oldest event that is in RocksDB alone has waited."),
     (LOST_OFFSETS, "Offsets that are declared lost with a volume."),
     (TABLES, "Tables."),
