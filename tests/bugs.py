@@ -64,6 +64,7 @@ CAUGHT_BY = {
     "old_copy_not_scrubbed": "it an_older_copy_of_the_volume",
     "backup_is_opened": "it no_server_writes_into_a_backup",
     "released_while_waiting": "lib chain::",
+    "sender_remembered_after_a_change": "lib auth::sender::",
 }
 # Longer than any of these tests takes, on a slow machine too.
 PATIENCE_SECS = 3600

@@ -11,19 +11,16 @@ use std::{
     time::Duration,
 };
 
-use axum::http::HeaderMap;
 use parking_lot::Mutex;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
-    gate::{Gate, Identity},
+    gate::Gate,
     policy::{Decision, Quota, Resource},
-    principal::{Principal, ShownCertificate},
+    principal::Principal,
     quotas::{OverQuota, Usage},
-    refusal::CredentialRefusal,
+    refusal::{AdmissionRefusal, CredentialRefusal},
+    sender::{self, KnownSender, ShownBy},
     verb::Verb,
 };
 use contracts::{
@@ -51,23 +48,32 @@ enum CallerKind {
 
 /// A caller that the gate has let in.
 struct Admitted {
-    gate: Arc<Gate>,
     verb: Verb,
-    identity: Identity,
+    sender: Arc<KnownSender>,
     usage: Arc<Usage>,
-    changes: watch::Receiver<u64>,
-    touched: Mutex<Vec<Touched>>,
+    touched: Mutex<TouchedList>,
     /// Events that the request has written or read.
     records: AtomicU64,
 }
 
-/// Why nobody is let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AdmissionRefusal {
-    /// There is no credential, and the policy has nothing for those without one.
-    NoCredential,
-    /// The credential is not taken.
-    Bad(CredentialRefusal),
+/// What was decided, in its order. The first has its place here: most requests are about one thing.
+#[derive(Default)]
+struct TouchedList {
+    first: Option<Touched>,
+    others: Vec<Touched>,
+}
+
+impl TouchedList {
+    fn add(&mut self, touched: Touched) {
+        match self.first {
+            None => self.first = Some(touched),
+            Some(_) => self.others.push(touched),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Touched> {
+        self.first.iter().chain(&self.others)
+    }
 }
 
 /// Something that the request is about, and what was decided.
@@ -160,46 +166,34 @@ impl Caller {
         Self(CallerKind::Anybody)
     }
 
-    /// Lets the sender of a request in that is to do this, or not. `certificate` is whom the client's
-    /// certificate names, `session` the id of its session where one counts. Takes no time, unless a token's
-    /// key is not known: then it may wait three seconds.
+    /// Lets the sender of a request in that is to do this, or not. Takes no time, unless a token's key is not
+    /// known: then it may wait three seconds. `now` is the moment at which the request came.
     ///
     /// # Errors
     /// [`AdmissionRefusal`].
     pub(crate) async fn admit(
         gate: &Arc<Gate>,
-        headers: &HeaderMap,
-        certificate: Option<&ShownCertificate>,
-        session: Option<&str>,
+        shown: &ShownBy<'_>,
         verb: Verb,
+        now: Instant,
     ) -> Result<Self, AdmissionRefusal> {
-        // Before the credential is looked at, so that no change is missed after that.
-        let changes = gate.changed.subscribe();
-        let identity = gate.identify(headers, certificate, session).await.map_err(AdmissionRefusal::Bad)?;
-        let principal = &identity.principal;
-        if *principal == Principal::Anonymous && !gate.policy.load().names(principal) {
-            return Err(AdmissionRefusal::NoCredential);
-        }
-        let usage = gate.quotas.usage(principal);
-        Ok(Self(CallerKind::Known(Arc::new(Admitted {
-            gate: Arc::clone(gate),
-            verb,
-            identity,
-            usage,
-            changes,
-            touched: Mutex::default(),
-            records: AtomicU64::new(0),
-        }))))
+        let (sender, usage) = match sender::remembered(gate, shown, now) {
+            Some(found) => found,
+            // Boxed: nearly all senders are remembered.
+            None => Box::pin(sender::find_out(gate, shown, now)).await?,
+        };
+        let (touched, records) = (Mutex::default(), AtomicU64::new(0));
+        Ok(Self(CallerKind::Known(Arc::new(Admitted { verb, sender, usage, touched, records }))))
     }
 
-    /// Counts the request for its caller's quotas. A read also has to wait until earlier answers are paid
-    /// for.
+    /// Counts the request, which came at this moment, for its caller's quotas. A read also has to wait until
+    /// earlier answers are paid for.
     ///
     /// # Errors
     /// [`OverQuota`] if there are too many.
-    pub(crate) fn count_request(&self) -> Result<(), OverQuota> {
+    pub(crate) fn count_request(&self, now: Instant) -> Result<(), OverQuota> {
         let Some(admitted) = self.known() else { return Ok(()) };
-        admitted.usage.request(Instant::now())?;
+        admitted.usage.request(now)?;
         if admitted.verb == Verb::Read { admitted.usage.read_debt() } else { Ok(()) }
     }
 
@@ -212,7 +206,7 @@ impl Caller {
 
     /// Who it is; `None` where that is not known.
     pub(crate) fn principal(&self) -> Option<&Principal> {
-        self.known().map(|admitted| &admitted.identity.principal)
+        self.known().map(|admitted| &admitted.sender.identity.principal)
     }
 
     /// What it uses of its quotas; `None` where nobody has any.
@@ -223,8 +217,9 @@ impl Caller {
     /// The number by which budgets tell it from others; `None` where only its address tells them: without a
     /// credential, for example.
     pub(crate) fn number(&self) -> Option<u64> {
-        let admitted = self.known().filter(|admitted| admitted.identity.principal != Principal::Anonymous)?;
-        Some(admitted.usage.number())
+        let admitted = self.known()?;
+        let is_somebody = admitted.sender.identity.principal != Principal::Anonymous;
+        is_somebody.then(|| admitted.usage.number())
     }
 
     /// Whom what the request makes is counted for; `None` where nobody counts.
@@ -232,7 +227,7 @@ impl Caller {
         let admitted = self.known()?;
         let Quota { tables, partitions, groups, .. } = admitted.usage.quota();
         let limits = MakerLimits { tables, partitions, groups };
-        Some(Maker { principal: admitted.identity.principal.to_string().into(), limits })
+        Some(Maker { principal: Arc::clone(&admitted.sender.name), limits })
     }
 
     /// Counts events that the request has written or read, for the audit log.
@@ -249,7 +244,7 @@ impl Caller {
 
     /// Everything that was decided, in its order.
     pub(crate) fn touched(&self) -> Vec<Touched> {
-        self.known().map(|admitted| admitted.touched.lock().clone()).unwrap_or_default()
+        self.known().map(|admitted| admitted.touched.lock().iter().cloned().collect()).unwrap_or_default()
     }
 
     /// The verb that reaches furthest of all that was decided; `None` if nothing was.
@@ -285,9 +280,7 @@ impl Caller {
         match &self.0 {
             CallerKind::Anybody => true,
             CallerKind::Nobody => false,
-            CallerKind::Known(admitted) => {
-                admitted.gate.policy.load().decide(&admitted.identity.principal, verb, resource).is_allowed()
-            }
+            CallerKind::Known(admitted) => admitted.sender.decide(verb, resource).is_allowed(),
         }
     }
 
@@ -312,17 +305,22 @@ impl Caller {
 
 impl Admitted {
     fn decide(&self, verb: Verb, resource: Resource<'_>) -> Result<(), Forbidden> {
-        let decision = self.gate.policy.load().decide(&self.identity.principal, verb, resource);
-        let resource = OwnedResource::from(resource);
-        self.touched.lock().push(Touched { verb, resource: resource.clone(), decision });
-        if decision.is_allowed() {
-            return Ok(());
+        let decision = self.sender.decide(verb, resource);
+        let touched = Touched { verb, resource: resource.into(), decision };
+        let lost = (!decision.is_allowed()).then(|| touched.resource.clone());
+        self.touched.lock().add(touched);
+        match lost {
+            None => Ok(()),
+            Some(resource) => Err(self.forbidden(verb, resource)),
         }
-        Err(Forbidden { principal: self.identity.principal.clone(), verb, resource })
+    }
+
+    fn forbidden(&self, verb: Verb, resource: OwnedResource) -> Forbidden {
+        Forbidden { principal: self.sender.identity.principal.clone(), verb, resource }
     }
 
     async fn ended(&self) -> CallerEnd {
-        let (mut changes, mut ends) = (self.changes.clone(), self.identity.expires);
+        let (mut changes, mut ends) = (self.sender.changes.clone(), self.sender.identity.expires);
         loop {
             tokio::select! {
                 biased;
@@ -338,19 +336,18 @@ impl Admitted {
 
     /// Until when the credential is still good, if it allows what it has allowed.
     fn standing(&self) -> Result<Option<Instant>, CallerEnd> {
-        let expires = self.gate.good_until(&self.identity).map_err(CallerEnd::Credential)?;
-        let policy = self.gate.policy.load();
-        let principal = &self.identity.principal;
+        let sender = &self.sender;
+        let expires = sender.gate.good_until(&sender.identity).map_err(CallerEnd::Credential)?;
         let mut touched = self.touched.lock();
         // What was denied before is nobody's loss.
         let lost = touched
             .iter()
             .filter(|one| one.decision.is_allowed())
-            .find(|one| !policy.decide(principal, one.verb, one.resource.borrowed()).is_allowed());
+            .find(|one| !sender.decide(one.verb, one.resource.borrowed()).is_allowed());
         let Some(Touched { verb, resource, .. }) = lost.cloned() else { return Ok(expires) };
         // For the audit log, which names what was denied.
-        touched.push(Touched { verb, resource: resource.clone(), decision: Decision::Denied });
-        Err(CallerEnd::Right(Forbidden { principal: principal.clone(), verb, resource }))
+        touched.add(Touched { verb, resource: resource.clone(), decision: Decision::Denied });
+        Err(CallerEnd::Right(self.forbidden(verb, resource)))
     }
 }
 
@@ -363,11 +360,11 @@ async fn until(moment: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{HeaderValue, header};
+    use axum::http::{HeaderMap, HeaderValue, header};
     use tokio::time::timeout;
 
     use super::*;
-    use crate::auth::{gate::tests::gate, policy::Policy, tokens};
+    use crate::auth::{gate::tests::gate, policy::Policy, sender::LastSender, tokens};
 
     const ORDERS: &str =
         "version: 1\nbindings:\n- {subjects: [\"token:ci\"], role: owner, tables: [orders]}\n";
@@ -392,7 +389,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         let bearer = HeaderValue::from_str(&format!("Bearer {}", token.plain)).unwrap();
         headers.insert(header::AUTHORIZATION, bearer);
-        let Ok(caller) = Caller::admit(&gate, &headers, None, None, verb).await else {
+        let last = LastSender::default();
+        let shown = ShownBy { headers: &headers, certificate: None, session: None, last: &last };
+        let Ok(caller) = Caller::admit(&gate, &shown, verb, Instant::now()).await else {
             panic!("it is refused")
         };
         caller.allow(Resource::Table(&orders())).unwrap();

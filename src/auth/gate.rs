@@ -29,6 +29,8 @@ pub(super) struct Identity {
     pub(super) credential: Credential,
     /// When the credential ends.
     pub(super) expires: Option<Instant>,
+    /// The same by the time of day, as its issuer or its file says it; `None` for a session too.
+    pub(super) expires_ms: Option<TimestampMs>,
 }
 
 /// What is checked again of a credential while an answer takes long. Of a certificate that is nothing.
@@ -137,11 +139,7 @@ impl Gate {
         }
         match certificate {
             Some(certificate) => self.of_certificate(certificate),
-            None => Ok(Identity {
-                principal: Principal::Anonymous,
-                credential: Credential::default(),
-                expires: None,
-            }),
+            None => Ok(self.identity(Principal::Anonymous, Credential::default(), None)),
         }
     }
 
@@ -152,18 +150,16 @@ impl Gate {
         }
         let Some(verifier) = &self.verifier else { return Err(CredentialRefusal::UnknownToken) };
         let verified = verifier.verify(bearer).await?;
-        let expires = Some(self.moment(verified.expires_ms));
         let credential = Credential { key: Some(verified.key), ..Credential::default() };
-        Ok(Identity { principal: verified.principal, credential, expires })
+        Ok(self.identity(verified.principal, credential, Some(verified.expires_ms)))
     }
 
     /// Whose static token it is, as the file is now.
     fn of_static_token(&self, bearer: &str) -> Result<Identity, CredentialRefusal> {
         let digest = tokens::digest_of(bearer)?;
         let found = self.tokens.load().find_digest(&digest, self.clock.now_ms())?;
-        let expires = found.expires_ms.map(|expires_ms| self.moment(expires_ms));
         let credential = Credential { token: Some(digest), ..Credential::default() };
-        Ok(Identity { principal: found.principal, credential, expires })
+        Ok(self.identity(found.principal, credential, found.expires_ms))
     }
 
     /// Whoever began a session, if it goes on.
@@ -242,11 +238,23 @@ impl Gate {
         if self.clock.now_ms() >= certificate.ends_ms {
             return Err(CredentialRefusal::Expired);
         }
-        Ok(Identity {
-            principal: Principal::Certificate(certificate.uri.to_string()),
-            credential: Credential::default(),
-            expires: Some(self.moment(certificate.ends_ms)),
-        })
+        let principal = Principal::Certificate(certificate.uri.to_string());
+        Ok(self.identity(principal, Credential::default(), Some(certificate.ends_ms)))
+    }
+
+    fn identity(
+        &self,
+        principal: Principal,
+        credential: Credential,
+        expires_ms: Option<TimestampMs>,
+    ) -> Identity {
+        let expires = expires_ms.map(|expires_ms| self.moment(expires_ms));
+        Identity { principal, credential, expires, expires_ms }
+    }
+
+    /// Whether a time of day has come.
+    pub(super) fn is_past(&self, at_ms: TimestampMs) -> bool {
+        self.clock.now_ms() >= at_ms
     }
 
     /// The moment of a time of day, by the process's own clock: a clock that is set back keeps nobody in.

@@ -11,6 +11,7 @@ pub mod policy;
 pub mod principal;
 pub mod quotas;
 pub mod refusal;
+pub(crate) mod sender;
 pub(crate) mod sessions;
 pub mod settings;
 pub mod tokens;

@@ -1,4 +1,4 @@
-//! Why a credential is not taken, and why nobody is signed in with it.
+//! Why a credential is not taken, and why nobody is let in or signed in.
 
 use super::quotas::OverQuota;
 
@@ -61,6 +61,15 @@ impl CredentialRefusal {
             Self::Unavailable => "unavailable",
         }
     }
+}
+
+/// Why nobody is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AdmissionRefusal {
+    /// There is no credential, and the policy has nothing for those without one.
+    NoCredential,
+    /// The credential is not taken.
+    Bad(CredentialRefusal),
 }
 
 /// Why nobody is signed in.

@@ -61,7 +61,7 @@ impl Sessions {
         let ends = identity.expires.map_or(now + LASTS, |expires| expires.min(now + LASTS));
         let principal = identity.principal.clone();
         let credential = Credential { session: Some(digest), ..identity.credential };
-        let identity = Identity { credential, expires: Some(ends), ..identity };
+        let identity = Identity { credential, expires: Some(ends), expires_ms: None, ..identity };
         let mut kept = self.0.lock();
         if kept.len() >= MOST {
             kept.retain(|_, session| session.ends > now);
@@ -139,6 +139,7 @@ mod tests {
             principal: Principal::Token(name.to_owned()),
             credential: Credential { token: Some([7; 32]), ..Credential::default() },
             expires,
+            expires_ms: None,
         }
     }
 

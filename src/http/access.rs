@@ -7,10 +7,10 @@ use axum::{extract::FromRequestParts, http::request::Parts};
 
 use super::{code::Code, error::Problem, scope::RequestScope};
 use crate::auth::{
-    caller::{AdmissionRefusal, Caller, CallerEnd, Forbidden},
+    caller::{Caller, CallerEnd, Forbidden},
     principal::Principal,
     quotas::OverQuota,
-    refusal::CredentialRefusal,
+    refusal::{AdmissionRefusal, CredentialRefusal},
 };
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {

@@ -1,7 +1,7 @@
 //! Receives request bodies within limits: on their size, on their pace, and on the memory that they take
 //! together.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -14,7 +14,6 @@ use tokio::{
     task::coop,
     time::{Instant, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     code::Code,
@@ -27,7 +26,7 @@ use super::{
     scope::RequestScope,
     shared_body::SharedBody,
 };
-use crate::auth::quotas::{QuotaHold, Usage};
+use crate::auth::{caller::Caller, quotas::QuotaHold};
 use contracts::error::{Overload, StorageError};
 
 /// The headers of a request, and its body, which is still to be received.
@@ -37,8 +36,8 @@ pub(crate) struct Incoming {
     body: Option<SharedBody>,
     coding: Option<Coding>,
     connection: Arc<Connection>,
-    /// What the caller uses of its quotas, and what this body holds of them.
-    usage: Option<Arc<Usage>>,
+    /// Who sends it, and what it holds of the caller's quotas.
+    caller: Caller,
     held: Option<QuotaHold>,
 }
 
@@ -49,14 +48,13 @@ impl<S: Send + Sync> FromRequest<S> for Incoming {
         let (mut parts, _) = request.into_parts();
         let coding = Coding::of(&parts.headers)?;
         let RequestScope { connection, caller, body, .. } = parts.extensions.remove().unwrap_or_default();
-        let usage = caller.usage().filter(|_| body.is_some()).cloned();
-        let held = usage.as_ref().map(|usage| {
-            usage.write_debt()?;
+        let usage = caller.usage().filter(|_| body.is_some());
+        let held = usage.map(|usage| {
             let declared = content_length(&parts.headers).unwrap_or(STREAM_BYTES);
-            usage.hold_inflight(declared.min(STREAM_BYTES) as u64)
+            usage.begin_body(declared.min(STREAM_BYTES) as u64)
         });
         let held = held.transpose()?;
-        Ok(Self { headers: parts.headers, body, coding, connection, usage, held })
+        Ok(Self { headers: parts.headers, body, coding, connection, caller, held })
     }
 }
 
@@ -77,7 +75,8 @@ impl Incoming {
     ///
     /// # Errors
     /// 413 over `limits.body_bytes` or `limits.decoded_body_bytes`, 429 over the caller's quota, 503 without
-    /// memory, 408 or 400 if it does not arrive.
+    /// memory, 408 or 400 if it does not arrive, and why the caller's request must end if its right has ended
+    /// long before.
     pub(crate) async fn receive(
         mut self,
         limits: &Limits,
@@ -98,14 +97,24 @@ impl Incoming {
             sent: limits.body_bytes,
             decoded: if self.coding.is_some() { limits.decoded_body_bytes } else { limits.body_bytes },
         };
-        self.at_pace(Pace::of_whole(limits), budget, usize::MAX).collect(sizes).await
+        let caller = self.caller.clone();
+        let mut collected = pin!(self.at_pace(Pace::of_whole(limits), budget, usize::MAX).collect(sizes));
+        // Most bodies are there, and to wait for the end of a right takes a timer.
+        if let Some(collected) = collected.as_mut().now_or_never() {
+            return collected;
+        }
+        let given_up = Box::pin(caller.given_up());
+        tokio::select! {
+            biased;
+            collected = collected => collected,
+            end = given_up => Err(end.into()),
+        }
     }
 
     /// `most_held` is what the body holds of its caller's quota at most, in bytes.
     fn at_pace(self, pace: Pace, budget: &Arc<Budget>, most_held: usize) -> BodyPieces {
         let share = budget.receiving(&self.connection);
         BodyPieces {
-            given_up: share.given_up(),
             body: self.body,
             decoder: self.coding.map(Decoder::new),
             pace,
@@ -114,7 +123,7 @@ impl Incoming {
             ready: None,
             sent: 0,
             coming: Some(self.connection.body()),
-            usage: self.usage,
+            caller: self.caller,
             held: self.held,
             most_held,
             not_before: None,
@@ -160,7 +169,6 @@ pub(super) struct BodyPieces {
     decoder: Option<Decoder>,
     pace: Pace,
     share: Share,
-    given_up: CancellationToken,
     /// Bytes of earlier pieces that the caller keeps.
     kept: usize,
     /// A decoded piece that waits for room.
@@ -169,7 +177,7 @@ pub(super) struct BodyPieces {
     sent: usize,
     /// Marks the connection while the client has something to send.
     coming: Option<CountGuard>,
-    usage: Option<Arc<Usage>>,
+    caller: Caller,
     held: Option<QuotaHold>,
     most_held: usize,
     /// When more is read of a caller that is over its quota of bytes a second, and how long that was to wait.
@@ -249,7 +257,7 @@ impl BodyPieces {
             tokio::select! {
                 biased;
                 () = sleep_until(not_before) => {}
-                () = self.given_up.cancelled() => return Err(given_up()),
+                () = self.share.given_up().cancelled() => return Err(given_up()),
             }
             self.not_before = None;
             self.pace.paused(pause);
@@ -263,7 +271,7 @@ impl BodyPieces {
             None => tokio::select! {
                 biased;
                 piece = body.next() => piece,
-                () = self.given_up.cancelled() => return Err(given_up()),
+                () = self.share.given_up().cancelled() => return Err(given_up()),
                 () = sleep_until(self.pace.until()) => {
                     return Err(Problem::new(Code::Timeout, self.pace.too_slow()));
                 }
@@ -276,7 +284,7 @@ impl BodyPieces {
             Some(piece) => {
                 self.pace.received(piece.len());
                 self.sent += piece.len();
-                let wait = self.usage.as_ref().map(|usage| usage.pace_write(piece.len() as u64));
+                let wait = self.caller.usage().map(|usage| usage.pace_write(piece.len() as u64));
                 let wait = wait.filter(|wait| !wait.is_zero());
                 self.not_before = wait.map(|wait| (Instant::now() + wait, wait));
             }
@@ -336,7 +344,7 @@ mod tests {
             body: share(&mut Request::new(Body::from(coded))),
             coding: Some(Coding::Zstd),
             connection,
-            usage: None,
+            caller: Caller::anybody(),
             held: None,
         };
         let mut pieces = incoming.pieces(&Limits::default(), &budget);

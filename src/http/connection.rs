@@ -14,7 +14,10 @@ use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::principal::{ShownCertificate, network_of};
+use crate::auth::{
+    principal::{ShownCertificate, network_of},
+    sender::LastSender,
+};
 
 /// A client as budgets see it: its principal, or without one its IPv4 address, or the /64 network of its IPv6
 /// address.
@@ -43,8 +46,6 @@ pub struct Connection {
     pub address: IpAddr,
     /// Whose share is used: the principal's, once that is known.
     pub peer: Peer,
-    /// Ends it, whatever it is doing.
-    pub kill: CancellationToken,
     state: Arc<ConnectionState>,
 }
 
@@ -52,8 +53,11 @@ pub struct Connection {
 #[derive(Debug)]
 struct ConnectionState {
     opened: Instant,
+    kill: CancellationToken,
     /// Whom the client's certificate names.
     certificate: OnceLock<ShownCertificate>,
+    /// Who sent its last request, as the gate knows it.
+    last_sender: LastSender,
     /// Requests under way.
     requests: AtomicUsize,
     /// Requests that have begun since it was opened.
@@ -111,7 +115,9 @@ impl Connection {
     pub fn ended_by(address: IpAddr, kill: CancellationToken) -> Self {
         let state = ConnectionState {
             opened: Instant::now(),
+            kill,
             certificate: OnceLock::new(),
+            last_sender: LastSender::default(),
             requests: AtomicUsize::new(0),
             begun: AtomicUsize::new(0),
             watcher: AtomicWaker::new(),
@@ -122,20 +128,24 @@ impl Connection {
             is_stalled: AtomicBool::new(false),
             progress_ms: AtomicU64::new(0),
         };
-        Self { address, peer: Peer::at(address), kill, state: Arc::new(state) }
+        Self { address, peer: Peer::at(address), state: Arc::new(state) }
     }
 
     /// The same connection, for a request that its other end passes on for a client at another address.
     pub fn for_client(&self, address: IpAddr) -> Self {
-        let (kill, state) = (self.kill.clone(), Arc::clone(&self.state));
-        Self { address, peer: Peer::at(address), kill, state }
+        Self { address, peer: Peer::at(address), state: Arc::clone(&self.state) }
     }
 
     /// The same connection, for a request of a principal: it takes of that one's share, wherever it comes
     /// from.
     pub fn for_principal(&self, number: u64) -> Self {
-        let (kill, state) = (self.kill.clone(), Arc::clone(&self.state));
-        Self { address: self.address, peer: Peer(PeerKind::Principal(number)), kill, state }
+        let peer = Peer(PeerKind::Principal(number));
+        Self { address: self.address, peer, state: Arc::clone(&self.state) }
+    }
+
+    /// Ends it, whatever it is doing.
+    pub fn kill(&self) -> &CancellationToken {
+        &self.state.kill
     }
 
     /// Whom the certificate names that the client has shown. `None` without TLS, without a certificate, and
@@ -148,6 +158,11 @@ impl Connection {
     pub fn set_certificate(&self, shown: ShownCertificate) {
         // There is one handshake.
         drop(self.state.certificate.set(shown));
+    }
+
+    /// What it remembers of who sent its last request.
+    pub(crate) fn last_sender(&self) -> &LastSender {
+        &self.state.last_sender
     }
 
     /// Notes that bytes went either way.
@@ -291,8 +306,8 @@ mod tests {
         assert!(connection.is_busy());
         drop(request);
         assert!(!connection.is_busy());
-        passed_on.kill.cancel();
-        assert!(connection.kill.is_cancelled());
+        passed_on.kill().cancel();
+        assert!(connection.kill().is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]

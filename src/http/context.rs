@@ -3,7 +3,7 @@
 
 use axum::{
     extract::Request,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, uri::PathAndQuery},
     response::Response,
 };
 use tracing::{debug, error};
@@ -24,9 +24,9 @@ pub(super) struct OwnBody;
 
 /// What is kept of a request for its answer.
 pub(super) struct RequestContext {
-    /// Its method.
-    pub method: Method,
-    uri: Uri,
+    method: Method,
+    /// Of its address no more is kept: the log names the path.
+    path: Option<PathAndQuery>,
     id: HeaderValue,
     verb: Option<Verb>,
 }
@@ -37,7 +37,7 @@ impl RequestContext {
     pub(super) fn new(request: &Request, verb: Option<Verb>) -> Self {
         Self {
             method: request.method().clone(),
-            uri: request.uri().clone(),
+            path: request.uri().path_and_query().cloned(),
             id: request_id(request.headers()),
             verb,
         }
@@ -45,7 +45,7 @@ impl RequestContext {
 
     /// Adds the request id to the answer, and turns any error, a layer's or the framework's too, into a
     /// problem.
-    pub(super) fn answer(&self, mut response: Response) -> Response {
+    pub(super) fn answer(self, mut response: Response) -> Response {
         let status = response.status();
         let problem = response.extensions_mut().remove::<Problem>();
         if let Some(problem) = problem {
@@ -60,8 +60,8 @@ impl RequestContext {
             }
         }
         let headers = response.headers_mut();
-        headers.insert(REQUEST_ID, self.id.clone());
         protect(headers);
+        headers.insert(REQUEST_ID, self.id);
         response
     }
 
@@ -94,7 +94,8 @@ impl RequestContext {
     /// Logs our own failures as errors. The others are the client's mistakes, or arrive in great numbers
     /// while something is full or unavailable; metrics count those, and `refusals` says so now and then.
     fn log(&self, problem: &Problem) {
-        let (code, path, detail) = (problem.code().name(), self.uri.path(), problem.detail());
+        let path = self.path.as_ref().map_or("", PathAndQuery::path);
+        let (code, detail) = (problem.code().name(), problem.detail());
         let (request_id, method) = (self.id(), &self.method);
         if problem.code().status() == StatusCode::INTERNAL_SERVER_ERROR {
             error!(request_id, code, %method, path, detail, "request failed");

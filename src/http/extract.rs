@@ -18,8 +18,10 @@ use crate::auth::policy::Resource;
 use contracts::name::{GroupName, PartitionNumber, TableName};
 
 /// The headers with the partition of events that name none.
-const PARTITION_HEADERS: [HeaderName; 2] =
+static PARTITION_HEADERS: [HeaderName; 2] =
     [HeaderName::from_static("x-partition"), HeaderName::from_static("zombi-partition")];
+/// The media type of one JSON document.
+const JSON: &str = "application/json";
 /// Parameters of a content type that name the message of a protobuf body.
 const MESSAGE_TYPES: [&str; 2] = ["messageType", "proto"];
 /// The header with the idempotency key of an event that has none (draft-ietf-httpapi-idempotency-key-header).
@@ -122,10 +124,14 @@ pub enum Encoding {
 /// 415 for another type.
 pub fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Encoding::Json) };
+    // As nearly everybody writes it: no copy in lower case is made of that.
+    if value == JSON {
+        return Ok(Encoding::Json);
+    }
     let text = value.to_str().unwrap_or("not text");
     let essence = media::essence(text);
     match essence.as_str() {
-        "" | "application/json" | "application/x-www-form-urlencoded" => Ok(Encoding::Json),
+        "" | JSON | "application/x-www-form-urlencoded" => Ok(Encoding::Json),
         "application/x-protobuf" | "application/protobuf" => Ok(Encoding::Protobuf),
         name if NDJSON_NAMES.contains(&name) => Ok(Encoding::Ndjson),
         _ => Err(unsupported(format!(

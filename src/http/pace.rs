@@ -34,7 +34,7 @@ impl Pace {
     /// The pace of a body that is received whole.
     pub(super) fn of_whole(limits: &Limits) -> Self {
         let mut pace = Self::of_stream(limits);
-        let now = Instant::now();
+        let now = pace.last;
         pace.work =
             Some(WholeBodyPace { until: now + pace.whole, window_end: now + WINDOW, window_bytes: 0 });
         pace

@@ -59,8 +59,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Visitor {
         let Query(query) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
             .map_err(|error| Problem::new(Code::BadQuery, error.body_text()))?;
         let count = parts.extensions.get::<RequestScope>().map_or(0, |scope| scope.parameters.len());
-        let parameters: Result<Vec<String>, Problem> =
-            (0..count).map(|place| RequestScope::parameter(parts, place)).collect();
+        let parameter = |place| RequestScope::parameter(parts, place).map(|text| text.into_owned());
+        let parameters: Result<Vec<String>, Problem> = (0..count).map(parameter).collect();
         let text = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
         let authority = parts.uri.authority().map(|authority| authority.as_str());
         let host = authority.or_else(|| text(header::HOST)).unwrap_or_default().to_owned();

@@ -2,7 +2,7 @@
 //! The finished table finds a request's route itself: a router that boxes and clones what is below each layer
 //! would cost an append a quarter of its time.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, future::Future, sync::Arc};
 
 use axum::{
     Router,
@@ -12,6 +12,7 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use futures_util::FutureExt;
 use tokio::time::Instant;
 use tower::ServiceExt;
 use utoipa::openapi::{Components, OpenApi};
@@ -290,18 +291,21 @@ impl Route {
 }
 
 impl Routes {
-    /// Answers a request that arrived on a connection.
-    pub async fn answer(&self, request: Request, connection: Arc<Connection>) -> Response {
+    /// Answers a request that arrived on a connection. What is returned has room for the request once: as an
+    /// `async fn` it would have one more for its own argument.
+    pub fn answer(&self, request: Request, connection: Arc<Connection>) -> impl Future<Output = Response> {
         let started = Instant::now();
         let is_head = request.method() == Method::HEAD;
         let page = self.error_page.filter(|_| error_page::is_looked_at(request.uri().path()));
         let (route, parameters) = self.find(&request);
-        let response = surround(started, route, parameters, request, connection).await;
-        let response = match page {
-            Some(page) => Box::pin(error_page::shown(page, response)).await,
-            None => response,
-        };
-        if is_head { without_body(response) } else { response }
+        let answering = surround(started, route, parameters, request, connection);
+        answering.then(move |response| async move {
+            let response = match page {
+                Some(page) => Box::pin(error_page::shown(page, response)).await,
+                None => response,
+            };
+            if is_head { without_body(response) } else { response }
+        })
     }
 
     /// The route of a request, and what its path says for the `{names}` of the route's, as it was sent.

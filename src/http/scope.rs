@@ -1,6 +1,6 @@
 //! What a request carries besides itself. It is one extension for all of it, as each would cost allocations.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{borrow::Cow, convert::Infallible, sync::Arc};
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use percent_encoding::percent_decode_str;
@@ -37,11 +37,11 @@ impl RequestScope {
     ///
     /// # Errors
     /// 400 if it is not UTF-8.
-    pub(super) fn parameter(parts: &Parts, place: usize) -> Result<String, Problem> {
+    pub(super) fn parameter(parts: &Parts, place: usize) -> Result<Cow<'_, str>, Problem> {
         let scope = parts.extensions.get::<Self>();
         let sent = scope.and_then(|scope| scope.parameters.get(place)).map_or("", String::as_str);
         let text = percent_decode_str(sent).decode_utf8();
-        text.map(Into::into).map_err(|error| {
+        text.map_err(|error| {
             Problem::new(Code::BadPath, format!("the path has a name that is not UTF-8: {error}"))
         })
     }

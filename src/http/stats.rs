@@ -101,15 +101,17 @@ impl Meter {
 }
 
 impl Stats {
-    /// Counts an append of `events` events.
-    pub fn wrote(&self, events: u64, bytes: u64, took: Duration) {
-        self.writes.add(events, bytes, took, self.second());
+    /// Counts an append of `events` events that began then and ends now.
+    pub fn wrote(&self, events: u64, bytes: u64, began: Instant) {
+        let now = Instant::now();
+        self.writes.add(events, bytes, now - began, self.second_at(now));
     }
 
-    /// Counts a read that returned `records` records.
-    pub fn read(&self, records: u64, bytes: u64, took: Duration) {
+    /// Counts a read that returned `records` records, began then and ends now.
+    pub fn read(&self, records: u64, bytes: u64, began: Instant) {
+        let now = Instant::now();
         self.read_records.fetch_add(records, Relaxed);
-        self.reads.add(1, bytes, took, self.second());
+        self.reads.add(1, bytes, now - began, self.second_at(now));
     }
 
     /// Counts a request that failed.
@@ -119,7 +121,7 @@ impl Stats {
 
     /// The counts as JSON.
     pub fn show(&self) -> Value {
-        let second = self.second();
+        let second = self.second_at(Instant::now());
         let mut reads = self.reads.show(second);
         reads["records_total"] = json!(self.read_records.load(Relaxed));
         json!({
@@ -130,7 +132,8 @@ impl Stats {
         })
     }
 
-    fn second(&self) -> u64 {
-        self.started.elapsed().as_secs()
+    /// Seconds since the start.
+    fn second_at(&self, now: Instant) -> u64 {
+        (now - self.started).as_secs()
     }
 }

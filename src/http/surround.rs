@@ -1,7 +1,7 @@
 //! What surrounds every request: one function with one wait in it, as hundreds of requests wait for a sync at
 //! once, and each holds what is kept here.
 
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
+use std::{any::Any, future::Future, panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
     extract::Request,
@@ -27,7 +27,7 @@ use super::{
     sharing::SharedWith,
     trace,
 };
-use crate::auth::{caller::Caller, policy::Resource, sessions, verb::Verb};
+use crate::auth::{caller::Caller, policy::Resource, sender::ShownBy, sessions, verb::Verb};
 
 /// Answers a request by its route: counts, traces, checks the head, finds out who sends it, catches panics,
 /// reads the rest of a refused body, renders errors. `parameters` are those of the request's path.
@@ -45,9 +45,10 @@ pub(super) async fn surround(
     let span = trace::span(surroundings.exports_traces, route.counts.route(), &request);
     let context = RequestContext::new(&request, route.verb);
     let shared_with = surroundings.http.as_ref().and_then(|http| SharedWith::of(&request, http));
+    let method = counted(request.method());
     let (body, peer) = (shared_body::share(&mut request), connection.address);
     let (caller, refusal) = match check_head(&request, surroundings) {
-        Ok(()) => enter(request.headers(), route, &connection).await,
+        Ok(()) => enter(request.headers(), route, &connection, started).await,
         Err(problem) => (Caller::default(), Some(problem)),
     };
     let is_let_in = refusal.is_none();
@@ -67,10 +68,7 @@ pub(super) async fn surround(
         }
         Some(problem) => problem.into_response(),
     };
-    let mut response = match &shared_with {
-        Some(page) => page.instead_of(response),
-        None => response,
-    };
+    let mut response = shared_with.iter().fold(response, |response, page| page.instead_of(response));
     let is_refused = response.status().is_client_error() || response.status().is_server_error();
     let received = body.as_ref().map_or(0, SharedBody::received);
     let is_heard_out = is_refused && !is_of_a_slow_body(&response);
@@ -87,7 +85,7 @@ pub(super) async fn surround(
         page.mark(response.headers_mut());
     }
     trace::record(&span, response.status());
-    route.counts.count(counted(&context.method), response.status().as_u16(), started.elapsed());
+    route.counts.count(method, response.status().as_u16(), started.elapsed());
     surroundings.stats.iter().filter(|_| is_refused).for_each(|stats| stats.failed());
     response
 }
@@ -106,7 +104,12 @@ fn is_of_a_slow_body(response: &Response) -> bool {
 
 /// Finds out who sends a request, where that matters, and whether it is refused at once. What concerns the
 /// whole server is decided here; what concerns tables and groups, when their names have been parsed.
-async fn enter(headers: &HeaderMap, route: &Route, connection: &Connection) -> (Caller, Option<Problem>) {
+async fn enter(
+    headers: &HeaderMap,
+    route: &Route,
+    connection: &Connection,
+    now: Instant,
+) -> (Caller, Option<Problem>) {
     let Some(gate) = &route.surroundings.gate else { return (Caller::anybody(), None) };
     let Some(verb) = route.verb.filter(|verb| *verb != Verb::Open) else { return (Caller::default(), None) };
     if route.surroundings.lets_anybody_in {
@@ -119,38 +122,51 @@ async fn enter(headers: &HeaderMap, route: &Route, connection: &Connection) -> (
         return (Caller::default(), Some(access::token_from_elsewhere()));
     }
     let session = route.surroundings.takes_sessions.then(|| sessions::cookie(headers)).flatten();
-    let admission = Caller::admit(gate, headers, connection.certificate(), session, verb);
+    let (certificate, last) = (connection.certificate(), connection.last_sender());
+    let shown = ShownBy { headers, certificate, session, last };
+    let admission = Caller::admit(gate, &shown, verb, now);
     let caller = match AssertUnwindSafe(admission).catch_unwind().await {
         Ok(Ok(caller)) => caller,
         Ok(Err(refusal)) => return (Caller::default(), Some(refusal.into())),
         Err(cause) => return (Caller::default(), Some(panicked(cause).not_written())),
     };
-    let refusal = begin(&caller, verb).err();
+    let refusal = begin(&caller, verb, now).err();
     (caller, refusal)
 }
 
 /// Counts a request for its caller's quotas, and decides whether the caller may operate the server.
-fn begin(caller: &Caller, verb: Verb) -> Result<(), Problem> {
-    caller.count_request()?;
+fn begin(caller: &Caller, verb: Verb, now: Instant) -> Result<(), Problem> {
+    caller.count_request(now)?;
     if verb == Verb::Operate {
         caller.allow(Resource::Server)?;
     }
     Ok(())
 }
 
-/// The handler's answer, or a refusal if the caller's right ends first.
-async fn handle(route: &Route, mut request: Request, scope: RequestScope) -> Response {
-    let caller = scope.caller.clone();
+/// The handler's answer, or a refusal if the caller's right ends first. To wait for that takes a timer, which
+/// appends must not pay for: what they wait for is their body, and they look there, in `body` and in
+/// `routes/events/stream`.
+///
+/// The request goes to its handler at once: what is returned has no room for it.
+fn handle(
+    route: &Route,
+    mut request: Request,
+    scope: RequestScope,
+) -> impl Future<Output = Response> + use<> {
+    let is_waited_for = scope.caller.usage().is_some() && route.verb != Some(Verb::Append);
+    let caller = is_waited_for.then(|| scope.caller.clone());
     request.extensions_mut().insert(scope);
     let answering = AssertUnwindSafe((route.endpoint)(request)).catch_unwind();
-    let answering = async { answering.await.unwrap_or_else(|cause| panicked(cause).into_response()) };
-    if caller.usage().is_none() {
-        return answering.await;
-    }
-    tokio::select! {
-        biased;
-        response = answering => response,
-        end = caller.given_up() => Problem::from(end).into_response(),
+    let answering = answering.map(|answer| answer.unwrap_or_else(|cause| panicked(cause).into_response()));
+    async move {
+        let Some(caller) = caller else { return answering.await };
+        // Boxed, so that those who do not wait have no room for it.
+        let given_up = Box::pin(caller.given_up());
+        tokio::select! {
+            biased;
+            response = answering => response,
+            end = given_up => Problem::from(end).into_response(),
+        }
     }
 }
 

@@ -73,7 +73,7 @@ impl Tails {
         }
         let number = taken.next;
         taken.next += 1;
-        taken.all.insert(number, (peer, connection.kill.clone()));
+        taken.all.insert(number, (peer, connection.kill().clone()));
         *taken.peers.entry(peer).or_default() += 1;
         Some(TailPlace { tails: Arc::clone(self), number })
     }
@@ -100,7 +100,7 @@ mod tests {
         let places: Vec<_> = greedy.iter().map(|connection| tails.take(connection).unwrap()).collect();
         assert!(tails.take(&from(1)).is_none());
         let others = [tails.take(&from(2)).unwrap(), tails.take(&from(3)).unwrap()];
-        let gone: Vec<_> = greedy.iter().map(|connection| connection.kill.is_cancelled()).collect();
+        let gone: Vec<_> = greedy.iter().map(|connection| connection.kill().is_cancelled()).collect();
         assert_eq!(gone, [true, true, false, false], "the first of them");
         assert!(tails.take(&from(4)).is_none(), "nobody has more than may be");
         drop((places, others));

@@ -121,12 +121,17 @@ impl Guard {
             Expected::Next => now + self.timeouts.idle.saturating_sub(still),
         };
         // A timer that is reset to the current time on each poll would never fire, so a time that has passed
-        // needs none.
+        // needs none. One that fires too early is set again: each request moves the time, and should not have
+        // to move the timer.
         if until > now {
-            if self.timer.deadline() != until {
+            if self.timer.deadline() > until {
                 self.timer.as_mut().reset(until);
             }
             ready!(self.timer.as_mut().poll(context));
+            if self.timer.deadline() != until {
+                self.timer.as_mut().reset(until);
+                ready!(self.timer.as_mut().poll(context));
+            }
         }
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client sent no request in time"))
     }

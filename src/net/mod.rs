@@ -111,7 +111,7 @@ pub async fn serve(listener: TcpListener, port: ServedPort, stop: CancellationTo
         };
         let (port, stop) = (port.clone(), stop.clone());
         connections.spawn(async move {
-            let kill = connection.kill.clone();
+            let kill = connection.kill().clone();
             tokio::select! {
                 biased;
                 () = UntilCancelled::new(&kill) => {}

@@ -81,7 +81,7 @@ impl Open {
     /// ones. With patience, no busy connection ends while others may still turn out to be idle.
     fn make_room(&self, is_patient: bool) {
         let connections = self.connections.lock();
-        if connections.all.values().any(|connection| connection.kill.is_cancelled()) {
+        if connections.all.values().any(|connection| connection.kill().is_cancelled()) {
             return;
         }
         let ranked = connections.all.values().filter_map(|connection| {
@@ -97,7 +97,7 @@ impl Open {
             best.filter(|(idleness, ..)| *idleness == Idleness::NoRequest || !waits)
         {
             tracing::debug!(?idleness, "a connection makes room for another: limits.connections");
-            connection.kill.cancel();
+            connection.kill().cancel();
         }
     }
 }
@@ -133,13 +133,13 @@ mod tests {
         let leaving = tokio::spawn({
             let (second, slot) = (Arc::clone(&all[1]), slots.remove(1));
             async move {
-                second.kill.cancelled().await;
+                second.kill().cancelled().await;
                 drop(slot);
             }
         });
         let _fourth = open.enter(&connection()).await;
         leaving.await.unwrap();
-        assert!(!all[0].kill.is_cancelled() && !all[2].kill.is_cancelled());
+        assert!(!all[0].kill().is_cancelled() && !all[2].kill().is_cancelled());
         drop(served);
     }
 }

@@ -1,13 +1,14 @@
 //! What each principal may do, and how much: decisions by the policy file. `file` reads and checks it,
-//! `patterns` compares.
+//! `patterns` compares; `own` keeps what is for one principal.
 
 mod file;
+mod own;
 mod patterns;
 
 use contracts::name::{GroupName, TableName};
 
-pub(crate) use self::file::VERBS;
 use self::patterns::{NamePatterns, SubjectIndex, SubjectPattern};
+pub(crate) use self::{file::VERBS, own::OwnBindings};
 use super::{bad_file::BadFile, fields::read_file, principal::Principal};
 use crate::auth::verb::Verb;
 

@@ -32,6 +32,7 @@ impl TokenBucket {
     /// had no rate is full.
     pub(super) fn set_rate(&mut self, rate: Option<u64>, now: Instant) {
         self.fill(now);
+        self.filled = self.filled.max(now);
         let had_rate = self.rate.is_some();
         self.rate = rate.map(|rate| rate.max(1));
         let goes_on = had_rate && self.rate.is_some();
@@ -46,14 +47,18 @@ impl TokenBucket {
         i128::from(units).saturating_mul(self.period_ns)
     }
 
+    /// Whether it lets everything pass.
+    pub(super) fn has_no_rate(&self) -> bool {
+        self.rate.is_none()
+    }
+
     /// Adds what is due since the last call. A `now` before that adds nothing.
     fn fill(&mut self, now: Instant) {
+        let Some(rate) = self.rate else { return };
         let elapsed = now.saturating_duration_since(self.filled).as_nanos();
         self.filled = self.filled.max(now);
-        if let Some(rate) = self.rate {
-            let due = i128::try_from(elapsed).unwrap_or(i128::MAX).saturating_mul(rate.into());
-            self.level = self.level.saturating_add(due).min(self.full());
-        }
+        let due = i128::try_from(elapsed).unwrap_or(i128::MAX).saturating_mul(rate.into());
+        self.level = self.level.saturating_add(due).min(self.full());
     }
 
     /// Whether it holds as much as it can.
@@ -89,8 +94,8 @@ impl TokenBucket {
 
     /// How long it takes to rise to a level.
     fn until(&self, level: i128) -> Duration {
-        let missing = level.saturating_sub(self.level).max(0);
-        let Some(rate) = self.rate else { return Duration::ZERO };
+        let missing = level.saturating_sub(self.level);
+        let Some(rate) = self.rate.filter(|_| missing > 0) else { return Duration::ZERO };
         // Rounded up, so that a retry after this time succeeds.
         let rate = i128::from(rate);
         let nanos = missing / rate + i128::from(missing % rate > 0);

@@ -52,20 +52,12 @@ struct KnownPrincipals {
     policy: Arc<Policy>,
     /// The number of the next usage.
     next: u64,
-    usages: HashMap<Principal, RecentUsage>,
+    usages: HashMap<Principal, Arc<Usage>>,
 }
 
-#[derive(Debug)]
-struct RecentUsage {
-    usage: Arc<Usage>,
-    asked: Instant,
-}
-
-impl RecentUsage {
-    /// Whether a request uses it now.
-    fn is_at_work(&self) -> bool {
-        Arc::strong_count(&self.usage) > 1
-    }
+/// Whether a request uses it now.
+fn is_at_work(usage: &Arc<Usage>) -> bool {
+    Arc::strong_count(usage) > 1
 }
 
 impl Quotas {
@@ -75,23 +67,22 @@ impl Quotas {
         Self { body_bytes, known: Mutex::new(known) }
     }
 
-    /// What a principal uses. Call it for each request: a principal without one for a while may be forgotten,
-    /// and then starts with full buckets.
+    /// What a principal uses. Between requests keep no more than a [`Weak`](std::sync::Weak) of it, and that
+    /// not for long: a principal without a request for a while may be forgotten, and then starts with full
+    /// buckets.
     pub fn usage(&self, principal: &Principal) -> Arc<Usage> {
-        let now = Instant::now();
         let mut known = self.known.lock();
-        if let Some(recent) = known.usages.get_mut(principal) {
-            recent.asked = now;
-            return Arc::clone(&recent.usage);
+        if let Some(usage) = known.usages.get(principal) {
+            return Arc::clone(usage);
         }
+        let now = Instant::now();
         if known.usages.len() >= MAX_PRINCIPALS {
             make_room(&mut known.usages, now);
         }
         let (number, quota) = (known.next, known.policy.quota(principal));
         known.next += 1;
         let usage = Arc::new(Usage::new(number, quota, self.body_bytes, now));
-        let recent = RecentUsage { usage: Arc::clone(&usage), asked: now };
-        known.usages.insert(principal.clone(), recent);
+        known.usages.insert(principal.clone(), Arc::clone(&usage));
         usage
     }
 
@@ -99,8 +90,8 @@ impl Quotas {
     pub fn adopt(&self, policy: Arc<Policy>) {
         let now = Instant::now();
         let mut known = self.known.lock();
-        for (principal, recent) in &known.usages {
-            recent.usage.set_quota(policy.quota(principal), now);
+        for (principal, usage) in &known.usages {
+            usage.set_quota(policy.quota(principal), now);
         }
         known.policy = policy;
     }
@@ -108,13 +99,13 @@ impl Quotas {
 
 /// Forgets the principals that use nothing, which makes no difference to them. If all use something, it
 /// forgets a tenth: first those without a request now, by the time of their last one.
-fn make_room(usages: &mut HashMap<Principal, RecentUsage>, now: Instant) {
-    usages.retain(|_, recent| recent.is_at_work() || !recent.usage.is_idle(now));
+fn make_room(usages: &mut HashMap<Principal, Arc<Usage>>, now: Instant) {
+    usages.retain(|_, usage| is_at_work(usage) || !usage.is_idle(now));
     if usages.len() < MAX_PRINCIPALS {
         return;
     }
-    let rank = |(principal, recent): (&Principal, &RecentUsage)| {
-        (recent.is_at_work(), recent.asked, principal.clone())
+    let rank = |(principal, usage): (&Principal, &Arc<Usage>)| {
+        (is_at_work(usage), usage.levels.lock().asked, principal.clone())
     };
     let mut ranked: Vec<(bool, Instant, Principal)> = usages.iter().map(rank).collect();
     ranked.sort_unstable();
@@ -133,6 +124,8 @@ pub struct Usage {
 #[derive(Debug)]
 struct UsageLevels {
     quota: Quota,
+    /// When its last request came.
+    asked: Instant,
     requests: TokenBucket,
     write_bytes: TokenBucket,
     read_bytes: TokenBucket,
@@ -145,6 +138,7 @@ impl Usage {
     fn new(number: u64, quota: Quota, body_bytes: u64, now: Instant) -> Self {
         let levels = Mutex::new(UsageLevels {
             quota,
+            asked: now,
             requests: TokenBucket::new(SECOND, 1, now),
             write_bytes: TokenBucket::new(SECOND, body_bytes, now),
             read_bytes: TokenBucket::new(SECOND, body_bytes, now),
@@ -192,7 +186,9 @@ impl Usage {
     /// # Errors
     /// [`OverQuota`] if there are too many a second.
     pub fn request(&self, now: Instant) -> Result<(), OverQuota> {
-        let taken = self.levels.lock().requests.take(1, now);
+        let mut levels = self.levels.lock();
+        levels.asked = levels.asked.max(now);
+        let taken = levels.requests.take(1, now);
         taken.map_err(|retry_after| OverQuota { quota: "requests", retry_after })
     }
 
@@ -209,23 +205,27 @@ impl Usage {
     ///
     /// Returns how long to wait before more are read; zero within the quota, and at most a day.
     pub fn pace_write(&self, bytes: u64) -> Duration {
-        self.levels.lock().write_bytes.overdraw(bytes, Instant::now())
+        pace(&mut self.levels.lock().write_bytes, bytes)
     }
 
     /// Counts bytes of an answer.
     ///
     /// Returns how long to wait before more are sent; zero within the quota, and at most a day.
     pub fn pace_read(&self, bytes: u64) -> Duration {
-        self.levels.lock().read_bytes.overdraw(bytes, Instant::now())
+        pace(&mut self.levels.lock().read_bytes, bytes)
     }
 
-    /// Asked before the first byte of a body is read.
+    /// Holds bytes of a body, before the first of them is read.
     ///
     /// # Errors
-    /// [`OverQuota`] if earlier bodies came faster than they may and the time for it is not over.
-    pub fn write_debt(&self) -> Result<(), OverQuota> {
-        let debt = self.levels.lock().write_bytes.overdraw(0, Instant::now());
-        of_debt("write_bytes", debt)
+    /// [`OverQuota`] if earlier bodies came faster than they may and the time for it is not over, or if too
+    /// many are held.
+    pub fn begin_body(self: &Arc<Self>, bytes: u64) -> Result<QuotaHold, OverQuota> {
+        let mut levels = self.levels.lock();
+        of_debt("write_bytes", pace(&mut levels.write_bytes, 0))?;
+        levels.hold_inflight(bytes)?;
+        drop(levels);
+        Ok(QuotaHold { usage: Arc::clone(self), inflight_bytes: bytes, streams: 0 })
     }
 
     /// Asked before the first byte of an answer is made.
@@ -233,25 +233,7 @@ impl Usage {
     /// # Errors
     /// [`OverQuota`] if earlier answers went faster than they may and the time for it is not over.
     pub fn read_debt(&self) -> Result<(), OverQuota> {
-        let debt = self.levels.lock().read_bytes.overdraw(0, Instant::now());
-        of_debt("read_bytes", debt)
-    }
-
-    /// Holds bytes of a body that is being received or worked on.
-    ///
-    /// # Errors
-    /// [`OverQuota`] if too many are held.
-    pub fn hold_inflight(self: &Arc<Self>, bytes: u64) -> Result<QuotaHold, OverQuota> {
-        self.take_inflight(bytes)?;
-        Ok(QuotaHold { usage: Arc::clone(self), inflight_bytes: bytes, streams: 0 })
-    }
-
-    fn take_inflight(&self, bytes: u64) -> Result<(), OverQuota> {
-        let mut levels = self.levels.lock();
-        let most = levels.quota.inflight_bytes;
-        levels.inflight_bytes = more(levels.inflight_bytes, bytes, most)
-            .ok_or(OverQuota { quota: "inflight", retry_after: HOLD_WAIT })?;
-        Ok(())
+        of_debt("read_bytes", pace(&mut self.levels.lock().read_bytes, 0))
     }
 
     /// Holds the place of a long answer.
@@ -266,6 +248,20 @@ impl Usage {
         drop(levels);
         Ok(QuotaHold { usage: Arc::clone(self), inflight_bytes: 0, streams: 1 })
     }
+}
+
+impl UsageLevels {
+    /// Holds bytes of a body that is being received or worked on.
+    fn hold_inflight(&mut self, bytes: u64) -> Result<(), OverQuota> {
+        let held = more(self.inflight_bytes, bytes, self.quota.inflight_bytes);
+        self.inflight_bytes = held.ok_or(OverQuota { quota: "inflight", retry_after: HOLD_WAIT })?;
+        Ok(())
+    }
+}
+
+/// Takes bytes that have come or gone, and tells how long to wait. Without a rate nobody asks for the time.
+fn pace(bucket: &mut TokenBucket, bytes: u64) -> Duration {
+    if bucket.has_no_rate() { Duration::ZERO } else { bucket.overdraw(bytes, Instant::now()) }
 }
 
 /// What a hold comes to with more of it, unless that is over the quota.
@@ -297,7 +293,7 @@ impl QuotaHold {
         if added == 0 {
             return Ok(());
         }
-        self.usage.take_inflight(added)?;
+        self.usage.levels.lock().hold_inflight(added)?;
         self.inflight_bytes += added;
         Ok(())
     }

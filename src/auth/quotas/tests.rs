@@ -50,14 +50,14 @@ async fn flushes_are_counted_by_the_minute() {
 async fn bytes_slow_down_what_has_begun_and_keep_out_what_has_not() {
     let usage = usage("write_bytes_per_sec: 100, read_bytes_per_sec: 2000");
     assert_eq!(usage.pace_write(BODY_BYTES), Duration::ZERO, "one whole body fits");
-    assert_eq!(usage.write_debt(), Ok(()));
+    assert!(usage.begin_body(0).is_ok());
     assert_eq!(usage.pace_write(50), Duration::from_millis(500));
     assert_eq!(usage.pace_write(50), Duration::from_secs(1), "all bodies of a principal share it");
-    let over = usage.write_debt().unwrap_err();
+    let over = usage.begin_body(0).unwrap_err();
     assert_eq!(over, OverQuota { quota: "write_bytes", retry_after: Duration::from_secs(1) });
     assert_eq!(usage.read_debt(), Ok(()));
     advance(over.retry_after).await;
-    assert_eq!(usage.write_debt(), Ok(()));
+    assert!(usage.begin_body(0).is_ok());
     assert_eq!(usage.pace_read(2000), Duration::ZERO);
     assert_eq!(usage.pace_read(2000), Duration::from_secs(1));
     assert_eq!(usage.read_debt().unwrap_err().quota, "read_bytes");
@@ -67,21 +67,21 @@ async fn bytes_slow_down_what_has_begun_and_keep_out_what_has_not() {
 #[tokio::test(start_paused = true)]
 async fn what_is_held_comes_back_when_it_is_dropped() {
     let usage = usage("inflight_bytes: 100, streams: 2");
-    let most = usage.hold_inflight(60).unwrap();
+    let most = usage.begin_body(60).unwrap();
     let over = OverQuota { quota: "inflight", retry_after: HOLD_WAIT };
-    assert_eq!(usage.hold_inflight(41).unwrap_err(), over);
-    assert_eq!(usage.hold_inflight(u64::MAX).unwrap_err(), over);
-    let rest = usage.hold_inflight(40).unwrap();
+    assert_eq!(usage.begin_body(41).unwrap_err(), over);
+    assert_eq!(usage.begin_body(u64::MAX).unwrap_err(), over);
+    let rest = usage.begin_body(40).unwrap();
     drop(most);
-    assert_eq!(usage.hold_inflight(61).unwrap_err(), over);
-    drop((rest, usage.hold_inflight(60).unwrap()));
-    drop(usage.hold_inflight(100).unwrap());
-    let mut growing = usage.hold_inflight(10).unwrap();
+    assert_eq!(usage.begin_body(61).unwrap_err(), over);
+    drop((rest, usage.begin_body(60).unwrap()));
+    drop(usage.begin_body(100).unwrap());
+    let mut growing = usage.begin_body(10).unwrap();
     assert_eq!((growing.grow_to(70), growing.grow_to(20)), (Ok(()), Ok(())));
     assert_eq!(growing.grow_to(101).unwrap_err(), over);
-    assert_eq!(usage.hold_inflight(31).unwrap_err(), over, "what it held it holds");
-    drop((usage.hold_inflight(30).unwrap(), growing));
-    drop(usage.hold_inflight(100).unwrap());
+    assert_eq!(usage.begin_body(31).unwrap_err(), over, "what it held it holds");
+    drop((usage.begin_body(30).unwrap(), growing));
+    drop(usage.begin_body(100).unwrap());
     let streams = [usage.hold_stream().unwrap(), usage.hold_stream().unwrap()];
     assert_eq!(usage.hold_stream().unwrap_err().quota, "streams");
     drop(streams);
@@ -96,8 +96,8 @@ async fn without_a_quota_everything_passes() {
     assert_eq!(requests(&usage), 10_000);
     assert_eq!(usage.pace_write(u64::MAX), Duration::ZERO);
     assert_eq!(usage.pace_write(u64::MAX), Duration::ZERO);
-    assert_eq!(usage.write_debt(), Ok(()));
-    let _holds = (usage.hold_inflight(1 << 60).unwrap(), usage.hold_stream().unwrap());
+    assert!(usage.begin_body(0).is_ok());
+    let _holds = (usage.begin_body(1 << 60).unwrap(), usage.hold_stream().unwrap());
 }
 
 #[tokio::test(start_paused = true)]
@@ -120,11 +120,12 @@ async fn another_policy_changes_the_rates_and_keeps_the_levels() {
     let _stream = usage.hold_stream().unwrap();
     quotas.adopt(policy("requests_per_sec: 100, write_bytes_per_sec: 400, streams: 1, inflight_bytes: 5"));
     assert_eq!(requests(&usage), 0, "what was used stays used");
-    assert_eq!(usage.write_debt().unwrap_err().retry_after, Duration::from_secs(1), "at the new rate");
-    assert!(usage.hold_stream().is_err() && usage.hold_inflight(6).is_err());
+    assert_eq!(usage.begin_body(0).unwrap_err().retry_after, Duration::from_secs(1), "at the new rate");
+    assert!(usage.hold_stream().is_err());
     advance(Duration::from_millis(100)).await;
     assert_eq!(requests(&usage), 10);
     advance(Duration::from_secs(10)).await;
+    assert_eq!(usage.begin_body(6).unwrap_err().quota, "inflight");
     quotas.adopt(policy("requests_per_sec: 3"));
     assert_eq!(requests(&usage), 3, "no more than a full bucket is left");
     quotas.adopt(policy("tables: 1"));

@@ -5,6 +5,7 @@
 //! peer has at most its percentage; alone it may have everything. A sixteenth is kept for small shares, so
 //! that a small write finds room beside large ones.
 
+mod give_up;
 mod share;
 #[cfg(test)]
 mod tests;
@@ -15,9 +16,8 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use slab::Slab;
 use tokio::{sync::Notify, time::Instant};
-use tokio_util::sync::CancellationToken;
 
-pub use self::share::Share;
+pub use self::{give_up::GiveUp, share::Share};
 use super::connection::{Connection, Peer};
 use contracts::error::Overload;
 
@@ -65,7 +65,7 @@ struct Holding {
     /// When its client last sent or read something.
     since: Instant,
     /// Makes the holder drop the share; `None` while the server works on it and waits for no client.
-    give_up: Option<CancellationToken>,
+    give_up: Option<GiveUp>,
 }
 
 impl Budget {
@@ -79,15 +79,15 @@ impl Budget {
     /// An empty share for a body that is being received. [`Share::given_up`] is cancelled when it must be
     /// dropped.
     pub fn receiving(self: &Arc<Self>, connection: &Connection) -> Share {
-        self.share(connection.peer, CancellationToken::new())
+        self.share(connection.peer, GiveUp::by_word())
     }
 
     /// An empty share for an answer. If others need its memory, its connection is ended.
     pub fn sending(self: &Arc<Self>, connection: &Connection) -> Share {
-        self.share(connection.peer, connection.kill.clone())
+        self.share(connection.peer, GiveUp::by_killing(connection.kill().clone()))
     }
 
-    fn share(self: &Arc<Self>, peer: Peer, give_up: CancellationToken) -> Share {
+    fn share(self: &Arc<Self>, peer: Peer, give_up: GiveUp) -> Share {
         let mut holdings = self.holdings.lock();
         let holding = Holding { peer, bytes: 0, since: Instant::now(), give_up: Some(give_up.clone()) };
         let id = holdings.all.insert(holding);

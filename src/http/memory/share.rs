@@ -12,9 +12,8 @@ use axum::body::{Body, Bytes, HttpBody};
 use futures_util::{Stream, StreamExt};
 use hyper::body::{Frame, SizeHint};
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
 
-use super::{Budget, LOOK_INTERVAL};
+use super::{Budget, LOOK_INTERVAL, give_up::GiveUp};
 use crate::auth::quotas::QuotaHold;
 use crate::http::error::Problem;
 use contracts::error::StorageError;
@@ -30,13 +29,13 @@ pub struct Share {
     budget: Arc<Budget>,
     id: usize,
     bytes: usize,
-    give_up: CancellationToken,
+    give_up: GiveUp,
     /// What it holds of its caller's quota.
     held: Option<QuotaHold>,
 }
 
 impl Share {
-    pub(super) fn empty(budget: Arc<Budget>, id: usize, give_up: CancellationToken) -> Self {
+    pub(super) fn empty(budget: Arc<Budget>, id: usize, give_up: GiveUp) -> Self {
         Self { budget, id, bytes: 0, give_up, held: None }
     }
 
@@ -111,8 +110,8 @@ impl Share {
     }
 
     /// Cancelled when others need the memory more: whoever holds the share must then drop it.
-    pub fn given_up(&self) -> CancellationToken {
-        self.give_up.clone()
+    pub fn given_up(&self) -> &GiveUp {
+        &self.give_up
     }
 
     /// A body of pieces that keeps the share until the last piece is sent.

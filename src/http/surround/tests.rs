@@ -1,12 +1,14 @@
 //! Who gets through to a handler, and what those are told who do not.
 
-use std::net::IpAddr;
+use std::{convert::Infallible, net::IpAddr, time::Duration};
 
 use axum::{
-    body::{Body, to_bytes},
+    body::{Body, Bytes, to_bytes},
     http::StatusCode,
 };
+use futures_util::stream;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::*;
 use crate::{
@@ -18,11 +20,18 @@ use crate::{
         tokens::{Tokens, new_token},
     },
     http::{
+        body::Incoming,
+        limits::Limits,
+        memory::Budget,
         origin::HttpSettings,
         route_table::{RouteTable, Routes},
     },
 };
-use contracts::clock::{Clock, TimestampMs};
+use contracts::{
+    clock::{Clock, TimestampMs},
+    error::Overload,
+    settings::Seconds,
+};
 
 const OPERATOR: &str =
     "version: 1\nbindings:\n- {subjects: [\"token:ci\"], role: operator, tables: [\"*\"]}\n";
@@ -140,6 +149,37 @@ async fn a_page_of_a_listed_origin_sees_every_answer_and_asks_beforehand_without
             assert!(!headers.contains_key("access-control-allow-credentials"));
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_whose_body_comes_slowly_ends_five_minutes_after_its_right() {
+    async fn receive(incoming: Incoming) -> Result<&'static str, Problem> {
+        let limits = Limits { body_secs: Seconds::new(3600), body_min_bytes_per_sec: 0, ..Limits::default() };
+        incoming.receive(&limits, &Budget::new(1 << 20, 100, Overload::Memory)).await?;
+        Ok("all of it")
+    }
+    let gate = gate(OPERATOR);
+    let bearer = format!("Bearer {}", token_for(&gate));
+    let surroundings = Surroundings { gate: Some(Arc::clone(&gate)), ..Surroundings::default() };
+    let table: RouteTable = RouteTable::new(Arc::new(surroundings));
+    let routes = table.post(Verb::Append, "/append", receive).finish(|| async { StatusCode::NOT_FOUND });
+    // A byte every five seconds, for ever.
+    let bytes = stream::unfold((), |()| async {
+        sleep(Duration::from_secs(5)).await;
+        Some((Ok::<_, Infallible>(Bytes::from_static(b" ")), ()))
+    });
+    let mut asked = request(Method::POST, "/append", &[("authorization", &bearer)]);
+    *asked.body_mut() = Body::from_stream(bytes);
+    let began = Instant::now();
+    let taking_back = async {
+        sleep(Duration::from_secs(60)).await;
+        gate.adopt_tokens(Tokens::default());
+    };
+    let ((status, _, problem), ()) = tokio::join!(answer(&routes, asked, [192, 0, 2, 7].into()), taking_back);
+    assert_eq!((status.as_u16(), &problem["reason"]), (401, &json!("unknown_token")), "{problem}");
+    // What follows is heard out, for some seconds.
+    let after_secs = began.elapsed().as_secs();
+    assert!((360..370).contains(&after_secs), "after {after_secs} s");
 }
 
 #[test]

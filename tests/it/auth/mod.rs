@@ -16,6 +16,7 @@ mod jwt_keys;
 mod jwt_secrets;
 mod jwt_source;
 mod jwt_subjects;
+mod kept_alive;
 mod lists;
 mod minted;
 mod policy;

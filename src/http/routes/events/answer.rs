@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use axum::{
     Json,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
+    body::Body,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::rejected::RejectedLine;
+use crate::http::answers;
 use contracts::{append::Appended, name::TableName};
 
 const PARTITION: HeaderName = HeaderName::from_static("zombi-partition");
@@ -19,6 +21,9 @@ const DUPLICATE: HeaderName = HeaderName::from_static("zombi-duplicate");
 const COUNT: HeaderName = HeaderName::from_static("zombi-count");
 const DUPLICATES: HeaderName = HeaderName::from_static("zombi-duplicates");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
+/// Headers of an answer to a write, those included that every answer gets. Without room for them all they
+/// would be moved once.
+const HEADERS: usize = 9;
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// Where an event is.
@@ -126,7 +131,7 @@ impl AnswerForm {
             Self::Json => {
                 let answer = Written { offset, partition, table: table.to_string(), duplicate };
                 let status = if duplicate { StatusCode::OK } else { written };
-                (status, Json(WriteAnswer::One(answer))).into_response()
+                as_json(status, &WriteAnswer::One(answer))
             }
             Self::Minimal | Self::Headers => self.without_body(written),
         };
@@ -164,6 +169,20 @@ impl AnswerForm {
         }
         response
     }
+}
+
+/// An answer in JSON, with room for its headers.
+fn as_json(status: StatusCode, answer: &WriteAnswer) -> Response {
+    let body = match answers::json(answer) {
+        Ok(body) => Body::from(body),
+        Err(problem) => return problem.into_response(),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.reserve(HEADERS);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 #[cfg(test)]

@@ -236,7 +236,7 @@ pub(super) async fn append_to_hot(
     let appended = state.appender.append(append).await?;
     let duplicates = appended.iter().filter(|one| one.duplicate).count() as u64;
     let stored = appended.len() as u64 - duplicates;
-    state.stats.wrote(stored, bytes as u64, started.elapsed());
+    state.stats.wrote(stored, bytes as u64, started);
     metrics::appended(stored, duplicates);
     Ok(appended)
 }

@@ -90,7 +90,7 @@ impl PageRequest<'_> {
                 share.grow_to(length).await?;
                 continue;
             }
-            self.state.stats.read(count, bytes, started.elapsed());
+            self.state.stats.read(count, bytes, started);
             metrics::read(count);
             self.caller.counts(count);
             return Ok(encoded.answer(share));

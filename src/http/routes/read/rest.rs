@@ -101,7 +101,7 @@ fn lines(mut rest: Rest, mut merge: Merge) -> impl Stream<Item = Result<Bytes, P
             }
         }
         bytes += out.len() as u64;
-        rest.state.stats.read(records, bytes, started.elapsed());
+        rest.state.stats.read(records, bytes, started);
         metrics::read(records);
         if !out.is_empty() {
             yield Bytes::from(out);
