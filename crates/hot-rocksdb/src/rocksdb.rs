@@ -386,7 +386,7 @@ fn identify(db: &DB) -> Result<Uuid, StorageError> {
 fn read_identity(db: &DB) -> Result<Option<Uuid>, StorageError> {
     let get = |key| db.get_cf(family(db, cf::META), key).map_err(unavailable);
     let format = get(meta::FORMAT)?.and_then(|format| keys::decode_u32(&format));
-    let is_read = format.is_some_and(|format| upgrade::may_be_read(format));
+    let is_read = format.is_some_and(upgrade::may_be_read);
     let Some(id) = get(meta::STORE_ID)?.filter(|_| is_read) else { return Ok(None) };
     let damaged = |error: uuid::Error| StorageError::corrupt("the volume's identity", error.to_string());
     Uuid::from_slice(&id).map(Some).map_err(damaged)

@@ -62,7 +62,7 @@ mod tests {
     fn binding() -> impl Strategy<Value = String> {
         let role = prop::sample::select(vec!["producer", "consumer", "owner", "operator"]);
         let subjects = prop::sample::subsequence(SUBJECTS.to_vec(), 1..4);
-        let names = || prop::collection::vec("[ab]{1,3}\\*?", 0..3);
+        let names = || prop::collection::vec("[ab]{1,3}\\*?", 1..3);
         (subjects, role, names(), names()).prop_map(|(subjects, role, tables, groups)| {
             let is_for_everybody = subjects.contains(&"*");
             let binding = serde_json::json!({
