@@ -6,7 +6,7 @@ TESTED := --features failpoints,bench
 # Where cargo puts its binaries, wherever that was configured.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug
 
-.PHONY: help run test demo demo-kills contract stores deploy-check image-check supply-check notice requirements kube-build kube-check observe console-check bench bench-report backup-rate cost torture fuzz bugs bugs-check release check setup
+.PHONY: help run test demo demo-kills clients contract stores deploy-check image-check supply-check notice requirements kube-build kube-check observe console-check bench bench-report backup-rate cost torture fuzz bugs bugs-check release check setup
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -26,6 +26,10 @@ demo: setup ## Carry a data set through every tier and compare; DEMO_DATA=FILE f
 demo-kills: setup ## The same, killed -9 ten times on the way in
 	$(CARGO) build --locked $(TESTED) --bins --examples
 	python3 tests/demo.py $(TARGET)/zombi $(TARGET)/examples/s3 --kills 10 $(if $(DEMO_DATA),--data $(DEMO_DATA))
+
+clients: setup ## Try the clients of others, as far as they can be had; CLIENTS="--quick", CLIENTS="--only duckdb"
+	$(CARGO) build --locked $(TESTED) --bins --examples
+	python3 -B tests/clients/check.py $(TARGET)/zombi $(TARGET)/examples/s3 $(CLIENTS)
 
 contract: setup ## Hold the server to its own OpenAPI description, with schemathesis
 	$(CARGO) build --locked $(TESTED) --bins --examples

@@ -8,14 +8,16 @@ use serde_json::json;
 use crate::settings::{Settings, environment};
 use cold_s3::{
     audit::{self, Audit},
+    backup::cluster_in,
     chain,
+    cluster::{ShardPlace, recorded},
     manifest::Manifest,
     names,
     place::ObjectPlace,
     s3::{Objects, S3Options},
     watcher::Watcher,
 };
-use contracts::error::StorageError;
+use contracts::{error::StorageError, shards::Shard};
 
 /// Why nothing can be shown.
 #[derive(Debug, thiserror::Error)]
@@ -43,11 +45,24 @@ pub(crate) enum InspectError {
     Print(#[from] io::Error),
 }
 
-/// Lists the segments that exist, of one table or of all: key, events, bytes. Lists lost offsets too.
+/// Lists the segments that exist, of one table or of all: key, events, bytes. Lists lost offsets too. Of a
+/// cluster one shard after the other.
 ///
 /// # Errors
 /// [`InspectError`].
 pub(crate) async fn list(
+    place: &dyn ObjectPlace,
+    table: Option<&str>,
+    out: &mut dyn Write,
+) -> Result<(), InspectError> {
+    let Some(cluster) = cluster_in(place).await? else { return list_store(place, table, out).await };
+    for shard in ShardPlace::all(place, &cluster) {
+        list_store(&shard, table, out).await?;
+    }
+    Ok(())
+}
+
+async fn list_store(
     place: &dyn ObjectPlace,
     table: Option<&str>,
     out: &mut dyn Write,
@@ -84,7 +99,7 @@ pub(crate) async fn verify(
     out: &mut dyn Write,
 ) -> Result<(), InspectError> {
     let Audit { findings, segments, events, bytes, lost_offsets, unnamed } =
-        Box::pin(audit::audit_watched(place, watcher)).await?;
+        Box::pin(audit::audit_all(place, watcher)).await?;
     if json {
         let said = json!({
             "findings": findings, "segments": segments, "events": events, "bytes": bytes,
@@ -125,19 +140,34 @@ pub(crate) async fn cat(settings: &Settings, key: &str, out: &mut dyn Write) -> 
     Ok(())
 }
 
-/// Prints one manifest, the last if none is named, as JSON.
+/// Which manifest is shown.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ShownManifest {
+    /// Its number; the last if `None`.
+    pub(crate) number: Option<u64>,
+    /// Of a cluster, whose shard's.
+    pub(crate) shard: Option<u32>,
+}
+
+/// Prints one manifest as JSON.
 ///
 /// # Errors
-/// [`InspectError`].
+/// [`InspectError`]; of the kind `Usage` if a cluster is asked without a shard, or one store for a shard.
 pub(crate) async fn show(
     settings: &Settings,
-    number: Option<u64>,
+    ShownManifest { number, shard }: ShownManifest,
     out: &mut dyn Write,
 ) -> Result<(), InspectError> {
     let objects = objects(settings).await?;
+    let shard = shard_in(&objects, shard).await?;
+    let of_shard = shard.map(|shard| ShardPlace::new(&objects, shard));
+    let place: &dyn ObjectPlace = match &of_shard {
+        Some(place) => place,
+        None => &objects,
+    };
     let manifest: Manifest = match number {
-        Some(number) => chain::read(&objects, number).await?,
-        None => chain::load(&objects)
+        Some(number) => chain::read(place, number).await?,
+        None => chain::load(place)
             .await?
             .last
             .ok_or_else(|| InspectError::NotFound("manifest below this prefix".to_owned()))?,
@@ -145,6 +175,21 @@ pub(crate) async fn show(
     serde_json::to_writer_pretty(&mut *out, &manifest).map_err(io::Error::from)?;
     writeln!(out)?;
     Ok(())
+}
+
+/// The shard that is meant, if the place holds a cluster.
+async fn shard_in(place: &dyn ObjectPlace, asked: Option<u32>) -> Result<Option<Shard>, InspectError> {
+    // Also of one that is just adopted, or taken apart.
+    match (recorded(place).await?.map(|cluster| cluster.shards), asked) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => {
+            Err(InspectError::Usage("this is the store of one Zombi: it has no shards".to_owned()))
+        }
+        (Some(of), Some(number)) if number < of => Ok(Some(Shard { number, of })),
+        (Some(of), _) => {
+            Err(InspectError::Usage(format!("this is a cluster: say --shard, from 0 to {}", of - 1)))
+        }
+    }
 }
 
 /// The settings' own bucket and prefix.

@@ -5,6 +5,7 @@
 pub mod auth;
 mod care;
 pub mod cli;
+pub mod cluster;
 #[cfg(not(feature = "fuzz"))]
 mod console;
 #[cfg(feature = "fuzz")]

@@ -1,16 +1,18 @@
 //! `zombi salvage`: prints what a volume holds beyond the chain of manifests, as events that can be posted.
-//! For a volume that was refused, or left behind by a takeover.
+//! For a volume that was refused, or left behind by a takeover; of a pod of a cluster for those of its
+//! shards.
 //!
 //! The volume is only read, and not upgraded; no server may use it meanwhile. The chain is only read, too.
 
-use std::{io::Write, sync::Arc};
+use std::{io::Write, path::Path, sync::Arc};
 
 use crate::{
+    cluster::volumes,
     http::encode,
     inspect::{self, InspectError},
     settings::Settings,
 };
-use cold_s3::{backup::Beyond, s3::Objects};
+use cold_s3::{backup::Beyond, cluster::ShardPlace, place::ObjectPlace, s3::Objects};
 use contracts::{
     catalog::TableStatus,
     clock::SystemClock,
@@ -19,6 +21,7 @@ use contracts::{
     name::{Partition, TableName},
     read::ReadLimit,
     sequence::Watermarks,
+    shards::Shard,
 };
 use hot_rocksdb::{at_rest::VolumeAtRest, options::OpenOptions};
 
@@ -44,36 +47,39 @@ struct Salvage<'a> {
     beyond: Option<Beyond<'a>>,
 }
 
-/// Prints the events of one table that only the volume has.
+/// Prints the events of one table that only the volume has, or one of the volumes of a pod.
 ///
 /// # Errors
-/// [`InspectError::Usage`] if several tables have some and none is named; [`InspectError::Storage`] if the
+/// [`InspectError::Usage`] if several tables have some and none is named; [`InspectError::Storage`] if a
 /// volume or the bucket cannot be read.
 pub(crate) async fn salvage(
     settings: &Settings,
     table: Option<TableName>,
     out: &mut dyn Write,
 ) -> Result<Salvaged, InspectError> {
-    let options = OpenOptions {
-        path: settings.process.data_dir.clone(),
-        durability: settings.process.durability,
-        keys: settings.keys,
-        hot: settings.hot,
-        max_open_files: 256,
-    };
-    let volume = VolumeAtRest::open(&options, SystemClock::shared())?;
     let bucket: Option<Objects> = match settings.s3.bucket {
         Some(_) => Some(inspect::objects(settings).await?),
         None => None,
     };
-    let beyond = match &bucket {
-        Some(objects) => Some(Beyond::of(objects).await?),
-        None => None,
-    };
-    let has_bucket = beyond.is_some();
-    let mut salvage = Salvage { volume, beyond };
-    let erasures = salvage.unlisted_erasures()?;
-    let Some(table) = salvage.choose(table).await? else {
+    let data_dir = &settings.process.data_dir;
+    let unread = |error| InspectError::NotFound(format!("volume in {}: {error}", data_dir.display()));
+    let volumes = volumes::found(data_dir).map_err(unread)?;
+    let of_shard = |shard: Option<Shard>| Some(ShardPlace::new(bucket.as_ref()?, shard?));
+    let shards: Vec<Option<ShardPlace<'_>>> = volumes.iter().map(|(_, shard)| of_shard(*shard)).collect();
+    let mut opened = Vec::with_capacity(volumes.len());
+    let mut erasures = Vec::new();
+    for ((path, _), shard) in volumes.iter().zip(&shards) {
+        let place: Option<&dyn ObjectPlace> = match (shard, &bucket) {
+            (Some(shard), _) => Some(shard),
+            (None, Some(objects)) => Some(objects),
+            (None, None) => None,
+        };
+        let salvage = Salvage::open(settings, path, place).await?;
+        erasures.extend(salvage.unlisted_erasures()?);
+        opened.push(salvage);
+    }
+    let has_bucket = bucket.is_some();
+    let Some((mut salvage, table)) = choose(opened, table).await? else {
         return Ok(Salvaged { table: None, events: 0, erasures, has_bucket });
     };
     let mut events = 0;
@@ -91,7 +97,60 @@ pub(crate) async fn salvage(
     Ok(Salvaged { table: Some(table.name.clone()), events, erasures, has_bucket })
 }
 
-impl Salvage<'_> {
+/// The table to print and where it is: the one that is named, or the only one that has something.
+async fn choose<'a>(
+    opened: Vec<Salvage<'a>>,
+    named: Option<TableName>,
+) -> Result<Option<(Salvage<'a>, Arc<TableStatus>)>, InspectError> {
+    let mut with_some = Vec::new();
+    let mut chosen = None;
+    for mut salvage in opened {
+        if let Some(name) = &named {
+            let table = salvage.volume.tables().visible().find(|table| table.name == *name).cloned();
+            if let Some(table) = table {
+                return Ok(Some((salvage, table)));
+            }
+            continue;
+        }
+        let tables = salvage.with_some().await?;
+        with_some.extend(tables.iter().map(|table| table.name.to_string()));
+        if let Some(table) = tables.into_iter().next() {
+            chosen = Some((salvage, table));
+        }
+    }
+    if let Some(name) = named {
+        return Err(InspectError::NotFound(format!("table {name} on this volume")));
+    }
+    if with_some.len() > 1 {
+        with_some.sort();
+        let names = with_some.join(", ");
+        return Err(InspectError::Usage(format!("several tables have events here: {names}. Choose --table")));
+    }
+    Ok(chosen)
+}
+
+impl<'a> Salvage<'a> {
+    /// Opens a volume, and reads the chain that it is compared with.
+    async fn open(
+        settings: &Settings,
+        path: &Path,
+        place: Option<&'a dyn ObjectPlace>,
+    ) -> Result<Self, InspectError> {
+        let options = OpenOptions {
+            path: path.to_owned(),
+            durability: settings.process.durability,
+            keys: settings.keys,
+            hot: settings.hot,
+            max_open_files: 256,
+        };
+        let volume = VolumeAtRest::open(&options, SystemClock::shared())?;
+        let beyond = match place {
+            Some(place) => Some(Beyond::of(place).await?),
+            None => None,
+        };
+        Ok(Self { volume, beyond })
+    }
+
     /// The erasures that nobody else will carry out.
     fn unlisted_erasures(&self) -> Result<Vec<Erasure>, InspectError> {
         let mut noted = self.volume.erasures()?;
@@ -102,16 +161,9 @@ impl Salvage<'_> {
         Ok(noted)
     }
 
-    /// The table to print: the one that is named, or the only one that has something.
-    async fn choose(&mut self, named: Option<TableName>) -> Result<Option<Arc<TableStatus>>, InspectError> {
+    /// The tables that have something.
+    async fn with_some(&mut self) -> Result<Vec<Arc<TableStatus>>, InspectError> {
         let tables = self.volume.tables();
-        if let Some(name) = named {
-            let found = tables.visible().find(|table| table.name == name);
-            return match found {
-                Some(table) => Ok(Some(Arc::clone(table))),
-                None => Err(InspectError::NotFound(format!("table {name} on this volume"))),
-            };
-        }
         let mut with_some = Vec::new();
         for table in tables.visible() {
             let mut has_some = false;
@@ -124,14 +176,7 @@ impl Salvage<'_> {
                 with_some.push(Arc::clone(table));
             }
         }
-        if with_some.len() > 1 {
-            let names: Vec<String> = with_some.iter().map(|table| table.name.to_string()).collect();
-            let names = names.join(", ");
-            return Err(InspectError::Usage(format!(
-                "several tables have events here: {names}. Choose --table"
-            )));
-        }
-        Ok(with_some.pop())
+        Ok(with_some)
     }
 
     /// Passes a table's events that only the volume has to `take`, until it wants no more.

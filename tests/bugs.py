@@ -65,6 +65,11 @@ CAUGHT_BY = {
     "backup_is_opened": "it no_server_writes_into_a_backup",
     "released_while_waiting": "lib chain::",
     "sender_remembered_after_a_change": "lib auth::sender::",
+    "list_without_a_pod": "it cluster::lists",
+    "forwarded_twice": "it cluster::routed",
+    "table_on_two_shards": "lib cluster::",
+    "adopted_halfway": "sim cluster::",
+    "swept_of_other_shards": "it cluster::upkeep",
 }
 # Longer than any of these tests takes, on a slow machine too.
 PATIENCE_SECS = 3600

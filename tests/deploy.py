@@ -26,7 +26,7 @@ import identity
 from demo import check, say
 from manifests import DEPLOY, OPERATOR, POD_SECURITY, ROOT, TOOLS, kustomize, lets_out, of, one, validate, variables, with_components
 
-PLACES = ["base", "overlays/dev", "overlays/production"]
+PLACES = ["base", "overlays/dev", "overlays/production", "overlays/cluster-volumes"]
 MONTH = 30 * 24 * 60 * 60
 # What a cluster may need beside the NetworkPolicy: addresses and ports that a component must open, and nothing else does.
 WAYS_OUT = {
@@ -59,6 +59,7 @@ def manifests():
     namespaces(places["overlays/dev"], places["overlays/production"])
     settings(places["overlays/production"])
     disruption(places["overlays/production"])
+    cluster(places["overlays/cluster-volumes"])
     network(places["overlays/production"])
     identity.production(places)
     identity.certificate(places["overlays/production"])
@@ -162,6 +163,20 @@ def disruption(objects):
     check(budget.get("maxUnavailable") == 1, f"a node can be drained: {budget}")
     check(budget.get("unhealthyPodEvictionPolicy") == "AlwaysAllow", f"an unready pod never keeps its node: {budget}")
     say("budget     one pod at a time, and an unready one always")
+
+
+def cluster(objects):
+    """Three pods, one at a time away, which may call each other."""
+    disruption(objects)
+    stateful = one(objects, "StatefulSet", "zombi")
+    pods = variables(stateful).get("ZOMBI_CLUSTER_PODS")
+    check(str(stateful["spec"]["replicas"]) == pods, f"there are as many pods as the cluster has: {pods}")
+    claims = stateful["spec"]["volumeClaimTemplates"]
+    check(len(claims) == 1, f"each has a volume of its own: {claims}")
+    rules = one(objects, "NetworkPolicy", "zombi")["spec"]["egress"]
+    own = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "zombi"}}}
+    check(any(rule.get("to") == [own] and rule["ports"] == [{"port": "http"}] for rule in rules), f"pods reach each other: {rules}")
+    say(f"cluster    {pods} pods, each with a volume, apart, one at a time away")
 
 
 def network(production):

@@ -34,6 +34,8 @@ DASHBOARDS = os.path.join(ROOT, "deploy", "components", "grafana-dashboards", "*
 RUNBOOKS = os.path.join(ROOT, "docs", "runbooks")
 # Numbers of an issuer's keys. They are there only with an issuer: static tokens need no keys, and 0 would be an alert.
 WITH_ISSUER = {"zombi_auth_keys"}
+# What only pods of a cluster say.
+OF_CLUSTER = {"zombi_shard_owned", "zombi_forwarded_requests_total"}
 # What depends on this machine, and may be an alert here: how fast its disk syncs, and how full it is.
 OF_MACHINE = ("duration", "zombi_disk_", "zombi:slo_burn")
 # Whoever is on call should know them all.
@@ -53,6 +55,7 @@ def main():
             load(zombi)
             metrics(zombi)
             identity(sys.argv[1], s3.endpoint, directory)
+            cluster(sys.argv[1], s3.endpoint, directory)
             expressions(zombi, directory)
         finally:
             zombi.kill()
@@ -79,7 +82,8 @@ def metrics(zombi):
     # An alert on a series that is not there yet misses what it counts first; on one that is never there it misses everything.
     names = {name for expression in alert_expressions() for name in re.findall(r"\bzombi_\w+", expression)}
     missing = {name for name in names if not has(text, name)}
-    check(missing == WITH_ISSUER & names, f"there is every metric that an alert names, but those of an issuer: {sorted(missing)}")
+    elsewhere = (WITH_ISSUER | OF_CLUSTER) & names
+    check(missing == elsewhere, f"there is every metric that an alert names, but those of issuers and clusters: {sorted(missing)}")
     say(f"metrics    {len(re.findall(rb'^# TYPE zombi_', text, re.M))} of Zombi's own; promtool finds nothing; {len(names)} are in alerts")
 
 
@@ -108,6 +112,21 @@ def identity(binary, endpoint, directory):
         found = re.findall(rf"^{name}(?:{{.*}})? (\S+)$".encode(), text, re.M)
         check(found and all(float(one) == value for one in found), f"{name} is {value} where all is well: {found}")
     say("identity   with an issuer there are its keys; without one there are none to miss")
+
+
+def cluster(binary, endpoint, directory):
+    """A pod of a cluster has the metrics that pods alone have, from its start, and they say that all is well."""
+    settings = {"s3.bucket": "clustered", "cluster.pods": "1", "pod": "zombi-0", "cluster.address": "127.0.0.1:8080"}
+    zombi = Zombi(binary, os.path.join(directory, "clustered"), endpoint, settings)
+    try:
+        text = urllib.request.urlopen(f"http://127.0.0.1:{zombi.port}/metrics").read()
+    finally:
+        zombi.kill()
+    missing = {name for name in OF_CLUSTER if not has(text, name)}
+    check(not missing, f"a pod of a cluster has its own numbers: {sorted(missing)}")
+    owned = re.findall(rb"^zombi_shard_owned{.*} (\S+)$", text, re.M)
+    check(len(owned) == 12 and all(float(one) == 1 for one in owned), f"the only pod owns all shards: {owned}")
+    say("cluster    a pod says which shards it owns; one Zombi says nothing of shards")
 
 
 def rules():

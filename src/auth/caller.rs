@@ -54,6 +54,8 @@ struct Admitted {
     touched: Mutex<TouchedList>,
     /// Events that the request has written or read.
     records: AtomicU64,
+    /// The whole, if this is a part of a request that goes to several shards.
+    of: Option<Arc<Admitted>>,
 }
 
 /// What was decided, in its order. The first has its place here: most requests are about one thing.
@@ -182,8 +184,27 @@ impl Caller {
             // Boxed: nearly all senders are remembered.
             None => Box::pin(sender::find_out(gate, shown, now)).await?,
         };
-        let (touched, records) = (Mutex::default(), AtomicU64::new(0));
-        Ok(Self(CallerKind::Known(Arc::new(Admitted { verb, sender, usage, touched, records }))))
+        Ok(Self::of(Admitted::new(verb, sender, usage)))
+    }
+
+    /// Whoever another pod has let in, and vouches for. Quotas of requests and bytes were its business.
+    pub(crate) fn passed_on(gate: &Arc<Gate>, principal: Principal, verb: Verb) -> Self {
+        let usage = gate.quotas.beyond(&principal);
+        Self::of(Admitted::new(verb, sender::vouched_for(gate, principal), usage))
+    }
+
+    /// The same caller for a part of its request: what the whole takes of its quotas was taken already. What
+    /// is decided and counted is the whole's.
+    pub(crate) fn of_part(&self) -> Self {
+        let CallerKind::Known(whole) = &self.0 else { return self.clone() };
+        let sender = Arc::clone(&whole.sender);
+        let usage = sender.gate.quotas.beyond(&sender.identity.principal);
+        let of = Some(Arc::clone(whole.of.as_ref().unwrap_or(whole)));
+        Self::of(Admitted { of, ..Admitted::new(whole.verb, sender, usage) })
+    }
+
+    fn of(admitted: Admitted) -> Self {
+        Self(CallerKind::Known(Arc::new(admitted)))
     }
 
     /// Counts the request, which came at this moment, for its caller's quotas. A read also has to wait until
@@ -233,23 +254,25 @@ impl Caller {
     /// Counts events that the request has written or read, for the audit log.
     pub(crate) fn counts(&self, records: u64) {
         if let Some(admitted) = self.known() {
-            admitted.records.fetch_add(records, Relaxed);
+            admitted.whole().records.fetch_add(records, Relaxed);
         }
     }
 
     /// Events that the request has written or read.
     pub(crate) fn records(&self) -> u64 {
-        self.known().map_or(0, |admitted| admitted.records.load(Relaxed))
+        self.known().map_or(0, |admitted| admitted.whole().records.load(Relaxed))
     }
 
     /// Everything that was decided, in its order.
     pub(crate) fn touched(&self) -> Vec<Touched> {
-        self.known().map(|admitted| admitted.touched.lock().iter().cloned().collect()).unwrap_or_default()
+        self.known()
+            .map(|admitted| admitted.whole().touched.lock().iter().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// The verb that reaches furthest of all that was decided; `None` if nothing was.
     pub(crate) fn reached(&self) -> Option<Verb> {
-        let touched = self.known()?.touched.lock();
+        let touched = self.known()?.whole().touched.lock();
         touched.iter().map(|one| one.verb).max_by_key(|verb| verb.reach())
     }
 
@@ -304,11 +327,20 @@ impl Caller {
 }
 
 impl Admitted {
+    fn new(verb: Verb, sender: Arc<KnownSender>, usage: Arc<Usage>) -> Self {
+        Self { verb, sender, usage, touched: Mutex::default(), records: AtomicU64::new(0), of: None }
+    }
+
+    /// What has the list of all that was decided, and the count.
+    fn whole(&self) -> &Self {
+        self.of.as_deref().unwrap_or(self)
+    }
+
     fn decide(&self, verb: Verb, resource: Resource<'_>) -> Result<(), Forbidden> {
         let decision = self.sender.decide(verb, resource);
         let touched = Touched { verb, resource: resource.into(), decision };
         let lost = (!decision.is_allowed()).then(|| touched.resource.clone());
-        self.touched.lock().add(touched);
+        self.whole().touched.lock().add(touched);
         match lost {
             None => Ok(()),
             Some(resource) => Err(self.forbidden(verb, resource)),
@@ -338,7 +370,7 @@ impl Admitted {
     fn standing(&self) -> Result<Option<Instant>, CallerEnd> {
         let sender = &self.sender;
         let expires = sender.gate.good_until(&sender.identity).map_err(CallerEnd::Credential)?;
-        let mut touched = self.touched.lock();
+        let mut touched = self.whole().touched.lock();
         // What was denied before is nobody's loss.
         let lost = touched
             .iter()

@@ -4,11 +4,12 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
     audit::AuditTrail,
+    bearer::{MAX_BEARER_BYTES, bearer, is_b64token},
     jwt::{Verifier, keys::KeyMark},
     policy::Policy,
     principal::{Principal, ShownCertificate},
@@ -18,9 +19,6 @@ use super::{
     tokens::{self, TokenDigest, Tokens},
 };
 use contracts::clock::{Clock, TimestampMs};
-
-/// Bytes that a credential may have.
-const MAX_BEARER_BYTES: usize = 8 << 10;
 
 /// Who sends a request, by its credential.
 #[derive(Debug, Clone)]
@@ -264,33 +262,9 @@ impl Gate {
     }
 }
 
-/// The bearer token of a request, if it has a credential.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, CredentialRefusal> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() || value.len() > MAX_BEARER_BYTES {
-        return Err(CredentialRefusal::Malformed);
-    }
-    let text = value.to_str().map_err(|_| CredentialRefusal::Malformed)?;
-    match text.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && is_b64token(token.trim()) => {
-            Ok(Some(token.trim()))
-        }
-        _ => Err(CredentialRefusal::Malformed),
-    }
-}
-
-/// Whether a text has the form that RFC 6750 2.1 gives to every bearer token. What has not, two tokens in one
-/// header for example, is not looked at further.
-fn is_b64token(text: &str) -> bool {
-    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
-    let without_padding = text.trim_end_matches('=');
-    !without_padding.is_empty() && without_padding.bytes().all(is_inner)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
-    use axum::http::HeaderValue;
+    use axum::http::{HeaderValue, header};
 
     use super::*;
     use crate::auth::settings::{AuditLog, AuditSettings};

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod bad_file;
+mod bearer;
 pub(crate) mod caller;
 mod fields;
 pub mod files;

@@ -24,7 +24,7 @@ use subtle::ConstantTimeEq;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    gate::{Gate, Identity},
+    gate::{Credential, Gate, Identity},
     policy::{Decision, OwnBindings, Resource},
     principal::{Principal, ShownCertificate},
     quotas::Usage,
@@ -142,6 +142,21 @@ pub(super) async fn find_out(
         *shown.last.0.lock() = Some(Arc::clone(&sender));
     }
     Ok((sender, usage))
+}
+
+/// Whoever another pod vouches for, for one request: no connection remembers it.
+pub(super) fn vouched_for(gate: &Arc<Gate>, principal: Principal) -> Arc<KnownSender> {
+    let changes = gate.changed.subscribe();
+    Arc::new(KnownSender {
+        gate: Arc::clone(gate),
+        name: principal.to_string().into(),
+        changes,
+        bindings: OwnBindings::of(&principal, &gate.policy.load_full()),
+        usage: Weak::new(),
+        authorization: None,
+        until: Instant::now(),
+        identity: Identity { principal, credential: Credential::default(), expires: None, expires_ms: None },
+    })
 }
 
 /// The bytes of the one `Authorization` header, if there is one; `None` if there are several.

@@ -30,7 +30,8 @@ Examples:
   zombi backup --to /mnt/disk/zombi --dry-run
   zombi verify s3://backups/zombi
 
-It is consistent at one manifest, and never stops writers. Killed, it is run again.";
+It is consistent at one manifest, of a cluster at one of each shard, and never stops writers. Killed, it is
+run again.";
 
 /// What `zombi help restore` ends with.
 pub(super) const RESTORE_EXAMPLES: &str = "\
@@ -38,8 +39,10 @@ Examples:
   zombi restore --from s3://backups/zombi --to s3://events/zombi-2 --source-is-gone
   zombi restore --to s3://events/yesterday --at 2026-11-25T14:00:00Z
   zombi restore --from s3://backups/zombi --to s3://events/orders --table orders
+  zombi restore --from s3://backups/cluster --to s3://events/one --single
 
-Killed, it is run again with the same words.";
+A cluster stays one, with as many shards, unless --single is there. Killed, it is run again with the same
+words.";
 
 /// What `zombi help salvage` ends with.
 pub(super) const SALVAGE_EXAMPLES: &str = "\
@@ -89,6 +92,9 @@ pub(super) struct RestoreArgs {
     /// Nobody has seen events of the source that are not restored: offsets go on at the end, without a gap
     #[arg(long)]
     source_is_gone: bool,
+    /// Make one Zombi's store of a cluster
+    #[arg(long)]
+    single: bool,
     #[command(flatten)]
     run: RunArgs,
     #[command(flatten)]
@@ -113,7 +119,7 @@ pub(super) struct RebuildArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct SalvageArgs {
-    /// Which table; needed if several have events that only the volume has
+    /// Which table; needed if several have events that only the volume, or a pod's volumes, have
     #[arg(long, value_parser = TableName::parse)]
     table: Option<TableName>,
     #[command(flatten)]
@@ -166,52 +172,64 @@ pub(super) fn backup(args: BackupArgs, before: SettingFlags) -> ExitCode {
 }
 
 fn backup_text(report: &BackupReport) -> String {
-    let BackupReport { manifest, manifest_ms, segments, events, .. } = report;
+    let BackupReport { manifest, manifest_ms, shards, segments, events, .. } = report;
+    let time = times::shown(*manifest_ms);
+    let at = match shards.len() {
+        0 => format!("consistent at manifest {manifest} of {time}"),
+        count => format!("{count} shards, each consistent at a manifest of its own, the earliest of {time}"),
+    };
     format!(
-        "consistent at manifest {manifest} of {}: {segments} segments with {events} events\n\
+        "{at}: {segments} segments with {events} events\n\
          copied {} objects of {} bytes and {} manifests; {} objects were there already\n",
-        times::shown(*manifest_ms),
-        report.copied_objects,
-        report.copied_bytes,
-        report.copied_manifests,
-        report.held_objects,
+        report.copied_objects, report.copied_bytes, report.copied_manifests, report.held_objects,
     )
 }
 
 fn backup_json(report: &BackupReport) -> Value {
+    // A cluster has no manifest that is all of its shards'.
+    let manifest = report.shards.is_empty().then_some(report.manifest);
     json!({
-        "store_id": report.store_id, "manifest": report.manifest, "manifest_ms": report.manifest_ms,
-        "segments": report.segments, "events": report.events, "copied_objects": report.copied_objects,
-        "copied_bytes": report.copied_bytes, "held_objects": report.held_objects,
+        "store_id": report.store_id, "manifest": manifest, "manifest_ms": report.manifest_ms,
+        "shards": report.shards, "segments": report.segments, "events": report.events,
+        "copied_objects": report.copied_objects, "copied_bytes": report.copied_bytes,
+        "held_objects": report.held_objects,
         "copied_manifests": report.copied_manifests,
     })
 }
 
 /// Restores a store.
 pub(super) fn restore(args: RestoreArgs, before: SettingFlags) -> ExitCode {
-    let RestoreArgs { from, to, at, tables, source_is_gone, run, settings } = args;
+    let RestoreArgs { from, to, at, tables, source_is_gone, single, run, settings } = args;
     look(settings.over(before), async |settings: &Settings, out: &mut dyn Write| {
         let now_ms = SystemClock.now_ms();
         let (point, dry_run) = (at.unwrap_or_default(), run.dry_run);
-        let options = RestoreOptions { point, tables, source_is_gone, dry_run, now_ms };
+        let options = RestoreOptions { point, tables, source_is_gone, single, dry_run, now_ms };
         let status = StatusLine::of_bytes(0);
         let restored = care::restore(settings, (from.as_deref(), to.as_str()), options, &status).await;
         status.end();
         let report = restored?;
-        run.print(out, &restore_text(&report), &restore_json(&report))
+        run.print(out, &restore_text(&report, single), &restore_json(&report))
     })
 }
 
-fn restore_text(report: &RestoreReport) -> String {
-    let RestoreReport { manifest, manifest_ms, tables, partitions, segments, events, .. } = report;
+fn restore_text(report: &RestoreReport, single: bool) -> String {
+    let RestoreReport { manifest, manifest_ms, shards, tables, partitions, segments, events, .. } = report;
+    let time = times::shown(*manifest_ms);
+    let state = match shards {
+        0 => format!("the state after manifest {manifest} of {time}"),
+        count => format!("the states of {count} shards, the earliest of {time}"),
+    };
     let mut text = format!(
-        "the state after manifest {manifest} of {}: {tables} tables, {partitions} partitions, {segments} \
-         segments ({} cut) with {events} events\n",
-        times::shown(*manifest_ms),
+        "{state}: {tables} tables, {partitions} partitions, {segments} segments ({} cut) with {events} \
+         events\n",
         report.cut_segments,
     );
-    if let Some(store_id) = report.store_id {
-        text.push_str(&format!("it is the new store {store_id}: start it with an empty volume\n"));
+    match report.store_id {
+        Some(id) if *shards > 0 && !single => {
+            text.push_str(&format!("it is the new cluster {id}: start its pods with empty volumes\n"));
+        }
+        Some(id) => text.push_str(&format!("it is the new store {id}: start it with an empty volume\n")),
+        None => {}
     }
     if report.partitions_with_a_gap > 0 {
         text.push_str(&format!(
@@ -224,9 +242,11 @@ fn restore_text(report: &RestoreReport) -> String {
 }
 
 fn restore_json(report: &RestoreReport) -> Value {
+    let manifest = (report.shards == 0).then_some(report.manifest);
     json!({
-        "store_id": report.store_id, "manifest": report.manifest, "manifest_ms": report.manifest_ms,
-        "tables": report.tables, "partitions": report.partitions, "segments": report.segments,
+        "store_id": report.store_id, "manifest": manifest, "manifest_ms": report.manifest_ms,
+        "shards": report.shards, "tables": report.tables, "partitions": report.partitions,
+        "segments": report.segments,
         "cut_segments": report.cut_segments, "events": report.events,
         "partitions_with_a_gap": report.partitions_with_a_gap,
     })
@@ -267,8 +287,12 @@ fn rebuild_text(report: &RebuildReport) -> String {
     for key in &report.foreign {
         text.push_str(&format!("no segment, and left alone: {key}\n"));
     }
-    if let Some(store_id) = report.store_id {
-        text.push_str(&format!("the manifests are there, of store {store_id}\n"));
+    match report.store_id {
+        Some(_) if report.shards > 0 => {
+            text.push_str(&format!("the manifests of {} shards are there\n", report.shards));
+        }
+        Some(store_id) => text.push_str(&format!("the manifests are there, of store {store_id}\n")),
+        None => {}
     }
     text + "not known, and begun anew: consumer offsets, settings of tables, deleted tables, what had \
             expired, erasures that were not done, offsets given behind the last segment (each partition goes \
@@ -286,7 +310,8 @@ fn rebuild_json(report: &RebuildReport) -> Value {
         shown.collect::<Vec<_>>()
     };
     json!({
-        "store_id": report.store_id, "partitions": report.partitions, "segments": report.segments,
+        "store_id": report.store_id, "shards": report.shards, "partitions": report.partitions,
+        "segments": report.segments,
         "cut_segments": report.cut_segments, "superseded": report.superseded, "events": report.events,
         "holes": ranges(&report.holes), "conflicts": ranges(&report.conflicts), "damaged": report.damaged,
         "foreign": report.foreign,

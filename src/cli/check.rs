@@ -10,6 +10,7 @@ use crate::{
         jwt::source::KeySource,
         settings::{AuthMode, OidcSettings},
     },
+    cluster::{client::PodClient, secret::SecretFile},
     net::tls::{Tls, settings::ClientAuth},
     settings::Settings,
 };
@@ -57,13 +58,25 @@ fn mistakes(settings: &Settings) -> Result<Vec<String>, Unanswered> {
     let bad_files = [policy.and_then(Result::err), tokens.and_then(Result::err)];
     let mut mistakes: Vec<String> = bad_files.into_iter().flatten().flat_map(BadFile::into_lines).collect();
     mistakes.extend(of_keys);
+    // What is wrong with the files of TLS is said once.
+    let has_tls = of_tls.is_empty();
     mistakes.extend(of_tls.iter().map(ToString::to_string));
+    mistakes.extend(of_pods(settings, has_tls));
     if settings.auth.mode == AuthMode::Required && !has_credentials(settings) && !may_let_everybody_in {
         let why = "auth.mode is required, and nobody can get in: set auth.tokens_file, auth.oidc.issuer or \
                    tls.client_auth";
         mistakes.push(why.to_owned());
     }
     Ok(mistakes)
+}
+
+/// What is wrong with the files by which pods of a cluster believe each other.
+fn of_pods(settings: &Settings, has_tls: bool) -> Vec<String> {
+    let Settings { cluster, tls, .. } = settings;
+    let of_secret = cluster.secret_file.as_deref().and_then(|path| SecretFile::load(path).err());
+    let has_client = has_tls && cluster.is_on();
+    let of_client = has_client.then(|| PodClient::new(cluster, tls).err()).flatten();
+    of_secret.into_iter().chain(of_client).collect()
 }
 
 /// Whether the settings accept any kind of credential.
@@ -75,7 +88,7 @@ fn has_credentials(settings: &Settings) -> bool {
 
 /// The settings whose files are read.
 fn named_files(settings: &Settings) -> Vec<&'static str> {
-    let Settings { auth, oidc, tls, .. } = settings;
+    let Settings { auth, oidc, tls, cluster, .. } = settings;
     let asks_clients = tls.client_auth != ClientAuth::None;
     let keys = [
         ("auth.policy_file", auth.policy_file.is_some()),
@@ -86,6 +99,8 @@ fn named_files(settings: &Settings) -> Vec<&'static str> {
         ("tls.cert_file", tls.cert_file.is_some()),
         ("tls.key_file", tls.key_file.is_some()),
         ("tls.client_ca_file", tls.client_ca_file.is_some() && asks_clients),
+        ("cluster.secret_file", cluster.secret_file.is_some()),
+        ("cluster.ca_file", cluster.ca_file.is_some() && tls.cert_file.is_some()),
     ];
     keys.into_iter().filter(|(_, is_read)| *is_read).map(|(key, _)| key).collect()
 }

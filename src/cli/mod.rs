@@ -9,6 +9,7 @@ mod bench;
 mod care;
 mod check;
 pub mod client;
+mod cluster;
 mod completions;
 mod consumers;
 mod cursor_file;
@@ -40,6 +41,7 @@ use self::{
     auth::{AuthCommand, TokenCommand},
     bench::BenchArgs,
     care::{BackupArgs, RestoreArgs, SalvageArgs},
+    cluster::ClusterCommand,
     completions::CompletionsArgs,
     consumers::{ConsumerArgs, ConsumersArgs},
     flags::{ClientFlags, SettingFlags, refuse_flags},
@@ -150,6 +152,12 @@ enum StoreCommand {
         #[command(subcommand)]
         command: ManifestCommand,
     },
+    /// Make a cluster of one Zombi's store, or one store of a cluster, while no pod runs
+    #[command(after_help = cluster::EXAMPLES)]
+    Cluster {
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
     /// Ask the policy
     Auth {
         #[command(subcommand)]
@@ -247,6 +255,7 @@ fn run_store_command(command: StoreCommand, before: SettingFlags) -> ExitCode {
         StoreCommand::Verify(args) => store::verify(args, before),
         StoreCommand::Segment { command } => store::segment(command, before),
         StoreCommand::Manifest { command } => store::manifest(command, before),
+        StoreCommand::Cluster { command } => cluster::run(command, before),
         StoreCommand::Auth { command: AuthCommand::Can { question, settings } } => settings
             .over(before)
             .with_settings(Reads::Store, |settings| say(|out| auth::can(&settings, &question, out))),

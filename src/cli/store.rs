@@ -11,7 +11,10 @@ use super::{
     look::{UntilClosed, look},
     output::StatusLine,
 };
-use crate::{inspect, settings::Settings};
+use crate::{
+    inspect::{self, ShownManifest},
+    settings::Settings,
+};
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
@@ -50,6 +53,9 @@ pub(super) enum ManifestCommand {
     Show {
         /// Its number; the last if left out
         number: Option<u64>,
+        /// Of a cluster: which shard's, from 0
+        #[arg(long, value_name = "N")]
+        shard: Option<u32>,
         #[command(flatten)]
         settings: SettingFlags,
     },
@@ -80,11 +86,11 @@ pub(super) fn segment(command: SegmentCommand, before: SettingFlags) -> ExitCode
 
 /// Prints a manifest.
 pub(super) fn manifest(command: ManifestCommand, before: SettingFlags) -> ExitCode {
-    let (number, settings) = match command {
+    let (shown, settings) = match command {
         ManifestCommand::Rebuild(args) => return care::rebuild(args, before),
-        ManifestCommand::Show { number, settings } => (number, settings),
+        ManifestCommand::Show { number, shard, settings } => (ShownManifest { number, shard }, settings),
     };
     look(settings.over(before), async |settings: &Settings, out: &mut dyn Write| {
-        inspect::show(settings, number, out).await
+        inspect::show(settings, shown, out).await
     })
 }

@@ -207,6 +207,31 @@ pub(super) struct ApiProblem {
     pub(super) next_cursor: Option<String>,
 }
 
+/// `GET /cluster`.
+#[derive(Debug, Deserialize)]
+pub(super) struct ApiCluster {
+    pub(super) cluster: String,
+    pub(super) pod: String,
+    pub(super) pods: Vec<ApiPod>,
+    pub(super) shards: Vec<ApiShard>,
+}
+
+/// A pod of a cluster.
+#[derive(Debug, Deserialize)]
+pub(super) struct ApiPod {
+    pub(super) pod: String,
+    pub(super) address: String,
+    pub(super) owned: usize,
+}
+
+/// A shard of a cluster.
+#[derive(Debug, Deserialize)]
+pub(super) struct ApiShard {
+    pub(super) shard: u32,
+    pub(super) owner: String,
+    pub(super) copies: Vec<String>,
+}
+
 impl ApiSettings {
     /// The value of a setting.
     pub(super) fn value(&self, key: &str) -> Option<&Value> {

@@ -17,7 +17,7 @@ use std::{
 use tokio::sync::Semaphore;
 
 use self::{
-    pages::{consumers, event, events, health, overview, reset, sign_in, table, tables},
+    pages::{consumers, event, events, health, overview, reset, shards, sign_in, table, tables},
     settings::ConsoleSettings,
 };
 use crate::{
@@ -73,6 +73,7 @@ fn table_of_pages(state: &AppState) -> RouteTable<Arc<Console>> {
         .get(Verb::Open, "/console/consumers/{group}/reset", reset::preview)
         .post(Verb::Open, "/console/consumers/{group}/reset", reset::reset)
         .get(Verb::Open, "/console/health", health::health)
+        .get(Verb::Open, "/console/shards", shards::shards)
         .get(Verb::Open, "/console/sign-in", sign_in::form)
         .post(Verb::Open, "/console/sign-in", sign_in::sign_in)
         .post(Verb::Open, "/console/sign-out", sign_in::sign_out)

@@ -178,6 +178,9 @@ codes! {
     WrongHost "wrong_host" MISDIRECTED_REQUEST
         "`Host` is none of those in `http.hosts`."
         "Use one of the server's names, or list this one."
+    Moved "moved" MISDIRECTED_REQUEST
+        "Between pods only: the pod was asked for a table that another one owns, which `Zombi-Owner` names."
+        "Ask without `Zombi-Hop`: any pod passes requests on."
     Timeout "timeout" REQUEST_TIMEOUT
         "The body was too slow: nothing of it arrived for `limits.body_idle_secs`, less than \
          `limits.body_min_bytes_per_sec` arrived, or not all of it within `limits.body_secs`. The last two \
@@ -248,6 +251,11 @@ codes! {
     Starting "starting" SERVICE_UNAVAILABLE
         "The server is opening its volume and its bucket. Nothing was written."
         "Try again after `Retry-After`; `/readyz` says how far it is, with identity on only that of the admin port."
+    ForwardFailed "forward_failed" SERVICE_UNAVAILABLE
+        "The request needs another pod of the cluster, which is `pod`, and that did not answer. `outcome` is \
+         `not_written` if there was no connection to it."
+        "Try again after `Retry-After`, with the same idempotency keys if `outcome` is `unknown`. If it \
+         lasts, see why the pod is not there; other tables go on."
     WriteFailed "write_failed" SERVICE_UNAVAILABLE
         "RocksDB or its sync failed: the write is stored once or not at all. The process exits, and its \
          next start finds out which."

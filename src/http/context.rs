@@ -18,6 +18,9 @@ use contracts::{
 /// The header that names a request in answers and logs.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The header that names the pod which owns what was asked for, in a cluster.
+pub(super) const OWNER: HeaderName = HeaderName::from_static("zombi-owner");
+
 /// Marks an answer that keeps its own body although its status is an error's.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OwnBody;
@@ -49,7 +52,11 @@ impl RequestContext {
         let status = response.status();
         let problem = response.extensions_mut().remove::<Problem>();
         if let Some(problem) = problem {
+            let owner = response.headers_mut().remove(OWNER);
             response = self.render(problem);
+            if let Some(owner) = owner {
+                response.headers_mut().insert(OWNER, owner);
+            }
         } else if (status.is_client_error() || status.is_server_error())
             && response.extensions().get::<OwnBody>().is_none()
         {

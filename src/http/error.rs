@@ -22,6 +22,9 @@ use contracts::{
 /// The `type` of a problem begins with this; its code follows.
 const TYPE: &str = "/docs/errors#";
 
+/// When a client may come again that was told so by a process about to end: what a start takes.
+const RESTARTED_AFTER: Duration = Duration::from_secs(5);
+
 /// The media type of a problem.
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
@@ -222,6 +225,10 @@ impl From<StorageError> for Problem {
             | StorageError::FenceUnknown { .. }
             | StorageError::Closed
             | StorageError::Refused(_) => problem.retry_after(Duration::from_secs(1)),
+            // The process is about to end, and starts again.
+            StorageError::OutcomeUnknown { .. } | StorageError::Fenced(_) => {
+                problem.retry_after(RESTARTED_AFTER)
+            }
             StorageError::Overloaded { reason, retry_after } => {
                 problem.retry_after(*retry_after).with("reason", reason_name(*reason))
             }
@@ -246,11 +253,9 @@ impl From<StorageError> for Problem {
             StorageError::CommitBackwards { offset, committed, .. } => {
                 problem.with("offset", *offset).with("committed", *committed)
             }
-            StorageError::Corrupt { .. }
-            | StorageError::OutcomeUnknown { .. }
-            | StorageError::Fenced(_)
-            | StorageError::UnknownTable(_)
-            | StorageError::UnknownGroup(_) => problem,
+            StorageError::Corrupt { .. } | StorageError::UnknownTable(_) | StorageError::UnknownGroup(_) => {
+                problem
+            }
         };
         match error {
             StorageError::OutcomeUnknown { .. } | StorageError::FenceUnknown { is_written: true } => {
@@ -325,6 +330,18 @@ mod tests {
             StorageError::Overloaded { reason: Overload::HotFull, retry_after: Duration::from_secs(1) };
         assert_eq!(Problem::from(full).refusal(), Some("hot_full"));
         assert_eq!(Problem::new(Code::Internal, "").refusal(), None);
+    }
+
+    #[test]
+    fn whom_a_process_that_ends_turns_away_is_told_when_to_come_again() {
+        for error in [
+            StorageError::outcome_unknown(std::io::Error::other("a sync")),
+            StorageError::Fenced("by another".to_owned()),
+        ] {
+            let problem = Problem::from(error);
+            assert_eq!(problem.code().status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert!(problem.render("id", true).headers().contains_key(header::RETRY_AFTER));
+        }
     }
 
     #[test]

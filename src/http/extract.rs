@@ -13,6 +13,7 @@ use super::{
     limits::Limits,
     media::{self, NDJSON_NAMES},
     scope::RequestScope,
+    strict::OTLP,
 };
 use crate::auth::policy::Resource;
 use contracts::name::{GroupName, PartitionNumber, TableName};
@@ -22,6 +23,8 @@ static PARTITION_HEADERS: [HeaderName; 2] =
     [HeaderName::from_static("x-partition"), HeaderName::from_static("zombi-partition")];
 /// The media type of one JSON document.
 const JSON: &str = "application/json";
+/// What the names of clients begin with that send nothing but OTLP.
+const OTLP_CLIENTS: [&[u8]; 3] = [b"OpenTelemetry Collector", b"OTel-OTLP-Exporter", b"OTel OTLP Exporter"];
 /// Parameters of a content type that name the message of a protobuf body.
 const MESSAGE_TYPES: [&str; 2] = ["messageType", "proto"];
 /// The header with the idempotency key of an event that has none (draft-ietf-httpapi-idempotency-key-header).
@@ -152,11 +155,16 @@ pub(super) fn json_only(headers: &HeaderMap, detail: &str) -> Result<(), Problem
     }
 }
 
-/// Checks that a protobuf body is not said to be another message than `ours`.
+/// Checks that a protobuf body is not said to be another message than `ours`, and does not come from an
+/// exporter of OTLP.
 ///
 /// # Errors
-/// 415 if it is.
+/// 415 if it is; 400 if it does.
 pub(super) fn message_type(headers: &HeaderMap, ours: &str) -> Result<(), Problem> {
+    let client = headers.get(header::USER_AGENT).map_or(b"".as_slice(), |value| value.as_bytes());
+    if OTLP_CLIENTS.iter().any(|name| client.starts_with(name)) {
+        return Err(Problem::new(Code::BadProtobuf, OTLP));
+    }
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     match MESSAGE_TYPES.iter().find_map(|name| media::parameter(content_type, name)) {
         Some(other) if other != ours => {
@@ -182,8 +190,8 @@ pub fn partition_header(headers: &HeaderMap, limits: &Limits) -> Result<Option<P
             .to_str()
             .ok()
             .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
-        let number = digits.and_then(|text| text.parse().ok());
-        let number = number.ok_or_else(|| {
+        // More digits than a number here can have are still a number, and out of range.
+        let number = digits.map(|text| text.parse().unwrap_or(u64::MAX)).ok_or_else(|| {
             Problem::new(Code::BadPartition, format!("X-Partition {value:?} is not a number"))
         })?;
         if found.replace(number).is_some_and(|other| other != number) {
@@ -267,6 +275,7 @@ mod tests {
             vec![("x-partition", "")],
             vec![("x-partition", "-1")],
             vec![("x-partition", "1024")],
+            vec![("x-partition", "99999999999999999999")],
         ] {
             assert_eq!(of(&wrong), None, "{wrong:?}");
         }

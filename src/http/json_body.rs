@@ -1,7 +1,7 @@
 //! JSON from outside: objects that are exactly what they should be, and lists that are counted before they
 //! take memory.
 
-use std::{cell::Cell, fmt, marker::PhantomData};
+use std::{cell::Cell, collections::BTreeMap, fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
@@ -33,6 +33,43 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 
         deserializer.deserialize_map(OfObject(PhantomData)).map(Self)
     }
+}
+
+/// Reads an object of texts, if there is one. By itself a map would keep the last of members that are given
+/// twice.
+pub(super) fn texts<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<BTreeMap<String, String>>, D::Error> {
+    struct TextMembers(BTreeMap<String, String>);
+
+    struct TextMembersVisitor;
+
+    impl<'de> Visitor<'de> for TextMembersVisitor {
+        type Value = TextMembers;
+
+        fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+            out.write_str("an object of strings")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TextMembers, A::Error> {
+            let mut texts = BTreeMap::new();
+            while let Some((name, text)) = map.next_entry::<String, String>()? {
+                if texts.contains_key(&name) {
+                    return Err(de::Error::custom(format_args!("duplicate member {name:?}")));
+                }
+                texts.insert(name, text);
+            }
+            Ok(TextMembers(texts))
+        }
+    }
+
+    impl<'de> Deserialize<'de> for TextMembers {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_map(TextMembersVisitor)
+        }
+    }
+
+    Ok(Option::<TextMembers>::deserialize(deserializer)?.map(|TextMembers(texts)| texts))
 }
 
 /// Reads a body that is one JSON object.

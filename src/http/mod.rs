@@ -34,6 +34,7 @@ mod route;
 mod route_table;
 mod routes;
 pub mod scope;
+pub(crate) mod shards;
 mod shared_body;
 mod sharing;
 pub mod state;
@@ -68,13 +69,16 @@ use self::{
         consumers::{self, commit, reset},
         docs,
         events::{bulk, cloudevents, raw, write},
-        ops::{flush, log_level, numbers, probes, settings},
+        ops::{cluster, flush, log_level, numbers, probes, settings},
         read,
         tables::{self, config, erase, segments},
     },
-    state::{AppState, OpsState},
+    state::{AppState, OpsState, OwnShards},
 };
-use crate::auth::{gate::Gate, verb::Verb};
+use crate::{
+    auth::{gate::Gate, verb::Verb},
+    cluster::Cluster,
+};
 
 /// The head of `/openapi.json`.
 #[derive(OpenApi)]
@@ -114,14 +118,15 @@ fn store_routes(surroundings: &Arc<Surroundings>) -> RouteTable<AppState> {
         .route(Verb::Manage, described!(erase::erasure))
 }
 
-/// Probes and metrics, which the main port has from the first moment. The metrics name tables and groups, and
-/// where others must show who they are, probes leave names out.
+/// Probes, metrics and what the cluster is, which the main port has from the first moment. The metrics name
+/// tables and groups, and where others must show who they are, probes leave names out.
 fn ops_routes(surroundings: &Arc<Surroundings>) -> RouteTable<OpsState> {
     let probes = probe_routes(surroundings)
         .route(Verb::Open, described!(probes::readyz))
         .route(Verb::Open, described!(probes::startupz));
     let metrics: RouteTable<OpsState> = RouteTable::new(Arc::clone(surroundings));
-    metrics.route(Verb::Operate, described!(numbers::metrics)).merge(probes)
+    let metrics = metrics.route(Verb::Operate, described!(numbers::metrics));
+    metrics.route(Verb::Operate, described!(cluster::cluster)).merge(probes)
 }
 
 /// The probes that say the same on every port.
@@ -176,6 +181,7 @@ fn of_console(state: &AppState) -> Arc<Surroundings> {
         http: Some(HttpSettings { origins: Vec::new(), ..state.http.clone() }),
         gate: state.gate.clone(),
         takes_sessions: true,
+        cluster: cluster_of(state),
         ..Surroundings::default()
     })
 }
@@ -190,14 +196,14 @@ pub(crate) fn console_table<S: Clone + Send + Sync + 'static>(state: &AppState) 
 pub(crate) fn console_api(state: &AppState) -> RouteTable {
     let surroundings = of_console(state);
     let ops = with_log_level(ops_routes(&surroundings)).with_state(Arc::clone(&state.ops));
-    let all = store_routes(&surroundings).with_state(state.clone()).merge(ops);
+    let all = over_stores(store_routes(&surroundings), state).merge(ops);
     all.only(|route| route.method == Some(Method::GET)).below(pages::API)
 }
 
 /// What pages ask within the process: [`console_api`], and resets of consumer groups, which no path leads to.
 fn asked_by_pages(state: &AppState) -> RouteTable {
     let table: RouteTable<AppState> = console_table(state);
-    let resets = table.route(Verb::Rewind, described!(reset::reset)).with_state(state.clone());
+    let resets = over_stores(table.route(Verb::Rewind, described!(reset::reset)), state);
     console_api(state).merge(resets.below(pages::API))
 }
 
@@ -209,12 +215,24 @@ fn table(state: AppState) -> RouteTable {
         exports_traces: state.exports_traces,
         http: Some(state.http.clone()),
         gate: state.gate.clone(),
+        cluster: cluster_of(&state),
         stats: Some(Arc::clone(&state.stats)),
         ..Surroundings::default()
     });
-    let store = store_routes(&surroundings);
     let ops = with_log_level(ops_routes(&surroundings)).with_state(ops);
-    store.with_state(state).merge(ops).merge(pages(&surroundings))
+    over_stores(store_routes(&surroundings), &state).merge(ops).merge(pages(&surroundings))
+}
+
+/// Gives handlers the store that they work on: the one there is, or that of the shard which a request is
+/// about.
+fn over_stores(table: RouteTable<AppState>, state: &AppState) -> RouteTable {
+    let Some(OwnShards { shards, apps }) = &state.shards else { return table.with_state(state.clone()) };
+    table.with_states(apps, |route, here| shards.endpoint(route.method.as_ref(), &route.path, here))
+}
+
+/// The cluster whose pods pass requests on.
+fn cluster_of(state: &AppState) -> Option<Arc<Cluster>> {
+    state.shards.as_ref().map(|own| Arc::clone(&own.shards.cluster))
 }
 
 /// The routes of the main port until the store is open: probes and metrics, and a refusal of everything else.
@@ -263,7 +281,8 @@ fn admin_table(surroundings: &Arc<Surroundings>) -> RouteTable<OpsState> {
     );
     let metrics: RouteTable<OpsState> = RouteTable::new(Arc::clone(surroundings));
     let metrics = metrics.get(Verb::Open, "/metrics", numbers::metrics);
-    with_log_level(metrics.merge(probes)).post(Verb::Operate, "/flush", flush::flush_admin)
+    let shown = metrics.get(Verb::Operate, "/cluster", cluster::cluster);
+    with_log_level(shown.merge(probes)).post(Verb::Operate, "/flush", flush::flush_admin)
 }
 
 fn with_log_level(table: RouteTable<OpsState>) -> RouteTable<OpsState> {
@@ -363,6 +382,7 @@ mod tests {
             ("POST", "/tables/{table}/erase", Verb::Manage),
             ("GET", "/tables/{table}/erase/{id}", Verb::Manage),
             ("GET", "/metrics", Verb::Operate),
+            ("GET", "/cluster", Verb::Operate),
             ("GET", "/livez", Verb::Open),
             ("GET", "/health", Verb::Open),
             ("GET", "/healthz", Verb::Open),
@@ -393,6 +413,7 @@ mod tests {
             ("GET", "/metrics", Verb::Open),
             ("GET", "/readyz", Verb::Open),
             ("GET", "/startupz", Verb::Open),
+            ("GET", "/cluster", Verb::Operate),
             ("POST", "/flush", Verb::Operate),
             ("PUT", "/log/level", Verb::Operate),
         ] {

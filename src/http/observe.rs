@@ -1,6 +1,10 @@
 //! Gauges computed at scrape time: sizes, ages, lags.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::Mutex;
 
@@ -9,8 +13,9 @@ use contracts::{
     consumers::OffsetsOfGroup,
     engine::Engine,
     erasure::Erasures,
+    gauge::Gauge,
     metrics::{self, AwaitedBudget, ConsumerLag, StoreGauges},
-    name::{Partition, TableName},
+    name::{GroupName, Partition, TableName},
     offload::offload,
     sequence::{Offset, OffsetRange},
 };
@@ -23,14 +28,20 @@ use crate::prometheus;
 /// is a label.
 const MAX_LAGS: usize = 200;
 
-/// The open store.
-pub struct ObservedStore {
+/// One of the open stores.
+pub struct SeenStore {
     /// Tables, sizes, committed offsets.
     pub engine: Arc<dyn Engine>,
     /// Lost ranges.
     pub reader: TieredReader,
     /// Erasures that are not done.
     pub erasures: Arc<dyn Erasures>,
+}
+
+/// The open stores: one, or the shards of a pod, whose numbers are added up.
+pub struct ObservedStore {
+    /// All of them.
+    pub stores: Vec<SeenStore>,
     /// For how long idempotency keys are to be remembered, in milliseconds.
     pub key_window_ms: u64,
     /// The memory that bodies being received may take.
@@ -55,28 +66,68 @@ impl ObservedStore {
     /// anew each time. Scrapes are served one at a time, on a thread where they delay no request.
     pub async fn show(self: &Arc<Self>) -> String {
         let _turn = self.turn.lock().await;
-        let offsets = self.engine.all_offsets().await.unwrap_or_default();
+        let mut offsets = Vec::with_capacity(self.stores.len());
+        for store in &self.stores {
+            offsets.push(store.engine.all_offsets().await.unwrap_or_default());
+        }
         let this = Arc::clone(self);
         offload(move || this.look(offsets)).await.unwrap_or_default()
     }
 
-    fn look(&self, offsets: Vec<OffsetsOfGroup>) -> String {
-        let tables = self.engine.tables();
-        let groups = offsets.len() as u64;
-        metrics::store(StoreGauges { groups, ..self.gauges(&tables) });
-        metrics::engine(&self.engine.gauges());
-        self.show_waiting();
-        prometheus::consumer_lags(&self.lags(&tables, offsets))
-    }
-
-    fn gauges(&self, tables: &Tables) -> StoreGauges {
+    fn look(&self, offsets: Vec<Vec<OffsetsOfGroup>>) -> String {
+        let groups: BTreeSet<GroupName> = offsets.iter().flatten().map(|(group, _)| group.clone()).collect();
         let mut gauges = StoreGauges {
-            tables: tables.visible().count() as u64,
-            keys: self.engine.key_window(),
+            groups: groups.len() as u64,
             key_window_setting_ms: self.key_window_ms,
-            erasures: self.erasures.pending(),
             ..StoreGauges::default()
         };
+        let mut of_engines: Vec<Gauge> = Vec::new();
+        let mut lags = Vec::new();
+        for (store, offsets) in self.stores.iter().zip(offsets) {
+            let tables = store.engine.tables();
+            store.add_to(&mut gauges, &tables);
+            add_up(&mut of_engines, store.engine.gauges());
+            lags.extend(store.lags(&tables, offsets));
+        }
+        metrics::store(gauges);
+        metrics::engine(&of_engines);
+        self.show_waiting();
+        lags.sort_by_key(|one| std::cmp::Reverse(one.lag));
+        lags.truncate(MAX_LAGS);
+        prometheus::consumer_lags(&lags)
+    }
+
+    fn show_waiting(&self) {
+        let reads = self.stores.iter().map(|store| store.reader.waiting());
+        let (hot, cold) = reads.fold((0, 0), |sum, one| (sum.0 + one.hot, sum.1 + one.cold));
+        metrics::budget_waiting(AwaitedBudget::Memory, self.inflight.waiting());
+        metrics::budget_waiting(AwaitedBudget::Answers, self.responses.waiting());
+        metrics::budget_waiting(AwaitedBudget::HotReads, hot);
+        metrics::budget_waiting(AwaitedBudget::ColdReads, cold);
+    }
+}
+
+/// Adds an engine's own gauges to those of others, by their names.
+fn add_up(sums: &mut Vec<Gauge>, gauges: Vec<Gauge>) {
+    for gauge in gauges {
+        match sums.iter_mut().find(|sum| sum.name == gauge.name) {
+            Some(sum) => sum.value += gauge.value,
+            None => sums.push(gauge),
+        }
+    }
+}
+
+impl SeenStore {
+    /// Adds what the store holds.
+    fn add_to(&self, gauges: &mut StoreGauges, tables: &Tables) {
+        gauges.tables += tables.visible().count() as u64;
+        let keys = self.engine.key_window();
+        let is_first = gauges.keys.window_ms == 0;
+        gauges.keys.keys += keys.keys;
+        gauges.keys.bytes += keys.bytes;
+        // The shortest: what is remembered everywhere.
+        gauges.keys.window_ms =
+            if is_first { keys.window_ms } else { gauges.keys.window_ms.min(keys.window_ms) };
         for (partition, status) in tables.visible().flat_map(|table| table.named_partitions()) {
             gauges.partitions += 1;
             gauges.bytes += status.hot_bytes;
@@ -88,15 +139,9 @@ impl ObservedStore {
             let kept = OffsetRange::new(status.watermarks.earliest, status.watermarks.next);
             gauges.lost += kept.len() - self.reader.events_in(&partition, kept);
         }
-        gauges
-    }
-
-    fn show_waiting(&self) {
-        let reads = self.reader.waiting();
-        metrics::budget_waiting(AwaitedBudget::Memory, self.inflight.waiting());
-        metrics::budget_waiting(AwaitedBudget::Answers, self.responses.waiting());
-        metrics::budget_waiting(AwaitedBudget::HotReads, reads.hot);
-        metrics::budget_waiting(AwaitedBudget::ColdReads, reads.cold);
+        let erasures = self.erasures.pending();
+        gauges.erasures.count += erasures.count;
+        gauges.erasures.oldest = gauges.erasures.oldest.max(erasures.oldest);
     }
 
     /// By group and table, the largest first. A group has not read the partitions that it has never

@@ -197,7 +197,11 @@ impl PartitionParam {
     /// # Errors
     /// 400 if it is none; 422 if it is not below `limits.partitions_per_table`.
     pub fn number(&self, limits: &Limits) -> Result<PartitionNumber, Problem> {
-        extract::partition_number(number("partition", &self.0)?.into(), limits)
+        let Self(text) = self;
+        // More digits than a number here can have are still a number, and out of range.
+        let is_long = text.len() > 1 && text.bytes().all(|byte| byte.is_ascii_digit());
+        let given = if is_long { text.parse().unwrap_or(u64::MAX) } else { number("partition", text)? };
+        extract::partition_number(given.into(), limits)
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     auth::{gate::Gate, verb::Verb},
+    cluster::Cluster,
     net::settings::NetSettings,
 };
 use contracts::metrics::HttpCounts;
@@ -38,6 +39,8 @@ pub(super) struct Surroundings {
     pub tokens_from_here_only: bool,
     /// Whether a session counts, by its cookie: below the console's path only.
     pub takes_sessions: bool,
+    /// The cluster whose pods pass requests on to this one; `None` for one Zombi.
+    pub cluster: Option<Arc<Cluster>>,
     /// Counts for `/stats`, on the port that has it.
     pub stats: Option<Arc<Stats>>,
 }
@@ -53,6 +56,7 @@ impl Default for Surroundings {
             lets_anybody_in: false,
             tokens_from_here_only: false,
             takes_sessions: false,
+            cluster: None,
             stats: None,
         }
     }

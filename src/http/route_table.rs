@@ -28,7 +28,7 @@ use crate::auth::verb::Verb;
 use contracts::metrics::HttpCounts;
 
 /// A handler that waits for its state.
-type Stateless<S> = Box<dyn FnOnce(S) -> Endpoint>;
+type Stateless<S> = Box<dyn Fn(S) -> Endpoint>;
 
 /// A handler together with its description: see [`RouteTable::route`].
 macro_rules! described {
@@ -158,8 +158,10 @@ where
         H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
-        let endpoint: Stateless<S> =
-            Box::new(|state| Arc::new(move |request| handler.clone().call(request, state.clone())));
+        let endpoint: Stateless<S> = Box::new(move |state| {
+            let handler = handler.clone();
+            Arc::new(move |request| handler.clone().call(request, state.clone()))
+        });
         let route = RouteVerb { method, path: path.to_owned(), verb };
         self.routes.push(AddedRoute { route, surroundings: Arc::clone(&self.surroundings), endpoint });
         self
@@ -169,7 +171,7 @@ where
     pub(super) fn add_router(mut self, verb: Verb, paths: &[&str], router: Router) -> Self {
         for path in paths {
             let router = router.clone();
-            let endpoint: Stateless<S> = Box::new(|_| of_router(router));
+            let endpoint: Stateless<S> = Box::new(move |_| of_router(router.clone()));
             let route = RouteVerb { method: None, path: (*path).to_owned(), verb };
             self.routes.push(AddedRoute { route, surroundings: Arc::clone(&self.surroundings), endpoint });
         }
@@ -181,7 +183,22 @@ where
         let Self { surroundings, description, routes, error_page } = self;
         let routes = routes.into_iter().map(|AddedRoute { route, surroundings, endpoint }| {
             let endpoint = endpoint(state.clone());
-            AddedRoute { route, surroundings, endpoint: Box::new(|()| endpoint) as Stateless<()> }
+            AddedRoute { route, surroundings, endpoint: already(endpoint) }
+        });
+        RouteTable { routes: routes.collect(), surroundings, description, error_page }
+    }
+
+    /// Gives the handlers several states: `join` makes one endpoint of those of a route, in their order.
+    pub(super) fn with_states(
+        self,
+        states: &[S],
+        join: impl Fn(&RouteVerb, Vec<Endpoint>) -> Endpoint,
+    ) -> RouteTable {
+        let Self { surroundings, description, routes, error_page } = self;
+        let routes = routes.into_iter().map(|AddedRoute { route, surroundings, endpoint }| {
+            let endpoints = states.iter().map(|state| endpoint(state.clone())).collect();
+            let endpoint = join(&route, endpoints);
+            AddedRoute { route, surroundings, endpoint: already(endpoint) }
         });
         RouteTable { routes: routes.collect(), surroundings, description, error_page }
     }
@@ -323,6 +340,11 @@ impl From<Router> for Routes {
         let otherwise = Route::without_verb("unmatched", Arc::default(), of_router(router));
         Self { paths: matchit::Router::new(), otherwise, error_page: None }
     }
+}
+
+/// A handler that has its state already.
+fn already(endpoint: Endpoint) -> Stateless<()> {
+    Box::new(move |()| Arc::clone(&endpoint))
 }
 
 fn of_router(router: Router) -> Endpoint {

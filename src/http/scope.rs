@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, convert::Infallible, sync::Arc};
 
-use axum::{extract::FromRequestParts, http::request::Parts};
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderValue, request::Parts},
+};
 use percent_encoding::percent_decode_str;
 
 use super::{code::Code, connection::Connection, error::Problem, shared_body::SharedBody};
@@ -19,6 +22,10 @@ pub(super) struct RequestScope {
     pub caller: Caller,
     /// Its body, if it has one; its own is empty.
     pub body: Option<SharedBody>,
+    /// Whether another pod passes it on, and it goes no further.
+    pub is_passed_on: bool,
+    /// What logs call it, where it may be passed on.
+    pub request_id: Option<HeaderValue>,
 }
 
 impl RequestScope {

@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 pub use super::routes::ops::settings::SettingShown;
 use super::{
     encode::CloudEventSettings, limits::Limits, memory::Budget, observe::ObservedStore, origin::HttpSettings,
-    records::RawSettings, stats::Stats, tails::Tails,
+    records::RawSettings, shards::Shards, stats::Stats, tails::Tails,
 };
-use crate::auth::gate::Gate;
+use crate::{auth::gate::Gate, cluster::Cluster};
 use contracts::{
     append::Appender, bucket::BucketState, catalog::Catalog, clock::Clock, consumers::ConsumerStorage,
     engine::Engine, erasure::Erasures, flusher::Flush, heartbeat::Heartbeat, progress::Progress,
@@ -100,16 +100,27 @@ pub struct Ops {
     pub flush: OnceLock<Arc<dyn Flush>>,
     /// The store, once it is open.
     pub store: OnceLock<Arc<ObservedStore>>,
-    /// What liveness depends on.
-    pub heartbeats: Heartbeats,
+    /// What liveness depends on, for each store of the process.
+    pub heartbeats: Vec<Heartbeats>,
     /// Changes what is logged.
     pub log_level: Arc<dyn LogLevel>,
     /// The memory that bodies on the admin port may take.
     pub inflight: Arc<Budget>,
-    /// What is known of the bucket.
-    pub bucket: Arc<BucketState>,
+    /// What is known of the bucket, by each store of the process.
+    pub buckets: Vec<Arc<BucketState>>,
+    /// The cluster, once it is known, if this is a pod of one.
+    pub cluster: OnceLock<Arc<Cluster>>,
     /// Who is let in; `None` where everybody is.
     pub gate: Option<Arc<Gate>>,
+}
+
+/// The shards of a pod, as routes are made of them.
+#[derive(Clone)]
+pub(crate) struct OwnShards {
+    /// Which pod has which, and the way to the other pods.
+    pub(crate) shards: Arc<Shards>,
+    /// What handlers work with, for each shard of this pod in their order.
+    pub(crate) apps: Arc<[AppState]>,
 }
 
 /// What the main port's handlers work with, as they get it.
@@ -164,6 +175,9 @@ pub struct App {
     pub tails: Arc<Tails>,
     /// Whether a write to a table that does not exist makes it.
     pub makes_tables: bool,
+    /// The shards of this pod and the other pods; `None` for one Zombi. Then this is the store of one of
+    /// the shards.
+    pub(crate) shards: Option<OwnShards>,
     /// Ends long answers at shutdown.
     pub stopping: CancellationToken,
     /// Shared with the admin port.

@@ -61,6 +61,46 @@ pub(super) const EVENT: &[Field] = &[
 /// `zombi.v1.BulkWriteRequest`.
 pub(super) const BULK: &[Field] = &[many(1, "records", Value::Message(EVENT))];
 
+/// What an export of OpenTelemetry is told.
+pub(super) const OTLP: &str = "this is an export of OTLP, which is no zombi.v1.Event: \
+                               docs/clients/opentelemetry.md says how to keep telemetry. If the payload of \
+                               an event is meant to look like one, set its payload_kind";
+
+/// The fields of a resource of an OTLP export, and of a scope in it: what it is about, its list, a schema,
+/// and the list by its former number.
+const OTLP_FIELDS: [u32; 4] = [1, 2, 3, 1000];
+/// The one that is the list, of scopes or of signals.
+const OTLP_LIST: u32 = 2;
+
+/// Whether bytes are one resource of an OTLP export with its scopes: an export of one resource has the bytes
+/// of an event with this payload.
+pub(super) fn is_otlp(payload: &[u8]) -> bool {
+    has_lists(payload, 2)
+}
+
+/// Whether a message has nothing but what OTLP has, and a list whose members have lists themselves, so many
+/// levels deep.
+fn has_lists(mut message: &[u8], levels: u32) -> bool {
+    let mut has_one = false;
+    while message.has_remaining() {
+        let Ok((number, WireType::LengthDelimited)) = decode_key(&mut message) else { return false };
+        let length = decode_varint(&mut message).ok().and_then(|length| usize::try_from(length).ok());
+        let Some(length) = length else { return false };
+        let Some((inner, rest)) = message.split_at_checked(length) else { return false };
+        if !OTLP_FIELDS.contains(&number) {
+            return false;
+        }
+        if number == OTLP_LIST {
+            if levels > 1 && !has_lists(inner, levels - 1) {
+                return false;
+            }
+            has_one = true;
+        }
+        message = rest;
+    }
+    has_one
+}
+
 /// What is wrong with a message.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum WrongMessage {
@@ -184,6 +224,36 @@ mod tests {
             ("a kind that is none", &[0x28, 4]),
         ] {
             assert!(check_event(bytes).is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_resource_of_otlp_is_known_by_its_shape() {
+        // The deepest level is a log record, a span or a metric: whatever it has.
+        let field =
+            |number: u8, inner: &[u8]| [[(number << 3) | 2, inner.len() as u8].as_slice(), inner].concat();
+        let scope = field(2, &field(2, b"any log"));
+        let resource = field(1, &field(1, b"attributes"));
+        for (what, payload, is_one) in [
+            ("logs", [resource.clone(), scope.clone()].concat(), true),
+            ("two scopes and a schema", [scope.clone(), scope.clone(), field(3, b"schema")].concat(), true),
+            (
+                "a name of the scope",
+                [resource.clone(), field(2, &[field(1, b"name"), field(2, b"")].concat())].concat(),
+                true,
+            ),
+            ("the former number", [scope.clone(), vec![0xc2, 0x3e, 0]].concat(), true),
+            ("nothing", Vec::new(), false),
+            ("a resource alone", resource.clone(), false),
+            ("a scope without signals", field(2, &field(1, b"name")), false),
+            ("an empty scope", field(2, b""), false),
+            ("another field", [scope.clone(), field(4, b"x")].concat(), false),
+            ("a number", [scope.clone(), vec![0x08, 1]].concat(), false),
+            ("one that is cut", scope[..scope.len() - 1].to_vec(), false),
+            ("text", b"a log line\n".to_vec(), false),
+            ("JSON", br#"{"resourceLogs":[]}"#.to_vec(), false),
+        ] {
+            assert_eq!(is_otlp(&payload), is_one, "{what}");
         }
     }
 

@@ -23,6 +23,7 @@ use super::{
     forwarded,
     route::{Route, Surroundings},
     scope::RequestScope,
+    shards::{self, AskedBy, Passed},
     shared_body::{self, SharedBody},
     sharing::SharedWith,
     trace,
@@ -44,27 +45,25 @@ pub(super) async fn surround(
     }
     let span = trace::span(surroundings.exports_traces, route.counts.route(), &request);
     let context = RequestContext::new(&request, route.verb);
+    let sender = who_asks(&request, surroundings, &mut connection);
+    let is_passed_on = matches!(sender, Ok(AskedBy::Pod(_)));
     let shared_with = surroundings.http.as_ref().and_then(|http| SharedWith::of(&request, http));
     let method = counted(request.method());
     let (body, peer) = (shared_body::share(&mut request), connection.address);
-    let (caller, refusal) = match check_head(&request, surroundings) {
-        Ok(()) => enter(request.headers(), route, &connection, started).await,
+    let (caller, refusal) = match check_head(&request, surroundings, is_passed_on).and(sender) {
+        Ok(sender) => enter(request.headers(), route, &connection, sender, started).await,
         Err(problem) => (Caller::default(), Some(problem)),
     };
     let is_let_in = refusal.is_none();
     let response = match refusal {
         None => {
             pass_id_on(&mut request, &context, surroundings);
-            let is_limited = caller.usage().is_some();
-            let ends_with = (is_limited && request.version() < Version::HTTP_2).then(|| connection.clone());
-            if let Some(number) = caller.number() {
-                connection = connection.for_principal(number).into();
-            }
-            let scope = RequestScope { connection, parameters, caller: caller.clone(), body: body.clone() };
-            let handled = handle(route, request, scope);
-            let response =
-                if span.is_none() { handled.await } else { handled.instrument(span.clone()).await };
-            callers_body::limit(response, &caller, ends_with)
+            let (caller, body) = (caller.clone(), body.clone());
+            // So that the logs of all pods name it alike.
+            let request_id = surroundings.cluster.as_ref().map(|_| context.id_header());
+            let scope = RequestScope { connection, parameters, caller, body, is_passed_on, request_id };
+            let handled = answer_in_scope(route, request, scope);
+            if span.is_none() { handled.await } else { handled.instrument(span.clone()).await }
         }
         Some(problem) => problem.into_response(),
     };
@@ -75,7 +74,9 @@ pub(super) async fn surround(
     if let Some(body) = body.filter(|_| is_heard_out) {
         Box::pin(body.discard()).await;
     }
-    if let (Some(gate), Some(verb)) = (&surroundings.gate, route.verb.filter(|verb| *verb != Verb::Open)) {
+    // What another pod passes on is in that one's audit log.
+    let audited = route.verb.filter(|verb| *verb != Verb::Open && !is_passed_on);
+    if let (Some(gate), Some(verb)) = (&surroundings.gate, audited) {
         let (request_id, caller) = (context.id(), &caller);
         response =
             AuditedRequest { gate, verb, peer, request_id, caller, is_let_in, received }.answered(response);
@@ -102,18 +103,53 @@ fn is_of_a_slow_body(response: &Response) -> bool {
     response.extensions().get::<Problem>().is_some_and(Problem::is_of_a_slow_body)
 }
 
+/// Whether a client sends a request or another pod, which speaks for a client of its own.
+fn who_asks(
+    request: &Request,
+    surroundings: &Surroundings,
+    connection: &mut Arc<Connection>,
+) -> Result<AskedBy, Problem> {
+    let Some(cluster) = &surroundings.cluster else { return Ok(AskedBy::Client) };
+    let sender = shards::asked_by(request, cluster)?;
+    if let AskedBy::Pod(Some(passed)) = &sender {
+        *connection = connection.for_client(passed.peer).into();
+    }
+    Ok(sender)
+}
+
+/// The handler's answer within its caller's quotas.
+async fn answer_in_scope(route: &Route, request: Request, mut scope: RequestScope) -> Response {
+    let caller = scope.caller.clone();
+    let is_limited = caller.usage().is_some();
+    let ends_with = (is_limited && request.version() < Version::HTTP_2).then(|| scope.connection.clone());
+    if let Some(number) = caller.number() {
+        scope.connection = scope.connection.for_principal(number).into();
+    }
+    callers_body::limit(handle(route, request, scope).await, &caller, ends_with)
+}
+
 /// Finds out who sends a request, where that matters, and whether it is refused at once. What concerns the
 /// whole server is decided here; what concerns tables and groups, when their names have been parsed.
 async fn enter(
     headers: &HeaderMap,
     route: &Route,
     connection: &Connection,
+    sender: AskedBy,
     now: Instant,
 ) -> (Caller, Option<Problem>) {
     let Some(gate) = &route.surroundings.gate else { return (Caller::anybody(), None) };
     let Some(verb) = route.verb.filter(|verb| *verb != Verb::Open) else { return (Caller::default(), None) };
     if route.surroundings.lets_anybody_in {
         return (Caller::anybody(), None);
+    }
+    if let AskedBy::Pod(passed) = sender {
+        // Without a secret nobody vouches for anybody: settings refuse that beside a policy.
+        let Some(Passed { principal, .. }) = passed else {
+            return (Caller::default(), Some(nobody_vouches()));
+        };
+        let caller = Caller::passed_on(gate, principal, verb);
+        let refusal = begin(&caller, verb, now).err();
+        return (caller, refusal);
     }
     if route.surroundings.tokens_from_here_only
         && headers.contains_key(header::AUTHORIZATION)
@@ -132,6 +168,11 @@ async fn enter(
     };
     let refusal = begin(&caller, verb, now).err();
     (caller, refusal)
+}
+
+fn nobody_vouches() -> Problem {
+    Problem::new(Code::Forbidden, "the request claims to come from a pod, and pods have no secret here")
+        .not_written()
 }
 
 /// Counts a request for its caller's quotas, and decides whether the caller may operate the server.
@@ -170,8 +211,9 @@ fn handle(
     }
 }
 
-/// Refuses a request whose path and headers are over the limit, or that a browser was made to send.
-fn check_head(request: &Request, surroundings: &Surroundings) -> Result<(), Problem> {
+/// Refuses a request whose path and headers are over the limit, or that a browser was made to send. How long
+/// they are is the business of the pod that the client asks: what it passes on has more headers by now.
+fn check_head(request: &Request, surroundings: &Surroundings, is_passed_on: bool) -> Result<(), Problem> {
     let most = surroundings.header_bytes;
     let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     let bytes = path
@@ -180,7 +222,7 @@ fn check_head(request: &Request, surroundings: &Surroundings) -> Result<(), Prob
             .iter()
             .map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len())
             .sum::<usize>();
-    if bytes > most {
+    if bytes > most && !is_passed_on {
         return Err(Problem::new(
             Code::HeadTooLarge,
             format!("path and headers have {bytes} bytes, limits.header_bytes is {most}"),

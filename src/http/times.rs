@@ -30,7 +30,7 @@ pub(super) fn bound(name: &str, text: &str) -> Result<TimestampMs, Problem> {
         return Ok(ms);
     }
     let nanos = nanos(text).map_err(|why| {
-        let plus = if text.contains(' ') { "; a + in a query is a space: write it as %2B" } else { "" };
+        let plus = lost_plus(text);
         Problem::new(
             Code::BadQuery,
             format!("{name}={text:?} is neither milliseconds nor RFC 3339: {why}{plus}"),
@@ -41,12 +41,26 @@ pub(super) fn bound(name: &str, text: &str) -> Result<TimestampMs, Problem> {
         .map_err(|error| Problem::new(Code::BadQuery, format!("{name}={text:?}: {error}")))
 }
 
-/// When an event happened: milliseconds since 1970, or RFC 3339.
+/// What an error adds where a `+` in a query seems to have become a space.
+pub(super) fn lost_plus(text: &str) -> &'static str {
+    if text.contains(' ') { "; a + in a query is a space: write it as %2B" } else { "" }
+}
+
+/// When an event happened: milliseconds since 1970, or RFC 3339. More milliseconds than there can be are the
+/// last ones or the first: they are a number, and out of range.
 ///
 /// # Errors
 /// Why it is neither.
 pub(super) fn moment(text: &str) -> Result<TimestampMs, String> {
-    text.parse().or_else(|_| rfc3339(text))
+    let (digits, most) = match text.strip_prefix('-') {
+        Some(digits) => (digits, TimestampMs::MIN),
+        None => (text, TimestampMs::MAX),
+    };
+    match text.parse() {
+        Ok(ms) => Ok(ms),
+        Err(_) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => Ok(most),
+        Err(_) => rfc3339(text),
+    }
 }
 
 /// A point in time exactly as RFC 3339 writes it, in milliseconds: what is finer is cut off.
@@ -192,6 +206,8 @@ mod tests {
         for (text, ms) in [
             ("1000", 1000),
             ("-1", -1),
+            ("99999999999999999999", TimestampMs::MAX),
+            ("-99999999999999999999", TimestampMs::MIN),
             ("2018-04-05T17:31:00Z", 1_522_949_460_000),
             ("2018-04-05T17:31:00.000000000Z", 1_522_949_460_000),
             ("2018-04-05t18:31:00.1239999999999999+01:00", 1_522_949_460_123),

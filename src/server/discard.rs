@@ -44,7 +44,7 @@ const FILE: &str = "bench.group";
 pub(super) fn beside(state: AppState, more: http::RouteTable) -> http::Routes {
     let discarding = |batch| {
         let hot = Arc::new(Discard { next: AtomicU64::new(0), wakeups: Arc::default(), batch });
-        Arc::new(App { appender: hot.clone(), catalog: hot, ..App::clone(&state) })
+        Arc::new(App { appender: hot.clone(), catalog: hot, shards: None, ..App::clone(&state) })
     };
     let (batch, waiting) = mpsc::channel(QUEUE_LEN);
     task::spawn(async move {

@@ -5,12 +5,15 @@ mod access;
 mod descriptors;
 #[cfg(feature = "bench")]
 mod discard;
+mod flush_all;
 mod memory;
 mod open;
 mod ports;
 mod processor;
 mod reload;
 pub(crate) mod settings;
+mod shard_mark;
+mod shards;
 mod stop;
 
 use std::{
@@ -19,21 +22,27 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::select_all;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{task, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 
 use self::{
-    access::AuditKeeper, descriptors::Descriptors, open::Startup, ports::Ports, reload::WatchedFiles,
+    access::AuditKeeper,
+    descriptors::Descriptors,
+    open::{OpenStore, Startup},
+    ports::Ports,
+    reload::WatchedFiles,
 };
 use crate::{
     auth::{bad_file::BadFile, gate::Gate},
+    cluster::secret::SecretFile,
     console,
     http::{
         memory::Budget,
         refusals,
-        state::{Heartbeats, Lifecycle, Ops, OpsState, Phase},
+        state::{Lifecycle, Ops, OpsState, Phase},
     },
     net::tls::TlsError,
     prometheus,
@@ -45,8 +54,8 @@ use contracts::{
     error::{Overload, StorageError},
     metrics::{self, Bounds},
 };
-use hot_rocksdb::rocksdb::Db;
-use tiering::{Store, StoreError};
+use hot_rocksdb::disk::Disk;
+use tiering::StoreError;
 
 /// Bytes of memory that bodies on the admin port may take together.
 const ADMIN_BODIES: usize = 1 << 20;
@@ -104,11 +113,24 @@ impl From<StoreError> for ServerError {
     }
 }
 
-/// The open store, and what ends with it.
+/// The open stores, and what ends with them.
 struct RunningStore {
-    db: Arc<Db>,
-    store: Store,
+    stores: Vec<OpenStore>,
     _disk: AbortOnDropHandle<()>,
+}
+
+impl RunningStore {
+    /// Watches the disk for as long as they are open.
+    fn new(stores: Vec<OpenStore>, disk: Arc<Disk>) -> Self {
+        let disk = AbortOnDropHandle::new(task::spawn(async move { disk.watch().await }));
+        Self { stores, _disk: disk }
+    }
+
+    /// Waits until one of them fails.
+    async fn failed(&mut self) -> StoreError {
+        let failures = self.stores.iter_mut().map(|open| Box::pin(open.store.failed()));
+        select_all(failures).await.0
+    }
 }
 
 /// Runs Zombi until a signal ends it.
@@ -130,10 +152,12 @@ pub(crate) async fn run(settings: Settings, telemetry: &Telemetry) -> Result<(),
     });
     let gate = access::open(&settings)?;
     let audit = gate.as_ref().map(AuditKeeper::of);
-    let ops = ops(telemetry, &prometheus, gate);
+    let secret = shards::secret(&settings)?;
+    let ops = ops(telemetry, &prometheus, gate, shards::count(&settings));
     let metrics_upkeep = task::spawn(keep_metrics(prometheus, telemetry.dropped.clone()));
     let refusals = AbortOnDropHandle::new(task::spawn(refusals::keep()));
-    let served = Box::pin(serve(&settings, &ops, telemetry.exports_traces(), signals)).await;
+    let process = StartedProcess { settings: &settings, ops: &ops, secret };
+    let served = Box::pin(serve(process, telemetry.exports_traces(), signals)).await;
     metrics_upkeep.abort();
     drop(refusals);
     refusals::say_all();
@@ -143,23 +167,35 @@ pub(crate) async fn run(settings: Settings, telemetry: &Telemetry) -> Result<(),
     served
 }
 
+/// What the process has before it serves.
+struct StartedProcess<'a> {
+    settings: &'a Settings,
+    ops: &'a OpsState,
+    /// Signs what pods say to each other.
+    secret: Option<Arc<SecretFile>>,
+}
+
 /// Serves both ports, opens the store between, and stops in order.
 ///
 /// # Errors
 /// As [`run`].
 async fn serve(
-    settings: &Settings,
-    ops: &OpsState,
+    process: StartedProcess<'_>,
     exports_traces: bool,
     mut signals: Signals,
 ) -> Result<(), ServerError> {
+    let StartedProcess { settings, ops, secret } = process;
     let descriptors = Descriptors::share(settings.net.connections);
     let gate = ops.gate.as_ref();
-    let files = gate.map(|gate| WatchedFiles::of(settings, gate)).unwrap_or_default();
+    let mut files = gate.map(|gate| WatchedFiles::of(settings, gate)).unwrap_or_default();
+    if let Some(secret) = &secret {
+        files.add_secret(settings, secret);
+    }
     let Ports { admin, main, address, ready, tls } = Ports::open(settings, descriptors, ops, gate).await?;
     let has_tls = tls.is_some();
     let _reload = files.keep(tls);
-    let startup = Startup { ops: Arc::clone(ops), stopping: main.stop.clone(), exports_traces, descriptors };
+    let stopping = main.stop.clone();
+    let startup = Startup { ops: Arc::clone(ops), stopping, exports_traces, descriptors, secret };
     let (state, running) = tokio::select! {
         biased;
         signal = signals.next() => {
@@ -189,18 +225,29 @@ async fn serve(
 }
 
 /// What probes, metrics and the admin port need; they work before the store is open.
-fn ops(telemetry: &Telemetry, prometheus: &PrometheusHandle, gate: Option<Arc<Gate>>) -> OpsState {
+fn ops(
+    telemetry: &Telemetry,
+    prometheus: &PrometheusHandle,
+    gate: Option<Arc<Gate>>,
+    stores: usize,
+) -> OpsState {
     Arc::new(Ops {
         lifecycle: Arc::new(Lifecycle::default()),
         prometheus: prometheus.clone(),
         flush: OnceLock::new(),
         store: OnceLock::new(),
-        heartbeats: Heartbeats::default(),
+        heartbeats: vec_of(stores),
         log_level: telemetry.level.clone(),
         inflight: Budget::new(ADMIN_BODIES, 100, Overload::Memory),
-        bucket: Arc::default(),
+        buckets: vec_of(stores),
+        cluster: OnceLock::new(),
         gate,
     })
+}
+
+/// Something for each of the stores.
+fn vec_of<T: Default>(stores: usize) -> Vec<T> {
+    std::iter::repeat_with(T::default).take(stores).collect()
 }
 
 /// Drains the recorder's histograms, which would grow without end, and passes on the count of dropped log
@@ -213,9 +260,12 @@ async fn keep_metrics(prometheus: PrometheusHandle, dropped: DroppedLines) {
     }
 }
 
-/// Refuses to start as any pod but the first of its set: it would take the bucket over from the first, with
-/// an empty volume.
+/// Refuses to start as any pod but the first of its set, where they are no cluster: it would take the bucket
+/// over from the first, with an empty volume.
 fn check_pod(settings: &Settings) -> Result<(), ServerError> {
+    if settings.cluster.is_on() {
+        return shards::own(settings).map(drop);
+    }
     let Some(pod) = &settings.process.pod else { return Ok(()) };
     match pod.rsplit_once('-').and_then(|(_, ordinal)| ordinal.parse::<u32>().ok()) {
         None | Some(0) => Ok(()),

@@ -4,15 +4,16 @@
 use std::sync::Arc;
 
 use tokio::{sync::Mutex, task, time::Instant};
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{RunningStore, ServerError, descriptors::Descriptors};
+use super::{RunningStore, ServerError, descriptors::Descriptors, flush_all::FlushAll, shard_mark};
 use crate::{
+    cluster::secret::SecretFile,
     http::{
         memory::Budget,
-        observe::ObservedStore,
-        state::{App, AppState, OpsState},
+        observe::{ObservedStore, SeenStore},
+        state::{App, AppState, Heartbeats, OpsState},
         stats::Stats,
         tails::Tails,
     },
@@ -25,15 +26,15 @@ use cold_s3::{
     settings::Compression,
 };
 use contracts::{
-    clock::{Clock, SystemClock},
-    cold::ColdTier,
-    erasure::Erasures,
-    error::Overload,
-    fence::Fence,
-    flusher::Flush,
+    bucket::BucketState, clock::SystemClock, cold::ColdTier, erasure::Erasures, error::Overload,
+    fence::Fence, flusher::Flush, progress::Progress,
 };
 use hot_rocksdb::{
-    HotParts, RocksHot, catalog::SharedCatalog, disk::Disk, options::OpenOptions, request::WriterOptions,
+    HotParts, RocksHot,
+    catalog::SharedCatalog,
+    disk::Disk,
+    options::{OpenOptions, SharedMemory},
+    request::WriterOptions,
     rocksdb::Db,
 };
 use tiering::{Options, Parts, Store};
@@ -48,68 +49,72 @@ pub(super) struct Startup {
     pub(super) exports_traces: bool,
     /// How file descriptors are shared.
     pub(super) descriptors: Descriptors,
+    /// Signs what pods of a cluster say to each other.
+    pub(super) secret: Option<Arc<SecretFile>>,
+}
+
+/// A volume with a store on it.
+pub(super) struct OpenStore {
+    /// The volume.
+    pub(super) db: Arc<Db>,
+    /// The store.
+    pub(super) store: Store,
+}
+
+/// A volume, and what was found on it.
+type FoundVolume = (Arc<Db>, Arc<SharedCatalog>);
+
+/// What a store is opened on beside its volume.
+pub(super) struct Ground {
+    /// How full the disk is.
+    pub(super) disk: Arc<Disk>,
+    /// The bucket, if there is one.
+    pub(super) objects: Option<Objects>,
+    /// The signs of life of its tasks.
+    pub(super) heartbeats: Heartbeats,
+    /// Shows what is wrong with the bucket.
+    pub(super) bucket: Arc<BucketState>,
+    /// Shows how far the start has come.
+    pub(super) progress: Arc<Progress>,
 }
 
 impl Startup {
-    /// Opens the volume and the store on it.
+    /// Opens the volume and the store on it; of a pod of a cluster, those of its shards.
     ///
     /// # Errors
     /// [`ServerError`] if either cannot be opened, or they do not belong together.
     pub(super) async fn open(self, settings: &Settings) -> Result<(AppState, RunningStore), ServerError> {
+        if settings.cluster.is_on() {
+            return Box::pin(self.open_shards(settings)).await;
+        }
+        shard_mark::refuse_shards(&settings.process.data_dir)?;
         let ops = &self.ops;
-        let clock = SystemClock::shared();
-        let opened = Instant::now();
         ops.lifecycle.progress.begin("opening the volume");
-        let (db, catalog) = open_volume(settings, Arc::clone(&clock), self.descriptors).await?;
-        info!(
-            path = %settings.process.data_dir.display(),
-            volume = %db.store_id(),
-            took_ms = opened.elapsed().as_millis() as u64,
-            "volume opened"
-        );
-
-        let disk = Disk::new(&settings.process.data_dir, settings.disk);
-        let data_dir = settings.process.data_dir.display();
-        let what = || format!("cannot read the free space of data_dir {data_dir}");
-        let disk = Arc::new(disk.map_err(|source| ServerError::Io { what: what(), source })?);
-        let fence = Arc::new(Fence::default());
-        let parts = HotParts {
-            db: Arc::clone(&db),
-            catalog,
-            disk: Arc::clone(&disk),
-            clock: Arc::clone(&clock),
-            fence: Arc::clone(&fence),
-            heartbeat: Arc::clone(&ops.heartbeats.writer),
-        };
-        let (hot, writer) = RocksHot::new(parts, writer_options(settings))?;
-        let parts = Parts {
-            hot,
-            writer: Some(Box::pin(writer.run())),
-            cold: connect(settings).await?,
-            clock: Arc::clone(&clock),
-            fence,
-            heartbeat: Arc::clone(&ops.heartbeats.flusher),
+        let memory = SharedMemory::of_one(settings.hot);
+        let volume = open_volume(settings, memory, self.descriptors.volume_files).await?;
+        let ground = Ground {
+            disk: open_disk(settings)?,
+            objects: connect(settings).await?,
+            heartbeats: ops.heartbeats.first().cloned().unwrap_or_default(),
+            bucket: ops.buckets.first().cloned().unwrap_or_default(),
             progress: Arc::clone(&ops.lifecycle.progress),
-            bucket: Arc::clone(&ops.bucket),
         };
-        let store = Store::open(parts, store_options(settings)).await?;
-        let budgets = MainBudgets::new(settings);
-        show_to_operators(settings, &store, &budgets, ops);
-        let disk = AbortOnDropHandle::new(task::spawn(async move { disk.watch().await }));
-        let state = self.app(settings, &store, budgets, clock);
-        Ok((state, RunningStore { db, store, _disk: disk }))
+        let disk = Arc::clone(&ground.disk);
+        let stores = vec![open_store(settings, volume, ground).await?];
+        let app = self.app(settings, &stores);
+        Ok((Arc::new(app), RunningStore::new(stores, disk)))
     }
 
-    /// What the main port's handlers work with.
-    fn app(
-        self,
-        settings: &Settings,
-        store: &Store,
-        budgets: MainBudgets,
-        clock: Arc<dyn Clock>,
-    ) -> AppState {
+    /// What the main port's handlers work with: the first of the stores, and what all have in common.
+    ///
+    /// # Panics
+    /// If there is no store: each pod has a shard.
+    pub(super) fn app(self, settings: &Settings, stores: &[OpenStore]) -> App {
         let Self { ops, stopping, exports_traces, .. } = self;
-        Arc::new(App {
+        let budgets = MainBudgets::new(settings);
+        show_to_operators(settings, stores, &budgets, &ops);
+        let store = &stores[0].store;
+        App {
             reader: store.reader.clone(),
             appender: store.hot.clone(),
             catalog: store.hot.clone(),
@@ -118,7 +123,7 @@ impl Startup {
             erasures: Arc::clone(&store.erasures) as Arc<dyn Erasures>,
             erase: settings.erasures,
             flush: store.flush().map(|handle| handle as Arc<dyn Flush>),
-            clock,
+            clock: SystemClock::shared(),
             limits: Arc::new(settings.limits),
             header_bytes: settings.net.header_bytes,
             exports_traces,
@@ -133,10 +138,62 @@ impl Startup {
             responses: budgets.responses,
             tails: Tails::new(settings.limits.tails, settings.limits.peer_percent),
             makes_tables: settings.new_tables.auto_create,
+            shards: None,
             stopping,
             ops,
-        })
+        }
     }
+}
+
+/// The same over another store.
+pub(super) fn app_over(app: &App, store: &Store) -> App {
+    App {
+        reader: store.reader.clone(),
+        appender: store.hot.clone(),
+        catalog: store.hot.clone(),
+        consumers: store.hot.clone(),
+        engine: store.hot.clone(),
+        erasures: Arc::clone(&store.erasures) as Arc<dyn Erasures>,
+        flush: store.flush().map(|handle| handle as Arc<dyn Flush>),
+        ..app.clone()
+    }
+}
+
+/// Opens a store on its volume.
+///
+/// # Errors
+/// [`ServerError`] if volume and bucket do not belong together.
+pub(super) async fn open_store(
+    settings: &Settings,
+    (db, catalog): FoundVolume,
+    ground: Ground,
+) -> Result<OpenStore, ServerError> {
+    let Ground { disk, objects, heartbeats, bucket, progress } = ground;
+    let clock = SystemClock::shared();
+    let fence = Arc::new(Fence::default());
+    let parts = HotParts {
+        db: Arc::clone(&db),
+        catalog,
+        disk,
+        clock: Arc::clone(&clock),
+        fence: Arc::clone(&fence),
+        heartbeat: heartbeats.writer,
+    };
+    let (hot, writer) = RocksHot::new(parts, writer_options(settings))?;
+    let cold =
+        objects.map(|objects| Arc::new(S3Cold::new(objects, cold_options(settings))) as Arc<dyn ColdTier>);
+    let parts = Parts {
+        hot,
+        writer: Some(Box::pin(writer.run())),
+        cold,
+        clock,
+        fence,
+        heartbeat: heartbeats.flusher,
+        progress,
+        bucket,
+    };
+    let store = Store::open(parts, store_options(settings)).await?;
+    Ok(OpenStore { db, store })
 }
 
 /// The memory that requests of the main port share.
@@ -156,14 +213,21 @@ impl MainBudgets {
 }
 
 /// Gives the admin port the flusher that it asks and what its metrics describe.
-fn show_to_operators(settings: &Settings, store: &Store, budgets: &MainBudgets, ops: &OpsState) {
-    if let Some(flush) = store.flush() {
-        drop(ops.flush.set(flush));
+fn show_to_operators(settings: &Settings, stores: &[OpenStore], budgets: &MainBudgets, ops: &OpsState) {
+    let flushes: Vec<_> = stores.iter().filter_map(|open| open.store.flush()).collect();
+    if let [flush] = &flushes[..] {
+        drop(ops.flush.set(Arc::clone(flush) as Arc<dyn Flush>));
+    } else if !flushes.is_empty() {
+        let flushes = flushes.into_iter().map(|flush| flush as Arc<dyn Flush>).collect();
+        drop(ops.flush.set(Arc::new(FlushAll(flushes))));
     }
+    let seen = |open: &OpenStore| SeenStore {
+        engine: Arc::clone(&open.store.hot),
+        reader: open.store.reader.clone(),
+        erasures: Arc::clone(&open.store.erasures) as Arc<dyn Erasures>,
+    };
     let observed = ObservedStore {
-        engine: Arc::clone(&store.hot),
-        reader: store.reader.clone(),
-        erasures: Arc::clone(&store.erasures) as Arc<dyn Erasures>,
+        stores: stores.iter().map(seen).collect(),
         key_window_ms: settings.keys.window_ms().unsigned_abs(),
         inflight: Arc::clone(&budgets.inflight),
         responses: Arc::clone(&budgets.responses),
@@ -172,39 +236,64 @@ fn show_to_operators(settings: &Settings, store: &Store, budgets: &MainBudgets, 
     drop(ops.store.set(Arc::new(observed)));
 }
 
+/// How full the disk is on which the data directory is.
+///
+/// # Errors
+/// [`ServerError::Io`] if nobody can tell.
+pub(super) fn open_disk(settings: &Settings) -> Result<Arc<Disk>, ServerError> {
+    let disk = Disk::new(&settings.process.data_dir, settings.disk);
+    let data_dir = settings.process.data_dir.display();
+    let what = || format!("cannot read the free space of data_dir {data_dir}");
+    Ok(Arc::new(disk.map_err(|source| ServerError::Io { what: what(), source })?))
+}
+
 /// Opens RocksDB, which may have a long log to replay. The error names the path, as operators know the volume
 /// by that.
-async fn open_volume(
+///
+/// # Errors
+/// [`ServerError`] if it cannot be opened.
+pub(super) async fn open_volume(
     settings: &Settings,
-    clock: Arc<dyn Clock>,
-    descriptors: Descriptors,
-) -> Result<(Arc<Db>, Arc<SharedCatalog>), ServerError> {
+    memory: SharedMemory,
+    max_open_files: i32,
+) -> Result<FoundVolume, ServerError> {
     let options = OpenOptions {
         path: settings.process.data_dir.clone(),
         durability: settings.process.durability,
         keys: settings.keys,
         hot: settings.hot,
-        max_open_files: descriptors.volume_files,
+        max_open_files,
     };
-    let opened = task::spawn_blocking(move || Db::open(&options, clock)).await;
+    let began = Instant::now();
+    let opened =
+        task::spawn_blocking(move || Db::open_sharing(&options, &memory, SystemClock::shared())).await;
     let path = settings.process.data_dir.display().to_string();
     let opened = opened.map_err(|source| ServerError::Io {
         what: format!("opening data_dir {path}"),
         source: source.into(),
     })?;
-    opened.map_err(|source| {
+    let opened = opened.map_err(|source| {
         if source.to_string().contains(&path) { source.into() } else { ServerError::Volume { path, source } }
-    })
+    })?;
+    info!(
+        path = %settings.process.data_dir.display(),
+        volume = %opened.0.store_id(),
+        took_ms = began.elapsed().as_millis() as u64,
+        "volume opened"
+    );
+    Ok(opened)
 }
 
-/// The cold tier, not yet open, if a bucket is configured.
-async fn connect(settings: &Settings) -> Result<Option<Arc<dyn ColdTier>>, ServerError> {
-    let Some(options) =
-        S3Options::from_settings(&settings.s3, &environment()).map_err(ServerError::Setting)?
-    else {
-        return Ok(None);
-    };
-    Ok(Some(Arc::new(S3Cold::new(Objects::connect(&options).await, cold_options(settings)))))
+/// The bucket, not yet asked for anything, if one is configured.
+///
+/// # Errors
+/// [`ServerError::Setting`] if its settings cannot be used.
+pub(super) async fn connect(settings: &Settings) -> Result<Option<Objects>, ServerError> {
+    let options = S3Options::from_settings(&settings.s3, &environment()).map_err(ServerError::Setting)?;
+    Ok(match options {
+        Some(options) => Some(Objects::connect(&options).await),
+        None => None,
+    })
 }
 
 fn writer_options(settings: &Settings) -> WriterOptions {

@@ -18,6 +18,7 @@ use tracing::{debug, error, info};
 
 use crate::{
     auth::{gate::Gate, policy::Policy, tokens::Tokens},
+    cluster::secret::SecretFile,
     net::tls::Tls,
     settings::Settings,
 };
@@ -71,6 +72,12 @@ impl WatchedFiles {
             None => Ok(()),
         });
         files
+    }
+
+    /// Looks at the secret of the cluster too.
+    pub(super) fn add_secret(&mut self, settings: &Settings, secret: &Arc<SecretFile>) {
+        let secret = Arc::clone(secret);
+        self.add("cluster_secret", &settings.cluster.secret_file, move |contents| secret.adopt(contents));
     }
 
     fn add(

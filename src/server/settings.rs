@@ -25,7 +25,8 @@ pub struct ProcessSettings {
     pub port: u16,
     /// The port of probes, metrics, flush and log level; 0 takes a free one.
     pub admin_port: u16,
-    /// This pod's name in its StatefulSet. Any pod but the first refuses to start, and opens nothing.
+    /// This pod's name in its StatefulSet. With `cluster.pods` it is one of `zombi-0` and so on; without, any
+    /// pod but the first refuses to start, and opens nothing.
     pub pod: Option<String>,
     /// `fsync`: answer once the log is synced. `os`: answer once the operating system has the write (202).
     pub durability: Durability,

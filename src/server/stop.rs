@@ -1,15 +1,19 @@
 //! Waits for a signal or a failure, and stops in order.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use tokio::{task, time::sleep};
 use tracing::{error, info, warn};
 
-use super::{RunningStore, ServerError, ports::Port};
+use super::{RunningStore, ServerError, open::OpenStore, ports::Port};
 use crate::{
     http::state::{OpsState, Phase},
     settings::Settings,
     shutdown::Signals,
 };
 use contracts::metrics;
+use tiering::StoreError;
 
 /// Serves until a signal arrives, then stops in order. Ends at once if the store fails, since nothing may be
 /// acknowledged any more.
@@ -22,7 +26,7 @@ pub(super) async fn wait_and_stop(
 ) -> Result<(), ServerError> {
     let signal = tokio::select! {
         signal = signals.next() => signal,
-        failed = running.store.failed() => return Err(failed.into()),
+        failed = running.failed() => return Err(failed.into()),
     };
     info!(signal, "stopping");
     tokio::select! {
@@ -51,14 +55,24 @@ async fn stop(
     sleep(settings.shutdown.delay_secs.duration()).await;
     info!("accepting no more requests");
     main.stop().await;
-    let RunningStore { db, store, _disk } = running;
-    store.stop(settings.shutdown.flush_secs.duration()).await?;
+    let RunningStore { stores, _disk } = running;
+    let flush_for = settings.shutdown.flush_secs.duration();
+    // All at once: together they have the time that one has. One that fails does not keep the others from it.
+    let stopped = join_all(stores.into_iter().map(|open| Box::pin(stop_one(open, flush_for)))).await;
+    stopped.into_iter().collect::<Result<(), StoreError>>()?;
+    info!("stopped");
+    Ok(())
+}
+
+/// Flushes a store, then closes its volume.
+async fn stop_one(open: OpenStore, flush_for: Duration) -> Result<(), StoreError> {
+    let OpenStore { db, store } = open;
+    store.stop(flush_for).await?;
     let closed = task::spawn_blocking(move || db.close()).await;
     match closed {
         Ok(Ok(())) => info!("volume closed"),
         Ok(Err(error)) => warn!(%error, "the volume was not closed cleanly; its log has everything"),
         Err(error) => error!(%error, "closing the volume failed"),
     }
-    info!("stopped");
     Ok(())
 }

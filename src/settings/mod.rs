@@ -15,7 +15,8 @@ pub use self::{
     sources::{BadSettings, Reads, environment, wants_traces},
 };
 use crate::{
-    auth::settings::{AuditSettings, AuthSettings, OidcSettings},
+    auth::settings::{AuditSettings, AuthMode, AuthSettings, OidcSettings},
+    cluster::settings::ClusterSettings,
     console::settings::ConsoleSettings,
     http::{
         encode::CloudEventSettings, limits::Limits, origin::HttpSettings, records::RawSettings,
@@ -106,6 +107,8 @@ gather! {
     cloudevents: CloudEventSettings,
     /// TLS on the main port.
     tls: TlsSettings,
+    /// Many pods.
+    cluster: ClusterSettings,
     /// The bucket; without one Zombi is hot only.
     s3: S3Settings,
     /// When events move to S3.
@@ -170,6 +173,25 @@ impl Settings {
                 "idempotency.max_bytes must have room for the keys of limits.bulk_records, at {KEY_BYTES} \
                  bytes each"
             ),
+        );
+        if self.cluster.is_on() {
+            self.check_cluster(broken);
+        }
+    }
+
+    /// Checks what a cluster needs of others.
+    fn check_cluster(&self, broken: &mut BrokenRules) {
+        broken.unless(
+            self.s3.bucket.is_some(),
+            "cluster.pods needs a bucket, which pods agree in and shards are recovered from: set s3.bucket",
+        );
+        broken.unless(
+            self.process.durability.is_synced(),
+            "cluster.pods needs durability = fsync: pods say of each other's writes that they are durable",
+        );
+        broken.unless(
+            self.auth.mode == AuthMode::None || self.cluster.secret_file.is_some(),
+            "cluster.secret_file must be set with auth.mode = required: pods tell each other by it who asks",
         );
     }
 

@@ -120,6 +120,7 @@ fn main() {
         work::read::run(&options, &mut report).await;
         work::cold::run(&options, &mut report).await;
         work::tables::run(&options, &mut report).await;
+        work::shards::run(&options, &mut report).await;
         work::age::run(&options, &mut report).await;
         work::growth::run(&options, &mut report).await;
     });

@@ -9,7 +9,7 @@ mod stored;
 pub(crate) type Decoder = fn(&[u8]);
 
 /// The decoders, by the names of their corpora.
-pub(crate) const ALL: [(&str, Decoder); 26] = [
+pub(crate) const ALL: [(&str, Decoder); 28] = [
     ("json", sent::json),
     ("bulk", sent::bulk),
     ("quick", sent::quick),
@@ -33,6 +33,8 @@ pub(crate) const ALL: [(&str, Decoder); 26] = [
     ("jwks", access::jwks),
     ("jwt", access::jwt),
     ("certificate", access::certificate),
+    ("ticket", access::ticket),
+    ("cluster", stored::cluster),
     ("sse", client::sse),
     ("lines", client::input_lines),
     ("console", zombi::console::show_any),

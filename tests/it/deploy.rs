@@ -30,7 +30,7 @@ use zombi::{
     settings::{Reads, Settings},
 };
 
-const PLACES: [&str; 3] = ["base", "overlays/dev", "overlays/production"];
+const PLACES: [&str; 4] = ["base", "overlays/dev", "overlays/production", "overlays/cluster-volumes"];
 
 /// What `kubectl kustomize` makes of a folder of `deploy/`; `None` where there is no kubectl.
 fn render(place: &str) -> Option<Vec<DynamicObject>> {
@@ -131,8 +131,9 @@ async fn status(phase: Phase, action: &HTTPGetAction) -> u16 {
     let lifecycle = Arc::new(Lifecycle::default());
     lifecycle.enter(phase);
     let prometheus = PrometheusBuilder::new().build_recorder().handle();
-    let (flush, store, heartbeats) = (OnceLock::new(), OnceLock::new(), Heartbeats::default());
-    let (inflight, bucket) = (Budget::new(1 << 20, 100, Overload::Memory), Arc::default());
+    let (flush, store, cluster) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+    let heartbeats = vec![Heartbeats::default()];
+    let (inflight, buckets) = (Budget::new(1 << 20, 100, Overload::Memory), vec![Arc::default()]);
     let ops = Arc::new(Ops {
         lifecycle,
         prometheus,
@@ -141,7 +142,8 @@ async fn status(phase: Phase, action: &HTTPGetAction) -> u16 {
         heartbeats,
         log_level: Arc::new(Unchanging),
         inflight,
-        bucket,
+        buckets,
+        cluster,
         gate: None,
     });
     let request = Request::get(action.path.as_deref().unwrap()).body(Body::empty()).unwrap();
@@ -237,9 +239,11 @@ fn the_volume_is_where_the_data_goes_and_the_grace_period_is_long_enough() {
             "{place}: {grace} s for a shutdown of {budget} s and closing the volume"
         );
         assert!(shutdown.delay_secs >= Seconds::new(5), "{place}: endpoints need time to go");
+        // One Zombi is one pod; a cluster has as many as its settings say.
+        let pods = i32::try_from(deployed.settings.cluster.pods.max(1)).unwrap();
         assert_eq!(
             (set.replicas, set.pod_management_policy.as_deref()),
-            (Some(1), Some("Parallel")),
+            (Some(pods), Some("Parallel")),
             "{place}"
         );
         let kept = set.persistent_volume_claim_retention_policy.as_ref().unwrap();
@@ -300,4 +304,23 @@ fn mebibytes(quantity: &str) -> u64 {
         (_, Some(number)) => number.parse::<u64>().unwrap() * 1024,
         _ => panic!("{quantity}"),
     }
+}
+
+#[test]
+fn the_pods_of_the_cluster_are_apart_and_call_each_other_by_names_that_are_theirs() {
+    let Some(objects) = render("overlays/cluster-volumes") else { return };
+    let deployed = Deployed::new(&objects);
+    let cluster = &deployed.settings.cluster;
+    assert_eq!((cluster.pods, cluster.copies), (3, 1));
+    assert!(cluster.secret_file.is_some(), "who asks travels signed");
+    let headless = deployed.set.spec.service_name.clone().unwrap();
+    let hosts = &deployed.settings.http.hosts;
+    for (pod, address) in cluster.addresses().iter().enumerate() {
+        let name = format!("zombi-{pod}.{headless}");
+        assert_eq!(*address, format!("{name}:{}", deployed.settings.process.port));
+        assert!(hosts.contains(&name), "{name} in {hosts:?}");
+    }
+    let affinity = deployed.pod().affinity.as_ref().unwrap().pod_anti_affinity.as_ref().unwrap();
+    let apart = affinity.required_during_scheduling_ignored_during_execution.as_ref().unwrap();
+    assert_eq!(apart[0].topology_key, "kubernetes.io/hostname");
 }

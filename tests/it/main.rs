@@ -5,6 +5,7 @@ mod auth;
 mod auth_tls;
 mod backup;
 mod cli;
+mod cluster;
 mod console;
 mod consumers;
 mod costs;

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use cold_s3::{audit, chain};
+use cold_s3::{audit, chain, formats, names};
 use contracts::{
     append::Append,
     catalog::TableChange,
@@ -23,8 +23,7 @@ use contracts::{
     name::{Partition, TableName},
     payload::Payload,
     read::{ReadLimit, ReadOrder},
-    segment::FlushIntent,
-    segment::FormatId,
+    segment::{FlushIntent, FormatId, SegmentId},
     sequence::{Offset, OffsetRange},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -497,5 +496,41 @@ fn a_segment_on_its_way_in_an_unknown_format_refuses_the_start_and_changes_nothi
             );
         }
         assert_eq!(world.bucket.trace().len(), before, "nothing was asked of the bucket");
+    });
+}
+
+/// An older program has put a segment, and ended before its manifest. The retry writes the bytes of then: others
+/// under the same key would be refused for ever.
+#[test]
+fn a_segment_on_its_way_in_an_older_format_is_finished_in_that_format() {
+    run(async {
+        let (mut world, ground) = (World::new(2001), Ground::memory(1));
+        let store = world.start(&ground).await;
+        world.work(&store, false, after(Duration::from_secs(4))).await;
+        store.crash().await;
+        let hot = Hot::open(&ground, &world.clock).unwrap();
+        let (partition, status) = loop {
+            let placed = world.append(hot.tier.as_ref()).await.unwrap();
+            world.ack(placed);
+            let pending = hot.tier.pending().into_iter().find(|(_, status)| status.intent.is_none());
+            if let Some(pending) = pending {
+                break pending;
+            }
+        };
+        let format = FormatId::new("jsonl.zst/2").unwrap();
+        assert_ne!(format, FORMAT, "it is an older one");
+        let unflushed = status.watermarks.unflushed();
+        let id = SegmentId { partition: partition.clone(), start: unflushed.start, epoch: 1 };
+        let builder = formats::find(format).unwrap().builder(id);
+        let scanned = hot.tier.scan(builder, unflushed.end, u64::MAX).await.unwrap();
+        let segment = scanned.segment.finish().unwrap();
+        let range = segment.meta.range;
+        let intent = FlushIntent { range, epoch: 1, format, bytes: scanned.stored_bytes };
+        hot.tier.intend(vec![(partition.clone(), intent)], scanned.erasures).await.unwrap();
+        let key = names::key(&partition, &segment.meta).unwrap();
+        objects(&world.bucket).put_segment(&key, segment.body).await.unwrap();
+        hot.crash().await;
+        let store = world.start(&ground).await;
+        world.end(store, &ground, 0).await;
     });
 }

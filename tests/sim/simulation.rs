@@ -371,7 +371,7 @@ impl Fates {
             upkeep_interval: Duration::from_secs(1),
             // Each process may write another one; what earlier ones have written is read, retried and merged
             // all the same.
-            format: formats::all().nth(self.rng.random_range(0..4)).unwrap().id(),
+            format: formats::all().nth(self.rng.random_range(0..formats::all().count())).unwrap().id(),
             lease: Duration::ZERO,
             seed: Some(self.rng.random()),
         }

@@ -53,7 +53,7 @@ use tokio::{
 /// No fault of a bucket lasts so long.
 const ATTEMPTS: usize = 500;
 /// The format of segments where it does not matter.
-pub(crate) const FORMAT: FormatId = FormatId::new("jsonl.zst/2").unwrap();
+pub(crate) const FORMAT: FormatId = FormatId::new("jsonl.zst/3").unwrap();
 pub(crate) const WINDOW_MS: i64 = 7 * 24 * 3600 * 1000;
 
 /// An idempotency key.
@@ -306,12 +306,22 @@ impl Store {
         clock: &Arc<SimClock>,
         tuning: Tuning,
     ) -> Result<Self, StorageError> {
+        Self::open_over(ground, objects(bucket), clock, tuning).await
+    }
+
+    /// The same over objects of the test's own: those of a shard.
+    pub(crate) async fn open_over(
+        ground: &Ground,
+        objects: Objects,
+        clock: &Arc<SimClock>,
+        tuning: Tuning,
+    ) -> Result<Self, StorageError> {
         let Opened { hot, writer, fence, twin, db } = Opened::open(ground, clock, tuning.seed)?;
         let state = Arc::new(BucketState::default());
         let parts = Parts {
             hot,
             writer,
-            cold: Some(Arc::new(S3Cold::new(objects(bucket), tuning.cold()))),
+            cold: Some(Arc::new(S3Cold::new(objects, tuning.cold()))),
             clock: clock.clone(),
             fence,
             heartbeat: Arc::default(),
@@ -346,6 +356,14 @@ impl Store {
                 return true;
             }
         }
+    }
+
+    /// Ends it as SIGTERM does: everything is in the bucket then, and no offset is reserved.
+    pub(crate) async fn stop(self) {
+        let Self { inner, flush, twin, db, .. } = self;
+        inner.stop(Duration::from_secs(600)).await.expect("it stops");
+        drop((flush, twin));
+        closed(db).await;
     }
 
     /// Ends it as a crash does, and waits until its volume can be opened again.

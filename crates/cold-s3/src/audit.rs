@@ -6,9 +6,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use futures_util::{StreamExt, stream};
 
 use super::{
-    backup::{BackupRecord, backup_of},
+    backup::{BackupRecord, backup_of, cluster_in, saved_shards},
     byte_budget::ByteBudget,
     chain::{self, Found},
+    cluster::ShardPlace,
     fetch_whole, formats,
     formats::jsonl::sha256,
     manifest, names,
@@ -74,6 +75,33 @@ pub async fn audit_watched(objects: &dyn ObjectPlace, watcher: &dyn Watcher) -> 
     }
 }
 
+/// Audits a bucket or a backup, of one store or of a cluster: then shard by shard, and findings say of which.
+///
+/// # Errors
+/// Those of [`audit_watched`].
+pub async fn audit_all(place: &dyn ObjectPlace, watcher: &dyn Watcher) -> Result<Audit, StorageError> {
+    let Some(cluster) = cluster_in(place).await? else {
+        return Box::pin(audit_watched(place, watcher)).await;
+    };
+    let saved = saved_shards(place).await?;
+    let mut whole = Audit::default();
+    for shard in ShardPlace::all(place, &cluster) {
+        let name = shard.shard().name();
+        let is_saved = saved.iter().any(|saved| saved.shard == shard.shard().number);
+        if is_saved && backup_of(&shard).await?.is_none() {
+            whole.findings.push(format!("shard {name}: backup.json names it, and its backup is not there"));
+        }
+        let found = Box::pin(audit_watched(&shard, watcher)).await?;
+        whole.findings.extend(found.findings.into_iter().map(|finding| format!("shard {name}: {finding}")));
+        whole.segments += found.segments;
+        whole.events += found.events;
+        whole.bytes += found.bytes;
+        whole.lost_offsets += found.lost_offsets;
+        whole.unnamed.extend(found.unnamed);
+    }
+    Ok(whole)
+}
+
 async fn audit_once(objects: &dyn ObjectPlace, watcher: &dyn Watcher) -> Result<Audit, StorageError> {
     watcher.begins("reading manifests", 0);
     let mut audit = Audit::default();
@@ -105,7 +133,10 @@ async fn audit_once(objects: &dyn ObjectPlace, watcher: &dyn Watcher) -> Result<
         segments.iter().map(|(partition, meta)| names::key(partition, meta)).collect();
     let named = named?;
     let keys = objects.listed(names::SEGMENTS).await?.into_iter().map(|object| object.key);
-    let is_named = |key: &String| names::parse(key).is_some_and(|found| named.contains(&found.segment));
+    let is_named = |key: &String| {
+        let found = names::parse(key);
+        found.is_some_and(|found| named.contains(&found.segment) || !objects.owns(&found.partition.table))
+    };
     audit.unnamed = keys.filter(|key| !is_named(key)).collect();
     watcher.begins("reading segments", segments.iter().map(|(_, meta)| meta.bytes).sum());
     audit_segments(objects, segments, &mut audit, watcher).await?;
@@ -187,7 +218,9 @@ async fn audit_chain(
     audit: &mut Audit,
 ) -> Result<(), StorageError> {
     let Some(last) = &found.last else { return Ok(()) };
-    let earlier = last.checkpoint.checked_sub(manifest::CHECKPOINT_EVERY);
+    // A store that has moved has checkpoints between the usual ones.
+    let usual = last.checkpoint - last.checkpoint % manifest::CHECKPOINT_EVERY;
+    let earlier = usual.checked_sub(manifest::CHECKPOINT_EVERY);
     let Some(first) = earlier.filter(|first| found.links.contains(*first)) else { return Ok(()) };
     let (mut state, mut epoch) = (None, None);
     for number in first..=last.number {

@@ -303,6 +303,7 @@ impl Chain {
             },
             released: false,
             opens: false,
+            moved: false,
             changes,
             state: is_checkpoint.then(|| self.state.read().checkpoint()),
         }
@@ -372,6 +373,7 @@ mod tests {
             awaits_secs,
             released,
             opens: false,
+            moved: false,
             changes: Changes::default(),
             state: None,
         }

@@ -226,6 +226,7 @@ mod tests {
                 awaits_secs: 0,
                 released: false,
                 opens: false,
+                moved: false,
                 changes,
                 state: None,
             };

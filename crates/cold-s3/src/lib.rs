@@ -7,6 +7,7 @@ pub mod audit;
 pub mod backup;
 mod byte_budget;
 pub mod chain;
+pub mod cluster;
 pub mod compact;
 pub mod directory;
 mod draft;

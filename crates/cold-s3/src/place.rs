@@ -11,13 +11,18 @@ use super::{
     names::SEGMENTS,
     s3::{Created, Objects},
 };
-use contracts::error::StorageError;
+use contracts::{error::StorageError, name::TableName};
 
 /// Objects by their keys. An object is there whole or not at all, whenever a process is killed.
 #[async_trait]
 pub trait ObjectPlace: std::fmt::Debug + Send + Sync {
     /// Where they are, for people.
     fn place(&self) -> String;
+
+    /// Where one of them is, for people.
+    fn named(&self, key: &str) -> String {
+        self.place() + key
+    }
 
     /// A whole object; `None` if it does not exist.
     ///
@@ -55,6 +60,17 @@ pub trait ObjectPlace: std::fmt::Debug + Send + Sync {
     /// `Unavailable` or `Denied`.
     async fn delete(&self, key: &str) -> Result<(), StorageError>;
 
+    /// Whether other stores have their segments beside this one's: whether this one is a shard.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Whether the segments of a table are this store's: those of other shards stand beside them.
+    fn owns(&self, table: &TableName) -> bool {
+        let _ = table;
+        true
+    }
+
     /// The client, if they are in a bucket: one store can copy its own objects.
     fn in_bucket(&self) -> Option<&Objects> {
         None
@@ -91,6 +107,14 @@ impl ObjectPlace for Objects {
         Objects::delete(self, key).await
     }
 
+    fn is_shared(&self) -> bool {
+        self.shard().is_some()
+    }
+
+    fn owns(&self, table: &TableName) -> bool {
+        self.shard().is_none_or(|shard| shard.has(table))
+    }
+
     fn in_bucket(&self) -> Option<&Objects> {
         Some(self)
     }
@@ -107,8 +131,10 @@ pub(crate) async fn create_same(
 ) -> Result<Created, StorageError> {
     let created = to.create(key, body.clone()).await?;
     if created == Created::Exists && to.get(key).await?.is_none_or(|found| found != body) {
-        let object = format!("{}{key}", to.place());
-        return Err(StorageError::corrupt(object, "it exists with other bytes; nothing was overwritten"));
+        return Err(StorageError::corrupt(
+            to.named(key),
+            "it exists with other bytes; nothing was overwritten",
+        ));
     }
     Ok(created)
 }

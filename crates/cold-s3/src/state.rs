@@ -170,6 +170,12 @@ impl ColdState {
     /// `Corrupt` if it contradicts the state, which must not be used any more: some changes may have been
     /// applied.
     pub fn apply(&mut self, manifest: &Manifest) -> Result<(), StorageError> {
+        // A checkpoint that begins an epoch may be one with which a store moves between chains: what it holds
+        // does not follow from the links before it.
+        if let Some(state) = manifest.state.as_ref().filter(|_| manifest.opens) {
+            let begun = Self::from_checkpoint(state.clone());
+            *self = begun.map_err(|why| StorageError::corrupt(manifest::key(manifest.number), why))?;
+        }
         if manifest.opens {
             self.openings.insert(manifest.number);
         }
@@ -387,6 +393,7 @@ mod tests {
             awaits_secs: 0,
             released: false,
             opens: number == 0,
+            moved: false,
             changes,
             state,
         }

@@ -21,6 +21,7 @@ use contracts::{
     name::{GroupName, Partition, TableName},
     recovery::{RecoveredOffset, RecoveredTable},
     sequence::{OffsetRange, Watermarks},
+    shards::Shard,
 };
 
 /// The chain as it was found.
@@ -43,7 +44,7 @@ impl FoundManifests for FoundChain<'_> {
     async fn follow(&mut self) -> Result<(), StorageError> {
         let known = std::mem::take(&mut self.found);
         self.found = chain::follow(self.cold.objects(), known).await?;
-        Ok(())
+        refuse_moved(self.cold, &self.found)
     }
 
     async fn take_over(&self, by: Takeover) -> Result<(), StorageError> {
@@ -51,6 +52,24 @@ impl FoundManifests for FoundChain<'_> {
         self.cold.start(chain);
         Ok(())
     }
+}
+
+/// Refuses a chain that has ended because its store has moved.
+fn refuse_moved(cold: &S3Cold, found: &Found) -> Result<(), StorageError> {
+    let Some(last) = found.last.as_ref().filter(|last| last.moved) else { return Ok(()) };
+    let place = Manifests::place(cold);
+    Err(StorageError::Refused(match cold.objects().shard() {
+        None => format!(
+            "{place} was adopted by a cluster: manifest {} says so. Start the pods of the cluster, or take \
+             the store back with zombi cluster leave. Nothing was changed",
+            last.number
+        ),
+        Some(_) => format!(
+            "{place} has left its cluster: manifest {} says so. Start the one Zombi that took over, or \
+             begin a cluster again with zombi cluster adopt. Nothing was changed",
+            last.number
+        ),
+    }))
 }
 
 fn bounds(state: &ColdState) -> BTreeMap<Partition, ColdBounds> {
@@ -67,7 +86,7 @@ fn parsed<T, E: std::fmt::Display>(name: Result<T, E>) -> Result<T, StorageError
 #[async_trait]
 impl Manifests for S3Cold {
     fn place(&self) -> String {
-        self.objects.place()
+        self.objects.place() + &self.objects.shard().map(Shard::directory).unwrap_or_default()
     }
 
     async fn prepare(&self) -> Result<(), StorageError> {
@@ -86,7 +105,9 @@ impl Manifests for S3Cold {
     }
 
     async fn find(&self) -> Result<Box<dyn FoundManifests + '_>, StorageError> {
-        Ok(Box::new(FoundChain { cold: self, found: chain::load(&self.objects).await? }))
+        let found = chain::load(&self.objects).await?;
+        refuse_moved(self, &found)?;
+        Ok(Box::new(FoundChain { cold: self, found }))
     }
 
     fn is_open(&self) -> bool {

@@ -38,4 +38,5 @@ pub mod retention;
 pub mod segment;
 pub mod sequence;
 pub mod settings;
+pub mod shards;
 pub mod wakeups;

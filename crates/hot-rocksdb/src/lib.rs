@@ -12,6 +12,7 @@ mod erase;
 mod expire;
 mod handles;
 pub mod idempotency;
+mod identity;
 pub mod keys;
 mod load;
 mod makers;
@@ -69,8 +70,7 @@ use contracts::{
     recovery::{Recoverable, Recovered},
     reservation::Reservations,
     retention::{Trim, Trimmer},
-    segment::FlushIntent,
-    segment::SegmentBuilder,
+    segment::{FlushIntent, SegmentBuilder},
     sequence::Offset,
     wakeups::Wakeups,
 };

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use ::rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options};
+use ::rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options, WriteBufferManager};
 
 use super::{
     idempotency::{self, Floor},
@@ -13,6 +13,9 @@ use contracts::clock::Clock;
 
 /// Files of new events that one compaction merges.
 const LEVEL_0_FILES: i32 = 16;
+
+/// Write buffers that one volume may have at once: two families of events and keys with two each.
+const WRITE_BUFFERS: usize = 4;
 
 /// Options for opening the volume.
 #[derive(Debug, Clone)]
@@ -30,9 +33,43 @@ pub struct OpenOptions {
     pub max_open_files: i32,
 }
 
+/// The memory that the volumes of a process share.
+#[derive(Clone)]
+pub struct SharedMemory {
+    pub(super) cache: Cache,
+    /// What all their write buffers may take together; one volume by itself counts its own.
+    buffers: Option<WriteBufferManager>,
+}
+
+impl std::fmt::Debug for SharedMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SharedMemory")
+            .field("shares_buffers", &self.buffers.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl SharedMemory {
+    /// Of one volume.
+    pub fn of_one(hot: HotSettings) -> Self {
+        Self { cache: Cache::new_lru_cache(hot.cache_bytes), buffers: None }
+    }
+
+    /// Of several: together they have the cache and about the write buffers that one would have.
+    pub fn of_several(hot: HotSettings) -> Self {
+        let bytes = WRITE_BUFFERS * hot.write_buffer_bytes;
+        // Without stalls: whatever is beyond the limit is written out sooner, and waits for nothing.
+        let buffers = Some(WriteBufferManager::new_write_buffer_manager(bytes, false));
+        Self { buffers, ..Self::of_one(hot) }
+    }
+}
+
 /// Options of the database.
-pub(super) fn database(options: &OpenOptions) -> Options {
+pub(super) fn database(options: &OpenOptions, memory: &SharedMemory) -> Options {
     let mut database = Options::default();
+    if let Some(buffers) = &memory.buffers {
+        database.set_write_buffer_manager(buffers);
+    }
     database.create_missing_column_families(true);
     // Replay ends at the first record that is not whole. After a power cut that is the last one, which was
     // never acknowledged; `wal` has looked for damage before it.

@@ -3,8 +3,7 @@
 use std::{io, path::Path, sync::Arc};
 
 use ::rocksdb::{
-    Cache, ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, ReadOptions, Snapshot, WriteBatch,
-    WriteOptions,
+    ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 use uuid::Uuid;
 
@@ -13,10 +12,11 @@ use super::{
     codec,
     handles::{family, unavailable},
     idempotency::Floor,
+    identity::{identify, read_identity},
     keys::{self, PartitionKey, cf, meta},
-    options::{self, OpenOptions},
+    options::{self, OpenOptions, SharedMemory},
     synced::{self, Synced},
-    upgrade, wal,
+    wal,
 };
 use contracts::{
     clock::{Clock, TimestampMs},
@@ -50,13 +50,25 @@ impl Db {
         options: &OpenOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<(Arc<Self>, Arc<SharedCatalog>), StorageError> {
+        Self::open_sharing(options, &SharedMemory::of_one(options.hot), clock)
+    }
+
+    /// The same, with the memory that several volumes share.
+    ///
+    /// # Errors
+    /// Those of [`Db::open`].
+    pub fn open_sharing(
+        options: &OpenOptions,
+        memory: &SharedMemory,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Arc<Self>, Arc<SharedCatalog>), StorageError> {
         make_directory(&options.path)?;
         // Damage is looked for first: RocksDB's replay would silently drop everything after it.
         let noted = Synced::read(&options.path)?;
         wal::check(&options.path, options.durability.is_synced())?;
         let keys_floor = Floor::default();
-        let descriptors = descriptors(options, &clock, &keys_floor);
-        let mut database = options::database(options);
+        let descriptors = descriptors(options, memory, &clock, &keys_floor);
+        let mut database = options::database(options, memory);
         database.create_if_missing(noted.is_none());
         if noted.is_some() && !options.path.join(wal::CURRENT).exists() {
             let why = "the file is missing, and RocksDB would take the volume for an empty one";
@@ -83,14 +95,15 @@ impl Db {
         let noted = Synced::read(&options.path)?;
         wal::check(&options.path, options.durability.is_synced())?;
         let keys_floor = Floor::default();
-        let mut database = options::database(options);
+        let memory = SharedMemory::of_one(options.hot);
+        let mut database = options::database(options, &memory);
         database.create_missing_column_families(false);
         let failed = |error: ::rocksdb::Error| not_opened(&options.path, &error);
         let families = DB::list_cf(&database, &options.path).map_err(failed)?;
         if cf::ALL.iter().any(|name| !families.iter().any(|family| family == name)) {
             return Err(needs_upgrade(&options.path));
         }
-        let descriptors = descriptors(options, &clock, &keys_floor);
+        let descriptors = descriptors(options, &memory, &clock, &keys_floor);
         let db = DB::open_cf_descriptors_read_only(&database, &options.path, descriptors, false)
             .map_err(failed)?;
         synced::check(&options.path, noted.unwrap_or(0), last_batch(&db)?)?;
@@ -295,12 +308,14 @@ impl Db {
 /// The column families, with their options.
 fn descriptors(
     options: &OpenOptions,
+    memory: &SharedMemory,
     clock: &Arc<dyn Clock>,
     keys_floor: &Floor,
 ) -> Vec<ColumnFamilyDescriptor> {
-    let cache = Cache::new_lru_cache(options.hot.cache_bytes);
-    let descriptor =
-        |name| ColumnFamilyDescriptor::new(name, options::family(name, options, &cache, clock, keys_floor));
+    let descriptor = |name| {
+        let family = options::family(name, options, &memory.cache, clock, keys_floor);
+        ColumnFamilyDescriptor::new(name, family)
+    };
     cf::ALL.into_iter().map(descriptor).collect()
 }
 
@@ -349,45 +364,4 @@ fn last_batch(db: &DB) -> Result<u64, StorageError> {
     };
     keys::decode_u64(&bytes)
         .ok_or_else(|| StorageError::corrupt("the last batch in RocksDB", format!("{bytes:?}")))
-}
-
-/// Reads the volume's identity, or creates one if the volume is new. Upgrades an earlier format first.
-fn identify(db: &DB) -> Result<Uuid, StorageError> {
-    let family = family(db, cf::META);
-    let damaged = |why: String| StorageError::corrupt("the volume's identity", why);
-    let get = |key| db.get_cf(family, key).map_err(unavailable);
-    match (get(meta::FORMAT)?, get(meta::STORE_ID)?) {
-        (Some(format), Some(id)) => {
-            let format =
-                keys::decode_u32(&format).ok_or_else(|| damaged("the format is not a number".to_owned()))?;
-            if !upgrade::upgrade(db, format)? {
-                return Err(damaged(format!(
-                    "format {format} is unknown, this program writes {}",
-                    keys::FORMAT
-                )));
-            }
-            Uuid::from_slice(&id).map_err(|error| damaged(error.to_string()))
-        }
-        (None, None) => {
-            let id = Uuid::new_v4();
-            let mut writes = WriteBatch::default();
-            writes.put_cf(family, meta::FORMAT, keys::FORMAT.to_be_bytes());
-            writes.put_cf(family, meta::STORE_ID, id.as_bytes());
-            let mut options = WriteOptions::default();
-            options.set_sync(true);
-            db.write_opt(writes, &options).map_err(unavailable)?;
-            Ok(id)
-        }
-        _ => Err(damaged("format and store id must be there together".to_owned())),
-    }
-}
-
-/// The identity of a volume whose format can be read as it is; `None` for another format.
-fn read_identity(db: &DB) -> Result<Option<Uuid>, StorageError> {
-    let get = |key| db.get_cf(family(db, cf::META), key).map_err(unavailable);
-    let format = get(meta::FORMAT)?.and_then(|format| keys::decode_u32(&format));
-    let is_read = format.is_some_and(upgrade::may_be_read);
-    let Some(id) = get(meta::STORE_ID)?.filter(|_| is_read) else { return Ok(None) };
-    let damaged = |error: uuid::Error| StorageError::corrupt("the volume's identity", error.to_string());
-    Uuid::from_slice(&id).map(Some).map_err(damaged)
 }

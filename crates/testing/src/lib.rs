@@ -12,6 +12,7 @@
 
 pub mod bucket;
 pub mod certificates;
+pub mod cluster;
 pub mod command;
 pub mod conformance;
 pub mod events;
@@ -27,5 +28,6 @@ pub mod server;
 pub mod tls;
 pub mod volume;
 
+pub use self::cluster::TestCluster;
 pub use self::events::Sent;
 pub use self::server::TestServer;

@@ -1,7 +1,9 @@
 //! The real binary on a volume of its own, and a client for it.
 
 mod client;
+mod ends;
 mod log;
+mod many;
 
 use std::{
     net::SocketAddr,
@@ -22,7 +24,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-pub use self::client::answer;
+pub use self::{client::answer, many::pods};
 use super::s3::{ACCESS_KEY, ObjectStore, S3Server, SECRET_KEY};
 
 /// No test waits longer for anything; a machine ten times slower than ours passes too.
@@ -59,6 +61,8 @@ pub struct TestServer {
     running: Option<RunningServer>,
     /// What it said when it panicked.
     panic: Arc<OnceLock<String>>,
+    /// The other pods of its cluster, where every server is one of several: see [`pods`].
+    others: Vec<TestServer>,
 }
 
 impl Drop for TestServer {
@@ -119,6 +123,9 @@ impl TestServer {
 
     /// Hot only, with settings.
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
+        if many::pods() > 1 {
+            return Self::start_tiered(settings).await;
+        }
         let mut server = Self::hot(settings);
         server.run().await;
         server
@@ -127,7 +134,7 @@ impl TestServer {
     /// With a bucket. Flushes on request only, and keeps nothing flushed in hot, unless the settings say
     /// otherwise.
     pub async fn start_tiered(settings: &[(&str, &str)]) -> Self {
-        let mut server = Self::tiered(settings).await;
+        let mut server = Self::tiered(settings).await.into_pod().await;
         server.run().await;
         server
     }
@@ -170,6 +177,7 @@ impl TestServer {
             wrapper: Vec::new(),
             running: None,
             panic: Arc::default(),
+            others: Vec::new(),
         }
     }
 
@@ -300,22 +308,6 @@ impl TestServer {
         self.running().child.id().expect("the process runs")
     }
 
-    /// Ends the process as kill -9 does.
-    pub async fn kill(&mut self) {
-        let mut running = self.running.take().expect("the process runs");
-        running.child.kill().await.unwrap();
-        running.read_to_end().await;
-    }
-
-    /// Sees to it that the process has ended, by itself or not.
-    #[allow(dead_code)] // the torture harness does
-    pub async fn end(&mut self) {
-        let mut running = self.running.take().expect("the process was started");
-        drop(running.child.kill().await);
-        drop(running.child.wait().await);
-        running.read_to_end().await;
-    }
-
     /// Reads the log on up to a line that holds the text; panics if it never comes.
     pub async fn log_line(&mut self, text: &str) -> String {
         let log = &mut self.running.as_mut().expect("the process runs").log;
@@ -326,44 +318,6 @@ impl TestServer {
                 return line;
             }
         }
-    }
-
-    /// Sends SIGTERM and waits; the exit code.
-    pub async fn terminate(&mut self) -> Option<i32> {
-        self.signal("TERM").await;
-        self.wait().await
-    }
-
-    /// Sends it a signal.
-    pub async fn signal(&self, name: &str) {
-        let status =
-            Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().await.unwrap();
-        assert!(status.success());
-    }
-
-    /// What it said when it panicked, if it ever did.
-    pub fn panic(&self) -> Option<&str> {
-        self.panic.get().map(String::as_str)
-    }
-
-    /// Whether the process has ended by itself.
-    pub fn has_ended(&mut self) -> bool {
-        let running = self.running.as_mut().expect("the process was started");
-        running.child.try_wait().unwrap().is_some()
-    }
-
-    /// Waits for the process to end; the exit code.
-    pub async fn wait(&mut self) -> Option<i32> {
-        let mut running = self.running.take().expect("the process runs");
-        let status = timeout(PATIENCE, running.child.wait()).await.expect("it ends in time").unwrap();
-        running.read_to_end().await;
-        status.code()
-    }
-
-    /// kill -9 and a new start on the same volume.
-    pub async fn crash(&mut self) {
-        self.kill().await;
-        self.run().await;
     }
 
     /// What S3 holds.

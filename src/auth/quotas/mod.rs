@@ -86,6 +86,14 @@ impl Quotas {
         usage
     }
 
+    /// What a request uses whose requests and bytes were counted elsewhere: only what it makes is limited.
+    pub(crate) fn beyond(&self, principal: &Principal) -> Arc<Usage> {
+        let usage = self.usage(principal);
+        let Quota { tables, partitions, groups, .. } = usage.quota();
+        let made = Quota { tables, partitions, groups, ..Quota::default() };
+        Arc::new(Usage::new(usage.number(), made, self.body_bytes, Instant::now()))
+    }
+
     /// Takes the quotas of another policy. What has been used stays used.
     pub fn adopt(&self, policy: Arc<Policy>) {
         let now = Instant::now();

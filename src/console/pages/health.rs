@@ -36,6 +36,9 @@ async fn show(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
     let body = html! {
         h1 { "Health" }
         section { h2 { "Checks" } (checks(&[("readyz", &probe), ("livez", &live)])) }
+        @if visit.console.state.shards.is_some() {
+            p { a href=(format!("{PATH}/shards")) { "Shards and pods" } }
+        }
         @match &numbers {
             Some((settings, metrics)) => {
                 section { h2 { "S3 and manifests" } (bucket(metrics)) }

@@ -6,6 +6,7 @@ pub(super) mod events;
 pub(super) mod health;
 pub(super) mod overview;
 pub(super) mod reset;
+pub(super) mod shards;
 pub(super) mod sign_in;
 pub(super) mod table;
 pub(super) mod tables;

@@ -35,8 +35,11 @@ impl Section for CloudEventSettings {
     const NAME: &'static str = "cloudevents";
 
     fn check(&self, broken: &mut BrokenRules) {
-        let is_right = self.source.as_ref().is_none_or(|source| !source.is_empty() && !source.contains(' '));
-        broken.unless(is_right, "cloudevents.source must be a URI or a path, which has no spaces");
+        let is_right = self.source.as_deref().is_none_or(attributes::is_uri_reference);
+        broken.unless(
+            is_right,
+            "cloudevents.source must be a URI or a path, which has neither spaces nor letters with accents",
+        );
     }
 }
 
@@ -70,7 +73,9 @@ pub fn cloudevents_page(records: &[Record], table: &TableName, source: Option<&s
 /// Whether the headers of an event are the attributes of a CloudEvent.
 fn is_cloudevent(record: &Record) -> bool {
     let has = |name: &str| record.event.headers.get(name).is_some_and(|value| !value.is_empty());
-    attributes::REQUIRED.iter().all(|name| has(name)) && record.event.headers["specversion"] == VERSION
+    attributes::REQUIRED.iter().all(|name| has(name))
+        && record.event.headers["specversion"] == VERSION
+        && attributes::is_uri_reference(&record.event.headers["source"])
 }
 
 /// The members of an object that is being written.

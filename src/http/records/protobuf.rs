@@ -29,8 +29,11 @@ impl RecordParser<'_> {
             headers += 1;
             self.count_headers(headers)
         })?;
-        let event = decode(body)?;
+        let event: v1::Event = decode(body)?;
         check_headers(&event, headers)?;
+        if is_payload_only(&event) && strict::is_otlp(&event.payload) {
+            return Err(Problem::new(Code::BadProtobuf, strict::OTLP));
+        }
         self.protobuf(event, None)
     }
 
@@ -98,6 +101,18 @@ impl From<WrongMessage> for Problem {
     fn from(wrong: WrongMessage) -> Self {
         Self::new(Code::BadProtobuf, wrong)
     }
+}
+
+/// Whether an event has a payload, whose kind it does not say, and nothing else.
+fn is_payload_only(event: &v1::Event) -> bool {
+    let v1::Event { payload: _, timestamp_ms, idempotency_key, headers, payload_kind, partition, key } =
+        event;
+    timestamp_ms.is_none()
+        && idempotency_key.is_none()
+        && headers.is_empty()
+        && *payload_kind == v1::PayloadKind::Unspecified as i32
+        && partition.is_none()
+        && key.is_none()
 }
 
 /// Refuses a header that was sent twice: the decoder keeps the last one, so that fewer are left than were

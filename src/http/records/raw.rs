@@ -104,7 +104,10 @@ impl RawEnvelope {
     /// 400 otherwise, or if the time has the wrong form.
     pub fn with_query(mut self, key: Option<String>, timestamp: Option<&str>) -> Result<Self, Problem> {
         let timestamp_ms = timestamp.map(|text| {
-            let wrong = |why| Problem::new(Code::BadQuery, format!("timestamp={text:?}: {why}"));
+            let wrong = |why| {
+                let detail = format!("timestamp={text:?}: {why}{}", times::lost_plus(text));
+                Problem::new(Code::BadQuery, detail)
+            };
             times::moment(text).map_err(wrong)
         });
         self.key = either(Code::BadQuery, "key", key, self.key)?;

@@ -16,6 +16,10 @@ use zombi::{
         tokens::{self, Tokens},
         verb::Verb,
     },
+    cluster::{
+        secret::SecretFile,
+        ticket::{Ticket, TicketUse},
+    },
     net::tls::certificate::named_by,
     settings::{Reads, Settings},
 };
@@ -106,4 +110,15 @@ pub(super) fn certificate(data: &[u8]) {
     if let Some(shown) = named_by(data) {
         assert!(!shown.uri.is_empty() && shown.uri.bytes().all(|byte| byte.is_ascii_graphic()));
     }
+}
+
+/// Nobody speaks for another without the secret, and a secret is never told.
+pub(super) fn ticket(data: &[u8]) {
+    static SECRET: OnceLock<SecretFile> = OnceLock::new();
+    let secret = SECRET.get_or_init(|| SecretFile::parse(&[b's'; 32]).unwrap());
+    if let Ok(text) = std::str::from_utf8(data) {
+        let needed = TicketUse { method: "GET", path: "/tables/t", to: "zombi-0", now: 1000 };
+        assert!(Ticket::read(text, secret, needed).is_err());
+    }
+    drop(SecretFile::parse(data));
 }

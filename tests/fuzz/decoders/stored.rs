@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cold_s3::{
-    backup::{BackupEntry, BackupMark, BackupRecord, RestoreNote},
+    backup::{BackupEntry, BackupMark, BackupRecord, ClusterBackup, ClusterNote, RestoreNote},
     formats::{
         self, LocatedSegment, NamedSegment, SegmentFormat, SegmentObjects,
-        jsonl::{self, Framing, frame::OpenFrame, index, line},
+        jsonl::{self, frame::OpenFrame, index, line},
     },
     manifest,
     state::ColdState,
@@ -120,8 +120,7 @@ pub(super) fn segment(data: &[u8]) {
             for record in opened.iter().flat_map(|frame| frame.records(0)).flatten() {
                 drop(record);
             }
-            drop(index::decode(&placed, data, Framing::Zstd));
-            drop(index::decode(&placed, data, Framing::Plain));
+            drop(index::decode(&placed, &stored, format));
         }
     }
     let frame = Bytes::from(String::from_utf8_lossy(data).into_owned());
@@ -149,6 +148,12 @@ pub(super) fn backup(data: &[u8]) {
     }
     if let Ok(note) = RestoreNote::decode(data) {
         assert_eq!(RestoreNote::decode(&note.encode()).unwrap(), note);
+    }
+    if let Ok(record) = ClusterBackup::decode(data) {
+        assert_eq!(ClusterBackup::decode(&record.encode()).unwrap(), record);
+    }
+    if let Ok(note) = ClusterNote::decode(data) {
+        assert_eq!(ClusterNote::decode(&note.encode()).unwrap(), note);
     }
     if let Ok(entries) = BackupEntry::decode_list(data) {
         assert_eq!(BackupEntry::decode_list(&BackupEntry::encode_list(&entries)).unwrap(), entries);
@@ -185,5 +190,12 @@ pub(super) fn manifest(data: &[u8]) {
     };
     if applied.is_ok() {
         drop(state.check(&manifest.changes));
+    }
+}
+
+/// What a bucket says of its cluster.
+pub(super) fn cluster(data: &[u8]) {
+    if let Ok(record) = cold_s3::cluster::ClusterRecord::decode(data) {
+        assert_eq!(cold_s3::cluster::ClusterRecord::decode(&record.encode()).unwrap(), record);
     }
 }

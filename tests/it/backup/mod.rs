@@ -13,25 +13,25 @@ use serde_json::Value;
 use testing::{TestServer, server::BUCKET};
 
 /// A prefix of the bucket that all tests have.
-fn at(prefix: &str) -> String {
+pub(crate) fn at(prefix: &str) -> String {
     format!("s3://{BUCKET}/{prefix}")
 }
 
 /// Runs a command; it must go well.
-async fn done(z: &TestServer, words: &[&str]) -> String {
+pub(crate) async fn done(z: &TestServer, words: &[&str]) -> String {
     let (is_right, text) = z.look(words).await;
     assert!(is_right, "{words:?}: {text}");
     text
 }
 
 /// Runs a command that prints one JSON object; it must go well.
-async fn json_of(z: &TestServer, words: &[&str]) -> Value {
+pub(crate) async fn json_of(z: &TestServer, words: &[&str]) -> Value {
     let text = done(z, &[words, &["--json"]].concat()).await;
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words:?}: {error}: {text}"))
 }
 
 /// Runs a command; it must be refused with these words.
-async fn refused(z: &TestServer, words: &[&str], why: &[&str]) {
+pub(crate) async fn refused(z: &TestServer, words: &[&str], why: &[&str]) {
     let (is_right, text) = z.look(words).await;
     assert!(!is_right, "{words:?}: {text}");
     for word in why {
@@ -40,7 +40,7 @@ async fn refused(z: &TestServer, words: &[&str], why: &[&str]) {
 }
 
 /// Runs a command that ends at a fail point, as kill -9 would end it, if it comes there.
-async fn killed(z: &mut TestServer, failpoint: &str, words: &[&str]) {
+pub(crate) async fn killed(z: &mut TestServer, failpoint: &str, words: &[&str]) {
     z.environment.push(("FAILPOINTS".to_owned(), failpoint.to_owned()));
     let (is_right, text) = z.look(words).await;
     z.environment.pop();

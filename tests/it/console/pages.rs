@@ -7,7 +7,7 @@ use super::{Browser, POLICY, fill};
 use testing::{TestServer, server::answer};
 
 /// The pages that there are for what `fill` makes.
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
     "/",
     "/console",
     "/console/tables",
@@ -19,6 +19,7 @@ const PAGES: [&str; 11] = [
     "/console/consumers/billing",
     "/console/consumers/billing/reset?table=orders&to=earliest",
     "/console/health?all=1",
+    "/console/shards",
 ];
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 mod counted;
 mod each;
+mod filters;
 mod groups;
 mod keys;
 mod operations;

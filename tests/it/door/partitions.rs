@@ -117,13 +117,15 @@ async fn a_header_that_is_no_partition_is_refused_in_every_encoding() {
     let z = TestServer::start().await;
     for form in FORMS {
         for name in ["x-partition", "zombi-partition"] {
-            for value in ["x", "-1", "", "1.0", "+1", "0x1", "1,2", "1 2", "99999999999999999999999"] {
+            for value in ["x", "-1", "", "1.0", "+1", "0x1", "1,2", "1 2"] {
                 let answer = send(&z, "t", form, &[(name, value)], None).await;
                 expect_problem(format!("{name}: {value:?}, {form:?}"), &answer, 400, "bad_partition")
                     .with("outcome", "not_written");
             }
             // Not cut to 32 bits, which would be 7.
-            for value in ["1024", "4294967295", "4294967303", "18446744073709551615"] {
+            for value in
+                ["1024", "4294967295", "4294967303", "18446744073709551615", "99999999999999999999999"]
+            {
                 let answer = send(&z, "t", form, &[(name, value)], None).await;
                 expect_problem(
                     format!("{name}: {value:?}, {form:?}"),

@@ -185,8 +185,9 @@ fn export(logs: usize) -> Vec<u8> {
 #[tokio::test]
 async fn another_type_of_message_is_never_taken_for_an_event() {
     let z = TestServer::start().await;
-    expect_problem("three logs", &post_bytes(&z, "/tables/t", export(3)).await, 400, "bad_protobuf");
     for logs in [1, 3] {
+        expect_problem(logs, &post_bytes(&z, "/tables/t", export(logs)).await, 400, "bad_protobuf")
+            .with("outcome", "not_written");
         expect_problem(logs, &post_bytes(&z, "/tables/t/bulk", export(logs)).await, 400, "bad_protobuf");
     }
     let one = event("x", PayloadKind::Text).encode_to_vec();
@@ -202,6 +203,41 @@ async fn another_type_of_message_is_never_taken_for_an_event() {
         expect_problem(format!("{what} at {path}"), &post_bytes(&z, path, body).await, 400, "bad_protobuf");
     }
     assert_eq!(z.get("/tables/t").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn an_export_of_otlp_is_refused_by_its_name() {
+    let z = TestServer::start().await;
+    let names_otlp = |what: &str, answer: &Answer| {
+        expect_problem(what, answer, 400, "bad_protobuf")
+            .saying("OTLP")
+            .saying("docs/clients/opentelemetry.md");
+    };
+    let answer = post_bytes(&z, "/tables/t", export(1)).await;
+    names_otlp("one resource", &answer);
+    expect_problem("one resource", &answer, 400, "bad_protobuf").saying("payload_kind");
+    let good = event("x", PayloadKind::Text).encode_to_vec();
+    for client in [
+        "OpenTelemetry Collector Contrib/0.135.0 (linux/amd64)",
+        "OTel-OTLP-Exporter-Python/1.37.0",
+        "OTel OTLP Exporter Go/1.38.0",
+    ] {
+        for path in ["/tables/t", "/tables/t/bulk"] {
+            let headers = [("content-type", PROTOBUF), ("user-agent", client)];
+            names_otlp(client, &ask(post(&z, path, &headers, good.clone())).await);
+        }
+    }
+    assert_eq!(z.get("/tables/t").await.0, StatusCode::NOT_FOUND);
+    // The same bytes, by somebody who says what they are; and a payload that only begins alike.
+    let said = [export(1), number(5, 3)].concat();
+    assert_eq!(post_bytes(&z, "/tables/t", said).await.0, StatusCode::CREATED);
+    let keyed = [export(1), bytes(7, b"customer")].concat();
+    assert_eq!(post_bytes(&z, "/tables/t", keyed).await.0, StatusCode::CREATED);
+    let text = bytes(1, b"\n\x05hello");
+    assert_eq!(post_bytes(&z, "/tables/t", text).await.0, StatusCode::CREATED);
+    // As bytes it is kept by the path that keeps any bytes.
+    let (status, answer) = post_bytes(&z, "/tables/t/raw", export(1)).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
 }
 
 #[tokio::test]

@@ -107,6 +107,9 @@ async fn what_cannot_be_asked_for_is_said_and_nothing_is_erased() {
         (json!({"offset": [0]}), 400, "bad_json"),
         (json!([0]), 400, "bad_json"),
         (json!({"offsets": [0], "partition": 5000}), 422, "partition_out_of_range"),
+        (json!({"offsets": [0], "partition": -1}), 422, "partition_out_of_range"),
+        (json!({"offsets": [0], "partition": 4_294_967_296_u64}), 422, "partition_out_of_range"),
+        (json!({"offsets": [0], "partition": 0.5}), 400, "bad_json"),
         (json!({"offsets": [3]}), 422, "erase_beyond_end"),
         (json!({"offsets": [0], "partition": 7}), 422, "erase_beyond_end"),
         (json!({"offsets": [0, 1, 2]}), 422, "too_many_offsets"),
@@ -114,6 +117,10 @@ async fn what_cannot_be_asked_for_is_said_and_nothing_is_erased() {
         let (found, problem) = z.post("/tables/t/erase", &asked).await;
         assert_eq!((found.as_u16(), &problem["code"]), (status, &json!(code)), "{asked}: {problem}");
     }
+    // Which of the two is meant nobody knows.
+    let twice = r#"{"header": {"type": "order.made", "type": "order.paid"}}"#;
+    let (status, problem) = z.post_bytes("/tables/t/erase", "application/json", twice).await;
+    assert_eq!((status, &problem["code"]), (StatusCode::BAD_REQUEST, &json!("bad_json")), "{problem}");
     let (status, problem) = z.post("/tables/none/erase", &json!({"offsets": [0]})).await;
     assert_eq!((status, &problem["code"]), (StatusCode::NOT_FOUND, &json!("unknown_table")));
     let text = z.post_bytes("/tables/t/erase", "text/plain", "x").await;

@@ -164,7 +164,19 @@ async fn what_is_no_cloudevent_is_refused_and_the_attribute_is_named() {
         let problem = post(&z, "/tables/t", &both, "{}").await.refused(more.0, 400, "bad_cloudevent");
         assert_eq!(problem["attribute"], attribute, "{problem}");
     }
-    post(&z, "/tables/t", &headers(true), "{").await.refused("JSON that is none", 400, "bad_json");
+    let problem =
+        post(&z, "/tables/t", &headers(true), "{").await.refused("JSON that is none", 400, "bad_json");
+    assert_eq!(problem["index"], 0, "{problem}");
+    let large = "x".repeat(1 << 20);
+    let plain = [("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-source", "/s"), ("ce-type", "t")];
+    let problem = post(&z, "/tables/t", &plain, large).await.refused("a large one", 413, "record_too_large");
+    assert_eq!(problem["index"], 0, "{problem}");
+    for (attribute, value) in [("zombierased", "true"), ("source", "my source"), ("dataschema", "schema")] {
+        let mut wrong = event();
+        wrong[attribute] = json!(value);
+        let problem = structured(&z, "t", &wrong).await.refused(attribute, 400, "bad_cloudevent");
+        assert_eq!((&problem["attribute"], &problem["index"]), (&json!(attribute), &json!(0)), "{problem}");
+    }
     let long = "s".repeat(1025);
     let mut event = event();
     event["subject"] = json!(long);
@@ -183,7 +195,11 @@ async fn what_is_no_cloudevent_is_refused_and_the_attribute_is_named() {
             415,
             "unsupported_media_type",
         );
+        // Where any bytes are taken these are, too.
+        let kept = post(&z, "/tables/bytes/raw", &[("content-type", content_type)], "x").await;
+        assert_eq!(kept.status, 201, "{kept:?}");
     }
+    assert_eq!(records(&z, "bytes").await[0]["payload_base64"], "eA==");
     post(&z, "/tables/t/bulk", &[("content-type", BATCH)], "[]").await.refused(
         "bulk",
         415,

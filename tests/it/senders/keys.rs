@@ -152,6 +152,19 @@ async fn partitions_may_become_more_and_then_keys_move() {
     );
     let (status, shrunk) = z.put("/tables/t/config", &json!({"partitions": 4})).await;
     assert_eq!((status.as_u16(), &shrunk["code"]), (422, &json!("partitions_shrink")));
+    for partitions in ["-1", "0", "1025", "4294967296", "18446744073709551616"] {
+        let change = format!("{{\"partitions\": {partitions}}}");
+        let put = z
+            .request(Method::PUT, "/tables/t/config")
+            .header("content-type", "application/json")
+            .body(change);
+        let (status, problem) = testing::server::answer(put.send().await.unwrap()).await;
+        assert_eq!(
+            (status.as_u16(), &problem["code"]),
+            (422, &json!("partition_out_of_range")),
+            "{partitions}"
+        );
+    }
     let (_, back) = z.put("/tables/t/config", &json!({"partitions": null})).await;
     assert_eq!(back["code"], "partitions_shrink", "the default is less: {back}");
 }

@@ -114,9 +114,16 @@ async fn the_envelope_is_in_the_query_or_in_headers() {
         ("partition=1024", vec![], 422, "partition_out_of_range"),
         ("key=", vec![], 422, "bad_key"),
         ("", vec![("zombi-key", "")], 422, "bad_key"),
+        ("partition=4294967296", vec![], 422, "partition_out_of_range"),
+        ("partition=99999999999999999999", vec![], 422, "partition_out_of_range"),
+        ("", vec![("x-partition", "99999999999999999999")], 422, "partition_out_of_range"),
         ("timestamp=soon", vec![], 400, "bad_query"),
+        ("timestamp=2018-04-05T17:31:00+02:00", vec![], 400, "bad_query"),
         ("", vec![("zombi-timestamp", "soon")], 400, "bad_request"),
         ("timestamp=999999999999999999", vec![], 422, "timestamp_out_of_range"),
+        ("timestamp=99999999999999999999", vec![], 422, "timestamp_out_of_range"),
+        ("timestamp=-99999999999999999999", vec![], 422, "timestamp_out_of_range"),
+        ("", vec![("zombi-timestamp", "99999999999999999999")], 422, "timestamp_out_of_range"),
         ("", vec![("zombi-header-a", "1"), ("zombi-header-a", "1")], 400, "bad_request"),
         ("split=lines", vec![], 400, "bad_query"),
         ("on_error=skip", vec![], 400, "bad_query"),
@@ -124,7 +131,9 @@ async fn the_envelope_is_in_the_query_or_in_headers() {
         ("", vec![("ce-specversion", "1.0"), ("ce-id", "1")], 400, "bad_request"),
     ] {
         let answer = post(&z, &format!("/tables/other/raw?{query}"), &headers, "x").await;
-        answer.refused(&format!("{query} {headers:?}"), status, code);
+        let problem = answer.refused(&format!("{query} {headers:?}"), status, code);
+        let names_the_plus = problem["detail"].as_str().unwrap().contains("%2B");
+        assert_eq!(names_the_plus, query.contains('+'), "{problem}");
     }
     assert!(!is_there(&z, "other").await);
 }

@@ -40,7 +40,9 @@ fn is_valid(event: &Value) {
         let is_right = match name.as_str() {
             "time" => text.as_bytes().get(10) == Some(&b'T') && text.len() >= 20,
             "datacontenttype" => text.contains('/'),
-            "source" => !text.contains(' '),
+            "source" => {
+                text.is_ascii() && !text.contains([' ', '"', '<', '>', '\\', '^', '`', '{', '|', '}'])
+            }
             "dataschema" => text.contains(':'),
             _ => true,
         };

@@ -154,3 +154,43 @@ async fn a_stream_that_was_mended_is_sent_again_with_its_places() {
         assert_eq!(records(&z, table).await.len(), 3);
     }
 }
+
+#[tokio::test]
+async fn lines_for_more_partitions_than_there_may_be_are_left_out() {
+    let z = TestServer::start_with(&[("limits.partitions", "3")]).await;
+    let lines: Vec<String> =
+        (0..200).map(|number| json!({"payload": number, "partition": number % 5}).to_string()).collect();
+    let answer = skip(&z, "t", &lines).await;
+    let summary = answer.json();
+    assert_eq!((answer.status, &summary["count"]), (200, &json!(120)), "{summary}");
+    assert_eq!(summary["rejected_count"], 80, "{summary}");
+    let expected = (0..200u64).filter(|number| number % 5 > 2);
+    let expected = expected.map(|number| (number + 1, "too_many_partitions".to_owned()));
+    assert_eq!(rejected(&answer), expected.collect::<Vec<_>>());
+    assert_eq!(payloads(&z, "t").await.len(), 120);
+    // Without the word they end the stream.
+    let stopped = post(&z, "/tables/t", &[("content-type", NDJSON)], lines.join("\n")).await;
+    stopped.refused("a partition too many", 422, "too_many_partitions");
+}
+
+#[tokio::test]
+async fn a_stream_may_be_answered_by_headers() {
+    let z = TestServer::start().await;
+    let lines = (0..3).map(|number| format!("{{\"payload\":1,\"idempotency_key\":\"{}\"}}\n", number % 2));
+    let lines = lines.collect::<String>();
+    let minimal = [("content-type", NDJSON), ("prefer", "return=minimal")];
+    for duplicates in ["1", "3"] {
+        let answer = post(&z, "/tables/t", &minimal, lines.clone()).await;
+        answer.is_bare(204, &[("zombi-count", "3"), ("zombi-duplicates", duplicates)]);
+        assert_eq!(answer.header("preference-applied"), "return=minimal");
+    }
+    post(&z, "/tables/t/raw", &minimal, "1\n2\n").await.is_bare(204, &[("zombi-count", "2")]);
+    // Whoever leaves lines out is told which.
+    let answer = post(&z, "/tables/t/raw?on_error=skip", &minimal, "1\n{\n").await;
+    assert_eq!((answer.status, &answer.json()["rejected_count"]), (200, &json!(1)), "{answer:?}");
+    // A line that ends it is a problem all the same.
+    let problem = post(&z, "/tables/t/raw", &minimal, "1\n{\n").await.refused("a bad line", 400, "bad_json");
+    assert_eq!(problem["committed"], 1, "{problem}");
+    let os = TestServer::start_with(&[("durability", "os")]).await;
+    post(&os, "/tables/t", &minimal, lines).await.is_bare(202, &[("zombi-count", "3")]);
+}

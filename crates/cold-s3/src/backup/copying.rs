@@ -135,7 +135,7 @@ impl<'a> Copier<'a> {
         let Some(body) = self.from.get(&object.key).await? else { return Ok(None) };
         let entry = entry_of(&object.key, body.clone()).await?;
         if object.sha256.as_ref().is_some_and(|sha256| *sha256 != entry.sha256) {
-            let found = format!("{}{}", self.from.place(), object.key);
+            let found = self.from.named(&object.key);
             return Err(StorageError::corrupt(found, "its SHA-256 is not the one that its manifest holds"));
         }
         create_same(self.to, &object.key, body).await?;
@@ -160,7 +160,7 @@ impl<'a> Copier<'a> {
         if wanted == entry.sha256 {
             return Ok(Some(entry));
         }
-        let found = format!("{}{}", self.to.place(), object.key);
+        let found = self.to.named(&object.key);
         Err(StorageError::corrupt(found, "it exists with other bytes; nothing was overwritten"))
     }
 }

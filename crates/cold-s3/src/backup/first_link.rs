@@ -42,6 +42,7 @@ impl FirstLink {
             awaits_secs: 0,
             released: false,
             opens: true,
+            moved: false,
             changes: Changes::default(),
             state: Some(self.state.checkpoint()),
         };

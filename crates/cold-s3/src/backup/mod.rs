@@ -32,8 +32,12 @@
 //! Segments that overlap are cut before that, into objects of their own; of the last epoch's nothing is cut
 //! away, since a writer that was overtaken may have put others beside them. Killed at any time, the bucket has
 //! no manifest, and the next run does the same again.
+//!
+//! **A cluster** (`cluster`, `restore::cluster`) is that for each of its shards, with something before them
+//! and behind them.
 
 mod beyond;
+mod cluster;
 mod conflicts;
 mod copying;
 mod cover;
@@ -47,14 +51,21 @@ mod save;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::past::{backup_of, must_be_a_store};
 pub use self::{
     beyond::Beyond,
+    cluster::{cluster_in, rebuild, restore, save},
     cover::{Cover, Piece, Preferred, cover},
     past::RestorePoint,
     plan::{CopyPlan, WantedObject, plan},
-    rebuild::{RebuildOptions, RebuildReport, rebuild},
-    records::{BackupEntry, BackupMark, BackupRecord, RestoreNote},
-    restore::{RestoreOptions, RestoreReport, restore},
-    save::{BackupReport, SaveOptions, save},
+    rebuild::{RebuildOptions, RebuildReport},
+    records::{
+        BackupEntry, BackupMark, BackupRecord, ClusterBackup, ClusterNote, RestoreNote, SavedShard,
+        ShardPoint,
+    },
+    restore::{RestoreOptions, RestoreReport},
+    save::{BackupReport, SaveOptions},
+};
+pub(crate) use self::{
+    cluster::saved_shards,
+    past::{backup_of, must_be_a_store},
 };

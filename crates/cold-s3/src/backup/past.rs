@@ -2,7 +2,7 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::records::{BackupMark, BackupRecord, MARK, NOTE, RECORD, RestoreNote, refuse_cluster};
+use super::records::{BackupMark, BackupRecord, MARK, NOTE, RECORD, RestoreNote};
 use crate::{
     chain,
     links::Links,
@@ -95,7 +95,6 @@ impl<'a> Past<'a> {
     /// # Errors
     /// `Refused` if it holds no store; those of the place.
     pub(super) async fn of(place: &'a dyn ObjectPlace) -> Result<Self, StorageError> {
-        refuse_cluster(place).await?;
         let mut links = chain::links(place).await?;
         if let Some(record) = backup_of(place).await? {
             links.end_with(record.manifest);

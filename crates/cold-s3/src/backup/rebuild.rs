@@ -10,7 +10,6 @@ use super::{
     conflicts::conflicts,
     cover::{Cover, Preferred, cover},
     first_link::FirstLink,
-    records::refuse_cluster,
     restore::{cut, put},
 };
 use crate::{
@@ -50,8 +49,10 @@ pub struct RebuildOptions {
 /// What the manifests name, or would name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RebuildReport {
-    /// The store; `None` if nothing was made.
+    /// The store, of several shards the last; `None` if nothing was made.
     pub store_id: Option<Uuid>,
+    /// Shards of a cluster; 0 for the store of one Zombi.
+    pub shards: u64,
     /// Partitions.
     pub partitions: u64,
     /// Segments that are named.
@@ -76,18 +77,17 @@ pub struct RebuildReport {
 /// The segments of each partition.
 type Described = BTreeMap<Partition, Vec<Arc<SegmentMeta>>>;
 
-/// Makes a new chain of manifests from all segments below a prefix.
+/// Makes a new chain of manifests from all segments of a store.
 ///
 /// # Errors
 /// `Refused` if there is a manifest, no segment, or a damaged one; those of the place. The same call may be
 /// repeated.
-pub async fn rebuild(
+pub(super) async fn rebuild_store(
     place: &dyn ObjectPlace,
     options: RebuildOptions,
     watcher: &dyn Watcher,
 ) -> Result<RebuildReport, StorageError> {
     watcher.begins("listing segments", 0);
-    refuse_cluster(place).await?;
     if let Some(key) = place.first(manifest::PREFIX).await? {
         return Err(StorageError::Refused(format!(
             "{}{key} exists: manifests are made anew only where there is none. Nothing was changed",
@@ -140,6 +140,21 @@ impl RebuildReport {
         let is_used =
             |meta: &Arc<SegmentMeta>| found.pieces.iter().any(|piece| Arc::ptr_eq(&piece.meta, meta));
         self.superseded += segments.iter().filter(|meta| !is_used(meta)).count() as u64;
+    }
+
+    /// With that of another shard.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.store_id = other.store_id;
+        self.shards += 1;
+        self.partitions += other.partitions;
+        self.segments += other.segments;
+        self.cut_segments += other.cut_segments;
+        self.superseded += other.superseded;
+        self.events += other.events;
+        self.holes.extend(other.holes);
+        self.damaged.extend(other.damaged);
+        self.foreign.extend(other.foreign);
+        self
     }
 }
 

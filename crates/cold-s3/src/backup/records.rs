@@ -19,8 +19,6 @@ pub(super) const RECORD: &str = "backup.json";
 pub(super) const LISTS: &str = "backup-lists/";
 /// What is being restored; deleted at the end.
 pub(super) const NOTE: &str = "restore.json";
-/// What a cluster has in its prefix.
-const CLUSTER: &str = "cluster.json";
 
 /// Which store a backup is of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +56,73 @@ pub struct BackupRecord {
     pub list: String,
     /// SHA-256 of the list, in hex.
     pub list_sha256: String,
+}
+
+/// What the backup of a cluster holds: each shard has a backup of its own, and this is what they are
+/// together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterBackup {
+    /// The version of this object.
+    pub version: u32,
+    /// The cluster.
+    pub cluster: Uuid,
+    /// When the backup ended, by the clock of who made it.
+    pub time_ms: TimestampMs,
+    /// Its shards, without those that no pod has begun.
+    pub shards: Vec<SavedShard>,
+    /// Segments that their manifests name.
+    pub segments: u64,
+    /// Events in them.
+    pub events: u64,
+    /// Objects of segments, with those that retention or DELETE took away.
+    pub objects: u64,
+    /// Bytes of these objects.
+    pub bytes: u64,
+}
+
+/// A shard's part of a cluster's backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedShard {
+    /// Its number.
+    pub shard: u32,
+    /// The store that it is.
+    pub store_id: Uuid,
+    /// The number of the manifest, in its own chain, at which its backup is consistent.
+    pub manifest: u64,
+    /// When that was written, by its writer's clock.
+    pub manifest_ms: TimestampMs,
+}
+
+/// What is being restored of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterNote {
+    /// The version of this object.
+    pub version: u32,
+    /// Where from.
+    pub from: String,
+    /// Whether its shards become one store.
+    pub single: bool,
+    /// The shards, each with a manifest of its own chain.
+    pub shards: Vec<ShardPoint>,
+    /// The tables; all if there is none.
+    pub tables: Vec<String>,
+    /// Whether offsets go on at the end of each partition whatever the source had reserved.
+    pub source_is_gone: bool,
+    /// The new cluster, or the new store.
+    pub id: Uuid,
+}
+
+/// The state of a shard that is restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardPoint {
+    /// Its number.
+    pub shard: u32,
+    /// The manifest.
+    pub manifest: u64,
 }
 
 /// What is being restored.
@@ -120,6 +185,8 @@ macro_rules! stored {
 stored!(BackupMark, MARK);
 stored!(BackupRecord, RECORD);
 stored!(RestoreNote, NOTE);
+stored!(ClusterBackup, RECORD);
+stored!(ClusterNote, NOTE);
 
 impl BackupMark {
     /// The mark of a store's backup.
@@ -140,7 +207,7 @@ impl BackupRecord {
         &self,
         place: &dyn ObjectPlace,
     ) -> Result<BTreeMap<String, BackupEntry>, StorageError> {
-        let damaged = |why: &str| StorageError::corrupt(format!("{}{}", place.place(), self.list), why);
+        let damaged = |why: &str| StorageError::corrupt(place.named(&self.list), why);
         let bytes =
             place.get(&self.list).await?.ok_or_else(|| damaged("backup.json names it, and it is gone"))?;
         if sha256(&bytes) != self.list_sha256 {
@@ -151,6 +218,16 @@ impl BackupRecord {
 }
 
 impl RestoreNote {
+    /// The version that is written.
+    pub(super) const VERSION: u32 = VERSION;
+}
+
+impl ClusterBackup {
+    /// The version that is written.
+    pub(super) const VERSION: u32 = VERSION;
+}
+
+impl ClusterNote {
     /// The version that is written.
     pub(super) const VERSION: u32 = VERSION;
 }
@@ -203,20 +280,6 @@ fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, StorageErro
         )));
     }
     serde_json::from_slice(bytes).map_err(damaged)
-}
-
-/// Refuses a cluster's prefix: its shards have chains of their own, which this program cannot read.
-///
-/// # Errors
-/// `Refused`; those of the place.
-pub(super) async fn refuse_cluster(place: &dyn ObjectPlace) -> Result<(), StorageError> {
-    match place.get(CLUSTER).await? {
-        None => Ok(()),
-        Some(_) => Err(StorageError::Refused(format!(
-            "{} holds a cluster ({CLUSTER}), which this program cannot copy. Nothing was changed",
-            place.place()
-        ))),
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{
     copying::{Copier, Copies},
     plan::{CopyPlan, WantedObject, plan, wanted},
-    records::{BackupEntry, BackupMark, BackupRecord, LISTS, MARK, RECORD, refuse_cluster},
+    records::{BackupEntry, BackupMark, BackupRecord, LISTS, MARK, RECORD, SavedShard},
 };
 use crate::{
     chain::{self, Found},
@@ -38,12 +38,14 @@ pub struct SaveOptions {
 /// What a backup holds, and what a run did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupReport {
-    /// The store.
+    /// The store; of a cluster its own name.
     pub store_id: Uuid,
-    /// The number of the manifest at which the backup is consistent.
+    /// The number of the manifest at which the backup is consistent; 0 for a cluster.
     pub manifest: u64,
-    /// When that was written, by its writer's clock.
+    /// When that was written, by its writer's clock; of a cluster's shards the earliest.
     pub manifest_ms: TimestampMs,
+    /// The shards of a cluster, each with a manifest of its own; none for the store of one Zombi.
+    pub shards: Vec<SavedShard>,
     /// Segments that the manifest names.
     pub segments: u64,
     /// Events in them.
@@ -74,17 +76,16 @@ struct Before {
 /// # Errors
 /// `Refused` if there is nothing to back up, or the target holds something else; `Corrupt` if an object is
 /// not what its manifest says; those of both places. The same call may be repeated after each.
-pub async fn save(
+pub(super) async fn save_store(
     from: &dyn ObjectPlace,
     to: &dyn ObjectPlace,
     options: SaveOptions,
     watcher: &dyn Watcher,
 ) -> Result<BackupReport, StorageError> {
     watcher.begins("reading both places", 0);
-    refuse_cluster(from).await?;
     let (mut found, mut last) = load(from).await?;
     let mut before = look(to).await?;
-    check(to, &before, last.store_id).await?;
+    check(to, before.mark.as_ref(), last.store_id).await?;
     check_links(from, to, &before.links, &found.links).await?;
     if options.dry_run {
         let planned = plan(wanted(&found.state)?, &before.there, &before.listed);
@@ -116,8 +117,10 @@ pub async fn save(
         // Compaction or retention was at work: what replaced it is in the chain by now.
         let (again, now_last) = load(from).await?;
         if let Some(key) = done.gone.take_if(|_| attempt == ATTEMPTS || now_last.number == last.number) {
-            let object = format!("{}{key}", from.place());
-            return Err(StorageError::corrupt(object, "the manifests name it, and it is not there"));
+            return Err(StorageError::corrupt(
+                from.named(&key),
+                "the manifests name it, and it is not there",
+            ));
         }
         (found, last) = (again, now_last);
     }
@@ -146,11 +149,16 @@ async fn look(to: &dyn ObjectPlace) -> Result<Before, StorageError> {
     Ok(Before { mark, listed, there, links: chain::links(to).await? })
 }
 
-/// Refuses a target that holds something else than a backup of this store.
-async fn check(to: &dyn ObjectPlace, before: &Before, store_id: Uuid) -> Result<(), StorageError> {
+/// Refuses a target that holds something else than a backup of this store or cluster, by the mark that is
+/// there.
+pub(super) async fn check(
+    to: &dyn ObjectPlace,
+    mark: Option<&BackupMark>,
+    store_id: Uuid,
+) -> Result<(), StorageError> {
     let refused =
         |why: String| Err(StorageError::Refused(format!("{} {why}. Nothing was changed", to.place())));
-    match &before.mark {
+    match mark {
         Some(mark) if mark.store_id == store_id => Ok(()),
         Some(mark) => refused(format!(
             "is a backup of store {}, and this is store {store_id}: take another prefix",
@@ -331,6 +339,7 @@ fn would_do(found: &Found, last: &Manifest, planned: &CopyPlan, copied_manifests
         store_id: last.store_id,
         manifest: last.number,
         manifest_ms: last.written_ms,
+        shards: Vec::new(),
         segments: segments().count() as u64,
         events: segments().map(|meta| meta.range.len()).sum(),
         copied_objects: planned.copy.len() as u64,

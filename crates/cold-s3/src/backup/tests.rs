@@ -1,6 +1,8 @@
 //! The whole of it between directories: a store with two manifests, of which the second merges what the first
 //! names with what came later.
 
+mod cluster;
+
 use std::{collections::BTreeMap, path::PathBuf};
 
 use bytes::Bytes;
@@ -120,6 +122,7 @@ async fn store(place: &Directory, framing: Framing) -> Uuid {
         awaits_secs: 0,
         released: false,
         opens: true,
+        moved: false,
         changes,
         state: None,
     };

@@ -13,6 +13,7 @@ use crate::{
 use contracts::{
     error::{StorageError, Tier},
     manifests::BucketEmptied,
+    shards::CLUSTER,
 };
 
 /// Manifests read at once when the chain is opened.
@@ -46,7 +47,8 @@ pub async fn load_upto(objects: &dyn ObjectPlace, upto: Option<u64>) -> Result<F
     let mut links = links(objects).await?;
     links.end_with(upto.unwrap_or(u64::MAX));
     let Some(last) = links.last() else {
-        return match objects.first(names::SEGMENTS).await? {
+        refuse_clusters(objects).await?;
+        return match first_segment(objects).await? {
             None => Ok(Found::default()),
             // A new chain would start again at offset 0, and give the offsets of these segments a second
             // time.
@@ -113,6 +115,28 @@ impl Author {
         };
         Err(StorageError::corrupt(manifest::key(link.number), why))
     }
+}
+
+/// The first segment of this store, if there is one.
+async fn first_segment(objects: &dyn ObjectPlace) -> Result<Option<String>, StorageError> {
+    if !objects.is_shared() {
+        return objects.first(names::SEGMENTS).await;
+    }
+    // Only the first start of a shard comes here.
+    let mut keys = objects.listed(names::SEGMENTS).await?.into_iter().map(|object| object.key);
+    Ok(keys.find(|key| names::parse(key).is_some_and(|found| objects.owns(&found.partition.table))))
+}
+
+/// Refuses a prefix without manifests that is a cluster's: what seems to be an empty store is not one.
+async fn refuse_clusters(objects: &dyn ObjectPlace) -> Result<(), StorageError> {
+    if objects.is_shared() || objects.get(CLUSTER).await?.is_none() {
+        return Ok(());
+    }
+    Err(StorageError::Refused(format!(
+        "{}{CLUSTER} exists: this prefix belongs to a cluster, and one Zombi cannot open it. Set \
+         cluster.pods as that says, or use another prefix. Nothing was changed",
+        objects.place()
+    )))
 }
 
 /// Lists the links.

@@ -14,7 +14,7 @@ pub const VERSION: u32 = 4;
 const OLDEST: u32 = 1;
 
 /// The prefix of all manifest keys.
-pub const PREFIX: &str = "manifests/";
+pub const PREFIX: &str = contracts::shards::CHAIN;
 
 /// The key of manifest `number` below the prefix.
 pub fn key(number: u64) -> String {
@@ -122,6 +122,7 @@ mod tests {
             awaits_secs: 0,
             released: false,
             opens: false,
+            moved: false,
             changes: Changes { deleted: vec!["a".to_owned()], ..Changes::default() },
             state: None,
         }

@@ -60,6 +60,9 @@ pub struct Manifest {
     /// Whether it is the first manifest of its epoch.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub opens: bool,
+    /// Whether the store has moved: into a cluster, or, of a shard, out of one. Nobody may take it over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub moved: bool,
     /// The changes since the previous manifest.
     #[serde(flatten)]
     pub changes: Changes,

@@ -58,7 +58,7 @@ impl Objects {
             found.extend(page.contents().iter().filter_map(|object| {
                 let modified = object.last_modified().and_then(|time| time.to_millis().ok());
                 Some(FoundObject {
-                    key: object.key()?.strip_prefix(&self.prefix)?.to_owned(),
+                    key: self.own(object.key()?)?.to_owned(),
                     bytes: object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
                     modified_ms: modified.unwrap_or(TimestampMs::MIN),
                 })

@@ -5,6 +5,7 @@ mod copy;
 mod credentials;
 mod environment;
 mod refusal;
+mod shard;
 
 pub use self::{
     connect::{Credentials, ObjectOptions, S3Options},
@@ -29,6 +30,7 @@ use self::refusal::{S3Refusal, is_there, message, refusal, status};
 use contracts::{
     error::{StorageError, Tier},
     metrics,
+    shards::Shard,
 };
 
 /// The objects below one prefix of one bucket.
@@ -37,6 +39,8 @@ pub struct Objects {
     client: Client,
     bucket: String,
     prefix: String,
+    /// The shard whose chain this is about; `None` for a store that is one.
+    shard: Option<Shard>,
     region: String,
     body_timeout: Duration,
     is_unfenced: bool,
@@ -83,6 +87,7 @@ impl Objects {
             client,
             bucket,
             prefix,
+            shard: None,
             region,
             body_timeout: Duration::from_secs(30),
             is_unfenced: false,
@@ -335,7 +340,7 @@ impl Objects {
 
     /// The keys of one page of a list, without the prefix.
     fn keys(&self, page: &ListObjectsV2Output) -> impl Iterator<Item = String> {
-        page.contents().iter().filter_map(|object| Some(object.key()?.strip_prefix(&self.prefix)?.to_owned()))
+        page.contents().iter().filter_map(|object| Some(self.own(object.key()?)?.to_owned()))
     }
 
     /// Deletes an object, if it exists.
@@ -353,10 +358,6 @@ impl Objects {
             Err(error) if !is_gone => Err(self.failed("delete", key, error)),
             _ => Ok(()),
         }
-    }
-
-    fn full(&self, key: &str) -> String {
-        format!("{}{key}", self.prefix)
     }
 
     fn failed<E>(&self, operation: &'static str, key: &str, error: SdkError<E>) -> StorageError

@@ -3,7 +3,8 @@
 //!
 //! An object is deleted only if all of this holds:
 //!
-//! - its name is a segment's, and neither the state nor the list of retired objects names it;
+//! - its name is a segment's, of a table of this shard: others have their segments beside ours;
+//! - neither the state nor the list of retired objects names it;
 //! - no intent on the volume names it, since then it still waits for its manifest, or is put again;
 //! - its epoch is below the writer's own: no writer is still at work on it, and no merge puts it again while
 //!   it is deleted. One of the writer's own goes, too, if all of its events were dropped: nothing names such a
@@ -21,6 +22,7 @@ use super::deleting;
 use crate::{
     S3Cold,
     names::{self, ParsedKey, SEGMENTS},
+    place::ObjectPlace,
     state::{AtOffset, ColdState},
 };
 use contracts::{
@@ -103,10 +105,11 @@ fn still_unnamed(
 ) -> Result<Vec<String>, StorageError> {
     let tables = catalog.tables();
     let volume: BTreeMap<_, _> = tables.partitions().collect();
-    let epoch = cold.epoch()?;
+    let (epoch, objects) = (cold.epoch()?, cold.objects());
     cold.with_state(|state| {
         let is_unnamed = |key: &String| {
             names::parse(key)
+                .filter(|key| objects.owns(&key.partition.table))
                 .is_some_and(|key| may_go(&key, state, volume.get(&key.partition).copied(), epoch))
         };
         keys.into_iter().filter(is_unnamed).collect()

@@ -5,6 +5,8 @@
 
 mod http;
 mod names;
+mod pods;
+mod store;
 
 use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
 
@@ -16,26 +18,24 @@ use self::names::{
     APPEND_BATCH_BYTES, APPEND_BATCH_REQUESTS, APPEND_BATCH_SECONDS, APPEND_QUEUE, APPENDED, AUTH_ENABLED,
     AUTH_KEYS, AUTH_LOADED_AT, AUTH_RELOAD_FAILURES, BUDGET_WAITING, BUILD_INFO, COLD_ENABLED, COMMITTED,
     COMPACTED_BYTES, COMPACTED_SEGMENTS, CONNECTIONS, CONSUMER_LAG, COUNTERS, DISK, DISK_FREE, DUPLICATES,
-    ERASURE_OLDEST, ERASURES_PENDING, EVICTED, FLUSH_FAILURES, FLUSH_SECONDS, FLUSHED_AT, FLUSHED_BYTES,
-    FLUSHED_EVENTS, FLUSHED_SEGMENTS, GROUPS, GROUPS_EXPIRED, HOT_BYTES, HOT_MAX, KEY_WINDOW,
-    KEY_WINDOW_SETTING, KEYS, LAGS, LAST_MANIFEST, LOG_DROPPED, LOST_OFFSETS, MEMORY_MAX, PARTITIONS, READ,
-    READY, RECOVERIES, REFUSED, REJECTED, S3_CONTACT, S3_REQUESTS, S3_SECONDS, SCANNED, SWEPT, TABLES,
-    UNFLUSHED_AGE, UNFLUSHED_BYTES, UNFLUSHED_EVENTS, UPKEEP_DUE, UPKEEP_FAILURES,
+    EVICTED, FLUSH_FAILURES, FLUSH_SECONDS, FLUSHED_AT, FLUSHED_BYTES, FLUSHED_EVENTS, FLUSHED_SEGMENTS,
+    GROUPS_EXPIRED, HOT_MAX, LAGS, LAST_MANIFEST, LOG_DROPPED, MEMORY_MAX, READ, READY, RECOVERIES, REFUSED,
+    REJECTED, S3_CONTACT, S3_REQUESTS, S3_SECONDS, SCANNED, SWEPT, UPKEEP_DUE, UPKEEP_FAILURES,
 };
 pub use self::{
     http::HttpCounts,
     names::{BUCKETS, MetricPattern},
+    pods::{forwarded, joined_cluster, shard_owned},
+    store::{StoreGauges, store},
 };
 use crate::{
     clock::{Clock, SystemClock},
-    erasure::PendingErasures,
     gauge::Gauge,
-    idempotency::KeyWindow,
     name::{GroupName, TableName},
 };
 
 /// Why requests are turned away with 503: `reason` of `zombi_refused_total`.
-pub const REFUSALS: [&str; 18] = [
+pub const REFUSALS: [&str; 19] = [
     "queue_full",
     "hot_full",
     "disk_full",
@@ -54,6 +54,7 @@ pub const REFUSALS: [&str; 18] = [
     "hot_unavailable",
     "auth_unavailable",
     "write_failed",
+    "forward_failed",
 ];
 
 /// What requests wait for a share of: `budget` of `zombi_budget_waiting_requests`.
@@ -353,48 +354,4 @@ pub fn auth_reload_failed() {
 /// Counts evicted events.
 pub fn evicted(events: u64) {
     counter!(EVICTED).increment(events);
-}
-
-/// The gauges of the store at one scrape.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct StoreGauges {
-    /// Tables.
-    pub tables: u64,
-    /// Stored bytes of the events in hot.
-    pub bytes: u64,
-    /// Stored bytes of the events that only hot has.
-    pub unflushed_bytes: u64,
-    /// How many events only hot has.
-    pub unflushed_events: u64,
-    /// How long the oldest of them has waited.
-    pub unflushed_for: Duration,
-    /// Offsets declared lost.
-    pub lost: u64,
-    /// Partitions of all tables.
-    pub partitions: u64,
-    /// Consumer groups.
-    pub groups: u64,
-    /// The idempotency keys.
-    pub keys: KeyWindow,
-    /// How long keys are to be remembered, in milliseconds.
-    pub key_window_setting_ms: u64,
-    /// The erasures that are not done.
-    pub erasures: PendingErasures,
-}
-
-/// Shows what the store holds.
-pub fn store(store: StoreGauges) {
-    gauge!(TABLES).set(store.tables as f64);
-    gauge!(HOT_BYTES).set(store.bytes as f64);
-    gauge!(UNFLUSHED_BYTES).set(store.unflushed_bytes as f64);
-    gauge!(UNFLUSHED_EVENTS).set(store.unflushed_events as f64);
-    gauge!(UNFLUSHED_AGE).set(store.unflushed_for.as_secs_f64());
-    gauge!(LOST_OFFSETS).set(store.lost as f64);
-    gauge!(PARTITIONS).set(store.partitions as f64);
-    gauge!(GROUPS).set(store.groups as f64);
-    gauge!(KEYS).set(store.keys.keys as f64);
-    gauge!(KEY_WINDOW).set(store.keys.window_ms as f64 / 1000.0);
-    gauge!(KEY_WINDOW_SETTING).set(store.key_window_setting_ms as f64 / 1000.0);
-    gauge!(ERASURES_PENDING).set(store.erasures.count as f64);
-    gauge!(ERASURE_OLDEST).set(store.erasures.oldest.as_secs_f64());
 }

@@ -61,6 +61,9 @@ pub(super) const AUTH_RELOAD_FAILURES: &str = "zombi_auth_reload_failures_total"
 pub(super) const AUTH_ENABLED: &str = "zombi_auth_enabled";
 pub(super) const AUTH_KEYS: &str = "zombi_auth_keys";
 pub(super) const AUTH_LOADED_AT: &str = "zombi_auth_loaded_timestamp_seconds";
+pub(super) const SHARD_OWNED: &str = "zombi_shard_owned";
+pub(super) const FORWARDED: &str = "zombi_forwarded_requests_total";
+pub(super) const FORWARD_SECONDS: &str = "zombi_forward_seconds";
 
 /// Counters without labels, each with its help.
 pub(super) const COUNTERS: [(&str, &str); 17] = [
@@ -87,15 +90,16 @@ pub(super) const COUNTERS: [(&str, &str); 17] = [
 ];
 
 /// Counters with labels.
-const LABELLED_COUNTERS: [(&str, &str); 4] = [
+const LABELLED_COUNTERS: [(&str, &str); 5] = [
     (REJECTED, "Bad lines of streams that were left out, as on_error=skip asks for, by table."),
     (HTTP_REQUESTS, "HTTP requests by route, method and status."),
     (S3_REQUESTS, "S3 requests by operation and outcome."),
     (REFUSED, "Requests that were turned away with 503, by reason."),
+    (FORWARDED, "Requests that were passed on to another pod of the cluster, by result."),
 ];
 
 /// Gauges, which go up and down.
-const GAUGES: [(&str, &str); 30] = [
+const GAUGES: [(&str, &str); 31] = [
     (CONNECTIONS, "Open client connections."),
     (APPEND_QUEUE, "Requests that wait for the writer."),
     (FLUSHED_AT, "When a manifest was last published, as seconds since 1970; 0 before the first."),
@@ -129,6 +133,7 @@ const GAUGES: [(&str, &str); 30] = [
     ),
     (BUDGET_WAITING, "Requests that wait for a share of a budget, by budget."),
     (S3_CONTACT, "When S3 last answered without an error, as seconds since 1970; 0 before the first answer."),
+    (SHARD_OWNED, "1 if this pod owns the shard, 0 if another does; only in a cluster."),
     (AUTH_ENABLED, "1 if callers are asked who they are: auth.mode."),
     (AUTH_KEYS, "Keys of the issuer that can verify a token; only where an issuer is configured."),
     (
@@ -148,12 +153,13 @@ pub(super) const LAGS: [(&str, &str); 2] = [
 ];
 
 /// Histograms: of times, unless [`BUCKETS`] names them.
-const HISTOGRAMS: [(&str, &str); 6] = [
+const HISTOGRAMS: [(&str, &str); 7] = [
     (APPEND_BATCH_REQUESTS, "Requests that shared one write and one sync."),
     (APPEND_BATCH_BYTES, "Stored event bytes of one write."),
     (APPEND_BATCH_SECONDS, "Time from taking a batch to its answer, the sync included."),
     (HTTP_SECONDS, "Time to the head of the answer, by route."),
     (S3_SECONDS, "Time of S3 requests to the head of the answer, by operation, retries included."),
+    (FORWARD_SECONDS, "Time from passing a request on to another pod to the head of its answer."),
     (FLUSH_SECONDS, "Time to read, encode and put one segment."),
 ];
 

@@ -9,6 +9,11 @@ use tokio::net::TcpStream;
 use super::TestServer;
 
 impl TestServer {
+    /// What a setting was last set to.
+    pub fn setting(&self, key: &str) -> Option<&str> {
+        self.settings.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
     /// A URL on the main port.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.running().main)

@@ -109,6 +109,9 @@ impl<'a> Attributes<'a> {
                 "attributes have names of lower-case letters and digits, and none is data",
             ));
         }
+        if name == attributes::ERASED {
+            return Err(bad(name, "the event was erased: there is nothing left of it to write"));
+        }
         if attributes::is_of_reads(name) {
             return Ok(());
         }
@@ -143,6 +146,12 @@ impl<'a> Attributes<'a> {
             if attributes.get(name).is_some_and(String::is_empty) {
                 return Err(bad(name, "it is empty: leave it out"));
             }
+        }
+        if !attributes::is_uri_reference(&attributes["source"]) {
+            return Err(bad("source", "it is neither a URI nor a path: encode what a URI cannot have"));
+        }
+        if attributes.get("dataschema").is_some_and(|schema| !attributes::is_uri(schema)) {
+            return Err(bad("dataschema", "it is not a URI, which begins with a scheme"));
         }
         if attributes.get("datacontenttype").is_some_and(|content_type| !is_media_type(content_type)) {
             return Err(bad("datacontenttype", "it is not a media type such as application/json"));

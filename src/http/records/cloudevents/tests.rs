@@ -125,6 +125,9 @@ fn what_is_not_clear_is_refused() {
         let event = minimal(json!({})).to_string();
         structured_text(&format!("{}, {member}}}", event.strip_suffix('}').unwrap()))
     };
+    refused("an erased event", broken(r#""zombierased": "true""#), "zombierased");
+    refused("a schema that is no URI", broken(r#""dataschema": "schema""#), "dataschema");
+    refused("a source that is no URI", structured(&minimal(json!({"source": "my source"}))), "source");
     refused("twice", broken(r#""id": "again""#), "id");
     refused("data twice", broken(r#""data": 1, "data": 1"#), "data");
     refused("null twice", broken(r#""subject": null, "subject": "s""#), "subject");
@@ -170,6 +173,7 @@ fn what_is_not_clear_is_refused() {
     refused("no UTF-8", with(&[("ce-subject", "%C0%A0")]), "subject");
     refused("empty", with(&[("ce-subject", "")]), "subject");
     refused("no name", with(&[("ce-data", "a")]), "data");
+    refused("erased", with(&[("ce-zombierased", "true")]), "zombierased");
     refused("no type", with(&[("content-type", "nonsense")]), "datacontenttype");
     assert_eq!(with(&[("content-type", "application/json")]).unwrap().payload.kind(), PayloadKind::Json);
 }
@@ -227,7 +231,7 @@ proptest! {
     #[test]
     fn attributes_come_out_as_they_were_sent_in_all_modes(
         id in "\\PC{1,20}",
-        source in "\\PC{1,20}",
+        source in "(urn:|https://)?[a-z0-9]{1,9}(/[a-zA-Z0-9._~!$&'()*+,;=:@-]{0,9}|%[0-9A-F]{2}){0,2}",
         extension in "\\PC{0,20}",
         data: Vec<u8>,
     ) {

@@ -153,8 +153,21 @@ impl AnswerForm {
             let answer = BulkWritten { count: offsets.len(), offsets, duplicates };
             return (status, Json(WriteAnswer::Several(answer))).into_response();
         }
+        self.counted(appended.len() as u64, duplicates as u64, written)
+    }
+
+    /// The answer to a stream; `written` is its status.
+    pub(super) fn stream(self, answer: StreamWritten, written: StatusCode) -> Response {
+        if self == Self::Json {
+            return (written, Json(WriteAnswer::Stream(answer))).into_response();
+        }
+        self.counted(answer.count, answer.duplicates, written)
+    }
+
+    /// An answer that says by headers how many events there were.
+    fn counted(self, count: u64, duplicates: u64, written: StatusCode) -> Response {
         let mut response = self.without_body(written);
-        response.headers_mut().insert(COUNT, HeaderValue::from(appended.len()));
+        response.headers_mut().insert(COUNT, HeaderValue::from(count));
         response.headers_mut().insert(DUPLICATES, HeaderValue::from(duplicates));
         response
     }

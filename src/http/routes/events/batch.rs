@@ -4,7 +4,12 @@ use std::collections::VecDeque;
 
 use super::append::{append_to_hot, place};
 use crate::http::{error::Problem, records::NewEvent, state::AppState};
-use contracts::{append::Appended, error::StorageError, maker::Maker, name::TableName};
+use contracts::{
+    append::Appended,
+    error::{Counted, StorageError},
+    maker::Maker,
+    name::TableName,
+};
 
 /// How many events are appended at once after one was refused. Each that is refused is looked for anew, so
 /// many of them must not cost the writer the whole batch each.
@@ -54,12 +59,14 @@ pub(super) struct BatchOutcome {
 }
 
 /// Appends a batch. If the idempotency key of one of its events was used for another payload, that line is
-/// left out, or only the lines before it are appended.
+/// left out, or only the lines before it are appended. Likewise a line whose partition would be one too many,
+/// if lines may be left out.
 pub(super) async fn append_batch(state: &AppState, table: &TableName, batch: LineBatch) -> BatchOutcome {
     let LineBatch { mut lines, mut last, made_by, on_error } = batch;
     let mut outcome = BatchOutcome::default();
     let read = last;
-    let may_clash = lines.iter().any(|line| line.new.event.idempotency_key.is_some());
+    let may_clash =
+        on_error == OnError::Skip || lines.iter().any(|line| line.new.event.idempotency_key.is_some());
     let mut most = lines.len();
     while !lines.is_empty() {
         let count = most.min(lines.len());
@@ -91,6 +98,19 @@ pub(super) async fn append_batch(state: &AppState, table: &TableName, batch: Lin
                         most = AFTER_A_REFUSAL;
                     }
                 }
+            }
+            // It does not say which line it is about: that is found by halves.
+            Err(StorageError::TooMany { what: Counted::Partitions, .. })
+                if on_error == OnError::Skip && count > 1 =>
+            {
+                most = count / 2;
+            }
+            Err(error @ StorageError::TooMany { what: Counted::Partitions, .. })
+                if on_error == OnError::Skip =>
+            {
+                let problem = Problem::from(error);
+                outcome.rejected.extend(lines.pop_front().map(|line| (line.number, problem)));
+                most = AFTER_A_REFUSAL;
             }
             Err(error) => {
                 outcome.refused = Some((read, Problem::from(error).without("index")));

@@ -37,9 +37,12 @@ pub(super) async fn write(
         AnswerForm::Headers
     };
     if mode == CloudEventMode::Binary {
-        let head = CloudEventHead::of_headers(&incoming.headers, &state.limits)?;
+        // It is the only event, so it is the one that is wrong.
+        let head = CloudEventHead::of_headers(&incoming.headers, &state.limits);
+        let head = head.map_err(|problem| problem.at_index(0))?;
         let (body, share) = incoming.receive(&state.limits, &state.inflight).await?;
-        let event = envelope.parser(state).binary_cloud_event(head, body)?;
+        let event = envelope.parser(state).binary_cloud_event(head, body);
+        let event = event.map_err(|problem| problem.at_index(0))?;
         return call.one(event, share, form).await;
     }
     let (body, mut share) = incoming.receive(&state.limits, &state.inflight).await?;
@@ -48,7 +51,8 @@ pub(super) async fn write(
         drop(body);
         return call.several(events, share, form).await;
     }
-    let event = envelope.parser(state).structured_cloud_event(&body)?;
+    let event = envelope.parser(state).structured_cloud_event(&body);
+    let event = event.map_err(|problem| problem.at_index(0))?;
     drop(body);
     call.one(event, share, form).await
 }

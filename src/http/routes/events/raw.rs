@@ -1,6 +1,6 @@
 //! `POST /tables/{table}/raw`: the body is the payload, or its lines or elements are.
 
-use axum::{extract::State, response::Response};
+use axum::{extract::State, http::HeaderMap, response::Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -107,12 +107,7 @@ pub(crate) async fn write_raw(
     let options = WriteOptions::check(&state, &caller, expected_offset, wait_for)?;
     params.split.as_ref().map_or(Ok(()), SplitParam::check)?;
     check_table(&state, &table)?;
-    if CloudEventMode::of(&incoming.headers)? == Some(CloudEventMode::Binary) {
-        return Err(Problem::new(
-            Code::BadRequest,
-            "the attributes of a CloudEvent in ce- headers would be lost here: POST it to /tables/{table}",
-        ));
-    }
+    without_attributes(&incoming.headers)?;
     let kind = MediaKind::of_body(&incoming.headers);
     let mut envelope = Envelope::of(&incoming.headers, &state)?;
     let raw = RawEnvelope::of(&incoming.headers, &state.raw, &state.limits)?;
@@ -145,4 +140,16 @@ pub(crate) async fn write_raw(
     }
     let event = parser.raw_event(kind, body, &raw).map_err(|problem| problem.at_index(0))?;
     call.one(event, share, form).await
+}
+
+/// Refuses CloudEvents in binary mode. Those in other formats than JSON are bytes here.
+fn without_attributes(headers: &HeaderMap) -> Result<(), Problem> {
+    match CloudEventMode::of(headers) {
+        Ok(Some(CloudEventMode::Binary)) => Err(Problem::new(
+            Code::BadRequest,
+            "the attributes of a CloudEvent in ce- headers would be lost here: POST it to /tables/{table}",
+        )),
+        Err(problem) if problem.code() != Code::UnsupportedMediaType => Err(problem),
+        _ => Ok(()),
+    }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{
-    answer::{Span, StreamSkipped, StreamWritten, WriteAnswer},
+    answer::{AnswerForm, Span, StreamSkipped, StreamWritten, WriteAnswer},
     append::{Envelope, WriteOptions, wait_until_cold, written},
     batch::{BatchOutcome, LineBatch, OnError, StreamLine, append_batch},
     lines::LineSplitter,
@@ -131,7 +131,7 @@ async fn write_all(
     source: StreamSource,
     incoming: Incoming,
 ) -> Result<Response, Problem> {
-    let on_error = source.on_error;
+    let (on_error, form) = (source.on_error, AnswerForm::preferred(&incoming.headers));
     let mut lines = Lines::new(state, table, source);
     let mut progress = StreamProgress::default();
     let connection = incoming.connection();
@@ -155,7 +155,8 @@ async fn write_all(
     let StreamProgress { count, duplicates, partitions, .. } = progress;
     let answer = StreamWritten { count, duplicates, partitions };
     Ok(match on_error {
-        OnError::Stop => (written(state, options), Json(WriteAnswer::Stream(answer))).into_response(),
+        OnError::Stop => form.stream(answer, written(state, options)),
+        // Which lines were left out is what the client has asked for: that takes a body.
         OnError::Skip => {
             let (rejected_count, rejected) = (rejected.count(), rejected.into_first());
             let answer = StreamSkipped { written: answer, rejected_count, rejected };

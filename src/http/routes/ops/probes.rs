@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::http::{
     context::OwnBody,
     error::{PROBLEM_JSON, ProblemShown},
-    state::{OpsState, Phase},
+    state::{Heartbeats, OpsState, Phase},
 };
 use contracts::heartbeat::Heartbeat;
 
@@ -58,15 +58,16 @@ impl Check {
     )
 )]
 pub(crate) async fn livez(State(ops): State<OpsState>) -> Response {
-    let check = |name, heartbeat: &Heartbeat| {
-        let is_alive = heartbeat.is_alive();
+    let check = |name, of: fn(&Heartbeats) -> &Heartbeat| {
+        let is_alive = ops.heartbeats.iter().all(|heartbeats| of(heartbeats).is_alive());
         Check::new(
             name,
             is_alive,
             if is_alive { "makes progress" } else { "has worked on the same thing for a minute" },
         )
     };
-    probe(vec![check("writer", &ops.heartbeats.writer), check("flusher", &ops.heartbeats.flusher)], None)
+    let checks = vec![check("writer", |of| &*of.writer), check("flusher", |of| &*of.flusher)];
+    probe(checks, None)
 }
 
 /// How much a probe says. What S3 answers names buckets and objects, and a start names tables.
@@ -94,9 +95,9 @@ impl ProbeDetail {
         }
     }
 
-    /// What is wrong with the bucket, if anything.
+    /// What is wrong with the bucket, if anything; with several stores, for the first that says so.
     fn trouble(self, ops: &OpsState) -> Option<String> {
-        let trouble = ops.bucket.trouble()?;
+        let trouble = ops.buckets.iter().find_map(|bucket| bucket.trouble())?;
         Some(match self {
             Self::All => trouble,
             Self::Little => "there is trouble; /readyz?verbose on the admin port says which".to_owned(),
@@ -131,7 +132,10 @@ fn ready(ops: &OpsState, query: Option<&str>, detail: ProbeDetail) -> Response {
     // For people: whether the bucket can be used never decides whether requests should come.
     let bucket = is_verbose.then(|| {
         let trouble = detail.trouble(ops);
-        Check::new("bucket", trouble.is_none(), trouble.unwrap_or_else(|| ops.bucket.describe().to_owned()))
+        // Of several the one that is least far.
+        let states = ops.buckets.iter().map(|bucket| bucket.describe());
+        let state = states.reduce(|one, other| if one == "open" { other } else { one }).unwrap_or_default();
+        Check::new("bucket", trouble.is_none(), trouble.unwrap_or_else(|| state.to_owned()))
     });
     let mut checks = vec![lifecycle];
     if let Some(verifier) = ops.gate.as_ref().and_then(|gate| gate.verifier()) {

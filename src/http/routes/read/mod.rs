@@ -1,5 +1,6 @@
 //! Reads of a table: pages, the whole rest, and the rest followed by every new event.
 
+mod early;
 mod page;
 mod query;
 mod rest;
@@ -21,7 +22,6 @@ use self::{
     query::{AskedRead, ReadParams},
     tail::EVENT_STREAM,
 };
-use crate::auth::caller::Caller;
 use crate::http::{
     accept::{self, Shape},
     code::Code,
@@ -52,8 +52,7 @@ pub(crate) struct WantedAnswer {
     is_head: bool,
     last_event_id: Option<HeaderValue>,
     /// Who wants it, and over which connection.
-    caller: Caller,
-    connection: Arc<Connection>,
+    sender: RequestSender,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for WantedAnswer {
@@ -62,8 +61,8 @@ impl<S: Send + Sync> FromRequestParts<S> for WantedAnswer {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let (shape, is_head) = (accept::shape(&parts.headers), parts.method == Method::HEAD);
         let last_event_id = parts.headers.get(LAST_EVENT_ID).cloned();
-        let Ok(RequestSender { connection, caller }) = RequestSender::from_request_parts(parts, state).await;
-        Ok(Self { shape, is_head, last_event_id, caller, connection })
+        let Ok(sender) = RequestSender::from_request_parts(parts, state).await;
+        Ok(Self { shape, is_head, last_event_id, sender })
     }
 }
 
@@ -106,36 +105,51 @@ pub(crate) async fn read(
     asked: FilteredParams<ReadParams>,
     wanted: WantedAnswer,
 ) -> Result<Response, Problem> {
-    let WantedAnswer { shape, is_head, last_event_id, caller, connection } = wanted;
+    let WantedAnswer { shape, is_head, last_event_id, sender } = wanted;
     let shape = asked.params.shape()?.map_or(shape, Ok)?;
     let mut asked = AskedRead::new(&asked, shape, &state.limits, table.clone())?;
     if let Some(id) = last_event_id.filter(|_| shape == Shape::Events) {
         asked = asked.resumed(tail::resumed(&table, &id)?)?;
     }
-    let mut query = asked.query(&state)?;
-    let reader = &state.reader;
-    let answered = if is_head {
-        reader.check(&query).map(|()| head(shape)).map_err(Problem::from)
-    } else {
-        answer(&state, &asked, &mut query, &connection, &caller).await
-    };
-    // A client whose position no longer exists is told where it can continue.
-    answered.map_err(|problem| match problem.code() {
+    let query = asked.query(&state)?;
+    if is_head {
+        let checked = state.reader.check(&query).map(|()| head(shape));
+        return checked.map_err(|error| moved_on(&state, &query, error.into()));
+    }
+    let patience = state.limits.ping_secs.duration();
+    let may_be_silent = asked.may_be_silent();
+    let answering = answer(state, asked, query, sender);
+    if may_be_silent { early::answer(shape, patience, Box::pin(answering)).await } else { answering.await }
+}
+
+/// Reads, and answers in the shape that is asked for.
+async fn answer(
+    state: AppState,
+    asked: AskedRead,
+    mut query: ReadQuery,
+    sender: RequestSender,
+) -> Result<Response, Problem> {
+    let answered = begin(&state, &asked, &mut query, &sender).await;
+    answered.map_err(|problem| moved_on(&state, &query, problem))
+}
+
+/// A client whose position no longer exists is told where it can continue.
+fn moved_on(state: &AppState, query: &ReadQuery, problem: Problem) -> Problem {
+    match problem.code() {
         Code::OffsetExpired | Code::OffsetBeyondEnd => {
-            let next = reader.moved_on(&query);
+            let next = state.reader.moved_on(query);
             problem.with("next_cursor", cursor::encode(&next, &next.from))
         }
         _ => problem,
-    })
+    }
 }
 
-/// Reads, and answers in the shape that is asked for. The query is moved to where the read begins.
-async fn answer(
+/// Begins the answer. The query is moved to where the read begins.
+async fn begin(
     state: &AppState,
     asked: &AskedRead,
     query: &mut ReadQuery,
-    connection: &Arc<Connection>,
-    caller: &Caller,
+    RequestSender { connection, caller }: &RequestSender,
 ) -> Result<Response, Problem> {
     asked.begin(query, state, connection).await?;
     match asked.shape {
@@ -158,8 +172,12 @@ fn head(shape: Shape) -> Response {
         Shape::CloudEvents => CLOUDEVENTS,
     };
     // A stream has no known length; an empty body would be sent with a length of 0.
-    ([(header::CONTENT_TYPE, media_type)], Body::from_stream(stream::empty::<Result<Bytes, Infallible>>()))
-        .into_response()
+    let body = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
+    let mut response = ([(header::CONTENT_TYPE, media_type)], body).into_response();
+    if matches!(shape, Shape::Ndjson | Shape::Events) {
+        response.headers_mut().insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    }
+    response
 }
 
 /// Fetches the next records when it is this read's turn, unless the merge pauses before there are any, and

@@ -161,6 +161,12 @@ impl AskedRead {
         Ok(self)
     }
 
+    /// Whether the answer is a stream that may have nothing to say for long while it is looked for.
+    pub(super) fn may_be_silent(&self) -> bool {
+        let is_stream = matches!(self.shape, Shape::Ndjson | Shape::Events);
+        is_stream && (self.last.is_some() || self.query.filter.looks_into_events())
+    }
+
     /// How many records a page has at most, unless there are many bytes.
     pub(super) fn page_records(&self, default: usize) -> usize {
         self.limit.or(self.last.filter(|last| *last > 0)).unwrap_or(default)

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::time::Instant;
 
-use super::{X_ACCEL_BUFFERING, fetch};
+use super::{X_ACCEL_BUFFERING, early::EMPTY_LINE, fetch};
 use crate::auth::{
     caller::Caller,
     quotas::{QuotaHold, Usage},
@@ -72,6 +72,7 @@ fn lines(mut rest: Rest, mut merge: Merge) -> impl Stream<Item = Result<Bytes, P
         let rest = &mut rest; // captures all of it, so that its place among the streams is held
         let mut out = Vec::with_capacity(PIECE_BYTES + 4096);
         let (mut records, mut bytes, started) = (0, 0, Instant::now());
+        let (mut sent_at, patience) = (started, rest.state.limits.ping_secs.duration());
         while rest.left > 0 {
             if !merge.is_fetched() {
                 // While it waits it holds what it has fetched, and no room for what it may fetch.
@@ -82,9 +83,13 @@ fn lines(mut rest: Rest, mut merge: Merge) -> impl Stream<Item = Result<Bytes, P
                 if !merge.is_paused() {
                     break;
                 }
-                // The client gets what was found while more is looked for.
+                // The client gets what was found while more is looked for; proxies see that it is alive.
+                if out.is_empty() && sent_at.elapsed() >= patience {
+                    out.extend_from_slice(EMPTY_LINE);
+                }
                 if !out.is_empty() {
                     bytes += out.len() as u64;
+                    sent_at = Instant::now();
                     yield Bytes::from(std::mem::replace(&mut out, Vec::with_capacity(PIECE_BYTES + 4096)));
                 }
                 continue;
@@ -97,6 +102,7 @@ fn lines(mut rest: Rest, mut merge: Merge) -> impl Stream<Item = Result<Bytes, P
             if out.len() >= PIECE_BYTES {
                 bytes += out.len() as u64;
                 rest.share.touch();
+                sent_at = Instant::now();
                 yield Bytes::from(std::mem::replace(&mut out, Vec::with_capacity(PIECE_BYTES + 4096)));
             }
         }

@@ -32,7 +32,7 @@ pub struct TableConfigChange {
     #[schema(value_type = Option<u64>, minimum = 0)]
     pub retention_bytes: Change<u64>,
     /// Partitions that keys are spread over. There may become more of them, but not fewer.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given_count")]
     #[schema(value_type = Option<u32>, minimum = 1)]
     pub partitions: Change<u32>,
 }
@@ -40,6 +40,13 @@ pub struct TableConfigChange {
 /// A field that is there is `Some`, even if it is `null`.
 fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Change<T>, D::Error> {
     Option::deserialize(deserializer).map(Some)
+}
+
+/// Likewise a number of partitions. One that no such number can be becomes the nearest, which is out of
+/// range: it is a whole number, and refused as one.
+fn given_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Change<u32>, D::Error> {
+    let nearest = |number: i128| u32::try_from(number.max(0)).unwrap_or(u32::MAX);
+    Ok(Some(Option::<i128>::deserialize(deserializer)?.map(nearest)))
 }
 
 impl From<TableConfigChange> for TableChange {
@@ -164,7 +171,7 @@ pub(crate) async fn configure_table(
         if !(1..=limit).contains(&partitions) {
             return Err(Problem::new(
                 Code::PartitionOutOfRange,
-                format!("partitions {partitions} is not from 1 to {limit}"),
+                format!("partitions is not from 1 to {limit}"),
             ));
         }
     }

@@ -49,7 +49,8 @@ const REASON_BYTES: usize = 1024;
 pub(crate) struct ErasureAsked<'a> {
     /// The partition of the offsets, 0 if left out; the only one that is searched for the others.
     #[serde(default)]
-    pub partition: Option<u32>,
+    #[schema(value_type = Option<u32>)]
+    pub partition: Option<i128>,
     /// These events: at most `erase.offsets`.
     #[serde(default, borrow)]
     #[schema(value_type = Option<Vec<u64>>)]
@@ -58,7 +59,7 @@ pub(crate) struct ErasureAsked<'a> {
     #[serde(default)]
     pub key: Option<String>,
     /// All events with these headers.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json_body::texts")]
     pub header: Option<BTreeMap<String, String>>,
     /// The event with this idempotency key, in each partition that has one.
     #[serde(default)]
@@ -243,7 +244,7 @@ impl Named {
         if reason.as_ref().is_some_and(|reason| reason.len() > REASON_BYTES) {
             return Err(wrong("reason has more than 1024 bytes"));
         }
-        let partition = partition.map(|number| extract::partition_number(number.into(), &state.limits));
+        let partition = partition.map(|number| extract::partition_number(number, &state.limits));
         let partition = partition.transpose()?;
         let search = |conditions: Vec<EventCondition>, key| Self::Search {
             partition,

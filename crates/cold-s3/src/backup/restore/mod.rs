@@ -1,6 +1,7 @@
 //! Begins a new store in an empty place with the state that another had at some manifest. See the room's
 //! first lines for the order of steps.
 
+mod cluster;
 mod pieces;
 mod wanted;
 
@@ -8,7 +9,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use uuid::Uuid;
 
-pub(super) use self::pieces::{cut, put};
+pub(super) use self::{
+    cluster::restore_cluster,
+    pieces::{cut, put},
+};
 use self::{
     pieces::copy_pieces,
     wanted::{Segments, add_erasures, clip_erasures, close, doubtful, is_erased_since, narrow},
@@ -48,6 +52,8 @@ pub struct RestoreOptions {
     /// Nothing was written that the source does not know, or nobody minds: offsets go on at the end of each
     /// partition.
     pub source_is_gone: bool,
+    /// The shards of a cluster become one store.
+    pub single: bool,
     /// Only say what would be done.
     pub dry_run: bool,
     /// The time of day.
@@ -57,12 +63,14 @@ pub struct RestoreOptions {
 /// What a restore made, or would make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreReport {
-    /// The new store; `None` if only planned.
+    /// The new store, or the new cluster; `None` if only planned.
     pub store_id: Option<Uuid>,
-    /// The source's manifest.
+    /// The source's manifest; 0 for a cluster.
     pub manifest: u64,
-    /// When that was written, by its writer's clock.
+    /// When that was written, by its writer's clock; of a cluster's shards the earliest.
     pub manifest_ms: TimestampMs,
+    /// Shards of the source that have something; 0 for the store of one Zombi.
+    pub shards: u64,
     /// Tables.
     pub tables: u64,
     /// Partitions.
@@ -75,6 +83,21 @@ pub struct RestoreReport {
     pub events: u64,
     /// Partitions whose next offset leaves a gap, since the source may have given the offsets in it.
     pub partitions_with_a_gap: u64,
+}
+
+/// A chain, at the manifest whose state is restored.
+struct RestorePart<'a> {
+    from: &'a dyn ObjectPlace,
+    /// Which shard of its cluster it is; 0 for the store of one Zombi.
+    shard: u32,
+    manifest: u64,
+    tables: Vec<TableName>,
+}
+
+/// A store that is put into a place.
+struct NewStore<'a> {
+    to: &'a dyn ObjectPlace,
+    store_id: Uuid,
 }
 
 /// What is to be put at the target.
@@ -90,6 +113,21 @@ impl Restored {
         let of_segments = self.pieces.iter().map(|(_, piece)| piece.meta.epoch).max();
         1 + of_segments.unwrap_or(0).max(self.last.epoch)
     }
+
+    /// With that of another shard.
+    fn and(mut self, other: Self) -> Self {
+        let written_ms = self.last.written_ms.min(other.last.written_ms);
+        if self.last.epoch < other.last.epoch {
+            self.last = other.last;
+        }
+        self.last.written_ms = written_ms;
+        self.state.partitions.extend(other.state.partitions);
+        self.state.tables.extend(other.state.tables);
+        self.state.consumers.extend(other.state.consumers);
+        self.state.erasures.extend(other.state.erasures);
+        self.pieces.extend(other.pieces);
+        self
+    }
 }
 
 /// Restores a store.
@@ -98,10 +136,24 @@ impl Restored {
 /// `Refused` if the target is not empty, the state cannot be read any more, or a table is unknown; `Corrupt`
 /// if an object is not what its manifest says; those of both places. The same call may be repeated after
 /// each.
-pub async fn restore(
+pub(super) async fn restore_store(
     from: &dyn ObjectPlace,
     to: &dyn ObjectPlace,
     options: RestoreOptions,
+    watcher: &dyn Watcher,
+) -> Result<RestoreReport, StorageError> {
+    let report = Box::pin(begin_store(from, to, &options, watcher)).await?;
+    if report.store_id.is_some() {
+        to.delete(NOTE).await?;
+    }
+    Ok(report)
+}
+
+/// The same up to the new chain: the note stays.
+async fn begin_store(
+    from: &dyn ObjectPlace,
+    to: &dyn ObjectPlace,
+    options: &RestoreOptions,
     watcher: &dyn Watcher,
 ) -> Result<RestoreReport, StorageError> {
     watcher.begins("reading both places", 0);
@@ -109,45 +161,71 @@ pub async fn restore(
     if begun.is_none() {
         must_be_empty(to).await?;
     }
-    let mut past = Past::of(from).await?;
-    let note = note(from, &past, begun.as_ref(), &options).await?;
-    if is_done(to, &note).await? {
-        to.delete(NOTE).await?;
-        let (mut state, last) = past.state(note.manifest).await?;
+    let past = Past::of(from).await?;
+    let note = note(from, &past, begun.as_ref(), options).await?;
+    let (manifest, store_id) = (note.manifest, note.store_id);
+    if is_done(to, store_id).await? {
+        let (mut state, last) = past.state(manifest).await?;
         narrow(&mut state, &options.tables)?;
-        return Ok(report(&state, &last, 0, Some(note.store_id)));
+        return Ok(report(&state, &last, 0, Some(store_id)));
     }
-    let mut restored = plan(from, &past, &note, &options).await?;
+    let parts = [RestorePart { from, shard: 0, manifest, tables: options.tables.clone() }];
     if options.dry_run {
-        let cut = restored.pieces.iter().filter(|(_, piece)| !piece.is_whole()).count();
-        return Ok(report(&restored.state, &restored.last, cut, None));
+        return Ok(planned(&plan_all(&parts, options).await?, None));
     }
+    let copier = Copier::new(from, to, watcher);
+    let restored = plan_all(&parts, options).await?;
     create_same(to, NOTE, note.encode()).await?;
     crash::point("restore-begun");
-    let copier = Copier::new(from, to, watcher);
+    Box::pin(put_store(&copier, &parts, restored, NewStore { to, store_id }, options)).await
+}
+
+/// Puts a store into its place; plans anew while the source changes.
+async fn put_store(
+    copier: &Copier<'_>,
+    parts: &[RestorePart<'_>],
+    mut restored: Restored,
+    NewStore { to, store_id }: NewStore<'_>,
+    options: &RestoreOptions,
+) -> Result<RestoreReport, StorageError> {
     for attempt in 1.. {
-        let cut = restored.pieces.iter().filter(|(_, piece)| !piece.is_whole()).count();
-        match copy_pieces(&copier, &restored).await? {
+        match copy_pieces(copier, &restored).await? {
             Ok(segments) => {
                 crash::point("restore-segments");
-                let report = report(&restored.state, &restored.last, cut, Some(note.store_id));
-                begin(to, restored, segments, (note.store_id, options.now_ms)).await?;
+                let report = planned(&restored, Some(store_id));
+                begin(to, restored, segments, (store_id, options.now_ms)).await?;
                 crash::point("restore-begins");
-                to.delete(NOTE).await?;
                 return Ok(report);
             }
             Err(key) if attempt == ATTEMPTS => {
-                let object = format!("{}{key}", from.place());
-                return Err(StorageError::corrupt(object, "the manifests name it, and it is not there"));
+                let why = "the manifests name it, and it is not there";
+                return Err(StorageError::corrupt(copier.from.named(&key), why));
             }
             // Compaction or retention was at work: what replaced it is in the chain by now.
-            Err(_) => {
-                past = Past::of(from).await?;
-                restored = plan(from, &past, &note, &options).await?;
-            }
+            Err(_) => restored = plan_all(parts, options).await?,
         }
     }
     unreachable!("the attempts end")
+}
+
+/// What is put of all parts together. No two have the same table.
+async fn plan_all(parts: &[RestorePart<'_>], options: &RestoreOptions) -> Result<Restored, StorageError> {
+    let mut whole: Option<Restored> = None;
+    for part in parts {
+        let past = Past::of(part.from).await?;
+        let restored = Box::pin(plan(&past, part, options)).await?;
+        whole = Some(match whole {
+            None => restored,
+            Some(others) => others.and(restored),
+        });
+    }
+    whole.ok_or_else(|| StorageError::Refused("there is nothing to restore. Nothing was changed".to_owned()))
+}
+
+/// What is put, or would be.
+fn planned(restored: &Restored, store_id: Option<Uuid>) -> RestoreReport {
+    let cut = restored.pieces.iter().filter(|(_, piece)| !piece.is_whole()).count();
+    report(&restored.state, &restored.last, cut, store_id)
 }
 
 async fn must_be_empty(to: &dyn ObjectPlace) -> Result<(), StorageError> {
@@ -194,9 +272,9 @@ async fn note(
 }
 
 /// Whether the new chain is there, and only the end was missing.
-async fn is_done(to: &dyn ObjectPlace, note: &RestoreNote) -> Result<bool, StorageError> {
+async fn is_done(to: &dyn ObjectPlace, store_id: Uuid) -> Result<bool, StorageError> {
     let Some(bytes) = to.get(&manifest::key(0)).await? else { return Ok(false) };
-    if manifest::decode(0, &bytes)?.store_id == note.store_id {
+    if manifest::decode(0, &bytes)?.store_id == store_id {
         return Ok(true);
     }
     Err(StorageError::Refused(format!(
@@ -206,16 +284,16 @@ async fn is_done(to: &dyn ObjectPlace, note: &RestoreNote) -> Result<bool, Stora
     )))
 }
 
-/// Decides what the target gets.
+/// Decides what the target gets of a part.
 async fn plan(
-    from: &dyn ObjectPlace,
     past: &Past<'_>,
-    note: &RestoreNote,
+    part: &RestorePart<'_>,
     options: &RestoreOptions,
 ) -> Result<Restored, StorageError> {
-    let (mut state, last) = past.state(note.manifest).await?;
-    narrow(&mut state, &options.tables)?;
-    if note.source_is_gone {
+    let RestorePart { from, manifest, tables, .. } = part;
+    let (mut state, last) = past.state(*manifest).await?;
+    narrow(&mut state, tables)?;
+    if options.source_is_gone {
         close(&mut state);
     }
     let there: BTreeSet<String> =
@@ -223,7 +301,7 @@ async fn plan(
     let mut segments = Segments::new(there);
     segments.add_state(&state)?;
     let mut links = Vec::new();
-    let latest = match note.manifest == past.latest {
+    let latest = match *manifest == past.latest {
         true => None,
         false => Some(past.state(past.latest).await?.0),
     };
@@ -233,7 +311,7 @@ async fn plan(
         if is_erased || segments.pieces(&state).is_err() {
             // Merged or erased after that manifest, and expired before the last one: only the links between
             // know of it. They come before the last state, so that is added again.
-            links = past.behind(note.manifest).await?;
+            links = past.behind(*manifest).await?;
             for link in &links {
                 segments.add_link(link)?;
             }
@@ -245,19 +323,19 @@ async fn plan(
         StorageError::Refused(format!(
             "the events of {partition} {hole} at manifest {} are not there any more: {} kept them for as \
              long as manifests.keep_secs says, or they were erased. Take a later point in time, or a backup",
-            note.manifest,
+            manifest,
             from.place()
         ))
     })?;
     if let Some(latest) = &latest
-        && let Some(partition) = doubtful((&state, note.manifest), latest, &links, &pieces)?
+        && let Some(partition) = doubtful((&state, *manifest), latest, &links, &pieces)?
     {
         return Err(StorageError::Refused(format!(
             "events of table {} were erased after manifest {}, and {} lacks manifests since then that would \
              say which segments still hold them. Restore the last state, one behind the missing manifests, \
              or other tables (--table). Nothing was changed",
             partition.table,
-            note.manifest,
+            manifest,
             from.place()
         )));
     }
@@ -293,6 +371,7 @@ fn report(state: &ColdState, last: &Manifest, cut: usize, store_id: Option<Uuid>
         store_id,
         manifest: last.number,
         manifest_ms: last.written_ms,
+        shards: 0,
         tables: tables.len() as u64,
         partitions: state.partitions.len() as u64,
         segments: segments().count() as u64,

@@ -329,6 +329,7 @@ mod tests {
             awaits_secs: 0,
             released: false,
             opens: false,
+            moved: false,
             changes: Changes {
                 added: added.iter().map(|meta| SegmentEntry::new(&partition("a"), meta)).collect(),
                 ..Changes::default()

@@ -7,7 +7,9 @@ use bytes::Bytes;
 
 use super::{
     super::{LocatedSegment, NamedSegment, SegmentObjects},
-    FRAME_BYTES, Framing, Jsonl, Version, frame,
+    FRAME_BYTES, Framing, Jsonl, Version,
+    filter::FrameValues,
+    frame,
     index::{self, Frame, FrameIndex, IndexLocation},
     line, sha256,
 };
@@ -40,7 +42,7 @@ pub(super) fn describe(
     let content = read(format, named, body, frames).map_err(damaged)?;
     let behind = body.slice(end..);
     let encoded = match (format.version, format.framing) {
-        (Version::Two, Framing::Plain) => stored.beside.clone().unwrap_or_default(),
+        (Version::Two | Version::Three, Framing::Plain) => stored.beside.clone().unwrap_or_default(),
         _ => behind,
     };
     if encoded.is_empty() != (format.version == Version::One) {
@@ -48,7 +50,7 @@ pub(super) fn describe(
     }
     let kept = match format.version {
         Version::One => content.index.keep(),
-        Version::Two => {
+        Version::Two | Version::Three => {
             let position = if format.framing == Framing::Zstd { end as u64 } else { 0 };
             IndexLocation::new(position, &encoded, &content.index).keep()
         }
@@ -70,7 +72,7 @@ pub(super) fn describe(
     };
     let (key, partition) = (Arc::clone(&named.key), named.partition.clone());
     let segment = LocatedSegment { key, partition, meta: Arc::new(meta.clone()) };
-    if format.version == Version::Two && index::decode(&segment, &encoded, format.framing)? != content.index {
+    if format.version != Version::One && index::decode(&segment, &encoded, format)? != content.index {
         return Err(damaged("its index is not that of its frames".to_owned()));
     }
     Ok(meta)
@@ -113,6 +115,7 @@ fn read(
     places: Vec<Range<usize>>,
 ) -> Result<Content, String> {
     let (mut frames, mut next) = (Vec::with_capacity(places.len()), named.range.start);
+    let (mut values, mut filters) = (FrameValues::default(), Vec::new());
     let (mut appended_ms, mut keys, mut erased, mut end) = (TimestampMs::MIN, 0, 0, 0);
     for place in places {
         let stored = body.slice(place.clone());
@@ -130,6 +133,7 @@ fn read(
                 return Err(format!("offset {} found in place of {next}", record.offset));
             }
             next += 1;
+            values.add(&record.event);
             (min_ms, max_ms) = (min_ms.min(record.event.timestamp_ms), max_ms.max(record.event.timestamp_ms));
             appended_ms = appended_ms.max(record.event.appended_ms);
             keys += u64::from(record.event.has_idempotency_key());
@@ -137,10 +141,15 @@ fn read(
         }
         let (position, crc32c) = (place.start as u64, crc32c::crc32c(&stored));
         frames.push(Frame { first_offset, position, min_ms, max_ms, crc32c });
+        filters.push(values.end());
         end = place.end as u64;
     }
     if next != named.range.end || frames.is_empty() {
         return Err(format!("it holds the offsets up to {next}, and its name says {}", named.range));
     }
-    Ok(Content { index: FrameIndex { frames, end_offset: next, end }, appended_ms, keys, erased })
+    if format.version != Version::Three {
+        filters.clear();
+    }
+    let index = FrameIndex { frames, filters, end_offset: next, end };
+    Ok(Content { index, appended_ms, keys, erased })
 }

@@ -1,15 +1,17 @@
 //! The index of a segment: where its frames are, and which timestamps they hold.
 //!
-//! In version 1 a manifest holds the whole index. In version 2 it holds where the index is, and for a segment
-//! of one frame all that a read needs. See `proto/segment.proto` for its stored form.
+//! In version 1 a manifest holds the whole index. Since version 2 it holds where the index is, and for a
+//! segment of one frame all that a read needs; version 3 has filters of keys and types beside it. See
+//! `proto/segment.proto` for its stored form.
 
 use std::{ops::Range, sync::Arc};
 
+use bytes::Bytes;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{super::LocatedSegment, Framing};
+use super::{super::LocatedSegment, Framing, Jsonl, Version, filter::FrameFilters};
 use crate::{
     parts::{ObjectPart, PartCache},
     proto::{Index, IndexPlace},
@@ -46,6 +48,8 @@ pub struct Frame {
 pub struct FrameIndex {
     /// The frames.
     pub frames: Vec<Frame>,
+    /// The filters of each, since version 3; there are none where an index was not read for its only frame.
+    pub filters: Vec<FrameFilters>,
     /// The first offset after the last frame.
     pub end_offset: Offset,
     /// The position after the last frame.
@@ -76,6 +80,8 @@ impl FrameIndex {
             crc32c: self.frames.iter().map(|frame| frame.crc32c).collect(),
             min_ms: self.frames.iter().map(|frame| frame.min_ms).collect(),
             max_ms: self.frames.iter().map(|frame| frame.max_ms).collect(),
+            keys: self.filters.iter().map(|filters| filters.keys.clone()).collect(),
+            types: self.filters.iter().map(|filters| filters.types.clone()).collect(),
             ..Index::default()
         }
     }
@@ -97,11 +103,16 @@ impl FrameIndex {
     }
 
     fn from_message(message: &Index) -> Option<Self> {
-        let Index { events, bytes, crc32c, min_ms, max_ms, .. } = message;
+        let Index { events, bytes, crc32c, min_ms, max_ms, keys, types, .. } = message;
         let count = events.len();
         if count == 0 || [bytes.len(), crc32c.len(), min_ms.len(), max_ms.len()] != [count; 4] {
             return None;
         }
+        if keys.len() != types.len() || ![0, count].contains(&keys.len()) {
+            return None;
+        }
+        let filters = keys.iter().zip(types);
+        let filters = filters.map(|(keys, types)| FrameFilters { keys: keys.clone(), types: types.clone() });
         let (mut frames, mut next, mut end) = (Vec::with_capacity(count), message.start, 0u64);
         for place in 0..count {
             if events[place] == 0 || bytes[place] == 0 {
@@ -111,7 +122,7 @@ impl FrameIndex {
             frames.push(Frame { first_offset: next, position: end, min_ms, max_ms, crc32c });
             (next, end) = (next.checked_add(events[place])?, end.checked_add(bytes[place])?);
         }
-        Some(Self { frames, end_offset: next, end })
+        Some(Self { frames, filters: filters.collect(), end_offset: next, end })
     }
 
     /// The smallest and the largest timestamp.
@@ -180,12 +191,12 @@ fn of_meta(meta: &SegmentMeta) -> Option<FrameIndex> {
     FrameIndex::from_message(&Index::decode(&*meta.index).ok()?)
 }
 
-/// Version 2: where the index is, by the manifest.
+/// Since version 2: where the index is, by the manifest.
 pub fn location(segment: &LocatedSegment) -> Result<IndexLocation, StorageError> {
     IndexLocation::kept(&segment.meta)
 }
 
-/// Version 2: the index, from memory if there is only one frame, otherwise from the object `beside` the
+/// Since version 2: the index, from memory if there is only one frame, otherwise from the object `beside` the
 /// segment if there is one, or from the end of the segment itself.
 ///
 /// # Errors
@@ -193,26 +204,26 @@ pub fn location(segment: &LocatedSegment) -> Result<IndexLocation, StorageError>
 pub async fn fetch(
     parts: &PartCache,
     segment: &LocatedSegment,
-    framing: Framing,
+    format: Jsonl,
     beside: Option<String>,
 ) -> Result<FrameIndex, StorageError> {
     let (location, meta) = (location(segment)?, &segment.meta);
-    let end = location.frames_end(framing, meta);
+    let end = location.frames_end(format.framing, meta);
     if let Some(crc32c) = location.frame_crc32c {
         let (first_offset, min_ms, max_ms) = (meta.range.start, meta.min_ms, meta.max_ms);
         let only = Frame { first_offset, position: 0, min_ms, max_ms, crc32c };
-        return Ok(FrameIndex { frames: vec![only], end_offset: meta.range.end, end });
+        return Ok(FrameIndex { frames: vec![only], filters: Vec::new(), end_offset: meta.range.end, end });
     }
     let object: Arc<str> = beside.map_or_else(|| Arc::clone(&segment.key), Into::into);
     let found = parts.read(&object, &[location.part()]).await?;
-    decode(segment, found.first().map(AsRef::as_ref).unwrap_or_default(), framing)
+    decode(segment, &found.first().cloned().unwrap_or_default(), format)
 }
 
-/// Version 2: decodes the stored form, which must be the index of this segment.
+/// Since version 2: decodes the stored form, which must be the index of this segment.
 ///
 /// # Errors
 /// `Corrupt`, naming the object.
-pub fn decode(segment: &LocatedSegment, stored: &[u8], framing: Framing) -> Result<FrameIndex, StorageError> {
+pub fn decode(segment: &LocatedSegment, stored: &Bytes, format: Jsonl) -> Result<FrameIndex, StorageError> {
     let damaged = |why: &str| StorageError::corrupt(&segment.key, format!("its index: {why}"));
     let (header, body) =
         stored.split_at_checked(SKIPPABLE_HEADER).ok_or_else(|| damaged("it is too short"))?;
@@ -220,11 +231,16 @@ pub fn decode(segment: &LocatedSegment, stored: &[u8], framing: Framing) -> Resu
     if header != [SKIPPABLE.to_le_bytes(), length].concat() {
         return Err(damaged("it does not begin with the header of a skippable frame of its length"));
     }
-    let message = Index::decode(body).map_err(|error| damaged(&error.to_string()))?;
+    // Decoded from the bytes themselves, of which the filters are slices.
+    let message =
+        Index::decode(stored.slice(SKIPPABLE_HEADER..)).map_err(|error| damaged(&error.to_string()))?;
     let (meta, partition) = (&segment.meta, &segment.partition);
     let index =
         FrameIndex::from_message(&message).ok_or_else(|| damaged("its lists contradict one another"))?;
-    let end = location(segment)?.frames_end(framing, meta);
+    if index.filters.is_empty() != (format.version != Version::Three) {
+        return Err(damaged("its filters are not those of its format"));
+    }
+    let end = location(segment)?.frames_end(format.framing, meta);
     let is_its = message.table == partition.table.as_str()
         && message.partition == partition.number
         && message.epoch == meta.epoch;
@@ -272,18 +288,18 @@ pub fn frames_from_json(mut meta: SegmentMeta, json: &Value) -> Result<SegmentMe
     if !(ordered && first && last) {
         return Err("its frames are out of order, or not within its bounds".to_owned());
     }
-    let index = FrameIndex { frames, end_offset: meta.range.end, end: meta.bytes };
+    let index = FrameIndex { frames, filters: Vec::new(), end_offset: meta.range.end, end: meta.bytes };
     (meta.min_ms, meta.max_ms) = index.times();
     meta.index = index.keep();
     Ok(meta)
 }
 
-/// Version 2: the location in the manifest's form.
+/// Since version 2: the location in the manifest's form.
 pub fn location_to_json(meta: &SegmentMeta) -> Result<Value, StorageError> {
     Ok(serde_json::to_value(IndexLocation::kept(meta)?).unwrap_or_default())
 }
 
-/// Version 2: takes the location from a manifest, after checking it.
+/// Since version 2: takes the location from a manifest, after checking it.
 pub fn location_from_json(
     mut meta: SegmentMeta,
     json: &Value,

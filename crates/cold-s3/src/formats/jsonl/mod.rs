@@ -6,10 +6,13 @@
 //! | `jsonl.zst/1`, `jsonl/1` | without `partition` | in the manifest |
 //! | `jsonl.zst/2` | with `partition`, and `key` if there is one | in a skippable frame after the last one |
 //! | `jsonl/2` | likewise | in an object `.index` beside the segment |
+//! | `jsonl.zst/3`, `jsonl/3` | as of version 2 | as of version 2, with filters of keys and types |
 //!
-//! Version 1 was written before formats had names. See `line` for the lines and `index` for the index.
+//! Version 1 was written before formats had names. See `line` for the lines, `index` for the index, and
+//! `filter` for the filters.
 
 mod describe;
+pub mod filter;
 pub mod frame;
 pub mod index;
 pub mod line;
@@ -43,7 +46,7 @@ pub struct Jsonl {
     framing: Framing,
 }
 
-/// How the lines of a frame are stored, and with that where the index of version 2 is.
+/// How the lines of a frame are stored, and with that where the index is since version 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// Each frame is one of zstd; the index is inside the segment, after them.
@@ -52,11 +55,12 @@ pub enum Framing {
     Plain,
 }
 
-/// Decides where the index is, and which fields lines have.
+/// Decides where the index is, what it holds, and which fields lines have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Version {
     One,
     Two,
+    Three,
 }
 
 const fn jsonl(name: &str, version: Version, framing: Framing) -> Jsonl {
@@ -67,7 +71,9 @@ const fn jsonl(name: &str, version: Version, framing: Framing) -> Jsonl {
 }
 
 /// All versions; [`newest`] relies on the order.
-pub static ALL: [Jsonl; 4] = [
+pub static ALL: [Jsonl; 6] = [
+    jsonl("jsonl.zst/3", Version::Three, Framing::Zstd),
+    jsonl("jsonl/3", Version::Three, Framing::Plain),
     jsonl("jsonl.zst/2", Version::Two, Framing::Zstd),
     jsonl("jsonl/2", Version::Two, Framing::Plain),
     jsonl("jsonl.zst/1", Version::One, Framing::Zstd),
@@ -96,7 +102,7 @@ impl Jsonl {
     ) -> Result<FrameIndex, StorageError> {
         match self.version {
             Version::One => index::of_manifest(segment),
-            Version::Two => {
+            Version::Two | Version::Three => {
                 let location = index::location(segment)?;
                 let object = match (self.framing, &stored.beside) {
                     (Framing::Plain, Some(beside)) => beside,
@@ -104,7 +110,7 @@ impl Jsonl {
                 };
                 let found = slice(object, &location.part().range);
                 location.part().check(&segment.key, &found)?;
-                index::decode(segment, &found, self.framing)
+                index::decode(segment, &found, *self)
             }
         }
     }
@@ -136,7 +142,7 @@ impl SegmentFormat for Jsonl {
 
     fn beside(&self) -> Option<&'static str> {
         match (self.version, self.framing) {
-            (Version::Two, Framing::Plain) => Some(".jsonl.index"),
+            (Version::Two | Version::Three, Framing::Plain) => Some(".jsonl.index"),
             _ => None,
         }
     }
@@ -148,14 +154,14 @@ impl SegmentFormat for Jsonl {
     fn index_to_json(&self, meta: &SegmentMeta) -> Result<Value, StorageError> {
         match self.version {
             Version::One => index::frames_to_json(meta),
-            Version::Two => index::location_to_json(meta),
+            Version::Two | Version::Three => index::location_to_json(meta),
         }
     }
 
     fn index_from_json(&self, meta: SegmentMeta, index: &Value) -> Result<SegmentMeta, String> {
         match self.version {
             Version::One => index::frames_from_json(meta, index),
-            Version::Two => index::location_from_json(meta, index, self.framing),
+            Version::Two | Version::Three => index::location_from_json(meta, index, self.framing),
         }
     }
 
@@ -167,7 +173,9 @@ impl SegmentFormat for Jsonl {
     ) -> Result<Page, StorageError> {
         let index = match self.version {
             Version::One => index::of_manifest(segment)?,
-            Version::Two => index::fetch(parts, segment, self.framing, self.beside_key(&segment.key)).await?,
+            Version::Two | Version::Three => {
+                index::fetch(parts, segment, *self, self.beside_key(&segment.key)).await?
+            }
         };
         read::read(parts, segment, index, query, *self).await
     }

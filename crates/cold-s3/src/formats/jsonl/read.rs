@@ -6,6 +6,7 @@ use bytes::Bytes;
 use super::{
     super::{LocatedSegment, SegmentQuery},
     FRAME_BYTES, Jsonl,
+    filter::Sought,
     frame::OpenFrame,
     index::FrameIndex,
 };
@@ -30,15 +31,15 @@ pub(super) async fn read(
     format: Jsonl,
 ) -> Result<Page, StorageError> {
     let order = query.wanted.order;
-    // Frames without a matching timestamp are skipped by the index alone, without a request.
-    let mut places = overlapping(&index, query.range, order)
-        .skip_while(|place| !index.may_match(*place, query))
-        .peekable();
+    let sought = Sought::of(&query.wanted.filter);
+    let may_match = |place: &usize| index.may_match(*place, query, &sought);
+    // Frames that cannot match are skipped by the index alone, without a request.
+    let mut places = overlapping(&index, query.range, order).skip_while(|place| !may_match(place)).peekable();
     let Some(&first) = places.peek() else {
         return Ok(Page::empty(order.end_of(query.range)));
     };
     let page = Page::empty(order.start_of(index.offsets(first).overlap(query.range)));
-    let mut places = worth_fetching(&index, places, query);
+    let mut places = worth_fetching(&index, places, query, may_match);
     // A GET fetches neighbours in the order in which they are stored.
     places.sort_unstable();
     let frames: Vec<_> = places.iter().map(|place| index.part(*place)).collect();
@@ -79,9 +80,10 @@ pub(super) fn overlapping(
 
 impl FrameIndex {
     /// Whether a frame may hold an event that the query wants.
-    fn may_match(&self, place: usize, query: &SegmentQuery) -> bool {
+    pub(super) fn may_match(&self, place: usize, query: &SegmentQuery, sought: &Sought) -> bool {
         let frame = &self.frames[place];
         query.wanted.filter.time.wants_any(frame.min_ms, frame.max_ms)
+            && self.filters.get(place).is_none_or(|filters| sought.may_be_in(filters))
     }
 }
 
@@ -91,6 +93,7 @@ fn worth_fetching(
     index: &FrameIndex,
     mut places: impl Iterator<Item = usize>,
     query: &SegmentQuery,
+    may_match: impl Fn(&usize) -> bool,
 ) -> Vec<usize> {
     let limit = query.wanted.limit;
     let Some(first) = places.next() else { return Vec::new() };
@@ -102,7 +105,7 @@ fn worth_fetching(
         let has_enough = offsets >= limit.records as u64
             || bytes >= limit.bytes
             || (query.wanted.filter.looks_into_events() && offsets >= query.wanted.most_examined);
-        if has_enough || !index.may_match(place, query) {
+        if has_enough || !may_match(&place) {
             break;
         }
         offsets += index.offsets(place).len();

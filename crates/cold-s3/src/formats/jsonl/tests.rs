@@ -155,7 +155,7 @@ fn frames_are_independent_and_the_whole_is_json_lines() {
             serde_json::Deserializer::from_slice(&whole).into_iter().map(Result::unwrap).collect();
         assert_eq!(lines.len(), 1000);
         assert_eq!(lines[7]["offset"], 7);
-        assert_eq!(lines[7].get("partition"), (format.version == Version::Two).then_some(&3.into()));
+        assert_eq!(lines[7].get("partition"), (format.version != Version::One).then_some(&3.into()));
         assert_eq!(decode(&segment).unwrap(), records);
     }
 }
@@ -171,7 +171,9 @@ fn an_index_goes_through_a_manifest_and_one_that_does_not_fit_is_refused() {
         assert_eq!(format.index_from_json(bare.clone(), &json).unwrap(), segment.meta, "{}", format.id);
         let larger = SegmentMeta { bytes: segment.meta.bytes + 1, range: OffsetRange::new(41, 42), ..bare };
         let is_elsewhere = format.index_from_json(larger, &json);
-        assert!(is_elsewhere.is_err() || format == ALL[1], "{}: {is_elsewhere:?}", format.id);
+        // An index beside its segment says nothing of the segment's length.
+        let is_beside = format.beside().is_some();
+        assert!(is_elsewhere.is_err() || is_beside, "{}: {is_elsewhere:?}", format.id);
     }
 }
 
@@ -181,7 +183,7 @@ fn every_format_writes_the_bytes_that_it_always_wrote() {
     let records: Vec<_> =
         (40..).zip(["plain", "\u{e9} \"quoted\"\n", ""]).map(|(offset, text)| record(offset, text)).collect();
     // Version 1 is older than keys.
-    let with_keys = ALL.into_iter().filter(|format| format.version == Version::Two);
+    let with_keys = ALL.into_iter().filter(|format| format.version != Version::One);
     let pinned = ALL.into_iter().map(|format| (format, "", records.clone()));
     let pinned = pinned.chain(with_keys.map(|format| (format, "-keys", keyed(&records))));
     let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden"));

@@ -4,6 +4,7 @@ use zstd::{bulk::Compressor, zstd_safe::CParameter};
 
 use super::{
     FRAME_BYTES, Framing, Jsonl, Version,
+    filter::{FrameFilters, FrameValues},
     index::{Frame, FrameIndex, IndexLocation},
     line, sha256,
 };
@@ -32,6 +33,9 @@ pub(super) struct Encoder {
     lines: Vec<u8>,
     frame: Option<Frame>,
     frames: Vec<Frame>,
+    /// What the filters of the frame will be made of; unused before version 3.
+    values: FrameValues,
+    filters: Vec<FrameFilters>,
     body: Vec<u8>,
     failure: Option<std::io::Error>,
 }
@@ -59,6 +63,8 @@ impl Encoder {
             lines: Vec::with_capacity(FRAME_BYTES + (16 << 10)),
             frame: None,
             frames: Vec::new(),
+            values: FrameValues::default(),
+            filters: Vec::new(),
             body: Vec::new(),
             failure,
         }
@@ -75,6 +81,9 @@ impl Encoder {
         }
         frame.crc32c = crc32c::crc32c(&self.body[start..]);
         self.frames.push(frame);
+        if self.format.version == Version::Three {
+            self.filters.push(self.values.end());
+        }
         self.lines.clear();
     }
 }
@@ -110,6 +119,9 @@ impl SegmentBuilder for Encoder {
         self.appended_ms = self.appended_ms.max(record.event.appended_ms);
         self.keys += u64::from(record.event.has_idempotency_key());
         self.erased += u64::from(record.event.is_erased());
+        if self.format.version == Version::Three {
+            self.values.add(&record.event);
+        }
         let before = self.lines.len();
         line::write(&mut self.lines, self.format.lines(), record);
         self.raw_bytes += (self.lines.len() - before) as u64;
@@ -124,17 +136,18 @@ impl SegmentBuilder for Encoder {
 
     fn finish(mut self: Box<Self>) -> Result<Segment, StorageError> {
         self.end_frame();
-        let Self { format, id, next, appended_ms, keys, erased, frames, mut body, failure, .. } = *self;
+        let Self { format, id, next, appended_ms, keys, erased, frames, filters, mut body, failure, .. } =
+            *self;
         let range = OffsetRange::new(id.start, next);
         if let Some(error) = failure {
             return Err(StorageError::corrupt(format!("the new segment {} {range}", id.partition), error));
         }
         assert!(!range.is_empty(), "{}: a segment holds at least one event", id.partition);
-        let index = FrameIndex { frames, end_offset: next, end: body.len() as u64 };
+        let index = FrameIndex { frames, filters, end_offset: next, end: body.len() as u64 };
         let ((min_ms, max_ms), mut beside) = (index.times(), None);
         let kept = match format.version {
             Version::One => index.keep(),
-            Version::Two => {
+            Version::Two | Version::Three => {
                 let encoded = index.encode(&id);
                 let position = match format.framing {
                     Framing::Zstd => body.len() as u64,

@@ -1,0 +1,29 @@
+//! What a bucket holds of a cluster beside its shards: `cluster.json`, where the objects of each shard are,
+//! and how the store of one Zombi becomes a cluster's and back. That is done while no pod runs, and no object
+//! is copied or renamed.
+//!
+//! | command | puts, in this order |
+//! |---|---|
+//! | adopt | a checkpoint into each shard's chain; `cluster.json`; the link `moved` into the old chain |
+//! | leave | the link `moved` into each shard's chain; a checkpoint into the old chain; `cluster.json` goes |
+//! | resize | `cluster.json` anew |
+//!
+//! Pods refuse to start until the old chain has moved, and the one Zombi refuses to start from then on, so
+//! that no two of them ever write. Whatever was cut off is done by the same command again: checkpoints are
+//! put once more, in a later epoch, and the last one counts.
+
+mod adopt;
+mod leave;
+mod link;
+mod place;
+mod record;
+mod split;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    adopt::{Adopted, adopt},
+    leave::{Left, leave, resize},
+    place::ShardPlace,
+    record::{ClusterRecord, ClusterShape, join, recorded, settled},
+};

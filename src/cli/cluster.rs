@@ -1,0 +1,126 @@
+//! `zombi cluster`: the store of one Zombi becomes a cluster's and back, and a cluster gets other pods. All
+//! pods must be stopped; only the bucket is asked.
+
+use std::{io::Write, process::ExitCode};
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{flags::SettingFlags, look::look};
+use crate::{
+    inspect::{self, InspectError},
+    settings::Settings,
+};
+use cold_s3::cluster::{self, ClusterRecord};
+use contracts::clock::{Clock, SystemClock};
+
+/// What `zombi help cluster` ends with.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  zombi cluster adopt --set cluster.pods=3    # from one Zombi, which was stopped cleanly
+  zombi cluster resize --pods 4               # then cluster.pods=4 for all pods
+  zombi cluster leave                         # back to one Zombi
+
+No object is copied or renamed. Killed, each is run again with the same words.";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ClusterCommand {
+    /// Deal the tables of one Zombi's store out to the shards of a cluster
+    Adopt(OfflineArgs),
+    /// Put the shards of a cluster together as one Zombi's store
+    Leave(OfflineArgs),
+    /// Give the cluster another number of pods
+    Resize {
+        /// How many there are from then on
+        #[arg(long, value_name = "M")]
+        pods: u32,
+        #[command(flatten)]
+        args: OfflineArgs,
+    },
+}
+
+// Without a comment that clap would take for a description of the command.
+#[derive(Debug, Args)]
+pub(super) struct OfflineArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    settings: SettingFlags,
+}
+
+/// Runs one of them.
+pub(super) fn run(command: ClusterCommand, before: SettingFlags) -> ExitCode {
+    match command {
+        ClusterCommand::Adopt(args) => adopt(args, before),
+        ClusterCommand::Leave(args) => leave(args, before),
+        ClusterCommand::Resize { pods, args } => resize(pods, args, before),
+    }
+}
+
+fn adopt(args: OfflineArgs, before: SettingFlags) -> ExitCode {
+    let OfflineArgs { json, settings } = args;
+    look(settings.over(before), async |settings: &Settings, out: &mut dyn Write| {
+        if !settings.cluster.is_on() {
+            return Err(InspectError::Usage(
+                "cluster.pods is 0: say how many pods the cluster is to have, --set cluster.pods=3"
+                    .to_owned(),
+            ));
+        }
+        let objects = inspect::objects(settings).await?;
+        let now_ms = SystemClock.now_ms();
+        let adopted = Box::pin(cluster::adopt(&objects, settings.cluster.shape(), now_ms)).await?;
+        let ClusterRecord { cluster, shards, .. } = &adopted.record;
+        let how = if adopted.was_done { "had been dealt out" } else { "were dealt out" };
+        let text = format!(
+            "{} tables {how} to {shards} shards of cluster {cluster}: start its pods with empty volumes",
+            adopted.tables
+        );
+        print(out, json, &text, &shown(&adopted.record, json!({"tables": adopted.tables})))
+    })
+}
+
+fn leave(args: OfflineArgs, before: SettingFlags) -> ExitCode {
+    let OfflineArgs { json, settings } = args;
+    look(settings.over(before), async |settings: &Settings, out: &mut dyn Write| {
+        let objects = inspect::objects(settings).await?;
+        let left = Box::pin(cluster::leave(&objects, SystemClock.now_ms())).await?;
+        let text = format!(
+            "{} partitions of cluster {} are one store again: start one Zombi with an empty volume",
+            left.partitions, left.record.cluster
+        );
+        print(out, json, &text, &shown(&left.record, json!({"partitions": left.partitions})))
+    })
+}
+
+fn resize(pods: u32, args: OfflineArgs, before: SettingFlags) -> ExitCode {
+    let OfflineArgs { json, settings } = args;
+    look(settings.over(before), async |settings: &Settings, out: &mut dyn Write| {
+        let objects = inspect::objects(settings).await?;
+        let record = Box::pin(cluster::resize(&objects, pods)).await?;
+        let text = format!(
+            "cluster {} has {pods} pods: set cluster.pods to {pods} for all of them, and start them",
+            record.cluster
+        );
+        print(out, json, &text, &shown(&record, json!({})))
+    })
+}
+
+fn shown(record: &ClusterRecord, more: Value) -> Value {
+    let mut shown = json!({
+        "cluster": record.cluster, "pods": record.pods, "shards": record.shards, "copies": record.copies,
+    });
+    if let (Value::Object(shown), Value::Object(more)) = (&mut shown, more) {
+        shown.extend(more);
+    }
+    shown
+}
+
+fn print(out: &mut dyn Write, is_json: bool, text: &str, json: &Value) -> Result<(), InspectError> {
+    if is_json {
+        writeln!(out, "{json}")?;
+    } else {
+        writeln!(out, "{text}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! Requests from pod to pod: HTTP/1.1 over connections that are kept, with TLS where the main port has it.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    http::{Request, Response, Uri, Version, uri},
+};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+
+use super::settings::ClusterSettings;
+use crate::net::tls::settings::{ClientAuth, TlsSettings};
+
+/// How long a pod may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection without a request is kept: less than the other pod keeps it.
+const IDLE: Duration = Duration::from_secs(20);
+/// Connections without a request that are kept for each pod.
+const IDLE_CONNECTIONS: usize = 128;
+/// How often the system asks whether the other end of a connection is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Sends requests to other pods.
+pub(crate) struct PodClient {
+    client: Client<HttpsConnector<HttpConnector>, Body>,
+    scheme: uri::Scheme,
+}
+
+/// Why a pod did not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub(crate) struct SendError {
+    why: String,
+    /// Whether there was no connection, so that it cannot have had the request.
+    pub(crate) is_unsent: bool,
+}
+
+impl PodClient {
+    /// Of the settings. Reads the certificates that they name.
+    ///
+    /// # Errors
+    /// Why a file cannot be used.
+    pub(crate) fn new(cluster: &ClusterSettings, tls: &TlsSettings) -> Result<Self, String> {
+        let is_secure = tls.cert_file.is_some();
+        let roots = if is_secure { roots(cluster.ca_file.as_deref())? } else { RootCertStore::empty() };
+        // The provider is named, so that it does not matter which the process has installed.
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots);
+        let config = match own_certificate(tls)? {
+            None => config.with_no_client_auth(),
+            Some((chain, key)) => config
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| format!("tls.cert_file cannot be shown to other pods: {error}"))?,
+        };
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        http.set_keepalive(Some(KEEP_ALIVE));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(config)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .build(connector);
+        Ok(Self { client, scheme: if is_secure { uri::Scheme::HTTPS } else { uri::Scheme::HTTP } })
+    }
+
+    /// Sends a request, whose URI is a path and a query, to the pod at an address; returns the answer's head,
+    /// and its body as it comes. Dropping either closes the connection, and the other pod notices.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub(crate) async fn send(
+        &self,
+        address: &str,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>, SendError> {
+        let path = request.uri().path_and_query().cloned();
+        let uri = Uri::builder().scheme(self.scheme.clone()).authority(address);
+        let uri = uri.path_and_query(path.map_or_else(|| "/".to_owned(), |path| path.to_string())).build();
+        *request.uri_mut() = uri.map_err(|error| SendError { why: error.to_string(), is_unsent: true })?;
+        *request.version_mut() = Version::HTTP_11;
+        self.client.request(request).await.map_err(|error| {
+            let mut why = error.to_string();
+            let mut cause = std::error::Error::source(&error);
+            while let Some(error) = cause {
+                why = format!("{why}: {error}");
+                cause = error.source();
+            }
+            SendError { why, is_unsent: error.is_connect() }
+        })
+    }
+}
+
+/// The certificates that those of other pods must come from.
+fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let Some(path) = ca_file else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            return Err("the system has no certificates to trust: set cluster.ca_file".to_owned());
+        }
+        return Ok(roots);
+    };
+    let named = |why: String| format!("cluster.ca_file {}: {why}", path.display());
+    for certificate in certificates(path).map_err(named)? {
+        roots.add(certificate).map_err(|error| named(error.to_string()))?;
+    }
+    if roots.is_empty() { Err(named("it holds no certificate".to_owned())) } else { Ok(roots) }
+}
+
+/// The certificate that this pod shows to the others, where they ask for one.
+fn own_certificate(
+    tls: &TlsSettings,
+) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, String> {
+    let (ClientAuth::Required, Some(chain), Some(key)) = (tls.client_auth, &tls.cert_file, &tls.key_file)
+    else {
+        return Ok(None);
+    };
+    let named = |path: &Path, why: String| format!("{}: {why}", path.display());
+    let chain_of = certificates(chain).map_err(|why| named(chain, why))?;
+    let pem = std::fs::read(key).map_err(|error| named(key, error.to_string()))?;
+    let key_of = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| named(key, error.to_string()))?;
+    Ok(Some((chain_of, key_of)))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = std::fs::read(path).map_err(|error| error.to_string())?;
+    CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| error.to_string())
+}

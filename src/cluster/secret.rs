@@ -1,0 +1,120 @@
+//! The secret by which pods believe each other: a file with a line, or with two while it is changed.
+
+use std::path::Path;
+
+use arc_swap::ArcSwap;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+/// The least that a line has, in bytes: as many as the hash.
+const LEAST_BYTES: usize = 32;
+/// The most that the file has, in bytes.
+const MOST_BYTES: usize = 64 << 10;
+
+/// The lines of the file, the newest first.
+type SecretLines = Vec<Vec<u8>>;
+
+/// What the file held when it was last read.
+pub struct SecretFile(ArcSwap<SecretLines>);
+
+impl SecretFile {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn load(path: &Path) -> Result<Self, String> {
+        let named = |why: String| format!("cluster.secret_file {}: {why}", path.display());
+        let contents = std::fs::read(path).map_err(|error| named(error.to_string()))?;
+        Self::parse(&contents).map_err(named)
+    }
+
+    /// Of the contents of a file.
+    ///
+    /// # Errors
+    /// Why they cannot be used; they are not told.
+    pub fn parse(contents: &[u8]) -> Result<Self, String> {
+        Ok(Self(ArcSwap::from_pointee(lines(contents)?)))
+    }
+
+    /// Takes the contents of a changed file over.
+    ///
+    /// # Errors
+    /// Why they cannot be used; what was there stays in force.
+    pub(crate) fn adopt(&self, contents: &[u8]) -> Result<(), String> {
+        self.0.store(lines(contents)?.into());
+        Ok(())
+    }
+
+    /// Signs a text with the newest line.
+    pub(crate) fn sign(&self, text: &[u8]) -> Vec<u8> {
+        let lines = self.0.load();
+        let key = lines.first().map_or(&[][..], Vec::as_slice);
+        mac(key, text).map(|mac| mac.finalize().into_bytes().to_vec()).unwrap_or_default()
+    }
+
+    /// Whether one of the lines has signed a text.
+    pub(crate) fn has_signed(&self, text: &[u8], signature: &[u8]) -> bool {
+        let is_by = |key: &Vec<u8>| mac(key, text).is_some_and(|mac| mac.verify_slice(signature).is_ok());
+        self.0.load().iter().any(is_by)
+    }
+}
+
+impl std::fmt::Debug for SecretFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretFile")
+    }
+}
+
+fn lines(contents: &[u8]) -> Result<SecretLines, String> {
+    if contents.len() > MOST_BYTES {
+        return Err(format!("it has more than {MOST_BYTES} bytes"));
+    }
+    let lines = contents.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let lines: SecretLines = lines.filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect();
+    if !(1..=2).contains(&lines.len()) || lines.iter().any(|line| line.len() < LEAST_BYTES) {
+        return Err(format!("it must hold one line of {LEAST_BYTES} bytes or more, or two while it changes"));
+    }
+    Ok(lines)
+}
+
+fn mac(key: &[u8], text: &[u8]) -> Option<Hmac<Sha256>> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
+    mac.update(text);
+    Some(mac)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = "an old secret of thirty-two bytes or more";
+    const NEW: &str = "a new secret of thirty-two bytes or more.";
+
+    #[test]
+    fn two_lines_are_believed_while_the_secret_changes() {
+        let old = SecretFile::parse(OLD.as_bytes()).unwrap();
+        let both = SecretFile::parse(format!("{NEW}\n{OLD}\n").as_bytes()).unwrap();
+        let new = SecretFile::parse(format!("{NEW}\n\n").as_bytes()).unwrap();
+        let by = |secret: &SecretFile| secret.sign(b"text");
+        assert!(both.has_signed(b"text", &by(&old)) && new.has_signed(b"text", &by(&both)));
+        assert!(!old.has_signed(b"text", &by(&new)) && !old.has_signed(b"other", &by(&old)));
+        old.adopt(NEW.as_bytes()).unwrap();
+        assert!(old.has_signed(b"text", &by(&new)));
+        assert!(old.adopt(b"short").is_err());
+        assert!(old.has_signed(b"text", &by(&new)), "what was there stays in force");
+    }
+
+    #[test]
+    fn what_is_no_secret_is_refused_and_not_told() {
+        for contents in ["", "\n", "short", &format!("{OLD}\nshort"), &format!("{OLD}\n{OLD}\n{OLD}")] {
+            let error = SecretFile::parse(contents.as_bytes()).unwrap_err();
+            assert!(error.contains("32 bytes") && !error.contains("short"), "{error}");
+        }
+    }
+
+    #[test]
+    fn signatures_are_those_of_rfc_4231() {
+        let mac = mac(&[0x0b; 20], b"Hi There").unwrap().finalize().into_bytes();
+        assert_eq!(mac[..4], [0xb0, 0x34, 0x4c, 0x61]);
+    }
+}

@@ -1,0 +1,334 @@
+//! Passes a request on to the pod that owns what it is about: head and body as they came, the answer as it
+//! comes. A client that leaves ends the request there too.
+
+use std::{pin::pin, time::Duration};
+
+use axum::{
+    body::{Body, HttpBody},
+    extract::Request,
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
+    response::Response,
+};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    ShardedRoute, Shards,
+    hop::{HOP, NOT_PASSED_ON, PRINCIPAL},
+    query,
+    relayed::{PacedBody, RelayedFor, RelayedFrom, relayed},
+};
+use crate::{
+    auth::{
+        principal::Principal,
+        quotas::{QuotaHold, Usage},
+    },
+    cluster::{
+        client::SendError,
+        pod_name, pod_number,
+        ticket::{LIFE_SECS, Ticket},
+    },
+    http::{
+        accept::{self, Shape},
+        code::Code,
+        connection::CountGuard,
+        context::{OWNER, REQUEST_ID},
+        error::Problem,
+        scope::RequestScope,
+        shared_body::SharedBody,
+        times,
+    },
+};
+use contracts::{
+    clock::{Clock, SystemClock},
+    metrics,
+};
+
+/// How long the wait for an answer goes on, beyond what a body and a read may take, while nothing moves.
+const MORE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the rest of a refusal may take, and how many bytes it has.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(10);
+const REFUSAL_BYTES: usize = 1 << 20;
+
+/// What a pod has answered.
+struct Answered {
+    pod: u32,
+    answer: Response<Incoming>,
+    /// Ends the body that is being sent to it.
+    given_up: CancellationToken,
+}
+
+/// The head of a request that is passed on, and who asks.
+pub(super) struct PassedHead {
+    pub(super) method: Method,
+    /// The path of the API and the query.
+    pub(super) path: String,
+    pub(super) headers: HeaderMap,
+    pub(super) scope: RequestScope,
+}
+
+impl PassedHead {
+    /// Of a request, whose path has `depth` parts.
+    pub(super) fn of(parts: &Parts, depth: usize) -> Self {
+        let mut headers = parts.headers.clone();
+        NOT_PASSED_ON.iter().for_each(|name| drop(headers.remove(name)));
+        if let Some(authority) = parts.uri.authority()
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            headers.entry(header::HOST).or_insert(host); // HTTP/2 has it in the URI
+        }
+        let scope = parts.extensions.get::<RequestScope>().cloned().unwrap_or_default();
+        if let Some(id) = &scope.request_id {
+            headers.insert(REQUEST_ID, id.clone());
+        }
+        Self { method: parts.method.clone(), path: path_of(&parts.uri, depth), headers, scope }
+    }
+}
+
+/// The last `depth` parts of a path, with the query.
+fn path_of(uri: &Uri, depth: usize) -> String {
+    let path = uri.path();
+    let from = path.rmatch_indices('/').nth(depth.saturating_sub(1)).map_or(0, |(at, _)| at);
+    let path = path.get(from..).unwrap_or(path);
+    uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))
+}
+
+impl Shards {
+    /// Sends a request to a pod; waits for the head of its answer for as long as that takes.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub(super) async fn send(
+        &self,
+        head: &PassedHead,
+        body: Body,
+        pod: u32,
+    ) -> Result<Response<Incoming>, SendError> {
+        let mut request = Request::new(body);
+        *request.method_mut() = head.method.clone();
+        *request.uri_mut() = head.path.parse().unwrap_or_default();
+        let headers = request.headers_mut();
+        headers.clone_from(&head.headers);
+        headers.insert(HOP, HeaderValue::from_static("1"));
+        if let Some(secret) = &self.cluster.secret {
+            let ticket = Ticket {
+                principal: head.scope.caller.principal().unwrap_or(&Principal::Anonymous).to_string(),
+                peer: head.scope.connection.address,
+                method: head.method.to_string(),
+                path: head.path.clone(),
+                to: pod_name(pod),
+                exp: SystemClock.now_ms() / 1000 + LIFE_SECS,
+            };
+            if let Ok(ticket) = HeaderValue::from_str(&ticket.signed(secret)) {
+                headers.insert(PRINCIPAL, ticket);
+            }
+        }
+        let began = Instant::now();
+        let answer = self.client.send(self.cluster.address(pod).unwrap_or_default(), request).await;
+        let result = match &answer {
+            Ok(answer) if is_moved(answer) => "moved",
+            Ok(_) => "answered",
+            Err(error) if error.is_unsent => "unsent",
+            Err(_) => "failed",
+        };
+        metrics::forwarded(result, began.elapsed());
+        answer
+    }
+
+    /// Sends a request to a pod, and gives up if nothing of it or of its answer moves for too long, or if
+    /// this process stops while a read waits.
+    async fn send_patiently(
+        &self,
+        head: &PassedHead,
+        body: Option<&SharedBody>,
+        pod: u32,
+    ) -> Result<Answered, Problem> {
+        let limits = &self.parts.limits;
+        let patience = limits.body_secs.duration() + limits.wait_secs.duration() + MORE_PATIENCE;
+        let usage = head.scope.caller.usage().cloned();
+        let given_up = CancellationToken::new();
+        let sent = body.map_or_else(Body::empty, |body| {
+            Body::new(PacedBody::new(body.clone(), usage, given_up.clone()))
+        });
+        let mut answer = pin!(self.send(head, sent, pod));
+        let received = || body.map_or(0, SharedBody::received);
+        let mut before = received();
+        loop {
+            tokio::select! {
+                answer = &mut answer => {
+                    let answer = answer.map_err(|error| failed(pod, &error))?;
+                    return Ok(Answered { pod, answer, given_up });
+                }
+                () = self.parts.stopping.cancelled(), if is_read(&head.method) => {
+                    let detail = "the server is stopping; another pod has the answer";
+                    return Err(Problem::new(Code::Closing, detail).retry_after(Duration::from_secs(1)));
+                }
+                () = sleep(patience) => {
+                    let now = received();
+                    if now == before {
+                        return Err(silent(pod));
+                    }
+                    before = now;
+                }
+            }
+        }
+    }
+}
+
+impl ShardedRoute {
+    /// Passes a request on to a pod. If that names another as the owner, and nothing of the body was sent,
+    /// that one is asked, once.
+    pub(super) async fn pass_on(&self, request: Request, pod: u32) -> Result<Response, Problem> {
+        let (parts, _) = request.into_parts();
+        let head = PassedHead::of(&parts, self.depth);
+        let scope = &head.scope;
+        let _held = take_of_quotas(&parts, scope)?;
+        // A long poll keeps a connection and a place to wake it up, as a stream does.
+        let poller = scope.caller.usage().filter(|_| is_long_poll(&parts));
+        let _polls = poller.map(Usage::hold_stream).transpose()?;
+        // Reads wait for events or for S3 there, as they would here.
+        let waits = is_read(&head.method).then(|| scope.connection.wait());
+        let body = scope.body.as_ref();
+        let answered = Box::pin(self.shards.send_patiently(&head, body, pod)).await?;
+        let Some(owner) = owner_if_moved(&answered.answer) else {
+            return Box::pin(self.relay(&head, answered, waits)).await;
+        };
+        let is_untouched = body.is_none_or(|body| body.received() == 0);
+        answered.given_up.cancel();
+        let others = owner != pod && owner != self.shards.cluster.own && is_untouched;
+        if !others || self.shards.cluster.address(owner).is_none() {
+            return Err(disagree(pod));
+        }
+        let answered = Box::pin(self.shards.send_patiently(&head, body, owner)).await?;
+        if owner_if_moved(&answered.answer).is_some() {
+            answered.given_up.cancel();
+            return Err(disagree(owner));
+        }
+        Box::pin(self.relay(&head, answered, waits)).await
+    }
+
+    /// Another pod's answer as this one's. A refusal is read whole at once: what the client still has to send
+    /// is read by nobody there.
+    async fn relay(
+        &self,
+        head: &PassedHead,
+        answered: Answered,
+        waits: Option<CountGuard>,
+    ) -> Result<Response, Problem> {
+        let Answered { pod, answer, given_up } = answered;
+        let status = answer.status();
+        let (parts, body) = answer.into_parts();
+        let body = if status.is_client_error() || status.is_server_error() {
+            let read = timeout(REFUSAL_TIMEOUT, Limited::new(body, REFUSAL_BYTES).collect()).await;
+            given_up.cancel();
+            let whole = read.map_err(|_| silent(pod))?.map_err(|_| silent(pod))?;
+            RelayedFrom::Whole(whole.to_bytes())
+        } else {
+            RelayedFrom::Pod(body)
+        };
+        let stopping = &self.shards.parts.stopping;
+        let asked = RelayedFor { caller: &head.scope.caller, is_read: is_read(&head.method), waits };
+        relayed(asked, Response::from_parts(parts, body), stopping)
+    }
+}
+
+fn is_read(method: &Method) -> bool {
+    method == Method::GET || method == Method::HEAD
+}
+
+/// Whether a read waits for its first event and then answers with a page. Streams are counted with their
+/// answers.
+fn is_long_poll(parts: &Parts) -> bool {
+    let pairs = query(&parts.uri);
+    let said = |name: &str| pairs.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str());
+    let wait = said("wait").and_then(|wait| times::length("wait", wait).ok());
+    let is_page = match said("format") {
+        Some(format) => format != "ndjson",
+        None => !matches!(accept::shape(&parts.headers), Ok(Shape::Ndjson | Shape::Events)),
+    };
+    is_read(&parts.method) && is_page && wait.is_some_and(|wait| !wait.is_zero())
+}
+
+fn is_moved(answer: &Response<Incoming>) -> bool {
+    answer.status() == StatusCode::MISDIRECTED_REQUEST && answer.headers().contains_key(OWNER)
+}
+
+/// The owner that a pod names instead of itself.
+fn owner_if_moved(answer: &Response<Incoming>) -> Option<u32> {
+    let name = answer.headers().get(OWNER).filter(|_| is_moved(answer))?.to_str().ok()?;
+    Some(pod_number(name).unwrap_or(u32::MAX))
+}
+
+/// What a request that is passed on takes of its caller's quotas, beside those that any request takes, for as
+/// long as what this returns is kept. The owner counts none of it.
+fn take_of_quotas(parts: &Parts, scope: &RequestScope) -> Result<Option<QuotaHold>, Problem> {
+    let Some(usage) = scope.caller.usage() else { return Ok(None) };
+    let waits_for_cold = parts.uri.query().is_some_and(|query| query.contains("wait_for=cold"));
+    if parts.uri.path().ends_with("/flush") || waits_for_cold {
+        usage.flush(Instant::now())?;
+    }
+    let Some(body) = &scope.body else { return Ok(None) };
+    let declared = body.size_hint().exact().unwrap_or(0);
+    Ok(Some(usage.begin_body(declared)?))
+}
+
+/// A pod did not answer.
+pub(super) fn failed(pod: u32, error: &SendError) -> Problem {
+    let problem = of_pod(pod, &format!("did not answer: {error}"));
+    if error.is_unsent { problem.not_written() } else { problem.unknown_outcome() }
+}
+
+/// A pod has a connection and says nothing.
+pub(super) fn silent(pod: u32) -> Problem {
+    of_pod(pod, "does not answer in time").unknown_outcome()
+}
+
+/// Two pods name different owners.
+pub(super) fn disagree(pod: u32) -> Problem {
+    of_pod(pod, "does not own what this pod takes it for: their settings differ, or shards are being moved")
+        .not_written()
+}
+
+fn of_pod(pod: u32, why: &str) -> Problem {
+    let name = pod_name(pod);
+    Problem::new(Code::ForwardFailed, format!("{name} is needed for this, and {why}"))
+        .with("pod", name)
+        .retry_after(Duration::from_secs(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_is_that_of_the_api_wherever_the_route_stands() {
+        for (uri, depth, path) in [
+            ("/tables/t", 2, "/tables/t"),
+            ("/tables/t?a=b", 2, "/tables/t?a=b"),
+            ("http://zombi:1/tables/a%2Fb/segments", 3, "/tables/a%2Fb/segments"),
+            ("/console/api/tables/t?x", 2, "/tables/t?x"),
+            ("/consumers/g/offset?table=t", 3, "/consumers/g/offset?table=t"),
+        ] {
+            assert_eq!(path_of(&uri.parse().unwrap(), depth), path, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_page_that_is_waited_for_is_a_long_poll_and_a_stream_is_none() {
+        for (uri, wanted, polls) in [
+            ("/tables/t?wait=30s", "*/*", true),
+            ("/tables/t?wait=500ms&format=json", "text/event-stream", true),
+            ("/tables/t?wait=0", "*/*", false),
+            ("/tables/t", "*/*", false),
+            ("/tables/t?wait=30", "application/x-ndjson", false),
+            ("/tables/t?wait=30&format=ndjson", "*/*", false),
+            ("/tables/t?wait=30", "text/event-stream", false),
+        ] {
+            let request = Request::get(uri).header(header::ACCEPT, wanted).body(Body::empty()).unwrap();
+            assert_eq!(is_long_poll(&request.into_parts().0), polls, "{uri} {wanted}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Asks all shards, here and in the other pods, and puts their answers together. Lists and flushes are never
+//! short: if a pod is missing they fail.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::Request,
+    http::{Method, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use futures_util::{
+    FutureExt,
+    future::{join, join_all},
+};
+use http_body_util::{BodyExt, Limited};
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    ShardedRoute,
+    forward::{PassedHead, failed, silent},
+    merge::merge,
+    query,
+    reach::Gathered,
+};
+use crate::{
+    cluster::pod_name,
+    http::{answers, code::Code, context::OwnBody, error::Problem, scope::RequestScope},
+};
+
+/// How long another pod may take for a list. A flush may take as long as here.
+const LIST_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes of one shard's or pod's answer.
+const ANSWER_BYTES: usize = 64 << 20;
+/// Tables of a page that names no limit.
+const DEFAULT_TABLES: usize = 1000;
+
+/// What one shard, or another pod, has said.
+enum Said {
+    /// Its answer, and how many bytes it had.
+    Answer(Value, usize),
+    /// It knows nothing of what was asked for.
+    Nothing(Response),
+    /// It has failed.
+    Failed(Response),
+}
+
+impl ShardedRoute {
+    /// Asks all shards.
+    pub(super) async fn gather(&self, what: Gathered, request: Request) -> Result<Response, Problem> {
+        let limit = tables_of_page(&request);
+        let (mut parts, _) = request.into_parts();
+        if parts.method == Method::HEAD {
+            parts.method = Method::GET; // the body is put together, and left out at the end
+        }
+        // A body says nothing here, and none goes on: its length alone would take bytes of the next request.
+        for name in [header::ACCEPT_ENCODING, header::CONTENT_LENGTH, header::CONTENT_ENCODING] {
+            parts.headers.remove(name);
+        }
+        let scope = parts.extensions.get::<RequestScope>().cloned().unwrap_or_default();
+        if what == Gathered::Flush {
+            scope.caller.usage().map_or(Ok(()), |usage| usage.flush(Instant::now()))?;
+        }
+        let _waits = scope.connection.wait();
+        let elsewhere =
+            async { if scope.is_passed_on { Vec::new() } else { self.ask_others(what, &parts).await } };
+        let (mut said, others) = Box::pin(join(self.ask_own(what, &parts, &scope), elsewhere)).await;
+        let missing = if what == Gathered::Stats { missing(&others) } else { Vec::new() };
+        said.extend(others.into_iter().map(|(_, said)| said));
+        let (mut share, mut bytes) = (self.shards.parts.responses.sending(&scope.connection), 0);
+        let (mut values, mut nothing) = (Vec::new(), None);
+        for one in said {
+            match one {
+                Said::Answer(value, length) => {
+                    bytes += length;
+                    share.grow_to(bytes).await?;
+                    values.push(value);
+                }
+                Said::Nothing(response) => nothing = nothing.or(Some(response)),
+                Said::Failed(_) if !missing.is_empty() => {}
+                Said::Failed(response) => return Ok(response),
+            }
+        }
+        if values.is_empty() {
+            return Ok(nothing.unwrap_or_else(|| StatusCode::NO_CONTENT.into_response()));
+        }
+        if what == Gathered::GroupDeleted {
+            return Ok(StatusCode::NO_CONTENT.into_response());
+        }
+        let mut whole = merge(what, values, limit);
+        if !missing.is_empty() {
+            whole["missing"] = missing.into();
+        }
+        let body = answers::json(&whole)?;
+        share.grow_to(body.len()).await?;
+        share.shrink_to(body.len());
+        Ok(answers::answer(share.body(body)))
+    }
+
+    /// Asks this pod's shards: at once if each takes long, else one after the other, as their answers take
+    /// memory.
+    async fn ask_own(&self, what: Gathered, parts: &Parts, scope: &RequestScope) -> Vec<Said> {
+        let asked = self.here.iter().enumerate().map(|(place, endpoint)| {
+            let scope = RequestScope { caller: scope.caller.of_part(), body: None, ..scope.clone() };
+            let mut request = Request::from_parts(parts.clone(), Body::empty());
+            request.extensions_mut().insert(scope);
+            let answering = endpoint(request);
+            async move { heard(what, place, answering.await).await }.boxed()
+        });
+        if what == Gathered::Flush {
+            return join_all(asked).await;
+        }
+        let mut said = Vec::new();
+        for one in asked {
+            said.push(one.await);
+        }
+        said
+    }
+
+    /// Asks the other pods, each for all its shards.
+    async fn ask_others(&self, what: Gathered, parts: &Parts) -> Vec<(u32, Said)> {
+        let head = Arc::new(PassedHead::of(parts, self.depth));
+        let limits = &self.shards.parts.limits;
+        let patience = match what {
+            Gathered::Flush => limits.body_secs.duration(),
+            _ => LIST_TIMEOUT,
+        };
+        let asked = self.shards.cluster.others().into_iter().map(|pod| {
+            let head = Arc::clone(&head);
+            let asking = async move {
+                match self.shards.send(&head, Body::empty(), pod).await {
+                    Ok(answer) => {
+                        let (parts, body) = answer.into_parts();
+                        let mut response = Response::from_parts(parts, Body::new(body));
+                        response.extensions_mut().insert(OwnBody);
+                        heard(what, 0, response).await
+                    }
+                    Err(error) => Said::Failed(failed(pod, &error).into_response()),
+                }
+            };
+            let asking = async move {
+                let said = timeout(patience, asking).await;
+                (pod, said.unwrap_or_else(|_| Said::Failed(silent(pod).into_response())))
+            };
+            asking.boxed()
+        });
+        join_all(asked).await
+    }
+}
+
+/// Reads an answer. `place` is that of the shard among those of its pod.
+async fn heard(what: Gathered, place: usize, response: Response) -> Said {
+    let status = response.status();
+    let is_of_group = matches!(what, Gathered::Group | Gathered::GroupDeleted);
+    if status == StatusCode::NOT_FOUND && is_of_group {
+        return Said::Nothing(response);
+    }
+    if !status.is_success() {
+        return Said::Failed(response);
+    }
+    if status == StatusCode::NO_CONTENT {
+        return Said::Answer(Value::Null, 0);
+    }
+    let body = match Limited::new(response.into_body(), ANSWER_BYTES).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return Said::Failed(broken(&error.to_string()).into_response()),
+    };
+    match read(what, place, &body) {
+        Ok(value) => Said::Answer(value, body.len()),
+        Err(error) => Said::Failed(broken(&error.to_string()).into_response()),
+    }
+}
+
+fn read(what: Gathered, place: usize, body: &Bytes) -> serde_json::Result<Value> {
+    let mut value: Value = serde_json::from_slice(body)?;
+    // What is counted for the whole pod is the same in each of its shards' answers.
+    if let (Gathered::Stats, 1.., Some(members)) = (what, place, value.as_object_mut()) {
+        for member in ["uptime_secs", "writes", "reads", "errors_total"] {
+            members.remove(member);
+        }
+    }
+    Ok(value)
+}
+
+fn broken(why: &str) -> Problem {
+    Problem::new(Code::ForwardFailed, format!("the answer of a shard broke off: {why}"))
+        .unknown_outcome()
+        .retry_after(Duration::from_secs(1))
+}
+
+/// The pods that `/stats` shows as missing.
+fn missing(others: &[(u32, Said)]) -> Vec<Value> {
+    let failed = others.iter().filter_map(|(pod, said)| match said {
+        Said::Failed(response) => Some((pod, response)),
+        _ => None,
+    });
+    let shown = |(pod, response): (&u32, &Response)| {
+        let problem = response.extensions().get::<Problem>();
+        let why = problem.map_or_else(|| response.status().to_string(), ToString::to_string);
+        json!({"pod": pod_name(*pod), "error": why})
+    };
+    failed.map(shown).collect()
+}
+
+/// How many tables a page is to have; what is wrong with it the handlers say.
+fn tables_of_page(request: &Request) -> usize {
+    let pairs = query(request.uri());
+    let limit = pairs.iter().find(|(name, _)| name == "limit").and_then(|(_, value)| value.parse().ok());
+    limit.unwrap_or(DEFAULT_TABLES)
+}

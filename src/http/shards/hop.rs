@@ -1,0 +1,157 @@
+//! Whether a request comes from a client or from another pod, and whom that pod speaks for.
+
+use std::net::IpAddr;
+
+use axum::{
+    extract::Request,
+    http::{HeaderName, HeaderValue, header},
+    response::Response,
+};
+
+use crate::{
+    auth::principal::Principal,
+    cluster::{
+        Cluster, pod_name,
+        ticket::{Ticket, TicketUse},
+    },
+    http::{code::Code, context::OWNER, error::Problem},
+};
+use contracts::clock::{Clock, SystemClock};
+
+/// Marks what a pod passes on: whoever gets it passes it on no further.
+pub(super) const HOP: HeaderName = HeaderName::from_static("zombi-hop");
+/// Who asks, as the pod says that the client has shown it to.
+pub(super) const PRINCIPAL: HeaderName = HeaderName::from_static("zombi-principal");
+/// Who has sent a request to this pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::http) enum AskedBy {
+    /// A client.
+    Client,
+    /// Another pod, for a client of its own; whose it is is not known where pods have no secret.
+    Pod(Option<Passed>),
+}
+
+/// The client that another pod speaks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::http) struct Passed {
+    /// Who it is.
+    pub(in crate::http) principal: Principal,
+    /// Where it is.
+    pub(in crate::http) peer: IpAddr,
+}
+
+/// Who has sent a request.
+///
+/// # Errors
+/// 403 if it claims to come from a pod and does not.
+pub(in crate::http) fn asked_by(request: &Request, cluster: &Cluster) -> Result<AskedBy, Problem> {
+    let headers = request.headers();
+    if !headers.contains_key(HOP) && !headers.contains_key(PRINCIPAL) {
+        return Ok(AskedBy::Client);
+    }
+    let Some(secret) = &cluster.secret else {
+        return Ok(if headers.contains_key(HOP) { AskedBy::Pod(None) } else { AskedBy::Client });
+    };
+    let refused = |why: &str| {
+        Problem::new(Code::Forbidden, format!("the request claims to come from a pod of this cluster: {why}"))
+            .not_written()
+    };
+    let mut tickets = headers.get_all(PRINCIPAL).iter();
+    let (Some(ticket), None) = (tickets.next().and_then(|value| value.to_str().ok()), tickets.next()) else {
+        return Err(refused("it must have one Zombi-Principal"));
+    };
+    let own = pod_name(cluster.own);
+    let needed = TicketUse {
+        method: request.method().as_str(),
+        path: request.uri().path_and_query().map_or("", |path| path.as_str()),
+        to: &own,
+        now: SystemClock.now_ms() / 1000,
+    };
+    let ticket = Ticket::read(ticket, secret, needed).map_err(|bad| refused(&bad.to_string()))?;
+    let principal = ticket.principal.parse().map_err(|_| refused("it speaks for nobody"))?;
+    Ok(AskedBy::Pod(Some(Passed { principal, peer: ticket.peer })))
+}
+
+/// Says in an answer which pod owns what was asked for.
+pub(super) fn name_owner(mut response: Response, pod: u32) -> Response {
+    if let Ok(name) = HeaderValue::from_str(&pod_name(pod)) {
+        response.headers_mut().insert(OWNER, name);
+    }
+    response
+}
+
+/// Headers that belong to one connection, or that only the pod which the client asks may see.
+pub(super) const NOT_PASSED_ON: [HeaderName; 14] = [
+    header::AUTHORIZATION,
+    header::PROXY_AUTHORIZATION,
+    header::COOKIE,
+    header::CONNECTION,
+    header::EXPECT,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HOP,
+    PRINCIPAL,
+    OWNER,
+];
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use cold_s3::cluster::ClusterRecord;
+
+    use super::*;
+    use crate::cluster::{secret::SecretFile, settings::ClusterSettings};
+
+    fn cluster(secret: bool) -> Cluster {
+        let settings = ClusterSettings { pods: 3, ..ClusterSettings::default() };
+        let record = ClusterRecord::new(settings.shape());
+        let secret = secret.then(|| SecretFile::parse(&[b'a'; 32]).unwrap().into());
+        Cluster::new(&settings, record, 1, secret)
+    }
+
+    fn request(headers: &[(HeaderName, String)]) -> Request {
+        let mut request = Request::post("/tables/t").body(Body::empty()).unwrap();
+        for (name, value) in headers {
+            request.headers_mut().append(name, value.parse().unwrap());
+        }
+        request
+    }
+
+    fn ticket(to: &str) -> String {
+        let ticket = Ticket {
+            principal: "token:ci".to_owned(),
+            peer: [192, 0, 2, 7].into(),
+            method: "POST".to_owned(),
+            path: "/tables/t".to_owned(),
+            to: to.to_owned(),
+            exp: SystemClock.now_ms() / 1000 + 30,
+        };
+        ticket.signed(&SecretFile::parse(&[b'a'; 32]).unwrap())
+    }
+
+    #[test]
+    fn only_a_signed_ticket_makes_a_pod_of_whoever_asks() {
+        let hop = || (HOP, "1".to_owned());
+        let code = |request: &Request| asked_by(request, &cluster(true)).map_err(|problem| problem.code());
+        assert_eq!(code(&request(&[])), Ok(AskedBy::Client));
+        let right = (PRINCIPAL, ticket("zombi-1"));
+        let passed = Passed { principal: Principal::Token("ci".to_owned()), peer: [192, 0, 2, 7].into() };
+        assert_eq!(code(&request(&[hop(), right.clone()])), Ok(AskedBy::Pod(Some(passed))));
+        for headers in [
+            vec![hop()],
+            vec![hop(), (PRINCIPAL, "token:ci".to_owned())],
+            vec![(PRINCIPAL, "token:ci".to_owned())],
+            vec![hop(), (PRINCIPAL, ticket("zombi-2"))],
+            vec![hop(), right.clone(), right],
+        ] {
+            assert_eq!(code(&request(&headers)), Err(Code::Forbidden), "{headers:?}");
+        }
+        let open = |headers: &[_]| asked_by(&request(headers), &cluster(false)).unwrap();
+        assert_eq!(open(&[hop()]), AskedBy::Pod(None));
+        assert_eq!(open(&[(PRINCIPAL, "token:ci".to_owned())]), AskedBy::Client);
+    }
+}

@@ -1,0 +1,212 @@
+//! Requests to the shards that they are about: here, in another pod, or in all of them. This is inside of
+//! what surrounds every request, so that the pod which a client asks lets it in, counts and logs it.
+//!
+//! Below `http::state`, as handlers know nothing of shards: each handler works on one store.
+
+mod bodies;
+mod forward;
+mod gather;
+mod hop;
+mod merge;
+mod reach;
+mod relayed;
+
+use std::sync::Arc;
+
+use axum::{
+    extract::Request,
+    http::{Method, Uri},
+    response::{IntoResponse, Response},
+};
+use percent_encoding::percent_decode_str;
+use tokio_util::sync::CancellationToken;
+
+pub(super) use self::hop::{AskedBy, Passed, asked_by};
+use self::reach::{Reach, reach};
+use super::{
+    code::Code, error::Problem, limits::Limits, memory::Budget, route::Endpoint, scope::RequestScope,
+};
+use crate::{
+    auth::{policy::Resource, verb::Verb},
+    cluster::{Cluster, client::PodClient, pod_name},
+};
+use contracts::name::{GroupName, TableName};
+
+/// The shards of this pod and the other pods.
+pub(crate) struct Shards {
+    /// Which pod has which shard.
+    pub(crate) cluster: Arc<Cluster>,
+    client: PodClient,
+    /// The shards of this pod, in order.
+    own: Vec<u32>,
+    parts: ShardParts,
+}
+
+/// What of the process the way to other pods needs.
+pub(crate) struct ShardParts {
+    /// What one request may ask for.
+    pub(crate) limits: Arc<Limits>,
+    /// The memory that bodies being received may take.
+    pub(crate) inflight: Arc<Budget>,
+    /// The memory that answers being sent may take.
+    pub(crate) responses: Arc<Budget>,
+    /// Ends long answers at shutdown.
+    pub(crate) stopping: CancellationToken,
+}
+
+/// Where a table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TablePlace {
+    /// On this pod: the place of its shard among those of this pod.
+    Here(usize),
+    /// On another pod.
+    There(u32),
+}
+
+/// A route, with its handler over each of this pod's shards.
+struct ShardedRoute {
+    shards: Arc<Shards>,
+    reach: Reach,
+    /// How many parts its path has: what stands before them is no part of the API's path.
+    depth: usize,
+    here: Vec<Endpoint>,
+}
+
+impl Shards {
+    /// Of the cluster, with what reaches the other pods.
+    pub(crate) fn new(cluster: Arc<Cluster>, client: PodClient, parts: ShardParts) -> Self {
+        let own = cluster.own_shards();
+        Self { cluster, client, own, parts }
+    }
+
+    /// The handlers of a route, one for each of this pod's shards in their order, as one that chooses.
+    pub(super) fn endpoint(
+        self: &Arc<Self>,
+        method: Option<&Method>,
+        path: &str,
+        here: Vec<Endpoint>,
+    ) -> Endpoint {
+        let (reach, depth) = (reach(method, path), path.matches('/').count());
+        let route = Arc::new(ShardedRoute { shards: Arc::clone(self), reach, depth, here });
+        Arc::new(move |request| {
+            let route = Arc::clone(&route);
+            Box::pin(async move { route.answer(request).await })
+        })
+    }
+
+    fn find(&self, table: &TableName) -> TablePlace {
+        let shard = self.cluster.shard(table);
+        match self.own.binary_search(&shard) {
+            Ok(place) => TablePlace::Here(place),
+            Err(_) => TablePlace::There(self.cluster.owner_of(shard)),
+        }
+    }
+}
+
+impl ShardedRoute {
+    async fn answer(&self, request: Request) -> Response {
+        let answered = match self.reach {
+            Reach::This => return self.first(request).await,
+            Reach::Table => match table_in_path(&request) {
+                Some(table) => self.of_table(request, table).await,
+                None => return self.first(request).await,
+            },
+            Reach::QueryTable => match table_in_query(&request) {
+                Some(table) => self.of_group_and_table(request, table).await,
+                None => return self.first(request).await,
+            },
+            Reach::BodyTable => Box::pin(self.reset(request)).await,
+            Reach::BodyTables => Box::pin(self.commit(request)).await,
+            Reach::All(what) => Box::pin(self.gather(what, request)).await,
+        };
+        answered.unwrap_or_else(IntoResponse::into_response)
+    }
+
+    /// The handler over some store of this pod, for what is about none, or what any of them refuses.
+    async fn first(&self, request: Request) -> Response {
+        match self.here.first() {
+            Some(endpoint) => endpoint(request).await,
+            None => Problem::new(Code::Internal, "this pod has no shard").into_response(),
+        }
+    }
+
+    /// A request about the table in its path.
+    async fn of_table(&self, request: Request, table: TableName) -> Result<Response, Problem> {
+        let pod = match self.shards.find(&table) {
+            TablePlace::Here(place) => return Ok(self.here_at(place, request).await),
+            TablePlace::There(pod) => pod,
+        };
+        let scope = scope_of(&request);
+        if scope.is_passed_on {
+            return Ok(moved(&table, pod));
+        }
+        // Where the client asks; the owner asks its policy once more.
+        scope.caller.allow(Resource::Table(&table))?;
+        Box::pin(self.pass_on(request, pod)).await
+    }
+
+    /// A request about a group and the table in its query.
+    async fn of_group_and_table(&self, request: Request, table: TableName) -> Result<Response, Problem> {
+        let pod = match self.shards.find(&table) {
+            TablePlace::Here(place) => return Ok(self.here_at(place, request).await),
+            TablePlace::There(pod) => pod,
+        };
+        let scope = scope_of(&request);
+        if scope.is_passed_on {
+            return Ok(moved(&table, pod));
+        }
+        let Some(group) = group_in_path(&scope) else { return Ok(self.first(request).await) };
+        scope.caller.allow(Resource::Group(&group))?;
+        scope.caller.allow_to(Verb::Read, Resource::Table(&table))?;
+        Box::pin(self.pass_on(request, pod)).await
+    }
+
+    /// The handler over one of this pod's shards.
+    async fn here_at(&self, place: usize, request: Request) -> Response {
+        let response = match self.here.get(place) {
+            Some(endpoint) => endpoint(request).await,
+            None => return self.first(request).await,
+        };
+        hop::name_owner(response, self.shards.cluster.own)
+    }
+}
+
+/// What a request carries besides itself.
+fn scope_of(request: &Request) -> RequestScope {
+    request.extensions().get::<RequestScope>().cloned().unwrap_or_default()
+}
+
+/// The pod was asked by another one for what it does not own.
+fn moved(table: &TableName, owner: u32) -> Response {
+    let detail = format!("table {table} is owned by {}", pod_name(owner));
+    hop::name_owner(Problem::new(Code::Moved, detail).not_written().into_response(), owner)
+}
+
+fn parameter(scope: &RequestScope) -> Option<String> {
+    let sent = scope.parameters.first()?;
+    Some(percent_decode_str(sent).decode_utf8().ok()?.into_owned())
+}
+
+fn table_in_path(request: &Request) -> Option<TableName> {
+    let scope = request.extensions().get::<RequestScope>()?;
+    TableName::parse(&parameter(scope)?).ok()
+}
+
+fn group_in_path(scope: &RequestScope) -> Option<GroupName> {
+    GroupName::parse(&parameter(scope)?).ok()
+}
+
+/// The one table that a query names.
+fn table_in_query(request: &Request) -> Option<TableName> {
+    let mut names = query(request.uri()).into_iter().filter(|(name, _)| name == "table" || name == "topic");
+    match (names.next(), names.next()) {
+        (Some((_, table)), None) => TableName::parse(&table).ok(),
+        _ => None,
+    }
+}
+
+/// The parameters of a query; none if it cannot be read.
+fn query(uri: &Uri) -> Vec<(String, String)> {
+    let query = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri);
+    query.map(|axum::extract::Query(pairs)| pairs).unwrap_or_default()
+}

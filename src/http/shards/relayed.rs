@@ -1,0 +1,189 @@
+//! Bodies on their way between a client and another pod: a request's at the pace of its caller's quota, an
+//! answer's for as long as both ends want it.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    http::{Extensions, HeaderMap, header},
+    response::Response,
+};
+use hyper::body::{Frame, Incoming, SizeHint};
+use tokio::time::{Sleep, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::hop::NOT_PASSED_ON;
+use crate::{
+    auth::{
+        caller::Caller,
+        quotas::{QuotaHold, Usage},
+    },
+    http::{
+        connection::CountGuard,
+        context::{OWNER, OwnBody},
+        error::Problem,
+        shared_body::SharedBody,
+    },
+};
+
+/// A request's body, as fast as its caller may send.
+pub(super) struct PacedBody {
+    body: SharedBody,
+    usage: Option<Arc<Usage>>,
+    /// Until more is read.
+    pause: Option<Pin<Box<Sleep>>>,
+    /// Ready when nobody wants the rest of it any more.
+    given_up: StopFuture,
+}
+
+/// The rest of a body goes to nobody: the request was refused before.
+#[derive(Debug, thiserror::Error)]
+#[error("the request was refused before its body had been sent")]
+struct GivenUp;
+
+impl PacedBody {
+    /// `usage` is what the caller uses of its quotas. From the moment at which `given_up` is cancelled others
+    /// may read the rest of the body.
+    pub(super) fn new(body: SharedBody, usage: Option<Arc<Usage>>, given_up: CancellationToken) -> Self {
+        Self { body, usage, pause: None, given_up: Box::pin(given_up.cancelled_owned()) }
+    }
+}
+
+impl HttpBody for PacedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.given_up.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err(axum::Error::new(GivenUp))));
+        }
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(context));
+            self.pause = None;
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let (Some(usage), Some(Ok(frame))) = (&self.usage, &frame)
+            && let Some(data) = frame.data_ref()
+        {
+            let wait = usage.pace_write(data.len() as u64);
+            self.pause = (!wait.is_zero()).then(|| Box::pin(sleep(wait)));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Ready when this process stops.
+type StopFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Where the body of an answer comes from.
+pub(super) enum RelayedFrom {
+    /// From the pod, piece by piece.
+    Pod(Incoming),
+    /// It is here already.
+    Whole(Bytes),
+}
+
+/// An answer's body, with what is held while it goes on.
+struct RelayedBody {
+    body: Body,
+    /// Ready when this process stops: an answer without an end then ends cleanly, and its client comes back.
+    stopping: Option<StopFuture>,
+    is_over: bool,
+    _held: Option<QuotaHold>,
+    _waits: Option<CountGuard>,
+}
+
+impl HttpBody for RelayedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        if let Some(stopping) = &mut self.stopping
+            && stopping.as_mut().poll(context).is_ready()
+        {
+            self.is_over = true;
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Who asked for an answer, and how.
+pub(super) struct RelayedFor<'a> {
+    pub(super) caller: &'a Caller,
+    pub(super) is_read: bool,
+    /// Marks the connection while a read waits.
+    pub(super) waits: Option<CountGuard>,
+}
+
+/// Another pod's answer as this one's. `stopping` ends one without an end.
+///
+/// # Errors
+/// 429 if its caller has too many long answers.
+pub(super) fn relayed(
+    asked: RelayedFor<'_>,
+    answer: Response<RelayedFrom>,
+    stopping: &CancellationToken,
+) -> Result<Response, Problem> {
+    let (mut of_answer, body) = answer.into_parts();
+    let is_of = |headers: &HeaderMap, name: &str| {
+        let value = headers.get(header::CONTENT_TYPE);
+        value.is_some_and(|value| value.as_bytes().starts_with(name.as_bytes()))
+    };
+    let is_endless = is_of(&of_answer.headers, "text/event-stream");
+    let is_long = is_endless || (asked.is_read && is_of(&of_answer.headers, "application/x-ndjson"));
+    let usage = asked.caller.usage().filter(|_| is_long);
+    let held = usage.map(Usage::hold_stream).transpose()?;
+    let stopping = stopping.clone();
+    let from = match body {
+        RelayedFrom::Whole(bytes) => Body::from(bytes),
+        RelayedFrom::Pod(body) => Body::new(body),
+    };
+    let body = RelayedBody {
+        body: from,
+        stopping: is_endless.then(|| Box::pin(stopping.cancelled_owned()) as StopFuture),
+        is_over: false,
+        _held: held,
+        _waits: asked.waits.filter(|_| is_endless),
+    };
+    let owner = of_answer.headers.remove(OWNER);
+    NOT_PASSED_ON.iter().for_each(|name| drop(of_answer.headers.remove(name)));
+    if let Some(owner) = owner {
+        of_answer.headers.insert(OWNER, owner);
+    }
+    of_answer.extensions = Extensions::new();
+    // It is rendered already, also if it is a problem.
+    of_answer.extensions.insert(OwnBody);
+    of_answer.version = axum::http::Version::default();
+    Ok(Response::from_parts(of_answer, Body::new(body)))
+}

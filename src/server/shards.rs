@@ -1,0 +1,266 @@
+//! Opens the shards of a pod: joins the cluster that the bucket names, then opens a volume and a store for
+//! each shard that is bound to this pod. What a pod may take is dealt out to its shards.
+
+use std::{fs, path::Path, sync::Arc, time::Duration};
+
+use futures_util::future::try_join_all;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::{
+    RunningStore, ServerError,
+    open::{Ground, OpenStore, Startup, app_over, connect, open_disk, open_store, open_volume},
+    shard_mark,
+};
+use crate::{
+    cluster::{Cluster, client::PodClient, pod_name, pod_number, secret::SecretFile},
+    http::{
+        shards::{ShardParts, Shards},
+        state::{App, AppState, OwnShards},
+    },
+    settings::Settings,
+};
+use cold_s3::{
+    cluster::{ClusterRecord, join},
+    s3::Objects,
+};
+use contracts::{metrics, shards::Shard};
+use hot_rocksdb::{disk::Disk, options::SharedMemory};
+
+/// The least that a shard's part of the write buffers has: RocksDB writes smaller ones out too often.
+const LEAST_WRITE_BUFFER: usize = 1 << 20;
+/// The wait before the bucket is asked again what the cluster is.
+const JOIN_RETRY: Duration = Duration::from_secs(2);
+/// What a pod remembers of `cluster.json`, in its data directory, for a start while the bucket is away.
+const REMEMBERED: &str = "cluster.json";
+
+/// The number of this pod.
+///
+/// # Errors
+/// [`ServerError::Setting`] if `pod` names none of the cluster's.
+pub(super) fn own(settings: &Settings) -> Result<u32, ServerError> {
+    let (pod, pods) = (settings.process.pod.as_deref().unwrap_or(""), settings.cluster.pods);
+    pod_number(pod).filter(|number| *number < pods).ok_or_else(|| {
+        ServerError::Setting(format!(
+            "pod is {pod:?}, and cluster.pods is {pods}: it must be one of {} to {}",
+            pod_name(0),
+            pod_name(pods.saturating_sub(1))
+        ))
+    })
+}
+
+/// How many stores this process opens.
+pub(super) fn count(settings: &Settings) -> usize {
+    if !settings.cluster.is_on() {
+        return 1;
+    }
+    let Ok(own) = own(settings) else { return 1 };
+    let placed = crate::cluster::placement::place(
+        settings.cluster.shards,
+        settings.cluster.pods,
+        settings.cluster.copies,
+    );
+    placed.iter().filter(|pods| pods.first() == Some(&own)).count()
+}
+
+/// What signs what pods say to each other, if there is a file.
+///
+/// # Errors
+/// [`ServerError::Setting`] if it cannot be used.
+pub(super) fn secret(settings: &Settings) -> Result<Option<Arc<SecretFile>>, ServerError> {
+    let loaded = settings.cluster.secret_file.as_deref().map(SecretFile::load).transpose();
+    let secret = loaded.map_err(ServerError::Setting)?.map(Arc::new);
+    if settings.cluster.is_on() && secret.is_none() {
+        warn!(
+            "cluster.secret_file is not set: whoever can open a connection may say that it is a pod, and \
+             budgets take all that a pod passes on for one client's"
+        );
+    }
+    Ok(secret)
+}
+
+/// A shard's part of what the pod may take.
+fn of_shard(settings: &Settings, shard: Shard, own_shards: usize) -> Settings {
+    let mut part = settings.clone();
+    let cluster = &settings.cluster;
+    let bytes = |whole: usize| usize::try_from(cluster.share_of(whole as u64)).unwrap_or(usize::MAX);
+    let turns = |whole: usize| whole.div_ceil(own_shards.max(1));
+    part.process.data_dir = shard_mark::volume(&settings.process.data_dir, shard);
+    part.hot.max_bytes = cluster.share_of(settings.hot.max_bytes);
+    part.hot.write_buffer_bytes = bytes(settings.hot.write_buffer_bytes).max(LEAST_WRITE_BUFFER);
+    part.keep.keep_bytes = cluster.share_of(settings.keep.keep_bytes);
+    part.keys.max_bytes = cluster.share_of(settings.keys.max_bytes);
+    part.cache.cache_bytes = cluster.share_of(settings.cache.cache_bytes);
+    part.flush.memory_bytes = bytes(settings.flush.memory_bytes);
+    // A segment takes about twice its bytes while it is written.
+    part.flush.segment_bytes = settings.flush.segment_bytes.min(part.flush.memory_bytes as u64 / 2).max(1);
+    part.flush.parallel = turns(settings.flush.parallel);
+    part.reads.concurrent_reads = turns(settings.reads.concurrent_reads);
+    part.reads.cold_reads = turns(settings.reads.cold_reads);
+    part
+}
+
+impl Startup {
+    /// Opens all shards of this pod.
+    ///
+    /// # Errors
+    /// [`ServerError`] if the cluster is another than the settings say, or a shard cannot be opened.
+    pub(super) async fn open_shards(
+        self,
+        settings: &Settings,
+    ) -> Result<(AppState, RunningStore), ServerError> {
+        let own = own(settings)?;
+        let data_dir = &settings.process.data_dir;
+        shard_mark::refuse_single(data_dir)?;
+        make_directories(data_dir)?;
+        let Some(objects) = connect(settings).await? else {
+            return Err(ServerError::Setting("cluster.pods needs a bucket: set s3.bucket".to_owned()));
+        };
+        self.ops.lifecycle.progress.begin("joining the cluster that the bucket names");
+        let record = self.join(settings, &objects).await?;
+        let cluster = Arc::new(Cluster::new(&settings.cluster, record, own, self.secret.clone()));
+        drop(self.ops.cluster.set(Arc::clone(&cluster)));
+        let numbers = cluster.own_shards();
+        info!(
+            cluster = %cluster.record.cluster,
+            pod = pod_name(own),
+            shards = ?numbers,
+            "joined the cluster"
+        );
+        let client = PodClient::new(&settings.cluster, &settings.tls).map_err(ServerError::Setting)?;
+        let disk = open_disk(settings)?;
+        let stores = self.open_all(settings, &cluster, &objects, &disk).await?;
+        metrics::joined_cluster();
+        for number in 0..cluster.record.shards {
+            metrics::shard_owned(number, numbers.contains(&number));
+        }
+        let first = self.app(settings, &stores);
+        let apps = stores.iter().map(|open| Arc::new(app_over(&first, &open.store))).collect();
+        let parts = ShardParts {
+            limits: Arc::clone(&first.limits),
+            inflight: Arc::clone(&first.inflight),
+            responses: Arc::clone(&first.responses),
+            stopping: first.stopping.clone(),
+        };
+        let shards = Arc::new(Shards::new(cluster, client, parts));
+        let app = App { shards: Some(OwnShards { shards, apps }), ..first };
+        Ok((Arc::new(app), RunningStore::new(stores, disk)))
+    }
+
+    /// Joins the cluster that the bucket names. While the bucket is away, what this pod remembers of it will
+    /// do, so that a pod serves what is on its volume, as one Zombi would.
+    async fn join(&self, settings: &Settings, objects: &Objects) -> Result<ClusterRecord, ServerError> {
+        let shape = settings.cluster.shape();
+        let remembered = settings.process.data_dir.join(REMEMBERED);
+        loop {
+            let joined = async {
+                if settings.s3.create_bucket {
+                    objects.create_bucket().await?;
+                }
+                join(objects, shape).await
+            };
+            let error = match joined.await {
+                Ok(record) => {
+                    let written = shard_mark::write(&remembered, &record.encode());
+                    written.map_err(|source| ServerError::Io {
+                        what: format!("cannot write {}", remembered.display()),
+                        source,
+                    })?;
+                    return Ok(record);
+                }
+                Err(error) if error.may_be_the_buckets() => error,
+                Err(error) => return Err(error.into()),
+            };
+            let known = fs::read(&remembered).ok().and_then(|bytes| ClusterRecord::decode(&bytes).ok());
+            if let Some(record) = known.filter(|record| record.check(shape).is_ok()) {
+                warn!(%error, "the bucket cannot be asked what the cluster is: starting as the last time");
+                return Ok(record);
+            }
+            self.ops.lifecycle.progress.set_trouble(&error);
+            if !error.is_retryable() {
+                return Err(error.into());
+            }
+            warn!(%error, "the bucket cannot be asked what the cluster is, which is not known: retrying");
+            sleep(JOIN_RETRY).await;
+        }
+    }
+
+    /// Opens a volume and a store for each shard, all at once: one that waits, for a lease of another pod for
+    /// example, holds up no other.
+    async fn open_all(
+        &self,
+        settings: &Settings,
+        cluster: &Cluster,
+        objects: &Objects,
+        disk: &Arc<Disk>,
+    ) -> Result<Vec<OpenStore>, ServerError> {
+        let memory = SharedMemory::of_several(settings.hot);
+        let numbers = cluster.own_shards();
+        let count = numbers.len();
+        let files = i32::try_from(count).unwrap_or(i32::MAX);
+        let volume_files = match self.descriptors.volume_files {
+            unlimited @ ..=-1 => unlimited,
+            all => (all / files.max(1)).max(16),
+        };
+        let progress = &self.ops.lifecycle.progress;
+        progress.begin("opening the volumes of the shards");
+        let opening = numbers.into_iter().enumerate().map(|(at, number)| {
+            let shard = Shard { number, of: cluster.record.shards };
+            let part = of_shard(settings, shard, count);
+            let ground = Ground {
+                disk: Arc::clone(disk),
+                objects: Some(objects.of_shard(shard)),
+                heartbeats: self.ops.heartbeats.get(at).cloned().unwrap_or_default(),
+                bucket: self.ops.buckets.get(at).cloned().unwrap_or_default(),
+                progress: Arc::clone(progress),
+            };
+            let memory = memory.clone();
+            Box::pin(async move {
+                let path = &part.process.data_dir;
+                make_directory(path)?;
+                shard_mark::check(path, shard, &cluster.record)?;
+                let volume = open_volume(&part, memory, volume_files).await?;
+                open_store(&part, volume, ground).await
+            })
+        });
+        try_join_all(opening).await
+    }
+}
+
+/// Makes the data directory, but not its parent: a missing mount must not be taken for an empty volume.
+fn make_directories(data_dir: &Path) -> Result<(), ServerError> {
+    make_directory(data_dir)?;
+    make_directory(&shard_mark::directory(data_dir))
+}
+
+fn make_directory(path: &Path) -> Result<(), ServerError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir(path).map_err(|source| ServerError::Io {
+        what: format!("cannot make {}, whose parent must exist", path.display()),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_have_together_what_a_pod_may_take() {
+        let mut settings = Settings::default();
+        (settings.cluster.pods, settings.cluster.shards) = (3, 12);
+        let part = of_shard(&settings, Shard { number: 7, of: 12 }, 4);
+        assert_eq!(part.hot.max_bytes * 4, settings.hot.max_bytes);
+        assert_eq!(part.keys.max_bytes * 4, settings.keys.max_bytes);
+        assert_eq!(part.cache.cache_bytes * 4, settings.cache.cache_bytes);
+        assert_eq!((part.flush.parallel, part.reads.cold_reads), (1, 4));
+        assert!(part.flush.segment_bytes * 2 <= part.flush.memory_bytes as u64);
+        assert!(part.process.data_dir.ends_with("shards/007"));
+        settings.process.pod = Some("zombi-1".to_owned());
+        assert_eq!((own(&settings).unwrap(), count(&settings)), (1, 4));
+        settings.process.pod = Some("zombi-3".to_owned());
+        assert!(own(&settings).is_err());
+    }
+}

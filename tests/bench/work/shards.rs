@@ -1,0 +1,173 @@
+//! What it costs that a table is another pod's, and that a pod has many shards.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    slice,
+    time::Duration,
+};
+
+use super::in_turn;
+use crate::{
+    Options,
+    client::{Load, get, load, request},
+    data,
+    process::Zombi,
+    report::{Goal, Report},
+};
+use contracts::{name::TableName, shards::shard_of};
+
+const PODS: usize = 3;
+const SHARDS: u32 = 12;
+const CONNECTIONS: usize = 64;
+/// Tables of the row about one pod with all shards: some in each.
+const TABLES: usize = 48;
+/// Events of the page that is read.
+const RECORDS: usize = 100;
+
+pub(crate) async fn run(options: &Options, report: &mut Report) {
+    passed_on(options, report).await;
+    in_one_pod(options, report).await;
+}
+
+/// Pods over one bucket; the first one has it.
+struct Pods {
+    all: Vec<Zombi>,
+    owners: Vec<String>,
+}
+
+impl Pods {
+    async fn start(options: &Options, count: usize, more: &[&str]) -> Self {
+        let addresses = free_addresses(count);
+        let list = addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
+        let mut all: Vec<Zombi> = Vec::new();
+        for (number, address) in addresses.iter().enumerate() {
+            let mut settings = vec![
+                format!("host={}", address.ip()),
+                format!("port={}", address.port()),
+                format!("pod=zombi-{number}"),
+                format!("cluster.pods={count}"),
+                format!("cluster.shards={SHARDS}"),
+                format!("cluster.address={list}"),
+            ];
+            settings.extend(more.iter().map(|setting| (*setting).to_owned()));
+            let pod = match all.first() {
+                None => Zombi::tiered(options, &texts(&settings)),
+                Some(first) => {
+                    settings
+                        .extend(["s3.bucket=bench".to_owned(), format!("s3.endpoint={}", first.endpoint())]);
+                    Zombi::start(options, &texts(&settings))
+                }
+            };
+            all.push(pod);
+        }
+        let shown = all[0].ask("GET", "/cluster").await;
+        let owner = |shard: &serde_json::Value| shard["owner"].as_str().unwrap().to_owned();
+        let owners = shown["shards"].as_array().unwrap().iter().map(owner).collect();
+        Self { all, owners }
+    }
+
+    /// A table that a pod owns.
+    fn table_of(&self, pod: usize) -> String {
+        let is_its = |table: &String| {
+            let shard = shard_of(&TableName::parse(table).unwrap(), SHARDS);
+            self.owners[shard as usize] == format!("zombi-{pod}")
+        };
+        (0..).map(|number| format!("table-{number}")).find(is_its).unwrap()
+    }
+}
+
+fn texts(settings: &[String]) -> Vec<&str> {
+    settings.iter().map(String::as_str).collect()
+}
+
+/// Addresses on which nobody listens, of a network of their own, so that nobody takes them meanwhile.
+fn free_addresses(count: usize) -> Vec<SocketAddr> {
+    let [one, two, three, _] = std::process::id().to_be_bytes();
+    let addresses = (1..).map(|last| IpAddr::from(Ipv4Addr::new(127, one.max(1), two, three ^ last)));
+    let bound: Vec<TcpListener> =
+        addresses.take(count).map(|address| TcpListener::bind((address, 0)).unwrap()).collect();
+    bound.iter().map(|listener| listener.local_addr().unwrap()).collect()
+}
+
+/// Appends of JSON records to tables, one after the other.
+fn appends(tables: &[String]) -> Vec<Vec<u8>> {
+    let one = |number: usize| {
+        let path = format!("/tables/{}", tables[number % tables.len()]);
+        request("POST", &path, "application/json", data::json_record(number, 4, None).as_bytes())
+    };
+    (0..1024).map(one).collect()
+}
+
+async fn send(address: SocketAddr, time: Duration, rate: Option<f64>, ready: &[Vec<u8>]) -> Load {
+    let ready = ready.to_vec();
+    load(address, CONNECTIONS, time, rate, move |number| ready[number % ready.len()].clone()).await
+}
+
+/// The same requests by a pod that passes them on, and by the owner.
+async fn passed_on(options: &Options, report: &mut Report) {
+    let rows = [
+        "append JSON, 64 connections, by a pod that passes it on",
+        "append p99 at half load, by a pod that passes it on",
+        "page of 100 events, by a pod that passes it on",
+    ];
+    if !rows.iter().any(|name| report.wants(name)) {
+        return;
+    }
+    let pods = Pods::start(options, PODS, &["flush.interval_secs=3600"]).await;
+    let (other, owner) = (pods.all[0].address, pods.all[1].address);
+    let table = pods.table_of(1);
+    let ready = appends(slice::from_ref(&table));
+    // The first load opens the connections between the pods, too.
+    let half = send(other, options.turn(), None, &ready).await.rate() / 2.0;
+    if report.wants(rows[0]) {
+        let rounds = in_turn(
+            options.rounds(),
+            async |_| send(other, options.turn(), None, &ready).await.rate(),
+            async |_| send(owner, options.turn(), None, &ready).await.rate(),
+        );
+        report.ratio(rows[0], "requests/s", Goal::Known, rounds.await);
+    }
+    if report.wants(rows[1]) {
+        let rounds = in_turn(
+            options.rounds(),
+            async |_| send(other, options.turn(), Some(half), &ready).await.p99(),
+            async |_| send(owner, options.turn(), Some(half), &ready).await.p99(),
+        );
+        report.ratio(rows[1], "us", Goal::Known, rounds.await);
+    }
+    if report.wants(rows[2]) {
+        let page = [get(&format!("/tables/{table}?limit={RECORDS}"), "application/json")];
+        let rounds = in_turn(
+            options.rounds(),
+            async |_| send(other, options.turn(), None, &page).await.rate(),
+            async |_| send(owner, options.turn(), None, &page).await.rate(),
+        );
+        report.ratio(rows[2], "requests/s", Goal::Known, rounds.await);
+    }
+}
+
+/// Tables in all shards of one pod, and the same tables in one Zombi.
+async fn in_one_pod(options: &Options, report: &mut Report) {
+    let (name, memory) =
+        ("append, 48 tables in 12 shards of one pod", "memory of 11 more shards under that load");
+    if !report.wants(name) && !report.wants(memory) {
+        return;
+    }
+    let settings = ["flush.interval_secs=3600"];
+    let pod = Pods::start(options, 1, &settings).await;
+    let many = &pod.all[0];
+    let one = Zombi::tiered(options, &settings);
+    let tables: Vec<String> = (0..TABLES).map(|number| format!("table-{number}")).collect();
+    let ready = appends(&tables);
+    // The first writes make the tables, and reserve their offsets.
+    send(many.address, options.turn(), None, &ready).await;
+    send(one.address, options.turn(), None, &ready).await;
+    let rounds = in_turn(
+        options.rounds(),
+        async |_| send(many.address, options.turn(), None, &ready).await.rate(),
+        async |_| send(one.address, options.turn(), None, &ready).await.rate(),
+    )
+    .await;
+    report.ratio(name, "requests/s", Goal::Known, rounds);
+    report.figure(memory, "MiB", Goal::Known, many.memory_mib("VmRSS") - one.memory_mib("VmRSS"));
+}

@@ -1,0 +1,122 @@
+//! Requests about one table, wherever they come in.
+
+use futures_util::StreamExt;
+use reqwest::Method;
+use serde_json::json;
+use testing::{TestCluster, server::eventually};
+
+use super::{append, get_with};
+
+#[tokio::test]
+async fn any_pod_takes_any_write_and_any_read() {
+    let cluster = TestCluster::start(&[]).await;
+    for owner in 0..3 {
+        let table = cluster.table_of(owner);
+        for pod in &cluster.pods {
+            append(pod, &table, 5).await;
+        }
+        let read: Vec<_> = {
+            let mut read = Vec::new();
+            for pod in &cluster.pods {
+                read.push(pod.read_all(&table, "limit=4").await);
+            }
+            read
+        };
+        assert_eq!(read[0].len(), 15);
+        assert!(read.iter().all(|one| *one == read[0]), "all pods say the same");
+        for pod in &cluster.pods {
+            let (_, _, headers) = get_with(pod, &format!("/tables/{table}"), ("accept", "*/*")).await;
+            assert_eq!(headers["zombi-owner"], format!("zombi-{owner}").as_str());
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_handler_refuses_is_refused_by_every_pod_alike() {
+    let cluster = TestCluster::start(&[]).await;
+    let table = cluster.table_of(1);
+    append(&cluster.pods[0], &table, 1).await;
+    for pod in &cluster.pods {
+        let (status, problem) = pod.post(&format!("/tables/{table}"), &json!({"payload": 1, "odd": 2})).await;
+        assert_eq!((status.as_u16(), &problem["code"]), (400, &json!("bad_json")), "{problem}");
+        assert_eq!(problem["outcome"], "not_written");
+        let (status, problem) = pod.get(&format!("/tables/{table}?partition=0&offset=99")).await;
+        assert_eq!((status.as_u16(), &problem["code"]), (416, &json!("offset_beyond_end")), "{problem}");
+        let (status, problem) = pod.get("/tables/a%20b").await;
+        assert_eq!((status.as_u16(), &problem["code"]), (400, &json!("bad_table_name")), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_passed_on_once_and_the_owner_is_named() {
+    let cluster = TestCluster::start(&[]).await;
+    let table = cluster.table_of(2);
+    append(&cluster.pods[2], &table, 1).await;
+    let path = format!("/tables/{table}");
+    let (status, problem, headers) = get_with(&cluster.pods[0], &path, ("zombi-hop", "1")).await;
+    assert_eq!((status.as_u16(), &problem["code"]), (421, &json!("moved")), "{problem}");
+    assert_eq!(headers["zombi-owner"], "zombi-2");
+    let (status, body, _) = get_with(&cluster.pods[2], &path, ("zombi-hop", "1")).await;
+    assert_eq!(status, 200, "{body}");
+}
+
+#[tokio::test]
+async fn a_killed_pod_stops_its_shards_only_and_they_wait_for_it() {
+    let mut cluster = TestCluster::start(&[]).await;
+    let tables: Vec<String> = (0..3).map(|owner| cluster.table_of(owner)).collect();
+    for table in &tables {
+        append(&cluster.pods[0], table, 3).await;
+    }
+    cluster.pods[1].kill().await;
+    for (owner, table) in tables.iter().enumerate() {
+        let (status, body) =
+            cluster.pods[0].post(&format!("/tables/{table}"), &json!({"payload": "x"})).await;
+        if owner == 1 {
+            assert_eq!((status.as_u16(), &body["code"]), (503, &json!("forward_failed")), "{body}");
+            assert_eq!((&body["outcome"], &body["pod"]), (&json!("not_written"), &json!("zombi-1")));
+        } else {
+            assert_eq!(status, 201, "{body}");
+        }
+    }
+    cluster.pods[1].run().await;
+    assert_eq!(cluster.pods[0].read_all(&tables[1], "").await.len(), 3);
+    let (status, body) =
+        cluster.pods[2].post(&format!("/tables/{}", tables[1]), &json!({"payload": "x"})).await;
+    assert_eq!(status, 201, "{body}");
+}
+
+#[tokio::test]
+async fn a_pod_that_lost_its_volume_recovers_its_shards_from_the_bucket() {
+    let mut cluster = TestCluster::start(&[]).await;
+    let table = cluster.table_of(1);
+    append(&cluster.pods[0], &table, 7).await;
+    cluster.pods[0].flush_and_evict().await;
+    cluster.pods[1].kill().await;
+    std::fs::remove_dir_all(cluster.pods[1].data_dir()).unwrap();
+    cluster.pods[1].run().await;
+    assert_eq!(cluster.pods[2].read_all(&table, "").await.len(), 7);
+}
+
+#[tokio::test]
+async fn events_are_streamed_through_and_a_client_that_leaves_ends_the_chain() {
+    let cluster = TestCluster::start(&[]).await;
+    let table = cluster.table_of(1);
+    append(&cluster.pods[1], &table, 1).await;
+    let (asked, owner) = (&cluster.pods[0], &cluster.pods[1]);
+    let path = format!("/tables/{table}?partition=0&offset=0");
+    let response =
+        asked.request(Method::GET, &path).header("accept", "text/event-stream").send().await.unwrap();
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let mut pieces = response.bytes_stream();
+    let mut seen = String::new();
+    for number in 0..3 {
+        while seen.matches("data:").count() <= number {
+            seen += &String::from_utf8_lossy(&pieces.next().await.unwrap().unwrap());
+        }
+        append(owner, &table, 1).await;
+    }
+    let before = owner.metric("zombi_http_connections").await;
+    drop(pieces);
+    eventually("the owner's end of it ends", async || owner.metric("zombi_http_connections").await < before)
+        .await;
+}
