@@ -10,6 +10,7 @@ pub mod cluster;
 mod console;
 #[cfg(feature = "fuzz")]
 pub mod console;
+mod first_bytes;
 pub mod http;
 mod inspect;
 pub mod net;

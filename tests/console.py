@@ -92,12 +92,9 @@ def identity(binary, directory):
 
 
 def send(zombi, path, body, headers=None):
-    connection = zombi.connect()
-    connection.request("POST", path, body=json.dumps(body), headers={"Content-Type": "application/json"} | (headers or {}))
-    response = connection.getresponse()
-    text = response.read()
-    check(response.status < 300, f"POST {path}: {response.status} {text}")
-    return json.loads(text)
+    status, answer = zombi.request("POST", path, body=body, headers=headers)
+    check(status < 300, f"POST {path}: {status} {answer}")
+    return answer
 
 
 def order(number, timestamp_ms):
@@ -112,9 +109,7 @@ def fill(zombi):
     now = int(time.time() * 1000)
     records = [order(number, now - (1200 - number) * 60_000) for number in range(1200)]
     send(zombi, "/tables/orders/bulk", {"records": records[:900]})
-    connection = zombi.connect()
-    connection.request("POST", "/flush")
-    check(connection.getresponse().status == 200, "a flush")
+    check(zombi.request("POST", "/flush")[0] == 200, "a flush")
     send(zombi, "/tables/orders/bulk", {"records": records[900:]})
     evil = {"payload": {EVIL: [EVIL, 12345678901234567890, None, True]}, "key": EVIL, "headers": {"type": EVIL, EVIL: EVIL}}
     every_byte = base64.b64encode(bytes(range(256))).decode()

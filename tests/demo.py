@@ -148,6 +148,14 @@ def digest(records):
     return {number: (count, sha.hexdigest()) for number, (count, sha) in partitions.items()}
 
 
+def ask(connection, method, path, body=None, headers=None):
+    """Sends a request, with a body as JSON if there is one; the status and the answer's JSON."""
+    sent = None if body is None else json.dumps(body)
+    connection.request(method, path, sent, ({} if sent is None else {"Content-Type": "application/json"}) | (headers or {}))
+    response = connection.getresponse()
+    return response.status, json.loads(response.read())
+
+
 class Zombi:
     """The real binary on a volume of its own."""
 
@@ -198,11 +206,8 @@ class Zombi:
     def connect(self):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
 
-    def request(self, method, path, connection=None):
-        connection = connection or self.connect()
-        connection.request(method, path)
-        response = connection.getresponse()
-        return response.status, json.loads(response.read())
+    def request(self, method, path, connection=None, body=None, headers=None):
+        return ask(connection or self.connect(), method, path, body, headers)
 
     def post_stream(self, lines):
         connection = self.connect()

@@ -25,9 +25,9 @@ import time
 
 import yaml
 
-from demo import S3, check, say
+from demo import S3, ask, check, say
+from manifests import DEPLOY, ROOT, kustomize
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TOOLS = ["buildah", "podman", "runc", "debootstrap", "kubectl", "strip", "readelf"]
 BASE, IMAGE = "localhost/debian:trixie-slim", "localhost/zombi:dev"
 # What distroless/cc-debian13 brings, the base of the image that is shipped.
@@ -143,9 +143,7 @@ def alone(containers):
 
 def pod(containers, endpoint, directory):
     """The rendered pod, but for what podman has no kubelet for: probes, and the port numbers of a host that others use too."""
-    rendered = subprocess.run(["kubectl", "kustomize", os.path.join(ROOT, "deploy", "overlays", "dev")], capture_output=True, text=True)
-    check(rendered.returncode == 0, f"the dev overlay can be rendered: {rendered.stderr}")
-    objects = list(yaml.safe_load_all(rendered.stdout))
+    objects = kustomize(os.path.join(DEPLOY, "overlays", "dev"))
     stateful = next(one for one in objects if one["kind"] == "StatefulSet")
     spec = stateful["spec"]["template"]["spec"]
     container = spec["containers"][0]
@@ -190,7 +188,7 @@ def pod(containers, endpoint, directory):
 
 def write(port, count):
     records = [{"payload": json.dumps({"number": number}), "partition": number % 3} for number in range(count)]
-    status, answer = request(port, "POST", "/tables/orders/bulk", json.dumps({"records": records}))
+    status, answer = request(port, "POST", "/tables/orders/bulk", {"records": records})
     check(status == 201, f"written: {status} {answer}")
 
 
@@ -206,10 +204,7 @@ def read(port):
 
 
 def request(port, method, path, body=None):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-    response = connection.getresponse()
-    return response.status, json.loads(response.read())
+    return ask(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE), method, path, body)
 
 
 class Containers:

@@ -69,10 +69,7 @@ def load(zombi):
     zombi.request("POST", "/flush")
     list(zombi.pages())
     zombi.request("GET", "/tables/nope")
-    body = json.dumps({"table": "flights", "partition": 0, "offset": 5})
-    connection = zombi.connect()
-    connection.request("POST", "/consumers/billing/commit", body=body, headers={"Content-Type": "application/json"})
-    connection.getresponse().read()
+    zombi.request("POST", "/consumers/billing/commit", body={"table": "flights", "partition": 0, "offset": 5})
 
 
 def metrics(zombi):

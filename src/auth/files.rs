@@ -3,11 +3,11 @@
 //!
 //! Does not decide when they are read again.
 
-use std::{fs::File, io::Read, path::Path};
+use std::path::Path;
 
 use super::settings::AuthSettings;
 use super::{bad_file::BadFile, policy::Policy, tokens::Tokens};
-use crate::yaml::MAX_TEXT_BYTES;
+use crate::{first_bytes::first_bytes, yaml::MAX_TEXT_BYTES};
 
 /// What the files of identity hold.
 #[derive(Debug)]
@@ -58,11 +58,7 @@ fn read<T>(path: &Path, parse: fn(&str) -> Result<T, BadFile>) -> Result<T, BadF
 }
 
 fn text_of(path: &Path) -> Result<String, String> {
-    let mut bytes = Vec::new();
-    // One byte more than it may have is enough to refuse it.
-    File::open(path)
-        .and_then(|file| file.take(MAX_TEXT_BYTES as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|error| error.to_string())?;
+    let bytes = first_bytes(path, MAX_TEXT_BYTES + 1).map_err(|error| error.to_string())?;
     if bytes.len() > MAX_TEXT_BYTES {
         return Err(format!("it has more than {MAX_TEXT_BYTES} bytes"));
     }

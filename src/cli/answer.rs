@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{client::ClientError, exit, output::tell};
+use crate::inspect::InspectError;
 
 /// Why a command has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,16 @@ pub(super) enum Unanswered {
     /// The output cannot be written.
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
+}
+
+impl From<InspectError> for Unanswered {
+    fn from(error: InspectError) -> Self {
+        match error {
+            InspectError::Usage(why) => Self::Usage(why),
+            InspectError::Print(error) => Self::Print(error),
+            other => Self::Failed(other.to_string()),
+        }
+    }
 }
 
 impl Unanswered {
@@ -63,7 +74,7 @@ fn on_stdout(if_closed: u8, command: impl FnOnce(&mut dyn Write) -> Result<u8, U
     }
 }
 
-/// Runs a command that asks a server.
+/// Runs a command that asks a server or a bucket.
 pub(super) fn ask(command: impl AsyncFnOnce() -> Result<u8, Unanswered>) -> ExitCode {
     let answered = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(command()),

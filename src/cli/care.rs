@@ -6,7 +6,12 @@ use clap::Args;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{flags::SettingFlags, look::look, output::StatusLine, times};
+use super::{
+    flags::SettingFlags,
+    look::{look, watched},
+    output::StatusLine,
+    times,
+};
 use crate::{
     care,
     inspect::InspectError,
@@ -163,10 +168,10 @@ pub(super) fn backup(args: BackupArgs, before: SettingFlags) -> ExitCode {
     let BackupArgs { from, to, run, settings } = args;
     look(settings.over(before), async |settings: &Settings, out: &mut dyn Write| {
         let options = SaveOptions { dry_run: run.dry_run, now_ms: SystemClock.now_ms() };
-        let status = StatusLine::of_bytes(0);
-        let saved = care::save(settings, (from.as_deref(), to.as_str()), options, &status).await;
-        status.end();
-        let report = saved?;
+        let report = watched(async |status: &StatusLine| {
+            care::save(settings, (from.as_deref(), to.as_str()), options, status).await
+        })
+        .await?;
         run.print(out, &backup_text(&report), &backup_json(&report))
     })
 }
@@ -204,10 +209,10 @@ pub(super) fn restore(args: RestoreArgs, before: SettingFlags) -> ExitCode {
         let now_ms = SystemClock.now_ms();
         let (point, dry_run) = (at.unwrap_or_default(), run.dry_run);
         let options = RestoreOptions { point, tables, source_is_gone, single, dry_run, now_ms };
-        let status = StatusLine::of_bytes(0);
-        let restored = care::restore(settings, (from.as_deref(), to.as_str()), options, &status).await;
-        status.end();
-        let report = restored?;
+        let report = watched(async |status: &StatusLine| {
+            care::restore(settings, (from.as_deref(), to.as_str()), options, status).await
+        })
+        .await?;
         run.print(out, &restore_text(&report, single), &restore_json(&report))
     })
 }
@@ -258,10 +263,10 @@ pub(super) fn rebuild(args: RebuildArgs, before: SettingFlags) -> ExitCode {
     look(settings.over(before), async |settings: &Settings, out: &mut dyn Write| {
         let now_ms = SystemClock.now_ms();
         let options = RebuildOptions { dry_run: run.dry_run, store_id, skip_damaged, now_ms };
-        let status = StatusLine::of_bytes(0);
-        let rebuilt = care::rebuild(settings, url.as_deref(), options, &status).await;
-        status.end();
-        let report = rebuilt?;
+        let report = watched(async |status: &StatusLine| {
+            care::rebuild(settings, url.as_deref(), options, status).await
+        })
+        .await?;
         run.print(out, &rebuild_text(&report), &rebuild_json(&report))
     })
 }

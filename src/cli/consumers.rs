@@ -119,7 +119,6 @@ pub(super) async fn list(args: ConsumersArgs, before: ClientFlags) -> Result<u8,
         return Ok(exit::DONE);
     }
     session.output.items(GROUP_COLUMNS, &items)?;
-    session.output.flush()?;
     Ok(exit::DONE)
 }
 
@@ -169,6 +168,5 @@ async fn show(group: &GroupName, flags: ClientFlags) -> Result<u8, Unanswered> {
         vec![ShownItem { name: group, json: json_of(&answer), cells: Vec::new() }]
     };
     session.output.items(OFFSET_COLUMNS, &items)?;
-    session.output.flush()?;
     Ok(exit::DONE)
 }

@@ -60,6 +60,5 @@ pub(super) async fn flush(args: FlushArgs, before: ClientFlags) -> Result<u8, Un
         cells: vec![table, text::count(events), text::bytes(bytes), text::count(segments.len() as u64)],
     };
     session.output.items(COLUMNS, &[item])?;
-    session.output.flush()?;
     Ok(exit::DONE)
 }

@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use super::{exit, flags::SettingFlags, output::tell};
+use super::{answer::ask, exit, flags::SettingFlags, output::StatusLine};
 use crate::{
     inspect::InspectError,
     settings::{Reads, Settings},
@@ -50,29 +50,26 @@ pub(super) fn look(
 ) -> ExitCode {
     crash::arm();
     flags.with_settings(Reads::Store, |settings| {
-        let looked = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(async {
-                let mut out = BufWriter::new(io::stdout().lock());
-                command(&settings, &mut out).await?;
-                Ok(out.flush()?)
-            }),
-            Err(error) => Err(error.into()),
-        };
-        say_looked(looked)
+        ask(async move || {
+            let mut out = BufWriter::new(io::stdout().lock());
+            command(&settings, &mut out).await?;
+            out.flush()?;
+            Ok(exit::DONE)
+        })
     })
 }
 
-fn say_looked(looked: Result<(), InspectError>) -> ExitCode {
-    match looked {
-        Ok(()) => ExitCode::SUCCESS,
-        // The reader has seen enough: `| head`.
-        Err(InspectError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            tell(&error);
-            let is_usage = matches!(error, InspectError::Usage(_));
-            ExitCode::from(if is_usage { exit::USAGE } else { exit::FAILED })
-        }
-    }
+/// Does long work with a line at the foot of the terminal, which is gone before the result is printed.
+///
+/// # Errors
+/// Those of the work.
+pub(super) async fn watched<T>(
+    work: impl AsyncFnOnce(&StatusLine) -> Result<T, InspectError>,
+) -> Result<T, InspectError> {
+    let status = StatusLine::of_bytes(0);
+    let done = work(&status).await;
+    status.end();
+    done
 }
 
 #[cfg(test)]

@@ -187,7 +187,6 @@ fn print(session: &mut Session, args: &ResetArgs, answer: &ServerAnswer) -> Resu
         vec![ShownItem { name: args.group.to_string(), json, cells: Vec::new() }]
     };
     session.output.items(COLUMNS, &items)?;
-    session.output.flush()?;
     Ok(())
 }
 

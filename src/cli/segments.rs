@@ -87,7 +87,6 @@ pub(super) async fn list(args: SegmentsArgs, before: ClientFlags) -> Result<u8, 
         count += items.len();
         if !items.is_empty() {
             session.output.items(COLUMNS, &items)?;
-            session.output.flush()?;
         }
         after = page.next.filter(|_| page.has_more).map(|next| as_parameter(&next));
         if after.is_none() {

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use super::{
     care::{self, RebuildArgs},
     flags::SettingFlags,
-    look::{UntilClosed, look},
+    look::{UntilClosed, look, watched},
     output::StatusLine,
 };
 use crate::{
@@ -69,10 +69,10 @@ pub(super) fn verify(args: VerifyArgs, before: SettingFlags) -> ExitCode {
         if list {
             return inspect::list(&*place, table.as_deref(), out).await;
         }
-        let status = StatusLine::of_bytes(0);
-        let verified = inspect::verify(&*place, json, &status, &mut UntilClosed::new(out)).await;
-        status.end();
-        verified
+        watched(async |status: &StatusLine| {
+            inspect::verify(&*place, json, status, &mut UntilClosed::new(out)).await
+        })
+        .await
     })
 }
 

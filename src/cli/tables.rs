@@ -208,7 +208,6 @@ pub(super) async fn list(args: TablesArgs, before: ClientFlags) -> Result<u8, Un
         count += items.len();
         if !items.is_empty() {
             session.output.items(TABLE_COLUMNS, &items)?;
-            session.output.flush()?;
         }
         after = page.next;
         if after.is_none() {
@@ -268,7 +267,6 @@ async fn show(table: &TableName, flags: ClientFlags) -> Result<u8, Unanswered> {
         let json = String::from_utf8_lossy(&answer.body).into_owned();
         let item = ShownItem { name: table.to_string(), json, cells: Vec::new() };
         session.output.items(PARTITION_COLUMNS, &[item])?;
-        session.output.flush()?;
         return Ok(exit::DONE);
     }
     let head = format!(
@@ -293,7 +291,6 @@ async fn show(table: &TableName, flags: ClientFlags) -> Result<u8, Unanswered> {
     };
     let items: Vec<ShownItem> = seen.partitions.iter().map(item).collect();
     session.output.items(PARTITION_COLUMNS, &items)?;
-    session.output.flush()?;
     Ok(exit::DONE)
 }
 
@@ -312,7 +309,6 @@ async fn set(table: &TableName, settings: &NewTableValues, flags: ClientFlags) -
         cells: vec![table.to_string(), config.partitions.to_string(), config.kept()],
     };
     session.output.items(CONFIG_COLUMNS, &[item])?;
-    session.output.flush()?;
     Ok(exit::DONE)
 }
 

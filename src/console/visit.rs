@@ -173,7 +173,7 @@ impl Visit<'_> {
     fn curl(&self, flags: &str, path: &str, body: &str) -> String {
         let url = shell_quoted(&format!("{}{path}", self.console.origin(self.visitor)));
         let token =
-            if self.console.state.gate.is_some() { " -H \"Authorization: Bearer $TOKEN\"" } else { "" };
+            if self.console.state.ops.gate.is_some() { " -H \"Authorization: Bearer $TOKEN\"" } else { "" };
         format!("curl {flags} {url}{token}{body}")
     }
 
@@ -189,7 +189,7 @@ impl Visit<'_> {
                 (refused.status, Shown { title, body: refusal(&refused.problem) })
             }
         };
-        let gate = self.console.state.gate.as_ref();
+        let gate = self.console.state.ops.gate.as_ref();
         let session = sessions::cookie(self.visitor.headers());
         let principal = gate.zip(session).and_then(|(gate, id)| gate.signed_in(id));
         // Whoever is let in without a name may have one.

@@ -2,6 +2,7 @@
 //! answer becomes, when the answer has ended.
 
 use std::{
+    borrow::Cow,
     cmp::Reverse,
     net::IpAddr,
     pin::Pin,
@@ -28,15 +29,15 @@ use crate::auth::{
 /// A request, as far as the audit log is concerned.
 pub(super) struct AuditedRequest<'a> {
     /// Whose log it is.
-    pub gate: &'a Arc<Gate>,
+    pub gate: Cow<'a, Arc<Gate>>,
     /// What its route does.
     pub verb: Verb,
     /// Where it came from.
     pub peer: IpAddr,
     /// The id that its answer has.
-    pub request_id: &'a str,
+    pub request_id: Cow<'a, str>,
     /// Who sent it; nobody if no one was let in.
-    pub caller: &'a Caller,
+    pub caller: Cow<'a, Caller>,
     /// Whether it came as far as its handler. A refusal before that is a denial, whatever its code is.
     pub is_let_in: bool,
     /// Bytes of its body that were read before it was answered.
@@ -73,21 +74,26 @@ impl AuditedRequest<'_> {
         }
         match (said.denial, response.body().size_hint().exact()) {
             (None, None) => {
-                let kept = KeptRequest {
-                    gate: Arc::clone(self.gate),
-                    verb: self.verb,
-                    peer: self.peer,
-                    request_id: self.request_id.to_owned(),
-                    caller: self.caller.clone(),
-                    is_let_in: self.is_let_in,
-                    received: self.received,
-                };
+                let kept = self.keep();
                 response.map(|body| Body::new(AuditedBody { body, kept, said, sent: 0 }))
             }
             (_, length) => {
                 self.record(said, length.unwrap_or(0));
                 response
             }
+        }
+    }
+
+    /// The same, to be kept until its answer has ended.
+    fn keep(&self) -> AuditedRequest<'static> {
+        AuditedRequest {
+            gate: Cow::Owned(self.gate.clone().into_owned()),
+            verb: self.verb,
+            peer: self.peer,
+            request_id: Cow::Owned(self.request_id.clone().into_owned()),
+            caller: Cow::Owned(self.caller.clone().into_owned()),
+            is_let_in: self.is_let_in,
+            received: self.received,
         }
     }
 
@@ -118,7 +124,7 @@ impl AuditedRequest<'_> {
         });
         let is_about_events = matches!(self.verb, Verb::Append | Verb::Read);
         self.gate.audit.record(&AuditRecord {
-            request_id: self.request_id,
+            request_id: &self.request_id,
             principal: self.caller.principal(),
             peer: self.peer,
             verb,
@@ -141,21 +147,10 @@ impl AuditedRequest<'_> {
     }
 }
 
-/// What is kept of a request until its answer has ended.
-struct KeptRequest {
-    gate: Arc<Gate>,
-    verb: Verb,
-    peer: IpAddr,
-    request_id: String,
-    caller: Caller,
-    is_let_in: bool,
-    received: u64,
-}
-
 /// The body of an answer that the audit log is told of when it ends, however it ends.
 struct AuditedBody {
     body: Body,
-    kept: KeptRequest,
+    kept: AuditedRequest<'static>,
     said: AnswerSaid,
     /// Bytes that were handed over.
     sent: u64,
@@ -189,16 +184,6 @@ impl HttpBody for AuditedBody {
 
 impl Drop for AuditedBody {
     fn drop(&mut self) {
-        let kept = &self.kept;
-        let request = AuditedRequest {
-            gate: &kept.gate,
-            verb: kept.verb,
-            peer: kept.peer,
-            request_id: &kept.request_id,
-            caller: &kept.caller,
-            is_let_in: kept.is_let_in,
-            received: kept.received,
-        };
-        request.record(self.said, self.sent);
+        self.kept.record(self.said, self.sent);
     }
 }

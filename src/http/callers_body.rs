@@ -10,13 +10,12 @@ use std::{
 
 use axum::{
     body::{Body, Bytes, HttpBody},
-    http::header,
     response::Response,
 };
 use hyper::body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-use super::connection::Connection;
+use super::{connection::Connection, heads};
 use crate::auth::{
     caller::{Caller, CallerEnd},
     quotas::Usage,
@@ -31,8 +30,7 @@ pub(super) fn limit(response: Response, caller: &Caller, ends_with: Option<Arc<C
         usage.pace_read(length); // the next answers wait for it
         return response;
     }
-    let media_type = response.headers().get(header::CONTENT_TYPE);
-    let ends_clean = media_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+    let ends_clean = heads::is_of_type(response.headers(), "text/event-stream");
     let (usage, caller) = (Arc::clone(usage), caller.clone());
     let end: EndFuture = Box::pin(async move { caller.ended().await });
     response.map(|body| {

@@ -10,6 +10,7 @@ use utoipa::IntoParams;
 use super::{
     code::Code,
     error::Problem,
+    heads,
     limits::Limits,
     media::{self, NDJSON_NAMES},
     scope::RequestScope,
@@ -165,7 +166,7 @@ pub(super) fn message_type(headers: &HeaderMap, ours: &str) -> Result<(), Proble
     if OTLP_CLIENTS.iter().any(|name| client.starts_with(name)) {
         return Err(Problem::new(Code::BadProtobuf, OTLP));
     }
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let content_type = heads::content_type(headers).unwrap_or_default();
     match MESSAGE_TYPES.iter().find_map(|name| media::parameter(content_type, name)) {
         Some(other) if other != ours => {
             Err(unsupported(format!("the body is said to be {other}: this path takes {ours}")))

@@ -1,6 +1,8 @@
 //! What a content type says of a body.
 
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
+
+use super::heads;
 
 /// The names of JSON lines.
 pub(super) const NDJSON_NAMES: [&str; 4] =
@@ -38,8 +40,7 @@ impl MediaKind {
 
     /// The kind of a request's body; of one without a content type, [`MediaKind::Bytes`].
     pub(super) fn of_body(headers: &HeaderMap) -> Self {
-        let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        content_type.map_or(Self::Bytes, Self::of)
+        heads::content_type(headers).map_or(Self::Bytes, Self::of)
     }
 }
 

@@ -19,6 +19,7 @@ mod error_page;
 pub mod extract;
 pub mod filters;
 mod forwarded;
+mod heads;
 mod json_body;
 pub mod limits;
 pub mod media;
@@ -75,10 +76,7 @@ use self::{
     },
     state::{AppState, OpsState, OwnShards},
 };
-use crate::{
-    auth::{gate::Gate, verb::Verb},
-    cluster::Cluster,
-};
+use crate::{auth::verb::Verb, cluster::Cluster};
 
 /// The head of `/openapi.json`.
 #[derive(OpenApi)]
@@ -179,7 +177,7 @@ fn of_console(state: &AppState) -> Arc<Surroundings> {
         header_bytes: state.header_bytes,
         exports_traces: state.exports_traces,
         http: Some(HttpSettings { origins: Vec::new(), ..state.http.clone() }),
-        gate: state.gate.clone(),
+        gate: state.ops.gate.clone(),
         takes_sessions: true,
         cluster: cluster_of(state),
         ..Surroundings::default()
@@ -214,7 +212,7 @@ fn table(state: AppState) -> RouteTable {
         header_bytes: state.header_bytes,
         exports_traces: state.exports_traces,
         http: Some(state.http.clone()),
-        gate: state.gate.clone(),
+        gate: state.ops.gate.clone(),
         cluster: cluster_of(&state),
         stats: Some(Arc::clone(&state.stats)),
         ..Surroundings::default()
@@ -236,12 +234,8 @@ fn cluster_of(state: &AppState) -> Option<Arc<Cluster>> {
 }
 
 /// The routes of the main port until the store is open: probes and metrics, and a refusal of everything else.
-pub fn starting_routes(
-    ops: OpsState,
-    header_bytes: usize,
-    http: HttpSettings,
-    gate: Option<Arc<Gate>>,
-) -> Routes {
+pub fn starting_routes(ops: OpsState, header_bytes: usize, http: HttpSettings) -> Routes {
+    let gate = ops.gate.clone();
     let surroundings =
         Arc::new(Surroundings { header_bytes, http: Some(http), gate, ..Surroundings::default() });
     ops_routes(&surroundings).with_state(ops).finish(starting)
@@ -259,12 +253,12 @@ pub struct AdminDoor {
 }
 
 /// The routes of the admin port, which is served before the store opens.
-pub fn admin_routes(ops: OpsState, door: AdminDoor, gate: Option<Arc<Gate>>) -> Routes {
+pub fn admin_routes(ops: OpsState, door: AdminDoor) -> Routes {
     let surroundings = Arc::new(Surroundings {
         header_bytes: door.header_bytes,
         http: Some(HttpSettings::default()),
         host_check: HostCheck::AnyName,
-        gate,
+        gate: ops.gate.clone(),
         lets_anybody_in: !door.asks_who,
         tokens_from_here_only: door.has_tls_beside_it,
         ..Surroundings::default()

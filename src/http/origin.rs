@@ -11,7 +11,7 @@ use axum::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{code::Code, error::Problem, forwarded::ProxyNetwork};
+use super::{code::Code, error::Problem, forwarded::ProxyNetwork, heads};
 use contracts::settings::{BrokenRules, Section};
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -94,8 +94,7 @@ impl HttpSettings {
         if self.hosts.is_empty() && !is_of_a_browser {
             return Ok(());
         }
-        let authority = request.uri().authority().map(|authority| authority.as_str());
-        let host = authority.or_else(|| headers.get(header::HOST)?.to_str().ok()).unwrap_or("");
+        let host = heads::host(request.uri(), headers);
         if host_check == HostCheck::OurNames && !self.knows(host_name(host)) {
             return Err(Problem::new(Code::WrongHost, format!("Host {host:?} is not in http.hosts")));
         }

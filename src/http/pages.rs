@@ -18,6 +18,7 @@ use super::{
     connection::Connection,
     context::{OwnBody, REQUEST_ID},
     error::Problem,
+    heads,
     limits::Limits,
     media, nothing_here,
     scope::{RequestScope, RequestSender},
@@ -61,9 +62,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Visitor {
         let count = parts.extensions.get::<RequestScope>().map_or(0, |scope| scope.parameters.len());
         let parameter = |place| RequestScope::parameter(parts, place).map(|text| text.into_owned());
         let parameters: Result<Vec<String>, Problem> = (0..count).map(parameter).collect();
-        let text = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
-        let authority = parts.uri.authority().map(|authority| authority.as_str());
-        let host = authority.or_else(|| text(header::HOST)).unwrap_or_default().to_owned();
+        let text = |name: HeaderName| heads::text(&parts.headers, name);
+        let host = heads::host(&parts.uri, &parts.headers).to_owned();
         // What the browser says of the page counts more. That `Origin` is ours was checked before.
         let is_from_our_page = match text(FETCH_SITE) {
             Some(site) => site == "same-origin",
@@ -111,7 +111,7 @@ impl Visitor {
 
     /// The id of the request.
     pub(crate) fn request_id(&self) -> &str {
-        self.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default()
+        heads::text(&self.headers, REQUEST_ID).unwrap_or_default()
     }
 
     /// Where the visitor is.
@@ -183,8 +183,8 @@ impl Form {
     /// # Errors
     /// 415 for anything else, 413 if it is too long, 400 if it cannot be read.
     pub(crate) async fn receive(incoming: Incoming, state: &AppState) -> Result<Self, Problem> {
-        let sent = incoming.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        if media::essence(sent.unwrap_or_default()) != "application/x-www-form-urlencoded" {
+        let sent = heads::content_type(&incoming.headers).unwrap_or_default();
+        if media::essence(sent) != "application/x-www-form-urlencoded" {
             return Err(Problem::new(
                 Code::UnsupportedMediaType,
                 "a form is application/x-www-form-urlencoded",

@@ -165,8 +165,6 @@ pub struct App {
     pub raw: RawSettings,
     /// What reads say in CloudEvents.
     pub cloudevents: CloudEventSettings,
-    /// Who is let in; `None` where everybody is.
-    pub gate: Option<Arc<Gate>>,
     /// The memory that bodies being received may take.
     pub inflight: Arc<Budget>,
     /// The memory that answers being sent may take.

@@ -1,7 +1,7 @@
 //! What surrounds every request: one function with one wait in it, as hundreds of requests wait for a sync at
 //! once, and each holds what is kept here.
 
-use std::{any::Any, future::Future, panic::AssertUnwindSafe, sync::Arc};
+use std::{any::Any, borrow::Cow, future::Future, panic::AssertUnwindSafe, sync::Arc};
 
 use axum::{
     extract::Request,
@@ -77,7 +77,8 @@ pub(super) async fn surround(
     // What another pod passes on is in that one's audit log.
     let audited = route.verb.filter(|verb| *verb != Verb::Open && !is_passed_on);
     if let (Some(gate), Some(verb)) = (&surroundings.gate, audited) {
-        let (request_id, caller) = (context.id(), &caller);
+        let (gate, request_id, caller) =
+            (Cow::Borrowed(gate), Cow::Borrowed(context.id()), Cow::Borrowed(&caller));
         response =
             AuditedRequest { gate, verb, peer, request_id, caller, is_let_in, received }.answered(response);
     }

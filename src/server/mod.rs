@@ -191,7 +191,7 @@ async fn serve(
     if let Some(secret) = &secret {
         files.add_secret(settings, secret);
     }
-    let Ports { admin, main, address, ready, tls } = Ports::open(settings, descriptors, ops, gate).await?;
+    let Ports { admin, main, address, ready, tls } = Ports::open(settings, descriptors, ops).await?;
     let has_tls = tls.is_some();
     let _reload = files.keep(tls);
     let stopping = main.stop.clone();

@@ -108,7 +108,7 @@ impl Startup {
     /// What the main port's handlers work with: the first of the stores, and what all have in common.
     ///
     /// # Panics
-    /// If there is no store: each pod has a shard.
+    /// If there is no store: a pod without shards has a spare one.
     pub(super) fn app(self, settings: &Settings, stores: &[OpenStore]) -> App {
         let Self { ops, stopping, exports_traces, .. } = self;
         let budgets = MainBudgets::new(settings);
@@ -133,7 +133,6 @@ impl Startup {
             http: settings.http.clone(),
             raw: settings.raw.clone(),
             cloudevents: settings.cloudevents.clone(),
-            gate: ops.gate.clone(),
             inflight: budgets.inflight,
             responses: budgets.responses,
             tails: Tails::new(settings.limits.tails, settings.limits.peer_percent),

@@ -16,7 +16,6 @@ use tracing::info;
 
 use super::{ServerError, descriptors::Descriptors};
 use crate::{
-    auth::gate::Gate,
     http::{self, state::OpsState},
     net::{self, CurrentRoutes, ServedPort, settings::NetSettings, tls::Tls},
     settings::Settings,
@@ -73,7 +72,6 @@ impl Ports {
         settings: &Settings,
         descriptors: Descriptors,
         ops: &OpsState,
-        gate: Option<&Arc<Gate>>,
     ) -> Result<Self, ServerError> {
         let header_bytes = settings.net.header_bytes;
         let tls = Tls::load(&settings.tls)?.map(Arc::new);
@@ -90,14 +88,13 @@ impl Ports {
         })?;
         let door =
             http::AdminDoor { header_bytes, asks_who: settings.auth.admin, has_tls_beside_it: tls.is_some() };
-        let admin_routes = Arc::new(http::admin_routes(ops.clone(), door, gate.cloned()));
+        let admin_routes = Arc::new(http::admin_routes(ops.clone(), door));
         let admin_net = NetSettings { connections: net.admin_connections, ..net };
         let admin_routes: CurrentRoutes = Arc::new(move || Arc::clone(&admin_routes));
         let served = ServedPort { routes: admin_routes, settings: admin_net, tls: None };
         let admin = Port::serve(admin, served, ADMIN_DRAIN);
         let ready: Arc<OnceLock<Arc<http::Routes>>> = Arc::default();
-        let starting =
-            Arc::new(http::starting_routes(ops.clone(), header_bytes, settings.http.clone(), gate.cloned()));
+        let starting = Arc::new(http::starting_routes(ops.clone(), header_bytes, settings.http.clone()));
         let routes: CurrentRoutes = {
             let ready = Arc::clone(&ready);
             Arc::new(move || Arc::clone(ready.get().unwrap_or(&starting)))

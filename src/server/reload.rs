@@ -4,7 +4,6 @@
 //! stays in force.
 
 use std::{
-    fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::Arc,
@@ -19,6 +18,7 @@ use tracing::{debug, error, info};
 use crate::{
     auth::{gate::Gate, policy::Policy, tokens::Tokens},
     cluster::secret::SecretFile,
+    first_bytes::first_bytes,
     net::tls::Tls,
     settings::Settings,
 };
@@ -30,7 +30,7 @@ use contracts::{
 /// How often files are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// More of a file is not read: it is refused anyway.
-const MAX_FILE_BYTES: u64 = (1 << 20) + 1;
+const MAX_FILE_BYTES: usize = (1 << 20) + 1;
 
 /// Takes the contents of a file over.
 ///
@@ -123,7 +123,7 @@ impl WatchedFiles {
 impl WatchedFile {
     /// Takes the file over if it has changed; whether it did.
     fn look(&mut self) -> bool {
-        let contents = match read(&self.path) {
+        let contents = match first_bytes(&self.path, MAX_FILE_BYTES) {
             Ok(contents) => contents,
             Err(error) => {
                 self.refuse(None, &error.to_string());
@@ -165,12 +165,6 @@ impl WatchedFile {
     }
 }
 
-fn read(path: &PathBuf) -> io::Result<Vec<u8>> {
-    let mut contents = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(fs::File::open(path)?, MAX_FILE_BYTES), &mut contents)?;
-    Ok(contents)
-}
-
 fn digest(contents: &[u8]) -> [u8; 32] {
     Sha256::digest(contents).into()
 }
@@ -197,6 +191,8 @@ fn look_at(tls: &Tls) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::auth::gate::tests::gate;
 

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use super::{
     RunningStore, ServerError,
+    flush_all::FlushAll,
     open::{Ground, OpenStore, Startup, app_over, connect, open_disk, open_store, open_volume},
     shard_mark,
 };
@@ -24,7 +25,7 @@ use cold_s3::{
     cluster::{ClusterRecord, join},
     s3::Objects,
 };
-use contracts::{metrics, shards::Shard};
+use contracts::{flusher::Flush, metrics, shards::Shard};
 use hot_rocksdb::{disk::Disk, options::SharedMemory};
 
 /// The least that a shard's part of the write buffers has: RocksDB writes smaller ones out too often.
@@ -33,6 +34,9 @@ const LEAST_WRITE_BUFFER: usize = 1 << 20;
 const JOIN_RETRY: Duration = Duration::from_secs(2);
 /// What a pod remembers of `cluster.json`, in its data directory, for a start while the bucket is away.
 const REMEMBERED: &str = "cluster.json";
+
+/// The directory of the store that a pod without shards has.
+const SPARE: &str = "none";
 
 /// The number of this pod.
 ///
@@ -60,7 +64,7 @@ pub(super) fn count(settings: &Settings) -> usize {
         settings.cluster.pods,
         settings.cluster.copies,
     );
-    placed.iter().filter(|pods| pods.first() == Some(&own)).count()
+    placed.iter().filter(|pods| pods.first() == Some(&own)).count().max(1)
 }
 
 /// What signs what pods say to each other, if there is a file.
@@ -129,13 +133,24 @@ impl Startup {
         );
         let client = PodClient::new(&settings.cluster, &settings.tls).map_err(ServerError::Setting)?;
         let disk = open_disk(settings)?;
-        let stores = self.open_all(settings, &cluster, &objects, &disk).await?;
+        let mut stores = self.open_all(settings, &cluster, &objects, &disk).await?;
+        let has_shards = !stores.is_empty();
+        if !has_shards {
+            stores.push(self.open_spare(settings, &disk).await?);
+        }
         metrics::joined_cluster();
         for number in 0..cluster.record.shards {
             metrics::shard_owned(number, numbers.contains(&number));
         }
+        let ops = Arc::clone(&self.ops);
         let first = self.app(settings, &stores);
-        let apps = stores.iter().map(|open| Arc::new(app_over(&first, &open.store))).collect();
+        let mut apps: Vec<App> = stores.iter().map(|open| app_over(&first, &open.store)).collect();
+        if !has_shards {
+            // There is nothing to flush, which is no failure.
+            let nothing: Arc<dyn Flush> = Arc::new(FlushAll(Vec::new()));
+            apps.iter_mut().for_each(|app| app.flush = Some(Arc::clone(&nothing)));
+            drop(ops.flush.set(nothing));
+        }
         let parts = ShardParts {
             limits: Arc::clone(&first.limits),
             inflight: Arc::clone(&first.inflight),
@@ -143,6 +158,7 @@ impl Startup {
             stopping: first.stopping.clone(),
         };
         let shards = Arc::new(Shards::new(cluster, client, parts));
+        let apps = apps.into_iter().map(Arc::new).collect();
         let app = App { shards: Some(OwnShards { shards, apps }), ..first };
         Ok((Arc::new(app), RunningStore::new(stores, disk)))
     }
@@ -224,6 +240,25 @@ impl Startup {
             })
         });
         try_join_all(opening).await
+    }
+
+    /// Opens an empty store without a bucket, for a pod that placement leaves without a shard: it answers
+    /// what is about no table, as the store of a shard would, and no table is ever made in it.
+    async fn open_spare(&self, settings: &Settings, disk: &Arc<Disk>) -> Result<OpenStore, ServerError> {
+        let mut part = settings.clone();
+        part.s3.bucket = None;
+        part.process.data_dir = shard_mark::directory(&settings.process.data_dir).join(SPARE);
+        make_directory(&part.process.data_dir)?;
+        let memory = SharedMemory::of_several(settings.hot);
+        let volume = open_volume(&part, memory, self.descriptors.volume_files).await?;
+        let ground = Ground {
+            disk: Arc::clone(disk),
+            objects: None,
+            heartbeats: self.ops.heartbeats.first().cloned().unwrap_or_default(),
+            bucket: self.ops.buckets.first().cloned().unwrap_or_default(),
+            progress: Arc::clone(&self.ops.lifecycle.progress),
+        };
+        open_store(&part, volume, ground).await
     }
 }
 

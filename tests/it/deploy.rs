@@ -148,7 +148,7 @@ async fn status(phase: Phase, action: &HTTPGetAction) -> u16 {
     });
     let request = Request::get(action.path.as_deref().unwrap()).body(Body::empty()).unwrap();
     let door = http::AdminDoor { header_bytes: 65_536, asks_who: true, has_tls_beside_it: false };
-    http::admin_routes(ops, door, None).answer(request, Arc::default()).await.status().as_u16()
+    http::admin_routes(ops, door).answer(request, Arc::default()).await.status().as_u16()
 }
 
 #[tokio::test]

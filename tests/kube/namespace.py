@@ -21,6 +21,10 @@ class Namespace:
     def kubectl(self, *arguments, ok=True, text=None):
         return self.cluster.kubectl("-n", self.name, *arguments, ok=ok, text=text)
 
+    def rolled_out(self, what):
+        """Waits until every pod of it is the newest, and ready."""
+        self.kubectl("rollout", "status", what, "--timeout=300s")
+
     def get(self, *what):
         """An object, or nothing where there is none."""
         found = self.kubectl("get", *what, "--ignore-not-found", "-o", "json").stdout

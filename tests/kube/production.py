@@ -278,7 +278,7 @@ def deleted(space, shop, folder):
     check(space.get("pvc", CLAIM)["metadata"]["uid"] == claim, "the claim stays, with its namespace")
     space.apply(folder.path)
     space.ready(other_than=uid)
-    space.kubectl("rollout", "status", SET, "--timeout=300s")
+    space.rolled_out(SET)
     say("deleted    the production set: namespace and claim stay; applied again, it goes on with them")
 
 

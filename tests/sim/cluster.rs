@@ -24,19 +24,11 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     run,
-    store::{FORMAT, Ground, SimClock, Store, Tuning, objects, retry},
+    store::{self, Ground, SimClock, Store, Tuning, objects, retry},
 };
 
 const SHAPE: ClusterShape = ClusterShape { pods: 3, shards: 4, copies: 1 };
-const TUNING: Tuning = Tuning {
-    flush_interval: Duration::from_secs(1),
-    segment_bytes: 600,
-    hot_keep: Duration::ZERO,
-    upkeep_interval: Duration::from_secs(1),
-    format: FORMAT,
-    lease: Duration::ZERO,
-    seed: Some(5),
-};
+const TUNING: Tuning = Tuning { flush_interval: Duration::from_secs(1), seed: Some(5), ..store::TUNING };
 
 /// What of a bucket everybody must read alike: the end of each partition, and its segments.
 type Contents = BTreeMap<Partition, (u64, Vec<String>)>;

@@ -34,7 +34,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use crate::{
     run,
     simulation::Trace,
-    store::{FORMAT, Ground, Hot, SimClock, Store, Tuning, key_of, objects, retry, table},
+    store::{FORMAT, Ground, Hot, SimClock, Store, TUNING, Tuning, key_of, objects, retry, table},
 };
 
 const KINDS: [RequestKind; 7] = [
@@ -150,9 +150,8 @@ async fn start(
             segment_bytes: 4000,
             hot_keep,
             upkeep_interval: second,
-            format: FORMAT,
-            lease: Duration::ZERO,
             seed,
+            ..TUNING
         };
         let killed_after = Duration::from_millis(if rng.random_bool(0.3) {
             rng.random_range(100..20_000)
@@ -483,9 +482,7 @@ fn a_segment_on_its_way_in_an_unknown_format_refuses_the_start_and_changes_nothi
             segment_bytes: 4000,
             hot_keep: SOON,
             upkeep_interval: SOON,
-            format: FORMAT,
-            lease: Duration::ZERO,
-            seed: None,
+            ..TUNING
         };
         for is_down in [false, true] {
             world.bucket.is_down.store(is_down, SeqCst);

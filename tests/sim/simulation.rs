@@ -42,7 +42,7 @@ use uuid::Uuid;
 
 use crate::{
     run,
-    store::{Ground, SimClock, Store, Tuning, group, key_of, objects, retry, table},
+    store::{Ground, SimClock, Store, TUNING, Tuning, group, key_of, objects, retry, table},
 };
 
 const PARTITIONS: u64 = 3;
@@ -372,8 +372,8 @@ impl Fates {
             // Each process may write another one; what earlier ones have written is read, retried and merged
             // all the same.
             format: formats::all().nth(self.rng.random_range(0..formats::all().count())).unwrap().id(),
-            lease: Duration::ZERO,
             seed: Some(self.rng.random()),
+            ..TUNING
         }
     }
 

@@ -229,6 +229,8 @@ pub(crate) struct Tuning {
     pub format: FormatId,
     /// How long it may go on without seeing the manifests; zero for ever.
     pub lease: Duration,
+    /// How many erasures that are done are kept.
+    pub erasures_kept: usize,
     /// What delays follow from, if there are any.
     pub seed: Option<u64>,
 }
@@ -241,6 +243,7 @@ pub(crate) const TUNING: Tuning = Tuning {
     upkeep_interval: Duration::from_secs(1),
     format: FORMAT,
     lease: Duration::ZERO,
+    erasures_kept: 1000,
     seed: None,
 };
 
@@ -272,7 +275,7 @@ impl Tuning {
             upkeep: UpkeepSettings { interval_secs: self.upkeep_interval.into() },
             groups: GroupSettings::default(),
             reads: ReadSettings::default(),
-            erasures: ErasureSettings::default(),
+            erasures: ErasureSettings { keep: self.erasures_kept, ..ErasureSettings::default() },
             lease: self.lease,
             key_window_ms: WINDOW_MS,
         }

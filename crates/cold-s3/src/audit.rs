@@ -17,12 +17,7 @@ use super::{
     state::ColdState,
     watcher::{Unwatched, Watcher},
 };
-use contracts::{
-    error::{StorageError, Tier},
-    name::Partition,
-    offload::offload,
-    segment::SegmentMeta,
-};
+use contracts::{error::StorageError, name::Partition, offload::offload_cold, segment::SegmentMeta};
 
 /// Audits at most, if a writer publishes during each of them.
 const ATTEMPTS: usize = 10;
@@ -45,6 +40,20 @@ pub struct Audit {
     /// Objects that no manifest names: being written, left over from a crash, or about to be deleted. Nothing
     /// is wrong with that.
     pub unnamed: Vec<String>,
+}
+
+impl Audit {
+    /// What was read; `None` if it is damaged, which is a finding.
+    ///
+    /// # Errors
+    /// All others.
+    fn whole<T>(&mut self, read: Result<T, StorageError>) -> Result<Option<T>, StorageError> {
+        if let Err(StorageError::Corrupt { object, source }) = &read {
+            self.findings.push(format!("{object}: {source}"));
+            return Ok(None);
+        }
+        read.map(Some)
+    }
 }
 
 /// Audits the bucket below a prefix while nobody watches.
@@ -106,13 +115,8 @@ async fn audit_once(objects: &dyn ObjectPlace, watcher: &dyn Watcher) -> Result<
     watcher.begins("reading manifests", 0);
     let mut audit = Audit::default();
     let record = backup_of(objects).await?;
-    let found = match chain::load_upto(objects, record.as_ref().map(|record| record.manifest)).await {
-        Err(StorageError::Corrupt { object, source }) => {
-            audit.findings.push(format!("{object}: {source}"));
-            return Ok(audit);
-        }
-        found => found?,
-    };
+    let loaded = chain::load_upto(objects, record.as_ref().map(|record| record.manifest)).await;
+    let Some(found) = audit.whole(loaded)? else { return Ok(audit) };
     if let Some(record) = &record
         && found.last.as_ref().map(|last| (last.number, last.store_id))
             != Some((record.manifest, record.store_id))
@@ -135,7 +139,7 @@ async fn audit_once(objects: &dyn ObjectPlace, watcher: &dyn Watcher) -> Result<
     let keys = objects.listed(names::SEGMENTS).await?.into_iter().map(|object| object.key);
     let is_named = |key: &String| {
         let found = names::parse(key);
-        found.is_some_and(|found| named.contains(&found.segment) || !objects.owns(&found.partition.table))
+        found.is_some_and(|found| named.contains(&*found.key) || !objects.owns(&found.partition.table))
     };
     audit.unnamed = keys.filter(|key| !is_named(key)).collect();
     watcher.begins("reading segments", segments.iter().map(|(_, meta)| meta.bytes).sum());
@@ -163,16 +167,10 @@ async fn audit_segments(
     let mut checks = std::pin::pin!(checks.buffer_unordered(PARALLEL_SEGMENTS));
     while let Some((meta, checked)) = checks.next().await {
         watcher.did(meta.bytes);
-        match checked {
-            Ok(()) => {
-                audit.segments += 1;
-                audit.events += meta.range.len();
-                audit.bytes += meta.bytes;
-            }
-            Err(StorageError::Corrupt { object, source }) => {
-                audit.findings.push(format!("{object}: {source}"))
-            }
-            Err(error) => return Err(error),
+        if audit.whole(checked)?.is_some() {
+            audit.segments += 1;
+            audit.events += meta.range.len();
+            audit.bytes += meta.bytes;
         }
     }
     Ok(())
@@ -186,13 +184,7 @@ async fn audit_list(
     named: &BTreeSet<String>,
     audit: &mut Audit,
 ) -> Result<(), StorageError> {
-    let list = match record.list(objects).await {
-        Err(StorageError::Corrupt { object, source }) => {
-            audit.findings.push(format!("{object}: {source}"));
-            return Ok(());
-        }
-        list => list?,
-    };
+    let Some(list) = audit.whole(record.list(objects).await)? else { return Ok(()) };
     audit.unnamed.retain(|key| !list.contains_key(key));
     for entry in list.into_values().filter(|entry| !named.contains(&entry.key)) {
         let body = objects.get(&entry.key).await?;
@@ -224,13 +216,7 @@ async fn audit_chain(
     let Some(first) = earlier.filter(|first| found.links.contains(*first)) else { return Ok(()) };
     let (mut state, mut epoch) = (None, None);
     for number in first..=last.number {
-        let mut link = match chain::read(objects, number).await {
-            Err(StorageError::Corrupt { object, source }) => {
-                audit.findings.push(format!("{object}: {source}"));
-                return Ok(());
-            }
-            link => link?,
-        };
+        let Some(mut link) = audit.whole(chain::read(objects, number).await)? else { return Ok(()) };
         if let Some(before) = epoch.replace(link.epoch)
             && (link.epoch < before || (link.epoch == before) == link.opens)
         {
@@ -260,6 +246,5 @@ async fn audit_segment(
     meta: &Arc<SegmentMeta>,
 ) -> Result<(), StorageError> {
     let (segment, stored) = fetch_whole(objects, partition, Arc::clone(meta)).await?;
-    let decoded = offload(move || formats::of(&segment.meta)?.decode(&segment, &stored, &mut drop)).await;
-    decoded.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
+    offload_cold(move || formats::of(&segment.meta)?.decode(&segment, &stored, &mut drop)).await
 }

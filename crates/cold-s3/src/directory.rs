@@ -18,7 +18,7 @@ use super::{
 use contracts::{
     clock::TimestampMs,
     error::{StorageError, Tier},
-    offload::offload,
+    offload::offload_cold,
 };
 
 /// What the names of files begin with that are not whole yet.
@@ -57,12 +57,13 @@ impl Directory {
         path: PathBuf,
         act: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
     ) -> Result<T, StorageError> {
-        let done = offload(move || {
-            let done = act(&path);
-            done.map_err(|error| io::Error::new(error.kind(), format!("{what} {}: {error}", path.display())))
-        });
-        let done = done.await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?;
-        done.map_err(|error| StorageError::unavailable(Tier::Cold, error))
+        offload_cold(move || {
+            act(&path).map_err(|error| {
+                let why = format!("{what} {}: {error}", path.display());
+                StorageError::unavailable(Tier::Cold, io::Error::new(error.kind(), why))
+            })
+        })
+        .await
     }
 }
 

@@ -1,6 +1,6 @@
 //! The keys of segments: how they are built, and how they are parsed. Pure.
 
-use super::formats;
+use super::formats::{self, NamedSegment};
 use contracts::{
     error::StorageError,
     name::{Partition, TableName},
@@ -29,29 +29,16 @@ pub fn directory(partition: &Partition) -> String {
     format!("{SEGMENTS}{}/{:05}/", partition.table, partition.number)
 }
 
-fn stem(partition: &Partition, range: OffsetRange, epoch: u64, rewrite: u32) -> String {
+/// What the key of a segment has before its format's extension. Without a number of its own (0) it is what
+/// the keys of all that were written anew with this range and epoch begin with.
+pub(crate) fn stem(partition: &Partition, range: OffsetRange, epoch: u64, rewrite: u32) -> String {
     let stem = format!("{}{:020}-{:020}-{epoch:08}", directory(partition), range.start, range.end);
     // Only what was written anew by itself has this part.
     if rewrite == 0 { stem } else { format!("{stem}-{rewrite:04}") }
 }
 
-/// What a segment's key says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ParsedKey {
-    /// The partition that it belongs to.
-    pub partition: Partition,
-    /// Its offsets.
-    pub range: OffsetRange,
-    /// The epoch of the writer that planned it.
-    pub epoch: u64,
-    /// Which one it is of those with this range and epoch.
-    pub rewrite: u32,
-    /// The key of the segment itself, also if this is the object beside it.
-    pub segment: String,
-}
-
 /// Parses the key of a segment or of the object beside one; `None` if it is neither.
-pub fn parse(key: &str) -> Option<ParsedKey> {
+pub fn parse(key: &str) -> Option<NamedSegment> {
     let mut parts = key.strip_prefix(SEGMENTS)?.split('/');
     let (table, partition, name) = (parts.next()?, parts.next()?, parts.next()?);
     let mut numbers = name.split_once('.')?.0.split('-').map(|number| number.parse::<u64>());
@@ -71,7 +58,8 @@ pub fn parse(key: &str) -> Option<ParsedKey> {
     let extension = key.strip_prefix(&stem)?;
     let format = formats::all()
         .find(|format| extension == format.extension() || Some(extension) == format.beside())?;
-    Some(ParsedKey { partition, range, epoch, rewrite, segment: stem + format.extension() })
+    let key = (stem + format.extension()).into();
+    Some(NamedSegment { key, partition, range, epoch, rewrite })
 }
 
 #[cfg(test)]
@@ -87,10 +75,10 @@ mod tests {
             [0, 1, 12_345].into_iter().flat_map(|n| extensions.map(|e| (n, e)))
         {
             let key = stem(&partition, range, 4, rewrite) + extension;
-            let segment = stem(&partition, range, 4, rewrite) + segment;
+            let segment = (stem(&partition, range, 4, rewrite) + segment).into();
             assert_eq!(
                 parse(&key),
-                Some(ParsedKey { partition: partition.clone(), range, epoch: 4, rewrite, segment }),
+                Some(NamedSegment { key: segment, partition: partition.clone(), range, epoch: 4, rewrite }),
                 "{key}"
             );
             for other in [

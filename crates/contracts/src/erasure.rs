@@ -11,7 +11,8 @@
 //! 4. segments that hold the events written anew, put, and named by a manifest instead of the old ones;
 //! 5. every other object that holds them deleted, and confirmed to be gone;
 //! 6. hashes of the payloads forgotten beside the idempotency keys;
-//! 7. listed as `done` in the manifests, then on the volume.
+//! 7. listed as `done` in the manifests, then on the volume;
+//! 8. forgotten when enough others are done: by the volume, then by the manifests.
 //!
 //! Each step may be repeated, so an erasure that was cut off anywhere begins again with the third.
 

@@ -5,6 +5,8 @@ use tokio::{
     task::{self, JoinError},
 };
 
+use super::error::{StorageError, Tier};
+
 /// Does the work on a thread that may block. On a runtime with one thread the work is done in place, so that
 /// a simulation runs the same way every time.
 ///
@@ -15,4 +17,14 @@ pub async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
         RuntimeFlavor::CurrentThread => Ok(work()),
         _ => task::spawn_blocking(work).await,
     }
+}
+
+/// Does work for the cold tier as [`offload`] does.
+///
+/// # Errors
+/// Those of the work; `Unavailable` if it panicked.
+pub async fn offload_cold<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, StorageError> {
+    offload(work).await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
 }

@@ -76,16 +76,8 @@ impl TableHead {
 /// One table.
 #[derive(Debug, Clone)]
 pub struct TableState {
-    /// Its number in keys.
-    pub id: TableId,
-    /// Its settings.
-    pub settings: TableSettings,
-    /// Whether it was deleted, and not written since.
-    pub is_deleted: bool,
-    /// The principal that made it, if there was one; `None` for a deleted table.
-    pub made_by: Option<Arc<str>>,
-    /// See [`TableStatus::keys_elsewhere`].
-    pub keys_elsewhere: bool,
+    /// What is stored of it, without its partitions.
+    pub head: TableHead,
     /// Its partitions.
     pub partitions: BTreeMap<PartitionNumber, PartitionState>,
     /// The table as others see it; built on demand, dropped at the next change.
@@ -93,24 +85,13 @@ pub struct TableState {
 }
 
 impl TableState {
-    /// What is stored of it, without its partitions.
-    pub fn head(&self) -> TableHead {
-        TableHead {
-            id: self.id,
-            settings: self.settings,
-            is_deleted: self.is_deleted,
-            made_by: self.made_by.clone(),
-            keys_elsewhere: self.keys_elsewhere,
-        }
-    }
-
     /// The table as others see it.
     pub fn status(&self, name: &TableName) -> Arc<TableStatus> {
         let status = || TableStatus {
             name: name.clone(),
-            settings: self.settings,
-            is_deleted: self.is_deleted,
-            keys_elsewhere: self.keys_elsewhere,
+            settings: self.head.settings,
+            is_deleted: self.head.is_deleted,
+            keys_elsewhere: self.head.keys_elsewhere,
             partitions: self.partitions.iter().map(|(&number, state)| state.status(number)).collect(),
         };
         Arc::clone(self.status.get_or_init(|| Arc::new(status())))
@@ -152,7 +133,7 @@ impl CatalogState {
 
     /// A table that exists and is not deleted.
     pub fn visible(&self, name: &TableName) -> Option<&TableState> {
-        self.get(name).filter(|table| !table.is_deleted)
+        self.get(name).filter(|table| !table.head.is_deleted)
     }
 
     /// A table's name by its id.
@@ -185,7 +166,7 @@ impl CatalogState {
     /// Totals over all tables; deleted ones do not count.
     pub fn totals(&self) -> Totals {
         let (mut tables, mut partitions, mut unflushed_events) = (0, 0, 0);
-        for table in self.by_name.values().filter(|table| !table.is_deleted) {
+        for table in self.by_name.values().filter(|table| !table.head.is_deleted) {
             tables += 1;
             partitions += table.partitions.len() as u64;
             unflushed_events +=
@@ -202,7 +183,7 @@ impl CatalogState {
 
     /// How many tables there are; deleted ones do not count.
     pub fn count(&self) -> usize {
-        self.by_name.values().filter(|table| !table.is_deleted).count()
+        self.by_name.values().filter(|table| !table.head.is_deleted).count()
     }
 
     /// How many partitions all tables have together.
@@ -288,14 +269,11 @@ impl CatalogState {
     /// Adds a table without partitions, or replaces the head of a known one.
     pub fn set_table(&mut self, name: TableName, head: TableHead) {
         self.names.insert(head.id, name.clone());
-        let (maker_before, partitions) =
-            self.by_name.remove(&name).map(|table| (table.made_by, table.partitions)).unwrap_or_default();
-        let TableHead { id, settings, is_deleted, made_by, keys_elsewhere } = head;
-        self.made.replace(Made::Tables, maker_before.as_ref(), made_by.as_ref());
-        let status = OnceLock::new();
-        let table = TableState { id, settings, is_deleted, made_by, keys_elsewhere, partitions, status };
-        self.by_name.insert(name, table);
-        self.changed.get_mut().insert(id);
+        let before = self.by_name.remove(&name).map(|table| (table.head.made_by, table.partitions));
+        let (maker_before, partitions) = before.unwrap_or_default();
+        self.made.replace(Made::Tables, maker_before.as_ref(), head.made_by.as_ref());
+        self.changed.get_mut().insert(head.id);
+        self.by_name.insert(name, TableState { head, partitions, status: OnceLock::new() });
     }
 
     /// Replaces a partition's state; its table must have been added before.

@@ -43,7 +43,7 @@ impl HotErase for RocksHot {
                 Scrub::Ranges(ranges) => {
                     let catalog = catalog.read();
                     let key = |partition: &Partition| {
-                        let table = catalog.get(&partition.table)?.id;
+                        let table = catalog.get(&partition.table)?.head.id;
                         Some(PartitionKey { table, partition: partition.number })
                     };
                     ranges

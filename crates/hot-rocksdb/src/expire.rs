@@ -31,7 +31,7 @@ pub(crate) fn expired(
     let partitions: Vec<_> = table.partitions.iter().collect();
     let mut units = Vec::new();
     for (place, &(&partition, state)) in partitions.iter().enumerate() {
-        let prefix = keys::partition(PartitionKey { table: table.id, partition });
+        let prefix = keys::partition(PartitionKey { table: table.head.id, partition });
         for pair in db.scan(cf::TIME_SLICES, &prefix, &prefix) {
             let (key, value) = pair?;
             let damaged = || StorageError::corrupt("a time slice in RocksDB", format!("key {key:?}"));

@@ -161,7 +161,7 @@ impl RocksHot {
 
 /// The id of a table that exists and is not deleted.
 fn table_id(catalog: &SharedCatalog, table: &TableName) -> Result<TableId, StorageError> {
-    let id = catalog.read().visible(table).map(|table| table.id);
+    let id = catalog.read().visible(table).map(|table| table.head.id);
     id.ok_or_else(|| StorageError::UnknownTable(table.clone()))
 }
 
@@ -228,7 +228,7 @@ impl Catalog for RocksHot {
     }
 
     fn settings(&self, name: &TableName) -> TableSettings {
-        self.catalog.read().get(name).map_or_else(|| self.new_tables.settings(), |table| table.settings)
+        self.catalog.read().get(name).map_or_else(|| self.new_tables.settings(), |table| table.head.settings)
     }
 
     fn totals(&self) -> Totals {

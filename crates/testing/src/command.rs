@@ -19,7 +19,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::server::{PATIENCE, TestServer, binary};
+use super::{
+    server::{PATIENCE, TestServer, binary},
+    signal::send_signal,
+};
 
 /// A command and what it is given.
 #[derive(Debug, Clone, Default)]
@@ -162,8 +165,7 @@ impl RunningCommand {
 
     /// Sends it a signal.
     pub async fn signal(&self, name: &str) {
-        let pid = self.child.id().expect("it runs").to_string();
-        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().await.unwrap().success());
+        send_signal(self.child.id().expect("it runs"), name).await;
     }
 
     /// Closes its standard output, as `head` does, and waits until it ends: its code.
@@ -176,8 +178,7 @@ impl RunningCommand {
     pub async fn stopped_unread(self, name: &str) -> Option<i32> {
         let Self { mut child, stdin, lines } = self;
         drop(lines);
-        let pid = child.id().expect("it runs").to_string();
-        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().await.unwrap().success());
+        send_signal(child.id().expect("it runs"), name).await;
         let status = timeout(PATIENCE, child.wait()).await.expect("it ends in time").unwrap();
         drop(stdin);
         status.code()

@@ -25,6 +25,7 @@ pub mod process;
 pub mod raw;
 pub mod s3;
 pub mod server;
+mod signal;
 pub mod tls;
 pub mod volume;
 

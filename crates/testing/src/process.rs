@@ -15,6 +15,7 @@ use tokio::{
 use super::{
     s3::{ACCESS_KEY, SECRET_KEY},
     server::{BUCKET, PATIENCE, answer, binary},
+    signal::send_signal,
 };
 
 /// What a process is started with.
@@ -225,8 +226,7 @@ impl Process {
 
     /// Sends SIGTERM and waits; the exit code.
     pub async fn terminate(mut self) -> Option<i32> {
-        let pid = self.child.id().expect("it runs").to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+        send_signal(self.child.id().expect("it runs"), "TERM").await;
         timeout(PATIENCE, self.child.wait()).await.expect("it ends in time").unwrap().code()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, ErrorKind, Read, Write},
+    io::{self, ErrorKind, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -10,6 +10,7 @@ use std::{
 use serde_json::{Map, Value};
 
 use super::keys::{KeySet, MAX_SET_BYTES};
+use crate::first_bytes::first_bytes;
 
 /// The directory in `data_dir`.
 const DIRECTORY: &str = "auth";
@@ -20,7 +21,7 @@ const NEW_FILE: &str = "jwks.json.new";
 /// The member that says where the keys came from. Readers of a JWKS pass over members that they do not know.
 const FETCHED_FROM: &str = "fetched_from";
 /// Bytes of the file that are read: those of a JWKS, and room for the member.
-const MAX_FILE_BYTES: u64 = 2 * MAX_SET_BYTES as u64;
+const MAX_FILE_BYTES: usize = 2 * MAX_SET_BYTES;
 
 /// The file of the last good keys.
 #[derive(Debug, Clone)]
@@ -44,12 +45,10 @@ impl KeptKeys {
     pub(super) fn read(&self) -> Result<Option<KeySet>, String> {
         let path = self.directory.join(FILE);
         let failed = |why: String| format!("{}: {why}", path.display());
-        let mut bytes = Vec::new();
-        match File::open(&path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)) {
+        let bytes = match first_bytes(&path, MAX_FILE_BYTES) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error.to_string())),
-            Ok(_) => {}
-        }
+            read => read.map_err(|error| failed(error.to_string()))?,
+        };
         let mut set: Map<String, Value> =
             serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string()))?;
         if set.remove(FETCHED_FROM).is_some_and(|url| url.as_str() != Some(self.url.as_str())) {

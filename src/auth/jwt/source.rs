@@ -7,8 +7,6 @@
 
 use std::{
     fmt,
-    fs::File,
-    io::Read,
     path::Path,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -29,7 +27,10 @@ use super::{
     keys::{BadKeySet, KeyMark, KeySet, MAX_SET_BYTES, VerifyingKey},
     turns::FetchTurns,
 };
-use crate::auth::{refusal::CredentialRefusal, settings::OidcSettings};
+use crate::{
+    auth::{refusal::CredentialRefusal, settings::OidcSettings},
+    first_bytes::first_bytes,
+};
 use contracts::{
     clock::{Clock, SystemClock},
     metrics,
@@ -98,10 +99,7 @@ impl KeySource {
     }
 
     fn of_file(path: &Path) -> Result<Self, BadKeySet> {
-        let mut bytes = Vec::new();
-        // One byte more than it may have is enough to refuse it.
-        File::open(path)
-            .and_then(|file| file.take(MAX_SET_BYTES as u64 + 1).read_to_end(&mut bytes))
+        let bytes = first_bytes(path, MAX_SET_BYTES + 1)
             .map_err(|error| BadKeySet::new(format!("{}: {error}", path.display())))?;
         let source = Self { keys: ArcSwapOption::empty(), remote: None, changed: OnceLock::new() };
         let replaced = source.replace(&bytes);

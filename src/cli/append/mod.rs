@@ -226,6 +226,5 @@ fn print_summary(
         ],
     };
     session.output.items(COLUMNS, &[item])?;
-    session.output.flush()?;
     Ok(())
 }

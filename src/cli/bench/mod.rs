@@ -159,7 +159,6 @@ fn print(
     cells.extend(latencies.iter().map(|(_, ms)| format!("{ms:.2}")));
     cells.push(if compared.is_right { "right" } else { "WRONG" }.to_owned());
     session.output.items(COLUMNS, &[ShownItem { name: table.to_string(), json: json.to_string(), cells }])?;
-    session.output.flush()?;
     Ok(())
 }
 

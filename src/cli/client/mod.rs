@@ -151,7 +151,7 @@ impl ServerClient {
     /// # Errors
     /// [`ClientError`] once nothing helps any more, or patience ends.
     pub(super) async fn ask(&self, call: &Call) -> Result<ServerAnswer, ClientError> {
-        self.again(call, async || self.once(call).await).await
+        self.again(call, async |token| self.once_with(call, token).await).await
     }
 
     /// Sends a request once; the whole answer.
@@ -159,8 +159,12 @@ impl ServerClient {
     /// # Errors
     /// [`ClientError`].
     pub(super) async fn once(&self, call: &Call) -> Result<ServerAnswer, ClientError> {
+        self.once_with(call, self.token()?).await
+    }
+
+    async fn once_with(&self, call: &Call, token: Option<HeaderValue>) -> Result<ServerAnswer, ClientError> {
         let limit = self.patience.attempt;
-        let answered = timeout(limit, async { self.whole(self.attempt(call).await?).await }).await;
+        let answered = timeout(limit, async { self.whole(self.attempt(call, token).await?).await }).await;
         answered.unwrap_or_else(|_| Err(self.too_slow(limit)))
     }
 
@@ -186,24 +190,24 @@ impl ServerClient {
     /// # Errors
     /// [`ClientError`].
     pub(super) async fn open(&self, call: &Call) -> Result<Response, ClientError> {
-        self.again(call, async || {
+        self.again(call, async |token| {
             let limit = self.patience.attempt;
-            let opened = timeout(limit, self.attempt(call)).await;
+            let opened = timeout(limit, self.attempt(call, token)).await;
             opened.unwrap_or_else(|_| Err(self.too_slow(limit)))
         })
         .await
     }
 
-    /// Attempts until one succeeds or no other can.
+    /// Attempts until one succeeds or no other can, each with the token that there is then.
     async fn again<T>(
         &self,
         call: &Call,
-        mut attempt: impl AsyncFnMut() -> Result<T, ClientError>,
+        mut attempt: impl AsyncFnMut(Option<HeaderValue>) -> Result<T, ClientError>,
     ) -> Result<T, ClientError> {
         let mut retry = Retry::new(self.patience, call.repeat);
         loop {
             let token = self.token()?;
-            let error = match attempt().await {
+            let error = match attempt(token.clone()).await {
                 Ok(answer) => {
                     retry.succeeded(&self.status);
                     return Ok(answer);
@@ -221,9 +225,9 @@ impl ServerClient {
     }
 
     /// Sends a request once.
-    async fn attempt(&self, call: &Call) -> Result<Response, ClientError> {
+    async fn attempt(&self, call: &Call, token: Option<HeaderValue>) -> Result<Response, ClientError> {
         let mut request = self.http.request(call.method.clone(), call.url(&self.base));
-        if let Some(token) = self.token()? {
+        if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, token);
         }
         request = request.headers(call.headers.clone());

@@ -84,11 +84,16 @@ impl Output {
         self.width.is_some()
     }
 
-    /// Prints items that have the same columns.
+    /// Prints items that have the same columns, and sees to it that they are out.
     ///
     /// # Errors
     /// What the system says.
     pub(super) fn items(&mut self, columns: &[Column], items: &[ShownItem]) -> io::Result<()> {
+        self.print(columns, items)?;
+        self.flush()
+    }
+
+    fn print(&mut self, columns: &[Column], items: &[ShownItem]) -> io::Result<()> {
         match self.format {
             OutputFormat::Table | OutputFormat::Wide => {
                 let is_wide = self.format == OutputFormat::Wide;
@@ -122,7 +127,7 @@ impl Output {
                 let items =
                     records.iter().map(|record| ShownRecord::parse(record)?.item(table, record.get()));
                 let items = items.collect::<io::Result<Vec<_>>>()?;
-                if items.is_empty() { Ok(()) } else { self.items(record::COLUMNS, &items) }
+                if items.is_empty() { Ok(()) } else { self.print(record::COLUMNS, &items) }
             }
         }
     }
@@ -135,7 +140,7 @@ impl Output {
         self.out.write_all(text)
     }
 
-    /// Sees to it that all of it is out.
+    /// Sees to it that all of what was printed is out.
     ///
     /// # Errors
     /// What the system says.

@@ -34,7 +34,7 @@ pub(in crate::console) async fn overview(State(console): State<Arc<Console>>, vi
 
 impl Console {
     fn console_is_open(&self) -> bool {
-        self.state.gate.is_none()
+        self.state.ops.gate.is_none()
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
 
 /// `GET /console/sign-in`.
 pub(in crate::console) async fn form(State(console): State<Arc<Console>>, visitor: Visitor) -> Response {
-    if console.state.gate.is_none() {
+    if console.state.ops.gate.is_none() {
         return see(PATH);
     }
     let next = way_on(visitor.asks("next"));
@@ -40,7 +40,7 @@ pub(in crate::console) async fn sign_in(
     visitor: Visitor,
     incoming: Incoming,
 ) -> Response {
-    let Some(gate) = &console.state.gate else { return see(PATH) };
+    let Some(gate) = &console.state.ops.gate else { return see(PATH) };
     let form = match Form::receive(incoming, &console.state).await {
         Ok(form) => form,
         Err(problem) => return of_console(problem.into_response()),
@@ -66,7 +66,7 @@ pub(in crate::console) async fn sign_in(
 
 /// `POST /console/sign-out`.
 pub(in crate::console) async fn sign_out(State(console): State<Arc<Console>>, visitor: Visitor) -> Response {
-    if let (Some(gate), Some(id)) = (&console.state.gate, sessions::cookie(visitor.headers())) {
+    if let (Some(gate), Some(id)) = (&console.state.ops.gate, sessions::cookie(visitor.headers())) {
         gate.sign_out(id);
     }
     let response = see(&format!("{PATH}/sign-in"));

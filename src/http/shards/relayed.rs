@@ -10,7 +10,7 @@ use std::{
 
 use axum::{
     body::{Body, Bytes, HttpBody},
-    http::{Extensions, HeaderMap, header},
+    http::Extensions,
     response::Response,
 };
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -27,6 +27,7 @@ use crate::{
         connection::CountGuard,
         context::{OWNER, OwnBody},
         error::Problem,
+        heads,
         shared_body::SharedBody,
     },
 };
@@ -156,12 +157,9 @@ pub(super) fn relayed(
     stopping: &CancellationToken,
 ) -> Result<Response, Problem> {
     let (mut of_answer, body) = answer.into_parts();
-    let is_of = |headers: &HeaderMap, name: &str| {
-        let value = headers.get(header::CONTENT_TYPE);
-        value.is_some_and(|value| value.as_bytes().starts_with(name.as_bytes()))
-    };
-    let is_endless = is_of(&of_answer.headers, "text/event-stream");
-    let is_long = is_endless || (asked.is_read && is_of(&of_answer.headers, "application/x-ndjson"));
+    let is_endless = heads::is_of_type(&of_answer.headers, "text/event-stream");
+    let is_lines = heads::is_of_type(&of_answer.headers, "application/x-ndjson");
+    let is_long = is_endless || (asked.is_read && is_lines);
     let usage = asked.caller.usage().filter(|_| is_long);
     let held = usage.map(Usage::hold_stream).transpose()?;
     let stopping = stopping.clone();

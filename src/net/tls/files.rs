@@ -1,8 +1,6 @@
 //! The files of TLS: where they are, what they hold at one time, and the configuration that comes of it.
 
 use std::{
-    fs::File,
-    io::Read,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,9 +17,10 @@ use super::{
     TlsError,
     settings::{ClientAuth, TlsSettings},
 };
+use crate::first_bytes::first_bytes;
 
 /// The most that one file may have, in bytes: a bundle of every public authority has less.
-const MOST_BYTES: u64 = 1 << 20;
+const MOST_BYTES: usize = 1 << 20;
 /// What is spoken over TLS, the preferred first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
@@ -179,11 +178,9 @@ impl TlsFile {
 
 /// Reads a file, whatever links lead to it.
 fn contents(path: &Path) -> Result<Vec<u8>, String> {
-    let mut contents = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut contents));
-    match read {
-        Err(error) => Err(error.to_string()),
-        Ok(_) if contents.len() as u64 > MOST_BYTES => Err(format!("it has more than {MOST_BYTES} bytes")),
-        Ok(_) => Ok(contents),
+    let contents = first_bytes(path, MOST_BYTES + 1).map_err(|error| error.to_string())?;
+    if contents.len() > MOST_BYTES {
+        return Err(format!("it has more than {MOST_BYTES} bytes"));
     }
+    Ok(contents)
 }

@@ -6,13 +6,8 @@ use uuid::Uuid;
 
 use crate::{chain, fetch_whole, formats, place::ObjectPlace, state::AtOffset};
 use contracts::{
-    erasure::is_same_event,
-    error::{StorageError, Tier},
-    event::Record,
-    name::Partition,
-    offload::offload,
-    segment::SegmentMeta,
-    sequence::Offset,
+    erasure::is_same_event, error::StorageError, event::Record, name::Partition, offload::offload_cold,
+    segment::SegmentMeta, sequence::Offset,
 };
 
 /// The chain that a volume is compared with.
@@ -90,13 +85,13 @@ impl<'a> Beyond<'a> {
             self.read.as_ref().is_some_and(|(of, read, _)| of == partition && Arc::ptr_eq(read, meta));
         if !is_read {
             let (segment, stored) = fetch_whole(self.place, partition, Arc::clone(meta)).await?;
-            let decoded = offload(move || {
+            let decoded = offload_cold(move || {
                 let mut events = BTreeMap::new();
                 let mut take = |record: Record| _ = events.insert(record.offset, record);
                 formats::of(&segment.meta)?.decode(&segment, &stored, &mut take)?;
-                Ok::<_, StorageError>(events)
+                Ok(events)
             });
-            let events = decoded.await.map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
+            let events = decoded.await?;
             self.read = Some((partition.clone(), Arc::clone(meta), events));
         }
         let read = self.read.as_ref();

@@ -10,10 +10,10 @@ use super::cover::{Cover, Piece};
 use crate::{fetch_whole, formats, place::ObjectPlace};
 use contracts::{
     erasure::is_same_event,
-    error::{StorageError, Tier},
+    error::StorageError,
     event::Record,
     name::Partition,
-    offload::offload,
+    offload::offload_cold,
     segment::SegmentMeta,
     sequence::{Offset, OffsetRange},
 };
@@ -53,7 +53,7 @@ async fn events(
 ) -> Result<BTreeMap<Offset, Record>, StorageError> {
     let range = piece.range;
     let (segment, stored) = fetch_whole(place, partition, Arc::clone(&piece.meta)).await?;
-    let decoded = offload(move || {
+    offload_cold(move || {
         let mut events = BTreeMap::new();
         let mut take = |record: Record| {
             if range.contains(record.offset) {
@@ -61,9 +61,9 @@ async fn events(
             }
         };
         formats::of(&segment.meta)?.decode(&segment, &stored, &mut take)?;
-        Ok::<_, StorageError>(events)
-    });
-    decoded.await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
+        Ok(events)
+    })
+    .await
 }
 
 /// The offsets at which a segment has another event.
@@ -74,7 +74,7 @@ async fn differing(
     events: Arc<BTreeMap<Offset, Record>>,
 ) -> Result<Vec<Offset>, StorageError> {
     let (segment, stored) = fetch_whole(place, partition, Arc::clone(other)).await?;
-    let decoded = offload(move || {
+    offload_cold(move || {
         let mut offsets = Vec::new();
         let mut compare = |record: Record| {
             let named = events.get(&record.offset);
@@ -83,9 +83,9 @@ async fn differing(
             }
         };
         formats::of(&segment.meta)?.decode(&segment, &stored, &mut compare)?;
-        Ok::<_, StorageError>(offsets)
-    });
-    decoded.await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
+        Ok(offsets)
+    })
+    .await
 }
 
 /// Offsets as ranges.

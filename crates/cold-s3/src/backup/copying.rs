@@ -20,11 +20,7 @@ use crate::{
     place::{ObjectPlace, create_same},
     watcher::Watcher,
 };
-use contracts::{
-    crash,
-    error::{StorageError, Tier},
-    offload::offload,
-};
+use contracts::{crash, error::StorageError, offload::offload_cold};
 
 /// Objects that are copied at once.
 const PARALLEL_COPIES: usize = 8;
@@ -168,7 +164,6 @@ impl<'a> Copier<'a> {
 /// What a list says of an object.
 async fn entry_of(key: &str, body: Bytes) -> Result<BackupEntry, StorageError> {
     let bytes = body.len() as u64;
-    let sha256 = offload(move || sha256(&body)).await;
-    let sha256 = sha256.map_err(|error| StorageError::unavailable(Tier::Cold, error))?;
+    let sha256 = offload_cold(move || Ok(sha256(&body))).await?;
     Ok(BackupEntry { key: key.to_owned(), bytes, sha256 })
 }

@@ -21,13 +21,8 @@ use crate::{
     watcher::Watcher,
 };
 use contracts::{
-    clock::TimestampMs,
-    crash,
-    error::{StorageError, Tier},
-    name::Partition,
-    offload::offload,
-    segment::SegmentMeta,
-    sequence::OffsetRange,
+    clock::TimestampMs, crash, error::StorageError, name::Partition, offload::offload_cold,
+    segment::SegmentMeta, sequence::OffsetRange,
 };
 
 /// Segments read at once.
@@ -175,16 +170,7 @@ async fn describe(
     let mut named = Vec::new();
     for object in found {
         match names::parse(&object.key) {
-            Some(parsed) if parsed.segment == object.key => named.push((
-                NamedSegment {
-                    key: parsed.segment.into(),
-                    partition: parsed.partition,
-                    range: parsed.range,
-                    epoch: parsed.epoch,
-                    rewrite: parsed.rewrite,
-                },
-                object.bytes,
-            )),
+            Some(parsed) if *parsed.key == *object.key => named.push((parsed, object.bytes)),
             // The object beside a segment is read with it.
             Some(_) => watcher.did(object.bytes),
             None => report.foreign.push(object.key),
@@ -218,8 +204,7 @@ async fn describe_one(place: &dyn ObjectPlace, named: &NamedSegment) -> Result<S
         None => None,
     };
     let named = named.clone();
-    let described = offload(move || formats::describe(&named, &SegmentObjects { body, beside })).await;
-    described.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
+    offload_cold(move || formats::describe(&named, &SegmentObjects { body, beside })).await
 }
 
 /// The partition that a cover makes, after writing the parts of segments that it has.

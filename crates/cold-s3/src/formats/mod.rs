@@ -33,9 +33,9 @@ pub struct LocatedSegment {
 }
 
 /// A segment of which only the name is known.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedSegment {
-    /// The key below the prefix.
+    /// The key below the prefix: its own, also where the name was that of the object beside it.
     pub key: Arc<str>,
     /// The partition that it belongs to.
     pub partition: Partition,

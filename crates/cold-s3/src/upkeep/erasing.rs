@@ -15,12 +15,12 @@ use async_trait::async_trait;
 use tracing::info;
 use uuid::Uuid;
 
-use super::deleting;
+use super::{deleting, listing::each_page};
 use crate::{
     S3Cold, fetch_whole,
-    formats::{self, LocatedSegment, SegmentObjects},
+    formats::{self, LocatedSegment, NamedSegment, SegmentObjects},
     manifest::{Changes, SegmentEntry, SegmentRef},
-    names::{self, ParsedKey},
+    names,
     state::{AtOffset, ColdState},
 };
 use contracts::{
@@ -31,7 +31,7 @@ use contracts::{
     event::Record,
     idempotency::remembered,
     name::Partition,
-    offload::offload,
+    offload::offload_cold,
     segment::{Segment, SegmentBuilder, SegmentId, SegmentMeta},
 };
 
@@ -158,15 +158,13 @@ async fn rewrite(
     let id = SegmentId { partition: partition.clone(), start: meta.range.start, epoch: cold.epoch()? };
     let builder = cold.segment(id, cold.format())?;
     let (of, part) = (partition.clone(), part.clone());
-    let decoded = offload(move || decode(builder, read, &of, &part)).await;
-    let Rewriting { builder, erased, done: found } =
-        decoded.map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
+    let decoded = offload_cold(move || decode(builder, read, &of, &part)).await;
+    let Rewriting { builder, erased, done: found } = decoded?;
     if erased == 0 {
         done.keys.extend(found.keys);
         return names::key(partition, meta);
     }
-    let finished = offload(|| builder.finish()).await;
-    let mut segment = finished.map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
+    let mut segment = offload_cold(|| builder.finish()).await?;
     segment.meta.rewrite = next_rewrite(cold, partition, &segment.meta).await?;
     cold.put(&segment).await?;
     crash::point("erase-put");
@@ -225,15 +223,11 @@ async fn publish(
 
 /// A number that no object with this range and epoch has: an attempt that was cut off may have left some.
 async fn next_rewrite(cold: &S3Cold, partition: &Partition, meta: &SegmentMeta) -> Result<u32, StorageError> {
-    let same = |key: &ParsedKey| (key.range, key.epoch) == (meta.range, meta.epoch);
-    let mut last = 0;
-    each_object(cold, partition, |_, parsed| {
-        if same(&parsed) {
-            last = last.max(parsed.rewrite);
-        }
-    })
-    .await?;
-    Ok(last.saturating_add(1))
+    // Their keys alone: a partition may have a hundred thousand others.
+    let keys = cold.objects().list(&names::stem(partition, meta.range, meta.epoch, 0), None).await?;
+    let same = |key: &NamedSegment| (key.range, key.epoch) == (meta.range, meta.epoch);
+    let taken = keys.iter().filter_map(|key| names::parse(key)).filter(same);
+    Ok(taken.map(|key| key.rewrite).max().unwrap_or(0).saturating_add(1))
 }
 
 /// Deletes every object of a partition that holds one of the offsets and is not named, and confirms that none
@@ -267,33 +261,17 @@ async fn others(
     part: &ErasedPart,
 ) -> Result<Vec<String>, StorageError> {
     let mut found = Vec::new();
-    each_object(cold, partition, |key, parsed| {
-        if part.touches(parsed.range) {
-            found.push((key, parsed.segment));
+    each_page(cold, &names::directory(partition), |page| {
+        for key in page {
+            if let Some(parsed) = names::parse(&key).filter(|parsed| part.touches(parsed.range)) {
+                found.push((key, parsed.key));
+            }
         }
+        Ok(())
     })
     .await?;
     let named: Vec<Arc<SegmentMeta>> = cold.with_state(|state| holding(state, partition, part))?;
-    let named: Result<Vec<String>, _> = named.iter().map(|meta| names::key(partition, meta)).collect();
+    let named: Result<HashSet<String>, _> = named.iter().map(|meta| names::key(partition, meta)).collect();
     let named = named?;
-    Ok(found.into_iter().filter(|(_, segment)| !named.contains(segment)).map(|(key, _)| key).collect())
-}
-
-/// Passes on the objects of a partition's segments, page by page.
-async fn each_object(
-    cold: &S3Cold,
-    partition: &Partition,
-    mut take: impl FnMut(String, ParsedKey),
-) -> Result<(), StorageError> {
-    let (directory, mut last): (String, Option<String>) = (names::directory(partition), None);
-    loop {
-        let page = cold.objects().list_page(&directory, last.as_deref()).await?;
-        let Some(end) = page.last().cloned() else { return Ok(()) };
-        for key in page {
-            if let Some(parsed) = names::parse(&key) {
-                take(key, parsed);
-            }
-        }
-        last = Some(end);
-    }
+    Ok(found.into_iter().filter(|(_, segment)| !named.contains(&**segment)).map(|(key, _)| key).collect())
 }

@@ -30,7 +30,7 @@ use contracts::{
     error::{StorageError, Tier},
     metrics,
     name::{Partition, TableName},
-    offload::offload,
+    offload::offload_cold,
     segment::{Segment, SegmentBuilder, SegmentId, SegmentMeta},
 };
 
@@ -214,15 +214,15 @@ async fn merge(
     let builder = cold.segment(id, cold.format())?;
     let segments = stream::iter(run.to_vec()).map(|meta| fetch_whole(cold.objects(), partition, meta));
     let add = |mut builder: Box<dyn SegmentBuilder>, read: (LocatedSegment, SegmentObjects)| async move {
-        let added = offload(move || {
+        offload_cold(move || {
             let (segment, stored) = read;
             formats::of(&segment.meta)?.decode(&segment, &stored, &mut |record| builder.push(&record))?;
             Ok(builder)
-        });
-        added.await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
+        })
+        .await
     };
     let builder = segments.buffered(PARALLEL_GETS).try_fold(builder, add).await?;
-    offload(|| builder.finish()).await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
+    offload_cold(|| builder.finish()).await
 }
 
 /// Replaces each run by its merged segment, unless a part of the run has expired meanwhile: its events must

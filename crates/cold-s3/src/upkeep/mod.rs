@@ -4,6 +4,7 @@
 
 mod deleting;
 mod erasing;
+mod listing;
 mod merging;
 mod sweep;
 

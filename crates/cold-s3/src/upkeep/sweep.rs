@@ -18,10 +18,11 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 use tracing::info;
 
-use super::deleting;
+use super::{deleting, listing::each_page};
 use crate::{
     S3Cold,
-    names::{self, ParsedKey, SEGMENTS},
+    formats::NamedSegment,
+    names::{self, SEGMENTS},
     place::ObjectPlace,
     state::{AtOffset, ColdState},
 };
@@ -86,15 +87,15 @@ impl Sweep {
     }
 }
 
-/// The objects that no manifest names, listed page by page, so that the keys are never all in memory.
+/// The objects that no manifest names.
 async fn look(cold: &S3Cold, catalog: &dyn Catalog) -> Result<Vec<String>, StorageError> {
-    let (mut found, mut last): (Vec<String>, Option<String>) = (Vec::new(), None);
-    loop {
-        let page = cold.objects().list_page(SEGMENTS, last.as_deref()).await?;
-        let Some(end) = page.last().cloned() else { return Ok(found) };
+    let mut found = Vec::new();
+    each_page(cold, SEGMENTS, |page| {
         found.extend(still_unnamed(cold, catalog, page)?);
-        last = Some(end);
-    }
+        Ok(())
+    })
+    .await?;
+    Ok(found)
 }
 
 /// Those of `keys` that neither the chain nor an intent on the volume names now.
@@ -117,13 +118,13 @@ fn still_unnamed(
 }
 
 /// Whether nothing names an object, and nothing can be about to. An object in doubt stays.
-fn may_go(key: &ParsedKey, state: &ColdState, volume: Option<&PartitionStatus>, epoch: u64) -> bool {
+fn may_go(key: &NamedSegment, state: &ColdState, volume: Option<&PartitionStatus>, epoch: u64) -> bool {
     let cold = state.partitions.get(&key.partition);
     let is_lost = cold.is_some_and(|cold| cold.lost.iter().any(|lost| !lost.overlap(key.range).is_empty()));
-    let is_key = |meta: &SegmentMeta| names::key(&key.partition, meta).is_ok_and(|name| name == key.segment);
+    let is_key = |meta: &SegmentMeta| names::key(&key.partition, meta).is_ok_and(|name| *name == *key.key);
     let here = cold.and_then(|cold| cold.at(key.range.start));
     let is_state = matches!(here, Some(AtOffset::Segment(meta)) if is_key(&meta));
-    let is_kept = state.retired.contains_key(&key.segment);
+    let is_kept = state.retired.contains_key(&*key.key);
     let intent = volume.and_then(|status| status.intent);
     let is_intended = intent.is_some_and(|intent| intent.range == key.range && intent.epoch == key.epoch);
     let earliest = volume.map_or(0, |status| status.watermarks.earliest);

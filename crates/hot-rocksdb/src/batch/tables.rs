@@ -51,7 +51,7 @@ impl Batch<'_> {
         };
         let id = match self.head(name) {
             Some(head) => head.id,
-            None => self.add_table(name, made_by.clone()),
+            None => self.new_id(),
         };
         let head = TableHead { id, settings, is_deleted: false, made_by, keys_elsewhere: keys_move };
         self.put_table(name, head);
@@ -153,7 +153,7 @@ impl Batch<'_> {
     /// A table's head, from this batch or before; deleted tables have one too.
     pub(super) fn head(&self, name: &TableName) -> Option<TableHead> {
         let staged = self.change.tables.get(name).cloned();
-        staged.or_else(|| self.volume.catalog.read().get(name).map(TableState::head))
+        staged.or_else(|| self.volume.catalog.read().get(name).map(|table| table.head.clone()))
     }
 
     /// A table's id; `None` if the table is new and may be created.
@@ -184,13 +184,18 @@ impl Batch<'_> {
 
     /// Adds a table under an id that no table has had.
     pub(super) fn add_table(&mut self, name: &TableName, made_by: Option<Arc<str>>) -> TableId {
-        let staged = self.change.tables.values().map(|head| head.id).max();
-        let next = self.volume.catalog.read().next_id();
-        let id = staged.map_or(next, |id| next.max(id + 1));
+        let id = self.new_id();
         let settings = self.volume.options.tables.settings();
         let head = TableHead { id, settings, is_deleted: false, made_by, keys_elsewhere: false };
         self.put_table(name, head);
         id
+    }
+
+    /// An id that no table has had.
+    fn new_id(&self) -> TableId {
+        let staged = self.change.tables.values().map(|head| head.id).max();
+        let next = self.volume.catalog.read().next_id();
+        staged.map_or(next, |id| next.max(id + 1))
     }
 
     pub(super) fn put_table(&mut self, name: &TableName, head: TableHead) {

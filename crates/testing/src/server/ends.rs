@@ -1,8 +1,9 @@
 //! How a server under test ends.
 
-use tokio::{process::Command, time::timeout};
+use tokio::time::timeout;
 
 use super::{PATIENCE, TestServer};
+use crate::signal::send_signal;
 
 impl TestServer {
     /// Ends the process as kill -9 does.
@@ -29,9 +30,7 @@ impl TestServer {
 
     /// Sends it a signal.
     pub async fn signal(&self, name: &str) {
-        let status =
-            Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().await.unwrap();
-        assert!(status.success());
+        send_signal(self.pid(), name).await;
     }
 
     /// What it said when it panicked, if it ever did.

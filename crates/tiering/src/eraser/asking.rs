@@ -93,10 +93,11 @@ impl Erasures for EraserHandle {
             // There is nothing to erase, and a note of that.
             (erasure.hot_done_ms, erasure.done_ms) = (Some(erasure.asked_ms), Some(erasure.asked_ms));
         }
-        self.parts.hot.note_erasures(vec![erasure.clone()], self.list.to_forget()).await?;
+        let forgotten = self.list.to_forget();
+        self.parts.hot.note_erasures(vec![erasure.clone()], forgotten.clone()).await?;
         crash::point("erase-noted");
         self.list.set(erasure.clone(), None);
-        self.list.forget();
+        self.list.forget(&forgotten);
         // It is counted. Others need not wait for S3.
         drop(one_by_one);
         // Also if the caller goes away meanwhile: it is noted.

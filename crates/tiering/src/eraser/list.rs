@@ -67,7 +67,7 @@ impl ErasureList {
         known.get(&listed.id).is_none_or(|known| !known.erasure.is_done() && listed.is_done())
     }
 
-    /// Those that are done and too old to be kept.
+    /// Those that are done and too old to be kept. They are forgotten here once the volume has forgotten them.
     pub(super) fn to_forget(&self) -> Vec<Uuid> {
         let mut done: Vec<_> = self
             .known
@@ -81,12 +81,18 @@ impl ErasureList {
     }
 
     /// Forgets them.
-    pub(super) fn forget(&self) {
-        let ids = self.to_forget();
+    pub(super) fn forget(&self, ids: &[Uuid]) {
         let mut known = self.known.lock();
         for id in ids {
-            known.remove(&id);
+            known.remove(id);
         }
+    }
+
+    /// Those that are listed as done and were forgotten here.
+    pub(super) fn forgotten_of(&self, listed: &[Erasure]) -> Vec<Uuid> {
+        let known = self.known.lock();
+        let is_forgotten = |one: &&Erasure| one.is_done() && !known.contains_key(&one.id);
+        listed.iter().filter(is_forgotten).map(|one| one.id).collect()
     }
 }
 
@@ -108,7 +114,9 @@ mod tests {
         let done: Vec<_> = (10..14).map(|at| Erasure { done_ms: Some(at), ..erasure(at) }).collect();
         done.iter().for_each(|one| list.set(one.clone(), None));
         assert_eq!(list.to_forget(), [done[0].id, done[1].id]);
-        list.forget();
+        list.forget(&list.to_forget());
+        assert_eq!(list.forgotten_of(&done), [done[0].id, done[1].id]);
+        assert!(list.forgotten_of(&[erasure(3)]).is_empty(), "it is under way");
         assert!(list.get(done[1].id).is_none() && list.get(done[2].id).is_some());
         assert_eq!(list.all().len(), 4);
         assert!(!list.is_news(&old) && list.is_news(&erasure(3)));

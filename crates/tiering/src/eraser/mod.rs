@@ -4,6 +4,11 @@
 //! An erasure is on the volume before it is answered, and in the manifests too, unless these cannot be written
 //! then; if so, as soon as they can be. So it goes on after a restart, and on another volume. A failed step is
 //! repeated later, and everything before it does no harm a second time.
+//!
+//! Of those that are done, the last ones are kept: `erase.keep`, and the one that came after them. An older one
+//! is forgotten in this order: by the volume, in the batch that notes another; here; by the manifests, in the
+//! next link that says of one that it is done. One that a crash left in the manifests alone comes back to the
+//! volume when the two are brought together, and is forgotten again.
 
 mod asking;
 mod list;
@@ -181,14 +186,17 @@ impl Eraser {
         erasure.done_ms = Some(self.parts.clock.now_ms());
         erasure.parts.clear();
         if let Some((cold, _)) = &self.parts.cold {
-            cold.note_erasures(vec![erasure.clone()], self.list.to_forget()).await?;
+            // Before the two were brought together, what only the manifests have was not forgotten.
+            let gone = if self.is_adopted { self.list.forgotten_of(&cold.erasures()?) } else { Vec::new() };
+            cold.note_erasures(vec![erasure.clone()], gone).await?;
             crash::point("erase-listed-done");
         }
-        self.parts.hot.note_erasures(vec![erasure.clone()], self.list.to_forget()).await?;
+        let forgotten = self.list.to_forget();
+        self.parts.hot.note_erasures(vec![erasure.clone()], forgotten.clone()).await?;
         let Erasure { id, table, events, segments, objects, .. } = &erasure;
         info!(%id, %table, events, segments, objects, asked_by = erasure.asked_by, "erasure done");
         self.list.set(erasure, None);
-        self.list.forget();
+        self.list.forget(&forgotten);
         Ok(())
     }
 

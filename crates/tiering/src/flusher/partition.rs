@@ -7,7 +7,7 @@ use contracts::{
     error::{StorageError, Tier},
     flush_ledger::FlushLedger,
     name::Partition,
-    offload::offload,
+    offload::offload_cold,
     read::{HotReader, Scanned},
     segment::FlushIntent,
     segment::{SegmentId, SegmentMeta},
@@ -51,9 +51,7 @@ pub(crate) async fn write(
     let (segment, planned) = loop {
         let builder = cold.segment(id.clone(), format)?;
         let Scanned { segment, stored_bytes, erasures } = hot.scan(builder, end, enough).await?;
-        let segment = offload(|| segment.finish())
-            .await
-            .map_err(|error| StorageError::unavailable(Tier::Cold, error))??;
+        let segment = offload_cold(|| segment.finish()).await?;
         let planned = FlushIntent { range: segment.meta.range, epoch, format, bytes: stored_bytes };
         if let Some(intent) = intent {
             assert!(intent == planned, "{partition}: a retry planned {planned:?}, before it was {intent:?}");

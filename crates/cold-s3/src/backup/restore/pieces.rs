@@ -13,9 +13,9 @@ use crate::{
     place::{ObjectPlace, create_same},
 };
 use contracts::{
-    error::{StorageError, Tier},
+    error::StorageError,
     name::Partition,
-    offload::offload,
+    offload::offload_cold,
     segment::{Segment, SegmentId, SegmentMeta},
 };
 
@@ -96,7 +96,7 @@ pub(in crate::backup) async fn cut(
     let Piece { meta, range } = piece;
     let (segment, stored) = fetch_whole(from, partition, meta).await?;
     let partition = partition.clone();
-    let cut = offload(move || {
+    offload_cold(move || {
         let format = formats::of(&segment.meta)?;
         let mut builder = format.builder(SegmentId { partition, start: range.start, epoch });
         format.decode(&segment, &stored, &mut |record| {
@@ -105,8 +105,8 @@ pub(in crate::backup) async fn cut(
             }
         })?;
         builder.finish()
-    });
-    cut.await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
+    })
+    .await
 }
 
 /// Puts the objects of a segment, the one beside it first.

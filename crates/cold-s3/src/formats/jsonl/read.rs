@@ -12,9 +12,9 @@ use super::{
 };
 use crate::parts::PartCache;
 use contracts::{
-    error::{StorageError, Tier},
+    error::StorageError,
     event::Record,
-    offload::offload,
+    offload::offload_cold,
     read::{Page, ReadOrder},
     sequence::OffsetRange,
 };
@@ -53,8 +53,7 @@ pub(super) async fn read(
         fetched.reverse();
     }
     let (segment, query) = (segment.clone(), query.clone());
-    let decode = move || fill(page, &segment, &query, fetched, format);
-    offload(decode).await.map_err(|error| StorageError::unavailable(Tier::Cold, error))?
+    offload_cold(move || fill(page, &segment, &query, fetched, format)).await
 }
 
 /// A frame as it is stored, and the offsets in it.

@@ -1,0 +1,25 @@
+//! What is read of the head of a request or an answer in several places.
+
+use axum::http::{HeaderMap, HeaderName, Uri, header};
+
+/// A header as text, if it is there and is text.
+pub(super) fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// The content type, if there is one.
+pub(super) fn content_type(headers: &HeaderMap) -> Option<&str> {
+    text(headers, header::CONTENT_TYPE)
+}
+
+/// Whether the content type is this one, whatever its parameters.
+pub(super) fn is_of_type(headers: &HeaderMap, media_type: &str) -> bool {
+    let value = headers.get(header::CONTENT_TYPE);
+    value.is_some_and(|value| value.as_bytes().starts_with(media_type.as_bytes()))
+}
+
+/// The host that a request asks for: HTTP/2 has it in the URI. Empty if there is none.
+pub(super) fn host<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> &'r str {
+    let authority = uri.authority().map(|authority| authority.as_str());
+    authority.or_else(|| text(headers, header::HOST)).unwrap_or_default()
+}

@@ -1,0 +1,134 @@
+//! What erasures leave behind and what they ask of the bucket: the notes of those that are done, and LISTs.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use cold_s3::chain;
+use contracts::{
+    append::Append,
+    clock::Clock,
+    erasure::{ErasedPart, Erasure, Erasures},
+    event::Event,
+    flusher::Flush,
+    payload::Payload,
+    sequence::Offset,
+};
+use testing::bucket::MemoryBucket;
+use tokio::time::sleep;
+
+use crate::{
+    run,
+    store::{Ground, SimClock, Store, TUNING, Tuning, objects, table},
+};
+
+/// So many are kept of those that are done.
+const KEPT: usize = 3;
+/// So many there are at most. What one tier has just forgotten the other still knows, and a start brings it
+/// back to both once.
+const MOST: usize = 2 * KEPT + 2;
+/// Erasures from one start to the next: a start would clean up what has been left until then.
+const A_LIFE: u64 = 12;
+
+struct World {
+    ground: Ground,
+    bucket: Arc<MemoryBucket>,
+    clock: Arc<SimClock>,
+    tuning: Tuning,
+}
+
+impl World {
+    fn new(ground: Ground, tuning: Tuning) -> Self {
+        Self { ground, bucket: MemoryBucket::new(7), clock: SimClock::new(), tuning }
+    }
+
+    async fn open(&self) -> Store {
+        Store::open(&self.ground, &self.bucket, &self.clock, self.tuning).await.unwrap()
+    }
+
+    async fn append(&self, store: &Store) {
+        let event = Event {
+            payload: Payload::text("x"),
+            timestamp_ms: 0,
+            appended_ms: self.clock.now_ms(),
+            key: None,
+            idempotency_key: None,
+            headers: BTreeMap::new(),
+        };
+        let events = vec![(0, event)];
+        let append = Append { table: table(), events, expected_offset: None, made_by: None };
+        store.hot.append(append).await.unwrap();
+    }
+
+    /// Erases events, and waits until that is done.
+    async fn erase(&self, store: &Store, offsets: Vec<Offset>) {
+        let parts = if offsets.is_empty() { Vec::new() } else { vec![ErasedPart::of(0, offsets)] };
+        let asked = Erasure::asked(table(), parts, self.clock.now_ms());
+        let id = store.erasures.ask(asked).await.unwrap().id;
+        for _ in 0..6000 {
+            if store.erasures.find(&table(), id).unwrap().erasure.is_done() {
+                // Those that are done at the same time are not told apart.
+                return sleep(Duration::from_millis(10)).await;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        panic!("not done: {:?}", store.erasures.find(&table(), id));
+    }
+
+    /// How many erasures the volume notes, and how many the manifests list.
+    async fn known(&self, store: &Store) -> (usize, usize) {
+        let listed = chain::load(&objects(&self.bucket)).await.unwrap().state.erasures;
+        (store.hot.erasures().unwrap().len(), listed.len())
+    }
+}
+
+async fn the_last_ones_are_kept(ground: Ground) {
+    let world = World::new(ground, Tuning { erasures_kept: KEPT, ..TUNING });
+    let mut store = world.open().await;
+    for life in 0..2 {
+        for offset in life * A_LIFE..(life + 1) * A_LIFE {
+            world.append(&store).await;
+            world.erase(&store, vec![offset]).await;
+            let (noted, listed) = world.known(&store).await;
+            assert!(noted <= MOST, "{noted} noted after erasing {offset}");
+            assert!(listed <= MOST, "{listed} listed after erasing {offset}");
+        }
+        store.crash().await;
+        store = world.open().await;
+    }
+    // Those that find nothing are done at once, and no manifest need list them.
+    for _ in 0..10 {
+        world.erase(&store, Vec::new()).await;
+    }
+    let (noted, _) = world.known(&store).await;
+    assert!(noted <= MOST, "{noted} noted after those that found nothing");
+}
+
+#[test]
+fn of_the_erasures_that_are_done_the_last_ones_are_kept_everywhere() {
+    for ground in [Ground::memory(1), Ground::rocksdb()] {
+        run(the_last_ones_are_kept(ground));
+    }
+}
+
+#[test]
+fn a_segment_that_is_written_anew_costs_one_list_however_many_there_are() {
+    const SEGMENTS: u64 = 40;
+    const REWRITTEN: usize = 10;
+    run(async {
+        // Nothing is merged.
+        let tuning = Tuning { upkeep_interval: Duration::from_secs(1_000_000), ..TUNING };
+        let world = World::new(Ground::memory(1), tuning);
+        let store = world.open().await;
+        for _ in 0..SEGMENTS {
+            world.append(&store).await;
+            store.flush.flush_now(None).await.unwrap();
+        }
+        let before = world.bucket.trace().len();
+        world.erase(&store, (0..REWRITTEN as u64).map(|segment| segment * 3).collect()).await;
+        let trace = world.bucket.trace();
+        let lists = |what: &str| trace[before..].iter().filter(|line| line.contains(what)).count();
+        assert_eq!(lists("GET ?segments/t/00000/0"), REWRITTEN, "one for each of these");
+        // All objects are looked through twice, however many segments were written anew.
+        let all = lists("GET ?segments/t/00000/ ");
+        assert!((10..=20).contains(&all), "{all} pages, of seven each, of 50 objects and then 40");
+    });
+}
