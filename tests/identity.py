@@ -46,12 +46,12 @@ def api_server(closed, production):
 
 
 def production(places):
-    """Production lets in whom its policy names, by files that change under the running pod; the others let in
-    everybody."""
+    """Production, and what stands on it, lets in whom its policy names, by files that change under the running
+    pod; the others let in everybody."""
     for place, rendered in places.items():
         found = variables(one(rendered, "StatefulSet", "zombi"))
         named = sorted(name for name in found if name.startswith(("ZOMBI_AUTH_", "ZOMBI_TLS_")))
-        if place == "overlays/production":
+        if place in ("overlays/production", "overlays/cluster-volumes"):
             check(found.get("ZOMBI_AUTH_MODE") == "required", f"{place} refuses strangers: {named}")
         else:
             check(not named, f"{place} asks nobody who they are: {named}")
