@@ -70,6 +70,8 @@ CAUGHT_BY = {
     "table_on_two_shards": "lib cluster::",
     "adopted_halfway": "sim cluster::",
     "swept_of_other_shards": "it cluster::upkeep",
+    "pod_in_a_backup": "it cluster::places",
+    "resized_at_work": "it cluster::places",
 }
 # Longer than any of these tests takes, on a slow machine too.
 PATIENCE_SECS = 3600

@@ -8,10 +8,15 @@ use serde_json::{Value, json};
 
 use super::{flags::SettingFlags, look::look};
 use crate::{
+    cluster::placement,
     inspect::{self, InspectError},
     settings::Settings,
 };
-use cold_s3::cluster::{self, ClusterRecord};
+use cold_s3::{
+    backup,
+    cluster::{self, ClusterRecord},
+    s3::Objects,
+};
 use contracts::clock::{Clock, SystemClock};
 
 /// What `zombi help cluster` ends with.
@@ -58,6 +63,13 @@ pub(super) fn run(command: ClusterCommand, before: SettingFlags) -> ExitCode {
     }
 }
 
+/// The bucket of the settings, which holds neither a backup nor half a restore.
+async fn store(settings: &Settings) -> Result<Objects, InspectError> {
+    let objects = inspect::objects(settings).await?;
+    backup::must_be_a_store(&objects).await?;
+    Ok(objects)
+}
+
 fn adopt(args: OfflineArgs, before: SettingFlags) -> ExitCode {
     let OfflineArgs { json, settings } = args;
     look(settings.over(before), async |settings: &Settings, out: &mut dyn Write| {
@@ -67,7 +79,7 @@ fn adopt(args: OfflineArgs, before: SettingFlags) -> ExitCode {
                     .to_owned(),
             ));
         }
-        let objects = inspect::objects(settings).await?;
+        let objects = store(settings).await?;
         let now_ms = SystemClock.now_ms();
         let adopted = Box::pin(cluster::adopt(&objects, settings.cluster.shape(), now_ms)).await?;
         let ClusterRecord { cluster, shards, .. } = &adopted.record;
@@ -83,7 +95,7 @@ fn adopt(args: OfflineArgs, before: SettingFlags) -> ExitCode {
 fn leave(args: OfflineArgs, before: SettingFlags) -> ExitCode {
     let OfflineArgs { json, settings } = args;
     look(settings.over(before), async |settings: &Settings, out: &mut dyn Write| {
-        let objects = inspect::objects(settings).await?;
+        let objects = store(settings).await?;
         let left = Box::pin(cluster::leave(&objects, SystemClock.now_ms())).await?;
         let text = format!(
             "{} partitions of cluster {} are one store again: start one Zombi with an empty volume",
@@ -96,8 +108,15 @@ fn leave(args: OfflineArgs, before: SettingFlags) -> ExitCode {
 fn resize(pods: u32, args: OfflineArgs, before: SettingFlags) -> ExitCode {
     let OfflineArgs { json, settings } = args;
     look(settings.over(before), async |settings: &Settings, out: &mut dyn Write| {
-        let objects = inspect::objects(settings).await?;
-        let record = Box::pin(cluster::resize(&objects, pods)).await?;
+        let objects = store(settings).await?;
+        let moving = match cluster::recorded(&objects).await? {
+            Some(ClusterRecord { shards, pods: Some(before), .. }) if (1..=shards).contains(&pods) => {
+                placement::moving(shards, before, pods)
+            }
+            _ => Vec::new(), // nothing to resize, or not to that: it is refused
+        };
+        let resized = cluster::resize(&objects, pods, &moving, SystemClock.now_ms());
+        let record = Box::pin(resized).await?;
         let text = format!(
             "cluster {} has {pods} pods: set cluster.pods to {pods} for all of them, and start them",
             record.cluster

@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use axum::{
     body::Body,
     http::{Request, Response, Uri, Version, uri},
@@ -30,9 +31,14 @@ const IDLE_CONNECTIONS: usize = 128;
 /// How often the system asks whether the other end of a connection is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// Connections to other pods, with the certificates that were in force when they began.
+type PodConnections = Client<HttpsConnector<HttpConnector>, Body>;
+
 /// Sends requests to other pods.
 pub(crate) struct PodClient {
-    client: Client<HttpsConnector<HttpConnector>, Body>,
+    cluster: ClusterSettings,
+    tls: TlsSettings,
+    current: ArcSwap<PodConnections>,
     scheme: uri::Scheme,
 }
 
@@ -51,35 +57,19 @@ impl PodClient {
     /// # Errors
     /// Why a file cannot be used.
     pub(crate) fn new(cluster: &ClusterSettings, tls: &TlsSettings) -> Result<Self, String> {
-        let is_secure = tls.cert_file.is_some();
-        let roots = if is_secure { roots(cluster.ca_file.as_deref())? } else { RootCertStore::empty() };
-        // The provider is named, so that it does not matter which the process has installed.
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots);
-        let config = match own_certificate(tls)? {
-            None => config.with_no_client_auth(),
-            Some((chain, key)) => config
-                .with_client_auth_cert(chain, key)
-                .map_err(|error| format!("tls.cert_file cannot be shown to other pods: {error}"))?,
-        };
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        http.set_keepalive(Some(KEEP_ALIVE));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(config)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(http);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .build(connector);
-        Ok(Self { client, scheme: if is_secure { uri::Scheme::HTTPS } else { uri::Scheme::HTTP } })
+        let current = ArcSwap::from_pointee(connections(cluster, tls)?);
+        let scheme = if tls.cert_file.is_some() { uri::Scheme::HTTPS } else { uri::Scheme::HTTP };
+        Ok(Self { cluster: cluster.clone(), tls: tls.clone(), current, scheme })
+    }
+
+    /// Reads the certificates again, for the connections that begin from now on: those of before end when
+    /// their answers have, and none of them is used again.
+    ///
+    /// # Errors
+    /// Why a file cannot be used; what was loaded before stays in force.
+    pub(crate) fn reload(&self) -> Result<(), String> {
+        self.current.store(Arc::new(connections(&self.cluster, &self.tls)?));
+        Ok(())
     }
 
     /// Sends a request, whose URI is a path and a query, to the pod at an address; returns the answer's head,
@@ -97,7 +87,8 @@ impl PodClient {
         let uri = uri.path_and_query(path.map_or_else(|| "/".to_owned(), |path| path.to_string())).build();
         *request.uri_mut() = uri.map_err(|error| SendError { why: error.to_string(), is_unsent: true })?;
         *request.version_mut() = Version::HTTP_11;
-        self.client.request(request).await.map_err(|error| {
+        let client = (**self.current.load()).clone();
+        client.request(request).await.map_err(|error| {
             let mut why = error.to_string();
             let mut cause = std::error::Error::source(&error);
             while let Some(error) = cause {
@@ -107,6 +98,38 @@ impl PodClient {
             SendError { why, is_unsent: error.is_connect() }
         })
     }
+}
+
+/// No connection yet, with the certificates that are in the files now.
+fn connections(cluster: &ClusterSettings, tls: &TlsSettings) -> Result<PodConnections, String> {
+    let is_secure = tls.cert_file.is_some();
+    let roots = if is_secure { roots(cluster.ca_file.as_deref())? } else { RootCertStore::empty() };
+    // The provider is named, so that it does not matter which the process has installed.
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots);
+    let config = match own_certificate(tls)? {
+        None => config.with_no_client_auth(),
+        Some((chain, key)) => config
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| format!("tls.cert_file cannot be shown to other pods: {error}"))?,
+    };
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    http.set_keepalive(Some(KEEP_ALIVE));
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(config)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(http);
+    Ok(Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .build(connector))
 }
 
 /// The certificates that those of other pods must come from.

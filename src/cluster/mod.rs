@@ -62,8 +62,7 @@ impl Cluster {
 
     /// The pods that own shards, but this one.
     pub(crate) fn others(&self) -> Vec<u32> {
-        let pods = u32::try_from(self.addresses.len()).unwrap_or(u32::MAX);
-        (0..pods).filter(|pod| *pod != self.own).collect()
+        self.counts().into_keys().filter(|pod| *pod != self.own).collect()
     }
 
     /// Where a pod is; `None` if there is none with this number.

@@ -42,6 +42,16 @@ pub(crate) fn place(shards: u32, pods: u32, copies: u32) -> Vec<Vec<u32>> {
     placed
 }
 
+/// The shards that another pod has when there are `to` pods, and not `from` any more. Each has one pod.
+pub(crate) fn moving(shards: u32, from: u32, to: u32) -> Vec<u32> {
+    let (before, after) = (place(shards, from, 1), place(shards, to, 1));
+    (0..shards)
+        .zip(before.iter().zip(&after))
+        .filter(|(_, (one, other))| one != other)
+        .map(|(n, _)| n)
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -62,6 +72,8 @@ mod tests {
         let of_two =
             [[0, 2], [2, 1], [2, 1], [0, 2], [1, 0], [2, 1], [1, 2], [0, 1], [2, 0], [0, 2], [1, 0], [1, 0]];
         assert_eq!(place(12, 3, 2), of_two);
+        assert_eq!(moving(12, 3, 4), [2, 4, 9]);
+        assert_eq!(moving(12, 3, 3), [0; 0]);
     }
 
     proptest! {

@@ -83,6 +83,7 @@ pub(super) async fn surround(
             AuditedRequest { gate, verb, peer, request_id, caller, is_let_in, received }.answered(response);
     }
     let mut response = span.in_scope(|| context.answer(response));
+    shards::tell_records(&mut response, if is_passed_on { caller.records() } else { 0 });
     if let Some(page) = shared_with {
         page.mark(response.headers_mut());
     }

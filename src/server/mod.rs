@@ -37,7 +37,7 @@ use self::{
 };
 use crate::{
     auth::{bad_file::BadFile, gate::Gate},
-    cluster::secret::SecretFile,
+    cluster::{client::PodClient, secret::SecretFile},
     console,
     http::{
         memory::Budget,
@@ -152,11 +152,11 @@ pub(crate) async fn run(settings: Settings, telemetry: &Telemetry) -> Result<(),
     });
     let gate = access::open(&settings)?;
     let audit = gate.as_ref().map(AuditKeeper::of);
-    let secret = shards::secret(&settings)?;
+    let (secret, pods) = (shards::secret(&settings)?, shards::pods(&settings)?);
     let ops = ops(telemetry, &prometheus, gate, shards::count(&settings));
     let metrics_upkeep = task::spawn(keep_metrics(prometheus, telemetry.dropped.clone()));
     let refusals = AbortOnDropHandle::new(task::spawn(refusals::keep()));
-    let process = StartedProcess { settings: &settings, ops: &ops, secret };
+    let process = StartedProcess { settings: &settings, ops: &ops, secret, pods };
     let served = Box::pin(serve(process, telemetry.exports_traces(), signals)).await;
     metrics_upkeep.abort();
     drop(refusals);
@@ -173,6 +173,8 @@ struct StartedProcess<'a> {
     ops: &'a OpsState,
     /// Signs what pods say to each other.
     secret: Option<Arc<SecretFile>>,
+    /// Sends requests to the other pods of a cluster.
+    pods: Option<Arc<PodClient>>,
 }
 
 /// Serves both ports, opens the store between, and stops in order.
@@ -184,18 +186,21 @@ async fn serve(
     exports_traces: bool,
     mut signals: Signals,
 ) -> Result<(), ServerError> {
-    let StartedProcess { settings, ops, secret } = process;
+    let StartedProcess { settings, ops, secret, pods } = process;
     let descriptors = Descriptors::share(settings.net.connections);
     let gate = ops.gate.as_ref();
     let mut files = gate.map(|gate| WatchedFiles::of(settings, gate)).unwrap_or_default();
     if let Some(secret) = &secret {
         files.add_secret(settings, secret);
     }
+    if let Some(pods) = &pods {
+        files.add_pods(settings, pods);
+    }
     let Ports { admin, main, address, ready, tls } = Ports::open(settings, descriptors, ops).await?;
     let has_tls = tls.is_some();
-    let _reload = files.keep(tls);
+    let _reload = files.keep(tls, pods.clone());
     let stopping = main.stop.clone();
-    let startup = Startup { ops: Arc::clone(ops), stopping, exports_traces, descriptors, secret };
+    let startup = Startup { ops: Arc::clone(ops), stopping, exports_traces, descriptors, secret, pods };
     let (state, running) = tokio::select! {
         biased;
         signal = signals.next() => {

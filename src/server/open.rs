@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::{RunningStore, ServerError, descriptors::Descriptors, flush_all::FlushAll, shard_mark};
 use crate::{
-    cluster::secret::SecretFile,
+    cluster::{client::PodClient, secret::SecretFile},
     http::{
         memory::Budget,
         observe::{ObservedStore, SeenStore},
@@ -51,6 +51,8 @@ pub(super) struct Startup {
     pub(super) descriptors: Descriptors,
     /// Signs what pods of a cluster say to each other.
     pub(super) secret: Option<Arc<SecretFile>>,
+    /// Sends requests to the other pods of a cluster.
+    pub(super) pods: Option<Arc<PodClient>>,
 }
 
 /// A volume with a store on it.

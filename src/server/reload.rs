@@ -17,7 +17,7 @@ use tracing::{debug, error, info};
 
 use crate::{
     auth::{gate::Gate, policy::Policy, tokens::Tokens},
-    cluster::secret::SecretFile,
+    cluster::{client::PodClient, secret::SecretFile},
     first_bytes::first_bytes,
     net::tls::Tls,
     settings::Settings,
@@ -80,6 +80,14 @@ impl WatchedFiles {
         self.add("cluster_secret", &settings.cluster.secret_file, move |contents| secret.adopt(contents));
     }
 
+    /// Looks at whom this pod trusts to be another too. What it shows to others is what its clients see: when
+    /// that changes, both do.
+    pub(super) fn add_pods(&mut self, settings: &Settings, pods: &Arc<PodClient>) {
+        let pods = Arc::clone(pods);
+        let path = settings.cluster.ca_file.clone().filter(|_| settings.tls.cert_file.is_some());
+        self.add("cluster_ca", &path, move |_| pods.reload());
+    }
+
     fn add(
         &mut self,
         what: &'static str,
@@ -94,12 +102,12 @@ impl WatchedFiles {
     }
 
     /// Uses changed files when they come, those of TLS too, until the handle is dropped.
-    pub(super) fn keep(self, tls: Option<Arc<Tls>>) -> AbortOnDropHandle<()> {
+    pub(super) fn keep(self, tls: Option<Arc<Tls>>, pods: Option<Arc<PodClient>>) -> AbortOnDropHandle<()> {
         let mut files = self.0;
         AbortOnDropHandle::new(task::spawn(async move {
             loop {
                 sleep(LOOK_INTERVAL).await;
-                let tls = tls.clone();
+                let (tls, pods) = (tls.clone(), pods.clone());
                 let looked = task::spawn_blocking(move || {
                     for file in &mut files {
                         if file.look() {
@@ -107,7 +115,7 @@ impl WatchedFiles {
                         }
                     }
                     if let Some(tls) = tls {
-                        look_at(&tls);
+                        look_at(&tls, pods.as_deref());
                     }
                     files
                 });
@@ -173,7 +181,7 @@ fn text(contents: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(contents).map_err(|error| error.to_string())
 }
 
-fn look_at(tls: &Tls) {
+fn look_at(tls: &Tls, pods: Option<&PodClient>) {
     let failed = |error: &str| {
         metrics::auth_reload_failed();
         error!(error, "the changed files of TLS cannot be used, keeping those before");
@@ -183,6 +191,9 @@ fn look_at(tls: &Tls) {
         Ok(Ok(true)) => {
             metrics::auth_loaded("tls", SystemClock.now_ms());
             info!("certificate reloaded, new connections get it");
+            if let Some(Err(why)) = pods.map(PodClient::reload) {
+                failed(&why);
+            }
         }
         Ok(Err(error)) => failed(&error.to_string()),
         Err(_) => failed("reading them failed, which is a bug"),

@@ -14,7 +14,7 @@ use super::{
     shard_mark,
 };
 use crate::{
-    cluster::{Cluster, client::PodClient, pod_name, pod_number, secret::SecretFile},
+    cluster::{Cluster, client::PodClient, pod_name, pod_number, secret::SecretFile, volumes},
     http::{
         shards::{ShardParts, Shards},
         state::{App, AppState, OwnShards},
@@ -22,6 +22,7 @@ use crate::{
     settings::Settings,
 };
 use cold_s3::{
+    backup::must_be_a_store,
     cluster::{ClusterRecord, join},
     s3::Objects,
 };
@@ -83,6 +84,15 @@ pub(super) fn secret(settings: &Settings) -> Result<Option<Arc<SecretFile>>, Ser
     Ok(secret)
 }
 
+/// What sends requests to the other pods of a cluster, if this is one of its pods.
+///
+/// # Errors
+/// [`ServerError::Setting`] if a certificate cannot be used.
+pub(super) fn pods(settings: &Settings) -> Result<Option<Arc<PodClient>>, ServerError> {
+    let pods = settings.cluster.is_on().then(|| PodClient::new(&settings.cluster, &settings.tls));
+    Ok(pods.transpose().map_err(ServerError::Setting)?.map(Arc::new))
+}
+
 /// A shard's part of what the pod may take.
 fn of_shard(settings: &Settings, shard: Shard, own_shards: usize) -> Settings {
     let mut part = settings.clone();
@@ -131,7 +141,12 @@ impl Startup {
             shards = ?numbers,
             "joined the cluster"
         );
-        let client = PodClient::new(&settings.cluster, &settings.tls).map_err(ServerError::Setting)?;
+        say_left_behind(data_dir, &numbers);
+        let client = match &self.pods {
+            Some(pods) => Arc::clone(pods),
+            // Nobody comes here then.
+            None => return Err(ServerError::Setting("cluster.pods is 0".to_owned())),
+        };
         let disk = open_disk(settings)?;
         let mut stores = self.open_all(settings, &cluster, &objects, &disk).await?;
         let has_shards = !stores.is_empty();
@@ -173,6 +188,7 @@ impl Startup {
                 if settings.s3.create_bucket {
                     objects.create_bucket().await?;
                 }
+                must_be_a_store(objects).await?;
                 join(objects, shape).await
             };
             let error = match joined.await {
@@ -262,6 +278,20 @@ impl Startup {
     }
 }
 
+/// Names the volumes of shards that another pod has by now. Nobody opens them, so nothing is ever erased
+/// there.
+fn say_left_behind(data_dir: &Path, own: &[u32]) {
+    for (path, shard) in volumes::found(data_dir).unwrap_or_default() {
+        if shard.is_some_and(|shard| !own.contains(&shard.number)) {
+            warn!(
+                path = %path.display(),
+                "this volume is of a shard that another pod has: nothing reads it, and what is erased stays \
+                 in it. Delete it once all pods run"
+            );
+        }
+    }
+}
+
 /// Makes the data directory, but not its parent: a missing mount must not be taken for an empty volume.
 fn make_directories(data_dir: &Path) -> Result<(), ServerError> {
     make_directory(data_dir)?;
@@ -297,5 +327,8 @@ mod tests {
         assert_eq!((own(&settings).unwrap(), count(&settings)), (1, 4));
         settings.process.pod = Some("zombi-3".to_owned());
         assert!(own(&settings).is_err());
+        (settings.cluster.pods, settings.cluster.shards) = (4, 6);
+        settings.process.pod = Some("zombi-1".to_owned());
+        assert_eq!(count(&settings), 1, "it has none, and a spare store");
     }
 }

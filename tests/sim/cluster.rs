@@ -114,9 +114,10 @@ fn what_is_adopted_and_left_again_reads_the_same_wherever_it_was_cut_off() {
             let refused = Store::open(&Ground::memory(3), &bucket, &clock, TUNING).await;
             assert!(matches!(refused.map(drop), Err(StorageError::Refused(why)) if why.contains("adopted")));
 
-            resize(&objects, 4).await.unwrap();
+            resize(&objects, 4, &[1, 2], clock.now_ms()).await.unwrap();
             assert!(join(&objects, SHAPE).await.is_err(), "it has four pods");
-            resize(&objects, 3).await.unwrap();
+            resize(&objects, 3, &[1, 2], clock.now_ms()).await.unwrap();
+            assert_eq!(contents_of_shards(&objects).await, before);
 
             loop {
                 let cut = Duration::from_millis(random.random_range(1..2000));

@@ -10,6 +10,7 @@ use super::{
     chain::{self, Chain, Found},
     draft,
     manifest::{ConsumerKey, TableEntry},
+    place::ObjectPlace,
     probe,
     state::{ColdPartition, ColdState},
 };
@@ -21,7 +22,7 @@ use contracts::{
     name::{GroupName, Partition, TableName},
     recovery::{RecoveredOffset, RecoveredTable},
     sequence::{OffsetRange, Watermarks},
-    shards::Shard,
+    shards::{CLUSTER, Shard},
 };
 
 /// The chain as it was found.
@@ -44,7 +45,8 @@ impl FoundManifests for FoundChain<'_> {
     async fn follow(&mut self) -> Result<(), StorageError> {
         let known = std::mem::take(&mut self.found);
         self.found = chain::follow(self.cold.objects(), known).await?;
-        refuse_moved(self.cold, &self.found)
+        refuse_moved(self.cold, &self.found)?;
+        refuse_strays(self.cold, &self.found)
     }
 
     async fn take_over(&self, by: Takeover) -> Result<(), StorageError> {
@@ -65,11 +67,24 @@ fn refuse_moved(cold: &S3Cold, found: &Found) -> Result<(), StorageError> {
             last.number
         ),
         Some(_) => format!(
-            "{place} has left its cluster: manifest {} says so. Start the one Zombi that took over, or \
-             begin a cluster again with zombi cluster adopt. Nothing was changed",
+            "{place} has left its cluster: manifest {} says so. Run zombi cluster leave again if it was cut \
+             off; then start the one Zombi that took over, or begin a cluster again with zombi cluster adopt. \
+             Nothing was changed",
             last.number
         ),
     }))
+}
+
+/// Refuses the chain of a shard that names a table of another: the same table would be on two shards.
+fn refuse_strays(cold: &S3Cold, found: &Found) -> Result<(), StorageError> {
+    let objects = cold.objects();
+    let mut tables = found.state.partitions.keys().map(|partition| &partition.table);
+    let Some(stray) = tables.find(|table| !objects.owns(table)) else { return Ok(()) };
+    Err(StorageError::Refused(format!(
+        "{} names table {stray}, which belongs to another shard: the store was dealt out with another number \
+         of shards than {CLUSTER} says. Nothing was changed",
+        Manifests::place(cold)
+    )))
 }
 
 fn bounds(state: &ColdState) -> BTreeMap<Partition, ColdBounds> {
@@ -93,7 +108,7 @@ impl Manifests for S3Cold {
         if self.create_bucket {
             self.objects.create_bucket().await?;
         }
-        backup::must_be_a_store(&self.objects).await?;
+        backup::must_be_a_store(&self.objects.of_all()).await?;
         if self.objects.is_fenced() {
             probe::probe(&self.objects).await
         } else {
@@ -107,6 +122,7 @@ impl Manifests for S3Cold {
     async fn find(&self) -> Result<Box<dyn FoundManifests + '_>, StorageError> {
         let found = chain::load(&self.objects).await?;
         refuse_moved(self, &found)?;
+        refuse_strays(self, &found)?;
         Ok(Box::new(FoundChain { cold: self, found }))
     }
 

@@ -26,6 +26,9 @@ use contracts::error::{StorageError, Tier};
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Bytes; no stored key has more.
+const LONGEST_KEY: usize = 256;
+
 /// RocksDB's name for the sequence number of the oldest snapshot; 0 if there is none.
 const OLDEST_SNAPSHOT: &str = "rocksdb.oldest-snapshot-sequence";
 
@@ -94,7 +97,10 @@ impl Db {
         // Otherwise a value that is in the last level already would stay there.
         options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
         for KeySpan { family, ends } in spans {
-            let (first, last) = ends.as_ref().map_or((None, None), |(first, last)| (Some(first), Some(last)));
+            // A file that ends with a dropped range names the end of that range as its last key, which it has
+            // not; a compaction that begins with just that key would pass over it.
+            let first = ends.as_ref().and_then(|(first, _)| just_before(first));
+            let last = ends.as_ref().map(|(_, last)| last);
             self.rocks().compact_range_cf_opt(self.family(family), first, last, &options);
         }
         let live = self.rocks().live_files().map_err(unavailable)?;
@@ -139,6 +145,15 @@ impl Db {
         let logs = wal::logs(path).map_err(|error| failed(path, &error))?;
         Ok(logs.into_iter().filter(|log| log.metadata().is_ok_and(|found| found.len() > 0)).collect())
     }
+}
+
+/// A key just before the given one, with hardly any stored one between them. `None` if there is none before.
+fn just_before(key: &[u8]) -> Option<Vec<u8>> {
+    let end = key.iter().rposition(|byte| *byte > 0)?;
+    let mut before = key[..=end].to_vec();
+    before[end] -= 1;
+    before.extend([u8::MAX; LONGEST_KEY]);
+    Some(before)
 }
 
 /// Whether files are left in a span after a compaction that it should have replaced.
@@ -215,5 +230,19 @@ mod tests {
         let all = KeySpan::all(cf::EVENTS);
         assert!(all.touches(&file(cf::EVENTS, b"a", b"b")) && !all.touches(&file(cf::META, b"a", b"b")));
         assert!(span.touches(&LiveFile { start_key: None, end_key: None, ..file(cf::EVENTS, b"", b"") }));
+    }
+
+    #[test]
+    fn nothing_lies_just_before_a_key() {
+        for (key, below) in [
+            (&b"c"[..], &b"b"[..]),
+            (b"c\0\0", b"b\xff\xff"),
+            (b"c\0\x01", b"c\0\0"),
+            (b"\0\0\x0c", b"\0\0\x0b\xff"),
+        ] {
+            let before = just_before(key).unwrap();
+            assert!(below < before.as_slice() && before.as_slice() < key, "{key:?}: {before:?}");
+        }
+        assert_eq!(just_before(b"\0\0"), None);
     }
 }

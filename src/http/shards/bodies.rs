@@ -189,11 +189,8 @@ impl ShardedRoute {
                 may_pass_on(&scope, asked.verbs, table)?;
                 let head = PassedHead::of(&parts, self.depth);
                 let patience = self.shards.parts.limits.body_secs.duration();
-                let asked = timeout(patience, self.shards.send(&head, Body::from(body), pod));
-                let answer = Box::pin(asked).await.map_err(|_| silent(pod))?;
-                let answer = answer.map_err(|error| failed(pod, &error))?;
-                let (of_answer, body) = answer.into_parts();
-                let mut response = Response::from_parts(of_answer, Body::new(body));
+                let asked = timeout(patience, self.answer_of(pod, &head, body));
+                let mut response = Box::pin(asked).await.map_err(|_| silent(pod))??;
                 response.extensions_mut().insert(OwnBody);
                 return Ok(response);
             }
@@ -206,6 +203,14 @@ impl ShardedRoute {
             Some(_) => self.here_at(place, request).await,
             None => self.first(request).await,
         })
+    }
+
+    /// The whole answer of another pod.
+    async fn answer_of(&self, pod: u32, head: &PassedHead, body: Bytes) -> Result<Response, Problem> {
+        let answer = self.shards.send(head, Body::from(body), pod).await;
+        let (parts, body) = answer.map_err(|error| failed(pod, &error))?.into_parts();
+        let body = to_bytes(Body::new(body), ANSWER_BYTES).await.map_err(|_| silent(pod))?;
+        Ok(Response::from_parts(parts, Body::from(body)))
     }
 }
 

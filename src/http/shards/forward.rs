@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ShardedRoute, Shards,
-    hop::{HOP, NOT_PASSED_ON, PRINCIPAL},
+    hop::{self, HOP, NOT_PASSED_ON, PRINCIPAL},
     query,
     relayed::{PacedBody, RelayedFor, RelayedFrom, relayed},
 };
@@ -52,6 +52,9 @@ const MORE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long the rest of a refusal may take, and how many bytes it has.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(10);
 const REFUSAL_BYTES: usize = 1 << 20;
+
+/// How many parts the path of a table's flush has.
+const FLUSH_DEPTH: usize = 3;
 
 /// What a pod has answered.
 struct Answered {
@@ -128,6 +131,11 @@ impl Shards {
         }
         let began = Instant::now();
         let answer = self.client.send(self.cluster.address(pod).unwrap_or_default(), request).await;
+        let answer = answer.map(|answer| {
+            let (answer, records) = hop::received(answer);
+            head.scope.caller.counts(records);
+            answer
+        });
         let result = match &answer {
             Ok(answer) if is_moved(answer) => "moved",
             Ok(_) => "answered",
@@ -138,6 +146,12 @@ impl Shards {
         answer
     }
 
+    /// How long a pod may say nothing before its answer and within it: longer than it waits itself.
+    fn patience(&self) -> Duration {
+        let limits = &self.parts.limits;
+        limits.body_secs.duration() + limits.wait_secs.duration() + MORE_PATIENCE
+    }
+
     /// Sends a request to a pod, and gives up if nothing of it or of its answer moves for too long, or if
     /// this process stops while a read waits.
     async fn send_patiently(
@@ -146,8 +160,7 @@ impl Shards {
         body: Option<&SharedBody>,
         pod: u32,
     ) -> Result<Answered, Problem> {
-        let limits = &self.parts.limits;
-        let patience = limits.body_secs.duration() + limits.wait_secs.duration() + MORE_PATIENCE;
+        let patience = self.patience();
         let usage = head.scope.caller.usage().cloned();
         let given_up = CancellationToken::new();
         let sent = body.map_or_else(Body::empty, |body| {
@@ -185,7 +198,7 @@ impl ShardedRoute {
         let (parts, _) = request.into_parts();
         let head = PassedHead::of(&parts, self.depth);
         let scope = &head.scope;
-        let _held = take_of_quotas(&parts, scope)?;
+        let _held = take_of_quotas(&parts, scope, self.depth)?;
         // A long poll keeps a connection and a place to wake it up, as a stream does.
         let poller = scope.caller.usage().filter(|_| is_long_poll(&parts));
         let _polls = poller.map(Usage::hold_stream).transpose()?;
@@ -230,7 +243,13 @@ impl ShardedRoute {
             RelayedFrom::Pod(body)
         };
         let stopping = &self.shards.parts.stopping;
-        let asked = RelayedFor { caller: &head.scope.caller, is_read: is_read(&head.method), waits };
+        let asked = RelayedFor {
+            caller: &head.scope.caller,
+            is_read: is_read(&head.method),
+            is_head: head.method == Method::HEAD,
+            patience: self.shards.patience(),
+            waits,
+        };
         relayed(asked, Response::from_parts(parts, body), stopping)
     }
 }
@@ -263,16 +282,22 @@ fn owner_if_moved(answer: &Response<Incoming>) -> Option<u32> {
 }
 
 /// What a request that is passed on takes of its caller's quotas, beside those that any request takes, for as
-/// long as what this returns is kept. The owner counts none of it.
-fn take_of_quotas(parts: &Parts, scope: &RequestScope) -> Result<Option<QuotaHold>, Problem> {
+/// long as what this returns is kept. The owner counts none of it. The path has `depth` parts.
+fn take_of_quotas(parts: &Parts, scope: &RequestScope, depth: usize) -> Result<Option<QuotaHold>, Problem> {
     let Some(usage) = scope.caller.usage() else { return Ok(None) };
-    let waits_for_cold = parts.uri.query().is_some_and(|query| query.contains("wait_for=cold"));
-    if parts.uri.path().ends_with("/flush") || waits_for_cold {
+    if flushes(&parts.uri, depth) {
         usage.flush(Instant::now())?;
     }
     let Some(body) = &scope.body else { return Ok(None) };
     let declared = body.size_hint().exact().unwrap_or(0);
     Ok(Some(usage.begin_body(declared)?))
+}
+
+/// Whether a request asks for a flush, or waits for one. A table may be called `flush`, and a name in a query
+/// may be written in other ways.
+fn flushes(uri: &Uri, depth: usize) -> bool {
+    let waits = query(uri).iter().any(|(name, value)| name == "wait_for" && value == "cold");
+    waits || (depth == FLUSH_DEPTH && uri.path().ends_with("/flush"))
 }
 
 /// A pod did not answer.
@@ -313,6 +338,19 @@ mod tests {
             ("/consumers/g/offset?table=t", 3, "/consumers/g/offset?table=t"),
         ] {
             assert_eq!(path_of(&uri.parse().unwrap(), depth), path, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_flush_is_one_however_it_is_asked_for_and_a_name_is_none() {
+        for (uri, depth, is_flush) in [
+            ("/tables/t/flush", 3, true),
+            ("/tables/flush", 2, false),
+            ("/tables/t?wait_for=cold", 2, true),
+            ("/tables/t/bulk?wait%5Ffor=%63old", 3, true),
+            ("/tables/t?idempotency_key=wait_for=cold", 2, false),
+        ] {
+            assert_eq!(flushes(&uri.parse().unwrap(), depth), is_flush, "{uri}");
         }
     }
 

@@ -9,37 +9,43 @@ use axum::{
     http::{Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use bytes::BytesMut;
 use futures_util::{
     FutureExt,
     future::{join, join_all},
 };
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use super::{
     ShardedRoute,
     forward::{PassedHead, failed, silent},
-    merge::merge,
+    merge::{ListPage, merge},
     query,
     reach::Gathered,
 };
 use crate::{
     cluster::pod_name,
-    http::{answers, code::Code, context::OwnBody, error::Problem, scope::RequestScope},
+    http::{
+        answers, code::Code, connection::Connection, context::OwnBody, error::Problem, memory::Share,
+        scope::RequestScope,
+    },
 };
 
 /// How long another pod may take for a list. A flush may take as long as here.
 const LIST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of one shard's or pod's answer.
 const ANSWER_BYTES: usize = 64 << 20;
+/// What is added to answers that are put together: brackets, names, sums.
+const ADDED_BYTES: usize = 16 << 10;
 /// Tables of a page that names no limit.
 const DEFAULT_TABLES: usize = 1000;
 
 /// What one shard, or another pod, has said.
 enum Said {
-    /// Its answer, and how many bytes it had.
-    Answer(Value, usize),
+    /// The body of its answer, with its share of the memory for answers.
+    Answer(Bytes, Share),
     /// It knows nothing of what was asked for.
     Nothing(Response),
     /// It has failed.
@@ -49,7 +55,7 @@ enum Said {
 impl ShardedRoute {
     /// Asks all shards.
     pub(super) async fn gather(&self, what: Gathered, request: Request) -> Result<Response, Problem> {
-        let limit = tables_of_page(&request);
+        let page = ListPage { tables: tables_of_page(&request), bytes: self.shards.parts.limits.page_bytes };
         let (mut parts, _) = request.into_parts();
         if parts.method == Method::HEAD {
             parts.method = Method::GET; // the body is put together, and left out at the end
@@ -68,45 +74,52 @@ impl ShardedRoute {
         let (mut said, others) = Box::pin(join(self.ask_own(what, &parts, &scope), elsewhere)).await;
         let missing = if what == Gathered::Stats { missing(&others) } else { Vec::new() };
         said.extend(others.into_iter().map(|(_, said)| said));
-        let (mut share, mut bytes) = (self.shards.parts.responses.sending(&scope.connection), 0);
-        let (mut values, mut nothing) = (Vec::new(), None);
+        let (mut bodies, mut shares, mut nothing) = (Vec::new(), Vec::new(), None);
         for one in said {
             match one {
-                Said::Answer(value, length) => {
-                    bytes += length;
-                    share.grow_to(bytes).await?;
-                    values.push(value);
+                Said::Answer(body, share) => {
+                    bodies.push(body);
+                    shares.push(share);
                 }
                 Said::Nothing(response) => nothing = nothing.or(Some(response)),
                 Said::Failed(_) if !missing.is_empty() => {}
                 Said::Failed(response) => return Ok(response),
             }
         }
-        if values.is_empty() {
+        if bodies.is_empty() {
             return Ok(nothing.unwrap_or_else(|| StatusCode::NO_CONTENT.into_response()));
         }
         if what == Gathered::GroupDeleted {
             return Ok(StatusCode::NO_CONTENT.into_response());
         }
-        let mut whole = merge(what, values, limit);
+        // As much once more while they are put together, and a little for what is added; a page is cut.
+        let mut share = self.shards.parts.responses.sending(&scope.connection);
+        let length = bodies.iter().map(Bytes::len).sum::<usize>();
+        let most = if what == Gathered::Tables { 2 * page.bytes } else { length };
+        share.grow_to(length.min(most) + ADDED_BYTES).await?;
+        let mut whole = merge(what, &bodies, page).map_err(|error| broken(&error.to_string()))?;
+        drop((bodies, shares));
         if !missing.is_empty() {
-            whole["missing"] = missing.into();
+            let mut shown: Value =
+                serde_json::from_slice(&whole).map_err(|error| broken(&error.to_string()))?;
+            shown["missing"] = missing.into();
+            whole = answers::json(&shown)?;
         }
-        let body = answers::json(&whole)?;
-        share.grow_to(body.len()).await?;
-        share.shrink_to(body.len());
-        Ok(answers::answer(share.body(body)))
+        share.grow_to(whole.len()).await?;
+        share.shrink_to(whole.len());
+        Ok(answers::answer(share.body(whole)))
     }
 
     /// Asks this pod's shards: at once if each takes long, else one after the other, as their answers take
     /// memory.
     async fn ask_own(&self, what: Gathered, parts: &Parts, scope: &RequestScope) -> Vec<Said> {
+        let connection = &*scope.connection;
         let asked = self.here.iter().enumerate().map(|(place, endpoint)| {
             let scope = RequestScope { caller: scope.caller.of_part(), body: None, ..scope.clone() };
             let mut request = Request::from_parts(parts.clone(), Body::empty());
             request.extensions_mut().insert(scope);
             let answering = endpoint(request);
-            async move { heard(what, place, answering.await).await }.boxed()
+            async move { self.heard(connection, (what, place), answering.await).await }.boxed()
         });
         if what == Gathered::Flush {
             return join_all(asked).await;
@@ -134,7 +147,7 @@ impl ShardedRoute {
                         let (parts, body) = answer.into_parts();
                         let mut response = Response::from_parts(parts, Body::new(body));
                         response.extensions_mut().insert(OwnBody);
-                        heard(what, 0, response).await
+                        self.heard(&head.scope.connection, (what, 0), response).await
                     }
                     Err(error) => Said::Failed(failed(pod, &error).into_response()),
                 }
@@ -147,40 +160,60 @@ impl ShardedRoute {
         });
         join_all(asked).await
     }
+
+    /// Reads an answer of a shard at a place among those of its pod, and takes memory for it while it comes.
+    async fn heard(
+        &self,
+        connection: &Connection,
+        (what, place): (Gathered, usize),
+        response: Response,
+    ) -> Said {
+        let status = response.status();
+        let is_of_group = matches!(what, Gathered::Group | Gathered::GroupDeleted);
+        if status == StatusCode::NOT_FOUND && is_of_group {
+            return Said::Nothing(response);
+        }
+        if !status.is_success() {
+            return Said::Failed(response);
+        }
+        let mut share = self.shards.parts.responses.sending(connection);
+        let body = received(response.into_body(), &mut share).await;
+        match body.and_then(|body| read(what, place, body).map_err(|error| broken(&error.to_string()))) {
+            Ok(body) => Said::Answer(body, share),
+            Err(problem) => Said::Failed(problem.into_response()),
+        }
+    }
 }
 
-/// Reads an answer. `place` is that of the shard among those of its pod.
-async fn heard(what: Gathered, place: usize, response: Response) -> Said {
-    let status = response.status();
-    let is_of_group = matches!(what, Gathered::Group | Gathered::GroupDeleted);
-    if status == StatusCode::NOT_FOUND && is_of_group {
-        return Said::Nothing(response);
+/// A whole body, with memory for it in a share.
+async fn received(mut body: Body, share: &mut Share) -> Result<Bytes, Problem> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|error| broken(&error.to_string()))?.into_data() else { continue };
+        let length = whole.len() + data.len();
+        if length > ANSWER_BYTES {
+            return Err(broken("it is too long"));
+        }
+        share.grow_to(length).await?;
+        whole.extend_from_slice(&data);
     }
-    if !status.is_success() {
-        return Said::Failed(response);
-    }
-    if status == StatusCode::NO_CONTENT {
-        return Said::Answer(Value::Null, 0);
-    }
-    let body = match Limited::new(response.into_body(), ANSWER_BYTES).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) => return Said::Failed(broken(&error.to_string()).into_response()),
-    };
-    match read(what, place, &body) {
-        Ok(value) => Said::Answer(value, body.len()),
-        Err(error) => Said::Failed(broken(&error.to_string()).into_response()),
-    }
+    Ok(whole.freeze())
 }
 
-fn read(what: Gathered, place: usize, body: &Bytes) -> serde_json::Result<Value> {
-    let mut value: Value = serde_json::from_slice(body)?;
+/// The body of an answer as it is put together with others. `place` is that of the shard among those of its
+/// pod.
+fn read(what: Gathered, place: usize, body: Bytes) -> serde_json::Result<Bytes> {
     // What is counted for the whole pod is the same in each of its shards' answers.
-    if let (Gathered::Stats, 1.., Some(members)) = (what, place, value.as_object_mut()) {
+    if !matches!((what, place), (Gathered::Stats, 1..)) {
+        return Ok(body);
+    }
+    let mut value: Value = serde_json::from_slice(&body)?;
+    if let Some(members) = value.as_object_mut() {
         for member in ["uptime_secs", "writes", "reads", "errors_total"] {
             members.remove(member);
         }
     }
-    Ok(value)
+    Ok(serde_json::to_vec(&value)?.into())
 }
 
 fn broken(why: &str) -> Problem {

@@ -22,6 +22,9 @@ use contracts::clock::{Clock, SystemClock};
 pub(super) const HOP: HeaderName = HeaderName::from_static("zombi-hop");
 /// Who asks, as the pod says that the client has shown it to.
 pub(super) const PRINCIPAL: HeaderName = HeaderName::from_static("zombi-principal");
+/// How many events a request has written or read: for the audit log of the pod that the client asks.
+const RECORDS: HeaderName = HeaderName::from_static("zombi-records");
+
 /// Who has sent a request to this pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::http) enum AskedBy {
@@ -80,8 +83,25 @@ pub(super) fn name_owner(mut response: Response, pod: u32) -> Response {
     response
 }
 
+/// Tells the pod that has passed a request on how many events it has written or read.
+pub(in crate::http) fn tell_records(response: &mut Response, records: u64) {
+    if records > 0 {
+        response.headers_mut().insert(RECORDS, records.into());
+    }
+}
+
+/// The head of another pod's answer as this pod may pass it on, and how many events it says that the request
+/// has written or read.
+pub(super) fn received<B>(mut answer: Response<B>) -> (Response<B>, u64) {
+    let headers = answer.headers_mut();
+    NOT_PASSED_ON.iter().filter(|name| **name != OWNER).for_each(|name| drop(headers.remove(name)));
+    let told = headers.remove(RECORDS);
+    let records = told.and_then(|records| records.to_str().ok()?.parse().ok()).unwrap_or(0);
+    (answer, records)
+}
+
 /// Headers that belong to one connection, or that only the pod which the client asks may see.
-pub(super) const NOT_PASSED_ON: [HeaderName; 14] = [
+pub(super) const NOT_PASSED_ON: [HeaderName; 15] = [
     header::AUTHORIZATION,
     header::PROXY_AUTHORIZATION,
     header::COOKIE,
@@ -93,6 +113,8 @@ pub(super) const NOT_PASSED_ON: [HeaderName; 14] = [
     header::UPGRADE,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
+    // Where the client is the ticket says. A pod may be taken for a proxy that is trusted.
+    HeaderName::from_static("x-forwarded-for"),
     HOP,
     PRINCIPAL,
     OWNER,
@@ -131,6 +153,23 @@ mod tests {
             exp: SystemClock.now_ms() / 1000 + 30,
         };
         ticket.signed(&SecretFile::parse(&[b'a'; 32]).unwrap())
+    }
+
+    #[test]
+    fn of_an_answer_nothing_of_its_connection_goes_on() {
+        let mut answer = Response::new(());
+        for (name, value) in
+            [("connection", "close"), ("transfer-encoding", "chunked"), ("zombi-offset", "7")]
+        {
+            answer.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        let mut answer = name_owner(answer.map(|()| Body::empty()), 2);
+        tell_records(&mut answer, 3);
+        let (answer, records) = received(answer);
+        let mut names: Vec<&str> = answer.headers().keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!((records, names), (3, vec!["zombi-offset", "zombi-owner"]));
+        assert_eq!(received(answer).1, 0);
     }
 
     #[test]

@@ -1,23 +1,87 @@
 //! Answers of several shards put together. Pure; an answer that was put together can be put together again.
+//!
+//! Of lists only what they are ordered by is read: as values their members would take ten times their bytes.
 
-use std::collections::BTreeMap;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
-use serde_json::{Map, Value, json};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Result, Value, json, value::RawValue};
 
 use super::reach::Gathered;
 
 /// Tables of `/stats`.
 const STATS_TABLES: usize = 100;
 
-/// Puts answers together. `limit` is how many tables a page of them has.
-pub(super) fn merge(what: Gathered, answers: Vec<Value>, limit: usize) -> Value {
+/// How much of a list is shown at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ListPage {
+    /// Tables.
+    pub(super) tables: usize,
+    /// Bytes; one table is shown in any case.
+    pub(super) bytes: usize,
+}
+
+/// A page of the tables, as a shard shows it.
+#[derive(Deserialize)]
+struct TablesPart<'a> {
+    #[serde(borrow)]
+    tables: Vec<&'a RawValue>,
+    has_more: bool,
+    next: Option<String>,
+}
+
+/// A page of all tables.
+#[derive(Serialize)]
+struct TablesWhole<'a> {
+    tables: Vec<&'a RawValue>,
+    has_more: bool,
+    next: Option<&'a str>,
+}
+
+/// How far a group is in the tables of a shard, and in all.
+#[derive(Deserialize, Serialize)]
+struct GroupPart<'a> {
+    group: String,
+    lag: u64,
+    #[serde(borrow)]
+    tables: Vec<&'a RawValue>,
+    #[serde(borrow)]
+    offsets: Vec<&'a RawValue>,
+}
+
+/// The groups of a shard, and of all.
+#[derive(Deserialize, Serialize)]
+struct GroupsPart {
+    groups: BTreeSet<String>,
+}
+
+/// By what the members of lists are ordered.
+#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+struct MemberOrder<'a> {
+    #[serde(borrow)]
+    table: Cow<'a, str>,
+    #[serde(default)]
+    partition: u64,
+}
+
+/// Puts the bodies of answers together.
+///
+/// # Errors
+/// One of them is not what it should be.
+pub(super) fn merge(what: Gathered, answers: &[Bytes], page: ListPage) -> Result<Vec<u8>> {
+    let values =
+        || -> Result<Vec<Value>> { answers.iter().map(|answer| serde_json::from_slice(answer)).collect() };
     match what {
-        Gathered::Tables => tables(answers, limit),
+        Gathered::Tables => tables(answers, page),
         Gathered::Groups => groups(answers),
         Gathered::Group => group(answers),
-        Gathered::Flush => flushed(answers),
-        Gathered::Stats => stats(answers),
-        Gathered::GroupDeleted => Value::Null,
+        Gathered::Flush => serde_json::to_vec(&flushed(values()?)),
+        Gathered::Stats => serde_json::to_vec(&stats(values()?)),
+        Gathered::GroupDeleted => Ok(Vec::new()),
     }
 }
 
@@ -25,54 +89,71 @@ fn list(value: &mut Value, name: &str) -> Vec<Value> {
     value.get_mut(name).and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default()
 }
 
-fn text<'a>(value: &'a Value, name: &str) -> &'a str {
-    value.get(name).and_then(Value::as_str).unwrap_or_default()
-}
-
 fn number(value: &Value, name: &str) -> u64 {
     value.get(name).and_then(Value::as_u64).unwrap_or(0)
 }
 
-/// A page of all tables. Where a shard has more, nobody knows which of its tables come behind its last one:
-/// the page ends before them.
-fn tables(mut answers: Vec<Value>, limit: usize) -> Value {
-    let ends = answers.iter().filter(|answer| answer["has_more"] == true);
-    let end = ends.map(|answer| text(answer, "next").to_owned()).min();
-    let mut all: Vec<Value> = answers.iter_mut().flat_map(|answer| list(answer, "tables")).collect();
-    all.sort_by(|one, other| text(one, "table").cmp(text(other, "table")));
-    let count = all.len();
-    if let Some(end) = &end {
-        all.retain(|table| text(table, "table") <= end.as_str());
-    }
-    all.truncate(limit);
-    let has_more = end.is_some() || all.len() < count;
-    let next = all.last().filter(|_| has_more).map(|table| table["table"].clone());
-    json!({"tables": all, "has_more": has_more, "next": next})
+/// A member of a list, with what it is ordered by.
+type OrderedMember<'a> = (MemberOrder<'a>, &'a RawValue);
+
+/// Members in their order.
+fn in_order<'a>(members: impl IntoIterator<Item = &'a RawValue>) -> Result<Vec<OrderedMember<'a>>> {
+    let with_order = |member: &'a RawValue| -> Result<OrderedMember<'a>> {
+        Ok((serde_json::from_str(member.get())?, member))
+    };
+    let mut ordered = members.into_iter().map(with_order).collect::<Result<Vec<_>>>()?;
+    ordered.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(ordered)
 }
 
-fn groups(mut answers: Vec<Value>) -> Value {
-    let names = answers.iter_mut().flat_map(|answer| list(answer, "groups"));
-    let mut names: Vec<String> = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();
-    names.sort_unstable();
-    names.dedup();
-    json!({"groups": names})
+/// A page of all tables. Where a shard has more, nobody knows which of its tables come behind its last one:
+/// the page ends before them.
+fn tables(answers: &[Bytes], page: ListPage) -> Result<Vec<u8>> {
+    let parts: Vec<TablesPart<'_>> =
+        answers.iter().map(|answer| serde_json::from_slice(answer)).collect::<Result<Vec<_>>>()?;
+    let ends = parts.iter().filter(|part| part.has_more);
+    let end = ends.map(|part| part.next.as_deref().unwrap_or_default()).min();
+    let mut all = in_order(parts.iter().flat_map(|part| part.tables.iter().copied()))?;
+    let count = all.len();
+    if let Some(end) = end {
+        all.retain(|(order, _)| &*order.table <= end);
+    }
+    all.truncate(page.tables);
+    let mut bytes = 0;
+    let fits = all.iter().take_while(|(_, table)| {
+        bytes += table.get().len();
+        bytes <= page.bytes
+    });
+    let fits = fits.count().max(1);
+    all.truncate(fits);
+    let has_more = end.is_some() || all.len() < count;
+    let next = all.last().filter(|_| has_more).map(|(order, _)| &*order.table);
+    let tables = all.iter().map(|(_, table)| *table).collect();
+    serde_json::to_vec(&TablesWhole { tables, has_more, next })
+}
+
+fn groups(answers: &[Bytes]) -> Result<Vec<u8>> {
+    let mut whole = GroupsPart { groups: BTreeSet::new() };
+    for answer in answers {
+        whole.groups.append(&mut serde_json::from_slice::<GroupsPart>(answer)?.groups);
+    }
+    serde_json::to_vec(&whole)
 }
 
 /// In the order in which one store has it.
-fn group(mut answers: Vec<Value>) -> Value {
-    let name = answers.first().map(|answer| answer["group"].clone());
-    let lag: u64 = answers.iter().map(|answer| number(answer, "lag")).sum();
-    let by_table = |one: &Value, other: &Value| {
-        let key = |value: &Value| (text(value, "table").to_owned(), number(value, "partition"));
-        key(one).cmp(&key(other))
-    };
-    let mut all = |member: &str| {
-        let mut all: Vec<Value> = answers.iter_mut().flat_map(|answer| list(answer, member)).collect();
-        all.sort_by(by_table);
-        all
-    };
-    let (offsets, tables) = (all("offsets"), all("tables"));
-    json!({"group": name, "offsets": offsets, "tables": tables, "lag": lag})
+fn group(answers: &[Bytes]) -> Result<Vec<u8>> {
+    let mut whole = GroupPart { group: String::new(), lag: 0, tables: Vec::new(), offsets: Vec::new() };
+    for answer in answers {
+        let part: GroupPart<'_> = serde_json::from_slice(answer)?;
+        whole.group = part.group;
+        whole.lag = whole.lag.saturating_add(part.lag);
+        whole.tables.extend(part.tables);
+        whole.offsets.extend(part.offsets);
+    }
+    for members in [&mut whole.tables, &mut whole.offsets] {
+        *members = in_order(std::mem::take(members))?.into_iter().map(|(_, member)| member).collect();
+    }
+    serde_json::to_vec(&whole)
 }
 
 fn flushed(mut answers: Vec<Value>) -> Value {
@@ -133,14 +214,23 @@ fn add_up(whole: &mut Value, part: Value, name: &str) {
 mod tests {
     use super::*;
 
+    /// Answers put together, as values.
+    fn whole(what: Gathered, answers: Vec<Value>, page: ListPage) -> Value {
+        let answers: Vec<Bytes> = answers.iter().map(|answer| answer.to_string().into()).collect();
+        serde_json::from_slice(&merge(what, &answers, page).unwrap()).unwrap()
+    }
+
+    const WHOLE: ListPage = ListPage { tables: 1000, bytes: 1 << 20 };
+
     fn page(names: &[&str], has_more: bool) -> Value {
         let tables: Vec<Value> = names.iter().map(|name| json!({"table": name})).collect();
         json!({"tables": tables, "has_more": has_more, "next": names.last().filter(|_| has_more)})
     }
 
-    fn merged(pages: Vec<Value>, limit: usize) -> (Vec<String>, bool, Option<String>) {
-        let whole = merge(Gathered::Tables, pages, limit);
-        let tables = whole["tables"].as_array().unwrap().iter().map(|one| text(one, "table").to_owned());
+    fn merged(pages: Vec<Value>, tables: usize) -> (Vec<String>, bool, Option<String>) {
+        let whole = whole(Gathered::Tables, pages, ListPage { tables, ..WHOLE });
+        let tables = whole["tables"].as_array().unwrap().iter();
+        let tables = tables.map(|one| one["table"].as_str().unwrap().to_owned());
         (tables.collect(), whole["has_more"] == true, whole["next"].as_str().map(str::to_owned))
     }
 
@@ -155,6 +245,12 @@ mod tests {
         let limited = merged(vec![page(&["a", "d"], false), page(&["b"], false)], 2);
         assert_eq!(limited, (names(&["a", "b"]), true, Some("b".to_owned())));
         assert_eq!(merged(vec![page(&[], false), page(&[], false)], 2), (names(&[]), false, None));
+        for (bytes, count) in [(0, 1), (30, 2), (1000, 3)] {
+            let pages = vec![page(&["a", "d"], false), page(&["b"], false)];
+            let short = whole(Gathered::Tables, pages, ListPage { bytes, ..WHOLE });
+            assert_eq!(short["tables"].as_array().unwrap().len(), count, "{short}");
+            assert_eq!(short["has_more"], count < 3, "{short}");
+        }
     }
 
     #[test]
@@ -163,12 +259,12 @@ mod tests {
             let offset = json!({"table": table, "partition": 0, "offset": 1, "lag": lag});
             json!({"group": "g", "offsets": [offset], "tables": [{"table": table, "lag": lag}], "lag": lag})
         };
-        let whole = merge(Gathered::Group, vec![part("b", 2), part("a", 3)], 0);
-        assert_eq!((&whole["group"], &whole["lag"]), (&json!("g"), &json!(5)));
-        assert_eq!(whole["offsets"][0]["table"], "a");
-        assert_eq!(whole["tables"][1], json!({"table": "b", "lag": 2}));
+        let shown = whole(Gathered::Group, vec![part("b", 2), part("a", 3)], WHOLE);
+        assert_eq!((&shown["group"], &shown["lag"]), (&json!("g"), &json!(5)));
+        assert_eq!(shown["offsets"][0]["table"], "a");
+        assert_eq!(shown["tables"][1], json!({"table": "b", "lag": 2}));
         let groups = vec![json!({"groups": ["b", "a"]}), json!({"groups": ["b", "c"]})];
-        assert_eq!(merge(Gathered::Groups, groups, 0), json!({"groups": ["a", "b", "c"]}));
+        assert_eq!(whole(Gathered::Groups, groups, WHOLE), json!({"groups": ["a", "b", "c"]}));
     }
 
     #[test]
@@ -185,9 +281,9 @@ mod tests {
             "uptime_secs": 8, "writes": {"total": 5, "rate_per_sec": 1.5, "p99_latency_us": 7},
             "flush": {"enabled": true}, "idempotency": {"window_secs": 4}, "tables": {"a": {}, "b": {}},
         });
-        assert_eq!(merge(Gathered::Stats, vec![one, other], 0), expected);
+        assert_eq!(whole(Gathered::Stats, vec![one, other], WHOLE), expected);
         let report = |events: u64| json!({"events": events, "bytes": 1, "segments": [events]});
         let expected = json!({"events": 5, "bytes": 2, "segments": [2, 3]});
-        assert_eq!(merge(Gathered::Flush, vec![report(2), report(3)], 0), expected);
+        assert_eq!(whole(Gathered::Flush, vec![report(2), report(3)], WHOLE), expected);
     }
 }

@@ -21,7 +21,7 @@ use axum::{
 use percent_encoding::percent_decode_str;
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::hop::{AskedBy, Passed, asked_by};
+pub(super) use self::hop::{AskedBy, Passed, asked_by, tell_records};
 use self::reach::{Reach, reach};
 use super::{
     code::Code, error::Problem, limits::Limits, memory::Budget, route::Endpoint, scope::RequestScope,
@@ -36,7 +36,7 @@ use contracts::name::{GroupName, TableName};
 pub(crate) struct Shards {
     /// Which pod has which shard.
     pub(crate) cluster: Arc<Cluster>,
-    client: PodClient,
+    client: Arc<PodClient>,
     /// The shards of this pod, in order.
     own: Vec<u32>,
     parts: ShardParts,
@@ -74,7 +74,7 @@ struct ShardedRoute {
 
 impl Shards {
     /// Of the cluster, with what reaches the other pods.
-    pub(crate) fn new(cluster: Arc<Cluster>, client: PodClient, parts: ShardParts) -> Self {
+    pub(crate) fn new(cluster: Arc<Cluster>, client: Arc<PodClient>, parts: ShardParts) -> Self {
         let own = cluster.own_shards();
         Self { cluster, client, own, parts }
     }

@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use axum::{
@@ -17,19 +18,12 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::hop::NOT_PASSED_ON;
 use crate::{
     auth::{
         caller::Caller,
         quotas::{QuotaHold, Usage},
     },
-    http::{
-        connection::CountGuard,
-        context::{OWNER, OwnBody},
-        error::Problem,
-        heads,
-        shared_body::SharedBody,
-    },
+    http::{connection::CountGuard, context::OwnBody, error::Problem, heads, shared_body::SharedBody},
 };
 
 /// A request's body, as fast as its caller may send.
@@ -89,6 +83,11 @@ impl HttpBody for PacedBody {
     }
 }
 
+/// The pod that answers says nothing any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the pod that answers says nothing any more")]
+struct PodSilent;
+
 /// Ready when this process stops.
 type StopFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -105,6 +104,11 @@ struct RelayedBody {
     body: Body,
     /// Ready when this process stops: an answer without an end then ends cleanly, and its client comes back.
     stopping: Option<StopFuture>,
+    /// How long the pod may say nothing, and what is left of that while it does.
+    patience: Duration,
+    silence: Option<Pin<Box<Sleep>>>,
+    /// Whether the answer has no body: its length is what the pod says.
+    is_head: bool,
     is_over: bool,
     _held: Option<QuotaHold>,
     _waits: Option<CountGuard>,
@@ -127,7 +131,16 @@ impl HttpBody for RelayedBody {
             self.is_over = true;
             return Poll::Ready(None);
         }
-        Pin::new(&mut self.body).poll_frame(context)
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            self.silence = None;
+            return Poll::Ready(frame);
+        }
+        // A frozen pod keeps its connections open, and never says anything on them again.
+        let patience = self.patience;
+        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(silence.as_mut().poll(context));
+        self.is_over = true;
+        Poll::Ready(Some(Err(axum::Error::new(PodSilent))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -135,7 +148,7 @@ impl HttpBody for RelayedBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        if self.is_head { SizeHint::default() } else { self.body.size_hint() }
     }
 }
 
@@ -143,6 +156,9 @@ impl HttpBody for RelayedBody {
 pub(super) struct RelayedFor<'a> {
     pub(super) caller: &'a Caller,
     pub(super) is_read: bool,
+    pub(super) is_head: bool,
+    /// How long the pod may say nothing.
+    pub(super) patience: Duration,
     /// Marks the connection while a read waits.
     pub(super) waits: Option<CountGuard>,
 }
@@ -170,18 +186,52 @@ pub(super) fn relayed(
     let body = RelayedBody {
         body: from,
         stopping: is_endless.then(|| Box::pin(stopping.cancelled_owned()) as StopFuture),
+        patience: asked.patience,
+        silence: None,
+        is_head: asked.is_head,
         is_over: false,
         _held: held,
         _waits: asked.waits.filter(|_| is_endless),
     };
-    let owner = of_answer.headers.remove(OWNER);
-    NOT_PASSED_ON.iter().for_each(|name| drop(of_answer.headers.remove(name)));
-    if let Some(owner) = owner {
-        of_answer.headers.insert(OWNER, owner);
-    }
     of_answer.extensions = Extensions::new();
     // It is rendered already, also if it is a problem.
     of_answer.extensions.insert(OwnBody);
     of_answer.version = axum::http::Version::default();
     Ok(Response::from_parts(of_answer, Body::new(body)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::{StreamExt, stream};
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    fn relayed_body(body: Body, is_head: bool) -> RelayedBody {
+        let patience = Duration::from_secs(60);
+        let (stopping, silence) = (None, None);
+        RelayedBody { body, stopping, patience, silence, is_head, is_over: false, _held: None, _waits: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_says_nothing_any_more_is_not_waited_for_without_end() {
+        let said = stream::iter([0, 1]).then(async |number| {
+            sleep(Duration::from_secs(40)).await;
+            Ok::<_, Infallible>(Bytes::from(vec![number]))
+        });
+        let mut body = relayed_body(Body::from_stream(said.chain(stream::pending())), false);
+        for _ in 0..2 {
+            assert!(body.frame().await.unwrap().is_ok(), "it is slow, and not silent");
+        }
+        assert!(body.frame().await.unwrap().is_err());
+        assert!(body.frame().await.is_none());
+    }
+
+    #[test]
+    fn of_an_answer_without_its_body_nobody_knows_the_length() {
+        assert_eq!(relayed_body(Body::empty(), true).size_hint().exact(), None);
+        assert_eq!(relayed_body(Body::from("abc"), false).size_hint().exact(), Some(3));
+    }
 }

@@ -11,7 +11,7 @@ use super::append;
 use crate::backup::{at, done, json_of, killed, refused};
 
 /// A cluster with five events in S3 of a table of each pod, and an offset committed in each.
-async fn filled() -> (TestCluster, Vec<String>) {
+pub(super) async fn filled() -> (TestCluster, Vec<String>) {
     let cluster = TestCluster::start(&[]).await;
     let tables: Vec<String> = (0..3).map(|owner| cluster.table_of(owner)).collect();
     for table in &tables {
@@ -24,7 +24,7 @@ async fn filled() -> (TestCluster, Vec<String>) {
 }
 
 /// A pod or a server reads five events of each table, and where the group is.
-async fn reads(server: &TestServer, tables: &[String]) {
+pub(super) async fn reads(server: &TestServer, tables: &[String]) {
     for table in tables {
         assert_eq!(server.read_all(table, "limit=2").await.len(), 5, "{table}");
     }

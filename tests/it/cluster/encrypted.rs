@@ -7,12 +7,13 @@ use testing::{
     TestCluster,
     certificates::{Authority, Certified},
     process::has,
-    tls::TlsClient,
+    server::eventually,
+    tls::{Failure, TlsClient},
 };
 
 /// A cluster whose pods have one certificate for all their addresses.
 struct Encrypted {
-    _directory: TempDir,
+    directory: TempDir,
     authority: Authority,
     pods: Certified,
     cluster: TestCluster,
@@ -40,11 +41,23 @@ impl Encrypted {
             settings.push(("tls.client_ca_file", own.as_str()));
         }
         let mut cluster = TestCluster::stopped(&settings).await;
-        let hosts = cluster.pods.iter().map(|pod| format!("IP:{}", pod.setting("host").unwrap()));
-        let names = hosts.collect::<Vec<_>>().join(", ");
-        let pods = authority.sign("pods", &format!("subjectAltName = {names}"));
+        let pods = authority.sign("pods", &names_of(&cluster));
         cluster.run().await;
-        Some(Self { _directory: directory, authority, pods, cluster })
+        Some(Self { directory, authority, pods, cluster })
+    }
+
+    /// Another authority takes the place of the one before, in the same files, and vouches for other
+    /// certificates.
+    fn exchange(&mut self) {
+        self.authority = Authority::new(self.directory.path(), "authority");
+        self.pods = self.authority.sign("pods", &names_of(&self.cluster));
+    }
+
+    /// The status of a write, if there is an answer.
+    async fn try_post(&self, pod: usize, path: &str, body: &Value) -> Result<StatusCode, Failure> {
+        let client = TlsClient::showing(&self.pods, &self.authority);
+        let mut connection = client.open(self.cluster.pods[pod].address(), "http/1.1").await?;
+        Ok(connection.post(path, body).await?.status())
     }
 
     /// Asks a pod on a connection of its own, with the pods' certificate, for one that wants to see one.
@@ -61,6 +74,29 @@ impl Encrypted {
         let answer = connection.get(path).await.unwrap();
         (answer.status(), answer.into_body())
     }
+}
+
+/// What the certificate of all pods says of them.
+fn names_of(cluster: &TestCluster) -> String {
+    let hosts = cluster.pods.iter().map(|pod| format!("IP:{}", pod.setting("host").unwrap()));
+    format!("subjectAltName = {}", hosts.collect::<Vec<_>>().join(", "))
+}
+
+#[tokio::test]
+async fn pods_believe_each_other_by_the_certificates_that_are_there_now() {
+    let Some(mut site) = Encrypted::start(None, &[("tls.client_auth", "required")]).await else { return };
+    let path = format!("/tables/{}", site.cluster.table_of(1));
+    let body = json!({"payload": "x"});
+    assert_eq!(site.post(0, &path, &body).await.0, StatusCode::CREATED);
+    site.exchange();
+    eventually("all pods use the new files", async || {
+        let mut all = true;
+        for pod in 0..3 {
+            all &= site.try_post(pod, &path, &body).await.is_ok_and(|status| status == StatusCode::CREATED);
+        }
+        all
+    })
+    .await;
 }
 
 #[tokio::test]

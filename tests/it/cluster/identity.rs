@@ -2,15 +2,20 @@
 
 use std::path::Path;
 
-use reqwest::Method;
-use serde_json::json;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use testing::{
-    TestCluster,
+    TestCluster, TestServer,
     server::{answer, eventually},
 };
-use zombi::auth::tokens::{NewToken, new_token};
+use zombi::{
+    auth::tokens::{NewToken, new_token},
+    cluster::{secret::SecretFile, ticket::Ticket},
+};
 
+/// An audit log of everything, as JSON.
+const AUDITED: [(&str, &str); 2] = [("audit.log", "all"), ("log.format", "json")];
 const SECRET: &str = "a secret of the cluster, 32 bytes or more";
 
 /// What the token `ci` may do in most tests: it owns the tables `table-*`, and nobody else may do anything.
@@ -19,19 +24,35 @@ const OWNER: &str =
 
 /// A cluster with a policy, and the token `ci`.
 async fn secured(directory: &Path, policy: &str) -> (TestCluster, String) {
-    let NewToken { plain, line } = new_token("ci").unwrap();
-    std::fs::write(directory.join("tokens.yaml"), format!("version: 1\ntokens:\n{line}\n")).unwrap();
+    let (cluster, [token]) = secured_for(directory, policy, ["ci"], &[]).await;
+    (cluster, token)
+}
+
+/// A cluster with a policy, tokens and more settings.
+async fn secured_for<const N: usize>(
+    directory: &Path,
+    policy: &str,
+    names: [&str; N],
+    more: &[(&str, &str)],
+) -> (TestCluster, [String; N]) {
+    let tokens = names.map(|name| new_token(name).unwrap());
+    let plain = tokens.each_ref().map(|NewToken { plain, .. }| plain.clone());
+    let lines: Vec<&str> = tokens.iter().map(|NewToken { line, .. }| line.as_str()).collect();
+    let file = format!("version: 1\ntokens:\n{}\n", lines.join("\n"));
+    std::fs::write(directory.join("tokens.yaml"), file).unwrap();
     std::fs::write(directory.join("policy.yaml"), policy).unwrap();
     std::fs::write(directory.join("secret"), SECRET).unwrap();
     let path = |name: &str| directory.join(name).display().to_string();
-    let cluster = TestCluster::start(&[
+    let (policy, tokens, secret) = (path("policy.yaml"), path("tokens.yaml"), path("secret"));
+    let settings: [(&str, &str); 5] = [
         ("auth.mode", "required"),
-        ("auth.policy_file", &path("policy.yaml")),
-        ("auth.tokens_file", &path("tokens.yaml")),
+        ("auth.policy_file", &policy),
+        ("auth.tokens_file", &tokens),
         ("auth.admin", "false"),
-        ("cluster.secret_file", &path("secret")),
-    ])
-    .await;
+        ("cluster.secret_file", &secret),
+    ];
+    let settings: Vec<(&str, &str)> = settings.into_iter().chain(more.iter().copied()).collect();
+    let cluster = TestCluster::start(&settings).await;
     (cluster, plain)
 }
 
@@ -114,4 +135,133 @@ async fn what_a_body_asks_for_is_denied_by_any_pod_alike() {
             assert_eq!((status.as_u16(), &problem["resource"]), (403, &json!("group g")), "{path} {problem}");
         }
     }
+}
+
+/// A ticket of the token `ci` for a GET of a path at a pod, as a pod would sign it.
+fn ticket(path: &str, pod: usize) -> Ticket {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    Ticket {
+        principal: "token:ci".to_owned(),
+        peer: [192, 0, 2, 7].into(),
+        method: "GET".to_owned(),
+        path: path.to_owned(),
+        to: format!("zombi-{pod}"),
+        exp: i64::try_from(now).unwrap() + 30,
+    }
+}
+
+/// The status of a request that says that a pod passes it on.
+async fn passed(
+    pod: &TestServer,
+    (method, path): (Method, &str),
+    ticket: &Ticket,
+    secret: &str,
+) -> StatusCode {
+    let ticket = ticket.signed(&SecretFile::parse(secret.as_bytes()).unwrap());
+    let request = pod.request(method, path).header("zombi-hop", "1").header("zombi-principal", ticket);
+    request.send().await.unwrap().status()
+}
+
+#[tokio::test]
+async fn a_ticket_is_good_for_its_request_at_its_pod_for_a_while_and_leaves_nothing_behind() {
+    let directory = TempDir::new().unwrap();
+    let (cluster, token) = secured(directory.path(), OWNER).await;
+    let (pod, path) = (&cluster.pods[1], format!("/tables/{}", cluster.table_of(1)));
+    let write = pod.request(Method::POST, &path).json(&json!({"payload": "x"})).bearer_auth(&token);
+    assert_eq!(write.send().await.unwrap().status(), 201);
+    let right = ticket(&path, 1);
+    let get = || (Method::GET, path.as_str());
+    assert_eq!(passed(pod, get(), &right, SECRET).await, 200);
+    for (wrong, secret) in [
+        (Ticket { method: "POST".to_owned(), ..right.clone() }, SECRET),
+        (Ticket { path: path.clone() + "?limit=1", ..right.clone() }, SECRET),
+        (Ticket { to: "zombi-0".to_owned(), ..right.clone() }, SECRET),
+        (Ticket { exp: right.exp - 90, ..right.clone() }, SECRET),
+        (Ticket { exp: right.exp + 90, ..right.clone() }, SECRET),
+        (Ticket { principal: "token:nobody".to_owned(), ..right.clone() }, SECRET),
+        (right.clone(), "another secret of the cluster, 32 bytes or more"),
+    ] {
+        assert_eq!(passed(pod, get(), &wrong, secret).await, 403, "{wrong:?}");
+    }
+    for other in [(Method::DELETE, path.as_str()), (Method::GET, "/tables")] {
+        assert_eq!(passed(pod, other, &right, SECRET).await, 403);
+    }
+    // The client uses its connections again: what came with a ticket is not remembered on any of them.
+    for _ in 0..5 {
+        assert_eq!(passed(pod, get(), &right, SECRET).await, 200);
+        assert_eq!(pod.request(Method::GET, &path).send().await.unwrap().status(), 401);
+    }
+}
+
+#[tokio::test]
+async fn what_one_principal_sees_through_a_connection_between_pods_the_next_does_not() {
+    let directory = TempDir::new().unwrap();
+    let policy = "version: 1\nbindings:\n\
+                  - {subjects: [\"token:ci\"], role: owner, tables: [\"table-*\"]}\n\
+                  - {subjects: [\"token:cd\"], role: owner, tables: [\"other-*\"]}\n";
+    let (cluster, tokens) = secured_for(directory.path(), policy, ["ci", "cd"], &[]).await;
+    let asked = &cluster.pods[0];
+    for (token, prefix) in tokens.iter().zip(["table-", "other-"]) {
+        for number in 0..12 {
+            let write = asked.request(Method::POST, &format!("/tables/{prefix}{number}"));
+            let write = write.json(&json!({"payload": "x"})).bearer_auth(token).send().await;
+            assert_eq!(write.unwrap().status(), 201);
+        }
+    }
+    for _ in 0..5 {
+        for (token, prefix) in tokens.iter().zip(["table-", "other-"]) {
+            let list = asked.request(Method::GET, "/tables").bearer_auth(token).send().await.unwrap();
+            let (_, list) = answer(list).await;
+            let names =
+                list["tables"].as_array().unwrap().iter().map(|table| table["table"].as_str().unwrap());
+            let names: Vec<&str> = names.collect();
+            assert!(names.len() == 12 && names.iter().all(|name| name.starts_with(prefix)), "{names:?}");
+        }
+        assert_eq!(asked.request(Method::GET, "/tables").send().await.unwrap().status(), 401);
+    }
+}
+
+#[tokio::test]
+async fn flushes_are_counted_where_the_client_asks_and_a_name_is_none() {
+    let directory = TempDir::new().unwrap();
+    let policy = "version: 1\nbindings:\n- {subjects: [\"token:ci\"], role: owner, tables: [\"*\"]}\n\
+                  quotas:\n  bindings:\n  - {subjects: [\"token:ci\"], flushes_per_min: 1}\n";
+    let (cluster, token) = secured(directory.path(), policy).await;
+    let write = async |pod: &TestServer, path: &str| {
+        let request = pod.request(Method::POST, path).json(&json!({"payload": "x"})).bearer_auth(&token);
+        answer(request.send().await.unwrap()).await
+    };
+    let asked = &cluster.pods[(cluster.owner("flush") + 1) % 3];
+    for _ in 0..3 {
+        let (status, body) = write(asked, "/tables/flush").await;
+        assert_eq!(status, 201, "{body}");
+    }
+    let waits = "/tables/flush?wait%5Ffor=%63old";
+    assert_eq!(write(asked, waits).await.0, 201);
+    let (status, problem) = write(asked, waits).await;
+    assert_eq!((status.as_u16(), &problem["quota"]), (429, &json!("flushes")), "{problem}");
+}
+
+#[tokio::test]
+async fn the_audit_log_of_the_pod_that_is_asked_has_the_events_that_another_wrote() {
+    let directory = TempDir::new().unwrap();
+    let (mut cluster, [token]) = secured_for(directory.path(), OWNER, ["ci"], &AUDITED).await;
+    let path = format!("/tables/{}/bulk", cluster.table_of(1));
+    let body = json!({"records": [{"payload": "x"}, {"payload": "y"}, {"payload": "z"}]});
+    let write = cluster.pods[0].request(Method::POST, &path).json(&body).bearer_auth(&token);
+    let response = write.send().await.unwrap();
+    assert!(!response.headers().contains_key("zombi-records"), "that is said between pods");
+    assert_eq!(response.status(), 201);
+    let mut counts = Vec::new();
+    for pod in &mut cluster.pods {
+        let (_, log) = pod.terminate_with_log().await;
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        for line in lines.filter(|line| line["target"] == "zombi::audit") {
+            let field = |name: &str| line.get(name).unwrap_or_else(|| &line["fields"][name]).clone();
+            if field("verb") == "append" {
+                counts.push(field("records").to_string().trim_matches('"').to_owned());
+            }
+        }
+    }
+    assert_eq!(counts, ["3"], "once, where the client asked");
 }

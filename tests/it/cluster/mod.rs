@@ -7,6 +7,7 @@ mod encrypted;
 mod identity;
 mod lists;
 mod moves;
+mod places;
 mod refused;
 mod routed;
 mod upkeep;

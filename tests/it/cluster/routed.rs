@@ -32,6 +32,24 @@ async fn any_pod_takes_any_write_and_any_read() {
 }
 
 #[tokio::test]
+async fn every_pod_says_the_same_of_an_answer_that_is_left_out() {
+    let cluster = TestCluster::start(&[]).await;
+    let table = cluster.table_of(1);
+    append(&cluster.pods[0], &table, 3).await;
+    for accept in ["application/json", "application/x-ndjson"] {
+        let mut heads = Vec::new();
+        for pod in &cluster.pods {
+            let head = pod.request(Method::HEAD, &format!("/tables/{table}")).header("accept", accept);
+            let head = head.send().await.unwrap();
+            let headers = head.headers();
+            let length = headers.get("content-length").map(|length| length.to_str().unwrap().to_owned());
+            heads.push((head.status(), headers["content-type"].clone(), length));
+        }
+        assert!(heads.iter().all(|head| *head == heads[1]), "{accept}: {heads:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_handler_refuses_is_refused_by_every_pod_alike() {
     let cluster = TestCluster::start(&[]).await;
     let table = cluster.table_of(1);

@@ -55,7 +55,7 @@ pub use self::{
     beyond::Beyond,
     cluster::{cluster_in, rebuild, restore, save},
     cover::{Cover, Piece, Preferred, cover},
-    past::RestorePoint,
+    past::{RestorePoint, must_be_a_store},
     plan::{CopyPlan, WantedObject, plan},
     rebuild::{RebuildOptions, RebuildReport},
     records::{
@@ -65,7 +65,4 @@ pub use self::{
     restore::{RestoreOptions, RestoreReport},
     save::{BackupReport, SaveOptions},
 };
-pub(crate) use self::{
-    cluster::saved_shards,
-    past::{backup_of, must_be_a_store},
-};
+pub(crate) use self::{cluster::saved_shards, past::backup_of};

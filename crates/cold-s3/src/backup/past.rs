@@ -2,9 +2,10 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::records::{BackupMark, BackupRecord, MARK, NOTE, RECORD, RestoreNote};
+use super::records::{BackupMark, BackupRecord, ClusterNote, MARK, NOTE, RECORD, RestoreNote};
 use crate::{
     chain,
+    cluster::recorded,
     links::Links,
     manifest::{self, Manifest},
     place::ObjectPlace,
@@ -54,12 +55,13 @@ pub(crate) async fn backup_of(place: &dyn ObjectPlace) -> Result<Option<BackupRe
     }
 }
 
-/// Refuses a place in which no server may write: a backup, whose past it would sweep away as objects that
-/// nobody names, or a restore that has not ended. One that only its note is left of is a store.
+/// Refuses a place in which no server may write, and which nobody may make a cluster of: a backup, whose past
+/// would be swept away as objects that nobody names, or a restore that has not ended. One that only its note
+/// is left of is a store, or a cluster. It is asked of the whole place, not of a shard.
 ///
 /// # Errors
 /// `Refused`; those of the place.
-pub(crate) async fn must_be_a_store(place: &dyn ObjectPlace) -> Result<(), StorageError> {
+pub async fn must_be_a_store(place: &dyn ObjectPlace) -> Result<(), StorageError> {
     if has(place, MARK).await? || has(place, RECORD).await? {
         return Err(StorageError::Refused(format!(
             "{} is a backup, not a store: restore it into an empty prefix; nothing was changed",
@@ -69,19 +71,32 @@ pub(crate) async fn must_be_a_store(place: &dyn ObjectPlace) -> Result<(), Stora
     if !has(place, NOTE).await? {
         return Ok(());
     }
-    let Some(note) = RestoreNote::of(place).await? else { return Ok(()) };
-    let is_begun = match place.get(&manifest::key(0)).await? {
-        Some(bytes) => manifest::decode(0, &bytes)?.store_id == note.store_id,
-        None => false,
-    };
-    if is_begun {
+    let Some(note) = place.get(NOTE).await? else { return Ok(()) };
+    if is_begun(place, &note).await? {
         return Ok(());
     }
     Err(StorageError::Refused(format!(
         "a restore was begun in {} and not ended: run it again ({}); nothing was changed",
         place.place(),
-        String::from_utf8_lossy(&note.encode())
+        String::from_utf8_lossy(&note)
     )))
+}
+
+/// Whether the restore that a note is of has come as far as its store or its cluster.
+async fn is_begun(place: &dyn ObjectPlace, note: &[u8]) -> Result<bool, StorageError> {
+    let (id, is_cluster) = match ClusterNote::decode(note) {
+        Ok(note) => (note.id, !note.single),
+        Err(_) => (RestoreNote::decode(note)?.store_id, false),
+    };
+    if is_cluster {
+        // Of a cluster that has left since, the chain of one Zombi is there.
+        let is_there = recorded(place).await?.is_some_and(|record| record.cluster == id);
+        return Ok(is_there || chain::links(place).await?.last().is_some());
+    }
+    Ok(match place.get(&manifest::key(0)).await? {
+        Some(bytes) => manifest::decode(0, &bytes)?.store_id == id,
+        None => false,
+    })
 }
 
 /// Whether a place lists an object. A store that is not probed yet may answer any GET with something.

@@ -1,11 +1,16 @@
 //! The store of one Zombi becomes a cluster's.
 
+use std::collections::BTreeSet;
+
 use super::{
     link::{self, MovingLink},
     record::{ClusterRecord, ClusterShape, recorded},
     split::split,
 };
-use crate::s3::{Created, Objects};
+use crate::{
+    chain::Found,
+    s3::{Created, Objects},
+};
 use contracts::{
     clock::TimestampMs,
     crash,
@@ -24,6 +29,48 @@ pub struct Adopted {
     pub was_done: bool,
 }
 
+/// What was there before an adoption.
+struct AdoptionSoFar {
+    /// The chain of the one Zombi.
+    old: Found,
+    /// Whether an adoption was begun and cut off.
+    is_begun: bool,
+    /// Tables with events.
+    tables: usize,
+    /// The adoption, if it was done before.
+    done: Option<Adopted>,
+}
+
+/// Looks at what there is.
+async fn so_far(objects: &Objects, shape: ClusterShape) -> Result<AdoptionSoFar, StorageError> {
+    let there = recorded(objects).await?;
+    let old = link::if_any(objects).await?;
+    let Some(last) = &old.last else {
+        return Err(StorageError::Refused(format!(
+            "{} holds no store of one Zombi: there is nothing to adopt, and a new cluster needs no adoption. \
+             Start its pods",
+            objects.place()
+        )));
+    };
+    let tables = old.state.partitions.keys().map(|partition| &partition.table);
+    let tables = tables.collect::<BTreeSet<_>>().len();
+    let is_begun = there.is_some();
+    let done = match (there, last.moved) {
+        (Some(record), true) => {
+            record.check(shape)?;
+            Some(Adopted { record, tables, was_done: true })
+        }
+        (None, true) => {
+            return Err(StorageError::Refused(format!(
+                "manifest {} says that the store has moved into a cluster, and {CLUSTER} is gone: restore it",
+                last.number
+            )));
+        }
+        (_, false) => None,
+    };
+    Ok(AdoptionSoFar { old, is_begun, tables, done })
+}
+
 /// Adopts the store below a prefix. Until `cluster.json` exists the one Zombi may start again; from the last
 /// link on it is refused.
 ///
@@ -35,40 +82,26 @@ pub async fn adopt(
     shape: ClusterShape,
     now_ms: TimestampMs,
 ) -> Result<Adopted, StorageError> {
-    let there = recorded(objects).await?;
-    let old = link::if_any(objects).await?;
-    let Some(last) = &old.last else {
-        return Err(StorageError::Refused(format!(
-            "{} holds no store of one Zombi: there is nothing to adopt, and a new cluster needs no adoption. \
-             Start its pods",
-            objects.place()
-        )));
-    };
-    let tables = old.state.partitions.keys().map(|partition| &partition.table);
-    let tables = tables.collect::<std::collections::BTreeSet<_>>().len();
-    match (there, last.moved) {
-        (Some(record), true) => {
-            record.check(shape)?;
-            return Ok(Adopted { record, tables, was_done: true });
-        }
-        (None, true) => {
-            return Err(StorageError::Refused(format!(
-                "manifest {} says that the store has moved into a cluster, and {CLUSTER} is gone: restore it",
-                last.number
-            )));
-        }
-        // Cut off before the last link: no pod has started, and the one Zombi may have gone on since. What
-        // was dealt out may be old, so all of it is done again.
-        (Some(_), false) => {
-            link::check_stopped(objects, &old)?;
-            objects.delete(CLUSTER).await?;
-            crash::point("adopt-record-gone");
-        }
-        (None, false) => link::check_stopped(objects, &old)?,
+    if let Some(done) = so_far(objects, shape).await?.done {
+        return Ok(done);
     }
     let mut chains = Vec::new();
     for number in 0..shape.shards {
         chains.push(link::of_shard(objects, Shard { number, of: shape.shards }).await?);
+    }
+    // Once more, after the shards' chains were read: if somebody has adopted the store meanwhile, pods may
+    // have written to those since, and nothing may go behind what they wrote. If not, whatever they write
+    // from now on is under a number that is taken here, and this ends.
+    let AdoptionSoFar { old, is_begun, tables, done } = so_far(objects, shape).await?;
+    if let Some(done) = done {
+        return Ok(done);
+    }
+    link::check_stopped(objects, &old)?;
+    if is_begun {
+        // Cut off before the last link: no pod has started, and the one Zombi may have gone on since. What
+        // was dealt out may be old, so all of it is done again.
+        objects.delete(CLUSTER).await?;
+        crash::point("adopt-record-gone");
     }
     // Later than all that any of them ever had: no segment gets a name that another has had.
     let epoch = 1 + link::last_epoch(chains.iter().map(|(_, found)| found).chain([&old]));

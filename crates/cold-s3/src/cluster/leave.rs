@@ -93,12 +93,19 @@ pub async fn leave(objects: &Objects, now_ms: TimestampMs) -> Result<Left, Stora
 }
 
 /// Gives the cluster another number of pods. Shards that another pod has from then on are recovered there
-/// from S3.
+/// from S3. `moving` are their numbers: each gets a link that takes it over, so that a pod which is at work
+/// all the same, and of which nothing tells that, cannot go on writing to what will be another's.
 ///
 /// # Errors
 /// `Refused` if there is no cluster, its shards are not bound to pods, there would be more pods than shards,
-/// or a pod was not stopped cleanly; `Unavailable` or `Denied`: run it again.
-pub async fn resize(objects: &Objects, pods: u32) -> Result<ClusterRecord, StorageError> {
+/// or a pod was not stopped cleanly; `Fenced` if one has written meanwhile; `Unavailable` or `Denied`: run it
+/// again.
+pub async fn resize(
+    objects: &Objects,
+    pods: u32,
+    moving: &[u32],
+    now_ms: TimestampMs,
+) -> Result<ClusterRecord, StorageError> {
     let record = record_of(objects).await?;
     if record.pods.is_none() {
         return Err(StorageError::Refused(format!(
@@ -116,8 +123,23 @@ pub async fn resize(objects: &Objects, pods: u32) -> Result<ClusterRecord, Stora
     if old.last.is_some() && !is_moved(&old) {
         return Err(unfinished());
     }
-    for (own, found) in &all_chains(objects, &record).await? {
+    let chains = all_chains(objects, &record).await?;
+    if chains.iter().any(|(_, found)| is_moved(found)) {
+        return Err(StorageError::Refused(
+            "the cluster is being taken apart: run zombi cluster leave again. Nothing was changed".to_owned(),
+        ));
+    }
+    for (own, found) in &chains {
         link::check_stopped(own, found)?;
+    }
+    for (own, found) in &chains {
+        let moves = own.shard().is_some_and(|shard| moving.contains(&shard.number));
+        if let Some(last) = found.last.as_ref().filter(|_| moves) {
+            let epoch = last.epoch + 1;
+            let moving = MovingLink { chain: found, epoch, moved: false, state: &found.state, now_ms };
+            link::put(own, moving).await?;
+            crash::point("resize-shard-put");
+        }
     }
     let resized = ClusterRecord { pods: Some(pods), ..record };
     objects.put_over(CLUSTER, resized.encode()).await?;

@@ -6,11 +6,12 @@
 //! |---|---|
 //! | adopt | a checkpoint into each shard's chain; `cluster.json`; the link `moved` into the old chain |
 //! | leave | the link `moved` into each shard's chain; a checkpoint into the old chain; `cluster.json` goes |
-//! | resize | `cluster.json` anew |
+//! | resize | a checkpoint into the chain of each shard that another pod will have; `cluster.json` anew |
 //!
 //! Pods refuse to start until the old chain has moved, and the one Zombi refuses to start from then on, so
-//! that no two of them ever write. Whatever was cut off is done by the same command again: checkpoints are
-//! put once more, in a later epoch, and the last one counts.
+//! that no two of them ever write. A writer that is at work all the same finds one of these links under the
+//! number that it wants next: it has been overtaken. Whatever was cut off is done by the same command again:
+//! checkpoints are put once more, in a later epoch, and the last one counts.
 
 mod adopt;
 mod leave;

@@ -16,6 +16,8 @@ use contracts::{error::StorageError, shards::CLUSTER};
 const VERSION: u32 = 1;
 /// How tables are dealt out to shards: see `contracts::shards`.
 const HASH: &str = "sha256-64";
+/// The most shards that a cluster has.
+const MOST_SHARDS: u32 = 1000;
 
 /// What the settings say of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,10 +64,11 @@ impl ClusterRecord {
     pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
         let record: Self = serde_json::from_slice(bytes)
             .map_err(|error| StorageError::Refused(format!("{CLUSTER} cannot be read: {error}")))?;
-        if (record.version, record.hash.as_str()) != (VERSION, HASH) || record.shards == 0 {
+        let is_known = (record.version, record.hash.as_str()) == (VERSION, HASH);
+        if !is_known || !(1..=MOST_SHARDS).contains(&record.shards) {
             return Err(StorageError::Refused(format!(
-                "{CLUSTER} has version {}, hash {:?} and {} shards; this program knows version {VERSION} and \
-                 {HASH:?}",
+                "{CLUSTER} has version {}, hash {:?} and {} shards; this program knows version {VERSION}, \
+                 {HASH:?}, and from 1 to {MOST_SHARDS} shards",
                 record.version, record.hash, record.shards
             )));
         }
@@ -135,8 +138,8 @@ async fn check_adopted(place: &dyn ObjectPlace) -> Result<(), StorageError> {
         return Ok(());
     }
     Err(StorageError::Refused(format!(
-        "{}manifests/ is the chain of one Zombi, which the cluster has not adopted in full: run zombi \
-         cluster adopt again. Nothing was changed",
+        "{}manifests/ is the chain of one Zombi, which the cluster has not adopted in full, or has not left in \
+         full: run zombi cluster adopt again, or zombi cluster leave. Nothing was changed",
         place.place()
     )))
 }

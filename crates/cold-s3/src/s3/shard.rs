@@ -10,6 +10,11 @@ impl Objects {
         Self { shard: Some(shard), ..self.clone() }
     }
 
+    /// The same objects as the whole place has them, whichever shard this is about.
+    pub(crate) fn of_all(&self) -> Self {
+        Self { shard: None, ..self.clone() }
+    }
+
     /// The shard whose chain this is about; `None` for a store that is one.
     pub fn shard(&self) -> Option<Shard> {
         self.shard
