@@ -90,9 +90,12 @@ fn what_is_adopted_and_left_again_reads_the_same_wherever_it_was_cut_off() {
             let before = contents_of(&objects).await;
             assert_eq!(before.len(), 8);
 
-            // A command takes about 0.3 s of the bucket's time; each attempt is cut off at some moment of it.
+            // Each attempt is cut off at some moment. They are given more and more time: whoever starts between
+            // two of them makes the chain longer.
+            let mut longest_ms = 1000;
             let adopted = loop {
-                let cut = Duration::from_millis(random.random_range(1..2000));
+                longest_ms += 500;
+                let cut = Duration::from_millis(random.random_range(1..longest_ms));
                 match timeout(cut, adopt(&objects, SHAPE, clock.now_ms())).await {
                     Ok(adopted) => break adopted.unwrap(),
                     Err(_) => {
@@ -120,7 +123,8 @@ fn what_is_adopted_and_left_again_reads_the_same_wherever_it_was_cut_off() {
             assert_eq!(contents_of_shards(&objects).await, before);
 
             loop {
-                let cut = Duration::from_millis(random.random_range(1..2000));
+                longest_ms += 500;
+                let cut = Duration::from_millis(random.random_range(1..longest_ms));
                 if let Ok(left) = timeout(cut, leave(&objects, clock.now_ms())).await {
                     left.unwrap();
                     break;
