@@ -71,7 +71,7 @@ def framed(page, elsewhere, zombi):
         give_up = time.monotonic() + PATIENCE_SECS
         while not any(frame.url.startswith("chrome-error:") for frame in page.frames[1:]):
             check(time.monotonic() < give_up, f"{path} cannot be framed: {[frame.url for frame in page.frames]}")
-            time.sleep(0.05)
+            page.wait_for_timeout(50)  # what the browser has to say meanwhile is heard
     say("framed    neither /docs nor the console")
 
 
