@@ -1,7 +1,7 @@
 //! Every error that a client can see, as RFC 9457 `application/problem+json`. This is the one place where
 //! errors become HTTP.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use axum::{
     Json,
@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::code::Code;
@@ -145,21 +145,17 @@ impl Problem {
         let problem = *self.0;
         let has_reason = problem.extra.contains_key("reason");
         let (code, status) = (problem.code.name(), problem.code.status());
-        let mut body = json!({
-            "type": format!("{TYPE}{code}"),
-            "title": status.canonical_reason().unwrap_or("Error"),
-            "status": status.as_u16(),
-            "detail": problem.detail,
-            "code": code,
-            "request_id": request_id,
-        });
-        if tells_outcome {
-            let open = if status.is_server_error() { Outcome::Unknown } else { Outcome::NotWritten };
-            body["outcome"] = json!(problem.outcome.unwrap_or(open));
-        }
-        if let Value::Object(fields) = &mut body {
-            fields.extend(problem.extra);
-        }
+        let open = if status.is_server_error() { Outcome::Unknown } else { Outcome::NotWritten };
+        let body = ProblemWritten {
+            r#type: format_args!("{TYPE}{code}"),
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            detail: &problem.detail,
+            code,
+            request_id,
+            outcome: tells_outcome.then(|| problem.outcome.unwrap_or(open)),
+            extra: &problem.extra,
+        };
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
@@ -178,9 +174,24 @@ impl Problem {
     }
 }
 
+/// A problem as it is written.
+#[derive(Serialize)]
+struct ProblemWritten<'a> {
+    r#type: fmt::Arguments<'a>,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Outcome>,
+    #[serde(flatten)]
+    extra: &'a Map<String, Value>,
+}
+
 /// An error (RFC 9457); some codes have more fields.
 #[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only described; `Problem` is what is rendered")]
+#[expect(dead_code, reason = "only described; `ProblemWritten` is what is rendered")]
 pub(super) struct ProblemShown {
     /// The explanation of the code.
     pub r#type: String,
@@ -199,8 +210,8 @@ pub(super) struct ProblemShown {
     pub outcome: String,
 }
 
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.0.code.name(), self.0.detail)
     }
 }
@@ -312,6 +323,8 @@ fn reason_name(reason: Overload) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::auth::{
         caller::{CallerEnd, Forbidden, OwnedResource},
