@@ -6,7 +6,7 @@ TESTED := --features failpoints,bench
 # Where cargo puts its binaries, wherever that was configured.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug
 
-.PHONY: help run test demo demo-kills clients contract stores deploy-check image-check supply-check notice requirements kube-build kube-check observe console-check bench bench-report backup-rate cost torture fuzz bugs bugs-check release check setup
+.PHONY: help run test demo demo-kills clients contract stores deploy-check image-check supply-check notice requirements kube-build kube-check observe console-check bench bench-report backup-rate cost cost-light torture fuzz bugs bugs-check release check setup
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -79,9 +79,13 @@ bench-report: setup ## A glance at the same, with the build that the tests use; 
 	$(CARGO) build --locked $(TESTED) --bins --examples
 	$(TARGET)/examples/bench --glance
 
-cost: setup ## Count what a request costs, in instructions; needs valgrind; COST="--only append"
+cost: setup ## Count what a request costs, in instructions; needs valgrind; COST="--only append", COST=--write
 	$(CARGO) build --locked --release --features bench --bins --examples
-	python3 tests/cost.py $(TARGET:debug=release)/zombi $(TARGET:debug=release)/examples/bench $(TARGET:debug=release)/examples/s3 $(COST)
+	python3 tests/cost.py $(TARGET:debug=release)/zombi $(TARGET:debug=release)/examples/bench $(TARGET:debug=release)/examples/s3 --counts tests/costs/release.json $(COST)
+
+cost-light: setup ## The same of the build that the tests use, where only more than before counts
+	$(CARGO) build --locked $(TESTED) --bins --examples
+	python3 tests/cost.py $(TARGET)/zombi $(TARGET)/examples/bench $(TARGET)/examples/s3 --counts tests/costs/light.json --slack 25 $(COST)
 
 backup-rate: setup ## Measure a backup against a plain copy; RATE="--events 100000"
 	$(CARGO) build --locked --release --bins --examples

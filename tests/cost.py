@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Counts what a request costs, in instructions of user space: the same twice, whatever else the machine does.
 
-Usage: cost.py ZOMBI BENCH S3 [--only NAME]... [--keep DIR]
+Usage: cost.py ZOMBI BENCH S3 [--only NAME]... [--keep DIR] [--counts FILE [--slack PERCENT] [--write]]
 
 Each case runs under `valgrind --tool=callgrind`: some requests to warm up, then the counters are set to zero, then
-the requests that count. `--keep` leaves the profiles, for callgrind_annotate.
+the requests that count. `--keep` leaves the profiles, for callgrind_annotate. `--counts` names the counts as they
+were: more than those, and the slack for what runs beside the requests, is a mistake. `--write` writes them anew.
 """
 
 import argparse
@@ -358,18 +359,32 @@ def main():
     parser.add_argument("s3")
     parser.add_argument("--only", action="append", choices=CASES)
     parser.add_argument("--keep")
+    parser.add_argument("--counts", type=pathlib.Path)
+    parser.add_argument("--slack", type=int, default=10)
+    parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     if not shutil.which("valgrind"):
         sys.exit("valgrind is not installed")
     place = pathlib.Path(options.keep or tempfile.mkdtemp())
     place.mkdir(parents=True, exist_ok=True)
+    known = json.loads(options.counts.read_text()) if options.counts and options.counts.exists() else {}
+    over = []
     try:
         for name in options.only or CASES:
             count = run(name, options, place)
-            print(f"{CASES[name][0]:50} {count:10,.0f}", flush=True)
+            was = f"{count / known[name]:8.2f} of what it was" if name in known else ""
+            print(f"{CASES[name][0]:50} {count:10,.0f}{was}", flush=True)
+            if count * 100 > known.get(name, count) * (100 + options.slack):
+                over.append(CASES[name][0])
+            if options.write:
+                known[name] = round(count)
     finally:
         if not options.keep:
             shutil.rmtree(place, ignore_errors=True)
+    if options.write:
+        options.counts.write_text(json.dumps(known, indent=1) + "\n")
+    elif over:
+        sys.exit(f"costs over {options.slack} % more than in {options.counts}: {', '.join(over)}")
 
 
 if __name__ == "__main__":
