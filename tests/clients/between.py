@@ -13,7 +13,7 @@ PARTITIONS = 1000
 
 def nginx(world):
     port = free_port()
-    config = fill("nginx.conf", world.directory, directory=world.directory, port=port, zombi=world.zombi.port)
+    config = fill("nginx.conf", world.directory, port=port, zombi=world.zombi.port)
     with running([command("nginx"), "-c", config, "-p", world.directory], world.directory, port):
         return through(world, port)
 

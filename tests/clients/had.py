@@ -107,7 +107,8 @@ def free_port():
 
 
 def fill(name, directory, **values):
-    """A configuration from `files/`, with `@NAME@` filled in; its path."""
+    """A configuration from `files/`, put into a directory, with `@DIRECTORY@` and other `@NAME@`s filled in; its path."""
+    values["directory"] = directory
     with open(os.path.join(FILES, name)) as file:
         text = re.sub(r"@(\w+)@", lambda found: str(values[found.group(1).lower()]), file.read())
     path = os.path.join(directory, name)
