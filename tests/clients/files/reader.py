@@ -18,7 +18,7 @@ def duckdb():
     def ask(source, more=""):
         table = f"read_json({source}, format = 'newline_delimited', {columns}{more})"
         number = "CASE WHEN json_type(payload) = 'OBJECT' THEN CAST(payload->>'number' AS BIGINT) END"
-        return [int(value) for value in duckdb.sql(SELECT.format(number=number, source=table)).fetchone()]
+        return [int(value) for value in duckdb.sql(SELECT.format(number=number, source=table)).fetchall()[0]]
 
     # Without the extension it cannot ask by HTTP: then it reads what another has fetched.
     try:
