@@ -13,9 +13,8 @@ use axum::{
     response::Response,
 };
 use hyper::body::{Frame, SizeHint};
-use tokio::time::{Sleep, sleep};
 
-use super::{connection::Connection, heads};
+use super::{connection::Connection, heads, pause::Pause};
 use crate::auth::{
     caller::{Caller, CallerEnd},
     quotas::Usage,
@@ -34,7 +33,7 @@ pub(super) fn limit(response: Response, caller: &Caller, ends_with: Option<Arc<C
     let (usage, caller) = (Arc::clone(usage), caller.clone());
     let end: EndFuture = Box::pin(async move { caller.ended().await });
     response.map(|body| {
-        Body::new(CallersBody { body, end: Some(end), ends_clean, ends_with, usage, pause: None })
+        Body::new(CallersBody { body, end: Some(end), ends_clean, ends_with, usage, pause: Pause::default() })
     })
 }
 
@@ -49,7 +48,7 @@ struct CallersBody {
     ends_with: Option<Arc<Connection>>,
     usage: Arc<Usage>,
     /// Until more may be sent.
-    pause: Option<Pin<Box<Sleep>>>,
+    pause: Pause,
 }
 
 impl CallersBody {
@@ -78,16 +77,13 @@ impl HttpBody for CallersBody {
         if let Poll::Ready(end) = end.as_mut().poll(context) {
             return Poll::Ready(self.ended(end));
         }
-        if let Some(pause) = &mut self.pause {
-            ready!(pause.as_mut().poll(context));
-            self.pause = None;
-        }
+        ready!(self.pause.poll_over(context));
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
             let wait = self.usage.pace_read(data.len() as u64);
-            self.pause = (!wait.is_zero()).then(|| Box::pin(sleep(wait)));
+            self.pause.begin(wait);
         }
         Poll::Ready(frame)
     }

@@ -29,6 +29,7 @@ pub(crate) mod origin;
 mod pace;
 pub(crate) mod pages;
 pub mod params;
+mod pause;
 pub mod records;
 pub(crate) mod refusals;
 mod route;

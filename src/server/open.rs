@@ -90,21 +90,26 @@ impl Startup {
             return Box::pin(self.open_shards(settings)).await;
         }
         shard_mark::refuse_shards(&settings.process.data_dir)?;
-        let ops = &self.ops;
-        ops.lifecycle.progress.begin("opening the volume");
+        self.ops.lifecycle.progress.begin("opening the volume");
         let memory = SharedMemory::of_one(settings.hot);
         let volume = open_volume(settings, memory, self.descriptors.volume_files).await?;
-        let ground = Ground {
-            disk: open_disk(settings)?,
-            objects: connect(settings).await?,
-            heartbeats: ops.heartbeats.first().cloned().unwrap_or_default(),
-            bucket: ops.buckets.first().cloned().unwrap_or_default(),
-            progress: Arc::clone(&ops.lifecycle.progress),
-        };
-        let disk = Arc::clone(&ground.disk);
+        let disk = open_disk(settings)?;
+        let ground = self.ground(0, &disk, connect(settings).await?);
         let stores = vec![open_store(settings, volume, ground).await?];
         let app = self.app(settings, &stores);
         Ok((Arc::new(app), RunningStore::new(stores, disk)))
+    }
+
+    /// What the store at this place among those of the process stands on.
+    pub(super) fn ground(&self, at: usize, disk: &Arc<Disk>, objects: Option<Objects>) -> Ground {
+        let ops = &self.ops;
+        Ground {
+            disk: Arc::clone(disk),
+            objects,
+            heartbeats: ops.heartbeats.get(at).cloned().unwrap_or_default(),
+            bucket: ops.buckets.get(at).cloned().unwrap_or_default(),
+            progress: Arc::clone(&ops.lifecycle.progress),
+        }
     }
 
     /// What the main port's handlers work with: the first of the stores, and what all have in common.

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::{
     RunningStore, ServerError,
     flush_all::FlushAll,
-    open::{Ground, OpenStore, Startup, app_over, connect, open_disk, open_store, open_volume},
+    open::{OpenStore, Startup, app_over, connect, open_disk, open_store, open_volume},
     shard_mark,
 };
 use crate::{
@@ -234,18 +234,11 @@ impl Startup {
             unlimited @ ..=-1 => unlimited,
             all => (all / files.max(1)).max(16),
         };
-        let progress = &self.ops.lifecycle.progress;
-        progress.begin("opening the volumes of the shards");
+        self.ops.lifecycle.progress.begin("opening the volumes of the shards");
         let opening = numbers.into_iter().enumerate().map(|(at, number)| {
             let shard = Shard { number, of: cluster.record.shards };
             let part = of_shard(settings, shard, count);
-            let ground = Ground {
-                disk: Arc::clone(disk),
-                objects: Some(objects.of_shard(shard)),
-                heartbeats: self.ops.heartbeats.get(at).cloned().unwrap_or_default(),
-                bucket: self.ops.buckets.get(at).cloned().unwrap_or_default(),
-                progress: Arc::clone(progress),
-            };
+            let ground = self.ground(at, disk, Some(objects.of_shard(shard)));
             let memory = memory.clone();
             Box::pin(async move {
                 let path = &part.process.data_dir;
@@ -267,14 +260,7 @@ impl Startup {
         make_directory(&part.process.data_dir)?;
         let memory = SharedMemory::of_several(settings.hot);
         let volume = open_volume(&part, memory, self.descriptors.volume_files).await?;
-        let ground = Ground {
-            disk: Arc::clone(disk),
-            objects: None,
-            heartbeats: self.ops.heartbeats.first().cloned().unwrap_or_default(),
-            bucket: self.ops.buckets.first().cloned().unwrap_or_default(),
-            progress: Arc::clone(&self.ops.lifecycle.progress),
-        };
-        open_store(&part, volume, ground).await
+        open_store(&part, volume, self.ground(0, disk, None)).await
     }
 }
 

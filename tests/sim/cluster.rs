@@ -12,10 +12,8 @@ use contracts::{
     append::Append,
     clock::Clock,
     error::StorageError,
-    event::Event,
     flusher::Flush,
     name::{Partition, TableName},
-    payload::Payload,
     shards::{Shard, shard_of},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -24,7 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     run,
-    store::{self, Ground, SimClock, Store, Tuning, objects, retry},
+    store::{self, Ground, SimClock, Store, Tuning, event, objects, retry},
 };
 
 const SHAPE: ClusterShape = ClusterShape { pods: 3, shards: 4, copies: 1 };
@@ -56,15 +54,7 @@ async fn contents_of_shards(objects: &Objects) -> Contents {
 
 async fn append(store: &Store, clock: &SimClock, table: &str) {
     let table = TableName::parse(table).unwrap();
-    let event = Event {
-        payload: Payload::text("x"),
-        timestamp_ms: 0,
-        appended_ms: clock.now_ms(),
-        key: None,
-        idempotency_key: None,
-        headers: BTreeMap::new(),
-    };
-    let append = Append { table, events: vec![(0, event)], expected_offset: None, made_by: None };
+    let append = Append { table, events: vec![(0, event(clock))], expected_offset: None, made_by: None };
     store.hot.append(append).await.unwrap();
 }
 

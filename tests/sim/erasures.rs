@@ -1,15 +1,13 @@
 //! What erasures leave behind and what they ask of the bucket: the notes of those that are done, and LISTs.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use cold_s3::chain;
 use contracts::{
     append::Append,
     clock::Clock,
     erasure::{ErasedPart, Erasure, Erasures},
-    event::Event,
     flusher::Flush,
-    payload::Payload,
     sequence::Offset,
 };
 use testing::bucket::MemoryBucket;
@@ -17,7 +15,7 @@ use tokio::time::sleep;
 
 use crate::{
     run,
-    store::{Ground, SimClock, Store, TUNING, Tuning, objects, table},
+    store::{Ground, SimClock, Store, TUNING, Tuning, event, objects, table},
 };
 
 /// So many are kept of those that are done.
@@ -45,15 +43,7 @@ impl World {
     }
 
     async fn append(&self, store: &Store) {
-        let event = Event {
-            payload: Payload::text("x"),
-            timestamp_ms: 0,
-            appended_ms: self.clock.now_ms(),
-            key: None,
-            idempotency_key: None,
-            headers: BTreeMap::new(),
-        };
-        let events = vec![(0, event)];
+        let events = vec![(0, event(&self.clock))];
         let append = Append { table: table(), events, expected_offset: None, made_by: None };
         store.hot.append(append).await.unwrap();
     }

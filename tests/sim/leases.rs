@@ -1,10 +1,8 @@
 //! Leases in virtual time: two writers never acknowledge at the same time, however the bucket fails.
 
-use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{sync::Arc, sync::atomic::Ordering::SeqCst, time::Duration};
 
-use contracts::{
-    append::Append, clock::Clock, engine::Engine, error::StorageError, event::Event, payload::Payload,
-};
+use contracts::{append::Append, engine::Engine, error::StorageError};
 use testing::bucket::MemoryBucket;
 use tokio::{
     task::{self, LocalSet},
@@ -13,7 +11,7 @@ use tokio::{
 
 use crate::{
     run,
-    store::{self, Ground, SimClock, Store, Tuning, table},
+    store::{self, Ground, SimClock, Store, Tuning, event, table},
 };
 
 const LEASE: Duration = Duration::from_secs(10);
@@ -23,15 +21,8 @@ const TUNING: Tuning =
     Tuning { flush_interval: Duration::from_secs(1), lease: LEASE, seed: Some(3), ..store::TUNING };
 
 async fn append(hot: &Arc<dyn Engine>, clock: &SimClock) -> Result<(), StorageError> {
-    let event = Event {
-        payload: Payload::text("x"),
-        timestamp_ms: 0,
-        appended_ms: clock.now_ms(),
-        key: None,
-        idempotency_key: None,
-        headers: BTreeMap::new(),
-    };
-    let append = Append { table: table(), events: vec![(0, event)], expected_offset: None, made_by: None };
+    let append =
+        Append { table: table(), events: vec![(0, event(clock))], expected_offset: None, made_by: None };
     hot.append(append).await.map(drop)
 }
 

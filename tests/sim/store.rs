@@ -2,6 +2,7 @@
 //! own.
 
 use std::{
+    collections::BTreeMap,
     fmt::Display,
     ops::Deref,
     sync::{
@@ -21,10 +22,11 @@ use contracts::{
     clock::{Clock, TimestampMs},
     engine::Engine,
     error::StorageError,
-    event::IdempotencyKey,
+    event::{Event, IdempotencyKey},
     fence::Fence,
     heartbeat::Heartbeat,
     name::{GroupName, TableName},
+    payload::Payload,
     segment::FormatId,
     settings::Seconds,
 };
@@ -69,6 +71,18 @@ pub(crate) fn table() -> TableName {
 /// The one consumer group.
 pub(crate) fn group() -> GroupName {
     GroupName::parse("g").unwrap()
+}
+
+/// An event that says nothing, from now.
+pub(crate) fn event(clock: &SimClock) -> Event {
+    Event {
+        payload: Payload::text("x"),
+        timestamp_ms: 0,
+        appended_ms: clock.now_ms(),
+        key: None,
+        idempotency_key: None,
+        headers: BTreeMap::new(),
+    }
 }
 
 /// A clock that a test turns.

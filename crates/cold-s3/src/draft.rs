@@ -145,10 +145,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        formats::{
-            self,
-            jsonl::{self, Framing},
-        },
+        formats::jsonl::tests::segment_of,
         manifest::{Manifest, VERSION},
     };
     use contracts::{
@@ -188,25 +185,7 @@ mod tests {
 
     /// A segment of events without content.
     fn segment(start: Offset, end: Offset) -> (Partition, contracts::segment::SegmentMeta) {
-        use contracts::{
-            event::{Event, Record},
-            payload::Payload,
-            segment::SegmentId,
-        };
-        let id = SegmentId { partition: partition(), start, epoch: 1 };
-        let mut builder = formats::find(jsonl::newest(Framing::Zstd)).unwrap().builder(id);
-        for offset in start..end {
-            let event = Event {
-                payload: Payload::text("x"),
-                timestamp_ms: 0,
-                appended_ms: 0,
-                key: None,
-                idempotency_key: None,
-                headers: BTreeMap::new(),
-            };
-            builder.push(&Record { partition: 0, offset, event });
-        }
-        (partition(), builder.finish().unwrap().meta)
+        (partition(), segment_of(partition(), OffsetRange::new(start, end)).meta)
     }
 
     /// The chain, as long as every draft fits.

@@ -23,7 +23,10 @@ use crate::{
         caller::Caller,
         quotas::{QuotaHold, Usage},
     },
-    http::{connection::CountGuard, context::OwnBody, error::Problem, heads, shared_body::SharedBody},
+    http::{
+        connection::CountGuard, context::OwnBody, error::Problem, heads, pause::Pause,
+        shared_body::SharedBody,
+    },
 };
 
 /// A request's body, as fast as its caller may send.
@@ -31,7 +34,7 @@ pub(super) struct PacedBody {
     body: SharedBody,
     usage: Option<Arc<Usage>>,
     /// Until more is read.
-    pause: Option<Pin<Box<Sleep>>>,
+    pause: Pause,
     /// Ready when nobody wants the rest of it any more.
     given_up: StopFuture,
 }
@@ -45,7 +48,7 @@ impl PacedBody {
     /// `usage` is what the caller uses of its quotas. From the moment at which `given_up` is cancelled others
     /// may read the rest of the body.
     pub(super) fn new(body: SharedBody, usage: Option<Arc<Usage>>, given_up: CancellationToken) -> Self {
-        Self { body, usage, pause: None, given_up: Box::pin(given_up.cancelled_owned()) }
+        Self { body, usage, pause: Pause::default(), given_up: Box::pin(given_up.cancelled_owned()) }
     }
 }
 
@@ -60,16 +63,13 @@ impl HttpBody for PacedBody {
         if self.given_up.as_mut().poll(context).is_ready() {
             return Poll::Ready(Some(Err(axum::Error::new(GivenUp))));
         }
-        if let Some(pause) = &mut self.pause {
-            ready!(pause.as_mut().poll(context));
-            self.pause = None;
-        }
+        ready!(self.pause.poll_over(context));
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         if let (Some(usage), Some(Ok(frame))) = (&self.usage, &frame)
             && let Some(data) = frame.data_ref()
         {
             let wait = usage.pace_write(data.len() as u64);
-            self.pause = (!wait.is_zero()).then(|| Box::pin(sleep(wait)));
+            self.pause.begin(wait);
         }
         Poll::Ready(frame)
     }

@@ -20,8 +20,8 @@ use super::{
         past::{Past, RestorePoint},
         records::{ClusterNote, NOTE, ShardPoint},
     },
-    NewStore, RestoreOptions, RestorePart, RestoreReport, Restored, begin_store, is_done, must_be_empty,
-    plan_all, planned, put_store,
+    NewStore, RestoreOptions, RestorePart, RestoreReport, Restored, another_begun, begin_store, is_done,
+    must_be_empty, plan_all, planned, put_store,
     wanted::narrow,
 };
 use crate::{
@@ -107,24 +107,17 @@ async fn note(
         }
         (point, _) => points(shards, point).await?,
     };
-    let mut tables: Vec<String> = options.tables.iter().map(ToString::to_string).collect();
-    tables.sort();
-    tables.dedup();
     let note = ClusterNote {
         version: ClusterNote::VERSION,
         from: from.place(),
         single: options.single,
         shards: points,
-        tables,
+        tables: options.names(),
         source_is_gone: options.source_is_gone,
         id: begun.map_or_else(Uuid::new_v4, |begun| begun.id),
     };
     match begun {
-        Some(begun) if *begun != note => Err(StorageError::Refused(format!(
-            "another restore was begun there and not ended: {}. Run it again as it was, or take another \
-             prefix. Nothing was changed",
-            String::from_utf8_lossy(&begun.encode())
-        ))),
+        Some(begun) if *begun != note => Err(another_begun(&begun.encode())),
         _ => Ok(note),
     }
 }

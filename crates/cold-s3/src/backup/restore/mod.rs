@@ -60,6 +60,16 @@ pub struct RestoreOptions {
     pub now_ms: TimestampMs,
 }
 
+impl RestoreOptions {
+    /// The tables as a note names them: in order, each once.
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.tables.iter().map(ToString::to_string).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
 /// What a restore made, or would make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreReport {
@@ -245,9 +255,6 @@ async fn note(
     begun: Option<&RestoreNote>,
     options: &RestoreOptions,
 ) -> Result<RestoreNote, StorageError> {
-    let mut tables: Vec<String> = options.tables.iter().map(ToString::to_string).collect();
-    tables.sort();
-    tables.dedup();
     let manifest = match (options.point, begun) {
         // What is the latest now may be later than what was begun.
         (RestorePoint::Latest, Some(begun)) => begun.manifest,
@@ -257,18 +264,23 @@ async fn note(
         version: RestoreNote::VERSION,
         from: from.place(),
         manifest,
-        tables,
+        tables: options.names(),
         source_is_gone: options.source_is_gone,
         store_id: begun.map_or_else(Uuid::new_v4, |begun| begun.store_id),
     };
     match begun {
-        Some(begun) if *begun != note => Err(StorageError::Refused(format!(
-            "another restore was begun there and not ended: {}. Run it again as it was, or take another \
-             prefix. Nothing was changed",
-            String::from_utf8_lossy(&begun.encode())
-        ))),
+        Some(begun) if *begun != note => Err(another_begun(&begun.encode())),
         _ => Ok(note),
     }
+}
+
+/// The refusal of a target where the note of another restore is.
+fn another_begun(note: &[u8]) -> StorageError {
+    StorageError::Refused(format!(
+        "another restore was begun there and not ended: {}. Run it again as it was, or take another prefix. \
+         Nothing was changed",
+        String::from_utf8_lossy(note)
+    ))
 }
 
 /// Whether the new chain is there, and only the end was missing.

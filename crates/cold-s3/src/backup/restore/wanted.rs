@@ -200,19 +200,11 @@ impl Segments {
 mod tests {
     use super::{super::super::cover::tests::meta, *};
     use crate::{
-        formats::{
-            self,
-            jsonl::{self, Framing},
-        },
+        formats::jsonl::tests::segment_of,
         manifest::{Changes, ConsumerKey, SegmentEntry},
         state::ColdPartition,
     };
-    use contracts::{
-        erasure::ErasedPart,
-        event::{Event, Record},
-        payload::Payload,
-        segment::SegmentId,
-    };
+    use contracts::erasure::ErasedPart;
 
     fn partition(table: &str) -> Partition {
         Partition::new(TableName::parse(table).unwrap(), 0)
@@ -299,20 +291,7 @@ mod tests {
 
     /// A segment of the same name as `meta` has, with an index.
     fn built(start: u64, end: u64) -> Arc<SegmentMeta> {
-        let id = SegmentId { partition: partition("a"), start, epoch: 1 };
-        let mut builder = formats::find(jsonl::newest(Framing::Zstd)).unwrap().builder(id);
-        for offset in start..end {
-            let event = Event {
-                payload: Payload::text("x"),
-                timestamp_ms: 0,
-                appended_ms: 0,
-                key: None,
-                idempotency_key: None,
-                headers: BTreeMap::new(),
-            };
-            builder.push(&Record { partition: 0, offset, event });
-        }
-        Arc::new(builder.finish().unwrap().meta)
+        Arc::new(segment_of(partition("a"), OffsetRange::new(start, end)).meta)
     }
 
     #[test]

@@ -213,4 +213,4 @@ impl SegmentFormat for Jsonl {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

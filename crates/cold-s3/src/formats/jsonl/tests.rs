@@ -52,6 +52,24 @@ fn encode(records: &[Record], format: Jsonl) -> Segment {
     builder.finish().unwrap()
 }
 
+/// A segment of events that say nothing, for the tests of others.
+pub(crate) fn segment_of(partition: Partition, range: OffsetRange) -> Segment {
+    let id = SegmentId { partition, start: range.start, epoch: 1 };
+    let mut builder = formats::find(newest(Framing::Zstd)).unwrap().builder(id);
+    for offset in range.start..range.end {
+        let event = Event {
+            payload: Payload::text("x"),
+            timestamp_ms: 0,
+            appended_ms: 0,
+            key: None,
+            idempotency_key: None,
+            headers: BTreeMap::new(),
+        };
+        builder.push(&Record { partition: 0, offset, event });
+    }
+    builder.finish().unwrap()
+}
+
 /// What its object's name says of a segment.
 fn named(segment: &Segment, format: Jsonl) -> NamedSegment {
     NamedSegment {
