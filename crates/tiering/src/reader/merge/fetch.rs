@@ -5,13 +5,13 @@ use tokio::task;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    super::order::{Whereabouts, head, missing, whereabouts},
+    super::order::{Whereabouts, head, missing, reaches, whereabouts},
     Ahead, HeldTurn, Merge,
 };
 use contracts::{
     error::{StorageError, Tier},
     name::{Partition, PartitionNumber},
-    read::{HotPage, Page, ReadOrder},
+    read::{HotPage, Page},
     sequence::{Offset, OffsetRange, Watermarks},
 };
 
@@ -45,7 +45,6 @@ impl Merge {
                 Whereabouts::Hot | Whereabouts::Nowhere => self.take(number, hot.watermarks, hot.page)?,
             }
         }
-        self.has_read = true;
         if !cold.is_empty() && matches!(self.turn, HeldTurn::Hot(_)) {
             // Evicted since the last fetch. A read that waits for S3 must not hold a turn that others need
             // for hot.
@@ -110,15 +109,10 @@ impl Merge {
     ) -> Result<(), StorageError> {
         let Some(partial) = self.partials.get_mut(&number) else { return Ok(()) };
         let order = self.query.order;
-        // Newest first a read ends at the earliest offset, whatever is written meanwhile.
-        let (end, gets_on) = match order {
-            ReadOrder::Oldest => (partial.end.unwrap_or(watermarks.next), page.next > partial.next),
-            ReadOrder::Newest => (watermarks.earliest, page.next < partial.next),
-        };
-        let is_at_end = |next: Offset| match order {
-            ReadOrder::Oldest => next >= end,
-            ReadOrder::Newest => next <= end,
-        };
+        partial.watermarks = watermarks;
+        let end = partial.last(order);
+        let is_at_end = |next: Offset| reaches(order, next, end);
+        let gets_on = page.next != partial.next && reaches(order, page.next, partial.next);
         // A page without progress would be fetched again for ever.
         assert!(
             gets_on || is_at_end(partial.next),
@@ -127,7 +121,6 @@ impl Merge {
             partial.next
         );
         partial.next = if is_at_end(page.next) { end } else { page.next };
-        partial.watermarks = watermarks;
         self.unvisited -= usize::from(!std::mem::replace(&mut partial.is_visited, true));
         self.examined += page.examined;
         // The position before a record is behind the end if the record is.

@@ -13,14 +13,15 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Positions, ReadQuery, TablePage, TieredReader,
-    order::{Head, Whereabouts, head, partition_of, whereabouts},
+    order::{Head, Whereabouts, head, partition_of, reaches, whereabouts},
     turns::ReadTurn,
 };
 use contracts::{
+    catalog::TableStatus,
     error::StorageError,
     event::Record,
     name::{Partition, PartitionNumber},
-    read::{HotPage, Page, ReadLimit, Wanted},
+    read::{HotPage, Page, ReadLimit, ReadOrder, Wanted},
     sequence::{Offset, OffsetRange, Watermarks},
 };
 
@@ -72,6 +73,22 @@ struct Partial {
     ahead: Option<Ahead>,
 }
 
+impl Partial {
+    /// The position at which the read has nothing more, as far as is known.
+    fn last(&self, order: ReadOrder) -> Offset {
+        match order {
+            ReadOrder::Oldest => self.end.unwrap_or(self.watermarks.next),
+            // Newest first a read ends at the earliest offset, whatever is written meanwhile.
+            ReadOrder::Newest => self.watermarks.earliest,
+        }
+    }
+
+    /// Whether a fetch would find nothing, as far as is known.
+    fn is_at_end(&self, order: ReadOrder) -> bool {
+        reaches(order, self.next, self.last(order))
+    }
+}
+
 /// A page being fetched, from `next` of its partition on.
 enum Ahead {
     Hot(AbortOnDropHandle<Result<HotPage, StorageError>>),
@@ -92,15 +109,12 @@ pub struct Merge {
     /// Partitions with nothing fetched that may have more.
     empty: Vec<PartitionNumber>,
     fetches_ahead: bool,
-    /// Partitions of which nothing was fetched yet.
+    /// Partitions that may have something, and of which nothing was fetched yet.
     unvisited: usize,
     /// Events that were looked at, how many may be before the merge pauses, and how many between two pauses.
     examined: u64,
     pause_at: u64,
     most_examined: u64,
-    /// Whether the first fetch needs S3, and whether there was a fetch yet.
-    begins_cold: bool,
-    has_read: bool,
     /// The turn that it has.
     turn: HeldTurn,
     /// Bytes of the records that are fetched and not yet returned, and the most that they may take.
@@ -121,12 +135,14 @@ enum HeldTurn {
 }
 
 impl Merge {
+    /// Begins at `starts`; what is known of the partitions is what `table` says. Of those that are at their
+    /// ends nothing is fetched.
     pub(super) fn new(
         reader: TieredReader,
         query: ReadQuery,
         starts: Positions,
         limits: FetchLimits,
-        begins_cold: bool,
+        table: &TableStatus,
     ) -> Self {
         let share = starts.len().max(1);
         // Half of the bound: a record takes more memory than its own bytes.
@@ -135,9 +151,13 @@ impl Merge {
             records: (limits.chunk.records / share + 1).max(MIN_CHUNK.records).min(limits.chunk.records),
             bytes: (limits.chunk.bytes / share).max(of_held.min(LARGE_CHUNK)).max(MIN_CHUNK.bytes),
         };
-        let (empty, unvisited) = (starts.keys().copied().collect(), starts.len());
-        let partial = |(number, next)| (number, Partial { next, ..Partial::default() });
-        let partials = starts.iter().map(|(&number, &next)| (number, next)).map(partial).collect();
+        let partial = |(&number, &next): (&PartitionNumber, &Offset)| {
+            let watermarks = table.partition(number).map(|status| status.watermarks).unwrap_or_default();
+            (number, Partial { next, watermarks, ..Partial::default() })
+        };
+        let partials: BTreeMap<_, _> = starts.iter().map(partial).collect();
+        let has_more = partials.iter().filter(|(_, partial)| !partial.is_at_end(query.order));
+        let empty: Vec<_> = has_more.map(|(&number, _)| number).collect();
         Self {
             reader,
             query,
@@ -146,14 +166,12 @@ impl Merge {
             partials,
             heads: BTreeSet::new(),
             dropped: BTreeSet::new(),
-            unvisited,
+            unvisited: empty.len(),
             examined: 0,
             pause_at: u64::MAX,
             most_examined: u64::MAX,
             empty,
             fetches_ahead: false,
-            begins_cold,
-            has_read: false,
             turn: HeldTurn::None,
             held: 0,
             most: limits.most_bytes,
@@ -187,11 +205,7 @@ impl Merge {
         };
         let comes_next =
             self.dropped.first().filter(|_| !self.has_first()).map(|next| partition_of(order, *next));
-        if self.has_read {
-            self.empty.iter().copied().chain(comes_next).any(is_cold)
-        } else {
-            self.begins_cold
-        }
+        self.empty.iter().copied().chain(comes_next).any(is_cold)
     }
 
     /// Drops everything that was fetched and not returned, and its turn; the next fetch reads it again.
@@ -348,6 +362,7 @@ impl Merge {
         self.held = self.held.saturating_sub(record.as_ref().map_or(0, |record| record.event.footprint()));
         match partial.fetched.front() {
             Some(next) => _ = self.heads.insert(head(order, next.event.timestamp_ms, number)),
+            None if partial.is_at_end(order) => {}
             None => self.empty.push(number),
         }
         record
