@@ -6,7 +6,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     super::order::{Whereabouts, head, missing, reaches, whereabouts},
-    Ahead, HeldTurn, Merge,
+    HeldTurn, Merge,
+    partial::Ahead,
 };
 use contracts::{
     error::{StorageError, Tier},
@@ -123,12 +124,14 @@ impl Merge {
         partial.next = if is_at_end(page.next) { end } else { page.next };
         self.unvisited -= usize::from(!std::mem::replace(&mut partial.is_visited, true));
         self.examined += page.examined;
-        // The position before a record is behind the end if the record is.
-        let wanted = page.records.into_iter().take_while(|record| !is_at_end(order.before(record.offset)));
-        partial.fetched.extend(wanted.inspect(|record| self.held += record.event.footprint()));
+        let mut records = page.records;
+        // The position before a record is behind the end if the record is; records are in order.
+        records.truncate(records.partition_point(|record| !is_at_end(order.before(record.offset))));
+        self.held += records.iter().map(|record| record.event.footprint()).sum::<usize>();
+        partial.keep(records);
         let is_done = is_at_end(partial.next);
         match partial.fetched.front() {
-            Some(next) => _ = self.heads.insert(head(order, next.event.timestamp_ms, number)),
+            Some(next) => self.heads.insert(head(order, next.event.timestamp_ms, number)),
             None if !is_done => self.empty.push(number),
             None => {}
         }

@@ -6,14 +6,15 @@
 //! offset and the time of their next record. They are fetched again when that record is due.
 
 mod fetch;
+mod heads;
+mod partial;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-use tokio_util::task::AbortOnDropHandle;
-
+use self::{heads::Heads, partial::Partial};
 use super::{
     Positions, ReadQuery, TablePage, TieredReader,
-    order::{Head, Whereabouts, head, partition_of, reaches, whereabouts},
+    order::{Head, Whereabouts, head, partition_of, whereabouts},
     turns::ReadTurn,
 };
 use contracts::{
@@ -21,8 +22,8 @@ use contracts::{
     error::StorageError,
     event::Record,
     name::{Partition, PartitionNumber},
-    read::{HotPage, Page, ReadLimit, ReadOrder, Wanted},
-    sequence::{Offset, OffsetRange, Watermarks},
+    read::{ReadLimit, Wanted},
+    sequence::{Offset, OffsetRange},
 };
 
 /// The least that is fetched of one partition among many.
@@ -56,45 +57,6 @@ impl From<ReadLimit> for FetchLimits {
     }
 }
 
-/// The state of the merge in one partition.
-#[derive(Default)]
-struct Partial {
-    /// Fetched, not yet returned.
-    fetched: VecDeque<Record>,
-    /// The position behind what was fetched.
-    next: Offset,
-    /// Where to stop, if the read ends with what was there when it began.
-    end: Option<Offset>,
-    /// Where the partition stands, as far as is known.
-    watermarks: Watermarks,
-    /// Whether something was fetched, if only that there is nothing.
-    is_visited: bool,
-    /// The next page, if it is already being fetched from the tier that should have it.
-    ahead: Option<Ahead>,
-}
-
-impl Partial {
-    /// The position at which the read has nothing more, as far as is known.
-    fn last(&self, order: ReadOrder) -> Offset {
-        match order {
-            ReadOrder::Oldest => self.end.unwrap_or(self.watermarks.next),
-            // Newest first a read ends at the earliest offset, whatever is written meanwhile.
-            ReadOrder::Newest => self.watermarks.earliest,
-        }
-    }
-
-    /// Whether a fetch would find nothing, as far as is known.
-    fn is_at_end(&self, order: ReadOrder) -> bool {
-        reaches(order, self.next, self.last(order))
-    }
-}
-
-/// A page being fetched, from `next` of its partition on.
-enum Ahead {
-    Hot(AbortOnDropHandle<Result<HotPage, StorageError>>),
-    Cold(AbortOnDropHandle<Result<Page, StorageError>>),
-}
-
 /// A merge in progress.
 pub struct Merge {
     reader: TieredReader,
@@ -103,7 +65,7 @@ pub struct Merge {
     starts: Positions,
     partials: BTreeMap<PartitionNumber, Partial>,
     /// The first fetched record of each partition that has one.
-    heads: BTreeSet<Head>,
+    heads: Heads,
     /// The next record of each partition whose fetched records were dropped to make room.
     dropped: BTreeSet<Head>,
     /// Partitions with nothing fetched that may have more.
@@ -164,7 +126,7 @@ impl Merge {
             chunk,
             starts,
             partials,
-            heads: BTreeSet::new(),
+            heads: Heads::default(),
             dropped: BTreeSet::new(),
             unvisited: empty.len(),
             examined: 0,
@@ -241,7 +203,7 @@ impl Merge {
 
     /// Whether the first of all known records is fetched.
     fn has_first(&self) -> bool {
-        self.heads.first().is_some_and(|head| self.dropped.first().is_none_or(|other| head < other))
+        self.heads.first().is_some_and(|head| self.dropped.first().is_none_or(|other| head < *other))
     }
 
     /// Waits for a turn, then reads one page. The turn is held for as long as the page is.
@@ -250,7 +212,9 @@ impl Merge {
     /// `Overloaded` if its turn does not come in time, or those of the tiers.
     pub async fn page(mut self, limit: ReadLimit) -> Result<TablePage, StorageError> {
         self.take_turn().await?;
-        let (mut records, mut bytes) = (Vec::new(), 0);
+        self.peek().await?;
+        let fetched = self.partials.values().map(|partial| partial.fetched.len()).sum::<usize>();
+        let (mut records, mut bytes) = (Vec::with_capacity(fetched.min(limit.records)), 0);
         while records.len() < limit.records {
             let Some(record) = self.peek().await? else { break };
             bytes += record.event.weight();
@@ -347,7 +311,7 @@ impl Merge {
             }
         }
         let Some(next) = self.heads.first() else { return Ok(None) };
-        Ok(self.partials.get(&partition_of(order, *next)).and_then(|partial| partial.fetched.front()))
+        Ok(self.partials.get(&partition_of(order, next)).and_then(|partial| partial.fetched.front()))
     }
 
     /// Takes what [`Merge::peek`] has shown, or would show without a fetch.
@@ -356,15 +320,15 @@ impl Merge {
             return None;
         }
         let order = self.query.order;
-        let number = partition_of(order, self.heads.pop_first()?);
+        let number = partition_of(order, self.heads.first()?);
         let partial = self.partials.get_mut(&number)?;
         let record = partial.fetched.pop_front();
         self.held = self.held.saturating_sub(record.as_ref().map_or(0, |record| record.event.footprint()));
-        match partial.fetched.front() {
-            Some(next) => _ = self.heads.insert(head(order, next.event.timestamp_ms, number)),
-            None if partial.is_at_end(order) => {}
-            None => self.empty.push(number),
+        let next = partial.fetched.front().map(|next| head(order, next.event.timestamp_ms, number));
+        if next.is_none() && !partial.is_at_end(order) {
+            self.empty.push(number);
         }
+        self.heads.replace_first(next);
         record
     }
 
