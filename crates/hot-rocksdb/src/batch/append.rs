@@ -174,7 +174,8 @@ impl Batch<'_> {
         let is_new = |number: &PartitionNumber| {
             id.is_none_or(|table| !self.is_known(PartitionKey { table, partition: *number }))
         };
-        let new: BTreeSet<_> = events.iter().map(|event| event.partition).filter(is_new).collect();
+        let mut new: BTreeSet<_> = events.iter().map(|event| event.partition).collect();
+        new.retain(is_new); // each is looked up once
         if !new.is_empty() && self.partitions + new.len() > limit {
             return Err(StorageError::TooMany { what: Counted::Partitions, limit });
         }
