@@ -1,6 +1,6 @@
 //! Reads events in order: pages for readers, whole segments for the flusher.
 
-use ::rocksdb::{DBRawIterator, ReadOptions, Snapshot};
+use ::rocksdb::{DBRawIterator, ReadOptions, ReadTier, Snapshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -273,6 +273,15 @@ impl Db {
             }
         }
         Ok(pages)
+    }
+
+    /// An event and its stored bytes, if RocksDB has it in memory, undamaged.
+    pub(super) fn in_memory(&self, key: PartitionKey, offset: Offset) -> Option<(Event, u64)> {
+        let mut options = ReadOptions::default();
+        options.set_read_tier(ReadTier::BlockCache);
+        let (family, key) = (self.family(cf::EVENTS), keys::event(key, offset));
+        let stored = self.rocks().get_pinned_cf_opt(family, key, &options).ok()??;
+        Some((codec::decode(&stored).ok()?, stored.len() as u64))
     }
 
     /// Adds events to a segment of this partition, from the segment's next offset on and before `upto`, until
