@@ -269,12 +269,16 @@ impl TieredReader {
                 (ReadOrder::Newest, known) => known.unwrap_or(watermarks.next).max(earliest),
                 (ReadOrder::Oldest, known) => known.unwrap_or(earliest),
             };
-            let partition = Partition::new(table.name.clone(), number);
+            let partition = || Partition::new(table.name.clone(), number);
             if offset < earliest {
-                return Err(StorageError::Expired { partition, offset, earliest });
+                return Err(StorageError::Expired { partition: partition(), offset, earliest });
             }
             if offset > watermarks.next {
-                return Err(StorageError::BeyondEnd { partition, offset, next: watermarks.next });
+                return Err(StorageError::BeyondEnd {
+                    partition: partition(),
+                    offset,
+                    next: watermarks.next,
+                });
             }
             starts.insert(number, offset);
         }

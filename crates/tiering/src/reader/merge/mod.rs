@@ -345,6 +345,9 @@ impl Merge {
 
     /// What was skipped because it was lost with a volume.
     pub fn lost(&self) -> Vec<(PartitionNumber, OffsetRange)> {
+        if self.reader.cold.is_none() {
+            return Vec::new(); // only the chain of manifests knows of it
+        }
         let passed = self.positions();
         let each = |(&number, &start): (&PartitionNumber, &Offset)| {
             let partition = Partition::new(self.query.table.clone(), number);
