@@ -8,6 +8,8 @@
 mod fetch;
 mod heads;
 mod partial;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
