@@ -1,5 +1,5 @@
 //! The hot tier: implements the roles of `contracts` over RocksDB. Changes go to the writer; reads run on
-//! threads that may block.
+//! threads that may block, unless they want one event that RocksDB has in memory.
 
 mod appender;
 pub mod at_rest;
@@ -17,6 +17,7 @@ pub mod keys;
 mod load;
 mod makers;
 pub mod options;
+mod reader;
 pub mod request;
 pub mod rocksdb;
 mod scan;
@@ -29,23 +30,19 @@ mod upgrade;
 mod wal;
 mod writer;
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU64, Ordering::SeqCst},
-};
+use std::sync::{Arc, OnceLock, atomic::AtomicU64};
 
 use async_trait::async_trait;
 use tokio::{
     sync::{mpsc, oneshot},
     task,
 };
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::{
     catalog::SharedCatalog,
     disk::Disk,
-    keys::{PartitionKey, TableId, cf, meta},
+    keys::{TableId, cf, meta},
     request::{OpenVolume, Request, WriterOptions, WriterReply},
     rocksdb::Db,
     settings::{KeySettings, NewTableSettings},
@@ -65,12 +62,11 @@ use contracts::{
     heartbeat::Heartbeat,
     idempotency::{FirstWrite, Hash, KeyWindow},
     journal::Notes,
-    name::{GroupName, Partition, PartitionNumber, TableName},
-    read::{HotPage, HotReader, Scanned, Wanted},
+    name::{GroupName, Partition, TableName},
     recovery::{Recoverable, Recovered},
     reservation::Reservations,
     retention::{Trim, Trimmer},
-    segment::{FlushIntent, SegmentBuilder},
+    segment::FlushIntent,
     sequence::Offset,
     wakeups::Wakeups,
 };
@@ -173,48 +169,6 @@ async fn ask<T>(
     let (reply, answer) = oneshot::channel();
     writer.send(request(reply)).await.map_err(|_| StorageError::Closed)?;
     answer.await.map_err(|_| StorageError::Closed)?
-}
-
-#[async_trait]
-impl HotReader for RocksHot {
-    async fn read(
-        &self,
-        table: &TableName,
-        from: Vec<(PartitionNumber, Offset)>,
-        wanted: Wanted,
-    ) -> Result<Vec<HotPage>, StorageError> {
-        let table = table.clone();
-        self.blocking(move |db, catalog| {
-            let id = table_id(catalog, &table)?;
-            let from: Vec<_> = from
-                .into_iter()
-                .map(|(partition, offset)| (PartitionKey { table: id, partition }, offset))
-                .collect();
-            db.read(&table, &from, &wanted)
-        })
-        .await
-    }
-
-    async fn scan(
-        &self,
-        mut segment: Box<dyn SegmentBuilder>,
-        upto: Offset,
-        enough: u64,
-    ) -> Result<Scanned, StorageError> {
-        // A blocking thread keeps running after its caller was dropped; the token tells this one to stop.
-        let stop = CancellationToken::new();
-        let _stops = stop.clone().drop_guard();
-        // Before the snapshot: whatever is erased after it counts.
-        let erasures = self.erasures.load(SeqCst);
-        self.blocking(move |db, catalog| {
-            let partition = segment.partition();
-            let key =
-                PartitionKey { table: table_id(catalog, &partition.table)?, partition: partition.number };
-            let stored_bytes = db.fill(segment.as_mut(), key, upto, enough, &stop)?;
-            Ok(Scanned { segment, stored_bytes, erasures })
-        })
-        .await
-    }
 }
 
 #[async_trait]

@@ -163,7 +163,7 @@ impl BatchWriter {
         self.guards.heartbeat.works();
         let started = Instant::now();
         let count = requests.len();
-        let mut batch = Batch::new(&self.volume, &mut self.ledger, self.runs.clone(), started);
+        let mut batch = Batch::new(&self.volume, &mut self.ledger, self.runs.clone(), started, bytes);
         let has_clients = stage(&mut batch, requests, &self.guards.fence);
         let staged = batch.finish();
         let acks = staged.acks;

@@ -99,7 +99,7 @@ impl Batch<'_> {
         let wanted: Vec<_> = keys.iter().map(|(key, _)| *key).collect();
         let stored = self.volume.db.get_many(cf::IDEMPOTENCY, &wanted)?;
         for ((key, first), stored) in keys.into_iter().zip(stored) {
-            if stored.is_none_or(|stored| stored != idempotency::encode(first)) {
+            if stored.is_none_or(|stored| stored[..] != idempotency::encode(first)[..]) {
                 self.put_key(key, first);
             }
         }
