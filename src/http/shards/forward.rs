@@ -4,7 +4,7 @@
 use std::{pin::pin, time::Duration};
 
 use axum::{
-    body::{Body, HttpBody},
+    body::Body,
     extract::Request,
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     response::Response,
@@ -17,18 +17,16 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ShardedRoute, Shards,
     hop::{self, HOP, NOT_PASSED_ON, PRINCIPAL},
+    passed::ClientsBody,
     query,
-    relayed::{PacedBody, RelayedFor, RelayedFrom, relayed},
+    relayed::{RelayedFor, RelayedFrom, relayed},
 };
 use crate::{
-    auth::{
-        principal::Principal,
-        quotas::{QuotaHold, Usage},
-    },
+    auth::{principal::Principal, quotas::Usage},
     cluster::{
         client::SendError,
         pod_name, pod_number,
-        ticket::{LIFE_SECS, Ticket},
+        ticket::{LIFE_SECS, Ticket, in_ticket},
     },
     http::{
         accept::{self, Shape},
@@ -37,7 +35,6 @@ use crate::{
         context::{OWNER, REQUEST_ID},
         error::Problem,
         scope::RequestScope,
-        shared_body::SharedBody,
         times,
     },
 };
@@ -71,6 +68,8 @@ pub(super) struct PassedHead {
     pub(super) path: String,
     pub(super) headers: HeaderMap,
     pub(super) scope: RequestScope,
+    /// Cancelled when the pod asks for a body that the client holds back, if it does.
+    wanted: Option<CancellationToken>,
 }
 
 impl PassedHead {
@@ -87,7 +86,7 @@ impl PassedHead {
         if let Some(id) = &scope.request_id {
             headers.insert(REQUEST_ID, id.clone());
         }
-        Self { method: parts.method.clone(), path: path_of(&parts.uri, depth), headers, scope }
+        Self { method: parts.method.clone(), path: path_of(&parts.uri, depth), headers, scope, wanted: None }
     }
 }
 
@@ -121,13 +120,21 @@ impl Shards {
                 principal: head.scope.caller.principal().unwrap_or(&Principal::Anonymous).to_string(),
                 peer: head.scope.connection.address,
                 method: head.method.to_string(),
-                path: head.path.clone(),
+                path: in_ticket(&head.path).into_owned(),
                 to: pod_name(pod),
                 exp: SystemClock.now_ms() / 1000 + LIFE_SECS,
             };
             if let Ok(ticket) = HeaderValue::from_str(&ticket.signed(secret)) {
                 headers.insert(PRINCIPAL, ticket);
             }
+        }
+        if let Some(wanted) = head.wanted.clone() {
+            headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+            hyper::ext::on_informational(&mut request, move |word| {
+                if word.status() == StatusCode::CONTINUE {
+                    wanted.cancel();
+                }
+            });
         }
         let began = Instant::now();
         let answer = self.client.send(self.cluster.address(pod).unwrap_or_default(), request).await;
@@ -157,21 +164,22 @@ impl Shards {
     async fn send_patiently(
         &self,
         head: &PassedHead,
-        body: Option<&SharedBody>,
+        body: Option<&ClientsBody>,
         pod: u32,
     ) -> Result<Answered, Problem> {
         let patience = self.patience();
-        let usage = head.scope.caller.usage().cloned();
         let given_up = CancellationToken::new();
-        let sent = body.map_or_else(Body::empty, |body| {
-            Body::new(PacedBody::new(body.clone(), usage, given_up.clone()))
-        });
+        let sent = body
+            .map_or_else(Body::empty, |body| Body::new(body.for_pod(head.wanted.clone(), given_up.clone())));
         let mut answer = pin!(self.send(head, sent, pod));
-        let received = || body.map_or(0, SharedBody::received);
+        let received = || body.map_or(0, ClientsBody::received);
         let mut before = received();
         loop {
             tokio::select! {
                 answer = &mut answer => {
+                    if let (Err(_), Some(over)) = (&answer, body.and_then(ClientsBody::over)) {
+                        return Err(over.into());
+                    }
                     let answer = answer.map_err(|error| failed(pod, &error))?;
                     return Ok(Answered { pod, answer, given_up });
                 }
@@ -196,20 +204,23 @@ impl ShardedRoute {
     /// that one is asked, once.
     pub(super) async fn pass_on(&self, request: Request, pod: u32) -> Result<Response, Problem> {
         let (parts, _) = request.into_parts();
-        let head = PassedHead::of(&parts, self.depth);
+        let mut head = PassedHead::of(&parts, self.depth);
+        take_of_flushes(&parts, &head.scope, self.depth)?;
+        let body = ClientsBody::of(&parts, &head.scope, &self.shards.parts.limits)?;
+        let is_held_back = body.as_ref().is_some_and(ClientsBody::is_held_back);
+        head.wanted = is_held_back.then(CancellationToken::new);
         let scope = &head.scope;
-        let _held = take_of_quotas(&parts, scope, self.depth)?;
         // A long poll keeps a connection and a place to wake it up, as a stream does.
         let poller = scope.caller.usage().filter(|_| is_long_poll(&parts));
         let _polls = poller.map(Usage::hold_stream).transpose()?;
         // Reads wait for events or for S3 there, as they would here.
         let waits = is_read(&head.method).then(|| scope.connection.wait());
-        let body = scope.body.as_ref();
+        let body = body.as_ref();
         let answered = Box::pin(self.shards.send_patiently(&head, body, pod)).await?;
         let Some(owner) = owner_if_moved(&answered.answer) else {
             return Box::pin(self.relay(&head, answered, waits)).await;
         };
-        let is_untouched = body.is_none_or(|body| body.received() == 0);
+        let is_untouched = body.is_none_or(ClientsBody::is_untouched);
         answered.given_up.cancel();
         let others = owner != pod && owner != self.shards.cluster.own && is_untouched;
         if !others || self.shards.cluster.address(owner).is_none() {
@@ -249,6 +260,7 @@ impl ShardedRoute {
             is_head: head.method == Method::HEAD,
             patience: self.shards.patience(),
             waits,
+            given_up,
         };
         relayed(asked, Response::from_parts(parts, body), stopping)
     }
@@ -281,16 +293,13 @@ fn owner_if_moved(answer: &Response<Incoming>) -> Option<u32> {
     Some(pod_number(name).unwrap_or(u32::MAX))
 }
 
-/// What a request that is passed on takes of its caller's quotas, beside those that any request takes, for as
-/// long as what this returns is kept. The owner counts none of it. The path has `depth` parts.
-fn take_of_quotas(parts: &Parts, scope: &RequestScope, depth: usize) -> Result<Option<QuotaHold>, Problem> {
-    let Some(usage) = scope.caller.usage() else { return Ok(None) };
-    if flushes(&parts.uri, depth) {
-        usage.flush(Instant::now())?;
+/// What a request that is passed on takes of its caller's flushes. The owner counts none. The path has `depth`
+/// parts.
+fn take_of_flushes(parts: &Parts, scope: &RequestScope, depth: usize) -> Result<(), Problem> {
+    match scope.caller.usage().filter(|_| flushes(&parts.uri, depth)) {
+        Some(usage) => Ok(usage.flush(Instant::now())?),
+        None => Ok(()),
     }
-    let Some(body) = &scope.body else { return Ok(None) };
-    let declared = body.size_hint().exact().unwrap_or(0);
-    Ok(Some(usage.begin_body(declared)?))
 }
 
 /// Whether a request asks for a flush, or waits for one. A table may be called `flush`, and a name in a query
