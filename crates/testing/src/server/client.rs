@@ -105,11 +105,24 @@ impl TestServer {
     pub async fn metric(&self, name: &str) -> f64 {
         let mut sum = 0.0;
         for pod in self.counted(name) {
-            let text = pod.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+            let text = pod.own_metrics().await;
             let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
             sum += line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap());
         }
         sum
+    }
+
+    /// All metrics of the main port; where it is several pods, those of one behind those of another.
+    pub async fn metrics(&self) -> String {
+        let mut all = String::new();
+        for pod in self.each() {
+            all += &pod.own_metrics().await;
+        }
+        all
+    }
+
+    async fn own_metrics(&self) -> String {
+        self.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap()
     }
 
     /// The pods whose numbers count: of the process and of its connections the one that is asked.
