@@ -11,6 +11,7 @@ use axum::{
 };
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +50,9 @@ const MORE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long the rest of a refusal may take, and how many bytes it has.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(10);
 const REFUSAL_BYTES: usize = 1 << 20;
+
+/// How long a pod may take to answer a long poll at once.
+const LAST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How many parts the path of a table's flush has.
 const FLUSH_DEPTH: usize = 3;
@@ -199,6 +203,15 @@ impl Shards {
     }
 }
 
+impl Shards {
+    /// Asks a pod for a page as it is now: for a client that waits for one while this process stops.
+    async fn send_at_last(&self, head: &PassedHead, pod: u32) -> Result<Answered, Problem> {
+        let answer = timeout(LAST_TIMEOUT, self.send(head, Body::empty(), pod)).await;
+        let answer = answer.map_err(|_| silent(pod))?.map_err(|error| failed(pod, &error))?;
+        Ok(Answered { pod, answer, given_up: CancellationToken::new() })
+    }
+}
+
 impl ShardedRoute {
     /// Passes a request on to a pod. If that names another as the owner, and nothing of the body was sent,
     /// that one is asked, once.
@@ -211,12 +224,20 @@ impl ShardedRoute {
         head.wanted = is_held_back.then(CancellationToken::new);
         let scope = &head.scope;
         // A long poll keeps a connection and a place to wake it up, as a stream does.
-        let poller = scope.caller.usage().filter(|_| is_long_poll(&parts));
+        let polls = is_long_poll(&parts);
+        let poller = scope.caller.usage().filter(|_| polls);
         let _polls = poller.map(Usage::hold_stream).transpose()?;
         // Reads wait for events or for S3 there, as they would here.
         let waits = is_read(&head.method).then(|| scope.connection.wait());
         let body = body.as_ref();
-        let answered = Box::pin(self.shards.send_patiently(&head, body, pod)).await?;
+        let answered = Box::pin(self.shards.send_patiently(&head, body, pod)).await;
+        let answered = match answered {
+            Err(problem) if polls && problem.code() == Code::Closing => {
+                head.path = without_wait(&head.path);
+                Box::pin(self.shards.send_at_last(&head, pod)).await?
+            }
+            answered => answered?,
+        };
         let Some(owner) = owner_if_moved(&answered.answer) else {
             return Box::pin(self.relay(&head, answered, waits)).await;
         };
@@ -281,6 +302,17 @@ fn is_long_poll(parts: &Parts) -> bool {
         None => !matches!(accept::shape(&parts.headers), Ok(Shape::Ndjson | Shape::Events)),
     };
     is_read(&parts.method) && is_page && wait.is_some_and(|wait| !wait.is_zero())
+}
+
+/// The path and the query of a long poll that is to be answered at once.
+fn without_wait(path: &str) -> String {
+    let Some((path, query)) = path.split_once('?') else { return path.to_owned() };
+    let is_kept = |pair: &&str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        percent_decode_str(name).decode_utf8_lossy() != "wait"
+    };
+    let rest: Vec<&str> = query.split('&').filter(is_kept).collect();
+    format!("{path}?{}", rest.join("&"))
 }
 
 fn is_moved(answer: &Response<Incoming>) -> bool {
@@ -374,6 +406,11 @@ mod tests {
             ("/tables/t?wait=30&format=ndjson", "*/*", false),
             ("/tables/t?wait=30", "text/event-stream", false),
         ] {
+            let at_once = without_wait(uri);
+            assert!(
+                !at_once.contains("wait") && uri.contains("format") == at_once.contains("format"),
+                "{at_once}"
+            );
             let request = Request::get(uri).header(header::ACCEPT, wanted).body(Body::empty()).unwrap();
             assert_eq!(is_long_poll(&request.into_parts().0), polls, "{uri} {wanted}");
         }

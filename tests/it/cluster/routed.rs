@@ -3,7 +3,10 @@
 use futures_util::StreamExt;
 use reqwest::Method;
 use serde_json::json;
-use testing::{TestCluster, raw, server::eventually};
+use testing::{
+    TestCluster, raw,
+    server::{answer, eventually},
+};
 use tokio::io::AsyncWriteExt;
 
 use super::{append, get_with};
@@ -64,6 +67,22 @@ async fn what_a_handler_refuses_is_refused_by_every_pod_alike() {
         let (status, problem) = pod.get("/tables/a%20b").await;
         assert_eq!((status.as_u16(), &problem["code"]), (400, &json!("bad_table_name")), "{problem}");
     }
+}
+
+#[tokio::test]
+async fn a_pod_that_stops_answers_who_waits_for_another_ones_events_with_what_there_is() {
+    let mut cluster = TestCluster::start(&[]).await;
+    let path = format!("/tables/{}", cluster.table_of(1));
+    let owner = &cluster.pods[1];
+    append(owner, &cluster.table_of(1), 1).await;
+    let (_, page) = owner.get(&path).await;
+    let waits = format!("{path}?wait=55s&cursor={}", page["next_cursor"].as_str().unwrap());
+    let before = owner.metric("zombi_http_connections").await;
+    let poll = tokio::spawn(cluster.pods[0].request(Method::GET, &waits).send());
+    eventually("it waits at the owner", async || owner.metric("zombi_http_connections").await > before).await;
+    assert_eq!(cluster.pods[0].terminate().await, Some(0));
+    let (status, page) = answer(poll.await.unwrap().unwrap()).await;
+    assert_eq!((status.as_u16(), &page["count"]), (200, &json!(0)), "{page}");
 }
 
 #[tokio::test]
