@@ -31,8 +31,8 @@ use super::{
 use crate::auth::{caller::Caller, policy::Resource, sender::ShownBy, sessions, verb::Verb};
 
 /// Answers a request by its route: counts, traces, checks the head, finds out who sends it, catches panics,
-/// reads the rest of a refused body, renders errors. `parameters` are those of the request's path. What another
-/// pod passes on is in that one's audit log and among its errors.
+/// reads the rest of a refused body, renders errors. `parameters` are those of the request's path. What
+/// another pod passes on is in that one's audit log and among its errors.
 pub(super) async fn surround(
     started: Instant,
     route: &Route,

@@ -63,8 +63,8 @@ mod tests {
     #[test]
     fn events_are_counted_whatever_pieces_they_come_in() {
         let lines = "\n{\"a\":1}\n\n\n{\"a\":2}\n{\"a\":3}\n";
-        let events = ": looking\n\ndata: {\"a\":1}\nid: x\n\nevent: caught-up\nid: y\ndata: {}\n\n: ping\nid: z\n\n\
-                      data: {\"a\":\ndata: 2}\n\nid: w\ndata: {\"event\":3}\n\n";
+        let events = ": looking\n\ndata: {\"a\":1}\nid: x\n\nevent: caught-up\nid: y\ndata: {}\n\n\
+                      : ping\nid: z\n\ndata: {\"a\":\ndata: 2}\n\nid: w\ndata: {\"event\":3}\n\n";
         for (form, text) in [(StreamForm::Lines, lines), (StreamForm::Events, events)] {
             for size in 1..=text.len() {
                 let mut counter = EventCounter::new(form);

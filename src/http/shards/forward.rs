@@ -325,8 +325,8 @@ fn owner_if_moved(answer: &Response<Incoming>) -> Option<u32> {
     Some(pod_number(name).unwrap_or(u32::MAX))
 }
 
-/// What a request that is passed on takes of its caller's flushes. The owner counts none. The path has `depth`
-/// parts.
+/// What a request that is passed on takes of its caller's flushes; the owner counts none. The path has
+/// `depth` parts.
 fn take_of_flushes(parts: &Parts, scope: &RequestScope, depth: usize) -> Result<(), Problem> {
     match scope.caller.usage().filter(|_| flushes(&parts.uri, depth)) {
         Some(usage) => Ok(usage.flush(Instant::now())?),

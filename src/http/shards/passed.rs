@@ -1,5 +1,5 @@
-//! A request's body on its way to another pod: only once that pod wants it, at the pace of its caller's quota,
-//! and held of that quota as it would be here.
+//! A request's body on its way to another pod: only once that pod wants it, at the pace of its caller's
+//! quota, and held of that quota as it would be here.
 
 use std::{
     future::Future,

@@ -156,7 +156,7 @@ async fn passed_on(options: &Options, report: &mut Report) {
     }
 }
 
-/// What all pods do together for an append that one of them passes on, and for one that its owner gets itself.
+/// What all pods do together for an append that one passes on, and for one that its owner gets itself.
 async fn work_of_passing_on(options: &Options, report: &mut Report) {
     let name = "processor time of an append that is passed on";
     if !report.wants(name) {
@@ -175,8 +175,8 @@ async fn work_of_passing_on(options: &Options, report: &mut Report) {
     report.ratio(name, "us", Goal::AtMost(2.0), rounds.await);
 }
 
-/// Three loads at once, each on tables of all shards: each at another pod, or all three at one Zombi. They share
-/// one machine, so more pods have no more processors here.
+/// Three loads at once, each on tables of all shards: each at another pod, or all three at one Zombi. They
+/// share one machine, so more pods have no more processors here.
 async fn by_three(options: &Options, report: &mut Report) {
     let (name, work) =
         ("append by three pods of one machine together", "processor time of an append by any of three pods");

@@ -100,14 +100,14 @@ impl TestServer {
         }
     }
 
-    /// A metric without labels; 0 if it is not there yet. Where it is several pods, the sum over them, as what
-    /// a test counts is done by the pod that owns its table.
+    /// A metric without labels; 0 if it is not there yet. Where it is several pods, the sum over them: what a
+    /// test counts is done by the pod that owns its table.
     pub async fn metric(&self, name: &str) -> f64 {
         let mut sum = 0.0;
         for pod in self.counted(name) {
             let text = pod.own_metrics().await;
             let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
-            sum += line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap());
+            sum += line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap());
         }
         sum
     }
