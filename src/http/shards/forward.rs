@@ -181,8 +181,8 @@ impl Shards {
         loop {
             tokio::select! {
                 answer = &mut answer => {
-                    if let (Err(_), Some(over)) = (&answer, body.and_then(ClientsBody::over)) {
-                        return Err(over.into());
+                    if let (Err(_), Some(problem)) = (&answer, body.and_then(ClientsBody::problem)) {
+                        return Err(problem);
                     }
                     let answer = answer.map_err(|error| failed(pod, &error))?;
                     return Ok(Answered { pod, answer, given_up });

@@ -4,7 +4,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
 };
 
@@ -20,8 +20,8 @@ use super::relayed::StopFuture;
 use crate::{
     auth::quotas::{OverQuota, QuotaHold, Usage},
     http::{
-        body::STREAM_BYTES, limits::Limits, media::MediaKind, pause::Pause, scope::RequestScope,
-        shared_body::SharedBody,
+        body::STREAM_BYTES, code::Code, error::Problem, limits::Limits, media::MediaKind, pause::Pause,
+        scope::RequestScope, shared_body::SharedBody,
     },
 };
 
@@ -31,6 +31,10 @@ pub(super) struct ClientsBody {
     body: SharedBody,
     usage: Option<Arc<Usage>>,
     hold: Option<Arc<Mutex<BodyHold>>>,
+    /// Whether the owner works on it while it comes.
+    is_stream: bool,
+    /// How it broke off, if it did.
+    broken: Arc<OnceLock<String>>,
 }
 
 /// What a body holds of its caller's quota.
@@ -81,7 +85,7 @@ impl ClientsBody {
         let (first, most) = bytes_to_hold(declared, is_stream, limits.body_bytes as u64);
         let held = usage.as_ref().map(|usage| usage.begin_body(first)).transpose()?;
         let hold = held.map(|held| Arc::new(Mutex::new(BodyHold { held, received: 0, most, over: None })));
-        Ok(Some(Self { body, usage, hold }))
+        Ok(Some(Self { body, usage, hold, is_stream, broken: Arc::default() }))
     }
 
     /// Whether nothing of it was read.
@@ -99,9 +103,15 @@ impl ClientsBody {
         self.body.is_held_back()
     }
 
-    /// Why the rest of it is not read, if its caller's quota is the reason.
-    pub(super) fn over(&self) -> Option<OverQuota> {
-        self.hold.as_ref().and_then(|hold| hold.lock().over)
+    /// Why the pod did not get all of it, if that is not the pod's doing.
+    pub(super) fn problem(&self) -> Option<Problem> {
+        if let Some(over) = self.hold.as_ref().and_then(|hold| hold.lock().over) {
+            return Some(over.into());
+        }
+        let why = self.broken.get()?;
+        let problem = Problem::new(Code::BodyBroken, format!("the body broke off: {why}"));
+        // Only the owner knows how many lines of a stream it had stored by then.
+        Some(if self.is_stream { problem.unknown_outcome() } else { problem.not_written() })
     }
 
     /// The body, for a pod. Nothing is read of it before `wanted` is cancelled, if there is that, and nothing
@@ -115,6 +125,7 @@ impl ClientsBody {
             body: self.body.clone(),
             usage: self.usage.clone(),
             hold: self.hold.clone(),
+            broken: Arc::clone(&self.broken),
             pause: Pause::default(),
             wanted: wanted.map(|wanted| Box::pin(wanted.cancelled_owned()) as StopFuture),
             given_up: Box::pin(given_up.cancelled_owned()),
@@ -127,6 +138,7 @@ pub(super) struct PassedBody {
     body: SharedBody,
     usage: Option<Arc<Usage>>,
     hold: Option<Arc<Mutex<BodyHold>>>,
+    broken: Arc<OnceLock<String>>,
     /// Until more is read.
     pause: Pause,
     /// Ready when the pod wants it; `None` from then on.
@@ -157,6 +169,9 @@ impl HttpBody for PassedBody {
         }
         ready!(self.pause.poll_over(context));
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Err(error)) = &frame {
+            self.broken.get_or_init(|| error.to_string());
+        }
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
@@ -215,7 +230,8 @@ mod tests {
             let mut request = Request::new(Body::from("abc"));
             request.headers_mut().insert(header::EXPECT, "100-continue".parse().unwrap());
             let body = shared_body::share(&mut request).unwrap();
-            let body = ClientsBody { body, usage: None, hold: None };
+            let broken = Arc::default();
+            let body = ClientsBody { body, usage: None, hold: None, is_stream: false, broken };
             let (wanted, given_up) = (CancellationToken::new(), CancellationToken::new());
             let mut passed = body.for_pod(Some(wanted.clone()), given_up.clone());
             assert!(timeout(Duration::from_secs(60), passed.frame()).await.is_err(), "it was read at once");

@@ -116,6 +116,24 @@ async fn whoever_waits_for_a_word_is_told_by_any_pod_what_the_owner_decides() {
 }
 
 #[tokio::test]
+async fn a_body_that_breaks_off_is_told_by_any_pod_alike() {
+    let cluster = TestCluster::start(&[]).await;
+    let path = format!("/tables/{}", cluster.table_of(1));
+    let mut told = Vec::new();
+    for pod in &cluster.pods {
+        let head = raw::post_head(&path, "application/json", "content-length: 20\r\n");
+        let mut socket = raw::send(pod.address(), head + "{").await;
+        // The client has no more to send, and still wants its answer.
+        socket.shutdown().await.unwrap();
+        let answer = raw::read_to_end(&mut socket).await;
+        let problem = raw::json(&answer);
+        told.push((raw::status(&answer), problem["code"].clone(), problem["outcome"].clone()));
+    }
+    assert!(told.iter().all(|one| *one == told[1]), "{told:?}");
+    assert_eq!(cluster.pods[0].get(&path).await.0, 404, "nothing of it was written");
+}
+
+#[tokio::test]
 async fn a_refusal_is_counted_once_whichever_pod_is_asked() {
     let cluster = TestCluster::start(&[]).await;
     let path = format!("/tables/{}", cluster.table_of(1));
