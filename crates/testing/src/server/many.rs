@@ -73,7 +73,7 @@ impl TestServer {
         if self.s3.is_none() {
             self.s3 = Some(new_bucket().await);
             let usual = TIERED.map(|(key, value)| (key.to_owned(), value.to_owned()));
-            self.settings.splice(0..0, usual); // what the test sets comes behind, and counts
+            drop(self.settings.splice(0..0, usual)); // what the test sets comes behind, and counts
         }
         let mut secret = NamedTempFile::new().unwrap();
         secret.write_all(SECRET.as_bytes()).unwrap();
