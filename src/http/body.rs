@@ -144,7 +144,7 @@ struct Sizes {
 
 /// What a stream holds of its caller's quota, whatever its length, and what any body holds at first that does
 /// not say that it is smaller.
-const STREAM_BYTES: usize = 64 << 10;
+pub(super) const STREAM_BYTES: usize = 64 << 10;
 /// The most that is allocated in advance for a body of known length.
 const FIRST_BYTES: usize = 256 << 10;
 

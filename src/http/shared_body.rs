@@ -84,6 +84,11 @@ impl SharedBody {
         self.0.received.load(Relaxed)
     }
 
+    /// Whether the client waits for a word before it sends it, and has not had that.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.0.is_held_back.load(Relaxed)
+    }
+
     /// The next piece; `None` at the end. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, axum::Error>> {
         loop {
@@ -98,7 +103,7 @@ impl SharedBody {
     /// Reads what is left of it and discards that, within bounds. A client that holds its body back (`Expect:
     /// 100-continue`) takes the refusal as its answer and sends nothing more.
     pub(super) async fn discard(mut self) {
-        if self.0.is_held_back.load(Relaxed) {
+        if self.is_held_back() {
             return;
         }
         let mut left = DISCARDED_BYTES;

@@ -31,7 +31,8 @@ use super::{
 use crate::auth::{caller::Caller, policy::Resource, sender::ShownBy, sessions, verb::Verb};
 
 /// Answers a request by its route: counts, traces, checks the head, finds out who sends it, catches panics,
-/// reads the rest of a refused body, renders errors. `parameters` are those of the request's path.
+/// reads the rest of a refused body, renders errors. `parameters` are those of the request's path. What
+/// another pod passes on is in that one's audit log and among its errors.
 pub(super) async fn surround(
     started: Instant,
     route: &Route,
@@ -74,7 +75,6 @@ pub(super) async fn surround(
     if let Some(body) = body.filter(|_| is_heard_out) {
         Box::pin(body.discard()).await;
     }
-    // What another pod passes on is in that one's audit log.
     let audited = route.verb.filter(|verb| *verb != Verb::Open && !is_passed_on);
     if let (Some(gate), Some(verb)) = (&surroundings.gate, audited) {
         let (gate, request_id, caller) =
@@ -89,7 +89,7 @@ pub(super) async fn surround(
     }
     trace::record(&span, response.status());
     route.counts.count(method, response.status().as_u16(), started.elapsed());
-    surroundings.stats.iter().filter(|_| is_refused).for_each(|stats| stats.failed());
+    surroundings.stats.iter().filter(|_| is_refused && !is_passed_on).for_each(|stats| stats.failed());
     response
 }
 

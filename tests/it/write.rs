@@ -251,7 +251,6 @@ async fn what_is_wrong_is_said_and_nothing_is_written() {
         ("/tables/t", "application/json", &large, 413, "record_too_large"),
         ("/tables/t", "text/plain", "{\"payload\": 1}", 415, "unsupported_media_type"),
         ("/tables/t?x=1", "application/json", "{\"payload\": 1}", 400, "bad_query"),
-        ("/tables/t?wait_for=cold", "application/json", "{\"payload\": 1}", 422, "no_cold_tier"),
         (
             "/tables/t",
             "application/json",
@@ -291,6 +290,14 @@ async fn what_is_wrong_is_said_and_nothing_is_written() {
         StatusCode::CREATED,
         "128 deep is not too deep"
     );
+}
+
+#[tokio::test]
+async fn without_a_bucket_nothing_can_be_waited_for() {
+    let z = TestServer::start().await;
+    let (status, problem) = z.post("/tables/t?wait_for=cold", &json!({"payload": 1})).await;
+    assert_eq!((status.as_u16(), &problem["code"]), (422, &json!("no_cold_tier")), "{problem}");
+    assert_eq!(problem["outcome"], "not_written", "{problem}");
 }
 
 #[tokio::test]

@@ -4,10 +4,12 @@
 //! Below `http::state`, as handlers know nothing of shards: each handler works on one store.
 
 mod bodies;
+mod counted;
 mod forward;
 mod gather;
 mod hop;
 mod merge;
+mod passed;
 mod reach;
 mod relayed;
 
@@ -115,6 +117,10 @@ impl ShardedRoute {
                 Some(table) => self.of_group_and_table(request, table).await,
                 None => return self.first(request).await,
             },
+            // What its head says is refused before anybody asks for its body.
+            Reach::BodyTable | Reach::BodyTables if group_in_path(&scope_of(&request)).is_none() => {
+                return self.first(request).await;
+            }
             Reach::BodyTable => Box::pin(self.reset(request)).await,
             Reach::BodyTables => Box::pin(self.commit(request)).await,
             Reach::All(what) => Box::pin(self.gather(what, request)).await,
