@@ -84,6 +84,12 @@ impl SharedBody {
         self.0.received.load(Relaxed)
     }
 
+    /// Whether it is known that nothing is left of it: most refused bodies were read before, and to wait for
+    /// the rest takes timers.
+    pub(super) fn has_ended(&self) -> bool {
+        self.is_end_stream()
+    }
+
     /// The next piece; `None` at the end. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, axum::Error>> {
         loop {

@@ -71,7 +71,7 @@ pub(super) async fn surround(
     let is_refused = response.status().is_client_error() || response.status().is_server_error();
     let received = body.as_ref().map_or(0, SharedBody::received);
     let is_heard_out = is_refused && !is_of_a_slow_body(&response);
-    if let Some(body) = body.filter(|_| is_heard_out) {
+    if let Some(body) = body.filter(|body| is_heard_out && !body.has_ended()) {
         Box::pin(body.discard()).await;
     }
     // What another pod passes on is in that one's audit log.
