@@ -30,6 +30,7 @@ mod pace;
 pub(crate) mod pages;
 pub mod params;
 mod pause;
+mod problem_text;
 pub mod records;
 pub(crate) mod refusals;
 mod route;
