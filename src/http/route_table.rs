@@ -22,6 +22,7 @@ use super::{
     connection::Connection,
     error_page::{self, ErrorPage},
     route::{AnswerFuture, Endpoint, Route, Surroundings},
+    scope::{MOST_NAMES, PathParameters},
     surround::surround,
 };
 use crate::auth::verb::Verb;
@@ -248,8 +249,8 @@ impl RouteTable {
     /// The finished routes. `otherwise` answers requests for paths that they do not know; it has no verb.
     ///
     /// # Panics
-    /// If two routes take the same requests, or a path is not one: a mistake in the table, and the first
-    /// start shows it.
+    /// If two routes take the same requests, or a path is not one or has too many names: a mistake in the
+    /// table, and the first start shows it.
     pub(super) fn finish<H, T>(self, otherwise: H) -> Routes
     where
         H: Handler<T, (), Future = AnswerFuture>,
@@ -270,6 +271,7 @@ impl RouteTable {
         }
         let mut paths = matchit::Router::new();
         for (path, mut routes) in by_path {
+            assert!(path.matches('{').count() <= MOST_NAMES, "route {path}: too many names");
             routes.extend(Route::of_other_methods(&path, &routes));
             if let Err(error) = paths.insert(path.as_str(), routes) {
                 panic!("route {path}: {error}");
@@ -325,11 +327,12 @@ impl Routes {
         })
     }
 
-    /// The route of a request, and what its path says for the `{names}` of the route's, as it was sent.
-    fn find(&self, request: &Request) -> (&Route, Vec<String>) {
-        let Ok(found) = self.paths.at(request.uri().path()) else { return (&self.otherwise, Vec::new()) };
+    /// The route of a request, and what its path says for the `{names}` of the route's.
+    fn find(&self, request: &Request) -> (&Route, PathParameters) {
+        let path = request.uri().path();
+        let Ok(found) = self.paths.at(path) else { return (&self.otherwise, PathParameters::default()) };
         let route = found.value.iter().find(|route| route.takes(request.method()));
-        let parameters = found.params.iter().map(|(_, value)| value.to_owned()).collect();
+        let parameters = PathParameters::of(path, found.params.iter().map(|(_, value)| value));
         (route.unwrap_or(&self.otherwise), parameters)
     }
 }

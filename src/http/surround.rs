@@ -22,7 +22,7 @@ use super::{
     error::Problem,
     forwarded,
     route::{Route, Surroundings},
-    scope::RequestScope,
+    scope::{PathParameters, RequestScope},
     shards::{self, AskedBy, Passed},
     shared_body::{self, SharedBody},
     sharing::SharedWith,
@@ -35,7 +35,7 @@ use crate::auth::{caller::Caller, policy::Resource, sender::ShownBy, sessions, v
 pub(super) async fn surround(
     started: Instant,
     route: &Route,
-    parameters: Vec<String>,
+    parameters: PathParameters,
     mut request: Request,
     mut connection: Arc<Connection>,
 ) -> Response {

@@ -18,7 +18,6 @@ use axum::{
     http::{Method, Uri},
     response::{IntoResponse, Response},
 };
-use percent_encoding::percent_decode_str;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use self::hop::{AskedBy, Passed, asked_by, tell_records};
@@ -155,7 +154,7 @@ impl ShardedRoute {
         if scope.is_passed_on {
             return Ok(moved(&table, pod));
         }
-        let Some(group) = group_in_path(&scope) else { return Ok(self.first(request).await) };
+        let Some(group) = group_in_path(&scope, request.uri()) else { return Ok(self.first(request).await) };
         scope.caller.allow(Resource::Group(&group))?;
         scope.caller.allow_to(Verb::Read, Resource::Table(&table))?;
         Box::pin(self.pass_on(request, pod)).await
@@ -182,18 +181,13 @@ fn moved(table: &TableName, owner: u32) -> Response {
     hop::name_owner(Problem::new(Code::Moved, detail).not_written().into_response(), owner)
 }
 
-fn parameter(scope: &RequestScope) -> Option<String> {
-    let sent = scope.parameters.first()?;
-    Some(percent_decode_str(sent).decode_utf8().ok()?.into_owned())
-}
-
 fn table_in_path(request: &Request) -> Option<TableName> {
     let scope = request.extensions().get::<RequestScope>()?;
-    TableName::parse(&parameter(scope)?).ok()
+    TableName::parse(&scope.named(request.uri(), 0).ok()?).ok()
 }
 
-fn group_in_path(scope: &RequestScope) -> Option<GroupName> {
-    GroupName::parse(&parameter(scope)?).ok()
+fn group_in_path(scope: &RequestScope, uri: &Uri) -> Option<GroupName> {
+    GroupName::parse(&scope.named(uri, 0).ok()?).ok()
 }
 
 /// The one table that a query names.
