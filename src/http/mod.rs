@@ -31,6 +31,7 @@ pub(crate) mod pages;
 pub mod params;
 mod pause;
 mod problem_text;
+mod queries;
 pub mod records;
 pub(crate) mod refusals;
 mod route;
