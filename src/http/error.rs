@@ -103,7 +103,7 @@ impl Problem {
         &self.0.detail
     }
 
-    /// Whether the client was too slow to send its body.
+    /// Whether the client was too slow to send its body. It is not waited for again.
     pub fn is_of_a_slow_body(&self) -> bool {
         self.0.code == Code::Timeout || self.0.reason() == Some("slow")
     }

@@ -7,22 +7,22 @@ use std::{collections::BTreeMap, future::Future, sync::Arc};
 use axum::{
     Router,
     body::{Body, HttpBody},
-    extract::Request,
+    extract::{Request, State},
     handler::Handler,
     http::{HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
 use tokio::time::Instant;
-use tower::ServiceExt;
 use utoipa::openapi::{Components, OpenApi};
 use utoipa_axum::router::UtoipaMethodRouter;
 
 use super::{
     connection::Connection,
+    error::Problem,
     error_page::{self, ErrorPage},
-    route::{AnswerFuture, Endpoint, Route, Surroundings},
-    scope::{MOST_NAMES, PathParameters},
+    route::{AnswerFuture, Endpoint, HandlerEndpoint, Route, Surroundings},
+    scope::{MOST_NAMES, PathParameters, RouteRequest},
     surround::surround,
 };
 use crate::auth::verb::Verb;
@@ -94,7 +94,25 @@ where
         H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
-        let (schemas, paths, _) = described;
+        self.described_as(verb, described, || of_handler(handler.clone()))
+    }
+
+    /// The same, for a handler that is asked often: it takes its request and gives its answer as they are,
+    /// and nothing of axum stands between.
+    pub(super) fn direct<H, F>(self, verb: Verb, (described, handler): (UtoipaMethodRouter<S>, H)) -> Self
+    where
+        H: Fn(State<S>, RouteRequest) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<Response, Problem>> + Send + 'static,
+    {
+        self.described_as(verb, described, || of_direct(handler.clone()))
+    }
+
+    fn described_as(
+        self,
+        verb: Verb,
+        (schemas, paths, _): UtoipaMethodRouter<S>,
+        endpoint: impl Fn() -> Stateless<S>,
+    ) -> Self {
         let mut table = self;
         for (path, item) in &paths.paths {
             let operations = [
@@ -104,7 +122,7 @@ where
                 (Method::DELETE, &item.delete),
             ];
             for (method, _) in operations.into_iter().filter(|(_, operation)| operation.is_some()) {
-                table = table.plain(verb, Some(method), path, handler.clone());
+                table = table.add(verb, Some(method), path, endpoint());
             }
         }
         let components = table.description.components.get_or_insert_with(Components::new);
@@ -124,7 +142,7 @@ where
         H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
-        self.plain(verb, Some(Method::GET), path, handler)
+        self.add(verb, Some(Method::GET), path, of_handler(handler))
     }
 
     /// Adds a `POST` that is not described.
@@ -133,7 +151,7 @@ where
         H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
-        self.plain(verb, Some(Method::POST), path, handler)
+        self.add(verb, Some(Method::POST), path, of_handler(handler))
     }
 
     /// Adds an `OPTIONS` that is not described.
@@ -142,7 +160,7 @@ where
         H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
-        self.plain(verb, Some(Method::OPTIONS), path, handler)
+        self.add(verb, Some(Method::OPTIONS), path, of_handler(handler))
     }
 
     /// Adds a `PUT` that is not described.
@@ -151,32 +169,21 @@ where
         H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
-        self.plain(verb, Some(Method::PUT), path, handler)
+        self.add(verb, Some(Method::PUT), path, of_handler(handler))
     }
 
-    fn plain<H, T>(mut self, verb: Verb, method: Option<Method>, path: &str, handler: H) -> Self
-    where
-        H: Handler<T, S, Future = AnswerFuture>,
-        T: 'static,
-    {
-        let endpoint: Stateless<S> = Box::new(move |state| {
-            let handler = handler.clone();
-            Arc::new(move |request| handler.clone().call(request, state.clone()))
-        });
+    fn add(mut self, verb: Verb, method: Option<Method>, path: &str, endpoint: Stateless<S>) -> Self {
         let route = RouteVerb { method, path: path.to_owned(), verb };
         self.routes.push(AddedRoute { route, surroundings: Arc::clone(&self.surroundings), endpoint });
         self
     }
 
     /// Adds paths that a router built elsewhere answers, whatever the method. All of them do the same.
-    pub(super) fn add_router(mut self, verb: Verb, paths: &[&str], router: Router) -> Self {
-        for path in paths {
+    pub(super) fn add_router(self, verb: Verb, paths: &[&str], router: Router) -> Self {
+        paths.iter().fold(self, |table, path| {
             let router = router.clone();
-            let endpoint: Stateless<S> = Box::new(move |_| of_router(router.clone()));
-            let route = RouteVerb { method: None, path: (*path).to_owned(), verb };
-            self.routes.push(AddedRoute { route, surroundings: Arc::clone(&self.surroundings), endpoint });
-        }
-        self
+            table.add(verb, None, path, Box::new(move |_: S| Endpoint::of_router(router.clone())))
+        })
     }
 
     /// Gives the handlers their state.
@@ -193,12 +200,12 @@ where
     pub(super) fn with_states(
         self,
         states: &[S],
-        join: impl Fn(&RouteVerb, Vec<Endpoint>) -> Endpoint,
+        join: impl Fn(&RouteVerb, Vec<HandlerEndpoint>) -> HandlerEndpoint,
     ) -> RouteTable {
         let Self { surroundings, description, routes, error_page } = self;
         let routes = routes.into_iter().map(|AddedRoute { route, surroundings, endpoint }| {
-            let endpoints = states.iter().map(|state| endpoint(state.clone())).collect();
-            let endpoint = join(&route, endpoints);
+            let endpoints = states.iter().map(|state| endpoint(state.clone()).into_handler()).collect();
+            let endpoint = Endpoint::Handler(join(&route, endpoints));
             AddedRoute { route, surroundings, endpoint: already(endpoint) }
         });
         RouteTable { routes: routes.collect(), surroundings, description, error_page }
@@ -256,7 +263,7 @@ impl RouteTable {
         H: Handler<T, (), Future = AnswerFuture>,
         T: 'static,
     {
-        let endpoint: Endpoint = Arc::new(move |request| otherwise.clone().call(request, ()));
+        let endpoint = of_handler(otherwise)(());
         let unmatched = Route::without_verb("unmatched", Arc::clone(&self.surroundings), endpoint);
         let mut by_path: BTreeMap<String, Vec<Route>> = BTreeMap::new();
         for AddedRoute { route: RouteVerb { method, path, verb }, surroundings, endpoint } in self.routes {
@@ -297,10 +304,10 @@ impl Route {
             }
         }
         let allow = HeaderValue::from_str(&known.join(",")).ok()?;
-        let endpoint: Endpoint = Arc::new(move |_| {
+        let endpoint = Endpoint::Handler(Arc::new(move |_: Request| -> AnswerFuture {
             let response = (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, allow.clone())]).into_response();
             Box::pin(std::future::ready(response))
-        });
+        }));
         Some(Self::without_verb(path, Arc::clone(&routes.first()?.surroundings), endpoint))
     }
 
@@ -340,21 +347,32 @@ impl Routes {
 /// All requests are answered by a router that was built elsewhere.
 impl From<Router> for Routes {
     fn from(router: Router) -> Self {
-        let otherwise = Route::without_verb("unmatched", Arc::default(), of_router(router));
+        let otherwise = Route::without_verb("unmatched", Arc::default(), Endpoint::of_router(router));
         Self { paths: matchit::Router::new(), otherwise, error_page: None }
     }
 }
 
 /// A handler that has its state already.
 fn already(endpoint: Endpoint) -> Stateless<()> {
-    Box::new(move |()| Arc::clone(&endpoint))
+    Box::new(move |()| endpoint.clone())
 }
 
-fn of_router(router: Router) -> Endpoint {
-    Arc::new(move |request| {
-        let router = router.clone();
-        Box::pin(async move { router.oneshot(request).await.into_response() })
-    })
+fn of_handler<H, T, S>(handler: H) -> Stateless<S>
+where
+    H: Handler<T, S, Future = AnswerFuture>,
+    T: 'static,
+    S: Clone + Send + Sync + 'static,
+{
+    Box::new(move |state: S| Endpoint::of_handler(handler.clone(), state))
+}
+
+fn of_direct<H, F, S>(handler: H) -> Stateless<S>
+where
+    H: Fn(State<S>, RouteRequest) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response, Problem>> + Send + 'static,
+    S: Clone + Send + Sync + 'static,
+{
+    Box::new(move |state: S| Endpoint::of_direct(handler.clone(), state))
 }
 
 /// The answer to `HEAD`: that to `GET` without its body, but with its length where that is known.
@@ -432,6 +450,37 @@ mod tests {
             let allow =
                 (status == 405).then_some(if path == "/t" { "POST,GET,HEAD,PUT" } else { "GET,HEAD" });
             assert_eq!(problem["allow"].as_str(), allow, "{method} {path}: {problem}");
+        }
+    }
+    #[tokio::test]
+    async fn a_direct_handler_and_the_same_as_one_of_axums_answer_alike() {
+        async fn name(State(()): State<()>, request: RouteRequest) -> Result<Response, Problem> {
+            let name = request.scope.named(&request.parts.uri, 0)?;
+            if name == "none" {
+                return Err(Problem::new(Code::OffsetMismatch, "on purpose").with("next", 7));
+            }
+            Ok(axum::Json(serde_json::json!({"name": name})).into_response())
+        }
+        let endpoints: [Stateless<()>; 3] = [
+            of_direct(name),
+            of_handler(name),
+            Box::new(|()| Endpoint::Handler(of_direct(name)(()).into_handler())),
+        ];
+        for endpoint in endpoints {
+            let table: RouteTable = RouteTable::new(Arc::default());
+            let table = table.add(Verb::Append, Some(Method::POST), "/t/{name}", endpoint);
+            let routes = table.finish(|| async { StatusCode::NOT_FOUND });
+            let (status, answer) = problem(&routes, Method::POST, "/t/a%20b").await;
+            assert_eq!((status.as_u16(), &answer["name"]), (200, &"a b".into()), "{answer}");
+            for (path, status, code, next) in [
+                ("/t/none", 409, "offset_mismatch", Value::from(7)),
+                ("/t/%ff", 400, "bad_path", Value::Null),
+            ] {
+                let (found, problem) = problem(&routes, Method::POST, path).await;
+                let said = (found.as_u16(), problem["code"].as_str(), &problem["next"]);
+                assert_eq!(said, (status, Some(code), &next), "{problem}");
+                assert_eq!(problem["outcome"], "not_written", "{problem}");
+            }
         }
     }
 }

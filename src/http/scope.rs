@@ -3,7 +3,7 @@
 use std::{borrow::Cow, convert::Infallible, sync::Arc};
 
 use axum::{
-    extract::FromRequestParts,
+    extract::{FromRequest, FromRequestParts, Request},
     http::{HeaderValue, Uri, request::Parts},
 };
 use percent_encoding::percent_decode_str;
@@ -100,6 +100,31 @@ impl RequestScope {
     }
 }
 
+/// A request as those handlers take it that are asked most: its head, and what it carries besides itself, its
+/// body included. Nothing is copied for it: as an extension the scope would take three allocations.
+pub(crate) struct RouteRequest {
+    /// The head.
+    pub(super) parts: Parts,
+    /// What it carries besides itself.
+    pub(super) scope: RequestScope,
+}
+
+impl From<Request> for RouteRequest {
+    fn from(request: Request) -> Self {
+        let (mut parts, _) = request.into_parts();
+        let scope = parts.extensions.remove().unwrap_or_default();
+        Self { parts, scope }
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for RouteRequest {
+    type Rejection = Infallible;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Infallible> {
+        Ok(request.into())
+    }
+}
+
 /// Whoever sent a request, and the connection that it arrived on.
 #[derive(Default)]
 pub(super) struct RequestSender {
@@ -113,8 +138,14 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestSender {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
-        let Some(scope) = parts.extensions.get::<RequestScope>() else { return Ok(Self::default()) };
-        Ok(Self { connection: Arc::clone(&scope.connection), caller: scope.caller.clone() })
+        Ok(parts.extensions.get::<RequestScope>().map(Self::of).unwrap_or_default())
+    }
+}
+
+impl RequestSender {
+    /// The sender of a request that carries this.
+    pub(super) fn of(scope: &RequestScope) -> Self {
+        Self { connection: Arc::clone(&scope.connection), caller: scope.caller.clone() }
     }
 }
 

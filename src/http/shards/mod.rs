@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) use self::hop::{AskedBy, Passed, asked_by, tell_records};
 use self::reach::{Reach, reach};
 use super::{
-    code::Code, error::Problem, limits::Limits, memory::Budget, route::Endpoint, scope::RequestScope,
+    code::Code, error::Problem, limits::Limits, memory::Budget, route::HandlerEndpoint, scope::RequestScope,
 };
 use crate::{
     auth::{policy::Resource, verb::Verb},
@@ -68,7 +68,7 @@ struct ShardedRoute {
     reach: Reach,
     /// How many parts its path has: what stands before them is no part of the API's path.
     depth: usize,
-    here: Vec<Endpoint>,
+    here: Vec<HandlerEndpoint>,
 }
 
 impl Shards {
@@ -83,8 +83,8 @@ impl Shards {
         self: &Arc<Self>,
         method: Option<&Method>,
         path: &str,
-        here: Vec<Endpoint>,
-    ) -> Endpoint {
+        here: Vec<HandlerEndpoint>,
+    ) -> HandlerEndpoint {
         let (reach, depth) = (reach(method, path), path.matches('/').count());
         let route = Arc::new(ShardedRoute { shards: Arc::clone(self), reach, depth, here });
         Arc::new(move |request| {
