@@ -9,7 +9,7 @@ use axum::{
     body::{Body, HttpBody},
     extract::{Request, State},
     handler::Handler,
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{self, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
@@ -23,6 +23,7 @@ use super::{
     error_page::{self, ErrorPage},
     route::{AnswerFuture, Endpoint, HandlerEndpoint, Route, Surroundings},
     scope::{MOST_NAMES, PathParameters, RouteRequest},
+    shared_body::{SentBody, SharedBody},
     surround::surround,
 };
 use crate::auth::verb::Verb;
@@ -319,12 +320,18 @@ impl Route {
 impl Routes {
     /// Answers a request that arrived on a connection. What is returned has room for the request once: as an
     /// `async fn` it would have one more for its own argument.
-    pub fn answer(&self, request: Request, connection: Arc<Connection>) -> impl Future<Output = Response> {
+    pub fn answer<B: Into<SentBody>>(
+        &self,
+        request: http::Request<B>,
+        connection: Arc<Connection>,
+    ) -> impl Future<Output = Response> {
         let started = Instant::now();
+        let (parts, body) = request.into_parts();
+        let body = SharedBody::of(body.into(), &parts.headers);
+        let request = Request::from_parts(parts, Body::empty());
         let is_head = request.method() == Method::HEAD;
         let page = self.error_page.filter(|_| error_page::is_looked_at(request.uri().path()));
-        let (route, parameters) = self.find(&request);
-        let answering = surround(started, route, parameters, request, connection);
+        let answering = surround(started, self.find(&request), request, body, connection);
         answering.then(move |response| async move {
             let response = match page {
                 Some(page) => Box::pin(error_page::shown(page, response)).await,

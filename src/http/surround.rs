@@ -24,19 +24,20 @@ use super::{
     route::{Route, RouteAnswer, Surroundings},
     scope::{PathParameters, RequestScope},
     shards::{self, AskedBy, Passed},
-    shared_body::{self, SharedBody},
+    shared_body::SharedBody,
     sharing::SharedWith,
     trace,
 };
 use crate::auth::{caller::Caller, policy::Resource, sender::ShownBy, sessions, verb::Verb};
 
 /// Answers a request by its route: counts, traces, checks the head, finds out who sends it, catches panics,
-/// reads the rest of a refused body, renders errors. `parameters` are those of the request's path.
+/// reads the rest of a refused body, renders errors. `parameters` are those of the request's path;
+/// its body is apart.
 pub(super) async fn surround(
     started: Instant,
-    route: &Route,
-    parameters: PathParameters,
+    (route, parameters): (&Route, PathParameters),
     mut request: Request,
+    body: Option<SharedBody>,
     mut connection: Arc<Connection>,
 ) -> Response {
     let surroundings = &*route.surroundings;
@@ -49,7 +50,7 @@ pub(super) async fn surround(
     let is_passed_on = matches!(sender, Ok(AskedBy::Pod(_)));
     let shared_with = surroundings.http.as_ref().and_then(|http| SharedWith::of(&request, http));
     let method = counted(request.method());
-    let (body, peer) = (shared_body::share(&mut request), connection.address);
+    let peer = connection.address;
     let (caller, refusal) = match check_head(&request, surroundings, is_passed_on).and(sender) {
         Ok(sender) => enter(request.headers(), route, &connection, sender, started).await,
         Err(problem) => (Caller::default(), Some(problem)),
