@@ -174,3 +174,19 @@ impl SharedBody {
         drop(timeout(DISCARD_TIME, read).await);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_has_ended_when_all_of_it_was_read() {
+        assert!(share(&mut Request::new(Body::empty())).is_none());
+        let mut body = share(&mut Request::new(Body::from("all of it"))).unwrap();
+        let other = body.clone();
+        assert!(!other.has_ended());
+        assert_eq!(body.next().await.unwrap().unwrap(), "all of it");
+        assert!(other.has_ended());
+        assert_eq!(other.received(), 9);
+    }
+}
