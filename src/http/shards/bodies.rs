@@ -4,7 +4,7 @@
 use axum::{
     body::{Body, Bytes, to_bytes},
     extract::{FromRequest, Request},
-    http::{HeaderValue, header, request::Parts},
+    http::{HeaderValue, Uri, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
@@ -186,7 +186,7 @@ impl ShardedRoute {
                 if scope.is_passed_on {
                     return Ok(moved(table, pod));
                 }
-                may_pass_on(&scope, asked.verbs, table)?;
+                may_pass_on((&scope, &parts.uri), asked.verbs, table)?;
                 let head = PassedHead::of(&parts, self.depth);
                 let patience = self.shards.parts.limits.body_secs.duration();
                 let asked = timeout(patience, self.answer_of(pod, &head, body));
@@ -215,9 +215,13 @@ impl ShardedRoute {
 }
 
 /// Decides where the client asks, whose audit log has it; the owner asks its policy once more.
-fn may_pass_on(scope: &RequestScope, verbs: &[Verb], table: &TableName) -> Result<(), Problem> {
+fn may_pass_on(
+    (scope, uri): (&RequestScope, &Uri),
+    verbs: &[Verb],
+    table: &TableName,
+) -> Result<(), Problem> {
     // What is no name of a group the owner refuses.
-    let Some(group) = group_in_path(scope) else { return Ok(()) };
+    let Some(group) = group_in_path(scope, uri) else { return Ok(()) };
     for verb in verbs {
         scope.caller.allow_to(*verb, Resource::Group(&group))?;
     }

@@ -20,13 +20,12 @@ use axum::{
     http::{Method, Uri},
     response::{IntoResponse, Response},
 };
-use percent_encoding::percent_decode_str;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use self::hop::{AskedBy, Passed, asked_by, tell_records};
 use self::reach::{Reach, reach};
 use super::{
-    code::Code, error::Problem, limits::Limits, memory::Budget, route::Endpoint, scope::RequestScope,
+    code::Code, error::Problem, limits::Limits, memory::Budget, route::HandlerEndpoint, scope::RequestScope,
 };
 use crate::{
     auth::{policy::Resource, verb::Verb},
@@ -71,7 +70,7 @@ struct ShardedRoute {
     reach: Reach,
     /// How many parts its path has: what stands before them is no part of the API's path.
     depth: usize,
-    here: Vec<Endpoint>,
+    here: Vec<HandlerEndpoint>,
 }
 
 impl Shards {
@@ -86,8 +85,8 @@ impl Shards {
         self: &Arc<Self>,
         method: Option<&Method>,
         path: &str,
-        here: Vec<Endpoint>,
-    ) -> Endpoint {
+        here: Vec<HandlerEndpoint>,
+    ) -> HandlerEndpoint {
         let (reach, depth) = (reach(method, path), path.matches('/').count());
         let route = Arc::new(ShardedRoute { shards: Arc::clone(self), reach, depth, here });
         Arc::new(move |request| {
@@ -161,7 +160,7 @@ impl ShardedRoute {
         if scope.is_passed_on {
             return Ok(moved(&table, pod));
         }
-        let Some(group) = group_in_path(&scope) else { return Ok(self.first(request).await) };
+        let Some(group) = group_in_path(&scope, request.uri()) else { return Ok(self.first(request).await) };
         scope.caller.allow(Resource::Group(&group))?;
         scope.caller.allow_to(Verb::Read, Resource::Table(&table))?;
         Box::pin(self.pass_on(request, pod)).await
@@ -188,18 +187,13 @@ fn moved(table: &TableName, owner: u32) -> Response {
     hop::name_owner(Problem::new(Code::Moved, detail).not_written().into_response(), owner)
 }
 
-fn parameter(scope: &RequestScope) -> Option<String> {
-    let sent = scope.parameters.first()?;
-    Some(percent_decode_str(sent).decode_utf8().ok()?.into_owned())
-}
-
 fn table_in_path(request: &Request) -> Option<TableName> {
     let scope = request.extensions().get::<RequestScope>()?;
-    TableName::parse(&parameter(scope)?).ok()
+    TableName::parse(&scope.named(request.uri(), 0).ok()?).ok()
 }
 
-fn group_in_path(scope: &RequestScope) -> Option<GroupName> {
-    GroupName::parse(&parameter(scope)?).ok()
+fn group_in_path(scope: &RequestScope, uri: &Uri) -> Option<GroupName> {
+    GroupName::parse(&scope.named(uri, 0).ok()?).ok()
 }
 
 /// The one table that a query names.
