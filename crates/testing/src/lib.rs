@@ -26,7 +26,7 @@ pub mod raw;
 pub mod s3;
 pub mod server;
 pub mod shared_log;
-mod signal;
+pub mod signal;
 pub mod tls;
 pub mod volume;
 

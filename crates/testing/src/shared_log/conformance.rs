@@ -174,7 +174,7 @@ async fn what_is_too_large_is_refused<L: LogUnderTest>(log: L) {
 async fn a_full_log_refuses_until_it_is_trimmed<L: LogUnderTest>(log: L) {
     let log = log.handle().await;
     let mut last = term(&*log, LogSeq(0), "term").await.unwrap();
-    let bytes = large(8_000_000);
+    let bytes = large(1_600_000);
     let refused = loop {
         match data(&*log, last, bytes.clone()).await {
             Ok(number) => last = number,
