@@ -39,4 +39,5 @@ pub mod segment;
 pub mod sequence;
 pub mod settings;
 pub mod shards;
+pub mod shared_log;
 pub mod wakeups;
