@@ -5,6 +5,7 @@ use futures_util::future::join_all;
 
 use super::*;
 use crate::{
+    keys::cf,
     options::OpenOptions,
     scrub::KeySpan,
     settings::{DiskSettings, Durability, HotSettings},
