@@ -158,11 +158,12 @@ impl SharedRole {
 /// A volume that can be one of several copies.
 #[async_trait]
 pub trait Replica: Send + Sync {
-    /// How far the log is applied; `None` if the volume was never a copy.
+    /// How far the log is applied, once nothing more is written that a former role has begun; `None` if the
+    /// volume was never a copy.
     ///
     /// # Errors
-    /// `Corrupt` or `Unavailable`.
-    fn log_mark(&self) -> Result<Option<LogMark>, StorageError>;
+    /// `Corrupt`, `Unavailable`, `OutcomeUnknown` or `Closed`.
+    async fn log_mark(&self) -> Result<Option<LogMark>, StorageError>;
 
     /// What the writer does from its next batch on.
     fn set_role(&self, role: WriterRole);

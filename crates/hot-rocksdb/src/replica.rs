@@ -14,7 +14,9 @@ use contracts::{
 
 #[async_trait]
 impl Replica for RocksHot {
-    fn log_mark(&self) -> Result<Option<LogMark>, StorageError> {
+    async fn log_mark(&self) -> Result<Option<LogMark>, StorageError> {
+        // Answered after the batch that is on its way.
+        self.ask(|reply| Request::Remember { pairs: Vec::new(), reply }).await?;
         self.db.get(cf::META, meta::LOG)?.map(|bytes| LogMark::decode(&bytes)).transpose()
     }
 

@@ -310,9 +310,7 @@ impl PartitionState {
         let intent = match stored.intent {
             None => None,
             Some(intent) => match read_intent(&intent) {
-                Some(read)
-                    if read.range.start == watermarks.flushed && read.range.end <= watermarks.next =>
-                {
+                Some(read) if read.range.start == watermarks.flushed && read.range.end <= watermarks.next => {
                     Some(read)
                 }
                 _ => return Err(damaged(format!("intent {intent:?} does not fit {watermarks:?}"))),

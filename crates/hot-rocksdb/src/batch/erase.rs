@@ -93,7 +93,11 @@ impl Batch<'_> {
         Ok(left)
     }
 
-    pub(super) fn forget_payloads(&mut self, partition: &Partition, used: Vec<UsedKey>) -> Result<(), StorageError> {
+    pub(super) fn forget_payloads(
+        &mut self,
+        partition: &Partition,
+        used: Vec<UsedKey>,
+    ) -> Result<(), StorageError> {
         let key = self.existing(partition)?;
         let found = self.first_writes_at(key, used)?;
         self.put_without_payload(found);

@@ -109,13 +109,8 @@ impl Batch<'_> {
     /// Forgets a table's events and keys, and the offsets that are committed for it.
     pub(super) fn empty_table(&mut self, name: &TableName, id: TableId) -> Result<(), StorageError> {
         let db = &self.volume.db;
-        let stored: Vec<PartitionKey> = self
-            .volume
-            .catalog
-            .read()
-            .get(name)
-            .map(|table| partition_keys(id, table))
-            .unwrap_or_default();
+        let stored: Vec<PartitionKey> =
+            self.volume.catalog.read().get(name).map(|table| partition_keys(id, table)).unwrap_or_default();
         let staged: Vec<PartitionKey> =
             self.change.states.keys().copied().filter(|key| key.table == id).collect();
         let ends: BTreeMap<PartitionKey, Offset> =

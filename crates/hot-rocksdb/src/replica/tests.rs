@@ -200,8 +200,8 @@ async fn what_is_entered_is_applied_alike() {
     let follower = TestCopy::new(WriterRole::Follows);
     follower.apply_all(&log).await.unwrap();
     assert_eq!(follower.contents().await, owner.contents().await);
-    let mark = follower.hot.log_mark().unwrap();
-    assert_eq!(mark, owner.hot.log_mark().unwrap());
+    let mark = follower.hot.log_mark().await.unwrap();
+    assert_eq!(mark, owner.hot.log_mark().await.unwrap());
     assert_eq!(mark.unwrap().applied, entered as u64 + 1);
 
     // Each evicts for itself, and nobody is told.

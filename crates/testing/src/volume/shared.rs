@@ -111,7 +111,8 @@ impl Entering {
 
 #[async_trait]
 impl Replica for MemoryHot {
-    fn log_mark(&self) -> Result<Option<LogMark>, StorageError> {
+    async fn log_mark(&self) -> Result<Option<LogMark>, StorageError> {
+        let _turn = self.entering.turn.lock().await;
         Ok(self.volume.lock().log.clone())
     }
 
