@@ -143,7 +143,8 @@ impl Store {
     /// Opens a store on the volume of a copy that owns its shard, for as long as it does: see
     /// [`ShardCopy`](crate::ShardCopy). The volume is complete, so nothing is recovered, and a bucket that
     /// does not answer is not waited for; no lease is needed, and no write waits for a reservation. The fence
-    /// is this term's own: it closes when the owner of a later one opens the bucket.
+    /// is this store's own: it closes when another copy opens the bucket. Then whoever still owns the shard
+    /// opens a store anew: it takes over the manifests only once it is known that it does.
     ///
     /// # Errors
     /// Those of [`Store::open`].

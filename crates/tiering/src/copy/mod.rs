@@ -80,8 +80,8 @@ pub struct CopyStatus {
     /// Where the log stands, as far as it is applied here; which term is in force there, and who owns the
     /// shard in it.
     pub mark: LogMark,
-    /// Whether this copy owns the shard.
-    pub owns: bool,
+    /// The term in which this copy owns the shard, if it does.
+    pub owned_term: Option<u64>,
     /// Whether it has reached the end of the log once since it began.
     pub has_caught_up: bool,
 }
@@ -100,7 +100,7 @@ impl ShardCopy {
     pub fn new(parts: CopyParts) -> (Self, CopyRunner) {
         let mark = LogMark::beginning(parts.names.cluster);
         let (shown, status) =
-            watch::channel(CopyStatus { mark: mark.clone(), owns: false, has_caught_up: false });
+            watch::channel(CopyStatus { mark: mark.clone(), owned_term: None, has_caught_up: false });
         let (orders, received) = mpsc::channel(1);
         let copy = Self {
             hot: Arc::clone(&parts.hot),
@@ -353,7 +353,8 @@ impl CopyRunner {
 
     fn show(&self, owns: bool) {
         self.shown.send_modify(|status| {
-            (status.owns, status.mark) = (owns, self.mark.clone());
+            status.mark = self.mark.clone();
+            status.owned_term = owns.then_some(status.mark.term);
             status.has_caught_up |= owns;
         });
     }

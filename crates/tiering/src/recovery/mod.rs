@@ -114,6 +114,10 @@ impl Recovery {
     pub(crate) async fn open(&self, is_serving: bool) -> Result<Relation, StorageError> {
         let mut found = self.cold.find().await?;
         for _ in 0..ATTEMPTS {
+            if self.tenure == Tenure::Owner {
+                // A copy that was overtaken and does not know must not take the chain from its successor.
+                self.hot.confirm().await?;
+            }
             let record = self.journal.record().await;
             let (store_id, relation) = match found.last() {
                 None => (*self.store_id.lock(), Relation::InStep),
