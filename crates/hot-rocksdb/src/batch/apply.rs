@@ -18,7 +18,7 @@ use crate::{
 use contracts::{
     erasure::UsedKey,
     error::StorageError,
-    idempotency::KeyUse,
+    idempotency::{Hash, KeyUse},
     name::{GroupName, Partition, PartitionNumber, TableName},
     replica::AppliedEntry,
     retention::Trim,
@@ -190,7 +190,8 @@ impl Batch<'_> {
 }
 
 fn misfit(what: impl Into<String>) -> StorageError {
-    StorageError::corrupt("an entry of the log does not fit this volume", what.into())
+    let what: String = what.into();
+    StorageError::corrupt("an entry of the log that does not fit this volume", what)
 }
 
 fn read_table(name: &str) -> Result<TableName, StorageError> {
@@ -202,7 +203,7 @@ fn read_partition(table: &str, number: PartitionNumber) -> Result<Partition, Sto
 }
 
 fn read_key(stored: &stored::ForgottenPayload) -> Result<UsedKey, StorageError> {
-    let key = stored.key[..].try_into().map_err(|_| misfit("the hash of a key"))?;
+    let key: Hash = stored.key[..].try_into().map_err(|_| misfit("the hash of a key"))?;
     Ok((key, stored.offset))
 }
 

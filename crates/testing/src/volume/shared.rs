@@ -69,12 +69,13 @@ impl MemoryHot {
         change: impl Fn(&mut VolumeState) -> Result<T, StorageError> + Send + Sync + 'static,
     ) -> Result<T, StorageError> {
         if matches!(self.entering.role.get(), WriterRole::Alone) {
-            return self.write(|volume| change(volume)).await;
+            return self.write(change).await;
         }
         self.pause().await;
         let change = Arc::new(change);
         let shared = Arc::clone(&change);
-        let named = self.options.entered.keep(Arc::new(move |volume| drop(shared(volume))));
+        let alike = move |volume: &mut VolumeState| drop(shared(volume));
+        let named = self.options.entered.keep(Arc::new(alike));
         self.enter(Some(named), move |volume| change(volume)).await
     }
 
