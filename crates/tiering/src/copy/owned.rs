@@ -167,3 +167,129 @@ impl BatchLog for OwnedTerm {
 fn log_full() -> StorageError {
     StorageError::Overloaded { reason: Overload::LogFull, retry_after: Duration::from_secs(5) }
 }
+
+#[cfg(test)]
+mod tests {
+    use contracts::shared_log::{EntryKind, LogEntry, LogSeq};
+    use futures_util::FutureExt;
+    use tokio::time::advance;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// A log whose next answers are given.
+    #[derive(Debug, Default)]
+    struct ScriptedLog {
+        /// What was appended, behind what, and of which kind.
+        appended: Mutex<Vec<(LogSeq, EntryKind, Bytes)>>,
+        refuses: Mutex<Option<LogError>>,
+        is_silent: Mutex<bool>,
+    }
+
+    #[async_trait]
+    impl SharedLog for ScriptedLog {
+        async fn append(&self, last: LogSeq, kind: EntryKind, entry: Bytes) -> Result<LogSeq, LogError> {
+            if *self.is_silent.lock() {
+                std::future::pending::<()>().await;
+            }
+            if let Some(refused) = self.refuses.lock().clone() {
+                return Err(refused);
+            }
+            self.appended.lock().push((last, kind, entry));
+            Ok(last.next())
+        }
+
+        async fn read(&self, _: LogSeq, _: usize, _: Duration) -> Result<Vec<LogEntry>, LogError> {
+            Ok(Vec::new())
+        }
+
+        async fn term(&self) -> Result<Option<LogEntry>, LogError> {
+            Ok(None)
+        }
+
+        async fn trim(&self, _: LogSeq) -> Result<(), LogError> {
+            Ok(())
+        }
+
+        async fn size(&self) -> Result<LogSize, LogError> {
+            Ok(LogSize::default())
+        }
+    }
+
+    fn owned(log: &Arc<ScriptedLog>) -> OwnedTerm {
+        let beginning = LogMark::beginning(Uuid::from_u128(1));
+        let mark = LogMark { applied: 4, crc: 9, term: 2, owner: Some("zombi-0".to_owned()), ..beginning };
+        OwnedTerm::new(log.clone(), CopySettings::default(), mark)
+    }
+
+    fn changes() -> Option<Bytes> {
+        Some(Bytes::from_static(b"x"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_entry_follows_the_one_before_and_a_busy_owner_ticks_too() {
+        let log = Arc::new(ScriptedLog::default());
+        let owned = owned(&log);
+        assert_eq!(owned.enter(1, changes()).await.unwrap().applied, 5);
+        advance(Duration::from_secs(1)).await;
+        let mark = owned.enter(2, changes()).await.unwrap();
+        assert_eq!(owned.enter(3, None).await.unwrap().applied, 8);
+        let appended = log.appended.lock().clone();
+        let kinds: Vec<_> = appended.iter().map(|(last, kind, _)| (last.0, *kind)).collect();
+        let (data, term) = (EntryKind::Data, EntryKind::Term);
+        assert_eq!(kinds, [(4, data), (5, term), (6, data), (7, term)]);
+        let mut before = 9;
+        for (last, _, bytes) in &appended {
+            let (entry, crc) = Entry::decode(bytes).unwrap();
+            assert_eq!((entry.prev, entry.prev_crc, entry.term), (last.0, before, 2));
+            before = crc;
+        }
+        assert_eq!(mark.crc, Entry::decode(&appended[2].2).unwrap().1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_anothers_entry_enters_nothing_more() {
+        let log = Arc::new(ScriptedLog::default());
+        let owned = owned(&log);
+        *log.refuses.lock() = Some(LogError::Full);
+        assert!(matches!(owned.enter(1, changes()).await, Err(StorageError::Overloaded { .. })));
+        assert!(owned.lost().now_or_never().is_none(), "a full log has not overtaken it");
+        *log.refuses.lock() = Some(LogError::Taken(LogSeq(5)));
+        assert!(matches!(owned.enter(1, changes()).await, Err(StorageError::Demoted)));
+        assert!(owned.lost().now_or_never().is_some());
+        *log.refuses.lock() = None;
+        assert!(matches!(owned.enter(1, changes()).await, Err(StorageError::Demoted)));
+        assert!(log.appended.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_yielded_enters_nothing_more() {
+        let log = Arc::new(ScriptedLog::default());
+        let owned = owned(&log);
+        owned.give_up(1, "zombi-1".to_owned()).await.unwrap();
+        assert!(matches!(owned.check(), Err(StorageError::Demoted)));
+        assert!(matches!(owned.enter(1, None).await, Err(StorageError::Demoted)));
+        assert_eq!(log.appended.lock().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_door_closes_while_the_log_is_silent_or_nearly_full() {
+        let log = Arc::new(ScriptedLog::default());
+        let owned = owned(&log);
+        *log.is_silent.lock() = true;
+        {
+            let entering = owned.enter(1, changes());
+            tokio::pin!(entering);
+            assert!(entering.as_mut().now_or_never().is_none());
+            assert!(owned.check().is_ok(), "it may answer soon");
+            advance(DOOR).await;
+            let refused = owned.check();
+            assert!(matches!(refused, Err(StorageError::LogUnavailable { may_be_written: false })));
+        }
+        let owned = self::owned(&log);
+        owned.note_size(LogSize { bytes: 937, max_bytes: 1000, ..LogSize::default() });
+        assert!(owned.check().is_ok());
+        owned.note_size(LogSize { bytes: 938, max_bytes: 1000, ..LogSize::default() });
+        assert!(matches!(owned.check(), Err(StorageError::Overloaded { reason: Overload::LogFull, .. })));
+    }
+}
