@@ -70,11 +70,7 @@ impl Batch<'_> {
             }
             What::Trimmed(trimmed) => self.apply_trims(trimmed),
             What::Table(named) => self.apply_table(named),
-            What::Emptied(name) => {
-                let name = read_table(&name)?;
-                let head = self.visible(&name)?;
-                self.empty_table(&name, head.id)
-            }
+            What::Emptied(emptied) => self.apply_emptied(&emptied),
             What::Committed(committed) => self.apply_commit(committed),
             What::GroupForgotten(name) => {
                 let group = GroupName::parse(&name).map_err(|_| misfit("a group's name"))?;
@@ -151,6 +147,21 @@ impl Batch<'_> {
         }
         self.change.is_listed = true;
         self.trim(trims)
+    }
+
+    fn apply_emptied(&mut self, emptied: &stored::EmptiedTable) -> Result<(), StorageError> {
+        let name = read_table(&emptied.table)?;
+        let table = self.visible(&name)?.id;
+        for end in &emptied.ends {
+            let next = self.peek(PartitionKey { table, partition: end.partition }).watermarks.next;
+            if end.next != next {
+                return Err(misfit(format!(
+                    "{name}/{}: it ends at {}, not at {next}",
+                    end.partition, end.next
+                )));
+            }
+        }
+        self.empty_table(&name, table)
     }
 
     fn apply_table(&mut self, named: stored::NamedTable) -> Result<(), StorageError> {

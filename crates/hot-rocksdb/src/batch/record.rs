@@ -43,7 +43,6 @@ impl Batch<'_> {
                 });
                 What::Trimmed(stored::TrimmedPartitions { partitions: trimmed.collect() })
             }
-            Request::DeleteTable { table, .. } => What::Emptied(table.to_string()),
             Request::Commit { commit, .. } => {
                 let offset = |(partition, offset): &(Partition, Offset)| stored::CommittedOffset {
                     table: partition.table.to_string(),

@@ -118,6 +118,14 @@ impl Batch<'_> {
         for (key, next) in &ends {
             self.forget_runs(*key, *next)?;
         }
+        self.record(|| {
+            let end = |(key, next): (&PartitionKey, &Offset)| stored::PartitionEnd {
+                partition: key.partition,
+                next: *next,
+            };
+            let ends = ends.iter().map(end).collect();
+            What::Emptied(stored::EmptiedTable { table: name.to_string(), ends })
+        });
         for (key, next) in ends {
             let gone = self.state(key).trim(next, 0, 0);
             self.delete_events(key, gone);

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use proptest::prelude::*;
 use tokio::task;
 use uuid::Uuid;
 
@@ -251,4 +252,95 @@ async fn who_follows_takes_entries_only_and_none_that_does_not_fit() {
     assert!(matches!(owner.hot.apply(entry).await, Err(StorageError::Demoted)), "it owns the shard");
     owner.close().await;
     follower.close().await;
+}
+
+/// Something that a client, the flusher, the eraser or upkeep asks for. Numbers choose among what there is.
+#[derive(Debug, Clone)]
+enum Step {
+    Append(&'static str, Vec<&'static str>),
+    Commit(u64),
+    Partitions(u32),
+    Delete(&'static str),
+    Flush(u64),
+    Trim(u64),
+    Erase(u64),
+    Evict,
+    Forget,
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let tables = prop::sample::select(vec!["t", "u"]);
+    let keys = prop::sample::select(vec!["a", "b", "c", "dd", "e", "ff", "g", "h"]);
+    prop_oneof![
+        5 => (tables.clone(), prop::collection::vec(keys, 1..5))
+            .prop_map(|(table, keys)| Step::Append(table, keys)),
+        1 => (0u64..20).prop_map(Step::Commit),
+        1 => (1u32..9).prop_map(Step::Partitions),
+        1 => tables.prop_map(Step::Delete),
+        2 => (0u64..20).prop_map(Step::Flush),
+        1 => (0u64..20).prop_map(Step::Trim),
+        1 => (0u64..20).prop_map(Step::Erase),
+        1 => Just(Step::Evict),
+        1 => Just(Step::Forget),
+    ]
+}
+
+/// Takes a step as far as the state allows it; what is refused is nothing.
+async fn take(owner: &TestCopy, step: Step) {
+    let hot = &owner.hot;
+    let table = hot.table(&name("t"));
+    let marks =
+        table.and_then(|table| table.partition(0).map(|status| status.watermarks)).unwrap_or_default();
+    let group = GroupName::parse("g").unwrap();
+    match step {
+        Step::Append(table, keys) => drop(owner.append(table, &keys).await),
+        Step::Commit(offset) => {
+            let offsets = vec![(partition(), offset)];
+            drop(hot.commit(Commit { group, offsets, force: true, made_by: None }).await);
+        }
+        Step::Partitions(partitions) => {
+            let change = TableChange { partitions: Some(Some(partitions)), ..TableChange::default() };
+            drop(hot.configure_table(name("t"), change).await);
+        }
+        Step::Delete(table) => drop(hot.delete_table(name(table)).await),
+        Step::Flush(length) => {
+            let end = marks.next.min(marks.flushed + length);
+            if end > marks.flushed {
+                hot.intend(vec![segment(marks.flushed, end)], u64::MAX).await.unwrap();
+                hot.mark_flushed(vec![segment(marks.flushed, end)]).await.unwrap();
+            }
+        }
+        Step::Trim(earliest) => {
+            let earliest = earliest.min(marks.next);
+            let trims = vec![Trim { partition: partition(), earliest, unflushed_bytes: 0 }];
+            drop(hot.trim(trims).await);
+        }
+        Step::Erase(offset) => drop(hot.erase(partition(), vec![offset]).await),
+        Step::Evict => drop(hot.evict(HotKeep::NOTHING).await),
+        Step::Forget => drop(hot.delete(group).await),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_the_copies_are_alike(steps in prop::collection::vec(steps(), 1..40)) {
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let log = Arc::new(Entered::default());
+            let owner = TestCopy::new(WriterRole::Owns(log.clone()));
+            for step in steps {
+                take(&owner, step).await;
+            }
+            let follower = TestCopy::new(WriterRole::Follows);
+            follower.apply_all(&log).await.unwrap();
+            // Each evicts for itself: then both hold in hot what is not in S3.
+            for copy in [&owner, &follower] {
+                while copy.hot.evict(HotKeep::NOTHING).await.unwrap() > 0 {}
+            }
+            assert_eq!(follower.contents().await, owner.contents().await);
+            owner.close().await;
+            follower.close().await;
+        });
+    }
 }
