@@ -45,11 +45,11 @@ mod tests {
     use super::*;
 
     /// A log, and where a volume that has applied all of it stands.
-    struct Written {
+    struct JudgedLog {
         mark: LogMark,
     }
 
-    impl Written {
+    impl JudgedLog {
         fn new() -> Self {
             Self { mark: LogMark::beginning(Uuid::from_u128(1)) }
         }
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn only_the_term_in_force_changes_anything() {
-        let mut log = Written::new();
+        let mut log = JudgedLog::new();
         assert_eq!(log.judge(log.entry(0, 0, changes())), None, "nobody owns it");
         log.begin(1, 7, "zombi-0");
         assert_eq!(log.mark.owner.as_deref(), Some("zombi-0"));
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn what_does_not_follow_the_last_entry_is_void() {
-        let mut log = Written::new();
+        let mut log = JudgedLog::new();
         log.begin(1, 7, "zombi-0");
         let late = log.entry(1, 7, changes());
         assert!(log.judge(log.entry(1, 7, changes())).is_some());
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn after_a_yield_nothing_but_a_term_counts() {
-        let mut log = Written::new();
+        let mut log = JudgedLog::new();
         log.begin(1, 7, "zombi-0");
         log.judge(log.entry(1, 7, EntryBody::Yield { to: "zombi-1".to_owned() }));
         assert_eq!((log.mark.owner.clone(), log.mark.yielded_to.as_deref()), (None, Some("zombi-1")));
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn holes_and_damage_stop_a_copy() {
-        let mut log = Written::new();
+        let mut log = JudgedLog::new();
         log.begin(1, 7, "zombi-0");
         let ahead = Entry { prev: 9, ..log.entry(1, 7, changes()) };
         assert!(judge(&log.mark, &log.found(ahead)).unwrap_err().contains("missing"));

@@ -34,13 +34,13 @@ pub(super) struct OwnedTerm {
     settings: CopySettings,
     /// Where the log stands. Held by whoever appends.
     last: Turn<LogMark>,
-    pace: Mutex<Pace>,
+    pace: Mutex<LogPace>,
     lost: CancellationToken,
 }
 
 /// How the log fares.
 #[derive(Debug)]
-struct Pace {
+struct LogPace {
     /// Since when an entry waits for its answer, if one does.
     waits_since: Option<Instant>,
     /// When an entry about ownership was appended last.
@@ -53,7 +53,7 @@ impl OwnedTerm {
     /// The term that has begun with this mark.
     pub(super) fn new(log: Arc<dyn SharedLog>, settings: CopySettings, mark: LogMark) -> Self {
         let size = LogSize { max_bytes: u64::MAX, ..LogSize::default() };
-        let pace = Mutex::new(Pace { waits_since: None, ticked: Instant::now(), size });
+        let pace = Mutex::new(LogPace { waits_since: None, ticked: Instant::now(), size });
         Self { log, settings, last: Turn::new(mark), pace, lost: CancellationToken::new() }
     }
 
