@@ -112,7 +112,7 @@ impl Writer {
 
 /// Adds waiting requests to a batch until it is full; returns its bytes, and the request that had no room.
 fn gather(requests: &mut mpsc::Receiver<Request>, batch: &mut Vec<Request>) -> (usize, Option<Request>) {
-    let mut bytes = batch.iter().map(Request::bytes).sum();
+    let mut bytes: usize = batch.iter().map(Request::bytes).sum();
     while batch.len() < MAX_BATCH_REQUESTS && bytes < MAX_BATCH_BYTES {
         let Ok(request) = requests.try_recv() else { break };
         // Only a request that is too large by itself makes a batch so large.
