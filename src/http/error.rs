@@ -242,6 +242,9 @@ impl From<StorageError> for Problem {
             StorageError::Unavailable { .. }
             | StorageError::Denied { .. }
             | StorageError::FenceUnknown { .. }
+            | StorageError::Demoted
+            | StorageError::NoOwner
+            | StorageError::LogUnavailable { .. }
             | StorageError::Closed
             | StorageError::Refused(_) => problem.retry_after(Duration::from_secs(1)),
             // The process is about to end, and starts again.
@@ -277,9 +280,9 @@ impl From<StorageError> for Problem {
             }
         };
         match error {
-            StorageError::OutcomeUnknown { .. } | StorageError::FenceUnknown { is_written: true } => {
-                problem.unknown_outcome()
-            }
+            StorageError::OutcomeUnknown { .. }
+            | StorageError::FenceUnknown { is_written: true }
+            | StorageError::LogUnavailable { may_be_written: true } => problem.unknown_outcome(),
             _ => problem.not_written(),
         }
     }
@@ -298,6 +301,9 @@ fn code_of(error: &StorageError) -> Code {
         StorageError::Closed | StorageError::Refused(_) => Code::Closing,
         StorageError::Fenced(_) => Code::Fenced,
         StorageError::FenceUnknown { .. } => Code::FenceUnknown,
+        StorageError::Demoted => Code::Demoted,
+        StorageError::NoOwner => Code::NoOwner,
+        StorageError::LogUnavailable { .. } => Code::LogUnavailable,
         StorageError::OffsetMismatch { .. } => Code::OffsetMismatch,
         StorageError::UnknownTable(_) => Code::UnknownTable,
         StorageError::UnknownGroup(_) => Code::UnknownGroup,
@@ -326,6 +332,7 @@ fn reason_name(reason: Overload) -> &'static str {
         Overload::KeysFull => "keys_full",
         Overload::Slow => "slow",
         Overload::Erasures => "erasures",
+        Overload::LogFull => "log_full",
     }
 }
 

@@ -33,6 +33,7 @@ pub mod payload;
 pub mod progress;
 pub mod read;
 pub mod recovery;
+pub mod replica;
 pub mod reservation;
 pub mod retention;
 pub mod segment;

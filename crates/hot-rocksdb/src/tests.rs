@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 
 use super::*;
 use crate::{
-    keys::PartitionKey,
+    keys::{PartitionKey, cf},
     options::OpenOptions,
     scrub::KeySpan,
     settings::{DiskSettings, Durability, HotSettings},

@@ -19,7 +19,7 @@ use super::{
     flusher::{FlushHandle, Flusher, Tiers},
     opening::Opening,
     reader::{ReadTurns, TieredReader},
-    recovery::Recovery,
+    recovery::{Recovery, Tenure},
     reserve::Reserver,
     settings::{ErasureSettings, FlushSettings, GroupSettings, KeepSettings, ReadSettings, UpkeepSettings},
     upkeep::Upkeep,
@@ -118,7 +118,8 @@ struct ColdSide {
     flush: Arc<FlushHandle>,
     /// `None` once its end was reported.
     flusher: Option<Task>,
-    reserving: AbortOnDropHandle<()>,
+    /// `None` where a log protects what reservations do elsewhere.
+    reserving: Option<AbortOnDropHandle<()>>,
 }
 
 impl ColdSide {
@@ -136,30 +137,36 @@ impl Store {
     /// # Errors
     /// [`StorageError`] if volume and bucket do not belong together, or if waiting cannot help the bucket.
     pub async fn open(parts: Parts, options: Options) -> Result<Self, StorageError> {
-        let Parts { hot, writer, cold, clock, fence, heartbeat, progress, bucket } = parts;
+        Self::open_as(parts, options, Tenure::Alone).await
+    }
+
+    /// Opens a store on the volume of a copy that owns its shard, for as long as it does: see
+    /// [`ShardCopy`](crate::ShardCopy). The volume is complete, so nothing is recovered, and a bucket that
+    /// does not answer is not waited for; no lease is needed, and no write waits for a reservation. The fence
+    /// is this store's own: it closes when another copy opens the bucket. Then whoever still owns the shard
+    /// opens a store anew: it takes over the manifests only once it is known that it does.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub async fn open_owned(parts: Parts, options: Options) -> Result<Self, StorageError> {
+        Self::open_as(parts, Options { lease: Duration::ZERO, ..options }, Tenure::Owner).await
+    }
+
+    async fn open_as(parts: Parts, options: Options, tenure: Tenure) -> Result<Self, StorageError> {
+        let Parts { hot, writer, cold: tier, clock, fence, heartbeat, progress, bucket } = parts;
         let writer = writer.map(|writer| AbortOnDropHandle::new(task::spawn(writer)));
         let stopping = CancellationToken::new();
-        let tier = cold;
         let mut cold = None;
         if let Some(tier) = &tier {
             fence.need_lease(options.lease);
             check_intents(hot.as_ref(), tier.as_ref())?;
             bucket.opening();
             progress.begin("reading the manifests in S3");
-            let (reserver, serving) = Reserver::new(tier.clone());
-            hot.reserve_with(reserver);
-            let reserving = AbortOnDropHandle::new(task::spawn(serving));
-            let notes = hot.notes();
-            let recovery = Recovery {
-                cold: Arc::clone(tier),
-                store_id: notes.store_id().into(),
-                journal: Arc::new(Journal::open(notes)?),
-                hot: Arc::clone(&hot),
-                fence: Arc::clone(&fence),
-                key_window_ms: options.key_window_ms,
-                progress,
-                clock: Arc::clone(&clock),
-            };
+            let reserving = (tenure == Tenure::Alone).then(|| {
+                let (reserver, serving) = Reserver::new(tier.clone());
+                hot.reserve_with(reserver);
+                AbortOnDropHandle::new(task::spawn(serving))
+            });
             let tiers = Tiers {
                 hot: Arc::clone(&hot),
                 cold: Arc::clone(tier),
@@ -168,6 +175,7 @@ impl Store {
                 bucket: Arc::clone(&bucket),
                 fence: Arc::clone(&fence),
             };
+            let recovery = recovery(&tiers, tenure, options.key_window_ms, progress)?;
             let (runner, flush) = Flusher::new(tiers, options.flush, options.keep);
             let flusher = Some(Opening { recovery, bucket }.open(runner, &flush, stopping.clone()).await?);
             cold = Some(ColdSide { tier: Arc::clone(tier), flush: Arc::new(flush), flusher, reserving });
@@ -258,8 +266,7 @@ impl Store {
 
     /// Ends the store as a crash would, and waits until none of its tasks runs any more.
     pub async fn crash(self) {
-        let (flusher, reserving) =
-            self.cold.map_or((None, None), |cold| (cold.flusher, Some(cold.reserving)));
+        let (flusher, reserving) = self.cold.map_or((None, None), |cold| (cold.flusher, cold.reserving));
         for task in self.writer.into_iter().chain(flusher) {
             task.abort();
             drop(task.await);
@@ -312,6 +319,27 @@ fn check_intents(hot: &dyn Engine, cold: &dyn ColdTier) -> Result<(), StorageErr
         }
     }
     Ok(())
+}
+
+/// What brings volume and bucket together.
+fn recovery(
+    tiers: &Tiers,
+    tenure: Tenure,
+    key_window_ms: i64,
+    progress: Arc<Progress>,
+) -> Result<Recovery, StorageError> {
+    let notes = tiers.hot.notes();
+    Ok(Recovery {
+        tenure,
+        cold: Arc::clone(&tiers.cold),
+        store_id: notes.store_id().into(),
+        journal: Arc::new(Journal::open(notes)?),
+        hot: Arc::clone(&tiers.hot),
+        fence: Arc::clone(&tiers.fence),
+        key_window_ms,
+        progress,
+        clock: Arc::clone(&tiers.clock),
+    })
 }
 
 /// What a task returned, or how it was cut short.

@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Why requests are turned away with 503: `reason` of `zombi_refused_total`.
-pub const REFUSALS: [&str; 19] = [
+pub const REFUSALS: [&str; 23] = [
     "queue_full",
     "hot_full",
     "disk_full",
@@ -46,6 +46,7 @@ pub const REFUSALS: [&str; 19] = [
     "keys_full",
     "slow",
     "erasures",
+    "log_full",
     "fence_unknown",
     "closing",
     "fenced",
@@ -55,6 +56,9 @@ pub const REFUSALS: [&str; 19] = [
     "auth_unavailable",
     "write_failed",
     "forward_failed",
+    "demoted",
+    "no_owner",
+    "log_unavailable",
 ];
 
 /// What requests wait for a share of: `budget` of `zombi_budget_waiting_requests`.

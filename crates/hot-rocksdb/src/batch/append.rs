@@ -52,11 +52,19 @@ impl Batch<'_> {
         self.revive(&table, made_by.as_ref());
         self.make_partitions(id, new_partitions, made_by.as_ref());
         self.note_keys_elsewhere(&table, &events);
-        Ok(events.into_iter().zip(known).map(|(event, known)| self.append_one(id, event, known)).collect())
+        let appended =
+            events.into_iter().zip(known).map(|(event, known)| self.append_one(id, event, known)).collect();
+        self.record_appended(&table, made_by.as_deref());
+        Ok(appended)
     }
 
     /// Stages an event, unless it is a duplicate.
-    fn append_one(&mut self, table: TableId, event: EncodedEvent, known: Option<FirstWrite>) -> Appended {
+    pub(super) fn append_one(
+        &mut self,
+        table: TableId,
+        event: EncodedEvent,
+        known: Option<FirstWrite>,
+    ) -> Appended {
         let key = PartitionKey { table, partition: event.partition };
         let used = event.key.map(|used| (keys::idempotency(key, used.key), used.payload));
         // The key may also have come earlier in this very request, which `known` does not cover.
@@ -70,7 +78,8 @@ impl Batch<'_> {
             self.state(key).give(TimeSlice::of(event.timestamp_ms, event.appended_ms, bytes), now);
         self.hot_bytes += bytes;
         self.appended.insert(key);
-        self.writes.put_cf(self.events, keys::event(key, offset), event.value);
+        self.writes.put_cf(self.events, keys::event(key, offset), &event.value);
+        self.record_event(event.partition, offset, event.value);
         if let Some(slice) = full_slice {
             let family = self.volume.db.family(cf::TIME_SLICES);
             self.writes.put_cf(family, keys::time_slice(key, offset / SLICE), slice.encode());

@@ -3,11 +3,13 @@
 //! This file has what all requests share; each kind of request has a file of its own.
 
 mod append;
+mod apply;
 mod consumers;
 mod erase;
 mod flush;
 mod key_space;
 mod makers;
+mod record;
 mod recovery;
 mod staged;
 mod tables;
@@ -20,20 +22,21 @@ use std::{
 use rocksdb::{ColumnFamily, WriteBatch};
 use tokio::time::Instant;
 
-pub(super) use self::staged::Ack;
-use self::staged::{CatalogUpdate, Staged};
+use self::staged::CatalogUpdate;
+pub(super) use self::staged::{Ack, Staged};
 use crate::{
     idempotency::KeyLedger,
     keys::{self, PartitionKey, TableId, cf},
     makers::MadeCounts,
     request::{OpenVolume, Request, WriterReply},
     sequence::PartitionState,
+    stored,
 };
 use contracts::{
     clock::TimestampMs,
     error::StorageError,
     idempotency::FirstWrite,
-    name::{GroupName, Partition},
+    name::{GroupName, Partition, PartitionNumber},
 };
 
 /// What is written beside the bytes of events: for each their keys, which are about a fourth of a small event
@@ -78,6 +81,16 @@ pub(super) struct Batch<'a> {
     runs: Range<u64>,
     /// Whether this batch erases events.
     erases: bool,
+    /// Whether a shard's log is told what it changes; then what that is so far, where the request that is
+    /// being staged began in it, and the new events of that request.
+    is_entered: bool,
+    changes: Vec<stored::Change>,
+    request_began: usize,
+    appended_runs: BTreeMap<PartitionNumber, stored::AppendedRun>,
+    /// Whether somebody waits for it as a proof that this copy owns the shard.
+    confirms: bool,
+    /// Why nothing of it may be written, if nothing may.
+    misfit: Option<StorageError>,
 }
 
 impl<'a> Batch<'a> {
@@ -117,14 +130,26 @@ impl<'a> Batch<'a> {
             evicted: Vec::new(),
             runs,
             erases: false,
+            is_entered: false,
+            changes: Vec::new(),
+            request_began: 0,
+            appended_runs: BTreeMap::new(),
+            confirms: false,
+            misfit: None,
         };
         // Keys expire with time, whatever this batch does.
         batch.forget_keys(0);
         batch
     }
 
+    /// From now on what is staged is to be entered in the shard's log.
+    pub(super) fn enter(&mut self) {
+        self.is_entered = true;
+    }
+
     /// Stages a request, or answers it at once if it cannot be done.
     pub(super) fn stage(&mut self, request: Request) {
+        self.record_request(&request);
         match request {
             Request::Append { table, events, expected_offset, made_by, reply } => {
                 let staged = self.append(table, events, expected_offset, made_by);
@@ -170,10 +195,7 @@ impl<'a> Batch<'a> {
                 self.change.is_listed |= staged.is_ok();
                 self.acknowledge(staged, reply);
             }
-            Request::Remember { pairs, reply } => {
-                self.remember(pairs);
-                self.acks.push(Ack::Done(reply));
-            }
+            Request::Remember { pairs, reply } => self.remember(pairs, reply),
             Request::Recover { recovered, reply } => {
                 let staged = self.recover(recovered);
                 self.acknowledge(staged, reply);
@@ -182,7 +204,15 @@ impl<'a> Batch<'a> {
                 let staged = self.recover_keys(keys);
                 self.acknowledge(staged, reply);
             }
+            Request::Apply { entry, reply } => self.stage_entry(entry, reply),
+            Request::Confirm { reply } => self.confirm(reply),
         }
+    }
+
+    /// Has the batch entered in the shard's log, even if it changes nothing.
+    fn confirm(&mut self, reply: WriterReply<()>) {
+        self.confirms = true;
+        self.acks.push(Ack::Done(reply));
     }
 
     /// Ends the batch: adds the partition states and the counts of keys to its writes, each once, however
@@ -201,6 +231,10 @@ impl<'a> Batch<'a> {
             evicted: self.evicted,
             runs: self.runs,
             erases: self.erases,
+            now_ms: self.now_ms,
+            changes: self.changes,
+            confirms: self.confirms,
+            misfit: self.misfit,
         }
     }
 
@@ -217,7 +251,10 @@ impl<'a> Batch<'a> {
     ) {
         match staged {
             Ok(done) => self.acks.push(ack(reply, done)),
-            Err(error) => drop(reply.send(Err(error))),
+            Err(error) => {
+                self.unrecord();
+                drop(reply.send(Err(error)));
+            }
         }
     }
 

@@ -39,7 +39,6 @@ use contracts::{
     engine::Engine,
     error::{StorageError, Tier},
     fence::Fence,
-    flush_ledger::HotKeep,
     heartbeat::Heartbeat,
     metrics,
     name::Partition,
@@ -312,12 +311,7 @@ impl Flusher {
         }
         self.evicted = Instant::now();
         loop {
-            let now_ms = self.tiers.clock.now_ms();
-            let keep = HotKeep {
-                flushed_upto: now_ms.saturating_sub(self.keep.keep_secs.ms()),
-                flushed_after: now_ms.saturating_add(self.keep.keep_secs.ms()),
-                max_bytes: self.keep.keep_bytes,
-            };
+            let keep = self.keep.at(self.tiers.clock.now_ms());
             let events = self.tiers.hot.evict(keep).await?;
             if events == 0 {
                 return Ok(());

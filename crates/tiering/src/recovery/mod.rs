@@ -61,8 +61,20 @@ const PARALLEL_SEGMENTS: usize = 4;
 /// How much of a segment is read at once.
 const CHUNK: ReadLimit = ReadLimit { records: 10_000, bytes: 8 << 20 };
 
+/// Who opens the bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tenure {
+    /// A volume that knows of the chain what it has noted itself.
+    Alone,
+    /// A copy that owns its shard. It has all of the shard's log, and with that what the owners before it have
+    /// written to the bucket.
+    Owner,
+}
+
 /// What recovery works on.
 pub(crate) struct Recovery {
+    /// Who opens the bucket.
+    pub tenure: Tenure,
     /// The bucket, not yet open.
     pub cold: Arc<dyn ColdTier>,
     /// The volume.
@@ -85,6 +97,9 @@ impl Recovery {
     /// Whether the volume may serve alone while the bucket does not answer: not if it is new, or in the
     /// middle of a recovery.
     pub(crate) async fn may_serve_alone(&self) -> bool {
+        if self.tenure == Tenure::Owner {
+            return true;
+        }
         let record = self.journal.record().await;
         !record.is_catching_up() && (!record.is_empty() || !self.hot.tables().is_empty())
     }
@@ -99,9 +114,14 @@ impl Recovery {
     pub(crate) async fn open(&self, is_serving: bool) -> Result<Relation, StorageError> {
         let mut found = self.cold.find().await?;
         for _ in 0..ATTEMPTS {
+            if self.tenure == Tenure::Owner {
+                // A copy that was overtaken and does not know must not take the chain from its successor.
+                self.hot.confirm().await?;
+            }
             let record = self.journal.record().await;
             let (store_id, relation) = match found.last() {
                 None => (*self.store_id.lock(), Relation::InStep),
+                Some(last) if self.tenure == Tenure::Owner => (last.store_id, Relation::InStep),
                 Some(last) => (
                     last.store_id,
                     relation(*self.store_id.lock(), &record, self.hot.tables().is_empty(), &last)?,
