@@ -117,7 +117,9 @@ impl ShardedRoute {
                 None => return self.first(request).await,
             },
             // What its head says is refused before anybody asks for its body.
-            Reach::BodyTable | Reach::BodyTables if group_in_path(&scope_of(&request)).is_none() => {
+            Reach::BodyTable | Reach::BodyTables
+                if group_in_path(&scope_of(&request), request.uri()).is_none() =>
+            {
                 return self.first(request).await;
             }
             Reach::BodyTable => Box::pin(self.reset(request)).await,
