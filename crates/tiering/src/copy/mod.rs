@@ -308,8 +308,8 @@ impl CopyRunner {
             Err(error) => return Err(StorageError::outcome_unknown(error)),
         };
         let owner = Some(names.pod.clone());
-        let mark =
-            LogMark { cluster: names.cluster, applied: seq.0, crc, term, nonce, owner, yielded_to: None };
+        let begins = LogMark::beginning(names.cluster);
+        let mark = LogMark { applied: seq.0, crc, term, nonce, owner, ..begins };
         hot.apply(AppliedEntry { now_ms, changes: None, mark: mark.clone() }).await?;
         let owned = Arc::new(OwnedTerm::new(Arc::clone(log), *settings, mark.clone()));
         hot.set_role(WriterRole::Owns(owned.clone()));

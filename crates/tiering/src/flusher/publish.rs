@@ -94,7 +94,7 @@ impl Flusher {
             written.iter().map(|segment| (segment.partition.clone(), segment.meta.clone())).collect();
         let have_changed = self.published_offsets != Some(self.tiers.hot.commits());
         let consumers = if have_changed { Some(self.tiers.hot.all_offsets().await?) } else { None };
-        let publication = Publication { segments, tables, consumers };
+        let publication = Publication { segments, tables, consumers, log: None };
         self.tiers.cold.publish(publication).await
     }
 
