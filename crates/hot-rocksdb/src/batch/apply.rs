@@ -182,7 +182,7 @@ impl Batch<'_> {
                 self.put_table(name, head);
                 Ok(id)
             }
-            _ => Err(StorageError::UnknownTable(name.clone())),
+            _ => Err(misfit(format!("there is no table {name}"))),
         }
     }
 

@@ -335,7 +335,7 @@ async fn who_was_recovered_passes_over_what_s3_had_and_keeps_its_keys() {
 
     let ahead = TestCopy::new(WriterRole::Follows);
     let error = ahead.apply_from(&log, 1).await.unwrap_err();
-    assert!(matches!(error, StorageError::UnknownTable(_)), "{error}: it was never recovered");
+    assert!(error.to_string().contains("does not fit"), "{error}: it was never recovered");
     for copy in [owner, late, later, ahead] {
         copy.close().await;
     }
