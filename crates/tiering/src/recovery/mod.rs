@@ -216,12 +216,16 @@ impl Recovery {
         Ok(())
     }
 
-    /// Reserves offsets for all partitions.
+    /// Reserves offsets for all partitions. An owner of a shard reserves none, and must not: what it has dropped
+    /// would be in the chain before a manifest says how far the log was by then.
     ///
     /// # Errors
     /// Those of [`SegmentStore::publish`](contracts::cold::SegmentStore::publish).
     pub(crate) async fn reserve(&self) -> Result<(), StorageError> {
-        self.cold.reserve(&self.hot.tables().watermarks()).await
+        match self.tenure {
+            Tenure::Alone => self.cold.reserve(&self.hot.tables().watermarks()).await,
+            Tenure::Owner => Ok(()),
+        }
     }
 
     /// What is to be done with each partition that the chain lists. Refuses a bucket that has less than the
