@@ -70,8 +70,8 @@ pub(crate) fn publish(state: &ColdState, publication: Publication) -> Changes {
     changes
 }
 
-/// What a manifest says of the shard's log: how far it is in the chain, which never goes back, and behind which
-/// entry nothing is. Nothing if neither the chain nor the first of the two changes.
+/// What a manifest says of the shard's log: how far it is in the chain, which never goes back, and behind
+/// which entry nothing is. Nothing if neither the chain nor the first of the two changes.
 fn log_change(state: &ColdState, mark: LogMark, changes: bool) -> Option<NamedLog> {
     let (named, known) = (NamedLog::from(mark), state.log.as_ref());
     let known = known.filter(|known| known.stream == named.stream);

@@ -146,8 +146,8 @@ pub trait Manifests: Send + Sync {
         appended_after: TimestampMs,
     ) -> Result<Vec<(Partition, OffsetRange)>, StorageError>;
 
-    /// Reads the last manifest that this writer has published back from the bucket. Returns how far everything
-    /// in the shard's log is in the manifests up to it; `None` if they name no log.
+    /// Reads the last manifest that this writer has published back from the bucket. Returns how far
+    /// everything in the shard's log is in the manifests up to it; `None` if they name no log.
     ///
     /// # Errors
     /// `Unavailable`; `Corrupt` if it is not what was published.

@@ -57,8 +57,9 @@ impl LogCover {
     }
 }
 
-/// Up to which entry a log of this size may be trimmed, of which S3 holds everything up to `held`. The entries
-/// that are to go are counted by their mean size: it takes a few rounds until no more is left than is kept.
+/// Up to which entry a log of this size may be trimmed, of which S3 holds everything up to `held`. The
+/// entries that are to go are counted by their mean size: it takes a few rounds until no more is left than is
+/// kept.
 fn trim_upto(size: LogSize, held: LogSeq, keep_bytes: u64) -> Option<LogSeq> {
     let LogSize { first, last, bytes, .. } = size;
     let excess = bytes.checked_sub(keep_bytes).filter(|excess| *excess > 0)?;

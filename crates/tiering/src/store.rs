@@ -146,8 +146,8 @@ impl Store {
     /// [`ShardCopy`](crate::ShardCopy). The volume is complete, so nothing is recovered, and a bucket that
     /// does not answer is not waited for; no lease is needed, and no write waits for a reservation. The fence
     /// is this store's own: it closes when another copy opens the bucket. Then whoever still owns the shard
-    /// opens a store anew: it takes over the manifests only once it is known that it does. Its manifests say how
-    /// much of the shard's log they hold, and `copy` trims the log by that.
+    /// opens a store anew: it takes over the manifests only once it is known that it does. Its manifests say
+    /// how much of the shard's log they hold, and `copy` trims the log by that.
     ///
     /// # Errors
     /// Those of [`Store::open`].

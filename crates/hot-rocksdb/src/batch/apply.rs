@@ -2,8 +2,8 @@
 //! more. What does not fit the volume is damage, and nothing of the entry is written.
 //!
 //! A volume that was recovered from S3 may know already what the next entries say, and what later ones do. Of
-//! those the events, segments and ends that it knows are passed over, but for the keys of the events; all else
-//! is made as the entry says, and is right again once the last of them is applied.
+//! those the events, segments and ends that it knows are passed over, but for the keys of the events; all
+//! else is made as the entry says, and is right again once the last of them is applied.
 
 use std::{collections::BTreeSet, sync::Arc};
 

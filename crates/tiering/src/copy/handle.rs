@@ -119,8 +119,8 @@ impl ShardCopy {
     }
 
     /// Gives up the shard to a copy that ranks before this one, which has applied the log up to here, if that
-    /// is within a tick of the end. Whoever asks pods for [`CopyStatus::mark`] calls this, about once a minute.
-    /// Returns whether it has.
+    /// is within a tick of the end. Whoever asks pods for [`CopyStatus::mark`] calls this, about once a
+    /// minute. Returns whether it has.
     pub fn yield_to_better(&self, pod: &str, applied: LogSeq) -> bool {
         let keeps_up = applied >= self.status.borrow().ticked_at;
         let is_better = self.better_copies().iter().any(|better| better == pod);

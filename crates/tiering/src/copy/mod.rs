@@ -63,8 +63,8 @@ pub struct CopyParts {
     pub hot: Arc<dyn Engine>,
     /// The shard's log.
     pub log: Arc<dyn SharedLog>,
-    /// The shard's bucket, for this copy alone: it is read when the volume lacks what the log has forgotten, and
-    /// never opened.
+    /// The shard's bucket, for this copy alone: it is read when the volume lacks what the log has forgotten,
+    /// and never opened.
     pub cold: Arc<dyn ColdTier>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
@@ -127,7 +127,8 @@ impl CopyRunner {
         }
     }
 
-    /// Finds out how far the volume is, recovers it if it is empty, and waits until the log is at least as far.
+    /// Finds out how far the volume is, recovers it if it is empty, and waits until the log is at least as
+    /// far.
     async fn begin(&mut self) -> Result<(), StorageError> {
         let recovery = CopyRecovery::new(&self.parts)?;
         let has_begun = recovery.has_begun().await;
@@ -290,8 +291,8 @@ impl CopyRunner {
         Ok(())
     }
 
-    /// Drops from hot what is in S3 and need not be kept: each copy for itself, an owner's flusher does it. And
-    /// shows how far the log is.
+    /// Drops from hot what is in S3 and need not be kept: each copy for itself, an owner's flusher does it.
+    /// And shows how far the log is.
     async fn keep_house(&mut self) -> Result<(), StorageError> {
         if self.housekept.elapsed() < HOUSEKEEPING {
             return Ok(());

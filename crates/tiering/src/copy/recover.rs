@@ -116,8 +116,8 @@ impl<'a> CopyRecovery<'a> {
         Ok(mark)
     }
 
-    /// What was found, as it must be on the volume. All that the volume has came from the log before the place
-    /// up to which S3 has everything: nothing has to be compared.
+    /// What was found, as it must be on the volume. All that the volume has came from the log before the
+    /// place up to which S3 has everything: nothing has to be compared.
     ///
     /// # Errors
     /// `Refused` if the volume has more than S3.
@@ -129,8 +129,8 @@ impl<'a> CopyRecovery<'a> {
         if let Some((partition, marks)) = beyond.next() {
             return Err(StorageError::Refused(format!(
                 "the volume has {partition} up to {}, and S3 up to {}, though the shard's log has forgotten \
-                 what the volume had applied: they do not belong together. Nothing was changed. Start with an \
-                 empty volume to recover from S3",
+                 what the volume had applied: they do not belong together. Nothing was changed. Start with \
+                 an empty volume to recover from S3",
                 marks.next,
                 end(partition)
             )));

@@ -1,9 +1,9 @@
 //! What manifests say of the shard's log: up to which entry everything is in the chain.
 //!
-//! A place of the log is noted, and the ends of all partitions there. Once every partition is flushed up to its
-//! end, the next manifest names the place; the segments of that manifest count. Manifests carry all that has
-//! changed in tables and groups since the last, so only erasures are looked for besides. What was named is
-//! read back before anybody is told: the log forgets what S3 holds.
+//! A place of the log is noted, and the ends of all partitions there. Once every partition is flushed up to
+//! its end, the next manifest names the place; the segments of that manifest count. Manifests carry all that
+//! has changed in tables and groups since the last, so only erasures are looked for besides. What was named
+//! is read back before anybody is told: the log forgets what S3 holds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -127,8 +127,8 @@ fn flushed(tiers: &Tiers, written: &[WrittenSegment]) -> BTreeMap<Partition, Off
     flushed
 }
 
-/// Whether the manifests list every erasure that is under way: one that they do not list would be lost with the
-/// entry that says of it.
+/// Whether the manifests list every erasure that is under way: one that they do not list would be lost with
+/// the entry that says of it.
 fn erasures_are_listed(tiers: &Tiers) -> Result<bool, StorageError> {
     let under_way = tiers.hot.erasures()?.into_iter().filter(|erasure| !erasure.is_done());
     let under_way: Vec<_> = under_way.map(|erasure| erasure.id).collect();

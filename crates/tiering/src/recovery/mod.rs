@@ -65,8 +65,8 @@ const CHUNK: ReadLimit = ReadLimit { records: 10_000, bytes: 8 << 20 };
 pub(crate) enum Tenure {
     /// A volume that knows of the chain what it has noted itself.
     Alone,
-    /// A copy that owns its shard. It has all of the shard's log, and with that what the owners before it have
-    /// written to the bucket.
+    /// A copy that owns its shard. It has all of the shard's log, and with that what the owners before it
+    /// have written to the bucket.
     Owner,
 }
 
@@ -204,10 +204,10 @@ impl Recovery {
         Ok(())
     }
 
-    /// Drops what the volume still has of events that are in S3, from its files too. Some of them may have been
-    /// erased there since this copy of the volume was made, and hot is read first. The files are scrubbed
-    /// whatever was dropped just now: partitions that were taken over dropped theirs before, and an attempt
-    /// before this one may have ended between the two.
+    /// Drops what the volume still has of events that are in S3, from its files too. Some of them may have
+    /// been erased there since this copy of the volume was made, and hot is read first. The files are
+    /// scrubbed whatever was dropped just now: partitions that were taken over dropped theirs before, and an
+    /// attempt before this one may have ended between the two.
     async fn empty_hot(&self) -> Result<(), StorageError> {
         while self.hot.evict(HotKeep::NOTHING).await? > 0 {}
         crash::point("recovery-emptied");
@@ -216,8 +216,8 @@ impl Recovery {
         Ok(())
     }
 
-    /// Reserves offsets for all partitions. An owner of a shard reserves none, and must not: what it has dropped
-    /// would be in the chain before a manifest says how far the log was by then.
+    /// Reserves offsets for all partitions. An owner of a shard reserves none, and must not: what it has
+    /// dropped would be in the chain before a manifest says how far the log was by then.
     ///
     /// # Errors
     /// Those of [`SegmentStore::publish`](contracts::cold::SegmentStore::publish).
