@@ -25,7 +25,10 @@ use self::names::{
 pub use self::{
     http::HttpCounts,
     names::{BUCKETS, MetricPattern},
-    pods::{forwarded, joined_cluster, shard_owned},
+    pods::{
+        TakeoverReason, confirmed, forwarded, joined_cluster, joined_logs, log_appended, log_applied,
+        log_attempted, log_damaged, log_held, log_settled, shard_owned, taken_over,
+    },
     store::{StoreGauges, store},
 };
 use crate::{
