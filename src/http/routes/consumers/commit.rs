@@ -13,7 +13,7 @@ use crate::http::{
     code::Code,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::{self, GroupPath},
-    json_body::{self, Object, too_many},
+    json_body::{self, Object, WholeNumber, too_many},
     limits::Limits,
     params::{NoParams, Params},
     scope::RequestSender,
@@ -34,10 +34,10 @@ pub(crate) struct CommitToWrite<'a> {
     table: Option<String>,
     /// 0 if left out.
     #[schema(value_type = Option<u32>, minimum = 0, maximum = 1023)]
-    partition: Option<i128>,
+    partition: Option<WholeNumber>,
     /// The next offset to read.
     #[schema(value_type = Option<u64>)]
-    offset: Option<Offset>,
+    offset: Option<WholeNumber>,
     /// Several at once, all or nothing.
     #[serde(borrow)]
     #[schema(value_type = Option<Vec<OneCommit>>)]
@@ -57,10 +57,10 @@ pub(crate) struct OneCommit {
     /// 0 if left out.
     #[serde(default)]
     #[schema(value_type = u32, minimum = 0, maximum = 1023)]
-    partition: i128,
+    partition: WholeNumber,
     /// The next offset to read.
     #[schema(value_type = u64)]
-    offset: Offset,
+    offset: WholeNumber,
 }
 
 /// What was committed.
@@ -156,7 +156,7 @@ fn read(body: &[u8], limits: &Limits) -> Result<(Vec<(Partition, Offset)>, bool)
     let force = request.force;
     let commits: Vec<Object<OneCommit>> = match request {
         CommitToWrite { table: Some(table), partition, offset: Some(offset), commits: None, .. } => {
-            vec![Object(OneCommit { table, partition: partition.unwrap_or(0), offset })]
+            vec![Object(OneCommit { table, partition: partition.unwrap_or_default(), offset })]
         }
         CommitToWrite { table: None, partition: None, offset: None, commits: Some(commits), .. } => {
             json_body::list(commits, "an array", limits.bulk_records, too_many)?
@@ -170,12 +170,12 @@ fn read(body: &[u8], limits: &Limits) -> Result<(Vec<(Partition, Offset)>, bool)
     for Object(one) in commits {
         let partition = Partition::new(
             extract::table_name(&one.table)?,
-            extract::partition_number(one.partition, limits)?,
+            extract::partition_number(one.partition.0, limits)?,
         );
         if !named.insert(partition.clone()) {
             return Err(Problem::new(Code::DuplicateCommit, format!("{partition} is named twice")));
         }
-        offsets.push((partition, one.offset));
+        offsets.push((partition, one.offset.offset()?));
     }
     Ok((offsets, force))
 }
@@ -220,6 +220,12 @@ mod tests {
             (r#"{"table":"t","offset":1,"commits":[{"table":"t","offset":1}]}"#, Err(Code::BadJson)),
             (r#"{"table":"t","offset":-1}"#, Err(Code::BadJson)),
             (r#"{"table":"t","partition":1024,"offset":1}"#, Err(Code::PartitionOutOfRange)),
+            (
+                r#"{"table":"t","partition":999999999999999999999999999999999999999999,"offset":1}"#,
+                Err(Code::PartitionOutOfRange),
+            ),
+            (r#"{"table":"t","offset":99999999999999999999999999}"#, Ok((1, false))),
+            (r#"{"table":"t","offset":1.0}"#, Err(Code::BadJson)),
             (r#"{"table":"a b","offset":1}"#, Err(Code::BadTableName)),
             (
                 r#"{"commits":[{"table":"t","offset":1},{"table":"t","partition":0,"offset":2}]}"#,
