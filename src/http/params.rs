@@ -38,6 +38,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        check_text(parts.uri.query().unwrap_or_default())?;
         let Query(params) = Query::<T>::from_request_parts(parts, state)
             .await
             .map_err(|error| Problem::new(Code::BadQuery, error.body_text()))?;
@@ -68,12 +69,22 @@ impl<T: DeserializeOwned> FilteredParams<T> {
     /// # Errors
     /// 400.
     pub fn parse(query: &str) -> Result<Self, Problem> {
+        check_text(query)?;
         let (headers, others): (Vec<_>, Vec<_>) = query.split('&').partition(|pair| is_of_header(pair));
         let params = read_pairs(&others)?;
         // Most queries have none, and need no second one made for them.
         let headers = if headers.is_empty() { Vec::new() } else { read_pairs(&headers)? };
         Ok(Self { params, headers })
     }
+}
+
+/// Refuses a query that is not UTF-8 after URL decoding. Its values would be read as others: two idempotency
+/// keys could become one, and the second event be taken for a duplicate.
+fn check_text(query: &str) -> Result<(), Problem> {
+    let text = percent_decode_str(query).decode_utf8();
+    text.map(drop).map_err(|error| {
+        Problem::new(Code::BadQuery, format!("the query is not UTF-8 after URL decoding: {error}"))
+    })
 }
 
 /// Whether a pair of a query is a filter by header.
