@@ -139,7 +139,9 @@ async fn refuse_wrong_reads(z: &TestServer) {
     let cases = [
         ("limit=0", 400, "bad_limit"),
         ("limit=10001", 400, "bad_limit"),
-        ("limit=100000000000000000000", 400, "bad_query"),
+        ("limit=100000000000000000000", 400, "bad_limit"),
+        ("last=100000000000000000000", 400, "bad_limit"),
+        ("partition=0&offset=100000000000000000000", 416, "offset_beyond_end"),
         ("limit=x", 400, "bad_query"),
         ("offset=0", 400, "bad_query"),
         ("partition=1024", 422, "partition_out_of_range"),
