@@ -20,7 +20,7 @@ use super::{
     connection::Connection,
     context::{REQUEST_ID, RequestContext},
     error::Problem,
-    forwarded,
+    forwarded, heads,
     route::{Route, Surroundings},
     scope::RequestScope,
     shards::{self, AskedBy, Passed},
@@ -228,6 +228,12 @@ fn check_head(request: &Request, surroundings: &Surroundings, is_passed_on: bool
         return Err(Problem::new(
             Code::HeadTooLarge,
             format!("path and headers have {bytes} bytes, limits.header_bytes is {most}"),
+        ));
+    }
+    if !heads::is_plain_transfer(request.headers()) {
+        return Err(Problem::new(
+            Code::UnsupportedMediaType,
+            "the body is coded for its transfer: only chunked is supported, and Content-Encoding for the rest",
         ));
     }
     let http = surroundings.http.as_ref();
