@@ -21,8 +21,9 @@ pub(super) fn is_of_type(headers: &HeaderMap, media_type: &str) -> bool {
 /// Whether a body is sent in chunks or whole, and not coded for its transfer besides: nothing here would undo
 /// such a coding.
 pub(super) fn is_plain_transfer(headers: &HeaderMap) -> bool {
-    let is_plain =
-        |name: &str| name.is_empty() || ["chunked", "identity"].iter().any(|one| name.eq_ignore_ascii_case(one));
+    let is_plain = |name: &str| {
+        name.is_empty() || ["chunked", "identity"].iter().any(|one| name.eq_ignore_ascii_case(one))
+    };
     let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
     values.all(|value| value.to_str().is_ok_and(|text| text.split(',').map(str::trim).all(is_plain)))
 }
