@@ -18,8 +18,8 @@ use super::{
 /// The environment name of the file's path, which is not a setting.
 const ENV_CONFIG: &str = "ZOMBI_CONFIG";
 /// The names of sources.
-const ENVIRONMENT: &str = "environment";
-const FLAGS: &str = "flags";
+pub(super) const ENVIRONMENT: &str = "environment";
+pub(super) const FLAGS: &str = "flags";
 /// Where a client's commands find the server.
 pub(crate) const ENV_URL: &str = "ZOMBI_URL";
 /// Where they find their token.
@@ -419,6 +419,22 @@ mod tests {
         assert!(text.contains("flush.intervall"), "{text}");
         let text = error(Some("/nowhere/zombi.yaml".into()), &[], &[]);
         assert!(text.contains("/nowhere/zombi.yaml"), "{text}");
+    }
+
+    #[test]
+    fn what_is_out_of_range_or_against_a_rule_names_its_source() {
+        let text = error(None, &[("ZOMBI_LIMITS_WAIT_SECS", "3601")], &[]);
+        assert!(
+            text.contains("limits.wait_secs is 3601") && text.contains("ZOMBI_LIMITS_WAIT_SECS"),
+            "{text}"
+        );
+        let text = error(None, &[("ZOMBI_LIMITS_WAIT_SECS", "1")], &[("limits.wait_secs", "3601")]);
+        assert!(text.contains("flag --set limits.wait_secs"), "{text}");
+        let text = error(None, &[("ZOMBI_HTTP_HOSTS", "http://a")], &[]);
+        assert!(text.contains("http.hosts") && text.contains("ZOMBI_HTTP_HOSTS"), "{text}");
+        let (_dir, path) = file("limits:\n  partitions_per_table: 65537\n");
+        let text = error(path, &[], &[]);
+        assert!(text.contains("limits.partitions_per_table") && text.contains("config file"), "{text}");
     }
 
     const LINKS: [(&str, &str); 11] = [
