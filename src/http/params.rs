@@ -78,13 +78,10 @@ impl<T: DeserializeOwned> FilteredParams<T> {
     }
 }
 
-/// Refuses a query that is not UTF-8 after URL decoding. Its values would be read as others: two idempotency
-/// keys could become one, and the second event be taken for a duplicate.
+/// Refuses a query that is not UTF-8 after URL decoding: it would be read as another, and two keys as one.
 fn check_text(query: &str) -> Result<(), Problem> {
-    let text = percent_decode_str(query).decode_utf8();
-    text.map(drop).map_err(|error| {
-        Problem::new(Code::BadQuery, format!("the query is not UTF-8 after URL decoding: {error}"))
-    })
+    let wrong = |error| Problem::new(Code::BadQuery, format!("the query is not UTF-8 once decoded: {error}"));
+    percent_decode_str(query).decode_utf8().map(drop).map_err(wrong)
 }
 
 /// Whether a pair of a query is a filter by header.

@@ -233,7 +233,7 @@ fn check_head(request: &Request, surroundings: &Surroundings, is_passed_on: bool
     if !heads::is_plain_transfer(request.headers()) {
         return Err(Problem::new(
             Code::UnsupportedMediaType,
-            "the body is coded for its transfer: only chunked is supported, and Content-Encoding for the rest",
+            "Transfer-Encoding may be chunked alone: other codings belong in Content-Encoding",
         ));
     }
     let http = surroundings.http.as_ref();
