@@ -13,7 +13,7 @@ import time
 
 from demo import check
 
-from had import FILES, Skip, command, fill, free_port, go, maven, node, python, run, running
+from had import FILES, Skip, command, fill, free_port, go, maven, node, put, python, recipe, run, running
 
 JSONSCHEMA = "jsonschema==4.26.0"
 
@@ -42,8 +42,7 @@ def cloudevents_of_npm(world):
     said = cloudevents(world, words, EVENTS, env=environment)
     # Its own reader checks by the JSON Schema of the specification.
     read = json.dumps(world.cloud_events())
-    done = subprocess.run([*words, "read"], input=read, capture_output=True, text=True, env=environment)
-    check(done.returncode == 0, f"the SDK reads what Zombi gives: {done.stdout}{done.stderr}")
+    run([*words, "read"], input=read, env=environment)
     return f"{said}; the SDK validates what is read"
 
 
@@ -60,8 +59,7 @@ def cloudevents(world, words, events, **options):
     path = os.path.join(world.directory, "events.json")
     with open(path, "w") as file:
         json.dump([{"specversion": "1.0"} | event for event in events], file)
-    done = subprocess.run([*words, f"{world.url}/tables/{world.table}", path], capture_output=True, text=True, **options)
-    check(done.returncode == 0, f"the SDK sends: {done.stdout}{done.stderr}")
+    run([*words, f"{world.url}/tables/{world.table}", path], **options)
     found = world.cloud_events()
     for event in found:
         event.pop("zombipartition"), event.pop("zombioffset")
@@ -89,8 +87,7 @@ def valid(events, directory):
     schema = os.path.join(FILES, "cloudevents.schema.json")
     text = "import json, jsonschema, sys; schema, events = (json.load(open(path)) for path in sys.argv[1:]); " \
            "[jsonschema.validate(event, schema) for event in events]"
-    done = subprocess.run([python(JSONSCHEMA), "-c", text, schema, path], capture_output=True, text=True)
-    check(done.returncode == 0, f"CloudEvents that are valid: {done.stderr[-1000:]}")
+    run([python(JSONSCHEMA), "-c", text, schema, path])
 
 
 def alertmanager(world):
@@ -132,31 +129,43 @@ def export(resources=1):
     return {"resourceLogs": [{"resource": resource, "scopeLogs": [{"logRecords": [log]}]}] * resources}
 
 
+def span():
+    """An export of OTLP in JSON that has a span."""
+    span = {
+        "traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174", "name": "a span", "kind": 1,
+        "startTimeUnixNano": "1700000000000000000", "endTimeUnixNano": "1700000000000000001",
+    }
+    return {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+
+
 def collector(world):
-    version = "v0.165.0"
-    modules = [f"go.opentelemetry.io/collector/{name}@{version}" for name in
-               ("otelcol", "receiver/otlpreceiver", "exporter/otlphttpexporter")]
-    program = go(os.path.join(FILES, "collector.go"), *modules)
+    modules = [f"go.opentelemetry.io/collector/{name}" for name in (
+        "otelcol@v0.165.0", "receiver/otlpreceiver@v0.165.0", "processor/batchprocessor@v0.165.0", "exporter/otlphttpexporter@v0.165.0",
+        "confmap/provider/envprovider@v1.71.0", "confmap/provider/fileprovider@v1.71.0",
+    )]
+    contrib = "github.com/open-telemetry/opentelemetry-collector-contrib/extension/storage/filestorage@v0.165.0"
+    program = go(os.path.join(FILES, "collector.go"), *modules, contrib)
     port, refused = free_port(), f"{world.table}-refused"
-    tables = {"url": f"{world.url}/tables/{refused}", "raw": f"{world.url}/tables/{world.table}/raw"}
-    config = fill("collector.yaml", world.directory, port=port, **tables)
+    config = fill("collector.yaml", world.directory, port=port, url=f"{world.url}/tables/{refused}")
     with running([program, "--config", config], world.directory, port):
         for resources in (1, 2):
             status, _, body = world.ask("POST", "/v1/logs", export(resources), port=port)
             check(status >= 400, f"what Zombi refuses the Collector passes on: {status} {body}")
-        spans = json.loads(json.dumps(export()).replace("Logs", "Spans").replace("logRecords", "spans"))
-        spans["resourceSpans"][0]["scopeSpans"][0]["spans"] = [{
-            "traceId": "5b8efff798038103d269b633813fc60c", "spanId": "eee19b7ec3c1b174", "name": "a span", "kind": 1,
-            "startTimeUnixNano": "1700000000000000000", "endTimeUnixNano": "1700000000000000001",
-        }]
-        status, _, body = world.ask("POST", "/v1/traces", spans, port=port)
-        check(status == 200, f"as JSON to /raw it is taken: {status} {body}")
-    check(world.records(refused) == [], "nothing of what was refused is stored")
-    check([record["payload"]["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"] for record in world.records()] == ["a span"],
-          f"the export is one event: {world.records()}")
     with open(os.path.join(world.directory, "client.log"), errors="replace") as log:
-        check("400" in log.read(), "the Collector says why")
-    return "protobuf is refused, JSON to /raw is kept"
+        text = log.read()
+        check("this is an export of OTLP" in text and "docs/clients/opentelemetry.md" in text, f"the Collector says why:\n{text[-2000:]}")
+    check(world.records(refused) == [], "nothing of what was refused is stored")
+    port = free_port()
+    config = put(world.directory, "kept.yaml", recipe("opentelemetry.md", "yaml"), ("0.0.0.0:4318", f"127.0.0.1:{port}"),
+                 ("http://zombi.zombi:8080/tables/otel", f"{world.url}/tables/{world.table}"), ("/var/lib/otelcol", world.directory))
+    with running([program, "--config", config], world.directory, port, env=os.environ | {"ZOMBI_TOKEN": "none"}):
+        for what, exported in (("traces", span()), ("logs", export())):
+            status, _, body = world.ask("POST", f"/v1/{what}", exported, port=port)
+            check(status == 200, f"the Collector takes {what}: {status} {body}")
+            world.until(f"{what} are stored", lambda: world.records(f"{world.table}-{what}"))
+    kept = [record["payload"] for record in world.records(f"{world.table}-traces")]
+    check([one["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"] for one in kept] == ["a span"], f"the export is one event: {kept}")
+    return "protobuf is refused by name, JSON to /raw is kept"
 
 
 def rotel(world):
@@ -188,24 +197,38 @@ def refusals(world):
 
 
 def benthos(world):
-    count = 500
+    """The page's recipe, but that another input makes messages that look like Kafka's."""
     program = go(os.path.join(FILES, "benthos.go"), "github.com/redpanda-data/benthos/v4/public/service@v4.60.0")
-    config = fill("benthos.yaml", world.directory, url=f"{world.url}/tables/{world.table}/raw", count=count)
-    run([program, "run", config], "benthos does not run", cwd=world.directory, timeout=300)
-    found = sorted(record["payload"]["number"] for record in world.records())
-    check(found == list(range(1, count + 1)), f"each message is stored once: {len(found)}")
-    return f"{count} messages, each stored once"
+    count, poison = 2500, 1700
+    text = recipe("redpanda-connect.md", "yaml")
+    with open(os.path.join(FILES, "benthos.yaml")) as file:
+        text = file.read() + text[text.index("pipeline:"):]
+    config = put(world.directory, "benthos.yaml", text, ("@COUNT@", count), ("@POISON@", poison),
+                 ("http://zombi.zombi:8080/tables/orders", f"{world.url}/tables/{world.table}"))
+    world.ask("PUT", f"/tables/{world.table}/config", {"partitions": 4})
+    for _ in range(2):
+        run([program, "run", config], cwd=world.directory, timeout=300, env=os.environ | {"ZOMBI_TOKEN": "none"})
+    by_key = {}
+    for record in world.records():
+        by_key.setdefault(record.get("key"), []).append(json.loads(record["payload"])["number"])
+    found = sorted(number for numbers in by_key.values() for number in numbers)
+    check(found == [number for number in range(1, count + 1) if number != poison], f"each message but the bad one is stored once: {len(found)}")
+    check(len(by_key) == 8 and all(numbers == sorted(numbers) for numbers in by_key.values()), f"in order by key: {by_key.keys()}")
+    return f"{count} messages sent twice, each stored once and in order, but the one that Zombi refuses"
 
 
 def debezium(world):
     classes, count = maven("debezium"), 200
     with postgres() as (port, home):
         sql(home, port, "CREATE TABLE orders (id int PRIMARY KEY, total int)")
-        words = ["java", "-cp", classes, "Main", f"{world.url}/tables/{world.table}", str(port), world.directory]
+        settings = put(world.directory, "application.properties", recipe("debezium.md", "properties"),
+                       ("http://zombi.zombi:8080/tables/changes", f"{world.url}/tables/{world.table}"),
+                       ("hostname=postgres", "hostname=127.0.0.1"), ("port=5432", f"port={port}"), ("data/", f"{world.directory}/"))
+        words = [command("java", "default-jdk-headless"), "-cp", classes, "Main", settings]
         for part in (0, 1):
             with running(words, world.directory):
                 slot = "SELECT count(*) FROM pg_replication_slots WHERE active"
-                world.until("Debezium follows", lambda: sql(home, port, slot) == "1", 180)
+                world.until("Debezium follows", lambda: sql(home, port, slot) == "1")
                 rows = f"generate_series({part * count + 1}, {(part + 1) * count})"
                 sql(home, port, f"INSERT INTO orders SELECT number, number FROM {rows} AS number")
                 world.until("all changes are stored", lambda: len(world.records()) >= (part + 1) * count)
@@ -213,8 +236,9 @@ def debezium(world):
     for event in events:
         event.pop("zombipartition"), event.pop("zombioffset")
     valid(events, world.directory)
-    found = sorted((event["data"].get("payload") or event["data"])["after"]["id"] for event in events)
-    check(found == list(range(1, 2 * count + 1)), f"each change is stored once: {len(found)}")
+    found = [event["data"] for event in events]
+    check(sorted(change["after"]["id"] for change in found) == list(range(1, 2 * count + 1)), f"each change is stored once: {len(found)}")
+    check({(change["op"], change["source"]["table"]) for change in found} == {("c", "orders")}, f"with what it is about: {found[0]}")
     return f"{2 * count} changes over a restart, each stored once"
 
 
@@ -230,7 +254,7 @@ def postgres():
         shutil.chown(home, "nobody")
     binaries, data = os.path.dirname(found[-1]), os.path.join(home, "data")
     try:
-        run([*as_nobody, found[-1], "-D", data, "-U", "postgres", "-A", "trust"], "initdb", cwd="/")
+        run([*as_nobody, found[-1], "-D", data, "-U", "postgres", "-A", "trust"], cwd="/")
         words = [os.path.join(binaries, "postgres"), "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", home, "-c", "wal_level=logical"]
         with running([*as_nobody, *words], home, port):
             until = time.monotonic() + 60
@@ -248,6 +272,4 @@ def address(home, port):
 
 
 def sql(home, port, text):
-    done = subprocess.run([command("psql"), *address(home, port), "-c", text], capture_output=True, text=True)
-    check(done.returncode == 0, f"{text}: {done.stderr}")
-    return done.stdout.strip()
+    return run([command("psql"), *address(home, port), "-c", text]).strip()
