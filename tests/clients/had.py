@@ -130,14 +130,19 @@ def recipe(page, language, number=0):
     return blocks[number]
 
 
-def put(directory, name, text, *changes):
-    """Writes a recipe for this machine: each of the changes, (what, by what), must be needed; its path."""
+def adapted(name, text, *changes):
+    """A recipe for this machine: each of the changes, (what, by what), must be needed."""
     for what, instead in changes:
         check(what in text, f"{name} has {what!r}:\n{text}")
         text = text.replace(what, str(instead))
+    return text
+
+
+def put(directory, name, text, *changes):
+    """Writes an adapted recipe; its path."""
     path = os.path.join(directory, name)
     with open(path, "w") as file:
-        file.write(text)
+        file.write(adapted(name, text, *changes))
     return path
 
 
