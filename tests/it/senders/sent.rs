@@ -8,9 +8,9 @@ use testing::{TestServer, raw};
 
 /// A request, the status of its answer, a part of the answer, the table that it names, and how many events
 /// are in it afterwards.
-type Sent = (&'static [u8], u16, &'static str, &'static str, usize);
+type RecordedRequest = (&'static [u8], u16, &'static str, &'static str, usize);
 
-const SENT: [Sent; 16] = [
+const SENT: [RecordedRequest; 16] = [
     (include_bytes!("sent/alertmanager-0.25.0.http"), 201, "", "alerts", 1),
     (include_bytes!("sent/benthos-4.60.0.http"), 200, "\"rejected_count\":1", "orders", 8),
     // Both modes of an event are one event.
@@ -21,7 +21,13 @@ const SENT: [Sent; 16] = [
     (include_bytes!("sent/cloudevents-npm-10.0.0-binary.http"), 204, "", "npm", 1),
     (include_bytes!("sent/cloudevents-npm-10.0.0-structured.http"), 204, "zombi-duplicate: true", "npm", 1),
     (include_bytes!("sent/cloudevents-python-2.2.0-binary.http"), 204, "", "python", 1),
-    (include_bytes!("sent/cloudevents-python-2.2.0-structured.http"), 204, "zombi-duplicate: true", "python", 1),
+    (
+        include_bytes!("sent/cloudevents-python-2.2.0-structured.http"),
+        204,
+        "zombi-duplicate: true",
+        "python",
+        1,
+    ),
     (include_bytes!("sent/debezium-server-3.6.1-batch.http"), 204, "zombi-count: 21", "changes", 21),
     // The attribute `iodebeziumtxId` is none: their names have no capitals.
     (include_bytes!("sent/debezium-server-3.6.1-attributes.http"), 400, "iodebeziumtxId", "changes", 21),
