@@ -48,7 +48,7 @@ def cloudevents_of_npm(world):
 
 
 def cloudevents_of_go(world):
-    return cloudevents(world, [go(os.path.join(FILES, "sender.go"), "github.com/cloudevents/sdk-go/v2")], EVENTS)
+    return cloudevents(world, [go(os.path.join(FILES, "sender.go"), "github.com/cloudevents/sdk-go/v2@v2.16.2")], EVENTS)
 
 
 def cloudevents_of_java(world):

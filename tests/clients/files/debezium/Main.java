@@ -1,6 +1,7 @@
 import io.debezium.engine.ChangeEvent;
 import io.debezium.engine.DebeziumEngine;
 import io.debezium.engine.format.CloudEvents;
+import io.debezium.engine.format.Json;
 import java.io.IOException;
 import java.io.Reader;
 import java.net.URI;
@@ -27,8 +28,8 @@ public class Main {
         settings.setProperty("name", "zombi");
         settings.setProperty("offset.storage", "org.apache.kafka.connect.storage.FileOffsetBackingStore");
         URI table = URI.create(server.getProperty("debezium.sink.http.url"));
-        try (DebeziumEngine<ChangeEvent<String, String>> engine = DebeziumEngine.create(CloudEvents.class).using(settings)
-                .notifying((changes, committer) -> {
+        try (DebeziumEngine<ChangeEvent<String, String>> engine = DebeziumEngine
+                .create(Json.class, CloudEvents.class, Json.class).using(settings).notifying((changes, committer) -> {
                     send(table, changes.stream().map(ChangeEvent::value).collect(Collectors.joining(",", "[", "]")));
                     for (ChangeEvent<String, String> change : changes) {
                         committer.markProcessed(change);
