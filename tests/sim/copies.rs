@@ -347,9 +347,9 @@ fn simulate(seed: u64) -> (Counts, Happened) {
             clients.spawn_local(Rc::clone(&world).write(rng));
         }
         for partition in 0..PARTITIONS {
-            let rng = StdRng::seed_from_u64(seed.wrapping_mul(37).wrapping_add(partition));
-            clients.spawn_local(Rc::clone(&world).follow(partition, rng.clone()));
-            clients.spawn_local(Rc::clone(&world).commit(partition, rng));
+            let rng = || StdRng::seed_from_u64(seed.wrapping_mul(37).wrapping_add(partition));
+            clients.spawn_local(Rc::clone(&world).follow(partition, rng()));
+            clients.spawn_local(Rc::clone(&world).commit(partition, rng()));
         }
         let mut fates = Fates { world: Rc::clone(&world), rng, pods };
         fates.turmoil().await;
