@@ -13,7 +13,7 @@ mod store;
 mod upkeep;
 
 pub use self::{
-    copy::{CopyNames, CopyParts, CopyRunner, CopyStatus, ShardCopy},
+    copy::{CopyNames, CopyParts, CopyRunner, CopyStatus, ShardCopy, owner_by},
     eraser::EraserHandle,
     flusher::FlushHandle,
     reader::{

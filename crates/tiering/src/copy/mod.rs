@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+pub use self::entry::owner_by;
 use self::{
     decide::{FollowerView, takes_over},
     entry::{Entry, EntryBody},
