@@ -25,7 +25,10 @@ use self::names::{
 pub use self::{
     http::HttpCounts,
     names::{BUCKETS, MetricPattern},
-    pods::{forwarded, joined_cluster, shard_owned},
+    pods::{
+        CopyGauges, confirmed, copy_of_shard, forwarded, joined_cluster, joined_logs, log_appended,
+        log_damaged, shard_owned, took_over,
+    },
     store::{StoreGauges, store},
 };
 use crate::{

@@ -64,6 +64,16 @@ pub(super) const AUTH_LOADED_AT: &str = "zombi_auth_loaded_timestamp_seconds";
 pub(super) const SHARD_OWNED: &str = "zombi_shard_owned";
 pub(super) const FORWARDED: &str = "zombi_forwarded_requests_total";
 pub(super) const FORWARD_SECONDS: &str = "zombi_forward_seconds";
+pub(super) const SHARD_TERM: &str = "zombi_shard_term";
+pub(super) const TAKEOVERS: &str = "zombi_takeovers_total";
+pub(super) const CONFIRM_SECONDS: &str = "zombi_confirm_seconds";
+pub(super) const LOG_APPEND_SECONDS: &str = "zombi_log_append_seconds";
+pub(super) const LOG_ATTEMPTS: &str = "zombi_log_append_attempts_total";
+pub(super) const LOG_SETTLED: &str = "zombi_log_settled_total";
+pub(super) const LOG_APPLIED: &str = "zombi_log_applied";
+pub(super) const LOG_LAG: &str = "zombi_log_lag_entries";
+pub(super) const LOG_BYTES: &str = "zombi_log_bytes";
+pub(super) const LOG_DAMAGE: &str = "zombi_log_damage_total";
 
 /// Counters without labels, each with its help.
 pub(super) const COUNTERS: [(&str, &str); 17] = [
@@ -89,17 +99,21 @@ pub(super) const COUNTERS: [(&str, &str); 17] = [
     ),
 ];
 
-/// Counters with labels.
-const LABELLED_COUNTERS: [(&str, &str); 5] = [
+/// Counters with labels, and those that only shards with logs have.
+const LABELLED_COUNTERS: [(&str, &str); 9] = [
     (REJECTED, "Bad lines of streams that were left out, as on_error=skip asks for, by table."),
     (HTTP_REQUESTS, "HTTP requests by route, method and status."),
     (S3_REQUESTS, "S3 requests by operation and outcome."),
     (REFUSED, "Requests that were turned away with 503, by reason."),
     (FORWARDED, "Requests that were passed on to another pod of the cluster, by result."),
+    (TAKEOVERS, "Shards that this pod took over, by reason: yielded to it, or silent for too long."),
+    (LOG_ATTEMPTS, "Messages that were published to the logs of shards, each time counted."),
+    (LOG_SETTLED, "Entries that were found in a shard's log although no answer had said so."),
+    (LOG_DAMAGE, "Streams of logs that a server was first seen to miss messages of."),
 ];
 
 /// Gauges, which go up and down.
-const GAUGES: [(&str, &str); 31] = [
+const GAUGES: [(&str, &str); 35] = [
     (CONNECTIONS, "Open client connections."),
     (APPEND_QUEUE, "Requests that wait for the writer."),
     (FLUSHED_AT, "When a manifest was last published, as seconds since 1970; 0 before the first."),
@@ -134,6 +148,10 @@ const GAUGES: [(&str, &str); 31] = [
     (BUDGET_WAITING, "Requests that wait for a share of a budget, by budget."),
     (S3_CONTACT, "When S3 last answered without an error, as seconds since 1970; 0 before the first answer."),
     (SHARD_OWNED, "1 if this pod owns the shard, 0 if another does; only in a cluster."),
+    (SHARD_TERM, "The term of a shard with a log, as far as this pod's copy has read."),
+    (LOG_APPLIED, "The last entry of a shard's log that this pod's copy has applied."),
+    (LOG_LAG, "Entries of a shard's log that this pod's copy has not applied yet."),
+    (LOG_BYTES, "Bytes of a shard's log."),
     (AUTH_ENABLED, "1 if callers are asked who they are: auth.mode."),
     (AUTH_KEYS, "Keys of the issuer that can verify a token; only where an issuer is configured."),
     (
@@ -153,13 +171,15 @@ pub(super) const LAGS: [(&str, &str); 2] = [
 ];
 
 /// Histograms: of times, unless [`BUCKETS`] names them.
-const HISTOGRAMS: [(&str, &str); 7] = [
+const HISTOGRAMS: [(&str, &str); 9] = [
     (APPEND_BATCH_REQUESTS, "Requests that shared one write and one sync."),
     (APPEND_BATCH_BYTES, "Stored event bytes of one write."),
     (APPEND_BATCH_SECONDS, "Time from taking a batch to its answer, the sync included."),
     (HTTP_SECONDS, "Time to the head of the answer, by route."),
     (S3_SECONDS, "Time of S3 requests to the head of the answer, by operation, retries included."),
     (FORWARD_SECONDS, "Time from passing a request on to another pod to the head of its answer."),
+    (CONFIRM_SECONDS, "Time until it was known, for a read, that this pod still owns the shard."),
+    (LOG_APPEND_SECONDS, "Time to append an entry to a shard's log, until a quorum has synced it."),
     (FLUSH_SECONDS, "Time to read, encode and put one segment."),
 ];
 
