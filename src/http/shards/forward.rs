@@ -142,6 +142,11 @@ impl Shards {
         }
         let began = Instant::now();
         let answer = self.client.send(self.cluster.address(pod).unwrap_or_default(), request).await;
+        if answer.as_ref().map_or_else(|error| error.is_unsent, is_moved)
+            && let Some(owners) = self.cluster.owners.get()
+        {
+            owners.forget(pod);
+        }
         let answer = answer.map(|answer| {
             let (answer, records) = hop::received(answer);
             head.scope.caller.counts(records);
@@ -315,12 +320,12 @@ fn without_wait(path: &str) -> String {
     format!("{path}?{}", rest.join("&"))
 }
 
-fn is_moved(answer: &Response<Incoming>) -> bool {
+pub(super) fn is_moved<B>(answer: &Response<B>) -> bool {
     answer.status() == StatusCode::MISDIRECTED_REQUEST && answer.headers().contains_key(OWNER)
 }
 
 /// The owner that a pod names instead of itself.
-fn owner_if_moved(answer: &Response<Incoming>) -> Option<u32> {
+pub(super) fn owner_if_moved<B>(answer: &Response<B>) -> Option<u32> {
     let name = answer.headers().get(OWNER).filter(|_| is_moved(answer))?.to_str().ok()?;
     Some(pod_number(name).unwrap_or(u32::MAX))
 }

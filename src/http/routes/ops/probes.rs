@@ -138,6 +138,15 @@ fn ready(ops: &OpsState, query: Option<&str>, detail: ProbeDetail) -> Response {
         Check::new("bucket", trouble.is_none(), trouble.unwrap_or_else(|| state.to_owned()))
     });
     let mut checks = vec![lifecycle];
+    if let Some(owners) = ops.cluster.get().and_then(|cluster| cluster.owners.get()) {
+        let unmet = owners.unmet();
+        let said = match (detail, &unmet) {
+            (_, None) => "in step with the logs",
+            (ProbeDetail::All, Some(unmet)) => unmet.as_str(),
+            (ProbeDetail::Little, Some(_)) => "not in step; /readyz on the admin port says why",
+        };
+        checks.push(Check::new("copies", unmet.is_none(), said));
+    }
     if let Some(verifier) = ops.gate.as_ref().and_then(|gate| gate.verifier()) {
         let has_keys = verifier.keys().has_keys();
         let said = if has_keys { "the issuer's keys are there" } else { "waiting for the issuer's keys" };
