@@ -1,5 +1,5 @@
-//! Which pod has which shard, who owns it, where pods are, and how they believe each other. Knows nothing of requests:
-//! those go to their pods in `http::shards`.
+//! Which pod has which shard, who owns it, where pods are, and how they believe each other. Knows nothing of
+//! requests: those go to their pods in `http::shards`.
 
 pub(crate) mod client;
 pub(crate) mod copies;

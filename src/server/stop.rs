@@ -47,8 +47,8 @@ pub(super) async fn wait_and_stop(
 }
 
 /// Unready -> keep serving -> stop accepting -> drain -> flush -> close. Shards with logs are handed over
-/// first, and their requests passed on from then on; nothing of them is flushed. Requests end before the last flush,
-/// so that it has everything they wrote; load balancers get `shutdown.delay_secs` to notice.
+/// first, and their requests passed on from then on; nothing of them is flushed. Requests end before the last
+/// flush, so that it has everything they wrote; load balancers get `shutdown.delay_secs` to notice.
 async fn stop(
     settings: &Settings,
     ops: &OpsState,

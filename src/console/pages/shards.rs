@@ -35,7 +35,7 @@ async fn show(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
             Ok(cluster) => {
                 p { "Cluster " code { (cluster.cluster) } ", as " (cluster.pod) " sees it." }
                 @if cluster.shards.iter().any(|shard| shard.copies.len() > 1) {
-                    p.muted { "A table belongs to one shard. One of the shard's pods owns it, the others follow." }
+                    p.muted { "A table belongs to one shard, which one of its pods owns; others follow." }
                 } @else {
                     p.muted { "A table belongs to one shard, and a shard to its pod." }
                 }

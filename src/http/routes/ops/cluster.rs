@@ -178,8 +178,8 @@ impl<S: Send + Sync> FromRequestParts<S> for ShardPath {
 /// Bytes of a request for a move.
 const MOVE_BYTES: usize = 4096;
 
-/// Have a shard with a log go to another of its pods: `{"to": "zombi-1"}`, or the next one. Its owner is asked;
-/// `GET /cluster` says who that is, and when it has gone.
+/// Have a shard with a log go to another of its pods: `{"to": "zombi-1"}`, or the next one. Its owner is
+/// asked; `GET /cluster` says who that is, and when it has gone.
 #[utoipa::path(
     post,
     path = "/cluster/shards/{shard}/move",

@@ -1,0 +1,133 @@
+//! A cluster whose shards have logs: three pods and three real NATS servers on loopback. Clients write and read
+//! at any pod while pods and servers are killed, stopped and started again; what they saw is held against the
+//! promises. `make log-check` runs it, with the program that `NATS_SERVER` names.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::large_futures, missing_docs)]
+
+mod load;
+mod servers;
+
+use std::{fs, time::Duration};
+
+use testing::{TestServer, cluster::join_them, server::eventually};
+use tokio::time::sleep;
+
+use self::{load::Load, servers::NatsServers};
+
+/// Shards of the cluster.
+const SHARDS: u32 = 6;
+/// How long clients are at work before something happens.
+const QUIET: Duration = Duration::from_secs(2);
+/// How long a pod is frozen: longer than others wait for its silence.
+const FROZEN: Duration = Duration::from_secs(15);
+
+/// Three pods, the servers of their logs, and clients at work.
+struct LoadedCluster {
+    servers: NatsServers,
+    pods: Vec<TestServer>,
+    load: Load,
+}
+
+impl LoadedCluster {
+    async fn start() -> Self {
+        let servers = NatsServers::start().await;
+        let settings = servers.settings();
+        let settings: Vec<(&str, &str)> = settings
+            .iter()
+            .map(|(key, value)| (*key, value.as_str()))
+            .chain([("cluster.copies", "2")])
+            .collect();
+        let first = TestServer::tiered(&settings).await;
+        let others = [first.beside(), first.beside()];
+        let mut pods: Vec<TestServer> = [first].into_iter().chain(others).collect();
+        join_them(&mut pods, SHARDS);
+        for pod in &mut pods {
+            pod.begin("").await.unwrap();
+        }
+        for pod in &mut pods {
+            pod.until_ready().await.unwrap();
+        }
+        let load = Load::begin(pods.iter().map(|pod| pod.url("")).collect());
+        let loaded = Self { servers, pods, load };
+        loaded.goes_on().await;
+        sleep(QUIET).await;
+        loaded
+    }
+
+    /// Waits until every table has taken writes that began after now.
+    async fn goes_on(&self) {
+        let before = self.load.acked();
+        eventually("every table takes writes", async || {
+            self.load.acked().iter().zip(&before).all(|(now, before)| *now > before + 1)
+        })
+        .await;
+    }
+
+    /// Ends the clients, and checks all that they saw against what every pod reads.
+    async fn check(self) {
+        self.goes_on().await;
+        let counts = self.load.end().await;
+        println!("{counts}");
+        assert!(counts.acked > 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_pod_costs_nothing_that_was_acked() {
+    let mut cluster = LoadedCluster::start().await;
+    for number in 0..3 {
+        cluster.pods[number].kill().await;
+        cluster.goes_on().await;
+        cluster.pods[number].run().await;
+    }
+    cluster.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_pod_is_overtaken_and_knows_it_when_it_wakes_up() {
+    let cluster = LoadedCluster::start().await;
+    for pod in &cluster.pods[..2] {
+        pod.signal("STOP").await;
+        sleep(FROZEN).await;
+        cluster.goes_on().await;
+        pod.signal("CONT").await;
+        cluster.goes_on().await;
+    }
+    cluster.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_are_restarted_one_after_the_other_under_load() {
+    let mut cluster = LoadedCluster::start().await;
+    for number in (0..3).rev() {
+        assert_eq!(cluster.pods[number].terminate().await, Some(0));
+        cluster.goes_on().await;
+        cluster.pods[number].run().await;
+    }
+    cluster.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_of_the_logs_are_killed_and_no_shard_is_lost() {
+    let mut cluster = LoadedCluster::start().await;
+    for number in 0..3 {
+        cluster.servers.kill(number).await;
+        cluster.goes_on().await;
+        cluster.servers.restart(number).await;
+        cluster.goes_on().await;
+    }
+    cluster.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_without_its_volume_reads_the_log() {
+    let mut cluster = LoadedCluster::start().await;
+    cluster.pods[1].kill().await;
+    cluster.goes_on().await;
+    fs::remove_dir_all(cluster.pods[1].data_dir()).unwrap();
+    cluster.pods[1].run().await;
+    cluster.pods[0].kill().await;
+    cluster.goes_on().await;
+    cluster.pods[0].run().await;
+    cluster.check().await;
+}
