@@ -50,6 +50,11 @@ impl OwnCopy {
         self.copy.status().borrow().clone()
     }
 
+    /// The term in which it owns the shard now, if it does.
+    pub(crate) fn owned_term(&self) -> Option<u64> {
+        self.copy.status().borrow().owned_term
+    }
+
     /// Notes that it follows no more.
     pub(crate) fn stop(&self, why: String) {
         drop(self.stopped.set(why));

@@ -1,5 +1,6 @@
 //! What a pod looks at now and then, where its shards have logs: whether the servers of the logs keep what
-//! they acknowledge, how far its copies are, and whether a shard should go back to the pod that is first in line.
+//! they acknowledge, how far its copies are, and whether a shard should go back to the pod that is first in
+//! line.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

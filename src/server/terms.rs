@@ -96,14 +96,14 @@ impl CopyTerms {
         let mut store = opened?;
         let stopping = self.app.stopping.child_token();
         let app = App { stopping: stopping.clone(), ..app_over(&self.app, &store) };
-        self.store.serve(Some(Arc::new(app)));
+        self.store.serve(term, Arc::new(app));
         info!(shard = self.store.copy.shard, term, "serving the shard");
         let result = tokio::select! {
             biased;
             () = ends(status, term) => Ok(()),
             failed = store.failed() => Err(failed),
         };
-        self.store.serve(None);
+        self.store.rest();
         stopping.cancel();
         store.crash().await;
         // What it was at work on has no end of its own.

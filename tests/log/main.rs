@@ -1,5 +1,5 @@
-//! A cluster whose shards have logs: three pods and three real NATS servers on loopback. Clients write and read
-//! at any pod while pods and servers are killed, stopped and started again; what they saw is held against the
+//! A cluster whose shards have logs: three pods and three real NATS servers on loopback. Clients write and
+//! read at any pod while pods and servers are killed, stopped and started again; what they saw is held against the
 //! promises. `make log-check` runs it, with the program that `NATS_SERVER` names.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::large_futures, missing_docs)]
@@ -12,7 +12,7 @@ use std::{fs, time::Duration};
 use testing::{TestServer, cluster::join_them, server::eventually};
 use tokio::time::sleep;
 
-use self::{load::Load, servers::NatsServers};
+use self::{load::Load, servers::NatsTrio};
 
 /// Shards of the cluster.
 const SHARDS: u32 = 6;
@@ -23,14 +23,14 @@ const FROZEN: Duration = Duration::from_secs(15);
 
 /// Three pods, the servers of their logs, and clients at work.
 struct LoadedCluster {
-    servers: NatsServers,
+    servers: NatsTrio,
     pods: Vec<TestServer>,
     load: Load,
 }
 
 impl LoadedCluster {
     async fn start() -> Self {
-        let servers = NatsServers::start().await;
+        let servers = NatsTrio::start().await;
         let settings = servers.settings();
         let settings: Vec<(&str, &str)> = settings
             .iter()

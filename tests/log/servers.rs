@@ -21,14 +21,14 @@ const COUNT: usize = 3;
 const STARTS: usize = 5;
 
 /// The servers. All ends with it.
-pub(crate) struct NatsServers {
+pub(crate) struct NatsTrio {
     directory: TempDir,
     /// Of each: for clients, for monitoring, for the others.
     ports: Vec<[u16; 3]>,
     processes: Vec<Option<Child>>,
 }
 
-impl NatsServers {
+impl NatsTrio {
     /// Three that have found each other.
     pub(crate) async fn start() -> Self {
         for _ in 0..STARTS {

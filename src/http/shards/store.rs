@@ -51,7 +51,13 @@ impl<A> Clone for ShardStores<A> {
 pub(crate) struct OwnedStore<A> {
     /// The copy.
     pub(crate) copy: Arc<OwnCopy>,
-    served: ArcSwapOption<A>,
+    served: ArcSwapOption<TermStore<A>>,
+}
+
+/// The store of a term. It serves in no other: by then another copy may have moved events that it knows of.
+struct TermStore<A> {
+    term: u64,
+    app: Arc<A>,
 }
 
 impl<A> OwnedStore<A> {
@@ -60,14 +66,20 @@ impl<A> OwnedStore<A> {
         Self { copy, served: ArcSwapOption::empty() }
     }
 
-    /// Serves with this from now on; with nothing, if it is `None`.
-    pub(crate) fn serve(&self, app: Option<Arc<A>>) {
-        self.served.store(app);
+    /// Serves with this while the copy owns the shard in this term.
+    pub(crate) fn serve(&self, term: u64, app: Arc<A>) {
+        self.served.store(Some(Arc::new(TermStore { term, app })));
+    }
+
+    /// Serves no more.
+    pub(crate) fn rest(&self) {
+        self.served.store(None);
     }
 
     /// What handlers work with, if this copy owns the shard and its store is open.
     pub(crate) fn served(&self) -> Option<Arc<A>> {
-        self.served.load_full()
+        let of_term = self.served.load_full()?;
+        (self.copy.owned_term() == Some(of_term.term)).then(|| Arc::clone(&of_term.app))
     }
 }
 
