@@ -179,8 +179,8 @@ codes! {
         "`Host` is none of those in `http.hosts`."
         "Use one of the server's names, or list this one."
     Moved "moved" MISDIRECTED_REQUEST
-        "The pod was asked for what another one owns. Between pods `Zombi-Owner` names it; a client sees this \
-         only when it asks a pod to yield a shard that is not its own."
+        "The pod was asked for what another one owns. Between pods `Zombi-Owner` names it; a client sees \
+         this only when it asks a pod to yield a shard that is not its own."
         "Ask without `Zombi-Hop`: any pod passes requests on. To move a shard, ask its owner, which \
          `GET /cluster` names."
     Timeout "timeout" REQUEST_TIMEOUT

@@ -246,3 +246,34 @@ impl Settings {
         serde_yaml::to_string(&self.values()).map_err(|error| BadSettings::new(error.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(settings: &Settings) -> String {
+        settings.check(&Settings::all()).map_or_else(|bad| bad.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn logs_are_set_up_whole_or_not_at_all() {
+        let mut settings = Settings::default();
+        settings.nats.urls = vec!["nats://a:4222".to_owned()];
+        settings.nats.unsynced = true;
+        settings.shared_log.keep_bytes = 0;
+        settings.copies.tick_ms = 500;
+        for pods in [0, 3] {
+            settings.cluster.pods = pods;
+            for key in ["cluster.nats.*", "cluster.log.*", "cluster.tick_ms"] {
+                assert!(broken(&settings).contains(key), "{key}: {}", broken(&settings));
+            }
+        }
+        settings.cluster.copies = 2;
+        settings.s3.bucket = Some("events".to_owned());
+        assert_eq!(broken(&settings), "");
+        settings.auth.mode = AuthMode::Required;
+        assert!(broken(&settings).contains("cluster.nats.credentials_file"));
+        settings.nats = NatsSettings::default();
+        assert!(broken(&settings).contains("set cluster.nats.urls"));
+    }
+}
