@@ -127,7 +127,7 @@ def second_pod(space, load):
 
     end = space.wait("the second pod ends", ended)
     logs = space.logs("zombi-1") + space.logs("zombi-1", "--previous")
-    check(end["exitCode"] == 2 and "set replicas to 1" in logs, f"it refuses to start, and says why: {end}\n{logs}")
+    check(end["exitCode"] == 1 and "set replicas to 1" in logs, f"it refuses to start, and says why: {end}\n{logs}")
     load.goes_on()
     space.scale(SET, 1)
     space.gone("pod", "zombi-1")

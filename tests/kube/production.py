@@ -16,6 +16,7 @@ from manifests import CERT_MANAGER, DEPLOY, OPERATOR, POD_SECURITY, ROOT, kustom
 from namespace import CLAIM, POD, SET, Clock, Namespace
 
 OVERLAY = os.path.join(DEPLOY, "overlays", "production")
+CLUSTER = os.path.join(DEPLOY, "overlays", "cluster-volumes")
 EXAMPLES = os.path.join(DEPLOY, "examples")
 ONCALL = {"subjects": ["sa:zombi/zombi-oncall"], "role": "operator", "tables": ["*"], "groups": ["*"]}
 # A change of a ConfigMap is in the pod within a minute, and looked at within 5 s; with an annotation sooner.
@@ -80,9 +81,11 @@ class Overlay:
 
 def dry_runs(space):
     """A real API server takes everything, and warns of nothing."""
-    done = space.cluster.kubectl("apply", "-k", OVERLAY, "--dry-run=server")
-    check("Warning" not in done.stderr, f"the production overlay is taken without a warning: {done.stderr}")
-    say(f"dry run    {len(done.stdout.splitlines())} objects of the production overlay, by the API server")
+    for overlay in (OVERLAY, CLUSTER):
+        done = space.cluster.kubectl("apply", "-k", overlay, "--dry-run=server")
+        name = os.path.basename(overlay)
+        check("Warning" not in done.stderr, f"the overlay {name} is taken without a warning: {done.stderr}")
+        say(f"dry run    {len(done.stdout.splitlines())} objects of the overlay {name}, by the API server")
     names, left_out = sorted(os.listdir(os.path.join(DEPLOY, "components"))), 0
     for name in names:
         objects = with_components("network-policy", name) if name.startswith("egress-") else with_components(name)
