@@ -48,7 +48,7 @@ def main():
     arguments.add_argument("--must", action="store_true")
     arguments.add_argument("--only", nargs="*", default=[])
     arguments = arguments.parse_args()
-    known = QUICK * (not arguments.slow) + SLOW * (not arguments.quick)
+    known = QUICK if arguments.quick else SLOW if arguments.slow else QUICK + SLOW
     names = {f"{one.__module__}.{one.__name__}": one for one in known}
     wanted = {name: one for name, one in names.items() if not arguments.only or any(part in name for part in arguments.only)}
     check(wanted, f"--only names none of {' '.join(names)}")

@@ -151,10 +151,7 @@ def fill(name, directory, **values):
     values["directory"] = directory
     with open(os.path.join(FILES, name)) as file:
         text = re.sub(r"@(\w+)@", lambda found: str(values[found.group(1).lower()]), file.read())
-    path = os.path.join(directory, name)
-    with open(path, "w") as file:
-        file.write(text)
-    return path
+    return put(directory, name, text)
 
 
 @contextlib.contextmanager

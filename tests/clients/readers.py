@@ -19,7 +19,7 @@ def duckdb(world):
     bucket = f"SET s3_endpoint = '{world.s3.endpoint.split('//')[1]}'; SET s3_url_style = 'path'; SET s3_use_ssl = false; " \
              "SET s3_access_key_id = 'zombi'; SET s3_secret_access_key = 'zombi-secret'"
     return read(world, interpreter, "duckdb", [
-        adapted("the recipe", recipe("duckdb.md", "sql"), ("INSTALL httpfs", f"INSTALL '{extension}'"), *at(world)),
+        adapted("the recipe", recipe("duckdb.md", "sql"), ("INSTALL httpfs", f"INSTALL '{extension}'"), world.in_place_of("orders")),
         adapted("the recipe for S3", recipe("duckdb.md", "sql", 1), ("SET s3_region = 'eu-central-1'", bucket),
                 ("s3://events/segments/orders/", f"s3://demo/segments/{world.table}/")),
     ])
@@ -27,7 +27,7 @@ def duckdb(world):
 
 def chdb(world):
     return read(world, python("chdb==4.4.0"), "chdb", [
-        adapted("the recipe", recipe("clickhouse.md", "sql"), *at(world)),
+        adapted("the recipe", recipe("clickhouse.md", "sql"), world.in_place_of("orders")),
         adapted("the recipe for S3", recipe("clickhouse.md", "sql", 2), ("'JSONEachRow'", "'zombi', 'zombi-secret', 'JSONEachRow'"),
                 ("https://events.s3.eu-central-1.amazonaws.com/segments/orders/", f"{world.s3.endpoint}/demo/segments/{world.table}/")),
     ])
@@ -37,13 +37,9 @@ def pyspark(world):
     command("java", "default-jdk-headless")
     # The S3 server of the tests keeps its buckets as directories.
     return read(world, python("pyspark==4.3.0", "setuptools"), "pyspark", [
-        adapted("the recipe", recipe("spark.md", "python"), ("s3a://", f"{world.s3.directory}/"), *at(world)),
-        adapted("the recipe for HTTP", recipe("spark.md", "python", 1), *at(world)),
+        adapted("the recipe", recipe("spark.md", "python"), ("s3a://", f"{world.s3.directory}/"), world.in_place_of("orders")),
+        adapted("the recipe for HTTP", recipe("spark.md", "python", 1), world.in_place_of("orders")),
     ])
-
-
-def at(world):
-    return [("http://zombi.zombi:8080/tables/orders", f"{world.url}/tables/{world.table}")]
 
 
 def read(world, interpreter, what, recipes):

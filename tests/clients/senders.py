@@ -98,7 +98,7 @@ def alertmanager(world):
     with open(token, "w") as file:
         file.write("none")
     config = put(world.directory, "alertmanager.yml", recipe("webhooks.md", "yaml"), ("group_wait: 30s", "group_wait: 1s"),
-                 ("http://zombi.zombi.svc.cluster.local:8080/tables/alerts", f"{world.url}/tables/{world.table}"),
+                 world.in_place_of("alerts", "zombi.zombi.svc.cluster.local:8080"),
                  ("/var/run/secrets/zombi/token", token))
     words = [program, f"--config.file={config}", f"--storage.path={world.directory}", f"--web.listen-address=127.0.0.1:{port}",
              "--cluster.listen-address="]
@@ -116,7 +116,7 @@ def alertmanager(world):
 def syslog_ng(world):
     program, port, count = command("syslog-ng", "syslog-ng-core and syslog-ng-mod-http"), free_port(), 2000
     config = put(world.directory, "syslog-ng.conf", recipe("syslog-ng.md", "text"), ("0.0.0.0", "127.0.0.1"), ("port(514)", f"port({port})"),
-                 ("http://zombi.zombi:8080/tables/syslog", f"{world.url}/tables/{world.table}"), ("/var/lib/syslog-ng", world.directory))
+                 world.in_place_of("syslog"), ("/var/lib/syslog-ng", world.directory))
     files = {"-f": config, "-R": "persist", "-c": "ctl", "-p": "pid"}
     words = [program, "-F", *(word for flag, name in files.items() for word in (flag, os.path.join(world.directory, name)))]
     with running(words, world.directory, port):
@@ -176,7 +176,7 @@ def collecting(world):
     """A Collector by the recipe of its page, which sends to tables whose names end in what they hold; its port."""
     program, port = otelcol(), free_port()
     config = put(world.directory, "recipe.yaml", recipe("opentelemetry.md", "yaml"), ("0.0.0.0:4318", f"127.0.0.1:{port}"),
-                 ("http://zombi.zombi:8080/tables/otel", f"{world.url}/tables/{world.table}"), ("/var/lib/otelcol", world.directory))
+                 world.in_place_of("otel"), ("/var/lib/otelcol", world.directory))
     with running([program, "--config", config], world.directory, port, env=os.environ | {"ZOMBI_TOKEN": "none"}):
         yield port
 
@@ -215,7 +215,7 @@ def benthos(world):
     with open(os.path.join(FILES, "benthos.yaml")) as file:
         text = file.read() + text[text.index("pipeline:"):]
     config = put(world.directory, "benthos.yaml", text, ("@COUNT@", count), ("@POISON@", poison),
-                 ("http://zombi.zombi:8080/tables/orders", f"{world.url}/tables/{world.table}"))
+                 world.in_place_of("orders"))
     world.ask("PUT", f"/tables/{world.table}/config", {"partitions": 4})
     for _ in range(2):
         run([program, "run", config], cwd=world.directory, timeout=300, env=os.environ | {"ZOMBI_TOKEN": "none"})
@@ -233,7 +233,7 @@ def debezium(world):
     with postgres() as (port, home):
         sql(home, port, "CREATE TABLE orders (id int PRIMARY KEY, total int)")
         settings = put(world.directory, "application.properties", recipe("debezium.md", "properties"),
-                       ("http://zombi.zombi:8080/tables/changes", f"{world.url}/tables/{world.table}"),
+                       world.in_place_of("changes"),
                        ("hostname=postgres", "hostname=127.0.0.1"), ("port=5432", f"port={port}"), ("data/", f"{world.directory}/"))
         words = [command("java", "default-jdk-headless"), "-cp", classes, "Main", settings]
         for part in (0, 1):
