@@ -1,7 +1,6 @@
 //! `on_error=skip`: the good lines of a stream are stored, the bad ones are listed, and nothing is lost
 //! without a word.
 
-use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Answer, is_there, post, records};
@@ -62,7 +61,7 @@ async fn bad_lines_are_left_out_and_listed_with_their_reasons() {
     assert_eq!(rejected(&answer), expected.map(|(line, code)| (line, code.to_owned())));
     assert!(summary["rejected"][4]["detail"].as_str().unwrap().contains("colour"), "{summary}");
     assert_eq!(payloads(&z, "t").await, ["one", "five"]);
-    let metrics = z.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+    let metrics = z.metrics().await;
     assert!(metrics.contains("zombi_events_rejected_total{table=\"t\"} 7"), "{metrics}");
 
     // Without the word the first one ends the stream.
