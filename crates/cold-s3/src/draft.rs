@@ -57,7 +57,9 @@ pub(crate) fn publish(state: &ColdState, publication: Publication) -> Changes {
     for (partition, mut entry) in next {
         let given = watermarks.get(&partition).map_or(0, |watermarks| watermarks.next).max(entry.end);
         entry.reserved_upto = entry.reserved_upto.max(given + RESERVED_OFFSETS);
-        changes.partitions.push(entry);
+        if entry != known(state, &partition) {
+            changes.partitions.push(entry);
+        }
     }
     let is_new =
         |entry: &TableEntry| state.tables.get(&entry.table).map_or(!entry.is_usual(), |known| known != entry);
