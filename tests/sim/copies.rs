@@ -117,14 +117,17 @@ impl World {
     }
 
     async fn write(self: Rc<Self>, mut rng: StdRng) {
-        while let Some(mut served) = self.server(&mut rng).await {
+        while !self.stopping.is_cancelled() {
             let (partition, has_key) = (rng.random_range(0..PARTITIONS), rng.random_bool(0.5));
             let id = self.ids.replace(self.ids.get() + 1);
-            // The same write with the same key, until its fate is known.
-            while !self.append(&served, id, partition, has_key).await && has_key {
+            // The same write with the same key, until its fate is known. Nobody keeps a pod that is gone
+            // while he waits for another one.
+            while let Some(served) = self.server(&mut rng).await {
+                if self.append(&served, id, partition, has_key).await || !has_key {
+                    break;
+                }
+                drop(served);
                 sleep(Duration::from_millis(rng.random_range(0..200))).await;
-                let Some(next) = self.server(&mut rng).await else { return };
-                served = next;
             }
             sleep(Duration::from_millis(rng.random_range(0..100))).await;
         }

@@ -15,7 +15,7 @@ use tiering::{
 };
 use tokio::{
     task::{self, JoinHandle},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use uuid::Uuid;
@@ -25,6 +25,8 @@ use crate::store::{TUNING, Tuning, WINDOW_MS, objects};
 
 /// Little enough for pods that are away to miss what the log has forgotten.
 const LOG_KEEP_BYTES: u64 = 2 << 10;
+/// How long what a killed pod had begun may use its volume.
+const HELD: Duration = Duration::from_secs(60);
 
 /// A pod that believes that it owns the shard, as clients reach it.
 pub(super) struct Served {
@@ -94,7 +96,9 @@ impl Pod {
         killed.cancel();
         task.await.unwrap();
         world.served.borrow_mut().remove(self.name);
+        let until = Instant::now() + HELD;
         while Arc::strong_count(&twin) > 1 {
+            assert!(Instant::now() < until, "{}: its volume is used {HELD:?} after it was killed", self.name);
             sleep(Duration::from_millis(1)).await;
         }
     }
