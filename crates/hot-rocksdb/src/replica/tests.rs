@@ -316,7 +316,8 @@ async fn who_was_recovered_passes_over_what_s3_had_and_keeps_its_keys() {
     let named = log.entries.lock().len();
     owner.hot.intend(vec![segment(0, 4)], u64::MAX).await.unwrap();
     owner.hot.mark_flushed(vec![segment(0, 4)]).await.unwrap();
-    let (upto, mut in_s3) = (log.entries.lock().len(), owner.in_s3().await);
+    let upto = log.entries.lock().len();
+    let mut in_s3 = owner.in_s3().await;
     in_s3.tables.retain(|table| table.name != name("plain")); // no manifest names it
     owner.append("plain", &["x"]).await.unwrap();
 
