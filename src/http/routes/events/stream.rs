@@ -35,6 +35,9 @@ use futures_util::{FutureExt, future::BoxFuture};
 const BATCH_EVENTS: usize = 4096;
 const BATCH_BYTES: usize = 2 << 20;
 
+/// What ends a stream, and the number of the line that it is about.
+type StreamRefusal = (u64, Problem);
+
 /// What the lines of a stream are, and what is done about bad ones.
 pub(super) struct StreamSource {
     envelope: Envelope,
@@ -165,16 +168,16 @@ async fn write_all(
     })
 }
 
-/// Reads and appends until the end. An error is returned with the line that it is about.
+/// Reads and appends until the end. What ends the body is about the line that has not come whole.
 async fn run(
     pieces: &mut BodyPieces,
     lines: &mut Lines<'_>,
     progress: &mut StreamProgress,
-) -> Result<(), (u64, Problem)> {
+) -> Result<(), StreamRefusal> {
     let (state, table) = (lines.state, lines.table);
     let mut under_way: Option<BatchUnderWay<'_>> = None;
     // Once set, nothing more is read; what was read before is still appended.
-    let mut ended: Option<Result<(), (u64, Problem)>> = None;
+    let mut ended: Option<Result<(), StreamRefusal>> = None;
     loop {
         if under_way.is_none() && !lines.lines.is_empty() {
             let bytes = lines.bytes;
@@ -204,17 +207,20 @@ async fn run(
                 let taken = match piece {
                     Ok(Some(piece)) => lines.take_piece(&piece).map(|()| false),
                     Ok(None) => lines.take_last().map(|()| true),
-                    Err(problem) => Err(problem),
+                    Err(problem) => Err((lines.read + 1, problem)),
                 };
                 let taken = match taken {
-                    Ok(is_end) => pieces.keep(lines.held() + being_appended).await.map(|()| is_end),
+                    Ok(is_end) => {
+                        let kept = pieces.keep(lines.held() + being_appended).await;
+                        kept.map(|()| is_end).map_err(|problem| (lines.read + 1, problem))
+                    }
                     wrong => wrong,
                 };
                 match taken {
                     Ok(false) if lines.splitter.rest_bytes() == 0 => pieces.at_rest(),
                     Ok(false) => {}
                     Ok(true) => ended = Some(Ok(())),
-                    Err(problem) => ended = Some(Err((lines.read, problem))),
+                    Err(refusal) => ended = Some(Err(refusal)),
                 }
             }
         }
@@ -279,7 +285,7 @@ impl<'a> Lines<'a> {
     }
 
     /// Takes the lines that end in a piece of the body.
-    fn take_piece(&mut self, piece: &[u8]) -> Result<(), Problem> {
+    fn take_piece(&mut self, piece: &[u8]) -> Result<(), StreamRefusal> {
         let mut splitter = std::mem::take(&mut self.splitter);
         let taken = splitter.split(piece, |line| self.take_line(line));
         self.splitter = splitter;
@@ -296,12 +302,12 @@ impl<'a> Lines<'a> {
     }
 
     /// Takes the last line, which needs no end.
-    fn take_last(&mut self) -> Result<(), Problem> {
+    fn take_last(&mut self) -> Result<(), StreamRefusal> {
         let line = self.splitter.take_rest();
         if line.is_empty() { Ok(()) } else { self.take_line(&line) }
     }
 
-    fn take_line(&mut self, line: &[u8]) -> Result<(), Problem> {
+    fn take_line(&mut self, line: &[u8]) -> Result<(), StreamRefusal> {
         self.read += 1;
         match self.parse(line) {
             Ok(Some(new)) => {
@@ -333,9 +339,9 @@ impl<'a> Lines<'a> {
     }
 
     /// Leaves out the line that was read last, or ends the stream with it.
-    fn leave_out(&mut self, problem: Problem) -> Result<(), Problem> {
+    fn leave_out(&mut self, problem: Problem) -> Result<(), StreamRefusal> {
         if self.source.on_error == OnError::Stop {
-            return Err(problem);
+            return Err((self.read, problem));
         }
         self.rejected.add(self.table, self.read, &problem);
         self.good = self.read;
