@@ -99,6 +99,8 @@ struct Lines<'a> {
     good: u64,
     /// Lines that are not blank.
     count: u64,
+    /// Lines of erased events, which are passed over.
+    erased: u64,
     lines: VecDeque<StreamLine>,
     bytes: usize,
     rejected: RejectedLines,
@@ -140,7 +142,7 @@ async fn write_all(
     let connection = incoming.connection();
     let mut pieces = incoming.pieces(&state.limits, &state.inflight);
     let ended = run(&mut pieces, &mut lines, &mut progress).await;
-    let rejected = std::mem::take(&mut lines.rejected);
+    let (rejected, erased) = (std::mem::take(&mut lines.rejected), lines.erased);
     drop((pieces, lines)); // a request that waits for S3 holds no memory
     let ended = match ended {
         Ok(()) => wait_until_cold(state, table, options, &connection)
@@ -156,7 +158,8 @@ async fn write_all(
         });
     }
     let StreamProgress { count, duplicates, partitions, .. } = progress;
-    let answer = StreamWritten { count, duplicates, partitions };
+    let erased = (erased > 0).then_some(erased);
+    let answer = StreamWritten { count, duplicates, erased, partitions };
     Ok(match on_error {
         OnError::Stop => form.stream(answer, written(state, options)),
         // Which lines were left out is what the client has asked for: that takes a body.
@@ -259,6 +262,7 @@ impl<'a> Lines<'a> {
             read: 0,
             good: 0,
             count: 0,
+            erased: 0,
             lines: VecDeque::new(),
             bytes: 0,
             rejected: RejectedLines::default(),
@@ -321,21 +325,25 @@ impl<'a> Lines<'a> {
         Ok(())
     }
 
-    /// The event of the line that was read last; `None` if the line is blank.
+    /// The event of the line that was read last; `None` if the line is blank, or its event was erased.
     fn parse(&mut self, line: &[u8]) -> Result<Option<NewEvent>, Problem> {
         let line = if self.read == 1 { json_body::without_mark(line) } else { Ok(line) };
         if line.as_ref().is_ok_and(|line| line.iter().all(u8::is_ascii_whitespace)) {
             return Ok(None);
         }
-        // A line that is left out has its place, so that the others keep theirs when it has been mended.
+        // A line that is left out has its place, so that the others keep theirs when it has been mended; so
+        // has one that is passed over, whose event was there when the same was read before.
         let place = self.count;
         self.count += 1;
         let parser = self.source.envelope.parser(self.state);
         match &self.source.raw {
-            None => parser.json_event_at(line?, Some(place)),
-            Some(raw) => parser.raw_line(line?, raw, place),
+            None => {
+                let new = parser.json_line(line?, place)?;
+                self.erased += u64::from(new.is_none());
+                Ok(new)
+            }
+            Some(raw) => parser.raw_line(line?, raw, place).map(Some),
         }
-        .map(Some)
     }
 
     /// Leaves out the line that was read last, or ends the stream with it.
