@@ -287,6 +287,13 @@ codes! {
         "Give each Zombi its own bucket or prefix."
 }
 
+/// What has no code: bytes that are no request. hyper answers them itself, before anything else is asked, and
+/// takes no body for that.
+pub(super) const NO_REQUEST: &str = "\
+    What cannot be a request gets a status without a body, and the connection ends, of HTTP/2 the stream: \
+    400 for a head that is not HTTP, 414 for an address of 65,535 bytes or more, 431 for more than 512 \
+    headers or a head of more than twice `limits.header_bytes`. Nothing of it is written.";
+
 /// The document of all codes, as Markdown.
 #[cfg(test)]
 fn document() -> String {
@@ -299,6 +306,7 @@ fn document() -> String {
          after `unknown`, send it again with the same idempotency key.\n\n\
          This page is made from the table in the code; every server has it at `/docs/errors`.\n",
     );
+    text += &format!("\n{NO_REQUEST}\n");
     for code in Code::ALL {
         let (name, status) = (code.name(), code.status());
         text += &format!("\n## {name}\n\n`{status}`. {} {}\n", code.cause(), code.cure());

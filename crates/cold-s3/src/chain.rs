@@ -372,24 +372,10 @@ fn encode(manifest: Manifest) -> Link {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::tests::link_of;
 
     fn last(lease_secs: u64, awaits_secs: u64, released: bool) -> Manifest {
-        Manifest {
-            version: VERSION,
-            number: 7,
-            epoch: 1,
-            nonce: Uuid::nil(),
-            store_id: Uuid::nil(),
-            written_ms: 0,
-            checkpoint: 0,
-            lease_secs,
-            awaits_secs,
-            released,
-            opens: false,
-            moved: false,
-            changes: Changes::default(),
-            state: None,
-        }
+        Manifest { lease_secs, awaits_secs, released, ..link_of(7, Changes::default()) }
     }
 
     #[test]

@@ -162,10 +162,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{
-        formats::jsonl::tests::segment_of,
-        manifest::{Manifest, VERSION},
-    };
+    use crate::{formats::jsonl::tests::segment_of, manifest::tests::link_of};
     use contracts::{
         catalog::{PartitionStatus, TableSettings},
         name::TableName,
@@ -211,22 +208,7 @@ mod tests {
 
     impl Links {
         fn append(&mut self, changes: Changes) -> &ColdPartition {
-            let manifest = Manifest {
-                version: VERSION,
-                number: self.1,
-                epoch: 1,
-                nonce: uuid::Uuid::nil(),
-                store_id: uuid::Uuid::nil(),
-                written_ms: 0,
-                checkpoint: 0,
-                lease_secs: 0,
-                awaits_secs: 0,
-                released: false,
-                opens: false,
-                moved: false,
-                changes,
-                state: None,
-            };
+            let manifest = link_of(self.1, changes);
             self.1 += 1;
             self.0.apply(&manifest).unwrap();
             &self.0.partitions[&partition()]

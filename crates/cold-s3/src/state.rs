@@ -381,26 +381,11 @@ fn is_replaced(removed: &SegmentRef, added: &[SegmentEntry]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{IndexText, VERSION};
+    use crate::manifest::{IndexText, tests::link_of};
     use contracts::{erasure::ErasedPart, name::TableName, replica::LogMark};
 
     fn manifest(number: u64, changes: Changes, state: Option<Checkpoint>) -> Manifest {
-        Manifest {
-            version: VERSION,
-            number,
-            epoch: 1,
-            nonce: Uuid::nil(),
-            store_id: Uuid::nil(),
-            written_ms: 0,
-            checkpoint: 0,
-            lease_secs: 0,
-            awaits_secs: 0,
-            released: false,
-            opens: number == 0,
-            moved: false,
-            changes,
-            state,
-        }
+        Manifest { opens: number == 0, state, ..link_of(number, changes) }
     }
 
     fn segment(start: Offset, end: Offset) -> SegmentEntry {

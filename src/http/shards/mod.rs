@@ -113,7 +113,7 @@ impl ShardedRoute {
                 None => return self.first(request).await,
             },
             Reach::QueryTable => match table_in_query(&request) {
-                Some(table) => self.of_group_and_table(request, table).await,
+                Some(table) => self.of_table(request, table).await,
                 None => return self.first(request).await,
             },
             // What its head says is refused before anybody asks for its body.
@@ -137,7 +137,7 @@ impl ShardedRoute {
         }
     }
 
-    /// A request about the table in its path.
+    /// A request about the table in its path, or about a group and the table in its query.
     async fn of_table(&self, request: Request, table: TableName) -> Result<Response, Problem> {
         let pod = match self.shards.find(&table) {
             TablePlace::Here(place) => return Ok(self.here_at(place, request).await),
@@ -148,23 +148,15 @@ impl ShardedRoute {
             return Ok(moved(&table, pod));
         }
         // Where the client asks; the owner asks its policy once more.
-        scope.caller.allow(Resource::Table(&table))?;
-        Box::pin(self.pass_on(request, pod)).await
-    }
-
-    /// A request about a group and the table in its query.
-    async fn of_group_and_table(&self, request: Request, table: TableName) -> Result<Response, Problem> {
-        let pod = match self.shards.find(&table) {
-            TablePlace::Here(place) => return Ok(self.here_at(place, request).await),
-            TablePlace::There(pod) => pod,
-        };
-        let scope = scope_of(&request);
-        if scope.is_passed_on {
-            return Ok(moved(&table, pod));
+        if self.reach == Reach::QueryTable {
+            let Some(group) = group_in_path(&scope, request.uri()) else {
+                return Ok(self.first(request).await);
+            };
+            scope.caller.allow(Resource::Group(&group))?;
+            scope.caller.allow_to(Verb::Read, Resource::Table(&table))?;
+        } else {
+            scope.caller.allow(Resource::Table(&table))?;
         }
-        let Some(group) = group_in_path(&scope, request.uri()) else { return Ok(self.first(request).await) };
-        scope.caller.allow(Resource::Group(&group))?;
-        scope.caller.allow_to(Verb::Read, Resource::Table(&table))?;
         Box::pin(self.pass_on(request, pod)).await
     }
 

@@ -169,7 +169,9 @@ async fn lines_for_more_partitions_than_there_may_be_are_left_out() {
     assert_eq!(payloads(&z, "t").await.len(), 120);
     // Without the word they end the stream.
     let stopped = post(&z, "/tables/t", &[("content-type", NDJSON)], lines.join("\n")).await;
-    stopped.refused("a partition too many", 422, "too_many_partitions");
+    let problem = stopped.refused("a partition too many", 422, "too_many_partitions");
+    assert_eq!((&problem["line"], &problem["committed"]), (&json!(4), &json!(3)), "{problem}");
+    assert_eq!(payloads(&z, "t").await.len(), 123);
 }
 
 #[tokio::test]

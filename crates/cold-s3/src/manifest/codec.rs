@@ -100,7 +100,7 @@ mod tests {
     use super::*;
     use crate::{
         formats::jsonl::{self, Framing},
-        manifest::{Changes, IndexText, NamedLog, PartitionEntry, SegmentRef},
+        manifest::{Changes, IndexText, NamedLog, PartitionEntry, SegmentRef, tests::link_of},
     };
 
     #[test]
@@ -111,20 +111,10 @@ mod tests {
 
     fn manifest() -> Manifest {
         Manifest {
-            version: VERSION,
-            number: 7,
-            epoch: 1,
             nonce: Uuid::from_u128(3),
             store_id: Uuid::from_u128(4),
             written_ms: 5,
-            checkpoint: 0,
-            lease_secs: 0,
-            awaits_secs: 0,
-            released: false,
-            opens: false,
-            moved: false,
-            changes: Changes { deleted: vec!["a".to_owned()], ..Changes::default() },
-            state: None,
+            ..link_of(7, Changes { deleted: vec!["a".to_owned()], ..Changes::default() })
         }
     }
 

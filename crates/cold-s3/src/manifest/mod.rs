@@ -152,3 +152,28 @@ pub struct Checkpoint {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<NamedLog>,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A link that says nothing but its changes, for the tests of others: of the first epoch, and of no store.
+    pub(crate) fn link_of(number: u64, changes: Changes) -> Manifest {
+        Manifest {
+            version: VERSION,
+            number,
+            epoch: 1,
+            nonce: Uuid::nil(),
+            store_id: Uuid::nil(),
+            written_ms: 0,
+            checkpoint: 0,
+            lease_secs: 0,
+            awaits_secs: 0,
+            released: false,
+            opens: false,
+            moved: false,
+            changes,
+            state: None,
+        }
+    }
+}

@@ -65,6 +65,10 @@ pub(crate) struct StreamWritten {
     pub count: u64,
     /// How many of them were known.
     pub duplicates: u64,
+    /// Lines that were passed over, as their events were erased; left out if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    pub erased: Option<u64>,
     /// Where they are, by partition.
     pub partitions: BTreeMap<u32, Span>,
 }
