@@ -14,10 +14,6 @@ use std::{
 
 use bytes::Bytes;
 use contracts::shared_log::{EntryKind, LogEntry, LogSeq, SharedLog};
-use shared_log::{
-    nats::{NatsGuard, NatsLog, OpenError, StreamName},
-    settings::NatsSettings,
-};
 use testing::{
     raw,
     server::PATIENCE,
@@ -25,6 +21,10 @@ use testing::{
 };
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
+use zombi_shared_log::{
+    nats::{NatsGuard, NatsLog, OpenError, StreamName},
+    settings::NatsSettings,
+};
 
 use self::servers::{NatsServers, log_settings};
 

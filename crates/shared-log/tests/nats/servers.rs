@@ -10,15 +10,15 @@ use std::{
 };
 
 use serde_json::Value;
-use shared_log::{
-    nats::{NatsLog, OpenError, StreamName},
-    settings::{NatsSettings, SharedLogSettings},
-};
 use tempfile::TempDir;
 use testing::{server::PATIENCE, signal::send_signal};
 use tokio::{
     process::{Child, Command},
     time::{Instant, sleep},
+};
+use zombi_shared_log::{
+    nats::{NatsLog, OpenError, StreamName},
+    settings::{NatsSettings, SharedLogSettings},
 };
 
 use crate::proxy::{LostAnswers, listen};
