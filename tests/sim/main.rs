@@ -6,7 +6,6 @@
 
 mod cluster;
 mod conformance;
-mod copies;
 mod erasures;
 mod leases;
 mod model;
