@@ -6,7 +6,7 @@ TESTED := --features failpoints,bench
 # Where cargo puts its binaries, wherever that was configured.
 TARGET = $(shell $(CARGO) metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/debug
 
-.PHONY: help run test demo demo-kills clients contract stores deploy-check image-check supply-check notice requirements kube-build kube-check observe console-check bench bench-report backup-rate cost cost-light torture fuzz bugs bugs-check release check setup
+.PHONY: help run test test-pods demo demo-kills clients contract stores log-check deploy-check image-check supply-check notice requirements kube-build kube-check observe console-check bench bench-report backup-rate cost cost-light torture fuzz bugs bugs-check release check setup
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -18,6 +18,11 @@ run: setup ## Start Zombi on :8080, with RocksDB in ./data and no bucket; it say
 test: export RUST_TEST_THREADS ?= 4
 test: setup ## Run all tests
 	$(CARGO) test --locked --workspace $(TESTED)
+
+test-pods: export RUST_TEST_THREADS ?= 4
+test-pods: setup ## Run the black-box tests against three pods; PODS="--list", PODS="door:: read::"
+	$(CARGO) build --locked $(TESTED) --bins
+	python3 -B tests/pods.py $(PODS) -- $(CARGO) test --locked $(TESTED) --test it
 
 demo: setup ## Carry a data set through every tier and compare; DEMO_DATA=FILE for your own NDJSON
 	$(CARGO) build --locked $(TESTED) --bins --examples
@@ -38,6 +43,9 @@ contract: setup ## Hold the server to its own OpenAPI description, with schemath
 stores: setup ## Try the S3 servers that others have written
 	$(CARGO) build --locked $(TESTED) --bins --examples
 	$$(.ci/python) tests/stores.py $(TARGET)/zombi
+
+log-check: setup ## Hold the log that pods share to three real NATS servers, which are killed and stopped
+	python=$$(.ci/python) && NATS_SERVER=$${python%/*}/nats-server $(CARGO) test --locked --workspace $(TESTED) --test nats -- --test-threads 2
 
 deploy-check: setup ## Check manifests, Dockerfile and Tiltfile with others' tools
 	$$(.ci/python) tests/deploy.py

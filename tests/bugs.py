@@ -72,6 +72,10 @@ CAUGHT_BY = {
     "swept_of_other_shards": "it cluster::upkeep",
     "pod_in_a_backup": "it cluster::places",
     "resized_at_work": "it cluster::places",
+    "refused_by_the_log_and_kept": "lib replica::",
+    "keys_not_replayed": "lib replica::",
+    "commits_not_replayed": "lib replica::",
+    "term_not_checked": "lib copy::judge::",
 }
 # Longer than any of these tests takes, on a slow machine too.
 PATIENCE_SECS = 3600

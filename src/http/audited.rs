@@ -53,8 +53,7 @@ struct AnswerSaid {
 }
 
 impl AnswerSaid {
-    fn of(response: &Response, is_let_in: bool) -> Self {
-        let problem = response.extensions().get::<Problem>();
+    fn of(response: &Response, problem: Option<&Problem>, is_let_in: bool) -> Self {
         let is_denial = |problem: &&Problem| {
             !is_let_in
                 || matches!(problem.code().status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
@@ -65,9 +64,9 @@ impl AnswerSaid {
 }
 
 impl AuditedRequest<'_> {
-    /// Tells the audit log of the answer, now or when it has ended.
-    pub(super) fn answered(&self, response: Response) -> Response {
-        let said = AnswerSaid::of(&response, self.is_let_in);
+    /// Tells the audit log of the answer, now or when it has ended. `problem` is the one that it is.
+    pub(super) fn answered(&self, response: Response, problem: Option<&Problem>) -> Response {
+        let said = AnswerSaid::of(&response, problem, self.is_let_in);
         let verb = self.caller.reached().unwrap_or(self.verb);
         if said.denial.is_none() && !self.gate.audit.has(verb) {
             return response;

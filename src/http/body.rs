@@ -23,7 +23,7 @@ use super::{
     limits::Limits,
     memory::{Budget, Share},
     pace::Pace,
-    scope::RequestScope,
+    scope::{RequestScope, RouteRequest},
     shared_body::SharedBody,
 };
 use crate::auth::{caller::Caller, quotas::QuotaHold};
@@ -45,9 +45,18 @@ impl<S: Send + Sync> FromRequest<S> for Incoming {
     type Rejection = Problem;
 
     async fn from_request(request: Request<Body>, _state: &S) -> Result<Self, Problem> {
-        let (mut parts, _) = request.into_parts();
+        Self::of(request.into())
+    }
+}
+
+impl Incoming {
+    /// Of a request that is to be received.
+    ///
+    /// # Errors
+    /// 415 for a coding that is not known, 429 over the caller's quota.
+    pub(super) fn of(RouteRequest { parts, scope }: RouteRequest) -> Result<Self, Problem> {
         let coding = Coding::of(&parts.headers)?;
-        let RequestScope { connection, caller, body, .. } = parts.extensions.remove().unwrap_or_default();
+        let RequestScope { connection, caller, body, .. } = scope;
         let usage = caller.usage().filter(|_| body.is_some());
         let held = usage.map(|usage| {
             let declared = content_length(&parts.headers).unwrap_or(STREAM_BYTES);
@@ -56,9 +65,7 @@ impl<S: Send + Sync> FromRequest<S> for Incoming {
         let held = held.transpose()?;
         Ok(Self { headers: parts.headers, body, coding, connection, caller, held })
     }
-}
 
-impl Incoming {
     /// The connection that it arrives on.
     pub(super) fn connection(&self) -> Arc<Connection> {
         Arc::clone(&self.connection)
@@ -144,7 +151,7 @@ struct Sizes {
 
 /// What a stream holds of its caller's quota, whatever its length, and what any body holds at first that does
 /// not say that it is smaller.
-const STREAM_BYTES: usize = 64 << 10;
+pub(super) const STREAM_BYTES: usize = 64 << 10;
 /// The most that is allocated in advance for a body of known length.
 const FIRST_BYTES: usize = 256 << 10;
 

@@ -237,9 +237,10 @@ codes! {
     Overloaded "overloaded" SERVICE_UNAVAILABLE
         "A resource is used up; `reason` says which: `queue_full`, `hot_full`, `disk_full`, `memory` \
          (bodies), `answers`, `tails`, `cold_reads`, `keys_full`, `erasures` (`erase.pending` at once), \
-         or `slow` (the body was slow, and others needed its memory). Nothing was written."
-        "Try again after `Retry-After`. If it lasts: `hot_full` means that events do not reach S3, \
-         `disk_full` that the volume is too small, `keys_full` that `idempotency.max_bytes` is too small."
+         `log_full` (the shard's log in a cluster), or `slow` (the body was slow, and others needed its \
+         memory). Nothing was written."
+        "Try again after `Retry-After`. If it lasts: `hot_full` and `log_full` mean that events do not reach \
+         S3, `disk_full` that the volume is too small, `keys_full` that `idempotency.max_bytes` is too small."
     ColdUnavailable "cold_unavailable" SERVICE_UNAVAILABLE
         "S3 does not answer, and the request needs it: a read of events that only S3 has, a flush, or \
          `wait_for=cold`. A read never returns a short page instead."
@@ -256,6 +257,19 @@ codes! {
          `not_written` if there was no connection to it."
         "Try again after `Retry-After`, with the same idempotency keys if `outcome` is `unknown`. If it \
          lasts, see why the pod is not there; other tables go on."
+    Demoted "demoted" SERVICE_UNAVAILABLE
+        "Another copy of the table's shard has taken over while the request was under way. Nothing was \
+         written."
+        "Try again after `Retry-After`: the request then goes to the new owner."
+    NoOwner "no_owner" SERVICE_UNAVAILABLE
+        "No copy of the table's shard owns it: the pods that have one are gone, or one is about to take over. \
+         Nothing was written."
+        "Try again after `Retry-After`. If it lasts, see why these pods are not there."
+    LogUnavailable "log_unavailable" SERVICE_UNAVAILABLE
+        "The log of the table's shard does not answer, or has no quorum. `outcome` is `not_written` if the \
+         write was not sent to it."
+        "Try again after `Retry-After`, with the same idempotency keys if `outcome` is `unknown`. If it \
+         lasts, see to the servers that keep the log."
     WriteFailed "write_failed" SERVICE_UNAVAILABLE
         "RocksDB or its sync failed: the write is stored once or not at all. The process exits, and its \
          next start finds out which."
@@ -273,6 +287,13 @@ codes! {
         "Give each Zombi its own bucket or prefix."
 }
 
+/// What has no code: bytes that are no request. hyper answers them itself, before anything else is asked, and
+/// takes no body for that.
+pub(super) const NO_REQUEST: &str = "\
+    What cannot be a request gets a status without a body, and the connection ends, of HTTP/2 the stream: \
+    400 for a head that is not HTTP, 414 for an address of 65,535 bytes or more, 431 for more than 512 \
+    headers or a head of more than twice `limits.header_bytes`. Nothing of it is written.";
+
 /// The document of all codes, as Markdown.
 #[cfg(test)]
 fn document() -> String {
@@ -285,6 +306,7 @@ fn document() -> String {
          after `unknown`, send it again with the same idempotency key.\n\n\
          This page is made from the table in the code; every server has it at `/docs/errors`.\n",
     );
+    text += &format!("\n{NO_REQUEST}\n");
     for code in Code::ALL {
         let (name, status) = (code.name(), code.status());
         text += &format!("\n## {name}\n\n`{status}`. {} {}\n", code.cause(), code.cure());

@@ -197,6 +197,9 @@ impl Connection {
 
     /// Ready while no request is under way.
     pub fn poll_idle(&self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.is_busy() {
+            return Poll::Ready(()); // nothing to wait for: the next request would wake whoever serves it
+        }
         self.state.watcher.register(context.waker()); // before the check, so that no end is missed
         if self.is_busy() { Poll::Pending } else { Poll::Ready(()) }
     }
@@ -273,12 +276,16 @@ impl Drop for CountGuard {
     fn drop(&mut self) {
         (self.count)(&self.state).fetch_sub(1, Relaxed);
         self.state.progressed();
-        self.state.watcher.wake();
+        if self.state.requests.load(Relaxed) == 0 {
+            self.state.watcher.wake();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Wake, Waker};
+
     use super::*;
 
     #[test]
@@ -288,6 +295,35 @@ mod tests {
         assert_eq!(peer("2001:db8::1"), peer("2001:db8::ffff:2"));
         assert_ne!(peer("2001:db8::1"), peer("2001:db8:0:1::1"));
         assert_ne!(peer("10.0.0.1"), peer("10.0.0.2"));
+    }
+
+    /// Counts how often it was woken.
+    #[derive(Default)]
+    struct WokenCount(AtomicUsize);
+
+    impl Wake for WokenCount {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn only_the_end_of_the_last_request_wakes_and_only_who_waits_for_it() {
+        let woken = Arc::<WokenCount>::default();
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut context = Context::from_waker(&waker);
+        let connection = Connection::default();
+        assert!(connection.poll_idle(&mut context).is_ready());
+        drop((connection.body(), connection.request()));
+        assert_eq!(woken.0.load(Relaxed), 0, "nobody waits");
+        let (one, body, wait, other) =
+            (connection.request(), connection.body(), connection.wait(), connection.request());
+        assert!(connection.poll_idle(&mut context).is_pending());
+        drop((one, body, wait));
+        assert_eq!(woken.0.load(Relaxed), 0, "one is under way");
+        drop(other);
+        assert_eq!(woken.0.load(Relaxed), 1);
+        assert!(connection.poll_idle(&mut context).is_ready());
     }
 
     #[test]

@@ -46,11 +46,10 @@ impl RequestContext {
         }
     }
 
-    /// Adds the request id to the answer, and turns any error, a layer's or the framework's too, into a
-    /// problem.
-    pub(super) fn answer(self, mut response: Response) -> Response {
+    /// Adds the request id to the answer, writes the problem that it is, and turns any other error, a layer's
+    /// or the framework's, into one.
+    pub(super) fn answer(self, mut response: Response, problem: Option<Problem>) -> Response {
         let status = response.status();
-        let problem = response.extensions_mut().remove::<Problem>();
         if let Some(problem) = problem {
             let owner = response.headers_mut().remove(OWNER);
             response = self.render(problem);

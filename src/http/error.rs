@@ -4,23 +4,22 @@
 use std::{fmt, time::Duration};
 
 use axum::{
-    Json,
+    body::Body,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::code::Code;
+use super::{
+    code::Code,
+    problem_text::{ExtraField, ProblemText},
+};
 use crate::auth::refusal::CredentialRefusal;
 use contracts::{
     error::{Counted, Overload, StorageError, Tier},
     metrics,
 };
-
-/// The `type` of a problem begins with this; its code follows.
-const TYPE: &str = "/docs/errors#";
 
 /// When a client may come again that was told so by a process about to end: what a start takes.
 const RESTARTED_AFTER: Duration = Duration::from_secs(5);
@@ -29,13 +28,21 @@ const RESTARTED_AFTER: Duration = Duration::from_secs(5);
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// What the client of a write knows after an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Outcome {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
     /// Nothing of the request, or of a stream nothing after `committed`, was or will be written.
     NotWritten,
     /// The events may be written once or not at all: send them again with the same idempotency keys.
     Unknown,
+}
+
+impl Outcome {
+    fn name(self) -> &'static str {
+        match self {
+            Self::NotWritten => "not_written",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// An error as an answer. [`RequestContext::answer`](super::context::RequestContext::answer) adds the
@@ -49,7 +56,22 @@ struct Fields {
     detail: String,
     outcome: Option<Outcome>,
     retry_after: Option<Duration>,
-    extra: Map<String, Value>,
+    /// Few, and each name once.
+    extra: Vec<ExtraField>,
+}
+
+/// Bytes of a detail that are kept. It may quote what was sent, such as a field whose name is as long as the
+/// body, and answers that nobody reads are charged to no budget.
+const DETAIL_BYTES: usize = 1000;
+
+/// A detail of bounded length.
+fn shortened(mut detail: String) -> String {
+    if detail.len() > DETAIL_BYTES {
+        detail.truncate(detail.floor_char_boundary(DETAIL_BYTES));
+        detail.push_str("...");
+        detail.shrink_to_fit();
+    }
+    detail
 }
 
 impl Problem {
@@ -57,28 +79,31 @@ impl Problem {
     pub fn new(code: Code, detail: impl ToString) -> Self {
         Self(Box::new(Fields {
             code,
-            detail: detail.to_string(),
+            detail: shortened(detail.to_string()),
             outcome: None,
             retry_after: None,
-            extra: Map::new(),
+            extra: Vec::new(),
         }))
     }
 
-    /// Adds a field.
-    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.0.extra.insert(name.to_owned(), value.into());
+    /// Adds a field, or gives it another value.
+    pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        let value = value.into();
+        match self.0.extra.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => *known = value,
+            None => self.0.extra.push((name, value)),
+        }
         self
     }
 
     /// Says which of several events it is about, unless that is said already.
-    pub fn at_index(mut self, index: usize) -> Self {
-        self.0.extra.entry("index").or_insert_with(|| index.into());
-        self
+    pub fn at_index(self, index: usize) -> Self {
+        if self.0.field("index").is_some() { self } else { self.with("index", index) }
     }
 
     /// Removes a field.
     pub fn without(mut self, name: &str) -> Self {
-        self.0.extra.remove(name);
+        self.0.extra.retain(|(known, _)| *known != name);
         self
     }
 
@@ -92,15 +117,15 @@ impl Problem {
         &self.0.detail
     }
 
-    /// Whether the client was too slow to send its body.
+    /// Whether the client was too slow to send its body. It is not waited for again.
     pub fn is_of_a_slow_body(&self) -> bool {
-        self.0.code == Code::Timeout || self.0.extra.get("reason").is_some_and(|reason| reason == "slow")
+        self.0.code == Code::Timeout || self.0.reason() == Some("slow")
     }
 
     /// Why the server turns the request away, if it does: the `reason` or the code of a 503.
     pub(super) fn refusal(&self) -> Option<&'static str> {
         let reason = match self.0.code {
-            Code::Overloaded => self.0.extra.get("reason").and_then(Value::as_str)?,
+            Code::Overloaded => self.0.reason()?,
             code if code.status() == StatusCode::SERVICE_UNAVAILABLE => code.name(),
             _ => return None,
         };
@@ -109,8 +134,7 @@ impl Problem {
 
     /// Why a caller was refused: the `reason` of its credential, or the code.
     pub(super) fn denial(&self) -> &'static str {
-        let reason = self.0.extra.get("reason").and_then(Value::as_str);
-        match (self.0.code, reason) {
+        match (self.0.code, self.0.reason()) {
             (Code::Unauthenticated, None) => "no_credential",
             (Code::Unauthenticated, Some(reason)) => CredentialRefusal::ALL
                 .into_iter()
@@ -143,26 +167,27 @@ impl Problem {
     /// not know, such as a panic, is `unknown`.
     pub(super) fn render(self, request_id: &str, tells_outcome: bool) -> Response {
         let problem = *self.0;
-        let has_reason = problem.extra.contains_key("reason");
-        let (code, status) = (problem.code.name(), problem.code.status());
+        let status = problem.code.status();
         let open = if status.is_server_error() { Outcome::Unknown } else { Outcome::NotWritten };
-        let body = ProblemWritten {
-            r#type: format_args!("{TYPE}{code}"),
+        let text = ProblemText {
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
             detail: &problem.detail,
-            code,
+            code: problem.code.name(),
             request_id,
-            outcome: tells_outcome.then(|| problem.outcome.unwrap_or(open)),
+            outcome: tells_outcome.then(|| problem.outcome.unwrap_or(open).name()),
             extra: &problem.extra,
         };
-        let mut response = (status, Json(body)).into_response();
+        let mut response = Response::new(Body::from(text.to_json()));
+        *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if problem.code == Code::Unauthenticated {
             // RFC 6750 3.1: no error where no credential was sent.
-            let challenge =
-                if has_reason { r#"Bearer error="invalid_token""# } else { r#"Bearer realm="zombi""# };
+            let challenge = match problem.field("reason") {
+                Some(_) => r#"Bearer error="invalid_token""#,
+                None => r#"Bearer realm="zombi""#,
+            };
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if let Some(delay) = problem.retry_after {
@@ -174,24 +199,21 @@ impl Problem {
     }
 }
 
-/// A problem as it is written.
-#[derive(Serialize)]
-struct ProblemWritten<'a> {
-    r#type: fmt::Arguments<'a>,
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-    code: &'a str,
-    request_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    outcome: Option<Outcome>,
-    #[serde(flatten)]
-    extra: &'a Map<String, Value>,
+impl Fields {
+    /// A field that only some problems have.
+    fn field(&self, name: &str) -> Option<&Value> {
+        self.extra.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    /// The `reason`, if it is a text.
+    fn reason(&self) -> Option<&str> {
+        self.field("reason").and_then(Value::as_str)
+    }
 }
 
 /// An error (RFC 9457); some codes have more fields.
 #[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only described; `ProblemWritten` is what is rendered")]
+#[expect(dead_code, reason = "only described; `ProblemText` is what is rendered")]
 pub(super) struct ProblemShown {
     /// The explanation of the code.
     pub r#type: String,
@@ -234,6 +256,9 @@ impl From<StorageError> for Problem {
             StorageError::Unavailable { .. }
             | StorageError::Denied { .. }
             | StorageError::FenceUnknown { .. }
+            | StorageError::Demoted
+            | StorageError::NoOwner
+            | StorageError::LogUnavailable { .. }
             | StorageError::Closed
             | StorageError::Refused(_) => problem.retry_after(Duration::from_secs(1)),
             // The process is about to end, and starts again.
@@ -269,9 +294,9 @@ impl From<StorageError> for Problem {
             }
         };
         match error {
-            StorageError::OutcomeUnknown { .. } | StorageError::FenceUnknown { is_written: true } => {
-                problem.unknown_outcome()
-            }
+            StorageError::OutcomeUnknown { .. }
+            | StorageError::FenceUnknown { is_written: true }
+            | StorageError::LogUnavailable { may_be_written: true } => problem.unknown_outcome(),
             _ => problem.not_written(),
         }
     }
@@ -290,6 +315,9 @@ fn code_of(error: &StorageError) -> Code {
         StorageError::Closed | StorageError::Refused(_) => Code::Closing,
         StorageError::Fenced(_) => Code::Fenced,
         StorageError::FenceUnknown { .. } => Code::FenceUnknown,
+        StorageError::Demoted => Code::Demoted,
+        StorageError::NoOwner => Code::NoOwner,
+        StorageError::LogUnavailable { .. } => Code::LogUnavailable,
         StorageError::OffsetMismatch { .. } => Code::OffsetMismatch,
         StorageError::UnknownTable(_) => Code::UnknownTable,
         StorageError::UnknownGroup(_) => Code::UnknownGroup,
@@ -318,6 +346,7 @@ fn reason_name(reason: Overload) -> &'static str {
         Overload::KeysFull => "keys_full",
         Overload::Slow => "slow",
         Overload::Erasures => "erasures",
+        Overload::LogFull => "log_full",
     }
 }
 
@@ -331,6 +360,10 @@ mod tests {
         principal::Principal,
         verb::Verb,
     };
+
+    fn object(extra: Vec<ExtraField>) -> Value {
+        Value::Object(extra.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    }
 
     #[test]
     fn every_503_is_counted_by_its_reason() {
@@ -355,6 +388,13 @@ mod tests {
             assert_eq!(problem.code().status(), StatusCode::SERVICE_UNAVAILABLE);
             assert!(problem.render("id", true).headers().contains_key(header::RETRY_AFTER));
         }
+    }
+
+    #[test]
+    fn a_detail_that_quotes_what_was_sent_stays_short() {
+        let problem = Problem::new(Code::BadJson, "\u{e9}".repeat(1 << 20));
+        assert!(problem.detail().len() <= DETAIL_BYTES + 3 && problem.detail().ends_with("..."));
+        assert_eq!(Problem::new(Code::BadJson, "a short one").detail(), "a short one");
     }
 
     #[test]
@@ -391,7 +431,7 @@ mod tests {
         ] {
             let problem = Problem::from(end);
             assert_eq!((problem.code(), problem.0.outcome), (code, Some(Outcome::Unknown)), "{problem}");
-            assert_eq!(Value::Object(problem.0.extra), extra);
+            assert_eq!(object(problem.0.extra), extra);
         }
     }
 
@@ -402,6 +442,14 @@ mod tests {
         assert!(problem.detail().contains("tables") && problem.detail().contains('7'), "{problem}");
         let Fields { outcome, retry_after, extra, .. } = *problem.0;
         assert_eq!((outcome, retry_after), (Some(Outcome::NotWritten), Some(Duration::from_secs(1))));
-        assert_eq!(Value::Object(extra), json!({"quota": "tables"}));
+        assert_eq!(object(extra), json!({"quota": "tables"}));
+    }
+
+    #[test]
+    fn each_field_is_there_once() {
+        let problem = Problem::new(Code::BadJson, "").at_index(7).at_index(8).with("line", 1).with("line", 2);
+        assert_eq!(object(problem.0.extra.clone()), json!({"index": 7, "line": 2}));
+        let problem = problem.without("index");
+        assert_eq!(object(problem.0.extra), json!({"line": 2}));
     }
 }

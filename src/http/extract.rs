@@ -3,7 +3,7 @@
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderMap, HeaderName, header, request::Parts},
+    http::{HeaderMap, HeaderName, Uri, header, request::Parts},
 };
 use utoipa::IntoParams;
 
@@ -81,8 +81,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Table {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        let name = table_of(parts)?;
-        RequestScope::allow(parts, Resource::Table(&name))?;
+        match parts.extensions.get::<RequestScope>() {
+            Some(scope) => Self::of(&parts.uri, scope),
+            None => Self::of(&parts.uri, &RequestScope::default()),
+        }
+    }
+}
+
+impl Table {
+    /// The table of a request, by its address and by what it carries.
+    ///
+    /// # Errors
+    /// 400 if it is no name, 403 if the caller may not do with it what the route does.
+    pub(super) fn of(uri: &Uri, scope: &RequestScope) -> Result<Self, Problem> {
+        let name = table_name(&scope.named(uri, 0)?)?;
+        scope.caller.allow(Resource::Table(&name))?;
         Ok(Self(name))
     }
 }

@@ -11,6 +11,7 @@ mod callers_body;
 pub(crate) mod changes;
 mod code;
 pub mod coding;
+mod commits;
 pub mod connection;
 mod context;
 pub mod encode;
@@ -30,6 +31,8 @@ mod pace;
 pub(crate) mod pages;
 pub mod params;
 mod pause;
+mod problem_text;
+mod queries;
 pub mod records;
 pub(crate) mod refusals;
 mod route;
@@ -91,10 +94,10 @@ struct Description;
 /// The routes of the main port that need the open store.
 fn store_routes(surroundings: &Arc<Surroundings>) -> RouteTable<AppState> {
     RouteTable::described(Arc::clone(surroundings), Description::openapi())
-        .route(Verb::Append, described!(write::write))
-        .route(Verb::Read, described!(read::read))
+        .direct(Verb::Append, described!(write::write))
+        .direct(Verb::Read, described!(read::read))
         .route(Verb::Manage, described!(tables::delete_table))
-        .route(Verb::Append, described!(bulk::write_bulk))
+        .direct(Verb::Append, described!(bulk::write_bulk))
         .route(Verb::Append, described!(raw::write_raw))
         .options(Verb::Open, "/tables/{table}", cloudevents::handshake)
         .options(Verb::Open, "/tables/{table}/raw", cloudevents::raw_handshake)

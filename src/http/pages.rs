@@ -59,7 +59,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Visitor {
         let Ok(RequestSender { connection, .. }) = RequestSender::from_request_parts(parts, state).await;
         let Query(query) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
             .map_err(|error| Problem::new(Code::BadQuery, error.body_text()))?;
-        let count = parts.extensions.get::<RequestScope>().map_or(0, |scope| scope.parameters.len());
+        let count = parts.extensions.get::<RequestScope>().map_or(0, |scope| scope.parameters.count());
         let parameter = |place| RequestScope::parameter(parts, place).map(|text| text.into_owned());
         let parameters: Result<Vec<String>, Problem> = (0..count).map(parameter).collect();
         let text = |name: HeaderName| heads::text(&parts.headers, name);

@@ -1,16 +1,12 @@
-//! Query parameters. Each is a type that knows its form, its bounds for the description, and its error.
+//! Query parameters. Each is a type that knows its form, its bounds for the description, and its error. How a
+//! query is split into them is in `queries`.
 //!
 //! A parameter keeps its text until its value is needed: so a request with several mistakes gets the same
 //! error whatever the order of its parameters, and a parameter that does not apply is not parsed.
 
 use std::time::Duration;
 
-use axum::{
-    extract::{FromRequestParts, Query},
-    http::{Uri, request::Parts},
-};
-use percent_encoding::percent_decode_str;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
@@ -19,6 +15,8 @@ use utoipa::{
     },
 };
 
+pub(super) use super::queries::HEADER_FILTER;
+pub use super::queries::{FilteredParams, NoParams, Params};
 use super::{accept::Shape, code::Code, error::Problem, extract, limits::Limits, times};
 use contracts::{
     clock::TimestampMs,
@@ -27,74 +25,6 @@ use contracts::{
     sequence::Offset,
 };
 use tiering::{ReadQuery, cursor};
-
-/// The names of filters by header begin with this.
-pub(super) const HEADER_FILTER: &str = "header.";
-
-/// A query, field by field. An unknown parameter is an error, and so is one that is given twice.
-pub struct Params<T>(pub T);
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Query(params) = Query::<T>::from_request_parts(parts, state)
-            .await
-            .map_err(|error| Problem::new(Code::BadQuery, error.body_text()))?;
-        Ok(Self(params))
-    }
-}
-
-/// A query with filters by header, which have any name behind `header.`: these apart, all others field by
-/// field.
-pub struct FilteredParams<T> {
-    /// The other parameters.
-    pub params: T,
-    /// The filters by header as they were sent, with the whole names of their parameters.
-    pub headers: Vec<(String, String)>,
-}
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for FilteredParams<T> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        Self::parse(parts.uri.query().unwrap_or_default())
-    }
-}
-
-impl<T: DeserializeOwned> FilteredParams<T> {
-    /// Reads a query.
-    ///
-    /// # Errors
-    /// 400.
-    pub fn parse(query: &str) -> Result<Self, Problem> {
-        let (headers, others): (Vec<_>, Vec<_>) = query.split('&').partition(|pair| is_of_header(pair));
-        let params = read_pairs(&others)?;
-        // Most queries have none, and need no second one made for them.
-        let headers = if headers.is_empty() { Vec::new() } else { read_pairs(&headers)? };
-        Ok(Self { params, headers })
-    }
-}
-
-/// Whether a pair of a query is a filter by header.
-fn is_of_header(pair: &str) -> bool {
-    let (name, _) = pair.split_once('=').unwrap_or((pair, ""));
-    percent_decode_str(name).decode_utf8_lossy().starts_with(HEADER_FILTER)
-}
-
-/// Reads some of the pairs of a query.
-fn read_pairs<T: DeserializeOwned>(pairs: &[&str]) -> Result<T, Problem> {
-    let uri = Uri::builder().path_and_query(format!("/?{}", pairs.join("&"))).build();
-    let uri = uri.map_err(|error| Problem::new(Code::BadQuery, error))?;
-    let Query(read) =
-        Query::<T>::try_from_uri(&uri).map_err(|error| Problem::new(Code::BadQuery, error.body_text()))?;
-    Ok(read)
-}
-
-/// For routes without query parameters.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NoParams {}
 
 /// Declares a parameter: its text, and how it is described.
 macro_rules! parameter {
@@ -197,11 +127,7 @@ impl PartitionParam {
     /// # Errors
     /// 400 if it is none; 422 if it is not below `limits.partitions_per_table`.
     pub fn number(&self, limits: &Limits) -> Result<PartitionNumber, Problem> {
-        let Self(text) = self;
-        // More digits than a number here can have are still a number, and out of range.
-        let is_long = text.len() > 1 && text.bytes().all(|byte| byte.is_ascii_digit());
-        let given = if is_long { text.parse().unwrap_or(u64::MAX) } else { number("partition", text)? };
-        extract::partition_number(given.into(), limits)
+        extract::partition_number(number("partition", &self.0)?.into(), limits)
     }
 }
 
@@ -372,9 +298,11 @@ fn only(name: &str, text: &str, value: &str) -> Result<(), Problem> {
     Err(Problem::new(Code::BadQuery, detail))
 }
 
+/// The whole number that a text is. One with more digits than a number here can have is still one, and out of
+/// range wherever there is a range: it is the greatest.
 fn number(name: &str, text: &str) -> Result<u64, Problem> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = digits.then(|| text.parse().ok()).flatten();
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = is_number.then(|| text.parse().unwrap_or(u64::MAX));
     number.ok_or_else(|| {
         Problem::new(Code::BadQuery, format!("{name}={text:?} is not a whole number from 0 to {}", u64::MAX))
     })
@@ -392,7 +320,7 @@ fn text() -> ObjectBuilder {
 
 #[cfg(test)]
 mod tests {
-    use axum::{body::Body, http::Request};
+    use axum::{body::Body, extract::FromRequestParts, http::Request};
 
     use super::*;
 

@@ -2,10 +2,23 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use axum::{extract::Request, http::Method, response::Response};
+use axum::{
+    Router,
+    extract::{Request, State},
+    handler::Handler,
+    http::Method,
+    response::{IntoResponse, Response},
+};
+use futures_util::{
+    FutureExt,
+    future::{Either, Map},
+};
+use tower::ServiceExt;
 
 use super::{
+    error::Problem,
     origin::{HostCheck, HttpSettings},
+    scope::{RequestScope, RouteRequest},
     stats::Stats,
 };
 use crate::{
@@ -15,10 +28,123 @@ use crate::{
 };
 use contracts::metrics::HttpCounts;
 
-/// An answer that is being made.
+/// An answer of one of axum's handlers that is being made.
 pub(super) type AnswerFuture = Pin<Box<dyn Future<Output = Response> + Send>>;
+/// One of axum's handlers with its state.
+pub(super) type HandlerEndpoint = Arc<dyn Fn(Request) -> AnswerFuture + Send + Sync>;
+/// An answer of a direct handler that is being made.
+pub(super) type DirectFuture = Pin<Box<dyn Future<Output = RouteAnswer> + Send>>;
+/// A direct handler with its state.
+pub(super) type DirectEndpoint = Arc<dyn Fn(RouteRequest) -> DirectFuture + Send + Sync>;
+/// An answer of either that is being made.
+pub(super) type EndpointFuture = Either<Map<AnswerFuture, fn(Response) -> RouteAnswer>, DirectFuture>;
+
 /// A handler with its state.
-pub(super) type Endpoint = Arc<dyn Fn(Request) -> AnswerFuture + Send + Sync>;
+#[derive(Clone)]
+pub(super) enum Endpoint {
+    /// One of axum's: what a request carries besides itself is an extension of it, and a problem is one of
+    /// its answer.
+    Handler(HandlerEndpoint),
+    /// One that takes and gives these as they are, which costs less: for what is asked most.
+    Direct(DirectEndpoint),
+}
+
+impl Endpoint {
+    /// Of one of axum's handlers.
+    pub(super) fn of_handler<H, T, S>(handler: H, state: S) -> Self
+    where
+        H: Handler<T, S, Future = AnswerFuture>,
+        T: 'static,
+        S: Clone + Send + Sync + 'static,
+    {
+        Self::Handler(Arc::new(move |request: Request| -> AnswerFuture {
+            handler.clone().call(request, state.clone())
+        }))
+    }
+
+    /// Of a direct handler.
+    pub(super) fn of_direct<H, F, S>(handler: H, state: S) -> Self
+    where
+        H: Fn(State<S>, RouteRequest) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Response, Problem>> + Send + 'static,
+        S: Clone + Send + Sync + 'static,
+    {
+        Self::Direct(Arc::new(move |request: RouteRequest| -> DirectFuture {
+            Box::pin(handler(State(state.clone()), request).map(RouteAnswer::from))
+        }))
+    }
+
+    /// Of a router that was built elsewhere.
+    pub(super) fn of_router(router: Router) -> Self {
+        Self::Handler(Arc::new(move |request: Request| -> AnswerFuture {
+            let router = router.clone();
+            Box::pin(async move { router.oneshot(request).await.into_response() })
+        }))
+    }
+
+    /// Answers a request.
+    pub(super) fn call(&self, mut request: Request, scope: RequestScope) -> EndpointFuture {
+        match self {
+            Self::Handler(handler) => {
+                let answered: fn(Response) -> RouteAnswer = RouteAnswer::of_response;
+                request.extensions_mut().insert(scope);
+                Either::Left(handler(request).map(answered))
+            }
+            Self::Direct(handler) => {
+                let (parts, _) = request.into_parts();
+                Either::Right(handler(RouteRequest { parts, scope }))
+            }
+        }
+    }
+
+    /// The same as one of axum's, for those who choose among several.
+    pub(super) fn into_handler(self) -> HandlerEndpoint {
+        match self {
+            Self::Handler(handler) => handler,
+            Self::Direct(handler) => Arc::new(move |request: Request| -> AnswerFuture {
+                Box::pin(handler(request.into()).map(RouteAnswer::into_response))
+            }),
+        }
+    }
+}
+
+/// An answer, and the problem that it is, if it is one: its text is made last, by `context`.
+pub(super) struct RouteAnswer {
+    /// The answer; of a problem only its status and what was added to it.
+    pub response: Response,
+    /// The problem.
+    pub problem: Option<Problem>,
+}
+
+impl RouteAnswer {
+    /// Of one of axum's handlers.
+    fn of_response(mut response: Response) -> Self {
+        let problem = response.extensions_mut().remove();
+        Self { response, problem }
+    }
+}
+
+impl From<Problem> for RouteAnswer {
+    fn from(problem: Problem) -> Self {
+        Self { response: problem.code().status().into_response(), problem: Some(problem) }
+    }
+}
+
+impl From<Result<Response, Problem>> for RouteAnswer {
+    fn from(answered: Result<Response, Problem>) -> Self {
+        answered.map_or_else(Self::from, Self::of_response)
+    }
+}
+
+impl IntoResponse for RouteAnswer {
+    fn into_response(self) -> Response {
+        let Self { mut response, problem } = self;
+        if let Some(problem) = problem {
+            response.extensions_mut().insert(problem);
+        }
+        response
+    }
+}
 
 /// What surrounds the handlers of routes of one kind.
 #[derive(Clone)]

@@ -7,21 +7,23 @@ use std::{collections::BTreeMap, future::Future, sync::Arc};
 use axum::{
     Router,
     body::{Body, HttpBody},
-    extract::Request,
+    extract::{Request, State},
     handler::Handler,
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{self, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
 use tokio::time::Instant;
-use tower::ServiceExt;
 use utoipa::openapi::{Components, OpenApi};
 use utoipa_axum::router::UtoipaMethodRouter;
 
 use super::{
     connection::Connection,
+    error::Problem,
     error_page::{self, ErrorPage},
-    route::{AnswerFuture, Endpoint, Route, Surroundings},
+    route::{AnswerFuture, Endpoint, HandlerEndpoint, Route, Surroundings},
+    scope::{MOST_NAMES, PathParameters, RouteRequest},
+    shared_body::{SentBody, SharedBody},
     surround::surround,
 };
 use crate::auth::verb::Verb;
@@ -93,7 +95,25 @@ where
         H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
-        let (schemas, paths, _) = described;
+        self.described_as(verb, described, || of_handler(handler.clone()))
+    }
+
+    /// The same, for a handler that is asked often: it takes its request and gives its answer as they are,
+    /// and nothing of axum stands between.
+    pub(super) fn direct<H, F>(self, verb: Verb, (described, handler): (UtoipaMethodRouter<S>, H)) -> Self
+    where
+        H: Fn(State<S>, RouteRequest) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<Response, Problem>> + Send + 'static,
+    {
+        self.described_as(verb, described, || of_direct(handler.clone()))
+    }
+
+    fn described_as(
+        self,
+        verb: Verb,
+        (schemas, paths, _): UtoipaMethodRouter<S>,
+        endpoint: impl Fn() -> Stateless<S>,
+    ) -> Self {
         let mut table = self;
         for (path, item) in &paths.paths {
             let operations = [
@@ -103,7 +123,7 @@ where
                 (Method::DELETE, &item.delete),
             ];
             for (method, _) in operations.into_iter().filter(|(_, operation)| operation.is_some()) {
-                table = table.plain(verb, Some(method), path, handler.clone());
+                table = table.add(verb, Some(method), path, endpoint());
             }
         }
         let components = table.description.components.get_or_insert_with(Components::new);
@@ -123,7 +143,7 @@ where
         H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
-        self.plain(verb, Some(Method::GET), path, handler)
+        self.add(verb, Some(Method::GET), path, of_handler(handler))
     }
 
     /// Adds a `POST` that is not described.
@@ -132,7 +152,7 @@ where
         H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
-        self.plain(verb, Some(Method::POST), path, handler)
+        self.add(verb, Some(Method::POST), path, of_handler(handler))
     }
 
     /// Adds an `OPTIONS` that is not described.
@@ -141,7 +161,7 @@ where
         H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
-        self.plain(verb, Some(Method::OPTIONS), path, handler)
+        self.add(verb, Some(Method::OPTIONS), path, of_handler(handler))
     }
 
     /// Adds a `PUT` that is not described.
@@ -150,32 +170,21 @@ where
         H: Handler<T, S, Future = AnswerFuture>,
         T: 'static,
     {
-        self.plain(verb, Some(Method::PUT), path, handler)
+        self.add(verb, Some(Method::PUT), path, of_handler(handler))
     }
 
-    fn plain<H, T>(mut self, verb: Verb, method: Option<Method>, path: &str, handler: H) -> Self
-    where
-        H: Handler<T, S, Future = AnswerFuture>,
-        T: 'static,
-    {
-        let endpoint: Stateless<S> = Box::new(move |state| {
-            let handler = handler.clone();
-            Arc::new(move |request| handler.clone().call(request, state.clone()))
-        });
+    fn add(mut self, verb: Verb, method: Option<Method>, path: &str, endpoint: Stateless<S>) -> Self {
         let route = RouteVerb { method, path: path.to_owned(), verb };
         self.routes.push(AddedRoute { route, surroundings: Arc::clone(&self.surroundings), endpoint });
         self
     }
 
     /// Adds paths that a router built elsewhere answers, whatever the method. All of them do the same.
-    pub(super) fn add_router(mut self, verb: Verb, paths: &[&str], router: Router) -> Self {
-        for path in paths {
+    pub(super) fn add_router(self, verb: Verb, paths: &[&str], router: Router) -> Self {
+        paths.iter().fold(self, |table, path| {
             let router = router.clone();
-            let endpoint: Stateless<S> = Box::new(move |_| of_router(router.clone()));
-            let route = RouteVerb { method: None, path: (*path).to_owned(), verb };
-            self.routes.push(AddedRoute { route, surroundings: Arc::clone(&self.surroundings), endpoint });
-        }
-        self
+            table.add(verb, None, path, Box::new(move |_: S| Endpoint::of_router(router.clone())))
+        })
     }
 
     /// Gives the handlers their state.
@@ -192,12 +201,12 @@ where
     pub(super) fn with_states(
         self,
         states: &[S],
-        join: impl Fn(&RouteVerb, Vec<Endpoint>) -> Endpoint,
+        join: impl Fn(&RouteVerb, Vec<HandlerEndpoint>) -> HandlerEndpoint,
     ) -> RouteTable {
         let Self { surroundings, description, routes, error_page } = self;
         let routes = routes.into_iter().map(|AddedRoute { route, surroundings, endpoint }| {
-            let endpoints = states.iter().map(|state| endpoint(state.clone())).collect();
-            let endpoint = join(&route, endpoints);
+            let endpoints = states.iter().map(|state| endpoint(state.clone()).into_handler()).collect();
+            let endpoint = Endpoint::Handler(join(&route, endpoints));
             AddedRoute { route, surroundings, endpoint: already(endpoint) }
         });
         RouteTable { routes: routes.collect(), surroundings, description, error_page }
@@ -248,14 +257,14 @@ impl RouteTable {
     /// The finished routes. `otherwise` answers requests for paths that they do not know; it has no verb.
     ///
     /// # Panics
-    /// If two routes take the same requests, or a path is not one: a mistake in the table, and the first
-    /// start shows it.
+    /// If two routes take the same requests, or a path is not one or has too many names: a mistake in the
+    /// table, and the first start shows it.
     pub(super) fn finish<H, T>(self, otherwise: H) -> Routes
     where
         H: Handler<T, (), Future = AnswerFuture>,
         T: 'static,
     {
-        let endpoint: Endpoint = Arc::new(move |request| otherwise.clone().call(request, ()));
+        let endpoint = of_handler(otherwise)(());
         let unmatched = Route::without_verb("unmatched", Arc::clone(&self.surroundings), endpoint);
         let mut by_path: BTreeMap<String, Vec<Route>> = BTreeMap::new();
         for AddedRoute { route: RouteVerb { method, path, verb }, surroundings, endpoint } in self.routes {
@@ -270,6 +279,7 @@ impl RouteTable {
         }
         let mut paths = matchit::Router::new();
         for (path, mut routes) in by_path {
+            assert!(path.matches('{').count() <= MOST_NAMES, "route {path}: too many names");
             routes.extend(Route::of_other_methods(&path, &routes));
             if let Err(error) = paths.insert(path.as_str(), routes) {
                 panic!("route {path}: {error}");
@@ -295,10 +305,10 @@ impl Route {
             }
         }
         let allow = HeaderValue::from_str(&known.join(",")).ok()?;
-        let endpoint: Endpoint = Arc::new(move |_| {
+        let endpoint = Endpoint::Handler(Arc::new(move |_: Request| -> AnswerFuture {
             let response = (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, allow.clone())]).into_response();
             Box::pin(std::future::ready(response))
-        });
+        }));
         Some(Self::without_verb(path, Arc::clone(&routes.first()?.surroundings), endpoint))
     }
 
@@ -310,12 +320,18 @@ impl Route {
 impl Routes {
     /// Answers a request that arrived on a connection. What is returned has room for the request once: as an
     /// `async fn` it would have one more for its own argument.
-    pub fn answer(&self, request: Request, connection: Arc<Connection>) -> impl Future<Output = Response> {
+    pub fn answer<B: Into<SentBody>>(
+        &self,
+        request: http::Request<B>,
+        connection: Arc<Connection>,
+    ) -> impl Future<Output = Response> {
         let started = Instant::now();
+        let (parts, body) = request.into_parts();
+        let body = SharedBody::of(body.into(), &parts.headers);
+        let request = Request::from_parts(parts, Body::empty());
         let is_head = request.method() == Method::HEAD;
         let page = self.error_page.filter(|_| error_page::is_looked_at(request.uri().path()));
-        let (route, parameters) = self.find(&request);
-        let answering = surround(started, route, parameters, request, connection);
+        let answering = surround(started, self.find(&request), request, body, connection);
         answering.then(move |response| async move {
             let response = match page {
                 Some(page) => Box::pin(error_page::shown(page, response)).await,
@@ -325,11 +341,12 @@ impl Routes {
         })
     }
 
-    /// The route of a request, and what its path says for the `{names}` of the route's, as it was sent.
-    fn find(&self, request: &Request) -> (&Route, Vec<String>) {
-        let Ok(found) = self.paths.at(request.uri().path()) else { return (&self.otherwise, Vec::new()) };
+    /// The route of a request, and what its path says for the `{names}` of the route's.
+    fn find(&self, request: &Request) -> (&Route, PathParameters) {
+        let path = request.uri().path();
+        let Ok(found) = self.paths.at(path) else { return (&self.otherwise, PathParameters::default()) };
         let route = found.value.iter().find(|route| route.takes(request.method()));
-        let parameters = found.params.iter().map(|(_, value)| value.to_owned()).collect();
+        let parameters = PathParameters::of(path, found.params.iter().map(|(_, value)| value));
         (route.unwrap_or(&self.otherwise), parameters)
     }
 }
@@ -337,21 +354,32 @@ impl Routes {
 /// All requests are answered by a router that was built elsewhere.
 impl From<Router> for Routes {
     fn from(router: Router) -> Self {
-        let otherwise = Route::without_verb("unmatched", Arc::default(), of_router(router));
+        let otherwise = Route::without_verb("unmatched", Arc::default(), Endpoint::of_router(router));
         Self { paths: matchit::Router::new(), otherwise, error_page: None }
     }
 }
 
 /// A handler that has its state already.
 fn already(endpoint: Endpoint) -> Stateless<()> {
-    Box::new(move |()| Arc::clone(&endpoint))
+    Box::new(move |()| endpoint.clone())
 }
 
-fn of_router(router: Router) -> Endpoint {
-    Arc::new(move |request| {
-        let router = router.clone();
-        Box::pin(async move { router.oneshot(request).await.into_response() })
-    })
+fn of_handler<H, T, S>(handler: H) -> Stateless<S>
+where
+    H: Handler<T, S, Future = AnswerFuture>,
+    T: 'static,
+    S: Clone + Send + Sync + 'static,
+{
+    Box::new(move |state: S| Endpoint::of_handler(handler.clone(), state))
+}
+
+fn of_direct<H, F, S>(handler: H) -> Stateless<S>
+where
+    H: Fn(State<S>, RouteRequest) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response, Problem>> + Send + 'static,
+    S: Clone + Send + Sync + 'static,
+{
+    Box::new(move |state: S| Endpoint::of_direct(handler.clone(), state))
 }
 
 /// The answer to `HEAD`: that to `GET` without its body, but with its length where that is known.
@@ -429,6 +457,37 @@ mod tests {
             let allow =
                 (status == 405).then_some(if path == "/t" { "POST,GET,HEAD,PUT" } else { "GET,HEAD" });
             assert_eq!(problem["allow"].as_str(), allow, "{method} {path}: {problem}");
+        }
+    }
+    #[tokio::test]
+    async fn a_direct_handler_and_the_same_as_one_of_axums_answer_alike() {
+        async fn name(State(()): State<()>, request: RouteRequest) -> Result<Response, Problem> {
+            let name = request.scope.named(&request.parts.uri, 0)?;
+            if name == "none" {
+                return Err(Problem::new(Code::OffsetMismatch, "on purpose").with("next", 7));
+            }
+            Ok(axum::Json(serde_json::json!({"name": name})).into_response())
+        }
+        let endpoints: [Stateless<()>; 3] = [
+            of_direct(name),
+            of_handler(name),
+            Box::new(|()| Endpoint::Handler(of_direct(name)(()).into_handler())),
+        ];
+        for endpoint in endpoints {
+            let table: RouteTable = RouteTable::new(Arc::default());
+            let table = table.add(Verb::Append, Some(Method::POST), "/t/{name}", endpoint);
+            let routes = table.finish(|| async { StatusCode::NOT_FOUND });
+            let (status, answer) = problem(&routes, Method::POST, "/t/a%20b").await;
+            assert_eq!((status.as_u16(), &answer["name"]), (200, &"a b".into()), "{answer}");
+            for (path, status, code, next) in [
+                ("/t/none", 409, "offset_mismatch", Value::from(7)),
+                ("/t/%ff", 400, "bad_path", Value::Null),
+            ] {
+                let (found, problem) = problem(&routes, Method::POST, path).await;
+                let said = (found.as_u16(), problem["code"].as_str(), &problem["next"]);
+                assert_eq!(said, (status, Some(code), &next), "{problem}");
+                assert_eq!(problem["outcome"], "not_written", "{problem}");
+            }
         }
     }
 }

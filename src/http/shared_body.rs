@@ -13,11 +13,11 @@ use std::{
 
 use axum::{
     body::{Body, HttpBody},
-    http::{Request, header},
+    http::{HeaderMap, Request, header},
 };
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
@@ -28,12 +28,61 @@ const DISCARD_TIME: Duration = Duration::from_secs(5);
 /// A client that sends nothing for this long is not expected to send the rest.
 const DISCARD_IDLE: Duration = Duration::from_secs(2);
 
+/// A request's body as it comes.
+pub enum SentBody {
+    /// From a client. A box around it would be one allocation more for each request.
+    Client(Incoming),
+    /// From this process.
+    Made(Body),
+}
+
+impl From<Incoming> for SentBody {
+    fn from(body: Incoming) -> Self {
+        Self::Client(body)
+    }
+}
+
+impl From<Body> for SentBody {
+    fn from(body: Body) -> Self {
+        Self::Made(body)
+    }
+}
+
+impl HttpBody for SentBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match self.get_mut() {
+            Self::Client(body) => Pin::new(body).poll_frame(context).map_err(axum::Error::new),
+            Self::Made(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Client(body) => body.is_end_stream(),
+            Self::Made(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Client(body) => body.size_hint(),
+            Self::Made(body) => body.size_hint(),
+        }
+    }
+}
+
 /// A body with two readers, one after the other.
 #[derive(Clone)]
 pub(super) struct SharedBody(Arc<SharedBodyState>);
 
 struct SharedBodyState {
-    body: Mutex<Body>,
+    body: Mutex<SentBody>,
     /// The client waits for a word before it sends the body (`Expect: 100-continue`), and has not had it yet.
     is_held_back: AtomicBool,
     /// Bytes that were read of it.
@@ -70,18 +119,34 @@ impl HttpBody for SharedBody {
 /// Takes a request's body, if it has one, to share it.
 pub(super) fn share(request: &mut Request<Body>) -> Option<SharedBody> {
     let body = std::mem::take(request.body_mut());
-    if body.is_end_stream() {
-        return None;
-    }
-    let is_held_back = AtomicBool::new(request.headers().contains_key(header::EXPECT));
-    let (body, received) = (Mutex::new(body), AtomicU64::new(0));
-    Some(SharedBody(Arc::new(SharedBodyState { body, is_held_back, received })))
+    SharedBody::of(body.into(), request.headers())
 }
 
 impl SharedBody {
+    /// A request's body, by the request's headers; `None` if there is nothing in it.
+    pub(super) fn of(body: SentBody, headers: &HeaderMap) -> Option<Self> {
+        if body.is_end_stream() {
+            return None;
+        }
+        let is_held_back = AtomicBool::new(headers.contains_key(header::EXPECT));
+        let (body, received) = (Mutex::new(body), AtomicU64::new(0));
+        Some(Self(Arc::new(SharedBodyState { body, is_held_back, received })))
+    }
+
     /// Bytes that were read of it, as they were sent.
     pub(super) fn received(&self) -> u64 {
         self.0.received.load(Relaxed)
+    }
+
+    /// Whether the client waits for a word before it sends it, and has not had that.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.0.is_held_back.load(Relaxed)
+    }
+
+    /// Whether it is known that nothing is left of it: most refused bodies were read before, and to wait for
+    /// the rest takes timers.
+    pub(super) fn has_ended(&self) -> bool {
+        self.is_end_stream()
     }
 
     /// The next piece; `None` at the end. Cancel safe.
@@ -98,7 +163,7 @@ impl SharedBody {
     /// Reads what is left of it and discards that, within bounds. A client that holds its body back (`Expect:
     /// 100-continue`) takes the refusal as its answer and sends nothing more.
     pub(super) async fn discard(mut self) {
-        if self.0.is_held_back.load(Relaxed) {
+        if self.is_held_back() {
             return;
         }
         let mut left = DISCARDED_BYTES;
@@ -112,5 +177,21 @@ impl SharedBody {
         };
         // If it runs out of time, the connection is closed with something left.
         drop(timeout(DISCARD_TIME, read).await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_has_ended_when_all_of_it_was_read() {
+        assert!(share(&mut Request::new(Body::empty())).is_none());
+        let mut body = share(&mut Request::new(Body::from("all of it"))).unwrap();
+        let other = body.clone();
+        assert!(!other.has_ended());
+        assert_eq!(body.next().await.unwrap().unwrap(), "all of it");
+        assert!(other.has_ended());
+        assert_eq!(other.received(), 9);
     }
 }

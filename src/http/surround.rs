@@ -6,7 +6,7 @@ use std::{any::Any, borrow::Cow, future::Future, panic::AssertUnwindSafe, sync::
 use axum::{
     extract::Request,
     http::{HeaderMap, Method, Version, header},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use futures_util::FutureExt;
 use tokio::time::Instant;
@@ -20,23 +20,24 @@ use super::{
     connection::Connection,
     context::{REQUEST_ID, RequestContext},
     error::Problem,
-    forwarded,
-    route::{Route, Surroundings},
-    scope::RequestScope,
+    forwarded, heads,
+    route::{Route, RouteAnswer, Surroundings},
+    scope::{PathParameters, RequestScope},
     shards::{self, AskedBy, Passed},
-    shared_body::{self, SharedBody},
+    shared_body::SharedBody,
     sharing::SharedWith,
     trace,
 };
 use crate::auth::{caller::Caller, policy::Resource, sender::ShownBy, sessions, verb::Verb};
 
 /// Answers a request by its route: counts, traces, checks the head, finds out who sends it, catches panics,
-/// reads the rest of a refused body, renders errors. `parameters` are those of the request's path.
+/// reads the rest of a refused body, renders errors. `parameters` are those of the request's path; its body is
+/// apart. What another pod passes on is in that one's audit log and among its errors.
 pub(super) async fn surround(
     started: Instant,
-    route: &Route,
-    parameters: Vec<String>,
+    (route, parameters): (&Route, PathParameters),
     mut request: Request,
+    body: Option<SharedBody>,
     mut connection: Arc<Connection>,
 ) -> Response {
     let surroundings = &*route.surroundings;
@@ -49,13 +50,13 @@ pub(super) async fn surround(
     let is_passed_on = matches!(sender, Ok(AskedBy::Pod(_)));
     let shared_with = surroundings.http.as_ref().and_then(|http| SharedWith::of(&request, http));
     let method = counted(request.method());
-    let (body, peer) = (shared_body::share(&mut request), connection.address);
+    let peer = connection.address;
     let (caller, refusal) = match check_head(&request, surroundings, is_passed_on).and(sender) {
         Ok(sender) => enter(request.headers(), route, &connection, sender, started).await,
         Err(problem) => (Caller::default(), Some(problem)),
     };
     let is_let_in = refusal.is_none();
-    let response = match refusal {
+    let RouteAnswer { response, problem } = match refusal {
         None => {
             pass_id_on(&mut request, &context, surroundings);
             let (caller, body) = (caller.clone(), body.clone());
@@ -65,31 +66,30 @@ pub(super) async fn surround(
             let handled = answer_in_scope(route, request, scope);
             if span.is_none() { handled.await } else { handled.instrument(span.clone()).await }
         }
-        Some(problem) => problem.into_response(),
+        Some(problem) => problem.into(),
     };
     let mut response = shared_with.iter().fold(response, |response, page| page.instead_of(response));
     let is_refused = response.status().is_client_error() || response.status().is_server_error();
     let received = body.as_ref().map_or(0, SharedBody::received);
-    let is_heard_out = is_refused && !is_of_a_slow_body(&response);
-    if let Some(body) = body.filter(|_| is_heard_out) {
+    let is_heard_out = is_refused && !problem.as_ref().is_some_and(Problem::is_of_a_slow_body);
+    if let Some(body) = body.filter(|body| is_heard_out && !body.has_ended()) {
         Box::pin(body.discard()).await;
     }
-    // What another pod passes on is in that one's audit log.
     let audited = route.verb.filter(|verb| *verb != Verb::Open && !is_passed_on);
     if let (Some(gate), Some(verb)) = (&surroundings.gate, audited) {
         let (gate, request_id, caller) =
             (Cow::Borrowed(gate), Cow::Borrowed(context.id()), Cow::Borrowed(&caller));
-        response =
-            AuditedRequest { gate, verb, peer, request_id, caller, is_let_in, received }.answered(response);
+        let request = AuditedRequest { gate, verb, peer, request_id, caller, is_let_in, received };
+        response = request.answered(response, problem.as_ref());
     }
-    let mut response = span.in_scope(|| context.answer(response));
+    let mut response = span.in_scope(|| context.answer(response, problem));
     shards::tell_records(&mut response, if is_passed_on { caller.records() } else { 0 });
     if let Some(page) = shared_with {
         page.mark(response.headers_mut());
     }
     trace::record(&span, response.status());
     route.counts.count(method, response.status().as_u16(), started.elapsed());
-    surroundings.stats.iter().filter(|_| is_refused).for_each(|stats| stats.failed());
+    surroundings.stats.iter().filter(|_| is_refused && !is_passed_on).for_each(|stats| stats.failed());
     response
 }
 
@@ -98,11 +98,6 @@ fn pass_id_on(request: &mut Request, context: &RequestContext, surroundings: &Su
     if surroundings.takes_sessions {
         request.headers_mut().insert(REQUEST_ID, context.id_header());
     }
-}
-
-/// A client that was too slow with its body is not waited for again.
-fn is_of_a_slow_body(response: &Response) -> bool {
-    response.extensions().get::<Problem>().is_some_and(Problem::is_of_a_slow_body)
 }
 
 /// Whether a client sends a request or another pod, which speaks for a client of its own.
@@ -120,14 +115,15 @@ fn who_asks(
 }
 
 /// The handler's answer within its caller's quotas.
-async fn answer_in_scope(route: &Route, request: Request, mut scope: RequestScope) -> Response {
+async fn answer_in_scope(route: &Route, request: Request, mut scope: RequestScope) -> RouteAnswer {
     let caller = scope.caller.clone();
     let is_limited = caller.usage().is_some();
     let ends_with = (is_limited && request.version() < Version::HTTP_2).then(|| scope.connection.clone());
     if let Some(number) = caller.number() {
         scope.connection = scope.connection.for_principal(number).into();
     }
-    callers_body::limit(handle(route, request, scope).await, &caller, ends_with)
+    let RouteAnswer { response, problem } = handle(route, request, scope).await;
+    RouteAnswer { response: callers_body::limit(response, &caller, ends_with), problem }
 }
 
 /// Finds out who sends a request, where that matters, and whether it is refused at once. What concerns the
@@ -191,24 +187,19 @@ fn begin(caller: &Caller, verb: Verb, now: Instant) -> Result<(), Problem> {
 /// `routes/events/stream`.
 ///
 /// The request goes to its handler at once: what is returned has no room for it.
-fn handle(
-    route: &Route,
-    mut request: Request,
-    scope: RequestScope,
-) -> impl Future<Output = Response> + use<> {
+fn handle(route: &Route, request: Request, scope: RequestScope) -> impl Future<Output = RouteAnswer> + use<> {
     let is_waited_for = scope.caller.usage().is_some() && route.verb != Some(Verb::Append);
     let caller = is_waited_for.then(|| scope.caller.clone());
-    request.extensions_mut().insert(scope);
-    let answering = AssertUnwindSafe((route.endpoint)(request)).catch_unwind();
-    let answering = answering.map(|answer| answer.unwrap_or_else(|cause| panicked(cause).into_response()));
+    let answering = AssertUnwindSafe(route.endpoint.call(request, scope)).catch_unwind();
+    let answering = answering.map(|answer| answer.unwrap_or_else(|cause| panicked(cause).into()));
     async move {
         let Some(caller) = caller else { return answering.await };
         // Boxed, so that those who do not wait have no room for it.
         let given_up = Box::pin(caller.given_up());
         tokio::select! {
             biased;
-            response = answering => response,
-            end = given_up => Problem::from(end).into_response(),
+            answer = answering => answer,
+            end = given_up => RouteAnswer::from(Problem::from(end)),
         }
     }
 }
@@ -228,6 +219,12 @@ fn check_head(request: &Request, surroundings: &Surroundings, is_passed_on: bool
         return Err(Problem::new(
             Code::HeadTooLarge,
             format!("path and headers have {bytes} bytes, limits.header_bytes is {most}"),
+        ));
+    }
+    if !heads::is_plain_transfer(request.headers()) {
+        return Err(Problem::new(
+            Code::UnsupportedMediaType,
+            "Transfer-Encoding may be chunked alone: other codings belong in Content-Encoding",
         ));
     }
     let http = surroundings.http.as_ref();

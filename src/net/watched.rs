@@ -44,7 +44,7 @@ impl Service<Request<Incoming>> for Watched {
         let version = request.version();
         let routes = (self.routes)();
         Box::pin(async move {
-            let answer = routes.answer(request.map(Body::new), Arc::clone(&connection)).await;
+            let answer = routes.answer(request, Arc::clone(&connection)).await;
             // In HTTP/1.0 an answer without a length ends where the connection ends. Until the body is whole,
             // the connection must not end cleanly: the client would take a part for the whole.
             let has_length = answer.headers().contains_key(header::CONTENT_LENGTH)

@@ -96,7 +96,7 @@ impl Startup {
         let disk = open_disk(settings)?;
         let ground = self.ground(0, &disk, connect(settings).await?);
         let stores = vec![open_store(settings, volume, ground).await?];
-        let app = self.app(settings, &stores);
+        let app = self.apps(settings, &stores).swap_remove(0);
         Ok((Arc::new(app), RunningStore::new(stores, disk)))
     }
 
@@ -112,16 +112,16 @@ impl Startup {
         }
     }
 
-    /// What the main port's handlers work with: the first of the stores, and what all have in common.
-    ///
-    /// # Panics
-    /// If there is no store: a pod without shards has a spare one.
-    pub(super) fn app(self, settings: &Settings, stores: &[OpenStore]) -> App {
+    /// What the main port's handlers work with over each of the stores: its own roles, and what all have in
+    /// common.
+    pub(super) fn apps(self, settings: &Settings, stores: &[OpenStore]) -> Vec<App> {
         let Self { ops, stopping, exports_traces, .. } = self;
         let budgets = MainBudgets::new(settings);
         show_to_operators(settings, stores, &budgets, &ops);
-        let store = &stores[0].store;
-        App {
+        let (limits, stats) = (Arc::new(settings.limits), Arc::new(Stats::default()));
+        let shown: Arc<[_]> = settings.shown().into();
+        let tails = Tails::new(settings.limits.tails, settings.limits.peer_percent);
+        let over = |OpenStore { store, .. }: &OpenStore| App {
             reader: store.reader.clone(),
             appender: store.hot.clone(),
             catalog: store.hot.clone(),
@@ -131,37 +131,24 @@ impl Startup {
             erase: settings.erasures,
             flush: store.flush().map(|handle| handle as Arc<dyn Flush>),
             clock: SystemClock::shared(),
-            limits: Arc::new(settings.limits),
+            limits: Arc::clone(&limits),
             header_bytes: settings.net.header_bytes,
             exports_traces,
             is_synced: settings.process.durability.is_synced(),
-            stats: Arc::new(Stats::default()),
-            settings: settings.shown().into(),
+            stats: Arc::clone(&stats),
+            settings: Arc::clone(&shown),
             http: settings.http.clone(),
             raw: settings.raw.clone(),
             cloudevents: settings.cloudevents.clone(),
-            inflight: budgets.inflight,
-            responses: budgets.responses,
-            tails: Tails::new(settings.limits.tails, settings.limits.peer_percent),
+            inflight: Arc::clone(&budgets.inflight),
+            responses: Arc::clone(&budgets.responses),
+            tails: Arc::clone(&tails),
             makes_tables: settings.new_tables.auto_create,
             shards: None,
-            stopping,
-            ops,
-        }
-    }
-}
-
-/// The same over another store.
-pub(super) fn app_over(app: &App, store: &Store) -> App {
-    App {
-        reader: store.reader.clone(),
-        appender: store.hot.clone(),
-        catalog: store.hot.clone(),
-        consumers: store.hot.clone(),
-        engine: store.hot.clone(),
-        erasures: Arc::clone(&store.erasures) as Arc<dyn Erasures>,
-        flush: store.flush().map(|handle| handle as Arc<dyn Flush>),
-        ..app.clone()
+            stopping: stopping.clone(),
+            ops: Arc::clone(&ops),
+        };
+        stores.iter().map(over).collect()
     }
 }
 

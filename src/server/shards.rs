@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::{
     RunningStore, ServerError,
     flush_all::FlushAll,
-    open::{OpenStore, Startup, app_over, connect, open_disk, open_store, open_volume},
+    open::{OpenStore, Startup, connect, open_disk, open_store, open_volume},
     shard_mark,
 };
 use crate::{
@@ -158,8 +158,8 @@ impl Startup {
             metrics::shard_owned(number, numbers.contains(&number));
         }
         let ops = Arc::clone(&self.ops);
-        let first = self.app(settings, &stores);
-        let mut apps: Vec<App> = stores.iter().map(|open| app_over(&first, &open.store)).collect();
+        let mut apps = self.apps(settings, &stores);
+        let first = apps[0].clone();
         if !has_shards {
             // There is nothing to flush, which is no failure.
             let nothing: Arc<dyn Flush> = Arc::new(FlushAll(Vec::new()));

@@ -62,10 +62,7 @@ def cloudevents(world, words, events, **options):
         # Without spaces, as SDKs write JSON: what they are given as text some send as it is in one mode only.
         json.dump([{"specversion": "1.0"} | event for event in events], file, separators=(",", ":"))
     run([*words, f"{world.url}/tables/{world.table}", path], **options)
-    found = world.cloud_events()
-    for event in found:
-        event.pop("zombipartition"), event.pop("zombioffset")
-    valid(found, world.directory)
+    found = read_back(world)
     by_id = {event["id"]: event for event in found}
     check(len(found) == len(by_id) == len(events), f"{len(events)} events, each once: {found}")
     for event in events:
@@ -81,15 +78,18 @@ def at(event):
     return event | ({"time": re.sub(r"(\.\d{3})\d*", r"\1", time_of.replace("+00:00", "Z"))} if time_of else {})
 
 
-def valid(events, directory):
-    """By the rules of the specification's JSON Schema."""
-    path = os.path.join(directory, "read.json")
+def read_back(world):
+    """The stored events, valid by the JSON Schema of the specification, without what a read adds of their places."""
+    events, path = world.cloud_events(), os.path.join(world.directory, "read.json")
+    for event in events:
+        event.pop("zombipartition"), event.pop("zombioffset")
     with open(path, "w") as file:
         json.dump(events, file)
     schema = os.path.join(FILES, "cloudevents.schema.json")
     text = "import json, jsonschema, sys; schema, events = (json.load(open(path)) for path in sys.argv[1:]); " \
            "[jsonschema.validate(event, schema) for event in events]"
     run([python(JSONSCHEMA), "-c", text, schema, path])
+    return events
 
 
 def alertmanager(world):
@@ -243,11 +243,7 @@ def debezium(world):
                 rows = f"generate_series({part * count + 1}, {(part + 1) * count})"
                 sql(home, port, f"INSERT INTO orders SELECT number, number FROM {rows} AS number")
                 world.until("all changes are stored", lambda: len(world.records()) >= (part + 1) * count)
-    events = world.cloud_events()
-    for event in events:
-        event.pop("zombipartition"), event.pop("zombioffset")
-    valid(events, world.directory)
-    found = [event["data"] for event in events]
+    found = [event["data"] for event in read_back(world)]
     check(sorted(change["after"]["id"] for change in found) == list(range(1, 2 * count + 1)), f"each change is stored once: {len(found)}")
     check({(change["op"], change["source"]["table"]) for change in found} == {("c", "orders")}, f"with what it is about: {found[0]}")
     return f"{2 * count} changes over a restart, each stored once"

@@ -108,6 +108,47 @@ async fn what_is_no_request_is_refused_and_nothing_of_it_is_written() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_a_request_gets_a_bare_status_as_the_page_of_errors_says() {
+    let z = TestServer::start().await;
+    let get = |address: &str, headers: &str| format!("GET {address} HTTP/1.1\r\nhost: z\r\n{headers}\r\n");
+    let headers = |count: usize| (0..count).map(|number| format!("x-{number}: 1\r\n")).collect::<String>();
+    let cases = [
+        ("no version", "GET /livez\r\n\r\n".to_owned(), "400"),
+        ("a header without a name", get("/livez", ": x\r\n"), "400"),
+        ("an address that is too long", get(&format!("/{}", "a".repeat(65_534)), ""), "414"),
+        ("too many headers", get("/livez", &headers(600)), "431"),
+    ];
+    for (what, request, status) in cases {
+        let answer = exchange(&z, request.as_bytes()).await;
+        assert_eq!(statuses(&answer), [status], "{what}: {answer}");
+        let is_bare = answer.ends_with("\r\n\r\n") && answer.contains("content-length: 0\r\n");
+        assert!(is_bare, "{what}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_coded_for_its_transfer_is_refused_and_never_stored_as_it_is() {
+    let z = TestServer::start().await;
+    let chunks = "e\r\n{\"payload\": 1}\r\n0\r\n\r\n";
+    for (coding, status) in [
+        ("chunked", "201"),
+        ("Chunked", "201"),
+        ("gzip, chunked", "415"),
+        ("deflate,chunked", "415"),
+        ("gzip\r\ntransfer-encoding: chunked", "415"),
+    ] {
+        for path in ["/tables/t", "/tables/t/raw"] {
+            let head = format!("POST {path} HTTP/1.1\r\nhost: z\r\nconnection: close");
+            let request = format!("{head}\r\ntransfer-encoding: {coding}\r\n\r\n{chunks}");
+            let answer = exchange(&z, request.as_bytes()).await;
+            assert_eq!(statuses(&answer), [status], "{path} {coding}: {answer}");
+            assert!(status == "201" || answer.contains("\"code\":\"unsupported_media_type\""), "{answer}");
+        }
+    }
+    assert_eq!(z.read_all("t", "").await.len(), 4);
+}
+
+#[tokio::test]
 async fn ten_thousand_connections_are_served() {
     // Both ends are on this machine, and it may allow fewer.
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).saturating_sub(1000);

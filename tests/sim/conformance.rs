@@ -1,9 +1,12 @@
-//! Both engines do what every engine must do.
+//! Both engines do what every engine must do, and the log in memory what every log that pods share must.
 
 use std::sync::Arc;
 
 use contracts::engine::Engine;
-use testing::conformance::{Volume, suite};
+use testing::{
+    conformance::{Volume, suite},
+    shared_log::{self, MemoryLog, MemoryLogOptions},
+};
 
 use crate::{
     run,
@@ -44,4 +47,11 @@ fn the_engine_in_memory_does_what_every_engine_must() {
 #[test]
 fn rocksdb_does_what_every_engine_must() {
     run(suite(|| Opened::new(Ground::rocksdb())));
+}
+
+#[test]
+fn the_log_in_memory_does_what_every_log_must() {
+    run(shared_log::suite(async |max_bytes| {
+        MemoryLog::new(1, MemoryLogOptions { max_bytes, ..MemoryLogOptions::default() })
+    }));
 }

@@ -90,7 +90,7 @@ struct World {
 }
 
 /// Which events were where that somebody has asked to erase.
-type ErasedEvents = BTreeMap<(u64, Offset), Id>;
+pub(crate) type ErasedEvents = BTreeMap<(u64, Offset), Id>;
 
 /// Which event it is. Of an erased one only its place tells, and that somebody has asked for it.
 fn id_of(record: &Record, erased: &ErasedEvents) -> Id {
@@ -101,7 +101,7 @@ fn id_of(record: &Record, erased: &ErasedEvents) -> Id {
     String::from_utf8_lossy(record.event.payload.bytes()).split(' ').next().unwrap().parse().unwrap()
 }
 
-fn event(id: Id, key: bool, appended_ms: i64) -> Event {
+pub(crate) fn event(id: Id, key: bool, appended_ms: i64) -> Event {
     Event {
         payload: Payload::text(format!("{id} {}", "x".repeat(id as usize * 37 % 200))),
         timestamp_ms: (id as i64) * 7919 % 100_000,
@@ -288,7 +288,7 @@ impl World {
 }
 
 /// What comes of it, unless the server goes before.
-async fn until<T>(gone: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn until<T>(gone: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
         () = gone.cancelled() => None,
@@ -297,7 +297,7 @@ async fn until<T>(gone: &CancellationToken, work: impl Future<Output = T>) -> Op
 }
 
 /// One partition from an offset on.
-fn query_from(partition: u64, from: Offset) -> ReadQuery {
+pub(crate) fn query_from(partition: u64, from: Offset) -> ReadQuery {
     let number = partition as PartitionNumber;
     ReadQuery {
         table: table(),
@@ -308,7 +308,7 @@ fn query_from(partition: u64, from: Offset) -> ReadQuery {
     }
 }
 
-async fn page(
+pub(crate) async fn page(
     reader: &TieredReader,
     partition: u64,
     from: Offset,
@@ -321,7 +321,7 @@ async fn page(
     Ok((found, !page.has_more))
 }
 
-async fn read_everything(
+pub(crate) async fn read_everything(
     reader: &TieredReader,
     erased: &RefCell<ErasedEvents>,
 ) -> BTreeMap<u64, Vec<(Offset, Id)>> {

@@ -262,7 +262,7 @@ pub(crate) const TUNING: Tuning = Tuning {
 };
 
 impl Tuning {
-    fn cold(&self) -> ColdOptions {
+    pub(crate) fn cold(&self) -> ColdOptions {
         ColdOptions {
             cache: CacheSettings { cache_bytes: 0 },
             format: self.format,
@@ -277,7 +277,7 @@ impl Tuning {
         }
     }
 
-    fn store(&self) -> Options {
+    pub(crate) fn store(&self) -> Options {
         Options {
             flush: FlushSettings {
                 interval_secs: self.flush_interval.into(),

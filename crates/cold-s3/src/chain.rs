@@ -179,6 +179,19 @@ impl Chain {
         self.extend(draft, false).await
     }
 
+    /// Reads the last link back from the bucket; the state that it leads to is there, then.
+    ///
+    /// # Errors
+    /// `Unavailable`; `Corrupt` if it is not this writer's.
+    pub async fn read_back(&mut self) -> Result<(), StorageError> {
+        self.settle().await?;
+        let found = read(&self.objects, self.last).await?;
+        if (found.nonce, found.epoch) == (self.nonce, self.epoch) {
+            return Ok(());
+        }
+        Err(StorageError::corrupt(manifest::key(self.last), "it is not what was published"))
+    }
+
     /// Checks whether another writer has taken over.
     ///
     /// # Errors
@@ -359,24 +372,10 @@ fn encode(manifest: Manifest) -> Link {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::tests::link_of;
 
     fn last(lease_secs: u64, awaits_secs: u64, released: bool) -> Manifest {
-        Manifest {
-            version: VERSION,
-            number: 7,
-            epoch: 1,
-            nonce: Uuid::nil(),
-            store_id: Uuid::nil(),
-            written_ms: 0,
-            checkpoint: 0,
-            lease_secs,
-            awaits_secs,
-            released,
-            opens: false,
-            moved: false,
-            changes: Changes::default(),
-            state: None,
-        }
+        Manifest { lease_secs, awaits_secs, released, ..link_of(7, Changes::default()) }
     }
 
     #[test]

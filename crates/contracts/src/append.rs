@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Events to append to one table, all or nothing.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Append {
     /// The table; created if it does not exist.
     pub table: TableName,

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{
     append::Appender, catalog::Catalog, consumers::ConsumerStorage, erasure::HotErase, error::StorageError,
     flush_ledger::FlushLedger, gauge::Gauge, idempotency::KeyWindow, journal::Notes, read::HotReader,
-    recovery::Recoverable, reservation::Reservations, retention::Trimmer,
+    recovery::Recoverable, replica::Replica, reservation::Reservations, retention::Trimmer,
 };
 
 /// An open volume.
@@ -17,7 +17,7 @@ use super::{
 /// whole engine.
 #[async_trait]
 pub trait Engine:
-    Appender + HotReader + Catalog + FlushLedger + Trimmer + ConsumerStorage + Recoverable + HotErase
+    Appender + HotReader + Catalog + FlushLedger + Trimmer + ConsumerStorage + Recoverable + Replica + HotErase
 {
     /// What the volume notes about itself. The notes hold the writer, not the engine, and may outlive it.
     fn notes(&self) -> Arc<dyn Notes>;

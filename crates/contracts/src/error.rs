@@ -61,6 +61,8 @@ pub enum Overload {
     Slow,
     /// There are `erase.pending` erasures that are not done.
     Erasures,
+    /// The shard's log holds nearly as much as `cluster.log.max_bytes`: S3 has been away for long.
+    LogFull,
 }
 
 impl fmt::Display for Overload {
@@ -78,6 +80,7 @@ impl fmt::Display for Overload {
             }
             Overload::Erasures => "too many erasures are under way",
             Overload::Slow => "the body arrived slowly, and other requests needed the memory that it held",
+            Overload::LogFull => "the shard's log is full of entries whose events are not yet in S3",
         })
     }
 }
@@ -171,6 +174,19 @@ pub enum StorageError {
     FenceUnknown {
         /// Whether the write may be on the volume all the same.
         is_written: bool,
+    },
+    /// Another copy of the shard owns it now, or may: this one writes nothing. Whoever asks again finds the
+    /// owner. Nothing was written.
+    #[error("another copy owns the shard now")]
+    Demoted,
+    /// No copy of the shard owns it: none is alive, or none has taken over yet. Nothing was written.
+    #[error("no copy of the shard owns it now")]
+    NoOwner,
+    /// The shard's log does not answer, or has no quorum. Waiting may heal it.
+    #[error("the shard's log does not answer")]
+    LogUnavailable {
+        /// Whether the write may be in the log all the same, once it answers.
+        may_be_written: bool,
     },
     /// Optimistic concurrency: the partition has moved on.
     #[error("{partition}: expected offset {expected}, but the next offset is {next}")]
@@ -293,6 +309,6 @@ impl StorageError {
 
     /// Whether the same call may succeed later without anyone's help.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Overloaded { .. })
+        matches!(self, Self::Unavailable { .. } | Self::Overloaded { .. } | Self::LogUnavailable { .. })
     }
 }

@@ -93,7 +93,8 @@ impl Payload {
     /// # Errors
     /// [`BadPayload`] if text is not UTF-8: a reader is never handed an invalid string.
     pub fn stored(kind: PayloadKind, bytes: Bytes) -> Result<Self, BadPayload> {
-        if matches!(kind, PayloadKind::Text | PayloadKind::Json) {
+        // Most payloads are ASCII, which is quicker to see.
+        if matches!(kind, PayloadKind::Text | PayloadKind::Json) && !bytes.is_ascii() {
             std::str::from_utf8(&bytes)?;
         }
         Ok(Self { kind, bytes })
@@ -131,13 +132,11 @@ impl Payload {
     /// Appends the field that shows it, `"payload":...` or `"payload_base64":"..."`, on one line.
     pub fn write_json(&self, out: &mut Vec<u8>) {
         match self.kind {
-            PayloadKind::Text => match std::str::from_utf8(&self.bytes) {
-                Ok(text) => {
-                    out.extend_from_slice(b"\"payload\":");
-                    write_json_string(out, text);
-                }
-                Err(_) => unreachable!("text was checked when the payload was made"),
-            },
+            PayloadKind::Text => {
+                out.extend_from_slice(b"\"payload\":");
+                // It was checked when the payload was made.
+                write_utf8(out, &self.bytes);
+            }
             PayloadKind::Json => {
                 out.extend_from_slice(b"\"payload\":");
                 let start = out.len();
@@ -155,7 +154,12 @@ impl Payload {
     /// Appends `"payload_base64":"..."`, whatever the kind.
     pub fn write_base64(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\"payload_base64\":\"");
-        out.extend_from_slice(STANDARD.encode(&self.bytes).as_bytes());
+        let start = out.len();
+        out.resize(start + self.bytes.len().div_ceil(3) * 4, 0);
+        let Ok(length) = STANDARD.encode_slice(&self.bytes, &mut out[start..]) else {
+            unreachable!("three bytes are four letters");
+        };
+        out.truncate(start + length);
         out.push(b'"');
     }
 
@@ -202,8 +206,12 @@ pub fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Opt
 
 /// Appends `text` as a JSON string.
 pub fn write_json_string(out: &mut Vec<u8>, text: &str) {
+    write_utf8(out, text.as_bytes());
+}
+
+/// The same of bytes that are UTF-8.
+fn write_utf8(out: &mut Vec<u8>, mut rest: &[u8]) {
     out.push(b'"');
-    let mut rest = text.as_bytes();
     while let [byte, behind @ ..] = json::special(rest) {
         out.extend_from_slice(&rest[..rest.len() - behind.len() - 1]);
         write_escape(out, *byte);
@@ -354,6 +362,22 @@ mod tests {
             write_json_string(&mut out, &text);
             prop_assert_eq!(&out[..6], b"before");
             prop_assert_eq!(&out[6..], serde_json::to_vec(&text).unwrap());
+        }
+
+        #[test]
+        fn base64_is_written_as_the_library_writes_it(bytes: Vec<u8>) {
+            let mut out = b"before".to_vec();
+            Payload::new(PayloadKind::Bytes, bytes.clone().into()).unwrap().write_json(&mut out);
+            let expected = format!("before\"payload_base64\":\"{}\"", STANDARD.encode(bytes));
+            prop_assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+
+        #[test]
+        fn stored_text_is_what_utf8_is(bytes: Vec<u8>, text: String) {
+            let stored = |bytes: &[u8]| Payload::stored(PayloadKind::Text, Bytes::copy_from_slice(bytes));
+            let is_taken = |bytes: &[u8]| stored(bytes).is_ok();
+            prop_assert_eq!(is_taken(&bytes), std::str::from_utf8(&bytes).is_ok());
+            prop_assert!(is_taken(text.as_bytes()));
         }
     }
 }

@@ -37,6 +37,8 @@ impl Appender for RocksHot {
                 retry_after: Duration::from_secs(5),
             });
         }
+        let role = self.role.get();
+        role.check()?;
         self.reserve(&append).await?;
         let Append { table, events, expected_offset, made_by } = append;
         let events = events
@@ -63,7 +65,7 @@ impl Appender for RocksHot {
         )?;
         // The writer answers every request that it takes. If it ended before that, the batch may have been on
         // its way to the disk.
-        answer.await.map_err(StorageError::outcome_unknown)?
+        role.within_patience(async { answer.await.map_err(StorageError::outcome_unknown)? }).await
     }
 
     fn wakeups(&self) -> &Arc<Wakeups> {

@@ -41,6 +41,11 @@ pub struct TableHead {
 impl TableHead {
     /// The stored form.
     pub fn encode(&self) -> Vec<u8> {
+        self.to_stored().encode_to_vec()
+    }
+
+    /// The message that is stored.
+    pub(crate) fn to_stored(&self) -> stored::Table {
         let TableSettings { retention_secs, retention_bytes, partitions } = self.settings;
         stored::Table {
             id: self.id,
@@ -54,12 +59,15 @@ impl TableHead {
             made_by: self.made_by.as_deref().map(str::to_owned),
             keys_elsewhere: self.keys_elsewhere,
         }
-        .encode_to_vec()
     }
 
     /// Reads the stored form.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let stored = stored::Table::decode(bytes).ok()?;
+        Some(Self::of_stored(stored::Table::decode(bytes).ok()?))
+    }
+
+    /// Reads the message that is stored.
+    pub(crate) fn of_stored(stored: stored::Table) -> Self {
         // Tables stored before there were defaults have no such flag: what was set was the table's own.
         let retention =
             |value: Option<u64>, is_default: bool| Chosen { value, is_own: value.is_some() && !is_default };
@@ -69,7 +77,7 @@ impl TableHead {
             partitions: Chosen { value: stored.partitions.unwrap_or(1), is_own: stored.own_partitions },
         };
         let (made_by, keys_elsewhere) = (stored.made_by.map(Arc::from), stored.keys_elsewhere);
-        Some(Self { id: stored.id, settings, is_deleted: stored.deleted, made_by, keys_elsewhere })
+        Self { id: stored.id, settings, is_deleted: stored.deleted, made_by, keys_elsewhere }
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! The bytes: `1 | CRC32C of the rest, little endian | stored.v1.Event`.
 
+mod wire;
+
 use prost::Message;
 
 use crate::stored;
@@ -19,18 +21,10 @@ const HEADER: usize = 5;
 
 /// The stored form of an event, with version and checksum.
 pub fn encode(event: Event) -> Vec<u8> {
-    let message = stored::Event {
-        payload_kind: encode_kind(event.payload.kind()),
-        payload: event.payload.into_bytes(),
-        timestamp_ms: event.timestamp_ms,
-        appended_ms: event.appended_ms,
-        idempotency_key: event.idempotency_key.map(IdempotencyKey::into_string),
-        headers: event.headers.into_iter().map(|(name, value)| stored::Header { name, value }).collect(),
-        key: event.key.map(EventKey::into_string),
-    };
-    let mut out = Vec::with_capacity(HEADER + message.encoded_len());
+    let kind = encode_kind(event.payload.kind());
+    let mut out = Vec::with_capacity(HEADER + wire::len(&event, kind));
     out.extend_from_slice(&[VERSION, 0, 0, 0, 0]);
-    message.encode_raw(&mut out);
+    wire::write(&mut out, &event, kind);
     let checksum = crc32c::crc32c(&out[HEADER..]);
     out[1..HEADER].copy_from_slice(&checksum.to_le_bytes());
     out
@@ -41,8 +35,12 @@ pub fn encode(event: Event) -> Vec<u8> {
 /// # Errors
 /// `Corrupt` if the version is unknown, or the checksum does not match.
 pub fn decode(stored_bytes: &[u8]) -> Result<Event, StorageError> {
-    let message = stored::Event::decode(verify(stored_bytes)?)
-        .map_err(|error| StorageError::corrupt("an event in RocksDB", error))?;
+    let body = verify(stored_bytes)?;
+    let message = match wire::read(body) {
+        Some(message) => message,
+        None => stored::Event::decode(body)
+            .map_err(|error| StorageError::corrupt("an event in RocksDB", error))?,
+    };
     let kind = decode_kind(message.payload_kind).ok_or_else(|| {
         StorageError::corrupt("an event in RocksDB", format!("payload kind {}", message.payload_kind))
     })?;

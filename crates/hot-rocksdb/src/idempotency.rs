@@ -26,7 +26,8 @@ const MINUTE_MS: i64 = 60_000;
 
 /// The stored form: a version, the offset, the time, the hash if there is one.
 pub fn encode(first: FirstWrite) -> Vec<u8> {
-    let mut bytes = vec![1];
+    let mut bytes = Vec::with_capacity(1 + 8 + 8 + size_of::<Hash>());
+    bytes.push(1);
     bytes.extend_from_slice(&first.offset.to_be_bytes());
     bytes.extend_from_slice(&first.appended_ms.to_be_bytes());
     bytes.extend_from_slice(first.payload.as_ref().map_or(&[], Hash::as_slice));

@@ -80,6 +80,9 @@ pub mod meta {
     /// Prefix of the principals that have made a consumer group, as text; the group's name follows. A program
     /// that does not know of makers may leave one behind whose group is gone.
     pub const GROUP_MAKER: &[u8] = b"group_maker/";
+    /// How far the shard's log is applied: JSON, which `contracts::replica` owns. Only where the volume is
+    /// one of several copies.
+    pub const LOG: &[u8] = b"log";
     /// Prefix of the erasures that were asked for: JSON, which `contracts::erasure` owns; the id follows, 16
     /// bytes.
     pub const ERASURE: &[u8] = b"erasure/";

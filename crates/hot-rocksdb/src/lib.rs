@@ -1,5 +1,5 @@
 //! The hot tier: implements the roles of `contracts` over RocksDB. Changes go to the writer; reads run on
-//! threads that may block.
+//! threads that may block, unless they want one event that RocksDB has in memory.
 
 mod appender;
 pub mod at_rest;
@@ -16,7 +16,10 @@ mod identity;
 pub mod keys;
 mod load;
 mod makers;
+mod notes;
 pub mod options;
+mod reader;
+mod replica;
 pub mod request;
 pub mod rocksdb;
 mod scan;
@@ -29,23 +32,19 @@ mod upgrade;
 mod wal;
 mod writer;
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU64, Ordering::SeqCst},
-};
+use std::sync::{Arc, OnceLock, atomic::AtomicU64};
 
 use async_trait::async_trait;
 use tokio::{
     sync::{mpsc, oneshot},
     task,
 };
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use self::{
     catalog::SharedCatalog,
     disk::Disk,
-    keys::{PartitionKey, TableId, cf, meta},
+    keys::TableId,
+    notes::WriterNotes,
     request::{OpenVolume, Request, WriterOptions, WriterReply},
     rocksdb::Db,
     settings::{KeySettings, NewTableSettings},
@@ -65,12 +64,12 @@ use contracts::{
     heartbeat::Heartbeat,
     idempotency::{FirstWrite, Hash, KeyWindow},
     journal::Notes,
-    name::{GroupName, Partition, PartitionNumber, TableName},
-    read::{HotPage, HotReader, Scanned, Wanted},
+    name::{GroupName, Partition, TableName},
     recovery::{Recoverable, Recovered},
+    replica::SharedRole,
     reservation::Reservations,
     retention::{Trim, Trimmer},
-    segment::{FlushIntent, SegmentBuilder},
+    segment::FlushIntent,
     sequence::Offset,
     wakeups::Wakeups,
 };
@@ -105,6 +104,8 @@ pub struct RocksHot {
     reservations: OnceLock<Arc<dyn Reservations>>,
     /// How many batches have erased events since the process began.
     erasures: Arc<AtomicU64>,
+    /// What the writer does with requests.
+    role: Arc<SharedRole>,
 }
 
 impl RocksHot {
@@ -123,8 +124,9 @@ impl RocksHot {
             clock: Arc::clone(&clock),
             options,
             erasures: Arc::default(),
+            role: Arc::default(),
         };
-        let erasures = Arc::clone(&volume.erasures);
+        let (erasures, role) = (Arc::clone(&volume.erasures), Arc::clone(&volume.role));
         let writer = Writer::new(volume, Guards { fence, heartbeat }, receiver, Arc::clone(&wakeups))?;
         let reservations = OnceLock::new();
         let hot = Self {
@@ -138,6 +140,7 @@ impl RocksHot {
             new_tables,
             reservations,
             erasures,
+            role,
         };
         Ok((Arc::new(hot), writer))
     }
@@ -145,6 +148,16 @@ impl RocksHot {
     /// Sends a request to the writer, and waits for its answer.
     async fn ask<T>(&self, request: impl FnOnce(WriterReply<T>) -> Request) -> Result<T, StorageError> {
         ask(&self.writer, request).await
+    }
+
+    /// The same for a client, who with a log does not wait for as long as it takes.
+    async fn ask_for_client<T: Send>(
+        &self,
+        request: impl FnOnce(WriterReply<T>) -> Request + Send,
+    ) -> Result<T, StorageError> {
+        let role = self.role.get();
+        role.check()?;
+        role.within_patience(ask(&self.writer, request)).await
     }
 
     /// Reads on a thread that may block.
@@ -176,48 +189,6 @@ async fn ask<T>(
 }
 
 #[async_trait]
-impl HotReader for RocksHot {
-    async fn read(
-        &self,
-        table: &TableName,
-        from: Vec<(PartitionNumber, Offset)>,
-        wanted: Wanted,
-    ) -> Result<Vec<HotPage>, StorageError> {
-        let table = table.clone();
-        self.blocking(move |db, catalog| {
-            let id = table_id(catalog, &table)?;
-            let from: Vec<_> = from
-                .into_iter()
-                .map(|(partition, offset)| (PartitionKey { table: id, partition }, offset))
-                .collect();
-            db.read(&table, &from, &wanted)
-        })
-        .await
-    }
-
-    async fn scan(
-        &self,
-        mut segment: Box<dyn SegmentBuilder>,
-        upto: Offset,
-        enough: u64,
-    ) -> Result<Scanned, StorageError> {
-        // A blocking thread keeps running after its caller was dropped; the token tells this one to stop.
-        let stop = CancellationToken::new();
-        let _stops = stop.clone().drop_guard();
-        // Before the snapshot: whatever is erased after it counts.
-        let erasures = self.erasures.load(SeqCst);
-        self.blocking(move |db, catalog| {
-            let partition = segment.partition();
-            let key =
-                PartitionKey { table: table_id(catalog, &partition.table)?, partition: partition.number };
-            let stored_bytes = db.fill(segment.as_mut(), key, upto, enough, &stop)?;
-            Ok(Scanned { segment, stored_bytes, erasures })
-        })
-        .await
-    }
-}
-
-#[async_trait]
 impl Catalog for RocksHot {
     fn table(&self, name: &TableName) -> Option<Arc<TableStatus>> {
         self.catalog.read().visible(name).map(|table| table.status(name))
@@ -244,11 +215,11 @@ impl Catalog for RocksHot {
         table: TableName,
         change: TableChange,
     ) -> Result<Configured, StorageError> {
-        self.ask(|reply| Request::ConfigureTable { table, change, reply }).await
+        self.ask_for_client(|reply| Request::ConfigureTable { table, change, reply }).await
     }
 
     async fn delete_table(&self, table: TableName) -> Result<(), StorageError> {
-        self.ask(|reply| Request::DeleteTable { table, reply }).await
+        self.ask_for_client(|reply| Request::DeleteTable { table, reply }).await
     }
 }
 
@@ -296,7 +267,7 @@ impl Trimmer for RocksHot {
 #[async_trait]
 impl ConsumerStorage for RocksHot {
     async fn commit(&self, commit: Commit) -> Result<(), StorageError> {
-        self.ask(|reply| Request::Commit { commit, reply }).await
+        self.ask_for_client(|reply| Request::Commit { commit, reply }).await
     }
 
     async fn offsets(&self, group: &GroupName) -> Result<Vec<(Partition, Offset)>, StorageError> {
@@ -326,7 +297,7 @@ impl ConsumerStorage for RocksHot {
     }
 
     async fn delete(&self, group: GroupName) -> Result<(), StorageError> {
-        self.ask(|reply| Request::DeleteGroup { group, reply }).await
+        self.ask_for_client(|reply| Request::DeleteGroup { group, reply }).await
     }
 }
 
@@ -369,30 +340,6 @@ impl Engine for RocksHot {
             Ok(())
         })
         .await
-    }
-}
-
-/// Keeps the journal's notes through the writer, without holding the tier.
-#[derive(Debug)]
-struct WriterNotes {
-    db: Arc<Db>,
-    writer: mpsc::Sender<Request>,
-}
-
-#[async_trait]
-impl Notes for WriterNotes {
-    fn store_id(&self) -> Uuid {
-        self.db.store_id()
-    }
-
-    fn stored(&self) -> Result<Option<Vec<u8>>, StorageError> {
-        self.db.get(cf::META, meta::CHAIN)
-    }
-
-    async fn note(&self, chain: Vec<u8>, store_id: Option<Uuid>) -> Result<(), StorageError> {
-        let mut pairs = vec![(meta::CHAIN, chain)];
-        pairs.extend(store_id.map(|id| (meta::STORE_ID, id.as_bytes().to_vec())));
-        ask(&self.writer, |reply| Request::Remember { pairs, reply }).await
     }
 }
 

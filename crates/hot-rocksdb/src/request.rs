@@ -25,6 +25,7 @@ use contracts::{
     maker::Maker,
     name::{GroupName, Partition, PartitionNumber, TableName},
     recovery::Recovered,
+    replica::{AppliedEntry, SharedRole},
     retention::Trim,
     segment::FlushIntent,
     sequence::Offset,
@@ -180,6 +181,18 @@ pub enum Request {
     },
     /// Erase events, or note something of it.
     Erase(EraseRequest),
+    /// Apply an entry of the shard's log.
+    Apply {
+        /// The entry.
+        entry: AppliedEntry,
+        /// Answered when it is written.
+        reply: WriterReply<()>,
+    },
+    /// Prove that this copy owns the shard.
+    Confirm {
+        /// Answered when it is proved.
+        reply: WriterReply<()>,
+    },
     /// Forget a consumer group.
     DeleteGroup {
         /// The group.
@@ -234,12 +247,25 @@ impl Request {
         )
     }
 
-    /// Answers a client's request with an error, and nothing else.
+    /// Whether it is about this volume alone, and not about what all copies of a shard hold.
+    pub(super) fn is_the_volumes_own(&self) -> bool {
+        matches!(
+            self,
+            Request::Evict { .. }
+                | Request::Remember { .. }
+                | Request::Recover { .. }
+                | Request::RecoverKeys { .. }
+        )
+    }
+
+    /// Answers a request that a client waits for, or the copy of a shard, with an error; others not at all.
     pub(super) fn refuse(self, error: StorageError) {
         match self {
             Request::Append { reply, .. } => drop(reply.send(Err(error))),
             Request::ConfigureTable { reply, .. } => drop(reply.send(Err(error))),
-            Request::Commit { reply, .. }
+            Request::Apply { reply, .. }
+            | Request::Confirm { reply }
+            | Request::Commit { reply, .. }
             | Request::DeleteGroup { reply, .. }
             | Request::DeleteTable { reply, .. } => drop(reply.send(Err(error))),
             // Nobody's but this process's: whoever waits learns that there is no answer.
@@ -264,4 +290,6 @@ pub(super) struct OpenVolume {
     pub(super) options: WriterOptions,
     /// How many batches have erased events since the process began.
     pub(super) erasures: Arc<AtomicU64>,
+    /// What the writer does with requests.
+    pub(super) role: Arc<SharedRole>,
 }

@@ -3,7 +3,8 @@
 use std::{io, path::Path, sync::Arc};
 
 use ::rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, IteratorMode, ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBPinnableSlice, IteratorMode, ReadOptions, Snapshot,
+    WriteBatch, WriteOptions,
 };
 use uuid::Uuid;
 
@@ -167,12 +168,12 @@ impl Db {
         &self,
         family: &str,
         keys: &[[u8; 24]],
-    ) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
-        self.db
-            .batched_multi_get_cf(self.family(family), keys, false)
-            .into_iter()
-            .map(|value| value.map(|value| value.map(|bytes| bytes.to_vec())).map_err(unavailable))
-            .collect()
+    ) -> Result<Vec<Option<DBPinnableSlice<'_>>>, StorageError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let values = self.db.batched_multi_get_cf(self.family(family), keys, false);
+        values.into_iter().map(|value| value.map_err(unavailable)).collect()
     }
 
     /// The pairs whose keys begin with `prefix`, from `start` on, in order.

@@ -1,6 +1,6 @@
 //! Reads events in order: pages for readers, whole segments for the flusher.
 
-use ::rocksdb::{DBRawIterator, ReadOptions, Snapshot};
+use ::rocksdb::{DBRawIterator, ReadOptions, ReadTier, Snapshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -73,8 +73,12 @@ impl PartitionView<'_> {
         let Wanted { filter, order, limit, most_examined } = wanted;
         let (page, held) = (&mut hot.page, hot.watermarks.hot());
         page.next = self.skip_slices(wanted, page.next, held)?;
+        let left = order.left(held, page.next);
+        if left.len() == 1 || (limit.records == 1 && filter.wants_all() && !left.is_empty()) {
+            return self.take_one(wanted, hot);
+        }
         let most = if filter.wants_all() { u64::MAX } else { MAX_SCAN.min(*most_examined) };
-        let mut scan = Scan::new(*self, *order, order.left(held, page.next), ReadOptions::default());
+        let mut scan = Scan::new(*self, *order, left, ReadOptions::default());
         let mut bytes = 0;
         while !scan.left.is_empty() && page.examined < most && page.records.len() < limit.records {
             let (event, stored_bytes) = scan.event()?;
@@ -83,6 +87,11 @@ impl PartitionView<'_> {
                 bytes += event.weight();
                 if bytes > limit.bytes && !page.records.is_empty() {
                     break;
+                }
+                if page.records.is_empty() && filter.wants_all() {
+                    // As if all were like the first.
+                    let fit = limit.records.min(limit.bytes / event.weight().max(1) + 1);
+                    page.records.reserve(usize::try_from(left.len()).unwrap_or(usize::MAX).min(fit));
                 }
                 page.records.push(Record { partition: self.key.partition, offset: scan.offset(), event });
             }
@@ -98,6 +107,29 @@ impl PartitionView<'_> {
         }
         metrics::scanned(page.examined);
         Ok(())
+    }
+
+    /// Fills a page with the one event at its `next`, if it is wanted. To look it up costs less than to begin
+    /// a walk.
+    fn take_one(&self, wanted: &Wanted, hot: &mut HotPage) -> Result<(), StorageError> {
+        let offset = wanted.order.first(hot.page.next);
+        let family = self.db.family(cf::EVENTS);
+        let stored =
+            self.snapshot.get_pinned_cf(family, keys::event(self.key, offset)).map_err(unavailable)?;
+        let stored = stored.ok_or_else(|| self.damaged(format!("offset {offset} is missing")))?;
+        let event = codec::decode(&stored)?;
+        if wanted.filter.wants(&event) {
+            hot.page.records.push(Record { partition: self.key.partition, offset, event });
+        }
+        hot.page.examined = 1;
+        hot.page.next = wanted.order.behind(offset);
+        hot.stored_bytes = stored.len() as u64;
+        metrics::scanned(1);
+        Ok(())
+    }
+
+    fn damaged(&self, why: String) -> StorageError {
+        StorageError::corrupt(format!("{}/{} in RocksDB", self.table, self.key.partition), why)
     }
 
     /// The first position from `next` on behind which a wanted event may be in the same slice. Only full
@@ -177,11 +209,11 @@ impl<'a> Scan<'a> {
         let offset = self.offset();
         let Some((key, value)) = self.events.item() else {
             self.events.status().map_err(unavailable)?;
-            return Err(self.damaged(format!("offset {offset} is missing from {}", self.left)));
+            return Err(self.partition.damaged(format!("offset {offset} is missing from {}", self.left)));
         };
         if key != keys::event(self.partition.key, offset) {
             let found = keys::decode_event(key);
-            return Err(self.damaged(format!("offset {offset} is missing, {found:?} follows")));
+            return Err(self.partition.damaged(format!("offset {offset} is missing, {found:?} follows")));
         }
         Ok((codec::decode(value)?, value.len() as u64))
     }
@@ -212,11 +244,6 @@ impl<'a> Scan<'a> {
             }
         }
     }
-
-    fn damaged(&self, why: String) -> StorageError {
-        let PartitionView { table, key, .. } = self.partition;
-        StorageError::corrupt(format!("{table}/{} in RocksDB", key.partition), why)
-    }
 }
 
 impl Db {
@@ -246,6 +273,15 @@ impl Db {
             }
         }
         Ok(pages)
+    }
+
+    /// An event and its stored bytes, if RocksDB has it in memory, undamaged.
+    pub(super) fn in_memory(&self, key: PartitionKey, offset: Offset) -> Option<(Event, u64)> {
+        let mut options = ReadOptions::default();
+        options.set_read_tier(ReadTier::BlockCache);
+        let (family, key) = (self.family(cf::EVENTS), keys::event(key, offset));
+        let stored = self.rocks().get_pinned_cf_opt(family, key, &options).ok()??;
+        Some((codec::decode(&stored).ok()?, stored.len() as u64))
     }
 
     /// Adds events to a segment of this partition, from the segment's next offset on and before `upto`, until
@@ -297,8 +333,8 @@ impl Db {
     }
 
     fn state(&self, snapshot: &Snapshot<'_>, key: PartitionKey) -> Result<PartitionState, StorageError> {
-        let stored =
-            snapshot.get_cf(self.family(cf::PARTITIONS), keys::partition(key)).map_err(unavailable)?;
+        let family = self.family(cf::PARTITIONS);
+        let stored = snapshot.get_pinned_cf(family, keys::partition(key)).map_err(unavailable)?;
         stored.map_or(Ok(PartitionState::default()), |bytes| PartitionState::decode(&bytes))
     }
 }

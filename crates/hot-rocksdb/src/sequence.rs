@@ -281,14 +281,7 @@ impl PartitionState {
             next: self.watermarks.next,
             hot_bytes: self.hot_bytes,
             unflushed_bytes: self.unflushed_bytes,
-            intent: self.intent.map(|intent| stored::FlushIntent {
-                start: intent.range.start,
-                end: intent.range.end,
-                epoch: intent.epoch,
-                zstd: false,
-                bytes: intent.bytes,
-                format: intent.format.to_string(),
-            }),
+            intent: self.intent.map(stored::FlushIntent::from),
             open_slice: self.open_slice.map(stored::TimeSlice::from),
             made_by: self.made_by.as_deref().map(str::to_owned),
         }
@@ -316,14 +309,9 @@ impl PartitionState {
         }
         let intent = match stored.intent {
             None => None,
-            Some(intent) => match format(&intent) {
-                Some(format)
-                    if intent.start == watermarks.flushed
-                        && intent.start <= intent.end
-                        && intent.end <= watermarks.next =>
-                {
-                    let range = OffsetRange::new(intent.start, intent.end);
-                    Some(FlushIntent { range, epoch: intent.epoch, format, bytes: intent.bytes })
+            Some(intent) => match read_intent(&intent) {
+                Some(read) if read.range.start == watermarks.flushed && read.range.end <= watermarks.next => {
+                    Some(read)
                 }
                 _ => return Err(damaged(format!("intent {intent:?} does not fit {watermarks:?}"))),
             },
@@ -338,6 +326,26 @@ impl PartitionState {
             made_by: stored.made_by.map(Arc::from),
         })
     }
+}
+
+impl From<FlushIntent> for stored::FlushIntent {
+    fn from(intent: FlushIntent) -> Self {
+        Self {
+            start: intent.range.start,
+            end: intent.range.end,
+            epoch: intent.epoch,
+            zstd: false,
+            bytes: intent.bytes,
+            format: intent.format.to_string(),
+        }
+    }
+}
+
+/// Reads the stored form of an intent.
+pub(crate) fn read_intent(stored: &stored::FlushIntent) -> Option<FlushIntent> {
+    let format = format(stored).filter(|_| stored.start <= stored.end)?;
+    let range = OffsetRange::new(stored.start, stored.end);
+    Some(FlushIntent { range, epoch: stored.epoch, format, bytes: stored.bytes })
 }
 
 /// The format of an intent. Before volume format 5 it had no name.

@@ -5,6 +5,7 @@ use futures_util::future::join_all;
 
 use super::*;
 use crate::{
+    keys::{PartitionKey, cf},
     options::OpenOptions,
     scrub::KeySpan,
     settings::{DiskSettings, Durability, HotSettings},
@@ -14,9 +15,11 @@ use contracts::{
     clock::SystemClock,
     erasure::{HotErase, Scrub},
     event::Event,
+    filter::TimeFilter,
     maker::{Maker, MakerLimits},
+    name::PartitionNumber,
     payload::Payload,
-    read::ReadLimit,
+    read::{HotPage, HotReader, ReadLimit, ReadOrder, Wanted},
     segment::FormatId,
     sequence::{OffsetRange, Watermarks},
 };
@@ -303,4 +306,37 @@ async fn a_scrub_that_leaves_an_old_file_is_no_scrub() {
     db.rocks().enable_file_deletions().unwrap();
     db.scrub_within(&spans, std::time::Duration::from_secs(20)).unwrap();
     opened.close().await;
+}
+
+#[tokio::test]
+async fn one_event_in_memory_is_found_as_a_full_read_finds_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let t = TestHot::new(&directory);
+    t.append("t", &["a", "b", "c"]).await.unwrap();
+    let limit = |records| ReadLimit { records, bytes: 1 << 20 };
+    let later = TimeFilter { since: Some(1), until: None };
+    let table = table_id(&t.hot.catalog, &name("t")).unwrap();
+    let full = |from, wanted: &Wanted| {
+        let from = [(PartitionKey { table, partition: 9 }, from)];
+        t.hot.db.read(&name("t"), &from, wanted).unwrap().remove(0)
+    };
+    for (from, wanted, found) in [
+        (2, Wanted::all(limit(100)), 1),
+        (0, Wanted::all(limit(1)), 1),
+        (2, Wanted::filtered(later, limit(100)), 0),
+    ] {
+        let page = t.hot.glance(&name("t"), &[(9, from)], &wanted).unwrap();
+        assert_eq!((page.page.records.len(), &page), (found, &full(from, &wanted)), "{from} {wanted:?}");
+    }
+    for (table, from, wanted) in [
+        ("t", 3, Wanted::all(limit(1))),
+        ("t", 0, Wanted::all(limit(2))),
+        ("t", 0, Wanted::filtered(later, limit(1))),
+        ("t", 3, Wanted { order: ReadOrder::Newest, ..Wanted::all(limit(1)) }),
+        ("u", 0, Wanted::all(limit(1))),
+    ] {
+        assert_eq!(t.hot.glance(&name(table), &[(9, from)], &wanted), None, "{table} {from} {wanted:?}");
+    }
+    assert_eq!(t.hot.glance(&name("t"), &[(9, 2), (9, 2)], &Wanted::all(limit(1))), None);
+    t.close().await;
 }

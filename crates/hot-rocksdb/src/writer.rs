@@ -7,20 +7,34 @@
 //! writer answers `OutcomeUnknown` and ends, and the process with it; the next start reads what is really
 //! there. It never retries a sync: after one that failed, the kernel may have dropped the data, and the next
 //! would report success.
+//!
+//! Where the volume is one of several copies of a shard, what a batch changes is entered in the shard's log
+//! between staging and writing, and the log is what a sync is elsewhere: what it has is written without one.
+//! One batch is on its way; the next gathers meanwhile.
 
 use std::{
     ops::Range,
     sync::{Arc, atomic::Ordering::SeqCst},
 };
 
+use prost::Message;
 use tokio::{sync::mpsc, task, time::Instant};
 
 use super::{
-    batch::{Ack, Batch},
+    batch::{Ack, Batch, Staged},
     idempotency::KeyLedger,
+    keys::{cf, meta},
     request::{OpenVolume, Request},
+    stored,
 };
-use contracts::{error::StorageError, fence::Fence, heartbeat::Heartbeat, metrics, wakeups::Wakeups};
+use contracts::{
+    error::StorageError,
+    fence::Fence,
+    heartbeat::Heartbeat,
+    metrics,
+    replica::{LogMark, WriterRole},
+    wakeups::Wakeups,
+};
 
 /// Requests and bytes at which a batch is full, so that the wait of its callers has an end.
 const MAX_BATCH_REQUESTS: usize = 4096;
@@ -58,12 +72,13 @@ impl Writer {
     pub async fn run(self) -> Result<(), StorageError> {
         let Self { mut requests, mut batches } = self;
         let mut answers = Answers::default();
+        let mut held = None;
         loop {
-            let mut batch = Vec::new();
+            let mut batch = Vec::from_iter(held.take());
             // If as many requests wait as were just written, they are written at once, and the last answers
             // are sent meanwhile. Fewer would waste a sync: then answers are sent first, and callers that
             // write again by then share the next sync.
-            if requests.len() < answers.acks.len().max(1) {
+            if batch.is_empty() && requests.len() < answers.acks.len().max(1) {
                 answers.send();
                 batches.guards.heartbeat.waits();
                 let Some(first) = requests.recv().await else { return Ok(()) };
@@ -71,12 +86,21 @@ impl Writer {
                 // Callers that are ready to write may join this batch.
                 task::yield_now().await;
             }
-            let bytes = gather(&mut requests, &mut batch);
+            let bytes;
+            (bytes, held) = gather(&mut requests, &mut batch);
             metrics::append_queue(requests.len());
-            let writing = task::spawn_blocking(move || batches.write(batch, bytes));
-            // Here and not on the thread that writes: waking tasks is cheap only within the runtime.
-            answers.send();
-            (batches, answers) = writing.await.map_err(StorageError::outcome_unknown)?;
+            (batches, answers) = match batches.volume.role.get() {
+                WriterRole::Alone => {
+                    let writing = task::spawn_blocking(move || batches.write(batch, bytes));
+                    // Here and not on the thread that writes: waking tasks is cheap only within the runtime.
+                    answers.send();
+                    writing.await.map_err(StorageError::outcome_unknown)?
+                }
+                role => {
+                    answers.send();
+                    batches.enter_and_write(batch, bytes, role).await?
+                }
+            };
             if let Err(failed @ StorageError::OutcomeUnknown { .. }) = answers.written.clone() {
                 // Before the process ends: these callers must learn that their outcome is unknown.
                 answers.send();
@@ -86,15 +110,19 @@ impl Writer {
     }
 }
 
-/// Adds waiting requests to a batch until it is full; returns its bytes.
-fn gather(requests: &mut mpsc::Receiver<Request>, batch: &mut Vec<Request>) -> usize {
-    let mut bytes = batch.iter().map(Request::bytes).sum();
+/// Adds waiting requests to a batch until it is full; returns its bytes, and the request that had no room.
+fn gather(requests: &mut mpsc::Receiver<Request>, batch: &mut Vec<Request>) -> (usize, Option<Request>) {
+    let mut bytes: usize = batch.iter().map(Request::bytes).sum();
     while batch.len() < MAX_BATCH_REQUESTS && bytes < MAX_BATCH_BYTES {
         let Ok(request) = requests.try_recv() else { break };
+        // Only a request that is too large by itself makes a batch so large.
+        if bytes + request.bytes() > MAX_BATCH_BYTES && !batch.is_empty() {
+            return (bytes, Some(request));
+        }
         bytes += request.bytes();
         batch.push(request);
     }
-    bytes
+    (bytes, None)
 }
 
 /// The answers of a batch, and whether it was written.
@@ -119,12 +147,17 @@ impl Answers {
 /// Stages requests; returns whether a client's is among them.
 ///
 /// A writer that may have been overtaken takes nothing from clients. What this process writes for itself goes
-/// on: without it the manifests could not be seen again.
-fn stage(batch: &mut Batch<'_>, requests: Vec<Request>, fence: &Fence) -> bool {
+/// on: without it the manifests could not be seen again. One that follows takes nothing but entries and what
+/// is the volume's own; one that owns the shard, or is alone, takes no entries of others.
+fn stage(batch: &mut Batch<'_>, requests: Vec<Request>, fence: &Fence, role: &WriterRole) -> bool {
     let lease = fence.check_lease();
+    let follows = matches!(role, WriterRole::Follows);
     let mut has_clients = false;
     for request in requests {
         match &lease {
+            _ if matches!(request, Request::Apply { .. }) != follows && !request.is_the_volumes_own() => {
+                request.refuse(StorageError::Demoted);
+            }
             Err(unknown) if request.is_of_a_client() => request.refuse(unknown.clone()),
             _ => {
                 has_clients |= request.is_of_a_client();
@@ -157,28 +190,107 @@ pub(super) struct Guards {
     pub(super) heartbeat: Arc<Heartbeat>,
 }
 
+/// A batch between being staged and being written.
+struct StagedBatch {
+    staged: Staged,
+    started: Instant,
+    requests: usize,
+    bytes: usize,
+    has_clients: bool,
+}
+
+impl StagedBatch {
+    /// Whether it must be in the shard's log before it is written.
+    fn is_entered(&self) -> bool {
+        self.staged.confirms || !self.staged.changes.is_empty()
+    }
+}
+
 impl BatchWriter {
     /// Stages and writes a batch; blocks.
-    fn write(mut self, requests: Vec<Request>, bytes: usize) -> (Self, Answers) {
+    fn write(self, requests: Vec<Request>, bytes: usize) -> (Self, Answers) {
+        let (batches, batch) = self.stage(requests, bytes, &WriterRole::Alone);
+        batches.commit(batch, None, true)
+    }
+
+    /// Stages a batch, enters in the shard's log what it changes there, and writes it. Whatever the log
+    /// refuses leaves the volume as it was.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` if a thread ended early.
+    async fn enter_and_write(
+        self,
+        requests: Vec<Request>,
+        bytes: usize,
+        role: WriterRole,
+    ) -> Result<(Self, Answers), StorageError> {
+        let staging = role.clone();
+        let staging = task::spawn_blocking(move || self.stage(requests, bytes, &staging));
+        let (batches, mut batch) = staging.await.map_err(StorageError::outcome_unknown)?;
+        let mark = match (&role, batch.staged.misfit.take()) {
+            (_, Some(misfit)) => Err(misfit),
+            (WriterRole::Owns(log), None) if batch.is_entered() => {
+                batches.guards.heartbeat.waits(); // for the log
+                let changes = std::mem::take(&mut batch.staged.changes);
+                let changes =
+                    Some(stored::BatchChanges { changes }).filter(|batch| !batch.changes.is_empty());
+                let changes = changes.map(|changes| changes.encode_to_vec().into());
+                log.enter(batch.staged.now_ms, changes).await.map(Some)
+            }
+            _ => Ok(None),
+        };
+        let ending = task::spawn_blocking(move || match mark {
+            Ok(mark) => batches.commit(batch, mark, false),
+            Err(refused) => batches.discard(batch, refused),
+        });
+        ending.await.map_err(StorageError::outcome_unknown)
+    }
+
+    /// Stages a batch; blocks.
+    fn stage(mut self, requests: Vec<Request>, bytes: usize, role: &WriterRole) -> (Self, StagedBatch) {
         self.guards.heartbeat.works();
-        let started = Instant::now();
-        let count = requests.len();
-        let mut batch = Batch::new(&self.volume, &mut self.ledger, self.runs.clone(), started);
-        let has_clients = stage(&mut batch, requests, &self.guards.fence);
+        let (started, count) = (Instant::now(), requests.len());
+        let mut batch = Batch::new(&self.volume, &mut self.ledger, self.runs.clone(), started, bytes);
+        if matches!(role, WriterRole::Owns(_)) {
+            batch.enter();
+        }
+        let has_clients = stage(&mut batch, requests, &self.guards.fence, role);
         let staged = batch.finish();
-        let acks = staged.acks;
+        (self, StagedBatch { staged, started, requests: count, bytes, has_clients })
+    }
+
+    /// Drops a batch of which nothing may be written; blocks.
+    fn discard(mut self, batch: StagedBatch, refused: StorageError) -> (Self, Answers) {
+        let acks = batch.staged.acks;
+        // Staging has counted keys that are not there.
+        let written = match self.volume.db.load_keys() {
+            Ok(ledger) => {
+                self.ledger = ledger;
+                Err(refused)
+            }
+            Err(error) => Err(StorageError::outcome_unknown(error)),
+        };
+        (self, Answers { acks, written })
+    }
+
+    /// Writes a batch, with its mark if it is in the shard's log; blocks.
+    fn commit(mut self, batch: StagedBatch, mark: Option<LogMark>, syncs: bool) -> (Self, Answers) {
+        let StagedBatch { staged, started, requests: count, bytes, has_clients } = batch;
+        let (acks, mut writes) = (staged.acks, staged.writes);
         // Right before the write: a writer that was replaced must not acknowledge anything.
         if let Err(fenced) = self.guards.fence.check() {
             return (self, Answers { acks, written: Err(fenced) });
         }
+        if let Some(mark) = mark {
+            writes.put_cf(self.volume.db.family(cf::META), meta::LOG, mark.encode());
+        }
         // Nothing to make durable, as with refused requests or appends of duplicates only.
-        if staged.writes.is_empty() {
+        if writes.is_empty() {
             return (self, Answers { acks, written: Ok(()) });
         }
         self.guards.heartbeat.waits(); // for the disk
-        if let Err(failed) =
-            self.volume.db.write(staged.writes, self.next_batch, self.volume.options.durability.is_synced())
-        {
+        let syncs = syncs && self.volume.options.durability.is_synced();
+        if let Err(failed) = self.volume.db.write(writes, self.next_batch, syncs) {
             return (self, Answers { acks, written: Err(failed) });
         }
         // Durable: readers may see it now, and the callers are answered after that, so they can read what

@@ -69,19 +69,38 @@ impl TestCluster {
     }
 }
 
+/// What is set of a pod and of no other.
+pub(crate) const POD_SETTINGS: [&str; 7] =
+    ["host", "port", "pod", "cluster.pods", "cluster.shards", "cluster.address", "cluster.secret_file"];
+
+/// What makes a server a pod.
+pub(crate) type PodSettings = [(&'static str, String); 6];
+
 /// Makes servers that share a bucket the pods of one cluster.
 pub fn join_them(pods: &mut [TestServer], shards: u32) {
-    let addresses = free_addresses(pods.len());
-    let list = addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
-    let count = pods.len().to_string();
-    for (number, (pod, address)) in pods.iter_mut().zip(&addresses).enumerate() {
-        pod.set("host", &address.ip().to_string());
-        pod.set("port", &address.port().to_string());
-        pod.set("pod", &format!("zombi-{number}"));
-        pod.set("cluster.pods", &count);
-        pod.set("cluster.shards", &shards.to_string());
-        pod.set("cluster.address", &list);
+    let places = settings_of(pods.len(), shards);
+    for (pod, place) in pods.iter_mut().zip(places) {
+        for (key, value) in &place {
+            pod.set(key, value);
+        }
     }
+}
+
+/// What makes so many servers the pods of one cluster, each at an address of its own.
+pub(crate) fn settings_of(count: usize, shards: u32) -> Vec<PodSettings> {
+    let addresses = free_addresses(count);
+    let list = addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
+    let place = |(number, address): (usize, &SocketAddr)| {
+        [
+            ("host", address.ip().to_string()),
+            ("port", address.port().to_string()),
+            ("pod", format!("zombi-{number}")),
+            ("cluster.pods", count.to_string()),
+            ("cluster.shards", shards.to_string()),
+            ("cluster.address", list.clone()),
+        ]
+    };
+    addresses.iter().enumerate().map(place).collect()
 }
 
 /// Addresses on which nobody listens, of a network of their own, so that nobody takes them meanwhile.

@@ -1,6 +1,6 @@
 //! What Zombi is tested with: the real binary and a client for it, an S3 server with faults, an issuer of
 //! tokens and its key server, a bucket and a hot engine in memory, a checker of histories, certificates and a
-//! client of TLS, and what every engine must do.
+//! client of TLS, a log in memory that pods share, and what every engine and every such log must do.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -25,7 +25,8 @@ pub mod process;
 pub mod raw;
 pub mod s3;
 pub mod server;
-mod signal;
+pub mod shared_log;
+pub mod signal;
 pub mod tls;
 pub mod volume;
 

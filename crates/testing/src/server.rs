@@ -4,6 +4,7 @@ mod client;
 mod ends;
 mod log;
 mod many;
+mod starts;
 
 use std::{
     net::SocketAddr,
@@ -17,15 +18,18 @@ use reqwest::Client;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
     sync::mpsc,
     task::JoinHandle,
     time::{sleep, timeout},
 };
 
+use self::many::PodShare;
 pub use self::{client::answer, many::pods};
-use super::s3::{ACCESS_KEY, ObjectStore, S3Server, SECRET_KEY};
+use super::{
+    cluster::POD_SETTINGS,
+    s3::{ACCESS_KEY, ObjectStore, S3Server, SECRET_KEY},
+};
 
 /// No test waits longer for anything; a machine ten times slower than ours passes too.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -48,7 +52,20 @@ fn built_binary() -> String {
 /// The bucket of every server that has one.
 pub const BUCKET: &str = "events";
 
+/// What a server with a bucket has set: it flushes on request only, and keeps nothing flushed in hot.
+const TIERED: [(&str, &str); 3] =
+    [("flush.interval_secs", "3600"), ("hot.keep_secs", "0"), ("s3.attempt_timeout_secs", "10")];
+
+/// An S3 server of its own.
+async fn new_bucket() -> Arc<S3Server> {
+    let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), ObjectStore::default()).await;
+    Arc::new(s3.unwrap())
+}
+
 /// Zombi, its volume, and its bucket if it has one. Whatever is done to it, it must not panic.
+///
+/// Where servers are several pods (see [`pods`]) it is the pod that clients ask, and what is done to it, such
+/// as a kill or another setting, is done to the others too.
 pub struct TestServer {
     pub volume: Arc<TempDir>,
     pub s3: Option<Arc<S3Server>>,
@@ -61,8 +78,10 @@ pub struct TestServer {
     running: Option<RunningServer>,
     /// What it said when it panicked.
     panic: Arc<OnceLock<String>>,
-    /// The other pods of its cluster, where every server is one of several: see [`pods`].
+    /// The other pods of its cluster, where servers are several pods.
     others: Vec<TestServer>,
+    /// What it has as one of them.
+    share: Option<PodShare>,
 }
 
 impl Drop for TestServer {
@@ -123,9 +142,6 @@ impl TestServer {
 
     /// Hot only, with settings.
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
-        if many::pods() > 1 {
-            return Self::start_tiered(settings).await;
-        }
         let mut server = Self::hot(settings);
         server.run().await;
         server
@@ -134,24 +150,21 @@ impl TestServer {
     /// With a bucket. Flushes on request only, and keeps nothing flushed in hot, unless the settings say
     /// otherwise.
     pub async fn start_tiered(settings: &[(&str, &str)]) -> Self {
-        let mut server = Self::tiered(settings).await.into_pod().await;
+        let mut server = Self::tiered(settings).await;
         server.run().await;
         server
     }
 
     /// The same, not started yet.
     pub async fn tiered(settings: &[(&str, &str)]) -> Self {
-        let s3 = S3Server::start(([127, 0, 0, 1], 0).into(), ObjectStore::default()).await.unwrap();
-        let mut all =
-            vec![("flush.interval_secs", "3600"), ("hot.keep_secs", "0"), ("s3.attempt_timeout_secs", "10")];
-        all.extend_from_slice(settings);
-        Self::new(Some(Arc::new(s3)), &all)
+        Self::new(Some(new_bucket().await), &[&TIERED[..], settings].concat())
     }
 
     /// Another one with the same bucket and settings and an empty volume, not started yet.
     pub fn beside(&self) -> Self {
-        let settings: Vec<_> =
-            self.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let is_a_pods = |key: &str| self.share.is_some() && POD_SETTINGS.contains(&key);
+        let settings = self.settings.iter().filter(|(key, _)| !is_a_pods(key));
+        let settings: Vec<_> = settings.map(|(key, value)| (key.as_str(), value.as_str())).collect();
         Self::new(self.s3.clone(), &settings)
     }
 
@@ -178,73 +191,8 @@ impl TestServer {
             running: None,
             panic: Arc::default(),
             others: Vec::new(),
+            share: None,
         }
-    }
-
-    /// Starts the process and waits until it is ready.
-    pub async fn run(&mut self) {
-        if let Err(log) = self.try_run().await {
-            panic!("zombi did not become ready:\n{log}");
-        }
-    }
-
-    /// Starts the process; its log if it ends before it is ready.
-    pub async fn try_run(&mut self) -> Result<(), String> {
-        self.try_run_with("").await
-    }
-
-    /// The same, with fail points: `name=return` ends the process there, as kill -9 would.
-    pub async fn try_run_with(&mut self, failpoints: &str) -> Result<(), String> {
-        self.begin(failpoints).await?;
-        self.until_ready().await
-    }
-
-    /// Starts the process and waits until its admin port is there.
-    pub async fn begin(&mut self, failpoints: &str) -> Result<(), String> {
-        assert!(self.running.is_none(), "it runs already");
-        let mut command = self.command();
-        command.env("FAILPOINTS", failpoints);
-        let mut child =
-            command.stderr(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (sender, log) = mpsc::channel(100_000);
-        let panic = Arc::clone(&self.panic);
-        let reader = tokio::spawn(async move {
-            while let Ok(Some(line)) = lines.next_line().await {
-                eprintln!("  zombi| {line}");
-                if line.contains("panicked") {
-                    panic.get_or_init(|| line.clone());
-                }
-                drop(sender.try_send(line));
-            }
-        });
-        let nowhere = ([0, 0, 0, 0], 0).into();
-        let mut running =
-            RunningServer { child, reader, main: nowhere, admin: nowhere, log, seen: String::new() };
-        running.read_until("listening on the admin port").await?;
-        self.running = Some(running);
-        Ok(())
-    }
-
-    /// Waits until the process that was started is ready; its log if it ends before.
-    pub async fn until_ready(&mut self) -> Result<(), String> {
-        self.until("ready").await
-    }
-
-    /// Starts the process and waits until it is ready; what it has logged.
-    pub async fn try_run_log(&mut self) -> String {
-        match self.try_run().await {
-            Ok(()) => self.running.as_ref().map(|running| running.seen.clone()).unwrap_or_default(),
-            Err(log) => panic!("zombi did not become ready:\n{log}"),
-        }
-    }
-
-    /// Starts the process and kills it after a while, ready or not.
-    pub async fn run_for(&mut self, time: Duration) {
-        let mut child =
-            self.command().stderr(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
-        sleep(time).await;
-        child.kill().await.unwrap();
     }
 
     /// Runs a command that looks at the bucket: whether it succeeded, and what it printed.
@@ -281,7 +229,7 @@ impl TestServer {
         command.args(["--set", "host=127.0.0.1", "--set", "port=0", "--set", "admin_port=0"]);
         // The machine's disk may be nearly full, and that is not what most tests are about.
         command.args(["--set", "limits.disk_reserve_bytes=0", "--set", "limits.disk_reserve_percent=0"]);
-        command.arg("--data-dir").arg(self.volume.path().join("db"));
+        command.arg("--data-dir").arg(self.own_data_dir());
         if let Some(s3) = &self.s3 {
             command.arg("--set").arg(format!("s3.endpoint={}", s3.endpoint()));
             command.args(["--set", &format!("s3.bucket={BUCKET}"), "--set", "s3.create_bucket=true"]);
@@ -297,6 +245,7 @@ impl TestServer {
     /// Changes a setting for the next start.
     pub fn set(&mut self, key: &str, value: &str) {
         self.settings.push((key.to_owned(), value.to_owned()));
+        self.others.iter_mut().for_each(|other| other.set(key, value));
     }
 
     fn running(&self) -> &RunningServer {
@@ -335,7 +284,7 @@ impl TestServer {
             .collect()
     }
 
-    /// Where the volume's files are.
+    /// Where the volume's files are; those of all pods, where it is several.
     pub fn data_dir(&self) -> std::path::PathBuf {
         Path::new(self.volume.path()).join("db")
     }

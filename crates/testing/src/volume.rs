@@ -5,6 +5,7 @@ mod append;
 mod erase;
 mod hot;
 mod makers;
+mod shared;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,6 +24,7 @@ use contracts::{
     name::{GroupName, Partition, PartitionNumber, TableName},
     read::{HotPage, Page, ReadOrder, Wanted},
     recovery::{Recovered, RecoveredOffset, RecoveredTable},
+    replica::LogMark,
     segment::FlushIntent,
     sequence::{Offset, OffsetRange, Watermarks},
 };
@@ -30,7 +32,10 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-pub use self::hot::{MemoryHot, MemoryHotOptions};
+pub use self::{
+    hot::{MemoryHot, MemoryHotOptions},
+    shared::EnteredChanges,
+};
 
 /// What a stored event takes beside what its sender chose.
 const OVERHEAD: u64 = 24;
@@ -69,6 +74,12 @@ struct VolumeState {
     runs: Vec<FlushedRun>,
     /// The erasures that were asked for.
     erasures: BTreeMap<Uuid, Erasure>,
+    /// How many times events were erased.
+    times_erased: u64,
+    /// How far a shard's log is applied, if it is a copy of the shard.
+    log: Option<LogMark>,
+    /// Whether what an entry changes, which is being applied, may be known already, from S3.
+    may_be_known: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -110,6 +121,9 @@ impl VolumeState {
             group_makers: BTreeMap::new(),
             runs: Vec::new(),
             erasures: BTreeMap::new(),
+            times_erased: 0,
+            log: None,
+            may_be_known: false,
         }
     }
 

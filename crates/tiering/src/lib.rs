@@ -1,6 +1,8 @@
 //! The store over its two tiers: opens it, reads over both, moves events from hot to cold, keeps it small.
 //! Knows roles only, never an engine or a format.
 
+mod copy;
+mod cover;
 mod eraser;
 mod flusher;
 mod opening;
@@ -12,6 +14,7 @@ mod store;
 mod upkeep;
 
 pub use self::{
+    copy::{CopyNames, CopyParts, CopyRunner, CopyStatus, ShardCopy},
     eraser::EraserHandle,
     flusher::FlushHandle,
     reader::{

@@ -1,9 +1,15 @@
 //! The settings of what moves events between the tiers, reads them, and keeps the store small.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use contracts::settings::{MAX_BYTES, MAX_MEMORY, MAX_SECS, Seconds, Section};
+use contracts::{
+    clock::TimestampMs,
+    flush_ledger::HotKeep,
+    settings::{BrokenRules, MAX_BYTES, MAX_MEMORY, MAX_SECS, MAX_WAIT_SECS, Seconds, Section},
+};
 
 /// When events move to S3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -51,6 +57,17 @@ impl Default for KeepSettings {
 
 impl Section for KeepSettings {
     const NAME: &'static str = "hot";
+}
+
+impl KeepSettings {
+    /// What hot is to keep at that time.
+    pub fn at(self, now_ms: TimestampMs) -> HotKeep {
+        HotKeep {
+            flushed_upto: now_ms.saturating_sub(self.keep_secs.ms()),
+            flushed_after: now_ms.saturating_add(self.keep_secs.ms()),
+            max_bytes: self.keep_bytes,
+        }
+    }
 }
 
 /// How often the store is kept small.
@@ -118,6 +135,59 @@ impl Default for ErasureSettings {
 
 impl Section for ErasureSettings {
     const NAME: &'static str = "erase";
+}
+
+/// The copies of a shard that share its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CopySettings {
+    /// Milliseconds between two signs of life of a shard's owner in the shard's log.
+    #[schemars(range(min = 10, max = 60_000))]
+    pub tick_ms: u64,
+    /// Milliseconds of silence in the log after which another copy takes the shard over; each copy after the
+    /// first waits half a second longer. Time in which the log itself did not answer does not count.
+    #[schemars(range(min = 100, max = 600_000))]
+    pub takeover_ms: u64,
+    /// Seconds that a write waits for the log at most; then its outcome is unknown.
+    #[schemars(range(min = 1, max = MAX_WAIT_SECS))]
+    pub write_timeout_secs: Seconds,
+    /// Seconds that a read waits at most until it is known that no other copy owns the shard.
+    #[schemars(range(min = 1, max = MAX_WAIT_SECS))]
+    pub read_timeout_secs: Seconds,
+}
+
+impl Default for CopySettings {
+    fn default() -> Self {
+        Self {
+            tick_ms: 1000,
+            takeover_ms: 4000,
+            write_timeout_secs: Seconds::new(10),
+            read_timeout_secs: Seconds::new(2),
+        }
+    }
+}
+
+impl Section for CopySettings {
+    const NAME: &'static str = "cluster";
+
+    fn check(&self, broken: &mut BrokenRules) {
+        broken.unless(
+            self.takeover_ms >= 2 * self.tick_ms,
+            "cluster.takeover_ms must be at least twice cluster.tick_ms, or an owner that is alive would be \
+             overtaken",
+        );
+    }
+}
+
+impl CopySettings {
+    /// How often the owner shows that it is alive.
+    pub fn tick(self) -> Duration {
+        Duration::from_millis(self.tick_ms)
+    }
+
+    /// How long the log must be silent before the first of the other copies takes over.
+    pub fn takeover(self) -> Duration {
+        Duration::from_millis(self.takeover_ms)
+    }
 }
 
 /// Reads at once.

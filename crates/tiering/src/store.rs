@@ -15,11 +15,13 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use super::{
+    copy::ShardCopy,
+    cover::LogCover,
     eraser::{EraserHandle, EraserParts},
     flusher::{FlushHandle, Flusher, Tiers},
     opening::Opening,
     reader::{ReadTurns, TieredReader},
-    recovery::Recovery,
+    recovery::{Recovery, Tenure},
     reserve::Reserver,
     settings::{ErasureSettings, FlushSettings, GroupSettings, KeepSettings, ReadSettings, UpkeepSettings},
     upkeep::Upkeep,
@@ -118,7 +120,8 @@ struct ColdSide {
     flush: Arc<FlushHandle>,
     /// `None` once its end was reported.
     flusher: Option<Task>,
-    reserving: AbortOnDropHandle<()>,
+    /// `None` where a log protects what reservations do elsewhere.
+    reserving: Option<AbortOnDropHandle<()>>,
 }
 
 impl ColdSide {
@@ -136,30 +139,43 @@ impl Store {
     /// # Errors
     /// [`StorageError`] if volume and bucket do not belong together, or if waiting cannot help the bucket.
     pub async fn open(parts: Parts, options: Options) -> Result<Self, StorageError> {
-        let Parts { hot, writer, cold, clock, fence, heartbeat, progress, bucket } = parts;
+        Self::open_as(parts, options, Tenure::Alone, None).await
+    }
+
+    /// Opens a store on the volume of a copy that owns its shard, for as long as it does: see
+    /// [`ShardCopy`](crate::ShardCopy). The volume is complete, so nothing is recovered, and a bucket that
+    /// does not answer is not waited for; no lease is needed, and no write waits for a reservation. The fence
+    /// is this store's own: it closes when another copy opens the bucket. Then whoever still owns the shard
+    /// opens a store anew: it takes over the manifests only once it is known that it does. Its manifests say
+    /// how much of the shard's log they hold, and `copy` trims the log by that.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub async fn open_owned(parts: Parts, options: Options, copy: &ShardCopy) -> Result<Self, StorageError> {
+        let options = Options { lease: Duration::ZERO, ..options };
+        Self::open_as(parts, options, Tenure::Owner, Some(copy.cover())).await
+    }
+
+    async fn open_as(
+        parts: Parts,
+        options: Options,
+        tenure: Tenure,
+        cover: Option<LogCover>,
+    ) -> Result<Self, StorageError> {
+        let Parts { hot, writer, cold: tier, clock, fence, heartbeat, progress, bucket } = parts;
         let writer = writer.map(|writer| AbortOnDropHandle::new(task::spawn(writer)));
         let stopping = CancellationToken::new();
-        let tier = cold;
         let mut cold = None;
         if let Some(tier) = &tier {
             fence.need_lease(options.lease);
             check_intents(hot.as_ref(), tier.as_ref())?;
             bucket.opening();
             progress.begin("reading the manifests in S3");
-            let (reserver, serving) = Reserver::new(tier.clone());
-            hot.reserve_with(reserver);
-            let reserving = AbortOnDropHandle::new(task::spawn(serving));
-            let notes = hot.notes();
-            let recovery = Recovery {
-                cold: Arc::clone(tier),
-                store_id: notes.store_id().into(),
-                journal: Arc::new(Journal::open(notes)?),
-                hot: Arc::clone(&hot),
-                fence: Arc::clone(&fence),
-                key_window_ms: options.key_window_ms,
-                progress,
-                clock: Arc::clone(&clock),
-            };
+            let reserving = (tenure == Tenure::Alone).then(|| {
+                let (reserver, serving) = Reserver::new(tier.clone());
+                hot.reserve_with(reserver);
+                AbortOnDropHandle::new(task::spawn(serving))
+            });
             let tiers = Tiers {
                 hot: Arc::clone(&hot),
                 cold: Arc::clone(tier),
@@ -168,7 +184,8 @@ impl Store {
                 bucket: Arc::clone(&bucket),
                 fence: Arc::clone(&fence),
             };
-            let (runner, flush) = Flusher::new(tiers, options.flush, options.keep);
+            let recovery = recovery(&tiers, tenure, options.key_window_ms, progress)?;
+            let (runner, flush) = Flusher::new(tiers, options.flush, options.keep, cover);
             let flusher = Some(Opening { recovery, bucket }.open(runner, &flush, stopping.clone()).await?);
             cold = Some(ColdSide { tier: Arc::clone(tier), flush: Arc::new(flush), flusher, reserving });
         } else {
@@ -258,8 +275,7 @@ impl Store {
 
     /// Ends the store as a crash would, and waits until none of its tasks runs any more.
     pub async fn crash(self) {
-        let (flusher, reserving) =
-            self.cold.map_or((None, None), |cold| (cold.flusher, Some(cold.reserving)));
+        let (flusher, reserving) = self.cold.map_or((None, None), |cold| (cold.flusher, cold.reserving));
         for task in self.writer.into_iter().chain(flusher) {
             task.abort();
             drop(task.await);
@@ -312,6 +328,27 @@ fn check_intents(hot: &dyn Engine, cold: &dyn ColdTier) -> Result<(), StorageErr
         }
     }
     Ok(())
+}
+
+/// What brings volume and bucket together.
+fn recovery(
+    tiers: &Tiers,
+    tenure: Tenure,
+    key_window_ms: i64,
+    progress: Arc<Progress>,
+) -> Result<Recovery, StorageError> {
+    let notes = tiers.hot.notes();
+    Ok(Recovery {
+        tenure,
+        cold: Arc::clone(&tiers.cold),
+        store_id: notes.store_id().into(),
+        journal: Arc::new(Journal::open(notes)?),
+        hot: Arc::clone(&tiers.hot),
+        fence: Arc::clone(&tiers.fence),
+        key_window_ms,
+        progress,
+        clock: Arc::clone(&tiers.clock),
+    })
 }
 
 /// What a task returned, or how it was cut short.

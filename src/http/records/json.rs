@@ -13,8 +13,9 @@ use super::{
     Charged, Headers, NewEvent, RecordParser, SentEvent, bad_payload, no_records, too_large, too_many_headers,
 };
 use crate::http::{
+    code::Code,
     error::Problem,
-    json_body::{self, Object, Stopped, bad_json},
+    json_body::{self, Object, Stopped, WholeNumber, bad_json},
     limits::Limits,
     memory::Share,
 };
@@ -46,6 +47,9 @@ pub struct EventToWrite {
     pub headers: Option<BTreeMap<String, String>>,
     /// Accepted and ignored, so that what a read returns can be written again.
     pub offset: Option<u64>,
+    /// True in what a read returns of an erased event: nothing is left of it to write. A line of a stream
+    /// that has it is passed over; elsewhere it is refused.
+    pub erased: Option<bool>,
 }
 
 /// Events to write, all or nothing.
@@ -65,10 +69,10 @@ struct JsonEvent<'a> {
     payload: Option<&'a RawValue>,
     #[serde(default)]
     payload_base64: Option<String>,
-    #[serde(default, deserialize_with = "whole")]
-    partition: Option<i128>,
-    #[serde(default, deserialize_with = "whole")]
-    timestamp_ms: Option<i128>,
+    #[serde(default)]
+    partition: Option<WholeNumber>,
+    #[serde(default)]
+    timestamp_ms: Option<WholeNumber>,
     #[serde(default)]
     key: Option<String>,
     #[serde(default)]
@@ -76,18 +80,24 @@ struct JsonEvent<'a> {
     #[serde(borrow, default)]
     headers: Option<&'a RawValue>,
     /// Accepted and ignored, so that what was read from one table can be written to another as it is.
-    #[serde(default, deserialize_with = "whole")]
-    offset: Option<i128>,
+    #[serde(default)]
+    offset: Option<WholeNumber>,
+    #[serde(default)]
+    erased: Option<bool>,
 }
 
-/// A whole number of any size, so that one out of range gets an error that says so. serde's own way would
-/// allocate.
-fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i128>, D::Error> {
-    match <&RawValue>::deserialize(deserializer)?.get() {
-        "null" => Ok(None),
-        text => {
-            text.parse().map(Some).map_err(|_| D::Error::custom(format_args!("{text} is not a whole number")))
+impl JsonEvent<'_> {
+    /// Refuses an erased event of which something is left: that would be lost without a word.
+    fn check_erased(&self) -> Result<(), Problem> {
+        let is_there = |value: Option<&RawValue>| value.is_some_and(|value| value.get() != "null");
+        let is_left = is_there(self.payload)
+            || is_there(self.headers)
+            || [&self.payload_base64, &self.key, &self.idempotency_key].into_iter().any(Option::is_some);
+        if is_left {
+            let detail = "an erased event has its place and its time, and nothing else";
+            return Err(Problem::new(Code::BadPayload, detail));
         }
+        Ok(())
     }
 }
 
@@ -107,21 +117,36 @@ impl RecordParser<'_> {
         self.json_event_at(json_body::without_mark(body)?, None)
     }
 
-    /// Reads one event of several, at `place` among them.
+    /// Reads one line of a stream, at `place` among them. `None` is an event that was erased where it was
+    /// read: there is nothing left of it to write.
     ///
     /// # Errors
     /// 400, 413 or 422.
-    pub fn json_event_at(&self, body: &[u8], place: Option<u64>) -> Result<NewEvent, Problem> {
+    pub fn json_line(&self, line: &[u8], place: u64) -> Result<Option<NewEvent>, Problem> {
+        self.sent_event(line, Some(place))
+    }
+
+    /// Reads an event that must be there.
+    fn json_event_at(&self, body: &[u8], place: Option<u64>) -> Result<NewEvent, Problem> {
+        let erased =
+            || Problem::new(Code::BadPayload, "the event was erased: nothing is left of it to write");
+        self.sent_event(body, place)?.ok_or_else(erased)
+    }
+
+    fn sent_event(&self, body: &[u8], place: Option<u64>) -> Result<Option<NewEvent>, Problem> {
         match self.quick_event(body, place) {
-            Some(event) => event,
+            Some(event) => event.map(Some),
             None => self.any_event(body, place),
         }
     }
 
-    /// Reads any event, or says what is wrong with it.
-    pub(super) fn any_event(&self, body: &[u8], place: Option<u64>) -> Result<NewEvent, Problem> {
+    /// Reads any event, `None` if it was erased, or says what is wrong with it.
+    pub(super) fn any_event(&self, body: &[u8], place: Option<u64>) -> Result<Option<NewEvent>, Problem> {
         let Object(event): Object<JsonEvent<'_>> = serde_json::from_slice(body).map_err(bad_json)?;
         let _ = event.offset;
+        if event.erased == Some(true) {
+            return event.check_erased().map(|()| None);
+        }
         let payload =
             Payload::from_json(event.payload, event.payload_base64.as_deref()).map_err(bad_payload)?;
         let headers = match event.headers.filter(|headers| headers.get() != "null") {
@@ -131,14 +156,15 @@ impl RecordParser<'_> {
             })?,
         };
         let idempotency_key = event.idempotency_key.or_else(|| self.key_at(place));
-        self.event(SentEvent {
+        let event = self.event(SentEvent {
             payload,
-            partition: event.partition,
-            timestamp_ms: event.timestamp_ms,
+            partition: event.partition.map(|WholeNumber(number)| number),
+            timestamp_ms: event.timestamp_ms.map(|WholeNumber(ms)| ms),
             key: event.key,
             idempotency_key,
             headers,
-        })
+        })?;
+        Ok(Some(event))
     }
 
     /// Reads a bulk write. `share` grows with its events.
@@ -225,6 +251,43 @@ mod tests {
         ] {
             let named: BTreeSet<_> = described["properties"].as_object().unwrap().keys().cloned().collect();
             assert_eq!(known, named);
+        }
+    }
+
+    #[test]
+    fn of_an_erased_event_nothing_is_left_to_write_and_nothing_is_lost() {
+        let limits = Limits::DEFAULT;
+        let parser = RecordParser {
+            limits: &limits,
+            now_ms: 7,
+            traceparent: None,
+            partition: None,
+            idempotency_key: Some("once"),
+        };
+        let code = |line: &str| parser.json_line(line.as_bytes(), 0).unwrap_err().code();
+        for line in [
+            r#"{"payload":null,"erased":true,"timestamp_ms":7,"partition":2,"offset":9}"#,
+            r#"{"offset":9,"timestamp_ms":7,"erased":true,"partition":2}"#,
+        ] {
+            assert_eq!(parser.json_line(line.as_bytes(), 0).unwrap(), None, "{line}");
+            let single = parser.json_event(line.as_bytes()).unwrap_err();
+            assert_eq!(single.code(), Code::BadPayload, "{line}");
+            assert!(single.detail().contains("erased"), "{single}");
+        }
+        for member in [
+            r#""payload":1"#,
+            r#""payload":"""#,
+            r#""payload_base64":"""#,
+            r#""key":"k""#,
+            r#""idempotency_key":"k""#,
+            r#""headers":{"a":"b"}"#,
+        ] {
+            let line = format!("{{{member},\"erased\":true}}");
+            assert_eq!(code(&line), Code::BadPayload, "{line}");
+        }
+        assert_eq!(code(r#"{"payload":null,"erased":1}"#), Code::BadJson);
+        for line in [r#"{"payload":null,"erased":false}"#, r#"{"payload":null,"erased":null}"#] {
+            assert!(parser.json_line(line.as_bytes(), 0).unwrap().is_some(), "{line}");
         }
     }
 

@@ -1,10 +1,11 @@
 //! Plain events as JSON in one pass. `None` means that a text is not plain, whatever is unusual or wrong in
-//! it: `json` reads it then, and it alone says what is wrong.
+//! it: `json` reads it then, and says what is wrong. Only another value where a number should be is refused
+//! here, in the same words.
 
 use super::{Charged, Headers, NewEvent, RecordParser, SentEvent};
 #[cfg(any(test, feature = "fuzz"))]
 use crate::http::memory::Share;
-use crate::http::{error::Problem, limits::Limits};
+use crate::http::{error::Problem, json_body::bad_json, limits::Limits};
 use contracts::{
     json::{JsonScanner, ValidJson},
     payload::Payload,
@@ -21,6 +22,8 @@ struct QuickEvent<'a> {
     idempotency_key: Option<&'a str>,
     headers: Option<Headers>,
     offset: Option<i64>,
+    /// What stands where a number should be. Nothing behind it has been read.
+    no_number: Option<ValidJson<'a>>,
 }
 
 impl RecordParser<'_> {
@@ -28,7 +31,9 @@ impl RecordParser<'_> {
     pub(super) fn quick_event(&self, text: &[u8], place: Option<u64>) -> Option<Result<NewEvent, Problem>> {
         let mut from = JsonScanner::new(text)?;
         let mut event = QuickEvent::default();
-        fields(&mut from, self.limits, &mut event)?;
+        if fields(&mut from, self.limits, &mut event).is_none() {
+            return event.no_number.map(|value| Err(not_whole(text, value, from.left())));
+        }
         if from.is_at_end() { self.of_quick(event, place) } else { None }
     }
 
@@ -84,19 +89,19 @@ fn fields<'a>(from: &mut JsonScanner<'a>, limits: &Limits, event: &mut QuickEven
         if from.takes(b"payload\":") {
             put(&mut event.payload, from.value())?;
         } else if from.takes(b"timestamp_ms\":") {
-            put(&mut event.timestamp_ms, from.integer())?;
+            put_number(&mut event.timestamp_ms, from, &mut event.no_number)?;
         } else if from.takes(b"idempotency_key\":") {
             put(&mut event.idempotency_key, from.string())?;
         } else if from.takes(b"key\":") {
             put(&mut event.key, from.string())?;
         } else if from.takes(b"partition\":") {
-            put(&mut event.partition, from.integer())?;
+            put_number(&mut event.partition, from, &mut event.no_number)?;
         } else if from.takes(b"headers\":") {
             put(&mut event.headers, headers(from, limits))?;
         } else if from.takes(b"payload_base64\":") {
             put(&mut event.payload_base64, from.string())?;
         } else if from.takes(b"offset\":") {
-            put(&mut event.offset, from.integer())?;
+            put_number(&mut event.offset, from, &mut event.no_number)?;
         } else {
             return None;
         }
@@ -115,6 +120,37 @@ fn put<T>(field: &mut Option<T>, value: Option<T>) -> Option<()> {
         None => Some(()),
         Some(_) => None,
     }
+}
+
+/// The same with the number that comes next. Keeps what comes instead, unless `json` may see a number in it.
+#[inline(always)]
+fn put_number<'a>(
+    field: &mut Option<i64>,
+    from: &mut JsonScanner<'a>,
+    no_number: &mut Option<ValidJson<'a>>,
+) -> Option<()> {
+    let before = from.clone();
+    let number = from.integer();
+    if number.is_none() && field.is_none() {
+        *from = before;
+        *no_number =
+            from.value().filter(|value| matches!(value.text(), [b'"' | b'{' | b'[' | b't' | b'f', ..]));
+    }
+    put(field, number)
+}
+
+/// The refusal of a value where a number should be, as serde says it. `left` is how much stands behind the
+/// value; the place in the text is behind the brace that follows, if one does.
+#[cold]
+fn not_whole(text: &[u8], value: ValidJson<'_>, left: usize) -> Problem {
+    let end = text.len() - left;
+    let space = text[end..].iter().take_while(|byte| b" \n\t\r".contains(*byte)).count();
+    let end = end + space;
+    let end = end + usize::from(text.get(end) == Some(&b'}'));
+    let line_start = memchr::memrchr(b'\n', &text[..end]).map_or(0, |place| place + 1);
+    let line = 1 + memchr::memchr_iter(b'\n', &text[..line_start]).count();
+    let value = String::from_utf8_lossy(value.text());
+    bad_json(format!("{value} is not a whole number at line {line} column {}", end - line_start))
 }
 
 /// Reads headers, no more of them and of their bytes than allowed.
@@ -152,6 +188,7 @@ impl RecordParser<'_> {
     pub fn is_quick(&self, text: &[u8]) -> bool {
         let quick = self.quick_event(text, None);
         if let Some(quick) = &quick {
+            let quick = quick.as_ref().map(Some);
             assert_eq!(format!("{quick:?}"), format!("{:?}", self.any_event(text, None)));
         }
         quick.is_some()

@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::http::{
-    code::Code,
+    code::{Code, NO_REQUEST},
     error::Problem,
     params::{NoParams, Params},
 };
@@ -34,6 +34,7 @@ pub(crate) async fn errors(Params(NoParams {}): Params<NoParams>) -> Result<Mark
                     " you may send it again or not; after "
                     code { "unknown" } ", send it again with the same idempotency key."
                 }
+                p { (marked(NO_REQUEST)) }
                 @for code in Code::ALL {
                     h2 id=(code.name()) { (code.name()) }
                     p { (code.status().to_string()) }

@@ -4,7 +4,7 @@
 use axum::{
     body::{Body, Bytes, to_bytes},
     extract::{FromRequest, Request},
-    http::{HeaderValue, header, request::Parts},
+    http::{HeaderValue, Uri, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,7 @@ use crate::http::{
     answers,
     body::Incoming,
     code::Code,
+    commits,
     context::OwnBody,
     error::{PROBLEM_JSON, Problem},
     extract::{self, Encoding},
@@ -104,7 +105,9 @@ impl ShardedRoute {
         let force = sent.as_ref().is_some_and(|sent| sent.force);
         let verbs = verbs_of_commit(force);
         let of_parts = sent.as_ref().and_then(|sent| self.by_shard(sent));
-        let Some(of_parts) = of_parts.filter(|of_parts| of_parts.len() > 1) else {
+        // A mistake anywhere is found before anything is committed.
+        let is_right = || commits::read(&body, &self.shards.parts.limits).is_ok();
+        let Some(of_parts) = of_parts.filter(|of_parts| of_parts.len() > 1 && is_right()) else {
             // One shard's, or a mistake: any handler that reads it says which.
             let table = sent.as_ref().and_then(first_table);
             let asked = AskedByBody { table: table.as_ref(), verbs };
@@ -186,7 +189,7 @@ impl ShardedRoute {
                 if scope.is_passed_on {
                     return Ok(moved(table, pod));
                 }
-                may_pass_on(&scope, asked.verbs, table)?;
+                may_pass_on((&scope, &parts.uri), asked.verbs, table)?;
                 let head = PassedHead::of(&parts, self.depth);
                 let patience = self.shards.parts.limits.body_secs.duration();
                 let asked = timeout(patience, self.answer_of(pod, &head, body));
@@ -215,9 +218,13 @@ impl ShardedRoute {
 }
 
 /// Decides where the client asks, whose audit log has it; the owner asks its policy once more.
-fn may_pass_on(scope: &RequestScope, verbs: &[Verb], table: &TableName) -> Result<(), Problem> {
+fn may_pass_on(
+    (scope, uri): (&RequestScope, &Uri),
+    verbs: &[Verb],
+    table: &TableName,
+) -> Result<(), Problem> {
     // What is no name of a group the owner refuses.
-    let Some(group) = group_in_path(scope) else { return Ok(()) };
+    let Some(group) = group_in_path(scope, uri) else { return Ok(()) };
     for verb in verbs {
         scope.caller.allow_to(*verb, Resource::Group(&group))?;
     }

@@ -4,31 +4,30 @@
 use std::{pin::pin, time::Duration};
 
 use axum::{
-    body::{Body, HttpBody},
+    body::Body,
     extract::Request,
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     response::Response,
 };
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     ShardedRoute, Shards,
     hop::{self, HOP, NOT_PASSED_ON, PRINCIPAL},
+    passed::ClientsBody,
     query,
-    relayed::{PacedBody, RelayedFor, RelayedFrom, relayed},
+    relayed::{RelayedFor, RelayedFrom, relayed},
 };
 use crate::{
-    auth::{
-        principal::Principal,
-        quotas::{QuotaHold, Usage},
-    },
+    auth::{principal::Principal, quotas::Usage},
     cluster::{
         client::SendError,
         pod_name, pod_number,
-        ticket::{LIFE_SECS, Ticket},
+        ticket::{LIFE_SECS, Ticket, in_ticket},
     },
     http::{
         accept::{self, Shape},
@@ -37,7 +36,6 @@ use crate::{
         context::{OWNER, REQUEST_ID},
         error::Problem,
         scope::RequestScope,
-        shared_body::SharedBody,
         times,
     },
 };
@@ -52,6 +50,9 @@ const MORE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long the rest of a refusal may take, and how many bytes it has.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(10);
 const REFUSAL_BYTES: usize = 1 << 20;
+
+/// How long a pod may take to answer a long poll at once.
+const LAST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How many parts the path of a table's flush has.
 const FLUSH_DEPTH: usize = 3;
@@ -71,6 +72,8 @@ pub(super) struct PassedHead {
     pub(super) path: String,
     pub(super) headers: HeaderMap,
     pub(super) scope: RequestScope,
+    /// Cancelled when the pod asks for a body that the client holds back, if it does.
+    wanted: Option<CancellationToken>,
 }
 
 impl PassedHead {
@@ -87,7 +90,7 @@ impl PassedHead {
         if let Some(id) = &scope.request_id {
             headers.insert(REQUEST_ID, id.clone());
         }
-        Self { method: parts.method.clone(), path: path_of(&parts.uri, depth), headers, scope }
+        Self { method: parts.method.clone(), path: path_of(&parts.uri, depth), headers, scope, wanted: None }
     }
 }
 
@@ -121,13 +124,21 @@ impl Shards {
                 principal: head.scope.caller.principal().unwrap_or(&Principal::Anonymous).to_string(),
                 peer: head.scope.connection.address,
                 method: head.method.to_string(),
-                path: head.path.clone(),
+                path: in_ticket(&head.path).into_owned(),
                 to: pod_name(pod),
                 exp: SystemClock.now_ms() / 1000 + LIFE_SECS,
             };
             if let Ok(ticket) = HeaderValue::from_str(&ticket.signed(secret)) {
                 headers.insert(PRINCIPAL, ticket);
             }
+        }
+        if let Some(wanted) = head.wanted.clone() {
+            headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+            hyper::ext::on_informational(&mut request, move |word| {
+                if word.status() == StatusCode::CONTINUE {
+                    wanted.cancel();
+                }
+            });
         }
         let began = Instant::now();
         let answer = self.client.send(self.cluster.address(pod).unwrap_or_default(), request).await;
@@ -157,21 +168,22 @@ impl Shards {
     async fn send_patiently(
         &self,
         head: &PassedHead,
-        body: Option<&SharedBody>,
+        body: Option<&ClientsBody>,
         pod: u32,
     ) -> Result<Answered, Problem> {
         let patience = self.patience();
-        let usage = head.scope.caller.usage().cloned();
         let given_up = CancellationToken::new();
-        let sent = body.map_or_else(Body::empty, |body| {
-            Body::new(PacedBody::new(body.clone(), usage, given_up.clone()))
-        });
+        let sent = body
+            .map_or_else(Body::empty, |body| Body::new(body.for_pod(head.wanted.clone(), given_up.clone())));
         let mut answer = pin!(self.send(head, sent, pod));
-        let received = || body.map_or(0, SharedBody::received);
+        let received = || body.map_or(0, ClientsBody::received);
         let mut before = received();
         loop {
             tokio::select! {
                 answer = &mut answer => {
+                    if let (Err(_), Some(problem)) = (&answer, body.and_then(ClientsBody::problem)) {
+                        return Err(problem);
+                    }
                     let answer = answer.map_err(|error| failed(pod, &error))?;
                     return Ok(Answered { pod, answer, given_up });
                 }
@@ -191,25 +203,45 @@ impl Shards {
     }
 }
 
+impl Shards {
+    /// Asks a pod for a page as it is now: for a client that waits for one while this process stops.
+    async fn send_at_last(&self, head: &PassedHead, pod: u32) -> Result<Answered, Problem> {
+        let answer = timeout(LAST_TIMEOUT, self.send(head, Body::empty(), pod)).await;
+        let answer = answer.map_err(|_| silent(pod))?.map_err(|error| failed(pod, &error))?;
+        Ok(Answered { pod, answer, given_up: CancellationToken::new() })
+    }
+}
+
 impl ShardedRoute {
     /// Passes a request on to a pod. If that names another as the owner, and nothing of the body was sent,
     /// that one is asked, once.
     pub(super) async fn pass_on(&self, request: Request, pod: u32) -> Result<Response, Problem> {
         let (parts, _) = request.into_parts();
-        let head = PassedHead::of(&parts, self.depth);
+        let mut head = PassedHead::of(&parts, self.depth);
+        take_of_flushes(&parts, &head.scope, self.depth)?;
+        let body = ClientsBody::of(&parts, &head.scope, &self.shards.parts.limits)?;
+        let is_held_back = body.as_ref().is_some_and(ClientsBody::is_held_back);
+        head.wanted = is_held_back.then(CancellationToken::new);
         let scope = &head.scope;
-        let _held = take_of_quotas(&parts, scope, self.depth)?;
         // A long poll keeps a connection and a place to wake it up, as a stream does.
-        let poller = scope.caller.usage().filter(|_| is_long_poll(&parts));
+        let polls = is_long_poll(&parts);
+        let poller = scope.caller.usage().filter(|_| polls);
         let _polls = poller.map(Usage::hold_stream).transpose()?;
         // Reads wait for events or for S3 there, as they would here.
         let waits = is_read(&head.method).then(|| scope.connection.wait());
-        let body = scope.body.as_ref();
-        let answered = Box::pin(self.shards.send_patiently(&head, body, pod)).await?;
+        let body = body.as_ref();
+        let answered = Box::pin(self.shards.send_patiently(&head, body, pod)).await;
+        let answered = match answered {
+            Err(problem) if polls && problem.code() == Code::Closing => {
+                head.path = without_wait(&head.path);
+                Box::pin(self.shards.send_at_last(&head, pod)).await?
+            }
+            answered => answered?,
+        };
         let Some(owner) = owner_if_moved(&answered.answer) else {
             return Box::pin(self.relay(&head, answered, waits)).await;
         };
-        let is_untouched = body.is_none_or(|body| body.received() == 0);
+        let is_untouched = body.is_none_or(ClientsBody::is_untouched);
         answered.given_up.cancel();
         let others = owner != pod && owner != self.shards.cluster.own && is_untouched;
         if !others || self.shards.cluster.address(owner).is_none() {
@@ -249,6 +281,7 @@ impl ShardedRoute {
             is_head: head.method == Method::HEAD,
             patience: self.shards.patience(),
             waits,
+            given_up,
         };
         relayed(asked, Response::from_parts(parts, body), stopping)
     }
@@ -271,6 +304,17 @@ fn is_long_poll(parts: &Parts) -> bool {
     is_read(&parts.method) && is_page && wait.is_some_and(|wait| !wait.is_zero())
 }
 
+/// The path and the query of a long poll that is to be answered at once.
+fn without_wait(path: &str) -> String {
+    let Some((path, query)) = path.split_once('?') else { return path.to_owned() };
+    let is_kept = |pair: &&str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        percent_decode_str(name).decode_utf8_lossy() != "wait"
+    };
+    let rest: Vec<&str> = query.split('&').filter(is_kept).collect();
+    format!("{path}?{}", rest.join("&"))
+}
+
 fn is_moved(answer: &Response<Incoming>) -> bool {
     answer.status() == StatusCode::MISDIRECTED_REQUEST && answer.headers().contains_key(OWNER)
 }
@@ -281,16 +325,13 @@ fn owner_if_moved(answer: &Response<Incoming>) -> Option<u32> {
     Some(pod_number(name).unwrap_or(u32::MAX))
 }
 
-/// What a request that is passed on takes of its caller's quotas, beside those that any request takes, for as
-/// long as what this returns is kept. The owner counts none of it. The path has `depth` parts.
-fn take_of_quotas(parts: &Parts, scope: &RequestScope, depth: usize) -> Result<Option<QuotaHold>, Problem> {
-    let Some(usage) = scope.caller.usage() else { return Ok(None) };
-    if flushes(&parts.uri, depth) {
-        usage.flush(Instant::now())?;
+/// What a request that is passed on takes of its caller's flushes; the owner counts none. The path has
+/// `depth` parts.
+fn take_of_flushes(parts: &Parts, scope: &RequestScope, depth: usize) -> Result<(), Problem> {
+    match scope.caller.usage().filter(|_| flushes(&parts.uri, depth)) {
+        Some(usage) => Ok(usage.flush(Instant::now())?),
+        None => Ok(()),
     }
-    let Some(body) = &scope.body else { return Ok(None) };
-    let declared = body.size_hint().exact().unwrap_or(0);
-    Ok(Some(usage.begin_body(declared)?))
 }
 
 /// Whether a request asks for a flush, or waits for one. A table may be called `flush`, and a name in a query
@@ -365,6 +406,11 @@ mod tests {
             ("/tables/t?wait=30&format=ndjson", "*/*", false),
             ("/tables/t?wait=30", "text/event-stream", false),
         ] {
+            let at_once = without_wait(uri);
+            assert!(
+                !at_once.contains("wait") && uri.contains("format") == at_once.contains("format"),
+                "{at_once}"
+            );
             let request = Request::get(uri).header(header::ACCEPT, wanted).body(Body::empty()).unwrap();
             assert_eq!(is_long_poll(&request.into_parts().0), polls, "{uri} {wanted}");
         }

@@ -4,10 +4,12 @@
 //! Below `http::state`, as handlers know nothing of shards: each handler works on one store.
 
 mod bodies;
+mod counted;
 mod forward;
 mod gather;
 mod hop;
 mod merge;
+mod passed;
 mod reach;
 mod relayed;
 
@@ -18,13 +20,12 @@ use axum::{
     http::{Method, Uri},
     response::{IntoResponse, Response},
 };
-use percent_encoding::percent_decode_str;
 use tokio_util::sync::CancellationToken;
 
 pub(super) use self::hop::{AskedBy, Passed, asked_by, tell_records};
 use self::reach::{Reach, reach};
 use super::{
-    code::Code, error::Problem, limits::Limits, memory::Budget, route::Endpoint, scope::RequestScope,
+    code::Code, error::Problem, limits::Limits, memory::Budget, route::HandlerEndpoint, scope::RequestScope,
 };
 use crate::{
     auth::{policy::Resource, verb::Verb},
@@ -69,7 +70,7 @@ struct ShardedRoute {
     reach: Reach,
     /// How many parts its path has: what stands before them is no part of the API's path.
     depth: usize,
-    here: Vec<Endpoint>,
+    here: Vec<HandlerEndpoint>,
 }
 
 impl Shards {
@@ -84,8 +85,8 @@ impl Shards {
         self: &Arc<Self>,
         method: Option<&Method>,
         path: &str,
-        here: Vec<Endpoint>,
-    ) -> Endpoint {
+        here: Vec<HandlerEndpoint>,
+    ) -> HandlerEndpoint {
         let (reach, depth) = (reach(method, path), path.matches('/').count());
         let route = Arc::new(ShardedRoute { shards: Arc::clone(self), reach, depth, here });
         Arc::new(move |request| {
@@ -112,9 +113,15 @@ impl ShardedRoute {
                 None => return self.first(request).await,
             },
             Reach::QueryTable => match table_in_query(&request) {
-                Some(table) => self.of_group_and_table(request, table).await,
+                Some(table) => self.of_table(request, table).await,
                 None => return self.first(request).await,
             },
+            // What its head says is refused before anybody asks for its body.
+            Reach::BodyTable | Reach::BodyTables
+                if group_in_path(&scope_of(&request), request.uri()).is_none() =>
+            {
+                return self.first(request).await;
+            }
             Reach::BodyTable => Box::pin(self.reset(request)).await,
             Reach::BodyTables => Box::pin(self.commit(request)).await,
             Reach::All(what) => Box::pin(self.gather(what, request)).await,
@@ -130,7 +137,7 @@ impl ShardedRoute {
         }
     }
 
-    /// A request about the table in its path.
+    /// A request about the table in its path, or about a group and the table in its query.
     async fn of_table(&self, request: Request, table: TableName) -> Result<Response, Problem> {
         let pod = match self.shards.find(&table) {
             TablePlace::Here(place) => return Ok(self.here_at(place, request).await),
@@ -141,23 +148,15 @@ impl ShardedRoute {
             return Ok(moved(&table, pod));
         }
         // Where the client asks; the owner asks its policy once more.
-        scope.caller.allow(Resource::Table(&table))?;
-        Box::pin(self.pass_on(request, pod)).await
-    }
-
-    /// A request about a group and the table in its query.
-    async fn of_group_and_table(&self, request: Request, table: TableName) -> Result<Response, Problem> {
-        let pod = match self.shards.find(&table) {
-            TablePlace::Here(place) => return Ok(self.here_at(place, request).await),
-            TablePlace::There(pod) => pod,
-        };
-        let scope = scope_of(&request);
-        if scope.is_passed_on {
-            return Ok(moved(&table, pod));
+        if self.reach == Reach::QueryTable {
+            let Some(group) = group_in_path(&scope, request.uri()) else {
+                return Ok(self.first(request).await);
+            };
+            scope.caller.allow(Resource::Group(&group))?;
+            scope.caller.allow_to(Verb::Read, Resource::Table(&table))?;
+        } else {
+            scope.caller.allow(Resource::Table(&table))?;
         }
-        let Some(group) = group_in_path(&scope) else { return Ok(self.first(request).await) };
-        scope.caller.allow(Resource::Group(&group))?;
-        scope.caller.allow_to(Verb::Read, Resource::Table(&table))?;
         Box::pin(self.pass_on(request, pod)).await
     }
 
@@ -182,18 +181,13 @@ fn moved(table: &TableName, owner: u32) -> Response {
     hop::name_owner(Problem::new(Code::Moved, detail).not_written().into_response(), owner)
 }
 
-fn parameter(scope: &RequestScope) -> Option<String> {
-    let sent = scope.parameters.first()?;
-    Some(percent_decode_str(sent).decode_utf8().ok()?.into_owned())
-}
-
 fn table_in_path(request: &Request) -> Option<TableName> {
     let scope = request.extensions().get::<RequestScope>()?;
-    TableName::parse(&parameter(scope)?).ok()
+    TableName::parse(&scope.named(request.uri(), 0).ok()?).ok()
 }
 
-fn group_in_path(scope: &RequestScope) -> Option<GroupName> {
-    GroupName::parse(&parameter(scope)?).ok()
+fn group_in_path(scope: &RequestScope, uri: &Uri) -> Option<GroupName> {
+    GroupName::parse(&scope.named(uri, 0).ok()?).ok()
 }
 
 /// The one table that a query names.

@@ -1,10 +1,8 @@
-//! Bodies on their way between a client and another pod: a request's at the pace of its caller's quota, an
-//! answer's for as long as both ends want it.
+//! The body of another pod's answer on its way to the client, for as long as both ends want it.
 
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -16,80 +14,24 @@ use axum::{
 };
 use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::counted::{EventCounter, StreamForm};
 use crate::{
     auth::{
         caller::Caller,
         quotas::{QuotaHold, Usage},
     },
-    http::{
-        connection::CountGuard, context::OwnBody, error::Problem, heads, pause::Pause,
-        shared_body::SharedBody,
-    },
+    http::{connection::CountGuard, context::OwnBody, error::Problem, heads},
 };
-
-/// A request's body, as fast as its caller may send.
-pub(super) struct PacedBody {
-    body: SharedBody,
-    usage: Option<Arc<Usage>>,
-    /// Until more is read.
-    pause: Pause,
-    /// Ready when nobody wants the rest of it any more.
-    given_up: StopFuture,
-}
-
-/// The rest of a body goes to nobody: the request was refused before.
-#[derive(Debug, thiserror::Error)]
-#[error("the request was refused before its body had been sent")]
-struct GivenUp;
-
-impl PacedBody {
-    /// `usage` is what the caller uses of its quotas. From the moment at which `given_up` is cancelled others
-    /// may read the rest of the body.
-    pub(super) fn new(body: SharedBody, usage: Option<Arc<Usage>>, given_up: CancellationToken) -> Self {
-        Self { body, usage, pause: Pause::default(), given_up: Box::pin(given_up.cancelled_owned()) }
-    }
-}
-
-impl HttpBody for PacedBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.given_up.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Some(Err(axum::Error::new(GivenUp))));
-        }
-        ready!(self.pause.poll_over(context));
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let (Some(usage), Some(Ok(frame))) = (&self.usage, &frame)
-            && let Some(data) = frame.data_ref()
-        {
-            let wait = usage.pace_write(data.len() as u64);
-            self.pause.begin(wait);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
 
 /// The pod that answers says nothing any more.
 #[derive(Debug, thiserror::Error)]
 #[error("the pod that answers says nothing any more")]
 struct PodSilent;
 
-/// Ready when this process stops.
-type StopFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Ready when something is to stop.
+pub(super) type StopFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where the body of an answer comes from.
 pub(super) enum RelayedFrom {
@@ -110,8 +52,12 @@ struct RelayedBody {
     /// Whether the answer has no body: its length is what the pod says.
     is_head: bool,
     is_over: bool,
+    /// Counts the events of a stream for whoever asked: the pod cannot say beforehand how many there will be.
+    counted: Option<(EventCounter, Caller)>,
     _held: Option<QuotaHold>,
     _waits: Option<CountGuard>,
+    /// Ends what is still being sent of the request's body.
+    _given_up: DropGuard,
 }
 
 impl HttpBody for RelayedBody {
@@ -133,6 +79,11 @@ impl HttpBody for RelayedBody {
         }
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
             self.silence = None;
+            if let (Some((counter, caller)), Some(Ok(frame))) = (&mut self.counted, &frame)
+                && let Some(data) = frame.data_ref()
+            {
+                caller.counts(counter.count(data));
+            }
             return Poll::Ready(frame);
         }
         // A frozen pod keeps its connections open, and never says anything on them again.
@@ -161,6 +112,8 @@ pub(super) struct RelayedFor<'a> {
     pub(super) patience: Duration,
     /// Marks the connection while a read waits.
     pub(super) waits: Option<CountGuard>,
+    /// Ends what is still being sent of the request's body.
+    pub(super) given_up: CancellationToken,
 }
 
 /// Another pod's answer as this one's. `stopping` ends one without an end.
@@ -175,9 +128,14 @@ pub(super) fn relayed(
     let (mut of_answer, body) = answer.into_parts();
     let is_endless = heads::is_of_type(&of_answer.headers, "text/event-stream");
     let is_lines = heads::is_of_type(&of_answer.headers, "application/x-ndjson");
-    let is_long = is_endless || (asked.is_read && is_lines);
-    let usage = asked.caller.usage().filter(|_| is_long);
+    let form = match (is_endless, asked.is_read && is_lines) {
+        (true, _) => Some(StreamForm::Events),
+        (_, true) => Some(StreamForm::Lines),
+        _ => None,
+    };
+    let usage = asked.caller.usage().filter(|_| form.is_some());
     let held = usage.map(Usage::hold_stream).transpose()?;
+    let counted = form.filter(|_| usage.is_some()).map(EventCounter::new);
     let stopping = stopping.clone();
     let from = match body {
         RelayedFrom::Whole(bytes) => Body::from(bytes),
@@ -190,8 +148,10 @@ pub(super) fn relayed(
         silence: None,
         is_head: asked.is_head,
         is_over: false,
+        counted: counted.map(|counter| (counter, asked.caller.clone())),
         _held: held,
         _waits: asked.waits.filter(|_| is_endless),
+        _given_up: asked.given_up.drop_guard(),
     };
     of_answer.extensions = Extensions::new();
     // It is rendered already, also if it is a problem.
@@ -210,9 +170,18 @@ mod tests {
     use super::*;
 
     fn relayed_body(body: Body, is_head: bool) -> RelayedBody {
-        let patience = Duration::from_secs(60);
-        let (stopping, silence) = (None, None);
-        RelayedBody { body, stopping, patience, silence, is_head, is_over: false, _held: None, _waits: None }
+        RelayedBody {
+            body,
+            stopping: None,
+            patience: Duration::from_secs(60),
+            silence: None,
+            is_head,
+            is_over: false,
+            counted: None,
+            _held: None,
+            _waits: None,
+            _given_up: CancellationToken::new().drop_guard(),
+        }
     }
 
     #[tokio::test(start_paused = true)]

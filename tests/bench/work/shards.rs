@@ -26,6 +26,8 @@ const RECORDS: usize = 100;
 
 pub(crate) async fn run(options: &Options, report: &mut Report) {
     passed_on(options, report).await;
+    work_of_passing_on(options, report).await;
+    by_three(options, report).await;
     in_one_pod(options, report).await;
 }
 
@@ -74,6 +76,14 @@ impl Pods {
         };
         (0..).map(|number| format!("table-{number}")).find(is_its).unwrap()
     }
+}
+
+/// Microseconds of processor time of all these servers for each request of a load.
+async fn processor_us(servers: &[Zombi], sent: impl Future<Output = usize>) -> f64 {
+    let secs = || servers.iter().map(Zombi::processor_secs).sum::<f64>();
+    let before = secs();
+    let requests = sent.await;
+    (secs() - before) * 1e6 / requests as f64
 }
 
 fn texts(settings: &[String]) -> Vec<&str> {
@@ -143,6 +153,67 @@ async fn passed_on(options: &Options, report: &mut Report) {
             async |_| send(owner, options.turn(), None, &page).await.rate(),
         );
         report.ratio(rows[2], "requests/s", Goal::Known, rounds.await);
+    }
+}
+
+/// What all pods do together for an append that one passes on, and for one that its owner gets itself.
+async fn work_of_passing_on(options: &Options, report: &mut Report) {
+    let name = "processor time of an append that is passed on";
+    if !report.wants(name) {
+        return;
+    }
+    let pods = Pods::start(options, PODS, &["flush.interval_secs=3600"]).await;
+    let ready = appends(slice::from_ref(&pods.table_of(1)));
+    let sent = async |pod: usize| send(pods.all[pod].address, options.turn(), None, &ready).await.requests;
+    // The first load opens the connections between the pods, too.
+    sent(0).await;
+    let rounds = in_turn(
+        options.rounds(),
+        async |_| processor_us(&pods.all, sent(0)).await,
+        async |_| processor_us(&pods.all, sent(1)).await,
+    );
+    report.ratio(name, "us", Goal::AtMost(2.0), rounds.await);
+}
+
+/// Three loads at once, each on tables of all shards: each at another pod, or all three at one Zombi. They
+/// share one machine, so more pods have no more processors here.
+async fn by_three(options: &Options, report: &mut Report) {
+    let (name, work) =
+        ("append by three pods of one machine together", "processor time of an append by any of three pods");
+    if !report.wants(name) && !report.wants(work) {
+        return;
+    }
+    let settings = ["flush.interval_secs=3600"];
+    let pods = Pods::start(options, PODS, &settings).await;
+    let one = [Zombi::tiered(options, &settings)];
+    let tables: Vec<String> = (0..TABLES).map(|number| format!("table-{number}")).collect();
+    let ready = appends(&tables);
+    let sent = async |addresses: [SocketAddr; PODS]| {
+        let [first, second, third] = addresses.map(|address| send(address, options.turn(), None, &ready));
+        let (first, second, third) = tokio::join!(first, second, third);
+        first.requests + second.requests + third.requests
+    };
+    let at_pods = [pods.all[0].address, pods.all[1].address, pods.all[2].address];
+    let at_one = [one[0].address; PODS];
+    // The first writes make the tables, and reserve their offsets.
+    sent(at_pods).await;
+    sent(at_one).await;
+    if report.wants(name) {
+        let secs = options.turn().as_secs_f64();
+        let rounds = in_turn(
+            options.rounds(),
+            async |_| sent(at_pods).await as f64 / secs,
+            async |_| sent(at_one).await as f64 / secs,
+        );
+        report.ratio(name, "requests/s", Goal::Known, rounds.await);
+    }
+    if report.wants(work) {
+        let rounds = in_turn(
+            options.rounds(),
+            async |_| processor_us(&pods.all, sent(at_pods)).await,
+            async |_| processor_us(&one, sent(at_one)).await,
+        );
+        report.ratio(work, "us", Goal::Known, rounds.await);
     }
 }
 

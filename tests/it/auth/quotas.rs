@@ -394,6 +394,15 @@ async fn partitions_are_counted_and_a_bulk_write_is_refused_whole() {
     let others = append(&s, "free", "orders").json(&json!({"payload": 3, "partition": 9}));
     assert_eq!(ask(others).await.0, StatusCode::CREATED);
     assert_eq!(ask(at("orders", 9)).await.0, StatusCode::CREATED, "it is there");
+    // A stream ends at the line that asks for one more.
+    let lines: String =
+        [7, 8, 0].map(|partition| format!("{{\"payload\":4,\"partition\":{partition}}}\n")).concat();
+    let stream = s.request("limited", Method::POST, "/tables/orders");
+    let stream = stream.header("content-type", "application/x-ndjson").body(lines);
+    let problem = over(stream.send().await.unwrap(), "partitions").await;
+    assert_eq!((&problem["line"], &problem["committed"]), (&json!(2), &json!(1)), "{problem}");
+    let stored = s.payloads("free", "orders").await;
+    assert_eq!(stored.iter().filter(|payload| **payload == 4).count(), 1, "{stored:?}");
 }
 
 #[tokio::test]

@@ -6,9 +6,10 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testing::{
-    TestCluster, TestServer,
+    TestCluster, TestServer, raw,
     server::{answer, eventually},
 };
+use tokio::io::AsyncWriteExt;
 use zombi::{
     auth::tokens::{NewToken, new_token},
     cluster::{secret::SecretFile, ticket::Ticket},
@@ -252,16 +253,82 @@ async fn the_audit_log_of_the_pod_that_is_asked_has_the_events_that_another_wrot
     let response = write.send().await.unwrap();
     assert!(!response.headers().contains_key("zombi-records"), "that is said between pods");
     assert_eq!(response.status(), 201);
+    assert_eq!(audited(&mut cluster, "append").await, ["3"], "once, where the client asked");
+}
+
+/// How many events the audit logs of all pods name for what a verb does, pod by pod. Ends the pods.
+async fn audited(cluster: &mut TestCluster, verb: &str) -> Vec<String> {
     let mut counts = Vec::new();
     for pod in &mut cluster.pods {
         let (_, log) = pod.terminate_with_log().await;
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         for line in lines.filter(|line| line["target"] == "zombi::audit") {
             let field = |name: &str| line.get(name).unwrap_or_else(|| &line["fields"][name]).clone();
-            if field("verb") == "append" {
+            if field("verb") == verb {
                 counts.push(field("records").to_string().trim_matches('"').to_owned());
             }
         }
     }
-    assert_eq!(counts, ["3"], "once, where the client asked");
+    counts
+}
+
+#[tokio::test]
+async fn the_audit_log_of_the_pod_that_is_asked_has_the_events_of_another_ones_streams() {
+    let directory = TempDir::new().unwrap();
+    let (mut cluster, [token]) = secured_for(directory.path(), OWNER, ["ci"], &AUDITED).await;
+    let asked = &cluster.pods[0];
+    let path = format!("/tables/{}", cluster.table_of(1));
+    let body = json!({"records": [{"payload": "x"}, {"payload": "y"}, {"payload": "z"}]});
+    let write = asked.request(Method::POST, &format!("{path}/bulk")).json(&body).bearer_auth(&token);
+    assert_eq!(write.send().await.unwrap().status(), 201);
+    let read = |accept: &str| asked.request(Method::GET, &path).header("accept", accept).bearer_auth(&token);
+    let lines = read("application/x-ndjson").send().await.unwrap().text().await.unwrap();
+    assert_eq!(lines.lines().count(), 3, "{lines}");
+    // A client that leaves sees no end of its stream.
+    let mut stream = read("text/event-stream").send().await.unwrap();
+    let mut came = String::new();
+    while !came.contains("caught-up") {
+        came += &String::from_utf8_lossy(&stream.chunk().await.unwrap().unwrap());
+    }
+    drop(stream);
+    assert_eq!(audited(&mut cluster, "read").await, ["3", "3"]);
+}
+
+#[tokio::test]
+async fn a_body_holds_of_its_callers_quota_where_the_client_asks() {
+    let directory = TempDir::new().unwrap();
+    let policy =
+        format!("{OWNER}quotas:\n  bindings:\n  - {{subjects: [\"token:ci\"], inflight_bytes: 100000}}\n");
+    let (cluster, token) = secured(directory.path(), &policy).await;
+    let path = format!("/tables/{}", cluster.table_of(1));
+    for pod in &cluster.pods {
+        // Of unknown length, and no stream: it is held as it comes.
+        let headers = format!("authorization: Bearer {token}\r\ntransfer-encoding: chunked\r\n");
+        let head = raw::post_head(&path, "application/json", &headers);
+        let mut socket = raw::send(pod.address(), head).await;
+        let body = format!("{{\"payload\":\"{}\"}}", "x".repeat(200_000));
+        // It may be refused before all of it is sent.
+        drop(socket.write_all(&[raw::chunk(body.as_bytes()), raw::chunk(b"")].concat()).await);
+        let came = raw::read_until(&mut socket, "}").await;
+        let problem = raw::json(&came);
+        assert_eq!((raw::status(&came), &problem["quota"]), (429, &json!("inflight")), "{came}");
+        assert_eq!(problem["outcome"], "not_written", "{came}");
+        // A stream is never there as a whole.
+        let lines = pod.request(Method::POST, &path).header("content-type", "application/x-ndjson");
+        let lines = lines.body("{\"payload\":1}\n".repeat(50_000)).bearer_auth(&token);
+        let (status, body) = answer(lines.send().await.unwrap()).await;
+        assert_eq!((status.as_u16(), &body["count"]), (201, &json!(50_000)), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_of_any_length_is_passed_on() {
+    let directory = TempDir::new().unwrap();
+    let (cluster, token) = secured(directory.path(), OWNER).await;
+    let long = format!("/tables/{}?x={}", cluster.table_of(1), "y".repeat(60_000));
+    for pod in &cluster.pods {
+        let (status, problem) =
+            answer(pod.request(Method::GET, &long).bearer_auth(&token).send().await.unwrap()).await;
+        assert_eq!((status.as_u16(), &problem["code"]), (400, &json!("bad_query")), "{problem}");
+    }
 }

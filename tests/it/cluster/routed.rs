@@ -3,7 +3,11 @@
 use futures_util::StreamExt;
 use reqwest::Method;
 use serde_json::json;
-use testing::{TestCluster, server::eventually};
+use testing::{
+    TestCluster, raw,
+    server::{answer, eventually},
+};
+use tokio::io::AsyncWriteExt;
 
 use super::{append, get_with};
 
@@ -63,6 +67,81 @@ async fn what_a_handler_refuses_is_refused_by_every_pod_alike() {
         let (status, problem) = pod.get("/tables/a%20b").await;
         assert_eq!((status.as_u16(), &problem["code"]), (400, &json!("bad_table_name")), "{problem}");
     }
+}
+
+#[tokio::test]
+async fn a_pod_that_stops_answers_who_waits_for_another_ones_events_with_what_there_is() {
+    let mut cluster = TestCluster::start(&[]).await;
+    let path = format!("/tables/{}", cluster.table_of(1));
+    let owner = &cluster.pods[1];
+    append(owner, &cluster.table_of(1), 1).await;
+    let (_, page) = owner.get(&path).await;
+    let waits = format!("{path}?wait=55s&cursor={}", page["next_cursor"].as_str().unwrap());
+    let before = owner.metric("zombi_http_connections").await;
+    let poll = tokio::spawn(cluster.pods[0].request(Method::GET, &waits).send());
+    eventually("it waits at the owner", async || owner.metric("zombi_http_connections").await > before).await;
+    assert_eq!(cluster.pods[0].terminate().await, Some(0));
+    let (status, page) = answer(poll.await.unwrap().unwrap()).await;
+    assert_eq!((status.as_u16(), &page["count"]), (200, &json!(0)), "{page}");
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_word_is_told_by_any_pod_what_the_owner_decides() {
+    let cluster = TestCluster::start(&[]).await;
+    let path = format!("/tables/{}", cluster.table_of(1));
+    let large = ((8 << 20) + 1).to_string();
+    for pod in &cluster.pods {
+        let ask = async |content_type: &str, length: &str| {
+            let headers = format!("content-length: {length}\r\nexpect: 100-continue\r\n");
+            raw::send(pod.address(), raw::post_head(&path, content_type, &headers)).await
+        };
+        for (content_type, length, status) in
+            [("text/csv", "13", 415), ("application/json", large.as_str(), 413)]
+        {
+            let answer = raw::read_until(&mut ask(content_type, length).await, "}").await;
+            assert_eq!(raw::status(&answer), status, "nobody asks for its body: {answer}");
+        }
+        let mut socket = ask("application/json", "13").await;
+        let word = raw::read_until(&mut socket, "\r\n\r\n").await;
+        assert_eq!(raw::status(&word), 100, "{word}");
+        socket.write_all(b"{\"payload\":1}").await.unwrap();
+        let answer = raw::read_until(&mut socket, "}").await;
+        assert_eq!(raw::status(&answer), 201, "{answer}");
+    }
+    let commit = "POST /consumers/a%20b/commit HTTP/1.1\r\nhost: z\r\ncontent-type: application/json\r\n\
+                  content-length: 13\r\nexpect: 100-continue\r\n\r\n";
+    let mut socket = raw::send(cluster.pods[0].address(), commit).await;
+    let answer = raw::read_until(&mut socket, "}").await;
+    assert_eq!(raw::status(&answer), 400, "{answer}");
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_told_by_any_pod_alike() {
+    let cluster = TestCluster::start(&[]).await;
+    let path = format!("/tables/{}", cluster.table_of(1));
+    let mut told = Vec::new();
+    for pod in &cluster.pods {
+        let head = raw::post_head(&path, "application/json", "content-length: 20\r\n");
+        let mut socket = raw::send(pod.address(), head + "{").await;
+        // The client has no more to send, and still wants its answer.
+        socket.shutdown().await.unwrap();
+        let answer = raw::read_to_end(&mut socket).await;
+        let problem = raw::json(&answer);
+        told.push((raw::status(&answer), problem["code"].clone(), problem["outcome"].clone()));
+    }
+    assert!(told.iter().all(|one| *one == told[1]), "{told:?}");
+    assert_eq!(cluster.pods[0].get(&path).await.0, 404, "nothing of it was written");
+}
+
+#[tokio::test]
+async fn a_refusal_is_counted_once_whichever_pod_is_asked() {
+    let cluster = TestCluster::start(&[]).await;
+    let path = format!("/tables/{}", cluster.table_of(1));
+    for pod in &cluster.pods {
+        assert_eq!(pod.get(&path).await.0, 404);
+    }
+    let (_, stats) = cluster.pods[0].get("/stats").await;
+    assert_eq!(stats["errors_total"], 3, "{stats}");
 }
 
 #[tokio::test]

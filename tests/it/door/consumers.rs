@@ -1,7 +1,7 @@
 //! Consumer groups: one request says one thing of a partition, and what nobody has committed is all still to
 //! be read.
 
-use reqwest::{Method, StatusCode};
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::expect_problem;
@@ -74,7 +74,7 @@ async fn a_request_that_names_a_partition_twice_commits_nothing() {
 
 /// The lag of a group in a table as the metrics show it.
 async fn metric(z: &TestServer, group: &str, table: &str) -> Option<f64> {
-    let text = z.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+    let text = z.metrics().await;
     let name = format!("zombi_consumer_lag_events{{group=\"{group}\",table=\"{table}\"}} ");
     text.lines().find_map(|line| line.strip_prefix(&name)).map(|value| value.parse().unwrap())
 }

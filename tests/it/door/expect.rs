@@ -47,12 +47,6 @@ const REFUSED: &[(&str, &str, u16, &str)] = &[
         "bad_query",
     ),
     (
-        "POST /tables/t?wait_for=cold",
-        "content-type: application/json\r\ncontent-length: 13",
-        422,
-        "no_cold_tier",
-    ),
-    (
         "POST /tables/t",
         "content-type: application/json\r\nx-partition: one\r\ncontent-length: 13",
         400,
@@ -146,6 +140,14 @@ async fn a_refusal_that_the_head_decides_comes_at_once_and_asks_for_no_body() {
         assert!(fastest < Duration::from_secs(2), "{line} {headers}: {fastest:?}");
     }
     assert_eq!(z.get("/tables/t").await.0, StatusCode::NOT_FOUND, "nothing was written");
+}
+
+#[tokio::test]
+async fn without_a_bucket_the_head_decides_that_nothing_gets_cold() {
+    let z = TestServer::start().await;
+    let headers = "content-type: application/json\r\ncontent-length: 13";
+    let (head, problem, _) = ask_first(&z, "POST /tables/t?wait_for=cold", headers).await;
+    assert_eq!((status_of(&head), problem["code"].as_str()), (422, Some("no_cold_tier")), "{head}{problem}");
 }
 
 #[tokio::test]

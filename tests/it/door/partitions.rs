@@ -6,8 +6,12 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use zombi::proto::v1::{self, PayloadKind};
 
-use super::{Answer, JSON, NDJSON, PROTOBUF, ask, bulk_of, count, event, expect_problem, post};
+use super::{
+    Answer, JSON, NDJSON, PROTOBUF, ask, bulk_of, count, event, expect_problem, payloads, post, post_lines,
+};
 use testing::TestServer;
+
+const TOO_MANY: &str = "too_many_partitions";
 
 /// How a record is sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -172,4 +176,39 @@ async fn what_is_checked_of_a_partition_is_checked_of_the_headers() {
         let answer = ask(post(&z, "/tables/t", &headers, record.clone())).await;
         assert_eq!(answer.0.as_u16(), status, "partition {partition}: {}", answer.1);
     }
+}
+
+/// Lines that name their partitions.
+fn lines_to(partitions: impl IntoIterator<Item = u32>) -> Vec<String> {
+    let line =
+        |(number, partition): (usize, u32)| json!({"payload": number, "partition": partition}).to_string();
+    partitions.into_iter().enumerate().map(line).collect()
+}
+
+#[tokio::test]
+async fn a_stream_names_the_line_whose_partition_is_one_too_many() {
+    let z = TestServer::start_with(&[("limits.partitions", "3")]).await;
+    let send = async |path: &str, lines: Vec<String>| {
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        post_lines(&z, path, &lines).await
+    };
+    let mut near = lines_to([0, 1, 2, 3, 0]);
+    // An empty line is a line.
+    near.insert(2, String::new());
+    let answer = send("/tables/t", near).await;
+    expect_problem("near", &answer, 422, TOO_MANY).with("line", 5).with("committed", 4);
+    assert_eq!(payloads(&z, "t").await, [0, 1, 2]);
+    // Far behind the first, whichever batch it comes with.
+    let far = lines_to((0..9000).map(|number| if number == 8500 { 3 } else { number % 3 }));
+    let answer = send("/tables/t", far).await;
+    expect_problem("far", &answer, 422, TOO_MANY).with("line", 8501).with("committed", 8500);
+    assert_eq!(count(&z, "t").await, 8503);
+    // None of another table may be made: that is said of the first line.
+    for (what, partitions) in [("one partition", [0, 0, 0]), ("several", [0, 1, 2])] {
+        let answer = send("/tables/other", lines_to(partitions)).await;
+        expect_problem(what, &answer, 422, TOO_MANY).with("line", 1).with("committed", 0);
+    }
+    let answer = send("/tables/other/raw", vec!["1".to_owned(), "2".to_owned()]).await;
+    expect_problem("payloads", &answer, 422, TOO_MANY).with("line", 1).with("committed", 0);
+    assert_eq!(count(&z, "other").await, 0);
 }

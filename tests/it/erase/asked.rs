@@ -1,6 +1,6 @@
 //! What may be asked for, and what is answered.
 
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{done, erase, event, expect_erased, expect_kept, ndjson, secret, write};
@@ -158,4 +158,67 @@ async fn who_asked_is_shown_and_logged() {
     let (status, shown): (StatusCode, Value) =
         s.post("owner", "/tables/t/erase", &json!({"offsets": [0]})).await;
     assert_eq!((status, &shown["asked_by"]), (StatusCode::ACCEPTED, &json!("token:owner")), "{shown}");
+}
+
+/// A table as lines.
+async fn text(z: &TestServer, table: &str) -> String {
+    let request = z.request(Method::GET, &format!("/tables/{table}?format=ndjson"));
+    request.send().await.unwrap().text().await.unwrap()
+}
+
+#[tokio::test]
+async fn lines_that_were_read_can_be_posted_back_and_erased_events_are_passed_over() {
+    const NDJSON: &str = "application/x-ndjson";
+    let z = TestServer::start().await;
+    write(&z, 0..4).await;
+    done(&z, &erase(&z, &json!({"offsets": [1, 3]})).await).await;
+    let lines = text(&z, "t").await;
+    for duplicates in [0, 2] {
+        let (status, summary) = z.post_bytes("/tables/copy", NDJSON, lines.clone()).await;
+        let partitions = json!({"0": {"first": 0, "last": 1}});
+        let expected = json!({"count": 2, "duplicates": duplicates, "erased": 2, "partitions": partitions});
+        assert_eq!((status, &summary), (StatusCode::CREATED, &expected));
+    }
+    let (status, summary) = z.post_bytes("/tables/copy?on_error=skip", NDJSON, lines.clone()).await;
+    assert_eq!(
+        (status, &summary["erased"], &summary["rejected_count"]),
+        (StatusCode::OK, &json!(2), &json!(0))
+    );
+    let copied = z.read_all("copy", "").await;
+    assert_eq!(copied.len(), 2, "{copied:?}");
+    for (found, number) in copied.iter().zip([0, 2]) {
+        let sent = event(number);
+        for name in ["payload", "key", "headers", "idempotency_key", "timestamp_ms"] {
+            assert_eq!(found[name], sent[name], "{name} of event {number}");
+        }
+    }
+    // Where each record is answered for, it is named.
+    let erased: Value = serde_json::from_str(lines.lines().nth(1).unwrap()).unwrap();
+    let (status, problem) = z.post("/tables/copy", &erased).await;
+    assert_eq!((status.as_u16(), &problem["code"]), (400, &json!("bad_payload")), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("erased"), "{problem}");
+    let (status, problem) = z.post("/tables/copy/bulk", &json!({"records": [event(5), erased]})).await;
+    assert_eq!(
+        (status.as_u16(), &problem["code"], &problem["index"]),
+        (400, &json!("bad_payload"), &json!(1)),
+        "{problem}"
+    );
+    assert_eq!(z.read_all("copy", "").await.len(), 2);
+    assert!(z.post_bytes("/tables/whole", NDJSON, text(&z, "copy").await).await.1.get("erased").is_none());
+}
+
+#[tokio::test]
+async fn a_line_that_is_passed_over_keeps_the_places_of_the_others() {
+    let z = TestServer::start().await;
+    let send = async |second: &str| {
+        let request = z.request(Method::POST, "/tables/t");
+        let request =
+            request.header("content-type", "application/x-ndjson").header("idempotency-key", "file");
+        let body = format!("{{\"payload\":0}}\n{second}\n{{\"payload\":2}}\n");
+        let text = request.body(body).send().await.unwrap().text().await.unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    assert_eq!(send("{\"payload\":1}").await["count"], 3);
+    let again = send("{\"payload\":null,\"erased\":true}").await;
+    assert_eq!((&again["count"], &again["duplicates"], &again["erased"]), (&json!(2), &json!(2), &json!(1)));
 }

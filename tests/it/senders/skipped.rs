@@ -1,7 +1,6 @@
 //! `on_error=skip`: the good lines of a stream are stored, the bad ones are listed, and nothing is lost
 //! without a word.
 
-use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Answer, is_there, post, records};
@@ -62,7 +61,7 @@ async fn bad_lines_are_left_out_and_listed_with_their_reasons() {
     assert_eq!(rejected(&answer), expected.map(|(line, code)| (line, code.to_owned())));
     assert!(summary["rejected"][4]["detail"].as_str().unwrap().contains("colour"), "{summary}");
     assert_eq!(payloads(&z, "t").await, ["one", "five"]);
-    let metrics = z.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+    let metrics = z.metrics().await;
     assert!(metrics.contains("zombi_events_rejected_total{table=\"t\"} 7"), "{metrics}");
 
     // Without the word the first one ends the stream.
@@ -170,7 +169,9 @@ async fn lines_for_more_partitions_than_there_may_be_are_left_out() {
     assert_eq!(payloads(&z, "t").await.len(), 120);
     // Without the word they end the stream.
     let stopped = post(&z, "/tables/t", &[("content-type", NDJSON)], lines.join("\n")).await;
-    stopped.refused("a partition too many", 422, "too_many_partitions");
+    let problem = stopped.refused("a partition too many", 422, "too_many_partitions");
+    assert_eq!((&problem["line"], &problem["committed"]), (&json!(4), &json!(3)), "{problem}");
+    assert_eq!(payloads(&z, "t").await.len(), 123);
 }
 
 #[tokio::test]

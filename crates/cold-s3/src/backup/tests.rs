@@ -17,7 +17,7 @@ use crate::{
         self,
         jsonl::{self, Framing},
     },
-    manifest::{self, Changes, Manifest, SegmentEntry, SegmentRef, VERSION},
+    manifest::{self, Changes, Manifest, SegmentEntry, SegmentRef, tests::link_of},
     names,
     place::ObjectPlace,
     state::{ColdPartition, ColdState},
@@ -110,22 +110,7 @@ async fn store(place: &Directory, framing: Framing) -> Uuid {
         added: vec![SegmentEntry::new(&partition(), &merged)],
         ..Changes::default()
     };
-    let link = Manifest {
-        version: VERSION,
-        number: 1,
-        epoch: 3,
-        nonce: Uuid::nil(),
-        store_id,
-        written_ms: 20_000,
-        checkpoint: 0,
-        lease_secs: 0,
-        awaits_secs: 0,
-        released: false,
-        opens: true,
-        moved: false,
-        changes,
-        state: None,
-    };
+    let link = Manifest { epoch: 3, store_id, written_ms: 20_000, opens: true, ..link_of(1, changes) };
     place.create(&manifest::key(1), manifest::encode(&link).into()).await.unwrap();
     delete(place, &replaced).await;
     store_id

@@ -20,7 +20,7 @@ const MAX_DIGITS: usize = 18;
 
 /// Reads a text from front to end. A method returns `None` if what it takes does not come next or is not
 /// plain; the scanner is of no use afterwards.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct JsonScanner<'a> {
     /// What has not been read yet of a text that is UTF-8.
     rest: &'a [u8],
@@ -114,6 +114,11 @@ impl<'a> JsonScanner<'a> {
         let start = skip::space(self.rest);
         self.rest = skip::value(start, self.is_simple)?;
         Some(ValidJson { text: &start[..start.len() - self.rest.len()] })
+    }
+
+    /// Bytes that have not been read yet.
+    pub fn left(&self) -> usize {
+        self.rest.len()
     }
 
     /// Whether nothing but white space is left.

@@ -25,7 +25,10 @@ use self::names::{
 pub use self::{
     http::HttpCounts,
     names::{BUCKETS, MetricPattern},
-    pods::{forwarded, joined_cluster, shard_owned},
+    pods::{
+        TakeoverReason, confirmed, forwarded, joined_cluster, joined_logs, log_appended, log_applied,
+        log_attempted, log_damaged, log_held, log_settled, shard_owned, taken_over,
+    },
     store::{StoreGauges, store},
 };
 use crate::{
@@ -35,7 +38,7 @@ use crate::{
 };
 
 /// Why requests are turned away with 503: `reason` of `zombi_refused_total`.
-pub const REFUSALS: [&str; 19] = [
+pub const REFUSALS: [&str; 23] = [
     "queue_full",
     "hot_full",
     "disk_full",
@@ -46,6 +49,7 @@ pub const REFUSALS: [&str; 19] = [
     "keys_full",
     "slow",
     "erasures",
+    "log_full",
     "fence_unknown",
     "closing",
     "fenced",
@@ -55,6 +59,9 @@ pub const REFUSALS: [&str; 19] = [
     "auth_unavailable",
     "write_failed",
     "forward_failed",
+    "demoted",
+    "no_owner",
+    "log_unavailable",
 ];
 
 /// What requests wait for a share of: `budget` of `zombi_budget_waiting_requests`.

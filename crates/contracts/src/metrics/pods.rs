@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
 
-use super::names::{FORWARD_SECONDS, FORWARDED, SHARD_OWNED};
+use super::names::{
+    CONFIRM_SECONDS, FORWARD_SECONDS, FORWARDED, LOG_APPEND_SECONDS, LOG_APPLIED, LOG_ATTEMPTS, LOG_BYTES,
+    LOG_DAMAGE, LOG_LAG, LOG_SETTLED, SHARD_OWNED, SHARD_TERM, TAKEOVERS,
+};
 
 /// What becomes of a request that is passed on to another pod: answered, refused as another pod's, never sent
 /// as there was no connection, or sent and not answered.
@@ -15,6 +18,78 @@ pub fn joined_cluster() {
     for result in RESULTS {
         counter!(FORWARDED, "result" => result).increment(0);
     }
+}
+
+/// Shows the counters of logs from their start, where shards have logs.
+pub fn joined_logs() {
+    for name in [LOG_ATTEMPTS, LOG_SETTLED, LOG_DAMAGE] {
+        counter!(name).increment(0);
+    }
+    for reason in [TakeoverReason::Silence, TakeoverReason::Yield] {
+        counter!(TAKEOVERS, "reason" => reason.name()).increment(0);
+    }
+}
+
+/// Why a copy has taken a shard over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakeoverReason {
+    /// Nothing was heard of the owner.
+    Silence,
+    /// The owner has yielded to this copy.
+    Yield,
+}
+
+impl TakeoverReason {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Silence => "silence",
+            Self::Yield => "yield",
+        }
+    }
+}
+
+/// Counts a shard that was taken over.
+pub fn taken_over(reason: TakeoverReason) {
+    counter!(TAKEOVERS, "reason" => reason.name()).increment(1);
+}
+
+/// Counts an entry that is sent to a log; once more for each time that it is repeated.
+pub fn log_attempted() {
+    counter!(LOG_ATTEMPTS).increment(1);
+}
+
+/// Counts an entry that was found in a log without an answer.
+pub fn log_settled() {
+    counter!(LOG_SETTLED).increment(1);
+}
+
+/// Counts how long it took until it was known what became of an entry.
+pub fn log_appended(took: Duration) {
+    histogram!(LOG_APPEND_SECONDS).record(took);
+}
+
+/// Counts a copy that can follow no more.
+pub fn log_damaged() {
+    counter!(LOG_DAMAGE).increment(1);
+}
+
+/// Counts how long it took until it was known that this pod owns a shard.
+pub fn confirmed(took: Duration) {
+    histogram!(CONFIRM_SECONDS).record(took);
+}
+
+/// Shows how far a copy has applied the log of its shard, and in which term.
+pub fn log_applied(shard: u32, applied: u64, term: u64) {
+    let shard = format!("{shard:03}");
+    gauge!(LOG_APPLIED, "shard" => shard.clone()).set(applied as f64);
+    gauge!(SHARD_TERM, "shard" => shard).set(term as f64);
+}
+
+/// Shows how much a shard's log holds, and how much of that a copy has not applied.
+pub fn log_held(shard: u32, bytes: u64, lag: u64) {
+    let shard = format!("{shard:03}");
+    gauge!(LOG_BYTES, "shard" => shard.clone()).set(bytes as f64);
+    gauge!(LOG_LAG, "shard" => shard).set(lag as f64);
 }
 
 /// Shows whether this pod owns a shard.

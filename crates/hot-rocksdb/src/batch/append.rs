@@ -52,11 +52,19 @@ impl Batch<'_> {
         self.revive(&table, made_by.as_ref());
         self.make_partitions(id, new_partitions, made_by.as_ref());
         self.note_keys_elsewhere(&table, &events);
-        Ok(events.into_iter().zip(known).map(|(event, known)| self.append_one(id, event, known)).collect())
+        let appended =
+            events.into_iter().zip(known).map(|(event, known)| self.append_one(id, event, known)).collect();
+        self.record_appended(&table, made_by.as_deref());
+        Ok(appended)
     }
 
     /// Stages an event, unless it is a duplicate.
-    fn append_one(&mut self, table: TableId, event: EncodedEvent, known: Option<FirstWrite>) -> Appended {
+    pub(super) fn append_one(
+        &mut self,
+        table: TableId,
+        event: EncodedEvent,
+        known: Option<FirstWrite>,
+    ) -> Appended {
         let key = PartitionKey { table, partition: event.partition };
         let used = event.key.map(|used| (keys::idempotency(key, used.key), used.payload));
         // The key may also have come earlier in this very request, which `known` does not cover.
@@ -70,14 +78,11 @@ impl Batch<'_> {
             self.state(key).give(TimeSlice::of(event.timestamp_ms, event.appended_ms, bytes), now);
         self.hot_bytes += bytes;
         self.appended.insert(key);
-        let db = &self.volume.db;
-        self.writes.put_cf(db.family(cf::EVENTS), keys::event(key, offset), event.value);
+        self.writes.put_cf(self.events, keys::event(key, offset), &event.value);
+        self.record_event(event.partition, offset, event.value);
         if let Some(slice) = full_slice {
-            self.writes.put_cf(
-                db.family(cf::TIME_SLICES),
-                keys::time_slice(key, offset / SLICE),
-                slice.encode(),
-            );
+            let family = self.volume.db.family(cf::TIME_SLICES);
+            self.writes.put_cf(family, keys::time_slice(key, offset / SLICE), slice.encode());
         }
         if let Some((stored, payload)) = used {
             let first = FirstWrite { offset, appended_ms: self.now_ms, payload: Some(payload) };
@@ -174,7 +179,8 @@ impl Batch<'_> {
         let is_new = |number: &PartitionNumber| {
             id.is_none_or(|table| !self.is_known(PartitionKey { table, partition: *number }))
         };
-        let new: BTreeSet<_> = events.iter().map(|event| event.partition).filter(is_new).collect();
+        let mut new: BTreeSet<_> = events.iter().map(|event| event.partition).collect();
+        new.retain(is_new); // each is looked up once
         if !new.is_empty() && self.partitions + new.len() > limit {
             return Err(StorageError::TooMany { what: Counted::Partitions, limit });
         }

@@ -9,6 +9,7 @@ use super::Batch;
 use crate::{
     consumers::CommittedOffset,
     keys::{self, PartitionKey, cf},
+    stored::change::What,
 };
 use contracts::{
     clock::TimestampMs,
@@ -16,6 +17,7 @@ use contracts::{
     error::{Counted, StorageError},
     maker::Made,
     name::GroupName,
+    sequence::Offset,
 };
 
 impl Batch<'_> {
@@ -44,15 +46,25 @@ impl Batch<'_> {
             puts.push((key, offset));
         }
         self.check_groups(commit, new.len())?;
-        let makes_group = self.offsets_of(&commit.group) == 0 && !puts.is_empty();
-        for (key, offset) in puts {
-            self.set_consumer(&commit.group, key, Some(CommittedOffset { offset, at_ms: self.now_ms }));
+        let made_by = commit.made_by.as_ref().map(|maker| Arc::clone(&maker.principal));
+        self.put_commit(&commit.group, puts, made_by);
+        Ok(())
+    }
+
+    /// Commits offsets that may be committed; `made_by` has made the group, if that is new.
+    pub(super) fn put_commit(
+        &mut self,
+        group: &GroupName,
+        offsets: Vec<(PartitionKey, Offset)>,
+        made_by: Option<Arc<str>>,
+    ) {
+        let makes_group = self.offsets_of(group) == 0 && !offsets.is_empty();
+        for (key, offset) in offsets {
+            self.set_consumer(group, key, Some(CommittedOffset { offset, at_ms: self.now_ms }));
         }
         if makes_group {
-            let made_by = commit.made_by.as_ref().map(|maker| Arc::clone(&maker.principal));
-            self.set_group_maker(&commit.group, made_by);
+            self.set_group_maker(group, made_by);
         }
-        Ok(())
     }
 
     /// Refuses a commit that would exceed the limit of groups, of its maker's groups, or of their offsets.
@@ -82,7 +94,8 @@ impl Batch<'_> {
         Ok(())
     }
 
-    fn forget_group(&mut self, group: &GroupName) {
+    pub(super) fn forget_group(&mut self, group: &GroupName) {
+        self.record(|| What::GroupForgotten(group.to_string()));
         for key in self.members(group) {
             self.set_consumer(group, key, None);
         }

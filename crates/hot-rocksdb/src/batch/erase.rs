@@ -49,7 +49,7 @@ impl Batch<'_> {
     /// holds.
     ///
     /// The counted bytes of flushed events stay: their run has them, and takes them away when it is evicted.
-    fn overwrite(
+    pub(super) fn overwrite(
         &mut self,
         partition: &Partition,
         offsets: Vec<Offset>,
@@ -93,7 +93,11 @@ impl Batch<'_> {
         Ok(left)
     }
 
-    fn forget_payloads(&mut self, partition: &Partition, used: Vec<UsedKey>) -> Result<(), StorageError> {
+    pub(super) fn forget_payloads(
+        &mut self,
+        partition: &Partition,
+        used: Vec<UsedKey>,
+    ) -> Result<(), StorageError> {
         let key = self.existing(partition)?;
         let found = self.first_writes_at(key, used)?;
         self.put_without_payload(found);

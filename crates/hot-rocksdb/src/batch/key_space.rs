@@ -1,5 +1,7 @@
 //! The idempotency keys of a batch: their first writes, their number, and which are forgotten to make room.
 
+use rocksdb::DBPinnableSlice;
+
 use super::Batch;
 use crate::{
     idempotency,
@@ -27,10 +29,10 @@ impl Batch<'_> {
     ) -> Result<Vec<Option<FirstWrite>>, StorageError> {
         let (window_ms, floor_ms) = (self.volume.options.keys.window_ms(), self.ledger.floor_ms());
         let stored = self.volume.db.get_many(cf::IDEMPOTENCY, wanted)?;
-        let read = |value: Option<Vec<u8>>| {
+        let read = |value: Option<DBPinnableSlice<'_>>| {
             let Some(bytes) = value else { return Ok(None) };
             let damaged =
-                || StorageError::corrupt("an idempotency key in RocksDB", format!("value {bytes:?}"));
+                || StorageError::corrupt("an idempotency key in RocksDB", format!("value {:?}", &bytes[..]));
             let first = idempotency::decode(&bytes).ok_or_else(damaged)?;
             Ok(Some(first)
                 .filter(|first| first.is_within(window_ms, self.now_ms) && first.appended_ms >= floor_ms))

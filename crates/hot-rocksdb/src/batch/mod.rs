@@ -3,11 +3,13 @@
 //! This file has what all requests share; each kind of request has a file of its own.
 
 mod append;
+mod apply;
 mod consumers;
 mod erase;
 mod flush;
 mod key_space;
 mod makers;
+mod record;
 mod recovery;
 mod staged;
 mod tables;
@@ -17,24 +19,30 @@ use std::{
     ops::Range,
 };
 
-use rocksdb::WriteBatch;
+use rocksdb::{ColumnFamily, WriteBatch};
 use tokio::time::Instant;
 
-pub(super) use self::staged::Ack;
-use self::staged::{CatalogUpdate, Staged};
+use self::staged::CatalogUpdate;
+pub(super) use self::staged::{Ack, Staged};
 use crate::{
     idempotency::KeyLedger,
     keys::{self, PartitionKey, TableId, cf},
     makers::MadeCounts,
     request::{OpenVolume, Request, WriterReply},
     sequence::PartitionState,
+    stored,
 };
 use contracts::{
     clock::TimestampMs,
     error::StorageError,
     idempotency::FirstWrite,
-    name::{GroupName, Partition},
+    name::{GroupName, Partition, PartitionNumber},
 };
+
+/// What is written beside the bytes of events: for each their keys, which are about a fourth of a small event
+/// with an idempotency key, and for all together states and counts. A batch that needs more room grows.
+const KEYS_SHARE: usize = 4;
+const ROOM_BESIDE: usize = 1 << 10;
 
 /// The requests staged so far.
 pub(super) struct Batch<'a> {
@@ -44,6 +52,8 @@ pub(super) struct Batch<'a> {
     started: Instant,
     now_ms: TimestampMs,
     writes: WriteBatch,
+    /// The family of events: it is found once for all of them.
+    events: &'a ColumnFamily,
     change: CatalogUpdate,
     /// Stored bytes in hot, with those of this batch.
     hot_bytes: u64,
@@ -71,14 +81,30 @@ pub(super) struct Batch<'a> {
     runs: Range<u64>,
     /// Whether this batch erases events.
     erases: bool,
+    /// Whether a shard's log is told what it changes; then what that is so far, where the request that is
+    /// being staged began in it, and the new events of that request.
+    is_entered: bool,
+    changes: Vec<stored::Change>,
+    request_began: usize,
+    appended_runs: BTreeMap<PartitionNumber, stored::AppendedRun>,
+    /// Whether somebody waits for it as a proof that this copy owns the shard.
+    confirms: bool,
+    /// Of the entry of the log that is being staged: whether the volume may know already what it says, and
+    /// whether it was ever recovered from S3.
+    may_be_known: bool,
+    was_recovered: bool,
+    /// Why nothing of it may be written, if nothing may.
+    misfit: Option<StorageError>,
 }
 
 impl<'a> Batch<'a> {
+    /// A batch of requests with so many `bytes` of events.
     pub(super) fn new(
         volume: &'a OpenVolume,
         ledger: &'a mut KeyLedger,
         runs: Range<u64>,
         started: Instant,
+        bytes: usize,
     ) -> Self {
         let now_ms = volume.clock.now_ms();
         let catalog = volume.catalog.read();
@@ -90,7 +116,8 @@ impl<'a> Batch<'a> {
             ledger,
             started,
             now_ms,
-            writes: WriteBatch::default(),
+            writes: WriteBatch::with_capacity_bytes(bytes + bytes / KEYS_SHARE + ROOM_BESIDE),
+            events: volume.db.family(cf::EVENTS),
             change: CatalogUpdate::default(),
             hot_bytes,
             has_made_room: false,
@@ -107,14 +134,28 @@ impl<'a> Batch<'a> {
             evicted: Vec::new(),
             runs,
             erases: false,
+            is_entered: false,
+            changes: Vec::new(),
+            request_began: 0,
+            appended_runs: BTreeMap::new(),
+            confirms: false,
+            may_be_known: false,
+            was_recovered: false,
+            misfit: None,
         };
         // Keys expire with time, whatever this batch does.
         batch.forget_keys(0);
         batch
     }
 
+    /// From now on what is staged is to be entered in the shard's log.
+    pub(super) fn enter(&mut self) {
+        self.is_entered = true;
+    }
+
     /// Stages a request, or answers it at once if it cannot be done.
     pub(super) fn stage(&mut self, request: Request) {
+        self.record_request(&request);
         match request {
             Request::Append { table, events, expected_offset, made_by, reply } => {
                 let staged = self.append(table, events, expected_offset, made_by);
@@ -160,10 +201,7 @@ impl<'a> Batch<'a> {
                 self.change.is_listed |= staged.is_ok();
                 self.acknowledge(staged, reply);
             }
-            Request::Remember { pairs, reply } => {
-                self.remember(pairs);
-                self.acks.push(Ack::Done(reply));
-            }
+            Request::Remember { pairs, reply } => self.remember(pairs, reply),
             Request::Recover { recovered, reply } => {
                 let staged = self.recover(recovered);
                 self.acknowledge(staged, reply);
@@ -172,7 +210,15 @@ impl<'a> Batch<'a> {
                 let staged = self.recover_keys(keys);
                 self.acknowledge(staged, reply);
             }
+            Request::Apply { entry, reply } => self.stage_entry(entry, reply),
+            Request::Confirm { reply } => self.confirm(reply),
         }
+    }
+
+    /// Has the batch entered in the shard's log, even if it changes nothing.
+    fn confirm(&mut self, reply: WriterReply<()>) {
+        self.confirms = true;
+        self.acks.push(Ack::Done(reply));
     }
 
     /// Ends the batch: adds the partition states and the counts of keys to its writes, each once, however
@@ -191,6 +237,10 @@ impl<'a> Batch<'a> {
             evicted: self.evicted,
             runs: self.runs,
             erases: self.erases,
+            now_ms: self.now_ms,
+            changes: self.changes,
+            confirms: self.confirms,
+            misfit: self.misfit,
         }
     }
 
@@ -207,7 +257,10 @@ impl<'a> Batch<'a> {
     ) {
         match staged {
             Ok(done) => self.acks.push(ack(reply, done)),
-            Err(error) => drop(reply.send(Err(error))),
+            Err(error) => {
+                self.unrecord();
+                drop(reply.send(Err(error)));
+            }
         }
     }
 

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::Batch;
+use super::{Ack, Batch};
 use crate::{
     catalog::TableHead,
     consumers::CommittedOffset,
     idempotency,
     keys::{self, PartitionKey, cf},
+    request::WriterReply,
 };
 use contracts::{
     error::StorageError,
@@ -19,10 +20,11 @@ use contracts::{
 
 impl Batch<'_> {
     /// Stores facts about the volume.
-    pub(super) fn remember(&mut self, pairs: Vec<(&'static [u8], Vec<u8>)>) {
+    pub(super) fn remember(&mut self, pairs: Vec<(&'static [u8], Vec<u8>)>, reply: WriterReply<()>) {
         for (key, value) in pairs {
             self.writes.put_cf(self.volume.db.family(cf::META), key, value);
         }
+        self.acks.push(Ack::Done(reply));
     }
 
     /// Takes over tables, partitions and consumer offsets as S3 has them.
@@ -99,7 +101,7 @@ impl Batch<'_> {
         let wanted: Vec<_> = keys.iter().map(|(key, _)| *key).collect();
         let stored = self.volume.db.get_many(cf::IDEMPOTENCY, &wanted)?;
         for ((key, first), stored) in keys.into_iter().zip(stored) {
-            if stored.is_none_or(|stored| stored != idempotency::encode(first)) {
+            if stored.is_none_or(|stored| stored[..] != idempotency::encode(first)[..]) {
                 self.put_key(key, first);
             }
         }

@@ -16,10 +16,12 @@ use crate::{
     keys::PartitionKey,
     request::WriterReply,
     sequence::PartitionState,
+    stored,
 };
 use contracts::{
     append::Appended,
     catalog::Configured,
+    clock::TimestampMs,
     error::StorageError,
     name::{GroupName, TableName},
     sequence::Offset,
@@ -98,4 +100,12 @@ pub(crate) struct Staged {
     pub(crate) runs: Range<u64>,
     /// Whether it erases events.
     pub(crate) erases: bool,
+    /// The time of the batch.
+    pub(crate) now_ms: TimestampMs,
+    /// What it tells the shard's log.
+    pub(crate) changes: Vec<stored::Change>,
+    /// Whether somebody waits for it as a proof that this copy owns the shard.
+    pub(crate) confirms: bool,
+    /// Why nothing of it may be written, if nothing may.
+    pub(crate) misfit: Option<StorageError>,
 }

@@ -7,6 +7,7 @@ use crate::{
     catalog::{TableHead, TableState},
     keys::{self, PartitionKey, TableId, cf},
     request::EncodedEvent,
+    stored::{self, change::What},
 };
 use contracts::{
     catalog::{Configured, TableChange},
@@ -91,34 +92,8 @@ impl Batch<'_> {
     /// Forgets all of a table but its partitions' next offsets, so that none is given twice.
     pub(super) fn delete_table(&mut self, name: &TableName) -> Result<(), StorageError> {
         let head = self.visible(name)?;
-        let db = &self.volume.db;
-        let stored: Vec<PartitionKey> = self
-            .volume
-            .catalog
-            .read()
-            .get(name)
-            .map(|table| partition_keys(head.id, table))
-            .unwrap_or_default();
-        let staged: Vec<PartitionKey> =
-            self.change.states.keys().copied().filter(|key| key.table == head.id).collect();
-        let ends: BTreeMap<PartitionKey, Offset> =
-            stored.into_iter().chain(staged).map(|key| (key, self.peek(key).watermarks.next)).collect();
-        for (key, next) in &ends {
-            self.forget_runs(*key, *next)?;
-        }
-        for (key, next) in ends {
-            let gone = self.state(key).trim(next, 0, 0);
-            self.delete_events(key, gone);
-        }
-        let prefix = head.id.to_be_bytes();
-        if let Some(end) = keys::after_prefix(&prefix) {
-            self.writes.delete_range_cf(db.family(cf::IDEMPOTENCY), prefix.to_vec(), end);
-            self.first_writes.retain(|key, _| !key.starts_with(&prefix));
-        }
-        self.forgotten.insert(head.id);
-        for (group, key) in self.committed_of(head.id) {
-            self.set_consumer(&group, key, None);
-        }
+        let ends = self.ends(name, head.id);
+        self.empty_table(name, head.id, ends)?;
         self.put_table(
             name,
             TableHead {
@@ -129,6 +104,49 @@ impl Batch<'_> {
                 ..head
             },
         );
+        Ok(())
+    }
+
+    /// The ends of a table's partitions, with those of this batch.
+    pub(super) fn ends(&self, name: &TableName, id: TableId) -> BTreeMap<PartitionKey, Offset> {
+        let stored: Vec<PartitionKey> =
+            self.volume.catalog.read().get(name).map(|table| partition_keys(id, table)).unwrap_or_default();
+        let staged = self.change.states.keys().copied().filter(|key| key.table == id);
+        stored.into_iter().chain(staged).map(|key| (key, self.peek(key).watermarks.next)).collect()
+    }
+
+    /// Forgets a table's events up to these ends, its keys, and the offsets that are committed for it.
+    pub(super) fn empty_table(
+        &mut self,
+        name: &TableName,
+        id: TableId,
+        ends: BTreeMap<PartitionKey, Offset>,
+    ) -> Result<(), StorageError> {
+        let db = &self.volume.db;
+        for (key, next) in &ends {
+            self.forget_runs(*key, *next)?;
+        }
+        self.record(|| {
+            let end = |(key, next): (&PartitionKey, &Offset)| stored::PartitionEnd {
+                partition: key.partition,
+                next: *next,
+            };
+            let ends = ends.iter().map(end).collect();
+            What::Emptied(stored::EmptiedTable { table: name.to_string(), ends })
+        });
+        for (key, next) in ends {
+            let gone = self.state(key).trim(next, 0, 0);
+            self.delete_events(key, gone);
+        }
+        let prefix = id.to_be_bytes();
+        if let Some(end) = keys::after_prefix(&prefix) {
+            self.writes.delete_range_cf(db.family(cf::IDEMPOTENCY), prefix.to_vec(), end);
+            self.first_writes.retain(|key, _| !key.starts_with(&prefix));
+        }
+        self.forgotten.insert(id);
+        for (group, key) in self.committed_of(id) {
+            self.set_consumer(&group, key, None);
+        }
         Ok(())
     }
 
@@ -192,7 +210,7 @@ impl Batch<'_> {
     }
 
     /// An id that no table has had.
-    fn new_id(&self) -> TableId {
+    pub(super) fn new_id(&self) -> TableId {
         let staged = self.change.tables.values().map(|head| head.id).max();
         let next = self.volume.catalog.read().next_id();
         staged.map_or(next, |id| next.max(id + 1))
@@ -201,6 +219,9 @@ impl Batch<'_> {
     pub(super) fn put_table(&mut self, name: &TableName, head: TableHead) {
         let maker_before = self.head(name).and_then(|head| head.made_by);
         self.made.replace(Made::Tables, maker_before.as_ref(), head.made_by.as_ref());
+        self.record(|| {
+            What::Table(stored::NamedTable { name: name.to_string(), table: Some(head.to_stored()) })
+        });
         self.writes.put_cf(self.volume.db.family(cf::TABLES), name.as_str(), head.encode());
         self.change.tables.insert(name.clone(), head);
     }

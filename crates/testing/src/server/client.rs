@@ -100,11 +100,35 @@ impl TestServer {
         }
     }
 
-    /// A metric without labels; 0 if it is not there yet.
+    /// A metric without labels; 0 if it is not there yet. Where it is several pods, the sum over them: what a
+    /// test counts is done by the pod that owns its table.
     pub async fn metric(&self, name: &str) -> f64 {
-        let text = self.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
-        let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
-        line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+        let mut sum = 0.0;
+        for pod in self.counted(name) {
+            let text = pod.own_metrics().await;
+            let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
+            sum += line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap());
+        }
+        sum
+    }
+
+    /// All metrics of the main port; where it is several pods, those of one behind those of another.
+    pub async fn metrics(&self) -> String {
+        let mut all = String::new();
+        for pod in self.each() {
+            all += &pod.own_metrics().await;
+        }
+        all
+    }
+
+    async fn own_metrics(&self) -> String {
+        self.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap()
+    }
+
+    /// The pods whose numbers count: of the process and of its connections the one that is asked.
+    fn counted(&self, name: &str) -> impl Iterator<Item = &Self> {
+        let is_its_own = name.starts_with("process_") || name == "zombi_http_connections";
+        self.each().take(if is_its_own { 1 } else { usize::MAX })
     }
 
     /// All metrics, as the admin port shows them to everybody.
@@ -114,10 +138,13 @@ impl TestServer {
 
     /// One of them, the sum over its labels.
     pub async fn admin_metric(&self, name: &str) -> f64 {
-        let text = self.admin_metrics().await;
         let is_its = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
         let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
-        text.lines().filter(is_its).map(value).sum()
+        let mut sum = 0.0;
+        for pod in self.counted(name) {
+            sum += pod.admin_metrics().await.lines().filter(is_its).map(value).sum::<f64>();
+        }
+        sum
     }
 
     /// One partition of a table as `GET /tables` shows it.

@@ -16,7 +16,7 @@ impl TestServer {
     }
 
     /// Sends SIGTERM and waits; the exit code, and all that was logged from the start on, except what
-    /// [`TestServer::log_line`] has read.
+    /// [`TestServer::log_line`] has read. Where it is several pods, the log is that of the one that is asked.
     pub async fn terminate_with_log(&mut self) -> (Option<i32>, String) {
         self.signal("TERM").await;
         let mut running = self.running.take().expect("the process runs");
@@ -26,6 +26,11 @@ impl TestServer {
             log.push_str(&line);
             log.push('\n');
         }
-        (status.code(), log)
+        let mut code = status.code();
+        for other in &mut self.others {
+            let others = other.wait_alone().await;
+            code = if code == Some(0) { others } else { code };
+        }
+        (code, log)
     }
 }

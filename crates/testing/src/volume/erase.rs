@@ -1,7 +1,5 @@
 //! Erasing on a volume in memory: nothing of it stays anywhere, so there is nothing to scrub.
 
-use std::sync::atomic::Ordering::SeqCst;
-
 use async_trait::async_trait;
 use contracts::{
     erasure::{Erasure, HotErase, Scrub, UsedKey, tombstone},
@@ -17,9 +15,9 @@ use super::{MemoryHot, Sheet};
 impl Sheet {
     /// Overwrites the events that are hot; returns those that a segment being written holds, and how many
     /// were overwritten.
-    fn overwrite(&mut self, offsets: Vec<Offset>) -> (Vec<Offset>, usize) {
+    fn overwrite(&mut self, offsets: &[Offset]) -> (Vec<Offset>, usize) {
         let (mut left, mut erased) = (Vec::new(), 0);
-        for offset in offsets {
+        for &offset in offsets {
             if !self.watermarks.hot().contains(offset) {
                 continue;
             }
@@ -54,10 +52,10 @@ impl HotErase for MemoryHot {
     }
 
     async fn note_erasures(&self, noted: Vec<Erasure>, forgotten: Vec<Uuid>) -> Result<(), StorageError> {
-        self.write(|volume| {
-            volume.erasures.extend(noted.into_iter().map(|erasure| (erasure.id, erasure)));
-            for id in forgotten {
-                volume.erasures.remove(&id);
+        self.share(move |volume| {
+            volume.erasures.extend(noted.iter().map(|erasure| (erasure.id, erasure.clone())));
+            for id in &forgotten {
+                volume.erasures.remove(id);
             }
             Ok(())
         })
@@ -65,20 +63,18 @@ impl HotErase for MemoryHot {
     }
 
     async fn erase(&self, partition: Partition, offsets: Vec<Offset>) -> Result<Vec<Offset>, StorageError> {
-        self.write(|volume| {
-            let (left, erased) = volume.sheet(&partition)?.overwrite(offsets);
-            if erased > 0 {
-                self.erasures.fetch_add(1, SeqCst);
-            }
+        self.share(move |volume| {
+            let (left, erased) = volume.sheet(&partition)?.overwrite(&offsets);
+            volume.times_erased += u64::from(erased > 0);
             Ok(left)
         })
         .await
     }
 
     async fn forget_payloads(&self, partition: Partition, keys: Vec<UsedKey>) -> Result<(), StorageError> {
-        self.write(|volume| {
+        self.share(move |volume| {
             let sheet = volume.sheet(&partition)?;
-            keys.into_iter().for_each(|(key, offset)| sheet.forget_payload(key, offset));
+            keys.iter().for_each(|&(key, offset)| sheet.forget_payload(key, offset));
             Ok(())
         })
         .await

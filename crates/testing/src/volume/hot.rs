@@ -38,7 +38,10 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::{MemoryTable, MemoryVolume, OVERHEAD, Sheet, VolumeState};
+use super::{
+    MemoryTable, MemoryVolume, OVERHEAD, Sheet, VolumeState,
+    shared::{EnteredChanges, Entering},
+};
 
 /// What the engine in memory is set up with.
 #[derive(Debug, Clone)]
@@ -51,28 +54,30 @@ pub struct MemoryHotOptions {
     pub max_tables: usize,
     /// The settings of a new table.
     pub new_table: TableSettings,
+    /// The changes that entries of a shard's log name; the copies of a shard have the same.
+    pub entered: EnteredChanges,
 }
 
 impl MemoryHotOptions {
     /// Limits that no test reaches by accident, and keys that are remembered for `key_window_ms`.
     pub fn roomy(key_window_ms: i64) -> Self {
         let new_table = TableSettings::default();
-        Self { key_window_ms, hot_max_bytes: 1 << 30, max_tables: 1000, new_table }
+        let entered = EnteredChanges::default();
+        Self { key_window_ms, hot_max_bytes: 1 << 30, max_tables: 1000, new_table, entered }
     }
 }
 
 /// The engine on a volume, until it is dropped: that is a crash.
 pub struct MemoryHot {
     pub(super) volume: MemoryVolume,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     fence: Arc<Fence>,
-    options: MemoryHotOptions,
+    pub(super) options: MemoryHotOptions,
+    pub(super) entering: Entering,
     reservations: OnceLock<Arc<dyn Reservations>>,
     wakeups: Arc<Wakeups>,
-    changes: AtomicU64,
-    commits: AtomicU64,
-    /// How many times events were erased since it was opened.
-    pub(super) erasures: AtomicU64,
+    changes: Arc<AtomicU64>,
+    commits: Arc<AtomicU64>,
     /// How long things take; nothing does if there is none.
     rng: Option<Mutex<StdRng>>,
     health: Mutex<Health>,
@@ -134,11 +139,11 @@ impl MemoryHot {
             clock,
             fence,
             options,
+            entering: Entering::default(),
             reservations: OnceLock::new(),
             wakeups: Arc::default(),
-            changes: AtomicU64::new(0),
-            commits: AtomicU64::new(0),
-            erasures: AtomicU64::new(0),
+            changes: Arc::default(),
+            commits: Arc::default(),
             rng: seed.map(|seed| Mutex::new(StdRng::seed_from_u64(seed))),
             health: Mutex::new(Health::Sound),
         })
@@ -149,24 +154,11 @@ impl MemoryHot {
         *self.health.lock() = Health::Failing { is_applied };
     }
 
-    async fn pause(&self) {
+    pub(super) async fn pause(&self) {
         let pause = self.rng.as_ref().map(|rng| Duration::from_micros(rng.lock().random_range(0..3000)));
         if let Some(pause) = pause {
             sleep(pause).await;
         }
-    }
-
-    /// Writes for a client: only while it is known that nobody has taken over.
-    async fn write_for_client<T: Send>(
-        &self,
-        write: impl FnOnce(&mut VolumeState) -> Result<T, StorageError> + Send,
-    ) -> Result<T, StorageError> {
-        let fence = Arc::clone(&self.fence);
-        self.write(move |volume| {
-            fence.check_lease()?;
-            write(volume)
-        })
-        .await
     }
 
     /// Writes in one step, and lets others at it before and after.
@@ -196,22 +188,30 @@ impl MemoryHot {
         done
     }
 
-    async fn change<T: Send>(
+    async fn change<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&mut VolumeState) -> Result<T, StorageError> + Send,
+        change: impl Fn(&mut VolumeState) -> Result<T, StorageError> + Send + Sync + 'static,
     ) -> Result<T, StorageError> {
-        let changed = self.write(change).await?;
-        self.changes.fetch_add(1, SeqCst);
-        Ok(changed)
+        self.share(counted(Arc::clone(&self.changes), change)).await
     }
 
     async fn change_offsets(
         &self,
-        change: impl FnOnce(&mut VolumeState) -> Result<(), StorageError> + Send,
+        change: impl Fn(&mut VolumeState) -> Result<(), StorageError> + Send + Sync + 'static,
     ) -> Result<(), StorageError> {
-        self.write(change).await?;
-        self.commits.fetch_add(1, SeqCst);
-        Ok(())
+        self.share_for_client(counted(Arc::clone(&self.commits), change)).await
+    }
+}
+
+/// A change that is counted in one step with being made: whoever sees it sees that something has changed.
+fn counted<T>(
+    count: Arc<AtomicU64>,
+    change: impl Fn(&mut VolumeState) -> Result<T, StorageError> + Send + Sync + 'static,
+) -> impl Fn(&mut VolumeState) -> Result<T, StorageError> + Send + Sync + 'static {
+    move |volume| {
+        let changed = change(volume)?;
+        count.fetch_add(1, SeqCst);
+        Ok(changed)
     }
 }
 
@@ -229,9 +229,23 @@ impl Appender for MemoryHot {
             }
             reservations.reserve(next).await;
         }
-        let now_ms = self.clock.now_ms();
-        let table = append.table.clone();
-        let appended = self.write_for_client(|volume| volume.append(append, &self.options, now_ms)).await?;
+        let (now_ms, table, fence) = (self.clock.now_ms(), append.table.clone(), Arc::clone(&self.fence));
+        // Not with what is entered: that would hold itself.
+        let options = MemoryHotOptions { entered: EnteredChanges::default(), ..self.options.clone() };
+        // A client's: only while it is known that nobody has taken over.
+        let outcome = OnceLock::new();
+        let appended = self.share_for_client(move |volume| {
+            fence.check_lease()?;
+            if volume.may_be_known {
+                // Who has given S3 anything of it has made it. One without an outcome was refused.
+                let outcome: &[Appended] = outcome.get().map_or(&[], Vec::as_slice);
+                volume.append_unknown(append.clone(), outcome, now_ms);
+                return Ok(outcome.to_vec());
+            }
+            let appended = volume.append(append.clone(), &options, now_ms)?;
+            Ok(outcome.get_or_init(|| appended).clone())
+        });
+        let appended = appended.await?;
         self.wakeups.appended(appended.iter().map(|one| (table.clone(), one.partition)));
         Ok(appended)
     }
@@ -268,7 +282,7 @@ impl HotReader for MemoryHot {
         self.pause().await;
         let partition = segment.partition().clone();
         let mut volume = self.volume.lock();
-        let erasures = self.erasures.load(SeqCst);
+        let erasures = volume.times_erased;
         let nothing = Sheet::default();
         let sheet = volume.visible(&partition.table)?.partitions.get(&partition.number).unwrap_or(&nothing);
         let (offset, earliest) = (segment.next(), sheet.watermarks.earliest);
@@ -320,11 +334,13 @@ impl Catalog for MemoryHot {
         table: TableName,
         change: TableChange,
     ) -> Result<Configured, StorageError> {
-        self.change(|volume| volume.configure(&table, change, self.options.new_table)).await
+        let new_table = self.options.new_table;
+        self.change(move |volume| volume.configure(&table, change.clone(), new_table)).await
     }
 
     async fn delete_table(&self, table: TableName) -> Result<(), StorageError> {
-        self.change(|volume| {
+        let commits = Arc::clone(&self.commits);
+        self.change(move |volume| {
             let found = volume.visible(&table)?;
             (found.settings, found.is_deleted, found.made_by) = (TableSettings::default(), true, None);
             found.keys_elsewhere = false;
@@ -337,11 +353,10 @@ impl Catalog for MemoryHot {
                 offsets.retain(|partition, _| partition.table != table);
             }
             volume.forget_groups();
+            commits.fetch_add(1, SeqCst);
             Ok(())
         })
-        .await?;
-        self.commits.fetch_add(1, SeqCst);
-        Ok(())
+        .await
     }
 }
 

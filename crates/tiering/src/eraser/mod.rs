@@ -15,6 +15,7 @@ mod list;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -107,23 +108,25 @@ impl Eraser {
     async fn once(&mut self) -> Result<(), StorageError> {
         let failed = self.adopt().await.err();
         let to_do = self.list.to_do();
-        // All of them before any waits for another's work: a volume that takes over must know them. Hot does
-        // not wait for S3.
-        let (listed, done) = tokio::join!(self.list_in_manifests(to_do.clone()), self.carry_out_each(to_do));
-        done?;
-        listed?;
+        // All of them before any waits for another's work: a volume that takes over must know them.
+        let listed = self.list_in_manifests(to_do.clone()).shared();
+        self.carry_out_each(to_do, listed).await?;
         failed.map_or(Ok(()), Err)
     }
 
-    /// Carries out one after the other.
+    /// Carries out one after the other, while all of them are `listed`.
     ///
     /// # Errors
     /// The last failure; at once if nothing may be written any more.
-    async fn carry_out_each(&self, to_do: Vec<Erasure>) -> Result<(), StorageError> {
+    async fn carry_out_each(
+        &self,
+        to_do: Vec<Erasure>,
+        listed: impl Future<Output = Result<(), StorageError>> + Clone,
+    ) -> Result<(), StorageError> {
         let mut failed = None;
         for erasure in to_do {
             let id = erasure.id;
-            let Err(error) = self.carry_out(erasure).await else { continue };
+            let Err(error) = self.carry_out(erasure, listed.clone()).await else { continue };
             if error.ends_writing() {
                 return Err(error);
             }
@@ -160,14 +163,17 @@ impl Eraser {
         Ok(())
     }
 
-    /// Carries an erasure out as far as it can be now.
+    /// Carries an erasure out as far as it can be now. In S3 nothing is erased before it is `listed`.
     ///
     /// # Errors
     /// Those of the tiers; the next attempt goes on.
-    async fn carry_out(&self, erasure: Erasure) -> Result<(), StorageError> {
+    async fn carry_out(
+        &self,
+        erasure: Erasure,
+        listed: impl Future<Output = Result<(), StorageError>>,
+    ) -> Result<(), StorageError> {
         // Hot does not wait for S3.
-        let (listed, erased) =
-            tokio::join!(self.list_in_manifests(vec![erasure.clone()]), self.erase_hot(erasure.clone()));
+        let (listed, erased) = tokio::join!(listed, self.erase_hot(erasure));
         let mut erasure = erased?;
         listed?;
         if let Some((cold, to)) = &self.parts.cold {

@@ -14,7 +14,6 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::task;
 use tokio_util::task::AbortOnDropHandle;
 
-use self::order::Whereabouts;
 pub(crate) use self::turns::ReadTurns;
 pub use self::{
     merge::{FetchLimits, Merge},
@@ -105,19 +104,15 @@ impl TieredReader {
         self.merge(query, limit)?.page(limit).await
     }
 
-    /// Reads records one after another, in bounded memory.
+    /// Reads records one after another, in bounded memory. What is appended meanwhile may be left out: who
+    /// waits for it registers before.
     ///
     /// # Errors
     /// `UnknownTable`, `Expired` or `BeyondEnd`.
     pub fn merge(&self, query: ReadQuery, limits: impl Into<FetchLimits>) -> Result<Merge, StorageError> {
         let table = self.catalog.existing(&query.table)?;
         let starts = self.starts(&table, &query)?;
-        let wants_cold = table.partitions.iter().any(|status| {
-            starts.get(&status.number).is_some_and(|start| {
-                order::whereabouts(query.order, *start, status.watermarks) == Whereabouts::Cold
-            })
-        });
-        Ok(Merge::new(self.clone(), query, starts, limits.into(), wants_cold))
+        Ok(Merge::new(self.clone(), query, starts, limits.into(), &table))
     }
 
     /// For each partition the first offset whose event is not before `since`; its end if there is none.
@@ -274,12 +269,16 @@ impl TieredReader {
                 (ReadOrder::Newest, known) => known.unwrap_or(watermarks.next).max(earliest),
                 (ReadOrder::Oldest, known) => known.unwrap_or(earliest),
             };
-            let partition = Partition::new(table.name.clone(), number);
+            let partition = || Partition::new(table.name.clone(), number);
             if offset < earliest {
-                return Err(StorageError::Expired { partition, offset, earliest });
+                return Err(StorageError::Expired { partition: partition(), offset, earliest });
             }
             if offset > watermarks.next {
-                return Err(StorageError::BeyondEnd { partition, offset, next: watermarks.next });
+                return Err(StorageError::BeyondEnd {
+                    partition: partition(),
+                    offset,
+                    next: watermarks.next,
+                });
             }
             starts.insert(number, offset);
         }

@@ -36,6 +36,14 @@ pub(super) fn missing(order: ReadOrder, next: Offset, watermarks: Watermarks) ->
     order.left(OffsetRange::new(watermarks.earliest, watermarks.low), next)
 }
 
+/// Whether a position has reached an end.
+pub(super) fn reaches(order: ReadOrder, next: Offset, end: Offset) -> bool {
+    match order {
+        ReadOrder::Oldest => next >= end,
+        ReadOrder::Newest => next <= end,
+    }
+}
+
 /// The timestamp of a partition's next record, then the partition: the order of the merge. Newest first their
 /// bits are inverted, which inverts the order, so that the least head is always the next.
 pub(super) type Head = (TimestampMs, PartitionNumber);

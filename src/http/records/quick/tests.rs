@@ -95,7 +95,9 @@ fn what_is_unusual_or_wrong_is_not_quick() {
         r#"{"payload":1,"partition":null}"#,
         r#"{"payload":1,"partition":1.0}"#,
         r#"{"payload":1,"timestamp_ms":1e3}"#,
-        r#"{"payload":1,"timestamp_ms":"yesterday"}"#,
+        r#"{"payload":1,"timestamp_ms":"yesterday}"#,
+        r#"{"payload":1,"timestamp_ms":1,"timestamp_ms":"yesterday"}"#,
+        r#"{"payload":1,"timestamp_ms":nil}"#,
         r#"{"payload":1,"offset":99999999999999999999}"#,
         r#"{"payload":1,"idempotency_key":"a\u0062"}"#,
         r#"{"payload":1,"key":"a\u0062"}"#,
@@ -118,6 +120,12 @@ fn what_an_event_may_not_be_is_said_in_the_same_words() {
         r#"{"payload":1,"timestamp_ms":999999999999999999}"#,
         r#"{"payload":1,"idempotency_key":""}"#,
         r#"{"payload":1,"key":""}"#,
+        r#"{"payload":1,"timestamp_ms":"yesterday"}"#,
+        r#"{"timestamp_ms":"yesterday at line 7 column 8", "payload":1}"#,
+        r#"{"partition":true ,"payload":1}"#,
+        r#"{"partition":false]"#,
+        "{\"payload\":\n1,\n \"offset\": {\"a\":\n[]}\n\t }",
+        "{\"offset\": [] \n",
     ] {
         assert!(is_quick(text), "{text}");
         assert!(!is_quick_bulk(&Limits::DEFAULT, format!("{{\"records\":[{text}]}}").as_bytes()), "{text}");

@@ -15,7 +15,7 @@ use crate::http::{
     code::Code,
     connection::Connection,
     error::Problem,
-    extract,
+    extract, heads,
     memory::Share,
     params::{OffsetParam, WaitForParam},
     records::{NewEvent, RecordParser},
@@ -83,6 +83,7 @@ pub(super) fn written(state: &AppState, options: WriteOptions) -> StatusCode {
 }
 
 /// What the head of a write says of its events.
+#[derive(Default)]
 pub(super) struct Envelope {
     /// The partition of events that name none.
     pub partition: Option<PartitionNumber>,
@@ -97,6 +98,9 @@ impl Envelope {
     /// # Errors
     /// 400 or 422.
     pub(super) fn of(headers: &HeaderMap, state: &AppState) -> Result<Self, Problem> {
+        if heads::are_usual(headers) {
+            return Ok(Self::default());
+        }
         Ok(Self {
             partition: extract::partition_header(headers, &state.limits)?,
             idempotency_key: extract::key_header(headers)?,

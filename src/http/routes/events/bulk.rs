@@ -9,13 +9,13 @@ use super::{
     append::{Envelope, WriteCall, WriteOptions, check_table},
     write::read,
 };
-use crate::auth::caller::Caller;
 use crate::http::{
     body::Incoming,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::{self, Encoding, Table},
     params::{OffsetParam, Params, WaitForParam},
     records::BulkToWrite,
+    scope::RouteRequest,
     state::AppState,
 };
 
@@ -67,11 +67,12 @@ pub(crate) struct BulkParams {
 )]
 pub(crate) async fn write_bulk(
     State(state): State<AppState>,
-    Table(table): Table,
-    Params(params): Params<BulkParams>,
-    caller: Caller,
-    incoming: Incoming,
+    request: RouteRequest,
 ) -> Result<Response, Problem> {
+    let Table(table) = Table::of(&request.parts.uri, &request.scope)?;
+    let Params::<BulkParams>(params) = Params::of(&request.parts.uri)?;
+    let caller = request.scope.caller.clone();
+    let incoming = Incoming::of(request)?;
     let (expected_offset, wait_for) = (params.expected_offset.as_ref(), params.wait_for.as_ref());
     let options = WriteOptions::check(&state, &caller, expected_offset, wait_for)?;
     check_table(&state, &table)?;

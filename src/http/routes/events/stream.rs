@@ -35,6 +35,9 @@ use futures_util::{FutureExt, future::BoxFuture};
 const BATCH_EVENTS: usize = 4096;
 const BATCH_BYTES: usize = 2 << 20;
 
+/// What ends a stream, and the number of the line that it is about.
+type StreamRefusal = (u64, Problem);
+
 /// What the lines of a stream are, and what is done about bad ones.
 pub(super) struct StreamSource {
     envelope: Envelope,
@@ -96,6 +99,8 @@ struct Lines<'a> {
     good: u64,
     /// Lines that are not blank.
     count: u64,
+    /// Lines of erased events, which are passed over.
+    erased: u64,
     lines: VecDeque<StreamLine>,
     bytes: usize,
     rejected: RejectedLines,
@@ -137,7 +142,7 @@ async fn write_all(
     let connection = incoming.connection();
     let mut pieces = incoming.pieces(&state.limits, &state.inflight);
     let ended = run(&mut pieces, &mut lines, &mut progress).await;
-    let rejected = std::mem::take(&mut lines.rejected);
+    let (rejected, erased) = (std::mem::take(&mut lines.rejected), lines.erased);
     drop((pieces, lines)); // a request that waits for S3 holds no memory
     let ended = match ended {
         Ok(()) => wait_until_cold(state, table, options, &connection)
@@ -153,7 +158,8 @@ async fn write_all(
         });
     }
     let StreamProgress { count, duplicates, partitions, .. } = progress;
-    let answer = StreamWritten { count, duplicates, partitions };
+    let erased = (erased > 0).then_some(erased);
+    let answer = StreamWritten { count, duplicates, erased, partitions };
     Ok(match on_error {
         OnError::Stop => form.stream(answer, written(state, options)),
         // Which lines were left out is what the client has asked for: that takes a body.
@@ -165,16 +171,16 @@ async fn write_all(
     })
 }
 
-/// Reads and appends until the end. An error is returned with the line that it is about.
+/// Reads and appends until the end. What ends the body is about the line that has not come whole.
 async fn run(
     pieces: &mut BodyPieces,
     lines: &mut Lines<'_>,
     progress: &mut StreamProgress,
-) -> Result<(), (u64, Problem)> {
+) -> Result<(), StreamRefusal> {
     let (state, table) = (lines.state, lines.table);
     let mut under_way: Option<BatchUnderWay<'_>> = None;
     // Once set, nothing more is read; what was read before is still appended.
-    let mut ended: Option<Result<(), (u64, Problem)>> = None;
+    let mut ended: Option<Result<(), StreamRefusal>> = None;
     loop {
         if under_way.is_none() && !lines.lines.is_empty() {
             let bytes = lines.bytes;
@@ -204,17 +210,20 @@ async fn run(
                 let taken = match piece {
                     Ok(Some(piece)) => lines.take_piece(&piece).map(|()| false),
                     Ok(None) => lines.take_last().map(|()| true),
-                    Err(problem) => Err(problem),
+                    Err(problem) => Err((lines.read + 1, problem)),
                 };
                 let taken = match taken {
-                    Ok(is_end) => pieces.keep(lines.held() + being_appended).await.map(|()| is_end),
+                    Ok(is_end) => {
+                        let kept = pieces.keep(lines.held() + being_appended).await;
+                        kept.map(|()| is_end).map_err(|problem| (lines.read + 1, problem))
+                    }
                     wrong => wrong,
                 };
                 match taken {
                     Ok(false) if lines.splitter.rest_bytes() == 0 => pieces.at_rest(),
                     Ok(false) => {}
                     Ok(true) => ended = Some(Ok(())),
-                    Err(problem) => ended = Some(Err((lines.read, problem))),
+                    Err(refusal) => ended = Some(Err(refusal)),
                 }
             }
         }
@@ -253,6 +262,7 @@ impl<'a> Lines<'a> {
             read: 0,
             good: 0,
             count: 0,
+            erased: 0,
             lines: VecDeque::new(),
             bytes: 0,
             rejected: RejectedLines::default(),
@@ -279,7 +289,7 @@ impl<'a> Lines<'a> {
     }
 
     /// Takes the lines that end in a piece of the body.
-    fn take_piece(&mut self, piece: &[u8]) -> Result<(), Problem> {
+    fn take_piece(&mut self, piece: &[u8]) -> Result<(), StreamRefusal> {
         let mut splitter = std::mem::take(&mut self.splitter);
         let taken = splitter.split(piece, |line| self.take_line(line));
         self.splitter = splitter;
@@ -296,12 +306,12 @@ impl<'a> Lines<'a> {
     }
 
     /// Takes the last line, which needs no end.
-    fn take_last(&mut self) -> Result<(), Problem> {
+    fn take_last(&mut self) -> Result<(), StreamRefusal> {
         let line = self.splitter.take_rest();
         if line.is_empty() { Ok(()) } else { self.take_line(&line) }
     }
 
-    fn take_line(&mut self, line: &[u8]) -> Result<(), Problem> {
+    fn take_line(&mut self, line: &[u8]) -> Result<(), StreamRefusal> {
         self.read += 1;
         match self.parse(line) {
             Ok(Some(new)) => {
@@ -315,27 +325,31 @@ impl<'a> Lines<'a> {
         Ok(())
     }
 
-    /// The event of the line that was read last; `None` if the line is blank.
+    /// The event of the line that was read last; `None` if the line is blank, or its event was erased.
     fn parse(&mut self, line: &[u8]) -> Result<Option<NewEvent>, Problem> {
         let line = if self.read == 1 { json_body::without_mark(line) } else { Ok(line) };
         if line.as_ref().is_ok_and(|line| line.iter().all(u8::is_ascii_whitespace)) {
             return Ok(None);
         }
-        // A line that is left out has its place, so that the others keep theirs when it has been mended.
+        // A line that is left out has its place, so that the others keep theirs when it has been mended; so
+        // has one that is passed over, whose event was there when the same was read before.
         let place = self.count;
         self.count += 1;
         let parser = self.source.envelope.parser(self.state);
         match &self.source.raw {
-            None => parser.json_event_at(line?, Some(place)),
-            Some(raw) => parser.raw_line(line?, raw, place),
+            None => {
+                let new = parser.json_line(line?, place)?;
+                self.erased += u64::from(new.is_none());
+                Ok(new)
+            }
+            Some(raw) => parser.raw_line(line?, raw, place).map(Some),
         }
-        .map(Some)
     }
 
     /// Leaves out the line that was read last, or ends the stream with it.
-    fn leave_out(&mut self, problem: Problem) -> Result<(), Problem> {
+    fn leave_out(&mut self, problem: Problem) -> Result<(), StreamRefusal> {
         if self.source.on_error == OnError::Stop {
-            return Err(problem);
+            return Err((self.read, problem));
         }
         self.rejected.add(self.table, self.read, &problem);
         self.good = self.read;

@@ -11,7 +11,6 @@ use super::{
     cloudevents,
     stream::{self, StreamSource},
 };
-use crate::auth::caller::Caller;
 use crate::http::{
     body::Incoming,
     code::Code,
@@ -19,6 +18,7 @@ use crate::http::{
     extract::{self, Encoding, Table},
     params::{OffsetParam, OnErrorParam, Params, WaitForParam},
     records::{CloudEventMode, EventToWrite},
+    scope::RouteRequest,
     state::AppState,
 };
 
@@ -77,13 +77,11 @@ pub(crate) struct WriteParams {
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub(crate) async fn write(
-    State(state): State<AppState>,
-    Table(table): Table,
-    Params(params): Params<WriteParams>,
-    caller: Caller,
-    incoming: Incoming,
-) -> Result<Response, Problem> {
+pub(crate) async fn write(State(state): State<AppState>, request: RouteRequest) -> Result<Response, Problem> {
+    let Table(table) = Table::of(&request.parts.uri, &request.scope)?;
+    let Params::<WriteParams>(params) = Params::of(&request.parts.uri)?;
+    let caller = request.scope.caller.clone();
+    let incoming = Incoming::of(request)?;
     let (expected_offset, wait_for) = (params.expected_offset.as_ref(), params.wait_for.as_ref());
     let options = WriteOptions::check(&state, &caller, expected_offset, wait_for)?;
     check_table(&state, &table)?;

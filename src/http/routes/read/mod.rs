@@ -10,8 +10,8 @@ use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     body::Body,
-    extract::{FromRequestParts, State},
-    http::{HeaderName, HeaderValue, Method, header, request::Parts},
+    extract::State,
+    http::{HeaderName, HeaderValue, Method, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -31,7 +31,7 @@ use crate::http::{
     extract::Table,
     memory::Share,
     params::FilteredParams,
-    scope::RequestSender,
+    scope::{RequestSender, RouteRequest},
     state::AppState,
 };
 use contracts::{error::StorageError, event::Record};
@@ -45,7 +45,7 @@ pub(super) const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-acce
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// How the answer is wanted.
-pub(crate) struct WantedAnswer {
+struct WantedAnswer {
     /// By `Accept`.
     shape: Result<Shape, Problem>,
     /// Whether only the head of the answer is wanted.
@@ -55,14 +55,11 @@ pub(crate) struct WantedAnswer {
     sender: RequestSender,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for WantedAnswer {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+impl WantedAnswer {
+    fn of(RouteRequest { parts, scope }: &RouteRequest) -> Self {
         let (shape, is_head) = (accept::shape(&parts.headers), parts.method == Method::HEAD);
         let last_event_id = parts.headers.get(LAST_EVENT_ID).cloned();
-        let Ok(sender) = RequestSender::from_request_parts(parts, state).await;
-        Ok(Self { shape, is_head, last_event_id, sender })
+        Self { shape, is_head, last_event_id, sender: RequestSender::of(scope) }
     }
 }
 
@@ -99,13 +96,11 @@ impl<S: Send + Sync> FromRequestParts<S> for WantedAnswer {
         (status = "default", description = "A problem", body = ProblemShown, content_type = PROBLEM_JSON),
     )
 )]
-pub(crate) async fn read(
-    State(state): State<AppState>,
-    Table(table): Table,
-    asked: FilteredParams<ReadParams>,
-    wanted: WantedAnswer,
-) -> Result<Response, Problem> {
-    let WantedAnswer { shape, is_head, last_event_id, sender } = wanted;
+pub(crate) async fn read(State(state): State<AppState>, request: RouteRequest) -> Result<Response, Problem> {
+    let Table(table) = Table::of(&request.parts.uri, &request.scope)?;
+    let asked = FilteredParams::<ReadParams>::of(&request.parts.uri)?;
+    let WantedAnswer { shape, is_head, last_event_id, sender } = WantedAnswer::of(&request);
+    drop(request); // a read that waits does not hold its head
     let shape = asked.params.shape()?.map_or(shape, Ok)?;
     let mut asked = AskedRead::new(&asked, shape, &state.limits, table.clone())?;
     if let Some(id) = last_event_id.filter(|_| shape == Shape::Events) {

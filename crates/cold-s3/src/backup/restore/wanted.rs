@@ -201,7 +201,7 @@ mod tests {
     use super::{super::super::cover::tests::meta, *};
     use crate::{
         formats::jsonl::tests::segment_of,
-        manifest::{Changes, ConsumerKey, SegmentEntry},
+        manifest::{Changes, ConsumerKey, SegmentEntry, tests::link_of},
         state::ColdPartition,
     };
     use contracts::erasure::ErasedPart;
@@ -296,24 +296,9 @@ mod tests {
 
     #[test]
     fn what_may_have_been_erased_in_a_gap_is_not_taken() {
-        let link = |number: u64, added: &[Arc<SegmentMeta>]| Manifest {
-            version: manifest::VERSION,
-            number,
-            epoch: 1,
-            nonce: uuid::Uuid::nil(),
-            store_id: uuid::Uuid::nil(),
-            written_ms: 0,
-            checkpoint: 0,
-            lease_secs: 0,
-            awaits_secs: 0,
-            released: false,
-            opens: false,
-            moved: false,
-            changes: Changes {
-                added: added.iter().map(|meta| SegmentEntry::new(&partition("a"), meta)).collect(),
-                ..Changes::default()
-            },
-            state: None,
+        let link = |number: u64, added: &[Arc<SegmentMeta>]| {
+            let added = added.iter().map(|meta| SegmentEntry::new(&partition("a"), meta)).collect();
+            link_of(number, Changes { added, ..Changes::default() })
         };
         let (mut then, mut latest) = (state(), state());
         narrow(&mut then, &[partition("a").table]).unwrap();

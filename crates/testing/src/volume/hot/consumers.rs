@@ -1,6 +1,9 @@
 //! What consumers have committed.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering::SeqCst};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering::SeqCst},
+};
 
 use async_trait::async_trait;
 use contracts::{
@@ -17,7 +20,7 @@ use super::MemoryHot;
 #[async_trait]
 impl ConsumerStorage for MemoryHot {
     async fn commit(&self, commit: Commit) -> Result<(), StorageError> {
-        self.change_offsets(|volume| {
+        self.change_offsets(move |volume| {
             for (partition, offset) in &commit.offsets {
                 let (offset, next) = (*offset, volume.next(&partition.table, partition.number));
                 volume.visible(&partition.table)?;
@@ -36,10 +39,12 @@ impl ConsumerStorage for MemoryHot {
             }
             if !volume.consumers.contains_key(&commit.group) {
                 volume.check_maker(commit.made_by.as_ref(), Made::Groups, 1)?;
-                let made_by = commit.made_by.map(|maker| (commit.group.clone(), maker.principal));
+                let made_by =
+                    commit.made_by.as_ref().map(|maker| (commit.group.clone(), Arc::clone(&maker.principal)));
                 volume.group_makers.extend(made_by);
             }
-            volume.consumers.entry(commit.group).or_default().extend(commit.offsets);
+            let offsets = commit.offsets.iter().cloned();
+            volume.consumers.entry(commit.group.clone()).or_default().extend(offsets);
             Ok(())
         })
         .await
@@ -78,8 +83,8 @@ impl ConsumerStorage for MemoryHot {
     }
 
     async fn delete(&self, group: GroupName) -> Result<(), StorageError> {
-        self.change_offsets(|volume| {
-            volume.consumers.remove(&group).ok_or(StorageError::UnknownGroup(group))?;
+        self.change_offsets(move |volume| {
+            volume.consumers.remove(&group).ok_or_else(|| StorageError::UnknownGroup(group.clone()))?;
             volume.forget_groups();
             Ok(())
         })

@@ -1,6 +1,6 @@
 //! What has left for cold, what is gone, and what a recovery brings.
 
-use std::{io, sync::atomic::Ordering::SeqCst};
+use std::io;
 
 use async_trait::async_trait;
 use contracts::{
@@ -33,15 +33,20 @@ impl FlushLedger for MemoryHot {
         intents: Vec<(Partition, FlushIntent)>,
         erasures: u64,
     ) -> Result<(), StorageError> {
-        self.write(|volume| {
-            if erasures < self.erasures.load(SeqCst) {
+        self.share(move |volume| {
+            if erasures < volume.times_erased {
                 let why = io::Error::other("events were erased while a segment was being filled");
                 return Err(StorageError::unavailable(Tier::Hot, why));
             }
-            for (partition, intent) in intents {
-                let sheet = volume.sheet(&partition)?;
+            let may_be_known = volume.may_be_known;
+            for (partition, intent) in &intents {
+                let sheet = volume.sheet(partition)?;
+                if may_be_known && intent.range.start < sheet.watermarks.flushed {
+                    continue;
+                }
                 if intent.range.start < sheet.watermarks.earliest {
                     let (offset, earliest) = (intent.range.start, sheet.watermarks.earliest);
+                    let partition = partition.clone();
                     return Err(StorageError::Expired { partition, offset, earliest });
                 }
                 assert_eq!(
@@ -52,7 +57,7 @@ impl FlushLedger for MemoryHot {
                     intent.range.end <= sheet.watermarks.next,
                     "{partition}: a segment ends beyond the end"
                 );
-                sheet.intent = Some(intent);
+                sheet.intent = Some(*intent);
             }
             Ok(())
         })
@@ -61,12 +66,15 @@ impl FlushLedger for MemoryHot {
 
     async fn mark_flushed(&self, segments: Vec<(Partition, FlushIntent)>) -> Result<(), StorageError> {
         let flushed_ms = self.clock.now_ms();
-        self.write(|volume| {
-            for (partition, segment) in segments {
-                let sheet = volume.sheet(&partition)?;
-                if segment.range.end <= sheet.watermarks.flushed {
+        self.share(move |volume| {
+            for (partition, segment) in &segments {
+                let flushed_upto = volume.sheet(partition)?.watermarks.flushed;
+                // S3 had it when the volume was recovered, or a later one in its place.
+                let is_known = volume.may_be_known && segment.range.start < flushed_upto;
+                if segment.range.end <= flushed_upto || is_known {
                     continue;
                 }
+                let sheet = volume.sheet(partition)?;
                 assert_eq!(
                     segment.range.start, sheet.watermarks.flushed,
                     "{partition}: a segment begins elsewhere"
@@ -74,7 +82,8 @@ impl FlushLedger for MemoryHot {
                 sheet.watermarks.flushed = segment.range.end;
                 sheet.intent = None;
                 sheet.unflushed_since = (!sheet.watermarks.unflushed().is_empty()).then(Instant::now);
-                sheet.watermarks.check(&partition);
+                sheet.watermarks.check(partition);
+                let partition = partition.clone();
                 volume.runs.push(FlushedRun { partition, end: segment.range.end, flushed_ms });
             }
             Ok(())
@@ -90,8 +99,8 @@ impl FlushLedger for MemoryHot {
 #[async_trait]
 impl Trimmer for MemoryHot {
     async fn trim(&self, trims: Vec<Trim>) -> Result<(), StorageError> {
-        self.change(|volume| {
-            for trim in trims {
+        self.change(move |volume| {
+            for trim in &trims {
                 volume.runs.retain(|run| run.partition != trim.partition || run.end > trim.earliest);
                 volume.sheet(&trim.partition)?.trim(trim.earliest);
             }

@@ -5,13 +5,14 @@ use tokio::task;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    super::order::{Whereabouts, head, missing, whereabouts},
-    Ahead, HeldTurn, Merge,
+    super::order::{Whereabouts, head, missing, reaches, whereabouts},
+    HeldTurn, Merge,
+    partial::Ahead,
 };
 use contracts::{
     error::{StorageError, Tier},
     name::{Partition, PartitionNumber},
-    read::{HotPage, Page, ReadOrder},
+    read::{HotPage, Page},
     sequence::{Offset, OffsetRange, Watermarks},
 };
 
@@ -45,7 +46,6 @@ impl Merge {
                 Whereabouts::Hot | Whereabouts::Nowhere => self.take(number, hot.watermarks, hot.page)?,
             }
         }
-        self.has_read = true;
         if !cold.is_empty() && matches!(self.turn, HeldTurn::Hot(_)) {
             // Evicted since the last fetch. A read that waits for S3 must not hold a turn that others need
             // for hot.
@@ -110,15 +110,10 @@ impl Merge {
     ) -> Result<(), StorageError> {
         let Some(partial) = self.partials.get_mut(&number) else { return Ok(()) };
         let order = self.query.order;
-        // Newest first a read ends at the earliest offset, whatever is written meanwhile.
-        let (end, gets_on) = match order {
-            ReadOrder::Oldest => (partial.end.unwrap_or(watermarks.next), page.next > partial.next),
-            ReadOrder::Newest => (watermarks.earliest, page.next < partial.next),
-        };
-        let is_at_end = |next: Offset| match order {
-            ReadOrder::Oldest => next >= end,
-            ReadOrder::Newest => next <= end,
-        };
+        partial.watermarks = watermarks;
+        let end = partial.last(order);
+        let is_at_end = |next: Offset| reaches(order, next, end);
+        let gets_on = page.next != partial.next && reaches(order, page.next, partial.next);
         // A page without progress would be fetched again for ever.
         assert!(
             gets_on || is_at_end(partial.next),
@@ -127,15 +122,16 @@ impl Merge {
             partial.next
         );
         partial.next = if is_at_end(page.next) { end } else { page.next };
-        partial.watermarks = watermarks;
         self.unvisited -= usize::from(!std::mem::replace(&mut partial.is_visited, true));
         self.examined += page.examined;
-        // The position before a record is behind the end if the record is.
-        let wanted = page.records.into_iter().take_while(|record| !is_at_end(order.before(record.offset)));
-        partial.fetched.extend(wanted.inspect(|record| self.held += record.event.footprint()));
+        let mut records = page.records;
+        // The position before a record is behind the end if the record is; records are in order.
+        records.truncate(records.partition_point(|record| !is_at_end(order.before(record.offset))));
+        self.held += records.iter().map(|record| record.event.footprint()).sum::<usize>();
+        partial.keep(records);
         let is_done = is_at_end(partial.next);
         match partial.fetched.front() {
-            Some(next) => _ = self.heads.insert(head(order, next.event.timestamp_ms, number)),
+            Some(next) => self.heads.insert(head(order, next.event.timestamp_ms, number)),
             None if !is_done => self.empty.push(number),
             None => {}
         }

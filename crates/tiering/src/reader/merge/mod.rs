@@ -6,22 +6,26 @@
 //! offset and the time of their next record. They are fetched again when that record is due.
 
 mod fetch;
+mod heads;
+mod partial;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-use tokio_util::task::AbortOnDropHandle;
-
+use self::{heads::Heads, partial::Partial};
 use super::{
     Positions, ReadQuery, TablePage, TieredReader,
     order::{Head, Whereabouts, head, partition_of, whereabouts},
     turns::ReadTurn,
 };
 use contracts::{
+    catalog::TableStatus,
     error::StorageError,
     event::Record,
     name::{Partition, PartitionNumber},
-    read::{HotPage, Page, ReadLimit, Wanted},
-    sequence::{Offset, OffsetRange, Watermarks},
+    read::{ReadLimit, Wanted},
+    sequence::{Offset, OffsetRange},
 };
 
 /// The least that is fetched of one partition among many.
@@ -55,29 +59,6 @@ impl From<ReadLimit> for FetchLimits {
     }
 }
 
-/// The state of the merge in one partition.
-#[derive(Default)]
-struct Partial {
-    /// Fetched, not yet returned.
-    fetched: VecDeque<Record>,
-    /// The position behind what was fetched.
-    next: Offset,
-    /// Where to stop, if the read ends with what was there when it began.
-    end: Option<Offset>,
-    /// Where the partition stands, as far as is known.
-    watermarks: Watermarks,
-    /// Whether something was fetched, if only that there is nothing.
-    is_visited: bool,
-    /// The next page, if it is already being fetched from the tier that should have it.
-    ahead: Option<Ahead>,
-}
-
-/// A page being fetched, from `next` of its partition on.
-enum Ahead {
-    Hot(AbortOnDropHandle<Result<HotPage, StorageError>>),
-    Cold(AbortOnDropHandle<Result<Page, StorageError>>),
-}
-
 /// A merge in progress.
 pub struct Merge {
     reader: TieredReader,
@@ -86,21 +67,18 @@ pub struct Merge {
     starts: Positions,
     partials: BTreeMap<PartitionNumber, Partial>,
     /// The first fetched record of each partition that has one.
-    heads: BTreeSet<Head>,
+    heads: Heads,
     /// The next record of each partition whose fetched records were dropped to make room.
     dropped: BTreeSet<Head>,
     /// Partitions with nothing fetched that may have more.
     empty: Vec<PartitionNumber>,
     fetches_ahead: bool,
-    /// Partitions of which nothing was fetched yet.
+    /// Partitions that may have something, and of which nothing was fetched yet.
     unvisited: usize,
     /// Events that were looked at, how many may be before the merge pauses, and how many between two pauses.
     examined: u64,
     pause_at: u64,
     most_examined: u64,
-    /// Whether the first fetch needs S3, and whether there was a fetch yet.
-    begins_cold: bool,
-    has_read: bool,
     /// The turn that it has.
     turn: HeldTurn,
     /// Bytes of the records that are fetched and not yet returned, and the most that they may take.
@@ -121,12 +99,14 @@ enum HeldTurn {
 }
 
 impl Merge {
+    /// Begins at `starts`; what is known of the partitions is what `table` says. Of those that are at their
+    /// ends nothing is fetched.
     pub(super) fn new(
         reader: TieredReader,
         query: ReadQuery,
         starts: Positions,
         limits: FetchLimits,
-        begins_cold: bool,
+        table: &TableStatus,
     ) -> Self {
         let share = starts.len().max(1);
         // Half of the bound: a record takes more memory than its own bytes.
@@ -135,25 +115,27 @@ impl Merge {
             records: (limits.chunk.records / share + 1).max(MIN_CHUNK.records).min(limits.chunk.records),
             bytes: (limits.chunk.bytes / share).max(of_held.min(LARGE_CHUNK)).max(MIN_CHUNK.bytes),
         };
-        let (empty, unvisited) = (starts.keys().copied().collect(), starts.len());
-        let partial = |(number, next)| (number, Partial { next, ..Partial::default() });
-        let partials = starts.iter().map(|(&number, &next)| (number, next)).map(partial).collect();
+        let partial = |(&number, &next): (&PartitionNumber, &Offset)| {
+            let watermarks = table.partition(number).map(|status| status.watermarks).unwrap_or_default();
+            (number, Partial { next, watermarks, ..Partial::default() })
+        };
+        let partials: BTreeMap<_, _> = starts.iter().map(partial).collect();
+        let has_more = partials.iter().filter(|(_, partial)| !partial.is_at_end(query.order));
+        let empty: Vec<_> = has_more.map(|(&number, _)| number).collect();
         Self {
             reader,
             query,
             chunk,
             starts,
             partials,
-            heads: BTreeSet::new(),
+            heads: Heads::default(),
             dropped: BTreeSet::new(),
-            unvisited,
+            unvisited: empty.len(),
             examined: 0,
             pause_at: u64::MAX,
             most_examined: u64::MAX,
             empty,
             fetches_ahead: false,
-            begins_cold,
-            has_read: false,
             turn: HeldTurn::None,
             held: 0,
             most: limits.most_bytes,
@@ -187,11 +169,7 @@ impl Merge {
         };
         let comes_next =
             self.dropped.first().filter(|_| !self.has_first()).map(|next| partition_of(order, *next));
-        if self.has_read {
-            self.empty.iter().copied().chain(comes_next).any(is_cold)
-        } else {
-            self.begins_cold
-        }
+        self.empty.iter().copied().chain(comes_next).any(is_cold)
     }
 
     /// Drops everything that was fetched and not returned, and its turn; the next fetch reads it again.
@@ -227,7 +205,7 @@ impl Merge {
 
     /// Whether the first of all known records is fetched.
     fn has_first(&self) -> bool {
-        self.heads.first().is_some_and(|head| self.dropped.first().is_none_or(|other| head < other))
+        self.heads.first().is_some_and(|head| self.dropped.first().is_none_or(|other| head < *other))
     }
 
     /// Waits for a turn, then reads one page. The turn is held for as long as the page is.
@@ -236,7 +214,9 @@ impl Merge {
     /// `Overloaded` if its turn does not come in time, or those of the tiers.
     pub async fn page(mut self, limit: ReadLimit) -> Result<TablePage, StorageError> {
         self.take_turn().await?;
-        let (mut records, mut bytes) = (Vec::new(), 0);
+        self.peek().await?;
+        let fetched = self.partials.values().map(|partial| partial.fetched.len()).sum::<usize>();
+        let (mut records, mut bytes) = (Vec::with_capacity(fetched.min(limit.records)), 0);
         while records.len() < limit.records {
             let Some(record) = self.peek().await? else { break };
             bytes += record.event.weight();
@@ -333,7 +313,7 @@ impl Merge {
             }
         }
         let Some(next) = self.heads.first() else { return Ok(None) };
-        Ok(self.partials.get(&partition_of(order, *next)).and_then(|partial| partial.fetched.front()))
+        Ok(self.partials.get(&partition_of(order, next)).and_then(|partial| partial.fetched.front()))
     }
 
     /// Takes what [`Merge::peek`] has shown, or would show without a fetch.
@@ -342,14 +322,15 @@ impl Merge {
             return None;
         }
         let order = self.query.order;
-        let number = partition_of(order, self.heads.pop_first()?);
+        let number = partition_of(order, self.heads.first()?);
         let partial = self.partials.get_mut(&number)?;
         let record = partial.fetched.pop_front();
         self.held = self.held.saturating_sub(record.as_ref().map_or(0, |record| record.event.footprint()));
-        match partial.fetched.front() {
-            Some(next) => _ = self.heads.insert(head(order, next.event.timestamp_ms, number)),
-            None => self.empty.push(number),
+        let next = partial.fetched.front().map(|next| head(order, next.event.timestamp_ms, number));
+        if next.is_none() && !partial.is_at_end(order) {
+            self.empty.push(number);
         }
+        self.heads.replace_first(next);
         record
     }
 
@@ -366,6 +347,9 @@ impl Merge {
 
     /// What was skipped because it was lost with a volume.
     pub fn lost(&self) -> Vec<(PartitionNumber, OffsetRange)> {
+        if self.reader.cold.is_none() {
+            return Vec::new(); // only the chain of manifests knows of it
+        }
         let passed = self.positions();
         let each = |(&number, &start): (&PartitionNumber, &Offset)| {
             let partition = Partition::new(self.query.table.clone(), number);

@@ -1,0 +1,270 @@
+//! The connection to NATS: made when it is needed, and given up when it is silent.
+//!
+//! A server that is stopped keeps its connections, and the client by itself would notice after minutes. So
+//! two requests in a row without an answer end a connection, and the next request makes a new one, to any of
+//! the servers. A new one rather than the client's own reconnecting: that waits for what is still to be
+//! written to a server that reads nothing.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use async_nats::{Client, ConnectOptions, HeaderMap, Message};
+use bytes::Bytes;
+use contracts::shared_log::LogError;
+use futures_util::StreamExt;
+use tokio::{sync::Mutex, time::timeout};
+use tracing::warn;
+
+use crate::settings::NatsSettings;
+
+/// How long one server may take to let a client in.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Requests without an answer, one after the other, that end a connection.
+const SILENT_REQUESTS: u32 = 2;
+/// How often the client itself asks whether the server is there, and after three times gives up: for a
+/// connection that still reads what nobody asked for.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// What a file of credentials has that NATS's own tools have written.
+const CREDS_MARK: &str = "BEGIN NATS USER JWT";
+
+/// Why a request did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CallError {
+    /// Nobody knows what became of it.
+    #[error("{0}")]
+    NoAnswer(String),
+    /// It was refused.
+    #[error("{what} ({code})")]
+    Refused {
+        /// NATS's own number of the error.
+        code: u64,
+        /// Its words.
+        what: String,
+    },
+    /// The answer is not what NATS answers.
+    #[error("NATS answers what nobody understands: {0}")]
+    Strange(String),
+}
+
+impl From<CallError> for LogError {
+    fn from(error: CallError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+/// A message to be sent.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    pub(super) headers: HeaderMap,
+    pub(super) payload: Bytes,
+}
+
+/// The client in use.
+struct Connected {
+    client: Client,
+    /// Tells it from those before and after it.
+    number: u64,
+    /// Requests in a row that it did not answer.
+    silent: u32,
+}
+
+/// The connection of one log. Logs do not share one: what a log has in flight is not lost when another gives
+/// up.
+pub(super) struct NatsConnection {
+    settings: NatsSettings,
+    current: Mutex<Option<Connected>>,
+    /// How many were made.
+    made: AtomicU64,
+    /// How many were given up because they were silent.
+    given_up: AtomicU64,
+}
+
+impl NatsConnection {
+    /// Connects when it is first needed.
+    pub(super) fn new(settings: NatsSettings) -> Self {
+        Self { settings, current: Mutex::default(), made: AtomicU64::new(0), given_up: AtomicU64::new(0) }
+    }
+
+    /// Sends messages to a subject, in order, and returns the answer to the last one.
+    ///
+    /// # Errors
+    /// `NoAnswer`: none came within the time, or there is no connection.
+    pub(super) async fn ask(
+        &self,
+        subject: String,
+        messages: Vec<Outgoing>,
+        within: Duration,
+    ) -> Result<Message, CallError> {
+        let (client, number) = self.client().await?;
+        match timeout(within, exchange(&client, subject, messages)).await {
+            Ok(Ok(message)) => {
+                self.heard(number);
+                Ok(message)
+            }
+            Ok(Err(error)) => {
+                self.leave(number).await;
+                Err(CallError::NoAnswer(format!("the connection has ended: {error}")))
+            }
+            Err(_) => {
+                self.unheard(number).await;
+                Err(CallError::NoAnswer(format!("no answer within {} ms", within.as_millis())))
+            }
+        }
+    }
+
+    /// The most bytes that the server takes as one message.
+    ///
+    /// # Errors
+    /// `NoAnswer`: there is no connection.
+    pub(super) async fn max_payload(&self) -> Result<usize, CallError> {
+        Ok(self.client().await?.0.max_payload())
+    }
+
+    /// Leaves the server, for any of them. What is on its way through it is not taken back.
+    pub(super) async fn give_up(&self) {
+        let number = self.current.lock().await.as_ref().map(|connected| connected.number);
+        if let Some(number) = number {
+            self.give_up_on(number).await;
+        }
+    }
+
+    /// How often a connection was given up because it was silent, or knew nothing of what was asked for.
+    pub(super) fn given_up(&self) -> u64 {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// The client in use, or a new one. Others wait meanwhile: at most as long as all servers together may
+    /// take.
+    async fn client(&self) -> Result<(Client, u64), CallError> {
+        let mut current = self.current.lock().await;
+        if let Some(connected) = current.as_ref() {
+            return Ok((connected.client.clone(), connected.number));
+        }
+        let client = connect(&self.settings).await.map_err(CallError::NoAnswer)?;
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        *current = Some(Connected { client: client.clone(), number, silent: 0 });
+        Ok((client, number))
+    }
+
+    /// Waits for nobody who connects meanwhile: then there is another client, or the next answer will do.
+    fn heard(&self, number: u64) {
+        let Ok(mut current) = self.current.try_lock() else { return };
+        if let Some(connected) = current.as_mut().filter(|connected| connected.number == number) {
+            connected.silent = 0;
+        }
+    }
+
+    async fn unheard(&self, number: u64) {
+        let is_silent = match self.current.lock().await.as_mut().filter(|one| one.number == number) {
+            Some(connected) => {
+                connected.silent += 1;
+                connected.silent >= SILENT_REQUESTS
+            }
+            None => false,
+        };
+        if is_silent {
+            self.give_up_on(number).await;
+        }
+    }
+
+    async fn give_up_on(&self, number: u64) {
+        if self.leave(number).await {
+            self.given_up.fetch_add(1, Ordering::Relaxed);
+            warn!("a NATS server is silent or knows too little, connecting to any of them");
+        }
+    }
+
+    /// Whether it was still in use.
+    async fn leave(&self, number: u64) -> bool {
+        self.current.lock().await.take_if(|connected| connected.number == number).is_some()
+    }
+}
+
+async fn connect(settings: &NatsSettings) -> Result<Client, String> {
+    // After a lost connection each server is tried once; then this client is done, and the next is made here.
+    let options = ConnectOptions::new()
+        .name("zombi")
+        .connection_timeout(CONNECT_TIMEOUT)
+        .ping_interval(PING_INTERVAL)
+        .max_reconnects(settings.urls.len())
+        .ignore_discovered_servers();
+    let options = with_credentials(options, settings).await?;
+    let options = match &settings.ca_file {
+        Some(path) => options.add_root_certificates(path.clone()).require_tls(true),
+        None => options,
+    };
+    let connecting = Box::pin(options.connect(&settings.urls));
+    connecting.await.map_err(|error| format!("no NATS server lets us in: {error}"))
+}
+
+async fn with_credentials(
+    options: ConnectOptions,
+    settings: &NatsSettings,
+) -> Result<ConnectOptions, String> {
+    let Some(path) = &settings.credentials_file else { return Ok(options) };
+    let of_file = |why: String| format!("cluster.nats.credentials_file, {}: {why}", path.display());
+    let text = tokio::fs::read_to_string(path).await.map_err(|error| of_file(error.to_string()))?;
+    if text.contains(CREDS_MARK) {
+        return options.credentials(&text).map_err(|error| of_file(error.to_string()));
+    }
+    let line = text.lines().next().unwrap_or_default().trim();
+    match line.split_once(':') {
+        Some((user, password)) if !user.is_empty() => {
+            Ok(options.user_and_password(user.to_owned(), password.to_owned()))
+        }
+        _ => Err(of_file("its first line is not user:password".to_owned())),
+    }
+}
+
+/// With an inbox of its own: a request may be many messages, of which only the last is answered.
+async fn exchange(
+    client: &Client,
+    subject: String,
+    mut messages: Vec<Outgoing>,
+) -> Result<Message, async_nats::Error> {
+    let inbox = client.new_inbox();
+    let mut answers = client.subscribe(inbox.clone()).await?;
+    let last = messages.pop().unwrap_or_default();
+    for Outgoing { headers, payload } in messages {
+        client.publish_with_headers(subject.clone(), headers, payload).await?;
+    }
+    client.publish_with_reply_and_headers(subject, inbox, last.headers, last.payload).await?;
+    answers.next().await.ok_or_else(|| "its client has stopped".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    async fn read(text: &str) -> Result<(), String> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let settings =
+            NatsSettings { credentials_file: Some(file.path().to_owned()), ..NatsSettings::default() };
+        with_credentials(ConnectOptions::new(), &settings).await.map(drop)
+    }
+
+    #[tokio::test]
+    async fn credentials_are_a_line_or_what_nats_has_written() {
+        assert_eq!(read("zombi:secret\n").await, Ok(()));
+        assert_eq!(read("zombi:with:colons").await, Ok(()));
+        for wrong in ["", "zombi", ":secret", "-----BEGIN NATS USER JWT-----\nx\n"] {
+            let said = read(wrong).await.unwrap_err();
+            assert!(said.contains("cluster.nats.credentials_file") && !said.contains("secret"), "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_cannot_connect_says_so() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let urls = vec![format!("nats://127.0.0.1:{port}")];
+        let connection = NatsConnection::new(NatsSettings { urls, ..NatsSettings::default() });
+        let asked = connection.ask("a".to_owned(), Vec::new(), Duration::from_secs(60)).await;
+        assert!(matches!(asked, Err(CallError::NoAnswer(_))), "{asked:?}");
+        assert_eq!(connection.given_up(), 0, "there was none to be given up");
+    }
+}

@@ -1,0 +1,116 @@
+//! A log in NATS JetStream: one stream on three servers, each of which syncs what it acknowledges.
+//!
+//! An entry is published with the number of the one that it follows, so that the stream's leader refuses it
+//! anywhere else. An answer that does not come is not waited for: the same bytes are published again, and if
+//! their place is taken the message there is compared with them. No reader asks a server that only follows.
+
+mod api;
+mod connect;
+mod fetch;
+mod guard;
+mod name;
+mod parts;
+mod publish;
+mod stream;
+
+use std::{fmt, sync::atomic::Ordering, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use contracts::shared_log::{EntryKind, LogEntry, LogError, LogSeq, LogSize, SharedLog};
+
+use self::{
+    api::StreamApi,
+    connect::NatsConnection,
+    publish::{AppendCounters, Appending},
+};
+pub use self::{
+    guard::{NatsGuard, ServerFacts, ServerReport, ServersReport},
+    name::StreamName,
+    stream::OpenError,
+};
+use crate::settings::{NatsSettings, SharedLogSettings};
+
+/// A shard's log. It has a connection of its own, which ends when it is dropped.
+pub struct NatsLog {
+    api: StreamApi,
+    max_bytes: u64,
+    counters: AppendCounters,
+}
+
+/// What a log has needed since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogCounts {
+    /// Entries that were published, each time counted.
+    pub attempts: u64,
+    /// Entries that were found in the log although no answer had said so.
+    pub settled: u64,
+    /// Connections that were given up because the server was silent, or knew too little.
+    pub given_up: u64,
+}
+
+impl NatsLog {
+    /// Opens the log of a name; makes its stream if it is missing.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(
+        nats: &NatsSettings,
+        log: &SharedLogSettings,
+        name: StreamName,
+    ) -> Result<Self, OpenError> {
+        let api = StreamApi { connection: NatsConnection::new(nats.clone()), name };
+        stream::open(&api, log.max_bytes).await?;
+        Ok(Self { api, max_bytes: log.max_bytes, counters: AppendCounters::default() })
+    }
+
+    /// What it has needed until now.
+    pub fn counts(&self) -> LogCounts {
+        LogCounts {
+            attempts: self.counters.attempts.load(Ordering::Relaxed),
+            settled: self.counters.settled.load(Ordering::Relaxed),
+            given_up: self.api.connection.given_up(),
+        }
+    }
+}
+
+impl fmt::Debug for NatsLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("NatsLog").field(&self.api.name.stream()).finish()
+    }
+}
+
+#[async_trait]
+impl SharedLog for NatsLog {
+    /// Beside what the role says: `Trimmed` if nobody can tell any more, as the log now begins behind the
+    /// place and an earlier attempt had no answer.
+    async fn append(&self, last: LogSeq, kind: EntryKind, entry: Bytes) -> Result<LogSeq, LogError> {
+        let appending = Appending::new(&self.api, self.max_bytes, last, kind, &entry)?;
+        appending.settle(&self.api, &self.counters).await
+    }
+
+    async fn read(&self, from: LogSeq, max_bytes: usize, wait: Duration) -> Result<Vec<LogEntry>, LogError> {
+        fetch::read(&self.api, from, max_bytes, wait).await
+    }
+
+    async fn term(&self) -> Result<Option<LogEntry>, LogError> {
+        fetch::term(&self.api).await
+    }
+
+    async fn trim(&self, upto: LogSeq) -> Result<(), LogError> {
+        // A term that comes after this look is behind what is purged.
+        let kept = match self.api.last_of(EntryKind::Term).await? {
+            Some(term) => term.seq,
+            // A purge beyond the end would use up numbers.
+            None => self.api.info().await?.last().next(),
+        };
+        self.api.purge_before(upto.next().min(kept)).await?;
+        Ok(())
+    }
+
+    async fn size(&self) -> Result<LogSize, LogError> {
+        let info = self.api.info().await?;
+        let (first, last) = (info.first(), info.last());
+        Ok(LogSize { first, last, bytes: info.bytes(), max_bytes: info.max_bytes() })
+    }
+}

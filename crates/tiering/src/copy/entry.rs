@@ -1,0 +1,285 @@
+//! An entry of a shard's log, as bytes: protobuf whose last field is the CRC32C of all before it.
+//!
+//! | tag | field | |
+//! |---|---|---|
+//! | 1 | `version` | of this layout, 1 |
+//! | 2, 3 | `term`, `nonce` | in which it was made, and what the term's owner drew for it |
+//! | 4, 5 | `prev`, `prev_crc` | the entry before it, and that one's CRC |
+//! | 6 | `now_ms` | the owner's clock |
+//! | 7 | `term_begins` | a term: who owns the shard in it, and which versions that pod reads |
+//! | 8, 11 | `changes` | what a batch changes, in the engine's own form; as a zstd frame if it is long |
+//! | 9 | `tick` | the owner is alive |
+//! | 10 | `yield` | the owner gives up the shard |
+//! | 15 | `crc` | fixed32 |
+
+use bytes::Bytes;
+use prost::{Message, Oneof};
+use uuid::Uuid;
+
+use contracts::{clock::TimestampMs, shared_log::EntryKind};
+
+/// The version of the layout that this program writes, and reads.
+pub(crate) const VERSION: u32 = 1;
+/// The most bytes of changes in one entry: a batch, and the one request that may be larger.
+pub(crate) const MAX_CHANGES: usize = 32 << 20;
+/// Changes that are longer are compressed.
+const COMPRESSED_FROM: usize = 1 << 10;
+const LEVEL: i32 = 1;
+/// The tag of the last field, and its length with the tag.
+const CRC_TAG: u8 = (15 << 3) | 5;
+const TRAILER: usize = 5;
+
+/// An entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The term in which it was made.
+    pub(crate) term: u64,
+    /// What the term's owner drew for it.
+    pub(crate) nonce: Uuid,
+    /// The number of the entry before it.
+    pub(crate) prev: u64,
+    /// The CRC of that entry.
+    pub(crate) prev_crc: u32,
+    /// The owner's clock.
+    pub(crate) now_ms: TimestampMs,
+    /// What it says.
+    pub(crate) body: EntryBody,
+}
+
+/// What an entry says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EntryBody {
+    /// A term begins: this pod owns the shard, at this address.
+    Term { pod: String, address: String },
+    /// What a batch changes.
+    Changes(Bytes),
+    /// The owner is alive.
+    Tick,
+    /// The owner gives up the shard, to this pod.
+    Yield { to: String },
+}
+
+impl EntryBody {
+    /// What it is about, as far as the log must know it.
+    pub(crate) fn kind(&self) -> EntryKind {
+        if matches!(self, Self::Changes(_)) { EntryKind::Data } else { EntryKind::Term }
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredEntry {
+    #[prost(uint32, tag = "1")]
+    version: u32,
+    #[prost(uint64, tag = "2")]
+    term: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    nonce: Bytes,
+    #[prost(uint64, tag = "4")]
+    prev: u64,
+    #[prost(fixed32, tag = "5")]
+    prev_crc: u32,
+    #[prost(int64, tag = "6")]
+    now_ms: i64,
+    #[prost(oneof = "StoredBody", tags = "7, 8, 9, 10, 11")]
+    body: Option<StoredBody>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+enum StoredBody {
+    #[prost(message, tag = "7")]
+    TermBegins(StoredTerm),
+    #[prost(bytes = "bytes", tag = "8")]
+    Changes(Bytes),
+    #[prost(message, tag = "9")]
+    Tick(StoredTick),
+    #[prost(message, tag = "10")]
+    Yield(StoredYield),
+    #[prost(bytes = "bytes", tag = "11")]
+    ChangesZstd(Bytes),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredTerm {
+    #[prost(string, tag = "1")]
+    pod: String,
+    #[prost(string, tag = "2")]
+    address: String,
+    /// The versions of entries that the pod reads.
+    #[prost(uint32, repeated, tag = "3")]
+    formats: Vec<u32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredTick {}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredYield {
+    #[prost(string, tag = "1")]
+    to: String,
+}
+
+impl Entry {
+    /// Its bytes, and the CRC at their end.
+    pub(crate) fn encode(self) -> (Bytes, u32) {
+        let body = match self.body {
+            EntryBody::Term { pod, address } => {
+                StoredBody::TermBegins(StoredTerm { pod, address, formats: vec![VERSION] })
+            }
+            EntryBody::Changes(changes) => compressed(changes),
+            EntryBody::Tick => StoredBody::Tick(StoredTick {}),
+            EntryBody::Yield { to } => StoredBody::Yield(StoredYield { to }),
+        };
+        let stored = StoredEntry {
+            version: VERSION,
+            term: self.term,
+            nonce: Bytes::copy_from_slice(self.nonce.as_bytes()),
+            prev: self.prev,
+            prev_crc: self.prev_crc,
+            now_ms: self.now_ms,
+            body: Some(body),
+        };
+        let mut bytes = stored.encode_to_vec();
+        let crc = crc32c::crc32c(&bytes);
+        bytes.push(CRC_TAG);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        (bytes.into(), crc)
+    }
+
+    /// Reads an entry, and its CRC.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes: they are damaged, or a newer program's.
+    pub(crate) fn decode(bytes: &Bytes) -> Result<(Self, u32), String> {
+        let Some(length) = bytes.len().checked_sub(TRAILER) else {
+            return Err(format!("{} bytes are too few", bytes.len()));
+        };
+        let (covered, trailer) = bytes.split_at(length);
+        let [tag, crc @ ..] = trailer else { unreachable!("the trailer has {TRAILER} bytes") };
+        let actual = crc32c::crc32c(covered);
+        if *tag != CRC_TAG || *crc != actual.to_le_bytes() {
+            return Err(format!("its checksum is {actual:08x}, and it ends with {trailer:02x?}"));
+        }
+        let stored = StoredEntry::decode(bytes.slice(..length)).map_err(|error| error.to_string())?;
+        if stored.version != VERSION {
+            return Err(format!(
+                "it has version {}, and this program reads {VERSION}: a newer one wrote it",
+                stored.version
+            ));
+        }
+        let body = match stored.body.ok_or("it says nothing that this program knows")? {
+            StoredBody::TermBegins(StoredTerm { pod, address, .. }) => EntryBody::Term { pod, address },
+            StoredBody::Changes(changes) => EntryBody::Changes(changes),
+            StoredBody::ChangesZstd(frame) => EntryBody::Changes(decompressed(&frame)?),
+            StoredBody::Tick(StoredTick {}) => EntryBody::Tick,
+            StoredBody::Yield(StoredYield { to }) => EntryBody::Yield { to },
+        };
+        let nonce = Uuid::from_slice(&stored.nonce).map_err(|error| error.to_string())?;
+        let StoredEntry { term, prev, prev_crc, now_ms, .. } = stored;
+        Ok((Self { term, nonce, prev, prev_crc, now_ms, body }, actual))
+    }
+}
+
+/// Changes as they are stored: as they are if they are short, or become no shorter.
+fn compressed(changes: Bytes) -> StoredBody {
+    if changes.len() < COMPRESSED_FROM {
+        return StoredBody::Changes(changes);
+    }
+    match zstd::bulk::compress(&changes, LEVEL) {
+        Ok(frame) if frame.len() < changes.len() => StoredBody::ChangesZstd(frame.into()),
+        _ => StoredBody::Changes(changes),
+    }
+}
+
+/// Changes out of a frame, never more than [`MAX_CHANGES`] of them, whatever the frame says.
+fn decompressed(frame: &[u8]) -> Result<Bytes, String> {
+    let said = zstd::zstd_safe::get_frame_content_size(frame).ok().flatten();
+    let size = said.and_then(|size| usize::try_from(size).ok()).filter(|size| *size <= MAX_CHANGES);
+    let size = size.ok_or("its changes have no length, or are too long")?;
+    zstd::bulk::decompress(frame, size).map(Bytes::from).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bodies() -> impl Strategy<Value = EntryBody> {
+        prop_oneof![
+            ("[a-z0-9-]{1,20}", "[a-z0-9.:-]{0,40}")
+                .prop_map(|(pod, address)| EntryBody::Term { pod, address }),
+            prop::collection::vec(any::<u8>(), 0..3000).prop_map(|bytes| EntryBody::Changes(bytes.into())),
+            (0usize..100_000).prop_map(|length| EntryBody::Changes(vec![7u8; length].into())),
+            Just(EntryBody::Tick),
+            "[a-z0-9-]{1,20}".prop_map(|to| EntryBody::Yield { to }),
+        ]
+    }
+
+    fn entries() -> impl Strategy<Value = Entry> {
+        (any::<u64>(), any::<u128>(), any::<u64>(), any::<u32>(), any::<i64>(), bodies()).prop_map(
+            |(term, nonce, prev, prev_crc, now_ms, body)| {
+                let nonce = Uuid::from_u128(nonce);
+                Entry { term, nonce, prev, prev_crc, now_ms, body }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_in_comes_out(entry in entries()) {
+            let (bytes, crc) = entry.clone().encode();
+            prop_assert_eq!(Entry::decode(&bytes), Ok((entry, crc)));
+        }
+
+        #[test]
+        fn every_flipped_bit_is_noticed(entry in entries(), at: prop::sample::Index, bit in 0u8..8) {
+            let mut bytes = entry.encode().0.to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(Entry::decode(&bytes.into()).is_err());
+        }
+
+        #[test]
+        fn other_bytes_are_no_entry(bytes: Vec<u8>) {
+            prop_assert!(Entry::decode(&bytes.into()).is_err());
+        }
+    }
+
+    fn tick() -> Entry {
+        let nonce = Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
+        Entry { term: 3, nonce, prev: 7, prev_crc: 0xdead_beef, now_ms: 1000, body: EntryBody::Tick }
+    }
+
+    #[test]
+    fn the_bytes_stay_what_they_are() {
+        let hex = |entry: Entry| contracts::hex::hex(&entry.encode().0);
+        assert_eq!(
+            hex(tick()),
+            "080110031a100102030405060708090a0b0c0d0e0f1020072defbeadde30e8074a007d297e05cd"
+        );
+        let body = EntryBody::Term { pod: "zombi-1".to_owned(), address: "10.0.0.1:8080".to_owned() };
+        assert_eq!(
+            hex(Entry { body, ..tick() }),
+            "080110031a100102030405060708090a0b0c0d0e0f1020072defbeadde30e8073a1b0a077a6f6d62692d31120d\
+             31302e302e302e313a383038301a01017d75d16dc9"
+        );
+        let body = EntryBody::Changes(Bytes::from_static(b"abc"));
+        assert_eq!(
+            hex(Entry { body, ..tick() }),
+            "080110031a100102030405060708090a0b0c0d0e0f1020072defbeadde30e80742036162637d6cb82993"
+        );
+    }
+
+    #[test]
+    fn a_frame_that_says_too_much_is_not_opened() {
+        let frame = zstd::bulk::compress(&vec![0u8; MAX_CHANGES + 1], LEVEL).unwrap();
+        assert!(frame.len() < 10_000, "it is short, and would be long");
+        assert!(decompressed(&frame).is_err());
+    }
+
+    #[test]
+    fn what_is_long_is_compressed() {
+        let body = EntryBody::Changes(vec![7u8; 100_000].into());
+        assert!(Entry { body, ..tick() }.encode().0.len() < 1000);
+    }
+}

@@ -1,0 +1,137 @@
+//! Whether an entry continues the log, and where the log stands after it. Pure. All copies see the same
+//! entries in the same order, so all of them judge alike; what does not continue the log is void for
+//! everybody.
+
+use super::entry::{Entry, EntryBody};
+use contracts::{
+    replica::{AppliedEntry, LogMark},
+    shared_log::LogEntry,
+};
+
+/// What an entry is for a volume with this mark. A void one changes nothing but the mark.
+///
+/// # Errors
+/// Why this volume can apply no more: the entry is damaged, or one before it is missing.
+pub(super) fn judge(mark: &LogMark, found: &LogEntry) -> Result<AppliedEntry, String> {
+    if found.seq <= mark.seq() {
+        return Err(format!("entry {} comes after entry {}", found.seq, mark.applied));
+    }
+    let (entry, crc) = Entry::decode(&found.bytes).map_err(|why| format!("entry {}: {why}", found.seq))?;
+    let Entry { term, nonce, prev, prev_crc, now_ms, body } = entry;
+    if prev > mark.applied {
+        return Err(format!("entry {} follows entry {prev}, which is missing", found.seq));
+    }
+    let mut next = LogMark { applied: found.seq.0, crc, ..mark.clone() };
+    let continues = (prev, prev_crc) == (mark.applied, mark.crc);
+    let is_in_force = continues && (term, nonce) == (mark.term, mark.nonce) && mark.owner.is_some();
+    let mut changes = None;
+    match body {
+        EntryBody::Term { pod, .. } if continues && term == mark.term + 1 => {
+            next = LogMark { term, nonce, owner: Some(pod), yielded_to: None, ..next };
+        }
+        EntryBody::Changes(entered) if is_in_force => changes = Some(entered),
+        EntryBody::Yield { to } if is_in_force => (next.owner, next.yielded_to) = (None, Some(to)),
+        EntryBody::Term { .. } | EntryBody::Changes(_) | EntryBody::Yield { .. } | EntryBody::Tick => {}
+    }
+    Ok(AppliedEntry { now_ms, changes, mark: next })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use contracts::shared_log::LogSeq;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// A log, and where a volume that has applied all of it stands.
+    struct JudgedLog {
+        mark: LogMark,
+    }
+
+    impl JudgedLog {
+        fn new() -> Self {
+            Self { mark: LogMark::beginning(Uuid::from_u128(1)) }
+        }
+
+        /// An entry as whoever has read all of it would append it.
+        fn entry(&self, term: u64, nonce: u128, body: EntryBody) -> Entry {
+            let LogMark { applied, crc, .. } = self.mark;
+            let nonce = Uuid::from_u128(nonce);
+            Entry { term, nonce, prev: applied, prev_crc: crc, now_ms: 5, body }
+        }
+
+        fn found(&self, entry: Entry) -> LogEntry {
+            LogEntry { seq: LogSeq(self.mark.applied + 1), bytes: entry.encode().0 }
+        }
+
+        /// Judges an entry and goes on behind it; what it changes.
+        fn judge(&mut self, entry: Entry) -> Option<Bytes> {
+            let judged = judge(&self.mark, &self.found(entry)).unwrap();
+            assert_eq!(judged.mark.applied, self.mark.applied + 1);
+            self.mark = judged.mark;
+            judged.changes
+        }
+
+        fn begin(&mut self, term: u64, nonce: u128, pod: &str) {
+            let body = EntryBody::Term { pod: pod.to_owned(), address: String::new() };
+            self.judge(self.entry(term, nonce, body));
+        }
+    }
+
+    fn changes() -> EntryBody {
+        EntryBody::Changes(Bytes::from_static(b"x"))
+    }
+
+    #[test]
+    fn only_the_term_in_force_changes_anything() {
+        let mut log = JudgedLog::new();
+        assert_eq!(log.judge(log.entry(0, 0, changes())), None, "nobody owns it");
+        log.begin(1, 7, "zombi-0");
+        assert_eq!(log.mark.owner.as_deref(), Some("zombi-0"));
+        assert!(log.judge(log.entry(1, 7, changes())).is_some());
+        assert_eq!(log.judge(log.entry(1, 8, changes())), None, "another process of the same term");
+        assert_eq!(log.judge(log.entry(2, 7, changes())), None);
+        log.begin(3, 9, "zombi-1");
+        assert_eq!(log.mark.owner.as_deref(), Some("zombi-0"), "a term is never left out");
+        log.begin(2, 9, "zombi-1");
+        assert_eq!((log.mark.term, log.mark.owner.as_deref()), (2, Some("zombi-1")));
+        assert_eq!(log.judge(log.entry(1, 7, changes())), None, "overtaken");
+        assert!(log.judge(log.entry(2, 9, changes())).is_some());
+    }
+
+    #[test]
+    fn what_does_not_follow_the_last_entry_is_void() {
+        let mut log = JudgedLog::new();
+        log.begin(1, 7, "zombi-0");
+        let late = log.entry(1, 7, changes());
+        assert!(log.judge(log.entry(1, 7, changes())).is_some());
+        assert_eq!(log.judge(late), None, "appended behind an entry that is not the last");
+        let other = Entry { prev_crc: log.mark.crc ^ 1, ..log.entry(1, 7, changes()) };
+        assert_eq!(log.judge(other), None, "behind another entry of that number");
+        assert!(log.judge(log.entry(1, 7, changes())).is_some(), "and so it goes on");
+    }
+
+    #[test]
+    fn after_a_yield_nothing_but_a_term_counts() {
+        let mut log = JudgedLog::new();
+        log.begin(1, 7, "zombi-0");
+        log.judge(log.entry(1, 7, EntryBody::Yield { to: "zombi-1".to_owned() }));
+        assert_eq!((log.mark.owner.clone(), log.mark.yielded_to.as_deref()), (None, Some("zombi-1")));
+        assert_eq!(log.judge(log.entry(1, 7, changes())), None);
+        log.begin(2, 9, "zombi-2");
+        assert_eq!((log.mark.owner.as_deref(), log.mark.yielded_to.clone()), (Some("zombi-2"), None));
+    }
+
+    #[test]
+    fn holes_and_damage_stop_a_copy() {
+        let mut log = JudgedLog::new();
+        log.begin(1, 7, "zombi-0");
+        let ahead = Entry { prev: 9, ..log.entry(1, 7, changes()) };
+        assert!(judge(&log.mark, &log.found(ahead)).unwrap_err().contains("missing"));
+        let again = LogEntry { seq: log.mark.seq(), ..log.found(log.entry(1, 7, changes())) };
+        assert!(judge(&log.mark, &again).is_err());
+        let cut = LogEntry { bytes: Bytes::from_static(b"zombi"), ..log.found(log.entry(1, 7, changes())) };
+        assert!(judge(&log.mark, &cut).unwrap_err().contains("entry 2"));
+    }
+}

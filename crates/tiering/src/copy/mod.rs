@@ -1,0 +1,362 @@
+//! One copy of a shard that has a log: follows the shard's owner, and takes over when that one is silent.
+//!
+//! A copy that follows applies every entry, in order. It takes over by entering the next term behind all
+//! that it has applied, so it is complete when it owns the shard; who comes second is refused by the log. An
+//! owner that finds another's entry where its own was to be has been overtaken: it enters nothing more, and
+//! follows. So safety does not go by time; only how long silence is waited for does, by the process's own.
+//!
+//! A copy whose volume is empty, or lacks what the log has forgotten, is recovered from S3 first: `recover`.
+//!
+//! The engine stays open whoever owns the shard. A [`Store`](crate::Store) is opened on it for as long as
+//! this copy does: [`Store::open_owned`](crate::Store::open_owned).
+
+mod decide;
+mod entry;
+mod handle;
+mod judge;
+mod owned;
+mod recover;
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+pub use self::handle::{CopyNames, CopyStatus, ShardCopy};
+use self::{
+    decide::{FollowerView, takes_over},
+    entry::{Entry, EntryBody},
+    judge::judge,
+    owned::OwnedTerm,
+    recover::CopyRecovery,
+};
+use crate::{
+    cover::LogCover,
+    settings::{CopySettings, KeepSettings},
+};
+use contracts::{
+    clock::Clock,
+    cold::ColdTier,
+    engine::Engine,
+    error::StorageError,
+    metrics::{self, TakeoverReason},
+    progress::Progress,
+    replica::{AppliedEntry, LogMark, WriterRole},
+    shared_log::{LogEntry, LogError, SharedLog},
+};
+
+/// Bytes of entries that are read at once.
+const READ_BYTES: usize = 4 << 20;
+/// How long one look at the log waits for an entry at most.
+const LOOK: Duration = Duration::from_millis(250);
+/// How often a copy that follows evicts, and looks how far the log is.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// What a copy is made of.
+pub struct CopyParts {
+    /// The open volume. Its writer runs, and belongs to nobody else.
+    pub hot: Arc<dyn Engine>,
+    /// The shard's log.
+    pub log: Arc<dyn SharedLog>,
+    /// The shard's bucket, for this copy alone: it is read when the volume lacks what the log has forgotten,
+    /// and never opened.
+    pub cold: Arc<dyn ColdTier>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Whose copy it is.
+    pub names: CopyNames,
+    /// How long it waits for what.
+    pub settings: CopySettings,
+    /// What hot keeps of events that are in S3.
+    pub keep: KeepSettings,
+    /// Bytes of the log that are kept though S3 holds what they say, for copies that are a little behind.
+    pub log_keep_bytes: u64,
+    /// For how long idempotency keys are remembered, in milliseconds.
+    pub key_window_ms: i64,
+    /// Shows how far a recovery from S3 has come.
+    pub progress: Arc<Progress>,
+}
+
+/// Runs a copy.
+pub struct CopyRunner {
+    parts: CopyParts,
+    /// Where the log stands, as far as it is applied here.
+    mark: LogMark,
+    shown: watch::Sender<CopyStatus>,
+    /// To whom the shard is to be given up.
+    orders: mpsc::Receiver<String>,
+    /// How much of the log S3 holds.
+    cover: LogCover,
+    /// Since when the log has been silent while it answered.
+    heard: Instant,
+    housekept: Instant,
+}
+
+impl CopyRunner {
+    /// Follows and owns the shard until it is told to stop. Whoever stops it has handed over before, or lets
+    /// the others wait.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Refused` if this copy can follow no more: it never owns the shard again.
+    /// `OutcomeUnknown` or `Closed` if the volume cannot be written.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), StorageError> {
+        self.parts.hot.set_role(WriterRole::Follows);
+        let ended = tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(()),
+            ended = self.take_part() => ended,
+        };
+        self.parts.hot.set_role(WriterRole::Follows);
+        self.show(false);
+        if matches!(ended, Err(StorageError::Corrupt { .. })) {
+            metrics::log_damaged();
+        }
+        ended
+    }
+
+    async fn take_part(&mut self) -> Result<(), StorageError> {
+        self.begin().await?;
+        loop {
+            let owned = self.follow().await?;
+            self.own(&owned).await?;
+        }
+    }
+
+    /// Finds out how far the volume is, recovers it if it is empty, and waits until the log is at least as
+    /// far.
+    async fn begin(&mut self) -> Result<(), StorageError> {
+        let recovery = CopyRecovery::new(&self.parts)?;
+        let has_begun = recovery.has_begun().await;
+        self.mark = match self.parts.hot.log_mark().await? {
+            Some(mark) if mark.cluster != self.mark.cluster => {
+                return Err(StorageError::Refused(format!(
+                    "the volume is a copy in the cluster {}, and this is the cluster {}. Nothing was changed",
+                    mark.cluster, self.mark.cluster
+                )));
+            }
+            Some(mark) if !has_begun => mark,
+            _ if has_begun || self.parts.hot.tables().is_empty() => recovery.run().await?,
+            _ => {
+                return Err(StorageError::Refused(
+                    "the volume has events and was never a copy of a shard with a log. Nothing was changed"
+                        .to_owned(),
+                ));
+            }
+        };
+        self.show(false);
+        loop {
+            match self.parts.log.size().await {
+                Ok(size) if size.last >= self.mark.seq() => break,
+                // It may be a server of the log that was cut off; if it is the log itself, waiting is all
+                // that does no harm.
+                Ok(size) => warn!(
+                    applied = self.mark.applied,
+                    last = size.last.0,
+                    "the shard's log ends before what this volume has applied: waiting"
+                ),
+                Err(error) => warn!(%error, "the shard's log cannot be read, will retry"),
+            }
+            sleep(self.parts.settings.tick()).await;
+        }
+        self.heard = Instant::now();
+        Ok(())
+    }
+
+    /// Follows until this copy owns the shard.
+    async fn follow(&mut self) -> Result<Arc<OwnedTerm>, StorageError> {
+        self.heard = Instant::now();
+        loop {
+            self.keep_house().await?;
+            let is_next = self.mark.yielded_to.as_deref() == Some(self.parts.names.pod.as_str());
+            let wait = if is_next { Duration::ZERO } else { LOOK.min(self.parts.settings.tick()) };
+            match self.parts.log.read(self.mark.seq().next(), READ_BYTES, wait).await {
+                Ok(entries) if entries.is_empty() => {
+                    self.shown.send_if_modified(|status| !std::mem::replace(&mut status.has_caught_up, true));
+                    if self.takes_over() {
+                        if let Some(owned) = self.take_over().await? {
+                            return Ok(owned);
+                        }
+                        self.heard = Instant::now();
+                    }
+                }
+                Ok(entries) => {
+                    for entry in &entries {
+                        self.apply(entry).await?;
+                    }
+                    self.heard = Instant::now();
+                    self.show(false);
+                }
+                // Its own silence says nothing of the owner's.
+                Err(LogError::Unavailable(why)) => {
+                    warn!(why, "the shard's log does not answer, will retry");
+                    sleep(wait.max(LOOK)).await;
+                    self.heard = Instant::now();
+                }
+                Err(LogError::Trimmed(first)) => {
+                    let applied = self.mark.applied;
+                    info!(
+                        first = first.0,
+                        applied, "the shard's log has forgotten what this copy needs next"
+                    );
+                    self.mark = CopyRecovery::new(&self.parts)?.run().await?;
+                    self.heard = Instant::now();
+                    self.show(false);
+                }
+                Err(error) => return Err(StorageError::corrupt("the shard's log", error)),
+            }
+        }
+    }
+
+    fn takes_over(&self) -> bool {
+        let CopyNames { pod, copies, .. } = &self.parts.names;
+        let rank = copies.iter().position(|copy| copy == pod).unwrap_or(copies.len());
+        let view = FollowerView {
+            pod,
+            rank: u32::try_from(rank).unwrap_or(u32::MAX),
+            silence: self.heard.elapsed(),
+            yielded_to: self.mark.yielded_to.as_deref(),
+        };
+        takes_over(view, self.parts.settings)
+    }
+
+    /// Applies an entry, if it continues the log.
+    async fn apply(&mut self, found: &LogEntry) -> Result<(), StorageError> {
+        let judged = judge(&self.mark, found);
+        let entry = judged.map_err(|why| StorageError::corrupt("the shard's log", why))?;
+        let mark = entry.mark.clone();
+        self.parts.hot.apply(entry).await?;
+        if mark.term != self.mark.term {
+            info!(term = mark.term, owner = mark.owner, "a term of the shard has begun");
+        }
+        self.mark = mark;
+        Ok(())
+    }
+
+    /// Begins the next term behind all that is applied here; `None` if another entry is there already.
+    async fn take_over(&mut self) -> Result<Option<Arc<OwnedTerm>>, StorageError> {
+        let CopyParts { hot, log, clock, names, settings, .. } = &self.parts;
+        let (term, nonce, now_ms) = (self.mark.term + 1, Uuid::new_v4(), clock.now_ms());
+        let body = EntryBody::Term { pod: names.pod.clone(), address: names.address.clone() };
+        let kind = body.kind();
+        let entry = Entry { term, nonce, prev: self.mark.applied, prev_crc: self.mark.crc, now_ms, body };
+        let (bytes, crc) = entry.encode();
+        let seq = match log.append(self.mark.seq(), kind, bytes).await {
+            Ok(seq) => seq,
+            Err(LogError::Taken(_)) => return Ok(None),
+            Err(error @ LogError::Full) => {
+                warn!(%error, "the shard cannot be taken over");
+                return Ok(None);
+            }
+            Err(error) => return Err(StorageError::outcome_unknown(error)),
+        };
+        let owner = Some(names.pod.clone());
+        let begins = LogMark::beginning(names.cluster);
+        let mark = LogMark { applied: seq.0, crc, term, nonce, owner, ..begins };
+        hot.apply(AppliedEntry { now_ms, changes: None, mark: mark.clone() }).await?;
+        let was_yielded = self.mark.yielded_to.as_deref() == Some(names.pod.as_str());
+        metrics::taken_over(if was_yielded { TakeoverReason::Yield } else { TakeoverReason::Silence });
+        let owned = Arc::new(OwnedTerm::new(Arc::clone(log), *settings, mark.clone()));
+        hot.set_role(WriterRole::Owns(owned.clone()));
+        self.mark = mark;
+        Ok(Some(owned))
+    }
+
+    /// Owns the shard until another copy has taken over, or it is given up.
+    async fn own(&mut self, owned: &OwnedTerm) -> Result<(), StorageError> {
+        info!(term = self.mark.term, "this copy owns the shard");
+        while self.orders.try_recv().is_ok() {} // for a term that has ended
+        self.show(true);
+        let Self { parts, orders, cover, shown, .. } = self;
+        let ended = tokio::select! {
+            () = owned.lost() => Ok(()),
+            ended = keep_ticking(parts, owned, shown) => ended,
+            never = keep_small(parts, owned, cover) => match never {},
+            Some(to) = orders.recv() => match owned.give_up(parts.clock.now_ms(), to).await {
+                Err(error @ StorageError::OutcomeUnknown { .. }) => Err(error),
+                _ => Ok(()),
+            },
+        };
+        self.parts.hot.set_role(WriterRole::Follows);
+        self.show(false);
+        ended?;
+        let missing = || StorageError::corrupt("the volume's mark of the shard's log", "it is missing");
+        self.mark = self.parts.hot.log_mark().await?.ok_or_else(missing)?;
+        self.show(false);
+        info!(term = self.mark.term, "this copy no longer owns the shard");
+        Ok(())
+    }
+
+    /// Drops from hot what is in S3 and need not be kept: each copy for itself, an owner's flusher does it.
+    /// And shows how far the log is.
+    async fn keep_house(&mut self) -> Result<(), StorageError> {
+        if self.housekept.elapsed() < HOUSEKEEPING {
+            return Ok(());
+        }
+        self.housekept = Instant::now();
+        let keep = self.parts.keep.at(self.parts.clock.now_ms());
+        while self.parts.hot.evict(keep).await? > 0 {}
+        match self.parts.log.size().await {
+            Ok(size) => {
+                let lag = size.last.0.saturating_sub(self.mark.applied);
+                metrics::log_held(self.parts.names.shard, size.bytes, lag);
+            }
+            // It has not answered: that was not the owner's silence.
+            Err(_) => self.heard = Instant::now(),
+        }
+        Ok(())
+    }
+
+    fn show(&self, owns: bool) {
+        metrics::log_applied(self.parts.names.shard, self.mark.applied, self.mark.term);
+        self.shown.send_modify(|status| {
+            status.mark = self.mark.clone();
+            status.owned_term = owns.then_some(status.mark.term);
+            status.ticked_at = status.mark.seq();
+            status.has_caught_up |= owns;
+        });
+    }
+}
+
+/// Trims the log by what S3 holds of it, whatever becomes of the entry that is on its way meanwhile.
+async fn keep_small(parts: &CopyParts, owned: &OwnedTerm, cover: &LogCover) -> Infallible {
+    loop {
+        sleep(parts.settings.tick()).await;
+        let Ok(size) = parts.log.size().await else { continue };
+        owned.note_size(size);
+        cover.note_size(size);
+        metrics::log_held(parts.names.shard, size.bytes, 0);
+        if let Some(upto) = cover.trim_upto()
+            && let Err(error) = parts.log.trim(upto).await
+        {
+            warn!(%error, "the shard's log cannot be trimmed, will retry");
+        }
+    }
+}
+
+/// Shows that the owner is alive, and finds out whether it still is the owner.
+///
+/// # Errors
+/// Why the volume cannot be written any more.
+async fn keep_ticking(
+    parts: &CopyParts,
+    owned: &OwnedTerm,
+    shown: &watch::Sender<CopyStatus>,
+) -> Result<(), StorageError> {
+    loop {
+        sleep(parts.settings.tick()).await;
+        let ticked_at = owned.mark().seq();
+        match parts.hot.confirm().await {
+            Err(error) if error.ends_writing() => return Err(error),
+            Err(error) => warn!(%error, "the owner of the shard cannot show that it is alive"),
+            Ok(()) => {}
+        }
+        let mark = owned.mark();
+        metrics::log_applied(parts.names.shard, mark.applied, mark.term);
+        shown.send_modify(|status| (status.mark, status.ticked_at) = (mark, ticked_at));
+    }
+}

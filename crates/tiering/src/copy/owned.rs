@@ -1,0 +1,309 @@
+//! A term in which this copy owns the shard: makes the batches of its writer entries of the log, one after
+//! the other, until another copy has begun a term or this one yields.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::{
+    sync::Mutex as Turn,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::entry::{Entry, EntryBody, MAX_CHANGES};
+use crate::settings::CopySettings;
+use contracts::{
+    clock::TimestampMs,
+    error::{Overload, StorageError},
+    metrics,
+    replica::{BatchLog, LogMark},
+    shared_log::{LogError, LogSize, SharedLog},
+};
+
+/// How long the log may leave an entry without an answer before clients' writes are refused at the door.
+const DOOR: Duration = Duration::from_secs(1);
+/// The part of a log that clients may not fill: what moves events to S3 needs entries too, or a full log
+/// could never be trimmed.
+const RESERVED_PART: u64 = 16;
+
+/// A term of this copy.
+#[derive(Debug)]
+pub(super) struct OwnedTerm {
+    log: Arc<dyn SharedLog>,
+    settings: CopySettings,
+    /// Where the log stands. Held by whoever appends.
+    last: Turn<LogMark>,
+    pace: Mutex<LogPace>,
+    lost: CancellationToken,
+}
+
+/// How the log fares.
+#[derive(Debug)]
+struct LogPace {
+    /// Since when an entry waits for its answer, if one does.
+    waits_since: Option<Instant>,
+    /// When an entry about ownership was appended last.
+    ticked: Instant,
+    /// Bytes that the log holds, as far as this copy knows, and that it may hold.
+    size: LogSize,
+    /// Where the log stood after the last entry.
+    mark: LogMark,
+}
+
+impl OwnedTerm {
+    /// The term that has begun with this mark.
+    pub(super) fn new(log: Arc<dyn SharedLog>, settings: CopySettings, mark: LogMark) -> Self {
+        let size = LogSize { max_bytes: u64::MAX, ..LogSize::default() };
+        let pace = LogPace { waits_since: None, ticked: Instant::now(), size, mark: mark.clone() };
+        let pace = Mutex::new(pace);
+        Self { log, settings, last: Turn::new(mark), pace, lost: CancellationToken::new() }
+    }
+
+    /// Returns once this copy no longer owns the shard.
+    pub(super) async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
+
+    /// Where the log stood after the last entry of this term.
+    pub(super) fn mark(&self) -> LogMark {
+        self.pace.lock().mark.clone()
+    }
+
+    /// Notes how much the log holds.
+    pub(super) fn note_size(&self, size: LogSize) {
+        self.pace.lock().size = size;
+    }
+
+    /// Gives up the shard, to another pod. After this nothing more is entered in this term, whatever the log
+    /// has answered.
+    ///
+    /// # Errors
+    /// Those of [`BatchLog::enter`].
+    pub(super) async fn give_up(&self, now_ms: TimestampMs, to: String) -> Result<(), StorageError> {
+        let last = self.last.lock().await;
+        let given = self.put(&last, now_ms, EntryBody::Yield { to }).await;
+        self.lost.cancel();
+        given.map(drop)
+    }
+
+    /// Appends an entry behind `last`; where the log stands then.
+    async fn put(
+        &self,
+        last: &LogMark,
+        now_ms: TimestampMs,
+        body: EntryBody,
+    ) -> Result<LogMark, StorageError> {
+        if self.lost.is_cancelled() {
+            return Err(StorageError::Demoted);
+        }
+        let kind = body.kind();
+        let entry = Entry {
+            term: last.term,
+            nonce: last.nonce,
+            prev: last.applied,
+            prev_crc: last.crc,
+            now_ms,
+            body,
+        };
+        let (bytes, crc) = entry.encode();
+        let length = bytes.len() as u64;
+        let began = Instant::now();
+        self.pace.lock().waits_since = Some(began);
+        let appended = self.log.append(last.seq(), kind, bytes).await;
+        self.pace.lock().waits_since = None;
+        metrics::log_appended(began.elapsed());
+        match appended {
+            Ok(seq) => {
+                let mark = LogMark { applied: seq.0, crc, ..last.clone() };
+                let mut pace = self.pace.lock();
+                pace.size.bytes += length;
+                pace.mark = mark.clone();
+                Ok(mark)
+            }
+            Err(LogError::Taken(_)) => {
+                self.lost.cancel();
+                Err(StorageError::Demoted)
+            }
+            Err(LogError::Full) => Err(log_full()),
+            Err(error @ LogError::TooLarge { .. }) => Err(StorageError::Refused(error.to_string())),
+            // None of them is an answer to an append: it may be there or not.
+            Err(error) => Err(StorageError::outcome_unknown(error)),
+        }
+    }
+
+    /// Whether it is time for a sign of life.
+    fn is_tick_due(&self) -> bool {
+        self.pace.lock().ticked.elapsed() >= self.settings.tick()
+    }
+}
+
+#[async_trait]
+impl BatchLog for OwnedTerm {
+    async fn enter(&self, now_ms: TimestampMs, changes: Option<Bytes>) -> Result<LogMark, StorageError> {
+        let mut last = self.last.lock().await;
+        if let Some(changes) = changes.as_ref().filter(|changes| changes.len() > MAX_CHANGES) {
+            let bytes = changes.len();
+            return Err(StorageError::Refused(format!(
+                "a write of {bytes} bytes is larger than an entry of the shard's log ({MAX_CHANGES}): send \
+                 less at once. Nothing was written"
+            )));
+        }
+        // Whoever looks for the owner looks at the last entry about ownership, however busy the shard is.
+        if changes.is_none() || self.is_tick_due() {
+            *last = self.put(&last, now_ms, EntryBody::Tick).await?;
+            self.pace.lock().ticked = Instant::now();
+        }
+        if let Some(changes) = changes {
+            *last = self.put(&last, now_ms, EntryBody::Changes(changes)).await?;
+        }
+        Ok(last.clone())
+    }
+
+    fn check(&self) -> Result<(), StorageError> {
+        if self.lost.is_cancelled() {
+            return Err(StorageError::Demoted);
+        }
+        let pace = self.pace.lock();
+        if pace.waits_since.is_some_and(|since| since.elapsed() >= DOOR) {
+            return Err(StorageError::LogUnavailable { may_be_written: false });
+        }
+        let LogSize { bytes, max_bytes, .. } = pace.size;
+        if bytes >= max_bytes - max_bytes / RESERVED_PART { Err(log_full()) } else { Ok(()) }
+    }
+
+    async fn out_of_patience(&self) {
+        sleep(self.settings.write_timeout_secs.duration()).await;
+    }
+}
+
+fn log_full() -> StorageError {
+    StorageError::Overloaded { reason: Overload::LogFull, retry_after: Duration::from_secs(5) }
+}
+
+#[cfg(test)]
+mod tests {
+    use contracts::shared_log::{EntryKind, LogEntry, LogSeq};
+    use futures_util::FutureExt;
+    use tokio::time::advance;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// A log whose next answers are given.
+    #[derive(Debug, Default)]
+    struct ScriptedLog {
+        /// What was appended, behind what, and of which kind.
+        appended: Mutex<Vec<(LogSeq, EntryKind, Bytes)>>,
+        refuses: Mutex<Option<LogError>>,
+        is_silent: Mutex<bool>,
+    }
+
+    #[async_trait]
+    impl SharedLog for ScriptedLog {
+        async fn append(&self, last: LogSeq, kind: EntryKind, entry: Bytes) -> Result<LogSeq, LogError> {
+            if *self.is_silent.lock() {
+                std::future::pending::<()>().await;
+            }
+            if let Some(refused) = self.refuses.lock().clone() {
+                return Err(refused);
+            }
+            self.appended.lock().push((last, kind, entry));
+            Ok(last.next())
+        }
+
+        async fn read(&self, _: LogSeq, _: usize, _: Duration) -> Result<Vec<LogEntry>, LogError> {
+            Ok(Vec::new())
+        }
+
+        async fn term(&self) -> Result<Option<LogEntry>, LogError> {
+            Ok(None)
+        }
+
+        async fn trim(&self, _: LogSeq) -> Result<(), LogError> {
+            Ok(())
+        }
+
+        async fn size(&self) -> Result<LogSize, LogError> {
+            Ok(LogSize::default())
+        }
+    }
+
+    fn owned(log: &Arc<ScriptedLog>) -> OwnedTerm {
+        let beginning = LogMark::beginning(Uuid::from_u128(1));
+        let mark = LogMark { applied: 4, crc: 9, term: 2, owner: Some("zombi-0".to_owned()), ..beginning };
+        OwnedTerm::new(log.clone(), CopySettings::default(), mark)
+    }
+
+    fn changes() -> Option<Bytes> {
+        Some(Bytes::from_static(b"x"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_entry_follows_the_one_before_and_a_busy_owner_ticks_too() {
+        let log = Arc::new(ScriptedLog::default());
+        let owned = owned(&log);
+        assert_eq!(owned.enter(1, changes()).await.unwrap().applied, 5);
+        advance(Duration::from_secs(1)).await;
+        let mark = owned.enter(2, changes()).await.unwrap();
+        assert_eq!(owned.enter(3, None).await.unwrap().applied, 8);
+        let appended = log.appended.lock().clone();
+        let kinds: Vec<_> = appended.iter().map(|(last, kind, _)| (last.0, *kind)).collect();
+        let (data, term) = (EntryKind::Data, EntryKind::Term);
+        assert_eq!(kinds, [(4, data), (5, term), (6, data), (7, term)]);
+        let mut before = 9;
+        for (last, _, bytes) in &appended {
+            let (entry, crc) = Entry::decode(bytes).unwrap();
+            assert_eq!((entry.prev, entry.prev_crc, entry.term), (last.0, before, 2));
+            before = crc;
+        }
+        assert_eq!(mark.crc, Entry::decode(&appended[2].2).unwrap().1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_anothers_entry_enters_nothing_more() {
+        let log = Arc::new(ScriptedLog::default());
+        let owned = owned(&log);
+        *log.refuses.lock() = Some(LogError::Full);
+        assert!(matches!(owned.enter(1, changes()).await, Err(StorageError::Overloaded { .. })));
+        assert!(owned.lost().now_or_never().is_none(), "a full log has not overtaken it");
+        *log.refuses.lock() = Some(LogError::Taken(LogSeq(5)));
+        assert!(matches!(owned.enter(1, changes()).await, Err(StorageError::Demoted)));
+        assert!(owned.lost().now_or_never().is_some());
+        *log.refuses.lock() = None;
+        assert!(matches!(owned.enter(1, changes()).await, Err(StorageError::Demoted)));
+        assert!(log.appended.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_yielded_enters_nothing_more() {
+        let log = Arc::new(ScriptedLog::default());
+        let owned = owned(&log);
+        owned.give_up(1, "zombi-1".to_owned()).await.unwrap();
+        assert!(matches!(owned.check(), Err(StorageError::Demoted)));
+        assert!(matches!(owned.enter(1, None).await, Err(StorageError::Demoted)));
+        assert_eq!(log.appended.lock().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_door_closes_while_the_log_is_silent_or_nearly_full() {
+        let log = Arc::new(ScriptedLog::default());
+        let owned = owned(&log);
+        *log.is_silent.lock() = true;
+        {
+            let entering = owned.enter(1, changes());
+            tokio::pin!(entering);
+            assert!(entering.as_mut().now_or_never().is_none());
+            assert!(owned.check().is_ok(), "it may answer soon");
+            advance(DOOR).await;
+            let refused = owned.check();
+            assert!(matches!(refused, Err(StorageError::LogUnavailable { may_be_written: false })));
+        }
+        let owned = self::owned(&log);
+        owned.note_size(LogSize { bytes: 937, max_bytes: 1000, ..LogSize::default() });
+        assert!(owned.check().is_ok());
+        owned.note_size(LogSize { bytes: 938, max_bytes: 1000, ..LogSize::default() });
+        assert!(matches!(owned.check(), Err(StorageError::Overloaded { reason: Overload::LogFull, .. })));
+    }
+}

@@ -1,0 +1,248 @@
+//! A request's body on its way to another pod: only once that pod wants it, at the pace of its caller's
+//! quota, and held of that quota as it would be here.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll, ready},
+};
+
+use axum::{
+    body::{Bytes, HttpBody},
+    http::request::Parts,
+};
+use hyper::body::{Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::relayed::StopFuture;
+use crate::{
+    auth::quotas::{OverQuota, QuotaHold, Usage},
+    http::{
+        body::STREAM_BYTES, code::Code, error::Problem, limits::Limits, media::MediaKind, pause::Pause,
+        scope::RequestScope, shared_body::SharedBody,
+    },
+};
+
+/// The body of a request that is passed on, and what it holds of its caller's quota until the last of what
+/// this lends is gone.
+pub(super) struct ClientsBody {
+    body: SharedBody,
+    usage: Option<Arc<Usage>>,
+    hold: Option<Arc<Mutex<BodyHold>>>,
+    /// Whether the owner works on it while it comes.
+    is_stream: bool,
+    /// How it broke off, if it did.
+    broken: Arc<OnceLock<String>>,
+}
+
+/// What a body holds of its caller's quota.
+struct BodyHold {
+    held: QuotaHold,
+    received: u64,
+    /// Bytes that it holds at most.
+    most: u64,
+    /// That it would have held more than it may.
+    over: Option<OverQuota>,
+}
+
+impl BodyHold {
+    /// So many more bytes have come.
+    fn received(&mut self, bytes: usize) -> Result<(), OverQuota> {
+        self.received = self.received.saturating_add(bytes as u64);
+        let grown = self.held.grow_to(self.received.min(self.most));
+        self.over = grown.err();
+        grown
+    }
+}
+
+/// Bytes that a body holds before the first of it is read, and at most. A stream is never here as a whole; of
+/// another body that does not say its length nobody knows it before it has come. One that is too long is
+/// refused by the owner.
+fn bytes_to_hold(declared: Option<u64>, is_stream: bool, body_bytes: u64) -> (u64, u64) {
+    let of_stream = STREAM_BYTES as u64;
+    if is_stream {
+        return (declared.unwrap_or(of_stream).min(of_stream), of_stream);
+    }
+    (declared.filter(|bytes| *bytes <= body_bytes).unwrap_or(of_stream), body_bytes)
+}
+
+impl ClientsBody {
+    /// The body of a request, if it has one. The owner counts none of it.
+    ///
+    /// # Errors
+    /// [`OverQuota`] before any of it is read.
+    pub(super) fn of(
+        parts: &Parts,
+        scope: &RequestScope,
+        limits: &Limits,
+    ) -> Result<Option<Self>, OverQuota> {
+        let Some(body) = scope.body.clone() else { return Ok(None) };
+        let usage = scope.caller.usage().cloned();
+        let is_stream = MediaKind::of_body(&parts.headers) == MediaKind::Lines;
+        let declared = body.size_hint().exact();
+        let (first, most) = bytes_to_hold(declared, is_stream, limits.body_bytes as u64);
+        let held = usage.as_ref().map(|usage| usage.begin_body(first)).transpose()?;
+        let hold = held.map(|held| Arc::new(Mutex::new(BodyHold { held, received: 0, most, over: None })));
+        Ok(Some(Self { body, usage, hold, is_stream, broken: Arc::default() }))
+    }
+
+    /// Whether nothing of it was read.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.received() == 0
+    }
+
+    /// Bytes that were read of it.
+    pub(super) fn received(&self) -> u64 {
+        self.body.received()
+    }
+
+    /// Whether the client waits for a word before it sends it.
+    pub(super) fn is_held_back(&self) -> bool {
+        self.body.is_held_back()
+    }
+
+    /// Why the pod did not get all of it, if that is not the pod's doing.
+    pub(super) fn problem(&self) -> Option<Problem> {
+        if let Some(over) = self.hold.as_ref().and_then(|hold| hold.lock().over) {
+            return Some(over.into());
+        }
+        let why = self.broken.get()?;
+        let problem = Problem::new(Code::BodyBroken, format!("the body broke off: {why}"));
+        // Only the owner knows how many lines of a stream it had stored by then.
+        Some(if self.is_stream { problem.unknown_outcome() } else { problem.not_written() })
+    }
+
+    /// The body, for a pod. Nothing is read of it before `wanted` is cancelled, if there is that, and nothing
+    /// after `given_up` is: others may read the rest then.
+    pub(super) fn for_pod(
+        &self,
+        wanted: Option<CancellationToken>,
+        given_up: CancellationToken,
+    ) -> PassedBody {
+        PassedBody {
+            body: self.body.clone(),
+            usage: self.usage.clone(),
+            hold: self.hold.clone(),
+            broken: Arc::clone(&self.broken),
+            pause: Pause::default(),
+            wanted: wanted.map(|wanted| Box::pin(wanted.cancelled_owned()) as StopFuture),
+            given_up: Box::pin(given_up.cancelled_owned()),
+        }
+    }
+}
+
+/// A request's body, as fast as its caller may send.
+pub(super) struct PassedBody {
+    body: SharedBody,
+    usage: Option<Arc<Usage>>,
+    hold: Option<Arc<Mutex<BodyHold>>>,
+    broken: Arc<OnceLock<String>>,
+    /// Until more is read.
+    pause: Pause,
+    /// Ready when the pod wants it; `None` from then on.
+    wanted: Option<StopFuture>,
+    /// Ready when nobody wants the rest of it any more.
+    given_up: StopFuture,
+}
+
+/// The rest of a body goes to nobody: the request was answered before.
+#[derive(Debug, thiserror::Error)]
+#[error("the request was answered before its body had been sent")]
+struct GivenUp;
+
+impl HttpBody for PassedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.given_up.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err(axum::Error::new(GivenUp))));
+        }
+        if let Some(wanted) = &mut self.wanted {
+            ready!(wanted.as_mut().poll(context));
+            self.wanted = None;
+        }
+        ready!(self.pause.poll_over(context));
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Err(error)) = &frame {
+            self.broken.get_or_init(|| error.to_string());
+        }
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            if let Some(usage) = &self.usage {
+                let wait = usage.pace_write(data.len() as u64);
+                self.pause.begin(wait);
+            }
+            if let Some(hold) = &self.hold
+                && let Err(over) = hold.lock().received(data.len())
+            {
+                return Poll::Ready(Some(Err(axum::Error::new(over))));
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::{body::Body, extract::Request, http::header};
+    use http_body_util::BodyExt;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::http::shared_body;
+
+    #[test]
+    fn a_body_holds_what_it_would_where_it_is_worked_on() {
+        const STREAM: u64 = STREAM_BYTES as u64;
+        for (declared, is_stream, holds) in [
+            (Some(10), false, (10, 1 << 20)),
+            (Some(500_000), false, (500_000, 1 << 20)),
+            (Some(1 << 30), false, (STREAM, 1 << 20)),
+            (None, false, (STREAM, 1 << 20)),
+            (Some(10), true, (10, STREAM)),
+            (Some(1 << 30), true, (STREAM, STREAM)),
+            (None, true, (STREAM, STREAM)),
+        ] {
+            assert_eq!(bytes_to_hold(declared, is_stream, 1 << 20), holds, "{declared:?} {is_stream}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_held_back_is_read_when_it_is_wanted_and_never_when_it_is_not() {
+        for is_wanted in [true, false] {
+            let mut request = Request::new(Body::from("abc"));
+            request.headers_mut().insert(header::EXPECT, "100-continue".parse().unwrap());
+            let body = shared_body::share(&mut request).unwrap();
+            let broken = Arc::default();
+            let body = ClientsBody { body, usage: None, hold: None, is_stream: false, broken };
+            let (wanted, given_up) = (CancellationToken::new(), CancellationToken::new());
+            let mut passed = body.for_pod(Some(wanted.clone()), given_up.clone());
+            assert!(timeout(Duration::from_secs(60), passed.frame()).await.is_err(), "it was read at once");
+            assert!(body.is_held_back() && body.is_untouched());
+            if is_wanted {
+                wanted.cancel();
+                assert_eq!(passed.collect().await.unwrap().to_bytes(), "abc");
+            } else {
+                given_up.cancel();
+                assert!(passed.frame().await.unwrap().is_err());
+            }
+            assert_eq!((body.is_held_back(), body.received()), (!is_wanted, if is_wanted { 3 } else { 0 }));
+        }
+    }
+}
