@@ -38,12 +38,15 @@ impl StatusLine {
 
     /// How far a file is read.
     pub(in crate::cli) fn of_bytes(total: u64) -> Self {
-        Self::shown(ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden()), BAR)
+        Self::shown(ProgressBar::with_draw_target(known(total), ProgressDrawTarget::hidden()), BAR)
     }
 
     /// Begins anew, with another end.
     fn restart(&self, what: &str, total: u64) {
-        self.bar.set_length(total);
+        match known(total) {
+            Some(total) => self.bar.set_length(total),
+            None => self.bar.unset_length(),
+        }
         self.bar.set_position(0);
         self.say(what);
     }
@@ -96,5 +99,24 @@ impl Watcher for StatusLine {
 
     fn did(&self, bytes: u64) {
         self.bar.inc(bytes);
+    }
+}
+
+/// How much there is to do, if that is known: a bar of which nothing is known is not at its end.
+fn known(total: u64) -> Option<u64> {
+    Some(total).filter(|total| *total > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_without_a_known_end_is_not_at_its_end() {
+        let line = StatusLine::none();
+        for (total, length) in [(0, None), (10, Some(10)), (0, None)] {
+            line.begins("copying", total);
+            assert_eq!(line.bar.length(), length);
+        }
     }
 }
