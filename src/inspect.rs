@@ -11,7 +11,7 @@ use cold_s3::{
     backup::cluster_in,
     chain,
     cluster::{ShardPlace, recorded},
-    manifest::Manifest,
+    manifest::{self, Manifest},
     names,
     place::ObjectPlace,
     s3::{Objects, S3Options},
@@ -180,7 +180,12 @@ pub(crate) async fn show(
         None => &objects,
     };
     let manifest: Manifest = match number {
-        Some(number) => chain::read(place, number).await?,
+        Some(number) => {
+            if place.get(&manifest::key(number)).await?.is_none() {
+                return Err(InspectError::NotFound(format!("manifest {number} below this prefix")));
+            }
+            chain::read(place, number).await?
+        }
         None => chain::load(place)
             .await?
             .last

@@ -71,6 +71,7 @@ async fn a_place_without_a_store_is_not_right() {
         refused(&z, &["verify", &place], &["there is no store at", &place]).await;
         refused(&z, &["verify", "--json", &place], &["there is no store at"]).await;
     }
+    refused(&z, &["manifest", "show", "9999"], &["there is no manifest 9999"]).await;
 }
 
 #[tokio::test]
