@@ -101,7 +101,7 @@ pub(crate) async fn verify(
     let Audit { findings, segments, events, bytes, lost_offsets, unnamed } =
         Box::pin(audit::audit_all(place, watcher)).await?;
     if segments == 0 && findings.is_empty() {
-        refuse_nothing(place).await?;
+        Box::pin(refuse_nothing(place)).await?;
     }
     if json {
         let said = json!({

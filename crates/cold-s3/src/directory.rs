@@ -134,7 +134,9 @@ fn is_missing(error: &io::Error) -> bool {
 fn make_folders(root: &Path, folder: &Path) -> io::Result<()> {
     make_folder(root).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
-            let why = "the directory that it is to be in is not there: make it, or mount its disk";
+            let place = root.display();
+            let why =
+                format!("the directory that {place} is to be in is not there: make it, or mount its disk");
             io::Error::new(error.kind(), why)
         }
         _ => error,
