@@ -2,12 +2,12 @@
 //! All of it goes to the standard error.
 
 use std::{
-    fmt::Display,
+    fmt::{self, Display},
     io::{self, IsTerminal, Write},
     time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{FormattedDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::text::printable;
 use cold_s3::watcher::Watcher;
@@ -15,13 +15,21 @@ use cold_s3::watcher::Watcher;
 /// How often a bar is drawn anew when nothing changes: it shows how long things take.
 const TICK: Duration = Duration::from_millis(250);
 /// With a known end. The message has what is counted beside bytes.
-const BAR: &str = "{bar:24} {percent:>3}%  {bytes}/{total_bytes}  {bytes_per_sec}  {msg}  {eta_precise} left";
+const BAR: &str = "{bar:24} {percent:>3}%  {bytes}/{total_bytes}  {bytes_per_sec}  {msg}  {left} left";
 /// With an unknown end.
 const SPINNER: &str = "{spinner} {elapsed_precise}  {msg}";
 
 /// Says something to whoever runs the command. Where nobody listens any more, it is done all the same.
 pub(in crate::cli) fn tell(text: &dyn Display) {
     let _ = writeln!(io::stderr(), "zombi: {text}");
+}
+
+/// How long it takes from now on; before anything is done there is nothing to tell it by.
+fn write_left(state: &ProgressState, out: &mut dyn fmt::Write) {
+    let _ = match state.pos() {
+        0 => out.write_str("--:--:--"),
+        _ => write!(out, "{}", FormattedDuration(state.eta())),
+    };
 }
 
 /// The line at the foot of a terminal.
@@ -61,7 +69,7 @@ impl StatusLine {
         }
         let plain = ProgressStyle::default_bar();
         let style = ProgressStyle::with_template(template).unwrap_or(plain).progress_chars("=> ");
-        bar.set_style(style.tick_chars("|/-\\ "));
+        bar.set_style(style.tick_chars("|/-\\ ").with_key("left", write_left));
         // Hidden where the terminal is a dumb one.
         bar.set_draw_target(ProgressDrawTarget::stderr());
         bar.enable_steady_tick(TICK);
