@@ -92,9 +92,10 @@ function keyboard() {
 }
 
 // The overview: numbers every two seconds, metrics every ten.
+let isLeaving = false; // to where a form leads: what is refused once one has signed out must not lead back
 async function ask(path) {
   const response = await fetch(API + path, { headers: { accept: "application/json, text/plain" } });
-  if (response.status === 401) location.reload();
+  if (response.status === 401 && !isLeaving) location.reload();
   if (!response.ok && response.status !== 503) throw new Error(String(response.status));
   return path === "/metrics" ? response.text() : response.json();
 }
@@ -295,6 +296,5 @@ function liveEvents() {
 for (const hidden of all(".needs-script")) hidden.hidden = false;
 for (const time of all("time[datetime]")) addLocal(time);
 document.addEventListener("click", (event) => copy(event.target.closest?.("[data-copy]")));
-keyboard();
-overview();
-liveEvents();
+document.addEventListener("submit", () => { isLeaving = true; });
+for (const start of [keyboard, overview, liveEvents]) start();
