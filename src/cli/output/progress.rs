@@ -32,6 +32,12 @@ fn write_left(state: &ProgressState, out: &mut dyn fmt::Write) {
     };
 }
 
+fn style_of(template: &str) -> ProgressStyle {
+    let plain = ProgressStyle::default_bar();
+    let style = ProgressStyle::with_template(template).unwrap_or(plain).progress_chars("=> ");
+    style.tick_chars("|/-\\ ").with_key("left", write_left)
+}
+
 /// The line at the foot of a terminal.
 #[derive(Debug, Clone)]
 pub(in crate::cli) struct StatusLine {
@@ -49,10 +55,16 @@ impl StatusLine {
         Self::shown(ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden()), BAR)
     }
 
-    /// Begins anew, with another end.
+    /// Begins anew, with another end; 0 if that is not known.
     fn restart(&self, what: &str, total: u64) {
-        self.bar.set_length(total);
         self.bar.set_position(0);
+        // In this order: of a bar with no end, anything is all.
+        if total > 0 {
+            self.bar.set_length(total);
+            self.bar.set_style(style_of(BAR));
+        } else {
+            self.bar.set_style(style_of(SPINNER));
+        }
         self.say(what);
     }
 
@@ -67,9 +79,7 @@ impl StatusLine {
         if !io::stderr().is_terminal() {
             return Self::none();
         }
-        let plain = ProgressStyle::default_bar();
-        let style = ProgressStyle::with_template(template).unwrap_or(plain).progress_chars("=> ");
-        bar.set_style(style.tick_chars("|/-\\ ").with_key("left", write_left));
+        bar.set_style(style_of(template));
         // Hidden where the terminal is a dumb one.
         bar.set_draw_target(ProgressDrawTarget::stderr());
         bar.enable_steady_tick(TICK);
