@@ -97,6 +97,7 @@ async fn a_directory_holds_a_backup_too() {
         for word in ["%", " left"] {
             assert!(ran.err.contains(word), "{words:?}: {word:?} is not shown: {:?}", ran.err);
         }
+        assert!(!ran.err.contains("0 B/0 B"), "{words:?}: nothing is all of nothing: {:?}", ran.err);
     }
     // A damaged object is found.
     let segment = std::fs::read_dir(place.path().join("backup/segments/t/00000")).unwrap();
