@@ -29,6 +29,7 @@ use crate::http::{
     encode::{CLOUDEVENTS, NDJSON, PROTOBUF, PageRead},
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::Table,
+    media::BinaryBody,
     memory::Share,
     params::FilteredParams,
     scope::{RequestSender, RouteRequest},
@@ -87,7 +88,7 @@ impl WantedAnswer {
             description = "A page, or the whole rest",
             content(
                 (PageRead = "application/json"),
-                (Vec<u8> = "application/x-protobuf"),
+                (BinaryBody = "application/x-protobuf"),
                 (String = "application/x-ndjson"),
                 (String = "text/event-stream"),
                 (Vec<serde_json::Value> = "application/cloudevents-batch+json"),
