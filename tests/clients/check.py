@@ -27,7 +27,7 @@ from world import World  # noqa: E402
 
 # By what most people run; the last ones take minutes to build.
 QUICK = [
-    loops.python, loops.node, loops.go, loops.rust,
+    loops.python, loops.node, loops.go, loops.rust, loops.by_ordinal,
     senders.cloudevents_of_pypi, senders.cloudevents_of_npm,
     between.nginx, between.haproxy,
     senders.alertmanager, senders.syslog_ng,
