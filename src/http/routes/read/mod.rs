@@ -59,7 +59,8 @@ struct WantedAnswer {
 impl WantedAnswer {
     fn of(RouteRequest { parts, scope }: &RouteRequest) -> Self {
         let (shape, is_head) = (accept::shape(&parts.headers), parts.method == Method::HEAD);
-        let last_event_id = parts.headers.get(LAST_EVENT_ID).cloned();
+        // A client that has seen nothing yet may send an empty one.
+        let last_event_id = parts.headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()).cloned();
         Self { shape, is_head, last_event_id, sender: RequestSender::of(scope) }
     }
 }
