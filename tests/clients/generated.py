@@ -26,7 +26,7 @@ def typescript(world):
 
 
 def python_client(world):
-    interpreter = python("openapi-python-client==0.29.1", "httpx==0.28.1", "attrs", "python-dateutil")
+    interpreter = python("openapi-python-client==0.29.1", "httpx==0.28.1", "attrs==26.1.0", "python-dateutil==4.0.0")
     binaries = os.path.dirname(interpreter)
     put(world.directory, "generator.yaml", recipe(PAGE, "yaml"))
     words = [word.replace(HOST, world.url) for word in recipe(PAGE, "sh", 1).split()]
