@@ -6,7 +6,7 @@ use contracts::shared_log::{LogSeq, SharedLog};
 use testing::shared_log::{LogFaults, MemoryLog, MemoryLogOptions};
 
 /// The bytes that it takes: it is full after S3 has been away for half a minute.
-const MAX_BYTES: u64 = 64 << 10;
+const MAX_BYTES: u64 = 192 << 10;
 /// What befalls a thousand appends. Each that gets no answer holds the owner up for a second.
 const FAULTS: LogFaults = LogFaults { lost_answers: 5, lost_requests: 5, late: 5, slow_answers: 10 };
 
