@@ -168,11 +168,12 @@ impl Replica for MemoryHot {
         let change = change.transpose()?;
         let mut volume = self.volume.lock();
         volume.may_be_known = entry.mark.may_be_known();
+        volume.applies = true;
         volume.log = Some(entry.mark);
         if let Some(change) = change {
             change(&mut volume);
         }
-        volume.may_be_known = false;
+        (volume.may_be_known, volume.applies) = (false, false);
         Ok(())
     }
 
