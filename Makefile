@@ -32,7 +32,7 @@ demo-kills: setup ## The same, killed -9 ten times on the way in
 	$(CARGO) build --locked $(TESTED) --bins --examples
 	python3 tests/demo.py $(TARGET)/zombi $(TARGET)/examples/s3 --kills 10 $(if $(DEMO_DATA),--data $(DEMO_DATA))
 
-clients: setup ## Try the clients of others, as far as they can be had; CLIENTS="--quick", CLIENTS="--only duckdb"
+clients: setup ## Try the clients of others, as far as they can be had; CLIENTS="--quick", CLIENTS="--slow", CLIENTS="--only duckdb"
 	$(CARGO) build --locked $(TESTED) --bins --examples
 	python3 -B tests/clients/check.py $(TARGET)/zombi $(TARGET)/examples/s3 $(CLIENTS)
 

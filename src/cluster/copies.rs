@@ -5,10 +5,8 @@ use std::{sync::OnceLock, time::Duration};
 
 use parking_lot::Mutex;
 use tiering::{CopyStatus, ShardCopy};
-use tokio::time::Instant;
 
 use super::pod_number;
-use contracts::{error::StorageError, metrics, shared_log::LogSize};
 
 /// A copy of a shard.
 pub(crate) struct OwnCopy {
@@ -17,8 +15,6 @@ pub(crate) struct OwnCopy {
     copy: ShardCopy,
     /// Why it follows no more, and never owns again.
     stopped: OnceLock<String>,
-    /// How much the log held when it was last asked.
-    size: Mutex<Option<LogSize>>,
 }
 
 /// Who owns a shard, as far as a copy of it knows.
@@ -37,7 +33,7 @@ pub(crate) enum CopyOwner {
 impl OwnCopy {
     /// Of a shard.
     pub(crate) fn new(shard: u32, copy: ShardCopy) -> Self {
-        Self { shard, copy, stopped: OnceLock::new(), size: Mutex::default() }
+        Self { shard, copy, stopped: OnceLock::new() }
     }
 
     /// The copy itself.
@@ -65,16 +61,6 @@ impl OwnCopy {
         self.stopped.get().map(String::as_str)
     }
 
-    /// Notes how much the log holds.
-    pub(crate) fn note_size(&self, size: LogSize) {
-        *self.size.lock() = Some(size);
-    }
-
-    /// How much the log held when it was last asked, if it has ever answered.
-    pub(crate) fn size(&self) -> Option<LogSize> {
-        *self.size.lock()
-    }
-
     /// Who owns the shard.
     pub(crate) fn owner(&self, own_pod: u32) -> CopyOwner {
         let status = self.status();
@@ -88,17 +74,6 @@ impl OwnCopy {
             Some(pod) if pod != own_pod => CopyOwner::Pod(pod),
             _ => CopyOwner::Nobody,
         }
-    }
-
-    /// Returns once it is known that this copy owned the shard after the call.
-    ///
-    /// # Errors
-    /// Those of [`ShardCopy::confirm`].
-    pub(crate) async fn confirm(&self) -> Result<(), StorageError> {
-        let began = Instant::now();
-        let confirmed = self.copy.confirm().await;
-        metrics::confirmed(began.elapsed());
-        confirmed
     }
 
     /// Waits until it owns the shard no more.

@@ -60,12 +60,26 @@ struct Fields {
     extra: Vec<ExtraField>,
 }
 
+/// Bytes of a detail that are kept. It may quote what was sent, such as a field whose name is as long as the
+/// body, and answers that nobody reads are charged to no budget.
+const DETAIL_BYTES: usize = 1000;
+
+/// A detail of bounded length.
+fn shortened(mut detail: String) -> String {
+    if detail.len() > DETAIL_BYTES {
+        detail.truncate(detail.floor_char_boundary(DETAIL_BYTES));
+        detail.push_str("...");
+        detail.shrink_to_fit();
+    }
+    detail
+}
+
 impl Problem {
     /// A problem with its code and what happened in this request.
     pub fn new(code: Code, detail: impl ToString) -> Self {
         Self(Box::new(Fields {
             code,
-            detail: detail.to_string(),
+            detail: shortened(detail.to_string()),
             outcome: None,
             retry_after: None,
             extra: Vec::new(),
@@ -374,6 +388,13 @@ mod tests {
             assert_eq!(problem.code().status(), StatusCode::SERVICE_UNAVAILABLE);
             assert!(problem.render("id", true).headers().contains_key(header::RETRY_AFTER));
         }
+    }
+
+    #[test]
+    fn a_detail_that_quotes_what_was_sent_stays_short() {
+        let problem = Problem::new(Code::BadJson, "\u{e9}".repeat(1 << 20));
+        assert!(problem.detail().len() <= DETAIL_BYTES + 3 && problem.detail().ends_with("..."));
+        assert_eq!(Problem::new(Code::BadJson, "a short one").detail(), "a short one");
     }
 
     #[test]

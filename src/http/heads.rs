@@ -36,6 +36,16 @@ pub(super) fn is_of_type(headers: &HeaderMap, media_type: &str) -> bool {
     value.is_some_and(|value| value.as_bytes().starts_with(media_type.as_bytes()))
 }
 
+/// Whether a body is sent in chunks or whole, and not coded for its transfer besides: nothing here would undo
+/// such a coding.
+pub(super) fn is_plain_transfer(headers: &HeaderMap) -> bool {
+    let is_plain = |name: &str| {
+        name.is_empty() || ["chunked", "identity"].iter().any(|one| name.eq_ignore_ascii_case(one))
+    };
+    let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
+    values.all(|value| value.to_str().is_ok_and(|text| text.split(',').map(str::trim).all(is_plain)))
+}
+
 /// The host that a request asks for: HTTP/2 has it in the URI. Empty if there is none.
 pub(super) fn host<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> &'r str {
     let authority = uri.authority().map(|authority| authority.as_str());

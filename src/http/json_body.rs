@@ -10,6 +10,7 @@ use serde::{
 use serde_json::{de::StrRead, value::RawValue};
 
 use super::{code::Code, error::Problem};
+use contracts::sequence::Offset;
 
 /// A JSON object. By itself a structure would also be read from an array, field by field in their order.
 #[derive(Debug)]
@@ -70,6 +71,40 @@ pub(super) fn texts<'de, D: Deserializer<'de>>(
     }
 
     Ok(Option::<TextMembers>::deserialize(deserializer)?.map(|TextMembers(texts)| texts))
+}
+
+/// A whole number of any size, so that one out of range gets an error that says so: beyond what an `i128` can
+/// be it is the nearest. serde's own way would refuse those, and allocate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct WholeNumber(pub i128);
+
+impl<'de> Deserialize<'de> for WholeNumber {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <&RawValue>::deserialize(deserializer)?.get();
+        let (digits, furthest) = match text.strip_prefix('-') {
+            Some(digits) => (digits, i128::MIN),
+            None => (text, i128::MAX),
+        };
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(de::Error::custom(format_args!("{text:.40} is not a whole number")));
+        }
+        Ok(Self(text.parse().unwrap_or(furthest)))
+    }
+}
+
+impl WholeNumber {
+    /// The offset that it is. Beyond what an offset can be it is the last: whoever knows the end of a
+    /// partition refuses that.
+    ///
+    /// # Errors
+    /// 400 if it is negative.
+    pub(super) fn offset(self) -> Result<Offset, Problem> {
+        let Self(number) = self;
+        if number < 0 {
+            return Err(bad_json(format_args!("offset {number} is negative")));
+        }
+        Ok(Offset::try_from(number).unwrap_or(Offset::MAX))
+    }
 }
 
 /// Reads a body that is one JSON object.
@@ -171,5 +206,40 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<'_, T> {
             taken.push(one);
         }
         Ok(taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_number_may_have_any_size() {
+        let huge = "9".repeat(400);
+        let least = format!("-{huge}");
+        for (text, number) in [
+            ("0", 0),
+            ("-0", 0),
+            (" 42 ", 42),
+            ("-9223372036854775809", -9_223_372_036_854_775_809),
+            (huge.as_str(), i128::MAX),
+            (least.as_str(), i128::MIN),
+        ] {
+            assert_eq!(serde_json::from_str::<WholeNumber>(text).unwrap(), WholeNumber(number), "{text}");
+        }
+        for text in ["1.0", "1e2", "-", "\"1\"", "true", "null", "[1]", "{\"1\":1}"] {
+            assert!(serde_json::from_str::<WholeNumber>(text).is_err(), "{text}");
+        }
+        let long = format!("\"{}\"", "x".repeat(1000));
+        let error = serde_json::from_str::<WholeNumber>(&long).unwrap_err().to_string();
+        assert!(error.len() < 200, "{error}");
+    }
+
+    #[test]
+    fn an_offset_that_cannot_be_is_behind_every_end_or_refused() {
+        let offset = |number| WholeNumber(number).offset().map_err(|problem| problem.code());
+        assert_eq!(offset(7), Ok(7));
+        assert_eq!(offset(i128::from(Offset::MAX) + 1), Ok(Offset::MAX));
+        assert_eq!(offset(-1), Err(Code::BadJson));
     }
 }

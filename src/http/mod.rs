@@ -11,6 +11,7 @@ mod callers_body;
 pub(crate) mod changes;
 mod code;
 pub mod coding;
+mod commits;
 pub mod connection;
 mod context;
 pub mod encode;

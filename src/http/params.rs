@@ -127,11 +127,7 @@ impl PartitionParam {
     /// # Errors
     /// 400 if it is none; 422 if it is not below `limits.partitions_per_table`.
     pub fn number(&self, limits: &Limits) -> Result<PartitionNumber, Problem> {
-        let Self(text) = self;
-        // More digits than a number here can have are still a number, and out of range.
-        let is_long = text.len() > 1 && text.bytes().all(|byte| byte.is_ascii_digit());
-        let given = if is_long { text.parse().unwrap_or(u64::MAX) } else { number("partition", text)? };
-        extract::partition_number(given.into(), limits)
+        extract::partition_number(number("partition", &self.0)?.into(), limits)
     }
 }
 
@@ -302,9 +298,11 @@ fn only(name: &str, text: &str, value: &str) -> Result<(), Problem> {
     Err(Problem::new(Code::BadQuery, detail))
 }
 
+/// The whole number that a text is. One with more digits than a number here can have is still one, and out of
+/// range wherever there is a range: it is the greatest.
 fn number(name: &str, text: &str) -> Result<u64, Problem> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = digits.then(|| text.parse().ok()).flatten();
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = is_number.then(|| text.parse().unwrap_or(u64::MAX));
     number.ok_or_else(|| {
         Problem::new(Code::BadQuery, format!("{name}={text:?} is not a whole number from 0 to {}", u64::MAX))
     })

@@ -44,6 +44,7 @@ impl<T: DeserializeOwned> Params<T> {
         {
             return Ok(Self(params));
         }
+        check_text(uri.query().unwrap_or_default())?;
         let Query(params) =
             Query::<T>::try_from_uri(uri).map_err(|error| Problem::new(Code::BadQuery, error.body_text()))?;
         Ok(Self(params))
@@ -86,10 +87,17 @@ impl<T: DeserializeOwned> FilteredParams<T> {
     /// # Errors
     /// 400.
     pub fn parse(query: &str) -> Result<Self, Problem> {
+        check_text(query)?;
         let (headers, others): (Vec<_>, Vec<_>) = query.split('&').partition(|pair| is_of_header(pair));
         let params = read_pairs(&others)?;
         Ok(Self { params, headers: read_pairs(&headers)? })
     }
+}
+
+/// Refuses a query that is not UTF-8 after URL decoding: it would be read as another, and two keys as one.
+fn check_text(query: &str) -> Result<(), Problem> {
+    let wrong = |error| Problem::new(Code::BadQuery, format!("the query is not UTF-8 once decoded: {error}"));
+    percent_decode_str(query).decode_utf8().map(drop).map_err(wrong)
 }
 
 /// Whether a pair of a query is a filter by header.

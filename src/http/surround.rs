@@ -20,7 +20,7 @@ use super::{
     connection::Connection,
     context::{REQUEST_ID, RequestContext},
     error::Problem,
-    forwarded,
+    forwarded, heads,
     route::{Route, RouteAnswer, Surroundings},
     scope::{PathParameters, RequestScope},
     shards::{self, AskedBy, Passed},
@@ -219,6 +219,12 @@ fn check_head(request: &Request, surroundings: &Surroundings, is_passed_on: bool
         return Err(Problem::new(
             Code::HeadTooLarge,
             format!("path and headers have {bytes} bytes, limits.header_bytes is {most}"),
+        ));
+    }
+    if !heads::is_plain_transfer(request.headers()) {
+        return Err(Problem::new(
+            Code::UnsupportedMediaType,
+            "Transfer-Encoding may be chunked alone: other codings belong in Content-Encoding",
         ));
     }
     let http = surroundings.http.as_ref();

@@ -15,6 +15,8 @@ use contracts::clock::TimestampMs;
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 /// The form of date and time in RFC 3339, before fraction and offset.
 const FORM: &[u8] = b"0000-00-00T00:00:00";
+/// The length of its date.
+const DATE_BYTES: usize = 10;
 const WRONG_FORM: &str = "RFC 3339 is written like 2018-04-05T17:31:00Z";
 const NANOS_PER_MS: i128 = 1_000_000;
 const NANOS_PER_SEC: i128 = 1_000_000_000;
@@ -29,14 +31,18 @@ pub(super) fn bound(name: &str, text: &str) -> Result<TimestampMs, Problem> {
     if let Ok(ms) = text.parse::<TimestampMs>() {
         return Ok(ms);
     }
-    let nanos = nanos(text).map_err(|why| {
+    // RFC 3339 lets a space stand for the T.
+    let has_space = text.as_bytes().get(DATE_BYTES) == Some(&b' ');
+    let read = if has_space { exact(&text.replacen(' ', "T", 1)) } else { exact(text) };
+    let exact = read.map_err(|why| {
         let plus = lost_plus(text);
         Problem::new(
             Code::BadQuery,
             format!("{name}={text:?} is neither milliseconds nor RFC 3339: {why}{plus}"),
         )
     })?;
-    let ms = nanos.div_euclid(NANOS_PER_MS) + i128::from(nanos.rem_euclid(NANOS_PER_MS) > 0);
+    let is_between = exact.has_more || exact.nanos.rem_euclid(NANOS_PER_MS) > 0;
+    let ms = exact.nanos.div_euclid(NANOS_PER_MS) + i128::from(is_between);
     TimestampMs::try_from(ms)
         .map_err(|error| Problem::new(Code::BadQuery, format!("{name}={text:?}: {error}")))
 }
@@ -68,6 +74,22 @@ pub(super) fn moment(text: &str) -> Result<TimestampMs, String> {
 /// # Errors
 /// Why it is none.
 pub(super) fn rfc3339(text: &str) -> Result<TimestampMs, String> {
+    TimestampMs::try_from(exact(text)?.nanos.div_euclid(NANOS_PER_MS)).map_err(|error| error.to_string())
+}
+
+/// A point in time as RFC 3339 says it: to the nanosecond, and whether it says more than that.
+struct ExactTime {
+    /// Since 1970.
+    nanos: i128,
+    /// Whether there is a part of a nanosecond beside them.
+    has_more: bool,
+}
+
+/// Reads a point in time exactly as RFC 3339 writes it.
+///
+/// # Errors
+/// Why it is none.
+fn exact(text: &str) -> Result<ExactTime, String> {
     let (digits, rest) = text.as_bytes().split_at_checked(FORM.len()).ok_or(WRONG_FORM)?;
     let fits = |(form, byte): (&u8, &u8)| match form {
         b'0' => byte.is_ascii_digit(),
@@ -91,10 +113,10 @@ pub(super) fn rfc3339(text: &str) -> Result<TimestampMs, String> {
     if !FORM.iter().zip(digits).all(fits) || fraction.is_empty() || !is_offset {
         return Err(WRONG_FORM.to_owned());
     }
-    // Milliseconds are the first three digits, and there may be more than anybody reads.
-    let short = [digits, b".", &fraction[..fraction.len().min(9)], offset].concat();
-    let nanos = nanos(&String::from_utf8_lossy(&short))?;
-    TimestampMs::try_from(nanos.div_euclid(NANOS_PER_MS)).map_err(|error| error.to_string())
+    // Nanoseconds are the first nine digits, and there may be more than anybody reads.
+    let (read, more) = fraction.split_at(fraction.len().min(9));
+    let nanos = nanos(&String::from_utf8_lossy(&[digits, b".", read, offset].concat()))?;
+    Ok(ExactTime { nanos, has_more: more.iter().any(|digit| *digit != b'0') })
 }
 
 /// A time as RFC 3339 writes it; `None` if no calendar of four digits has it.
@@ -170,6 +192,10 @@ mod tests {
             ("9999-12-31T23:59:59Z", 253_402_300_799_000),
             ("9999-12-31T23:59:59.999999999Z", 253_402_300_800_000),
             ("9999-12-31T23:59:59.999Z", 253_402_300_799_999),
+            ("1970-01-01 00:00:01Z", 1000),
+            ("1970-01-01T00:00:01.0000000001Z", 1001),
+            ("1970-01-01T00:00:01.0000000000Z", 1000),
+            ("1970-01-01T00:00:00.9990000000000000000001Z", 1000),
         ] {
             assert_eq!(bound("since", text).unwrap(), ms, "{text}");
         }
@@ -180,6 +206,10 @@ mod tests {
             "2024-01-01T00:00:00",
             "2024-13-01T00:00:00Z",
             "12:00Z",
+            "2024-01-01T00:00Z",
+            "2024-01-01T00:00:00,5Z",
+            "2024-01-01T00:00:00Z[UTC]",
+            "20240101T000000Z",
             "99999999999999999999",
         ] {
             assert!(bound("since", text).is_err(), "{text}");

@@ -14,7 +14,7 @@ use super::{
     flush_all::FlushAll,
     log_watch,
     logs::NatsLogs,
-    open::{Ground, ObservedNow, Startup, close, show_to_operators, writer_options},
+    open::{Ground, ObservedNow, Startup, close, cold_options, show_to_operators, writer_options},
     shards::{JoinedCluster, of_shard, shard_parts},
     terms::CopyTerms,
 };
@@ -31,9 +31,10 @@ use crate::{
     },
     settings::Settings,
 };
+use cold_s3::{ColdOptions, S3Cold, s3::Objects, settings::CacheSettings};
 use contracts::{
-    clock::SystemClock, engine::Engine, error::StorageError, fence::Fence, flusher::Flush, metrics,
-    shards::Shard,
+    clock::SystemClock, cold::ColdTier, engine::Engine, error::StorageError, fence::Fence, flusher::Flush,
+    metrics, shards::Shard,
 };
 use hot_rocksdb::{HotParts, RocksHot, options::SharedMemory, rocksdb::Db};
 
@@ -84,7 +85,7 @@ impl Startup {
         drop(cluster.owners.set(Owners::new(OwnersParts {
             own: cluster.own,
             shards: cluster.record.shards,
-            logs: logs.clone(),
+            logs,
             copies,
             fresh_for: settings.copies.tick(),
         })));
@@ -98,10 +99,9 @@ impl Startup {
         show_to_operators(settings, &base, observed(&stores));
         drop(ops.flush.set(flush_of(&stores)));
         let copies = opened.into_iter().zip(stores.iter());
-        let copies = copies.filter_map(|(open, store)| open.start(cluster.own, &base, store)).collect();
-        let watches = log_watch::begin(settings, &cluster, &client, logs).map_err(ServerError::Setting)?;
-        let parts = shard_parts(&base);
-        let shards = Arc::new(Shards::new(cluster, client, parts));
+        let copies = copies.filter_map(|(open, store)| open.start(&base, store)).collect();
+        let shards = Arc::new(Shards::new(cluster, client, shard_parts(&base)));
+        let watches = log_watch::begin(settings, &shards).map_err(ServerError::Setting)?;
         let stores = ShardStores::Owned { spare: Arc::clone(&base), stores };
         let app = App { shards: Some(OwnShards { shards, stores }), ..App::clone(&base) };
         let running = RunningStore { copies, watches, ..RunningStore::new(vec![spare], disk) };
@@ -141,10 +141,14 @@ impl Startup {
                 let (copy, runner) = ShardCopy::new(CopyParts {
                     hot: Arc::clone(&hot),
                     log,
+                    cold: to_recover_from(&part, joined.objects.of_shard(shard)),
                     clock: SystemClock::shared(),
                     names: names(joined, number),
                     settings: part.copies,
                     keep: part.keep,
+                    log_keep_bytes: part.shared_log.keep_bytes,
+                    key_window_ms: part.keys.window_ms(),
+                    progress: Arc::clone(&ground.progress),
                 });
                 let copy = Arc::new(OwnCopy::new(number, copy));
                 Ok::<_, ServerError>(OpenCopy { copy, runner, settings: part, db, hot, writer, ground })
@@ -154,11 +158,18 @@ impl Startup {
     }
 }
 
+/// The shard's bucket, as a copy that is recovered reads it: each segment once.
+fn to_recover_from(part: &Settings, objects: Objects) -> Arc<dyn ColdTier> {
+    let cache = CacheSettings { cache_bytes: 0 };
+    Arc::new(S3Cold::new(objects, ColdOptions { cache, ..cold_options(part) }))
+}
+
 /// Whose copy of a shard it is.
 fn names(joined: &JoinedCluster, shard: u32) -> CopyNames {
     let cluster = &joined.cluster;
     CopyNames {
         cluster: cluster.record.cluster,
+        shard,
         pod: pod_name(cluster.own),
         address: cluster.address(cluster.own).unwrap_or_default().to_owned(),
         copies: cluster.copies_of(shard).iter().map(|pod| pod_name(*pod)).collect(),
@@ -187,10 +198,9 @@ fn flush_of(stores: &Arc<[Arc<OwnedStore<App>>]>) -> Arc<dyn Flush> {
 
 impl OpenCopy {
     /// Follows the log from now on, and serves whenever the copy owns its shard.
-    fn start(self, own_pod: u32, app: &Arc<App>, store: &Arc<OwnedStore<App>>) -> Option<RunningCopy> {
+    fn start(self, app: &Arc<App>, store: &Arc<OwnedStore<App>>) -> Option<RunningCopy> {
         let Self { copy, runner, settings, db, hot, writer, ground } = self;
         let terms = CopyTerms {
-            own_pod,
             settings,
             hot,
             objects: ground.objects?,

@@ -1,56 +1,36 @@
 //! What a pod looks at now and then, where its shards have logs: whether the servers of the logs keep what
-//! they acknowledge, how far its copies are, and whether a shard should go back to the pod that is first in
-//! line.
+//! they acknowledge, and whether a shard should go back to a pod that is before this one in line.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use axum::{
-    body::Body,
-    extract::Request,
-    http::{StatusCode, Uri},
-};
-use tokio::{
-    task,
-    time::{sleep, timeout},
-};
+use tokio::{task, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use super::logs::NatsLogs;
 use crate::{
-    cluster::{Cluster, client::PodClient, copies::OwnCopy, owners::ShardLogs, pod_name},
+    cluster::{Cluster, copies::OwnCopy, pod_name, pod_number},
+    http::shards::Shards,
     settings::Settings,
 };
-use contracts::metrics::{self, CopyGauges};
+use contracts::metrics;
 use shared_log::nats::NatsGuard;
 
 /// How often the servers of the logs are asked until they are as they must be, and from then on.
 const GUARD_FIRST: Duration = Duration::from_secs(1);
 const GUARD_LATER: Duration = Duration::from_secs(30);
-/// How often it is noted how far the copies are.
-const COPIES_INTERVAL: Duration = Duration::from_secs(5);
-/// How often a shard may go back to the pod that is first in line.
+/// How often a shard may go back to a pod that is before this one in line.
 const GIVE_BACK_INTERVAL: Duration = Duration::from_secs(60);
-/// How long that pod may take to say that requests may come to it.
-const READY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Begins to look; ends with the handles.
 ///
 /// # Errors
 /// What is wrong with the settings of the servers.
-pub(super) fn begin(
-    settings: &Settings,
-    cluster: &Arc<Cluster>,
-    client: &Arc<PodClient>,
-    logs: Arc<NatsLogs>,
-) -> Result<Vec<AbortOnDropHandle<()>>, String> {
+pub(super) fn begin(settings: &Settings, shards: &Arc<Shards>) -> Result<Vec<AbortOnDropHandle<()>>, String> {
     let guard = NatsGuard::new(&settings.nats)?;
-    let (guarded, shown, given) = (Arc::clone(cluster), Arc::clone(cluster), Arc::clone(cluster));
-    let client = Arc::clone(client);
+    let (guarded, given) = (Arc::clone(&shards.cluster), Arc::clone(shards));
     Ok(vec![
         AbortOnDropHandle::new(task::spawn(async move { watch_servers(&guarded, &guard).await })),
-        AbortOnDropHandle::new(task::spawn(async move { show_copies(&shown, &logs).await })),
-        AbortOnDropHandle::new(task::spawn(async move { give_back(&given, &client).await })),
+        AbortOnDropHandle::new(task::spawn(async move { give_back(&given).await })),
     ])
 }
 
@@ -64,66 +44,39 @@ async fn watch_servers(cluster: &Cluster, guard: &NatsGuard) {
         if unmet != before && !unmet.is_empty() {
             warn!(unmet = unmet.join("; "), "the servers that keep the logs are not as they must be");
         }
-        before.clone_from(&unmet);
-        owners.servers.note(unmet);
         let damages: BTreeSet<String> = report.damages().into_iter().collect();
-        let new: Vec<&String> = damages.difference(&damages_before).collect();
-        new.iter().for_each(|damage| error!(%damage, "a server of the logs has lost messages"));
-        metrics::log_damaged(new.len() as u64);
-        damages_before = damages;
+        for damage in damages.difference(&damages_before) {
+            error!(%damage, "a server of the logs has lost messages");
+        }
+        metrics::log_servers(unmet.len(), damages.len());
+        (before, damages_before) = (unmet.clone(), damages);
+        owners.servers.note(unmet);
         sleep(if owners.servers.is_met() { GUARD_LATER } else { GUARD_FIRST }).await;
     }
 }
 
-/// Notes how far the copies are.
-async fn show_copies(cluster: &Cluster, logs: &NatsLogs) {
-    let Some(owners) = cluster.owners.get() else { return };
-    loop {
-        for copy in owners.copies() {
-            show_copy(copy, logs).await;
-        }
-        sleep(COPIES_INTERVAL).await;
-    }
-}
-
-async fn show_copy(copy: &OwnCopy, logs: &NatsLogs) {
-    if let Ok(log) = logs.log(copy.shard).await
-        && let Ok(size) = log.size().await
-    {
-        copy.note_size(size);
-    }
-    let mark = copy.status().mark;
-    let log = copy.size().map(|size| (size.last.0, size.bytes));
-    metrics::copy_of_shard(copy.shard, CopyGauges { term: mark.term, applied: mark.applied, log });
-}
-
-/// Yields shards to the pods that are first in line, where these say that requests may come: then all their
-/// copies are in step.
-async fn give_back(cluster: &Cluster, client: &PodClient) {
-    let Some(owners) = cluster.owners.get() else { return };
+/// Yields shards to the pods that are before this one in line, the first of them first, where these keep up
+/// with the log.
+async fn give_back(shards: &Shards) {
+    let Some(owners) = shards.cluster.owners.get() else { return };
     loop {
         sleep(GIVE_BACK_INTERVAL).await;
-        for copy in owners.copies() {
-            let first = cluster.first_of(copy.shard);
-            if first == cluster.own || copy.status().owned_term.is_none() {
-                continue;
-            }
-            let address = cluster.address(first).unwrap_or_default();
-            if is_in_step(client, address).await && copy.copy().hand_over(Some(&pod_name(first))).is_some() {
-                info!(
-                    shard = copy.shard,
-                    to = pod_name(first),
-                    "the shard goes back to the pod that is first"
-                );
+        for rank in 0..shards.cluster.record.copies as usize {
+            let pods: BTreeSet<u32> = owners.copies().filter_map(|copy| better_pod(copy, rank)).collect();
+            for pod in pods {
+                let applied = shards.applied_by(pod).await;
+                for copy in owners.copies().filter(|copy| better_pod(copy, rank) == Some(pod)) {
+                    let (to, shard) = (pod_name(pod), copy.shard);
+                    if applied.get(&shard).is_some_and(|applied| copy.copy().yield_to_better(&to, *applied)) {
+                        info!(shard, to, "the shard goes back to a pod that is before this one in line");
+                    }
+                }
             }
         }
     }
 }
 
-/// Whether a pod says that requests may come to it.
-async fn is_in_step(client: &PodClient, address: &str) -> bool {
-    let mut request = Request::new(Body::empty());
-    *request.uri_mut() = Uri::from_static("/readyz");
-    let asked = timeout(READY_TIMEOUT, client.send(address, request)).await;
-    matches!(asked, Ok(Ok(answer)) if answer.status() == StatusCode::OK)
+/// The pod at this place among those that should rather own a copy's shard, while this one does.
+fn better_pod(copy: &OwnCopy, rank: usize) -> Option<u32> {
+    pod_number(copy.copy().better_copies().get(rank)?)
 }

@@ -1,22 +1,17 @@
-//! The logs of a cluster's shards, in NATS: opened when they are first needed, and timed.
+//! The logs of a cluster's shards, in NATS: opened when they are first needed.
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use tokio::{
-    sync::OnceCell,
-    time::{Instant, sleep},
-};
+use tokio::{sync::OnceCell, time::sleep};
 use tracing::warn;
 
 use super::ServerError;
 use crate::{cluster::owners::ShardLogs, settings::Settings};
 use cold_s3::cluster::ClusterRecord;
 use contracts::{
-    metrics,
     progress::Progress,
-    shared_log::{EntryKind, LogEntry, LogError, LogSeq, LogSize, SharedLog},
+    shared_log::{LogError, SharedLog},
 };
 use shared_log::{
     nats::{NatsLog, OpenError, StreamName},
@@ -31,7 +26,7 @@ pub(super) struct NatsLogs {
     nats: NatsSettings,
     log: SharedLogSettings,
     record: ClusterRecord,
-    opened: Vec<OnceCell<Arc<TimedLog>>>,
+    opened: Vec<OnceCell<Arc<NatsLog>>>,
 }
 
 impl NatsLogs {
@@ -68,13 +63,9 @@ impl NatsLogs {
         let cell = self.opened.get(shard as usize).ok_or_else(no_such)?;
         let ClusterRecord { cluster, shards, .. } = self.record;
         let name = StreamName { cluster, shard, shards, generation: 0 };
-        let log = cell.get_or_try_init(|| self.open_stream(name)).await?;
+        let opening = || async { NatsLog::open(&self.nats, &self.log, name).await.map(Arc::new) };
+        let log = cell.get_or_try_init(opening).await?;
         Ok(Arc::clone(log) as Arc<dyn SharedLog>)
-    }
-
-    async fn open_stream(&self, name: StreamName) -> Result<Arc<TimedLog>, OpenError> {
-        let log = NatsLog::open(&self.nats, &self.log, name).await?;
-        Ok(Arc::new(TimedLog(log)))
     }
 }
 
@@ -85,38 +76,5 @@ impl ShardLogs for NatsLogs {
             OpenError::Unavailable(error) => error,
             error => LogError::Unavailable(error.to_string()),
         })
-    }
-}
-
-/// A log whose appends are timed and counted.
-#[derive(Debug)]
-struct TimedLog(NatsLog);
-
-#[async_trait]
-impl SharedLog for TimedLog {
-    async fn append(&self, last: LogSeq, kind: EntryKind, entry: Bytes) -> Result<LogSeq, LogError> {
-        let (began, before) = (Instant::now(), self.0.counts());
-        let appended = self.0.append(last, kind, entry).await;
-        let after = self.0.counts();
-        // A shard appends one entry after the other.
-        let (attempts, settled) = (after.attempts - before.attempts, after.settled - before.settled);
-        metrics::log_appended(began.elapsed(), attempts, settled);
-        appended
-    }
-
-    async fn read(&self, from: LogSeq, max_bytes: usize, wait: Duration) -> Result<Vec<LogEntry>, LogError> {
-        self.0.read(from, max_bytes, wait).await
-    }
-
-    async fn term(&self) -> Result<Option<LogEntry>, LogError> {
-        self.0.term().await
-    }
-
-    async fn trim(&self, upto: LogSeq) -> Result<(), LogError> {
-        self.0.trim(upto).await
-    }
-
-    async fn size(&self) -> Result<LogSize, LogError> {
-        self.0.size().await
     }
 }

@@ -8,7 +8,6 @@ use tracing::{info, warn};
 
 use super::open::{app_over, cold_options, store_options};
 use crate::{
-    cluster::pod_name,
     http::{
         shards::OwnedStore,
         state::{App, Heartbeats},
@@ -26,8 +25,6 @@ const REOPEN: Duration = Duration::from_millis(500);
 
 /// What the store of each term is made of.
 pub(super) struct CopyTerms {
-    /// The number of this pod.
-    pub(super) own_pod: u32,
     /// The shard's part of what the pod may take.
     pub(super) settings: Settings,
     /// The open volume, whoever owns the shard.
@@ -49,12 +46,7 @@ impl CopyTerms {
     pub(super) async fn run(self) {
         let shard = self.store.copy.shard;
         let mut status = self.store.copy.copy().status();
-        let mut last_term = 0;
-        while let Some((term, is_yielded)) = self.owned(&mut status).await {
-            if term != last_term {
-                metrics::took_over(is_yielded);
-                last_term = term;
-            }
+        while let Some(term) = owned(&mut status).await {
             metrics::shard_owned(shard, true);
             if let Err(error) = Box::pin(self.serve(term, &mut status)).await {
                 warn!(shard, term, %error, "the store of the shard has ended");
@@ -62,23 +54,6 @@ impl CopyTerms {
             }
             let still = status.borrow().owned_term == Some(term);
             metrics::shard_owned(shard, still);
-        }
-    }
-
-    /// Waits until the copy owns the shard; in which term, and whether it was yielded to this pod, as far as
-    /// that was seen. `None` if the copy has ended.
-    async fn owned(&self, status: &mut watch::Receiver<CopyStatus>) -> Option<(u64, bool)> {
-        let own = pod_name(self.own_pod);
-        let mut is_yielded = false;
-        loop {
-            {
-                let now = status.borrow_and_update();
-                if let Some(term) = now.owned_term {
-                    return Some((term, is_yielded));
-                }
-                is_yielded = now.mark.yielded_to.as_ref() == Some(&own);
-            }
-            status.changed().await.ok()?;
         }
     }
 
@@ -123,8 +98,13 @@ impl CopyTerms {
             progress: Arc::new(Progress::default()),
             bucket: Arc::clone(&self.bucket),
         };
-        Store::open_owned(parts, store_options(&self.settings)).await
+        Store::open_owned(parts, store_options(&self.settings), self.store.copy.copy()).await
     }
+}
+
+/// Waits until the copy owns the shard; in which term. `None` if the copy has ended.
+async fn owned(status: &mut watch::Receiver<CopyStatus>) -> Option<u64> {
+    status.wait_for(|status| status.owned_term.is_some()).await.ok()?.owned_term
 }
 
 /// Waits until the copy no longer owns the shard in this term.

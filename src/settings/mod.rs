@@ -41,6 +41,20 @@ use tiering::settings::{
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SettingSources(BTreeMap<String, &'static str>);
 
+impl SettingSources {
+    /// A line that begins with the key of a setting, with where its value comes from behind it.
+    fn named_in(&self, line: String, known: &[Setting]) -> String {
+        let named = known.iter().filter(|setting| line.starts_with(&setting.key));
+        let setting = named.max_by_key(|setting| setting.key.len());
+        match setting.and_then(|setting| Some((setting, *self.0.get(&setting.key)?))) {
+            None => line,
+            Some((setting, sources::ENVIRONMENT)) => format!("{line} (environment variable {})", setting.env),
+            Some((setting, sources::FLAGS)) => format!("{line} (flag --set {})", setting.key),
+            Some(_) => format!("{line} (config file)"),
+        }
+    }
+}
+
 /// Declares [`Settings`] with a field for each component, and what is done to all of them.
 macro_rules! gather {
     ($($(#[$doc:meta])* $field:ident: $section:ty,)*) => {
@@ -166,7 +180,8 @@ impl Settings {
         reference::check_ranges(known, &self.values(), &mut broken);
         self.check_sections(&mut broken);
         self.check_together(&mut broken);
-        let lines = broken.into_lines();
+        let lines: Vec<_> =
+            broken.into_lines().into_iter().map(|line| self.sources.named_in(line, known)).collect();
         if lines.is_empty() { Ok(()) } else { Err(BadSettings::new(lines.join("\n"))) }
     }
 

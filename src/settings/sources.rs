@@ -18,8 +18,8 @@ use super::{
 /// The environment name of the file's path, which is not a setting.
 const ENV_CONFIG: &str = "ZOMBI_CONFIG";
 /// The names of sources.
-const ENVIRONMENT: &str = "environment";
-const FLAGS: &str = "flags";
+pub(super) const ENVIRONMENT: &str = "environment";
+pub(super) const FLAGS: &str = "flags";
 /// Where a client's commands find the server.
 pub(crate) const ENV_URL: &str = "ZOMBI_URL";
 /// Where they find their token.
@@ -97,7 +97,7 @@ impl Settings {
                 .map_err(|why| BadSettings(format!("config file {}: {why}", path.display())))?;
             // An empty file is not a mapping; it means the defaults.
             if checked == Contents::Settings {
-                figment = figment.merge(PartOfFile { file: Yaml::file_exact(path), reads });
+                figment = figment.merge(PartOfFile { file: Yaml::file_exact(path), known: &known, reads });
             }
         }
         let figment = figment
@@ -257,12 +257,13 @@ fn check_sections(key: &str, found: &serde_yaml::Value, default: &serde_json::Va
 }
 
 /// What a command reads of a file of settings.
-struct PartOfFile {
+struct PartOfFile<'a> {
     file: Data<Yaml>,
+    known: &'a [Setting],
     reads: Reads,
 }
 
-impl Provider for PartOfFile {
+impl Provider for PartOfFile<'_> {
     fn metadata(&self) -> Metadata {
         self.file.metadata()
     }
@@ -271,6 +272,9 @@ impl Provider for PartOfFile {
         let mut data = self.file.data()?;
         for members in data.values_mut() {
             members.retain(|name, _| self.reads.wants_member(name));
+            for setting in self.known.iter().filter(|setting| setting.is("array")) {
+                split(members, &setting.key);
+            }
         }
         Ok(data)
     }
@@ -311,6 +315,20 @@ impl Provider for Texts {
 fn list(text: &str) -> Value {
     let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
     Value::from(words.map(Value::from).collect::<Vec<_>>())
+}
+
+/// Makes a list of a text, for a setting that is one: a file may have commas, as the environment does.
+fn split(dict: &mut Dict, key: &str) {
+    let (name, rest) = key.split_once('.').map_or((key, None), |(name, rest)| (name, Some(rest)));
+    match (dict.get_mut(name), rest) {
+        (Some(Value::Dict(_, inner)), Some(rest)) => split(inner, rest),
+        (Some(value), None) => {
+            if let Some(words) = value.as_str().map(list) {
+                *value = words;
+            }
+        }
+        _ => {}
+    }
 }
 
 fn insert(dict: &mut Dict, key: &str, value: Value) {
@@ -393,6 +411,20 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_a_file_may_be_a_text_with_commas() {
+        let (_dir, path) = file("http:\n  hosts: zombi, zombi.ns.svc\n  trusted_proxies: 10.0.0.0/8\n");
+        let settings = Settings::load(path, vec![], vec![], Reads::All).unwrap();
+        assert_eq!(settings.http.hosts, ["zombi", "zombi.ns.svc"]);
+        assert_eq!(settings.http.trusted_proxies.len(), 1);
+        let shown = settings.shown();
+        assert_eq!(shown.iter().find(|one| one.key == "http.hosts").unwrap().source, "file");
+        for text in ["http: {hosts: 5}\n", "http: {hosts: {a: b}}\n", "http: {hosts: 'a:80,b'}\n"] {
+            let (_dir, path) = file(text);
+            assert!(error(path, &[], &[]).contains("hosts"), "{text}");
+        }
+    }
+
+    #[test]
     fn numbers_stay_text_where_text_is_wanted() {
         let config = Settings::load(
             None,
@@ -419,6 +451,22 @@ mod tests {
         assert!(text.contains("flush.intervall"), "{text}");
         let text = error(Some("/nowhere/zombi.yaml".into()), &[], &[]);
         assert!(text.contains("/nowhere/zombi.yaml"), "{text}");
+    }
+
+    #[test]
+    fn what_is_out_of_range_or_against_a_rule_names_its_source() {
+        let text = error(None, &[("ZOMBI_LIMITS_WAIT_SECS", "3601")], &[]);
+        assert!(
+            text.contains("limits.wait_secs is 3601") && text.contains("ZOMBI_LIMITS_WAIT_SECS"),
+            "{text}"
+        );
+        let text = error(None, &[("ZOMBI_LIMITS_WAIT_SECS", "1")], &[("limits.wait_secs", "3601")]);
+        assert!(text.contains("flag --set limits.wait_secs"), "{text}");
+        let text = error(None, &[("ZOMBI_HTTP_HOSTS", "http://a")], &[]);
+        assert!(text.contains("http.hosts") && text.contains("ZOMBI_HTTP_HOSTS"), "{text}");
+        let (_dir, path) = file("limits:\n  partitions_per_table: 65537\n");
+        let text = error(path, &[], &[]);
+        assert!(text.contains("limits.partitions_per_table") && text.contains("config file"), "{text}");
     }
 
     const LINKS: [(&str, &str); 11] = [

@@ -6,21 +6,24 @@ import time
 
 from demo import check
 
-from had import command, fill, free_port, running
+from had import command, fill, free_port, put, recipe, running
 
 PARTITIONS = 1000
 
 
 def nginx(world):
     port = free_port()
-    config = fill("nginx.conf", world.directory, port=port, zombi=world.zombi.port)
-    with running([command("nginx"), "-c", config, "-p", world.directory], world.directory, port):
+    around = fill("nginx.conf", world.directory)
+    put(world.directory, "zombi.conf", recipe("proxies.md", "nginx"), ("zombi.zombi:8080", f"127.0.0.1:{world.zombi.port}"),
+        ("listen 8080", f"listen 127.0.0.1:{port}"))
+    with running([command("nginx"), "-c", around, "-p", world.directory], world.directory, port):
         return through(world, port)
 
 
 def haproxy(world):
     port = free_port()
-    config = fill("haproxy.cfg", world.directory, port=port, zombi=world.zombi.port)
+    config = put(world.directory, "haproxy.cfg", recipe("proxies.md", "haproxy"), ("zombi.zombi:8080", f"127.0.0.1:{world.zombi.port}"),
+                 ("bind :8080", f"bind 127.0.0.1:{port}"))
     with running([command("haproxy"), "-db", "-f", config], world.directory, port):
         return through(world, port)
 

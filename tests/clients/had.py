@@ -10,8 +10,11 @@ import subprocess
 import sys
 import time
 
+from demo import check
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 FILES = os.path.join(HERE, "files")
+PAGES = os.path.join(HERE, "..", "..", "docs", "clients")
 EXAMPLES = os.path.join(HERE, "..", "..", "examples")
 HOME = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "zombi", "clients")
 
@@ -28,12 +31,23 @@ def command(name, package=None):
     return found
 
 
-def run(words, why, **options):
-    """Runs something that may not be had: a build, or an installation."""
+def fetch(words, why, **options):
+    """Gets something that may not be had here."""
+    code, said = said_by(words, **options)
+    if code:
+        raise Skip(f"{why}: {said[-400:].strip()}")
+
+
+def run(words, **options):
+    """Runs what is here, or is ours: it must go well. What it says."""
+    code, said = said_by(words, **options)
+    check(code == 0, f"{' '.join(words)}: {code}\n{said[-4000:].strip()}")
+    return said
+
+
+def said_by(words, **options):
     done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options)
-    if done.returncode:
-        raise Skip(f"{why}: {done.stdout[-400:].strip()}")
-    return done.stdout
+    return done.returncode, done.stdout
 
 
 def kept(name, make, *contents):
@@ -51,9 +65,9 @@ def kept(name, make, *contents):
 def python(*packages):
     """A Python that has these packages."""
     def make(directory):
-        run([sys.executable, "-m", "venv", directory], "no environment for Python can be made")
+        fetch([sys.executable, "-m", "venv", directory], "no environment for Python can be made")
         pip = [os.path.join(directory, "bin", "pip"), "install", "--quiet", "--disable-pip-version-check", *packages]
-        run(pip, f"PyPI does not give {' '.join(packages)}")
+        fetch(pip, f"PyPI does not give {' '.join(packages)}")
     return os.path.join(kept("python", make, *packages), "bin", "python")
 
 
@@ -62,7 +76,7 @@ def node(*packages):
     npm = command("npm")
 
     def make(directory):
-        run([npm, "install", "--no-audit", "--no-fund", "--prefix", directory, *packages], f"npm does not give {' '.join(packages)}")
+        fetch([npm, "install", "--no-audit", "--no-fund", "--prefix", directory, *packages], f"npm does not give {' '.join(packages)}")
     return kept("node", make, *packages)
 
 
@@ -75,29 +89,31 @@ def go(source, *modules):
     def make(directory):
         environment = os.environ | {"GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"}
         shutil.copy(source, os.path.join(directory, "main.go"))
-        run([tool, "mod", "init", "client"], "go mod init", cwd=directory, env=environment)
+        run([tool, "mod", "init", "client"], cwd=directory, env=environment)
         for module in modules:
-            run([tool, "get", module], f"the Go module proxy does not give {module}", cwd=directory, env=environment)
-        run([tool, "build", "-o", "client", "."], f"{os.path.basename(source)} cannot be built", cwd=directory, env=environment)
+            fetch([tool, "get", module], f"the Go module proxy does not give {module}", cwd=directory, env=environment)
+        run([tool, "build", "-o", "client", "."], cwd=directory, env=environment)
     return os.path.join(kept("go", make, text, *modules), "client")
 
 
 def maven(name):
     """The class path of a project in Java, built: `files/NAME/`."""
-    tool = command("mvn", "maven")
-    command("java", "default-jdk-headless")
+    tool, compiler = command("mvn", "maven"), command("javac", "default-jdk-headless")
     source = os.path.join(FILES, name)
     with open(os.path.join(source, "pom.xml")) as pom, open(os.path.join(source, "Main.java")) as main:
         texts = pom.read(), main.read()
 
     def make(directory):
         shutil.copy(os.path.join(source, "pom.xml"), directory)
-        shutil.copy(os.path.join(source, "Main.java"), directory)
-        goals = ["-q", "-B", "compile", "dependency:build-classpath", "-Dmdep.outputFile=classpath"]
-        run([tool, *goals], f"Maven cannot build {name}", cwd=directory)
-    directory = kept(f"java-{name}", make, *texts)
-    with open(os.path.join(directory, "classpath")) as classpath:
-        return f"{directory}/target/classes:{classpath.read().strip()}"
+        goal = ["dependency:build-classpath", "-Dmdep.outputFile=classpath"]
+        fetch([tool, "-q", "-B", *goal], f"Maven does not give what {name} needs", cwd=directory)
+        run([compiler, "-cp", class_path(directory), "-d", directory, os.path.join(source, "Main.java")])
+    return class_path(kept(f"java-{name}", make, *texts))
+
+
+def class_path(directory):
+    with open(os.path.join(directory, "classpath")) as file:
+        return f"{directory}:{file.read().strip()}"
 
 
 def free_port():
@@ -106,15 +122,36 @@ def free_port():
         return listener.getsockname()[1]
 
 
+def recipe(page, language, number=0):
+    """A block of code of a page of docs/clients, as it is written there: what is tried is what is recommended."""
+    with open(os.path.join(PAGES, page)) as file:
+        blocks = re.findall(rf"^```{language}\n(.*?)^```", file.read(), re.DOTALL | re.MULTILINE)
+    check(len(blocks) > number, f"{page} has a recipe in {language}, number {number}")
+    return blocks[number]
+
+
+def adapted(name, text, *changes):
+    """A recipe for this machine: each of the changes, (what, by what), must be needed."""
+    for what, instead in changes:
+        check(what in text, f"{name} has {what!r}:\n{text}")
+        text = text.replace(what, str(instead))
+    return text
+
+
+def put(directory, name, text, *changes):
+    """Writes an adapted recipe; its path."""
+    path = os.path.join(directory, name)
+    with open(path, "w") as file:
+        file.write(adapted(name, text, *changes))
+    return path
+
+
 def fill(name, directory, **values):
     """A configuration from `files/`, put into a directory, with `@DIRECTORY@` and other `@NAME@`s filled in; its path."""
     values["directory"] = directory
     with open(os.path.join(FILES, name)) as file:
         text = re.sub(r"@(\w+)@", lambda found: str(values[found.group(1).lower()]), file.read())
-    path = os.path.join(directory, name)
-    with open(path, "w") as file:
-        file.write(text)
-    return path
+    return put(directory, name, text)
 
 
 @contextlib.contextmanager
@@ -126,9 +163,9 @@ def running(words, directory, port=None, **options):
     try:
         until = time.monotonic() + 120
         while port and not listens(port):
-            if process.poll() is not None or time.monotonic() > until:
-                with open(log, errors="replace") as text:
-                    raise Skip(f"{words[0]} does not start here: {text.read()[-400:]}")
+            with open(log, errors="replace") as text:
+                ends = process.poll() is not None or time.monotonic() > until
+                check(not ends, f"{words[0]} starts: {process.returncode}\n{text.read()[-4000:]}")
             time.sleep(0.1)
         yield process
     finally:

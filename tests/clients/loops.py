@@ -19,12 +19,12 @@ def python(world):
 
 def node(world):
     source, tool = os.path.join(EXAMPLES, "consumer.ts"), command("node", "nodejs")
-    version = [int(part) for part in run([tool, "--version"], "node").strip().lstrip("v").split(".")[:2]]
+    version = [int(part) for part in run([tool, "--version"]).strip().lstrip("v").split(".")[:2]]
     if version >= [22, 6]:
         return loop(world, [tool, "--experimental-strip-types", "--no-warnings", source])
     plain = os.path.join(world.directory, "consumer.mjs")
     esbuild = os.path.join(installed("esbuild@0.28.2"), "node_modules", ".bin", "esbuild")
-    run([esbuild, source, f"--outfile={plain}", "--format=esm", "--platform=node", "--target=node18"], "esbuild")
+    run([esbuild, source, f"--outfile={plain}", "--format=esm", "--platform=node", "--target=node18"])
     return loop(world, [tool, plain])
 
 

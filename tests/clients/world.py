@@ -15,6 +15,10 @@ class World:
     def url(self):
         return f"http://127.0.0.1:{self.zombi.port}"
 
+    def in_place_of(self, table, host="zombi.zombi:8080"):
+        """The change to a recipe that puts this client's own table in place of the page's."""
+        return f"http://{host}/tables/{table}", f"{self.url}/tables/{self.table}"
+
     def ask(self, method, path, body=None, headers=None, port=None):
         """A request; its status, headers and body."""
         connection = http.client.HTTPConnection("127.0.0.1", port or self.zombi.port, timeout=120)

@@ -108,6 +108,28 @@ async fn what_is_no_request_is_refused_and_nothing_of_it_is_written() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_coded_for_its_transfer_is_refused_and_never_stored_as_it_is() {
+    let z = TestServer::start().await;
+    let chunks = "e\r\n{\"payload\": 1}\r\n0\r\n\r\n";
+    for (coding, status) in [
+        ("chunked", "201"),
+        ("Chunked", "201"),
+        ("gzip, chunked", "415"),
+        ("deflate,chunked", "415"),
+        ("gzip\r\ntransfer-encoding: chunked", "415"),
+    ] {
+        for path in ["/tables/t", "/tables/t/raw"] {
+            let head = format!("POST {path} HTTP/1.1\r\nhost: z\r\nconnection: close");
+            let request = format!("{head}\r\ntransfer-encoding: {coding}\r\n\r\n{chunks}");
+            let answer = exchange(&z, request.as_bytes()).await;
+            assert_eq!(statuses(&answer), [status], "{path} {coding}: {answer}");
+            assert!(status == "201" || answer.contains("\"code\":\"unsupported_media_type\""), "{answer}");
+        }
+    }
+    assert_eq!(z.read_all("t", "").await.len(), 4);
+}
+
+#[tokio::test]
 async fn ten_thousand_connections_are_served() {
     // Both ends are on this machine, and it may allow fewer.
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).saturating_sub(1000);

@@ -91,6 +91,10 @@ async fn the_level_of_the_logs_can_be_changed_while_it_runs() {
     let (status, problem) =
         answer(z.client.put(&url).json(&json!({"level": "zombi=loud"})).send().await.unwrap()).await;
     assert_eq!((status, &problem["code"]), (StatusCode::BAD_REQUEST, &json!("bad_log_level")));
+    let other = z.client.put(&url).header("content-type", "text/csv").body("{\"level\": \"debug\"}");
+    let (status, problem) = answer(other.send().await.unwrap()).await;
+    let expected = (StatusCode::UNSUPPORTED_MEDIA_TYPE, &json!("unsupported_media_type"));
+    assert_eq!((status, &problem["code"]), expected, "{problem}");
 }
 
 #[tokio::test]

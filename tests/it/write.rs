@@ -205,6 +205,30 @@ async fn an_expected_offset_is_checked_in_the_same_step() {
 }
 
 #[tokio::test]
+async fn a_whole_number_of_any_length_is_out_of_range_and_no_mistake_of_form() {
+    let z = TestServer::start().await;
+    assert_eq!(z.post("/tables/t", &json!({"payload": 1})).await.0, StatusCode::CREATED);
+    for digits in [20, 39, 400] {
+        let huge = "9".repeat(digits);
+        for (path, body, code) in [
+            ("/tables/t", format!("{{\"payload\": 1, \"partition\": {huge}}}"), "partition_out_of_range"),
+            ("/tables/t", format!("{{\"payload\": 1, \"partition\": -{huge}}}"), "partition_out_of_range"),
+            ("/tables/t", format!("{{\"payload\": 1, \"timestamp_ms\": {huge}}}"), "timestamp_out_of_range"),
+            ("/consumers/g/commit", format!("{{\"table\": \"t\", \"offset\": {huge}}}"), "commit_beyond_end"),
+            (
+                "/consumers/g/reset",
+                format!("{{\"table\": \"t\", \"to\": {{\"partition\": 0, \"offset\": {huge}}}}}"),
+                "commit_beyond_end",
+            ),
+            ("/tables/t/erase", format!("{{\"partition\": 0, \"offsets\": [{huge}]}}"), "erase_beyond_end"),
+        ] {
+            let (status, problem) = z.post_bytes(path, "application/json", body.clone()).await;
+            assert_eq!((status.as_u16(), &problem["code"]), (422, &json!(code)), "{path} {body}: {problem}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_said_and_nothing_is_written() {
     let z = TestServer::start().await;
     let deep = format!("{{\"payload\": {}{}}}", "[".repeat(129), "]".repeat(129));

@@ -1,6 +1,6 @@
 //! A cluster whose shards have logs: three pods and three real NATS servers on loopback. Clients write and
-//! read at any pod while pods and servers are killed, stopped and started again; what they saw is held against the
-//! promises. `make log-check` runs it, with the program that `NATS_SERVER` names.
+//! read at any pod while pods and servers are killed, stopped and started again; what they saw is held
+//! against the promises. `make log-check` runs it, with the program that `NATS_SERVER` names.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::large_futures, missing_docs)]
 

@@ -1,5 +1,6 @@
 //! Three pods with a copy each of one shard, over one bucket and one log, in virtual time: pods that are
-//! killed, cut off from the log and told to yield, a log that falls silent or is full, a bucket that fails.
+//! killed, lose their volumes, are cut off from the log and told to yield, a log that falls silent, forgets
+//! what pods need that were away, and is full as the bucket was away for long, a bucket that fails.
 //! All of it from one seed, under the checker of histories: nothing acked is lost, nothing is doubled, no
 //! read is stale, and in the end all copies hold the same.
 
@@ -20,9 +21,10 @@ use contracts::{
     catalog::Catalog,
     clock::Clock,
     consumers::{Commit, ConsumerStorage},
-    error::StorageError,
+    error::{Overload, StorageError},
     name::{Partition, PartitionNumber},
     sequence::Offset,
+    shared_log::LogSeq,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use testing::{
@@ -50,7 +52,9 @@ const PODS: [&str; 3] = ["zombi-0", "zombi-1", "zombi-2"];
 const PARTITIONS: u64 = 3;
 const WRITERS: usize = 4;
 /// Faults end after this.
-const TURMOIL: Duration = Duration::from_secs(40);
+const TURMOIL: Duration = Duration::from_secs(60);
+/// How long the bucket is away where that is long.
+const AWAY: std::ops::Range<Duration> = Duration::from_secs(15)..Duration::from_secs(40);
 /// How soon everything must be in S3 and on all copies then.
 const SOON: Duration = Duration::from_secs(60);
 
@@ -65,6 +69,9 @@ struct World {
     /// The pods that believe that they own the shard, as clients reach them.
     served: RefCell<BTreeMap<&'static str, Rc<Served>>>,
     ids: Cell<Id>,
+    /// Writes that were refused as the log was full, and volumes that were lost.
+    refused_as_full: Cell<u64>,
+    lost: Cell<u64>,
     stopping: CancellationToken,
 }
 
@@ -86,11 +93,13 @@ impl World {
         Rc::new(Self {
             bucket: MemoryBucket::new(seed),
             clock: SimClock::new(),
-            log: SimLog::new(seed),
+            log: SimLog::new(seed, &PODS),
             entered: EnteredChanges::default(),
             history: RefCell::default(),
             served: RefCell::default(),
             ids: Cell::new(0),
+            refused_as_full: Cell::new(0),
+            lost: Cell::new(0),
             stopping: CancellationToken::new(),
         })
     }
@@ -130,6 +139,10 @@ impl World {
             Some(Ok(appended)) => {
                 self.history.borrow_mut().acked(id, appended[0].offset);
                 true
+            }
+            Some(Err(StorageError::Overloaded { reason: Overload::LogFull, .. })) if has_key => {
+                self.refused_as_full.set(self.refused_as_full.get() + 1);
+                false
             }
             // With a key an earlier attempt may be there.
             Some(Err(error)) if is_unwritten(&error) && !has_key => {
@@ -217,17 +230,27 @@ impl Fates {
         let until = Instant::now() + TURMOIL;
         while Instant::now() < until {
             sleep(Duration::from_millis(self.rng.random_range(50..3000))).await;
-            let events = ["kill", "kill", "cut", "cut", "yield", "silence", "full", "faults", "down", "heal"];
+            let events = [
+                "kill", "kill", "lose", "cut", "cut", "yield", "better", "silence", "away", "faults", "down",
+                "heal",
+            ];
             let what = *events.choose(&mut self.rng).unwrap();
             self.world.bucket.note(what);
             self.befall(what).await;
         }
         self.world.bucket.heal();
         // What is under way ends by itself.
-        sleep(Duration::from_secs(16)).await;
+        sleep(AWAY.end).await;
+        self.world.bucket.heal();
         for pod in &mut self.pods {
             pod.start(&self.world, self.rng.random());
         }
+    }
+
+    /// Starts one of the pods, if that does not run: another one may be away as well.
+    fn start_any(&mut self) {
+        let back = self.rng.random_range(0..PODS.len());
+        self.pods[back].start(&self.world, self.rng.random());
     }
 
     async fn befall(&mut self, what: &str) {
@@ -237,9 +260,12 @@ impl Fates {
         match what {
             "kill" => {
                 self.pods[number].kill(&world).await;
-                // Another one may be away as well.
-                let back = self.rng.random_range(0..PODS.len());
-                self.pods[back].start(&world, self.rng.random());
+                self.start_any();
+            }
+            "lose" => {
+                self.pods[number].lose(&world).await;
+                world.lost.set(world.lost.get() + 1);
+                self.start_any();
             }
             "cut" => {
                 log.cut(PODS[number], true);
@@ -255,18 +281,28 @@ impl Fates {
                     log.answers(true);
                 });
             }
-            "full" => {
-                log.fill(true);
-                task::spawn_local(async move {
-                    sleep(lasts / 4).await;
-                    log.fill(false);
-                });
+            "better" => {
+                let served = world.served.borrow().values().next().cloned();
+                for pod in &self.pods {
+                    if let (Some(served), Some(applied)) = (&served, pod.applied().await) {
+                        served.copy.yield_to_better(pod.name, applied);
+                    }
+                }
             }
             "yield" => {
                 let served = world.served.borrow().values().next().cloned();
                 served.into_iter().for_each(|served| _ = served.copy.hand_over(None));
             }
             "faults" => world.bucket.faults.store(self.rng.random_range(0..100), SeqCst),
+            "away" => {
+                let lasts =
+                    Duration::from_secs(self.rng.random_range(AWAY.start.as_secs()..AWAY.end.as_secs()));
+                world.bucket.is_down.store(true, SeqCst);
+                task::spawn_local(async move {
+                    sleep(lasts).await;
+                    world.bucket.is_down.store(false, SeqCst);
+                });
+            }
             "down" => {
                 world.bucket.is_down.store(true, SeqCst);
                 task::spawn_local(async move {
@@ -285,8 +321,17 @@ fn contents(pod: &Pod) -> Vec<(Partition, [Offset; 3])> {
     marks.map(|(partition, marks)| (partition, [marks.earliest, marks.flushed, marks.next])).collect()
 }
 
-/// One run; what was checked.
-fn simulate(seed: u64) -> Counts {
+/// What happened in a run, besides what was checked.
+#[derive(Debug, Default, Clone, Copy)]
+struct Happened {
+    refused_as_full: u64,
+    lost: u64,
+    /// Runs in which the log was trimmed.
+    trimmed: u64,
+}
+
+/// One run; what was checked, and what happened.
+fn simulate(seed: u64) -> (Counts, Happened) {
     fastrand::seed(seed); // how long the SDK waits before it tries again
     run(LocalSet::new().run_until(async move {
         let world = World::new(seed);
@@ -302,9 +347,9 @@ fn simulate(seed: u64) -> Counts {
             clients.spawn_local(Rc::clone(&world).write(rng));
         }
         for partition in 0..PARTITIONS {
-            let rng = StdRng::seed_from_u64(seed.wrapping_mul(37).wrapping_add(partition));
-            clients.spawn_local(Rc::clone(&world).follow(partition, rng.clone()));
-            clients.spawn_local(Rc::clone(&world).commit(partition, rng));
+            let rng = || StdRng::seed_from_u64(seed.wrapping_mul(37).wrapping_add(partition));
+            clients.spawn_local(Rc::clone(&world).follow(partition, rng()));
+            clients.spawn_local(Rc::clone(&world).commit(partition, rng()));
         }
         let mut fates = Fates { world: Rc::clone(&world), rng, pods };
         fates.turmoil().await;
@@ -334,19 +379,24 @@ fn simulate(seed: u64) -> Counts {
         assert!(audited.findings.is_empty(), "{:?}", audited.findings);
         let (counts, problems) = world.history.take().check(&cold);
         assert!(problems.is_empty(), "{problems:?}");
-        counts
+        let trimmed = u64::from(world.log.first().is_some_and(|first| first > LogSeq(1)));
+        (counts, Happened { refused_as_full: world.refused_as_full.get(), lost: world.lost.get(), trimmed })
     }))
 }
 
 fn seeds(seeds: impl Iterator<Item = u64>) {
-    let (mut acked, mut unknown, mut seen) = (0, 0, 0);
+    let (mut acked, mut unknown, mut seen, mut all) = (0, 0, 0, Happened::default());
     for seed in seeds {
         let simulated = std::panic::catch_unwind(|| simulate(seed));
-        let Ok(counts) = simulated else { panic!("seed {seed}") };
+        let Ok((counts, happened)) = simulated else { panic!("seed {seed}") };
         (acked, unknown, seen) = (acked + counts.acked, unknown + counts.unknown, seen + counts.seen);
+        all.refused_as_full += happened.refused_as_full;
+        all.lost += happened.lost;
+        all.trimmed += happened.trimmed;
     }
     assert!(acked > 0 && seen > 0);
-    println!("{acked} acked, {unknown} unknown, {seen} read");
+    assert!(all.refused_as_full > 0 && all.lost > 0 && all.trimmed > 0, "{all:?}");
+    println!("{acked} acked, {unknown} unknown, {seen} read, {all:?}");
 }
 
 #[test]

@@ -179,6 +179,19 @@ impl Chain {
         self.extend(draft, false).await
     }
 
+    /// Reads the last link back from the bucket; the state that it leads to is there, then.
+    ///
+    /// # Errors
+    /// `Unavailable`; `Corrupt` if it is not this writer's.
+    pub async fn read_back(&mut self) -> Result<(), StorageError> {
+        self.settle().await?;
+        let found = read(&self.objects, self.last).await?;
+        if (found.nonce, found.epoch) == (self.nonce, self.epoch) {
+            return Ok(());
+        }
+        Err(StorageError::corrupt(manifest::key(self.last), "it is not what was published"))
+    }
+
     /// Checks whether another writer has taken over.
     ///
     /// # Errors

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use super::{
     manifest::{
-        Changes, ConsumerEntry, ConsumerKey, LostEntry, PartitionEntry, RESERVED_OFFSETS, SegmentEntry,
-        SegmentRef, TableEntry,
+        Changes, ConsumerEntry, ConsumerKey, LostEntry, NamedLog, PartitionEntry, RESERVED_OFFSETS,
+        SegmentEntry, SegmentRef, TableEntry,
     },
     state::{ColdPartition, ColdState},
 };
@@ -18,6 +18,7 @@ use contracts::{
     cold::Publication,
     consumers::OffsetsOfGroup,
     name::Partition,
+    replica::LogMark,
     sequence::{Offset, OffsetRange, Watermarks},
 };
 
@@ -56,7 +57,9 @@ pub(crate) fn publish(state: &ColdState, publication: Publication) -> Changes {
     for (partition, mut entry) in next {
         let given = watermarks.get(&partition).map_or(0, |watermarks| watermarks.next).max(entry.end);
         entry.reserved_upto = entry.reserved_upto.max(given + RESERVED_OFFSETS);
-        changes.partitions.push(entry);
+        if entry != known(state, &partition) {
+            changes.partitions.push(entry);
+        }
     }
     let is_new =
         |entry: &TableEntry| state.tables.get(&entry.table).map_or(!entry.is_usual(), |known| known != entry);
@@ -65,7 +68,22 @@ pub(crate) fn publish(state: &ColdState, publication: Publication) -> Changes {
     if let Some(consumers) = publication.consumers {
         (changes.committed, changes.forgotten) = consumer_changes(&state.consumers, consumers);
     }
+    changes.log = publication.log.and_then(|mark| log_change(state, mark, !changes.is_empty()));
     changes
+}
+
+/// What a manifest says of the shard's log: how far it is in the chain, which never goes back, and behind
+/// which entry nothing is. Nothing if neither the chain nor the first of the two changes.
+fn log_change(state: &ColdState, mark: LogMark, changes: bool) -> Option<NamedLog> {
+    let (named, known) = (NamedLog::from(mark), state.log.as_ref());
+    let known = known.filter(|known| known.stream == named.stream);
+    let advances = known.map_or(0, |known| known.seq) < named.seq;
+    if !advances && !changes {
+        return None;
+    }
+    let upto = known.map_or(0, |known| known.upto).max(named.upto);
+    let named = known.filter(|_| !advances).cloned().unwrap_or(named);
+    Some(NamedLog { upto, ..named })
 }
 
 /// Reserves offsets beyond those that each partition has given, where fewer than half a reservation is left.
@@ -226,7 +244,7 @@ mod tests {
         let flushed = |watermarks| Publication {
             segments: vec![segment(0, 5)],
             tables: tables(watermarks),
-            consumers: None,
+            ..Publication::default()
         };
         let draft = publish(&links.0, flushed(watermarks(0, 0, 7)));
         let cold = links.append(draft);
@@ -244,7 +262,7 @@ mod tests {
         let dropped = Publication {
             segments: vec![segment(5, 7)],
             tables: tables(watermarks(9, 9, 9)),
-            consumers: None,
+            ..Publication::default()
         };
         assert!(publish(&links.0, dropped).added.is_empty(), "deleted while it was being written");
 
@@ -262,5 +280,37 @@ mod tests {
         assert_eq!(links.append(again).reserved_upto, next + RESERVED_OFFSETS);
         let draft = release(&links.0, &all(watermarks(5, next, next)));
         assert_eq!(links.append(draft).reserved_upto, next);
+    }
+
+    #[test]
+    fn what_is_said_of_the_log_never_goes_back_and_makes_no_link_by_itself() {
+        let mark = |applied, known_upto| LogMark {
+            applied,
+            known_upto,
+            ..LogMark::beginning(uuid::Uuid::from_u128(1))
+        };
+        let mut links = Links(ColdState::default(), 0);
+        let named = |links: &Links, mark, watermarks| {
+            let publication = Publication {
+                segments: vec![segment(0, 5)],
+                tables: tables(watermarks),
+                log: Some(mark),
+                ..Publication::default()
+            };
+            let changes = publish(&links.0, publication);
+            let said = changes.log.as_ref().map(|log| (log.seq, log.upto));
+            (changes, said)
+        };
+        let (changes, said) = named(&links, mark(0, 4), watermarks(0, 0, 7));
+        assert_eq!(said, Some((0, 4)), "nothing is known to be there, and nothing behind entry 4 is");
+        links.append(changes);
+        assert!(named(&links, mark(0, 9), watermarks(0, 5, 7)).0.is_empty(), "nothing has changed");
+        let (changes, said) = named(&links, mark(6, 9), watermarks(0, 5, 7));
+        assert_eq!(said, Some((6, 9)));
+        links.append(changes);
+        let (_, said) = named(&links, mark(3, 12), watermarks(2, 5, 7));
+        assert_eq!(said, Some((6, 12)), "an owner that has just begun knows of no later place");
+        let other = LogMark { known_upto: 2, ..LogMark::beginning(uuid::Uuid::from_u128(2)) };
+        assert_eq!(named(&links, other, watermarks(2, 5, 7)).1, Some((0, 2)), "another log begins anew");
     }
 }

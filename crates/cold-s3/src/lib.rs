@@ -36,11 +36,11 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::RwLock;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use self::{
-    chain::{Chain, LastSeen},
+    chain::{Chain, Found, LastSeen},
     compact::CompactOptions,
     formats::{LocatedSegment, SegmentObjects},
     manifest::Changes,
@@ -92,12 +92,34 @@ pub struct S3Cold {
     erased_so_far: parking_lot::Mutex<HashMap<Uuid, ErasedSoFar>>,
 }
 
-/// The chain after it was taken over, and what is read of it without its lock.
+/// The chain after it was taken over, or as it is read only, and what is read of it without its lock.
 struct OpenChain {
     epoch: u64,
     state: Arc<RwLock<ColdState>>,
+    /// `None` if it is only read.
+    writing: Option<WritingChain>,
+}
+
+/// The chain as its one writer has it.
+struct WritingChain {
     chain: Mutex<Chain>,
     seen: Arc<LastSeen>,
+}
+
+impl OpenChain {
+    /// The chain to write to.
+    ///
+    /// # Errors
+    /// `Fenced` if it is only read.
+    fn writing(&self) -> Result<&WritingChain, StorageError> {
+        self.writing
+            .as_ref()
+            .ok_or_else(|| StorageError::Fenced("the manifests are only read here".to_owned()))
+    }
+
+    async fn chain(&self) -> Result<MutexGuard<'_, Chain>, StorageError> {
+        Ok(self.writing()?.chain.lock().await)
+    }
 }
 
 impl std::fmt::Debug for S3Cold {
@@ -137,12 +159,15 @@ impl S3Cold {
     /// Puts a chain that was taken over into use. Opening may be retried: the new chain then replaces the old
     /// one.
     fn start(&self, chain: Chain) {
-        let opened = OpenChain {
-            epoch: chain.epoch(),
-            state: chain.state(),
-            seen: chain.seen(),
-            chain: Mutex::new(chain),
-        };
+        let (epoch, state, seen) = (chain.epoch(), chain.state(), chain.seen());
+        let writing = Some(WritingChain { chain: Mutex::new(chain), seen });
+        *self.opened.write() = Some(Arc::new(OpenChain { epoch, state, writing }));
+    }
+
+    /// Puts a chain that was found into use for reading alone.
+    fn start_reading(&self, found: &Found) {
+        let (epoch, state) = (found.last.as_ref().map_or(0, |last| last.epoch), found.state.clone());
+        let opened = OpenChain { epoch, state: Arc::new(RwLock::new(state)), writing: None };
         *self.opened.write() = Some(Arc::new(opened));
     }
 
@@ -159,7 +184,7 @@ impl S3Cold {
     /// # Errors
     /// Those of [`Chain::append`].
     async fn change(&self, draft: impl FnOnce(&ColdState) -> Changes + Send) -> Result<(), StorageError> {
-        self.opened()?.chain.lock().await.append(draft).await
+        self.opened()?.chain().await?.append(draft).await
     }
 
     /// Takes the numbers of manifests that are no longer needed to read a state up to `keep_ms` ago.
@@ -167,7 +192,7 @@ impl S3Cold {
     /// # Errors
     /// `Unavailable` while the chain is not open.
     async fn outdated(&self, keep_ms: i64) -> Result<Vec<u64>, StorageError> {
-        Ok(self.opened()?.chain.lock().await.outdated(keep_ms))
+        Ok(self.opened()?.chain().await?.outdated(keep_ms))
     }
 
     /// Gives back the numbers of those that could not be deleted.
@@ -175,7 +200,7 @@ impl S3Cold {
     /// # Errors
     /// `Unavailable` while the chain is not open.
     async fn still_outdated(&self, numbers: Vec<u64>) -> Result<(), StorageError> {
-        self.opened()?.chain.lock().await.still_outdated(numbers);
+        self.opened()?.chain().await?.still_outdated(numbers);
         Ok(())
     }
 
@@ -206,8 +231,8 @@ impl SegmentStore for S3Cold {
         let opened = self.opened()?;
         // Only a chain not seen for a while is looked at: taking its lock would wait for a manifest that is
         // being put.
-        if !opened.seen.is_recent() {
-            opened.chain.lock().await.check_there().await?;
+        if !opened.writing()?.seen.is_recent() {
+            opened.chain().await?.check_there().await?;
         }
         let key = names::key(&segment.partition, &segment.meta)?;
         if let (Some(beside), Some(body)) = (formats::of(&segment.meta)?.beside_key(&key), &segment.beside) {
@@ -221,7 +246,7 @@ impl SegmentStore for S3Cold {
     }
 
     async fn watch(&self) -> Result<(), StorageError> {
-        self.opened()?.chain.lock().await.watch().await
+        self.opened()?.chain().await?.watch().await
     }
 }
 

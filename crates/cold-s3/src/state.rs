@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     manifest::{
-        self, Changes, Checkpoint, ConsumerEntry, ConsumerKey, LostEntry, Manifest, PartitionEntry,
+        self, Changes, Checkpoint, ConsumerEntry, ConsumerKey, LostEntry, Manifest, NamedLog, PartitionEntry,
         SegmentEntry, SegmentRef, TableEntry, TakenEntry,
     },
     names,
@@ -145,6 +145,8 @@ pub struct ColdState {
     pub erasures: BTreeMap<Uuid, Erasure>,
     /// The numbers of the manifests that began an epoch; these are never deleted.
     pub openings: BTreeSet<u64>,
+    /// How much of the shard's log the chain holds, if there is a log.
+    pub log: Option<NamedLog>,
 }
 
 impl ColdState {
@@ -212,7 +214,7 @@ impl ColdState {
     fn from_checkpoint(checkpoint: Checkpoint) -> Result<Self, String> {
         let consumers = checkpoint.consumers.into_iter().map(ConsumerEntry::into_parts).collect();
         let tables = checkpoint.tables.into_iter().map(|entry| (entry.table.clone(), entry)).collect();
-        let mut state = Self { consumers, tables, ..Self::default() };
+        let mut state = Self { consumers, tables, log: checkpoint.log, ..Self::default() };
         let Checkpoint { segments: added, lost, partitions, .. } = checkpoint;
         state.change(&Changes { added, lost, partitions, ..Changes::default() }, 0)?;
         state.retired.extend(checkpoint.retired.into_iter().map(|key| (key, Removed::Replaced)));
@@ -254,6 +256,7 @@ impl ColdState {
         for id in &changes.unlisted {
             self.erasures.remove(id);
         }
+        self.log = changes.log.clone().or(self.log.take());
         Ok(())
     }
 
@@ -364,6 +367,7 @@ impl ColdState {
                 .collect(),
             erasures: self.erasures.values().cloned().collect(),
             openings: self.openings.iter().copied().collect(),
+            log: self.log.clone(),
         }
     }
 }
@@ -378,7 +382,7 @@ fn is_replaced(removed: &SegmentRef, added: &[SegmentEntry]) -> bool {
 mod tests {
     use super::*;
     use crate::manifest::{IndexText, VERSION};
-    use contracts::{erasure::ErasedPart, name::TableName};
+    use contracts::{erasure::ErasedPart, name::TableName, replica::LogMark};
 
     fn manifest(number: u64, changes: Changes, state: Option<Checkpoint>) -> Manifest {
         Manifest {
@@ -455,7 +459,9 @@ mod tests {
     fn a_checkpoint_says_what_the_chain_says() {
         let lost = vec![LostEntry::new(&partition(), OffsetRange::new(9, 20))];
         let merged = Changes { removed: removed(&[(0, 5), (5, 9)]), ..added(&[(0, 9)]) };
-        let links = vec![added(&[(0, 5)]), added(&[(5, 9)]), Changes { lost, ..Changes::default() }, merged];
+        let mark = LogMark { applied: 7, known_upto: 9, ..LogMark::beginning(Uuid::from_u128(1)) };
+        let named = Changes { log: Some(mark.clone().into()), ..added(&[(5, 9)]) };
+        let links = vec![added(&[(0, 5)]), named, Changes { lost, ..Changes::default() }, merged];
         let mut state = chain(links).unwrap();
         let mut checkpoint = manifest(4, added(&[(20, 30)]), Some(state.checkpoint()));
         state.apply(&checkpoint).unwrap();
@@ -465,6 +471,7 @@ mod tests {
         assert_eq!(cold.at(9), Some(AtOffset::Lost(OffsetRange::new(9, 20))));
         assert!(matches!(cold.at(20), Some(AtOffset::Segment(_))));
         assert_eq!((cold.at(30), cold.end, state.retired.len()), (None, 30, 2));
+        assert_eq!(state.log.map(|log| log.mark()), Some(mark));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{
     S3Cold, backup,
     chain::{self, Chain, Found},
     draft,
-    manifest::{ConsumerKey, TableEntry},
+    manifest::{ConsumerKey, NamedLog, TableEntry},
     place::ObjectPlace,
     probe,
     state::{ColdPartition, ColdState},
@@ -21,6 +21,7 @@ use contracts::{
     manifests::{ColdBounds, FoundManifests, LastManifest, Manifests, Takeover},
     name::{GroupName, Partition, TableName},
     recovery::{RecoveredOffset, RecoveredTable},
+    replica::LogMark,
     sequence::{OffsetRange, Watermarks},
     shards::{CLUSTER, Shard},
 };
@@ -40,6 +41,14 @@ impl FoundManifests for FoundChain<'_> {
 
     fn partitions(&self) -> BTreeMap<Partition, ColdBounds> {
         bounds(&self.found.state)
+    }
+
+    fn log(&self) -> Option<LogMark> {
+        self.found.state.log.as_ref().map(NamedLog::mark)
+    }
+
+    fn read_only(&self) {
+        self.cold.start_reading(&self.found);
     }
 
     async fn follow(&mut self) -> Result<(), StorageError> {
@@ -171,11 +180,20 @@ impl Manifests for S3Cold {
         })
     }
 
+    async fn read_back(&self) -> Result<Option<LogMark>, StorageError> {
+        let opened = self.opened()?;
+        let mut chain = opened.chain().await?;
+        // The chain's lock is held: no later manifest changes the state meanwhile.
+        let named = opened.state.read().log.as_ref().map(NamedLog::mark);
+        chain.read_back().await?;
+        Ok(named)
+    }
+
     async fn declare_lost(&self, known: &BTreeMap<Partition, Watermarks>) -> Result<(), StorageError> {
         self.change(|state| draft::lose(state, known)).await
     }
 
     async fn release(&self, tables: &Tables) -> Result<(), StorageError> {
-        self.opened()?.chain.lock().await.release(|state| draft::release(state, tables)).await
+        self.opened()?.chain().await?.release(|state| draft::release(state, tables)).await
     }
 }

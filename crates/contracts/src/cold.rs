@@ -14,6 +14,7 @@ use super::{
     manifests::Manifests,
     name::Partition,
     read::{Page, Wanted},
+    replica::LogMark,
     reservation::ReservationLog,
     retention::Trim,
     segment::{FormatId, Segment, SegmentBuilder, SegmentId, SegmentMeta},
@@ -30,6 +31,9 @@ pub struct Publication {
     pub tables: Vec<Arc<TableStatus>>,
     /// All committed consumer offsets, if one changed.
     pub consumers: Option<Vec<OffsetsOfGroup>>,
+    /// How much of the shard's log the manifests hold with this one, if there is a log: everything up to this
+    /// place, and nothing behind its `known_upto`.
+    pub log: Option<LogMark>,
 }
 
 /// The cold tier's view of one partition.

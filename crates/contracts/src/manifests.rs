@@ -13,6 +13,7 @@ use super::{
     journal::Journal,
     name::Partition,
     recovery::{RecoveredOffset, RecoveredTable},
+    replica::LogMark,
     sequence::{Offset, OffsetRange, Watermarks},
 };
 
@@ -72,6 +73,14 @@ pub trait FoundManifests: Send + Sync {
     /// The partitions that they list.
     fn partitions(&self) -> BTreeMap<Partition, ColdBounds>;
 
+    /// How much of the shard's log they hold: everything up to this place, and nothing behind its
+    /// `known_upto`. `None` if they name no log.
+    fn log(&self) -> Option<LogMark>;
+
+    /// Puts what was found into use for reading alone. Whatever would write is refused with `Fenced`, and
+    /// nothing that others publish later is seen.
+    fn read_only(&self);
+
     /// Reads what another writer has published since.
     ///
     /// # Errors
@@ -107,7 +116,7 @@ pub trait Manifests: Send + Sync {
     /// this program; `Corrupt`.
     async fn find(&self) -> Result<Box<dyn FoundManifests + '_>, StorageError>;
 
-    /// Whether they have been taken over.
+    /// Whether they have been taken over, or are read only.
     fn is_open(&self) -> bool;
 
     /// The partitions that they list now.
@@ -136,6 +145,13 @@ pub trait Manifests: Send + Sync {
         &self,
         appended_after: TimestampMs,
     ) -> Result<Vec<(Partition, OffsetRange)>, StorageError>;
+
+    /// Reads the last manifest that this writer has published back from the bucket. Returns how far
+    /// everything in the shard's log is in the manifests up to it; `None` if they name no log.
+    ///
+    /// # Errors
+    /// `Unavailable`; `Corrupt` if it is not what was published.
+    async fn read_back(&self) -> Result<Option<LogMark>, StorageError>;
 
     /// Declares lost the offsets of each partition that may have been given beyond its last known event.
     ///

@@ -33,12 +33,30 @@ pub struct LogMark {
     pub owner: Option<String>,
     /// The pod that the owner has yielded to, until the next term begins.
     pub yielded_to: Option<String>,
+    /// Where the volume was recovered from S3: the last entry of which S3 may have had something by then. Up
+    /// to it, entries may say what the volume knows already. 0 elsewhere.
+    #[serde(default)]
+    pub known_upto: u64,
 }
 
 impl LogMark {
     /// Before the first entry of a log.
     pub fn beginning(cluster: Uuid) -> Self {
-        Self { cluster, applied: 0, crc: 0, term: 0, nonce: Uuid::nil(), owner: None, yielded_to: None }
+        Self {
+            cluster,
+            applied: 0,
+            crc: 0,
+            term: 0,
+            nonce: Uuid::nil(),
+            owner: None,
+            yielded_to: None,
+            known_upto: 0,
+        }
+    }
+
+    /// Whether the entry that it is about may say what the volume knows already.
+    pub fn may_be_known(&self) -> bool {
+        self.applied <= self.known_upto
     }
 
     /// The place of the last entry.
@@ -169,7 +187,8 @@ pub trait Replica: Send + Sync {
     fn set_role(&self, role: WriterRole);
 
     /// Applies an entry and stores its mark, in one step. Entries are applied in order, by a writer that
-    /// follows.
+    /// follows. Where [`LogMark::may_be_known`] says so, what the volume knows already is passed over, but
+    /// for the keys of events; the rest is made as the entry says, whatever was there.
     ///
     /// # Errors
     /// `Corrupt` if the entry does not fit the volume: nothing is changed, and no later one may be applied.
@@ -200,6 +219,8 @@ mod tests {
         };
         assert_eq!(LogMark::decode(&mark.encode()).unwrap(), mark);
         assert!(matches!(LogMark::decode(b"{}"), Err(StorageError::Corrupt { .. })));
+        assert!(!mark.may_be_known());
+        assert!(LogMark { known_upto: 7, ..mark }.may_be_known());
     }
 
     #[test]

@@ -78,6 +78,8 @@ struct VolumeState {
     times_erased: u64,
     /// How far a shard's log is applied, if it is a copy of the shard.
     log: Option<LogMark>,
+    /// Whether what an entry changes, which is being applied, may be known already, from S3.
+    may_be_known: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -121,6 +123,7 @@ impl VolumeState {
             erasures: BTreeMap::new(),
             times_erased: 0,
             log: None,
+            may_be_known: false,
         }
     }
 

@@ -2,6 +2,7 @@
 //! Knows roles only, never an engine or a format.
 
 mod copy;
+mod cover;
 mod eraser;
 mod flusher;
 mod opening;

@@ -15,6 +15,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use super::{
+    copy::ShardCopy,
+    cover::LogCover,
     eraser::{EraserHandle, EraserParts},
     flusher::{FlushHandle, Flusher, Tiers},
     opening::Opening,
@@ -137,22 +139,29 @@ impl Store {
     /// # Errors
     /// [`StorageError`] if volume and bucket do not belong together, or if waiting cannot help the bucket.
     pub async fn open(parts: Parts, options: Options) -> Result<Self, StorageError> {
-        Self::open_as(parts, options, Tenure::Alone).await
+        Self::open_as(parts, options, Tenure::Alone, None).await
     }
 
     /// Opens a store on the volume of a copy that owns its shard, for as long as it does: see
     /// [`ShardCopy`](crate::ShardCopy). The volume is complete, so nothing is recovered, and a bucket that
     /// does not answer is not waited for; no lease is needed, and no write waits for a reservation. The fence
     /// is this store's own: it closes when another copy opens the bucket. Then whoever still owns the shard
-    /// opens a store anew: it takes over the manifests only once it is known that it does.
+    /// opens a store anew: it takes over the manifests only once it is known that it does. Its manifests say
+    /// how much of the shard's log they hold, and `copy` trims the log by that.
     ///
     /// # Errors
     /// Those of [`Store::open`].
-    pub async fn open_owned(parts: Parts, options: Options) -> Result<Self, StorageError> {
-        Self::open_as(parts, Options { lease: Duration::ZERO, ..options }, Tenure::Owner).await
+    pub async fn open_owned(parts: Parts, options: Options, copy: &ShardCopy) -> Result<Self, StorageError> {
+        let options = Options { lease: Duration::ZERO, ..options };
+        Self::open_as(parts, options, Tenure::Owner, Some(copy.cover())).await
     }
 
-    async fn open_as(parts: Parts, options: Options, tenure: Tenure) -> Result<Self, StorageError> {
+    async fn open_as(
+        parts: Parts,
+        options: Options,
+        tenure: Tenure,
+        cover: Option<LogCover>,
+    ) -> Result<Self, StorageError> {
         let Parts { hot, writer, cold: tier, clock, fence, heartbeat, progress, bucket } = parts;
         let writer = writer.map(|writer| AbortOnDropHandle::new(task::spawn(writer)));
         let stopping = CancellationToken::new();
@@ -176,7 +185,7 @@ impl Store {
                 fence: Arc::clone(&fence),
             };
             let recovery = recovery(&tiers, tenure, options.key_window_ms, progress)?;
-            let (runner, flush) = Flusher::new(tiers, options.flush, options.keep);
+            let (runner, flush) = Flusher::new(tiers, options.flush, options.keep, cover);
             let flusher = Some(Opening { recovery, bucket }.open(runner, &flush, stopping.clone()).await?);
             cold = Some(ColdSide { tier: Arc::clone(tier), flush: Arc::new(flush), flusher, reserving });
         } else {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::http::{
     error::Problem,
-    json_body::{self, Object, Stopped, bad_json},
+    json_body::{self, Object, Stopped, WholeNumber, bad_json},
     limits::Limits,
     memory::Share,
 };
@@ -65,10 +65,10 @@ struct JsonEvent<'a> {
     payload: Option<&'a RawValue>,
     #[serde(default)]
     payload_base64: Option<String>,
-    #[serde(default, deserialize_with = "whole")]
-    partition: Option<i128>,
-    #[serde(default, deserialize_with = "whole")]
-    timestamp_ms: Option<i128>,
+    #[serde(default)]
+    partition: Option<WholeNumber>,
+    #[serde(default)]
+    timestamp_ms: Option<WholeNumber>,
     #[serde(default)]
     key: Option<String>,
     #[serde(default)]
@@ -76,19 +76,8 @@ struct JsonEvent<'a> {
     #[serde(borrow, default)]
     headers: Option<&'a RawValue>,
     /// Accepted and ignored, so that what was read from one table can be written to another as it is.
-    #[serde(default, deserialize_with = "whole")]
-    offset: Option<i128>,
-}
-
-/// A whole number of any size, so that one out of range gets an error that says so. serde's own way would
-/// allocate.
-fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i128>, D::Error> {
-    match <&RawValue>::deserialize(deserializer)?.get() {
-        "null" => Ok(None),
-        text => {
-            text.parse().map(Some).map_err(|_| D::Error::custom(format_args!("{text} is not a whole number")))
-        }
-    }
+    #[serde(default)]
+    offset: Option<WholeNumber>,
 }
 
 #[derive(Deserialize)]
@@ -133,8 +122,8 @@ impl RecordParser<'_> {
         let idempotency_key = event.idempotency_key.or_else(|| self.key_at(place));
         self.event(SentEvent {
             payload,
-            partition: event.partition,
-            timestamp_ms: event.timestamp_ms,
+            partition: event.partition.map(|WholeNumber(number)| number),
+            timestamp_ms: event.timestamp_ms.map(|WholeNumber(ms)| ms),
             key: event.key,
             idempotency_key,
             headers,

@@ -22,6 +22,7 @@ use crate::http::{
     answers,
     body::Incoming,
     code::Code,
+    commits,
     context::OwnBody,
     error::{PROBLEM_JSON, Problem},
     extract::{self, Encoding},
@@ -105,7 +106,9 @@ impl ShardedRoute {
         let force = sent.as_ref().is_some_and(|sent| sent.force);
         let verbs = verbs_of_commit(force);
         let of_parts = sent.as_ref().and_then(|sent| self.by_shard(sent));
-        let Some(of_parts) = of_parts.filter(|of_parts| of_parts.len() > 1) else {
+        // A mistake anywhere is found before anything is committed.
+        let is_right = || commits::read(&body, &self.shards.parts.limits).is_ok();
+        let Some(of_parts) = of_parts.filter(|of_parts| of_parts.len() > 1 && is_right()) else {
             // One shard's, or a mistake: any handler that reads it says which.
             let table = sent.as_ref().and_then(first_table);
             let asked = AskedByBody { table: table.as_ref(), verbs };

@@ -3,6 +3,7 @@
 //!
 //! Below `http::state`, as handlers know nothing of shards: each handler works on one store.
 
+mod applied;
 mod asked;
 mod bodies;
 mod counted;
@@ -24,8 +25,11 @@ use axum::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::hop::{AskedBy, Passed, asked_by, tell_records};
 pub(crate) use self::store::{OwnedStore, ShardStores};
+pub(super) use self::{
+    applied::tell_applied,
+    hop::{AskedBy, Passed, asked_by, tell_records},
+};
 use self::{
     reach::{Reach, reach},
     store::{ShardHandlers, nobody_owns},
@@ -152,7 +156,9 @@ impl ShardedRoute {
                 None => return self.first(request).await,
             },
             // What its head says is refused before anybody asks for its body.
-            Reach::BodyTable | Reach::BodyTables if group_in_path(&scope_of(&request)).is_none() => {
+            Reach::BodyTable | Reach::BodyTables
+                if group_in_path(&scope_of(&request), request.uri()).is_none() =>
+            {
                 return self.first(request).await;
             }
             Reach::BodyTable => Box::pin(self.reset(request)).await,

@@ -2,7 +2,6 @@
 //! quota, and held of that quota as it would be here.
 
 use std::{
-    future::Future,
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll, ready},

@@ -160,7 +160,7 @@ impl ShardHandlers {
     pub(super) async fn confirm(&self, place: usize) -> Result<(), Problem> {
         match self {
             Self::Owned { copies, .. } if place < copies.len() => {
-                copies[place].copy.confirm().await.map_err(Problem::from)
+                copies[place].copy.copy().confirm().await.map_err(Problem::from)
             }
             _ => Ok(()),
         }
@@ -170,7 +170,7 @@ impl ShardHandlers {
 /// An answer that is given only if the copy owned the shard after it was asked for. Both are waited for at
 /// once: what was read before the confirmation was the present then, and what is read after it is no older.
 async fn confirmed(copy: &OwnCopy, answering: impl Future<Output = Response>) -> Response {
-    let confirmed = copy.confirm().map_err(Problem::from);
+    let confirmed = copy.copy().confirm().map_err(Problem::from);
     match Box::pin(try_join(answering.map(Ok), confirmed)).await {
         Ok((response, ())) => response,
         Err(problem) => problem.into_response(),

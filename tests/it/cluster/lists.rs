@@ -114,6 +114,34 @@ async fn a_commit_goes_to_the_shards_of_its_tables_in_order() {
 }
 
 #[tokio::test]
+async fn a_commit_that_is_wrong_anywhere_commits_nothing_in_any_shard() {
+    let cluster = TestCluster::start(&[]).await;
+    let (first, second) = (cluster.table_of(0), cluster.table_of(1));
+    for table in [&first, &second] {
+        append(&cluster.pods[0], table, 5).await;
+    }
+    let one = |table: &str| json!({"table": table, "offset": 1});
+    let both = json!([one(&first), one(&second)]);
+    let twice = json!([one(&first), one(&second), one(&second)]);
+    let unknown = json!([one(&first), {"table": second, "offset": 1, "x": 1}]);
+    let beyond = json!([one(&first), {"table": second, "partition": 1024, "offset": 0}]);
+    for (body, status, code) in [
+        (json!([both, true, null]), 400, "bad_json"),
+        (json!({"commits": both, "x": 1}), 400, "bad_json"),
+        (json!({"commits": both, "offset": 1}), 400, "bad_json"),
+        (json!({"commits": unknown}), 400, "bad_json"),
+        (json!({"commits": twice}), 400, "duplicate_commit"),
+        (json!({"commits": beyond}), 422, "partition_out_of_range"),
+    ] {
+        for pod in &cluster.pods {
+            let (found, problem) = pod.post("/consumers/g/commit", &body).await;
+            assert_eq!((found.as_u16(), &problem["code"]), (status, &json!(code)), "{body}: {problem}");
+        }
+    }
+    assert_eq!(cluster.pods[2].get("/consumers/g").await.0, 404, "a shard has committed");
+}
+
+#[tokio::test]
 async fn every_pod_says_the_same_of_the_cluster_on_both_ports() {
     let cluster = TestCluster::start(&[]).await;
     let (_, shown) = cluster.pods[0].get("/cluster").await;

@@ -5,6 +5,7 @@ mod cloudevents;
 mod keys;
 mod raw;
 mod read_back;
+mod sent;
 mod shapes;
 mod skipped;
 mod webhooks;

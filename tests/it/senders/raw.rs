@@ -125,6 +125,8 @@ async fn the_envelope_is_in_the_query_or_in_headers() {
         ("timestamp=-99999999999999999999", vec![], 422, "timestamp_out_of_range"),
         ("", vec![("zombi-timestamp", "99999999999999999999")], 422, "timestamp_out_of_range"),
         ("", vec![("zombi-header-a", "1"), ("zombi-header-a", "1")], 400, "bad_request"),
+        ("key=%ff", vec![], 400, "bad_query"),
+        ("idempotency_key=a%C0%AF", vec![], 400, "bad_query"),
         ("split=lines", vec![], 400, "bad_query"),
         ("on_error=skip", vec![], 400, "bad_query"),
         ("colour=red", vec![], 400, "bad_query"),

@@ -263,3 +263,20 @@ async fn ten_thousand_records_are_taken_and_one_more_is_not() {
     }
     assert_eq!(z.partition("t", 0).await["next"], 20_000);
 }
+
+#[tokio::test]
+async fn errors_quote_little_of_what_was_sent() {
+    let z = TestServer::start().await;
+    let long = "k".repeat(7_000_000);
+    for (path, body) in [
+        ("/tables/t", format!("{{\"payload\":1,\"{long}\":1}}")),
+        ("/tables/t", format!("{{\"payload\":1,\"partition\":\"{long}\"}}")),
+        ("/tables/t/bulk", format!("{{\"records\":[],\"{long}\":1}}")),
+        ("/consumers/g/commit", format!("{{\"{long}\":1}}")),
+        ("/consumers/g/reset", format!("{{\"table\":\"t\",\"to\":\"{long}\"}}")),
+    ] {
+        let (status, problem) = z.post_bytes(path, JSON, body).await;
+        assert_eq!((status.as_u16(), &problem["code"]), (400, &json!("bad_json")), "{path}");
+        assert!(problem.to_string().len() < 2000, "{path}: an answer of {} bytes", problem.to_string().len());
+    }
+}

@@ -3,7 +3,10 @@
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use cold_s3::S3Cold;
-use contracts::{bucket::BucketState, clock::Clock, engine::Engine, error::StorageError, fence::Fence};
+use contracts::{
+    bucket::BucketState, clock::Clock, engine::Engine, error::StorageError, fence::Fence, replica::Replica,
+    shared_log::LogSeq,
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use testing::volume::{MemoryHot, MemoryHotOptions, MemoryVolume};
 use tiering::{
@@ -12,13 +15,16 @@ use tiering::{
 };
 use tokio::{
     task::{self, JoinHandle},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use uuid::Uuid;
 
 use super::{PODS, World};
 use crate::store::{TUNING, Tuning, WINDOW_MS, objects};
+
+/// Little enough for pods that are away to miss what the log has forgotten.
+const LOG_KEEP_BYTES: u64 = 2 << 10;
 
 /// A pod that believes that it owns the shard, as clients reach it.
 pub(super) struct Served {
@@ -31,8 +37,10 @@ pub(super) struct Served {
 
 /// A pod, running or not.
 pub(super) struct Pod {
-    name: &'static str,
+    pub(super) name: &'static str,
     volume: MemoryVolume,
+    /// How many volumes it has lost.
+    lost: u128,
     running: Option<RunningPod>,
 }
 
@@ -44,8 +52,7 @@ struct RunningPod {
 
 impl Pod {
     pub(super) fn new(name: &'static str) -> Self {
-        let number = PODS.iter().position(|pod| *pod == name).unwrap();
-        Self { name, volume: MemoryVolume::new(number as u128 + 1), running: None }
+        Self { name, volume: empty_volume(name, 0), lost: 0, running: None }
     }
 
     /// The engine on its volume, while it runs.
@@ -67,6 +74,20 @@ impl Pod {
         self.running = Some(RunningPod { twin, killed, task: task::spawn_local(serving) });
     }
 
+    /// How far it has applied the log, if it runs and says so at once.
+    pub(super) async fn applied(&self) -> Option<LogSeq> {
+        let twin = &self.running.as_ref()?.twin;
+        let mark = timeout(Duration::from_millis(100), twin.log_mark()).await.ok()?.unwrap();
+        mark.map(|mark| mark.seq())
+    }
+
+    /// Ends it as a crash does, and takes its volume away.
+    pub(super) async fn lose(&mut self, world: &Rc<World>) {
+        self.kill(world).await;
+        self.lost += 1;
+        self.volume = empty_volume(self.name, self.lost);
+    }
+
     /// Ends it as a crash does, and waits until nobody uses its volume any more.
     pub(super) async fn kill(&mut self, world: &Rc<World>) {
         let Some(RunningPod { twin, killed, task }) = self.running.take() else { return };
@@ -79,11 +100,17 @@ impl Pod {
     }
 }
 
+/// A volume of a pod that has lost so many; none has the id of another.
+fn empty_volume(name: &str, lost: u128) -> MemoryVolume {
+    let number = PODS.iter().position(|pod| *pod == name).unwrap();
+    MemoryVolume::new(number as u128 + 1 + lost * PODS.len() as u128)
+}
+
 /// How the store of one term behaves.
 fn tuning(rng: &mut StdRng) -> Tuning {
     Tuning {
         flush_interval: Duration::from_millis([200, 1000, 5000][rng.random_range(0..3)]),
-        segment_bytes: [2000, 10_000][rng.random_range(0..2)],
+        segment_bytes: [4000, 20_000][rng.random_range(0..2)],
         hot_keep: Duration::from_secs([0, 3][rng.random_range(0..2)]),
         ..TUNING
     }
@@ -98,32 +125,50 @@ async fn serve(
     killed: CancellationToken,
 ) {
     let mut rng = StdRng::seed_from_u64(seed);
-    let (copy, runner) = ShardCopy::new(CopyParts {
-        hot: twin.clone(),
+    let mut is_killed = false;
+    while !is_killed {
+        let (copy, runner) = ShardCopy::new(parts(&world, name, twin.clone()));
+        let copy = Rc::new(copy);
+        let mut running = AbortOnDropHandle::new(task::spawn(runner.run(CancellationToken::new())));
+        tokio::select! {
+            biased;
+            () = killed.cancelled() => is_killed = true,
+            // The process ends, and is started again: the log has forgotten what became of an entry.
+            ended = &mut running => assert!(
+                matches!(ended, Ok(Err(StorageError::OutcomeUnknown { .. }))),
+                "{name} has stopped following: {ended:?}"
+            ),
+            () = serve_terms(&world, name, &twin, &copy, &mut rng) => {}
+        }
+        if let Some(served) = world.served.borrow_mut().remove(name) {
+            served.gone.cancel();
+        }
+        if is_killed {
+            running.abort();
+            drop(running.await);
+        }
+    }
+}
+
+fn parts(world: &World, name: &str, twin: Arc<MemoryHot>) -> CopyParts {
+    CopyParts {
+        hot: twin,
         log: world.log.of(name),
+        cold: Arc::new(S3Cold::new(objects(&world.bucket), TUNING.cold())),
         clock: world.clock.clone(),
         names: CopyNames {
             cluster: Uuid::from_u128(1),
+            shard: 0,
             pod: name.to_owned(),
             address: format!("{name}:8080"),
             copies: PODS.map(str::to_owned).into(),
         },
         settings: CopySettings::default(),
         keep: KeepSettings { keep_secs: Duration::ZERO.into(), keep_bytes: 1 << 30 },
-    });
-    let copy = Rc::new(copy);
-    let mut running = AbortOnDropHandle::new(task::spawn(runner.run(CancellationToken::new())));
-    tokio::select! {
-        biased;
-        () = killed.cancelled() => {}
-        ended = &mut running => panic!("{name} has stopped following: {ended:?}"),
-        () = serve_terms(&world, name, &twin, &copy, &mut rng) => {}
+        log_keep_bytes: LOG_KEEP_BYTES,
+        key_window_ms: WINDOW_MS,
+        progress: Arc::default(),
     }
-    if let Some(served) = world.served.borrow_mut().remove(name) {
-        served.gone.cancel();
-    }
-    running.abort();
-    drop(running.await);
 }
 
 /// A store in each term that the copy owns. Never ends; dropped, it ends as a crash does.
@@ -152,7 +197,7 @@ async fn serve_terms(
         };
         let opened = tokio::select! {
             _ = status.wait_for(|status| status.owned_term != term) => continue,
-            opened = Store::open_owned(parts, tuning.store()) => opened,
+            opened = Store::open_owned(parts, tuning.store(), copy) => opened,
         };
         match opened {
             Ok(store) => serve_term(world, name, twin, copy, store).await,

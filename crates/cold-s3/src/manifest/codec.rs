@@ -100,7 +100,7 @@ mod tests {
     use super::*;
     use crate::{
         formats::jsonl::{self, Framing},
-        manifest::{Changes, IndexText, PartitionEntry, SegmentRef},
+        manifest::{Changes, IndexText, NamedLog, PartitionEntry, SegmentRef},
     };
 
     #[test]
@@ -178,6 +178,21 @@ mod tests {
         assert_eq!((&json["number"], json["crc32c"].as_str().unwrap().len()), (&7.into(), 8));
         assert_eq!(decode(7, &bytes).unwrap(), manifest());
         assert!(decode(8, &bytes).is_err());
+    }
+
+    #[test]
+    fn what_is_said_of_a_log_has_names_that_stay() {
+        let (stream, nonce) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let owner = Some("zombi-1".to_owned());
+        let log = NamedLog { seq: 7, crc: 8, stream, term: 3, nonce, owner, upto: 9 };
+        let said = serde_json::to_value(&log).unwrap();
+        let expected = serde_json::json!({
+            "seq": 7, "crc": 8, "stream": stream, "term": 3, "nonce": nonce, "owner": "zombi-1", "upto": 9
+        });
+        assert_eq!(said, expected);
+        let changes = Changes { log: Some(log), ..Changes::default() };
+        let named = Manifest { changes, ..manifest() };
+        assert_eq!(decode(7, &encode(&named)).unwrap(), named);
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! The entries of manifests for partitions, lost ranges, tables and consumer offsets.
+//! The entries of manifests for partitions, lost ranges, tables, consumer offsets and the shard's log.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use contracts::{
     catalog::{Chosen, TableSettings, TableStatus},
     name::{Partition, PartitionNumber, TableName},
+    replica::LogMark,
     sequence::{Offset, OffsetRange},
 };
 
@@ -167,5 +169,48 @@ impl ConsumerEntry {
     /// Its key and the offset.
     pub fn into_parts(self) -> (ConsumerKey, Offset) {
         (ConsumerKey { group: self.group, table: self.table, partition: self.partition }, self.offset)
+    }
+}
+
+/// How much of the shard's log a chain holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedLog {
+    /// Everything up to this entry is in the chain; 0 if that is not known of any.
+    pub seq: u64,
+    /// The CRC32C of that entry.
+    pub crc: u32,
+    /// The cluster that the log belongs to.
+    pub stream: Uuid,
+    /// The term that is in force at that entry.
+    pub term: u64,
+    /// What its owner drew for it.
+    pub nonce: Uuid,
+    /// The pod that owns the shard there; left out if none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// Nothing of any entry behind this one is in the chain.
+    pub upto: u64,
+}
+
+impl From<LogMark> for NamedLog {
+    fn from(mark: LogMark) -> Self {
+        let LogMark { cluster: stream, applied: seq, crc, term, nonce, owner, known_upto: upto, .. } = mark;
+        Self { seq, crc, stream, term, nonce, owner, upto }
+    }
+}
+
+impl NamedLog {
+    /// As the mark of a volume that holds what the chain holds.
+    pub fn mark(&self) -> LogMark {
+        LogMark {
+            applied: self.seq,
+            crc: self.crc,
+            term: self.term,
+            nonce: self.nonce,
+            owner: self.owner.clone(),
+            known_upto: self.upto,
+            ..LogMark::beginning(self.stream)
+        }
     }
 }

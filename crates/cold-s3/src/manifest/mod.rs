@@ -9,7 +9,7 @@ mod segment;
 
 pub use self::{
     codec::{PREFIX, VERSION, decode, encode, key, number},
-    entries::{ConsumerEntry, ConsumerKey, LostEntry, PartitionEntry, TableEntry, partition},
+    entries::{ConsumerEntry, ConsumerKey, LostEntry, NamedLog, PartitionEntry, TableEntry, partition},
     segment::{IndexText, SegmentEntry, SegmentRef, TakenEntry},
 };
 
@@ -111,6 +111,9 @@ pub struct Changes {
     /// Erasures that are no longer listed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unlisted: Vec<Uuid>,
+    /// How much of the shard's log the chain holds after this manifest; only with a log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<NamedLog>,
 }
 
 impl Changes {
@@ -145,4 +148,7 @@ pub struct Checkpoint {
     /// The numbers of the manifests that began an epoch. They are kept for ever, so that a writer that was
     /// overtaken long ago finds another's manifest under the number it wants next.
     pub openings: Vec<u64>,
+    /// How much of the shard's log the chain holds; only with a log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<NamedLog>,
 }

@@ -26,8 +26,8 @@ pub use self::{
     http::HttpCounts,
     names::{BUCKETS, MetricPattern},
     pods::{
-        CopyGauges, confirmed, copy_of_shard, forwarded, joined_cluster, joined_logs, log_appended,
-        log_damaged, shard_owned, took_over,
+        TakeoverReason, confirmed, forwarded, joined_cluster, joined_logs, log_appended, log_applied,
+        log_attempted, log_damaged, log_held, log_servers, log_settled, shard_owned, taken_over,
     },
     store::{StoreGauges, store},
 };

@@ -62,11 +62,7 @@ pub(super) const AUTH_ENABLED: &str = "zombi_auth_enabled";
 pub(super) const AUTH_KEYS: &str = "zombi_auth_keys";
 pub(super) const AUTH_LOADED_AT: &str = "zombi_auth_loaded_timestamp_seconds";
 pub(super) const SHARD_OWNED: &str = "zombi_shard_owned";
-pub(super) const FORWARDED: &str = "zombi_forwarded_requests_total";
-pub(super) const FORWARD_SECONDS: &str = "zombi_forward_seconds";
 pub(super) const SHARD_TERM: &str = "zombi_shard_term";
-pub(super) const TAKEOVERS: &str = "zombi_takeovers_total";
-pub(super) const CONFIRM_SECONDS: &str = "zombi_confirm_seconds";
 pub(super) const LOG_APPEND_SECONDS: &str = "zombi_log_append_seconds";
 pub(super) const LOG_ATTEMPTS: &str = "zombi_log_append_attempts_total";
 pub(super) const LOG_SETTLED: &str = "zombi_log_settled_total";
@@ -74,6 +70,12 @@ pub(super) const LOG_APPLIED: &str = "zombi_log_applied";
 pub(super) const LOG_LAG: &str = "zombi_log_lag_entries";
 pub(super) const LOG_BYTES: &str = "zombi_log_bytes";
 pub(super) const LOG_DAMAGE: &str = "zombi_log_damage_total";
+pub(super) const LOG_SERVERS_UNMET: &str = "zombi_log_servers_unmet";
+pub(super) const LOG_STREAMS_DAMAGED: &str = "zombi_log_streams_damaged";
+pub(super) const CONFIRM_SECONDS: &str = "zombi_confirm_seconds";
+pub(super) const TAKEOVERS: &str = "zombi_takeovers_total";
+pub(super) const FORWARDED: &str = "zombi_forwarded_requests_total";
+pub(super) const FORWARD_SECONDS: &str = "zombi_forward_seconds";
 
 /// Counters without labels, each with its help.
 pub(super) const COUNTERS: [(&str, &str); 17] = [
@@ -99,21 +101,24 @@ pub(super) const COUNTERS: [(&str, &str); 17] = [
     ),
 ];
 
-/// Counters with labels, and those that only shards with logs have.
+/// Counters with labels, and those that only pods of a cluster have.
 const LABELLED_COUNTERS: [(&str, &str); 9] = [
     (REJECTED, "Bad lines of streams that were left out, as on_error=skip asks for, by table."),
     (HTTP_REQUESTS, "HTTP requests by route, method and status."),
     (S3_REQUESTS, "S3 requests by operation and outcome."),
     (REFUSED, "Requests that were turned away with 503, by reason."),
     (FORWARDED, "Requests that were passed on to another pod of the cluster, by result."),
-    (TAKEOVERS, "Shards that this pod took over, by reason: yielded to it, or silent for too long."),
-    (LOG_ATTEMPTS, "Messages that were published to the logs of shards, each time counted."),
-    (LOG_SETTLED, "Entries that were found in a shard's log although no answer had said so."),
-    (LOG_DAMAGE, "Streams of logs that a server was first seen to miss messages of."),
+    (LOG_ATTEMPTS, "Entries that were sent to the log of a shard, each time counted."),
+    (LOG_SETTLED, "Entries that were found in the log of a shard although no answer had said so."),
+    (
+        LOG_DAMAGE,
+        "Copies of shards that have stopped for good: an entry is damaged, missing or does not fit.",
+    ),
+    (TAKEOVERS, "Shards that this pod has taken over, by reason: the owner was silent, or has yielded."),
 ];
 
 /// Gauges, which go up and down.
-const GAUGES: [(&str, &str); 35] = [
+const GAUGES: [(&str, &str); 37] = [
     (CONNECTIONS, "Open client connections."),
     (APPEND_QUEUE, "Requests that wait for the writer."),
     (FLUSHED_AT, "When a manifest was last published, as seconds since 1970; 0 before the first."),
@@ -148,10 +153,15 @@ const GAUGES: [(&str, &str); 35] = [
     (BUDGET_WAITING, "Requests that wait for a share of a budget, by budget."),
     (S3_CONTACT, "When S3 last answered without an error, as seconds since 1970; 0 before the first answer."),
     (SHARD_OWNED, "1 if this pod owns the shard, 0 if another does; only in a cluster."),
-    (SHARD_TERM, "The term of a shard with a log, as far as this pod's copy has read."),
-    (LOG_APPLIED, "The last entry of a shard's log that this pod's copy has applied."),
-    (LOG_LAG, "Entries of a shard's log that this pod's copy has not applied yet."),
-    (LOG_BYTES, "Bytes of a shard's log."),
+    (SHARD_TERM, "The term of the shard that is in force, as far as this pod's copy has applied the log."),
+    (LOG_APPLIED, "The last entry of the shard's log that this pod's copy has applied."),
+    (LOG_LAG, "Entries of the shard's log that this pod's copy has not applied."),
+    (LOG_BYTES, "Bytes that the shard's log holds."),
+    (LOG_SERVERS_UNMET, "What must be otherwise with the servers that keep logs, when they were last asked."),
+    (
+        LOG_STREAMS_DAMAGED,
+        "Streams of logs, by server, that miss messages, when the servers were last asked.",
+    ),
     (AUTH_ENABLED, "1 if callers are asked who they are: auth.mode."),
     (AUTH_KEYS, "Keys of the issuer that can verify a token; only where an issuer is configured."),
     (
@@ -177,9 +187,9 @@ const HISTOGRAMS: [(&str, &str); 9] = [
     (APPEND_BATCH_SECONDS, "Time from taking a batch to its answer, the sync included."),
     (HTTP_SECONDS, "Time to the head of the answer, by route."),
     (S3_SECONDS, "Time of S3 requests to the head of the answer, by operation, retries included."),
+    (LOG_APPEND_SECONDS, "Time until it was known what became of an entry of a shard's log."),
+    (CONFIRM_SECONDS, "Time until it was known that this pod owns a shard, beside a read."),
     (FORWARD_SECONDS, "Time from passing a request on to another pod to the head of its answer."),
-    (CONFIRM_SECONDS, "Time until it was known, for a read, that this pod still owns the shard."),
-    (LOG_APPEND_SECONDS, "Time to append an entry to a shard's log, until a quorum has synced it."),
     (FLUSH_SECONDS, "Time to read, encode and put one segment."),
 ];
 

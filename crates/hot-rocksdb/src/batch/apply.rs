@@ -1,5 +1,9 @@
 //! What an entry of the shard's log changes on this volume: what the owner's writer has decided, staged once
 //! more. What does not fit the volume is damage, and nothing of the entry is written.
+//!
+//! A volume that was recovered from S3 may know already what the next entries say, and what later ones do. Of
+//! those the events, segments and ends that it knows are passed over, but for the keys of the events; all
+//! else is made as the entry says, and is right again once the last of them is applied.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -10,19 +14,21 @@ use super::{Ack, Batch};
 use crate::{
     catalog::TableHead,
     codec,
-    keys::{self, PartitionKey, cf, meta},
+    keys::{self, PartitionKey, TableId, cf, meta},
     request::{EncodedEvent, WriterReply},
     sequence::read_intent,
     stored::{self, change::What},
 };
 use contracts::{
+    catalog::TableSettings,
     erasure::UsedKey,
     error::StorageError,
-    idempotency::{Hash, KeyUse},
+    idempotency::{FirstWrite, Hash, KeyUse},
     name::{GroupName, Partition, PartitionNumber, TableName},
     replica::AppliedEntry,
     retention::Trim,
     segment::FlushIntent,
+    sequence::Offset,
 };
 
 impl Batch<'_> {
@@ -35,6 +41,8 @@ impl Batch<'_> {
     /// Stages an entry, with its mark.
     fn apply(&mut self, entry: AppliedEntry) -> Result<(), StorageError> {
         let AppliedEntry { now_ms, changes, mark } = entry;
+        self.may_be_known = mark.may_be_known();
+        self.was_recovered = mark.known_upto > 0;
         let own_ms = std::mem::replace(&mut self.now_ms, now_ms);
         let changes = changes.map(stored::BatchChanges::decode).transpose();
         let changes = changes.map_err(|error| StorageError::corrupt("an entry of the log", error))?;
@@ -52,14 +60,14 @@ impl Batch<'_> {
         match what {
             What::Appended(appended) => self.apply_appended(appended),
             What::Intended(named) => {
-                let intents = read_segments(named)?;
+                let intents = self.not_flushed(read_segments(named)?)?;
                 for (partition, intent) in &intents {
                     self.check_next_segment(partition, intent)?;
                 }
                 self.record_intents(intents, u64::MAX)
             }
             What::Flushed(named) => {
-                let segments = read_segments(named)?;
+                let segments = self.not_flushed(read_segments(named)?)?;
                 for (partition, segment) in &segments {
                     let key = self.existing(partition)?;
                     if segment.range.end > self.peek(key).watermarks.flushed {
@@ -92,7 +100,7 @@ impl Batch<'_> {
 
     fn apply_appended(&mut self, appended: stored::AppendedEvents) -> Result<(), StorageError> {
         let name = read_table(&appended.table)?;
-        let table = self.visible(&name)?.id;
+        let table = self.named_table(&name)?;
         self.make_room();
         let is_new =
             |partition: &PartitionNumber| !self.is_known(PartitionKey { table, partition: *partition });
@@ -101,29 +109,98 @@ impl Batch<'_> {
         let made_by = appended.made_by.map(Arc::<str>::from);
         self.make_partitions(table, new, made_by.as_ref());
         for run in appended.runs {
-            let key = PartitionKey { table, partition: run.partition };
-            let next = self.peek(key).watermarks.next;
-            if run.first_offset != next {
-                let (partition, first) = (run.partition, run.first_offset);
-                return Err(misfit(format!("{name}/{partition}: offset {first}, and the next is {next}")));
-            }
-            self.forget_keys(run.events.len());
-            for value in run.events {
-                let event = codec::decode(&value)?;
-                let event = EncodedEvent {
-                    partition: run.partition,
-                    timestamp_ms: event.timestamp_ms,
-                    appended_ms: event.appended_ms,
-                    key: KeyUse::of(&event),
-                    key_hash: None,
-                    value: value.into(),
-                };
-                if self.append_one(table, event, None).duplicate {
-                    return Err(misfit(format!("{name}/{}: a key twice in a batch", run.partition)));
-                }
+            self.apply_run(&name, table, run)?;
+        }
+        Ok(())
+    }
+
+    fn apply_run(
+        &mut self,
+        name: &TableName,
+        table: TableId,
+        run: stored::AppendedRun,
+    ) -> Result<(), StorageError> {
+        let stored::AppendedRun { partition, first_offset, events } = run;
+        let key = PartitionKey { table, partition };
+        let next = self.peek(key).watermarks.next;
+        let known_upto = if self.may_be_known { next.max(first_offset) } else { first_offset };
+        if known_upto != next {
+            return Err(misfit(format!("{name}/{partition}: offset {first_offset}, and the next is {next}")));
+        }
+        self.forget_keys(events.len());
+        for (offset, value) in (first_offset..).zip(events) {
+            let event = codec::decode(&value)?;
+            let event = EncodedEvent {
+                partition,
+                timestamp_ms: event.timestamp_ms,
+                appended_ms: event.appended_ms,
+                key: KeyUse::of(&event),
+                key_hash: None,
+                value: value.into(),
+            };
+            if offset < known_upto {
+                self.put_known_key(key, offset, event.key)?;
+            } else if self.append_one(table, event, None).duplicate {
+                return Err(misfit(format!("{name}/{partition}: a key twice in a batch")));
             }
         }
         Ok(())
+    }
+
+    /// Stores the key of an event that this volume knows, unless it has that key, or has seen it used again:
+    /// a key that is stored is counted once.
+    fn put_known_key(
+        &mut self,
+        key: PartitionKey,
+        offset: Offset,
+        used: Option<KeyUse>,
+    ) -> Result<(), StorageError> {
+        let Some(used) = used else { return Ok(()) };
+        let stored_key = keys::idempotency(key, used.key);
+        let known = match self.first_writes.get(&stored_key) {
+            Some(first) => Some(*first),
+            None if self.forgotten.contains(&key.table) => None,
+            None => self.stored_first_writes(&[stored_key])?.pop().flatten(),
+        };
+        if known.is_none_or(|first| first.offset < offset) {
+            let first = FirstWrite { offset, appended_ms: self.now_ms, payload: Some(used.payload) };
+            self.put_key(stored_key, first);
+        }
+        Ok(())
+    }
+
+    /// The id of a table that an entry names. While entries may be known it may have been deleted, by a later
+    /// one. S3 does not name a table that has no events and no settings of its own: where the volume was
+    /// recovered from there, it is made.
+    fn named_table(&mut self, name: &TableName) -> Result<TableId, StorageError> {
+        match self.head(name) {
+            Some(head) if !head.is_deleted || self.may_be_known => Ok(head.id),
+            None if self.was_recovered => {
+                let (id, settings) = (self.new_id(), TableSettings::default());
+                let head =
+                    TableHead { id, settings, is_deleted: false, made_by: None, keys_elsewhere: false };
+                self.put_table(name, head);
+                Ok(id)
+            }
+            _ => Err(misfit(format!("there is no table {name}"))),
+        }
+    }
+
+    /// The segments without those that this volume knows to be flushed, where it may.
+    fn not_flushed(
+        &self,
+        mut segments: Vec<(Partition, FlushIntent)>,
+    ) -> Result<Vec<(Partition, FlushIntent)>, StorageError> {
+        if self.may_be_known {
+            let mut flushed = Vec::with_capacity(segments.len());
+            for (partition, _) in &segments {
+                flushed.push(self.peek(self.existing(partition)?).watermarks.flushed);
+            }
+            let mut flushed = flushed.into_iter();
+            segments
+                .retain(|(_, segment)| flushed.next().is_some_and(|flushed| flushed <= segment.range.start));
+        }
+        Ok(segments)
     }
 
     /// Refuses a segment that does not follow the one before, or passes the end.
@@ -151,17 +228,18 @@ impl Batch<'_> {
 
     fn apply_emptied(&mut self, emptied: &stored::EmptiedTable) -> Result<(), StorageError> {
         let name = read_table(&emptied.table)?;
-        let table = self.visible(&name)?.id;
-        for end in &emptied.ends {
-            let next = self.peek(PartitionKey { table, partition: end.partition }).watermarks.next;
-            if end.next != next {
-                return Err(misfit(format!(
-                    "{name}/{}: it ends at {}, not at {next}",
-                    end.partition, end.next
-                )));
+        let table = self.named_table(&name)?;
+        let mut ends = self.ends(&name, table);
+        for stored::PartitionEnd { partition, next: end } in &emptied.ends {
+            let key = PartitionKey { table, partition: *partition };
+            let next = self.peek(key).watermarks.next;
+            if *end != next && !(self.may_be_known && *end < next) {
+                return Err(misfit(format!("{name}/{partition}: it ends at {end}, not at {next}")));
             }
+            // What a later entry has brought stays.
+            ends.entry(key).and_modify(|known| *known = *end);
         }
-        self.empty_table(&name, table)
+        self.empty_table(&name, table, ends)
     }
 
     fn apply_table(&mut self, named: stored::NamedTable) -> Result<(), StorageError> {
@@ -180,7 +258,7 @@ impl Batch<'_> {
         let group = GroupName::parse(&committed.group).map_err(|_| misfit("a group's name"))?;
         let mut offsets = Vec::with_capacity(committed.offsets.len());
         for one in committed.offsets {
-            let table = self.visible(&read_table(&one.table)?)?.id;
+            let table = self.named_table(&read_table(&one.table)?)?;
             offsets.push((PartitionKey { table, partition: one.partition }, one.offset));
         }
         self.put_commit(&group, offsets, committed.made_by.map(Arc::from));

@@ -89,6 +89,10 @@ pub(super) struct Batch<'a> {
     appended_runs: BTreeMap<PartitionNumber, stored::AppendedRun>,
     /// Whether somebody waits for it as a proof that this copy owns the shard.
     confirms: bool,
+    /// Of the entry of the log that is being staged: whether the volume may know already what it says, and
+    /// whether it was ever recovered from S3.
+    may_be_known: bool,
+    was_recovered: bool,
     /// Why nothing of it may be written, if nothing may.
     misfit: Option<StorageError>,
 }
@@ -135,6 +139,8 @@ impl<'a> Batch<'a> {
             request_began: 0,
             appended_runs: BTreeMap::new(),
             confirms: false,
+            may_be_known: false,
+            was_recovered: false,
             misfit: None,
         };
         // Keys expire with time, whatever this batch does.

@@ -92,7 +92,8 @@ impl Batch<'_> {
     /// Forgets all of a table but its partitions' next offsets, so that none is given twice.
     pub(super) fn delete_table(&mut self, name: &TableName) -> Result<(), StorageError> {
         let head = self.visible(name)?;
-        self.empty_table(name, head.id)?;
+        let ends = self.ends(name, head.id);
+        self.empty_table(name, head.id, ends)?;
         self.put_table(
             name,
             TableHead {
@@ -106,15 +107,22 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Forgets a table's events and keys, and the offsets that are committed for it.
-    pub(super) fn empty_table(&mut self, name: &TableName, id: TableId) -> Result<(), StorageError> {
-        let db = &self.volume.db;
+    /// The ends of a table's partitions, with those of this batch.
+    pub(super) fn ends(&self, name: &TableName, id: TableId) -> BTreeMap<PartitionKey, Offset> {
         let stored: Vec<PartitionKey> =
             self.volume.catalog.read().get(name).map(|table| partition_keys(id, table)).unwrap_or_default();
-        let staged: Vec<PartitionKey> =
-            self.change.states.keys().copied().filter(|key| key.table == id).collect();
-        let ends: BTreeMap<PartitionKey, Offset> =
-            stored.into_iter().chain(staged).map(|key| (key, self.peek(key).watermarks.next)).collect();
+        let staged = self.change.states.keys().copied().filter(|key| key.table == id);
+        stored.into_iter().chain(staged).map(|key| (key, self.peek(key).watermarks.next)).collect()
+    }
+
+    /// Forgets a table's events up to these ends, its keys, and the offsets that are committed for it.
+    pub(super) fn empty_table(
+        &mut self,
+        name: &TableName,
+        id: TableId,
+        ends: BTreeMap<PartitionKey, Offset>,
+    ) -> Result<(), StorageError> {
+        let db = &self.volume.db;
         for (key, next) in &ends {
             self.forget_runs(*key, *next)?;
         }

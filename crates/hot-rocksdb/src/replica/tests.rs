@@ -19,7 +19,7 @@ use crate::{
 };
 use contracts::{
     append::{Append, Appended, Appender},
-    catalog::{Catalog, TableChange},
+    catalog::{Catalog, TableChange, TableStatus},
     clock::{SystemClock, TimestampMs},
     consumers::{Commit, ConsumerStorage},
     engine::Engine,
@@ -31,10 +31,11 @@ use contracts::{
     name::{GroupName, Partition, TableName},
     payload::Payload,
     read::{HotReader, ReadLimit, Wanted},
+    recovery::{Recoverable, Recovered, RecoveredOffset, RecoveredPartition, RecoveredTable},
     replica::{AppliedEntry, BatchLog, LogMark, Replica, WriterRole},
     retention::{Trim, Trimmer},
     segment::{FlushIntent, FormatId},
-    sequence::OffsetRange,
+    sequence::{OffsetRange, Watermarks},
 };
 
 const WINDOW_MS: i64 = 3_600_000;
@@ -105,13 +106,22 @@ impl TestCopy {
 
     /// All that the copies of a shard have alike.
     async fn contents(&self) -> String {
+        let (mut lines, tables) = (vec![self.recoverable().await], self.hot.tables());
+        for (partition, status) in tables.partitions() {
+            lines.push(format!("{partition} {:?} {}", status.intent, status.unflushed_bytes));
+        }
+        lines.push(format!("{} {:?}", self.hot.key_window().keys, self.hot.erasures().unwrap()));
+        lines.join("\n")
+    }
+
+    /// What one has too that was recovered from S3.
+    async fn recoverable(&self) -> String {
         let mut lines = Vec::new();
         for table in self.hot.tables().all() {
             lines.push(format!("{} {:?} {}", table.name, table.settings, table.is_deleted));
             for (partition, status) in table.named_partitions() {
                 let marks = status.watermarks;
-                let marks = (marks.earliest, marks.flushed, marks.next);
-                lines.push(format!("{partition} {marks:?} {:?} {}", status.intent, status.unflushed_bytes));
+                lines.push(format!("{partition} {:?}", (marks.earliest, marks.flushed, marks.next)));
             }
             if !table.is_deleted {
                 let limit = ReadLimit { records: 100, bytes: 1 << 20 };
@@ -120,13 +130,55 @@ impl TestCopy {
                 lines.extend(pages.iter().map(|hot| format!("{:?}", hot.page.records)));
             }
         }
-        let offsets = self.hot.all_offsets().await.unwrap();
-        lines.push(format!("{offsets:?} {} {:?}", self.hot.key_window().keys, self.hot.erasures().unwrap()));
+        lines.push(format!("{:?}", self.hot.all_offsets().await.unwrap()));
         lines.join("\n")
     }
 
+    /// What S3 would have of it now: all that is flushed.
+    async fn in_s3(&self) -> Recovered {
+        let tables = self.hot.tables();
+        let table = |table: &Arc<TableStatus>| RecoveredTable {
+            name: table.name.clone(),
+            settings: table.settings,
+            is_deleted: table.is_deleted,
+        };
+        let flushed = |(partition, marks): (Partition, Watermarks)| {
+            let Watermarks { earliest, flushed: end, .. } = marks;
+            let watermarks = Watermarks { earliest, low: end, flushed: end, next: end };
+            RecoveredPartition { partition, watermarks, hot_bytes: 0 }
+        };
+        let of_group = |(group, offsets): (GroupName, Vec<(Partition, u64)>)| {
+            let offset =
+                move |(partition, offset)| RecoveredOffset { group: group.clone(), partition, offset };
+            offsets.into_iter().map(offset)
+        };
+        Recovered {
+            tables: tables.all().map(table).collect(),
+            partitions: tables.watermarks().into_iter().map(flushed).collect(),
+            consumers: Some(self.hot.all_offsets().await.unwrap().into_iter().flat_map(of_group).collect()),
+        }
+    }
+
+    /// Recovers it as a copy that has the log up to `from`, from S3 as it was when that had entries up to
+    /// `upto`, and applies the rest.
+    async fn recover(&self, in_s3: Recovered, (from, upto): (usize, usize), log: &Entered) {
+        self.hot.recover(in_s3).await.unwrap();
+        let beginning = LogMark::beginning(Uuid::from_u128(1));
+        let mark = LogMark { applied: from as u64, known_upto: upto as u64, ..beginning };
+        self.hot.apply(AppliedEntry { now_ms: 0, changes: None, mark }).await.unwrap();
+        let entries = log.entries.lock()[from..].to_vec();
+        for entry in entries {
+            let mark = LogMark { known_upto: upto as u64, ..entry.mark.clone() };
+            self.hot.apply(AppliedEntry { mark, ..entry }).await.unwrap();
+        }
+    }
+
     async fn apply_all(&self, log: &Entered) -> Result<(), StorageError> {
-        let entries = log.entries.lock().clone();
+        self.apply_from(log, 0).await
+    }
+
+    async fn apply_from(&self, log: &Entered, first: usize) -> Result<(), StorageError> {
+        let entries = log.entries.lock()[first..].to_vec();
         for entry in entries {
             self.hot.apply(entry).await?;
         }
@@ -254,6 +306,41 @@ async fn who_follows_takes_entries_only_and_none_that_does_not_fit() {
     follower.close().await;
 }
 
+#[tokio::test]
+async fn who_was_recovered_passes_over_what_s3_had_and_keeps_its_keys() {
+    let log = Arc::new(Entered::default());
+    let owner = TestCopy::new(WriterRole::Owns(log.clone()));
+    owner.append("t", &["a", "b"]).await.unwrap();
+    owner.append("t", &["c", "d"]).await.unwrap();
+    owner.hot.configure_table(name("plain"), TableChange::default()).await.unwrap();
+    let named = log.entries.lock().len();
+    owner.hot.intend(vec![segment(0, 4)], u64::MAX).await.unwrap();
+    owner.hot.mark_flushed(vec![segment(0, 4)]).await.unwrap();
+    let (upto, mut in_s3) = (log.entries.lock().len(), owner.in_s3().await);
+    in_s3.tables.retain(|table| table.name != name("plain")); // no manifest names it
+    owner.append("plain", &["x"]).await.unwrap();
+
+    let late = TestCopy::new(WriterRole::Follows);
+    late.recover(in_s3.clone(), (0, upto), &log).await;
+    while owner.hot.evict(HotKeep::NOTHING).await.unwrap() > 0 {}
+    assert_eq!(late.contents().await, owner.contents().await);
+    late.hot.set_role(WriterRole::Owns(log.clone()));
+    let appended = late.append("t", &["a", "c", "d", "e"]).await.unwrap();
+    let found: Vec<_> = appended.iter().map(|one| (one.offset, one.duplicate)).collect();
+    assert_eq!(found, [(0, true), (2, true), (3, true), (4, false)]);
+
+    let later = TestCopy::new(WriterRole::Follows);
+    later.recover(in_s3, (named, upto), &log).await;
+    assert_eq!(later.recoverable().await, late.recoverable().await, "a table that S3 does not name is made");
+
+    let ahead = TestCopy::new(WriterRole::Follows);
+    let error = ahead.apply_from(&log, 1).await.unwrap_err();
+    assert!(error.to_string().contains("does not fit"), "{error}: it was never recovered");
+    for copy in [owner, late, later, ahead] {
+        copy.close().await;
+    }
+}
+
 /// Something that a client, the flusher, the eraser or upkeep asks for. Numbers choose among what there is.
 #[derive(Debug, Clone)]
 enum Step {
@@ -341,6 +428,40 @@ proptest! {
             assert_eq!(follower.contents().await, owner.contents().await);
             owner.close().await;
             follower.close().await;
+        });
+    }
+
+    #[test]
+    fn whenever_a_copy_is_recovered_it_becomes_like_the_others(
+        steps in prop::collection::vec(steps(), 1..40),
+        at: prop::sample::Index,
+    ) {
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let log = Arc::new(Entered::default());
+            let owner = TestCopy::new(WriterRole::Owns(log.clone()));
+            // The ends of partitions, and how long the log was then.
+            let (mut before, at) = (vec![(owner.hot.tables().watermarks(), 0)], at.index(steps.len()));
+            let mut found = None;
+            for (number, step) in steps.into_iter().enumerate() {
+                take(&owner, step).await;
+                before.push((owner.hot.tables().watermarks(), log.entries.lock().len()));
+                if number == at {
+                    found = Some((owner.in_s3().await, owner.hot.tables().watermarks()));
+                }
+            }
+            let (in_s3, marks) = found.unwrap();
+            let is_there = |ends: &BTreeMap<Partition, Watermarks>| {
+                ends.iter().all(|(partition, then)| then.next <= marks[partition].flushed)
+            };
+            let from = before[..=at + 1].iter().rev().find(|(ends, _)| is_there(ends)).unwrap().1;
+            let late = TestCopy::new(WriterRole::Follows);
+            late.recover(in_s3, (from, before[at + 1].1), &log).await;
+            for copy in [&owner, &late] {
+                while copy.hot.evict(HotKeep::NOTHING).await.unwrap() > 0 {}
+            }
+            assert_eq!(late.recoverable().await, owner.recoverable().await);
+            owner.close().await;
+            late.close().await;
         });
     }
 }

@@ -7,7 +7,10 @@ use std::{
 
 use async_nats::{HeaderMap, Message, StatusCode};
 use bytes::Bytes;
-use contracts::shared_log::{EntryKind, LogError, LogSeq};
+use contracts::{
+    metrics,
+    shared_log::{EntryKind, LogError, LogSeq},
+};
 use serde::Deserialize;
 use tokio::time::sleep;
 use tracing::debug;
@@ -111,12 +114,14 @@ impl Appending {
         let mut pause = PAUSE;
         loop {
             counters.attempts.fetch_add(1, Ordering::Relaxed);
+            metrics::log_attempted();
             match self.publish(api).await {
                 PublishAnswer::Stored(seq) if seq == self.number() => return Ok(seq),
                 PublishAnswer::Full if !is_unclear => return Err(LogError::Full),
                 PublishAnswer::WrongLast => match self.look(api).await {
                     Ok(FoundAt::Ours) => {
                         counters.settled.fetch_add(1, Ordering::Relaxed);
+                        metrics::log_settled();
                         return Ok(self.number());
                     }
                     Ok(FoundAt::Others(seq)) => return Err(LogError::Taken(seq)),

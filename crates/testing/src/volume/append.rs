@@ -49,6 +49,24 @@ impl VolumeState {
         Ok(events.into_iter().map(append).collect())
     }
 
+    /// Writes what an append has written elsewhere, with this outcome, and what is not known yet. Of events
+    /// that are known their keys are put.
+    pub(super) fn append_unknown(&mut self, append: Append, outcome: &[Appended], now_ms: TimestampMs) {
+        let table = self.tables.entry(append.table).or_default();
+        for ((number, event), appended) in append.events.into_iter().zip(outcome) {
+            let sheet = table.partitions.entry(number).or_default();
+            if appended.duplicate {
+                continue;
+            }
+            if appended.offset >= sheet.watermarks.next {
+                assert_eq!(appended.offset, sheet.watermarks.next, "events before it are missing");
+                sheet.put(appended.offset, event, now_ms);
+            } else if let Some(used) = KeyUse::of(&event) {
+                sheet.put_key(used, appended.offset, now_ms);
+            }
+        }
+    }
+
     fn check(
         &self,
         append: &Append,
@@ -136,13 +154,22 @@ impl Sheet {
             return Appended { partition: number, offset: first.offset, duplicate: true };
         }
         let offset = self.watermarks.next;
-        if let Some(used) = used {
-            let first = FirstWrite { offset, appended_ms: now_ms, payload: Some(used.payload) };
-            self.keys.insert(used.key, first);
+        self.put(offset, event, now_ms);
+        Appended { partition: number, offset, duplicate: false }
+    }
+
+    /// Puts the next event, and its key.
+    fn put(&mut self, offset: Offset, event: Event, now_ms: TimestampMs) {
+        if let Some(used) = KeyUse::of(&event) {
+            self.put_key(used, offset, now_ms);
         }
         self.events.insert(offset, event);
-        self.watermarks.next += 1;
+        self.watermarks.next = offset + 1;
         self.unflushed_since.get_or_insert_with(Instant::now);
-        Appended { partition: number, offset, duplicate: false }
+    }
+
+    fn put_key(&mut self, used: KeyUse, offset: Offset, now_ms: TimestampMs) {
+        let first = FirstWrite { offset, appended_ms: now_ms, payload: Some(used.payload) };
+        self.keys.insert(used.key, first);
     }
 }

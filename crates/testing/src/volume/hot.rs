@@ -76,8 +76,8 @@ pub struct MemoryHot {
     pub(super) entering: Entering,
     reservations: OnceLock<Arc<dyn Reservations>>,
     wakeups: Arc<Wakeups>,
-    changes: AtomicU64,
-    commits: AtomicU64,
+    changes: Arc<AtomicU64>,
+    commits: Arc<AtomicU64>,
     /// How long things take; nothing does if there is none.
     rng: Option<Mutex<StdRng>>,
     health: Mutex<Health>,
@@ -142,8 +142,8 @@ impl MemoryHot {
             entering: Entering::default(),
             reservations: OnceLock::new(),
             wakeups: Arc::default(),
-            changes: AtomicU64::new(0),
-            commits: AtomicU64::new(0),
+            changes: Arc::default(),
+            commits: Arc::default(),
             rng: seed.map(|seed| Mutex::new(StdRng::seed_from_u64(seed))),
             health: Mutex::new(Health::Sound),
         })
@@ -192,18 +192,26 @@ impl MemoryHot {
         &self,
         change: impl Fn(&mut VolumeState) -> Result<T, StorageError> + Send + Sync + 'static,
     ) -> Result<T, StorageError> {
-        let changed = self.share(change).await?;
-        self.changes.fetch_add(1, SeqCst);
-        Ok(changed)
+        self.share(counted(Arc::clone(&self.changes), change)).await
     }
 
     async fn change_offsets(
         &self,
         change: impl Fn(&mut VolumeState) -> Result<(), StorageError> + Send + Sync + 'static,
     ) -> Result<(), StorageError> {
-        self.share_for_client(change).await?;
-        self.commits.fetch_add(1, SeqCst);
-        Ok(())
+        self.share_for_client(counted(Arc::clone(&self.commits), change)).await
+    }
+}
+
+/// A change that is counted in one step with being made: whoever sees it sees that something has changed.
+fn counted<T>(
+    count: Arc<AtomicU64>,
+    change: impl Fn(&mut VolumeState) -> Result<T, StorageError> + Send + Sync + 'static,
+) -> impl Fn(&mut VolumeState) -> Result<T, StorageError> + Send + Sync + 'static {
+    move |volume| {
+        let changed = change(volume)?;
+        count.fetch_add(1, SeqCst);
+        Ok(changed)
     }
 }
 
@@ -225,9 +233,17 @@ impl Appender for MemoryHot {
         // Not with what is entered: that would hold itself.
         let options = MemoryHotOptions { entered: EnteredChanges::default(), ..self.options.clone() };
         // A client's: only while it is known that nobody has taken over.
+        let outcome = OnceLock::new();
         let appended = self.share_for_client(move |volume| {
             fence.check_lease()?;
-            volume.append(append.clone(), &options, now_ms)
+            if volume.may_be_known {
+                // Who has given S3 anything of it has made it. One without an outcome was refused.
+                let outcome: &[Appended] = outcome.get().map_or(&[], Vec::as_slice);
+                volume.append_unknown(append.clone(), outcome, now_ms);
+                return Ok(outcome.to_vec());
+            }
+            let appended = volume.append(append.clone(), &options, now_ms)?;
+            Ok(outcome.get_or_init(|| appended).clone())
         });
         let appended = appended.await?;
         self.wakeups.appended(appended.iter().map(|one| (table.clone(), one.partition)));
@@ -323,6 +339,7 @@ impl Catalog for MemoryHot {
     }
 
     async fn delete_table(&self, table: TableName) -> Result<(), StorageError> {
+        let commits = Arc::clone(&self.commits);
         self.change(move |volume| {
             let found = volume.visible(&table)?;
             (found.settings, found.is_deleted, found.made_by) = (TableSettings::default(), true, None);
@@ -336,11 +353,10 @@ impl Catalog for MemoryHot {
                 offsets.retain(|partition, _| partition.table != table);
             }
             volume.forget_groups();
+            commits.fetch_add(1, SeqCst);
             Ok(())
         })
-        .await?;
-        self.commits.fetch_add(1, SeqCst);
-        Ok(())
+        .await
     }
 }
 

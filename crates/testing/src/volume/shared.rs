@@ -1,6 +1,8 @@
 //! A volume in memory as one of several copies of a shard. An entry of the log names a change that is kept
 //! beside the log, and every copy makes that change by itself: with the same outcome, as it looks at nothing
-//! but the volume and what was fixed when it was entered.
+//! but the volume and what was fixed when it was entered. A volume that was recovered from S3 may know it
+//! already: then an append goes by the outcome that it had elsewhere. Tables that are deleted are left out of
+//! such tests: here they are emptied up to their ends, whatever came since.
 
 use std::sync::Arc;
 
@@ -130,10 +132,12 @@ impl Replica for MemoryHot {
         let change = entry.changes.map(|name| self.options.entered.named(&name).ok_or_else(unknown));
         let change = change.transpose()?;
         let mut volume = self.volume.lock();
+        volume.may_be_known = entry.mark.may_be_known();
         volume.log = Some(entry.mark);
         if let Some(change) = change {
             change(&mut volume);
         }
+        volume.may_be_known = false;
         Ok(())
     }
 

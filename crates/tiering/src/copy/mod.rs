@@ -5,36 +5,50 @@
 //! owner that finds another's entry where its own was to be has been overtaken: it enters nothing more, and
 //! follows. So safety does not go by time; only how long silence is waited for does, by the process's own.
 //!
+//! A copy whose volume is empty, or lacks what the log has forgotten, is recovered from S3 first: `recover`.
+//!
 //! The engine stays open whoever owns the shard. A [`Store`](crate::Store) is opened on it for as long as
 //! this copy does: [`Store::open_owned`](crate::Store::open_owned).
 
 mod decide;
 mod entry;
+mod handle;
 mod judge;
 mod owned;
+mod recover;
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-pub use self::entry::owner_by;
 use self::{
     decide::{FollowerView, takes_over},
     entry::{Entry, EntryBody},
     judge::judge,
     owned::OwnedTerm,
+    recover::CopyRecovery,
 };
-use crate::settings::{CopySettings, KeepSettings};
+pub use self::{
+    entry::owner_by,
+    handle::{CopyNames, CopyStatus, ShardCopy},
+};
+use crate::{
+    cover::LogCover,
+    settings::{CopySettings, KeepSettings},
+};
 use contracts::{
     clock::Clock,
+    cold::ColdTier,
     engine::Engine,
     error::StorageError,
+    metrics::{self, TakeoverReason},
+    progress::Progress,
     replica::{AppliedEntry, LogMark, WriterRole},
     shared_log::{LogEntry, LogError, SharedLog},
 };
@@ -43,8 +57,8 @@ use contracts::{
 const READ_BYTES: usize = 4 << 20;
 /// How long one look at the log waits for an entry at most.
 const LOOK: Duration = Duration::from_millis(250);
-/// How often a copy that follows evicts.
-const EVICT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a copy that follows evicts, and looks how far the log is.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// What a copy is made of.
 pub struct CopyParts {
@@ -52,6 +66,9 @@ pub struct CopyParts {
     pub hot: Arc<dyn Engine>,
     /// The shard's log.
     pub log: Arc<dyn SharedLog>,
+    /// The shard's bucket, for this copy alone: it is read when the volume lacks what the log has forgotten,
+    /// and never opened.
+    pub cold: Arc<dyn ColdTier>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Whose copy it is.
@@ -60,92 +77,12 @@ pub struct CopyParts {
     pub settings: CopySettings,
     /// What hot keeps of events that are in S3.
     pub keep: KeepSettings,
-}
-
-/// Whose copy of which shard it is.
-#[derive(Debug, Clone)]
-pub struct CopyNames {
-    /// The cluster.
-    pub cluster: Uuid,
-    /// This pod.
-    pub pod: String,
-    /// Where other pods reach it.
-    pub address: String,
-    /// The pods that have copies of the shard, by their rank; this pod is one of them.
-    pub copies: Vec<String>,
-}
-
-/// How a copy stands.
-#[derive(Debug, Clone)]
-pub struct CopyStatus {
-    /// Where the log stands, as far as it is applied here; which term is in force there, and who owns the
-    /// shard in it.
-    pub mark: LogMark,
-    /// The term in which this copy owns the shard, if it does.
-    pub owned_term: Option<u64>,
-    /// Whether it has reached the end of the log once since it began.
-    pub has_caught_up: bool,
-}
-
-/// A copy, as others see it.
-pub struct ShardCopy {
-    hot: Arc<dyn Engine>,
-    names: CopyNames,
-    read_timeout: Duration,
-    status: watch::Receiver<CopyStatus>,
-    orders: mpsc::Sender<String>,
-}
-
-impl ShardCopy {
-    /// A copy, and what runs it.
-    pub fn new(parts: CopyParts) -> (Self, CopyRunner) {
-        let mark = LogMark::beginning(parts.names.cluster);
-        let (shown, status) =
-            watch::channel(CopyStatus { mark: mark.clone(), owned_term: None, has_caught_up: false });
-        let (orders, received) = mpsc::channel(1);
-        let copy = Self {
-            hot: Arc::clone(&parts.hot),
-            names: parts.names.clone(),
-            read_timeout: parts.settings.read_timeout_secs.duration(),
-            status,
-            orders,
-        };
-        let runner = CopyRunner {
-            parts,
-            mark,
-            shown,
-            orders: received,
-            heard: Instant::now(),
-            evicted: Instant::now(),
-        };
-        (copy, runner)
-    }
-
-    /// How it stands, now and whenever that changes.
-    pub fn status(&self) -> watch::Receiver<CopyStatus> {
-        self.status.clone()
-    }
-
-    /// Returns once it is known that this copy owned the shard after the call: what a read finds meanwhile,
-    /// or after it, was the present when it was found.
-    ///
-    /// # Errors
-    /// `Demoted`; `LogUnavailable` if the log does not answer in time; `Overloaded`, `OutcomeUnknown` or
-    /// `Closed`.
-    pub async fn confirm(&self) -> Result<(), StorageError> {
-        let late = StorageError::LogUnavailable { may_be_written: false };
-        timeout(self.read_timeout, self.hot.confirm()).await.unwrap_or(Err(late))
-    }
-
-    /// Has the copy give up the shard as soon as the log takes that, if it owns it: to this pod, or to the
-    /// first of the other copies. Returns to whom; `None` if there is no such copy.
-    pub fn hand_over(&self, to: Option<&str>) -> Option<&str> {
-        let mut others = self.names.copies.iter().filter(|pod| **pod != self.names.pod);
-        let to = others.find(|pod| to.is_none_or(|to| to == pod.as_str()))?;
-        // If one is under way already, that is enough.
-        drop(self.orders.try_send(to.clone()));
-        Some(to)
-    }
+    /// Bytes of the log that are kept though S3 holds what they say, for copies that are a little behind.
+    pub log_keep_bytes: u64,
+    /// For how long idempotency keys are remembered, in milliseconds.
+    pub key_window_ms: i64,
+    /// Shows how far a recovery from S3 has come.
+    pub progress: Arc<Progress>,
 }
 
 /// Runs a copy.
@@ -156,9 +93,11 @@ pub struct CopyRunner {
     shown: watch::Sender<CopyStatus>,
     /// To whom the shard is to be given up.
     orders: mpsc::Receiver<String>,
+    /// How much of the log S3 holds.
+    cover: LogCover,
     /// Since when the log has been silent while it answered.
     heard: Instant,
-    evicted: Instant,
+    housekept: Instant,
 }
 
 impl CopyRunner {
@@ -177,6 +116,9 @@ impl CopyRunner {
         };
         self.parts.hot.set_role(WriterRole::Follows);
         self.show(false);
+        if matches!(ended, Err(StorageError::Corrupt { .. })) {
+            metrics::log_damaged();
+        }
         ended
     }
 
@@ -188,24 +130,28 @@ impl CopyRunner {
         }
     }
 
-    /// Finds out how far the volume is, and waits until the log is at least as far.
+    /// Finds out how far the volume is, recovers it if it is empty, and waits until the log is at least as
+    /// far.
     async fn begin(&mut self) -> Result<(), StorageError> {
-        match self.parts.hot.log_mark().await? {
+        let recovery = CopyRecovery::new(&self.parts)?;
+        let has_begun = recovery.has_begun().await;
+        self.mark = match self.parts.hot.log_mark().await? {
             Some(mark) if mark.cluster != self.mark.cluster => {
                 return Err(StorageError::Refused(format!(
                     "the volume is a copy in the cluster {}, and this is the cluster {}. Nothing was changed",
                     mark.cluster, self.mark.cluster
                 )));
             }
-            Some(mark) => self.mark = mark,
-            None if self.parts.hot.tables().is_empty() => {}
-            None => {
+            Some(mark) if !has_begun => mark,
+            _ if has_begun || self.parts.hot.tables().is_empty() => recovery.run().await?,
+            _ => {
                 return Err(StorageError::Refused(
                     "the volume has events and was never a copy of a shard with a log. Nothing was changed"
                         .to_owned(),
                 ));
             }
-        }
+        };
+        self.show(false);
         loop {
             match self.parts.log.size().await {
                 Ok(size) if size.last >= self.mark.seq() => break,
@@ -228,7 +174,7 @@ impl CopyRunner {
     async fn follow(&mut self) -> Result<Arc<OwnedTerm>, StorageError> {
         self.heard = Instant::now();
         loop {
-            self.evict().await?;
+            self.keep_house().await?;
             let is_next = self.mark.yielded_to.as_deref() == Some(self.parts.names.pod.as_str());
             let wait = if is_next { Duration::ZERO } else { LOOK.min(self.parts.settings.tick()) };
             match self.parts.log.read(self.mark.seq().next(), READ_BYTES, wait).await {
@@ -255,11 +201,14 @@ impl CopyRunner {
                     self.heard = Instant::now();
                 }
                 Err(LogError::Trimmed(first)) => {
-                    return Err(StorageError::Refused(format!(
-                        "the shard's log begins with entry {first}, and this volume has applied it up to {} \
-                         only: it cannot follow any more. Nothing was changed",
-                        self.mark.applied
-                    )));
+                    let applied = self.mark.applied;
+                    info!(
+                        first = first.0,
+                        applied, "the shard's log has forgotten what this copy needs next"
+                    );
+                    self.mark = CopyRecovery::new(&self.parts)?.run().await?;
+                    self.heard = Instant::now();
+                    self.show(false);
                 }
                 Err(error) => return Err(StorageError::corrupt("the shard's log", error)),
             }
@@ -309,9 +258,11 @@ impl CopyRunner {
             Err(error) => return Err(StorageError::outcome_unknown(error)),
         };
         let owner = Some(names.pod.clone());
-        let mark =
-            LogMark { cluster: names.cluster, applied: seq.0, crc, term, nonce, owner, yielded_to: None };
+        let begins = LogMark::beginning(names.cluster);
+        let mark = LogMark { applied: seq.0, crc, term, nonce, owner, ..begins };
         hot.apply(AppliedEntry { now_ms, changes: None, mark: mark.clone() }).await?;
+        let was_yielded = self.mark.yielded_to.as_deref() == Some(names.pod.as_str());
+        metrics::taken_over(if was_yielded { TakeoverReason::Yield } else { TakeoverReason::Silence });
         let owned = Arc::new(OwnedTerm::new(Arc::clone(log), *settings, mark.clone()));
         hot.set_role(WriterRole::Owns(owned.clone()));
         self.mark = mark;
@@ -323,10 +274,11 @@ impl CopyRunner {
         info!(term = self.mark.term, "this copy owns the shard");
         while self.orders.try_recv().is_ok() {} // for a term that has ended
         self.show(true);
-        let Self { parts, orders, .. } = self;
+        let Self { parts, orders, cover, shown, .. } = self;
         let ended = tokio::select! {
             () = owned.lost() => Ok(()),
-            ended = keep_ticking(parts, owned) => ended,
+            ended = keep_ticking(parts, owned, shown) => ended,
+            never = keep_small(parts, owned, cover) => match never {},
             Some(to) = orders.recv() => match owned.give_up(parts.clock.now_ms(), to).await {
                 Err(error @ StorageError::OutcomeUnknown { .. }) => Err(error),
                 _ => Ok(()),
@@ -337,27 +289,56 @@ impl CopyRunner {
         ended?;
         let missing = || StorageError::corrupt("the volume's mark of the shard's log", "it is missing");
         self.mark = self.parts.hot.log_mark().await?.ok_or_else(missing)?;
+        self.show(false);
         info!(term = self.mark.term, "this copy no longer owns the shard");
         Ok(())
     }
 
     /// Drops from hot what is in S3 and need not be kept: each copy for itself, an owner's flusher does it.
-    async fn evict(&mut self) -> Result<(), StorageError> {
-        if self.evicted.elapsed() < EVICT_INTERVAL {
+    /// And shows how far the log is.
+    async fn keep_house(&mut self) -> Result<(), StorageError> {
+        if self.housekept.elapsed() < HOUSEKEEPING {
             return Ok(());
         }
-        self.evicted = Instant::now();
+        self.housekept = Instant::now();
         let keep = self.parts.keep.at(self.parts.clock.now_ms());
         while self.parts.hot.evict(keep).await? > 0 {}
+        match self.parts.log.size().await {
+            Ok(size) => {
+                self.cover.note_size(size);
+                let lag = size.last.0.saturating_sub(self.mark.applied);
+                metrics::log_held(self.parts.names.shard, size.bytes, lag);
+            }
+            // It has not answered: that was not the owner's silence.
+            Err(_) => self.heard = Instant::now(),
+        }
         Ok(())
     }
 
     fn show(&self, owns: bool) {
+        metrics::log_applied(self.parts.names.shard, self.mark.applied, self.mark.term);
         self.shown.send_modify(|status| {
             status.mark = self.mark.clone();
             status.owned_term = owns.then_some(status.mark.term);
+            status.ticked_at = status.mark.seq();
             status.has_caught_up |= owns;
         });
+    }
+}
+
+/// Trims the log by what S3 holds of it, whatever becomes of the entry that is on its way meanwhile.
+async fn keep_small(parts: &CopyParts, owned: &OwnedTerm, cover: &LogCover) -> Infallible {
+    loop {
+        sleep(parts.settings.tick()).await;
+        let Ok(size) = parts.log.size().await else { continue };
+        owned.note_size(size);
+        cover.note_size(size);
+        metrics::log_held(parts.names.shard, size.bytes, 0);
+        if let Some(upto) = cover.trim_upto()
+            && let Err(error) = parts.log.trim(upto).await
+        {
+            warn!(%error, "the shard's log cannot be trimmed, will retry");
+        }
     }
 }
 
@@ -365,16 +346,21 @@ impl CopyRunner {
 ///
 /// # Errors
 /// Why the volume cannot be written any more.
-async fn keep_ticking(parts: &CopyParts, owned: &OwnedTerm) -> Result<(), StorageError> {
+async fn keep_ticking(
+    parts: &CopyParts,
+    owned: &OwnedTerm,
+    shown: &watch::Sender<CopyStatus>,
+) -> Result<(), StorageError> {
     loop {
         sleep(parts.settings.tick()).await;
-        if let Ok(size) = parts.log.size().await {
-            owned.note_size(size);
-        }
+        let ticked_at = owned.mark().seq();
         match parts.hot.confirm().await {
             Err(error) if error.ends_writing() => return Err(error),
             Err(error) => warn!(%error, "the owner of the shard cannot show that it is alive"),
             Ok(()) => {}
         }
+        let mark = owned.mark();
+        metrics::log_applied(parts.names.shard, mark.applied, mark.term);
+        shown.send_modify(|status| (status.mark, status.ticked_at) = (mark, ticked_at));
     }
 }

@@ -17,6 +17,7 @@ use crate::settings::CopySettings;
 use contracts::{
     clock::TimestampMs,
     error::{Overload, StorageError},
+    metrics,
     replica::{BatchLog, LogMark},
     shared_log::{LogError, LogSize, SharedLog},
 };
@@ -47,19 +48,27 @@ struct LogPace {
     ticked: Instant,
     /// Bytes that the log holds, as far as this copy knows, and that it may hold.
     size: LogSize,
+    /// Where the log stood after the last entry.
+    mark: LogMark,
 }
 
 impl OwnedTerm {
     /// The term that has begun with this mark.
     pub(super) fn new(log: Arc<dyn SharedLog>, settings: CopySettings, mark: LogMark) -> Self {
         let size = LogSize { max_bytes: u64::MAX, ..LogSize::default() };
-        let pace = Mutex::new(LogPace { waits_since: None, ticked: Instant::now(), size });
+        let pace = LogPace { waits_since: None, ticked: Instant::now(), size, mark: mark.clone() };
+        let pace = Mutex::new(pace);
         Self { log, settings, last: Turn::new(mark), pace, lost: CancellationToken::new() }
     }
 
     /// Returns once this copy no longer owns the shard.
     pub(super) async fn lost(&self) {
         self.lost.cancelled().await;
+    }
+
+    /// Where the log stood after the last entry of this term.
+    pub(super) fn mark(&self) -> LogMark {
+        self.pace.lock().mark.clone()
     }
 
     /// Notes how much the log holds.
@@ -100,13 +109,18 @@ impl OwnedTerm {
         };
         let (bytes, crc) = entry.encode();
         let length = bytes.len() as u64;
-        self.pace.lock().waits_since = Some(Instant::now());
+        let began = Instant::now();
+        self.pace.lock().waits_since = Some(began);
         let appended = self.log.append(last.seq(), kind, bytes).await;
         self.pace.lock().waits_since = None;
+        metrics::log_appended(began.elapsed());
         match appended {
             Ok(seq) => {
-                self.pace.lock().size.bytes += length;
-                Ok(LogMark { applied: seq.0, crc, ..last.clone() })
+                let mark = LogMark { applied: seq.0, crc, ..last.clone() };
+                let mut pace = self.pace.lock();
+                pace.size.bytes += length;
+                pace.mark = mark.clone();
+                Ok(mark)
             }
             Err(LogError::Taken(_)) => {
                 self.lost.cancel();

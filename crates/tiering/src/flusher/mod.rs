@@ -5,6 +5,7 @@
 //! event can still be read, and the next start continues from the durable state. A slow segment holds up no
 //! other partition.
 
+mod naming;
 mod partition;
 mod plan;
 mod publish;
@@ -26,11 +27,15 @@ use tracing::{debug, error, warn};
 
 pub use self::waiter::FlushHandle;
 use self::{
+    naming::LogNaming,
     partition::WrittenSegment,
     plan::{FlushPolicy, FlushTask, Situation},
     waiter::{FlushRequest, FlushWaiter, Writing},
 };
-use crate::settings::{FlushSettings, KeepSettings};
+use crate::{
+    cover::LogCover,
+    settings::{FlushSettings, KeepSettings},
+};
 use contracts::{
     bucket::BucketState,
     clock::Clock,
@@ -119,11 +124,19 @@ pub(crate) struct Flusher {
     retry_changes: Instant,
     watched: Instant,
     evicted: Instant,
+    /// What manifests say of the shard's log, if there is one.
+    log: Option<LogNaming>,
 }
 
 impl Flusher {
-    /// A flusher, and the handle through which others ask it for a flush.
-    pub(crate) fn new(tiers: Tiers, flush: FlushSettings, keep: KeepSettings) -> (Self, FlushHandle) {
+    /// A flusher, and the handle through which others ask it for a flush. With a log, `cover` learns how much
+    /// of it is in S3.
+    pub(crate) fn new(
+        tiers: Tiers,
+        flush: FlushSettings,
+        keep: KeepSettings,
+        cover: Option<LogCover>,
+    ) -> (Self, FlushHandle) {
         let busy = watch::Sender::new(Writing::new());
         let (handle, requests) = FlushHandle::new(&tiers, busy.subscribe());
         let flusher = Self {
@@ -141,6 +154,7 @@ impl Flusher {
             retry_changes: Instant::now(),
             watched: Instant::now(),
             evicted: Instant::now(),
+            log: cover.map(LogNaming::new),
             tiers,
             flush,
             keep,
@@ -180,7 +194,10 @@ impl Flusher {
     async fn step(&mut self, ready: Vec<WriteOutcome>) -> Result<(), StorageError> {
         let published = self.publish(ready).await;
         let done = match &published {
-            Ok(()) => self.evict().await,
+            Ok(()) => match self.name_log().await {
+                Ok(()) => self.evict().await,
+                failed => failed,
+            },
             Err(error) => {
                 metrics::flush_failed();
                 self.waiters.iter_mut().for_each(|waiter| waiter.fail(error));
@@ -193,6 +210,14 @@ impl Flusher {
         self.tiers.heartbeat.waits();
         self.watch().await?;
         published.and(done)
+    }
+
+    /// Goes on with what manifests say of the shard's log, if there is one.
+    async fn name_log(&mut self) -> Result<(), StorageError> {
+        match &mut self.log {
+            Some(log) => log.step(&self.tiers).await,
+            None => Ok(()),
+        }
     }
 
     /// Takes the other segments that are ready or soon will be, so that they share one manifest.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{
-    Backoff, CHANGES_RETRY, Flusher, MAX_BACKOFF, MAX_OFFSETS_WAIT, TICK, WriteOutcome,
+    Backoff, CHANGES_RETRY, Flusher, MAX_BACKOFF, MAX_OFFSETS_WAIT, TICK, WriteOutcome, naming,
     partition::WrittenSegment, waiter::FlushWaiter,
 };
 use contracts::{
@@ -20,6 +20,7 @@ use contracts::{
     error::{StorageError, Tier},
     metrics,
     name::{Partition, TableName},
+    replica::LogMark,
     sequence::Offset,
 };
 
@@ -27,6 +28,45 @@ impl Flusher {
     /// Publishes the segments that are ready with one manifest, and marks them flushed. A failed segment
     /// backs its partition off, and fails those who wait for it; the others are published all the same.
     pub(super) async fn publish(&mut self, ready: Vec<WriteOutcome>) -> Result<(), StorageError> {
+        let (written, failed) = self.written(ready);
+        let changes = self.tiers.hot.changes();
+        let offsets = self.tiers.hot.commits();
+        let may_retry = !self.waiters.is_empty() || Instant::now() >= self.retry_changes;
+        // Commits alone must not cause manifests more often than flushes do.
+        let offsets_wait = self.offsets_published.elapsed()
+            < self.flush.interval_secs.duration().min(MAX_OFFSETS_WAIT)
+            && self.waiters.is_empty();
+        let has_changes = self.published_changes != Some(changes)
+            || (self.published_offsets != Some(offsets) && !offsets_wait)
+            || self.log.as_ref().is_some_and(|log| log.is_due(&self.tiers));
+        if !written.is_empty() || (has_changes && may_retry) {
+            let named = self.log.as_ref().and_then(|log| log.named(&self.tiers, &written));
+            let changes = self.tiers.hot.changes();
+            // Publish, then mark, then evict: a crash between any two leaves every acked event readable.
+            if let Err(error) = self.publish_manifest(&written, changes, named).await {
+                written.into_iter().for_each(|segment| self.back_off(segment.partition));
+                self.retry_changes = Instant::now() + CHANGES_RETRY;
+                self.is_publishing_failing = true;
+                return Err(error);
+            }
+            self.is_publishing_failing = false;
+            metrics::manifest_published(self.tiers.clock.now_ms());
+            crash::point("flush-published");
+            self.published_changes = Some(changes);
+            (self.published_offsets, self.offsets_published) = (Some(offsets), Instant::now());
+            self.watched = Instant::now();
+            self.mark(written).await?;
+            self.heal();
+        }
+        failed.map_or(Ok(()), |error| {
+            metrics::flush_failed();
+            warn!(%error, "a segment could not be written, will retry");
+            Ok(())
+        })
+    }
+
+    /// The segments that were written, and the first error of those that were not.
+    fn written(&mut self, ready: Vec<WriteOutcome>) -> (Vec<WrittenSegment>, Option<StorageError>) {
         let mut written = Vec::new();
         let mut failed = None;
         for (partition, outcome) in ready {
@@ -50,42 +90,17 @@ impl Flusher {
         }
         // The manifest must not depend on which task was faster.
         written.sort_by(|a: &WrittenSegment, b| a.partition.cmp(&b.partition));
-        let changes = self.tiers.hot.changes();
-        let offsets = self.tiers.hot.commits();
-        let may_retry = !self.waiters.is_empty() || Instant::now() >= self.retry_changes;
-        // Commits alone must not cause manifests more often than flushes do.
-        let offsets_wait = self.offsets_published.elapsed()
-            < self.flush.interval_secs.duration().min(MAX_OFFSETS_WAIT)
-            && self.waiters.is_empty();
-        let has_changes = self.published_changes != Some(changes)
-            || (self.published_offsets != Some(offsets) && !offsets_wait);
-        if !written.is_empty() || (has_changes && may_retry) {
-            // Publish, then mark, then evict: a crash between any two leaves every acked event readable.
-            if let Err(error) = self.publish_manifest(&written, changes).await {
-                written.into_iter().for_each(|segment| self.back_off(segment.partition));
-                self.retry_changes = Instant::now() + CHANGES_RETRY;
-                self.is_publishing_failing = true;
-                return Err(error);
-            }
-            self.is_publishing_failing = false;
-            metrics::manifest_published(self.tiers.clock.now_ms());
-            crash::point("flush-published");
-            self.published_changes = Some(changes);
-            (self.published_offsets, self.offsets_published) = (Some(offsets), Instant::now());
-            self.watched = Instant::now();
-            self.mark(written).await?;
-            self.heal();
-        }
-        failed.map_or(Ok(()), |error| {
-            metrics::flush_failed();
-            warn!(%error, "a segment could not be written, will retry");
-            Ok(())
-        })
+        (written, failed)
     }
 
     /// Publishes everything that has changed since the last manifest, as the counters of changes tell. If no
-    /// table has changed, it passes only the tables of these segments.
-    async fn publish_manifest(&self, written: &[WrittenSegment], changes: u64) -> Result<(), StorageError> {
+    /// table has changed, it passes only the tables of these segments. With a log, it names this place of it.
+    async fn publish_manifest(
+        &mut self,
+        written: &[WrittenSegment],
+        changes: u64,
+        named: Option<LogMark>,
+    ) -> Result<(), StorageError> {
         let tables = match self.published_changes == Some(changes) {
             true => self.tables(written.iter().map(|segment| &segment.partition.table)),
             false => self.tiers.hot.tables().all().cloned().collect(),
@@ -94,8 +109,16 @@ impl Flusher {
             written.iter().map(|segment| (segment.partition.clone(), segment.meta.clone())).collect();
         let have_changed = self.published_offsets != Some(self.tiers.hot.commits());
         let consumers = if have_changed { Some(self.tiers.hot.all_offsets().await?) } else { None };
-        let publication = Publication { segments, tables, consumers };
-        self.tiers.cold.publish(publication).await
+        let log = match self.log {
+            Some(_) => Some(naming::said(&self.tiers, named).await?),
+            None => None,
+        };
+        let publication = Publication { segments, tables, consumers, log: log.clone() };
+        self.tiers.cold.publish(publication).await?;
+        if let (Some(naming), Some(said)) = (&mut self.log, log) {
+            naming.published(&said);
+        }
+        Ok(())
     }
 
     /// Marks segments flushed, which a published manifest names by now, and reports them to their waiters.

@@ -14,6 +14,7 @@
 //! noted last.
 
 mod compare;
+mod keys;
 mod step;
 
 use std::{
@@ -21,15 +22,17 @@ use std::{
     sync::Arc,
 };
 
-use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-pub(crate) use self::step::Relation;
 use self::{
     compare::compare_before_taking_over,
-    step::{RecoveryStep, empty_at, relation, step},
+    step::{RecoveryStep, relation, step},
+};
+pub(crate) use self::{
+    keys::KeysInSegments,
+    step::{Relation, empty_at},
 };
 use contracts::{
     catalog::TableSettings,
@@ -39,16 +42,14 @@ use contracts::{
     engine::Engine,
     erasure::Scrub,
     error::{StorageError, Tier},
-    event::Record,
     fence::Fence,
     flush_ledger::HotKeep,
-    idempotency::{FirstWrite, remembered},
     journal::Journal,
     manifests::{BucketEmptied, ColdBounds, Takeover},
     metrics,
     name::{GroupName, Partition, TableName},
     progress::Progress,
-    read::{ReadLimit, Wanted},
+    read::ReadLimit,
     recovery::{Recovered, RecoveredOffset, RecoveredPartition, RecoveredTable},
     retention::Trim,
     sequence::{Offset, OffsetRange, Watermarks},
@@ -56,8 +57,6 @@ use contracts::{
 
 /// How many times the chain is followed when another writer was faster.
 const ATTEMPTS: usize = 100;
-/// Segments read at once for their idempotency keys.
-const PARALLEL_SEGMENTS: usize = 4;
 /// How much of a segment is read at once.
 const CHUNK: ReadLimit = ReadLimit { records: 10_000, bytes: 8 << 20 };
 
@@ -66,8 +65,8 @@ const CHUNK: ReadLimit = ReadLimit { records: 10_000, bytes: 8 << 20 };
 pub(crate) enum Tenure {
     /// A volume that knows of the chain what it has noted itself.
     Alone,
-    /// A copy that owns its shard. It has all of the shard's log, and with that what the owners before it have
-    /// written to the bucket.
+    /// A copy that owns its shard. It has all of the shard's log, and with that what the owners before it
+    /// have written to the bucket.
     Owner,
 }
 
@@ -205,10 +204,10 @@ impl Recovery {
         Ok(())
     }
 
-    /// Drops what the volume still has of events that are in S3, from its files too. Some of them may have been
-    /// erased there since this copy of the volume was made, and hot is read first. The files are scrubbed
-    /// whatever was dropped just now: partitions that were taken over dropped theirs before, and an attempt
-    /// before this one may have ended between the two.
+    /// Drops what the volume still has of events that are in S3, from its files too. Some of them may have
+    /// been erased there since this copy of the volume was made, and hot is read first. The files are
+    /// scrubbed whatever was dropped just now: partitions that were taken over dropped theirs before, and an
+    /// attempt before this one may have ended between the two.
     async fn empty_hot(&self) -> Result<(), StorageError> {
         while self.hot.evict(HotKeep::NOTHING).await? > 0 {}
         crash::point("recovery-emptied");
@@ -217,12 +216,16 @@ impl Recovery {
         Ok(())
     }
 
-    /// Reserves offsets for all partitions.
+    /// Reserves offsets for all partitions. An owner of a shard reserves none, and must not: what it has
+    /// dropped would be in the chain before a manifest says how far the log was by then.
     ///
     /// # Errors
     /// Those of [`SegmentStore::publish`](contracts::cold::SegmentStore::publish).
     pub(crate) async fn reserve(&self) -> Result<(), StorageError> {
-        self.cold.reserve(&self.hot.tables().watermarks()).await
+        match self.tenure {
+            Tenure::Alone => self.cold.reserve(&self.hot.tables().watermarks()).await,
+            Tenure::Owner => Ok(()),
+        }
     }
 
     /// What is to be done with each partition that the chain lists. Refuses a bucket that has less than the
@@ -320,14 +323,7 @@ impl Recovery {
     /// Adds tables and consumer offsets to what is taken over.
     async fn recover_tables(&self, recovered: &mut Recovered) -> Result<(), StorageError> {
         let bounds = self.cold.partitions()?;
-        // Manifests list only tables that differ from the default. So what an older copy remembers is reset
-        // first.
-        let mut names: BTreeSet<TableName> =
-            self.hot.tables().all().map(|table| table.name.clone()).collect();
-        names.extend(bounds.keys().map(|partition| partition.table.clone()));
-        let usual = |name| RecoveredTable { name, settings: TableSettings::default(), is_deleted: false };
-        recovered.tables.extend(names.into_iter().map(usual));
-        recovered.tables.extend(self.cold.tables()?);
+        recovered.tables = tables_in_manifests(self.cold.as_ref(), self.hot.as_ref())?;
         let mut offsets: BTreeMap<(GroupName, Partition), Offset> = BTreeMap::new();
         for RecoveredOffset { group, partition, offset } in self.cold.consumer_offsets()? {
             offsets.insert((group, partition), offset);
@@ -353,38 +349,29 @@ impl Recovery {
         Ok(())
     }
 
-    /// Reads the idempotency keys inside the window from segments; returns how many there are.
+    /// Brings the idempotency keys inside the window from segments to the volume; returns how many there are.
     async fn recover_keys(&self) -> Result<u64, StorageError> {
-        let oldest = self.clock.now_ms().saturating_sub(self.key_window_ms);
-        let segments = self.cold.segments_with_keys(oldest)?;
-        let count = segments.len();
-        info!(segments = count, "reading idempotency keys from S3");
-        self.progress.begin_counted("reading idempotency keys from segments in S3", count);
-        let keys = stream::iter(segments)
-            .map(|(partition, range)| self.recover_keys_of(partition, range))
-            .buffer_unordered(PARALLEL_SEGMENTS);
-        keys.inspect_ok(|_| self.progress.advance()).try_fold(0, async |sum, keys| Ok(sum + keys)).await
+        let keys = KeysInSegments {
+            cold: self.cold.as_ref(),
+            hot: self.hot.as_ref(),
+            clock: self.clock.as_ref(),
+            progress: &self.progress,
+            key_window_ms: self.key_window_ms,
+        };
+        keys.recover().await
     }
+}
 
-    async fn recover_keys_of(&self, partition: Partition, range: OffsetRange) -> Result<u64, StorageError> {
-        let (mut next, mut count) = (range.start, 0);
-        while next < range.end {
-            let page =
-                self.cold.read(&partition, OffsetRange::new(next, range.end), &Wanted::all(CHUNK)).await?;
-            let now_ms = self.clock.now_ms();
-            let key = |record: Record| {
-                let (key, payload) = remembered(&record.event)?;
-                let first =
-                    FirstWrite { offset: record.offset, appended_ms: record.event.appended_ms, payload };
-                // A key may have been used again after its window: the use inside the window counts.
-                let is_known = first.is_within(self.key_window_ms, now_ms);
-                is_known.then(|| (partition.clone(), key, first))
-            };
-            let keys: Vec<_> = page.records.into_iter().filter_map(key).collect();
-            count += keys.len() as u64;
-            self.hot.recover_keys(keys).await?;
-            next = page.next;
-        }
-        Ok(count)
-    }
+/// The tables that a volume knows and that the manifests list, as the manifests have them. They list only
+/// tables that differ from the default, so what a volume remembers is reset first.
+pub(crate) fn tables_in_manifests(
+    cold: &dyn ColdTier,
+    hot: &dyn Engine,
+) -> Result<Vec<RecoveredTable>, StorageError> {
+    let mut names: BTreeSet<TableName> = hot.tables().all().map(|table| table.name.clone()).collect();
+    names.extend(cold.partitions()?.into_keys().map(|partition| partition.table));
+    let usual = |name| RecoveredTable { name, settings: TableSettings::default(), is_deleted: false };
+    let mut tables: Vec<_> = names.into_iter().map(usual).collect();
+    tables.extend(cold.tables()?);
+    Ok(tables)
 }

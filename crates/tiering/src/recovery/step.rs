@@ -96,7 +96,7 @@ pub(super) fn step(
 }
 
 /// A partition of which nothing is in hot.
-pub(super) fn empty_at(partition: Partition, earliest: Offset, end: Offset) -> RecoveredPartition {
+pub(crate) fn empty_at(partition: Partition, earliest: Offset, end: Offset) -> RecoveredPartition {
     RecoveredPartition {
         partition,
         watermarks: Watermarks { earliest, low: end, flushed: end, next: end },

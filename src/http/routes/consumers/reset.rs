@@ -15,7 +15,7 @@ use crate::http::{
     code::Code,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::{self, AnyGroup, GroupPath},
-    json_body,
+    json_body::{self, WholeNumber},
     limits::Limits,
     params::{NoParams, Params},
     scope::RequestSender,
@@ -78,10 +78,10 @@ pub(crate) struct ResetPlace {
     time: Option<Value>,
     /// The next offset to read.
     #[schema(value_type = Option<u64>)]
-    offset: Option<Offset>,
+    offset: Option<WholeNumber>,
     /// The partition that it is in.
     #[schema(value_type = Option<u32>, minimum = 0, maximum = 1023)]
-    partition: Option<i128>,
+    partition: Option<WholeNumber>,
     /// The first event that is not older: `-1h`, `-7d`.
     by: Option<String>,
 }
@@ -247,7 +247,8 @@ fn target(to: &RawValue, limits: &Limits, now_ms: TimestampMs) -> Result<ResetTa
             Ok(ResetTarget::Since(now_ms.saturating_sub(ago_ms)))
         }
         ResetPlace { time: None, offset: Some(offset), partition: Some(partition), by: None } => {
-            Ok(ResetTarget::Offset(extract::partition_number(partition, limits)?, offset))
+            let number = extract::partition_number(partition.0, limits)?;
+            Ok(ResetTarget::Offset(number, offset.offset()?))
         }
         _ => Err(wrong()),
     }
@@ -272,6 +273,7 @@ mod tests {
             (r#"{"time": "1970-01-01T00:00:01Z"}"#, ResetTarget::Since(1000)),
             (r#"{"by": "-1h"}"#, ResetTarget::Since(6_400_000)),
             (r#"{"offset": 7, "partition": 3}"#, ResetTarget::Offset(3, 7)),
+            (r#"{"offset": 18446744073709551616, "partition": 3}"#, ResetTarget::Offset(3, Offset::MAX)),
         ] {
             assert_eq!(target(text), Ok(expected), "{text}");
         }

@@ -87,7 +87,7 @@ pub(crate) struct CopyShown {
 
 impl CopyShown {
     fn of(copy: &OwnCopy) -> Self {
-        let (status, size) = (copy.status(), copy.size());
+        let (status, size) = (copy.status(), copy.copy().log_size());
         Self {
             term: status.mark.term,
             applied: status.mark.applied,

@@ -8,7 +8,7 @@ use crate::http::{
     body::Incoming,
     code::Code,
     error::Problem,
-    json_body,
+    extract, json_body,
     limits::Limits,
     params::{NoParams, Params},
     state::OpsState,
@@ -39,6 +39,7 @@ pub(crate) async fn set_log_level(
     Params(NoParams {}): Params<NoParams>,
     incoming: Incoming,
 ) -> Result<Json<LevelShown>, Problem> {
+    extract::json_only(&incoming.headers, "a level is application/json")?;
     let limits = Limits { body_bytes: BODY_BYTES, decoded_body_bytes: BODY_BYTES, ..Limits::default() };
     let (body, _share) = incoming.receive(&limits, &ops.inflight).await?;
     let LevelShown { level } = json_body::parse(&body)?;

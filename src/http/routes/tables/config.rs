@@ -10,7 +10,7 @@ use crate::http::{
     code::Code,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::{self, Table},
-    json_body,
+    json_body::{self, WholeNumber},
     params::{NoParams, Params},
     scope::RequestSender,
     state::AppState,
@@ -45,8 +45,8 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Res
 /// Likewise a number of partitions. One that no such number can be becomes the nearest, which is out of
 /// range: it is a whole number, and refused as one.
 fn given_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Change<u32>, D::Error> {
-    let nearest = |number: i128| u32::try_from(number.max(0)).unwrap_or(u32::MAX);
-    Ok(Some(Option::<i128>::deserialize(deserializer)?.map(nearest)))
+    let nearest = |WholeNumber(number)| u32::try_from(number.max(0)).unwrap_or(u32::MAX);
+    Ok(Some(Option::<WholeNumber>::deserialize(deserializer)?.map(nearest)))
 }
 
 impl From<TableConfigChange> for TableChange {

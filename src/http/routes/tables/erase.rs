@@ -21,7 +21,7 @@ use crate::http::{
     connection::Connection,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::{self, Table},
-    json_body,
+    json_body::{self, WholeNumber},
     params::{NoParams, Params},
     scope::{RequestScope, RequestSender},
     state::AppState,
@@ -50,7 +50,7 @@ pub(crate) struct ErasureAsked<'a> {
     /// The partition of the offsets, 0 if left out; the only one that is searched for the others.
     #[serde(default)]
     #[schema(value_type = Option<u32>)]
-    pub partition: Option<i128>,
+    pub partition: Option<WholeNumber>,
     /// These events: at most `erase.offsets`.
     #[serde(default, borrow)]
     #[schema(value_type = Option<Vec<u64>>)]
@@ -244,7 +244,7 @@ impl Named {
         if reason.as_ref().is_some_and(|reason| reason.len() > REASON_BYTES) {
             return Err(wrong("reason has more than 1024 bytes"));
         }
-        let partition = partition.map(|number| extract::partition_number(number, &state.limits));
+        let partition = partition.map(|WholeNumber(number)| extract::partition_number(number, &state.limits));
         let partition = partition.transpose()?;
         let search = |conditions: Vec<EventCondition>, key| Self::Search {
             partition,
@@ -286,7 +286,8 @@ impl Named {
 
 /// Reads offsets, which are counted before they take memory.
 fn read_offsets(text: &RawValue, most: usize) -> Result<Vec<Offset>, Problem> {
-    json_body::list(text, "an array of offsets", most, too_many)
+    let numbers: Vec<WholeNumber> = json_body::list(text, "an array of offsets", most, too_many)?;
+    numbers.into_iter().map(WholeNumber::offset).collect()
 }
 
 fn too_many(most: usize) -> Problem {
@@ -363,8 +364,9 @@ mod tests {
     fn offsets_are_counted_and_are_whole_numbers() {
         assert_eq!(offsets("[3, 1,1]", 3).unwrap(), [3, 1, 1]);
         assert!(offsets("[]", 3).unwrap().is_empty());
+        assert_eq!(offsets("[18446744073709551616]", 3).unwrap(), [Offset::MAX]);
         assert_eq!(offsets("[1,2,3,4]", 3).unwrap_err().code(), Code::TooManyOffsets);
-        for wrong in ["1", "[-1]", "[1.5]", "[\"1\"]", "{}", "[null]", "[18446744073709551616]"] {
+        for wrong in ["1", "[-1]", "[1.5]", "[\"1\"]", "{}", "[null]"] {
             assert_eq!(offsets(wrong, 3).unwrap_err().code(), Code::BadJson, "{wrong}");
         }
     }

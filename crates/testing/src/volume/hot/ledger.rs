@@ -38,8 +38,12 @@ impl FlushLedger for MemoryHot {
                 let why = io::Error::other("events were erased while a segment was being filled");
                 return Err(StorageError::unavailable(Tier::Hot, why));
             }
+            let may_be_known = volume.may_be_known;
             for (partition, intent) in &intents {
                 let sheet = volume.sheet(partition)?;
+                if may_be_known && intent.range.start < sheet.watermarks.flushed {
+                    continue;
+                }
                 if intent.range.start < sheet.watermarks.earliest {
                     let (offset, earliest) = (intent.range.start, sheet.watermarks.earliest);
                     let partition = partition.clone();
@@ -64,10 +68,13 @@ impl FlushLedger for MemoryHot {
         let flushed_ms = self.clock.now_ms();
         self.share(move |volume| {
             for (partition, segment) in &segments {
-                let sheet = volume.sheet(partition)?;
-                if segment.range.end <= sheet.watermarks.flushed {
+                let flushed_upto = volume.sheet(partition)?.watermarks.flushed;
+                // S3 had it when the volume was recovered, or a later one in its place.
+                let is_known = volume.may_be_known && segment.range.start < flushed_upto;
+                if segment.range.end <= flushed_upto || is_known {
                     continue;
                 }
+                let sheet = volume.sheet(partition)?;
                 assert_eq!(
                     segment.range.start, sheet.watermarks.flushed,
                     "{partition}: a segment begins elsewhere"

@@ -1,0 +1,145 @@
+//! A copy as others see it: how it stands, whether it owns the shard, and orders to give the shard up.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, timeout},
+};
+use uuid::Uuid;
+
+use super::{CopyParts, CopyRunner};
+use crate::cover::LogCover;
+use contracts::{
+    engine::Engine,
+    error::StorageError,
+    metrics,
+    replica::LogMark,
+    shared_log::{LogSeq, LogSize},
+};
+
+/// Whose copy of which shard it is.
+#[derive(Debug, Clone)]
+pub struct CopyNames {
+    /// The cluster.
+    pub cluster: Uuid,
+    /// The shard's number.
+    pub shard: u32,
+    /// This pod.
+    pub pod: String,
+    /// Where other pods reach it.
+    pub address: String,
+    /// The pods that have copies of the shard, by their rank; this pod is one of them.
+    pub copies: Vec<String>,
+}
+
+/// How a copy stands.
+#[derive(Debug, Clone)]
+pub struct CopyStatus {
+    /// Where the log stands, as far as it is applied here; which term is in force there, and who owns the
+    /// shard in it.
+    pub mark: LogMark,
+    /// The term in which this copy owns the shard, if it does.
+    pub owned_term: Option<u64>,
+    /// Where the log stood when it ticked last, if this copy owns the shard: another that has applied as much
+    /// is within a tick of the end.
+    pub ticked_at: LogSeq,
+    /// Whether it has reached the end of the log once since it began.
+    pub has_caught_up: bool,
+}
+
+/// A copy, as others see it.
+pub struct ShardCopy {
+    hot: Arc<dyn Engine>,
+    names: CopyNames,
+    read_timeout: Duration,
+    status: watch::Receiver<CopyStatus>,
+    orders: mpsc::Sender<String>,
+    cover: LogCover,
+}
+
+impl ShardCopy {
+    /// A copy, and what runs it.
+    pub fn new(parts: CopyParts) -> (Self, CopyRunner) {
+        let mark = LogMark::beginning(parts.names.cluster);
+        let (ticked_at, has_caught_up) = (LogSeq::default(), false);
+        let (shown, status) =
+            watch::channel(CopyStatus { mark: mark.clone(), owned_term: None, ticked_at, has_caught_up });
+        let (orders, received) = mpsc::channel(1);
+        let cover = LogCover::new(parts.log_keep_bytes);
+        let copy = Self {
+            hot: Arc::clone(&parts.hot),
+            names: parts.names.clone(),
+            read_timeout: parts.settings.read_timeout_secs.duration(),
+            status,
+            orders,
+            cover: cover.clone(),
+        };
+        let runner = CopyRunner {
+            parts,
+            mark,
+            shown,
+            orders: received,
+            cover,
+            heard: Instant::now(),
+            housekept: Instant::now(),
+        };
+        (copy, runner)
+    }
+
+    /// How it stands, now and whenever that changes.
+    pub fn status(&self) -> watch::Receiver<CopyStatus> {
+        self.status.clone()
+    }
+
+    /// Returns once it is known that this copy owned the shard after the call: what a read finds meanwhile,
+    /// or after it, was the present when it was found.
+    ///
+    /// # Errors
+    /// `Demoted`; `LogUnavailable` if the log does not answer in time; `Overloaded`, `OutcomeUnknown` or
+    /// `Closed`.
+    pub async fn confirm(&self) -> Result<(), StorageError> {
+        let began = Instant::now();
+        let late = StorageError::LogUnavailable { may_be_written: false };
+        let confirmed = timeout(self.read_timeout, self.hot.confirm()).await.unwrap_or(Err(late));
+        metrics::confirmed(began.elapsed());
+        confirmed
+    }
+
+    /// Has the copy give up the shard as soon as the log takes that, if it owns it: to this pod, or to the
+    /// first of the other copies. Returns to whom; `None` if there is no such copy.
+    pub fn hand_over(&self, to: Option<&str>) -> Option<&str> {
+        let mut others = self.names.copies.iter().filter(|pod| **pod != self.names.pod);
+        let to = others.find(|pod| to.is_none_or(|to| to == pod.as_str()))?;
+        // If one is under way already, that is enough.
+        drop(self.orders.try_send(to.clone()));
+        Some(to)
+    }
+
+    /// The copies that rank before this one while it owns the shard, the first of them first: if one of them
+    /// keeps up, the shard is better there. None otherwise.
+    pub fn better_copies(&self) -> &[String] {
+        let CopyNames { copies, pod, .. } = &self.names;
+        let rank = copies.iter().position(|copy| copy == pod).unwrap_or_default();
+        if self.status.borrow().owned_term.is_some() { &copies[..rank] } else { &[] }
+    }
+
+    /// Gives up the shard to a copy that ranks before this one, which has applied the log up to here, if that
+    /// is within a tick of the end. Whoever asks pods for [`CopyStatus::mark`] calls this, about once a
+    /// minute. Returns whether it has.
+    pub fn yield_to_better(&self, pod: &str, applied: LogSeq) -> bool {
+        let keeps_up = applied >= self.status.borrow().ticked_at;
+        let is_better = self.better_copies().iter().any(|better| better == pod);
+        is_better && keeps_up && self.hand_over(Some(pod)).is_some()
+    }
+
+    /// How much the log held when it was last asked, about every second; `None` before it has answered.
+    pub fn log_size(&self) -> Option<LogSize> {
+        self.cover.size()
+    }
+
+    /// How much of the log S3 holds: for the store that is open while this copy owns the shard.
+    pub(crate) fn cover(&self) -> LogCover {
+        self.cover.clone()
+    }
+}

@@ -1,0 +1,150 @@
+//! A volume that is empty, or behind the beginning of the log: it is recovered from S3, and goes on with the
+//! log behind what S3 has of it. The chain of manifests is read and not taken over: that is the owner's.
+//!
+//! It may be killed anywhere, and then begins again: that it has begun is noted on the volume before anything
+//! is changed, and that it has ended last.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::CopyParts;
+use crate::recovery::{KeysInSegments, empty_at, tables_in_manifests};
+use contracts::{
+    crash,
+    erasure::Scrub,
+    error::{StorageError, Tier},
+    flush_ledger::HotKeep,
+    journal::Journal,
+    metrics,
+    name::Partition,
+    recovery::Recovered,
+    replica::{AppliedEntry, LogMark},
+    sequence::Offset,
+    shared_log::LogSeq,
+};
+
+/// The first wait before a recovery that failed begins again, and the longest.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LONGEST_RETRY: Duration = Duration::from_secs(10);
+
+/// The log has forgotten more than the manifests hold, as far as they can be seen now.
+#[derive(Debug, thiserror::Error)]
+#[error("the shard's log begins with entry {first}, and its manifests hold it up to {held} only")]
+struct LogForgotten {
+    first: LogSeq,
+    held: u64,
+}
+
+/// Recovers a copy's volume from S3.
+pub(super) struct CopyRecovery<'a> {
+    parts: &'a CopyParts,
+    journal: Journal,
+}
+
+impl<'a> CopyRecovery<'a> {
+    /// # Errors
+    /// `Corrupt` or `Unavailable` if the volume's notes cannot be read.
+    pub(super) fn new(parts: &'a CopyParts) -> Result<Self, StorageError> {
+        Ok(Self { parts, journal: Journal::open(parts.hot.notes())? })
+    }
+
+    /// Whether a recovery has begun on this volume and not ended.
+    pub(super) async fn has_begun(&self) -> bool {
+        self.journal.record().await.is_catching_up()
+    }
+
+    /// Recovers the volume, however often that has to be tried: what is read may be deleted meanwhile, as the
+    /// owner of the shard keeps the bucket small. Returns where the log goes on.
+    ///
+    /// # Errors
+    /// `Refused` if the volume has what cannot be; `OutcomeUnknown` or `Closed`.
+    pub(super) async fn run(&self) -> Result<LogMark, StorageError> {
+        let mut wait = FIRST_RETRY;
+        loop {
+            match self.once().await {
+                Ok(mark) => return Ok(mark),
+                Err(error) if error.ends_writing() || matches!(error, StorageError::Refused(_)) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    self.parts.progress.set_trouble(&error);
+                    warn!(%error, "the copy cannot be recovered from S3 yet, will retry");
+                }
+            }
+            sleep(wait).await;
+            wait = LONGEST_RETRY.min(wait * 2);
+        }
+    }
+
+    async fn once(&self) -> Result<LogMark, StorageError> {
+        let CopyParts { hot, cold, log, clock, names, .. } = self.parts;
+        self.parts.progress.begin("reading the manifests in S3");
+        let found = cold.find().await?;
+        let named = found.log().filter(|mark| mark.cluster == names.cluster);
+        let mark = named.unwrap_or_else(|| LogMark::beginning(names.cluster));
+        // After the manifests: what was trimmed before they were read is in them.
+        let size = log.size().await.map_err(|error| StorageError::unavailable(Tier::Hot, error))?;
+        if mark.seq().next() < size.first {
+            let forgotten = LogForgotten { first: size.first, held: mark.applied };
+            return Err(StorageError::unavailable(Tier::Cold, forgotten));
+        }
+        let Some(last) = found.last() else { return Ok(mark) };
+        found.read_only();
+        let recovered = self.in_manifests()?;
+        info!(from = mark.applied, "the volume is behind the shard's log: recovering from S3");
+        self.journal.begin_catching_up(last.store_id).await?;
+        crash::point("copy-recovery-begun");
+        hot.recover(recovered).await?;
+        let keys = KeysInSegments {
+            cold: cold.as_ref(),
+            hot: hot.as_ref(),
+            clock: clock.as_ref(),
+            progress: &self.parts.progress,
+            key_window_ms: self.parts.key_window_ms,
+        };
+        keys.recover().await?;
+        hot.apply(AppliedEntry { now_ms: clock.now_ms(), changes: None, mark: mark.clone() }).await?;
+        crash::point("copy-recovery-marked");
+        // Some of what the volume still has may have been erased in S3 since.
+        while hot.evict(HotKeep::NOTHING).await? > 0 {}
+        hot.scrub(Scrub::Everything).await?;
+        self.journal.caught_up().await?;
+        metrics::recovered();
+        info!(from = mark.applied, "recovered from S3; going on with the shard's log");
+        Ok(mark)
+    }
+
+    /// What was found, as it must be on the volume. All that the volume has came from the log before the
+    /// place up to which S3 has everything: nothing has to be compared.
+    ///
+    /// # Errors
+    /// `Refused` if the volume has more than S3.
+    fn in_manifests(&self) -> Result<Recovered, StorageError> {
+        let CopyParts { hot, cold, .. } = self.parts;
+        let (known, bounds) = (hot.tables().watermarks(), cold.partitions()?);
+        let end = |partition: &Partition| bounds.get(partition).map_or(0, |cold| cold.end);
+        let mut beyond = known.iter().filter(|(partition, marks)| marks.next > end(partition));
+        if let Some((partition, marks)) = beyond.next() {
+            return Err(StorageError::Refused(format!(
+                "the volume has {partition} up to {}, and S3 up to {}, though the shard's log has forgotten \
+                 what the volume had applied: they do not belong together. Nothing was changed. Start with \
+                 an empty volume to recover from S3",
+                marks.next,
+                end(partition)
+            )));
+        }
+        let earliest = |partition: &Partition, cold: Offset| {
+            known.get(partition).map_or(cold, |marks| marks.earliest.max(cold))
+        };
+        let partitions = bounds.iter().map(|(partition, cold)| {
+            empty_at(partition.clone(), earliest(partition, cold.earliest), cold.end)
+        });
+        Ok(Recovered {
+            partitions: partitions.collect(),
+            tables: tables_in_manifests(cold.as_ref(), hot.as_ref())?,
+            consumers: Some(cold.consumer_offsets()?),
+        })
+    }
+}

@@ -1,0 +1,170 @@
+//! What manifests say of the shard's log: up to which entry everything is in the chain.
+//!
+//! A place of the log is noted, and the ends of all partitions there. Once every partition is flushed up to
+//! its end, the next manifest names the place; the segments of that manifest count. Manifests carry all that
+//! has changed in tables and groups since the last, so only erasures are looked for besides. What was named
+//! is read back before anybody is told: the log forgets what S3 holds.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{Tiers, partition::WrittenSegment, plan};
+use crate::cover::LogCover;
+use contracts::{error::StorageError, name::Partition, replica::LogMark, sequence::Offset};
+
+/// The wait before what was published is read back again, after that failed.
+const READ_RETRY: Duration = Duration::from_secs(2);
+
+/// Finds out up to which entry of the log everything is in the chain.
+pub(super) struct LogNaming {
+    cover: LogCover,
+    noted: Option<NotedPlace>,
+    /// When it is tried to read back what was published and names the log, if nobody has yet.
+    reads_back: Option<Instant>,
+}
+
+/// A place of the log, and how far partitions must be flushed until everything up to it is in the chain.
+#[derive(Debug)]
+struct NotedPlace {
+    mark: LogMark,
+    ends: BTreeMap<Partition, Offset>,
+}
+
+impl NotedPlace {
+    /// Whether everything up to it is in the chain, which has partitions up to these ends.
+    fn is_in_chain(&self, flushed: &BTreeMap<Partition, Offset>) -> bool {
+        self.ends.iter().all(|(partition, end)| flushed.get(partition).is_some_and(|flushed| flushed >= end))
+    }
+}
+
+impl LogNaming {
+    pub(super) fn new(cover: LogCover) -> Self {
+        Self { cover, noted: None, reads_back: None }
+    }
+
+    /// Whether a manifest should be published now only to name the log.
+    pub(super) fn is_due(&self, tiers: &Tiers) -> bool {
+        let is_in_chain = |noted: &NotedPlace| noted.is_in_chain(&flushed(tiers, &[]));
+        self.reads_back.is_none() && self.cover.is_crowded() && self.noted.as_ref().is_some_and(is_in_chain)
+    }
+
+    /// The place that the next manifest may name, which names these segments too. To be asked before anything
+    /// else of that manifest is read: what counts as flushed because it was dropped must be in it.
+    pub(super) fn named(&self, tiers: &Tiers, written: &[WrittenSegment]) -> Option<LogMark> {
+        let noted = self.noted.as_ref().filter(|noted| noted.is_in_chain(&flushed(tiers, written)))?;
+        match erasures_are_listed(tiers) {
+            Ok(are_listed) => are_listed.then(|| noted.mark.clone()),
+            Err(error) => {
+                warn!(%error, "erasures cannot be read, so the next manifest does not name the shard's log");
+                None
+            }
+        }
+    }
+
+    /// A manifest was published that says this of the log.
+    pub(super) fn published(&mut self, said: &LogMark) {
+        if said.applied > 0 {
+            (self.noted, self.reads_back) = (None, Some(Instant::now()));
+        }
+    }
+
+    /// Reads back what was published, and notes the next place.
+    ///
+    /// # Errors
+    /// Those of the volume.
+    pub(super) async fn step(&mut self, tiers: &Tiers) -> Result<(), StorageError> {
+        if self.reads_back.is_some_and(|at| at <= Instant::now()) {
+            self.reads_back = match tiers.cold.read_back().await {
+                Ok(named) => {
+                    named.iter().for_each(|named| self.cover.hold(named.seq()));
+                    None
+                }
+                Err(error) => {
+                    warn!(%error, "a manifest cannot be read back yet, so the shard's log is not trimmed");
+                    Some(Instant::now() + READ_RETRY)
+                }
+            };
+        }
+        if self.noted.is_none() {
+            // The mark first: its entries are among those that the ends belong to.
+            let mark = mark(tiers).await?;
+            self.noted = Some(NotedPlace { mark, ends: plan::ends(tiers.hot.pending()) });
+        }
+        Ok(())
+    }
+}
+
+/// What a manifest says of the log that may name this place, if any; all else that it holds was read before.
+///
+/// # Errors
+/// Those of the volume.
+pub(super) async fn said(tiers: &Tiers, named: Option<LogMark>) -> Result<LogMark, StorageError> {
+    let now = mark(tiers).await?;
+    let named = named.unwrap_or_else(|| LogMark::beginning(now.cluster));
+    Ok(LogMark { known_upto: now.applied, ..named })
+}
+
+/// How far the volume has applied the log.
+async fn mark(tiers: &Tiers) -> Result<LogMark, StorageError> {
+    let missing = || StorageError::corrupt("the volume's mark of the shard's log", "it is missing");
+    tiers.hot.log_mark().await?.ok_or_else(missing)
+}
+
+/// Up to where partitions are flushed, once these segments are.
+fn flushed(tiers: &Tiers, written: &[WrittenSegment]) -> BTreeMap<Partition, Offset> {
+    let marks = tiers.hot.tables().watermarks().into_iter();
+    let mut flushed: BTreeMap<Partition, Offset> =
+        marks.map(|(partition, marks)| (partition, marks.flushed)).collect();
+    for segment in written {
+        let end = flushed.entry(segment.partition.clone()).or_default();
+        *end = segment.intent.range.end.max(*end);
+    }
+    flushed
+}
+
+/// Whether the manifests list every erasure that is under way: one that they do not list would be lost with
+/// the entry that says of it.
+fn erasures_are_listed(tiers: &Tiers) -> Result<bool, StorageError> {
+    let under_way = tiers.hot.erasures()?.into_iter().filter(|erasure| !erasure.is_done());
+    let under_way: Vec<_> = under_way.map(|erasure| erasure.id).collect();
+    if under_way.is_empty() {
+        return Ok(true);
+    }
+    let listed: BTreeSet<_> = tiers.cold.erasures()?.into_iter().map(|erasure| erasure.id).collect();
+    Ok(under_way.iter().all(|id| listed.contains(id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use contracts::name::TableName;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn ends(ends: &[(u32, Offset)]) -> BTreeMap<Partition, Offset> {
+        let table = TableName::parse("t").unwrap();
+        ends.iter().map(|(number, end)| (Partition::new(table.clone(), *number), *end)).collect()
+    }
+
+    #[test]
+    fn a_place_is_in_the_chain_once_every_partition_is() {
+        let mark = LogMark { applied: 7, ..LogMark::beginning(Uuid::from_u128(1)) };
+        let place = NotedPlace { mark, ends: ends(&[(0, 5), (1, 9)]) };
+        for (flushed, expected) in [
+            (&[(0, 5), (1, 9)][..], true),
+            (&[(0, 5), (1, 20), (2, 0)], true),
+            (&[(0, 5), (1, 8)], false),
+            (&[(0, 4), (1, 9)], false),
+            (&[(0, 5)], false),
+        ] {
+            assert_eq!(place.is_in_chain(&ends(flushed)), expected, "{flushed:?}");
+        }
+        let empty = NotedPlace { ends: BTreeMap::new(), ..place };
+        assert!(empty.is_in_chain(&BTreeMap::new()), "nothing waited to be flushed");
+    }
+}
