@@ -1,4 +1,4 @@
-//! How far a pod has applied the logs of its shards: told to other pods, which have no other way to know whether
+//! How far a pod has applied the logs of its shards: told to other pods, which cannot know otherwise whether
 //! it keeps up.
 
 use std::{collections::BTreeMap, time::Duration};
