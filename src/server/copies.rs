@@ -90,7 +90,7 @@ impl Startup {
             fresh_for: settings.copies.tick(),
         })));
         metrics::joined_cluster();
-        metrics::joined_logs();
+        metrics::joined_logs(cluster.record.copies, settings.shared_log.max_bytes);
         (0..cluster.record.shards).for_each(|number| metrics::shard_owned(number, false));
         let ops = Arc::clone(&self.ops);
         let base = Arc::new(self.app(settings, &spare.store));

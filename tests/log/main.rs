@@ -7,7 +7,7 @@
 mod load;
 mod servers;
 
-use std::{fs, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use testing::{TestServer, cluster::join_them, server::eventually};
 use tokio::time::sleep;
@@ -20,6 +20,18 @@ const SHARDS: u32 = 6;
 const QUIET: Duration = Duration::from_secs(2);
 /// How long a pod is frozen: longer than others wait for its silence.
 const FROZEN: Duration = Duration::from_secs(15);
+
+/// What alerts ask of each pod whose shards have logs.
+const NUMBERS: [&str; 8] = [
+    "zombi_shard_copies",
+    "zombi_log_applied",
+    "zombi_log_lag_entries",
+    "zombi_log_bytes",
+    "zombi_log_max_bytes",
+    "zombi_log_damage_total",
+    "zombi_log_streams_damaged",
+    "zombi_log_servers_unmet",
+];
 
 /// Three pods, the servers of their logs, and clients at work.
 struct LoadedCluster {
@@ -70,6 +82,30 @@ impl LoadedCluster {
         println!("{counts}");
         assert!(counts.acked > 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_pod_has_the_numbers_that_alerts_ask_for_and_they_say_that_all_is_well() {
+    let cluster = LoadedCluster::start().await;
+    for pod in &cluster.pods {
+        eventually("a pod has all numbers of its logs", async || {
+            let metrics = pod.admin_metrics().await;
+            let name = |line: &str| line.split([' ', '{']).next().unwrap_or_default().to_owned();
+            let there: BTreeSet<String> = metrics.lines().map(name).collect();
+            NUMBERS.iter().all(|name| there.contains(*name))
+        })
+        .await;
+        let metrics = pod.admin_metrics().await;
+        for line in [
+            "zombi_shard_copies 2",
+            "zombi_log_damage_total 0",
+            "zombi_log_streams_damaged 0",
+            "zombi_log_servers_unmet 0",
+        ] {
+            assert!(metrics.lines().any(|said| said == line), "{line}");
+        }
+    }
+    cluster.check().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -70,6 +70,8 @@ pub(super) const LOG_APPLIED: &str = "zombi_log_applied";
 pub(super) const LOG_LAG: &str = "zombi_log_lag_entries";
 pub(super) const LOG_BYTES: &str = "zombi_log_bytes";
 pub(super) const LOG_DAMAGE: &str = "zombi_log_damage_total";
+pub(super) const LOG_MAX: &str = "zombi_log_max_bytes";
+pub(super) const SHARD_COPIES: &str = "zombi_shard_copies";
 pub(super) const LOG_SERVERS_UNMET: &str = "zombi_log_servers_unmet";
 pub(super) const LOG_STREAMS_DAMAGED: &str = "zombi_log_streams_damaged";
 pub(super) const CONFIRM_SECONDS: &str = "zombi_confirm_seconds";
@@ -118,7 +120,7 @@ const LABELLED_COUNTERS: [(&str, &str); 9] = [
 ];
 
 /// Gauges, which go up and down.
-const GAUGES: [(&str, &str); 37] = [
+const GAUGES: [(&str, &str); 39] = [
     (CONNECTIONS, "Open client connections."),
     (APPEND_QUEUE, "Requests that wait for the writer."),
     (FLUSHED_AT, "When a manifest was last published, as seconds since 1970; 0 before the first."),
@@ -157,6 +159,8 @@ const GAUGES: [(&str, &str); 37] = [
     (LOG_APPLIED, "The last entry of the shard's log that this pod's copy has applied."),
     (LOG_LAG, "Entries of the shard's log that this pod's copy has not applied."),
     (LOG_BYTES, "Bytes that the shard's log holds."),
+    (LOG_MAX, "Bytes that the log of a shard may hold: cluster.log.max_bytes."),
+    (SHARD_COPIES, "Copies that each shard is to have: cluster.copies."),
     (LOG_SERVERS_UNMET, "What must be otherwise with the servers that keep logs, when they were last asked."),
     (
         LOG_STREAMS_DAMAGED,
