@@ -1,16 +1,23 @@
-//! `zombi cluster`: the store of one Zombi becomes a cluster's and back, and a cluster gets other pods. All
-//! pods must be stopped; only the bucket is asked.
+//! `zombi cluster`: the store of one Zombi becomes a cluster's and back, a cluster gets other pods, and a
+//! lost log is begun anew. All pods must be stopped.
 
 use std::{io::Write, process::ExitCode};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{flags::SettingFlags, look::look};
+use super::{
+    flags::SettingFlags,
+    look::{look, look_with},
+};
 use crate::{
     cluster::placement,
     inspect::{self, InspectError},
-    settings::Settings,
+    server::{
+        ServerError,
+        reset_log::{LogReset, reset_log},
+    },
+    settings::{Reads, Settings},
 };
 use cold_s3::{
     backup,
@@ -25,6 +32,7 @@ Examples:
   zombi cluster adopt --set cluster.pods=3    # from one Zombi, which was stopped cleanly
   zombi cluster resize --pods 4               # then cluster.pods=4 for all pods
   zombi cluster leave                         # back to one Zombi
+  zombi cluster reset-log --shard 7           # where the copy is that has applied most of a log that is lost
 
 No object is copied or renamed. Killed, each is run again with the same words.";
 
@@ -39,6 +47,14 @@ pub(super) enum ClusterCommand {
         /// How many there are from then on
         #[arg(long, value_name = "M")]
         pods: u32,
+        #[command(flatten)]
+        args: OfflineArgs,
+    },
+    /// Begin the log of a shard anew, which the NATS servers have lost; reads all settings, and the volume
+    ResetLog {
+        /// Which shard
+        #[arg(long, value_name = "N")]
+        shard: u32,
         #[command(flatten)]
         args: OfflineArgs,
     },
@@ -60,6 +76,7 @@ pub(super) fn run(command: ClusterCommand, before: SettingFlags) -> ExitCode {
         ClusterCommand::Adopt(args) => adopt(args, before),
         ClusterCommand::Leave(args) => leave(args, before),
         ClusterCommand::Resize { pods, args } => resize(pods, args, before),
+        ClusterCommand::ResetLog { shard, args } => begin_log_anew(shard, args, before),
     }
 }
 
@@ -122,6 +139,23 @@ fn resize(pods: u32, args: OfflineArgs, before: SettingFlags) -> ExitCode {
             record.cluster
         );
         print(out, json, &text, &shown(&record, json!({})))
+    })
+}
+
+fn begin_log_anew(shard: u32, args: OfflineArgs, before: SettingFlags) -> ExitCode {
+    let OfflineArgs { json, settings } = args;
+    look_with(Reads::All, settings.over(before), async |settings: &Settings, out: &mut dyn Write| {
+        let reset = Box::pin(reset_log(settings, shard)).await;
+        let LogReset { applied, generation } = reset.map_err(|error| match error {
+            ServerError::Storage(error) => InspectError::Storage(error),
+            error => InspectError::Options(error.to_string()),
+        })?;
+        let text = format!(
+            "the log of shard {shard} is begun anew, behind entry {applied} of the lost one: do the same for \
+             the other shards, then start all pods"
+        );
+        let shown = json!({"shard": shard, "applied": applied, "generation": generation});
+        print(out, json, &text, &shown)
     })
 }
 

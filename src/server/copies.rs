@@ -124,7 +124,6 @@ impl Startup {
             let ground = self.ground(at, &joined.disk, Some(joined.objects.of_shard(shard)));
             let files = self.volume_files(count);
             Box::pin(async move {
-                let log = logs.open(number, &ground.progress).await?;
                 let (db, catalog) =
                     open_copy_volume(&part, (shard, &joined.cluster.record), (memory.clone(), files)).await?;
                 let hot_parts = HotParts {
@@ -138,9 +137,12 @@ impl Startup {
                 let (hot, writer) = RocksHot::new(hot_parts, writer_options(&part))?;
                 let hot: Arc<dyn Engine> = hot;
                 let writer = AbortOnDropHandle::new(task::spawn(writer.run()));
+                let known = hot.log_mark().await?.map_or(0, |mark| mark.generation);
+                let (log, generation) = logs.open(number, known, &ground.progress).await?;
                 let (copy, runner) = ShardCopy::new(CopyParts {
                     hot: Arc::clone(&hot),
                     log,
+                    generation,
                     cold: to_recover_from(&part, joined.objects.of_shard(shard)),
                     clock: SystemClock::shared(),
                     names: names(joined, number),

@@ -26,7 +26,18 @@ pub(super) struct NatsLogs {
     nats: NatsSettings,
     log: SharedLogSettings,
     record: ClusterRecord,
-    opened: Vec<OnceCell<Arc<NatsLog>>>,
+    opened: Vec<OnceCell<OpenLog>>,
+}
+
+/// A log, and how often it was begun anew.
+#[derive(Clone)]
+struct OpenLog {
+    log: Arc<dyn SharedLog>,
+    generation: u32,
+}
+
+fn not_there(why: String) -> OpenError {
+    OpenError::Unavailable(LogError::Unavailable(why))
 }
 
 impl NatsLogs {
@@ -36,18 +47,20 @@ impl NatsLogs {
         Self { nats: settings.nats.clone(), log: settings.shared_log, record: record.clone(), opened }
     }
 
-    /// Opens a shard's log, and waits for the servers for as long as that takes.
+    /// Opens a shard's log for a copy whose volume knows one of this generation, and waits for the servers
+    /// for as long as that takes. Returns the generation too.
     ///
     /// # Errors
     /// [`ServerError::Setting`] if waiting does not help.
     pub(super) async fn open(
         &self,
         shard: u32,
+        known: u32,
         progress: &Progress,
-    ) -> Result<Arc<dyn SharedLog>, ServerError> {
+    ) -> Result<(Arc<dyn SharedLog>, u32), ServerError> {
         loop {
-            match self.opened(shard).await {
-                Ok(log) => return Ok(log),
+            match self.opened(shard, Some(known)).await {
+                Ok(log) => return Ok((log.log, log.generation)),
                 Err(OpenError::Unavailable(error)) => {
                     progress.set_trouble(&error);
                     warn!(shard, %error, "the shard's log cannot be opened, will retry");
@@ -58,23 +71,34 @@ impl NatsLogs {
         }
     }
 
-    async fn opened(&self, shard: u32) -> Result<Arc<dyn SharedLog>, OpenError> {
-        let no_such = || OpenError::Unavailable(LogError::Unavailable(format!("there is no shard {shard}")));
-        let cell = self.opened.get(shard as usize).ok_or_else(no_such)?;
+    /// A shard's log. Who has no copy of the shard, and knows of none, makes none.
+    async fn opened(&self, shard: u32, known: Option<u32>) -> Result<OpenLog, OpenError> {
+        let Some(cell) = self.opened.get(shard as usize) else {
+            return Err(not_there(format!("there is no shard {shard}")));
+        };
+        cell.get_or_try_init(|| self.open_newest(shard, known)).await.cloned()
+    }
+
+    /// Opens the newest log that the servers or the volume know.
+    async fn open_newest(&self, shard: u32, known: Option<u32>) -> Result<OpenLog, OpenError> {
         let ClusterRecord { cluster, shards, .. } = self.record;
         let name = StreamName { cluster, shard, shards, generation: 0 };
-        let opening = || async { NatsLog::open(&self.nats, &self.log, name).await.map(Arc::new) };
-        let log = cell.get_or_try_init(opening).await?;
-        Ok(Arc::clone(log) as Arc<dyn SharedLog>)
+        let there = NatsLog::generations(&self.nats, name).await?;
+        let Some(generation) = there.last().copied().max(known) else {
+            return Err(not_there("no copy of the shard has made its log yet".to_owned()));
+        };
+        let log = NatsLog::open(&self.nats, &self.log, StreamName { generation, ..name }).await?;
+        Ok(OpenLog { log: Arc::new(log), generation })
     }
 }
 
 #[async_trait]
 impl ShardLogs for NatsLogs {
     async fn log(&self, shard: u32) -> Result<Arc<dyn SharedLog>, LogError> {
-        self.opened(shard).await.map_err(|error| match error {
-            OpenError::Unavailable(error) => error,
-            error => LogError::Unavailable(error.to_string()),
-        })
+        match self.opened(shard, None).await {
+            Ok(opened) => Ok(opened.log),
+            Err(OpenError::Unavailable(error)) => Err(error),
+            Err(error) => Err(LogError::Unavailable(error.to_string())),
+        }
     }
 }

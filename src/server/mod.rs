@@ -15,6 +15,7 @@ mod open;
 mod ports;
 mod processor;
 mod reload;
+pub(crate) mod reset_log;
 pub(crate) mod settings;
 mod shard_mark;
 mod shards;

@@ -9,7 +9,11 @@ mod servers;
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
-use testing::{TestServer, cluster::join_them, server::eventually};
+use testing::{
+    TestServer,
+    cluster::join_them,
+    server::{answer, eventually},
+};
 use tokio::time::sleep;
 
 use self::{load::Load, servers::NatsTrio};
@@ -53,12 +57,7 @@ impl LoadedCluster {
         let others = [first.beside(), first.beside()];
         let mut pods: Vec<TestServer> = [first].into_iter().chain(others).collect();
         join_them(&mut pods, SHARDS);
-        for pod in &mut pods {
-            pod.begin("").await.unwrap();
-        }
-        for pod in &mut pods {
-            pod.until_ready().await.unwrap();
-        }
+        run_all(&mut pods).await;
         let load = Load::begin(pods.iter().map(|pod| pod.url("")).collect());
         let loaded = Self { servers, pods, load };
         loaded.goes_on().await;
@@ -82,6 +81,65 @@ impl LoadedCluster {
         println!("{counts}");
         assert!(counts.acked > 0);
     }
+}
+
+/// Starts all pods at once: none is ready before another one owns what it does not.
+async fn run_all(pods: &mut [TestServer]) {
+    for pod in &mut *pods {
+        pod.begin("").await.unwrap();
+    }
+    for pod in pods {
+        pod.until_ready().await.unwrap();
+    }
+}
+
+/// Which entry of each shard's log a pod has applied, where it has a copy.
+async fn applied(pod: &TestServer) -> Vec<Option<u64>> {
+    let (_, shown) = answer(pod.client.get(pod.admin_url("/cluster")).send().await.unwrap()).await;
+    shown["shards"].as_array().unwrap().iter().map(|shard| shard["copy"]["applied"].as_u64()).collect()
+}
+
+/// The pod that has most of each shard, once nothing is added any more.
+async fn pods_with_most(pods: &[TestServer]) -> Vec<usize> {
+    let mut before = Vec::new();
+    loop {
+        let mut now = Vec::new();
+        for pod in pods {
+            now.push(applied(pod).await);
+        }
+        if now == before {
+            let of_shard = |shard: usize| (0..pods.len()).max_by_key(|pod| now[*pod][shard]).unwrap();
+            return (0..SHARDS as usize).map(of_shard).collect();
+        }
+        before = now;
+        sleep(QUIET).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_that_all_servers_have_lost_are_begun_anew_with_what_the_copies_have() {
+    let mut cluster = LoadedCluster::start().await;
+    let [first, ..] = &cluster.pods[..] else { panic!("there are no pods") };
+    let (has_reset, said) = first.look(&["cluster", "reset-log", "--shard", "0"]).await;
+    assert!(!has_reset, "a pod is at work: {said}");
+    for number in 0..3 {
+        cluster.servers.kill(number).await;
+    }
+    let most = pods_with_most(&cluster.pods).await;
+    for pod in &mut cluster.pods {
+        pod.kill().await;
+    }
+    cluster.servers.lose_everything().await;
+    for (shard, pod) in most.into_iter().enumerate() {
+        let shard = shard.to_string();
+        let words = ["cluster", "reset-log", "--shard", &shard];
+        let (has_reset, said) = cluster.pods[pod].look(&words).await;
+        assert!(has_reset && said.contains("is begun anew"), "{said}");
+        let (has_reset, said) = cluster.pods[pod].look(&words).await;
+        assert!(!has_reset && said.contains("is not lost"), "once: {said}");
+    }
+    run_all(&mut cluster.pods).await;
+    cluster.check().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

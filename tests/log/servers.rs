@@ -68,6 +68,15 @@ impl NatsTrio {
         assert!(self.are_ready().await, "it has ended at once");
     }
 
+    /// Takes away all that they had, after all were killed, and starts them again.
+    pub(crate) async fn lose_everything(&mut self) {
+        for number in 0..COUNT {
+            fs::remove_dir_all(self.path(&format!("data-{number}"))).unwrap();
+        }
+        self.processes = (0..COUNT).map(|number| Some(self.begin(number))).collect();
+        assert!(self.are_ready().await, "one has ended at once");
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }

@@ -5,6 +5,7 @@
 //! read is stale, and in the end all copies hold the same.
 
 mod log;
+mod lost_log;
 mod pod;
 
 use std::{
@@ -63,6 +64,8 @@ struct World {
     bucket: Arc<MemoryBucket>,
     clock: Arc<SimClock>,
     log: SimLog,
+    /// How often the log was lost and begun anew.
+    generation: Cell<u32>,
     /// The changes that entries of the log name.
     entered: EnteredChanges,
     history: RefCell<History>,
@@ -94,6 +97,7 @@ impl World {
             bucket: MemoryBucket::new(seed),
             clock: SimClock::new(),
             log: SimLog::new(seed, &PODS),
+            generation: Cell::new(0),
             entered: EnteredChanges::default(),
             history: RefCell::default(),
             served: RefCell::default(),
@@ -341,47 +345,59 @@ fn simulate(seed: u64) -> (Counts, Happened) {
         for pod in &mut pods {
             pod.start(&world, rng.random());
         }
-        let mut clients = JoinSet::new();
-        for number in 0..WRITERS {
-            let rng = StdRng::seed_from_u64(seed.wrapping_mul(31).wrapping_add(number as u64));
-            clients.spawn_local(Rc::clone(&world).write(rng));
-        }
-        for partition in 0..PARTITIONS {
-            let rng = || StdRng::seed_from_u64(seed.wrapping_mul(37).wrapping_add(partition));
-            clients.spawn_local(Rc::clone(&world).follow(partition, rng()));
-            clients.spawn_local(Rc::clone(&world).commit(partition, rng()));
-        }
+        let clients = clients(&world, seed);
         let mut fates = Fates { world: Rc::clone(&world), rng, pods };
         fates.turmoil().await;
-        world.owner().await;
-        sleep(Duration::from_secs(1)).await;
-        world.stopping.cancel();
-        while let Some(ended) = clients.join_next().await {
-            ended.unwrap();
-        }
-        let erased = RefCell::new(ErasedEvents::new());
-        let hot = read_everything(&world.owner().await.reader, &erased).await;
-        sleep(SOON).await;
-        let owner = world.owner().await;
-        for (partition, status) in owner.twin.tables().partitions() {
-            let marks = status.watermarks;
-            assert_eq!(marks.flushed, marks.next, "{partition} is not in S3 {SOON:?} after the last fault");
-        }
-        let cold = read_everything(&owner.reader, &erased).await;
-        assert_eq!(hot, cold, "moving to cold changed what is read");
-        let all: Vec<_> = fates.pods.iter().map(contents).collect();
-        assert!(all.iter().all(|one| *one == all[0]), "the copies differ: {all:?}");
-        drop(owner);
-        for pod in &mut fates.pods {
-            pod.kill(&world).await;
-        }
-        let audited = audit::audit(&objects(&world.bucket)).await.unwrap();
-        assert!(audited.findings.is_empty(), "{:?}", audited.findings);
-        let (counts, problems) = world.history.take().check(&cold);
-        assert!(problems.is_empty(), "{problems:?}");
+        let counts = check_end(&world, &mut fates.pods, clients).await;
         let trimmed = u64::from(world.log.first().is_some_and(|first| first > LogSeq(1)));
         (counts, Happened { refused_as_full: world.refused_as_full.get(), lost: world.lost.get(), trimmed })
     }))
+}
+
+/// What writes, reads and commits.
+fn clients(world: &Rc<World>, seed: u64) -> JoinSet<()> {
+    let mut clients = JoinSet::new();
+    for number in 0..WRITERS {
+        let rng = StdRng::seed_from_u64(seed.wrapping_mul(31).wrapping_add(number as u64));
+        clients.spawn_local(Rc::clone(world).write(rng));
+    }
+    for partition in 0..PARTITIONS {
+        let rng = || StdRng::seed_from_u64(seed.wrapping_mul(37).wrapping_add(partition));
+        clients.spawn_local(Rc::clone(world).follow(partition, rng()));
+        clients.spawn_local(Rc::clone(world).commit(partition, rng()));
+    }
+    clients
+}
+
+/// Ends the clients, once nothing befalls the pods any more, and checks all that was promised.
+async fn check_end(world: &Rc<World>, pods: &mut [Pod], mut clients: JoinSet<()>) -> Counts {
+    world.owner().await;
+    sleep(Duration::from_secs(1)).await;
+    world.stopping.cancel();
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+    let erased = RefCell::new(ErasedEvents::new());
+    let hot = read_everything(&world.owner().await.reader, &erased).await;
+    sleep(SOON).await;
+    let owner = world.owner().await;
+    for (partition, status) in owner.twin.tables().partitions() {
+        let marks = status.watermarks;
+        assert_eq!(marks.flushed, marks.next, "{partition} is not in S3 {SOON:?} after the last fault");
+    }
+    let cold = read_everything(&owner.reader, &erased).await;
+    assert_eq!(hot, cold, "moving to cold changed what is read");
+    let all: Vec<_> = pods.iter().map(contents).collect();
+    assert!(all.iter().all(|one| *one == all[0]), "the copies differ: {all:?}");
+    drop(owner);
+    for pod in pods {
+        pod.kill(world).await;
+    }
+    let audited = audit::audit(&objects(&world.bucket)).await.unwrap();
+    assert!(audited.findings.is_empty(), "{:?}", audited.findings);
+    let (counts, problems) = world.history.take().check(&cold);
+    assert!(problems.is_empty(), "{problems:?}");
+    counts
 }
 
 fn seeds(seeds: impl Iterator<Item = u64>) {

@@ -14,7 +14,7 @@ mod store;
 mod upkeep;
 
 pub use self::{
-    copy::{CopyNames, CopyParts, CopyRunner, CopyStatus, ShardCopy, owner_by},
+    copy::{CopyNames, CopyParts, CopyRunner, CopyStatus, ShardCopy, begin_log_anew, owner_by},
     eraser::EraserHandle,
     flusher::FlushHandle,
     reader::{

@@ -61,7 +61,7 @@ pub struct ShardCopy {
 impl ShardCopy {
     /// A copy, and what runs it.
     pub fn new(parts: CopyParts) -> (Self, CopyRunner) {
-        let mark = LogMark::beginning(parts.names.cluster);
+        let mark = LogMark { generation: parts.generation, ..LogMark::beginning(parts.names.cluster) };
         let (ticked_at, has_caught_up) = (LogSeq::default(), false);
         let (shown, status) =
             watch::channel(CopyStatus { mark: mark.clone(), owned_term: None, ticked_at, has_caught_up });
