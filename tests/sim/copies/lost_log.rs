@@ -6,7 +6,7 @@ use std::{rc::Rc, time::Duration};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{task::LocalSet, time::sleep};
 
-use super::{PODS, World, check_end, clients, pod::Pod};
+use super::{PODS, World, check_end, clients::clients, pod::Pod};
 use crate::{run, simulation::Trace};
 
 /// How long the pods are at work before the log is lost.
