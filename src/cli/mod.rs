@@ -152,7 +152,7 @@ enum StoreCommand {
         #[command(subcommand)]
         command: ManifestCommand,
     },
-    /// Make a cluster of one Zombi's store, or one store of a cluster, or begin a lost log, while no pod runs
+    /// Make a cluster of one Zombi's store and back, compare copies, begin a lost log, while pods are stopped
     #[command(after_help = cluster::EXAMPLES)]
     Cluster {
         #[command(subcommand)]

@@ -143,6 +143,32 @@ async fn logs_that_all_servers_have_lost_are_begun_anew_with_what_the_copies_hav
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn copies_hold_the_same_events() {
+    let mut cluster = LoadedCluster::start().await;
+    sleep(QUIET).await;
+    for pod in &mut cluster.pods {
+        pod.kill().await;
+    }
+    let words = ["cluster", "verify", "--events", "1"];
+    let printed = cluster.servers.path("printed");
+    for (here, there) in [(0, 1), (1, 2), (2, 0)] {
+        let (has_printed, ranges) = cluster.pods[here].look(&words).await;
+        assert!(has_printed, "{ranges}");
+        fs::write(&printed, &ranges).unwrap();
+        let with = [&words[..], &["--with", printed.to_str().unwrap()]].concat();
+        let (are_alike, said) = cluster.pods[there].look(&with).await;
+        assert!(are_alike && said.contains(" 0 differ"), "{said}");
+        // As if the other copy had another event somewhere.
+        let other = ranges.replace(r#""sha256":""#, r#""sha256":"0"#);
+        fs::write(&printed, other).unwrap();
+        let (are_alike, said) = cluster.pods[there].look(&with).await;
+        assert!(!are_alike && said.contains(r#"{"here":{"shard":"#), "{said}");
+    }
+    run_all(&mut cluster.pods).await;
+    cluster.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_pod_has_the_numbers_that_alerts_ask_for_and_they_say_that_all_is_well() {
     let cluster = LoadedCluster::start().await;
     for pod in &cluster.pods {

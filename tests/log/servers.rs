@@ -77,7 +77,8 @@ impl NatsTrio {
         assert!(self.are_ready().await, "one has ended at once");
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// A file beside theirs.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
