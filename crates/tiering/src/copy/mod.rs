@@ -16,7 +16,6 @@ mod handle;
 mod judge;
 mod owned;
 mod recover;
-mod reset;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -38,7 +37,6 @@ use self::{
 pub use self::{
     entry::owner_by,
     handle::{CopyNames, CopyStatus, ShardCopy},
-    reset::begin_log_anew,
 };
 use crate::{
     cover::LogCover,
