@@ -19,6 +19,7 @@ COPY crates/contracts/Cargo.toml crates/contracts/
 COPY crates/tiering/Cargo.toml crates/tiering/
 COPY crates/hot-rocksdb/Cargo.toml crates/hot-rocksdb/
 COPY crates/cold-s3/Cargo.toml crates/cold-s3/
+COPY crates/shared-log/Cargo.toml crates/shared-log/
 COPY crates/testing/Cargo.toml crates/testing/
 RUN mkdir -p src tests/it && echo 'fn main() {}' > src/main.rs && touch src/lib.rs tests/s3.rs tests/it/main.rs \
     && for crate in crates/*; do mkdir -p "$crate/src" && touch "$crate/src/lib.rs"; done \

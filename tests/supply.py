@@ -113,6 +113,9 @@ def dockerfile():
     rust = re.search(r'(?m)^rust-version = "(.*)"', text("Cargo.toml")).group(1)
     check(f"rust:{rust}-" in images["RUST"], f"the image is built with the Rust that is tested, {rust}: {images['RUST']}")
     check(source.count("cargo auditable build --release --locked") == 2, "the binary says which crates it has")
+    crates = {os.path.basename(os.path.dirname(path)) for path in glob.glob(os.path.join(ROOT, "crates", "*", "Cargo.toml"))}
+    first = set(re.findall(r"(?m)^COPY crates/([\w-]+)/Cargo\.toml crates/\1/$", source))
+    check(crates == first, f"the layer of the dependencies has each crate of Cargo.lock, or cargo refuses it: {crates ^ first}")
     copied = [words for words in re.findall(r"(?m)^COPY (?!--from)(.*) \S+$", source)]
     paths = {path.split("/")[0] for words in copied for path in words.split()}
     let_in = set(re.findall(r"(?m)^!(\S+)$", text(".dockerignore")))

@@ -20,7 +20,7 @@ use super::{
     error::Problem,
     heads,
     limits::Limits,
-    media, nothing_here,
+    media, nothing_here, queries,
     scope::{RequestScope, RequestSender},
     state::AppState,
 };
@@ -57,8 +57,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Visitor {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Ok(RequestSender { connection, .. }) = RequestSender::from_request_parts(parts, state).await;
-        let Query(query) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
-            .map_err(|error| Problem::new(Code::BadQuery, error.body_text()))?;
+        let query = queries::fields_of(&parts.uri)?;
         let count = parts.extensions.get::<RequestScope>().map_or(0, |scope| scope.parameters.count());
         let parameter = |place| RequestScope::parameter(parts, place).map(|text| text.into_owned());
         let parameters: Result<Vec<String>, Problem> = (0..count).map(parameter).collect();

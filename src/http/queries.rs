@@ -45,9 +45,7 @@ impl<T: DeserializeOwned> Params<T> {
             return Ok(Self(params));
         }
         check_text(uri.query().unwrap_or_default())?;
-        let Query(params) =
-            Query::<T>::try_from_uri(uri).map_err(|error| Problem::new(Code::BadQuery, error.body_text()))?;
-        Ok(Self(params))
+        fields_of(uri).map(Self)
     }
 }
 
@@ -110,9 +108,18 @@ fn is_of_header(pair: &str) -> bool {
 fn read_pairs<T: DeserializeOwned>(pairs: &[&str]) -> Result<T, Problem> {
     let uri = Uri::builder().path_and_query(format!("/?{}", pairs.join("&"))).build();
     let uri = uri.map_err(|error| Problem::new(Code::BadQuery, error))?;
-    let Query(read) =
-        Query::<T>::try_from_uri(&uri).map_err(|error| Problem::new(Code::BadQuery, error.body_text()))?;
-    Ok(read)
+    fields_of(&uri)
+}
+
+/// Reads the fields of a query.
+///
+/// # Errors
+/// 400.
+pub(super) fn fields_of<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+    match Query::try_from_uri(uri) {
+        Ok(Query(fields)) => Ok(fields),
+        Err(error) => Err(Problem::new(Code::BadQuery, error.body_text())),
+    }
 }
 
 /// For routes without query parameters.

@@ -77,10 +77,12 @@ impl LogMark {
     /// # Errors
     /// `Corrupt` if the bytes are not it.
     pub fn decode(bytes: &[u8]) -> Result<Self, StorageError> {
-        serde_json::from_slice(bytes)
-            .map_err(|error| StorageError::corrupt("the volume's mark of the shard's log", error))
+        serde_json::from_slice(bytes).map_err(|error| StorageError::corrupt(MARK, error))
     }
 }
+
+/// What errors call a [`LogMark`].
+const MARK: &str = "the volume's mark of the shard's log";
 
 /// An entry of the log that continues it, as an engine applies it.
 #[derive(Debug, Clone)]
@@ -182,6 +184,14 @@ pub trait Replica: Send + Sync {
     /// # Errors
     /// `Corrupt`, `Unavailable`, `OutcomeUnknown` or `Closed`.
     async fn log_mark(&self) -> Result<Option<LogMark>, StorageError>;
+
+    /// The same of a volume that is a copy.
+    ///
+    /// # Errors
+    /// Those of [`Replica::log_mark`]; `Corrupt` if it was never a copy.
+    async fn mark_of_copy(&self) -> Result<LogMark, StorageError> {
+        self.log_mark().await?.ok_or_else(|| StorageError::corrupt(MARK, "it is missing"))
+    }
 
     /// What the writer does from its next batch on.
     fn set_role(&self, role: WriterRole);

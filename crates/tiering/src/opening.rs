@@ -17,9 +17,10 @@ use super::{
     flusher::Flusher,
     recovery::{Recovery, Relation},
 };
-use contracts::{bucket::BucketState, error::StorageError, flusher::Flush};
+use contracts::{bucket::BucketState, error::StorageError, flusher::Flush, retry::RetryWait};
 
-/// The longest wait before the bucket is tried again.
+/// The first wait before the bucket is tried again, and the longest.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
 const OPEN_RETRY: Duration = Duration::from_secs(5);
 /// How long a start retries what waiting does not resolve: new rights and names take a while to take effect
 /// everywhere.
@@ -88,7 +89,7 @@ impl Opening {
 
     /// Opens the bucket, with retries; `None` if it cannot be opened now and the volume can serve without it.
     async fn now(&self) -> Result<Option<Relation>, StorageError> {
-        let (mut wait, began) = (Duration::from_millis(200), Instant::now());
+        let (mut retry, began) = (RetryWait::new(FIRST_RETRY, OPEN_RETRY), Instant::now());
         loop {
             let error = match self.once(false).await {
                 Ok(relation) => return Ok(Some(relation)),
@@ -108,8 +109,7 @@ impl Opening {
             }
             self.recovery.progress.set_trouble(&error);
             warn_of(&error, "there is nothing on the volume to serve without it: retrying");
-            sleep(wait).await;
-            wait = OPEN_RETRY.min(wait * 2);
+            sleep(retry.failed()).await;
         }
     }
 

@@ -248,14 +248,7 @@ mod tests {
 
     #[test]
     fn an_event_that_came_as_one_goes_as_it_came() {
-        let limits = Limits::DEFAULT;
-        let parser = RecordParser {
-            limits: &limits,
-            now_ms: 7,
-            traceparent: None,
-            partition: None,
-            idempotency_key: None,
-        };
+        let parser = RecordParser::of_test(&Limits::DEFAULT, None);
         let base = json!({"specversion": "1.0", "id": "1", "source": "/s", "type": "t"});
         for more in [
             json!({}),

@@ -256,14 +256,7 @@ mod tests {
 
     #[test]
     fn of_an_erased_event_nothing_is_left_to_write_and_nothing_is_lost() {
-        let limits = Limits::DEFAULT;
-        let parser = RecordParser {
-            limits: &limits,
-            now_ms: 7,
-            traceparent: None,
-            partition: None,
-            idempotency_key: Some("once"),
-        };
+        let parser = RecordParser::of_test(&Limits::DEFAULT, Some("once"));
         let code = |line: &str| parser.json_line(line.as_bytes(), 0).unwrap_err().code();
         for line in [
             r#"{"payload":null,"erased":true,"timestamp_ms":7,"partition":2,"offset":9}"#,

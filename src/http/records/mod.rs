@@ -58,6 +58,14 @@ pub struct RecordParser<'a> {
     pub idempotency_key: Option<&'a str>,
 }
 
+#[cfg(test)]
+impl<'a> RecordParser<'a> {
+    /// Of a request that came at 7 ms, in no trace and to no partition.
+    pub(super) fn of_test(limits: &'a Limits, idempotency_key: Option<&'a str>) -> Self {
+        Self { limits, now_ms: 7, traceparent: None, partition: None, idempotency_key }
+    }
+}
+
 /// An event as it was sent: its numbers and keys may still be out of range, and its partition and time may be
 /// missing.
 struct SentEvent {

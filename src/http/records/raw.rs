@@ -292,7 +292,7 @@ mod tests {
     }
 
     fn parser(limits: &Limits) -> RecordParser<'_> {
-        RecordParser { limits, now_ms: 7, traceparent: None, partition: None, idempotency_key: Some("k") }
+        RecordParser::of_test(limits, Some("k"))
     }
 
     #[test]

@@ -7,7 +7,10 @@ use prost::{
 };
 
 use crate::stored;
-use contracts::event::Event;
+use contracts::{
+    event::Event,
+    zigzag::{unzigzag, zigzag},
+};
 
 // What precedes each field: its number, and whether it is a number (0) or bytes behind their length (2).
 const PAYLOAD: u8 = (1 << 3) + 2;
@@ -154,14 +157,6 @@ fn bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 
 fn text(rest: &mut &[u8]) -> Option<String> {
     std::str::from_utf8(bytes(rest)?).ok().map(str::to_owned)
-}
-
-fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)).cast_unsigned()
-}
-
-fn unzigzag(value: u64) -> i64 {
-    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use contracts::shared_log::{EntryKind, LogEntry, LogError, LogSeq};
+use contracts::{
+    retry::RetryWait,
+    shared_log::{EntryKind, LogEntry, LogError, LogSeq},
+};
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
@@ -38,10 +41,9 @@ pub(super) async fn read(
         // Asked once: what is trimmed or lost while somebody waits for it is seen by the next read.
         why_nothing(api, from).await?;
     }
-    let mut pause = PAUSE;
+    let mut pause = RetryWait::new(PAUSE, MAX_PAUSE);
     while entries.is_empty() && Instant::now() < until {
-        sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
-        pause = (pause * 2).min(MAX_PAUSE);
+        sleep(pause.failed().min(until.saturating_duration_since(Instant::now()))).await;
         entries = there(api, from, max_bytes).await?;
     }
     Ok(entries)

@@ -9,6 +9,7 @@ use async_nats::{HeaderMap, Message, StatusCode};
 use bytes::Bytes;
 use contracts::{
     metrics,
+    retry::RetryWait,
     shared_log::{EntryKind, LogError, LogSeq},
 };
 use serde::Deserialize;
@@ -111,7 +112,7 @@ impl Appending {
     ) -> Result<LogSeq, LogError> {
         let mut is_unclear = false; // whether an attempt may still be on its way
         let mut unseen = 0_u32;
-        let mut pause = PAUSE;
+        let mut pause = RetryWait::new(PAUSE, MAX_PAUSE);
         loop {
             counters.attempts.fetch_add(1, Ordering::Relaxed);
             metrics::log_attempted();
@@ -141,8 +142,7 @@ impl Appending {
                     is_unclear = true;
                 }
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(MAX_PAUSE);
+            sleep(pause.failed()).await;
         }
     }
 

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use prost::{Message, Oneof};
 use uuid::Uuid;
 
-use contracts::{clock::TimestampMs, shared_log::EntryKind};
+use contracts::{clock::TimestampMs, replica::LogMark, shared_log::EntryKind};
 
 /// The version of the layout that this program writes, and reads.
 pub(crate) const VERSION: u32 = 1;
@@ -119,6 +119,12 @@ struct StoredYield {
 }
 
 impl Entry {
+    /// The entry behind all that is applied at a mark, in the same term.
+    pub(crate) fn behind(mark: &LogMark, now_ms: TimestampMs, body: EntryBody) -> Self {
+        let LogMark { term, nonce, applied, crc, .. } = *mark;
+        Self { term, nonce, prev: applied, prev_crc: crc, now_ms, body }
+    }
+
     /// Its bytes, and the CRC at their end.
     pub(crate) fn encode(self) -> (Bytes, u32) {
         let body = match self.body {

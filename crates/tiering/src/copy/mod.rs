@@ -243,7 +243,7 @@ impl CopyRunner {
         let (term, nonce, now_ms) = (self.mark.term + 1, Uuid::new_v4(), clock.now_ms());
         let body = EntryBody::Term { pod: names.pod.clone(), address: names.address.clone() };
         let kind = body.kind();
-        let entry = Entry { term, nonce, prev: self.mark.applied, prev_crc: self.mark.crc, now_ms, body };
+        let entry = Entry { term, nonce, ..Entry::behind(&self.mark, now_ms, body) };
         let (bytes, crc) = entry.encode();
         let seq = match log.append(self.mark.seq(), kind, bytes).await {
             Ok(seq) => seq,
@@ -284,8 +284,7 @@ impl CopyRunner {
         self.parts.hot.set_role(WriterRole::Follows);
         self.show(false);
         ended?;
-        let missing = || StorageError::corrupt("the volume's mark of the shard's log", "it is missing");
-        self.mark = self.parts.hot.log_mark().await?.ok_or_else(missing)?;
+        self.mark = self.parts.hot.mark_of_copy().await?;
         self.show(false);
         info!(term = self.mark.term, "this copy no longer owns the shard");
         Ok(())

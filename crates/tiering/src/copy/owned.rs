@@ -99,15 +99,7 @@ impl OwnedTerm {
             return Err(StorageError::Demoted);
         }
         let kind = body.kind();
-        let entry = Entry {
-            term: last.term,
-            nonce: last.nonce,
-            prev: last.applied,
-            prev_crc: last.crc,
-            now_ms,
-            body,
-        };
-        let (bytes, crc) = entry.encode();
+        let (bytes, crc) = Entry::behind(last, now_ms, body).encode();
         let length = bytes.len() as u64;
         let began = Instant::now();
         self.pace.lock().waits_since = Some(began);

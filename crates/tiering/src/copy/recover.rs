@@ -21,6 +21,7 @@ use contracts::{
     name::Partition,
     recovery::Recovered,
     replica::{AppliedEntry, LogMark},
+    retry::RetryWait,
     sequence::Offset,
     shared_log::LogSeq,
 };
@@ -61,7 +62,7 @@ impl<'a> CopyRecovery<'a> {
     /// # Errors
     /// `Refused` if the volume has what cannot be; `OutcomeUnknown` or `Closed`.
     pub(super) async fn run(&self) -> Result<LogMark, StorageError> {
-        let mut wait = FIRST_RETRY;
+        let mut retry = RetryWait::new(FIRST_RETRY, LONGEST_RETRY);
         loop {
             match self.once().await {
                 Ok(mark) => return Ok(mark),
@@ -73,8 +74,7 @@ impl<'a> CopyRecovery<'a> {
                     warn!(%error, "the copy cannot be recovered from S3 yet, will retry");
                 }
             }
-            sleep(wait).await;
-            wait = LONGEST_RETRY.min(wait * 2);
+            sleep(retry.failed()).await;
         }
     }
 

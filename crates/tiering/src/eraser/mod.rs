@@ -38,6 +38,7 @@ use contracts::{
     fence::Fence,
     flusher::Flush,
     name::{Partition, TableName},
+    retry::RetryWait,
     sequence::{Offset, OffsetRange},
 };
 
@@ -80,7 +81,7 @@ pub(crate) struct Eraser {
 impl Eraser {
     /// Carries out erasures until it is told to stop, or nothing may be written any more.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut retry = FIRST_RETRY;
+        let mut retry = RetryWait::new(FIRST_RETRY, LONGEST_RETRY);
         loop {
             let done = tokio::select! {
                 () = stop.cancelled() => return,
@@ -90,9 +91,11 @@ impl Eraser {
                 Ok(()) if self.is_adopted || self.parts.cold.is_none() => None,
                 Ok(()) => Some(LOOK_INTERVAL),
                 Err(error) if error.ends_writing() => return,
-                Err(_) => Some(retry),
+                Err(_) => Some(retry.failed()),
             };
-            retry = if done.is_ok() { FIRST_RETRY } else { LONGEST_RETRY.min(retry * 2) };
+            if done.is_ok() {
+                retry.succeeded();
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.wake.notified() => {}

@@ -111,8 +111,7 @@ pub(super) async fn said(tiers: &Tiers, named: Option<LogMark>) -> Result<LogMar
 
 /// How far the volume has applied the log.
 async fn mark(tiers: &Tiers) -> Result<LogMark, StorageError> {
-    let missing = || StorageError::corrupt("the volume's mark of the shard's log", "it is missing");
-    tiers.hot.log_mark().await?.ok_or_else(missing)
+    tiers.hot.mark_of_copy().await
 }
 
 /// Up to where partitions are flushed, once these segments are.

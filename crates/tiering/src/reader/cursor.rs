@@ -19,6 +19,7 @@ use contracts::{
     name::TableName,
     read::ReadOrder,
     sequence::Offset,
+    zigzag::{unzigzag, zigzag},
 };
 
 const VERSION: u8 = 3;
@@ -229,14 +230,6 @@ fn number(bytes: &mut &[u8]) -> Result<Offset, BadCursor> {
 
 fn checksum(table: &TableName, body: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(table.as_str().as_bytes()), body)
-}
-
-fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)).cast_unsigned()
-}
-
-fn unzigzag(value: u64) -> i64 {
-    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::http::{connection::Connection, memory::Budget};
 use contracts::{error::Overload, event::Event};
 
 fn parser(limits: &Limits) -> RecordParser<'_> {
-    RecordParser { limits, now_ms: 7, traceparent: None, partition: None, idempotency_key: Some("ignored") }
+    RecordParser::of_test(limits, Some("ignored"))
 }
 
 pub(super) fn structured(event: &Value) -> Result<Event, Problem> {

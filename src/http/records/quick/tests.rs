@@ -17,7 +17,7 @@ fn limits() -> Limits {
 }
 
 fn with_parser<T>(limits: &Limits, take: impl FnOnce(RecordParser<'_>) -> T) -> T {
-    take(RecordParser { limits, now_ms: 7, traceparent: None, partition: None, idempotency_key: Some("key") })
+    take(RecordParser::of_test(limits, Some("key")))
 }
 
 fn is_quick(text: &str) -> bool {
