@@ -269,11 +269,10 @@ async fn show(table: &TableName, flags: ClientFlags) -> Result<u8, Unanswered> {
         session.output.items(PARTITION_COLUMNS, &[item])?;
         return Ok(exit::DONE);
     }
-    let head = format!(
-        "{table}: keys over {} partitions, events kept for {}\n\n",
-        seen.config.partitions,
-        seen.config.kept()
-    );
+    let partitions = seen.config.partitions;
+    let plural = if partitions == 1 { "" } else { "s" };
+    let kept = seen.config.kept();
+    let head = format!("{table}: keys over {partitions} partition{plural}, events kept for {kept}\n\n");
     session.output.text(head.as_bytes())?;
     let item = |partition: &PartitionSeen| ShownItem {
         name: format!("{table}/{}", partition.partition),

@@ -121,7 +121,7 @@ impl Visit<'_> {
         }
     }
 
-    /// Posts JSON, and asks for JSON. Of what a page shows, `shown` is the body that does it.
+    /// Posts JSON, and asks for JSON.
     ///
     /// # Errors
     /// [`Refused`].
@@ -129,10 +129,10 @@ impl Visit<'_> {
         &mut self,
         path: &str,
         body: &serde_json::Value,
-        shown: &serde_json::Value,
     ) -> Result<T, Refused> {
-        self.commands.push(self.command(path, Some(&shown.to_string())));
-        self.ask(path, Some(body.to_string().into_bytes())).await
+        let body = body.to_string();
+        self.commands.push(self.command(path, Some(&body)));
+        self.ask(path, Some(body.into_bytes())).await
     }
 
     async fn ask<T: DeserializeOwned>(&mut self, path: &str, body: Option<Vec<u8>>) -> Result<T, Refused> {

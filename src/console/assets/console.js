@@ -92,9 +92,10 @@ function keyboard() {
 }
 
 // The overview: numbers every two seconds, metrics every ten.
+let isLeaving = false; // to where a form leads: what is refused once one has signed out must not lead back
 async function ask(path) {
   const response = await fetch(API + path, { headers: { accept: "application/json, text/plain" } });
-  if (response.status === 401) location.reload();
+  if (response.status === 401 && !isLeaving) location.reload();
   if (!response.ok && response.status !== 503) throw new Error(String(response.status));
   return path === "/metrics" ? response.text() : response.json();
 }
@@ -121,9 +122,7 @@ function quantile(now, before, wanted) {
   }
   return low;
 }
-function say(name, text) {
-  for (const place of all(`[data-live="${name}"]`)) if (place.textContent !== text) place.textContent = text;
-}
+const say = (name, text) => all(`[data-live="${name}"]`).filter((place) => place.textContent !== text).forEach((place) => { place.textContent = text; });
 
 // What a graph shows: its points, or the last minute if there are too few. Without any, uPlot begins in 1970.
 const span = (_, from, to) => (to > from && to - from < 86400 ? [from, to] : [Date.now() / 1000 - 60, Date.now() / 1000]);
@@ -181,17 +180,19 @@ function overview() {
     last = { now, total: stats.writes.total };
     say("appended", count(stats.writes.total));
     say("p99", micros(stats.writes.p99_latency_us));
-    say("unflushed", count(stats.totals.unflushed_events));
-    say("unflushed-bytes", bytes(stats.totals.unflushed_bytes));
+    const { unflushed_events: waiting, unflushed_bytes: size, tables, partitions, hot_bytes: hot } = stats.totals;
+    say("unflushed", count(waiting));
+    say("unflushed-bytes", bytes(size));
+    if (!waiting) say("age", (age = length(0)));
+    say("totals", `${counted(tables, "table")}, ${counted(partitions, "partition")}, ${bytes(hot)} of events on the volume`);
     say("errors", count(stats.errors_total));
     say("uptime", length(stats.uptime_secs));
     const bad = probe.checks?.find((check) => check.status !== "ok");
-    const waiting = stats.totals.unflushed_events;
     if (bad?.name === "bucket") verdict("warn", "Ready, but S3 cannot be used", `${bad.detail}. Events are on the volume only until it can.`);
     else if (bad) verdict("bad", "Not ready", `${bad.name}: ${bad.detail}`);
     else if (!stats.flush.enabled) verdict("warn", "Ready, without S3", "No bucket is configured: every event is on this volume only.");
     else if (lost) verdict("warn", "Ready, but events were lost", `${counted(lost, "offset")} with a volume: the tables say which.`);
-    else if (waiting) verdict("good", "On its way to S3", `${counted(waiting, "event")}, ${bytes(stats.totals.unflushed_bytes)}; the oldest for ${age}.`);
+    else if (waiting) verdict("good", "On its way to S3", `${counted(waiting, "event")}, ${bytes(size)}; the oldest for ${age}.`);
     else verdict("good", "Everything is in S3", "Nothing waits on the volume alone.");
   }
   async function metrics() {
@@ -295,6 +296,5 @@ function liveEvents() {
 for (const hidden of all(".needs-script")) hidden.hidden = false;
 for (const time of all("time[datetime]")) addLocal(time);
 document.addEventListener("click", (event) => copy(event.target.closest?.("[data-copy]")));
-keyboard();
-overview();
-liveEvents();
+document.addEventListener("submit", () => { isLeaving = true; });
+for (const start of [keyboard, overview, liveEvents]) start();

@@ -167,7 +167,7 @@ fn board(numbers: &Numbers) -> Markup {
                 "requests in " span data-live="uptime" { (length(stats.uptime_secs as f64)) }
             }))
         }
-        p.muted.totals {
+        p.muted.totals data-live="totals" {
             (counted(totals.tables, "table")) ", " (counted(totals.partitions, "partition")) ", "
             (bytes(totals.hot_bytes)) " of events on the volume"
         }

@@ -16,7 +16,7 @@ use crate::http::{
     code::Code,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::Table,
-    media::MediaKind,
+    media::{BinaryBody, MediaKind},
     params::{OffsetParam, OnErrorParam, Params, PartitionParam, SplitParam, TimeParam, WaitForParam},
     records::{CloudEventMode, RawEnvelope, either},
     state::AppState,
@@ -77,7 +77,7 @@ pub(crate) struct RawParams {
     request_body(content(
         (serde_json::Value = "application/json"),
         (String = "text/plain"),
-        (Vec<u8> = "application/octet-stream"),
+        (BinaryBody = "application/octet-stream"),
         (String = "application/x-ndjson"),
     )),
     responses(
