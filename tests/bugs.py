@@ -76,6 +76,10 @@ CAUGHT_BY = {
     "keys_not_replayed": "lib replica::",
     "commits_not_replayed": "lib replica::",
     "term_not_checked": "lib copy::judge::",
+    "read_without_a_confirm": "sim of_three_copies",
+    "taken_is_ours": "sim of_three_copies",
+    "owns_before_the_end": "sim of_three_copies",
+    "trimmed_too_far": "sim of_three_copies",
 }
 # Longer than any of these tests takes, on a slow machine too.
 PATIENCE_SECS = 3600
