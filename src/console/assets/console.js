@@ -210,6 +210,28 @@ function overview() {
     p99.add(Date.now() / 1000, slow === null ? null : slow * 1e6);
     say("p99-minute", seen.length < 2 ? "…" : slow === null ? "no write" : micros(slow * 1e6));
   }
+  // The list of tables: rows as the server made them, filled anew.
+  function fill(row, { table, partitions, hot_bytes: hot, cold_bytes: cold }) {
+    const sum = (what) => partitions.reduce((all, one) => all + what(one), 0);
+    const values = [count(sum((one) => one.next - one.earliest)), String(partitions.length), count(sum((one) => one.next - one.flushed)), bytes(hot), bytes(cold)];
+    all("td.n", row).forEach((cell, place) => { if (cell.textContent !== values[place]) cell.textContent = values[place]; });
+    const [name, events] = all("a", row);
+    if (name.title === table) return row;
+    [name.title, name.textContent, name.href] = [table, table, `/console/tables/${encodeURIComponent(table)}`];
+    events.href = `/console/events?${new URLSearchParams({ table })}`;
+    events.setAttribute("aria-label", `Events of ${table}`);
+    return row;
+  }
+  async function tables() {
+    const section = $("[data-tables]");
+    const { tables: found } = await ask(`/tables?limit=${section.dataset.tables}`);
+    const rows = new Map(all("tbody tr", section).map((row) => [$("a", row).title, row]));
+    if (!rows.size) return found.length ? location.reload() : undefined;
+    const [some] = rows.values();
+    const filled = found.map((table) => fill(rows.get(table.table) ?? some.cloneNode(true), table));
+    // Whoever is in a row stays in it, where the rows are the same.
+    if (filled.length !== rows.size || !found.every(({ table }) => rows.has(table))) $("tbody", section).replaceChildren(...filled);
+  }
   // What is shown stays until a round succeeds. A request that nobody answers is a TypeError.
   const failed = (error) => error instanceof TypeError && verdict("bad", "No answer from the server; the numbers are from before");
   const every = (ms, round) => {
@@ -218,6 +240,7 @@ function overview() {
   };
   every(2000, numbers);
   every(10000, metrics);
+  every(10000, tables);
 }
 
 // A list of events that grows at its top, and is cut at its end.

@@ -176,7 +176,7 @@ fn board(numbers: &Numbers) -> Markup {
 
 fn list(visit: &Visit<'_>, tables: &ApiTables) -> Markup {
     html! {
-        section {
+        section data-tables=(TABLES) {
             h2 { "Tables" }
             @if tables.tables.is_empty() {
                 (super::tables::none(visit))
