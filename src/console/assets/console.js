@@ -71,19 +71,14 @@ function keyboard() {
   let afterG = 0;
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest("input, select, textarea")) {
-      if (event.key === "Escape") event.target.blur();
-      return;
-    }
+    if (event.target.closest("input, select, textarea")) return event.key === "Escape" && event.target.blur();
     if (event.key === "/") {
       event.preventDefault();
       const search = $("[data-search]");
       if (search) search.focus(); else location.assign("/console/tables");
-    } else if (event.key === "p") {
-      $("[data-pause]")?.click();
-    } else if (event.key === "g") {
-      afterG = Date.now();
-    } else if (Date.now() - afterG < 1500) {
+    } else if (event.key === "p") $("[data-pause]")?.click();
+    else if (event.key === "g") afterG = Date.now();
+    else if (Date.now() - afterG < 1500) {
       afterG = 0;
       const link = $(`nav [data-go="${CSS.escape(event.key)}"]`);
       if (link) location.assign(link.href);
@@ -210,27 +205,11 @@ function overview() {
     p99.add(Date.now() / 1000, slow === null ? null : slow * 1e6);
     say("p99-minute", seen.length < 2 ? "…" : slow === null ? "no write" : micros(slow * 1e6));
   }
-  // The list of tables: rows as the server made them, filled anew.
-  function fill(row, { table, partitions, hot_bytes: hot, cold_bytes: cold }) {
-    const sum = (what) => partitions.reduce((all, one) => all + what(one), 0);
-    const values = [count(sum((one) => one.next - one.earliest)), String(partitions.length), count(sum((one) => one.next - one.flushed)), bytes(hot), bytes(cold)];
-    all("td.n", row).forEach((cell, place) => { if (cell.textContent !== values[place]) cell.textContent = values[place]; });
-    const [name, events] = all("a", row);
-    if (name.title === table) return row;
-    [name.title, name.textContent, name.href] = [table, table, `/console/tables/${encodeURIComponent(table)}`];
-    events.href = `/console/events?${new URLSearchParams({ table })}`;
-    events.setAttribute("aria-label", `Events of ${table}`);
-    return row;
-  }
+  // The tables, as this page would have them now; not while somebody is among them.
   async function tables() {
-    const section = $("[data-tables]");
-    const { tables: found } = await ask(`/tables?limit=${section.dataset.tables}`);
-    const rows = new Map(all("tbody tr", section).map((row) => [$("a", row).title, row]));
-    if (!rows.size) return found.length ? location.reload() : undefined;
-    const [some] = rows.values();
-    const filled = found.map((table) => fill(rows.get(table.table) ?? some.cloneNode(true), table));
-    // Whoever is in a row stays in it, where the rows are the same.
-    if (filled.length !== rows.size || !found.every(({ table }) => rows.has(table))) $("tbody", section).replaceChildren(...filled);
+    const page = new DOMParser().parseFromString(await (await fetch(location.href)).text(), "text/html");
+    const [shown, now] = [$("[data-tables]"), $("[data-tables]", page)];
+    if (now && !shown.contains(document.activeElement)) shown.replaceWith(now);
   }
   // What is shown stays until a round succeeds. A request that nobody answers is a TypeError.
   const failed = (error) => error instanceof TypeError && verdict("bad", "No answer from the server; the numbers are from before");
@@ -239,8 +218,7 @@ function overview() {
     next();
   };
   every(2000, numbers);
-  every(10000, metrics);
-  every(10000, tables);
+  every(10000, () => Promise.all([metrics(), tables()]));
 }
 
 // A list of events that grows at its top, and is cut at its end.
@@ -270,8 +248,7 @@ function liveEvents() {
   }
   function show() {
     frame = 0;
-    const fresh = waiting.splice(0).map(row).reverse();
-    list.prepend(...fresh);
+    list.prepend(...waiting.splice(0).map(row).reverse());
     while (list.children.length > ROWS) list.lastElementChild.remove();
     $("#count").textContent = counted(number, "event");
     $("#nothing")?.remove();

@@ -176,7 +176,7 @@ fn board(numbers: &Numbers) -> Markup {
 
 fn list(visit: &Visit<'_>, tables: &ApiTables) -> Markup {
     html! {
-        section data-tables=(TABLES) {
+        section data-tables {
             h2 { "Tables" }
             @if tables.tables.is_empty() {
                 (super::tables::none(visit))
