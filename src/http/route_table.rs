@@ -21,7 +21,7 @@ use super::{
     connection::Connection,
     error::Problem,
     error_page::{self, ErrorPage},
-    route::{AnswerFuture, Endpoint, HandlerEndpoint, Route, Surroundings},
+    route::{AnswerFuture, Endpoint, FoundRoute, HandlerEndpoint, Route, Surroundings},
     scope::{MOST_NAMES, PathParameters, RouteRequest},
     shared_body::{SentBody, SharedBody},
     surround::surround,
@@ -341,13 +341,15 @@ impl Routes {
         })
     }
 
-    /// The route of a request, and what its path says for the `{names}` of the route's.
-    fn find(&self, request: &Request) -> (&Route, PathParameters) {
+    /// The route of a request.
+    fn find(&self, request: &Request) -> FoundRoute<'_> {
         let path = request.uri().path();
-        let Ok(found) = self.paths.at(path) else { return (&self.otherwise, PathParameters::default()) };
+        let Ok(found) = self.paths.at(path) else {
+            return FoundRoute { route: &self.otherwise, parameters: PathParameters::default() };
+        };
         let route = found.value.iter().find(|route| route.takes(request.method()));
         let parameters = PathParameters::of(path, found.params.iter().map(|(_, value)| value));
-        (route.unwrap_or(&self.otherwise), parameters)
+        FoundRoute { route: route.unwrap_or(&self.otherwise), parameters }
     }
 }
 
