@@ -11,7 +11,6 @@ mod open;
 mod ports;
 mod processor;
 mod reload;
-pub(crate) mod settings;
 mod shard_mark;
 mod shards;
 mod stop;
