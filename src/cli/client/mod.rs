@@ -293,7 +293,8 @@ impl ServerClient {
     }
 }
 
-/// The address of a server: scheme, host, port, and a path if it stands behind one. An error names what gave it.
+/// The address of a server: scheme, host, port, and a path if it stands behind one. An error names what gave
+/// it.
 fn parse_base(text: &str, given_by: &str) -> Result<Url, String> {
     let wrong = |why: &str| format!("{given_by} {text:?}: {why}");
     let url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
