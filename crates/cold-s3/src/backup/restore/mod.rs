@@ -277,8 +277,8 @@ async fn note(
 /// The refusal of a target where the note of another restore is.
 fn another_begun(note: &[u8]) -> StorageError {
     StorageError::Refused(format!(
-        "another restore was begun there and has not ended: {}. Run it again with the same options, or choose \
-         another prefix. Nothing was changed",
+        "another restore was begun there and has not ended: {}. Run it again with the same options, or \
+         choose another prefix. Nothing was changed",
         String::from_utf8_lossy(note)
     ))
 }
