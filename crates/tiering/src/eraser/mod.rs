@@ -155,7 +155,7 @@ impl Eraser {
         };
         let news: Vec<Erasure> = listed.iter().filter(|one| self.list.is_news(one)).map(anew).collect();
         if !news.is_empty() {
-            info!(erasures = news.len(), "going on with erasures that the manifests list");
+            info!(erasures = news.len(), "continuing erasures that the manifests list");
             self.parts.hot.note_erasures(news.clone(), Vec::new()).await?;
             news.into_iter().for_each(|erasure| self.list.set(erasure, None));
         }
