@@ -26,6 +26,9 @@ const NAME_BYTES: usize = 256;
 
 type SharedChange = Arc<dyn Fn(&mut VolumeState) + Send + Sync>;
 
+/// Who waits for a confirm.
+type AskedConfirm = oneshot::Sender<Result<(), StorageError>>;
+
 /// The changes that entries of one log name. Its clones are the same one.
 #[derive(Clone, Default)]
 pub struct EnteredChanges(Arc<Mutex<Vec<SharedChange>>>);
@@ -57,8 +60,8 @@ pub(super) struct Entering {
     role: Arc<SharedRole>,
     /// One change is on its way at a time, and none while an entry is applied.
     turn: Arc<Turn<()>>,
-    /// Who waits for a confirm that is not on its way yet.
-    confirms: Arc<Mutex<Vec<oneshot::Sender<Result<(), StorageError>>>>>,
+    /// Those who wait for one that is not on its way yet.
+    confirms: Arc<Mutex<Vec<AskedConfirm>>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
