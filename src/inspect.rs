@@ -11,7 +11,7 @@ use cold_s3::{
     backup::cluster_in,
     chain,
     cluster::{ShardPlace, recorded},
-    manifest::Manifest,
+    manifest::{self, Manifest},
     names,
     place::ObjectPlace,
     s3::{Objects, S3Options},
@@ -91,7 +91,7 @@ async fn list_store(
 /// Audits a bucket or a backup, and prints the findings.
 ///
 /// # Errors
-/// [`InspectError::Findings`] if something is wrong.
+/// [`InspectError::Findings`] if something is wrong, [`InspectError::NotFound`] if the place holds no store.
 pub(crate) async fn verify(
     place: &dyn ObjectPlace,
     json: bool,
@@ -100,6 +100,9 @@ pub(crate) async fn verify(
 ) -> Result<(), InspectError> {
     let Audit { findings, segments, events, bytes, lost_offsets, unnamed } =
         Box::pin(audit::audit_all(place, watcher)).await?;
+    if segments == 0 && findings.is_empty() {
+        Box::pin(refuse_nothing(place)).await?;
+    }
     if json {
         let said = json!({
             "findings": findings, "segments": segments, "events": events, "bytes": bytes,
@@ -120,6 +123,17 @@ pub(crate) async fn verify(
          declared lost"
     )?;
     if findings.is_empty() { Ok(()) } else { Err(InspectError::Findings(findings.len())) }
+}
+
+/// Refuses a place that holds no store: whoever asks has meant another one, or a backup that was never made.
+///
+/// # Errors
+/// [`InspectError::NotFound`] if there is none; those of the place.
+async fn refuse_nothing(place: &dyn ObjectPlace) -> Result<(), InspectError> {
+    if cluster_in(place).await?.is_some() || chain::load(place).await?.last.is_some() {
+        return Ok(());
+    }
+    Err(InspectError::NotFound(format!("store at {}: neither a manifest nor a segment", place.place())))
 }
 
 /// Prints a segment's events, a JSON line each.
@@ -166,7 +180,12 @@ pub(crate) async fn show(
         None => &objects,
     };
     let manifest: Manifest = match number {
-        Some(number) => chain::read(place, number).await?,
+        Some(number) => {
+            if place.get(&manifest::key(number)).await?.is_none() {
+                return Err(InspectError::NotFound(format!("manifest {number} below this prefix")));
+            }
+            chain::read(place, number).await?
+        }
         None => chain::load(place)
             .await?
             .last

@@ -67,6 +67,8 @@ CAUGHT_BY = {
     "sender_remembered_after_a_change": "lib auth::sender::",
     "list_without_a_pod": "it cluster::lists",
     "forwarded_twice": "it cluster::routed",
+    "denied_in_one_shard_only": "it cluster::identity",
+    "gauge_of_the_last_shard": "lib metrics::parts::",
     "table_on_two_shards": "lib cluster::",
     "adopted_halfway": "sim cluster::",
     "swept_of_other_shards": "it cluster::upkeep",
@@ -76,6 +78,10 @@ CAUGHT_BY = {
     "keys_not_replayed": "lib replica::",
     "commits_not_replayed": "lib replica::",
     "term_not_checked": "lib copy::judge::",
+    "read_without_a_confirm": "sim of_three_copies",
+    "taken_is_ours": "sim of_three_copies",
+    "owns_before_the_end": "sim of_three_copies",
+    "trimmed_too_far": "sim of_three_copies",
 }
 # Longer than any of these tests takes, on a slow machine too.
 PATIENCE_SECS = 3600

@@ -38,6 +38,8 @@ WITH_ISSUER = {"zombi_auth_keys"}
 OF_CLUSTER = {"zombi_shard_owned", "zombi_forwarded_requests_total"}
 # What depends on this machine, and may be an alert here: how fast its disk syncs, and how full it is.
 OF_MACHINE = ("duration", "zombi_disk_", "zombi:slo_burn")
+# Whoever follows a runbook in production needs a token for this; not for probes and metrics.
+ASKS = re.compile(r"curl [^`|]*?localhost:(?:8080|9090)/(?!livez|readyz|startupz|metrics)")
 # Whoever is on call should know them all.
 MOST_ALERTS = 30
 # The public half of a key whose other half nobody has.
@@ -186,6 +188,8 @@ def runbooks(found):
             text = file.read()
         check(text.startswith(f"# {alert}\n\n"), f"{book} is about {alert}, and begins with what it means")
         check(re.findall(r"^## (.*)", text, re.M) == ["Look", "Do", "Stop"], f"{book} says where to look, what to do and when to stop")
+        if ASKS.search(" ".join(text.split())):
+            check("(../operations/README.md#who-asks)" in text, f"{book} has commands that need a token, and says where it is from")
         check("```" in text.split("## Look")[1].split("## Do")[0], f"{book} has the commands to look with")
 
 
@@ -203,6 +207,9 @@ def expressions(zombi, directory):
             found = prometheus.query(expression)
             of_machine = any(part in expression for part in OF_MACHINE)
             check(not found or of_machine, f"nothing is wrong, so no alert begins: {expression} gives {found}")
+        zombi.kill()
+        ready = dict(dashboard_expressions())["Ready"]
+        prometheus.wait_until(f"({ready}) == 0", "a Zombi that is away is not shown as ready")
         say(f"prometheus {len(dashboard_expressions())} dashboard and {len(alert_expressions())} alert expressions evaluated")
 
 
@@ -212,6 +219,9 @@ def dashboard_expressions():
         with open(path) as file:
             for panel in json.load(file)["panels"]:
                 found += [(panel["title"], target["expr"]) for target in panel.get("targets", [])]
+                if panel["type"] == "stat":
+                    is_now = all(target.get("instant") for target in panel["targets"])
+                    check(is_now, f"{panel['title']!r} shows what is now, not the last that was there within the hour")
     check(found, "there are dashboards")
     fill = {"$__rate_interval": "30s", "$__range": "30s", "$namespace": ".*", "$pod": ".*", "$job": ".*"}
     for name, value in fill.items():

@@ -53,7 +53,7 @@ words.";
 pub(super) const SALVAGE_EXAMPLES: &str = "\
 Examples:
   zombi salvage --data-dir /var/lib/zombi --table orders > orders.ndjson
-  curl -s localhost:8080/tables/orders -H 'Content-Type: application/x-ndjson' -T orders.ndjson
+  curl -s -X POST localhost:8080/tables/orders -H 'Content-Type: application/x-ndjson' -T orders.ndjson
 
 Offsets and partitions are those that the volume gave; an offset is ignored where an event is posted.";
 
@@ -282,8 +282,8 @@ fn rebuild_text(report: &RebuildReport) -> String {
     }
     for (partition, range) in &report.conflicts {
         text.push_str(&format!(
-            "cannot know: segments have different events at {partition} {range}; those of the last writer are \
-             named, and another may have been acknowledged\n"
+            "cannot know: segments have different events at {partition} {range}; those of the last writer \
+             are named, and another may have been acknowledged\n"
         ));
     }
     for finding in &report.damaged {

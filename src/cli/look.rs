@@ -66,7 +66,7 @@ pub(super) fn look(
 pub(super) async fn watched<T>(
     work: impl AsyncFnOnce(&StatusLine) -> Result<T, InspectError>,
 ) -> Result<T, InspectError> {
-    let status = StatusLine::of_bytes(0);
+    let status = StatusLine::waiting("opening the store");
     let done = work(&status).await;
     status.end();
     done

@@ -1,6 +1,13 @@
 //! What a content type says of a body.
 
 use axum::http::HeaderMap;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr,
+        schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type},
+    },
+};
 
 use super::heads;
 
@@ -20,6 +27,19 @@ pub enum MediaKind {
     /// Anything else.
     Bytes,
 }
+
+/// How `/openapi.json` describes a body that is bytes and no JSON.
+pub struct BinaryBody;
+
+impl PartialSchema for BinaryBody {
+    fn schema() -> RefOr<Schema> {
+        let bytes = ObjectBuilder::new().schema_type(Type::String);
+        let bytes = bytes.format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)));
+        bytes.description(Some("Bytes as they are.")).into()
+    }
+}
+
+impl ToSchema for BinaryBody {}
 
 impl MediaKind {
     /// The kind of a content type, whatever its parameters and case.

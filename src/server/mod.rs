@@ -1,5 +1,5 @@
-//! The process from its start to its end. The one place that names concrete types: it builds them, starts
-//! them and stops them in order.
+//! The process from its start to its end. The one place that chooses concrete types: it builds them,
+//! starts them and stops them in order.
 
 mod access;
 mod descriptors;
@@ -11,7 +11,6 @@ mod open;
 mod ports;
 mod processor;
 mod reload;
-pub(crate) mod settings;
 mod shard_mark;
 mod shards;
 mod stop;

@@ -18,6 +18,7 @@ sys.path[:0] = [os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")]
 from demo import S3, Zombi, check, say  # noqa: E402
 
 import between  # noqa: E402
+import generated  # noqa: E402
 import loops  # noqa: E402
 import readers  # noqa: E402
 import senders  # noqa: E402
@@ -26,11 +27,12 @@ from world import World  # noqa: E402
 
 # By what most people run; the last ones take minutes to build.
 QUICK = [
-    loops.python, loops.node, loops.go, loops.rust,
+    loops.python, loops.node, loops.go, loops.rust, loops.by_ordinal,
     senders.cloudevents_of_pypi, senders.cloudevents_of_npm,
     between.nginx, between.haproxy,
     senders.alertmanager, senders.syslog_ng,
     readers.duckdb,
+    generated.typescript, generated.python_client,
 ]
 SLOW = [
     readers.chdb, senders.collector, senders.rotel, senders.benthos, senders.cloudevents_of_go, senders.cloudevents_of_java,

@@ -8,7 +8,7 @@ import time
 
 from demo import check
 
-from had import EXAMPLES, Skip, command, go as built, node as installed, run
+from had import EXAMPLES, Skip, command, go as built, node as installed, put, recipe, run
 
 EVENTS = 400
 
@@ -37,6 +37,49 @@ def rust(world):
     if not os.path.exists(consumer):
         raise Skip(f"{consumer} is not built")
     return loop(world, [consumer])
+
+
+def by_ordinal(world):
+    """The members of docs/coming-from-kafka.md, one of which is killed and comes back: each event is worked on, by its partition's own."""
+    group = f"{world.table}-group"
+    path = put(world.directory, "member.py", recipe(os.path.join("..", "coming-from-kafka.md"), "python"),
+               ("http://zombi.zombi:8080", world.url), ('"orders"', f'"{world.table}"'), ('"billing"', f'"{group}"'))
+    world.write(EVENTS // 2)
+    members = []
+    try:
+        members += [member(world, path, number) for number in range(2)]
+        world.until("both work", lambda: all(worked_by(world, number) for number in range(2)))
+        members[1].kill()
+        members[1].wait()
+        world.write(EVENTS)  # the first half is known
+        members[1] = member(world, path, 1)
+        world.until("all is committed", lambda: is_without_lag(world, group))
+        check(all(process.poll() is None for process in members), "the members still run")
+    finally:
+        for process in members:
+            process.kill()
+            process.wait()
+    worked = [worked_by(world, number) for number in range(2)]
+    for number, places in enumerate(worked):
+        check({partition % 2 for partition, _ in places} == {number}, f"member {number} has its own partitions: {set(places)}")
+    check(len(worked[0]) == len(set(worked[0])), "who is not killed repeats nothing")
+    found = sorted(set(worked[0]) | set(worked[1]))
+    there = sorted((record["partition"], record["offset"]) for record in world.records())
+    check(found == there and len(there) == EVENTS, f"each event is worked on: {len(found)} of {len(there)}")
+    return f"{EVENTS} events, each by the member of its partition, over a kill of one of two"
+
+
+def member(world, path, number):
+    with open(os.path.join(world.directory, f"worked-{number}"), "ab") as out:
+        environment = os.environ | {"MEMBER": str(number), "MEMBERS": "2"}
+        return subprocess.Popen([sys.executable, path], stdout=out, stderr=subprocess.STDOUT, env=environment)
+
+
+def worked_by(world, number):
+    """The places of the events that a member has worked on; what it died in is no whole line."""
+    with open(os.path.join(world.directory, f"worked-{number}")) as lines:
+        words = [line.split() for line in lines if line.endswith("}\n")]
+    return [(int(partition), int(offset)) for partition, offset, *_ in words]
 
 
 def loop(world, words):

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod conformance;
+mod copies;
 mod erasures;
 mod leases;
 mod model;

@@ -132,7 +132,15 @@ fn is_missing(error: &io::Error) -> bool {
 
 /// Makes the root, whose own place must exist, and the folders below it.
 fn make_folders(root: &Path, folder: &Path) -> io::Result<()> {
-    make_folder(root)?;
+    make_folder(root).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            let place = root.display();
+            let why =
+                format!("the directory that {place} is to be in is not there: make it, or mount its disk");
+            io::Error::new(error.kind(), why)
+        }
+        _ => error,
+    })?;
     let mut made = root.to_path_buf();
     for part in folder.strip_prefix(root).unwrap_or(Path::new("")).components() {
         made.push(part);
@@ -141,7 +149,8 @@ fn make_folders(root: &Path, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a folder, and syncs the one that it is in: else a power cut could take it away with all that it holds.
+/// Makes a folder, and syncs the one that it is in: else a power cut could take it away with all that it
+/// holds.
 fn make_folder(folder: &Path) -> io::Result<()> {
     match std::fs::create_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
@@ -240,7 +249,8 @@ mod tests {
             assert!(place.create(key, Bytes::new()).await.is_err(), "{key}");
         }
         let missing = Directory::new(root.join("missing/backup"));
-        assert!(missing.create("a", Bytes::new()).await.is_err(), "the mount is missing");
+        let error = missing.create("a", Bytes::new()).await.unwrap_err().to_string();
+        assert!(error.contains("mount"), "the mount is missing: {error}");
         std::fs::remove_dir_all(root).unwrap();
     }
 }

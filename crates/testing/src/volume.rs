@@ -2,6 +2,7 @@
 //! at once, and survives a crash of the engine.
 
 mod append;
+mod entered;
 mod erase;
 mod hot;
 mod makers;
@@ -33,8 +34,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 pub use self::{
+    entered::EnteredChanges,
     hot::{MemoryHot, MemoryHotOptions},
-    shared::EnteredChanges,
 };
 
 /// What a stored event takes beside what its sender chose.
@@ -80,6 +81,8 @@ struct VolumeState {
     log: Option<LogMark>,
     /// Whether what an entry changes, which is being applied, may be known already, from S3.
     may_be_known: bool,
+    /// While an entry that another copy has made is applied.
+    applies: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -124,6 +127,7 @@ impl VolumeState {
             times_erased: 0,
             log: None,
             may_be_known: false,
+            applies: false,
         }
     }
 
@@ -144,6 +148,27 @@ impl VolumeState {
             .get_mut(&partition.table)
             .ok_or_else(|| StorageError::UnknownTable(partition.table.clone()))?;
         Ok(table.partitions.entry(partition.number).or_default())
+    }
+
+    /// Marks what lies before a segment as flushed, where another copy's entry names it: an owner that was
+    /// recovered from S3 goes on behind segments that no entry has marked.
+    fn mark_before(&mut self, partition: &Partition, start: Offset, now_ms: TimestampMs) {
+        let applies = self.applies;
+        let Ok(sheet) = self.sheet(partition) else { return };
+        let marks = sheet.watermarks;
+        if applies && start > marks.flushed && start <= marks.next {
+            self.mark_flushed(partition, start, now_ms);
+        }
+    }
+
+    /// Marks a partition as flushed up to there.
+    fn mark_flushed(&mut self, partition: &Partition, end: Offset, flushed_ms: TimestampMs) {
+        let Ok(sheet) = self.sheet(partition) else { return };
+        sheet.watermarks.flushed = end;
+        sheet.intent = None;
+        sheet.unflushed_since = (!sheet.watermarks.unflushed().is_empty()).then(Instant::now);
+        sheet.watermarks.check(partition);
+        self.runs.push(FlushedRun { partition: partition.clone(), end, flushed_ms });
     }
 
     fn visible(&mut self, name: &TableName) -> Result<&mut MemoryTable, StorageError> {

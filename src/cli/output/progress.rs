@@ -2,12 +2,12 @@
 //! All of it goes to the standard error.
 
 use std::{
-    fmt::Display,
+    fmt::{self, Display},
     io::{self, IsTerminal, Write},
     time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{FormattedDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::text::printable;
 use cold_s3::watcher::Watcher;
@@ -15,13 +15,27 @@ use cold_s3::watcher::Watcher;
 /// How often a bar is drawn anew when nothing changes: it shows how long things take.
 const TICK: Duration = Duration::from_millis(250);
 /// With a known end. The message has what is counted beside bytes.
-const BAR: &str = "{bar:24} {percent:>3}%  {bytes}/{total_bytes}  {bytes_per_sec}  {msg}  {eta_precise} left";
+const BAR: &str = "{bar:24} {percent:>3}%  {bytes}/{total_bytes}  {bytes_per_sec}  {msg}  {left} left";
 /// With an unknown end.
 const SPINNER: &str = "{spinner} {elapsed_precise}  {msg}";
 
 /// Says something to whoever runs the command. Where nobody listens any more, it is done all the same.
 pub(in crate::cli) fn tell(text: &dyn Display) {
     let _ = writeln!(io::stderr(), "zombi: {text}");
+}
+
+/// How long it takes from now on; before anything is done there is nothing to tell it by.
+fn write_left(state: &ProgressState, out: &mut dyn fmt::Write) {
+    let _ = match state.pos() {
+        0 => out.write_str("--:--:--"),
+        _ => write!(out, "{}", FormattedDuration(state.eta())),
+    };
+}
+
+fn style_of(template: &str) -> ProgressStyle {
+    let plain = ProgressStyle::default_bar();
+    let style = ProgressStyle::with_template(template).unwrap_or(plain).progress_chars("=> ");
+    style.tick_chars("|/-\\ ").with_key("left", write_left)
 }
 
 /// The line at the foot of a terminal.
@@ -41,10 +55,16 @@ impl StatusLine {
         Self::shown(ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden()), BAR)
     }
 
-    /// Begins anew, with another end.
+    /// Begins anew, with another end; 0 if that is not known.
     fn restart(&self, what: &str, total: u64) {
-        self.bar.set_length(total);
         self.bar.set_position(0);
+        // In this order: of a bar with no end, anything is all.
+        if total > 0 {
+            self.bar.set_length(total);
+            self.bar.set_style(style_of(BAR));
+        } else {
+            self.bar.set_style(style_of(SPINNER));
+        }
         self.say(what);
     }
 
@@ -59,9 +79,7 @@ impl StatusLine {
         if !io::stderr().is_terminal() {
             return Self::none();
         }
-        let plain = ProgressStyle::default_bar();
-        let style = ProgressStyle::with_template(template).unwrap_or(plain).progress_chars("=> ");
-        bar.set_style(style.tick_chars("|/-\\ "));
+        bar.set_style(style_of(template));
         // Hidden where the terminal is a dumb one.
         bar.set_draw_target(ProgressDrawTarget::stderr());
         bar.enable_steady_tick(TICK);

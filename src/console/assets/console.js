@@ -71,19 +71,14 @@ function keyboard() {
   let afterG = 0;
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest("input, select, textarea")) {
-      if (event.key === "Escape") event.target.blur();
-      return;
-    }
+    if (event.target.closest("input, select, textarea")) return event.key === "Escape" && event.target.blur();
     if (event.key === "/") {
       event.preventDefault();
       const search = $("[data-search]");
       if (search) search.focus(); else location.assign("/console/tables");
-    } else if (event.key === "p") {
-      $("[data-pause]")?.click();
-    } else if (event.key === "g") {
-      afterG = Date.now();
-    } else if (Date.now() - afterG < 1500) {
+    } else if (event.key === "p") $("[data-pause]")?.click();
+    else if (event.key === "g") afterG = Date.now();
+    else if (Date.now() - afterG < 1500) {
       afterG = 0;
       const link = $(`nav [data-go="${CSS.escape(event.key)}"]`);
       if (link) location.assign(link.href);
@@ -92,9 +87,10 @@ function keyboard() {
 }
 
 // The overview: numbers every two seconds, metrics every ten.
+let isLeaving = false; // to where a form leads: what is refused once one has signed out must not lead back
 async function ask(path) {
   const response = await fetch(API + path, { headers: { accept: "application/json, text/plain" } });
-  if (response.status === 401) location.reload();
+  if (response.status === 401 && !isLeaving) location.reload();
   if (!response.ok && response.status !== 503) throw new Error(String(response.status));
   return path === "/metrics" ? response.text() : response.json();
 }
@@ -121,9 +117,7 @@ function quantile(now, before, wanted) {
   }
   return low;
 }
-function say(name, text) {
-  for (const place of all(`[data-live="${name}"]`)) if (place.textContent !== text) place.textContent = text;
-}
+const say = (name, text) => all(`[data-live="${name}"]`).filter((place) => place.textContent !== text).forEach((place) => { place.textContent = text; });
 
 // What a graph shows: its points, or the last minute if there are too few. Without any, uPlot begins in 1970.
 const span = (_, from, to) => (to > from && to - from < 86400 ? [from, to] : [Date.now() / 1000 - 60, Date.now() / 1000]);
@@ -181,17 +175,19 @@ function overview() {
     last = { now, total: stats.writes.total };
     say("appended", count(stats.writes.total));
     say("p99", micros(stats.writes.p99_latency_us));
-    say("unflushed", count(stats.totals.unflushed_events));
-    say("unflushed-bytes", bytes(stats.totals.unflushed_bytes));
+    const { unflushed_events: waiting, unflushed_bytes: size, tables, partitions, hot_bytes: hot } = stats.totals;
+    say("unflushed", count(waiting));
+    say("unflushed-bytes", bytes(size));
+    if (!waiting) say("age", (age = length(0)));
+    say("totals", `${counted(tables, "table")}, ${counted(partitions, "partition")}, ${bytes(hot)} of events on the volume`);
     say("errors", count(stats.errors_total));
     say("uptime", length(stats.uptime_secs));
     const bad = probe.checks?.find((check) => check.status !== "ok");
-    const waiting = stats.totals.unflushed_events;
     if (bad?.name === "bucket") verdict("warn", "Ready, but S3 cannot be used", `${bad.detail}. Events are on the volume only until it can.`);
     else if (bad) verdict("bad", "Not ready", `${bad.name}: ${bad.detail}`);
     else if (!stats.flush.enabled) verdict("warn", "Ready, without S3", "No bucket is configured: every event is on this volume only.");
     else if (lost) verdict("warn", "Ready, but events were lost", `${counted(lost, "offset")} with a volume: the tables say which.`);
-    else if (waiting) verdict("good", "On its way to S3", `${counted(waiting, "event")}, ${bytes(stats.totals.unflushed_bytes)}; the oldest for ${age}.`);
+    else if (waiting) verdict("good", "On its way to S3", `${counted(waiting, "event")}, ${bytes(size)}; the oldest for ${age}.`);
     else verdict("good", "Everything is in S3", "Nothing waits on the volume alone.");
   }
   async function metrics() {
@@ -209,6 +205,12 @@ function overview() {
     p99.add(Date.now() / 1000, slow === null ? null : slow * 1e6);
     say("p99-minute", seen.length < 2 ? "…" : slow === null ? "no write" : micros(slow * 1e6));
   }
+  // The tables, as this page would have them now; not while somebody is among them.
+  async function tables() {
+    const page = new DOMParser().parseFromString(await (await fetch(location.href)).text(), "text/html");
+    const [shown, now] = [$("[data-tables]"), $("[data-tables]", page)];
+    if (now && !shown.contains(document.activeElement)) shown.replaceWith(now);
+  }
   // What is shown stays until a round succeeds. A request that nobody answers is a TypeError.
   const failed = (error) => error instanceof TypeError && verdict("bad", "No answer from the server; the numbers are from before");
   const every = (ms, round) => {
@@ -216,7 +218,7 @@ function overview() {
     next();
   };
   every(2000, numbers);
-  every(10000, metrics);
+  every(10000, () => Promise.all([metrics(), tables()]));
 }
 
 // A list of events that grows at its top, and is cut at its end.
@@ -246,8 +248,7 @@ function liveEvents() {
   }
   function show() {
     frame = 0;
-    const fresh = waiting.splice(0).map(row).reverse();
-    list.prepend(...fresh);
+    list.prepend(...waiting.splice(0).map(row).reverse());
     while (list.children.length > ROWS) list.lastElementChild.remove();
     $("#count").textContent = counted(number, "event");
     $("#nothing")?.remove();
@@ -295,6 +296,5 @@ function liveEvents() {
 for (const hidden of all(".needs-script")) hidden.hidden = false;
 for (const time of all("time[datetime]")) addLocal(time);
 document.addEventListener("click", (event) => copy(event.target.closest?.("[data-copy]")));
-keyboard();
-overview();
-liveEvents();
+document.addEventListener("submit", () => { isLeaving = true; });
+for (const start of [keyboard, overview, liveEvents]) start();

@@ -22,6 +22,8 @@ use crate::http::pages::{API, Visitor};
 /// Events of a page that names no limit, and those that there are to choose from.
 const LIMIT: usize = 50;
 const LIMITS: [usize; 4] = [20, 50, 100, 200];
+/// The orders that there are to choose from, beside the one that fits what is asked.
+const ORDERS: [&str; 2] = ["newest", "oldest"];
 /// Tables that are offered by name.
 const OFFERED: &str = "1000";
 /// Characters of a payload in a row.
@@ -42,7 +44,8 @@ struct WantedEvents<'a> {
     r#type: Option<&'a str>,
     /// `NAME=VALUE`
     header: Option<&'a str>,
-    order: &'static str,
+    /// `None` for the one that fits.
+    order: Option<&'static str>,
     /// `None` for the usual one.
     limit: Option<&'a str>,
     /// The setting `limits.page_records`.
@@ -53,29 +56,27 @@ struct WantedEvents<'a> {
 
 impl<'a> WantedEvents<'a> {
     fn of(visitor: &'a Visitor, most: usize) -> Option<Self> {
-        let (offset, since) = (visitor.asks("offset"), visitor.asks("since"));
-        // Whoever names a place goes on from there; whoever names none wants the latest.
-        let order = match visitor.asks("order") {
-            Some("oldest") => "oldest",
-            Some("newest") => "newest",
-            _ if offset.is_some() || since.is_some() => "oldest",
-            _ => "newest",
-        };
         Some(Self {
             table: visitor.asks("table")?,
             partition: visitor.asks("partition"),
-            offset,
-            since,
+            offset: visitor.asks("offset"),
+            since: visitor.asks("since"),
             until: visitor.asks("until"),
             key: visitor.asks("key"),
             r#type: visitor.asks("type"),
             header: visitor.asks("header"),
-            order,
+            order: visitor.asks("order").and_then(|asked| ORDERS.into_iter().find(|order| *order == asked)),
             limit: visitor.asks("limit"),
             most,
             cursor: visitor.asks("cursor"),
             is_live: visitor.asks("live").is_some(),
         })
+    }
+
+    /// Whoever names a place goes on from there; whoever names none wants the latest.
+    fn order(&self) -> &'static str {
+        let names_a_place = self.offset.is_some() || self.since.is_some();
+        self.order.unwrap_or(if names_a_place { "oldest" } else { "newest" })
     }
 
     /// Events of a page.
@@ -107,7 +108,7 @@ impl<'a> WantedEvents<'a> {
             let last = LIVE_LAST.min(self.most).to_string();
             return address(&path, [("last", Some(last.as_str()))]);
         }
-        let order = (self.order != "oldest").then_some(self.order);
+        let order = Some(self.order()).filter(|order| *order != "oldest");
         let limit = self.limit();
         address(&path, [("offset", self.offset), ("order", order), ("limit", Some(limit.as_str()))])
     }
@@ -125,7 +126,7 @@ impl<'a> WantedEvents<'a> {
                 ("key", self.key),
                 ("type", self.r#type),
                 ("header", self.header),
-                ("order", Some(self.order)),
+                ("order", self.order),
                 ("limit", self.limit),
                 ("cursor", cursor),
                 ("live", is_live.then_some("1")),
@@ -220,8 +221,10 @@ fn form(wanted: &WantedEvents<'_>) -> Markup {
             div.field {
                 label for="order" { "Order" }
                 select #order name="order" {
-                    option value="newest" selected[wanted.order == "newest"] { "newest first" }
-                    option value="oldest" selected[wanted.order == "oldest"] { "oldest first" }
+                    option value="" { "automatic" }
+                    @for order in ORDERS {
+                        option value=(order) selected[wanted.order == Some(order)] { (order) " first" }
+                    }
                 }
             }
             div.field {
@@ -278,7 +281,7 @@ fn list(visit: &Visit<'_>, wanted: &WantedEvents<'_>, page: &ApiPage, follow: &s
             @if wanted.cursor.is_some() { a href=(wanted.with(None, false)) { "From the beginning" } }
             @if let Some(cursor) = on {
                 a rel="next" href=(wanted.with(Some(cursor), false)) {
-                    @if wanted.order == "newest" { "Older events" } @else { "Later events" }
+                    @if wanted.order() == "newest" { "Older events" } @else { "Later events" }
                 }
             }
         }
@@ -376,7 +379,7 @@ mod tests {
             key: None,
             r#type: None,
             header: None,
-            order: "newest",
+            order: None,
             limit: None,
             most: 10_000,
             cursor: None,
@@ -391,14 +394,16 @@ mod tests {
         let by_key =
             WantedEvents { key: Some("k*"), header: Some("x = y=z"), since: Some("-1h"), ..wanted() };
         let filters = "since=2026-01-01T23:00:00.000Z&key=k%2A&header.x=y%3Dz";
-        let expected = format!("/tables/a%20b?{filters}&order=newest&limit=50");
-        assert_eq!(by_key.path(false, now), expected);
+        assert_eq!(by_key.path(false, now), format!("/tables/a%20b?{filters}&limit=50"));
         assert_eq!(by_key.path(true, now), format!("/tables/a%20b?{filters}&last=50"));
-        let place = WantedEvents { partition: Some("3"), offset: Some("7"), order: "oldest", ..wanted() };
+        let place = WantedEvents { partition: Some("3"), offset: Some("7"), ..wanted() };
         assert_eq!(place.path(false, now), "/tables/a%20b?partition=3&offset=7&limit=50");
+        let back = WantedEvents { order: Some("newest"), ..place };
+        assert_eq!(back.path(false, now), "/tables/a%20b?partition=3&offset=7&order=newest&limit=50");
+        assert!(back.with(None, false).ends_with("&offset=7&order=newest"));
         let page = WantedEvents { cursor: Some("abc"), ..by_key };
         assert_eq!(page.path(false, now), "/tables/a%20b?limit=50&cursor=abc");
-        assert!(page.with(None, true).ends_with("&header=x%20%3D%20y%3Dz&order=newest&live=1"));
+        assert!(page.with(None, true).ends_with("&header=x%20%3D%20y%3Dz&live=1"));
         let small = WantedEvents { most: 7, ..wanted() };
         assert_eq!(small.path(false, now), "/tables/a%20b?order=newest&limit=7");
         assert_eq!(small.path(true, now), "/tables/a%20b?last=7");

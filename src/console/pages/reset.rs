@@ -15,11 +15,12 @@ use super::{
     super::{
         Console, PATH,
         api::{ApiMove, ApiProblem, ApiReset},
+        browsers::of_console,
         view::{
-            NavItem, empty, scrolling,
-            text::{address, count, counted, moment, path_name},
+            NavItem, copied, empty, scrolling,
+            text::{address, count, counted, moment, path_name, time},
         },
-        visit::{Refused, Shown, Visit, of_console, see, way_in},
+        visit::{Refused, Shown, Visit, see, way_in},
     },
     events::now,
 };
@@ -87,7 +88,7 @@ pub(in crate::console) async fn reset(
         Ok(target) => {
             let body = json!({ "table": target.table, "to": target.to });
             let path = format!("/consumers/{}/reset", path_name(visitor.named()));
-            visit.post::<ApiReset>(&path, &body, &body).await.map(|_| target.table)
+            visit.post::<ApiReset>(&path, &body).await.map(|_| target.table)
         }
         Err(why) => Err(bad(&why)),
     };
@@ -120,8 +121,8 @@ fn refusal(console: &Console, visitor: &Visitor) -> Option<Refused> {
     if !visitor.is_from_our_page {
         return Some(forbidden("cross_origin", "The console takes changes from its own pages only."));
     }
-    let detail = "The console changes nothing here: console.writes is false. The command at the foot of a \
-                  preview does it.";
+    let detail = "The console changes nothing here: console.writes is false. The command of a preview does \
+                  it.";
     (!console.settings.writes).then(|| forbidden("forbidden", detail))
 }
 
@@ -136,10 +137,12 @@ async fn show(visit: &mut Visit<'_>, target: &Target) -> Result<Shown, Refused> 
     let path = format!("/consumers/{}/reset", path_name(group));
     let dry = json!({ "table": target.table, "to": target.to, "dry_run": true });
     let done = json!({ "table": target.table, "to": target.to });
-    let ApiReset { partitions } = visit.post(&path, &dry, &done).await?;
+    let ApiReset { partitions } = visit.post(&path, &dry).await?;
+    let command = visit.command(&path, Some(&done.to_string()));
     let moves = partitions.iter().filter(|one| one.new.is_some() && one.new != one.old).count();
     let body = html! {
         h1.long title=(group) { "Move " (group) " in " (target.table) }
+        p.muted { (place(target)) }
         @if partitions.is_empty() {
             (empty("The table has no partition yet.", &html! {}))
         } @else {
@@ -150,10 +153,7 @@ async fn show(visit: &mut Visit<'_>, target: &Target) -> Result<Shown, Refused> 
             (moved(&partitions))
         }
         @if !visit.console.settings.writes {
-            p.notice {
-                "The console changes nothing here: " code { "console.writes" }
-                " is false. The command below moves the group."
-            }
+            p.notice { "The console changes nothing here: " code { "console.writes" } " is false." }
         } @else if moves > 0 {
             form.reset method="post" action=(format!("{PATH}/consumers/{}/reset", path_name(group))) {
                 input type="hidden" name="table" value=(target.table);
@@ -161,9 +161,31 @@ async fn show(visit: &mut Visit<'_>, target: &Target) -> Result<Shown, Refused> 
                 div.field.buttons { button.danger type="submit" { "Move the group now" } }
             }
         }
+        @if moves > 0 {
+            section { h2 { "Moved from a shell" } (copied(&command, "command that moves the group")) }
+        }
         p { a href=(format!("{PATH}/consumers/{}", path_name(group))) { "Back to " (group) } }
     };
     Ok(Shown { title: format!("Move {group}"), body })
+}
+
+/// Where the group would go.
+fn place(target: &Target) -> Markup {
+    let [(_, to), (_, value), (_, partition)] = &target.fields;
+    let of_text = value.parse::<Timestamp>().map(Timestamp::as_millisecond);
+    let ms = value.parse::<i64>().ok().or(of_text.ok());
+    html! {
+        @match to.as_str() {
+            "earliest" => { "To the first event that is there." },
+            "latest" => { "To the end: it reads what comes from now on." },
+            "time" => {
+                "To the first event from "
+                @if let Some(ms) = ms { (time(ms)) } @else { (value) }
+                " on."
+            },
+            _ => { "To offset " (value) " of partition " (partition) "." },
+        }
+    }
 }
 
 fn moved(partitions: &[ApiMove]) -> Markup {

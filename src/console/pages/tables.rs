@@ -9,7 +9,7 @@ use super::super::{
     Console, PATH,
     api::{ApiTable, ApiTables},
     view::{
-        NavItem, copy_button, empty, scrolling,
+        NavItem, copied, empty, scrolling,
         text::{address, bytes, count, path_name},
     },
     visit::{Refused, Shown, Visit},
@@ -76,7 +76,7 @@ pub(super) fn none(visit: &Visit<'_>) -> Markup {
     let command = visit.command("/tables/events", Some(r#"{"payload": {"hello": "world"}}"#));
     empty(
         "There is no table yet, or none that you may read. The first event makes one:",
-        &html! { div.copied { code { (command) } (copy_button(&command, "command", "Copy")) } },
+        &copied(&command, "command"),
     )
 }
 

@@ -137,7 +137,7 @@ fn foot(frame: &PageFrame<'_>) -> Markup {
 }
 
 /// A line that can be copied.
-fn copied(text: &str, what: &str) -> Markup {
+pub(super) fn copied(text: &str, what: &str) -> Markup {
     html! {
         div.copied {
             code { (text) }

@@ -84,7 +84,7 @@ pub(in crate::console) fn line(record: &ApiRecord, most: usize) -> String {
 pub(in crate::console) fn whole(record: &ApiRecord) -> Markup {
     match SeenPayload::of(record) {
         SeenPayload::Json(json) if json.get().len() <= TREE_BYTES => {
-            html! { div.tree { (tree(json, 0)) } }
+            html! { div.tree { (tree(None, json, 0)) } }
         }
         SeenPayload::Json(json) => text(json.get()),
         SeenPayload::Text(plain) => text(&plain),
@@ -132,24 +132,25 @@ fn hex(raw: &[u8]) -> Markup {
     }
 }
 
-/// A value, with what is in it below it. Numbers are shown as they came, whatever their size.
-fn tree(json: &RawValue, depth: usize) -> Markup {
+/// A value behind its name, with what is in it below it. Numbers are shown as they came, whatever their size.
+fn tree(name: Option<&str>, json: &RawValue, depth: usize) -> Markup {
     let plain = json.get().trim();
     match plain.as_bytes().first() {
         Some(b'{') => match serde_json::from_str(plain) {
-            Ok(JsonMembers(members)) => nested("{", "}", depth, named(members)),
-            Err(_) => leaf("other", plain),
+            Ok(JsonMembers(members)) => nested(name, ["{", "}"], depth, named(members)),
+            Err(_) => leaf(name, "other", plain),
         },
         Some(b'[') => match serde_json::from_str::<Vec<&RawValue>>(plain) {
             Ok(values) => {
                 let numbered = values.into_iter().enumerate();
-                nested("[", "]", depth, numbered.map(|(place, value)| (place.to_string(), value)).collect())
+                let members = numbered.map(|(place, value)| (place.to_string(), value)).collect();
+                nested(name, ["[", "]"], depth, members)
             }
-            Err(_) => leaf("other", plain),
+            Err(_) => leaf(name, "other", plain),
         },
-        Some(b'"') => leaf("text", plain),
-        Some(b't' | b'f' | b'n') => leaf("word", plain),
-        _ => leaf("number", plain),
+        Some(b'"') => leaf(name, "text", plain),
+        Some(b't' | b'f' | b'n') => leaf(name, "word", plain),
+        _ => leaf(name, "number", plain),
     }
 }
 
@@ -157,23 +158,35 @@ fn named(members: Vec<(String, &RawValue)>) -> Vec<(String, &RawValue)> {
     members.into_iter().map(|(name, value)| (preview(&name, 200), value)).collect()
 }
 
-fn leaf(class: &str, plain: &str) -> Markup {
-    // As it was sent, but for what would hide or turn it around.
-    let shown: String = plain.chars().map(shown_char).collect();
-    html! { span class=(class) { (shown) } }
+fn label(name: Option<&str>) -> Markup {
+    html! { @if let Some(name) = name { span.name { (name) } ": " } }
 }
 
-fn nested(open: &str, close: &str, depth: usize, members: Vec<(String, &RawValue)>) -> Markup {
+fn leaf(name: Option<&str>, class: &str, plain: &str) -> Markup {
+    // As it was sent, but for what would hide or turn it around.
+    let shown: String = plain.chars().map(shown_char).collect();
+    html! { (label(name)) span class=(class) { (shown) } }
+}
+
+fn nested(
+    name: Option<&str>,
+    [open, close]: [&str; 2],
+    depth: usize,
+    members: Vec<(String, &RawValue)>,
+) -> Markup {
     if members.is_empty() {
-        return html! { span.brace { (open) (close) } };
+        return html! { (label(name)) span.brace { (open) (close) } };
     }
     let number = members.len();
     html! {
         details open[depth < OPEN_DEPTH] {
-            summary { span.brace { (open) } span.muted { (count(number as u64)) } span.brace { (close) } }
+            summary {
+                (label(name))
+                span.brace { (open) } span.muted { (count(number as u64)) } span.brace { (close) }
+            }
             ul {
                 @for (name, value) in members.into_iter().take(TREE_MEMBERS) {
-                    li { span.name { (name) } ": " (tree(value, depth + 1)) }
+                    li { (tree(Some(name.as_str()), value, depth + 1)) }
                 }
                 @if number > TREE_MEMBERS { li.muted { "and more" } }
             }
@@ -198,6 +211,8 @@ mod tests {
         let shown = whole(&record).into_string();
         assert!(shown.contains("12345678901234567890123") && shown.contains("x&lt;y"), "{shown}");
         assert_eq!(shown.matches("<span class=\"name\">a</span>").count(), 2, "{shown}");
+        let list = "<summary><span class=\"name\">a</span>: <span class=\"brace\">[</span>";
+        assert!(shown.contains(list), "a name stands on the line of what it names: {shown}");
         assert_eq!(kind(&record), "JSON, 50 B");
     }
 

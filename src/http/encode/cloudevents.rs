@@ -1,6 +1,9 @@
 //! Records as a batch of CloudEvents. An event that came as one goes as it came; any other gets what it
 //! lacks.
 
+#[cfg(test)]
+mod oracle;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

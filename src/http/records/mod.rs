@@ -11,7 +11,7 @@ mod raw;
 use std::collections::BTreeMap;
 
 pub use self::{
-    cloudevents::{CloudEventHead, CloudEventMode},
+    cloudevents::{CloudEventHead, CloudEventMode, CloudEventToWrite},
     json::{BulkToWrite, EventToWrite},
     raw::{RawEnvelope, RawSettings, either},
 };

@@ -72,7 +72,10 @@ impl ShardedRoute {
         let elsewhere =
             async { if scope.is_passed_on { Vec::new() } else { self.ask_others(what, &parts).await } };
         let (mut said, others) = Box::pin(join(self.ask_own(what, &parts, &scope), elsewhere)).await;
-        let missing = if what == Gathered::Stats { missing(&others) } else { Vec::new() };
+        // What this pod refuses itself is an answer, and shows of no other pod that it is missing.
+        let is_refused = said.iter().any(|one| matches!(one, Said::Failed(_)));
+        let may_miss = what == Gathered::Stats && !is_refused;
+        let missing = if may_miss { missing(&others) } else { Vec::new() };
         said.extend(others.into_iter().map(|(_, said)| said));
         let (mut bodies, mut shares, mut nothing) = (Vec::new(), Vec::new(), None);
         for one in said {

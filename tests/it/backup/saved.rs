@@ -61,6 +61,19 @@ async fn a_backup_is_of_one_store_and_lies_in_a_place_of_its_own() {
     refused(&other, &["backup", "--to", &at("b")], &["is a backup of store"]).await;
 }
 
+/// A name with a slip in it, or a backup that was never made, must not pass for one that is right.
+#[tokio::test]
+async fn a_place_without_a_store_is_not_right() {
+    let z = TestServer::start_tiered(&[]).await;
+    done(&z, &["verify"]).await;
+    let directory = tempfile::tempdir().unwrap();
+    for place in [at("nothing"), directory.path().display().to_string()] {
+        refused(&z, &["verify", &place], &["there is no store at", &place]).await;
+        refused(&z, &["verify", "--json", &place], &["there is no store at"]).await;
+    }
+    refused(&z, &["manifest", "show", "9999"], &["there is no manifest 9999"]).await;
+}
+
 #[tokio::test]
 async fn a_directory_holds_a_backup_too() {
     let z = TestServer::start_tiered(&[("segment.compression", "none")]).await;
@@ -84,6 +97,7 @@ async fn a_directory_holds_a_backup_too() {
         for word in ["%", " left"] {
             assert!(ran.err.contains(word), "{words:?}: {word:?} is not shown: {:?}", ran.err);
         }
+        assert!(!ran.err.contains("0 B/0 B"), "{words:?}: nothing is all of nothing: {:?}", ran.err);
     }
     // A damaged object is found.
     let segment = std::fs::read_dir(place.path().join("backup/segments/t/00000")).unwrap();

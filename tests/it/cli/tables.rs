@@ -41,6 +41,9 @@ async fn tables_are_listed_page_by_page() {
 #[tokio::test]
 async fn a_table_is_shown_set_and_deleted() {
     let z = TestServer::start().await;
+    zombi(&z, &["table", "set", "one", "--partitions", "1"]).await;
+    let one_partition = zombi(&z, &["table", "one", "-o", "table"]).await.out;
+    assert!(one_partition.starts_with("one: keys over 1 partition, "), "{one_partition}");
     let set =
         ["table", "set", "t", "--partitions", "4", "--retention", "7d", "--retention-bytes", "1073741824"];
     let config = one(&zombi(&z, &set).await);

@@ -3,7 +3,7 @@
 use serde_json::json;
 use testing::{Sent, TestServer, command::CommandLine};
 
-use super::{lines, one, zombi};
+use super::{FAILED, lines, one, scripted::Scripted, zombi};
 
 #[tokio::test]
 async fn a_terminal_gets_a_table_that_fits() {
@@ -46,6 +46,19 @@ async fn a_bar_shows_how_far_it_is_and_how_long_it_takes() {
     // In a pipe there is the summary and nothing else.
     let piped = zombi(&z, &["append", "u", "-f", &name]).await;
     assert_eq!((&one(&piped)["count"], piped.err.as_str()), (&json!(50_000), ""));
+}
+
+#[tokio::test]
+async fn a_bar_promises_nothing_before_anything_is_done() {
+    // It hangs up on everybody.
+    let z = Scripted::start(Vec::new()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("lines");
+    std::fs::write(&file, "one\ntwo\n").unwrap();
+    let name = file.display().to_string();
+    let shown = z.command(&["append", "t", "-f", &name, "--timeout", "2s"]).on_terminal(120).await;
+    assert_eq!(shown.code, Some(FAILED), "{}", shown.out);
+    assert!(shown.out.contains("--:--:-- left") && !shown.out.contains("00:00:00"), "{:?}", shown.out);
 }
 
 #[tokio::test]

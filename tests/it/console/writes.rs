@@ -22,10 +22,16 @@ async fn a_preview_shows_what_would_be_done_and_does_nothing() {
     let browser = Browser::at(&z);
     let page = browser.get("/console/consumers/billing/reset?table=orders&to=earliest").await;
     assert!(page.shows("1 event to read again") && page.shows("Move the group now"), "{}", page.text);
+    assert!(page.shows("To the first event that is there."), "{}", page.text);
+    let (_, foot) = page.text.split_once("<footer").unwrap();
+    assert!(foot.contains("&quot;dry_run&quot;:true"), "the same from a shell changes nothing: {foot}");
     let page = browser.get("/console/consumers/billing/reset?table=orders&to=latest").await;
     assert!(page.shows("1 event skipped"), "{}", page.text);
+    let page = browser.get("/console/consumers/billing/reset?table=orders&to=time&value=17").await;
+    let moment = "1970-01-01 00:00:00.017 UTC";
+    assert!(page.shows("1 event to read again") && page.shows(moment), "{}", page.text);
     let page = browser.get("/console/consumers/billing/reset?table=orders&to=time&value=-1h").await;
-    assert!(page.shows("1 event to read again"), "{}", page.text);
+    assert!(page.shows("1 event to read again") && page.shows("<time datetime="), "{}", page.text);
     let page = browser.get("/console/consumers/billing/reset?table=orders&to=offset&value=9").await;
     assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", page.text);
     for wrong in
@@ -73,7 +79,9 @@ async fn without_the_setting_nothing_is_changed() {
     let browser = Browser::at(&z);
     let preview = browser.get("/console/consumers/billing/reset?table=orders&to=earliest").await;
     assert!(preview.shows("console.writes") && !preview.shows("Move the group now"), "{}", preview.text);
-    assert!(preview.shows("--json"), "the command that does it: {}", preview.text);
+    let (main, _) = preview.text.split_once("<footer").unwrap();
+    assert!(main.contains("--json"), "the command that does it: {main}");
+    assert!(!main.contains("dry_run"), "{main}");
     let page = browser.post("/console/consumers/billing/reset", FORM).await;
     assert_eq!(page.status, StatusCode::FORBIDDEN);
     assert!(page.shows("console.writes"), "{}", page.text);

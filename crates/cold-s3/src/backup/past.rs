@@ -151,13 +151,20 @@ impl<'a> Past<'a> {
                 high = middle;
             }
         }
-        match low.checked_sub(1) {
-            Some(found) => Ok(readable[found]),
-            None => Err(StorageError::Refused(format!(
-                "no manifest is as old as that; those that can be restored: {}",
-                shown(&readable)
-            ))),
+        if let Some(found) = low.checked_sub(1) {
+            return Ok(readable[found]);
         }
+        let oldest = match readable.first() {
+            Some(number) => {
+                let later_ms = chain::read(self.place, *number).await?.written_ms.saturating_sub(time_ms);
+                format!("; the oldest, {number}, was written {} s later", later_ms / 1000)
+            }
+            None => String::new(),
+        };
+        Err(StorageError::Refused(format!(
+            "no manifest is as old as that{oldest}; those that can be restored: {}",
+            shown(&readable)
+        )))
     }
 
     /// The state after a manifest, and that manifest.

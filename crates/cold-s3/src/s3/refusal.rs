@@ -114,8 +114,9 @@ fn heals(code: &str) -> bool {
 fn cure(code: &str) -> Option<&'static str> {
     Some(match code {
         "NoSuchBucket" => {
-            "create the bucket that s3.bucket names, or set s3.create_bucket = true. If it existed before, \
-             its server has come back without its disk: restore that"
+            "there is no such bucket: create it; the server's own, which s3.bucket names, is created with \
+             s3.create_bucket = true. If it existed before, the store has come back without its disk: \
+             restore that"
         }
         "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "Forbidden" => {
             "give these credentials the right to get, put, delete and list objects in s3.bucket below \

@@ -28,7 +28,7 @@ use contracts::{
     replica::AppliedEntry,
     retention::Trim,
     segment::FlushIntent,
-    sequence::Offset,
+    sequence::{Offset, OffsetRange},
 };
 
 impl Batch<'_> {
@@ -61,6 +61,7 @@ impl Batch<'_> {
             What::Appended(appended) => self.apply_appended(appended),
             What::Intended(named) => {
                 let intents = self.not_flushed(read_segments(named)?)?;
+                self.mark_before(&intents)?;
                 for (partition, intent) in &intents {
                     self.check_next_segment(partition, intent)?;
                 }
@@ -68,6 +69,7 @@ impl Batch<'_> {
             }
             What::Flushed(named) => {
                 let segments = self.not_flushed(read_segments(named)?)?;
+                self.mark_before(&segments)?;
                 for (partition, segment) in &segments {
                     let key = self.existing(partition)?;
                     if segment.range.end > self.peek(key).watermarks.flushed {
@@ -201,6 +203,24 @@ impl Batch<'_> {
                 .retain(|(_, segment)| flushed.next().is_some_and(|flushed| flushed <= segment.range.start));
         }
         Ok(segments)
+    }
+
+    /// Marks as flushed what lies before segments. An owner that was recovered from S3 knows segments that no
+    /// entry has marked, as the owner that wrote them ended before it could: it goes on behind them.
+    fn mark_before(&mut self, segments: &[(Partition, FlushIntent)]) -> Result<(), StorageError> {
+        let mut before = Vec::new();
+        for (partition, segment) in segments {
+            let state = self.peek(self.existing(partition)?);
+            let (watermarks, end) = (state.watermarks, segment.range.start);
+            if end <= watermarks.flushed || end > watermarks.next {
+                continue;
+            }
+            let range = OffsetRange::new(watermarks.flushed, end);
+            let intent = state.intent.filter(|intent| intent.range == range);
+            let bytes = intent.map_or(0, |intent| intent.bytes);
+            before.push((partition.clone(), FlushIntent { range, bytes, ..*segment }));
+        }
+        self.mark_flushed(before)
     }
 
     /// Refuses a segment that does not follow the one before, or passes the end.

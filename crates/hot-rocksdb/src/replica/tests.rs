@@ -466,3 +466,28 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn a_segment_that_no_entry_has_marked_is_marked_by_the_next_one() {
+    let log = Arc::new(Entered::default());
+    let owner = TestCopy::new(WriterRole::Owns(log.clone()));
+    owner.append("t", &["a", "bb", "c", "d", "e"]).await.unwrap();
+    owner.hot.intend(vec![segment(0, 2)], u64::MAX).await.unwrap();
+    // Its owner ends, and the next one knows from S3 that the segment is there.
+    let unmarked = log.entries.lock().len();
+    owner.hot.mark_flushed(vec![segment(0, 2)]).await.unwrap();
+    log.entries.lock().remove(unmarked);
+    owner.hot.intend(vec![segment(2, 4)], u64::MAX).await.unwrap();
+
+    let follower = TestCopy::new(WriterRole::Follows);
+    follower.apply_all(&log).await.unwrap();
+    let status = |copy: &TestCopy| {
+        let tables = copy.hot.tables();
+        let status = tables.partitions().find(|(one, _)| *one == partition()).unwrap().1;
+        (status.watermarks, status.intent, status.unflushed_bytes)
+    };
+    assert_eq!(status(&follower), status(&owner));
+    assert_eq!(status(&follower).0.flushed, 2);
+    follower.close().await;
+    owner.close().await;
+}

@@ -10,49 +10,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use contracts::{
     error::StorageError,
-    replica::{AppliedEntry, LogMark, Replica, SharedRole, WriterRole},
+    replica::{AppliedEntry, LogMark, Replica, WriterRole},
 };
-use parking_lot::Mutex;
-use tokio::{
-    sync::{Mutex as Turn, oneshot},
-    task::JoinSet,
-};
+use tokio::sync::oneshot;
 
 use super::{MemoryHot, VolumeState};
-
-type SharedChange = Arc<dyn Fn(&mut VolumeState) + Send + Sync>;
-
-/// The changes that entries of one log name. Its clones are the same one.
-#[derive(Clone, Default)]
-pub struct EnteredChanges(Arc<Mutex<Vec<SharedChange>>>);
-
-impl std::fmt::Debug for EnteredChanges {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("EnteredChanges").field(&self.0.lock().len()).finish()
-    }
-}
-
-impl EnteredChanges {
-    fn keep(&self, change: SharedChange) -> Bytes {
-        let mut changes = self.0.lock();
-        changes.push(change);
-        Bytes::copy_from_slice(&(changes.len() as u64 - 1).to_be_bytes())
-    }
-
-    fn named(&self, name: &[u8]) -> Option<SharedChange> {
-        let number = u64::from_be_bytes(name.try_into().ok()?);
-        self.0.lock().get(usize::try_from(number).ok()?).cloned()
-    }
-}
-
-/// What the tasks that enter changes have of the engine. They end with it.
-#[derive(Default)]
-pub(super) struct Entering {
-    role: Arc<SharedRole>,
-    /// One change is on its way at a time, and none while an entry is applied.
-    turn: Arc<Turn<()>>,
-    tasks: Mutex<JoinSet<()>>,
-}
 
 impl MemoryHot {
     /// The same as [`MemoryHot::share`] for a client, who with a log does not wait for as long as it takes.
@@ -78,14 +40,14 @@ impl MemoryHot {
         let shared = Arc::clone(&change);
         let alike = move |volume: &mut VolumeState| drop(shared(volume));
         let named = self.options.entered.keep(Arc::new(alike));
-        self.enter(Some(named), move |volume| change(volume)).await
+        self.enter(named, move |volume| change(volume)).await
     }
 
     /// Enters what has this name in the log, then makes it: in a task of its own, as whoever asked may give
     /// up.
     async fn enter<T: Send + 'static>(
         &self,
-        named: Option<Bytes>,
+        named: Bytes,
         make: impl FnOnce(&mut VolumeState) -> Result<T, StorageError> + Send + 'static,
     ) -> Result<T, StorageError> {
         let (reply, answer) = oneshot::channel();
@@ -94,7 +56,7 @@ impl MemoryHot {
         let entered = async move {
             let _turn = turn.lock().await;
             let WriterRole::Owns(log) = role.get() else { return Err(StorageError::Demoted) };
-            let mark = log.enter(now_ms, named).await?;
+            let mark = log.enter(now_ms, Some(named)).await?;
             let mut volume = volume.lock();
             volume.log = Some(mark);
             make(&mut volume)
@@ -102,13 +64,32 @@ impl MemoryHot {
         self.entering.spawn(async move { drop(reply.send(entered.await)) });
         answer.await.map_err(StorageError::outcome_unknown)?
     }
-}
 
-impl Entering {
-    fn spawn(&self, entering: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.tasks.lock();
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(entering);
+    /// Enters that this copy still owns the shard, once for all who wait for it by then.
+    async fn enter_confirm(&self) -> Result<(), StorageError> {
+        let (reply, answer) = oneshot::channel();
+        self.entering.confirms.lock().push(reply);
+        let (role, turn) = (Arc::clone(&self.entering.role), Arc::clone(&self.entering.turn));
+        let (volume, clock) = (self.volume.clone(), Arc::clone(&self.clock));
+        let confirms = Arc::clone(&self.entering.confirms);
+        self.entering.spawn(async move {
+            let _turn = turn.lock().await;
+            let waiting = std::mem::take(&mut *confirms.lock());
+            if waiting.is_empty() {
+                return;
+            }
+            let confirmed = match role.get() {
+                WriterRole::Owns(log) => {
+                    let mark = log.enter(clock.now_ms(), None).await;
+                    mark.map(|mark| volume.lock().log = Some(mark))
+                }
+                WriterRole::Alone | WriterRole::Follows => Err(StorageError::Demoted),
+            };
+            for reply in waiting {
+                drop(reply.send(confirmed.clone())); // who has given up does not listen
+            }
+        });
+        answer.await.map_err(StorageError::outcome_unknown)?
     }
 }
 
@@ -133,11 +114,12 @@ impl Replica for MemoryHot {
         let change = change.transpose()?;
         let mut volume = self.volume.lock();
         volume.may_be_known = entry.mark.may_be_known();
+        volume.applies = true;
         volume.log = Some(entry.mark);
         if let Some(change) = change {
             change(&mut volume);
         }
-        volume.may_be_known = false;
+        (volume.may_be_known, volume.applies) = (false, false);
         Ok(())
     }
 
@@ -145,7 +127,7 @@ impl Replica for MemoryHot {
         match self.entering.role.get() {
             WriterRole::Alone => Ok(()),
             WriterRole::Follows => Err(StorageError::Demoted),
-            WriterRole::Owns(_) => self.enter(None, |_| Ok(())).await,
+            WriterRole::Owns(_) => self.enter_confirm().await,
         }
     }
 }

@@ -324,16 +324,18 @@ impl CopyRunner {
 /// Trims the log by what S3 holds of it, whatever becomes of the entry that is on its way meanwhile.
 async fn keep_small(parts: &CopyParts, owned: &OwnedTerm, cover: &LogCover) -> Infallible {
     loop {
-        sleep(parts.settings.tick()).await;
-        let Ok(size) = parts.log.size().await else { continue };
-        owned.note_size(size);
-        cover.note_size(size);
-        metrics::log_held(parts.names.shard, size.bytes, 0);
-        if let Some(upto) = cover.trim_upto()
-            && let Err(error) = parts.log.trim(upto).await
-        {
-            warn!(%error, "the shard's log cannot be trimmed, will retry");
+        // Before the first wait, too: who has taken over a full log must know at once that it is full.
+        if let Ok(size) = parts.log.size().await {
+            owned.note_size(size);
+            cover.note_size(size);
+            metrics::log_held(parts.names.shard, size.bytes, 0);
+            if let Some(upto) = cover.trim_upto()
+                && let Err(error) = parts.log.trim(upto).await
+            {
+                warn!(%error, "the shard's log cannot be trimmed, will retry");
+            }
         }
+        sleep(parts.settings.tick()).await;
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{
     sync::Mutex as Turn,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -24,9 +24,14 @@ use contracts::{
 
 /// How long the log may leave an entry without an answer before clients' writes are refused at the door.
 const DOOR: Duration = Duration::from_secs(1);
-/// The part of a log that clients may not fill: what moves events to S3 needs entries too, or a full log
-/// could never be trimmed.
-const RESERVED_PART: u64 = 16;
+/// The part of a log that clients may not fill: terms, ticks and what moves events to S3 need entries too, or
+/// a full log could never be trimmed, and nobody could even own the shard to trim it.
+const OWNERS_PART: u64 = 8;
+/// How often in a tick it is entered at most that this copy still owns the shard, once clients may not fill
+/// the log, and in the time of a takeover, once next to nothing is free: reads are answered still, a little
+/// later, and the owner's part lasts for weeks.
+const CONFIRMS_PER_TICK: u32 = 2;
+const CONFIRMS_PER_TAKEOVER: u32 = 2;
 
 /// A term of this copy.
 #[derive(Debug)]
@@ -50,6 +55,15 @@ struct LogPace {
     size: LogSize,
     /// Where the log stood after the last entry.
     mark: LogMark,
+}
+
+impl LogPace {
+    /// How many times what is free would fit into the owner's part; 0 while clients may fill the log.
+    fn scarcity(&self) -> u32 {
+        let LogSize { bytes, max_bytes, .. } = self.size;
+        let (free, owners) = (max_bytes.saturating_sub(bytes), max_bytes / OWNERS_PART);
+        u32::try_from(owners / free.max(1)).unwrap_or(u32::MAX)
+    }
 }
 
 impl OwnedTerm {
@@ -129,6 +143,17 @@ impl OwnedTerm {
     fn is_tick_due(&self) -> bool {
         self.pace.lock().ticked.elapsed() >= self.settings.tick()
     }
+
+    /// Waits until a confirm may be entered: at once while clients may fill the log, the later the less is
+    /// free then.
+    async fn spare(&self) {
+        let (scarcity, ticked) = {
+            let pace = self.pace.lock();
+            (pace.scarcity(), pace.ticked)
+        };
+        let gap = (self.settings.tick() / CONFIRMS_PER_TICK).saturating_mul(scarcity);
+        sleep_until(ticked + gap.min(self.settings.takeover() / CONFIRMS_PER_TAKEOVER)).await;
+    }
 }
 
 #[async_trait]
@@ -141,6 +166,9 @@ impl BatchLog for OwnedTerm {
                 "a write of {bytes} bytes is larger than an entry of the shard's log ({MAX_CHANGES}): send \
                  less at once. Nothing was written"
             )));
+        }
+        if changes.is_none() {
+            self.spare().await;
         }
         // Whoever looks for the owner looks at the last entry about ownership, however busy the shard is.
         if changes.is_none() || self.is_tick_due() {
@@ -161,8 +189,7 @@ impl BatchLog for OwnedTerm {
         if pace.waits_since.is_some_and(|since| since.elapsed() >= DOOR) {
             return Err(StorageError::LogUnavailable { may_be_written: false });
         }
-        let LogSize { bytes, max_bytes, .. } = pace.size;
-        if bytes >= max_bytes - max_bytes / RESERVED_PART { Err(log_full()) } else { Ok(()) }
+        if pace.scarcity() > 0 { Err(log_full()) } else { Ok(()) }
     }
 
     async fn out_of_patience(&self) {
@@ -293,9 +320,30 @@ mod tests {
             assert!(matches!(refused, Err(StorageError::LogUnavailable { may_be_written: false })));
         }
         let owned = self::owned(&log);
-        owned.note_size(LogSize { bytes: 937, max_bytes: 1000, ..LogSize::default() });
+        owned.note_size(LogSize { bytes: 874, max_bytes: 1000, ..LogSize::default() });
         assert!(owned.check().is_ok());
-        owned.note_size(LogSize { bytes: 938, max_bytes: 1000, ..LogSize::default() });
+        owned.note_size(LogSize { bytes: 875, max_bytes: 1000, ..LogSize::default() });
         assert!(matches!(owned.check(), Err(StorageError::Overloaded { reason: Overload::LogFull, .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn confirms_spare_a_log_that_is_nearly_full() {
+        let log = Arc::new(ScriptedLog::default());
+        let owned = owned(&log);
+        let confirms = async |owned: &OwnedTerm, count: u32| {
+            let began = Instant::now();
+            for _ in 0..count {
+                owned.enter(1, None).await.unwrap();
+            }
+            began.elapsed()
+        };
+        assert_eq!(confirms(&owned, 20).await, Duration::ZERO);
+        owned.note_size(LogSize { bytes: 7_000_000, max_bytes: 8_000_000, ..LogSize::default() });
+        assert_eq!(confirms(&owned, 20).await, Duration::from_secs(10), "two in a tick");
+        owned.note_size(LogSize { bytes: 7_999_999, max_bytes: 8_000_000, ..LogSize::default() });
+        assert_eq!(confirms(&owned, 5).await, Duration::from_secs(10), "nobody takes over");
+        let began = Instant::now();
+        owned.enter(1, changes()).await.unwrap();
+        assert_eq!(began.elapsed(), Duration::ZERO, "what moves events to S3 does not wait");
     }
 }

@@ -7,6 +7,7 @@
 mod binary;
 #[cfg(test)]
 mod conformance;
+mod described;
 mod structured;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
+pub use self::described::CloudEventToWrite;
 use super::{Headers, NewEvent, RecordParser, SentEvent, bad_payload, too_large, too_many_headers};
 use crate::http::{
     attributes::{self, CORE, DataKind, PARTITION_KEY, REQUIRED, VERSION, is_media_type},

@@ -1,10 +1,11 @@
 //! What the specification leaves open, and what is ours; see `conformance` for its own cases.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::http::HeaderValue;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use utoipa::PartialSchema;
 
 use super::*;
 use crate::http::{connection::Connection, memory::Budget};
@@ -176,6 +177,16 @@ fn what_is_not_clear_is_refused() {
     refused("erased", with(&[("ce-zombierased", "true")]), "zombierased");
     refused("no type", with(&[("content-type", "nonsense")]), "datacontenttype");
     assert_eq!(with(&[("content-type", "application/json")]).unwrap().payload.kind(), PayloadKind::Json);
+}
+
+#[test]
+fn what_is_described_is_what_the_specification_names() {
+    let described = serde_json::to_value(CloudEventToWrite::schema()).unwrap();
+    assert_eq!(described["required"], json!(REQUIRED));
+    let named: BTreeSet<_> =
+        described["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+    let known: BTreeSet<_> = REQUIRED.into_iter().chain(CORE).chain(["data", "data_base64"]).collect();
+    assert_eq!(named, known);
 }
 
 /// Data of a content type, sent in structured and in binary mode.

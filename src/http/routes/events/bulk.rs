@@ -13,6 +13,7 @@ use crate::http::{
     body::Incoming,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::{self, Encoding, Table},
+    media::BinaryBody,
     params::{OffsetParam, Params, WaitForParam},
     records::BulkToWrite,
     scope::RouteRequest,
@@ -52,7 +53,7 @@ pub(crate) struct BulkParams {
     ),
     request_body(content(
         (BulkToWrite = "application/json"),
-        (Vec<u8> = "application/x-protobuf"),
+        (BinaryBody = "application/x-protobuf"),
     )),
     responses(
         (status = 201, description = "On disk", body = BulkWritten),

@@ -16,7 +16,7 @@ use crate::http::{
     code::Code,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::Table,
-    media::MediaKind,
+    media::{BinaryBody, MediaKind},
     params::{OffsetParam, OnErrorParam, Params, PartitionParam, SplitParam, TimeParam, WaitForParam},
     records::{CloudEventMode, RawEnvelope, either},
     state::AppState,
@@ -57,7 +57,7 @@ pub(crate) struct RawParams {
 ///
 /// One body is one event: JSON by its content type is a JSON payload, byte for byte, `text/*` is text,
 /// anything else is bytes. With `split=array` each element of a JSON array is an event, all or nothing. Of
-/// JSON lines each line is an event; they are committed as they arrive.
+/// JSON lines each line is an event; they are stored as they arrive.
 #[utoipa::path(
     post,
     path = "/tables/{table}/raw",
@@ -77,7 +77,7 @@ pub(crate) struct RawParams {
     request_body(content(
         (serde_json::Value = "application/json"),
         (String = "text/plain"),
-        (Vec<u8> = "application/octet-stream"),
+        (BinaryBody = "application/octet-stream"),
         (String = "application/x-ndjson"),
     )),
     responses(

@@ -16,8 +16,9 @@ use crate::http::{
     code::Code,
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::{self, Encoding, Table},
+    media::BinaryBody,
     params::{OffsetParam, OnErrorParam, Params, WaitForParam},
-    records::{CloudEventMode, EventToWrite},
+    records::{CloudEventMode, CloudEventToWrite, EventToWrite},
     scope::RouteRequest,
     state::AppState,
 };
@@ -43,7 +44,7 @@ pub(crate) struct WriteParams {
 
 /// Write an event, or a stream of them.
 ///
-/// The answer means that the events are on disk. A stream is committed in batches as it arrives. A bad line
+/// The answer means that the events are on disk. A stream is stored in batches as it arrives. A bad line
 /// ends it, and the problem says its `line` and how many lines are `committed`; with `on_error=skip` it is
 /// left out. CloudEvents are taken in all three modes, and answered without a body unless `Accept` names
 /// JSON.
@@ -64,10 +65,10 @@ pub(crate) struct WriteParams {
     ),
     request_body(content(
         (EventToWrite = "application/json"),
-        (Vec<u8> = "application/x-protobuf"),
+        (BinaryBody = "application/x-protobuf"),
         (String = "application/x-ndjson"),
-        (serde_json::Value = "application/cloudevents+json"),
-        (Vec<serde_json::Value> = "application/cloudevents-batch+json"),
+        (CloudEventToWrite = "application/cloudevents+json"),
+        (Vec<CloudEventToWrite> = "application/cloudevents-batch+json"),
     )),
     responses(
         (status = 201, description = "On disk", body = WriteAnswer),

@@ -29,6 +29,7 @@ use crate::http::{
     encode::{CLOUDEVENTS, NDJSON, PROTOBUF, PageRead},
     error::{PROBLEM_JSON, Problem, ProblemShown},
     extract::Table,
+    media::BinaryBody,
     memory::Share,
     params::FilteredParams,
     scope::{RequestSender, RouteRequest},
@@ -58,7 +59,8 @@ struct WantedAnswer {
 impl WantedAnswer {
     fn of(RouteRequest { parts, scope }: &RouteRequest) -> Self {
         let (shape, is_head) = (accept::shape(&parts.headers), parts.method == Method::HEAD);
-        let last_event_id = parts.headers.get(LAST_EVENT_ID).cloned();
+        // A client that has seen nothing yet may send an empty one.
+        let last_event_id = parts.headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()).cloned();
         Self { shape, is_head, last_event_id, sender: RequestSender::of(scope) }
     }
 }
@@ -87,7 +89,7 @@ impl WantedAnswer {
             description = "A page, or the whole rest",
             content(
                 (PageRead = "application/json"),
-                (Vec<u8> = "application/x-protobuf"),
+                (BinaryBody = "application/x-protobuf"),
                 (String = "application/x-ndjson"),
                 (String = "text/event-stream"),
                 (Vec<serde_json::Value> = "application/cloudevents-batch+json"),

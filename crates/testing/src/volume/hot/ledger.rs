@@ -14,10 +14,8 @@ use contracts::{
     retention::{Trim, Trimmer},
     segment::FlushIntent,
 };
-use tokio::time::Instant;
 
 use super::MemoryHot;
-use crate::volume::FlushedRun;
 
 #[async_trait]
 impl FlushLedger for MemoryHot {
@@ -33,6 +31,7 @@ impl FlushLedger for MemoryHot {
         intents: Vec<(Partition, FlushIntent)>,
         erasures: u64,
     ) -> Result<(), StorageError> {
+        let now_ms = self.clock.now_ms();
         self.share(move |volume| {
             if erasures < volume.times_erased {
                 let why = io::Error::other("events were erased while a segment was being filled");
@@ -40,6 +39,7 @@ impl FlushLedger for MemoryHot {
             }
             let may_be_known = volume.may_be_known;
             for (partition, intent) in &intents {
+                volume.mark_before(partition, intent.range.start, now_ms);
                 let sheet = volume.sheet(partition)?;
                 if may_be_known && intent.range.start < sheet.watermarks.flushed {
                     continue;
@@ -74,17 +74,13 @@ impl FlushLedger for MemoryHot {
                 if segment.range.end <= flushed_upto || is_known {
                     continue;
                 }
-                let sheet = volume.sheet(partition)?;
+                volume.mark_before(partition, segment.range.start, flushed_ms);
                 assert_eq!(
-                    segment.range.start, sheet.watermarks.flushed,
+                    segment.range.start,
+                    volume.sheet(partition)?.watermarks.flushed,
                     "{partition}: a segment begins elsewhere"
                 );
-                sheet.watermarks.flushed = segment.range.end;
-                sheet.intent = None;
-                sheet.unflushed_since = (!sheet.watermarks.unflushed().is_empty()).then(Instant::now);
-                sheet.watermarks.check(partition);
-                let partition = partition.clone();
-                volume.runs.push(FlushedRun { partition, end: segment.range.end, flushed_ms });
+                volume.mark_flushed(partition, segment.range.end, flushed_ms);
             }
             Ok(())
         })
