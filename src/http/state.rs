@@ -10,8 +10,15 @@ use tokio_util::sync::CancellationToken;
 
 pub use super::routes::ops::settings::SettingShown;
 use super::{
-    encode::CloudEventSettings, limits::Limits, memory::Budget, observe::ObservedStore, origin::HttpSettings,
-    records::RawSettings, shards::Shards, stats::Stats, tails::Tails,
+    encode::CloudEventSettings,
+    limits::Limits,
+    memory::Budget,
+    observe::ObservedStore,
+    origin::HttpSettings,
+    records::RawSettings,
+    shards::{ShardStores, Shards},
+    stats::Stats,
+    tails::Tails,
 };
 use crate::{auth::gate::Gate, cluster::Cluster};
 use contracts::{
@@ -120,7 +127,7 @@ pub(crate) struct OwnShards {
     /// Which pod has which, and the way to the other pods.
     pub(crate) shards: Arc<Shards>,
     /// What handlers work with, for each shard of this pod in their order.
-    pub(crate) apps: Arc<[AppState]>,
+    pub(crate) stores: ShardStores<App>,
 }
 
 /// What the main port's handlers work with, as they get it.

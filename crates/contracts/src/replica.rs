@@ -20,6 +20,10 @@ use super::{clock::TimestampMs, error::StorageError, shared_log::LogSeq};
 pub struct LogMark {
     /// The cluster that the log belongs to.
     pub cluster: Uuid,
+    /// How often the log was lost and begun anew before this one: places of different ones have nothing to do
+    /// with each other.
+    #[serde(default)]
+    pub generation: u32,
     /// The last entry that was applied, or passed over because it is void.
     pub applied: u64,
     /// The CRC32C at the end of that entry.
@@ -40,10 +44,11 @@ pub struct LogMark {
 }
 
 impl LogMark {
-    /// Before the first entry of a log.
+    /// Before the first entry of a log, which nobody has lost yet.
     pub fn beginning(cluster: Uuid) -> Self {
         Self {
             cluster,
+            generation: 0,
             applied: 0,
             crc: 0,
             term: 0,

@@ -8,7 +8,7 @@
 //! | 6 | `now_ms` | the owner's clock |
 //! | 7 | `term_begins` | a term: who owns the shard in it, and which versions that pod reads |
 //! | 8, 11 | `changes` | what a batch changes, in the engine's own form; as a zstd frame if it is long |
-//! | 9 | `tick` | the owner is alive |
+//! | 9 | `tick` | the owner is alive, and which pod it is |
 //! | 10 | `yield` | the owner gives up the shard |
 //! | 15 | `crc` | fixed32 |
 
@@ -16,7 +16,11 @@ use bytes::Bytes;
 use prost::{Message, Oneof};
 use uuid::Uuid;
 
-use contracts::{clock::TimestampMs, replica::LogMark, shared_log::EntryKind};
+use contracts::{
+    clock::TimestampMs,
+    replica::LogMark,
+    shared_log::{EntryKind, LogEntry, LogError},
+};
 
 /// The version of the layout that this program writes, and reads.
 pub(crate) const VERSION: u32 = 1;
@@ -53,8 +57,8 @@ pub(crate) enum EntryBody {
     Term { pod: String, address: String },
     /// What a batch changes.
     Changes(Bytes),
-    /// The owner is alive.
-    Tick,
+    /// The owner, which is this pod, is alive.
+    Tick { pod: String },
     /// The owner gives up the shard, to this pod.
     Yield { to: String },
 }
@@ -110,7 +114,10 @@ struct StoredTerm {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct StoredTick {}
+struct StoredTick {
+    #[prost(string, tag = "1")]
+    pod: String,
+}
 
 #[derive(Clone, PartialEq, Message)]
 struct StoredYield {
@@ -132,7 +139,7 @@ impl Entry {
                 StoredBody::TermBegins(StoredTerm { pod, address, formats: vec![VERSION] })
             }
             EntryBody::Changes(changes) => compressed(changes),
-            EntryBody::Tick => StoredBody::Tick(StoredTick {}),
+            EntryBody::Tick { pod } => StoredBody::Tick(StoredTick { pod }),
             EntryBody::Yield { to } => StoredBody::Yield(StoredYield { to }),
         };
         let stored = StoredEntry {
@@ -176,13 +183,26 @@ impl Entry {
             StoredBody::TermBegins(StoredTerm { pod, address, .. }) => EntryBody::Term { pod, address },
             StoredBody::Changes(changes) => EntryBody::Changes(changes),
             StoredBody::ChangesZstd(frame) => EntryBody::Changes(decompressed(&frame)?),
-            StoredBody::Tick(StoredTick {}) => EntryBody::Tick,
+            StoredBody::Tick(StoredTick { pod }) => EntryBody::Tick { pod },
             StoredBody::Yield(StoredYield { to }) => EntryBody::Yield { to },
         };
         let nonce = Uuid::from_slice(&stored.nonce).map_err(|error| error.to_string())?;
         let StoredEntry { term, prev, prev_crc, now_ms, .. } = stored;
         Ok((Self { term, nonce, prev, prev_crc, now_ms, body }, actual))
     }
+}
+
+/// The pod that owned a shard when the last entry about ownership was made, for who has no copy of it; `None`
+/// if the owner had given it up. It is a hint: the entry may be void, and the owner gone since.
+///
+/// # Errors
+/// `Damaged` if the entry cannot be read.
+pub fn owner_by(entry: &LogEntry) -> Result<Option<String>, LogError> {
+    let (read, _) = Entry::decode(&entry.bytes).map_err(|what| LogError::Damaged { seq: entry.seq, what })?;
+    Ok(match read.body {
+        EntryBody::Term { pod, .. } | EntryBody::Tick { pod } => Some(pod),
+        EntryBody::Changes(_) | EntryBody::Yield { .. } => None,
+    })
 }
 
 /// Changes as they are stored: as they are if they are short, or become no shorter.
@@ -206,6 +226,7 @@ fn decompressed(frame: &[u8]) -> Result<Bytes, String> {
 
 #[cfg(test)]
 mod tests {
+    use contracts::shared_log::LogSeq;
     use proptest::prelude::*;
 
     use super::*;
@@ -216,7 +237,7 @@ mod tests {
                 .prop_map(|(pod, address)| EntryBody::Term { pod, address }),
             prop::collection::vec(any::<u8>(), 0..3000).prop_map(|bytes| EntryBody::Changes(bytes.into())),
             (0usize..100_000).prop_map(|length| EntryBody::Changes(vec![7u8; length].into())),
-            Just(EntryBody::Tick),
+            "[a-z0-9-]{0,20}".prop_map(|pod| EntryBody::Tick { pod }),
             "[a-z0-9-]{1,20}".prop_map(|to| EntryBody::Yield { to }),
         ]
     }
@@ -253,7 +274,8 @@ mod tests {
 
     fn tick() -> Entry {
         let nonce = Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
-        Entry { term: 3, nonce, prev: 7, prev_crc: 0xdead_beef, now_ms: 1000, body: EntryBody::Tick }
+        let body = EntryBody::Tick { pod: String::new() };
+        Entry { term: 3, nonce, prev: 7, prev_crc: 0xdead_beef, now_ms: 1000, body }
     }
 
     #[test]
@@ -274,6 +296,20 @@ mod tests {
             hex(Entry { body, ..tick() }),
             "080110031a100102030405060708090a0b0c0d0e0f1020072defbeadde30e80742036162637d6cb82993"
         );
+    }
+
+    #[test]
+    fn the_last_word_about_ownership_names_the_owner() {
+        let owner = |body| {
+            let bytes = Entry { body, ..tick() }.encode().0;
+            owner_by(&LogEntry { seq: LogSeq(8), bytes }).unwrap()
+        };
+        let pod = || "zombi-1".to_owned();
+        assert_eq!(owner(EntryBody::Tick { pod: pod() }), Some(pod()));
+        assert_eq!(owner(EntryBody::Term { pod: pod(), address: String::new() }), Some(pod()));
+        assert_eq!(owner(EntryBody::Yield { to: pod() }), None);
+        let damaged = LogEntry { seq: LogSeq(8), bytes: Bytes::from_static(b"x") };
+        assert!(matches!(owner_by(&damaged), Err(LogError::Damaged { .. })));
     }
 
     #[test]

@@ -31,7 +31,8 @@ pub(super) fn judge(mark: &LogMark, found: &LogEntry) -> Result<AppliedEntry, St
         }
         EntryBody::Changes(entered) if is_in_force => changes = Some(entered),
         EntryBody::Yield { to } if is_in_force => (next.owner, next.yielded_to) = (None, Some(to)),
-        EntryBody::Term { .. } | EntryBody::Changes(_) | EntryBody::Yield { .. } | EntryBody::Tick => {}
+        EntryBody::Term { .. } | EntryBody::Changes(_) | EntryBody::Yield { .. } | EntryBody::Tick { .. } => {
+        }
     }
     Ok(AppliedEntry { now_ms, changes, mark: next })
 }

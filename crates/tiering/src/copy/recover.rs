@@ -4,12 +4,12 @@
 //! It may be killed anywhere, and then begins again: that it has begun is noted on the volume before anything
 //! is changed, and that it has ended last.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::CopyParts;
+use super::{CopyParts, other_log};
 use crate::recovery::{KeysInSegments, empty_at, tables_in_manifests};
 use contracts::{
     crash,
@@ -37,6 +37,11 @@ struct LogForgotten {
     first: LogSeq,
     held: u64,
 }
+
+/// The log was begun anew, and the manifests do not say so.
+#[derive(Debug, thiserror::Error)]
+#[error("the manifests that were read do not say that the shard's log was begun anew")]
+struct LogNotNamed;
 
 /// Recovers a copy's volume from S3.
 pub(super) struct CopyRecovery<'a> {
@@ -83,7 +88,7 @@ impl<'a> CopyRecovery<'a> {
         self.parts.progress.begin("reading the manifests in S3");
         let found = cold.find().await?;
         let named = found.log().filter(|mark| mark.cluster == names.cluster);
-        let mark = named.unwrap_or_else(|| LogMark::beginning(names.cluster));
+        let mark = self.of_this_log(named.unwrap_or_else(|| LogMark::beginning(names.cluster)))?;
         // After the manifests: what was trimmed before they were read is in them.
         let size = log.size().await.map_err(|error| StorageError::unavailable(Tier::Hot, error))?;
         if mark.seq().next() < size.first {
@@ -114,6 +119,19 @@ impl<'a> CopyRecovery<'a> {
         metrics::recovered();
         info!(from = mark.applied, "recovered from S3; going on with the shard's log");
         Ok(mark)
+    }
+
+    /// What the manifests say of the log, if it is the one that was opened.
+    ///
+    /// # Errors
+    /// `Refused` if it was begun anew since; `Unavailable` if the manifests do not know yet that it was.
+    fn of_this_log(&self, named: LogMark) -> Result<LogMark, StorageError> {
+        let opened = self.parts.generation;
+        match named.generation.cmp(&opened) {
+            Ordering::Equal => Ok(named),
+            Ordering::Greater => Err(other_log(named.generation, opened)),
+            Ordering::Less => Err(StorageError::unavailable(Tier::Cold, LogNotNamed)),
+        }
     }
 
     /// What was found, as it must be on the volume. All that the volume has came from the log before the
