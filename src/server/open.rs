@@ -130,24 +130,37 @@ impl Startup {
             erase: settings.erasures,
             flush: store.flush().map(|handle| handle as Arc<dyn Flush>),
             clock: SystemClock::shared(),
-            limits: Arc::clone(&limits),
+            limits: Arc::new(settings.limits),
             header_bytes: settings.net.header_bytes,
             exports_traces,
             is_synced: settings.process.durability.is_synced(),
-            stats: Arc::clone(&stats),
-            settings: Arc::clone(&shown),
+            stats: Arc::new(Stats::default()),
+            settings: settings.shown().into(),
             http: settings.http.clone(),
             raw: settings.raw.clone(),
             cloudevents: settings.cloudevents.clone(),
-            inflight: Arc::clone(&budgets.inflight),
-            responses: Arc::clone(&budgets.responses),
-            tails: Arc::clone(&tails),
+            inflight: budgets.inflight,
+            responses: budgets.responses,
+            tails: Tails::new(settings.limits.tails, settings.limits.peer_percent),
             makes_tables: settings.new_tables.auto_create,
             shards: None,
-            stopping: stopping.clone(),
-            ops: Arc::clone(&ops),
-        };
-        stores.iter().map(over).collect()
+            stopping,
+            ops,
+        }
+    }
+}
+
+/// The same over another store.
+pub(super) fn app_over(app: &App, store: &Store) -> App {
+    App {
+        reader: store.reader.clone(),
+        appender: store.hot.clone(),
+        catalog: store.hot.clone(),
+        consumers: store.hot.clone(),
+        engine: store.hot.clone(),
+        erasures: Arc::clone(&store.erasures) as Arc<dyn Erasures>,
+        flush: store.flush().map(|handle| handle as Arc<dyn Flush>),
+        ..app.clone()
     }
 }
 
