@@ -21,8 +21,8 @@ pub fn joined_cluster() {
     }
 }
 
-/// Shows what is known of logs from their start, where shards have logs: how many copies each shard is to have,
-/// how many bytes its log may hold, and that nothing was counted yet.
+/// Shows what is known of logs from their start, where shards have logs: how many copies each shard is to
+/// have, how many bytes its log may hold, and that nothing was counted yet.
 pub fn joined_logs(copies: u32, max_bytes: u64) {
     gauge!(SHARD_COPIES).set(f64::from(copies));
     gauge!(LOG_MAX).set(max_bytes as f64);
