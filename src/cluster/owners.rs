@@ -230,8 +230,8 @@ mod tests {
     async fn what_was_known_is_believed_while_the_log_is_away_and_a_pod_that_is_gone_is_forgotten() {
         let owners = owners(&Arc::new(SilentLogs { is_away: true, ..SilentLogs::default() }));
         assert!(owners.owner(1).await.is_err());
-        let known = || Some(LastWord { asked: Instant::now(), owner: Ok(Some(2)) });
-        *owners.told[1].last.lock() = known();
+        let known = LastWord { asked: Instant::now(), owner: Ok(Some(2)) };
+        *owners.told[1].last.lock() = Some(known);
         advance(Duration::from_secs(5)).await;
         assert_eq!(owners.owner(1).await.unwrap(), Some(2));
         owners.forget(1);

@@ -26,6 +26,9 @@ const NAME_BYTES: usize = 256;
 
 type SharedChange = Arc<dyn Fn(&mut VolumeState) + Send + Sync>;
 
+/// Where somebody waits for a confirm.
+type ConfirmReply = oneshot::Sender<Result<(), StorageError>>;
+
 /// The changes that entries of one log name. Its clones are the same one.
 #[derive(Clone, Default)]
 pub struct EnteredChanges(Arc<Mutex<Vec<SharedChange>>>);
@@ -58,7 +61,7 @@ pub(super) struct Entering {
     /// One change is on its way at a time, and none while an entry is applied.
     turn: Arc<Turn<()>>,
     /// Who waits for a confirm that is not on its way yet.
-    confirms: Arc<Mutex<Vec<oneshot::Sender<Result<(), StorageError>>>>>,
+    confirms: Arc<Mutex<Vec<ConfirmReply>>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
