@@ -1,6 +1,6 @@
 //! Zombi: an event store for Kubernetes. RocksDB hot, S3 cold, one ordered read over both.
 //!
-//! Read `ARCHITECTURE.md` first: the map, the three paths and what must hold.
+//! Read `ARCHITECTURE.md` first: the map, the paths and what must hold.
 
 mod alike;
 pub mod auth;

@@ -67,6 +67,8 @@ CAUGHT_BY = {
     "sender_remembered_after_a_change": "lib auth::sender::",
     "list_without_a_pod": "it cluster::lists",
     "forwarded_twice": "it cluster::routed",
+    "denied_in_one_shard_only": "it cluster::identity",
+    "gauge_of_the_last_shard": "lib metrics::parts::",
     "table_on_two_shards": "lib cluster::",
     "adopted_halfway": "sim cluster::",
     "swept_of_other_shards": "it cluster::upkeep",

@@ -28,10 +28,11 @@ use contracts::{
     name::{GroupName, TableName},
 };
 
-/// How much longer a request that changes something may take than its caller's right lasts.
+/// How long a request that changes something may go on after its caller's right has ended.
 const CHANGES_MAY_FINISH: Duration = Duration::from_secs(300);
 
-/// Whoever sent a request. By default it is nobody, who may do nothing: what was forgotten lets no one in.
+/// Whoever sent a request. By default it is nobody, who may do nothing: a caller that was never set lets no
+/// one in.
 #[derive(Clone, Default)]
 pub(crate) struct Caller(CallerKind);
 
@@ -39,7 +40,7 @@ pub(crate) struct Caller(CallerKind);
 enum CallerKind {
     /// Identity is off: everybody may do everything.
     Anybody,
-    /// Nobody was asked for, as the route is open, or nobody was let in.
+    /// No identity was asked for, as the route is open, or nobody was let in.
     #[default]
     Nobody,
     /// The gate has let it in.
@@ -168,8 +169,8 @@ impl Caller {
         Self(CallerKind::Anybody)
     }
 
-    /// Lets the sender of a request in that is to do this, or not. Takes no time, unless a token's key is not
-    /// known: then it may wait three seconds. `now` is the moment at which the request came.
+    /// Decides whether the sender of a request, which does `verb`, is let in. Returns at once, unless a
+    /// token's key is not known: then it may wait three seconds. `now` is when the request arrived.
     ///
     /// # Errors
     /// [`AdmissionRefusal`].
@@ -181,20 +182,20 @@ impl Caller {
     ) -> Result<Self, AdmissionRefusal> {
         let (sender, usage) = match sender::remembered(gate, shown, now) {
             Some(found) => found,
-            // Boxed: nearly all senders are remembered.
+            // Boxed, so that the future has no room for it: nearly all senders are remembered.
             None => Box::pin(sender::find_out(gate, shown, now)).await?,
         };
         Ok(Self::of(Admitted::new(verb, sender, usage)))
     }
 
-    /// Whoever another pod has let in, and vouches for. Quotas of requests and bytes were its business.
+    /// Whoever another pod has let in and vouches for. That pod has counted requests and bytes for quotas.
     pub(crate) fn passed_on(gate: &Arc<Gate>, principal: Principal, verb: Verb) -> Self {
         let usage = gate.quotas.beyond(&principal);
         Self::of(Admitted::new(verb, sender::vouched_for(gate, principal), usage))
     }
 
-    /// The same caller for a part of its request: what the whole takes of its quotas was taken already. What
-    /// is decided and counted is the whole's.
+    /// The same caller for a part of its request. The whole request has been counted for quotas already, and
+    /// what is decided and counted here belongs to it.
     pub(crate) fn of_part(&self) -> Self {
         let CallerKind::Known(whole) = &self.0 else { return self.clone() };
         let sender = Arc::clone(&whole.sender);
@@ -207,11 +208,10 @@ impl Caller {
         Self(CallerKind::Known(Arc::new(admitted)))
     }
 
-    /// Counts the request, which came at this moment, for its caller's quotas. A read also has to wait until
-    /// earlier answers are paid for.
+    /// Counts the request, which arrived at `now`, for its caller's quotas.
     ///
     /// # Errors
-    /// [`OverQuota`] if there are too many.
+    /// [`OverQuota`] if there are too many, or if it is a read and earlier answers are not paid for yet.
     pub(crate) fn count_request(&self, now: Instant) -> Result<(), OverQuota> {
         let Some(admitted) = self.known() else { return Ok(()) };
         admitted.usage.request(now)?;
@@ -243,7 +243,8 @@ impl Caller {
         is_somebody.then(|| admitted.usage.number())
     }
 
-    /// Whom what the request makes is counted for; `None` where nobody counts.
+    /// For whom the tables, partitions and groups are counted that the request makes; `None` where nobody
+    /// counts.
     pub(crate) fn maker(&self) -> Option<Maker> {
         let admitted = self.known()?;
         let Quota { tables, partitions, groups, .. } = admitted.usage.quota();
@@ -284,7 +285,7 @@ impl Caller {
         self.allow_to(self.known().map_or(Verb::Open, |admitted| admitted.verb), resource)
     }
 
-    /// Decides whether it may do something that the request asks for besides.
+    /// Decides whether it may do something else that the request asks for.
     ///
     /// # Errors
     /// [`Forbidden`] otherwise.
@@ -307,7 +308,7 @@ impl Caller {
         }
     }
 
-    /// Waits until an answer that goes on must end; for ever where nobody is known.
+    /// Waits until a long answer must end; for ever where the caller is not known.
     pub(crate) async fn ended(&self) -> CallerEnd {
         match self.known() {
             Some(admitted) => admitted.ended().await,
@@ -315,8 +316,8 @@ impl Caller {
         }
     }
 
-    /// Waits until a request that is being worked on must be given up. Reads wait for events, and end at
-    /// once; whatever changes something may finish, as nobody would know how far it has come.
+    /// Waits until a request that is being worked on must be given up. A read may be waiting for events, and
+    /// ends at once; a request that changes something may finish, or nobody would know how far it got.
     pub(crate) async fn given_up(&self) -> CallerEnd {
         let end = self.ended().await;
         if self.known().is_some_and(|admitted| admitted.verb != Verb::Read) {
@@ -331,7 +332,7 @@ impl Admitted {
         Self { verb, sender, usage, touched: Mutex::default(), records: AtomicU64::new(0), of: None }
     }
 
-    /// What has the list of all that was decided, and the count.
+    /// Whatever holds the list of decisions and the count: the whole, if this is a part.
     fn whole(&self) -> &Self {
         self.of.as_deref().unwrap_or(self)
     }
@@ -366,7 +367,7 @@ impl Admitted {
         }
     }
 
-    /// Until when the credential is still good, if it allows what it has allowed.
+    /// Until when the credential is good, if its owner may still do all that was allowed.
     fn standing(&self) -> Result<Option<Instant>, CallerEnd> {
         let sender = &self.sender;
         let expires = sender.gate.good_until(&sender.identity).map_err(CallerEnd::Credential)?;

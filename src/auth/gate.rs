@@ -10,37 +10,16 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     audit::AuditTrail,
     bearer::{MAX_BEARER_BYTES, bearer, is_b64token},
+    identity::{Credential, Identity},
     jwt::{Verifier, keys::KeyMark},
     policy::Policy,
     principal::{Principal, ShownCertificate},
     quotas::Quotas,
     refusal::{CredentialRefusal, SignInRefusal},
-    sessions::{NewSession, SessionDigest, Sessions},
-    tokens::{self, TokenDigest, Tokens},
+    sessions::{NewSession, Sessions},
+    tokens::{self, Tokens},
 };
 use contracts::clock::{Clock, TimestampMs};
-
-/// Who sends a request, by its credential.
-#[derive(Debug, Clone)]
-pub(super) struct Identity {
-    pub(super) principal: Principal,
-    pub(super) credential: Credential,
-    /// When the credential ends.
-    pub(super) expires: Option<Instant>,
-    /// The same by the time of day, as its issuer or its file says it; `None` for a session too.
-    pub(super) expires_ms: Option<TimestampMs>,
-}
-
-/// What is checked again of a credential while an answer takes long. Of a certificate that is nothing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Credential {
-    /// The static token that must still be in the file.
-    pub(super) token: Option<TokenDigest>,
-    /// The issuer's key that must still be in its set.
-    pub(super) key: Option<KeyMark>,
-    /// The session that must not have been ended.
-    pub(super) session: Option<SessionDigest>,
-}
 
 /// The gate of a server that lets in only whom its policy knows.
 pub struct Gate {

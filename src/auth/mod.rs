@@ -7,6 +7,7 @@ pub(crate) mod caller;
 mod fields;
 pub mod files;
 pub mod gate;
+mod identity;
 pub mod jwt;
 pub mod policy;
 pub mod principal;

@@ -24,7 +24,8 @@ use subtle::ConstantTimeEq;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    gate::{Credential, Gate, Identity},
+    gate::Gate,
+    identity::{Credential, Identity},
     policy::{Decision, OwnBindings, Resource},
     principal::{Principal, ShownCertificate},
     quotas::Usage,

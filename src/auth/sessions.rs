@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::{
-    gate::{Credential, Identity},
+    identity::{Credential, Identity, SessionDigest},
     principal::Principal,
 };
 
@@ -23,9 +23,6 @@ const LASTS: Duration = Duration::from_secs(8 * 60 * 60);
 const MOST: usize = 1000;
 /// Characters of an id.
 const ID_CHARS: usize = 43;
-
-/// The SHA-256 of a session's id.
-pub(super) type SessionDigest = [u8; 32];
 
 /// The sessions that go on.
 #[derive(Debug, Default)]

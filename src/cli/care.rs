@@ -282,8 +282,8 @@ fn rebuild_text(report: &RebuildReport) -> String {
     }
     for (partition, range) in &report.conflicts {
         text.push_str(&format!(
-            "cannot know: segments have different events at {partition} {range}; those of the last writer are \
-             named, and another may have been acknowledged\n"
+            "cannot know: segments have different events at {partition} {range}; those of the last writer \
+             are named, and another may have been acknowledged\n"
         ));
     }
     for finding in &report.damaged {

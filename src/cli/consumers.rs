@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{
     answer::Unanswered,
-    client::{Call, ServerAnswer},
+    client::{ClientRequest, ServerAnswer},
     exit,
     flags::{ClientFlags, Endurance},
     output::{Column, OutputFormat, ShownItem, StatusLine, text},
@@ -95,7 +95,7 @@ const OFFSET_COLUMNS: &[Column] =
 pub(super) async fn list(args: ConsumersArgs, before: ClientFlags) -> Result<u8, Unanswered> {
     let mut session = args.client.over(before).session(Endurance::Asks, StatusLine::none())?;
     session.refuse_payload()?;
-    let GroupList { groups } = session.client.ask_json(&Call::get("/consumers")).await?;
+    let GroupList { groups } = session.client.ask_json(&ClientRequest::get("/consumers")).await?;
     let only_names = session.output.format() == OutputFormat::Name;
     let mut items = Vec::with_capacity(groups.len());
     for name in groups {
@@ -103,7 +103,7 @@ pub(super) async fn list(args: ConsumersArgs, before: ClientFlags) -> Result<u8,
             items.push(ShownItem { name, json: String::new(), cells: Vec::new() });
             continue;
         }
-        let answer = match session.client.ask(&Call::get(format!("/consumers/{name}"))).await {
+        let answer = match session.client.ask(&ClientRequest::get(format!("/consumers/{name}"))).await {
             Ok(answer) => answer,
             // Forgotten meanwhile.
             Err(error) if error.refusal().is_some_and(|no| no.status == StatusCode::NOT_FOUND) => continue,
@@ -138,7 +138,7 @@ pub(super) async fn consumer(args: ConsumerArgs, before: ClientFlags) -> Result<
                 return Err(Unanswered::Usage(why));
             }
             let session = client.over(before).session(Endurance::Asks, StatusLine::none())?;
-            session.client.ask(&Call::new(Method::DELETE, format!("/consumers/{group}"))).await?;
+            session.client.ask(&ClientRequest::new(Method::DELETE, format!("/consumers/{group}"))).await?;
             session.status.note(&format!("{group} is forgotten"));
             Ok(exit::DONE)
         }
@@ -150,7 +150,7 @@ pub(super) async fn consumer(args: ConsumerArgs, before: ClientFlags) -> Result<
 async fn show(group: &GroupName, flags: ClientFlags) -> Result<u8, Unanswered> {
     let mut session = flags.session(Endurance::Asks, StatusLine::none())?;
     session.refuse_payload()?;
-    let answer = session.client.ask(&Call::get(format!("/consumers/{group}"))).await?;
+    let answer = session.client.ask(&ClientRequest::get(format!("/consumers/{group}"))).await?;
     let GroupSeen { group, offsets, .. } = session.client.parse(&answer)?;
     let items = if session.output.is_for_people() {
         let item = |seen: OffsetSeen| ShownItem {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     answer::Unanswered,
-    client::Call,
+    client::ClientRequest,
     exit,
     flags::{ClientFlags, Endurance},
     output::{Column, ShownItem, StatusLine, text},
@@ -49,7 +49,7 @@ pub(super) async fn flush(args: FlushArgs, before: ClientFlags) -> Result<u8, Un
     let mut session =
         flags.session(Endurance::AsksFor(TIMEOUT), StatusLine::waiting("moving events to S3"))?;
     session.refuse_payload()?;
-    let answer = session.client.ask(&Call::new(Method::POST, path)).await;
+    let answer = session.client.ask(&ClientRequest::new(Method::POST, path)).await;
     session.status.end();
     let answer = answer?;
     let FlushAnswer { events, bytes, segments } = session.client.parse(&answer)?;

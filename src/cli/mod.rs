@@ -89,9 +89,9 @@ read no settings, only their flags, ZOMBI_URL and ZOMBI_TOKEN_FILE
 
 Settings: defaults < --config file < ZOMBI_* environment < flags. `zombi config print` shows them all.
 
-Exit codes: 0; 1 if the answer is no, or there is none; 2 for a wrong command line, setting or file. Of serve, \
-too: 3 if a write to the volume failed, 4 if another writer has taken over the bucket. 130 and 143 if SIGINT \
-or SIGTERM has ended an append."
+Exit codes: 0; 1 if the answer is no, or there is none; 2 for a wrong command line, setting or file. Of \
+serve, too: 3 if a write to the volume failed, 4 if another writer has taken over the bucket. 130 and 143 \
+if SIGINT or SIGTERM has ended an append."
 )]
 struct Cli {
     #[command(flatten, next_help_heading = "Settings")]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     answer::Unanswered,
-    client::{Call, Repeat, ServerAnswer},
+    client::{ClientRequest, Repeat, ServerAnswer},
     exit,
     flags::{ClientFlags, Endurance, Session},
     output::{Column, ShownItem, StatusLine},
@@ -143,8 +143,9 @@ async fn ask(
     let is_relative = to.get("by").is_some() && !is_dry;
     let repeat = if is_relative { Repeat::IfNotDone } else { Repeat::Always };
     let body = json!({"table": args.table.as_str(), "to": to, "dry_run": is_dry});
-    let call = Call::new(Method::POST, format!("/consumers/{}/reset", args.group)).json(body.to_string());
-    Ok(session.client.ask(&call.repeat(repeat)).await?)
+    let request =
+        ClientRequest::new(Method::POST, format!("/consumers/{}/reset", args.group)).json(body.to_string());
+    Ok(session.client.ask(&request.repeat(repeat)).await?)
 }
 
 /// The partition of a table that has one only.
@@ -157,8 +158,8 @@ async fn only_partition(session: &Session, table: &TableName) -> Result<u32, Una
     struct Numbered {
         partition: u32,
     }
-    let call = Call::get(format!("/tables/{table}/partitions"));
-    let Partitions { partitions } = session.client.ask_json(&call).await?;
+    let request = ClientRequest::get(format!("/tables/{table}/partitions"));
+    let Partitions { partitions } = session.client.ask_json(&request).await?;
     match partitions.as_slice() {
         [only] => Ok(only.partition),
         _ => {

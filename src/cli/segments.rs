@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::{
     answer::Unanswered,
-    client::Call,
+    client::ClientRequest,
     exit,
     flags::{ClientFlags, Endurance, Session},
     output::{Column, ShownItem, StatusLine, text},
@@ -73,15 +73,15 @@ pub(super) async fn list(args: SegmentsArgs, before: ClientFlags) -> Result<u8, 
     let mut session = args.client.over(before).session(Endurance::Asks, StatusLine::none())?;
     session.refuse_payload()?;
     let now_ms = SystemClock.now_ms();
-    let first = Call::get(format!("/tables/{}/segments", args.table))
+    let first = ClientRequest::get(format!("/tables/{}/segments", args.table))
         .with_some("partition", args.partition)
         .with_some("since", args.since.map(|since| since.parameter(now_ms)))
         .with_some("until", args.until.map(|until| until.parameter(now_ms)));
     let mut after = None;
     let mut count = 0;
     loop {
-        let call = first.clone().with_some("after", after);
-        let page: SegmentsPage = session.client.ask_json(&call).await?;
+        let request = first.clone().with_some("after", after);
+        let page: SegmentsPage = session.client.ask_json(&request).await?;
         let items =
             page.segments.iter().map(|segment| item(&session, segment)).collect::<Result<Vec<_>, _>>()?;
         count += items.len();

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use super::{
     answer::Unanswered,
-    client::Call,
+    client::ClientRequest,
     exit,
     flags::{ClientFlags, Endurance, Session},
     output::{Column, ShownItem, StatusLine, text},
@@ -201,8 +201,10 @@ pub(super) async fn list(args: TablesArgs, before: ClientFlags) -> Result<u8, Un
     let mut after: Option<String> = None;
     let mut count = 0;
     loop {
-        let page: TablesPage =
-            session.client.ask_json(&Call::get("/tables").with_some("after", after.as_ref())).await?;
+        let page: TablesPage = session
+            .client
+            .ask_json(&ClientRequest::get("/tables").with_some("after", after.as_ref()))
+            .await?;
         let items =
             page.tables.iter().map(|table| table_item(&session, table)).collect::<Result<Vec<_>, _>>()?;
         count += items.len();
@@ -249,7 +251,7 @@ pub(super) async fn table(args: TableArgs, before: ClientFlags) -> Result<u8, Un
                 return Err(Unanswered::Usage(why));
             }
             let session = client.over(before).session(Endurance::Asks, StatusLine::none())?;
-            session.client.ask(&Call::new(Method::DELETE, format!("/tables/{table}"))).await?;
+            session.client.ask(&ClientRequest::new(Method::DELETE, format!("/tables/{table}"))).await?;
             session.status.note(&format!("{table} is deleted"));
             Ok(exit::DONE)
         }
@@ -261,7 +263,7 @@ pub(super) async fn table(args: TableArgs, before: ClientFlags) -> Result<u8, Un
 async fn show(table: &TableName, flags: ClientFlags) -> Result<u8, Unanswered> {
     let mut session = flags.session(Endurance::Asks, StatusLine::none())?;
     session.refuse_payload()?;
-    let answer = session.client.ask(&Call::get(format!("/tables/{table}/partitions"))).await?;
+    let answer = session.client.ask(&ClientRequest::get(format!("/tables/{table}/partitions"))).await?;
     let seen: TableSeen = session.client.parse(&answer)?;
     if !session.output.is_for_people() {
         let json = String::from_utf8_lossy(&answer.body).into_owned();
@@ -296,8 +298,9 @@ async fn show(table: &TableName, flags: ClientFlags) -> Result<u8, Unanswered> {
 async fn set(table: &TableName, settings: &NewTableValues, flags: ClientFlags) -> Result<u8, Unanswered> {
     let mut session = flags.session(Endurance::Asks, StatusLine::none())?;
     session.refuse_payload()?;
-    let call = Call::new(Method::PUT, format!("/tables/{table}/config")).json(settings.body().to_string());
-    let answer = session.client.ask(&call).await?;
+    let request =
+        ClientRequest::new(Method::PUT, format!("/tables/{table}/config")).json(settings.body().to_string());
+    let answer = session.client.ask(&request).await?;
     let config: ConfigSeen = session.client.parse(&answer)?;
     if let Some(warning) = &config.warning {
         session.status.note(warning);

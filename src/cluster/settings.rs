@@ -110,11 +110,12 @@ impl ClusterSettings {
         ClusterShape { pods: self.pods, shards: self.shards, copies: self.copies }
     }
 
-    /// A shard's part of what the whole pod may take, the same in all pods.
+    /// A shard's part of what the whole pod may take, the same in all pods; nothing of nothing, which turns off
+    /// what it is for.
     pub fn share_of(&self, whole: u64) -> u64 {
         let parts = u128::from(self.shards) * u128::from(self.copies);
         let part = u128::from(whole) * u128::from(self.pods) / parts.max(1);
-        u64::try_from(part).unwrap_or(u64::MAX).max(1)
+        u64::try_from(part).unwrap_or(u64::MAX).max(whole.min(1))
     }
 }
 
@@ -163,5 +164,7 @@ mod tests {
     fn a_shards_part_is_the_same_in_every_pod() {
         let of = |pods, shards| ClusterSettings { pods, shards, ..Default::default() }.share_of(1200);
         assert_eq!((of(3, 12), of(1, 12), of(12, 12), of(3, 1000)), (300, 100, 1200, 3));
+        let many = ClusterSettings { pods: 1, shards: 1000, ..Default::default() };
+        assert_eq!((many.share_of(1), many.share_of(0)), (1, 0), "a cache that is off stays off");
     }
 }

@@ -4,6 +4,7 @@
 
 mod api;
 mod assets;
+mod browsers;
 mod pages;
 pub(crate) mod settings;
 mod view;

@@ -13,6 +13,7 @@ use tokio::{sync::SemaphorePermit, time::timeout};
 use super::{
     Console, PATH,
     api::{ApiMetrics, ApiProblem},
+    browsers::of_console,
     view::{
         self, NavItem, PageFrame,
         text::{query_value, shell_quoted},
@@ -23,9 +24,6 @@ use crate::{
     http::pages::{self, ApiAnswer, Visitor},
 };
 
-/// What a page may load and do: nothing that is not ours.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-                      connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 /// How long a page waits for a place.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -261,13 +259,4 @@ fn refused(status: StatusCode, body: &[u8]) -> Refused {
 pub(super) fn see(path: &str) -> Response {
     let location = HeaderValue::from_str(path).unwrap_or(HeaderValue::from_static(PATH));
     of_console((StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response())
-}
-
-/// An answer with what browsers are to keep to. A referrer for our own pages only; without any, browsers
-/// would not say which page a form is sent from.
-pub(super) fn of_console(mut response: Response) -> Response {
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    response
 }

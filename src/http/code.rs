@@ -253,7 +253,8 @@ codes! {
         "Try again, and check the server's log and the volume."
     Starting "starting" SERVICE_UNAVAILABLE
         "The server is opening its volume and its bucket. Nothing was written."
-        "Try again after `Retry-After`; `/readyz` says how far it is, with identity on only that of the admin port."
+        "Try again after `Retry-After`; `/readyz` says how far it is, with identity on only that of the \
+         admin port."
     ForwardFailed "forward_failed" SERVICE_UNAVAILABLE
         "The request needs another pod of the cluster, which is `pod`, and that did not answer. `outcome` is \
          `not_written` if there was no connection to it."
@@ -264,8 +265,8 @@ codes! {
          written."
         "Try again after `Retry-After`: the request then goes to the new owner."
     NoOwner "no_owner" SERVICE_UNAVAILABLE
-        "No copy of the table's shard owns it: the pods that have one are gone, or one is about to take over. \
-         Nothing was written."
+        "No copy of the table's shard owns it: the pods that have one are gone, or one is about to take \
+         over. Nothing was written."
         "Try again after `Retry-After`. If it lasts, see why these pods are not there."
     LogUnavailable "log_unavailable" SERVICE_UNAVAILABLE
         "The log of the table's shard does not answer, or has no quorum. `outcome` is `not_written` if the \

@@ -11,13 +11,13 @@ pub struct Limits {
     /// Partition numbers are below this.
     #[schemars(range(min = 1, max = 65_536))]
     pub partitions_per_table: u32,
-    /// Bytes of a record: payload, idempotency key and headers.
+    /// Bytes of an event: payload, idempotency key and headers.
     #[schemars(range(min = 1, max = MAX_MEMORY))]
     pub record_bytes: usize,
-    /// Headers of a record.
+    /// Headers of an event.
     #[schemars(range(max = 10_000))]
     pub record_headers: usize,
-    /// Bytes of the key of a record.
+    /// Bytes of the key of an event.
     #[schemars(range(min = 1, max = 65_536))]
     pub key_bytes: usize,
     /// Bytes of an idempotency key.
@@ -29,7 +29,7 @@ pub struct Limits {
     /// Bytes of such a body after decompression.
     #[schemars(range(min = 1, max = MAX_MEMORY))]
     pub decoded_body_bytes: usize,
-    /// Records of a bulk write.
+    /// Events of a bulk write.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub bulk_records: usize,
     /// Records of a page.

@@ -15,18 +15,14 @@ use super::{code::Code, error::Problem, forwarded::ProxyNetwork, heads};
 use contracts::settings::{BrokenRules, Section};
 
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// What browsers send. A page's GET to its own origin has no `Origin`, and to a plain `http://` name browsers
-/// send no `Sec-Fetch-*`: such a request, and with DNS rebinding it is a foreign page's, shows itself by
-/// `Accept-Language` alone. Each browser sends that and no script can take it away. Probes of Kubernetes,
-/// Prometheus, curl, wget and the HTTP clients of Go, Java and Python do not, unless told to.
-static OF_BROWSERS: [HeaderName; 6] = [
-    header::ORIGIN,
-    header::ACCEPT_LANGUAGE,
-    FETCH_SITE,
-    HeaderName::from_static("sec-fetch-mode"),
-    HeaderName::from_static("sec-fetch-dest"),
-    HeaderName::from_static("sec-fetch-user"),
-];
+/// What browsers send beside [`OF_FETCHES`]. A page's GET to its own origin has no `Origin`, and to a plain
+/// `http://` name browsers send no `Sec-Fetch-*`: such a request, and with DNS rebinding it is a foreign
+/// page's, shows itself by `Accept-Language` alone. Each browser sends that and no script can take it away.
+/// Probes of Kubernetes, Prometheus, curl, wget and the HTTP clients of Go, Java and Python do not, unless
+/// told to.
+static OF_BROWSERS: [HeaderName; 2] = [header::ORIGIN, header::ACCEPT_LANGUAGE];
+/// How the headers begin in which a browser says what a request is for. Browsers gain more of them.
+const OF_FETCHES: &str = "sec-fetch-";
 /// The ends of names in clusters and local networks: nobody elsewhere can own such a name.
 const LOCAL: [&str; 4] = [".svc", ".local", ".internal", ".localhost"];
 
@@ -89,8 +85,8 @@ impl HttpSettings {
         if headers.get_all(header::HOST).iter().nth(1).is_some() {
             return Err(Problem::new(Code::BadRequest, "there is more than one Host"));
         }
-        // A program sends few headers: to compare their names costs less than six look-ups do.
-        let is_of_a_browser = headers.keys().any(|name| OF_BROWSERS.contains(name));
+        // A program sends few headers: to compare their names costs less than look-ups do.
+        let is_of_a_browser = headers.keys().any(is_of_browsers);
         if self.hosts.is_empty() && !is_of_a_browser {
             return Ok(());
         }
@@ -140,6 +136,11 @@ impl HttpSettings {
             (None, None) => true,
         }
     }
+}
+
+/// Whether a header of this name shows that a browser sends the request.
+fn is_of_browsers(name: &HeaderName) -> bool {
+    OF_BROWSERS.contains(name) || name.as_str().starts_with(OF_FETCHES)
 }
 
 /// Whether browsers may send this as `Origin`: no path, and no pattern.
@@ -260,6 +261,19 @@ mod tests {
             ("user-agent", "x"),
         ];
         assert_eq!(check(&any, Method::GET, &scrapes), None);
+    }
+
+    #[test]
+    fn all_that_a_browser_says_of_what_a_request_is_for_shows_that_it_is_one() {
+        let of = |name: &str| {
+            check(&HttpSettings::default(), Method::GET, &[("host", "evil.example.com"), (name, "none")])
+        };
+        for name in ["site", "mode", "dest", "user", "storage-access", "of-the-future"] {
+            assert_eq!(of(&format!("Sec-Fetch-{name}")), Some(Code::WrongHost), "{name}");
+        }
+        for name in ["x-sec-fetch-site", "sec-fetch", "accept"] {
+            assert_eq!(of(name), None, "{name}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tower::ServiceExt;
 use super::{
     error::Problem,
     origin::{HostCheck, HttpSettings},
-    scope::{RequestScope, RouteRequest},
+    scope::{PathParameters, RequestScope, RouteRequest},
     stats::Stats,
 };
 use crate::{
@@ -202,4 +202,11 @@ pub(super) struct Route {
     pub endpoint: Endpoint,
     /// Counts its answers, by its path with `{names}` for what varies.
     pub counts: HttpCounts,
+}
+
+/// The route of a request.
+pub(super) struct FoundRoute<'a> {
+    pub route: &'a Route,
+    /// What the request's path says for the `{names}` of the route's.
+    pub parameters: PathParameters,
 }

@@ -21,7 +21,7 @@ use super::{
     connection::Connection,
     error::Problem,
     error_page::{self, ErrorPage},
-    route::{AnswerFuture, Endpoint, HandlerEndpoint, HandlerMaker, Route, Surroundings},
+    route::{AnswerFuture, Endpoint, FoundRoute, HandlerEndpoint, HandlerMaker, Route, Surroundings},
     scope::{MOST_NAMES, PathParameters, RouteRequest},
     shared_body::{SentBody, SharedBody},
     surround::surround,
@@ -98,8 +98,8 @@ where
         self.described_as(verb, described, || of_handler(handler.clone()))
     }
 
-    /// The same, for a handler that is asked often: it takes its request and gives its answer as they are,
-    /// and nothing of axum stands between.
+    /// The same, for a handler that many requests reach: it takes the request and returns the answer as they
+    /// are, with nothing of axum between.
     pub(super) fn direct<H, F>(self, verb: Verb, (described, handler): (UtoipaMethodRouter<S>, H)) -> Self
     where
         H: Fn(State<S>, RouteRequest) -> F + Clone + Send + Sync + 'static,
@@ -257,8 +257,8 @@ impl RouteTable {
     /// The finished routes. `otherwise` answers requests for paths that they do not know; it has no verb.
     ///
     /// # Panics
-    /// If two routes take the same requests, or a path is not one or has too many names: a mistake in the
-    /// table, and the first start shows it.
+    /// If two routes take the same requests, or a path is invalid or has too many names: a mistake in the
+    /// table, which the first start shows.
     pub(super) fn finish<H, T>(self, otherwise: H) -> Routes
     where
         H: Handler<T, (), Future = AnswerFuture>,
@@ -318,8 +318,8 @@ impl Route {
 }
 
 impl Routes {
-    /// Answers a request that arrived on a connection. What is returned has room for the request once: as an
-    /// `async fn` it would have one more for its own argument.
+    /// Answers a request that arrived on a connection. The future that is returned has room for the request
+    /// once: that of an `async fn` would have room for it twice, as it keeps its argument too.
     pub fn answer<B: Into<SentBody>>(
         &self,
         request: http::Request<B>,
@@ -341,13 +341,15 @@ impl Routes {
         })
     }
 
-    /// The route of a request, and what its path says for the `{names}` of the route's.
-    fn find(&self, request: &Request) -> (&Route, PathParameters) {
+    /// The route of a request.
+    fn find(&self, request: &Request) -> FoundRoute<'_> {
         let path = request.uri().path();
-        let Ok(found) = self.paths.at(path) else { return (&self.otherwise, PathParameters::default()) };
+        let Ok(found) = self.paths.at(path) else {
+            return FoundRoute { route: &self.otherwise, parameters: PathParameters::default() };
+        };
         let route = found.value.iter().find(|route| route.takes(request.method()));
         let parameters = PathParameters::of(path, found.params.iter().map(|(_, value)| value));
-        (route.unwrap_or(&self.otherwise), parameters)
+        FoundRoute { route: route.unwrap_or(&self.otherwise), parameters }
     }
 }
 

@@ -6,9 +6,10 @@ use std::sync::{
 };
 
 use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
-pub use super::routes::ops::settings::SettingShown;
 use super::{
     encode::CloudEventSettings,
     limits::Limits,
@@ -132,6 +133,18 @@ pub(crate) struct OwnShards {
 
 /// What the main port's handlers work with, as they get it.
 pub type AppState = Arc<App>;
+
+/// A setting in force. None is a secret: credentials of S3 and tokens are no settings.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct SettingShown {
+    /// Its key.
+    #[schema(example = "flush.interval_secs")]
+    pub key: String,
+    /// Its value.
+    pub value: serde_json::Value,
+    /// Where the value comes from: `default`, `file`, `environment` or `flags`.
+    pub source: String,
+}
 
 /// What the main port's handlers work with.
 #[derive(Clone)]

@@ -21,8 +21,8 @@ use super::{
     context::{REQUEST_ID, RequestContext},
     error::Problem,
     forwarded, heads,
-    route::{Route, RouteAnswer, Surroundings},
-    scope::{PathParameters, RequestScope},
+    route::{FoundRoute, Route, RouteAnswer, Surroundings},
+    scope::RequestScope,
     shards::{self, AskedBy, Passed},
     shared_body::SharedBody,
     sharing::SharedWith,
@@ -31,11 +31,11 @@ use super::{
 use crate::auth::{caller::Caller, policy::Resource, sender::ShownBy, sessions, verb::Verb};
 
 /// Answers a request by its route: counts, traces, checks the head, finds out who sends it, catches panics,
-/// reads the rest of a refused body, renders errors. `parameters` are those of the request's path; its body is
-/// apart. What another pod passes on is in that one's audit log and among its errors.
+/// reads the rest of a refused body, renders errors. The request's body is apart. What another pod passes on
+/// is in that one's audit log and among its errors.
 pub(super) async fn surround(
     started: Instant,
-    (route, parameters): (&Route, PathParameters),
+    FoundRoute { route, parameters }: FoundRoute<'_>,
     mut request: Request,
     body: Option<SharedBody>,
     mut connection: Arc<Connection>,

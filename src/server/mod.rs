@@ -1,5 +1,5 @@
-//! The process from its start to its end. The one place that names concrete types: it builds them, starts
-//! them and stops them in order.
+//! The process from its start to its end. The one place that chooses concrete types: it builds them,
+//! starts them and stops them in order.
 
 mod access;
 mod copies;
@@ -16,7 +16,6 @@ mod ports;
 mod processor;
 mod reload;
 pub(crate) mod reset_log;
-pub(crate) mod settings;
 mod shard_mark;
 mod shards;
 mod stop;

@@ -1,5 +1,5 @@
-//! Refuses to start on a processor that lacks the instructions which the program was built for, as it would end
-//! without a word at the first of them.
+//! Refuses to start on a processor that lacks the instructions which the program was built for, as it would
+//! end without a word at the first of them.
 
 use std::fs;
 
@@ -22,8 +22,8 @@ pub(super) fn check() -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "this processor has no {}: Zombi is built for x86-64-v2 with pclmulqdq, or for aarch64 with crc and aes. \
-         Run it on a newer one, or build it for this one: see .cargo/config.toml",
+        "this processor has no {}: Zombi is built for x86-64-v2 with pclmulqdq, or for aarch64 with crc and \
+         aes. Run it on a newer one, or build it for this one: see .cargo/config.toml",
         missing.join(", ")
     ))
 }

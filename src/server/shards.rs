@@ -232,14 +232,14 @@ impl Startup {
             };
             let known = fs::read(&remembered).ok().and_then(|bytes| ClusterRecord::decode(&bytes).ok());
             if let Some(record) = known.filter(|record| record.check(shape).is_ok()) {
-                warn!(%error, "the bucket cannot be asked what the cluster is: starting as the last time");
+                warn!(%error, "cannot read what the cluster is from the bucket: starting as last time");
                 return Ok(record);
             }
             self.ops.lifecycle.progress.set_trouble(&error);
             if !error.is_retryable() {
                 return Err(error.into());
             }
-            warn!(%error, "the bucket cannot be asked what the cluster is, which is not known: retrying");
+            warn!(%error, "neither bucket nor volume says what the cluster is, will retry");
             sleep(JOIN_RETRY).await;
         }
     }

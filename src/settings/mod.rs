@@ -1,6 +1,7 @@
 //! All settings, gathered from the components that own them. `sources` reads them; names, defaults and ranges
 //! are derived from the components' types.
 
+mod process;
 mod reference;
 mod sources;
 
@@ -11,6 +12,7 @@ use serde_json::{Map, Value};
 
 pub(crate) use self::sources::{ENV_TOKEN_FILE, ENV_URL};
 pub use self::{
+    process::{ProcessSettings, ShutdownSettings},
     reference::Setting,
     sources::{BadSettings, Reads, environment, wants_traces},
 };
@@ -23,7 +25,6 @@ use crate::{
         state::SettingShown,
     },
     net::{settings::NetSettings, tls::settings::TlsSettings},
-    server::settings::{ProcessSettings, ShutdownSettings},
     telemetry::LogSettings,
 };
 use cold_s3::settings::{CacheSettings, CompactionSettings, ManifestSettings, S3Settings, SegmentSettings};

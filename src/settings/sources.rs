@@ -1,6 +1,5 @@
 //! Where settings come from: defaults < YAML file < environment < flags. An error about an unknown key or a
-//! bad value names it and its source. Only this file reads the environment; YAML is
-//! read here and in `yaml`.
+//! bad value names it and its source. Only this file reads the environment; YAML is read here and in `yaml`.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -81,7 +80,7 @@ impl Settings {
         reads: Reads,
     ) -> Result<Self, BadSettings> {
         let known = Self::all();
-        // A client's names are no mistake of whoever runs a server beside it.
+        // These names are a client's: they are not a mistake where a server reads its environment.
         let is_read = |name: &str| name.starts_with(ENV_PREFIX) && ![ENV_URL, ENV_TOKEN_FILE].contains(&name);
         let mut variables: Vec<_> = environment.into_iter().filter(|(name, _)| is_read(name)).collect();
         variables.sort();
@@ -219,10 +218,10 @@ enum Contents {
     Settings,
 }
 
-/// Checks what figment lets pass: of two equal keys it takes the last, and a list passes for a section, by
-/// the order of its settings. What the command does not read is not looked at.
+/// Checks what figment lets pass: of two equal keys it takes the last, and it takes a list for a section, by
+/// the order of its settings. Sections that the command does not read are not checked.
 fn check_yaml(text: &str, reads: Reads) -> Result<Contents, String> {
-    // serde_yaml fails on a text without a single value: it finds no document.
+    // serde_yaml fails on a text that holds no value at all: it finds no document.
     if text.lines().all(|line| matches!(line.trim(), "" | "---") || line.trim_start().starts_with('#')) {
         return Ok(Contents::Nothing);
     }

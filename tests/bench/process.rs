@@ -118,6 +118,11 @@ impl Zombi {
         self.proc_number("status", name) / 1024.0
     }
 
+    /// Descriptors that the process has open.
+    pub(crate) fn descriptors(&self) -> f64 {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count() as f64
+    }
+
     /// Bytes that the process has caused to be written to the disk.
     pub(crate) fn written_bytes(&self) -> f64 {
         self.proc_number("io", "write_bytes")

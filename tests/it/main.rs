@@ -21,6 +21,7 @@ mod patience;
 mod read;
 mod reading;
 mod recovery;
+mod retention;
 mod seed;
 mod senders;
 mod settings;
@@ -28,7 +29,6 @@ mod shutdown;
 mod small;
 mod sockets;
 mod starts;
-
 mod telemetry;
 mod tiers;
 mod upkeep;

@@ -228,66 +228,58 @@ async fn a_whole_number_of_any_length_is_out_of_range_and_no_mistake_of_form() {
     }
 }
 
+/// Writes that are refused: path, content type, body; status and code.
+const INVALID_WRITES: &[(&str, &str, &str, u16, &str)] = &[
+    ("/tables/a%20b", "application/json", "{\"payload\": 1}", 400, "bad_table_name"),
+    ("/tables/t", "application/json", "{\"payload\": 1", 400, "bad_json"),
+    ("/tables/t", "application/json", "{\"payload\": 1} x", 400, "bad_json"),
+    ("/tables/t", "application/json", "", 400, "bad_json"),
+    ("/tables/t", "application/json", "{\"payload\": 1, \"x\": 1}", 400, "bad_json"),
+    ("/tables/t", "application/json", "{}", 400, "bad_payload"),
+    ("/tables/t", "application/json", "{\"payload\": 1, \"payload_base64\": \"\"}", 400, "bad_payload"),
+    ("/tables/t", "application/json", "{\"payload_base64\": \"*\"}", 400, "bad_payload"),
+    ("/tables/t", "application/json", "{\"payload\": 1, \"partition\": 1024}", 422, "partition_out_of_range"),
+    ("/tables/t", "application/json", "{\"payload\": 1, \"partition\": -1}", 422, "partition_out_of_range"),
+    (
+        "/tables/t",
+        "application/json",
+        "{\"payload\": 1, \"timestamp_ms\": 253402300800000}",
+        422,
+        "timestamp_out_of_range",
+    ),
+    (
+        "/tables/t",
+        "application/json",
+        "{\"payload\": 1, \"idempotency_key\": \"\"}",
+        422,
+        "idempotency_key_out_of_range",
+    ),
+    ("/tables/t", "text/plain", "{\"payload\": 1}", 415, "unsupported_media_type"),
+    ("/tables/t?x=1", "application/json", "{\"payload\": 1}", 400, "bad_query"),
+    (
+        "/tables/t",
+        "application/json",
+        "{\"payload\": 1, \"timestamp_ms\": -62135596800001}",
+        422,
+        "timestamp_out_of_range",
+    ),
+    ("/tables/t", "application/x-protobuf", "\u{1}", 400, "bad_protobuf"),
+    ("/tables/t/bulk", "application/json", "{\"records\": []}", 400, "no_records"),
+    ("/tables/t/bulk", NDJSON, "", 415, "unsupported_media_type"),
+];
+
 #[tokio::test]
-async fn what_is_wrong_is_said_and_nothing_is_written() {
+async fn invalid_writes_are_rejected_and_nothing_is_written() {
     let z = TestServer::start().await;
     let deep = format!("{{\"payload\": {}{}}}", "[".repeat(129), "]".repeat(129));
     let large = format!("{{\"payload\": \"{}\"}}", "x".repeat((1 << 20) + 1));
     let many = json!({"records": vec![json!({"payload": 1}); 10_001]}).to_string();
-    let cases: Vec<(&str, &str, &str, u16, &str)> = vec![
-        ("/tables/a%20b", "application/json", "{\"payload\": 1}", 400, "bad_table_name"),
-        ("/tables/t", "application/json", "{\"payload\": 1", 400, "bad_json"),
-        ("/tables/t", "application/json", "{\"payload\": 1} x", 400, "bad_json"),
-        ("/tables/t", "application/json", "", 400, "bad_json"),
-        ("/tables/t", "application/json", "{\"payload\": 1, \"x\": 1}", 400, "bad_json"),
-        ("/tables/t", "application/json", "{}", 400, "bad_payload"),
-        ("/tables/t", "application/json", "{\"payload\": 1, \"payload_base64\": \"\"}", 400, "bad_payload"),
-        ("/tables/t", "application/json", "{\"payload_base64\": \"*\"}", 400, "bad_payload"),
+    let too_much: [(&str, &str, &str, u16, &str); 3] = [
         ("/tables/t", "application/json", &deep, 400, "bad_payload"),
-        (
-            "/tables/t",
-            "application/json",
-            "{\"payload\": 1, \"partition\": 1024}",
-            422,
-            "partition_out_of_range",
-        ),
-        (
-            "/tables/t",
-            "application/json",
-            "{\"payload\": 1, \"partition\": -1}",
-            422,
-            "partition_out_of_range",
-        ),
-        (
-            "/tables/t",
-            "application/json",
-            "{\"payload\": 1, \"timestamp_ms\": 253402300800000}",
-            422,
-            "timestamp_out_of_range",
-        ),
-        (
-            "/tables/t",
-            "application/json",
-            "{\"payload\": 1, \"idempotency_key\": \"\"}",
-            422,
-            "idempotency_key_out_of_range",
-        ),
         ("/tables/t", "application/json", &large, 413, "record_too_large"),
-        ("/tables/t", "text/plain", "{\"payload\": 1}", 415, "unsupported_media_type"),
-        ("/tables/t?x=1", "application/json", "{\"payload\": 1}", 400, "bad_query"),
-        (
-            "/tables/t",
-            "application/json",
-            "{\"payload\": 1, \"timestamp_ms\": -62135596800001}",
-            422,
-            "timestamp_out_of_range",
-        ),
-        ("/tables/t", "application/x-protobuf", "\u{1}", 400, "bad_protobuf"),
         ("/tables/t/bulk", "application/json", &many, 413, "too_many_records"),
-        ("/tables/t/bulk", "application/json", "{\"records\": []}", 400, "no_records"),
-        ("/tables/t/bulk", NDJSON, "", 415, "unsupported_media_type"),
     ];
-    for (path, content_type, body, status, code) in cases {
+    for (path, content_type, body, status, code) in INVALID_WRITES.iter().copied().chain(too_much) {
         let (found, problem) = z.post_bytes(path, content_type, body.to_owned()).await;
         assert_eq!((found.as_u16(), &problem["code"]), (status, &json!(code)), "{path} {body:.80}");
         assert_eq!(problem["outcome"], "not_written", "{problem}");

@@ -79,9 +79,8 @@ fn what_is_adopted_and_left_again_reads_the_same_wherever_it_was_cut_off() {
             let objects = objects(&bucket);
             let before = contents_of(&objects).await;
             assert_eq!(before.len(), 8);
-
-            // Each attempt is cut off at some moment. They are given more and more time: whoever starts between
-            // two of them makes the chain longer.
+            // Each attempt is cut off at some moment. They are given more and more time: whoever starts
+            // between two of them makes the chain longer.
             let mut longest_ms = 1000;
             let adopted = loop {
                 longest_ms += 500;

@@ -496,8 +496,8 @@ fn a_segment_on_its_way_in_an_unknown_format_refuses_the_start_and_changes_nothi
     });
 }
 
-/// An older program has put a segment, and ended before its manifest. The retry writes the bytes of then: others
-/// under the same key would be refused for ever.
+/// An older program has put a segment, and ended before its manifest. The retry writes the bytes of then:
+/// others under the same key would be refused for ever.
 #[test]
 fn a_segment_on_its_way_in_an_older_format_is_finished_in_that_format() {
     run(async {

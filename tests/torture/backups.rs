@@ -1,5 +1,5 @@
-//! kill -9 of backups, at any moment, beside a server under load that is killed as well; and a restore of what
-//! they have become.
+//! kill -9 of backups, at any moment, beside a server under load that is killed as well; and a restore of
+//! what they have become.
 
 use std::time::Duration;
 

@@ -149,7 +149,8 @@ fn make_folders(root: &Path, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a folder, and syncs the one that it is in: else a power cut could take it away with all that it holds.
+/// Makes a folder, and syncs the one that it is in: else a power cut could take it away with all that it
+/// holds.
 fn make_folder(folder: &Path) -> io::Result<()> {
     match std::fs::create_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),

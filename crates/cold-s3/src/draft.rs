@@ -206,9 +206,9 @@ mod tests {
     }
 
     /// The chain, as long as every draft fits.
-    struct Links(ColdState, u64);
+    struct DraftedChain(ColdState, u64);
 
-    impl Links {
+    impl DraftedChain {
         fn append(&mut self, changes: Changes) -> &ColdPartition {
             let manifest = link_of(self.1, changes);
             self.1 += 1;
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn every_draft_fits_the_chain_and_repeating_it_changes_nothing() {
-        let mut links = Links(ColdState::default(), 0);
+        let mut links = DraftedChain(ColdState::default(), 0);
         let known = |watermarks| BTreeMap::from([(partition(), watermarks)]);
         let first = reserve(&links.0, &known(watermarks(0, 0, 0)));
         assert_eq!(links.append(first).reserved_upto, RESERVED_OFFSETS);
@@ -273,8 +273,8 @@ mod tests {
             known_upto,
             ..LogMark::beginning(uuid::Uuid::from_u128(1))
         };
-        let mut links = Links(ColdState::default(), 0);
-        let named = |links: &Links, mark, watermarks| {
+        let mut links = DraftedChain(ColdState::default(), 0);
+        let named = |links: &DraftedChain, mark, watermarks| {
             let publication = Publication {
                 segments: vec![segment(0, 5)],
                 tables: tables(watermarks),

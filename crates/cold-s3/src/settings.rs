@@ -3,7 +3,6 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::s3::check_endpoint;
 use contracts::settings::{BrokenRules, MAX_SECS, MAX_WAIT_SECS, Seconds, Section};
 
 /// When requests to S3 carry checksums beyond those that Zombi's own objects have.
@@ -126,6 +125,22 @@ impl Section for S3Settings {
         let has_its_kind = self.kms_key_id.is_none() || self.sse == Some(Encryption::Kms);
         broken.unless(has_its_kind, "s3.kms_key_id goes with s3.sse = aws:kms");
     }
+}
+
+/// Checks the address of an S3 server.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn check_endpoint(endpoint: &str) -> Result<(), &'static str> {
+    let Some((scheme, rest)) = endpoint.split_once("://") else {
+        return Err("it must begin with http:// or https://");
+    };
+    if !["http", "https"].contains(&scheme) {
+        return Err("it must begin with http:// or https://");
+    }
+    let is_right =
+        !rest.is_empty() && !rest.starts_with('/') && endpoint.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_right { Ok(()) } else { Err("it must name a server, without white space") }
 }
 
 /// Segments.

@@ -77,8 +77,8 @@ fn refuse_moved(cold: &S3Cold, found: &Found) -> Result<(), StorageError> {
         ),
         Some(_) => format!(
             "{place} has left its cluster: manifest {} says so. Run zombi cluster leave again if it was cut \
-             off; then start the one Zombi that took over, or begin a cluster again with zombi cluster adopt. \
-             Nothing was changed",
+             off; then start the one Zombi that took over, or begin a cluster again with zombi cluster \
+             adopt. Nothing was changed",
             last.number
         ),
     }))

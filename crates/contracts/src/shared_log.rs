@@ -95,10 +95,10 @@ pub enum LogError {
 /// A log that several machines keep. One for each shard.
 #[async_trait]
 pub trait SharedLog: std::fmt::Debug + Send + Sync {
-    /// Appends behind `last`, in one step: all of the entry or nothing. It is settled when this returns: after
-    /// `Ok` the entry is there, synced by a quorum; after an error it is not there and never will be. It
-    /// repeats the same bytes until it knows, so it may take as long as the log does not answer. Whoever stops
-    /// waiting for it does not know.
+    /// Appends behind `last`, in one step: all of the entry or nothing. It is settled when this returns:
+    /// after `Ok` the entry is there, synced by a quorum; after an error it is not there and never will be.
+    /// It repeats the same bytes until it knows, so it may take as long as the log does not answer. Whoever
+    /// stops waiting for it does not know.
     ///
     /// # Errors
     /// `Taken`, `Full` or `TooLarge`.

@@ -43,8 +43,8 @@ impl VolumeAtRest {
     /// Opens the volume in a directory, and makes none.
     ///
     /// # Errors
-    /// `Refused` if there is none, or it is of a format that must be upgraded to be read; `Unavailable` if it is
-    /// in use; `Corrupt` if it is damaged.
+    /// `Refused` if there is none, or it is of a format that must be upgraded to be read; `Unavailable` if it
+    /// is in use; `Corrupt` if it is damaged.
     pub fn open(options: &OpenOptions, clock: Arc<dyn Clock>) -> Result<Self, StorageError> {
         if !options.path.join(wal::CURRENT).exists() {
             let path = options.path.display();

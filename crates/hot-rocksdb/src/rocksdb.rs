@@ -323,8 +323,8 @@ fn descriptors(
 /// The refusal of a volume that can only be read after an upgrade.
 fn needs_upgrade(path: &Path) -> StorageError {
     StorageError::Refused(format!(
-        "the volume in {} has an earlier format, and is not upgraded to be read: start the server on it once, \
-         without a bucket, or use the program that wrote it. Nothing was changed",
+        "the volume in {} has an earlier format, and is not upgraded to be read: start the server on it \
+         once, without a bucket, or use the program that wrote it. Nothing was changed",
         path.display()
     ))
 }

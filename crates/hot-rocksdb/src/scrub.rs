@@ -3,8 +3,8 @@
 //!
 //! The order is: flush all column families, so that no log is needed any more that was written before; wait
 //! for readers whose snapshots still need the old values; compact, to the last level, the spans in which they
-//! are; wait until RocksDB has deleted the table files that it has replaced, and the old logs. Whatever is still
-//! held after a while is an error, and the call is repeated.
+//! are; wait until RocksDB has deleted the table files that it has replaced, and the old logs. Whatever is
+//! still held after a while is an error, and the call is repeated.
 //!
 //! RocksDB does not say whether a compaction went well. If it did, no file is left in the span that was there
 //! before, from the deepest level on that has one; files of the levels above may stay if they hold no key of

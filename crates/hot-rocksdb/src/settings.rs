@@ -117,7 +117,7 @@ pub struct NewTableSettings {
     /// Likewise, in bytes.
     #[schemars(range(max = MAX_BYTES))]
     pub retention_bytes: Option<u64>,
-    /// Likewise: partitions of a table, among which the keys of records choose. A record without a key and
+    /// Likewise: partitions of a table, among which the keys of events choose. An event without a key and
     /// without a partition goes to partition 0.
     #[schemars(range(min = 1, max = 65_536))]
     pub partitions: u32,

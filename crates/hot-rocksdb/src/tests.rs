@@ -1,3 +1,5 @@
+//! The engine on a real volume: appends, reads, eviction, scrubs.
+
 use std::collections::BTreeMap;
 
 use ::rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};

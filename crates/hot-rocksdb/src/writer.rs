@@ -31,7 +31,7 @@ use contracts::{
     error::StorageError,
     fence::Fence,
     heartbeat::Heartbeat,
-    metrics,
+    metrics::{self, GaugePart, SummedGauge},
     replica::{LogMark, WriterRole},
     wakeups::Wakeups,
 };
@@ -73,6 +73,7 @@ impl Writer {
         let Self { mut requests, mut batches } = self;
         let mut answers = Answers::default();
         let mut held = None;
+        let queue = GaugePart::new(SummedGauge::AppendQueue);
         loop {
             let mut batch = Vec::from_iter(held.take());
             // If as many requests wait as were just written, they are written at once, and the last answers
@@ -88,7 +89,7 @@ impl Writer {
             }
             let bytes;
             (bytes, held) = gather(&mut requests, &mut batch);
-            metrics::append_queue(requests.len());
+            queue.show(requests.len() as u64);
             (batches, answers) = match batches.volume.role.get() {
                 WriterRole::Alone => {
                     let writing = task::spawn_blocking(move || batches.write(batch, bytes));

@@ -1,14 +1,13 @@
 //! Several pods of a cluster on one bucket, each with a volume and a loopback address of its own.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-
 use contracts::{name::TableName, shards::shard_of};
 use serde_json::Value;
 
-use super::server::{TestServer, answer};
-
-/// Shards of the clusters in tests.
-pub const SHARDS: u32 = 6;
+pub use super::places::SHARDS;
+use super::{
+    places::settings_of,
+    server::{TestServer, answer},
+};
 
 /// The pods of a cluster.
 pub struct TestCluster {
@@ -69,13 +68,6 @@ impl TestCluster {
     }
 }
 
-/// What is set of a pod and of no other.
-pub(crate) const POD_SETTINGS: [&str; 7] =
-    ["host", "port", "pod", "cluster.pods", "cluster.shards", "cluster.address", "cluster.secret_file"];
-
-/// What makes a server a pod.
-pub(crate) type PodSettings = [(&'static str, String); 6];
-
 /// Makes servers that share a bucket the pods of one cluster.
 pub fn join_them(pods: &mut [TestServer], shards: u32) {
     let places = settings_of(pods.len(), shards);
@@ -84,30 +76,4 @@ pub fn join_them(pods: &mut [TestServer], shards: u32) {
             pod.set(key, value);
         }
     }
-}
-
-/// What makes so many servers the pods of one cluster, each at an address of its own.
-pub(crate) fn settings_of(count: usize, shards: u32) -> Vec<PodSettings> {
-    let addresses = free_addresses(count);
-    let list = addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
-    let place = |(number, address): (usize, &SocketAddr)| {
-        [
-            ("host", address.ip().to_string()),
-            ("port", address.port().to_string()),
-            ("pod", format!("zombi-{number}")),
-            ("cluster.pods", count.to_string()),
-            ("cluster.shards", shards.to_string()),
-            ("cluster.address", list.clone()),
-        ]
-    };
-    addresses.iter().enumerate().map(place).collect()
-}
-
-/// Addresses on which nobody listens, of a network of their own, so that nobody takes them meanwhile.
-fn free_addresses(count: usize) -> Vec<SocketAddr> {
-    let [one, two, three, _] = rand::random::<u32>().to_be_bytes();
-    let addresses = (1..).map(|last| IpAddr::from(Ipv4Addr::new(127, one.max(1), two, three ^ last)));
-    let bound = addresses.take(count).map(|address| TcpListener::bind((address, 0)).unwrap());
-    let bound: Vec<TcpListener> = bound.collect();
-    bound.iter().map(|listener| listener.local_addr().unwrap()).collect()
 }

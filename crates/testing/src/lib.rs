@@ -21,6 +21,7 @@ pub mod frames;
 pub mod history;
 pub mod jwks;
 pub mod mirror;
+mod places;
 pub mod process;
 pub mod raw;
 pub mod s3;

@@ -38,10 +38,10 @@ use super::{
     mirror::{Buckets, Mirror},
 };
 
-/// The key pair that it accepts, if it is told no other.
+/// The key pair that it accepts unless it is given another.
 pub const ACCESS_KEY: &str = "zombi";
 pub const SECRET_KEY: &str = "zombi-secret";
-/// Another key with the same secret, for whom the first is withdrawn.
+/// Another key with the same secret, for tests in which the first is withdrawn.
 pub const SECOND_ACCESS_KEY: &str = "zombi-second";
 
 /// What the server holds, shared with the test.
@@ -52,7 +52,7 @@ pub struct ObjectStore {
     pub is_down: AtomicBool,
     /// Requests that came while it was down, or that it refused.
     pub refused: AtomicUsize,
-    /// What is refused while it stands here.
+    /// What is refused while this is set.
     pub refusal: Mutex<Option<StandingRefusal>>,
     /// The heads of all PUTs, applied or not, once there is a list: they would only take memory otherwise.
     pub puts_seen: Mutex<Option<Vec<Put>>>,
@@ -71,7 +71,7 @@ pub struct ObjectStore {
     pub is_unconditional: AtomicBool,
     /// Keys that one LIST page holds; 0 means 1000.
     pub list_page: AtomicUsize,
-    /// Objects are written there too. What is there at the start, it holds.
+    /// Objects are written there too, and read from there at the start.
     pub mirror: Option<Mirror>,
     /// The key pair that it accepts in place of the first.
     pub keys: Option<(String, String)>,
@@ -102,14 +102,14 @@ impl ObjectStore {
         *self.puts_seen.lock().unwrap() = Some(Vec::new());
     }
 
-    /// The PUTs of objects, not of buckets, since they are watched.
+    /// The PUTs of objects, not of buckets, since PUTs are watched.
     pub fn object_puts(&self) -> Vec<Put> {
         let seen = self.puts_seen.lock().unwrap();
         let is_object = |put: &&Put| put.path.trim_matches('/').contains('/');
         seen.iter().flatten().filter(is_object).cloned().collect()
     }
 
-    /// Remembers a PUT where that is wanted; returns the answer to what is refused.
+    /// Remembers a PUT if PUTs are watched; returns the answer if it is refused.
     fn refused(&self, head: &Parts) -> Option<Answer> {
         if head.method == Method::PUT
             && let Some(puts) = &mut *self.puts_seen.lock().unwrap()

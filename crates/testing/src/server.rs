@@ -27,7 +27,7 @@ use tokio::{
 use self::many::PodShare;
 pub use self::{client::answer, many::pods};
 use super::{
-    cluster::POD_SETTINGS,
+    places::POD_SETTINGS,
     s3::{ACCESS_KEY, ObjectStore, S3Server, SECRET_KEY},
 };
 

@@ -2,6 +2,7 @@
 //! at once, and survives a crash of the engine.
 
 mod append;
+mod entered;
 mod erase;
 mod hot;
 mod makers;
@@ -33,8 +34,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 pub use self::{
+    entered::EnteredChanges,
     hot::{MemoryHot, MemoryHotOptions},
-    shared::EnteredChanges,
 };
 
 /// What a stored event takes beside what its sender chose.

@@ -25,7 +25,7 @@ use super::{
     fetch::{FETCH_TIMEOUT, FetchKeys, HttpsKeys},
     kept::KeptKeys,
     keys::{BadKeySet, KeyMark, KeySet, MAX_SET_BYTES, VerifyingKey},
-    turns::FetchTurns,
+    turns::{FetchTurns, PAUSE},
 };
 use crate::{
     auth::{refusal::CredentialRefusal, settings::OidcSettings},
@@ -36,8 +36,6 @@ use contracts::{
     metrics,
 };
 
-/// The least time between the beginnings of two fetches, failed ones included.
-pub(super) const PAUSE: Duration = Duration::from_secs(10);
 /// How long a token waits for a fetch.
 const PATIENCE: Duration = FETCH_TIMEOUT.saturating_add(Duration::from_secs(1));
 

@@ -1,6 +1,6 @@
 //! When a JWKS is fetched: who may ask for it, and who waits for a fetch that is under way.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -8,8 +8,8 @@ use tokio::{
     time::Instant,
 };
 
-use super::source::PAUSE;
-
+/// The least time between the beginnings of two fetches, failed ones included.
+pub(super) const PAUSE: Duration = Duration::from_secs(10);
 /// Names of unknown keys that are remembered; beyond that, the oldest are forgotten.
 const MAX_UNKNOWN: usize = 128;
 

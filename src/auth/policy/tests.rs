@@ -1,3 +1,5 @@
+//! What a policy decides, against a look at every binding.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What a quota lets through, in virtual time.
+
 use tokio::time::advance;
 
 use super::{bucket::MAX_WAIT, *};

@@ -1,3 +1,5 @@
+//! What a connection remembers of its last sender, and when it forgets.
+
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 
 use proptest::prelude::*;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::batch::PreparedRecord;
 use crate::cli::{
     answer::Unanswered,
-    client::{Call, ClientError, ServerClient},
+    client::{ClientError, ClientRequest, ServerClient},
 };
 
 /// What was acknowledged.
@@ -75,9 +75,9 @@ impl Delivery<'_> {
             body.extend_from_slice(&record.json);
         }
         body.extend_from_slice(b"]}");
-        let call = Call::new(Method::POST, format!("/tables/{}/bulk", self.table)).json(body);
-        let call = call.with_some("expected_offset", self.expected_offset);
-        self.client.ask_json(&call.in_partition(self.partition)).await
+        let request = ClientRequest::new(Method::POST, format!("/tables/{}/bulk", self.table)).json(body);
+        let request = request.with_some("expected_offset", self.expected_offset);
+        self.client.ask_json(&request.in_partition(self.partition)).await
     }
 
     fn count(&mut self, answer: &BulkAnswer, records: &[PreparedRecord]) {

@@ -37,9 +37,9 @@ use super::{
 use crate::shutdown::Signals;
 
 pub(super) const EXAMPLES: &str = "\
-A file may be compressed (.zst, .gz). After a break, run the same command again: of a file, and of any input \
-with --source, --idempotency-key hash or a field, what is stored already is not stored twice, and the summary \
-says how many `duplicates` there were. Any other input that is sent again is stored again.
+A file may be compressed (.zst, .gz). After a break, run the same command again: of a file, and of any \
+input with --source, --idempotency-key hash or a field, what is stored already is not stored twice, and \
+the summary says how many `duplicates` there were. Any other input that is sent again is stored again.
 
 Examples:
   zombi append orders -f orders.ndjson --format json --idempotency-key id

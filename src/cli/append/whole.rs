@@ -14,7 +14,7 @@ use super::{
     keys::KeyRule,
     records::{Additions, KeyChoice, field},
 };
-use crate::cli::{answer::Unanswered, client::Call};
+use crate::cli::{answer::Unanswered, client::ClientRequest};
 
 /// The answer to a single write.
 #[derive(Debug, Deserialize)]
@@ -38,20 +38,20 @@ pub(super) async fn append(
         KeyChoice::Given(key) => key.to_owned(),
         KeyChoice::Field(name) => field(&body, name).map_err(|bad| failed(&bad))?,
     };
-    let mut call = Call::new(Method::POST, format!("/tables/{}/raw", delivery.table));
+    let mut request = ClientRequest::new(Method::POST, format!("/tables/{}/raw", delivery.table));
     for (name, value) in &additions.headers {
         let named = HeaderName::try_from(format!("zombi-header-{name}"));
         let (Ok(named), Ok(value)) = (named, HeaderValue::from_str(value)) else {
             let why = format!("--header {name}: such a header cannot be sent with --format raw");
             return Err(Unanswered::Usage(why));
         };
-        call = call.header(named, value);
+        request = request.header(named, value);
     }
     let bytes = body.len() as u64;
-    let call = call.with("idempotency_key", key).with_some("key", additions.key);
-    let call =
-        call.with_some("expected_offset", delivery.expected_offset).body(media_type(file, &body), body);
-    let answer: WholeAnswer = delivery.client.ask_json(&call.in_partition(delivery.partition)).await?;
+    let request = request.with("idempotency_key", key).with_some("key", additions.key);
+    let request =
+        request.with_some("expected_offset", delivery.expected_offset).body(media_type(file, &body), body);
+    let answer: WholeAnswer = delivery.client.ask_json(&request.in_partition(delivery.partition)).await?;
     delivery.totals.count += 1;
     delivery.totals.duplicates += u64::from(answer.duplicate);
     delivery.totals.bytes += bytes;

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use super::payload::{BenchRun, HashSum};
 use crate::cli::{
     answer::Unanswered,
-    client::{Call, ClientError, Repeat, ServerClient},
+    client::{ClientError, ClientRequest, Repeat, ServerClient},
     output::{StatusLine, text},
 };
 
@@ -133,7 +133,7 @@ impl Worker<'_> {
             let first = request * batch;
             let payloads: Vec<String> =
                 (first..first + batch).map(|number| self.run.payload(self.number, number)).collect();
-            match self.client.once(&self.call(&payloads)).await {
+            match self.client.once(&self.request(&payloads)).await {
                 Ok(_) => {
                     let micros = u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX);
                     result.micros.saturating_record(micros.max(1));
@@ -166,7 +166,7 @@ impl Worker<'_> {
         self.began + Duration::from_secs_f64(seconds.min(1e9))
     }
 
-    fn call(&self, payloads: &[String]) -> Call {
+    fn request(&self, payloads: &[String]) -> ClientRequest {
         let mut body =
             Vec::with_capacity(payloads.iter().map(|payload| payload.len() + 16).sum::<usize>() + 32);
         let is_single = payloads.len() == 1;
@@ -185,8 +185,9 @@ impl Worker<'_> {
             body.extend_from_slice(b"]}");
         }
         let route = if is_single { "" } else { "/bulk" };
-        let call = Call::new(Method::POST, format!("/tables/{}{route}", self.plan.table)).json(body);
-        call.in_partition(Some(self.plan.partition)).repeat(Repeat::Never)
+        let request =
+            ClientRequest::new(Method::POST, format!("/tables/{}{route}", self.plan.table)).json(body);
+        request.in_partition(Some(self.plan.partition)).repeat(Repeat::Never)
     }
 }
 

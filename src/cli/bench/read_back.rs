@@ -10,7 +10,7 @@ use super::{
 };
 use crate::cli::{
     answer::Unanswered,
-    client::{Call, PageReader, ServerClient},
+    client::{ClientRequest, PageReader, ServerClient},
     output::ShownRecord,
 };
 
@@ -51,7 +51,10 @@ pub(super) async fn end_of(
     table: &TableName,
     partition: u32,
 ) -> Result<u64, Unanswered> {
-    let ends: TableEnds = match client.ask_json(&Call::get(format!("/tables/{table}/partitions"))).await {
+    let ends: TableEnds = match client
+        .ask_json(&ClientRequest::get(format!("/tables/{table}/partitions")))
+        .await
+    {
         Ok(ends) => ends,
         Err(error) if error.refusal().is_some_and(|no| no.status == StatusCode::NOT_FOUND) => return Ok(0),
         Err(error) => return Err(error.into()),

@@ -1,9 +1,9 @@
 //! Zombi's own client: requests that are tried again while that can help, cursors, server-sent events that
 //! resume, and refusals as sentences. What is asked, and what is done with the answer, is the commands'.
 
-mod call;
 mod pages;
 mod refusal;
+mod request;
 mod retry;
 pub mod sse;
 mod tail;
@@ -26,9 +26,9 @@ use tokio::time::{sleep, timeout};
 
 use self::retry::Retry;
 pub(super) use self::{
-    call::{Call, Repeat},
     pages::{LostOffsets, PageReader},
     refusal::Refusal,
+    request::{ClientRequest, Repeat},
     retry::Patience,
     tail::{Follower, TailItem},
 };
@@ -150,21 +150,25 @@ impl ServerClient {
     ///
     /// # Errors
     /// [`ClientError`] once nothing helps any more, or patience ends.
-    pub(super) async fn ask(&self, call: &Call) -> Result<ServerAnswer, ClientError> {
-        self.again(call, async |token| self.once_with(call, token).await).await
+    pub(super) async fn ask(&self, request: &ClientRequest) -> Result<ServerAnswer, ClientError> {
+        self.again(request, async |token| self.once_with(request, token).await).await
     }
 
     /// Sends a request once; the whole answer.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub(super) async fn once(&self, call: &Call) -> Result<ServerAnswer, ClientError> {
-        self.once_with(call, self.token()?).await
+    pub(super) async fn once(&self, request: &ClientRequest) -> Result<ServerAnswer, ClientError> {
+        self.once_with(request, self.token()?).await
     }
 
-    async fn once_with(&self, call: &Call, token: Option<HeaderValue>) -> Result<ServerAnswer, ClientError> {
+    async fn once_with(
+        &self,
+        request: &ClientRequest,
+        token: Option<HeaderValue>,
+    ) -> Result<ServerAnswer, ClientError> {
         let limit = self.patience.attempt;
-        let answered = timeout(limit, async { self.whole(self.attempt(call, token).await?).await }).await;
+        let answered = timeout(limit, async { self.whole(self.attempt(request, token).await?).await }).await;
         answered.unwrap_or_else(|_| Err(self.too_slow(limit)))
     }
 
@@ -172,8 +176,11 @@ impl ServerClient {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub(super) async fn ask_json<T: DeserializeOwned>(&self, call: &Call) -> Result<T, ClientError> {
-        let answer = self.ask(call).await?;
+    pub(super) async fn ask_json<T: DeserializeOwned>(
+        &self,
+        request: &ClientRequest,
+    ) -> Result<T, ClientError> {
+        let answer = self.ask(request).await?;
         self.parse(&answer)
     }
 
@@ -189,10 +196,10 @@ impl ServerClient {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub(super) async fn open(&self, call: &Call) -> Result<Response, ClientError> {
-        self.again(call, async |token| {
+    pub(super) async fn open(&self, request: &ClientRequest) -> Result<Response, ClientError> {
+        self.again(request, async |token| {
             let limit = self.patience.attempt;
-            let opened = timeout(limit, self.attempt(call, token)).await;
+            let opened = timeout(limit, self.attempt(request, token)).await;
             opened.unwrap_or_else(|_| Err(self.too_slow(limit)))
         })
         .await
@@ -201,10 +208,10 @@ impl ServerClient {
     /// Attempts until one succeeds or no other can, each with the token that there is then.
     async fn again<T>(
         &self,
-        call: &Call,
+        request: &ClientRequest,
         mut attempt: impl AsyncFnMut(Option<HeaderValue>) -> Result<T, ClientError>,
     ) -> Result<T, ClientError> {
-        let mut retry = Retry::new(self.patience, call.repeat);
+        let mut retry = Retry::new(self.patience, request.repeat);
         loop {
             let token = self.token()?;
             let error = match attempt(token.clone()).await {
@@ -225,16 +232,20 @@ impl ServerClient {
     }
 
     /// Sends a request once.
-    async fn attempt(&self, call: &Call, token: Option<HeaderValue>) -> Result<Response, ClientError> {
-        let mut request = self.http.request(call.method.clone(), call.url(&self.base));
+    async fn attempt(
+        &self,
+        request: &ClientRequest,
+        token: Option<HeaderValue>,
+    ) -> Result<Response, ClientError> {
+        let mut sending = self.http.request(request.method.clone(), request.url(&self.base));
         if let Some(token) = token {
-            request = request.header(header::AUTHORIZATION, token);
+            sending = sending.header(header::AUTHORIZATION, token);
         }
-        request = request.headers(call.headers.clone());
-        if let Some(body) = &call.body {
-            request = request.body(body.clone());
+        sending = sending.headers(request.headers.clone());
+        if let Some(body) = &request.body {
+            sending = sending.body(body.clone());
         }
-        let response = request.send().await.map_err(|error| self.unreachable(error))?;
+        let response = sending.send().await.map_err(|error| self.unreachable(error))?;
         self.has_answered.store(true, Ordering::Relaxed);
         let status = response.status();
         if status.is_success() {
@@ -293,7 +304,8 @@ impl ServerClient {
     }
 }
 
-/// The address of a server: scheme, host, port, and a path if it stands behind one. An error names what gave it.
+/// The address of a server: scheme, host, port, and a path if it stands behind one. An error names what gave
+/// it.
 fn parse_base(text: &str, given_by: &str) -> Result<Url, String> {
     let wrong = |why: &str| format!("{given_by} {text:?}: {why}");
     let url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;

@@ -4,7 +4,7 @@ use contracts::name::TableName;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Call, ClientError, ServerClient};
+use super::{ClientError, ClientRequest, ServerClient};
 
 /// Records of a page that is asked for, unless the server's settings say that they are too many.
 const PAGE_RECORDS: u64 = 1000;
@@ -75,7 +75,7 @@ impl<'a> PageReader<'a> {
             return Ok(None);
         }
         let page: FetchedPage = loop {
-            let answered = self.client.ask_json(&self.call()).await;
+            let answered = self.client.ask_json(&self.request()).await;
             match answered {
                 Ok(page) => break page,
                 Err(error) if self.asks_for_less(&error) => {}
@@ -89,17 +89,17 @@ impl<'a> PageReader<'a> {
         Ok(Some(page))
     }
 
-    fn call(&self) -> Call {
-        let mut call = Call::get(format!("/tables/{}", self.table));
+    fn request(&self) -> ClientRequest {
+        let mut request = ClientRequest::get(format!("/tables/{}", self.table));
         match &self.cursor {
-            Some(cursor) => call = call.with("cursor", cursor),
-            None => call.query.clone_from(&self.first),
+            Some(cursor) => request = request.with("cursor", cursor),
+            None => request.query.clone_from(&self.first),
         }
         // The last events are asked for by their number, which is a limit of its own.
-        if call.query.iter().any(|(name, _)| name == "last") {
-            return call;
+        if request.query.iter().any(|(name, _)| name == "last") {
+            return request;
         }
-        call.with("limit", self.left.map_or(self.most, |left| left.min(self.most)))
+        request.with("limit", self.left.map_or(self.most, |left| left.min(self.most)))
     }
 
     /// Whether the server, whose settings nobody knows here, may take half of what was asked for.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ClientError, call::Repeat};
+use super::{ClientError, request::Repeat};
 use crate::cli::output::StatusLine;
 
 /// The first pause before a request is sent again; each is twice as long as the one before.

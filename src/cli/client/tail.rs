@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    Call, ClientError, ServerClient,
+    ClientError, ClientRequest, ServerClient,
     retry::pause_after,
     sse::{SseItem, SseParser},
 };
@@ -122,16 +122,16 @@ impl<'a> Follower<'a> {
 
     /// Opens a stream; says so if something was missed.
     async fn open(&mut self) -> Result<Option<TailItem>, ClientError> {
-        let mut call = Call::get(format!("/tables/{}", self.table));
-        call = call.header(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        let mut request = ClientRequest::get(format!("/tables/{}", self.table));
+        request = request.header(ACCEPT, HeaderValue::from_static("text/event-stream"));
         match &self.place {
-            None => call.query.clone_from(&self.first),
+            None => request.query.clone_from(&self.first),
             Some(place) => {
                 let place = HeaderValue::from_str(place).map_err(|error| self.client.strange(&error))?;
-                call = call.header(LAST_EVENT_ID, place);
+                request = request.header(LAST_EVENT_ID, place);
             }
         }
-        match self.client.open(&call).await {
+        match self.client.open(&request).await {
             Ok(stream) => {
                 self.stream = Some(stream);
                 Ok(None)

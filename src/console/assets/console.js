@@ -71,19 +71,14 @@ function keyboard() {
   let afterG = 0;
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest("input, select, textarea")) {
-      if (event.key === "Escape") event.target.blur();
-      return;
-    }
+    if (event.target.closest("input, select, textarea")) return event.key === "Escape" && event.target.blur();
     if (event.key === "/") {
       event.preventDefault();
       const search = $("[data-search]");
       if (search) search.focus(); else location.assign("/console/tables");
-    } else if (event.key === "p") {
-      $("[data-pause]")?.click();
-    } else if (event.key === "g") {
-      afterG = Date.now();
-    } else if (Date.now() - afterG < 1500) {
+    } else if (event.key === "p") $("[data-pause]")?.click();
+    else if (event.key === "g") afterG = Date.now();
+    else if (Date.now() - afterG < 1500) {
       afterG = 0;
       const link = $(`nav [data-go="${CSS.escape(event.key)}"]`);
       if (link) location.assign(link.href);
@@ -210,6 +205,12 @@ function overview() {
     p99.add(Date.now() / 1000, slow === null ? null : slow * 1e6);
     say("p99-minute", seen.length < 2 ? "…" : slow === null ? "no write" : micros(slow * 1e6));
   }
+  // The tables, as this page would have them now; not while somebody is among them.
+  async function tables() {
+    const page = new DOMParser().parseFromString(await (await fetch(location.href)).text(), "text/html");
+    const [shown, now] = [$("[data-tables]"), $("[data-tables]", page)];
+    if (now && !shown.contains(document.activeElement)) shown.replaceWith(now);
+  }
   // What is shown stays until a round succeeds. A request that nobody answers is a TypeError.
   const failed = (error) => error instanceof TypeError && verdict("bad", "No answer from the server; the numbers are from before");
   const every = (ms, round) => {
@@ -217,7 +218,7 @@ function overview() {
     next();
   };
   every(2000, numbers);
-  every(10000, metrics);
+  every(10000, () => Promise.all([metrics(), tables()]));
 }
 
 // A list of events that grows at its top, and is cut at its end.
@@ -247,8 +248,7 @@ function liveEvents() {
   }
   function show() {
     frame = 0;
-    const fresh = waiting.splice(0).map(row).reverse();
-    list.prepend(...fresh);
+    list.prepend(...waiting.splice(0).map(row).reverse());
     while (list.children.length > ROWS) list.lastElementChild.remove();
     $("#count").textContent = counted(number, "event");
     $("#nothing")?.remove();

@@ -83,7 +83,8 @@ async fn show_groups(visit: &mut Visit<'_>) -> Result<Shown, Refused> {
         }
         @if are_cut || last.is_some() { nav.pages aria-label="Pages" {
             @if are_cut {
-                @let query = [("after", visitor.asks("after")), ("name", visitor.asks("name")), ("all", Some("1"))];
+                @let (after, name) = (visitor.asks("after"), visitor.asks("name"));
+                @let query = [("after", after), ("name", name), ("all", Some("1"))];
                 a href=(address(&format!("{PATH}/consumers"), query)) {
                     (counted(others as u64, "group")) " that are behind less"
                 }

@@ -131,7 +131,7 @@ fn in_force(settings: &ApiSettings, visitor: &Visitor) -> Markup {
             tbody {
                 @for setting in &shown {
                     tr {
-                        th.long scope="row" { code { (setting.key) } }
+                        th scope="row" { code { (name_of(&setting.key)) } }
                         td.long { code { (value(&setting.value)) } }
                         td.muted[setting.source == "default"] { (setting.source) }
                     }
@@ -155,6 +155,13 @@ fn in_force(settings: &ApiSettings, visitor: &Visitor) -> Markup {
             @if all || !wanted.is_empty() { a href=(path) { "Only those that are not the defaults" } }
             @else { a href=(address(&path, [("all", Some("1"))])) { "All settings" } }
         }
+    }
+}
+
+/// The name of a setting, which a narrow screen breaks between its parts.
+fn name_of(key: &str) -> Markup {
+    html! {
+        @for (place, part) in key.split('.').enumerate() { @if place > 0 { "." wbr; } (part) }
     }
 }
 

@@ -149,7 +149,8 @@ fn board(numbers: &Numbers) -> Markup {
             (tile("Append p99", "p99", &micros(stats.writes.p99_latency_us), &html! { "since the start" }))
             (tile("On the volume", "hot", &bytes(hot), &html! {
                 "of " (bytes(*hot_most)) " "
-                meter data-meter min="0" max=(hot_most) value=(hot) aria-label="Used of what RocksDB may hold" {}
+                meter data-meter min="0" max=(hot_most) value=(hot)
+                    aria-label="Used of what RocksDB may hold" {}
             }))
             (tile("Not in S3 yet", "unflushed", &count(totals.unflushed_events), &html! {
                 "events, " span data-live="unflushed-bytes" { (bytes(totals.unflushed_bytes)) }
@@ -176,7 +177,7 @@ fn board(numbers: &Numbers) -> Markup {
 
 fn list(visit: &Visit<'_>, tables: &ApiTables) -> Markup {
     html! {
-        section {
+        section data-tables {
             h2 { "Tables" }
             @if tables.tables.is_empty() {
                 (super::tables::none(visit))

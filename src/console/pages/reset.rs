@@ -15,11 +15,12 @@ use super::{
     super::{
         Console, PATH,
         api::{ApiMove, ApiProblem, ApiReset},
+        browsers::of_console,
         view::{
             NavItem, copied, empty, scrolling,
             text::{address, count, counted, moment, path_name, time},
         },
-        visit::{Refused, Shown, Visit, of_console, see, way_in},
+        visit::{Refused, Shown, Visit, see, way_in},
     },
     events::now,
 };

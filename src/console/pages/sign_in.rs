@@ -11,8 +11,9 @@ use maud::{Markup, html};
 
 use super::super::{
     Console, PATH,
+    browsers::of_console,
     view::NavItem,
-    visit::{Shown, Visit, of_console, see},
+    visit::{Shown, Visit, see},
 };
 use crate::{
     auth::{

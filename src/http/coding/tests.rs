@@ -1,3 +1,5 @@
+//! Every coding in pieces of any size, and what is not coded as it should be.
+
 use std::io::Write;
 
 use axum::http::HeaderValue;

@@ -1,3 +1,5 @@
+//! Who has a share of a budget, and who makes room for others.
+
 use tokio::time::timeout;
 
 use super::{share::PIECE_BYTES, *};

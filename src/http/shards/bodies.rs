@@ -80,9 +80,9 @@ fn named(table: Option<&str>) -> Option<TableName> {
     TableName::parse(table?).ok()
 }
 
-/// Some of the commits of a request, and their places in it.
+/// Some of the commits of a request: their tables, of one shard, and their places in it.
 struct CommitPart<'a> {
-    table: TableName,
+    tables: Vec<TableName>,
     places: Vec<usize>,
     commits: Vec<&'a RawValue>,
 }
@@ -114,12 +114,14 @@ impl ShardedRoute {
             let asked = AskedByBody { table: table.as_ref(), verbs };
             return self.ask_owner(&parts, asked, body.clone()).await;
         };
+        // Nor is anything where some table may not be read: one store would commit nothing of it either.
+        may_pass_on((&scope_of_parts(&parts), &parts.uri), verbs, as_sent(&of_parts))?;
         let mut committed: Vec<(usize, Value)> = Vec::new();
         let mut group = Value::Null;
         for part in of_parts {
             let passed = CommitPassed { force, commits: &part.commits };
             let body = answers::json(&passed)?;
-            let asked = AskedByBody { table: Some(&part.table), verbs };
+            let asked = AskedByBody { table: part.tables.first(), verbs };
             let response = self.ask_owner(&parts, asked, body.into()).await;
             let response = response.unwrap_or_else(IntoResponse::into_response);
             if !response.status().is_success() {
@@ -163,10 +165,12 @@ impl ShardedRoute {
             let table = table_of(commit)?;
             let shard = self.shards.cluster.shard(&table);
             let at = parts.iter().position(|(other, _)| *other == shard).unwrap_or_else(|| {
-                parts.push((shard, CommitPart { table, places: Vec::new(), commits: Vec::new() }));
+                let (tables, places, commits) = (Vec::new(), Vec::new(), Vec::new());
+                parts.push((shard, CommitPart { tables, places, commits }));
                 parts.len() - 1
             });
             let (_, part) = parts.get_mut(at)?;
+            part.tables.push(table);
             part.places.push(place);
             part.commits.push(commit);
         }
@@ -182,14 +186,14 @@ impl ShardedRoute {
     ) -> Result<Response, Problem> {
         let mut parts = parts.clone();
         parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        let scope = parts.extensions.get::<RequestScope>().cloned().unwrap_or_default();
+        let scope = scope_of_parts(&parts);
         let place = match asked.table {
             None => None,
             Some(table) => match self.shards.find(table).await? {
                 TablePlace::Here(place) => Some(place),
                 TablePlace::There(pod) if scope.is_passed_on => return Ok(moved(table, pod)),
                 TablePlace::There(pod) => {
-                    may_pass_on((&scope, &parts.uri), asked.verbs, table)?;
+                    may_pass_on((&scope, &parts.uri), asked.verbs, [table])?;
                     return Box::pin(self.ask_pod(pod, &PassedHead::of(&parts, self.depth), body)).await;
                 }
             },
@@ -235,18 +239,34 @@ impl ShardedRoute {
     }
 }
 
+/// What a request carries besides itself.
+fn scope_of_parts(parts: &Parts) -> RequestScope {
+    parts.extensions.get::<RequestScope>().cloned().unwrap_or_default()
+}
+
+/// The tables of all parts, in the order in which they were sent.
+fn as_sent<'a>(of_parts: &'a [CommitPart<'_>]) -> impl Iterator<Item = &'a TableName> {
+    let mut tables: Vec<(usize, &TableName)> =
+        of_parts.iter().flat_map(|part| part.places.iter().copied().zip(&part.tables)).collect();
+    tables.sort_unstable_by_key(|(place, _)| *place);
+    tables.into_iter().map(|(_, table)| table)
+}
+
 /// Decides where the client asks, whose audit log has it; the owner asks its policy once more.
-fn may_pass_on(
+fn may_pass_on<'a>(
     (scope, uri): (&RequestScope, &Uri),
     verbs: &[Verb],
-    table: &TableName,
+    tables: impl IntoIterator<Item = &'a TableName>,
 ) -> Result<(), Problem> {
     // What is no name of a group the owner refuses.
     let Some(group) = group_in_path(scope, uri) else { return Ok(()) };
     for verb in verbs {
         scope.caller.allow_to(*verb, Resource::Group(&group))?;
     }
-    Ok(scope.caller.allow_to(Verb::Read, Resource::Table(table))?)
+    for table in tables {
+        scope.caller.allow_to(Verb::Read, Resource::Table(table))?;
+    }
+    Ok(())
 }
 
 fn table_of(commit: &RawValue) -> Option<TableName> {

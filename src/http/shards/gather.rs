@@ -75,7 +75,10 @@ impl ShardedRoute {
         let own = self.ask_own((what, asked.places.as_slice()), &parts, &scope);
         let (mut said, mut others) = Box::pin(join(own, self.ask_others(what, &parts, asked.others))).await;
         others.extend(asked.ownerless.map(|problem| (None, Said::Failed(problem.into_response()))));
-        let missing = if what == Gathered::Stats { missing(&others) } else { Vec::new() };
+        // What this pod refuses itself is an answer, and shows of no other pod that it is missing.
+        let is_refused = said.iter().any(|one| matches!(one, Said::Failed(_)));
+        let may_miss = what == Gathered::Stats && !is_refused;
+        let missing = if may_miss { missing(&others) } else { Vec::new() };
         said.extend(others.into_iter().map(|(_, said)| said));
         let (mut bodies, mut shares, mut nothing) = (Vec::new(), Vec::new(), None);
         for one in said {

@@ -25,35 +25,43 @@ enum Form {
     Keyed,
 }
 
-async fn singles(
-    options: &Options,
+/// Appends of one event each.
+#[derive(Clone, Copy)]
+struct Singles<'a> {
+    options: &'a Options,
     address: SocketAddr,
-    path: &str,
     form: Form,
     connections: usize,
-    salt: usize,
-) -> Load {
-    let (path, prefix) = (path.to_owned(), format!("{salt}-"));
-    // What is sent costs the same processors as what is measured: made before, but for the keys.
-    let ready: Vec<Vec<u8>> = (0..1024)
-        .map(|number| match form {
-            Form::Protobuf => request(
-                "POST",
-                &path,
-                "application/x-protobuf",
-                &data::protobuf_record(number, 4).encode_to_vec(),
-            ),
-            _ => request("POST", &path, "application/json", data::json_record(number, 4, None).as_bytes()),
+}
+
+impl Singles<'_> {
+    /// Sends them to a path for a turn; `salt` makes their keys others than those of another turn.
+    async fn send(self, path: &str, salt: usize) -> Load {
+        let Self { options, address, form, connections } = self;
+        let (path, prefix) = (path.to_owned(), format!("{salt}-"));
+        // What is sent costs the same processors as what is measured: made before, but for the keys.
+        let ready: Vec<Vec<u8>> = (0..1024)
+            .map(|number| match form {
+                Form::Protobuf => request(
+                    "POST",
+                    &path,
+                    "application/x-protobuf",
+                    &data::protobuf_record(number, 4).encode_to_vec(),
+                ),
+                _ => {
+                    request("POST", &path, "application/json", data::json_record(number, 4, None).as_bytes())
+                }
+            })
+            .collect();
+        load(address, connections, options.turn(), None, move |number| match form {
+            Form::Keyed => {
+                let body = data::json_record(number, 4, Some(&format!("{prefix}{number:012}")));
+                request("POST", &path, "application/json", body.as_bytes())
+            }
+            _ => ready[number % ready.len()].clone(),
         })
-        .collect();
-    load(address, connections, options.turn(), None, move |number| match form {
-        Form::Keyed => {
-            let body = data::json_record(number, 4, Some(&format!("{prefix}{number:012}")));
-            request("POST", &path, "application/json", body.as_bytes())
-        }
-        _ => ready[number % ready.len()].clone(),
-    })
-    .await
+        .await
+    }
 }
 
 pub(crate) async fn run(options: &Options, report: &mut Report) {
@@ -69,14 +77,12 @@ pub(crate) async fn run(options: &Options, report: &mut Report) {
                 continue;
             }
             let zombi = Zombi::start(options, &[]);
-            let address = zombi.address;
-            singles(options, address, "/tables/t", form, connections, 999).await;
+            let singles = Singles { options, address: zombi.address, form, connections };
+            singles.send("/tables/t", 999).await;
             let rounds = in_turn(
                 options.rounds(),
-                async |round| singles(options, address, "/tables/t", form, connections, round).await.rate(),
-                async |round| {
-                    singles(options, address, "/bench/tables/t", form, connections, round).await.rate()
-                },
+                async |round| singles.send("/tables/t", round).await.rate(),
+                async |round| singles.send("/bench/tables/t", round).await.rate(),
             );
             report.ratio(&name, "requests/s", Goal::AtLeast(goal), rounds.await);
         }
@@ -94,15 +100,11 @@ async fn group_commit(options: &Options, report: &mut Report) {
             continue;
         }
         let zombi = Zombi::start(options, &[]);
-        let address = zombi.address;
+        let singles = Singles { options, address: zombi.address, form: Form::Json, connections };
         let rounds = in_turn(
             options.rounds(),
-            async |round| singles(options, address, "/tables/t", Form::Json, connections, round).await.rate(),
-            async |round| {
-                singles(options, address, "/bench/group/tables/t", Form::Json, connections, round)
-                    .await
-                    .rate()
-            },
+            async |round| singles.send("/tables/t", round).await.rate(),
+            async |round| singles.send("/bench/group/tables/t", round).await.rate(),
         );
         report.ratio(&name, "requests/s", Goal::AtLeast(0.9), rounds.await);
     }
@@ -135,10 +137,16 @@ async fn beside_tails(options: &Options, report: &mut Report) {
         }
         tails.push(tail);
     }
+    let [beside, by_itself] = [watched.address, alone.address].map(|address| Singles {
+        options,
+        address,
+        form: Form::Json,
+        connections: 64,
+    });
     let rounds = in_turn(
         options.rounds(),
-        async |round| singles(options, watched.address, "/tables/t", Form::Json, 64, round).await.rate(),
-        async |round| singles(options, alone.address, "/tables/t", Form::Json, 64, round).await.rate(),
+        async |round| beside.send("/tables/t", round).await.rate(),
+        async |round| by_itself.send("/tables/t", round).await.rate(),
     );
     report.ratio(name, "requests/s", Goal::AtLeast(0.95), rounds.await);
     assert_eq!(tails.len(), 1000);

@@ -46,39 +46,20 @@ pub(crate) async fn run(options: &Options, report: &mut Report) {
             written_bytes,
         );
         let (append_first, read_first) = *first.get_or_insert((append, read));
-        let millions = written * part / 1000;
-        report.ratio(
-            &format!("growth, append rate at {millions} thousand"),
-            "events/s",
-            Goal::AtLeast(0.9),
-            vec![(append, append_first)],
-        );
-        report.ratio(
-            &format!("growth, read rate at {millions} thousand"),
-            "events/s",
-            Goal::AtLeast(0.9),
-            vec![(read, read_first)],
-        );
-        report.figure(
-            &format!("growth, peak memory at {millions} thousand"),
-            "MiB",
-            Goal::AtMost(512.0),
-            zombi.memory_mib("VmHWM"),
-        );
+        let thousands = written * part / 1000;
+        let named = |what: &str| format!("growth, {what} at {thousands} thousand");
+        report.ratio(&named("append rate"), "events/s", Goal::AtLeast(0.9), vec![(append, append_first)]);
+        report.ratio(&named("read rate"), "events/s", Goal::AtLeast(0.9), vec![(read, read_first)]);
+        report.figure(&named("peak memory"), "MiB", Goal::AtMost(512.0), zombi.memory_mib("VmHWM"));
         let events = (written * part) as f64;
         report.figure(
-            &format!("growth, bytes on the volume for an event at {millions} thousand"),
+            &named("bytes on the volume for an event"),
             "bytes",
             Goal::Known,
             zombi.volume_bytes() / events,
         );
         zombi.restart();
-        report.figure(
-            &format!("growth, ready after kill -9 at {millions} thousand"),
-            "s",
-            Goal::AtMost(2.0),
-            zombi.ready_in.as_secs_f64(),
-        );
+        report.figure(&named("ready after kill -9"), "s", Goal::AtMost(2.0), zombi.ready_in.as_secs_f64());
     }
     zombi.ask("POST", "/flush").await;
 }

@@ -219,9 +219,12 @@ async fn by_three(options: &Options, report: &mut Report) {
 
 /// Tables in all shards of one pod, and the same tables in one Zombi.
 async fn in_one_pod(options: &Options, report: &mut Report) {
-    let (name, memory) =
-        ("append, 48 tables in 12 shards of one pod", "memory of 11 more shards under that load");
-    if !report.wants(name) && !report.wants(memory) {
+    let rows = [
+        "append, 48 tables in 12 shards of one pod",
+        "memory of 11 more shards under that load",
+        "descriptors of 11 more shards under that load",
+    ];
+    if !rows.iter().any(|name| report.wants(name)) {
         return;
     }
     let settings = ["flush.interval_secs=3600"];
@@ -239,6 +242,7 @@ async fn in_one_pod(options: &Options, report: &mut Report) {
         async |_| send(one.address, options.turn(), None, &ready).await.rate(),
     )
     .await;
-    report.ratio(name, "requests/s", Goal::Known, rounds);
-    report.figure(memory, "MiB", Goal::Known, many.memory_mib("VmRSS") - one.memory_mib("VmRSS"));
+    report.ratio(rows[0], "requests/s", Goal::Known, rounds);
+    report.figure(rows[1], "MiB", Goal::Known, many.memory_mib("VmRSS") - one.memory_mib("VmRSS"));
+    report.figure(rows[2], "descriptors", Goal::Known, many.descriptors() - one.descriptors());
 }

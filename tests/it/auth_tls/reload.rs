@@ -19,6 +19,10 @@ use zombi::net::tls::{
 use super::{Site, serve};
 use testing::{certificates::THIS_MACHINE, server::eventually};
 
+/// Requests that are sent at least while a certificate changes, and by how many clients at once.
+const REQUESTS: usize = 1000;
+const WORKERS: usize = 4;
+
 /// A directory as the kubelet mounts a Secret: all its files change at once, by a link above them.
 struct Mount {
     directory: PathBuf,
@@ -65,14 +69,14 @@ async fn a_new_certificate_is_used_for_new_connections_and_no_request_fails() {
     let z = serve(&mount.cert(), &mount.key(), &[]).await;
     let next = site.authority.sign("next", THIS_MACHINE);
     let (client, address, stop) = (site.client(), z.address(), Arc::new(AtomicBool::new(false)));
-    let workers: Vec<_> = (0..4)
+    let workers: Vec<_> = (0..WORKERS)
         .map(|worker| {
             let (client, stop) = (client.clone(), Arc::clone(&stop));
             tokio::spawn(async move {
                 let record = json!({"payload": worker});
                 let mut kept = client.open(address, "h2").await.unwrap();
                 let mut sent = 0;
-                while sent < 50 || !stop.load(Relaxed) {
+                while sent < REQUESTS / WORKERS || !stop.load(Relaxed) {
                     let mut fresh = client.open(address, "http/1.1").await.unwrap();
                     for connection in [&mut kept, &mut fresh] {
                         let answer = connection.post("/tables/t", &record).await.unwrap();
@@ -93,7 +97,7 @@ async fn a_new_certificate_is_used_for_new_connections_and_no_request_fails() {
     for worker in workers {
         sent += worker.await.unwrap();
     }
-    assert!(sent >= 200, "{sent} requests");
+    assert!(sent >= REQUESTS, "{sent} requests");
 }
 
 #[tokio::test]

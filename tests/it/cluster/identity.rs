@@ -138,6 +138,33 @@ async fn what_a_body_asks_for_is_denied_by_any_pod_alike() {
     }
 }
 
+#[tokio::test]
+async fn commits_of_which_one_is_denied_commit_nothing_in_any_shard() {
+    let directory = TempDir::new().unwrap();
+    let policy = "version: 1\nbindings:\n\
+                  - {subjects: [\"token:ci\"], role: consumer, tables: [\"table-*\"], groups: [g]}\n\
+                  - {subjects: [\"token:boss\"], role: operator, tables: [\"*\"], groups: [\"*\"]}\n";
+    let (cluster, [token, boss]) = secured_for(directory.path(), policy, ["ci", "boss"], &[]).await;
+    let mut others = (0..).map(|number| format!("other-{number}"));
+    let (mine, other) = (cluster.table_of(1), others.find(|name| cluster.owner(name) == 2).unwrap());
+    for table in [&mine, &other] {
+        let write = cluster.pods[0].request(Method::POST, &format!("/tables/{table}"));
+        let write = write.json(&json!({"payload": "x"})).bearer_auth(&boss).send().await;
+        assert_eq!(write.unwrap().status(), 201);
+    }
+    for pod in &cluster.pods {
+        for tables in [[&mine, &other], [&other, &mine]] {
+            let commits = json!({"commits": tables.map(|table| json!({"table": table, "offset": 1}))});
+            let commit = pod.request(Method::POST, "/consumers/g/commit").json(&commits).bearer_auth(&token);
+            let (status, problem) = answer(commit.send().await.unwrap()).await;
+            let denied = json!(format!("table {other}"));
+            assert_eq!((status.as_u16(), &problem["resource"]), (403, &denied), "{problem}");
+        }
+        let group = pod.request(Method::GET, "/consumers/g").bearer_auth(&boss).send().await.unwrap();
+        assert_eq!(group.status(), 404, "a shard has committed");
+    }
+}
+
 /// A ticket of the token `ci` for a GET of a path at a pod, as a pod would sign it.
 fn ticket(path: &str, pod: usize) -> Ticket {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();

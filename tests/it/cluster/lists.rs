@@ -49,6 +49,17 @@ async fn a_list_has_the_tables_of_all_pods_or_none() {
 }
 
 #[tokio::test]
+async fn what_is_asked_of_all_in_a_wrong_way_is_refused_by_every_pod() {
+    let cluster = TestCluster::start(&[]).await;
+    for pod in &cluster.pods {
+        for path in ["/stats", "/tables", "/consumers", "/consumers/nobody"] {
+            let (status, problem) = pod.get(&format!("{path}?colour=red")).await;
+            assert_eq!((status.as_u16(), &problem["code"]), (400, &json!("bad_query")), "{path}: {problem}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_flush_is_of_all_shards() {
     let cluster = TestCluster::start(&[]).await;
     for owner in 0..3 {

@@ -30,6 +30,18 @@ async fn command(server: &TestServer, words: &[&str]) -> String {
     text
 }
 
+async fn run_all(pods: &mut [TestServer]) {
+    for pod in pods {
+        pod.run().await;
+    }
+}
+
+async fn terminate_all(pods: &mut [TestServer]) {
+    for pod in pods {
+        assert_eq!(pod.terminate().await, Some(0));
+    }
+}
+
 #[tokio::test]
 async fn everything_reads_the_same_after_adoption_resize_and_leaving() {
     let mut single = TestServer::start_tiered(&[]).await;
@@ -57,9 +69,7 @@ async fn everything_reads_the_same_after_adoption_resize_and_leaving() {
 
     let mut pods = vec![single.beside(), single.beside(), single.beside()];
     join_them(&mut pods, 6);
-    for pod in &mut pods {
-        pod.run().await;
-    }
+    run_all(&mut pods).await;
     for pod in &pods {
         assert_eq!(seen(pod).await, before);
     }
@@ -69,26 +79,20 @@ async fn everything_reads_the_same_after_adoption_resize_and_leaving() {
     let after = seen(&pods[1]).await;
     let (is_right, text) = pods[0].look(&["cluster", "leave"]).await;
     assert!(!is_right && text.contains("not stopped cleanly"), "{text}");
-    for pod in &mut pods {
-        assert_eq!(pod.terminate().await, Some(0));
-    }
+    terminate_all(&mut pods).await;
     command(&pods[0], &["verify"]).await;
 
     command(&pods[0], &["cluster", "resize", "--pods", "4"]).await;
     pods.push(pods[0].beside());
     join_them(&mut pods, 6);
-    for pod in &mut pods {
-        pod.run().await;
-    }
+    run_all(&mut pods).await;
     // Of six shards four pods have one or two each, but for one that has none.
     for pod in &pods {
         assert_eq!(seen(pod).await, after);
         assert_eq!(pod.post("/flush", &json!({})).await.0, 200);
         assert_eq!(pod.get("/tables/no%20name").await.0, 400);
     }
-    for pod in &mut pods {
-        assert_eq!(pod.terminate().await, Some(0));
-    }
+    terminate_all(&mut pods).await;
 
     command(&pods[0], &["cluster", "leave"]).await;
     let log = pods[0].try_run().await.expect_err("there is no cluster");

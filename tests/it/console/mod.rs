@@ -25,7 +25,9 @@ struct Page {
 impl Page {
     async fn of(response: Response) -> Self {
         let (status, headers) = (response.status(), response.headers().clone());
-        Self { status, headers, text: response.text().await.unwrap() }
+        // Where a line may break is no part of what is shown.
+        let text = response.text().await.unwrap().replace("<wbr>", "");
+        Self { status, headers, text }
     }
 
     fn header(&self, name: &str) -> &str {

@@ -1,10 +1,10 @@
 //! Each page shows what its visitor may see.
 
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use super::Browser;
-use crate::auth::secured::{Secured, binding, policy, token};
+use super::{Browser, Page};
+use crate::auth::secured::{NO_ONE, Secured, binding, policy, token};
 
 /// Somebody who reads one table of two, and somebody who operates the server.
 async fn secured() -> Secured {
@@ -78,11 +78,50 @@ async fn an_operator_sees_all_and_who_has_no_right_sees_nothing() {
 async fn a_bearer_token_works_as_everywhere() {
     let s = secured().await;
     let browser = Browser::at(&s.z);
-    let request =
-        browser.request(reqwest::Method::GET, "/console/events?table=mine").bearer_auth(token("reader"));
-    let page = super::Page::of(request.send().await.unwrap()).await;
+    let request = browser.request(Method::GET, "/console/events?table=mine").bearer_auth(token("reader"));
+    let page = Page::of(request.send().await.unwrap()).await;
     assert!(page.status == StatusCode::OK && page.shows("of-mine"), "{}", page.text);
-    let request = browser.request(reqwest::Method::GET, "/console/tables").bearer_auth("zmb_wrong");
-    let page = super::Page::of(request.send().await.unwrap()).await;
+    let request = browser.request(Method::GET, "/console/tables").bearer_auth("zmb_wrong");
+    let page = Page::of(request.send().await.unwrap()).await;
     assert_eq!(page.status, StatusCode::SEE_OTHER, "{}", page.text);
+}
+
+#[tokio::test]
+async fn each_page_is_for_each_role_that_may_ask_for_what_it_shows() {
+    let roles = ["producer", "consumer", "owner", "operator"];
+    let bindings = roles.map(|role| binding(role, role, &["t"], &["g"]));
+    let everybody = [&roles[..], &["nobody"]].concat();
+    let s = Secured::start(&policy(&bindings), &everybody, &[("console.writes", "true")]).await;
+    assert_eq!(s.post("owner", "/tables/t", &json!({"payload": 1})).await.0, StatusCode::CREATED);
+    let commit = json!({"table": "t", "offset": 1});
+    assert_eq!(s.post("owner", "/consumers/g/commit", &commit).await.0, StatusCode::OK);
+    let browser = Browser::at(&s.z);
+    let as_who = |who: &str, method: Method, path: &str| {
+        let request = browser.request(method, path).header("sec-fetch-site", "same-origin");
+        if who == NO_ONE { request } else { request.bearer_auth(token(who)) }
+    };
+    let readers = ["consumer", "owner", "operator"];
+    for path in [
+        "/console/tables/t",
+        "/console/events?table=t",
+        "/console/event?table=t&partition=0&offset=0",
+        "/console/consumers/g",
+        "/console/consumers/g/reset?table=t&to=earliest",
+    ] {
+        for who in &everybody {
+            let status = as_who(who, Method::GET, path).send().await.unwrap().status();
+            let due = if readers.contains(who) { StatusCode::OK } else { StatusCode::FORBIDDEN };
+            assert_eq!(status, due, "{who} at {path}");
+        }
+        let status = as_who(NO_ONE, Method::GET, path).send().await.unwrap().status();
+        assert_eq!(status, StatusCode::SEE_OTHER, "{path}: whoever is not known signs in");
+    }
+    for who in everybody {
+        let form = as_who(who, Method::POST, "/console/consumers/g/reset");
+        let form = form.header("content-type", "application/x-www-form-urlencoded");
+        let status = form.body("table=t&to=earliest").send().await.unwrap().status();
+        let may = ["owner", "operator"].contains(&who);
+        let due = if may { StatusCode::SEE_OTHER } else { StatusCode::FORBIDDEN };
+        assert_eq!(status, due, "{who} moves the group");
+    }
 }

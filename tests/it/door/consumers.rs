@@ -9,13 +9,9 @@ use testing::{Sent, TestServer};
 
 const COMMIT: &str = "/consumers/g/commit";
 
-#[tokio::test]
-async fn a_request_that_names_a_partition_twice_commits_nothing() {
-    let z = TestServer::start().await;
-    for table in ["t", "u", "v"] {
-        Sent::default().append(&z, table, 2, 60).await;
-    }
-    let twice = [
+/// Commits of one request that name a partition twice, as it may be named.
+fn commits_of_a_partition_twice() -> [Value; 8] {
+    [
         json!([{"table": "t", "offset": 20}, {"table": "t", "offset": 12}]),
         json!([{"table": "t", "offset": 12}, {"table": "t", "offset": 20}]),
         json!([{"table": "t", "offset": 20}, {"table": "t", "offset": 20}]),
@@ -33,7 +29,16 @@ async fn a_request_that_names_a_partition_twice_commits_nothing() {
             {"table": "v", "offset": 0},
             {"table": "t", "offset": 12},
         ]),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn a_request_that_names_a_partition_twice_commits_nothing() {
+    let z = TestServer::start().await;
+    for table in ["t", "u", "v"] {
+        Sent::default().append(&z, table, 2, 60).await;
+    }
+    let twice = commits_of_a_partition_twice();
     let standing = async || {
         let at = async |table: &str, partition: u32| {
             z.get(&format!("/consumers/g/offset?table={table}&partition={partition}")).await.1["offset"]

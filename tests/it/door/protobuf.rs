@@ -240,11 +240,10 @@ async fn an_export_of_otlp_is_refused_by_its_name() {
     assert_eq!(status, StatusCode::CREATED, "{answer}");
 }
 
-#[tokio::test]
-async fn whatever_a_proper_encoder_may_write_is_taken() {
-    let z = TestServer::start().await;
+/// Records as an encoder may write them, and what is special about each.
+fn proper_records() -> Vec<(&'static str, Vec<u8>)> {
     let payload = bytes(1, b"x");
-    let good = [
+    vec![
         ("nothing but a payload", payload.clone()),
         ("an empty payload", bytes(1, b"")),
         ("the kind nobody specified", [payload.clone(), number(5, 0)].concat()),
@@ -268,7 +267,13 @@ async fn whatever_a_proper_encoder_may_write_is_taken() {
             .concat(),
         ),
         ("bytes", [bytes(1, b"\xff\x00"), number(5, 3)].concat()),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn whatever_a_proper_encoder_may_write_is_taken() {
+    let z = TestServer::start().await;
+    let good = proper_records();
     for (what, body) in &good {
         let (status, answer) = post_bytes(&z, "/tables/single", body.clone()).await;
         assert_eq!(status, StatusCode::CREATED, "{what}: {answer}");

@@ -164,6 +164,12 @@ async fn what_is_no_cloudevent_is_refused_and_the_attribute_is_named() {
         let problem = post(&z, "/tables/t", &both, "{}").await.refused(more.0, 400, "bad_cloudevent");
         assert_eq!(problem["attribute"], attribute, "{problem}");
     }
+    assert!(!is_there(&z, "t").await);
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_of_a_cloudevent_is_refused() {
+    let z = TestServer::start().await;
     let problem =
         post(&z, "/tables/t", &headers(true), "{").await.refused("JSON that is none", 400, "bad_json");
     assert_eq!(problem["index"], 0, "{problem}");
@@ -184,6 +190,12 @@ async fn what_is_no_cloudevent_is_refused_and_the_attribute_is_named() {
     assert_eq!(problem["attribute"], "subject", "{problem}");
     event["partitionkey"] = json!("short");
     structured(&z, "u", &event).await.is_bare(204, &[]);
+    assert!(!is_there(&z, "t").await);
+}
+
+#[tokio::test]
+async fn formats_of_cloudevents_that_are_not_known_are_refused_but_where_any_bytes_are_taken() {
+    let z = TestServer::start().await;
     for content_type in [
         "application/cloudevents+avro",
         "application/cloudevents+protobuf",
@@ -195,7 +207,6 @@ async fn what_is_no_cloudevent_is_refused_and_the_attribute_is_named() {
             415,
             "unsupported_media_type",
         );
-        // Where any bytes are taken these are, too.
         let kept = post(&z, "/tables/bytes/raw", &[("content-type", content_type)], "x").await;
         assert_eq!(kept.status, 201, "{kept:?}");
     }

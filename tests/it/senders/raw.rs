@@ -104,7 +104,11 @@ async fn the_envelope_is_in_the_query_or_in_headers() {
         }),
     ];
     assert_eq!(found, expected);
+}
 
+#[tokio::test]
+async fn an_envelope_that_is_wrong_or_says_two_things_is_refused() {
+    let z = TestServer::start().await;
     for (query, headers, status, code) in [
         ("key=a", vec![("zombi-key", "b")], 400, "bad_query"),
         ("idempotency_key=a", vec![("idempotency-key", "b")], 400, "bad_query"),

@@ -57,19 +57,16 @@ fn protobuf_headers() -> Vec<u8> {
     [vec![0x0a, 1, b'x'], (0..900_000).flat_map(header).collect()].concat()
 }
 
-fn bombs() -> Vec<Bomb> {
+fn bombs() -> impl Iterator<Item = Bomb> {
+    json_bombs().into_iter().chain(protobuf_bombs())
+}
+
+fn json_bombs() -> Vec<Bomb> {
     let (single, bulk) = (("/tables/t", JSON), ("/tables/t/bulk", JSON));
     let ones = |before: &str, after: &str| many(before, |_| "1,".to_owned(), after);
     let too_many = &["too_many_records"][..];
     let no_object = &["bad_json", "too_many_records", "record_too_large"][..];
     vec![
-        bomb("empty protobuf records", ("/tables/t/bulk", PROTOBUF), [0x0a, 0].repeat(8_000_000), too_many),
-        bomb(
-            "tiny protobuf records",
-            ("/tables/t/bulk", PROTOBUF),
-            [0x0a, 3, 0x0a, 1, b'x'].repeat(3_000_000),
-            too_many,
-        ),
         bomb("tiny records", bulk, many("{\"records\":[", |_| "{\"payload\":1},".to_owned(), "]}"), too_many),
         bomb(
             "empty records",
@@ -88,30 +85,6 @@ fn bombs() -> Vec<Bomb> {
             ("/tables/t", LINES),
             headers(),
             &["too_many_headers", "record_too_large"],
-        ),
-        bomb(
-            "a protobuf record with headers",
-            ("/tables/t", PROTOBUF),
-            protobuf_headers(),
-            &["too_many_headers", "record_too_large"],
-        ),
-        bomb(
-            "empty protobuf headers",
-            ("/tables/t", PROTOBUF),
-            [0x22, 0].repeat(8_000_000),
-            &["too_many_headers", "bad_protobuf", "record_too_large"],
-        ),
-        bomb(
-            "unknown protobuf fields",
-            ("/tables/t", PROTOBUF),
-            [0x78, 0].repeat(8_000_000),
-            &["bad_protobuf", "record_too_large"],
-        ),
-        bomb(
-            "unknown protobuf records",
-            ("/tables/t/bulk", PROTOBUF),
-            [0x12, 0].repeat(8_000_000),
-            &["bad_protobuf"],
         ),
         bomb(
             "unknown members",
@@ -142,6 +115,34 @@ fn bombs() -> Vec<Bomb> {
             ),
             &["too_many_records", "partition_out_of_range", "unknown_table"],
         ),
+    ]
+}
+
+fn protobuf_bombs() -> Vec<Bomb> {
+    let (single, bulk) = (("/tables/t", PROTOBUF), ("/tables/t/bulk", PROTOBUF));
+    let too_many = &["too_many_records"][..];
+    vec![
+        bomb("empty protobuf records", bulk, [0x0a, 0].repeat(8_000_000), too_many),
+        bomb("tiny protobuf records", bulk, [0x0a, 3, 0x0a, 1, b'x'].repeat(3_000_000), too_many),
+        bomb(
+            "a protobuf record with headers",
+            single,
+            protobuf_headers(),
+            &["too_many_headers", "record_too_large"],
+        ),
+        bomb(
+            "empty protobuf headers",
+            single,
+            [0x22, 0].repeat(8_000_000),
+            &["too_many_headers", "bad_protobuf", "record_too_large"],
+        ),
+        bomb(
+            "unknown protobuf fields",
+            single,
+            [0x78, 0].repeat(8_000_000),
+            &["bad_protobuf", "record_too_large"],
+        ),
+        bomb("unknown protobuf records", bulk, [0x12, 0].repeat(8_000_000), &["bad_protobuf"]),
     ]
 }
 

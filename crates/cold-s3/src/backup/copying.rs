@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     byte_budget::ByteBudget,
-    formats::jsonl::sha256,
+    formats::sha256,
     names::SEGMENTS,
     place::{ObjectPlace, create_same},
     watcher::Watcher,

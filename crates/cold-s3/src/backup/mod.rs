@@ -25,13 +25,13 @@
 //! 4. `restore.json` is deleted.
 //!
 //! Until 3 a server refuses the place, since it has segments and no manifests; a run with the same words goes
-//! on as `restore.json` says. Killed after 3, the next run finds its own manifest and does 4. A server refuses
-//! a backup, too, whose past it would sweep away: no manifest names it.
+//! on as `restore.json` says. Killed after 3, the next run finds its own manifest and does 4. A server
+//! refuses a backup, too, whose past it would sweep away: no manifest names it.
 //!
 //! **Manifests made anew** (`rebuild`) are one object: manifest 0, created, after every segment was read.
 //! Segments that overlap are cut before that, into objects of their own; of the last epoch's nothing is cut
-//! away, since a writer that was overtaken may have put others beside them. Killed at any time, the bucket has
-//! no manifest, and the next run does the same again.
+//! away, since a writer that was overtaken may have put others beside them. Killed at any time, the bucket
+//! has no manifest, and the next run does the same again.
 //!
 //! **A cluster** (`cluster`, `restore::cluster`) is that for each of its shards, with something before them
 //! and behind them.

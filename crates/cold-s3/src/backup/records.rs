@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use crate::{formats::jsonl::sha256, place::ObjectPlace};
+use crate::{formats::sha256, place::ObjectPlace};
 use contracts::{clock::TimestampMs, error::StorageError};
 
 /// The version that is written, and the only one that can be read.

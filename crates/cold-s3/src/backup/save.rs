@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     chain::{self, Found},
-    formats::jsonl::sha256,
+    formats::sha256,
     links::Links,
     manifest::{self, Manifest},
     names,

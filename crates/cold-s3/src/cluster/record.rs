@@ -138,8 +138,8 @@ async fn check_adopted(place: &dyn ObjectPlace) -> Result<(), StorageError> {
         return Ok(());
     }
     Err(StorageError::Refused(format!(
-        "{}manifests/ is the chain of one Zombi, which the cluster has not adopted in full, or has not left in \
-         full: run zombi cluster adopt again, or zombi cluster leave. Nothing was changed",
+        "{}manifests/ is the chain of one Zombi, which the cluster has not adopted in full, or has not left \
+         in full: run zombi cluster adopt again, or zombi cluster leave. Nothing was changed",
         place.place()
     )))
 }

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::parts::PartCache;
 use contracts::{
     error::StorageError,
     event::Record,
+    hex::hex,
     name::Partition,
     read::{Page, Wanted},
     segment::{FormatId, SegmentBuilder, SegmentId, SegmentMeta},
@@ -126,6 +128,11 @@ pub trait SegmentFormat: Send + Sync {
     /// # Errors
     /// `Corrupt` if they are not a whole segment of this format and name.
     fn describe(&self, named: &NamedSegment, stored: &SegmentObjects) -> Result<SegmentMeta, StorageError>;
+}
+
+/// The SHA-256 of some bytes, in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 /// All known formats, each of which can be read and written.

@@ -157,7 +157,8 @@ pub struct Checkpoint {
 pub(crate) mod tests {
     use super::*;
 
-    /// A link that says nothing but its changes, for the tests of others: of the first epoch, and of no store.
+    /// A link that says nothing but its changes, for the tests of others: of the first epoch, and of no
+    /// store.
     pub(crate) fn link_of(number: u64, changes: Changes) -> Manifest {
         Manifest {
             version: VERSION,

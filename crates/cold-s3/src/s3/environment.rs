@@ -6,7 +6,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 use tracing::warn;
 
 use super::{Credentials, ObjectOptions, S3Options};
-use crate::settings::{Checksums, Encryption, S3Settings};
+use crate::settings::{Checksums, Encryption, S3Settings, check_endpoint};
 
 impl S3Options {
     /// Where the bucket is, if one is configured. What the settings leave out comes from the usual `AWS_*`
@@ -144,22 +144,6 @@ fn has_credentials_file(environment: &BTreeMap<String, String>) -> bool {
     let usual = |home: &str| Path::new(home).join(".aws").join("credentials").is_file();
     named(&["AWS_SHARED_CREDENTIALS_FILE"], environment).is_some()
         || named(&["HOME"], environment).is_some_and(|(_, home)| usual(home))
-}
-
-/// Checks the address of an S3 server.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_endpoint(endpoint: &str) -> Result<(), &'static str> {
-    let Some((scheme, rest)) = endpoint.split_once("://") else {
-        return Err("it must begin with http:// or https://");
-    };
-    if !["http", "https"].contains(&scheme) {
-        return Err("it must begin with http:// or https://");
-    }
-    let is_right =
-        !rest.is_empty() && !rest.starts_with('/') && endpoint.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_right { Ok(()) } else { Err("it must name a server, without white space") }
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ mod shard;
 pub use self::{
     connect::{Credentials, ObjectOptions, S3Options},
     copy::FoundObject,
-    environment::check_endpoint,
 };
 
 use std::{ops::Range, sync::Arc, time::Duration};

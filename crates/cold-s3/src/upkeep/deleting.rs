@@ -13,7 +13,13 @@ use crate::{
     names,
     state::Removed,
 };
-use contracts::{clock::TimestampMs, cold::SegmentStore, crash, error::StorageError, metrics};
+use contracts::{
+    clock::TimestampMs,
+    cold::SegmentStore,
+    crash,
+    error::StorageError,
+    metrics::{self, GaugePart},
+};
 
 /// Objects deleted at once.
 const PARALLEL_DELETES: usize = 8;
@@ -36,7 +42,8 @@ pub(super) struct Kept {
 }
 
 /// Deletes objects that have been retired for long enough, then publishes that they are gone. In this order:
-/// an object that a manifest forgets before it is deleted would only be found by a sweep.
+/// an object that a manifest forgets before it is deleted would only be found by a sweep. `left` shows how
+/// many could not be deleted.
 ///
 /// # Errors
 /// Those of publishing a manifest; `Fenced` if another writer has taken over.
@@ -45,6 +52,7 @@ pub(super) async fn retired(
     kept: Kept,
     now_ms: TimestampMs,
     since: &mut RetiredSince,
+    left: &GaugePart,
 ) -> Result<(), StorageError> {
     let due: Vec<String> = cold.with_state(|state| {
         since.retain(|key, _| state.retired.contains_key(key));
@@ -66,7 +74,7 @@ pub(super) async fn retired(
         cold.watch().await?;
     }
     let deleted = delete(cold, due).await;
-    metrics::upkeep_due_deletes((count - deleted.len()) as u64);
+    left.show((count - deleted.len()) as u64);
     if deleted.is_empty() {
         return Ok(());
     }

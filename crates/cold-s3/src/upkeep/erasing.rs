@@ -6,8 +6,8 @@
 //! gone. All of it may be repeated: a segment that holds nothing more of the events is left as it is, and is
 //! not read again by the next attempt of this process.
 //!
-//! Rounds of upkeep wait while one segment is written anew, and have their turns between: a merge that has read
-//! an old segment must not be published after. What they merge meanwhile is looked at, too.
+//! Rounds of upkeep wait while one segment is written anew, and have their turns between: a merge that has
+//! read an old segment must not be published after. What they merge meanwhile is looked at, too.
 
 use std::{collections::HashSet, sync::Arc};
 

@@ -28,7 +28,7 @@ use contracts::{
     cold::SegmentStore,
     crash,
     error::{StorageError, Tier},
-    metrics,
+    metrics::{self, GaugePart},
     name::{Partition, TableName},
     offload::offload_cold,
     segment::{Segment, SegmentBuilder, SegmentId, SegmentMeta},
@@ -59,6 +59,8 @@ pub(super) struct MergeRound<'a> {
     options: CompactOptions,
     tables: BTreeMap<TableName, MergeRules>,
     cursor: &'a mut MergeCursor,
+    /// Shows what is left to merge.
+    left: &'a GaugePart,
     /// Partitions whose merges have failed in this round.
     failed: BTreeSet<Partition>,
 }
@@ -69,6 +71,7 @@ impl<'a> MergeRound<'a> {
         options: CompactOptions,
         tables: &Tables,
         cursor: &'a mut MergeCursor,
+        left: &'a GaugePart,
     ) -> Self {
         let merging = |table: &TableStatus| {
             let retention_ms = table
@@ -83,6 +86,7 @@ impl<'a> MergeRound<'a> {
             options,
             tables: tables.visible().filter_map(|table| merging(table)).collect(),
             cursor,
+            left,
             failed: BTreeSet::new(),
         }
     }
@@ -113,7 +117,7 @@ impl<'a> MergeRound<'a> {
                 failed = Some(error);
             }
         }
-        metrics::upkeep_due_merges(self.due()?);
+        self.left.show(self.due()?);
         failed.map_or(Ok(()), Err)
     }
 

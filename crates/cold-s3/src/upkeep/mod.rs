@@ -25,6 +25,7 @@ use contracts::{
     clock::TimestampMs,
     cold::ColdUpkeep,
     error::StorageError,
+    metrics::{GaugePart, SummedGauge},
     retention::Trim,
 };
 
@@ -35,6 +36,10 @@ pub(super) struct BucketUpkeep {
     retired_since: RetiredSince,
     sweep: Sweep,
     cursor: MergeCursor,
+    /// Shows what is left to merge.
+    merges_left: GaugePart,
+    /// Shows what could not be deleted.
+    deletes_left: GaugePart,
 }
 
 impl BucketUpkeep {
@@ -45,6 +50,8 @@ impl BucketUpkeep {
             retired_since: HashMap::new(),
             sweep: Sweep::new(),
             cursor: MergeCursor::default(),
+            merges_left: GaugePart::new(SummedGauge::Merges),
+            deletes_left: GaugePart::new(SummedGauge::Deletes),
         }
     }
 }
@@ -67,7 +74,7 @@ impl ColdUpkeep for S3Cold {
         patience: Duration,
     ) -> Result<(), StorageError> {
         let until = Instant::now() + patience;
-        let BucketUpkeep { compact, manifests, retired_since, sweep, cursor } =
+        let BucketUpkeep { compact, manifests, retired_since, sweep, cursor, merges_left, deletes_left } =
             &mut *self.upkeep.lock().await;
         let grace = compact.settings.grace_secs.duration();
         deleting::retired(
@@ -75,12 +82,13 @@ impl ColdUpkeep for S3Cold {
             Kept { grace, after_removal_ms: manifests.keep_secs.ms() },
             now_ms,
             retired_since,
+            deletes_left,
         )
         .await?;
         deleting::manifests(self, manifests.keep_secs.ms()).await?;
         // A sweep that fails does not keep segments from being merged.
         let swept = sweep.run(self, catalog, grace).await;
-        MergeRound::new(self, *compact, &catalog.tables(), cursor).merge(until).await?;
+        MergeRound::new(self, *compact, &catalog.tables(), cursor, merges_left).merge(until).await?;
         swept
     }
 }

@@ -7,8 +7,8 @@
 //! - neither the state nor the list of retired objects names it;
 //! - no intent on the volume names it, since then it still waits for its manifest, or is put again;
 //! - its epoch is below the writer's own: no writer is still at work on it, and no merge puts it again while
-//!   it is deleted. One of the writer's own goes, too, if all of its events were dropped: nothing names such a
-//!   segment any more, and what was erased may be in it;
+//!   it is deleted. One of the writer's own goes, too, if all of its events were dropped: nothing names such
+//!   a segment any more, and what was erased may be in it;
 //! - none of its offsets is declared lost, since it may be the last copy of their events;
 //! - two looks have found it, one grace period apart by this process's own clock;
 //! - immediately before the DELETE, the chain has no newer link, so that no other writer can have named it.

@@ -5,6 +5,7 @@
 
 mod http;
 mod names;
+mod parts;
 mod pods;
 mod store;
 
@@ -15,16 +16,17 @@ use parking_lot::Mutex;
 use metrics::{Counter, Histogram, counter, describe_gauge, gauge, histogram};
 
 use self::names::{
-    APPEND_BATCH_BYTES, APPEND_BATCH_REQUESTS, APPEND_BATCH_SECONDS, APPEND_QUEUE, APPENDED, AUTH_ENABLED,
-    AUTH_KEYS, AUTH_LOADED_AT, AUTH_RELOAD_FAILURES, BUDGET_WAITING, BUILD_INFO, COLD_ENABLED, COMMITTED,
+    APPEND_BATCH_BYTES, APPEND_BATCH_REQUESTS, APPEND_BATCH_SECONDS, APPENDED, AUTH_ENABLED, AUTH_KEYS,
+    AUTH_LOADED_AT, AUTH_RELOAD_FAILURES, BUDGET_WAITING, BUILD_INFO, COLD_ENABLED, COMMITTED,
     COMPACTED_BYTES, COMPACTED_SEGMENTS, CONNECTIONS, CONSUMER_LAG, COUNTERS, DISK, DISK_FREE, DUPLICATES,
     EVICTED, FLUSH_FAILURES, FLUSH_SECONDS, FLUSHED_AT, FLUSHED_BYTES, FLUSHED_EVENTS, FLUSHED_SEGMENTS,
     GROUPS_EXPIRED, HOT_MAX, LAGS, LAST_MANIFEST, LOG_DROPPED, MEMORY_MAX, READ, READY, RECOVERIES, REFUSED,
-    REJECTED, S3_CONTACT, S3_REQUESTS, S3_SECONDS, SCANNED, SWEPT, UPKEEP_DUE, UPKEEP_FAILURES,
+    REJECTED, S3_CONTACT, S3_REQUESTS, S3_SECONDS, SCANNED, SWEPT, UPKEEP_FAILURES,
 };
 pub use self::{
     http::HttpCounts,
     names::{BUCKETS, MetricPattern},
+    parts::{GaugePart, SummedGauge},
     pods::{
         TakeoverReason, confirmed, forwarded, joined_cluster, joined_logs, log_appended, log_applied,
         log_attempted, log_damaged, log_held, log_servers, log_settled, shard_owned, taken_over,
@@ -115,9 +117,9 @@ pub fn describe(revision: &'static str) {
     gauge!(S3_CONTACT).set(0.0);
     gauge!(CONNECTIONS).set(0.0);
     gauge!(FLUSHED_AT).set(0.0);
-    upkeep_due_merges(0);
-    upkeep_due_deletes(0);
-    gauge!(APPEND_QUEUE).set(0.0);
+    for summed in SummedGauge::ALL {
+        summed.gauge().set(0.0);
+    }
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "revision" => revision).set(1.0);
 }
 
@@ -199,16 +201,6 @@ pub fn compacted(segments: u64, bytes: u64) {
     counter!(COMPACTED_BYTES).increment(bytes);
 }
 
-/// Shows how many partitions still have segments to merge after a round.
-pub fn upkeep_due_merges(partitions: u64) {
-    gauge!(UPKEEP_DUE, "kind" => "merges").set(partitions as f64);
-}
-
-/// Shows how many objects that are no longer needed could not be deleted.
-pub fn upkeep_due_deletes(objects: u64) {
-    gauge!(UPKEEP_DUE, "kind" => "deletes").set(objects as f64);
-}
-
 /// Counts deleted objects that no manifest named.
 pub fn swept(objects: u64) {
     counter!(SWEPT).increment(objects);
@@ -222,11 +214,6 @@ pub fn upkeep_failed() {
 /// Counts a flush round in which something failed.
 pub fn flush_failed() {
     counter!(FLUSH_FAILURES).increment(1);
-}
-
-/// Shows how many requests wait for the writer.
-pub fn append_queue(requests: usize) {
-    gauge!(APPEND_QUEUE).set(requests as f64);
 }
 
 /// Counts the time of one segment.

@@ -172,7 +172,7 @@ impl NatsConnection {
     async fn give_up_on(&self, number: u64) {
         if self.leave(number).await {
             self.given_up.fetch_add(1, Ordering::Relaxed);
-            warn!("a NATS server is silent or knows too little, connecting to any of them");
+            warn!("a NATS server does not answer, or lacks what was asked for; connecting to any server");
         }
     }
 

@@ -125,9 +125,11 @@ impl TestServer {
         self.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap()
     }
 
-    /// The pods whose numbers count: of the process and of its connections the one that is asked.
+    /// The pods whose numbers count: of the process, of its connections, and of what is or is not so, the one
+    /// that is asked.
     fn counted(&self, name: &str) -> impl Iterator<Item = &Self> {
-        let is_its_own = name.starts_with("process_") || name == "zombi_http_connections";
+        let is_its_own =
+            name.starts_with("process_") || ["zombi_http_connections", "zombi_auth_enabled"].contains(&name);
         self.each().take(if is_its_own { 1 } else { usize::MAX })
     }
 

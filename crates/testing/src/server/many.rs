@@ -13,7 +13,7 @@ use std::{
 use tempfile::NamedTempFile;
 
 use super::{TIERED, TestServer, new_bucket};
-use crate::cluster::{PodSettings, SHARDS, settings_of};
+use crate::places::{PodSettings, SHARDS, settings_of};
 
 /// By this pods believe each other.
 const SECRET: &str = "what the pods of a test know and nobody else does";

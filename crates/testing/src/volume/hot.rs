@@ -40,7 +40,7 @@ use uuid::Uuid;
 
 use super::{
     MemoryTable, MemoryVolume, OVERHEAD, Sheet, VolumeState,
-    shared::{EnteredChanges, Entering},
+    entered::{EnteredChanges, Entering},
 };
 
 /// What the engine in memory is set up with.

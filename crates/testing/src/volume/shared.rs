@@ -10,60 +10,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use contracts::{
     error::StorageError,
-    replica::{AppliedEntry, LogMark, Replica, SharedRole, WriterRole},
+    replica::{AppliedEntry, LogMark, Replica, WriterRole},
 };
-use parking_lot::Mutex;
-use tokio::{
-    sync::{Mutex as Turn, oneshot},
-    task::JoinSet,
-};
+use tokio::sync::oneshot;
 
 use super::{MemoryHot, VolumeState};
-
-/// The bytes of a change's name: as many as a small event has, so that a log fills with changes, as it does
-/// elsewhere, and not with ticks.
-const NAME_BYTES: usize = 256;
-
-type SharedChange = Arc<dyn Fn(&mut VolumeState) + Send + Sync>;
-
-/// Where somebody waits for a confirm.
-type ConfirmReply = oneshot::Sender<Result<(), StorageError>>;
-
-/// The changes that entries of one log name. Its clones are the same one.
-#[derive(Clone, Default)]
-pub struct EnteredChanges(Arc<Mutex<Vec<SharedChange>>>);
-
-impl std::fmt::Debug for EnteredChanges {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("EnteredChanges").field(&self.0.lock().len()).finish()
-    }
-}
-
-impl EnteredChanges {
-    fn keep(&self, change: SharedChange) -> Bytes {
-        let mut changes = self.0.lock();
-        changes.push(change);
-        let mut name = (changes.len() as u64 - 1).to_be_bytes().to_vec();
-        name.resize(NAME_BYTES, 0);
-        name.into()
-    }
-
-    fn named(&self, name: &[u8]) -> Option<SharedChange> {
-        let number = u64::from_be_bytes(*name.first_chunk()?);
-        self.0.lock().get(usize::try_from(number).ok()?).cloned()
-    }
-}
-
-/// What the tasks that enter changes have of the engine. They end with it.
-#[derive(Default)]
-pub(super) struct Entering {
-    role: Arc<SharedRole>,
-    /// One change is on its way at a time, and none while an entry is applied.
-    turn: Arc<Turn<()>>,
-    /// Who waits for a confirm that is not on its way yet.
-    confirms: Arc<Mutex<Vec<ConfirmReply>>>,
-    tasks: Mutex<JoinSet<()>>,
-}
 
 impl MemoryHot {
     /// The same as [`MemoryHot::share`] for a client, who with a log does not wait for as long as it takes.
@@ -139,14 +90,6 @@ impl MemoryHot {
             }
         });
         answer.await.map_err(StorageError::outcome_unknown)?
-    }
-}
-
-impl Entering {
-    fn spawn(&self, entering: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.tasks.lock();
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(entering);
     }
 }
 

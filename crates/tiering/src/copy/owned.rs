@@ -26,10 +26,10 @@ use contracts::{
 const DOOR: Duration = Duration::from_secs(1);
 /// The part of a log that clients may not fill: terms, ticks and what moves events to S3 need entries too, or
 /// a full log could never be trimmed, and nobody could even own the shard to trim it.
-const RESERVED_PART: u64 = 8;
+const OWNERS_PART: u64 = 8;
 /// How often in a tick it is entered at most that this copy still owns the shard, once clients may not fill
 /// the log, and in the time of a takeover, once next to nothing is free: reads are answered still, a little
-/// later, and what is reserved lasts for weeks.
+/// later, and the owner's part lasts for weeks.
 const CONFIRMS_PER_TICK: u32 = 2;
 const CONFIRMS_PER_TAKEOVER: u32 = 2;
 
@@ -58,11 +58,11 @@ struct LogPace {
 }
 
 impl LogPace {
-    /// How many times what is free would fit into what is reserved; 0 while clients may fill the log.
+    /// How many times what is free would fit into the owner's part; 0 while clients may fill the log.
     fn scarcity(&self) -> u32 {
         let LogSize { bytes, max_bytes, .. } = self.size;
-        let (free, reserved) = (max_bytes.saturating_sub(bytes), max_bytes / RESERVED_PART);
-        u32::try_from(reserved / free.max(1)).unwrap_or(u32::MAX)
+        let (free, owners) = (max_bytes.saturating_sub(bytes), max_bytes / OWNERS_PART);
+        u32::try_from(owners / free.max(1)).unwrap_or(u32::MAX)
     }
 }
 

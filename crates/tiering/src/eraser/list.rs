@@ -67,7 +67,8 @@ impl ErasureList {
         known.get(&listed.id).is_none_or(|known| !known.erasure.is_done() && listed.is_done())
     }
 
-    /// Those that are done and too old to be kept. They are forgotten here once the volume has forgotten them.
+    /// Those that are done and too old to be kept. They are forgotten here once the volume has forgotten
+    /// them.
     pub(super) fn to_forget(&self) -> Vec<Uuid> {
         let mut done: Vec<_> = self
             .known

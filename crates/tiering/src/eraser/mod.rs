@@ -1,14 +1,14 @@
 //! Erases events from both tiers, one erasure after the other; `contracts::erasure` has the order of its
 //! steps.
 //!
-//! An erasure is on the volume before it is answered, and in the manifests too, unless these cannot be written
-//! then; if so, as soon as they can be. So it goes on after a restart, and on another volume. A failed step is
-//! repeated later, and everything before it does no harm a second time.
+//! An erasure is on the volume before it is answered, and in the manifests too, unless these cannot be
+//! written then; if so, as soon as they can be. So it goes on after a restart, and on another volume. A
+//! failed step is repeated later, and everything before it does no harm a second time.
 //!
-//! Of those that are done, the last ones are kept: `erase.keep`, and the one that came after them. An older one
-//! is forgotten in this order: by the volume, in the batch that notes another; here; by the manifests, in the
-//! next link that says of one that it is done. One that a crash left in the manifests alone comes back to the
-//! volume when the two are brought together, and is forgotten again.
+//! Of those that are done, the last ones are kept: `erase.keep`, and the one that came after them. An older
+//! one is forgotten in this order: by the volume, in the batch that notes another; here; by the manifests, in
+//! the next link that says of one that it is done. One that a crash left in the manifests alone comes back to
+//! the volume when the two are brought together, and is forgotten again.
 
 mod asking;
 mod list;
@@ -155,7 +155,7 @@ impl Eraser {
         };
         let news: Vec<Erasure> = listed.iter().filter(|one| self.list.is_news(one)).map(anew).collect();
         if !news.is_empty() {
-            info!(erasures = news.len(), "going on with erasures that the manifests list");
+            info!(erasures = news.len(), "continuing erasures that the manifests list");
             self.parts.hot.note_erasures(news.clone(), Vec::new()).await?;
             news.into_iter().for_each(|erasure| self.list.set(erasure, None));
         }

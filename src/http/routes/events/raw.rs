@@ -57,7 +57,7 @@ pub(crate) struct RawParams {
 ///
 /// One body is one event: JSON by its content type is a JSON payload, byte for byte, `text/*` is text,
 /// anything else is bytes. With `split=array` each element of a JSON array is an event, all or nothing. Of
-/// JSON lines each line is an event; they are committed as they arrive.
+/// JSON lines each line is an event; they are stored as they arrive.
 #[utoipa::path(
     post,
     path = "/tables/{table}/raw",

@@ -44,7 +44,7 @@ pub(crate) struct WriteParams {
 
 /// Write an event, or a stream of them.
 ///
-/// The answer means that the events are on disk. A stream is committed in batches as it arrives. A bad line
+/// The answer means that the events are on disk. A stream is stored in batches as it arrives. A bad line
 /// ends it, and the problem says its `line` and how many lines are `committed`; with `on_error=skip` it is
 /// left out. CloudEvents are taken in all three modes, and answered without a body unless `Accept` names
 /// JSON.

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use crate::http::{
     error::{PROBLEM_JSON, Problem, ProblemShown},
     params::{NoParams, Params},
-    state::AppState,
+    state::{AppState, SettingShown},
 };
 
 /// The settings in force.
@@ -17,18 +17,6 @@ pub(crate) struct SettingsShown {
     pub version: &'static str,
     /// In the order of the page of settings.
     pub settings: Vec<SettingShown>,
-}
-
-/// A setting in force. None is a secret: credentials of S3 and tokens are no settings.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct SettingShown {
-    /// Its key.
-    #[schema(example = "flush.interval_secs")]
-    pub key: String,
-    /// Its value.
-    pub value: serde_json::Value,
-    /// Where the value comes from: `default`, `file`, `environment` or `flags`.
-    pub source: String,
 }
 
 /// Show the settings in force, and where each comes from.

@@ -45,12 +45,12 @@ const ATTEMPTS: usize = 20;
 /// Options of a restore.
 #[derive(Debug, Clone, Default)]
 pub struct RestoreOptions {
-    /// To which state.
+    /// Which state is restored.
     pub point: RestorePoint,
-    /// Which tables; all if there is none.
+    /// Which tables are restored; all of them if the list is empty.
     pub tables: Vec<TableName>,
-    /// Nothing was written that the source does not know, or nobody minds: offsets go on at the end of each
-    /// partition.
+    /// Whether the source has everything that was written, or the rest may be lost: offsets then continue at
+    /// the end of each partition.
     pub source_is_gone: bool,
     /// The shards of a cluster become one store.
     pub single: bool,
@@ -79,7 +79,7 @@ pub struct RestoreReport {
     pub manifest: u64,
     /// When that was written, by its writer's clock; of a cluster's shards the earliest.
     pub manifest_ms: TimestampMs,
-    /// Shards of the source that have something; 0 for the store of one Zombi.
+    /// Shards of the source that hold anything; 0 for the store of one Zombi.
     pub shards: u64,
     /// Tables.
     pub tables: u64,
@@ -124,7 +124,7 @@ impl Restored {
         1 + of_segments.unwrap_or(0).max(self.last.epoch)
     }
 
-    /// With that of another shard.
+    /// Together with what is put of another shard.
     fn and(mut self, other: Self) -> Self {
         let written_ms = self.last.written_ms.min(other.last.written_ms);
         if self.last.epoch < other.last.epoch {
@@ -144,8 +144,8 @@ impl Restored {
 ///
 /// # Errors
 /// `Refused` if the target is not empty, the state cannot be read any more, or a table is unknown; `Corrupt`
-/// if an object is not what its manifest says; those of both places. The same call may be repeated after
-/// each.
+/// if an object is not what its manifest says; the errors of both places. The same call may be repeated
+/// after any of them.
 pub(super) async fn restore_store(
     from: &dyn ObjectPlace,
     to: &dyn ObjectPlace,
@@ -190,7 +190,7 @@ async fn begin_store(
     Box::pin(put_store(&copier, &parts, restored, NewStore { to, store_id }, options)).await
 }
 
-/// Puts a store into its place; plans anew while the source changes.
+/// Puts a store into its place; plans again while the source changes.
 async fn put_store(
     copier: &Copier<'_>,
     parts: &[RestorePart<'_>],
@@ -218,7 +218,7 @@ async fn put_store(
     unreachable!("the attempts end")
 }
 
-/// What is put of all parts together. No two have the same table.
+/// What all parts together put at the target. No two have the same table.
 async fn plan_all(parts: &[RestorePart<'_>], options: &RestoreOptions) -> Result<Restored, StorageError> {
     let mut whole: Option<Restored> = None;
     for part in parts {
@@ -232,7 +232,7 @@ async fn plan_all(parts: &[RestorePart<'_>], options: &RestoreOptions) -> Result
     whole.ok_or_else(|| StorageError::Refused("there is nothing to restore. Nothing was changed".to_owned()))
 }
 
-/// What is put, or would be.
+/// The report on what is put, or would be.
 fn planned(restored: &Restored, store_id: Option<Uuid>) -> RestoreReport {
     let cut = restored.pieces.iter().filter(|(_, piece)| !piece.is_whole()).count();
     report(&restored.state, &restored.last, cut, store_id)
@@ -248,7 +248,7 @@ async fn must_be_empty(to: &dyn ObjectPlace) -> Result<(), StorageError> {
     }
 }
 
-/// What is restored: what was begun, if it was by the same words, else what the words say.
+/// The note of this restore: that of the one which was begun, if its options were the same, else a new one.
 async fn note(
     from: &dyn ObjectPlace,
     past: &Past<'_>,
@@ -277,20 +277,20 @@ async fn note(
 /// The refusal of a target where the note of another restore is.
 fn another_begun(note: &[u8]) -> StorageError {
     StorageError::Refused(format!(
-        "another restore was begun there and not ended: {}. Run it again as it was, or take another prefix. \
-         Nothing was changed",
+        "another restore was begun there and has not ended: {}. Run it again with the same options, or \
+         choose another prefix. Nothing was changed",
         String::from_utf8_lossy(note)
     ))
 }
 
-/// Whether the new chain is there, and only the end was missing.
+/// Whether the new chain is there already, so that only the last step is missing.
 async fn is_done(to: &dyn ObjectPlace, store_id: Uuid) -> Result<bool, StorageError> {
     let Some(bytes) = to.get(&manifest::key(0)).await? else { return Ok(false) };
     if manifest::decode(0, &bytes)?.store_id == store_id {
         return Ok(true);
     }
     Err(StorageError::Refused(format!(
-        "a server has begun a store of its own in {}, where a restore was under way: take another prefix. \
+        "a server has begun a store of its own in {}, where a restore was under way: choose another prefix. \
          Nothing was changed",
         to.place()
     )))

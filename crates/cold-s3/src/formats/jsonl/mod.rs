@@ -22,15 +22,13 @@ mod writer;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use self::{frame::OpenFrame, index::FrameIndex, writer::Encoder};
-use super::{LocatedSegment, NamedSegment, SegmentFormat, SegmentObjects, SegmentQuery};
+use super::{LocatedSegment, NamedSegment, SegmentFormat, SegmentObjects, SegmentQuery, sha256};
 use crate::parts::PartCache;
 use contracts::{
     error::StorageError,
     event::Record,
-    hex::hex,
     read::Page,
     segment::{FormatId, SegmentBuilder, SegmentId, SegmentMeta},
 };
@@ -120,11 +118,6 @@ impl Jsonl {
 fn slice(object: &Bytes, range: &std::ops::Range<u64>) -> Bytes {
     let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(object.len());
     object.slice(usize::try_from(range.start).unwrap_or(usize::MAX).min(end)..end)
-}
-
-/// The SHA-256 of some bytes, in hexadecimal.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
 }
 
 #[async_trait]

@@ -1,3 +1,5 @@
+//! Segments that go in and come out, and damage to every bit of them.
+
 mod reads;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -1,3 +1,5 @@
+//! The decision tables of a recovery.
+
 use super::*;
 use contracts::{name::TableName, segment::FormatId};
 

@@ -22,7 +22,7 @@ pub(in crate::cli) enum Repeat {
 
 /// A request.
 #[derive(Debug, Clone)]
-pub(in crate::cli) struct Call {
+pub(in crate::cli) struct ClientRequest {
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) query: Vec<(String, String)>,
@@ -31,7 +31,7 @@ pub(in crate::cli) struct Call {
     pub(super) repeat: Repeat,
 }
 
-impl Call {
+impl ClientRequest {
     /// A request without a body. `path` has nothing that would need an escape.
     pub(in crate::cli) fn new(method: Method, path: impl Into<String>) -> Self {
         Self {
@@ -114,15 +114,19 @@ mod tests {
 
     #[test]
     fn parameters_are_escaped_and_a_path_before_the_routes_is_kept() {
-        let call =
-            Call::get("/tables/t").with("since", "2026-11-26T12:00:00+02:00").with_some("key", Some("a&b"));
-        let call = call.with_some("until", None::<u64>);
+        let request = ClientRequest::get("/tables/t")
+            .with("since", "2026-11-26T12:00:00+02:00")
+            .with_some("key", Some("a&b"));
+        let request = request.with_some("until", None::<u64>);
         for (base, expected) in [
             ("http://z:1", "http://z:1/tables/t?since=2026-11-26T12%3A00%3A00%2B02%3A00&key=a%26b"),
             ("https://z/a/b/", "https://z/a/b/tables/t?since=2026-11-26T12%3A00%3A00%2B02%3A00&key=a%26b"),
         ] {
-            assert_eq!(call.url(&Url::parse(base).unwrap()).as_str(), expected);
+            assert_eq!(request.url(&Url::parse(base).unwrap()).as_str(), expected);
         }
-        assert_eq!(Call::get("/tables").url(&Url::parse("http://z").unwrap()).as_str(), "http://z/tables");
+        assert_eq!(
+            ClientRequest::get("/tables").url(&Url::parse("http://z").unwrap()).as_str(),
+            "http://z/tables"
+        );
     }
 }

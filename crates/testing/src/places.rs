@@ -1,0 +1,49 @@
+//! What makes a server a pod: its place among the pods of a cluster.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+
+/// Shards of the clusters in tests.
+pub const SHARDS: u32 = 6;
+
+/// What is set of a pod and of no other.
+pub(crate) const POD_SETTINGS: [&str; 8] = [
+    "host",
+    "port",
+    "admin_port",
+    "pod",
+    "cluster.pods",
+    "cluster.shards",
+    "cluster.address",
+    "cluster.secret_file",
+];
+
+/// What makes a server a pod.
+pub(crate) type PodSettings = [(&'static str, String); 7];
+
+/// What makes so many servers the pods of one cluster, each at an address of its own.
+pub(crate) fn settings_of(count: usize, shards: u32) -> Vec<PodSettings> {
+    let addresses = free_addresses(count);
+    let list = addresses.iter().map(|[main, _]| main.to_string()).collect::<Vec<_>>().join(",");
+    let place = |(number, [main, admin]): (usize, &[SocketAddr; 2])| {
+        [
+            ("host", main.ip().to_string()),
+            ("port", main.port().to_string()),
+            ("admin_port", admin.port().to_string()),
+            ("pod", format!("zombi-{number}")),
+            ("cluster.pods", count.to_string()),
+            ("cluster.shards", shards.to_string()),
+            ("cluster.address", list.clone()),
+        ]
+    };
+    addresses.iter().enumerate().map(place).collect()
+}
+
+/// Addresses on which nobody listens, of a network of their own, so that nobody takes them meanwhile: of each
+/// pod its main port and its admin port, as a port that is given out at the start may be the other one's.
+fn free_addresses(count: usize) -> Vec<[SocketAddr; 2]> {
+    let [one, two, three, _] = rand::random::<u32>().to_be_bytes();
+    let addresses = (1..).map(|last| IpAddr::from(Ipv4Addr::new(127, one.max(1), two, three ^ last)));
+    let bound = addresses.take(count).map(|ip| [(); 2].map(|()| TcpListener::bind((ip, 0)).unwrap()));
+    let bound: Vec<[TcpListener; 2]> = bound.collect();
+    bound.iter().map(|pair| pair.each_ref().map(|listener| listener.local_addr().unwrap())).collect()
+}
