@@ -117,13 +117,14 @@ impl LostLog<'_> {
         let nats = &self.settings.nats;
         let there = NatsLog::generations(nats, self.name).await.map_err(of_log)?;
         self.must_be_lost(&mark, &there).await?;
-        let applied = mark.applied;
-        let mark = if is_begun(&mark) { mark } else { self.begin_anew(mark.generation + 1).await? };
+        let mark = self.begin_anew().await?;
         for generation in there.into_iter().filter(|generation| *generation < mark.generation) {
             NatsLog::delete(nats, StreamName { generation, ..self.name }).await.map_err(of_log)?;
         }
         drop(self.open(mark.generation).await?);
-        Ok(LogReset { applied, generation: mark.generation })
+        // Killed just before the log was made, it has begun one behind one that has no entry.
+        let end = mark.ended.iter().rfind(|end| end.seq > 0);
+        Ok(LogReset { applied: end.map_or(0, |end| end.seq), generation: mark.generation })
     }
 
     /// Makes sure that the servers have lost what the volume has.
@@ -131,7 +132,8 @@ impl LostLog<'_> {
         let newest = there.last().copied();
         if newest > Some(mark.generation) {
             return Err(refused(
-                "the log was begun anew with another copy: this one is recovered from S3 when its pod starts"
+                "the log was begun anew with another copy: this one is recovered from S3 when its pod \
+                 starts, and says so if it has more"
                     .to_owned(),
             ));
         }
@@ -156,7 +158,7 @@ impl LostLog<'_> {
     }
 
     /// Moves all that the volume has to S3, and marks both for the new log.
-    async fn begin_anew(&self, generation: u32) -> Result<LogMark, StorageError> {
+    async fn begin_anew(&self) -> Result<LogMark, StorageError> {
         let parts = Parts {
             hot: Arc::clone(&self.hot),
             writer: None,
@@ -167,14 +169,8 @@ impl LostLog<'_> {
             progress: Arc::new(Progress::default()),
             bucket: Arc::new(BucketState::default()),
         };
-        begin_log_anew(parts, store_options(&self.part), generation).await
+        begin_log_anew(parts, store_options(&self.part)).await
     }
-}
-
-/// Whether a volume is marked for a log that was begun anew, of which it knows nothing yet: then only the log
-/// is to be made.
-fn is_begun(mark: &LogMark) -> bool {
-    mark.generation > 0 && mark.applied == 0
 }
 
 fn of_log(error: impl std::fmt::Display) -> ServerError {

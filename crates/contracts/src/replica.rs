@@ -41,6 +41,22 @@ pub struct LogMark {
     /// to it, entries may say what the volume knows already. 0 elsewhere.
     #[serde(default)]
     pub known_upto: u64,
+    /// The logs before this one, in order. Empty if none was lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<EndedLog>,
+}
+
+/// Where a log ended that its servers have lost: the next one goes on with everything up to there, and with
+/// nothing behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndedLog {
+    /// How often a log was lost before it.
+    pub generation: u32,
+    /// The last entry that the copy had applied with which the next log was begun.
+    pub seq: u64,
+    /// The CRC32C at the end of that entry.
+    pub crc: u32,
 }
 
 impl LogMark {
@@ -56,7 +72,13 @@ impl LogMark {
             owner: None,
             yielded_to: None,
             known_upto: 0,
+            ended: Vec::new(),
         }
+    }
+
+    /// Where the log would end if it were lost now, and begun anew with what this volume has.
+    pub fn end(&self) -> EndedLog {
+        EndedLog { generation: self.generation, seq: self.applied, crc: self.crc }
     }
 
     /// Whether the entry that it is about may say what the volume knows already.
@@ -235,6 +257,8 @@ mod tests {
         assert_eq!(LogMark::decode(&mark.encode()).unwrap(), mark);
         assert!(matches!(LogMark::decode(b"{}"), Err(StorageError::Corrupt { .. })));
         assert!(!mark.may_be_known());
+        let anew = LogMark { generation: 1, ended: vec![mark.end()], ..mark.clone() };
+        assert_eq!(LogMark::decode(&anew.encode()).unwrap(), anew);
         assert!(LogMark { known_upto: 7, ..mark }.may_be_known());
     }
 

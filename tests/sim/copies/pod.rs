@@ -86,14 +86,30 @@ impl Pod {
         mark.map(|mark| (mark.generation, mark.seq()))
     }
 
-    /// Has the log of this generation begin behind what its volume has, while no pod runs.
-    pub(super) async fn begin_log_anew(&self, world: &World, generation: u32) {
-        let cold = S3Cold::new(objects(&world.bucket), TUNING.cold());
-        let twin = self.open(world, None);
-        let begun = begin_log_anew(store_parts(world, &twin, cold), TUNING.store(), generation).await;
-        assert_eq!(begun.unwrap().generation, generation);
-        while Arc::strong_count(&twin) > 1 {
-            sleep(Duration::from_millis(1)).await;
+    /// Has the log of this generation begin behind what its volume has, while no pod runs: killed after a
+    /// while, and done again, until it is done.
+    pub(super) async fn begin_log_anew(&self, world: &World, generation: u32, rng: &mut StdRng) {
+        let mut lasts = Duration::from_millis(rng.random_range(1..500));
+        loop {
+            let cold = S3Cold::new(objects(&world.bucket), TUNING.cold());
+            let twin = self.open(world, None);
+            let begins = begin_log_anew(store_parts(world, &twin, cold), TUNING.store());
+            let begun = timeout(lasts, Box::pin(begins)).await;
+            is_held_no_more(self.name, &twin).await;
+            if let Ok(begun) = begun {
+                assert_eq!(begun.unwrap().generation, generation);
+                return;
+            }
+            lasts = lasts * 5 / 4 + Duration::from_millis(1);
+        }
+    }
+
+    /// Runs the copy on its volume, which follows the log no more; why it does not.
+    pub(super) async fn refuses_to_follow(&self, world: &World) -> String {
+        let (_copy, runner) = ShardCopy::new(parts(world, self.name, self.open(world, None)));
+        match timeout(HELD, runner.run(CancellationToken::new())).await {
+            Ok(Err(StorageError::Refused(why))) => why,
+            ended => panic!("{} follows: {ended:?}", self.name),
         }
     }
 
@@ -117,11 +133,16 @@ impl Pod {
         killed.cancel();
         task.await.unwrap();
         world.served.borrow_mut().remove(self.name);
-        let until = Instant::now() + HELD;
-        while Arc::strong_count(&twin) > 1 {
-            assert!(Instant::now() < until, "{}: its volume is used {HELD:?} after it was killed", self.name);
-            sleep(Duration::from_millis(1)).await;
-        }
+        is_held_no_more(self.name, &twin).await;
+    }
+}
+
+/// Waits until nobody uses the volume of a pod that was killed.
+async fn is_held_no_more(name: &str, twin: &Arc<MemoryHot>) {
+    let until = Instant::now() + HELD;
+    while Arc::strong_count(twin) > 1 {
+        assert!(Instant::now() < until, "{name}: its volume is used {HELD:?} after it was killed");
+        sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use contracts::{
     catalog::{Chosen, TableSettings, TableStatus},
     name::{Partition, PartitionNumber, TableName},
-    replica::LogMark,
+    replica::{EndedLog, LogMark},
     sequence::{Offset, OffsetRange},
 };
 
@@ -185,6 +185,9 @@ pub struct NamedLog {
     /// How often the log was lost and begun anew before; left out if never.
     #[serde(default, skip_serializing_if = "is_first")]
     pub generation: u32,
+    /// Where the logs before it ended; left out if there was none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<EndedLog>,
     /// The term that is in force at that entry.
     pub term: u64,
     /// What its owner drew for it.
@@ -204,8 +207,8 @@ fn is_first(generation: &u32) -> bool {
 impl From<LogMark> for NamedLog {
     fn from(mark: LogMark) -> Self {
         let LogMark { cluster: stream, generation, applied: seq, crc, .. } = mark;
-        let LogMark { term, nonce, owner, known_upto: upto, .. } = mark;
-        Self { seq, crc, stream, generation, term, nonce, owner, upto }
+        let LogMark { term, nonce, owner, known_upto: upto, ended, .. } = mark;
+        Self { seq, crc, stream, generation, ended, term, nonce, owner, upto }
     }
 }
 
@@ -214,6 +217,7 @@ impl NamedLog {
     pub fn mark(&self) -> LogMark {
         LogMark {
             generation: self.generation,
+            ended: self.ended.clone(),
             applied: self.seq,
             crc: self.crc,
             term: self.term,

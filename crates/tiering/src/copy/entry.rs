@@ -6,7 +6,7 @@
 //! | 2, 3 | `term`, `nonce` | in which it was made, and what the term's owner drew for it |
 //! | 4, 5 | `prev`, `prev_crc` | the entry before it, and that one's CRC |
 //! | 6 | `now_ms` | the owner's clock |
-//! | 7 | `term_begins` | a term: who owns the shard in it, and which versions that pod reads |
+//! | 7 | `term_begins` | a term: who owns the shard, which versions that pod reads, where a lost log ended |
 //! | 8, 11 | `changes` | what a batch changes, in the engine's own form; as a zstd frame if it is long |
 //! | 9 | `tick` | the owner is alive, and which pod it is |
 //! | 10 | `yield` | the owner gives up the shard |
@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use contracts::{
     clock::TimestampMs,
-    replica::LogMark,
+    replica::{EndedLog, LogMark},
     shared_log::{EntryKind, LogEntry, LogError},
 };
 
@@ -53,8 +53,9 @@ pub(crate) struct Entry {
 /// What an entry says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EntryBody {
-    /// A term begins: this pod owns the shard, at this address.
-    Term { pod: String, address: String },
+    /// A term begins: this pod owns the shard, at this address. A log that was begun anew goes on `behind`
+    /// the one before it.
+    Term { pod: String, address: String, behind: Option<EndedLog> },
     /// What a batch changes.
     Changes(Bytes),
     /// The owner, which is this pod, is alive.
@@ -111,6 +112,30 @@ struct StoredTerm {
     /// The versions of entries that the pod reads.
     #[prost(uint32, repeated, tag = "3")]
     formats: Vec<u32>,
+    #[prost(message, optional, tag = "4")]
+    behind: Option<StoredEnd>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+struct StoredEnd {
+    #[prost(uint32, tag = "1")]
+    generation: u32,
+    #[prost(uint64, tag = "2")]
+    seq: u64,
+    #[prost(fixed32, tag = "3")]
+    crc: u32,
+}
+
+impl From<EndedLog> for StoredEnd {
+    fn from(EndedLog { generation, seq, crc }: EndedLog) -> Self {
+        Self { generation, seq, crc }
+    }
+}
+
+impl From<StoredEnd> for EndedLog {
+    fn from(StoredEnd { generation, seq, crc }: StoredEnd) -> Self {
+        Self { generation, seq, crc }
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -135,8 +160,9 @@ impl Entry {
     /// Its bytes, and the CRC at their end.
     pub(crate) fn encode(self) -> (Bytes, u32) {
         let body = match self.body {
-            EntryBody::Term { pod, address } => {
-                StoredBody::TermBegins(StoredTerm { pod, address, formats: vec![VERSION] })
+            EntryBody::Term { pod, address, behind } => {
+                let behind = behind.map(StoredEnd::from);
+                StoredBody::TermBegins(StoredTerm { pod, address, formats: vec![VERSION], behind })
             }
             EntryBody::Changes(changes) => compressed(changes),
             EntryBody::Tick { pod } => StoredBody::Tick(StoredTick { pod }),
@@ -180,7 +206,9 @@ impl Entry {
             ));
         }
         let body = match stored.body.ok_or("it says nothing that this program knows")? {
-            StoredBody::TermBegins(StoredTerm { pod, address, .. }) => EntryBody::Term { pod, address },
+            StoredBody::TermBegins(StoredTerm { pod, address, behind, .. }) => {
+                EntryBody::Term { pod, address, behind: behind.map(EndedLog::from) }
+            }
             StoredBody::Changes(changes) => EntryBody::Changes(changes),
             StoredBody::ChangesZstd(frame) => EntryBody::Changes(decompressed(&frame)?),
             StoredBody::Tick(StoredTick { pod }) => EntryBody::Tick { pod },
@@ -231,10 +259,14 @@ mod tests {
 
     use super::*;
 
+    fn ends() -> impl Strategy<Value = EndedLog> {
+        any::<(u32, u64, u32)>().prop_map(|(generation, seq, crc)| EndedLog { generation, seq, crc })
+    }
+
     fn bodies() -> impl Strategy<Value = EntryBody> {
         prop_oneof![
-            ("[a-z0-9-]{1,20}", "[a-z0-9.:-]{0,40}")
-                .prop_map(|(pod, address)| EntryBody::Term { pod, address }),
+            ("[a-z0-9-]{1,20}", "[a-z0-9.:-]{0,40}", prop::option::of(ends()))
+                .prop_map(|(pod, address, behind)| EntryBody::Term { pod, address, behind }),
             prop::collection::vec(any::<u8>(), 0..3000).prop_map(|bytes| EntryBody::Changes(bytes.into())),
             (0usize..100_000).prop_map(|length| EntryBody::Changes(vec![7u8; length].into())),
             "[a-z0-9-]{0,20}".prop_map(|pod| EntryBody::Tick { pod }),
@@ -285,11 +317,19 @@ mod tests {
             hex(tick()),
             "080110031a100102030405060708090a0b0c0d0e0f1020072defbeadde30e8074a007d297e05cd"
         );
-        let body = EntryBody::Term { pod: "zombi-1".to_owned(), address: "10.0.0.1:8080".to_owned() };
+        let (pod, address) = ("zombi-1".to_owned(), "10.0.0.1:8080".to_owned());
+        let body = EntryBody::Term { pod, address, behind: None };
         assert_eq!(
             hex(Entry { body, ..tick() }),
             "080110031a100102030405060708090a0b0c0d0e0f1020072defbeadde30e8073a1b0a077a6f6d62692d31120d\
              31302e302e302e313a383038301a01017d75d16dc9"
+        );
+        let behind = Some(EndedLog { generation: 1, seq: 7, crc: 8 });
+        let body = EntryBody::Term { pod: "zombi-1".to_owned(), address: String::new(), behind };
+        assert_eq!(
+            hex(Entry { body, ..tick() }),
+            "080110031a100102030405060708090a0b0c0d0e0f1020072defbeadde30e8073a170a077a6f6d62692d311a01\
+             012209080110071d080000007dbc199180"
         );
         let body = EntryBody::Changes(Bytes::from_static(b"abc"));
         assert_eq!(
@@ -306,7 +346,7 @@ mod tests {
         };
         let pod = || "zombi-1".to_owned();
         assert_eq!(owner(EntryBody::Tick { pod: pod() }), Some(pod()));
-        assert_eq!(owner(EntryBody::Term { pod: pod(), address: String::new() }), Some(pod()));
+        assert_eq!(owner(EntryBody::Term { pod: pod(), address: String::new(), behind: None }), Some(pod()));
         assert_eq!(owner(EntryBody::Yield { to: pod() }), None);
         let damaged = LogEntry { seq: LogSeq(8), bytes: Bytes::from_static(b"x") };
         assert!(matches!(owner_by(&damaged), Err(LogError::Damaged { .. })));

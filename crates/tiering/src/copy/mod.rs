@@ -252,7 +252,8 @@ impl CopyRunner {
     async fn take_over(&mut self) -> Result<Option<Arc<OwnedTerm>>, StorageError> {
         let CopyParts { hot, log, clock, names, settings, .. } = &self.parts;
         let (term, nonce, now_ms) = (self.mark.term + 1, Uuid::new_v4(), clock.now_ms());
-        let body = EntryBody::Term { pod: names.pod.clone(), address: names.address.clone() };
+        let behind = self.mark.ended.last().copied();
+        let body = EntryBody::Term { pod: names.pod.clone(), address: names.address.clone(), behind };
         let kind = body.kind();
         let entry = Entry { term, nonce, ..Entry::behind(&self.mark, now_ms, body) };
         let (bytes, crc) = entry.encode();
@@ -266,7 +267,8 @@ impl CopyRunner {
             Err(error) => return Err(StorageError::outcome_unknown(error)),
         };
         let owner = Some(names.pod.clone());
-        let begins = LogMark { generation: self.mark.generation, ..LogMark::beginning(names.cluster) };
+        let LogMark { generation, ended, .. } = self.mark.clone();
+        let begins = LogMark { generation, ended, ..LogMark::beginning(names.cluster) };
         let mark = LogMark { applied: seq.0, crc, term, nonce, owner, ..begins };
         hot.apply(AppliedEntry { now_ms, changes: None, mark: mark.clone() }).await?;
         let was_yielded = self.mark.yielded_to.as_deref() == Some(names.pod.as_str());

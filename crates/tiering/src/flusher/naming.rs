@@ -107,7 +107,11 @@ impl LogNaming {
 /// Those of the volume.
 pub(super) async fn said(tiers: &Tiers, named: Option<LogMark>) -> Result<LogMark, StorageError> {
     let now = mark(tiers).await?;
-    let begins = || LogMark { generation: now.generation, ..LogMark::beginning(now.cluster) };
+    let begins = || LogMark {
+        generation: now.generation,
+        ended: now.ended.clone(),
+        ..LogMark::beginning(now.cluster)
+    };
     let named = named.unwrap_or_else(begins);
     Ok(LogMark { known_upto: now.applied, ..named })
 }
