@@ -133,6 +133,12 @@ async fn logs_that_all_servers_have_lost_are_begun_anew_with_what_the_copies_hav
     for (shard, pod) in most.into_iter().enumerate() {
         let shard = shard.to_string();
         let words = ["cluster", "reset-log", "--shard", &shard];
+        // Once the manifests say that it is begun anew, and before the volume knows.
+        let killed = ("FAILPOINTS".to_owned(), "log-reset-said=return".to_owned());
+        cluster.pods[pod].environment.push(killed);
+        let (has_reset, said) = cluster.pods[pod].look(&words).await;
+        assert!(!has_reset && !said.contains("begun anew"), "it was not killed: {said}");
+        cluster.pods[pod].environment.pop();
         let (has_reset, said) = cluster.pods[pod].look(&words).await;
         assert!(has_reset && said.contains("is begun anew"), "{said}");
         let (has_reset, said) = cluster.pods[pod].look(&words).await;

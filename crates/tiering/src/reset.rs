@@ -19,6 +19,7 @@ use crate::{
 };
 use contracts::{
     cold::{ColdTier, Publication},
+    crash,
     engine::Engine,
     error::{StorageError, Tier},
     flusher::Flush,
@@ -64,6 +65,7 @@ pub async fn begin_log_anew(parts: Parts, options: Options) -> Result<LogMark, S
     store.crash().await;
     hot.set_role(WriterRole::Follows);
     said?;
+    crash::point("log-reset-said");
     hot.apply(AppliedEntry { now_ms: clock.now_ms(), changes: None, mark: mark.clone() }).await?;
     Ok(mark)
 }
