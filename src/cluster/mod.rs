@@ -11,15 +11,16 @@ pub mod ticket;
 pub(crate) mod volumes;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
 };
 
+use async_trait::async_trait;
 use futures_util::future::join_all;
 
 use self::{owners::Owners, placement::place, secret::SecretFile, settings::ClusterSettings};
 use cold_s3::cluster::ClusterRecord;
-use contracts::{name::TableName, shards::shard_of};
+use contracts::{name::TableName, shards::shard_of, shared_log::LogSeq};
 
 /// The cluster as a pod knows it.
 pub struct Cluster {
@@ -94,6 +95,13 @@ impl Cluster {
         };
         join_all(shards.map(|shard| async move { owners.owner(shard).await.ok().flatten() })).await
     }
+}
+
+/// The other pods, as they are asked how far they are.
+#[async_trait]
+pub trait OtherPods: Send + Sync {
+    /// How far a pod has applied the logs of its shards, by their numbers; none if it does not say so in time.
+    async fn applied_by(&self, pod: u32) -> BTreeMap<u32, LogSeq>;
 }
 
 /// The name of a pod.

@@ -15,7 +15,7 @@ use super::{
     copies::{self, CopyOwner, LOOK_AGAIN, LogServers, OwnCopy},
     pod_number,
 };
-use contracts::shared_log::{LogError, SharedLog};
+use contracts::shared_log::{LogError, LogSeq, SharedLog};
 
 /// The logs of a cluster's shards.
 #[async_trait]
@@ -80,6 +80,11 @@ impl Owners {
     /// The copies of this pod, in the order of their shards.
     pub(crate) fn copies(&self) -> impl Iterator<Item = &Arc<OwnCopy>> {
         self.copies.values()
+    }
+
+    /// How far this pod has applied the logs of its shards, by their numbers.
+    pub(crate) fn applied(&self) -> impl Iterator<Item = (u32, LogSeq)> {
+        self.copies().map(|copy| (copy.shard, copy.status().mark.seq()))
     }
 
     /// This pod's copy of a shard, if it has one.
@@ -164,7 +169,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     use bytes::Bytes;
-    use contracts::shared_log::{EntryKind, LogEntry, LogSeq, LogSize};
+    use contracts::shared_log::{EntryKind, LogEntry, LogSize};
     use tokio::time::advance;
 
     use super::*;

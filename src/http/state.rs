@@ -21,7 +21,10 @@ use super::{
     stats::Stats,
     tails::Tails,
 };
-use crate::{auth::gate::Gate, cluster::Cluster};
+use crate::{
+    auth::gate::Gate,
+    cluster::{Cluster, OtherPods},
+};
 use contracts::{
     append::Appender, bucket::BucketState, catalog::Catalog, clock::Clock, consumers::ConsumerStorage,
     engine::Engine, erasure::Erasures, flusher::Flush, heartbeat::Heartbeat, progress::Progress,
@@ -118,6 +121,8 @@ pub struct Ops {
     pub buckets: Vec<Arc<BucketState>>,
     /// The cluster, once it is known, if this is a pod of one.
     pub cluster: OnceLock<Arc<Cluster>>,
+    /// The way to the other pods, where shards have logs, once its copies are open.
+    pub pods: OnceLock<Arc<dyn OtherPods>>,
     /// Who is let in; `None` where everybody is.
     pub gate: Option<Arc<Gate>>,
 }

@@ -101,6 +101,7 @@ impl Startup {
         let copies = opened.into_iter().zip(stores.iter());
         let copies = copies.filter_map(|(open, store)| open.start(&base, store)).collect();
         let shards = Arc::new(Shards::new(cluster, client, shard_parts(&base)));
+        drop(ops.pods.set(shards.clone()));
         let watches = log_watch::begin(settings, &shards).map_err(ServerError::Setting)?;
         let stores = ShardStores::Owned { spare: Arc::clone(&base), stores };
         let app = App { shards: Some(OwnShards { shards, stores }), ..App::clone(&base) };

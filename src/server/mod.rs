@@ -276,6 +276,7 @@ fn ops(
         inflight: Budget::new(ADMIN_BODIES, 100, Overload::Memory),
         buckets: vec_of(stores),
         cluster: OnceLock::new(),
+        pods: OnceLock::new(),
         gate,
     })
 }

@@ -148,6 +148,7 @@ async fn status(phase: Phase, action: &HTTPGetAction) -> u16 {
         inflight,
         buckets,
         cluster,
+        pods: OnceLock::new(),
         gate: None,
     });
     let request = Request::get(action.path.as_deref().unwrap()).body(Body::empty()).unwrap();

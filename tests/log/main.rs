@@ -198,6 +198,31 @@ async fn every_pod_has_the_numbers_that_alerts_ask_for_and_they_say_that_all_is_
     cluster.check().await;
 }
 
+/// The lags that a pod shows, of all copies of all shards; none of a pod that it cannot ask.
+async fn lags(pod: &TestServer) -> Vec<(String, Option<u64>)> {
+    let (_, shown) = answer(pod.client.get(pod.admin_url("/cluster")).send().await.unwrap()).await;
+    let shards = shown["shards"].as_array().unwrap();
+    let lags = shards.iter().flat_map(|shard| shard["lags"].as_array().unwrap());
+    lags.map(|one| (one["pod"].as_str().unwrap().to_owned(), one["lag"].as_u64())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_pod_shows_how_far_all_copies_are() {
+    let mut cluster = LoadedCluster::start().await;
+    for pod in &cluster.pods {
+        let lags = lags(pod).await;
+        assert_eq!(lags.len(), 2 * SHARDS as usize);
+        assert!(lags.iter().all(|(_, lag)| lag.is_some()), "{lags:?}");
+    }
+    cluster.pods[2].kill().await;
+    let lags = lags(&cluster.pods[0]).await;
+    let (away, others): (Vec<_>, Vec<_>) = lags.into_iter().partition(|(pod, _)| pod == "zombi-2");
+    assert!(!away.is_empty() && away.iter().all(|(_, lag)| lag.is_none()), "{away:?}");
+    assert!(others.iter().all(|(_, lag)| lag.is_some()), "{others:?}");
+    cluster.pods[2].run().await;
+    cluster.check().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_pod_costs_nothing_that_was_acked() {
     let mut cluster = LoadedCluster::start().await;

@@ -3,15 +3,18 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use async_trait::async_trait;
 use axum::{
     body::Body,
     extract::Request,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri},
     response::Response,
 };
+use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::{Shards, forward::PassedHead};
+use crate::cluster::OtherPods;
 use contracts::shared_log::LogSeq;
 
 /// Where a pod says whether requests should come to it.
@@ -24,14 +27,24 @@ const APPLIED: HeaderName = HeaderName::from_static("zombi-applied");
 impl Shards {
     /// How far a pod has applied the logs of its shards, by their numbers; none if it does not say so in
     /// time, or says that no requests should come to it.
-    pub(crate) async fn applied_by(&self, pod: u32) -> BTreeMap<u32, LogSeq> {
+    pub(crate) async fn applied_by_ready(&self, pod: u32) -> BTreeMap<u32, LogSeq> {
+        let answer = self.ready(pod).await.filter(|answer| answer.status() == StatusCode::OK);
+        answer.map(|answer| applied(answer.headers())).unwrap_or_default()
+    }
+
+    /// What a pod says of whether requests should come to it, if it does so in time.
+    async fn ready(&self, pod: u32) -> Option<Response<Incoming>> {
         let (mut parts, _) = Request::new(Body::empty()).into_parts();
         parts.uri = Uri::from_static(READY);
         let head = PassedHead::of(&parts, 1);
-        match timeout(READY_TIMEOUT, self.send_to(&head, Body::empty(), pod)).await {
-            Ok(Ok(answer)) if answer.status() == StatusCode::OK => applied(answer.headers()),
-            _ => BTreeMap::new(),
-        }
+        timeout(READY_TIMEOUT, self.send_to(&head, Body::empty(), pod)).await.ok()?.ok()
+    }
+}
+
+#[async_trait]
+impl OtherPods for Shards {
+    async fn applied_by(&self, pod: u32) -> BTreeMap<u32, LogSeq> {
+        self.ready(pod).await.map(|answer| applied(answer.headers())).unwrap_or_default()
     }
 }
 

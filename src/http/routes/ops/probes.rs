@@ -127,8 +127,7 @@ pub(crate) async fn readyz(
     if scope.is_passed_on
         && let Some(owners) = ops.cluster.get().and_then(|cluster| cluster.owners.get())
     {
-        let applied = owners.copies().map(|copy| (copy.shard, copy.status().mark.seq()));
-        shards::tell_applied(&mut response, applied);
+        shards::tell_applied(&mut response, owners.applied());
     }
     response
 }
