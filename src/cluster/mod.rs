@@ -100,7 +100,8 @@ impl Cluster {
 /// The other pods, as they are asked how far they are.
 #[async_trait]
 pub trait OtherPods: Send + Sync {
-    /// How far a pod has applied the logs of its shards, by their numbers; none if it does not say so in time.
+    /// How far a pod has applied the logs of its shards, by their numbers; none if it does not say so in
+    /// time.
     async fn applied_by(&self, pod: u32) -> BTreeMap<u32, LogSeq>;
 }
 

@@ -38,13 +38,13 @@ const LISTED_LOOK: Duration = Duration::from_millis(100);
 struct ErasuresUnlisted;
 
 /// Has the shard's next log begin behind all that a copy's volume has, and returns the volume's mark in it.
-/// Nobody else may use the volume, and none of the shard's copies may run: `parts` are those of a store, whose
-/// writer runs by itself.
+/// Nobody else may use the volume, and none of the shard's copies may run: `parts` are those of a store,
+/// whose writer runs by itself.
 ///
 /// # Errors
-/// `Refused` if the volume was never a copy, or is being recovered, or S3 has what it lacks: then another copy
-/// has more; or if the log was begun anew with another copy. `Unavailable` or `Denied` if S3 does not take all
-/// of it: try again. `Fenced` if another copy runs.
+/// `Refused` if the volume was never a copy, or is being recovered, or S3 has what it lacks: then another
+/// copy has more; or if the log was begun anew with another copy. `Unavailable` or `Denied` if S3 does not
+/// take all of it: try again. `Fenced` if another copy runs.
 pub async fn begin_log_anew(parts: Parts, options: Options) -> Result<LogMark, StorageError> {
     let (hot, clock) = (Arc::clone(&parts.hot), Arc::clone(&parts.clock));
     let Some(cold) = parts.cold.clone() else { return refused("there is no bucket to keep what it has") };
