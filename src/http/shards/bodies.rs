@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::{
     ShardedRoute, TablePlace,
     forward::{PassedHead, failed, silent},
-    group_in_path, moved,
+    group_in_path, moved, scope_of,
 };
 use crate::auth::{policy::Resource, verb::Verb};
 use crate::http::{
@@ -114,7 +114,7 @@ impl ShardedRoute {
             return self.ask_owner(&parts, asked, body.clone()).await;
         };
         // Nor is anything where some table may not be read: one store would commit nothing of it either.
-        may_pass_on((&scope_of_parts(&parts), &parts.uri), verbs, as_sent(&of_parts))?;
+        may_pass_on((&scope_of(&parts.extensions), &parts.uri), verbs, as_sent(&of_parts))?;
         let mut committed: Vec<(usize, Value)> = Vec::new();
         let mut group = Value::Null;
         for part in of_parts {
@@ -185,7 +185,7 @@ impl ShardedRoute {
     ) -> Result<Response, Problem> {
         let mut parts = parts.clone();
         parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        let scope = scope_of_parts(&parts);
+        let scope = scope_of(&parts.extensions);
         let (place, table) = match asked.table.map(|table| (self.shards.find(table), table)) {
             None => (0, None),
             Some((TablePlace::Here(place), table)) => (place, Some(table)),
@@ -219,11 +219,6 @@ impl ShardedRoute {
         let body = to_bytes(Body::new(body), ANSWER_BYTES).await.map_err(|_| silent(pod))?;
         Ok(Response::from_parts(parts, Body::from(body)))
     }
-}
-
-/// What a request carries besides itself.
-fn scope_of_parts(parts: &Parts) -> RequestScope {
-    parts.extensions.get::<RequestScope>().cloned().unwrap_or_default()
 }
 
 /// The tables of all parts, in the order in which they were sent.

@@ -21,6 +21,7 @@ use super::{
     passed::ClientsBody,
     query,
     relayed::{RelayedFor, RelayedFrom, relayed},
+    scope_of,
 };
 use crate::{
     auth::{principal::Principal, quotas::Usage},
@@ -86,7 +87,7 @@ impl PassedHead {
         {
             headers.entry(header::HOST).or_insert(host); // HTTP/2 has it in the URI
         }
-        let scope = parts.extensions.get::<RequestScope>().cloned().unwrap_or_default();
+        let scope = scope_of(&parts.extensions);
         if let Some(id) = &scope.request_id {
             headers.insert(REQUEST_ID, id.clone());
         }

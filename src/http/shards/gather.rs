@@ -24,6 +24,7 @@ use super::{
     merge::{ListPage, merge},
     query,
     reach::Gathered,
+    scope_of,
 };
 use crate::{
     cluster::pod_name,
@@ -64,7 +65,7 @@ impl ShardedRoute {
         for name in [header::ACCEPT_ENCODING, header::CONTENT_LENGTH, header::CONTENT_ENCODING] {
             parts.headers.remove(name);
         }
-        let scope = parts.extensions.get::<RequestScope>().cloned().unwrap_or_default();
+        let scope = scope_of(&parts.extensions);
         if what == Gathered::Flush {
             scope.caller.usage().map_or(Ok(()), |usage| usage.flush(Instant::now()))?;
         }

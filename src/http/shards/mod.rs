@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::Request,
-    http::{Method, Uri},
+    http::{Extensions, Method, Uri},
     response::{IntoResponse, Response},
 };
 use tokio_util::sync::CancellationToken;
@@ -118,7 +118,7 @@ impl ShardedRoute {
             },
             // What its head says is refused before anybody asks for its body.
             Reach::BodyTable | Reach::BodyTables
-                if group_in_path(&scope_of(&request), request.uri()).is_none() =>
+                if group_in_path(&scope_of(request.extensions()), request.uri()).is_none() =>
             {
                 return self.first(request).await;
             }
@@ -143,7 +143,7 @@ impl ShardedRoute {
             TablePlace::Here(place) => return Ok(self.here_at(place, request).await),
             TablePlace::There(pod) => pod,
         };
-        let scope = scope_of(&request);
+        let scope = scope_of(request.extensions());
         if scope.is_passed_on {
             return Ok(moved(&table, pod));
         }
@@ -171,8 +171,8 @@ impl ShardedRoute {
 }
 
 /// What a request carries besides itself.
-fn scope_of(request: &Request) -> RequestScope {
-    request.extensions().get::<RequestScope>().cloned().unwrap_or_default()
+fn scope_of(extensions: &Extensions) -> RequestScope {
+    extensions.get::<RequestScope>().cloned().unwrap_or_default()
 }
 
 /// The pod was asked by another one for what it does not own.
