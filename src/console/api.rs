@@ -228,8 +228,19 @@ pub(super) struct ApiPod {
 #[derive(Debug, Deserialize)]
 pub(super) struct ApiShard {
     pub(super) shard: u32,
-    pub(super) owner: String,
+    pub(super) owner: Option<String>,
     pub(super) copies: Vec<String>,
+    pub(super) copy: Option<ApiCopy>,
+}
+
+/// The asked pod's copy of a shard.
+#[derive(Debug, Deserialize)]
+pub(super) struct ApiCopy {
+    pub(super) term: u64,
+    pub(super) lag: Option<u64>,
+    pub(super) has_caught_up: bool,
+    pub(super) stopped: Option<String>,
+    pub(super) log_bytes: Option<u64>,
 }
 
 impl ApiSettings {

@@ -29,6 +29,7 @@ use crate::prometheus;
 const MAX_LAGS: usize = 200;
 
 /// One of the open stores.
+#[derive(Clone)]
 pub struct SeenStore {
     /// Tables, sizes, committed offsets.
     pub engine: Arc<dyn Engine>,
@@ -40,8 +41,8 @@ pub struct SeenStore {
 
 /// The open stores: one, or the shards of a pod, whose numbers are added up.
 pub struct ObservedStore {
-    /// All of them.
-    pub stores: Vec<SeenStore>,
+    /// All that are open now.
+    pub stores: Box<dyn Fn() -> Vec<SeenStore> + Send + Sync>,
     /// For how long idempotency keys are to be remembered, in milliseconds.
     pub key_window_ms: u64,
     /// The memory that bodies being received may take.
@@ -66,15 +67,16 @@ impl ObservedStore {
     /// anew each time. Scrapes are served one at a time, on a thread where they delay no request.
     pub async fn show(self: &Arc<Self>) -> String {
         let _turn = self.turn.lock().await;
-        let mut offsets = Vec::with_capacity(self.stores.len());
-        for store in &self.stores {
+        let stores = (self.stores)();
+        let mut offsets = Vec::with_capacity(stores.len());
+        for store in &stores {
             offsets.push(store.engine.all_offsets().await.unwrap_or_default());
         }
         let this = Arc::clone(self);
-        offload(move || this.look(offsets)).await.unwrap_or_default()
+        offload(move || this.look(&stores, offsets)).await.unwrap_or_default()
     }
 
-    fn look(&self, offsets: Vec<Vec<OffsetsOfGroup>>) -> String {
+    fn look(&self, stores: &[SeenStore], offsets: Vec<Vec<OffsetsOfGroup>>) -> String {
         let groups: BTreeSet<GroupName> = offsets.iter().flatten().map(|(group, _)| group.clone()).collect();
         let mut gauges = StoreGauges {
             groups: groups.len() as u64,
@@ -83,7 +85,7 @@ impl ObservedStore {
         };
         let mut of_engines: Vec<Gauge> = Vec::new();
         let mut lags = Vec::new();
-        for (store, offsets) in self.stores.iter().zip(offsets) {
+        for (store, offsets) in stores.iter().zip(offsets) {
             let tables = store.engine.tables();
             store.add_to(&mut gauges, &tables);
             add_up(&mut of_engines, store.engine.gauges());
@@ -91,14 +93,14 @@ impl ObservedStore {
         }
         metrics::store(gauges);
         metrics::engine(&of_engines);
-        self.show_waiting();
+        self.show_waiting(stores);
         lags.sort_by_key(|one| std::cmp::Reverse(one.lag));
         lags.truncate(MAX_LAGS);
         prometheus::consumer_lags(&lags)
     }
 
-    fn show_waiting(&self) {
-        let reads = self.stores.iter().map(|store| store.reader.waiting());
+    fn show_waiting(&self, stores: &[SeenStore]) {
+        let reads = stores.iter().map(|store| store.reader.waiting());
         let (hot, cold) = reads.fold((0, 0), |sum, one| (sum.0 + one.hot, sum.1 + one.cold));
         metrics::budget_waiting(AwaitedBudget::Memory, self.inflight.waiting());
         metrics::budget_waiting(AwaitedBudget::Answers, self.responses.waiting());

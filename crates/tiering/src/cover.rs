@@ -43,6 +43,11 @@ impl LogCover {
         self.known.lock().size = size;
     }
 
+    /// How much the log held when it was last asked; `None` before it has answered.
+    pub(crate) fn size(&self) -> Option<LogSize> {
+        Some(self.known.lock().size).filter(|size| size.max_bytes > 0)
+    }
+
     /// Whether the log holds so much that a manifest should say how far S3 has got, if that is further than
     /// any has said.
     pub(crate) fn is_crowded(&self) -> bool {
@@ -113,10 +118,12 @@ mod tests {
     #[test]
     fn a_manifest_for_the_log_alone_is_published_once_a_part_of_it_is_full() {
         let cover = LogCover::new(400);
+        assert_eq!(cover.size(), None, "nobody has asked");
         for (bytes, is_crowded) in [(0, false), (550, false), (551, true), (1000, true)] {
             cover.note_size(size(1, 10, bytes));
             assert_eq!(cover.is_crowded(), is_crowded, "{bytes}");
         }
+        assert_eq!(cover.size(), Some(size(1, 10, 1000)));
         cover.hold(LogSeq(3));
         cover.hold(LogSeq(2));
         assert_eq!(cover.trim_upto(), Some(LogSeq(3)), "what S3 holds it goes on to hold");

@@ -70,6 +70,10 @@ pub(super) const LOG_APPLIED: &str = "zombi_log_applied";
 pub(super) const LOG_LAG: &str = "zombi_log_lag_entries";
 pub(super) const LOG_BYTES: &str = "zombi_log_bytes";
 pub(super) const LOG_DAMAGE: &str = "zombi_log_damage_total";
+pub(super) const LOG_MAX: &str = "zombi_log_max_bytes";
+pub(super) const SHARD_COPIES: &str = "zombi_shard_copies";
+pub(super) const LOG_SERVERS_UNMET: &str = "zombi_log_servers_unmet";
+pub(super) const LOG_STREAMS_DAMAGED: &str = "zombi_log_streams_damaged";
 pub(super) const CONFIRM_SECONDS: &str = "zombi_confirm_seconds";
 pub(super) const TAKEOVERS: &str = "zombi_takeovers_total";
 pub(super) const FORWARDED: &str = "zombi_forwarded_requests_total";
@@ -116,7 +120,7 @@ const LABELLED_COUNTERS: [(&str, &str); 9] = [
 ];
 
 /// Gauges, which go up and down.
-const GAUGES: [(&str, &str); 35] = [
+const GAUGES: [(&str, &str); 39] = [
     (CONNECTIONS, "Open client connections."),
     (APPEND_QUEUE, "Requests that wait for the writer."),
     (FLUSHED_AT, "When a manifest was last published, as seconds since 1970; 0 before the first."),
@@ -155,6 +159,13 @@ const GAUGES: [(&str, &str); 35] = [
     (LOG_APPLIED, "The last entry of the shard's log that this pod's copy has applied."),
     (LOG_LAG, "Entries of the shard's log that this pod's copy has not applied."),
     (LOG_BYTES, "Bytes that the shard's log holds."),
+    (LOG_MAX, "Bytes that the log of a shard may hold: cluster.log.max_bytes."),
+    (SHARD_COPIES, "Copies that each shard is to have: cluster.copies."),
+    (LOG_SERVERS_UNMET, "What must be otherwise with the servers that keep logs, when they were last asked."),
+    (
+        LOG_STREAMS_DAMAGED,
+        "Streams of logs, by server, that miss messages, when the servers were last asked.",
+    ),
     (AUTH_ENABLED, "1 if callers are asked who they are: auth.mode."),
     (AUTH_KEYS, "Keys of the issuer that can verify a token; only where an issuer is configured."),
     (

@@ -6,9 +6,9 @@
 //! | 2, 3 | `term`, `nonce` | in which it was made, and what the term's owner drew for it |
 //! | 4, 5 | `prev`, `prev_crc` | the entry before it, and that one's CRC |
 //! | 6 | `now_ms` | the owner's clock |
-//! | 7 | `term_begins` | a term: who owns the shard in it, and which versions that pod reads |
+//! | 7 | `term_begins` | a term: who owns the shard, which versions that pod reads, where a lost log ended |
 //! | 8, 11 | `changes` | what a batch changes, in the engine's own form; as a zstd frame if it is long |
-//! | 9 | `tick` | the owner is alive |
+//! | 9 | `tick` | the owner is alive, and which pod it is |
 //! | 10 | `yield` | the owner gives up the shard |
 //! | 15 | `crc` | fixed32 |
 
@@ -16,7 +16,11 @@ use bytes::Bytes;
 use prost::{Message, Oneof};
 use uuid::Uuid;
 
-use contracts::{clock::TimestampMs, replica::LogMark, shared_log::EntryKind};
+use contracts::{
+    clock::TimestampMs,
+    replica::{EndedLog, LogMark},
+    shared_log::{EntryKind, LogEntry, LogError},
+};
 
 /// The version of the layout that this program writes, and reads.
 pub(crate) const VERSION: u32 = 1;
@@ -49,12 +53,13 @@ pub(crate) struct Entry {
 /// What an entry says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EntryBody {
-    /// A term begins: this pod owns the shard, at this address.
-    Term { pod: String, address: String },
+    /// A term begins: this pod owns the shard, at this address. A log that was begun anew goes on `behind`
+    /// the one before it.
+    Term { pod: String, address: String, behind: Option<EndedLog> },
     /// What a batch changes.
     Changes(Bytes),
-    /// The owner is alive.
-    Tick,
+    /// The owner, which is this pod, is alive.
+    Tick { pod: String },
     /// The owner gives up the shard, to this pod.
     Yield { to: String },
 }
@@ -107,10 +112,37 @@ struct StoredTerm {
     /// The versions of entries that the pod reads.
     #[prost(uint32, repeated, tag = "3")]
     formats: Vec<u32>,
+    #[prost(message, optional, tag = "4")]
+    behind: Option<StoredEnd>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+struct StoredEnd {
+    #[prost(uint32, tag = "1")]
+    generation: u32,
+    #[prost(uint64, tag = "2")]
+    seq: u64,
+    #[prost(fixed32, tag = "3")]
+    crc: u32,
+}
+
+impl From<EndedLog> for StoredEnd {
+    fn from(EndedLog { generation, seq, crc }: EndedLog) -> Self {
+        Self { generation, seq, crc }
+    }
+}
+
+impl From<StoredEnd> for EndedLog {
+    fn from(StoredEnd { generation, seq, crc }: StoredEnd) -> Self {
+        Self { generation, seq, crc }
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct StoredTick {}
+struct StoredTick {
+    #[prost(string, tag = "1")]
+    pod: String,
+}
 
 #[derive(Clone, PartialEq, Message)]
 struct StoredYield {
@@ -128,11 +160,12 @@ impl Entry {
     /// Its bytes, and the CRC at their end.
     pub(crate) fn encode(self) -> (Bytes, u32) {
         let body = match self.body {
-            EntryBody::Term { pod, address } => {
-                StoredBody::TermBegins(StoredTerm { pod, address, formats: vec![VERSION] })
+            EntryBody::Term { pod, address, behind } => {
+                let behind = behind.map(StoredEnd::from);
+                StoredBody::TermBegins(StoredTerm { pod, address, formats: vec![VERSION], behind })
             }
             EntryBody::Changes(changes) => compressed(changes),
-            EntryBody::Tick => StoredBody::Tick(StoredTick {}),
+            EntryBody::Tick { pod } => StoredBody::Tick(StoredTick { pod }),
             EntryBody::Yield { to } => StoredBody::Yield(StoredYield { to }),
         };
         let stored = StoredEntry {
@@ -173,16 +206,31 @@ impl Entry {
             ));
         }
         let body = match stored.body.ok_or("it says nothing that this program knows")? {
-            StoredBody::TermBegins(StoredTerm { pod, address, .. }) => EntryBody::Term { pod, address },
+            StoredBody::TermBegins(StoredTerm { pod, address, behind, .. }) => {
+                EntryBody::Term { pod, address, behind: behind.map(EndedLog::from) }
+            }
             StoredBody::Changes(changes) => EntryBody::Changes(changes),
             StoredBody::ChangesZstd(frame) => EntryBody::Changes(decompressed(&frame)?),
-            StoredBody::Tick(StoredTick {}) => EntryBody::Tick,
+            StoredBody::Tick(StoredTick { pod }) => EntryBody::Tick { pod },
             StoredBody::Yield(StoredYield { to }) => EntryBody::Yield { to },
         };
         let nonce = Uuid::from_slice(&stored.nonce).map_err(|error| error.to_string())?;
         let StoredEntry { term, prev, prev_crc, now_ms, .. } = stored;
         Ok((Self { term, nonce, prev, prev_crc, now_ms, body }, actual))
     }
+}
+
+/// The pod that owned a shard when the last entry about ownership was made, for who has no copy of it; `None`
+/// if the owner had given it up. It is a hint: the entry may be void, and the owner gone since.
+///
+/// # Errors
+/// `Damaged` if the entry cannot be read.
+pub fn owner_by(entry: &LogEntry) -> Result<Option<String>, LogError> {
+    let (read, _) = Entry::decode(&entry.bytes).map_err(|what| LogError::Damaged { seq: entry.seq, what })?;
+    Ok(match read.body {
+        EntryBody::Term { pod, .. } | EntryBody::Tick { pod } => Some(pod),
+        EntryBody::Changes(_) | EntryBody::Yield { .. } => None,
+    })
 }
 
 /// Changes as they are stored: as they are if they are short, or become no shorter.
@@ -206,17 +254,22 @@ fn decompressed(frame: &[u8]) -> Result<Bytes, String> {
 
 #[cfg(test)]
 mod tests {
+    use contracts::shared_log::LogSeq;
     use proptest::prelude::*;
 
     use super::*;
 
+    fn ends() -> impl Strategy<Value = EndedLog> {
+        any::<(u32, u64, u32)>().prop_map(|(generation, seq, crc)| EndedLog { generation, seq, crc })
+    }
+
     fn bodies() -> impl Strategy<Value = EntryBody> {
         prop_oneof![
-            ("[a-z0-9-]{1,20}", "[a-z0-9.:-]{0,40}")
-                .prop_map(|(pod, address)| EntryBody::Term { pod, address }),
+            ("[a-z0-9-]{1,20}", "[a-z0-9.:-]{0,40}", prop::option::of(ends()))
+                .prop_map(|(pod, address, behind)| EntryBody::Term { pod, address, behind }),
             prop::collection::vec(any::<u8>(), 0..3000).prop_map(|bytes| EntryBody::Changes(bytes.into())),
             (0usize..100_000).prop_map(|length| EntryBody::Changes(vec![7u8; length].into())),
-            Just(EntryBody::Tick),
+            "[a-z0-9-]{0,20}".prop_map(|pod| EntryBody::Tick { pod }),
             "[a-z0-9-]{1,20}".prop_map(|to| EntryBody::Yield { to }),
         ]
     }
@@ -253,7 +306,8 @@ mod tests {
 
     fn tick() -> Entry {
         let nonce = Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
-        Entry { term: 3, nonce, prev: 7, prev_crc: 0xdead_beef, now_ms: 1000, body: EntryBody::Tick }
+        let body = EntryBody::Tick { pod: String::new() };
+        Entry { term: 3, nonce, prev: 7, prev_crc: 0xdead_beef, now_ms: 1000, body }
     }
 
     #[test]
@@ -263,17 +317,39 @@ mod tests {
             hex(tick()),
             "080110031a100102030405060708090a0b0c0d0e0f1020072defbeadde30e8074a007d297e05cd"
         );
-        let body = EntryBody::Term { pod: "zombi-1".to_owned(), address: "10.0.0.1:8080".to_owned() };
+        let (pod, address) = ("zombi-1".to_owned(), "10.0.0.1:8080".to_owned());
+        let body = EntryBody::Term { pod, address, behind: None };
         assert_eq!(
             hex(Entry { body, ..tick() }),
             "080110031a100102030405060708090a0b0c0d0e0f1020072defbeadde30e8073a1b0a077a6f6d62692d31120d\
              31302e302e302e313a383038301a01017d75d16dc9"
+        );
+        let behind = Some(EndedLog { generation: 1, seq: 7, crc: 8 });
+        let body = EntryBody::Term { pod: "zombi-1".to_owned(), address: String::new(), behind };
+        assert_eq!(
+            hex(Entry { body, ..tick() }),
+            "080110031a100102030405060708090a0b0c0d0e0f1020072defbeadde30e8073a170a077a6f6d62692d311a01\
+             012209080110071d080000007dbc199180"
         );
         let body = EntryBody::Changes(Bytes::from_static(b"abc"));
         assert_eq!(
             hex(Entry { body, ..tick() }),
             "080110031a100102030405060708090a0b0c0d0e0f1020072defbeadde30e80742036162637d6cb82993"
         );
+    }
+
+    #[test]
+    fn the_last_word_about_ownership_names_the_owner() {
+        let owner = |body| {
+            let bytes = Entry { body, ..tick() }.encode().0;
+            owner_by(&LogEntry { seq: LogSeq(8), bytes }).unwrap()
+        };
+        let pod = || "zombi-1".to_owned();
+        assert_eq!(owner(EntryBody::Tick { pod: pod() }), Some(pod()));
+        assert_eq!(owner(EntryBody::Term { pod: pod(), address: String::new(), behind: None }), Some(pod()));
+        assert_eq!(owner(EntryBody::Yield { to: pod() }), None);
+        let damaged = LogEntry { seq: LogSeq(8), bytes: Bytes::from_static(b"x") };
+        assert!(matches!(owner_by(&damaged), Err(LogError::Damaged { .. })));
     }
 
     #[test]

@@ -10,7 +10,13 @@ use uuid::Uuid;
 
 use super::{CopyParts, CopyRunner};
 use crate::cover::LogCover;
-use contracts::{engine::Engine, error::StorageError, metrics, replica::LogMark, shared_log::LogSeq};
+use contracts::{
+    engine::Engine,
+    error::StorageError,
+    metrics,
+    replica::LogMark,
+    shared_log::{LogSeq, LogSize},
+};
 
 /// Whose copy of which shard it is.
 #[derive(Debug, Clone)]
@@ -55,7 +61,7 @@ pub struct ShardCopy {
 impl ShardCopy {
     /// A copy, and what runs it.
     pub fn new(parts: CopyParts) -> (Self, CopyRunner) {
-        let mark = LogMark::beginning(parts.names.cluster);
+        let mark = LogMark { generation: parts.generation, ..LogMark::beginning(parts.names.cluster) };
         let (ticked_at, has_caught_up) = (LogSeq::default(), false);
         let (shown, status) =
             watch::channel(CopyStatus { mark: mark.clone(), owned_term: None, ticked_at, has_caught_up });
@@ -125,6 +131,11 @@ impl ShardCopy {
         let keeps_up = applied >= self.status.borrow().ticked_at;
         let is_better = self.better_copies().iter().any(|better| better == pod);
         is_better && keeps_up && self.hand_over(Some(pod)).is_some()
+    }
+
+    /// How much the log held when it was last asked, about every second; `None` before it has answered.
+    pub fn log_size(&self) -> Option<LogSize> {
+        self.cover.size()
     }
 
     /// How much of the log S3 holds: for the store that is open while this copy owns the shard.

@@ -26,12 +26,21 @@ pub(super) fn judge(mark: &LogMark, found: &LogEntry) -> Result<AppliedEntry, St
     let is_in_force = continues && (term, nonce) == (mark.term, mark.nonce) && mark.owner.is_some();
     let mut changes = None;
     match body {
+        EntryBody::Term { behind, .. } if continues && behind != mark.ended.last().copied() => {
+            return Err(format!(
+                "entry {} goes on behind {behind:?}, and the volume behind {:?}: the log before this one was \
+                 lost, and they do not agree where it ended",
+                found.seq,
+                mark.ended.last()
+            ));
+        }
         EntryBody::Term { pod, .. } if continues && term == mark.term + 1 => {
             next = LogMark { term, nonce, owner: Some(pod), yielded_to: None, ..next };
         }
         EntryBody::Changes(entered) if is_in_force => changes = Some(entered),
         EntryBody::Yield { to } if is_in_force => (next.owner, next.yielded_to) = (None, Some(to)),
-        EntryBody::Term { .. } | EntryBody::Changes(_) | EntryBody::Yield { .. } | EntryBody::Tick => {}
+        EntryBody::Term { .. } | EntryBody::Changes(_) | EntryBody::Yield { .. } | EntryBody::Tick { .. } => {
+        }
     }
     Ok(AppliedEntry { now_ms, changes, mark: next })
 }
@@ -39,7 +48,7 @@ pub(super) fn judge(mark: &LogMark, found: &LogEntry) -> Result<AppliedEntry, St
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use contracts::shared_log::LogSeq;
+    use contracts::{replica::EndedLog, shared_log::LogSeq};
     use uuid::Uuid;
 
     use super::*;
@@ -74,7 +83,8 @@ mod tests {
         }
 
         fn begin(&mut self, term: u64, nonce: u128, pod: &str) {
-            let body = EntryBody::Term { pod: pod.to_owned(), address: String::new() };
+            let behind = self.mark.ended.last().copied();
+            let body = EntryBody::Term { pod: pod.to_owned(), address: String::new(), behind };
             self.judge(self.entry(term, nonce, body));
         }
     }
@@ -121,6 +131,21 @@ mod tests {
         assert_eq!(log.judge(log.entry(1, 7, changes())), None);
         log.begin(2, 9, "zombi-2");
         assert_eq!((log.mark.owner.as_deref(), log.mark.yielded_to.clone()), (Some("zombi-2"), None));
+    }
+
+    #[test]
+    fn a_log_that_was_begun_anew_behind_another_place_stops_a_copy() {
+        let end = |seq| EndedLog { generation: 0, seq, crc: 5 };
+        let mut log = JudgedLog::new();
+        log.mark = LogMark { generation: 1, ended: vec![end(7)], ..log.mark };
+        for behind in [None, Some(end(8)), Some(EndedLog { crc: 6, ..end(7) })] {
+            let body = EntryBody::Term { pod: "zombi-0".to_owned(), address: String::new(), behind };
+            let why = judge(&log.mark, &log.found(log.entry(1, 7, body))).unwrap_err();
+            assert!(why.contains("where it ended"), "{why}");
+        }
+        log.begin(1, 7, "zombi-0");
+        assert_eq!((log.mark.term, &log.mark.ended), (1, &vec![end(7)]));
+        assert!(log.judge(log.entry(1, 7, changes())).is_some());
     }
 
     #[test]

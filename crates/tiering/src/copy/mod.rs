@@ -27,13 +27,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-pub use self::handle::{CopyNames, CopyStatus, ShardCopy};
 use self::{
     decide::{FollowerView, takes_over},
     entry::{Entry, EntryBody},
     judge::judge,
     owned::OwnedTerm,
     recover::CopyRecovery,
+};
+pub use self::{
+    entry::owner_by,
+    handle::{CopyNames, CopyStatus, ShardCopy},
 };
 use crate::{
     cover::LogCover,
@@ -63,6 +66,8 @@ pub struct CopyParts {
     pub hot: Arc<dyn Engine>,
     /// The shard's log.
     pub log: Arc<dyn SharedLog>,
+    /// How often the log was lost and begun anew before it.
+    pub generation: u32,
     /// The shard's bucket, for this copy alone: it is read when the volume lacks what the log has forgotten,
     /// and never opened.
     pub cold: Arc<dyn ColdTier>,
@@ -139,9 +144,14 @@ impl CopyRunner {
                     mark.cluster, self.mark.cluster
                 )));
             }
-            Some(mark) if !has_begun => mark,
-            _ if has_begun || self.parts.hot.tables().is_empty() => recovery.run().await?,
-            _ => {
+            Some(mark) if mark.generation > self.parts.generation => {
+                return Err(other_log(mark.generation, self.parts.generation));
+            }
+            Some(mark) if !has_begun && mark.generation == self.parts.generation => mark,
+            // Of a log that was begun anew S3 holds all that went before it.
+            Some(_) => recovery.run().await?,
+            None if has_begun || self.parts.hot.tables().is_empty() => recovery.run().await?,
+            None => {
                 return Err(StorageError::Refused(
                     "the volume has events and was never a copy of a shard with a log. Nothing was changed"
                         .to_owned(),
@@ -157,7 +167,8 @@ impl CopyRunner {
                 Ok(size) => warn!(
                     applied = self.mark.applied,
                     last = size.last.0,
-                    "the shard's log ends before what this volume has applied: waiting"
+                    "the shard's log ends before what this volume has applied: waiting. If the log is lost, \
+                     zombi cluster reset-log begins it anew"
                 ),
                 Err(error) => warn!(%error, "the shard's log cannot be read, will retry"),
             }
@@ -241,7 +252,8 @@ impl CopyRunner {
     async fn take_over(&mut self) -> Result<Option<Arc<OwnedTerm>>, StorageError> {
         let CopyParts { hot, log, clock, names, settings, .. } = &self.parts;
         let (term, nonce, now_ms) = (self.mark.term + 1, Uuid::new_v4(), clock.now_ms());
-        let body = EntryBody::Term { pod: names.pod.clone(), address: names.address.clone() };
+        let behind = self.mark.ended.last().copied();
+        let body = EntryBody::Term { pod: names.pod.clone(), address: names.address.clone(), behind };
         let kind = body.kind();
         let entry = Entry { term, nonce, ..Entry::behind(&self.mark, now_ms, body) };
         let (bytes, crc) = entry.encode();
@@ -255,7 +267,8 @@ impl CopyRunner {
             Err(error) => return Err(StorageError::outcome_unknown(error)),
         };
         let owner = Some(names.pod.clone());
-        let begins = LogMark::beginning(names.cluster);
+        let LogMark { generation, ended, .. } = self.mark.clone();
+        let begins = LogMark { generation, ended, ..LogMark::beginning(names.cluster) };
         let mark = LogMark { applied: seq.0, crc, term, nonce, owner, ..begins };
         hot.apply(AppliedEntry { now_ms, changes: None, mark: mark.clone() }).await?;
         let was_yielded = self.mark.yielded_to.as_deref() == Some(names.pod.as_str());
@@ -301,6 +314,7 @@ impl CopyRunner {
         while self.parts.hot.evict(keep).await? > 0 {}
         match self.parts.log.size().await {
             Ok(size) => {
+                self.cover.note_size(size);
                 let lag = size.last.0.saturating_sub(self.mark.applied);
                 metrics::log_held(self.parts.names.shard, size.bytes, lag);
             }
@@ -319,6 +333,14 @@ impl CopyRunner {
             status.has_caught_up |= owns;
         });
     }
+}
+
+/// Why a copy cannot follow a log that was begun anew since it was opened.
+fn other_log(found: u32, opened: u32) -> StorageError {
+    StorageError::Refused(format!(
+        "the shard's log was begun anew: it is generation {found}, and this pod has opened generation \
+         {opened}. Start this pod anew. Nothing was changed"
+    ))
 }
 
 /// Trims the log by what S3 holds of it, whatever becomes of the entry that is on its way meanwhile.

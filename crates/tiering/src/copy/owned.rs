@@ -172,7 +172,8 @@ impl BatchLog for OwnedTerm {
         }
         // Whoever looks for the owner looks at the last entry about ownership, however busy the shard is.
         if changes.is_none() || self.is_tick_due() {
-            *last = self.put(&last, now_ms, EntryBody::Tick).await?;
+            let pod = last.owner.clone().unwrap_or_default();
+            *last = self.put(&last, now_ms, EntryBody::Tick { pod }).await?;
             self.pace.lock().ticked = Instant::now();
         }
         if let Some(changes) = changes {

@@ -15,7 +15,9 @@ use tracing::warn;
 
 use super::{Tiers, partition::WrittenSegment, plan};
 use crate::cover::LogCover;
-use contracts::{error::StorageError, name::Partition, replica::LogMark, sequence::Offset};
+use contracts::{
+    cold::ColdTier, engine::Engine, error::StorageError, name::Partition, replica::LogMark, sequence::Offset,
+};
 
 /// The wait before what was published is read back again, after that failed.
 const READ_RETRY: Duration = Duration::from_secs(2);
@@ -57,7 +59,7 @@ impl LogNaming {
     /// else of that manifest is read: what counts as flushed because it was dropped must be in it.
     pub(super) fn named(&self, tiers: &Tiers, written: &[WrittenSegment]) -> Option<LogMark> {
         let noted = self.noted.as_ref().filter(|noted| noted.is_in_chain(&flushed(tiers, written)))?;
-        match erasures_are_listed(tiers) {
+        match erasures_are_listed(tiers.hot.as_ref(), tiers.cold.as_ref()) {
             Ok(are_listed) => are_listed.then(|| noted.mark.clone()),
             Err(error) => {
                 warn!(%error, "erasures cannot be read, so the next manifest does not name the shard's log");
@@ -105,7 +107,12 @@ impl LogNaming {
 /// Those of the volume.
 pub(super) async fn said(tiers: &Tiers, named: Option<LogMark>) -> Result<LogMark, StorageError> {
     let now = mark(tiers).await?;
-    let named = named.unwrap_or_else(|| LogMark::beginning(now.cluster));
+    let begins = || LogMark {
+        generation: now.generation,
+        ended: now.ended.clone(),
+        ..LogMark::beginning(now.cluster)
+    };
+    let named = named.unwrap_or_else(begins);
     Ok(LogMark { known_upto: now.applied, ..named })
 }
 
@@ -128,13 +135,16 @@ fn flushed(tiers: &Tiers, written: &[WrittenSegment]) -> BTreeMap<Partition, Off
 
 /// Whether the manifests list every erasure that is under way: one that they do not list would be lost with
 /// the entry that says of it.
-fn erasures_are_listed(tiers: &Tiers) -> Result<bool, StorageError> {
-    let under_way = tiers.hot.erasures()?.into_iter().filter(|erasure| !erasure.is_done());
+///
+/// # Errors
+/// Those of the tiers.
+pub(crate) fn erasures_are_listed(hot: &dyn Engine, cold: &dyn ColdTier) -> Result<bool, StorageError> {
+    let under_way = hot.erasures()?.into_iter().filter(|erasure| !erasure.is_done());
     let under_way: Vec<_> = under_way.map(|erasure| erasure.id).collect();
     if under_way.is_empty() {
         return Ok(true);
     }
-    let listed: BTreeSet<_> = tiers.cold.erasures()?.into_iter().map(|erasure| erasure.id).collect();
+    let listed: BTreeSet<_> = cold.erasures()?.into_iter().map(|erasure| erasure.id).collect();
     Ok(under_way.iter().all(|id| listed.contains(id)))
 }
 
