@@ -39,7 +39,10 @@ pub(super) fn serve(settings: Settings) -> ExitCode {
             ExitCode::from(match error {
                 ServerError::Storage(StorageError::OutcomeUnknown { .. }) => exit::WRITE_FAILED,
                 ServerError::Storage(StorageError::Fenced(_)) => exit::FENCED,
-                ServerError::Auth(_) | ServerError::Access(_) | ServerError::Tls(_) => exit::USAGE,
+                ServerError::Setting(_)
+                | ServerError::Auth(_)
+                | ServerError::Access(_)
+                | ServerError::Tls(_) => exit::USAGE,
                 _ => exit::FAILED,
             })
         }
