@@ -50,7 +50,7 @@ use contracts::{
     metrics::{self, TakeoverReason},
     progress::Progress,
     replica::{AppliedEntry, LogMark, WriterRole},
-    shared_log::{LogEntry, LogError, SharedLog},
+    shared_log::{LogEntry, LogError, LogSeq, SharedLog},
 };
 
 /// Bytes of entries that are read at once.
@@ -185,9 +185,10 @@ impl CopyRunner {
             self.keep_house().await?;
             let is_next = self.mark.yielded_to.as_deref() == Some(self.parts.names.pod.as_str());
             let wait = if is_next { Duration::ZERO } else { LOOK.min(self.parts.settings.tick()) };
+            let end = self.end_to_reach().await;
             match self.parts.log.read(self.mark.seq().next(), READ_BYTES, wait).await {
                 Ok(entries) if entries.is_empty() => {
-                    self.shown.send_if_modified(|status| !std::mem::replace(&mut status.has_caught_up, true));
+                    self.note_caught_up();
                     if self.takes_over() {
                         if let Some(owned) = self.take_over().await? {
                             return Ok(owned);
@@ -201,6 +202,9 @@ impl CopyRunner {
                     }
                     self.heard = Instant::now();
                     self.show(false);
+                    if end.is_some_and(|end| self.mark.seq() >= end) {
+                        self.note_caught_up();
+                    }
                 }
                 // Its own silence says nothing of the owner's.
                 Err(LogError::Unavailable(why)) => {
@@ -221,6 +225,19 @@ impl CopyRunner {
                 Err(error) => return Err(StorageError::corrupt("the shard's log", error)),
             }
         }
+    }
+
+    /// Where the log ends now, as long as this copy has not reached its end: one that is written to without a
+    /// pause is never read to where nothing comes.
+    async fn end_to_reach(&self) -> Option<LogSeq> {
+        if self.shown.borrow().has_caught_up {
+            return None;
+        }
+        self.parts.log.size().await.ok().map(|size| size.last)
+    }
+
+    fn note_caught_up(&self) {
+        self.shown.send_if_modified(|status| !std::mem::replace(&mut status.has_caught_up, true));
     }
 
     fn takes_over(&self) -> bool {
