@@ -86,10 +86,15 @@ impl<'de> Deserialize<'de> for WholeNumber {
             None => (text, i128::MAX),
         };
         if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(de::Error::custom(format_args!("{text:.40} is not a whole number")));
+            return Err(de::Error::custom(no_whole_number(text)));
         }
         Ok(Self(text.parse().unwrap_or(furthest)))
     }
+}
+
+/// How a value that should be a whole number is refused: of a long one its beginning.
+pub(super) fn no_whole_number(value: &str) -> String {
+    format!("{value:.40} is not a whole number")
 }
 
 impl WholeNumber {

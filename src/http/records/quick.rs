@@ -5,7 +5,11 @@
 use super::{Charged, Headers, NewEvent, RecordParser, SentEvent};
 #[cfg(any(test, feature = "fuzz"))]
 use crate::http::memory::Share;
-use crate::http::{error::Problem, json_body::bad_json, limits::Limits};
+use crate::http::{
+    error::Problem,
+    json_body::{bad_json, no_whole_number},
+    limits::Limits,
+};
 use contracts::{
     json::{JsonScanner, ValidJson},
     payload::Payload,
@@ -150,7 +154,7 @@ fn not_whole(text: &[u8], value: ValidJson<'_>, left: usize) -> Problem {
     let line_start = memchr::memrchr(b'\n', &text[..end]).map_or(0, |place| place + 1);
     let line = 1 + memchr::memchr_iter(b'\n', &text[..line_start]).count();
     let value = String::from_utf8_lossy(value.text());
-    bad_json(format!("{value} is not a whole number at line {line} column {}", end - line_start))
+    bad_json(format!("{} at line {line} column {}", no_whole_number(&value), end - line_start))
 }
 
 /// Reads headers, no more of them and of their bytes than allowed.

@@ -126,6 +126,8 @@ fn what_an_event_may_not_be_is_said_in_the_same_words() {
         r#"{"partition":false]"#,
         "{\"payload\":\n1,\n \"offset\": {\"a\":\n[]}\n\t }",
         "{\"offset\": [] \n",
+        r#"{"partition":{"of a long value":"its beginning is shown, ","where it ends":"is known"},"payload":1}"#,
+        "{\"timestamp_ms\":\"ééééééééééééééééééééééééééééééééééééééééééééééééé\"}",
     ] {
         assert!(is_quick(text), "{text}");
         assert!(!is_quick_bulk(&Limits::DEFAULT, format!("{{\"records\":[{text}]}}").as_bytes()), "{text}");
