@@ -31,7 +31,7 @@ use futures_util::{FutureExt, future::select_all};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{task, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::info;
+use tracing::{info, warn};
 
 use self::{
     access::AuditKeeper,
@@ -161,6 +161,9 @@ pub(crate) async fn run(settings: Settings, telemetry: &Telemetry) -> Result<(),
         hot_max_bytes: settings.hot.max_bytes,
         memory_max_bytes: memory::most(),
     });
+    if settings.s3.bucket.is_none() {
+        warn!("s3.bucket is not set: events stay on this volume only");
+    }
     let gate = access::open(&settings)?;
     let audit = gate.as_ref().map(AuditKeeper::of);
     let (secret, pods) = (shards::secret(&settings)?, shards::pods(&settings)?);

@@ -193,8 +193,6 @@ impl Store {
             let (runner, flush) = Flusher::new(tiers, options.flush, options.keep, cover);
             let flusher = Some(Opening { recovery, bucket }.open(runner, &flush, stopping.clone()).await?);
             cold = Some(ColdSide { tier: Arc::clone(tier), flush: Arc::new(flush), flusher, reserving });
-        } else {
-            warn!("s3.bucket is not set: events stay on this volume only");
         }
         let (erasures, eraser) = EraserHandle::new(EraserParts {
             hot: Arc::clone(&hot),
