@@ -82,14 +82,19 @@ impl OwnCopy {
         drop(self.copy.status().wait_for(|status| status.owned_term.is_none()).await);
     }
 
-    /// Why requests should not come yet, if so.
+    /// Why requests should not come yet, if so. A copy that stops later takes no pod out of its Service: its
+    /// other shards can be served.
     fn unmet(&self) -> Option<String> {
-        if let Some(why) = self.stopped() {
-            return Some(format!("the copy of shard {:03} follows no more: {why}", self.shard));
+        if self.status().has_caught_up {
+            return None;
         }
-        let status = self.status();
-        let behind = format!("the copy of shard {:03} has not reached the end of its log", self.shard);
-        (!status.has_caught_up).then_some(behind)
+        let behind = || format!("the copy of shard {:03} has not reached the end of its log", self.shard);
+        Some(self.trouble().unwrap_or_else(behind))
+    }
+
+    /// What somebody should look at: that it follows no more, and why.
+    fn trouble(&self) -> Option<String> {
+        self.stopped().map(|why| format!("the copy of shard {:03} follows no more: {why}", self.shard))
     }
 }
 
@@ -136,6 +141,11 @@ pub(super) fn unmet<'a>(
     copies: impl IntoIterator<Item = &'a OwnCopy>,
 ) -> Option<String> {
     servers.unmet().or_else(|| copies.into_iter().find_map(OwnCopy::unmet))
+}
+
+/// What is wrong with copies for which requests may come all the same.
+pub(super) fn trouble<'a>(copies: impl IntoIterator<Item = &'a OwnCopy>) -> Option<String> {
+    copies.into_iter().find_map(OwnCopy::trouble)
 }
 
 /// How often somebody who waits for the copies to be in step looks.

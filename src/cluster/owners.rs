@@ -148,6 +148,11 @@ impl Owners {
         copies::unmet(&self.servers, self.copies().map(|copy| &**copy))
     }
 
+    /// What is wrong with this pod's copies for which requests may come all the same.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        copies::trouble(self.copies().map(|copy| &**copy))
+    }
+
     /// Waits until requests may come to this pod.
     pub(crate) async fn are_in_step(&self) {
         while self.unmet().is_some() {

@@ -1,6 +1,6 @@
 //! The copies that a pod has of shards with logs: their volumes, what follows the logs, and how they end.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::future::{join_all, pending, try_join_all};
 use tiering::{CopyNames, CopyParts, CopyRunner, ShardCopy, StoreError};
@@ -62,7 +62,7 @@ pub(super) struct RunningCopy {
     db: Arc<Db>,
     writer: CopyTask,
     follower: CopyTask,
-    terms: AbortOnDropHandle<()>,
+    terms: AbortOnDropHandle<Infallible>,
     stop: CancellationToken,
 }
 
@@ -252,6 +252,7 @@ impl RunningCopy {
         let (part, ended) = tokio::select! {
             ended = &mut self.writer => ("writer", ended),
             ended = &mut self.follower => ("copy", ended),
+            ended = &mut self.terms => ("terms", ended.map(|never| match never {})),
         };
         match ended {
             Ok(Err(error)) => StoreError::Storage(error),

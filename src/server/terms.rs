@@ -1,6 +1,6 @@
 //! The store of a copy: opened when the copy owns its shard, and ended as soon as another one does.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use tiering::{CopyStatus, Parts, Store, StoreError};
 use tokio::{sync::watch, time::sleep};
@@ -22,6 +22,8 @@ use contracts::{
 
 /// The wait before a store that has failed is opened anew, by a copy that still owns the shard.
 const REOPEN: Duration = Duration::from_millis(500);
+/// How often a store fails in one term before the shard is given to another copy, which may be able to.
+const MOST_FAILURES: u32 = 10;
 
 /// What the store of each term is made of.
 pub(super) struct CopyTerms {
@@ -42,19 +44,30 @@ pub(super) struct CopyTerms {
 }
 
 impl CopyTerms {
-    /// Opens a store in each term that the copy owns. Ends when the copy has.
-    pub(super) async fn run(self) {
+    /// Opens a store in each term that the copy owns. Never ends.
+    pub(super) async fn run(self) -> Infallible {
         let shard = self.store.copy.shard;
-        let mut status = self.store.copy.copy().status();
+        let copy = self.store.copy.copy();
+        let mut status = copy.status();
+        let mut failures = (0, 0);
         while let Some(term) = owned(&mut status).await {
-            metrics::shard_owned(shard, true);
-            if let Err(error) = Box::pin(self.serve(term, &mut status)).await {
-                warn!(shard, term, %error, "the store of the shard has ended");
-                sleep(REOPEN).await;
+            if failures.0 != term {
+                failures = (term, 0);
             }
-            let still = status.borrow().owned_term == Some(term);
-            metrics::shard_owned(shard, still);
+            let ended = Box::pin(self.serve(term, &mut status)).await;
+            metrics::shard_owned(shard, false);
+            let Err(error) = ended else { continue };
+            warn!(shard, term, %error, "the store of the shard has ended");
+            failures.1 += 1;
+            if failures.1 % MOST_FAILURES == 0
+                && let Some(to) = copy.hand_over(None)
+            {
+                warn!(shard, term, to, "the shard is given to another copy: its store cannot be opened here");
+            }
+            sleep(REOPEN).await;
         }
+        // The copy follows no more, and says so itself.
+        pending().await
     }
 
     /// Opens a store and serves with it until the term ends.
@@ -72,6 +85,7 @@ impl CopyTerms {
         let stopping = self.app.stopping.child_token();
         let app = App { stopping: stopping.clone(), ..app_over(&self.app, &store) };
         self.store.serve(term, Arc::new(app));
+        metrics::shard_owned(self.store.copy.shard, true);
         info!(shard = self.store.copy.shard, term, "serving the shard");
         let result = tokio::select! {
             biased;

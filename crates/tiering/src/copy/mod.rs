@@ -230,10 +230,8 @@ impl CopyRunner {
     /// Where the log ends now, as long as this copy has not reached its end: one that is written to without a
     /// pause is never read to where nothing comes.
     async fn end_to_reach(&self) -> Option<LogSeq> {
-        if self.shown.borrow().has_caught_up {
-            return None;
-        }
-        self.parts.log.size().await.ok().map(|size| size.last)
+        let has_caught_up = self.shown.borrow().has_caught_up;
+        if has_caught_up { None } else { self.parts.log.size().await.ok().map(|size| size.last) }
     }
 
     fn note_caught_up(&self) {
@@ -284,8 +282,8 @@ impl CopyRunner {
             Err(error) => return Err(StorageError::outcome_unknown(error)),
         };
         let owner = Some(names.pod.clone());
-        let LogMark { generation, ended, .. } = self.mark.clone();
-        let begins = LogMark { generation, ended, ..LogMark::beginning(names.cluster) };
+        let LogMark { generation, ended, known_upto, .. } = self.mark.clone();
+        let begins = LogMark { generation, ended, known_upto, ..LogMark::beginning(names.cluster) };
         let mark = LogMark { applied: seq.0, crc, term, nonce, owner, ..begins };
         hot.apply(AppliedEntry { now_ms, changes: None, mark: mark.clone() }).await?;
         let was_yielded = self.mark.yielded_to.as_deref() == Some(names.pod.as_str());

@@ -152,12 +152,13 @@ fn ready(ops: &OpsState, query: Option<&str>, detail: ProbeDetail) -> Response {
     let mut checks = vec![lifecycle];
     if let Some(owners) = ops.cluster.get().and_then(|cluster| cluster.owners.get()) {
         let unmet = owners.unmet();
-        let said = match (detail, &unmet) {
-            (_, None) => "in step with the logs",
-            (ProbeDetail::All, Some(unmet)) => unmet.as_str(),
-            (ProbeDetail::Little, Some(_)) => "not in step; /readyz on the admin port says why",
+        let is_met = unmet.is_none();
+        let said = match (detail, unmet.or_else(|| owners.trouble())) {
+            (_, None) => "in step with the logs".to_owned(),
+            (ProbeDetail::All, Some(said)) => said,
+            (ProbeDetail::Little, Some(_)) => "not in step; /readyz on the admin port says why".to_owned(),
         };
-        checks.push(Check::new("copies", unmet.is_none(), said));
+        checks.push(Check::new("copies", is_met, said));
     }
     if let Some(verifier) = ops.gate.as_ref().and_then(|gate| gate.verifier()) {
         let has_keys = verifier.keys().has_keys();
