@@ -344,7 +344,6 @@ impl CopyRunner {
         self.shown.send_modify(|status| {
             status.mark = self.mark.clone();
             status.owned_term = owns.then_some(status.mark.term);
-            status.ticked_at = status.mark.seq();
             status.has_caught_up |= owns;
         });
     }
@@ -387,14 +386,14 @@ async fn keep_ticking(
 ) -> Result<(), StorageError> {
     loop {
         sleep(parts.settings.tick()).await;
-        let ticked_at = owned.mark().seq();
+        // Before anything that waits for the log: if it is away, this is what the volume has of it.
+        let mark = owned.mark();
+        metrics::log_applied(parts.names.shard, mark.applied, mark.term);
+        shown.send_modify(|status| status.mark = mark);
         match parts.hot.confirm().await {
             Err(error) if error.ends_writing() => return Err(error),
             Err(error) => warn!(%error, "the owner of the shard cannot show that it is alive"),
             Ok(()) => {}
         }
-        let mark = owned.mark();
-        metrics::log_applied(parts.names.shard, mark.applied, mark.term);
-        shown.send_modify(|status| (status.mark, status.ticked_at) = (mark, ticked_at));
     }
 }
