@@ -276,6 +276,17 @@ impl ApiMetrics {
         }
         found
     }
+
+    /// The values of a metric by its label, or under no name if it has none.
+    pub(super) fn by_label(&self, name: &str) -> Vec<(&str, f64)> {
+        let series = self.0.lines().filter_map(|line| {
+            let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
+            let label =
+                if labels.is_empty() { labels } else { labels.strip_prefix('{')?.split('"').nth(1)? };
+            Some((label, value.parse().ok()?))
+        });
+        series.collect()
+    }
 }
 
 #[cfg(test)]
@@ -291,6 +302,10 @@ mod tests {
         assert_eq!(metrics.sum("a", "o=\"error\""), Some(7.0));
         assert_eq!(metrics.sum("a", "o=\"none\""), Some(0.0));
         assert_eq!((metrics.sum("b", ""), metrics.sum("c", "")), (Some(1.5), None));
+        let metrics =
+            ApiMetrics::new("# TYPE n gauge\nn{shard=\"000\"} 7\nn{shard=\"003\"} 0\nnn 1\nb 2\n".to_owned());
+        assert_eq!(metrics.by_label("n"), [("000", 7.0), ("003", 0.0)]);
+        assert_eq!((metrics.by_label("b"), metrics.by_label("c")), (vec![("", 2.0)], vec![]));
     }
 
     #[test]

@@ -96,7 +96,8 @@ impl Startup {
         let base = Arc::new(self.app(settings, &spare.store));
         let store = |open: &OpenCopy| Arc::new(OwnedStore::new(Arc::clone(&open.copy)));
         let stores: Arc<[Arc<OwnedStore<App>>]> = opened.iter().map(store).collect();
-        show_to_operators(settings, &base, observed(&stores));
+        let volumes = opened.iter().map(|open| Arc::clone(&open.hot)).collect();
+        show_to_operators(settings, &base, (volumes, observed(&stores)));
         drop(ops.flush.set(flush_of(&stores)));
         let copies = opened.into_iter().zip(stores.iter());
         let copies = copies.filter_map(|(open, store)| open.start(&base, store)).collect();

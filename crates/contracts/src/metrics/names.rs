@@ -124,7 +124,7 @@ const GAUGES: [(&str, &str); 39] = [
     (CONNECTIONS, "Open client connections."),
     (APPEND_QUEUE, "Requests that wait for the writer."),
     (FLUSHED_AT, "When a manifest was last published, as seconds since 1970; 0 before the first."),
-    (LAST_MANIFEST, "The number of the last manifest, once the bucket is open."),
+    (LAST_MANIFEST, "The number of the last manifest, once the bucket is open; in a cluster by shard."),
     (UNFLUSHED_AGE, "How long the oldest event that is in RocksDB alone has waited."),
     (LOST_OFFSETS, "Offsets that are declared lost with a volume."),
     (TABLES, "Tables."),
@@ -147,7 +147,11 @@ const GAUGES: [(&str, &str); 39] = [
     (ERASURE_OLDEST, "How long ago the oldest of them was asked for; 0 if there is none."),
     (DISK_FREE, "Bytes of the volume that are free for Zombi."),
     (DISK, "Bytes of the volume."),
-    (HOT_MAX, "Stored bytes of events in RocksDB beyond which writes are refused: hot.max_bytes."),
+    (
+        HOT_MAX,
+        "Stored bytes of events in RocksDB beyond which writes are refused: hot.max_bytes, or the parts of it \
+         that the shards have which this pod owns.",
+    ),
     (
         MEMORY_MAX,
         "Bytes of memory that Zombi may take: its control group's limit, else the machine's memory.",
