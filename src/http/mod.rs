@@ -20,6 +20,7 @@ mod error_page;
 pub mod extract;
 pub mod filters;
 mod forwarded;
+mod frames;
 mod heads;
 mod json_body;
 pub mod limits;
