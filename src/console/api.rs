@@ -161,7 +161,24 @@ pub(super) struct ApiStats {
     pub(super) uptime_secs: u64,
     pub(super) writes: ApiMeter,
     pub(super) errors_total: u64,
+    pub(super) flush: ApiFlush,
     pub(super) totals: ApiTotals,
+    /// What is not counted in, in a cluster.
+    #[serde(default)]
+    pub(super) missing: Vec<ApiMissing>,
+}
+
+/// What is on its way to S3.
+#[derive(Debug, Deserialize)]
+pub(super) struct ApiFlush {
+    pub(super) oldest_unflushed_secs: f64,
+}
+
+/// A pod that was not there to be asked, or shards that nobody owns.
+#[derive(Debug, Deserialize)]
+pub(super) struct ApiMissing {
+    pub(super) pod: Option<String>,
+    pub(super) error: String,
 }
 
 /// One kind of request.
@@ -180,6 +197,7 @@ pub(super) struct ApiTotals {
     pub(super) hot_bytes: u64,
     pub(super) unflushed_bytes: u64,
     pub(super) unflushed_events: u64,
+    pub(super) lost_offsets: u64,
 }
 
 /// `GET /settings`.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, task::JoinError};
 
 use contracts::{
     catalog::{PartitionStatus, TableStatus, Tables},
@@ -118,6 +118,20 @@ impl ObservedStore {
 }
 
 impl SeenStore {
+    /// What the store holds. Every partition is looked at, on a thread where that delays no request.
+    ///
+    /// # Errors
+    /// The look has failed.
+    pub async fn held(self) -> Result<StoreGauges, JoinError> {
+        let keys = KeyWindow { window_ms: u64::MAX, ..KeyWindow::default() };
+        let mut held = StoreGauges { keys, ..StoreGauges::default() };
+        offload(move || {
+            self.add_to(&mut held, &self.engine.tables());
+            held
+        })
+        .await
+    }
+
     /// Adds what the store holds.
     fn add_to(&self, gauges: &mut StoreGauges, tables: &Tables) {
         gauges.tables += tables.visible().count() as u64;
