@@ -277,6 +277,12 @@ async fn a_copy_without_its_volume_reads_the_log() {
     cluster.goes_on().await;
     fs::remove_dir_all(cluster.pods[1].data_dir()).unwrap();
     cluster.pods[1].run().await;
+    // It has come back and owns nothing: that is no lack of a bucket, and forgets no keys.
+    let pod = &cluster.pods[1];
+    let (_, stats) = pod.get("/stats").await;
+    assert_eq!(stats["flush"]["enabled"], true, "{stats}");
+    let window = pod.metric("zombi_idempotency_window_seconds").await;
+    assert_eq!(window, pod.metric("zombi_idempotency_window_setting_seconds").await);
     cluster.pods[0].kill().await;
     cluster.goes_on().await;
     cluster.pods[0].run().await;
