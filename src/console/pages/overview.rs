@@ -1,5 +1,5 @@
-//! The overview: whether Zombi is ready, what it takes, and whether everything is safe in S3. In a cluster the
-//! numbers are those of all pods, but for what `/metrics` alone has.
+//! The overview: whether Zombi is ready, what it takes, and whether everything is safe in S3. In a cluster
+//! the numbers are those of all pods, but for what `/metrics` alone has.
 
 use std::sync::Arc;
 
@@ -153,7 +153,9 @@ fn board(numbers: &Numbers) -> Markup {
                     aria-label="Appended events a second, over the last minutes" {}
             }
             figure {
-                figcaption { "Append p99, over the last minute" (of_pod) " " b data-live="p99-minute" { "…" } }
+                figcaption {
+                    "Append p99, over the last minute" (of_pod) " " b data-live="p99-minute" { "…" }
+                }
                 div.chart data-chart="p99" role="img"
                     aria-label="99th percentile of the time of a write, over the last minutes" {}
             }

@@ -230,8 +230,8 @@ pub fn manifest_published(now_ms: i64) {
     LAST_FLUSH.now(now_ms, |ms| gauge!(FLUSHED_AT).set(ms as f64 / 1000.0));
 }
 
-/// Shows when the last manifest of a chain was published that this process has just taken over, unless another
-/// of its chains has a later one.
+/// Shows when the last manifest of a chain was published that this process has just taken over, unless
+/// another of its chains has a later one.
 pub fn manifest_found(written_ms: i64) {
     LAST_FLUSH.before(written_ms, |ms| gauge!(FLUSHED_AT).set(ms as f64 / 1000.0));
 }

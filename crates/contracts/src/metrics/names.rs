@@ -149,8 +149,8 @@ const GAUGES: [(&str, &str); 39] = [
     (DISK, "Bytes of the volume."),
     (
         HOT_MAX,
-        "Stored bytes of events in RocksDB beyond which writes are refused: hot.max_bytes, or the parts of it \
-         that the shards have which this pod owns.",
+        "Stored bytes of events in RocksDB beyond which writes are refused: hot.max_bytes, or the parts of \
+         it that the shards have which this pod owns.",
     ),
     (
         MEMORY_MAX,
