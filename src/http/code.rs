@@ -40,7 +40,8 @@ macro_rules! codes {
 
 codes! {
     BadRequest "bad_request" BAD_REQUEST
-        "The request cannot be understood as HTTP for this path."
+        "The request cannot be understood as HTTP for this path, or it is HTTP/1.1 and has no `Host`, or \
+         more than one."
         "Compare it with `/openapi.json`."
     Unauthenticated "unauthenticated" UNAUTHORIZED
         "There is no credential, or it is not accepted: `reason` says why."

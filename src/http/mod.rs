@@ -20,6 +20,7 @@ mod error_page;
 pub mod extract;
 pub mod filters;
 mod forwarded;
+mod frames;
 mod heads;
 mod json_body;
 pub mod limits;
@@ -476,7 +477,8 @@ mod tests {
         }
         let table: RouteTable = RouteTable::new(Arc::default());
         let routes = table.post(Verb::Append, "/tables/{table}", broken).finish(nothing_here);
-        let request = Request::post("/tables/t").header("x-request-id", "mine").body(Body::empty()).unwrap();
+        let request = Request::post("/tables/t").header("host", "z").header("x-request-id", "mine");
+        let request = request.body(Body::empty()).unwrap();
         let response = routes.answer(request, Arc::default()).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         let body = response.into_body().collect().await.unwrap().to_bytes();

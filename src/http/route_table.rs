@@ -406,7 +406,8 @@ mod tests {
     use crate::http::{code::Code, error::Problem};
 
     async fn problem(routes: &Routes, method: Method, path: &str) -> (StatusCode, Value) {
-        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let request = Request::builder().method(method).uri(path).header(header::HOST, "z");
+        let request = request.body(Body::empty()).unwrap();
         let response = routes.answer(request, Arc::default()).await;
         let (status, allow) = (response.status(), response.headers().get(header::ALLOW).cloned());
         let body = response.into_body().collect().await.unwrap().to_bytes();

@@ -93,10 +93,13 @@ impl Startup {
         metrics::joined_logs(cluster.record.copies, settings.shared_log.max_bytes);
         (0..cluster.record.shards).for_each(|number| metrics::shard_owned(number, false));
         let ops = Arc::clone(&self.ops);
-        let base = Arc::new(self.app(settings, &spare.store));
+        // For what is about no shard: of that there is nothing to flush, which is no lack of a bucket.
+        let nothing: Arc<dyn Flush> = Arc::new(FlushAll::of(Vec::new()));
+        let base = Arc::new(App { flush: Some(nothing), ..self.app(settings, &spare.store) });
         let store = |open: &OpenCopy| Arc::new(OwnedStore::new(Arc::clone(&open.copy)));
         let stores: Arc<[Arc<OwnedStore<App>>]> = opened.iter().map(store).collect();
-        show_to_operators(settings, &base, observed(&stores));
+        let volumes = opened.iter().map(|open| Arc::clone(&open.hot)).collect();
+        show_to_operators(settings, &base, (volumes, observed(&stores)));
         drop(ops.flush.set(flush_of(&stores)));
         let copies = opened.into_iter().zip(stores.iter());
         let copies = copies.filter_map(|(open, store)| open.start(&base, store)).collect();

@@ -158,7 +158,6 @@ pub(crate) async fn run(settings: Settings, telemetry: &Telemetry) -> Result<(),
     memory::check(&settings);
     metrics::bounds(Bounds {
         has_bucket: settings.s3.bucket.is_some(),
-        hot_max_bytes: settings.hot.max_bytes,
         memory_max_bytes: memory::most(),
     });
     if settings.s3.bucket.is_none() {

@@ -26,8 +26,8 @@ use cold_s3::{
     settings::Compression,
 };
 use contracts::{
-    bucket::BucketState, clock::SystemClock, cold::ColdTier, erasure::Erasures, error::Overload,
-    fence::Fence, flusher::Flush, progress::Progress,
+    bucket::BucketState, clock::SystemClock, cold::ColdTier, engine::Engine, erasure::Erasures,
+    error::Overload, fence::Fence, flusher::Flush, progress::Progress,
 };
 use hot_rocksdb::{
     HotParts, RocksHot,
@@ -233,14 +233,22 @@ pub(super) fn show_stores_to_operators(settings: &Settings, app: &App, stores: &
         reader: open.store.reader.clone(),
         erasures: Arc::clone(&open.store.erasures) as Arc<dyn Erasures>,
     };
+    let volumes = stores.iter().map(|open| Arc::clone(&open.store.hot)).collect();
     let stores: Vec<SeenStore> = stores.iter().map(seen).collect();
-    show_to_operators(settings, app, Box::new(move || stores.clone()));
+    show_to_operators(settings, app, (volumes, Box::new(move || stores.clone())));
 }
 
-/// Gives the admin port what its metrics describe.
-pub(super) fn show_to_operators(settings: &Settings, app: &App, stores: ObservedNow) {
+/// Gives the admin port what its metrics describe: the volumes, and the stores on them.
+pub(super) fn show_to_operators(
+    settings: &Settings,
+    app: &App,
+    (volumes, stores): (Vec<Arc<dyn Engine>>, ObservedNow),
+) {
+    let (cluster, max_bytes) = (&settings.cluster, settings.hot.max_bytes);
     let observed = ObservedStore {
         stores,
+        volumes,
+        store_max_bytes: if cluster.is_on() { cluster.share_of(max_bytes) } else { max_bytes },
         key_window_ms: settings.keys.window_ms().unsigned_abs(),
         inflight: Arc::clone(&app.inflight),
         responses: Arc::clone(&app.responses),

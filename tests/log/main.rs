@@ -26,7 +26,7 @@ const QUIET: Duration = Duration::from_secs(2);
 const FROZEN: Duration = Duration::from_secs(15);
 
 /// What alerts ask of each pod whose shards have logs.
-const NUMBERS: [&str; 8] = [
+const NUMBERS: [&str; 9] = [
     "zombi_shard_copies",
     "zombi_log_applied",
     "zombi_log_lag_entries",
@@ -35,6 +35,7 @@ const NUMBERS: [&str; 8] = [
     "zombi_log_damage_total",
     "zombi_log_streams_damaged",
     "zombi_log_servers_unmet",
+    "zombi_overtaken_total",
 ];
 
 /// Three pods, the servers of their logs, and clients at work.
@@ -243,6 +244,8 @@ async fn a_frozen_pod_is_overtaken_and_knows_it_when_it_wakes_up() {
         cluster.goes_on().await;
         pod.signal("CONT").await;
         cluster.goes_on().await;
+        let overtaken = async || pod.metric("zombi_overtaken_total").await;
+        eventually("it has found out", async || overtaken().await > 0.0).await;
     }
     cluster.check().await;
 }
@@ -277,6 +280,12 @@ async fn a_copy_without_its_volume_reads_the_log() {
     cluster.goes_on().await;
     fs::remove_dir_all(cluster.pods[1].data_dir()).unwrap();
     cluster.pods[1].run().await;
+    // It has come back and owns nothing: that is no lack of a bucket, and forgets no keys.
+    let pod = &cluster.pods[1];
+    let (_, stats) = pod.get("/stats").await;
+    assert_eq!(stats["flush"]["enabled"], true, "{stats}");
+    let window = pod.metric("zombi_idempotency_window_seconds").await;
+    assert_eq!(window, pod.metric("zombi_idempotency_window_setting_seconds").await);
     cluster.pods[0].kill().await;
     cluster.goes_on().await;
     cluster.pods[0].run().await;

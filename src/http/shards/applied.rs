@@ -32,6 +32,11 @@ impl Shards {
         answer.map(|answer| applied(answer.headers())).unwrap_or_default()
     }
 
+    /// Whether a pod answers at all, ready or not, if it says so in time.
+    pub(super) async fn is_there(&self, pod: u32) -> bool {
+        self.ready(pod).await.is_some()
+    }
+
     /// What a pod says of whether requests should come to it, if it does so in time.
     async fn ready(&self, pod: u32) -> Option<Response<Incoming>> {
         let (mut parts, _) = Request::new(Body::empty()).into_parts();

@@ -1,7 +1,7 @@
 //! Asks all shards, here and in the other pods, and puts their answers together. Lists and flushes are never
 //! short: if a pod is missing they fail.
 
-use std::time::Duration;
+use std::{future::Future, pin::pin, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -36,7 +36,7 @@ use crate::{
     },
 };
 
-/// How long another pod may take for a list. A flush may take as long as here.
+/// How long another pod may take for a list, or to show that it is there: a flush may take as long as here.
 const LIST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of one shard's or pod's answer.
 const ANSWER_BYTES: usize = 64 << 20;
@@ -156,11 +156,6 @@ impl ShardedRoute {
         parts: &Parts,
         others: Vec<AskedPod>,
     ) -> Vec<(Option<u32>, Said)> {
-        let limits = &self.shards.parts.limits;
-        let patience = match what {
-            Gathered::Flush => limits.body_secs.duration(),
-            _ => LIST_TIMEOUT,
-        };
         let asked = others.into_iter().map(|AskedPod { pod, shards }| {
             let mut head = PassedHead::of(parts, self.depth);
             if let Some(shards) = shards {
@@ -178,13 +173,34 @@ impl ShardedRoute {
                     Err(error) => Said::Failed(failed(pod, &error).into_response()),
                 }
             };
+            let asking = asking.boxed();
             let asking = async move {
-                let said = timeout(patience, asking).await;
-                (Some(pod), said.unwrap_or_else(|_| Said::Failed(silent(pod).into_response())))
+                let said = self.in_time((what, pod), asking).await;
+                (Some(pod), said.unwrap_or_else(|| Said::Failed(silent(pod).into_response())))
             };
             asking.boxed()
         });
         join_all(asked).await
+    }
+
+    /// What a pod says, if it does so in time. A flush takes as long as S3 does, and a pod that is gone is
+    /// not waited for all that long: it is asked beside it whether it is there.
+    async fn in_time(
+        &self,
+        (what, pod): (Gathered, u32),
+        asking: impl Future<Output = Said>,
+    ) -> Option<Said> {
+        if what != Gathered::Flush {
+            return timeout(LIST_TIMEOUT, asking).await.ok();
+        }
+        let mut flushing = pin!(timeout(self.shards.parts.limits.body_secs.duration(), asking));
+        tokio::select! {
+            said = &mut flushing => return said.ok(),
+            is_there = self.shards.is_there(pod) => if !is_there {
+                return None;
+            },
+        }
+        flushing.await.ok()
     }
 
     /// Reads an answer of a shard at a place among those of its pod, and takes memory for it while it comes.

@@ -76,6 +76,7 @@ pub(super) const LOG_SERVERS_UNMET: &str = "zombi_log_servers_unmet";
 pub(super) const LOG_STREAMS_DAMAGED: &str = "zombi_log_streams_damaged";
 pub(super) const CONFIRM_SECONDS: &str = "zombi_confirm_seconds";
 pub(super) const TAKEOVERS: &str = "zombi_takeovers_total";
+pub(super) const OVERTAKEN: &str = "zombi_overtaken_total";
 pub(super) const FORWARDED: &str = "zombi_forwarded_requests_total";
 pub(super) const FORWARD_SECONDS: &str = "zombi_forward_seconds";
 
@@ -104,7 +105,7 @@ pub(super) const COUNTERS: [(&str, &str); 17] = [
 ];
 
 /// Counters with labels, and those that only pods of a cluster have.
-const LABELLED_COUNTERS: [(&str, &str); 9] = [
+const LABELLED_COUNTERS: [(&str, &str); 10] = [
     (REJECTED, "Bad lines of streams that were left out, as on_error=skip asks for, by table."),
     (HTTP_REQUESTS, "HTTP requests by route, method and status."),
     (S3_REQUESTS, "S3 requests by operation and outcome."),
@@ -117,6 +118,7 @@ const LABELLED_COUNTERS: [(&str, &str); 9] = [
         "Copies of shards that have stopped for good: an entry is damaged, missing or does not fit.",
     ),
     (TAKEOVERS, "Shards that this pod has taken over, by reason: the owner was silent, or has yielded."),
+    (OVERTAKEN, "Shards that another pod has taken over from this one, which had not given them up."),
 ];
 
 /// Gauges, which go up and down.
@@ -124,7 +126,7 @@ const GAUGES: [(&str, &str); 39] = [
     (CONNECTIONS, "Open client connections."),
     (APPEND_QUEUE, "Requests that wait for the writer."),
     (FLUSHED_AT, "When a manifest was last published, as seconds since 1970; 0 before the first."),
-    (LAST_MANIFEST, "The number of the last manifest, once the bucket is open."),
+    (LAST_MANIFEST, "The number of the last manifest, once the bucket is open; in a cluster by shard."),
     (UNFLUSHED_AGE, "How long the oldest event that is in RocksDB alone has waited."),
     (LOST_OFFSETS, "Offsets that are declared lost with a volume."),
     (TABLES, "Tables."),
@@ -147,7 +149,11 @@ const GAUGES: [(&str, &str); 39] = [
     (ERASURE_OLDEST, "How long ago the oldest of them was asked for; 0 if there is none."),
     (DISK_FREE, "Bytes of the volume that are free for Zombi."),
     (DISK, "Bytes of the volume."),
-    (HOT_MAX, "Stored bytes of events in RocksDB beyond which writes are refused: hot.max_bytes."),
+    (
+        HOT_MAX,
+        "Stored bytes of events in RocksDB beyond which writes are refused: hot.max_bytes, or the parts of \
+         it that the shards have which this pod owns.",
+    ),
     (
         MEMORY_MAX,
         "Bytes of memory that Zombi may take: its control group's limit, else the machine's memory.",

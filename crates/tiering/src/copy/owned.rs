@@ -129,6 +129,7 @@ impl OwnedTerm {
                 Ok(mark)
             }
             Err(LogError::Taken(_)) => {
+                metrics::overtaken();
                 self.lost.cancel();
                 Err(StorageError::Demoted)
             }
