@@ -9,6 +9,7 @@ mod servers;
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
+use serde_json::json;
 use testing::{
     TestServer,
     cluster::join_them,
@@ -93,6 +94,13 @@ async fn run_all(pods: &mut [TestServer]) {
     }
 }
 
+/// Stops all pods, one after the other.
+async fn terminate_all(pods: &mut [TestServer]) {
+    for pod in pods {
+        assert_eq!(pod.terminate().await, Some(0));
+    }
+}
+
 /// Which entry of each shard's log a pod has applied, where it has a copy.
 async fn applied(pod: &TestServer) -> Vec<Option<u64>> {
     let (_, shown) = answer(pod.client.get(pod.admin_url("/cluster")).send().await.unwrap()).await;
@@ -146,6 +154,41 @@ async fn logs_that_all_servers_have_lost_are_begun_anew_with_what_the_copies_hav
     }
     run_all(&mut cluster.pods).await;
     cluster.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_with_logs_is_left_once_s3_has_all_that_they_say() {
+    let LoadedCluster { servers, mut pods, load } = LoadedCluster::start().await;
+    let (has_left, said) = pods[0].look(&["cluster", "leave"]).await;
+    assert!(!has_left && said.contains("Nothing was changed"), "clients write: {said}");
+    let counts = load.end().await;
+    assert!(counts.acked > 0, "{counts}");
+    let (has_left, said) = pods[0].look(&["cluster", "leave"]).await;
+    assert!(!has_left && said.contains("Nothing was changed"), "pods run: {said}");
+    // What is committed and flushed by nobody is in the log alone.
+    let (status, said) = pods[1].post("/tables/last", &json!({"payload": "x"})).await;
+    assert_eq!(status, 201, "{said}");
+    terminate_all(&mut pods).await;
+    let (has_left, said) = pods[0].look(&["cluster", "leave"]).await;
+    assert!(!has_left && said.contains("zombi flush"), "{said}");
+    run_all(&mut pods).await;
+    let before = pods[2].read_all("last", "limit=3").await;
+    assert_eq!(pods[2].post("/flush", &json!({})).await.0, 200);
+    terminate_all(&mut pods).await;
+    for failpoint in ["leave-shard-put", "leave-chain-put"] {
+        pods[0].environment.push(("FAILPOINTS".to_owned(), format!("{failpoint}=return")));
+        let (has_left, said) = pods[0].look(&["cluster", "leave"]).await;
+        assert!(!has_left, "it was not killed: {said}");
+        pods[0].environment.pop();
+    }
+    let (has_left, said) = pods[0].look(&["cluster", "leave"]).await;
+    assert!(has_left && said.contains("are one store again"), "{said}");
+    let mut single = TestServer::tiered(&[]).await;
+    single.s3 = pods[0].s3.clone();
+    single.run().await;
+    assert_eq!(single.read_all("last", "limit=3").await, before);
+    single.audit().await;
+    drop(servers);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@
 //! | 8, 11 | `changes` | what a batch changes, in the engine's own form; as a zstd frame if it is long |
 //! | 9 | `tick` | the owner is alive, and which pod it is |
 //! | 10 | `yield` | the owner gives up the shard |
+//! | 12 | `close` | nothing more is ever entered, as the cluster is left |
 //! | 15 | `crc` | fixed32 |
 
 use bytes::Bytes;
@@ -62,6 +63,8 @@ pub(crate) enum EntryBody {
     Tick { pod: String },
     /// The owner gives up the shard, to this pod.
     Yield { to: String },
+    /// Nobody owns the shard any more: the cluster becomes the store of one Zombi.
+    Close,
 }
 
 impl EntryBody {
@@ -85,7 +88,7 @@ struct StoredEntry {
     prev_crc: u32,
     #[prost(int64, tag = "6")]
     now_ms: i64,
-    #[prost(oneof = "StoredBody", tags = "7, 8, 9, 10, 11")]
+    #[prost(oneof = "StoredBody", tags = "7, 8, 9, 10, 11, 12")]
     body: Option<StoredBody>,
 }
 
@@ -101,6 +104,8 @@ enum StoredBody {
     Yield(StoredYield),
     #[prost(bytes = "bytes", tag = "11")]
     ChangesZstd(Bytes),
+    #[prost(message, tag = "12")]
+    Close(StoredClose),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -150,6 +155,9 @@ struct StoredYield {
     to: String,
 }
 
+#[derive(Clone, Copy, PartialEq, Message)]
+struct StoredClose {}
+
 impl Entry {
     /// The entry behind all that is applied at a mark, in the same term.
     pub(crate) fn behind(mark: &LogMark, now_ms: TimestampMs, body: EntryBody) -> Self {
@@ -167,6 +175,7 @@ impl Entry {
             EntryBody::Changes(changes) => compressed(changes),
             EntryBody::Tick { pod } => StoredBody::Tick(StoredTick { pod }),
             EntryBody::Yield { to } => StoredBody::Yield(StoredYield { to }),
+            EntryBody::Close => StoredBody::Close(StoredClose {}),
         };
         let stored = StoredEntry {
             version: VERSION,
@@ -213,6 +222,7 @@ impl Entry {
             StoredBody::ChangesZstd(frame) => EntryBody::Changes(decompressed(&frame)?),
             StoredBody::Tick(StoredTick { pod }) => EntryBody::Tick { pod },
             StoredBody::Yield(StoredYield { to }) => EntryBody::Yield { to },
+            StoredBody::Close(StoredClose {}) => EntryBody::Close,
         };
         let nonce = Uuid::from_slice(&stored.nonce).map_err(|error| error.to_string())?;
         let StoredEntry { term, prev, prev_crc, now_ms, .. } = stored;
@@ -221,7 +231,7 @@ impl Entry {
 }
 
 /// The pod that owned a shard when the last entry about ownership was made, for who has no copy of it; `None`
-/// if the owner had given it up. It is a hint: the entry may be void, and the owner gone since.
+/// if the owner had given it up, or the log is closed. It is a hint: the entry may be void, and the owner gone since.
 ///
 /// # Errors
 /// `Damaged` if the entry cannot be read.
@@ -229,7 +239,7 @@ pub fn owner_by(entry: &LogEntry) -> Result<Option<String>, LogError> {
     let (read, _) = Entry::decode(&entry.bytes).map_err(|what| LogError::Damaged { seq: entry.seq, what })?;
     Ok(match read.body {
         EntryBody::Term { pod, .. } | EntryBody::Tick { pod } => Some(pod),
-        EntryBody::Changes(_) | EntryBody::Yield { .. } => None,
+        EntryBody::Changes(_) | EntryBody::Yield { .. } | EntryBody::Close => None,
     })
 }
 
@@ -271,6 +281,7 @@ mod tests {
             (0usize..100_000).prop_map(|length| EntryBody::Changes(vec![7u8; length].into())),
             "[a-z0-9-]{0,20}".prop_map(|pod| EntryBody::Tick { pod }),
             "[a-z0-9-]{1,20}".prop_map(|to| EntryBody::Yield { to }),
+            Just(EntryBody::Close),
         ]
     }
 
@@ -348,6 +359,7 @@ mod tests {
         assert_eq!(owner(EntryBody::Tick { pod: pod() }), Some(pod()));
         assert_eq!(owner(EntryBody::Term { pod: pod(), address: String::new(), behind: None }), Some(pod()));
         assert_eq!(owner(EntryBody::Yield { to: pod() }), None);
+        assert_eq!(owner(EntryBody::Close), None);
         let damaged = LogEntry { seq: LogSeq(8), bytes: Bytes::from_static(b"x") };
         assert!(matches!(owner_by(&damaged), Err(LogError::Damaged { .. })));
     }

@@ -8,11 +8,12 @@ use contracts::{
     shared_log::LogEntry,
 };
 
-/// What an entry is for a volume with this mark. A void one changes nothing but the mark.
+/// What an entry is for a volume with this mark; `None` if it closes the log. A void one changes nothing but
+/// the mark.
 ///
 /// # Errors
 /// Why this volume can apply no more: the entry is damaged, or one before it is missing.
-pub(super) fn judge(mark: &LogMark, found: &LogEntry) -> Result<AppliedEntry, String> {
+pub(super) fn judge(mark: &LogMark, found: &LogEntry) -> Result<Option<AppliedEntry>, String> {
     if found.seq <= mark.seq() {
         return Err(format!("entry {} comes after entry {}", found.seq, mark.applied));
     }
@@ -37,12 +38,17 @@ pub(super) fn judge(mark: &LogMark, found: &LogEntry) -> Result<AppliedEntry, St
         EntryBody::Term { pod, .. } if continues && term == mark.term + 1 => {
             next = LogMark { term, nonce, owner: Some(pod), yielded_to: None, ..next };
         }
+        // Whoever closes the log has read all of it, and needs no term.
+        EntryBody::Close if continues => return Ok(None),
         EntryBody::Changes(entered) if is_in_force => changes = Some(entered),
         EntryBody::Yield { to } if is_in_force => (next.owner, next.yielded_to) = (None, Some(to)),
-        EntryBody::Term { .. } | EntryBody::Changes(_) | EntryBody::Yield { .. } | EntryBody::Tick { .. } => {
-        }
+        EntryBody::Term { .. }
+        | EntryBody::Changes(_)
+        | EntryBody::Yield { .. }
+        | EntryBody::Tick { .. }
+        | EntryBody::Close => {}
     }
-    Ok(AppliedEntry { now_ms, changes, mark: next })
+    Ok(Some(AppliedEntry { now_ms, changes, mark: next }))
 }
 
 #[cfg(test)]
@@ -76,7 +82,7 @@ mod tests {
 
         /// Judges an entry and goes on behind it; what it changes.
         fn judge(&mut self, entry: Entry) -> Option<Bytes> {
-            let judged = judge(&self.mark, &self.found(entry)).unwrap();
+            let judged = judge(&self.mark, &self.found(entry)).unwrap().expect("it does not close the log");
             assert_eq!(judged.mark.applied, self.mark.applied + 1);
             self.mark = judged.mark;
             judged.changes
@@ -131,6 +137,20 @@ mod tests {
         assert_eq!(log.judge(log.entry(1, 7, changes())), None);
         log.begin(2, 9, "zombi-2");
         assert_eq!((log.mark.owner.as_deref(), log.mark.yielded_to.clone()), (Some("zombi-2"), None));
+    }
+
+    #[test]
+    fn only_who_has_read_all_of_a_log_closes_it() {
+        let mut log = JudgedLog::new();
+        log.begin(1, 7, "zombi-0");
+        let late = log.entry(1, 7, EntryBody::Close);
+        log.judge(log.entry(1, 7, changes()));
+        assert_eq!(log.judge(late), None, "void");
+        for owner in [Some("zombi-0".to_owned()), None] {
+            log.mark.owner = owner;
+            let closing = log.found(log.entry(1, 7, EntryBody::Close));
+            assert!(judge(&log.mark, &closing).unwrap().is_none());
+        }
     }
 
     #[test]
