@@ -287,6 +287,16 @@ async fn a_frozen_pod_is_overtaken_and_knows_it_when_it_wakes_up() {
         pod.signal("CONT").await;
         cluster.goes_on().await;
     }
+    eventually("a pod that was frozen counts that it was overtaken", async || {
+        let mut is_counted = false;
+        for pod in &cluster.pods[..2] {
+            let metrics = pod.admin_metrics().await;
+            let mut counts = metrics.lines().filter_map(|line| line.strip_prefix("zombi_overtaken_total "));
+            is_counted |= counts.any(|count| count != "0");
+        }
+        is_counted
+    })
+    .await;
     cluster.check().await;
 }
 

@@ -29,7 +29,7 @@ pub use self::{
     parts::{GaugePart, SummedGauge},
     pods::{
         TakeoverReason, confirmed, forwarded, joined_cluster, joined_logs, log_appended, log_applied,
-        log_attempted, log_damaged, log_held, log_servers, log_settled, shard_owned, taken_over,
+        log_attempted, log_damaged, log_held, log_servers, log_settled, overtaken, shard_owned, taken_over,
     },
     store::{StoreGauges, store},
 };

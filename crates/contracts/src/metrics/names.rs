@@ -76,6 +76,7 @@ pub(super) const LOG_SERVERS_UNMET: &str = "zombi_log_servers_unmet";
 pub(super) const LOG_STREAMS_DAMAGED: &str = "zombi_log_streams_damaged";
 pub(super) const CONFIRM_SECONDS: &str = "zombi_confirm_seconds";
 pub(super) const TAKEOVERS: &str = "zombi_takeovers_total";
+pub(super) const OVERTAKEN: &str = "zombi_overtaken_total";
 pub(super) const FORWARDED: &str = "zombi_forwarded_requests_total";
 pub(super) const FORWARD_SECONDS: &str = "zombi_forward_seconds";
 
@@ -104,7 +105,7 @@ pub(super) const COUNTERS: [(&str, &str); 17] = [
 ];
 
 /// Counters with labels, and those that only pods of a cluster have.
-const LABELLED_COUNTERS: [(&str, &str); 9] = [
+const LABELLED_COUNTERS: [(&str, &str); 10] = [
     (REJECTED, "Bad lines of streams that were left out, as on_error=skip asks for, by table."),
     (HTTP_REQUESTS, "HTTP requests by route, method and status."),
     (S3_REQUESTS, "S3 requests by operation and outcome."),
@@ -117,6 +118,7 @@ const LABELLED_COUNTERS: [(&str, &str); 9] = [
         "Copies of shards that have stopped for good: an entry is damaged, missing or does not fit.",
     ),
     (TAKEOVERS, "Shards that this pod has taken over, by reason: the owner was silent, or has yielded."),
+    (OVERTAKEN, "Shards that this pod owned until it found that another had taken them over."),
 ];
 
 /// Gauges, which go up and down.

@@ -136,6 +136,7 @@ impl OwnedTerm {
                 Ok(mark)
             }
             Err(LogError::Taken(_)) => {
+                metrics::overtaken();
                 self.lost.cancel();
                 Err(StorageError::Demoted)
             }
