@@ -65,8 +65,7 @@ impl LogAtRest {
         let entries = self.log.read(self.mark.seq().next(), READ_BYTES, Duration::ZERO).await;
         let entries = entries.map_err(unread)?;
         for found in &entries {
-            let judged = judge(&self.mark, found);
-            let Some(entry) = judged.map_err(|why| StorageError::corrupt("the shard's log", why))? else {
+            let Some(entry) = judge(&self.mark, found)? else {
                 self.is_closed = true;
                 break;
             };

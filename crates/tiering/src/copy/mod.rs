@@ -240,9 +240,7 @@ impl CopyRunner {
 
     /// Applies an entry, if it continues the log.
     async fn apply(&mut self, found: &LogEntry) -> Result<(), StorageError> {
-        let judged = judge(&self.mark, found);
-        let judged = judged.map_err(|why| StorageError::corrupt("the shard's log", why))?;
-        let entry = judged.ok_or_else(closed)?;
+        let entry = judge(&self.mark, found)?.ok_or_else(closed)?;
         let mark = entry.mark.clone();
         self.parts.hot.apply(entry).await?;
         if mark.term != self.mark.term {
