@@ -41,9 +41,9 @@ impl<'a> LeftLogs<'a> {
             return refused(
                 name,
                 format!(
-                    "the NATS servers should have generation {} of its log, and {there}. If they have lost it, \
-                     begin it anew with zombi cluster reset-log; if no pod has run yet, start all of them \
-                     once. Nothing was changed",
+                    "the NATS servers should have generation {} of its log, and {there}. If they have lost \
+                     it, begin it anew with zombi cluster reset-log; if no pod has run yet, start all of \
+                     them once. Nothing was changed",
                     named.generation
                 ),
             );

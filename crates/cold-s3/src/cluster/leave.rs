@@ -75,7 +75,8 @@ fn unfinished() -> StorageError {
     )
 }
 
-/// Makes sure that S3 has all that any pod has acknowledged, and that none acknowledges more; the chains then.
+/// Makes sure that S3 has all that any pod has acknowledged, and that none acknowledges more. The chains
+/// then.
 async fn stopped_chains(
     objects: &Objects,
     record: &ClusterRecord,

@@ -300,8 +300,8 @@ impl Batch<'_> {
 
 fn unknown_change() -> StorageError {
     StorageError::Refused(
-        "an entry of the shard's log has a change that this program does not know: a newer program is at work. \
-         Nothing was changed. Start the newer program on this pod too"
+        "an entry of the shard's log has a change that this program does not know: a newer program is at \
+         work. Nothing was changed. Start the newer program on this pod too"
             .to_owned(),
     )
 }

@@ -94,14 +94,15 @@ impl LogAtRest {
         match timeout(CLOSE_TIMEOUT, self.log.append(last, kind, bytes)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(LogError::Taken(seq))) => Err(StorageError::Refused(format!(
-                "a pod has made entry {seq} of its log meanwhile: stop all pods with SIGTERM, and run it again"
+                "a pod has made entry {seq} of its log meanwhile: stop all pods with SIGTERM, and run it \
+                 again"
             ))),
             Ok(Err(error)) => {
                 Err(StorageError::Refused(format!("its log is not closed: {error}. Run it again")))
             }
             Err(late) => Err(StorageError::Refused(format!(
-                "its log may be closed or not: no answer within {CLOSE_TIMEOUT:?} ({late}). Run it again once \
-                 the NATS servers have a quorum"
+                "its log may be closed or not: no answer within {CLOSE_TIMEOUT:?} ({late}). Run it again \
+                 once the NATS servers have a quorum"
             ))),
         }
     }

@@ -249,7 +249,8 @@ impl Entry {
 }
 
 /// The pod that owned a shard when the last entry about ownership was made, for who has no copy of it; `None`
-/// if the owner had given it up, or the log is closed. It is a hint: the entry may be void, and the owner gone since.
+/// if the owner had given it up, or the log is closed. It is a hint: the entry may be void, and the owner
+/// gone since.
 ///
 /// # Errors
 /// `Damaged` if the entry cannot be read.

@@ -3,8 +3,8 @@
 //! A place of the log is noted, and the ends of all partitions there. Once every partition is flushed up to
 //! its end, the next manifest names the place; the segments of that manifest count. Manifests carry all that
 //! has changed in tables and groups since the last, so only erasures are looked for besides. What was named
-//! is read back before anybody is told: the log forgets what S3 holds. Who asks for a flush of everything has
-//! his answer once a manifest names all that was entered by then, if one may: then nothing is only in the log.
+//! is read back before anybody is told: the log forgets what S3 holds. A flush of everything is answered once
+//! a manifest names all that was entered by then, if one may: then nothing is only in the log.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -66,8 +66,8 @@ impl LogNaming {
             && self.named(tiers, &[]).is_some()
     }
 
-    /// Whether a manifest should be published now only to name the log: because the log holds much, or because
-    /// it is `asked` that one names it up to an entry.
+    /// Whether a manifest should be published now only to name the log: because the log holds much, or one is
+    /// `asked` for that names it up to an entry.
     pub(super) fn is_due(&self, tiers: &Tiers, asked: Option<LogSeq>) -> bool {
         let is_in_chain = |noted: &NotedPlace| noted.is_in_chain(&flushed(tiers, &[]));
         let is_full_enough = self.reads_back.is_none()
