@@ -21,6 +21,7 @@ use crate::{
     inspect::{self, InspectError},
     server::{
         ServerError,
+        leave::LeftLogs,
         reset_log::{LogReset, reset_log},
     },
     settings::{Reads, Settings},
@@ -139,7 +140,8 @@ fn leave(args: OfflineArgs, before: SettingFlags) -> ExitCode {
     let OfflineArgs { json, settings } = args;
     look(settings.over(before), async |settings: &Settings, out: &mut dyn Write| {
         let objects = store(settings).await?;
-        let left = Box::pin(cluster::leave(&objects, SystemClock.now_ms())).await?;
+        let logs = LeftLogs::new(settings);
+        let left = Box::pin(cluster::leave(&objects, &logs, SystemClock.now_ms())).await?;
         let text = format!(
             "{} partitions of cluster {} are one store again: start one Zombi with an empty volume",
             left.partitions, left.record.cluster

@@ -236,11 +236,16 @@ impl OpenCopy {
 async fn follow(copy: Arc<OwnCopy>, runner: CopyRunner, stop: CancellationToken) -> Result<(), StorageError> {
     match runner.run(stop).await {
         Err(error) if !error.ends_writing() => {
+            // What is refused says what to do.
+            let cure = match error {
+                StorageError::Corrupt { .. } => "move its volume away, and start this pod anew",
+                _ => "its volume is as it was",
+            };
             error!(
                 shard = copy.shard,
                 %error,
-                "this copy of the shard follows no more, and never owns it again: move its volume away, and \
-                 start this pod anew"
+                cure,
+                "this copy of the shard follows no more, and never owns it again"
             );
             copy.stop(error.to_string());
             pending().await

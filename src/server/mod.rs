@@ -8,6 +8,7 @@ mod descriptors;
 #[cfg(feature = "bench")]
 mod discard;
 mod flush_all;
+pub(crate) mod leave;
 mod log_watch;
 mod logs;
 mod memory;

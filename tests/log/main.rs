@@ -9,6 +9,7 @@ mod servers;
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
+use serde_json::{Value, json};
 use testing::{
     TestServer,
     cluster::join_them,
@@ -94,6 +95,13 @@ async fn run_all(pods: &mut [TestServer]) {
     }
 }
 
+/// Stops all pods, one after the other.
+async fn terminate_all(pods: &mut [TestServer]) {
+    for pod in pods {
+        assert_eq!(pod.terminate().await, Some(0));
+    }
+}
+
 /// Which entry of each shard's log a pod has applied, where it has a copy.
 async fn applied(pod: &TestServer) -> Vec<Option<u64>> {
     let (_, shown) = answer(pod.client.get(pod.admin_url("/cluster")).send().await.unwrap()).await;
@@ -147,6 +155,48 @@ async fn logs_that_all_servers_have_lost_are_begun_anew_with_what_the_copies_hav
     }
     run_all(&mut cluster.pods).await;
     cluster.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_with_logs_is_left_once_s3_has_all_that_they_say() {
+    let LoadedCluster { servers, mut pods, load } = LoadedCluster::start().await;
+    let (has_left, said) = pods[0].look(&["cluster", "leave"]).await;
+    assert!(!has_left && said.contains("Nothing was changed"), "clients write: {said}");
+    let counts = load.end().await;
+    assert!(counts.acked > 0, "{counts}");
+    let (has_left, said) = pods[0].look(&["cluster", "leave"]).await;
+    assert!(!has_left && said.contains("Nothing was changed"), "pods run: {said}");
+    // What is committed and flushed by nobody is in the log alone.
+    let event = json!({"payload": "x", "idempotency_key": "k"});
+    eventually("an event is taken", async || pods[1].post("/tables/last", &event).await.0.is_success()).await;
+    terminate_all(&mut pods).await;
+    let (has_left, said) = pods[0].look(&["cluster", "leave"]).await;
+    assert!(!has_left && said.contains("zombi flush"), "{said}");
+    run_all(&mut pods).await;
+    eventually("all is flushed", async || pods[2].post("/flush", &json!({})).await.0 == 200).await;
+    let mut before = Value::Null;
+    eventually("the event can be read", async || {
+        let (status, mut page) = pods[2].get("/tables/last").await;
+        before = page["records"].take();
+        status == 200
+    })
+    .await;
+    terminate_all(&mut pods).await;
+    for failpoint in ["leave-shard-put", "leave-chain-put"] {
+        pods[0].environment.push(("FAILPOINTS".to_owned(), format!("{failpoint}=return")));
+        let (has_left, said) = pods[0].look(&["cluster", "leave"]).await;
+        assert!(!has_left, "it was not killed: {said}");
+        pods[0].environment.pop();
+    }
+    let (has_left, said) = pods[0].look(&["cluster", "leave"]).await;
+    assert!(has_left && said.contains("are one store again"), "{said}");
+    let mut single = TestServer::tiered(&[]).await;
+    single.s3 = pods[0].s3.clone();
+    single.run().await;
+    assert_eq!(before.as_array().unwrap().len(), 1);
+    assert_eq!(Value::Array(single.read_all("last", "limit=3").await), before);
+    single.audit().await;
+    drop(servers);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -247,6 +297,16 @@ async fn a_frozen_pod_is_overtaken_and_knows_it_when_it_wakes_up() {
         let overtaken = async || pod.metric("zombi_overtaken_total").await;
         eventually("it has found out", async || overtaken().await > 0.0).await;
     }
+    eventually("a pod that was frozen counts that it was overtaken", async || {
+        let mut is_counted = false;
+        for pod in &cluster.pods[..2] {
+            let metrics = pod.admin_metrics().await;
+            let mut counts = metrics.lines().filter_map(|line| line.strip_prefix("zombi_overtaken_total "));
+            is_counted |= counts.any(|count| count != "0");
+        }
+        is_counted
+    })
+    .await;
     cluster.check().await;
 }
 

@@ -17,14 +17,18 @@ use std::{
     time::Duration,
 };
 
-use cold_s3::audit;
-use contracts::{catalog::Catalog, name::Partition, sequence::Offset, shared_log::LogSeq};
+use cold_s3::{audit, chain};
+use contracts::{
+    catalog::Catalog, error::StorageError, flusher::Flush, name::Partition, sequence::Offset,
+    shared_log::LogSeq,
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use testing::{
     bucket::MemoryBucket,
     history::{Counts, History, Id},
     volume::EnteredChanges,
 };
+use tiering::LogAtRest;
 use tokio::{
     task::{self, JoinSet, LocalSet},
     time::{Instant, sleep},
@@ -255,14 +259,36 @@ async fn check_end(world: &Rc<World>, pods: &mut [Pod], mut clients: JoinSet<()>
     let all: Vec<_> = pods.iter().map(contents).collect();
     assert!(all.iter().all(|one| *one == all[0]), "the copies differ: {all:?}");
     drop(owner);
+    flush_all(world).await;
     for pod in pods {
         pod.kill(world).await;
     }
+    log_says_what_s3_has(world).await;
     let audited = audit::audit(&objects(&world.bucket)).await.unwrap();
     assert!(audited.findings.is_empty(), "{:?}", audited.findings);
     let (counts, problems) = world.history.take().check(&cold);
     assert!(problems.is_empty(), "{problems:?}");
     counts
+}
+
+/// Flushes everything at whoever owns the shard.
+async fn flush_all(world: &World) {
+    let until = Instant::now() + SOON;
+    while let Err(error) = world.owner().await.flush.flush_now(None).await {
+        assert!(Instant::now() < until, "{error}");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// After a flush of everything nothing is only in the log: all that stands in the way of its end is that its
+/// owner was killed.
+async fn log_says_what_s3_has(world: &World) {
+    let named =
+        chain::load(&objects(&world.bucket)).await.unwrap().state.log.expect("manifests name the log");
+    match LogAtRest::read(world.log.of(PODS[0]), named.mark()).await {
+        Err(StorageError::Refused(why)) => assert!(why.contains("owns the shard"), "{why}"),
+        read => panic!("{read:?}"),
+    }
 }
 
 fn seeds(seeds: impl Iterator<Item = u64>) {

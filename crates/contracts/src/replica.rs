@@ -228,7 +228,8 @@ pub trait Replica: Send + Sync {
     /// for the keys of events; the rest is made as the entry says, whatever was there.
     ///
     /// # Errors
-    /// `Corrupt` if the entry does not fit the volume: nothing is changed, and no later one may be applied.
+    /// `Corrupt` if the entry does not fit the volume, `Refused` if it has a change of a newer program:
+    /// nothing is changed, and no later one may be applied.
     /// `OutcomeUnknown`, `Demoted` or `Closed`.
     async fn apply(&self, entry: AppliedEntry) -> Result<(), StorageError>;
 

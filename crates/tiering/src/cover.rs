@@ -23,6 +23,8 @@ pub(crate) struct LogCover {
 struct KnownCover {
     /// Everything up to here is in S3: a manifest that says so was read back.
     held: LogSeq,
+    /// The last entry that may change anything.
+    changed: LogSeq,
     /// How much the log holds.
     size: LogSize,
 }
@@ -36,6 +38,22 @@ impl LogCover {
     pub(crate) fn hold(&self, upto: LogSeq) {
         let mut known = self.known.lock();
         known.held = known.held.max(upto);
+    }
+
+    /// Up to where everything is in S3, as far as a manifest says so that was read back.
+    pub(crate) fn held(&self) -> LogSeq {
+        self.known.lock().held
+    }
+
+    /// This entry may change something, beside who owns the shard.
+    pub(crate) fn note_change(&self, at: LogSeq) {
+        let mut known = self.known.lock();
+        known.changed = known.changed.max(at);
+    }
+
+    /// The last entry so far that may change something.
+    pub(crate) fn changed(&self) -> LogSeq {
+        self.known.lock().changed
     }
 
     /// Notes how much the log holds.
@@ -57,7 +75,7 @@ impl LogCover {
 
     /// Up to which entry the log may be trimmed, if it may.
     pub(crate) fn trim_upto(&self) -> Option<LogSeq> {
-        let KnownCover { held, size } = *self.known.lock();
+        let KnownCover { held, size, .. } = *self.known.lock();
         trim_upto(size, held, self.keep_bytes)
     }
 }

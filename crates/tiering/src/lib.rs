@@ -15,7 +15,7 @@ mod store;
 mod upkeep;
 
 pub use self::{
-    copy::{CopyNames, CopyParts, CopyRunner, CopyStatus, ShardCopy, owner_by},
+    copy::{CopyNames, CopyParts, CopyRunner, CopyStatus, LogAtRest, ShardCopy, owner_by},
     eraser::EraserHandle,
     flusher::FlushHandle,
     reader::{

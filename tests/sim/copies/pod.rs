@@ -10,7 +10,7 @@ use contracts::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use testing::volume::{MemoryHot, MemoryHotOptions, MemoryVolume};
 use tiering::{
-    CopyNames, CopyParts, Parts, ShardCopy, Store, StoreError, TieredReader, begin_log_anew,
+    CopyNames, CopyParts, FlushHandle, Parts, ShardCopy, Store, StoreError, TieredReader, begin_log_anew,
     settings::{CopySettings, KeepSettings},
 };
 use tokio::{
@@ -33,6 +33,7 @@ pub(super) struct Served {
     pub(super) twin: Arc<MemoryHot>,
     pub(super) copy: Rc<ShardCopy>,
     pub(super) reader: TieredReader,
+    pub(super) flush: Arc<FlushHandle>,
     /// Cancelled when it serves no more.
     pub(super) gone: CancellationToken,
 }
@@ -271,7 +272,8 @@ async fn serve_term(
     let (twin, copy) = (Arc::clone(twin), Rc::clone(copy));
     let mut status = copy.status();
     let term = status.borrow_and_update().owned_term;
-    let served = Served { twin, copy, reader: store.reader.clone(), gone: gone.clone() };
+    let flush = store.flush().expect("there is a bucket");
+    let served = Served { twin, copy, reader: store.reader.clone(), flush, gone: gone.clone() };
     world.served.borrow_mut().insert(name, Rc::new(served));
     tokio::select! {
         _ = status.wait_for(|status| status.owned_term.is_none() || status.owned_term != term) => {}

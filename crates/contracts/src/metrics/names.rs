@@ -118,7 +118,7 @@ const LABELLED_COUNTERS: [(&str, &str); 10] = [
         "Copies of shards that have stopped for good: an entry is damaged, missing or does not fit.",
     ),
     (TAKEOVERS, "Shards that this pod has taken over, by reason: the owner was silent, or has yielded."),
-    (OVERTAKEN, "Shards that another pod has taken over from this one, which had not given them up."),
+    (OVERTAKEN, "Shards that this pod owned until it found that another had taken them over."),
 ];
 
 /// Gauges, which go up and down.

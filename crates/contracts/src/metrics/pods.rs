@@ -58,7 +58,7 @@ pub fn taken_over(reason: TakeoverReason) {
     counter!(TAKEOVERS, "reason" => reason.name()).increment(1);
 }
 
-/// Counts a shard that another pod has taken over, as its owner until then finds out.
+/// Counts a shard that another copy has taken over while this one owned it.
 pub fn overtaken() {
     counter!(OVERTAKEN).increment(1);
 }

@@ -10,6 +10,7 @@
 //! | 8, 11 | `changes` | what a batch changes, in the engine's own form; as a zstd frame if it is long |
 //! | 9 | `tick` | the owner is alive, and which pod it is |
 //! | 10 | `yield` | the owner gives up the shard |
+//! | 12 | `close` | nothing more is ever entered, as the cluster is left |
 //! | 15 | `crc` | fixed32 |
 
 use bytes::Bytes;
@@ -62,12 +63,31 @@ pub(crate) enum EntryBody {
     Tick { pod: String },
     /// The owner gives up the shard, to this pod.
     Yield { to: String },
+    /// Nobody owns the shard any more: the cluster becomes the store of one Zombi.
+    Close,
 }
 
 impl EntryBody {
     /// What it is about, as far as the log must know it.
     pub(crate) fn kind(&self) -> EntryKind {
         if matches!(self, Self::Changes(_)) { EntryKind::Data } else { EntryKind::Term }
+    }
+}
+
+/// Why bytes are no entry for this program.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum EntryError {
+    /// They are not what was stored.
+    #[error("{0}")]
+    Damaged(String),
+    /// A newer program's: this one would misread it, or what follows.
+    #[error("{0}: a newer program is at work, and this one cannot follow it")]
+    Newer(String),
+}
+
+impl EntryError {
+    fn damaged(why: impl ToString) -> Self {
+        Self::Damaged(why.to_string())
     }
 }
 
@@ -85,7 +105,7 @@ struct StoredEntry {
     prev_crc: u32,
     #[prost(int64, tag = "6")]
     now_ms: i64,
-    #[prost(oneof = "StoredBody", tags = "7, 8, 9, 10, 11")]
+    #[prost(oneof = "StoredBody", tags = "7, 8, 9, 10, 11, 12")]
     body: Option<StoredBody>,
 }
 
@@ -101,6 +121,8 @@ enum StoredBody {
     Yield(StoredYield),
     #[prost(bytes = "bytes", tag = "11")]
     ChangesZstd(Bytes),
+    #[prost(message, tag = "12")]
+    Close(StoredClose),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -150,6 +172,9 @@ struct StoredYield {
     to: String,
 }
 
+#[derive(Clone, Copy, PartialEq, Message)]
+struct StoredClose {}
+
 impl Entry {
     /// The entry behind all that is applied at a mark, in the same term.
     pub(crate) fn behind(mark: &LogMark, now_ms: TimestampMs, body: EntryBody) -> Self {
@@ -167,6 +192,7 @@ impl Entry {
             EntryBody::Changes(changes) => compressed(changes),
             EntryBody::Tick { pod } => StoredBody::Tick(StoredTick { pod }),
             EntryBody::Yield { to } => StoredBody::Yield(StoredYield { to }),
+            EntryBody::Close => StoredBody::Close(StoredClose {}),
         };
         let stored = StoredEntry {
             version: VERSION,
@@ -187,50 +213,64 @@ impl Entry {
     /// Reads an entry, and its CRC.
     ///
     /// # Errors
-    /// What is wrong with the bytes: they are damaged, or a newer program's.
-    pub(crate) fn decode(bytes: &Bytes) -> Result<(Self, u32), String> {
+    /// [`EntryError`].
+    pub(crate) fn decode(bytes: &Bytes) -> Result<(Self, u32), EntryError> {
         let Some(length) = bytes.len().checked_sub(TRAILER) else {
-            return Err(format!("{} bytes are too few", bytes.len()));
+            return Err(EntryError::Damaged(format!("{} bytes are too few", bytes.len())));
         };
         let (covered, trailer) = bytes.split_at(length);
         let [tag, crc @ ..] = trailer else { unreachable!("the trailer has {TRAILER} bytes") };
         let actual = crc32c::crc32c(covered);
         if *tag != CRC_TAG || *crc != actual.to_le_bytes() {
-            return Err(format!("its checksum is {actual:08x}, and it ends with {trailer:02x?}"));
+            let why = format!("its checksum is {actual:08x}, and it ends with {trailer:02x?}");
+            return Err(EntryError::Damaged(why));
         }
-        let stored = StoredEntry::decode(bytes.slice(..length)).map_err(|error| error.to_string())?;
+        let stored = StoredEntry::decode(bytes.slice(..length)).map_err(EntryError::damaged)?;
         if stored.version != VERSION {
-            return Err(format!(
-                "it has version {}, and this program reads {VERSION}: a newer one wrote it",
-                stored.version
-            ));
+            let why = format!("it has version {}, and this program reads {VERSION}", stored.version);
+            return Err(EntryError::Newer(why));
         }
-        let body = match stored.body.ok_or("it says nothing that this program knows")? {
-            StoredBody::TermBegins(StoredTerm { pod, address, behind, .. }) => {
+        let unknown = || EntryError::Newer("it says nothing that this program knows".to_owned());
+        let body = match stored.body.ok_or_else(unknown)? {
+            StoredBody::TermBegins(StoredTerm { pod, address, formats, behind }) => {
+                check_formats(&pod, &formats)?;
                 EntryBody::Term { pod, address, behind: behind.map(EndedLog::from) }
             }
             StoredBody::Changes(changes) => EntryBody::Changes(changes),
             StoredBody::ChangesZstd(frame) => EntryBody::Changes(decompressed(&frame)?),
             StoredBody::Tick(StoredTick { pod }) => EntryBody::Tick { pod },
             StoredBody::Yield(StoredYield { to }) => EntryBody::Yield { to },
+            StoredBody::Close(StoredClose {}) => EntryBody::Close,
         };
-        let nonce = Uuid::from_slice(&stored.nonce).map_err(|error| error.to_string())?;
+        let nonce = Uuid::from_slice(&stored.nonce).map_err(EntryError::damaged)?;
         let StoredEntry { term, prev, prev_crc, now_ms, .. } = stored;
         Ok((Self { term, nonce, prev, prev_crc, now_ms, body }, actual))
     }
 }
 
 /// The pod that owned a shard when the last entry about ownership was made, for who has no copy of it; `None`
-/// if the owner had given it up. It is a hint: the entry may be void, and the owner gone since.
+/// if the owner had given it up, or the log is closed. It is a hint: the entry may be void, and the owner
+/// gone since.
 ///
 /// # Errors
 /// `Damaged` if the entry cannot be read.
 pub fn owner_by(entry: &LogEntry) -> Result<Option<String>, LogError> {
-    let (read, _) = Entry::decode(&entry.bytes).map_err(|what| LogError::Damaged { seq: entry.seq, what })?;
+    let damaged = |why: EntryError| LogError::Damaged { seq: entry.seq, what: why.to_string() };
+    let (read, _) = Entry::decode(&entry.bytes).map_err(damaged)?;
     Ok(match read.body {
         EntryBody::Term { pod, .. } | EntryBody::Tick { pod } => Some(pod),
-        EntryBody::Changes(_) | EntryBody::Yield { .. } => None,
+        EntryBody::Changes(_) | EntryBody::Yield { .. } | EntryBody::Close => None,
     })
+}
+
+/// Makes sure that the owner of a term reads what this program would enter if it owned the shard after it.
+fn check_formats(pod: &str, formats: &[u32]) -> Result<(), EntryError> {
+    if formats.contains(&VERSION) {
+        return Ok(());
+    }
+    Err(EntryError::Newer(format!(
+        "{pod} owns the shard and reads entries of versions {formats:?}, and this program writes {VERSION}"
+    )))
 }
 
 /// Changes as they are stored: as they are if they are short, or become no shorter.
@@ -245,11 +285,11 @@ fn compressed(changes: Bytes) -> StoredBody {
 }
 
 /// Changes out of a frame, never more than [`MAX_CHANGES`] of them, whatever the frame says.
-fn decompressed(frame: &[u8]) -> Result<Bytes, String> {
+fn decompressed(frame: &[u8]) -> Result<Bytes, EntryError> {
     let said = zstd::zstd_safe::get_frame_content_size(frame).ok().flatten();
     let size = said.and_then(|size| usize::try_from(size).ok()).filter(|size| *size <= MAX_CHANGES);
-    let size = size.ok_or("its changes have no length, or are too long")?;
-    zstd::bulk::decompress(frame, size).map(Bytes::from).map_err(|error| error.to_string())
+    let size = size.ok_or_else(|| EntryError::damaged("its changes have no length, or are too long"))?;
+    zstd::bulk::decompress(frame, size).map(Bytes::from).map_err(EntryError::damaged)
 }
 
 #[cfg(test)]
@@ -271,6 +311,7 @@ mod tests {
             (0usize..100_000).prop_map(|length| EntryBody::Changes(vec![7u8; length].into())),
             "[a-z0-9-]{0,20}".prop_map(|pod| EntryBody::Tick { pod }),
             "[a-z0-9-]{1,20}".prop_map(|to| EntryBody::Yield { to }),
+            Just(EntryBody::Close),
         ]
     }
 
@@ -348,8 +389,43 @@ mod tests {
         assert_eq!(owner(EntryBody::Tick { pod: pod() }), Some(pod()));
         assert_eq!(owner(EntryBody::Term { pod: pod(), address: String::new(), behind: None }), Some(pod()));
         assert_eq!(owner(EntryBody::Yield { to: pod() }), None);
+        assert_eq!(owner(EntryBody::Close), None);
         let damaged = LogEntry { seq: LogSeq(8), bytes: Bytes::from_static(b"x") };
         assert!(matches!(owner_by(&damaged), Err(LogError::Damaged { .. })));
+    }
+
+    /// A stored entry with its checksum, whatever it says.
+    fn stored(version: u32, body: Option<StoredBody>) -> Bytes {
+        let nonce = Bytes::copy_from_slice(tick().nonce.as_bytes());
+        let entry = StoredEntry { version, nonce, body, ..StoredEntry::default() };
+        let mut bytes = entry.encode_to_vec();
+        let crc = crc32c::crc32c(&bytes);
+        bytes.push(CRC_TAG);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes.into()
+    }
+
+    #[test]
+    fn what_a_newer_program_enters_is_refused_by_name_and_not_taken_for_damage() {
+        let term = |formats| {
+            let (pod, address) = ("zombi-1".to_owned(), String::new());
+            Some(StoredBody::TermBegins(StoredTerm { pod, address, formats, behind: None }))
+        };
+        assert!(Entry::decode(&stored(VERSION, term(vec![VERSION, VERSION + 1]))).is_ok());
+        for (bytes, said) in [
+            (stored(VERSION + 1, term(vec![VERSION])), "version 2, and this program reads 1"),
+            (
+                stored(VERSION, term(vec![VERSION + 1])),
+                "zombi-1 owns the shard and reads entries of versions [2]",
+            ),
+            (stored(VERSION, None), "nothing that this program knows"),
+        ] {
+            match Entry::decode(&bytes) {
+                Err(error @ EntryError::Newer(_)) => assert!(error.to_string().contains(said), "{error}"),
+                read => panic!("{read:?}"),
+            }
+        }
+        assert!(matches!(Entry::decode(&Bytes::from_static(b"zombi")), Err(EntryError::Damaged(_))));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! The engine stays open whoever owns the shard. A [`Store`](crate::Store) is opened on it for as long as
 //! this copy does: [`Store::open_owned`](crate::Store::open_owned).
 
+mod close;
 mod decide;
 mod entry;
 mod handle;
@@ -27,16 +28,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+pub use self::{
+    close::LogAtRest,
+    entry::owner_by,
+    handle::{CopyNames, CopyStatus, ShardCopy},
+};
 use self::{
+    close::closed,
     decide::{FollowerView, takes_over},
     entry::{Entry, EntryBody},
     judge::judge,
     owned::OwnedTerm,
     recover::CopyRecovery,
-};
-pub use self::{
-    entry::owner_by,
-    handle::{CopyNames, CopyStatus, ShardCopy},
 };
 use crate::{
     cover::LogCover,
@@ -252,8 +255,7 @@ impl CopyRunner {
 
     /// Applies an entry, if it continues the log.
     async fn apply(&mut self, found: &LogEntry) -> Result<(), StorageError> {
-        let judged = judge(&self.mark, found);
-        let entry = judged.map_err(|why| StorageError::corrupt("the shard's log", why))?;
+        let entry = judge(&self.mark, found)?.ok_or_else(closed)?;
         let mark = entry.mark.clone();
         self.parts.hot.apply(entry).await?;
         if mark.term != self.mark.term {
@@ -288,7 +290,9 @@ impl CopyRunner {
         hot.apply(AppliedEntry { now_ms, changes: None, mark: mark.clone() }).await?;
         let was_yielded = self.mark.yielded_to.as_deref() == Some(names.pod.as_str());
         metrics::taken_over(if was_yielded { TakeoverReason::Yield } else { TakeoverReason::Silence });
-        let owned = Arc::new(OwnedTerm::new(Arc::clone(log), *settings, mark.clone()));
+        self.cover.note_change(seq); // what was entered before may be in S3 or not
+        let cover = self.cover.clone();
+        let owned = Arc::new(OwnedTerm::new(Arc::clone(log), *settings, mark.clone(), cover));
         hot.set_role(WriterRole::Owns(owned.clone()));
         self.mark = mark;
         Ok(Some(owned))

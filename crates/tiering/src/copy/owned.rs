@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::entry::{Entry, EntryBody, MAX_CHANGES};
-use crate::settings::CopySettings;
+use crate::{cover::LogCover, settings::CopySettings};
 use contracts::{
     clock::TimestampMs,
     error::{Overload, StorageError},
@@ -41,6 +41,8 @@ pub(super) struct OwnedTerm {
     /// Where the log stands. Held by whoever appends.
     last: Turn<LogMark>,
     pace: Mutex<LogPace>,
+    /// Learns which entry changes something.
+    cover: LogCover,
     lost: CancellationToken,
 }
 
@@ -68,11 +70,16 @@ impl LogPace {
 
 impl OwnedTerm {
     /// The term that has begun with this mark.
-    pub(super) fn new(log: Arc<dyn SharedLog>, settings: CopySettings, mark: LogMark) -> Self {
+    pub(super) fn new(
+        log: Arc<dyn SharedLog>,
+        settings: CopySettings,
+        mark: LogMark,
+        cover: LogCover,
+    ) -> Self {
         let size = LogSize { max_bytes: u64::MAX, ..LogSize::default() };
         let pace = LogPace { waits_since: None, ticked: Instant::now(), size, mark: mark.clone() };
         let pace = Mutex::new(pace);
-        Self { log, settings, last: Turn::new(mark), pace, lost: CancellationToken::new() }
+        Self { log, settings, last: Turn::new(mark), pace, cover, lost: CancellationToken::new() }
     }
 
     /// Returns once this copy no longer owns the shard.
@@ -179,6 +186,7 @@ impl BatchLog for OwnedTerm {
         }
         if let Some(changes) = changes {
             *last = self.put(&last, now_ms, EntryBody::Changes(changes)).await?;
+            self.cover.note_change(last.seq());
         }
         Ok(last.clone())
     }
@@ -254,7 +262,7 @@ mod tests {
     fn owned(log: &Arc<ScriptedLog>) -> OwnedTerm {
         let beginning = LogMark::beginning(Uuid::from_u128(1));
         let mark = LogMark { applied: 4, crc: 9, term: 2, owner: Some("zombi-0".to_owned()), ..beginning };
-        OwnedTerm::new(log.clone(), CopySettings::default(), mark)
+        OwnedTerm::new(log.clone(), CopySettings::default(), mark, LogCover::new(0))
     }
 
     fn changes() -> Option<Bytes> {

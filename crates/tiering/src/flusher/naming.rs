@@ -3,7 +3,8 @@
 //! A place of the log is noted, and the ends of all partitions there. Once every partition is flushed up to
 //! its end, the next manifest names the place; the segments of that manifest count. Manifests carry all that
 //! has changed in tables and groups since the last, so only erasures are looked for besides. What was named
-//! is read back before anybody is told: the log forgets what S3 holds.
+//! is read back before anybody is told: the log forgets what S3 holds. A flush of everything is answered once
+//! a manifest names all that was entered by then, if one may: then nothing is only in the log.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,6 +18,7 @@ use super::{Tiers, partition::WrittenSegment, plan};
 use crate::cover::LogCover;
 use contracts::{
     cold::ColdTier, engine::Engine, error::StorageError, name::Partition, replica::LogMark, sequence::Offset,
+    shared_log::LogSeq,
 };
 
 /// The wait before what was published is read back again, after that failed.
@@ -49,10 +51,29 @@ impl LogNaming {
         Self { cover, noted: None, reads_back: None }
     }
 
-    /// Whether a manifest should be published now only to name the log.
-    pub(super) fn is_due(&self, tiers: &Tiers) -> bool {
+    /// The last entry so far that may change something.
+    pub(super) fn last_change(&self) -> LogSeq {
+        self.cover.changed()
+    }
+
+    /// Whether a manifest can be published now that is to say of more of the log than any before it, as none
+    /// says yet that everything up to this entry is in the chain.
+    pub(super) fn owes(&self, tiers: &Tiers, upto: LogSeq) -> bool {
+        let held = self.cover.held();
+        upto > held
+            && self.reads_back.is_none()
+            && self.noted.as_ref().is_some_and(|noted| noted.mark.seq() > held)
+            && self.named(tiers, &[]).is_some()
+    }
+
+    /// Whether a manifest should be published now only to name the log: because the log holds much, or one is
+    /// `asked` for that names it up to an entry.
+    pub(super) fn is_due(&self, tiers: &Tiers, asked: Option<LogSeq>) -> bool {
         let is_in_chain = |noted: &NotedPlace| noted.is_in_chain(&flushed(tiers, &[]));
-        self.reads_back.is_none() && self.cover.is_crowded() && self.noted.as_ref().is_some_and(is_in_chain)
+        let is_full_enough = self.reads_back.is_none()
+            && self.cover.is_crowded()
+            && self.noted.as_ref().is_some_and(is_in_chain);
+        is_full_enough || asked.is_some_and(|upto| self.owes(tiers, upto))
     }
 
     /// The place that the next manifest may name, which names these segments too. To be asked before anything
