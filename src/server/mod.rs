@@ -157,10 +157,7 @@ pub(crate) async fn run(settings: Settings, telemetry: &Telemetry) -> Result<(),
     let prometheus = prometheus::install()?;
     memory::in_small_pages();
     memory::check(&settings);
-    metrics::bounds(Bounds {
-        has_bucket: settings.s3.bucket.is_some(),
-        memory_max_bytes: memory::most(),
-    });
+    metrics::bounds(Bounds { has_bucket: settings.s3.bucket.is_some(), memory_max_bytes: memory::most() });
     if settings.s3.bucket.is_none() {
         warn!("s3.bucket is not set: events stay on this volume only");
     }

@@ -16,9 +16,10 @@ mod entry;
 mod handle;
 mod judge;
 mod owned;
+mod owning;
 mod recover;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -39,6 +40,7 @@ use self::{
     entry::{Entry, EntryBody},
     judge::judge,
     owned::OwnedTerm,
+    owning::{keep_small, keep_ticking},
     recover::CopyRecovery,
 };
 use crate::{
@@ -359,45 +361,4 @@ fn other_log(found: u32, opened: u32) -> StorageError {
         "the shard's log was begun anew: it is generation {found}, and this pod has opened generation \
          {opened}. Start this pod anew. Nothing was changed"
     ))
-}
-
-/// Trims the log by what S3 holds of it, whatever becomes of the entry that is on its way meanwhile.
-async fn keep_small(parts: &CopyParts, owned: &OwnedTerm, cover: &LogCover) -> Infallible {
-    loop {
-        // Before the first wait, too: who has taken over a full log must know at once that it is full.
-        if let Ok(size) = parts.log.size().await {
-            owned.note_size(size);
-            cover.note_size(size);
-            metrics::log_held(parts.names.shard, size.bytes, 0);
-            if let Some(upto) = cover.trim_upto()
-                && let Err(error) = parts.log.trim(upto).await
-            {
-                warn!(%error, "the shard's log cannot be trimmed, will retry");
-            }
-        }
-        sleep(parts.settings.tick()).await;
-    }
-}
-
-/// Shows that the owner is alive, and finds out whether it still is the owner.
-///
-/// # Errors
-/// Why the volume cannot be written any more.
-async fn keep_ticking(
-    parts: &CopyParts,
-    owned: &OwnedTerm,
-    shown: &watch::Sender<CopyStatus>,
-) -> Result<(), StorageError> {
-    loop {
-        sleep(parts.settings.tick()).await;
-        // Before anything that waits for the log: if it is away, this is what the volume has of it.
-        let mark = owned.mark();
-        metrics::log_applied(parts.names.shard, mark.applied, mark.term);
-        shown.send_modify(|status| status.mark = mark);
-        match parts.hot.confirm().await {
-            Err(error) if error.ends_writing() => return Err(error),
-            Err(error) => warn!(%error, "the owner of the shard cannot show that it is alive"),
-            Ok(()) => {}
-        }
-    }
 }
